@@ -1,0 +1,1 @@
+//! Two-step calls: a document is fetched, edited in place and posted.

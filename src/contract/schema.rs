@@ -1,0 +1,201 @@
+//! Messages and enums as tables, from descriptors. What transcoding walks.
+
+use prost_reflect::DescriptorPool;
+
+use super::Refusal;
+
+/// Index of a message in [`Schema::messages`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MessageId(pub u32);
+
+/// Index of an enum in [`Schema::enums`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct EnumId(pub u32);
+
+/// Index of a field in [`Message::fields`].
+pub type FieldIndex = u16;
+
+/// All messages and enums of one descriptor set.
+#[derive(Debug)]
+pub struct Schema {
+    /// The messages.
+    pub messages: Vec<Message>,
+    /// The enums.
+    pub enums: Vec<Enum>,
+}
+
+/// One message type.
+#[derive(Debug)]
+pub struct Message {
+    /// Full name: `openstack.orchestration.v1.SoftwareDeployment`.
+    pub name: Box<str>,
+    /// How it stands in JSON.
+    pub shape: Shape,
+    /// The fields, in the order of the proto file.
+    pub fields: Vec<Field>,
+    /// `MessageRules.unwrap`.
+    pub unwrap: Option<Box<str>>,
+    /// `MessageRules.bare_array`: index of the field.
+    pub bare_array: Option<FieldIndex>,
+}
+
+/// How a message stands in JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// An object of its fields.
+    Object,
+    /// `google.protobuf.Struct`.
+    Struct,
+    /// `google.protobuf.Value`.
+    Value,
+    /// `google.protobuf.ListValue`.
+    ListValue,
+    /// `google.protobuf.Timestamp`.
+    Timestamp,
+    /// `google.protobuf.Duration`.
+    Duration,
+    /// `google.protobuf.FieldMask`.
+    FieldMask,
+    /// `google.protobuf.StringValue` and its kin: the one field's value.
+    Wrapper,
+    /// `google.protobuf.Any`.
+    Any,
+}
+
+/// One field.
+#[derive(Debug)]
+pub struct Field {
+    /// The name in the proto.
+    pub name: Box<str>,
+    /// The field number.
+    pub number: u32,
+    /// The name in JSON and in queries.
+    pub wire_name: Box<str>,
+    /// Further names accepted when reading.
+    pub aliases: Vec<Box<str>>,
+    /// The type of one value.
+    pub kind: Kind,
+    /// How many values, and whether absence can be told.
+    pub cardinality: Cardinality,
+    /// How the value is written.
+    pub form: Form,
+    /// This field keeps the text of that one.
+    pub raw_of: Option<FieldIndex>,
+    /// That field keeps the text of this one.
+    pub raw: Option<FieldIndex>,
+    /// Index of the oneof, if it is in one (not for `optional`).
+    pub oneof: Option<u16>,
+    /// Sent as a query parameter even though the body is `*`.
+    pub query: bool,
+    /// Never sent.
+    pub local: bool,
+    /// Written even when empty.
+    pub always: bool,
+    /// REQUIRED by `google.api.field_behavior`.
+    pub required: bool,
+    /// OUTPUT_ONLY by `google.api.field_behavior`.
+    pub output_only: bool,
+    /// Dialects in which it is required.
+    pub required_in: Vec<Box<str>>,
+    /// Dialects in which it is not sent.
+    pub absent_in: Vec<Box<str>>,
+    /// `FieldRules.upstream_value`: the upstream's project id stands in.
+    pub project_id: bool,
+}
+
+/// How many values, and whether absence can be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cardinality {
+    /// One value; the default is not written.
+    Implicit,
+    /// One value; absence can be told (`optional`, messages, oneof members).
+    Explicit,
+    /// A list.
+    Repeated,
+    /// A map: the entry message has `key` (number 1) and `value` (number 2).
+    Map,
+}
+
+/// The type of one value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Kind {
+    Double,
+    Float,
+    Int32,
+    Int64,
+    Uint32,
+    Uint64,
+    Sint32,
+    Sint64,
+    Fixed32,
+    Fixed64,
+    Sfixed32,
+    Sfixed64,
+    Bool,
+    String,
+    Bytes,
+    Enum(EnumId),
+    Message(MessageId),
+}
+
+/// How a value is written. See `drawbridge.v1.Form`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Form {
+    Plain,
+    String,
+    EpochMillis,
+    CommaList,
+    JsonText,
+    Flag,
+}
+
+/// One enum type.
+#[derive(Debug)]
+pub struct Enum {
+    /// Full name.
+    pub name: Box<str>,
+    /// The values: number, REST text, further texts accepted when reading.
+    pub values: Vec<EnumValue>,
+}
+
+/// One value of an enum.
+#[derive(Debug)]
+pub struct EnumValue {
+    /// The number.
+    pub number: i32,
+    /// The REST text.
+    pub text: Box<str>,
+    /// Further texts accepted when reading.
+    pub aliases: Vec<Box<str>>,
+}
+
+impl Schema {
+    /// Makes the tables of all messages and enums of the pool. Refuses rules that
+    /// contradict each other or name what is not there.
+    pub fn build(_pool: &DescriptorPool) -> Result<Self, Vec<Refusal>> {
+        todo!()
+    }
+
+    /// The message of this id.
+    pub fn message(&self, id: MessageId) -> &Message {
+        &self.messages[id.0 as usize]
+    }
+
+    /// The id of the message of this full name.
+    pub fn message_id(&self, name: &str) -> Option<MessageId> {
+        self.messages
+            .iter()
+            .position(|m| &*m.name == name)
+            .map(|i| MessageId(i as u32))
+    }
+}
+
+impl Message {
+    /// The field of this proto name.
+    pub fn field(&self, name: &str) -> Option<(FieldIndex, &Field)> {
+        let index = self.fields.iter().position(|f| &*f.name == name)?;
+        Some((index as FieldIndex, &self.fields[index]))
+    }
+}

@@ -1,0 +1,99 @@
+//! Until when a call may last.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::error::Error;
+
+/// Kept back from the caller's own deadline, so that the caller reads our
+/// DEADLINE_EXCEEDED and not tonic's CANCELLED.
+const MARGIN: Duration = Duration::from_millis(10);
+
+/// The instant at which everything done for a call ends: login, attempts, pauses.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline(Instant);
+
+impl Deadline {
+    /// The deadline of a caller's `grpc-timeout`, less a margin, or of `default`
+    /// where the caller set none.
+    pub fn of(metadata: &http::HeaderMap, default: Duration) -> Self {
+        let timeout = metadata
+            .get("grpc-timeout")
+            .and_then(|v| parse(v.to_str().ok()?))
+            .map_or(default, |t| t.saturating_sub(MARGIN.min(t / 10)));
+        Self::after(timeout)
+    }
+
+    /// The deadline that is `timeout` from now, at most a year.
+    pub fn after(timeout: Duration) -> Self {
+        Self(Instant::now() + timeout.min(Duration::from_secs(365 * 86_400)))
+    }
+
+    /// The instant itself.
+    pub fn instant(self) -> Instant {
+        self.0
+    }
+
+    /// What is left of it; zero when it has passed.
+    pub fn remaining(self) -> Duration {
+        self.0.saturating_duration_since(Instant::now())
+    }
+
+    /// The earlier of the two.
+    pub fn min(self, other: Self) -> Self {
+        Self(self.0.min(other.0))
+    }
+
+    /// Runs `work` until the deadline; [`Error::Deadline`] when it passes.
+    pub async fn bound<T>(self, work: impl Future<Output = T>) -> Result<T, Error> {
+        tokio::time::timeout_at(self.0, work)
+            .await
+            .map_err(|_| Error::Deadline { sent: false })
+    }
+}
+
+/// Reads a `grpc-timeout`: at most 8 digits and a unit.
+/// Source: gRPC over HTTP/2, "Timeout".
+fn parse(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let n: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(n * 3600),
+        "M" => Duration::from_secs(n * 60),
+        "S" => Duration::from_secs(n),
+        "m" => Duration::from_millis(n),
+        "u" => Duration::from_micros(n),
+        "n" => Duration::from_nanos(n),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_timeout() {
+        for (text, want) in [
+            ("1H", Some(Duration::from_secs(3600))),
+            ("2M", Some(Duration::from_secs(120))),
+            ("3S", Some(Duration::from_secs(3))),
+            ("99999999m", Some(Duration::from_millis(99_999_999))),
+            ("5u", Some(Duration::from_micros(5))),
+            ("7n", Some(Duration::from_nanos(7))),
+            ("", None),
+            ("S", None),
+            ("123456789S", None),
+            ("+1S", None),
+            ("1s", None),
+            ("1µ", None),
+        ] {
+            assert_eq!(parse(text), want, "{text}");
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What can go wrong with a call: one variant per stage, in the order of the
+//! stages. The only place that makes a `tonic::Status`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tonic::Code;
+
+/// Why a call failed. The doc line of each variant says whether anything was
+/// sent: it is what a caller must know before trying again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The request cannot become a REST call. Nothing was sent.
+    #[error("{field}: {problem}")]
+    Binding {
+        /// Path of the field, as in the proto: `deployment.config_id`.
+        field: String,
+        /// What is wrong with it and what would be right.
+        problem: String,
+    },
+    /// The request's bytes are not a message of its type. Nothing was sent.
+    #[error("the request is not a valid message: {0}")]
+    Malformed(String),
+    /// The upstream's dialect lacks the operation. Nothing was sent.
+    #[error("the dialect {dialect} of {family} does not have this operation")]
+    Unsupported {
+        /// The family.
+        family: Arc<str>,
+        /// The dialect of the upstream.
+        dialect: Arc<str>,
+    },
+    /// No upstream answers to the name or the family. Nothing was sent.
+    #[error("{0}")]
+    NoUpstream(String),
+    /// Too much is under way, or the upstream is known to be down. Nothing was sent.
+    #[error("{problem}")]
+    Overload {
+        /// RESOURCE_EXHAUSTED for our own limits, UNAVAILABLE for an open breaker.
+        code: Code,
+        /// What is full or down.
+        problem: String,
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// The gateway could not log in, or the caller brought no credentials. The
+    /// call itself was not sent.
+    #[error("{problem}")]
+    Credential {
+        /// UNAUTHENTICATED, PERMISSION_DENIED, FAILED_PRECONDITION or UNAVAILABLE.
+        code: Code,
+        /// What failed, and what to do. Never a secret.
+        problem: String,
+    },
+    /// The deadline passed. `sent` says whether the upstream may have acted.
+    #[error("the deadline passed{}", if *.sent { "; the upstream may have acted" } else { " before anything was sent" })]
+    Deadline {
+        /// Whether an attempt had gone out.
+        sent: bool,
+    },
+    /// No connection came about. Nothing was sent.
+    #[error("cannot connect: {0}")]
+    Connect(String),
+    /// The call went out and no whole answer came. The upstream may have acted.
+    #[error("no answer: {0}")]
+    NoAnswer(String),
+    /// The answer is longer than the limit. The upstream has acted.
+    #[error("the answer is longer than {limit} bytes (setting `max_response_bytes`)")]
+    TooLarge {
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// The upstream answered with an error.
+    #[error("{}", .0.message)]
+    Upstream(Box<Fault>),
+    /// The upstream's answer is not what the contract says. The upstream has acted.
+    #[error("the upstream's answer cannot be read: {path}: {problem}")]
+    Decode {
+        /// Path of the member: `software_deployments[3].creation_time`; empty
+        /// for the body as a whole.
+        path: String,
+        /// What was found and what was expected.
+        problem: String,
+    },
+    /// The gateway is stopping. Nothing was sent.
+    #[error("the gateway is stopping")]
+    Draining,
+}
+
+/// An upstream's error reply as its family reads it.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    /// The gRPC code.
+    pub code: Code,
+    /// Stable, for programs: `error.type`, `SVCSTG.00100411`, `KNAE02102-E`.
+    pub reason: String,
+    /// `ErrorInfo.domain`: `heat`, `servicestage.huaweicloud`, `jp1ao`...
+    pub domain: &'static str,
+    /// For people: the upstream's own words. No tracebacks, no HTML.
+    pub message: String,
+    /// The HTTP status.
+    pub http_status: u16,
+    /// The upstream's id of the request.
+    pub request_id: Option<String>,
+    /// When to try again, from `Retry-After`.
+    pub retry_after: Option<Duration>,
+    /// The call was surely not processed, so that any call may be sent again.
+    pub not_processed: bool,
+    /// Trying again may help (for calls that may be sent twice).
+    pub transient: bool,
+    /// The credentials were refused: the lease is dropped and renewed once.
+    pub credential_refused: bool,
+    /// Fields at fault: path and description.
+    pub fields: Vec<(String, String)>,
+    /// More for `ErrorInfo.metadata`.
+    pub metadata: Vec<(&'static str, String)>,
+    /// `LocalizedMessage.locale` when `message` is in the caller's language.
+    pub locale: Option<String>,
+}
+
+/// What a status says about where it came from.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// Full rpc name: `openstack.orchestration.v1.StackService/GetStack`.
+    pub operation: &'a str,
+    /// Name of the upstream, or empty before one was picked.
+    pub upstream: &'a str,
+    /// The caller's or our own request id.
+    pub request_id: &'a str,
+}

@@ -1,0 +1,88 @@
+//! What the gateway knows of a family of APIs beside its protos.
+
+use http::HeaderMap;
+
+use crate::error::Fault;
+use crate::rest::{Idempotency, Reply};
+
+/// Reads an error reply.
+pub type FaultReader = fn(&FaultContext<'_>, &Reply) -> Fault;
+
+/// What a fault reader may look at beside the reply.
+#[derive(Clone, Copy, Debug)]
+pub struct FaultContext<'a> {
+    /// The upstream's dialect.
+    pub dialect: &'a str,
+    /// The rpc's own name: `DeleteSoftwareConfig`.
+    pub rpc: &'a str,
+    /// Whether some dialect of the family lacks the operation.
+    pub dialect_optional: bool,
+    /// Whether the call may be sent twice.
+    pub idempotency: Idempotency,
+}
+
+/// A family of APIs: data, and the one function that reads its errors.
+#[derive(Clone, Copy, Debug)]
+pub struct Family {
+    /// The name used in protos, configuration, logs and metrics.
+    pub name: &'static str,
+    /// The dialects, the default one first. Empty: the family has none.
+    pub dialects: &'static [&'static str],
+    /// Reads an error reply.
+    pub fault: FaultReader,
+    /// What a configured or catalog endpoint may end in and the paths of the
+    /// protos begin with: cut off. `{project_id}` stands for one segment, which
+    /// then is the project id. Longest first.
+    pub endpoint_suffixes: &'static [&'static str],
+    /// The catalog's service type, for logins that bring a catalog.
+    pub catalog_type: Option<&'static str>,
+    /// Headers of every call.
+    pub headers: &'static [(&'static str, &'static str)],
+    /// The caller's `accept-language` goes to the upstream; this is the default.
+    pub accept_language: Option<&'static str>,
+    /// A 302 whose `Location` has this path segment is followed once, re-based
+    /// on the endpoint from this segment on, with the same method and body.
+    pub redirect_anchor: Option<&'static str>,
+    /// Reply headers that hold the upstream's request id, best first.
+    pub request_id_headers: &'static [&'static str],
+    /// A cheap path whose answer, whatever its status, shows that the upstream
+    /// is there.
+    pub probe: &'static str,
+}
+
+impl Family {
+    /// The upstream's id of a request, from the reply's headers.
+    pub fn request_id(&self, headers: &HeaderMap) -> Option<String> {
+        self.request_id_headers
+            .iter()
+            .find_map(|name| headers.get(*name)?.to_str().ok().map(str::to_owned))
+    }
+}
+
+/// The family of this name; a user's own family gets the common rules.
+pub fn family(name: &str) -> &'static Family {
+    match name {
+        "heat" => &crate::heat::FAMILY,
+        "servicestage" => &crate::servicestage::FAMILY,
+        "jp1ao" => &crate::jp1ao::FAMILY,
+        _ => &COMMON,
+    }
+}
+
+/// The rules for APIs that the gateway knows by their protos alone.
+pub static COMMON: Family = Family {
+    name: "",
+    dialects: &[],
+    fault: common_fault,
+    endpoint_suffixes: &[],
+    catalog_type: None,
+    headers: &[("accept", "application/json")],
+    accept_language: None,
+    redirect_anchor: None,
+    request_id_headers: &["x-request-id", "x-amzn-requestid", "x-correlation-id"],
+    probe: "/",
+};
+
+fn common_fault(_context: &FaultContext<'_>, _reply: &Reply) -> Fault {
+    todo!()
+}

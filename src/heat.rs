@@ -1,0 +1,8 @@
+//! TODO
+use crate::family::Family;
+
+/// TODO
+pub static FAMILY: Family = Family {
+    name: "heat",
+    ..crate::family::COMMON
+};

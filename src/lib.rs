@@ -1,0 +1,39 @@
+//! Drawbridge: a gRPC gateway to the REST APIs that deploy and automate
+//! infrastructure.
+//!
+//! Read in this order, which is the way of a request: [`gateway`] takes an rpc
+//! and looks it up in the [`contract`]; the contract binds the message to a REST
+//! [`rest::Call`] with [`transcode`]; [`upstream`] sends it within its
+//! [`deadline`], as whom [`auth`] says, over [`transport`]; the reply goes back
+//! the same way. [`watch`] polls for streams. [`error`] makes every status.
+
+pub mod action;
+pub mod auth;
+pub mod config;
+pub mod contract;
+pub mod deadline;
+pub mod error;
+pub mod family;
+pub mod gateway;
+pub mod heat;
+pub mod jp1ao;
+pub mod rest;
+pub mod sandbox;
+pub mod servicestage;
+pub mod telemetry;
+pub mod transcode;
+pub mod transport;
+pub mod upstream;
+pub mod watch;
+
+/// Messages and clients generated from `proto/`.
+///
+/// The gateway itself carries wire bytes; these are for clients, for tests and
+/// for the few places that look into a message.
+#[allow(clippy::all, missing_docs, rustdoc::all)]
+pub mod api {
+    include!(concat!(env!("OUT_DIR"), "/api.rs"));
+}
+
+/// The built-in descriptor set: `proto/`, compiled, with comments.
+pub const BUILT_IN: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/contract.binpb"));

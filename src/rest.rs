@@ -1,0 +1,83 @@
+//! A REST call and its reply, as values. No I/O.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+
+/// Whether a call may be sent twice. From `idempotency_level` of its rpc.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idempotency {
+    /// It reads only.
+    Safe,
+    /// Twice is as good as once.
+    Idempotent,
+    /// Twice may do twice.
+    Unsafe,
+}
+
+/// A REST call, bound from a request message. It knows neither the upstream's
+/// address nor credentials.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The HTTP method.
+    pub verb: Method,
+    /// The path below the upstream's endpoint, percent-encoded, from `/` on.
+    pub path: String,
+    /// Where in `path` the upstream's project id is to be inserted, since the
+    /// caller left it empty.
+    pub project_at: Option<usize>,
+    /// The query, percent-encoded, without `?`; empty for none.
+    pub query: String,
+    /// The JSON body, or none.
+    pub body: Option<Bytes>,
+    /// Whether it may be sent twice.
+    pub idempotency: Idempotency,
+}
+
+/// The answer to a call, read whole.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body, decompressed.
+    pub body: Bytes,
+}
+
+/// What of the caller's metadata matters to a call.
+#[derive(Clone, Default)]
+pub struct Caller {
+    /// `x-auth-token`, for upstreams with passthrough.
+    pub token: Option<HeaderValue>,
+    /// `authorization`, for upstreams with passthrough.
+    pub authorization: Option<HeaderValue>,
+    /// `x-request-id`: goes to the upstream and into the log.
+    pub request_id: Option<HeaderValue>,
+    /// W3C `traceparent` and `tracestate`.
+    pub traceparent: Option<HeaderValue>,
+    /// See `traceparent`.
+    pub tracestate: Option<HeaderValue>,
+    /// `accept-language`, where the family passes it on.
+    pub accept_language: Option<HeaderValue>,
+}
+
+impl Caller {
+    /// Reads the metadata of an rpc. Secret values are marked sensitive.
+    pub fn of(metadata: &HeaderMap) -> Self {
+        let get = |name: &str| metadata.get(name).cloned();
+        let secret = |name: &str| {
+            get(name).map(|mut value| {
+                value.set_sensitive(true);
+                value
+            })
+        };
+        Self {
+            token: secret("x-auth-token"),
+            authorization: secret("authorization"),
+            request_id: get("x-request-id"),
+            traceparent: get("traceparent"),
+            tracestate: get("tracestate"),
+            accept_language: get("accept-language"),
+        }
+    }
+}

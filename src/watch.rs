@@ -1,0 +1,2 @@
+//! Poll loops, shared by all who watch the same thing with the same eyes, and
+//! the streams they feed.
