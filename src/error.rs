@@ -8,7 +8,7 @@ use tonic::Code;
 
 /// Why a call failed. The doc line of each variant says whether anything was
 /// sent: it is what a caller must know before trying again.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// The request cannot become a REST call. Nothing was sent.
     #[error("{field}: {problem}")]
