@@ -2,7 +2,16 @@
 //! each, driven by the contract's tables. Pure: no I/O, no clock, no message
 //! structs in between.
 
+mod print;
+mod scan;
+mod text;
+mod time;
+pub mod wire;
+
+use std::fmt;
+
 use crate::contract::schema::{FieldIndex, MessageId, Schema};
+pub use text::{text, texts};
 
 /// Why bytes or text could not be read. Becomes `Error::Malformed` or `Error::Decode`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +20,15 @@ pub struct Problem {
     pub path: String,
     /// What was found and what was expected.
     pub problem: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.problem)
+    }
 }
 
 /// What reading JSON has to tell beside the message.
@@ -42,4 +60,19 @@ pub fn to_wire(
     _out: &mut Vec<u8>,
 ) -> Result<Notes, Problem> {
     todo!()
+}
+
+/// The beginning of a text for a message to people: short, on one line.
+fn excerpt(text: &[u8]) -> String {
+    const LONGEST: usize = 40;
+    let cut = &text[..text.len().min(LONGEST)];
+    let mut shown: String = String::from_utf8_lossy(cut)
+        .trim_end_matches(char::REPLACEMENT_CHARACTER)
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    if text.len() > LONGEST {
+        shown.push('…');
+    }
+    shown
 }

@@ -1,8 +1,14 @@
 //! Messages and enums as tables, from descriptors. What transcoding walks.
 
+mod build;
+mod lookup;
+
+use std::collections::HashMap;
+
 use prost_reflect::DescriptorPool;
 
 use super::Refusal;
+pub(crate) use lookup::{Names, Numbers, Tag};
 
 /// Index of a message in [`Schema::messages`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,6 +28,7 @@ pub struct Schema {
     pub messages: Vec<Message>,
     /// The enums.
     pub enums: Vec<Enum>,
+    by_name: HashMap<Box<str>, MessageId>,
 }
 
 /// One message type.
@@ -37,6 +44,12 @@ pub struct Message {
     pub unwrap: Option<Box<str>>,
     /// `MessageRules.bare_array`: index of the field.
     pub bare_array: Option<FieldIndex>,
+    /// Fields by number, for reading the wire.
+    pub(crate) numbers: Numbers,
+    /// Fields by name and alias, for reading JSON.
+    pub(crate) names: Names,
+    /// Fields that are written even when empty.
+    pub(crate) always: Box<[FieldIndex]>,
 }
 
 /// How a message stands in JSON.
@@ -101,6 +114,12 @@ pub struct Field {
     pub absent_in: Vec<Box<str>>,
     /// `FieldRules.upstream_value`: the upstream's project id stands in.
     pub project_id: bool,
+    /// The tag of one value on the wire.
+    pub(crate) tag: Tag,
+    /// The tag of a packed list on the wire.
+    pub(crate) packed_tag: Tag,
+    /// The name as JSON has it before a value: `"status":`.
+    pub(crate) member: Box<str>,
 }
 
 /// How many values, and whether absence can be told.
@@ -158,6 +177,10 @@ pub struct Enum {
     pub name: Box<str>,
     /// The values: number, REST text, further texts accepted when reading.
     pub values: Vec<EnumValue>,
+    /// Values by text and alias, for reading JSON.
+    pub(crate) texts: Names,
+    /// `google.protobuf.NullValue`, which is `null` in JSON.
+    pub(crate) null: bool,
 }
 
 /// One value of an enum.
@@ -174,8 +197,8 @@ pub struct EnumValue {
 impl Schema {
     /// Makes the tables of all messages and enums of the pool. Refuses rules that
     /// contradict each other or name what is not there.
-    pub fn build(_pool: &DescriptorPool) -> Result<Self, Vec<Refusal>> {
-        todo!()
+    pub fn build(pool: &DescriptorPool) -> Result<Self, Vec<Refusal>> {
+        build::build(pool)
     }
 
     /// The message of this id.
@@ -183,12 +206,14 @@ impl Schema {
         &self.messages[id.0 as usize]
     }
 
+    /// The enum of this id.
+    pub fn enumeration(&self, id: EnumId) -> &Enum {
+        &self.enums[id.0 as usize]
+    }
+
     /// The id of the message of this full name.
     pub fn message_id(&self, name: &str) -> Option<MessageId> {
-        self.messages
-            .iter()
-            .position(|m| &*m.name == name)
-            .map(|i| MessageId(i as u32))
+        self.by_name.get(name).copied()
     }
 }
 
@@ -197,5 +222,38 @@ impl Message {
     pub fn field(&self, name: &str) -> Option<(FieldIndex, &Field)> {
         let index = self.fields.iter().position(|f| &*f.name == name)?;
         Some((index as FieldIndex, &self.fields[index]))
+    }
+
+    /// The field of this number.
+    pub fn by_number(&self, number: u32) -> Option<(FieldIndex, &Field)> {
+        let index = self.numbers.get(number)?;
+        Some((index, &self.fields[usize::from(index)]))
+    }
+}
+
+impl Enum {
+    /// The REST text of this number; the first one where several values share it.
+    pub fn text(&self, number: i32) -> Option<&str> {
+        // Values mostly stand in the order of their numbers, from 0.
+        let guess = usize::try_from(number)
+            .ok()
+            .and_then(|i| self.values.get(i));
+        guess
+            .filter(|value| value.number == number)
+            .or_else(|| self.values.iter().find(|value| value.number == number))
+            .map(|value| &*value.text)
+    }
+
+    /// The number of this REST text or alias.
+    pub fn number(&self, text: &str) -> Option<i32> {
+        let index = self.texts.get(text.as_bytes())?;
+        Some(self.values[usize::from(index)].number)
+    }
+}
+
+impl Kind {
+    /// Whether lists of it are packed on the wire.
+    pub(crate) fn is_packable(self) -> bool {
+        !matches!(self, Kind::String | Kind::Bytes | Kind::Message(_))
     }
 }

@@ -1,0 +1,540 @@
+//! From descriptors to tables. Every contradiction is a refusal.
+
+use std::collections::{BTreeMap, HashMap};
+
+use prost_reflect::{
+    DescriptorPool, DynamicMessage, EnumDescriptor, ExtensionDescriptor, FieldDescriptor,
+    FileDescriptor, Kind as ProtoKind, MessageDescriptor, Value,
+};
+
+use super::*;
+use crate::api::drawbridge::v1 as rules;
+
+pub(super) fn build(pool: &DescriptorPool) -> Result<Schema, Vec<Refusal>> {
+    let mut builder = Builder {
+        options: Options::of(pool),
+        message_ids: (0..)
+            .zip(pool.all_messages())
+            .map(|(i, m)| (m.full_name().into(), MessageId(i)))
+            .collect(),
+        enum_ids: (0..)
+            .zip(pool.all_enums())
+            .map(|(i, e)| (e.full_name().into(), EnumId(i)))
+            .collect(),
+        refusals: Vec::new(),
+    };
+    let messages = pool.all_messages().map(|m| builder.message(&m)).collect();
+    let enums = pool.all_enums().map(|e| builder.enumeration(&e)).collect();
+    if !builder.refusals.is_empty() {
+        return Err(builder.refusals);
+    }
+    Ok(Schema {
+        messages,
+        enums,
+        by_name: builder.message_ids,
+    })
+}
+
+/// The extensions that hold the rules; none where the set does not import them.
+struct Options {
+    file: Option<ExtensionDescriptor>,
+    message: Option<ExtensionDescriptor>,
+    field: Option<ExtensionDescriptor>,
+    enum_value: Option<ExtensionDescriptor>,
+    behavior: Option<ExtensionDescriptor>,
+}
+
+impl Options {
+    fn of(pool: &DescriptorPool) -> Self {
+        let named = |name| pool.get_extension_by_name(name);
+        Self {
+            file: named("drawbridge.v1.file"),
+            message: named("drawbridge.v1.message"),
+            field: named("drawbridge.v1.field"),
+            enum_value: named("drawbridge.v1.enum_value"),
+            behavior: named("google.api.field_behavior"),
+        }
+    }
+}
+
+/// Reads one rules message out of an element's options.
+fn read<T: prost::Message + Default>(
+    options: &DynamicMessage,
+    extension: Option<&ExtensionDescriptor>,
+) -> Result<T, String> {
+    let Some(extension) = extension.filter(|e| options.has_extension(e)) else {
+        return Ok(T::default());
+    };
+    match &*options.get_extension(extension) {
+        Value::Message(message) => message
+            .transcode_to()
+            .map_err(|e| format!("cannot be read: {e}")),
+        _ => Err("is not a message".into()),
+    }
+}
+
+struct Builder {
+    options: Options,
+    message_ids: HashMap<Box<str>, MessageId>,
+    enum_ids: HashMap<Box<str>, EnumId>,
+    refusals: Vec<Refusal>,
+}
+
+impl Builder {
+    fn refuse(&mut self, file: &FileDescriptor, element: &str, option: &str, problem: String) {
+        self.refusals.push(Refusal {
+            file: file.name().to_owned(),
+            element: element.to_owned(),
+            option: option.to_owned(),
+            problem,
+        });
+    }
+
+    /// The rules of an element; unreadable ones are refused.
+    fn rules<T: prost::Message + Default>(
+        &mut self,
+        file: &FileDescriptor,
+        element: &str,
+        option: &str,
+        rules: Result<T, String>,
+    ) -> T {
+        rules.unwrap_or_else(|problem| {
+            self.refuse(file, element, option, problem);
+            T::default()
+        })
+    }
+
+    fn message(&mut self, message: &MessageDescriptor) -> Message {
+        let file = message.parent_file();
+        let name = message.full_name();
+        let of_file = read(&file.options(), self.options.file.as_ref());
+        let of_file: rules::FileRules =
+            self.rules(&file, file.name(), "(drawbridge.v1.file)", of_file);
+        let of_message = read(&message.options(), self.options.message.as_ref());
+        let of_message: rules::MessageRules =
+            self.rules(&file, name, "(drawbridge.v1.message)", of_message);
+        if rules::Naming::try_from(of_file.naming).is_err() {
+            let problem = format!("{} is not a naming", of_file.naming);
+            self.refuse(&file, file.name(), "(drawbridge.v1.file).naming", problem);
+        }
+
+        // In the order of the proto file, as `Message::fields` promises.
+        let mut descriptors: Vec<FieldDescriptor> = message.fields().collect();
+        descriptors.sort_by_key(|f| f.path().last().copied());
+        if descriptors.len() >= usize::from(u16::MAX) {
+            self.refuse(&file, name, "fields", "too many fields".into());
+            descriptors.truncate(1_000);
+        }
+        let of_fields: Vec<rules::FieldRules> = descriptors
+            .iter()
+            .map(|field| {
+                let rules = read(&field.options(), self.options.field.as_ref());
+                self.rules(&file, field.full_name(), "(drawbridge.v1.field)", rules)
+            })
+            .collect();
+        let mut fields: Vec<Field> = descriptors
+            .iter()
+            .zip(&of_fields)
+            .map(|(field, rules)| self.field(field, rules, of_file.naming()))
+            .collect();
+        for (index, rules) in of_fields.iter().enumerate() {
+            if !rules.raw_of.is_empty()
+                && let Err(problem) = pair(&mut fields, index, &rules.raw_of)
+            {
+                let element = descriptors[index].full_name();
+                self.refuse(&file, element, "(drawbridge.v1.field).raw_of", problem);
+            }
+        }
+
+        let shape = shape(name);
+        let special = shape != Shape::Object;
+        if special && of_message != rules::MessageRules::default() {
+            let problem = "a well-known type has no rules".into();
+            self.refuse(&file, name, "(drawbridge.v1.message)", problem);
+        }
+        let mut bare_array = None;
+        if !of_message.bare_array.is_empty() {
+            let found = fields
+                .iter()
+                .position(|f| *f.name == *of_message.bare_array);
+            match found.filter(|&i| fields[i].cardinality == Cardinality::Repeated) {
+                Some(index) => bare_array = Some(index as FieldIndex),
+                None => {
+                    let problem = format!("`{}` is no repeated field here", of_message.bare_array);
+                    self.refuse(&file, name, "(drawbridge.v1.message).bare_array", problem);
+                }
+            }
+        }
+
+        // A raw companion has no name of its own in JSON.
+        let mut known = BTreeMap::new();
+        let mut names: Vec<(&str, u16)> = Vec::new();
+        for (index, field) in fields.iter().enumerate() {
+            if field.raw_of.is_some() || message.is_map_entry() {
+                continue;
+            }
+            let all = std::iter::once(&field.wire_name).chain(&field.aliases);
+            for text in all.map(|text| &**text) {
+                match known.insert(text, &field.name) {
+                    Some(other) => {
+                        let problem =
+                            format!("the name `{text}` is also that of the field `{other}`");
+                        let element = descriptors[index].full_name();
+                        self.refuse(&file, element, "(drawbridge.v1.field).name", problem);
+                    }
+                    None => names.push((text, index as u16)),
+                }
+            }
+        }
+        if names.len() >= usize::from(u16::MAX) {
+            self.refuse(&file, name, "fields", "too many names".into());
+            names.clear();
+        }
+        let names = Names::new(names);
+        Message {
+            name: name.into(),
+            shape,
+            unwrap: Some(of_message.unwrap)
+                .filter(|member| !member.is_empty())
+                .map(Into::into),
+            bare_array,
+            numbers: Numbers::new(fields.iter().map(|f| f.number)),
+            names,
+            always: (0..)
+                .zip(&fields)
+                .filter(|(_, f)| f.always)
+                .map(|(i, _)| i)
+                .collect(),
+            fields,
+        }
+    }
+
+    fn field(
+        &mut self,
+        field: &FieldDescriptor,
+        rules: &rules::FieldRules,
+        naming: rules::Naming,
+    ) -> Field {
+        let file = field.parent_message().parent_file();
+        let name = field.full_name();
+        let kind = self.kind(field.kind());
+        let cardinality = if field.is_map() {
+            Cardinality::Map
+        } else if field.is_list() {
+            Cardinality::Repeated
+        } else if field.supports_presence() {
+            Cardinality::Explicit
+        } else {
+            Cardinality::Implicit
+        };
+        let many = matches!(cardinality, Cardinality::Repeated | Cardinality::Map);
+        let mut refuse = |option: &str, problem: &str| {
+            let option = format!("(drawbridge.v1.field).{option}");
+            self.refuse(&file, name, &option, problem.into());
+        };
+        if field.is_group() {
+            refuse("form", "groups are not supported");
+        }
+        let element = match cardinality {
+            Cardinality::Map => match field.kind() {
+                ProtoKind::Message(entry) => entry.map_entry_value_field().kind(),
+                other => other,
+            },
+            _ => field.kind(),
+        };
+        let form = match rules::Form::try_from(rules.form) {
+            Ok(rules::Form::Unspecified) => Form::Plain,
+            Ok(rules::Form::String) => Form::String,
+            Ok(rules::Form::EpochMillis) => Form::EpochMillis,
+            Ok(rules::Form::CommaList) => Form::CommaList,
+            Ok(rules::Form::JsonText) => Form::JsonText,
+            Ok(rules::Form::Flag) => Form::Flag,
+            Err(_) => {
+                refuse("form", "not a form that is known");
+                Form::Plain
+            }
+        };
+        if let Err(problem) = fits(form, &element, cardinality) {
+            refuse("form", problem);
+        }
+        if rules.always && !many {
+            refuse(
+                "always",
+                "only a repeated field or a map can be empty; make it `optional`",
+            );
+        }
+        if rules.query && rules.local {
+            refuse(
+                "local",
+                "the field cannot be sent as a query and not be sent",
+            );
+        }
+        let project_id = rules.upstream_value == "project_id";
+        if !project_id && !rules.upstream_value.is_empty() {
+            refuse("upstream_value", "only `project_id` is known");
+        }
+        if project_id && (kind != Kind::String || many) {
+            refuse("upstream_value", "only a single string can take it");
+        }
+        if rules.aliases.iter().any(String::is_empty) {
+            refuse("aliases", "an alias is empty");
+        }
+
+        let explicit = field.json_name() != lower_camel(field.name());
+        let wire_name = if !rules.name.is_empty() {
+            &rules.name
+        } else if explicit || naming == rules::Naming::JsonNames {
+            field.json_name()
+        } else {
+            field.name()
+        };
+        let behavior = self.behavior(field);
+        Field {
+            name: field.name().into(),
+            number: field.number(),
+            wire_name: wire_name.into(),
+            aliases: rules.aliases.iter().map(|a| a.as_str().into()).collect(),
+            kind,
+            cardinality,
+            form,
+            raw_of: None,
+            raw: None,
+            oneof: field
+                .containing_oneof()
+                .filter(|oneof| !oneof.is_synthetic())
+                .and_then(|oneof| oneof.path().last().map(|&i| i as u16)),
+            query: rules.query,
+            local: rules.local,
+            always: rules.always,
+            required: behavior.contains(&2),
+            output_only: behavior.contains(&3),
+            required_in: rules
+                .required_in
+                .iter()
+                .map(|d| d.as_str().into())
+                .collect(),
+            absent_in: rules.absent_in.iter().map(|d| d.as_str().into()).collect(),
+            project_id,
+            tag: Tag::new(field.number(), Tag::wire_type(kind)),
+            packed_tag: Tag::new(field.number(), 2),
+            member: format!("{}:", serde_json::Value::from(wire_name)).into(),
+        }
+    }
+
+    /// The numbers of `google.api.field_behavior`: 2 is REQUIRED, 3 OUTPUT_ONLY.
+    fn behavior(&self, field: &FieldDescriptor) -> Vec<i32> {
+        let Some(extension) = &self.options.behavior else {
+            return Vec::new();
+        };
+        match &*field.options().get_extension(extension) {
+            Value::List(list) => list.iter().filter_map(Value::as_enum_number).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn kind(&self, kind: ProtoKind) -> Kind {
+        match kind {
+            ProtoKind::Double => Kind::Double,
+            ProtoKind::Float => Kind::Float,
+            ProtoKind::Int32 => Kind::Int32,
+            ProtoKind::Int64 => Kind::Int64,
+            ProtoKind::Uint32 => Kind::Uint32,
+            ProtoKind::Uint64 => Kind::Uint64,
+            ProtoKind::Sint32 => Kind::Sint32,
+            ProtoKind::Sint64 => Kind::Sint64,
+            ProtoKind::Fixed32 => Kind::Fixed32,
+            ProtoKind::Fixed64 => Kind::Fixed64,
+            ProtoKind::Sfixed32 => Kind::Sfixed32,
+            ProtoKind::Sfixed64 => Kind::Sfixed64,
+            ProtoKind::Bool => Kind::Bool,
+            ProtoKind::String => Kind::String,
+            ProtoKind::Bytes => Kind::Bytes,
+            // The pool has every type that its fields name.
+            ProtoKind::Message(message) => Kind::Message(self.message_ids[message.full_name()]),
+            ProtoKind::Enum(e) => Kind::Enum(self.enum_ids[e.full_name()]),
+        }
+    }
+
+    fn enumeration(&mut self, descriptor: &EnumDescriptor) -> Enum {
+        let file = descriptor.parent_file();
+        let mut values = Vec::new();
+        for value in descriptor.values() {
+            let rules = read(&value.options(), self.options.enum_value.as_ref());
+            let option = "(drawbridge.v1.enum_value)";
+            let rules: rules::EnumValueRules = self.rules(&file, value.full_name(), option, rules);
+            let text = if rules.name.is_empty() {
+                without_prefix(descriptor.name(), value.name())
+            } else {
+                &rules.name
+            };
+            values.push(EnumValue {
+                number: value.number(),
+                text: text.into(),
+                aliases: rules.aliases.iter().map(|a| a.as_str().into()).collect(),
+            });
+        }
+        let mut known: BTreeMap<&str, &EnumValue> = BTreeMap::new();
+        let mut texts: Vec<(&str, u16)> = Vec::new();
+        for (index, value) in values.iter().enumerate().take(usize::from(u16::MAX) - 1) {
+            for text in std::iter::once(&value.text).chain(&value.aliases) {
+                match known.insert(text, value) {
+                    None => texts.push((text, index as u16)),
+                    Some(other) if other.number == value.number => {}
+                    Some(other) => {
+                        let problem = format!("the text `{text}` is also that of {}", other.number);
+                        let option = "(drawbridge.v1.enum_value).name";
+                        self.refuse(&file, descriptor.full_name(), option, problem);
+                    }
+                }
+            }
+        }
+        if texts.len() >= usize::from(u16::MAX) {
+            let problem = "too many values".into();
+            self.refuse(&file, descriptor.full_name(), "values", problem);
+            texts.clear();
+        }
+        Enum {
+            name: descriptor.full_name().into(),
+            texts: Names::new(texts),
+            null: descriptor.full_name() == "google.protobuf.NullValue",
+            values,
+        }
+    }
+}
+
+/// Ties the raw companion at `index` to the field it keeps the text of.
+fn pair(fields: &mut [Field], index: usize, target: &str) -> Result<(), String> {
+    let raw = &fields[index];
+    let Some(of) = fields.iter().position(|f| *f.name == *target) else {
+        return Err(format!("there is no field `{target}`"));
+    };
+    let other = &fields[of];
+    let lists = [raw, other].map(|f| f.cardinality == Cardinality::Repeated);
+    if of == index || other.raw_of.is_some() {
+        return Err("a raw text has no raw text itself".into());
+    }
+    if raw.kind != Kind::String || raw.cardinality == Cardinality::Map {
+        return Err("only a string can keep a raw text".into());
+    }
+    if raw.oneof.is_some() || other.oneof.is_some() {
+        return Err("members of a oneof have no raw text".into());
+    }
+    if lists[0] != lists[1] || other.cardinality == Cardinality::Map {
+        return Err(format!(
+            "`{target}` must be single or repeated as this field is"
+        ));
+    }
+    if other.raw.is_some() {
+        return Err(format!("`{target}` has a raw text already"));
+    }
+    fields[index].raw_of = Some(of as FieldIndex);
+    fields[of].raw = Some(index as FieldIndex);
+    Ok(())
+}
+
+/// Whether values of this type can be written so.
+fn fits(form: Form, element: &ProtoKind, cardinality: Cardinality) -> Result<(), &'static str> {
+    let message = element.as_message().map(|m| shape(m.full_name()));
+    let number = match element {
+        ProtoKind::String | ProtoKind::Bytes | ProtoKind::Enum(_) => false,
+        ProtoKind::Message(_) => message == Some(Shape::Wrapper),
+        _ => true,
+    };
+    let single = matches!(cardinality, Cardinality::Implicit | Cardinality::Explicit);
+    match form {
+        Form::Plain => Ok(()),
+        Form::String if number => Ok(()),
+        Form::String => Err("STRING is for numbers and bools"),
+        Form::EpochMillis if message == Some(Shape::Timestamp) => Ok(()),
+        Form::EpochMillis => Err("EPOCH_MILLIS is for google.protobuf.Timestamp"),
+        Form::CommaList if cardinality == Cardinality::Repeated && message.is_none() => Ok(()),
+        Form::CommaList => Err("COMMA_LIST is for repeated strings, numbers and enums"),
+        Form::JsonText if message.is_some() && cardinality != Cardinality::Map => Ok(()),
+        Form::JsonText => Err("JSON_TEXT is for messages"),
+        Form::Flag if single && matches!(element, ProtoKind::Bool) => Ok(()),
+        Form::Flag => Err("FLAG is for a single bool"),
+    }
+}
+
+fn shape(full_name: &str) -> Shape {
+    match full_name.strip_prefix("google.protobuf.") {
+        Some("Struct") => Shape::Struct,
+        Some("Value") => Shape::Value,
+        Some("ListValue") => Shape::ListValue,
+        Some("Timestamp") => Shape::Timestamp,
+        Some("Duration") => Shape::Duration,
+        Some("FieldMask") => Shape::FieldMask,
+        Some("Any") => Shape::Any,
+        Some(
+            "DoubleValue" | "FloatValue" | "Int64Value" | "UInt64Value" | "Int32Value"
+            | "UInt32Value" | "BoolValue" | "StringValue" | "BytesValue",
+        ) => Shape::Wrapper,
+        _ => Shape::Object,
+    }
+}
+
+/// The JSON name that protobuf gives a field which has no explicit one.
+fn lower_camel(name: &str) -> String {
+    let mut camel = String::with_capacity(name.len());
+    let mut up = false;
+    for c in name.chars() {
+        match c {
+            '_' => up = true,
+            _ if up => {
+                camel.push(c.to_ascii_uppercase());
+                up = false;
+            }
+            _ => camel.push(c),
+        }
+    }
+    camel
+}
+
+/// A value's name without the enum's own: `IN_PROGRESS` for
+/// `DEPLOYMENT_STATUS_IN_PROGRESS` of `DeploymentStatus`. Underscores do not
+/// count, so that `Jp1Status` and `JP1Status` have the prefix `JP1_STATUS_` alike.
+fn without_prefix<'a>(of: &str, value: &'a str) -> &'a str {
+    let mut rest = value;
+    for c in of.chars().filter(|&c| c != '_') {
+        rest = rest.trim_start_matches('_');
+        match rest.strip_prefix(c.to_ascii_uppercase()) {
+            Some(after) => rest = after,
+            None => return value,
+        }
+    }
+    match rest.strip_prefix('_') {
+        Some(text) if !text.is_empty() => text,
+        _ => value,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_of_enums_are_cut() {
+        for (of, value, want) in [
+            (
+                "DeploymentStatus",
+                "DEPLOYMENT_STATUS_IN_PROGRESS",
+                "IN_PROGRESS",
+            ),
+            ("JP1State", "JP1_STATE_OPEN", "OPEN"),
+            ("Jp1State", "JP_1_STATE_OPEN", "OPEN"),
+            ("Status", "STATUS", "STATUS"),
+            ("Status", "STATUS_", "STATUS_"),
+            ("Status", "STATUSES", "STATUSES"),
+            ("Status", "OPEN", "OPEN"),
+        ] {
+            assert_eq!(without_prefix(of, value), want, "{of} {value}");
+        }
+    }
+
+    #[test]
+    fn json_names_are_as_protobuf_makes_them() {
+        for (name, want) in [("server_id", "serverId"), ("a__b_1", "aB1"), ("_x", "X")] {
+            assert_eq!(lower_camel(name), want, "{name}");
+        }
+    }
+}

@@ -1,0 +1,414 @@
+//! The protobuf wire format: fields of a message as slices, fully checked, and
+//! the few bytes that writing one takes.
+
+use std::borrow::Cow;
+
+use crate::contract::schema::Kind;
+
+/// Nested messages, counted from the outermost one's fields: as deep as other
+/// implementations of protobuf read by default.
+pub const MAX_DEPTH: u32 = 100;
+
+/// Why bytes are not a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// The bytes end within a field.
+    #[error("the message is cut off")]
+    Truncated,
+    /// A number has more than ten bytes or 64 bits.
+    #[error("a varint is too long")]
+    Varint,
+    /// A field number is 0 or too large.
+    #[error("a field number is out of range")]
+    Number,
+    /// Groups, or a wire type that does not exist.
+    #[error("wire type {0} is not supported")]
+    WireType(u8),
+    /// The wire type is not that of the field.
+    #[error("the wire type is not that of the field")]
+    Alien,
+    /// Nested deeper than [`MAX_DEPTH`].
+    #[error("nested deeper than {MAX_DEPTH} messages")]
+    Depth,
+}
+
+/// One value as it stands on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value<'a> {
+    /// Integers, bools and enums.
+    Varint(u64),
+    /// `fixed64`, `sfixed64` and `double`.
+    Fixed64(u64),
+    /// Strings, bytes, messages and packed lists.
+    Bytes(&'a [u8]),
+    /// `fixed32`, `sfixed32` and `float`.
+    Fixed32(u32),
+}
+
+impl<'a> Value<'a> {
+    /// The bytes of a length-delimited value; none for others.
+    pub fn bytes(&self) -> &'a [u8] {
+        match self {
+            Value::Bytes(bytes) => bytes,
+            _ => &[],
+        }
+    }
+}
+
+/// The fields of a message, in the order of the wire.
+pub fn fields(message: &[u8]) -> Fields<'_> {
+    Fields { rest: message }
+}
+
+/// Iterator of [`fields`]: field numbers and values. It ends after an error.
+#[derive(Clone, Debug)]
+pub struct Fields<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    /// What is not read yet.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// The next field; none at the end.
+    #[inline]
+    pub(super) fn read(&mut self) -> Result<Option<(u32, Value<'a>)>, Malformed> {
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        let tag = varint(&mut self.rest)?;
+        let number = tag >> 3;
+        if number == 0 || number > 0x1fff_ffff {
+            return Err(Malformed::Number);
+        }
+        let value = match tag & 7 {
+            0 => Value::Varint(varint(&mut self.rest)?),
+            1 => Value::Fixed64(u64::from_le_bytes(*chunk(&mut self.rest)?)),
+            2 => Value::Bytes(bytes(&mut self.rest)?),
+            5 => Value::Fixed32(u32::from_le_bytes(*chunk(&mut self.rest)?)),
+            other => return Err(Malformed::WireType(other as u8)),
+        };
+        Ok(Some((number as u32, value)))
+    }
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = Result<(u32, Value<'a>), Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let item = self.read().transpose();
+        if let Some(Err(_)) = item {
+            self.rest = &[];
+        }
+        item
+    }
+}
+
+#[inline]
+fn varint(rest: &mut &[u8]) -> Result<u64, Malformed> {
+    match rest.split_first() {
+        Some((&byte, after)) if byte < 0x80 => {
+            *rest = after;
+            Ok(u64::from(byte))
+        }
+        _ => long_varint(rest),
+    }
+}
+
+fn long_varint(rest: &mut &[u8]) -> Result<u64, Malformed> {
+    let mut value = 0;
+    for (i, &byte) in rest.iter().enumerate().take(10) {
+        value |= u64::from(byte & 0x7f) << (7 * i);
+        if byte < 0x80 {
+            if i == 9 && byte > 1 {
+                return Err(Malformed::Varint);
+            }
+            *rest = &rest[i + 1..];
+            return Ok(value);
+        }
+    }
+    Err(if rest.len() < 10 {
+        Malformed::Truncated
+    } else {
+        Malformed::Varint
+    })
+}
+
+#[inline]
+fn chunk<'a, const N: usize>(rest: &mut &'a [u8]) -> Result<&'a [u8; N], Malformed> {
+    let (chunk, after) = rest.split_first_chunk().ok_or(Malformed::Truncated)?;
+    *rest = after;
+    Ok(chunk)
+}
+
+#[inline]
+fn bytes<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Malformed> {
+    let len = usize::try_from(varint(rest)?).map_err(|_| Malformed::Truncated)?;
+    let (bytes, after) = rest.split_at_checked(len).ok_or(Malformed::Truncated)?;
+    *rest = after;
+    Ok(bytes)
+}
+
+/// The last value of a field, which is the one that counts; for messages see
+/// [`message`]. The whole message is checked.
+pub fn last(message: &[u8], number: u32) -> Result<Option<Value<'_>>, Malformed> {
+    let mut last = None;
+    let mut fields = fields(message);
+    while let Some((found, value)) = fields.read()? {
+        if found == number {
+            last = Some(value);
+        }
+    }
+    Ok(last)
+}
+
+/// All occurrences of a length-delimited field: the items of a repeated message
+/// field, without a copy. The whole message is checked.
+pub fn all(message: &[u8], number: u32) -> Result<Vec<&[u8]>, Malformed> {
+    let mut all = Vec::new();
+    let mut fields = fields(message);
+    while let Some((found, value)) = fields.read()? {
+        if found == number {
+            let Value::Bytes(bytes) = value else {
+                return Err(Malformed::Alien);
+            };
+            all.push(bytes);
+        }
+    }
+    Ok(all)
+}
+
+/// The value of a single message field: one that stands in parts is put
+/// together, which is how protobuf merges.
+pub fn message(message: &[u8], number: u32) -> Result<Option<Cow<'_, [u8]>>, Malformed> {
+    let parts = all(message, number)?;
+    Ok(match parts.as_slice() {
+        [] => None,
+        [one] => Some(Cow::Borrowed(*one)),
+        many => Some(Cow::Owned(many.concat())),
+    })
+}
+
+/// The values of one occurrence of a field: one, or those of a packed list. Each
+/// has the wire type of `kind`, else it is an error.
+pub fn values(kind: Kind, value: Value<'_>) -> Values<'_> {
+    match value {
+        Value::Bytes(packed) if kind.is_packable() => Values {
+            kind,
+            single: None,
+            packed,
+        },
+        single => Values {
+            kind,
+            single: Some(single),
+            packed: &[],
+        },
+    }
+}
+
+/// Iterator of [`values`]. It ends after an error.
+#[derive(Clone, Debug)]
+pub struct Values<'a> {
+    kind: Kind,
+    single: Option<Value<'a>>,
+    packed: &'a [u8],
+}
+
+impl<'a> Iterator for Values<'a> {
+    type Item = Result<Value<'a>, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(single) = self.single.take() {
+            return Some(of_kind(self.kind, single));
+        }
+        if self.packed.is_empty() {
+            return None;
+        }
+        let value = match self.kind {
+            Kind::Double | Kind::Fixed64 | Kind::Sfixed64 => {
+                chunk(&mut self.packed).map(|c| Value::Fixed64(u64::from_le_bytes(*c)))
+            }
+            Kind::Float | Kind::Fixed32 | Kind::Sfixed32 => {
+                chunk(&mut self.packed).map(|c| Value::Fixed32(u32::from_le_bytes(*c)))
+            }
+            _ => varint(&mut self.packed).map(Value::Varint),
+        };
+        if value.is_err() {
+            self.packed = &[];
+        }
+        Some(value)
+    }
+}
+
+/// The value, if its wire type is that of the kind.
+#[inline]
+pub(super) fn of_kind(kind: Kind, value: Value<'_>) -> Result<Value<'_>, Malformed> {
+    let fits = match kind {
+        Kind::Double | Kind::Fixed64 | Kind::Sfixed64 => matches!(value, Value::Fixed64(_)),
+        Kind::Float | Kind::Fixed32 | Kind::Sfixed32 => matches!(value, Value::Fixed32(_)),
+        Kind::String | Kind::Bytes | Kind::Message(_) => matches!(value, Value::Bytes(_)),
+        _ => matches!(value, Value::Varint(_)),
+    };
+    if fits {
+        Ok(value)
+    } else {
+        Err(Malformed::Alien)
+    }
+}
+
+/// Writes a number as a varint.
+#[inline]
+pub fn write_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Writes a whole field with an integer, a bool or an enum.
+pub fn write_uint(out: &mut Vec<u8>, number: u32, value: u64) {
+    write_varint(out, u64::from(number) << 3);
+    write_varint(out, value);
+}
+
+/// Writes a whole field with a string, bytes or a message.
+pub fn write_bytes(out: &mut Vec<u8>, number: u32, value: &[u8]) {
+    write_varint(out, u64::from(number) << 3 | 2);
+    write_varint(out, value.len() as u64);
+    out.extend_from_slice(value);
+}
+
+/// Reserves the place of a length; what is written next is measured by [`close`].
+#[inline]
+pub(super) fn open(out: &mut Vec<u8>) -> usize {
+    out.push(0);
+    out.len()
+}
+
+/// Writes the length of what came behind [`open`]. Lengths from 128 on need more
+/// than the one byte reserved: then the content moves.
+#[inline]
+pub(super) fn close(out: &mut Vec<u8>, start: usize) {
+    let len = out.len() - start;
+    if len < 0x80 {
+        out[start - 1] = len as u8;
+    } else {
+        close_long(out, start, len);
+    }
+}
+
+fn close_long(out: &mut Vec<u8>, start: usize, len: usize) {
+    let mut prefix = [0; 10];
+    let mut size = 0;
+    let mut rest = len;
+    while rest >= 0x80 {
+        prefix[size] = rest as u8 | 0x80;
+        rest >>= 7;
+        size += 1;
+    }
+    prefix[size] = rest as u8;
+    let end = out.len();
+    out.extend_from_slice(&prefix[..size]);
+    out.copy_within(start..end, start + size);
+    out[start - 1..start + size].copy_from_slice(&prefix[..=size]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_read_in_order() {
+        let wire =
+            b"\x08\x96\x01\x12\x02hi\x1d\x01\x00\x00\x00\x21\x02\x00\x00\x00\x00\x00\x00\x00";
+        let read: Result<Vec<_>, _> = fields(wire).collect();
+        let want = vec![
+            (1, Value::Varint(150)),
+            (2, Value::Bytes(b"hi")),
+            (3, Value::Fixed32(1)),
+            (4, Value::Fixed64(2)),
+        ];
+        assert_eq!(read, Ok(want));
+    }
+
+    #[test]
+    fn what_is_no_message_is_an_error() {
+        for (wire, want) in [
+            (&b"\x08"[..], Malformed::Truncated),
+            (b"\x80", Malformed::Truncated),
+            (b"\x12\x05abc", Malformed::Truncated),
+            (
+                b"\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+                Malformed::Truncated,
+            ),
+            (b"\x1d\x00", Malformed::Truncated),
+            (b"\x21\x00\x00", Malformed::Truncated),
+            (b"\x00\x00", Malformed::Number),
+            (b"\x80\x80\x80\x80\x10\x00", Malformed::Number),
+            (b"\x0b\x0c", Malformed::WireType(3)),
+            (b"\x0c", Malformed::WireType(4)),
+            (b"\x0e", Malformed::WireType(6)),
+            (b"\x0f", Malformed::WireType(7)),
+            (
+                b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02",
+                Malformed::Varint,
+            ),
+            (
+                b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+                Malformed::Varint,
+            ),
+        ] {
+            let mut read = fields(wire);
+            assert_eq!(read.find_map(Result::err), Some(want), "{wire:?}");
+            assert_eq!(read.next(), None, "ends after an error: {wire:?}");
+        }
+    }
+
+    #[test]
+    fn the_last_value_counts_and_messages_merge() {
+        let wire = b"\x08\x01\x12\x01a\x08\x02\x12\x01b";
+        assert_eq!(last(wire, 1), Ok(Some(Value::Varint(2))));
+        assert_eq!(last(wire, 3), Ok(None));
+        assert_eq!(message(wire, 2), Ok(Some(Cow::Owned(b"ab".to_vec()))));
+        assert_eq!(all(wire, 2), Ok(vec![&b"a"[..], b"b"]));
+        assert_eq!(all(wire, 1), Err(Malformed::Alien));
+        assert_eq!(last(b"\x08\x01\x08", 1), Err(Malformed::Truncated));
+    }
+
+    #[test]
+    fn values_are_single_or_packed() {
+        let read = |kind, value| values(kind, value).collect::<Result<Vec<_>, _>>();
+        let ones = Ok(vec![Value::Varint(1), Value::Varint(300)]);
+        assert_eq!(read(Kind::Int32, Value::Bytes(b"\x01\xac\x02")), ones);
+        assert_eq!(
+            read(Kind::Int32, Value::Varint(1)),
+            Ok(vec![Value::Varint(1)])
+        );
+        assert_eq!(read(Kind::Int32, Value::Fixed32(1)), Err(Malformed::Alien));
+        assert_eq!(read(Kind::String, Value::Varint(1)), Err(Malformed::Alien));
+        assert_eq!(
+            read(Kind::String, Value::Bytes(b"")),
+            Ok(vec![Value::Bytes(b"")])
+        );
+        assert_eq!(
+            read(Kind::Float, Value::Bytes(b"\0\0\0")),
+            Err(Malformed::Truncated)
+        );
+    }
+
+    #[test]
+    fn lengths_are_put_before_what_they_measure() {
+        for len in [0, 1, 127, 128, 16_383, 16_384, 3_000_000] {
+            let mut out = b"x\x0a".to_vec();
+            let start = open(&mut out);
+            out.extend(std::iter::repeat_n(b'y', len));
+            close(&mut out, start);
+            let mut want = b"x".to_vec();
+            write_bytes(&mut want, 1, &vec![b'y'; len]);
+            assert!(out == want, "{len}");
+        }
+    }
+}
