@@ -1,11 +1,36 @@
 //! One HTTP exchange. The only place that knows the HTTP client.
 
-use bytes::Bytes;
-use http::{HeaderMap, Method};
+use std::error::Error as StdError;
+use std::fmt::Write as _;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, HeaderValue, Method};
+use reqwest::{Certificate, ClientBuilder, redirect, retry};
 use url::Url;
 
 use crate::error::Error;
 use crate::rest::Reply;
+
+#[cfg(test)]
+pub(crate) mod script;
+#[cfg(test)]
+mod tests;
+
+/// What an upstream sees us as.
+const USER_AGENT: &str = concat!("drawbridge/", env!("CARGO_PKG_VERSION"));
+
+/// How long an idle connection is kept. Shorter than what common servers keep
+/// theirs (uWSGI and nginx: 60 s and more), so that few die as they are reused.
+const IDLE: Duration = Duration::from_secs(50);
+
+/// The most that is reserved on the word of a `Content-Length` alone.
+const MAX_RESERVE: usize = 1 << 20;
+
+/// The longest cause told of a failure, in bytes.
+const MAX_CAUSE: usize = 300;
 
 /// How to reach an upstream.
 #[derive(Clone, Debug)]
@@ -22,6 +47,18 @@ pub struct Settings {
     pub proxy_from_environment: bool,
 }
 
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            ca_file: None,
+            connect_timeout: Duration::from_secs(10),
+            read_timeout: Duration::from_secs(100),
+            max_response_bytes: 16 << 20,
+            proxy_from_environment: true,
+        }
+    }
+}
+
 /// A request as it goes out.
 #[derive(Clone, Debug)]
 pub struct Exchange {
@@ -35,7 +72,8 @@ pub struct Exchange {
     pub body: Option<Bytes>,
 }
 
-/// A pool of connections to one upstream. Never follows redirects.
+/// A pool of connections to one upstream. Never follows redirects, never sends
+/// anything twice. Clones share the pool.
 #[derive(Clone, Debug)]
 pub struct Transport {
     client: reqwest::Client,
@@ -43,14 +81,172 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// Makes the client; connects nowhere.
-    pub fn new(_settings: &Settings) -> Result<Self, String> {
-        todo!()
+    /// Makes the client; connects nowhere. Fails when `ca_file` cannot be read
+    /// or holds no certificate.
+    pub fn new(settings: &Settings) -> Result<Self, String> {
+        provide_crypto();
+        let authorities = match &settings.ca_file {
+            None => Vec::new(),
+            Some(path) => {
+                let told = |problem: String| format!("ca_file {}: {problem}", path.display());
+                let pem = std::fs::read(path).map_err(|e| told(e.to_string()))?;
+                let found = Certificate::from_pem_bundle(&pem).map_err(|e| told(cause(&e)))?;
+                if found.is_empty() {
+                    return Err(told("holds no PEM certificate".into()));
+                }
+                found
+            }
+        };
+        let builder = || {
+            let builder = ClientBuilder::new()
+                .user_agent(USER_AGENT)
+                // A redirect would carry `x-auth-token` to wherever it points.
+                .redirect(redirect::Policy::none())
+                .referer(false)
+                // Retries have one layer, and it is not this one.
+                .retry(retry::never())
+                .http1_only()
+                .gzip(true)
+                .connect_timeout(settings.connect_timeout)
+                .read_timeout(settings.read_timeout)
+                .tcp_nodelay(true)
+                .pool_idle_timeout(IDLE);
+            if settings.proxy_from_environment {
+                builder
+            } else {
+                builder.no_proxy()
+            }
+        };
+        let client = match builder().tls_certs_merge(authorities.clone()).build() {
+            Ok(client) => client,
+            // A machine without any certificate authority can still speak clear HTTP.
+            Err(error) if authorities.is_empty() => {
+                tracing::warn!(
+                    error = cause(&error),
+                    "no certificate authorities: https upstreams will not be trusted"
+                );
+                builder()
+                    .tls_certs_only([])
+                    .build()
+                    .map_err(|e| cause(&e))?
+            }
+            Err(error) => return Err(cause(&error)),
+        };
+        Ok(Self {
+            client,
+            max_response_bytes: settings.max_response_bytes,
+        })
     }
 
     /// Sends the request and reads the whole answer. Dropping the future closes
     /// the upstream request. Fails with `Connect`, `NoAnswer` or `TooLarge`.
-    pub async fn exchange(&self, _exchange: Exchange) -> Result<Reply, Error> {
-        todo!()
+    pub async fn exchange(&self, exchange: Exchange) -> Result<Reply, Error> {
+        let mut response = self
+            .client
+            .execute(request(exchange))
+            .await
+            .map_err(failure)?;
+        Ok(Reply {
+            status: response.status(),
+            headers: std::mem::take(response.headers_mut()),
+            body: self.read(&mut response).await?,
+        })
     }
+
+    /// Reads the body, decompressed, up to the limit. A body that comes in one
+    /// piece is not copied.
+    async fn read(&self, response: &mut reqwest::Response) -> Result<Bytes, Error> {
+        let limit = self.max_response_bytes;
+        let announced = response.content_length().unwrap_or(0);
+        if announced > limit as u64 {
+            return Err(Error::TooLarge { limit });
+        }
+        let first = response.chunk().await.map_err(failure)?.unwrap_or_default();
+        if first.len() > limit {
+            return Err(Error::TooLarge { limit });
+        }
+        let Some(second) = response.chunk().await.map_err(failure)? else {
+            return Ok(first);
+        };
+        // An announced length is believed only so far: it costs its sender nothing.
+        let reserve = (announced as usize).clamp(2 * first.len(), MAX_RESERVE.max(2 * first.len()));
+        let mut whole = BytesMut::with_capacity(reserve.min(limit));
+        whole.extend_from_slice(&first);
+        drop(first);
+        let mut next = Some(second);
+        while let Some(chunk) = next {
+            if chunk.len() > limit - whole.len() {
+                return Err(Error::TooLarge { limit });
+            }
+            whole.extend_from_slice(&chunk);
+            next = response.chunk().await.map_err(failure)?;
+        }
+        Ok(whole.freeze())
+    }
+}
+
+/// Chooses ring for all TLS of the process, once. Whoever has chosen before keeps
+/// their choice.
+fn provide_crypto() {
+    static CHOSEN: OnceLock<()> = OnceLock::new();
+    CHOSEN.get_or_init(|| {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    });
+}
+
+fn request(exchange: Exchange) -> reqwest::Request {
+    let Exchange {
+        verb,
+        url,
+        mut headers,
+        body,
+    } = exchange;
+    let body = body.filter(|body| !body.is_empty());
+    // The client says the length of a body itself, but is silent about one that
+    // is missing where it is expected; some servers answer that with 411.
+    // Source: RFC 9110, section 8.6.
+    if body.is_none() && matches!(verb, Method::POST | Method::PUT | Method::PATCH) {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
+    let mut request = reqwest::Request::new(verb, url);
+    *request.headers_mut() = headers;
+    *request.body_mut() = body.map(Into::into);
+    request
+}
+
+/// What a failure of the client means: whether anything can have been sent.
+fn failure(error: reqwest::Error) -> Error {
+    // A builder's error is about an address that no request can be made of.
+    if error.is_connect() || error.is_builder() {
+        Error::Connect(cause(&error))
+    } else {
+        Error::NoAnswer(cause(&error))
+    }
+}
+
+/// The chain of causes as one text. The client's own line is left out: it says
+/// little and may hold the address, whose query is nobody else's business.
+fn cause(error: &reqwest::Error) -> String {
+    let mut text = String::new();
+    let mut next = error.source();
+    while let Some(error) = next {
+        let line = error.to_string();
+        // Wrappers often repeat what they wrap.
+        if !error.is::<reqwest::Error>() && !line.is_empty() && !text.contains(&line) {
+            let separator = if text.is_empty() { "" } else { ": " };
+            let _ = write!(text, "{separator}{line}");
+        }
+        next = error.source();
+    }
+    if text.is_empty() {
+        text.push_str(if error.is_builder() {
+            "the address cannot be used"
+        } else {
+            "the request failed"
+        });
+    }
+    if text.len() > MAX_CAUSE {
+        text.truncate(text.floor_char_boundary(MAX_CAUSE));
+    }
+    text
 }

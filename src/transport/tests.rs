@@ -1,0 +1,281 @@
+use std::io::Write as _;
+
+use http::StatusCode;
+
+use super::script::{Answer, Script, reply};
+use super::*;
+
+const LIMIT: usize = 1 << 20;
+
+fn transport() -> Transport {
+    Transport::new(&Settings {
+        max_response_bytes: LIMIT,
+        proxy_from_environment: false,
+        ..Settings::default()
+    })
+    .unwrap()
+}
+
+fn exchange(verb: Method, url: Url, body: Option<&'static str>) -> Exchange {
+    Exchange {
+        verb,
+        url,
+        headers: HeaderMap::new(),
+        body: body.map(|text| Bytes::from_static(text.as_bytes())),
+    }
+}
+
+fn get(url: Url) -> Exchange {
+    exchange(Method::GET, url, None)
+}
+
+#[tokio::test]
+async fn what_is_sent() {
+    let mut server = Script::start((0..9).map(|_| Answer::Keep(reply(200, &[], "{}")))).await;
+    for (verb, body, length) in [
+        (Method::GET, None, None),
+        (Method::DELETE, None, None),
+        (Method::DELETE, Some(r#"{"a":1}"#), Some("7")),
+        (Method::POST, Some(r#"{"a":1}"#), Some("7")),
+        (Method::POST, None, Some("0")),
+        (Method::PUT, Some(""), Some("0")),
+        (Method::PATCH, None, Some("0")),
+    ] {
+        // Encoded by us, and sent as it is.
+        let path = "/v1/a%2Fb/~x*(1):@,;=+$&!/%E2%82%AC%20..?q=a%2Bb%20c&r=%27~*%2E%2E";
+        let sent = exchange(verb.clone(), server.url(path), body);
+        transport().exchange(sent).await.unwrap();
+        let (head, seen) = server.request().await;
+        assert_eq!(
+            head.lines().next(),
+            Some(&*format!("{verb} {path} HTTP/1.1"))
+        );
+        let header = |name: &str| {
+            head.lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+        };
+        assert_eq!(header("content-length"), length, "{verb} {body:?}");
+        assert_eq!(header("transfer-encoding"), None);
+        assert_eq!(header("content-type"), None);
+        assert_eq!(header("accept-encoding"), Some("gzip"));
+        assert_eq!(header("user-agent"), Some(USER_AGENT));
+        assert_eq!(header("referer"), None);
+        assert_eq!(seen, body.unwrap_or_default().as_bytes());
+    }
+}
+
+#[tokio::test]
+async fn replies() {
+    let server = Script::start([
+        Answer::Keep(reply(200, &[("x-id", "7")], "{}")),
+        Answer::Keep(b"HTTP/1.1 204 No Content\r\n\r\n".to_vec()),
+        Answer::Keep(reply(302, &[("location", "http://192.0.2.1/")], "")),
+        Answer::Close(b"HTTP/1.1 200 OK\r\n\r\nuntil the end".to_vec()),
+        Answer::Keep(
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"
+                .to_vec(),
+        ),
+    ])
+    .await;
+    let transport = transport();
+    for (status, body) in [
+        (200, "{}"),
+        (204, ""),
+        (302, ""),
+        (200, "until the end"),
+        (200, "abc"),
+    ] {
+        let reply = transport.exchange(get(server.url("/"))).await.unwrap();
+        assert_eq!(
+            (reply.status, &*reply.body),
+            (StatusCode::from_u16(status).unwrap(), body.as_bytes())
+        );
+    }
+}
+
+fn gzip_of_zeros(length: usize) -> Vec<u8> {
+    // Little that becomes much, without a library: one literal 0, then matches of
+    // 258 bytes at distance 1, in the fixed Huffman code.
+    // Source: RFC 1951, section 3.2.6; RFC 1952 for the frame.
+    struct Bits(Vec<u8>, u32);
+    impl Bits {
+        fn put(&mut self, value: u32, count: u32) {
+            for i in 0..count {
+                if self.1 % 8 == 0 {
+                    self.0.push(0);
+                }
+                *self.0.last_mut().unwrap() |= ((value >> i & 1) as u8) << (self.1 % 8);
+                self.1 += 1;
+            }
+        }
+        fn code(&mut self, value: u32, count: u32) {
+            self.put(value.reverse_bits() >> (32 - count), count);
+        }
+    }
+    assert_eq!(length % 258, 1);
+    let mut bits = Bits(Vec::new(), 0);
+    bits.put(1, 1);
+    bits.put(1, 2);
+    bits.code(0x30, 8);
+    for _ in 0..length / 258 {
+        bits.code(0b1100_0101, 8);
+        bits.code(0, 5);
+    }
+    bits.code(0, 7);
+    let crc = {
+        let mut crc = !0u32;
+        for _ in 0..length {
+            for _ in 0..8 {
+                crc = if crc & 1 == 1 {
+                    crc >> 1 ^ 0xEDB8_8320
+                } else {
+                    crc >> 1
+                };
+            }
+        }
+        !crc
+    };
+    let mut out = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
+    out.append(&mut bits.0);
+    out.extend_from_slice(&crc.to_le_bytes());
+    out.extend_from_slice(&(length as u32).to_le_bytes());
+    out
+}
+
+#[tokio::test]
+async fn bodies_up_to_the_limit() {
+    let gzip = [("content-encoding", "gzip")];
+    let small = 258 * 100 + 1;
+    let large = 258 * 8_000 + 1;
+    let chunk = |n: usize| format!("{n:x}\r\n{}\r\n", "x".repeat(n)).into_bytes();
+    let chunked = [
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_vec(),
+        chunk(LIMIT),
+        chunk(1),
+        b"0\r\n\r\n".to_vec(),
+    ]
+    .concat();
+    for (bytes, want) in [
+        (reply(200, &[], vec![b'x'; LIMIT]), Some(LIMIT)),
+        (reply(200, &[], vec![b'x'; LIMIT + 1]), None),
+        (reply(200, &[], vec![b'x'; 20 << 20]), None),
+        (chunked, None),
+        (reply(200, &gzip, gzip_of_zeros(small)), Some(small)),
+        (reply(200, &gzip, gzip_of_zeros(large)), None),
+    ] {
+        let server = Script::start([Answer::Close(bytes)]).await;
+        let got = transport().exchange(get(server.url("/"))).await;
+        match want {
+            Some(length) => assert_eq!(got.unwrap().body.len(), length),
+            None => assert!(
+                matches!(got, Err(Error::TooLarge { limit: LIMIT })),
+                "{got:?}"
+            ),
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_whole_answer() {
+    for bytes in [
+        &b""[..],
+        b"HTTP/1.1 200 OK\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{\"a\":",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n9\r\nab",
+        b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 4\r\n\r\nabcd",
+        b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
+    ] {
+        let server = Script::start([Answer::Close(bytes.to_vec())]).await;
+        let mut url = server.url("/there?key=s3cret");
+        url.set_username("user").unwrap();
+        url.set_password(Some("s3cret")).unwrap();
+        match transport().exchange(get(url)).await {
+            Err(Error::NoAnswer(text)) => {
+                assert!(!text.is_empty() && text.len() <= MAX_CAUSE);
+                assert!(
+                    !text.contains("s3cret") && !text.contains("there"),
+                    "{text}"
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn nothing_sent() {
+    let free = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap()
+    };
+    let clear = Script::start([]).await;
+    let transport = Transport::new(&Settings {
+        // Some resolvers take their time to say that a name does not exist.
+        connect_timeout: Duration::from_millis(500),
+        proxy_from_environment: false,
+        ..Settings::default()
+    })
+    .unwrap();
+    for url in [
+        format!("http://user:s3cret@{free}/there?key=s3cret"),
+        "http://nowhere.invalid/there".into(),
+        // Speaks no TLS.
+        format!("https://{}/there", clear.address),
+    ] {
+        match transport.exchange(get(url.parse().unwrap())).await {
+            Err(Error::Connect(text)) => {
+                assert!(!text.is_empty(), "{url}");
+                assert!(
+                    !text.contains("s3cret") && !text.contains("there"),
+                    "{text}"
+                );
+            }
+            other => panic!("{url}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_silent_upstream() {
+    let server = Script::start([Answer::Hang]).await;
+    let transport = Transport::new(&Settings {
+        read_timeout: Duration::from_millis(20),
+        proxy_from_environment: false,
+        ..Settings::default()
+    })
+    .unwrap();
+    match transport.exchange(get(server.url("/"))).await {
+        Err(Error::NoAnswer(text)) => assert_eq!(text, "operation timed out"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn leaving_closes_the_request() {
+    let mut server = Script::start([Answer::Hang]).await;
+    let call = tokio::spawn({
+        let sent = get(server.url("/"));
+        async move { transport().exchange(sent).await }
+    });
+    server.request().await;
+    call.abort();
+    assert!(call.await.unwrap_err().is_cancelled());
+    server.left().await;
+}
+
+#[test]
+fn certificate_authorities() {
+    let settings = |path: &std::path::Path| Settings {
+        ca_file: Some(path.to_owned()),
+        ..Settings::default()
+    };
+    let missing = Transport::new(&settings("/nowhere/ca.pem".as_ref())).unwrap_err();
+    assert!(
+        missing.starts_with("ca_file /nowhere/ca.pem: "),
+        "{missing}"
+    );
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(b"not a certificate").unwrap();
+    let empty = Transport::new(&settings(file.path())).unwrap_err();
+    assert!(empty.ends_with("holds no PEM certificate"), "{empty}");
+}
