@@ -1,6 +1,8 @@
 //! What can go wrong with a call: one variant per stage, in the order of the
 //! stages. The only place that makes a `tonic::Status`.
 
+mod status;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,9 +31,14 @@ pub enum Error {
         /// The dialect of the upstream.
         dialect: Arc<str>,
     },
-    /// No upstream answers to the name or the family. Nothing was sent.
+    /// The caller named an upstream that does not exist or does not serve the
+    /// rpc. Nothing was sent.
     #[error("{0}")]
     NoUpstream(String),
+    /// The configuration lacks what the call needs: an upstream for the family, a
+    /// default one, a project id, an endpoint. Nothing was sent.
+    #[error("{0}")]
+    NotConfigured(String),
     /// Too much is under way, or the upstream is known to be down. Nothing was sent.
     #[error("{problem}")]
     Overload {
@@ -61,10 +68,16 @@ pub enum Error {
     #[error("cannot connect: {0}")]
     Connect(String),
     /// The call went out and no whole answer came. The upstream may have acted.
-    #[error("no answer: {0}")]
-    NoAnswer(String),
+    #[error("no answer: {problem}{}", if *.repeatable { "" } else { "; the upstream may have acted, look before sending it again" })]
+    NoAnswer {
+        /// What happened: `connection closed`, `timed out after 100 s`.
+        problem: String,
+        /// Whether the call may be sent twice. `transport` does not know and says
+        /// false; `upstream` says it by the call's idempotency.
+        repeatable: bool,
+    },
     /// The answer is longer than the limit. The upstream has acted.
-    #[error("the answer is longer than {limit} bytes (setting `max_response_bytes`)")]
+    #[error("the answer is longer than {limit} bytes (setting max_response_bytes)")]
     TooLarge {
         /// The limit, in bytes.
         limit: usize,
@@ -73,7 +86,7 @@ pub enum Error {
     #[error("{}", .0.message)]
     Upstream(Box<Fault>),
     /// The upstream's answer is not what the contract says. The upstream has acted.
-    #[error("the upstream's answer cannot be read: {path}: {problem}")]
+    #[error("the upstream's answer cannot be read: {path}{}{problem}", if .path.is_empty() { "" } else { ": " })]
     Decode {
         /// Path of the member: `software_deployments[3].creation_time`; empty
         /// for the body as a whole.
@@ -95,7 +108,8 @@ pub struct Fault {
     pub reason: String,
     /// `ErrorInfo.domain`: `heat`, `servicestage.huaweicloud`, `jp1ao`...
     pub domain: &'static str,
-    /// For people: the upstream's own words. No tracebacks, no HTML.
+    /// For people: the upstream's own words. No tracebacks, no HTML. Empty when
+    /// it gave none.
     pub message: String,
     /// The HTTP status.
     pub http_status: u16,
@@ -111,11 +125,16 @@ pub struct Fault {
     pub credential_refused: bool,
     /// Fields at fault: path and description.
     pub fields: Vec<(String, String)>,
-    /// More for `ErrorInfo.metadata`.
+    /// More for `ErrorInfo.metadata`. What stands under [`HINT`] is told in the
+    /// status text too.
     pub metadata: Vec<(&'static str, String)>,
     /// `LocalizedMessage.locale` when `message` is in the caller's language.
     pub locale: Option<String>,
 }
+
+/// The key in [`Fault::metadata`] of the gateway's own words: what the upstream's
+/// words leave out.
+pub const HINT: &str = "hint";
 
 /// What a status says about where it came from.
 #[derive(Clone, Copy, Debug)]
@@ -126,4 +145,73 @@ pub struct Context<'a> {
     pub upstream: &'a str,
     /// The caller's or our own request id.
     pub request_id: &'a str,
+}
+
+impl Error {
+    /// The gRPC code of the error.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Binding { .. } | Self::Malformed(_) | Self::NoUpstream(_) => {
+                Code::InvalidArgument
+            }
+            Self::Unsupported { .. } => Code::Unimplemented,
+            Self::NotConfigured(_) => Code::FailedPrecondition,
+            Self::Overload { code, .. } | Self::Credential { code, .. } => *code,
+            Self::Deadline { .. } => Code::DeadlineExceeded,
+            Self::Connect(_) | Self::Draining => Code::Unavailable,
+            Self::NoAnswer {
+                repeatable: true, ..
+            } => Code::Unavailable,
+            // UNAVAILABLE would make clients send it again by themselves.
+            Self::NoAnswer {
+                repeatable: false, ..
+            } => Code::Unknown,
+            Self::TooLarge { .. } => Code::ResourceExhausted,
+            Self::Upstream(fault) => fault.code,
+            Self::Decode { .. } => Code::Internal,
+        }
+    }
+
+    /// Whether trying again, later or elsewhere, may help. Whether the call may
+    /// be sent twice is another question, which its idempotency answers.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Overload { .. }
+            | Self::Deadline { .. }
+            | Self::Connect(_)
+            | Self::NoAnswer { .. }
+            | Self::Draining => true,
+            Self::Credential { code, .. } => *code == Code::Unavailable,
+            Self::Upstream(fault) => fault.transient || fault.not_processed,
+            Self::Binding { .. }
+            | Self::Malformed(_)
+            | Self::Unsupported { .. }
+            | Self::NoUpstream(_)
+            | Self::NotConfigured(_)
+            | Self::TooLarge { .. }
+            | Self::Decode { .. } => false,
+        }
+    }
+
+    /// The error as a gRPC status with `google.rpc` details. It stays below
+    /// 7 KiB of metadata whatever the upstream said; longer texts are cut and say so.
+    pub fn status(&self, context: &Context<'_>) -> tonic::Status {
+        status::status(self, context)
+    }
+
+    /// The error for the log: what the caller sees, less the values of the call
+    /// that the upstream's words or the caller's own may hold.
+    pub fn log_text(&self) -> String {
+        match self {
+            Self::Binding { field, .. } => format!("{field}: refused before sending"),
+            Self::Upstream(fault) => {
+                let request = fault.request_id.as_deref().unwrap_or("unknown");
+                format!(
+                    "the upstream answered {} {} (its request id: {request})",
+                    fault.http_status, fault.reason
+                )
+            }
+            other => other.to_string(),
+        }
+    }
 }

@@ -1,0 +1,380 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use tonic::Code;
+use tonic_types::StatusExt;
+
+use super::*;
+use crate::error::Fault;
+
+const CONTEXT: Context<'static> = Context {
+    operation: "openstack.orchestration.v1.StackService/GetStack",
+    upstream: "north",
+    request_id: "gw-1",
+};
+
+fn fault() -> Fault {
+    Fault {
+        code: Code::AlreadyExists,
+        reason: "StackExists".into(),
+        domain: "heat",
+        message: "The Stack (a) already exists.".into(),
+        http_status: 409,
+        request_id: Some("req-1".into()),
+        retry_after: None,
+        not_processed: false,
+        transient: false,
+        credential_refused: false,
+        fields: Vec::new(),
+        metadata: vec![("title", "Conflict".into())],
+        locale: None,
+    }
+}
+
+fn upstream(fault: Fault) -> Error {
+    Error::Upstream(Box::new(fault))
+}
+
+/// The bytes of a status as metadata, names included.
+fn size(status: &Status) -> usize {
+    let mut headers = http::HeaderMap::new();
+    status.add_header(&mut headers).expect("valid headers");
+    headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 32)
+        .sum()
+}
+
+#[test]
+fn every_variant() {
+    let text = |s: &str| s.to_owned();
+    for (error, code, reason, sent, transient, message) in [
+        (
+            Error::Binding {
+                field: text("deployment.config_id"),
+                problem: text("required"),
+            },
+            Code::InvalidArgument,
+            "INVALID_FIELD",
+            "false",
+            false,
+            "deployment.config_id: required",
+        ),
+        (
+            Error::Malformed(text("cut off at byte 3")),
+            Code::InvalidArgument,
+            "MALFORMED_REQUEST",
+            "false",
+            false,
+            "the request is not a valid message: cut off at byte 3",
+        ),
+        (
+            Error::Unsupported {
+                family: Arc::from("heat"),
+                dialect: Arc::from("rackspace"),
+            },
+            Code::Unimplemented,
+            "DIALECT_LACKS_OPERATION",
+            "false",
+            false,
+            "upstream north: the dialect rackspace of heat does not have this operation",
+        ),
+        (
+            Error::NoUpstream(text("no upstream is named x")),
+            Code::InvalidArgument,
+            "UNKNOWN_UPSTREAM",
+            "false",
+            false,
+            "no upstream is named x",
+        ),
+        (
+            Error::NotConfigured(text("no upstream for the family heat")),
+            Code::FailedPrecondition,
+            "NOT_CONFIGURED",
+            "false",
+            false,
+            "no upstream for the family heat",
+        ),
+        (
+            Error::Overload {
+                code: Code::ResourceExhausted,
+                problem: text("1024 calls are waiting"),
+                retry_after: Duration::from_secs(1),
+            },
+            Code::ResourceExhausted,
+            "OVERLOADED",
+            "false",
+            true,
+            "upstream north: 1024 calls are waiting",
+        ),
+        (
+            Error::Overload {
+                code: Code::Unavailable,
+                problem: text("it does not answer"),
+                retry_after: Duration::from_secs(1),
+            },
+            Code::Unavailable,
+            "UPSTREAM_DOWN",
+            "false",
+            true,
+            "upstream north: it does not answer",
+        ),
+        (
+            Error::Credential {
+                code: Code::Unauthenticated,
+                problem: text("send x-auth-token"),
+            },
+            Code::Unauthenticated,
+            "CREDENTIALS_REFUSED",
+            "false",
+            false,
+            "upstream north: send x-auth-token",
+        ),
+        (
+            Error::Credential {
+                code: Code::Unavailable,
+                problem: text("no login: connection refused"),
+            },
+            Code::Unavailable,
+            "LOGIN_UNAVAILABLE",
+            "false",
+            true,
+            "upstream north: no login: connection refused",
+        ),
+        (
+            Error::Deadline { sent: true },
+            Code::DeadlineExceeded,
+            "DEADLINE_PASSED",
+            "true",
+            true,
+            "upstream north: the deadline passed; the upstream may have acted",
+        ),
+        (
+            Error::Connect(text("connection refused")),
+            Code::Unavailable,
+            "CANNOT_CONNECT",
+            "false",
+            true,
+            "upstream north: cannot connect: connection refused",
+        ),
+        (
+            Error::NoAnswer {
+                problem: text("connection closed"),
+                repeatable: true,
+            },
+            Code::Unavailable,
+            "NO_ANSWER",
+            "true",
+            true,
+            "upstream north: no answer: connection closed",
+        ),
+        (
+            Error::NoAnswer {
+                problem: text("connection closed"),
+                repeatable: false,
+            },
+            Code::Unknown,
+            "NO_ANSWER",
+            "true",
+            true,
+            "upstream north: no answer: connection closed; the upstream may have acted, \
+             look before sending it again",
+        ),
+        (
+            Error::TooLarge { limit: 5 },
+            Code::ResourceExhausted,
+            "ANSWER_TOO_LARGE",
+            "true",
+            false,
+            "upstream north: the answer is longer than 5 bytes (setting max_response_bytes)",
+        ),
+        (
+            upstream(fault()),
+            Code::AlreadyExists,
+            "StackExists",
+            "true",
+            false,
+            "The Stack (a) already exists.",
+        ),
+        (
+            Error::Decode {
+                path: text("a[3].b"),
+                problem: text("a number, expected text"),
+            },
+            Code::Internal,
+            "UNREADABLE_ANSWER",
+            "true",
+            false,
+            "upstream north: the upstream's answer cannot be read: a[3].b: a number, expected text",
+        ),
+        (
+            Error::Draining,
+            Code::Unavailable,
+            "STOPPING",
+            "false",
+            true,
+            "the gateway is stopping",
+        ),
+    ] {
+        let status = error.status(&CONTEXT);
+        assert_eq!(status.code(), code, "{error:?}");
+        assert_eq!(status.message(), message, "{error:?}");
+        assert_eq!(error.is_transient(), transient, "{error:?}");
+        let details = status.get_error_details();
+        let info = details.error_info().expect("ErrorInfo");
+        assert_eq!(info.reason, reason, "{error:?}");
+        assert_eq!(info.metadata["sent"], sent, "{error:?}");
+        assert_eq!(info.metadata["operation"], CONTEXT.operation);
+        assert_eq!(info.metadata["upstream"], "north");
+        let request = details.request_info().expect("RequestInfo");
+        assert_eq!(request.serving_data, "gw-1");
+    }
+}
+
+#[test]
+fn details_of_a_fault() {
+    let error = upstream(Fault {
+        retry_after: Some(Duration::from_millis(1500)),
+        fields: vec![("name".into(), "too long".into())],
+        metadata: vec![
+            ("title", "Conflict".into()),
+            (HINT, "choose another".into()),
+        ],
+        locale: Some("en".into()),
+        ..fault()
+    });
+    let status = error.status(&CONTEXT);
+    assert_eq!(
+        status.message(),
+        "The Stack (a) already exists. (choose another)"
+    );
+    let details = status.get_error_details();
+    let info = details.error_info().expect("ErrorInfo");
+    assert_eq!(
+        (&*info.domain, &*info.metadata["http_status"]),
+        ("heat", "409")
+    );
+    assert_eq!(info.metadata["title"], "Conflict");
+    assert_eq!(
+        details.request_info().expect("RequestInfo").request_id,
+        "req-1"
+    );
+    let delay = details.retry_info().expect("RetryInfo").retry_delay;
+    assert_eq!(delay, Some(Duration::from_millis(1500)));
+    let bad = details.bad_request().expect("BadRequest");
+    assert_eq!(bad.field_violations[0].field, "name");
+    let local = details.localized_message().expect("LocalizedMessage");
+    assert_eq!((&*local.locale, &*local.message), ("en", status.message()));
+}
+
+#[test]
+fn a_fault_without_words() {
+    let error = upstream(Fault {
+        message: " \n".into(),
+        reason: String::new(),
+        code: Code::Ok,
+        ..fault()
+    });
+    let status = error.status(&CONTEXT);
+    assert_eq!(status.code(), Code::Unknown, "an error is never OK");
+    assert_eq!(
+        status.message(),
+        "upstream north answered HTTP 409 without saying why"
+    );
+    let details = status.get_error_details();
+    assert_eq!(details.error_info().expect("ErrorInfo").reason, "HTTP_409");
+}
+
+#[test]
+fn never_too_long() {
+    for (name, unit) in [
+        ("words", "a stack failed "),
+        ("letters", "a"),
+        ("lines", "a\n\t"),
+        ("japanese", "サービスの状態が不正です。\n"),
+        ("emoji", "🌉"),
+    ] {
+        for locale in [None, Some("ja".to_owned())] {
+            let message = unit.repeat(20_000 / unit.len() + 1);
+            let error = upstream(Fault {
+                reason: message.clone(),
+                request_id: Some(message.clone()),
+                fields: vec![(message.clone(), message.clone()); 1_000],
+                metadata: vec![("hint", message.clone()), ("title", message.clone())],
+                retry_after: Some(Duration::from_secs(u64::MAX)),
+                locale: locale.clone(),
+                message,
+                ..fault()
+            });
+            let context = Context {
+                operation: &"o".repeat(5_000),
+                upstream: &"u".repeat(5_000),
+                request_id: &"r".repeat(5_000),
+            };
+            let status = error.status(&context);
+            let size = size(&status);
+            assert!(size < 8_000, "{name}, {locale:?}: {size} bytes");
+            assert!(
+                size > 4_000,
+                "{name}, {locale:?}: {size} bytes, cut too much"
+            );
+            let text = status.message();
+            assert!(text.starts_with(unit), "{name}: {text}");
+            assert!(text.ends_with(" bytes more)"), "{name}: {text}");
+            assert!(status.get_error_details().error_info().is_some());
+        }
+    }
+}
+
+#[test]
+fn a_thousand_fields() {
+    let fields: Vec<_> = (0..1_000)
+        .map(|n| (format!("stack.parameters[{n}]"), "unknown".to_owned()))
+        .collect();
+    let status = upstream(Fault { fields, ..fault() }).status(&CONTEXT);
+    assert!(size(&status) < 8_000, "{} bytes", size(&status));
+    let details = status.get_error_details();
+    let told = &details.bad_request().expect("BadRequest").field_violations;
+    assert!(told.len() > 20, "{} told", told.len());
+    let last = &told[told.len() - 1];
+    let rest = 1_000 - (told.len() - 1);
+    assert_eq!(last.description, format!("{rest} more fields are at fault"));
+}
+
+#[test]
+fn the_log_keeps_no_values() {
+    let error = Error::Binding {
+        field: "password".into(),
+        problem: "hunter2 is too short".into(),
+    };
+    assert_eq!(error.log_text(), "password: refused before sending");
+    assert_eq!(
+        upstream(Fault {
+            message: "hunter2".into(),
+            ..fault()
+        })
+        .log_text(),
+        "the upstream answered 409 StackExists (its request id: req-1)"
+    );
+    assert_eq!(
+        Error::Connect("connection refused".into()).log_text(),
+        "cannot connect: connection refused"
+    );
+}
+
+#[test]
+fn cutting() {
+    for (text, max, want) in [
+        ("short", 10, "short"),
+        ("0123456789", 10, "0123456789"),
+        (
+            "0123456789012345678901234567890",
+            30,
+            "012345... (25 bytes more)",
+        ),
+        ("ああああああああああああ", 30, "ああ... (30 bytes more)"),
+        ("0123456789", 3, "... (10 bytes more)"),
+    ] {
+        assert_eq!(cut(text, max), want);
+    }
+}
