@@ -67,15 +67,14 @@ pub enum Error {
     /// No connection came about. Nothing was sent.
     #[error("cannot connect: {0}")]
     Connect(String),
-    /// The call went out and no whole answer came. The upstream may have acted.
-    #[error("no answer: {problem}{}", if *.repeatable { "" } else { "; the upstream may have acted, look before sending it again" })]
-    NoAnswer {
-        /// What happened: `connection closed`, `timed out after 100 s`.
-        problem: String,
-        /// Whether the call may be sent twice. `transport` does not know and says
-        /// false; `upstream` says it by the call's idempotency.
-        repeatable: bool,
-    },
+    /// The call went out and no whole answer came. The upstream may have acted,
+    /// and the call may be sent again, as its idempotency says.
+    #[error("no answer: {0}")]
+    NoAnswer(String),
+    /// As `NoAnswer`, of a call that must not be sent twice: `upstream` turns the
+    /// one into the other by the call's idempotency.
+    #[error("no answer: {0}; the upstream may have acted, look before sending it again")]
+    OutcomeUnknown(String),
     /// The answer is longer than the limit. The upstream has acted.
     #[error("the answer is longer than {limit} bytes (setting max_response_bytes)")]
     TooLarge {
@@ -158,14 +157,9 @@ impl Error {
             Self::NotConfigured(_) => Code::FailedPrecondition,
             Self::Overload { code, .. } | Self::Credential { code, .. } => *code,
             Self::Deadline { .. } => Code::DeadlineExceeded,
-            Self::Connect(_) | Self::Draining => Code::Unavailable,
-            Self::NoAnswer {
-                repeatable: true, ..
-            } => Code::Unavailable,
+            Self::Connect(_) | Self::NoAnswer(_) | Self::Draining => Code::Unavailable,
             // UNAVAILABLE would make clients send it again by themselves.
-            Self::NoAnswer {
-                repeatable: false, ..
-            } => Code::Unknown,
+            Self::OutcomeUnknown(_) => Code::Unknown,
             Self::TooLarge { .. } => Code::ResourceExhausted,
             Self::Upstream(fault) => fault.code,
             Self::Decode { .. } => Code::Internal,
@@ -179,7 +173,7 @@ impl Error {
             Self::Overload { .. }
             | Self::Deadline { .. }
             | Self::Connect(_)
-            | Self::NoAnswer { .. }
+            | Self::NoAnswer(_)
             | Self::Draining => true,
             Self::Credential { code, .. } => *code == Code::Unavailable,
             Self::Upstream(fault) => fault.transient || fault.not_processed,
@@ -188,6 +182,7 @@ impl Error {
             | Self::Unsupported { .. }
             | Self::NoUpstream(_)
             | Self::NotConfigured(_)
+            | Self::OutcomeUnknown(_)
             | Self::TooLarge { .. }
             | Self::Decode { .. } => false,
         }

@@ -107,7 +107,8 @@ fn text(error: &Error, context: &Context<'_>) -> String {
         | Error::Credential { .. }
         | Error::Deadline { .. }
         | Error::Connect(_)
-        | Error::NoAnswer { .. }
+        | Error::NoAnswer(_)
+        | Error::OutcomeUnknown(_)
         | Error::TooLarge { .. }
         | Error::Decode { .. } => match context.upstream {
             "" => error.to_string(),
@@ -157,7 +158,8 @@ fn reason(error: &Error) -> String {
         },
         Error::Deadline { .. } => "DEADLINE_PASSED",
         Error::Connect(_) => "CANNOT_CONNECT",
-        Error::NoAnswer { .. } => "NO_ANSWER",
+        Error::NoAnswer(_) => "NO_ANSWER",
+        Error::OutcomeUnknown(_) => "OUTCOME_UNKNOWN",
         Error::TooLarge { .. } => "ANSWER_TOO_LARGE",
         Error::Upstream(fault) if fault.reason.is_empty() => {
             return format!("HTTP_{}", fault.http_status);
@@ -174,7 +176,10 @@ fn sent(error: &Error) -> bool {
     match error {
         Error::Deadline { sent } => *sent,
         Error::Upstream(fault) => !fault.not_processed,
-        Error::NoAnswer { .. } | Error::TooLarge { .. } | Error::Decode { .. } => true,
+        Error::NoAnswer(_)
+        | Error::OutcomeUnknown(_)
+        | Error::TooLarge { .. }
+        | Error::Decode { .. } => true,
         Error::Binding { .. }
         | Error::Malformed(_)
         | Error::Unsupported { .. }

@@ -158,10 +158,7 @@ fn every_variant() {
             "upstream north: cannot connect: connection refused",
         ),
         (
-            Error::NoAnswer {
-                problem: text("connection closed"),
-                repeatable: true,
-            },
+            Error::NoAnswer(text("connection closed")),
             Code::Unavailable,
             "NO_ANSWER",
             "true",
@@ -169,14 +166,11 @@ fn every_variant() {
             "upstream north: no answer: connection closed",
         ),
         (
-            Error::NoAnswer {
-                problem: text("connection closed"),
-                repeatable: false,
-            },
+            Error::OutcomeUnknown(text("connection closed")),
             Code::Unknown,
-            "NO_ANSWER",
+            "OUTCOME_UNKNOWN",
             "true",
-            true,
+            false,
             "upstream north: no answer: connection closed; the upstream may have acted, \
              look before sending it again",
         ),
