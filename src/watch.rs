@@ -1,2 +1,302 @@
 //! Poll loops, shared by all who watch the same thing with the same eyes, and
 //! the streams they feed.
+//!
+//! One task polls per watched thing and credential; it ends with its last
+//! watcher. A watcher is no task but a future that reads the loop's newest
+//! snapshot: a slow one skips states and never makes anything grow. In reading
+//! order: `source` is what is polled, `snapshot` what a read brings,
+//! `cadence` when the next read comes, `poller` the loop, `stream` what a
+//! watcher is told.
+
+mod cadence;
+mod poller;
+mod snapshot;
+mod source;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::HeaderValue;
+use tokio::sync::watch;
+use tonic::Code;
+
+use crate::auth::Viewer;
+use crate::contract::Method;
+use crate::deadline::Deadline;
+use crate::error::Error;
+use crate::rest::{Call, Caller};
+use crate::upstream::Upstream;
+use poller::Loop;
+use source::{RestSource, Route, Source};
+use stream::Seat;
+pub use stream::WatchStream;
+
+/// When to try again where all places are taken.
+const RETRY_AFTER: Duration = Duration::from_secs(10);
+
+/// Bounds of watching.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Streams at once. Default: 50,000.
+    pub max_watchers: usize,
+    /// Poll loops at once. Default: 10,000.
+    pub max_loops: usize,
+    /// The longest silence of a stream. Default: 30 s.
+    pub bookmark_interval: Duration,
+    /// How long an upstream that cannot be read is borne. Default: 5 min.
+    pub max_failing: Duration,
+    /// Items of a watched list. Default: 100,000.
+    pub max_items: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            max_watchers: 50_000,
+            max_loops: 10_000,
+            bookmark_interval: Duration::from_secs(30),
+            max_failing: Duration::from_secs(300),
+            max_items: 100_000,
+        }
+    }
+}
+
+/// What goes on now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// Open streams, those included that wait for their first message.
+    pub watchers: usize,
+    /// Running poll loops.
+    pub loops: usize,
+    /// Polls since the start; refreshes of single items are not counted.
+    pub polls_total: u64,
+}
+
+/// All watches of the gateway. Clones share them.
+#[derive(Clone)]
+pub struct Watches(Arc<Registry>);
+
+/// The running loops.
+struct Registry {
+    settings: Settings,
+    /// Watchers join, and loops leave, under this lock alone.
+    loops: Mutex<HashMap<Arc<Key>, Arc<Loop>>>,
+    watchers: AtomicUsize,
+    polls: AtomicU64,
+    /// Set once, under the lock of `loops`.
+    drain: watch::Sender<bool>,
+    /// The wall clock; a parameter for tests.
+    clock: fn() -> SystemTime,
+    /// A random number from 0 to 1; a parameter for tests.
+    random: fn() -> f64,
+}
+
+/// What is watched, and with whose eyes. Watchers with equal keys share a loop.
+#[derive(PartialEq, Eq, Hash)]
+struct Key {
+    upstream: Box<str>,
+    /// The gRPC path of the watch: it implies what is polled and how it is told.
+    rpc: Box<str>,
+    /// The call as it is bound: verb, path, place of the project, query, body.
+    verb: http::Method,
+    path: String,
+    project_at: Option<usize>,
+    query: String,
+    body: Option<Bytes>,
+    /// Nobody sees through another's eyes.
+    viewer: Viewer,
+    /// Where the family passes it on: nobody reads another's language.
+    language: Option<HeaderValue>,
+}
+
+impl Key {
+    fn new(method: &Method, call: &Call, upstream: &Upstream, caller: &Caller) -> Self {
+        Self {
+            upstream: upstream.settings.name.as_str().into(),
+            rpc: method.path.clone(),
+            verb: call.verb.clone(),
+            path: call.path.clone(),
+            project_at: call.project_at,
+            query: call.query.clone(),
+            body: call.body.clone(),
+            viewer: upstream.credentials.viewer(caller),
+            language: upstream
+                .family
+                .accept_language
+                .and_then(|_| caller.accept_language.clone()),
+        }
+    }
+}
+
+impl Watches {
+    /// No loop runs yet.
+    pub fn new(settings: Settings) -> Self {
+        Self::with(settings, SystemTime::now, fastrand::f64)
+    }
+
+    fn with(settings: Settings, clock: fn() -> SystemTime, random: fn() -> f64) -> Self {
+        Self(Arc::new(Registry {
+            settings,
+            loops: Mutex::default(),
+            watchers: AtomicUsize::new(0),
+            polls: AtomicU64::new(0),
+            drain: watch::Sender::new(false),
+            clock,
+            random,
+        }))
+    }
+
+    /// Watches what `request` names, as `caller` sees it, until `deadline`, where
+    /// there is one. Returns when the first message is there.
+    ///
+    /// Fails as the first poll does, so that a wrong name is the rpc's own error;
+    /// with [`Error::Overload`] when the bounds of [`Settings`] are reached; with
+    /// [`Error::Draining`] after [`Watches::drain`].
+    pub async fn watch(
+        &self,
+        method: &Arc<Method>,
+        request: Bytes,
+        upstream: &Arc<Upstream>,
+        caller: &Caller,
+        deadline: Option<Deadline>,
+    ) -> Result<WatchStream, Error> {
+        let not_a_watch = || Error::Malformed(format!("{} is not a watch", method.path));
+        let watch = method.watch.as_ref().ok_or_else(not_a_watch)?;
+        let mut call = method.bind(&request, &upstream.settings.dialect)?;
+        // What is sent is the polled rpc's call, and as repeatable.
+        call.idempotency = watch.poll.idempotency;
+        let follow = watch.follows(&request);
+        let key = Key::new(method, &call, upstream, caller);
+        let route = Route {
+            upstream: Arc::clone(upstream),
+            caller: caller.clone(),
+        };
+        let max_items = self.0.settings.max_items;
+        let source =
+            RestSource::new(method, request, call, route, max_items).ok_or_else(not_a_watch)?;
+        self.open(key, follow, deadline, || Arc::new(source)).await
+    }
+
+    /// Ends every stream with [`Error::Draining`] and refuses new ones with it.
+    pub fn drain(&self) {
+        let _loops = self.0.lock();
+        self.0.drain.send_replace(true);
+    }
+
+    /// What goes on now.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            watchers: self.0.watchers.load(Ordering::Acquire),
+            loops: self.0.lock().len(),
+            polls_total: self.0.polls.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Joins the loop of this key, or begins it with `source`.
+    async fn open(
+        &self,
+        key: Key,
+        follow: bool,
+        deadline: Option<Deadline>,
+        source: impl FnOnce() -> Arc<dyn Source>,
+    ) -> Result<WatchStream, Error> {
+        let (news, seat) = self.join(key, follow, source)?;
+        let stream = WatchStream::open(news, seat, deadline);
+        match deadline {
+            Some(deadline) => deadline.bound(stream).await?,
+            None => stream.await,
+        }
+    }
+
+    fn join(
+        &self,
+        key: Key,
+        follow: bool,
+        source: impl FnOnce() -> Arc<dyn Source>,
+    ) -> Result<(watch::Receiver<poller::News>, Seat), Error> {
+        let registry = &self.0;
+        let mut loops = registry.lock();
+        if *registry.drain.borrow() {
+            return Err(Error::Draining);
+        }
+        // Raised under the lock alone.
+        if registry.watchers.load(Ordering::Acquire) >= registry.settings.max_watchers {
+            return Err(full("watches", "max_watchers"));
+        }
+        let running = loops.len();
+        let (news, shared) = match loops.entry(Arc::new(key)) {
+            Entry::Occupied(entry) => {
+                let shared = Arc::clone(entry.get());
+                let news = shared.news.subscribe();
+                shared.news.send_if_modified(|news| {
+                    news.awaited |= !news.stage.is_presentable();
+                    false
+                });
+                (news, shared)
+            }
+            Entry::Vacant(_) if running >= registry.settings.max_loops => {
+                return Err(full("watched things", "max_loops"));
+            }
+            Entry::Vacant(entry) => {
+                let key = Arc::clone(entry.key());
+                let (shared, news) = Loop::new(source());
+                entry.insert(Arc::clone(&shared));
+                tokio::spawn(poller::run(Arc::clone(registry), key, Arc::clone(&shared)));
+                (news, shared)
+            }
+        };
+        registry.watchers.fetch_add(1, Ordering::Release);
+        if follow {
+            shared.followers.fetch_add(1, Ordering::Release);
+        }
+        let seat = Seat {
+            registry: Arc::clone(registry),
+            shared,
+            follow,
+        };
+        Ok((news, seat))
+    }
+}
+
+impl Registry {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<Key>, Arc<Loop>>> {
+        // Nothing is left half done under this lock.
+        self.loops.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes out this very loop, if it is there still.
+    fn remove(&self, key: &Key, this: &Arc<Loop>) {
+        self.remove_if(key, this, || true);
+    }
+
+    /// Takes out this very loop if `end` says so while nobody can join it.
+    /// True when it is out.
+    fn remove_if(&self, key: &Key, this: &Arc<Loop>, end: impl FnOnce() -> bool) -> bool {
+        let mut loops = self.lock();
+        match loops.get(key) {
+            Some(there) if Arc::ptr_eq(there, this) => {
+                let ends = end();
+                if ends {
+                    loops.remove(key);
+                }
+                ends
+            }
+            _ => true,
+        }
+    }
+}
+
+fn full(what: &str, setting: &str) -> Error {
+    Error::Overload {
+        code: Code::ResourceExhausted,
+        problem: format!("too many {what} at once (setting `{setting}`)"),
+        retry_after: RETRY_AFTER,
+    }
+}

@@ -1,0 +1,181 @@
+//! What one read brought, and how two reads differ.
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+
+use crate::api::drawbridge::v1::WatchEventType;
+use crate::contract::Outcome;
+
+/// A watched thing as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Item {
+    /// What identifies it in a list; empty where one thing alone is watched.
+    pub(super) key: Box<str>,
+    /// Its message, encoded.
+    pub(super) bytes: Bytes,
+    /// Whether it has settled.
+    pub(super) outcome: Outcome,
+}
+
+/// All items of one read, each key once.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    /// Counts the differing snapshots of a loop.
+    pub(super) seq: u64,
+    /// The items, in the upstream's order.
+    pub(super) items: Vec<Item>,
+    /// When this state was first read.
+    pub(super) observed_at: SystemTime,
+    /// Positions in `items`, sorted by key.
+    by_key: Vec<u32>,
+}
+
+impl Snapshot {
+    /// Of several items with the same key the last one counts.
+    pub(super) fn new(seq: u64, mut items: Vec<Item>, observed_at: SystemTime) -> Self {
+        let key = |at: u32| &*items[at as usize].key;
+        let mut by_key: Vec<u32> = (0..items.len() as u32).collect();
+        by_key.sort_unstable_by(|&a, &b| key(a).cmp(key(b)).then(a.cmp(&b)));
+        let shadowed: Vec<u32> = by_key
+            .windows(2)
+            .filter(|pair| key(pair[0]) == key(pair[1]))
+            .map(|pair| pair[0])
+            .collect();
+        if shadowed.is_empty() {
+            return Self {
+                seq,
+                items,
+                observed_at,
+                by_key,
+            };
+        }
+        let mut keep = vec![true; items.len()];
+        for at in shadowed {
+            keep[at as usize] = false;
+        }
+        let mut keep = keep.into_iter();
+        items.retain(|_| keep.next().unwrap_or(true));
+        Self::new(seq, items, observed_at)
+    }
+
+    /// Whether a read brought the very same items; a cheap look, before a
+    /// snapshot is made of them.
+    pub(super) fn is(&self, items: &[Item]) -> bool {
+        self.items == items
+    }
+
+    /// How the thing watched alone stands; lists do not settle.
+    pub(super) fn outcome(&self) -> Outcome {
+        match &self.items[..] {
+            [item] => item.outcome,
+            _ => Outcome::Open,
+        }
+    }
+
+    /// The number of places in which `self` may differ from `before`.
+    pub(super) fn places(&self, before: &Self) -> usize {
+        self.items.len() + before.items.len()
+    }
+
+    /// How `self` differs from `before` in one of its places: first the items
+    /// that are there, in order, then those that are gone. Order is no difference.
+    pub(super) fn difference<'a>(
+        &'a self,
+        before: &'a Self,
+        place: usize,
+    ) -> Option<(WatchEventType, &'a Item)> {
+        if let Some(item) = self.items.get(place) {
+            return match before.find(&item.key, place) {
+                None => Some((WatchEventType::Added, item)),
+                Some(old) if old.bytes != item.bytes => Some((WatchEventType::Changed, item)),
+                Some(_) => None,
+            };
+        }
+        let place = place - self.items.len();
+        let item = before.items.get(place)?;
+        match self.find(&item.key, place) {
+            None => Some((WatchEventType::Removed, item)),
+            Some(_) => None,
+        }
+    }
+
+    /// The item of this key; looked for at `near` first, where it mostly is.
+    fn find(&self, key: &str, near: usize) -> Option<&Item> {
+        if let Some(item) = self.items.get(near).filter(|item| &*item.key == key) {
+            return Some(item);
+        }
+        let at = self
+            .by_key
+            .binary_search_by(|&at| (*self.items[at as usize].key).cmp(key))
+            .ok()?;
+        Some(&self.items[self.by_key[at] as usize])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::WatchEventType::{Added, Changed, Removed};
+    use super::*;
+
+    fn snapshot(items: &[(&str, &'static str)]) -> Snapshot {
+        let items = items
+            .iter()
+            .map(|&(key, text)| Item {
+                key: key.into(),
+                bytes: Bytes::from_static(text.as_bytes()),
+                outcome: Outcome::Open,
+            })
+            .collect();
+        Snapshot::new(0, items, SystemTime::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn differences() {
+        let old = [("a", "1"), ("b", "1"), ("c", "1")];
+        for (name, new, want) in [
+            ("the same", &old[..], vec![]),
+            ("other order", &[("c", "1"), ("a", "1"), ("b", "1")], vec![]),
+            (
+                "one of each",
+                &[("d", "1"), ("c", "1"), ("b", "2")],
+                vec![(Added, "d", "1"), (Changed, "b", "2"), (Removed, "a", "1")],
+            ),
+            (
+                "all gone",
+                &[],
+                vec![
+                    (Removed, "a", "1"),
+                    (Removed, "b", "1"),
+                    (Removed, "c", "1"),
+                ],
+            ),
+            (
+                "twice the same key",
+                &[("a", "7"), ("b", "1"), ("a", "1"), ("c", "1")],
+                vec![],
+            ),
+            (
+                "twice the same key, the last one new",
+                &[("a", "1"), ("b", "1"), ("c", "1"), ("a", "8"), ("a", "9")],
+                vec![(Changed, "a", "9")],
+            ),
+        ] {
+            let (before, after) = (snapshot(&old), snapshot(new));
+            let got: Vec<_> = (0..after.places(&before))
+                .filter_map(|place| after.difference(&before, place))
+                .map(|(kind, item)| (kind, &*item.key, std::str::from_utf8(&item.bytes).unwrap()))
+                .collect();
+            assert_eq!(got, want, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_last_of_a_key_keeps_its_place() {
+        let got = snapshot(&[("a", "1"), ("b", "1"), ("a", "2"), ("c", "1")]);
+        let keys: Vec<_> = got.items.iter().map(|item| &*item.key).collect();
+        assert_eq!(keys, ["b", "a", "c"]);
+        assert_eq!(got.find("a", 9).unwrap().bytes, "2");
+        assert!(got.find("d", 0).is_none());
+    }
+}

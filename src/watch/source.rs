@@ -1,0 +1,316 @@
+//! What is polled, and how what comes is told.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+use tokio::task::JoinSet;
+use tonic::Code;
+
+use super::snapshot::Item;
+use crate::api::drawbridge::v1::WatchEvent;
+use crate::contract::schema::{Cardinality, Kind};
+use crate::contract::{Method, Outcome, Watch};
+use crate::deadline::Deadline;
+use crate::error::Error;
+use crate::rest::{Call, Caller};
+use crate::upstream::{Operation, Upstream};
+
+/// The longest that one poll may take, its refreshes included.
+pub(super) const POLL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Items of a list that are refreshed at once.
+const REFRESHES_AT_ONCE: usize = 8;
+/// The full name of the events' message.
+const EVENT: &str = "drawbridge.v1.WatchEvent";
+
+/// A read that is under way.
+pub(super) type Reading<'a> = Pin<Box<dyn Future<Output = Result<Vec<Item>, Error>> + Send + 'a>>;
+
+/// What a loop polls.
+pub(super) trait Source: Send + Sync + 'static {
+    /// How it is to be polled.
+    fn rules(&self) -> Rules;
+    /// Reads it once. Of a thing watched alone exactly one item comes.
+    fn read(&self) -> Reading<'_>;
+    /// Encodes a message of the stream.
+    fn message(&self, event: &WatchEvent, item: Option<&[u8]>) -> Bytes;
+}
+
+/// How a source is polled; from `drawbridge.v1.Watch`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules {
+    pub(super) list: bool,
+    pub(super) first_interval: Duration,
+    pub(super) max_interval: Duration,
+    pub(super) gone_ends_well: bool,
+}
+
+/// Whether the upstream says that there is no such thing.
+pub(super) fn is_not_found(error: &Error) -> bool {
+    matches!(error, Error::Upstream(fault) if fault.code == Code::NotFound)
+}
+
+/// A watch rpc as a caller asked for it.
+pub(super) struct RestSource {
+    method: Arc<Method>,
+    request: Bytes,
+    call: Call,
+    route: Route,
+    /// In a response of `refresh`, the field that holds the item. None: the
+    /// response is the item.
+    refreshed: Option<u32>,
+    max_items: usize,
+}
+
+/// To whom and as whom calls go. All who share a loop have the same credentials
+/// as the caller that began it.
+#[derive(Clone)]
+pub(super) struct Route {
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) caller: Caller,
+}
+
+impl fmt::Debug for RestSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RestSource")
+            .field("method", &self.method.path)
+            .field("upstream", &self.route.upstream.settings.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RestSource {
+    /// `call` is `request`, bound. None: the method is not a watch.
+    pub(super) fn new(
+        method: &Arc<Method>,
+        request: Bytes,
+        call: Call,
+        route: Route,
+        max_items: usize,
+    ) -> Option<Self> {
+        let watch = method.watch.as_ref()?;
+        Some(Self {
+            refreshed: watch
+                .refresh
+                .as_ref()
+                .and_then(|refresh| item_field(method, refresh)),
+            method: Arc::clone(method),
+            request,
+            call,
+            route,
+            max_items,
+        })
+    }
+
+    fn watch(&self) -> &Watch {
+        self.method.watch.as_ref().expect("checked by `new`")
+    }
+
+    async fn read_items(&self) -> Result<Vec<Item>, Error> {
+        let watch = self.watch();
+        let deadline = Deadline::after(POLL_TIMEOUT);
+        let response = self.route.fetch(&watch.poll, &self.call, deadline).await?;
+        let found = watch.items(&response)?;
+        if found.len() > self.max_items {
+            return Err(unreadable(format!(
+                "{} items, and a watch takes at most {}",
+                found.len(),
+                self.max_items
+            )));
+        }
+        if !watch.list && found.len() != 1 {
+            return Err(unreadable("what is watched is not in it".to_owned()));
+        }
+        let items = found
+            .into_iter()
+            .map(|bytes| {
+                Ok(Item {
+                    key: if watch.list {
+                        watch.key(&bytes)?
+                    } else {
+                        "".into()
+                    },
+                    outcome: watch.outcome(&bytes),
+                    bytes,
+                })
+            })
+            .collect::<Result<Vec<_>, Error>>()?;
+        match &watch.refresh {
+            Some(refresh) => self.refresh(refresh, items, deadline).await,
+            None => Ok(items),
+        }
+    }
+
+    /// Reads by key each item that has not settled: some upstreams move a
+    /// state on only then. An item not found is gone.
+    async fn refresh(
+        &self,
+        refresh: &Arc<Method>,
+        items: Vec<Item>,
+        deadline: Deadline,
+    ) -> Result<Vec<Item>, Error> {
+        let watch = self.watch();
+        let dialect = &self.route.upstream.settings.dialect;
+        let mut open = Vec::new();
+        for (at, item) in items.iter().enumerate() {
+            if item.outcome == Outcome::Open {
+                open.push((at, watch.refresh_call(&self.request, &item.key, dialect)?));
+            }
+        }
+        let mut open = open.into_iter();
+        let mut items: Vec<_> = items.into_iter().map(Some).collect();
+        let mut reads = JoinSet::new();
+        loop {
+            while reads.len() < REFRESHES_AT_ONCE
+                && let Some((at, call)) = open.next()
+            {
+                let (route, refresh) = (self.route.clone(), Arc::clone(refresh));
+                reads.spawn(async move { (at, route.fetch(&refresh, &call, deadline).await) });
+            }
+            let Some(read) = reads.join_next().await else {
+                return Ok(items.into_iter().flatten().collect());
+            };
+            let (at, response) =
+                read.map_err(|_| Error::NoAnswer("a refresh was broken off".to_owned()))?;
+            match response {
+                Ok(response) => {
+                    let bytes = match self.refreshed {
+                        Some(number) => field(&response, number)?,
+                        None => response,
+                    };
+                    if let Some(item) = &mut items[at] {
+                        item.outcome = watch.outcome(&bytes);
+                        item.bytes = bytes;
+                    }
+                }
+                Err(error) if is_not_found(&error) => items[at] = None,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl Source for RestSource {
+    fn rules(&self) -> Rules {
+        let watch = self.watch();
+        Rules {
+            list: watch.list,
+            first_interval: watch.first_interval,
+            max_interval: watch.max_interval,
+            gone_ends_well: watch.gone_ends_well,
+        }
+    }
+
+    fn read(&self) -> Reading<'_> {
+        Box::pin(self.read_items())
+    }
+
+    fn message(&self, event: &WatchEvent, item: Option<&[u8]>) -> Bytes {
+        self.watch().message(event, item)
+    }
+}
+
+impl Route {
+    /// One call from end to end: the response message of `method`.
+    async fn fetch(
+        &self,
+        method: &Method,
+        call: &Call,
+        deadline: Deadline,
+    ) -> Result<Bytes, Error> {
+        let operation = Operation {
+            rpc: &method.name,
+            dialect_optional: !method.absent_in.is_empty(),
+            also_success: &method.also_success,
+        };
+        let reply = self
+            .upstream
+            .call(operation, call, &self.caller, deadline)
+            .await?;
+        Ok(method.decode(&reply)?.message)
+    }
+}
+
+fn unreadable(problem: String) -> Error {
+    Error::Decode {
+        path: String::new(),
+        problem,
+    }
+}
+
+/// The field of `refresh`'s response that is of the type streamed by `method`:
+/// the one field of its response beside the event. None: it is that type itself.
+fn item_field(method: &Method, refresh: &Method) -> Option<u32> {
+    let schema = &method.schema;
+    let item = schema
+        .message(method.output)
+        .fields
+        .iter()
+        .find_map(|field| match field.kind {
+            Kind::Message(id) if &*schema.message(id).name != EVENT => Some(id),
+            _ => None,
+        })?;
+    let response = schema.message(refresh.output);
+    let holder = response.fields.iter().find(|field| {
+        field.kind == Kind::Message(item)
+            && matches!(
+                field.cardinality,
+                Cardinality::Implicit | Cardinality::Explicit
+            )
+    });
+    (refresh.output != item)
+        .then(|| holder.map(|field| field.number))
+        .flatten()
+}
+
+/// The message in this field, as a slice of `message`; of several the last.
+fn field(message: &Bytes, number: u32) -> Result<Bytes, Error> {
+    let bad = |_| unreadable("the refreshed item is not a message".to_owned());
+    let mut rest = message.clone();
+    let mut found = None;
+    while !rest.is_empty() {
+        let (tag, wire_type) = decode_key(&mut rest).map_err(bad)?;
+        if tag == number && wire_type == WireType::LengthDelimited {
+            let len = decode_varint(&mut rest).map_err(bad)?;
+            let len = usize::try_from(len)
+                .ok()
+                .filter(|&len| len <= rest.len())
+                .ok_or_else(|| unreadable("the refreshed item is cut off".to_owned()))?;
+            found = Some(rest.split_to(len));
+        } else {
+            skip_field(wire_type, tag, &mut rest, DecodeContext::default()).map_err(bad)?;
+        }
+    }
+    found.ok_or_else(|| unreadable("the refreshed item is not in it".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_is_found_among_others() {
+        for (name, wire, want) in [
+            ("alone", &b"\x12\x02ab"[..], Some("ab")),
+            ("among others", b"\x08\x05\x12\x02ab\x1a\x01c", Some("ab")),
+            ("the last", b"\x12\x01a\x12\x02bc", Some("bc")),
+            ("empty", b"\x12\x00", Some("")),
+            ("missing", b"\x0a\x01a", None),
+            ("nothing at all", b"", None),
+            ("cut off", b"\x12\x05ab", None),
+            (
+                "endless",
+                b"\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+                None,
+            ),
+            ("no key", b"\x00", None),
+        ] {
+            let got = field(&Bytes::from_static(wire), 2).ok();
+            assert_eq!(got.as_deref(), want.map(str::as_bytes), "{name}");
+        }
+    }
+}

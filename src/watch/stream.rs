@@ -1,0 +1,326 @@
+//! What one watcher is told: a future that is polled, never a task.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_stream::Stream;
+
+use super::Registry;
+use super::poller::{End, Loop, News, Stage};
+use super::snapshot::Snapshot;
+use crate::api::drawbridge::v1::WatchEventType;
+use crate::deadline::Deadline;
+use crate::error::Error;
+
+/// The messages of one watch, encoded. Ends with OK when what is watched has
+/// settled or is gone as it should, else with the error that says why.
+pub struct WatchStream(State);
+
+/// Where a stream stands.
+enum State {
+    /// There may be something to tell at once.
+    Telling(Reader),
+    /// All is told; the future ends when there may be more.
+    Waiting(Pin<Box<dyn Future<Output = Reader> + Send>>),
+    /// The end was told.
+    Over,
+}
+
+/// What a reader has to say.
+enum Tell {
+    Message(Bytes),
+    NothingYet,
+    Over(Result<(), Error>),
+}
+
+/// A place among the watchers, given back when dropped.
+pub(super) struct Seat {
+    pub(super) registry: Arc<Registry>,
+    pub(super) shared: Arc<Loop>,
+    pub(super) follow: bool,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if self.follow {
+            self.shared.followers.fetch_sub(1, Ordering::Release);
+        }
+        self.registry.watchers.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// One watcher of a loop.
+struct Reader {
+    news: watch::Receiver<News>,
+    seat: Seat,
+    telling: Telling,
+    /// What was told last, or is being told.
+    told: Arc<Snapshot>,
+    /// The `unconfirmed_since` that was told last.
+    unconfirmed_since: Option<SystemTime>,
+    /// When a bookmark is due.
+    silent_until: Instant,
+    /// When the stream ends itself: `grpc-timeout` does not reach its body.
+    deadline: Option<Instant>,
+}
+
+/// What a reader is in the middle of telling.
+enum Telling {
+    /// All items of `told` from `at` on, then for a list that these were all.
+    Present {
+        at: usize,
+        observed_at: SystemTime,
+        unconfirmed_since: Option<SystemTime>,
+    },
+    /// The messages from `at` on that the loop made for all.
+    Step { messages: Arc<[Bytes]>, at: usize },
+    /// How `told` differs, from `place` on, from what this slow reader had
+    /// been told before.
+    Difference { before: Arc<Snapshot>, place: usize },
+    /// The loop's last messages from `at` on; then the end.
+    Farewell { messages: Arc<[Bytes]>, at: usize },
+    /// `told` is told.
+    Nothing,
+}
+
+impl WatchStream {
+    /// Waits until there is something to tell. An error here is the answer to
+    /// the rpc, not the end of a stream.
+    pub(super) async fn open(
+        mut news: watch::Receiver<News>,
+        seat: Seat,
+        deadline: Option<Deadline>,
+    ) -> Result<Self, Error> {
+        let seen = {
+            let news = news
+                .wait_for(|news| news.stage.is_presentable())
+                .await
+                .map_err(|_| Error::Draining)?;
+            match (&news.stage, news.stage.seen()) {
+                (Stage::Ended(_, End::Failed(error)), _) => return Err(error.clone()),
+                (_, Some(seen)) => seen.clone(),
+                (_, None) => return Err(Error::NoAnswer("nothing was read".to_owned())),
+            }
+        };
+        Ok(Self(State::Telling(Reader {
+            telling: Telling::Present {
+                at: 0,
+                observed_at: seen.observed_at,
+                unconfirmed_since: seen.unconfirmed_since(),
+            },
+            unconfirmed_since: seen.unconfirmed_since(),
+            told: seen.snapshot,
+            silent_until: Instant::now() + seat.registry.settings.bookmark_interval,
+            deadline: deadline.map(Deadline::instant),
+            news,
+            seat,
+        })))
+    }
+}
+
+impl Stream for WatchStream {
+    type Item = Result<Bytes, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            match &mut self.0 {
+                State::Over => return Poll::Ready(None),
+                State::Waiting(wait) => match wait.as_mut().poll(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(reader) => self.0 = State::Telling(reader),
+                },
+                State::Telling(reader) => match reader.tell() {
+                    Tell::Message(message) => return Poll::Ready(Some(Ok(message))),
+                    Tell::NothingYet => {
+                        let State::Telling(reader) = std::mem::replace(&mut self.0, State::Over)
+                        else {
+                            return Poll::Ready(None);
+                        };
+                        self.0 = State::Waiting(Box::pin(reader.wait()));
+                    }
+                    Tell::Over(end) => {
+                        self.0 = State::Over;
+                        return Poll::Ready(end.err().map(Err));
+                    }
+                },
+            }
+        }
+    }
+}
+
+impl Reader {
+    /// Waits for news, a due bookmark or the deadline.
+    async fn wait(mut self) -> Self {
+        let until = self.deadline.map_or(self.silent_until, |deadline| {
+            deadline.min(self.silent_until)
+        });
+        tokio::select! {
+            // The sender lives as long as this reader's seat.
+            Ok(()) = self.news.changed() => {}
+            () = tokio::time::sleep_until(until) => {}
+        }
+        self
+    }
+
+    /// The next message, if there is one by now.
+    fn tell(&mut self) -> Tell {
+        let now = Instant::now();
+        if self.deadline.is_some_and(|deadline| deadline <= now) {
+            return Tell::Over(Err(Error::Deadline { sent: false }));
+        }
+        if let Stage::Ended(_, End::Failed(Error::Draining)) = &self.news.borrow().stage {
+            return Tell::Over(Err(Error::Draining));
+        }
+        let tell = match self.next() {
+            Tell::NothingYet if self.silent_until <= now => Tell::Message(self.bookmark()),
+            tell => tell,
+        };
+        if let Tell::Message(_) = tell {
+            self.silent_until = now + self.seat.registry.settings.bookmark_interval;
+        }
+        tell
+    }
+
+    fn next(&mut self) -> Tell {
+        let shared = Arc::clone(&self.seat.shared);
+        loop {
+            match &mut self.telling {
+                Telling::Present {
+                    at,
+                    observed_at,
+                    unconfirmed_since,
+                } => {
+                    let (observed_at, unconfirmed_since) = (*observed_at, *unconfirmed_since);
+                    if let Some(item) = self.told.items.get(*at) {
+                        *at += 1;
+                        return Tell::Message(shared.told(
+                            WatchEventType::Present,
+                            item,
+                            observed_at,
+                            unconfirmed_since,
+                        ));
+                    }
+                    self.telling = Telling::Nothing;
+                    if shared.rules.list {
+                        return Tell::Message(shared.bookmark(observed_at, unconfirmed_since));
+                    }
+                }
+                Telling::Step { messages, at } => match messages.get(*at) {
+                    Some(message) => {
+                        *at += 1;
+                        self.unconfirmed_since = None;
+                        return Tell::Message(message.clone());
+                    }
+                    None => self.telling = Telling::Nothing,
+                },
+                Telling::Difference { before, place } => {
+                    if *place >= self.told.places(before) {
+                        self.telling = Telling::Nothing;
+                        continue;
+                    }
+                    let difference = self.told.difference(before, *place);
+                    *place += 1;
+                    if let Some((kind, item)) = difference {
+                        self.unconfirmed_since = None;
+                        let message = shared.told(kind, item, self.told.observed_at, None);
+                        return Tell::Message(message);
+                    }
+                }
+                Telling::Farewell { messages, at } => match messages.get(*at) {
+                    Some(message) => {
+                        *at += 1;
+                        return Tell::Message(message.clone());
+                    }
+                    None => return Tell::Over(Ok(())),
+                },
+                Telling::Nothing if !self.seat.follow && shared.has_settled(&self.told) => {
+                    return Tell::Over(Ok(()));
+                }
+                Telling::Nothing => {
+                    if let Some(tell) = self.look() {
+                        return tell;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Looks at the news. None: there is something, and `telling` says what.
+    fn look(&mut self) -> Option<Tell> {
+        let news = self.news.borrow_and_update();
+        let Some(seen) = news.stage.seen() else {
+            return Some(Tell::NothingYet);
+        };
+        let target = match &seen.settled {
+            // The loop may have gone on for others.
+            Some(settled) if !self.seat.follow && settled.seq > self.told.seq => settled,
+            _ => &seen.snapshot,
+        };
+        if target.seq > self.told.seq {
+            let before = std::mem::replace(&mut self.told, Arc::clone(target));
+            let made_for_all = target.seq == seen.snapshot.seq && before.seq + 1 == target.seq;
+            self.telling = if made_for_all {
+                let messages = Arc::clone(&seen.step);
+                Telling::Step { messages, at: 0 }
+            } else {
+                Telling::Difference { before, place: 0 }
+            };
+            return None;
+        }
+        if let Stage::Ended(_, end) = &news.stage {
+            match end {
+                End::Failed(error) => return Some(Tell::Over(Err(error.clone()))),
+                End::Well(messages) => {
+                    let messages = Arc::clone(messages);
+                    self.telling = Telling::Farewell { messages, at: 0 };
+                    return None;
+                }
+            }
+        }
+        let changed = seen.unconfirmed_since() != self.unconfirmed_since;
+        drop(news);
+        Some(if changed {
+            Tell::Message(self.bookmark())
+        } else {
+            Tell::NothingYet
+        })
+    }
+
+    /// A sign of life, and whether the state is confirmed.
+    fn bookmark(&mut self) -> Bytes {
+        let news = self.news.borrow();
+        let (observed_at, unconfirmed_since) = match news.stage.seen() {
+            Some(seen) => (seen.observed_at, seen.unconfirmed_since()),
+            None => (self.told.observed_at, None),
+        };
+        self.unconfirmed_since = unconfirmed_since;
+        self.seat.shared.bookmark(observed_at, unconfirmed_since)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_is_small() {
+        // The future that waits holds the reader, a timer and a place in a list.
+        fn future_of<F: Future>(_: fn(Reader) -> F) -> usize {
+            size_of::<F>()
+        }
+        let waiting = future_of(Reader::wait);
+        assert!(
+            size_of::<WatchStream>() <= 256,
+            "{}",
+            size_of::<WatchStream>()
+        );
+        assert!(waiting <= 1024, "{waiting}");
+    }
+}
