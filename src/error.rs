@@ -3,6 +3,8 @@
 
 mod status;
 
+pub(crate) use status::{cut, head};
+
 use std::sync::Arc;
 use std::time::Duration;
 

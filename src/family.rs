@@ -1,4 +1,12 @@
 //! What the gateway knows of a family of APIs beside its protos.
+//!
+//! A family is data and a function that reads an error reply: [`crate::heat`],
+//! [`crate::servicestage`], [`crate::jp1ao`], and [`COMMON`] for everyone's own
+//! APIs. They know each other not; what they share in reading replies is in
+//! `reply`, what HTTP itself says is in `common`.
+
+pub(crate) mod common;
+pub(crate) mod reply;
 
 use http::HeaderMap;
 
@@ -73,7 +81,7 @@ pub fn family(name: &str) -> &'static Family {
 pub static COMMON: Family = Family {
     name: "",
     dialects: &[],
-    fault: common_fault,
+    fault: common::fault,
     endpoint_suffixes: &[],
     catalog_type: None,
     headers: &[("accept", "application/json")],
@@ -82,7 +90,3 @@ pub static COMMON: Family = Family {
     request_id_headers: &["x-request-id", "x-amzn-requestid", "x-correlation-id"],
     probe: "/",
 };
-
-fn common_fault(_context: &FaultContext<'_>, _reply: &Reply) -> Fault {
-    todo!()
-}

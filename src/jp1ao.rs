@@ -1,8 +1,22 @@
-//! TODO
+//! Hitachi JP1/Automatic Operation, and Ops Center Automator, which shares its API.
+
+mod fault;
+
 use crate::family::Family;
 
-/// TODO
+/// The family `jp1ao`. It has no dialects.
 pub static FAMILY: Family = Family {
     name: "jp1ao",
-    ..crate::family::COMMON
+    dialects: &[],
+    fault: fault::fault,
+    // The paths of the protos begin with it.
+    endpoint_suffixes: &["/Automation/v1"],
+    catalog_type: None,
+    // Required. Source: JP1/AO Command and API Reference 12, 2.2.10.
+    headers: &[("accept", "application/json")],
+    // Required too: `en`, `ja` or `zh`, anything else is English. Source: same.
+    accept_language: Some("en"),
+    redirect_anchor: None,
+    request_id_headers: &["x-request-id"],
+    probe: "/Automation/v1/configuration/version",
 };

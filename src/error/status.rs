@@ -283,12 +283,18 @@ pub(crate) fn cut(text: &str, max: usize) -> String {
     shortened(text, max.saturating_sub(24))
 }
 
-/// The first `end` bytes, or a few less at a character's boundary.
-fn shortened(text: &str, mut end: usize) -> String {
+fn shortened(text: &str, end: usize) -> String {
+    let kept = head(text, end);
+    format!("{kept}... ({} bytes more)", text.len() - kept.len())
+}
+
+/// The first `max` bytes of the text, or a few less at a character's boundary.
+pub(crate) fn head(text: &str, max: usize) -> &str {
+    let mut end = max.min(text.len());
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    format!("{}... ({} bytes more)", &text[..end], text.len() - end)
+    &text[..end]
 }
 
 /// What a character costs in `grpc-message`, at most.

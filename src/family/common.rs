@@ -1,0 +1,377 @@
+//! Error replies of APIs that the gateway knows by their protos alone.
+
+use std::time::SystemTime;
+
+use http::StatusCode;
+use serde_json::Value;
+use tonic::Code;
+
+use super::reply::{http_reason, json, member, message, metadata, page, retry_after};
+use super::{COMMON, FaultContext};
+use crate::error::{Fault, HINT};
+use crate::rest::{Idempotency, Reply};
+
+/// Fields at fault that are read from a body, at most.
+const MAX_FIELDS: usize = 100;
+
+/// Reads an error reply by the rules of HTTP and the common JSON error bodies.
+pub(super) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
+    let body = json(reply);
+    let words = body.as_ref().map(words).unwrap_or_default();
+    let status = reply.status;
+    let retry_after = retry_after(&reply.headers, SystemTime::now());
+    let code = words.code.unwrap_or_else(|| code(context, reply));
+    Fault {
+        code,
+        reason: words.reason.unwrap_or_else(|| http_reason(status)),
+        domain: "rest",
+        message: said(reply, words.message),
+        http_status: status.as_u16(),
+        request_id: COMMON.request_id(&reply.headers),
+        retry_after,
+        not_processed: not_processed(reply),
+        transient: is_transient(status),
+        credential_refused: status == StatusCode::UNAUTHORIZED,
+        fields: words.fields,
+        metadata: metadata([(HINT, redirect_hint(status))]),
+        locale: None,
+    }
+}
+
+/// What an HTTP status means, by the comments of `google.rpc.Code`.
+/// Source: googleapis, `google/rpc/code.proto`. gRPC's own table
+/// (`http-grpc-status-mapping.md`) is for broken servers, not for REST errors.
+pub(crate) fn code(context: &FaultContext<'_>, reply: &Reply) -> Code {
+    match reply.status.as_u16() {
+        300..=399 => Code::FailedPrecondition,
+        401 => Code::Unauthenticated,
+        402 | 403 | 451 => Code::PermissionDenied,
+        404 | 410 => Code::NotFound,
+        405 | 501 => Code::Unimplemented,
+        407 | 412 | 423 | 424 | 428 => Code::FailedPrecondition,
+        408 => Code::DeadlineExceeded,
+        409 if context.rpc.starts_with("Create") => Code::AlreadyExists,
+        409 => Code::Aborted,
+        // With a word on when to try again, it is the rate that is too large.
+        413 if reply.headers.contains_key(http::header::RETRY_AFTER) => Code::ResourceExhausted,
+        416 => Code::OutOfRange,
+        429 | 507 => Code::ResourceExhausted,
+        499 => Code::Cancelled,
+        502 | 503 => Code::Unavailable,
+        504 if context.idempotency == Idempotency::Unsafe => Code::DeadlineExceeded,
+        504 => Code::Unavailable,
+        400..=498 => Code::InvalidArgument,
+        500..=599 => Code::Internal,
+        _ => Code::Unknown,
+    }
+}
+
+/// Whether trying again may help, by the HTTP status.
+pub(crate) fn is_transient(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 425 | 429 | 502 | 503 | 504)
+}
+
+/// Whether the call was surely not processed: a limit, or a server that says when
+/// to come back.
+pub(crate) fn not_processed(reply: &Reply) -> bool {
+    let says_when = reply.headers.contains_key(http::header::RETRY_AFTER);
+    match reply.status.as_u16() {
+        429 => true,
+        413 | 503 => says_when,
+        _ => false,
+    }
+}
+
+/// The message of a fault: the words found in the body, else those of its page.
+/// Of a redirect nothing is told, since it names where to, maybe internally.
+pub(crate) fn said(reply: &Reply, words: Option<String>) -> String {
+    if reply.status.is_redirection() {
+        return "the upstream redirects to another address".to_owned();
+    }
+    words.map_or_else(|| page(reply), |text| message(&text))
+}
+
+/// What to do about a redirect.
+pub(crate) fn redirect_hint(status: StatusCode) -> Option<String> {
+    status
+        .is_redirection()
+        .then(|| "not followed: check the endpoint in the gateway's configuration".to_owned())
+}
+
+/// What an error body says.
+#[derive(Default)]
+struct Words {
+    code: Option<Code>,
+    reason: Option<String>,
+    message: Option<String>,
+    fields: Vec<(String, String)>,
+}
+
+/// Reads the common shapes: `{error: {code, message, status, details}}` and its
+/// inner object alone (`google.rpc.Status`), `{error, error_description}`
+/// (RFC 6749), problem details (RFC 9457), `{code, message}`, `{errors: [...]}`.
+fn words(body: &Value) -> Words {
+    let inner = match body.get("error") {
+        Some(inner @ Value::Object(_)) => inner,
+        _ => body,
+    };
+    let first = inner.get("errors").and_then(|errors| errors.get(0));
+    let text = |names: &[&str]| member(inner, names).or_else(|| member(body, names));
+    let status = member(inner, &["status"]).filter(|s| s.parse::<u64>().is_err());
+    let code = status
+        .as_deref()
+        .and_then(named_code)
+        .or_else(|| numbered_code(inner));
+    // RFC 9457: `about:blank` says no more than the status does.
+    let kind = member(inner, &["type"]).filter(|kind| kind != "about:blank");
+    let reason = detail(inner, "ErrorInfo")
+        .and_then(|info| member(info, &["reason"]))
+        .or(status)
+        .or_else(|| member(inner, &["error_code", "errorCode", "code", "reason"]))
+        .or_else(|| body.get("error")?.as_str().map(str::to_owned))
+        .filter(|reason| reason.len() <= 128 && !reason.contains(char::is_whitespace))
+        .or(kind);
+    let message = text(&["error_description", "detail", "message"])
+        .or_else(|| text(&["error_message", "error_msg", "errorMessage", "msg", "title"]))
+        .or_else(|| body.get("error")?.as_str().map(str::to_owned))
+        .or_else(|| member(first?, &["message", "detail", "title"]))
+        .or_else(|| first?.as_str().map(str::to_owned));
+    Words {
+        code,
+        reason,
+        message,
+        fields: fields(inner),
+    }
+}
+
+/// The detail of this type, of a `google.rpc.Status` in JSON.
+fn detail<'a>(status: &'a Value, name: &str) -> Option<&'a Value> {
+    status.get("details")?.as_array()?.iter().find(|detail| {
+        let kind = detail.get("@type").and_then(Value::as_str);
+        kind.is_some_and(|kind| kind.ends_with(&format!("google.rpc.{name}")))
+    })
+}
+
+/// The fields at fault: of `BadRequest`, or of the lists that problem details
+/// commonly carry.
+fn fields(inner: &Value) -> Vec<(String, String)> {
+    let of_status = detail(inner, "BadRequest").and_then(|d| d.get("fieldViolations"));
+    let lists = ["errors", "invalid_params", "invalid-params", "violations"];
+    let list = of_status.or_else(|| lists.iter().find_map(|name| inner.get(*name)));
+    let items = list.and_then(Value::as_array);
+    items
+        .into_iter()
+        .flatten()
+        .filter_map(|item| {
+            let field = member(item, &["field", "name", "pointer", "param", "path"])?;
+            let said = ["description", "message", "reason", "detail"];
+            let problem = member(item, &said).unwrap_or_else(|| "invalid".to_owned());
+            Some((message(&field), message(&problem)))
+        })
+        .take(MAX_FIELDS)
+        .collect()
+}
+
+/// The code of a `google.rpc.Status` by name.
+fn named_code(name: &str) -> Option<Code> {
+    Some(match name {
+        "CANCELLED" => Code::Cancelled,
+        "UNKNOWN" => Code::Unknown,
+        "INVALID_ARGUMENT" => Code::InvalidArgument,
+        "DEADLINE_EXCEEDED" => Code::DeadlineExceeded,
+        "NOT_FOUND" => Code::NotFound,
+        "ALREADY_EXISTS" => Code::AlreadyExists,
+        "PERMISSION_DENIED" => Code::PermissionDenied,
+        "RESOURCE_EXHAUSTED" => Code::ResourceExhausted,
+        "FAILED_PRECONDITION" => Code::FailedPrecondition,
+        "ABORTED" => Code::Aborted,
+        "OUT_OF_RANGE" => Code::OutOfRange,
+        "UNIMPLEMENTED" => Code::Unimplemented,
+        "INTERNAL" => Code::Internal,
+        "UNAVAILABLE" => Code::Unavailable,
+        "DATA_LOSS" => Code::DataLoss,
+        "UNAUTHENTICATED" => Code::Unauthenticated,
+        _ => return None,
+    })
+}
+
+/// The code of a `google.rpc.Status` by number, as grpc-gateway writes it:
+/// `code`, `message` and `details` together, and nothing else counts as one.
+fn numbered_code(status: &Value) -> Option<Code> {
+    status.get("details")?.as_array()?;
+    status.get("message")?.as_str()?;
+    match status.get("code")?.as_i64()? {
+        code @ 1..=16 => Some(Code::from_i32(code as i32)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::reply::tests::reply;
+    use super::*;
+
+    fn context(rpc: &str, idempotency: Idempotency) -> FaultContext<'_> {
+        FaultContext {
+            dialect: "",
+            rpc,
+            dialect_optional: false,
+            idempotency,
+        }
+    }
+
+    #[test]
+    fn codes() {
+        for (status, want, transient) in [
+            (302, Code::FailedPrecondition, false),
+            (400, Code::InvalidArgument, false),
+            (401, Code::Unauthenticated, false),
+            (403, Code::PermissionDenied, false),
+            (404, Code::NotFound, false),
+            (405, Code::Unimplemented, false),
+            (408, Code::DeadlineExceeded, true),
+            (409, Code::Aborted, false),
+            (410, Code::NotFound, false),
+            (412, Code::FailedPrecondition, false),
+            (413, Code::InvalidArgument, false),
+            (418, Code::InvalidArgument, false),
+            (422, Code::InvalidArgument, false),
+            (429, Code::ResourceExhausted, true),
+            (499, Code::Cancelled, false),
+            (500, Code::Internal, false),
+            (501, Code::Unimplemented, false),
+            (502, Code::Unavailable, true),
+            (503, Code::Unavailable, true),
+            (504, Code::Unavailable, true),
+            (599, Code::Internal, false),
+            (999, Code::Unknown, false),
+        ] {
+            let fault = fault(&context("GetX", Idempotency::Safe), &reply(status, &[], ""));
+            assert_eq!(fault.code, want, "{status}");
+            assert_eq!(fault.transient, transient, "{status}");
+            assert_eq!(fault.reason, format!("HTTP_{status}"));
+            assert_eq!(fault.credential_refused, status == 401);
+            assert_eq!(fault.not_processed, status == 429);
+            assert_eq!(fault.message.is_empty(), status != 302);
+        }
+        let create = context("CreateX", Idempotency::Unsafe);
+        assert_eq!(
+            fault(&create, &reply(409, &[], "")).code,
+            Code::AlreadyExists
+        );
+        assert_eq!(
+            fault(&create, &reply(504, &[], "")).code,
+            Code::DeadlineExceeded
+        );
+        let later = &[("retry-after", "3"), ("x-request-id", "r1")];
+        for (status, code) in [(413, Code::ResourceExhausted), (503, Code::Unavailable)] {
+            let fault = fault(&create, &reply(status, later, ""));
+            assert_eq!((fault.code, fault.not_processed), (code, true), "{status}");
+            assert_eq!(fault.retry_after.map(|wait| wait.as_secs()), Some(3));
+            assert_eq!(fault.request_id.as_deref(), Some("r1"));
+        }
+    }
+
+    #[test]
+    fn bodies() {
+        for (body, code, reason, message, fields) in [
+            (
+                r#"{"error":{"code":409,"message":"exists","status":"ALREADY_EXISTS"}}"#,
+                Code::AlreadyExists,
+                "ALREADY_EXISTS",
+                "exists",
+                0,
+            ),
+            (
+                r#"{"error":{"code":400,"message":"bad","status":"INVALID_ARGUMENT","details":[
+                    {"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"NAME_TAKEN"},
+                    {"@type":"type.googleapis.com/google.rpc.BadRequest","fieldViolations":[
+                        {"field":"a","description":"b"}]}]}}"#,
+                Code::InvalidArgument,
+                "NAME_TAKEN",
+                "bad",
+                1,
+            ),
+            (
+                r#"{"code":5,"message":"gone","details":[]}"#,
+                Code::NotFound,
+                "5",
+                "gone",
+                0,
+            ),
+            (r#"{"code":5,"message":"m"}"#, Code::Internal, "5", "m", 0),
+            (r#"{"message":"m"}"#, Code::Internal, "HTTP_500", "m", 0),
+            (
+                r#"{"error":"invalid_grant","error_description":"expired"}"#,
+                Code::Internal,
+                "invalid_grant",
+                "expired",
+                0,
+            ),
+            (
+                r#"{"error":"it broke"}"#,
+                Code::Internal,
+                "HTTP_500",
+                "it broke",
+                0,
+            ),
+            (
+                r#"{"type":"https://x.test/low","title":"Low","detail":"too low","status":500,
+                    "errors":[{"pointer":"/n","detail":"below 1"},{"pointer":"/m"},7]}"#,
+                Code::Internal,
+                "https://x.test/low",
+                "too low",
+                2,
+            ),
+            (
+                r#"{"type":"about:blank","title":"Not Good"}"#,
+                Code::Internal,
+                "HTTP_500",
+                "Not Good",
+                0,
+            ),
+            (
+                r#"{"errors":["first","second"]}"#,
+                Code::Internal,
+                "HTTP_500",
+                "first",
+                0,
+            ),
+            (
+                r#"{"errors":[{"message":"m"}]}"#,
+                Code::Internal,
+                "HTTP_500",
+                "m",
+                0,
+            ),
+            (
+                r#"{"error":{"message":"<b>bold</b>"}}"#,
+                Code::Internal,
+                "HTTP_500",
+                "bold",
+                0,
+            ),
+            ("<h1>Oops</h1>", Code::Internal, "HTTP_500", "Oops", 0),
+            ("[1]", Code::Internal, "HTTP_500", "", 0),
+            ("{\"message\":", Code::Internal, "HTTP_500", "", 0),
+        ] {
+            let context = context("GetX", Idempotency::Safe);
+            let fault = fault(&context, &reply(500, &[], body));
+            assert_eq!(fault.code, code, "{body}");
+            assert_eq!(fault.reason, reason, "{body}");
+            assert_eq!(fault.message, message, "{body}");
+            assert_eq!(fault.fields.len(), fields, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_redirect_is_not_told_where_to() {
+        let reply = reply(302, &[("location", "http://inside.test:8004/")], "");
+        let fault = fault(&context("GetX", Idempotency::Safe), &reply);
+        let said = format!("{fault:?}");
+        assert!(
+            said.contains("not followed") && !said.contains("inside"),
+            "{said}"
+        );
+    }
+}

@@ -1,0 +1,299 @@
+//! What JP1/AO's errors mean.
+//!
+//! Source: JP1/AO Command and API Reference, version 12, 2.2.17 (status codes)
+//! and 2.2.18 (the body). Several codes have two meanings, and are told with both.
+
+use std::time::{Duration, SystemTime};
+
+use tonic::Code;
+use url::Url;
+
+use super::FAMILY;
+use crate::error::{Fault, HINT};
+use crate::family::FaultContext;
+use crate::family::common::{self, is_transient, not_processed, redirect_hint, said};
+use crate::family::reply::{http_reason, json, member, message, metadata, retry_after};
+use crate::rest::Reply;
+
+/// When to try again after a 412, which names no time. An estimate of ours: the
+/// server is starting or being maintained.
+const AFTER_UNAVAILABLE: Duration = Duration::from_secs(3);
+
+/// Reads an error reply.
+pub(super) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
+    let body = json(reply);
+    let get = |name: &str| member(body.as_ref()?, &[name]);
+    let status = reply.status.as_u16();
+    let unavailable = status == 412 && !is_definition(context);
+    let archive = must_be_archived(context, status);
+    let own = get("message");
+    let locale = own.as_deref().and_then(|text| locale(reply, text));
+    let retry_after = retry_after(&reply.headers, SystemTime::now());
+    Fault {
+        code: code(context, reply),
+        reason: match get("messageID").filter(|id| !id.contains(char::is_whitespace)) {
+            Some(id) => id,
+            None if archive => "ARCHIVE_REQUIRED".to_owned(),
+            None => http_reason(reply.status),
+        },
+        domain: FAMILY.name,
+        message: if archive {
+            "nothing was deleted: a task of this kind is archived, not deleted".to_owned()
+        } else {
+            said(reply, own)
+        },
+        http_status: status,
+        request_id: FAMILY.request_id(&reply.headers),
+        retry_after: match unavailable {
+            true => retry_after.or(Some(AFTER_UNAVAILABLE)),
+            false => retry_after,
+        },
+        not_processed: not_processed(reply),
+        transient: unavailable || is_transient(reply.status),
+        credential_refused: status == 401,
+        fields: Vec::new(),
+        metadata: metadata([
+            (HINT, hint(context, reply)),
+            (
+                "message_data",
+                get("messageData").map(|text| message(&text)),
+            ),
+            ("application", get("application")),
+            (
+                "error_source",
+                get("errorSource").and_then(|url| path(&url)),
+            ),
+        ]),
+        // Words of our own are not in the caller's language.
+        locale: locale.filter(|_| !reply.status.is_redirection()),
+    }
+}
+
+fn code(context: &FaultContext<'_>, reply: &Reply) -> Code {
+    match reply.status.as_u16() {
+        status if must_be_archived(context, status) => Code::FailedPrecondition,
+        300..=399 => Code::Internal,
+        // What the gateway sends is wrong, unless the caller has uploaded it.
+        415 if context.rpc.starts_with("Import") => Code::InvalidArgument,
+        406 | 415 => Code::Internal,
+        // Another state, or no dependents, is wanted: no retry by itself helps.
+        409 => Code::FailedPrecondition,
+        412 if is_definition(context) => Code::Aborted,
+        412 => Code::Unavailable,
+        504 => Code::Unavailable,
+        _ => common::code(context, reply),
+    }
+}
+
+/// Deleting a normal task is answered with a redirect to nowhere useful. Source:
+/// 2.7, deletion of a task.
+fn must_be_archived(context: &FaultContext<'_>, status: u16) -> bool {
+    status == 303 && context.rpc.starts_with("Delete")
+}
+
+/// Actions on property definitions, for which a 412 means a conflict. Source: 2.9.
+fn is_definition(context: &FaultContext<'_>) -> bool {
+    context.rpc.contains("PropertyDefinition")
+}
+
+/// What the upstream's own words leave out.
+fn hint(context: &FaultContext<'_>, reply: &Reply) -> Option<String> {
+    let hint = match reply.status.as_u16() {
+        status if must_be_archived(context, status) => "archive the task instead",
+        401 => "the login was refused, or its user lacks the permission for this service group",
+        404 => "it is not there, or the user may not see it",
+        409 => "its state, or something that depends on it, does not allow this",
+        412 if !is_definition(context) => "the server is not available just now",
+        _ => return redirect_hint(reply.status),
+    };
+    Some(hint.to_owned())
+}
+
+/// In which language the message is: as the reply says (`Language` is what the
+/// manual names, 2.2.13); English, the default, if it may be.
+fn locale(reply: &Reply, text: &str) -> Option<String> {
+    ["content-language", "language"]
+        .iter()
+        .find_map(|name| {
+            let value = reply.headers.get(*name)?.to_str().ok()?;
+            let first = value.split(',').next()?.trim();
+            let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+            (!first.is_empty() && first.len() <= 35 && first.chars().all(plain))
+                .then(|| first.to_owned())
+        })
+        .or_else(|| text.is_ascii().then(|| "en".to_owned()))
+}
+
+/// The path of `errorSource`: host and port are the upstream's own affair, the
+/// query is the caller's.
+fn path(source: &str) -> Option<String> {
+    let source = source.trim();
+    if let Ok(url) = Url::parse(source) {
+        return (!url.cannot_be_a_base()).then(|| url.path().to_owned());
+    }
+    // As `http://:22015/...`, which is no valid address.
+    let rest = match source.split_once("://") {
+        Some((_, rest)) => &rest[rest.find('/')?..],
+        None => source,
+    };
+    let path = rest.split(['?', '#']).next()?;
+    path.starts_with('/').then(|| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::family::reply::tests::reply;
+    use crate::rest::Idempotency;
+
+    fn context(rpc: &str) -> FaultContext<'_> {
+        FaultContext {
+            dialect: "",
+            rpc,
+            dialect_optional: false,
+            idempotency: Idempotency::Safe,
+        }
+    }
+
+    const BODY: &str = r#"{
+        "errorSource": "http://jp1ao.inside.test:22015/Automation/v1/objects/Services/7?q=a",
+        "message": "The resource does not exist,\nor there is no access.",
+        "messageID": "KNAE02102-E", "application": "Automation", "messageData": "7"}"#;
+
+    #[test]
+    fn codes() {
+        use Code::*;
+        for (status, rpc, want, transient) in [
+            (303, "DeleteTask", FailedPrecondition, false),
+            (303, "GetTask", Internal, false),
+            (302, "DeleteTask", Internal, false),
+            (400, "GetService", InvalidArgument, false),
+            (401, "GetService", Unauthenticated, false),
+            (403, "GetService", PermissionDenied, false),
+            (404, "GetService", NotFound, false),
+            (405, "ForceStopTask", Unimplemented, false),
+            (406, "GetService", Internal, false),
+            (409, "DeleteService", FailedPrecondition, false),
+            (409, "CreateThing", FailedPrecondition, false),
+            (412, "ReleaseService", Unavailable, true),
+            (412, "UpdatePropertyDefinition", Aborted, false),
+            (415, "GetService", Internal, false),
+            (415, "ImportServiceTemplate", InvalidArgument, false),
+            (500, "GetService", Internal, false),
+            (502, "GetService", Unavailable, true),
+            (503, "GetService", Unavailable, true),
+            (504, "GetService", Unavailable, true),
+        ] {
+            let fault = fault(&context(rpc), &reply(status, &[], BODY));
+            assert_eq!(fault.code, want, "{status} {rpc}");
+            assert_eq!(fault.transient, transient, "{status} {rpc}");
+            assert_eq!(fault.reason, "KNAE02102-E");
+            assert_eq!(fault.credential_refused, status == 401);
+            let wait = fault.retry_after.map(|wait| wait.as_secs());
+            assert_eq!(
+                wait,
+                (status == 412 && transient).then_some(3),
+                "{status} {rpc}"
+            );
+            assert!(!format!("{fault:?}").contains("inside"), "no host is told");
+        }
+        let later = reply(412, &[("retry-after", "20")], BODY);
+        let wait = fault(&context("GetX"), &later).retry_after;
+        assert_eq!(wait, Some(Duration::from_secs(20)));
+    }
+
+    #[test]
+    fn the_body() {
+        let fault = fault(&context("GetService"), &reply(404, &[], BODY));
+        assert_eq!(
+            fault.message,
+            "The resource does not exist,\nor there is no access."
+        );
+        assert_eq!(
+            fault.metadata,
+            [
+                (
+                    HINT,
+                    "it is not there, or the user may not see it".to_owned()
+                ),
+                ("message_data", "7".to_owned()),
+                ("application", "Automation".to_owned()),
+                (
+                    "error_source",
+                    "/Automation/v1/objects/Services/7".to_owned()
+                ),
+            ]
+        );
+    }
+
+    #[test]
+    fn other_bodies() {
+        for (status, rpc, body, reason, said) in [
+            (
+                400,
+                "GetX",
+                r#"{"messageID":"generic error","message":"m"}"#,
+                "HTTP_400",
+                "m",
+            ),
+            (500, "GetX", "", "HTTP_500", ""),
+            (
+                500,
+                "GetX",
+                "<html><body>Maintenance</body></html>",
+                "HTTP_500",
+                "Maintenance",
+            ),
+            (
+                303,
+                "DeleteTask",
+                "<html>See <a href='http://inside:1/'>there</a></html>",
+                "ARCHIVE_REQUIRED",
+                "nothing was deleted: a task of this kind is archived, not deleted",
+            ),
+        ] {
+            let fault = fault(&context(rpc), &reply(status, &[], body));
+            assert_eq!((&*fault.reason, &*fault.message), (reason, said), "{body}");
+        }
+    }
+
+    #[test]
+    fn languages() {
+        let japanese = r#"{"message":"サービスがありません。"}"#;
+        for (headers, body, want) in [
+            (
+                &[("content-language", "ja-JP")][..],
+                japanese,
+                Some("ja-JP"),
+            ),
+            (&[("language", "ja, en")], japanese, Some("ja")),
+            (&[("language", "not a tag")], BODY, Some("en")),
+            (&[], BODY, Some("en")),
+            (&[], japanese, None),
+            (&[("language", "ja")], "", None),
+        ] {
+            let fault = fault(&context("GetX"), &reply(404, headers, body));
+            assert_eq!(fault.locale.as_deref(), want, "{headers:?} {body}");
+        }
+    }
+
+    #[test]
+    fn sources() {
+        for (source, want) in [
+            (
+                "http://host:22015/Automation/v1/x?y=1",
+                Some("/Automation/v1/x"),
+            ),
+            (" https://host/a#b", Some("/a")),
+            ("http://:22015/a?b", Some("/a")),
+            ("http://host:/a", Some("/a")),
+            ("/Automation/v1/x?y", Some("/Automation/v1/x")),
+            ("host:22015", None),
+            ("http://:22015", None),
+            ("host.inside.test", None),
+            ("", None),
+        ] {
+            assert_eq!(path(source).as_deref(), want, "{source}");
+        }
+    }
+}
