@@ -18,6 +18,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -82,6 +83,12 @@ pub struct Stats {
 /// All watches of the gateway. Clones share them.
 #[derive(Clone)]
 pub struct Watches(Arc<Registry>);
+
+impl fmt::Debug for Watches {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Watches").field(&self.stats()).finish()
+    }
+}
 
 /// The running loops.
 struct Registry {

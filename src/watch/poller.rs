@@ -209,11 +209,16 @@ impl Drop for Farewell<'_> {
 async fn unwatched(registry: &Registry, key: &Key, this: &Arc<Loop>) {
     loop {
         this.news.closed().await;
-        // Watchers join under the same lock: either one has come or none will.
-        if registry.remove_if(key, this, || this.news.receiver_count() == 0) {
+        if leave(registry, key, this) {
             return;
         }
     }
+}
+
+/// Takes an unwatched loop out. Watchers join under the same lock: either one
+/// has come meanwhile, and the loop stays, or none will.
+pub(super) fn leave(registry: &Registry, key: &Key, this: &Arc<Loop>) -> bool {
+    registry.remove_if(key, this, || this.news.receiver_count() == 0)
 }
 
 /// Polls until there is an end.
@@ -232,6 +237,13 @@ async fn follow(registry: &Registry, key: &Key, this: &Arc<Loop>) -> End {
         let pause = match (read, seen.take()) {
             (Ok(items), before) => {
                 let recovered = patience.recovered();
+                if recovered {
+                    tracing::info!(
+                        operation = &*key.rpc,
+                        upstream = &*key.upstream,
+                        "a watched state can be read again"
+                    );
+                }
                 let (mut next, changed) = this.advance(before, items, now);
                 let pause = if changed {
                     cadence.changed()

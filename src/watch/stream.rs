@@ -1,5 +1,6 @@
 //! What one watcher is told: a future that is polled, never a task.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,6 +23,12 @@ use crate::error::Error;
 /// The messages of one watch, encoded. Ends with OK when what is watched has
 /// settled or is gone as it should, else with the error that says why.
 pub struct WatchStream(State);
+
+impl fmt::Debug for WatchStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WatchStream")
+    }
+}
 
 /// Where a stream stands.
 enum State {

@@ -184,7 +184,7 @@ impl Watches {
 
     async fn try_see(&self, world: &Arc<World>) -> Result<WatchStream, Error> {
         let source = || -> Arc<dyn Source> { world.clone() };
-        self.open(key("/thing", 0), false, None, source).await
+        within_an_hour(self.open(key("/thing", 0), false, None, source)).await
     }
 
     async fn follow(&self, world: &Arc<World>) -> WatchStream {
@@ -195,9 +195,15 @@ impl Watches {
     }
 }
 
+/// What never comes fails the test.
+async fn within_an_hour<T>(work: impl Future<Output = T>) -> T {
+    let hour = tokio::time::timeout(S(3_600), work);
+    hour.await.expect("it comes within an hour")
+}
+
 /// The next message, as text.
 async fn next(stream: &mut WatchStream) -> String {
-    let message = match stream.next().await {
+    let message = match within_an_hour(stream.next()).await {
         Some(Ok(message)) => message,
         Some(Err(error)) => return format!("ERROR {error}"),
         None => return "END".to_owned(),
@@ -840,6 +846,30 @@ async fn who_comes_as_the_last_one_leaves_is_served() {
         stream = watches.see(&world).await;
         assert_eq!(next(&mut stream).await, format!("PRESENT {text}"));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loop_stays_for_who_came_in_the_last_moment() {
+    let (watches, world) = (watches(), World::of(false, &["1"]));
+    let stream = watches.see(&world).await;
+    let there = || {
+        let loops = watches.0.lock();
+        let (key, shared) = loops.iter().next().expect("one loop");
+        (Arc::clone(key), Arc::clone(shared))
+    };
+    let (key, shared) = there();
+    assert!(!poller::leave(&watches.0, &key, &shared), "it is watched");
+    drop(stream);
+    let stream = watches.see(&world).await;
+    assert!(!poller::leave(&watches.0, &key, &shared), "watched again");
+    drop(stream);
+    assert!(poller::leave(&watches.0, &key, &shared));
+
+    // A loop that is out takes no other one with it.
+    let _anew = watches.see(&world).await;
+    assert!(!Arc::ptr_eq(&shared, &there().1));
+    watches.0.remove(&key, &shared);
+    assert_eq!(watches.stats().loops, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
