@@ -49,7 +49,7 @@ pub struct Settings {
     pub max_watchers: usize,
     /// Poll loops at once. Default: 10,000.
     pub max_loops: usize,
-    /// The longest silence of a stream. Default: 30 s.
+    /// The longest silence of a stream, from 1 s to 1 day. Default: 30 s.
     pub bookmark_interval: Duration,
     /// How long an upstream that cannot be read is borne. Default: 5 min.
     pub max_failing: Duration,
@@ -148,7 +148,9 @@ impl Watches {
         Self::with(settings, SystemTime::now, fastrand::f64)
     }
 
-    fn with(settings: Settings, clock: fn() -> SystemTime, random: fn() -> f64) -> Self {
+    fn with(mut settings: Settings, clock: fn() -> SystemTime, random: fn() -> f64) -> Self {
+        let (shortest, longest) = (Duration::from_secs(1), Duration::from_secs(86_400));
+        settings.bookmark_interval = settings.bookmark_interval.clamp(shortest, longest);
         Self(Arc::new(Registry {
             settings,
             loops: Mutex::default(),

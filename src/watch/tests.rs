@@ -241,8 +241,8 @@ async fn all(stream: &mut WatchStream, count: usize) -> Vec<String> {
 
 /// Nothing comes for so long.
 async fn silent(stream: &mut WatchStream, time: Duration) {
-    if let Ok(told) = tokio::time::timeout(time, next(stream)).await {
-        panic!("told {told}");
+    if let Ok(told) = tokio::time::timeout(time, stream.next()).await {
+        panic!("told {told:?}");
     }
 }
 
@@ -661,6 +661,21 @@ async fn bookmarks_break_the_silence() {
         assert!((bookmark * 30 - 4..=bookmark * 30).contains(&seconds));
     }
     assert_eq!(watches.stats().polls_total as usize, world.polls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn odd_bookmark_intervals_neither_spin_nor_panic() {
+    for (interval, want) in [(S(0), S(1)), (Duration::MAX, S(86_400))] {
+        let watches = watches_with(Settings {
+            bookmark_interval: interval,
+            ..Settings::default()
+        });
+        let world = World::of(false, &["1"]);
+        let mut stream = watches.see(&world).await;
+        assert_eq!(next(&mut stream).await, "PRESENT 1");
+        silent(&mut stream, want - MS(500)).await;
+        assert_eq!(next(&mut stream).await, "BOOKMARK");
+    }
 }
 
 #[tokio::test(start_paused = true)]
