@@ -1,0 +1,442 @@
+//! From a request message to a REST call, by tables made at start.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use bytes::Bytes;
+use http::Method as Verb;
+
+use super::plan::{Node, Param, Plan, What};
+use super::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema};
+use super::template::{Variable, encode};
+use super::view::{View, descend};
+use crate::error::Error;
+use crate::rest::{Call, Idempotency};
+use crate::transcode::wire::{self, MAX_DEPTH, Malformed, Value};
+use crate::transcode::{self, Problem};
+
+/// How the request of one rpc becomes a call.
+#[derive(Debug)]
+pub(super) struct Binding {
+    pub verb: Verb,
+    pub idempotency: Idempotency,
+    pub schema: std::sync::Arc<Schema>,
+    pub input: MessageId,
+    pub path: Vec<Piece>,
+    /// Sent with every call, already encoded.
+    pub constant_query: Box<str>,
+    pub body: Body,
+    /// By dialect; the first one, without a name, is for all not named.
+    pub plans: Vec<(Box<str>, Plan)>,
+}
+
+/// One part of the path.
+#[derive(Debug)]
+pub(super) enum Piece {
+    /// Text as it goes out.
+    Literal(Box<str>),
+    /// A field's value.
+    Field(PathField),
+}
+
+/// A field that stands in the path.
+#[derive(Debug)]
+pub(super) struct PathField {
+    /// The messages to step into, and then the field.
+    pub steps: Vec<FieldIndex>,
+    pub index: FieldIndex,
+    pub variable: Variable,
+    /// Empty, it is the upstream's project id.
+    pub project_id: bool,
+}
+
+/// What is sent as the body.
+#[derive(Debug)]
+pub(super) enum Body {
+    /// Nothing.
+    None,
+    /// Always this.
+    Constant(Bytes),
+    /// All fields that stand nowhere else, as an object.
+    Whole,
+    /// The value of one field.
+    Field {
+        index: FieldIndex,
+        /// `{}` is sent when the field is not set, else no body.
+        or_empty: bool,
+    },
+}
+
+impl Binding {
+    /// Binds a request; see [`super::Method::bind`].
+    pub fn bind(&self, request: &[u8], dialect: &str) -> Result<Call, Error> {
+        let plan = self.plan(dialect);
+        let view = View::of(&self.schema, self.input, request).map_err(malformed)?;
+        let mut checker = Checker {
+            binding: self,
+            plan,
+            dialect,
+            surplus: false,
+        };
+        checker.check(&plan.nodes[0], &view, &Trail::ROOT)?;
+        let surplus = checker.surplus;
+
+        let (path, project_at) = self.path(&view, request)?;
+        let mut query = String::new();
+        self.query(&plan.query, &view, &mut query)?;
+        if !self.constant_query.is_empty() {
+            separate(&mut query);
+            query.push_str(&self.constant_query);
+        }
+        let body = if surplus {
+            let mut pruned = Vec::with_capacity(request.len());
+            plan.prune(&plan.nodes[0], request, &mut pruned)
+                .map_err(malformed)?;
+            self.body(plan, &pruned)?
+        } else {
+            self.body(plan, request)?
+        };
+        Ok(Call {
+            verb: self.verb.clone(),
+            path,
+            project_at,
+            query,
+            body,
+            idempotency: self.idempotency,
+        })
+    }
+
+    /// The value of a body field alone, as JSON; none when it is not set.
+    pub fn field_body(&self, request: &[u8]) -> Result<Option<Bytes>, Error> {
+        self.body(&self.plans[0].1, request)
+    }
+
+    fn plan(&self, dialect: &str) -> &Plan {
+        let (_, plan) = self
+            .plans
+            .iter()
+            .skip(1)
+            .find(|(name, _)| **name == *dialect)
+            .unwrap_or(&self.plans[0]);
+        plan
+    }
+
+    fn path(&self, view: &View<'_>, request: &[u8]) -> Result<(String, Option<usize>), Error> {
+        let mut path = String::with_capacity(128);
+        let mut project_at = None;
+        for piece in &self.path {
+            let place = match piece {
+                Piece::Literal(text) => {
+                    path.push_str(text);
+                    continue;
+                }
+                Piece::Field(place) => place,
+            };
+            let fault = |problem| Error::Binding {
+                field: place.variable.path.to_string(),
+                problem,
+            };
+            let nested;
+            let below;
+            let view = if place.steps.is_empty() {
+                view
+            } else {
+                let found = descend(&self.schema, self.input, request, &place.steps);
+                let Some((id, bytes)) = found.map_err(malformed)? else {
+                    return Err(fault("is part of the path and must not be empty".into()));
+                };
+                below = bytes;
+                nested = View::of(&self.schema, id, &below).map_err(malformed)?;
+                &nested
+            };
+            let value = self.text(view, place.index).map_err(unreadable)?;
+            let value = value.unwrap_or_default();
+            if value.is_empty() && place.project_id {
+                project_at = Some(path.len());
+            } else {
+                place.variable.write(&value, &mut path).map_err(fault)?;
+            }
+        }
+        Ok((path, project_at))
+    }
+
+    /// The text of a field that is set, or of the field that keeps its raw text.
+    fn text<'v>(
+        &self,
+        view: &'v View<'_>,
+        index: FieldIndex,
+    ) -> Result<Option<Cow<'v, str>>, Problem> {
+        let field = view.field(index);
+        match view.value(index) {
+            Some(value) => text(&self.schema, field, value).map(Some),
+            None => match field.raw {
+                Some(raw) => self.text(view, raw),
+                None => Ok(None),
+            },
+        }
+    }
+
+    fn query(&self, params: &[Param], view: &View<'_>, out: &mut String) -> Result<(), Error> {
+        for param in params {
+            let field = view.field(param.index);
+            let fault = |problem: Problem| Error::Binding {
+                field: param.path.to_string(),
+                problem: problem.problem,
+            };
+            match &param.what {
+                What::Message(id, params) => {
+                    if let Some(bytes) = view.message(param.index) {
+                        let below = View::of(&self.schema, *id, bytes).map_err(malformed)?;
+                        self.query(params, &below, out)?;
+                    }
+                }
+                What::Flag => {
+                    if matches!(view.value(param.index), Some(Value::Varint(set)) if set != 0) {
+                        separate(out);
+                        out.push_str(&param.name);
+                    }
+                }
+                What::Value => {
+                    if let Some(value) = self.text(view, param.index).map_err(fault)? {
+                        param.write(&value, out);
+                    }
+                }
+                What::Each => {
+                    for value in view.elements(param.index) {
+                        let value = value.map_err(malformed)?;
+                        let value = text(&self.schema, field, value).map_err(fault)?;
+                        param.write(&value, out);
+                    }
+                }
+                What::CommaList => {
+                    let mut list = String::new();
+                    for (at, value) in view.elements(param.index).enumerate() {
+                        let value = value.map_err(malformed)?;
+                        let value = text(&self.schema, field, value).map_err(fault)?;
+                        if value.contains(',') {
+                            return Err(Error::Binding {
+                                field: format!("{}[{at}]", param.path),
+                                problem: "must not contain a comma: the API takes the list as \
+                                          one text with commas"
+                                    .into(),
+                            });
+                        }
+                        if at > 0 {
+                            list.push(',');
+                        }
+                        list.push_str(&value);
+                    }
+                    if view.is_set(param.index) {
+                        param.write(&list, out);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn body(&self, plan: &Plan, request: &[u8]) -> Result<Option<Bytes>, Error> {
+        let (index, or_empty) = match &self.body {
+            Body::None => return Ok(None),
+            Body::Constant(text) => return Ok(Some(text.clone())),
+            Body::Whole => {
+                return self.object(plan, request).map(|json| Some(json.into()));
+            }
+            Body::Field { index, or_empty } => (*index, *or_empty),
+        };
+        // `{"name":value}`, of which the value is sent.
+        let json = Bytes::from(self.object(plan, request)?);
+        if json.len() > 2 {
+            let field = &self.schema.message(self.input).fields[usize::from(index)];
+            Ok(Some(json.slice(field.member.len() + 1..json.len() - 1)))
+        } else {
+            Ok(or_empty.then_some(json))
+        }
+    }
+
+    fn object(&self, plan: &Plan, request: &[u8]) -> Result<Vec<u8>, Error> {
+        let mut json = Vec::with_capacity(request.len() * 2 + 64);
+        let skip = |index: FieldIndex| plan.skip[usize::from(index)];
+        transcode::to_json(&self.schema, self.input, request, &skip, &mut json)
+            .map_err(unreadable)?;
+        Ok(json)
+    }
+}
+
+impl Param {
+    fn write(&self, value: &str, out: &mut String) {
+        separate(out);
+        out.push_str(&self.name);
+        out.push('=');
+        encode(value, out);
+    }
+}
+
+fn separate(query: &mut String) {
+    if !query.is_empty() {
+        query.push('&');
+    }
+}
+
+/// The text of one value. Strings, the common case, are not copied.
+fn text<'v>(schema: &Schema, field: &Field, value: Value<'v>) -> Result<Cow<'v, str>, Problem> {
+    if let (Kind::String, Value::Bytes(bytes)) = (field.kind, value) {
+        return std::str::from_utf8(bytes)
+            .map(Cow::Borrowed)
+            .map_err(|_| Problem {
+                path: field.name.to_string(),
+                problem: "is not UTF-8".into(),
+            });
+    }
+    transcode::text(schema, field, value).map(Cow::Owned)
+}
+
+/// Walks the messages that are set and finds what is missing and what is not to
+/// be sent.
+struct Checker<'a> {
+    binding: &'a Binding,
+    plan: &'a Plan,
+    dialect: &'a str,
+    /// A field below the outermost level is set that must not be sent.
+    surplus: bool,
+}
+
+impl Checker<'_> {
+    fn check(&mut self, node: &Node, view: &View<'_>, trail: &Trail<'_>) -> Result<(), Error> {
+        for rule in &node.rules {
+            let field = view.field(rule.index);
+            if rule.surplus {
+                self.surplus |= view.is_set(rule.index);
+                continue;
+            }
+            if rule.required
+                && !view.is_filled(rule.index)
+                && !field.raw.is_some_and(|raw| view.is_filled(raw))
+            {
+                let problem = if field.required {
+                    "is required".to_owned()
+                } else {
+                    format!("is required by the dialect {}", self.dialect)
+                };
+                return Err(Error::Binding {
+                    field: trail.below(&field.name, None).to_string(),
+                    problem,
+                });
+            }
+            let (Some(below), Kind::Message(id)) = (rule.below, field.kind) else {
+                continue;
+            };
+            if let Cardinality::Repeated | Cardinality::Map = field.cardinality {
+                for (at, element) in view.elements(rule.index).enumerate() {
+                    if let Value::Bytes(bytes) = element.map_err(malformed)? {
+                        let trail = trail.below(&field.name, Some(at));
+                        self.descend(below, id, bytes, &trail)?;
+                    }
+                }
+            } else if let Some(bytes) = view.message(rule.index) {
+                self.descend(below, id, bytes, &trail.below(&field.name, None))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn descend(
+        &mut self,
+        node: usize,
+        id: MessageId,
+        wire: &[u8],
+        trail: &Trail<'_>,
+    ) -> Result<(), Error> {
+        let fault = |malformed: Malformed| Error::Malformed(format!("{trail}: {malformed}"));
+        if trail.depth > MAX_DEPTH {
+            return Err(fault(Malformed::Depth));
+        }
+        let view = View::of(&self.binding.schema, id, wire).map_err(fault)?;
+        self.check(&self.plan.nodes[node], &view, trail)
+    }
+}
+
+impl Plan {
+    /// Copies a message without the fields below its outermost level that are not
+    /// to be sent. [`Checker`] went the same way, so the depth is bounded.
+    fn prune(&self, node: &Node, wire: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
+        for item in wire::fields(wire) {
+            let (number, value) = item?;
+            let rule = node.rules.iter().find(|rule| rule.number == number);
+            match (rule, value) {
+                (Some(rule), _) if rule.surplus => {}
+                (Some(super::plan::Rule { below: Some(at), .. }), Value::Bytes(bytes)) => {
+                    let mut inner = Vec::with_capacity(bytes.len());
+                    self.prune(&self.nodes[*at], bytes, &mut inner)?;
+                    wire::write_bytes(out, number, &inner);
+                }
+                (_, Value::Bytes(bytes)) => wire::write_bytes(out, number, bytes),
+                (_, Value::Varint(value)) => wire::write_uint(out, number, value),
+                (_, Value::Fixed64(value)) => {
+                    wire::write_varint(out, u64::from(number) << 3 | 1);
+                    out.extend_from_slice(&value.to_le_bytes());
+                }
+                (_, Value::Fixed32(value)) => {
+                    wire::write_varint(out, u64::from(number) << 3 | 5);
+                    out.extend_from_slice(&value.to_le_bytes());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The path to a field, written only when there is something to say about it.
+struct Trail<'a> {
+    above: Option<&'a Trail<'a>>,
+    name: &'a str,
+    element: Option<usize>,
+    depth: u32,
+}
+
+impl Trail<'_> {
+    const ROOT: Trail<'static> = Trail {
+        above: None,
+        name: "",
+        element: None,
+        depth: 0,
+    };
+
+    fn below<'b>(&'b self, name: &'b str, element: Option<usize>) -> Trail<'b> {
+        Trail {
+            above: Some(self),
+            name,
+            element,
+            depth: self.depth + 1,
+        }
+    }
+}
+
+impl fmt::Display for Trail<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(above) = self.above.filter(|above| above.above.is_some()) {
+            write!(f, "{above}.")?;
+        }
+        f.write_str(self.name)?;
+        match self.element {
+            Some(at) => write!(f, "[{at}]"),
+            None => Ok(()),
+        }
+    }
+}
+
+pub(super) fn malformed(problem: Malformed) -> Error {
+    Error::Malformed(problem.to_string())
+}
+
+/// A value that cannot be written: the field's fault when it has a name.
+fn unreadable(problem: Problem) -> Error {
+    if problem.path.is_empty() {
+        Error::Malformed(problem.problem)
+    } else {
+        Error::Binding {
+            field: problem.path,
+            problem: problem.problem,
+        }
+    }
+}

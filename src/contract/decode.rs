@@ -1,0 +1,102 @@
+//! From a reply to the response message.
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+
+use super::schema::{Cardinality, Kind};
+use super::{Decoded, Method};
+use crate::error::Error;
+use crate::rest::Reply;
+use crate::transcode::{self, Notes, Problem, wire};
+
+/// Reads a reply; see [`Method::decode`].
+pub(super) fn decode(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
+    let body = reply.body.trim_ascii();
+    if reply.status == http::StatusCode::NO_CONTENT || body.is_empty() || body == b"null" {
+        return Ok(Decoded {
+            message: Bytes::new(),
+            notes: Notes::default(),
+        });
+    }
+    if !begins_as_json(body) {
+        return Err(Error::Decode {
+            path: String::new(),
+            problem: format!(
+                "expected JSON, found {}: is the upstream's endpoint right?",
+                content_type(reply)
+            ),
+        });
+    }
+    let mut message = Vec::with_capacity(body.len());
+    let notes = match method.response_body {
+        None => transcode::to_wire(&method.schema, method.output, body, &mut message),
+        Some(index) => {
+            let field = &method.schema.message(method.output).fields[usize::from(index)];
+            match (field.kind, field.cardinality) {
+                (Kind::Message(id), Cardinality::Explicit) => {
+                    let mut inner = Vec::with_capacity(body.len());
+                    transcode::to_wire(&method.schema, id, body, &mut inner)
+                        .inspect(|_| wire::write_bytes(&mut message, field.number, &inner))
+                }
+                _ => as_member(method, &field.member, body, &mut message),
+            }
+        }
+    }
+    .map_err(|problem| unreadable(problem, reply))?;
+    Ok(Decoded {
+        message: message.into(),
+        notes,
+    })
+}
+
+/// Reads `body` as the value of one member of the response.
+fn as_member(
+    method: &Method,
+    member: &str,
+    body: &[u8],
+    message: &mut Vec<u8>,
+) -> Result<Notes, Problem> {
+    // One whole value, lest `1,"other":2` be read as two members.
+    if let Err(problem) = serde_json::from_slice::<serde::de::IgnoredAny>(body) {
+        return Err(Problem {
+            path: String::new(),
+            problem: format!(
+                "broken JSON at line {} column {}",
+                problem.line(),
+                problem.column()
+            ),
+        });
+    }
+    let object = [b"{", member.as_bytes(), body, b"}"].concat();
+    transcode::to_wire(&method.schema, method.output, &object, message)
+}
+
+/// Whether this can be JSON at all: HTML and the like are told apart by it.
+fn begins_as_json(body: &[u8]) -> bool {
+    matches!(
+        body.first(),
+        Some(b'{' | b'[' | b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n')
+    )
+}
+
+fn unreadable(problem: Problem, reply: &Reply) -> Error {
+    let whole = problem.path.is_empty();
+    let json = content_type(reply).contains("json");
+    Error::Decode {
+        path: problem.path,
+        problem: if whole && !json {
+            format!("{} (the answer is {})", problem.problem, content_type(reply))
+        } else {
+            problem.problem
+        },
+    }
+}
+
+/// What the reply says it is, at most 100 characters of it.
+fn content_type(reply: &Reply) -> String {
+    match reply.headers.get(CONTENT_TYPE).map(|value| value.to_str()) {
+        Some(Ok(text)) => text.chars().take(100).collect(),
+        Some(Err(_)) => "a content type that is no text".into(),
+        None => "an answer without a content type".into(),
+    }
+}
