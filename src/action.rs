@@ -112,6 +112,7 @@ mod tests {
             ]
             .map(|(name, json)| (name.into(), json.into()))
             .into(),
+            document: None,
         }
     }
 

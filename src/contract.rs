@@ -1,9 +1,18 @@
 //! The contract: descriptors as compiled methods. Every refusal names file, rpc
 //! and option, and stops the start.
 
+mod bind;
+mod compile;
+mod decode;
+mod plan;
 pub mod schema;
+mod template;
+#[cfg(test)]
+mod tests;
+mod view;
+mod watch;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,16 +21,18 @@ use bytes::Bytes;
 
 use crate::error::Error;
 use crate::rest::{Call, Idempotency, Reply};
-use schema::{MessageId, Schema};
+use schema::{FieldIndex, MessageId, Schema};
 
 /// Why a descriptor set cannot be served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The proto file.
     pub file: String,
-    /// The rpc, message, field or enum value: its full name.
+    /// The rpc, message, field or enum value: its full name. Empty for a file as
+    /// a whole.
     pub element: String,
     /// The option at fault: `google.api.http`, `(drawbridge.v1.method).watch.poll`.
+    /// Empty for an element as a whole.
     pub option: String,
     /// What is wrong and what would be right.
     pub problem: String,
@@ -29,11 +40,12 @@ pub struct Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}: {}: {}: {}",
-            self.file, self.element, self.option, self.problem
-        )
+        for place in [&self.file, &self.element, &self.option] {
+            if !place.is_empty() {
+                write!(f, "{place}: ")?;
+            }
+        }
+        f.write_str(&self.problem)
     }
 }
 
@@ -55,7 +67,11 @@ pub struct Method {
     pub name: Box<str>,
     /// The family of upstreams that serve it.
     pub family: Box<str>,
-    /// Whether it may be sent twice.
+    /// The HTTP method.
+    pub verb: http::Method,
+    /// The path template, as annotated: `/v1/{project_id}/stacks/{stack_id}`.
+    pub template: Box<str>,
+    /// Whether it may be sent twice. For a watch, whether its poll may.
     pub idempotency: Idempotency,
     /// Dialects that lack it.
     pub absent_in: Vec<Box<str>>,
@@ -71,6 +87,9 @@ pub struct Method {
     pub watch: Option<Watch>,
     /// Set for a two-step call.
     pub action: Option<Action>,
+    binding: bind::Binding,
+    /// The field of the response that the whole reply is read into.
+    response_body: Option<FieldIndex>,
 }
 
 /// A compiled `drawbridge.v1.Action`.
@@ -80,6 +99,8 @@ pub struct Action {
     pub name: Option<(Box<str>, Box<str>)>,
     /// Members that the document must have, with the JSON text to add.
     pub members: Vec<(Box<str>, Box<str>)>,
+    /// The field of the request that holds the document.
+    pub(crate) document: Option<FieldIndex>,
 }
 
 /// A compiled `drawbridge.v1.Watch`.
@@ -97,6 +118,7 @@ pub struct Watch {
     pub max_interval: Duration,
     /// The watch ends well when the thing is gone after it was seen once.
     pub gone_ends_well: bool,
+    tables: watch::Tables,
 }
 
 /// Whether a watched thing has come to an end, as its state says.
@@ -130,9 +152,11 @@ pub struct Decoded {
 
 impl Contract {
     /// Compiles the descriptor sets; the services of `drawbridge.v1` and of gRPC
-    /// itself are left out, being the gateway's own.
-    pub fn compile(_sources: Vec<Source>) -> Result<Self, Vec<Refusal>> {
-        todo!()
+    /// itself are left out, being the gateway's own. All that is wrong is told at
+    /// once. Of `additional_bindings` none is used: they are further ways to reach
+    /// an rpc, and a caller takes the main one.
+    pub fn compile(sources: Vec<Source>) -> Result<Self, Vec<Refusal>> {
+        compile::compile(sources)
     }
 
     /// The method at this gRPC path.
@@ -151,66 +175,89 @@ impl Contract {
     pub fn descriptor_sets(&self) -> &[Vec<u8>] {
         &self.descriptor_sets
     }
+
+    /// The services by full name, sorted, each with its family.
+    pub fn services(&self) -> BTreeMap<&str, &str> {
+        self.methods
+            .values()
+            .map(|method| (&*method.service, &*method.family))
+            .collect()
+    }
+
+    /// What is covered, as a Markdown table: a row for each method, by path.
+    pub fn coverage(&self) -> String {
+        let mut table = "| Service | RPC | REST | Absent in | Sent twice |\n\
+                         |---|---|---|---|---|\n"
+            .to_owned();
+        for method in self.methods() {
+            let twice = match method.idempotency {
+                Idempotency::Safe => "reads only",
+                Idempotency::Idempotent => "may be",
+                Idempotency::Unsafe => "never",
+            };
+            table += &format!(
+                "| `{}` | `{}`{} | `{} {}` | {} | {twice} |\n",
+                method.service,
+                method.name,
+                if method.watch.is_some() {
+                    " (stream)"
+                } else {
+                    ""
+                },
+                method.verb,
+                method.template,
+                method.absent_in.join(", "),
+            );
+        }
+        table
+    }
 }
 
 impl Method {
-    /// Binds a request message to the REST call it stands for. Checks REQUIRED
-    /// fields, path values and the wire format; nothing is guessed.
-    pub fn bind(&self, _request: &[u8], _dialect: &str) -> Result<Call, Error> {
-        todo!()
+    /// Binds a request message to the REST call it stands for, in this order: the
+    /// wire format (`Error::Malformed`), REQUIRED fields, path, query, body (each
+    /// `Error::Binding`). A required text, list or map that is empty counts as
+    /// missing, as does a zero whose field is not `optional`. Fields that are
+    /// OUTPUT_ONLY, or absent in the dialect, are not sent. Nothing is guessed.
+    pub fn bind(&self, request: &[u8], dialect: &str) -> Result<Call, Error> {
+        self.binding.bind(request, dialect)
     }
 
-    /// Reads a successful reply as the response message.
-    pub fn decode(&self, _reply: &Reply) -> Result<Decoded, Error> {
-        todo!()
+    /// Reads a successful reply as the response message; for a watch, that of its
+    /// poll. 204 and a body that is empty or `null` are an empty message. All else that
+    /// is not JSON of the response's form is `Error::Decode`.
+    pub fn decode(&self, reply: &Reply) -> Result<Decoded, Error> {
+        let method = self.watch.as_ref().map_or(self, |watch| &watch.poll);
+        decode::decode(method, reply)
     }
 
     /// For a two-step call: the document the caller has set in the request, as
-    /// JSON, or none.
-    pub fn document(&self, _request: &[u8]) -> Result<Option<Bytes>, Error> {
-        todo!()
+    /// JSON, or none. It is the body of the bound call, too.
+    pub fn document(&self, request: &[u8]) -> Result<Option<Bytes>, Error> {
+        match &self.action {
+            Some(Action {
+                document: Some(_), ..
+            }) => self.binding.field_body(request),
+            _ => Ok(None),
+        }
+    }
+
+    /// For a two-step call: the call that fetches the document, which stands at the
+    /// path without its last segment. Of the query, only what every call has.
+    pub fn document_call(&self, call: &Call) -> Call {
+        let end = call.path.rfind('/').unwrap_or(call.path.len());
+        Call {
+            verb: http::Method::GET,
+            path: call.path[..end].to_owned(),
+            project_at: call.project_at.filter(|at| *at <= end),
+            query: self.binding.constant_query.to_string(),
+            body: None,
+            idempotency: Idempotency::Safe,
+        }
     }
 
     /// Whether this HTTP status is success for the method.
     pub fn is_success(&self, status: http::StatusCode) -> bool {
         status.is_success() || self.also_success.contains(&status.as_u16())
-    }
-}
-
-impl Watch {
-    /// Whether the request asks to go on after settling.
-    pub fn follows(&self, _request: &[u8]) -> bool {
-        todo!()
-    }
-
-    /// What is watched, in a response message of the polled rpc: the item, the
-    /// whole, or each item of the list, as slices of `response` without a copy.
-    pub fn items(&self, _response: &Bytes) -> Result<Vec<Bytes>, Error> {
-        todo!()
-    }
-
-    /// Lists only: the identity of an item.
-    pub fn key(&self, _item: &[u8]) -> Result<Box<str>, Error> {
-        todo!()
-    }
-
-    /// Lists with `refresh` only: the call that reads the item of this key, from
-    /// the list's own request.
-    pub fn refresh_call(&self, _request: &[u8], _key: &str, _dialect: &str) -> Result<Call, Error> {
-        todo!()
-    }
-
-    /// Whether the item has settled.
-    pub fn outcome(&self, _item: &[u8]) -> Outcome {
-        todo!()
-    }
-
-    /// Encodes a message of the stream.
-    pub fn message(
-        &self,
-        _event: &crate::api::drawbridge::v1::WatchEvent,
-        _item: Option<&[u8]>,
-    ) -> Bytes {
-        todo!()
     }
 }

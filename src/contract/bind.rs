@@ -106,6 +106,24 @@ impl Binding {
         })
     }
 
+    /// The fields that stand in the path, each with the messages to step into.
+    pub fn path_fields(&self) -> impl Iterator<Item = (&[FieldIndex], &Field)> {
+        self.path.iter().filter_map(|piece| match piece {
+            Piece::Literal(_) => None,
+            Piece::Field(place) => {
+                let mut id = self.input;
+                for step in &place.steps {
+                    match self.schema.message(id).fields[usize::from(*step)].kind {
+                        Kind::Message(below) => id = below,
+                        _ => return None,
+                    }
+                }
+                let field = &self.schema.message(id).fields[usize::from(place.index)];
+                Some((&*place.steps, field))
+            }
+        })
+    }
+
     /// The value of a body field alone, as JSON; none when it is not set.
     pub fn field_body(&self, request: &[u8]) -> Result<Option<Bytes>, Error> {
         self.body(&self.plans[0].1, request)
@@ -365,7 +383,12 @@ impl Plan {
             let rule = node.rules.iter().find(|rule| rule.number == number);
             match (rule, value) {
                 (Some(rule), _) if rule.surplus => {}
-                (Some(super::plan::Rule { below: Some(at), .. }), Value::Bytes(bytes)) => {
+                (
+                    Some(super::plan::Rule {
+                        below: Some(at), ..
+                    }),
+                    Value::Bytes(bytes),
+                ) => {
                     let mut inner = Vec::with_capacity(bytes.len());
                     self.prune(&self.nodes[*at], bytes, &mut inner)?;
                     wire::write_bytes(out, number, &inner);

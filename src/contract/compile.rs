@@ -6,9 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Method as Verb;
-use prost_reflect::{
-    DescriptorPool, DynamicMessage, MethodDescriptor, ServiceDescriptor, Value,
-};
+use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor, ServiceDescriptor, Value};
 
 use super::bind::{Binding, Body, PathField, Piece};
 use super::plan::{Layout, Plan, Share, dialects};
@@ -173,7 +171,9 @@ impl Service<'_> {
             element: file.name().to_owned(),
             refusals: &mut *self.refusals,
         };
-        let rules: FileRules = place.take("(drawbridge.v1.file)", rules).unwrap_or_default();
+        let rules: FileRules = place
+            .take("(drawbridge.v1.file)", rules)
+            .unwrap_or_default();
         let family = if rules.family.is_empty() {
             file.package_name()
         } else {
@@ -203,7 +203,6 @@ impl Service<'_> {
                 // Its calls are the polls.
                 method.binding.idempotency = watch.poll.idempotency;
                 method.idempotency = watch.poll.idempotency;
-                method.response_body = watch.poll.response_body;
                 method.watch = Some(watch);
             }
             methods.push(Arc::new(method));
@@ -241,7 +240,10 @@ impl Service<'_> {
         }
         match (rpc.is_server_streaming(), &rules.watch) {
             (true, None) => {
-                place.refuse_rule("watch", "a server-streaming rpc must be a watch: name its rpc");
+                place.refuse_rule(
+                    "watch",
+                    "a server-streaming rpc must be a watch: name its rpc",
+                );
                 return None;
             }
             (false, Some(_)) => {
@@ -278,7 +280,9 @@ impl Service<'_> {
         let template = match Template::parse(&text) {
             Ok(template) => template,
             Err(problem) => {
-                route.place.refuse(HTTP, format!("path `{text}`: {problem}"));
+                route
+                    .place
+                    .refuse(HTTP, format!("path `{text}`: {problem}"));
                 return None;
             }
         };
@@ -289,17 +293,19 @@ impl Service<'_> {
             // It is the poll's reply that is read.
             None
         } else {
-            field_named(schema, output, &http.response_body, &mut place, "response_body")
+            field_named(
+                schema,
+                output,
+                &http.response_body,
+                &mut place,
+                "response_body",
+            )
         };
         let also_success = statuses(&rules, &mut place);
         if let Err(problem) = check_query(&rules.constant_query) {
             place.refuse_rule("constant_query", problem);
         }
         let plans = plans(schema, input, &path, &body, &mut place);
-        let action = action.map(|action| Action {
-            constant_query: rules.constant_query.as_str().into(),
-            ..action
-        });
         let method = Method {
             path: format!("/{}/{}", self.service.full_name(), rpc.name()).into(),
             service: self.service.full_name().into(),
@@ -458,7 +464,8 @@ impl Route<'_, '_> {
         let unset = rules::UnsetBody::try_from(rules.unset_body);
         let or_empty = unset == Ok(rules::UnsetBody::EmptyObject);
         if unset.is_err() {
-            self.place.refuse_rule("unset_body", "is not a value that is known");
+            self.place
+                .refuse_rule("unset_body", "is not a value that is known");
         }
         if or_empty && matches!(&*http.body, "" | "*") {
             self.place.refuse_rule(
@@ -479,9 +486,9 @@ impl Route<'_, '_> {
             return Body::Constant(Bytes::from(rules.constant_body.clone()));
         }
         if let Some(action) = action {
-            let document = action.document.map(|index| {
-                &*self.schema.message(self.input).fields[usize::from(index)].name
-            });
+            let document = action
+                .document
+                .map(|index| &*self.schema.message(self.input).fields[usize::from(index)].name);
             if !http.body.is_empty() && document != Some(&*http.body) {
                 self.place.refuse(
                     HTTP,
@@ -490,7 +497,10 @@ impl Route<'_, '_> {
                 );
             }
             return match action.document {
-                Some(index) => Body::Field { index, or_empty: false },
+                Some(index) => Body::Field {
+                    index,
+                    or_empty: false,
+                },
                 None => Body::None,
             };
         }
@@ -522,7 +532,8 @@ impl Route<'_, '_> {
             );
         }
         if rule.name_member.is_empty() && !rule.name_value.is_empty() {
-            self.place.refuse_rule("action.name_member", "is missing: name_value is its value");
+            self.place
+                .refuse_rule("action.name_member", "is missing: name_value is its value");
         }
         let mut members: Vec<(Box<str>, Box<str>)> = Vec::new();
         for (name, json) in &rule.members {
@@ -557,11 +568,14 @@ impl Route<'_, '_> {
             }
         }
         Some(Action {
-            name: (!rule.name_member.is_empty())
-                .then(|| (rule.name_member.as_str().into(), rule.name_value.as_str().into())),
+            name: (!rule.name_member.is_empty()).then(|| {
+                (
+                    rule.name_member.as_str().into(),
+                    rule.name_value.as_str().into(),
+                )
+            }),
             members,
             document,
-            constant_query: Box::default(),
         })
     }
 }

@@ -85,7 +85,11 @@ fn unreadable(problem: Problem, reply: &Reply) -> Error {
     Error::Decode {
         path: problem.path,
         problem: if whole && !json {
-            format!("{} (the answer is {})", problem.problem, content_type(reply))
+            format!(
+                "{} (the answer is {})",
+                problem.problem,
+                content_type(reply)
+            )
         } else {
             problem.problem
         },

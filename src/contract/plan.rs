@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::schema::{Cardinality, Field, FieldIndex, Form, Kind, Message, MessageId, Schema, Shape};
+use super::schema::{
+    Cardinality, Field, FieldIndex, Form, Kind, Message, MessageId, Schema, Shape,
+};
 use super::template::encode;
 
 /// The tables for one dialect.
@@ -123,9 +125,9 @@ impl Plan {
                     Share::One(body) => index != body,
                 };
                 // The text of a field that is not in the body has no place there either.
-                let told = field.raw_of.is_some_and(|of| {
-                    elsewhere(of, &request.fields[usize::from(of)])
-                });
+                let told = field
+                    .raw_of
+                    .is_some_and(|of| elsewhere(of, &request.fields[usize::from(of)]));
                 other || told || elsewhere(index, field)
             })
             .collect();
@@ -170,10 +172,8 @@ fn is_unsent(message: &Message, field: &Field, dialect: &str) -> bool {
 }
 
 fn is_required(field: &Field, dialect: &str) -> bool {
-    let may_be_empty = matches!(
-        field.cardinality,
-        Cardinality::Repeated | Cardinality::Map
-    ) && field.always;
+    let may_be_empty =
+        matches!(field.cardinality, Cardinality::Repeated | Cardinality::Map) && field.always;
     (field.required || names(&field.required_in, dialect)) && !field.project_id && !may_be_empty
 }
 
@@ -253,8 +253,8 @@ impl Nodes<'_> {
                 .filter(|path| path[0] == index)
                 .map(|path| &path[1..])
                 .collect();
-            let unsent =
-                is_unsent(message, field, self.dialect) || deeper.iter().any(|path| path.is_empty());
+            let unsent = is_unsent(message, field, self.dialect)
+                || deeper.iter().any(|path| path.is_empty());
             let below = match field.kind {
                 Kind::Message(below)
                     if !unsent && (!deeper.is_empty() || self.ruled.contains(&below)) =>

@@ -376,7 +376,11 @@ mod tests {
             ("*", "abc-._~09", "abc-._~09"),
             ("*", "a/b", "a%2Fb"),
             ("*", "a b+c", "a%20b%2Bc"),
-            ("*", "?#&=;:@!$'()*,", "%3F%23%26%3D%3B%3A%40%21%24%27%28%29%2A%2C"),
+            (
+                "*",
+                "?#&=;:@!$'()*,",
+                "%3F%23%26%3D%3B%3A%40%21%24%27%28%29%2A%2C",
+            ),
             ("*", "%2e%2e", "%252e%252e"),
             ("*", "...", "..."),
             ("*", "a..b", "a..b"),
@@ -385,10 +389,18 @@ mod tests {
             ("*", "\\..\\", "%5C..%5C"),
             ("**", "a/b c/d", "a/b%20c/d"),
             ("projects/*", "projects/p 1", "projects/p%201"),
-            ("projects/*/things/**", "projects/p/things/a/b", "projects/p/things/a/b"),
+            (
+                "projects/*/things/**",
+                "projects/p/things/a/b",
+                "projects/p/things/a/b",
+            ),
             ("op:s/*", "op:s/1", "op:s/1"),
         ] {
-            assert_eq!(write(pattern, value).as_deref(), Ok(want), "{pattern} {value}");
+            assert_eq!(
+                write(pattern, value).as_deref(),
+                Ok(want),
+                "{pattern} {value}"
+            );
         }
     }
 
@@ -405,7 +417,11 @@ mod tests {
             ("**", "/a", "none of its segments may be empty"),
             ("**", "a/", "none of its segments may be empty"),
             ("projects/*", "projects", "the form `projects/*`"),
-            ("projects/*", "projects/", "none of its segments may be empty"),
+            (
+                "projects/*",
+                "projects/",
+                "none of its segments may be empty",
+            ),
             ("projects/*", "project/p", "the form `projects/*`"),
             ("projects/*", "projects/p/q", "the form `projects/*`"),
             ("projects/*/**", "projects/..", "`..` as a path segment"),
@@ -427,7 +443,11 @@ mod tests {
             ("/a/{b}/", None),
             ("/", None),
         ] {
-            assert_eq!(Template::parse(text).unwrap().last_literal(), want, "{text}");
+            assert_eq!(
+                Template::parse(text).unwrap().last_literal(),
+                want,
+                "{text}"
+            );
         }
     }
 }

@@ -15,8 +15,8 @@ use super::{Method, Outcome, Watch};
 use crate::api::drawbridge::v1::{self as rules, WatchEvent};
 use crate::error::Error;
 use crate::rest::Call;
-use crate::transcode::wire::{self, Malformed, Value};
 use crate::transcode;
+use crate::transcode::wire::{self, Malformed, Value};
 
 /// The name of the message that every message of a watch has.
 const EVENT: &str = "drawbridge.v1.WatchEvent";
@@ -76,6 +76,8 @@ struct Refresh {
     /// The field that takes the key.
     number: u32,
     kind: Kind,
+    /// The field of the response that holds the item; none when it is the item.
+    item: Option<u32>,
 }
 
 /// Compiles the watch of `method`, whose rpcs are among `methods`.
@@ -91,7 +93,10 @@ pub(super) fn compile(
         return None;
     };
     if method.action.is_some() || poll.action.is_some() {
-        place.refuse_rule("watch", "an action cannot be watched: it is not to be done twice");
+        place.refuse_rule(
+            "watch",
+            "an action cannot be watched: it is not to be done twice",
+        );
     }
     same_call(method, poll, place);
 
@@ -102,13 +107,16 @@ pub(super) fn compile(
     let state = state(rule, schema, item_type, place);
     let (event_number, item_number) = stream_fields(method, item_type, place)?;
     let follow = follow(rule, method, place);
-    let refresh = refresh(rule, list, method, methods, place);
+    let refresh = refresh(rule, list.then_some(item_type), method, methods, place);
     if let (Some((_, table)), Some(key)) = (&refresh, key)
         && message.fields[usize::from(key)].kind != table.kind
     {
         place.refuse_rule(
             "watch.refresh",
-            format!("`{}` takes a key of another type than `{}`", rule.refresh, rule.key),
+            format!(
+                "`{}` takes a key of another type than `{}`",
+                rule.refresh, rule.key
+            ),
         );
     }
     if rules::Gone::try_from(rule.gone).is_err() {
@@ -119,7 +127,11 @@ pub(super) fn compile(
     let first = first_interval.unwrap_or(Duration::from_secs(1));
     let max = max_interval.unwrap_or(Duration::from_secs(10).max(first));
     // A longest pause that is given bounds the default of the first one, too.
-    let first = if first_interval.is_none() { first.min(max) } else { first };
+    let first = if first_interval.is_none() {
+        first.min(max)
+    } else {
+        first
+    };
     if first > max {
         place.refuse_rule("watch.max_interval", "is shorter than first_interval");
     }
@@ -185,7 +197,10 @@ fn same_call(method: &Method, poll: &Method, place: &mut Place<'_>) {
         }
     }
     for field in theirs.fields.iter().filter(|field| field.required) {
-        if ours.field(&field.name).is_none_or(|(_, known)| !known.required) {
+        if ours
+            .field(&field.name)
+            .is_none_or(|(_, known)| !known.required)
+        {
             let problem = format!(
                 "the field `{}` is REQUIRED in {} and must be so in {}",
                 field.name, theirs.name, ours.name
@@ -327,7 +342,11 @@ fn state(
     };
     let well = read(&rule.ended_well, "watch.ended_well");
     let badly = read(&rule.ended_badly, "watch.ended_badly");
-    if let Some(both) = rule.ended_badly.iter().find(|t| rule.ended_well.contains(t)) {
+    if let Some(both) = rule
+        .ended_badly
+        .iter()
+        .find(|t| rule.ended_well.contains(t))
+    {
         let problem = format!("`{both}` stands in ended_well, too");
         place.refuse_rule("watch.ended_badly", problem);
     }
@@ -398,14 +417,17 @@ fn follow(rule: &rules::Watch, method: &Method, place: &mut Place<'_>) -> Option
         Cardinality::Implicit | Cardinality::Explicit
     );
     if field.kind != Kind::Bool || !one {
-        place.refuse_rule("watch.follow", format!("`{}` must be one bool", rule.follow));
+        place.refuse_rule(
+            "watch.follow",
+            format!("`{}` must be one bool", rule.follow),
+        );
     }
     Some(index)
 }
 
 fn refresh(
     rule: &rules::Watch,
-    list: bool,
+    item: Option<MessageId>,
     method: &Method,
     methods: &[Arc<Method>],
     place: &mut Place<'_>,
@@ -413,10 +435,13 @@ fn refresh(
     if rule.refresh.is_empty() {
         return None;
     }
-    if !list {
-        place.refuse_rule("watch.refresh", "is for lists; what is watched is one thing");
+    let Some(item) = item else {
+        place.refuse_rule(
+            "watch.refresh",
+            "is for lists; what is watched is one thing",
+        );
         return None;
-    }
+    };
     let Some(rpc) = find(&rule.refresh, methods) else {
         place.refuse_rule("watch.refresh", unknown("refresh", &rule.refresh));
         return None;
@@ -427,9 +452,10 @@ fn refresh(
     let mut keys = Vec::new();
     for (steps, field) in rpc.binding.path_fields() {
         let known = ours.field(&field.name).filter(|(index, known)| {
-            known.kind == field.kind && method.binding.path_fields().any(|(s, f)| {
-                s.is_empty() && f.number == ours.fields[usize::from(*index)].number
-            })
+            known.kind == field.kind
+                && method.binding.path_fields().any(|(s, f)| {
+                    s.is_empty() && f.number == ours.fields[usize::from(*index)].number
+                })
         });
         match known {
             Some((_, known)) if steps.is_empty() => copied.push((known.number, field.number)),
@@ -448,7 +474,10 @@ fn refresh(
         return None;
     };
     if !steps.is_empty() || !is_key(key) {
-        let problem = format!("`{}`: the path field must be a string or integer", rule.refresh);
+        let problem = format!(
+            "`{}`: the path field must be a string or integer",
+            rule.refresh
+        );
         place.refuse_rule("watch.refresh", problem);
         return None;
     }
@@ -465,10 +494,29 @@ fn refresh(
             place.refuse_rule("watch.refresh", problem);
         }
     }
+    let response = schema.message(rpc.output);
+    let holds = |field: &&Field| {
+        (field.kind, field.cardinality) == (Kind::Message(item), Cardinality::Explicit)
+    };
+    let mut holders = response.fields.iter().filter(holds);
+    let item = match (rpc.output == item, holders.next(), holders.next()) {
+        (true, _, _) => None,
+        (false, Some(holder), None) => Some(holder.number),
+        _ => {
+            let problem = format!(
+                "{} must have one field of type {}",
+                response.name,
+                schema.message(item).name
+            );
+            place.refuse_rule("watch.refresh", problem);
+            return None;
+        }
+    };
     let table = Refresh {
         copied,
         number: key.number,
         kind: key.kind,
+        item,
     };
     Some((rpc.clone(), table))
 }
@@ -516,14 +564,7 @@ impl Watch {
             }
             Item::Field(index) => {
                 let field = &output.fields[usize::from(index)];
-                match wire::message(response, field.number).map_err(|p| broken(field, p))? {
-                    Some(Cow::Borrowed(item)) => Ok(vec![response.slice_ref(item)]),
-                    Some(Cow::Owned(item)) => Ok(vec![item.into()]),
-                    None => Err(Error::Decode {
-                        path: field.name.to_string(),
-                        problem: "is missing, and is what is watched".into(),
-                    }),
-                }
+                member(response, field).map(|item| vec![item])
             }
         }
     }
@@ -547,7 +588,9 @@ impl Watch {
             None => String::new(),
         };
         if text.is_empty() {
-            return Err(fault("is missing, and is what tells the items apart".into()));
+            return Err(fault(
+                "is missing, and is what tells the items apart".into(),
+            ));
         }
         Ok(text.into())
     }
@@ -581,22 +624,16 @@ impl Watch {
         rpc.bind(&wire, dialect)
     }
 
-    /// Lists with `refresh` only: the item in a response of the refresh rpc, if it
-    /// holds one of the type that is watched, as a slice without a copy.
-    pub fn refreshed(&self, response: &Bytes) -> Option<Bytes> {
-        let rpc = self.refresh.as_ref()?;
-        let item = Kind::Message(self.tables.item_type);
-        if rpc.output == self.tables.item_type {
-            return Some(response.clone());
-        }
-        let output = self.schema().message(rpc.output);
-        let field = output
-            .fields
-            .iter()
-            .find(|f| (f.kind, f.cardinality) == (item, Cardinality::Explicit))?;
-        match wire::message(response, field.number).ok()?? {
-            Cow::Borrowed(item) => Some(response.slice_ref(item)),
-            Cow::Owned(item) => Some(item.into()),
+    /// Lists with `refresh` only: the item in a response of the refresh rpc, as a
+    /// slice without a copy. One that is not there is `Error::Decode`.
+    pub fn refreshed(&self, response: &Bytes) -> Result<Bytes, Error> {
+        let Some(number) = self.tables.refresh.as_ref().and_then(|table| table.item) else {
+            return Ok(response.clone());
+        };
+        let output = self.refresh.as_ref().unwrap_or(&self.poll).output;
+        match self.schema().message(output).by_number(number) {
+            Some((_, field)) => member(response, field),
+            None => Ok(response.clone()),
         }
     }
 
@@ -679,6 +716,19 @@ impl Watch {
 
     fn schema(&self) -> &Schema {
         &self.poll.schema
+    }
+}
+
+/// The message in a field of `response`, as a slice of it; copied only when it
+/// stands in parts.
+fn member(response: &Bytes, field: &Field) -> Result<Bytes, Error> {
+    match wire::message(response, field.number).map_err(|p| broken(field, p))? {
+        Some(Cow::Borrowed(item)) => Ok(response.slice_ref(item)),
+        Some(Cow::Owned(item)) => Ok(item.into()),
+        None => Err(Error::Decode {
+            path: field.name.to_string(),
+            problem: "is missing, and is what is watched".into(),
+        }),
     }
 }
 
