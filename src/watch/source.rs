@@ -7,13 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 use tokio::task::JoinSet;
 use tonic::Code;
 
 use super::snapshot::Item;
 use crate::api::drawbridge::v1::WatchEvent;
-use crate::contract::schema::{Cardinality, Kind};
 use crate::contract::{Method, Outcome, Watch};
 use crate::deadline::Deadline;
 use crate::error::Error;
@@ -24,8 +22,6 @@ use crate::upstream::{Operation, Upstream};
 pub(super) const POLL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Items of a list that are refreshed at once.
 const REFRESHES_AT_ONCE: usize = 8;
-/// The full name of the events' message.
-const EVENT: &str = "drawbridge.v1.WatchEvent";
 
 /// A read that is under way.
 pub(super) type Reading<'a> = Pin<Box<dyn Future<Output = Result<Vec<Item>, Error>> + Send + 'a>>;
@@ -60,9 +56,6 @@ pub(super) struct RestSource {
     request: Bytes,
     call: Call,
     route: Route,
-    /// In a response of `refresh`, the field that holds the item. None: the
-    /// response is the item.
-    refreshed: Option<u32>,
     max_items: usize,
 }
 
@@ -92,12 +85,8 @@ impl RestSource {
         route: Route,
         max_items: usize,
     ) -> Option<Self> {
-        let watch = method.watch.as_ref()?;
+        method.watch.as_ref()?;
         Some(Self {
-            refreshed: watch
-                .refresh
-                .as_ref()
-                .and_then(|refresh| item_field(method, refresh)),
             method: Arc::clone(method),
             request,
             call,
@@ -116,14 +105,14 @@ impl RestSource {
         let response = self.route.fetch(&watch.poll, &self.call, deadline).await?;
         let found = watch.items(&response)?;
         if found.len() > self.max_items {
-            return Err(unreadable(format!(
-                "{} items, and a watch takes at most {}",
-                found.len(),
-                self.max_items
-            )));
-        }
-        if !watch.list && found.len() != 1 {
-            return Err(unreadable("what is watched is not in it".to_owned()));
+            return Err(Error::Decode {
+                path: String::new(),
+                problem: format!(
+                    "it has {} items, and a watch takes at most {} (setting `max_items`)",
+                    found.len(),
+                    self.max_items
+                ),
+            });
         }
         let items = found
             .into_iter()
@@ -139,9 +128,12 @@ impl RestSource {
                 })
             })
             .collect::<Result<Vec<_>, Error>>()?;
+        let dialect = &*self.route.upstream.settings.dialect;
         match &watch.refresh {
-            Some(refresh) => self.refresh(refresh, items, deadline).await,
-            None => Ok(items),
+            Some(refresh) if !refresh.absent_in.iter().any(|absent| **absent == *dialect) => {
+                self.refresh(refresh, items, deadline).await
+            }
+            _ => Ok(items),
         }
     }
 
@@ -178,10 +170,7 @@ impl RestSource {
                 read.map_err(|_| Error::NoAnswer("a refresh was broken off".to_owned()))?;
             match response {
                 Ok(response) => {
-                    let bytes = match self.refreshed {
-                        Some(number) => field(&response, number)?,
-                        None => response,
-                    };
+                    let bytes = watch.refreshed(&response)?;
                     if let Some(item) = &mut items[at] {
                         item.outcome = watch.outcome(&bytes);
                         item.bytes = bytes;
@@ -232,85 +221,5 @@ impl Route {
             .call(operation, call, &self.caller, deadline)
             .await?;
         Ok(method.decode(&reply)?.message)
-    }
-}
-
-fn unreadable(problem: String) -> Error {
-    Error::Decode {
-        path: String::new(),
-        problem,
-    }
-}
-
-/// The field of `refresh`'s response that is of the type streamed by `method`:
-/// the one field of its response beside the event. None: it is that type itself.
-fn item_field(method: &Method, refresh: &Method) -> Option<u32> {
-    let schema = &method.schema;
-    let item = schema
-        .message(method.output)
-        .fields
-        .iter()
-        .find_map(|field| match field.kind {
-            Kind::Message(id) if &*schema.message(id).name != EVENT => Some(id),
-            _ => None,
-        })?;
-    let response = schema.message(refresh.output);
-    let holder = response.fields.iter().find(|field| {
-        field.kind == Kind::Message(item)
-            && matches!(
-                field.cardinality,
-                Cardinality::Implicit | Cardinality::Explicit
-            )
-    });
-    (refresh.output != item)
-        .then(|| holder.map(|field| field.number))
-        .flatten()
-}
-
-/// The message in this field, as a slice of `message`; of several the last.
-fn field(message: &Bytes, number: u32) -> Result<Bytes, Error> {
-    let bad = |_| unreadable("the refreshed item is not a message".to_owned());
-    let mut rest = message.clone();
-    let mut found = None;
-    while !rest.is_empty() {
-        let (tag, wire_type) = decode_key(&mut rest).map_err(bad)?;
-        if tag == number && wire_type == WireType::LengthDelimited {
-            let len = decode_varint(&mut rest).map_err(bad)?;
-            let len = usize::try_from(len)
-                .ok()
-                .filter(|&len| len <= rest.len())
-                .ok_or_else(|| unreadable("the refreshed item is cut off".to_owned()))?;
-            found = Some(rest.split_to(len));
-        } else {
-            skip_field(wire_type, tag, &mut rest, DecodeContext::default()).map_err(bad)?;
-        }
-    }
-    found.ok_or_else(|| unreadable("the refreshed item is not in it".to_owned()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_field_is_found_among_others() {
-        for (name, wire, want) in [
-            ("alone", &b"\x12\x02ab"[..], Some("ab")),
-            ("among others", b"\x08\x05\x12\x02ab\x1a\x01c", Some("ab")),
-            ("the last", b"\x12\x01a\x12\x02bc", Some("bc")),
-            ("empty", b"\x12\x00", Some("")),
-            ("missing", b"\x0a\x01a", None),
-            ("nothing at all", b"", None),
-            ("cut off", b"\x12\x05ab", None),
-            (
-                "endless",
-                b"\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
-                None,
-            ),
-            ("no key", b"\x00", None),
-        ] {
-            let got = field(&Bytes::from_static(wire), 2).ok();
-            assert_eq!(got.as_deref(), want.map(str::as_bytes), "{name}");
-        }
     }
 }
