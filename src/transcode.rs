@@ -3,14 +3,19 @@
 //! structs in between.
 
 mod print;
+mod read;
 mod scan;
+#[cfg(test)]
+mod tests;
 mod text;
 mod time;
+mod token;
 pub mod wire;
+mod write;
 
 use std::fmt;
 
-use crate::contract::schema::{FieldIndex, MessageId, Schema};
+use crate::contract::schema::{FieldIndex, Form, Message, MessageId, Schema, Shape};
 pub use text::{text, texts};
 
 /// Why bytes or text could not be read. Becomes `Error::Malformed` or `Error::Decode`.
@@ -39,27 +44,127 @@ pub struct Notes {
     pub inexact: Vec<String>,
 }
 
-/// Writes the message in `wire` as a JSON object behind `out`, without the
-/// top-level fields for which `skip` says true.
+/// Writes the message in `wire` as JSON behind `out`, without the top-level
+/// fields for which `skip` says true. After an error `out` holds what was written
+/// until then.
 pub fn to_json(
-    _schema: &Schema,
-    _message: MessageId,
-    _wire: &[u8],
-    _skip: &dyn Fn(FieldIndex) -> bool,
-    _out: &mut Vec<u8>,
+    schema: &Schema,
+    message: MessageId,
+    wire: &[u8],
+    skip: &dyn Fn(FieldIndex) -> bool,
+    out: &mut Vec<u8>,
 ) -> Result<(), Problem> {
-    todo!()
+    write_json(schema, message, wire, None, skip, out)
+}
+
+/// As [`to_json`], for an upstream of this dialect: fields that are absent in it
+/// are left out at every level.
+pub fn to_json_in(
+    schema: &Schema,
+    message: MessageId,
+    wire: &[u8],
+    dialect: &str,
+    skip: &dyn Fn(FieldIndex) -> bool,
+    out: &mut Vec<u8>,
+) -> Result<(), Problem> {
+    write_json(schema, message, wire, Some(dialect), skip, out)
+}
+
+/// Writes the value of one field alone, for a body that is a field: an object, a
+/// list or a bare value. False, and nothing written, when the field is unset.
+pub fn field_to_json(
+    schema: &Schema,
+    message: MessageId,
+    field: FieldIndex,
+    wire: &[u8],
+    dialect: &str,
+    out: &mut Vec<u8>,
+) -> Result<bool, Problem> {
+    let start = out.len();
+    let others = |index| index != field;
+    write_json(schema, message, wire, Some(dialect), &others, out)?;
+    if out[start..] == *b"{}" {
+        out.truncate(start);
+        return Ok(false);
+    }
+    // `{"name":value}`
+    let member = &schema.message(message).fields[usize::from(field)].member;
+    out.drain(start..=start + member.len());
+    out.pop();
+    Ok(true)
+}
+
+fn write_json(
+    schema: &Schema,
+    message: MessageId,
+    wire: &[u8],
+    dialect: Option<&str>,
+    skip: &dyn Fn(FieldIndex) -> bool,
+    out: &mut Vec<u8>,
+) -> Result<(), Problem> {
+    out.reserve(wire.len() + wire.len() / 4);
+    write::Writer { schema, dialect }
+        .message(out, message, Form::Plain, wire, Some(skip), 0)
+        .map_err(|problem| *problem)
 }
 
 /// Reads JSON `text` as the message and writes its protobuf bytes behind `out`.
-/// Empty text and `null` are an empty message.
+/// Empty text and `null` are an empty message. After an error `out` is as it was.
 pub fn to_wire(
-    _schema: &Schema,
-    _message: MessageId,
-    _text: &[u8],
-    _out: &mut Vec<u8>,
+    schema: &Schema,
+    message: MessageId,
+    text: &[u8],
+    out: &mut Vec<u8>,
 ) -> Result<Notes, Problem> {
-    todo!()
+    read_json(schema, text, out, |reader| reader.document(message, 0))
+}
+
+/// Reads JSON `text` as the value of one field and writes the message that holds
+/// it, and nothing else, behind `out`. Empty text and `null` leave it unset.
+pub fn field_to_wire(
+    schema: &Schema,
+    message: MessageId,
+    field: FieldIndex,
+    text: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<Notes, Problem> {
+    let message = schema.message(message);
+    read_json(schema, text, out, |reader| {
+        reader.field_document(message, field)
+    })
+}
+
+fn read_json(
+    schema: &Schema,
+    text: &[u8],
+    out: &mut Vec<u8>,
+    read: impl FnOnce(&mut read::Reader) -> read::Outcome<bool>,
+) -> Result<Notes, Problem> {
+    let start = out.len();
+    out.reserve(text.len());
+    let mut reader = read::Reader::new(schema, text, out);
+    let result = read(&mut reader);
+    let inexact = reader.inexact;
+    match result {
+        Ok(set) => {
+            if !set {
+                out.truncate(start);
+            }
+            let paths = inexact
+                .into_iter()
+                .map(|(at, inner)| read::join(read::path_at(text, at), &inner));
+            Ok(Notes {
+                inexact: paths.collect(),
+            })
+        }
+        Err(fault) => {
+            out.truncate(start);
+            Err(Problem {
+                path: read::path_of(text, &fault),
+                problem: fault.problem,
+            })
+        }
+    }
 }
 
 /// The beginning of a text for a message to people: short, on one line.
@@ -75,4 +180,16 @@ fn excerpt(text: &[u8]) -> String {
         shown.push('…');
     }
     shown
+}
+
+/// The type that the URL of an Any names: what comes after the last `/`.
+fn any_type(schema: &Schema, url: &[u8]) -> Option<MessageId> {
+    let url = str::from_utf8(url).ok()?;
+    schema.message_id(url.rsplit_once('/')?.1)
+}
+
+/// Whether the fields of such a message stand beside `@type` in an Any; a special
+/// JSON form stands in the member `value`.
+fn any_is_plain(message: &Message) -> bool {
+    message.shape == Shape::Object && &*message.name != "google.protobuf.Empty"
 }

@@ -50,6 +50,8 @@ pub struct Message {
     pub(crate) names: Names,
     /// Fields that are written even when empty.
     pub(crate) always: Box<[FieldIndex]>,
+    /// Fields that keep the text of another one.
+    pub(crate) raws: Box<[FieldIndex]>,
 }
 
 /// How a message stands in JSON.

@@ -137,7 +137,8 @@ fn at(field: &Field, problem: String) -> Problem {
     }
 }
 
-fn write(
+/// Writes the text of one value.
+pub(super) fn write(
     out: &mut Vec<u8>,
     schema: &Schema,
     kind: Kind,
@@ -177,11 +178,7 @@ fn message(
         }
         Shape::Duration => {
             let duration = seconds(wire).map_err(|e| e.to_string())?;
-            if !duration.is_duration() {
-                return Err("the duration is out of range".into());
-            }
-            time::write_duration(out, duration);
-            Ok(())
+            write_duration(out, duration)
         }
         Shape::FieldMask => write_mask(out, wire),
         Shape::Wrapper => {
@@ -299,6 +296,15 @@ pub(super) fn write_time(out: &mut Vec<u8>, form: Form, time: time::Seconds) -> 
     } else {
         time::write_timestamp(out, time);
     }
+    Ok(())
+}
+
+/// Writes a duration.
+pub(super) fn write_duration(out: &mut Vec<u8>, duration: time::Seconds) -> Result<(), String> {
+    if !duration.is_duration() {
+        return Err("the duration is out of range".into());
+    }
+    time::write_duration(out, duration);
     Ok(())
 }
 

@@ -200,11 +200,8 @@ impl Builder {
             bare_array,
             numbers: Numbers::new(fields.iter().map(|f| f.number)),
             names,
-            always: (0..)
-                .zip(&fields)
-                .filter(|(_, f)| f.always)
-                .map(|(i, _)| i)
-                .collect(),
+            always: indexes(&fields, |f| f.always),
+            raws: indexes(&fields, |f| f.raw_of.is_some()),
             fields,
         }
     }
@@ -400,6 +397,11 @@ impl Builder {
             values,
         }
     }
+}
+
+fn indexes(fields: &[Field], wanted: impl Fn(&Field) -> bool) -> Box<[FieldIndex]> {
+    let all = (0..).zip(fields).filter(|(_, f)| wanted(f));
+    all.map(|(index, _)| index).collect()
 }
 
 /// Ties the raw companion at `index` to the field it keeps the text of.
