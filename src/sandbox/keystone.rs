@@ -1,0 +1,363 @@
+//! Keystone v3, which is Huawei's IAM as well: logins, and what a token may do.
+//!
+//! Recorded from Keystone 30.0.0: `fixtures/heat/auth.tokens.*.json`, and
+//! `OBSERVED.md`, "Tokens". IAM's differences: `servicestage.md` section (c).
+
+use std::collections::HashMap;
+use std::time::SystemTime;
+
+use http::{Method, StatusCode};
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use super::plain::{Answer, Ask, microseconds};
+use super::{
+    APPLICATION_CREDENTIAL_ID, APPLICATION_CREDENTIAL_SECRET, DOMAIN, OTHER_PROJECT_ID, OTHER_USERNAME, PASSWORD,
+    PROJECT_ID, PROJECT_NAME, READER_USERNAME, REGION, USERNAME, World, heat, lock, servicestage,
+};
+
+/// More tokens than this and the one that expires first goes.
+const MAX_TOKENS: usize = 10_000;
+
+const REQUIRES_AUTHENTICATION: &str = "The request you have made requires authentication.";
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct User {
+    id: &'static str,
+    name: &'static str,
+    pub project: Project,
+    roles: &'static [Role],
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Project {
+    pub id: &'static str,
+    name: &'static str,
+}
+
+/// A role: its name and its id.
+type Role = (&'static str, &'static str);
+
+const READER: Role = ("reader", "1376f1c0d33748888359f13212f89523");
+const MEMBER: Role = ("member", "c4b46fbe51d24679aae16e459e544557");
+const OWNER: Role = ("heat_stack_owner", "67195470cedf4c279aac4a73d7668daa");
+
+const DEMO: Project = Project { id: PROJECT_ID, name: PROJECT_NAME };
+const OTHER: Project = Project { id: OTHER_PROJECT_ID, name: "other" };
+
+static USERS: [User; 3] = [
+    User { id: "2e42ee283c754c869a4766d5758ec091", name: USERNAME, project: DEMO, roles: &[MEMBER, READER, OWNER] },
+    User { id: "5b0a7c1e92d84f6fa3e1d40c7b6f8e25", name: OTHER_USERNAME, project: OTHER, roles: &[MEMBER, READER, OWNER] },
+    User { id: "9c3f5e7a1b2d4c68a0e9f8d7c6b5a493", name: READER_USERNAME, project: DEMO, roles: &[READER] },
+];
+
+/// The tokens that have been issued, by themselves.
+#[derive(Default)]
+pub(super) struct Tokens(HashMap<String, Token>);
+
+/// What a token stands for.
+#[derive(Clone, Debug)]
+pub(super) struct Token {
+    pub user: &'static User,
+    /// None: unscoped.
+    pub project: Option<Project>,
+    method: &'static str,
+    issued: SystemTime,
+    expires: SystemTime,
+    audit: String,
+}
+
+impl Token {
+    /// Whether its holder may change things, and not only look.
+    pub fn may_write(&self) -> bool {
+        self.user.roles.iter().any(|role| *role != READER)
+    }
+
+    /// Whether it came from an application credential.
+    pub fn by_application_credential(&self) -> bool {
+        self.method == "application_credential"
+    }
+}
+
+/// The token of a request, if it is good.
+pub(super) fn token(world: &World, ask: &Ask) -> Option<Token> {
+    lookup(world, ask.header("x-auth-token")?)
+}
+
+fn lookup(world: &World, token: &str) -> Option<Token> {
+    let tokens = lock(&world.keystone);
+    let found = tokens.0.get(token)?;
+    (found.expires > world.clock.now()).then(|| found.clone())
+}
+
+pub(super) fn answer(world: &World, ask: &Ask) -> Answer {
+    route(world, ask)
+        .unwrap_or_else(|refused| refused)
+        .with("x-openstack-request-id", format!("req-{}", Uuid::new_v4()))
+        .with("vary", "X-Auth-Token")
+}
+
+fn route(world: &World, ask: &Ask) -> Result<Answer, Answer> {
+    let segments = ask.segments();
+    let rest = match segments[..] {
+        ["identity", "v3", ref rest @ ..] | ["v3", ref rest @ ..] => rest,
+        // `GET /identity`: the versions there are.
+        ["identity"] | ["identity", ""] => {
+            let versions = json!({"versions": {"values": [version(world)]}});
+            return Ok(Answer::json(StatusCode::MULTIPLE_CHOICES, versions));
+        }
+        _ => return Err(not_found()),
+    };
+    match (&ask.method, rest) {
+        (&Method::GET, [] | [""]) => Ok(Answer::ok(json!({"version": version(world)}))),
+        (&Method::POST, ["auth", "tokens"]) => login(world, ask),
+        (&Method::GET, ["auth", "tokens"]) => validate(world, ask),
+        (&Method::DELETE, ["auth", "tokens"]) => revoke(world, ask),
+        (&Method::GET, ["projects"]) => projects(world, ask),
+        (_, [] | [""] | ["auth", "tokens"] | ["projects"]) => Err(refusal(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "The method is not allowed for the requested URL.",
+        )),
+        _ => Err(not_found()),
+    }
+}
+
+fn version(world: &World) -> Value {
+    json!({
+        "id": "v3.14",
+        "status": "stable",
+        "updated": "2020-04-07T00:00:00Z",
+        "links": [{"rel": "self", "href": format!("{}/identity/v3/", world.base)}],
+        "media-types": [{"base": "application/json", "type": "application/vnd.openstack.identity-v3+json"}],
+    })
+}
+
+/// `POST /auth/tokens`: 201, the token in `X-Subject-Token`, never in the body.
+fn login(world: &World, ask: &Ask) -> Result<Answer, Answer> {
+    let body: Value = serde_json::from_slice(&ask.body).map_err(|_| expecting("valid JSON"))?;
+    let auth = body.get("auth").and_then(Value::as_object).ok_or_else(|| expecting("auth"))?;
+    let token = identify(world, auth)?;
+    let value = format!("gAAAAA{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
+    let catalog = ask.query.iter().all(|(key, _)| key != "nocatalog");
+    let answer = Answer::json(StatusCode::CREATED, describe(world, &token, catalog))
+        .with("x-subject-token", &value)
+        .with("x-iam-trace-id", format!("token_{}", Uuid::new_v4().simple()));
+    let mut tokens = lock(&world.keystone);
+    if tokens.0.len() >= MAX_TOKENS {
+        let now = world.clock.now();
+        tokens.0.retain(|_, token| token.expires > now);
+        let first = tokens.0.iter().min_by_key(|(_, token)| token.expires).map(|(value, _)| value.clone());
+        if let Some(first) = first.filter(|_| tokens.0.len() >= MAX_TOKENS) {
+            tokens.0.remove(&first);
+        }
+    }
+    tokens.0.insert(value, token);
+    Ok(answer)
+}
+
+/// Who logs in, and for which project.
+fn identify(world: &World, auth: &Map<String, Value>) -> Result<Token, Answer> {
+    let identity = auth.get("identity").ok_or_else(|| expecting("identity"))?;
+    let methods = identity["methods"].as_array().ok_or_else(|| expecting("methods"))?;
+    let [method] = &methods[..] else { return Err(unauthorized(world)) };
+    let now = world.clock.now();
+    let ttl_end = now + world.settings.token_ttl;
+    let (user, method, expires, fixed) = match method.as_str() {
+        Some("password") => {
+            let given = &identity["password"]["user"];
+            let user = named_user(given)?.ok_or_else(|| unauthorized(world))?;
+            if given["password"].as_str() != Some(PASSWORD) {
+                return Err(unauthorized(world));
+            }
+            (user, "password", ttl_end, None)
+        }
+        Some("application_credential") => {
+            let given = &identity["application_credential"];
+            match given["id"].as_str() {
+                Some(APPLICATION_CREDENTIAL_ID) => {}
+                // Keystone 30 tells an unknown id (404) from a wrong secret (401).
+                Some(id) => {
+                    let message = format!("Could not find Application Credential: {id}.");
+                    return Err(refusal(StatusCode::NOT_FOUND, &message));
+                }
+                None => {
+                    let user = named_user(&given["user"])?;
+                    if given["name"].as_str() != Some("sandbox") || user.is_none_or(|user| user.name != USERNAME) {
+                        return Err(unauthorized(world));
+                    }
+                }
+            }
+            if given["secret"].as_str() != Some(APPLICATION_CREDENTIAL_SECRET) {
+                return Err(unauthorized(world));
+            }
+            (&USERS[0], "application_credential", ttl_end, Some(DEMO))
+        }
+        Some("token") => {
+            let given = identity["token"]["id"].as_str().ok_or_else(|| expecting("token"))?;
+            let old = lookup(world, given).ok_or_else(|| unauthorized(world))?;
+            // heat.md 7.1: the expiry stays, and an application credential's
+            // token cannot be exchanged.
+            if old.by_application_credential() {
+                return Err(refusal(StatusCode::FORBIDDEN, "Rescoping a token is not permitted for this token."));
+            }
+            (old.user, "token", old.expires, None)
+        }
+        _ => return Err(unauthorized(world)),
+    };
+    let project = match fixed {
+        Some(project) => Some(project),
+        None => scope(world, auth.get("scope"), user)?,
+    };
+    let audit = Uuid::new_v4().simple().to_string()[..22].to_owned();
+    Ok(Token { user, project, method, issued: now, expires, audit })
+}
+
+/// The user that a login names, by id or by name and domain.
+fn named_user(given: &Value) -> Result<Option<&'static User>, Answer> {
+    if let Some(id) = given["id"].as_str() {
+        return Ok(USERS.iter().find(|user| user.id == id));
+    }
+    let name = given["name"].as_str().ok_or_else(|| expecting("user"))?;
+    if !given["domain"].is_object() {
+        return Err(expecting("domain in user"));
+    }
+    Ok(USERS.iter().find(|user| user.name == name && in_domain(given)))
+}
+
+fn in_domain(given: &Value) -> bool {
+    let domain = &given["domain"];
+    domain["id"].as_str() == Some("default") || domain["name"].as_str() == Some(DOMAIN)
+}
+
+/// The project that a login asks for; none for an unscoped token.
+fn scope(world: &World, scope: Option<&Value>, user: &User) -> Result<Option<Project>, Answer> {
+    let given = match scope {
+        None => return Ok(None),
+        Some(Value::String(text)) if text == "unscoped" => return Ok(None),
+        Some(scope) => &scope["project"],
+    };
+    let own = user.project;
+    let found = match (given["id"].as_str(), given["name"].as_str()) {
+        (Some(id), _) => id == own.id,
+        // Huawei's IAM: the project of a region has the region's name, and no
+        // domain need be said.
+        (None, Some(name)) => name == REGION || (name == own.name && in_domain(given)),
+        (None, None) => false,
+    };
+    match found {
+        true => Ok(Some(own)),
+        false => Err(unauthorized(world)),
+    }
+}
+
+fn validate(world: &World, ask: &Ask) -> Result<Answer, Answer> {
+    token(world, ask).ok_or_else(|| unauthorized(world))?;
+    let subject = ask.header("x-subject-token").unwrap_or_default();
+    match lookup(world, subject) {
+        Some(token) => Ok(Answer::ok(describe(world, &token, true)).with("x-subject-token", subject)),
+        None => Err(refusal(StatusCode::NOT_FOUND, "Failed to validate token")),
+    }
+}
+
+fn revoke(world: &World, ask: &Ask) -> Result<Answer, Answer> {
+    token(world, ask).ok_or_else(|| unauthorized(world))?;
+    let subject = ask.header("x-subject-token").unwrap_or_default();
+    match lock(&world.keystone).0.remove(subject) {
+        Some(_) => Ok(Answer::empty(StatusCode::NO_CONTENT)),
+        None => Err(refusal(StatusCode::NOT_FOUND, "Failed to validate token")),
+    }
+}
+
+/// `GET /projects?name=`: how a client with access keys and a region's name finds
+/// its project id; signed, or with a token.
+fn projects(world: &World, ask: &Ask) -> Result<Answer, Answer> {
+    let own = match token(world, ask) {
+        Some(token) => token.user.project,
+        None if servicestage::signed(world, ask) => DEMO,
+        None => return Err(unauthorized(world)),
+    };
+    let name = ask.parameter("name").unwrap_or(own.name);
+    let found = match name == own.name || name == REGION {
+        true => json!([{
+            "id": own.id, "name": name, "domain_id": "default", "parent_id": "default",
+            "enabled": true, "is_domain": false, "description": "",
+        }]),
+        false => json!([]),
+    };
+    Ok(Answer::ok(json!({
+        "projects": found,
+        "links": {"next": null, "previous": null, "self": format!("{}/v3/projects", world.base)},
+    })))
+}
+
+/// The body of a login or a validation.
+fn describe(world: &World, token: &Token, catalog: bool) -> Value {
+    let domain = json!({"id": "default", "name": DOMAIN});
+    let user = token.user;
+    let mut body = json!({
+        "methods": [token.method],
+        "user": {"domain": domain, "id": user.id, "name": user.name, "password_expires_at": null},
+        "audit_ids": [token.audit],
+        "expires_at": microseconds(token.expires),
+        "issued_at": microseconds(token.issued),
+    });
+    if let Some(project) = token.project {
+        body["project"] = json!({"domain": domain, "id": project.id, "name": project.name});
+        body["is_domain"] = json!(false);
+        body["roles"] = user.roles.iter().map(|(name, id)| json!({"id": id, "name": name})).collect();
+        if catalog {
+            body["catalog"] = json!([
+                service("1399db816371462c91dfa148c8a0c02c", "identity", "keystone", &format!("{}/identity/v3", world.base)),
+                service("883bc2625afe4ed6a15fdd777e75fb0f", "orchestration", "heat", &heat::endpoint(&world.base, project.id)),
+            ]);
+        }
+    }
+    json!({"token": body})
+}
+
+fn service(id: &str, kind: &str, name: &str, url: &str) -> Value {
+    let endpoint = |interface: &str| {
+        let id = Uuid::new_v4().simple().to_string();
+        json!({"id": id, "interface": interface, "region_id": REGION, "url": url, "region": REGION})
+    };
+    let endpoints = ["public", "internal", "admin"].map(endpoint);
+    json!({"endpoints": endpoints, "id": id, "type": kind, "name": name})
+}
+
+fn unauthorized(world: &World) -> Answer {
+    refusal(StatusCode::UNAUTHORIZED, REQUIRES_AUTHENTICATION).with("www-authenticate", challenge(world))
+}
+
+/// `WWW-Authenticate` of a 401, Heat's too.
+pub(super) fn challenge(world: &World) -> String {
+    format!("Keystone uri=\"{}/identity/v3\"", world.base)
+}
+
+/// Heat's answer to a missing or bad token, made by its token middleware
+/// (`auth.heat.missing_token.json`).
+pub(super) fn middleware_refusal(world: &World) -> Answer {
+    let error = json!({"code": 401, "title": "Unauthorized", "message": REQUIRES_AUTHENTICATION});
+    Answer::json(StatusCode::UNAUTHORIZED, json!({"error": error})).with("www-authenticate", challenge(world))
+}
+
+fn not_found() -> Answer {
+    refusal(StatusCode::NOT_FOUND, "The requested URL was not found on the server.")
+}
+
+fn expecting(what: &str) -> Answer {
+    refusal(
+        StatusCode::BAD_REQUEST,
+        &match what {
+            "domain in user" => format!("Expecting to find {what}. {MALFORMED}"),
+            _ => format!("Expecting to find {what} in request body. {MALFORMED}"),
+        },
+    )
+}
+
+const MALFORMED: &str = "The server could not comply with the request since it is either malformed or otherwise \
+                         incorrect. The client is assumed to be in error.";
+
+fn refusal(status: StatusCode, message: &str) -> Answer {
+    let title = status.canonical_reason().unwrap_or_default();
+    Answer::json(status, json!({"error": {"code": status.as_u16(), "message": message, "title": title}}))
+}

@@ -1,0 +1,157 @@
+//! A request and an answer as plain values, and the ways to write a time.
+
+use std::time::{Duration, SystemTime};
+
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use percent_encoding::percent_decode_str;
+use prost_types::Timestamp;
+use serde_json::Value;
+
+/// A request, read whole.
+pub(super) struct Ask {
+    pub method: Method,
+    /// The path, percent-decoded as a whole before it is cut at `/`, as Python's
+    /// WSGI servers do.
+    pub path: String,
+    /// The target as sent, for signatures.
+    pub target: String,
+    pub query: Vec<(String, String)>,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Ask {
+    pub fn new(parts: &Parts, body: Bytes) -> Self {
+        let query = parts.uri.query().unwrap_or_default();
+        Self {
+            method: parts.method.clone(),
+            path: percent_decode_str(parts.uri.path()).decode_utf8_lossy().into_owned(),
+            target: parts.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned(),
+            query: url::form_urlencoded::parse(query.as_bytes()).into_owned().collect(),
+            headers: parts.headers.clone(),
+            body,
+        }
+    }
+
+    /// The path cut at `/`; a slash at the end gives an empty last segment.
+    pub fn segments(&self) -> Vec<&str> {
+        self.path.strip_prefix('/').unwrap_or(&self.path).split('/').collect()
+    }
+
+    /// A query parameter that is there and not empty; of several the last.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        let found = self.query.iter().rfind(|(key, _)| key == name);
+        found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The body as a JSON object, if it is one.
+    pub fn object(&self) -> Option<serde_json::Map<String, Value>> {
+        serde_json::from_slice(&self.body).ok()
+    }
+}
+
+/// An answer with a JSON body, or none.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Option<Value>,
+}
+
+impl Answer {
+    pub fn json(status: StatusCode, body: Value) -> Self {
+        Self { status, headers: HeaderMap::new(), body: Some(body) }
+    }
+
+    pub fn ok(body: Value) -> Self {
+        Self::json(StatusCode::OK, body)
+    }
+
+    pub fn empty(status: StatusCode) -> Self {
+        Self { status, headers: HeaderMap::new(), body: None }
+    }
+
+    /// Adds a header. A value that cannot be one (it came from a caller) is left out.
+    pub fn with(mut self, name: &'static str, value: impl AsRef<str>) -> Self {
+        if let Ok(value) = HeaderValue::from_str(value.as_ref()) {
+            self.headers.insert(HeaderName::from_static(name), value);
+        }
+        self
+    }
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        let json = [(header::CONTENT_TYPE, "application/json")];
+        match self.body {
+            Some(body) => (self.status, json, self.headers, ascii(&body.to_string())).into_response(),
+            None => (self.status, self.headers).into_response(),
+        }
+    }
+}
+
+/// JSON with every character beyond ASCII as `\u`, as Python writes it
+/// (OBSERVED.md, "Every answer"). Only strings can hold such characters.
+fn ascii(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c.is_ascii() {
+            true => out.push(c),
+            false => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    out.push_str(&format!("\\u{unit:04x}"));
+                }
+            }
+        }
+    }
+    out
+}
+
+/// `2026-11-21T02:31:11Z`: whole seconds.
+pub(super) fn seconds(at: SystemTime) -> String {
+    Timestamp { nanos: 0, ..Timestamp::from(at) }.to_string()
+}
+
+/// `2026-11-21T02:31:11.000000Z`, as Keystone writes it.
+pub(super) fn microseconds(at: SystemTime) -> String {
+    seconds(at).replace('Z', ".000000Z")
+}
+
+/// `2026-11-21 02:31:11`, as ServiceStage's jobs have it.
+pub(super) fn spaced(at: SystemTime) -> String {
+    seconds(at).replace('T', " ").replace('Z', "")
+}
+
+/// `2026-11-21T11:31:11.457+09:00`: milliseconds, in Japan.
+pub(super) fn tokyo(at: SystemTime) -> String {
+    let at = at + Duration::from_secs(9 * 3600);
+    let millis = Timestamp::from(at).nanos / 1_000_000;
+    seconds(at).replace('Z', &format!(".{millis:03}+09:00"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times() {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_438_232_139_457);
+        assert_eq!(seconds(at), "2015-07-30T04:55:39Z");
+        assert_eq!(microseconds(at), "2015-07-30T04:55:39.000000Z");
+        assert_eq!(spaced(at), "2015-07-30 04:55:39");
+        // The seed's own example, 5-jp1ao-service-release.txt.
+        assert_eq!(tokyo(at), "2015-07-30T13:55:39.457+09:00");
+    }
+
+    #[test]
+    fn beyond_ascii_is_escaped() {
+        assert_eq!(ascii("\"é日𝄞a\""), r#""\u00e9\u65e5\ud834\udd1ea""#);
+    }
+}

@@ -1,0 +1,221 @@
+//! Why Python's `json` would refuse a text, in its words: Heat hands them on.
+//!
+//! serde_json decides what is JSON; this only finds the place and the reason.
+
+/// The message of Python's `JSONDecodeError`; none if Python would accept the
+/// text (it takes `NaN`, for example).
+pub(super) fn complaint(text: &str) -> Option<String> {
+    let mut reader = Reader { chars: text.chars().collect(), at: 0 };
+    let (what, at) = match reader.document() {
+        Ok(()) => return None,
+        Err(found) => found,
+    };
+    let before = &reader.chars[..at.min(reader.chars.len())];
+    let line = before.iter().filter(|&&c| c == '\n').count() + 1;
+    let column = match before.iter().rposition(|&c| c == '\n') {
+        Some(newline) => at - newline,
+        None => at + 1,
+    };
+    Some(format!("{what}: line {line} column {column} (char {at})"))
+}
+
+/// What is wrong, and at which character.
+type Wrong = (&'static str, usize);
+
+/// Deeper nesting is not looked into: it would only be for a message.
+const MAX_DEPTH: usize = 128;
+
+struct Reader {
+    chars: Vec<char>,
+    at: usize,
+}
+
+impl Reader {
+    fn document(&mut self) -> Result<(), Wrong> {
+        self.space();
+        self.value(0)?;
+        self.space();
+        match self.peek() {
+            Some(_) => Err(("Extra data", self.at)),
+            None => Ok(()),
+        }
+    }
+
+    fn peek(&self) -> Option<char> {
+        self.chars.get(self.at).copied()
+    }
+
+    fn space(&mut self) {
+        while matches!(self.peek(), Some(' ' | '\t' | '\n' | '\r')) {
+            self.at += 1;
+        }
+    }
+
+    fn value(&mut self, depth: usize) -> Result<(), Wrong> {
+        match self.peek() {
+            _ if depth > MAX_DEPTH => Err(("Expecting value", self.at)),
+            Some('{') => self.members('}', depth),
+            Some('[') => self.members(']', depth),
+            Some('"') => self.string(),
+            Some('-' | '0'..='9') => self.number(),
+            _ => self.word(),
+        }
+    }
+
+    /// The inside of an object or array.
+    fn members(&mut self, end: char, depth: usize) -> Result<(), Wrong> {
+        let object = end == '}';
+        self.at += 1;
+        self.space();
+        if self.peek() == Some(end) {
+            self.at += 1;
+            return Ok(());
+        }
+        loop {
+            if object {
+                if self.peek() != Some('"') {
+                    return Err(("Expecting property name enclosed in double quotes", self.at));
+                }
+                self.string()?;
+                self.space();
+                if self.peek() != Some(':') {
+                    return Err(("Expecting ':' delimiter", self.at));
+                }
+                self.at += 1;
+                self.space();
+            }
+            self.value(depth + 1)?;
+            self.space();
+            match self.peek() {
+                Some(c) if c == end => break,
+                Some(',') => self.at += 1,
+                _ => return Err(("Expecting ',' delimiter", self.at)),
+            }
+            self.space();
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    fn string(&mut self) -> Result<(), Wrong> {
+        let begin = self.at;
+        self.at += 1;
+        loop {
+            let c = self.peek().ok_or(("Unterminated string starting at", begin))?;
+            match c {
+                '"' => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                '\\' => self.escape(begin)?,
+                '\0'..='\u{1f}' => return Err(("Invalid control character at", self.at)),
+                _ => self.at += 1,
+            }
+        }
+    }
+
+    fn escape(&mut self, begin: usize) -> Result<(), Wrong> {
+        let backslash = self.at;
+        self.at += 1;
+        match self.peek() {
+            None => Err(("Unterminated string starting at", begin)),
+            Some('u') => {
+                let digits = self.chars.get(self.at + 1..self.at + 5);
+                if !digits.is_some_and(|digits| digits.iter().all(char::is_ascii_hexdigit)) {
+                    return Err(("Invalid \\uXXXX escape", self.at));
+                }
+                self.at += 5;
+                Ok(())
+            }
+            Some('"' | '\\' | '/' | 'b' | 'f' | 'n' | 'r' | 't') => {
+                self.at += 1;
+                Ok(())
+            }
+            Some(_) => Err(("Invalid \\escape", backslash)),
+        }
+    }
+
+    /// Python reads the longest number there is; the rest is somebody else's error.
+    fn number(&mut self) -> Result<(), Wrong> {
+        let begin = self.at;
+        if self.peek() == Some('-') {
+            self.at += 1;
+            if self.peek() == Some('I') {
+                self.at = begin;
+                return self.word();
+            }
+        }
+        match self.peek() {
+            Some('0') => self.at += 1,
+            Some('1'..='9') => self.digits(),
+            _ => {
+                self.at = begin;
+                return Err(("Expecting value", begin));
+            }
+        }
+        if self.peek() == Some('.') && self.digit_at(self.at + 1) {
+            self.at += 1;
+            self.digits();
+        }
+        if matches!(self.peek(), Some('e' | 'E')) {
+            let sign = usize::from(matches!(self.chars.get(self.at + 1), Some('+' | '-')));
+            if self.digit_at(self.at + 1 + sign) {
+                self.at += 1 + sign;
+                self.digits();
+            }
+        }
+        Ok(())
+    }
+
+    fn digit_at(&self, at: usize) -> bool {
+        self.chars.get(at).is_some_and(char::is_ascii_digit)
+    }
+
+    fn digits(&mut self) {
+        while self.digit_at(self.at) {
+            self.at += 1;
+        }
+    }
+
+    fn word(&mut self) -> Result<(), Wrong> {
+        for word in ["null", "true", "false", "NaN", "Infinity", "-Infinity"] {
+            let end = self.at + word.len();
+            if self.chars.get(self.at..end).is_some_and(|found| found.iter().copied().eq(word.chars())) {
+                self.at = end;
+                return Ok(());
+            }
+        }
+        Err(("Expecting value", self.at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::complaint;
+
+    /// The right-hand sides are what CPython 3.11 says of these texts.
+    #[test]
+    fn complaints() {
+        for (text, want) in [
+            (r#"{"name": "x", "#, "Expecting property name enclosed in double quotes: line 1 column 15 (char 14)"),
+            (r#"{"config": a}"#, "Expecting value: line 1 column 12 (char 11)"),
+            (r#"{"a" 1}"#, "Expecting ':' delimiter: line 1 column 6 (char 5)"),
+            (r#"{"a": 1 "b"}"#, "Expecting ',' delimiter: line 1 column 9 (char 8)"),
+            ("{\"a\": 1\n\n", "Expecting ',' delimiter: line 3 column 1 (char 9)"),
+            (r#"{"a": "b"#, "Unterminated string starting at: line 1 column 7 (char 6)"),
+            ("{\"a\":\n\"b\tc\"}", "Invalid control character at: line 2 column 3 (char 8)"),
+            (r#"{"a": "\x"}"#, "Invalid \\escape: line 1 column 8 (char 7)"),
+            (r#"{"a": "\u12"}"#, "Invalid \\uXXXX escape: line 1 column 9 (char 8)"),
+            (r#"{"a": [1, 2,]}"#, "Expecting value: line 1 column 13 (char 12)"),
+            (r#"{"a": 01}"#, "Expecting ',' delimiter: line 1 column 8 (char 7)"),
+            (r#"{"a": -}"#, "Expecting value: line 1 column 7 (char 6)"),
+            (r#"{} {}"#, "Extra data: line 1 column 4 (char 3)"),
+            ("{", "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
+        ] {
+            assert_eq!(complaint(text).as_deref(), Some(want), "{text}");
+        }
+        for text in ["{}", r#"{"a": NaN, "b": [-Infinity, 1e5, 1.5, null]}"#] {
+            assert_eq!(complaint(text), None, "{text}");
+        }
+    }
+}
