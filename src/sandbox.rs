@@ -60,6 +60,8 @@ pub const OTHER_PROJECT_ID: &str = "40a6d264b4eb4907854a7fc4764d0190";
 pub const READER_USERNAME: &str = "reader";
 /// An application credential of [`USERNAME`].
 pub const APPLICATION_CREDENTIAL_ID: &str = "1acf51ab94b54a30b6596de5ae9fa89c";
+/// Its name, for a login that names the user as well.
+pub const APPLICATION_CREDENTIAL_NAME: &str = "sandbox";
 /// Its secret.
 pub const APPLICATION_CREDENTIAL_SECRET: &str = "sandbox-credential";
 /// ServiceStage's access key (AK).
@@ -146,7 +148,9 @@ impl Sandbox {
         if !listen.ip().is_loopback() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!("the sandbox listens on loopback only, not on {listen}: its passwords are public"),
+                format!(
+                    "the sandbox listens on loopback only, not on {listen}: its passwords are public"
+                ),
             ));
         }
         let listener = TcpListener::bind(listen).await?;
@@ -236,7 +240,9 @@ struct World {
 
 impl std::fmt::Debug for World {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("World").field("base", &self.base).finish_non_exhaustive()
+        f.debug_struct("World")
+            .field("base", &self.base)
+            .finish_non_exhaustive()
     }
 }
 
@@ -274,7 +280,13 @@ impl World {
     fn note(&self, parts: &http::request::Parts, ask: &Ask) {
         let login = ask.method == Method::POST && ask.path.ends_with("/auth/tokens");
         let mut headers = parts.headers.clone();
-        for name in ["authorization", "x-auth-token", "x-subject-token", "x-security-token", "cookie"] {
+        for name in [
+            "authorization",
+            "x-auth-token",
+            "x-subject-token",
+            "x-security-token",
+            "cookie",
+        ] {
             if headers.contains_key(name) {
                 headers.insert(name, HeaderValue::from_static("***"));
             }
@@ -331,7 +343,11 @@ fn router(world: Arc<World>) -> Router {
 async fn handle(State(world): State<Arc<World>>, request: Request<Body>) -> Response {
     let (parts, body) = request.into_parts();
     let Ok(body) = to_bytes(body, MAX_BODY).await else {
-        return (StatusCode::PAYLOAD_TOO_LARGE, [(header::CONNECTION, "close")]).into_response();
+        return (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            [(header::CONNECTION, "close")],
+        )
+            .into_response();
     };
     let ask = Ask::new(&parts, body);
     world.note(&parts, &ask);

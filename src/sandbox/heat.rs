@@ -21,8 +21,7 @@ const MAX_JSON: usize = 1 << 20;
 /// Configs, and deployments, of one project (heat.md 2.10: Heat >= 22).
 const QUOTA: usize = 4096;
 
-const MALFORMED: &str =
-    "The server could not comply with the request since it is either malformed or otherwise incorrect.";
+const MALFORMED: &str = "The server could not comply with the request since it is either malformed or otherwise incorrect.";
 
 /// What Heat keeps. Oldest first.
 pub(super) struct Heat {
@@ -32,11 +31,15 @@ pub(super) struct Heat {
 
 impl Heat {
     pub fn new(preload: bool, clock: &Clock) -> Self {
-        let mut heat = Self { configs: Vec::new(), deployments: Vec::new() };
+        let mut heat = Self {
+            configs: Vec::new(),
+            deployments: Vec::new(),
+        };
         if preload {
             let made = seconds(clock.now());
             heat.configs.push(Config::sample(PROJECT_ID, &made));
-            heat.deployments.push(Deployment::sample(PROJECT_ID, SERVER_ID, &made));
+            heat.deployments
+                .push(Deployment::sample(PROJECT_ID, SERVER_ID, &made));
         }
         heat
     }
@@ -50,7 +53,9 @@ pub(super) fn endpoint(base: &str, project: &str) -> String {
 pub(super) fn answer(world: &World, ask: &Ask) -> Answer {
     let answer = match ask.segments()[..] {
         ["healthcheck"] => Answer::ok(json!({"detailed": false, "reasons": []})),
-        ["v1" | "v1.0", ref rest @ ..] => authenticated(world, ask, rest).unwrap_or_else(|refused| refused),
+        ["v1" | "v1.0", ref rest @ ..] => {
+            authenticated(world, ask, rest).unwrap_or_else(|refused| refused)
+        }
         // Observed: `/` and any unknown version, without a token.
         _ => versions(world),
     };
@@ -90,30 +95,54 @@ struct Operation {
     run: fn(&mut Heat, &Context) -> Result<Answer, Answer>,
 }
 
-const fn read(policy: &'static str, run: fn(&mut Heat, &Context) -> Result<Answer, Answer>) -> Operation {
-    Operation { policy, read: true, run }
+const fn read(
+    policy: &'static str,
+    run: fn(&mut Heat, &Context) -> Result<Answer, Answer>,
+) -> Operation {
+    Operation {
+        policy,
+        read: true,
+        run,
+    }
 }
 
-const fn write(policy: &'static str, run: fn(&mut Heat, &Context) -> Result<Answer, Answer>) -> Operation {
-    Operation { policy, read: false, run }
+const fn write(
+    policy: &'static str,
+    run: fn(&mut Heat, &Context) -> Result<Answer, Answer>,
+) -> Operation {
+    Operation {
+        policy,
+        read: false,
+        run,
+    }
 }
 
 /// The order of the checks is Heat's: token, route, body, project, policy.
 fn authenticated(world: &World, ask: &Ask, rest: &[&str]) -> Result<Answer, Answer> {
     let token = keystone::token(world, ask).ok_or_else(|| keystone::middleware_refusal(world))?;
-    let &[project, noun, ref rest @ ..] = rest else { return Err(no_route()) };
+    let &[project, noun, ref rest @ ..] = rest else {
+        return Err(no_route());
+    };
     let operation = route(&ask.method, noun, rest)?;
     let body = json_body(ask)?;
     // Observed: another project in the path is 403, never 404; unscoped tokens too.
     if token.project.is_none_or(|own| own.id != project) {
-        return Err(fault(StatusCode::FORBIDDEN, "HTTPForbidden", Some(ACCESS_DENIED)));
+        return Err(fault(
+            StatusCode::FORBIDDEN,
+            "HTTPForbidden",
+            Some(ACCESS_DENIED),
+        ));
     }
     if !operation.read && !token.may_write() {
         return Err(forbidden(operation.policy));
     }
     if noun == "stacks" && !operation.read && token.by_application_credential() {
         // Observed: Heat makes a trust for a stack, which such tokens may not.
-        return Err(fault(StatusCode::INTERNAL_SERVER_ERROR, "RemoteError", None));
+        return Err(fault(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "RemoteError",
+            None,
+        ));
     }
     let context = Context {
         project,
@@ -176,7 +205,9 @@ fn route(method: &Method, noun: &str, rest: &[&str]) -> Result<Operation, Answer
         // There are no stacks in the sandbox yet: none to list, and none to make.
         ("stacks", []) => (
             match *method {
-                Method::GET => Some(read("stacks:index", |_, _| Ok(Answer::ok(json!({"stacks": []}))))),
+                Method::GET => Some(read("stacks:index", |_, _| {
+                    Ok(Answer::ok(json!({"stacks": []})))
+                })),
                 Method::POST => Some(write("stacks:create", |_, _| Err(no_route()))),
                 _ => None,
             },
@@ -186,9 +217,15 @@ fn route(method: &Method, noun: &str, rest: &[&str]) -> Result<Operation, Answer
     };
     match (operation, method) {
         (Some(operation), _) => Ok(operation),
-        (None, &Method::OPTIONS) => Err(Answer::empty(StatusCode::NO_CONTENT).with("allow", allowed)),
+        (None, &Method::OPTIONS) => {
+            Err(Answer::empty(StatusCode::NO_CONTENT).with("allow", allowed))
+        }
         // Without `Allow`; HEAD as well (observed).
-        (None, _) => Err(fault(StatusCode::METHOD_NOT_ALLOWED, "HTTPMethodNotAllowed", Some(MALFORMED))),
+        (None, _) => Err(fault(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "HTTPMethodNotAllowed",
+            Some(MALFORMED),
+        )),
     }
 }
 
@@ -243,7 +280,11 @@ fn bad_request(message: &str) -> Answer {
 
 fn limit_exceeded(message: &str) -> Answer {
     let message = format!("Request limit exceeded: {message}");
-    fault(StatusCode::BAD_REQUEST, "RequestLimitExceeded", Some(&message))
+    fault(
+        StatusCode::BAD_REQUEST,
+        "RequestLimitExceeded",
+        Some(&message),
+    )
 }
 
 /// Python's `ValueError`, never shown.

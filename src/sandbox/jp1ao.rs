@@ -51,7 +51,12 @@ const ALLOCATE: (u64, &str) = (3002, "Allocate Volumes");
 const START: (u64, &str) = (3003, "Start Virtual Machines");
 
 impl Service {
-    fn new(id: u64, name: &'static str, template: (u64, &'static str), state: &'static str) -> Self {
+    fn new(
+        id: u64,
+        name: &'static str,
+        template: (u64, &'static str),
+        state: &'static str,
+    ) -> Self {
         Self {
             id,
             name,
@@ -99,8 +104,16 @@ impl Service {
     /// `q` looks into these (3, list parameters).
     fn holds(&self, text: &str) -> bool {
         let text = text.to_lowercase();
-        let searched = [self.name, self.description, self.tags, self.template.1, "Hitachi, Ltd."];
-        searched.iter().any(|member| member.to_lowercase().contains(&text))
+        let searched = [
+            self.name,
+            self.description,
+            self.tags,
+            self.template.1,
+            "Hitachi, Ltd.",
+        ];
+        searched
+            .iter()
+            .any(|member| member.to_lowercase().contains(&text))
     }
 
     fn tagged(&self, tags: &str) -> bool {
@@ -121,7 +134,8 @@ fn transition(action: &str) -> Option<(&'static str, &'static [&'static str])> {
 
 impl Jp1ao {
     pub fn new() -> Self {
-        let key = hmac::Key::generate(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &SystemRandom::new()).ok();
+        let key =
+            hmac::Key::generate(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &SystemRandom::new()).ok();
         let mut services = vec![
             Service::new(2004, "Add disks to the web servers", ADD_DISK, "test"),
             Service::new(2005, "Add disks to the databases", ADD_DISK, "release"),
@@ -149,10 +163,20 @@ impl Jp1ao {
 
     /// The next token: `<40 hex digits>_<expiry>_V0810`.
     fn issue(&self, world: &World) -> Option<String> {
-        let expiry = (world.clock.now() + TOKEN_TTL).duration_since(UNIX_EPOCH).ok()?.as_millis();
+        let expiry = (world.clock.now() + TOKEN_TTL)
+            .duration_since(UNIX_EPOCH)
+            .ok()?
+            .as_millis();
         let tag = hmac::sign(self.key.as_ref()?, expiry.to_string().as_bytes());
-        let hex: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        Some(format!("{hex}_{}_V0810", BASE64_STANDARD.encode(expiry.to_string())))
+        let hex: String = tag
+            .as_ref()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        Some(format!(
+            "{hex}_{}_V0810",
+            BASE64_STANDARD.encode(expiry.to_string())
+        ))
     }
 
     fn good(&self, token: &str, world: &World) -> bool {
@@ -174,14 +198,22 @@ impl Jp1ao {
 pub(super) fn answer(world: &World, ask: &Ask) -> Answer {
     let mut jp1ao = lock(&world.jp1ao);
     if !authenticated(&jp1ao, world, ask) {
-        return refusal(ask, StatusCode::UNAUTHORIZED, "KNAE02101-E", "Authentication failed.")
-            .with("cache-control", "no-cache");
+        return refusal(
+            ask,
+            StatusCode::UNAUTHORIZED,
+            "KNAE02101-E",
+            "Authentication failed.",
+        )
+        .with("cache-control", "no-cache");
     }
     let answer = route(&mut jp1ao, world, ask)
         .unwrap_or_else(|refused| refused)
         .with("access-control-expose-headers", "WWW-Authenticate")
         .with("access-control-allow-origin", "*")
-        .with("access-control-allow-methods", "GET, POST, DELETE, PUT, HEAD, OPTIONS")
+        .with(
+            "access-control-allow-methods",
+            "GET, POST, DELETE, PUT, HEAD, OPTIONS",
+        )
         .with("access-control-allow-credentials", "true")
         .with("cache-control", "no-cache");
     // Not a challenge: the next token, on success and failure alike (d).
@@ -192,7 +224,10 @@ pub(super) fn answer(world: &World, ask: &Ask) -> Answer {
 }
 
 fn authenticated(jp1ao: &Jp1ao, world: &World, ask: &Ask) -> bool {
-    match ask.header("authorization").and_then(|value| value.split_once(' ')) {
+    match ask
+        .header("authorization")
+        .and_then(|value| value.split_once(' '))
+    {
         Some(("Basic", given)) => BASE64_STANDARD
             .decode(given)
             .is_ok_and(|given| given == format!("{JP1AO_USERNAME}:{JP1AO_PASSWORD}").into_bytes()),
@@ -203,7 +238,9 @@ fn authenticated(jp1ao: &Jp1ao, world: &World, ask: &Ask) -> bool {
 
 fn route(jp1ao: &mut Jp1ao, world: &World, ask: &Ask) -> Result<Answer, Answer> {
     let segments = ask.segments();
-    let ["Automation", "v1", ref rest @ ..] = segments[..] else { return Err(no_route(ask)) };
+    let ["Automation", "v1", ref rest @ ..] = segments[..] else {
+        return Err(no_route(ask));
+    };
     match (&ask.method, rest) {
         (&Method::GET, ["configuration", "version"]) => Ok(Answer::ok(json!({
             "productName": "JP1/Automatic Operation",
@@ -212,10 +249,14 @@ fn route(jp1ao: &mut Jp1ao, world: &World, ask: &Ask) -> Result<Answer, Answer> 
         }))),
         (&Method::GET, ["user"]) => Ok(Answer::ok(user())),
         (&Method::GET, ["objects", "Services"]) => list(jp1ao, ask),
-        (&Method::GET, ["objects", "Services", id]) => Ok(Answer::ok(jp1ao.service(id, ask)?.show())),
+        (&Method::GET, ["objects", "Services", id]) => {
+            Ok(Answer::ok(jp1ao.service(id, ask)?.show()))
+        }
         (&Method::GET, ["objects", "Services", id, "actions"]) => {
             let service = jp1ao.service(id, ask)?;
-            let possible = |action: &&str| transition(action).is_some_and(|(_, from)| from.contains(&service.state));
+            let possible = |action: &&str| {
+                transition(action).is_some_and(|(_, from)| from.contains(&service.state))
+            };
             let actions: Vec<Value> = ["release", "maintenance", "disable"]
                 .iter()
                 .filter(|action| possible(action))
@@ -223,15 +264,20 @@ fn route(jp1ao: &mut Jp1ao, world: &World, ask: &Ask) -> Result<Answer, Answer> 
                 .collect();
             Ok(Answer::ok(json!({"data": actions, "count": actions.len()})))
         }
-        (&Method::GET, ["objects", "Services", id, "actions", action]) if transition(action).is_some() => {
+        (&Method::GET, ["objects", "Services", id, "actions", action])
+            if transition(action).is_some() =>
+        {
             Ok(Answer::ok(document(jp1ao.service(id, ask)?.id, action)))
         }
         (&Method::POST, ["objects", "Services", id, "actions", action, "invoke"]) => {
             invoke(jp1ao, world, ask, id, action)
         }
-        (_, ["configuration", "version"] | ["user"] | ["objects", "Services", ..]) => {
-            Err(refusal(ask, StatusCode::METHOD_NOT_ALLOWED, "KNAE02105-E", "The method is not allowed."))
-        }
+        (_, ["configuration", "version"] | ["user"] | ["objects", "Services", ..]) => Err(refusal(
+            ask,
+            StatusCode::METHOD_NOT_ALLOWED,
+            "KNAE02105-E",
+            "The method is not allowed.",
+        )),
         _ => Err(no_route(ask)),
     }
 }
@@ -258,9 +304,18 @@ fn list(jp1ao: &Jp1ao, ask: &Ask) -> Result<Answer, Answer> {
         let message = format!("The value of the query parameter {name} is invalid.");
         refusal(ask, StatusCode::BAD_REQUEST, "KNAE02104-E", &message)
     };
-    let number = |name: &str| ask.parameter(name).map(str::parse::<u64>).transpose().map_err(|_| bad(name));
+    let number = |name: &str| {
+        ask.parameter(name)
+            .map(str::parse::<u64>)
+            .transpose()
+            .map_err(|_| bad(name))
+    };
     let (group, template) = (number("serviceGroupID")?, number("serviceTemplateID")?);
-    let favorite = ask.parameter("favorite").map(str::parse::<bool>).transpose().map_err(|_| bad("favorite"))?;
+    let favorite = ask
+        .parameter("favorite")
+        .map(str::parse::<bool>)
+        .transpose()
+        .map_err(|_| bad("favorite"))?;
     // The sandbox does not speak HQL, and says so rather than list what was not asked for.
     if ask.parameter("HQL::filter").is_some() {
         return Err(bad("HQL::filter"));
@@ -278,14 +333,21 @@ fn list(jp1ao: &Jp1ao, ask: &Ask) -> Result<Answer, Answer> {
         .filter(|service| template.is_none_or(|id| service.template.0 == id))
         .filter(|service| favorite.is_none_or(|favorite| service.favorite == favorite))
         .filter(|service| ask.parameter("q").is_none_or(|text| service.holds(text)))
-        .filter(|service| ask.parameter("tags").is_none_or(|tags| service.tagged(tags)))
+        .filter(|service| {
+            ask.parameter("tags")
+                .is_none_or(|tags| service.tagged(tags))
+        })
         // No service of the sandbox has properties.
         .filter(|_| ask.parameter("propertyKey").is_none())
         .map(Service::show)
         .collect();
     sort(&mut found, ask.parameter("HQL::sortBy").unwrap_or_default());
     let (count, pages) = (found.len(), found.len().div_ceil(page_size));
-    let data: Vec<Value> = found.into_iter().skip((page - 1) * page_size).take(page_size).collect();
+    let data: Vec<Value> = found
+        .into_iter()
+        .skip((page - 1) * page_size)
+        .take(page_size)
+        .collect();
     Ok(Answer::ok(json!({
         "data": data,
         "count": count,
@@ -298,10 +360,15 @@ fn sort(found: &mut [Value], by: &str) {
     for part in by.rsplit(',') {
         let mut words = part.split_whitespace();
         let Some(member) = words.next() else { continue };
-        let descending = words.next().is_some_and(|word| word.eq_ignore_ascii_case("desc"));
+        let descending = words
+            .next()
+            .is_some_and(|word| word.eq_ignore_ascii_case("desc"));
         found.sort_by(|a, b| {
             let (a, b) = (&a[member], &b[member]);
-            let order = a.as_u64().cmp(&b.as_u64()).then_with(|| a.as_str().cmp(&b.as_str()));
+            let order = a
+                .as_u64()
+                .cmp(&b.as_u64())
+                .then_with(|| a.as_str().cmp(&b.as_str()));
             if descending { order.reverse() } else { order }
         });
     }
@@ -319,21 +386,37 @@ fn document(id: u64, action: &str) -> Value {
 }
 
 /// Carries an action out. The document must come back with its four members.
-fn invoke(jp1ao: &mut Jp1ao, world: &World, ask: &Ask, id: &str, action: &str) -> Result<Answer, Answer> {
+fn invoke(
+    jp1ao: &mut Jp1ao,
+    world: &World,
+    ask: &Ask,
+    id: &str,
+    action: &str,
+) -> Result<Answer, Answer> {
     let service = jp1ao.service(id, ask)?;
     let (to, from) = transition(action).ok_or_else(|| no_route(ask))?;
     let complete = ask.object().is_some_and(|document| {
         document.get("name").and_then(Value::as_str) == Some(action)
             && document.get("href").is_some_and(Value::is_string)
             && document.get("method").and_then(Value::as_str) == Some("POST")
-            && document.get("parameters").is_some_and(|value| value.is_array() || value.is_null())
+            && document
+                .get("parameters")
+                .is_some_and(|value| value.is_array() || value.is_null())
     });
     if !complete {
         let message = "The request body is not the document of the action.";
-        return Err(refusal(ask, StatusCode::BAD_REQUEST, "KNAE02104-E", message));
+        return Err(refusal(
+            ask,
+            StatusCode::BAD_REQUEST,
+            "KNAE02104-E",
+            message,
+        ));
     }
     if !from.contains(&service.state) {
-        let message = format!("The service is in the status {} and cannot be changed to {to}.", service.state);
+        let message = format!(
+            "The service is in the status {} and cannot be changed to {to}.",
+            service.state
+        );
         return Err(refusal(ask, StatusCode::CONFLICT, "KNAE02103-E", &message));
     }
     let now = tokyo(world.clock.now());
@@ -352,7 +435,12 @@ fn invoke(jp1ao: &mut Jp1ao, world: &World, ask: &Ask, id: &str, action: &str) -
 }
 
 fn no_route(ask: &Ask) -> Answer {
-    refusal(ask, StatusCode::NOT_FOUND, "KNAE02102-E", "The specified resource does not exist.")
+    refusal(
+        ask,
+        StatusCode::NOT_FOUND,
+        "KNAE02102-E",
+        "The specified resource does not exist.",
+    )
 }
 
 /// The error body (b.1). Of the message ids only KNAE02102-E is in a source.

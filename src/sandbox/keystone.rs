@@ -12,8 +12,9 @@ use uuid::Uuid;
 
 use super::plain::{Answer, Ask, microseconds};
 use super::{
-    APPLICATION_CREDENTIAL_ID, APPLICATION_CREDENTIAL_SECRET, DOMAIN, OTHER_PROJECT_ID, OTHER_USERNAME, PASSWORD,
-    PROJECT_ID, PROJECT_NAME, READER_USERNAME, REGION, USERNAME, World, heat, lock, servicestage,
+    APPLICATION_CREDENTIAL_ID, APPLICATION_CREDENTIAL_NAME, APPLICATION_CREDENTIAL_SECRET, DOMAIN,
+    OTHER_PROJECT_ID, OTHER_USERNAME, PASSWORD, PROJECT_ID, PROJECT_NAME, READER_USERNAME, REGION,
+    USERNAME, World, heat, lock, servicestage,
 };
 
 /// More tokens than this and the one that expires first goes.
@@ -42,13 +43,34 @@ const READER: Role = ("reader", "1376f1c0d33748888359f13212f89523");
 const MEMBER: Role = ("member", "c4b46fbe51d24679aae16e459e544557");
 const OWNER: Role = ("heat_stack_owner", "67195470cedf4c279aac4a73d7668daa");
 
-const DEMO: Project = Project { id: PROJECT_ID, name: PROJECT_NAME };
-const OTHER: Project = Project { id: OTHER_PROJECT_ID, name: "other" };
+const DEMO: Project = Project {
+    id: PROJECT_ID,
+    name: PROJECT_NAME,
+};
+const OTHER: Project = Project {
+    id: OTHER_PROJECT_ID,
+    name: "other",
+};
 
 static USERS: [User; 3] = [
-    User { id: "2e42ee283c754c869a4766d5758ec091", name: USERNAME, project: DEMO, roles: &[MEMBER, READER, OWNER] },
-    User { id: "5b0a7c1e92d84f6fa3e1d40c7b6f8e25", name: OTHER_USERNAME, project: OTHER, roles: &[MEMBER, READER, OWNER] },
-    User { id: "9c3f5e7a1b2d4c68a0e9f8d7c6b5a493", name: READER_USERNAME, project: DEMO, roles: &[READER] },
+    User {
+        id: "2e42ee283c754c869a4766d5758ec091",
+        name: USERNAME,
+        project: DEMO,
+        roles: &[MEMBER, READER, OWNER],
+    },
+    User {
+        id: "5b0a7c1e92d84f6fa3e1d40c7b6f8e25",
+        name: OTHER_USERNAME,
+        project: OTHER,
+        roles: &[MEMBER, READER, OWNER],
+    },
+    User {
+        id: "9c3f5e7a1b2d4c68a0e9f8d7c6b5a493",
+        name: READER_USERNAME,
+        project: DEMO,
+        roles: &[READER],
+    },
 ];
 
 /// The tokens that have been issued, by themselves.
@@ -135,18 +157,32 @@ fn version(world: &World) -> Value {
 /// `POST /auth/tokens`: 201, the token in `X-Subject-Token`, never in the body.
 fn login(world: &World, ask: &Ask) -> Result<Answer, Answer> {
     let body: Value = serde_json::from_slice(&ask.body).map_err(|_| expecting("valid JSON"))?;
-    let auth = body.get("auth").and_then(Value::as_object).ok_or_else(|| expecting("auth"))?;
+    let auth = body
+        .get("auth")
+        .and_then(Value::as_object)
+        .ok_or_else(|| expecting("auth"))?;
     let token = identify(world, auth)?;
-    let value = format!("gAAAAA{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
+    let value = format!(
+        "gAAAAA{}{}",
+        Uuid::new_v4().simple(),
+        Uuid::new_v4().simple()
+    );
     let catalog = ask.query.iter().all(|(key, _)| key != "nocatalog");
     let answer = Answer::json(StatusCode::CREATED, describe(world, &token, catalog))
         .with("x-subject-token", &value)
-        .with("x-iam-trace-id", format!("token_{}", Uuid::new_v4().simple()));
+        .with(
+            "x-iam-trace-id",
+            format!("token_{}", Uuid::new_v4().simple()),
+        );
     let mut tokens = lock(&world.keystone);
     if tokens.0.len() >= MAX_TOKENS {
         let now = world.clock.now();
         tokens.0.retain(|_, token| token.expires > now);
-        let first = tokens.0.iter().min_by_key(|(_, token)| token.expires).map(|(value, _)| value.clone());
+        let first = tokens
+            .0
+            .iter()
+            .min_by_key(|(_, token)| token.expires)
+            .map(|(value, _)| value.clone());
         if let Some(first) = first.filter(|_| tokens.0.len() >= MAX_TOKENS) {
             tokens.0.remove(&first);
         }
@@ -158,8 +194,12 @@ fn login(world: &World, ask: &Ask) -> Result<Answer, Answer> {
 /// Who logs in, and for which project.
 fn identify(world: &World, auth: &Map<String, Value>) -> Result<Token, Answer> {
     let identity = auth.get("identity").ok_or_else(|| expecting("identity"))?;
-    let methods = identity["methods"].as_array().ok_or_else(|| expecting("methods"))?;
-    let [method] = &methods[..] else { return Err(unauthorized(world)) };
+    let methods = identity["methods"]
+        .as_array()
+        .ok_or_else(|| expecting("methods"))?;
+    let [method] = &methods[..] else {
+        return Err(unauthorized(world));
+    };
     let now = world.clock.now();
     let ttl_end = now + world.settings.token_ttl;
     let (user, method, expires, fixed) = match method.as_str() {
@@ -182,7 +222,9 @@ fn identify(world: &World, auth: &Map<String, Value>) -> Result<Token, Answer> {
                 }
                 None => {
                     let user = named_user(&given["user"])?;
-                    if given["name"].as_str() != Some("sandbox") || user.is_none_or(|user| user.name != USERNAME) {
+                    if given["name"].as_str() != Some(APPLICATION_CREDENTIAL_NAME)
+                        || user.is_none_or(|user| user.name != USERNAME)
+                    {
                         return Err(unauthorized(world));
                     }
                 }
@@ -193,12 +235,17 @@ fn identify(world: &World, auth: &Map<String, Value>) -> Result<Token, Answer> {
             (&USERS[0], "application_credential", ttl_end, Some(DEMO))
         }
         Some("token") => {
-            let given = identity["token"]["id"].as_str().ok_or_else(|| expecting("token"))?;
+            let given = identity["token"]["id"]
+                .as_str()
+                .ok_or_else(|| expecting("token"))?;
             let old = lookup(world, given).ok_or_else(|| unauthorized(world))?;
             // heat.md 7.1: the expiry stays, and an application credential's
             // token cannot be exchanged.
             if old.by_application_credential() {
-                return Err(refusal(StatusCode::FORBIDDEN, "Rescoping a token is not permitted for this token."));
+                return Err(refusal(
+                    StatusCode::FORBIDDEN,
+                    "Rescoping a token is not permitted for this token.",
+                ));
             }
             (old.user, "token", old.expires, None)
         }
@@ -209,7 +256,14 @@ fn identify(world: &World, auth: &Map<String, Value>) -> Result<Token, Answer> {
         None => scope(world, auth.get("scope"), user)?,
     };
     let audit = Uuid::new_v4().simple().to_string()[..22].to_owned();
-    Ok(Token { user, project, method, issued: now, expires, audit })
+    Ok(Token {
+        user,
+        project,
+        method,
+        issued: now,
+        expires,
+        audit,
+    })
 }
 
 /// The user that a login names, by id or by name and domain.
@@ -221,7 +275,9 @@ fn named_user(given: &Value) -> Result<Option<&'static User>, Answer> {
     if !given["domain"].is_object() {
         return Err(expecting("domain in user"));
     }
-    Ok(USERS.iter().find(|user| user.name == name && in_domain(given)))
+    Ok(USERS
+        .iter()
+        .find(|user| user.name == name && in_domain(given)))
 }
 
 fn in_domain(given: &Value) -> bool {
@@ -254,7 +310,9 @@ fn validate(world: &World, ask: &Ask) -> Result<Answer, Answer> {
     token(world, ask).ok_or_else(|| unauthorized(world))?;
     let subject = ask.header("x-subject-token").unwrap_or_default();
     match lookup(world, subject) {
-        Some(token) => Ok(Answer::ok(describe(world, &token, true)).with("x-subject-token", subject)),
+        Some(token) => {
+            Ok(Answer::ok(describe(world, &token, true)).with("x-subject-token", subject))
+        }
         None => Err(refusal(StatusCode::NOT_FOUND, "Failed to validate token")),
     }
 }
@@ -304,13 +362,32 @@ fn describe(world: &World, token: &Token, catalog: bool) -> Value {
     if let Some(project) = token.project {
         body["project"] = json!({"domain": domain, "id": project.id, "name": project.name});
         body["is_domain"] = json!(false);
-        body["roles"] = user.roles.iter().map(|(name, id)| json!({"id": id, "name": name})).collect();
+        body["roles"] = user
+            .roles
+            .iter()
+            .map(|(name, id)| json!({"id": id, "name": name}))
+            .collect();
         if catalog {
             body["catalog"] = json!([
-                service("1399db816371462c91dfa148c8a0c02c", "identity", "keystone", &format!("{}/identity/v3", world.base)),
-                service("883bc2625afe4ed6a15fdd777e75fb0f", "orchestration", "heat", &heat::endpoint(&world.base, project.id)),
+                service(
+                    "1399db816371462c91dfa148c8a0c02c",
+                    "identity",
+                    "keystone",
+                    &format!("{}/identity/v3", world.base)
+                ),
+                service(
+                    "883bc2625afe4ed6a15fdd777e75fb0f",
+                    "orchestration",
+                    "heat",
+                    &heat::endpoint(&world.base, project.id)
+                ),
             ]);
         }
+    }
+    if token.by_application_credential() {
+        body["application_credential"] = json!({
+            "id": APPLICATION_CREDENTIAL_ID, "name": APPLICATION_CREDENTIAL_NAME, "restricted": true,
+        });
     }
     json!({"token": body})
 }
@@ -325,7 +402,8 @@ fn service(id: &str, kind: &str, name: &str, url: &str) -> Value {
 }
 
 fn unauthorized(world: &World) -> Answer {
-    refusal(StatusCode::UNAUTHORIZED, REQUIRES_AUTHENTICATION).with("www-authenticate", challenge(world))
+    refusal(StatusCode::UNAUTHORIZED, REQUIRES_AUTHENTICATION)
+        .with("www-authenticate", challenge(world))
 }
 
 /// `WWW-Authenticate` of a 401, Heat's too.
@@ -337,11 +415,15 @@ pub(super) fn challenge(world: &World) -> String {
 /// (`auth.heat.missing_token.json`).
 pub(super) fn middleware_refusal(world: &World) -> Answer {
     let error = json!({"code": 401, "title": "Unauthorized", "message": REQUIRES_AUTHENTICATION});
-    Answer::json(StatusCode::UNAUTHORIZED, json!({"error": error})).with("www-authenticate", challenge(world))
+    Answer::json(StatusCode::UNAUTHORIZED, json!({"error": error}))
+        .with("www-authenticate", challenge(world))
 }
 
 fn not_found() -> Answer {
-    refusal(StatusCode::NOT_FOUND, "The requested URL was not found on the server.")
+    refusal(
+        StatusCode::NOT_FOUND,
+        "The requested URL was not found on the server.",
+    )
 }
 
 fn expecting(what: &str) -> Answer {
@@ -359,5 +441,8 @@ const MALFORMED: &str = "The server could not comply with the request since it i
 
 fn refusal(status: StatusCode, message: &str) -> Answer {
     let title = status.canonical_reason().unwrap_or_default();
-    Answer::json(status, json!({"error": {"code": status.as_u16(), "message": message, "title": title}}))
+    Answer::json(
+        status,
+        json!({"error": {"code": status.as_u16(), "message": message, "title": title}}),
+    )
 }

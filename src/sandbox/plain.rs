@@ -28,9 +28,17 @@ impl Ask {
         let query = parts.uri.query().unwrap_or_default();
         Self {
             method: parts.method.clone(),
-            path: percent_decode_str(parts.uri.path()).decode_utf8_lossy().into_owned(),
-            target: parts.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned(),
-            query: url::form_urlencoded::parse(query.as_bytes()).into_owned().collect(),
+            path: percent_decode_str(parts.uri.path())
+                .decode_utf8_lossy()
+                .into_owned(),
+            target: parts
+                .uri
+                .path_and_query()
+                .map_or("/", |target| target.as_str())
+                .to_owned(),
+            query: url::form_urlencoded::parse(query.as_bytes())
+                .into_owned()
+                .collect(),
             headers: parts.headers.clone(),
             body,
         }
@@ -38,13 +46,19 @@ impl Ask {
 
     /// The path cut at `/`; a slash at the end gives an empty last segment.
     pub fn segments(&self) -> Vec<&str> {
-        self.path.strip_prefix('/').unwrap_or(&self.path).split('/').collect()
+        self.path
+            .strip_prefix('/')
+            .unwrap_or(&self.path)
+            .split('/')
+            .collect()
     }
 
     /// A query parameter that is there and not empty; of several the last.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         let found = self.query.iter().rfind(|(key, _)| key == name);
-        found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+        found
+            .map(|(_, value)| value.as_str())
+            .filter(|value| !value.is_empty())
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
@@ -67,7 +81,11 @@ pub(super) struct Answer {
 
 impl Answer {
     pub fn json(status: StatusCode, body: Value) -> Self {
-        Self { status, headers: HeaderMap::new(), body: Some(body) }
+        Self {
+            status,
+            headers: HeaderMap::new(),
+            body: Some(body),
+        }
     }
 
     pub fn ok(body: Value) -> Self {
@@ -75,7 +93,11 @@ impl Answer {
     }
 
     pub fn empty(status: StatusCode) -> Self {
-        Self { status, headers: HeaderMap::new(), body: None }
+        Self {
+            status,
+            headers: HeaderMap::new(),
+            body: None,
+        }
     }
 
     /// Adds a header. A value that cannot be one (it came from a caller) is left out.
@@ -91,7 +113,9 @@ impl IntoResponse for Answer {
     fn into_response(self) -> Response {
         let json = [(header::CONTENT_TYPE, "application/json")];
         match self.body {
-            Some(body) => (self.status, json, self.headers, ascii(&body.to_string())).into_response(),
+            Some(body) => {
+                (self.status, json, self.headers, ascii(&body.to_string())).into_response()
+            }
             None => (self.status, self.headers).into_response(),
         }
     }
@@ -116,7 +140,11 @@ fn ascii(json: &str) -> String {
 
 /// `2026-11-21T02:31:11Z`: whole seconds.
 pub(super) fn seconds(at: SystemTime) -> String {
-    Timestamp { nanos: 0, ..Timestamp::from(at) }.to_string()
+    Timestamp {
+        nanos: 0,
+        ..Timestamp::from(at)
+    }
+    .to_string()
 }
 
 /// `2026-11-21T02:31:11.000000Z`, as Keystone writes it.

@@ -5,7 +5,10 @@
 /// The message of Python's `JSONDecodeError`; none if Python would accept the
 /// text (it takes `NaN`, for example).
 pub(super) fn complaint(text: &str) -> Option<String> {
-    let mut reader = Reader { chars: text.chars().collect(), at: 0 };
+    let mut reader = Reader {
+        chars: text.chars().collect(),
+        at: 0,
+    };
     let (what, at) = match reader.document() {
         Ok(()) => return None,
         Err(found) => found,
@@ -101,7 +104,9 @@ impl Reader {
         let begin = self.at;
         self.at += 1;
         loop {
-            let c = self.peek().ok_or(("Unterminated string starting at", begin))?;
+            let c = self
+                .peek()
+                .ok_or(("Unterminated string starting at", begin))?;
             match c {
                 '"' => {
                     self.at += 1;
@@ -180,7 +185,11 @@ impl Reader {
     fn word(&mut self) -> Result<(), Wrong> {
         for word in ["null", "true", "false", "NaN", "Infinity", "-Infinity"] {
             let end = self.at + word.len();
-            if self.chars.get(self.at..end).is_some_and(|found| found.iter().copied().eq(word.chars())) {
+            if self
+                .chars
+                .get(self.at..end)
+                .is_some_and(|found| found.iter().copied().eq(word.chars()))
+            {
                 self.at = end;
                 return Ok(());
             }
@@ -197,20 +206,56 @@ mod tests {
     #[test]
     fn complaints() {
         for (text, want) in [
-            (r#"{"name": "x", "#, "Expecting property name enclosed in double quotes: line 1 column 15 (char 14)"),
-            (r#"{"config": a}"#, "Expecting value: line 1 column 12 (char 11)"),
-            (r#"{"a" 1}"#, "Expecting ':' delimiter: line 1 column 6 (char 5)"),
-            (r#"{"a": 1 "b"}"#, "Expecting ',' delimiter: line 1 column 9 (char 8)"),
-            ("{\"a\": 1\n\n", "Expecting ',' delimiter: line 3 column 1 (char 9)"),
-            (r#"{"a": "b"#, "Unterminated string starting at: line 1 column 7 (char 6)"),
-            ("{\"a\":\n\"b\tc\"}", "Invalid control character at: line 2 column 3 (char 8)"),
-            (r#"{"a": "\x"}"#, "Invalid \\escape: line 1 column 8 (char 7)"),
-            (r#"{"a": "\u12"}"#, "Invalid \\uXXXX escape: line 1 column 9 (char 8)"),
-            (r#"{"a": [1, 2,]}"#, "Expecting value: line 1 column 13 (char 12)"),
-            (r#"{"a": 01}"#, "Expecting ',' delimiter: line 1 column 8 (char 7)"),
+            (
+                r#"{"name": "x", "#,
+                "Expecting property name enclosed in double quotes: line 1 column 15 (char 14)",
+            ),
+            (
+                r#"{"config": a}"#,
+                "Expecting value: line 1 column 12 (char 11)",
+            ),
+            (
+                r#"{"a" 1}"#,
+                "Expecting ':' delimiter: line 1 column 6 (char 5)",
+            ),
+            (
+                r#"{"a": 1 "b"}"#,
+                "Expecting ',' delimiter: line 1 column 9 (char 8)",
+            ),
+            (
+                "{\"a\": 1\n\n",
+                "Expecting ',' delimiter: line 3 column 1 (char 9)",
+            ),
+            (
+                r#"{"a": "b"#,
+                "Unterminated string starting at: line 1 column 7 (char 6)",
+            ),
+            (
+                "{\"a\":\n\"b\tc\"}",
+                "Invalid control character at: line 2 column 3 (char 8)",
+            ),
+            (
+                r#"{"a": "\x"}"#,
+                "Invalid \\escape: line 1 column 8 (char 7)",
+            ),
+            (
+                r#"{"a": "\u12"}"#,
+                "Invalid \\uXXXX escape: line 1 column 9 (char 8)",
+            ),
+            (
+                r#"{"a": [1, 2,]}"#,
+                "Expecting value: line 1 column 13 (char 12)",
+            ),
+            (
+                r#"{"a": 01}"#,
+                "Expecting ',' delimiter: line 1 column 8 (char 7)",
+            ),
             (r#"{"a": -}"#, "Expecting value: line 1 column 7 (char 6)"),
             (r#"{} {}"#, "Extra data: line 1 column 4 (char 3)"),
-            ("{", "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
+            (
+                "{",
+                "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
+            ),
         ] {
             assert_eq!(complaint(text).as_deref(), Some(want), "{text}");
         }

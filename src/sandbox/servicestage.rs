@@ -106,7 +106,11 @@ impl Job {
         let begun = self.started.unwrap_or(world.clock.started);
         let step = |n: usize| {
             let moved = u32::try_from(n).unwrap_or(u32::MAX);
-            spaced(world.clock.wall(begun + world.settings.step.saturating_mul(moved)))
+            spaced(
+                world
+                    .clock
+                    .wall(begun + world.settings.step.saturating_mul(moved)),
+            )
         };
         json!({
             "created_at": step(0),
@@ -137,7 +141,10 @@ impl ServiceStage {
             cse_id: Some("a7c2e4f6-1b3d-4a5c-8e9f-0d2b4c6e8a1f".to_owned()),
             job_id: job.id.clone(),
         };
-        Self { addons: vec![addon], jobs: VecDeque::from([job]) }
+        Self {
+            addons: vec![addon],
+            jobs: VecDeque::from([job]),
+        }
     }
 
     fn job(&self, id: &str) -> Option<&Job> {
@@ -150,7 +157,12 @@ impl ServiceStage {
         if self.jobs.len() == MAX_JOBS {
             self.jobs.pop_front();
         }
-        self.jobs.push_back(Job { id: id.clone(), kind, fails, started: Some(Instant::now()) });
+        self.jobs.push_back(Job {
+            id: id.clone(),
+            kind,
+            fails,
+            started: Some(Instant::now()),
+        });
         id
     }
 
@@ -159,12 +171,17 @@ impl ServiceStage {
         let Self { addons, jobs } = self;
         addons.retain(|addon| {
             let job = jobs.iter().find(|job| job.id == addon.job_id);
-            !job.is_some_and(|job| job.kind == Kind::Delete && job.status(world) == Status::Succeeded)
+            !job.is_some_and(|job| {
+                job.kind == Kind::Delete && job.status(world) == Status::Succeeded
+            })
         });
     }
 
     fn show(&self, addon: &Addon, world: &World) -> Value {
-        let status = match self.job(&addon.job_id).map(|job| (job.kind, job.status(world))) {
+        let status = match self
+            .job(&addon.job_id)
+            .map(|job| (job.kind, job.status(world)))
+        {
             None | Some((_, Status::Succeeded)) => "SUCCEEDED",
             Some((_, Status::Failed)) => "FAILED",
             Some((Kind::Create, _)) => "INITIALIZING",
@@ -189,7 +206,13 @@ impl ServiceStage {
         self.addons
             .iter_mut()
             .find(|addon| addon.id == id)
-            .ok_or_else(|| refusal(StatusCode::UNAUTHORIZED, "SVCSTG.00100401", "The object does not exist."))
+            .ok_or_else(|| {
+                refusal(
+                    StatusCode::UNAUTHORIZED,
+                    "SVCSTG.00100401",
+                    "The object does not exist.",
+                )
+            })
     }
 }
 
@@ -197,15 +220,23 @@ pub(super) fn answer(world: &World, ask: &Ask) -> Answer {
     let request_id = Uuid::new_v4().simple().to_string();
     let mut answer = route(world, ask).unwrap_or_else(|refused| refused);
     // The API gateway in front repeats its request id in the body: (a).
-    if let Some(body) = answer.body.as_mut().filter(|body| body.get("error_msg").is_some()) {
+    if let Some(body) = answer
+        .body
+        .as_mut()
+        .filter(|body| body.get("error_msg").is_some())
+    {
         body["request_id"] = json!(request_id);
     }
-    answer.with("x-request-id", request_id).with("content-type", "application/json;charset=UTF-8")
+    answer
+        .with("x-request-id", request_id)
+        .with("content-type", "application/json;charset=UTF-8")
 }
 
 fn route(world: &World, ask: &Ask) -> Result<Answer, Answer> {
     let segments = ask.segments();
-    let ["v3", project, "cas", ref rest @ ..] = segments[..] else { return Err(no_api()) };
+    let ["v3", project, "cas", ref rest @ ..] = segments[..] else {
+        return Err(no_api());
+    };
     let own = match keystone::token(world, ask) {
         Some(token) => token.project.map_or("", |project| project.id),
         None => {
@@ -214,7 +245,11 @@ fn route(world: &World, ask: &Ask) -> Result<Answer, Answer> {
         }
     };
     if own != project {
-        return Err(gateway(StatusCode::FORBIDDEN, "APIGW.0302", "The project is not yours."));
+        return Err(gateway(
+            StatusCode::FORBIDDEN,
+            "APIGW.0302",
+            "The project is not yours.",
+        ));
     }
     let mut state = lock(&world.servicestage);
     state.sweep(world);
@@ -226,18 +261,24 @@ fn route(world: &World, ask: &Ask) -> Result<Answer, Answer> {
             "SVCSTG.00100411",
             "The environment does not exist.",
         )),
-        (&Method::GET, ["environments", _, "addons-metadata"]) => {
-            Ok(Answer::ok(json!({"addons": [{"name": "sermantInjector", "latest_version": "1.3.1.0"}]})))
-        }
+        (&Method::GET, ["environments", _, "addons-metadata"]) => Ok(Answer::ok(
+            json!({"addons": [{"name": "sermantInjector", "latest_version": "1.3.1.0"}]}),
+        )),
         (&Method::GET, ["environments", _, "addons"]) => {
-            let addons: Vec<Value> = state.addons.iter().map(|addon| state.show(addon, world)).collect();
+            let addons: Vec<Value> = state
+                .addons
+                .iter()
+                .map(|addon| state.show(addon, world))
+                .collect();
             Ok(Answer::ok(json!({"addons": addons})))
         }
         (&Method::POST, ["environments", _, "addons"]) => create(state, ask),
         (&Method::GET, ["environments", _, "addons", id]) => {
             state.addon(id)?;
             let found = state.addons.iter().find(|addon| addon.id == *id);
-            Ok(Answer::ok(found.map_or(Value::Null, |addon| state.show(addon, world))))
+            Ok(Answer::ok(
+                found.map_or(Value::Null, |addon| state.show(addon, world)),
+            ))
         }
         (&Method::POST, ["environments", _, "addons", id, "action"]) => act(state, ask, id),
         (&Method::DELETE, ["environments", _, "addons", id]) => {
@@ -252,8 +293,14 @@ fn route(world: &World, ask: &Ask) -> Result<Answer, Answer> {
 }
 
 fn create(state: &mut ServiceStage, ask: &Ask) -> Result<Answer, Answer> {
-    let body = ask.object().ok_or_else(|| invalid("The body is not a JSON object."))?;
-    let text = |name: &str| body.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let body = ask
+        .object()
+        .ok_or_else(|| invalid("The body is not a JSON object."))?;
+    let text = |name: &str| {
+        body.get(name)
+            .and_then(Value::as_str)
+            .filter(|text| !text.is_empty())
+    };
     let name = text("name").ok_or_else(|| invalid("name is missing."))?;
     let cce_id = text("cce_id").ok_or_else(|| invalid("cce_id is missing."))?;
     let cse_id = text("cse_id");
@@ -277,11 +324,19 @@ fn create(state: &mut ServiceStage, ask: &Ask) -> Result<Answer, Answer> {
 
 /// The seed's operation (4-servicestage-addon-action.txt).
 fn act(state: &mut ServiceStage, ask: &Ask, id: &str) -> Result<Answer, Answer> {
-    let body = ask.object().ok_or_else(|| invalid("The body is not a JSON object."))?;
+    let body = ask
+        .object()
+        .ok_or_else(|| invalid("The body is not a JSON object."))?;
     match body.get("action").and_then(Value::as_str) {
         None => return Err(invalid("action is missing.")),
         Some("restart" | "redeploy") => {}
-        Some(_) => return Err(refusal(StatusCode::BAD_REQUEST, "SVCSTG.00100418", "The action is not defined.")),
+        Some(_) => {
+            return Err(refusal(
+                StatusCode::BAD_REQUEST,
+                "SVCSTG.00100418",
+                "The action is not defined.",
+            ));
+        }
     }
     let fails = state.addon(id)?.name.contains("fail");
     let job_id = state.submit(Kind::Action, fails);
@@ -292,7 +347,11 @@ fn act(state: &mut ServiceStage, ask: &Ask, id: &str) -> Result<Answer, Answer> 
 /// `limit`, `offset` and `desc` page and order the tasks.
 fn job(state: &ServiceStage, world: &World, ask: &Ask, id: &str) -> Result<Answer, Answer> {
     if id.is_empty() {
-        return Err(refusal(StatusCode::BAD_REQUEST, "SVCSTG.00100414", "The job ID is empty."));
+        return Err(refusal(
+            StatusCode::BAD_REQUEST,
+            "SVCSTG.00100414",
+            "The job ID is empty.",
+        ));
     }
     let number = |name: &str, default: usize| match ask.parameter(name).map(str::parse) {
         None => Ok(default),
@@ -305,10 +364,16 @@ fn job(state: &ServiceStage, world: &World, ask: &Ask, id: &str) -> Result<Answe
         Some("true") => true,
         Some(_) => return Err(invalid("desc is neither true nor false.")),
     };
-    let job = state
-        .job(id)
-        .ok_or_else(|| refusal(StatusCode::BAD_REQUEST, "SVCSTG.00100429", "The job does not exist."))?;
-    let mut tasks: Vec<Value> = (0..TASKS.len()).map(|index| job.task(index, world)).collect();
+    let job = state.job(id).ok_or_else(|| {
+        refusal(
+            StatusCode::BAD_REQUEST,
+            "SVCSTG.00100429",
+            "The job does not exist.",
+        )
+    })?;
+    let mut tasks: Vec<Value> = (0..TASKS.len())
+        .map(|index| job.task(index, world))
+        .collect();
     if desc {
         tasks.reverse();
     }
@@ -336,7 +401,11 @@ pub(super) fn signed(world: &World, ask: &Ask) -> bool {
 
 fn verify(world: &World, ask: &Ask) -> Result<(), Answer> {
     let _ = (world, ask, ACCESS_KEY, SECRET_KEY);
-    Err(gateway(StatusCode::UNAUTHORIZED, "APIGW.0301", "Incorrect IAM authentication information: verify aksk signature fail"))
+    Err(gateway(
+        StatusCode::UNAUTHORIZED,
+        "APIGW.0301",
+        "Incorrect IAM authentication information: verify aksk signature fail",
+    ))
 }
 
 fn invalid(message: &str) -> Answer {
@@ -345,7 +414,10 @@ fn invalid(message: &str) -> Answer {
 
 /// ServiceStage's own errors: `error_message`.
 fn refusal(status: StatusCode, code: &str, message: &str) -> Answer {
-    Answer::json(status, json!({"error_code": code, "error_message": message}))
+    Answer::json(
+        status,
+        json!({"error_code": code, "error_message": message}),
+    )
 }
 
 /// Those of the API gateway in front of it: `error_msg`, and a request id.
@@ -354,5 +426,9 @@ fn gateway(status: StatusCode, code: &str, message: &str) -> Answer {
 }
 
 fn no_api() -> Answer {
-    gateway(StatusCode::NOT_FOUND, "APIGW.0101", "The API does not exist or has not been published in the environment.")
+    gateway(
+        StatusCode::NOT_FOUND,
+        "APIGW.0101",
+        "The API does not exist or has not been published in the environment.",
+    )
 }

@@ -6,7 +6,8 @@ use uuid::Uuid;
 
 use super::super::plain::Answer;
 use super::{
-    Context, Heat, QUOTA, bad_request, column, fault, forbidden, limit_exceeded, malformed, not_found, value_error,
+    Context, Heat, QUOTA, bad_request, column, fault, forbidden, limit_exceeded, malformed,
+    not_found, value_error,
 };
 
 #[derive(Clone)]
@@ -37,7 +38,10 @@ impl Config {
                 "#!/bin/sh\necho Writing to /tmp/$bar\necho $foo > /tmp/$bar\n\
                  echo -n The file /tmp/$bar contains $foo > $heat_outputs_path.result\n"
             ),
-            inputs: vec![json!({"name": "foo", "type": "String"}), json!({"name": "bar", "type": "String"})],
+            inputs: vec![
+                json!({"name": "foo", "type": "String"}),
+                json!({"name": "bar", "type": "String"}),
+            ],
             outputs: vec![json!({"name": "result", "type": "String", "error_output": false})],
             options: json!({}),
         }
@@ -71,14 +75,26 @@ pub(super) fn create(heat: &mut Heat, context: &Context) -> Result<Answer, Answe
         group: column(&body["group"])?,
         creation_time: context.now.clone(),
         config: body["config"].clone(),
-        inputs: entries(&body["inputs"])?.into_iter().map(input).collect::<Result<_, _>>()?,
-        outputs: entries(&body["outputs"])?.into_iter().map(output).collect::<Result<_, _>>()?,
+        inputs: entries(&body["inputs"])?
+            .into_iter()
+            .map(input)
+            .collect::<Result<_, _>>()?,
+        outputs: entries(&body["outputs"])?
+            .into_iter()
+            .map(output)
+            .collect::<Result<_, _>>()?,
         options: match &body["options"] {
             Value::Null => json!({}),
             options => options.clone(),
         },
     };
-    if heat.configs.iter().filter(|config| config.project == context.project).count() >= QUOTA {
+    if heat
+        .configs
+        .iter()
+        .filter(|config| config.project == context.project)
+        .count()
+        >= QUOTA
+    {
         return Err(limit_exceeded(&format!(
             "You have reached the maximum software configs per project, {QUOTA}. Please delete some software configs."
         )));
@@ -92,7 +108,12 @@ pub(super) fn create(heat: &mut Heat, context: &Context) -> Result<Answer, Answe
 
 /// Newest first, summaries only. An unknown marker is ignored: the whole list comes.
 pub(super) fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
-    match context.ask.parameter("global_tenant").map(str::to_lowercase).as_deref() {
+    match context
+        .ask
+        .parameter("global_tenant")
+        .map(str::to_lowercase)
+        .as_deref()
+    {
         Some("true") => return Err(forbidden("software_configs:global_index")),
         None | Some("false") => {}
         Some(other) => {
@@ -102,7 +123,12 @@ pub(super) fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer>
         }
     }
     let limit = context.ask.parameter("limit").map(limit).transpose()?;
-    let mut found: Vec<&Config> = heat.configs.iter().rev().filter(|config| config.project == context.project).collect();
+    let mut found: Vec<&Config> = heat
+        .configs
+        .iter()
+        .rev()
+        .filter(|config| config.project == context.project)
+        .collect();
     if let Some(marker) = context.ask.parameter("marker")
         && let Some(at) = found.iter().position(|config| config.id == marker)
     {
@@ -126,9 +152,13 @@ pub(super) fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer>
 /// A number that Python would print the same way again, and not below zero.
 fn limit(text: &str) -> Result<usize, Answer> {
     match text.parse::<i64>() {
-        Ok(number) if number.to_string() != text => Err(bad_request("Only integer is acceptable by 'limit'.")),
+        Ok(number) if number.to_string() != text => {
+            Err(bad_request("Only integer is acceptable by 'limit'."))
+        }
         Ok(number) => usize::try_from(number).map_err(|_| {
-            bad_request(&format!("Value '{text}' is invalid for 'limit' which only accepts non-negative integer."))
+            bad_request(&format!(
+                "Value '{text}' is invalid for 'limit' which only accepts non-negative integer."
+            ))
         }),
         Err(_) => Err(bad_request("Only integer is acceptable by 'limit'.")),
     }
@@ -141,25 +171,41 @@ pub(super) fn show(heat: &mut Heat, context: &Context) -> Result<Answer, Answer>
 
 pub(super) fn delete(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
     let id = find(heat, context.project, context.id)?.id.clone();
-    if heat.deployments.iter().any(|deployment| deployment.config_id == id) {
+    if heat
+        .deployments
+        .iter()
+        .any(|deployment| deployment.config_id == id)
+    {
         // A caller's mistake, and yet a 500 (observed).
-        let message = format!("Software config with id {id} can not be deleted as it is referenced.");
-        return Err(fault(StatusCode::INTERNAL_SERVER_ERROR, "InvalidRestrictedAction", Some(&message)));
+        let message =
+            format!("Software config with id {id} can not be deleted as it is referenced.");
+        return Err(fault(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "InvalidRestrictedAction",
+            Some(&message),
+        ));
     }
     heat.configs.retain(|config| config.id != id);
     Ok(Answer::empty(StatusCode::NO_CONTENT))
 }
 
 pub(super) fn find<'a>(heat: &'a Heat, project: &str, id: &str) -> Result<&'a Config, Answer> {
-    let mut own = heat.configs.iter().filter(|config| config.project == project);
-    own.find(|config| config.id == id).ok_or_else(|| not_found("Software config", id))
+    let mut own = heat
+        .configs
+        .iter()
+        .filter(|config| config.project == project);
+    own.find(|config| config.id == id)
+        .ok_or_else(|| not_found("Software config", id))
 }
 
 /// Inputs or outputs: a list of objects, or null.
 fn entries(value: &Value) -> Result<Vec<&Map<String, Value>>, Answer> {
     match value {
         Value::Null => Ok(Vec::new()),
-        Value::Array(items) => items.iter().map(|item| item.as_object().ok_or_else(malformed)).collect(),
+        Value::Array(items) => items
+            .iter()
+            .map(|item| item.as_object().ok_or_else(malformed))
+            .collect(),
         _ => Err(malformed()),
     }
 }
@@ -170,7 +216,17 @@ const TYPES: [&str; 5] = ["String", "Number", "CommaDelimitedList", "Json", "Boo
 /// Completes an input: `type` is String unless given, `default` is read by the
 /// type if the type is given (`heat/engine/software_config_io.py`).
 fn input(given: &Map<String, Value>) -> Result<Value, Answer> {
-    let mut out = common(given, &["name", "description", "type", "default", "replace_on_change", "value"])?;
+    let mut out = common(
+        given,
+        &[
+            "name",
+            "description",
+            "type",
+            "default",
+            "replace_on_change",
+            "value",
+        ],
+    )?;
     match (given.get("default"), given.get("type")) {
         (None | Some(Value::Null), _) => {}
         (Some(default), Some(Value::String(kind))) => {
@@ -191,7 +247,10 @@ fn input(given: &Map<String, Value>) -> Result<Value, Answer> {
 
 fn output(given: &Map<String, Value>) -> Result<Value, Answer> {
     let mut out = common(given, &["name", "description", "type", "error_output"])?;
-    out.insert("error_output".to_owned(), json!(boolean(given.get("error_output"))?));
+    out.insert(
+        "error_output".to_owned(),
+        json!(boolean(given.get("error_output"))?),
+    );
     Ok(Value::Object(out))
 }
 
@@ -201,7 +260,10 @@ fn common(given: &Map<String, Value>, known: &[&str]) -> Result<Map<String, Valu
         return Err(value_error());
     }
     let mut out = Map::new();
-    let name = given.get("name").filter(|name| !name.is_null()).ok_or_else(value_error)?;
+    let name = given
+        .get("name")
+        .filter(|name| !name.is_null())
+        .ok_or_else(value_error)?;
     out.insert("name".to_owned(), typed("String", name)?);
     if let Some(description) = given.get("description").filter(|text| !text.is_null()) {
         out.insert("description".to_owned(), typed("String", description)?);
@@ -224,14 +286,18 @@ fn typed(kind: &str, value: &Value) -> Result<Value, Answer> {
         ("String", Value::Bool(value)) => Ok(json!(if *value { "True" } else { "False" })),
         ("String", Value::Number(number)) if !number.is_f64() => Ok(json!(number.to_string())),
         ("Number", Value::Number(_)) => Ok(value.clone()),
-        ("Number", Value::String(text)) => match (text.trim().parse::<i64>(), text.trim().parse::<f64>()) {
-            (Ok(number), _) => Ok(json!(number)),
-            (_, Ok(number)) if number.is_finite() => Ok(json!(number)),
-            _ => Err(value_error()),
-        },
+        ("Number", Value::String(text)) => {
+            match (text.trim().parse::<i64>(), text.trim().parse::<f64>()) {
+                (Ok(number), _) => Ok(json!(number)),
+                (_, Ok(number)) if number.is_finite() => Ok(json!(number)),
+                _ => Err(value_error()),
+            }
+        }
         ("Boolean", _) => boolean(Some(value)).map(|value| json!(value)),
         ("CommaDelimitedList", Value::Array(_)) => Ok(value.clone()),
-        ("CommaDelimitedList", Value::String(text)) => Ok(text.split(',').map(|item| json!(item.trim())).collect()),
+        ("CommaDelimitedList", Value::String(text)) => {
+            Ok(text.split(',').map(|item| json!(item.trim())).collect())
+        }
         ("Json", Value::Object(_) | Value::String(_)) => Ok(value.clone()),
         ("Json", Value::Array(_)) => Ok(json!(value.to_string())),
         _ => Err(value_error()),

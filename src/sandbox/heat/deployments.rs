@@ -8,7 +8,10 @@ use uuid::Uuid;
 
 use super::super::plain::Answer;
 use super::configs::{self, Config, SAMPLE_ID};
-use super::{Context, Heat, QUOTA, column, falsy, fault, limit_exceeded, not_found, remote_error, value_error};
+use super::{
+    Context, Heat, QUOTA, column, falsy, fault, limit_exceeded, not_found, remote_error,
+    value_error,
+};
 
 pub(super) struct Deployment {
     id: String,
@@ -82,8 +85,12 @@ impl Deployment {
     /// With the transport TEMP_URL_SIGNAL the report lies in Swift until somebody
     /// shows the deployment by its id; listing does not fetch it.
     fn play(&mut self, config: Option<&Config>, by_id: bool, context: &Context) {
-        let Some(since) = self.played_since else { return };
-        if !context.settings.play || context.elapsed.saturating_duration_since(since) < context.settings.step {
+        let Some(since) = self.played_since else {
+            return;
+        };
+        if !context.settings.play
+            || context.elapsed.saturating_duration_since(since) < context.settings.step
+        {
             return;
         }
         if !by_id && self.signals_by_temp_url(config) {
@@ -91,12 +98,14 @@ impl Deployment {
         }
         self.played_since = None;
         self.updated_time = Some(context.now.clone());
-        let script = config.and_then(|config| config.config.as_str()).unwrap_or_default();
+        let script = config
+            .and_then(|config| config.config.as_str())
+            .unwrap_or_default();
         if script.contains("exit 1") || self.input_values["fail"] == json!(true) {
             self.status = json!("FAILED");
-            self.status_reason = json!("deploy_status_code : Deployment exited with non-zero status code: 1");
-            self.output_values =
-                json!({"deploy_stdout": "", "deploy_stderr": "the sandbox failed it\n", "deploy_status_code": 1});
+            self.status_reason =
+                json!("deploy_status_code : Deployment exited with non-zero status code: 1");
+            self.output_values = json!({"deploy_stdout": "", "deploy_stderr": "the sandbox failed it\n", "deploy_status_code": 1});
             return;
         }
         self.status = json!("COMPLETE");
@@ -104,13 +113,18 @@ impl Deployment {
         let mut outputs = Map::new();
         for output in config.map(|config| &config.outputs[..]).unwrap_or_default() {
             // One that is an error output would make the deployment fail.
-            if let (Some(name), Some(kind), Some(false)) =
-                (output["name"].as_str(), output["type"].as_str(), output["error_output"].as_bool())
-            {
+            if let (Some(name), Some(kind), Some(false)) = (
+                output["name"].as_str(),
+                output["type"].as_str(),
+                output["error_output"].as_bool(),
+            ) {
                 outputs.insert(name.to_owned(), self.sample_output(name, kind));
             }
         }
-        outputs.insert("deploy_stdout".to_owned(), json!(format!("Deployed to {}\n", self.server_id)));
+        outputs.insert(
+            "deploy_stdout".to_owned(),
+            json!(format!("Deployed to {}\n", self.server_id)),
+        );
         outputs.insert("deploy_stderr".to_owned(), json!(""));
         outputs.insert("deploy_status_code".to_owned(), json!(0));
         self.output_values = Value::Object(outputs);
@@ -132,7 +146,8 @@ impl Deployment {
         let inputs = config.map(|config| &config.inputs[..]).unwrap_or_default();
         self.input_values[transport] == wanted
             || inputs.iter().any(|input| {
-                input["name"] == transport && (input["value"] == wanted || input["default"] == wanted)
+                input["name"] == transport
+                    && (input["value"] == wanted || input["default"] == wanted)
             })
     }
 }
@@ -152,11 +167,20 @@ pub(super) fn create(heat: &mut Heat, context: &Context) -> Result<Answer, Answe
         _ => return Err(value_error()),
     };
     let stack_user_project_id = body["stack_user_project_id"].as_str().map(str::to_owned);
-    if stack_user_project_id.as_ref().is_some_and(|id| id.chars().count() > 64) {
+    if stack_user_project_id
+        .as_ref()
+        .is_some_and(|id| id.chars().count() > 64)
+    {
         let message = "'stack_user_project_id' should be no more than 64 characters";
         return Err(fault(StatusCode::BAD_REQUEST, "Invalid", Some(message)));
     }
-    if heat.deployments.iter().filter(|deployment| deployment.project == context.project).count() >= QUOTA {
+    if heat
+        .deployments
+        .iter()
+        .filter(|deployment| deployment.project == context.project)
+        .count()
+        >= QUOTA
+    {
         return Err(limit_exceeded(&format!(
             "You have reached the maximum software deployments per project, {QUOTA}. \
              Please delete some software deployments."
@@ -191,7 +215,10 @@ pub(super) fn create(heat: &mut Heat, context: &Context) -> Result<Answer, Answe
 /// Oldest first, never paged; only `server_id` filters.
 pub(super) fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
     let server = context.ask.parameter("server_id");
-    let Heat { configs, deployments } = heat;
+    let Heat {
+        configs,
+        deployments,
+    } = heat;
     let found: Vec<Value> = deployments
         .iter_mut()
         .filter(|deployment| deployment.seen_by(context.project))
@@ -205,17 +232,25 @@ pub(super) fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer>
 }
 
 pub(super) fn show(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
-    let Heat { configs, deployments } = heat;
+    let Heat {
+        configs,
+        deployments,
+    } = heat;
     let deployment = find(deployments, context)?;
     deployment.play(config_of(configs, &deployment.config_id), true, context);
-    Ok(Answer::ok(json!({"software_deployment": deployment.show()})))
+    Ok(Answer::ok(
+        json!({"software_deployment": deployment.show()}),
+    ))
 }
 
 /// Members that Python holds for true replace what is there; even `{}` moves
 /// `updated_time`. A new `config_id` is stored, but the answer has the old one.
 pub(super) fn update(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
     let body = context.body()?;
-    let Heat { configs, deployments } = heat;
+    let Heat {
+        configs,
+        deployments,
+    } = heat;
     let deployment = find(deployments, context)?;
     deployment.play(config_of(configs, &deployment.config_id), false, context);
     let given = |name: &str| Some(&body[name]).filter(|value| !falsy(value));
@@ -268,7 +303,9 @@ pub(super) fn metadata(heat: &mut Heat, context: &Context) -> Result<Answer, Ans
     let mut found: Vec<&Config> = heat
         .deployments
         .iter()
-        .filter(|deployment| deployment.seen_by(context.project) && deployment.server_id == context.id)
+        .filter(|deployment| {
+            deployment.seen_by(context.project) && deployment.server_id == context.id
+        })
         .filter_map(|deployment| config_of(&heat.configs, &deployment.config_id))
         .collect();
     found.sort_by_key(|config| config.name.as_str().map(str::to_owned));
@@ -276,9 +313,15 @@ pub(super) fn metadata(heat: &mut Heat, context: &Context) -> Result<Answer, Ans
     Ok(Answer::ok(json!({"metadata": shown})))
 }
 
-fn find<'a>(deployments: &'a mut [Deployment], context: &Context) -> Result<&'a mut Deployment, Answer> {
-    let mut seen = deployments.iter_mut().filter(|deployment| deployment.seen_by(context.project));
-    seen.find(|deployment| deployment.id == context.id).ok_or_else(|| not_found("Deployment", context.id))
+fn find<'a>(
+    deployments: &'a mut [Deployment],
+    context: &Context,
+) -> Result<&'a mut Deployment, Answer> {
+    let mut seen = deployments
+        .iter_mut()
+        .filter(|deployment| deployment.seen_by(context.project));
+    seen.find(|deployment| deployment.id == context.id)
+        .ok_or_else(|| not_found("Deployment", context.id))
 }
 
 fn config_of<'a>(configs: &'a [Config], id: &str) -> Option<&'a Config> {

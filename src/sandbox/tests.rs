@@ -1,0 +1,792 @@
+mod replay;
+
+use std::net::SocketAddr;
+
+use super::*;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+/// A sandbox without a socket.
+struct Bench {
+    world: Arc<World>,
+}
+
+struct Got {
+    status: u16,
+    headers: HeaderMap,
+    body: Value,
+}
+
+impl Got {
+    fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+const QUIET: Settings = Settings {
+    step: Duration::from_secs(2),
+    token_ttl: Duration::from_secs(3600),
+    play: false,
+    preload: false,
+};
+
+impl Bench {
+    fn new(settings: Settings) -> Self {
+        Self {
+            world: Arc::new(World::new("http://127.0.0.1:1".to_owned(), settings)),
+        }
+    }
+
+    async fn send(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: Option<&str>,
+    ) -> Got {
+        let mut request = Request::builder().method(method).uri(target);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(body) = body {
+            request = request.header("content-length", body.len());
+        }
+        let request = request
+            .body(Body::from(body.unwrap_or_default().to_owned()))
+            .unwrap();
+        let response = router(self.world.clone()).oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = to_bytes(body, usize::MAX).await.unwrap();
+        let body = match bytes.is_empty() {
+            true => Value::Null,
+            false => serde_json::from_slice(&bytes).unwrap(),
+        };
+        Got {
+            status: parts.status.as_u16(),
+            headers: parts.headers,
+            body,
+        }
+    }
+
+    async fn call(&self, token: &str, method: &str, target: &str, body: Value) -> Got {
+        let text = (!body.is_null()).then(|| body.to_string());
+        self.send(method, target, &[("x-auth-token", token)], text.as_deref())
+            .await
+    }
+
+    async fn login(&self, user: &str, project: Option<&str>) -> String {
+        let user = json!({"name": user, "domain": {"name": DOMAIN}, "password": PASSWORD});
+        let mut auth = json!({"identity": {"methods": ["password"], "password": {"user": user}}});
+        if let Some(id) = project {
+            auth["scope"] = json!({"project": {"id": id}});
+        }
+        self.token_of(json!({"auth": auth})).await
+    }
+
+    async fn token_of(&self, body: Value) -> String {
+        let got = self
+            .call("", "POST", "/identity/v3/auth/tokens", body)
+            .await;
+        assert_eq!(got.status, 201, "{}", got.body);
+        got.header("x-subject-token").to_owned()
+    }
+
+    async fn demo(&self) -> String {
+        self.login(USERNAME, Some(PROJECT_ID)).await
+    }
+}
+
+fn heat(rest: &str) -> String {
+    format!("/v1/{PROJECT_ID}/{rest}")
+}
+
+#[tokio::test]
+async fn public_addresses_are_refused() {
+    let listen: SocketAddr = "0.0.0.0:0".parse().unwrap();
+    let refused = Sandbox::start(listen, Settings::default())
+        .await
+        .unwrap_err();
+    assert!(refused.to_string().contains("loopback"), "{refused}");
+}
+
+#[tokio::test]
+async fn serves_a_socket_until_stopped() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let sandbox = Sandbox::start("127.0.0.1:0".parse().unwrap(), Settings::default())
+        .await
+        .unwrap();
+    let addr = sandbox.addr;
+    let mut socket = tokio::net::TcpStream::connect(addr).await.unwrap();
+    let request = "GET /healthcheck?a=%20b HTTP/1.1\r\nHost: x\r\nX-Auth-Token: geheim\r\nConnection: close\r\n\r\n";
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    let seen = sandbox.requests();
+    assert_eq!(seen[0].path_and_query, "/healthcheck?a=%20b");
+    assert_eq!(seen[0].headers["x-auth-token"], "***");
+    assert_eq!((sandbox.request_count(), sandbox.login_count()), (1, 0));
+    assert!(!format!("{sandbox:?}{seen:?}").contains("geheim"));
+    sandbox.stop().await;
+    assert!(tokio::net::TcpStream::connect(addr).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_expire_and_are_rescoped_and_revoked() {
+    let bench = Bench::new(QUIET);
+    let token = bench.demo().await;
+    tokio::time::advance(Duration::from_secs(3599)).await;
+    // A token for a token keeps the old expiry (heat.md 7.1).
+    let again = bench
+        .token_of(json!({"auth": {
+            "identity": {"methods": ["token"], "token": {"id": token}},
+            "scope": {"project": {"id": PROJECT_ID}},
+        }}))
+        .await;
+    assert_eq!(
+        bench
+            .call(&again, "GET", &heat("software_configs"), Value::Null)
+            .await
+            .status,
+        200
+    );
+    tokio::time::advance(Duration::from_secs(1)).await;
+    for token in [token, again] {
+        let got = bench
+            .call(&token, "GET", &heat("software_configs"), Value::Null)
+            .await;
+        assert_eq!(got.status, 401);
+        assert!(got.header("www-authenticate").starts_with("Keystone uri="));
+    }
+    let token = bench.demo().await;
+    let headers = [
+        ("x-auth-token", token.as_str()),
+        ("x-subject-token", token.as_str()),
+    ];
+    let shown = bench
+        .send("GET", "/identity/v3/auth/tokens", &headers, None)
+        .await;
+    assert_eq!(shown.body["token"]["project"]["id"], PROJECT_ID);
+    assert_eq!(
+        bench
+            .send("DELETE", "/identity/v3/auth/tokens", &headers, None)
+            .await
+            .status,
+        204
+    );
+    assert_eq!(
+        bench
+            .send("GET", "/identity/v3/auth/tokens", &headers, None)
+            .await
+            .status,
+        401
+    );
+}
+
+#[tokio::test]
+async fn unscoped_tokens_are_forbidden() {
+    let bench = Bench::new(QUIET);
+    let token = bench.login(USERNAME, None).await;
+    let got = bench
+        .call(&token, "GET", &heat("software_configs"), Value::Null)
+        .await;
+    assert_eq!(
+        (got.status, &got.body["error"]["type"]),
+        (403, &json!("HTTPForbidden"))
+    );
+}
+
+#[tokio::test]
+async fn heats_edges() {
+    let bench = Bench::new(QUIET);
+    let token = bench.demo().await;
+    for (method, path, status) in [
+        ("GET", "/".to_owned(), 300),
+        ("GET", "/v9/x".to_owned(), 300),
+        ("GET", "/healthcheck".to_owned(), 200),
+        ("GET", "/v1/".to_owned(), 404),
+        ("HEAD", heat("software_configs"), 405),
+        ("OPTIONS", heat("software_configs"), 204),
+        ("GET", heat("software_configs/"), 404),
+        ("GET", heat("nothing"), 404),
+        ("GET", heat("software_configs/a%2Fb"), 404),
+        ("GET", heat("software_configs?global_tenant=maybe"), 400),
+        ("GET", heat("software_configs?limit="), 200),
+        ("GET", heat("software_configs?limit=+1"), 400),
+        ("GET", heat("software_deployments?server_id="), 200),
+        ("GET", heat("stacks"), 200),
+    ] {
+        let got = bench.call(&token, method, &path, Value::Null).await;
+        assert_eq!(got.status, status, "{method} {path}: {}", got.body);
+        assert!(
+            got.header("x-openstack-request-id").starts_with("req-"),
+            "{path}"
+        );
+    }
+    // A body without a length is none, and so is one that a space leads.
+    let headers = [("x-auth-token", token.as_str())];
+    for body in [" {}", "[]", "\"{}\""] {
+        let got = bench
+            .send("POST", &heat("software_configs"), &headers, Some(body))
+            .await;
+        assert_eq!(got.status, 400, "{body}");
+    }
+    let used = bench
+        .call(&token, "POST", &heat("software_configs"), json!({}))
+        .await;
+    let config = used.body["software_config"]["id"].as_str().unwrap();
+    let server = json!({"config_id": config, "server_id": "s"});
+    assert_eq!(
+        bench
+            .call(
+                &token,
+                "POST",
+                &heat("software_deployments"),
+                server.clone()
+            )
+            .await
+            .status,
+        200
+    );
+    let got = bench
+        .call(
+            &token,
+            "DELETE",
+            &heat(&format!("software_configs/{config}")),
+            Value::Null,
+        )
+        .await;
+    assert_eq!(
+        (got.status, &got.body["error"]["type"]),
+        (500, &json!("InvalidRestrictedAction"))
+    );
+    let mut long = server;
+    long["stack_user_project_id"] = json!("x".repeat(65));
+    let got = bench
+        .call(&token, "POST", &heat("software_deployments"), long)
+        .await;
+    assert_eq!(
+        (got.status, &got.body["error"]["type"]),
+        (400, &json!("Invalid"))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn deployments_play() {
+    let bench = Bench::new(Settings {
+        play: true,
+        ..QUIET
+    });
+    let token = bench.demo().await;
+    let make = async |config: Value, inputs: Value| {
+        let config = bench
+            .call(&token, "POST", &heat("software_configs"), config)
+            .await;
+        let body = json!({
+            "config_id": config.body["software_config"]["id"], "server_id": "s", "status": "IN_PROGRESS",
+            "input_values": inputs,
+        });
+        let made = bench
+            .call(&token, "POST", &heat("software_deployments"), body)
+            .await;
+        made.body["software_deployment"]["id"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let outputs = json!([{"name": "result"}, {"name": "err", "error_output": true}]);
+    let well = make(json!({"outputs": outputs}), json!({})).await;
+    let script = make(json!({"config": "#!/bin/sh\nexit 1\n"}), json!({})).await;
+    let asked = make(json!({}), json!({"fail": true})).await;
+    let lazy = make(
+        json!({}),
+        json!({"deploy_signal_transport": "TEMP_URL_SIGNAL"}),
+    )
+    .await;
+    let taken = make(json!({}), json!({})).await;
+    let path = |id: &str| heat(&format!("software_deployments/{id}"));
+    let working = json!({"status": "IN_PROGRESS", "status_reason": "by hand"});
+    assert_eq!(
+        bench
+            .call(&token, "PUT", &path(&taken), working)
+            .await
+            .status,
+        200
+    );
+    let statuses = async || {
+        let list = bench
+            .call(&token, "GET", &heat("software_deployments"), Value::Null)
+            .await;
+        let found = list.body["software_deployments"]
+            .as_array()
+            .unwrap()
+            .clone();
+        found
+            .iter()
+            .map(|found| found["status"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    tokio::time::advance(Duration::from_millis(1999)).await;
+    assert_eq!(statuses().await, ["IN_PROGRESS"; 5]);
+    tokio::time::advance(Duration::from_millis(1)).await;
+    let want = ["COMPLETE", "FAILED", "FAILED", "IN_PROGRESS", "IN_PROGRESS"];
+    assert_eq!(
+        statuses().await,
+        want,
+        "a list does not fetch what lies in Swift"
+    );
+    let show = async |id: &str| {
+        bench.call(&token, "GET", &path(id), Value::Null).await.body["software_deployment"].clone()
+    };
+    assert_eq!(show(&lazy).await["status"], "COMPLETE");
+    assert_eq!(show(&taken).await["status"], "IN_PROGRESS");
+    let well = show(&well).await;
+    assert_eq!(well["status_reason"], "Outputs received");
+    assert_eq!(
+        well["output_values"],
+        json!({"result": "result of s", "deploy_stdout": "Deployed to s\n", "deploy_stderr": "", "deploy_status_code": 0})
+    );
+    assert!(well["updated_time"].is_string());
+    for id in [script, asked] {
+        let failed = show(&id).await;
+        let reason = "deploy_status_code : Deployment exited with non-zero status code: 1";
+        assert_eq!(
+            (
+                &failed["status_reason"],
+                &failed["output_values"]["deploy_status_code"]
+            ),
+            (&json!(reason), &json!(1))
+        );
+    }
+}
+
+#[tokio::test]
+async fn something_is_there_at_first() {
+    let bench = Bench::new(Settings::default());
+    let token = bench.demo().await;
+    let path = heat(&format!("software_deployments?server_id={SERVER_ID}"));
+    let list = bench.call(&token, "GET", &path, Value::Null).await;
+    let found = &list.body["software_deployments"][0];
+    assert_eq!(found["status"], "COMPLETE");
+    let config = heat(&format!(
+        "software_configs/{}",
+        found["config_id"].as_str().unwrap()
+    ));
+    assert_eq!(
+        bench.call(&token, "GET", &config, Value::Null).await.status,
+        200
+    );
+}
+
+fn cas(rest: &str) -> String {
+    format!("/v3/{PROJECT_ID}/cas/{rest}")
+}
+
+fn addons(rest: &str) -> String {
+    cas(&format!("environments/{ENVIRONMENT_ID}/addons{rest}"))
+}
+
+#[tokio::test]
+async fn servicestage_refuses() {
+    let bench = Bench::new(QUIET);
+    let token = bench.demo().await;
+    let action = addons(&format!("/{ADDON_ID}/action"));
+    for (method, path, body, status, code) in [
+        (
+            "GET",
+            cas("environments/nowhere/addons"),
+            json!(null),
+            404,
+            "SVCSTG.00100411",
+        ),
+        (
+            "GET",
+            addons("/nothing"),
+            json!(null),
+            401,
+            "SVCSTG.00100401",
+        ),
+        (
+            "POST",
+            addons("/nothing/action"),
+            json!({"action": "restart"}),
+            401,
+            "SVCSTG.00100401",
+        ),
+        (
+            "DELETE",
+            addons("/nothing"),
+            json!(null),
+            401,
+            "SVCSTG.00100401",
+        ),
+        ("POST", action.clone(), json!({}), 400, "SVCSTG.00100400"),
+        (
+            "POST",
+            action.clone(),
+            json!({"action": "dance"}),
+            400,
+            "SVCSTG.00100418",
+        ),
+        (
+            "POST",
+            addons(""),
+            json!({"name": "sermantInjector", "cce_id": "c"}),
+            400,
+            "SVCSTG.00100400",
+        ),
+        (
+            "GET",
+            cas("jobs/JOBnone"),
+            json!(null),
+            400,
+            "SVCSTG.00100429",
+        ),
+        ("GET", cas("jobs/"), json!(null), 400, "SVCSTG.00100414"),
+        ("GET", cas("applications"), json!(null), 404, "APIGW.0101"),
+        (
+            "GET",
+            format!("/v3/{OTHER_PROJECT_ID}/cas/jobs/x"),
+            json!(null),
+            403,
+            "APIGW.0302",
+        ),
+    ] {
+        let got = bench.call(&token, method, &path, body).await;
+        assert_eq!(
+            (got.status, got.body["error_code"].as_str()),
+            (status, Some(code)),
+            "{method} {path}"
+        );
+        assert_eq!(got.header("x-request-id").len(), 32);
+    }
+    let got = bench
+        .call("nonsense", "GET", &addons(""), Value::Null)
+        .await;
+    assert_eq!(
+        (got.status, got.body["error_code"].as_str()),
+        (401, Some("APIGW.0301"))
+    );
+    assert_eq!(got.body["request_id"], got.header("x-request-id"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn jobs_move_step_by_step() {
+    let bench = Bench::new(Settings {
+        play: true,
+        ..QUIET
+    });
+    let token = bench.demo().await;
+    let read = async |path: String| bench.call(&token, "GET", &path, Value::Null).await.body;
+    let create = async |name: &str| {
+        let body = json!({"name": name, "cce_id": "c", "cse_id": "e"});
+        bench.call(&token, "POST", &addons(""), body).await.body
+    };
+    let (well, ill) = (create("sermantInjector").await, create("to-fail").await);
+    for (job, addon, tasks) in [
+        ("SUBMITTED", "INITIALIZING", ["SUBMITTED", "SUBMITTED"]),
+        ("RUNNING", "INITIALIZING", ["RUNNING", "SUBMITTED"]),
+        ("RUNNING", "INITIALIZING", ["SUCCEEDED", "RUNNING"]),
+        ("SUCCEEDED", "SUCCEEDED", ["SUCCEEDED", "SUCCEEDED"]),
+        ("SUCCEEDED", "SUCCEEDED", ["SUCCEEDED", "SUCCEEDED"]),
+    ] {
+        let now = read(cas(&format!("jobs/{}", well["job_id"].as_str().unwrap()))).await;
+        assert_eq!(now["job"]["execution_status"], job);
+        assert_eq!(
+            [
+                &now["tasks"][0]["task_status"],
+                &now["tasks"][1]["task_status"]
+            ],
+            tasks.map(Value::from).each_ref()
+        );
+        assert_eq!(
+            read(addons(&format!("/{}", well["id"].as_str().unwrap()))).await["status"],
+            addon
+        );
+        tokio::time::advance(Duration::from_secs(2)).await;
+    }
+    let ill = ill["id"].as_str().unwrap();
+    let now = read(addons(&format!("/{ill}"))).await;
+    assert_eq!(now["status"], "FAILED");
+    let job = cas(&format!(
+        "jobs/{}?limit=1&desc=true&offset=0",
+        now["job_id"].as_str().unwrap()
+    ));
+    let job = read(job).await;
+    assert_eq!(
+        (&job["job"]["execution_status"], &job["task_count"]),
+        (&json!("FAILED"), &json!(2))
+    );
+    assert_eq!(
+        (
+            job["tasks"].as_array().unwrap().len(),
+            &job["tasks"][0]["task_status"]
+        ),
+        (1, &json!("FAILED"))
+    );
+
+    let redeployed = bench
+        .call(
+            &token,
+            "POST",
+            &addons(&format!("/{ADDON_ID}/action")),
+            json!({"action": "redeploy"}),
+        )
+        .await;
+    assert!(
+        redeployed.body["job_id"]
+            .as_str()
+            .unwrap()
+            .starts_with("JOB")
+    );
+    assert_eq!(
+        read(addons(&format!("/{ADDON_ID}"))).await["status"],
+        "UPGRADING"
+    );
+
+    let deleted = bench
+        .call(&token, "DELETE", &addons(&format!("/{ill}")), Value::Null)
+        .await;
+    assert_eq!(deleted.status, 200);
+    assert_eq!(read(addons(&format!("/{ill}"))).await["status"], "DELETING");
+    tokio::time::advance(Duration::from_secs(6)).await;
+    assert_eq!(
+        bench
+            .call(&token, "GET", &addons(&format!("/{ill}")), Value::Null)
+            .await
+            .status,
+        401
+    );
+    assert_eq!(
+        read(addons("")).await["addons"].as_array().unwrap().len(),
+        2
+    );
+}
+
+#[tokio::test]
+async fn addons_look_as_in_the_fixtures() {
+    let bench = Bench::new(QUIET);
+    let token = bench.demo().await;
+    let fixture = replay::read("servicestage/GetAddon.json");
+    let got = bench
+        .call(&token, "GET", &addons(&format!("/{ADDON_ID}")), Value::Null)
+        .await;
+    assert_eq!(got.body, fixture["response"]["body"]);
+    let fixture = replay::read("servicestage/GetJob.json");
+    let job = cas(&format!("jobs/{}", got.body["job_id"].as_str().unwrap()));
+    let got = bench.call(&token, "GET", &job, Value::Null).await;
+    let members = |value: &Value| {
+        value
+            .as_object()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(members(&got.body), members(&fixture["response"]["body"]));
+    assert_eq!(
+        members(&got.body["job"]),
+        members(&fixture["response"]["body"]["job"])
+    );
+}
+
+/// `c3lzdGVtOm1hbmFnZXI=`, as in the seed.
+const BASIC: (&str, &str) = ("authorization", "Basic c3lzdGVtOm1hbmFnZXI=");
+
+fn ao(rest: &str) -> String {
+    format!("/Automation/v1/{rest}")
+}
+
+#[tokio::test]
+async fn a_service_is_released_once() {
+    let bench = Bench::new(QUIET);
+    let action = ao("objects/Services/2004/actions/release");
+    let document = bench.send("GET", &action, &[BASIC], None).await;
+    assert_eq!(document.body["parameters"], json!([]));
+    assert!(
+        document.body["href"]
+            .as_str()
+            .unwrap()
+            .starts_with(" http://10.196.184.182:22015/")
+    );
+    let read = async || {
+        bench
+            .send("GET", &ao("objects/Services/2004"), &[BASIC], None)
+            .await
+            .body["serviceState"]
+            .clone()
+    };
+    assert_eq!(read().await, "test", "reading the action changes nothing");
+
+    let text = document.body.to_string();
+    let invoke = format!("{action}/invoke");
+    for body in [
+        None,
+        Some("{}"),
+        Some(r#"{"name":"release","method":"POST","parameters":[]}"#),
+    ] {
+        assert_eq!(
+            bench.send("POST", &invoke, &[BASIC], body).await.status,
+            400,
+            "{body:?}"
+        );
+    }
+    let done = bench
+        .send("POST", &invoke, &[BASIC], Some(&format!("{text}\r\n")))
+        .await;
+    assert_eq!((done.status, &done.body["state"]), (200, &json!("success")));
+    let affected = json!(["http://10.196.184.182:22015/Automation/v1/objects/Services/2004"]);
+    assert_eq!(done.body["affectedResource"], affected);
+    assert_eq!(done.body["created"], done.body["completed"]);
+    assert!(done.body["created"].as_str().unwrap().ends_with("+09:00"));
+    assert_eq!(read().await, "release");
+    let again = bench.send("POST", &invoke, &[BASIC], Some(&text)).await;
+    assert_eq!(
+        (again.status, &again.body["application"]),
+        (409, &json!("Automation"))
+    );
+}
+
+#[tokio::test]
+async fn services_change_as_the_manual_lets_them() {
+    let bench = Bench::new(QUIET);
+    for (id, action, status) in [
+        (2004, "maintenance", 409),
+        (2004, "release", 200),
+        (2004, "maintenance", 200),
+        (2004, "disable", 409),
+        (2004, "release", 200),
+        (2004, "disable", 200),
+        (2004, "release", 200),
+        (2005, "release", 409),
+        (2006, "release", 200),
+        (2007, "release", 200),
+        (9999, "release", 404),
+    ] {
+        let action_path = ao(&format!("objects/Services/{id}/actions/{action}"));
+        let document =
+            json!({"name": action, "href": "x", "method": "POST", "parameters": null}).to_string();
+        let got = bench
+            .send(
+                "POST",
+                &format!("{action_path}/invoke"),
+                &[BASIC],
+                Some(&document),
+            )
+            .await;
+        assert_eq!(got.status, status, "{id} {action}: {}", got.body);
+    }
+    let got = bench
+        .send("GET", &ao("objects/Services/9999"), &[BASIC], None)
+        .await;
+    assert_eq!(got.body["messageID"], "KNAE02102-E");
+}
+
+#[tokio::test]
+async fn services_are_filtered_and_paged() {
+    let bench = Bench::new(QUIET);
+    for (query, want, count) in [
+        ("", vec![2004, 2005, 2006, 2007, 2008], 5),
+        ("?q=disks", vec![2004, 2005], 2),
+        ("?tags=Server,Night%20shift", vec![2008], 1),
+        ("?serviceGroupID=1002", vec![2008], 1),
+        ("?serviceTemplateID=3002", vec![2006, 2007], 2),
+        ("?favorite=true", vec![2005], 1),
+        ("?favorite=false&q=disks", vec![2004], 1),
+        ("?page=2&pageSize=2", vec![2006, 2007], 5),
+        ("?page=9&pageSize=2", vec![], 5),
+        ("?HQL::sortBy=instanceID%20DESC&pageSize=1", vec![2008], 5),
+    ] {
+        let got = bench
+            .send(
+                "GET",
+                &ao(&format!("objects/Services{query}")),
+                &[BASIC],
+                None,
+            )
+            .await;
+        let ids: Vec<u64> = got.body["data"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["instanceID"].as_u64().unwrap())
+            .collect();
+        assert_eq!(
+            (ids, got.body["count"].as_u64()),
+            (want, Some(count)),
+            "{query}"
+        );
+    }
+    for query in [
+        "?favorite=perhaps",
+        "?serviceGroupID=x",
+        "?page=0",
+        "?pageSize=-1",
+        "?HQL::filter=x",
+    ] {
+        let got = bench
+            .send(
+                "GET",
+                &ao(&format!("objects/Services{query}")),
+                &[BASIC],
+                None,
+            )
+            .await;
+        assert_eq!(got.status, 400, "{query}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn hsso_tokens_live_a_thousand_seconds() {
+    let bench = Bench::new(QUIET);
+    let version = ao("configuration/version");
+    assert_eq!(bench.send("GET", &version, &[], None).await.status, 401);
+    for wrong in [
+        "Basic c3lzdGVtOndyb25n",
+        "Basic !",
+        "HSSO x",
+        "HSSO a_b_V0810",
+        "Bearer x",
+    ] {
+        let got = bench
+            .send("GET", &version, &[("authorization", wrong)], None)
+            .await;
+        assert_eq!(
+            (got.status, got.header("www-authenticate")),
+            (401, ""),
+            "{wrong}"
+        );
+    }
+    let first = bench
+        .send("GET", &version, &[BASIC], None)
+        .await
+        .header("www-authenticate")
+        .to_owned();
+    tokio::time::advance(Duration::from_secs(999)).await;
+    let got = bench
+        .send("GET", &ao("user"), &[("authorization", &first)], None)
+        .await;
+    assert_eq!(
+        (got.status, &got.body["userName"]),
+        (200, &json!(JP1AO_USERNAME))
+    );
+    let second = got.header("www-authenticate").to_owned();
+    assert_ne!(first, second);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(
+        bench
+            .send("GET", &version, &[("authorization", &first)], None)
+            .await
+            .status,
+        401
+    );
+    assert_eq!(
+        bench
+            .send("GET", &version, &[("authorization", &second)], None)
+            .await
+            .status,
+        200
+    );
+}
