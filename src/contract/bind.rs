@@ -92,9 +92,9 @@ impl Binding {
             let mut pruned = Vec::with_capacity(request.len());
             plan.prune(&plan.nodes[0], request, &mut pruned)
                 .map_err(malformed)?;
-            self.body(plan, &pruned)?
+            self.body(plan, &pruned, dialect)?
         } else {
-            self.body(plan, request)?
+            self.body(plan, request, dialect)?
         };
         Ok(Call {
             verb: self.verb.clone(),
@@ -126,7 +126,7 @@ impl Binding {
 
     /// The value of a body field alone, as JSON; none when it is not set.
     pub fn field_body(&self, request: &[u8]) -> Result<Option<Bytes>, Error> {
-        self.body(&self.plans[0].1, request)
+        self.body(&self.plans[0].1, request, "")
     }
 
     fn plan(&self, dialect: &str) -> &Plan {
@@ -253,31 +253,35 @@ impl Binding {
         Ok(())
     }
 
-    fn body(&self, plan: &Plan, request: &[u8]) -> Result<Option<Bytes>, Error> {
+    fn body(&self, plan: &Plan, request: &[u8], dialect: &str) -> Result<Option<Bytes>, Error> {
         let (index, or_empty) = match &self.body {
             Body::None => return Ok(None),
             Body::Constant(text) => return Ok(Some(text.clone())),
             Body::Whole => {
-                return self.object(plan, request).map(|json| Some(json.into()));
+                let mut json = Vec::new();
+                let skip = |index: FieldIndex| plan.skip[usize::from(index)];
+                transcode::to_json_in(&self.schema, self.input, request, dialect, &skip, &mut json)
+                    .map_err(unreadable)?;
+                return Ok(Some(json.into()));
             }
             Body::Field { index, or_empty } => (*index, *or_empty),
         };
-        // `{"name":value}`, of which the value is sent.
-        let json = Bytes::from(self.object(plan, request)?);
-        if json.len() > 2 {
-            let field = &self.schema.message(self.input).fields[usize::from(index)];
-            Ok(Some(json.slice(field.member.len() + 1..json.len() - 1)))
-        } else {
-            Ok(or_empty.then_some(json))
-        }
-    }
-
-    fn object(&self, plan: &Plan, request: &[u8]) -> Result<Vec<u8>, Error> {
-        let mut json = Vec::with_capacity(request.len() * 2 + 64);
-        let skip = |index: FieldIndex| plan.skip[usize::from(index)];
-        transcode::to_json(&self.schema, self.input, request, &skip, &mut json)
+        let mut json = Vec::new();
+        let is_set = !plan.skip[usize::from(index)]
+            && transcode::field_to_json(
+                &self.schema,
+                self.input,
+                index,
+                request,
+                dialect,
+                &mut json,
+            )
             .map_err(unreadable)?;
-        Ok(json)
+        if is_set {
+            Ok(Some(json.into()))
+        } else {
+            Ok(or_empty.then(|| Bytes::from_static(b"{}")))
+        }
     }
 }
 

@@ -164,11 +164,17 @@ pub(super) fn dialects(schema: &Schema, message: MessageId) -> BTreeSet<&str> {
 /// Whether the field is never sent to this dialect.
 fn is_unsent(message: &Message, field: &Field, dialect: &str) -> bool {
     field.local
-        || field.output_only
+        || is_output(message, field)
         || names(&field.absent_in, dialect)
         || field
             .raw_of
             .is_some_and(|of| is_unsent(message, &message.fields[usize::from(of)], dialect))
+}
+
+/// Whether the field, or the one whose text it keeps, is OUTPUT_ONLY.
+fn is_output(message: &Message, field: &Field) -> bool {
+    let of = field.raw_of.map(|of| &message.fields[usize::from(of)]);
+    field.output_only || of.is_some_and(|of| of.output_only)
 }
 
 fn is_required(field: &Field, dialect: &str) -> bool {
@@ -264,8 +270,10 @@ impl Nodes<'_> {
                 _ => None,
             };
             let required = is_required(field, self.dialect) && (!unsent || field.local);
-            // What the request itself does not send is left out by `Plan::skip`.
-            let surplus = unsent && !is_request;
+            // What the request itself does not send is left out by `Plan::skip`, and
+            // what is local or absent in the dialect by the transcoder.
+            let surplus = !is_request
+                && (is_output(message, field) || deeper.iter().any(|path| path.is_empty()));
             if required || surplus || below.is_some() {
                 rules.push(Rule {
                     index,

@@ -35,7 +35,8 @@ impl<'a> View<'a> {
             let at = usize::from(index);
             match (field.cardinality, field.kind, value) {
                 (Cardinality::Repeated, kind, value) => {
-                    if wire::values(kind, value).next().transpose()?.is_some() {
+                    for element in wire::values(kind, value) {
+                        element?;
                         slots[at] = Slot::Set(value);
                     }
                     continue;
@@ -139,6 +140,9 @@ impl<'a> Slot<'a> {
     }
 }
 
+/// A message and its type.
+pub(super) type Typed<'a> = (MessageId, Cow<'a, [u8]>);
+
 /// The value of a message `steps` down from `wire`; empty steps are `wire` itself.
 /// None when a message on the way is not set.
 pub(super) fn descend<'a>(
@@ -146,7 +150,7 @@ pub(super) fn descend<'a>(
     mut id: MessageId,
     wire: &'a [u8],
     steps: &[FieldIndex],
-) -> Result<Option<(MessageId, Cow<'a, [u8]>)>, Malformed> {
+) -> Result<Option<Typed<'a>>, Malformed> {
     let mut at = Cow::Borrowed(wire);
     for step in steps {
         let field = &schema.message(id).fields[usize::from(*step)];

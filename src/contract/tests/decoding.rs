@@ -1,1 +1,206 @@
+//! Replies and the messages they become.
 
+use super::*;
+
+fn reply(status: u16, content_type: &str, body: &str) -> Reply {
+    let mut headers = HeaderMap::new();
+    if !content_type.is_empty() {
+        let value = HeaderValue::from_str(content_type).unwrap();
+        headers.insert(http::header::CONTENT_TYPE, value);
+    }
+    Reply {
+        status: StatusCode::from_u16(status).unwrap(),
+        headers,
+        body: Bytes::copy_from_slice(body.as_bytes()),
+    }
+}
+
+fn world(response_body: &str) -> World {
+    World::new(&unary(
+        &format!(
+            "option (google.api.http) = {{get: \"/x\" response_body: \"{response_body}\"}};
+             option (drawbridge.v1.method).also_success = 300;"
+        ),
+        "message Req {}
+         message Res {
+           Thing thing = 1; repeated Thing things = 2; string text = 3; repeated string names = 4;
+           map<string, int32> counts = 5; google.protobuf.Value any = 6; int64 number = 7;
+           google.protobuf.Struct object = 8; google.protobuf.Timestamp at = 9;
+         }
+         message Thing { string name = 1; int64 size = 2; }",
+    ))
+}
+
+fn decode(world: &World, reply: &Reply) -> Result<Json, Error> {
+    let decoded = world.rpc("Do").decode(reply)?;
+    Ok(world.json("t.Res", &decoded.message))
+}
+
+#[test]
+fn replies_without_content_are_empty_messages() {
+    for response_body in ["", "thing", "things", "any"] {
+        let world = world(response_body);
+        for (status, body) in [
+            (204, ""),
+            (204, "ignored"),
+            (200, ""),
+            (202, " \r\n"),
+            (200, "null"),
+            (200, " null\n"),
+        ] {
+            let decoded = world.rpc("Do").decode(&reply(status, "", body)).unwrap();
+            assert!(
+                decoded.message.is_empty(),
+                "{response_body} {status} {body}"
+            );
+            assert_eq!(decoded.notes, Default::default());
+        }
+    }
+}
+
+#[test]
+fn replies_are_read_where_the_contract_says() {
+    for (response_body, body, want) in [
+        (
+            "",
+            r#"{"thing": {"name": "n", "size": 5}, "other": [1]}"#,
+            json!({"thing": {"name": "n", "size": "5"}}),
+        ),
+        ("thing", r#"{"name": "n"}"#, json!({"thing": {"name": "n"}})),
+        ("thing", "{}", json!({"thing": {}})),
+        // The envelope is not looked for inside.
+        ("thing", r#"{"thing": {"name": "n"}}"#, json!({"thing": {}})),
+        (
+            "things",
+            r#" [{"name": "a"}, {"name": "b"}] "#,
+            json!({"things": [{"name": "a"}, {"name": "b"}]}),
+        ),
+        ("things", "[]", json!({})),
+        ("text", r#""a\nb""#, json!({"text": "a\nb"})),
+        ("names", r#"["a", "b"]"#, json!({"names": ["a", "b"]})),
+        ("counts", r#"{"a": 1}"#, json!({"counts": {"a": 1}})),
+        ("any", r#"[1, "x"]"#, json!({"any": [1.0, "x"]})),
+        ("object", r#"{"a": null}"#, json!({"object": {"a": null}})),
+        (
+            "number",
+            "9007199254740993",
+            json!({"number": "9007199254740993"}),
+        ),
+        (
+            "at",
+            "\"2015-01-31T15:12:36\"",
+            json!({"at": "2015-01-31T15:12:36Z"}),
+        ),
+    ] {
+        let got = decode(&world(response_body), &reply(200, "application/json", body));
+        assert_eq!(got.unwrap(), want, "{response_body}: {body}");
+    }
+}
+
+#[test]
+fn replies_that_are_not_what_the_contract_says() {
+    for (response_body, content_type, body, want_path, want) in [
+        (
+            "",
+            "text/html; charset=utf-8",
+            "<html>",
+            "",
+            "expected JSON, found text/html; charset=utf-8",
+        ),
+        (
+            "",
+            "",
+            "<html>",
+            "",
+            "found an answer without a content type",
+        ),
+        (
+            "thing",
+            "text/plain",
+            "OK",
+            "",
+            "found text/plain: is the upstream's endpoint right?",
+        ),
+        (
+            "",
+            "application/json",
+            "{\"thing\": {\"name\": ",
+            "thing.name",
+            "",
+        ),
+        (
+            "",
+            "application/json",
+            "{\"thing\": {\"size\": {}}}",
+            "thing.size",
+            "",
+        ),
+        (
+            "",
+            "application/json",
+            "{\"things\": [{}, {\"size\": \"x\"}]}",
+            "things[1].size",
+            "",
+        ),
+        ("thing", "application/json", "{\"size\": []}", "size", ""),
+        ("", "application/json", "{} {}", "", ""),
+        ("", "application/json", "[{\"thing\": {}}]", "", ""),
+        (
+            "things",
+            "application/json",
+            "[{}",
+            "",
+            "broken JSON at line 1",
+        ),
+        (
+            "things",
+            "application/json",
+            "[],\"text\":\"x\"",
+            "",
+            "broken JSON at line 1",
+        ),
+        (
+            "names",
+            "application/json",
+            "[\"a\"]} {",
+            "",
+            "broken JSON at line 1",
+        ),
+        (
+            "text",
+            "application/json",
+            "\"a\", \"number\": 1",
+            "",
+            "broken JSON at line 1",
+        ),
+        (
+            "",
+            "text/plain",
+            "not json",
+            "",
+            "(the answer is text/plain)",
+        ),
+    ] {
+        let error = decode(&world(response_body), &reply(200, content_type, body)).unwrap_err();
+        let Error::Decode { path, problem } = &error else {
+            panic!("{body}: {error:?}");
+        };
+        assert_eq!(path, want_path, "{body}: {problem}");
+        assert!(problem.contains(want), "{body}: {problem}");
+    }
+}
+
+#[test]
+fn statuses_that_are_success() {
+    let world = world("");
+    for (status, want) in [
+        (200, true),
+        (299, true),
+        (300, true),
+        (301, false),
+        (404, false),
+    ] {
+        let status = StatusCode::from_u16(status).unwrap();
+        assert_eq!(world.rpc("Do").is_success(status), want, "{status}");
+    }
+}
