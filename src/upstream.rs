@@ -1,16 +1,38 @@
 //! A configured endpoint: deadline, retry, budget, breaker, redirect.
 
-use std::sync::Arc;
-use std::time::Duration;
+mod address;
+mod breaker;
+mod budget;
+mod limit;
+mod pick;
+mod redirect;
+mod retry;
+#[cfg(test)]
+mod tests;
 
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwapOption;
+use http::header::{ACCEPT_LANGUAGE, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use tonic::Code;
 use url::Url;
 
-use crate::auth::{self, Credentials};
+use self::address::Address;
+use self::breaker::Breaker;
+use self::budget::Budget;
+use self::limit::Limit;
+pub use self::pick::Upstreams;
+use crate::auth::{self, Credentials, Lease};
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::family::Family;
-use crate::rest::{Call, Caller, Reply};
-use crate::transport::{self, Transport};
+use crate::family::{Family, FaultContext, family};
+use crate::rest::{self, Call, Caller, Idempotency, Reply};
+use crate::transport::{self, Exchange, Transport};
 
 /// A configured endpoint, as checked values.
 #[derive(Clone, Debug)]
@@ -37,12 +59,35 @@ pub struct Settings {
     pub max_queued: usize,
     /// Attempts of one call, the first included. Default: 3.
     pub max_attempts: u32,
-    /// The longest pause between attempts. Default: 5 s.
+    /// The longest pause between attempts. Default: 5 s. A `Retry-After` that is
+    /// longer is not waited for but told to the caller.
     pub max_backoff: Duration,
     /// Failures in a row that open the breaker. Default: 20. 0: no breaker.
     pub breaker_failures: u32,
     /// How long the breaker stays open. Default: 5 s.
     pub breaker_open: Duration,
+}
+
+impl Settings {
+    /// The defaults, for an upstream of this name and family.
+    pub fn new(name: impl Into<String>, family: impl Into<String>, auth: auth::Settings) -> Self {
+        Self {
+            name: name.into(),
+            family: family.into(),
+            dialect: String::new(),
+            is_default: false,
+            endpoint: None,
+            project_id: None,
+            auth,
+            transport: transport::Settings::default(),
+            max_concurrent: 256,
+            max_queued: 1_024,
+            max_attempts: 3,
+            max_backoff: Duration::from_secs(5),
+            breaker_failures: 20,
+            breaker_open: Duration::from_secs(5),
+        }
+    }
 }
 
 /// What a method says of a call, beside the call itself.
@@ -56,16 +101,35 @@ pub struct Operation<'a> {
     pub also_success: &'a [u16],
 }
 
-/// A configured endpoint.
-#[derive(Debug)]
-pub struct Upstream {
-    /// Its settings.
-    pub settings: Settings,
-    /// Its family.
-    pub family: &'static Family,
-    /// Its credentials.
-    pub credentials: Credentials,
-    transport: Transport,
+/// One exchange with an upstream, as it is told to an [`AttemptHook`].
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt<'a> {
+    /// The upstream's name.
+    pub upstream: &'a str,
+    /// The rpc's own name.
+    pub rpc: &'a str,
+    /// 1 for the first; a redirect's second hop has the number of its first.
+    pub number: u32,
+    /// The HTTP status, or none when no whole answer came.
+    pub status: Option<StatusCode>,
+    /// From the first byte out to the last byte in, connecting included.
+    pub elapsed: Duration,
+}
+
+/// Called after each exchange, on the path of the call: it must be quick.
+pub type AttemptHook = Arc<dyn Fn(&Attempt<'_>) + Send + Sync>;
+
+/// What an upstream is doing now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Calls that hold one of `max_concurrent` places.
+    pub in_flight: usize,
+    /// Calls that wait for a place.
+    pub queued: usize,
+    /// Retries since the start.
+    pub retries_total: u64,
+    /// Whether the breaker holds calls back.
+    pub breaker_open: bool,
 }
 
 /// Whether an upstream answers, as last seen.
@@ -77,37 +141,453 @@ pub enum State {
     NotAnswering,
 }
 
-impl Upstream {
-    /// Builds clients; connects nowhere.
-    pub fn new(_settings: Settings) -> Result<Self, String> {
-        todo!()
-    }
+/// A configured endpoint.
+pub struct Upstream {
+    /// Its settings.
+    pub settings: Settings,
+    /// Its family.
+    pub family: &'static Family,
+    /// Its credentials.
+    pub credentials: Credentials,
+    transport: Transport,
+    on_attempt: Option<AttemptHook>,
+    /// Where the configuration says it is.
+    configured: Option<Arc<Address>>,
+    /// Where the last login said it is, kept since it seldom changes.
+    learned: ArcSwapOption<(Url, Arc<Address>)>,
+    /// The configured project id, percent-encoded.
+    project_id: Option<String>,
+    /// Headers of every call.
+    headers: HeaderMap,
+    /// Sent where the caller says nothing. None: not sent at all.
+    accept_language: Option<HeaderValue>,
+    retry: retry::Policy,
+    budget: Budget,
+    breaker: Breaker,
+    limit: Limit,
+    retries: AtomicU64,
+}
 
-    /// Sends the call and returns a reply that is a success; everything that
-    /// happens on the way ends at the deadline.
-    pub async fn call(
-        &self,
-        _operation: Operation<'_>,
-        _call: &Call,
-        _caller: &Caller,
-        _deadline: Deadline,
-    ) -> Result<Reply, Error> {
-        todo!()
-    }
-
-    /// Asks the cheap path of the family whether the upstream is there.
-    pub async fn probe(&self, _timeout: Duration) -> State {
-        todo!()
-    }
-
-    /// Whether it answers, as last seen.
-    pub fn state(&self) -> State {
-        todo!()
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upstream")
+            .field("settings", &self.settings)
+            .field("state", &self.state())
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
     }
 }
 
-/// All upstreams, by name and by family.
-#[derive(Debug, Default)]
-pub struct Upstreams {
-    all: Vec<Arc<Upstream>>,
+/// A call on its way.
+struct Journey<'a> {
+    operation: Operation<'a>,
+    call: &'a Call,
+    caller: &'a Caller,
+    deadline: Deadline,
+    /// Whether the upstream may have acted on it.
+    may_have_acted: AtomicBool,
+}
+
+impl Upstream {
+    /// Builds clients; connects nowhere. Fails on an endpoint, a project id or a
+    /// certificate file that cannot be used. `on_attempt` is told of each exchange.
+    pub fn new(settings: Settings, on_attempt: Option<AttemptHook>) -> Result<Self, String> {
+        let family = family(&settings.family);
+        Self::of_family(settings, family, on_attempt)
+    }
+
+    fn of_family(
+        settings: Settings,
+        family: &'static Family,
+        on_attempt: Option<AttemptHook>,
+    ) -> Result<Self, String> {
+        let transport = Transport::new(&settings.transport)?;
+        let configured = match &settings.endpoint {
+            Some(endpoint) => Some(Arc::new(
+                Address::of(endpoint, family.endpoint_suffixes)
+                    .map_err(|problem| format!("endpoint: {problem}"))?,
+            )),
+            None => None,
+        };
+        let project_id = match &settings.project_id {
+            Some(id) => {
+                Some(address::segment(id).ok_or("project_id: cannot be empty, `.` or `..`")?)
+            }
+            None => None,
+        };
+        if settings.max_concurrent == 0 || settings.max_attempts == 0 {
+            return Err("max_concurrent and max_attempts must be at least 1".into());
+        }
+        let mut headers = HeaderMap::with_capacity(2 * family.headers.len());
+        for (name, value) in family.headers {
+            headers.insert(
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            );
+        }
+        Ok(Self {
+            family,
+            credentials: Credentials::new(
+                settings.auth.clone(),
+                family.catalog_type,
+                transport.clone(),
+            ),
+            transport,
+            on_attempt,
+            configured,
+            learned: ArcSwapOption::empty(),
+            project_id,
+            headers,
+            accept_language: family.accept_language.map(HeaderValue::from_static),
+            retry: retry::Policy {
+                max_attempts: settings.max_attempts,
+                max_backoff: settings.max_backoff,
+            },
+            budget: Budget::new(),
+            breaker: Breaker::new(settings.breaker_failures, settings.breaker_open),
+            limit: Limit::new(settings.max_concurrent, settings.max_queued),
+            retries: AtomicU64::new(0),
+            settings,
+        })
+    }
+
+    /// Sends the call and returns a reply that is a success; everything that
+    /// happens on the way ends at the deadline. Dropping the future closes the
+    /// upstream request.
+    pub async fn call(
+        &self,
+        operation: Operation<'_>,
+        call: &Call,
+        caller: &Caller,
+        deadline: Deadline,
+    ) -> Result<Reply, Error> {
+        let journey = Journey {
+            operation,
+            call,
+            caller,
+            deadline,
+            may_have_acted: AtomicBool::new(false),
+        };
+        // An elapsed timeout still polls once, which would send.
+        if deadline.remaining().is_zero() {
+            return Err(Error::Deadline { sent: false });
+        }
+        let result = match deadline.bound(self.attempts(&journey)).await {
+            Ok(result) => result,
+            Err(error) => Err(error),
+        };
+        let acted = journey.may_have_acted.load(Relaxed);
+        result.map_err(|error| match error {
+            Error::Deadline { .. } => Error::Deadline { sent: acted },
+            // The last attempt did not get there, but one before it may have.
+            Error::Connect(cause) if acted => no_answer(call, cause),
+            Error::NoAnswer(cause) => no_answer(call, cause),
+            error => error,
+        })
+    }
+
+    /// Attempts, until one succeeds or another would not help.
+    async fn attempts(&self, journey: &Journey<'_>) -> Result<Reply, Error> {
+        self.breaker.check().map_err(|wait| self.held(wait))?;
+        let _place = self.limit.admit(&self.settings.name).await?;
+        self.budget.deposit();
+        let mut number = 1;
+        let mut renewed = false;
+        let mut last = None;
+        loop {
+            let lease = self
+                .credentials
+                .lease(journey.caller, journey.deadline)
+                .await?;
+            let error = match self.attempt(journey, &lease, number).await {
+                Ok(reply) => return Ok(reply),
+                // The breaker has opened meanwhile: the failure itself says more.
+                Err(error @ Error::Overload { .. }) => return Err(last.unwrap_or(error)),
+                Err(error) => error,
+            };
+            if matches!(&error, Error::Upstream(fault) if fault.credential_refused)
+                && self.credentials.refuse(&lease)
+                && !renewed
+            {
+                // With other credentials this is the first attempt still.
+                renewed = true;
+                continue;
+            }
+            let pause = self.retry.pause(
+                &error,
+                journey.call.idempotency,
+                number,
+                journey.deadline.remaining(),
+                fastrand::f64(),
+            );
+            let Some(pause) = pause else {
+                return Err(error);
+            };
+            if !self.budget.withdraw() {
+                tracing::debug!(upstream = self.settings.name, "no retries left for now");
+                return Err(error);
+            }
+            last = Some(error);
+            tokio::time::sleep(pause).await;
+            self.retries.fetch_add(1, Relaxed);
+            number += 1;
+        }
+    }
+
+    /// One attempt: an exchange, and another where the upstream says that the
+    /// thing has another address.
+    async fn attempt(
+        &self,
+        journey: &Journey<'_>,
+        lease: &Arc<Lease>,
+        number: u32,
+    ) -> Result<Reply, Error> {
+        let Journey {
+            operation, call, ..
+        } = journey;
+        let address = self.address(lease)?;
+        let path = self.path(call, &address, lease)?;
+        let acted_before = journey.may_have_acted.load(Relaxed);
+        let url = address.url(&path, &call.query)?;
+        let mut sent = self.send(journey, lease, url, number).await;
+        if let Ok(reply) = &sent
+            && let Some(anchor) = self.family.redirect_anchor
+            && let Some(target) = redirect::target(reply, anchor, &path, &call.query)
+            // What cannot be an address is the reply's fault, not the call's.
+            && let Ok(url) = address.url(&target.path, &target.query)
+        {
+            sent = self.send(journey, lease, url, number).await;
+        }
+        let error = match sent {
+            Ok(reply) if operation.succeeded(reply.status) => return Ok(reply),
+            Ok(reply) => self.fault(operation, call, &reply),
+            Err(error) => error,
+        };
+        let surely_not = match &error {
+            Error::Connect(_) => true,
+            Error::Upstream(fault) => fault.not_processed || fault.credential_refused,
+            _ => false,
+        };
+        if surely_not {
+            journey.may_have_acted.store(acted_before, Relaxed);
+        }
+        Err(error)
+    }
+
+    /// One exchange, if the breaker lets it through.
+    async fn send(
+        &self,
+        journey: &Journey<'_>,
+        lease: &Arc<Lease>,
+        url: Url,
+        number: u32,
+    ) -> Result<Reply, Error> {
+        let mut exchange = Exchange {
+            verb: journey.call.verb.clone(),
+            url,
+            headers: self.headers(journey.call, journey.caller),
+            body: journey.call.body.clone(),
+        };
+        lease.authorize(&mut exchange)?;
+        let pass = self.breaker.pass().map_err(|wait| self.held(wait))?;
+        journey.may_have_acted.store(true, Relaxed);
+        let began = Instant::now();
+        let sent = self.transport.exchange(exchange).await;
+        let elapsed = began.elapsed();
+        let status = sent.as_ref().ok().map(|reply| reply.status);
+        match (&sent, status) {
+            (Err(Error::Connect(_) | Error::NoAnswer(_)), _) => pass.failed(),
+            // A proxy's word that nobody is behind it, or the upstream's own.
+            (_, Some(StatusCode::BAD_GATEWAY))
+            | (_, Some(StatusCode::SERVICE_UNAVAILABLE))
+            | (_, Some(StatusCode::GATEWAY_TIMEOUT)) => pass.failed(),
+            _ => pass.answered(),
+        }
+        tracing::debug!(
+            upstream = self.settings.name,
+            rpc = journey.operation.rpc,
+            attempt = number,
+            status = status.map(|s| s.as_u16()),
+            error = sent.as_ref().err().map(tracing::field::display),
+            elapsed_ms = elapsed.as_millis() as u64,
+            "attempt"
+        );
+        if let Some(hook) = &self.on_attempt {
+            hook(&Attempt {
+                upstream: &self.settings.name,
+                rpc: journey.operation.rpc,
+                number,
+                status,
+                elapsed,
+            });
+        }
+        let reply = sent?;
+        self.credentials.observe(lease, &reply.headers);
+        Ok(reply)
+    }
+
+    /// The headers of a call, less its authorization. Nothing else of the
+    /// caller's metadata goes out.
+    fn headers(&self, call: &Call, caller: &Caller) -> HeaderMap {
+        let mut headers = self.headers.clone();
+        if call.body.is_some() {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        if let Some(default) = &self.accept_language {
+            let language = caller.accept_language.as_ref().unwrap_or(default);
+            headers.insert(ACCEPT_LANGUAGE, language.clone());
+        }
+        for (name, value) in [
+            ("x-request-id", &caller.request_id),
+            ("traceparent", &caller.traceparent),
+            ("tracestate", &caller.tracestate),
+        ] {
+            if let Some(value) = value {
+                headers.insert(HeaderName::from_static(name), value.clone());
+            }
+        }
+        headers
+    }
+
+    /// Where the upstream is: what is configured, else what the login said.
+    fn address(&self, lease: &Lease) -> Result<Arc<Address>, Error> {
+        if let Some(address) = &self.configured {
+            return Ok(address.clone());
+        }
+        let Some(endpoint) = &lease.endpoint else {
+            return Err(Error::NotConfigured(format!(
+                "upstream {}: neither the configuration nor the login says where it is: set `endpoint`",
+                self.settings.name
+            )));
+        };
+        if let Some(learned) = &*self.learned.load()
+            && learned.0 == *endpoint
+        {
+            return Ok(learned.1.clone());
+        }
+        let address = Address::of(endpoint, self.family.endpoint_suffixes).map_err(|problem| {
+            Error::NotConfigured(format!(
+                "upstream {}: the endpoint that the login brought {problem}: set `endpoint`",
+                self.settings.name
+            ))
+        })?;
+        let address = Arc::new(address);
+        self.learned
+            .store(Some(Arc::new((endpoint.clone(), address.clone()))));
+        Ok(address)
+    }
+
+    /// The call's path, with the project id where the caller left it out.
+    fn path<'a>(
+        &self,
+        call: &'a Call,
+        address: &Address,
+        lease: &Lease,
+    ) -> Result<Cow<'a, str>, Error> {
+        let Some(at) = call.project_at else {
+            return Ok(Cow::Borrowed(&call.path));
+        };
+        let leased = match (&self.project_id, &lease.project_id) {
+            (None, Some(id)) => address::segment(id),
+            _ => None,
+        };
+        let project_id = self
+            .project_id
+            .as_deref()
+            .or(leased.as_deref())
+            .or(address.project_id());
+        match (project_id, call.path.split_at_checked(at)) {
+            (Some(project_id), Some((before, after))) => {
+                Ok(Cow::Owned([before, project_id, after].concat()))
+            }
+            _ => Err(Error::Binding {
+                field: "project_id".into(),
+                problem: format!(
+                    "is empty and the upstream knows none: give it in the request, or set `project_id` of upstream {}",
+                    self.settings.name
+                ),
+            }),
+        }
+    }
+
+    fn fault(&self, operation: &Operation<'_>, call: &Call, reply: &Reply) -> Error {
+        let context = FaultContext {
+            dialect: &self.settings.dialect,
+            rpc: operation.rpc,
+            dialect_optional: operation.dialect_optional,
+            idempotency: call.idempotency,
+        };
+        let mut fault = (self.family.fault)(&context, reply);
+        if fault.retry_after.is_none() {
+            fault.retry_after = rest::retry_after(&reply.headers, SystemTime::now());
+        }
+        Error::Upstream(Box::new(fault))
+    }
+
+    /// The breaker's answer.
+    fn held(&self, wait: Duration) -> Error {
+        Error::Overload {
+            code: Code::Unavailable,
+            problem: format!(
+                "upstream {} does not answer; nothing is sent to it for a moment",
+                self.settings.name
+            ),
+            retry_after: wait,
+        }
+    }
+
+    /// Asks the cheap path of the family whether the upstream is there, without
+    /// credentials: any answer will do. Where the address is known by login only
+    /// and nobody has logged in, the state is what it was.
+    pub async fn probe(&self, timeout: Duration) -> State {
+        let learned = self.learned.load();
+        let address = self
+            .configured
+            .as_ref()
+            .or(learned.as_ref().map(|learned| &learned.1));
+        let Some(url) = address.and_then(|address| address.url(self.family.probe, "").ok()) else {
+            return self.state();
+        };
+        let exchange = Exchange {
+            verb: Method::GET,
+            url,
+            headers: self.headers.clone(),
+            body: None,
+        };
+        let state = match tokio::time::timeout(timeout, self.transport.exchange(exchange)).await {
+            Ok(Ok(_) | Err(Error::TooLarge { .. })) => State::Answering,
+            Ok(Err(_)) | Err(_) => State::NotAnswering,
+        };
+        self.breaker.saw(state);
+        state
+    }
+
+    /// Whether it answers, as last seen by calls and probes.
+    pub fn state(&self) -> State {
+        self.breaker.state()
+    }
+
+    /// What it is doing now.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            in_flight: self.limit.in_flight(),
+            queued: self.limit.queued(),
+            retries_total: self.retries.load(Relaxed),
+            breaker_open: self.breaker.is_open(),
+        }
+    }
+}
+
+impl Operation<'_> {
+    fn succeeded(&self, status: StatusCode) -> bool {
+        status.is_success() || self.also_success.contains(&status.as_u16())
+    }
+}
+
+/// What a call without an answer is to its caller.
+fn no_answer(call: &Call, cause: String) -> Error {
+    match call.idempotency {
+        Idempotency::Safe | Idempotency::Idempotent => Error::NoAnswer(cause),
+        Idempotency::Unsafe => Error::OutcomeUnknown(cause),
+    }
 }

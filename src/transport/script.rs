@@ -4,11 +4,15 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+
+/// How long a test waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What is done with a request.
 pub(crate) enum Answer {
@@ -63,7 +67,7 @@ impl Script {
 
     /// The next request: head and body.
     pub(crate) async fn request(&mut self) -> (String, Vec<u8>) {
-        match self.seen.recv().await.unwrap() {
+        match self.next().await {
             Seen::Request { head, body } => (head, body),
             Seen::Left => panic!("the client left; a request was expected"),
         }
@@ -71,7 +75,12 @@ impl Script {
 
     /// The client closes a request left hanging.
     pub(crate) async fn left(&mut self) {
-        assert!(matches!(self.seen.recv().await.unwrap(), Seen::Left));
+        assert!(matches!(self.next().await, Seen::Left));
+    }
+
+    async fn next(&mut self) -> Seen {
+        let seen = tokio::time::timeout(PATIENCE, self.seen.recv()).await;
+        seen.expect("nothing came").expect("the server runs")
     }
 
     /// How many requests were seen and not yet taken.

@@ -1,0 +1,259 @@
+//! Holds calls back from an upstream that does not answer, and knows whether it
+//! does.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::State;
+
+/// Failures in a row after which an upstream counts as not answering: one alone
+/// may be a connection that died idle.
+const NOT_ANSWERING: u32 = 3;
+
+/// How long calls are asked to wait while another looks whether the upstream is back.
+const LOOKING: Duration = Duration::from_secs(1);
+
+/// Counts failures in a row. At so many it opens: calls fail at once. After a
+/// while one is let through; its answer closes it, its failure opens it again.
+#[derive(Debug)]
+pub(super) struct Breaker {
+    /// 0: never opens.
+    max_failures: u32,
+    open_for: Duration,
+    /// Failures in a row. Below `max_failures` this is all that is looked at.
+    failures: AtomicU32,
+    open: Mutex<Option<Open>>,
+    state: AtomicU8,
+}
+
+/// An open breaker.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    /// Until then nothing goes through.
+    until: Instant,
+    /// One call is out to see.
+    looking: bool,
+}
+
+/// The right to send one attempt. Dropped without a word, when the caller has
+/// left, it leaves things as they were.
+#[derive(Debug)]
+pub(super) struct Pass<'a> {
+    breaker: &'a Breaker,
+    /// It is the one call that looks.
+    looks: bool,
+}
+
+impl Breaker {
+    pub(super) fn new(max_failures: u32, open_for: Duration) -> Self {
+        Self {
+            max_failures,
+            open_for,
+            failures: AtomicU32::new(0),
+            open: Mutex::new(None),
+            state: AtomicU8::new(State::Unknown as u8),
+        }
+    }
+
+    /// Whether a call would get through now; else when to try again.
+    pub(super) fn check(&self) -> Result<(), Duration> {
+        match self.opened() {
+            Some(open) => open.held(Instant::now()).map_or(Ok(()), Err),
+            None => Ok(()),
+        }
+    }
+
+    /// Lets an attempt through; else says when to try again.
+    pub(super) fn pass(&self) -> Result<Pass<'_>, Duration> {
+        let mut looks = false;
+        if self.tripped() {
+            let mut open = self.lock();
+            if let Some(open) = &mut *open {
+                if let Some(wait) = open.held(Instant::now()) {
+                    return Err(wait);
+                }
+                open.looking = true;
+                looks = true;
+            }
+        }
+        Ok(Pass {
+            breaker: self,
+            looks,
+        })
+    }
+
+    /// Whether it holds calls back.
+    pub(super) fn is_open(&self) -> bool {
+        self.check().is_err()
+    }
+
+    /// Whether the upstream answers, as last seen.
+    pub(super) fn state(&self) -> State {
+        match self.state.load(Relaxed) {
+            1 => State::Answering,
+            2 => State::NotAnswering,
+            _ => State::Unknown,
+        }
+    }
+
+    /// What somebody else has seen, who looked on purpose.
+    pub(super) fn saw(&self, state: State) {
+        // Mostly it is so already; then nothing is written, and no cores compete.
+        if self.state.load(Relaxed) != state as u8 {
+            self.state.store(state as u8, Relaxed);
+        }
+    }
+
+    fn tripped(&self) -> bool {
+        self.max_failures > 0 && self.failures.load(Relaxed) >= self.max_failures
+    }
+
+    fn opened(&self) -> Option<Open> {
+        if self.tripped() { *self.lock() } else { None }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Open>> {
+        // Nothing under it panics; were it so, the value would still be whole.
+        self.open.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+impl Open {
+    fn held(&self, now: Instant) -> Option<Duration> {
+        if now < self.until {
+            Some(self.until - now)
+        } else {
+            self.looking.then_some(LOOKING)
+        }
+    }
+}
+
+impl Pass<'_> {
+    /// The upstream answered, whatever it said.
+    pub(super) fn answered(mut self) {
+        self.looks = false;
+        let breaker = self.breaker;
+        if breaker.failures.load(Relaxed) != 0 {
+            let mut open = breaker.lock();
+            *open = None;
+            breaker.failures.store(0, Relaxed);
+        }
+        breaker.saw(State::Answering);
+    }
+
+    /// No answer came, or one that says that nobody is there.
+    pub(super) fn failed(mut self) {
+        let breaker = self.breaker;
+        let looked = std::mem::take(&mut self.looks);
+        let mut open = breaker.lock();
+        let failures = breaker.failures.load(Relaxed).saturating_add(1);
+        breaker.failures.store(failures, Relaxed);
+        if breaker.max_failures > 0
+            && failures >= breaker.max_failures
+            && (looked || open.is_none())
+        {
+            *open = Some(Open {
+                until: Instant::now() + breaker.open_for,
+                looking: false,
+            });
+        }
+        if failures >= NOT_ANSWERING || open.is_some() {
+            breaker.saw(State::NotAnswering);
+        }
+    }
+}
+
+impl Drop for Pass<'_> {
+    fn drop(&mut self) {
+        if self.looks
+            && let Some(open) = &mut *self.breaker.lock()
+        {
+            open.looking = false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPEN: Duration = Duration::from_secs(5);
+
+    fn fail(breaker: &Breaker, times: usize) {
+        for _ in 0..times {
+            breaker.pass().unwrap().failed();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn opens_looks_and_closes() {
+        let breaker = Breaker::new(3, OPEN);
+        fail(&breaker, 2);
+        breaker.pass().unwrap().answered();
+        fail(&breaker, 2);
+        assert!(!breaker.is_open());
+        let late = breaker.pass().unwrap();
+        fail(&breaker, 1);
+        assert_eq!(breaker.check(), Err(OPEN));
+        assert_eq!(breaker.pass().unwrap_err(), OPEN);
+
+        // One that was on its way changes nothing by failing.
+        tokio::time::advance(OPEN / 2).await;
+        late.failed();
+        assert_eq!(breaker.check(), Err(OPEN / 2));
+
+        tokio::time::advance(OPEN / 2).await;
+        assert_eq!(breaker.check(), Ok(()));
+        let look = breaker.pass().unwrap();
+        assert_eq!(breaker.pass().unwrap_err(), LOOKING);
+        look.failed();
+        assert_eq!(breaker.check(), Err(OPEN));
+
+        // One that leaves lets another look.
+        tokio::time::advance(OPEN).await;
+        drop(breaker.pass().unwrap());
+        let look = breaker.pass().unwrap();
+        assert!(breaker.is_open());
+        look.answered();
+        assert!(!breaker.is_open());
+        fail(&breaker, 2);
+        assert!(!breaker.is_open());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_on_its_way_closes() {
+        let breaker = Breaker::new(1, OPEN);
+        let late = breaker.pass().unwrap();
+        fail(&breaker, 1);
+        assert!(breaker.is_open());
+        late.answered();
+        assert!(!breaker.is_open());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn none() {
+        let breaker = Breaker::new(0, OPEN);
+        fail(&breaker, 100);
+        assert!(!breaker.is_open());
+        assert_eq!(breaker.state(), State::NotAnswering);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whether_it_answers() {
+        let breaker = Breaker::new(20, OPEN);
+        assert_eq!(breaker.state(), State::Unknown);
+        breaker.pass().unwrap().answered();
+        assert_eq!(breaker.state(), State::Answering);
+        fail(&breaker, 2);
+        assert_eq!(breaker.state(), State::Answering);
+        fail(&breaker, 1);
+        assert_eq!(breaker.state(), State::NotAnswering);
+        breaker.pass().unwrap().answered();
+        assert_eq!(breaker.state(), State::Answering);
+        breaker.saw(State::NotAnswering);
+        assert_eq!(breaker.state(), State::NotAnswering);
+    }
+}

@@ -1,0 +1,199 @@
+//! Which upstream a call is for.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+
+use super::Upstream;
+use crate::error::Error;
+
+/// The metadata in which a caller names an upstream.
+const NAME: &str = "drawbridge-upstream";
+
+/// How much of a name that nobody has is repeated to its caller.
+const MAX_NAME: usize = 64;
+
+/// All upstreams, by name and by family.
+#[derive(Debug, Default)]
+pub struct Upstreams {
+    all: Vec<Arc<Upstream>>,
+    /// Where in `all` each family has the one that serves callers who name none.
+    defaults: Vec<usize>,
+}
+
+impl Upstreams {
+    /// Fails on a name that two have and on a family with two defaults.
+    pub fn new(all: Vec<Arc<Upstream>>) -> Result<Self, String> {
+        for (i, one) in all.iter().enumerate() {
+            for other in &all[..i] {
+                let (a, b) = (&one.settings, &other.settings);
+                if a.name == b.name {
+                    return Err(format!("two upstreams are named {}", a.name));
+                }
+                if a.family == b.family && a.is_default && b.is_default {
+                    return Err(format!(
+                        "upstreams {} and {} are both the default of family {}",
+                        b.name, a.name, a.family
+                    ));
+                }
+            }
+        }
+        let alone = |family: &str| all.iter().filter(|u| u.settings.family == family).count() == 1;
+        let defaults = (0..all.len())
+            .filter(|i| {
+                let settings = &all[*i].settings;
+                settings.is_default || alone(&settings.family)
+            })
+            .collect();
+        Ok(Self { all, defaults })
+    }
+
+    /// The one that the metadata `drawbridge-upstream` names, else the family's
+    /// default: the one that says so, or the only one. Fails with `NoUpstream` or
+    /// `NotConfigured`, naming those that there are.
+    pub fn pick(&self, family: &str, metadata: &HeaderMap) -> Result<&Arc<Upstream>, Error> {
+        let found = match metadata.get(NAME) {
+            Some(name) => self
+                .of(family)
+                .find(|u| u.settings.name.as_bytes() == name.as_bytes()),
+            None => self
+                .defaults
+                .iter()
+                .map(|i| &self.all[*i])
+                .find(|u| u.settings.family == family),
+        };
+        found.ok_or_else(|| self.none(family, metadata))
+    }
+
+    /// All of them, in the order of the configuration.
+    pub fn all(&self) -> &[Arc<Upstream>] {
+        &self.all
+    }
+
+    fn of(&self, family: &str) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.all.iter().filter(move |u| u.settings.family == family)
+    }
+
+    fn none(&self, family: &str, metadata: &HeaderMap) -> Error {
+        let names: Vec<&str> = self.of(family).map(|u| &*u.settings.name).collect();
+        let names = names.join(", ");
+        match metadata.get(NAME) {
+            _ if names.is_empty() => {
+                Error::NotConfigured(format!("no upstream of family {family} is configured"))
+            }
+            None => Error::NotConfigured(format!(
+                "family {family} has several upstreams and no default: name one in the metadata `{NAME}`: {names}"
+            )),
+            Some(name) => {
+                let name = String::from_utf8_lossy(name.as_bytes());
+                let name: String = name.chars().take(MAX_NAME).collect();
+                Error::NoUpstream(format!(
+                    "metadata `{NAME}`: no upstream of family {family} is named {name:?}; there are: {names}"
+                ))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+    use crate::auth;
+    use crate::upstream::Settings;
+
+    fn upstreams(all: &[(&str, &str, bool)]) -> Result<Upstreams, String> {
+        let all = all.iter().map(|(name, family, is_default)| {
+            Arc::new(
+                Upstream::new(
+                    Settings {
+                        is_default: *is_default,
+                        ..Settings::new(*name, *family, auth::Settings::None)
+                    },
+                    None,
+                )
+                .unwrap(),
+            )
+        });
+        Upstreams::new(all.collect())
+    }
+
+    #[test]
+    fn picks() {
+        let upstreams = upstreams(&[
+            ("one", "heat", false),
+            ("two", "heat", true),
+            ("alone", "jp1ao", false),
+            ("left", "own", false),
+            ("right", "own", false),
+        ])
+        .unwrap();
+        for (family, name, want) in [
+            ("heat", None, Ok("two")),
+            ("heat", Some("one"), Ok("one")),
+            ("heat", Some("two"), Ok("two")),
+            (
+                "heat",
+                Some("alone"),
+                Err("is named \"alone\"; there are: one, two"),
+            ),
+            ("heat", Some(""), Err("is named \"\"; there are: one, two")),
+            ("jp1ao", None, Ok("alone")),
+            (
+                "own",
+                None,
+                Err("no default: name one in the metadata `drawbridge-upstream`: left, right"),
+            ),
+            ("own", Some("right"), Ok("right")),
+            (
+                "none",
+                None,
+                Err("no upstream of family none is configured"),
+            ),
+            (
+                "none",
+                Some("one"),
+                Err("no upstream of family none is configured"),
+            ),
+        ] {
+            let mut metadata = HeaderMap::new();
+            if let Some(name) = name {
+                metadata.insert(NAME, HeaderValue::from_static(name));
+            }
+            match (upstreams.pick(family, &metadata), want) {
+                (Ok(upstream), Ok(want)) => assert_eq!(upstream.settings.name, want),
+                (Err(error), Err(want)) => assert!(error.to_string().ends_with(want), "{error}"),
+                (got, want) => panic!("{family} {name:?}: {got:?}, not {want:?}"),
+            }
+        }
+        assert_eq!(upstreams.all().len(), 5);
+    }
+
+    #[test]
+    fn a_long_or_binary_name_is_cut() {
+        let upstreams = upstreams(&[("one", "heat", false)]).unwrap();
+        let name = HeaderValue::from_bytes(&[0xff; 4_000]).unwrap();
+        let metadata = HeaderMap::from_iter([(http::HeaderName::from_static(NAME), name)]);
+        match upstreams.pick("heat", &metadata) {
+            Err(Error::NoUpstream(text)) => assert!(text.len() < 400, "{text}"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn contradictions() {
+        for (all, says) in [
+            (
+                &[("one", "heat", false), ("one", "jp1ao", false)],
+                "two upstreams are named one",
+            ),
+            (
+                &[("one", "heat", true), ("two", "heat", true)],
+                "upstreams one and two are both the default of family heat",
+            ),
+        ] {
+            assert_eq!(upstreams(all).unwrap_err(), says);
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Whether a failed attempt is made again, and after what pause.
+
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::rest::Idempotency;
+
+/// The longest pause before the first retry; it doubles with each.
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+
+/// How often and how patiently.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Policy {
+    /// Attempts of one call, the first included.
+    pub(super) max_attempts: u32,
+    /// The longest pause.
+    pub(super) max_backoff: Duration,
+}
+
+impl Policy {
+    /// The pause after attempt `number` (1 is the first) failed with `error`, or
+    /// None when that was the last. `random` is from 0 to 1; `remaining` is what
+    /// is left of the deadline. A `Retry-After` that is longer than the longest
+    /// pause or than what is left is for the caller to wait for.
+    pub(super) fn pause(
+        &self,
+        error: &Error,
+        idempotency: Idempotency,
+        number: u32,
+        remaining: Duration,
+        random: f64,
+    ) -> Option<Duration> {
+        if number >= self.max_attempts || !helps(error, idempotency) {
+            return None;
+        }
+        let wanted = match error {
+            Error::Upstream(fault) => fault.retry_after.unwrap_or_default(),
+            _ => Duration::ZERO,
+        };
+        if wanted > self.max_backoff {
+            return None;
+        }
+        // Full jitter: those who failed together do not come back together.
+        let doublings = (number - 1).min(16);
+        let backoff = (FIRST_BACKOFF * (1 << doublings)).min(self.max_backoff);
+        let pause = (wanted + backoff.mul_f64(random)).min(self.max_backoff);
+        (pause < remaining).then_some(pause)
+    }
+}
+
+/// Whether trying again is allowed and may help.
+fn helps(error: &Error, idempotency: Idempotency) -> bool {
+    let repeatable = idempotency != Idempotency::Unsafe;
+    match error {
+        Error::Connect(_) => true,
+        Error::NoAnswer(_) => repeatable,
+        Error::Upstream(fault) => fault.not_processed || (repeatable && fault.transient),
+        // Nothing was sent, and nothing will be different: or the rest of the
+        // answer will be as long, or as wrong, as it was.
+        Error::Binding { .. }
+        | Error::Malformed(_)
+        | Error::Unsupported { .. }
+        | Error::NoUpstream(_)
+        | Error::NotConfigured(_)
+        | Error::Overload { .. }
+        | Error::Credential { .. }
+        | Error::Deadline { .. }
+        | Error::OutcomeUnknown(_)
+        | Error::TooLarge { .. }
+        | Error::Decode { .. }
+        | Error::Draining => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Idempotency::{Idempotent, Safe, Unsafe};
+    use super::*;
+    use crate::upstream::tests::fault;
+
+    const POLICY: Policy = Policy {
+        max_attempts: 4,
+        max_backoff: Duration::from_secs(5),
+    };
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    #[test]
+    fn which() {
+        let upstream = |not_processed, transient| {
+            Error::Upstream(Box::new(crate::error::Fault {
+                not_processed,
+                transient,
+                ..fault(503)
+            }))
+        };
+        for (error, safe, idempotent, unsafe_) in [
+            (Error::Connect("x".into()), true, true, true),
+            (Error::NoAnswer("x".into()), true, true, false),
+            (upstream(true, true), true, true, true),
+            (upstream(true, false), true, true, true),
+            (upstream(false, true), true, true, false),
+            (upstream(false, false), false, false, false),
+            (Error::TooLarge { limit: 1 }, false, false, false),
+            (Error::Deadline { sent: false }, false, false, false),
+            (Error::Draining, false, false, false),
+        ] {
+            for (idempotency, want) in [(Safe, safe), (Idempotent, idempotent), (Unsafe, unsafe_)] {
+                let pause = POLICY.pause(&error, idempotency, 1, LONG, 0.5);
+                assert_eq!(pause.is_some(), want, "{error:?} {idempotency:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn how_long() {
+        let error = Error::Connect("x".into());
+        for (number, random, remaining, want) in [
+            (1, 0.0, LONG, Some(ms(0))),
+            (1, 1.0, LONG, Some(ms(100))),
+            (2, 1.0, LONG, Some(ms(200))),
+            (3, 0.5, LONG, Some(ms(200))),
+            (4, 0.5, LONG, None),
+            (1, 1.0, ms(100), None),
+            (1, 1.0, ms(101), Some(ms(100))),
+            (1, 0.0, ms(0), None),
+        ] {
+            let pause = POLICY.pause(&error, Unsafe, number, remaining, random);
+            assert_eq!(pause, want, "{number} {random} {remaining:?}");
+        }
+        let many = Policy {
+            max_attempts: u32::MAX,
+            ..POLICY
+        };
+        for number in [7, 20, 1_000, u32::MAX - 1] {
+            let pause = many.pause(&error, Unsafe, number, LONG, 1.0);
+            assert_eq!(pause, Some(many.max_backoff));
+        }
+    }
+
+    #[test]
+    fn as_long_as_the_upstream_says() {
+        for (retry_after, random, remaining, want) in [
+            (0, 1.0, LONG, Some(ms(100))),
+            (1, 0.0, LONG, Some(ms(1_000))),
+            (1, 1.0, LONG, Some(ms(1_100))),
+            (5, 1.0, LONG, Some(ms(5_000))),
+            (6, 0.0, LONG, None),
+            (3, 0.0, ms(2_000), None),
+        ] {
+            let error = Error::Upstream(Box::new(crate::error::Fault {
+                not_processed: true,
+                retry_after: Some(Duration::from_secs(retry_after)),
+                ..fault(429)
+            }));
+            let pause = POLICY.pause(&error, Unsafe, 1, remaining, random);
+            assert_eq!(pause, want, "{retry_after} {random} {remaining:?}");
+        }
+    }
+}
