@@ -1,15 +1,36 @@
 //! As whom a call is sent: credential providers, leases, signing.
 
-use std::sync::Arc;
+pub mod clouds;
+mod hsso;
+pub mod huawei;
+mod keeper;
+mod keystone;
+mod lease;
+mod login;
+mod rackspace;
+pub mod sign;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
-use secrecy::SecretString;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use base64::Engine;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use ring::digest;
+use secrecy::{ExposeSecret, SecretString};
+use tonic::Code;
 use url::Url;
 
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::rest::Caller;
 use crate::transport::{Exchange, Transport};
+
+use hsso::Session;
+use keeper::Keeper;
+use lease::Authorization;
+pub use lease::Lease;
+
+const X_AUTH_TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
 
 /// How an upstream's calls are authorized.
 #[derive(Clone, Debug)]
@@ -129,8 +150,9 @@ pub struct AkSk {
     /// Sent as `X-Domain-Id`, for global services.
     pub domain_id: Option<String>,
     /// Where the project id is looked up by `region` when none is configured.
+    /// None: `https://iam.myhuaweicloud.com`.
     pub iam_endpoint: Option<Url>,
-    /// The region's name, for that.
+    /// The region's name, for that. None: nothing is looked up.
     pub region: Option<String>,
 }
 
@@ -139,70 +161,194 @@ pub struct AkSk {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Viewer(pub [u8; 32]);
 
-/// The right to call, for a time.
-#[derive(Debug)]
-pub struct Lease {
-    /// Where the service is, when the login said so.
-    pub endpoint: Option<Url>,
-    /// The project, when the login said so.
-    pub project_id: Option<String>,
-    authorization: Authorization,
-}
-
-#[derive(Debug)]
-enum Authorization {
-    None,
-    Headers(Vec<(HeaderName, HeaderValue)>),
-}
-
 /// The credentials of one upstream, and the lease they brought.
 #[derive(Debug)]
 pub struct Credentials {
-    settings: Settings,
-    transport: Transport,
-    catalog_type: Option<&'static str>,
+    provider: Provider,
+    /// Of all callers where the gateway holds the credentials.
+    viewer: Viewer,
+}
+
+#[derive(Debug)]
+enum Provider {
+    /// The caller's own credentials.
+    Passthrough,
+    /// The same for ever; or why they cannot be sent.
+    Fixed(Result<Arc<Lease>, Error>),
+    /// Each answer brings the next token.
+    Hsso(Session),
+    /// From logins.
+    Kept(Keeper),
 }
 
 impl Credentials {
-    /// Logs in nowhere yet. `transport` is used for logins.
+    /// Logs in nowhere yet. `catalog_type` is the service whose endpoint the
+    /// login's catalog must have; None where the endpoint is configured.
+    /// `transport` is used for logins.
     pub fn new(
         settings: Settings,
         catalog_type: Option<&'static str>,
         transport: Transport,
     ) -> Self {
+        let provider = match settings {
+            Settings::Passthrough => Provider::Passthrough,
+            Settings::None => Provider::Fixed(Ok(Lease::fixed(Authorization::None))),
+            Settings::Token { header, token } => Provider::Fixed(
+                header_value("token", token.expose_secret())
+                    .map(|value| Lease::fixed(Authorization::Headers(vec![(header, value)]))),
+            ),
+            Settings::Basic { username, password } => Provider::Fixed(basic(&username, &password)),
+            Settings::Hsso { username, password } => match basic(&username, &password) {
+                Ok(basic) => Provider::Hsso(Session::new(basic)),
+                Err(e) => Provider::Fixed(Err(e)),
+            },
+            Settings::Keystone(settings) => Provider::Kept(login::keeper(
+                keystone::Login::new(settings, catalog_type),
+                transport,
+            )),
+            Settings::Rackspace(settings) => Provider::Kept(login::keeper(
+                rackspace::Login::new(settings, catalog_type),
+                transport,
+            )),
+            Settings::AkSk(settings) => match huawei::ProjectLookup::of(&settings) {
+                Some(lookup) => Provider::Kept(login::keeper(lookup, transport)),
+                None => Provider::Fixed(huawei::lease(&settings)),
+            },
+        };
+        let mut random = [0; 32];
+        random[..16].copy_from_slice(uuid::Uuid::new_v4().as_bytes());
+        random[16..].copy_from_slice(uuid::Uuid::new_v4().as_bytes());
         Self {
-            settings,
-            catalog_type,
-            transport,
+            provider,
+            viewer: Viewer(random),
         }
     }
 
     /// The present lease, or a new one: one login in flight however many wait.
-    pub async fn lease(&self, _caller: &Caller, _deadline: Deadline) -> Result<Arc<Lease>, Error> {
-        todo!()
+    /// Fails with [`Error::Credential`], or [`Error::Deadline`] where the login
+    /// lasts longer; the login goes on for the others.
+    pub async fn lease(&self, caller: &Caller, deadline: Deadline) -> Result<Arc<Lease>, Error> {
+        match &self.provider {
+            Provider::Passthrough => passthrough(caller),
+            Provider::Fixed(lease) => lease.clone(),
+            Provider::Hsso(session) => Ok(session.lease()),
+            Provider::Kept(keeper) => keeper.lease(deadline).await,
+        }
     }
 
     /// The upstream refused this lease: it is dropped, unless a newer one is
-    /// there already. True when asking again can bring another.
-    pub fn refuse(&self, _lease: &Arc<Lease>) -> bool {
-        todo!()
+    /// there already. True when asking again can bring another. Never for
+    /// signatures: five that fail lock an access key.
+    pub fn refuse(&self, lease: &Arc<Lease>) -> bool {
+        match &self.provider {
+            Provider::Passthrough | Provider::Fixed(_) => false,
+            Provider::Hsso(session) => session.refuse(lease),
+            Provider::Kept(keeper) => keeper.refuse(lease),
+        }
     }
 
-    /// Looks at an answer's headers: some bring the next token.
-    pub fn observe(&self, _lease: &Arc<Lease>, _headers: &HeaderMap) {
-        todo!()
+    /// Looks at an answer's headers: some bring the next token. Not for answers
+    /// that refused the lease.
+    pub fn observe(&self, _lease: &Arc<Lease>, headers: &HeaderMap) {
+        if let Provider::Hsso(session) = &self.provider {
+            session.observe(headers);
+        }
     }
 
     /// Whose eyes a call of this caller sees through.
-    pub fn viewer(&self, _caller: &Caller) -> Viewer {
-        todo!()
+    pub fn viewer(&self, caller: &Caller) -> Viewer {
+        let Provider::Passthrough = self.provider else {
+            return self.viewer;
+        };
+        let mut context = digest::Context::new(&digest::SHA256);
+        for value in [&caller.token, &caller.authorization] {
+            // The length goes first, so that no two pairs read alike.
+            let bytes = value.as_ref().map(HeaderValue::as_bytes);
+            context.update(&bytes.map_or(u64::MAX, |b| b.len() as u64).to_be_bytes());
+            context.update(bytes.unwrap_or_default());
+        }
+        let mut viewer = [0; 32];
+        viewer.copy_from_slice(context.finish().as_ref());
+        Viewer(viewer)
     }
 }
 
 impl Lease {
     /// Puts the authorization onto a request; last, since a signature covers the
     /// request as it is sent.
-    pub fn authorize(&self, _exchange: &mut Exchange) -> Result<(), Error> {
-        todo!()
+    pub fn authorize(&self, exchange: &mut Exchange) -> Result<(), Error> {
+        match &self.authorization {
+            Authorization::None => {}
+            Authorization::Headers(headers) => {
+                for (name, value) in headers {
+                    exchange.headers.insert(name.clone(), value.clone());
+                }
+            }
+            Authorization::Signature(keys) => keys.sign(exchange, SystemTime::now())?,
+        }
+        Ok(())
     }
 }
+
+fn passthrough(caller: &Caller) -> Result<Arc<Lease>, Error> {
+    let own = [
+        (X_AUTH_TOKEN, &caller.token),
+        (header::AUTHORIZATION, &caller.authorization),
+    ];
+    let headers: Vec<_> = own
+        .into_iter()
+        .filter_map(|(name, value)| {
+            let mut value = value.clone()?;
+            value.set_sensitive(true);
+            Some((name, value))
+        })
+        .collect();
+    if headers.is_empty() {
+        return Err(credential(
+            Code::Unauthenticated,
+            "this upstream takes the caller's own credentials: \
+             send metadata `x-auth-token` or `authorization`",
+        ));
+    }
+    Ok(Lease::fixed(Authorization::Headers(headers)))
+}
+
+fn basic(username: &str, password: &SecretString) -> Result<Arc<Lease>, Error> {
+    // Source: RFC 7617, section 2.
+    if username.contains(':') {
+        return Err(credential(
+            Code::FailedPrecondition,
+            "HTTP Basic cannot carry a user name with a colon",
+        ));
+    }
+    let pair = format!("{username}:{}", password.expose_secret());
+    let pair = base64::engine::general_purpose::STANDARD.encode(pair);
+    let value = header_value("password", &format!("Basic {pair}"))?;
+    Ok(Lease::fixed(Authorization::Headers(vec![(
+        header::AUTHORIZATION,
+        value,
+    )])))
+}
+
+/// A secret as a header's value, marked sensitive. `what` names it where it
+/// cannot be one.
+fn header_value(what: &str, secret: &str) -> Result<HeaderValue, Error> {
+    let mut value = HeaderValue::from_str(secret).map_err(|_| {
+        credential(
+            Code::FailedPrecondition,
+            format!("the {what} holds a character that no header may have, perhaps a line break"),
+        )
+    })?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn credential(code: Code, problem: impl Into<String>) -> Error {
+    Error::Credential {
+        code,
+        problem: problem.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,427 @@
+//! Keystone settings as users have them: `clouds.yaml` and `OS_*`.
+//!
+//! Sources: openstacksdk, `config/loader.py`; python-openstackclient,
+//! "Environment Variables".
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use secrecy::SecretString;
+use serde_yaml_ng::{Mapping, Value};
+use url::Url;
+
+use super::{IdOrName, Identity, Keystone, Named};
+
+/// Longest `clouds.yaml`, in bytes.
+const LONGEST: u64 = 1024 * 1024;
+
+/// A cloud as its user describes it.
+#[derive(Clone, Debug)]
+pub struct CloudConfig {
+    /// How to log in.
+    pub keystone: Keystone,
+    /// `orchestration_endpoint_override`: goes before the catalog.
+    pub endpoint_override: Option<Url>,
+    /// PEM file with the authority to trust.
+    pub cacert: Option<PathBuf>,
+    /// The project's id, where it is given.
+    pub project_id: Option<String>,
+}
+
+/// The environment, as a value.
+type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// A cloud of `clouds.yaml`: the named one, else `OS_CLOUD`, else the only one.
+/// The file is `OS_CLIENT_CONFIG_FILE`, else the first of `./clouds.yaml`,
+/// `~/.config/openstack/clouds.yaml` and `/etc/openstack/clouds.yaml` (also `.yml`
+/// and `.json`); secrets may be in `secure.yaml` in the same places. Fails with
+/// what is missing where, and what to do.
+pub fn from_cloud(name: Option<&str>, env: Env<'_>) -> Result<CloudConfig, String> {
+    let places = places(env);
+    let path = match set(env, "OS_CLIENT_CONFIG_FILE") {
+        Some(path) => PathBuf::from(path),
+        None => find(&places, "clouds").ok_or_else(|| {
+            let places: Vec<String> = places.iter().map(|p| p.display().to_string()).collect();
+            format!(
+                "there is no clouds.yaml in {}: write one, or set OS_CLIENT_CONFIG_FILE",
+                places.join(", ")
+            )
+        })?,
+    };
+    let mut clouds = clouds(&path)?;
+    let secure = set(env, "OS_CLIENT_SECURE_FILE")
+        .map(PathBuf::from)
+        .or_else(|| find(&places, "secure"));
+    if let Some(secure) = secure {
+        merge(&mut clouds, self::clouds(&secure)?);
+    }
+    let name = name.map(str::to_owned).or_else(|| set(env, "OS_CLOUD"));
+    cloud(&path, clouds, name.as_deref(), env)
+}
+
+/// The login that `OS_*` describe. None where they describe none; fails with
+/// what is missing.
+pub fn from_env(env: Env<'_>) -> Result<Option<CloudConfig>, String> {
+    const SIGNS: [&str; 7] = [
+        "OS_AUTH_URL",
+        "OS_USERNAME",
+        "OS_USER_ID",
+        "OS_PASSWORD",
+        "OS_APPLICATION_CREDENTIAL_ID",
+        "OS_APPLICATION_CREDENTIAL_SECRET",
+        "OS_TOKEN",
+    ];
+    if SIGNS.iter().all(|name| set(env, name).is_none()) {
+        return Ok(None);
+    }
+    let variable = |key: &str| format!("OS_{}", key.to_ascii_uppercase());
+    let source = Source {
+        get: &|key| set(env, &variable(key)),
+        label: &variable,
+        env,
+    };
+    source.config().map(Some)
+}
+
+/// The directories that are looked into, in this order.
+fn places(env: Env<'_>) -> Vec<PathBuf> {
+    let home = set(env, "XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(set(env, "HOME")?).join(".config")));
+    [
+        Some(PathBuf::from(".")),
+        home.map(|home| home.join("openstack")),
+        Some(PathBuf::from("/etc/openstack")),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn find(places: &[PathBuf], stem: &str) -> Option<PathBuf> {
+    places
+        .iter()
+        .flat_map(|place| ["yaml", "yml", "json"].map(|end| place.join(format!("{stem}.{end}"))))
+        .find(|path| path.is_file())
+}
+
+/// A file's text; at most `longest` bytes.
+pub(super) fn read(path: &Path, longest: u64) -> Result<String, String> {
+    let place = path.display();
+    let fail = |e: std::io::Error| format!("{place}: cannot be read: {e}");
+    let mut text = String::new();
+    File::open(path)
+        .map_err(fail)?
+        .take(longest + 1)
+        .read_to_string(&mut text)
+        .map_err(fail)?;
+    if text.len() as u64 > longest {
+        return Err(format!("{place}: longer than {longest} bytes"));
+    }
+    Ok(text)
+}
+
+/// The member `clouds` of a file.
+fn clouds(path: &Path) -> Result<Mapping, String> {
+    let place = path.display();
+    let text = read(path, LONGEST)?;
+    let file: Value = serde_yaml_ng::from_str(&text).map_err(|e| {
+        // The parser's own words may repeat a secret.
+        let line = e.location().map_or(0, |l| l.line());
+        format!("{place}: line {line}: this is not YAML")
+    })?;
+    match file.get("clouds") {
+        Some(Value::Mapping(clouds)) => Ok(clouds.clone()),
+        _ => Err(format!("{place}: there is no mapping `clouds`")),
+    }
+}
+
+/// Adds `other`'s values to those of `base`, and over them.
+fn merge(base: &mut Mapping, other: Mapping) {
+    for (key, value) in other {
+        match (base.get_mut(&key), value) {
+            (Some(Value::Mapping(base)), Value::Mapping(value)) => merge(base, value),
+            (_, value) => {
+                base.insert(key, value);
+            }
+        }
+    }
+}
+
+fn cloud(
+    path: &Path,
+    clouds: Mapping,
+    name: Option<&str>,
+    env: Env<'_>,
+) -> Result<CloudConfig, String> {
+    let place = path.display();
+    let names: Vec<&str> = clouds.keys().filter_map(Value::as_str).collect();
+    let name = match (name, names.as_slice()) {
+        (Some(name), _) => name,
+        (None, [name]) => name,
+        (None, _) => {
+            return Err(format!(
+                "{place}: name one of its clouds ({}), or set OS_CLOUD",
+                names.join(", ")
+            ));
+        }
+    };
+    let Some(Value::Mapping(cloud)) = clouds.get(name) else {
+        return Err(format!(
+            "{place}: there is no cloud {name}: it has {}",
+            names.join(", ")
+        ));
+    };
+    let auth = cloud.get("auth").and_then(Value::as_mapping);
+    let source = Source {
+        get: &|key| {
+            let dashed = key.replace('_', "-");
+            [auth, Some(cloud)]
+                .into_iter()
+                .flatten()
+                .find_map(|map| scalar(map.get(key).or_else(|| map.get(&dashed))?))
+        },
+        label: &|key| format!("{place}: cloud {name}: `{key}`"),
+        env,
+    };
+    let profile = || (source.get)("profile").or_else(|| (source.get)("cloud"));
+    if (source.get)("auth_url").is_none()
+        && let Some(profile) = profile()
+    {
+        return Err(format!(
+            "{place}: cloud {name}: the vendor profile {profile} is not known here: \
+             write its `auth_url` under `auth`"
+        ));
+    }
+    source.config()
+}
+
+/// A scalar's text; none for an empty one.
+fn scalar(value: &Value) -> Option<String> {
+    let text = match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        Value::Bool(bool) => bool.to_string(),
+        // `regions: [RegionOne, ...]`: the first.
+        Value::Sequence(values) => scalar(values.first()?)?,
+        _ => return None,
+    };
+    (!text.trim().is_empty()).then_some(text)
+}
+
+fn set(env: Env<'_>, name: &str) -> Option<String> {
+    env(name).filter(|value| !value.trim().is_empty())
+}
+
+/// An http url.
+pub(super) fn url(place: &str, text: &str) -> Result<Url, String> {
+    match Url::parse(text.trim()) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
+        _ => Err(format!(
+            "{place} is not a url: write https://host[:port]/path"
+        )),
+    }
+}
+
+/// Values by their names in `clouds.yaml`, and how a name is told to the user.
+struct Source<'a> {
+    get: &'a dyn Fn(&str) -> Option<String>,
+    label: &'a dyn Fn(&str) -> String,
+    env: Env<'a>,
+}
+
+impl Source<'_> {
+    fn get(&self, key: &str) -> Option<String> {
+        (self.get)(key)
+    }
+
+    fn first(&self, keys: &[&str]) -> Option<String> {
+        keys.iter().find_map(|key| self.get(key))
+    }
+
+    fn need(&self, key: &str) -> Result<String, String> {
+        self.get(key)
+            .ok_or_else(|| format!("{} is missing", (self.label)(key)))
+    }
+
+    fn url(&self, key: &str) -> Result<Option<Url>, String> {
+        self.get(key)
+            .map(|text| url(&(self.label)(key), &text))
+            .transpose()
+    }
+
+    fn config(&self) -> Result<CloudConfig, String> {
+        self.need("auth_url")?;
+        let auth_url = self
+            .url("auth_url")?
+            .ok_or_else(|| format!("{} is missing", (self.label)("auth_url")))?;
+        let old = auth_url.path().trim_end_matches('/').ends_with("/v2.0")
+            || self
+                .get("identity_api_version")
+                .is_some_and(|version| version.starts_with('2'));
+        if old {
+            return Err(format!(
+                "{}: Keystone v2 is not spoken: use v3",
+                (self.label)("auth_url")
+            ));
+        }
+        let is = |key: &str, value: &str| {
+            self.get(key)
+                .is_some_and(|text| text.trim().eq_ignore_ascii_case(value))
+        };
+        let unverified = [("verify", "false"), ("insecure", "true"), ("insecure", "1")];
+        if let Some((key, _)) = unverified.into_iter().find(|(key, value)| is(key, value)) {
+            return Err(format!(
+                "{}: certificates are always verified: name the authority's file in {}",
+                (self.label)(key),
+                (self.label)("cacert")
+            ));
+        }
+        let identity = self.identity()?;
+        let project = match identity {
+            Identity::ApplicationCredential { .. } => None,
+            _ => self.project()?,
+        };
+        let interface = self
+            .first(&["interface", "endpoint_type"])
+            .unwrap_or_else(|| "public".to_owned());
+        let interface = interface.trim().trim_end_matches("URL").to_owned();
+        if !["public", "internal", "admin"].contains(&interface.as_str()) {
+            return Err(format!(
+                "{} must be public, internal or admin",
+                (self.label)("interface")
+            ));
+        }
+        Ok(CloudConfig {
+            keystone: Keystone {
+                auth_url,
+                identity,
+                project,
+                region: self.first(&["region_name", "regions"]),
+                interface,
+            },
+            endpoint_override: self.url("orchestration_endpoint_override")?,
+            cacert: self.get("cacert").map(|path| self.expand(&path)),
+            project_id: self.first(&["project_id", "tenant_id"]),
+        })
+    }
+
+    /// `~` is the home directory.
+    fn expand(&self, path: &str) -> PathBuf {
+        match (path.strip_prefix("~/"), (self.env)("HOME")) {
+            (Some(rest), Some(home)) => PathBuf::from(home).join(rest),
+            _ => PathBuf::from(path),
+        }
+    }
+
+    fn identity(&self) -> Result<Identity, String> {
+        let kind = match self.get("auth_type").as_deref().map(str::trim) {
+            Some("password" | "v3password") => "password",
+            Some("token" | "v3token") => "token",
+            Some("v3applicationcredential") => "application_credential",
+            Some(other) => {
+                return Err(format!(
+                    "{}: {other} is not supported: use password, token or v3applicationcredential",
+                    (self.label)("auth_type")
+                ));
+            }
+            None if self
+                .first(&["application_credential_id", "application_credential_name"])
+                .is_some() =>
+            {
+                "application_credential"
+            }
+            None if self.get("token").is_some() && self.get("password").is_none() => "token",
+            None => "password",
+        };
+        let secret = |key: &str| self.need(key).map(SecretString::from);
+        Ok(match kind {
+            "token" => Identity::Token(secret("token")?),
+            "application_credential" => self.application_credential()?,
+            _ => Identity::Password {
+                user: self
+                    .user()
+                    .ok_or_else(|| format!("{} is missing", (self.label)("username")))?,
+                password: secret("password")?,
+            },
+        })
+    }
+
+    fn application_credential(&self) -> Result<Identity, String> {
+        let secret = self.need("application_credential_secret")?.into();
+        if let Some(id) = self.get("application_credential_id") {
+            return Ok(Identity::ApplicationCredential {
+                id_or_name: IdOrName::Id(id),
+                user: None,
+                secret,
+            });
+        }
+        let name = self
+            .get("application_credential_name")
+            .ok_or_else(|| format!("{} is missing", (self.label)("application_credential_id")))?;
+        let user = self.user().ok_or_else(|| {
+            format!(
+                "{} is missing: an application credential by name belongs to a user; \
+                 or give it by id",
+                (self.label)("username")
+            )
+        })?;
+        Ok(Identity::ApplicationCredential {
+            id_or_name: IdOrName::Name(name),
+            user: Some(user),
+            secret,
+        })
+    }
+
+    fn user(&self) -> Option<Named> {
+        if let Some(id) = self.get("user_id") {
+            return Some(Named {
+                id_or_name: IdOrName::Id(id),
+                domain: None,
+            });
+        }
+        Some(Named {
+            id_or_name: IdOrName::Name(self.first(&["username", "user_name"])?),
+            domain: Some(self.domain("user", "project")),
+        })
+    }
+
+    fn project(&self) -> Result<Option<Named>, String> {
+        if let Some(id) = self.first(&["project_id", "tenant_id"]) {
+            return Ok(Some(Named {
+                id_or_name: IdOrName::Id(id),
+                domain: None,
+            }));
+        }
+        match self.first(&["project_name", "tenant_name"]) {
+            Some(name) => Ok(Some(Named {
+                id_or_name: IdOrName::Name(name),
+                domain: Some(self.domain("project", "user")),
+            })),
+            None => Err(format!(
+                "{} is missing: the services need a token of a project",
+                (self.label)("project_name")
+            )),
+        }
+    }
+
+    /// The domain of `what`: its own, the one given for all, that of the `other`,
+    /// else `default`, as openstackclient has it.
+    fn domain(&self, what: &str, other: &str) -> IdOrName {
+        let of = |what: &str| {
+            self.get(&format!("{what}domain_id"))
+                .map(IdOrName::Id)
+                .or_else(|| self.get(&format!("{what}domain_name")).map(IdOrName::Name))
+        };
+        of(&format!("{what}_"))
+            .or_else(|| of(""))
+            .or_else(|| of(&format!("{other}_")))
+            .or_else(|| of("default_"))
+            .or_else(|| self.get("default_domain").map(IdOrName::Id))
+            .unwrap_or_else(|| IdOrName::Id("default".to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

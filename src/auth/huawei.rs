@@ -1,0 +1,248 @@
+//! Huawei Cloud access keys as users have them, and the project they belong to.
+//!
+//! Sources: huaweicloudsdkcore, `auth/provider.py` (variables, credentials file);
+//! Identity and Access Management API, "Querying Project Information".
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::{HeaderMap, HeaderValue, Method, header};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use tonic::Code;
+use url::Url;
+
+use super::lease::{Authorization, Grant, Lease};
+use super::login::{Login, below, json, refusal, shown};
+use super::sign::Keys;
+use super::{AkSk, credential};
+use crate::error::Error;
+use crate::rest::Reply;
+use crate::transport::Exchange;
+
+/// The default of the official SDK.
+const IAM: &str = "https://iam.myhuaweicloud.com";
+
+/// Longest credentials file, in bytes.
+const LONGEST: u64 = 64 * 1024;
+
+/// Access keys from `HUAWEICLOUD_SDK_AK` and its siblings, else from the SDK's
+/// credentials file (`HUAWEICLOUD_SDK_CREDENTIALS_FILE`, default
+/// `~/.huaweicloud/credentials`). None where neither is there; fails with what is
+/// missing where, and what to do.
+pub fn from_env(env: &dyn Fn(&str) -> Option<String>) -> Result<Option<AkSk>, String> {
+    let get = |name: &str| {
+        let value = env(&format!("HUAWEICLOUD_SDK_{name}"))?;
+        (!value.trim().is_empty()).then(|| value.trim().to_owned())
+    };
+    let keys = match (get("AK"), get("SK")) {
+        (Some(access_key), Some(secret_key)) => Some(AkSk {
+            access_key,
+            secret_key: secret_key.into(),
+            security_token: get("SECURITY_TOKEN").map(SecretString::from),
+            project_id: None,
+            domain_id: None,
+            iam_endpoint: None,
+            region: None,
+        }),
+        (Some(_), None) => return Err(half("HUAWEICLOUD_SDK_AK", "HUAWEICLOUD_SDK_SK")),
+        (None, Some(_)) => return Err(half("HUAWEICLOUD_SDK_SK", "HUAWEICLOUD_SDK_AK")),
+        (None, None) => from_file(get("CREDENTIALS_FILE"), env)?,
+    };
+    let Some(mut keys) = keys else {
+        return Ok(None);
+    };
+    // What the environment says of the place goes before the file.
+    keys.project_id = get("PROJECT_ID").or(keys.project_id);
+    keys.domain_id = get("DOMAIN_ID").or(keys.domain_id);
+    keys.region = get("REGION").or(keys.region);
+    if let Some(text) = get("IAM_ENDPOINT") {
+        keys.iam_endpoint = Some(iam_endpoint("HUAWEICLOUD_SDK_IAM_ENDPOINT", &text)?);
+    }
+    Ok(Some(keys))
+}
+
+fn half(present: &str, missing: &str) -> String {
+    format!("{present} is set and {missing} is not: set both")
+}
+
+fn from_file(
+    named: Option<String>,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Option<AkSk>, String> {
+    let home = || Some(PathBuf::from(env("HOME")?).join(".huaweicloud/credentials"));
+    let path = match named {
+        Some(path) => PathBuf::from(path),
+        None => match home().filter(|path| path.is_file()) {
+            Some(path) => path,
+            None => return Ok(None),
+        },
+    };
+    let text = super::clouds::read(&path, LONGEST)?;
+    profile(&path, &text).map(Some)
+}
+
+/// The keys of a credentials file: of `[basic]`, else of `[global]`.
+fn profile(path: &Path, text: &str) -> Result<AkSk, String> {
+    let place = path.display();
+    let Some(name) = ["basic", "global"]
+        .into_iter()
+        .find(|name| lines(text).any(|(section, ..)| section == *name))
+    else {
+        return Err(format!(
+            "{place}: there is neither a [basic] nor a [global] section with keys"
+        ));
+    };
+    let get = |key: &str| {
+        lines(text)
+            .find(|(section, k, value)| *section == name && *k == key && !value.is_empty())
+            .map(|(.., value)| value.to_owned())
+    };
+    let need = |key: &str| get(key).ok_or_else(|| format!("{place}: [{name}] has no `{key}`"));
+    Ok(AkSk {
+        access_key: need("ak")?,
+        secret_key: need("sk")?.into(),
+        security_token: get("security_token").map(SecretString::from),
+        project_id: get("project_id"),
+        domain_id: get("domain_id"),
+        iam_endpoint: get("iam_endpoint")
+            .map(|text| iam_endpoint(&format!("{place}: [{name}] iam_endpoint"), &text))
+            .transpose()?,
+        region: get("region"),
+    })
+}
+
+/// Section, key and value of each line that has them.
+fn lines(text: &str) -> impl Iterator<Item = (&str, &str, &str)> {
+    let mut section = "";
+    text.lines().filter_map(move |line| {
+        let line = line.trim();
+        if line.starts_with(['#', ';']) {
+            return None;
+        }
+        if let Some(name) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
+            section = name.trim();
+            return None;
+        }
+        let (key, value) = line.split_once('=')?;
+        Some((section, key.trim(), value.trim()))
+    })
+}
+
+fn iam_endpoint(place: &str, text: &str) -> Result<Url, String> {
+    super::clouds::url(place, text)
+}
+
+/// The lease of keys that need no lookup.
+pub(super) fn lease(settings: &AkSk) -> Result<Arc<Lease>, Error> {
+    grant(settings).map(|grant| Arc::new(Lease::new(grant, tokio::time::Instant::now(), false)))
+}
+
+fn grant(settings: &AkSk) -> Result<Grant, Error> {
+    Ok(Grant {
+        authorization: Authorization::Signature(Box::new(Keys::new(settings)?)),
+        lifetime: None,
+        endpoint: None,
+        project_id: settings.project_id.clone(),
+    })
+}
+
+/// Finds the project of a region: a signed `GET {iam}/v3/projects?name=`.
+pub(super) struct ProjectLookup {
+    settings: AkSk,
+    region: String,
+    iam: Url,
+}
+
+#[derive(Deserialize)]
+struct Projects {
+    projects: Vec<Project>,
+}
+
+#[derive(Deserialize)]
+struct Project {
+    id: String,
+}
+
+impl ProjectLookup {
+    /// None where the project is known, or the region is not.
+    pub(super) fn of(settings: &AkSk) -> Option<Self> {
+        let region = settings.region.clone()?;
+        let iam = settings
+            .iam_endpoint
+            .clone()
+            .or_else(|| Url::parse(IAM).ok())?;
+        settings.project_id.is_none().then(|| Self {
+            settings: settings.clone(),
+            region,
+            iam,
+        })
+    }
+}
+
+impl Login for ProjectLookup {
+    fn place(&self) -> String {
+        format!(
+            "{} with access key {}",
+            shown(&self.iam),
+            self.settings.access_key
+        )
+    }
+
+    fn request(&self, now: SystemTime) -> Result<Exchange, Error> {
+        let path = match self.iam.path().trim_end_matches('/').ends_with("/v3") {
+            true => "/projects",
+            false => "/v3/projects",
+        };
+        let mut url = below(&self.iam, path, None);
+        url.query_pairs_mut().append_pair("name", &self.region);
+        let mut exchange = Exchange {
+            verb: Method::GET,
+            url,
+            headers: HeaderMap::from_iter([(
+                header::ACCEPT,
+                HeaderValue::from_static("application/json"),
+            )]),
+            body: None,
+        };
+        Keys::new(&self.settings)?.sign(&mut exchange, now)?;
+        Ok(exchange)
+    }
+
+    fn read(&self, reply: &Reply, now: SystemTime) -> Result<Grant, Error> {
+        let place = self.place();
+        if !reply.status.is_success() {
+            let error = refusal(&place, reply, self.settings.secret_key.expose_secret());
+            return Err(
+                match (error, super::sign::clock_skew(&reply.headers, now)) {
+                    (Error::Credential { code, problem }, Some(skew))
+                        if skew > super::sign::MAX_SKEW =>
+                    {
+                        let minutes = skew.as_secs() / 60;
+                        let problem = format!("{problem}; the clocks differ by {minutes} minutes");
+                        Error::Credential { code, problem }
+                    }
+                    (error, _) => error,
+                },
+            );
+        }
+        let Projects { projects } = json(&place, reply)?;
+        let project = projects.into_iter().next().ok_or_else(|| {
+            credential(
+                Code::FailedPrecondition,
+                format!(
+                    "{place} finds no project of region {}: check the region, or configure `project_id`",
+                    self.region
+                ),
+            )
+        })?;
+        grant(&AkSk {
+            project_id: Some(project.id),
+            ..self.settings.clone()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

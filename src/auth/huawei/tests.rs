@@ -1,0 +1,193 @@
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use http::StatusCode;
+
+use super::*;
+
+fn keys(variables: &[(&str, &str)]) -> Result<Option<AkSk>, String> {
+    let variables: HashMap<&str, &str> = variables.iter().copied().collect();
+    from_env(&|name| variables.get(name).map(|v| (*v).to_owned()))
+}
+
+/// The keys as text; a secret is told by its presence.
+fn shown_keys(keys: AkSk) -> String {
+    let text = |value: Option<String>| value.unwrap_or_else(|| "-".into());
+    [
+        keys.access_key,
+        keys.secret_key.expose_secret().to_owned(),
+        text(keys.security_token.map(|t| t.expose_secret().to_owned())),
+        text(keys.project_id),
+        text(keys.domain_id),
+        text(keys.iam_endpoint.map(String::from)),
+        text(keys.region),
+    ]
+    .join(" ")
+}
+
+#[test]
+fn environment() {
+    let ak = ("HUAWEICLOUD_SDK_AK", "A");
+    let sk = ("HUAWEICLOUD_SDK_SK", "S");
+    for (variables, want) in [
+        (&[][..], Ok("")),
+        (&[("HUAWEICLOUD_SDK_AK", " ")], Ok("")),
+        (&[ak, sk], Ok("A S - - - - -")),
+        (
+            &[
+                ak,
+                sk,
+                ("HUAWEICLOUD_SDK_SECURITY_TOKEN", "T"),
+                ("HUAWEICLOUD_SDK_PROJECT_ID", "P"),
+                ("HUAWEICLOUD_SDK_DOMAIN_ID", "D"),
+                ("HUAWEICLOUD_SDK_REGION", "R"),
+                ("HUAWEICLOUD_SDK_IAM_ENDPOINT", "https://iam.test"),
+            ],
+            Ok("A S T P D https://iam.test/ R"),
+        ),
+        (&[ak], Err("HUAWEICLOUD_SDK_SK is not")),
+        (&[sk], Err("HUAWEICLOUD_SDK_AK is not")),
+        (
+            &[ak, sk, ("HUAWEICLOUD_SDK_IAM_ENDPOINT", "iam.test")],
+            Err("HUAWEICLOUD_SDK_IAM_ENDPOINT is not a url"),
+        ),
+        (
+            &[("HUAWEICLOUD_SDK_CREDENTIALS_FILE", "/nowhere/credentials")],
+            Err("/nowhere/credentials: cannot be read"),
+        ),
+    ] {
+        match (keys(variables), want) {
+            (Ok(got), Ok(want)) => {
+                assert_eq!(
+                    got.map(shown_keys).unwrap_or_default(),
+                    want,
+                    "{variables:?}"
+                );
+            }
+            (Err(got), Err(want)) => assert!(got.contains(want), "{got}"),
+            (got, want) => panic!("{variables:?}: {got:?}, not {want:?}"),
+        }
+    }
+}
+
+#[test]
+fn files() {
+    for (text, want) in [
+        ("[basic]\nak = A\nsk = S=\n", Ok("A S= - P - - -")),
+        (
+            "# mine\n[global]\nak=G\nsk=g\n[basic]\nak=A\nsk=S\nsecurity_token=T\nproject_id=X\niam_endpoint=https://iam.test\n",
+            Ok("A S T P - https://iam.test/ -"),
+        ),
+        ("[global]\nak=G\nsk=g\ndomain_id=D", Ok("G g - P D - -")),
+        ("[basic]\nak = A\nsk =\n", Err("[basic] has no `sk`")),
+        ("[other]\nak = A\n", Err("neither a [basic] nor a [global]")),
+        ("", Err("neither a [basic] nor a [global]")),
+    ] {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join(".huaweicloud");
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("credentials"), text).unwrap();
+        // The environment's project goes before the file's.
+        let variables = [
+            ("HOME", home.path().to_str().unwrap()),
+            ("HUAWEICLOUD_SDK_PROJECT_ID", "P"),
+        ];
+        match (keys(&variables), want) {
+            (Ok(got), Ok(want)) => assert_eq!(got.map(shown_keys).unwrap(), want, "{text}"),
+            (Err(got), Err(want)) => assert!(got.contains(want), "{got}"),
+            (got, want) => panic!("{text}: {got:?}, not {want:?}"),
+        }
+    }
+}
+
+fn lookup() -> ProjectLookup {
+    ProjectLookup::of(&AkSk {
+        access_key: "AKTEST".into(),
+        secret_key: "SKTEST".into(),
+        security_token: None,
+        project_id: None,
+        domain_id: None,
+        iam_endpoint: Some("https://iam.test".parse().unwrap()),
+        region: Some("eu-de 1".into()),
+    })
+    .unwrap()
+}
+
+#[test]
+fn the_lookup_is_signed() {
+    let lookup = lookup();
+    let mut sent = lookup.request(SystemTime::now()).unwrap();
+    assert_eq!(sent.url.path(), "/v3/projects");
+    sent.headers
+        .insert(header::HOST, HeaderValue::from_static("iam.test"));
+    let target = &sent.url[url::Position::BeforePath..];
+    let received = super::super::sign::Received {
+        verb: &sent.verb,
+        target,
+        headers: &sent.headers,
+        body: b"",
+    };
+    let now = Some(SystemTime::now());
+    assert_eq!(
+        super::super::sign::verify(received, &"SKTEST".into(), now),
+        Ok(())
+    );
+}
+
+#[test]
+fn the_lookup_brings_the_project() {
+    let answer = |status: u16, body: &'static str| Reply {
+        status: StatusCode::from_u16(status).unwrap(),
+        headers: HeaderMap::from_iter([(
+            header::DATE,
+            HeaderValue::from_static("Sat, 21 Nov 2026 02:00:00 GMT"),
+        )]),
+        body: Bytes::from_static(body.as_bytes()),
+    };
+    let now = httpdate::parse_http_date("Sat, 21 Nov 2026 03:00:00 GMT").unwrap();
+    for (reply, want) in [
+        (
+            answer(200, r#"{"projects": [{"id": "P"}, {"id": "Q"}]}"#),
+            Ok("P"),
+        ),
+        (
+            answer(200, r#"{"projects": []}"#),
+            Err((Code::FailedPrecondition, "no project of region eu-de 1")),
+        ),
+        (
+            answer(
+                401,
+                r#"{"error_msg": "wrong key", "error_code": "APIGW.0301"}"#,
+            ),
+            Err((Code::Unauthenticated, "(wrong key)")),
+        ),
+        (
+            answer(401, ""),
+            Err((Code::Unauthenticated, "differ by 60 minutes")),
+        ),
+        (
+            answer(502, ""),
+            Err((
+                Code::Unavailable,
+                "https://iam.test/ with access key AKTEST",
+            )),
+        ),
+        (
+            answer(200, "<html>"),
+            Err((Code::Unavailable, "cannot be read")),
+        ),
+    ] {
+        match (lookup().read(&reply, now), want) {
+            (Ok(grant), Ok(project)) => {
+                assert_eq!(grant.project_id.as_deref(), Some(project));
+                assert!(matches!(grant.authorization, Authorization::Signature(_)));
+            }
+            (Err(Error::Credential { code, problem }), Err((want, words))) => {
+                assert_eq!(code, want, "{problem}");
+                assert!(problem.contains(words), "{problem}");
+                assert!(!problem.contains("SKTEST"), "{problem}");
+            }
+            (got, want) => panic!("{got:?}, not {want:?}"),
+        }
+    }
+}

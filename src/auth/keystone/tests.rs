@@ -1,0 +1,353 @@
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, StatusCode};
+
+use super::*;
+
+fn fixture(name: &str) -> Value {
+    let path = format!("{}/tests/fixtures/{name}.json", env!("CARGO_MANIFEST_DIR"));
+    serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap()
+}
+
+fn reply(fixture: &Value) -> Reply {
+    let response = &fixture["response"];
+    Reply {
+        status: StatusCode::from_u16(response["status"].as_u64().unwrap() as u16).unwrap(),
+        headers: response["headers"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(|(name, value)| {
+                (
+                    HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                    value.as_str().unwrap().parse().unwrap(),
+                )
+            })
+            .collect(),
+        body: Bytes::from(response["body"].to_string()),
+    }
+}
+
+fn name(name: &str) -> IdOrName {
+    IdOrName::Name(name.into())
+}
+
+fn in_default(text: &str) -> Named {
+    Named {
+        id_or_name: name(text),
+        domain: Some(name("Default")),
+    }
+}
+
+fn password(secret: &str) -> Keystone {
+    Keystone {
+        auth_url: "http://127.0.0.1:15000/v3".parse().unwrap(),
+        identity: Identity::Password {
+            user: in_default("demo"),
+            password: secret.into(),
+        },
+        project: Some(in_default("demo")),
+        region: None,
+        interface: "public".into(),
+    }
+}
+
+fn application_credential(id: &str) -> Keystone {
+    Keystone {
+        identity: Identity::ApplicationCredential {
+            id_or_name: IdOrName::Id(id.into()),
+            user: None,
+            secret: "SECRET".into(),
+        },
+        ..password("")
+    }
+}
+
+fn huawei() -> Keystone {
+    Keystone {
+        auth_url: "https://iam.example.test".parse().unwrap(),
+        identity: Identity::Password {
+            user: Named {
+                id_or_name: name("UserA"),
+                domain: Some(name("DomainA")),
+            },
+            password: "not-a-secret".into(),
+        },
+        project: Some(Named {
+            id_or_name: name("region-1"),
+            domain: None,
+        }),
+        ..password("")
+    }
+}
+
+/// The requests that real clients sent, and what their answers bring.
+#[test]
+fn captures() {
+    let unscoped = Keystone {
+        project: None,
+        ..password("SECRET")
+    };
+    let heat = Some("orchestration");
+    let uuid = "1acf51ab94b54a30b6596de5ae9fa89c";
+    let demo = "d91f788dea90457093be2871ee40c820";
+    for (file, settings, catalog, want) in [
+        (
+            "heat/auth.tokens.password.ok",
+            password("SECRET"),
+            heat,
+            Ok(Some(demo)),
+        ),
+        (
+            "heat/auth.tokens.application_credential.ok",
+            application_credential(uuid),
+            heat,
+            Ok(Some(demo)),
+        ),
+        (
+            "heat/auth.tokens.password.unscoped",
+            unscoped.clone(),
+            None,
+            Ok(None),
+        ),
+        (
+            "heat/auth.tokens.password.unscoped",
+            unscoped,
+            heat,
+            Err((Code::FailedPrecondition, "has a project")),
+        ),
+        (
+            "servicestage/IamCreateToken",
+            huawei(),
+            None,
+            Ok(Some("0a1b2c3d4e5f60718293a4b5c6d7e8f9")),
+        ),
+        (
+            "heat/auth.tokens.password.wrong",
+            password("not-the-password"),
+            heat,
+            Err((Code::Unauthenticated, "127.0.0.1:15000/v3 as user demo")),
+        ),
+        (
+            "heat/auth.tokens.application_credential.unknown",
+            application_credential("00000000000000000000000000000000"),
+            heat,
+            Err((Code::Unauthenticated, "no such application credential")),
+        ),
+    ] {
+        let fixture = fixture(file);
+        let login = Login::new(settings, catalog);
+        let sent = login.request(SystemTime::UNIX_EPOCH).unwrap();
+        let body: Value = serde_json::from_slice(&sent.body.unwrap()).unwrap();
+        assert_eq!(body, fixture["request"]["body"], "{file}");
+        assert_eq!(sent.url.path(), fixture["request"]["path"], "{file}");
+        assert_eq!(sent.verb, "POST", "{file}");
+        assert_eq!(sent.headers["content-type"], "application/json", "{file}");
+
+        match (login.read(&reply(&fixture), SystemTime::UNIX_EPOCH), want) {
+            (Ok(grant), Ok(project)) => {
+                assert_eq!(grant.project_id.as_deref(), project, "{file}");
+                let expected = catalog.map(|_| format!("http://127.0.0.1:18004/v1/{demo}"));
+                assert_eq!(grant.endpoint.map(String::from), expected, "{file}");
+                let Authorization::Headers(headers) = grant.authorization else {
+                    panic!("{file}");
+                };
+                assert_eq!(headers[0].0, "x-auth-token", "{file}");
+                assert_eq!(
+                    fixture["response"]["headers"]["X-Subject-Token"],
+                    headers[0].1.to_str().unwrap(),
+                    "{file}"
+                );
+                assert!(headers[0].1.is_sensitive(), "{file}");
+                // An hour or a day, less the second that cut-off times may hide.
+                let lifetime = grant.lifetime.unwrap() + Duration::from_secs(1);
+                assert!([3_600, 86_400].contains(&lifetime.as_secs()), "{file}");
+            }
+            (Err(Error::Credential { code, problem }), Err((want, words))) => {
+                assert_eq!(code, want, "{file}: {problem}");
+                assert!(problem.contains(words), "{file}: {problem}");
+                for secret in ["SECRET", "not-the-password", "TOKEN"] {
+                    assert!(!problem.contains(secret), "{file}: {problem}");
+                }
+            }
+            (got, want) => panic!("{file}: {got:?}, not {want:?}"),
+        }
+    }
+}
+
+#[test]
+fn urls() {
+    for (auth_url, catalog, want) in [
+        (
+            "https://k.test",
+            None,
+            "https://k.test/v3/auth/tokens?nocatalog=true",
+        ),
+        (
+            "https://k.test/v3/",
+            Some("x"),
+            "https://k.test/v3/auth/tokens",
+        ),
+        (
+            "https://k.test/identity",
+            Some("x"),
+            "https://k.test/identity/v3/auth/tokens",
+        ),
+        (
+            "https://k.test/identity/v3?a#b",
+            Some("x"),
+            "https://k.test/identity/v3/auth/tokens",
+        ),
+    ] {
+        let settings = Keystone {
+            auth_url: auth_url.parse().unwrap(),
+            ..password("")
+        };
+        let sent = Login::new(settings, catalog).request(SystemTime::UNIX_EPOCH);
+        assert_eq!(sent.unwrap().url.as_str(), want, "{auth_url}");
+    }
+}
+
+#[test]
+fn bodies() {
+    let by_name = Identity::ApplicationCredential {
+        id_or_name: name("ci"),
+        user: Some(in_default("demo")),
+        secret: "s".into(),
+    };
+    let project_id = Some(Named {
+        id_or_name: IdOrName::Id("p1".into()),
+        domain: Some(name("ignored")),
+    });
+    for (identity, project, want) in [
+        (
+            by_name,
+            project_id.clone(),
+            json!({"auth": {"identity": {
+                "methods": ["application_credential"],
+                "application_credential": {"name": "ci", "secret": "s",
+                    "user": {"name": "demo", "domain": {"name": "Default"}}}}}}),
+        ),
+        (
+            Identity::Token("t".into()),
+            project_id,
+            json!({"auth": {
+                "identity": {"methods": ["token"], "token": {"id": "t"}},
+                "scope": {"project": {"id": "p1"}}}}),
+        ),
+    ] {
+        let settings = Keystone {
+            identity,
+            project,
+            ..password("")
+        };
+        assert_eq!(Login::new(settings, None).body(), want);
+    }
+}
+
+fn granted(catalog: Value) -> Reply {
+    let body = json!({"token": {"expires_at": null, "catalog": catalog}});
+    Reply {
+        status: StatusCode::CREATED,
+        headers: HeaderMap::from_iter([(
+            HeaderName::from_static("x-subject-token"),
+            "T".parse().unwrap(),
+        )]),
+        body: Bytes::from(body.to_string()),
+    }
+}
+
+#[test]
+fn catalogs() {
+    let endpoint = |interface: &str, region: &str, url: &str| json!({"interface": interface, "region": region, "region_id": region, "url": url});
+    let catalog = json!([
+        {"type": "cloudformation", "endpoints": [endpoint("public", "A", "http://cfn.test")]},
+        {"type": "orchestration", "endpoints": [
+            endpoint("public", "B", "http://b.test/v1/p"),
+            endpoint("public", "A", "http://a.test/heat-api/v1/p"),
+            endpoint("internal", "A", "http://inner.test/v1/p"),
+            endpoint("public", "C", "not a url"),
+        ]},
+    ]);
+    for (region, interface, want) in [
+        (None, "public", Ok("http://b.test/v1/p")),
+        (Some("A"), "public", Ok("http://a.test/heat-api/v1/p")),
+        (Some("A"), "internal", Ok("http://inner.test/v1/p")),
+        (
+            Some("Z"),
+            "public",
+            Err("none in region Z: there is A, B, C"),
+        ),
+        (Some("B"), "internal", Err("none in region B: there is A")),
+        (Some("A"), "admin", Err("there is none at all")),
+        (Some("C"), "public", Err("bad url")),
+    ] {
+        let settings = Keystone {
+            region: region.map(str::to_owned),
+            interface: interface.into(),
+            ..password("SECRET")
+        };
+        let login = Login::new(settings, Some("orchestration"));
+        match (
+            login.read(&granted(catalog.clone()), SystemTime::UNIX_EPOCH),
+            want,
+        ) {
+            (Ok(grant), Ok(url)) => {
+                assert_eq!(grant.endpoint.unwrap().as_str(), url);
+                assert_eq!(grant.lifetime, None);
+            }
+            (Err(Error::Credential { code, problem }), Err(words)) => {
+                assert_eq!(code, Code::FailedPrecondition);
+                assert!(problem.contains(words), "{problem}");
+            }
+            (got, want) => panic!("{got:?}, not {want:?}"),
+        }
+    }
+}
+
+#[test]
+fn answers_that_grant_nothing() {
+    let answer = |status: u16, body: &'static str| Reply {
+        status: StatusCode::from_u16(status).unwrap(),
+        headers: HeaderMap::new(),
+        body: Bytes::from_static(body.as_bytes()),
+    };
+    let mut factor = answer(401, "");
+    factor
+        .headers
+        .insert("openstack-auth-receipt", "r".parse().unwrap());
+    let mut html = granted(json!([]));
+    html.body = Bytes::from_static(b"<html>SECRET</html>");
+    let mut empty = granted(json!([]));
+    empty.headers.insert("x-subject-token", "".parse().unwrap());
+    let echo = r#"{"error": {"message": "'SECRET' is not a password"}}"#;
+    for (reply, code, words) in [
+        (answer(401, echo), Code::Unauthenticated, "check user"),
+        (answer(403, ""), Code::Unauthenticated, "HTTP 403"),
+        (answer(400, echo), Code::FailedPrecondition, "HTTP 400"),
+        (
+            answer(404, "<html>"),
+            Code::FailedPrecondition,
+            "check the url",
+        ),
+        (answer(302, ""), Code::FailedPrecondition, "check the url"),
+        (answer(429, ""), Code::Unavailable, "HTTP 429"),
+        (answer(503, echo), Code::Unavailable, "HTTP 503"),
+        (answer(200, "{}"), Code::Unavailable, "X-Subject-Token"),
+        (factor, Code::Unauthenticated, "second factor"),
+        (html, Code::Unavailable, "line 1, column 1"),
+        (empty, Code::Unavailable, "the token is empty"),
+    ] {
+        let login = Login::new(password("SECRET"), None);
+        let Err(Error::Credential { code: got, problem }) =
+            login.read(&reply, SystemTime::UNIX_EPOCH)
+        else {
+            panic!("{words}");
+        };
+        assert_eq!(got, code, "{problem}");
+        assert!(problem.contains(words), "{problem}");
+        assert!(problem.contains("127.0.0.1:15000"), "{problem}");
+        assert!(!problem.contains("SECRET"), "{problem}");
+    }
+}

@@ -1,0 +1,220 @@
+//! Rackspace Identity v2. Source: Rackspace Identity API v2.0, "Authenticate".
+
+use std::time::SystemTime;
+
+use http::HeaderValue;
+use secrecy::ExposeSecret;
+use serde::Deserialize;
+use serde_json::json;
+use tonic::Code;
+use url::Url;
+
+use super::lease::{Authorization, Grant, lifetime};
+use super::login::{self, Login as _, below, not_in_catalog, post, refusal, shown, unreadable};
+use super::{Rackspace, RackspaceSecret, X_AUTH_TOKEN, credential};
+use crate::error::Error;
+use crate::rest::Reply;
+use crate::transport::Exchange;
+
+/// A login with these settings.
+pub(super) struct Login {
+    settings: Rackspace,
+    /// The service to find; None: the catalog is not looked at.
+    catalog_type: Option<&'static str>,
+}
+
+/// What is read of an answer.
+#[derive(Deserialize)]
+struct Answer {
+    access: Access,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Access {
+    token: Token,
+    #[serde(default)]
+    service_catalog: Option<Vec<Service>>,
+    user: Option<User>,
+}
+
+#[derive(Deserialize)]
+struct Token {
+    id: String,
+    expires: Option<String>,
+    tenant: Option<Tenant>,
+}
+
+#[derive(Deserialize)]
+struct Tenant {
+    id: String,
+}
+
+#[derive(Deserialize)]
+struct User {
+    #[serde(rename = "RAX-AUTH:defaultRegion")]
+    default_region: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Service {
+    r#type: Option<String>,
+    name: Option<String>,
+    #[serde(default)]
+    endpoints: Vec<Endpoint>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Endpoint {
+    region: Option<String>,
+    tenant_id: Option<String>,
+    #[serde(rename = "publicURL")]
+    public_url: String,
+}
+
+impl Login {
+    pub(super) fn new(settings: Rackspace, catalog_type: Option<&'static str>) -> Self {
+        Self {
+            settings,
+            catalog_type,
+        }
+    }
+
+    fn secret(&self) -> &str {
+        match &self.settings.secret {
+            RackspaceSecret::ApiKey(secret) | RackspaceSecret::Password(secret) => {
+                secret.expose_secret()
+            }
+        }
+    }
+
+    /// The wanted service's endpoint in the configured region, else in the user's
+    /// default region, else the only one there is.
+    fn endpoint<'a>(&self, access: &'a Access) -> Result<Option<&'a Endpoint>, Error> {
+        let Some(wanted) = self.catalog_type else {
+            return Ok(None);
+        };
+        let default = access.user.as_ref().and_then(|u| u.default_region.as_ref());
+        let region = self
+            .settings
+            .region
+            .as_ref()
+            .or(default)
+            .map(String::as_str);
+        let candidates: Vec<&Endpoint> = access
+            .service_catalog
+            .iter()
+            .flatten()
+            .filter(|service| {
+                service.r#type.as_deref() == Some(wanted)
+                    || (wanted == "orchestration"
+                        && service.name.as_deref() == Some("cloudOrchestration"))
+            })
+            .flat_map(|service| &service.endpoints)
+            .collect();
+        let found = match region {
+            Some(region) => candidates.iter().find(|endpoint| {
+                endpoint
+                    .region
+                    .as_deref()
+                    .is_some_and(|r| r.eq_ignore_ascii_case(region))
+            }),
+            None => candidates.first().filter(|_| candidates.len() == 1),
+        };
+        found.copied().map(Some).ok_or_else(|| {
+            not_in_catalog(
+                &self.place(),
+                wanted,
+                region,
+                candidates.iter().filter_map(|e| e.region.clone()),
+            )
+        })
+    }
+}
+
+impl login::Login for Login {
+    fn place(&self) -> String {
+        format!(
+            "{} as user {}",
+            shown(&self.settings.auth_url),
+            self.settings.username
+        )
+    }
+
+    fn request(&self, _now: SystemTime) -> Result<Exchange, Error> {
+        let username = &self.settings.username;
+        let mut auth = match &self.settings.secret {
+            RackspaceSecret::ApiKey(key) => json!({"RAX-KSKEY:apiKeyCredentials":
+                {"username": username, "apiKey": key.expose_secret()}}),
+            RackspaceSecret::Password(password) => json!({"passwordCredentials":
+                {"username": username, "password": password.expose_secret()}}),
+        };
+        if let Some(tenant) = &self.settings.tenant_id {
+            auth["tenantId"] = tenant.as_str().into();
+        }
+        let base = &self.settings.auth_url;
+        let path = match base.path().trim_end_matches('/').ends_with("/v2.0") {
+            true => "/tokens",
+            false => "/v2.0/tokens",
+        };
+        Ok(post(below(base, path, None), &json!({"auth": auth})))
+    }
+
+    fn read(&self, reply: &Reply, now: SystemTime) -> Result<Grant, Error> {
+        let place = self.place();
+        if !reply.status.is_success() {
+            return Err(self.refused(&place, reply));
+        }
+        let Answer { access } = login::json(&place, reply)?;
+        let token = HeaderValue::from_str(&access.token.id)
+            .map_err(|_| unreadable(&place, "the token is no header value"))?;
+        let header = login::token(&place, X_AUTH_TOKEN, token)?;
+        let endpoint = self.endpoint(&access)?;
+        let project_id = self
+            .settings
+            .tenant_id
+            .clone()
+            .or_else(|| endpoint.and_then(|e| e.tenant_id.clone()))
+            .or_else(|| access.token.tenant.as_ref().map(|t| t.id.clone()));
+        let url = endpoint.map(|e| Url::parse(&e.public_url)).transpose();
+        Ok(Grant {
+            authorization: Authorization::Headers(vec![header]),
+            // The same token may come again with less of its life left, until an
+            // hour before its end; this counts what is left.
+            lifetime: access
+                .token
+                .expires
+                .as_deref()
+                .and_then(|expires| lifetime(None, expires, &reply.headers, now)),
+            endpoint: url.map_err(|e| {
+                credential(
+                    Code::FailedPrecondition,
+                    format!("the catalog of {place} has a bad publicURL: {e}"),
+                )
+            })?,
+            project_id,
+        })
+    }
+}
+
+impl Login {
+    fn refused(&self, place: &str, reply: &Reply) -> Error {
+        let factor = reply
+            .headers
+            .get(http::header::WWW_AUTHENTICATE)
+            .is_some_and(|value| value.as_bytes().starts_with(b"OS-MF"));
+        if factor {
+            return credential(
+                Code::Unauthenticated,
+                format!(
+                    "the login was refused at {place}: it needs a second factor: use an API key"
+                ),
+            );
+        }
+        refusal(place, reply, self.secret())
+    }
+}
+
+#[cfg(test)]
+mod tests;
