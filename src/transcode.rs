@@ -3,6 +3,8 @@
 //! structs in between.
 
 mod print;
+#[cfg(test)]
+mod properties;
 mod read;
 mod scan;
 #[cfg(test)]

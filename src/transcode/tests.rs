@@ -87,7 +87,8 @@ fn values_have_texts() {
         let (index, _) = schema.message(id(message)).field(field).expect("a field");
         texts(schema, id(message), index, wire).map_err(|p| p.problem)
     };
-    let cases: Vec<(&str, &str, Vec<u8>, Result<Vec<&str>, &str>)> = vec![
+    type Texts<'a> = Result<Vec<&'a str>, &'a str>;
+    let cases: Vec<(&str, &str, Vec<u8>, Texts<'_>)> = vec![
         ("All", "an_int32", vec![], Ok(vec![])),
         ("All", "an_int32", number(3, 0), Ok(vec![])),
         ("All", "an_int32", number(3, -5_i64 as u64), Ok(vec!["-5"])),
