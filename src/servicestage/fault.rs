@@ -10,7 +10,6 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 use tonic::Code;
 
-use super::FAMILY;
 use crate::error::{Fault, HINT};
 use crate::family::FaultContext;
 use crate::family::common::{self, is_transient, not_processed, redirect_hint, said};

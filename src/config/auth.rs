@@ -1,0 +1,427 @@
+//! `[upstream.auth]`: as whom an upstream is called.
+
+use std::path::PathBuf;
+
+use http::HeaderName;
+use url::Url;
+
+use super::reader::Section;
+use crate::auth::{
+    AkSk, IdOrName, Identity, Keystone, Named, Rackspace, RackspaceSecret, Settings, clouds, huawei,
+};
+
+/// Where Rackspace logs in.
+const RACKSPACE: &str = "https://identity.api.rackspacecloud.com/v2.0";
+
+/// Credentials, and what else their source says of the upstream.
+pub(super) struct Login {
+    pub(super) settings: Settings,
+    pub(super) endpoint: Option<Url>,
+    pub(super) project_id: Option<String>,
+    pub(super) ca_file: Option<PathBuf>,
+    /// The login says where the services are.
+    pub(super) brings_catalog: bool,
+}
+
+impl From<Settings> for Login {
+    fn from(settings: Settings) -> Self {
+        Self {
+            brings_catalog: matches!(settings, Settings::Keystone(_) | Settings::Rackspace(_)),
+            settings,
+            endpoint: None,
+            project_id: None,
+            ca_file: None,
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Passthrough,
+    None,
+    Token,
+    Keystone,
+    Rackspace,
+    AkSk,
+    Basic,
+    Hsso,
+}
+
+impl Kind {
+    /// What a login of this kind may say.
+    fn keys(self, section: &Section<'_>) -> &'static [&'static str] {
+        match self {
+            Self::Passthrough | Self::None => &[],
+            Self::Token => &["header", "token_env", "token_file"],
+            Self::Keystone if section.has("cloud") || section.has("from_env") => {
+                &["region", "interface"]
+            }
+            Self::Keystone => &[
+                "auth_url",
+                "username",
+                "user_id",
+                "user_domain_id",
+                "user_domain_name",
+                "password_env",
+                "password_file",
+                "application_credential_id",
+                "application_credential_name",
+                "application_credential_secret_env",
+                "application_credential_secret_file",
+                "token_env",
+                "token_file",
+                "project_id",
+                "project_name",
+                "project_domain_id",
+                "project_domain_name",
+                "region",
+                "interface",
+            ],
+            Self::Rackspace => &[
+                "auth_url",
+                "username",
+                "api_key_env",
+                "api_key_file",
+                "password_env",
+                "password_file",
+                "tenant_id",
+                "region",
+            ],
+            Self::AkSk => &[
+                "from_env",
+                "access_key",
+                "secret_key_env",
+                "secret_key_file",
+                "security_token_env",
+                "security_token_file",
+                "project_id",
+                "domain_id",
+                "iam_endpoint",
+                "region",
+            ],
+            Self::Basic | Self::Hsso => &["username", "password_env", "password_file"],
+        }
+    }
+}
+
+/// The credentials; none where something is wrong with them. `project_id` is the
+/// upstream's.
+pub(super) fn read(section: &Section<'_>, project_id: Option<&str>) -> Option<Login> {
+    let kind = section.choice(
+        "kind",
+        &[
+            ("passthrough", Kind::Passthrough),
+            ("none", Kind::None),
+            ("token", Kind::Token),
+            ("keystone", Kind::Keystone),
+            ("rackspace", Kind::Rackspace),
+            ("ak_sk", Kind::AkSk),
+            ("basic", Kind::Basic),
+            ("hsso", Kind::Hsso),
+        ],
+    );
+    let kind = match kind {
+        Some(kind) => kind,
+        None if section.has("kind") => return None,
+        // A cloud of clouds.yaml is a Keystone login.
+        None if section.has("cloud") => Kind::Keystone,
+        None => Kind::Passthrough,
+    };
+    section.know(kind.keys(section));
+    let login =
+        match kind {
+            Kind::Passthrough => Some(Settings::Passthrough.into()),
+            Kind::None => Some(Settings::None.into()),
+            Kind::Token => token(section).map(Login::from),
+            Kind::Keystone if section.has("cloud") || section.has("from_env") => cloud(section),
+            Kind::Keystone => keystone(section, project_id).map(|k| Settings::Keystone(k).into()),
+            Kind::Rackspace => rackspace(section).map(|r| Settings::Rackspace(r).into()),
+            Kind::AkSk => ak_sk(section, project_id),
+            Kind::Basic => user(section)
+                .map(|(username, password)| Settings::Basic { username, password }.into()),
+            Kind::Hsso => user(section)
+                .map(|(username, password)| Settings::Hsso { username, password }.into()),
+        };
+    section.finish();
+    login
+}
+
+fn text(section: &Section<'_>, key: &str) -> Option<String> {
+    section.text(key).map(|found| found.value)
+}
+
+fn user(section: &Section<'_>) -> Option<(String, secrecy::SecretString)> {
+    let username = section.required_text("username");
+    let password = section.required_secret("password");
+    Some((username?.value, password?))
+}
+
+fn token(section: &Section<'_>) -> Option<Settings> {
+    let token = section.required_secret("token");
+    let header = match section.text("header") {
+        None => Some(HeaderName::from_static("x-auth-token")),
+        Some(found) => {
+            let parsed = HeaderName::from_bytes(found.value.as_bytes());
+            if parsed.is_err() {
+                section.wrong("header", "is not the name of a header");
+            }
+            parsed.ok()
+        }
+    };
+    Some(Settings::Token {
+        header: header?,
+        token: token?,
+    })
+}
+
+/// A cloud of `clouds.yaml`, or what `OS_*` say.
+fn cloud(section: &Section<'_>) -> Option<Login> {
+    let from_env = section.flag("from_env");
+    let cloud = if section.has("cloud") {
+        if from_env == Some(true) {
+            section.wrong("from_env", "there is cloud too: leave one out");
+            return None;
+        }
+        let name = section.text("cloud")?;
+        clouds::from_cloud(Some(&name.value), section.env())
+            .map_err(|problem| section.wrong("cloud", &problem))
+            .ok()?
+    } else {
+        match clouds::from_env(section.env()) {
+            _ if from_env != Some(true) => {
+                section.wrong("from_env", "must be true, or be left out");
+                return None;
+            }
+            Ok(Some(cloud)) => cloud,
+            Ok(None) => {
+                section.wrong(
+                    "from_env",
+                    "no OS_* variables are set: OS_AUTH_URL and its kin",
+                );
+                return None;
+            }
+            Err(problem) => {
+                section.wrong("from_env", &problem);
+                return None;
+            }
+        }
+    };
+    let mut keystone = cloud.keystone;
+    keystone.region = text(section, "region").or(keystone.region);
+    if let Some(interface) = interface(section) {
+        keystone.interface = interface;
+    }
+    Some(Login {
+        endpoint: cloud.endpoint_override,
+        project_id: cloud.project_id,
+        ca_file: cloud.cacert,
+        ..Settings::Keystone(keystone).into()
+    })
+}
+
+fn interface(section: &Section<'_>) -> Option<String> {
+    let choices = ["public", "internal", "admin"].map(|word| (word, word));
+    section.choice("interface", &choices).map(str::to_owned)
+}
+
+fn keystone(section: &Section<'_>, project_id: Option<&str>) -> Option<Keystone> {
+    if !section.has("auth_url") {
+        section.wrong(
+            "auth_url",
+            "is missing: where does one log in? Or name a cloud of clouds.yaml (cloud), or set \
+             from_env = true for OS_*",
+        );
+    }
+    let auth_url = section.url("auth_url");
+    let region = text(section, "region");
+    let user = named(section, "user");
+    let app = id_or_name(
+        section,
+        "application_credential_id",
+        "application_credential_name",
+    );
+    let mut project = named(section, "project");
+    let interface = interface(section).unwrap_or_else(|| "public".to_owned());
+    let given: Vec<&str> = [
+        ("application_credential_secret", app.is_some()),
+        ("token", section.has_secret("token")),
+        ("password", section.has_secret("password")),
+    ]
+    .iter()
+    .filter(|(_, there)| *there)
+    .map(|(name, _)| *name)
+    .collect();
+    if let [first, second, ..] = given[..] {
+        let problem = format!("there is {first} too: log in by one of them");
+        section.wrong(&format!("{second}_env"), &problem);
+        return None;
+    }
+    let identity = match app {
+        Some(id_or_name) => {
+            let secret = section.required_secret("application_credential_secret");
+            if matches!(id_or_name, IdOrName::Name(_)) && user.is_none() {
+                section.wrong(
+                    "application_credential_name",
+                    "needs its user too: username and user_domain_name, or user_id",
+                );
+                return None;
+            }
+            if project.take().is_some() {
+                section.wrong(
+                    "application_credential_id",
+                    "has its project by itself: leave project_id and project_name out",
+                );
+                return None;
+            }
+            Identity::ApplicationCredential {
+                id_or_name,
+                user,
+                secret: secret?,
+            }
+        }
+        None => {
+            project = project.or_else(|| {
+                Some(Named {
+                    id_or_name: IdOrName::Id(project_id?.to_owned()),
+                    domain: None,
+                })
+            });
+            if project.is_none() {
+                section.wrong(
+                    "project_name",
+                    "is missing: give project_name or project_id",
+                );
+            }
+            if section.has_secret("token") {
+                Identity::Token(section.secret("token")?)
+            } else {
+                if user.is_none() {
+                    section.wrong(
+                        "username",
+                        "is missing: give username, user_id, application_credential_id or \
+                         token_env",
+                    );
+                }
+                let password = section.required_secret("password");
+                Identity::Password {
+                    user: user?,
+                    password: password?,
+                }
+            }
+        }
+    };
+    Some(Keystone {
+        auth_url: auth_url?,
+        identity,
+        project,
+        region,
+        interface,
+    })
+}
+
+fn id_or_name(section: &Section<'_>, id: &str, name: &str) -> Option<IdOrName> {
+    let found = text(section, name);
+    match text(section, id) {
+        Some(_) if found.is_some() => {
+            section.wrong(name, &format!("there is {id} too: leave one out"));
+            None
+        }
+        Some(id) => Some(IdOrName::Id(id)),
+        None => found.map(IdOrName::Name),
+    }
+}
+
+/// A user or a project, and its domain: `default` with a name, as in Keystone.
+fn named(section: &Section<'_>, what: &str) -> Option<Named> {
+    let name = if what == "user" {
+        "username"
+    } else {
+        "project_name"
+    };
+    let [id, domain_id, domain_name] =
+        ["id", "domain_id", "domain_name"].map(|end| format!("{what}_{end}"));
+    let id_or_name = id_or_name(section, &id, name);
+    let domain = self::id_or_name(section, &domain_id, &domain_name);
+    let id_or_name = id_or_name?;
+    let domain = match id_or_name {
+        IdOrName::Id(_) => None,
+        IdOrName::Name(_) => Some(domain.unwrap_or(IdOrName::Id("default".to_owned()))),
+    };
+    Some(Named { id_or_name, domain })
+}
+
+fn rackspace(section: &Section<'_>) -> Option<Rackspace> {
+    let auth_url = if section.has("auth_url") {
+        section.url("auth_url")
+    } else {
+        Url::parse(RACKSPACE).ok()
+    };
+    let username = section.required_text("username");
+    let tenant_id = text(section, "tenant_id");
+    let region = text(section, "region");
+    let secret = if section.has_secret("password") && !section.has_secret("api_key") {
+        section.secret("password").map(RackspaceSecret::Password)
+    } else {
+        if section.has_secret("password") {
+            section.wrong("password_env", "there is an api_key too: leave one out");
+        }
+        section
+            .required_secret("api_key")
+            .map(RackspaceSecret::ApiKey)
+    };
+    Some(Rackspace {
+        auth_url: auth_url?,
+        username: username?.value,
+        secret: secret?,
+        tenant_id,
+        region,
+    })
+}
+
+fn ak_sk(section: &Section<'_>, project_id: Option<&str>) -> Option<Login> {
+    let [own_project, domain_id, region] =
+        ["project_id", "domain_id", "region"].map(|key| text(section, key));
+    let iam_endpoint = section.url("iam_endpoint");
+    let mut keys = if section.flag("from_env") == Some(true) {
+        match huawei::from_env(section.env()) {
+            Ok(Some(keys)) => keys,
+            Ok(None) => {
+                section.wrong(
+                    "from_env",
+                    "neither HUAWEICLOUD_SDK_AK and HUAWEICLOUD_SDK_SK nor a credentials file \
+                     are there",
+                );
+                return None;
+            }
+            Err(problem) => {
+                section.wrong("from_env", &problem);
+                return None;
+            }
+        }
+    } else {
+        let access_key = section.required_text("access_key");
+        let secret_key = section.required_secret("secret_key");
+        let security_token = match section.has_secret("security_token") {
+            true => Some(section.secret("security_token")?),
+            false => None,
+        };
+        AkSk {
+            access_key: access_key?.value,
+            secret_key: secret_key?,
+            security_token,
+            project_id: None,
+            domain_id: None,
+            iam_endpoint: None,
+            region: None,
+        }
+    };
+    let upstream_project = project_id.map(str::to_owned);
+    keys.project_id = own_project.or(upstream_project).or(keys.project_id);
+    keys.domain_id = domain_id.or(keys.domain_id);
+    keys.region = region.or(keys.region);
+    keys.iam_endpoint = iam_endpoint.or(keys.iam_endpoint);
+    Some(Login {
+        project_id: keys.project_id.clone(),
+        ..Settings::AkSk(keys).into()
+    })
+}

@@ -1,0 +1,522 @@
+use std::fs;
+
+use secrecy::ExposeSecret;
+
+use super::*;
+use crate::auth::{IdOrName, Identity, RackspaceSecret};
+
+const HEAT: &str = "[[upstream]]\nname='a'\nfamily='heat'\nendpoint='https://a.test'\n";
+
+fn no_env(_: &str) -> Option<String> {
+    None
+}
+
+fn env(name: &str) -> Option<String> {
+    match name {
+        "SECRET" => Some("hunter2".to_owned()),
+        "EMPTY" => Some(" ".to_owned()),
+        _ => None,
+    }
+}
+
+fn parse(text: &str) -> Result<Config, Vec<Problem>> {
+    Config::parse("d.toml", text, Path::new("/nonexistent"), &env)
+}
+
+/// What is wrong, a line each.
+fn wrong(text: &str) -> Vec<String> {
+    match parse(text) {
+        Ok(config) => panic!("accepted: {config:?}"),
+        Err(problems) => problems.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// What is wrong with the auth section.
+fn wrong_auth(auth: &str) -> Vec<String> {
+    wrong(&format!("{HEAT}[upstream.auth]\n{auth}"))
+}
+
+fn auth(auth: &str) -> Auth {
+    let text = format!("{HEAT}[upstream.auth]\n{auth}");
+    match parse(&text) {
+        Ok(mut config) => config.upstreams.remove(0).auth,
+        Err(problems) => panic!("{auth}: {problems:?}"),
+    }
+}
+
+#[test]
+fn the_example_loads() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("drawbridge.example.toml");
+    let env = |name: &str| match name {
+        "NORTH_PASSWORD" | "STAGE_SECRET_KEY" => Some("secret".to_owned()),
+        _ => None,
+    };
+    let config = Config::load(Some(&path), &env).expect("the example is right");
+    let names: Vec<&str> = config.upstreams.iter().map(|u| &*u.name).collect();
+    assert_eq!(names, ["north", "stage", "ao"]);
+    assert!(config.upstreams.iter().all(|u| u.is_default));
+    assert_eq!(config.server, Server::default());
+    assert_eq!(config.log, Log::default());
+}
+
+/// Every default that the example tells is the real one.
+#[test]
+fn the_examples_defaults_are_the_real_ones() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("drawbridge.example.toml");
+    let text = fs::read_to_string(path).expect("the example");
+    let numbers = |line: &str| {
+        let (key, value) = line.strip_prefix("# ")?.split_once(" = ")?;
+        let is_key = key.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+        (is_key && value.parse::<u64>().is_ok()).then(|| line[2..].to_owned())
+    };
+    let uncommented: Vec<String> = text
+        .lines()
+        .map(|line| numbers(line).unwrap_or_else(|| line.to_owned()))
+        .collect();
+    let env = |_: &str| Some("secret".to_owned());
+    let read = |text: &str| {
+        let mut config = Config::parse("d.toml", text, Path::new(""), &|name| {
+            (!name.starts_with("DRAWBRIDGE_"))
+                .then(|| env(name))
+                .flatten()
+        })
+        .expect("right");
+        config
+            .upstreams
+            .iter_mut()
+            .for_each(|u| u.auth = Auth::None);
+        format!("{config:?}")
+    };
+    let changed = uncommented.join("\n");
+    assert_ne!(changed.trim(), text.trim());
+    assert_eq!(read(&changed), read(&text));
+}
+
+#[test]
+fn without_a_file_it_is_the_sandbox() {
+    let config = Config::load(None, &no_env).expect("the sandbox");
+    assert!(config.sandbox && config.upstreams.is_empty());
+    assert_eq!(config.listen.to_string(), "127.0.0.1:50051");
+    assert_eq!(
+        config.admin.map(|a| a.to_string()).as_deref(),
+        Some("127.0.0.1:50052")
+    );
+}
+
+#[test]
+fn variables_go_before_the_file() {
+    let env = |name: &str| {
+        let value = match name {
+            "DRAWBRIDGE_LISTEN" => "127.0.0.1:1",
+            "DRAWBRIDGE_ADMIN" => "off",
+            "DRAWBRIDGE_LOG" => "debug",
+            "DRAWBRIDGE_LOG_FORMAT" => "json",
+            "DRAWBRIDGE_SANDBOX" => "true",
+            _ => return None,
+        };
+        Some(value.to_owned())
+    };
+    let text = "[listen]\ngrpc='127.0.0.1:2'\nadmin='127.0.0.1:3'\n[log]\nlevel='warn'\n";
+    let config = Config::parse("d.toml", text, Path::new(""), &env).expect("right");
+    assert_eq!(config.listen.port(), 1);
+    assert_eq!(config.admin, None);
+    assert_eq!((config.log.json, &*config.log.level), (true, "debug"));
+    assert!(config.sandbox);
+
+    let env = |name: &str| name.starts_with("DRAWBRIDGE_").then(|| "what".to_owned());
+    let problems = Config::parse("d.toml", HEAT, Path::new(""), &env).expect_err("wrong");
+    let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        [
+            "environment: DRAWBRIDGE_LISTEN: must be an IP address and a port, as 127.0.0.1:50051",
+            "environment: DRAWBRIDGE_ADMIN: must be off, or an address as 127.0.0.1:50052",
+            "environment: DRAWBRIDGE_LOG_FORMAT: must be text or json",
+            "environment: DRAWBRIDGE_SANDBOX: must be true or false",
+        ]
+    );
+}
+
+#[test]
+fn a_file_that_is_not_there() {
+    let env = |name: &str| (name == "DRAWBRIDGE_CONFIG").then(|| "/nonexistent/d.toml".to_owned());
+    let problems = Config::load(None, &env).expect_err("no file");
+    let told = problems[0].to_string();
+    assert!(
+        told.starts_with("/nonexistent/d.toml: cannot read"),
+        "{told}"
+    );
+}
+
+#[test]
+fn everything_wrong_is_told_at_once() {
+    let text = "[listen]\ngrpc = 'localhost'\nport = 1\n\n[server]\nmax_streams = 'many'\n\
+                drain_sec = 3\n[log]\nformat = 'jsn'\n[[upstream]]\nname = 'a b'\n\
+                family = 'heat'\nendpoint = 'https://a.test/?x=1'\ndefault = 1\n\
+                [upstream.auth]\nkind = 'basic'\npasword = 'x'\n";
+    assert_eq!(
+        wrong(text),
+        [
+            "d.toml:2: listen.grpc: must be an IP address and a port, as 127.0.0.1:50051",
+            "d.toml:3: listen.port: unknown key",
+            "d.toml:6: server.max_streams: must be a whole number, is a text",
+            "d.toml:7: server.drain_sec: unknown key, did you mean drain_secs?",
+            "d.toml:9: log.format: must be one of text, json, did you mean json?",
+            "d.toml:11: upstream.name: must be 1 to 64 letters, digits, '-', '_' or '.'",
+            "d.toml:13: upstream.endpoint: must have no query and no fragment",
+            "d.toml:14: upstream.default: must be true or false, is a whole number",
+            "d.toml:15: upstream.auth.username: is missing",
+            "d.toml:15: upstream.auth.password_env: is missing: name a variable here, or a file \
+             in password_file",
+            "d.toml:17: upstream.auth.pasword: unknown key, did you mean password_env?",
+        ]
+    );
+}
+
+#[test]
+fn broken_toml() {
+    let told = wrong("[listen\ngrpc = \n[log]\nlevel = 3\n");
+    assert!(
+        told.iter().any(|line| line.starts_with("d.toml:1: ")),
+        "{told:?}"
+    );
+    assert!(
+        told.contains(&"d.toml:4: log.level: must be a text in quotes, is a whole number".into()),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn one_thing_wrong() {
+    let two = |more: &str| format!("{HEAT}{HEAT}{more}").replacen("name='a'", "name='b'", 1);
+    for (text, want) in [
+        (String::new(), "d.toml: no upstream: add an [[upstream]]"),
+        (
+            "upstream = 3".into(),
+            "d.toml:1: upstream: must be a list of tables, [[upstream]]",
+        ),
+        (
+            "listen = 3".into(),
+            "d.toml:1: listen: must be a table, [listen]",
+        ),
+        (
+            "wach = 3".into(),
+            "d.toml:1: wach: unknown key, did you mean watch?",
+        ),
+        (
+            format!("{HEAT}{HEAT}"),
+            "d.toml:6: upstream.name: there is another upstream named a",
+        ),
+        (
+            two("").replace("family", "default=true\nfamily"),
+            "d.toml:8: upstream.default: upstream b is the default of heat already",
+        ),
+        (
+            HEAT.replace("heat", "het"),
+            "d.toml:3: upstream.family: there is no family het, did you mean heat?",
+        ),
+        (
+            format!("{HEAT}dialect='rack'"),
+            "d.toml:5: upstream.dialect: the family heat has the dialects openstack, rts, rackspace",
+        ),
+        (
+            format!("{HEAT}dialect='x'").replace("heat", "jp1ao"),
+            "d.toml:5: upstream.dialect: the family jp1ao has no dialects: leave it out",
+        ),
+        (
+            HEAT.replace("https://a", "ftp://a"),
+            "d.toml:4: upstream.endpoint: must begin with https:// or http://",
+        ),
+        (
+            HEAT.replace("https://a", "https://u:p@a"),
+            "d.toml:4: upstream.endpoint: must hold no credentials",
+        ),
+        (
+            "[[upstream]]\nname='a'\nfamily='heat'\n".into(),
+            "d.toml:1: upstream.endpoint: is missing",
+        ),
+        (
+            format!("{HEAT}max_attempts=0"),
+            "d.toml:5: upstream.max_attempts: must be from 1 to 10",
+        ),
+        (
+            format!("{HEAT}read_timeout_secs=0"),
+            "d.toml:5: upstream.read_timeout_secs: must be from 0.001 to 31536000 seconds",
+        ),
+        (
+            format!("{HEAT}ca_file='ca.pem'"),
+            "d.toml:5: upstream.ca_file: there is no file",
+        ),
+        (
+            format!("{HEAT}[[descriptors]]\nfile='my.binpb'"),
+            "d.toml:6: descriptors.file: there is no file /nonexistent/my.binpb",
+        ),
+        (
+            format!("{HEAT}[[descriptors]]\n"),
+            "d.toml:5: descriptors.file: is missing",
+        ),
+        (
+            format!("{HEAT}[listen.tls]\ncert_file='c.pem'"),
+            "d.toml:5: listen.tls.key_file: is missing",
+        ),
+    ] {
+        let told = wrong(&text);
+        assert!(told[0].starts_with(want), "{text}: {told:#?}");
+    }
+}
+
+#[test]
+fn secrets_stay_out_of_the_file() {
+    for (auth, want) in [
+        (
+            "kind='basic'\nusername='u'\npassword='hunter2'",
+            "upstream.auth.password: secrets do not stand in this file: use password_env or \
+             password_file",
+        ),
+        (
+            "kind='basic'\nusername='u'\npassword_env='SECRET'\npassword_file='x'",
+            "upstream.auth.password_file: there is password_env too: leave one out",
+        ),
+        (
+            "kind='basic'\nusername='u'\npassword_env='MISSING'",
+            "upstream.auth.password_env: the variable MISSING is not set",
+        ),
+        (
+            "kind='basic'\nusername='u'\npassword_env='EMPTY'",
+            "upstream.auth.password_env: the variable EMPTY is not set",
+        ),
+        (
+            "kind='token'\ntoken_file='token'",
+            "upstream.auth.token_file: there is no file /nonexistent/token",
+        ),
+    ] {
+        let told = wrong_auth(auth);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].ends_with(want), "{told:?}");
+        assert!(!told[0].contains("hunter2"));
+    }
+    let config = parse(&format!(
+        "{HEAT}[upstream.auth]\nkind='basic'\nusername='u'\npassword_env='SECRET'"
+    ));
+    let debug = format!("{:?}", config.expect("right"));
+    assert!(!debug.contains("hunter2"), "{debug}");
+}
+
+#[test]
+fn kinds_of_credentials() {
+    assert!(matches!(auth(""), Auth::Passthrough));
+    assert!(matches!(auth("kind='none'"), Auth::None));
+    match auth("kind='token'\ntoken_env='SECRET'\nheader='X-Key'") {
+        Auth::Token { header, token } => {
+            assert_eq!(
+                (header.as_str(), token.expose_secret()),
+                ("x-key", "hunter2")
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    match auth("kind='hsso'\nusername='u'\npassword_env='SECRET'") {
+        Auth::Hsso { username, .. } => assert_eq!(username, "u"),
+        other => panic!("{other:?}"),
+    }
+    match auth("kind='rackspace'\nusername='u'\napi_key_env='SECRET'\nregion='ORD'") {
+        Auth::Rackspace(login) => {
+            assert!(matches!(login.secret, RackspaceSecret::ApiKey(_)));
+            assert_eq!(
+                login.auth_url.as_str(),
+                "https://identity.api.rackspacecloud.com/v2.0"
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    match auth("kind='ak_sk'\naccess_key='AK'\nsecret_key_env='SECRET'\nproject_id='p'") {
+        Auth::AkSk(keys) => assert_eq!(keys.project_id.as_deref(), Some("p")),
+        other => panic!("{other:?}"),
+    }
+    let keystone = "kind='keystone'\nauth_url='https://k.test/v3'\n";
+    let password = "username='u'\npassword_env='SECRET'\nproject_name='demo'";
+    match auth(&format!("{keystone}{password}")) {
+        Auth::Keystone(login) => {
+            assert_eq!(login.interface, "public");
+            let project = login.project.expect("a project");
+            assert!(matches!(project.id_or_name, IdOrName::Name(name) if name == "demo"));
+            assert!(matches!(project.domain, Some(IdOrName::Id(id)) if id == "default"));
+        }
+        other => panic!("{other:?}"),
+    }
+    let app = "application_credential_id='i'\napplication_credential_secret_env='SECRET'";
+    match auth(&format!("{keystone}{app}")) {
+        Auth::Keystone(login) => {
+            assert!(login.project.is_none());
+            assert!(matches!(
+                login.identity,
+                Identity::ApplicationCredential { .. }
+            ));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn credentials_that_cannot_be() {
+    let keystone = "kind='keystone'\nauth_url='https://k.test/v3'\n";
+    for (auth, want) in [
+        (
+            "kind='basik'".to_owned(),
+            "auth.kind: must be one of passthrough, none",
+        ),
+        (
+            "kind='none'\nusername='u'".into(),
+            "auth.username: unknown key",
+        ),
+        ("kind='keystone'\n".into(), "auth.auth_url: is missing"),
+        (
+            format!(
+                "{keystone}project_name='p'\nusername='u'\npassword_env='SECRET'\ntoken_env='SECRET'"
+            ),
+            "auth.password_env: there is token too: log in by one of them",
+        ),
+        (
+            format!("{keystone}username='u'\npassword_env='SECRET'"),
+            "auth.project_name: is missing",
+        ),
+        (
+            format!("{keystone}project_name='p'\nproject_id='i'\ntoken_env='SECRET'"),
+            "auth.project_name: there is project_id too: leave one out",
+        ),
+        (
+            format!(
+                "{keystone}project_name='p'\napplication_credential_id='i'\napplication_credential_secret_env='SECRET'"
+            ),
+            "auth.application_credential_id: has its project by itself",
+        ),
+        (
+            "kind='keystone'\nfrom_env=true".into(),
+            "auth.from_env: no OS_* variables are set",
+        ),
+        (
+            "cloud='c'\nfrom_env=true".into(),
+            "auth.from_env: there is cloud too: leave one out",
+        ),
+        (
+            "kind='ak_sk'\naccess_key='a'".into(),
+            "auth.secret_key_env: is missing",
+        ),
+        (
+            "kind='token'\ntoken_env='SECRET'\nheader='a b'".into(),
+            "auth.header: is not the name",
+        ),
+    ] {
+        let told = wrong_auth(&auth);
+        assert!(
+            told.iter().any(|line| line.contains(want)),
+            "{auth}: {told:#?}"
+        );
+    }
+}
+
+#[test]
+fn the_login_may_say_where() {
+    let text = "[[upstream]]\nname='a'\nfamily='heat'\n[upstream.auth]\nkind='keystone'\n\
+                auth_url='https://k.test'\nusername='u'\npassword_env='SECRET'\nproject_id='p'";
+    let upstream = parse(text).expect("right").upstreams.remove(0);
+    assert!(upstream.endpoint.is_none() && upstream.is_default);
+    // IAM's catalog does not know ServiceStage.
+    let told = wrong(&text.replace("heat", "servicestage"));
+    assert!(
+        told[0].contains("upstream.endpoint: is missing"),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn a_cloud_of_clouds_yaml() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let clouds = folder.path().join("clouds.yaml");
+    let yaml = "clouds:\n  south:\n    auth:\n      auth_url: https://k.test/v3\n      \
+                username: u\n      password: hunter2\n      project_id: p1\n      \
+                user_domain_name: Default\n    region_name: R1\n";
+    fs::write(&clouds, yaml).expect("written");
+    let env = |name: &str| (name == "OS_CLIENT_CONFIG_FILE").then(|| clouds.display().to_string());
+    let text = "[[upstream]]\nname='a'\nfamily='heat'\nauth={cloud='south'}\n";
+    let config = Config::parse("d.toml", text, Path::new(""), &env).expect("right");
+    match &config.upstreams[0].auth {
+        Auth::Keystone(login) => assert_eq!(login.region.as_deref(), Some("R1")),
+        other => panic!("{other:?}"),
+    }
+    let text = text.replace("south", "west");
+    let problems = Config::parse("d.toml", &text, Path::new(""), &env).expect_err("no west");
+    let told = problems[0].to_string();
+    assert!(
+        told.starts_with("d.toml:4: upstream.auth.cloud: "),
+        "{told}"
+    );
+}
+
+#[test]
+fn callers_must_be_known_beyond_loopback() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write =
+        |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("written");
+    write("tokens", "# of the build farm\nhunter2\n\n  second  \n");
+    write("none", "# nobody yet\n");
+    write("pem", "a certificate");
+    let parse = |text: &str| Config::parse("d.toml", text, folder.path(), &env);
+    let listen = "[listen]\ngrpc='0.0.0.0:50051'\n";
+    let basic = format!("{HEAT}auth={{kind='basic',username='u',password_env='SECRET'}}\n");
+    let tls = "[listen.tls]\ncert_file='pem'\nkey_file='pem'\n";
+
+    let problems = parse(&format!("{listen}{basic}")).expect_err("anyone could call");
+    let told = problems[0].to_string();
+    assert!(
+        told.starts_with("d.toml:1: listen: anyone who reaches 0.0.0.0:50051 could use the"),
+        "{told}"
+    );
+    assert!(
+        parse(&format!("{listen}{tls}{basic}")).is_err(),
+        "TLS alone knows nobody"
+    );
+
+    let own = parse(&format!("{listen}{HEAT}")).expect("callers bring their own");
+    assert!(own.caller_tokens.is_empty());
+    let tokens = format!("{listen}[listen.callers]\ntokens_file='tokens'\n{basic}");
+    let config = parse(&tokens).expect("tokens");
+    let tokens: Vec<_> = config
+        .caller_tokens
+        .iter()
+        .map(|t| t.expose_secret())
+        .collect();
+    assert_eq!(tokens, ["hunter2", "second"]);
+    let mutual = format!("{listen}{tls}client_ca_file='pem'\n{basic}");
+    assert!(parse(&mutual).expect("mTLS").tls.is_some());
+    let none = format!("{listen}[listen.callers]\ntokens_file='none'\n{basic}");
+    let problems = parse(&none).expect_err("no token");
+    let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    let want = "d.toml:4: listen.callers.tokens_file: has no token: write one a line";
+    assert!(told.contains(&want.to_owned()), "{told:?}");
+}
+
+#[test]
+fn own_families_need_their_descriptors() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::write(folder.path().join("my.binpb"), b"\x0a\x00").expect("written");
+    let text = format!("{HEAT}dialect='any'\n[[descriptors]]\nfile='my.binpb'\n");
+    let text = text.replace("'heat'", "'mine.v1'");
+    let config = Config::parse("d.toml", &text, folder.path(), &env).expect("right");
+    assert_eq!(config.upstreams[0].dialect, "any");
+    assert_eq!(config.descriptors[0].name, "my.binpb");
+    assert_eq!(config.descriptors[0].bytes, b"\x0a\x00");
+}
+
+#[test]
+fn near_words() {
+    for (word, want) in [
+        ("pasword", ", did you mean password_env?"),
+        ("drain", ", did you mean drain_secs?"),
+        ("endpont", ", did you mean endpoint?"),
+        ("colour", ""),
+    ] {
+        let known = ["endpoint", "drain_secs", "password_env", "password_file"];
+        assert_eq!(reader::nearest(word, known.into_iter()), want, "{word}");
+    }
+}
