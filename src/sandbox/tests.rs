@@ -592,6 +592,82 @@ async fn addons_look_as_in_the_fixtures() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn signatures_are_verified() {
+    use crate::auth::{AkSk, sign};
+    let bench = Bench::new(QUIET);
+    let started = bench.world.clock.now();
+    let signed = |access: &str, secret: &str, target: &str, late: u64| {
+        let keys = AkSk {
+            access_key: access.to_owned(),
+            secret_key: secret.to_owned().into(),
+            security_token: None,
+            project_id: Some(PROJECT_ID.to_owned()),
+            domain_id: None,
+            iam_endpoint: None,
+            region: None,
+        };
+        let mut exchange = crate::transport::Exchange {
+            verb: Method::GET,
+            url: format!("http://127.0.0.1:1{target}").parse().unwrap(),
+            headers: HeaderMap::from_iter([(
+                header::HOST,
+                HeaderValue::from_static("127.0.0.1:1"),
+            )]),
+            body: None,
+        };
+        let keys = sign::Keys::new(&keys).unwrap();
+        keys.sign(&mut exchange, started + Duration::from_secs(late))
+            .unwrap();
+        let text = |(name, value): (&http::HeaderName, &HeaderValue)| {
+            (name.to_string(), value.to_str().unwrap().to_owned())
+        };
+        exchange.headers.iter().map(text).collect::<Vec<_>>()
+    };
+    let get = async |target: &str, headers: &[(String, String)]| {
+        let headers: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        bench.send("GET", target, &headers, None).await
+    };
+    let list = addons("");
+    let target = format!("{list}?b=%20x&a=1");
+    let good = signed(ACCESS_KEY, SECRET_KEY, &target, 0);
+    assert_eq!(get(&target, &good).await.status, 200);
+    for (what, target, headers) in [
+        ("another query", format!("{list}?b=%20x&a=2"), good.clone()),
+        (
+            "another secret",
+            target.clone(),
+            signed(ACCESS_KEY, "SKWRONG", &target, 0),
+        ),
+        (
+            "another key",
+            target.clone(),
+            signed("AKWRONG", SECRET_KEY, &target, 0),
+        ),
+        (
+            "too late",
+            target.clone(),
+            signed(ACCESS_KEY, SECRET_KEY, &target, 16 * 60),
+        ),
+        ("no signature", target.clone(), Vec::new()),
+    ] {
+        let got = get(&target, &headers).await;
+        assert_eq!(
+            (got.status, got.body["error_code"].as_str()),
+            (401, Some("APIGW.0301")),
+            "{what}"
+        );
+    }
+    // IAM finds a region's project by the same keys.
+    let projects = format!("/v3/projects?name={REGION}");
+    let got = get(&projects, &signed(ACCESS_KEY, SECRET_KEY, &projects, 0)).await;
+    assert_eq!(got.body["projects"][0]["id"], PROJECT_ID);
+    assert_eq!(get(&projects, &[]).await.status, 401);
+}
+
 /// `c3lzdGVtOm1hbmFnZXI=`, as in the seed.
 const BASIC: (&str, &str) = ("authorization", "Basic c3lzdGVtOm1hbmFnZXI=");
 
