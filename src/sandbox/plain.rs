@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::request::Parts;
@@ -75,7 +76,8 @@ impl Ask {
 #[derive(Debug)]
 pub(super) struct Answer {
     pub status: StatusCode,
-    pub headers: HeaderMap,
+    /// Few; of two with one name the later counts.
+    headers: Vec<(HeaderName, HeaderValue)>,
     pub body: Option<Value>,
 }
 
@@ -83,7 +85,7 @@ impl Answer {
     pub fn json(status: StatusCode, body: Value) -> Self {
         Self {
             status,
-            headers: HeaderMap::new(),
+            headers: Vec::new(),
             body: Some(body),
         }
     }
@@ -95,7 +97,7 @@ impl Answer {
     pub fn empty(status: StatusCode) -> Self {
         Self {
             status,
-            headers: HeaderMap::new(),
+            headers: Vec::new(),
             body: None,
         }
     }
@@ -103,7 +105,7 @@ impl Answer {
     /// Adds a header. A value that cannot be one (it came from a caller) is left out.
     pub fn with(mut self, name: &'static str, value: impl AsRef<str>) -> Self {
         if let Ok(value) = HeaderValue::from_str(value.as_ref()) {
-            self.headers.insert(HeaderName::from_static(name), value);
+            self.headers.push((HeaderName::from_static(name), value));
         }
         self
     }
@@ -111,12 +113,19 @@ impl Answer {
 
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
-        let json = [(header::CONTENT_TYPE, "application/json")];
+        let mut headers = HeaderMap::new();
+        if self.body.is_some() {
+            let json = HeaderValue::from_static("application/json");
+            headers.insert(header::CONTENT_TYPE, json);
+        }
+        for (name, value) in self.headers {
+            headers.insert(name, value);
+        }
         match self.body {
             Some(body) => {
-                (self.status, json, self.headers, ascii(&body.to_string())).into_response()
+                (self.status, headers, Body::from(ascii(&body.to_string()))).into_response()
             }
-            None => (self.status, self.headers).into_response(),
+            None => (self.status, headers).into_response(),
         }
     }
 }
