@@ -178,9 +178,7 @@ impl Watches {
     ) -> Result<WatchStream, Error> {
         let not_a_watch = || Error::Malformed(format!("{} is not a watch", method.path));
         let watch = method.watch.as_ref().ok_or_else(not_a_watch)?;
-        let mut call = method.bind(&request, &upstream.settings.dialect)?;
-        // What is sent is the polled rpc's call, and as repeatable.
-        call.idempotency = watch.poll.idempotency;
+        let call = method.bind(&request, &upstream.settings.dialect)?;
         let follow = watch.follows(&request);
         let key = Key::new(method, &call, upstream, caller);
         let route = Route {

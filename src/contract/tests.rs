@@ -154,6 +154,5 @@ fn fault(error: &Error) -> (&str, &str) {
 
 mod binding;
 mod decoding;
-mod properties;
 mod refusing;
 mod watching;

@@ -1,5 +1,8 @@
 //! What is polled, and how what comes is told.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -15,7 +18,7 @@ use crate::api::drawbridge::v1::WatchEvent;
 use crate::contract::{Method, Outcome, Watch};
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::rest::{Call, Caller};
+use crate::rest::{Call, Caller, Idempotency};
 use crate::upstream::{Operation, Upstream};
 
 /// The longest that one poll may take, its refreshes included.
@@ -48,6 +51,15 @@ pub(super) struct Rules {
 /// Whether the upstream says that there is no such thing.
 pub(super) fn is_not_found(error: &Error) -> bool {
     matches!(error, Error::Upstream(fault) if fault.code == Code::NotFound)
+}
+
+/// A poll is sent again and again: a watch says that it may be, even where the
+/// polled rpc has no `idempotency_level`.
+fn repeatable(mut call: Call) -> Call {
+    if call.idempotency == Idempotency::Unsafe {
+        call.idempotency = Idempotency::Idempotent;
+    }
+    call
 }
 
 /// A watch rpc as a caller asked for it.
@@ -89,7 +101,7 @@ impl RestSource {
         Some(Self {
             method: Arc::clone(method),
             request,
-            call,
+            call: repeatable(call),
             route,
             max_items,
         })
@@ -150,7 +162,8 @@ impl RestSource {
         let mut open = Vec::new();
         for (at, item) in items.iter().enumerate() {
             if item.outcome == Outcome::Open {
-                open.push((at, watch.refresh_call(&self.request, &item.key, dialect)?));
+                let call = watch.refresh_call(&self.request, &item.key, dialect)?;
+                open.push((at, repeatable(call)));
             }
         }
         let mut open = open.into_iter();

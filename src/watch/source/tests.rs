@@ -1,0 +1,295 @@
+//! Sources over the built-in contract and an HTTP server that speaks Heat.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Mutex;
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use http::HeaderValue;
+use prost::Message as _;
+use serde_json::{Value, json};
+use tokio_stream::StreamExt;
+
+use super::*;
+use crate::api::drawbridge::v1::{Outcome as ToldOutcome, WatchEventType};
+use crate::api::openstack::orchestration::v1 as api;
+use crate::contract::{self, Contract};
+use crate::upstream::Settings;
+use crate::watch::{self, Watches};
+
+const SERVICE: &str = "/openstack.orchestration.v1.SoftwareDeploymentService";
+
+/// Answers by path with the deployments it is given.
+#[derive(Default)]
+struct Heat {
+    list: Mutex<Vec<Value>>,
+    by_id: Mutex<HashMap<String, Value>>,
+    /// Ids read one by one, and the most reads at once.
+    read: Mutex<Vec<String>>,
+    now: Mutex<usize>,
+    peak: Mutex<usize>,
+}
+
+fn deployment(id: &str, status: &str) -> Value {
+    json!({
+        "id": id, "server_id": "s1", "config_id": "c1", "action": "CREATE", "status": status,
+        "status_reason": null, "input_values": {}, "output_values": {"n": 5},
+        "creation_time": "2026-11-21T00:00:00Z", "updated_time": null
+    })
+}
+
+async fn answer(State(heat): State<Arc<Heat>>, request: Request) -> Response {
+    let path = request.uri().path();
+    let Some((_, rest)) = path.split_once("/v1/p1/software_deployments") else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    let Some(id) = rest.strip_prefix('/') else {
+        let list = heat.list.lock().unwrap().clone();
+        return axum::Json(json!({ "software_deployments": list })).into_response();
+    };
+    heat.read.lock().unwrap().push(id.to_owned());
+    {
+        let mut now = heat.now.lock().unwrap();
+        *now += 1;
+        let mut peak = heat.peak.lock().unwrap();
+        *peak = (*peak).max(*now);
+    }
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+    *heat.now.lock().unwrap() -= 1;
+    match heat.by_id.lock().unwrap().get(id) {
+        Some(found) => axum::Json(json!({ "software_deployment": found })).into_response(),
+        None => {
+            let body = json!({
+                "code": 404, "title": "Not Found", "explanation": "The resource could not be found.",
+                "error": {"type": "NotFound", "message": format!("Software Deployment ({id}) not found"), "traceback": null}
+            });
+            (StatusCode::NOT_FOUND, axum::Json(body)).into_response()
+        }
+    }
+}
+
+impl Heat {
+    async fn serve(self: &Arc<Self>) -> Arc<Upstream> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let router = axum::Router::new()
+            .fallback(answer)
+            .with_state(Arc::clone(self));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let mut settings = Settings {
+            endpoint: Some(endpoint.parse().unwrap()),
+            ..Settings::new("cloud", "heat", crate::auth::Settings::Passthrough)
+        };
+        settings.transport.proxy_from_environment = false;
+        Arc::new(Upstream::new(settings, None).unwrap())
+    }
+
+    fn has(&self, deployment: Value) {
+        let id = deployment["id"].as_str().unwrap().to_owned();
+        self.by_id.lock().unwrap().insert(id, deployment);
+    }
+
+    fn lists(&self, deployments: impl IntoIterator<Item = Value>) {
+        *self.list.lock().unwrap() = deployments.into_iter().collect();
+    }
+}
+
+fn method(name: &str) -> Arc<Method> {
+    let source = contract::Source {
+        name: "built-in".to_owned(),
+        bytes: crate::BUILT_IN.to_vec(),
+    };
+    let contract = Contract::compile(vec![source]).unwrap();
+    Arc::clone(contract.method(&format!("{SERVICE}/{name}")).unwrap())
+}
+
+fn caller(token: &'static str) -> Caller {
+    Caller {
+        token: Some(HeaderValue::from_static(token)),
+        ..Caller::default()
+    }
+}
+
+fn one(id: &str) -> Bytes {
+    let request = api::WatchSoftwareDeploymentRequest {
+        project_id: "p1".to_owned(),
+        deployment_id: id.to_owned(),
+        follow: false,
+    };
+    request.encode_to_vec().into()
+}
+
+fn all() -> Bytes {
+    let request = api::WatchSoftwareDeploymentsRequest {
+        project_id: "p1".to_owned(),
+        server_id: String::new(),
+    };
+    request.encode_to_vec().into()
+}
+
+fn source(method: &Arc<Method>, request: Bytes, upstream: Arc<Upstream>) -> RestSource {
+    let call = method.bind(&request, "").unwrap();
+    let caller = caller("t1");
+    let route = Route { upstream, caller };
+    RestSource::new(method, request, call, route, 100).unwrap()
+}
+
+fn states(items: &[Item]) -> Vec<(&str, Outcome)> {
+    items
+        .iter()
+        .map(|item| (&*item.key, item.outcome))
+        .collect()
+}
+
+#[tokio::test]
+async fn one_thing_is_read() {
+    let heat = Arc::new(Heat::default());
+    let source = source(
+        &method("WatchSoftwareDeployment"),
+        one("d1"),
+        heat.serve().await,
+    );
+    assert!(is_not_found(&source.read().await.unwrap_err()));
+    for (status, want) in [
+        ("IN_PROGRESS", Outcome::Open),
+        ("COMPLETE", Outcome::EndedWell),
+        ("FAILED", Outcome::EndedBadly),
+        ("PAUSED", Outcome::Open),
+    ] {
+        heat.has(deployment("d1", status));
+        let items = source.read().await.unwrap();
+        assert_eq!(states(&items), [("", want)], "{status}");
+        let read = api::SoftwareDeployment::decode(items[0].bytes.clone()).unwrap();
+        assert_eq!((&*read.id, &*read.server_id), ("d1", "s1"));
+    }
+}
+
+#[tokio::test]
+async fn of_a_list_what_has_not_settled_is_read_one_by_one() {
+    let heat = Arc::new(Heat::default());
+    let source = source(
+        &method("WatchSoftwareDeployments"),
+        all(),
+        heat.serve().await,
+    );
+    assert!(source.read().await.unwrap().is_empty());
+
+    heat.lists([
+        deployment("moves", "IN_PROGRESS"),
+        deployment("settled", "COMPLETE"),
+        deployment("gone", "IN_PROGRESS"),
+        deployment("stays", "IN_PROGRESS"),
+    ]);
+    heat.has(deployment("moves", "FAILED"));
+    heat.has(deployment("stays", "IN_PROGRESS"));
+    let items = source.read().await.unwrap();
+    assert_eq!(
+        states(&items),
+        [
+            ("moves", Outcome::EndedBadly),
+            ("settled", Outcome::EndedWell),
+            ("stays", Outcome::Open)
+        ]
+    );
+    let moves = api::SoftwareDeployment::decode(items[0].bytes.clone()).unwrap();
+    assert_eq!(moves.id, "moves");
+    let read: HashSet<_> = std::mem::take(&mut *heat.read.lock().unwrap())
+        .into_iter()
+        .collect();
+    let want = ["moves", "gone", "stays"].map(str::to_owned);
+    assert_eq!(read, HashSet::from(want));
+}
+
+#[tokio::test]
+async fn refreshes_are_few_at_once_and_items_bounded() {
+    let heat = Arc::new(Heat::default());
+    let source = source(
+        &method("WatchSoftwareDeployments"),
+        all(),
+        heat.serve().await,
+    );
+    let ids: Vec<_> = (0..100).map(|n| format!("d{n}")).collect();
+    heat.lists(ids.iter().map(|id| deployment(id, "IN_PROGRESS")));
+    for id in &ids {
+        heat.has(deployment(id, "IN_PROGRESS"));
+    }
+    let items = source.read().await.unwrap();
+    let keys: Vec<_> = items.iter().map(|item| item.key.to_string()).collect();
+    assert_eq!(keys, ids, "in order");
+    assert_eq!(heat.read.lock().unwrap().len(), 100);
+    let peak = *heat.peak.lock().unwrap();
+    assert!((2..=REFRESHES_AT_ONCE).contains(&peak), "{peak}");
+
+    heat.lists((0..101).map(|n| deployment(&n.to_string(), "COMPLETE")));
+    let error = source.read().await.unwrap_err();
+    assert!(error.to_string().contains("`max_items`"), "{error}");
+}
+
+#[tokio::test]
+async fn a_watch_from_end_to_end() {
+    let heat = Arc::new(Heat::default());
+    let upstream = heat.serve().await;
+    let method = method("WatchSoftwareDeployment");
+    let watches = Watches::new(watch::Settings::default());
+    let watch = |id, token| {
+        let (watches, method, upstream) = (watches.clone(), method.clone(), upstream.clone());
+        async move {
+            let caller = caller(token);
+            watches
+                .watch(&method, one(id), &upstream, &caller, None)
+                .await
+        }
+    };
+    assert!(is_not_found(&watch("d1", "t1").await.unwrap_err()));
+    assert!(matches!(
+        watch("", "t1").await.unwrap_err(),
+        Error::Binding { .. }
+    ));
+
+    heat.has(deployment("d1", "IN_PROGRESS"));
+    let mut streams = vec![
+        watch("d1", "t1").await.unwrap(),
+        watch("d1", "t1").await.unwrap(),
+    ];
+    assert_eq!(watches.stats().loops, 1);
+    streams.push(watch("d1", "t2").await.unwrap());
+    assert_eq!(watches.stats().loops, 2, "another token, other eyes");
+    for stream in &mut streams {
+        let told = stream.next().await.unwrap().unwrap();
+        let told = api::WatchSoftwareDeploymentResponse::decode(told).unwrap();
+        assert_eq!(told.event.unwrap().r#type(), WatchEventType::Present);
+        assert_eq!(told.software_deployment.unwrap().id, "d1");
+    }
+    heat.has(deployment("d1", "COMPLETE"));
+    for stream in &mut streams {
+        let told = stream.next().await.unwrap().unwrap();
+        let told = api::WatchSoftwareDeploymentResponse::decode(told).unwrap();
+        let event = told.event.unwrap();
+        assert_eq!(event.r#type(), WatchEventType::Changed);
+        assert_eq!(event.outcome(), ToldOutcome::EndedWell);
+        assert!(stream.next().await.is_none());
+    }
+    assert_eq!(watches.stats().loops, 0);
+    // Not a watch.
+    let get = Arc::clone(&method.watch.as_ref().unwrap().poll);
+    let error = watches
+        .watch(&get, one("d1"), &upstream, &caller("t1"), None)
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("is not a watch"), "{error}");
+}
+
+#[test]
+fn a_poll_may_be_sent_again() {
+    use crate::rest::Idempotency::{Idempotent, Safe, Unsafe};
+    let mut call = method("WatchSoftwareDeployment")
+        .bind(&one("d1"), "")
+        .unwrap();
+    for (said, want) in [(Safe, Safe), (Idempotent, Idempotent), (Unsafe, Idempotent)] {
+        call.idempotency = said;
+        assert_eq!(repeatable(call.clone()).idempotency, want);
+    }
+}
