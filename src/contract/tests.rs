@@ -154,5 +154,6 @@ fn fault(error: &Error) -> (&str, &str) {
 
 mod binding;
 mod decoding;
+mod properties;
 mod refusing;
 mod watching;
