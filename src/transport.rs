@@ -245,8 +245,8 @@ fn cause(error: &reqwest::Error) -> String {
             "the request failed"
         });
     }
-    if text.len() > MAX_CAUSE {
-        text.truncate(text.floor_char_boundary(MAX_CAUSE));
+    while text.len() > MAX_CAUSE {
+        text.pop();
     }
     text
 }

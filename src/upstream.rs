@@ -29,7 +29,7 @@ use self::limit::Limit;
 pub use self::pick::Upstreams;
 use crate::auth::{self, Credentials, Lease};
 use crate::deadline::Deadline;
-use crate::error::Error;
+use crate::error::{Error, Fault};
 use crate::family::{Family, FaultContext, family};
 use crate::rest::{self, Call, Caller, Idempotency, Reply};
 use crate::transport::{self, Exchange, Transport};
@@ -356,17 +356,27 @@ impl Upstream {
             // What cannot be an address is the reply's fault, not the call's.
             && let Ok(url) = address.url(&target.path, &target.query)
         {
+            self.credentials.observe(lease, &reply.headers);
             sent = self.send(journey, lease, url, number).await;
         }
-        let error = match sent {
-            Ok(reply) if operation.succeeded(reply.status) => return Ok(reply),
-            Ok(reply) => self.fault(operation, call, &reply),
-            Err(error) => error,
-        };
-        let surely_not = match &error {
-            Error::Connect(_) => true,
-            Error::Upstream(fault) => fault.not_processed || fault.credential_refused,
-            _ => false,
+        let (error, surely_not) = match sent {
+            Ok(reply) if operation.succeeded(reply.status) => {
+                self.credentials.observe(lease, &reply.headers);
+                return Ok(reply);
+            }
+            Ok(reply) => {
+                let fault = self.fault(operation, call, &reply);
+                // What comes with a refusal is no next token.
+                if !fault.credential_refused {
+                    self.credentials.observe(lease, &reply.headers);
+                }
+                let surely_not = fault.not_processed || fault.credential_refused;
+                (Error::Upstream(fault), surely_not)
+            }
+            Err(error) => {
+                let surely_not = matches!(error, Error::Connect(_));
+                (error, surely_not)
+            }
         };
         if surely_not {
             journey.may_have_acted.store(acted_before, Relaxed);
@@ -421,9 +431,7 @@ impl Upstream {
                 elapsed,
             });
         }
-        let reply = sent?;
-        self.credentials.observe(lease, &reply.headers);
-        Ok(reply)
+        sent
     }
 
     /// The headers of a call, less its authorization. Nothing else of the
@@ -510,7 +518,7 @@ impl Upstream {
         }
     }
 
-    fn fault(&self, operation: &Operation<'_>, call: &Call, reply: &Reply) -> Error {
+    fn fault(&self, operation: &Operation<'_>, call: &Call, reply: &Reply) -> Box<Fault> {
         let context = FaultContext {
             dialect: &self.settings.dialect,
             rpc: operation.rpc,
@@ -521,7 +529,7 @@ impl Upstream {
         if fault.retry_after.is_none() {
             fault.retry_after = rest::retry_after(&reply.headers, SystemTime::now());
         }
-        Error::Upstream(Box::new(fault))
+        Box::new(fault)
     }
 
     /// The breaker's answer.

@@ -101,7 +101,7 @@ fn gzip_of_zeros(length: usize) -> Vec<u8> {
     impl Bits {
         fn put(&mut self, value: u32, count: u32) {
             for i in 0..count {
-                if self.1 % 8 == 0 {
+                if self.1.is_multiple_of(8) {
                     self.0.push(0);
                 }
                 *self.0.last_mut().unwrap() |= ((value >> i & 1) as u8) << (self.1 % 8);
