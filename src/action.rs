@@ -8,8 +8,39 @@ use serde::ser::{Serialize, Serializer};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
-use crate::contract::Action;
+use crate::contract::{Action, Method};
+use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::rest::{Call, Caller, Reply};
+use crate::upstream::{Operation, Upstream};
+
+/// Carries out a two-step call: the document is the caller's own, or is fetched
+/// and edited; then it is sent. Not atomic: between the steps the state can
+/// change, and the upstream then refuses the second.
+pub async fn call(
+    upstream: &Upstream,
+    method: &Method,
+    action: &Action,
+    request: &[u8],
+    call: Call,
+    caller: &Caller,
+    deadline: Deadline,
+) -> Result<Reply, Error> {
+    let operation = Operation::of(method);
+    let document = match method.document(request)? {
+        Some(document) => document,
+        None => {
+            let fetch = method.document_call(&call);
+            let reply = upstream.call(operation, &fetch, caller, deadline).await?;
+            edit(&reply.body, action)?
+        }
+    };
+    let call = Call {
+        body: Some(document),
+        ..call
+    };
+    upstream.call(operation, &call, caller, deadline).await
+}
 
 /// Edits the fetched JSON `document` for `action`: sets the member that names the
 /// action and adds the members that must be there; one that is `null` counts as

@@ -62,6 +62,22 @@ pub enum Settings {
     },
 }
 
+impl Settings {
+    /// The name of the kind, as in the configuration.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Passthrough => "passthrough",
+            Self::None => "none",
+            Self::Token { .. } => "token",
+            Self::Keystone(_) => "keystone",
+            Self::Rackspace(_) => "rackspace",
+            Self::AkSk(_) => "ak_sk",
+            Self::Basic { .. } => "basic",
+            Self::Hsso { .. } => "hsso",
+        }
+    }
+}
+
 /// A Keystone v3 login.
 #[derive(Clone, Debug)]
 pub struct Keystone {

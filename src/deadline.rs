@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use crate::error::Error;
 
 /// Kept back from the caller's own deadline, so that the caller reads our
-/// DEADLINE_EXCEEDED and not tonic's CANCELLED.
-const MARGIN: Duration = Duration::from_millis(10);
+/// DEADLINE_EXCEEDED and not tonic's CANCELLED. A tenth of short timeouts.
+const MARGIN: Duration = Duration::from_millis(50);
 
 /// The instant at which everything done for a call ends: login, attempts, pauses.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +76,18 @@ fn parse(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_margin_is_kept_back() {
+        for (text, want) in [("10S", 9_950), ("300m", 270), ("nonsense", 7_000)] {
+            let headers = http::HeaderMap::from_iter([(
+                http::HeaderName::from_static("grpc-timeout"),
+                http::HeaderValue::from_static(text),
+            )]);
+            let deadline = Deadline::of(&headers, Duration::from_secs(7));
+            assert_eq!(deadline.remaining().as_millis(), want, "{text}");
+        }
+    }
 
     #[test]
     fn grpc_timeout() {

@@ -1,1 +1,732 @@
-//! gateway
+//! The composition root: builds every room, serves, drains. And the one way of
+//! a request: deadline, upstream, bind, call, decode.
+
+mod codec;
+mod front;
+mod health;
+mod service;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use secrecy::ExposeSecret;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio_stream::StreamExt;
+use tonic::body::Body;
+use tonic::codec::CompressionEncoding;
+use tonic::server::Grpc;
+use tonic::service::Routes;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic::{Code, Request, Response, Status};
+
+use crate::action;
+use crate::api::drawbridge::v1::gateway_service_server::GatewayServiceServer;
+use crate::config::Config;
+use crate::contract::{Contract, Decoded, Method, Source};
+use crate::deadline::Deadline;
+use crate::error::{Context, Error};
+use crate::rest::{Caller, Reply};
+use crate::telemetry::{Metrics, Readiness, RpcMetrics, Sample, code_name, serve_admin};
+use crate::upstream::{self, Operation, Upstream, Upstreams};
+use crate::watch::{self, Watches};
+use codec::WireCodec;
+pub use front::TOKEN;
+use front::{CallerTokens, FrontLayer};
+
+/// Looks rpcs up and carries them out.
+#[derive(Debug)]
+pub struct Engine {
+    methods: HashMap<Box<str>, Arc<Served>>,
+    upstreams: Upstreams,
+    watches: Watches,
+    metrics: Metrics,
+    max_request_bytes: usize,
+    default_deadline: Duration,
+    traces: bool,
+}
+
+/// A method and its metrics, at each upstream that can serve it.
+#[derive(Debug)]
+pub struct Served {
+    method: Arc<Method>,
+    at: Vec<(Arc<Upstream>, RpcMetrics)>,
+    /// Calls that failed before an upstream was picked.
+    nowhere: RpcMetrics,
+    forwarded: Vec<HeaderName>,
+}
+
+/// A gateway that serves.
+#[derive(Debug)]
+pub struct Running {
+    /// Where gRPC is served.
+    pub grpc: SocketAddr,
+    /// Where metrics are served.
+    pub admin: Option<SocketAddr>,
+    stop: oneshot::Sender<()>,
+    done: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
+}
+
+impl Running {
+    /// Takes no new calls, ends watches with UNAVAILABLE, lets calls finish, and
+    /// returns when all is over or the drain time has passed.
+    pub async fn stop(self) -> Result<(), String> {
+        let _ = self.stop.send(());
+        match self.done.await {
+            Ok(result) => result.map_err(|e| format!("serving ended with: {e}")),
+            Err(panic) => Err(format!("serving ended with: {panic}")),
+        }
+    }
+}
+
+/// Builds every room and serves. All that can be wrong is told at once.
+/// `traces` says whether spans are exported.
+pub async fn start(config: Config, traces: bool) -> Result<Running, Vec<String>> {
+    let contract = compile(&config.descriptors)?;
+    let metrics = Metrics::default();
+    let upstreams = build_upstreams(&config.upstreams, &metrics)?;
+    let watches = Watches::new(config.watch.clone());
+    let engine = Arc::new(Engine::new(
+        &config,
+        traces,
+        &contract,
+        upstreams,
+        watches,
+        metrics.clone(),
+    ));
+    engine.report_gauges();
+
+    let one = |e: String| vec![e];
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(|e| one(format!("cannot listen on {}: {e}", config.listen)))?;
+    let grpc = listener.local_addr().map_err(|e| one(e.to_string()))?;
+    let readiness = Readiness::default();
+    let mut admin_task = None;
+    let mut admin = None;
+    if let Some(address) = config.admin {
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|e| one(format!("cannot listen on {address} (admin): {e}")))?;
+        admin = listener.local_addr().ok();
+        admin_task = Some(tokio::spawn(serve_admin(
+            listener,
+            metrics,
+            readiness.clone(),
+        )));
+    }
+
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let watched = engine.watched(&contract);
+    let services: Vec<String> = watched.iter().map(|w| w.service.clone()).collect();
+    let probing = tokio::spawn(health::report(
+        reporter.clone(),
+        watched,
+        config.server.probe_interval,
+    ));
+    let broken = |e| one(format!("reflection: {e}"));
+    let routes = Routes::new(health)
+        .add_service(reflection(&contract).build_v1().map_err(broken)?)
+        .add_service(reflection(&contract).build_v1alpha().map_err(broken)?)
+        .add_service(GatewayServiceServer::new(service::Own(engine.clone())));
+
+    let mut server = Server::builder()
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(16 << 20)
+        .max_concurrent_streams(config.server.max_streams)
+        .http2_keepalive_interval(Some(config.server.keepalive_interval))
+        .http2_keepalive_timeout(Some(config.server.keepalive_timeout));
+    if let Some(age) = config.server.max_connection_age {
+        server = server
+            .max_connection_age(age)
+            .max_connection_age_grace(config.server.max_connection_age_grace);
+    }
+    if let Some(tls) = &config.tls {
+        let mut config = ServerTlsConfig::new().identity(Identity::from_pem(
+            &tls.certificate,
+            tls.key.expose_secret(),
+        ));
+        if let Some(ca) = &tls.client_ca {
+            config = config.client_ca_root(Certificate::from_pem(ca));
+        }
+        server = server
+            .tls_config(config)
+            .map_err(|e| one(format!("tls: {e}")))?;
+    }
+    let front = FrontLayer {
+        engine: engine.clone(),
+        tokens: CallerTokens::new(&config.caller_tokens),
+    };
+    let (stop, stopped) = oneshot::channel::<()>();
+    let drain = config.server.drain;
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    readiness.set(true);
+    let done = tokio::spawn(async move {
+        let (closing, closed) = oneshot::channel::<()>();
+        let serving = server
+            .layer(front)
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(incoming, async move {
+                // An error means that `Running` was dropped: stop as well.
+                let _ = stopped.await;
+                readiness.set(false);
+                health::stop(&reporter, &services).await;
+                engine.watches.drain();
+                let _ = closing.send(());
+            });
+        let result = tokio::select! {
+            result = serving => result,
+            () = async { let _ = closed.await; tokio::time::sleep(drain).await } => {
+                tracing::warn!(drain_secs = drain.as_secs(), "calls are cut off: the drain time has passed");
+                Ok(())
+            }
+        };
+        probing.abort();
+        if let Some(task) = admin_task {
+            task.abort();
+        }
+        result
+    });
+    Ok(Running {
+        grpc,
+        admin,
+        stop,
+        done,
+    })
+}
+
+/// The contract of the built-in descriptor set and of users' own.
+pub fn compile(descriptors: &[Source]) -> Result<Contract, Vec<String>> {
+    let mut sources = vec![Source {
+        name: "built-in".into(),
+        bytes: crate::BUILT_IN.to_vec(),
+    }];
+    sources.extend(descriptors.iter().cloned());
+    Contract::compile(sources)
+        .map_err(|refusals| refusals.iter().map(ToString::to_string).collect())
+}
+
+/// What the built-in contract covers, as a Markdown table.
+pub fn coverage() -> Result<String, Vec<String>> {
+    Ok(compile(&[])?.coverage())
+}
+
+/// The upstreams, with their exchanges counted.
+pub fn build_upstreams(
+    settings: &[upstream::Settings],
+    metrics: &Metrics,
+) -> Result<Upstreams, Vec<String>> {
+    let mut problems = Vec::new();
+    let mut all = Vec::new();
+    for settings in settings {
+        let attempts = metrics.attempts(&settings.name);
+        let hook: upstream::AttemptHook =
+            Arc::new(move |attempt| attempts.count(attempt.status.map(|s| s.as_u16())));
+        match Upstream::new(settings.clone(), Some(hook)) {
+            Ok(upstream) => all.push(Arc::new(upstream)),
+            Err(e) => problems.push(format!("upstream {}: {e}", settings.name)),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    Upstreams::new(all).map_err(|e| vec![e])
+}
+
+impl Engine {
+    fn new(
+        config: &Config,
+        traces: bool,
+        contract: &Contract,
+        upstreams: Upstreams,
+        watches: Watches,
+        metrics: Metrics,
+    ) -> Self {
+        let methods = contract
+            .methods()
+            .into_iter()
+            .map(|method| {
+                let operation = &method.path[1..];
+                let family = crate::family::family(&method.family);
+                let served = Served {
+                    method: method.clone(),
+                    at: upstreams
+                        .all()
+                        .iter()
+                        .filter(|u| u.settings.family == *method.family)
+                        .map(|u| (u.clone(), metrics.rpc(operation, &u.settings.name)))
+                        .collect(),
+                    nowhere: metrics.rpc(operation, ""),
+                    forwarded: family
+                        .request_id_headers
+                        .iter()
+                        .chain(&["warning"])
+                        .filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok())
+                        .collect(),
+                };
+                (method.path.clone(), Arc::new(served))
+            })
+            .collect();
+        Self {
+            methods,
+            upstreams,
+            watches,
+            metrics,
+            max_request_bytes: config.server.max_request_bytes,
+            default_deadline: config.server.default_deadline,
+            traces,
+        }
+    }
+
+    /// The method at this gRPC path.
+    fn served(&self, path: &str) -> Option<Arc<Served>> {
+        self.methods.get(path).cloned()
+    }
+
+    /// The status of a call that was refused at the door.
+    fn refuse(&self, path: &str, error: &Error) -> Status {
+        let operation = path.trim_start_matches('/');
+        error.status(&Context {
+            operation,
+            upstream: "",
+            request_id: "",
+        })
+    }
+
+    /// Serves one request of a method.
+    async fn serve(&self, served: &Served, request: http::Request<Body>) -> http::Response<Body> {
+        let stream = served.method.watch.is_some();
+        let codec = if stream {
+            WireCodec::stream()
+        } else {
+            WireCodec::unary()
+        };
+        let mut grpc = Grpc::new(codec)
+            .max_decoding_message_size(self.max_request_bytes)
+            .accept_compressed(CompressionEncoding::Gzip)
+            .accept_compressed(CompressionEncoding::Zstd);
+        // Compressing costs more than most answers: the caller chooses it by
+        // compressing the request, as gRPC servers commonly do.
+        match request
+            .headers()
+            .get("grpc-encoding")
+            .map(HeaderValue::as_bytes)
+        {
+            Some(b"gzip") => grpc = grpc.send_compressed(CompressionEncoding::Gzip),
+            Some(b"zstd") => grpc = grpc.send_compressed(CompressionEncoding::Zstd),
+            _ => {}
+        }
+        if stream {
+            grpc.server_streaming(tower::service_fn(|r| self.watch(served, r)), request)
+                .await
+        } else {
+            grpc.unary(tower::service_fn(|r| self.unary(served, r)), request)
+                .await
+        }
+    }
+
+    async fn unary(
+        &self,
+        served: &Served,
+        request: Request<Bytes>,
+    ) -> Result<Response<Bytes>, Status> {
+        let mut record = Record::begin(served, self.traces, request.metadata().as_ref());
+        let span = record.span.clone();
+        let work = self.call(&mut record, request.metadata().as_ref(), request.get_ref());
+        let result = match span {
+            None => work.await,
+            Some(span) => tracing::Instrument::instrument(work, span).await,
+        };
+        record.finish(result.map(|(decoded, headers)| {
+            let notes = decoded.notes;
+            let mut response = Response::new(decoded.message);
+            served.forward(&headers, response.metadata_mut().as_mut());
+            if !notes.inexact.is_empty()
+                && let Ok(paths) = HeaderValue::from_str(&notes.inexact.join(","))
+            {
+                response
+                    .metadata_mut()
+                    .as_mut()
+                    .insert("drawbridge-inexact", paths);
+            }
+            response
+        }))
+    }
+
+    /// The way of a unary call.
+    async fn call(
+        &self,
+        record: &mut Record<'_>,
+        headers: &HeaderMap,
+        request: &Bytes,
+    ) -> Result<(Decoded, HeaderMap), Error> {
+        let method = &record.served.method;
+        let deadline = Deadline::of(headers, self.default_deadline);
+        let upstream = self.upstreams.pick(&method.family, headers)?;
+        record.upstream = Some(upstream.clone());
+        offers(upstream, method)?;
+        let call = method.bind(request, &upstream.settings.dialect)?;
+        let operation = Operation::of(method);
+        let Reply {
+            status,
+            headers,
+            body,
+        } = match &method.action {
+            None => {
+                upstream
+                    .call(operation, &call, &record.caller, deadline)
+                    .await?
+            }
+            Some(action) => {
+                let caller = &record.caller;
+                action::call(upstream, method, action, request, call, caller, deadline).await?
+            }
+        };
+        let reply = Reply {
+            status,
+            headers,
+            body,
+        };
+        Ok((method.decode(&reply)?, reply.headers))
+    }
+
+    async fn watch(
+        &self,
+        served: &Served,
+        request: Request<Bytes>,
+    ) -> Result<Response<impl tokio_stream::Stream<Item = Result<Bytes, Status>> + use<>>, Status>
+    {
+        let mut record = Record::begin(served, self.traces, request.metadata().as_ref());
+        let result = self
+            .open(&mut record, request.metadata().as_ref(), request.get_ref())
+            .await;
+        let operation = served.method.path.clone();
+        let upstream = record.upstream.clone();
+        let request_id = record.request_id().to_owned();
+        record.finish(result.map(|stream| {
+            Response::new(stream.map(move |event| {
+                event.map_err(|error: Error| {
+                    error.status(&Context {
+                        operation: &operation[1..],
+                        upstream: upstream.as_ref().map_or("", |u| &u.settings.name),
+                        request_id: &request_id,
+                    })
+                })
+            }))
+        }))
+    }
+
+    /// The way of a watch, up to its first event.
+    async fn open(
+        &self,
+        record: &mut Record<'_>,
+        headers: &HeaderMap,
+        request: &Bytes,
+    ) -> Result<watch::WatchStream, Error> {
+        let method = &record.served.method;
+        let deadline = headers
+            .contains_key("grpc-timeout")
+            .then(|| Deadline::of(headers, self.default_deadline));
+        let upstream = self.upstreams.pick(&method.family, headers)?;
+        record.upstream = Some(upstream.clone());
+        offers(upstream, method)?;
+        self.watches
+            .watch(method, request.clone(), upstream, &record.caller, deadline)
+            .await
+    }
+
+    fn watched(&self, contract: &Contract) -> Vec<health::Watched> {
+        contract
+            .services()
+            .into_iter()
+            .map(|(service, family)| health::Watched {
+                service: service.to_owned(),
+                upstreams: self
+                    .upstreams
+                    .all()
+                    .iter()
+                    .filter(|u| u.settings.family == family)
+                    .cloned()
+                    .collect(),
+            })
+            .collect()
+    }
+
+    /// Lets the metrics read what the rooms count themselves.
+    fn report_gauges(self: &Arc<Self>) {
+        let engine = Arc::downgrade(self);
+        self.metrics.add_source(move || {
+            let Some(engine) = engine.upgrade() else {
+                return Vec::new();
+            };
+            let watches = engine.watches.stats();
+            let own = |name, help, value: usize| Sample {
+                name,
+                help,
+                upstream: None,
+                value: value as i64,
+            };
+            let mut samples = vec![
+                own("watchers", "Open watch streams", watches.watchers),
+                own("watch_loops", "Poll loops", watches.loops),
+                own(
+                    "watch_polls",
+                    "Polls since the start",
+                    watches.polls_total as usize,
+                ),
+            ];
+            for upstream in engine.upstreams.all() {
+                let stats = upstream.stats();
+                let of = |name, help, value: u64| Sample {
+                    name,
+                    help,
+                    upstream: Some(upstream.settings.name.clone()),
+                    value: value as i64,
+                };
+                samples.extend([
+                    of(
+                        "upstream_in_flight",
+                        "Calls at the upstream",
+                        stats.in_flight as u64,
+                    ),
+                    of(
+                        "upstream_queued",
+                        "Calls waiting for a place",
+                        stats.queued as u64,
+                    ),
+                    of(
+                        "upstream_retries",
+                        "Retries since the start",
+                        stats.retries_total,
+                    ),
+                    of(
+                        "upstream_breaker_open",
+                        "1 while calls are refused",
+                        stats.breaker_open.into(),
+                    ),
+                ]);
+            }
+            samples
+        });
+    }
+}
+
+impl Served {
+    /// Copies what the upstream says of the request into response metadata.
+    fn forward(&self, from: &HeaderMap, to: &mut HeaderMap) {
+        for name in &self.forwarded {
+            if let Some(value) = from.get(name) {
+                to.insert(name.clone(), value.clone());
+            }
+        }
+    }
+}
+
+/// Refuses an operation that the upstream's dialect lacks.
+fn offers(upstream: &Upstream, method: &Method) -> Result<(), Error> {
+    let dialect = &upstream.settings.dialect;
+    if method.absent_in.iter().any(|absent| **absent == **dialect) {
+        return Err(Error::Unsupported {
+            family: upstream.settings.family.as_str().into(),
+            dialect: dialect.as_str().into(),
+        });
+    }
+    Ok(())
+}
+
+/// Server reflection from the encoded descriptor sets, so that options survive.
+fn reflection(contract: &Contract) -> tonic_reflection::server::Builder<'_> {
+    let health = tonic_health::pb::FILE_DESCRIPTOR_SET;
+    contract.descriptor_sets().iter().fold(
+        tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(health),
+        |builder, set| builder.register_encoded_file_descriptor_set(set),
+    )
+}
+
+/// What is kept of a call while it runs: for metrics, the log and traces. A call
+/// whose caller has left is counted when this is dropped.
+struct Record<'a> {
+    served: &'a Served,
+    caller: Caller,
+    upstream: Option<Arc<Upstream>>,
+    begun: Instant,
+    span: Option<tracing::Span>,
+    ended: bool,
+}
+
+impl<'a> Record<'a> {
+    fn begin(served: &'a Served, traces: bool, headers: &HeaderMap) -> Self {
+        let mut caller = Caller::of(headers);
+        if caller.request_id.is_none() {
+            let id = format!("{:016x}", fastrand::u64(..));
+            caller.request_id = HeaderValue::try_from(id).ok();
+        }
+        let span = traces.then(|| span(&served.method, &mut caller));
+        served.nowhere.in_flight.inc();
+        Self {
+            served,
+            caller,
+            upstream: None,
+            begun: Instant::now(),
+            span,
+            ended: false,
+        }
+    }
+
+    fn request_id(&self) -> &str {
+        self.caller
+            .request_id
+            .as_ref()
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or_default()
+    }
+
+    fn count(&mut self, code: Code) {
+        self.ended = true;
+        let metrics = match &self.upstream {
+            None => &self.served.nowhere,
+            Some(upstream) => self
+                .served
+                .at
+                .iter()
+                .find(|(at, _)| Arc::ptr_eq(at, upstream))
+                .map_or(&self.served.nowhere, |(_, metrics)| metrics),
+        };
+        metrics.count(code, self.begun.elapsed());
+        metrics.in_flight.dec();
+        if let Some(span) = &self.span {
+            span.record("rpc.grpc.status_code", code as i32);
+            span.record("drawbridge.upstream", self.upstream_name());
+        }
+    }
+
+    fn upstream_name(&self) -> &str {
+        self.upstream.as_ref().map_or("", |u| &u.settings.name)
+    }
+
+    /// Counts, logs, and makes the status of a failure.
+    fn finish<T>(mut self, result: Result<T, Error>) -> Result<T, Status> {
+        let operation = &self.served.method.path[1..];
+        match result {
+            Ok(value) => {
+                self.count(Code::Ok);
+                tracing::debug!(
+                    operation,
+                    upstream = self.upstream_name(),
+                    request_id = self.request_id(),
+                    elapsed_us = self.begun.elapsed().as_micros() as u64,
+                    "call answered"
+                );
+                Ok(value)
+            }
+            Err(error) => {
+                let context = Context {
+                    operation,
+                    upstream: self.upstream_name(),
+                    request_id: self.request_id(),
+                };
+                let mut status = error.status(&context);
+                if let Some(id) = &self.caller.request_id {
+                    status
+                        .metadata_mut()
+                        .as_mut()
+                        .insert("x-request-id", id.clone());
+                }
+                let code = status.code();
+                let elapsed_ms = self.begun.elapsed().as_millis() as u64;
+                let (upstream, request_id) = (self.upstream_name(), self.request_id());
+                let reason = error.log_text();
+                let code_text = code_name(code);
+                match code {
+                    Code::Internal | Code::Unknown | Code::Unavailable | Code::DataLoss => {
+                        tracing::warn!(
+                            operation,
+                            upstream,
+                            request_id,
+                            code = code_text,
+                            elapsed_ms,
+                            reason,
+                            "call failed"
+                        );
+                    }
+                    _ => {
+                        tracing::info!(
+                            operation,
+                            upstream,
+                            request_id,
+                            code = code_text,
+                            elapsed_ms,
+                            reason,
+                            "call refused"
+                        );
+                    }
+                }
+                self.count(code);
+                Err(status)
+            }
+        }
+    }
+}
+
+impl Drop for Record<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.count(Code::Cancelled);
+        }
+    }
+}
+
+/// A span below the caller's, of which the upstream's will be below.
+fn span(method: &Method, caller: &mut Caller) -> tracing::Span {
+    use tracing_opentelemetry::OpenTelemetrySpanExt;
+    let span = tracing::info_span!(
+        target: crate::telemetry::TRACE_TARGET,
+        "rpc",
+        otel.name = &method.path[1..],
+        otel.kind = "server",
+        rpc.system = "grpc",
+        rpc.service = &*method.service,
+        rpc.method = &*method.name,
+        rpc.grpc.status_code = tracing::field::Empty,
+        drawbridge.upstream = tracing::field::Empty,
+    );
+    opentelemetry::global::get_text_map_propagator(|propagator| {
+        let _ = span.set_parent(propagator.extract(&Parent(caller)));
+        propagator.inject_context(&span.context(), &mut Child(caller));
+    });
+    span
+}
+
+struct Parent<'a>(&'a Caller);
+
+impl opentelemetry::propagation::Extractor for Parent<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        match key {
+            "traceparent" => self.0.traceparent.as_ref()?.to_str().ok(),
+            "tracestate" => self.0.tracestate.as_ref()?.to_str().ok(),
+            _ => None,
+        }
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        vec!["traceparent", "tracestate"]
+    }
+}
+
+struct Child<'a>(&'a mut Caller);
+
+impl opentelemetry::propagation::Injector for Child<'_> {
+    fn set(&mut self, key: &str, value: String) {
+        let value = HeaderValue::try_from(value).ok().filter(|v| !v.is_empty());
+        match key {
+            "traceparent" => self.0.traceparent = value,
+            "tracestate" => self.0.tracestate = value,
+            _ => {}
+        }
+    }
+}

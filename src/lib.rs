@@ -9,11 +9,13 @@
 
 pub mod action;
 pub mod auth;
+pub mod check;
 pub mod config;
 pub mod contract;
 pub mod deadline;
 pub mod error;
 pub mod family;
+pub mod first_run;
 pub mod gateway;
 pub mod heat;
 pub mod jp1ao;

@@ -1,1 +1,111 @@
-fn main() {}
+//! Arguments, configuration, telemetry, run, exit code.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use drawbridge::config::Config;
+use drawbridge::{check, first_run, gateway, sandbox, telemetry};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A gRPC gateway to the REST APIs that deploy and automate infrastructure.
+///
+/// Without a configuration file it serves an embedded sandbox on loopback, to try
+/// out.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Args {
+    /// The configuration file; see drawbridge.example.toml.
+    #[arg(
+        long,
+        short,
+        value_name = "FILE",
+        env = "DRAWBRIDGE_CONFIG",
+        global = true
+    )]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+enum Command {
+    /// Serve (what is done without a command).
+    Serve,
+    /// Check the configuration, the contract and each upstream's login, and exit.
+    Check,
+    /// Print the table of what is covered: rpc, REST call, dialects.
+    Coverage,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(e) => return fail(&[format!("cannot start: {e}")]),
+    };
+    let result = runtime.block_on(run(&args));
+    // Tasks that are left belong to calls that were cut off.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problems) => fail(&problems),
+    }
+}
+
+fn fail(problems: &[String]) -> ExitCode {
+    for problem in problems {
+        eprintln!("drawbridge: {problem}");
+    }
+    ExitCode::FAILURE
+}
+
+async fn run(args: &Args) -> Result<(), Vec<String>> {
+    if let Some(Command::Coverage) = args.command {
+        print!("{}", gateway::coverage()?);
+        return Ok(());
+    }
+    let env = |name: &str| std::env::var(name).ok();
+    let config = Config::load(args.config.as_deref(), &env)
+        .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    match args.command {
+        Some(Command::Check) => check::run(&config).await,
+        _ => serve(config).await,
+    }
+}
+
+async fn serve(mut config: Config) -> Result<(), Vec<String>> {
+    let telemetry = telemetry::Telemetry::start(&config.log).map_err(|e| vec![e])?;
+    let mut sandbox = None;
+    if config.sandbox {
+        let loopback = ([127, 0, 0, 1], 0).into();
+        let started = sandbox::Sandbox::start(loopback, sandbox::Settings::default())
+            .await
+            .map_err(|e| vec![format!("cannot start the sandbox: {e}")])?;
+        config.upstreams.extend(first_run::upstreams(&started));
+        sandbox = Some(started);
+    }
+    let running = gateway::start(config, telemetry.traces()).await?;
+    print!("{}", first_run::listening(&running, sandbox.as_ref()));
+    let signal = stop_signal()
+        .await
+        .map_err(|e| vec![format!("cannot wait for signals: {e}")])?;
+    tracing::info!(signal, "draining: watches end, calls may finish");
+    running.stop().await.map_err(|e| vec![e])
+}
+
+/// SIGTERM or SIGINT, by name.
+async fn stop_signal() -> std::io::Result<&'static str> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    })
+}

@@ -1,1 +1,56 @@
-//! telemetry
+//! What the gateway tells of itself: logs, traces, metrics, the admin listener.
+
+mod admin;
+mod metrics;
+mod traces;
+
+pub use admin::{Readiness, serve_admin};
+pub use metrics::{AttemptMetrics, Metrics, RpcMetrics, Sample, code_name};
+pub use traces::TARGET as TRACE_TARGET;
+
+use std::io::IsTerminal;
+
+use crate::config::Log;
+
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
+
+/// Keeps the exporters alive; dropping it sends what is left.
+#[derive(Debug)]
+pub struct Telemetry {
+    traces: Option<traces::Exporter>,
+}
+
+impl Telemetry {
+    /// Starts the log on standard error and, when the environment has an
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`, the
+    /// traces. The level is a filter as in `RUST_LOG`, which wins when it is set.
+    pub fn start(log: &Log) -> Result<Self, String> {
+        let filter = match std::env::var("RUST_LOG") {
+            Ok(text) if !text.is_empty() => {
+                EnvFilter::try_new(&text).map_err(|e| format!("RUST_LOG={text}: {e}"))?
+            }
+            _ => EnvFilter::try_new(&log.level)
+                .map_err(|e| format!("log level {:?}: {e}", log.level))?,
+        };
+        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+        let lines = if log.json {
+            lines.json().flatten_event(true).boxed()
+        } else {
+            lines.with_ansi(std::io::stderr().is_terminal()).boxed()
+        };
+        let traces = traces::Exporter::from_env(&|name| std::env::var(name).ok())?;
+        tracing_subscriber::registry()
+            .with(lines.with_filter(filter))
+            .with(traces.as_ref().map(traces::Exporter::layer))
+            .try_init()
+            .map_err(|e| format!("cannot start the log: {e}"))?;
+        Ok(Self { traces })
+    }
+
+    /// Whether spans are exported.
+    pub fn traces(&self) -> bool {
+        self.traces.is_some()
+    }
+}

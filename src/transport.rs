@@ -1,6 +1,7 @@
 //! One HTTP exchange. The only place that knows the HTTP client.
 
 use std::error::Error as StdError;
+use std::fmt;
 use std::fmt::Write as _;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -60,7 +61,7 @@ impl Default for Settings {
 }
 
 /// A request as it goes out.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Exchange {
     /// The HTTP method.
     pub verb: Method,
@@ -70,6 +71,18 @@ pub struct Exchange {
     pub headers: HeaderMap,
     /// The body, or none.
     pub body: Option<Bytes>,
+}
+
+/// Without the body, which may be a login.
+impl fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exchange")
+            .field("verb", &self.verb)
+            .field("url", &self.url.as_str())
+            .field("headers", &self.headers)
+            .field("body_bytes", &self.body.as_ref().map(Bytes::len))
+            .finish()
+    }
 }
 
 /// A pool of connections to one upstream. Never follows redirects, never sends

@@ -28,6 +28,7 @@ use self::budget::Budget;
 use self::limit::Limit;
 pub use self::pick::Upstreams;
 use crate::auth::{self, Credentials, Lease};
+use crate::contract;
 use crate::deadline::Deadline;
 use crate::error::{Error, Fault};
 use crate::family::{Family, FaultContext, family};
@@ -99,6 +100,17 @@ pub struct Operation<'a> {
     pub dialect_optional: bool,
     /// Statuses outside 200 to 299 that are success.
     pub also_success: &'a [u16],
+}
+
+impl<'a> Operation<'a> {
+    /// What this method says.
+    pub fn of(method: &'a contract::Method) -> Self {
+        Self {
+            rpc: &method.name,
+            dialect_optional: !method.absent_in.is_empty(),
+            also_success: &method.also_success,
+        }
+    }
 }
 
 /// One exchange with an upstream, as it is told to an [`AttemptHook`].
@@ -229,7 +241,8 @@ impl Upstream {
             family,
             credentials: Credentials::new(
                 settings.auth.clone(),
-                family.catalog_type,
+                // A catalog is looked at only where it must say the endpoint.
+                family.catalog_type.filter(|_| settings.endpoint.is_none()),
                 transport.clone(),
             ),
             transport,

@@ -224,14 +224,9 @@ impl Route {
         call: &Call,
         deadline: Deadline,
     ) -> Result<Bytes, Error> {
-        let operation = Operation {
-            rpc: &method.name,
-            dialect_optional: !method.absent_in.is_empty(),
-            also_success: &method.also_success,
-        };
         let reply = self
             .upstream
-            .call(operation, call, &self.caller, deadline)
+            .call(Operation::of(method), call, &self.caller, deadline)
             .await?;
         Ok(method.decode(&reply)?.message)
     }

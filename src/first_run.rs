@@ -1,0 +1,107 @@
+//! What a newcomer sees: the sandbox's upstreams, and lines to paste.
+
+use std::fmt::Write;
+
+use crate::auth::{AkSk, IdOrName, Identity, Keystone, Named, Settings as Auth};
+use crate::gateway::Running;
+use crate::sandbox::{self, Sandbox};
+use crate::upstream::Settings;
+
+/// One upstream per family, before the sandbox.
+pub fn upstreams(sandbox: &Sandbox) -> Vec<Settings> {
+    let default = || Named {
+        id_or_name: IdOrName::Name(String::new()),
+        domain: Some(IdOrName::Name("Default".into())),
+    };
+    let named = |name: &str| Named {
+        id_or_name: IdOrName::Name(name.into()),
+        ..default()
+    };
+    let keystone = url::Url::parse(&sandbox.keystone_url())
+        .ok()
+        .map(|auth_url| {
+            Auth::Keystone(Keystone {
+                auth_url,
+                identity: Identity::Password {
+                    user: named(sandbox::USERNAME),
+                    password: sandbox::PASSWORD.into(),
+                },
+                project: Some(named(sandbox::PROJECT_NAME)),
+                region: None,
+                interface: "public".into(),
+            })
+        });
+    let keys = Auth::AkSk(AkSk {
+        access_key: sandbox::ACCESS_KEY.into(),
+        secret_key: sandbox::SECRET_KEY.into(),
+        security_token: None,
+        project_id: Some(sandbox::PROJECT_ID.into()),
+        domain_id: None,
+        iam_endpoint: None,
+        region: None,
+    });
+    let hsso = Auth::Hsso {
+        username: sandbox::JP1AO_USERNAME.into(),
+        password: sandbox::JP1AO_PASSWORD.into(),
+    };
+    [
+        ("heat", sandbox.heat_url(), keystone),
+        ("servicestage", sandbox.servicestage_url(), Some(keys)),
+        ("jp1ao", sandbox.jp1ao_url(), Some(hsso)),
+    ]
+    .into_iter()
+    .filter_map(|(family, url, auth)| {
+        let mut settings = Settings::new(format!("sandbox-{family}"), family, auth?);
+        settings.endpoint = url::Url::parse(&url).ok();
+        settings.is_default = true;
+        settings.transport.proxy_from_environment = false;
+        if family != "jp1ao" {
+            settings.project_id = Some(sandbox::PROJECT_ID.into());
+        }
+        Some(settings)
+    })
+    .collect()
+}
+
+/// What is listening, and with the sandbox what to paste.
+pub fn listening(running: &Running, sandbox: Option<&Sandbox>) -> String {
+    let mut text = format!("drawbridge serves gRPC on {}\n", running.grpc);
+    if let Some(admin) = running.admin {
+        let _ = writeln!(
+            text,
+            "metrics, liveness, readiness on http://{admin}/metrics /livez /readyz"
+        );
+    }
+    let Some(sandbox) = sandbox else { return text };
+    let grpc = running.grpc;
+    let deployment = "openstack.orchestration.v1.SoftwareDeploymentService";
+    let server = format!(r#"{{"server_id": "{}"}}"#, sandbox::SERVER_ID);
+    let addon = format!(
+        r#"{{"environment_id": "{}", "addon_id": "{}", "action": "ADDON_ACTION_REDEPLOY"}}"#,
+        sandbox::ENVIRONMENT_ID,
+        sandbox::ADDON_ID
+    );
+    let _ = write!(
+        text,
+        "before a sandbox of OpenStack Heat, Huawei ServiceStage and Hitachi JP1/AO on {sandbox}
+
+Paste into another terminal, with grpcurl:
+
+  grpcurl -plaintext -d '{server}' {grpc} {deployment}/ListSoftwareDeployments
+  grpcurl -plaintext -d '{server}' {grpc} {deployment}/WatchSoftwareDeployments
+  grpcurl -plaintext -d '{addon}' {grpc} huaweicloud.servicestage.v3.AddonService/ExecuteAddonAction
+  grpcurl -plaintext -d '{{\"id\": 2004}}' {grpc} hitachi.automation.v1.AutomationServiceService/ReleaseService
+
+or the same with the small Python client (its first run sets itself up):
+
+  clients/python/drawbridge call SoftwareDeploymentService/ListSoftwareDeployments '{server}'
+  clients/python/drawbridge watch SoftwareDeploymentService/WatchSoftwareDeployments '{server}'
+  clients/python/drawbridge call AddonService/ExecuteAddonAction '{addon}'
+  clients/python/drawbridge call AutomationServiceService/ReleaseService '{{\"id\": 2004}}'
+
+Ctrl-C stops. For your own upstreams see drawbridge.example.toml.
+",
+        sandbox = sandbox.servicestage_url(),
+    );
+    text
+}

@@ -1,0 +1,54 @@
+//! `drawbridge.v1.GatewayService`.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::Engine;
+use crate::api::drawbridge::v1::gateway_service_server::GatewayService;
+use crate::api::drawbridge::v1::{
+    ListUpstreamsRequest, ListUpstreamsResponse, Upstream, UpstreamState,
+};
+use crate::upstream::State;
+
+/// Answers from the engine's own tables.
+#[derive(Debug)]
+pub struct Own(pub Arc<Engine>);
+
+#[tonic::async_trait]
+impl GatewayService for Own {
+    async fn list_upstreams(
+        &self,
+        request: Request<ListUpstreamsRequest>,
+    ) -> Result<Response<ListUpstreamsResponse>, Status> {
+        let family = &request.get_ref().family;
+        let mut upstreams: Vec<Upstream> = self
+            .0
+            .upstreams
+            .all()
+            .iter()
+            .filter(|u| family.is_empty() || u.settings.family == *family)
+            .map(|u| Upstream {
+                name: u.settings.name.clone(),
+                family: u.settings.family.clone(),
+                dialect: u.settings.dialect.clone(),
+                is_default: u.settings.is_default,
+                endpoint: u
+                    .settings
+                    .endpoint
+                    .as_ref()
+                    .map(ToString::to_string)
+                    .unwrap_or_default(),
+                credentials: u.settings.auth.kind().to_owned(),
+                state: match u.state() {
+                    State::Unknown => UpstreamState::Unspecified,
+                    State::Answering => UpstreamState::Answering,
+                    State::NotAnswering => UpstreamState::NotAnswering,
+                }
+                .into(),
+            })
+            .collect();
+        upstreams.sort_by(|a, b| (&a.family, &a.name).cmp(&(&b.family, &b.name)));
+        Ok(Response::new(ListUpstreamsResponse { upstreams }))
+    }
+}
