@@ -1,0 +1,54 @@
+//! Tokens that live for 5 seconds, under load.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::heat::{Place, before};
+use crate::support::{Client, Gateway};
+
+/// 1,000 calls over 30 seconds on 50 connections: all succeed, and logins come
+/// one at a time, not one per caller.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_outlive_their_tokens() {
+    let sandbox = drawbridge::sandbox::Sandbox::start(
+        ([127, 0, 0, 1], 0).into(),
+        drawbridge::sandbox::Settings {
+            token_ttl: Duration::from_secs(5),
+            ..drawbridge::sandbox::Settings::default()
+        },
+    )
+    .await
+    .unwrap();
+    let place = Place {
+        heat: sandbox.servicestage_url(),
+        keystone: sandbox.keystone_url(),
+        password: drawbridge::sandbox::PASSWORD.into(),
+    };
+    let gateway = Gateway::with(vec![before(&place)]).await;
+    let mut callers = tokio::task::JoinSet::new();
+    for n in 0..50_u32 {
+        let address = gateway.running.grpc;
+        callers.spawn(async move {
+            let client = Client::connect(address, &[drawbridge::BUILT_IN.to_vec()]).await;
+            // The pace of the load, not a wait for something to be ready.
+            let mut pace = tokio::time::interval(Duration::from_millis(1500));
+            tokio::time::sleep(Duration::from_millis(30) * n).await;
+            for _ in 0..20 {
+                pace.tick().await;
+                client
+                    .call("SoftwareConfigService/ListSoftwareConfigs", json!({}))
+                    .await
+                    .unwrap();
+            }
+        });
+    }
+    while let Some(caller) = callers.join_next().await {
+        caller.unwrap();
+    }
+    let logins = sandbox.login_count();
+    assert!(
+        (6..=12).contains(&logins),
+        "{logins} logins in 30 seconds of 5-second tokens"
+    );
+}

@@ -1,0 +1,546 @@
+//! Broken upstreams, hostile input, callers that leave: the right code, a clear
+//! message, nothing sent that should not be, and the process serves on.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tonic::{Code, Request, Status};
+use tonic_types::StatusExt;
+
+use crate::support::client::json as to_json;
+use crate::support::recorder::Answer;
+use crate::support::{Gateway, Recorder, settings, upstream};
+
+const GET: &str = "SoftwareDeploymentService/GetSoftwareDeployment";
+const CREATE: &str = "SoftwareConfigService/CreateSoftwareConfig";
+
+fn get() -> serde_json::Value {
+    json!({"deployment_id": "d1"})
+}
+
+/// Reads a request's head and what body it announces.
+async fn read_request(stream: &mut TcpStream) -> String {
+    let mut seen = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let text = String::from_utf8_lossy(&seen).to_lowercase();
+        if let Some(end) = text.find("\r\n\r\n") {
+            let length: usize = text
+                .lines()
+                .find_map(|l| l.strip_prefix("content-length: "))
+                .map_or(0, |l| l.trim().parse().unwrap());
+            if seen.len() >= end + 4 + length {
+                return String::from_utf8_lossy(&seen).into_owned();
+            }
+        }
+        let n = stream.read(&mut buffer).await.unwrap();
+        if n == 0 {
+            return String::from_utf8_lossy(&seen).into_owned();
+        }
+        seen.extend_from_slice(&buffer[..n]);
+    }
+}
+
+async fn answered(answer: Answer) -> (Recorder, Gateway, Result<serde_json::Value, Status>) {
+    let recorder = Recorder::fixed(answer).await;
+    let gateway = Gateway::with(vec![upstream("up1", "heat", &recorder.url())]).await;
+    let result = gateway.client.call(GET, get()).await.map(|m| to_json(&m));
+    (recorder, gateway, result)
+}
+
+#[tokio::test]
+async fn answers_that_are_no_message() {
+    for (name, answer, path) in [
+        (
+            "html",
+            Answer::text(200, "text/html", "<html>hello</html>"),
+            "",
+        ),
+        (
+            "cut off",
+            Answer::text(
+                200,
+                "application/json",
+                r#"{"software_deployment": {"id": "x""#,
+            ),
+            "",
+        ),
+        ("array", Answer::text(200, "application/json", "[]"), ""),
+        (
+            "garbage behind",
+            Answer::text(200, "application/json", "{} x"),
+            "",
+        ),
+        (
+            "bad utf-8",
+            Answer::text(200, "application/json", b"{\"a\": \"\xff\"}".to_vec()),
+            "",
+        ),
+        (
+            "wrong type",
+            Answer::text(
+                200,
+                "application/json",
+                r#"{"software_deployment": {"creation_time": true}}"#,
+            ),
+            "software_deployment.creation_time",
+        ),
+        (
+            "wrong time",
+            Answer::text(
+                200,
+                "application/json",
+                r#"{"software_deployment": {"creation_time": "soon"}}"#,
+            ),
+            "software_deployment.creation_time",
+        ),
+    ] {
+        let (_recorder, _gateway, result) = answered(answer).await;
+        let status = result.expect_err(name);
+        assert_eq!(status.code(), Code::Internal, "{name}: {status:?}");
+        assert!(
+            status.message().contains(path),
+            "{name}: {}",
+            status.message()
+        );
+        assert!(
+            status.message().contains("up1"),
+            "{name}: {}",
+            status.message()
+        );
+    }
+}
+
+#[tokio::test]
+async fn answers_that_are_an_empty_message() {
+    for answer in [
+        Answer {
+            status: 204,
+            headers: Vec::new(),
+            body: Vec::new(),
+        },
+        Answer::text(200, "application/json", ""),
+        Answer::text(200, "application/json", "null"),
+    ] {
+        let (_recorder, _gateway, result) = answered(answer).await;
+        assert_eq!(result.unwrap(), json!({}));
+    }
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit() {
+    let recorder =
+        Recorder::fixed(Answer::text(200, "application/json", vec![b' '; 20 << 20])).await;
+    let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
+    let status = gateway.client.call(GET, get()).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+    assert!(
+        status.message().contains("max_response_bytes"),
+        "{}",
+        status.message()
+    );
+}
+
+#[tokio::test]
+async fn an_upstream_that_is_down() {
+    // A port that was free a moment ago.
+    let port = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let mut settings = upstream("u", "heat", &format!("http://127.0.0.1:{port}"));
+    settings.max_attempts = 1;
+    let gateway = Gateway::with(vec![settings]).await;
+    let status = gateway.client.call(GET, get()).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    assert!(status.message().contains("connect"), "{}", status.message());
+}
+
+#[tokio::test]
+async fn unavailable_with_retry_after_is_said_and_tried_again() {
+    let (recorder, _gateway, result) =
+        answered(Answer::json(503, &json!({"message": "busy"})).with("retry-after", "3600")).await;
+    let status = result.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    let delay = status
+        .get_error_details()
+        .retry_info()
+        .unwrap()
+        .retry_delay
+        .unwrap();
+    assert_eq!(delay, Duration::from_secs(3600));
+    assert_eq!(
+        recorder.seen().len(),
+        1,
+        "an hour is longer than anyone waits"
+    );
+
+    // Zero seconds: even a create goes out again, for it was not processed.
+    let times = std::sync::atomic::AtomicUsize::new(0);
+    let recorder =
+        Recorder::start(
+            move |_| match times.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+                0 => Answer::json(503, &json!({"message": "busy"})).with("retry-after", "0"),
+                _ => Answer::json(200, &json!({"software_config": {"id": "c"}})),
+            },
+        )
+        .await;
+    let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
+    gateway
+        .client
+        .call(CREATE, json!({"name": "x"}))
+        .await
+        .unwrap();
+    assert_eq!(recorder.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn what_is_not_safe_is_not_sent_twice() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let request = read_request(&mut stream).await;
+            // Closed without an answer.
+            drop(stream);
+            if !request.starts_with("GET / ") && !request.is_empty() {
+                tell.send(request).unwrap();
+            }
+        }
+    });
+    let gateway = Gateway::with(vec![upstream("u", "heat", &url)]).await;
+    let status = gateway
+        .client
+        .call(CREATE, json!({"name": "x"}))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(status.code(), Code::Unknown | Code::Unavailable),
+        "an unsafe call without an answer: {status:?}"
+    );
+    assert!(
+        status.message().contains("may have"),
+        "{}",
+        status.message()
+    );
+    assert!(told.recv().await.unwrap().starts_with("POST "));
+    // A read is tried again, up to the limit of attempts.
+    let status = gateway.client.call(GET, get()).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    let mut gets = 0;
+    while let Ok(request) = told.try_recv() {
+        assert!(request.starts_with("GET "), "{request}");
+        gets += 1;
+    }
+    assert_eq!(gets, 3);
+}
+
+#[tokio::test]
+async fn a_redirect_to_another_host() {
+    let other = Recorder::fixed(Answer::json(200, &json!({}))).await;
+    let location = format!("{}/v1/p1/software_deployments/d1", other.url());
+    for status in [301, 302, 303, 307, 308] {
+        let (recorder, _gateway, result) =
+            answered(Answer::json(status, &json!({})).with("location", &location)).await;
+        let error = result.unwrap_err();
+        assert_ne!(error.code(), Code::Ok);
+        assert_eq!(recorder.seen().len(), 1, "{status}: {error:?}");
+    }
+    assert!(other.seen().is_empty(), "nothing reaches the other host");
+}
+
+#[tokio::test]
+async fn hostile_path_values() {
+    let recorder = Recorder::fixed(Answer::json(200, &json!({}))).await;
+    let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
+    for id in ["", ".", "..", "../x", "a/../b"] {
+        let status = gateway
+            .client
+            .call(GET, json!({"deployment_id": id}))
+            .await
+            .unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{id:?}");
+        let details = status.get_error_details();
+        assert_eq!(
+            details.bad_request().unwrap().field_violations[0].field,
+            "deployment_id"
+        );
+    }
+    assert!(recorder.seen().is_empty());
+    for (id, sent) in [
+        ("a/b", "a%2Fb"),
+        ("%2e%2e", "%252e%252e"),
+        ("a b?c#d", "a%20b%3Fc%23d"),
+        ("é\n", "%C3%A9%0A"),
+        ("日本", "%E6%97%A5%E6%9C%AC"),
+        ("a~b-c_d.e", "a~b-c_d.e"),
+    ] {
+        gateway
+            .client
+            .call(GET, json!({"deployment_id": id}))
+            .await
+            .unwrap();
+        assert_eq!(
+            recorder.take()[0].target,
+            format!("/v1/p1/software_deployments/{sent}"),
+            "{id:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_deadline_shorter_than_the_upstream_and_a_caller_that_leaves() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    // The deadline of calls that bring none: the client's own timer has no part in this.
+    let mut short = settings(vec![upstream("u", "heat", &url)]);
+    short.server.default_deadline = Duration::from_millis(300);
+    let hasty = Gateway::start(short).await;
+    let gateway = Gateway::with(vec![upstream("u", "heat", &url)]).await;
+    // The probe of the health check comes as well: answer it and go on.
+    let accept = async || {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let request = read_request(&mut stream).await;
+            if request.starts_with("GET / ") {
+                stream
+                    .write_all(b"HTTP/1.1 300 x\r\ncontent-length: 0\r\n\r\n")
+                    .await
+                    .unwrap();
+                continue;
+            }
+            return stream;
+        }
+    };
+
+    let method = gateway.client.method(GET);
+    let message = Bytes::from_static(b"\x12\x02d1");
+    let request = Request::new(message.clone());
+    let (result, mut stream) = tokio::join!(hasty.client.raw(&method, request), accept());
+    let status = result.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+    assert_eq!(
+        stream.read(&mut [0; 64]).await.unwrap(),
+        0,
+        "the upstream request is closed"
+    );
+
+    let client = gateway.client.clone();
+    let call = tokio::spawn(async move { client.raw(&method, Request::new(message)).await });
+    let mut stream = accept().await;
+    call.abort();
+    assert_eq!(
+        stream.read(&mut [0; 64]).await.unwrap(),
+        0,
+        "the upstream request is closed"
+    );
+}
+
+#[tokio::test]
+async fn unknown_upstreams_and_methods() {
+    let recorder = Recorder::fixed(Answer::json(200, &json!({}))).await;
+    let gateway = Gateway::with(vec![upstream("one", "heat", &recorder.url())]).await;
+    let status = gateway
+        .client
+        .call_with(GET, get(), &[("drawbridge-upstream", "two")])
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+    assert!(status.message().contains("one"), "{}", status.message());
+    // No upstream of the family at all.
+    let status = gateway
+        .client
+        .call("JobService/GetJob", json!({"job_id": "j"}))
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
+    assert!(
+        status.message().contains("servicestage"),
+        "{}",
+        status.message()
+    );
+    assert!(recorder.seen().iter().all(|s| s.target == "/"));
+}
+
+#[tokio::test]
+async fn requests_that_are_no_message() {
+    let recorder = Recorder::fixed(Answer::json(200, &json!({}))).await;
+    let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
+    let method = gateway.client.method(GET);
+    for bytes in [
+        &b"\x12\x05ab"[..],
+        b"\x12\x01\xff",
+        b"\x07",
+        b"\x0b",
+        b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+    ] {
+        let status = gateway
+            .client
+            .raw(&method, Request::new(Bytes::copy_from_slice(bytes)))
+            .await
+            .unwrap_err();
+        assert_eq!(
+            status.code(),
+            Code::InvalidArgument,
+            "{bytes:?}: {status:?}"
+        );
+    }
+    let mut settings = settings(vec![upstream("u", "heat", &recorder.url())]);
+    settings.server.max_request_bytes = 1000;
+    let gateway = Gateway::start(settings).await;
+    let status = gateway
+        .client
+        .call(CREATE, json!({"name": "x".repeat(2000)}))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(status.code(), Code::OutOfRange | Code::ResourceExhausted),
+        "{status:?}"
+    );
+    assert!(recorder.seen().iter().all(|s| s.target == "/"));
+}
+
+#[tokio::test]
+async fn a_long_error_keeps_its_code() {
+    let body = json!({"code": 404, "title": "Not Found", "explanation": "x",
+        "error": {"type": "NotFound", "message": "é\n".repeat(10_000), "traceback": "secret"}});
+    let (_recorder, _gateway, result) = answered(Answer::json(404, &body)).await;
+    let status = result.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
+    let size: usize = status.message().len() * 3 + status.details().len() * 4 / 3;
+    assert!(size < 8 << 10 || status.message().len() < 4 << 10, "{size}");
+    assert!(!format!("{status:?}").contains("secret"));
+}
+
+#[tokio::test]
+async fn nothing_of_the_callers_metadata_goes_up_unless_listed() {
+    let recorder = Recorder::fixed(Answer::json(200, &json!({}))).await;
+    let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
+    gateway
+        .client
+        .call_with(
+            GET,
+            get(),
+            &[
+                ("x-auth-token", "caller-token"),
+                ("authorization", "Bearer caller"),
+                ("cookie", "c=1"),
+                ("x-request-id", "r-1"),
+                (
+                    "traceparent",
+                    "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+                ),
+                ("x-other", "o"),
+            ],
+        )
+        .await
+        .unwrap();
+    let seen = recorder
+        .seen()
+        .into_iter()
+        .find(|s| s.target != "/")
+        .unwrap();
+    let mut names: Vec<_> = seen.headers.keys().map(|n| n.as_str()).collect();
+    names.sort();
+    // No credentials: this upstream takes none.
+    assert_eq!(
+        names,
+        [
+            "accept",
+            "accept-encoding",
+            "host",
+            "traceparent",
+            "user-agent",
+            "x-request-id"
+        ]
+    );
+    assert_eq!(seen.header("x-request-id"), "r-1");
+}
+
+#[tokio::test]
+async fn passthrough_is_the_callers_own() {
+    let recorder = Recorder::fixed(Answer::json(200, &json!({}))).await;
+    let mut settings = upstream("u", "heat", &recorder.url());
+    settings.auth = drawbridge::auth::Settings::Passthrough;
+    let gateway = Gateway::with(vec![settings.clone()]).await;
+    let status = gateway.client.call(GET, get()).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unauthenticated, "{status:?}");
+    assert!(
+        status.message().contains("x-auth-token"),
+        "{}",
+        status.message()
+    );
+    gateway
+        .client
+        .call_with(GET, get(), &[("x-auth-token", "t1")])
+        .await
+        .unwrap();
+    let seen = recorder
+        .seen()
+        .into_iter()
+        .find(|s| s.target != "/")
+        .unwrap();
+    assert_eq!(seen.header("x-auth-token"), "t1");
+
+    let recorder = Recorder::fixed(Answer::json(
+        401,
+        &json!({"error": {"code": 401, "title": "Unauthorized", "message": "m"}}),
+    ))
+    .await;
+    settings.endpoint = Some(recorder.url().parse().unwrap());
+    let gateway = Gateway::with(vec![settings]).await;
+    let status = gateway
+        .client
+        .call_with(GET, get(), &[("x-auth-token", "t1")])
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), Code::Unauthenticated);
+    let sent = recorder.seen().iter().filter(|s| s.target != "/").count();
+    assert_eq!(sent, 1, "the caller's token is not tried twice");
+}
+
+#[tokio::test]
+async fn a_flood_is_refused_quickly_and_the_gateway_lives_on() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let mut one = upstream("u", "heat", &url);
+    one.max_concurrent = 2;
+    one.max_queued = 2;
+    let gateway = Gateway::with(vec![one]).await;
+    // The upstream accepts and never answers.
+    let held = tokio::spawn(async move {
+        let mut streams = Vec::new();
+        loop {
+            streams.push(listener.accept().await.unwrap());
+        }
+    });
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..50 {
+        let client = gateway.client.clone();
+        calls.spawn(async move { client.call(GET, get()).await });
+    }
+    // 46 find no place and no queue; the others still wait.
+    for _ in 0..46 {
+        let status = calls.join_next().await.unwrap().unwrap().unwrap_err();
+        assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+        assert!(status.get_error_details().retry_info().is_some());
+    }
+    assert_eq!(calls.len(), 4);
+    calls.abort_all();
+    while calls.join_next().await.is_some() {}
+    held.abort();
+    assert!(
+        gateway
+            .client
+            .call("GatewayService/ListUpstreams", json!({}))
+            .await
+            .is_ok()
+    );
+}

@@ -1,0 +1,14 @@
+//! Whole paths: a gRPC client, a real gateway on port 0, and an upstream that
+//! says what it saw: a recorder, the sandbox, or a real Heat.
+
+mod support;
+
+mod expiry;
+mod faults;
+mod fixtures;
+mod heat;
+mod own_api;
+mod real_heat;
+mod seeds;
+mod server;
+mod watch;

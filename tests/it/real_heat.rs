@@ -1,0 +1,166 @@
+//! The suite of `heat.rs`, and a Python client, against a real OpenStack Heat
+//! and Keystone on loopback. Needs Python 3.11 or newer and a package index;
+//! where they are not, says in one line what is left out. In CI nothing may be.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::heat::{Place, before, check_transcript, through_the_gateway, transcript};
+use crate::support::Gateway;
+
+/// A running Heat; stopped when dropped, its data kept for the next run.
+struct RealHeat {
+    folder: PathBuf,
+    env: Vec<(String, String)>,
+}
+
+fn tests(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests")
+        .join(path)
+}
+
+fn free_port() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port().to_string()
+}
+
+/// Whether there is what a real Heat needs; if not, why.
+fn possible() -> Result<(), String> {
+    let python = Command::new("python3")
+        .args([
+            "-c",
+            "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))",
+        ])
+        .stderr(Stdio::null())
+        .status();
+    if !python.is_ok_and(|s| s.success()) {
+        return Err("no Python 3.11 or newer with venv".into());
+    }
+    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join("real-heat-venv/installed.txt");
+    if venv.exists() {
+        return Ok(());
+    }
+    let index = Command::new("python3")
+        .args([
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--no-cache-dir",
+            "-q",
+            "-d",
+        ])
+        .arg(std::env::temp_dir().join("drawbridge-pip"))
+        .arg("wheel")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    if index.is_ok_and(|s| s.success()) {
+        Ok(())
+    } else {
+        Err("no Python package index".into())
+    }
+}
+
+impl RealHeat {
+    fn start() -> Self {
+        let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let folder = temporary.join("real-heat");
+        eprintln!("starting a real Heat (the first time takes about a minute)");
+        let out = Command::new(tests("real-heat/up"))
+            .arg(&folder)
+            .env("REAL_HEAT_VENV", temporary.join("real-heat-venv"))
+            .env("REAL_HEAT_KEYSTONE_PORT", free_port())
+            .env("REAL_HEAT_HEAT_PORT", free_port())
+            .stderr(Stdio::inherit())
+            .output()
+            .unwrap();
+        assert!(out.status.success(), "tests/real-heat/up failed");
+        let env = String::from_utf8(out.stdout)
+            .unwrap()
+            .lines()
+            .filter_map(|l| l.strip_prefix("export ")?.split_once('='))
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .collect();
+        Self { folder, env }
+    }
+
+    fn get(&self, name: &str) -> String {
+        self.env
+            .iter()
+            .find(|(k, _)| k == name)
+            .map(|(_, v)| v.clone())
+            .expect(name)
+    }
+}
+
+impl Drop for RealHeat {
+    fn drop(&mut self) {
+        let _ = Command::new(tests("real-heat/down"))
+            .arg(&self.folder)
+            .status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn real_heat() {
+    if let Err(why) = possible() {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "in CI nothing is left out: {why}"
+        );
+        eprintln!("LEFT OUT: the suite against real Heat: {why}");
+        return;
+    }
+    let heat = tokio::task::spawn_blocking(RealHeat::start).await.unwrap();
+    let place = Place {
+        heat: heat.get("REAL_HEAT_URL"),
+        keystone: heat.get("OS_AUTH_URL"),
+        password: heat.get("OS_PASSWORD"),
+    };
+    let got = transcript(&place).await;
+    if std::env::var_os("UPDATE_TRANSCRIPT").is_some() {
+        let text = serde_json::to_string_pretty(&got).unwrap();
+        std::fs::write(tests("fixtures/heat_transcript.json"), text + "\n").unwrap();
+    }
+    check_transcript(&got);
+    through_the_gateway(&place).await;
+    python(&heat, &place).await;
+}
+
+/// The main job, as a user has it: a Python client with stubs generated from the
+/// protos, while OpenStack's own client changes things straight at Heat.
+async fn python(heat: &RealHeat, place: &Place) {
+    let gateway = Gateway::with(vec![before(place)]).await;
+    let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let python = temporary.join("real-heat-venv/bin/python");
+    let mut command = Command::new(&python);
+    command
+        .arg(tests("python/main_job.py"))
+        .env("DRAWBRIDGE_ADDR", gateway.running.grpc.to_string())
+        .env("DRAWBRIDGE_STUBS", temporary.join("python-stubs"))
+        .envs(heat.env.iter().map(|(k, v)| (k, v)));
+    let requirements = tests("python/requirements.txt");
+    let status = tokio::task::spawn_blocking(move || {
+        let installed = Command::new(&python)
+            .args([
+                "-m",
+                "pip",
+                "install",
+                "-q",
+                "--disable-pip-version-check",
+                "--no-input",
+                "-r",
+            ])
+            .arg(requirements)
+            .status()
+            .unwrap();
+        assert!(installed.success(), "pip install");
+        command.status().unwrap()
+    })
+    .await
+    .unwrap();
+    assert!(status.success(), "tests/python/main_job.py");
+    gateway.running.stop().await.unwrap();
+}

@@ -1,0 +1,371 @@
+//! The server around the rpcs: health, reflection, metrics, compression, who
+//! may call.
+
+use drawbridge::config::Tls;
+use serde_json::json;
+use tokio_stream::StreamExt;
+use tonic::Code;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::{v1, v1alpha};
+
+use crate::support::recorder::{Answer, Recorder};
+use crate::support::{Gateway, http_get, settings, upstream};
+
+const LIST: &str = "SoftwareDeploymentService/ListSoftwareDeployments";
+
+/// The health of a service, as its name in the proto.
+pub async fn health(gateway: &Gateway, service: &str) -> Result<String, tonic::Status> {
+    let mut client = HealthClient::new(gateway.client.channel.clone());
+    let request = HealthCheckRequest {
+        service: service.into(),
+    };
+    Ok(format!(
+        "{:?}",
+        client.check(request).await?.into_inner().status()
+    ))
+}
+
+/// The services that reflection lists.
+pub async fn services(gateway: &Gateway) -> Vec<String> {
+    use v1::server_reflection_request::MessageRequest;
+    use v1::server_reflection_response::MessageResponse;
+    let mut client =
+        v1::server_reflection_client::ServerReflectionClient::new(gateway.client.channel.clone());
+    let request = v1::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut answers = client
+        .server_reflection_info(tokio_stream::once(request))
+        .await
+        .unwrap()
+        .into_inner();
+    match answers
+        .next()
+        .await
+        .unwrap()
+        .unwrap()
+        .message_response
+        .unwrap()
+    {
+        MessageResponse::ListServicesResponse(list) => {
+            list.service.into_iter().map(|s| s.name).collect()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn health_follows_the_upstream() {
+    let recorder = Recorder::fixed(Answer::json(300, &json!({}))).await;
+    let port = {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        listener.local_addr().unwrap().port()
+    };
+    let gateway = Gateway::with(vec![
+        upstream("up", "heat", &recorder.url()),
+        upstream("down", "jp1ao", &format!("http://127.0.0.1:{port}")),
+    ])
+    .await;
+    assert_eq!(health(&gateway, "").await.unwrap(), "Serving");
+    // The stream tells when the first probes are done.
+    for (service, want) in [
+        (
+            "openstack.orchestration.v1.SoftwareDeploymentService",
+            "Serving",
+        ),
+        (
+            "hitachi.automation.v1.AutomationServiceService",
+            "NotServing",
+        ),
+        ("huaweicloud.servicestage.v3.JobService", "NotServing"),
+    ] {
+        let mut client = HealthClient::new(gateway.client.channel.clone());
+        let mut stream = client
+            .watch(HealthCheckRequest {
+                service: service.into(),
+            })
+            .await
+            .unwrap()
+            .into_inner();
+        loop {
+            let status = stream.next().await.unwrap().unwrap().status();
+            if format!("{status:?}") == want {
+                break;
+            }
+        }
+    }
+    assert_eq!(
+        health(&gateway, "no.such.Service")
+            .await
+            .unwrap_err()
+            .code(),
+        Code::NotFound
+    );
+}
+
+#[tokio::test]
+async fn reflection_in_both_versions() {
+    let gateway = Gateway::with(vec![]).await;
+    let listed = services(&gateway).await;
+    for service in [
+        "openstack.orchestration.v1.SoftwareConfigService",
+        "openstack.orchestration.v1.SoftwareDeploymentService",
+        "huaweicloud.servicestage.v3.AddonService",
+        "huaweicloud.servicestage.v3.JobService",
+        "hitachi.automation.v1.AutomationServiceService",
+        "drawbridge.v1.GatewayService",
+        "grpc.health.v1.Health",
+    ] {
+        assert!(
+            listed.contains(&service.to_owned()),
+            "{service} not in {listed:?}"
+        );
+    }
+    use v1alpha::server_reflection_request::MessageRequest;
+    let mut client = v1alpha::server_reflection_client::ServerReflectionClient::new(
+        gateway.client.channel.clone(),
+    );
+    let request = v1alpha::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::FileContainingSymbol(
+            "openstack.orchestration.v1.SoftwareDeployment".into(),
+        )),
+    };
+    let mut answers = client
+        .server_reflection_info(tokio_stream::once(request))
+        .await
+        .unwrap()
+        .into_inner();
+    let answer = answers.next().await.unwrap().unwrap();
+    let text = format!("{answer:?}");
+    assert!(text.contains("FileDescriptorResponse"), "{text}");
+}
+
+#[tokio::test]
+async fn an_unknown_method_is_unimplemented() {
+    let gateway = Gateway::with(vec![]).await;
+    let mut grpc = tonic::client::Grpc::new(gateway.client.channel.clone());
+    grpc.ready().await.unwrap();
+    let status = grpc
+        .unary(
+            tonic::Request::new(bytes::Bytes::new()),
+            "/openstack.orchestration.v1.SoftwareConfigService/Nonsense"
+                .parse()
+                .unwrap(),
+            crate::support::client::BytesCodec,
+        )
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), Code::Unimplemented);
+}
+
+#[tokio::test]
+async fn list_upstreams_without_secrets() {
+    let mut one = upstream("one", "heat", "http://127.0.0.1:1/v1");
+    one.auth = drawbridge::auth::Settings::Basic {
+        username: "u".into(),
+        password: "hidden-secret".into(),
+    };
+    let gateway = Gateway::with(vec![one, upstream("two", "jp1ao", "http://127.0.0.1:2")]).await;
+    let got = gateway
+        .client
+        .call("GatewayService/ListUpstreams", json!({}))
+        .await
+        .unwrap();
+    let got = crate::support::client::json(&got);
+    let names: Vec<_> = got["upstreams"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|u| u["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["one", "two"]);
+    assert_eq!(got["upstreams"][0]["dialect"], "openstack");
+    assert_eq!(got["upstreams"][0]["credentials"], "basic");
+    assert!(!got.to_string().contains("hidden-secret"));
+    let got = gateway
+        .client
+        .call("GatewayService/ListUpstreams", json!({"family": "jp1ao"}))
+        .await
+        .unwrap();
+    assert_eq!(
+        crate::support::client::json(&got)["upstreams"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn the_admin_listener() {
+    let recorder = Recorder::fixed(Answer::json(200, &json!({"software_deployments": []}))).await;
+    let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
+    gateway.client.call(LIST, json!({})).await.unwrap();
+    let admin = gateway.running.admin.unwrap();
+    assert_eq!(http_get(&format!("http://{admin}/livez")).await.0, 200);
+    assert_eq!(http_get(&format!("http://{admin}/readyz")).await.0, 200);
+    let (status, text) = http_get(&format!("http://{admin}/metrics")).await;
+    assert_eq!(status, 200);
+    for line in [
+        r#"drawbridge_rpc_calls_total{operation="openstack.orchestration.v1.SoftwareDeploymentService/ListSoftwareDeployments",upstream="u",code="OK"} 1"#,
+        r#"drawbridge_upstream_exchanges_total{upstream="u",outcome="200"}"#,
+        "drawbridge_rpc_in_flight 0",
+        r#"drawbridge_upstream_breaker_open{upstream="u"} 0"#,
+    ] {
+        assert!(text.contains(line), "{line} not in\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn compression_is_the_callers_choice() {
+    let item = json!({"id": "d", "status_reason": "x".repeat(10_000)});
+    let recorder =
+        Recorder::fixed(Answer::json(200, &json!({"software_deployments": [item]}))).await;
+    let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
+    let method = gateway.client.method(LIST);
+    for encoding in [
+        tonic::codec::CompressionEncoding::Gzip,
+        tonic::codec::CompressionEncoding::Zstd,
+    ] {
+        let mut grpc = tonic::client::Grpc::new(gateway.client.channel.clone())
+            .send_compressed(encoding)
+            .accept_compressed(encoding);
+        grpc.ready().await.unwrap();
+        let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
+        let response = grpc
+            .unary(
+                tonic::Request::new(bytes::Bytes::from_static(b"\x12\x01s")),
+                path.parse().unwrap(),
+                crate::support::client::BytesCodec,
+            )
+            .await
+            .unwrap();
+        assert_eq!(
+            response
+                .metadata()
+                .get("grpc-encoding")
+                .unwrap()
+                .to_str()
+                .unwrap(),
+            encoding.to_string()
+        );
+        assert!(response.get_ref().len() > 10_000);
+    }
+    assert!(recorder.seen().iter().any(|s| s.query() == "server_id=s"));
+    let response = gateway
+        .client
+        .call_with(LIST, json!({}), &[])
+        .await
+        .unwrap();
+    assert!(response.metadata().get("grpc-encoding").is_none());
+}
+
+#[tokio::test]
+async fn callers_bring_a_token_where_one_is_asked_for() {
+    let recorder = Recorder::fixed(Answer::json(200, &json!({"software_deployments": []}))).await;
+    let mut settings = settings(vec![upstream("u", "heat", &recorder.url())]);
+    settings.caller_tokens = vec!["first".into(), "second".into()];
+    let gateway = Gateway::start(settings).await;
+    for token in [None, Some("third")] {
+        let metadata: Vec<_> = token.iter().map(|t| ("drawbridge-token", *t)).collect();
+        let status = gateway
+            .client
+            .call_with(LIST, json!({}), &metadata)
+            .await
+            .unwrap_err();
+        assert_eq!(status.code(), Code::Unauthenticated);
+        assert!(
+            status.message().contains("drawbridge-token"),
+            "{}",
+            status.message()
+        );
+    }
+    for token in ["first", "second"] {
+        gateway
+            .client
+            .call_with(LIST, json!({}), &[("drawbridge-token", token)])
+            .await
+            .unwrap();
+    }
+    assert_eq!(
+        health(&gateway, "").await.unwrap(),
+        "Serving",
+        "health needs no token"
+    );
+    assert!(
+        recorder
+            .seen()
+            .iter()
+            .all(|s| s.headers.get("drawbridge-token").is_none())
+    );
+}
+
+#[tokio::test]
+async fn mutual_tls() {
+    use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
+    let ca = rcgen_ca();
+    let (server_cert, server_key) = ca.issue("localhost");
+    let (client_cert, client_key) = ca.issue("caller");
+    let mut settings = settings(vec![]);
+    settings.tls = Some(Tls {
+        certificate: server_cert.into_bytes(),
+        key: server_key.into(),
+        client_ca: Some(ca.pem.clone().into_bytes()),
+    });
+    let running = drawbridge::gateway::start(settings, false).await.unwrap();
+    let tls = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(&ca.pem))
+        .domain_name("localhost");
+    let call = async |tls: ClientTlsConfig| {
+        let channel = Channel::from_shared(format!("https://{}", running.grpc))
+            .unwrap()
+            .tls_config(tls)
+            .unwrap()
+            .connect()
+            .await
+            .map_err(|e| format!("{e:?}"))?;
+        HealthClient::new(channel)
+            .check(HealthCheckRequest {
+                service: String::new(),
+            })
+            .await
+            .map_err(|e| format!("{e:?}"))
+    };
+    call(
+        tls.clone()
+            .identity(Identity::from_pem(client_cert, client_key)),
+    )
+    .await
+    .unwrap();
+    assert!(call(tls).await.is_err(), "a caller without a certificate");
+    running.stop().await.unwrap();
+}
+
+/// A certificate authority for one test.
+struct Ca {
+    pem: String,
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+}
+
+fn rcgen_ca() -> Ca {
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let pem = params.self_signed(&key).unwrap().pem();
+    Ca {
+        pem,
+        issuer: rcgen::Issuer::new(params, key),
+    }
+}
+
+impl Ca {
+    fn issue(&self, name: &str) -> (String, String) {
+        let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let cert = params.signed_by(&key, &self.issuer).unwrap();
+        (cert.pem(), key.serialize_pem())
+    }
+}

@@ -1,0 +1,226 @@
+//! Is a message what the REST body says, member by member?
+
+use prost_reflect::{DynamicMessage, ExtensionDescriptor, FieldDescriptor, Kind, ReflectMessage};
+use serde_json::Value;
+
+use super::client::json;
+
+/// All differences, each with its path. Rules: a null or missing member is an
+/// unset field; in arbitrary JSON null is null; times are instants; enums are
+/// compared by the text kept beside them; numbers by value.
+pub fn differences(message: &DynamicMessage, rest: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    object(message, rest, "", &mut found);
+    found
+}
+
+fn object(message: &DynamicMessage, rest: &Value, path: &str, found: &mut Vec<String>) {
+    let Some(members) = rest.as_object() else {
+        if !(rest.is_null() && message.fields().next().is_none()) {
+            found.push(format!("{path}: {rest} is no object"));
+        }
+        return;
+    };
+    let descriptor = message.descriptor();
+    let mut known = Vec::new();
+    for field in descriptor.fields() {
+        if rule(&field, "raw_of").is_some() {
+            continue;
+        }
+        let names = rest_names(&field);
+        let member = names.iter().find_map(|n| members.get(n));
+        known.extend(names.clone());
+        let path = format!("{path}.{}", names[0]);
+        value(message, &field, member, &path, found);
+    }
+    for name in members.keys().filter(|n| !known.contains(n)) {
+        found.push(format!("{path}.{name}: the message has no such field"));
+    }
+}
+
+fn value(
+    message: &DynamicMessage,
+    field: &FieldDescriptor,
+    member: Option<&Value>,
+    path: &str,
+    found: &mut Vec<String>,
+) {
+    let rest = member.unwrap_or(&Value::Null);
+    let mut differ =
+        |got: &dyn std::fmt::Display| found.push(format!("{path}: {got} is not {rest}"));
+    let own = json(message);
+    let got = &own[field.name()];
+    let is = |name: &str| matches!(field.kind(), Kind::Message(m) if m.full_name() == name);
+    if is("google.protobuf.Value") && !field.is_list() {
+        // Arbitrary JSON: null is told from missing.
+        if message.has_field(field) != member.is_some() || !same(got, rest) {
+            differ(got);
+        }
+    } else if matches!(field.kind(), Kind::Enum(_)) && !field.is_list() {
+        let raw = format!("{}_raw", field.name());
+        if !same(&own[raw.as_str()], rest) {
+            differ(&own[raw.as_str()]);
+        }
+    } else if rest.is_null() {
+        if message.has_field(field) {
+            differ(got);
+        }
+    } else if is("google.protobuf.Timestamp") {
+        let when = |v: &Value| v.as_str().and_then(instant);
+        if when(got).is_none() || when(got) != when(rest) {
+            differ(got);
+        }
+    } else if let (Kind::Message(m), true, false) = (field.kind(), field.is_list(), field.is_map())
+    {
+        let list = message.get_field(field);
+        let list = list.as_list().unwrap();
+        let items = rest.as_array().cloned().unwrap_or_default();
+        if list.len() != items.len() || !rest.is_array() {
+            return differ(&format!("{} items", list.len()));
+        }
+        for (i, (got, rest)) in list.iter().zip(&items).enumerate() {
+            let path = format!("{path}[{i}]");
+            if m.full_name().starts_with("google.protobuf.") {
+                let got = json(got.as_message().unwrap());
+                if !same(&got, rest) {
+                    found.push(format!("{path}: {got} is not {rest}"));
+                }
+            } else {
+                object(got.as_message().unwrap(), rest, &path, found);
+            }
+        }
+    } else if let (Kind::Message(m), false) = (field.kind(), field.is_map()) {
+        if m.full_name().starts_with("google.protobuf.") {
+            if !same(got, rest) {
+                differ(got);
+            }
+        } else {
+            object(
+                message.get_field(field).as_message().unwrap(),
+                rest,
+                path,
+                found,
+            );
+        }
+    } else if let (Value::Array(list), Value::String(text)) = (got, rest) {
+        // A comma list.
+        let texts: Vec<&str> = text
+            .split(',')
+            .map(str::trim)
+            .filter(|t| !t.is_empty())
+            .collect();
+        if *list != texts {
+            differ(got);
+        }
+    } else {
+        let default;
+        let got = if got.is_null() {
+            // An implicit field at its default is not in the JSON.
+            default = match rest {
+                Value::String(_) => Value::from(""),
+                Value::Bool(_) => Value::from(false),
+                Value::Number(_) => Value::from(0),
+                Value::Array(_) => Value::Array(Vec::new()),
+                _ => Value::Null,
+            };
+            if field.supports_presence() {
+                got
+            } else {
+                &default
+            }
+        } else {
+            got
+        };
+        if !same(got, rest) {
+            differ(got);
+        }
+    }
+}
+
+/// Equal as JSON, numbers by value.
+pub fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(x), Value::Number(y)) => {
+            x == y || (x.as_f64() == y.as_f64() && x.as_f64().is_some())
+        }
+        (Value::Array(x), Value::Array(y)) => {
+            x.len() == y.len() && x.iter().zip(y).all(|(x, y)| same(x, y))
+        }
+        (Value::Object(x), Value::Object(y)) => {
+            x.len() == y.len() && x.iter().all(|(k, x)| y.get(k).is_some_and(|y| same(x, y)))
+        }
+        // A number kept where a string is documented.
+        (Value::String(x), Value::Number(y)) => *x == y.to_string(),
+        _ => a == b,
+    }
+}
+
+fn instant(text: &str) -> Option<(i64, i32)> {
+    let mut text = text.trim().replace(' ', "T");
+    // `+0900` without a colon, and no zone at all.
+    let zone = text.len().checked_sub(5).map(|at| text.split_at(at));
+    if let Some((_, zone)) = zone
+        && zone.starts_with(['+', '-'])
+        && zone[1..].bytes().all(|b| b.is_ascii_digit())
+    {
+        text.insert(text.len() - 2, ':');
+    } else if !text.ends_with('Z') && !text[10..].contains(['+', '-']) {
+        text.push('Z');
+    }
+    let time: prost_types::Timestamp = text.parse().ok()?;
+    Some((time.seconds, time.nanos))
+}
+
+/// The names under which a field stands in REST, the canonical one first.
+pub fn rest_names(field: &FieldDescriptor) -> Vec<String> {
+    let file_is_camel = file_naming_is_json(field);
+    let mut names = vec![match rule(field, "name") {
+        Some(name) => name.as_str().unwrap().to_owned(),
+        None if file_is_camel => field.json_name().to_owned(),
+        None => field.name().to_owned(),
+    }];
+    if let Some(aliases) = rule(field, "aliases") {
+        names.extend(
+            aliases
+                .as_list()
+                .unwrap()
+                .iter()
+                .map(|a| a.as_str().unwrap().to_owned()),
+        );
+    }
+    names
+}
+
+/// The value of a member of `(drawbridge.v1.field)`, if it is set.
+pub fn rule(field: &FieldDescriptor, member: &str) -> Option<prost_reflect::Value> {
+    let extension: ExtensionDescriptor = field
+        .parent_pool()
+        .get_extension_by_name("drawbridge.v1.field")?;
+    let options = field.options();
+    if !options.has_extension(&extension) {
+        return None;
+    }
+    let rules = options.get_extension(&extension).into_owned();
+    let rules = rules.as_message()?;
+    let member = rules.descriptor().get_field_by_name(member)?;
+    rules
+        .has_field(&member)
+        .then(|| rules.get_field(&member).into_owned())
+}
+
+fn file_naming_is_json(field: &FieldDescriptor) -> bool {
+    let Some(extension) = field
+        .parent_pool()
+        .get_extension_by_name("drawbridge.v1.file")
+    else {
+        return false;
+    };
+    let options = field.parent_file().options();
+    if !options.has_extension(&extension) {
+        return false;
+    }
+    let rules = options.get_extension(&extension).into_owned();
+    let rules = rules.as_message().unwrap();
+    let naming = rules.get_field_by_name("naming").unwrap().into_owned();
+    naming.as_enum_number() == Some(2)
+}

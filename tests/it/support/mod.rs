@@ -1,0 +1,88 @@
+//! What the tests share.
+
+pub mod client;
+pub mod compare;
+pub mod recorder;
+
+use std::time::Duration;
+
+use drawbridge::config::Config;
+use drawbridge::gateway::{self, Running};
+use drawbridge::{auth, upstream};
+use url::Url;
+
+pub use client::Client;
+pub use recorder::Recorder;
+
+/// Settings of an upstream for tests: quick to give up, nothing from the environment.
+pub fn upstream(name: &str, family: &str, endpoint: &str) -> upstream::Settings {
+    let dialect = drawbridge::family::family(family)
+        .dialects
+        .first()
+        .copied()
+        .unwrap_or_default();
+    let mut settings = upstream::Settings::new(name, family, auth::Settings::None);
+    settings.dialect = dialect.to_owned();
+    settings.is_default = true;
+    settings.endpoint = Some(Url::parse(endpoint).unwrap());
+    settings.project_id = Some("p1".to_owned());
+    settings.transport.proxy_from_environment = false;
+    settings
+}
+
+/// A gateway on a free port and a client to it.
+pub struct Gateway {
+    pub running: Running,
+    pub client: Client,
+}
+
+impl Gateway {
+    /// Starts one with these upstreams.
+    pub async fn with(upstreams: Vec<upstream::Settings>) -> Self {
+        Self::start(settings(upstreams)).await
+    }
+
+    /// Starts one with these settings.
+    pub async fn start(settings: Config) -> Self {
+        let sets: Vec<Vec<u8>> = std::iter::once(drawbridge::BUILT_IN.to_vec())
+            .chain(settings.descriptors.iter().map(|d| d.bytes.clone()))
+            .collect();
+        let running = gateway::start(settings, false)
+            .await
+            .unwrap_or_else(|e| panic!("{}", e.join("\n")));
+        let client = Client::connect(running.grpc, &sets).await;
+        Self { running, client }
+    }
+}
+
+/// Settings of a gateway for tests, on a free port.
+pub fn settings(upstreams: Vec<upstream::Settings>) -> Config {
+    let mut config = Config::sandbox();
+    config.sandbox = false;
+    config.listen = ([127, 0, 0, 1], 0).into();
+    config.admin = Some(([127, 0, 0, 1], 0).into());
+    config.server.drain = Duration::from_secs(5);
+    config.upstreams = upstreams;
+    config
+}
+
+/// The file below `tests/`, as JSON.
+pub fn json_file(path: &str) -> serde_json::Value {
+    let path = format!("{}/tests/{path}", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// Status and text of a GET.
+pub async fn http_get(url: &str) -> (u16, String) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let url: Url = url.parse().unwrap();
+    let host = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap());
+    let mut stream = tokio::net::TcpStream::connect(&host).await.unwrap();
+    let request = format!("GET {} HTTP/1.0\r\nhost: {host}\r\n\r\n", url.path());
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    let status = text.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, text.split_once("\r\n\r\n").unwrap().1.to_owned())
+}
