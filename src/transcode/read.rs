@@ -75,7 +75,9 @@ impl<'t, 'o> Reader<'t, 'o> {
         if self.text.starts_with(b"\xef\xbb\xbf") {
             self.pos = 3;
         }
-        if let Err(e) = str::from_utf8(self.text) {
+        if !self.text.is_ascii()
+            && let Err(e) = str::from_utf8(self.text)
+        {
             self.pos = e.valid_up_to();
             return self.fault("the text is not UTF-8");
         }

@@ -25,18 +25,53 @@ fn portable(bytes: &[u8]) -> (usize, bool) {
     let mut high = 0;
     let mut at = 0;
     while let Some(chunk) = bytes[at..].first_chunk::<8>() {
-        if chunk.iter().fold(false, |any, &b| any | is_special(b)) {
-            break;
+        let word = u64::from_le_bytes(*chunk);
+        if has_special(word) {
+            let (rest, ascii) = bytewise(&bytes[at..]);
+            return (at + rest, ascii && high == 0);
         }
-        high |= u64::from_le_bytes(*chunk) & 0x8080_8080_8080_8080;
+        high |= word & HIGH;
         at += 8;
     }
     let (rest, ascii) = tail(&bytes[at..]);
     (at + rest, ascii && high == 0)
 }
 
+/// For what is shorter than a chunk: seen at once from both of its ends, which
+/// may overlap, and byte by byte only if something special is in it.
 #[inline]
 fn tail(bytes: &[u8]) -> (usize, bool) {
+    let (first, last) = match (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+        (Some(first), Some(last)) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
+        _ => match (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+            (Some(first), Some(last)) => {
+                let halves = [u32::from_le_bytes(*first), u32::from_le_bytes(*last)];
+                let both = u64::from(halves[0]) | u64::from(halves[1]) << 32;
+                (both, both)
+            }
+            _ => return bytewise(bytes),
+        },
+    };
+    debug_assert!(bytes.len() <= 16, "the ends leave nothing out");
+    if has_special(first) || has_special(last) {
+        return bytewise(bytes);
+    }
+    (bytes.len(), (first | last) & HIGH == 0)
+}
+
+const LOW: u64 = 0x0101_0101_0101_0101;
+const HIGH: u64 = 0x8080_8080_8080_8080;
+
+/// Whether one of eight bytes is special. May be true for bytes above 0x7f that
+/// stand behind one that is, which is true then all the same.
+#[inline]
+fn has_special(word: u64) -> bool {
+    let below = |word: u64, limit: u64| word.wrapping_sub(LOW * limit) & !word & HIGH;
+    let equal = |byte: u8| below(word ^ (LOW * u64::from(byte)), 1);
+    below(word, 0x20) | equal(b'"') | equal(b'\\') != 0
+}
+
+fn bytewise(bytes: &[u8]) -> (usize, bool) {
     let mut high = 0;
     for (i, &byte) in bytes.iter().enumerate() {
         if is_special(byte) {

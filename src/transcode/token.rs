@@ -125,8 +125,13 @@ pub fn double(text: &[u8]) -> Result<(f64, bool), &'static str> {
     if value.is_infinite() {
         return Err("the number is too large for a double");
     }
-    // A double in `{:.0}` has all its digits.
-    let exact = !is_integer || format!("{:.0}", value.abs()).as_bytes() == digits;
+    let exact = match digits.len() {
+        _ if !is_integer => true,
+        // Less than 2^64, so that the way back is exact.
+        0..=19 => text.trim_start_matches('-').parse() == Ok(value.abs() as u64),
+        // A double in `{:.0}` has all its digits.
+        _ => format!("{:.0}", value.abs()).as_bytes() == digits,
+    };
     Ok((value, exact))
 }
 

@@ -4,6 +4,7 @@
 //! field stands there once, in one piece, which is what every encoder makes. A
 //! message that is not so is put in order first, and then written.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
@@ -82,9 +83,9 @@ impl Writer<'_> {
         let message = self.schema.message(id);
         match message.shape {
             Shape::Object => self.object(out, message, wire, skip, depth),
-            Shape::Struct => self.structure(out, message, wire, depth),
-            Shape::Value => self.any_json(out, message, wire, depth),
-            Shape::ListValue => self.any_list(out, message, wire, depth),
+            Shape::Struct => self.structure(out, wire, depth),
+            Shape::Value => self.any_json(out, wire, depth),
+            Shape::ListValue => self.any_list(out, wire, depth),
             Shape::Timestamp => {
                 let time = text::seconds(wire)?;
                 let quote = form != Form::EpochMillis;
@@ -153,7 +154,6 @@ impl Writer<'_> {
         };
         let mut seen = Bits::default();
         let mut written = Bits::default();
-        let mut oneofs = Bits::default();
         out.push(b'{');
         let empty = out.len();
         let mut fields = wire::fields(wire);
@@ -163,7 +163,9 @@ impl Writer<'_> {
                 next = fields.read()?;
                 continue;
             };
-            if !seen.insert(index) || field.oneof.is_some_and(|oneof| !oneofs.insert(oneof)) {
+            // Oneofs are counted behind the fields.
+            let of_oneof = |oneof| message.fields.len() as u16 + oneof;
+            if !seen.insert(index) || field.oneof.is_some_and(|o| !seen.insert(of_oneof(o))) {
                 return Ok(false);
             }
             if hidden(index, field) || field.raw_of.is_some() {
@@ -193,10 +195,10 @@ impl Writer<'_> {
                     fields.read()?
                 }
                 Cardinality::Repeated => self
-                    .list(out, field, value, &mut fields, depth, false)
+                    .list(out, field, value, &mut fields, depth)
                     .map_err(|e| within(e, &field.name))?,
                 Cardinality::Map => self
-                    .map(out, field, value, &mut fields, depth, false)
+                    .map(out, field, value, &mut fields, depth)
                     .map_err(|e| within(e, &field.name))?,
             };
             next = after;
@@ -277,9 +279,8 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Writes the elements of a list, as far as they stand together, or with only
-    /// unknown fields between them if there is nothing else (`alone`). Nothing
-    /// for an empty list.
+    /// Writes the elements of a list, as far as they stand together. Nothing for
+    /// an empty list.
     fn list<'a>(
         &self,
         out: &mut Vec<u8>,
@@ -287,7 +288,6 @@ impl Writer<'_> {
         first: Value<'a>,
         fields: &mut Fields<'a>,
         depth: u32,
-        alone: bool,
     ) -> Outcome<Next<'a>> {
         let comma_list = field.form == Form::CommaList;
         let start = out.len();
@@ -308,7 +308,7 @@ impl Writer<'_> {
                 result.map_err(|e| within(e, &format!("[{index}]")))?;
                 index += 1;
             }
-            match following(field.number, fields, alone)? {
+            match fields.read()? {
                 Some((number, value)) if number == field.number => occurrence = value,
                 next => break next,
             }
@@ -346,7 +346,6 @@ impl Writer<'_> {
         first: Value<'a>,
         fields: &mut Fields<'a>,
         depth: u32,
-        alone: bool,
     ) -> Outcome<Next<'a>> {
         let Kind::Message(entry) = field.kind else {
             return fault("the map has no entries");
@@ -362,7 +361,6 @@ impl Writer<'_> {
             key,
             value,
             form: field.form,
-            alone,
         };
         let start = out.len();
         let mut rest = fields.clone();
@@ -408,7 +406,7 @@ impl Writer<'_> {
                 self.entry(out, map, &entry, depth)
                     .map_err(|e| within(e, &key.to_string()))?;
             }
-            match following(map.number, fields, map.alone)? {
+            match fields.read()? {
                 Some((number, value)) if number == map.number => occurrence = value,
                 next => {
                     out.push(b'}');
@@ -436,84 +434,130 @@ impl Writer<'_> {
         self.value(out, map.value.kind, map.form, value, depth + 1)
     }
 
+    // Arbitrary JSON is written without tables: its types are always the same.
+
     /// `google.protobuf.Struct`.
-    fn structure(&self, out: &mut Vec<u8>, message: &Message, wire: &[u8], depth: u32) -> Outcome {
-        let field = &message.fields[0];
+    fn structure(&self, out: &mut Vec<u8>, wire: &[u8], depth: u32) -> Outcome {
+        let start = out.len();
+        let mut keys = Keys::default();
+        out.push(b'{');
         let mut fields = wire::fields(wire);
-        match following(field.number, &mut fields, true)? {
-            Some((_, first)) => {
-                self.map(out, field, first, &mut fields, depth, true)?;
+        while let Some((number, value)) = fields.read()? {
+            if number != 1 {
+                continue;
             }
-            None => out.extend_from_slice(b"{}"),
+            let Value::Bytes(entry) = value else {
+                return Err(Malformed::Alien.into());
+            };
+            let (key, value) = any_entry(entry)?;
+            if !keys.insert(Key::Text(key)) {
+                out.truncate(start);
+                return self.structure(out, &last_entries(wire)?, depth);
+            }
+            if out.len() > start + 1 {
+                out.push(b',');
+            }
+            // The entry is a message as well.
+            self.string(out, key)
+                .and_then(|()| {
+                    out.push(b':');
+                    self.any_json(out, &value, depth + 2)
+                })
+                .map_err(|e| within(e, &Key::Text(key).to_string()))?;
         }
+        out.push(b'}');
         Ok(())
     }
 
     /// `google.protobuf.ListValue`.
-    fn any_list(&self, out: &mut Vec<u8>, message: &Message, wire: &[u8], depth: u32) -> Outcome {
-        let field = &message.fields[0];
+    fn any_list(&self, out: &mut Vec<u8>, wire: &[u8], depth: u32) -> Outcome {
+        let mut index = 0_usize;
+        out.push(b'[');
         let mut fields = wire::fields(wire);
-        match following(field.number, &mut fields, true)? {
-            Some((_, first)) => {
-                self.list(out, field, first, &mut fields, depth, true)?;
+        while let Some((number, value)) = fields.read()? {
+            if number != 1 {
+                continue;
             }
-            None => out.extend_from_slice(b"[]"),
+            if index > 0 {
+                out.push(b',');
+            }
+            match value {
+                Value::Bytes(element) => self.any_json(out, element, depth + 1),
+                _ => Err(Malformed::Alien.into()),
+            }
+            .map_err(|e| within(e, &format!("[{index}]")))?;
+            index += 1;
         }
+        out.push(b']');
         Ok(())
     }
 
     /// `google.protobuf.Value`. One that holds nothing is `null`.
-    fn any_json(&self, out: &mut Vec<u8>, message: &Message, wire: &[u8], depth: u32) -> Outcome {
+    fn any_json(&self, out: &mut Vec<u8>, wire: &[u8], depth: u32) -> Outcome {
+        if depth > MAX_DEPTH {
+            return Err(Malformed::Depth.into());
+        }
         let mut fields = wire::fields(wire);
-        let Some((number, value)) = fields.read()? else {
-            out.extend_from_slice(b"null");
-            return Ok(());
-        };
-        if fields.rest().is_empty() {
-            return self.any_member(out, message, number, value, depth);
+        match fields.read()? {
+            Some((kind, value)) if fields.rest().is_empty() => {
+                return self.any_kind(out, kind, value, depth);
+            }
+            Some(_) => {}
+            None => {
+                out.extend_from_slice(b"null");
+                return Ok(());
+            }
         }
         // All fields are members of one oneof: the last one counts, and a message
         // takes in the parts that stand before it.
-        let mut last = (number, value);
+        let mut last = (0, Value::Varint(0));
         let mut parts = Vec::new();
         for field in wire::fields(wire) {
-            let (number, value) = field?;
-            let Some((_, field)) = message.by_number(number) else {
+            let (kind, value) = field?;
+            if !(1..=6).contains(&kind) {
                 continue;
-            };
-            let value = wire::of_kind(field.kind, value)?;
-            if number != last.0 || !matches!(field.kind, Kind::Message(_)) {
+            }
+            if !is_any_kind(kind, value) {
+                return Err(Malformed::Alien.into());
+            }
+            if kind != last.0 || kind == 3 {
                 parts.clear();
             }
             parts.extend_from_slice(value.bytes());
-            last = (number, value);
+            last = (kind, value);
         }
         match last {
-            (number, Value::Bytes(_)) => {
-                self.any_member(out, message, number, Value::Bytes(&parts), depth)
-            }
-            (number, value) => self.any_member(out, message, number, value, depth),
+            (kind, Value::Bytes(_)) => self.any_kind(out, kind, Value::Bytes(&parts), depth),
+            (kind, value) => self.any_kind(out, kind, value, depth),
         }
     }
 
-    fn any_member(
-        &self,
-        out: &mut Vec<u8>,
-        message: &Message,
-        number: u32,
-        value: Value<'_>,
-        depth: u32,
-    ) -> Outcome {
-        match message.by_number(number) {
-            None => {
-                out.extend_from_slice(b"null");
-                Ok(())
+    /// The one field of a Value, by its number.
+    #[inline]
+    fn any_kind(&self, out: &mut Vec<u8>, kind: u32, value: Value<'_>, depth: u32) -> Outcome {
+        match (kind, value) {
+            (1, Value::Varint(_)) => out.extend_from_slice(b"null"),
+            (2, Value::Fixed64(bits)) => {
+                let value = f64::from_bits(bits);
+                if !value.is_finite() {
+                    return fault("NaN and infinities are no JSON numbers");
+                }
+                print::double(out, value);
             }
-            Some((_, field)) if text::is_infinite(field.kind, value) => {
-                fault("NaN and infinities are no JSON numbers")
+            (3, Value::Bytes(text)) => return self.string(out, text),
+            (4, Value::Varint(value)) => {
+                out.extend_from_slice(if value == 0 { b"false" } else { b"true" });
             }
-            Some((_, field)) => self.value(out, field.kind, Form::Plain, value, depth),
+            (5 | 6, Value::Bytes(_)) if depth >= MAX_DEPTH => {
+                return Err(Malformed::Depth.into());
+            }
+            (5, Value::Bytes(wire)) => return self.structure(out, wire, depth + 1),
+            (6, Value::Bytes(wire)) => return self.any_list(out, wire, depth + 1),
+            (1..=6, _) => return Err(Malformed::Alien.into()),
+            // A kind that is not known.
+            _ => out.extend_from_slice(b"null"),
         }
+        Ok(())
     }
 
     /// `google.protobuf.Any`.
@@ -596,6 +640,49 @@ impl Writer<'_> {
     }
 }
 
+/// Whether the value has the wire type of this kind of a Value.
+fn is_any_kind(kind: u32, value: Value<'_>) -> bool {
+    match kind {
+        1 | 4 => matches!(value, Value::Varint(_)),
+        2 => matches!(value, Value::Fixed64(_)),
+        _ => matches!(value, Value::Bytes(_)),
+    }
+}
+
+/// Key and value of an entry of a Struct.
+#[inline]
+fn any_entry(wire: &[u8]) -> Result<(&[u8], Cow<'_, [u8]>), Malformed> {
+    let mut key: &[u8] = &[];
+    let mut value: Option<Cow<'_, [u8]>> = None;
+    let mut fields = wire::fields(wire);
+    while let Some((number, found)) = fields.read()? {
+        match (number, found, &mut value) {
+            (1, Value::Bytes(text), _) => key = text,
+            (2, Value::Bytes(whole), None) => value = Some(Cow::Borrowed(whole)),
+            (2, Value::Bytes(part), Some(parts)) => parts.to_mut().extend_from_slice(part),
+            (1 | 2, ..) => return Err(Malformed::Alien),
+            _ => {}
+        }
+    }
+    Ok((key, value.unwrap_or_default()))
+}
+
+/// A Struct with only the last entry of each key.
+fn last_entries(wire: &[u8]) -> Result<Vec<u8>, Malformed> {
+    let entries = wire::all(wire, 1)?;
+    let mut last = HashMap::new();
+    for (index, entry) in entries.iter().enumerate() {
+        last.insert(any_entry(entry)?.0, index);
+    }
+    let mut out = Vec::with_capacity(wire.len());
+    for (index, entry) in entries.iter().enumerate() {
+        if last.get(any_entry(entry)?.0) == Some(&index) {
+            wire::write_bytes(&mut out, 1, entry);
+        }
+    }
+    Ok(out)
+}
+
 #[inline]
 fn quoted(out: &mut Vec<u8>, quote: bool, write: impl FnOnce(&mut Vec<u8>) -> Outcome) -> Outcome {
     if !quote {
@@ -624,16 +711,6 @@ fn blank(field: &Field) -> &'static [u8] {
     }
 }
 
-/// The next field; if `alone`, the next one of this number.
-fn following<'a>(number: u32, fields: &mut Fields<'a>, alone: bool) -> Outcome<Next<'a>> {
-    loop {
-        match fields.read()? {
-            Some((other, _)) if alone && other != number => {}
-            next => return Ok(next),
-        }
-    }
-}
-
 /// The next field of another number.
 fn past<'a>(fields: &mut Fields<'a>, number: u32) -> Outcome<Next<'a>> {
     loop {
@@ -650,7 +727,6 @@ struct Map<'f> {
     key: &'f Field,
     value: &'f Field,
     form: Form,
-    alone: bool,
 }
 
 impl Map<'_> {
@@ -668,7 +744,7 @@ impl Map<'_> {
         {
             last.insert(Key::of(self.key.kind, self.entry(value)?.key), index);
             index += 1;
-            next = following(self.number, &mut fields, self.alone)?;
+            next = fields.read()?;
         }
         Ok(last)
     }
@@ -745,7 +821,7 @@ impl fmt::Display for Key<'_> {
 struct Keys<'a> {
     few: [Key<'a>; 8],
     count: usize,
-    many: HashSet<Key<'a>>,
+    many: Option<HashSet<Key<'a>>>,
 }
 
 impl Default for Keys<'_> {
@@ -753,7 +829,7 @@ impl Default for Keys<'_> {
         Self {
             few: [Key::Number(0); 8],
             count: 0,
-            many: HashSet::new(),
+            many: None,
         }
     }
 }
@@ -769,7 +845,7 @@ impl<'a> Keys<'a> {
             self.count += 1;
             return true;
         }
-        self.many.insert(key)
+        self.many.get_or_insert_default().insert(key)
     }
 }
 

@@ -10,6 +10,9 @@ use prost_reflect::{
 use super::*;
 use crate::api::drawbridge::v1 as rules;
 
+/// The most fields of a message: with its oneofs they are counted in 16 bits.
+const MAX_FIELDS: usize = 30_000;
+
 pub(super) fn build(pool: &DescriptorPool) -> Result<Schema, Vec<Refusal>> {
     let mut builder = Builder {
         options: Options::of(pool),
@@ -121,9 +124,9 @@ impl Builder {
         // In the order of the proto file, as `Message::fields` promises.
         let mut descriptors: Vec<FieldDescriptor> = message.fields().collect();
         descriptors.sort_by_key(|f| f.path().last().copied());
-        if descriptors.len() >= usize::from(u16::MAX) {
+        if descriptors.len() > MAX_FIELDS {
             self.refuse(&file, name, "fields", "too many fields".into());
-            descriptors.truncate(1_000);
+            descriptors.truncate(MAX_FIELDS);
         }
         let of_fields: Vec<rules::FieldRules> = descriptors
             .iter()
