@@ -8,7 +8,7 @@ mod properties;
 mod read;
 mod scan;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod text;
 mod time;
 mod token;

@@ -122,6 +122,8 @@ pub struct Field {
     pub(crate) packed_tag: Tag,
     /// The name as JSON has it before a value: `"status":`.
     pub(crate) member: Box<str>,
+    /// The same behind another value: `,"status":`.
+    pub(crate) next_member: Box<str>,
 }
 
 /// How many values, and whether absence can be told.
@@ -250,6 +252,14 @@ impl Enum {
     pub fn number(&self, text: &str) -> Option<i32> {
         let index = self.texts.get(text.as_bytes())?;
         Some(self.values[usize::from(index)].number)
+    }
+}
+
+impl Field {
+    /// The name as JSON has it: `"status"`.
+    #[inline]
+    pub(crate) fn quoted(&self) -> &[u8] {
+        &self.member.as_bytes()[..self.member.len() - 1]
     }
 }
 

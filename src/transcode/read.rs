@@ -392,7 +392,7 @@ impl<'t, 'o> Reader<'t, 'o> {
     #[inline]
     fn key(&mut self, message: &Message, guess: usize) -> Outcome<Option<FieldIndex>> {
         if let Some(field) = message.fields.get(guess) {
-            let quoted = &field.member.as_bytes()[..field.member.len() - 1];
+            let quoted = field.quoted();
             if self.text[self.pos..].starts_with(quoted) && field.raw_of.is_none() {
                 self.pos += quoted.len();
                 return Ok(Some(guess as FieldIndex));
@@ -428,7 +428,7 @@ impl<'t, 'o> Reader<'t, 'o> {
         let raw = field.raw.map(|raw| &message.fields[usize::from(raw)]);
         let set = match self.element(field, explicit, depth) {
             // The raw companion keeps what cannot be read as a time.
-            Err(_) if raw.is_some() && self.is_time(field) && self.text[at] == b'"' => {
+            Err(_) if raw.is_some() && self.is_time(field) && self.text.get(at) == Some(&b'"') => {
                 self.pos = at;
                 self.skip()?;
                 false

@@ -39,7 +39,7 @@ fn portable(bytes: &[u8]) -> (usize, bool) {
 
 /// For what is shorter than a chunk: seen at once from both of its ends, which
 /// may overlap, and byte by byte only if something special is in it.
-#[inline]
+#[inline(never)]
 fn tail(bytes: &[u8]) -> (usize, bool) {
     let (first, last) = match (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
         (Some(first), Some(last)) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),

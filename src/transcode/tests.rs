@@ -18,7 +18,7 @@ pub(super) static SCHEMA: LazyLock<Schema> =
     LazyLock::new(|| Schema::build(&POOL).expect("the test proto has no contradictions"));
 
 /// The pool of one proto file, with Drawbridge's own options to import.
-pub(super) fn compile(proto: &str) -> Result<DescriptorPool, protox::Error> {
+pub(crate) fn compile(proto: &str) -> Result<DescriptorPool, protox::Error> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     std::fs::write(folder.path().join("test.proto"), proto).expect("the folder is writable");
     let own = concat!(env!("CARGO_MANIFEST_DIR"), "/proto");

@@ -73,7 +73,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The next field; none at the end.
-    #[inline]
+    #[inline(always)]
     pub(super) fn read(&mut self) -> Result<Option<(u32, Value<'a>)>, Malformed> {
         if self.rest.is_empty() {
             return Ok(None);
@@ -106,7 +106,7 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn varint(rest: &mut &[u8]) -> Result<u64, Malformed> {
     match rest.split_first() {
         Some((&byte, after)) if byte < 0x80 => {
@@ -117,6 +117,7 @@ fn varint(rest: &mut &[u8]) -> Result<u64, Malformed> {
     }
 }
 
+#[inline(never)]
 fn long_varint(rest: &mut &[u8]) -> Result<u64, Malformed> {
     let mut value = 0;
     for (i, &byte) in rest.iter().enumerate().take(10) {

@@ -153,6 +153,8 @@ impl Writer<'_> {
                         .is_some_and(|d| field.absent_in.iter().any(|a| **a == *d)))
         };
         let mut seen = Bits::default();
+        // What is written counts only where it decides on something.
+        let tracked = !message.always.is_empty() || !message.raws.is_empty();
         let mut written = Bits::default();
         out.push(b'{');
         let empty = out.len();
@@ -173,10 +175,7 @@ impl Writer<'_> {
                 continue;
             }
             let start = out.len();
-            if start > empty {
-                out.push(b',');
-            }
-            out.extend_from_slice(field.member.as_bytes());
+            begin(out, empty, field);
             let value_start = out.len();
             let after = match field.cardinality {
                 Cardinality::Implicit | Cardinality::Explicit => {
@@ -204,7 +203,7 @@ impl Writer<'_> {
             next = after;
             if out.len() == value_start {
                 out.truncate(start);
-            } else {
+            } else if tracked {
                 written.insert(index);
             }
         }
@@ -695,11 +694,12 @@ fn quoted(out: &mut Vec<u8>, quote: bool, write: impl FnOnce(&mut Vec<u8>) -> Ou
 }
 
 /// Writes a member's name; `empty` is where the object's first one stands.
+#[inline]
 fn begin(out: &mut Vec<u8>, empty: usize, field: &Field) {
-    if out.len() > empty {
-        out.push(b',');
-    }
-    out.extend_from_slice(field.member.as_bytes());
+    out.extend_from_slice(match out.len() > empty {
+        true => field.next_member.as_bytes(),
+        false => field.member.as_bytes(),
+    });
 }
 
 /// An empty list or map.
@@ -857,26 +857,26 @@ pub(super) struct Bits {
 }
 
 impl Bits {
-    fn word(&mut self, bit: u16) -> &mut u64 {
-        let word = usize::from(bit >> 6);
-        if word < self.low.len() {
-            return &mut self.low[word];
-        }
-        let word = word - self.low.len();
-        if word >= self.high.len() {
-            self.high.resize(word + 1, 0);
-        }
-        &mut self.high[word]
-    }
-
     /// False if it is there already.
     #[inline]
     pub fn insert(&mut self, bit: u16) -> bool {
-        let word = self.word(bit);
+        let word = match self.low.get_mut(usize::from(bit >> 6)) {
+            Some(word) => word,
+            None => self.high(bit),
+        };
         let mask = 1 << (bit & 63);
         let new = *word & mask == 0;
         *word |= mask;
         new
+    }
+
+    #[cold]
+    fn high(&mut self, bit: u16) -> &mut u64 {
+        let word = usize::from(bit >> 6) - self.low.len();
+        if word >= self.high.len() {
+            self.high.resize(word + 1, 0);
+        }
+        &mut self.high[word]
     }
 
     #[inline]

@@ -829,6 +829,12 @@ fn what_is_wrong_is_named_with_its_path_and_shown() {
         ),
         (
             "Ruled",
+            "{\"created\": ",
+            "created",
+            "expected a time such as `2015-01-31T15:12:36Z`, found the end of the text",
+        ),
+        (
+            "Ruled",
             "{\"levels\":\"1,x\"}",
             "levels",
             "the element `x` cannot be read",
