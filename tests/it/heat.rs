@@ -653,7 +653,7 @@ pub async fn through_the_gateway(place: &Place) {
     let created = client
         .call(&format!("{CONFIG}/CreateSoftwareConfig"), json!({
             "name": "gw", "group": "script", "config": "echo hi\n",
-            "inputs": [{"name": "n", "type": "IO_TYPE_NUMBER", "default": 5}, {"name": "l", "type": "IO_TYPE_COMMA_DELIMITED_LIST", "default": "a,b"}],
+            "inputs": [{"name": "n", "type": "SOFTWARE_CONFIG_IO_TYPE_NUMBER", "default": 5}, {"name": "l", "type": "SOFTWARE_CONFIG_IO_TYPE_COMMA_DELIMITED_LIST", "default": "a,b"}],
             "outputs": [{"name": "result"}], "options": {"k": [1, 2.5, null, {"x": false}]},
         }))
         .await

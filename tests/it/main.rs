@@ -9,6 +9,7 @@ mod fixtures;
 mod heat;
 mod own_api;
 mod real_heat;
+mod sandbox;
 mod seeds;
 mod server;
 mod watch;

@@ -20,9 +20,28 @@ fn tests(path: &str) -> PathBuf {
         .join(path)
 }
 
-fn free_port() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port().to_string()
+/// Keystone's port and Heat's: those of the last run, since the data knows them.
+/// Where they are taken, other ones and no data.
+fn ports(folder: &Path) -> [String; 2] {
+    let file = folder.join("ports");
+    let bind = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port));
+    if let Ok(text) = std::fs::read_to_string(&file) {
+        let last: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+        let _ = Command::new(tests("real-heat/down")).arg(folder).status();
+        if let Ok(last) = <[String; 2]>::try_from(last)
+            && last
+                .iter()
+                .all(|port| port.parse().is_ok_and(|port| bind(port).is_ok()))
+        {
+            return last;
+        }
+    }
+    let _ = std::fs::remove_dir_all(folder);
+    std::fs::create_dir_all(folder).unwrap();
+    let held = [bind(0).unwrap(), bind(0).unwrap()];
+    let ports = held.map(|listener| listener.local_addr().unwrap().port().to_string());
+    std::fs::write(file, ports.join(" ")).unwrap();
+    ports
 }
 
 /// Whether there is what a real Heat needs; if not, why.
@@ -67,12 +86,13 @@ impl RealHeat {
     fn start() -> Self {
         let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let folder = temporary.join("real-heat");
+        let [keystone, heat] = ports(&folder);
         eprintln!("starting a real Heat (the first time takes about a minute)");
         let out = Command::new(tests("real-heat/up"))
             .arg(&folder)
             .env("REAL_HEAT_VENV", temporary.join("real-heat-venv"))
-            .env("REAL_HEAT_KEYSTONE_PORT", free_port())
-            .env("REAL_HEAT_HEAT_PORT", free_port())
+            .env("REAL_HEAT_KEYSTONE_PORT", keystone)
+            .env("REAL_HEAT_HEAT_PORT", heat)
             .stderr(Stdio::inherit())
             .output()
             .unwrap();

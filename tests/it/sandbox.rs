@@ -1,0 +1,217 @@
+//! The gateway before the embedded sandbox: what a newcomer has at first run.
+
+use std::time::Duration;
+
+use drawbridge::first_run;
+use drawbridge::sandbox::{self, Sandbox};
+use serde_json::json;
+use tonic::Code;
+use tonic_types::StatusExt;
+
+use crate::heat::{Place, check_transcript, through_the_gateway, transcript};
+use crate::support::client::json as to_json;
+use crate::support::{Gateway, upstream};
+
+async fn start(settings: sandbox::Settings) -> (Sandbox, Place) {
+    let sandbox = Sandbox::start(([127, 0, 0, 1], 0).into(), settings)
+        .await
+        .unwrap();
+    let place = Place {
+        heat: sandbox.servicestage_url(),
+        keystone: sandbox.keystone_url(),
+        password: sandbox::PASSWORD.into(),
+    };
+    (sandbox, place)
+}
+
+/// Nothing moves by itself, nothing is there at first: as with real Heat.
+fn honest() -> sandbox::Settings {
+    sandbox::Settings {
+        play: false,
+        preload: false,
+        ..sandbox::Settings::default()
+    }
+}
+
+#[tokio::test]
+async fn answers_like_real_heat() {
+    let (_sandbox, place) = start(honest()).await;
+    check_transcript(&transcript(&place).await);
+}
+
+#[tokio::test]
+async fn heat_through_the_gateway() {
+    let (_sandbox, place) = start(honest()).await;
+    through_the_gateway(&place).await;
+}
+
+/// Steps short enough for a test to wait for.
+fn quick() -> sandbox::Settings {
+    sandbox::Settings {
+        step: Duration::from_millis(50),
+        ..sandbox::Settings::default()
+    }
+}
+
+#[tokio::test]
+async fn a_deployment_plays_to_its_end() {
+    let (sandbox, _) = start(quick()).await;
+    let gateway = Gateway::with(first_run::upstreams(&sandbox)).await;
+    let service = "SoftwareDeploymentService";
+    for (config, outcome) in [
+        ("echo ok", "OUTCOME_ENDED_WELL"),
+        ("exit 1", "OUTCOME_ENDED_BADLY"),
+    ] {
+        let config = gateway
+            .client
+            .call(
+                "SoftwareConfigService/CreateSoftwareConfig",
+                json!({
+                "name": "c", "group": "script", "config": config, "outputs": [{"name": "result"}]}),
+            )
+            .await
+            .unwrap();
+        let config = to_json(&config)["software_config"]["id"].clone();
+        let created = gateway
+            .client
+            .call(
+                &format!("{service}/CreateSoftwareDeployment"),
+                json!({
+                "config_id": config, "server_id": sandbox::SERVER_ID,
+                "status": "DEPLOYMENT_STATUS_IN_PROGRESS"}),
+            )
+            .await
+            .unwrap();
+        let id = to_json(&created)["software_deployment"]["id"].clone();
+        let mut watch = gateway
+            .client
+            .watch(
+                &format!("{service}/WatchSoftwareDeployment"),
+                json!({"deployment_id": id}),
+                &[],
+            )
+            .await
+            .unwrap();
+        let mut last = json!(null);
+        while let Some(event) = watch.next().await {
+            last = to_json(&event.unwrap());
+        }
+        assert_eq!(last["event"]["outcome"], outcome, "{last}");
+        assert!(last["software_deployment"]["output_values"]["deploy_status_code"].is_number());
+    }
+}
+
+/// Seed 4: redeploy an add-on with a signed request, watch the job to its end.
+#[tokio::test]
+async fn an_addon_is_redeployed() {
+    let (sandbox, _) = start(quick()).await;
+    let gateway = Gateway::with(first_run::upstreams(&sandbox)).await;
+    let addon = json!({"environment_id": sandbox::ENVIRONMENT_ID, "addon_id": sandbox::ADDON_ID,
+        "action": "ADDON_ACTION_REDEPLOY"});
+    let got = gateway
+        .client
+        .call("AddonService/ExecuteAddonAction", addon.clone())
+        .await
+        .unwrap();
+    let job = to_json(&got)["job_id"].as_str().unwrap().to_owned();
+    assert!(job.starts_with("JOB"), "{job}");
+    let mut watch = gateway
+        .client
+        .watch("JobService/WatchJob", json!({"job_id": job}), &[])
+        .await
+        .unwrap();
+    let mut last = json!(null);
+    while let Some(event) = watch.next().await {
+        last = to_json(&event.unwrap());
+    }
+    assert_eq!(last["event"]["outcome"], "OUTCOME_ENDED_WELL", "{last}");
+    let got = gateway
+        .client
+        .call(
+            "AddonService/GetAddon",
+            json!({"environment_id": sandbox::ENVIRONMENT_ID, "addon_id": sandbox::ADDON_ID}),
+        )
+        .await
+        .unwrap();
+    assert_eq!(to_json(&got)["addon"]["status_raw"], "SUCCEEDED");
+
+    // A wrong key is refused, as the real service would.
+    let mut wrong = first_run::upstreams(&sandbox);
+    let drawbridge::auth::Settings::AkSk(keys) = &mut wrong[1].auth else {
+        panic!()
+    };
+    keys.secret_key = "wrong".into();
+    let gateway = Gateway::with(wrong).await;
+    let status = gateway
+        .client
+        .call("AddonService/ExecuteAddonAction", addon)
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), Code::Unauthenticated);
+    assert_eq!(
+        status.get_error_details().error_info().unwrap().reason,
+        "APIGW.0301"
+    );
+
+    // An IAM token does as well as a signature.
+    let mut token = upstream("token", "servicestage", &sandbox.servicestage_url());
+    token.project_id = None;
+    token.auth = first_run::upstreams(&sandbox)[0].auth.clone();
+    let gateway = Gateway::with(vec![token]).await;
+    gateway
+        .client
+        .call(
+            "AddonService/ListAddons",
+            json!({"environment_id": sandbox::ENVIRONMENT_ID}),
+        )
+        .await
+        .unwrap();
+}
+
+/// Seed 5: release a service, which cannot be released twice.
+#[tokio::test]
+async fn a_service_is_released() {
+    let (sandbox, _) = start(quick()).await;
+    let gateway = Gateway::with(first_run::upstreams(&sandbox)).await;
+    let service = "AutomationServiceService";
+    let got = gateway
+        .client
+        .call(&format!("{service}/ListServices"), json!({}))
+        .await
+        .unwrap();
+    assert!(to_json(&got)["data"].as_array().unwrap().len() > 1);
+    let got = gateway
+        .client
+        .call(&format!("{service}/ReleaseService"), json!({"id": 2004}))
+        .await
+        .unwrap();
+    let got = to_json(&got);
+    assert_eq!(got["action_result"]["state"], "ACTION_STATE_SUCCESS");
+    assert!(
+        got["action_result"]["affected_resource"][0]
+            .as_str()
+            .unwrap()
+            .ends_with("/Services/2004")
+    );
+    let got = gateway
+        .client
+        .call(&format!("{service}/GetService"), json!({"id": 2004}))
+        .await
+        .unwrap();
+    assert_eq!(
+        to_json(&got)["service"]["service_state"],
+        "SERVICE_STATE_RELEASE"
+    );
+    let status = gateway
+        .client
+        .call(&format!("{service}/ReleaseService"), json!({"id": 2004}))
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
+    let status = gateway
+        .client
+        .call(&format!("{service}/GetService"), json!({"id": 99}))
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), Code::NotFound, "{status:?}");
+}
