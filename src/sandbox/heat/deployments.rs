@@ -171,7 +171,7 @@ pub(super) fn create(heat: &mut Heat, context: &Context) -> Result<Answer, Answe
         .as_ref()
         .is_some_and(|id| id.chars().count() > 64)
     {
-        let message = "'stack_user_project_id' should be no more than 64 characters";
+        let message = "Data supplied was not valid: \"stack_user_project_id\" should be no more than 64 characters";
         return Err(fault(StatusCode::BAD_REQUEST, "Invalid", Some(message)));
     }
     if heat
