@@ -8,6 +8,7 @@ mod faults;
 mod fixtures;
 mod heat;
 mod own_api;
+mod readme;
 mod real_heat;
 mod sandbox;
 mod seeds;
