@@ -179,7 +179,10 @@ impl SoftwareDeploymentService for Plain {
     ) -> Result<Response<pb::ListSoftwareDeploymentsResponse>, Status> {
         let r = request.into_inner();
         let many: Many = self
-            .send(self.client.get(self.url(&r.project_id, "")))
+            .send(
+                self.client
+                    .get(self.url(&r.project_id, &format!("?server_id={}", r.server_id))),
+            )
             .await?;
         Ok(Response::new(pb::ListSoftwareDeploymentsResponse {
             software_deployments: many
