@@ -76,6 +76,11 @@ pub fn listening(running: &Running, sandbox: Option<&Sandbox>) -> String {
     let grpc = running.grpc;
     let deployment = "openstack.orchestration.v1.SoftwareDeploymentService";
     let server = format!(r#"{{"server_id": "{}"}}"#, sandbox::SERVER_ID);
+    let create = format!(
+        r#"{{"server_id": "{}", "config_id": "{}", "status": "DEPLOYMENT_STATUS_IN_PROGRESS"}}"#,
+        sandbox::SERVER_ID,
+        sandbox::CONFIG_ID
+    );
     let addon = format!(
         r#"{{"environment_id": "{}", "addon_id": "{}", "action": "ADDON_ACTION_REDEPLOY"}}"#,
         sandbox::ENVIRONMENT_ID,
@@ -88,6 +93,7 @@ pub fn listening(running: &Running, sandbox: Option<&Sandbox>) -> String {
 Paste into another terminal, with grpcurl:
 
   grpcurl -plaintext -d '{server}' {grpc} {deployment}/ListSoftwareDeployments
+  grpcurl -plaintext -d '{create}' {grpc} {deployment}/CreateSoftwareDeployment
   grpcurl -plaintext -d '{server}' {grpc} {deployment}/WatchSoftwareDeployments
   grpcurl -plaintext -d '{addon}' {grpc} huaweicloud.servicestage.v3.AddonService/ExecuteAddonAction
   grpcurl -plaintext -d '{{\"id\": 2004}}' {grpc} hitachi.automation.v1.AutomationServiceService/ReleaseService
@@ -95,6 +101,7 @@ Paste into another terminal, with grpcurl:
 or the same with the small Python client (its first run sets itself up):
 
   clients/python/drawbridge call SoftwareDeploymentService/ListSoftwareDeployments '{server}'
+  clients/python/drawbridge call SoftwareDeploymentService/CreateSoftwareDeployment '{create}'
   clients/python/drawbridge watch SoftwareDeploymentService/WatchSoftwareDeployments '{server}'
   clients/python/drawbridge call AddonService/ExecuteAddonAction '{addon}'
   clients/python/drawbridge call AutomationServiceService/ReleaseService '{{\"id\": 2004}}'

@@ -76,6 +76,8 @@ pub const ADDON_ID: &str = "d2e4f6a8-1c3b-4d5e-9f70-8b6a4c2e0d13";
 pub const JP1AO_USERNAME: &str = "system";
 /// The password of [`JP1AO_USERNAME`].
 pub const JP1AO_PASSWORD: &str = "manager";
+/// The config that Heat starts with.
+pub const CONFIG_ID: &str = "8da95794-2ad9-4979-8ae5-739ce314c5cd";
 /// The server whose config and deployment Heat starts with.
 pub const SERVER_ID: &str = "ec14c864-096e-4e27-bb8a-2c2b4dc6f3f5";
 

@@ -9,6 +9,7 @@ use super::{
     Context, Heat, QUOTA, bad_request, column, fault, forbidden, limit_exceeded, malformed,
     not_found, value_error,
 };
+use crate::sandbox::CONFIG_ID;
 
 #[derive(Clone)]
 pub(super) struct Config {
@@ -29,7 +30,7 @@ impl Config {
     /// The config of the seeds' deployment.
     pub fn sample(project: &str, made: &str) -> Self {
         Self {
-            id: SAMPLE_ID.to_owned(),
+            id: CONFIG_ID.to_owned(),
             project: project.to_owned(),
             name: json!("write-a-file"),
             group: json!("script"),
@@ -60,9 +61,6 @@ impl Config {
         })
     }
 }
-
-/// The seeds' own config id.
-pub(super) const SAMPLE_ID: &str = "8da95794-2ad9-4979-8ae5-739ce314c5cd";
 
 /// Every field is optional. The answer has name and group as they came; reads
 /// have them as text.

@@ -7,11 +7,12 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::super::plain::Answer;
-use super::configs::{self, Config, SAMPLE_ID};
+use super::configs::{self, Config};
 use super::{
     Context, Heat, QUOTA, column, falsy, fault, limit_exceeded, not_found, remote_error,
     value_error,
 };
+use crate::sandbox::CONFIG_ID;
 
 pub(super) struct Deployment {
     id: String,
@@ -41,7 +42,7 @@ impl Deployment {
             project: project.to_owned(),
             stack_user_project_id: None,
             server_id: server.to_owned(),
-            config_id: SAMPLE_ID.to_owned(),
+            config_id: CONFIG_ID.to_owned(),
             input_values: json!({"foo": "fu", "bar": "barmy"}),
             output_values: json!({
                 "deploy_stdout": "Writing to /tmp/barmy\nWritten to /tmp/barmy\n",
