@@ -124,9 +124,9 @@ async fn stub() {
             let n = version.load(Ordering::SeqCst);
             let text = sample::one().replace("Outputs received", &format!("version {n}"));
             Bytes::from(text.replace("COMPLETE", "IN_PROGRESS"))
-        } else if query.contains("server_id=many100") {
+        } else if query == "server_id=many100" {
             many100.clone()
-        } else if query.contains("server_id=many1000") {
+        } else if query == "server_id=many1000" {
             many1000.clone()
         } else {
             one.clone()
@@ -428,7 +428,16 @@ async fn watchers(process: &Process, upstream: &str) {
         after - before,
         (after - before) * 1e6 / 1024.0 / COUNT as f64
     );
-    reqwest::get(format!("{upstream}/tick")).await.unwrap();
+    let mut tick = tokio::net::TcpStream::connect(upstream.trim_start_matches("http://"))
+        .await
+        .unwrap();
+    let request = b"GET /tick HTTP/1.0
+host: stub
+
+";
+    tokio::io::AsyncWriteExt::write_all(&mut tick, request)
+        .await
+        .unwrap();
     let mut first = None;
     for _ in 0..COUNT {
         let at = told.recv().await.unwrap();
