@@ -563,8 +563,7 @@ impl<'a> Record<'a> {
     fn begin(served: &'a Served, traces: bool, headers: &HeaderMap) -> Self {
         let mut caller = Caller::of(headers);
         if caller.request_id.is_none() {
-            let id = format!("{:016x}", fastrand::u64(..));
-            caller.request_id = HeaderValue::try_from(id).ok();
+            caller.request_id = Some(request_id(fastrand::u64(..)));
         }
         let span = traces.then(|| span(&served.method, &mut caller));
         served.nowhere.in_flight.inc();
@@ -679,6 +678,13 @@ impl Drop for Record<'_> {
             self.count(Code::Cancelled);
         }
     }
+}
+
+/// A request id: 16 hexadecimal digits.
+fn request_id(id: u64) -> HeaderValue {
+    let digits: [u8; 16] =
+        std::array::from_fn(|i| b"0123456789abcdef"[(id >> (60 - 4 * i)) as usize & 15]);
+    HeaderValue::from_bytes(&digits).unwrap_or_else(|_| HeaderValue::from_static("-"))
 }
 
 /// A span below the caller's, of which the upstream's will be below.

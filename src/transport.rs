@@ -3,13 +3,14 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::fmt::Write as _;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderValue, Method};
 use reqwest::{Certificate, ClientBuilder, redirect, retry};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::Url;
 
 use crate::error::Error;
@@ -30,6 +31,9 @@ const IDLE: Duration = Duration::from_secs(50);
 /// The most that is reserved on the word of a `Content-Length` alone.
 const MAX_RESERVE: usize = 1 << 20;
 
+/// Answers up to this length, in bytes, need no room of their own.
+const SHORT: usize = 64 << 10;
+
 /// The longest cause told of a failure, in bytes.
 const MAX_CAUSE: usize = 300;
 
@@ -44,6 +48,10 @@ pub struct Settings {
     pub read_timeout: std::time::Duration,
     /// Longest body read, in bytes. Default: 16 MiB.
     pub max_response_bytes: usize,
+    /// Bytes of long answers (over 64 KiB) held at once, while they are read and
+    /// translated; those that come later wait to be read. At least
+    /// `max_response_bytes`. Default: 32 MiB.
+    pub max_buffered_bytes: usize,
     /// Use the `HTTP_PROXY` family of variables. Default: true.
     pub proxy_from_environment: bool,
 }
@@ -55,6 +63,7 @@ impl Default for Settings {
             connect_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(100),
             max_response_bytes: 16 << 20,
+            max_buffered_bytes: 32 << 20,
             proxy_from_environment: true,
         }
     }
@@ -91,6 +100,20 @@ impl fmt::Debug for Exchange {
 pub struct Transport {
     client: reqwest::Client,
     max_response_bytes: usize,
+    /// Room for long answers, in KiB.
+    room: Arc<Semaphore>,
+}
+
+/// A long answer, which takes up room until the last of it is dropped.
+struct Held {
+    bytes: Bytes,
+    _room: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl Transport {
@@ -148,6 +171,12 @@ impl Transport {
         Ok(Self {
             client,
             max_response_bytes: settings.max_response_bytes,
+            room: Arc::new(Semaphore::new(
+                settings
+                    .max_buffered_bytes
+                    .max(settings.max_response_bytes)
+                    .div_ceil(1024),
+            )),
         })
     }
 
@@ -167,22 +196,27 @@ impl Transport {
     }
 
     /// Reads the body, decompressed, up to the limit. A body that comes in one
-    /// piece is not copied.
+    /// piece is not copied; a long one waits for room before more of it is read.
     async fn read(&self, response: &mut reqwest::Response) -> Result<Bytes, Error> {
         let limit = self.max_response_bytes;
         let announced = response.content_length().unwrap_or(0);
         if announced > limit as u64 {
             return Err(Error::TooLarge { limit });
         }
+        let announced = announced as usize;
+        let mut room = None;
+        if announced > SHORT {
+            room = Some(self.room(announced).await?);
+        }
         let first = response.chunk().await.map_err(failure)?.unwrap_or_default();
         if first.len() > limit {
             return Err(Error::TooLarge { limit });
         }
         let Some(second) = response.chunk().await.map_err(failure)? else {
-            return Ok(first);
+            return Ok(held(first, room));
         };
         // An announced length is believed only so far: it costs its sender nothing.
-        let reserve = (announced as usize).clamp(2 * first.len(), MAX_RESERVE.max(2 * first.len()));
+        let reserve = announced.clamp(2 * first.len(), MAX_RESERVE.max(2 * first.len()));
         let mut whole = BytesMut::with_capacity(reserve.min(limit));
         whole.extend_from_slice(&first);
         drop(first);
@@ -192,9 +226,35 @@ impl Transport {
                 return Err(Error::TooLarge { limit });
             }
             whole.extend_from_slice(&chunk);
+            drop(chunk);
+            // Who waits for room a second time may wait for one that waits for
+            // theirs: a length that nobody announced is guessed once.
+            if whole.len() > SHORT && room.is_none() {
+                room = Some(self.room(MAX_RESERVE).await?);
+            }
             next = response.chunk().await.map_err(failure)?;
         }
-        Ok(whole.freeze())
+        Ok(held(whole.freeze(), room))
+    }
+
+    /// Waits until there is room for so many bytes. First come, first served.
+    async fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
+        let bytes = bytes.min(self.max_response_bytes);
+        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+        // Never closed; were it, nothing more would be read.
+        self.room
+            .clone()
+            .acquire_many_owned(kib)
+            .await
+            .map_err(|_| Error::Draining)
+    }
+}
+
+/// The bytes, with the room that they take.
+fn held(bytes: Bytes, room: Option<OwnedSemaphorePermit>) -> Bytes {
+    match room {
+        None => bytes,
+        Some(room) => Bytes::from_owner(Held { bytes, _room: room }),
     }
 }
 

@@ -13,6 +13,7 @@ fn transport() -> Transport {
         read_timeout: Duration::from_secs(1),
         max_response_bytes: 1024,
         proxy_from_environment: false,
+        ..crate::transport::Settings::default()
     };
     Transport::new(&settings).unwrap()
 }

@@ -12,7 +12,8 @@ pub struct WireCodec(BufferSettings);
 impl WireCodec {
     /// For single messages.
     pub fn unary() -> Self {
-        Self(BufferSettings::default())
+        // Most messages are short, and a longer one makes its own room.
+        Self(BufferSettings::new(2048, 32 * 1024))
     }
 
     /// For watches, of which there may be very many: half of a stream's memory

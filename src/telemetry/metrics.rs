@@ -66,10 +66,13 @@ pub struct RpcMetrics {
     pub in_flight: Gauge,
 }
 
-/// Counts what became of each HTTP exchange with one upstream.
-#[derive(Clone, Debug)]
+/// Counts what became of each HTTP exchange with one upstream; each counter is
+/// found once.
+#[derive(Debug)]
 pub struct AttemptMetrics {
     upstream: String,
+    /// By status from 100 to 599; the last is for what is no such status.
+    outcomes: Box<[OnceLock<Counter>; 501]>,
     attempts: Family<AttemptLabels, Counter>,
 }
 
@@ -129,6 +132,7 @@ impl Metrics {
     pub fn attempts(&self, upstream: &str) -> AttemptMetrics {
         AttemptMetrics {
             upstream: upstream.to_owned(),
+            outcomes: Box::new([const { OnceLock::new() }; 501]),
             attempts: self.attempts.clone(),
         }
     }
@@ -170,11 +174,15 @@ impl RpcMetrics {
 impl AttemptMetrics {
     /// Counts an exchange that ended with this HTTP status, or with none.
     pub fn count(&self, status: Option<u16>) {
-        let outcome = status.map_or_else(|| "no_answer".to_owned(), |s| s.to_string());
-        self.attempts
-            .get_or_create(&AttemptLabels {
-                upstream: self.upstream.clone(),
-                outcome,
+        let known = status.filter(|s| (100..600).contains(s));
+        let slot = known.map_or(500, |s| usize::from(s - 100));
+        self.outcomes[slot]
+            .get_or_init(|| {
+                let labels = AttemptLabels {
+                    upstream: self.upstream.clone(),
+                    outcome: known.map_or_else(|| "no_answer".to_owned(), |s| s.to_string()),
+                };
+                self.attempts.get_or_create(&labels).clone()
             })
             .inc();
     }
@@ -262,8 +270,10 @@ mod tests {
         let rpc = metrics.rpc("a.B/C", "up");
         rpc.count(Code::NotFound, Duration::from_millis(3));
         rpc.count(Code::NotFound, Duration::from_millis(3));
-        metrics.attempts("up").count(Some(404));
-        metrics.attempts("up").count(None);
+        let attempts = metrics.attempts("up");
+        for status in [Some(404), Some(404), None] {
+            attempts.count(status);
+        }
         metrics.add_source(|| {
             vec![
                 Sample {
@@ -290,7 +300,7 @@ mod tests {
         for line in [
             r#"drawbridge_rpc_calls_total{operation="a.B/C",upstream="up",code="NOT_FOUND"} 2"#,
             r#"drawbridge_rpc_duration_seconds_count{operation="a.B/C",upstream="up"} 2"#,
-            r#"drawbridge_upstream_exchanges_total{upstream="up",outcome="404"} 1"#,
+            r#"drawbridge_upstream_exchanges_total{upstream="up",outcome="404"} 2"#,
             r#"drawbridge_upstream_exchanges_total{upstream="up",outcome="no_answer"} 1"#,
             "drawbridge_watchers 7",
             r#"drawbridge_queued{upstream="up"} 1"#,

@@ -279,3 +279,37 @@ fn certificate_authorities() {
     let empty = Transport::new(&settings(file.path())).unwrap_err();
     assert!(empty.ends_with("holds no PEM certificate"), "{empty}");
 }
+
+#[tokio::test]
+async fn long_answers_wait_for_room() {
+    let long = "x".repeat(700 << 10);
+    let mut server = Script::start((0..3).map(|_| Answer::Keep(reply(200, &[], &long)))).await;
+    let transport = Transport::new(&Settings {
+        max_response_bytes: LIMIT,
+        max_buffered_bytes: LIMIT,
+        proxy_from_environment: false,
+        ..Settings::default()
+    })
+    .unwrap();
+    let first = transport.exchange(get(server.url("/1"))).await.unwrap();
+    server.request().await;
+    assert_eq!(transport.room.available_permits(), 324);
+    let mut second = Box::pin(transport.exchange(get(server.url("/2"))));
+    tokio::select! {
+        biased;
+        _ = &mut second => panic!("there is no room for the second"),
+        _ = server.request() => {}
+    }
+    // A slice keeps all of its answer.
+    let slice = first.body.slice(..1);
+    drop(first);
+    assert_eq!(transport.room.available_permits(), 324);
+    drop(slice);
+    assert_eq!(second.await.unwrap().body.len(), long.len());
+    assert_eq!(transport.room.available_permits(), 1024);
+    // Who leaves while waiting leaves no trace.
+    let held = transport.exchange(get(server.url("/3"))).await.unwrap();
+    drop(transport.room(LIMIT));
+    drop(held);
+    assert_eq!(transport.room.available_permits(), 1024);
+}

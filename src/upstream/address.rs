@@ -1,7 +1,7 @@
 //! Where an upstream is, and the whole address of a call.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use url::{Position, Url};
+use url::Url;
 
 use crate::error::Error;
 
@@ -18,10 +18,12 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
 /// An endpoint, ready for the paths of calls.
 #[derive(Debug)]
 pub(super) struct Address {
-    /// The endpoint without what the paths of calls begin with.
-    base: String,
-    /// Where the path begins in `base`.
-    path_at: usize,
+    /// The endpoint; a call's address is made of it, so that the host is parsed
+    /// but once.
+    endpoint: Url,
+    /// What comes before the paths of calls: the endpoint's path without what
+    /// they begin with, and no slash at its end.
+    before: String,
     /// The project id that the endpoint ended in, percent-encoded.
     project_id: Option<String>,
 }
@@ -47,11 +49,10 @@ impl Address {
             .iter()
             .find_map(|suffix| cut(path, suffix))
             .unwrap_or((path, None));
-        let origin = &endpoint[..Position::BeforePath];
         Ok(Self {
-            base: format!("{origin}{}", path.trim_end_matches('/')),
-            path_at: origin.len(),
+            before: path.trim_end_matches('/').to_owned(),
             project_id: project_id.map(str::to_owned),
+            endpoint: endpoint.clone(),
         })
     }
 
@@ -64,17 +65,17 @@ impl Address {
     /// it will be sent. A path that would be sent otherwise is refused: `..` would
     /// lead to something else than the contract says.
     pub(super) fn url(&self, path: &str, query: &str) -> Result<Url, Error> {
-        let mut text = String::with_capacity(self.base.len() + path.len() + 1 + query.len());
-        text.push_str(&self.base);
-        text.push_str(path);
-        let path_end = text.len();
-        if !query.is_empty() {
-            text.push('?');
-            text.push_str(query);
+        let mut url = self.endpoint.clone();
+        if self.before.is_empty() {
+            url.set_path(path);
+        } else {
+            url.set_path(&[&self.before, path].concat());
         }
-        Url::parse(&text)
-            .ok()
-            .filter(|url| Some(url.path()) == text.get(self.path_at..path_end))
+        url.set_query(Some(query).filter(|query| !query.is_empty()));
+        let exact = url.path().strip_prefix(&*self.before) == Some(path)
+            && url.query().unwrap_or_default() == query;
+        exact
+            .then_some(url)
             .ok_or_else(|| Error::Binding {
                 field: "path".into(),
                 problem: format!(
@@ -134,11 +135,7 @@ mod tests {
             ("https://[::1]:1/v1/x", HEAT, "https://[::1]:1", Some("x")),
         ] {
             let address = Address::of(&endpoint.parse().unwrap(), suffixes).unwrap();
-            assert_eq!(
-                (&*address.base, address.project_id()),
-                (base, project_id),
-                "{endpoint}"
-            );
+            assert_eq!(address.project_id(), project_id, "{endpoint}");
             let url = address.url("/v1/p/stacks", "a=b").unwrap();
             assert_eq!(url.as_str(), format!("{base}/v1/p/stacks?a=b"));
             assert_eq!(address.url("/x", "").unwrap().as_str(), format!("{base}/x"));
