@@ -360,6 +360,11 @@ impl Flatten<'_> {
                     "a list of messages cannot be a query parameter; {ELSEWHERE}"
                 ));
             }
+            (Some(Shape::Object), _) if message.is_some_and(|id| schema.message(id).as_array) => {
+                return Err(format!(
+                    "a message that stands as an array cannot be a query parameter; {ELSEWHERE}"
+                ));
+            }
             (Some(Shape::Object), _) => {}
             (_, Cardinality::Repeated) if field.form == Form::CommaList => {
                 return Ok(What::CommaList);

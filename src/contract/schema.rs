@@ -42,8 +42,12 @@ pub struct Message {
     pub fields: Vec<Field>,
     /// `MessageRules.unwrap`.
     pub unwrap: Option<Box<str>>,
-    /// `MessageRules.bare_array`: index of the field.
+    /// `MessageRules.bare_array`, or `as_array`: index of the field.
     pub bare_array: Option<FieldIndex>,
+    /// `MessageRules.as_array`: the field of `bare_array` is written bare, too.
+    pub as_array: bool,
+    /// The field that takes the members of no other field.
+    pub extras: Option<FieldIndex>,
     /// Fields by number, for reading the wire.
     pub(crate) numbers: Numbers,
     /// Fields by name and alias, for reading JSON.
@@ -106,6 +110,8 @@ pub struct Field {
     pub local: bool,
     /// Written even when empty.
     pub always: bool,
+    /// Takes the members of no other field.
+    pub extras: bool,
     /// REQUIRED by `google.api.field_behavior`.
     pub required: bool,
     /// OUTPUT_ONLY by `google.api.field_behavior`.

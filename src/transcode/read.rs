@@ -359,10 +359,20 @@ impl<'t, 'o> Reader<'t, 'o> {
             return Ok(());
         }
         loop {
+            let at = self.pos;
             let index = self.key(message, guess)?;
             self.colon()?;
             match index.map(|index| (index, &message.fields[usize::from(index)])) {
-                None => self.skip()?,
+                None => match message.extras {
+                    None => self.skip()?,
+                    Some(index) => {
+                        self.pos = at;
+                        if let Some(segments) = &mut segments {
+                            segments.0.push((index, self.out.len() - start));
+                        }
+                        self.extra(&message.fields[usize::from(index)], depth)?;
+                    }
+                },
                 Some((index, field)) => {
                     guess = usize::from(index) + 1;
                     if self.is_null() && !self.keeps_null(field) {
@@ -383,8 +393,18 @@ impl<'t, 'o> Reader<'t, 'o> {
             }
         }
         if let Some(segments) = segments {
-            segments.keep_last(self.out, start);
+            segments.keep_last(self.out, start, message.extras);
         }
+        Ok(())
+    }
+
+    /// Reads a member that has no field into the one that takes such: a part of
+    /// its own, since the parts of a message are one.
+    fn extra(&mut self, field: &Field, depth: u32) -> Outcome {
+        field.tag.write(self.out);
+        let start = wire::open(self.out);
+        self.structure_entry(depth + 1)?;
+        wire::close(self.out, start);
         Ok(())
     }
 
@@ -393,7 +413,8 @@ impl<'t, 'o> Reader<'t, 'o> {
     fn key(&mut self, message: &Message, guess: usize) -> Outcome<Option<FieldIndex>> {
         if let Some(field) = message.fields.get(guess) {
             let quoted = field.quoted();
-            if self.text[self.pos..].starts_with(quoted) && field.raw_of.is_none() {
+            let named = field.raw_of.is_none() && !field.extras;
+            if named && self.text[self.pos..].starts_with(quoted) {
                 self.pos += quoted.len();
                 return Ok(Some(guess as FieldIndex));
             }
@@ -791,24 +812,30 @@ impl<'t, 'o> Reader<'t, 'o> {
             return Ok(());
         }
         loop {
-            // Struct.fields, then key and value of the entry.
-            self.out.push(0x0a);
-            let entry = wire::open(self.out);
-            self.out.push(0x0a);
-            if self.peek() != b'"' {
-                return self.expected("a name in quotes");
-            }
-            self.string_out()?;
-            self.colon()?;
-            self.out.push(0x12);
-            let value = wire::open(self.out);
-            self.any_json(depth + 2)?;
-            wire::close(self.out, value);
-            wire::close(self.out, entry);
+            self.structure_entry(depth)?;
             if !self.more(b'}')? {
                 return Ok(());
             }
         }
+    }
+
+    /// One member of a Struct.
+    fn structure_entry(&mut self, depth: u32) -> Outcome {
+        // Struct.fields, then key and value of the entry.
+        self.out.push(0x0a);
+        let entry = wire::open(self.out);
+        self.out.push(0x0a);
+        if self.peek() != b'"' {
+            return self.expected("a name in quotes");
+        }
+        self.string_out()?;
+        self.colon()?;
+        self.out.push(0x12);
+        let value = wire::open(self.out);
+        self.any_json(depth + 2)?;
+        wire::close(self.out, value);
+        wire::close(self.out, entry);
+        Ok(())
     }
 
     fn any_list(&mut self, depth: u32) -> Outcome {
@@ -1031,15 +1058,15 @@ impl Segments {
         Self(segments)
     }
 
-    /// Cuts out all but the last segment of each field. `out[start..]` is what
-    /// the segments are of.
-    fn keep_last(self, out: &mut Vec<u8>, start: usize) {
+    /// Cuts out all but the last segment of each field; of `extras` all stay.
+    /// `out[start..]` is what the segments are of.
+    fn keep_last(self, out: &mut Vec<u8>, start: usize, extras: Option<FieldIndex>) {
         let wire = out.split_off(start);
         let mut end = wire.len();
         let mut met = HashSet::new();
         let mut kept = Vec::new();
         for (index, at) in self.0.into_iter().rev() {
-            if met.insert(index) {
+            if met.insert(index) || Some(index) == extras {
                 kept.push(at..end);
             }
             end = at;

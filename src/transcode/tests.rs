@@ -1,5 +1,6 @@
 //! Tables of cases, both ways.
 
+mod shapes;
 mod to_json;
 mod to_wire;
 

@@ -122,6 +122,54 @@ impl Writer<'_> {
         skip: Skip<'_>,
         depth: u32,
     ) -> Outcome {
+        match message.bare_array.filter(|_| message.as_array) {
+            Some(index) => self.array(out, message, index, wire, skip, depth),
+            None => self.members(out, message, wire, skip, depth),
+        }
+    }
+
+    /// A message that stands as the array of one of its fields, unless another
+    /// one is set.
+    fn array(
+        &self,
+        out: &mut Vec<u8>,
+        message: &Message,
+        array: FieldIndex,
+        wire: &[u8],
+        skip: Skip<'_>,
+        depth: u32,
+    ) -> Outcome {
+        let start = out.len();
+        let skipped = |index| skip.is_some_and(|skip| skip(index));
+        let others = |index| index == array || skipped(index);
+        self.members(out, message, wire, Some(&others), depth)?;
+        let bare = out[start..] == *b"{}";
+        out.truncate(start);
+        if !bare {
+            return self.members(out, message, wire, skip, depth);
+        }
+        let alone = |index| index != array || skipped(index);
+        self.members(out, message, wire, Some(&alone), depth)?;
+        if out[start..] == *b"{}" {
+            out.truncate(start);
+            out.extend_from_slice(b"[]");
+        } else {
+            // `{"name":[...]}`
+            let member = &message.fields[usize::from(array)].member;
+            out.drain(start..=start + member.len());
+            out.pop();
+        }
+        Ok(())
+    }
+
+    fn members(
+        &self,
+        out: &mut Vec<u8>,
+        message: &Message,
+        wire: &[u8],
+        skip: Skip<'_>,
+        depth: u32,
+    ) -> Outcome {
         let start = out.len();
         if self.regular(out, message, wire, skip, depth)? {
             return Ok(());
@@ -172,6 +220,15 @@ impl Writer<'_> {
             }
             if hidden(index, field) || field.raw_of.is_some() {
                 next = past(&mut fields, number)?;
+                continue;
+            }
+            if field.extras {
+                let Value::Bytes(extras) = value else {
+                    return Err(within(Malformed::Alien.into(), &field.name));
+                };
+                self.extras(out, empty, message, extras, depth)
+                    .map_err(|e| within(e, &field.name))?;
+                next = fields.read()?;
                 continue;
             }
             let start = out.len();
@@ -226,6 +283,50 @@ impl Writer<'_> {
         }
         out.push(b'}');
         Ok(true)
+    }
+
+    /// Writes the members of a Struct beside those of the fields.
+    fn extras(
+        &self,
+        out: &mut Vec<u8>,
+        empty: usize,
+        message: &Message,
+        wire: &[u8],
+        depth: u32,
+    ) -> Outcome {
+        if depth >= MAX_DEPTH {
+            return Err(Malformed::Depth.into());
+        }
+        let start = out.len();
+        let mut keys = Keys::default();
+        let mut fields = wire::fields(wire);
+        while let Some((number, value)) = fields.read()? {
+            if number != 1 {
+                continue;
+            }
+            let Value::Bytes(entry) = value else {
+                return Err(Malformed::Alien.into());
+            };
+            let (key, value) = any_entry(entry)?;
+            if !keys.insert(Key::Text(key)) {
+                out.truncate(start);
+                return self.extras(out, empty, message, &last_entries(wire)?, depth);
+            }
+            if out.len() > empty {
+                out.push(b',');
+            }
+            let named = match message.names.get(key) {
+                Some(_) => fault("has a field of its own: set that"),
+                None => self.string(out, key),
+            };
+            named
+                .and_then(|()| {
+                    out.push(b':');
+                    self.any_json(out, &value, depth + 3)
+                })
+                .map_err(|e| within(e, &Key::Text(key).to_string()))?;
+        }
+        Ok(())
     }
 
     /// Writes a field that is unset from its raw companion, if that has a text.

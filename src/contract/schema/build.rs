@@ -156,24 +156,42 @@ impl Builder {
             self.refuse(&file, name, "(drawbridge.v1.message)", problem);
         }
         let mut bare_array = None;
-        if !of_message.bare_array.is_empty() {
-            let found = fields
-                .iter()
-                .position(|f| *f.name == *of_message.bare_array);
-            match found.filter(|&i| fields[i].cardinality == Cardinality::Repeated) {
-                Some(index) => bare_array = Some(index as FieldIndex),
-                None => {
-                    let problem = format!("`{}` is no repeated field here", of_message.bare_array);
-                    self.refuse(&file, name, "(drawbridge.v1.message).bare_array", problem);
-                }
+        for (option, wanted) in [
+            ("bare_array", &of_message.bare_array),
+            ("as_array", &of_message.as_array),
+        ] {
+            if wanted.is_empty() {
+                continue;
             }
+            let found = fields.iter().position(|f| *f.name == **wanted);
+            let found = found.filter(|&i| fields[i].cardinality == Cardinality::Repeated);
+            let problem = match found {
+                None => format!("`{wanted}` is no repeated field here"),
+                Some(_) if bare_array.is_some() => "goes with no other array".into(),
+                Some(index) => {
+                    bare_array = Some(index as FieldIndex);
+                    continue;
+                }
+            };
+            let option = format!("(drawbridge.v1.message).{option}");
+            self.refuse(&file, name, &option, problem);
+        }
+        let extras = fields.iter().position(|f| f.extras);
+        if let Some(second) = fields
+            .iter()
+            .rposition(|f| f.extras)
+            .filter(|i| Some(*i) != extras)
+        {
+            let element = descriptors[second].full_name();
+            let problem = "another field takes them already".into();
+            self.refuse(&file, element, "(drawbridge.v1.field).extras", problem);
         }
 
-        // A raw companion has no name of its own in JSON.
+        // A raw companion has no name of its own in JSON, nor have extras.
         let mut known = BTreeMap::new();
         let mut names: Vec<(&str, u16)> = Vec::new();
         for (index, field) in fields.iter().enumerate() {
-            if field.raw_of.is_some() || message.is_map_entry() {
+            if field.raw_of.is_some() || field.extras || message.is_map_entry() {
                 continue;
             }
             let all = std::iter::once(&field.wire_name).chain(&field.aliases);
@@ -201,6 +219,8 @@ impl Builder {
                 .filter(|member| !member.is_empty())
                 .map(Into::into),
             bare_array,
+            as_array: !of_message.as_array.is_empty(),
+            extras: extras.map(|index| index as FieldIndex),
             numbers: Numbers::new(fields.iter().map(|f| f.number)),
             names,
             always: indexes(&fields, |f| f.always),
@@ -269,6 +289,21 @@ impl Builder {
                 "the field cannot be sent as a query and not be sent",
             );
         }
+        if rules.extras {
+            let object = element.as_message().map(|m| shape(m.full_name())) == Some(Shape::Struct);
+            if !object || many || form != Form::Plain {
+                refuse(
+                    "extras",
+                    "only a single google.protobuf.Struct can take them",
+                );
+            }
+            if rules.query || rules.local || !rules.name.is_empty() || !rules.aliases.is_empty() {
+                refuse(
+                    "extras",
+                    "the members stand by their own names; leave out name, aliases, query and local",
+                );
+            }
+        }
         let project_id = rules.upstream_value == "project_id";
         if !project_id && !rules.upstream_value.is_empty() {
             refuse("upstream_value", "only `project_id` is known");
@@ -307,6 +342,7 @@ impl Builder {
             query: rules.query,
             local: rules.local,
             always: rules.always,
+            extras: rules.extras,
             required: behavior.contains(&2),
             output_only: behavior.contains(&3),
             required_in: rules
@@ -639,13 +675,39 @@ mod tests {
                 "message).bare_array",
             ),
             (
+                "message M { option (drawbridge.v1.message).as_array = \"a\"; string a = 1; }",
+                "t.M",
+                "message).as_array",
+            ),
+            (
+                "message M { option (drawbridge.v1.message) = {as_array: \"a\", bare_array: \"a\"}; repeated string a = 1; }",
+                "t.M",
+                "message).as_array",
+            ),
+            (
+                "message M { M a = 1 [(drawbridge.v1.field).extras = true]; }",
+                "t.M.a",
+                "field).extras",
+            ),
+            (
+                "message M { google.protobuf.Struct a = 1 [(drawbridge.v1.field) = {extras: true, name: \"b\"}]; }",
+                "t.M.a",
+                "field).extras",
+            ),
+            (
+                "message M { google.protobuf.Struct a = 1 [(drawbridge.v1.field).extras = true]; google.protobuf.Struct b = 2 [(drawbridge.v1.field).extras = true]; }",
+                "t.M.b",
+                "field).extras",
+            ),
+            (
                 "enum E { E_A = 0; E_B = 1 [(drawbridge.v1.enum_value).name = \"A\"]; }",
                 "t.E",
                 "enum_value).name",
             ),
         ] {
             let proto = format!(
-                "syntax = \"proto3\"; package t; import \"drawbridge/v1/options.proto\"; {what}"
+                "syntax = \"proto3\"; package t; import \"drawbridge/v1/options.proto\"; \
+                 import \"google/protobuf/struct.proto\"; {what}"
             );
             let pool = crate::transcode::tests::compile(&proto).expect(what);
             let refusals = Schema::build(&pool).expect_err(what);

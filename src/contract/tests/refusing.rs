@@ -150,12 +150,17 @@ fn queries_that_cannot_be() {
             "`v`: arbitrary JSON cannot be",
         ),
         ("Sub sub = 1;", "`sub.map`: a map cannot be"),
+        (
+            "Bare bare = 1;",
+            "`bare`: a message that stands as an array cannot be",
+        ),
         ("Deep deep = 1;", "`deep.deep`: a message within itself"),
         ("Deep deep = 1;", "put it in a body, or mark it `local`"),
     ] {
         let messages = format!(
             "message Req {{ {fields} }} message Res {{}}
              message Sub {{ map<string, string> map = 1; }}
+             message Bare {{ option (drawbridge.v1.message).as_array = \"a\"; repeated string a = 1; }}
              message Deep {{ string a = 1; Deep deep = 2; }}"
         );
         let options = "option (google.api.http) = {get: \"/v1/x\"};";
