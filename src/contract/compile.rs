@@ -238,6 +238,9 @@ impl Service<'_> {
             place.refuse("stream", "client streaming has no REST call to become");
             return None;
         }
+        if rpc.is_server_streaming() && !rules.pages.is_empty() {
+            return None;
+        }
         match (rpc.is_server_streaming(), &rules.watch) {
             (true, None) => {
                 place.refuse_rule(

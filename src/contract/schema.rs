@@ -48,6 +48,10 @@ pub struct Message {
     pub as_array: bool,
     /// The field that takes the members of no other field.
     pub extras: Option<FieldIndex>,
+    /// `MessageRules.bare_text`: index of the field.
+    pub bare_text: Option<FieldIndex>,
+    /// `MessageRules.text_refuses`.
+    pub text_refuses: bool,
     /// Fields by number, for reading the wire.
     pub(crate) numbers: Numbers,
     /// Fields by name and alias, for reading JSON.

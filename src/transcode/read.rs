@@ -309,6 +309,10 @@ impl<'t, 'o> Reader<'t, 'o> {
             (b'[', Some(index), _) => {
                 self.list(message, &message.fields[usize::from(index)], depth)
             }
+            (b'"', _, _) => match message.bare_text {
+                Some(index) => self.field(message, &message.fields[usize::from(index)], depth),
+                None => self.expected("an object"),
+            },
             _ => self.expected("an object"),
         }
     }

@@ -680,7 +680,7 @@ pub async fn through_the_gateway(place: &Place) {
     let got = client
         .call(
             &format!("{CONFIG}/ListSoftwareConfigs"),
-            json!({"limit": 0}),
+            json!({"page_size": 0}),
         )
         .await
         .unwrap();

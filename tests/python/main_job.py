@@ -292,10 +292,10 @@ def job(server, made):
     for config in (two, bare):
         made.append(f"/software_configs/{config.id}")
         read(configs.GetSoftwareConfig, config_pb2.GetSoftwareConfigRequest(config_id=config.id), f"/software_configs/{config.id}")
-    listed = read(configs.ListSoftwareConfigs, config_pb2.ListSoftwareConfigsRequest(limit=2), "/software_configs?limit=2")
+    listed = read(configs.ListSoftwareConfigs, config_pb2.ListSoftwareConfigsRequest(page_size=2), "/software_configs?limit=2")
     read(configs.ListSoftwareConfigs, config_pb2.ListSoftwareConfigsRequest(
-        marker=listed.software_configs[0].id, limit=1), f"/software_configs?marker={listed.software_configs[0].id}&limit=1")
-    read(configs.ListSoftwareConfigs, config_pb2.ListSoftwareConfigsRequest(limit=0), "/software_configs?limit=0")
+        page_token=listed.software_configs[0].id, page_size=1), f"/software_configs?marker={listed.software_configs[0].id}&limit=1")
+    read(configs.ListSoftwareConfigs, config_pb2.ListSoftwareConfigsRequest(page_size=0), "/software_configs?limit=0")
     step(f"created config {two.id} with an empty name, {bare.id} with nothing at all; listed configs")
 
     def get(id):

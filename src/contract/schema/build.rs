@@ -187,8 +187,32 @@ impl Builder {
             self.refuse(&file, element, "(drawbridge.v1.field).extras", problem);
         }
 
+        let mut bare_text = None;
+        if !of_message.bare_text.is_empty() {
+            let found = fields.iter().position(|f| *f.name == *of_message.bare_text);
+            let is_text = |field: &Field| {
+                field.kind == Kind::String
+                    && field.raw_of.is_none()
+                    && matches!(
+                        field.cardinality,
+                        Cardinality::Implicit | Cardinality::Explicit
+                    )
+            };
+            match found.filter(|&i| is_text(&fields[i])) {
+                Some(index) => bare_text = Some(index as FieldIndex),
+                None => {
+                    let problem = format!("`{}` is no single string here", of_message.bare_text);
+                    self.refuse(&file, name, "(drawbridge.v1.message).bare_text", problem);
+                }
+            }
+            if of_message.text_refuses {
+                let problem = "a bare string is a value here: leave out one of the two".into();
+                self.refuse(&file, name, "(drawbridge.v1.message).text_refuses", problem);
+            }
+        }
+
         // A raw companion has no name of its own in JSON, nor have extras.
-        let mut known = BTreeMap::new();
+        let mut known: BTreeMap<&str, &Field> = BTreeMap::new();
         let mut names: Vec<(&str, u16)> = Vec::new();
         for (index, field) in fields.iter().enumerate() {
             if field.raw_of.is_some() || field.extras || message.is_map_entry() {
@@ -196,8 +220,11 @@ impl Builder {
             }
             let all = std::iter::once(&field.wire_name).chain(&field.aliases);
             for text in all.map(|text| &**text) {
-                match known.insert(text, &field.name) {
+                match known.insert(text, field) {
+                    // One of them is set, at most: the first is read.
+                    Some(other) if other.oneof.is_some() && other.oneof == field.oneof => {}
                     Some(other) => {
+                        let other = &other.name;
                         let problem =
                             format!("the name `{text}` is also that of the field `{other}`");
                         let element = descriptors[index].full_name();
@@ -221,6 +248,8 @@ impl Builder {
             bare_array,
             as_array: !of_message.as_array.is_empty(),
             extras: extras.map(|index| index as FieldIndex),
+            bare_text,
+            text_refuses: of_message.text_refuses,
             numbers: Numbers::new(fields.iter().map(|f| f.number)),
             names,
             always: indexes(&fields, |f| f.always),
