@@ -22,6 +22,7 @@ use bytes::Bytes;
 use crate::error::Error;
 use crate::rest::{Call, Idempotency, Reply};
 use schema::{FieldIndex, MessageId, Schema};
+pub use watch::{Fallback, Find, Found, Hold, SideRead, Start};
 
 /// Why a descriptor set cannot be served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +72,8 @@ pub struct Method {
     pub verb: http::Method,
     /// The path template, as annotated: `/v1/{project_id}/stacks/{stack_id}`.
     pub template: Box<str>,
-    /// Whether it may be sent twice. For a watch, whether its poll may.
+    /// Whether it may be sent twice. For a watch, whether its poll may, or the call
+    /// that it begins with.
     pub idempotency: Idempotency,
     /// Dialects that lack it.
     pub absent_in: Vec<Box<str>>,
@@ -118,6 +120,14 @@ pub struct Watch {
     pub max_interval: Duration,
     /// The watch ends well when the thing is gone after it was seen once.
     pub gone_ends_well: bool,
+    /// A call made once, before the first poll.
+    pub start: Option<Start>,
+    /// Reads beside each poll.
+    pub side: Vec<SideRead>,
+    /// States that are an end only when they last.
+    pub hold: Vec<Hold>,
+    /// Where to look for what the poll does not find.
+    pub fallback: Option<Fallback>,
     tables: watch::Tables,
 }
 

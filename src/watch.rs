@@ -178,6 +178,11 @@ impl Watches {
     ) -> Result<WatchStream, Error> {
         let not_a_watch = || Error::Malformed(format!("{} is not a watch", method.path));
         let watch = method.watch.as_ref().ok_or_else(not_a_watch)?;
+        if watch.start.is_some() {
+            return Err(Error::NotConfigured(
+                "such watches are not served yet".into(),
+            ));
+        }
         let call = method.bind(&request, &upstream.settings.dialect)?;
         let follow = watch.follows(&request);
         let key = Key::new(method, &call, upstream, caller);

@@ -397,16 +397,7 @@ impl Plan {
                     self.prune(&self.nodes[*at], bytes, &mut inner)?;
                     wire::write_bytes(out, number, &inner);
                 }
-                (_, Value::Bytes(bytes)) => wire::write_bytes(out, number, bytes),
-                (_, Value::Varint(value)) => wire::write_uint(out, number, value),
-                (_, Value::Fixed64(value)) => {
-                    wire::write_varint(out, u64::from(number) << 3 | 1);
-                    out.extend_from_slice(&value.to_le_bytes());
-                }
-                (_, Value::Fixed32(value)) => {
-                    wire::write_varint(out, u64::from(number) << 3 | 5);
-                    out.extend_from_slice(&value.to_le_bytes());
-                }
+                (_, value) => wire::write_value(out, number, value),
             }
         }
         Ok(())

@@ -49,6 +49,7 @@ pub(super) fn compile(sources: Vec<Source>) -> Result<Contract, Vec<Refusal>> {
             }
         };
         let options = Options::of(&pool);
+        let mut watches = Vec::new();
         for service in pool.services().filter(is_served) {
             let name: Box<str> = service.full_name().into();
             if let Some(origin) = origins.get(&name) {
@@ -69,10 +70,34 @@ pub(super) fn compile(sources: Vec<Source>) -> Result<Contract, Vec<Refusal>> {
                 schema: &schema,
                 options: &options,
                 refusals: &mut refusals,
+                watches: &mut watches,
             }
             .compile();
             methods.extend(compiled.into_iter().map(|m| (m.path.clone(), m)));
         }
+        // A watch names rpcs of its package, wherever they stand.
+        let mut compiled = Vec::new();
+        for (rpc, mut method, rule) in watches {
+            let mut place = Place {
+                file: rpc.parent_file().name().to_owned(),
+                element: rpc.full_name().to_owned(),
+                refusals: &mut refusals,
+            };
+            let rpcs = watch::Rpcs {
+                service: &method.service,
+                methods: &methods,
+                schema: &schema,
+            };
+            if let Some(watch) = watch::compile(&rule, &method, &rpcs, &mut place) {
+                // Its calls are the polls, or the one that it begins with.
+                let first = watch.start.as_ref().map_or(&watch.poll, |start| &start.rpc);
+                method.binding.idempotency = first.idempotency;
+                method.idempotency = first.idempotency;
+                method.watch = Some(watch);
+            }
+            compiled.push(Arc::new(method));
+        }
+        methods.extend(compiled.into_iter().map(|m| (m.path.clone(), m)));
     }
     if !refusals.is_empty() {
         return Err(refusals);
@@ -160,6 +185,8 @@ struct Service<'a> {
     schema: &'a Arc<Schema>,
     options: &'a Options,
     refusals: &'a mut Vec<Refusal>,
+    /// Compiled but for the watch itself.
+    watches: &'a mut Vec<(MethodDescriptor, Method, rules::Watch)>,
 }
 
 impl Service<'_> {
@@ -187,25 +214,13 @@ impl Service<'_> {
         }
 
         let mut methods = Vec::new();
-        let mut watches = Vec::new();
         for rpc in self.service.methods() {
             if let Some((method, watch)) = self.rpc(&rpc, family) {
                 match watch {
                     None => methods.push(Arc::new(method)),
-                    Some(watch) => watches.push((rpc, method, watch)),
+                    Some(watch) => self.watches.push((rpc, method, watch)),
                 }
             }
-        }
-        // A watch names rpcs of its service, wherever they stand.
-        for (rpc, mut method, rule) in watches {
-            let mut place = self.place(&rpc);
-            if let Some(watch) = watch::compile(&rule, &method, &methods, &mut place) {
-                // Its calls are the polls.
-                method.binding.idempotency = watch.poll.idempotency;
-                method.idempotency = watch.poll.idempotency;
-                method.watch = Some(watch);
-            }
-            methods.push(Arc::new(method));
         }
         methods
     }

@@ -154,6 +154,7 @@ fn fault(error: &Error) -> (&str, &str) {
 
 mod binding;
 mod decoding;
+mod following;
 mod properties;
 mod refusing;
 mod watching;

@@ -1,6 +1,15 @@
 //! Watches: what to look at in the replies of the polled rpc, as tables.
+//!
+//! `spot` is a field somewhere in a message, `state` what its value means,
+//! `take` how the request of a further call is made, `calls` those calls.
+
+mod calls;
+mod spot;
+mod state;
+mod take;
 
 use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,14 +18,19 @@ use prost::Message as _;
 
 use super::bind::malformed;
 use super::compile::Place;
-use super::schema::{Cardinality, EnumId, Field, FieldIndex, Kind, Message, MessageId, Schema};
-use super::view::{View, descend};
+use super::schema::{Cardinality, Field, FieldIndex, Kind, Message, MessageId, Schema};
 use super::{Method, Outcome, Watch};
 use crate::api::drawbridge::v1::{self as rules, WatchEvent};
 use crate::error::Error;
 use crate::rest::Call;
 use crate::transcode;
 use crate::transcode::wire::{self, Malformed, Value};
+use calls::Around;
+pub use calls::{Fallback, Find, Found, SideRead, Start};
+use spot::{Part, is_one};
+pub use state::Hold;
+use state::{State, States, Written};
+use take::{Filling, Sources, Types};
 
 /// The name of the message that every message of a watch has.
 const EVENT: &str = "drawbridge.v1.WatchEvent";
@@ -27,7 +41,7 @@ pub(super) struct Tables {
     /// The watch's own request.
     input: MessageId,
     follow: Option<FieldIndex>,
-    item: Item,
+    item: Part,
     /// The type of what is watched.
     item_type: MessageId,
     key: Option<FieldIndex>,
@@ -36,35 +50,15 @@ pub(super) struct Tables {
     event_number: u32,
     item_number: u32,
     refresh: Option<Refresh>,
-}
-
-/// What is watched, in the reply of the polled rpc.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Item {
-    /// All of it.
-    Whole,
-    /// The message in this field.
-    Field(FieldIndex),
-    /// Each message of this list.
-    List(FieldIndex),
-}
-
-/// The state of an item and what it means.
-#[derive(Debug)]
-struct State {
-    /// The messages to step into, and then the field.
-    steps: Vec<FieldIndex>,
-    message: MessageId,
-    index: FieldIndex,
-    well: Vec<Ended>,
-    badly: Vec<Ended>,
-}
-
-/// A state at which an item has settled.
-#[derive(Debug, PartialEq, Eq)]
-enum Ended {
-    Text(Box<str>),
-    Number(i32),
+    /// States after which it is a good end that the thing is gone.
+    gone_well: States,
+    /// Number of the field of the poll's request that makes it cheaper when false.
+    light: Option<u32>,
+    pin: Filling,
+    /// The watch's request as that of the poll: numbers here and there.
+    fields: Vec<(u32, u32)>,
+    /// Numbers of the fields of the watch's request that further calls look at.
+    aside: BTreeSet<u32>,
 }
 
 /// How the request for one item is made of the request for the list.
@@ -80,15 +74,40 @@ struct Refresh {
     item: Option<u32>,
 }
 
-/// Compiles the watch of `method`, whose rpcs are among `methods`.
+/// The rpcs that a watch can name.
+pub(super) struct Rpcs<'a> {
+    /// The full name of its own service.
+    pub service: &'a str,
+    /// All that are unary, by gRPC path.
+    pub methods: &'a HashMap<Box<str>, Arc<Method>>,
+    /// Those of its own descriptor set count.
+    pub schema: &'a Arc<Schema>,
+}
+
+impl Rpcs<'_> {
+    /// The rpc `GetJob` of the same service, or `JobService.GetJob` of the package.
+    pub fn find(&self, name: &str) -> Option<&Arc<Method>> {
+        let path = match name.split_once('.') {
+            None => format!("/{}/{name}", self.service),
+            Some((service, name)) => match self.service.rsplit_once('.') {
+                Some((package, _)) => format!("/{package}.{service}/{name}"),
+                None => format!("/{service}/{name}"),
+            },
+        };
+        let rpc = self.methods.get(&*path)?;
+        (rpc.watch.is_none() && Arc::ptr_eq(&rpc.schema, self.schema)).then_some(rpc)
+    }
+}
+
+/// Compiles the watch of `method`.
 pub(super) fn compile(
     rule: &rules::Watch,
     method: &Method,
-    methods: &[Arc<Method>],
+    rpcs: &Rpcs<'_>,
     place: &mut Place<'_>,
 ) -> Option<Watch> {
     let schema = &*method.schema;
-    let Some(poll) = find(&rule.poll, methods) else {
+    let Some(poll) = rpcs.find(&rule.poll) else {
         place.refuse_rule("watch.poll", unknown("poll", &rule.poll));
         return None;
     };
@@ -98,16 +117,31 @@ pub(super) fn compile(
             "an action cannot be watched: it is not to be done twice",
         );
     }
-    same_call(method, poll, place);
+    if rule.start.is_none() {
+        same_call(method, poll, "watch.poll", place);
+    }
 
-    let (item, item_type) = item(rule, schema, poll, place)?;
-    let list = matches!(item, Item::List(_));
+    let (item, item_type) = Part::find(schema, poll.output, &rule.item)
+        .map_err(|problem| place.refuse_rule("watch.item", problem))
+        .ok()?;
+    let list = matches!(item, Part::List(_));
     let message = schema.message(item_type);
     let key = key(rule, list, message, place);
-    let state = state(rule, schema, item_type, place);
-    let (event_number, item_number) = stream_fields(method, item_type, place)?;
-    let follow = follow(rule, method, place);
-    let refresh = refresh(rule, list.then_some(item_type), method, methods, place);
+    let written = Written {
+        state: &rule.state,
+        well: &rule.ended_well,
+        badly: &rule.ended_badly,
+        option: "watch",
+    };
+    let state = State::compile(&written, schema, item_type, place);
+    let (event_number, item_number) = stream_fields(rule, method, item_type, place)?;
+    let follow = if rule.follow.is_empty() {
+        None
+    } else {
+        bool_field(&rule.follow, schema, method.input, "watch.follow", place)
+            .map(|(index, _)| index)
+    };
+    let refresh = refresh(rule, list.then_some(item_type), method, rpcs, place);
     if let (Some((_, table)), Some(key)) = (&refresh, key)
         && message.fields[usize::from(key)].kind != table.kind
     {
@@ -122,6 +156,121 @@ pub(super) fn compile(
     if rules::Gone::try_from(rule.gone).is_err() {
         place.refuse_rule("watch.gone", "is not a value that is known");
     }
+    let (first_interval, max_interval) = intervals(rule, place);
+
+    if list {
+        for (given, option) in [
+            (!rule.side.is_empty(), "side"),
+            (!rule.hold.is_empty(), "hold"),
+            (!rule.gone_well.is_empty(), "gone_well"),
+            (rule.fallback.is_some(), "fallback"),
+            (!rule.light.is_empty(), "light"),
+            (!rule.pin.is_empty(), "pin"),
+        ] {
+            if given {
+                let problem = "is for one thing; what is watched is a list";
+                place.refuse_rule(&format!("watch.{option}"), problem);
+            }
+        }
+    }
+    if state.is_none() {
+        for (given, option) in [
+            (!rule.hold.is_empty(), "hold"),
+            (!rule.gone_well.is_empty(), "gone_well"),
+        ] {
+            if given {
+                let problem = "the watch has no `state`: name it";
+                place.refuse_rule(&format!("watch.{option}"), problem);
+            }
+        }
+    }
+    if !rule.gone_well.is_empty() && rule.gone() == rules::Gone::EndsWell {
+        let problem = "says nothing beside GONE_ENDS_WELL: leave out one of them";
+        place.refuse_rule("watch.gone_well", problem);
+    }
+    let around = Around {
+        schema,
+        rpcs,
+        method,
+        poll,
+        item: item_type,
+        state: state.as_ref(),
+    };
+    let start = match &rule.start {
+        Some(start) => Some(around.start(start, place)?),
+        None => None,
+    };
+    let side: Vec<SideRead> = rule
+        .side
+        .iter()
+        .filter_map(|side| around.side(side, place))
+        .collect();
+    let fallback = match &rule.fallback {
+        Some(fallback) => Some(around.fallback(fallback, place)?),
+        None => None,
+    };
+    let (mut hold, mut gone_well) = (Vec::new(), States::default());
+    if let Some(state) = &state {
+        hold = rule
+            .hold
+            .iter()
+            .filter_map(|hold| state.hold(hold, schema, item_type, place))
+            .collect();
+        gone_well = state.states(schema, &rule.gone_well, "watch.gone_well", place);
+    }
+    let light = if rule.light.is_empty() {
+        None
+    } else {
+        let index = calls::light(&rule.light, schema, poll, place)?;
+        Some(schema.message(poll.input).fields[usize::from(index)].number)
+    };
+    let types = Types {
+        item: Some(item_type),
+        poll: Some(poll.input),
+        request: method.input,
+        copied: poll.input,
+    };
+    let pin = Filling::changes(&rule.pin, poll, types, "watch.pin", place);
+    let mut aside = HashSet::new();
+    side.iter().for_each(|side| side.asked(&mut aside));
+    fallback
+        .iter()
+        .for_each(|fallback| fallback.asked(&mut aside));
+    pin.asked(&mut aside);
+
+    let (refresh_rpc, refresh) = refresh.unzip();
+    Some(Watch {
+        poll: poll.clone(),
+        refresh: refresh_rpc,
+        list,
+        first_interval,
+        max_interval,
+        gone_ends_well: rule.gone() == rules::Gone::EndsWell,
+        start,
+        side,
+        hold,
+        fallback,
+        tables: Tables {
+            input: method.input,
+            follow,
+            item,
+            item_type,
+            key,
+            state,
+            event_number,
+            item_number,
+            refresh,
+            gone_well,
+            light,
+            pin,
+            fields: shared_fields(schema, method.input, poll.input),
+            aside: aside.into_iter().collect(),
+        },
+    })
+}
+
+/// The pauses: the first one, and the longest.
+fn intervals(rule: &rules::Watch, place: &mut Place<'_>) -> (Duration, Duration) {
     let first_interval = interval(rule.first_interval.as_ref(), "first_interval", place);
     let max_interval = interval(rule.max_interval.as_ref(), "max_interval", place);
     let first = first_interval.unwrap_or(Duration::from_secs(1));
@@ -135,54 +284,29 @@ pub(super) fn compile(
     if first > max {
         place.refuse_rule("watch.max_interval", "is shorter than first_interval");
     }
-    let (refresh_rpc, refresh) = refresh.unzip();
-    Some(Watch {
-        poll: poll.clone(),
-        refresh: refresh_rpc,
-        list,
-        first_interval: first,
-        max_interval: max,
-        gone_ends_well: rule.gone() == rules::Gone::EndsWell,
-        tables: Tables {
-            input: method.input,
-            follow,
-            item,
-            item_type,
-            key,
-            state,
-            event_number,
-            item_number,
-            refresh,
-        },
-    })
-}
-
-fn find<'m>(name: &str, methods: &'m [Arc<Method>]) -> Option<&'m Arc<Method>> {
-    methods
-        .iter()
-        .find(|method| *method.name == *name && method.watch.is_none())
+    (first, max)
 }
 
 fn unknown(rule: &str, name: &str) -> String {
     if name.is_empty() {
         return format!("is missing: name the rpc to {rule}");
     }
-    format!("`{name}` is not a unary rpc of this service that can be served")
+    format!("`{name}` is not a unary rpc of this service or package that can be served")
 }
 
-/// The watch's own request makes the polls, so its route and fields must be those
-/// of the polled rpc.
-fn same_call(method: &Method, poll: &Method, place: &mut Place<'_>) {
-    if (&method.verb, &method.template) != (&poll.verb, &poll.template) {
+/// The watch's own request makes the calls of `other`, so its route and fields
+/// must be those of it.
+fn same_call(method: &Method, other: &Method, option: &str, place: &mut Place<'_>) {
+    if (&method.verb, &method.template) != (&other.verb, &other.template) {
         let problem = format!(
             "`{}` is {} {}, the watch is {} {}: the routes must be the same",
-            poll.name, poll.verb, poll.template, method.verb, method.template
+            other.name, other.verb, other.template, method.verb, method.template
         );
-        place.refuse_rule("watch.poll", problem);
+        place.refuse_rule(option, problem);
         return;
     }
     let schema = &*method.schema;
-    let (ours, theirs) = (schema.message(method.input), schema.message(poll.input));
+    let (ours, theirs) = (schema.message(method.input), schema.message(other.input));
     for field in ours.fields.iter().filter(|field| !field.local) {
         let same = theirs.field(&field.name).is_some_and(|(_, known)| {
             (known.kind, known.cardinality, &known.wire_name)
@@ -193,7 +317,7 @@ fn same_call(method: &Method, poll: &Method, place: &mut Place<'_>) {
                 "the field `{}` of {} is not one of {}: name it alike, or mark it `local`",
                 field.name, ours.name, theirs.name
             );
-            place.refuse_rule("watch.poll", problem);
+            place.refuse_rule(option, problem);
         }
     }
     for field in theirs.fields.iter().filter(|field| field.required) {
@@ -205,35 +329,37 @@ fn same_call(method: &Method, poll: &Method, place: &mut Place<'_>) {
                 "the field `{}` is REQUIRED in {} and must be so in {}",
                 field.name, theirs.name, ours.name
             );
-            place.refuse_rule("watch.poll", problem);
+            place.refuse_rule(option, problem);
         }
     }
 }
 
-fn item(
-    rule: &rules::Watch,
-    schema: &Schema,
-    poll: &Method,
-    place: &mut Place<'_>,
-) -> Option<(Item, MessageId)> {
-    if rule.item.is_empty() {
-        return Some((Item::Whole, poll.output));
-    }
-    let output = schema.message(poll.output);
-    let Some((index, field)) = output.field(&rule.item) else {
-        let problem = format!("{} has no field `{}`", output.name, rule.item);
-        place.refuse_rule("watch.item", problem);
-        return None;
-    };
-    match (field.kind, field.cardinality) {
-        (Kind::Message(id), Cardinality::Repeated) => Some((Item::List(index), id)),
-        (Kind::Message(id), Cardinality::Explicit) => Some((Item::Field(index), id)),
-        _ => {
-            let problem = format!("`{}` must be a message or a list of messages", rule.item);
-            place.refuse_rule("watch.item", problem);
-            None
+/// The fields that two messages have alike: numbers in the one and in the other.
+fn shared_fields(schema: &Schema, from: MessageId, to: MessageId) -> Vec<(u32, u32)> {
+    let theirs = schema.message(to);
+    schema
+        .message(from)
+        .fields
+        .iter()
+        .filter(|field| !field.local)
+        .filter_map(|field| {
+            let (_, known) = theirs.field(&field.name)?;
+            let alike = (known.kind, known.cardinality) == (field.kind, field.cardinality);
+            alike.then_some((field.number, known.number))
+        })
+        .collect()
+}
+
+/// A message as another one that has these fields, too; the others are left out.
+fn translated(message: &[u8], fields: &[(u32, u32)]) -> Result<Vec<u8>, Error> {
+    let mut out = Vec::with_capacity(message.len());
+    for field in wire::fields(message) {
+        let (number, value) = field.map_err(malformed)?;
+        if let Some((_, to)) = fields.iter().find(|(from, _)| *from == number) {
+            wire::write_value(&mut out, *to, value);
         }
     }
+    Ok(out)
 }
 
 fn key(
@@ -275,118 +401,40 @@ fn is_key(field: &Field) -> bool {
         field.kind,
         Kind::String | Kind::Int32 | Kind::Int64 | Kind::Uint32 | Kind::Uint64
     );
-    kind && matches!(
-        field.cardinality,
-        Cardinality::Implicit | Cardinality::Explicit
-    )
-}
-
-fn state(
-    rule: &rules::Watch,
-    schema: &Schema,
-    item: MessageId,
-    place: &mut Place<'_>,
-) -> Option<State> {
-    if rule.state.is_empty() {
-        if !rule.ended_well.is_empty() || !rule.ended_badly.is_empty() {
-            place.refuse_rule(
-                "watch.state",
-                "is missing: name the field that ended_well and ended_badly speak of",
-            );
-        }
-        return None;
-    }
-    let mut message = item;
-    let mut steps = Vec::new();
-    let mut names = rule.state.split('.').peekable();
-    let index = loop {
-        let name = names.next()?;
-        let table = schema.message(message);
-        let Some((index, field)) = table.field(name) else {
-            let problem = format!("`{}`: {} has no field `{name}`", rule.state, table.name);
-            place.refuse_rule("watch.state", problem);
-            return None;
-        };
-        let one = matches!(
-            field.cardinality,
-            Cardinality::Implicit | Cardinality::Explicit
-        );
-        match (field.kind, names.peek()) {
-            (Kind::Message(below), Some(_)) if one => {
-                steps.push(index);
-                message = below;
-            }
-            (Kind::String | Kind::Enum(_), None) if one => break index,
-            (_, Some(_)) => {
-                let problem = format!("`{}`: `{name}` is not one message", rule.state);
-                place.refuse_rule("watch.state", problem);
-                return None;
-            }
-            (_, None) => {
-                let problem = format!("`{}` must be one string or enum", rule.state);
-                place.refuse_rule("watch.state", problem);
-                return None;
-            }
-        }
-    };
-    let kind = schema.message(message).fields[usize::from(index)].kind;
-    let mut read = |texts: &[String], option: &str| {
-        let mut ended = Vec::new();
-        for text in texts {
-            match ended_at(schema, kind, text) {
-                Ok(state) => ended.push(state),
-                Err(problem) => place.refuse_rule(option, problem),
-            }
-        }
-        ended
-    };
-    let well = read(&rule.ended_well, "watch.ended_well");
-    let badly = read(&rule.ended_badly, "watch.ended_badly");
-    if let Some(both) = rule
-        .ended_badly
-        .iter()
-        .find(|t| rule.ended_well.contains(t))
-    {
-        let problem = format!("`{both}` stands in ended_well, too");
-        place.refuse_rule("watch.ended_badly", problem);
-    }
-    Some(State {
-        steps,
-        message,
-        index,
-        well,
-        badly,
-    })
-}
-
-fn ended_at(schema: &Schema, kind: Kind, text: &str) -> Result<Ended, String> {
-    let Kind::Enum(EnumId(id)) = kind else {
-        return Ok(Ended::Text(text.into()));
-    };
-    let table = &schema.enums[id as usize];
-    match table.number(text) {
-        Some(number) => Ok(Ended::Number(number)),
-        None => {
-            let known: Vec<&str> = table.values.iter().map(|value| &*value.text).collect();
-            Err(format!(
-                "`{text}` is not a REST text of {}: it has {}",
-                table.name,
-                known.join(", ")
-            ))
-        }
-    }
+    kind && is_one(field)
 }
 
 /// The numbers of the fields of the stream's messages: the event's, the item's.
-fn stream_fields(method: &Method, item: MessageId, place: &mut Place<'_>) -> Option<(u32, u32)> {
+fn stream_fields(
+    rule: &rules::Watch,
+    method: &Method,
+    item: MessageId,
+    place: &mut Place<'_>,
+) -> Option<(u32, u32)> {
     let schema = &*method.schema;
     let message = schema.message(method.output);
+    let started = rule
+        .start
+        .as_ref()
+        .map(|start| calls::field_name(&start.field));
+    let mut named = HashSet::new();
+    let sides = rule.side.iter().map(|side| &*side.field);
+    let fallback = rule.fallback.as_ref().map(|fallback| &*fallback.field);
+    for name in started.into_iter().chain(sides).chain(fallback) {
+        if !named.insert(name) {
+            let problem = format!("the field `{name}` of {} is named twice", message.name);
+            place.refuse_rule("watch", problem);
+        }
+    }
     let is_event = |field: &&Field| match field.kind {
         Kind::Message(id) => &*schema.message(id).name == EVENT,
         _ => false,
     };
-    let events: Vec<&Field> = message.fields.iter().filter(is_event).collect();
-    let others: Vec<&Field> = message.fields.iter().filter(|f| !is_event(f)).collect();
+    let (events, others): (Vec<&Field>, Vec<&Field>) = message
+        .fields
+        .iter()
+        .filter(|field| !named.contains(&*field.name))
+        .partition(|field| is_event(&field));
     if let ([event], [other]) = (&*events, &*others)
         && event.cardinality == Cardinality::Explicit
         && (other.kind, other.cardinality) == (Kind::Message(item), Cardinality::Explicit)
@@ -394,42 +442,44 @@ fn stream_fields(method: &Method, item: MessageId, place: &mut Place<'_>) -> Opt
         return Some((event.number, other.number));
     }
     let problem = format!(
-        "{} must have two fields: one {EVENT} and one {}",
+        "{} must have two fields{}: one {EVENT} and one {}",
         message.name,
+        if named.is_empty() {
+            ""
+        } else {
+            " beside those that are named"
+        },
         schema.message(item).name
     );
     place.refuse_rule("watch", problem);
     None
 }
 
-fn follow(rule: &rules::Watch, method: &Method, place: &mut Place<'_>) -> Option<FieldIndex> {
-    if rule.follow.is_empty() {
-        return None;
-    }
-    let request = method.schema.message(method.input);
-    let Some((index, field)) = request.field(&rule.follow) else {
-        let problem = format!("{} has no field `{}`", request.name, rule.follow);
-        place.refuse_rule("watch.follow", problem);
+/// The single bool of this name in a message.
+fn bool_field<'s>(
+    name: &str,
+    schema: &'s Schema,
+    message: MessageId,
+    option: &str,
+    place: &mut Place<'_>,
+) -> Option<(FieldIndex, &'s Field)> {
+    let message = schema.message(message);
+    let Some((index, field)) = message.field(name) else {
+        let problem = format!("{} has no field `{name}`", message.name);
+        place.refuse_rule(option, problem);
         return None;
     };
-    let one = matches!(
-        field.cardinality,
-        Cardinality::Implicit | Cardinality::Explicit
-    );
-    if field.kind != Kind::Bool || !one {
-        place.refuse_rule(
-            "watch.follow",
-            format!("`{}` must be one bool", rule.follow),
-        );
+    if field.kind != Kind::Bool || !is_one(field) {
+        place.refuse_rule(option, format!("`{name}` must be one bool"));
     }
-    Some(index)
+    Some((index, field))
 }
 
 fn refresh(
     rule: &rules::Watch,
     item: Option<MessageId>,
     method: &Method,
-    methods: &[Arc<Method>],
+    rpcs: &Rpcs<'_>,
     place: &mut Place<'_>,
 ) -> Option<(Arc<Method>, Refresh)> {
     if rule.refresh.is_empty() {
@@ -442,7 +492,7 @@ fn refresh(
         );
         return None;
     };
-    let Some(rpc) = find(&rule.refresh, methods) else {
+    let Some(rpc) = rpcs.find(&rule.refresh) else {
         place.refuse_rule("watch.refresh", unknown("refresh", &rule.refresh));
         return None;
     };
@@ -551,22 +601,15 @@ impl Watch {
     /// whole, or each item of the list, as slices of `response` without a copy. An
     /// item that is not there is `Error::Decode`.
     pub fn items(&self, response: &Bytes) -> Result<Vec<Bytes>, Error> {
-        let output = self.schema().message(self.poll.output);
-        match self.tables.item {
-            Item::Whole => Ok(vec![response.clone()]),
-            Item::List(index) => {
-                let field = &output.fields[usize::from(index)];
-                let items = wire::all(response, field.number).map_err(|p| broken(field, p))?;
-                Ok(items
-                    .into_iter()
-                    .map(|item| response.slice_ref(item))
-                    .collect())
-            }
-            Item::Field(index) => {
-                let field = &output.fields[usize::from(index)];
-                member(response, field).map(|item| vec![item])
-            }
-        }
+        let output = self.poll.output;
+        let items = self.tables.item.items(self.schema(), output, response)?;
+        items.ok_or_else(|| match self.tables.item {
+            Part::One(index) => missing(&self.schema().message(output).fields[usize::from(index)]),
+            Part::Whole | Part::List(_) => Error::Decode {
+                path: String::new(),
+                problem: "what is watched is missing".into(),
+            },
+        })
     }
 
     /// Lists only: the identity of an item. One without is `Error::Decode`.
@@ -632,86 +675,113 @@ impl Watch {
         };
         let output = self.refresh.as_ref().unwrap_or(&self.poll).output;
         match self.schema().message(output).by_number(number) {
-            Some((_, field)) => member(response, field),
+            Some((_, field)) => member(response, field)?.ok_or_else(|| missing(field)),
             None => Ok(response.clone()),
         }
     }
 
     /// Whether the item has settled. A state that is not told or not known has not.
     pub fn outcome(&self, item: &[u8]) -> Outcome {
-        let Some(state) = &self.tables.state else {
-            return Outcome::Open;
-        };
-        self.with_state(item, state, |schema, field, value| {
-            let is = |ended: &Ended| match (ended, field.kind, value) {
-                (Ended::Text(text), Kind::String, Value::Bytes(value)) => text.as_bytes() == value,
-                // Enums are sign-extended to 64 bits on the wire.
-                (Ended::Number(number), Kind::Enum(_), Value::Varint(value)) => {
-                    *number == value as i32
-                }
-                // The raw text of an enum, where that is not set.
-                (Ended::Number(number), Kind::String, Value::Bytes(value)) => {
-                    let known = std::str::from_utf8(value).ok();
-                    let states = &schema.message(state.message).fields[usize::from(state.index)];
-                    match (states.kind, known) {
-                        (Kind::Enum(id), Some(text)) => {
-                            schema.enumeration(id).number(text) == Some(*number)
-                        }
-                        _ => false,
-                    }
-                }
-                _ => false,
-            };
-            if state.well.iter().any(is) {
-                Outcome::EndedWell
-            } else if state.badly.iter().any(is) {
-                Outcome::EndedBadly
-            } else {
-                Outcome::Open
-            }
-        })
-        .unwrap_or(Outcome::Open)
+        match &self.tables.state {
+            Some(state) => state.outcome(self.schema(), item),
+            None => Outcome::Open,
+        }
     }
 
     /// The state of the item as the REST API has it, for logs; none when it is not
     /// told. At most 100 characters.
     pub fn state_text(&self, item: &[u8]) -> Option<String> {
-        let state = self.tables.state.as_ref()?;
-        self.with_state(item, state, |schema, field, value| {
-            let text = transcode::text(schema, field, value).ok()?;
-            Some(text.chars().take(100).collect())
-        })?
+        self.tables.state.as_ref()?.text(self.schema(), item)
     }
 
-    /// Encodes a message of the stream.
-    pub fn message(&self, event: &WatchEvent, item: Option<&[u8]>) -> Bytes {
+    /// The rule by which the state of the item is an end only when it lasts.
+    pub fn held(&self, item: &[u8]) -> Option<(usize, &Hold)> {
+        let state = self.tables.state.as_ref()?;
+        let mut holds = self.hold.iter().enumerate();
+        holds.find(|(_, hold)| hold.holds(self.schema(), state, item))
+    }
+
+    /// Whether it is a good end that the thing is gone after this.
+    pub fn is_gone_well(&self, item: &[u8]) -> bool {
+        self.gone_ends_well
+            || self
+                .tables
+                .state
+                .as_ref()
+                .is_some_and(|state| state.is_in(self.schema(), item, &self.tables.gone_well))
+    }
+
+    /// Whether this side read is made in the state of the item.
+    pub fn reads_beside(&self, side: &SideRead, item: &[u8]) -> bool {
+        side.is_read_in(&self.tables, self.schema(), item)
+    }
+
+    /// The poll's request, of a watch that begins with no call.
+    pub fn poll_request(&self, request: &[u8]) -> Result<Vec<u8>, Error> {
+        translated(request, &self.tables.fields)
+    }
+
+    /// The poll's request made cheaper; none when there is no such.
+    pub fn light_request(&self, poll: &[u8]) -> Option<Vec<u8>> {
+        let number = self.tables.light?;
+        let mut out = Vec::with_capacity(poll.len() + 4);
+        out.extend_from_slice(poll);
+        // The last value counts.
+        wire::write_uint(&mut out, number, 0);
+        Some(out)
+    }
+
+    /// The request of further polls, after the item was read; none when it stays as
+    /// it is.
+    pub fn pinned_request(&self, item: &[u8], poll: &[u8], request: &[u8]) -> Option<Vec<u8>> {
+        if self.tables.pin.is_empty() {
+            return None;
+        }
+        let sources = Sources {
+            item,
+            poll,
+            request,
+        };
+        let pinned = self.tables.pin.fill(self.schema(), &[], sources, true)?;
+        Some([poll, &pinned].concat())
+    }
+
+    /// What of the watch's request decides on what is told beside the polls: equal
+    /// for watches that are told the same.
+    pub fn aside(&self, request: &[u8]) -> Result<Vec<u8>, Error> {
+        let mut out = Vec::new();
+        for number in &self.tables.aside {
+            for field in wire::fields(request) {
+                let (found, value) = field.map_err(malformed)?;
+                let unset = matches!(value, Value::Varint(0) | Value::Bytes([]));
+                if found == *number && !unset {
+                    wire::write_value(&mut out, found, value);
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    /// Encodes a message of the stream. `beside` are further fields of it.
+    pub fn message(&self, event: &WatchEvent, item: Option<&[u8]>, beside: &[u8]) -> Bytes {
+        let item_len = item.map_or(0, <[u8]>::len);
         let event = event.encode_to_vec();
-        let mut message = Vec::with_capacity(event.len() + item.map_or(0, <[u8]>::len) + 24);
+        let mut message = Vec::with_capacity(event.len() + item_len + beside.len() + 24);
         wire::write_bytes(&mut message, self.tables.event_number, &event);
         if let Some(item) = item {
             wire::write_bytes(&mut message, self.tables.item_number, item);
         }
+        message.extend_from_slice(beside);
         message.into()
     }
 
-    /// Calls `read` with the state of the item, or with the raw text kept beside it.
-    fn with_state<T>(
-        &self,
-        item: &[u8],
-        state: &State,
-        read: impl FnOnce(&Schema, &Field, Value<'_>) -> T,
-    ) -> Option<T> {
-        let schema = self.schema();
-        let (id, wire) = descend(schema, self.tables.item_type, item, &state.steps).ok()??;
-        let view = View::of(schema, id, &wire).ok()?;
-        let field = view.field(state.index);
-        let unset = matches!(view.value(state.index), None | Some(Value::Varint(0)));
-        let index = match field.raw {
-            Some(raw) if unset => raw,
-            _ => state.index,
-        };
-        let value = view.value(index)?;
-        Some(read(schema, view.field(index), value))
+    /// Encodes the message that tells the response of the call that began it.
+    pub fn started_message(&self, event: &WatchEvent, response: &[u8]) -> Bytes {
+        let mut beside = Vec::with_capacity(response.len() + 8);
+        if let Some(start) = &self.start {
+            wire::write_bytes(&mut beside, start.number, response);
+        }
+        self.message(event, None, &beside)
     }
 
     fn schema(&self) -> &Schema {
@@ -720,15 +790,19 @@ impl Watch {
 }
 
 /// The message in a field of `response`, as a slice of it; copied only when it
-/// stands in parts.
-fn member(response: &Bytes, field: &Field) -> Result<Bytes, Error> {
-    match wire::message(response, field.number).map_err(|p| broken(field, p))? {
-        Some(Cow::Borrowed(item)) => Ok(response.slice_ref(item)),
-        Some(Cow::Owned(item)) => Ok(item.into()),
-        None => Err(Error::Decode {
-            path: field.name.to_string(),
-            problem: "is missing, and is what is watched".into(),
-        }),
+/// stands in parts. None when it is not set.
+fn member(response: &Bytes, field: &Field) -> Result<Option<Bytes>, Error> {
+    let member = wire::message(response, field.number).map_err(|p| broken(field, p))?;
+    Ok(member.map(|member| match member {
+        Cow::Borrowed(item) => response.slice_ref(item),
+        Cow::Owned(item) => item.into(),
+    }))
+}
+
+fn missing(field: &Field) -> Error {
+    Error::Decode {
+        path: field.name.to_string(),
+        problem: "is missing, and is what is watched".into(),
     }
 }
 

@@ -282,6 +282,22 @@ pub fn write_bytes(out: &mut Vec<u8>, number: u32, value: &[u8]) {
     out.extend_from_slice(value);
 }
 
+/// Writes a whole field with a value as it stands on the wire.
+pub fn write_value(out: &mut Vec<u8>, number: u32, value: Value<'_>) {
+    match value {
+        Value::Varint(value) => write_uint(out, number, value),
+        Value::Bytes(value) => write_bytes(out, number, value),
+        Value::Fixed64(value) => {
+            write_varint(out, u64::from(number) << 3 | 1);
+            out.extend_from_slice(&value.to_le_bytes());
+        }
+        Value::Fixed32(value) => {
+            write_varint(out, u64::from(number) << 3 | 5);
+            out.extend_from_slice(&value.to_le_bytes());
+        }
+    }
+}
+
 /// Reserves the place of a length; what is written next is measured by [`close`].
 #[inline]
 pub(super) fn open(out: &mut Vec<u8>) -> usize {

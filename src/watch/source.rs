@@ -212,7 +212,7 @@ impl Source for RestSource {
     }
 
     fn message(&self, event: &WatchEvent, item: Option<&[u8]>) -> Bytes {
-        self.watch().message(event, item)
+        self.watch().message(event, item, &[])
     }
 }
 

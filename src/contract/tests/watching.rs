@@ -297,17 +297,17 @@ fn messages_hold_the_event_and_the_item() {
         ..Default::default()
     };
     let item = world.wire("t.Thing", json!({"id": "a"}));
-    let message = watch(&world).message(&event, Some(&item));
+    let message = watch(&world).message(&event, Some(&item), &[]);
     assert_eq!(
         world.json("t.WatchRes", &message),
         json!({"event": {"type": "WATCH_EVENT_TYPE_CHANGED"}, "thing": {"id": "a"}})
     );
-    let message = watch(&world).message(&event, None);
+    let message = watch(&world).message(&event, None, &[]);
     assert_eq!(
         world.json("t.WatchRes", &message),
         json!({"event": {"type": "WATCH_EVENT_TYPE_CHANGED"}})
     );
-    let mut empty = watch(&world).message(&WatchEvent::default(), Some(b""));
+    let mut empty = watch(&world).message(&WatchEvent::default(), Some(b""), &[]);
     let told = world.json("t.WatchRes", &empty.split_off(0));
     assert_eq!(told, json!({"event": {}, "thing": {}}));
 }

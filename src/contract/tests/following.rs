@@ -1,0 +1,628 @@
+//! Watches that make further calls: what their rules become and which are
+//! refused.
+
+use super::*;
+
+/// Jobs of add-ons, with everything that a watch can say.
+fn jobs(rules: &str, response: &str) -> String {
+    proto(&format!(
+        r#"
+        service AddonService {{
+          rpc Do(DoReq) returns (DoRes) {{
+            option (google.api.http) = {{post: "/v1/{{p}}/addons/{{addon}}/do" body: "*"}};
+          }}
+          rpc GetAddon(AddonReq) returns (Addon) {{
+            option (google.api.http) = {{get: "/v1/{{p}}/addons/{{addon}}"}};
+          }}
+          rpc DoAndWatch(DoWatchReq) returns (stream WatchRes) {{
+            option (google.api.http) = {{post: "/v1/{{p}}/addons/{{addon}}/do" body: "*"}};
+            option (drawbridge.v1.method).watch = {{ {rules} }};
+          }}
+          rpc Invoke(DoReq) returns (DoRes) {{
+            option (google.api.http) = {{post: "/v1/{{p}}/addons/{{addon}}/invoke"}};
+            option (drawbridge.v1.method).action = {{}};
+          }}
+        }}
+        service S {{
+          rpc GetJob(JobReq) returns (JobRes) {{
+            option (google.api.http) = {{get: "/v1/{{p}}/jobs/{{job_id}}"}};
+            option idempotency_level = NO_SIDE_EFFECTS;
+          }}
+          rpc ListSteps(StepsReq) returns (StepsRes) {{
+            option (google.api.http) = {{get: "/v1/{{p}}/steps"}};
+          }}
+          rpc ListJobs(JobsReq) returns (JobsRes) {{
+            option (google.api.http) = {{get: "/v1/{{p}}/jobs"}};
+          }}
+          rpc Watch(WatchJobReq) returns (stream WatchJobRes) {{
+            option (google.api.http) = {{get: "/v1/{{p}}/jobs/{{job_id}}"}};
+            option (drawbridge.v1.method).watch = {{
+              poll: "GetJob" item: "job" light: "full"
+              state: "state" ended_well: "OK" ended_badly: ["BAD", "LOST"]
+              gone_well: "LEAVING"
+              hold: {{states: "BAD" field: "sticky" value: "false" time: {{seconds: 10}}}}
+              hold: {{states: "LOST" polls: 3}}
+              pin: {{from: "uuid" to: "job_id"}}
+              side: {{
+                call: "ListSteps" item: "steps" field: "steps" when: "steps"
+                take: {{from: "uuid" to: "filter.job"}}
+                take: {{request: "depth" to: "depth"}}
+              }}
+              side: {{
+                call: "ListSteps" item: "steps" field: "progress" tally: "state"
+                take: {{from: "uuid" to: "filter.job"}} states: "BUSY"
+              }}
+              fallback: {{
+                call: "AddonService.GetAddon" field: "addon" after: 3
+                take: {{request: "addon" to: "addon"}}
+                state: "state" ended_well: "OK" gone: GONE_ENDS_WELL
+                same: {{item: "job_id"}}
+              }}
+            }};
+          }}
+        }}
+        message DoReq {{ string p = 1; string addon = 2; string action = 3; }}
+        message DoRes {{ string job_id = 1; google.protobuf.Value urls = 2; int64 number = 3; }}
+        message AddonReq {{ string p = 1; string addon = 2; }}
+        message Addon {{ string id = 1; string job_id = 2; string state = 3; }}
+        message JobReq {{ string job_id = 1; string p = 2; optional bool full = 3; }}
+        message JobRes {{ Job job = 1; }}
+        message Job {{ string uuid = 1; string state = 2; bool sticky = 3; map<string, string> more = 4; }}
+        message JobsReq {{ string p = 1; int64 group = 2; }}
+        message JobsRes {{ repeated Job jobs = 1; }}
+        message StepsReq {{ string p = 1; Filter filter = 2; int32 depth = 3; }}
+        message Filter {{ string job = 1; }}
+        message StepsRes {{ repeated Step steps = 1; string name = 2; }}
+        message Step {{ string name = 1; string state = 2; }}
+        message DoWatchReq {{ string p = 3; string addon = 2; string action = 1; }}
+        message WatchRes {{
+          drawbridge.v1.WatchEvent event = 1; Job job = 2; {response}
+        }}
+        message WatchJobReq {{
+          string p = 1;
+          string job_id = 2;
+          string addon = 3 [(drawbridge.v1.field).local = true];
+          bool steps = 4 [(drawbridge.v1.field).local = true];
+          int32 depth = 5 [(drawbridge.v1.field).local = true];
+          bool other = 6 [(drawbridge.v1.field).local = true];
+        }}
+        message WatchJobRes {{
+          drawbridge.v1.WatchEvent event = 1;
+          Job job = 2;
+          repeated Step steps = 3;
+          map<string, int32> progress = 4;
+          Addon addon = 5;
+        }}"#
+    ))
+}
+
+const DO: &str =
+    r#"poll: "S.GetJob" item: "job" start: {call: "Do" take: {from: "job_id" to: "job_id"}}"#;
+const FIND: &str = r#"poll: "S.GetJob" item: "job" start: {
+    call: "Do" field: "begun"
+    take: {from: "urls" pattern: "/jobs/{}" to: "job_id"}
+    find: {
+      call: "S.ListJobs" item: "jobs"
+      take: {from: "urls" pattern: "/groups/{}" to: "group"}
+      then: {from: "uuid" to: "job_id"}
+    }}"#;
+const STARTED: &str = "DoRes started = 3;";
+
+fn watch<'w>(world: &'w World, path: &str) -> &'w Watch {
+    let method = world.contract.method(path).unwrap();
+    method.watch.as_ref().unwrap()
+}
+
+#[test]
+fn a_call_leads_to_what_is_polled() {
+    let world = World::new(&jobs(DO, STARTED));
+    let method = world.contract.method("/t.AddonService/DoAndWatch").unwrap();
+    assert_eq!(method.idempotency, Idempotency::Unsafe);
+    let watch = watch(&world, "/t.AddonService/DoAndWatch");
+    let start = watch.start.as_ref().unwrap();
+    assert_eq!(&*start.rpc.name, "Do");
+    let asked = json!({"p": "p1", "addon": "a", "action": "go"});
+    let request = world.wire("t.DoWatchReq", asked.clone());
+    let call = start.request(&request).unwrap();
+    assert_eq!(world.json("t.DoReq", &call), asked);
+    for (response, want) in [
+        (
+            json!({"jobId": "j1"}),
+            Some(json!({"p": "p1", "job_id": "j1"})),
+        ),
+        (json!({}), None),
+    ] {
+        let response = world.wire("t.DoRes", response);
+        let poll = start.poll_request(&request, &response);
+        assert_eq!(poll.map(|poll| world.json("t.JobReq", &poll)), want);
+    }
+    let started = world.wire("t.DoRes", json!({"jobId": "j1"}));
+    let event = WatchEvent {
+        r#type: crate::api::drawbridge::v1::WatchEventType::Started.into(),
+        ..Default::default()
+    };
+    let message = watch.started_message(&event, &started);
+    assert_eq!(
+        world.json("t.WatchRes", &message),
+        json!({"event": {"type": "WATCH_EVENT_TYPE_STARTED"}, "started": {"job_id": "j1"}})
+    );
+}
+
+#[test]
+fn ids_are_taken_out_of_urls_and_lists() {
+    let world = World::new(&jobs(FIND, "DoRes begun = 9;"));
+    let start = watch(&world, "/t.AddonService/DoAndWatch")
+        .start
+        .as_ref()
+        .unwrap();
+    let find = start.find.as_ref().unwrap();
+    let request = world.wire("t.DoWatchReq", json!({"p": "p1"}));
+    for (urls, poll, list) in [
+        (
+            json!(["http://h/groups/3", "http://h/jobs/j%201"]),
+            Some("j 1"),
+            Some("3"),
+        ),
+        (json!("http://h/jobs/7"), Some("7"), None),
+        (
+            json!([{"href": "/x"}, {"href": "/groups/5?a=b"}]),
+            None,
+            Some("5"),
+        ),
+        // Not a number, as the field is.
+        (json!(["/groups/five"]), None, None),
+        (json!(null), None, None),
+    ] {
+        let started = world.wire("t.DoRes", json!({ "urls": urls }));
+        let got = start.poll_request(&request, &started);
+        let got = got.map(|poll| world.json("t.JobReq", &poll)["job_id"].clone());
+        assert_eq!(got, poll.map(|id| json!(id)), "{urls}");
+        let got = find.request(&request, &started);
+        let got = got.map(|request| world.json("t.JobsReq", &request)["group"].clone());
+        assert_eq!(got, list.map(|id| json!(id)), "{urls}");
+    }
+    for (jobs, want) in [
+        (json!([]), None),
+        (json!([{}, {"uuid": "b"}, {"uuid": "c"}]), Some("b")),
+    ] {
+        let list = Bytes::from(world.wire("t.JobsRes", json!({ "jobs": jobs })));
+        let poll = find.poll_request(&request, &list).unwrap();
+        let poll = poll.map(|poll| world.json("t.JobReq", &poll));
+        assert_eq!(poll, want.map(|id| json!({"p": "p1", "job_id": id})));
+    }
+}
+
+#[test]
+fn what_is_read_beside_and_instead() {
+    let world = World::new(&jobs(DO, STARTED));
+    let watch = watch(&world, "/t.S/Watch");
+    let request = world.wire(
+        "t.WatchJobReq",
+        json!({"p": "p1", "jobId": "name", "addon": "a", "depth": 2}),
+    );
+    let poll = watch.poll_request(&request).unwrap();
+    assert_eq!(
+        world.json("t.JobReq", &poll),
+        json!({"p": "p1", "job_id": "name"})
+    );
+    let light = watch.light_request(&poll).unwrap();
+    assert_eq!(
+        world.json("t.JobReq", &light),
+        json!({"p": "p1", "job_id": "name", "full": false})
+    );
+    let item = world.wire("t.Job", json!({"uuid": "u1", "state": "BUSY"}));
+    let pinned = watch.pinned_request(&item, &poll, &request).unwrap();
+    assert_eq!(
+        world.json("t.JobReq", &pinned),
+        json!({"p": "p1", "job_id": "u1"})
+    );
+    assert_eq!(watch.pinned_request(&[], &poll, &request), None);
+
+    let [steps, progress] = &watch.side[..] else {
+        panic!("two side reads");
+    };
+    assert!(!steps.is_asked(&request) && progress.is_asked(&request));
+    let asks = world.wire("t.WatchJobReq", json!({"steps": true}));
+    assert!(steps.is_asked(&asks));
+    let beside = steps.request(&item, &poll, &request).unwrap();
+    assert_eq!(
+        world.json("t.StepsReq", &beside),
+        json!({"p": "p1", "filter": {"job": "u1"}, "depth": 2})
+    );
+    for (state, want) in [("BUSY", true), ("OK", false)] {
+        let item = world.wire("t.Job", json!({ "state": state }));
+        assert!(watch.reads_beside(steps, &item));
+        assert_eq!(watch.reads_beside(progress, &item), want, "{state}");
+    }
+    let response = Bytes::from(world.wire(
+        "t.StepsRes",
+        json!({"steps": [
+            {"name": "1", "state": "OK"}, {"name": "2", "state": "BUSY"},
+            {"name": "3", "state": "OK"}, {"name": "4"}
+        ]}),
+    ));
+    let told = [
+        steps.told(&response).unwrap(),
+        progress.told(&response).unwrap(),
+    ]
+    .concat();
+    let message = watch.message(&WatchEvent::default(), Some(&item), &told);
+    let message = world.json("t.WatchJobRes", &message);
+    assert_eq!(message["steps"].as_array().map(Vec::len), Some(4));
+    assert_eq!(message["progress"], json!({"OK": 2, "BUSY": 1}));
+    assert_eq!(message["job"]["uuid"], "u1");
+
+    let fallback = watch.fallback.as_ref().unwrap();
+    assert!(fallback.gone_ends_well && !fallback.last && fallback.after == 3);
+    let instead = fallback.request(&[], &poll, &request).unwrap();
+    assert_eq!(
+        world.json("t.AddonReq", &instead),
+        json!({"p": "p1", "addon": "a"})
+    );
+    let without = world.wire("t.WatchJobReq", json!({"p": "p1", "jobId": "j"}));
+    assert_eq!(fallback.request(&[], &poll, &without), None);
+    for (addon, same, outcome) in [
+        (
+            json!({"jobId": "name", "state": "OK"}),
+            true,
+            Outcome::EndedWell,
+        ),
+        (
+            json!({"jobId": "other", "state": "OK"}),
+            false,
+            Outcome::EndedWell,
+        ),
+        (json!({}), false, Outcome::Open),
+    ] {
+        let response = Bytes::from(world.wire("t.Addon", addon));
+        let found = fallback.found(&response, &poll).unwrap().unwrap();
+        assert_eq!((found.same, found.outcome), (same, outcome));
+        assert_eq!(found.item, response);
+    }
+}
+
+#[test]
+fn states_that_must_last_and_that_may_go() {
+    let world = World::new(&jobs(DO, STARTED));
+    let watch = watch(&world, "/t.S/Watch");
+    for (item, held, gone_well) in [
+        (json!({"state": "BAD"}), Some((0, 10, 1)), false),
+        (json!({"state": "BAD", "sticky": true}), None, false),
+        (
+            json!({"state": "LOST", "sticky": true}),
+            Some((1, 0, 3)),
+            false,
+        ),
+        (json!({"state": "OK"}), None, false),
+        (json!({"state": "LEAVING"}), None, true),
+        (json!({}), None, false),
+    ] {
+        let wire = world.wire("t.Job", item.clone());
+        let got = watch
+            .held(&wire)
+            .map(|(at, hold)| (at, hold.time.as_secs(), hold.polls));
+        assert_eq!(got, held, "{item}");
+        assert_eq!(watch.is_gone_well(&wire), gone_well, "{item}");
+    }
+}
+
+#[test]
+fn what_decides_on_what_is_told_beside() {
+    let world = World::new(&jobs(DO, STARTED));
+    let watch = watch(&world, "/t.S/Watch");
+    let aside = |request: Json| {
+        let wire = world.wire("t.WatchJobReq", request);
+        watch.aside(&wire).unwrap()
+    };
+    let plain = aside(json!({"p": "p1", "jobId": "j", "other": true}));
+    assert!(plain.is_empty(), "neither sent fields nor those of no call");
+    let mut all = vec![plain];
+    for request in [
+        json!({"addon": "a"}),
+        json!({"addon": "b"}),
+        json!({"steps": true}),
+        json!({"depth": 1}),
+    ] {
+        let one = aside(request);
+        assert!(!all.contains(&one));
+        all.push(one);
+    }
+}
+
+#[test]
+fn rules_that_contradict_are_refused() {
+    let plain =
+        r#"poll: "S.GetJob" item: "job" start: {call: "Do" take: {from: "job_id" to: "job_id"}}"#;
+    let with = |more: &str| format!("{plain} {more}");
+    let start = |start: &str| format!(r#"poll: "S.GetJob" item: "job" start: {{{start}}}"#);
+    let side = |side: &str| with(&format!("side: {{{side}}}"));
+    let fallback = |rule: &str| with(&format!("fallback: {{{rule}}}"));
+    let take = r#"take: {from: "uuid" to: "filter.job"}"#;
+    for (rules, response, option, want) in [
+        (
+            r#"poll: "GetJob" item: "job""#.to_owned(),
+            "",
+            "watch.poll",
+            "`GetJob` is not a unary rpc of this service or package",
+        ),
+        (
+            r#"poll: "S.GetJob" item: "job""#.to_owned(),
+            "",
+            "watch.poll",
+            "the routes must be the same",
+        ),
+        (
+            start(r#"call: "Nope""#),
+            STARTED,
+            "watch.start.call",
+            "`Nope` is not a unary rpc",
+        ),
+        (
+            start(r#"call: "GetAddon""#),
+            STARTED,
+            "watch.start.call",
+            "the routes must be the same",
+        ),
+        (
+            start(r#"call: "Do""#),
+            STARTED,
+            "watch.start.take",
+            "nothing fills its field `job_id`",
+        ),
+        (
+            plain.to_owned(),
+            "",
+            "watch.start.field",
+            "has no field `started`",
+        ),
+        (
+            plain.to_owned(),
+            "Job started = 3;",
+            "watch.start.field",
+            "`started` of t.WatchRes must be one t.DoRes",
+        ),
+        (
+            plain.to_owned(),
+            "DoRes started = 3; DoRes x = 4;",
+            "watch",
+            "must have two fields beside those that are named",
+        ),
+        (
+            start(r#"call: "Do" take: {from: "nope" to: "job_id"}"#),
+            STARTED,
+            "watch.start.take",
+            "t.DoRes has no field `nope`",
+        ),
+        (
+            start(r#"call: "Do" take: {from: "urls" to: "job_id"}"#),
+            STARTED,
+            "watch.start.take",
+            "give a pattern",
+        ),
+        (
+            start(r#"call: "Do" take: {from: "urls" pattern: "x" to: "job_id"}"#),
+            STARTED,
+            "watch.start.take",
+            "must have one `{}`",
+        ),
+        (
+            start(r#"call: "Do" take: {from: "job_id" value: "x" to: "job_id"}"#),
+            STARTED,
+            "watch.start.take",
+            "exactly one of",
+        ),
+        (
+            start(r#"call: "Do" take: {poll: "p" to: "job_id"}"#),
+            STARTED,
+            "watch.start.take",
+            "no request of the poll yet",
+        ),
+        (
+            start(r#"call: "Do" take: {value: "maybe" to: "full"}"#),
+            STARTED,
+            "watch.start.take",
+            "`maybe` is not a value of `full`",
+        ),
+        (
+            start(r#"call: "Do" take: {value: "x" pattern: "/{}" to: "job_id"}"#),
+            STARTED,
+            "watch.start.take",
+            "goes with `from`",
+        ),
+        (
+            start(r#"call: "Do" take: {request: "p" to: "full"}"#),
+            STARTED,
+            "watch.start.take",
+            "of another type",
+        ),
+        (
+            start(r#"call: "Do" take: {from: "job_id" to: "job_id"} find: {call: "S.ListJobs"}"#),
+            STARTED,
+            "watch.start.find.item",
+            "must name a list",
+        ),
+        (
+            side(r#"call: "Invoke" field: "started""#),
+            STARTED,
+            "watch",
+            "named twice",
+        ),
+        (
+            side(&format!(r#"call: "Invoke" field: "x" {take}"#)),
+            "DoRes started = 3; DoRes x = 4;",
+            "watch.side.call",
+            "is an action",
+        ),
+        (
+            side(r#"call: "S.ListSteps" item: "name" field: "x""#),
+            "DoRes started = 3; Step x = 4;",
+            "watch.side.item",
+            "must be a message or a list",
+        ),
+        (
+            side(r#"call: "S.ListSteps" item: "steps" field: "x""#),
+            "DoRes started = 3; Step x = 4;",
+            "watch.side.field",
+            "must be of the type of `steps`",
+        ),
+        (
+            side(r#"call: "S.ListSteps" item: "steps" field: "x" tally: "state""#),
+            "DoRes started = 3; map<string, string> x = 4;",
+            "watch.side.field",
+            "must be a map<string, int32>",
+        ),
+        (
+            side(r#"call: "S.ListSteps" field: "x" tally: "name""#),
+            "DoRes started = 3; map<string, int32> x = 4;",
+            "watch.side.tally",
+            "is for lists",
+        ),
+        (
+            side(r#"call: "S.ListSteps" item: "steps" field: "x" when: "p""#),
+            "DoRes started = 3; repeated Step x = 4;",
+            "watch.side.when",
+            "must be one bool",
+        ),
+        (
+            side(r#"call: "S.ListSteps" item: "steps" field: "x" states: "A""#),
+            "DoRes started = 3; repeated Step x = 4;",
+            "watch.side.states",
+            "has no `state`",
+        ),
+        (
+            with(r#"gone_well: "A""#),
+            STARTED,
+            "watch.gone_well",
+            "has no `state`",
+        ),
+        (
+            with(r#"state: "state" gone_well: "A" gone: GONE_ENDS_WELL"#),
+            STARTED,
+            "watch.gone_well",
+            "says nothing beside",
+        ),
+        (
+            with(r#"hold: {states: "A" polls: 2}"#),
+            STARTED,
+            "watch.hold",
+            "has no `state`",
+        ),
+        (
+            with(r#"state: "state" ended_well: "A" hold: {states: "B" polls: 2}"#),
+            STARTED,
+            "watch.hold.states",
+            "must name states that stand in",
+        ),
+        (
+            with(r#"state: "state" ended_well: "A" hold: {states: "A"}"#),
+            STARTED,
+            "watch.hold",
+            "holds nothing",
+        ),
+        (
+            with(r#"state: "state" ended_well: "A" hold: {states: "A" polls: -2}"#),
+            STARTED,
+            "watch.hold.polls",
+            "must be 1 to 1000",
+        ),
+        (
+            with(r#"state: "state" ended_well: "A" hold: {states: "A" time: {seconds: -1}}"#),
+            STARTED,
+            "watch.hold.time",
+            "must be 0 to 1 day",
+        ),
+        (
+            with(r#"state: "state" ended_well: "A" hold: {states: "A" polls: 2 value: "x"}"#),
+            STARTED,
+            "watch.hold.field",
+            "is missing",
+        ),
+        (
+            with(r#"state: "state" ended_well: "A" hold: {states: "A" polls: 2 field: "more"}"#),
+            STARTED,
+            "watch.hold.field",
+            "must be one value",
+        ),
+        (
+            with(r#"light: "nope""#),
+            STARTED,
+            "watch.light",
+            "t.JobReq has no field `nope`",
+        ),
+        (
+            with(r#"light: "p""#),
+            STARTED,
+            "watch.light",
+            "must be one bool",
+        ),
+        (
+            with(r#"pin: {from: "uuid" to: "nope"}"#),
+            STARTED,
+            "watch.pin",
+            "t.JobReq has no field `nope`",
+        ),
+        (
+            fallback(
+                r#"call: "GetAddon" field: "addon" take: {poll: "job_id" to: "addon"} state: "nope" ended_well: "A""#,
+            ),
+            "DoRes started = 3; Addon addon = 4;",
+            "watch.fallback.state",
+            "has no field `nope`",
+        ),
+        (
+            fallback(r#"call: "GetAddon" field: "addon""#),
+            "DoRes started = 3; Addon addon = 4;",
+            "watch.fallback.take",
+            "nothing fills its field `addon`",
+        ),
+        (
+            fallback(
+                r#"call: "GetAddon" field: "addon" take: {poll: "job_id" to: "addon"} after: -1"#,
+            ),
+            "DoRes started = 3; Addon addon = 4;",
+            "watch.fallback.after",
+            "must be 1 to 100",
+        ),
+        (
+            fallback(
+                r#"call: "GetAddon" field: "addon" take: {poll: "job_id" to: "addon"} same: {item: "state"}"#,
+            ),
+            "DoRes started = 3; Addon addon = 4;",
+            "watch.fallback.same",
+            "t.JobReq has no field `state`",
+        ),
+        (
+            fallback(
+                r#"call: "GetAddon" field: "addon" take: {poll: "job_id" to: "addon"} last: true gone: GONE_ENDS_WELL"#,
+            ),
+            "DoRes started = 3; Addon addon = 4;",
+            "watch.fallback.gone",
+            "leave out `gone` or `last`",
+        ),
+        (
+            r#"poll: "S.ListJobs" item: "jobs" key: "uuid" light: "x" start: {call: "Do"}"#
+                .to_owned(),
+            STARTED,
+            "watch.light",
+            "what is watched is a list",
+        ),
+    ] {
+        let bytes = descriptors(&jobs(&rules, response));
+        let source = Source {
+            name: "t.binpb".into(),
+            bytes,
+        };
+        let refusals = Contract::compile(vec![source]).unwrap_err();
+        let place = (
+            "t.AddonService.DoAndWatch",
+            format!("(drawbridge.v1.method).{option}"),
+        );
+        assert!(
+            refusals.iter().any(
+                |r| (&*r.element, &r.option) == (place.0, &place.1) && r.problem.contains(want)
+            ),
+            "{rules}\nwanted {option}: {want}\n{}",
+            told(&refusals)
+        );
+    }
+}

@@ -1,0 +1,172 @@
+//! One field of a message, wherever it stands in it: `job.execution_status`.
+
+use bytes::Bytes;
+
+use crate::contract::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema};
+use crate::contract::view::descend;
+use crate::transcode;
+
+/// Where a field stands: the messages to step into, and then the field.
+#[derive(Debug)]
+pub(super) struct Spot {
+    pub root: MessageId,
+    pub steps: Vec<FieldIndex>,
+    /// The message that has the field.
+    pub message: MessageId,
+    pub index: FieldIndex,
+}
+
+impl Spot {
+    /// The field of this name, with dots, from the message `root` on. Messages on
+    /// the way must be single ones.
+    pub fn find(schema: &Schema, root: MessageId, path: &str) -> Result<Self, String> {
+        let mut message = root;
+        let mut steps = Vec::new();
+        let mut names = path.split('.').peekable();
+        while let Some(name) = names.next() {
+            let table = schema.message(message);
+            let Some((index, field)) = table.field(name) else {
+                return Err(format!("`{path}`: {} has no field `{name}`", table.name));
+            };
+            if names.peek().is_none() {
+                return Ok(Self {
+                    root,
+                    steps,
+                    message,
+                    index,
+                });
+            }
+            match field.kind {
+                Kind::Message(below) if is_one(field) => {
+                    steps.push(index);
+                    message = below;
+                }
+                _ => return Err(format!("`{path}`: `{name}` is not one message")),
+            }
+        }
+        Err(format!("`{path}` names no field"))
+    }
+
+    /// The table of the field.
+    pub fn field<'s>(&self, schema: &'s Schema) -> &'s Field {
+        &schema.message(self.message).fields[usize::from(self.index)]
+    }
+
+    /// The numbers of the messages to step into, and of the field.
+    pub fn numbers(&self, schema: &Schema) -> Vec<u32> {
+        let mut numbers = Vec::with_capacity(self.steps.len() + 1);
+        let mut message = self.root;
+        for step in self.steps.iter().chain([&self.index]) {
+            let field = &schema.message(message).fields[usize::from(*step)];
+            numbers.push(field.number);
+            if let Kind::Message(below) = field.kind {
+                message = below;
+            }
+        }
+        numbers
+    }
+
+    /// The text of a single value as the REST API has it; none when it is not
+    /// there or cannot be read.
+    pub fn text(&self, schema: &Schema, wire: &[u8]) -> Option<String> {
+        let (id, wire) = descend(schema, self.root, wire, &self.steps).ok()??;
+        let mut texts = transcode::texts(schema, id, self.index, &wire).ok()?;
+        texts.pop().filter(|text| !text.is_empty())
+    }
+
+    /// All texts within the field, lists and arbitrary JSON included, in their
+    /// order.
+    pub fn texts(&self, schema: &Schema, wire: &[u8]) -> Vec<String> {
+        let Ok(Some((id, wire))) = descend(schema, self.root, wire, &self.steps) else {
+            return Vec::new();
+        };
+        let mut json = Vec::new();
+        match transcode::field_to_json(schema, id, self.index, &wire, "", &mut json) {
+            Ok(true) => {}
+            _ => return Vec::new(),
+        }
+        let mut texts = Vec::new();
+        if let Ok(value) = serde_json::from_slice(&json) {
+            collect(value, &mut texts);
+        }
+        texts
+    }
+}
+
+fn collect(value: serde_json::Value, texts: &mut Vec<String>) {
+    match value {
+        serde_json::Value::String(text) => texts.push(text),
+        serde_json::Value::Array(values) => {
+            values.into_iter().for_each(|value| collect(value, texts));
+        }
+        serde_json::Value::Object(members) => {
+            members
+                .into_iter()
+                .for_each(|(_, value)| collect(value, texts));
+        }
+        _ => {}
+    }
+}
+
+/// Whether the field has a single value.
+pub(super) fn is_one(field: &Field) -> bool {
+    matches!(
+        field.cardinality,
+        Cardinality::Implicit | Cardinality::Explicit
+    )
+}
+
+/// A single message, or a list of them, in a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// All of the response.
+    Whole,
+    /// The message in this field.
+    One(FieldIndex),
+    /// Each message of this list.
+    List(FieldIndex),
+}
+
+impl Part {
+    /// The part of this name, and its type; the whole for no name.
+    pub fn find(
+        schema: &Schema,
+        output: MessageId,
+        name: &str,
+    ) -> Result<(Self, MessageId), String> {
+        if name.is_empty() {
+            return Ok((Self::Whole, output));
+        }
+        let message = schema.message(output);
+        let Some((index, field)) = message.field(name) else {
+            return Err(format!("{} has no field `{name}`", message.name));
+        };
+        match (field.kind, field.cardinality) {
+            (Kind::Message(id), Cardinality::Repeated) => Ok((Self::List(index), id)),
+            (Kind::Message(id), Cardinality::Explicit) => Ok((Self::One(index), id)),
+            _ => Err(format!("`{name}` must be a message or a list of messages")),
+        }
+    }
+
+    /// What stands there in a response, as slices of it without a copy. None: a
+    /// single message that is not set.
+    pub fn items(
+        self,
+        schema: &Schema,
+        output: MessageId,
+        response: &Bytes,
+    ) -> Result<Option<Vec<Bytes>>, crate::error::Error> {
+        let field = |index: FieldIndex| &schema.message(output).fields[usize::from(index)];
+        match self {
+            Self::Whole => Ok(Some(vec![response.clone()])),
+            Self::List(index) => {
+                let field = field(index);
+                let items = transcode::wire::all(response, field.number)
+                    .map_err(|problem| super::broken(field, problem))?;
+                let slice = |item| response.slice_ref(item);
+                Ok(Some(items.into_iter().map(slice).collect()))
+            }
+            Self::One(index) => Ok(super::member(response, field(index))?.map(|item| vec![item])),
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! How the request of a further call is made of messages that are there.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use percent_encoding::percent_decode_str;
+
+use super::spot::{Spot, is_one};
+use crate::api::drawbridge::v1 as rules;
+use crate::contract::Method;
+use crate::contract::compile::Place;
+use crate::contract::schema::{EnumId, Field, Kind, MessageId, Schema};
+use crate::transcode::wire::{self, Value};
+
+/// The request of a further call: fields of the poll's request that stand in its
+/// path, too, and what is taken.
+#[derive(Debug, Default)]
+pub(super) struct Filling {
+    /// Numbers: in the request that is copied from, and in this one.
+    copied: Vec<(u32, u32)>,
+    takes: Vec<Take>,
+}
+
+#[derive(Debug)]
+struct Take {
+    /// Numbers: the messages to step into, and the field.
+    to: Vec<u32>,
+    kind: Kind,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    /// The text of a field of the item.
+    From(Spot),
+    /// What stands between these two in a text of the item.
+    Within(Spot, Box<str>, Box<str>),
+    /// A field of the poll's request, of this number.
+    Poll(u32),
+    /// A field of the watch's request, of this number.
+    Request(u32),
+    /// This text.
+    Text(Box<str>),
+}
+
+/// What a request is made of.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sources<'a> {
+    /// What `from` speaks of.
+    pub item: &'a [u8],
+    /// The poll's request.
+    pub poll: &'a [u8],
+    /// The watch's own request.
+    pub request: &'a [u8],
+}
+
+/// The types of [`Sources`].
+#[derive(Clone, Copy)]
+pub(super) struct Types {
+    pub item: Option<MessageId>,
+    pub poll: Option<MessageId>,
+    pub request: MessageId,
+    /// The request whose fields are copied by name.
+    pub copied: MessageId,
+}
+
+impl Filling {
+    /// Compiles the takes of one call; `option` is where they stand.
+    pub fn compile(
+        takes: &[rules::Take],
+        rpc: &Method,
+        types: Types,
+        option: &str,
+        place: &mut Place<'_>,
+    ) -> Self {
+        let schema = &*rpc.schema;
+        let mut filling = Self::default();
+        for take in takes {
+            match Take::compile(take, schema, rpc.input, types) {
+                Ok(take) => filling.takes.push(take),
+                Err(problem) => {
+                    place.refuse_rule(&format!("{option}.take"), problem);
+                    return filling;
+                }
+            }
+        }
+        let theirs = schema.message(types.copied);
+        for (steps, field) in rpc.binding.path_fields() {
+            let known = theirs.field(&field.name).filter(|(_, known)| {
+                (known.kind, known.cardinality) == (field.kind, field.cardinality)
+            });
+            match known {
+                Some((_, known)) if steps.is_empty() => {
+                    filling.copied.push((known.number, field.number));
+                }
+                _ => {}
+            }
+        }
+        for field in rpc.must_be_filled() {
+            if !filling.fills(field.number) {
+                let problem = format!("`{}`: nothing fills its field `{}`", rpc.name, field.name);
+                place.refuse_rule(&format!("{option}.take"), problem);
+            }
+        }
+        filling
+    }
+
+    /// As `compile`, for a request that is there already and is changed in some
+    /// fields.
+    pub fn changes(
+        takes: &[rules::Take],
+        rpc: &Method,
+        types: Types,
+        option: &str,
+        place: &mut Place<'_>,
+    ) -> Self {
+        let mut filling = Self::default();
+        for take in takes {
+            match Take::compile(take, &rpc.schema, rpc.input, types) {
+                Ok(take) => filling.takes.push(take),
+                Err(problem) => place.refuse_rule(option, problem),
+            }
+        }
+        filling
+    }
+
+    fn fills(&self, number: u32) -> bool {
+        self.copied.iter().any(|(_, to)| *to == number)
+            || self.takes.iter().any(|take| take.to[0] == number)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.takes.is_empty()
+    }
+
+    /// Numbers of the fields of the watch's request that are taken.
+    pub fn asked(&self, into: &mut HashSet<u32>) {
+        for take in &self.takes {
+            if let What::Request(number) = take.what {
+                into.insert(number);
+            }
+        }
+    }
+
+    /// The request, copied fields from `base`; none when one of the takes is not
+    /// filled and all must be.
+    pub fn fill(
+        &self,
+        schema: &Schema,
+        base: &[u8],
+        sources: Sources<'_>,
+        all: bool,
+    ) -> Option<Vec<u8>> {
+        let mut out = Vec::with_capacity(64);
+        for (from, to) in &self.copied {
+            copy(base, *from, &[*to], &mut out);
+        }
+        for take in &self.takes {
+            if !take.fill(schema, sources, &mut out) && all {
+                return None;
+            }
+        }
+        Some(out)
+    }
+}
+
+impl Take {
+    fn compile(
+        rule: &rules::Take,
+        schema: &Schema,
+        input: MessageId,
+        types: Types,
+    ) -> Result<Self, String> {
+        let target = Spot::find(schema, input, &rule.to)?;
+        let field = target.field(schema);
+        let one_of = [&rule.from, &rule.poll, &rule.request, &rule.value];
+        if one_of.iter().filter(|given| !given.is_empty()).count() != 1 {
+            return Err(format!(
+                "`{}` takes exactly one of from, poll, request and value",
+                rule.to
+            ));
+        }
+        if !rule.pattern.is_empty() && rule.from.is_empty() {
+            return Err(format!("`{}`: a pattern goes with `from`", rule.to));
+        }
+        let what = if !rule.from.is_empty() {
+            let item = types
+                .item
+                .ok_or_else(|| format!("`{}`: there is no message to take it from", rule.from))?;
+            let spot = Spot::find(schema, item, &rule.from)?;
+            if rule.pattern.is_empty() {
+                let source = spot.field(schema);
+                if !is_one(source) || !is_text(source.kind) {
+                    return Err(format!(
+                        "`{}` must be one string, number, bool or enum; give a pattern to take \
+                         it out of texts",
+                        rule.from
+                    ));
+                }
+                What::From(spot)
+            } else {
+                match rule.pattern.split_once("{}") {
+                    Some((before, after)) if !before.is_empty() && !after.contains("{}") => {
+                        What::Within(spot, before.into(), after.into())
+                    }
+                    _ => {
+                        return Err(format!(
+                            "pattern `{}` must have one `{{}}` behind other text, as \
+                             `/objects/Tasks/{{}}`",
+                            rule.pattern
+                        ));
+                    }
+                }
+            }
+        } else if !rule.value.is_empty() {
+            let mut probe = Vec::new();
+            if !write(schema, field.kind, &[field.number], &rule.value, &mut probe) {
+                return Err(format!("`{}` is not a value of `{}`", rule.value, rule.to));
+            }
+            What::Text(rule.value.as_str().into())
+        } else {
+            let (name, id) = if rule.poll.is_empty() {
+                (&rule.request, types.request)
+            } else {
+                let none = || format!("`{}`: there is no request of the poll yet", rule.poll);
+                (&rule.poll, types.poll.ok_or_else(none)?)
+            };
+            let message = schema.message(id);
+            let Some((_, source)) = message.field(name) else {
+                return Err(format!("{} has no field `{name}`", message.name));
+            };
+            if (source.kind, is_one(source)) != (field.kind, is_one(field)) {
+                return Err(format!("`{name}` is of another type than `{}`", rule.to));
+            }
+            if rule.poll.is_empty() {
+                What::Request(source.number)
+            } else {
+                What::Poll(source.number)
+            }
+        };
+        let copied = matches!(what, What::Poll(_) | What::Request(_));
+        if !copied && !(is_one(field) && is_text(field.kind)) {
+            return Err(format!(
+                "`{}` must be one string, number, bool or enum",
+                rule.to
+            ));
+        }
+        Ok(Self {
+            to: target.numbers(schema),
+            kind: field.kind,
+            what,
+        })
+    }
+
+    /// Writes the value; false when there is none.
+    fn fill(&self, schema: &Schema, sources: Sources<'_>, out: &mut Vec<u8>) -> bool {
+        let text = match &self.what {
+            What::Poll(number) => return copy(sources.poll, *number, &self.to, out),
+            What::Request(number) => return copy(sources.request, *number, &self.to, out),
+            What::Text(text) => Some(Cow::Borrowed(&**text)),
+            What::From(spot) => spot.text(schema, sources.item).map(Cow::Owned),
+            What::Within(spot, before, after) => spot
+                .texts(schema, sources.item)
+                .iter()
+                .find_map(|text| within(text, before, after))
+                .map(Cow::Owned),
+        };
+        text.is_some_and(|text| write(schema, self.kind, &self.to, &text, out))
+    }
+}
+
+/// What stands between `before` and `after`, in one segment of a URL's path.
+fn within(text: &str, before: &str, after: &str) -> Option<String> {
+    let (_, rest) = text.split_once(before)?;
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (segment, behind) = rest.split_at(end);
+    let found = percent_decode_str(segment).decode_utf8().ok()?;
+    (!found.is_empty() && behind.starts_with(after)).then(|| found.into_owned())
+}
+
+/// Copies all values of a field; false when there is none.
+fn copy(from: &[u8], number: u32, to: &[u32], out: &mut Vec<u8>) -> bool {
+    let mut inner = Vec::new();
+    let (last, above) = match to.split_last() {
+        Some(split) => split,
+        None => return false,
+    };
+    for field in wire::fields(from) {
+        let Ok((found, value)) = field else {
+            return false;
+        };
+        if found != number {
+            continue;
+        }
+        // An empty text says nothing.
+        if value != Value::Bytes(&[]) {
+            wire::write_value(&mut inner, *last, value);
+        }
+    }
+    !inner.is_empty() && wrap(above, inner, out)
+}
+
+/// Writes the field of a message at `to` from its text; false when the text is
+/// none of its values.
+fn write(schema: &Schema, kind: Kind, to: &[u32], text: &str, out: &mut Vec<u8>) -> bool {
+    let Some((last, above)) = to.split_last() else {
+        return false;
+    };
+    let number = match kind {
+        Kind::String => {
+            let mut inner = Vec::with_capacity(text.len() + 4);
+            wire::write_bytes(&mut inner, *last, text.as_bytes());
+            return wrap(above, inner, out);
+        }
+        Kind::Int32 => text.parse::<i32>().ok().map(|n| i64::from(n) as u64),
+        Kind::Int64 => text.parse::<i64>().ok().map(|n| n as u64),
+        Kind::Uint32 => text.parse::<u32>().ok().map(u64::from),
+        Kind::Uint64 => text.parse::<u64>().ok(),
+        Kind::Bool => text.parse::<bool>().ok().map(u64::from),
+        Kind::Enum(id) => enum_number(schema, id, text).map(|n| i64::from(n) as u64),
+        _ => None,
+    };
+    number.is_some_and(|number| {
+        let mut inner = Vec::with_capacity(12);
+        wire::write_uint(&mut inner, *last, number);
+        wrap(above, inner, out)
+    })
+}
+
+fn enum_number(schema: &Schema, id: EnumId, text: &str) -> Option<i32> {
+    schema.enumeration(id).number(text)
+}
+
+/// Puts a field into the messages above it.
+fn wrap(above: &[u32], inner: Vec<u8>, out: &mut Vec<u8>) -> bool {
+    let mut inner = inner;
+    for number in above.iter().rev() {
+        let mut outer = Vec::with_capacity(inner.len() + 4);
+        wire::write_bytes(&mut outer, *number, &inner);
+        inner = outer;
+    }
+    out.extend_from_slice(&inner);
+    true
+}
+
+/// Whether a value of this type has a text that can be put into a request.
+fn is_text(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::String
+            | Kind::Int32
+            | Kind::Int64
+            | Kind::Uint32
+            | Kind::Uint64
+            | Kind::Bool
+            | Kind::Enum(_)
+    )
+}
+
+impl Method {
+    /// The fields without which the call cannot be made: those REQUIRED, and those
+    /// of the path that the upstream does not fill.
+    pub(super) fn must_be_filled(&self) -> impl Iterator<Item = &Field> {
+        let fields = &self.schema.message(self.input).fields;
+        let in_path = |field: &Field| {
+            self.binding
+                .path_fields()
+                .any(|(steps, known)| steps.is_empty() && known.number == field.number)
+        };
+        fields
+            .iter()
+            .filter(move |field| !field.project_id && (field.required || in_path(field)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_are_taken_out_of_urls() {
+        for (text, before, after, want) in [
+            (
+                "http://ao:22015/Automation/v1/objects/Tasks/17",
+                "/objects/Tasks/",
+                "",
+                Some("17"),
+            ),
+            ("/objects/Tasks/17/", "/objects/Tasks/", "", Some("17")),
+            ("/objects/Tasks/17?x=1", "/objects/Tasks/", "", Some("17")),
+            ("/objects/Tasks/17#x", "/objects/Tasks/", "", Some("17")),
+            ("/objects/Tasks/a%2Fb", "/objects/Tasks/", "", Some("a/b")),
+            ("/objects/Tasks/17/steps", "/Tasks/", "/steps", Some("17")),
+            ("/objects/Tasks/17/logs", "/Tasks/", "/steps", None),
+            ("/objects/Tasks/", "/objects/Tasks/", "", None),
+            ("/objects/Schedules/3", "/objects/Tasks/", "", None),
+            ("/objects/Tasks/%ff", "/objects/Tasks/", "", None),
+        ] {
+            assert_eq!(within(text, before, after).as_deref(), want, "{text}");
+        }
+    }
+}
