@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use tonic::Code;
+
 use crate::config::Config;
 use crate::deadline::Deadline;
+use crate::error::Error;
 use crate::gateway;
-use crate::rest::Caller;
+use crate::rest::{Call, Caller, Idempotency};
 use crate::telemetry::Metrics;
-use crate::upstream::{State, Upstream};
+use crate::upstream::{Operation, Upstream};
 
 /// How long one login and one probe may last.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -34,29 +37,66 @@ pub async fn run(config: &Config) -> Result<(), Vec<String>> {
 
 async fn look(upstream: &Upstream) -> Result<String, String> {
     let kind = upstream.settings.auth.kind();
-    let login = match kind {
-        // Whose credentials they are is known with a call only.
-        "passthrough" => "credentials are the callers' own".to_owned(),
-        "none" => "no credentials".to_owned(),
-        kind => {
-            let lease = upstream
-                .credentials
-                .lease(&Caller::default(), Deadline::after(TIMEOUT))
-                .await
-                .map_err(|e| e.to_string())?;
-            let project = lease
-                .project_id
-                .as_deref()
-                .map(|p| format!(", project {p}"))
-                .unwrap_or_default();
-            format!("credentials {kind} ready{project}")
-        }
+    // Whose credentials they are is known with a call only.
+    if kind == "passthrough" {
+        return Ok(format!(
+            "credentials are the callers' own; {}",
+            reach(upstream).await?
+        ));
+    }
+    let lease = upstream
+        .credentials
+        .lease(&Caller::default(), Deadline::after(TIMEOUT))
+        .await
+        .map_err(|e| e.to_string())?;
+    let project = lease.project_id.as_deref();
+    let project = project
+        .map(|p| format!(", project {p}"))
+        .unwrap_or_default();
+    let there = reach(upstream).await?;
+    let accepted = match upstream.family.login_check {
+        Some((path, query)) if kind != "none" => accepted(upstream, path, query).await?,
+        _ => "",
     };
-    match upstream.probe(TIMEOUT).await {
-        State::Answering => Ok(format!("{login}; it answers")),
-        State::Unknown => Ok(format!(
-            "{login}; not asked, its endpoint is known by login only"
-        )),
-        State::NotAnswering => Err("it does not answer; is the endpoint right?".to_owned()),
+    Ok(format!("credentials {kind}{project}{accepted}; {there}"))
+}
+
+/// Whether it is there.
+async fn reach(upstream: &Upstream) -> Result<&'static str, String> {
+    match upstream.ask(TIMEOUT).await {
+        Some(Ok(())) => Ok("it answers"),
+        Some(Err(e)) => Err(format!("does not answer: {e}; is the endpoint right?")),
+        None => Ok("not asked, its endpoint is known by login only"),
+    }
+}
+
+/// Whether a call with the credentials is let in. Only a word against them
+/// counts: the upstream may lack the call.
+async fn accepted(upstream: &Upstream, path: &str, query: &str) -> Result<&'static str, String> {
+    let call = Call {
+        verb: http::Method::GET,
+        project_at: path.find("{project_id}"),
+        path: path.replace("{project_id}", ""),
+        query: query.to_owned(),
+        body: None,
+        idempotency: Idempotency::Safe,
+    };
+    let operation = Operation {
+        rpc: "check",
+        dialect_optional: true,
+        also_success: &[],
+    };
+    let deadline = Deadline::after(TIMEOUT);
+    match upstream
+        .call(operation, &call, &Caller::default(), deadline)
+        .await
+    {
+        Ok(_) => Ok(" accepted"),
+        Err(Error::Upstream(fault))
+            if !matches!(fault.code, Code::Unauthenticated | Code::PermissionDenied) =>
+        {
+            Ok(" not refused")
+        }
+        Err(e) => Err(format!("refuses the credentials, or the call: {e}")),
     }
 }

@@ -56,6 +56,9 @@ pub struct Family {
     /// A cheap path whose answer, whatever its status, shows that the upstream
     /// is there.
     pub probe: &'static str,
+    /// A cheap call that every caller with credentials may make, for
+    /// `drawbridge check`: path, with `{project_id}`, and query.
+    pub login_check: Option<(&'static str, &'static str)>,
 }
 
 impl Family {
@@ -89,4 +92,5 @@ pub static COMMON: Family = Family {
     redirect_anchor: None,
     request_id_headers: &["x-request-id", "x-amzn-requestid", "x-correlation-id"],
     probe: "/",
+    login_check: None,
 };

@@ -39,4 +39,6 @@ pub static FAMILY: Family = Family {
     ],
     // The list of versions, without credentials.
     probe: "/",
+    // Any reader may. Source: Heat's default policies.
+    login_check: Some(("/v1/{project_id}/build_info", "")),
 };

@@ -25,4 +25,5 @@ pub static FAMILY: Family = Family {
     request_id_headers: &["x-request-id", "x-iam-trace-id"],
     // No call is free of credentials; a refusal shows as well that it is there.
     probe: "/",
+    login_check: Some(("/v3/{project_id}/cas/environments", "limit=1")),
 };

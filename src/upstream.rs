@@ -561,26 +561,41 @@ impl Upstream {
     /// credentials: any answer will do. Where the address is known by login only
     /// and nobody has logged in, the state is what it was.
     pub async fn probe(&self, timeout: Duration) -> State {
+        match self.ask(timeout).await {
+            None => self.state(),
+            Some(Ok(())) => State::Answering,
+            Some(Err(_)) => State::NotAnswering,
+        }
+    }
+
+    /// As [`Self::probe`], with the reason why it does not answer; None where
+    /// its address is not known yet.
+    pub async fn ask(&self, timeout: Duration) -> Option<Result<(), Error>> {
         let learned = self.learned.load();
         let address = self
             .configured
             .as_ref()
             .or(learned.as_ref().map(|learned| &learned.1));
-        let Some(url) = address.and_then(|address| address.url(self.family.probe, "").ok()) else {
-            return self.state();
-        };
+        let url = address.and_then(|address| address.url(self.family.probe, "").ok())?;
         let exchange = Exchange {
             verb: Method::GET,
             url,
             headers: self.headers.clone(),
             body: None,
         };
-        let state = match tokio::time::timeout(timeout, self.transport.exchange(exchange)).await {
-            Ok(Ok(_) | Err(Error::TooLarge { .. })) => State::Answering,
-            Ok(Err(_)) | Err(_) => State::NotAnswering,
+        let answer = match tokio::time::timeout(timeout, self.transport.exchange(exchange)).await {
+            Ok(Ok(_) | Err(Error::TooLarge { .. })) => Ok(()),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(Error::NoAnswer(format!(
+                "nothing came within {} s",
+                timeout.as_secs()
+            ))),
         };
-        self.breaker.saw(state);
-        state
+        self.breaker.saw(match answer {
+            Ok(()) => State::Answering,
+            Err(_) => State::NotAnswering,
+        });
+        Some(answer)
     }
 
     /// Whether it answers, as last seen by calls and probes.

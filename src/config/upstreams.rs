@@ -159,8 +159,8 @@ pub(super) fn check_names(root: &Section<'_>, config: &Config) {
         {
             let near = nearest(&name.value, FAMILIES.into_iter());
             let problem = format!(
-                "there is no family {}{near} Built in are {}; for a REST API of your own, name \
-                 its descriptor set in [[descriptors]]",
+                "there is no family {}{near}; built in are {}, and for a REST API of your own, \
+                 name its descriptor set in [[descriptors]]",
                 name.value,
                 FAMILIES.join(", ")
             );

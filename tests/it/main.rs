@@ -3,6 +3,7 @@
 
 mod support;
 
+mod check;
 mod expiry;
 mod faults;
 mod fixtures;

@@ -1,0 +1,35 @@
+//! `drawbridge check` before the sandbox.
+
+use drawbridge::{auth, check, first_run, sandbox};
+
+use crate::support::settings;
+
+#[tokio::test]
+async fn says_which_upstream_refuses_whom() {
+    let sandbox = sandbox::Sandbox::start(([127, 0, 0, 1], 0).into(), Default::default())
+        .await
+        .unwrap();
+    let good = first_run::upstreams(&sandbox);
+    check::run(&settings(good.clone())).await.unwrap();
+
+    let mut wrong = good;
+    wrong[0].endpoint = Some("http://127.0.0.1:1".parse().unwrap());
+    let auth::Settings::AkSk(keys) = &mut wrong[1].auth else {
+        panic!("the sandbox's ServiceStage wants signatures");
+    };
+    keys.secret_key = "another".into();
+    wrong[2].auth = auth::Settings::Basic {
+        username: sandbox::JP1AO_USERNAME.into(),
+        password: "another".into(),
+    };
+    let problems = check::run(&settings(wrong)).await.unwrap_err();
+    for (problem, says) in problems.iter().zip([
+        "upstream sandbox-heat: does not answer: cannot connect",
+        "upstream sandbox-servicestage: refuses the credentials",
+        "upstream sandbox-jp1ao: refuses the credentials",
+    ]) {
+        assert!(problem.starts_with(says), "{problem}");
+        assert!(!problem.contains("another"), "{problem}");
+    }
+    assert_eq!(problems.len(), 3);
+}
