@@ -61,7 +61,10 @@ pub struct RpcMetrics {
     labels: RpcLabels,
     codes: [OnceLock<Counter>; 17],
     calls: Family<CodeLabels, Counter>,
-    seconds: Histogram,
+    /// Found with the first call: most operations never see one, and a histogram
+    /// is 16 lines of text.
+    timed: OnceLock<Histogram>,
+    seconds: Family<RpcLabels, Histogram, fn() -> Histogram>,
     /// Calls under way in the whole gateway.
     pub in_flight: Gauge,
 }
@@ -115,13 +118,13 @@ impl Default for Metrics {
 impl Metrics {
     /// The metrics of an operation at an upstream.
     pub fn rpc(&self, operation: &str, upstream: &str) -> RpcMetrics {
-        let labels = RpcLabels {
-            operation: operation.to_owned(),
-            upstream: upstream.to_owned(),
-        };
         RpcMetrics {
-            seconds: self.seconds.get_or_create(&labels).clone(),
-            labels,
+            labels: RpcLabels {
+                operation: operation.to_owned(),
+                upstream: upstream.to_owned(),
+            },
+            timed: OnceLock::new(),
+            seconds: self.seconds.clone(),
             codes: Default::default(),
             calls: self.calls.clone(),
             in_flight: self.in_flight.clone(),
@@ -167,7 +170,9 @@ impl RpcMetrics {
                 self.calls.get_or_create(&labels).clone()
             })
             .inc();
-        self.seconds.observe(elapsed.as_secs_f64());
+        self.timed
+            .get_or_init(|| self.seconds.get_or_create(&self.labels).clone())
+            .observe(elapsed.as_secs_f64());
     }
 }
 

@@ -38,6 +38,7 @@ static FAMILY: Family = Family {
     redirect_anchor: Some("stacks"),
     request_id_headers: &[],
     probe: "/healthcheck",
+    login_check: None,
 };
 
 fn read(_: &FaultContext<'_>, reply: &Reply) -> Fault {
