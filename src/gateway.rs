@@ -25,15 +25,15 @@ use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Code, Request, Response, Status};
 
-use crate::action;
 use crate::api::drawbridge::v1::gateway_service_server::GatewayServiceServer;
 use crate::config::Config;
 use crate::contract::{Contract, Decoded, Method, Source};
 use crate::deadline::Deadline;
 use crate::error::{Context, Error};
-use crate::rest::{Caller, Reply};
+use crate::rest::Caller;
 use crate::telemetry::{Metrics, Readiness, RpcMetrics, Sample, code_name, serve_admin};
-use crate::upstream::{self, Operation, Upstream, Upstreams};
+use crate::unary;
+use crate::upstream::{self, Upstream, Upstreams};
 use crate::watch::{self, Watches};
 use codec::WireCodec;
 pub use front::TOKEN;
@@ -370,29 +370,7 @@ impl Engine {
         let upstream = self.upstreams.pick(&method.family, headers)?;
         record.upstream = Some(upstream.clone());
         offers(upstream, method)?;
-        let call = method.bind(request, &upstream.settings.dialect)?;
-        let operation = Operation::of(method);
-        let Reply {
-            status,
-            headers,
-            body,
-        } = match &method.action {
-            None => {
-                upstream
-                    .call(operation, &call, &record.caller, deadline)
-                    .await?
-            }
-            Some(action) => {
-                let caller = &record.caller;
-                action::call(upstream, method, action, request, call, caller, deadline).await?
-            }
-        };
-        let reply = Reply {
-            status,
-            headers,
-            body,
-        };
-        Ok((method.decode(&reply)?, reply.headers))
+        unary::call(upstream, method, request, &record.caller, deadline).await
     }
 
     async fn watch(

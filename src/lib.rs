@@ -25,6 +25,7 @@ pub mod servicestage;
 pub mod telemetry;
 pub mod transcode;
 pub mod transport;
+pub mod unary;
 pub mod upstream;
 pub mod watch;
 

@@ -1,0 +1,33 @@
+//! A unary rpc from its request to its response: bind, call, decode. One
+//! sentence for all who make one: the gateway for its callers, watches for the
+//! call that they begin with.
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use crate::action;
+use crate::contract::{Decoded, Method};
+use crate::deadline::Deadline;
+use crate::error::Error;
+use crate::rest::Caller;
+use crate::upstream::{Operation, Upstream};
+
+/// Carries out `method` at `upstream` as `caller`: the response message, and the
+/// headers of the reply it was read from.
+pub async fn call(
+    upstream: &Upstream,
+    method: &Method,
+    request: &Bytes,
+    caller: &Caller,
+    deadline: Deadline,
+) -> Result<(Decoded, HeaderMap), Error> {
+    let call = method.bind(request, &upstream.settings.dialect)?;
+    let operation = Operation::of(method);
+    let reply = match &method.action {
+        None => upstream.call(operation, &call, caller, deadline).await?,
+        Some(action) => {
+            action::call(upstream, method, action, request, call, caller, deadline).await?
+        }
+    };
+    Ok((method.decode(&reply)?, reply.headers))
+}
