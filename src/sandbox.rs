@@ -6,7 +6,7 @@
 //! | path | upstream | file |
 //! | --- | --- | --- |
 //! | `/identity/v3/...`, `/v3/auth/...`, `/v3/projects` | Keystone v3, also as Huawei's IAM | `keystone.rs` |
-//! | `/v3/{project_id}/cas/...` | Huawei ServiceStage | `servicestage.rs` |
+//! | `/v3/{project_id}/cas/...`, `/v3/{project_id}/pipeline/...` | Huawei ServiceStage | `servicestage.rs` |
 //! | `/Automation/v1/...` | Hitachi JP1/AO | `jp1ao.rs` |
 //! | everything else | OpenStack Heat | `heat.rs` |
 //!
@@ -68,10 +68,20 @@ pub const APPLICATION_CREDENTIAL_SECRET: &str = "sandbox-credential";
 pub const ACCESS_KEY: &str = "AKSANDBOX";
 /// The secret key (SK) of [`ACCESS_KEY`].
 pub const SECRET_KEY: &str = "SKSANDBOX";
+/// A temporary access key, good with [`SECURITY_TOKEN`] only.
+pub const TEMPORARY_ACCESS_KEY: &str = "AKTEMPORARY";
+/// The secret key of [`TEMPORARY_ACCESS_KEY`].
+pub const TEMPORARY_SECRET_KEY: &str = "SKTEMPORARY";
+/// The security token of [`TEMPORARY_ACCESS_KEY`].
+pub const SECURITY_TOKEN: &str = "sandbox-security-token";
 /// The environment that ServiceStage starts with.
 pub const ENVIRONMENT_ID: &str = "7f8f6c9b-1d2e-4b3a-9c4d-5e6f7a8b9c0d";
 /// The add-on in [`ENVIRONMENT_ID`].
 pub const ADDON_ID: &str = "d2e4f6a8-1c3b-4d5e-9f70-8b6a4c2e0d13";
+/// The application that ServiceStage starts with.
+pub const APPLICATION_ID: &str = "9c1f6f0e-2f5d-4a0c-8d1a-3f1b7e6c5d4e";
+/// The running component of [`APPLICATION_ID`] in [`ENVIRONMENT_ID`].
+pub const COMPONENT_ID: &str = "3d5b8a12-7e4c-4f0b-a6d9-0c1e2f3a4b5c";
 /// The user of JP1/AO.
 pub const JP1AO_USERNAME: &str = "system";
 /// The password of [`JP1AO_USERNAME`].
@@ -102,8 +112,8 @@ pub struct Settings {
     /// it Heat is exactly a Heat whose servers have no agent.
     pub play: bool,
     /// Whether there is something to list at the start. Default: yes.
-    /// ServiceStage's environment and JP1/AO's services are there in any case:
-    /// the sandbox has no call that makes them.
+    /// ServiceStage's environment with its add-on and JP1/AO's services are there
+    /// in any case.
     pub preload: bool,
 }
 
@@ -262,7 +272,10 @@ impl World {
             base,
             keystone: Mutex::default(),
             heat: Mutex::new(heat::Heat::new(settings.preload, &clock)),
-            servicestage: Mutex::new(servicestage::ServiceStage::new()),
+            servicestage: Mutex::new(servicestage::ServiceStage::new(
+                settings.preload,
+                clock.now(),
+            )),
             jp1ao: Mutex::new(jp1ao::Jp1ao::new()),
             log: Mutex::default(),
             settings,
@@ -273,7 +286,7 @@ impl World {
     fn answer(&self, ask: &Ask) -> Answer {
         match ask.segments()[..] {
             ["identity", ..] | ["v3", "auth" | "projects", ..] => keystone::answer(self, ask),
-            ["v3", _, "cas", ..] => servicestage::answer(self, ask),
+            ["v3", _, "cas" | "pipeline", ..] => servicestage::answer(self, ask),
             ["Automation", ..] => jp1ao::answer(self, ask),
             _ => heat::answer(self, ask),
         }

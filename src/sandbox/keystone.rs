@@ -36,6 +36,12 @@ pub(super) struct Project {
     name: &'static str,
 }
 
+impl User {
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+}
+
 /// A role: its name and its id.
 type Role = (&'static str, &'static str);
 
