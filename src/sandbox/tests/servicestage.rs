@@ -1,5 +1,7 @@
 //! ServiceStage, a call at a time.
 
+mod lives;
+
 use super::*;
 
 fn cas(rest: &str) -> String {
@@ -93,6 +95,9 @@ async fn servicestage_refuses() {
         (401, Some("APIGW.0301"))
     );
     assert_eq!(got.body["request_id"], got.header("x-request-id"));
+    // A refused token is to be had anew; a refused signature stays wrong.
+    let said = got.body["error_msg"].as_str().unwrap();
+    assert!(!said.contains("aksk"), "{said}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -220,12 +225,17 @@ async fn signatures_are_verified() {
     use crate::auth::{AkSk, sign};
     let bench = Bench::new(QUIET);
     let started = bench.world.clock.now();
-    let signed = |access: &str, secret: &str, target: &str, late: u64| {
+    let scoped = |access: &str,
+                  secret: &str,
+                  token: Option<&str>,
+                  project: &str,
+                  target: &str,
+                  late: u64| {
         let keys = AkSk {
             access_key: access.to_owned(),
             secret_key: secret.to_owned().into(),
-            security_token: None,
-            project_id: Some(PROJECT_ID.to_owned()),
+            security_token: token.map(Into::into),
+            project_id: Some(project.to_owned()),
             domain_id: None,
             iam_endpoint: None,
             region: None,
@@ -247,6 +257,9 @@ async fn signatures_are_verified() {
         };
         exchange.headers.iter().map(text).collect::<Vec<_>>()
     };
+    let signed = |access: &str, secret: &str, target: &str, late: u64| {
+        scoped(access, secret, None, PROJECT_ID, target, late)
+    };
     let get = async |target: &str, headers: &[(String, String)]| {
         let headers: Vec<_> = headers
             .iter()
@@ -258,6 +271,24 @@ async fn signatures_are_verified() {
     let target = format!("{list}?b=%20x&a=1");
     let good = signed(ACCESS_KEY, SECRET_KEY, &target, 0);
     assert_eq!(get(&target, &good).await.status, 200);
+    let temporary = (
+        TEMPORARY_ACCESS_KEY,
+        TEMPORARY_SECRET_KEY,
+        Some(SECURITY_TOKEN),
+    );
+    let (access, secret, security_token) = temporary;
+    let good_too = scoped(access, secret, security_token, PROJECT_ID, &target, 15 * 60);
+    assert_eq!(get(&target, &good_too).await.status, 200);
+    let foreign = scoped(ACCESS_KEY, SECRET_KEY, None, OTHER_PROJECT_ID, &target, 0);
+    let got = get(&target, &foreign).await;
+    assert_eq!(
+        (got.status, &got.body["error_code"]),
+        (403, &json!("APIGW.0302"))
+    );
+    let without = |name: &str, headers: &[(String, String)]| -> Vec<(String, String)> {
+        let kept = headers.iter().filter(|(header, _)| header != name);
+        kept.cloned().collect()
+    };
     for (what, target, headers) in [
         ("another query", format!("{list}?b=%20x&a=2"), good.clone()),
         (
@@ -275,6 +306,36 @@ async fn signatures_are_verified() {
             target.clone(),
             signed(ACCESS_KEY, SECRET_KEY, &target, 16 * 60),
         ),
+        (
+            "a token that is none of these keys'",
+            target.clone(),
+            scoped(
+                ACCESS_KEY,
+                SECRET_KEY,
+                Some(SECURITY_TOKEN),
+                PROJECT_ID,
+                &target,
+                0,
+            ),
+        ),
+        (
+            "temporary keys without their token",
+            target.clone(),
+            signed(TEMPORARY_ACCESS_KEY, TEMPORARY_SECRET_KEY, &target, 0),
+        ),
+        (
+            "temporary keys with another token",
+            target.clone(),
+            scoped(
+                TEMPORARY_ACCESS_KEY,
+                TEMPORARY_SECRET_KEY,
+                Some("x"),
+                PROJECT_ID,
+                &target,
+                0,
+            ),
+        ),
+        ("no date", target.clone(), without("x-sdk-date", &good)),
         ("no signature", target.clone(), Vec::new()),
     ] {
         let got = get(&target, &headers).await;
