@@ -26,6 +26,8 @@ pub(super) struct Binding {
     /// Sent with every call, already encoded.
     pub constant_query: Box<str>,
     pub body: Body,
+    /// Members of every body, as JSON has them: `"mode":"import"`.
+    pub constant_members: Box<str>,
     /// By dialect; the first one, without a name, is for all not named.
     pub plans: Vec<(Box<str>, Plan)>,
 }
@@ -253,7 +255,21 @@ impl Binding {
         Ok(())
     }
 
+    /// The body with the constant members.
     fn body(&self, plan: &Plan, request: &[u8], dialect: &str) -> Result<Option<Bytes>, Error> {
+        let body = self.own_body(plan, request, dialect)?;
+        if self.constant_members.is_empty() {
+            return Ok(body);
+        }
+        // The compiler saw to it that the body is an object.
+        let own = body.as_deref().and_then(|json| json.strip_prefix(b"{"));
+        let rest = own.unwrap_or(b"}");
+        let comma: &[u8] = if rest == b"}" { b"" } else { b"," };
+        let json = [b"{", self.constant_members.as_bytes(), comma, rest].concat();
+        Ok(Some(json.into()))
+    }
+
+    fn own_body(&self, plan: &Plan, request: &[u8], dialect: &str) -> Result<Option<Bytes>, Error> {
         let (index, or_empty) = match &self.body {
             Body::None => return Ok(None),
             Body::Constant(text) => return Ok(Some(text.clone())),
@@ -335,10 +351,11 @@ impl Checker<'_> {
                 && !view.is_filled(rule.index)
                 && !field.raw.is_some_and(|raw| view.is_filled(raw))
             {
-                let problem = if field.required {
-                    "is required".to_owned()
-                } else {
+                let by_dialect = field.required_in.iter().any(|d| **d == *self.dialect);
+                let problem = if by_dialect && !field.required {
                     format!("is required by the dialect {}", self.dialect)
+                } else {
+                    "is required".to_owned()
                 };
                 return Err(Error::Binding {
                     field: trail.below(&field.name, None).to_string(),

@@ -9,7 +9,7 @@ use http::Method as Verb;
 use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor, ServiceDescriptor, Value};
 
 use super::bind::{Binding, Body, PathField, Piece};
-use super::plan::{Layout, Plan, Share, dialects};
+use super::plan::{Layout, Mark, Plan, Share, dialects};
 use super::schema::{Cardinality, FieldIndex, Kind, MessageId, Schema, Shape};
 use super::template::{Part, Template, Variable};
 use super::{Action, Contract, Method, Refusal, Source, watch};
@@ -323,7 +323,9 @@ impl Service<'_> {
         if let Err(problem) = check_query(&rules.constant_query) {
             place.refuse_rule("constant_query", problem);
         }
-        let plans = plans(schema, input, &path, &body, &mut place);
+        let marks = marks(schema, input, &path, &body, &rules, &mut place);
+        let constant_members = constants(schema, input, &body, &marks, &rules, &mut place);
+        let plans = plans(schema, input, &path, &body, &marks, &mut place);
         let method = Method {
             path: format!("/{}/{}", self.service.full_name(), rpc.name()).into(),
             service: self.service.full_name().into(),
@@ -347,6 +349,7 @@ impl Service<'_> {
                 path,
                 constant_query: rules.constant_query.as_str().into(),
                 body,
+                constant_members,
                 plans,
             },
             response_body,
@@ -626,6 +629,7 @@ fn plans(
     input: MessageId,
     path: &[Piece],
     body: &Body,
+    marks: &[(Vec<FieldIndex>, Mark)],
     place: &mut Place<'_>,
 ) -> Vec<(Box<str>, Plan)> {
     let in_path: Vec<Vec<FieldIndex>> = path
@@ -648,6 +652,7 @@ fn plans(
             Body::Whole => Share::Rest,
             Body::Field { index, .. } => Share::One(*index),
         },
+        marks,
     };
     let mut plans = Vec::new();
     for dialect in std::iter::once("").chain(dialects(schema, input)) {
@@ -658,6 +663,140 @@ fn plans(
         plans.push((dialect.into(), plan));
     }
     plans
+}
+
+/// What `required` and `unsent` say of fields in messages of the body.
+fn marks(
+    schema: &Schema,
+    input: MessageId,
+    path: &[Piece],
+    body: &Body,
+    rules: &MethodRules,
+    place: &mut Place<'_>,
+) -> Vec<(Vec<FieldIndex>, Mark)> {
+    let of = |rule, names: &[String], mark, place: &mut Place<'_>| -> Vec<_> {
+        let steps = names.iter().filter_map(|name| {
+            steps(schema, input, path, body, name)
+                .map_err(|problem| place.refuse_rule(rule, format!("`{name}`: {problem}")))
+                .ok()
+        });
+        steps.map(|steps| (steps, mark)).collect()
+    };
+    let mut marks = of("required", &rules.required, Mark::Required, place);
+    let unsent = of("unsent", &rules.unsent, Mark::Unsent, place);
+    for (steps, _) in &unsent {
+        if marks
+            .iter()
+            .any(|(required, _)| required.starts_with(steps))
+        {
+            place.refuse_rule("unsent", "a field that is required is to be sent");
+        }
+    }
+    marks.extend(unsent);
+    marks
+}
+
+/// The indices that lead to a field in a message of the body.
+fn steps(
+    schema: &Schema,
+    input: MessageId,
+    path: &[Piece],
+    body: &Body,
+    name: &str,
+) -> Result<Vec<FieldIndex>, String> {
+    let mut id = input;
+    let mut steps = Vec::new();
+    let mut names = name.split('.').peekable();
+    while let Some(name) = names.next() {
+        let message = schema.message(id);
+        let Some((index, field)) = message.field(name) else {
+            return Err(format!("{} has no field `{name}`", message.name));
+        };
+        steps.push(index);
+        if names.peek().is_none() {
+            break;
+        }
+        match field.kind {
+            Kind::Message(below) if schema.message(below).shape == Shape::Object => id = below,
+            _ => return Err(format!("`{name}` is no message with fields")),
+        }
+    }
+    if steps.len() < 2 {
+        return Err("is a field of the request itself: annotate it there".into());
+    }
+    let first = &schema.message(input).fields[usize::from(steps[0])];
+    let in_body = match body {
+        Body::Whole => !first.query,
+        Body::Field { index, .. } => *index == steps[0],
+        Body::None | Body::Constant(_) => false,
+    };
+    let in_path = path.iter().any(|piece| match piece {
+        Piece::Field(place) => [&*place.steps, &[place.index]].concat() == steps,
+        Piece::Literal(_) => false,
+    });
+    match in_body && !in_path && !first.local && !first.output_only {
+        true => Ok(steps),
+        false => Err("does not stand in the body".into()),
+    }
+}
+
+/// The members that every body has, as JSON has them.
+fn constants(
+    schema: &Schema,
+    input: MessageId,
+    body: &Body,
+    marks: &[(Vec<FieldIndex>, Mark)],
+    rules: &MethodRules,
+    place: &mut Place<'_>,
+) -> Box<str> {
+    const RULE: &str = "constant_members";
+    if rules.constant_members.is_empty() {
+        return "".into();
+    }
+    let (message, above) = match body {
+        Body::Whole => (Some(input), None),
+        Body::Field { index, .. } => {
+            let field = &schema.message(input).fields[usize::from(*index)];
+            match (field.kind, field.cardinality) {
+                (Kind::Message(id), Cardinality::Explicit) => (Some(id), Some(*index)),
+                _ => (None, None),
+            }
+        }
+        Body::None | Body::Constant(_) => (None, None),
+    };
+    let message = message
+        .map(|id| schema.message(id))
+        .filter(|message| message.shape == Shape::Object && !message.as_array);
+    let Some(message) = message else {
+        place.refuse_rule(RULE, "the body must be an object of fields");
+        return "".into();
+    };
+    let mut members: Vec<String> = Vec::new();
+    for (name, json) in &rules.constant_members {
+        if let Err(problem) = check_json(json) {
+            place.refuse_rule(RULE, format!("`{name}`: {problem}"));
+        }
+        let unsent = |index| {
+            let steps: Vec<FieldIndex> = above.into_iter().chain([index]).collect();
+            marks.contains(&(steps, Mark::Unsent))
+        };
+        if message
+            .names
+            .get(name.as_bytes())
+            .is_some_and(|index| !unsent(index))
+        {
+            let problem = format!(
+                "`{name}` is a member that {} has a field for: leave one out, or name the field in \
+                 `unsent`",
+                message.name
+            );
+            place.refuse_rule(RULE, problem);
+        }
+        members.push(format!("{}:{json}", serde_json::Value::from(name.as_str())));
+    }
+    // The map comes in no order of its own.
+    members.sort();
+    members.join(",").into()
 }
 
 fn statuses(rules: &MethodRules, place: &mut Place<'_>) -> Vec<u16> {

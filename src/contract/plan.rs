@@ -70,6 +70,19 @@ pub(super) struct Layout<'a> {
     /// The fields in the path, each as the indices that lead to it.
     pub path: &'a [Vec<FieldIndex>],
     pub body: Share,
+    /// What the rpc says of fields in messages of the body.
+    pub marks: &'a [(Vec<FieldIndex>, Mark)],
+}
+
+/// What an rpc says of one field, wherever its message says something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mark {
+    /// It stands in the path.
+    InPath,
+    /// It is required.
+    Required,
+    /// It is not sent.
+    Unsent,
 }
 
 /// Which fields the body takes.
@@ -82,6 +95,9 @@ pub(super) enum Share {
     /// This one.
     One(FieldIndex),
 }
+
+/// The indices that lead to a field, and what is said of it.
+type Marked<'a> = (&'a [FieldIndex], Mark);
 
 /// A field that cannot be what the annotation makes it: its path, and why.
 pub(super) type Fault = (String, String);
@@ -139,11 +155,11 @@ impl Plan {
             nodes: Vec::new(),
             known: HashMap::new(),
         };
-        let nested: Vec<&[FieldIndex]> = layout
-            .path
-            .iter()
-            .filter(|path| path.len() > 1)
-            .map(Vec::as_slice)
+        let in_path = layout.path.iter().map(|steps| (&**steps, Mark::InPath));
+        let by_rpc = layout.marks.iter().map(|(steps, mark)| (&**steps, *mark));
+        let nested: Vec<Marked<'_>> = in_path
+            .chain(by_rpc)
+            .filter(|(steps, _)| steps.len() > 1)
             .collect();
         nodes.make(layout.input, &nested, true);
         let nodes = nodes.nodes;
@@ -238,10 +254,11 @@ struct Nodes<'a> {
 }
 
 impl Nodes<'_> {
-    /// Makes the node of a message, without the fields that `in_path` leads to from
-    /// here. Messages within themselves end at the node that is there already.
-    fn make(&mut self, id: MessageId, in_path: &[&[FieldIndex]], is_request: bool) -> usize {
-        let plain = in_path.is_empty() && !is_request;
+    /// Makes the node of a message, with what is said of the fields that `marked`
+    /// leads to from here. Messages within themselves end at the node that is there
+    /// already.
+    fn make(&mut self, id: MessageId, marked: &[Marked<'_>], is_request: bool) -> usize {
+        let plain = marked.is_empty() && !is_request;
         if let Some(known) = self.known.get(&id).filter(|_| plain) {
             return *known;
         }
@@ -254,13 +271,14 @@ impl Nodes<'_> {
         let message = schema.message(id);
         let mut rules = Vec::new();
         for (index, field) in (0..).zip(&message.fields) {
-            let deeper: Vec<&[FieldIndex]> = in_path
+            let (here, deeper): (Vec<_>, Vec<_>) = marked
                 .iter()
-                .filter(|path| path[0] == index)
-                .map(|path| &path[1..])
-                .collect();
-            let unsent = is_unsent(message, field, self.dialect)
-                || deeper.iter().any(|path| path.is_empty());
+                .filter(|(steps, _)| steps[0] == index)
+                .map(|(steps, mark)| (&steps[1..], *mark))
+                .partition(|(steps, _)| steps.is_empty());
+            let is = |mark| here.iter().any(|(_, found)| *found == mark);
+            let taken_out = is(Mark::InPath) || is(Mark::Unsent);
+            let unsent = is_unsent(message, field, self.dialect) || taken_out;
             let below = match field.kind {
                 Kind::Message(below)
                     if !unsent && (!deeper.is_empty() || self.ruled.contains(&below)) =>
@@ -269,11 +287,11 @@ impl Nodes<'_> {
                 }
                 _ => None,
             };
-            let required = is_required(field, self.dialect) && (!unsent || field.local);
+            let required = (is_required(field, self.dialect) || is(Mark::Required))
+                && (!unsent || field.local);
             // What the request itself does not send is left out by `Plan::skip`, and
             // what is local or absent in the dialect by the transcoder.
-            let surplus = !is_request
-                && (is_output(message, field) || deeper.iter().any(|path| path.is_empty()));
+            let surplus = !is_request && (is_output(message, field) || taken_out);
             if required || surplus || below.is_some() {
                 rules.push(Rule {
                     index,

@@ -157,4 +157,5 @@ mod decoding;
 mod following;
 mod properties;
 mod refusing;
+mod sharing;
 mod watching;

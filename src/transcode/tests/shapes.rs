@@ -117,7 +117,7 @@ fn what_cannot_be_is_told_with_its_path() {
         (
             number(5, 1),
             "others",
-            "the bytes are not what the type says",
+            "the wire type is not that of the field",
         ),
     ] {
         let found = written(&wire).unwrap_err();

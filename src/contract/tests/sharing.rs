@@ -1,0 +1,165 @@
+//! Messages that several rpcs share, each with its own view of their fields.
+
+use super::*;
+
+const MESSAGES: &str = r#"
+    message Req { string id = 1; Thing thing = 2; string note = 3 [(drawbridge.v1.field).query = true]; }
+    message Thing {
+      string name = 1;
+      string place = 2;
+      optional string mode = 3;
+      Thing inner = 4;
+      repeated Thing items = 5;
+    }
+    message Bare { option (drawbridge.v1.message).as_array = "a"; repeated string a = 1; }
+    message Res {}"#;
+
+fn options(http: &str, rules: &str) -> String {
+    format!(
+        "option (google.api.http) = {{ {http} }};
+         option (drawbridge.v1.method) = {{ {rules} }};"
+    )
+}
+
+#[test]
+fn an_rpc_says_what_it_requires_and_sends() {
+    let world = World::new(&unary(
+        &options(
+            "put: \"/things/{id}\" body: \"thing\"",
+            "required: [\"thing.name\", \"thing.items.name\"]
+             unsent: [\"thing.place\", \"thing.inner.mode\"]
+             constant_members: [{key: \"z\", value: \"[1]\"}, {key: \"kind\", value: \"\\\"x\\\"\"}]",
+        ),
+        MESSAGES,
+    ));
+    for (thing, want) in [
+        (
+            json!({"name": "n", "place": "p", "mode": "m"}),
+            Ok(json!({"name": "n", "mode": "m", "kind": "x", "z": [1]})),
+        ),
+        (
+            json!({"name": "n", "inner": {"mode": "m", "place": "p"}, "items": [{"name": "i", "place": "q"}]}),
+            Ok(
+                json!({"name": "n", "inner": {"place": "p"}, "items": [{"name": "i", "place": "q"}],
+                      "kind": "x", "z": [1]}),
+            ),
+        ),
+        (json!({"place": "p"}), Err(("thing.name", "is required"))),
+        (
+            json!({"name": "n", "items": [{}]}),
+            Err(("thing.items[0].name", "is required")),
+        ),
+    ] {
+        let call = world.bind(json!({"id": "1", "thing": thing}));
+        match (&call, want) {
+            (Ok(call), Ok(want)) => assert_eq!(body(call), Some(want), "{thing}"),
+            (Err(error), Err(want)) => assert_eq!(fault(error), want, "{thing}"),
+            _ => panic!("{thing}: {call:?}"),
+        }
+    }
+    // A body that is not set has the constant members all the same.
+    let call = world.bind(json!({"id": "1"})).unwrap();
+    assert_eq!(body(&call), Some(json!({"kind": "x", "z": [1]})));
+}
+
+#[test]
+fn constant_members_go_with_a_whole_body() {
+    let world = World::new(&unary(
+        &options(
+            "post: \"/things/{id}\" body: \"*\"",
+            "unsent: \"thing.place\" constant_members: {key: \"mode\", value: \"null\"}",
+        ),
+        MESSAGES,
+    ));
+    for (request, want) in [
+        (json!({"id": "1", "note": "n"}), json!({"mode": null})),
+        (
+            json!({"id": "1", "thing": {"name": "n", "place": "p"}}),
+            json!({"mode": null, "thing": {"name": "n"}}),
+        ),
+    ] {
+        assert_eq!(body(&world.bind(request).unwrap()), Some(want));
+    }
+}
+
+#[test]
+fn contradictions_are_refused() {
+    let put = "put: \"/things/{id}\" body: \"thing\"";
+    let post = "post: \"/things/{id}\" body: \"*\"";
+    let get = "get: \"/things/{id}\"";
+    let nested = "put: \"/things/{thing.name}\" body: \"*\"";
+    let member = "constant_members: {key: \"name\", value: \"1\"}";
+    for (http, rule, option, want) in [
+        (
+            put,
+            "required: \"thing.no\"",
+            "required",
+            "t.Thing has no field `no`",
+        ),
+        (
+            put,
+            "required: \"no.name\"",
+            "required",
+            "t.Req has no field `no`",
+        ),
+        (put, "required: \"\"", "required", "t.Req has no field ``"),
+        (post, "required: \"thing\"", "required", "annotate it there"),
+        (
+            put,
+            "unsent: \"thing.name.x\"",
+            "unsent",
+            "`name` is no message",
+        ),
+        (
+            get,
+            "unsent: \"thing.name\"",
+            "unsent",
+            "does not stand in the body",
+        ),
+        (
+            nested,
+            "unsent: \"thing.name\"",
+            "unsent",
+            "does not stand in the body",
+        ),
+        (
+            put,
+            "required: \"thing.inner.name\" unsent: \"thing.inner\"",
+            "unsent",
+            "a field that is required is to be sent",
+        ),
+        (
+            get,
+            member,
+            "constant_members",
+            "the body must be an object",
+        ),
+        (
+            put,
+            member,
+            "constant_members",
+            "`name` is a member that t.Thing has a field for",
+        ),
+        (
+            post,
+            "constant_members: {key: \"a\", value: \"x\"}",
+            "constant_members",
+            "`a`: is not JSON",
+        ),
+    ] {
+        let refusals = refusals(&unary(&options(http, rule), MESSAGES));
+        let [refusal] = &refusals[..] else {
+            panic!("{rule}: {refusals:?}");
+        };
+        assert_eq!(
+            refusal.option,
+            format!("(drawbridge.v1.method).{option}"),
+            "{rule}"
+        );
+        assert!(refusal.problem.contains(want), "{rule}\n{refusal}");
+    }
+    let bare = "message Req { Bare bare = 1; } message Res {}
+        message Bare { option (drawbridge.v1.message).as_array = \"a\"; repeated string a = 1; }";
+    let rules = options("post: \"/x\" body: \"bare\"", member);
+    assert_eq!(refusals(&unary(&rules, bare)).len(), 1);
+}
