@@ -1,6 +1,7 @@
 //! The composition root: builds every room, serves, drains. And the one way of
 //! a request: deadline, upstream, bind, call, decode.
 
+mod answer;
 mod codec;
 mod front;
 mod health;
@@ -8,7 +9,7 @@ mod service;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -35,6 +36,7 @@ use crate::telemetry::{Metrics, Readiness, RpcMetrics, Sample, code_name, serve_
 use crate::unary;
 use crate::upstream::{self, Upstream, Upstreams};
 use crate::watch::{self, Watches};
+use answer::Answer;
 use codec::WireCodec;
 pub use front::TOKEN;
 use front::{CallerTokens, FrontLayer};
@@ -312,21 +314,29 @@ impl Engine {
             .accept_compressed(CompressionEncoding::Zstd);
         // Compressing costs more than most answers: the caller chooses it by
         // compressing the request, as gRPC servers commonly do.
-        match request
-            .headers()
-            .get("grpc-encoding")
-            .map(HeaderValue::as_bytes)
-        {
-            Some(b"gzip") => grpc = grpc.send_compressed(CompressionEncoding::Gzip),
-            Some(b"zstd") => grpc = grpc.send_compressed(CompressionEncoding::Zstd),
-            _ => {}
+        let encoding = request.headers().get("grpc-encoding");
+        let compressed = match encoding.map(HeaderValue::as_bytes) {
+            Some(b"gzip") => Some(CompressionEncoding::Gzip),
+            Some(b"zstd") => Some(CompressionEncoding::Zstd),
+            _ => None,
+        };
+        if let Some(encoding) = compressed {
+            grpc = grpc.send_compressed(encoding);
         }
         if stream {
-            grpc.server_streaming(tower::service_fn(|r| self.watch(served, r)), request)
-                .await
-        } else {
-            grpc.unary(tower::service_fn(|r| self.unary(served, r)), request)
-                .await
+            return grpc
+                .server_streaming(tower::service_fn(|r| self.watch(served, r)), request)
+                .await;
+        }
+        // Set aside where it goes out as it is; tonic would copy it.
+        let answer = OnceLock::new();
+        let aside = compressed.is_none().then_some(&answer);
+        let response = grpc
+            .unary(tower::service_fn(|r| self.unary(served, r, aside)), request)
+            .await;
+        match answer.into_inner() {
+            Some(answer) => response.map(|_| Body::new(answer)),
+            None => response,
         }
     }
 
@@ -334,6 +344,7 @@ impl Engine {
         &self,
         served: &Served,
         request: Request<Bytes>,
+        aside: Option<&OnceLock<Answer>>,
     ) -> Result<Response<Bytes>, Status> {
         let mut record = Record::begin(served, self.traces, request.metadata().as_ref());
         let span = record.span.clone();
@@ -344,7 +355,14 @@ impl Engine {
         };
         record.finish(result.map(|(decoded, headers)| {
             let notes = decoded.notes;
-            let mut response = Response::new(decoded.message);
+            let mut message = decoded.message;
+            if let Some(aside) = aside
+                && let Some(answer) = Answer::new(message.clone())
+                && aside.set(answer).is_ok()
+            {
+                message = Bytes::new();
+            }
+            let mut response = Response::new(message);
             served.forward(&headers, response.metadata_mut().as_mut());
             if !notes.inexact.is_empty()
                 && let Ok(paths) = HeaderValue::from_str(&notes.inexact.join(","))

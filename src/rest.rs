@@ -1,5 +1,7 @@
 //! A REST call and its reply, as values. No I/O.
 
+use std::any::Any;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -45,6 +47,37 @@ pub struct Reply {
     pub headers: HeaderMap,
     /// The body, decompressed.
     pub body: Bytes,
+    /// What a long body takes of the room for such.
+    pub room: Room,
+}
+
+/// A share of a bounded room, given back when the last clone is dropped. Short
+/// replies have none.
+#[derive(Clone, Debug, Default)]
+pub struct Room(pub Option<Arc<dyn Any + Send + Sync>>);
+
+impl Room {
+    /// The same bytes, which keep the room until the last of them is dropped.
+    pub fn keep(self, bytes: Bytes) -> Bytes {
+        match self.0 {
+            None => bytes,
+            Some(share) => Bytes::from_owner(Kept {
+                bytes,
+                _share: share,
+            }),
+        }
+    }
+}
+
+struct Kept {
+    bytes: Bytes,
+    _share: Arc<dyn Any + Send + Sync>,
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// What of the caller's metadata matters to a call.

@@ -10,11 +10,11 @@ use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderValue, Method};
 use reqwest::{Certificate, ClientBuilder, redirect, retry};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use url::Url;
 
 use crate::error::Error;
-use crate::rest::Reply;
+use crate::rest::{Reply, Room};
 
 #[cfg(test)]
 pub(crate) mod script;
@@ -34,6 +34,9 @@ const MAX_RESERVE: usize = 1 << 20;
 /// Answers up to this length, in bytes, need no room of their own.
 const SHORT: usize = 64 << 10;
 
+/// How long an answer waits for room.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// The longest cause told of a failure, in bytes.
 const MAX_CAUSE: usize = 300;
 
@@ -48,9 +51,9 @@ pub struct Settings {
     pub read_timeout: std::time::Duration,
     /// Longest body read, in bytes. Default: 16 MiB.
     pub max_response_bytes: usize,
-    /// Bytes of long answers (over 64 KiB) held at once, while they are read and
-    /// translated; those that come later wait to be read. At least
-    /// `max_response_bytes`. Default: 32 MiB.
+    /// Bytes of long answers (over 64 KiB) held at once, from when they are read
+    /// until the caller has taken them; those that come later wait to be read,
+    /// at most 5 s. At least `max_response_bytes`. Default: 32 MiB.
     pub max_buffered_bytes: usize,
     /// Use the `HTTP_PROXY` family of variables. Default: true.
     pub proxy_from_environment: bool,
@@ -102,18 +105,6 @@ pub struct Transport {
     max_response_bytes: usize,
     /// Room for long answers, in KiB.
     room: Arc<Semaphore>,
-}
-
-/// A long answer, which takes up room until the last of it is dropped.
-struct Held {
-    bytes: Bytes,
-    _room: OwnedSemaphorePermit,
-}
-
-impl AsRef<[u8]> for Held {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
 }
 
 impl Transport {
@@ -188,32 +179,34 @@ impl Transport {
             .execute(request(exchange))
             .await
             .map_err(failure)?;
+        let (body, room) = self.read(&mut response).await?;
         Ok(Reply {
             status: response.status(),
             headers: std::mem::take(response.headers_mut()),
-            body: self.read(&mut response).await?,
+            body,
+            room,
         })
     }
 
     /// Reads the body, decompressed, up to the limit. A body that comes in one
-    /// piece is not copied; a long one waits for room before more of it is read.
-    async fn read(&self, response: &mut reqwest::Response) -> Result<Bytes, Error> {
+    /// piece is not copied; a long one waits for room before it is read.
+    async fn read(&self, response: &mut reqwest::Response) -> Result<(Bytes, Room), Error> {
         let limit = self.max_response_bytes;
         let announced = response.content_length().unwrap_or(0);
         if announced > limit as u64 {
             return Err(Error::TooLarge { limit });
         }
         let announced = announced as usize;
-        let mut room = None;
+        let mut room = Room::default();
         if announced > SHORT {
-            room = Some(self.room(announced).await?);
+            room = self.room(announced).await;
         }
         let first = response.chunk().await.map_err(failure)?.unwrap_or_default();
         if first.len() > limit {
             return Err(Error::TooLarge { limit });
         }
         let Some(second) = response.chunk().await.map_err(failure)? else {
-            return Ok(held(first, room));
+            return Ok((first, room));
         };
         // An announced length is believed only so far: it costs its sender nothing.
         let reserve = announced.clamp(2 * first.len(), MAX_RESERVE.max(2 * first.len()));
@@ -227,34 +220,25 @@ impl Transport {
             }
             whole.extend_from_slice(&chunk);
             drop(chunk);
-            // Who waits for room a second time may wait for one that waits for
-            // theirs: a length that nobody announced is guessed once.
-            if whole.len() > SHORT && room.is_none() {
-                room = Some(self.room(MAX_RESERVE).await?);
+            // A length that nobody announced is guessed, once.
+            if announced <= SHORT && whole.len() > SHORT && room.0.is_none() {
+                room = self.room(MAX_RESERVE).await;
             }
             next = response.chunk().await.map_err(failure)?;
         }
-        Ok(held(whole.freeze(), room))
+        Ok((whole.freeze(), room))
     }
 
-    /// Waits until there is room for so many bytes. First come, first served.
-    async fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
+    /// Waits until there is room for so many bytes, first come, first served; but
+    /// not for ever: callers who do not take their answers shall not stop others.
+    async fn room(&self, bytes: usize) -> Room {
         let bytes = bytes.min(self.max_response_bytes);
         let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
-        // Never closed; were it, nothing more would be read.
-        self.room
-            .clone()
-            .acquire_many_owned(kib)
-            .await
-            .map_err(|_| Error::Draining)
-    }
-}
-
-/// The bytes, with the room that they take.
-fn held(bytes: Bytes, room: Option<OwnedSemaphorePermit>) -> Bytes {
-    match room {
-        None => bytes,
-        Some(room) => Bytes::from_owner(Held { bytes, _room: room }),
+        let wait = self.room.clone().acquire_many_owned(kib);
+        match tokio::time::timeout(PATIENCE, wait).await {
+            Ok(Ok(share)) => Room(Some(Arc::new(share))),
+            _ => Room::default(),
+        }
     }
 }
 

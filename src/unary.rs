@@ -29,5 +29,8 @@ pub async fn call(
             action::call(upstream, method, action, request, call, caller, deadline).await?
         }
     };
-    Ok((method.decode(&reply)?, reply.headers))
+    let mut decoded = method.decode(&reply)?;
+    // A long message takes up its reply's room until it is sent.
+    decoded.message = reply.room.keep(decoded.message);
+    Ok((decoded, reply.headers))
 }

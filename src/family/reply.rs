@@ -198,6 +198,7 @@ pub(crate) mod tests {
             status: StatusCode::from_u16(status).expect("a status"),
             headers: map,
             body: body.into(),
+            room: Default::default(),
         }
     }
 

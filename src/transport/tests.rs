@@ -283,7 +283,7 @@ fn certificate_authorities() {
 #[tokio::test]
 async fn long_answers_wait_for_room() {
     let long = "x".repeat(700 << 10);
-    let mut server = Script::start((0..3).map(|_| Answer::Keep(reply(200, &[], &long)))).await;
+    let mut server = Script::start((0..2).map(|_| Answer::Keep(reply(200, &[], &long)))).await;
     let transport = Transport::new(&Settings {
         max_response_bytes: LIMIT,
         max_buffered_bytes: LIMIT,
@@ -300,16 +300,26 @@ async fn long_answers_wait_for_room() {
         _ = &mut second => panic!("there is no room for the second"),
         _ = server.request() => {}
     }
-    // A slice keeps all of its answer.
-    let slice = first.body.slice(..1);
-    drop(first);
+    // What was made of an answer keeps its room.
+    let message = first.room.keep(Bytes::from_static(b"translated"));
+    drop(first.body);
     assert_eq!(transport.room.available_permits(), 324);
-    drop(slice);
-    assert_eq!(second.await.unwrap().body.len(), long.len());
-    assert_eq!(transport.room.available_permits(), 1024);
+    drop(message);
+    let second = second.await.unwrap();
+    assert_eq!(second.body.len(), long.len());
+    assert_eq!(transport.room.available_permits(), 324);
     // Who leaves while waiting leaves no trace.
-    let held = transport.exchange(get(server.url("/3"))).await.unwrap();
     drop(transport.room(LIMIT));
-    drop(held);
+    drop(second);
     assert_eq!(transport.room.available_permits(), 1024);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_room_for_ever() {
+    let transport = transport();
+    let held = transport.room(LIMIT).await;
+    let rest = transport.room.available_permits() as u32;
+    let _rest = transport.room.try_acquire_many(rest).unwrap();
+    assert!(held.0.is_some());
+    assert!(transport.room(1).await.0.is_none());
 }

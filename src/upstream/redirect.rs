@@ -111,6 +111,7 @@ mod tests {
                 status: StatusCode::from_u16(status).unwrap(),
                 headers: HeaderMap::from_iter([(LOCATION, HeaderValue::from_static(location))]),
                 body: Bytes::new(),
+                room: Default::default(),
             };
             let want = want.map(|(path, query)| Target {
                 path: path.into(),

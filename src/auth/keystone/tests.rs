@@ -26,6 +26,7 @@ fn reply(fixture: &Value) -> Reply {
             })
             .collect(),
         body: Bytes::from(response["body"].to_string()),
+        room: Default::default(),
     }
 }
 
@@ -255,6 +256,7 @@ fn granted(catalog: Value) -> Reply {
             "T".parse().unwrap(),
         )]),
         body: Bytes::from(body.to_string()),
+        room: Default::default(),
     }
 }
 
@@ -312,6 +314,7 @@ fn answers_that_grant_nothing() {
         status: StatusCode::from_u16(status).unwrap(),
         headers: HeaderMap::new(),
         body: Bytes::from_static(body.as_bytes()),
+        room: Default::default(),
     };
     let mut factor = answer(401, "");
     factor

@@ -12,6 +12,7 @@ fn reply(status: u16, content_type: &str, body: &str) -> Reply {
         status: StatusCode::from_u16(status).unwrap(),
         headers,
         body: Bytes::copy_from_slice(body.as_bytes()),
+        room: Default::default(),
     }
 }
 

@@ -52,6 +52,7 @@ fn no_bytes_make_a_panic() {
             status: StatusCode::OK,
             headers: HeaderMap::new(),
             body: message.clone(),
+            room: Default::default(),
         };
         for method in &methods {
             let _ = method.bind(bytes, "rackspace");

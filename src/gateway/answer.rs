@@ -1,0 +1,102 @@
+//! The answer to a unary call, as HTTP/2 frames: the message goes out as it is,
+//! without a copy, and what it keeps is given back when it has been sent.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use http_body::{Body, Frame, SizeHint};
+
+/// Up to this length a message is copied behind its prefix: one frame costs less
+/// than the copy.
+const SHORT: usize = 16 << 10;
+
+/// One uncompressed message and the status OK. Source: gRPC over HTTP/2,
+/// "Length-Prefixed-Message" and "Trailers".
+#[derive(Debug)]
+pub struct Answer {
+    /// What is still to be sent: the prefix, with a short message, ...
+    prefix: Option<Bytes>,
+    /// ... and a long message.
+    message: Option<Bytes>,
+    trailers: bool,
+}
+
+impl Answer {
+    /// The answer with this message. None when it is longer than gRPC can say.
+    pub fn new(message: Bytes) -> Option<Self> {
+        let length = u32::try_from(message.len()).ok()?;
+        let short = message.len() <= SHORT;
+        let mut prefix = BytesMut::with_capacity(5 + if short { message.len() } else { 0 });
+        // Not compressed.
+        prefix.put_u8(0);
+        prefix.put_u32(length);
+        if short {
+            prefix.put_slice(&message);
+        }
+        Some(Self {
+            prefix: Some(prefix.freeze()),
+            message: (!short).then_some(message),
+            trailers: true,
+        })
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if let Some(data) = self.prefix.take().or_else(|| self.message.take()) {
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        if !std::mem::take(&mut self.trailers) {
+            return Poll::Ready(None);
+        }
+        let ok = HeaderValue::from_static("0");
+        let trailers = HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), ok)]);
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        !self.trailers
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let left = |part: &Option<Bytes>| part.as_ref().map_or(0, |data| data.len() as u64);
+        SizeHint::with_exact(left(&self.prefix) + left(&self.message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn frames() {
+        for (length, data_frames) in [(0, 1), (3, 1), (SHORT, 1), (SHORT + 1, 2)] {
+            let message = Bytes::from(vec![7; length]);
+            let mut answer = Answer::new(message.clone()).unwrap();
+            assert_eq!(answer.size_hint().exact(), Some(5 + length as u64));
+            let mut data = Vec::new();
+            for _ in 0..data_frames {
+                let frame = answer.frame().await.unwrap().unwrap();
+                data.extend_from_slice(&frame.into_data().unwrap());
+            }
+            assert_eq!(data[0], 0);
+            assert_eq!(data[1..5], (length as u32).to_be_bytes());
+            assert_eq!(data[5..], message);
+            assert!(!answer.is_end_stream());
+            let trailers = answer.frame().await.unwrap().unwrap();
+            assert_eq!(trailers.into_trailers().unwrap()["grpc-status"], "0");
+            assert!(answer.is_end_stream() && answer.frame().await.is_none());
+        }
+    }
+}
