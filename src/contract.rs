@@ -22,6 +22,7 @@ use bytes::Bytes;
 use crate::error::Error;
 use crate::rest::{Call, Idempotency, Reply};
 use schema::{FieldIndex, MessageId, Schema};
+pub use watch::log::{Entry, Grows, Log, Order, Slice};
 pub use watch::{Fallback, Find, Found, Hold, SideRead, Start};
 
 /// Why a descriptor set cannot be served.
@@ -87,6 +88,8 @@ pub struct Method {
     pub schema: Arc<Schema>,
     /// Set for a watch.
     pub watch: Option<Watch>,
+    /// Set for a watch of a log.
+    pub log: Option<Log>,
     /// Set for a two-step call.
     pub action: Option<Action>,
     binding: bind::Binding,
@@ -209,11 +212,7 @@ impl Contract {
                 "| `{}` | `{}`{} | `{} {}` | {} | {twice} |\n",
                 method.service,
                 method.name,
-                if method.watch.is_some() {
-                    " (stream)"
-                } else {
-                    ""
-                },
+                if method.is_stream() { " (stream)" } else { "" },
                 method.verb,
                 method.template,
                 method.absent_in.join(", "),
@@ -233,11 +232,18 @@ impl Method {
         self.binding.bind(request, dialect)
     }
 
+    /// Whether the rpc is server-streaming.
+    pub fn is_stream(&self) -> bool {
+        self.watch.is_some() || self.log.is_some()
+    }
+
     /// Reads a successful reply as the response message; for a watch, that of its
     /// poll. 204 and a body that is empty or `null` are an empty message. All else that
     /// is not JSON of the response's form is `Error::Decode`.
     pub fn decode(&self, reply: &Reply) -> Result<Decoded, Error> {
-        let method = self.watch.as_ref().map_or(self, |watch| &watch.poll);
+        let watched = self.watch.as_ref().map(|watch| &watch.poll);
+        let polled = watched.or(self.log.as_ref().map(|log| &log.poll));
+        let method = polled.map_or(self, |poll| poll);
         decode::decode(method, reply)
     }
 

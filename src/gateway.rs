@@ -302,7 +302,7 @@ impl Engine {
 
     /// Serves one request of a method.
     async fn serve(&self, served: &Served, request: http::Request<Body>) -> http::Response<Body> {
-        let stream = served.method.watch.is_some();
+        let stream = served.method.is_stream();
         let codec = if stream {
             WireCodec::stream()
         } else {

@@ -75,14 +75,13 @@ pub(super) fn compile(sources: Vec<Source>) -> Result<Contract, Vec<Refusal>> {
             .compile();
             methods.extend(compiled.into_iter().map(|m| (m.path.clone(), m)));
         }
+        let (logs, watches): (Vec<_>, Vec<_>) = watches
+            .into_iter()
+            .partition(|(_, _, rule)| watch::log::is_log(rule));
         // A watch names rpcs of its package, wherever they stand.
         let mut compiled = Vec::new();
         for (rpc, mut method, rule) in watches {
-            let mut place = Place {
-                file: rpc.parent_file().name().to_owned(),
-                element: rpc.full_name().to_owned(),
-                refusals: &mut refusals,
-            };
+            let mut place = place(&rpc, &mut refusals);
             let rpcs = watch::Rpcs {
                 service: &method.service,
                 methods: &methods,
@@ -98,6 +97,21 @@ pub(super) fn compile(sources: Vec<Source>) -> Result<Contract, Vec<Refusal>> {
             compiled.push(Arc::new(method));
         }
         methods.extend(compiled.into_iter().map(|m| (m.path.clone(), m)));
+        // And a log names a watch.
+        for (rpc, mut method, rule) in logs {
+            let mut place = place(&rpc, &mut refusals);
+            let rpcs = watch::Rpcs {
+                service: &method.service,
+                methods: &methods,
+                schema: &schema,
+            };
+            if let Some(log) = watch::log::compile(&rule, &method, &rpcs, &mut place) {
+                method.binding.idempotency = log.poll.idempotency;
+                method.idempotency = log.poll.idempotency;
+                method.log = Some(log);
+            }
+            methods.insert(method.path.clone(), Arc::new(method));
+        }
     }
     if !refusals.is_empty() {
         return Err(refusals);
@@ -189,6 +203,14 @@ struct Service<'a> {
     watches: &'a mut Vec<(MethodDescriptor, Method, rules::Watch)>,
 }
 
+fn place<'a>(rpc: &MethodDescriptor, refusals: &'a mut Vec<Refusal>) -> Place<'a> {
+    Place {
+        file: rpc.parent_file().name().to_owned(),
+        element: rpc.full_name().to_owned(),
+        refusals,
+    }
+}
+
 impl Service<'_> {
     fn compile(mut self) -> Vec<Arc<Method>> {
         let file = self.service.parent_file();
@@ -226,11 +248,7 @@ impl Service<'_> {
     }
 
     fn place(&mut self, rpc: &MethodDescriptor) -> Place<'_> {
-        Place {
-            file: rpc.parent_file().name().to_owned(),
-            element: rpc.full_name().to_owned(),
-            refusals: &mut *self.refusals,
-        }
+        place(rpc, self.refusals)
     }
 
     /// Compiles one rpc, all but its watch, which is handed back.
@@ -340,6 +358,7 @@ impl Service<'_> {
             output,
             schema: schema.clone(),
             watch: None,
+            log: None,
             action,
             binding: Binding {
                 verb,
@@ -820,7 +839,7 @@ fn check_json(text: &str) -> Result<(), String> {
 }
 
 /// What RFC 3986 lets stand in a query.
-fn check_query(text: &str) -> Result<(), String> {
+pub(super) fn check_query(text: &str) -> Result<(), String> {
     let fine = |c: char| c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=:@/?%".contains(c);
     match text.chars().find(|c| !fine(*c)) {
         None if text.starts_with(['?', '&']) || text.ends_with('&') => {

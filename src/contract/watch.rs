@@ -8,6 +8,8 @@ mod spot;
 mod state;
 mod take;
 
+pub(super) mod log;
+
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -87,6 +89,15 @@ pub(super) struct Rpcs<'a> {
 impl Rpcs<'_> {
     /// The rpc `GetJob` of the same service, or `JobService.GetJob` of the package.
     pub fn find(&self, name: &str) -> Option<&Arc<Method>> {
+        self.named(name).filter(|rpc| !rpc.is_stream())
+    }
+
+    /// As [`Rpcs::find`], for a watch.
+    pub fn watch(&self, name: &str) -> Option<&Arc<Method>> {
+        self.named(name).filter(|rpc| rpc.watch.is_some())
+    }
+
+    fn named(&self, name: &str) -> Option<&Arc<Method>> {
         let path = match name.split_once('.') {
             None => format!("/{}/{name}", self.service),
             Some((service, name)) => match self.service.rsplit_once('.') {
@@ -95,7 +106,7 @@ impl Rpcs<'_> {
             },
         };
         let rpc = self.methods.get(&*path)?;
-        (rpc.watch.is_none() && Arc::ptr_eq(&rpc.schema, self.schema)).then_some(rpc)
+        Arc::ptr_eq(&rpc.schema, self.schema).then_some(rpc)
     }
 }
 
@@ -619,23 +630,7 @@ impl Watch {
             return Ok("".into());
         };
         let field = &schema.message(self.tables.item_type).fields[usize::from(index)];
-        let fault = |problem: String| Error::Decode {
-            path: field.name.to_string(),
-            problem,
-        };
-        let value = wire::last(item, field.number).map_err(|p| broken(field, p))?;
-        let text = match value {
-            Some(value) => {
-                transcode::text(schema, field, value).map_err(|problem| fault(problem.problem))?
-            }
-            None => String::new(),
-        };
-        if text.is_empty() {
-            return Err(fault(
-                "is missing, and is what tells the items apart".into(),
-            ));
-        }
-        Ok(text.into())
+        key_text(schema, field, item)
     }
 
     /// Lists with `refresh` only: the call that reads the item of this key, from
@@ -787,6 +782,27 @@ impl Watch {
     fn schema(&self) -> &Schema {
         &self.poll.schema
     }
+}
+
+/// The identity of an item. One without is `Error::Decode`.
+fn key_text(schema: &Schema, field: &Field, item: &[u8]) -> Result<Box<str>, Error> {
+    let fault = |problem: String| Error::Decode {
+        path: field.name.to_string(),
+        problem,
+    };
+    let value = wire::last(item, field.number).map_err(|p| broken(field, p))?;
+    let text = match value {
+        Some(value) => {
+            transcode::text(schema, field, value).map_err(|problem| fault(problem.problem))?
+        }
+        None => String::new(),
+    };
+    if text.is_empty() {
+        return Err(fault(
+            "is missing, and is what tells the items apart".into(),
+        ));
+    }
+    Ok(text.into())
 }
 
 /// The message in a field of `response`, as a slice of it; copied only when it
