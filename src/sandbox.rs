@@ -7,7 +7,7 @@
 //! | --- | --- | --- |
 //! | `/identity/v3/...`, `/v3/auth/...`, `/v3/projects` | Keystone v3, also as Huawei's IAM | `keystone.rs` |
 //! | `/v3/{project_id}/cas/...`, `/v3/{project_id}/pipeline/...` | Huawei ServiceStage | `servicestage.rs` |
-//! | `/Automation/v1/...` | Hitachi JP1/AO | `jp1ao.rs` |
+//! | `/Automation/...` | Hitachi JP1/AO | `jp1ao.rs` |
 //! | everything else | OpenStack Heat | `heat.rs` |
 //!
 //! Each upstream is one function from an [`Ask`] to an [`Answer`] over its own
@@ -38,6 +38,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+pub use jp1ao::{Jp1aoLinks, Jp1aoRules, Jp1aoSubmitted, Jp1aoVersion};
 use plain::{Answer, Ask};
 
 /// The user of Keystone and of IAM with all rights in [`PROJECT_ID`].
@@ -82,9 +83,13 @@ pub const ADDON_ID: &str = "d2e4f6a8-1c3b-4d5e-9f70-8b6a4c2e0d13";
 pub const APPLICATION_ID: &str = "9c1f6f0e-2f5d-4a0c-8d1a-3f1b7e6c5d4e";
 /// The running component of [`APPLICATION_ID`] in [`ENVIRONMENT_ID`].
 pub const COMPONENT_ID: &str = "3d5b8a12-7e4c-4f0b-a6d9-0c1e2f3a4b5c";
-/// The user of JP1/AO.
+/// The administrator of JP1/AO.
 pub const JP1AO_USERNAME: &str = "system";
-/// The password of [`JP1AO_USERNAME`].
+/// A user of JP1/AO with the Submit role on the default service group alone.
+pub const JP1AO_OPERATOR: &str = "operator";
+/// A user of JP1/AO without any service group.
+pub const JP1AO_OUTSIDER: &str = "outsider";
+/// The password of all users of JP1/AO.
 pub const JP1AO_PASSWORD: &str = "manager";
 /// The config that Heat starts with.
 pub const CONFIG_ID: &str = "8da95794-2ad9-4979-8ae5-739ce314c5cd";
@@ -115,6 +120,8 @@ pub struct Settings {
     /// ServiceStage's environment with its add-on and JP1/AO's services are there
     /// in any case.
     pub preload: bool,
+    /// What JP1/AO does this way or that.
+    pub jp1ao: Jp1aoRules,
 }
 
 impl Default for Settings {
@@ -124,6 +131,7 @@ impl Default for Settings {
             token_ttl: Duration::from_secs(3600),
             play: true,
             preload: true,
+            jp1ao: Jp1aoRules::default(),
         }
     }
 }
@@ -231,6 +239,11 @@ impl Sandbox {
         self.world.base.clone()
     }
 
+    /// Lets JP1/AO answer so many of the next requests with 412: not running.
+    pub fn jp1ao_goes_down(&self, requests: u32) {
+        lock(&self.world.jp1ao).go_down(requests);
+    }
+
     /// JP1/AO's endpoint.
     pub fn jp1ao_url(&self) -> String {
         self.world.base.clone()
@@ -276,7 +289,11 @@ impl World {
                 settings.preload,
                 clock.now(),
             )),
-            jp1ao: Mutex::new(jp1ao::Jp1ao::new()),
+            jp1ao: Mutex::new(jp1ao::Jp1ao::new(
+                settings.jp1ao,
+                settings.preload,
+                clock.now(),
+            )),
             log: Mutex::default(),
             settings,
             clock,

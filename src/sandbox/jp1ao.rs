@@ -1,213 +1,152 @@
-//! Hitachi JP1/AO (Automation Director, Ops Center Automator): its services.
+//! Hitachi JP1/AO (Automation Director, Ops Center Automator), API v1 whole.
 //!
-//! `jp1ao.md` sections 1, 3, (a) to (e); the release and its envelope are the
-//! seed's (5-jp1ao-service-release.txt). No answer here was recorded.
+//! Source: `jp1ao.md`, by section; no answer here was recorded. A call is checked
+//! (availability, credentials, version, what is accepted), then time moves on to
+//! now, then the resource's own file answers. What only one version or one manual
+//! page does is in [`Jp1aoRules`].
 
-use std::time::{Duration, UNIX_EPOCH};
+mod access;
+mod action;
+mod archive;
+mod histories;
+mod hql;
+mod info;
+mod list;
+mod log;
+mod plan;
+mod print;
+mod properties;
+mod rules;
+mod run;
+mod schedules;
+mod services;
+mod stock;
+mod tasks;
+mod templates;
+mod when;
+mod words;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
+use std::time::{Duration, SystemTime};
+
 use http::{Method, StatusCode};
-use ring::hmac;
-use ring::rand::SystemRandom;
-use serde_json::{Value, json};
-use uuid::Uuid;
+use serde_json::{Map, Value};
 
-use super::plain::{Answer, Ask, tokyo};
-use super::{JP1AO_PASSWORD, JP1AO_USERNAME, World, lock};
+use super::plain::{Answer, Ask};
+use super::{World, lock};
+use access::{Role, Tokens, User};
+use histories::History;
+use properties::Property;
+pub use rules::{Jp1aoLinks, Jp1aoRules, Jp1aoSubmitted, Jp1aoVersion};
+use schedules::Schedule;
+use services::Service;
+use tasks::Task;
+use templates::Template;
+use words::Problem;
 
 /// The host in every link, as in the manual's samples: not the one that answers,
 /// so that a client that follows links is found out.
-const FOREIGN: &str = "http://10.196.184.182:22015";
-/// A token dies this long after its issue (d).
-const TOKEN_TTL: Duration = Duration::from_secs(1000);
-/// The page size when none is asked for (a.2, by the sister API).
-const PAGE_SIZE: usize = 100;
+const FOREIGN: &str = "http://10.196.184.182";
 
+type Outcome = Result<Answer, Problem>;
+
+/// All that is there. Lists are in the order of their ids.
 pub(super) struct Jp1ao {
+    rules: Jp1aoRules,
+    tokens: Tokens,
+    templates: Vec<Template>,
     services: Vec<Service>,
-    /// Signs the tokens, so that none has to be kept: each answer issues one.
-    /// None only if the system has no random numbers; then only Basic works.
-    key: Option<hmac::Key>,
+    schedules: Vec<Schedule>,
+    tasks: Vec<Task>,
+    histories: Vec<History>,
+    /// The share properties.
+    shared: Vec<Property>,
+    last_id: u64,
+    /// How many requests are still answered as if the server were down.
+    down: u32,
 }
 
-struct Service {
-    id: u64,
-    name: &'static str,
-    description: &'static str,
-    tags: &'static str,
-    template: (u64, &'static str),
-    group: (u64, &'static str),
-    favorite: bool,
-    state: &'static str,
-    /// When it was last changed; none: when it was made.
-    modified: Option<String>,
+/// One request, and what it may and shall have.
+struct Call<'a> {
+    ask: &'a Ask,
+    user: &'static User,
+    rules: Jp1aoRules,
+    now: SystemTime,
 }
 
-const MADE: &str = "2015-07-01T09:00:00.000+09:00";
-const GROUP: (u64, &str) = (1001, "DefaultServiceGroup");
-const ADD_DISK: (u64, &str) = (3001, "Add New Virtual Disk");
-const ALLOCATE: (u64, &str) = (3002, "Allocate Volumes");
-const START: (u64, &str) = (3003, "Start Virtual Machines");
-
-impl Service {
-    fn new(
-        id: u64,
-        name: &'static str,
-        template: (u64, &'static str),
-        state: &'static str,
-    ) -> Self {
-        Self {
-            id,
-            name,
-            description: "A service of the sandbox",
-            tags: "Storage",
-            template,
-            group: GROUP,
-            favorite: false,
-            state,
-            modified: None,
-        }
-    }
-
-    fn show(&self) -> Value {
-        json!({
-            "instanceID": self.id,
-            "name": self.name,
-            "description": self.description,
-            "tags": self.tags,
-            "serviceTemplateName": self.template.1,
-            "createTime": MADE,
-            "modifyTime": self.modified.as_deref().unwrap_or(MADE),
-            "serviceState": self.state,
-            "serviceGroupName": self.group.1,
-            "iconURL": format!("{FOREIGN}/Automation/icon/services/{}", self.id),
-            "imageURL": format!("{FOREIGN}/Automation/image/services/{}", self.id),
-            "vendorName": "Hitachi, Ltd.",
-            "version": "01.13.00",
-            "lastSubmitTime": null,
-            "favorite": self.favorite,
-            "failedCount": 0,
-            "completedCount": 0,
-            "executedCount": 0,
-            "submitCount": 0,
-            "lastFailedTime": null,
-            "resetTime": null,
-            "latest": true,
-            "supportedScheduleType": "immediate,schedule,recurrence",
-            "serviceTemplateID": self.template.0,
-            "serviceGroupID": self.group.0,
-            "supportedActionType": "forceStop,forceRetry",
-        })
-    }
-
-    /// `q` looks into these (3, list parameters).
-    fn holds(&self, text: &str) -> bool {
-        let text = text.to_lowercase();
-        let searched = [
-            self.name,
-            self.description,
-            self.tags,
-            self.template.1,
-            "Hitachi, Ltd.",
-        ];
-        searched
-            .iter()
-            .any(|member| member.to_lowercase().contains(&text))
-    }
-
-    fn tagged(&self, tags: &str) -> bool {
-        let has = |wanted: &str| self.tags.split(',').any(|tag| tag.trim() == wanted.trim());
-        tags.split(',').all(has)
-    }
-}
-
-/// Which state an action leads to, and from which states it can (c.1).
-fn transition(action: &str) -> Option<(&'static str, &'static [&'static str])> {
-    match action {
-        "release" => Some(("release", &["test", "maintenance", "disabled"])),
-        "maintenance" => Some(("maintenance", &["release"])),
-        "disable" => Some(("disabled", &["release"])),
-        _ => None,
-    }
+/// How time passes.
+#[derive(Clone, Copy)]
+struct Pace {
+    /// How long a step of a task takes.
+    step: Duration,
+    /// Whether tasks move on by themselves.
+    play: bool,
 }
 
 impl Jp1ao {
-    pub fn new() -> Self {
-        let key =
-            hmac::Key::generate(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &SystemRandom::new()).ok();
-        let mut services = vec![
-            Service::new(2004, "Add disks to the web servers", ADD_DISK, "test"),
-            Service::new(2005, "Add disks to the databases", ADD_DISK, "release"),
-            Service::new(2006, "Volumes for the archive", ALLOCATE, "maintenance"),
-            Service::new(2007, "Volumes for the backup", ALLOCATE, "disabled"),
-            Service::new(2008, "Start the night's machines", START, "release"),
-        ];
-        services[1].favorite = true;
-        services[4].tags = "Server,Night shift";
-        services[4].group = (1002, "Operations");
-        Self { services, key }
-    }
-
-    fn service(&mut self, id: &str, ask: &Ask) -> Result<&mut Service, Answer> {
-        let id = id.parse::<u64>().ok();
-        // Also the answer when one may not see it (b.1).
-        self.services
-            .iter_mut()
-            .find(|service| Some(service.id) == id)
-            .ok_or_else(|| {
-                let message = "The specified resource does not exist, or you do not have permission to access it.";
-                refusal(ask, StatusCode::NOT_FOUND, "KNAE02102-E", message)
-            })
-    }
-
-    /// The next token: `<40 hex digits>_<expiry>_V0810`.
-    fn issue(&self, world: &World) -> Option<String> {
-        let expiry = (world.clock.now() + TOKEN_TTL)
-            .duration_since(UNIX_EPOCH)
-            .ok()?
-            .as_millis();
-        let tag = hmac::sign(self.key.as_ref()?, expiry.to_string().as_bytes());
-        let hex: String = tag
-            .as_ref()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        Some(format!(
-            "{hex}_{}_V0810",
-            BASE64_STANDARD.encode(expiry.to_string())
-        ))
-    }
-
-    fn good(&self, token: &str, world: &World) -> bool {
-        let checked = || {
-            let (hex, rest) = token.split_once('_')?;
-            let expiry = BASE64_STANDARD.decode(rest.strip_suffix("_V0810")?).ok()?;
-            let tag = (0..hex.len())
-                .step_by(2)
-                .map(|at| u8::from_str_radix(hex.get(at..at + 2)?, 16).ok())
-                .collect::<Option<Vec<u8>>>()?;
-            hmac::verify(self.key.as_ref()?, &expiry, &tag).ok()?;
-            let expiry = std::str::from_utf8(&expiry).ok()?.parse().ok()?;
-            Some(UNIX_EPOCH + Duration::from_millis(expiry) > world.clock.now())
+    pub fn new(rules: Jp1aoRules, preload: bool, now: SystemTime) -> Self {
+        let mut jp1ao = Self {
+            rules,
+            tokens: Tokens::new(),
+            templates: Vec::new(),
+            services: Vec::new(),
+            schedules: Vec::new(),
+            tasks: Vec::new(),
+            histories: Vec::new(),
+            shared: Vec::new(),
+            last_id: stock::LAST_ID,
+            down: 0,
         };
-        checked().unwrap_or(false)
+        stock::fill(&mut jp1ao, preload, when::cut(now));
+        jp1ao
+    }
+
+    /// From now on so many requests are answered with 412.
+    pub fn go_down(&mut self, requests: u32) {
+        self.down = requests;
+    }
+
+    /// An id for something new.
+    fn id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
     }
 }
 
 pub(super) fn answer(world: &World, ask: &Ask) -> Answer {
     let mut jp1ao = lock(&world.jp1ao);
-    if !authenticated(&jp1ao, world, ask) {
-        return refusal(
-            ask,
-            StatusCode::UNAUTHORIZED,
-            "KNAE02101-E",
-            "Authentication failed.",
-        )
-        .with("cache-control", "no-cache");
+    let segments = ask.segments();
+    let ["Automation", "v1", rest @ ..] = &segments[..] else {
+        return words::not_of_the_product(&ask.method);
+    };
+    let now = when::cut(world.clock.now());
+    let user = jp1ao.tokens.user(ask.header("authorization"), now);
+    let call = Call {
+        ask,
+        user: user.unwrap_or(access::nobody()),
+        rules: jp1ao.rules,
+        now,
+    };
+    if jp1ao.down > 0 {
+        jp1ao.down -= 1;
+        return Problem::Down
+            .answer(&call)
+            .with("cache-control", "no-cache");
     }
-    let answer = route(&mut jp1ao, world, ask)
-        .unwrap_or_else(|refused| refused)
+    if user.is_none() {
+        return Problem::Login
+            .answer(&call)
+            .with("cache-control", "no-cache");
+    }
+    jp1ao.advance(
+        now,
+        Pace {
+            step: world.settings.step,
+            play: world.settings.play,
+        },
+    );
+    let answer = route(&mut jp1ao, &call, rest)
+        .unwrap_or_else(|problem| problem.answer(&call))
+        .with("server", "Cosminexus HTTP Server")
         .with("access-control-expose-headers", "WWW-Authenticate")
         .with("access-control-allow-origin", "*")
         .with(
@@ -215,243 +154,212 @@ pub(super) fn answer(world: &World, ask: &Ask) -> Answer {
             "GET, POST, DELETE, PUT, HEAD, OPTIONS",
         )
         .with("access-control-allow-credentials", "true")
-        .with("cache-control", "no-cache");
+        .with(
+            "cache-control",
+            if *rest == ["user"] {
+                "no-store, no-transform"
+            } else {
+                "no-cache"
+            },
+        );
     // Not a challenge: the next token, on success and failure alike (d).
-    match jp1ao.issue(world) {
+    match jp1ao.tokens.issue(call.user, now) {
         Some(token) => answer.with("www-authenticate", format!("HSSO {token}")),
         None => answer,
     }
 }
 
-fn authenticated(jp1ao: &Jp1ao, world: &World, ask: &Ask) -> bool {
-    match ask
-        .header("authorization")
-        .and_then(|value| value.split_once(' '))
-    {
-        Some(("Basic", given)) => BASE64_STANDARD
-            .decode(given)
-            .is_ok_and(|given| given == format!("{JP1AO_USERNAME}:{JP1AO_PASSWORD}").into_bytes()),
-        Some(("HSSO", token)) => jp1ao.good(token, world),
+fn route(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
+    if call.rules.version == Jp1aoVersion::V10 && !known_to_10(call, rest) {
+        // 0.4 and g.21: what version 10 lacks is not there.
+        return Err(Problem::NoFunction);
+    }
+    let binary = matches!(rest, [.., "export", "invoke"]) || matches!(rest, [.., "import"]);
+    if !binary && (!call.accepts("application/json") || call.ask.parameter("alt") == Some("xml")) {
+        return Err(Problem::NotAcceptable);
+    }
+    if call.user.sees_nothing() && !matches!(rest, ["user"] | ["configuration", ..]) {
+        return Err(Problem::NoGroup);
+    }
+    match rest {
+        ["user"] => info::user(call),
+        ["configuration", "version"] => info::version(call),
+        [
+            "services",
+            "ServiceTemplates",
+            "actions",
+            "import",
+            rest @ ..,
+        ] => templates::import(jp1ao, call, rest),
+        ["objects", resource, rest @ ..] => match *resource {
+            "ServiceTemplates" => templates::answer(jp1ao, call, rest),
+            "Services" => services::answer(jp1ao, call, rest),
+            "Schedules" => schedules::answer(jp1ao, call, rest),
+            "Tasks" => tasks::answer(jp1ao, call, rest),
+            "FlowSteps" => tasks::steps(jp1ao, call, rest),
+            "TaskLogs" => tasks::logs(jp1ao, call, rest),
+            "TaskHistories" => histories::answer(jp1ao, call, rest),
+            "PropertyDefinitions" => properties::definitions(jp1ao, call, rest),
+            "PropertyInformations" => properties::informations(jp1ao, call, rest),
+            "PropertyValues" => properties::values(jp1ao, call, rest),
+            "PropertyGroups" => properties::groups(jp1ao, call, rest),
+            "ServiceGroups" => info::service_groups(call, rest),
+            "TagGroups" => info::tag_groups(call, rest),
+            "Tags" => info::tags(jp1ao, call, rest),
+            _ => Err(Problem::NoFunction),
+        },
+        _ => Err(Problem::NoFunction),
+    }
+}
+
+/// The functions that version 10 has (0.4, 2 to 8).
+fn known_to_10(call: &Call<'_>, rest: &[&str]) -> bool {
+    let get = call.ask.method == Method::GET;
+    match rest {
+        ["user"] | ["configuration", "version"] => true,
+        ["objects", "FlowSteps" | "TaskLogs"] => true,
+        ["objects", "PropertyDefinitions" | "PropertyValues"] => get,
+        ["objects", "PropertyDefinitions" | "PropertyValues", _] => get,
+        ["objects", "Services" | "Schedules" | "Tasks"] => true,
+        ["objects", "Services" | "Schedules" | "Tasks", _] => get,
+        ["objects", "Services" | "Schedules" | "Tasks", _, "actions"] => get,
+        ["objects", "Services", _, "actions", action, ..] => *action == "submit",
+        ["objects", "Schedules", _, "actions", ..] => true,
+        ["objects", "Tasks", _, "actions", action, ..] => {
+            ["stop", "resubmit", "rerunStart", "rerunStepStart"].contains(action)
+        }
         _ => false,
     }
 }
 
-fn route(jp1ao: &mut Jp1ao, world: &World, ask: &Ask) -> Result<Answer, Answer> {
-    let segments = ask.segments();
-    let ["Automation", "v1", ref rest @ ..] = segments[..] else {
-        return Err(no_route(ask));
-    };
-    match (&ask.method, rest) {
-        (&Method::GET, ["configuration", "version"]) => Ok(Answer::ok(json!({
-            "productName": "JP1/Automatic Operation",
-            "productVersion": "11-00-00",
-            "apiVersion": "01.01.00",
-        }))),
-        (&Method::GET, ["user"]) => Ok(Answer::ok(user())),
-        (&Method::GET, ["objects", "Services"]) => list(jp1ao, ask),
-        (&Method::GET, ["objects", "Services", id]) => {
-            Ok(Answer::ok(jp1ao.service(id, ask)?.show()))
-        }
-        (&Method::GET, ["objects", "Services", id, "actions"]) => {
-            let service = jp1ao.service(id, ask)?;
-            let possible = |action: &&str| {
-                transition(action).is_some_and(|(_, from)| from.contains(&service.state))
-            };
-            let actions: Vec<Value> = ["release", "maintenance", "disable"]
-                .iter()
-                .filter(|action| possible(action))
-                .map(|action| document(service.id, action))
-                .collect();
-            Ok(Answer::ok(json!({"data": actions, "count": actions.len()})))
-        }
-        (&Method::GET, ["objects", "Services", id, "actions", action])
-            if transition(action).is_some() =>
-        {
-            Ok(Answer::ok(document(jp1ao.service(id, ask)?.id, action)))
-        }
-        (&Method::POST, ["objects", "Services", id, "actions", action, "invoke"]) => {
-            invoke(jp1ao, world, ask, id, action)
-        }
-        (_, ["configuration", "version"] | ["user"] | ["objects", "Services", ..]) => Err(refusal(
-            ask,
-            StatusCode::METHOD_NOT_ALLOWED,
-            "KNAE02105-E",
-            "The method is not allowed.",
-        )),
-        _ => Err(no_route(ask)),
+impl Call<'_> {
+    /// The URL by which an answer names something of the API.
+    fn link(&self, path: &str) -> String {
+        let port = match self.rules.links {
+            Jp1aoLinks::Portless => ":",
+            Jp1aoLinks::Spaced | Jp1aoLinks::Plain => ":22015",
+        };
+        format!("{FOREIGN}{port}/Automation/v1/{path}")
     }
-}
 
-/// The V12 example spells `instanceID` here, its schema `instanceId` (2.12.1).
-fn user() -> Value {
-    json!({
-        "userName": JP1AO_USERNAME,
-        "fullName": "",
-        "description": "The sandbox's user",
-        "email": "",
-        "accessPermission": ["User Management"],
-        "resourceGroup": [{
-            "instanceID": "Automation_RG_ALL",
-            "name": "All Service Groups",
-            "description": "",
-            "accessPermission": ["View", "Execute", "Develop", "Modify", "Admin"],
-        }],
-    })
-}
+    fn time(&self, at: SystemTime) -> String {
+        when::write(at, self.rules.compact_offsets)
+    }
 
-fn list(jp1ao: &Jp1ao, ask: &Ask) -> Result<Answer, Answer> {
-    let bad = |name: &str| {
-        let message = format!("The value of the query parameter {name} is invalid.");
-        refusal(ask, StatusCode::BAD_REQUEST, "KNAE02104-E", &message)
-    };
-    let number = |name: &str| {
-        ask.parameter(name)
-            .map(str::parse::<u64>)
+    /// The time, or null.
+    fn maybe(&self, at: Option<SystemTime>) -> Value {
+        at.map_or(Value::Null, |at| self.time(at).into())
+    }
+
+    fn japanese(&self) -> bool {
+        let wanted = self.ask.header("accept-language").unwrap_or_default();
+        wanted
+            .trim_start()
+            .get(..2)
+            .is_some_and(|tag| tag.eq_ignore_ascii_case("ja"))
+    }
+
+    /// Whether `accept` allows this kind. Without one everything is allowed.
+    fn accepts(&self, kind: &str) -> bool {
+        let Some(accept) = self.ask.header("accept") else {
+            return true;
+        };
+        let family = kind.split('/').next().unwrap_or_default();
+        accept
+            .split(',')
+            .map(|part| part.split(';').next().unwrap_or_default().trim())
+            .any(|part| part == kind || part == "*/*" || part.strip_suffix("/*") == Some(family))
+    }
+
+    /// Refuses query parameters outside these.
+    fn only(&self, allowed: &[&[&str]]) -> Result<(), Problem> {
+        let known = |name: &str| allowed.iter().any(|names| names.contains(&name));
+        match self.ask.query.iter().find(|(name, _)| !known(name)) {
+            Some((name, _)) => Err(Problem::Query(name.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// A query parameter that is a number.
+    fn number(&self, name: &str) -> Result<Option<u64>, Problem> {
+        let given = self.ask.parameter(name).map(str::parse);
+        given
             .transpose()
-            .map_err(|_| bad(name))
-    };
-    let (group, template) = (number("serviceGroupID")?, number("serviceTemplateID")?);
-    let favorite = ask
-        .parameter("favorite")
-        .map(str::parse::<bool>)
-        .transpose()
-        .map_err(|_| bad("favorite"))?;
-    // The sandbox does not speak HQL, and says so rather than list what was not asked for.
-    if ask.parameter("HQL::filter").is_some() {
-        return Err(bad("HQL::filter"));
+            .map_err(|_| Problem::Query(name.to_owned()))
     }
-    let position = |name: &str, default: usize| match ask.parameter(name).map(str::parse::<usize>) {
-        None => Ok(default),
-        Some(Ok(number)) if (1..=1_000_000).contains(&number) => Ok(number),
-        Some(_) => Err(bad(name)),
-    };
-    let (page, page_size) = (position("page", 1)?, position("pageSize", PAGE_SIZE)?);
-    let mut found: Vec<Value> = jp1ao
-        .services
-        .iter()
-        .filter(|service| group.is_none_or(|id| service.group.0 == id))
-        .filter(|service| template.is_none_or(|id| service.template.0 == id))
-        .filter(|service| favorite.is_none_or(|favorite| service.favorite == favorite))
-        .filter(|service| ask.parameter("q").is_none_or(|text| service.holds(text)))
-        .filter(|service| {
-            ask.parameter("tags")
-                .is_none_or(|tags| service.tagged(tags))
-        })
-        // No service of the sandbox has properties.
-        .filter(|_| ask.parameter("propertyKey").is_none())
-        .map(Service::show)
-        .collect();
-    sort(&mut found, ask.parameter("HQL::sortBy").unwrap_or_default());
-    let (count, pages) = (found.len(), found.len().div_ceil(page_size));
-    let data: Vec<Value> = found
-        .into_iter()
-        .skip((page - 1) * page_size)
-        .take(page_size)
-        .collect();
-    Ok(Answer::ok(json!({
-        "data": data,
-        "count": count,
-        "pagination": {"page": page, "pageSize": page_size, "numPages": pages},
-    })))
-}
 
-/// `member [ASC|DESC]`, several separated by commas; the last is applied first.
-fn sort(found: &mut [Value], by: &str) {
-    for part in by.rsplit(',') {
-        let mut words = part.split_whitespace();
-        let Some(member) = words.next() else { continue };
-        let descending = words
-            .next()
-            .is_some_and(|word| word.eq_ignore_ascii_case("desc"));
-        found.sort_by(|a, b| {
-            let (a, b) = (&a[member], &b[member]);
-            let order = a
-                .as_u64()
-                .cmp(&b.as_u64())
-                .then_with(|| a.as_str().cmp(&b.as_str()));
-            if descending { order.reverse() } else { order }
-        });
+    /// The body as a JSON object.
+    fn body(&self) -> Result<Map<String, Value>, Problem> {
+        let kind = self.ask.header("content-type").unwrap_or_default();
+        if kind.contains("xml") {
+            return Err(Problem::Xml);
+        }
+        self.ask
+            .object()
+            .ok_or_else(|| Problem::body("it is no JSON object"))
+    }
+
+    /// Refuses users below this role.
+    fn needs(&self, role: Role) -> Result<(), Problem> {
+        (self.user.role >= role)
+            .then_some(())
+            .ok_or(Problem::Forbidden)
+    }
+
+    /// As `needs`, for functions whose pages know no 403: there it is a 404 (b.2).
+    fn needs_or_absent(&self, role: Role) -> Result<(), Problem> {
+        self.needs(role).map_err(|_| Problem::Absent)
     }
 }
 
-/// The action document. Its link has a leading space and another host, both of
-/// which the manual's templates show: a client must build the URL itself (1).
-fn document(id: u64, action: &str) -> Value {
-    json!({
-        "name": action,
-        "href": format!(" {FOREIGN}/Automation/v1/objects/Services/{id}/actions/{action}/invoke"),
-        "method": "POST",
-        "parameters": [],
-    })
+/// The id in a path.
+fn id(text: &str) -> Result<u64, Problem> {
+    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    plain
+        .then(|| text.parse().ok())
+        .flatten()
+        .ok_or(Problem::Absent)
 }
 
-/// Carries an action out. The document must come back with its four members.
-fn invoke(
-    jp1ao: &mut Jp1ao,
-    world: &World,
-    ask: &Ask,
-    id: &str,
-    action: &str,
-) -> Result<Answer, Answer> {
-    let service = jp1ao.service(id, ask)?;
-    let (to, from) = transition(action).ok_or_else(|| no_route(ask))?;
-    let complete = ask.object().is_some_and(|document| {
-        document.get("name").and_then(Value::as_str) == Some(action)
-            && document.get("href").is_some_and(Value::is_string)
-            && document.get("method").and_then(Value::as_str) == Some("POST")
-            && document
-                .get("parameters")
-                .is_some_and(|value| value.is_array() || value.is_null())
-    });
-    if !complete {
-        let message = "The request body is not the document of the action.";
-        return Err(refusal(
-            ask,
-            StatusCode::BAD_REQUEST,
-            "KNAE02104-E",
-            message,
-        ));
+/// What is said to a path that no function has.
+fn no_function(rest: &[&str], actions: &[&str]) -> Problem {
+    match rest {
+        [] | [_] | [_, "actions"] => Problem::Method,
+        [_, "actions", action] | [_, "actions", action, "invoke"] if actions.contains(action) => {
+            Problem::Method
+        }
+        _ => Problem::NoFunction,
     }
-    if !from.contains(&service.state) {
-        let message = format!(
-            "The service is in the status {} and cannot be changed to {to}.",
-            service.state
-        );
-        return Err(refusal(ask, StatusCode::CONFLICT, "KNAE02103-E", &message));
+}
+
+fn ok(body: &Value) -> Answer {
+    json(StatusCode::OK, body)
+}
+
+fn json(status: StatusCode, body: &Value) -> Answer {
+    Answer::raw(status, "application/json", print::print(body))
+}
+
+/// A text member of a body, if it is there: at most so many characters.
+fn text(body: &Map<String, Value>, name: &str, most: usize) -> Result<Option<String>, Problem> {
+    match body.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) if text.chars().count() <= most => Ok(Some(text.clone())),
+        Some(Value::String(_)) => Err(Problem::body(format!(
+            "{name} has more than {most} characters"
+        ))),
+        Some(_) => Err(Problem::body(format!("{name} is no text"))),
     }
-    let now = tokyo(world.clock.now());
-    service.state = to;
-    service.modified = Some(now.clone());
-    // All at once: created, updated and completed are the same (1.1).
-    Ok(Answer::ok(json!({
-        "instanceID": Uuid::new_v4().to_string(),
-        "created": now,
-        "updated": now,
-        "completed": now,
-        "state": "success",
-        "affectedResource": [format!("{FOREIGN}/Automation/v1/objects/Services/{id}")],
-        "result": [],
-    })))
 }
 
-fn no_route(ask: &Ask) -> Answer {
-    refusal(
-        ask,
-        StatusCode::NOT_FOUND,
-        "KNAE02102-E",
-        "The specified resource does not exist.",
-    )
+/// A boolean member of a body, if it is there.
+fn boolean(body: &Map<String, Value>, name: &str) -> Result<Option<bool>, Problem> {
+    match body.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Bool(given)) => Ok(Some(*given)),
+        Some(_) => Err(Problem::body(format!("{name} is not true or false"))),
+    }
 }
 
-/// The error body (b.1). Of the message ids only KNAE02102-E is in a source.
-fn refusal(ask: &Ask, status: StatusCode, id: &str, message: &str) -> Answer {
-    Answer::json(
-        status,
-        json!({
-            "errorSource": format!("{FOREIGN}{}", ask.path),
-            "message": message,
-            "messageID": id,
-            "application": "Automation",
-        }),
-    )
-}
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! A request and an answer as plain values, and the ways to write a time.
 
-use std::time::{Duration, SystemTime};
+use std::convert::Infallible;
+use std::time::SystemTime;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -10,6 +11,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use percent_encoding::percent_decode_str;
 use prost_types::Timestamp;
 use serde_json::Value;
+
+/// How much of a raw body goes out at once.
+const CHUNK: usize = 64 << 10;
 
 /// A request, read whole.
 pub(super) struct Ask {
@@ -62,6 +66,11 @@ impl Ask {
             .filter(|value| !value.is_empty())
     }
 
+    /// Whether a query parameter is there, with a value or without.
+    pub fn has(&self, name: &str) -> bool {
+        self.query.iter().any(|(key, _)| key == name)
+    }
+
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
@@ -79,6 +88,8 @@ pub(super) struct Answer {
     /// Few; of two with one name the later counts.
     headers: Vec<(HeaderName, HeaderValue)>,
     pub body: Option<Value>,
+    /// A body in place of `body`, sent in chunks as it is.
+    raw: Option<Bytes>,
 }
 
 impl Answer {
@@ -87,6 +98,7 @@ impl Answer {
             status,
             headers: Vec::new(),
             body: Some(body),
+            raw: None,
         }
     }
 
@@ -99,6 +111,15 @@ impl Answer {
             status,
             headers: Vec::new(),
             body: None,
+            raw: None,
+        }
+    }
+
+    /// A body that is sent as it is, without a length, as Java's servers send it.
+    pub fn raw(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Self {
+        Self {
+            raw: Some(body.into()),
+            ..Self::empty(status).with("content-type", content_type)
         }
     }
 
@@ -120,6 +141,14 @@ impl IntoResponse for Answer {
         }
         for (name, value) in self.headers {
             headers.insert(name, value);
+        }
+        if let Some(raw) = self.raw {
+            let chunks: Vec<Result<Bytes, Infallible>> = (0..raw.len())
+                .step_by(CHUNK)
+                .map(|at| Ok(raw.slice(at..raw.len().min(at + CHUNK))))
+                .collect();
+            let body = Body::from_stream(tokio_stream::iter(chunks));
+            return (self.status, headers, body).into_response();
         }
         match self.body {
             Some(body) => {
@@ -166,16 +195,10 @@ pub(super) fn spaced(at: SystemTime) -> String {
     seconds(at).replace('T', " ").replace('Z', "")
 }
 
-/// `2026-11-21T11:31:11.457+09:00`: milliseconds, in Japan.
-pub(super) fn tokyo(at: SystemTime) -> String {
-    let at = at + Duration::from_secs(9 * 3600);
-    let millis = Timestamp::from(at).nanos / 1_000_000;
-    seconds(at).replace('Z', &format!(".{millis:03}+09:00"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn times() {
@@ -183,8 +206,6 @@ mod tests {
         assert_eq!(seconds(at), "2015-07-30T04:55:39Z");
         assert_eq!(microseconds(at), "2015-07-30T04:55:39.000000Z");
         assert_eq!(spaced(at), "2015-07-30 04:55:39");
-        // The seed's own example, 5-jp1ao-service-release.txt.
-        assert_eq!(tokyo(at), "2015-07-30T13:55:39.457+09:00");
     }
 
     #[test]

@@ -1,0 +1,682 @@
+//! How a task runs: its statuses (c.2), its steps (c.4), and what moves it on.
+//!
+//! ```text
+//! waiting -> inProgress -> completed
+//!   |  ^         | ^ \-> longRunning -> (as inProgress)
+//!   v  |         v |  \-> inProgressWithError -> failed -> inProgress (rerun)
+//! suspended   waitingForInput
+//!   \-> canceled     all that run -> inProgressTerminating -> failed, or completed
+//! ```
+//!
+//! Nothing here reads a clock: `advance` is told the time, and brings everything
+//! to pass that was due until then, each at its own time.
+
+use std::time::{Duration, SystemTime};
+
+use super::Jp1aoVersion;
+use super::log::Log;
+use super::words::Problem;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Waiting,
+    Suspended,
+    InProgress,
+    WaitingForInput,
+    /// A step has failed, the task not yet.
+    WithError,
+    Terminating,
+    LongRunning,
+    Completed,
+    Failed,
+    Canceled,
+}
+
+impl Status {
+    /// The REST text. No source prints them: these are the manuals' words.
+    pub fn text(self, version: Jp1aoVersion) -> &'static str {
+        let (old, new) = match self {
+            Self::Waiting => ("waiting", "waiting"),
+            Self::Suspended => ("holding", "suspended"),
+            Self::InProgress => ("running", "inProgress"),
+            Self::WaitingForInput => ("waitingResponse", "waitingForInput"),
+            Self::WithError => ("abnormalDetection", "inProgressWithError"),
+            Self::Terminating => ("stopped", "inProgressTerminating"),
+            // Version 10 knows no such status.
+            Self::LongRunning => ("running", "longRunning"),
+            Self::Completed => ("completed", "completed"),
+            Self::Failed => ("failed", "failed"),
+            Self::Canceled => ("canceled", "canceled"),
+        };
+        if version == Jp1aoVersion::V10 {
+            old
+        } else {
+            new
+        }
+    }
+
+    pub fn is_ended(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Canceled)
+    }
+
+    /// What can be done with a task of this status.
+    pub fn actions(self) -> &'static [&'static str] {
+        match self {
+            Self::InProgress | Self::WithError => &["stop", "forceStop"],
+            Self::WaitingForInput => &["stop", "forceStop", "response"],
+            Self::Failed => &["resubmit", "archive", "rerunStart", "rerunStepStart"],
+            Self::Completed | Self::Canceled => &["resubmit", "archive"],
+            Self::Waiting | Self::Suspended | Self::Terminating | Self::LongRunning => &[],
+        }
+    }
+
+    /// Why something else cannot be done.
+    fn refuses(self) -> Problem {
+        Problem::State(self.text(Jp1aoVersion::V12))
+    }
+}
+
+/// What a step does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Work {
+    /// It takes a step's time.
+    Plain,
+    /// It takes two, and the second is longer than was expected.
+    Long,
+    /// It asks; all buttons but the last let the task go on.
+    Ask {
+        question: String,
+        buttons: Vec<String>,
+    },
+}
+
+#[derive(Clone, Debug)]
+pub struct Step {
+    pub id: u64,
+    pub name: String,
+    pub work: Work,
+    /// Whether it fails, once.
+    pub fails: bool,
+    pub status: &'static str,
+    pub code: Option<i32>,
+    pub started: Option<SystemTime>,
+    pub ended: Option<SystemTime>,
+    pub comment: String,
+}
+
+impl Step {
+    pub fn new(id: u64, name: &str, work: Work) -> Self {
+        Self {
+            id,
+            name: name.to_owned(),
+            work,
+            fails: false,
+            status: "waiting",
+            code: None,
+            started: None,
+            ended: None,
+            comment: String::new(),
+        }
+    }
+
+    fn end(&mut self, at: SystemTime, status: &'static str, code: i32) {
+        (self.status, self.code, self.ended) = (status, Some(code), Some(at));
+    }
+}
+
+/// What others may want to know of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    Started,
+    Completed,
+    Failed,
+}
+
+#[derive(Clone, Debug)]
+pub struct Run {
+    pub status: Status,
+    /// When it starts.
+    pub scheduled: SystemTime,
+    /// When the status, or the step, was entered.
+    since: SystemTime,
+    pub started: Option<SystemTime>,
+    pub completed: Option<SystemTime>,
+    /// When a step last changed.
+    pub stepped: Option<SystemTime>,
+    pub steps: Vec<Step>,
+    /// The step that runs, or ran last.
+    current: usize,
+    pub log: Log,
+    news: Vec<News>,
+}
+
+impl Run {
+    pub fn new(scheduled: SystemTime, steps: Vec<Step>) -> Self {
+        Self {
+            status: Status::Waiting,
+            scheduled,
+            since: scheduled,
+            started: None,
+            completed: None,
+            stepped: None,
+            steps,
+            current: 0,
+            log: Log::default(),
+            news: Vec::new(),
+        }
+    }
+
+    pub fn take_news(&mut self) -> Vec<News> {
+        std::mem::take(&mut self.news)
+    }
+
+    /// When its state last changed.
+    pub fn changed(&self) -> SystemTime {
+        self.since
+    }
+
+    /// Lets everything happen that was due until now.
+    pub fn advance(&mut self, now: SystemTime, step: Duration) {
+        // A step of no time at all must not last for ever.
+        let step = step.max(Duration::from_millis(1));
+        while let Some(due) = self.due(step).filter(|due| *due <= now) {
+            self.happen(due);
+        }
+    }
+
+    /// When the next thing happens by itself.
+    fn due(&self, step: Duration) -> Option<SystemTime> {
+        match self.status {
+            Status::Waiting => Some(self.scheduled),
+            Status::InProgress | Status::LongRunning | Status::WithError | Status::Terminating => {
+                self.since.checked_add(step)
+            }
+            Status::Suspended
+            | Status::WaitingForInput
+            | Status::Completed
+            | Status::Failed
+            | Status::Canceled => None,
+        }
+    }
+
+    fn happen(&mut self, at: SystemTime) {
+        match self.status {
+            Status::Waiting => {
+                self.started = Some(at);
+                self.news.push(News::Started);
+                self.log.line(at, "KNAE08001-I The task started.");
+                self.begin(0, at);
+            }
+            Status::InProgress => self.step_is_over(at),
+            Status::LongRunning => self.step_ends(at, "completed", 0),
+            Status::WithError => self.end(at, Status::Failed),
+            Status::Terminating => {
+                // Stopped during its last step it ends normally (AG10 1.6.12).
+                let last = self.current + 1 >= self.steps.len();
+                let asked = self
+                    .step()
+                    .is_none_or(|step| matches!(step.work, Work::Ask { .. }));
+                if last && !asked {
+                    self.step_ends(at, "completed", 0);
+                } else {
+                    self.interrupt(at);
+                }
+            }
+            Status::Suspended
+            | Status::WaitingForInput
+            | Status::Completed
+            | Status::Failed
+            | Status::Canceled => {}
+        }
+    }
+
+    fn step(&mut self) -> Option<&mut Step> {
+        self.steps.get_mut(self.current)
+    }
+
+    fn enter(&mut self, at: SystemTime, status: Status) {
+        (self.status, self.since) = (status, at);
+    }
+
+    /// Begins a step; where there is none, the task is complete.
+    fn begin(&mut self, index: usize, at: SystemTime) {
+        self.current = index;
+        let Some(step) = self.steps.get_mut(index) else {
+            return self.end(at, Status::Completed);
+        };
+        (step.status, step.started, step.ended, step.code) = ("inProgress", Some(at), None, None);
+        self.log.line(
+            at,
+            &format!("KNAE08002-I Step {} {} started.", index + 1, step.name),
+        );
+        self.stepped = Some(at);
+        self.enter(at, Status::InProgress);
+    }
+
+    /// The time of a step is up: it ends, fails, asks or goes on.
+    fn step_is_over(&mut self, at: SystemTime) {
+        let Some(step) = self.steps.get_mut(self.current) else {
+            return self.end(at, Status::Completed);
+        };
+        if std::mem::take(&mut step.fails) {
+            let name = step.name.clone();
+            return self.step_fails(at, &format!("KNAE08004-E Step {name} failed."));
+        }
+        match &step.work {
+            Work::Plain => self.step_ends(at, "completed", 0),
+            Work::Long => {
+                self.log
+                    .line(at, "KNAE08005-W The step takes longer than was expected.");
+                self.enter(at, Status::LongRunning);
+            }
+            Work::Ask { question, buttons } => {
+                (step.status, step.comment) = ("waitingForInput", question.clone());
+                self.log.line(
+                    at,
+                    &format!("KNAE08006-I {question} [{}]", buttons.join("] [")),
+                );
+                self.stepped = Some(at);
+                self.enter(at, Status::WaitingForInput);
+            }
+        }
+    }
+
+    fn step_ends(&mut self, at: SystemTime, status: &'static str, code: i32) {
+        let next = self.current + 1;
+        if let Some(step) = self.step() {
+            step.end(at, status, code);
+            let line = format!("KNAE08003-I Step {next} {} ended with {code}.", step.name);
+            self.log.line(at, &line);
+        }
+        self.stepped = Some(at);
+        self.begin(next, at);
+    }
+
+    fn step_fails(&mut self, at: SystemTime, line: &str) {
+        if let Some(step) = self.step() {
+            step.end(at, "failed", 1);
+        }
+        self.log.line(at, line);
+        self.stepped = Some(at);
+        self.enter(at, Status::WithError);
+    }
+
+    fn interrupt(&mut self, at: SystemTime) {
+        if let Some(step) = self.step() {
+            step.end(at, "interrupted", 1);
+        }
+        self.stepped = Some(at);
+        self.end(at, Status::Failed);
+    }
+
+    fn end(&mut self, at: SystemTime, status: Status) {
+        self.completed = Some(at);
+        self.enter(at, status);
+        let (news, line) = match status {
+            Status::Completed => (Some(News::Completed), "KNAE08007-I The task completed."),
+            Status::Canceled => (None, "KNAE08009-I The task was canceled."),
+            _ => (Some(News::Failed), "KNAE08008-E The task failed."),
+        };
+        self.news.extend(news);
+        self.log.line(at, line);
+    }
+
+    /// Whether an action can be done now; the problem says why not.
+    pub fn allows(&self, action: &str) -> Result<(), Problem> {
+        // When to resubmit is not stated: always.
+        let allowed = action == "resubmit" || self.status.actions().contains(&action);
+        allowed.then_some(()).ok_or_else(|| self.status.refuses())
+    }
+
+    /// Ends after the step that runs; forced, at once.
+    pub fn stop(&mut self, at: SystemTime, forced: bool) -> Result<(), Problem> {
+        self.allows(if forced { "forceStop" } else { "stop" })?;
+        self.log.line(at, "KNAE08010-W The task is being stopped.");
+        match forced {
+            true => self.interrupt(at),
+            false => self.enter(at, Status::Terminating),
+        }
+        Ok(())
+    }
+
+    /// The step that waits for an answer, with its buttons.
+    pub fn question(&self) -> Result<(&Step, &[String]), Problem> {
+        self.allows("response")?;
+        match self.steps.get(self.current) {
+            Some(step) => match &step.work {
+                Work::Ask { buttons, .. } => Ok((step, buttons)),
+                _ => Err(self.status.refuses()),
+            },
+            None => Err(self.status.refuses()),
+        }
+    }
+
+    /// Presses a button, by its place. The last of several lets the step fail.
+    pub fn respond(&mut self, at: SystemTime, button: usize) -> Result<(), Problem> {
+        let (_, buttons) = self.question()?;
+        let fails = buttons.len() > 1 && button + 1 == buttons.len();
+        let label = buttons.get(button).cloned().unwrap_or_default();
+        let line = format!("KNAE08011-I The response was {label}.");
+        self.log.line(at, &line);
+        match fails {
+            true => self.step_fails(at, "KNAE08004-E The step ended with the response."),
+            false => self.step_ends(at, "completed", 0),
+        }
+        Ok(())
+    }
+
+    /// Runs again: from the step that failed, or from the one after it.
+    pub fn rerun(&mut self, at: SystemTime, after: bool) -> Result<(), Problem> {
+        self.allows(if after {
+            "rerunStepStart"
+        } else {
+            "rerunStart"
+        })?;
+        self.completed = None;
+        self.log.line(at, "KNAE08012-I The task was started again.");
+        self.begin(self.current + usize::from(after), at);
+        Ok(())
+    }
+
+    pub fn cancel(&mut self, at: SystemTime) -> Result<(), Problem> {
+        match self.status {
+            Status::Waiting | Status::Suspended => {
+                self.end(at, Status::Canceled);
+                Ok(())
+            }
+            other => Err(other.refuses()),
+        }
+    }
+
+    pub fn suspend(&mut self, at: SystemTime) -> Result<(), Problem> {
+        match self.status {
+            Status::Waiting => self.enter(at, Status::Suspended),
+            Status::Suspended => {}
+            other => return Err(other.refuses()),
+        }
+        Ok(())
+    }
+
+    /// Waits again; what is overdue starts when time next moves on.
+    pub fn resume(&mut self, at: SystemTime) -> Result<(), Problem> {
+        match self.status {
+            Status::Suspended => {
+                self.scheduled = self.scheduled.max(at);
+                self.enter(at, Status::Waiting);
+                Ok(())
+            }
+            other => Err(other.refuses()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::UNIX_EPOCH;
+
+    const STEP: Duration = Duration::from_secs(2);
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn ask() -> Work {
+        Work::Ask {
+            question: "Go on?".into(),
+            buttons: vec!["Yes".into(), "No".into()],
+        }
+    }
+
+    fn run(steps: &[Work]) -> Run {
+        let steps = steps
+            .iter()
+            .enumerate()
+            .map(|(at, work)| Step::new(at as u64, "s", work.clone()));
+        Run::new(at(10), steps.collect())
+    }
+
+    /// What is done to a run, and when.
+    enum Do {
+        Nothing,
+        Stop,
+        Force,
+        Yes,
+        No,
+        Rerun,
+        RerunNext,
+        Cancel,
+        Suspend,
+        Resume,
+    }
+
+    fn play(run: &mut Run, script: &[(u64, Do, Status)]) {
+        for (line, (time, act, want)) in script.iter().enumerate() {
+            let now = at(*time);
+            run.advance(now, STEP);
+            let done = match act {
+                Do::Nothing => Ok(()),
+                Do::Stop => run.stop(now, false),
+                Do::Force => run.stop(now, true),
+                Do::Yes => run.respond(now, 0),
+                Do::No => run.respond(now, 1),
+                Do::Rerun => run.rerun(now, false),
+                Do::RerunNext => run.rerun(now, true),
+                Do::Cancel => run.cancel(now),
+                Do::Suspend => run.suspend(now),
+                Do::Resume => run.resume(now),
+            };
+            assert_eq!(done, Ok(()), "line {line}");
+            assert_eq!(run.status, *want, "line {line}");
+        }
+    }
+
+    #[test]
+    fn plays() {
+        use Do::*;
+        use Status as S;
+        let mut failing = run(&[Work::Plain, Work::Plain]);
+        failing.steps[0].fails = true;
+        let mut failing_at_last = run(&[Work::Plain]);
+        failing_at_last.steps[0].fails = true;
+        for (name, mut run, script) in [
+            (
+                "nothing to do",
+                run(&[]),
+                vec![(9, Nothing, S::Waiting), (10, Nothing, S::Completed)],
+            ),
+            (
+                "plain",
+                run(&[Work::Plain, Work::Plain]),
+                vec![
+                    (10, Nothing, S::InProgress),
+                    (13, Nothing, S::InProgress),
+                    (14, Nothing, S::Completed),
+                ],
+            ),
+            (
+                "seen late",
+                run(&[Work::Plain, Work::Plain]),
+                vec![(9999, Nothing, S::Completed)],
+            ),
+            (
+                "long",
+                run(&[Work::Long]),
+                vec![
+                    (11, Nothing, S::InProgress),
+                    (12, Nothing, S::LongRunning),
+                    (14, Nothing, S::Completed),
+                ],
+            ),
+            (
+                "asks",
+                run(&[Work::Plain, ask(), Work::Plain]),
+                vec![
+                    (14, Nothing, S::WaitingForInput),
+                    (500, Nothing, S::WaitingForInput),
+                    (500, Yes, S::InProgress),
+                    (502, Nothing, S::Completed),
+                ],
+            ),
+            (
+                "is told no",
+                run(&[ask(), Work::Plain]),
+                vec![
+                    (12, No, S::WithError),
+                    (13, Nothing, S::WithError),
+                    (14, Nothing, S::Failed),
+                ],
+            ),
+            (
+                "fails and is run again",
+                failing,
+                vec![
+                    (12, Nothing, S::WithError),
+                    (14, Nothing, S::Failed),
+                    (20, Rerun, S::InProgress),
+                    (24, Nothing, S::Completed),
+                ],
+            ),
+            (
+                "fails at last and is gone over",
+                failing_at_last,
+                vec![(14, Nothing, S::Failed), (20, RerunNext, S::Completed)],
+            ),
+            (
+                "stopped",
+                run(&[Work::Plain, Work::Plain]),
+                vec![
+                    (11, Stop, S::Terminating),
+                    (12, Nothing, S::Terminating),
+                    (13, Nothing, S::Failed),
+                ],
+            ),
+            (
+                "stopped at last",
+                run(&[Work::Plain]),
+                vec![(11, Stop, S::Terminating), (13, Nothing, S::Completed)],
+            ),
+            (
+                "stopped while it asks",
+                run(&[ask()]),
+                vec![(12, Stop, S::Terminating), (14, Nothing, S::Failed)],
+            ),
+            ("forced", run(&[Work::Plain]), vec![(11, Force, S::Failed)]),
+            (
+                "suspended",
+                run(&[Work::Plain]),
+                vec![
+                    (5, Suspend, S::Suspended),
+                    (50, Suspend, S::Suspended),
+                    (60, Resume, S::Waiting),
+                    (60, Nothing, S::InProgress),
+                    (62, Nothing, S::Completed),
+                ],
+            ),
+            (
+                "canceled",
+                run(&[Work::Plain]),
+                vec![(5, Suspend, S::Suspended), (6, Cancel, S::Canceled)],
+            ),
+        ] {
+            println!("{name}");
+            play(&mut run, &script);
+            assert_eq!(run.status.is_ended(), run.completed.is_some(), "{name}");
+        }
+    }
+
+    /// Each action in each status that does not allow it (c.2).
+    #[test]
+    fn refusals() {
+        use Status as S;
+        let all = [
+            S::Waiting,
+            S::Suspended,
+            S::InProgress,
+            S::WaitingForInput,
+            S::WithError,
+            S::Terminating,
+            S::LongRunning,
+            S::Completed,
+            S::Failed,
+            S::Canceled,
+        ];
+        type Act = fn(&mut Run) -> Result<(), Problem>;
+        let actions: [(&str, Act, &[Status]); 8] = [
+            (
+                "stop",
+                |run| run.stop(at(20), false),
+                &[S::InProgress, S::WaitingForInput, S::WithError],
+            ),
+            (
+                "forceStop",
+                |run| run.stop(at(20), true),
+                &[S::InProgress, S::WaitingForInput, S::WithError],
+            ),
+            (
+                "response",
+                |run| run.respond(at(20), 0),
+                &[S::WaitingForInput],
+            ),
+            ("rerunStart", |run| run.rerun(at(20), false), &[S::Failed]),
+            (
+                "rerunStepStart",
+                |run| run.rerun(at(20), true),
+                &[S::Failed],
+            ),
+            (
+                "cancel",
+                |run| run.cancel(at(20)),
+                &[S::Waiting, S::Suspended],
+            ),
+            (
+                "suspend",
+                |run| run.suspend(at(20)),
+                &[S::Waiting, S::Suspended],
+            ),
+            ("resume", |run| run.resume(at(20)), &[S::Suspended]),
+        ];
+        for status in all {
+            for (name, act, allowed) in actions {
+                let mut run = run(&[ask()]);
+                run.status = status;
+                assert_eq!(
+                    act(&mut run).is_ok(),
+                    allowed.contains(&status),
+                    "{name} while {status:?}"
+                );
+            }
+            let archived = [S::Completed, S::Failed, S::Canceled].contains(&status);
+            assert_eq!(
+                status.actions().contains(&"archive"),
+                archived,
+                "{status:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn tells_each_thing_once_and_at_its_time() {
+        let mut run = run(&[Work::Plain, Work::Plain]);
+        run.advance(at(9999), STEP);
+        assert_eq!(run.take_news(), [News::Started, News::Completed]);
+        assert_eq!(run.take_news(), []);
+        assert_eq!(
+            (run.started, run.completed, run.stepped),
+            (Some(at(10)), Some(at(14)), Some(at(14)))
+        );
+        let codes: Vec<_> = run
+            .steps
+            .iter()
+            .map(|step| (step.status, step.code, step.ended))
+            .collect();
+        assert_eq!(
+            codes,
+            [
+                ("completed", Some(0), Some(at(12))),
+                ("completed", Some(0), Some(at(14)))
+            ]
+        );
+        assert_eq!(run.log.read(None, 1 << 20, false).lines().count(), 6);
+    }
+}

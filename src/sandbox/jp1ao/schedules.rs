@@ -1,0 +1,319 @@
+//! Schedules: made by a submit, each with its tasks (2.6).
+
+use std::time::SystemTime;
+
+use http::Method;
+use serde_json::{Value, json};
+
+use super::list::{self, Kind, Shape};
+use super::plan::Plan;
+use super::properties::Property;
+use super::run::{Run, Status, Step};
+use super::tasks::{Task, waits};
+use super::words::Problem;
+use super::{Call, Jp1ao, Outcome, action, id, no_function, ok};
+
+/// Schedules at once. Beyond, the oldest without a task is forgotten.
+const MAX_SCHEDULES: usize = 2000;
+const ACTIONS: &[&str] = &["cancel", "suspend", "resume"];
+
+#[derive(Clone)]
+pub struct Schedule {
+    pub id: u64,
+    pub name: String,
+    pub description: String,
+    pub submitter: &'static str,
+    pub made: SystemTime,
+    pub modified: SystemTime,
+    pub plan: Plan,
+    /// When its last task starts or started.
+    pub scheduled: SystemTime,
+    pub service: u64,
+    pub service_state: &'static str,
+    pub group: u64,
+    pub template: u64,
+    pub properties: Vec<Property>,
+    pub canceled: bool,
+}
+
+const SHAPE: Shape = Shape {
+    members: &[
+        ("instanceID", Kind::Long),
+        ("name", Kind::Text),
+        ("submitter", Kind::Text),
+        ("status", Kind::Enum),
+        ("scheduleType", Kind::Enum),
+        ("createTime", Kind::Time),
+        ("modifyTime", Kind::Time),
+        ("description", Kind::Text),
+        ("scheduledStartTime", Kind::Time),
+        ("recurrenceInterval", Kind::Enum),
+        ("recurrenceMinutes", Kind::Text),
+        ("recurrenceDayOfWeek", Kind::Text),
+        ("recurrenceDayOfMonth", Kind::Text),
+        ("recurrenceLastDayOfMonth", Kind::Bool),
+        ("recurrenceStartDate", Kind::Text),
+        ("recurrenceTime", Kind::Text),
+        ("serviceState", Kind::Enum),
+        ("serviceID", Kind::Long),
+        ("serviceGroupID", Kind::Long),
+        ("serviceTemplateID", Kind::Long),
+    ],
+    searched: &[],
+    equal: &["serviceID", "serviceGroupID", "serviceTemplateID"],
+};
+
+impl Schedule {
+    /// The only status text that is in a source is `running`: some task was not
+    /// executed yet.
+    fn status(&self, jp1ao: &Jp1ao) -> &'static str {
+        let task = jp1ao
+            .tasks
+            .iter()
+            .rev()
+            .find(|task| task.schedule == self.id);
+        match task.map(|task| task.run.status) {
+            _ if self.canceled => "canceled",
+            Some(Status::Suspended) => "suspended",
+            Some(Status::Waiting) => "running",
+            _ => "completed",
+        }
+    }
+
+    fn show(&self, jp1ao: &Jp1ao, call: &Call<'_>) -> Value {
+        let mut shown = json!({
+            "instanceID": self.id,
+            "name": self.name,
+            "submitter": self.submitter,
+            "status": self.status(jp1ao),
+            "scheduleType": null,
+            "createTime": call.time(self.made),
+            "modifyTime": call.time(self.modified),
+            "description": self.description,
+        });
+        self.plan.show(call, &mut shown, self.scheduled);
+        shown["serviceState"] = self.service_state.into();
+        shown["serviceID"] = self.service.into();
+        shown["serviceGroupID"] = self.group.into();
+        shown["serviceTemplateID"] = self.template.into();
+        shown
+    }
+
+    fn path(&self) -> String {
+        format!("objects/Schedules/{}", self.id)
+    }
+}
+
+pub fn answer(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
+    match (&call.ask.method, rest) {
+        (&Method::GET, []) => {
+            let running = match call.ask.parameter("scheduleStatus") {
+                None => false,
+                Some("running") => true,
+                Some(_) => return Err(Problem::Query("scheduleStatus".to_owned())),
+            };
+            let seen = jp1ao
+                .schedules
+                .iter()
+                .filter(|schedule| call.user.sees(schedule.group));
+            let wanted = seen.filter(|schedule| !running || schedule.status(jp1ao) == "running");
+            let shown = wanted.map(|schedule| schedule.show(jp1ao, call)).collect();
+            list::answer(call, shown, &SHAPE, &["scheduleStatus"])
+        }
+        (&Method::GET, [wanted]) => {
+            call.only(&[&["alt"]])?;
+            let schedule = jp1ao.schedule(call, wanted)?.clone();
+            Ok(ok(&schedule.show(jp1ao, call)))
+        }
+        (&Method::GET, [wanted, "actions"]) => {
+            let path = jp1ao.schedule(call, wanted)?.path();
+            action::listed(call, &path, ACTIONS)
+        }
+        (&Method::GET, [wanted, "actions", action]) if ACTIONS.contains(action) => {
+            let path = jp1ao.schedule(call, wanted)?.path();
+            action::shown(call, &path, action, Vec::new())
+        }
+        (&Method::POST, [wanted, "actions", action, "invoke"]) if ACTIONS.contains(action) => {
+            action::no_arguments(call, action)?;
+            invoke(jp1ao, call, wanted, action)
+        }
+        _ => Err(no_function(rest, ACTIONS)),
+    }
+}
+
+/// What holds for the schedule's last task holds for the schedule. What is
+/// canceled, or suspended, already is no error.
+fn invoke(jp1ao: &mut Jp1ao, call: &Call<'_>, wanted: &str, action: &str) -> Outcome {
+    let schedule = jp1ao.schedule(call, wanted)?;
+    let (path, wanted) = (schedule.path(), schedule.id);
+    if schedule.canceled {
+        return match action {
+            "cancel" => action::done(call, &[path]),
+            _ => Err(Problem::State("canceled")),
+        };
+    }
+    let task = jp1ao
+        .tasks
+        .iter_mut()
+        .rev()
+        .find(|task| task.schedule == wanted && waits(task));
+    let task = task.ok_or(Problem::State("completed"))?;
+    match action {
+        "cancel" => task.run.cancel(call.now)?,
+        "suspend" => task.run.suspend(call.now)?,
+        _ => task.run.resume(call.now)?,
+    }
+    task.modified = call.now;
+    let scheduled = task.run.scheduled;
+    let schedule = jp1ao.schedule(call, &wanted.to_string())?;
+    schedule.canceled = action == "cancel";
+    (schedule.modified, schedule.scheduled) = (call.now, scheduled);
+    action::done(call, &[path])
+}
+
+impl Jp1ao {
+    fn schedule(&mut self, call: &Call<'_>, wanted: &str) -> Result<&mut Schedule, Problem> {
+        let wanted = id(wanted)?;
+        let found = self
+            .schedules
+            .iter_mut()
+            .find(|one| one.id == wanted && call.user.sees(one.group));
+        found.ok_or(Problem::Absent)
+    }
+
+    /// Makes a schedule of a service and its first task; answers with their ids.
+    pub(super) fn plan(
+        &mut self,
+        call: &Call<'_>,
+        service: u64,
+        plan: Plan,
+        name: String,
+        description: String,
+        properties: Vec<Property>,
+    ) -> Result<(u64, u64), Problem> {
+        let found = self
+            .services
+            .iter_mut()
+            .find(|one| one.id == service && call.user.sees(one.group));
+        let service = found.ok_or(Problem::Absent)?;
+        if service.state == "disabled" {
+            return Err(Problem::State(service.state));
+        }
+        if !service
+            .schedule_types
+            .split(',')
+            .any(|kind| kind == plan.kind())
+        {
+            return Err(Problem::body(
+                "the service does not support this scheduleType",
+            ));
+        }
+        let scheduled = plan
+            .next(call.now)
+            .ok_or_else(|| Problem::body("it never starts"))?;
+        let mut schedule = Schedule {
+            id: 0,
+            name,
+            description,
+            submitter: call.user.name,
+            made: call.now,
+            modified: call.now,
+            plan,
+            scheduled,
+            service: service.id,
+            service_state: service.state,
+            group: service.group,
+            template: service.template,
+            properties,
+            canceled: false,
+        };
+        self.room_for_task(call.now)?;
+        if let Some(service) = self
+            .services
+            .iter_mut()
+            .find(|one| one.id == schedule.service)
+        {
+            service.submits += 1;
+            service.submitted = Some(call.now);
+        }
+        schedule.id = self.id();
+        for property in &mut schedule.properties {
+            self.last_id += 1;
+            property.id = self.last_id;
+        }
+        let task = self.start(&schedule, call.now).ok_or(Problem::Absent)?;
+        if self.schedules.len() >= MAX_SCHEDULES {
+            let idle =
+                |schedule: &Schedule| !self.tasks.iter().any(|task| task.schedule == schedule.id);
+            if let Some(at) = self.schedules.iter().position(idle) {
+                self.schedules.remove(at);
+            }
+        }
+        let id = schedule.id;
+        self.schedules.push(schedule);
+        Ok((id, task))
+    }
+
+    /// The next task of a recurring schedule, unless there is no room or no service.
+    pub(super) fn repeat(&mut self, schedule: u64, now: SystemTime) {
+        let Some(at) = self
+            .schedules
+            .iter()
+            .position(|one| one.id == schedule && !one.canceled)
+        else {
+            return;
+        };
+        let mut schedule = self.schedules[at].clone();
+        // The one that has just started is not started again.
+        let Some(next) = schedule
+            .plan
+            .next(now + std::time::Duration::from_millis(1))
+        else {
+            return;
+        };
+        if self.room_for_task(now).is_err() {
+            return;
+        }
+        schedule.scheduled = next;
+        if self.start(&schedule, now).is_some() {
+            self.schedules[at].scheduled = next;
+        }
+    }
+
+    /// Makes a task of a schedule, unless its service is gone.
+    fn start(&mut self, schedule: &Schedule, now: SystemTime) -> Option<u64> {
+        let id = self.id();
+        let mut properties = schedule.properties.clone();
+        for property in &mut properties {
+            property.id = self.id();
+        }
+        let flow = self
+            .templates
+            .iter()
+            .find(|one| one.id == schedule.template)
+            .map(|one| one.flow.clone());
+        let mut steps = Vec::new();
+        for (name, work) in flow.unwrap_or_default() {
+            steps.push(Step::new(self.id(), &name, work));
+        }
+        let fails_at = properties
+            .iter()
+            .find(|property| property.definition.key == super::stock::FAIL_AT)
+            .and_then(|property| property.value.parse::<usize>().ok()?.checked_sub(1));
+        if let Some(step) = fails_at.and_then(|at| steps.get_mut(at)) {
+            step.fails = true;
+        }
+        let service = self
+            .services
+            .iter()
+            .find(|one| one.id == schedule.service)?;
+        let run = Run::new(schedule.scheduled, steps);
+        let task = Task {
+            run,
+            properties,
+            ..Task::new(id, schedule, service, now)
+        };
+        self.tasks.push(task);
+        Some(id)
+    }
+}
