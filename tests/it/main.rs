@@ -14,4 +14,5 @@ mod real_heat;
 mod sandbox;
 mod seeds;
 mod server;
+mod servicestage;
 mod watch;

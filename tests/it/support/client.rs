@@ -44,6 +44,12 @@ impl Client {
             .unwrap_or_else(|| panic!("no method {name}"))
     }
 
+    /// The services of a package.
+    pub fn services(&self, package: &str) -> Vec<prost_reflect::ServiceDescriptor> {
+        let services = self.pools.iter().flat_map(|pool| pool.services());
+        services.filter(|s| s.package_name() == package).collect()
+    }
+
     /// Calls with a JSON request.
     pub async fn call(&self, method: &str, request: Value) -> Result<DynamicMessage, Status> {
         self.call_with(method, request, &[])

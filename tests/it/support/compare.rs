@@ -16,6 +16,9 @@ pub fn differences(message: &DynamicMessage, rest: &Value) -> Vec<String> {
 
 fn object(message: &DynamicMessage, rest: &Value, path: &str, found: &mut Vec<String>) {
     let Some(members) = rest.as_object() else {
+        if let (Some(items), Some(field)) = (rest.as_array(), array_field(message)) {
+            return list(message, &field, items, path, found);
+        }
         if !(rest.is_null() && message.fields().next().is_none()) {
             found.push(format!("{path}: {rest} is no object"));
         }
@@ -23,8 +26,13 @@ fn object(message: &DynamicMessage, rest: &Value, path: &str, found: &mut Vec<St
     };
     let descriptor = message.descriptor();
     let mut known = Vec::new();
+    let mut extras = Value::Null;
     for field in descriptor.fields() {
         if rule(&field, "raw_of").is_some() {
+            continue;
+        }
+        if rule(&field, "extras").is_some() {
+            extras = json(message)[field.name()].clone();
             continue;
         }
         let names = rest_names(&field);
@@ -33,7 +41,10 @@ fn object(message: &DynamicMessage, rest: &Value, path: &str, found: &mut Vec<St
         let path = format!("{path}.{}", names[0]);
         value(message, &field, member, &path, found);
     }
-    for name in members.keys().filter(|n| !known.contains(n)) {
+    for (name, member) in members.iter().filter(|(n, _)| !known.contains(n)) {
+        if extras.get(name).is_some_and(|got| same(got, member)) {
+            continue;
+        }
         found.push(format!("{path}.{name}: the message has no such field"));
     }
 }
@@ -58,6 +69,14 @@ fn value(
         }
     } else if matches!(field.kind(), Kind::Enum(_)) && !field.is_list() {
         let raw = format!("{}_raw", field.name());
+        if message.descriptor().get_field_by_name(&raw).is_none() {
+            // It stands as its number.
+            let number = message.get_field(field).as_enum_number().unwrap();
+            if i64::from(number) != rest.as_i64().unwrap_or(0) {
+                differ(&number);
+            }
+            return;
+        }
         if !same(&own[raw.as_str()], rest) {
             differ(&own[raw.as_str()]);
         }
@@ -66,28 +85,20 @@ fn value(
             differ(got);
         }
     } else if is("google.protobuf.Timestamp") {
-        let when = |v: &Value| v.as_str().and_then(instant);
+        let millis = rule(field, "form").and_then(|f| f.as_enum_number()) == Some(2);
+        let when = |v: &Value| match v.as_str() {
+            Some(text) if !millis || text.contains('-') => instant(text),
+            Some(text) => Some(of_millis(text.parse().ok()?)),
+            None => Some(of_millis(v.as_i64().filter(|_| millis)?)),
+        };
         if when(got).is_none() || when(got) != when(rest) {
             differ(got);
         }
-    } else if let (Kind::Message(m), true, false) = (field.kind(), field.is_list(), field.is_map())
+    } else if let (Kind::Message(_), true, false) = (field.kind(), field.is_list(), field.is_map())
     {
-        let list = message.get_field(field);
-        let list = list.as_list().unwrap();
-        let items = rest.as_array().cloned().unwrap_or_default();
-        if list.len() != items.len() || !rest.is_array() {
-            return differ(&format!("{} items", list.len()));
-        }
-        for (i, (got, rest)) in list.iter().zip(&items).enumerate() {
-            let path = format!("{path}[{i}]");
-            if m.full_name().starts_with("google.protobuf.") {
-                let got = json(got.as_message().unwrap());
-                if !same(&got, rest) {
-                    found.push(format!("{path}: {got} is not {rest}"));
-                }
-            } else {
-                object(got.as_message().unwrap(), rest, &path, found);
-            }
+        match rest.as_array() {
+            Some(items) => list(message, field, items, path, found),
+            None => differ(&"a list"),
         }
     } else if let (Kind::Message(m), false) = (field.kind(), field.is_map()) {
         if m.full_name().starts_with("google.protobuf.") {
@@ -121,6 +132,7 @@ fn value(
                 Value::Bool(_) => Value::from(false),
                 Value::Number(_) => Value::from(0),
                 Value::Array(_) => Value::Array(Vec::new()),
+                Value::Object(_) => Value::Object(serde_json::Map::new()),
                 _ => Value::Null,
             };
             if field.supports_presence() {
@@ -135,6 +147,74 @@ fn value(
             differ(got);
         }
     }
+}
+
+/// The items of a list of messages.
+fn list(
+    message: &DynamicMessage,
+    field: &FieldDescriptor,
+    items: &[Value],
+    path: &str,
+    found: &mut Vec<String>,
+) {
+    let got = message.get_field(field);
+    let got = got.as_list().unwrap();
+    if got.len() != items.len() {
+        return found.push(format!(
+            "{path}: {} items are not {}",
+            got.len(),
+            items.len()
+        ));
+    }
+    for (i, (got, rest)) in got.iter().zip(items).enumerate() {
+        let path = format!("{path}[{i}]");
+        match got.as_message() {
+            Some(got) if !got.descriptor().full_name().starts_with("google.protobuf.") => {
+                object(got, rest, &path, found);
+            }
+            Some(got) => {
+                let got = json(got);
+                if !same(&got, rest) {
+                    found.push(format!("{path}: {got} is not {rest}"));
+                }
+            }
+            None => found.push(format!("{path}: is no message")),
+        }
+    }
+}
+
+/// The field that a bare array is read as.
+pub fn array_field(message: &DynamicMessage) -> Option<FieldDescriptor> {
+    let descriptor = message.descriptor();
+    ["as_array", "bare_array"].iter().find_map(|option| {
+        let name = message_rule(&descriptor, option)?;
+        descriptor.get_field_by_name(name.as_str()?)
+    })
+}
+
+/// The value of a member of `(drawbridge.v1.message)`, if it is set.
+pub fn message_rule(
+    message: &prost_reflect::MessageDescriptor,
+    member: &str,
+) -> Option<prost_reflect::Value> {
+    let extension = message
+        .parent_pool()
+        .get_extension_by_name("drawbridge.v1.message")?;
+    let options = message.options();
+    if !options.has_extension(&extension) {
+        return None;
+    }
+    let rules = options.get_extension(&extension).into_owned();
+    let rules = rules.as_message()?;
+    let member = rules.descriptor().get_field_by_name(member)?;
+    rules
+        .has_field(&member)
+        .then(|| rules.get_field(&member).into_owned())
+}
+
+fn of_millis(millis: i64) -> (i64, i32) {
+    let nanos = millis.rem_euclid(1000) as i32 * 1_000_000;
+    (millis.div_euclid(1000), nanos)
 }
 
 /// Equal as JSON, numbers by value.

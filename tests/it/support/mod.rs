@@ -3,6 +3,7 @@
 pub mod client;
 pub mod compare;
 pub mod recorder;
+pub mod request;
 
 use std::time::Duration;
 
