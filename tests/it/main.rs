@@ -15,4 +15,6 @@ mod sandbox;
 mod seeds;
 mod server;
 mod servicestage;
+mod servicestage_sdk;
+mod signer;
 mod watch;

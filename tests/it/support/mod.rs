@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod compare;
+pub mod python;
 pub mod recorder;
 pub mod request;
 

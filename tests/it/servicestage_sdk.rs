@@ -1,0 +1,53 @@
+//! The sandbox's ServiceStage is a fair stand-in: Huawei's own Python SDK works on
+//! it.
+
+use std::process::Command;
+use std::time::Duration;
+
+use drawbridge::sandbox::{self, Sandbox};
+
+use crate::support::python::{python, tests};
+
+/// Steps short enough for a client to wait for.
+async fn start(step: Duration) -> Sandbox {
+    let settings = sandbox::Settings {
+        step,
+        ..sandbox::Settings::default()
+    };
+    Sandbox::start(([127, 0, 0, 1], 0).into(), settings)
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn huaweis_own_sdk_works_on_it() {
+    let what = "Huawei's Python SDK on the sandbox";
+    let requirements = "python/servicestage-requirements.txt";
+    let found =
+        tokio::task::spawn_blocking(move || python("servicestage-venv", requirements, what));
+    let Some(python) = found.await.unwrap() else {
+        return;
+    };
+    let sandbox = start(Duration::from_millis(50)).await;
+    let mut command = Command::new(python);
+    command
+        .arg(tests("python/servicestage_sdk.py"))
+        .env("SERVICESTAGE_ENDPOINT", sandbox.servicestage_url())
+        .env("SERVICESTAGE_PROJECT", sandbox::PROJECT_ID)
+        .env("SERVICESTAGE_OTHER", sandbox::OTHER_PROJECT_ID)
+        .env("SERVICESTAGE_AK", sandbox::ACCESS_KEY)
+        .env("SERVICESTAGE_SK", sandbox::SECRET_KEY)
+        .env(
+            "SERVICESTAGE_TEMPORARY",
+            [
+                sandbox::TEMPORARY_ACCESS_KEY,
+                sandbox::TEMPORARY_SECRET_KEY,
+                sandbox::SECURITY_TOKEN,
+            ]
+            .join(" "),
+        )
+        .env("NO_PROXY", "127.0.0.1");
+    let status = tokio::task::spawn_blocking(move || command.status().unwrap());
+    assert!(status.await.unwrap().success(), "servicestage_sdk.py");
+    sandbox.stop().await;
+}
