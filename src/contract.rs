@@ -8,7 +8,7 @@ mod plan;
 pub mod schema;
 mod template;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod view;
 mod watch;
 

@@ -425,14 +425,20 @@ impl Engine {
         request: &Bytes,
     ) -> Result<watch::WatchStream, Error> {
         let method = &record.served.method;
-        let deadline = headers
-            .contains_key("grpc-timeout")
-            .then(|| Deadline::of(headers, self.default_deadline));
+        let call_by = Deadline::of(headers, self.default_deadline);
+        let deadline = headers.contains_key("grpc-timeout").then_some(call_by);
         let upstream = self.upstreams.pick(&method.family, headers)?;
         record.upstream = Some(upstream.clone());
         offers(upstream, method)?;
         self.watches
-            .watch(method, request.clone(), upstream, &record.caller, deadline)
+            .watch(
+                method,
+                request.clone(),
+                upstream,
+                &record.caller,
+                deadline,
+                call_by,
+            )
             .await
     }
 

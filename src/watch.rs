@@ -28,14 +28,16 @@ use http::HeaderValue;
 use tokio::sync::watch;
 use tonic::Code;
 
+use crate::api::drawbridge::v1::{WatchEvent, WatchEventType};
 use crate::auth::Viewer;
-use crate::contract::Method;
+use crate::contract::{Method, Start, Watch};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::rest::{Call, Caller};
+use crate::unary;
 use crate::upstream::Upstream;
 use poller::Loop;
-use source::{RestSource, Route, Source};
+use source::{Aim, RestSource, Route, Source, Target};
 use stream::Seat;
 pub use stream::WatchStream;
 
@@ -97,12 +99,22 @@ struct Registry {
     loops: Mutex<HashMap<Arc<Key>, Arc<Loop>>>,
     watchers: AtomicUsize,
     polls: AtomicU64,
+    /// Watches that began with a call.
+    begun: AtomicU64,
     /// Set once, under the lock of `loops`.
     drain: watch::Sender<bool>,
     /// The wall clock; a parameter for tests.
     clock: fn() -> SystemTime,
     /// A random number from 0 to 1; a parameter for tests.
     random: fn() -> f64,
+}
+
+/// Who asked for a watch, and how.
+struct Asked {
+    request: Bytes,
+    route: Route,
+    follow: bool,
+    deadline: Option<Deadline>,
 }
 
 /// What is watched, and with whose eyes. Watchers with equal keys share a loop.
@@ -121,10 +133,15 @@ struct Key {
     viewer: Viewer,
     /// Where the family passes it on: nobody reads another's language.
     language: Option<HeaderValue>,
+    /// What else of the request decides on what is told. For a watch that begins
+    /// with a call, a number of its own: what was read before that call is not
+    /// what it leads to.
+    aside: Vec<u8>,
 }
 
 impl Key {
-    fn new(method: &Method, call: &Call, upstream: &Upstream, caller: &Caller) -> Self {
+    fn new(method: &Method, call: &Call, route: &Route, aside: Vec<u8>) -> Self {
+        let Route { upstream, caller } = route;
         Self {
             upstream: upstream.settings.name.as_str().into(),
             rpc: method.path.clone(),
@@ -138,6 +155,7 @@ impl Key {
                 .family
                 .accept_language
                 .and_then(|_| caller.accept_language.clone()),
+            aside,
         }
     }
 }
@@ -156,6 +174,7 @@ impl Watches {
             loops: Mutex::default(),
             watchers: AtomicUsize::new(0),
             polls: AtomicU64::new(0),
+            begun: AtomicU64::new(0),
             drain: watch::Sender::new(false),
             clock,
             random,
@@ -163,11 +182,13 @@ impl Watches {
     }
 
     /// Watches what `request` names, as `caller` sees it, until `deadline`, where
-    /// there is one. Returns when the first message is there.
+    /// there is one. Returns when the first message is there. A watch that begins
+    /// with a call makes that, once, until `call_by`.
     ///
-    /// Fails as the first poll does, so that a wrong name is the rpc's own error;
-    /// with [`Error::Overload`] when the bounds of [`Settings`] are reached; with
-    /// [`Error::Draining`] after [`Watches::drain`].
+    /// Fails as the first poll does, so that a wrong name is the rpc's own error,
+    /// or as the call that it begins with; with [`Error::Overload`] when the bounds
+    /// of [`Settings`] are reached; with [`Error::Draining`] after
+    /// [`Watches::drain`].
     pub async fn watch(
         &self,
         method: &Arc<Method>,
@@ -175,25 +196,86 @@ impl Watches {
         upstream: &Arc<Upstream>,
         caller: &Caller,
         deadline: Option<Deadline>,
+        call_by: Deadline,
     ) -> Result<WatchStream, Error> {
         let not_a_watch = || Error::Malformed(format!("{} is not a watch", method.path));
         let watch = method.watch.as_ref().ok_or_else(not_a_watch)?;
-        if watch.start.is_some() {
-            return Err(Error::NotConfigured(
-                "such watches are not served yet".into(),
-            ));
-        }
-        let call = method.bind(&request, &upstream.settings.dialect)?;
         let follow = watch.follows(&request);
-        let key = Key::new(method, &call, upstream, caller);
         let route = Route {
             upstream: Arc::clone(upstream),
             caller: caller.clone(),
         };
+        if let Some(start) = &watch.start {
+            let started = self.begin(start, &request, &route, call_by).await?;
+            let asked = Asked {
+                request,
+                route,
+                follow,
+                deadline,
+            };
+            return Ok(self.follow_up(method, watch, &started, asked));
+        }
+        let call = method.bind(&request, &upstream.settings.dialect)?;
+        let key = Key::new(method, &call, &route, watch.aside(&request)?);
         let max_items = self.0.settings.max_items;
-        let source =
-            RestSource::new(method, request, call, route, max_items).ok_or_else(not_a_watch)?;
+        let poll = watch.poll_request(&request)?;
+        let target = Target::new(watch, poll, Some(call), &upstream.settings.dialect)?;
+        let source = RestSource::new(method, request, Aim::poll(target), route, max_items)
+            .ok_or_else(not_a_watch)?;
         self.open(key, follow, deadline, || Arc::new(source)).await
+    }
+
+    /// Makes the call that a watch begins with: its response. Never twice, and not
+    /// at all where there is no place for the watch.
+    async fn begin(
+        &self,
+        start: &Start,
+        request: &Bytes,
+        route: &Route,
+        call_by: Deadline,
+    ) -> Result<Bytes, Error> {
+        self.0.has_room()?;
+        let call = Bytes::from(start.request(request)?);
+        let Route { upstream, caller } = route;
+        let (decoded, _) = unary::call(upstream, &start.rpc, &call, caller, call_by).await?;
+        Ok(decoded.message)
+    }
+
+    /// The stream behind that call: what it started is told first, whatever comes.
+    fn follow_up(
+        &self,
+        method: &Arc<Method>,
+        watch: &Watch,
+        started: &Bytes,
+        asked: Asked,
+    ) -> WatchStream {
+        let Asked {
+            request,
+            route,
+            follow,
+            deadline,
+        } = asked;
+        let event = WatchEvent {
+            r#type: WatchEventType::Started.into(),
+            observed_at: Some((self.0.clock)().into()),
+            ..WatchEvent::default()
+        };
+        let message = watch.started_message(&event, started);
+        let aim = match Aim::of_started(watch, &request, started, &route) {
+            Ok(Some(aim)) => aim,
+            Ok(None) => return WatchStream::last(message, Ok(())),
+            Err(error) => return WatchStream::last(message, Err(error)),
+        };
+        let number = self.0.begun.fetch_add(1, Ordering::Relaxed);
+        let key = Key::new(method, aim.call(), &route, number.to_be_bytes().into());
+        let max_items = self.0.settings.max_items;
+        let Some(source) = RestSource::new(method, request, aim, route, max_items) else {
+            return WatchStream::last(message, Ok(()));
+        };
+        match self.join(key, follow, || Arc::new(source)) {
+            Ok((news, seat)) => WatchStream::started(message, news, seat, deadline),
+            Err(error) => WatchStream::last(message, Err(error)),
+        }
     }
 
     /// Ends every stream with [`Error::Draining`] and refuses new ones with it.
@@ -281,6 +363,21 @@ impl Registry {
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<Key>, Arc<Loop>>> {
         // Nothing is left half done under this lock.
         self.loops.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether one more watch of one more thing would be taken now.
+    fn has_room(&self) -> Result<(), Error> {
+        let loops = self.lock();
+        if *self.drain.borrow() {
+            return Err(Error::Draining);
+        }
+        if self.watchers.load(Ordering::Acquire) >= self.settings.max_watchers {
+            return Err(full("watches", "max_watchers"));
+        }
+        if loops.len() >= self.settings.max_loops {
+            return Err(full("watched things", "max_loops"));
+        }
+        Ok(())
     }
 
     /// Takes out this very loop, if it is there still.

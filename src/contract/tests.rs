@@ -32,7 +32,7 @@ impl FileResolver for Alone {
     }
 }
 
-fn descriptors(proto: &str) -> Vec<u8> {
+pub(crate) fn descriptors(proto: &str) -> Vec<u8> {
     let mut resolver = ChainFileResolver::new();
     resolver.add(Alone(proto.to_owned()));
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto");
@@ -70,13 +70,13 @@ fn unary(options: &str, messages: &str) -> String {
     ))
 }
 
-struct World {
-    contract: Contract,
+pub(crate) struct World {
+    pub contract: Contract,
     pool: DescriptorPool,
 }
 
 impl World {
-    fn new(proto: &str) -> Self {
+    pub fn new(proto: &str) -> Self {
         let bytes = descriptors(proto);
         let pool = DescriptorPool::decode(&*bytes).unwrap();
         let source = Source {
@@ -95,7 +95,7 @@ impl World {
     }
 
     /// The protobuf bytes of a message given as proto3 JSON.
-    fn wire(&self, message: &str, json: Json) -> Vec<u8> {
+    pub fn wire(&self, message: &str, json: Json) -> Vec<u8> {
         let descriptor = self.pool.get_message_by_name(message).expect(message);
         DynamicMessage::deserialize(descriptor, json)
             .unwrap()
@@ -103,7 +103,7 @@ impl World {
     }
 
     /// The proto3 JSON of a message given as protobuf bytes.
-    fn json(&self, message: &str, wire: &[u8]) -> Json {
+    pub fn json(&self, message: &str, wire: &[u8]) -> Json {
         let descriptor = self.pool.get_message_by_name(message).expect(message);
         let message = DynamicMessage::decode(descriptor, wire).unwrap();
         let options = prost_reflect::SerializeOptions::new().use_proto_field_name(true);
@@ -154,7 +154,7 @@ fn fault(error: &Error) -> (&str, &str) {
 
 mod binding;
 mod decoding;
-mod following;
+pub(crate) mod following;
 mod properties;
 mod refusing;
 mod sharing;

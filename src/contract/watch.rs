@@ -42,6 +42,8 @@ const EVENT: &str = "drawbridge.v1.WatchEvent";
 pub(super) struct Tables {
     /// The watch's own request.
     input: MessageId,
+    /// The messages of its stream.
+    output: MessageId,
     follow: Option<FieldIndex>,
     item: Part,
     /// The type of what is watched.
@@ -263,6 +265,7 @@ pub(super) fn compile(
         fallback,
         tables: Tables {
             input: method.input,
+            output: method.output,
             follow,
             item,
             item_type,
@@ -770,6 +773,13 @@ impl Watch {
         message.into()
     }
 
+    /// What a message of the stream says, whatever the order in which its fields
+    /// and the members of its maps came: equal for those that say the same.
+    pub fn canonical(&self, item: Option<&[u8]>, beside: &[u8]) -> Bytes {
+        let message = self.message(&WatchEvent::default(), item, beside);
+        canonical(self.schema(), self.tables.output, &message, 0).map_or(message, Bytes::from)
+    }
+
     /// Encodes the message that tells the response of the call that began it.
     pub fn started_message(&self, event: &WatchEvent, response: &[u8]) -> Bytes {
         let mut beside = Vec::with_capacity(response.len() + 8);
@@ -813,6 +823,38 @@ fn member(response: &Bytes, field: &Field) -> Result<Option<Bytes>, Error> {
         Cow::Borrowed(item) => response.slice_ref(item),
         Cow::Owned(item) => item.into(),
     }))
+}
+
+/// A message with its fields in the order of their numbers and its maps sorted;
+/// none when it cannot be read.
+fn canonical(schema: &Schema, id: MessageId, wire: &[u8], depth: u32) -> Option<Vec<u8>> {
+    if depth > wire::MAX_DEPTH {
+        return None;
+    }
+    let message = schema.message(id);
+    let mut fields = Vec::new();
+    for field in wire::fields(wire) {
+        let (number, value) = field.ok()?;
+        let known = message.by_number(number).map(|(_, field)| field);
+        let mut out = Vec::with_capacity(16);
+        match (known.map(|field| field.kind), value) {
+            (Some(Kind::Message(below)), Value::Bytes(bytes)) => {
+                let inner = canonical(schema, below, bytes, depth + 1)?;
+                wire::write_bytes(&mut out, number, &inner);
+            }
+            (_, value) => wire::write_value(&mut out, number, value),
+        }
+        let is_entry = known.is_some_and(|field| field.cardinality == Cardinality::Map);
+        fields.push((number, is_entry, out));
+    }
+    // Stable: the elements of a list keep their order.
+    fields.sort_by(|(a, _, one), (b, is_entry, other)| {
+        a.cmp(b).then_with(|| match is_entry {
+            true => one.cmp(other),
+            false => std::cmp::Ordering::Equal,
+        })
+    });
+    Some(fields.into_iter().flat_map(|(_, _, field)| field).collect())
 }
 
 fn missing(field: &Field) -> Error {

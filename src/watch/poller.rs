@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::cadence::{Cadence, Patience};
 use super::snapshot::{Item, Snapshot};
-use super::source::{POLL_TIMEOUT, Rules, Source, is_not_found};
+use super::source::{POLL_TIMEOUT, Read, Rules, Source, is_not_found};
 use super::{Key, Registry};
 use crate::api::drawbridge::v1::{self, WatchEvent, WatchEventType};
 use crate::contract::Outcome;
@@ -137,7 +137,7 @@ impl Loop {
             outcome: outcome.into(),
             unconfirmed_since: unconfirmed_since.map(Into::into),
         };
-        self.source.message(&event, Some(&item.bytes))
+        self.source.message(&event, Some(item))
     }
 
     /// Encodes a sign of life.
@@ -235,7 +235,22 @@ async fn follow(registry: &Registry, key: &Key, this: &Arc<Loop>) -> End {
             .and_then(|read| read);
         let now = (registry.clock)();
         let pause = match (read, seen.take()) {
-            (Ok(items), before) => {
+            (Ok(Read::Gone(item)), _) => {
+                let removed = this.told(WatchEventType::Removed, &item, now, None);
+                return End::Well(Arc::from([removed]));
+            }
+            (Ok(Read::Nothing), before) => {
+                let pause = cadence.unchanged();
+                if let Some(mut last) = before {
+                    let first = !std::mem::replace(&mut last.unconfirmed, true);
+                    last.next_poll = Instant::now() + pause;
+                    seen = Some(last.clone());
+                    this.publish(last, first);
+                }
+                pause
+            }
+            (Ok(Read::Items(items)), before) => {
+                let restless = !rules.list && items.iter().any(|item| item.restless);
                 let recovered = patience.recovered();
                 if recovered {
                     tracing::info!(
@@ -245,7 +260,7 @@ async fn follow(registry: &Registry, key: &Key, this: &Arc<Loop>) -> End {
                     );
                 }
                 let (mut next, changed) = this.advance(before, items, now);
-                let pause = if changed {
+                let pause = if changed || restless {
                     cadence.changed()
                 } else {
                     cadence.unchanged()
@@ -259,7 +274,11 @@ async fn follow(registry: &Registry, key: &Key, this: &Arc<Loop>) -> End {
                 }
                 pause
             }
-            (Err(error), None) => return End::Failed(error),
+            (Err(error), None) => match patience.bear(&error, cadence.unchanged()) {
+                // The answer to the rpc was given when the call was made.
+                Some(pause) if rules.begun => pause,
+                _ => return End::Failed(error),
+            },
             (Err(error), Some(last)) if is_not_found(&error) => {
                 return this.gone(error, &last, now);
             }
@@ -292,7 +311,7 @@ impl Loop {
     }
 
     /// What is seen after a good read, and whether it is something new.
-    fn advance(&self, before: Option<Seen>, items: Vec<Item>, now: SystemTime) -> (Seen, bool) {
+    fn advance(&self, before: Option<Seen>, mut items: Vec<Item>, now: SystemTime) -> (Seen, bool) {
         let Some(mut seen) = before else {
             let snapshot = Arc::new(Snapshot::new(0, items, now));
             let seen = Seen {
@@ -310,6 +329,8 @@ impl Loop {
         if seen.snapshot.is(&items) {
             return (seen, false);
         }
+        seen.snapshot
+            .keep(&mut items, |old, new| self.source.alike(old, new));
         let next = Snapshot::new(seen.snapshot.seq + 1, items, now);
         let step: Arc<[Bytes]> = (0..next.places(&seen.snapshot))
             .filter_map(|place| next.difference(&seen.snapshot, place))

@@ -12,10 +12,21 @@ use crate::contract::Outcome;
 pub(super) struct Item {
     /// What identifies it in a list; empty where one thing alone is watched.
     pub(super) key: Box<str>,
-    /// Its message, encoded.
-    pub(super) bytes: Bytes,
+    /// Its message, encoded; none where something else is told in its place.
+    pub(super) bytes: Option<Bytes>,
+    /// What is told together with it: further fields of the stream's message.
+    pub(super) beside: Bytes,
     /// Whether it has settled.
     pub(super) outcome: Outcome,
+    /// Its state is about to move: look again soon.
+    pub(super) restless: bool,
+}
+
+impl Item {
+    /// Whether both are told alike.
+    fn is_told_as(&self, other: &Self) -> bool {
+        (&self.bytes, &self.beside, self.outcome) == (&other.bytes, &other.beside, other.outcome)
+    }
 }
 
 /// All items of one read, each key once.
@@ -65,6 +76,20 @@ impl Snapshot {
         self.items == items
     }
 
+    /// Gives items that are told like before the very bytes they had, so that what
+    /// comes in another order, as members of JSON may, is no change.
+    pub(super) fn keep(&self, items: &mut [Item], alike: impl Fn(&Item, &Item) -> bool) {
+        for (place, item) in items.iter_mut().enumerate() {
+            if let Some(old) = self.find(&item.key, place)
+                && !old.is_told_as(item)
+                && alike(old, item)
+            {
+                item.bytes.clone_from(&old.bytes);
+                item.beside.clone_from(&old.beside);
+            }
+        }
+    }
+
     /// How the thing watched alone stands; lists do not settle.
     pub(super) fn outcome(&self) -> Outcome {
         match &self.items[..] {
@@ -88,7 +113,7 @@ impl Snapshot {
         if let Some(item) = self.items.get(place) {
             return match before.find(&item.key, place) {
                 None => Some((WatchEventType::Added, item)),
-                Some(old) if old.bytes != item.bytes => Some((WatchEventType::Changed, item)),
+                Some(old) if !old.is_told_as(item) => Some((WatchEventType::Changed, item)),
                 Some(_) => None,
             };
         }
@@ -123,11 +148,17 @@ mod tests {
             .iter()
             .map(|&(key, text)| Item {
                 key: key.into(),
-                bytes: Bytes::from_static(text.as_bytes()),
+                bytes: Some(Bytes::from_static(text.as_bytes())),
+                beside: Bytes::new(),
                 outcome: Outcome::Open,
+                restless: false,
             })
             .collect();
         Snapshot::new(0, items, SystemTime::UNIX_EPOCH)
+    }
+
+    fn text(item: &Item) -> &str {
+        std::str::from_utf8(item.bytes.as_ref().unwrap()).unwrap()
     }
 
     #[test]
@@ -164,7 +195,7 @@ mod tests {
             let (before, after) = (snapshot(&old), snapshot(new));
             let got: Vec<_> = (0..after.places(&before))
                 .filter_map(|place| after.difference(&before, place))
-                .map(|(kind, item)| (kind, &*item.key, std::str::from_utf8(&item.bytes).unwrap()))
+                .map(|(kind, item)| (kind, &*item.key, text(item)))
                 .collect();
             assert_eq!(got, want, "{name}");
         }
@@ -175,7 +206,40 @@ mod tests {
         let got = snapshot(&[("a", "1"), ("b", "1"), ("a", "2"), ("c", "1")]);
         let keys: Vec<_> = got.items.iter().map(|item| &*item.key).collect();
         assert_eq!(keys, ["b", "a", "c"]);
-        assert_eq!(got.find("a", 9).unwrap().bytes, "2");
+        assert_eq!(text(got.find("a", 9).unwrap()), "2");
         assert!(got.find("d", 0).is_none());
+    }
+
+    #[test]
+    fn what_is_told_beside_and_the_outcome_differ_too() {
+        let before = snapshot(&[("a", "1")]);
+        let changes: [fn(&mut Item); 3] = [
+            |item| item.beside = Bytes::from_static(b"x"),
+            |item| item.outcome = Outcome::EndedWell,
+            |item| item.bytes = None,
+        ];
+        for change in changes {
+            let mut after = snapshot(&[("a", "1")]);
+            change(&mut after.items[0]);
+            let (kind, _) = after.difference(&before, 0).unwrap();
+            assert_eq!(kind, Changed);
+        }
+        let mut restless = snapshot(&[("a", "1")]);
+        restless.items[0].restless = true;
+        assert!(restless.difference(&before, 0).is_none());
+    }
+
+    #[test]
+    fn what_is_alike_keeps_its_bytes() {
+        let before = snapshot(&[("a", "1 2"), ("b", "1 2")]);
+        let mut after = snapshot(&[("b", "2 1"), ("a", "2 2"), ("c", "1 2")]).items;
+        let sorted = |item: &Item| {
+            let mut words: Vec<_> = text(item).split(' ').collect();
+            words.sort_unstable();
+            words.join(" ")
+        };
+        before.keep(&mut after, |old, new| sorted(old) == sorted(new));
+        let texts: Vec<_> = after.iter().map(text).collect();
+        assert_eq!(texts, ["1 2", "2 2", "1 2"]);
     }
 }

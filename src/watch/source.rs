@@ -1,12 +1,16 @@
-//! What is polled, and how what comes is told.
+//! What is polled, and how what comes is told: a list here, one thing in `one`.
 
+mod aim;
+#[cfg(test)]
+mod following;
+mod one;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +24,8 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::rest::{Call, Caller, Idempotency};
 use crate::upstream::{Operation, Upstream};
+pub(super) use aim::{Aim, Target};
+use one::Memory;
 
 /// The longest that one poll may take, its refreshes included.
 pub(super) const POLL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -27,7 +33,18 @@ pub(super) const POLL_TIMEOUT: Duration = Duration::from_secs(30);
 const REFRESHES_AT_ONCE: usize = 8;
 
 /// A read that is under way.
-pub(super) type Reading<'a> = Pin<Box<dyn Future<Output = Result<Vec<Item>, Error>> + Send + 'a>>;
+pub(super) type Reading<'a> = Pin<Box<dyn Future<Output = Result<Read, Error>> + Send + 'a>>;
+
+/// What one read brings.
+#[derive(Debug)]
+pub(super) enum Read {
+    /// The items of a list, or the one thing.
+    Items(Vec<Item>),
+    /// It is not there, which is no failure so far.
+    Nothing,
+    /// It is gone as it should; this is the last to be told.
+    Gone(Item),
+}
 
 /// What a loop polls.
 pub(super) trait Source: Send + Sync + 'static {
@@ -36,7 +53,9 @@ pub(super) trait Source: Send + Sync + 'static {
     /// Reads it once. Of a thing watched alone exactly one item comes.
     fn read(&self) -> Reading<'_>;
     /// Encodes a message of the stream.
-    fn message(&self, event: &WatchEvent, item: Option<&[u8]>) -> Bytes;
+    fn message(&self, event: &WatchEvent, item: Option<&Item>) -> Bytes;
+    /// Whether two items that differ in their bytes say the same.
+    fn alike(&self, old: &Item, new: &Item) -> bool;
 }
 
 /// How a source is polled; from `drawbridge.v1.Watch`.
@@ -46,6 +65,8 @@ pub(super) struct Rules {
     pub(super) first_interval: Duration,
     pub(super) max_interval: Duration,
     pub(super) gone_ends_well: bool,
+    /// It began with a call: failures before the first good read are borne.
+    pub(super) begun: bool,
 }
 
 /// Whether the upstream says that there is no such thing.
@@ -65,10 +86,14 @@ fn repeatable(mut call: Call) -> Call {
 /// A watch rpc as a caller asked for it.
 pub(super) struct RestSource {
     method: Arc<Method>,
+    /// The watch's own request.
     request: Bytes,
-    call: Call,
     route: Route,
     max_items: usize,
+    /// What is polled now.
+    aim: Mutex<Aim>,
+    /// What the reads so far have left; reads come one after the other.
+    memory: Mutex<Memory>,
 }
 
 /// To whom and as whom calls go. All who share a loop have the same credentials
@@ -89,11 +114,11 @@ impl fmt::Debug for RestSource {
 }
 
 impl RestSource {
-    /// `call` is `request`, bound. None: the method is not a watch.
+    /// None: the method is not a watch.
     pub(super) fn new(
         method: &Arc<Method>,
         request: Bytes,
-        call: Call,
+        aim: Aim,
         route: Route,
         max_items: usize,
     ) -> Option<Self> {
@@ -101,9 +126,10 @@ impl RestSource {
         Some(Self {
             method: Arc::clone(method),
             request,
-            call: repeatable(call),
             route,
             max_items,
+            aim: Mutex::new(aim),
+            memory: Mutex::default(),
         })
     }
 
@@ -111,10 +137,23 @@ impl RestSource {
         self.method.watch.as_ref().expect("checked by `new`")
     }
 
-    async fn read_items(&self) -> Result<Vec<Item>, Error> {
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        // Nothing is left half done under this lock.
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn read_list(&self) -> Result<Read, Error> {
         let watch = self.watch();
         let deadline = Deadline::after(POLL_TIMEOUT);
-        let response = self.route.fetch(&watch.poll, &self.call, deadline).await?;
+        let Some(target) = self.target(deadline).await? else {
+            return Ok(Read::Nothing);
+        };
+        let call = &target.full;
+        let response = match self.route.fetch(&watch.poll, call, deadline).await {
+            Err(error) if is_not_found(&error) && self.may_come() => return Ok(Read::Nothing),
+            response => response?,
+        };
+        self.memory().seen = true;
         let found = watch.items(&response)?;
         if found.len() > self.max_items {
             return Err(Error::Decode {
@@ -130,22 +169,20 @@ impl RestSource {
             .into_iter()
             .map(|bytes| {
                 Ok(Item {
-                    key: if watch.list {
-                        watch.key(&bytes)?
-                    } else {
-                        "".into()
-                    },
+                    key: watch.key(&bytes)?,
                     outcome: watch.outcome(&bytes),
-                    bytes,
+                    bytes: Some(bytes),
+                    beside: Bytes::new(),
+                    restless: false,
                 })
             })
             .collect::<Result<Vec<_>, Error>>()?;
-        let dialect = &*self.route.upstream.settings.dialect;
         match &watch.refresh {
-            Some(refresh) if !refresh.absent_in.iter().any(|absent| **absent == *dialect) => {
-                self.refresh(refresh, items, deadline).await
-            }
-            _ => Ok(items),
+            Some(refresh) if self.route.offers(refresh) => self
+                .refresh(refresh, items, deadline)
+                .await
+                .map(Read::Items),
+            _ => Ok(Read::Items(items)),
         }
     }
 
@@ -186,7 +223,7 @@ impl RestSource {
                     let bytes = watch.refreshed(&response)?;
                     if let Some(item) = &mut items[at] {
                         item.outcome = watch.outcome(&bytes);
-                        item.bytes = bytes;
+                        item.bytes = Some(bytes);
                     }
                 }
                 Err(error) if is_not_found(&error) => items[at] = None,
@@ -204,19 +241,44 @@ impl Source for RestSource {
             first_interval: watch.first_interval,
             max_interval: watch.max_interval,
             gone_ends_well: watch.gone_ends_well,
+            begun: watch.start.is_some(),
         }
     }
 
     fn read(&self) -> Reading<'_> {
-        Box::pin(self.read_items())
+        if self.watch().list {
+            Box::pin(self.read_list())
+        } else {
+            Box::pin(self.read_one())
+        }
     }
 
-    fn message(&self, event: &WatchEvent, item: Option<&[u8]>) -> Bytes {
-        self.watch().message(event, item, &[])
+    fn message(&self, event: &WatchEvent, item: Option<&Item>) -> Bytes {
+        let bytes = item.and_then(|item| item.bytes.as_deref());
+        let beside = item.map_or(&[][..], |item| &item.beside);
+        self.watch().message(event, bytes, beside)
+    }
+
+    fn alike(&self, old: &Item, new: &Item) -> bool {
+        let watch = self.watch();
+        let told = |item: &Item| watch.canonical(item.bytes.as_deref(), &item.beside);
+        told(old) == told(new)
     }
 }
 
 impl Route {
+    /// Whether the upstream's dialect has the operation.
+    fn offers(&self, rpc: &Method) -> bool {
+        let dialect = &*self.upstream.settings.dialect;
+        !rpc.absent_in.iter().any(|absent| **absent == *dialect)
+    }
+
+    /// The call of a further rpc; none where it cannot be made of this request.
+    fn bind(&self, rpc: &Method, request: &[u8]) -> Option<Call> {
+        let call = rpc.bind(request, &self.upstream.settings.dialect).ok()?;
+        self.offers(rpc).then(|| repeatable(call))
+    }
+
     /// One call from end to end: the response message of `method`.
     async fn fetch(
         &self,

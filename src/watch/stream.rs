@@ -36,6 +36,8 @@ enum State {
     Telling(Reader),
     /// All is told; the future ends when there may be more.
     Waiting(Pin<Box<dyn Future<Output = Reader> + Send>>),
+    /// A message, and an error behind it.
+    Last(Option<Bytes>, Option<Error>),
     /// The end was told.
     Over,
 }
@@ -80,6 +82,10 @@ struct Reader {
 
 /// What a reader is in the middle of telling.
 enum Telling {
+    /// That the call was made with which the watch begins.
+    Started(Bytes),
+    /// Nothing was read yet; `told` is empty.
+    Unread,
     /// All items of `told` from `at` on, then for a list that these were all.
     Present {
         at: usize,
@@ -105,30 +111,38 @@ impl WatchStream {
         seat: Seat,
         deadline: Option<Deadline>,
     ) -> Result<Self, Error> {
-        let seen = {
+        {
             let news = news
                 .wait_for(|news| news.stage.is_presentable())
                 .await
                 .map_err(|_| Error::Draining)?;
-            match (&news.stage, news.stage.seen()) {
-                (Stage::Ended(_, End::Failed(error)), _) => return Err(error.clone()),
-                (_, Some(seen)) => seen.clone(),
-                (_, None) => return Err(Error::NoAnswer("nothing was read".to_owned())),
+            match &news.stage {
+                Stage::Ended(_, End::Failed(error)) => return Err(error.clone()),
+                Stage::Unread => return Err(Error::NoAnswer("nothing was read".to_owned())),
+                Stage::Following(_) | Stage::Ended(..) => {}
             }
-        };
-        Ok(Self(State::Telling(Reader {
-            telling: Telling::Present {
-                at: 0,
-                observed_at: seen.observed_at,
-                unconfirmed_since: seen.unconfirmed_since(),
-            },
-            unconfirmed_since: seen.unconfirmed_since(),
-            told: seen.snapshot,
-            silent_until: Instant::now() + seat.registry.settings.bookmark_interval,
-            deadline: deadline.map(Deadline::instant),
-            news,
-            seat,
-        })))
+        }
+        let mut reader = Reader::new(Telling::Unread, news, seat, deadline);
+        // What is there now is told first, whatever comes until it is read.
+        reader.begin();
+        Ok(Self(State::Telling(reader)))
+    }
+
+    /// Tells at once that the call was made with which the watch begins; the
+    /// first read comes behind it.
+    pub(super) fn started(
+        message: Bytes,
+        news: watch::Receiver<News>,
+        seat: Seat,
+        deadline: Option<Deadline>,
+    ) -> Self {
+        let telling = Telling::Started(message);
+        Self(State::Telling(Reader::new(telling, news, seat, deadline)))
+    }
+
+    /// Tells one message, and then that this was all, or what is wrong.
+    pub(super) fn last(message: Bytes, end: Result<(), Error>) -> Self {
+        Self(State::Last(Some(message), end.err()))
     }
 }
 
@@ -139,6 +153,11 @@ impl Stream for WatchStream {
         loop {
             match &mut self.0 {
                 State::Over => return Poll::Ready(None),
+                State::Last(message, error) => {
+                    let next = message.take().map(Ok);
+                    let next = next.or_else(|| error.take().map(Err));
+                    return Poll::Ready(next);
+                }
                 State::Waiting(wait) => match wait.as_mut().poll(cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(reader) => self.0 = State::Telling(reader),
@@ -163,6 +182,24 @@ impl Stream for WatchStream {
 }
 
 impl Reader {
+    fn new(
+        telling: Telling,
+        news: watch::Receiver<News>,
+        seat: Seat,
+        deadline: Option<Deadline>,
+    ) -> Self {
+        let now = (seat.registry.clock)();
+        Self {
+            telling,
+            unconfirmed_since: None,
+            told: Arc::new(Snapshot::new(0, Vec::new(), now)),
+            silent_until: Instant::now() + seat.registry.settings.bookmark_interval,
+            deadline: deadline.map(Deadline::instant),
+            news,
+            seat,
+        }
+    }
+
     /// Waits for news, a due bookmark or the deadline.
     async fn wait(mut self) -> Self {
         let until = self.deadline.map_or(self.silent_until, |deadline| {
@@ -199,6 +236,16 @@ impl Reader {
         let shared = Arc::clone(&self.seat.shared);
         loop {
             match &mut self.telling {
+                Telling::Started(message) => {
+                    let message = std::mem::take(message);
+                    self.telling = Telling::Unread;
+                    return Tell::Message(message);
+                }
+                Telling::Unread => {
+                    if let Some(tell) = self.begin() {
+                        return tell;
+                    }
+                }
                 Telling::Present {
                     at,
                     observed_at,
@@ -255,6 +302,32 @@ impl Reader {
                         return tell;
                     }
                 }
+            }
+        }
+    }
+
+    /// Looks for the first read. None: there is something, and `telling` says what.
+    fn begin(&mut self) -> Option<Tell> {
+        let news = self.news.borrow_and_update();
+        if let Some(seen) = news.stage.seen() {
+            self.unconfirmed_since = seen.unconfirmed_since();
+            self.told = Arc::clone(&seen.snapshot);
+            self.telling = Telling::Present {
+                at: 0,
+                observed_at: seen.observed_at,
+                unconfirmed_since: self.unconfirmed_since,
+            };
+            return None;
+        }
+        let Stage::Ended(_, end) = &news.stage else {
+            return Some(Tell::NothingYet);
+        };
+        match end {
+            End::Failed(error) => Some(Tell::Over(Err(error.clone()))),
+            End::Well(messages) => {
+                let messages = Arc::clone(messages);
+                self.telling = Telling::Farewell { messages, at: 0 };
+                None
             }
         }
     }

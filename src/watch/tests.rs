@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tokio_stream::StreamExt;
 
 use super::snapshot::Item;
-use super::source::{Reading, Rules};
+use super::source::{Read, Reading, Rules};
 use super::*;
 use crate::api::drawbridge::v1::{Outcome as ToldOutcome, WatchEvent, WatchEventType};
 use crate::contract::Outcome;
@@ -30,6 +30,8 @@ struct World {
 enum Answer {
     Items(Vec<Item>),
     Fails(Error),
+    Nothing,
+    Gone(Item),
     /// Takes so long, then answers with these.
     Late(Duration, Vec<Item>),
     Panics,
@@ -56,6 +58,8 @@ impl Source for World {
             let mut items = match answer {
                 Answer::Items(items) => items,
                 Answer::Fails(error) => return Err(error),
+                Answer::Nothing => return Ok(Read::Nothing),
+                Answer::Gone(item) => return Ok(Read::Gone(item)),
                 Answer::Late(delay, items) => {
                     tokio::time::sleep(delay).await;
                     items
@@ -65,17 +69,30 @@ impl Source for World {
             if !self.rules.list {
                 items.iter_mut().for_each(|item| item.key = "".into());
             }
-            Ok(items)
+            Ok(Read::Items(items))
         })
     }
 
-    fn message(&self, event: &WatchEvent, item: Option<&[u8]>) -> Bytes {
+    fn message(&self, event: &WatchEvent, item: Option<&Item>) -> Bytes {
         self.encoded.fetch_add(1, Ordering::Relaxed);
         let told = Told {
             event: Some(*event),
-            item: item.map(<[u8]>::to_vec),
+            item: item
+                .and_then(|item| item.bytes.as_ref())
+                .map(|bytes| bytes.to_vec()),
         };
         told.encode_to_vec().into()
+    }
+
+    /// `1 2` says the same as `2 1`.
+    fn alike(&self, old: &Item, new: &Item) -> bool {
+        let words = |item: &Item| {
+            let text = String::from_utf8(item.bytes.clone().unwrap().to_vec()).unwrap();
+            let mut words: Vec<_> = text.split(' ').map(str::to_owned).collect();
+            words.sort_unstable();
+            words
+        };
+        words(old) == words(new)
     }
 }
 
@@ -85,12 +102,21 @@ impl World {
     }
 
     fn with(list: bool, gone_ends_well: bool, items: &[&str]) -> Arc<Self> {
+        Self::begun_or_not(list, gone_ends_well, false, items)
+    }
+
+    fn begun() -> Arc<Self> {
+        Self::begun_or_not(false, false, true, &[])
+    }
+
+    fn begun_or_not(list: bool, gone_ends_well: bool, begun: bool, items: &[&str]) -> Arc<Self> {
         Arc::new(Self {
             rules: Rules {
                 list,
                 first_interval: S(1),
                 max_interval: S(4),
                 gone_ends_well,
+                begun,
             },
             answer: Mutex::new(Answer::Items(self::items(items))),
             polls: Mutex::default(),
@@ -130,8 +156,15 @@ fn items(texts: &[&str]) -> Vec<Item> {
     texts
         .iter()
         .map(|text| Item {
-            key: text.split('=').next().unwrap_or_default().into(),
-            bytes: Bytes::copy_from_slice(text.as_bytes()),
+            key: if text.contains("a=") {
+                "a"
+            } else {
+                text.split('=').next().unwrap_or_default()
+            }
+            .into(),
+            bytes: Some(Bytes::copy_from_slice(text.as_bytes())),
+            beside: Bytes::new(),
+            restless: text.starts_with("restless"),
             outcome: match *text {
                 "done" => Outcome::EndedWell,
                 "broken" => Outcome::EndedBadly,
@@ -174,6 +207,7 @@ fn key(path: &str, viewer: u8) -> Key {
         body: None,
         viewer: Viewer([viewer; 32]),
         language: None,
+        aside: Vec::new(),
     }
 }
 
@@ -355,7 +389,7 @@ async fn nobody_sees_through_anothers_eyes() {
 
 #[test]
 fn every_part_of_a_key_tells_watches_apart() {
-    let changes: [fn(&mut Key); 10] = [
+    let changes: [fn(&mut Key); 11] = [
         |_| {},
         |key| key.upstream = "other".into(),
         |key| key.rpc = "/test.v1.ThingService/WatchOther".into(),
@@ -366,6 +400,7 @@ fn every_part_of_a_key_tells_watches_apart() {
         |key| key.body = Some(Bytes::from_static(b"{}")),
         |key| key.viewer = Viewer([9; 32]),
         |key| key.language = Some(HeaderValue::from_static("ja")),
+        |key| key.aside = vec![1],
     ];
     let mut keys = HashSet::new();
     for change in changes {
@@ -799,6 +834,106 @@ async fn a_slow_reader_of_a_list_gets_what_differs_in_the_end() {
         ]
     );
     silent(&mut slow, S(20)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_call_began_may_fail_at_first() {
+    let watches = watches();
+    let world = World::begun();
+    let begin = || {
+        let source = || -> Arc<dyn Source> { world.clone() };
+        let (news, seat) = watches.join(key("/thing", 0), false, source).unwrap();
+        let event = WatchEvent {
+            r#type: WatchEventType::Started.into(),
+            observed_at: Some(clock().into()),
+            ..WatchEvent::default()
+        };
+        WatchStream::started(world.message(&event, None), news, seat, None)
+    };
+    world.fails(down());
+    let mut stream = begin();
+    assert_eq!(next(&mut stream).await, "STARTED");
+    // Signs of life before anything was read.
+    assert_eq!(next(&mut stream).await, "BOOKMARK");
+    world.answers(Answer::Nothing);
+    assert_eq!(next(&mut stream).await, "BOOKMARK");
+    world.is(&["1"]);
+    assert_eq!(next(&mut stream).await, "PRESENT 1");
+    world.is(&["done"]);
+    assert_eq!(all(&mut stream, 2).await, ["CHANGED done [well]", "END"]);
+
+    for (answer, want) in [
+        (
+            Answer::Fails(fault(Code::PermissionDenied, None)),
+            &["ERROR PermissionDenied"][..],
+        ),
+        (
+            Answer::Fails(down()),
+            &["BOOKMARK", "BOOKMARK", "ERROR cannot connect: refused"],
+        ),
+        (
+            Answer::Gone(items(&["done"]).remove(0)),
+            &["REMOVED done [well]", "END"],
+        ),
+        (
+            Answer::Panics,
+            &["ERROR no answer: the poll loop has stopped", "END"],
+        ),
+    ] {
+        world.answers(answer);
+        let mut stream = begin();
+        assert_eq!(next(&mut stream).await, "STARTED");
+        assert_eq!(all(&mut stream, want.len()).await, want);
+        drop(stream);
+        let_run().await;
+        assert_eq!(watches.stats().loops, 0);
+    }
+    let stream = begin();
+    drop(stream);
+    let_run().await;
+    assert_eq!(watches.stats().watchers, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_elsewhere_from_the_first_read_is_told() {
+    let (watches, world) = (watches(), World::of(false, &[]));
+    world.answers(Answer::Gone(items(&["done"]).remove(0)));
+    let mut stream = watches.see(&world).await;
+    assert_eq!(all(&mut stream, 2).await, ["REMOVED done [well]", "END"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_there_for_a_moment_is_unconfirmed() {
+    let (watches, world) = (watches(), World::of(false, &["1"]));
+    let mut stream = watches.see(&world).await;
+    assert_eq!(next(&mut stream).await, "PRESENT 1");
+    world.answers(Answer::Nothing);
+    assert_eq!(next(&mut stream).await, "BOOKMARK unconfirmed since 0");
+    world.is(&["1"]);
+    assert_eq!(next(&mut stream).await, "BOOKMARK");
+    world.answers(Answer::Gone(items(&["1"]).remove(0)));
+    assert_eq!(all(&mut stream, 2).await, ["REMOVED 1", "END"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_about_to_move_is_read_soon_again() {
+    let (watches, world) = (watches(), World::of(false, &["restless"]));
+    let mut stream = watches.see(&world).await;
+    assert_eq!(next(&mut stream).await, "PRESENT restless");
+    silent(&mut stream, MS(4_500)).await;
+    assert_eq!(world.poll_times(), [0, 1_000, 2_000, 3_000, 4_000]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_says_the_same_in_another_order_is_no_change() {
+    let (watches, world) = (watches(), World::of(true, &["a=1 2", "b=1 2"]));
+    let mut stream = watches.see(&world).await;
+    all(&mut stream, 3).await;
+    world.is(&["b=1 2", "2 a=1"]);
+    silent(&mut stream, S(10)).await;
+    world.is(&["b=1 3", "2 a=1"]);
+    assert_eq!(next(&mut stream).await, "CHANGED b=1 3");
+    silent(&mut stream, S(10)).await;
 }
 
 #[tokio::test(start_paused = true)]

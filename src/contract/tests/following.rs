@@ -4,7 +4,7 @@
 use super::*;
 
 /// Jobs of add-ons, with everything that a watch can say.
-fn jobs(rules: &str, response: &str) -> String {
+pub(crate) fn jobs(rules: &str, response: &str) -> String {
     proto(&format!(
         r#"
         service AddonService {{
@@ -37,7 +37,7 @@ fn jobs(rules: &str, response: &str) -> String {
           rpc Watch(WatchJobReq) returns (stream WatchJobRes) {{
             option (google.api.http) = {{get: "/v1/{{p}}/jobs/{{job_id}}"}};
             option (drawbridge.v1.method).watch = {{
-              poll: "GetJob" item: "job" light: "full"
+              poll: "GetJob" item: "job" light: "full" first_interval: {{nanos: 10000000}}
               state: "state" ended_well: "OK" ended_badly: ["BAD", "LOST"]
               gone_well: "LEAVING"
               hold: {{states: "BAD" field: "sticky" value: "false" time: {{seconds: 10}}}}
@@ -96,9 +96,9 @@ fn jobs(rules: &str, response: &str) -> String {
     ))
 }
 
-const DO: &str =
+pub(crate) const DO: &str =
     r#"poll: "S.GetJob" item: "job" start: {call: "Do" take: {from: "job_id" to: "job_id"}}"#;
-const FIND: &str = r#"poll: "S.GetJob" item: "job" start: {
+pub(crate) const FIND: &str = r#"poll: "S.GetJob" item: "job" start: {
     call: "Do" field: "begun"
     take: {from: "urls" pattern: "/jobs/{}" to: "job_id"}
     find: {
@@ -106,7 +106,7 @@ const FIND: &str = r#"poll: "S.GetJob" item: "job" start: {
       take: {from: "urls" pattern: "/groups/{}" to: "group"}
       then: {from: "uuid" to: "job_id"}
     }}"#;
-const STARTED: &str = "DoRes started = 3;";
+pub(crate) const STARTED: &str = "DoRes started = 3;";
 
 fn watch<'w>(world: &'w World, path: &str) -> &'w Watch {
     let method = world.contract.method(path).unwrap();
@@ -625,4 +625,27 @@ fn rules_that_contradict_are_refused() {
             told(&refusals)
         );
     }
+}
+
+#[test]
+fn the_order_of_members_is_no_difference() {
+    let world = World::new(&jobs(DO, STARTED));
+    let watch = watch(&world, "/t.S/Watch");
+    // uuid, then two entries of `more`; and the other way round.
+    let (a, b) = (b"\x22\x06\x0a\x01a\x12\x01x", b"\x22\x06\x0a\x01b\x12\x01y");
+    let uuid = b"\x0a\x02u1";
+    let one = [&uuid[..], a, b].concat();
+    let same = |other: &[u8], beside: &[u8]| {
+        watch.canonical(Some(&one), b"") == watch.canonical(Some(other), beside)
+    };
+    assert!(same(&[&b[..], a, uuid].concat(), b""));
+    assert!(!same(&[&uuid[..], a].concat(), b""));
+    assert!(!same(&[&uuid[..], a, a].concat(), b""));
+    assert!(!same(&one, b"\x2a\x00"));
+    // Lists keep their order: two steps, told beside.
+    let (a, b) = (b"\x1a\x03\x0a\x01a", b"\x1a\x03\x0a\x01b");
+    let beside = |told: [&[u8]; 2]| watch.canonical(None, &told.concat());
+    assert_ne!(beside([a, b]), beside([b, a]));
+    // What cannot be read is only like itself.
+    assert!(!same(b"\x0a\x05", b""));
 }

@@ -131,10 +131,24 @@ fn all() -> Bytes {
 }
 
 fn source(method: &Arc<Method>, request: Bytes, upstream: Arc<Upstream>) -> RestSource {
+    let watch = method.watch.as_ref().unwrap();
     let call = method.bind(&request, "").unwrap();
+    let poll = watch.poll_request(&request).unwrap();
+    let target = Target::new(watch, poll, Some(call), "").unwrap();
     let caller = caller("t1");
     let route = Route { upstream, caller };
-    RestSource::new(method, request, call, route, 100).unwrap()
+    RestSource::new(method, request, Aim::poll(target), route, 100).unwrap()
+}
+
+async fn read(source: &RestSource) -> Vec<Item> {
+    match source.read().await {
+        Ok(Read::Items(items)) => items,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn bytes(item: &Item) -> Bytes {
+    item.bytes.clone().expect("it has a message")
 }
 
 fn states(items: &[Item]) -> Vec<(&str, Outcome)> {
@@ -160,9 +174,9 @@ async fn one_thing_is_read() {
         ("PAUSED", Outcome::Open),
     ] {
         heat.has(deployment("d1", status));
-        let items = source.read().await.unwrap();
+        let items = read(&source).await;
         assert_eq!(states(&items), [("", want)], "{status}");
-        let read = api::SoftwareDeployment::decode(items[0].bytes.clone()).unwrap();
+        let read = api::SoftwareDeployment::decode(bytes(&items[0])).unwrap();
         assert_eq!((&*read.id, &*read.server_id), ("d1", "s1"));
     }
 }
@@ -175,7 +189,7 @@ async fn of_a_list_what_has_not_settled_is_read_one_by_one() {
         all(),
         heat.serve().await,
     );
-    assert!(source.read().await.unwrap().is_empty());
+    assert!(read(&source).await.is_empty());
 
     heat.lists([
         deployment("moves", "IN_PROGRESS"),
@@ -185,7 +199,7 @@ async fn of_a_list_what_has_not_settled_is_read_one_by_one() {
     ]);
     heat.has(deployment("moves", "FAILED"));
     heat.has(deployment("stays", "IN_PROGRESS"));
-    let items = source.read().await.unwrap();
+    let items = read(&source).await;
     assert_eq!(
         states(&items),
         [
@@ -194,7 +208,7 @@ async fn of_a_list_what_has_not_settled_is_read_one_by_one() {
             ("stays", Outcome::Open)
         ]
     );
-    let moves = api::SoftwareDeployment::decode(items[0].bytes.clone()).unwrap();
+    let moves = api::SoftwareDeployment::decode(bytes(&items[0])).unwrap();
     assert_eq!(moves.id, "moves");
     let read: HashSet<_> = std::mem::take(&mut *heat.read.lock().unwrap())
         .into_iter()
@@ -216,7 +230,7 @@ async fn refreshes_are_few_at_once_and_items_bounded() {
     for id in &ids {
         heat.has(deployment(id, "IN_PROGRESS"));
     }
-    let items = source.read().await.unwrap();
+    let items = read(&source).await;
     let keys: Vec<_> = items.iter().map(|item| item.key.to_string()).collect();
     assert_eq!(keys, ids, "in order");
     assert_eq!(heat.read.lock().unwrap().len(), 100);
@@ -239,7 +253,14 @@ async fn a_watch_from_end_to_end() {
         async move {
             let caller = caller(token);
             watches
-                .watch(&method, one(id), &upstream, &caller, None)
+                .watch(
+                    &method,
+                    one(id),
+                    &upstream,
+                    &caller,
+                    None,
+                    Deadline::after(POLL_TIMEOUT),
+                )
                 .await
         }
     };
@@ -276,7 +297,14 @@ async fn a_watch_from_end_to_end() {
     // Not a watch.
     let get = Arc::clone(&method.watch.as_ref().unwrap().poll);
     let error = watches
-        .watch(&get, one("d1"), &upstream, &caller("t1"), None)
+        .watch(
+            &get,
+            one("d1"),
+            &upstream,
+            &caller("t1"),
+            None,
+            Deadline::after(POLL_TIMEOUT),
+        )
         .await
         .unwrap_err();
     assert!(error.to_string().contains("is not a watch"), "{error}");
