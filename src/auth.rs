@@ -252,6 +252,11 @@ impl Credentials {
         }
     }
 
+    /// The lease of a call that needs no credential.
+    pub fn nobody(&self) -> Arc<Lease> {
+        Lease::fixed(Authorization::None)
+    }
+
     /// The upstream refused this lease: it is dropped, unless a newer one is
     /// there already. True when asking again can bring another. Never for
     /// signatures: five that fail lock an access key.

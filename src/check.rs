@@ -85,6 +85,7 @@ async fn accepted(upstream: &Upstream, path: &str, query: &str) -> Result<&'stat
         rpc: "check",
         dialect_optional: true,
         also_success: &[],
+        anonymous: false,
     };
     let deadline = Deadline::after(TIMEOUT);
     match upstream

@@ -4,7 +4,10 @@
 mod bind;
 mod compile;
 mod decode;
+mod link;
+mod paging;
 mod plan;
+mod resolve;
 pub mod schema;
 mod template;
 #[cfg(test)]
@@ -21,6 +24,8 @@ use bytes::Bytes;
 
 use crate::error::Error;
 use crate::rest::{Call, Idempotency, Reply};
+pub use paging::{Asked, Paging};
+pub use resolve::Resolve;
 use schema::{FieldIndex, MessageId, Schema};
 pub use watch::log::{Entry, Grows, Log, Order, Slice};
 pub use watch::{Fallback, Find, Found, Hold, SideRead, Start};
@@ -92,7 +97,17 @@ pub struct Method {
     pub log: Option<Log>,
     /// Set for a two-step call.
     pub action: Option<Action>,
+    /// Set where path fields may be left empty.
+    pub resolve: Option<Resolve>,
+    /// Set for a list in pages.
+    pub paging: Option<Paging>,
+    /// Set for a stream of the items of all pages.
+    pub pages: Option<Pages>,
+    /// The call needs no credential.
+    pub anonymous: bool,
     binding: bind::Binding,
+    /// Set where the answer is read from a redirect.
+    location: Option<resolve::Location>,
     /// The field of the response that the whole reply is read into.
     response_body: Option<FieldIndex>,
 }
@@ -106,6 +121,19 @@ pub struct Action {
     pub members: Vec<(Box<str>, Box<str>)>,
     /// The field of the request that holds the document.
     pub(crate) document: Option<FieldIndex>,
+}
+
+/// A compiled `MethodRules.pages`.
+#[derive(Debug)]
+pub struct Pages {
+    /// The rpc that lists one page.
+    pub list: Arc<Method>,
+    /// Numbers of fields of the stream's own request.
+    size: u32,
+    token: u32,
+    /// The number of the field of its messages that holds the item.
+    item: u32,
+    default_size: u32,
 }
 
 /// A compiled `drawbridge.v1.Watch`.
@@ -232,19 +260,21 @@ impl Method {
         self.binding.bind(request, dialect)
     }
 
-    /// Whether the rpc is server-streaming.
-    pub fn is_stream(&self) -> bool {
-        self.watch.is_some() || self.log.is_some()
-    }
-
-    /// Reads a successful reply as the response message; for a watch, that of its
-    /// poll. 204 and a body that is empty or `null` are an empty message. All else that
-    /// is not JSON of the response's form is `Error::Decode`.
+    /// Reads a successful reply as the response message; for a stream, that of the
+    /// rpc that it calls. 204 and a body that is empty or `null` are an empty
+    /// message; so is any 202 where the response has no fields. All else that is not
+    /// JSON of the response's form is `Error::Decode`.
     pub fn decode(&self, reply: &Reply) -> Result<Decoded, Error> {
         let watched = self.watch.as_ref().map(|watch| &watch.poll);
-        let polled = watched.or(self.log.as_ref().map(|log| &log.poll));
-        let method = polled.map_or(self, |poll| poll);
+        let logged = self.log.as_ref().map(|log| &log.poll);
+        let paged = self.pages.as_ref().map(|pages| &pages.list);
+        let method = watched.or(logged).or(paged).map_or(self, |called| called);
         decode::decode(method, reply)
+    }
+
+    /// Whether the rpc answers with a stream.
+    pub fn is_stream(&self) -> bool {
+        self.watch.is_some() || self.log.is_some() || self.pages.is_some()
     }
 
     /// For a two-step call: the document the caller has set in the request, as

@@ -95,6 +95,13 @@ pub enum Error {
         /// What was found and what was expected.
         problem: String,
     },
+    /// The upstream answered success, and in it why it will not do it.
+    #[error("{0}")]
+    Refused(String),
+    /// The list that is streamed has begun anew: what was told is right, the rest
+    /// is not known. The upstream has acted, as it does for reads.
+    #[error("the list began anew while it was read; read it again")]
+    Restarted,
     /// The gateway is stopping. Nothing was sent.
     #[error("the gateway is stopping")]
     Draining,
@@ -152,9 +159,10 @@ impl Error {
     /// The gRPC code of the error.
     pub fn code(&self) -> Code {
         match self {
-            Self::Binding { .. } | Self::Malformed(_) | Self::NoUpstream(_) => {
+            Self::Binding { .. } | Self::Malformed(_) | Self::NoUpstream(_) | Self::Refused(_) => {
                 Code::InvalidArgument
             }
+            Self::Restarted => Code::Aborted,
             Self::Unsupported { .. } => Code::Unimplemented,
             Self::NotConfigured(_) => Code::FailedPrecondition,
             Self::Overload { code, .. } | Self::Credential { code, .. } => *code,
@@ -176,6 +184,7 @@ impl Error {
             | Self::Deadline { .. }
             | Self::Connect(_)
             | Self::NoAnswer(_)
+            | Self::Restarted
             | Self::Draining => true,
             Self::Credential { code, .. } => *code == Code::Unavailable,
             Self::Upstream(fault) => fault.transient || fault.not_processed,
@@ -186,6 +195,7 @@ impl Error {
             | Self::NotConfigured(_)
             | Self::OutcomeUnknown(_)
             | Self::TooLarge { .. }
+            | Self::Refused(_)
             | Self::Decode { .. } => false,
         }
     }
@@ -201,6 +211,7 @@ impl Error {
     pub fn log_text(&self) -> String {
         match self {
             Self::Binding { field, .. } => format!("{field}: refused before sending"),
+            Self::Refused(_) => "refused within a success".to_owned(),
             Self::Upstream(fault) => {
                 let request = fault.request_id.as_deref().unwrap_or("unknown");
                 format!(

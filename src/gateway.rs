@@ -9,7 +9,9 @@ mod service;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,7 +19,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tokio_stream::StreamExt;
+use tokio_stream::{Stream, StreamExt};
 use tonic::body::Body;
 use tonic::codec::CompressionEncoding;
 use tonic::server::Grpc;
@@ -30,7 +32,9 @@ use crate::api::drawbridge::v1::gateway_service_server::GatewayServiceServer;
 use crate::config::Config;
 use crate::contract::{Contract, Decoded, Method, Source};
 use crate::deadline::Deadline;
-use crate::error::{Context, Error};
+use crate::error::{self, Error};
+use crate::pages::{self, PageStream};
+use crate::resolve::{Errand, Names};
 use crate::rest::Caller;
 use crate::telemetry::{Metrics, Readiness, RpcMetrics, Sample, code_name, serve_admin};
 use crate::unary;
@@ -47,6 +51,7 @@ pub struct Engine {
     methods: HashMap<Box<str>, Arc<Served>>,
     upstreams: Upstreams,
     watches: Watches,
+    names: Names,
     metrics: Metrics,
     max_request_bytes: usize,
     default_deadline: Duration,
@@ -278,6 +283,7 @@ impl Engine {
             methods,
             upstreams,
             watches,
+            names: Names::default(),
             metrics,
             max_request_bytes: config.server.max_request_bytes,
             default_deadline: config.server.default_deadline,
@@ -293,7 +299,7 @@ impl Engine {
     /// The status of a call that was refused at the door.
     fn refuse(&self, path: &str, error: &Error) -> Status {
         let operation = path.trim_start_matches('/');
-        error.status(&Context {
+        error.status(&error::Context {
             operation,
             upstream: "",
             request_id: "",
@@ -325,7 +331,7 @@ impl Engine {
         }
         if stream {
             return grpc
-                .server_streaming(tower::service_fn(|r| self.watch(served, r)), request)
+                .server_streaming(tower::service_fn(|r| self.stream(served, r)), request)
                 .await;
         }
         // Set aside where it goes out as it is; tonic would copy it.
@@ -388,15 +394,29 @@ impl Engine {
         let upstream = self.upstreams.pick(&method.family, headers)?;
         record.upstream = Some(upstream.clone());
         offers(upstream, method)?;
-        unary::call(upstream, method, request, &record.caller, deadline).await
+        let caller = &record.caller;
+        let errand = Errand {
+            upstream,
+            method,
+            caller,
+            deadline,
+        };
+        let resolved = self.names.resolve(errand, request).await?;
+        let mut result = unary::call(upstream, method, &resolved.request, caller, deadline).await;
+        if let Err(error) = &result
+            && let Some(request) = self.names.again(errand, &resolved, error).await?
+        {
+            result = unary::call(upstream, method, &request, caller, deadline).await;
+        }
+        self.names.ended(errand);
+        result
     }
 
-    async fn watch(
+    async fn stream(
         &self,
         served: &Served,
         request: Request<Bytes>,
-    ) -> Result<Response<impl tokio_stream::Stream<Item = Result<Bytes, Status>> + use<>>, Status>
-    {
+    ) -> Result<Response<impl Stream<Item = Result<Bytes, Status>> + use<>>, Status> {
         let mut record = Record::begin(served, self.traces, request.metadata().as_ref());
         let result = self
             .open(&mut record, request.metadata().as_ref(), request.get_ref())
@@ -407,7 +427,7 @@ impl Engine {
         record.finish(result.map(|stream| {
             Response::new(stream.map(move |event| {
                 event.map_err(|error: Error| {
-                    error.status(&Context {
+                    error.status(&error::Context {
                         operation: &operation[1..],
                         upstream: upstream.as_ref().map_or("", |u| &u.settings.name),
                         request_id: &request_id,
@@ -417,29 +437,65 @@ impl Engine {
         }))
     }
 
-    /// The way of a watch, up to its first event.
+    /// The way of a stream, up to its first message.
     async fn open(
         &self,
         record: &mut Record<'_>,
         headers: &HeaderMap,
         request: &Bytes,
-    ) -> Result<watch::WatchStream, Error> {
+    ) -> Result<Told, Error> {
         let method = &record.served.method;
         let call_by = Deadline::of(headers, self.default_deadline);
         let deadline = headers.contains_key("grpc-timeout").then_some(call_by);
         let upstream = self.upstreams.pick(&method.family, headers)?;
         record.upstream = Some(upstream.clone());
         offers(upstream, method)?;
-        self.watches
-            .watch(
-                method,
-                request.clone(),
-                upstream,
-                &record.caller,
-                deadline,
-                call_by,
-            )
-            .await
+        let caller = &record.caller;
+        let errand = Errand {
+            upstream,
+            method,
+            caller,
+            deadline: call_by,
+        };
+        let resolved = self.names.resolve(errand, request).await?;
+        let mut result = self.begin(errand, deadline, &resolved.request).await;
+        if let Err(error) = &result
+            && let Some(request) = self.names.again(errand, &resolved, error).await?
+        {
+            result = self.begin(errand, deadline, &request).await;
+        }
+        self.names.ended(errand);
+        result
+    }
+
+    /// Begins a stream whose request has all it needs.
+    async fn begin(
+        &self,
+        errand: Errand<'_>,
+        deadline: Option<Deadline>,
+        request: &Bytes,
+    ) -> Result<Told, Error> {
+        let Errand {
+            upstream,
+            method,
+            caller,
+            ..
+        } = errand;
+        if method.pages.is_none() {
+            let watches = &self.watches;
+            let request = request.clone();
+            let watch = watches.watch(method, request, upstream, caller, deadline, errand.deadline);
+            return watch.await.map(Told::Watch);
+        }
+        let route = pages::Route {
+            method: method.clone(),
+            upstream: upstream.clone(),
+            caller: caller.clone(),
+            deadline,
+            page_timeout: self.default_deadline,
+            watches: self.watches.clone(),
+        };
+        PageStream::open(route, request).await.map(Told::Pages)
     }
 
     fn watched(&self, contract: &Contract) -> Vec<health::Watched> {
@@ -525,6 +581,23 @@ impl Served {
             if let Some(value) = from.get(name) {
                 to.insert(name.clone(), value.clone());
             }
+        }
+    }
+}
+
+/// What a stream tells.
+enum Told {
+    Watch(watch::WatchStream),
+    Pages(PageStream),
+}
+
+impl Stream for Told {
+    type Item = Result<Bytes, Error>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match self.get_mut() {
+            Told::Watch(stream) => Pin::new(stream).poll_next(cx),
+            Told::Pages(stream) => Pin::new(stream).poll_next(cx),
         }
     }
 }
@@ -626,7 +699,7 @@ impl<'a> Record<'a> {
                 Ok(value)
             }
             Err(error) => {
-                let context = Context {
+                let context = error::Context {
                     operation,
                     upstream: self.upstream_name(),
                     request_id: self.request_id(),

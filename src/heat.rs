@@ -29,7 +29,7 @@ pub static FAMILY: Family = Family {
     accept_language: None,
     // Stacks have their canonical address by name and id; by either alone, Heat
     // redirects to an address as it sees itself, often an internal one.
-    redirect_anchor: Some("/stacks/"),
+    redirect_anchor: Some("stacks"),
     // Heat's own; then what older OpenStack and Rackspace's proxies add.
     request_id_headers: &[
         "x-openstack-request-id",

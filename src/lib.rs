@@ -5,7 +5,8 @@
 //! and looks it up in the [`contract`]; the contract binds the message to a REST
 //! [`rest::Call`] with [`transcode`]; [`upstream`] sends it within its
 //! [`deadline`], as whom [`auth`] says, over [`transport`]; the reply goes back
-//! the same way. [`watch`] polls for streams. [`error`] makes every status.
+//! the same way. [`resolve`] finds out what a caller left out of the path, [`watch`]
+//! polls for streams, and [`pages`] walks long lists. [`error`] makes every status.
 
 pub mod action;
 pub mod auth;
@@ -19,6 +20,8 @@ pub mod first_run;
 pub mod gateway;
 pub mod heat;
 pub mod jp1ao;
+pub mod pages;
+pub mod resolve;
 pub mod rest;
 pub mod sandbox;
 pub mod servicestage;

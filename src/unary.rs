@@ -21,7 +21,12 @@ pub async fn call(
     caller: &Caller,
     deadline: Deadline,
 ) -> Result<(Decoded, HeaderMap), Error> {
-    let call = method.bind(request, &upstream.settings.dialect)?;
+    let dialect = &upstream.settings.dialect;
+    let page = match &method.paging {
+        Some(paging) => Some((paging, paging.asked(request, dialect)?)),
+        None => None,
+    };
+    let call = method.bind(request, dialect)?;
     let operation = Operation::of(method);
     let reply = match &method.action {
         None => upstream.call(operation, &call, caller, deadline).await?,
@@ -30,6 +35,9 @@ pub async fn call(
         }
     };
     let mut decoded = method.decode(&reply)?;
+    if let Some((paging, asked)) = page {
+        decoded.message = paging.with_next(asked, decoded.message)?;
+    }
     // A long message takes up its reply's room until it is sent.
     decoded.message = reply.room.keep(decoded.message);
     Ok((decoded, reply.headers))

@@ -100,6 +100,8 @@ pub struct Operation<'a> {
     pub dialect_optional: bool,
     /// Statuses outside 200 to 299 that are success.
     pub also_success: &'a [u16],
+    /// The call needs no credential, and none is sent.
+    pub anonymous: bool,
 }
 
 impl<'a> Operation<'a> {
@@ -109,6 +111,7 @@ impl<'a> Operation<'a> {
             rpc: &method.name,
             dialect_optional: !method.absent_in.is_empty(),
             also_success: &method.also_success,
+            anonymous: method.anonymous,
         }
     }
 }
@@ -308,10 +311,13 @@ impl Upstream {
         let mut renewed = false;
         let mut last = None;
         loop {
-            let lease = self
-                .credentials
-                .lease(journey.caller, journey.deadline)
-                .await?;
+            let lease = if journey.operation.anonymous && self.configured.is_some() {
+                self.credentials.nobody()
+            } else {
+                self.credentials
+                    .lease(journey.caller, journey.deadline)
+                    .await?
+            };
             let error = match self.attempt(journey, &lease, number).await {
                 Ok(reply) => return Ok(reply),
                 // The breaker has opened meanwhile: the failure itself says more.
@@ -364,6 +370,7 @@ impl Upstream {
         let url = address.url(&path, &call.query)?;
         let mut sent = self.send(journey, lease, url, number).await;
         if let Ok(reply) = &sent
+            && !operation.succeeded(reply.status)
             && let Some(anchor) = self.family.redirect_anchor
             && let Some(target) = redirect::target(reply, anchor, &path, &call.query)
             // What cannot be an address is the reply's fault, not the call's.
@@ -411,7 +418,9 @@ impl Upstream {
             headers: self.headers(journey.call, journey.caller),
             body: journey.call.body.clone(),
         };
-        lease.authorize(&mut exchange)?;
+        if !journey.operation.anonymous {
+            lease.authorize(&mut exchange)?;
+        }
         let pass = self.breaker.pass().map_err(|wait| self.held(wait))?;
         journey.may_have_acted.store(true, Relaxed);
         let began = Instant::now();

@@ -284,6 +284,11 @@ impl Watches {
         self.0.drain.send_replace(true);
     }
 
+    /// Whether [`Watches::drain`] was called.
+    pub fn is_draining(&self) -> bool {
+        *self.0.drain.borrow()
+    }
+
     /// What goes on now.
     pub fn stats(&self) -> Stats {
         Stats {

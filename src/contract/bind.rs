@@ -350,6 +350,7 @@ impl Checker<'_> {
             if rule.required
                 && !view.is_filled(rule.index)
                 && !field.raw.is_some_and(|raw| view.is_filled(raw))
+                && !view.is_other_filled(field)
             {
                 let by_dialect = field.required_in.iter().any(|d| **d == *self.dialect);
                 let problem = if by_dialect && !field.required {

@@ -9,10 +9,11 @@ use http::Method as Verb;
 use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor, ServiceDescriptor, Value};
 
 use super::bind::{Binding, Body, PathField, Piece};
+use super::link::{self, Unlinked};
 use super::plan::{Layout, Mark, Plan, Share, dialects};
 use super::schema::{Cardinality, FieldIndex, Kind, MessageId, Schema, Shape};
 use super::template::{Part, Template, Variable};
-use super::{Action, Contract, Method, Refusal, Source, watch};
+use super::{Action, Contract, Method, Refusal, Source, paging, resolve};
 use crate::api::drawbridge::v1::{self as rules, FileRules, MethodRules};
 use crate::api::google::api::HttpRule;
 use crate::api::google::api::http_rule::Pattern;
@@ -49,7 +50,7 @@ pub(super) fn compile(sources: Vec<Source>) -> Result<Contract, Vec<Refusal>> {
             }
         };
         let options = Options::of(&pool);
-        let mut watches = Vec::new();
+        let mut unlinked = Vec::new();
         for service in pool.services().filter(is_served) {
             let name: Box<str> = service.full_name().into();
             if let Some(origin) = origins.get(&name) {
@@ -70,48 +71,12 @@ pub(super) fn compile(sources: Vec<Source>) -> Result<Contract, Vec<Refusal>> {
                 schema: &schema,
                 options: &options,
                 refusals: &mut refusals,
-                watches: &mut watches,
+                unlinked: &mut unlinked,
             }
             .compile();
             methods.extend(compiled.into_iter().map(|m| (m.path.clone(), m)));
         }
-        let (logs, watches): (Vec<_>, Vec<_>) = watches
-            .into_iter()
-            .partition(|(_, _, rule)| watch::log::is_log(rule));
-        // A watch names rpcs of its package, wherever they stand.
-        let mut compiled = Vec::new();
-        for (rpc, mut method, rule) in watches {
-            let mut place = place(&rpc, &mut refusals);
-            let rpcs = watch::Rpcs {
-                service: &method.service,
-                methods: &methods,
-                schema: &schema,
-            };
-            if let Some(watch) = watch::compile(&rule, &method, &rpcs, &mut place) {
-                // Its calls are the polls, or the one that it begins with.
-                let first = watch.start.as_ref().map_or(&watch.poll, |start| &start.rpc);
-                method.binding.idempotency = first.idempotency;
-                method.idempotency = first.idempotency;
-                method.watch = Some(watch);
-            }
-            compiled.push(Arc::new(method));
-        }
-        methods.extend(compiled.into_iter().map(|m| (m.path.clone(), m)));
-        // And a log names a watch.
-        for (rpc, mut method, rule) in logs {
-            let mut place = place(&rpc, &mut refusals);
-            let rpcs = watch::Rpcs {
-                service: &method.service,
-                methods: &methods,
-                schema: &schema,
-            };
-            if let Some(log) = watch::log::compile(&rule, &method, &rpcs, &mut place) {
-                method.binding.idempotency = log.poll.idempotency;
-                method.idempotency = log.poll.idempotency;
-                method.log = Some(log);
-            }
-            methods.insert(method.path.clone(), Arc::new(method));
-        }
+        link::link(unlinked, &schema, &mut methods, &mut refusals);
     }
     if !refusals.is_empty() {
         return Err(refusals);
@@ -199,11 +164,12 @@ struct Service<'a> {
     schema: &'a Arc<Schema>,
     options: &'a Options,
     refusals: &'a mut Vec<Refusal>,
-    /// Compiled but for the watch itself.
-    watches: &'a mut Vec<(MethodDescriptor, Method, rules::Watch)>,
+    /// Compiled but for the rpcs that they name.
+    unlinked: &'a mut Vec<Unlinked>,
 }
 
-fn place<'a>(rpc: &MethodDescriptor, refusals: &'a mut Vec<Refusal>) -> Place<'a> {
+/// Where refusals of an rpc go.
+pub(super) fn place<'a>(rpc: &MethodDescriptor, refusals: &'a mut Vec<Refusal>) -> Place<'a> {
     Place {
         file: rpc.parent_file().name().to_owned(),
         element: rpc.full_name().to_owned(),
@@ -237,11 +203,12 @@ impl Service<'_> {
 
         let mut methods = Vec::new();
         for rpc in self.service.methods() {
-            if let Some((method, watch)) = self.rpc(&rpc, family) {
-                match watch {
-                    None => methods.push(Arc::new(method)),
-                    Some(watch) => self.watches.push((rpc, method, watch)),
+            match self.rpc(&rpc, family) {
+                Some((method, rules)) if Unlinked::is(&rules) => {
+                    self.unlinked.push(Unlinked { rpc, method, rules });
                 }
+                Some((method, _)) => methods.push(Arc::new(method)),
+                None => {}
             }
         }
         methods
@@ -251,19 +218,15 @@ impl Service<'_> {
         place(rpc, self.refusals)
     }
 
-    /// Compiles one rpc, all but its watch, which is handed back.
-    fn rpc(
-        &mut self,
-        rpc: &MethodDescriptor,
-        family: &str,
-    ) -> Option<(Method, Option<rules::Watch>)> {
+    /// Compiles one rpc, all but what it says of others.
+    fn rpc(&mut self, rpc: &MethodDescriptor, family: &str) -> Option<(Method, MethodRules)> {
         let schema = self.schema;
         let options = rpc.options();
         let http = self.options.read(&options, HTTP);
         let rules = self.options.read(&options, "drawbridge.v1.method");
         let mut place = self.place(rpc);
         let http: Option<HttpRule> = place.take(HTTP, http);
-        let mut rules: MethodRules = place
+        let rules: MethodRules = place
             .take("(drawbridge.v1.method)", rules)
             .unwrap_or_default();
 
@@ -271,14 +234,23 @@ impl Service<'_> {
             place.refuse("stream", "client streaming has no REST call to become");
             return None;
         }
-        if rpc.is_server_streaming() && !rules.pages.is_empty() {
+        if rules.watch.is_some() && !rules.pages.is_empty() {
+            place.refuse_rule("pages", "the rpc is a watch already: leave out one of them");
             return None;
         }
         match (rpc.is_server_streaming(), &rules.watch) {
+            (true, None) if !rules.pages.is_empty() => {}
+            (false, None) if !rules.pages.is_empty() => {
+                place.refuse_rule(
+                    "pages",
+                    "a stream of pages is server-streaming: write `returns (stream ...)`",
+                );
+                return None;
+            }
             (true, None) => {
                 place.refuse_rule(
                     "watch",
-                    "a server-streaming rpc must be a watch: name its rpc",
+                    "a server-streaming rpc must be a watch or a stream of pages: name its rpc",
                 );
                 return None;
             }
@@ -325,8 +297,8 @@ impl Service<'_> {
         let action = route.action(&template);
         let path = route.path(template);
         let body = route.body(&http, action.as_ref());
-        let response_body = if rules.watch.is_some() {
-            // It is the poll's reply that is read.
+        let response_body = if rpc.is_server_streaming() {
+            // It is the reply of the rpc that it calls that is read.
             None
         } else {
             field_named(
@@ -337,7 +309,21 @@ impl Service<'_> {
                 "response_body",
             )
         };
-        let also_success = statuses(&rules, &mut place);
+        let mut also_success = statuses(&rules, &mut place);
+        let location = if rules.location.is_empty() {
+            None
+        } else {
+            also_success.extend([301, 302, 303, 307, 308]);
+            resolve::location(&rules.location, schema, output, &mut place)
+        };
+        let paging = match &rules.paging {
+            Some(_) if rpc.is_server_streaming() => {
+                place.refuse_rule("paging", "is for a unary rpc; a stream names it in `pages`");
+                None
+            }
+            Some(rule) => paging::paging(rule, schema, (input, output), &mut place),
+            None => None,
+        };
         if let Err(problem) = check_query(&rules.constant_query) {
             place.refuse_rule("constant_query", problem);
         }
@@ -360,6 +346,11 @@ impl Service<'_> {
             watch: None,
             log: None,
             action,
+            resolve: None,
+            paging,
+            pages: None,
+            anonymous: rules.anonymous,
+            location,
             binding: Binding {
                 verb,
                 idempotency,
@@ -373,7 +364,7 @@ impl Service<'_> {
             },
             response_body,
         };
-        Some((method, rules.watch.take()))
+        Some((method, rules))
     }
 }
 

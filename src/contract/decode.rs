@@ -11,12 +11,28 @@ use crate::transcode::{self, Notes, Problem, wire};
 
 /// Reads a reply; see [`Method::decode`].
 pub(super) fn decode(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
+    if let Some(location) = &method.location
+        && reply.status.is_redirection()
+    {
+        return Ok(Decoded {
+            message: location.read(reply)?.into(),
+            notes: Notes::default(),
+        });
+    }
     let body = reply.body.trim_ascii();
-    if reply.status == http::StatusCode::NO_CONTENT || body.is_empty() || body == b"null" {
+    let response = method.schema.message(method.output);
+    // What comes with a 202 tells that it is one, in JSON, HTML or plain text.
+    let told = reply.status == http::StatusCode::ACCEPTED && response.fields.is_empty();
+    if reply.status == http::StatusCode::NO_CONTENT || body.is_empty() || body == b"null" || told {
         return Ok(Decoded {
             message: Bytes::new(),
             notes: Notes::default(),
         });
+    }
+    if response.text_refuses
+        && let Ok(text) = serde_json::from_slice::<String>(body)
+    {
+        return Err(Error::Refused(text));
     }
     if !begins_as_json(body) {
         return Err(Error::Decode {

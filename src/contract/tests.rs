@@ -155,6 +155,7 @@ fn fault(error: &Error) -> (&str, &str) {
 mod binding;
 mod decoding;
 pub(crate) mod following;
+mod paging;
 mod properties;
 mod refusing;
 mod sharing;

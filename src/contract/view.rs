@@ -95,6 +95,15 @@ impl<'a> View<'a> {
         self.is_set(index) && !(text && self.value(index).is_some_and(is_zero))
     }
 
+    /// Whether the oneof that the field is in has another member that is there.
+    pub fn is_other_filled(&self, field: &Field) -> bool {
+        let members = self.message.fields.iter();
+        field.oneof.is_some()
+            && (0..)
+                .zip(members)
+                .any(|(index, other)| other.oneof == field.oneof && self.is_filled(index))
+    }
+
     /// The value of a field that is set; none for lists, maps, messages in parts.
     pub fn value(&self, index: FieldIndex) -> Option<Value<'_>> {
         match &self.slots[usize::from(index)] {

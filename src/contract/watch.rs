@@ -308,12 +308,12 @@ fn unknown(rule: &str, name: &str) -> String {
     format!("`{name}` is not a unary rpc of this service or package that can be served")
 }
 
-/// The watch's own request makes the calls of `other`, so its route and fields
+/// A stream's own request makes the calls of `other`, so its route and fields
 /// must be those of it.
-fn same_call(method: &Method, other: &Method, option: &str, place: &mut Place<'_>) {
+pub(super) fn same_call(method: &Method, other: &Method, option: &str, place: &mut Place<'_>) {
     if (&method.verb, &method.template) != (&other.verb, &other.template) {
         let problem = format!(
-            "`{}` is {} {}, the watch is {} {}: the routes must be the same",
+            "`{}` is {} {}, the stream is {} {}: the routes must be the same",
             other.name, other.verb, other.template, method.verb, method.template
         );
         place.refuse_rule(option, problem);
@@ -410,7 +410,7 @@ fn key(
 }
 
 /// Whether a field can hold the identity of an item.
-fn is_key(field: &Field) -> bool {
+pub(super) fn is_key(field: &Field) -> bool {
     let kind = matches!(
         field.kind,
         Kind::String | Kind::Int32 | Kind::Int64 | Kind::Uint32 | Kind::Uint64

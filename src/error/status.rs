@@ -101,6 +101,7 @@ fn text(error: &Error, context: &Context<'_>) -> String {
         | Error::Malformed(_)
         | Error::NoUpstream(_)
         | Error::NotConfigured(_)
+        | Error::Refused(_)
         | Error::Draining => error.to_string(),
         Error::Unsupported { .. }
         | Error::Overload { .. }
@@ -110,6 +111,7 @@ fn text(error: &Error, context: &Context<'_>) -> String {
         | Error::NoAnswer(_)
         | Error::OutcomeUnknown(_)
         | Error::TooLarge { .. }
+        | Error::Restarted
         | Error::Decode { .. } => match context.upstream {
             "" => error.to_string(),
             upstream => format!("upstream {upstream}: {error}"),
@@ -166,6 +168,8 @@ fn reason(error: &Error) -> String {
         }
         Error::Upstream(fault) => &fault.reason,
         Error::Decode { .. } => "UNREADABLE_ANSWER",
+        Error::Refused(_) => "REFUSED_IN_SUCCESS",
+        Error::Restarted => "LIST_RESTARTED",
         Error::Draining => "STOPPING",
     }
     .to_owned()
@@ -179,6 +183,8 @@ fn sent(error: &Error) -> bool {
         Error::NoAnswer(_)
         | Error::OutcomeUnknown(_)
         | Error::TooLarge { .. }
+        | Error::Refused(_)
+        | Error::Restarted
         | Error::Decode { .. } => true,
         Error::Binding { .. }
         | Error::Malformed(_)

@@ -62,6 +62,8 @@ fn helps(error: &Error, idempotency: Idempotency) -> bool {
         | Error::Unsupported { .. }
         | Error::NoUpstream(_)
         | Error::NotConfigured(_)
+        | Error::Refused(_)
+        | Error::Restarted
         | Error::Overload { .. }
         | Error::Credential { .. }
         | Error::Deadline { .. }

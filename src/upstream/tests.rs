@@ -56,6 +56,7 @@ const OPERATION: Operation<'static> = Operation {
     rpc: "Do",
     dialect_optional: false,
     also_success: &[300],
+    anonymous: false,
 };
 
 /// An upstream at the endpoint, with short pauses, as the tests wish.

@@ -378,7 +378,7 @@ fn watches_that_contradict() {
         (
             "poll: \"Get\" item: \"thing\"",
             "watch.poll",
-            "`Get` is GET /v1/{p}/things/{id}, the watch is GET /v1/{p}/things",
+            "`Get` is GET /v1/{p}/things/{id}, the stream is GET /v1/{p}/things",
         ),
         (
             "poll: \"List\" item: \"no\"",

@@ -1,0 +1,223 @@
+//! Long lists as streams: page after page, one at a time.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio_stream::Stream;
+
+use crate::contract::{Method, Pages, Paging};
+use crate::deadline::Deadline;
+use crate::error::Error;
+use crate::rest::Caller;
+use crate::upstream::{Operation, Upstream};
+use crate::watch::Watches;
+
+/// The items of all pages, each as a message of the stream. Of the list, one page
+/// is in memory: the next is read when the last item of it has been taken.
+pub struct PageStream(State);
+
+impl fmt::Debug for PageStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PageStream")
+    }
+}
+
+/// Where a stream stands.
+enum State {
+    /// Items of the page are told.
+    Telling(Box<Walk>),
+    /// The next page is read.
+    Reading(Pin<Box<dyn Future<Output = Result<Box<Walk>, Error>> + Send>>),
+    /// The end was told.
+    Over,
+}
+
+/// For whom a list is walked.
+pub struct Route {
+    /// The rpc of the stream.
+    pub method: Arc<Method>,
+    /// Where the list is.
+    pub upstream: Arc<Upstream>,
+    /// The caller.
+    pub caller: Caller,
+    /// When the stream ends, where the caller said so.
+    pub deadline: Option<Deadline>,
+    /// How long the reading of one page may take.
+    pub page_timeout: Duration,
+    /// They know when the gateway stops.
+    pub watches: Watches,
+}
+
+/// How far a list was walked.
+struct Walk {
+    route: Route,
+    /// The request of the first page.
+    request: Bytes,
+    /// The items that are still to be told.
+    items: std::vec::IntoIter<Bytes>,
+    /// Where the next page starts.
+    next: Option<String>,
+    seen: Seen,
+}
+
+/// Keys that would show that the list has begun anew: as many as three pages have,
+/// however long it is.
+#[derive(Default)]
+struct Seen {
+    /// Those of the first page.
+    first: HashSet<Vec<u8>>,
+    /// Those of the page before.
+    last: HashSet<Vec<u8>>,
+    /// Those of the second page, then the fourth, the eighth... A list that goes
+    /// round in circles comes by one of them.
+    mark: HashSet<Vec<u8>>,
+    pages: u64,
+}
+
+impl PageStream {
+    /// Reads the first page. An error here is the answer to the rpc.
+    pub async fn open(route: Route, request: &Bytes) -> Result<Self, Error> {
+        let request = pages(&route.method)?.0.first(request)?;
+        let walk = Box::new(Walk {
+            route,
+            items: Vec::new().into_iter(),
+            next: None,
+            seen: Seen::default(),
+            request: request.clone(),
+        });
+        Ok(Self(State::Telling(walk.read(request).await?)))
+    }
+}
+
+impl Stream for PageStream {
+    type Item = Result<Bytes, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            match &mut self.0 {
+                State::Over => return Poll::Ready(None),
+                State::Reading(reading) => match reading.as_mut().poll(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(walk)) => self.0 = State::Telling(walk),
+                    Poll::Ready(Err(error)) => {
+                        self.0 = State::Over;
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                },
+                State::Telling(walk) => {
+                    // `grpc-timeout` does not reach the body of a stream.
+                    let over = walk.route.deadline.is_some_and(|d| d.remaining().is_zero());
+                    if over {
+                        self.0 = State::Over;
+                        return Poll::Ready(Some(Err(Error::Deadline { sent: true })));
+                    }
+                    if let Some(message) = walk.tell() {
+                        return Poll::Ready(Some(message));
+                    }
+                    let State::Telling(walk) = std::mem::replace(&mut self.0, State::Over) else {
+                        return Poll::Ready(None);
+                    };
+                    if walk.next.is_some() {
+                        self.0 = State::Reading(Box::pin(walk.go_on()));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Walk {
+    /// The next message; none when the page has been told.
+    fn tell(&mut self) -> Option<Result<Bytes, Error>> {
+        let item = self.items.next()?;
+        Some(pages(&self.route.method).map(|(pages, _)| pages.message(&item)))
+    }
+
+    /// Reads the page behind this one.
+    async fn go_on(mut self: Box<Self>) -> Result<Box<Self>, Error> {
+        if self.route.watches.is_draining() {
+            return Err(Error::Draining);
+        }
+        let request = match self.next.take() {
+            Some(token) => pages(&self.route.method)?.0.at(&self.request, &token),
+            None => return Ok(self),
+        };
+        self.read(request).await
+    }
+
+    async fn read(mut self: Box<Self>, request: Bytes) -> Result<Box<Self>, Error> {
+        let Route {
+            method,
+            upstream,
+            caller,
+            ..
+        } = &self.route;
+        let (_, paging) = pages(method)?;
+        let dialect = &upstream.settings.dialect;
+        let asked = paging.asked(&request, dialect)?;
+        let call = method.bind(&request, dialect)?;
+        let timeout = Deadline::after(self.route.page_timeout);
+        let deadline = self.route.deadline.map_or(timeout, |d| d.min(timeout));
+        let reply = upstream
+            .call(Operation::of(method), &call, caller, deadline)
+            .await?;
+        let page = method.decode(&reply)?.message;
+        // Its room is given back: a reader who takes his time must not hold up others.
+        drop(reply);
+        let next = paging.next(asked, &page)?;
+        let items = self.seen.sift(paging, paging.items(&page)?)?;
+        self.items = items.into_iter();
+        self.next = next;
+        Ok(self)
+    }
+}
+
+impl Seen {
+    /// The items of the next page, without those of the page before, which come
+    /// again when the list has shifted. [`Error::Restarted`] when nothing else
+    /// comes, or what came long ago.
+    fn sift(&mut self, paging: &Paging, items: Vec<Bytes>) -> Result<Vec<Bytes>, Error> {
+        let mut keys = HashSet::with_capacity(items.len());
+        let mut new = Vec::with_capacity(items.len());
+        let came = items.len();
+        for item in items {
+            let Some(key) = paging.key(&item)? else {
+                new.push(item);
+                continue;
+            };
+            let again = self.last.contains(&key) || keys.contains(&key);
+            if !again && (self.first.contains(&key) || self.mark.contains(&key)) {
+                return Err(Error::Restarted);
+            }
+            if !again {
+                new.push(item);
+            }
+            keys.insert(key);
+        }
+        if came > 0 && new.is_empty() {
+            return Err(Error::Restarted);
+        }
+        self.pages += 1;
+        match self.pages {
+            1 => self.first.clone_from(&keys),
+            pages if pages.is_power_of_two() => self.mark.clone_from(&keys),
+            _ => {}
+        }
+        self.last = keys;
+        Ok(new)
+    }
+}
+
+/// The tables of a stream of pages.
+fn pages(method: &Method) -> Result<(&Pages, &Paging), Error> {
+    let pages = method.pages.as_ref();
+    pages
+        .and_then(|pages| Some((pages, pages.list.paging.as_ref()?)))
+        .ok_or_else(|| Error::Malformed(format!("{} is no stream of pages", method.path)))
+}

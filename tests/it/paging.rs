@@ -1,0 +1,361 @@
+//! Long lists: pages one by one, and streams that walk them.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+use tonic::Code;
+
+use crate::support::client::{Watch, json as to_json};
+use crate::support::recorder::{Answer, Seen};
+use crate::support::{Gateway, Recorder, upstream};
+
+const LIST: &str = "StackService/ListStacks";
+const STACKS: &str = "StackService/StreamStacks";
+const EVENTS: &str = "StackEventService/StreamStackEvents";
+
+/// A list as Heat pages it: an unknown marker is none.
+struct List {
+    member: &'static str,
+    ids: Mutex<Vec<String>>,
+    /// The most items it gives at once.
+    cap: usize,
+    /// What each item holds beside its id.
+    filling: String,
+}
+
+impl List {
+    fn of(member: &'static str, count: usize) -> Self {
+        Self {
+            member,
+            ids: Mutex::new((0..count).map(id).collect()),
+            cap: usize::MAX,
+            filling: String::new(),
+        }
+    }
+
+    fn answer(&self, seen: &Seen) -> Answer {
+        let ids = self.ids.lock().unwrap();
+        let query = seen.pairs();
+        let get = |name| {
+            query
+                .iter()
+                .find(|(n, _)| n == name)
+                .map(|(_, v)| v.as_str())
+        };
+        let after = get("marker").and_then(|marker| ids.iter().position(|id| id == marker));
+        let limit = get("limit")
+            .map_or(usize::MAX, |l| l.parse().unwrap())
+            .min(self.cap);
+        let page: Vec<Value> = ids[after.map_or(0, |at| at + 1)..]
+            .iter()
+            .take(limit)
+            .map(|id| json!({"id": id, "description": self.filling}))
+            .collect();
+        let full = page.len() == limit;
+        let mut body = json!({self.member: page});
+        if full && self.member == "stacks" {
+            body["links"] = json!([{"rel": "next", "href": "http://elsewhere.example.test/"}]);
+        }
+        Answer::json(200, &body)
+    }
+}
+
+fn id(n: usize) -> String {
+    format!("id-{n:06}")
+}
+
+async fn serve(list: Arc<List>) -> (Recorder, Gateway) {
+    let recorder = Recorder::start(move |seen| list.answer(seen)).await;
+    let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
+    (recorder, gateway)
+}
+
+/// The ids of a stream to its end, and how it ended.
+async fn drain(stream: &mut Watch, field: &str) -> (Vec<String>, Option<tonic::Status>) {
+    let mut ids = Vec::new();
+    while let Some(message) = stream.next().await {
+        match message {
+            Ok(message) => ids.push(to_json(&message)[field]["id"].as_str().unwrap().to_owned()),
+            Err(status) => return (ids, Some(status)),
+        }
+    }
+    (ids, None)
+}
+
+#[tokio::test]
+async fn pages_are_walked_by_token() {
+    let list = Arc::new(List::of("stacks", 7));
+    let (recorder, gateway) = serve(list).await;
+    let mut token = String::new();
+    let mut ids = Vec::new();
+    for want in [3, 3, 1] {
+        let request = json!({"page_size": 3, "page_token": token, "show_nested": true});
+        let page = to_json(&gateway.client.call(LIST, request).await.unwrap());
+        let stacks = page["stacks"].as_array().unwrap();
+        assert_eq!(stacks.len(), want);
+        ids.extend(stacks.iter().map(|s| s["id"].as_str().unwrap().to_owned()));
+        token = page["next_page_token"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        assert_eq!(token.is_empty(), want == 1);
+    }
+    assert_eq!(ids, (0..7).map(id).collect::<Vec<_>>());
+    assert_eq!(
+        recorder
+            .seen()
+            .iter()
+            .map(|s| s.query().to_owned())
+            .collect::<Vec<_>>(),
+        [
+            "limit=3&show_nested=true",
+            "limit=3&marker=id-000002&show_nested=true",
+            "limit=3&marker=id-000005&show_nested=true"
+        ]
+    );
+    // None asked for, none given; and no way to ask for ever.
+    let none = to_json(
+        &gateway
+            .client
+            .call(LIST, json!({"page_size": 0}))
+            .await
+            .unwrap(),
+    );
+    assert_eq!(none.get("next_page_token"), None);
+    gateway.running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn five_thousand_stacks_each_once() {
+    // The last page is just full: one call more shows that nothing follows.
+    for (count, size, calls) in [
+        (5_000, 500, 11),
+        (4_999, 500, 10),
+        (0, 100, 1),
+        (100, 100, 2),
+    ] {
+        let (recorder, gateway) = serve(Arc::new(List::of("stacks", count))).await;
+        let request = json!({"page_size": size});
+        let mut stream = gateway.client.watch(STACKS, request, &[]).await.unwrap();
+        let (ids, end) = drain(&mut stream, "stack").await;
+        assert!(end.is_none(), "{end:?}");
+        assert_eq!(ids, (0..count).map(id).collect::<Vec<_>>());
+        assert_eq!(recorder.seen().len(), calls, "{count} by {size}");
+        gateway.running.stop().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_gives_less_than_asked_is_walked_to_the_end() {
+    let mut list = List::of("stacks", 250);
+    list.cap = 100;
+    let (recorder, gateway) = serve(Arc::new(list)).await;
+    let request = json!({"page_size": 1000});
+    let mut stream = gateway.client.watch(STACKS, request, &[]).await.unwrap();
+    let (ids, end) = drain(&mut stream, "stack").await;
+    assert!(end.is_none(), "{end:?}");
+    assert_eq!(ids.len(), 250);
+    assert_eq!(recorder.seen().len(), 3);
+    gateway.running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn fifty_thousand_events_each_once_by_name() {
+    let list = Arc::new(List::of("events", 50_000));
+    let lookups = Arc::new(AtomicUsize::new(0));
+    let counted = lookups.clone();
+    let recorder = Recorder::start(move |seen| {
+        if seen.path() == "/v1/p1/stacks/web" {
+            counted.fetch_add(1, Ordering::Relaxed);
+            return Answer::json(302, &Value::Null).with("location", "/v1/p1/stacks/web/17");
+        }
+        assert_eq!(seen.path(), "/v1/p1/stacks/web/17/events");
+        list.answer(seen)
+    })
+    .await;
+    let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
+    let request = json!({"stack_name": "web", "page_size": 1000});
+    let mut stream = gateway.client.watch(EVENTS, request, &[]).await.unwrap();
+    let (ids, end) = drain(&mut stream, "event").await;
+    assert!(end.is_none(), "{end:?}");
+    assert_eq!(ids.len(), 50_000);
+    assert_eq!(ids.iter().collect::<HashSet<_>>().len(), 50_000);
+    assert_eq!(lookups.load(Ordering::Relaxed), 1);
+    // 50 full pages, and the empty one behind them.
+    assert_eq!(recorder.seen().len(), 1 + 51);
+    gateway.running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_next_page_waits_for_the_reader() {
+    const PAGE: usize = 50;
+    let mut list = List::of("stacks", 40 * PAGE);
+    // A page is 1.5 MB, far more than stands in windows and buffers on the way.
+    list.filling = "x".repeat(30_000);
+    let (recorder, gateway) = serve(Arc::new(list)).await;
+    let request = json!({"page_size": PAGE});
+    let mut stream = gateway.client.watch(STACKS, request, &[]).await.unwrap();
+    let mut ids = HashSet::new();
+    while let Some(message) = stream.next().await {
+        let message = to_json(&message.unwrap());
+        ids.insert(message["stack"]["id"].as_str().unwrap().to_owned());
+        // The page being read, and one more whose first items are on the way.
+        let read = recorder.seen().len();
+        let needed = ids.len().div_ceil(PAGE);
+        assert!(
+            read <= needed + 1,
+            "{read} pages read for {} items",
+            ids.len()
+        );
+    }
+    assert_eq!(ids.len(), 40 * PAGE);
+    assert_eq!(recorder.seen().len(), 41);
+    gateway.running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_reader_who_leaves_ends_the_reading() {
+    let mut list = List::of("stacks", 10_000);
+    list.filling = "x".repeat(30_000);
+    let (recorder, gateway) = serve(Arc::new(list)).await;
+    let request = json!({"page_size": 50});
+    let mut stream = gateway.client.watch(STACKS, request, &[]).await.unwrap();
+    stream.next().await.unwrap().unwrap();
+    drop(stream);
+    let read = recorder.seen().len();
+    // The gateway serves on, and the list is not read on.
+    gateway
+        .client
+        .call(LIST, json!({"page_size": 1}))
+        .await
+        .unwrap();
+    assert!(recorder.seen().len() <= read + 2);
+    gateway.running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_list_that_begins_anew_ends_the_stream() {
+    // The item behind which the third page starts goes while the second is read.
+    let list = Arc::new(List::of("stacks", 1_000));
+    let answering = list.clone();
+    let recorder = Recorder::start(move |seen| {
+        let answer = answering.answer(seen);
+        if seen.query().contains(&id(9)) {
+            answering
+                .ids
+                .lock()
+                .unwrap()
+                .retain(|known| *known != id(19));
+        }
+        answer
+    })
+    .await;
+    let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
+    let request = json!({"page_size": 10});
+    let mut stream = gateway.client.watch(STACKS, request, &[]).await.unwrap();
+    let (ids, end) = drain(&mut stream, "stack").await;
+    assert_eq!(ids, (0..20).map(id).collect::<Vec<_>>());
+    let status = end.unwrap();
+    assert_eq!(status.code(), Code::Aborted, "{status:?}");
+    assert_eq!(recorder.seen().len(), 3);
+    gateway.running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_page_is_no_endless_stream() {
+    // It takes no notice of limit and marker: all at once is all there is; when
+    // that is as many as asked for, the next page is the same again.
+    for (count, want) in [(7, None), (5, Some(Code::Aborted)), (3, None)] {
+        let page: Vec<Value> = (0..count).map(|n| json!({"id": id(n)})).collect();
+        let recorder = Recorder::fixed(Answer::json(200, &json!({"events": page}))).await;
+        let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
+        let request = json!({"stack_name": "web", "stack_id": "17", "page_size": 5});
+        let mut stream = gateway.client.watch(EVENTS, request, &[]).await.unwrap();
+        let (ids, end) = drain(&mut stream, "event").await;
+        assert_eq!(ids.len(), count);
+        assert_eq!(end.map(|status| status.code()), want, "{count}");
+        assert!(recorder.seen().len() <= 2);
+        gateway.running.stop().await.unwrap();
+    }
+    // RTS says that it does not: nothing of the kind is sent.
+    let page: Vec<Value> = (0..5).map(|n| json!({"id": id(n)})).collect();
+    let recorder = Recorder::fixed(Answer::json(200, &json!({"events": page}))).await;
+    let mut settings = upstream("u", "heat", &recorder.url());
+    settings.dialect = "rts".into();
+    let gateway = Gateway::with(vec![settings]).await;
+    let request = json!({"stack_name": "web", "stack_id": "17", "page_size": 5});
+    let mut stream = gateway.client.watch(EVENTS, request, &[]).await.unwrap();
+    let (ids, end) = drain(&mut stream, "event").await;
+    assert_eq!((ids.len(), end.is_none()), (5, true));
+    assert_eq!(recorder.seen()[0].query(), "");
+    gateway.running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn items_that_shift_into_the_next_page_are_told_once() {
+    // Another stack appears in front of the marker: Heat goes by the marker, but
+    // the item before the marker was moved behind it.
+    let list = Arc::new(List::of("stacks", 30));
+    let answering = list.clone();
+    let recorder = Recorder::start(move |seen| {
+        let answer = answering.answer(seen);
+        if !seen.query().contains("marker") {
+            let mut ids = answering.ids.lock().unwrap();
+            let moved = ids.remove(8);
+            ids.insert(9, moved);
+        }
+        answer
+    })
+    .await;
+    let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
+    let request = json!({"page_size": 10});
+    let mut stream = gateway.client.watch(STACKS, request, &[]).await.unwrap();
+    let (ids, end) = drain(&mut stream, "stack").await;
+    assert!(end.is_none(), "{end:?}");
+    assert_eq!(ids, (0..30).map(id).collect::<Vec<_>>());
+    gateway.running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn errors_come_first_or_in_their_place() {
+    let failing = Arc::new(Mutex::new(1));
+    let list = List::of("stacks", 100);
+    let when = failing.clone();
+    let recorder = Recorder::start(move |seen| {
+        let mut left = when.lock().unwrap();
+        *left -= 1;
+        match *left {
+            0 => Answer::json(
+                403,
+                &json!({"code": 403, "title": "Forbidden", "error": {"type": "Forbidden", "message": "no"}}),
+            ),
+            _ => list.answer(seen),
+        }
+    })
+    .await;
+    let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
+    let request = json!({"page_size": 10});
+    let refused = gateway.client.watch(STACKS, request.clone(), &[]).await;
+    assert_eq!(refused.err().unwrap().code(), Code::PermissionDenied);
+    *failing.lock().unwrap() = 3;
+    let mut stream = gateway.client.watch(STACKS, request, &[]).await.unwrap();
+    let (ids, end) = drain(&mut stream, "stack").await;
+    assert_eq!(ids.len(), 20);
+    assert_eq!(end.unwrap().code(), Code::PermissionDenied);
+
+    // What cannot be a page is refused before anything is sent.
+    let sent = recorder.seen().len();
+    for request in [json!({"page_size": 0}), json!({"page_size": -1})] {
+        let status = gateway
+            .client
+            .watch(STACKS, request, &[])
+            .await
+            .err()
+            .unwrap();
+        assert_eq!(status.code(), Code::InvalidArgument);
+    }
+    assert_eq!(recorder.seen().len(), sent);
+    gateway.running.stop().await.unwrap();
+}

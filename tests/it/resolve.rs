@@ -1,0 +1,519 @@
+//! Stacks by name, by id and by ARN: what Heat redirects, and what it does not.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+use tonic::Code;
+use tonic_types::StatusExt;
+
+use crate::support::client::json as to_json;
+use crate::support::recorder::{Answer, Seen};
+use crate::support::{Gateway, Recorder, upstream};
+
+const GET: &str = "StackService/GetStack";
+
+/// Stacks by name, as a Heat has them that thinks it stands elsewhere.
+#[derive(Clone, Default)]
+struct Stacks(Arc<Mutex<HashMap<String, String>>>);
+
+impl Stacks {
+    fn put(&self, name: &str, id: &str) {
+        self.0.lock().unwrap().insert(name.into(), id.into());
+    }
+
+    fn answer(&self, seen: &Seen) -> Answer {
+        let stacks = self.0.lock().unwrap();
+        let path = seen.path().strip_prefix("/v1/p1/stacks").unwrap();
+        let segments: Vec<String> = path
+            .split('/')
+            .skip(1)
+            .map(|s| {
+                percent_encoding::percent_decode_str(s)
+                    .decode_utf8_lossy()
+                    .into_owned()
+            })
+            .collect();
+        match segments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            [] => Answer::json(201, &json!({"stack": {"id": "new", "links": []}})),
+            [identity] => stacks
+                .iter()
+                .find(|(name, id)| *name == identity || *id == identity)
+                .map_or_else(missing, |(name, id)| redirect(name, id)),
+            // An ARN is taken apart, no more.
+            [arn, name, id] if arn.starts_with("arn:openstack:heat::p1:stacks") => {
+                redirect(name, id)
+            }
+            [name, id, ..] if stacks.get(name).is_none_or(|known| known != id) => missing(),
+            [_, _, "outputs", "none"] => missing(),
+            [name, id] if seen.method == "GET" => {
+                Answer::json(200, &json!({"stack": {"stack_name": name, "id": id}}))
+            }
+            [_, _] if seen.method == "DELETE" => Answer::json(204, &Value::Null),
+            [_, _] => Answer::json(202, &json!({"code": "202 Accepted"})),
+            [_, _, "actions"] => Answer::text(200, "application/json", "null"),
+            [_, _, "export"] => Answer::json(200, &json!({"name": "web"})),
+            [_, _, "preview"] => Answer::json(200, &json!({"resource_changes": {}})),
+            _ => Answer::json(200, &json!({})),
+        }
+    }
+}
+
+fn redirect(name: &str, id: &str) -> Answer {
+    let name = url::form_urlencoded::byte_serialize(name.as_bytes()).collect::<String>();
+    Answer::json(302, &json!({"code": "302 Found", "title": "Found"})).with(
+        "location",
+        &format!("http://inner.example.test:8004/v1/p1/stacks/{name}/{id}"),
+    )
+}
+
+fn missing() -> Answer {
+    Answer::json(
+        404,
+        &json!({"code": 404, "title": "Not Found", "explanation": "no", "error":
+            {"type": "EntityNotFound", "message": "The Stack could not be found.", "traceback": null}}),
+    )
+}
+
+async fn heat() -> (Stacks, Recorder, Gateway) {
+    let stacks = Stacks::default();
+    stacks.put("web", "17");
+    let answering = stacks.clone();
+    let recorder = Recorder::start(move |seen| answering.answer(seen)).await;
+    let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
+    (stacks, recorder, gateway)
+}
+
+fn targets(seen: &[Seen]) -> Vec<String> {
+    seen.iter()
+        .map(|seen| format!("{} {}", seen.method, seen.target))
+        .collect()
+}
+
+#[tokio::test]
+async fn every_stack_operation_takes_a_name_alone() {
+    let template = json!({"heat_template_version": "2018-08-31"});
+    for (rpc, more, verb, rest) in [
+        (
+            GET,
+            json!({"resolve_outputs": false}),
+            "GET",
+            "?resolve_outputs=false",
+        ),
+        (
+            "StackService/UpdateStack",
+            json!({"template_json": template}),
+            "PUT",
+            "",
+        ),
+        ("StackService/PatchStack", json!({}), "PATCH", ""),
+        (
+            "StackService/PreviewStackUpdate",
+            json!({"show_nested": true}),
+            "PUT",
+            "/preview?show_nested=true",
+        ),
+        (
+            "StackService/PreviewStackPatch",
+            json!({}),
+            "PATCH",
+            "/preview",
+        ),
+        ("StackService/DeleteStack", json!({}), "DELETE", ""),
+        ("StackService/AbandonStack", json!({}), "DELETE", "/abandon"),
+        ("StackService/ExportStack", json!({}), "GET", "/export"),
+        (
+            "StackService/GetStackTemplate",
+            json!({}),
+            "GET",
+            "/template",
+        ),
+        (
+            "StackService/GetStackEnvironment",
+            json!({}),
+            "GET",
+            "/environment",
+        ),
+        ("StackService/GetStackFiles", json!({}), "GET", "/files"),
+        (
+            "StackOutputService/ListStackOutputs",
+            json!({}),
+            "GET",
+            "/outputs",
+        ),
+        (
+            "StackOutputService/GetStackOutput",
+            json!({"output_key": "a"}),
+            "GET",
+            "/outputs/a",
+        ),
+        (
+            "StackActionService/SuspendStack",
+            json!({}),
+            "POST",
+            "/actions",
+        ),
+        (
+            "StackActionService/ResumeStack",
+            json!({}),
+            "POST",
+            "/actions",
+        ),
+        (
+            "StackActionService/CheckStack",
+            json!({}),
+            "POST",
+            "/actions",
+        ),
+        (
+            "StackActionService/CancelStackUpdate",
+            json!({}),
+            "POST",
+            "/actions",
+        ),
+        (
+            "StackActionService/CancelStackWithoutRollback",
+            json!({}),
+            "POST",
+            "/actions",
+        ),
+        (
+            "StackSnapshotService/CreateStackSnapshot",
+            json!({}),
+            "POST",
+            "/snapshots",
+        ),
+        (
+            "StackSnapshotService/ListStackSnapshots",
+            json!({}),
+            "GET",
+            "/snapshots",
+        ),
+        (
+            "StackSnapshotService/GetStackSnapshot",
+            json!({"snapshot_id": "s"}),
+            "GET",
+            "/snapshots/s",
+        ),
+        (
+            "StackSnapshotService/DeleteStackSnapshot",
+            json!({"snapshot_id": "s"}),
+            "DELETE",
+            "/snapshots/s",
+        ),
+        (
+            "StackSnapshotService/RestoreStackSnapshot",
+            json!({"snapshot_id": "s"}),
+            "POST",
+            "/snapshots/s/restore",
+        ),
+        (
+            "StackResourceService/ListStackResources",
+            json!({"nested_depth": 2}),
+            "GET",
+            "/resources?nested_depth=2",
+        ),
+        (
+            "StackResourceService/GetStackResource",
+            json!({"resource_name": "r"}),
+            "GET",
+            "/resources/r",
+        ),
+        (
+            "StackResourceService/GetStackResourceMetadata",
+            json!({"resource_name": "r"}),
+            "GET",
+            "/resources/r/metadata",
+        ),
+        (
+            "StackResourceService/SignalStackResource",
+            json!({"resource_name": "r", "data": {"n": 1}}),
+            "POST",
+            "/resources/r/signal",
+        ),
+        (
+            "StackResourceService/MarkStackResourceHealth",
+            json!({"resource_name": "r", "mark_unhealthy": false}),
+            "PATCH",
+            "/resources/r",
+        ),
+        (
+            "StackEventService/ListStackEvents",
+            json!({}),
+            "GET",
+            "/events",
+        ),
+        (
+            "StackEventService/ListResourceEvents",
+            json!({"resource_name": "r"}),
+            "GET",
+            "/resources/r/events",
+        ),
+        (
+            "StackEventService/GetEvent",
+            json!({"resource_name": "r", "event_id": "e"}),
+            "GET",
+            "/resources/r/events/e",
+        ),
+    ] {
+        let (_, recorder, gateway) = heat().await;
+        let mut request = more.clone();
+        request["stack_name"] = json!("web");
+        gateway
+            .client
+            .call(rpc, request)
+            .await
+            .unwrap_or_else(|e| panic!("{rpc}: {e:?}"));
+        let seen = recorder.seen();
+        assert_eq!(
+            targets(&seen),
+            [
+                "GET /v1/p1/stacks/web".to_owned(),
+                format!("{verb} /v1/p1/stacks/web/17{rest}")
+            ],
+            "{rpc}"
+        );
+        // Neither is part of a body.
+        for body in seen.iter().map(Seen::json).filter(|body| body.is_object()) {
+            assert!(
+                body.get("stack_name").is_none() && body.get("stack_id").is_none(),
+                "{rpc}"
+            );
+        }
+        gateway.running.stop().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn names_ids_and_arns() {
+    let (stacks, recorder, gateway) = heat().await;
+    stacks.put("x.json é", "18");
+    for (request, first) in [
+        (json!({"stack_name": "web"}), "web"),
+        (json!({"stack_id": "17"}), "17"),
+        (
+            json!({"stack_name": "arn:openstack:heat::p1:stacks/web/17"}),
+            "arn%3Aopenstack%3Aheat%3A%3Ap1%3Astacks/web/17",
+        ),
+    ] {
+        let got = gateway.client.call(GET, request.clone()).await.unwrap();
+        assert_eq!(to_json(&got)["stack"]["id"], "17", "{request}");
+        assert_eq!(
+            targets(&recorder.take()),
+            [
+                format!("GET /v1/p1/stacks/{first}"),
+                "GET /v1/p1/stacks/web/17".into()
+            ],
+            "{request}"
+        );
+    }
+    // An id in the place of the name; what it is was asked before.
+    let id = json!({"stack_name": "17"});
+    gateway.client.call(GET, id).await.unwrap();
+    assert_eq!(targets(&recorder.take()), ["GET /v1/p1/stacks/web/17"]);
+    // With both, nothing is asked.
+    let both = json!({"stack_name": "web", "stack_id": "17"});
+    gateway.client.call(GET, both).await.unwrap();
+    assert_eq!(targets(&recorder.take()), ["GET /v1/p1/stacks/web/17"]);
+    let got = gateway
+        .client
+        .call(GET, json!({"stack_id": "18"}))
+        .await
+        .unwrap();
+    assert_eq!(to_json(&got)["stack"]["stack_name"], "x.json é");
+
+    let status = gateway.client.call(GET, json!({})).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert_eq!(
+        status.message(),
+        "stack_name: is required: give stack_name or stack_id"
+    );
+    recorder.take();
+    for name in ["..", "a/../b", "."] {
+        let status = gateway
+            .client
+            .call(GET, json!({"stack_name": name}))
+            .await
+            .unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{name}");
+    }
+    assert!(recorder.seen().is_empty(), "nothing was sent");
+
+    let status = gateway
+        .client
+        .call(GET, json!({"stack_name": "no"}))
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
+    assert_eq!(
+        status.get_error_details().error_info().unwrap().reason,
+        "EntityNotFound"
+    );
+    gateway.running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn find_stack_tells_name_and_id() {
+    let (_, recorder, gateway) = heat().await;
+    for identity in ["web", "17", "arn:openstack:heat::p1:stacks/web/17"] {
+        let found = gateway
+            .client
+            .call("StackService/FindStack", json!({"identity": identity}))
+            .await
+            .unwrap();
+        assert_eq!(
+            to_json(&found),
+            json!({"stack_name": "web", "stack_id": "17"}),
+            "{identity}"
+        );
+    }
+    assert_eq!(recorder.seen().len(), 3);
+    gateway.running.stop().await.unwrap();
+    // An upstream that follows its own redirect, and one that leads elsewhere.
+    for (answer, want) in [
+        (
+            Answer::json(200, &json!({"stack": {"stack_name": "web", "id": "17"}})),
+            Ok(()),
+        ),
+        (
+            Answer::json(302, &Value::Null).with("location", "http://evil.example.test/login"),
+            Err(Code::Internal),
+        ),
+        (Answer::json(302, &Value::Null), Err(Code::Internal)),
+    ] {
+        let recorder = Recorder::fixed(answer).await;
+        let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
+        let found = gateway
+            .client
+            .call("StackService/FindStack", json!({"identity": "web"}))
+            .await;
+        assert_eq!(found.map(|_| ()).map_err(|status| status.code()), want);
+        assert_eq!(recorder.seen().len(), 1);
+        gateway.running.stop().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_was_found_is_kept_for_one_caller_until_it_is_wrong() {
+    let stacks = Stacks::default();
+    stacks.put("web", "17");
+    let answering = stacks.clone();
+    let recorder = Recorder::start(move |seen| answering.answer(seen)).await;
+    let mut settings = upstream("u", "heat", &recorder.url());
+    settings.auth = drawbridge::auth::Settings::Passthrough;
+    let gateway = Gateway::with(vec![settings]).await;
+    let call = async |rpc: &str, mut request: Value, token: &str| {
+        request["stack_name"] = json!("web");
+        gateway
+            .client
+            .call_with(rpc, request, &[("x-auth-token", token)])
+            .await
+            .map(|response| to_json(response.get_ref()))
+    };
+    let lookups = |recorder: &Recorder| {
+        let seen = recorder.take();
+        seen.iter()
+            .filter(|seen| seen.path() == "/v1/p1/stacks/web")
+            .count()
+    };
+    for _ in 0..3 {
+        call(GET, json!({}), "one").await.unwrap();
+    }
+    assert_eq!(lookups(&recorder), 1);
+    // Nobody sees through another's eyes.
+    call(GET, json!({}), "two").await.unwrap();
+    assert_eq!(lookups(&recorder), 1);
+
+    // Another stack has the name: one lookup more, and the call once more, also
+    // one that must not be sent twice.
+    stacks.put("web", "18");
+    assert_eq!(
+        call(GET, json!({}), "one").await.unwrap()["stack"]["id"],
+        "18"
+    );
+    assert_eq!(
+        targets(&recorder.take()),
+        [
+            "GET /v1/p1/stacks/web/17",
+            "GET /v1/p1/stacks/web",
+            "GET /v1/p1/stacks/web/18"
+        ]
+    );
+    stacks.put("web", "19");
+    call("StackActionService/SuspendStack", json!({}), "one")
+        .await
+        .unwrap();
+    assert_eq!(
+        targets(&recorder.take()),
+        [
+            "POST /v1/p1/stacks/web/18/actions",
+            "GET /v1/p1/stacks/web",
+            "POST /v1/p1/stacks/web/19/actions"
+        ]
+    );
+
+    // A 404 of something else: looked up once more, and not tried again.
+    call(GET, json!({}), "one").await.unwrap();
+    recorder.take();
+    let none = json!({"output_key": "none"});
+    let status = call("StackOutputService/GetStackOutput", none.clone(), "one")
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
+    assert_eq!(
+        targets(&recorder.take()),
+        [
+            "GET /v1/p1/stacks/web/19/outputs/none",
+            "GET /v1/p1/stacks/web"
+        ]
+    );
+
+    // A stack is made or deleted: the name may be another's.
+    call("StackService/DeleteStack", json!({}), "one")
+        .await
+        .unwrap();
+    recorder.take();
+    call(GET, json!({}), "one").await.unwrap();
+    assert_eq!(lookups(&recorder), 1);
+    call("StackService/CreateStack", json!({"template": "{}"}), "two")
+        .await
+        .unwrap();
+    recorder.take();
+    call(GET, json!({}), "one").await.unwrap();
+    assert_eq!(lookups(&recorder), 1);
+
+    // The stack is gone: NOT_FOUND, after one lookup.
+    stacks.0.lock().unwrap().clear();
+    let status = call(GET, json!({}), "one").await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
+    assert_eq!(
+        targets(&recorder.take()),
+        ["GET /v1/p1/stacks/web/19", "GET /v1/p1/stacks/web"]
+    );
+    gateway.running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_versions_take_no_token() {
+    let versions = json!({"versions": [{"id": "v1.0", "status": "CURRENT", "links":
+        [{"rel": "self", "href": "http://inner.example.test/v1/"}]}]});
+    let recorder = Recorder::fixed(Answer::json(300, &versions)).await;
+    let mut settings = upstream("u", "heat", &format!("{}/v1/p1", recorder.url()));
+    settings.auth = drawbridge::auth::Settings::Passthrough;
+    let gateway = Gateway::with(vec![settings]).await;
+    for metadata in [&[][..], &[("x-auth-token", "secret")]] {
+        let got = gateway
+            .client
+            .call_with("MetaService/ListApiVersions", json!({}), metadata)
+            .await
+            .unwrap();
+        assert_eq!(
+            to_json(got.get_ref())["versions"][0]["status"],
+            "API_VERSION_STATUS_CURRENT"
+        );
+        let seen = recorder.take();
+        assert_eq!(targets(&seen), ["GET /"]);
+        assert_eq!(seen[0].header("x-auth-token"), "");
+    }
+    gateway.running.stop().await.unwrap();
+}
