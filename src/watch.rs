@@ -9,6 +9,7 @@
 //! watcher is told.
 
 mod cadence;
+mod log;
 mod poller;
 mod snapshot;
 mod source;
@@ -97,6 +98,8 @@ struct Registry {
     settings: Settings,
     /// Watchers join, and loops leave, under this lock alone.
     loops: Mutex<HashMap<Arc<Key>, Arc<Loop>>>,
+    /// The shared ends of logs; locked after `loops`, where both are.
+    tails: log::Tails,
     watchers: AtomicUsize,
     polls: AtomicU64,
     /// Watches that began with a call.
@@ -172,6 +175,7 @@ impl Watches {
         Self(Arc::new(Registry {
             settings,
             loops: Mutex::default(),
+            tails: log::Tails::default(),
             watchers: AtomicUsize::new(0),
             polls: AtomicU64::new(0),
             begun: AtomicU64::new(0),
@@ -198,6 +202,13 @@ impl Watches {
         deadline: Option<Deadline>,
         call_by: Deadline,
     ) -> Result<WatchStream, Error> {
+        if method.log.is_some() {
+            let route = Route {
+                upstream: Arc::clone(upstream),
+                caller: caller.clone(),
+            };
+            return self.follow_log(method, request, route, deadline).await;
+        }
         let not_a_watch = || Error::Malformed(format!("{} is not a watch", method.path));
         let watch = method.watch.as_ref().ok_or_else(not_a_watch)?;
         let follow = watch.follows(&request);
@@ -293,7 +304,7 @@ impl Watches {
     pub fn stats(&self) -> Stats {
         Stats {
             watchers: self.0.watchers.load(Ordering::Acquire),
-            loops: self.0.lock().len(),
+            loops: self.0.lock().len() + self.0.tails.len(),
             polls_total: self.0.polls.load(Ordering::Relaxed),
         }
     }

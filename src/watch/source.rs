@@ -76,7 +76,7 @@ pub(super) fn is_not_found(error: &Error) -> bool {
 
 /// A poll is sent again and again: a watch says that it may be, even where the
 /// polled rpc has no `idempotency_level`.
-fn repeatable(mut call: Call) -> Call {
+pub(super) fn repeatable(mut call: Call) -> Call {
     if call.idempotency == Idempotency::Unsafe {
         call.idempotency = Idempotency::Idempotent;
     }
@@ -280,7 +280,7 @@ impl Route {
     }
 
     /// One call from end to end: the response message of `method`.
-    async fn fetch(
+    pub(super) async fn fetch(
         &self,
         method: &Method,
         call: &Call,

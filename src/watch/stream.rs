@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tokio_stream::Stream;
 
 use super::Registry;
+use super::log::LogStream;
 use super::poller::{End, Loop, News, Stage};
 use super::snapshot::Snapshot;
 use crate::api::drawbridge::v1::WatchEventType;
@@ -38,6 +39,8 @@ enum State {
     Waiting(Pin<Box<dyn Future<Output = Reader> + Send>>),
     /// A message, and an error behind it.
     Last(Option<Bytes>, Option<Error>),
+    /// What is told is a log.
+    Log(Box<LogStream>),
     /// The end was told.
     Over,
 }
@@ -104,6 +107,11 @@ enum Telling {
 }
 
 impl WatchStream {
+    /// The stream of a log.
+    pub(super) fn log(stream: LogStream) -> Self {
+        Self(State::Log(Box::new(stream)))
+    }
+
     /// Waits until there is something to tell. An error here is the answer to
     /// the rpc, not the end of a stream.
     pub(super) async fn open(
@@ -158,6 +166,7 @@ impl Stream for WatchStream {
                     let next = next.or_else(|| error.take().map(Err));
                     return Poll::Ready(next);
                 }
+                State::Log(log) => return Pin::new(log).poll_next(cx),
                 State::Waiting(wait) => match wait.as_mut().poll(cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(reader) => self.0 = State::Telling(reader),

@@ -568,7 +568,11 @@ fn ends(
         return None;
     }
     let found = rpcs.watch(name).filter(|other| {
-        other.family == method.family && other.watch.as_ref().is_some_and(|watch| !watch.list)
+        other.family == method.family
+            && other
+                .watch
+                .as_ref()
+                .is_some_and(|watch| !watch.list && watch.start.is_none())
     });
     let Some(watch) = found else {
         let problem = format!("`{name}` is not a watch of one thing in this family");
@@ -606,7 +610,7 @@ fn ends(
 impl Log {
     /// Where the caller wants to begin: the key of the last entry not to be told,
     /// or the offset as text. None: at the start.
-    pub fn start(&self, request: &[u8]) -> Result<Option<Box<str>>, Error> {
+    pub fn resume(&self, request: &[u8]) -> Result<Option<Box<str>>, Error> {
         let Some(index) = self.tables.resume else {
             return Ok(None);
         };
@@ -628,6 +632,12 @@ impl Log {
                 _ => None,
             },
         )
+    }
+
+    /// The name of the field that says where to begin.
+    pub fn resume_name(&self) -> &str {
+        let name = |index| &*self.input().fields[usize::from(index)].name;
+        self.tables.resume.map_or("", name)
     }
 
     /// Whether the caller wants to leave out what is there already.

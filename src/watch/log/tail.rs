@@ -1,0 +1,411 @@
+//! The shared end of a log: one task polls it for all who have caught up.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use tokio::sync::{Notify, watch};
+
+use super::super::cadence::{Cadence, Patience};
+use super::super::source::POLL_TIMEOUT;
+use super::super::{Key, Registry};
+use super::position::{At, Position, offset};
+use super::source::{LogSource, Reading, Rules};
+use crate::contract::Entry;
+use crate::deadline::Deadline;
+use crate::error::Error;
+
+/// Entries that stand in a window, and the bytes they take at most.
+const WINDOW: usize = 1_000;
+const WINDOW_BYTES: usize = 4 << 20;
+/// Late entries that are kept for those who fell out of the window.
+const LATE: usize = 1_000;
+/// Pages in a row that may bring nothing new.
+pub(super) const IDLE_PAGES: u32 = 10_000;
+
+/// What a tail and its readers share.
+pub(super) struct Tail {
+    pub(super) source: Arc<dyn LogSource>,
+    pub(super) rules: Rules,
+    /// Where it begins; entries are read from the newest page on instead.
+    first: At,
+    window: Mutex<Window>,
+    pub(super) news: watch::Sender<News>,
+    /// Somebody waits for the next rounds.
+    awaited: AtomicBool,
+    hurry: Notify,
+}
+
+/// What a tail has to tell, beside its window.
+#[derive(Clone, Debug)]
+pub(super) struct News {
+    pub(super) stage: Stage,
+    /// The number of entries so far.
+    pub(super) head: u64,
+    /// The number of good reads to the end.
+    pub(super) rounds: u64,
+    /// The last good read.
+    pub(super) observed_at: SystemTime,
+    /// The last read has failed.
+    pub(super) unconfirmed: bool,
+}
+
+/// Where a tail stands.
+#[derive(Clone, Debug)]
+pub(super) enum Stage {
+    /// Nothing was read yet.
+    Unread,
+    /// It follows the log.
+    Following,
+    /// There are no more reads.
+    Ended(Error),
+}
+
+/// An entry in the window.
+#[derive(Clone, Debug)]
+pub(super) struct Told {
+    pub(super) entry: Entry,
+    /// It stands in the list before what was told already.
+    pub(super) late: bool,
+    /// The marker to resume behind it.
+    pub(super) marker: Box<str>,
+}
+
+/// The newest entries.
+#[derive(Default)]
+struct Window {
+    /// The number of the first entry.
+    first: u64,
+    entries: VecDeque<Told>,
+    bytes: usize,
+    /// The marker behind all of it.
+    marker: Box<str>,
+    /// Texts: the offset at which the window begins.
+    offset: u64,
+    /// Late entries with their numbers, some of them out of the window.
+    late: VecDeque<(u64, Told)>,
+    /// The number behind the last late entry that was dropped.
+    late_from: u64,
+}
+
+impl Window {
+    fn head(&self) -> u64 {
+        self.first + self.entries.len() as u64
+    }
+
+    fn push(&mut self, told: Told) {
+        if told.late {
+            if self.late.len() == LATE
+                && let Some((number, _)) = self.late.pop_front()
+            {
+                self.late_from = number + 1;
+            }
+            self.late.push_back((self.head(), told.clone()));
+        }
+        self.bytes += told.entry.bytes.len();
+        self.marker = told.marker.clone();
+        self.entries.push_back(told);
+        while self.entries.len() > WINDOW || (self.bytes > WINDOW_BYTES && self.entries.len() > 1) {
+            if let Some(gone) = self.entries.pop_front() {
+                self.bytes -= gone.entry.bytes.len();
+                self.first += 1;
+                self.offset = offset(&gone.marker);
+            }
+        }
+    }
+}
+
+/// What the window has for a reader.
+pub(super) enum Share {
+    /// These; empty when there is nothing more.
+    Some(Vec<Told>),
+    /// The reader has fallen out: these late ones, which no page brings, and the
+    /// number from which on to take part again.
+    Gap(Vec<Told>, u64),
+    /// It has fallen so far behind that late ones are gone.
+    Lost,
+}
+
+impl Tail {
+    /// Begins at `first`, where it is one of a text.
+    pub(super) fn new(source: Arc<dyn LogSource>, first: At) -> (Arc<Self>, watch::Receiver<News>) {
+        let (news, receiver) = watch::channel(News {
+            stage: Stage::Unread,
+            head: 0,
+            rounds: 0,
+            observed_at: SystemTime::UNIX_EPOCH,
+            unconfirmed: false,
+        });
+        let window = Window {
+            offset: first.marker.as_deref().map_or(0, offset),
+            ..Window::default()
+        };
+        let tail = Self {
+            rules: source.rules(),
+            source,
+            first,
+            window: Mutex::new(window),
+            news,
+            awaited: AtomicBool::new(false),
+            hurry: Notify::new(),
+        };
+        (Arc::new(tail), receiver)
+    }
+
+    fn window(&self) -> MutexGuard<'_, Window> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The number behind the newest entry, and the marker there.
+    pub(super) fn head(&self) -> (u64, Box<str>) {
+        let window = self.window();
+        (window.head(), window.marker.clone())
+    }
+
+    /// Texts: the number of the first entry in the window, when that reaches back
+    /// to this offset.
+    pub(super) fn covers(&self, offset: u64) -> Option<u64> {
+        let window = self.window();
+        (self.rules.text && window.offset <= offset).then_some(window.first)
+    }
+
+    /// At most `most` entries from this number on.
+    pub(super) fn share(&self, from: u64, most: usize) -> Share {
+        let window = self.window();
+        if from >= window.first {
+            let skip = usize::try_from(from - window.first).unwrap_or(usize::MAX);
+            return Share::Some(
+                window
+                    .entries
+                    .iter()
+                    .skip(skip)
+                    .take(most)
+                    .cloned()
+                    .collect(),
+            );
+        }
+        if from < window.late_from {
+            return Share::Lost;
+        }
+        let late = window.late.iter().filter(|(number, _)| *number >= from);
+        Share::Gap(late.map(|(_, told)| told.clone()).collect(), window.head())
+    }
+
+    /// Asks for reads soon, and to be woken by them.
+    pub(super) fn hurry(&self) {
+        self.awaited.store(true, Ordering::Release);
+        self.hurry.notify_one();
+    }
+
+    fn publish(&self, entries: Vec<Entry>, late: bool, marker: &str) {
+        if entries.is_empty() {
+            return;
+        }
+        let head = {
+            let mut window = self.window();
+            for entry in entries {
+                let marker = match late {
+                    true => marker.into(),
+                    false => entry.key.clone(),
+                };
+                window.push(Told {
+                    entry,
+                    late,
+                    marker,
+                });
+            }
+            window.head()
+        };
+        self.news.send_modify(|news| news.head = head);
+    }
+}
+
+/// Runs a tail to its end: failed, drained, or left by its last reader.
+pub(super) async fn run(registry: Arc<Registry>, key: Arc<Key>, this: Arc<Tail>) {
+    let mut drain = registry.drain.subscribe();
+    let mut farewell = Farewell {
+        registry: &registry,
+        key: &key,
+        this: &this,
+        end: Error::NoAnswer("the poll loop has stopped".to_owned()),
+    };
+    // What is not chosen is dropped: a read under way is broken off.
+    tokio::select! {
+        biased;
+        _ = drain.wait_for(|draining| *draining) => farewell.end = Error::Draining,
+        () = unread(&registry, &key, &this) => {}
+        end = follow(&registry, &key, &this) => farewell.end = end,
+    }
+}
+
+/// Takes the tail out of the registry and tells its end, whatever ended it.
+struct Farewell<'a> {
+    registry: &'a Registry,
+    key: &'a Key,
+    this: &'a Arc<Tail>,
+    end: Error,
+}
+
+impl Drop for Farewell<'_> {
+    fn drop(&mut self) {
+        // First out of the registry: who comes now gets a new tail.
+        self.registry.tails.remove_if(self.key, self.this, || true);
+        let end = self.end.clone();
+        self.this
+            .news
+            .send_modify(|news| news.stage = Stage::Ended(end));
+    }
+}
+
+/// Returns when the last reader has left and no new one can come.
+async fn unread(registry: &Registry, key: &Key, this: &Arc<Tail>) {
+    loop {
+        this.news.closed().await;
+        let is_left = || this.news.receiver_count() == 0;
+        if registry.tails.remove_if(key, this, is_left) {
+            return;
+        }
+    }
+}
+
+/// Polls until there is an end.
+async fn follow(registry: &Registry, key: &Key, this: &Arc<Tail>) -> Error {
+    let rules = this.rules;
+    let mut cadence = Cadence::new(rules.first_interval, rules.max_interval, registry.random);
+    let mut patience = Patience::new(registry.settings.max_failing);
+    let mut position = None;
+    let mut round = 0u32;
+    loop {
+        round = round.wrapping_add(1);
+        let back = rules.look_back > 0 && round.is_multiple_of(rules.look_back);
+        let read = match &mut position {
+            Some(position) => read_on(registry, this, position, back).await,
+            // The first read of a text is a page as all others.
+            None if rules.text => {
+                let position = position.insert(Position::new(this.first.marker.clone(), true));
+                read_on(registry, this, position, false).await
+            }
+            None => begin(registry, this).await.map(|begun| {
+                position = Some(begun);
+                true
+            }),
+        };
+        let pause = match read {
+            Ok(changed) => {
+                let recovered = patience.recovered();
+                if recovered {
+                    tracing::info!(
+                        operation = &*key.rpc,
+                        upstream = &*key.upstream,
+                        "a watched log can be read again"
+                    );
+                }
+                let awaited = this.awaited.load(Ordering::Acquire);
+                this.news.send_if_modified(|news| {
+                    let first = matches!(news.stage, Stage::Unread);
+                    news.stage = Stage::Following;
+                    news.rounds += 1;
+                    news.observed_at = (registry.clock)();
+                    news.unconfirmed = false;
+                    first || recovered || awaited
+                });
+                if changed || awaited {
+                    cadence.changed()
+                } else {
+                    cadence.unchanged()
+                }
+            }
+            Err(error) => {
+                let unread = matches!(this.news.borrow().stage, Stage::Unread);
+                let pause = match patience.bear(&error, cadence.unchanged()) {
+                    Some(pause) if !unread => pause,
+                    _ => return error,
+                };
+                let first = this
+                    .news
+                    .send_if_modified(|news| !std::mem::replace(&mut news.unconfirmed, true));
+                if first {
+                    tracing::warn!(
+                        operation = &*key.rpc,
+                        upstream = &*key.upstream,
+                        %error,
+                        "a watched log cannot be read and is unconfirmed"
+                    );
+                }
+                pause
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = this.hurry.notified() => tokio::time::sleep(pause.min(rules.first_interval)).await,
+        }
+    }
+}
+
+/// Finds the end of a list.
+async fn begin(registry: &Registry, this: &Arc<Tail>) -> Result<Position, Error> {
+    let page = bounded(registry, Arc::clone(&this.source).newest()).await?;
+    let position = Position::behind(page);
+    this.window().marker = position.marker().into();
+    Ok(position)
+}
+
+/// Reads page by page to the end; true when there was something new.
+async fn read_on(
+    registry: &Registry,
+    this: &Arc<Tail>,
+    position: &mut Position,
+    back: bool,
+) -> Result<bool, Error> {
+    // Before the other reads: what is in none of them has come late.
+    let newest = match back {
+        true => Some(bounded(registry, Arc::clone(&this.source).newest()).await?),
+        false => None,
+    };
+    let mut changed = false;
+    let mut idle = 0;
+    loop {
+        let before = position.at();
+        let page = bounded(registry, Arc::clone(&this.source).page(before.clone())).await?;
+        let (last, came) = (page.last, !page.entries.is_empty());
+        let new = position.take(page);
+        idle = if new.is_empty() { idle + 1 } else { 0 };
+        changed |= !new.is_empty();
+        this.publish(new.late, true, before.marker.as_deref().unwrap_or_default());
+        this.publish(new.entries, false, "");
+        this.news.send_if_modified(|news| {
+            let first = matches!(news.stage, Stage::Unread);
+            news.stage = Stage::Following;
+            first
+        });
+        if last {
+            break;
+        }
+        if idle > 0 {
+            goes_on(idle, came, position.at() != before)?;
+        }
+    }
+    if let Some(page) = newest {
+        let late = position.look_back(page);
+        changed |= !late.is_empty();
+        this.publish(late, true, position.marker());
+    }
+    Ok(changed)
+}
+
+/// Refuses a list that never ends though it brings nothing new.
+pub(super) fn goes_on(idle: u32, came: bool, moved: bool) -> Result<(), Error> {
+    if idle < IDLE_PAGES && came && moved {
+        return Ok(());
+    }
+    Err(Error::Decode {
+        path: String::new(),
+        problem: "the list does not go on behind its marker: does the upstream page it?".to_owned(),
+    })
+}
+
+async fn bounded(registry: &Registry, reading: Reading) -> Result<super::position::Page, Error> {
+    registry.polls.fetch_add(1, Ordering::Relaxed);
+    Deadline::after(POLL_TIMEOUT).bound(reading).await?
+}

@@ -1,0 +1,424 @@
+//! Logs over a scripted upstream, in paused time.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::time::{Duration, SystemTime};
+
+use prost::Message as _;
+use tokio_stream::StreamExt;
+use tonic::Code;
+
+use super::position::{At, Page};
+use super::source::{Reading, Rules};
+use super::*;
+use crate::api::drawbridge::v1::{Outcome, WatchEvent};
+use crate::auth::Viewer;
+use crate::contract::{Entry, Order};
+use crate::watch::Settings;
+
+const S: fn(u64) -> Duration = Duration::from_secs;
+const PAGE: usize = 10;
+
+/// A list as an upstream keeps it, oldest first: keys like `7.c`, which stand at
+/// the time 7.
+#[derive(Default)]
+struct World {
+    list: Mutex<Vec<String>>,
+    reads: AtomicUsize,
+    /// Markers are ignored.
+    ignores: AtomicBool,
+    /// There are no pages: all of it comes with every read.
+    whole: bool,
+    fails: AtomicBool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Message {
+    #[prost(message, optional, tag = "1")]
+    event: Option<WatchEvent>,
+    #[prost(string, optional, tag = "2")]
+    item: Option<String>,
+    #[prost(string, tag = "3")]
+    marker: String,
+}
+
+fn entry(key: &String) -> Entry {
+    Entry {
+        key: key.as_str().into(),
+        order: key
+            .split('.')
+            .next()
+            .map(|t| Order::Number(t.parse().unwrap())),
+        bytes: Bytes::copy_from_slice(key.as_bytes()),
+    }
+}
+
+impl World {
+    fn counting(to: usize) -> Arc<Self> {
+        let world = Self::default();
+        *world.list.lock().unwrap() = (0..to).map(|n| n.to_string()).collect();
+        Arc::new(world)
+    }
+
+    fn add(&self, keys: &[&str]) {
+        self.list
+            .lock()
+            .unwrap()
+            .extend(keys.iter().map(ToString::to_string));
+    }
+
+    fn read(&self, at: Option<&str>) -> Result<Page, Error> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        if self.fails.load(Ordering::Relaxed) {
+            return Err(Error::Connect("refused".to_owned()));
+        }
+        let list = self.list.lock().unwrap();
+        // One that is not known is ignored.
+        let known = at.and_then(|at| list.iter().position(|key| key == at));
+        let ignores = self.whole || self.ignores.load(Ordering::Relaxed);
+        let from = known.filter(|_| !ignores).map_or(0, |at| at + 1);
+        let most = if self.whole { usize::MAX } else { PAGE };
+        let entries: Vec<Entry> = list[from..].iter().take(most).map(entry).collect();
+        Ok(Page {
+            last: self.whole || entries.len() < PAGE,
+            entries,
+            whole: self.whole,
+            next: None,
+        })
+    }
+}
+
+impl LogSource for World {
+    fn rules(&self) -> Rules {
+        Rules {
+            first_interval: S(1),
+            max_interval: S(4),
+            look_back: if self.whole { 0 } else { 3 },
+            text: false,
+        }
+    }
+
+    fn page(self: Arc<Self>, at: At) -> Reading {
+        Box::pin(async move { self.read(at.marker.as_deref()) })
+    }
+
+    fn newest(self: Arc<Self>) -> Reading {
+        if self.whole {
+            return self.page(At::default());
+        }
+        Box::pin(async move {
+            self.reads.fetch_add(1, Ordering::Relaxed);
+            let list = self.list.lock().unwrap();
+            let entries = &list[list.len().saturating_sub(PAGE)..];
+            Ok(Page {
+                last: entries.len() < PAGE,
+                entries: entries.iter().map(entry).collect(),
+                ..Page::default()
+            })
+        })
+    }
+
+    fn message(&self, event: &WatchEvent, item: Option<&[u8]>, marker: &str) -> Bytes {
+        let message = Message {
+            event: Some(*event),
+            item: item.map(|item| String::from_utf8(item.to_vec()).unwrap()),
+            marker: marker.to_owned(),
+        };
+        message.encode_to_vec().into()
+    }
+}
+
+fn watches() -> Watches {
+    Watches::with(Settings::default(), || SystemTime::UNIX_EPOCH, || 0.5)
+}
+
+fn key() -> Key {
+    Key {
+        upstream: "cloud".into(),
+        rpc: "/test.v1.LogService/WatchLog".into(),
+        verb: http::Method::GET,
+        path: "/log".to_owned(),
+        project_at: None,
+        query: String::new(),
+        body: None,
+        viewer: Viewer([0; 32]),
+        language: None,
+        aside: Vec::new(),
+    }
+}
+
+async fn open(watches: &Watches, world: &Arc<World>, begin: Begin) -> Result<WatchStream, Error> {
+    let source = || -> Arc<dyn LogSource> { world.clone() };
+    watches.open_log(key(), begin, None, None, source).await
+}
+
+async fn from(watches: &Watches, world: &Arc<World>, marker: &str) -> WatchStream {
+    let marker = (!marker.is_empty()).then(|| marker.into());
+    let begin = Begin::At(Position::new(marker, false));
+    open(watches, world, begin).await.unwrap()
+}
+
+/// The next message, as text.
+async fn next(stream: &mut WatchStream) -> String {
+    let message = tokio::time::timeout(S(3_600), stream.next()).await;
+    match message.expect("it comes within an hour") {
+        Some(Ok(message)) => {
+            let message = Message::decode(message).unwrap();
+            let event = message.event.unwrap();
+            assert_eq!(event.outcome(), Outcome::Unspecified);
+            let kind = event
+                .r#type()
+                .as_str_name()
+                .replace("WATCH_EVENT_TYPE_", "");
+            let since = event.unconfirmed_since.map_or("", |_| " unconfirmed");
+            match message.item {
+                Some(item) => format!("{kind} {item}{since}"),
+                None => format!("{kind} behind {}{since}", message.marker),
+            }
+        }
+        Some(Err(error)) => format!("ERROR {error}"),
+        None => "END".to_owned(),
+    }
+}
+
+async fn all(stream: &mut WatchStream, count: usize) -> String {
+    let mut told = Vec::new();
+    for _ in 0..count {
+        told.push(next(stream).await);
+    }
+    told.join(", ")
+}
+
+/// The next entries, without the messages in between.
+async fn entries(stream: &mut WatchStream, count: usize) -> Vec<String> {
+    let mut told = Vec::new();
+    while told.len() < count {
+        let text = next(stream).await;
+        match text.split_once(' ') {
+            Some(("PRESENT" | "ADDED", entry)) => told.push(entry.to_owned()),
+            Some(("BOOKMARK", _)) => {}
+            _ => panic!("{text} after {} entries", told.len()),
+        }
+    }
+    told
+}
+
+async fn silent(stream: &mut WatchStream, time: Duration) {
+    if let Ok(told) = tokio::time::timeout(time, stream.next()).await {
+        panic!("told {told:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn from_the_start_from_a_marker_and_from_now() {
+    for whole in [false, true] {
+        let world = Arc::new(World {
+            whole,
+            ..World::default()
+        });
+        // Equal times are no matter.
+        world.add(&["1.a", "2.a", "2.b", "2.c"]);
+        let watches = watches();
+        let mut start = from(&watches, &world, "").await;
+        assert_eq!(
+            all(&mut start, 5).await,
+            "PRESENT 1.a, PRESENT 2.a, PRESENT 2.b, PRESENT 2.c, BOOKMARK behind 2.c"
+        );
+        let mut marker = from(&watches, &world, "2.b").await;
+        assert_eq!(
+            all(&mut marker, 2).await,
+            "PRESENT 2.c, BOOKMARK behind 2.c"
+        );
+        let mut now = open(&watches, &world, Begin::Now).await.unwrap();
+        assert_eq!(next(&mut now).await, "BOOKMARK behind 2.c");
+        world.add(&["2.d", "3.a"]);
+        for stream in [&mut start, &mut marker, &mut now] {
+            assert_eq!(all(stream, 2).await, "ADDED 2.d, ADDED 3.a", "{whole}");
+        }
+        for stream in [&mut start, &mut marker, &mut now] {
+            silent(stream, S(5)).await;
+        }
+        assert_eq!(watches.stats().loops, 1, "one tail for all");
+        // Even though it was not told by the tail yet, it is not told again.
+        world.add(&["4.a", "4.b"]);
+        let mut ahead = from(&watches, &world, "4.a").await;
+        assert_eq!(all(&mut ahead, 2).await, "PRESENT 4.b, BOOKMARK behind 4.b");
+        assert_eq!(all(&mut start, 2).await, "ADDED 4.a, ADDED 4.b");
+        world.add(&["5"]);
+        assert_eq!(next(&mut ahead).await, "ADDED 5", "{whole}");
+        drop((start, marker, now, ahead));
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        let stats = watches.stats();
+        assert_eq!((stats.watchers, stats.loops), (0, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn fifty_thousand_each_once_while_more_come() {
+    let (watches, world) = (watches(), World::counting(50_000));
+    let mut stream = from(&watches, &world, "").await;
+    let mut told = entries(&mut stream, 20_000).await;
+    // A whole page, and nothing behind it, is no end.
+    world
+        .list
+        .lock()
+        .unwrap()
+        .extend((50_000..50_010).map(|n| n.to_string()));
+    told.extend(entries(&mut stream, 30_010).await);
+    let want: Vec<String> = (0..50_010).map(|n| n.to_string()).collect();
+    assert!(told == want);
+    // Reconnect: nothing lost, nothing twice.
+    drop(stream);
+    world.add(&["50010"]);
+    let mut stream = from(&watches, &world, "50009").await;
+    assert_eq!(entries(&mut stream, 1).await, ["50010"]);
+    assert_eq!(next(&mut stream).await, "BOOKMARK behind 50010");
+    silent(&mut stream, S(20)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_marker_that_is_purged_restarts_the_list_unseen() {
+    let (watches, world) = (watches(), World::counting(5_000));
+    let mut stream = from(&watches, &world, "99").await;
+    assert_eq!(entries(&mut stream, 4_900).await.last().unwrap(), "4999");
+    assert_eq!(next(&mut stream).await, "BOOKMARK behind 4999");
+    // The marker alone is gone: page one comes, and nothing of it is new.
+    world.list.lock().unwrap().retain(|key| key != "4999");
+    silent(&mut stream, S(20)).await;
+    world.add(&["5000"]);
+    assert_eq!(next(&mut stream).await, "ADDED 5000");
+    // All that was told is gone: page one is what is new.
+    *world.list.lock().unwrap() = (6_000..6_025).map(|n| n.to_string()).collect();
+    let want: Vec<String> = (6_000..6_025).map(|n| n.to_string()).collect();
+    assert_eq!(entries(&mut stream, 25).await, want);
+    silent(&mut stream, S(20)).await;
+    // A caller's marker that is not known begins at the start.
+    let mut odd = from(&watches, &world, "nonsense").await;
+    assert_eq!(entries(&mut odd, 25).await, want);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_behind_the_marker_is_told_late() {
+    for whole in [false, true] {
+        let (watches, world) = (
+            watches(),
+            Arc::new(World {
+                whole,
+                ..World::default()
+            }),
+        );
+        world.add(&["1", "3", "5"]);
+        let mut stream = from(&watches, &world, "1").await;
+        assert_eq!(
+            all(&mut stream, 3).await,
+            "PRESENT 3, PRESENT 5, BOOKMARK behind 5"
+        );
+        world.list.lock().unwrap().insert(2, "4".to_owned());
+        let message = stream.next().await.unwrap().unwrap();
+        let message = Message::decode(message).unwrap();
+        assert_eq!(message.item.unwrap(), "4");
+        assert_eq!(message.marker, "5", "to resume behind all that was told");
+        world.add(&["6"]);
+        assert_eq!(next(&mut stream).await, "ADDED 6");
+        silent(&mut stream, S(20)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upstream_that_ignores_markers_is_no_endless_loop() {
+    let (watches, world) = (watches(), World::counting(25));
+    world.ignores.store(true, Ordering::Relaxed);
+    let mut stream = from(&watches, &world, "").await;
+    assert_eq!(entries(&mut stream, 10).await.len(), 10);
+    assert!(
+        next(&mut stream)
+            .await
+            .contains("does not go on behind its marker")
+    );
+    assert_eq!(next(&mut stream).await, "END");
+    assert!(world.reads.load(Ordering::Relaxed) < 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_catches_up_and_loses_nothing() {
+    let (watches, world) = (watches(), World::counting(5));
+    let mut slow = from(&watches, &world, "").await;
+    let mut fast = open(&watches, &world, Begin::Now).await.unwrap();
+    assert_eq!(next(&mut fast).await, "BOOKMARK behind 4");
+    assert_eq!(entries(&mut slow, 5).await.len(), 5);
+    assert_eq!(next(&mut slow).await, "BOOKMARK behind 4");
+    // More than stands in the window, with one that comes late.
+    world
+        .list
+        .lock()
+        .unwrap()
+        .extend((10..3_000).map(|n| n.to_string()));
+    assert_eq!(entries(&mut fast, 2_990).await.len(), 2_990);
+    world
+        .list
+        .lock()
+        .unwrap()
+        .insert(3_000 - 12, "2990.late".to_owned());
+    assert_eq!(entries(&mut fast, 1).await, ["2990.late"]);
+    world
+        .list
+        .lock()
+        .unwrap()
+        .extend((3_000..5_000).map(|n| n.to_string()));
+    assert_eq!(entries(&mut fast, 2_000).await.len(), 2_000);
+    let mut told = entries(&mut slow, 4_991).await;
+    silent(&mut slow, S(20)).await;
+    told.sort_by_key(|key| key.split('.').next().unwrap().parse::<u32>().unwrap());
+    told.dedup();
+    assert_eq!(told.len(), 4_991);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_are_borne_and_told() {
+    let (watches, world) = (watches(), World::counting(25));
+    let mut stream = from(&watches, &world, "").await;
+    assert_eq!(entries(&mut stream, 10).await.len(), 10);
+    world.fails.store(true, Ordering::Relaxed);
+    assert_eq!(next(&mut stream).await, "BOOKMARK behind 9 unconfirmed");
+    world.fails.store(false, Ordering::Relaxed);
+    assert_eq!(entries(&mut stream, 15).await.len(), 15);
+    assert_eq!(next(&mut stream).await, "BOOKMARK behind 24");
+    world.fails.store(true, Ordering::Relaxed);
+    assert_eq!(next(&mut stream).await, "BOOKMARK behind 24 unconfirmed");
+    world.add(&["25"]);
+    world.fails.store(false, Ordering::Relaxed);
+    let told = all(&mut stream, 2).await;
+    assert!(
+        told.ends_with("ADDED 25") || told.starts_with("ADDED 25"),
+        "{told}"
+    );
+    // From the start on, it is the rpc's own error.
+    drop(stream);
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+    world.fails.store(true, Ordering::Relaxed);
+    let begin = Begin::At(Position::new(None, false));
+    let error = open(&watches, &world, begin).await.err().unwrap();
+    assert_eq!(error.code(), Code::Unavailable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn draining_ends_logs() {
+    let (watches, world) = (watches(), World::counting(25));
+    let mut behind = from(&watches, &world, "").await;
+    let mut now = open(&watches, &world, Begin::Now).await.unwrap();
+    assert_eq!(next(&mut now).await, "BOOKMARK behind 24");
+    watches.drain();
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+    for stream in [&mut behind, &mut now] {
+        assert_eq!(all(stream, 2).await, "ERROR the gateway is stopping, END");
+    }
+    assert!(matches!(
+        open(&watches, &world, Begin::Now).await.err(),
+        Some(Error::Draining)
+    ));
+}
