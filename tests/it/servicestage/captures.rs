@@ -140,7 +140,11 @@ fn text(value: &Value) -> &str {
 }
 
 /// What of a body the message does not have.
-fn lost(method: &MethodDescriptor, message: &DynamicMessage, body: &Value) -> Vec<String> {
+pub(super) fn lost(
+    method: &MethodDescriptor,
+    message: &DynamicMessage,
+    body: &Value,
+) -> Vec<String> {
     let Some(field) = request::response_body(method) else {
         return differences(message, body);
     };

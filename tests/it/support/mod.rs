@@ -5,6 +5,7 @@ pub mod compare;
 pub mod python;
 pub mod recorder;
 pub mod request;
+pub mod tee;
 
 use std::time::Duration;
 

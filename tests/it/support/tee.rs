@@ -1,0 +1,102 @@
+//! A way to an upstream that writes down what it answers.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use drawbridge::transport::{Exchange, Transport};
+use serde_json::Value;
+use tokio::task::JoinHandle;
+
+use super::upstream;
+
+/// What an upstream answered: the status, and the body as JSON, null for none.
+pub type Answered = (u16, Value);
+
+/// Passes everything on as it is; it ends when dropped.
+pub struct Tee {
+    address: SocketAddr,
+    answers: Arc<Mutex<Vec<Answered>>>,
+    task: JoinHandle<()>,
+}
+
+impl Tee {
+    /// One before the upstream at `url`.
+    pub async fn before(url: &str) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let transport = Transport::new(&upstream("t", "heat", url).transport).unwrap();
+        let answers: Arc<Mutex<Vec<Answered>>> = Arc::default();
+        let (url, log) = (url.to_owned(), answers.clone());
+        let router = axum::Router::new().fallback(move |request: Request| {
+            let (url, log, transport) = (url.clone(), log.clone(), transport.clone());
+            async move { pass(request, &url, &transport, &log).await }
+        });
+        let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self {
+            address,
+            answers,
+            task,
+        }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// What was answered since last asked; nothing to health probes.
+    pub fn take(&self) -> Vec<Answered> {
+        std::mem::take(&mut self.answers.lock().unwrap())
+    }
+}
+
+impl Drop for Tee {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn pass(
+    request: Request,
+    url: &str,
+    transport: &Transport,
+    log: &Mutex<Vec<Answered>>,
+) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, 64 << 20).await.unwrap();
+    // Of this connection, not of the next. `host` stays: it is signed.
+    for name in [
+        "connection",
+        "content-length",
+        "transfer-encoding",
+        "accept-encoding",
+    ] {
+        parts.headers.remove(name);
+    }
+    // Health probes carry no request id.
+    let is_call = parts.headers.contains_key("x-request-id");
+    let exchange = Exchange {
+        verb: parts.method,
+        url: format!("{url}{}", parts.uri).parse().unwrap(),
+        headers: parts.headers,
+        body: (!body.is_empty()).then_some(body),
+    };
+    let reply = transport.exchange(exchange).await.unwrap();
+    if is_call {
+        let body = match reply.body.is_empty() {
+            true => Value::Null,
+            false => serde_json::from_slice(&reply.body).unwrap(),
+        };
+        log.lock().unwrap().push((reply.status.as_u16(), body));
+    }
+    let mut response = Response::new(Body::from(reply.body));
+    *response.status_mut() = reply.status;
+    for (name, value) in &reply.headers {
+        if !["connection", "content-length", "transfer-encoding"].contains(&name.as_str()) {
+            response.headers_mut().append(name, value.clone());
+        }
+    }
+    response
+}
