@@ -1,132 +1,275 @@
-//! Two-step calls: a document is fetched, edited in place and posted.
+//! Two-step calls: a document is fetched, edited in place and sent.
 
-use std::fmt;
+mod document;
 
 use bytes::Bytes;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde::ser::{Serialize, Serializer};
-use serde_json::error::Category;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::contract::{Action, Method};
+use crate::contract::{Action, Check, Edit, EditPlace, Method};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::rest::{Call, Caller, Reply};
 use crate::upstream::{Operation, Upstream};
+use document::{Document, Object};
 
-/// Carries out a two-step call: the document is the caller's own, or is fetched
-/// and edited; then it is sent. Not atomic: between the steps the state can
+/// The most pages of definitions that are read to check values.
+const MAX_PAGES: u32 = 50;
+
+/// What carries out calls, and for whom.
+#[derive(Clone, Copy)]
+pub struct Way<'a> {
+    /// The upstream.
+    pub upstream: &'a Upstream,
+    /// The caller.
+    pub caller: &'a Caller,
+    /// When all must be over.
+    pub deadline: Deadline,
+}
+
+impl Way<'_> {
+    async fn call(&self, method: &Method, call: &Call) -> Result<Reply, Error> {
+        let operation = Operation::of(method);
+        self.upstream
+            .call(operation, call, self.caller, self.deadline)
+            .await
+    }
+}
+
+/// Carries out a two-step call: the document is the caller's own, or is fetched;
+/// then it is edited, and sent. Not atomic: between the steps the state can
 /// change, and the upstream then refuses the second.
 pub async fn call(
-    upstream: &Upstream,
+    way: Way<'_>,
     method: &Method,
     action: &Action,
     request: &[u8],
     call: Call,
-    caller: &Caller,
-    deadline: Deadline,
 ) -> Result<Reply, Error> {
-    let operation = Operation::of(method);
+    let body = document(way, method, action, request).await?;
+    let call = Call {
+        body: Some(body),
+        ..call
+    };
+    way.call(method, &call).await
+}
+
+/// The document as it is sent.
+pub async fn document(
+    way: Way<'_>,
+    method: &Method,
+    action: &Action,
+    request: &[u8],
+) -> Result<Bytes, Error> {
     let document = match method.document(request)? {
         Some(document) => document,
         None => {
-            let fetch = method.document_call(&call);
-            let reply = upstream.call(operation, &fetch, caller, deadline).await?;
-            edit(&reply.body, action)?
+            let fetch = method.document_call(request)?;
+            let reply = way.call(method, &fetch).await?;
+            prepare(&reply.body, action)?
         }
     };
-    let call = Call {
-        body: Some(document),
-        ..call
-    };
-    upstream.call(operation, &call, caller, deadline).await
+    if let Some(check) = &method.check
+        && let Some(definitions) = check.definitions()
+    {
+        compare(way, method, check, definitions, request, &document).await?;
+    }
+    let mut edits = Vec::new();
+    for edit in &action.edits {
+        if let Some(value) = method.field_json(edit.field, request)? {
+            edits.push((edit, value));
+        }
+    }
+    if edits.is_empty() {
+        return Ok(document);
+    }
+    let mut edited = Document::read(&document)?;
+    for (edit, value) in edits {
+        apply(&mut edited, edit, &value)?;
+    }
+    edited.write()
 }
 
-/// Edits the fetched JSON `document` for `action`: sets the member that names the
-/// action and adds the members that must be there; one that is `null` counts as
-/// missing. All else stays as it came, in its order and to the digit; an `href`
+/// Compares the values in the request with the definitions of the upstream.
+async fn compare(
+    way: Way<'_>,
+    method: &Method,
+    check: &Check,
+    definitions: &Method,
+    request: &[u8],
+    document: &[u8],
+) -> Result<(), Error> {
+    let values = match method.field_json(check.field, request)? {
+        None => serde_json::Map::new(),
+        Some(json) => serde_json::from_slice(&json).map_err(document::unreadable)?,
+    };
+    let dialect = &way.upstream.settings.dialect;
+    let mut items = Vec::new();
+    for page in 1..=MAX_PAGES {
+        let call = definitions.bind(&check.page(definitions, request, page)?, dialect)?;
+        let reply = way.call(definitions, &call).await?;
+        let response = definitions.decode(&reply)?.message;
+        let found = check.items(definitions, &response)?;
+        // A server that does not count pages sends the first one for ever.
+        let repeated = !found.is_empty() && items.ends_with(&found);
+        let last = found.len() < Check::PAGE_SIZE || repeated;
+        if !repeated {
+            items.extend(found);
+        }
+        if last {
+            break;
+        }
+    }
+    let problems = (check.checker)(&items, &values, document);
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let field = |key: String| format!("{}[{key}]", check.name);
+    Err(Error::Violations(
+        problems
+            .into_iter()
+            .map(|(key, problem)| (field(key), problem))
+            .collect(),
+    ))
+}
+
+/// Puts the value of a request's field into the document.
+fn apply(document: &mut Document, edit: &Edit, value: &[u8]) -> Result<(), Error> {
+    let fault = |field: String, problem: &str| Error::Binding {
+        field,
+        problem: problem.to_owned(),
+    };
+    let value: Box<RawValue> = serde_json::from_slice(value).map_err(document::unreadable)?;
+    // What is left to be placed: the entries of a map, or the value as a whole.
+    let mut entries: Vec<(String, Box<RawValue>, bool)> = Vec::new();
+    if matches!(
+        edit.place,
+        EditPlace::Members | EditPlace::Entries | EditPlace::Keyed(_)
+    ) {
+        let object: Object = serde_json::from_str(value.get()).map_err(document::unreadable)?;
+        for (name, value) in object.into_members() {
+            let place = format!("{}[{name}]", edit.name);
+            let value = as_wanted(edit, value).map_err(|problem| fault(place, problem))?;
+            entries.push((name, value, false));
+        }
+    }
+    let whole = match edit.place {
+        EditPlace::Member(_) | EditPlace::Marker => {
+            as_wanted(edit, value).map_err(|problem| fault(edit.name.to_string(), problem))?
+        }
+        _ => value,
+    };
+    let mut found = false;
+    document.objects(edit.within.as_deref(), &mut |object| {
+        let marker = match &*edit.marked_by {
+            [] => None,
+            marks => {
+                let marker = object
+                    .names()
+                    .find(|name| marks.iter().any(|mark| name.starts_with(&**mark)));
+                match marker {
+                    Some(marker) => Some(marker.to_owned()),
+                    None => return Ok(()),
+                }
+            }
+        };
+        match (&edit.place, marker) {
+            (EditPlace::Members, _) => {
+                for (name, value, _) in &entries {
+                    object.set(name, value.clone());
+                }
+            }
+            (EditPlace::Entries, _) => {
+                for (name, value, placed) in &mut entries {
+                    if object.get(name).is_some() {
+                        object.set(name, value.clone());
+                        *placed = true;
+                    }
+                }
+            }
+            (EditPlace::Keyed(member), Some(marker)) => {
+                let key = object
+                    .get(&marker)
+                    .and_then(|text| serde_json::from_str::<String>(text.get()).ok());
+                let entry = entries
+                    .iter_mut()
+                    .find(|(name, ..)| Some(name) == key.as_ref());
+                match entry {
+                    Some((_, value, placed)) => {
+                        object.set(member, value.clone());
+                        *placed = true;
+                    }
+                    None => return Ok(()),
+                }
+            }
+            (EditPlace::Member(member), _) => object.set(member, whole.clone()),
+            (EditPlace::Marker, Some(marker)) => object.set(&marker, whole.clone()),
+            // Refused at start.
+            (EditPlace::Keyed(_) | EditPlace::Marker, None) => return Ok(()),
+        }
+        found = true;
+        for (name, json) in &edit.members {
+            let value = RawValue::from_string(json.to_string()).map_err(document::unreadable)?;
+            object.set(name, value);
+        }
+        Ok(())
+    })?;
+    let by_entry = matches!(edit.place, EditPlace::Entries | EditPlace::Keyed(_));
+    if by_entry {
+        return match entries.into_iter().find(|(.., placed)| !placed) {
+            None => Ok(()),
+            Some((name, ..)) => Err(fault(
+                format!("{}[{name}]", edit.name),
+                "is not among what the action asks for",
+            )),
+        };
+    }
+    match found {
+        true => Ok(()),
+        false => Err(fault(
+            edit.name.to_string(),
+            "has no place in what the action asks for: leave it out",
+        )),
+    }
+}
+
+/// The value in the form that the edit wants.
+fn as_wanted(edit: &Edit, value: Box<RawValue>) -> Result<Box<RawValue>, &'static str> {
+    if !edit.as_text {
+        return Ok(value);
+    }
+    match serde_json::from_str(value.get()) {
+        Ok(Value::String(_)) => Ok(value),
+        // The number as it was written.
+        Ok(Value::Number(_) | Value::Bool(_)) => {
+            serde_json::value::to_raw_value(value.get()).map_err(|_| "cannot be written")
+        }
+        _ => Err("must be a text, a number or a bool"),
+    }
+}
+
+/// Prepares the fetched JSON `document` for `action`: sets the member that names
+/// the action and adds the members that must be there; one that is `null` counts
+/// as missing. All else stays as it came, in its order and to the digit; an `href`
 /// among it is passed back, never followed. A document that is not a JSON object
 /// is `Error::Decode`.
-pub fn edit(document: &[u8], action: &Action) -> Result<Bytes, Error> {
-    let mut members: Members = serde_json::from_slice(document).map_err(unreadable)?;
+fn prepare(document: &[u8], action: &Action) -> Result<Bytes, Error> {
+    let mut object: Object = serde_json::from_slice(document).map_err(document::unreadable)?;
     if let Some((name, value)) = &action.name {
-        let value = serde_json::value::to_raw_value(value).map_err(unreadable)?;
-        match members.find(name) {
-            Some(at) => members.0[at].1 = value,
-            None => members.0.insert(0, (name.to_string(), value)),
+        let value = serde_json::value::to_raw_value(value).map_err(document::unreadable)?;
+        match object.get(name) {
+            Some(_) => object.set(name, value),
+            None => object.set_first(name, value),
         }
     }
     for (name, json) in &action.members {
-        let found = members.find(name);
-        if found.is_some_and(|at| members.0[at].1.get() != "null") {
+        if object.get(name).is_some_and(|value| value.get() != "null") {
             continue;
         }
-        let value = RawValue::from_string(json.to_string()).map_err(unreadable)?;
-        match found {
-            Some(at) => members.0[at].1 = value,
-            None => members.0.push((name.to_string(), value)),
-        }
+        let value = RawValue::from_string(json.to_string()).map_err(document::unreadable)?;
+        object.set(name, value);
     }
-    serde_json::to_vec(&members)
-        .map(Bytes::from)
-        .map_err(unreadable)
-}
-
-/// The error without serde's own words, which may quote the document.
-fn unreadable(error: serde_json::Error) -> Error {
-    let problem = match error.classify() {
-        Category::Data => "expected the document of the action, a JSON object".to_owned(),
-        _ => format!(
-            "expected the document of the action, found broken JSON at line {} column {}",
-            error.line(),
-            error.column()
-        ),
-    };
-    Error::Decode {
-        path: String::new(),
-        problem,
-    }
-}
-
-/// The members of a JSON object, in order, their values as text. Of a name given
-/// twice, the first place and the last value count, as for most readers.
-struct Members(Vec<(String, Box<RawValue>)>);
-
-impl Members {
-    fn find(&self, name: &str) -> Option<usize> {
-        self.0.iter().position(|(known, _)| known == name)
-    }
-}
-
-impl<'de> Deserialize<'de> for Members {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct InOrder;
-        impl<'de> Visitor<'de> for InOrder {
-            type Value = Members;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
-                let mut members = Members(Vec::new());
-                while let Some((name, value)) = map.next_entry::<String, Box<RawValue>>()? {
-                    match members.find(&name) {
-                        Some(at) => members.0[at].1 = value,
-                        None => members.0.push((name, value)),
-                    }
-                }
-                Ok(members)
-            }
-        }
-        deserializer.deserialize_map(InOrder)
-    }
-}
-
-impl Serialize for Members {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
-    }
+    document::write(&object)
 }
 
 #[cfg(test)]
@@ -144,6 +287,8 @@ mod tests {
             .map(|(name, json)| (name.into(), json.into()))
             .into(),
             document: None,
+            edits: Vec::new(),
+            same_path: false,
         }
     }
 
@@ -175,7 +320,7 @@ mod tests {
                 r#"{"name":"release","method":"POST","href":"b","parameters":[1]}"#,
             ),
         ] {
-            let edited = edit(document.as_bytes(), &release()).unwrap();
+            let edited = prepare(document.as_bytes(), &release()).unwrap();
             assert_eq!(std::str::from_utf8(&edited).unwrap(), want, "{document}");
         }
     }
@@ -192,7 +337,7 @@ mod tests {
             ("{} trailing", "broken JSON"),
             ("{\"a\":\"\u{0}\"}", "broken JSON"),
         ] {
-            let error = edit(document.as_bytes(), &release()).unwrap_err();
+            let error = prepare(document.as_bytes(), &release()).unwrap_err();
             let Error::Decode { path, problem } = &error else {
                 panic!("{document}: {error:?}");
             };

@@ -4,6 +4,8 @@
 mod bind;
 mod compile;
 mod decode;
+mod edit;
+mod expression;
 mod link;
 mod paging;
 mod plan;
@@ -12,8 +14,12 @@ pub mod schema;
 mod template;
 #[cfg(test)]
 pub(crate) mod tests;
+mod values;
 mod view;
 mod watch;
+
+pub use edit::{Edit, Place as EditPlace};
+pub use values::Check;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -105,6 +111,10 @@ pub struct Method {
     pub pages: Option<Pages>,
     /// The call needs no credential.
     pub anonymous: bool,
+    /// Values that are checked against definitions of the upstream.
+    pub check: Option<Check>,
+    /// Members that tell into which field a reply is read.
+    reply_choices: Vec<(Box<str>, FieldIndex)>,
     binding: bind::Binding,
     /// Set where the answer is read from a redirect.
     location: Option<resolve::Location>,
@@ -121,6 +131,10 @@ pub struct Action {
     pub members: Vec<(Box<str>, Box<str>)>,
     /// The field of the request that holds the document.
     pub(crate) document: Option<FieldIndex>,
+    /// What of the request is put into the document.
+    pub edits: Vec<Edit>,
+    /// The document is fetched from the path itself.
+    pub same_path: bool,
 }
 
 /// A compiled `MethodRules.pages`.
@@ -289,17 +303,31 @@ impl Method {
     }
 
     /// For a two-step call: the call that fetches the document, which stands at the
-    /// path without its last segment. Of the query, only what every call has.
-    pub fn document_call(&self, call: &Call) -> Call {
-        let end = call.path.rfind('/').unwrap_or(call.path.len());
-        Call {
+    /// path of `google.api.http`, as a rule without its last segment. Of the query,
+    /// only what every call has.
+    pub fn document_call(&self, request: &[u8]) -> Result<Call, Error> {
+        let (mut path, project_at) = self.binding.own_path(request)?;
+        let same = self.action.as_ref().is_some_and(|action| action.same_path);
+        if let Some(end) = path.rfind('/').filter(|_| !same) {
+            path.truncate(end);
+        }
+        Ok(Call {
             verb: http::Method::GET,
-            path: call.path[..end].to_owned(),
-            project_at: call.project_at.filter(|at| *at <= end),
+            project_at: project_at.filter(|at| *at <= path.len()),
+            path,
             query: self.binding.constant_query.to_string(),
             body: None,
             idempotency: Idempotency::Safe,
-        }
+        })
+    }
+
+    /// The value of a field of the request as JSON; none when it is not set.
+    pub(crate) fn field_json(
+        &self,
+        index: FieldIndex,
+        request: &[u8],
+    ) -> Result<Option<Bytes>, Error> {
+        self.binding.field_json(index, request)
     }
 
     /// Whether this HTTP status is success for the method.

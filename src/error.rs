@@ -22,6 +22,10 @@ pub enum Error {
         /// What is wrong with it and what would be right.
         problem: String,
     },
+    /// Values of the request are not what the upstream's definitions want. Nothing
+    /// but reads was sent.
+    #[error("{}", .0.iter().map(|(field, problem)| format!("{field}: {problem}")).collect::<Vec<_>>().join("; "))]
+    Violations(Vec<(String, String)>),
     /// The request's bytes are not a message of its type. Nothing was sent.
     #[error("the request is not a valid message: {0}")]
     Malformed(String),
@@ -159,9 +163,11 @@ impl Error {
     /// The gRPC code of the error.
     pub fn code(&self) -> Code {
         match self {
-            Self::Binding { .. } | Self::Malformed(_) | Self::NoUpstream(_) | Self::Refused(_) => {
-                Code::InvalidArgument
-            }
+            Self::Binding { .. }
+            | Self::Violations(_)
+            | Self::Malformed(_)
+            | Self::NoUpstream(_)
+            | Self::Refused(_) => Code::InvalidArgument,
             Self::Restarted => Code::Aborted,
             Self::Unsupported { .. } => Code::Unimplemented,
             Self::NotConfigured(_) => Code::FailedPrecondition,
@@ -189,6 +195,7 @@ impl Error {
             Self::Credential { code, .. } => *code == Code::Unavailable,
             Self::Upstream(fault) => fault.transient || fault.not_processed,
             Self::Binding { .. }
+            | Self::Violations(_)
             | Self::Malformed(_)
             | Self::Unsupported { .. }
             | Self::NoUpstream(_)
@@ -212,6 +219,7 @@ impl Error {
         match self {
             Self::Binding { field, .. } => format!("{field}: refused before sending"),
             Self::Refused(_) => "refused within a success".to_owned(),
+            Self::Violations(all) => format!("{} fields: refused before sending", all.len()),
             Self::Upstream(fault) => {
                 let request = fault.request_id.as_deref().unwrap_or("unknown");
                 format!(

@@ -8,13 +8,20 @@
 pub(crate) mod common;
 pub(crate) mod reply;
 
+use bytes::Bytes;
 use http::HeaderMap;
+use serde_json::{Map, Value};
 
 use crate::error::Fault;
 use crate::rest::{Idempotency, Reply};
 
 /// Reads an error reply.
 pub type FaultReader = fn(&FaultContext<'_>, &Reply) -> Fault;
+
+/// Compares values of a request with definitions of the upstream: takes the
+/// definitions as messages, the values by key, and the action's document. Returns
+/// what is wrong: key and problem, each.
+pub type Checker = fn(&[Bytes], &Map<String, Value>, &[u8]) -> Vec<(String, String)>;
 
 /// What a fault reader may look at beside the reply.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +66,8 @@ pub struct Family {
     /// A cheap call that every caller with credentials may make, for
     /// `drawbridge check`: path, with `{project_id}`, and query.
     pub login_check: Option<(&'static str, &'static str)>,
+    /// What `(drawbridge.v1.method).check` can name.
+    pub checkers: &'static [(&'static str, Checker)],
 }
 
 impl Family {
@@ -93,4 +102,5 @@ pub static COMMON: Family = Family {
     request_id_headers: &["x-request-id", "x-amzn-requestid", "x-correlation-id"],
     probe: "/",
     login_check: None,
+    checkers: &[],
 };

@@ -41,4 +41,5 @@ pub static FAMILY: Family = Family {
     probe: "/",
     // Any reader may. Source: Heat's default policies.
     login_check: Some(("/v1/{project_id}/build_info", "")),
+    checkers: &[],
 };

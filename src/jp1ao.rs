@@ -1,13 +1,16 @@
 //! Hitachi JP1/Automatic Operation, and Ops Center Automator, which shares its API.
 
 mod fault;
+mod properties;
 
 use crate::family::Family;
 
-/// The family `jp1ao`. It has no dialects.
+/// The family `jp1ao`. Its dialects are versions: 10 lacks most of what changes
+/// things, 11 has another path for one action. Source: version differences in the
+/// manuals of versions 10, 11 and 12, appendix A.1.
 pub static FAMILY: Family = Family {
     name: "jp1ao",
-    dialects: &[],
+    dialects: &["v12", "v11", "v10"],
     fault: fault::fault,
     // The paths of the protos begin with it.
     endpoint_suffixes: &["/Automation/v1"],
@@ -20,4 +23,5 @@ pub static FAMILY: Family = Family {
     request_id_headers: &["x-request-id"],
     probe: "/Automation/v1/configuration/version",
     login_check: Some(("/Automation/v1/configuration/version", "")),
+    checkers: &[("property-definitions", properties::check)],
 };

@@ -26,4 +26,5 @@ pub static FAMILY: Family = Family {
     // No call is free of credentials; a refusal shows as well that it is there.
     probe: "/",
     login_check: Some(("/v3/{project_id}/cas/environments", "limit=1")),
+    checkers: &[],
 };

@@ -31,7 +31,12 @@ pub async fn call(
     let reply = match &method.action {
         None => upstream.call(operation, &call, caller, deadline).await?,
         Some(action) => {
-            action::call(upstream, method, action, request, call, caller, deadline).await?
+            let way = action::Way {
+                upstream,
+                caller,
+                deadline,
+            };
+            action::call(way, method, action, request, call).await?
         }
     };
     let mut decoded = method.decode(&reply)?;

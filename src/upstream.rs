@@ -385,7 +385,7 @@ impl Upstream {
                 return Ok(reply);
             }
             Ok(reply) => {
-                let fault = self.fault(operation, call, &reply);
+                let fault = self.fault(journey, &reply);
                 // What comes with a refusal is no next token.
                 if !fault.credential_refused {
                     self.credentials.observe(lease, &reply.headers);
@@ -540,7 +540,8 @@ impl Upstream {
         }
     }
 
-    fn fault(&self, operation: &Operation<'_>, call: &Call, reply: &Reply) -> Box<Fault> {
+    fn fault(&self, journey: &Journey<'_>, reply: &Reply) -> Box<Fault> {
+        let (operation, call) = (&journey.operation, journey.call);
         let context = FaultContext {
             dialect: &self.settings.dialect,
             rpc: operation.rpc,
@@ -550,6 +551,12 @@ impl Upstream {
         let mut fault = (self.family.fault)(&context, reply);
         if fault.retry_after.is_none() {
             fault.retry_after = rest::retry_after(&reply.headers, SystemTime::now());
+        }
+        // Words that the family could not tell the language of are in the one that
+        // was asked for.
+        if fault.locale.is_none() && self.accept_language.is_some() && !fault.message.is_ascii() {
+            let asked = journey.caller.accept_language.as_ref();
+            fault.locale = asked.and_then(|asked| language(asked.to_str().ok()?));
         }
         Box::new(fault)
     }
@@ -627,6 +634,13 @@ impl Operation<'_> {
     fn succeeded(&self, status: StatusCode) -> bool {
         status.is_success() || self.also_success.contains(&status.as_u16())
     }
+}
+
+/// The first language that an `accept-language` names.
+fn language(asked: &str) -> Option<String> {
+    let first = asked.split([',', ';']).next()?.trim();
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    (!first.is_empty() && first.len() <= 35 && first.chars().all(plain)).then(|| first.to_owned())
 }
 
 /// What a call without an answer is to its caller.

@@ -221,7 +221,7 @@ fn one_thing_wrong() {
         ),
         (
             format!("{HEAT}dialect='x'").replace("heat", "jp1ao"),
-            "d.toml:5: upstream.dialect: the family jp1ao has no dialects: leave it out",
+            "d.toml:5: upstream.dialect: the family jp1ao has the dialects v12, v11, v10",
         ),
         (
             HEAT.replace("https://a", "ftp://a"),

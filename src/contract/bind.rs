@@ -6,6 +6,7 @@ use std::fmt;
 use bytes::Bytes;
 use http::Method as Verb;
 
+use super::expression::expression;
 use super::plan::{Node, Param, Plan, What};
 use super::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema};
 use super::template::{Variable, encode};
@@ -28,6 +29,12 @@ pub(super) struct Binding {
     pub body: Body,
     /// Members of every body, as JSON has them: `"mode":"import"`.
     pub constant_members: Box<str>,
+    /// Members of the body that hold how many elements a field has.
+    pub counts: Vec<(Box<str>, FieldIndex)>,
+    /// Groups of fields of which one at least must be set.
+    pub at_least_one: Vec<Vec<FieldIndex>>,
+    /// Paths of dialects that have their own.
+    pub other_paths: Vec<(Box<str>, Vec<Piece>)>,
     /// By dialect; the first one, without a name, is for all not named.
     pub plans: Vec<(Box<str>, Plan)>,
 }
@@ -82,8 +89,11 @@ impl Binding {
         };
         checker.check(&plan.nodes[0], &view, &Trail::ROOT)?;
         let surplus = checker.surplus;
+        self.check_groups(&view)?;
 
-        let (path, project_at) = self.path(&view, request)?;
+        let other = self.other_paths.iter().find(|(name, _)| **name == *dialect);
+        let pieces = other.map_or(&self.path, |(_, pieces)| pieces);
+        let (path, project_at) = self.path(pieces, &view, request)?;
         let mut query = String::new();
         self.query(&plan.query, &view, &mut query)?;
         if !self.constant_query.is_empty() {
@@ -97,6 +107,10 @@ impl Binding {
             self.body(plan, &pruned, dialect)?
         } else {
             self.body(plan, request, dialect)?
+        };
+        let body = match body {
+            Some(body) if !self.counts.is_empty() => Some(self.with_counts(body, &view)),
+            body => body,
         };
         Ok(Call {
             verb: self.verb.clone(),
@@ -131,6 +145,44 @@ impl Binding {
         self.body(&self.plans[0].1, request, "")
     }
 
+    /// The path of `google.api.http`, whatever the dialect.
+    pub fn own_path(&self, request: &[u8]) -> Result<(String, Option<usize>), Error> {
+        let view = View::of(&self.schema, self.input, request).map_err(malformed)?;
+        self.path(&self.path, &view, request)
+    }
+
+    /// Of each group of fields one at least must be set.
+    fn check_groups(&self, view: &View<'_>) -> Result<(), Error> {
+        for group in &self.at_least_one {
+            if group.iter().any(|index| view.is_set(*index)) {
+                continue;
+            }
+            let names: Vec<&str> = group.iter().map(|i| &*view.field(*i).name).collect();
+            return Err(Error::Binding {
+                field: names.first().copied().unwrap_or_default().to_owned(),
+                problem: format!("is required, or another of: {}", names.join(", ")),
+            });
+        }
+        Ok(())
+    }
+
+    /// The body, a JSON object, with the numbers of elements.
+    fn with_counts(&self, body: Bytes, view: &View<'_>) -> Bytes {
+        let Some(object) = body.strip_suffix(b"}") else {
+            return body;
+        };
+        let mut whole = object.to_vec();
+        for (name, index) in &self.counts {
+            if whole != b"{" {
+                whole.push(b',');
+            }
+            whole.extend_from_slice(name.as_bytes());
+            whole.extend_from_slice(view.elements(*index).count().to_string().as_bytes());
+        }
+        whole.push(b'}');
+        whole.into()
+    }
+
     fn plan(&self, dialect: &str) -> &Plan {
         let (_, plan) = self
             .plans
@@ -141,10 +193,15 @@ impl Binding {
         plan
     }
 
-    fn path(&self, view: &View<'_>, request: &[u8]) -> Result<(String, Option<usize>), Error> {
+    fn path(
+        &self,
+        pieces: &[Piece],
+        view: &View<'_>,
+        request: &[u8],
+    ) -> Result<(String, Option<usize>), Error> {
         let mut path = String::with_capacity(128);
         let mut project_at = None;
-        for piece in &self.path {
+        for piece in pieces {
             let place = match piece {
                 Piece::Literal(text) => {
                     path.push_str(text);
@@ -210,6 +267,14 @@ impl Binding {
                         self.query(params, &below, out)?;
                     }
                 }
+                What::Expression(id) => {
+                    if let Some(bytes) = view.message(param.index) {
+                        let text = expression(&self.schema, *id, bytes, &param.path)?;
+                        if !text.is_empty() {
+                            param.write(&text, out);
+                        }
+                    }
+                }
                 What::Flag => {
                     if matches!(view.value(param.index), Some(Value::Varint(set)) if set != 0) {
                         separate(out);
@@ -218,6 +283,7 @@ impl Binding {
                 }
                 What::Value => {
                     if let Some(value) = self.text(view, param.index).map_err(fault)? {
+                        let value = self.name(field, value, &param.path)?;
                         param.write(&value, out);
                     }
                 }
@@ -225,6 +291,7 @@ impl Binding {
                     for value in view.elements(param.index) {
                         let value = value.map_err(malformed)?;
                         let value = text(&self.schema, field, value).map_err(fault)?;
+                        let value = self.name(field, value, &param.path)?;
                         param.write(&value, out);
                     }
                 }
@@ -241,6 +308,8 @@ impl Binding {
                                     .into(),
                             });
                         }
+                        let path = format!("{}[{at}]", param.path);
+                        let value = self.name(field, value, &path)?;
                         if at > 0 {
                             list.push(',');
                         }
@@ -253,6 +322,60 @@ impl Binding {
             }
         }
         Ok(())
+    }
+
+    /// A value that is the name of a field, as its REST name; any other value as it
+    /// is.
+    fn name<'v>(
+        &self,
+        field: &Field,
+        value: Cow<'v, str>,
+        path: &str,
+    ) -> Result<Cow<'v, str>, Error> {
+        let Some(rule) = &field.names else {
+            return Ok(value);
+        };
+        let (name, suffix) = match value.trim().split_once(' ') {
+            Some((name, suffix)) => (name, Some(suffix.trim())),
+            None => (value.trim(), None),
+        };
+        let message = self.schema.message(rule.message);
+        let by_name = message.field(name).map(|(index, _)| index);
+        let found = by_name
+            .or_else(|| message.names.get(name.as_bytes()))
+            .map(|index| &message.fields[usize::from(index)])
+            .map(|field| match field.raw_of {
+                Some(of) => &message.fields[usize::from(of)],
+                None => field,
+            })
+            .filter(|field| !field.extras);
+        let suffix = suffix.map(|suffix| {
+            let known = |known: &&Box<str>| known.eq_ignore_ascii_case(suffix);
+            rule.suffixes.iter().find(known)
+        });
+        match (found, suffix) {
+            (Some(field), None) => Ok(field.wire_name.to_string().into()),
+            (Some(field), Some(Some(suffix))) => Ok(format!("{} {suffix}", field.wire_name).into()),
+            (found, _) => Err(Error::Binding {
+                field: path.to_owned(),
+                problem: match found {
+                    None => format!("is not the name of a field of {}", message.name),
+                    Some(_) if rule.suffixes.is_empty() => "must be a name alone".to_owned(),
+                    Some(_) => format!(
+                        "must be a name, and behind it one of: {}",
+                        rule.suffixes.join(", ")
+                    ),
+                },
+            }),
+        }
+    }
+
+    /// The value of any field of the request as JSON; none when it is not set.
+    pub fn field_json(&self, index: FieldIndex, request: &[u8]) -> Result<Option<Bytes>, Error> {
+        let mut json = Vec::new();
+        transcode::field_to_json(&self.schema, self.input, index, request, "", &mut json)
+            .map(|set| set.then(|| json.into()))
+            .map_err(unreadable)
     }
 
     /// The body with the constant members.

@@ -13,7 +13,7 @@ use super::link::{self, Unlinked};
 use super::plan::{Layout, Mark, Plan, Share, dialects};
 use super::schema::{Cardinality, FieldIndex, Kind, MessageId, Schema, Shape};
 use super::template::{Part, Template, Variable};
-use super::{Action, Contract, Method, Refusal, Source, paging, resolve};
+use super::{Action, Check, Contract, Method, Refusal, Source, edit, paging, resolve};
 use crate::api::drawbridge::v1::{self as rules, FileRules, MethodRules};
 use crate::api::google::api::HttpRule;
 use crate::api::google::api::http_rule::Pattern;
@@ -77,6 +77,18 @@ pub(super) fn compile(sources: Vec<Source>) -> Result<Contract, Vec<Refusal>> {
             methods.extend(compiled.into_iter().map(|m| (m.path.clone(), m)));
         }
         link::link(unlinked, &schema, &mut methods, &mut refusals);
+    }
+    for method in methods.values() {
+        if let Some(check) = &method.check
+            && let Err(problem) = check.definitions_in(&methods)
+        {
+            refusals.push(Refusal {
+                file: String::new(),
+                element: method.path[1..].replace('/', "."),
+                option: "(drawbridge.v1.method).check".to_owned(),
+                problem,
+            });
+        }
     }
     if !refusals.is_empty() {
         return Err(refusals);
@@ -296,7 +308,14 @@ impl Service<'_> {
         };
         let action = route.action(&template);
         let path = route.path(template);
+        let other_paths = route.other_paths();
         let body = route.body(&http, action.as_ref());
+        let counts = route.counts(&body);
+        let at_least_one = route.groups();
+        let check = rules.check.as_ref().and_then(|rule| {
+            Check::compile(rule, schema, input, family, action.as_ref(), &mut place)
+        });
+        let reply_choices = reply_choices(schema, output, &rules, &mut place);
         let response_body = if rpc.is_server_streaming() {
             // It is the reply of the rpc that it calls that is read.
             None
@@ -327,9 +346,14 @@ impl Service<'_> {
         if let Err(problem) = check_query(&rules.constant_query) {
             place.refuse_rule("constant_query", problem);
         }
+        let edited: Vec<FieldIndex> = action
+            .iter()
+            .flat_map(|action| &action.edits)
+            .map(|edit| edit.field)
+            .collect();
         let marks = marks(schema, input, &path, &body, &rules, &mut place);
         let constant_members = constants(schema, input, &body, &marks, &rules, &mut place);
-        let plans = plans(schema, input, &path, &body, &marks, &mut place);
+        let plans = plans(schema, input, &path, &body, (&marks, &edited), &mut place);
         let method = Method {
             path: format!("/{}/{}", self.service.full_name(), rpc.name()).into(),
             service: self.service.full_name().into(),
@@ -351,6 +375,8 @@ impl Service<'_> {
             pages: None,
             anonymous: rules.anonymous,
             location,
+            check,
+            reply_choices,
             binding: Binding {
                 verb,
                 idempotency,
@@ -360,6 +386,9 @@ impl Service<'_> {
                 constant_query: rules.constant_query.as_str().into(),
                 body,
                 constant_members,
+                counts,
+                at_least_one,
+                other_paths,
                 plans,
             },
             response_body,
@@ -444,6 +473,74 @@ impl Route<'_, '_> {
             }
         }
         pieces
+    }
+
+    /// Paths of dialects that have their own.
+    fn other_paths(&mut self) -> Vec<(Box<str>, Vec<Piece>)> {
+        let rules = self.rules;
+        let mut paths: Vec<(Box<str>, Vec<Piece>)> = Vec::new();
+        for (dialect, text) in &rules.path_in {
+            match Template::parse(text) {
+                Ok(template) => paths.push((dialect.as_str().into(), self.path(template))),
+                Err(problem) => {
+                    let problem = format!("path `{text}`: {problem}");
+                    self.place.refuse_rule("path_in", problem);
+                }
+            }
+        }
+        paths.sort_by(|(a, _), (b, _)| a.cmp(b));
+        paths
+    }
+
+    /// The groups of fields of which one must be set.
+    fn groups(&mut self) -> Vec<Vec<FieldIndex>> {
+        let rules = self.rules;
+        let request = self.schema.message(self.input);
+        let mut groups = Vec::new();
+        for group in &rules.at_least_one {
+            let mut fields = Vec::new();
+            for name in &group.fields {
+                match request.field(name) {
+                    Some((index, _)) => fields.push(index),
+                    None => {
+                        let problem = format!("{} has no field `{name}`", request.name);
+                        self.place.refuse_rule("at_least_one", problem);
+                    }
+                }
+            }
+            if group.fields.len() < 2 {
+                self.place.refuse_rule(
+                    "at_least_one",
+                    "names fewer than two fields: make a single one REQUIRED",
+                );
+            }
+            groups.push(fields);
+        }
+        groups
+    }
+
+    /// Members of the body that hold how many elements a field has.
+    fn counts(&mut self, body: &Body) -> Vec<(Box<str>, FieldIndex)> {
+        let rules = self.rules;
+        let request = self.schema.message(self.input);
+        let mut counts = Vec::new();
+        for (name, of) in &rules.count_members {
+            let taken = request.fields.iter().any(|f| *f.wire_name == **name);
+            let problem = match request.field(of) {
+                _ if !matches!(body, Body::Whole) => "is for the body `*`".to_owned(),
+                _ if name.is_empty() || taken => "must have a name that no field has".to_owned(),
+                Some((index, field)) if field.cardinality == Cardinality::Repeated => {
+                    let name = serde_json::Value::from(name.as_str());
+                    counts.push((format!("{name}:").into(), index));
+                    continue;
+                }
+                _ => format!("`{of}` is no repeated field here"),
+            };
+            let problem = format!("`{name}`: {problem}");
+            self.place.refuse_rule("count_members", problem);
+        }
+        counts.sort();
+        counts
     }
 
     fn path_field(&self, variable: Variable) -> Result<PathField, String> {
@@ -555,7 +652,7 @@ impl Route<'_, '_> {
 
     fn action(&mut self, template: &Template) -> Option<Action> {
         let rule = self.rules.action.as_ref()?;
-        if template.last_literal().is_none() {
+        if template.last_literal().is_none() && !rule.same_path {
             self.place.refuse_rule(
                 "action",
                 "the path must end in a fixed segment, as `/invoke`: without it, it is the \
@@ -607,8 +704,34 @@ impl Route<'_, '_> {
             }),
             members,
             document,
+            same_path: rule.same_path,
+            edits: edit::compile(&rule.edits, self.schema, self.input, self.place),
         })
     }
+}
+
+/// Which member tells which kind of reply.
+fn reply_choices(
+    schema: &Schema,
+    output: MessageId,
+    rules: &MethodRules,
+    place: &mut Place<'_>,
+) -> Vec<(Box<str>, FieldIndex)> {
+    let message = schema.message(output);
+    let mut choices = Vec::new();
+    for choice in &rules.reply_choices {
+        match message.field(&choice.field) {
+            Some((index, _)) if !choice.member.is_empty() => {
+                choices.push((choice.member.as_str().into(), index));
+            }
+            Some(_) => place.refuse_rule("reply_choices", "a member has no name"),
+            None => {
+                let problem = format!("{} has no field `{}`", message.name, choice.field);
+                place.refuse_rule("reply_choices", problem);
+            }
+        }
+    }
+    choices
 }
 
 /// The field of this name for `body` or `response_body`; none for no name.
@@ -639,7 +762,7 @@ fn plans(
     input: MessageId,
     path: &[Piece],
     body: &Body,
-    marks: &[(Vec<FieldIndex>, Mark)],
+    (marks, edited): (&[(Vec<FieldIndex>, Mark)], &[FieldIndex]),
     place: &mut Place<'_>,
 ) -> Vec<(Box<str>, Plan)> {
     let in_path: Vec<Vec<FieldIndex>> = path
@@ -663,6 +786,7 @@ fn plans(
             Body::Field { index, .. } => Share::One(*index),
         },
         marks,
+        edited,
     };
     let mut plans = Vec::new();
     for dialect in std::iter::once("").chain(dialects(schema, input)) {
@@ -823,7 +947,7 @@ fn statuses(rules: &MethodRules, place: &mut Place<'_>) -> Vec<u16> {
     statuses
 }
 
-fn check_json(text: &str) -> Result<(), String> {
+pub(super) fn check_json(text: &str) -> Result<(), String> {
     serde_json::from_str::<serde::de::IgnoredAny>(text)
         .map(|_| ())
         .map_err(|problem| format!("is not JSON: {problem}"))

@@ -1,7 +1,11 @@
 //! From a reply to the response message.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
+use serde::de::IgnoredAny;
 
 use super::schema::{Cardinality, Kind};
 use super::{Decoded, Method};
@@ -44,7 +48,12 @@ pub(super) fn decode(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
         });
     }
     let mut message = Vec::with_capacity(body.len());
-    let notes = match method.response_body {
+    let chosen = method
+        .reply_choices
+        .iter()
+        .find(|(member, _)| has_member(body, member))
+        .map(|(_, index)| *index);
+    let notes = match chosen.or(method.response_body) {
         None => transcode::to_wire(&method.schema, method.output, body, &mut message),
         Some(index) => {
             let field = &method.schema.message(method.output).fields[usize::from(index)];
@@ -85,6 +94,12 @@ fn as_member(
     }
     let object = [b"{", member.as_bytes(), body, b"}"].concat();
     transcode::to_wire(&method.schema, method.output, &object, message)
+}
+
+/// Whether the body is an object with this member.
+fn has_member(body: &[u8], name: &str) -> bool {
+    serde_json::from_slice::<BTreeMap<Cow<'_, str>, IgnoredAny>>(body)
+        .is_ok_and(|members| members.contains_key(name))
 }
 
 /// Whether this can be JSON at all: HTML and the like are told apart by it.

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+use super::expression;
 use super::schema::{
     Cardinality, Field, FieldIndex, Form, Kind, Message, MessageId, Schema, Shape,
 };
@@ -61,6 +62,8 @@ pub(super) enum What {
     Flag,
     /// Its fields, each by itself.
     Message(MessageId, Vec<Param>),
+    /// `name=expression`.
+    Expression(MessageId),
 }
 
 /// What an rpc's annotation says of its request's fields.
@@ -72,6 +75,8 @@ pub(super) struct Layout<'a> {
     pub body: Share,
     /// What the rpc says of fields in messages of the body.
     pub marks: &'a [(Vec<FieldIndex>, Mark)],
+    /// Fields that are put into an action's document, and stand nowhere else.
+    pub edited: &'a [FieldIndex],
 }
 
 /// What an rpc says of one field, wherever its message says something else.
@@ -124,7 +129,8 @@ impl Plan {
                 Share::Rest => field.query,
                 Share::One(body) => index != body,
             };
-            if in_query && !in_path(index) && !unsent(field) {
+            let edited = layout.edited.contains(&index);
+            if in_query && !in_path(index) && !edited && !unsent(field) {
                 query.extend(flatten.param(&mut vec![index], field, "", ""));
             }
         }
@@ -343,7 +349,9 @@ impl Flatten<'_> {
         encode(&name, &mut encoded);
         Some(Param {
             index: *steps.last()?,
-            name: encoded.into(),
+            // A colon may stand in a query, and names such as `HQL::filter` are
+            // documented with theirs. Source: RFC 3986, section 3.4.
+            name: encoded.replace("%3A", ":").into(),
             path: path.into(),
             what,
         })
@@ -366,6 +374,10 @@ impl Flatten<'_> {
             _ => None,
         };
         let shape = message.map(|id| schema.message(id).shape);
+        if let (Form::Expression, Some(id)) = (field.form, message) {
+            expression::check(schema, id)?;
+            return Ok(What::Expression(id));
+        }
         match (shape, field.cardinality) {
             (Some(Shape::Struct | Shape::Value | Shape::ListValue | Shape::Any), _) => {
                 return Err(format!(

@@ -126,6 +126,10 @@ pub struct Field {
     pub absent_in: Vec<Box<str>>,
     /// `FieldRules.upstream_value`: the upstream's project id stands in.
     pub project_id: bool,
+    /// The condition that it is in an expression.
+    pub condition: Option<Box<Condition>>,
+    /// Its values are names of fields.
+    pub names: Option<Box<NameRule>>,
     /// The tag of one value on the wire.
     pub(crate) tag: Tag,
     /// The tag of a packed list on the wire.
@@ -134,6 +138,24 @@ pub struct Field {
     pub(crate) member: Box<str>,
     /// The same behind another value: `,"status":`.
     pub(crate) next_member: Box<str>,
+}
+
+/// A compiled `drawbridge.v1.Condition`.
+#[derive(Debug)]
+pub struct Condition {
+    /// The member.
+    pub member: Box<str>,
+    /// The operator.
+    pub operator: Box<str>,
+}
+
+/// A compiled `drawbridge.v1.Names`.
+#[derive(Debug)]
+pub struct NameRule {
+    /// The message whose fields are named.
+    pub message: MessageId,
+    /// Words that may follow a name.
+    pub suffixes: Vec<Box<str>>,
 }
 
 /// How many values, and whether absence can be told.
@@ -182,6 +204,8 @@ pub enum Form {
     CommaList,
     JsonText,
     Flag,
+    OffsetTime,
+    Expression,
 }
 
 /// One enum type.
@@ -193,6 +217,8 @@ pub struct Enum {
     pub values: Vec<EnumValue>,
     /// Values by text and alias, for reading JSON.
     pub(crate) texts: Names,
+    /// The same by their letters alone, in lower case, where the enum is `loose`.
+    pub(crate) loose: Option<Names>,
     /// `google.protobuf.NullValue`, which is `null` in JSON.
     pub(crate) null: bool,
 }
@@ -260,9 +286,20 @@ impl Enum {
 
     /// The number of this REST text or alias.
     pub fn number(&self, text: &str) -> Option<i32> {
-        let index = self.texts.get(text.as_bytes())?;
+        let index = self.texts.get(text.as_bytes()).or_else(|| {
+            let loose = self.loose.as_ref()?;
+            loose.get(letters(text).as_bytes())
+        })?;
         Some(self.values[usize::from(index)].number)
     }
+}
+
+/// The letters of a text, in lower case.
+fn letters(text: &str) -> String {
+    text.chars()
+        .filter(|c| c.is_alphabetic())
+        .flat_map(char::to_lowercase)
+        .collect()
 }
 
 impl Field {

@@ -154,6 +154,7 @@ fn fault(error: &Error) -> (&str, &str) {
 
 mod binding;
 mod decoding;
+mod expressions;
 pub(crate) mod following;
 mod paging;
 mod properties;

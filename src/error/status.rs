@@ -98,6 +98,7 @@ pub(super) fn status(error: &Error, context: &Context<'_>) -> Status {
 fn text(error: &Error, context: &Context<'_>) -> String {
     match error {
         Error::Binding { .. }
+        | Error::Violations(_)
         | Error::Malformed(_)
         | Error::NoUpstream(_)
         | Error::NotConfigured(_)
@@ -142,7 +143,7 @@ fn upstream_text(fault: &Fault, context: &Context<'_>) -> String {
 /// Form of our own: <https://google.aip.dev/193>.
 fn reason(error: &Error) -> String {
     match error {
-        Error::Binding { .. } => "INVALID_FIELD",
+        Error::Binding { .. } | Error::Violations(_) => "INVALID_FIELD",
         Error::Malformed(_) => "MALFORMED_REQUEST",
         Error::Unsupported { .. } => "DIALECT_LACKS_OPERATION",
         Error::NoUpstream(_) => "UNKNOWN_UPSTREAM",
@@ -187,6 +188,7 @@ fn sent(error: &Error) -> bool {
         | Error::Restarted
         | Error::Decode { .. } => true,
         Error::Binding { .. }
+        | Error::Violations(_)
         | Error::Malformed(_)
         | Error::Unsupported { .. }
         | Error::NoUpstream(_)
@@ -215,6 +217,7 @@ fn violations(error: &Error, room: &mut Room) -> Vec<FieldViolation> {
             one = [(field.clone(), problem.clone())];
             &one[..]
         }
+        Error::Violations(all) => all,
         Error::Upstream(fault) => &fault.fields,
         _ => &[],
     };

@@ -291,10 +291,10 @@ pub(super) fn write_time(out: &mut Vec<u8>, form: Form, time: time::Seconds) -> 
     if !time.is_timestamp() {
         return Err("the time is out of range: years 1 to 9999 are possible".into());
     }
-    if form == Form::EpochMillis {
-        print::signed(out, time.millis());
-    } else {
-        time::write_timestamp(out, time);
+    match form {
+        Form::EpochMillis => print::signed(out, time.millis()),
+        Form::OffsetTime => time::write_offset_time(out, time),
+        _ => time::write_timestamp(out, time),
     }
     Ok(())
 }

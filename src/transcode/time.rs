@@ -63,6 +63,19 @@ pub fn write_timestamp(out: &mut Vec<u8>, time: Seconds) {
     out.push(b'Z');
 }
 
+/// Writes `2015-01-31T15:12:36.000+00:00`: always milliseconds, what is finer cut
+/// off, and a numeric offset. The time must be in range.
+pub fn write_offset_time(out: &mut Vec<u8>, time: Seconds) {
+    let whole = Seconds { nanos: 0, ..time };
+    write_timestamp(out, whole);
+    // The `Z`.
+    out.pop();
+    let millis = time.nanos.unsigned_abs() / 1_000_000;
+    let digit = |value: u32| b'0' + (value % 10) as u8;
+    out.extend_from_slice(&[b'.', digit(millis / 100), digit(millis / 10), digit(millis)]);
+    out.extend_from_slice(b"+00:00");
+}
+
 /// Writes `3.500s`. The duration must be in range.
 pub fn write_duration(out: &mut Vec<u8>, duration: Seconds) {
     if duration.seconds < 0 || duration.nanos < 0 {

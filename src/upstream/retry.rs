@@ -58,6 +58,7 @@ fn helps(error: &Error, idempotency: Idempotency) -> bool {
         // Nothing was sent, and nothing will be different: or the rest of the
         // answer will be as long, or as wrong, as it was.
         Error::Binding { .. }
+        | Error::Violations(_)
         | Error::Malformed(_)
         | Error::Unsupported { .. }
         | Error::NoUpstream(_)

@@ -39,6 +39,7 @@ static FAMILY: Family = Family {
     request_id_headers: &[],
     probe: "/healthcheck",
     login_check: None,
+    checkers: &[],
 };
 
 fn read(_: &FaultContext<'_>, reply: &Reply) -> Fault {

@@ -8,6 +8,7 @@ mod expiry;
 mod faults;
 mod fixtures;
 mod heat;
+mod jp1ao;
 mod own_api;
 mod paging;
 mod readme;

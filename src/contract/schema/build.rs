@@ -43,6 +43,7 @@ struct Options {
     file: Option<ExtensionDescriptor>,
     message: Option<ExtensionDescriptor>,
     field: Option<ExtensionDescriptor>,
+    enumeration: Option<ExtensionDescriptor>,
     enum_value: Option<ExtensionDescriptor>,
     behavior: Option<ExtensionDescriptor>,
 }
@@ -54,6 +55,7 @@ impl Options {
             file: named("drawbridge.v1.file"),
             message: named("drawbridge.v1.message"),
             field: named("drawbridge.v1.field"),
+            enumeration: named("drawbridge.v1.enum_type"),
             enum_value: named("drawbridge.v1.enum_value"),
             behavior: named("google.api.field_behavior"),
         }
@@ -298,6 +300,8 @@ impl Builder {
             Ok(rules::Form::CommaList) => Form::CommaList,
             Ok(rules::Form::JsonText) => Form::JsonText,
             Ok(rules::Form::Flag) => Form::Flag,
+            Ok(rules::Form::OffsetTime) => Form::OffsetTime,
+            Ok(rules::Form::Expression) => Form::Expression,
             Err(_) => {
                 refuse("form", "not a form that is known");
                 Form::Plain
@@ -354,6 +358,38 @@ impl Builder {
         };
         let quoted = serde_json::Value::from(wire_name);
         let behavior = self.behavior(field);
+        let many_values = cardinality == Cardinality::Repeated;
+        let condition = rules
+            .condition
+            .as_ref()
+            .map(|rule| Box::new(condition(rule, wire_name, many_values)));
+        if let Some(condition) = &condition {
+            let problem = match (element, cardinality) {
+                (_, Cardinality::Map) => Some("a map is no condition"),
+                (ProtoKind::Double | ProtoKind::Float | ProtoKind::Bytes, _) => {
+                    Some("fractions and bytes have no form in an expression")
+                }
+                (ProtoKind::Message(m), _) if shape(m.full_name()) != Shape::Timestamp => {
+                    Some("a message is an expression by itself, or a time")
+                }
+                _ if !plain(&condition.member) || !plain(&condition.operator) => {
+                    Some("member and operator are printable ASCII without quotes or brackets")
+                }
+                _ => None,
+            };
+            if let Some(problem) = problem {
+                self.refuse(
+                    &file,
+                    name,
+                    "(drawbridge.v1.field).condition",
+                    problem.into(),
+                );
+            }
+        }
+        let names = rules
+            .names
+            .as_ref()
+            .and_then(|rule| self.names(field, rule).map(Box::new));
         Field {
             name: field.name().into(),
             number: field.number(),
@@ -381,11 +417,37 @@ impl Builder {
                 .collect(),
             absent_in: rules.absent_in.iter().map(|d| d.as_str().into()).collect(),
             project_id,
+            condition,
+            names,
             tag: Tag::new(field.number(), Tag::wire_type(kind)),
             packed_tag: Tag::new(field.number(), 2),
             member: format!("{quoted}:").into(),
             next_member: format!(",{quoted}:").into(),
         }
+    }
+
+    /// Compiles `FieldRules.names`.
+    fn names(&mut self, field: &FieldDescriptor, rule: &rules::Names) -> Option<NameRule> {
+        let file = field.parent_message().parent_file();
+        let option = "(drawbridge.v1.field).names";
+        if !matches!(field.kind(), ProtoKind::String) || field.is_map() {
+            let problem = "only a string can be the name of a field".into();
+            self.refuse(&file, field.full_name(), option, problem);
+            return None;
+        }
+        let local = format!("{}.{}", file.package_name(), rule.message);
+        let found = [&*local, &*rule.message]
+            .iter()
+            .find_map(|name| self.message_ids.get(*name).copied());
+        let Some(message) = found else {
+            let problem = format!("there is no message `{}`", rule.message);
+            self.refuse(&file, field.full_name(), option, problem);
+            return None;
+        };
+        Some(NameRule {
+            message,
+            suffixes: rule.suffixes.iter().map(|s| s.as_str().into()).collect(),
+        })
     }
 
     /// The numbers of `google.api.field_behavior`: 2 is REQUIRED, 3 OUTPUT_ONLY.
@@ -455,6 +517,30 @@ impl Builder {
                 }
             }
         }
+        let of_enum = read(&descriptor.options(), self.options.enumeration.as_ref());
+        let of_enum: rules::EnumRules = self.rules(
+            &file,
+            descriptor.full_name(),
+            "(drawbridge.v1.enum_type)",
+            of_enum,
+        );
+        let loose: Vec<(String, u16)> = texts
+            .iter()
+            .filter(|_| of_enum.loose)
+            .map(|(text, index)| (letters(text), *index))
+            .collect();
+        let mut first: BTreeMap<&str, i32> = BTreeMap::new();
+        for (text, index) in &loose {
+            let number = values[usize::from(*index)].number;
+            if *first.entry(text).or_insert(number) != number {
+                let problem = format!("by its letters, `{text}` is the text of two values");
+                let option = "(drawbridge.v1.enum_type).loose";
+                self.refuse(&file, descriptor.full_name(), option, problem);
+            }
+        }
+        let loose = of_enum
+            .loose
+            .then(|| Names::new(loose.iter().map(|(text, i)| (&**text, *i)).collect()));
         if texts.len() >= usize::from(u16::MAX) {
             let problem = "too many values".into();
             self.refuse(&file, descriptor.full_name(), "values", problem);
@@ -463,10 +549,29 @@ impl Builder {
         Enum {
             name: descriptor.full_name().into(),
             texts: Names::new(texts),
+            loose,
             null: descriptor.full_name() == "google.protobuf.NullValue",
             values,
         }
     }
+}
+
+/// Compiles a condition.
+fn condition(rule: &rules::Condition, wire_name: &str, many: bool) -> Condition {
+    let or = |text: &str, default: &str| match text {
+        "" => default.into(),
+        text => text.into(),
+    };
+    Condition {
+        member: or(&rule.member, wire_name),
+        operator: or(&rule.operator, if many { "in" } else { "eq" }),
+    }
+}
+
+/// What may stand bare in an expression.
+fn plain(text: &str) -> bool {
+    let fine = |c: char| (c == ' ' || c.is_ascii_graphic()) && !"'\"()[]".contains(c);
+    !text.is_empty() && text.chars().all(fine)
 }
 
 fn indexes(fields: &[Field], wanted: impl Fn(&Field) -> bool) -> Box<[FieldIndex]> {
@@ -525,6 +630,10 @@ fn fits(form: Form, element: &ProtoKind, cardinality: Cardinality) -> Result<(),
         Form::JsonText => Err("JSON_TEXT is for messages"),
         Form::Flag if single && matches!(element, ProtoKind::Bool) => Ok(()),
         Form::Flag => Err("FLAG is for a single bool"),
+        Form::OffsetTime if message == Some(Shape::Timestamp) => Ok(()),
+        Form::OffsetTime => Err("OFFSET_TIME is for google.protobuf.Timestamp"),
+        Form::Expression if message == Some(Shape::Object) && single => Ok(()),
+        Form::Expression => Err("EXPRESSION is for a single message"),
     }
 }
 

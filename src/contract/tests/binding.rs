@@ -230,7 +230,7 @@ fn queries_in_the_order_of_the_proto() {
         (json!({"eRaw": "NEW"}), "e=NEW"),
         (json!({"e": "E_ONE", "eRaw": "NEW"}), "e=ONE"),
         (json!({"d": 0.5}), "d=0.5"),
-        (json!({"own": "x"}), "HQL%3A%3Aown=x"),
+        (json!({"own": "x"}), "HQL::own=x"),
         (json!({"hidden": true, "made": "x"}), ""),
         (json!({"left": ""}), "left="),
         (json!({"right": "r"}), "right=r"),
@@ -637,7 +637,8 @@ fn actions_take_a_document_or_none() {
     let call = world.bind(json!({"id": 41, "q": "x"})).unwrap();
     assert_eq!(call.path, "/objects//Services/41/actions/release/invoke");
     assert_eq!((&*call.query, body(&call)), ("q=x&v=1", None));
-    let get = rpc.document_call(&call);
+    let wire = world.wire("t.Req", json!({"id": 41, "q": "x"}));
+    let get = rpc.document_call(&wire).unwrap();
     assert_eq!(get.path, "/objects//Services/41/actions/release");
     assert_eq!(get.verb, http::Method::GET);
     assert_eq!((&*get.query, body(&get)), ("v=1", None));

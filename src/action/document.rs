@@ -1,0 +1,160 @@
+//! A JSON document that is changed here and there: all else keeps its order, and
+//! numbers their digits.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::ser::{Serialize, Serializer};
+use serde_json::error::Category;
+use serde_json::value::RawValue;
+
+use crate::error::Error;
+
+/// How deep arrays are looked into.
+const MAX_DEPTH: usize = 16;
+
+/// A document: an object.
+pub struct Document(Object);
+
+impl Document {
+    /// Reads it; what is no JSON object is `Error::Decode`.
+    pub fn read(json: &[u8]) -> Result<Self, Error> {
+        serde_json::from_slice(json).map(Self).map_err(unreadable)
+    }
+
+    /// Its JSON.
+    pub fn write(&self) -> Result<Bytes, Error> {
+        write(&self.0)
+    }
+
+    /// Shows all objects that stand in this member, also in arrays in arrays, or the
+    /// document itself where none is named.
+    pub fn objects(
+        &mut self,
+        within: Option<&str>,
+        change: &mut dyn FnMut(&mut Object) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let Some(member) = within else {
+            return change(&mut self.0);
+        };
+        if let Some(value) = self.0.get(member) {
+            let changed = objects_in(value, change, 0)?;
+            self.0.set(member, changed);
+        }
+        Ok(())
+    }
+}
+
+/// The value with all objects in it changed.
+fn objects_in(
+    value: &RawValue,
+    change: &mut dyn FnMut(&mut Object) -> Result<(), Error>,
+    depth: usize,
+) -> Result<Box<RawValue>, Error> {
+    match value.get().as_bytes().first() {
+        Some(b'{') => {
+            let mut object: Object = serde_json::from_str(value.get()).map_err(unreadable)?;
+            change(&mut object)?;
+            serde_json::value::to_raw_value(&object).map_err(unreadable)
+        }
+        Some(b'[') if depth < MAX_DEPTH => {
+            let items: Vec<&RawValue> = serde_json::from_str(value.get()).map_err(unreadable)?;
+            let mut changed = Vec::with_capacity(items.len());
+            for item in items {
+                changed.push(objects_in(item, change, depth + 1)?);
+            }
+            serde_json::value::to_raw_value(&changed).map_err(unreadable)
+        }
+        _ => Ok(value.to_owned()),
+    }
+}
+
+/// The JSON of an object.
+pub fn write(object: &Object) -> Result<Bytes, Error> {
+    serde_json::to_vec(object)
+        .map(Bytes::from)
+        .map_err(unreadable)
+}
+
+/// The error without serde's own words, which may quote the document.
+pub fn unreadable(error: serde_json::Error) -> Error {
+    let problem = match error.classify() {
+        Category::Data => "expected the document of the action, a JSON object".to_owned(),
+        _ => format!(
+            "expected the document of the action, found broken JSON at line {} column {}",
+            error.line(),
+            error.column()
+        ),
+    };
+    Error::Decode {
+        path: String::new(),
+        problem,
+    }
+}
+
+/// The members of a JSON object, in order, their values as text. Of a name given
+/// twice, the first place and the last value count, as for most readers.
+pub struct Object(Vec<(String, Box<RawValue>)>);
+
+impl Object {
+    /// The members' names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| &**name)
+    }
+
+    /// The value of a member.
+    pub fn get(&self, name: &str) -> Option<&RawValue> {
+        let (_, value) = self.0.iter().find(|(known, _)| known == name)?;
+        Some(value)
+    }
+
+    /// Sets a member: in its place, or behind all others.
+    pub fn set(&mut self, name: &str, value: Box<RawValue>) {
+        match self.0.iter_mut().find(|(known, _)| known == name) {
+            Some((_, old)) => *old = value,
+            None => self.0.push((name.to_owned(), value)),
+        }
+    }
+
+    /// Adds a member before all others.
+    pub fn set_first(&mut self, name: &str, value: Box<RawValue>) {
+        self.0.insert(0, (name.to_owned(), value));
+    }
+
+    /// The members themselves.
+    pub fn into_members(self) -> Vec<(String, Box<RawValue>)> {
+        self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InOrder;
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Object;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
+                let mut members = Object(Vec::new());
+                while let Some((name, value)) = map.next_entry::<String, Box<RawValue>>()? {
+                    match members.0.iter().position(|(known, _)| *known == name) {
+                        Some(at) => members.0[at].1 = value,
+                        None => members.0.push((name, value)),
+                    }
+                }
+                Ok(members)
+            }
+        }
+        deserializer.deserialize_map(InOrder)
+    }
+}
+
+impl Serialize for Object {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}

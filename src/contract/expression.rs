@@ -1,0 +1,207 @@
+//! A message as one expression, for query parameters that hold a small language:
+//! Hitachi's HQL, OData's `$filter`. Members and operators come from the contract,
+//! values stand in quotes: no value can become syntax.
+
+use std::fmt::Write as _;
+
+use super::bind;
+use super::schema::{Cardinality, Field, Kind, MessageId, Schema, Shape};
+use super::view::View;
+use crate::error::Error;
+use crate::transcode::{self, wire::Value};
+
+/// The longest expression, in bytes before it is percent-encoded: it stands in an
+/// address, and servers commonly take 8 KiB of one.
+const MAX_BYTES: usize = 4_096;
+
+/// How deep expressions stand in expressions.
+const MAX_DEPTH: usize = 8;
+
+/// The expression that the message in `wire` is: `(a eq 'x') and (b in [1, 2])`.
+/// Empty when nothing is set. `path` is that of the field in the request.
+pub(super) fn expression(
+    schema: &Schema,
+    id: MessageId,
+    wire: &[u8],
+    path: &str,
+) -> Result<String, Error> {
+    let mut text = String::new();
+    write(schema, id, wire, path, 0, &mut text)?;
+    Ok(text)
+}
+
+/// Whether the message can be an expression: why not, and in which field.
+pub(super) fn check(schema: &Schema, id: MessageId) -> Result<(), String> {
+    let mut seen = vec![id];
+    let mut at = 0;
+    while let Some(id) = seen.get(at).copied() {
+        for field in &schema.message(id).fields {
+            match (field.kind, &field.condition) {
+                (_, Some(_)) => {}
+                (Kind::Message(below), None)
+                    if field.cardinality != Cardinality::Map
+                        && schema.message(below).shape == Shape::Object =>
+                {
+                    if !seen.contains(&below) {
+                        seen.push(below);
+                    }
+                }
+                _ => {
+                    return Err(format!(
+                        "`{}` of {} has no `condition`",
+                        field.name,
+                        schema.message(id).name
+                    ));
+                }
+            }
+        }
+        at += 1;
+    }
+    Ok(())
+}
+
+fn write(
+    schema: &Schema,
+    id: MessageId,
+    wire: &[u8],
+    path: &str,
+    depth: usize,
+    out: &mut String,
+) -> Result<(), Error> {
+    if depth > MAX_DEPTH {
+        return Err(fault(path, "is nested too deep"));
+    }
+    let view = View::of(schema, id, wire).map_err(bind::malformed)?;
+    let start = out.len();
+    for (index, field) in (0..).zip(&schema.message(id).fields) {
+        let path = format!("{path}.{}", field.name);
+        let term = out.len();
+        if term > start {
+            out.push_str(" and ");
+        }
+        let begun = out.len();
+        match (&field.condition, field.kind, field.cardinality) {
+            (Some(condition), _, Cardinality::Repeated) => {
+                let mut opened = false;
+                for (at, value) in view.elements(index).enumerate() {
+                    let value = value.map_err(bind::malformed)?;
+                    if opened {
+                        out.push_str(", ");
+                    } else {
+                        let _ = write!(out, "({} {} [", condition.member, condition.operator);
+                        opened = true;
+                    }
+                    literal(schema, field, value, &format!("{path}[{at}]"), out)?;
+                }
+                if opened {
+                    out.push_str("])");
+                }
+            }
+            (Some(condition), ..) => {
+                if let Some(value) = view.value(index) {
+                    let _ = write!(out, "({} {} ", condition.member, condition.operator);
+                    literal(schema, field, value, &path, out)?;
+                    out.push(')');
+                }
+            }
+            (None, Kind::Message(below), Cardinality::Repeated) => {
+                let mut opened = false;
+                for (at, value) in view.elements(index).enumerate() {
+                    let Value::Bytes(wire) = value.map_err(bind::malformed)? else {
+                        continue;
+                    };
+                    out.push_str(if opened { " or " } else { "(" });
+                    opened = true;
+                    let path = format!("{path}[{at}]");
+                    group(schema, below, wire, &path, depth, out)?;
+                }
+                if opened {
+                    out.push(')');
+                }
+            }
+            (None, Kind::Message(below), _) => {
+                if let Some(wire) = view.message(index) {
+                    group(schema, below, wire, &path, depth, out)?;
+                }
+            }
+            // Refused at start.
+            (None, ..) => {}
+        }
+        if out.len() == begun {
+            out.truncate(term);
+        }
+        if out.len() > MAX_BYTES {
+            let problem = format!("makes the expression longer than {MAX_BYTES} bytes");
+            return Err(fault(&path, &problem));
+        }
+    }
+    Ok(())
+}
+
+/// An expression within another one.
+fn group(
+    schema: &Schema,
+    id: MessageId,
+    wire: &[u8],
+    path: &str,
+    depth: usize,
+    out: &mut String,
+) -> Result<(), Error> {
+    out.push('(');
+    let start = out.len();
+    write(schema, id, wire, path, depth + 1, out)?;
+    if out.len() == start {
+        // It would hold of everything, or be no expression at all.
+        return Err(fault(path, "has no condition"));
+    }
+    out.push(')');
+    Ok(())
+}
+
+/// One value, so that it can be nothing else.
+fn literal(
+    schema: &Schema,
+    field: &Field,
+    value: Value<'_>,
+    path: &str,
+    out: &mut String,
+) -> Result<(), Error> {
+    if value.bytes().len() > MAX_BYTES {
+        let problem = format!("makes the expression longer than {MAX_BYTES} bytes");
+        return Err(fault(path, &problem));
+    }
+    let text = match (field.kind, value) {
+        (Kind::String, Value::Bytes(bytes)) => str::from_utf8(bytes)
+            .map_err(|_| fault(path, "is not UTF-8"))?
+            .to_owned(),
+        _ => transcode::text(schema, field, value).map_err(|p| fault(path, &p.problem))?,
+    };
+    match field.kind {
+        Kind::Bool => out.push_str(&text),
+        Kind::String | Kind::Enum(_) | Kind::Message(_) => {
+            out.push('\'');
+            for part in text.split_inclusive('\'') {
+                out.push_str(part);
+                if part.ends_with('\'') {
+                    out.push('\'');
+                }
+            }
+            out.push('\'');
+        }
+        _ if text.bytes().all(|b| b.is_ascii_digit()) => out.push_str(&text),
+        _ => {
+            return Err(fault(
+                path,
+                "must not be negative: digits alone can be said",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn fault(path: &str, problem: &str) -> Error {
+    Error::Binding {
+        field: path.to_owned(),
+        problem: problem.to_owned(),
+    }
+}

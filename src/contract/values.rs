@@ -1,0 +1,161 @@
+//! Values that are checked against definitions which another rpc reads.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+
+use super::compile::Place;
+use super::schema::{Cardinality, FieldIndex, Kind, MessageId, Schema};
+use super::{Action, Method, bind};
+use crate::api::drawbridge::v1 as rules;
+use crate::error::Error;
+use crate::family::{Checker, family};
+use crate::transcode::wire::{self, Value};
+
+/// A compiled `drawbridge.v1.Check`.
+#[derive(Debug)]
+pub struct Check {
+    /// What compares the values with the definitions.
+    pub checker: Checker,
+    /// The gRPC path of the rpc that lists the definitions, and the rpc, which is
+    /// found when all are compiled.
+    path: Box<str>,
+    definitions: OnceLock<Arc<Method>>,
+    /// The field with the values, and its name.
+    pub(crate) field: FieldIndex,
+    /// Its name.
+    pub name: Box<str>,
+    /// The number of the field that says whose definitions.
+    id: u32,
+    argument: Box<str>,
+    page: Box<str>,
+    page_size: Box<str>,
+}
+
+impl Check {
+    /// The most definitions asked for at once.
+    pub const PAGE_SIZE: usize = 100;
+
+    /// Compiles a check of a two-step call.
+    pub(super) fn compile(
+        rule: &rules::Check,
+        schema: &Schema,
+        input: MessageId,
+        of_family: &str,
+        action: Option<&Action>,
+        place: &mut Place<'_>,
+    ) -> Option<Self> {
+        let request = schema.message(input);
+        let mut refuse = |problem: String| {
+            place.refuse_rule("check", problem);
+            None
+        };
+        if action.is_none() {
+            return refuse("is for a two-step call: it has no `action`".into());
+        }
+        let checkers = family(of_family).checkers;
+        let Some((_, checker)) = checkers.iter().find(|(name, _)| *name == rule.by) else {
+            return refuse(format!(
+                "the family {of_family} has no checker `{}`",
+                rule.by
+            ));
+        };
+        let Some((field, of)) = request.field(&rule.field) else {
+            return refuse(format!("{} has no field `{}`", request.name, rule.field));
+        };
+        if of.cardinality != Cardinality::Map {
+            return refuse(format!("`{}` is no map", rule.field));
+        }
+        let Some((_, id)) = request.field(&rule.id_field) else {
+            return refuse(format!("{} has no field `{}`", request.name, rule.id_field));
+        };
+        Some(Self {
+            checker: *checker,
+            path: format!("/{}", rule.definitions).into(),
+            definitions: OnceLock::new(),
+            field,
+            name: of.name.clone(),
+            id: id.number,
+            argument: rule.argument.as_str().into(),
+            page: rule.page.as_str().into(),
+            page_size: rule.page_size.as_str().into(),
+        })
+    }
+
+    /// The rpc that lists the definitions.
+    pub fn definitions(&self) -> Option<&Method> {
+        self.definitions.get().map(|method| &**method)
+    }
+
+    /// Finds the rpc of the definitions, and whether it fits.
+    pub(super) fn definitions_in(
+        &self,
+        methods: &HashMap<Box<str>, Arc<Method>>,
+    ) -> Result<(), String> {
+        let Some(method) = methods.get(&self.path) else {
+            return Err(format!("there is no rpc `{}`", &self.path[1..]));
+        };
+        let request = method.schema.message(method.input);
+        for name in [&self.argument, &self.page, &self.page_size] {
+            match request.field(name) {
+                Some((_, field)) if !matches!(field.kind, Kind::Message(_)) => {}
+                _ => return Err(format!("{} has no field `{name}`", request.name)),
+            }
+        }
+        match items(method) {
+            Some(_) => {
+                self.definitions.get_or_init(|| method.clone());
+                Ok(())
+            }
+            None => Err(format!("`{}` answers no list", &self.path[1..])),
+        }
+    }
+
+    /// The request for a page of the definitions, from 1, which belong to `request`.
+    pub fn page(&self, definitions: &Method, request: &[u8], page: u32) -> Result<Bytes, Error> {
+        let message = definitions.schema.message(definitions.input);
+        let mut out = Vec::new();
+        let mut put = |name: &str, value: Value<'_>| {
+            let Some((_, field)) = message.field(name) else {
+                return;
+            };
+            match value {
+                Value::Varint(value) if field.kind == Kind::String => {
+                    wire::write_bytes(&mut out, field.number, value.to_string().as_bytes());
+                }
+                Value::Varint(value) => wire::write_uint(&mut out, field.number, value),
+                Value::Bytes(value) => wire::write_bytes(&mut out, field.number, value),
+                Value::Fixed32(_) | Value::Fixed64(_) => {}
+            }
+        };
+        if let Some(id) = wire::last(request, self.id).map_err(bind::malformed)? {
+            put(&self.argument, id);
+        }
+        put(&self.page, Value::Varint(page.into()));
+        put(&self.page_size, Value::Varint(Self::PAGE_SIZE as u64));
+        Ok(out.into())
+    }
+
+    /// The definitions in the response of a page.
+    pub fn items(&self, definitions: &Method, response: &[u8]) -> Result<Vec<Bytes>, Error> {
+        let Some(number) = items(definitions) else {
+            return Ok(Vec::new());
+        };
+        let items = wire::all(response, number).map_err(bind::malformed)?;
+        Ok(items.into_iter().map(Bytes::copy_from_slice).collect())
+    }
+}
+
+/// The number of the field with the items of a list.
+fn items(method: &Method) -> Option<u32> {
+    let message = method.schema.message(method.output);
+    let is_list = |field: &&super::schema::Field| {
+        field.cardinality == Cardinality::Repeated && matches!(field.kind, Kind::Message(_))
+    };
+    message
+        .fields
+        .iter()
+        .find(is_list)
+        .map(|field| field.number)
+}
