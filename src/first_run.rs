@@ -75,6 +75,7 @@ pub fn listening(running: &Running, sandbox: Option<&Sandbox>) -> String {
     let Some(sandbox) = sandbox else { return text };
     let grpc = running.grpc;
     let deployment = "openstack.orchestration.v1.SoftwareDeploymentService";
+    let stage = "huaweicloud.servicestage.v3";
     let server = format!(r#"{{"server_id": "{}"}}"#, sandbox::SERVER_ID);
     let create = format!(
         r#"{{"server_id": "{}", "config_id": "{}", "status": "DEPLOYMENT_STATUS_IN_PROGRESS"}}"#,
@@ -95,7 +96,8 @@ Paste into another terminal, with grpcurl:
   grpcurl -plaintext -d '{server}' {grpc} {deployment}/ListSoftwareDeployments
   grpcurl -plaintext -d '{create}' {grpc} {deployment}/CreateSoftwareDeployment
   grpcurl -plaintext -d '{server}' {grpc} {deployment}/WatchSoftwareDeployments
-  grpcurl -plaintext -d '{addon}' {grpc} huaweicloud.servicestage.v3.AddonService/ExecuteAddonAction
+  job=$(grpcurl -plaintext -d '{addon}' {grpc} {stage}.AddonService/ExecuteAddonAction | grep -o 'JOB[^\"]*'); echo $job
+  grpcurl -plaintext -d '{{\"job_id\": \"'$job'\"}}' {grpc} {stage}.JobService/WatchJob
   grpcurl -plaintext -d '{{\"id\": 2004}}' {grpc} hitachi.automation.v1.AutomationServiceService/ReleaseService
 
 or the same with the small Python client (its first run sets itself up):
@@ -103,7 +105,8 @@ or the same with the small Python client (its first run sets itself up):
   clients/python/drawbridge call SoftwareDeploymentService/ListSoftwareDeployments '{server}'
   clients/python/drawbridge call SoftwareDeploymentService/CreateSoftwareDeployment '{create}'
   clients/python/drawbridge watch SoftwareDeploymentService/WatchSoftwareDeployments '{server}'
-  clients/python/drawbridge call AddonService/ExecuteAddonAction '{addon}'
+  job=$(clients/python/drawbridge call AddonService/ExecuteAddonAction '{addon}' | grep -o 'JOB[^\"]*'); echo $job
+  clients/python/drawbridge watch JobService/WatchJob '{{\"job_id\": \"'$job'\"}}'
   clients/python/drawbridge call AutomationServiceService/ReleaseService '{{\"id\": 2004}}'
 
 Ctrl-C stops. For your own upstreams see drawbridge.example.toml.

@@ -6,6 +6,7 @@ mod support;
 mod check;
 mod expiry;
 mod faults;
+mod first_run;
 mod fixtures;
 mod heat;
 mod jp1ao;
