@@ -47,6 +47,9 @@ use words::Problem;
 /// so that a client that follows links is found out.
 const FOREIGN: &str = "http://10.196.184.182";
 
+/// The id of the first task that is submitted.
+pub(super) const FIRST_TASK_ID: u64 = stock::LAST_ID + 1;
+
 type Outcome = Result<Answer, Problem>;
 
 /// All that is there. Lists are in the order of their ids.
@@ -60,7 +63,10 @@ pub(super) struct Jp1ao {
     histories: Vec<History>,
     /// The share properties.
     shared: Vec<Property>,
+    /// Tasks, schedules, services, templates and histories share their ids.
     last_id: u64,
+    /// So do their properties, steps and definitions.
+    last_part: u64,
     /// How many requests are still answered as if the server were down.
     down: u32,
 }
@@ -94,6 +100,7 @@ impl Jp1ao {
             histories: Vec::new(),
             shared: Vec::new(),
             last_id: stock::LAST_ID,
+            last_part: stock::LAST_PART,
             down: 0,
         };
         stock::fill(&mut jp1ao, preload, when::cut(now));
@@ -109,6 +116,12 @@ impl Jp1ao {
     fn id(&mut self) -> u64 {
         self.last_id += 1;
         self.last_id
+    }
+
+    /// An id for a part of something.
+    fn part(&mut self) -> u64 {
+        self.last_part += 1;
+        self.last_part
     }
 }
 

@@ -88,8 +88,9 @@ pub(super) struct Answer {
     /// Few; of two with one name the later counts.
     headers: Vec<(HeaderName, HeaderValue)>,
     pub body: Option<Value>,
-    /// A body in place of `body`, sent in chunks as it is.
-    raw: Option<Bytes>,
+    /// A body in place of `body`, sent in chunks as it is. Boxed, since answers are
+    /// errors as well, which shall be small.
+    raw: Option<Box<Bytes>>,
 }
 
 impl Answer {
@@ -118,7 +119,7 @@ impl Answer {
     /// A body that is sent as it is, without a length, as Java's servers send it.
     pub fn raw(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Self {
         Self {
-            raw: Some(body.into()),
+            raw: Some(Box::new(body.into())),
             ..Self::empty(status).with("content-type", content_type)
         }
     }

@@ -236,12 +236,13 @@ impl Jp1ao {
             service.submits += 1;
             service.submitted = Some(call.now);
         }
+        let task = self.id();
         schedule.id = self.id();
         for property in &mut schedule.properties {
-            self.last_id += 1;
-            property.id = self.last_id;
+            property.id = self.part();
         }
-        let task = self.start(&schedule, call.now).ok_or(Problem::Absent)?;
+        self.start(&schedule, task, call.now)
+            .ok_or(Problem::Absent)?;
         if self.schedules.len() >= MAX_SCHEDULES {
             let idle =
                 |schedule: &Schedule| !self.tasks.iter().any(|task| task.schedule == schedule.id);
@@ -275,17 +276,17 @@ impl Jp1ao {
             return;
         }
         schedule.scheduled = next;
-        if self.start(&schedule, now).is_some() {
+        let task = self.id();
+        if self.start(&schedule, task, now).is_some() {
             self.schedules[at].scheduled = next;
         }
     }
 
     /// Makes a task of a schedule, unless its service is gone.
-    fn start(&mut self, schedule: &Schedule, now: SystemTime) -> Option<u64> {
-        let id = self.id();
+    fn start(&mut self, schedule: &Schedule, id: u64, now: SystemTime) -> Option<()> {
         let mut properties = schedule.properties.clone();
         for property in &mut properties {
-            property.id = self.id();
+            property.id = self.part();
         }
         let flow = self
             .templates
@@ -294,7 +295,7 @@ impl Jp1ao {
             .map(|one| one.flow.clone());
         let mut steps = Vec::new();
         for (name, work) in flow.unwrap_or_default() {
-            steps.push(Step::new(self.id(), &name, work));
+            steps.push(Step::new(self.part(), &name, work));
         }
         let fails_at = properties
             .iter()
@@ -314,6 +315,6 @@ impl Jp1ao {
             ..Task::new(id, schedule, service, now)
         };
         self.tasks.push(task);
-        Some(id)
+        Some(())
     }
 }

@@ -354,8 +354,7 @@ impl Jp1ao {
         super::properties::fill(&mut service.properties, &values)?;
         service.id = self.id();
         for property in &mut service.properties {
-            self.last_id += 1;
-            property.id = self.last_id;
+            property.id = self.part();
         }
         let path = service.path();
         self.services.push(service);
@@ -539,7 +538,7 @@ fn apply_template(jp1ao: &mut Jp1ao, call: &Call<'_>, wanted: &str, member: &str
     let (id, definitions) = (target.id, target.definitions.clone());
     let mut properties = Vec::new();
     for definition in &definitions {
-        let mut property = Property::new(jp1ao.id(), definition);
+        let mut property = Property::new(jp1ao.part(), definition);
         let before = jp1ao.services[at]
             .properties
             .iter()

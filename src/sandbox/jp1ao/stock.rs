@@ -13,8 +13,10 @@ use super::templates::Template;
 use super::{Jp1ao, when};
 use crate::sandbox::JP1AO_USERNAME;
 
-/// All ids of the stock are below.
+/// What is made gets ids from here on: the first task that is submitted is 10001.
 pub const LAST_ID: u64 = 10_000;
+/// The same for properties, steps and definitions.
+pub const LAST_PART: u64 = 100_000;
 /// When the stock was made.
 const MADE: &str = "2015-07-01T09:00:00.000+09:00";
 /// The property by which a task is told at which of its steps, from 1, it shall

@@ -494,7 +494,7 @@ impl Jp1ao {
         let mut definitions = Vec::new();
         for definition in &template.definitions {
             let definition = Definition {
-                id: self.id(),
+                id: self.part(),
                 template: Some(id),
                 ..(**definition).clone()
             };
