@@ -29,7 +29,7 @@ use crate::transcode;
 use crate::transcode::wire::{self, Malformed, Value};
 use calls::Around;
 pub use calls::{Fallback, Find, Found, SideRead, Start};
-use spot::{Part, is_one};
+use spot::{Part, Spot, is_one};
 pub use state::Hold;
 use state::{State, States, Written};
 use take::{Filling, Sources, Types};
@@ -49,6 +49,8 @@ pub(super) struct Tables {
     /// The type of what is watched.
     item_type: MessageId,
     key: Option<FieldIndex>,
+    /// What identifies an item together with its key.
+    key_with: Vec<Spot>,
     state: Option<State>,
     /// Numbers of the fields of the stream's messages.
     event_number: u32,
@@ -140,6 +142,7 @@ pub(super) fn compile(
     let list = matches!(item, Part::List(_));
     let message = schema.message(item_type);
     let key = key(rule, list, message, place);
+    let key_with = key_with(rule, list, schema, item_type, place);
     let written = Written {
         state: &rule.state,
         well: &rule.ended_well,
@@ -270,6 +273,7 @@ pub(super) fn compile(
             item,
             item_type,
             key,
+            key_with,
             state,
             event_number,
             item_number,
@@ -407,6 +411,27 @@ fn key(
         place.refuse_rule("watch.key", problem);
     }
     Some(index)
+}
+
+fn key_with(
+    rule: &rules::Watch,
+    list: bool,
+    schema: &Schema,
+    item: MessageId,
+    place: &mut Place<'_>,
+) -> Vec<Spot> {
+    if !rule.key_with.is_empty() && !(list && rule.refresh.is_empty()) {
+        let problem = "is for lists whose items are not read by their key (`refresh`)";
+        place.refuse_rule("watch.key_with", problem);
+    }
+    let mut spots = Vec::new();
+    for name in &rule.key_with {
+        match Spot::find(schema, item, name) {
+            Ok(spot) => spots.push(spot),
+            Err(problem) => place.refuse_rule("watch.key_with", problem),
+        }
+    }
+    spots
 }
 
 /// Whether a field can hold the identity of an item.
@@ -633,7 +658,18 @@ impl Watch {
             return Ok("".into());
         };
         let field = &schema.message(self.tables.item_type).fields[usize::from(index)];
-        key_text(schema, field, item)
+        let key = key_text(schema, field, item)?;
+        if self.tables.key_with.is_empty() {
+            return Ok(key);
+        }
+        let mut key = key.into_string();
+        for spot in &self.tables.key_with {
+            key.push('\0');
+            if let Some(text) = spot.texts(schema, item).first() {
+                key.push_str(text);
+            }
+        }
+        Ok(key.into())
     }
 
     /// Lists with `refresh` only: the call that reads the item of this key, from

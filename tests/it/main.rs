@@ -22,3 +22,4 @@ mod servicestage;
 mod servicestage_sdk;
 mod signer;
 mod watch;
+mod watch_stack;

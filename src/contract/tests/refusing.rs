@@ -392,6 +392,16 @@ fn watches_that_contradict() {
         ),
         ("poll: \"List\" item: \"things\"", "watch.key", "is missing"),
         (
+            "poll: \"List\" item: \"things\" key: \"id\" key_with: \"nope\"",
+            "watch.key_with",
+            "t.Thing has no field `nope`",
+        ),
+        (
+            "poll: \"List\" item: \"one\" key_with: \"id\"",
+            "watch.key_with",
+            "is for lists",
+        ),
+        (
             "poll: \"List\" item: \"things\" key: \"no\"",
             "watch.key",
             "t.Thing has no field `no`",

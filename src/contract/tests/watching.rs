@@ -38,6 +38,7 @@ fn world(rules: &str) -> World {
           string state_raw = 3 [(drawbridge.v1.field).raw_of = "state"];
           Inner inner = 4;
           int64 number = 5;
+          repeated string names = 6;
         }}
         message Inner {{ string state = 1; }}
         enum State {{
@@ -256,6 +257,22 @@ fn keys_tell_the_items_apart() {
         assert!(matches!(error, Error::Decode { path, .. } if path == "id"));
     }
     assert!(watch(&strings).key(b"\x0a\x01\xff").is_err());
+
+    let both = world("item: \"things\" key: \"id\" key_with: [\"inner.state\", \"names\"]");
+    let thing = |names: Json, state: &str| {
+        let thing = json!({"id": "a", "names": names, "inner": {"state": state}});
+        watch(&both).key(&both.wire("t.Thing", thing)).unwrap()
+    };
+    let first = thing(json!(["x", "y"]), "s");
+    assert_eq!(&*first, "a\0s\0x");
+    assert_eq!(first, thing(json!(["x"]), "s"));
+    for other in [
+        thing(json!(["y"]), "s"),
+        thing(json!([]), "s"),
+        thing(json!(["x"]), "t"),
+    ] {
+        assert_ne!(first, other);
+    }
 
     let numbers = world("item: \"things\" key: \"number\"");
     let wire = numbers.wire("t.Thing", json!({"number": "-5"}));

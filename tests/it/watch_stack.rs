@@ -1,0 +1,350 @@
+//! Watches of stacks and their resources over the whole path.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+use tonic::Code;
+
+use crate::support::client::Watch;
+use crate::support::recorder::{Answer, Recorder, Seen};
+use crate::support::{Gateway, upstream};
+use crate::watch::{metric, metrics};
+
+const STACK: &str = "StackService/WatchStack";
+const RESOURCES: &str = "StackResourceService/WatchStackResources";
+
+/// Stacks by id, each with the resources that it is asked for.
+#[derive(Clone, Default)]
+struct Heat(Arc<Mutex<BTreeMap<String, (Value, Value)>>>);
+
+impl Heat {
+    fn has(&self, id: &str, stack: Value, resources: Value) {
+        self.0.lock().unwrap().insert(id.into(), (stack, resources));
+    }
+
+    fn is(&self, id: &str, status: &str) {
+        self.has(id, stack(id, status), json!([]));
+    }
+
+    fn loses(&self, id: &str) {
+        self.0.lock().unwrap().remove(id);
+    }
+
+    /// `/v1/p1/stacks/{name}/{id}` and `.../resources`.
+    fn answer(&self, seen: &Seen) -> Answer {
+        let Some(rest) = seen.path().strip_prefix("/v1/p1/stacks/") else {
+            return Answer::json(300, &json!({}));
+        };
+        let mut parts = rest.split('/').skip(1);
+        let (id, below) = (parts.next().unwrap_or_default(), parts.next());
+        let all = self.0.lock().unwrap();
+        let Some((stack, resources)) = all.get(id) else {
+            let error = json!({"type": "EntityNotFound", "message": "gone", "traceback": null});
+            let body =
+                json!({"code": 404, "title": "Not Found", "explanation": "x", "error": error});
+            return Answer::json(404, &body);
+        };
+        if below.is_some() {
+            return Answer::json(200, &json!({ "resources": resources }));
+        }
+        let mut stack = stack.clone();
+        if seen.query().contains("resolve_outputs=false") {
+            stack.as_object_mut().unwrap().remove("outputs");
+        }
+        Answer::json(200, &json!({ "stack": stack }))
+    }
+
+    async fn start(&self) -> Recorder {
+        let heat = self.clone();
+        Recorder::start(move |seen| heat.answer(seen)).await
+    }
+}
+
+fn stack(id: &str, status: &str) -> Value {
+    json!({"id": id, "stack_name": "s", "stack_status": status,
+        "stack_status_reason": status, "disable_rollback": false,
+        "parameters": {"a": "1", "b": "2"}, "creation_time": "2026-01-01T00:00:00Z",
+        "outputs": [{"output_key": "ip", "output_value": "10.0.0.1", "description": "x"}]})
+}
+
+fn resource(name: &str, stack: &str, status: &str) -> Value {
+    json!({"resource_name": name, "logical_resource_id": name, "resource_status": status,
+        "resource_type": "OS::Heat::TestResource", "physical_resource_id": "",
+        "links": [{"href": format!("http://h/stacks/{stack}/resources/{name}"), "rel": "self"}]})
+}
+
+fn one(id: &str) -> Value {
+    json!({"stack_name": "s", "stack_id": id})
+}
+
+/// Type, outcome and status of what is told, and how many resources have which
+/// status.
+async fn told(watch: &mut Watch) -> (String, String, String, Value) {
+    let event = watch.event().await;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    (
+        text(&event["event"]["type"]).replace("WATCH_EVENT_TYPE_", ""),
+        text(&event["event"]["outcome"]).replace("OUTCOME_", ""),
+        text(&event["stack"]["stack_status"]).replace("STACK_STATUS_", ""),
+        event.get("progress").cloned().unwrap_or(json!({})),
+    )
+}
+
+fn tells(
+    kind: &str,
+    outcome: &str,
+    status: &str,
+    progress: Value,
+) -> (String, String, String, Value) {
+    (kind.into(), outcome.into(), status.into(), progress)
+}
+
+/// How the stream ends: OK is none.
+async fn end(watch: &mut Watch) -> Option<Code> {
+    loop {
+        match watch.next().await {
+            None => return None,
+            Some(Err(status)) => return Some(status.code()),
+            Some(Ok(_)) => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stack_to_its_end() {
+    let heat = Heat::default();
+    let resources = |first: &str| {
+        json!([
+            resource("a", "t", first),
+            resource("b", "t", "INIT_COMPLETE")
+        ])
+    };
+    heat.has(
+        "t",
+        stack("t", "CREATE_IN_PROGRESS"),
+        resources("CREATE_IN_PROGRESS"),
+    );
+    let recorder = heat.start().await;
+    let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
+    let mut watch = gateway.client.watch(STACK, one("t"), &[]).await.unwrap();
+    let first = watch.event().await;
+    assert_eq!(first["event"]["type"], "WATCH_EVENT_TYPE_PRESENT");
+    assert_eq!(
+        first["progress"],
+        json!({"CREATE_IN_PROGRESS": 1, "INIT_COMPLETE": 1})
+    );
+    assert!(first["stack"].get("outputs").is_none());
+
+    // A resource alone is a change; members in another order are none.
+    heat.has(
+        "t",
+        stack("t", "CREATE_IN_PROGRESS"),
+        resources("CREATE_COMPLETE"),
+    );
+    let progress = json!({"CREATE_COMPLETE": 1, "INIT_COMPLETE": 1});
+    let changed = tells("CHANGED", "", "CREATE_IN_PROGRESS", progress);
+    assert_eq!(told(&mut watch).await, changed);
+
+    heat.has(
+        "t",
+        stack("t", "CREATE_COMPLETE"),
+        json!([resource("a", "t", "CREATE_COMPLETE")]),
+    );
+    let last = watch.event().await;
+    assert_eq!(last["event"]["outcome"], "OUTCOME_ENDED_WELL");
+    assert_eq!(last["stack"]["outputs"][0]["output_value"], "10.0.0.1");
+    assert_eq!(last["progress"], json!({"CREATE_COMPLETE": 1}));
+    assert_eq!(end(&mut watch).await, None);
+
+    // Outputs are resolved once: at the end.
+    let full: Vec<_> = recorder
+        .seen()
+        .into_iter()
+        .filter(|seen| seen.path().ends_with("/s/t") && seen.query().is_empty())
+        .collect();
+    assert_eq!(full.len(), 1);
+    // A wrong name is an error of the rpc.
+    let status = gateway
+        .client
+        .watch(STACK, one("x"), &[])
+        .await
+        .err()
+        .unwrap();
+    assert_eq!(status.code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn a_failure_is_no_end_where_a_rollback_follows() {
+    let heat = Heat::default();
+    heat.is("t", "CREATE_IN_PROGRESS");
+    let recorder = heat.start().await;
+    let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
+    let mut watch = gateway.client.watch(STACK, one("t"), &[]).await.unwrap();
+    told(&mut watch).await;
+    for (status, outcome) in [
+        ("CREATE_FAILED", ""),
+        ("ROLLBACK_IN_PROGRESS", ""),
+        ("ROLLBACK_COMPLETE", "ENDED_BADLY"),
+    ] {
+        heat.is("t", status);
+        let changed = tells("CHANGED", outcome, status, json!({}));
+        assert_eq!(told(&mut watch).await, changed);
+    }
+    assert_eq!(end(&mut watch).await, None, "the failure is data");
+
+    let mut failed = stack("t", "CREATE_FAILED");
+    failed["disable_rollback"] = json!(true);
+    heat.has("t", failed, json!([]));
+    let mut watch = gateway.client.watch(STACK, one("t"), &[]).await.unwrap();
+    let present = tells("PRESENT", "ENDED_BADLY", "CREATE_FAILED", json!({}));
+    assert_eq!(told(&mut watch).await, present);
+    assert_eq!(end(&mut watch).await, None);
+}
+
+#[tokio::test]
+async fn gone_is_the_good_end_of_a_deletion_alone() {
+    let heat = Heat::default();
+    let recorder = heat.start().await;
+    let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
+    heat.is("t", "DELETE_IN_PROGRESS");
+    let mut watch = gateway.client.watch(STACK, one("t"), &[]).await.unwrap();
+    told(&mut watch).await;
+    heat.loses("t");
+    let removed = tells("REMOVED", "ENDED_WELL", "DELETE_IN_PROGRESS", json!({}));
+    assert_eq!(told(&mut watch).await, removed);
+    assert_eq!(end(&mut watch).await, None);
+
+    heat.is("t", "DELETE_IN_PROGRESS");
+    let mut watch = gateway.client.watch(STACK, one("t"), &[]).await.unwrap();
+    told(&mut watch).await;
+    heat.is("t", "DELETE_COMPLETE");
+    let changed = tells("CHANGED", "ENDED_WELL", "DELETE_COMPLETE", json!({}));
+    assert_eq!(told(&mut watch).await, changed);
+    assert_eq!(end(&mut watch).await, None);
+
+    heat.is("t", "UPDATE_IN_PROGRESS");
+    let mut watch = gateway.client.watch(STACK, one("t"), &[]).await.unwrap();
+    told(&mut watch).await;
+    heat.loses("t");
+    assert_eq!(end(&mut watch).await, Some(Code::NotFound));
+}
+
+#[tokio::test]
+async fn two_thousand_watches_of_two_hundred_stacks() {
+    let heat = Heat::default();
+    let ids: Vec<String> = (0..200).map(|n| format!("t{n}")).collect();
+    for id in &ids {
+        heat.is(id, "CREATE_IN_PROGRESS");
+    }
+    let recorder = heat.start().await;
+    let mut settings = upstream("u", "heat", &recorder.url());
+    settings.auth = drawbridge::auth::Settings::Passthrough;
+    let gateway = Gateway::with(vec![settings]).await;
+    // Five callers of each of two credentials for every stack.
+    let mut watches = Vec::new();
+    for at in 0..2_000 {
+        let token = ["t1", "t2"][at % 2];
+        let id = &ids[at / 2 % ids.len()];
+        let metadata = [("x-auth-token", token)];
+        let watch = gateway.client.watch(STACK, one(id), &metadata).await;
+        watches.push(watch.unwrap());
+    }
+    for watch in &mut watches {
+        let present = tells("PRESENT", "", "CREATE_IN_PROGRESS", json!({}));
+        assert_eq!(told(watch).await, present);
+    }
+    let text = metrics(&gateway).await;
+    assert_eq!(metric(&text, "drawbridge_watchers"), 2_000);
+    assert_eq!(metric(&text, "drawbridge_watch_loops"), 400);
+    for id in &ids {
+        heat.is(id, "CREATE_COMPLETE");
+    }
+    for watch in &mut watches {
+        let changed = tells("CHANGED", "ENDED_WELL", "CREATE_COMPLETE", json!({}));
+        assert_eq!(told(watch).await, changed);
+        assert_eq!(end(watch).await, None);
+    }
+    let text = metrics(&gateway).await;
+    assert_eq!(metric(&text, "drawbridge_watch_loops"), 0);
+    let polls = metric(&text, "drawbridge_watch_polls") as usize;
+    // Each poll is one light read and one of the resources, whoever watches; each
+    // loop reads in full once.
+    let seen = recorder.seen();
+    let of = |wanted: &dyn Fn(&Seen) -> bool| seen.iter().filter(|seen| wanted(seen)).count();
+    let stacks = |seen: &Seen| seen.path().starts_with("/v1/p1/stacks/s/t");
+    assert_eq!(
+        of(&|s| stacks(s) && s.query() == "resolve_outputs=false"),
+        polls
+    );
+    assert_eq!(
+        of(&|s| stacks(s) && s.path().ends_with("/resources")),
+        polls
+    );
+    assert_eq!(of(&|s| stacks(s)), 2 * polls + 400);
+    let eyes: BTreeSet<_> = seen
+        .iter()
+        .filter(|seen| stacks(seen))
+        .map(|seen| {
+            (
+                seen.path().to_owned(),
+                seen.header("x-auth-token").to_owned(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        eyes.len(),
+        2 * 400,
+        "a stack and its resources, by credential"
+    );
+}
+
+#[tokio::test]
+async fn resources_as_they_come_and_go() {
+    let heat = Heat::default();
+    let set = |resources: Value| heat.has("t", stack("t", "UPDATE_IN_PROGRESS"), resources);
+    // The same name in two nested stacks.
+    let (a, b) = (
+        resource("vm", "n1", "CREATE_COMPLETE"),
+        resource("vm", "n2", "INIT_COMPLETE"),
+    );
+    set(json!([a, b]));
+    let recorder = heat.start().await;
+    let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
+    let mut asked = one("t");
+    asked["nested_depth"] = json!(2);
+    let mut watch = gateway.client.watch(RESOURCES, asked, &[]).await.unwrap();
+    let next = async |watch: &mut Watch| {
+        let event = watch.event().await;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let kind = text(&event["event"]["type"]).replace("WATCH_EVENT_TYPE_", "");
+        let resource = &event["resource"];
+        let status = text(&resource["resource_status"]).replace("RESOURCE_STATUS_", "");
+        format!("{kind} {} {status}", text(&resource["links"][0]["href"]))
+    };
+    let vm = |stack: &str| format!("http://h/stacks/{stack}/resources/vm");
+    for (stack, status) in [("n1", "CREATE_COMPLETE"), ("n2", "INIT_COMPLETE")] {
+        let present = format!("PRESENT {} {status}", vm(stack));
+        assert_eq!(next(&mut watch).await, present);
+    }
+    // Another order is no change, a further link no other resource.
+    let mut moved = resource("vm", "n2", "CREATE_IN_PROGRESS");
+    let nested = json!({"href": "http://h/stacks/n3", "rel": "nested"});
+    moved["links"].as_array_mut().unwrap().push(nested);
+    set(json!([moved, a]));
+    let changed = format!("CHANGED {} CREATE_IN_PROGRESS", vm("n2"));
+    assert_eq!(next(&mut watch).await, changed);
+    set(json!([moved]));
+    let removed = format!("REMOVED {} CREATE_COMPLETE", vm("n1"));
+    assert_eq!(next(&mut watch).await, removed);
+    heat.loses("t");
+    let removed = format!("REMOVED {} CREATE_IN_PROGRESS", vm("n2"));
+    assert_eq!(next(&mut watch).await, removed);
+    assert_eq!(end(&mut watch).await, None);
+    assert!(
+        recorder
+            .seen()
+            .iter()
+            .any(|seen| seen.query() == "nested_depth=2")
+    );
+}
