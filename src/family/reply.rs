@@ -40,11 +40,20 @@ pub(crate) fn member(value: &Value, names: &[&str]) -> Option<String> {
     })
 }
 
+/// Words of an upstream that writes no HTML, as a message: `<` is a `<`. No
+/// traceback, at most 1 KiB.
+pub(crate) fn verbatim(text: &str) -> String {
+    cut(untraced(text).trim(), MAX_MESSAGE)
+}
+
+fn untraced(text: &str) -> &str {
+    text.find("Traceback (most recent call last)")
+        .map_or(text, |at| &text[..at])
+}
+
 /// Words of the upstream as a message: no tags, no traceback, at most 1 KiB.
 pub(crate) fn message(text: &str) -> String {
-    let text = text
-        .find("Traceback (most recent call last)")
-        .map_or(text, |at| &text[..at]);
+    let text = untraced(text);
     let text = if text.contains('<') && text.contains('>') {
         plain(head(text, MAX_PAGE))
     } else {

@@ -17,7 +17,7 @@ use super::FAMILY;
 use crate::error::{Fault, HINT};
 use crate::family::FaultContext;
 use crate::family::common::{self, is_transient, not_processed, redirect_hint, said};
-use crate::family::reply::{http_reason, json, member, metadata, retry_after};
+use crate::family::reply::{http_reason, json, member, metadata, retry_after, verbatim};
 use crate::rest::{Idempotency, Reply};
 
 /// Classes of which a 400 says more than "invalid".
@@ -65,7 +65,11 @@ pub(super) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
         code,
         reason: (words.class.clone().or(words.reason)).unwrap_or_else(|| http_reason(reply.status)),
         domain: FAMILY.name,
-        message: said(reply, words.message),
+        message: match words.message {
+            // Heat's own, which may name a `<unicode string>` of YAML.
+            Some(own) if words.class.is_some() => verbatim(&own),
+            other => said(reply, other),
+        },
         http_status: reply.status.as_u16(),
         request_id: FAMILY.request_id(&reply.headers),
         retry_after: retry_after(&reply.headers, SystemTime::now()),

@@ -10,6 +10,7 @@ mod first_run;
 mod fixtures;
 mod heat;
 mod jp1ao;
+mod operations;
 mod own_api;
 mod paging;
 mod readme;

@@ -422,3 +422,21 @@ fn hints() {
         );
     }
 }
+
+#[test]
+fn heats_own_words_are_no_html() {
+    let body = serde_json::json!({"code": 400, "title": "Bad Request", "explanation": "x", "error": {
+        "type": "HTTPBadRequest",
+        "message": "bad\n  in \"<unicode string>\", line 1\nTraceback (most recent call last):\n  File x",
+        "traceback": "Traceback (most recent call last): secret",
+    }});
+    let reply = Reply {
+        status: StatusCode::BAD_REQUEST,
+        headers: http::HeaderMap::new(),
+        body: body.to_string().into(),
+        room: Default::default(),
+    };
+    let fault = fault(&READ, &reply);
+    assert_eq!(fault.message, "bad\n  in \"<unicode string>\", line 1");
+    assert!(!format!("{fault:?}").contains("secret"));
+}

@@ -50,6 +50,16 @@ impl Client {
         services.filter(|s| s.package_name() == package).collect()
     }
 
+    /// All methods of a package.
+    pub fn methods(&self, package: &str) -> Vec<MethodDescriptor> {
+        self.pools
+            .iter()
+            .flat_map(|pool| pool.services())
+            .filter(|s| s.package_name() == package)
+            .flat_map(|s| s.methods().collect::<Vec<_>>())
+            .collect()
+    }
+
     /// Calls with a JSON request.
     pub async fn call(&self, method: &str, request: Value) -> Result<DynamicMessage, Status> {
         self.call_with(method, request, &[])

@@ -19,6 +19,12 @@ fn object(message: &DynamicMessage, rest: &Value, path: &str, found: &mut Vec<St
         if let (Some(items), Some(field)) = (rest.as_array(), array_field(message)) {
             return list(message, &field, items, path, found);
         }
+        let bare_text = message_rule(&message.descriptor(), "bare_text");
+        if let (true, Some(name)) = (rest.is_string(), bare_text) {
+            let mut whole = serde_json::Map::new();
+            whole.insert(name.as_str().unwrap().to_owned(), rest.clone());
+            return object(message, &Value::Object(whole), path, found);
+        }
         if !(rest.is_null() && message.fields().next().is_none()) {
             found.push(format!("{path}: {rest} is no object"));
         }
@@ -28,7 +34,7 @@ fn object(message: &DynamicMessage, rest: &Value, path: &str, found: &mut Vec<St
     let mut known = Vec::new();
     let mut extras = Value::Null;
     for field in descriptor.fields() {
-        if rule(&field, "raw_of").is_some() {
+        if rule(&field, "raw_of").is_some() || rule(&field, "local").is_some() {
             continue;
         }
         if rule(&field, "extras").is_some() {
@@ -99,6 +105,13 @@ fn value(
         match rest.as_array() {
             Some(items) => list(message, field, items, path, found),
             None => differ(&"a list"),
+        }
+    } else if let (Some(members), true) = (rest.as_object(), has_message_values(field)) {
+        entries(message, field, members, path, found);
+    } else if let (Value::Bool(told), Value::String(text)) = (got, rest) {
+        // A bool as text.
+        if rule(field, "form").is_none() || *text != told.to_string() {
+            differ(told);
         }
     } else if let (Kind::Message(m), false) = (field.kind(), field.is_map()) {
         if m.full_name().starts_with("google.protobuf.") {
@@ -183,6 +196,42 @@ fn list(
     }
 }
 
+/// Whether the field is a map of messages of the contract's own.
+fn has_message_values(field: &FieldDescriptor) -> bool {
+    let Kind::Message(entry) = field.kind() else {
+        return false;
+    };
+    field.is_map()
+        && matches!(entry.map_entry_value_field().kind(), Kind::Message(m)
+            if !m.full_name().starts_with("google.protobuf."))
+}
+
+/// The entries of a map of messages.
+fn entries(
+    message: &DynamicMessage,
+    field: &FieldDescriptor,
+    members: &serde_json::Map<String, Value>,
+    path: &str,
+    found: &mut Vec<String>,
+) {
+    let got = message.get_field(field);
+    let got = got.as_map().unwrap();
+    if got.len() != members.len() {
+        found.push(format!(
+            "{path}: {} entries are not {}",
+            got.len(),
+            members.len()
+        ));
+    }
+    for (name, rest) in members {
+        let path = format!("{path}.{name}");
+        match got.get(&prost_reflect::MapKey::String(name.clone())) {
+            Some(got) => object(got.as_message().unwrap(), rest, &path, found),
+            None => found.push(format!("{path}: is missing")),
+        }
+    }
+}
+
 /// The field that a bare array is read as.
 pub fn array_field(message: &DynamicMessage) -> Option<FieldDescriptor> {
     let descriptor = message.descriptor();
@@ -201,6 +250,26 @@ pub fn message_rule(
         .parent_pool()
         .get_extension_by_name("drawbridge.v1.message")?;
     let options = message.options();
+    if !options.has_extension(&extension) {
+        return None;
+    }
+    let rules = options.get_extension(&extension).into_owned();
+    let rules = rules.as_message()?;
+    let member = rules.descriptor().get_field_by_name(member)?;
+    rules
+        .has_field(&member)
+        .then(|| rules.get_field(&member).into_owned())
+}
+
+/// The value of a member of `(drawbridge.v1.method)`, if it is set.
+pub fn method_rule(
+    method: &prost_reflect::MethodDescriptor,
+    member: &str,
+) -> Option<prost_reflect::Value> {
+    let extension = method
+        .parent_pool()
+        .get_extension_by_name("drawbridge.v1.method")?;
+    let options = method.options();
     if !options.has_extension(&extension) {
         return None;
     }

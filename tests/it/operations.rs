@@ -1,0 +1,109 @@
+//! Every documented operation is an rpc, bound to the documented verb and path,
+//! and no rpc is anything else.
+
+use std::collections::BTreeSet;
+
+use drawbridge::contract::{Contract, Method};
+use drawbridge::family::family;
+use drawbridge::rest::Idempotency;
+
+/// A line of `tests/fixtures/operations.tsv`.
+struct Operation<'a> {
+    rpc: &'a str,
+    verb: &'a str,
+    path: &'a str,
+    dialects: BTreeSet<&'a str>,
+    idempotency: &'a str,
+}
+
+fn documented(of: &str) -> Vec<Operation<'static>> {
+    include_str!("../fixtures/operations.tsv")
+        .lines()
+        .skip(1)
+        .map(|line| line.split('\t').collect::<Vec<_>>())
+        .filter(|columns| columns[0] == of)
+        .map(|columns| Operation {
+            rpc: columns[2],
+            verb: columns[3],
+            path: columns[4],
+            dialects: columns[5].split(',').collect(),
+            idempotency: columns[6],
+        })
+        .collect()
+}
+
+/// A path without the names of its variables.
+fn shape(path: &str) -> String {
+    let mut shape = String::new();
+    let mut inside = false;
+    for c in path.chars() {
+        inside = (inside || c == '{') && c != '}';
+        if !inside || c == '{' {
+            shape.push(c);
+        }
+    }
+    shape
+}
+
+fn contract() -> Contract {
+    drawbridge::gateway::compile(&[]).unwrap_or_else(|e| panic!("{}", e.join("\n")))
+}
+
+/// All operations of the family, each once.
+fn all_bound(name: &str, count: usize) {
+    let contract = contract();
+    let methods: Vec<&Method> = contract
+        .methods()
+        .into_iter()
+        .map(|m| &**m)
+        .filter(|m| *m.family == *name && !m.is_stream())
+        .collect();
+    let operations = documented(name);
+    assert_eq!(operations.len(), count, "{name}");
+    let mut wrong = Vec::new();
+    for operation in &operations {
+        let found: Vec<_> = methods
+            .iter()
+            .filter(|m| *m.name == *operation.rpc)
+            .collect();
+        let [method] = found[..] else {
+            wrong.push(format!("{}: {} rpcs", operation.rpc, found.len()));
+            continue;
+        };
+        if (method.verb.as_str(), shape(&method.template))
+            != (operation.verb, shape(operation.path))
+        {
+            wrong.push(format!(
+                "{}: {} {} is not {} {}",
+                operation.rpc, method.verb, method.template, operation.verb, operation.path
+            ));
+        }
+        let dialects: BTreeSet<&str> = family(name)
+            .dialects
+            .iter()
+            .copied()
+            .filter(|d| !method.absent_in.iter().any(|absent| **absent == **d))
+            .collect();
+        if dialects.len() > 1 && dialects != operation.dialects {
+            wrong.push(format!("{}: offered by {dialects:?}", operation.rpc));
+        }
+        // What may be sent twice by mistake is worse than what may not.
+        let safe = operation.idempotency == "safe";
+        let never = operation.idempotency == "no";
+        if (method.idempotency == Idempotency::Safe && !safe)
+            || (method.idempotency != Idempotency::Unsafe && never)
+        {
+            wrong.push(format!("{}: {:?}", operation.rpc, method.idempotency));
+        }
+    }
+    let known: BTreeSet<&str> = operations.iter().map(|o| o.rpc).collect();
+    for method in methods.iter().filter(|m| !known.contains(&*m.name)) {
+        wrong.push(format!("{}: is no documented operation", method.name));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn heat() {
+    all_bound("heat", 56);
+}
