@@ -6,6 +6,7 @@ mod compile;
 mod decode;
 mod edit;
 mod expression;
+mod gather;
 mod link;
 mod paging;
 mod plan;
@@ -30,6 +31,7 @@ use bytes::Bytes;
 
 use crate::error::Error;
 use crate::rest::{Call, Idempotency, Reply};
+pub use gather::{Gather, Gathering};
 pub use paging::{Asked, Paging};
 pub use resolve::Resolve;
 use schema::{FieldIndex, MessageId, Schema};
@@ -115,6 +117,8 @@ pub struct Method {
     pub check: Option<Check>,
     /// Members that tell into which field a reply is read.
     reply_choices: Vec<(Box<str>, FieldIndex)>,
+    /// Set for a list that is read whole.
+    pub gather: Option<Gather>,
     binding: bind::Binding,
     /// Set where the answer is read from a redirect.
     location: Option<resolve::Location>,

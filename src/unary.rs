@@ -9,7 +9,7 @@ use crate::action;
 use crate::contract::{Decoded, Method};
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::rest::Caller;
+use crate::rest::{Call, Caller};
 use crate::upstream::{Operation, Upstream};
 
 /// Carries out `method` at `upstream` as `caller`: the response message, and the
@@ -28,6 +28,7 @@ pub async fn call(
     };
     let call = method.bind(request, dialect)?;
     let operation = Operation::of(method);
+    let again = method.gather.as_ref().map(|_| call.clone());
     let reply = match &method.action {
         None => upstream.call(operation, &call, caller, deadline).await?,
         Some(action) => {
@@ -43,7 +44,37 @@ pub async fn call(
     if let Some((paging, asked)) = page {
         decoded.message = paging.with_next(asked, decoded.message)?;
     }
+    if let Some(call) = again {
+        let first = decoded.message;
+        decoded.message = whole(upstream, method, &call, caller, deadline, first).await?;
+    }
     // A long message takes up its reply's room until it is sent.
     decoded.message = reply.room.keep(decoded.message);
     Ok((decoded, reply.headers))
+}
+
+/// The response with its whole list, where `method` gathers one; `first` is what
+/// `call` was answered.
+pub async fn whole(
+    upstream: &Upstream,
+    method: &Method,
+    call: &Call,
+    caller: &Caller,
+    deadline: Deadline,
+    first: Bytes,
+) -> Result<Bytes, Error> {
+    let Some(gather) = &method.gather else {
+        return Ok(first);
+    };
+    let Some(mut gathering) = gather.begin(method, call, &first)? else {
+        return Ok(first);
+    };
+    loop {
+        let next = gather.next(call, &gathering)?;
+        let reply = (upstream.call(Operation::of(method), &next, caller, deadline)).await?;
+        let page = method.decode(&reply)?.message;
+        if gather.add(&mut gathering, &page)? {
+            return Ok(gathering.message());
+        }
+    }
 }

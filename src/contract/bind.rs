@@ -122,6 +122,17 @@ impl Binding {
         })
     }
 
+    /// The name of a field of the request in the query, percent-encoded; none where
+    /// it stands elsewhere.
+    pub fn query_name(&self, index: FieldIndex) -> Option<&str> {
+        let param = self.plans[0]
+            .1
+            .query
+            .iter()
+            .find(|param| param.index == index);
+        param.map(|param| &*param.name)
+    }
+
     /// The fields that stand in the path, each with the messages to step into.
     pub fn path_fields(&self) -> impl Iterator<Item = (&[FieldIndex], &Field)> {
         self.path.iter().filter_map(|piece| match piece {

@@ -13,7 +13,7 @@ use super::link::{self, Unlinked};
 use super::plan::{Layout, Mark, Plan, Share, dialects};
 use super::schema::{Cardinality, FieldIndex, Kind, MessageId, Schema, Shape};
 use super::template::{Part, Template, Variable};
-use super::{Action, Check, Contract, Method, Refusal, Source, edit, paging, resolve};
+use super::{Action, Check, Contract, Method, Refusal, Source, edit, gather, paging, resolve};
 use crate::api::drawbridge::v1::{self as rules, FileRules, MethodRules};
 use crate::api::google::api::HttpRule;
 use crate::api::google::api::http_rule::Pattern;
@@ -354,7 +354,7 @@ impl Service<'_> {
         let marks = marks(schema, input, &path, &body, &rules, &mut place);
         let constant_members = constants(schema, input, &body, &marks, &rules, &mut place);
         let plans = plans(schema, input, &path, &body, (&marks, &edited), &mut place);
-        let method = Method {
+        let mut method = Method {
             path: format!("/{}/{}", self.service.full_name(), rpc.name()).into(),
             service: self.service.full_name().into(),
             name: rpc.name().into(),
@@ -377,6 +377,7 @@ impl Service<'_> {
             location,
             check,
             reply_choices,
+            gather: None,
             binding: Binding {
                 verb,
                 idempotency,
@@ -393,6 +394,9 @@ impl Service<'_> {
             },
             response_body,
         };
+        if let Some(rule) = &rules.gather {
+            method.gather = gather::compile(rule, &method, &mut self.place(rpc));
+        }
         Some((method, rules))
     }
 }

@@ -251,6 +251,22 @@ impl Schema {
         &self.enums[id.0 as usize]
     }
 
+    /// Whether two fields have the same type. Each map has an entry type of its
+    /// own: there it is keys and values that count.
+    pub fn alike(&self, one: &Field, other: &Field) -> bool {
+        let entry = |field: &Field| match field.kind {
+            Kind::Message(id) if field.cardinality == Cardinality::Map => {
+                Some(self.message(id).fields.iter().map(|f| f.kind))
+            }
+            _ => None,
+        };
+        one.cardinality == other.cardinality
+            && match (entry(one), entry(other)) {
+                (Some(one), Some(other)) => one.eq(other),
+                _ => one.kind == other.kind,
+            }
+    }
+
     /// The id of the message of this full name.
     pub fn message_id(&self, name: &str) -> Option<MessageId> {
         self.by_name.get(name).copied()

@@ -327,8 +327,7 @@ pub(super) fn same_call(method: &Method, other: &Method, option: &str, place: &m
     let (ours, theirs) = (schema.message(method.input), schema.message(other.input));
     for field in ours.fields.iter().filter(|field| !field.local) {
         let same = theirs.field(&field.name).is_some_and(|(_, known)| {
-            (known.kind, known.cardinality, &known.wire_name)
-                == (field.kind, field.cardinality, &field.wire_name)
+            schema.alike(known, field) && known.wire_name == field.wire_name
         });
         if !same {
             let problem = format!(
@@ -362,8 +361,9 @@ fn shared_fields(schema: &Schema, from: MessageId, to: MessageId) -> Vec<(u32, u
         .filter(|field| !field.local)
         .filter_map(|field| {
             let (_, known) = theirs.field(&field.name)?;
-            let alike = (known.kind, known.cardinality) == (field.kind, field.cardinality);
-            alike.then_some((field.number, known.number))
+            schema
+                .alike(known, field)
+                .then_some((field.number, known.number))
         })
         .collect()
 }

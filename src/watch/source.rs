@@ -23,6 +23,7 @@ use crate::contract::{Method, Outcome, Watch};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::rest::{Call, Caller, Idempotency};
+use crate::unary;
 use crate::upstream::{Operation, Upstream};
 pub(super) use aim::{Aim, Target};
 use one::Memory;
@@ -290,6 +291,7 @@ impl Route {
             .upstream
             .call(Operation::of(method), call, &self.caller, deadline)
             .await?;
-        Ok(method.decode(&reply)?.message)
+        let first = method.decode(&reply)?.message;
+        unary::whole(&self.upstream, method, call, &self.caller, deadline, first).await
     }
 }

@@ -1,0 +1,192 @@
+//! Lists that are read whole, although they come in pages among other things.
+
+use bytes::Bytes;
+
+use super::Method;
+use super::compile::Place;
+use super::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema};
+use super::view::View;
+use crate::api::drawbridge::v1::Gather as Rule;
+use crate::error::Error;
+use crate::rest::{Call, Idempotency};
+use crate::transcode::wire::{self, Value};
+
+/// The most further pages of one list.
+const MAX_PAGES: usize = 100;
+/// The longest that a list may become, in bytes of protobuf: what many of them
+/// take together is bounded by how many calls are answered at once.
+const MAX_BYTES: usize = 16 << 20;
+
+/// `MethodRules.gather`, compiled.
+#[derive(Debug)]
+pub struct Gather {
+    /// The number of the response's list.
+    items: u32,
+    /// The response's field that says how many items there are.
+    total: FieldIndex,
+    /// The query parameter that says how many to pass over, with its `=`.
+    offset: Box<str>,
+    /// The query parameters that say which page, each with its `=`.
+    page: Vec<Box<str>>,
+}
+
+/// A list on its way to be whole.
+pub struct Gathering {
+    message: Vec<u8>,
+    have: u64,
+    total: u64,
+    pages: usize,
+}
+
+impl Gather {
+    /// What the first page says. None: it is all there is, or all that is asked
+    /// for.
+    pub fn begin(
+        &self,
+        method: &Method,
+        call: &Call,
+        first: &Bytes,
+    ) -> Result<Option<Gathering>, Error> {
+        let says_page = |pair: &str| self.page.iter().any(|name| pair.starts_with(&**name));
+        if call.query.split('&').any(says_page) {
+            return Ok(None);
+        }
+        let view =
+            View::of(&method.schema, method.output, first).map_err(super::bind::malformed)?;
+        let total = match view.value(self.total) {
+            Some(Value::Varint(total)) => u64::try_from(total as i64).unwrap_or(0),
+            _ => 0,
+        };
+        let have = self.count(first)?;
+        Ok((have > 0 && have < total).then(|| Gathering {
+            message: first.to_vec(),
+            have,
+            total,
+            pages: 0,
+        }))
+    }
+
+    /// The call of the page behind those that are there.
+    pub fn next(&self, call: &Call, gathering: &Gathering) -> Result<Call, Error> {
+        if gathering.pages == MAX_PAGES {
+            return Err(Error::Decode {
+                path: String::new(),
+                problem: format!("the list has more than {MAX_PAGES} pages: ask for single ones"),
+            });
+        }
+        let mut call = call.clone();
+        if !call.query.is_empty() {
+            call.query.push('&');
+        }
+        call.query.push_str(&self.offset);
+        call.query.push_str(&gathering.have.to_string());
+        Ok(call)
+    }
+
+    /// Puts the items of a page behind those that are there. True: the list is
+    /// whole; so it is also when a page brings nothing.
+    pub fn add(&self, gathering: &mut Gathering, page: &Bytes) -> Result<bool, Error> {
+        for field in wire::fields(page) {
+            if let (number, Value::Bytes(item)) = field.map_err(super::bind::malformed)?
+                && number == self.items
+            {
+                wire::write_bytes(&mut gathering.message, number, item);
+            }
+        }
+        if gathering.message.len() > MAX_BYTES {
+            return Err(Error::Decode {
+                path: String::new(),
+                problem: format!("the list has more than {MAX_BYTES} bytes: ask for single pages"),
+            });
+        }
+        let more = self.count(page)?;
+        gathering.have += more;
+        gathering.pages += 1;
+        Ok(more == 0 || gathering.have >= gathering.total)
+    }
+
+    fn count(&self, page: &Bytes) -> Result<u64, Error> {
+        let mut count = 0;
+        for field in wire::fields(page) {
+            let (number, _) = field.map_err(super::bind::malformed)?;
+            count += u64::from(number == self.items);
+        }
+        Ok(count)
+    }
+}
+
+impl Gathering {
+    /// The response with the whole list.
+    pub fn message(self) -> Bytes {
+        self.message.into()
+    }
+}
+
+/// Compiles the rule; every contradiction is refused.
+pub(super) fn compile(rule: &Rule, method: &Method, place: &mut Place<'_>) -> Option<Gather> {
+    let schema = &*method.schema;
+    let is_list =
+        |f: &Field| f.cardinality == Cardinality::Repeated && matches!(f.kind, Kind::Message(_));
+    let is_count = |f: &Field| {
+        matches!(f.cardinality, Cardinality::Implicit | Cardinality::Explicit)
+            && matches!(
+                f.kind,
+                Kind::Int32 | Kind::Int64 | Kind::Uint32 | Kind::Uint64
+            )
+    };
+    let is_one = |f: &Field| !matches!(f.cardinality, Cardinality::Repeated | Cardinality::Map);
+    if method.idempotency == Idempotency::Unsafe || method.action.is_some() {
+        place.refuse_rule("gather", "is for reads: say so by `idempotency_level`");
+    }
+    if method.response_body.is_some() {
+        place.refuse_rule(
+            "gather",
+            "the response must be the whole body: leave `response_body` out",
+        );
+    }
+    let items = named(schema, method.output, "items", &rule.items, is_list, place);
+    let total = named(schema, method.output, "total", &rule.total, is_count, place);
+    let offset = named(
+        schema,
+        method.input,
+        "offset",
+        &rule.offset,
+        is_count,
+        place,
+    );
+    let size = match &*rule.size {
+        "" => None,
+        name => Some(named(schema, method.input, "size", name, is_one, place)?),
+    };
+    let mut page = Vec::new();
+    for index in offset.into_iter().chain(size) {
+        match method.binding.query_name(index) {
+            Some(name) => page.push(format!("{name}=").into_boxed_str()),
+            None => place.refuse_rule("gather", "what says which page must be a query parameter"),
+        }
+    }
+    Some(Gather {
+        items: schema.message(method.output).fields[usize::from(items?)].number,
+        total: total?,
+        offset: page.first()?.clone(),
+        page,
+    })
+}
+
+/// The field of this name, if it is of the right kind.
+fn named(
+    schema: &Schema,
+    id: MessageId,
+    option: &str,
+    name: &str,
+    fits: impl Fn(&Field) -> bool,
+    place: &mut Place<'_>,
+) -> Option<FieldIndex> {
+    let message = schema.message(id);
+    let found = message.field(name).filter(|(_, field)| fits(field));
+    if found.is_none() {
+        let problem = format!("{} has no field `{name}` that it could be", message.name);
+        place.refuse_rule(&format!("gather.{option}"), problem);
+    }
+    Some(found?.0)
+}
