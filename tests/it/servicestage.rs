@@ -1,9 +1,18 @@
 //! ServiceStage: what the official client sends, and what comes back.
 
 mod captures;
+mod quirks;
 mod sandbox;
+mod watches;
 
-use crate::support::recorder::Seen;
+use std::sync::{Arc, Mutex};
+
+use prost_reflect::DynamicMessage;
+use serde_json::Value;
+use tonic::{Response, Status};
+
+use crate::support::recorder::{Answer, Seen};
+use crate::support::{Gateway, Recorder, upstream};
 
 /// Keys as the captures have them.
 fn keys(security_token: bool) -> drawbridge::auth::Settings {
@@ -16,6 +25,42 @@ fn keys(security_token: bool) -> drawbridge::auth::Settings {
         iam_endpoint: None,
         region: None,
     })
+}
+
+/// A gateway with these credentials before a recorder that answers as told.
+struct World {
+    gateway: Gateway,
+    recorder: Recorder,
+    answer: Arc<Mutex<Answer>>,
+}
+
+impl World {
+    async fn new(temporary: bool) -> Self {
+        let answer = Arc::new(Mutex::new(Answer::json(500, &Value::Null)));
+        let told = answer.clone();
+        let recorder = Recorder::start(move |_| told.lock().unwrap().clone()).await;
+        let mut settings = upstream("u", "servicestage", &recorder.url());
+        settings.auth = keys(temporary);
+        let gateway = Gateway::with(vec![settings]).await;
+        Self {
+            gateway,
+            recorder,
+            answer,
+        }
+    }
+
+    /// One call that is answered so, and what the upstream saw of it.
+    async fn exchange(
+        &self,
+        rpc: &str,
+        request: Value,
+        answer: Answer,
+    ) -> (Result<Response<DynamicMessage>, Status>, Vec<Seen>) {
+        *self.answer.lock().unwrap() = answer;
+        let before = self.recorder.seen().len();
+        let result = self.gateway.client.call_with(rpc, request, &[]).await;
+        (result, self.recorder.seen().split_off(before))
+    }
 }
 
 /// The one rpc of ServiceStage that has this name, with its service.
@@ -43,7 +88,8 @@ fn signature(seen: &Seen, secret: &str) -> String {
         .split(';')
         .map(|n| format!("{n}:{}\n", seen.header(n).trim()))
         .collect();
-    let mut path = seen.path().to_owned();
+    // The official signer decodes the path before it splits it.
+    let mut path = seen.path().replace("%2F", "/");
     if !path.ends_with('/') {
         path.push('/');
     }

@@ -2,46 +2,21 @@
 //! each of its answers with nothing lost; an error has the code and details that a
 //! caller wants.
 
-use std::sync::{Arc, Mutex};
-
 use prost_reflect::{DynamicMessage, MethodDescriptor};
 use serde_json::Value;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use super::{assert_signed, keys, rpc};
+use super::{World, assert_signed, rpc};
 use crate::support::compare::{self, differences};
 use crate::support::recorder::Answer;
-use crate::support::{Gateway, Recorder, client, json_file, request, upstream};
+use crate::support::{client, json_file, request};
 
 const REQUEST_ID: &str = "8f6d5b7c9a0e1f2d3c4b5a6978e0f1d2";
 
 /// Not calls of ServiceStage: the vectors of the signer, which its own tests
 /// have, and the login at IAM, which those of `auth` have.
 const OTHERS: &[&str] = &["signing_vectors", "IamCreateToken"];
-
-/// A gateway with these credentials before a recorder that answers as told.
-struct World {
-    gateway: Gateway,
-    recorder: Recorder,
-    answer: Arc<Mutex<Answer>>,
-}
-
-impl World {
-    async fn new(temporary: bool) -> Self {
-        let answer = Arc::new(Mutex::new(Answer::json(500, &Value::Null)));
-        let told = answer.clone();
-        let recorder = Recorder::start(move |_| told.lock().unwrap().clone()).await;
-        let mut settings = upstream("u", "servicestage", &recorder.url());
-        settings.auth = keys(temporary);
-        let gateway = Gateway::with(vec![settings]).await;
-        Self {
-            gateway,
-            recorder,
-            answer,
-        }
-    }
-}
 
 #[tokio::test]
 async fn all_are_replayed() {
@@ -94,14 +69,7 @@ async fn replay(world: &World, name: &str, capture: &Value) -> usize {
         if status == 429 {
             answer = answer.with("retry-after", "7200");
         }
-        *world.answer.lock().unwrap() = answer;
-        let before = world.recorder.seen().len();
-        let result = world
-            .gateway
-            .client
-            .call_with(&rpc, message.clone(), &[])
-            .await;
-        let seen = &world.recorder.seen()[before..];
+        let (result, seen) = world.exchange(&rpc, message.clone(), answer).await;
         assert_eq!(seen.len(), 1, "{name} {status}: sent once: {result:?}");
         let seen = &seen[0];
         assert_eq!((seen.method.as_str(), seen.path()), (verb, path), "{name}");

@@ -1,0 +1,642 @@
+//! What is odd about ServiceStage, as the fact sheet numbers it in section (e).
+
+use serde_json::{Value, json};
+use tonic::Code;
+use tonic_types::StatusExt;
+
+use super::{World, assert_signed, rpc};
+use crate::support::client;
+use crate::support::recorder::Answer;
+
+/// What an answer is read as: the message as JSON.
+async fn read(world: &World, name: &str, request: Value, body: &Value) -> Value {
+    let rpc = rpc(&world.gateway.client, name);
+    let (result, _) = world.exchange(&rpc, request, Answer::json(200, body)).await;
+    client::json(
+        result
+            .unwrap_or_else(|e| panic!("{name} {body}: {e:?}"))
+            .get_ref(),
+    )
+}
+
+fn job() -> Value {
+    json!({"job_id": "JOB1"})
+}
+
+fn component() -> Value {
+    json!({"application_id": "a", "component_id": "c"})
+}
+
+#[tokio::test]
+async fn answers_in_all_their_forms() {
+    let world = World::new(false).await;
+    let stack = json!({"name": "s", "create_time": "1718000000123"});
+    let pipeline = json!({"id": "p", "status": 4, "create_time": 0});
+    let addon = json!({"environment_id": "e", "addon_id": "d"});
+    for (quirk, name, request, body, at, want) in [
+        (
+            "Q1",
+            "ListRuntimeStacks",
+            json!({}),
+            json!({"runtimestacks": [stack], "total": "1"}),
+            "/runtime_stacks/0/create_time",
+            json!("2024-06-10T06:13:20.123Z"),
+        ),
+        (
+            "Q1",
+            "ListRuntimeStacks",
+            json!({}),
+            json!({"runtime_stacks": [stack]}),
+            "/runtime_stacks/0/name",
+            json!("s"),
+        ),
+        (
+            "Q5",
+            "GetApplicationConfiguration",
+            json!({"application_id": "a"}),
+            json!({"configuration": [{"environment_id": "e", "configuration": {"env": [], "assign_strategy": true}}]}),
+            "/configuration/0/configuration/assign_strategy",
+            json!(true),
+        ),
+        (
+            "Q5",
+            "UpdateApplicationConfiguration",
+            json!({"application_id": "a", "environment_id": "e", "configuration": {"env": [{"name": "A", "value": ""}]}}),
+            json!({"environment_id": "e", "configuration": {"env": [{"name": "A", "value": ""}]}}),
+            "/configuration/configuration/env/0/value",
+            json!(""),
+        ),
+        (
+            "Q10",
+            "GetJob",
+            job(),
+            json!({"job": {"EXECUTION_STATUS": "SUCCEEDED"}}),
+            "/job/execution_status",
+            json!("EXECUTION_STATUS_SUCCEEDED"),
+        ),
+        (
+            "Q10",
+            "GetJob",
+            job(),
+            json!({"job": {"execution_status": "PONDERING"}, "tasks": null}),
+            "/job/execution_status_raw",
+            json!("PONDERING"),
+        ),
+        (
+            "Q10",
+            "GetJob",
+            job(),
+            json!({"task_count": "3", "tasks": [{"UPDATED_AT": "t"}]}),
+            "/tasks/0/update_at",
+            json!("t"),
+        ),
+        (
+            "Q11",
+            "GetAddon",
+            addon.clone(),
+            json!({"id": "d", "status": "UPGRADING"}),
+            "/addon/status",
+            json!("ADDON_STATUS_UPGRADING"),
+        ),
+        (
+            "Q11",
+            "GetAddon",
+            addon.clone(),
+            json!({"addons": [{"id": "d", "status": "NEW"}]}),
+            "/addon/status_raw",
+            json!("NEW"),
+        ),
+        (
+            "Q11",
+            "ListPipelines",
+            json!({}),
+            json!([pipeline]),
+            "/pipelines/0/status",
+            json!("PIPELINE_STATUS_RELEASING"),
+        ),
+        (
+            "Q11",
+            "ListPipelines",
+            json!({}),
+            json!({"pipelines": [pipeline]}),
+            "/pipelines/0/create_time",
+            json!("1970-01-01T00:00:00Z"),
+        ),
+        (
+            "Q12",
+            "ListEnvironments",
+            json!({}),
+            json!({"environments": [{"id": 7, "create_time": 1718000000123_i64}]}),
+            "/environments/0/id",
+            json!("7"),
+        ),
+        (
+            "Q12",
+            "GetReleasePlanDeployInfo",
+            json!({"release_plan_id": "r"}),
+            json!({"components": [{"seq": 1, "start_time": "soon"}]}),
+            "/components/0/seq",
+            json!("1"),
+        ),
+        (
+            "Q12",
+            "GetReleasePlanDeployInfo",
+            json!({"release_plan_id": "r"}),
+            json!({"components": [{"seq": "1", "start_time": "soon"}]}),
+            "/components/0/start_time_raw",
+            json!("soon"),
+        ),
+        (
+            "Q12",
+            "GetComponent",
+            component(),
+            json!({"replica": "2", "limit_cpu": 2, "version": "1a0b1"}),
+            "/component/replica",
+            json!(2),
+        ),
+        (
+            "Q17",
+            "ExecuteComponentAction",
+            json!({"application_id": "a", "component_id": "c", "action_raw": "check_gray_release"}),
+            json!({"result": "succeeded"}),
+            "/result",
+            json!("COMPONENT_ACTION_RESULT_SUCCEEDED"),
+        ),
+        (
+            "extras",
+            "ListManageableResources",
+            json!({"resource_type": "cce"}),
+            json!({"resources": [{"id": "r", "nodes": [1, {"x": null}]}]}),
+            "/resources/0/others",
+            json!({"nodes": [1.0, {"x": null}]}),
+        ),
+    ] {
+        let message = read(&world, name, request, &body).await;
+        assert_eq!(
+            message.pointer(at),
+            Some(&want),
+            "{quirk} {name} {body}: {message}"
+        );
+    }
+    // A time that is no time is an error which names it, never an empty message.
+    let rpc = rpc(&world.gateway.client, "GetEnvironment");
+    let answer = Answer::json(200, &json!({"create_time": "soon"}));
+    let (result, _) = world
+        .exchange(&rpc, json!({"environment_id": "e"}), answer)
+        .await;
+    let status = result.unwrap_err();
+    assert_eq!(status.code(), Code::Internal);
+    assert!(status.message().contains("create_time"), "{status:?}");
+}
+
+/// Q3: a delete answers 204, 200 without a body, `null`, or 200 with an id.
+#[tokio::test]
+async fn deletes_answer_in_many_ways() {
+    let world = World::new(false).await;
+    let addon = json!({"environment_id": "e", "addon_id": "d"});
+    for (name, request, status, body, want) in [
+        (
+            "DeleteEnvironment",
+            json!({"environment_id": "e"}),
+            204,
+            Value::Null,
+            json!({}),
+        ),
+        (
+            "DeleteEnvironment",
+            json!({"environment_id": "e"}),
+            200,
+            Value::Null,
+            json!({}),
+        ),
+        (
+            "DeleteComponent",
+            component(),
+            200,
+            json!({"component_id": "c"}),
+            json!({"component_id": "c"}),
+        ),
+        ("DeleteComponent", component(), 200, Value::Null, json!({})),
+        ("DeleteComponent", component(), 204, Value::Null, json!({})),
+        (
+            "DeleteAddon",
+            addon.clone(),
+            200,
+            json!({"job_id": "JOB1"}),
+            json!({"job_id": "JOB1"}),
+        ),
+        ("DeleteAddon", addon, 200, Value::Null, json!({})),
+        (
+            "DeleteConfigGroup",
+            json!({"config_group_id": "g"}),
+            200,
+            Value::Null,
+            json!({}),
+        ),
+    ] {
+        let rpc = rpc(&world.gateway.client, name);
+        let (result, _) = world
+            .exchange(&rpc, request, Answer::json(status, &body))
+            .await;
+        assert_eq!(
+            client::json(result.unwrap().get_ref()),
+            want,
+            "{name} {status}"
+        );
+    }
+    let rpc = rpc(&world.gateway.client, "DeleteComponent");
+    let (result, _) = world
+        .exchange(&rpc, component(), Answer::text(200, "text/plain", "null"))
+        .await;
+    assert_eq!(client::json(result.unwrap().get_ref()), json!({}));
+}
+
+/// Q4: what was read in one of the three shapes is sent back in that shape; lists
+/// that are set and empty are sent, unset ones are not.
+#[tokio::test]
+async fn affinity_and_lists_go_back_as_they_came() {
+    let world = World::new(false).await;
+    let rule = json!({"condition": "required", "kind": "node", "weight": 100,
+                      "match_expressions": [{"key": "arch", "operation": "In", "value": "amd64"}]});
+    let odd = json!({"condition": "whenever", "kind": "pod"});
+    let object = json!({"az": ["az-1"], "node": ["192.0.2.10"],
+                        "component": [{"displayName": "Cart", "name": "cart"}]});
+    for (affinity, envs) in [
+        (json!([rule, odd]), Some(json!([]))),
+        (rule.clone(), Some(json!([{"name": "A", "value": ""}]))),
+        (object, None),
+        (json!([]), None),
+    ] {
+        let mut body = json!({
+            "name": "c", "version": "1.0.0", "affinity": affinity,
+            "runtime_stack": {"name": "Docker", "deploy_mode": "container"},
+            "source": {"kind": "image"}, "environment_id": "e", "application_id": "a",
+            "status": {"component_status": "RUNNING"},
+        });
+        if let Some(envs) = envs {
+            body["envs"] = envs;
+        }
+        let message = read(&world, "GetComponent", component(), &body).await;
+        let mut request = component();
+        request["component"] = message["component"].clone();
+        let update = rpc(&world.gateway.client, "UpdateComponent");
+        let (result, seen) = world
+            .exchange(&update, request, Answer::json(200, &job()))
+            .await;
+        result.unwrap();
+        // Neither what is told alone nor what cannot change is sent.
+        let mut want = body;
+        want.as_object_mut().unwrap().remove("status");
+        want.as_object_mut().unwrap().remove("environment_id");
+        assert_eq!(seen[0].json(), want);
+    }
+    for (labels, want) in [
+        (json!({"items": []}), json!({"name": "n", "labels": []})),
+        (
+            json!({"items": [{"key": "k", "value": "v"}]}),
+            json!({"name": "n", "labels": [{"key": "k", "value": "v"}]}),
+        ),
+        (Value::Null, json!({"name": "n"})),
+    ] {
+        for (name, id) in [
+            ("UpdateApplication", "application_id"),
+            ("UpdateEnvironment", "environment_id"),
+        ] {
+            let request = json!({id: "x", "name": "n", "labels": labels});
+            let rpc = rpc(&world.gateway.client, name);
+            let (result, seen) = world
+                .exchange(&rpc, request, Answer::json(200, &json!({})))
+                .await;
+            result.unwrap();
+            assert_eq!(seen[0].json(), want, "{name}");
+        }
+    }
+}
+
+/// Q6 to Q9: where values stand in a request, and how they are escaped.
+#[tokio::test]
+async fn requests_say_things_in_odd_places() {
+    let world = World::new(false).await;
+    let cas = "/v3/p1/cas";
+    let pipelines = "/v3/p1/pipeline/pipelines";
+    let source = json!({"template_source": {"storage": "TEMPLATE_STORAGE_OBS", "url": "obs://b"}});
+    for (quirk, name, request, verb, target, body) in [
+        (
+            "Q6",
+            "DeleteApplicationConfiguration",
+            json!({"application_id": "a", "environment_id": "e"}),
+            "DELETE",
+            format!("{cas}/applications/a/configuration?environment_id=e"),
+            Value::Null,
+        ),
+        (
+            "Q6",
+            "ExecutePipelineAction",
+            json!({"pipeline_id": "p", "action_id": "PIPELINE_ACTION_START"}),
+            "POST",
+            format!("{pipelines}/p/action?action_id=start"),
+            json!({}),
+        ),
+        (
+            "Q6",
+            "ExecutePipelineAction",
+            json!({"pipeline_id": "p", "action_id_raw": "skip", "message": "m"}),
+            "POST",
+            format!("{pipelines}/p/action?action_id=skip"),
+            json!({"message": "m"}),
+        ),
+        (
+            "Q6",
+            "ParsePipelineTemplatePackage",
+            json!({"sources": [source]}),
+            "GET",
+            format!("{pipelines}/parse-template-package"),
+            json!({"sources": [{"template_source": {"storage": "obs", "url": "obs://b"}}]}),
+        ),
+        (
+            "Q6",
+            "RefreshEnvironment",
+            json!({"environment_id": "e"}),
+            "POST",
+            format!("{cas}/environments/e/refresh"),
+            Value::Null,
+        ),
+        (
+            "Q6",
+            "RefreshComponent",
+            component(),
+            "PUT",
+            format!("{cas}/applications/a/components/c/refresh"),
+            Value::Null,
+        ),
+        (
+            "Q7",
+            "ListEnvironments",
+            json!({"name": "a b+c&d/e~f*g=ü", "environment_id": "", "limit": 0}),
+            "GET",
+            format!(
+                "{cas}/environments?limit=0&name=a%20b%2Bc%26d%2Fe~f%2Ag%3D%C3%BC&environment_id="
+            ),
+            Value::Null,
+        ),
+        (
+            "Q8",
+            "GetEnvironment",
+            json!({"environment_id": "a/b c"}),
+            "GET",
+            format!("{cas}/environments/a%2Fb%20c"),
+            Value::Null,
+        ),
+        (
+            "Q9",
+            "ListManageableResources",
+            json!({"resource_type": "cce"}),
+            "GET",
+            format!("{cas}/environments/resources?resource_type=cce"),
+            Value::Null,
+        ),
+        (
+            "Q9",
+            "GetComponentFilterOptions",
+            json!({}),
+            "GET",
+            format!("{cas}/components/filterOptions"),
+            Value::Null,
+        ),
+        (
+            "Q9",
+            "ParseComponentTemplatePackage",
+            source.clone(),
+            "POST",
+            format!("{cas}/components/parse-template-package"),
+            json!({"template_source": {"storage": "obs", "url": "obs://b"}}),
+        ),
+        (
+            "Q9",
+            "ListLaneTargetServices",
+            json!({}),
+            "GET",
+            format!("{cas}/swimlane-group/target-services"),
+            Value::Null,
+        ),
+        (
+            "import",
+            "ImportComponent",
+            json!({"application_id": "a", "component": {"name": "n", "version": "1a0b1", "create_mode": "other",
+                "workload_name": "w", "workload_kind": "k", "environment_id": "e",
+                "runtime_stack": {"name": "Docker", "deploy_mode": "DEPLOY_MODE_CONTAINER"},
+                "source": {"kind": "SOURCE_KIND_IMAGE"}}}),
+            "POST",
+            format!("{cas}/applications/a/components"),
+            json!({"create_mode": "import", "name": "n", "version": "1a0b1", "workload_name": "w", "workload_kind": "k",
+                "environment_id": "e", "runtime_stack": {"name": "Docker", "deploy_mode": "container"},
+                "source": {"kind": "image"}}),
+        ),
+        (
+            "Q18",
+            "ExecuteComponentAction",
+            json!({"application_id": "a", "component_id": "c", "action": "COMPONENT_ACTION_CONTINUE_DEPLOY"}),
+            "POST",
+            format!("{cas}/applications/a/components/c/action"),
+            json!({"action": "continue_deploy"}),
+        ),
+        (
+            "Q18",
+            "ExecuteComponentAction",
+            json!({"application_id": "a", "component_id": "c", "action": "COMPONENT_ACTION_SCALE",
+                "parameters": {"replica": 0, "others": {"force": true}}}),
+            "POST",
+            format!("{cas}/applications/a/components/c/action"),
+            json!({"action": "scale", "parameters": {"replica": 0, "force": true}}),
+        ),
+        (
+            "resources",
+            "UpdateEnvironmentResources",
+            json!({"environment_id": "e"}),
+            "PUT",
+            format!("{cas}/environments/e/resources"),
+            json!({"resources": []}),
+        ),
+    ] {
+        let rpc = rpc(&world.gateway.client, name);
+        let (result, seen) = world
+            .exchange(&rpc, request, Answer::json(200, &json!({})))
+            .await;
+        result.unwrap_or_else(|e| panic!("{quirk} {name}: {e:?}"));
+        assert_eq!(
+            (seen[0].method.as_str(), &seen[0].target),
+            (verb, &target),
+            "{quirk}"
+        );
+        assert_eq!(seen[0].json(), body, "{quirk} {name}");
+        assert_signed(&seen[0], name);
+    }
+    // Nothing is sent without what the path or the body cannot do without.
+    for (name, request, field) in [
+        ("DeleteEnvironment", json!({}), "environment_id"),
+        (
+            "DeleteEnvironment",
+            json!({"environment_id": ".."}),
+            "environment_id",
+        ),
+        (
+            "DeleteApplicationConfiguration",
+            json!({"application_id": "a"}),
+            "environment_id",
+        ),
+        (
+            "ExecutePipelineAction",
+            json!({"pipeline_id": "p"}),
+            "action_id",
+        ),
+        (
+            "CreateComponent",
+            json!({"application_id": "a", "component": {"name": "n", "version": "1",
+            "runtime_stack": {"name": "s", "deploy_mode_raw": "container"}, "source": {"kind_raw": "image"}}}),
+            "component.refer_resources",
+        ),
+        (
+            "ImportComponent",
+            json!({"application_id": "a", "component": {"name": "n"}}),
+            "component.runtime_stack",
+        ),
+        (
+            "CreatePipelineHooks",
+            json!({"pipeline_id": "p"}),
+            "strategy_type",
+        ),
+    ] {
+        let rpc = rpc(&world.gateway.client, name);
+        let (result, seen) = world
+            .exchange(&rpc, request, Answer::json(200, &json!({})))
+            .await;
+        let status = result.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{name}: {status:?}");
+        let details = status.get_error_details();
+        let violations = &details.bad_request().unwrap().field_violations;
+        assert_eq!(violations[0].field, field, "{name}");
+        assert!(seen.is_empty(), "{name}");
+    }
+}
+
+/// Q2 and Q13: errors of all producers and in all shapes.
+#[tokio::test]
+async fn errors_in_all_shapes() {
+    let world = World::new(false).await;
+    let rpc = rpc(&world.gateway.client, "RefreshEnvironment");
+    let json = |body: Value| body.to_string().into_bytes();
+    for (status, body, code, reason, said) in [
+        (
+            401,
+            json(json!({"error_code": "SVCSTG.00100401", "error_message": "gone"})),
+            Code::NotFound,
+            "SVCSTG.00100401",
+            "gone",
+        ),
+        (
+            401,
+            json(json!({"error_code": "APIGW.0301", "error_msg": "verify aksk signature fail"})),
+            Code::Unauthenticated,
+            "APIGW.0301",
+            "signature",
+        ),
+        (
+            400,
+            json(json!({"error": {"error_code": "SVCSTG.00100429", "error_message": "no job"}})),
+            Code::NotFound,
+            "SVCSTG.00100429",
+            "no job",
+        ),
+        (
+            400,
+            json(json!({"data": {"errorCode": "SVCSTG.00100400", "errorMsg": "bad"}})),
+            Code::InvalidArgument,
+            "SVCSTG.00100400",
+            "bad",
+        ),
+        (
+            403,
+            json(
+                json!({"errorCode": "X", "errorMessage": "no", "encoded_authorization_message": "e"}),
+            ),
+            Code::PermissionDenied,
+            "X",
+            "no",
+        ),
+        (
+            401,
+            json(json!({"error": {"code": 401, "message": "token", "title": "Unauthorized"}})),
+            Code::Unauthenticated,
+            "401",
+            "token",
+        ),
+        (
+            404,
+            json(json!({"error_code": "APIGW.0101", "error_msg": "no api"})),
+            Code::Unimplemented,
+            "APIGW.0101",
+            "no api",
+        ),
+        (
+            409,
+            json(json!({"code": "C", "message": "busy", "detail": "d"})),
+            Code::Aborted,
+            "C",
+            "busy",
+        ),
+        (
+            413,
+            json(json!({"error_code": "APIGW.0201", "error_msg": "large"})),
+            Code::InvalidArgument,
+            "APIGW.0201",
+            "large",
+        ),
+        (
+            504,
+            json(json!({"error_code": "APIGW.0201", "error_msg": "slow"})),
+            Code::DeadlineExceeded,
+            "APIGW.0201",
+            "slow",
+        ),
+        (
+            502,
+            b"<html><h1>Bad Gateway</h1></html>".to_vec(),
+            Code::Unavailable,
+            "HTTP_502",
+            "Bad Gateway",
+        ),
+        (500, Vec::new(), Code::Internal, "HTTP_500", ""),
+        (
+            500,
+            b"\xff\xfe oops".to_vec(),
+            Code::Internal,
+            "HTTP_500",
+            "oops",
+        ),
+        (304, Vec::new(), Code::Unavailable, "HTTP_304", ""),
+    ] {
+        let answer = Answer::text(status, "application/json", body).with("x-request-id", "r1");
+        let (result, seen) = world
+            .exchange(&rpc, json!({"environment_id": "e"}), answer)
+            .await;
+        let error = result.unwrap_err();
+        // It may start a job: never twice. Signatures that fail are not tried again.
+        assert_eq!(seen.len(), 1, "{status} {reason}");
+        assert_eq!(error.code(), code, "{status} {reason}: {error:?}");
+        let details = error.get_error_details();
+        assert_eq!(details.error_info().unwrap().reason, reason, "{status}");
+        assert!(error.message().contains(said), "{status}: {error:?}");
+        assert_eq!(details.request_info().unwrap().request_id, "r1", "{status}");
+    }
+    // Throttling that does not say for how long.
+    let answer = Answer::json(
+        429,
+        &json!({"error_code": "APIGW.0308", "error_msg": "throttled"}),
+    );
+    let (result, _) = world
+        .exchange(&rpc, json!({"environment_id": "e"}), answer)
+        .await;
+    let error = result.unwrap_err();
+    assert_eq!(error.code(), Code::ResourceExhausted, "{error:?}");
+    assert!(error.get_error_details().retry_info().is_some());
+}

@@ -1,0 +1,366 @@
+//! Calls that are followed to their end, and watches by themselves.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
+use serde_json::{Value, json};
+use tonic::Status;
+
+use super::{keys, rpc};
+use crate::support::recorder::{Answer, Seen};
+use crate::support::{Gateway, Recorder, client, upstream};
+
+/// Answers to calls whose target ends so, in order; the last one stays.
+struct Script(Mutex<Vec<(&'static str, &'static str, VecDeque<Answer>)>>);
+
+impl Script {
+    fn answer(&self, seen: &Seen) -> Answer {
+        let mut parts = self.0.lock().unwrap();
+        let part = parts
+            .iter_mut()
+            .find(|(verb, end, _)| *verb == seen.method && seen.target.ends_with(end));
+        match part {
+            Some((_, _, answers)) if answers.len() > 1 => answers.pop_front().unwrap(),
+            Some((_, _, answers)) => answers[0].clone(),
+            None => Answer::json(404, &json!({"error_code": "SVCSTG.00100408"})),
+        }
+    }
+}
+
+fn ok(body: Value) -> Answer {
+    Answer::json(200, &body)
+}
+
+fn missing(status: u16, code: &str) -> Answer {
+    Answer::json(
+        status,
+        &json!({"error_code": code, "error_message": "not found"}),
+    )
+}
+
+fn job(status: &str) -> Answer {
+    ok(
+        json!({"task_count": 1, "job": {"job_id": "JOB1", "execution_status": status},
+              "tasks": [{"task_id": "TASK1", "task_status": status}]}),
+    )
+}
+
+fn addon(status: &str, job: &str) -> Answer {
+    ok(json!({"id": "d", "status": status, "job_id": job}))
+}
+
+fn component(status: &str) -> Answer {
+    ok(json!({"name": "c", "status": {"component_status": status}}))
+}
+
+/// What a watch told but for bookmarks, how it ended, and what was called.
+struct Told {
+    events: Vec<Value>,
+    end: Result<(), Status>,
+    seen: Vec<Seen>,
+}
+
+impl Told {
+    fn types(&self) -> Vec<&str> {
+        let text = |event: &Value| event["event"]["type"].as_str().unwrap().to_owned();
+        self.events
+            .iter()
+            .map(|event| match text(event).as_str() {
+                "WATCH_EVENT_TYPE_STARTED" => "started",
+                "WATCH_EVENT_TYPE_PRESENT" => "present",
+                "WATCH_EVENT_TYPE_CHANGED" => "changed",
+                "WATCH_EVENT_TYPE_REMOVED" => "removed",
+                _ => "other",
+            })
+            .collect()
+    }
+
+    fn last(&self) -> &Value {
+        self.events.last().expect("an event")
+    }
+
+    fn outcome(&self) -> &str {
+        self.last()["event"]["outcome"].as_str().unwrap_or("open")
+    }
+
+    fn calls(&self, verb: &str) -> usize {
+        self.seen.iter().filter(|seen| seen.method == verb).count()
+    }
+}
+
+async fn watch(
+    name: &str,
+    request: Value,
+    script: Vec<(&'static str, &'static str, Vec<Answer>)>,
+) -> Told {
+    let script = script
+        .into_iter()
+        .map(|(v, end, answers)| (v, end, answers.into()));
+    let script = Script(Mutex::new(script.collect()));
+    let recorder = Recorder::start(move |seen| script.answer(seen)).await;
+    let mut settings = upstream("u", "servicestage", &recorder.url());
+    settings.auth = keys(false);
+    let gateway = Gateway::with(vec![settings]).await;
+    let rpc = rpc(&gateway.client, name);
+    let mut stream = (gateway.client.watch(&rpc, request, &[]).await).expect("it begins");
+    let mut events = Vec::new();
+    let end = loop {
+        match stream.next().await {
+            None => break Ok(()),
+            Some(Err(status)) => break Err(status),
+            Some(Ok(message)) => events.push(client::json(&message)),
+        }
+    };
+    events.retain(|event| event["event"]["type"] != "WATCH_EVENT_TYPE_BOOKMARK");
+    let seen = recorder.seen();
+    gateway.running.stop().await.unwrap();
+    Told { events, end, seen }
+}
+
+fn redeploy() -> Value {
+    json!({"environment_id": "e", "addon_id": "d", "action": "ADDON_ACTION_REDEPLOY"})
+}
+
+const WELL: &str = "OUTCOME_ENDED_WELL";
+const BADLY: &str = "OUTCOME_ENDED_BADLY";
+
+#[tokio::test]
+async fn an_action_is_done_once_and_its_job_followed() {
+    let told = watch(
+        "ExecuteAddonActionAndWatch",
+        redeploy(),
+        vec![
+            (
+                "POST",
+                "/addons/d/action",
+                vec![ok(json!({"job_id": "JOB1"}))],
+            ),
+            (
+                "GET",
+                "/jobs/JOB1",
+                vec![
+                    missing(400, "SVCSTG.00100429"),
+                    job("RUNNING"),
+                    job("SUCCEEDED"),
+                ],
+            ),
+        ],
+    )
+    .await;
+    told.end.as_ref().unwrap();
+    assert_eq!(told.types(), ["started", "present", "changed"]);
+    assert_eq!(told.events[0]["started"], json!({"job_id": "JOB1"}));
+    assert_eq!(
+        told.last()["snapshot"]["tasks"][0]["task_status_raw"],
+        "SUCCEEDED"
+    );
+    assert_eq!((told.outcome(), told.calls("POST")), (WELL, 1));
+    assert_eq!(told.seen[0].json(), json!({"action": "redeploy"}));
+}
+
+#[tokio::test]
+async fn an_add_on_stands_in_for_a_job_that_is_not_known() {
+    let no_job = || vec![missing(401, "SVCSTG.00100401")];
+    let action = || {
+        (
+            "POST",
+            "/addons/d/action",
+            vec![ok(json!({"job_id": "JOB1"}))],
+        )
+    };
+    let (well, replaced, deleted) = tokio::join!(
+        watch(
+            "ExecuteAddonActionAndWatch",
+            redeploy(),
+            vec![
+                action(),
+                ("GET", "/jobs/JOB1", no_job()),
+                (
+                    "GET",
+                    "/addons/d",
+                    vec![
+                        addon("SUCCEEDED", "JOB0"),
+                        addon("UPGRADING", "JOB1"),
+                        addon("SUCCEEDED", "JOB1")
+                    ]
+                ),
+            ],
+        ),
+        watch(
+            "WatchJob",
+            json!({"job_id": "JOB1", "environment_id": "e", "addon_id": "d"}),
+            vec![
+                ("GET", "/jobs/JOB1", no_job()),
+                (
+                    "GET",
+                    "/addons/d",
+                    vec![addon("UPGRADING", "JOB1"), addon("UPGRADING", "JOB2")]
+                ),
+            ],
+        ),
+        watch(
+            "DeleteAddonAndWatch",
+            json!({"environment_id": "e", "addon_id": "d"}),
+            vec![
+                ("DELETE", "/addons/d", vec![ok(json!({"job_id": "JOB1"}))]),
+                ("GET", "/jobs/JOB1", no_job()),
+                (
+                    "GET",
+                    "/addons/d",
+                    vec![addon("DELETING", "JOB1"), missing(404, "SVCSTG.00100401")]
+                ),
+            ],
+        ),
+    );
+    well.end.as_ref().unwrap();
+    assert_eq!((well.outcome(), well.calls("POST")), (WELL, 1));
+    assert_eq!(well.last()["addon"]["job_id"], "JOB1");
+    let status = replaced.end.as_ref().unwrap_err();
+    assert_eq!(status.code(), tonic::Code::Aborted, "{status:?}");
+    deleted.end.as_ref().unwrap();
+    assert_eq!(deleted.types().last(), Some(&"removed"));
+    assert_eq!(deleted.calls("DELETE"), 1);
+}
+
+#[tokio::test]
+async fn jobs_end_as_they_end() {
+    let update = json!({"application_id": "a", "component_id": "c", "component": {
+        "name": "c", "version": "1.0.0", "source": {"kind_raw": "image"},
+        "runtime_stack": {"name": "Docker", "deploy_mode_raw": "container"}}});
+    let (failed, lost, found, none) = tokio::join!(
+        watch(
+            "UpdateComponentAndWatch",
+            update,
+            vec![
+                ("PUT", "/components/c", vec![ok(json!({"job_id": "JOB1"}))]),
+                (
+                    "GET",
+                    "/jobs/JOB1",
+                    vec![job("SUBMITTED"), job("ROLLBACKING"), job("ROLLBACKED")]
+                ),
+            ],
+        ),
+        watch(
+            "WatchJob",
+            json!({"job_id": "JOB1"}),
+            vec![("GET", "/jobs/JOB1", vec![job("UNKNOWN")])],
+        ),
+        watch(
+            "WatchJob",
+            json!({"job_id": "JOB1"}),
+            vec![(
+                "GET",
+                "/jobs/JOB1",
+                vec![
+                    job("UNKNOWN"),
+                    job("UNKNOWN"),
+                    job("PONDERING"),
+                    job("SUCCEEDED")
+                ]
+            )],
+        ),
+        watch(
+            "ExecuteComponentActionAndWatch",
+            json!({"application_id": "a", "component_id": "c", "action": "COMPONENT_ACTION_CHECK_GRAY_RELEASE"}),
+            vec![(
+                "POST",
+                "/components/c/action",
+                vec![ok(json!({"result": "succeeded"}))]
+            )],
+        ),
+    );
+    for told in [&failed, &lost, &found, &none] {
+        told.end.as_ref().unwrap();
+    }
+    // That a job has failed is data, not an error.
+    assert_eq!((failed.outcome(), failed.calls("PUT")), (BADLY, 1));
+    assert_eq!(failed.events[0]["started"]["job_id"], "JOB1");
+    assert_eq!(lost.outcome(), BADLY);
+    assert!(lost.calls("GET") >= 3, "{} reads", lost.calls("GET"));
+    assert_eq!(found.outcome(), WELL);
+    assert_eq!((none.types(), none.calls("POST")), (vec!["started"], 1));
+}
+
+#[tokio::test]
+async fn components_are_watched_to_their_end() {
+    let ids = || json!({"application_id": "a", "component_id": "c"});
+    let (gray, deleted) = tokio::join!(
+        watch(
+            "WatchComponent",
+            ids(),
+            vec![(
+                "GET",
+                "/components/c",
+                vec![component("PENDING"), component("GRAYING")]
+            )],
+        ),
+        watch(
+            "DeleteComponentAndWatch",
+            ids(),
+            vec![
+                (
+                    "DELETE",
+                    "/components/c",
+                    vec![Answer::json(204, &Value::Null)]
+                ),
+                (
+                    "GET",
+                    "/components/c",
+                    vec![
+                        component("FAILED"),
+                        component("DELETING"),
+                        missing(401, "SVCSTG.00100401")
+                    ]
+                ),
+            ],
+        ),
+    );
+    gray.end.as_ref().unwrap();
+    assert_eq!(
+        (gray.types(), gray.outcome()),
+        (vec!["present", "changed"], WELL)
+    );
+    deleted.end.as_ref().unwrap();
+    assert_eq!(deleted.types().last(), Some(&"removed"));
+    assert_eq!(deleted.calls("DELETE"), 1);
+}
+
+/// A job of 45 tasks, of which the upstream tells 20 at a time.
+#[tokio::test]
+async fn all_tasks_of_a_job_are_told() {
+    let page = |from: usize| {
+        let tasks: Vec<Value> = (from..(from + 20).min(45))
+            .map(|i| json!({"task_id": format!("TASK{i}"), "task_index": i}))
+            .collect();
+        ok(json!({"task_count": 45, "tasks": tasks,
+                  "job": {"job_id": "JOB1", "execution_status": "SUCCEEDED"}}))
+    };
+    let told = watch(
+        "WatchJob",
+        json!({"job_id": "JOB1"}),
+        vec![
+            ("GET", "/jobs/JOB1", vec![page(0)]),
+            ("GET", "/jobs/JOB1?offset=20", vec![page(20)]),
+            ("GET", "/jobs/JOB1?offset=40", vec![page(40)]),
+        ],
+    )
+    .await;
+    told.end.as_ref().unwrap();
+    let tasks = told.last()["snapshot"]["tasks"].as_array().unwrap();
+    let found: Vec<u64> = tasks
+        .iter()
+        .map(|t| t["task_index"].as_u64().unwrap())
+        .collect();
+    assert_eq!(found, (0..45).collect::<Vec<_>>());
+    let one = watch(
+        "WatchJob",
+        json!({"job_id": "JOB1", "limit": 20}),
+        vec![("GET", "/jobs/JOB1?limit=20", vec![page(0)])],
+    )
+    .await;
+    assert_eq!(
+        one.last()["snapshot"]["tasks"].as_array().unwrap().len(),
+        20
+    );
+    assert_eq!(one.calls("GET"), 1);
+}
