@@ -10,6 +10,8 @@ mod first_run;
 mod fixtures;
 mod heat;
 mod jp1ao;
+mod jp1ao_python;
+mod jp1ao_sandbox;
 mod operations;
 mod own_api;
 mod paging;

@@ -1,0 +1,566 @@
+//! JP1/AO by gRPC, before the sandbox that acts as its manuals say.
+
+use std::future::Future;
+use std::time::Duration;
+
+use drawbridge::first_run;
+use drawbridge::sandbox::{
+    FIRST_TASK_ID, Jp1aoLinks, Jp1aoRules, Jp1aoSubmitted, Jp1aoVersion, Sandbox, Seen, Settings,
+};
+use serde_json::{Value, json};
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use crate::support::Gateway;
+use crate::support::client::json as to_json;
+
+/// Longer than anything here takes; a step of a task takes a millisecond.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Place {
+    sandbox: Sandbox,
+    gateway: Gateway,
+}
+
+impl Place {
+    async fn new(rules: Jp1aoRules) -> Self {
+        let settings = Settings {
+            step: Duration::from_millis(1),
+            jp1ao: rules,
+            ..Settings::default()
+        };
+        let sandbox = Sandbox::start(([127, 0, 0, 1], 0).into(), settings)
+            .await
+            .unwrap();
+        let mut upstream = first_run::upstreams(&sandbox).remove(2);
+        upstream.dialect = match rules.version {
+            Jp1aoVersion::V10 => "v10",
+            Jp1aoVersion::V11 => "v11",
+            Jp1aoVersion::V12 => "v12",
+        }
+        .to_owned();
+        Self {
+            gateway: Gateway::with(vec![upstream]).await,
+            sandbox,
+        }
+    }
+
+    async fn call(&self, method: &str, request: Value) -> Result<Value, Status> {
+        let answer = self.gateway.client.call(method, request).await?;
+        Ok(to_json(&answer))
+    }
+
+    async fn ok(&self, method: &str, request: Value) -> Value {
+        let answer = self.call(method, request.clone()).await;
+        answer.unwrap_or_else(|status| panic!("{method} {request}: {status:?}"))
+    }
+
+    async fn code(&self, method: &str, request: Value) -> Code {
+        self.call(method, request)
+            .await
+            .map_or_else(|status| status.code(), |_| Code::Ok)
+    }
+
+    /// Submits a service; its task's id.
+    async fn submit(&self, request: Value) -> Value {
+        let answer = self
+            .ok("AutomationServiceService/SubmitService", request)
+            .await;
+        assert_eq!(answer["action_result"]["state"], "ACTION_STATE_SUCCESS");
+        let affected = answer["action_result"]["affected_resource"]
+            .as_array()
+            .unwrap()
+            .clone();
+        let path = affected[0]
+            .as_str()
+            .or(affected[0]["href"].as_str())
+            .unwrap();
+        let (rest, id) = path.rsplit_once('/').unwrap();
+        if rest.ends_with("/Tasks") {
+            return id.parse::<u64>().unwrap().into();
+        }
+        let tasks = self
+            .ok("TaskService/ListTasks", json!({"schedule_id": id}))
+            .await;
+        tasks["data"][0]["instance_id"].as_u64().unwrap().into()
+    }
+
+    /// The task once it has this status.
+    async fn until(&self, task: &Value, status: &str) -> Value {
+        let mut last = Value::Null;
+        let reached = async {
+            loop {
+                last = self.ok("TaskService/GetTask", json!({"id": task})).await["task"].clone();
+                if last["status"] == status {
+                    return last.clone();
+                }
+            }
+        };
+        within(reached).await
+    }
+
+    /// What the sandbox was asked to change.
+    fn changes(&self) -> Vec<Seen> {
+        let mut seen = self.sandbox.requests();
+        seen.retain(|seen| seen.method != "GET");
+        seen
+    }
+}
+
+async fn within<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, what)
+        .await
+        .expect("it does not come to pass")
+}
+
+/// Seed 5: the document is fetched, edited and invoked.
+#[tokio::test]
+async fn a_service_is_released() {
+    let rules = Jp1aoRules {
+        links: Jp1aoLinks::Plain,
+        ..Jp1aoRules::default()
+    };
+    let place = Place::new(rules).await;
+    let release = "AutomationServiceService/ReleaseService";
+    let got = place.ok(release, json!({"id": 2004})).await;
+    let result = &got["action_result"];
+    assert_eq!(result["state"], "ACTION_STATE_SUCCESS");
+    assert_eq!(
+        (&result["created"], &result["created"]),
+        (&result["updated"], &result["completed"])
+    );
+    assert_eq!(
+        result["affected_resource"],
+        json!(["http://10.196.184.182:22015/Automation/v1/objects/Services/2004"])
+    );
+    let seen = place.sandbox.requests();
+    let path = "/Automation/v1/objects/Services/2004/actions/release";
+    let calls: Vec<_> = seen
+        .iter()
+        .map(|seen| (seen.method.as_str(), seen.path_and_query.as_str()))
+        .collect();
+    assert_eq!(
+        calls[calls.len() - 2..],
+        [("GET", path), ("POST", &*format!("{path}/invoke"))]
+    );
+    // The four members, whether there are arguments or not.
+    let invoke = &seen[seen.len() - 1];
+    let document = r#"{"name":"release","href":"http://10.196.184.182:22015/Automation/v1/objects/Services/2004/actions/release/invoke","method":"POST","parameters":[ ]}"#;
+    assert_eq!(std::str::from_utf8(&invoke.body).unwrap(), document);
+    assert_eq!(
+        invoke.headers["content-length"],
+        document.len().to_string().as_str()
+    );
+    assert_eq!(invoke.headers["content-type"], "application/json");
+    assert_eq!(invoke.headers["accept-language"], "en");
+
+    // It is released already: nobody can do that twice.
+    let status = place.call(release, json!({"id": 2004})).await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    assert_eq!(
+        status.get_error_details().error_info().unwrap().reason,
+        "KNAE02103-E"
+    );
+    assert_eq!(place.code(release, json!({"id": 99})).await, Code::NotFound);
+}
+
+/// 412 is a server that is not running: UNAVAILABLE, with a pause to keep, and
+/// nothing is sent again by itself.
+#[tokio::test]
+async fn down_for_now() {
+    let place = Place::new(Jp1aoRules::default()).await;
+    let template = json!({"name": "release", "href": "", "method": "POST", "parameters": []});
+    let request = json!({"id": 2004, "template": template});
+    place.sandbox.jp1ao_goes_down(1000);
+    let release = "AutomationServiceService/ReleaseService";
+    let status = place.call(release, request.clone()).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    let details = status.get_error_details();
+    assert!(
+        details
+            .retry_info()
+            .is_some_and(|info| info.retry_delay.is_some()),
+        "{status:?}"
+    );
+    assert_eq!(details.error_info().unwrap().reason, "KNAE02113-E");
+    assert_eq!(place.changes().len(), 1);
+    place.sandbox.jp1ao_goes_down(0);
+    let got = place.ok(release, request).await;
+    assert_eq!(got["action_result"]["state"], "ACTION_STATE_SUCCESS");
+}
+
+/// A task from its submit to its history, in every way that the manuals print.
+#[tokio::test]
+async fn a_task_is_submitted_answered_and_archived() {
+    let plain = Jp1aoRules::default();
+    for rules in [
+        plain,
+        Jp1aoRules {
+            compact_offsets: true,
+            schema_envelope: true,
+            links: Jp1aoLinks::Portless,
+            nested_parameters: true,
+            reset_envelope: true,
+            submitted: Jp1aoSubmitted::Schedule,
+            ..plain
+        },
+        Jp1aoRules {
+            version: Jp1aoVersion::V11,
+            submitted: Jp1aoSubmitted::Task,
+            ..plain
+        },
+    ] {
+        let place = Place::new(rules).await;
+        let name = "it's/..\\ \"100%\"\n日本語%2F";
+        let task = place
+            .submit(json!({"id": 2005, "name": name, "description": "夜",
+                "properties": {"disk.sizeGB": 64, "disk.format": false, "common.vmName": name}}))
+            .await;
+        let waiting = place.until(&task, "TASK_STATUS_WAITING_FOR_INPUT").await;
+        assert_eq!(
+            (&waiting["name"], &waiting["description"]),
+            (&json!(name), &json!("夜")),
+            "{rules:?}"
+        );
+        assert!(
+            waiting["start_time"].is_string() && waiting["completion_time"].is_null(),
+            "{waiting}"
+        );
+
+        // Name and values went there and came back as they were.
+        let values = place
+            .ok(
+                "PropertyService/ListPropertyValues",
+                json!({"task_id": task}),
+            )
+            .await;
+        let value = |key: &str| {
+            let mut all = values["data"].as_array().unwrap().iter();
+            all.find(|one| one["key_name"] == key).unwrap()["value"].clone()
+        };
+        assert_eq!(
+            [
+                value("disk.sizeGB"),
+                value("disk.format"),
+                value("common.vmName")
+            ],
+            [json!("64"), json!("false"), json!(name)]
+        );
+        let found = place
+            .ok(
+                "TaskService/ListTasks",
+                json!({"hql_filter": {"name": name, "status_in": ["waitingForInput"]}}),
+            )
+            .await;
+        assert_eq!(found["data"].as_array().unwrap().len(), 1, "{found}");
+        assert_eq!(found["data"][0]["instance_id"], waiting["instance_id"]);
+
+        let steps = place
+            .ok("TaskService/ListTaskSteps", json!({"task_id": task}))
+            .await;
+        let names: Vec<_> = steps["data"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|step| &step["status"])
+            .collect();
+        assert_eq!(
+            names,
+            ["completed", "completed", "waitingForInput", "waiting"]
+        );
+
+        let question = place
+            .ok("TaskService/GetRespondTaskAction", json!({"id": task}))
+            .await;
+        assert!(question.to_string().contains("Continue"), "{question}");
+        let respond = "TaskService/RespondTask";
+        assert_eq!(
+            place.code(respond, json!({"id": task})).await,
+            Code::InvalidArgument,
+            "no button is pressed"
+        );
+        place
+            .ok(
+                respond,
+                json!({"id": task, "labels": {"labelbutton1": "true"}}),
+            )
+            .await;
+        let done = place.until(&task, "TASK_STATUS_COMPLETED").await;
+        assert!(done["completion_time"].is_string(), "{done}");
+        assert_eq!(
+            place.code(respond, json!({"id": task})).await,
+            Code::FailedPrecondition
+        );
+
+        let log = place
+            .ok("TaskService/GetTaskLog", json!({"task_id": task}))
+            .await;
+        let text = log["data"][0]["text"].as_str().unwrap();
+        assert!(
+            text.contains("The response was Continue.") && text.ends_with("completed.\n"),
+            "{text}"
+        );
+        let part = json!({"task_id": task, "read_size": 120, "reverse": true});
+        let last = place.ok("TaskService/GetTaskLog", part).await;
+        assert!(
+            text.ends_with(last["data"][0]["text"].as_str().unwrap()),
+            "{last}"
+        );
+
+        // A normal task is not deleted: it says what to do, and nothing is followed.
+        let status = place
+            .call("TaskService/DeleteTask", json!({"id": task}))
+            .await
+            .unwrap_err();
+        assert_eq!(status.code(), Code::FailedPrecondition);
+        assert!(status.message().contains("archive"), "{status:?}");
+        place
+            .ok(
+                "TaskService/UpdateTask",
+                json!({"id": task, "notes": name, "to_do": true}),
+            )
+            .await;
+        place
+            .ok("TaskService/ArchiveTask", json!({"id": task}))
+            .await;
+        assert_eq!(
+            place.code("TaskService/GetTask", json!({"id": task})).await,
+            Code::NotFound
+        );
+        let histories = "TaskHistoryService/ListTaskHistories";
+        let kept = place.ok(histories, json!({"q": "100%"})).await;
+        let kept = kept["data"].as_array().unwrap();
+        assert_eq!(kept.len(), 1);
+        assert_eq!(
+            kept[0]["task_id"]
+                .as_str()
+                .map(|id| id.parse::<u64>().unwrap())
+                .or(kept[0]["task_id"].as_u64()),
+            task.as_u64()
+        );
+        assert_eq!(
+            (&kept[0]["notes"], &kept[0]["to_do"]),
+            (&json!(name), &json!(true))
+        );
+
+        let delete = "TaskHistoryService/DeleteTaskHistories";
+        let before = place.changes().len();
+        assert_eq!(place.code(delete, json!({})).await, Code::InvalidArgument);
+        assert_eq!(
+            place.changes().len(),
+            before,
+            "nothing is sent without a filter"
+        );
+        place
+            .ok(
+                delete,
+                json!({"start": "2020-01-01T00:00:00Z", "service_group_id": 1001}),
+            )
+            .await;
+        let left = place.ok(histories, json!({})).await;
+        assert!(left["data"].as_array().is_none_or(Vec::is_empty), "{left}");
+        let reset = place
+            .ok(
+                "AutomationServiceService/ResetServiceCounter",
+                json!({"id": 2005}),
+            )
+            .await;
+        let kind = if rules.reset_envelope {
+            "action_result"
+        } else {
+            "template"
+        };
+        assert!(!reset[kind].is_null(), "{reset}");
+    }
+}
+
+/// A failed task is run again; what the state does not allow is said as such.
+#[tokio::test]
+async fn tasks_fail_and_are_run_again() {
+    let place = Place::new(Jp1aoRules::default()).await;
+    for (method, fails_at) in [("RetryTask", 1), ("RetryTaskFromNextStep", 3)] {
+        let task = place
+            .submit(json!({"id": 2008, "properties": {"startvm.failAtStep": fails_at}}))
+            .await;
+        place.until(&task, "TASK_STATUS_FAILED").await;
+        for refused in ["StopTask", "ForceStopTask", "RespondTask"] {
+            let code = place
+                .code(&format!("TaskService/{refused}"), json!({"id": task}))
+                .await;
+            assert_eq!(code, Code::FailedPrecondition, "{refused}");
+        }
+        place
+            .ok(&format!("TaskService/{method}"), json!({"id": task}))
+            .await;
+        place.until(&task, "TASK_STATUS_COMPLETED").await;
+        assert_eq!(
+            place
+                .code(&format!("TaskService/{method}"), json!({"id": task}))
+                .await,
+            Code::FailedPrecondition
+        );
+        // Again, as something new.
+        let again = place
+            .ok("TaskService/ResubmitTask", json!({"id": task}))
+            .await;
+        assert_eq!(again["action_result"]["state"], "ACTION_STATE_SUCCESS");
+    }
+    // A value that its definition refuses is told before anything is sent.
+    let before = place.changes().len();
+    for properties in [
+        json!({"startvm.failAtStep": 4}),
+        json!({"startvm.failAtStep": "soon"}),
+        json!({"startvm.hosts": ""}),
+    ] {
+        let request = json!({"id": 2008, "properties": properties});
+        let code = place
+            .code("AutomationServiceService/SubmitService", request)
+            .await;
+        assert_eq!(code, Code::InvalidArgument, "{properties}");
+    }
+    assert_eq!(place.changes().len(), before);
+}
+
+/// Schedules wait, and are suspended, resumed and cancelled; again and again is no error.
+#[tokio::test]
+async fn schedules_wait() {
+    let place = Place::new(Jp1aoRules::default()).await;
+    for plan in [
+        json!({"at": "2199-01-01T00:00:00Z"}),
+        json!({"recurring": {"recurrence_interval": "monthly", "recurrence_last_day_of_month": true, "recurrence_start_date": "2199-01-01"}}),
+    ] {
+        let mut request = plan.clone();
+        request["id"] = 2008.into();
+        if plan.get("recurring").is_some() {
+            // It begins beyond what the sandbox looks ahead from then on.
+            request["recurring"]["recurrence_start_date"] = "2100-01-01".into();
+        }
+        let task = place.submit(request).await;
+        let shown = place.until(&task, "TASK_STATUS_WAITING").await;
+        let schedule = json!({"id": shown["schedule_id"]});
+        for (method, code, status) in [
+            (
+                "ResumeSchedule",
+                Code::FailedPrecondition,
+                "TASK_STATUS_WAITING",
+            ),
+            ("SuspendSchedule", Code::Ok, "TASK_STATUS_SUSPENDED"),
+            ("SuspendSchedule", Code::Ok, "TASK_STATUS_SUSPENDED"),
+            ("ResumeSchedule", Code::Ok, "TASK_STATUS_WAITING"),
+            ("CancelSchedule", Code::Ok, "TASK_STATUS_CANCELED"),
+            ("CancelSchedule", Code::Ok, "TASK_STATUS_CANCELED"),
+        ] {
+            assert_eq!(
+                place
+                    .code(&format!("ScheduleService/{method}"), schedule.clone())
+                    .await,
+                code,
+                "{plan} {method}"
+            );
+            let now = place.ok("TaskService/GetTask", json!({"id": task})).await;
+            assert_eq!(now["task"]["status"], status, "{plan} {method}");
+        }
+    }
+}
+
+/// Texts in filters, names and notes are data, whatever they hold.
+#[tokio::test]
+async fn odd_texts_are_data() {
+    let place = Place::new(Jp1aoRules::default()).await;
+    for name in [
+        "it's",
+        "''",
+        "' or name <> '",
+        "a/../b",
+        "..",
+        "%2e%2e%2f",
+        "100%",
+        "\"q\" \\",
+        "two\r\nlines\t",
+        "日本語 の名前",
+        "a;b=c&d?e#f",
+        "[x] (y), z",
+        "+ +",
+        "𝄞",
+    ] {
+        let update = json!({"id": 2004, "name": name, "description": name, "tags": {"tags": ["a b", "日本"]}});
+        let got = place
+            .ok("AutomationServiceService/UpdateService", update)
+            .await;
+        assert_eq!(got["service"]["name"], name);
+        for filter in [
+            json!({"name": name}),
+            json!({"name_starts": name}),
+            json!({"name_ends": name}),
+        ] {
+            let list = json!({"hql_filter": filter, "hql_sort_by": ["name DESC"], "tags": ["日本", "a b"]});
+            let got = place
+                .ok("AutomationServiceService/ListServices", list)
+                .await;
+            assert_eq!(got["data"].as_array().unwrap().len(), 1, "{filter}: {got}");
+            assert_eq!(
+                (&got["data"][0]["name"], &got["data"][0]["description"]),
+                (&json!(name), &json!(name))
+            );
+        }
+    }
+}
+
+/// What version 10 lacks is UNIMPLEMENTED; what it does its own way works.
+#[tokio::test]
+async fn version_10() {
+    let rules = Jp1aoRules {
+        version: Jp1aoVersion::V10,
+        ..Jp1aoRules::default()
+    };
+    let place = Place::new(rules).await;
+    for (method, request) in [
+        (
+            "AutomationServiceService/ReleaseService",
+            json!({"id": 2004}),
+        ),
+        ("TaskService/ForceStopTask", json!({"id": 1})),
+        ("TaskHistoryService/ListTaskHistories", json!({})),
+    ] {
+        assert_eq!(
+            place.code(method, request).await,
+            Code::Unimplemented,
+            "{method}"
+        );
+    }
+    // The gateway asks for the version by itself, to see whether anybody is there.
+    let mut sent = place.sandbox.requests();
+    sent.retain(|seen| !seen.path_and_query.ends_with("/configuration/version"));
+    assert!(sent.is_empty(), "{sent:?}");
+    let task = place.submit(json!({"id": 2008})).await;
+    place.until(&task, "TASK_STATUS_COMPLETED").await;
+    let version = place.ok("ProductInfoService/GetVersion", json!({})).await;
+    assert!(version.to_string().contains("10-50-00"), "{version}");
+}
+
+/// What the README tells people to paste, in its order.
+#[tokio::test]
+async fn the_readmes_lines_work() {
+    let readme = include_str!("../../README.md");
+    let (_, rest) = readme.split_once("<!-- jp1ao -->").unwrap();
+    let lines = rest.split_once("<!-- /jp1ao -->").unwrap().0;
+    let place = Place::new(Jp1aoRules::default()).await;
+    let task = json!(FIRST_TASK_ID);
+    let mut answers = Vec::new();
+    for line in lines.lines() {
+        let Some(line) = line.strip_prefix("clients/python/drawbridge call ") else {
+            continue;
+        };
+        let (method, request) = line.split_once(' ').unwrap();
+        let request = serde_json::from_str(request.trim_matches('\'')).unwrap();
+        if method.ends_with("/GetRespondTaskAction") {
+            place.until(&task, "TASK_STATUS_WAITING_FOR_INPUT").await;
+        } else if method.ends_with("/ArchiveTask") {
+            place.until(&task, "TASK_STATUS_COMPLETED").await;
+        }
+        answers.push(place.ok(method, request).await);
+    }
+    assert_eq!(answers.len(), 8);
+    let kept = &answers[7]["data"];
+    assert_eq!(kept.as_array().unwrap().len(), 1, "{kept}");
+}
