@@ -126,6 +126,12 @@ pub struct Settings {
     pub preload: bool,
     /// What JP1/AO does this way or that.
     pub jp1ao: Jp1aoRules,
+    /// Whether Heat adopts and abandons stacks. Default: yes. Heat's own default
+    /// is no (`enable_stack_adopt`, `enable_stack_abandon`).
+    pub adopt_and_abandon: bool,
+    /// How many stacks a project may have. Default: 512, as Heat's
+    /// (`max_stacks_per_tenant`).
+    pub stack_quota: usize,
 }
 
 impl Default for Settings {
@@ -136,6 +142,8 @@ impl Default for Settings {
             play: true,
             preload: true,
             jp1ao: Jp1aoRules::default(),
+            adopt_and_abandon: true,
+            stack_quota: 512,
         }
     }
 }
@@ -238,6 +246,12 @@ impl Sandbox {
         heat::endpoint(&self.world.base, PROJECT_ID)
     }
 
+    /// Adds complete stacks to Heat's project, each with so many events (at most
+    /// 1,000): what lists are paged for. Their names are `seeded-0` and so on.
+    pub fn seed_stacks(&self, stacks: usize, events: usize) {
+        self.world.seed_stacks(stacks, events);
+    }
+
     /// ServiceStage's endpoint; IAM is at the same place.
     pub fn servicestage_url(&self) -> String {
         self.world.base.clone()
@@ -302,6 +316,10 @@ impl World {
             settings,
             clock,
         }
+    }
+
+    fn seed_stacks(&self, stacks: usize, events: usize) {
+        lock(&self.heat).seed(stacks, events, &self.clock, &self.settings);
     }
 
     fn answer(&self, ask: &Ask) -> Answer {

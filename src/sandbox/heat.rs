@@ -5,6 +5,20 @@
 
 mod configs;
 mod deployments;
+mod engine;
+mod events;
+mod functions;
+mod kinds;
+mod meta;
+mod parameters;
+mod pattern;
+mod request;
+mod resources;
+mod snapshots;
+mod stack;
+mod stacks;
+mod template;
+mod types;
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -12,9 +26,11 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::plain::{Answer, Ask, seconds};
-use super::{Clock, PROJECT_ID, SERVER_ID, Settings, World, keystone, lock, python};
+use super::{Clock, PROJECT_ID, SERVER_ID, Settings, USERNAME, World, keystone, lock, python};
 use configs::Config;
 use deployments::Deployment;
+use engine::Now;
+use stack::{Stack, Stacks};
 
 /// `max_json_body_size`; longer bodies are 400, never 413 (observed).
 const MAX_JSON: usize = 1 << 20;
@@ -27,6 +43,7 @@ const MALFORMED: &str = "The server could not comply with the request since it i
 pub(super) struct Heat {
     configs: Vec<Config>,
     deployments: Vec<Deployment>,
+    stacks: Stacks,
 }
 
 impl Heat {
@@ -34,6 +51,7 @@ impl Heat {
         let mut heat = Self {
             configs: Vec::new(),
             deployments: Vec::new(),
+            stacks: Stacks::default(),
         };
         if preload {
             let made = seconds(clock.now());
@@ -42,6 +60,18 @@ impl Heat {
                 .push(Deployment::sample(PROJECT_ID, SERVER_ID, &made));
         }
         heat
+    }
+}
+
+impl Heat {
+    /// Adds complete stacks that have nothing but events.
+    pub fn seed(&mut self, stacks: usize, events: usize, clock: &Clock, settings: &Settings) {
+        let now = Now::new(Instant::now(), clock, settings);
+        for index in 0..stacks {
+            let mut stack = Stack::new(PROJECT_ID, &format!("seeded-{index}"), USERNAME, &now);
+            stack.seed(events.min(stack::MAX_EVENTS), &now);
+            self.stacks.add(stack);
+        }
     }
 }
 
@@ -71,20 +101,43 @@ fn versions(world: &World) -> Answer {
 /// What an operation gets to work on.
 struct Context<'a> {
     project: &'a str,
-    /// The id at the end of the path; empty for a collection.
-    id: &'a str,
+    /// The name of who asks.
+    user: &'a str,
+    /// Whether it is more than a reader who asks.
+    may_write: bool,
+    /// The path after the noun.
+    rest: &'a [&'a str],
+    /// `http://host:port`.
+    base: &'a str,
     ask: &'a Ask,
     body: Option<Value>,
     settings: &'a Settings,
-    /// The time of the request, as Heat prints it.
-    now: String,
-    elapsed: Instant,
+    now: Now<'a>,
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
     /// The body; without one Heat answers the generic sentence (observed).
     fn body(&self) -> Result<&Value, Answer> {
         self.body.as_ref().ok_or_else(malformed)
+    }
+
+    /// A part of the path after the noun; empty if it is not so long.
+    fn segment(&self, index: usize) -> &'a str {
+        self.rest.get(index).copied().unwrap_or_default()
+    }
+
+    /// The id at the end of the path; empty for a collection.
+    fn id(&self) -> &'a str {
+        self.rest.last().copied().unwrap_or_default()
+    }
+
+    /// All values of a query parameter, but empty ones.
+    fn all(&self, name: &str) -> Vec<&'a str> {
+        let found = self.ask.query.iter().filter(|(key, _)| key == name);
+        found
+            .map(|(_, value)| value.as_str())
+            .filter(|value| !value.is_empty())
+            .collect()
     }
 }
 
@@ -146,14 +199,153 @@ fn authenticated(world: &World, ask: &Ask, rest: &[&str]) -> Result<Answer, Answ
     }
     let context = Context {
         project,
-        id: rest.last().copied().unwrap_or_default(),
+        user: token.user.name,
+        may_write: token.may_write(),
+        rest,
+        base: &world.base,
         ask,
         body,
         settings: &world.settings,
-        now: seconds(world.clock.now()),
-        elapsed: Instant::now(),
+        now: Now::new(Instant::now(), &world.clock, &world.settings),
     };
-    (operation.run)(&mut lock(&world.heat), &context)
+    let mut heat = lock(&world.heat);
+    engine::advance(&mut heat, context.now.at, &world.clock, &world.settings);
+    (operation.run)(&mut heat, &context)
+}
+
+/// The operations of a path, in the order in which `Allow` names them.
+fn operations(noun: &str, rest: &[&str]) -> Vec<(Method, Operation)> {
+    const GET: Method = Method::GET;
+    const POST: Method = Method::POST;
+    const PUT: Method = Method::PUT;
+    const DELETE: Method = Method::DELETE;
+    match (noun, rest) {
+        ("build_info", []) => vec![(GET, read("build_info:build_info", meta::build_info))],
+        ("services", []) => vec![(GET, read("service:index", meta::services))],
+        ("template_versions", []) => {
+            vec![(GET, read("stacks:list_template_versions", meta::versions))]
+        }
+        ("template_versions", [_, "functions"]) => {
+            vec![(GET, read("stacks:list_template_functions", meta::functions))]
+        }
+        ("resource_types", []) => vec![(GET, read("stacks:list_resource_types", types::list))],
+        ("resource_types", [_]) => vec![(GET, read("stacks:resource_schema", types::show))],
+        ("resource_types", [_, "template"]) => {
+            vec![(GET, write("stacks:generate_template", types::template))]
+        }
+        ("validate", []) => vec![(POST, write("stacks:validate_template", request::validate))],
+        ("software_configs", []) => vec![
+            (GET, read("software_configs:index", configs::list)),
+            (POST, write("software_configs:create", configs::create)),
+        ],
+        ("software_configs", [_]) => vec![
+            (GET, read("software_configs:show", configs::show)),
+            (DELETE, write("software_configs:delete", configs::delete)),
+        ],
+        ("software_deployments", []) => vec![
+            (GET, read("software_deployments:index", deployments::list)),
+            (
+                POST,
+                write("software_deployments:create", deployments::create),
+            ),
+        ],
+        ("software_deployments", ["metadata", _]) => {
+            vec![(
+                GET,
+                read("software_deployments:metadata", deployments::metadata),
+            )]
+        }
+        ("software_deployments", [_]) => vec![
+            (GET, read("software_deployments:show", deployments::show)),
+            (
+                PUT,
+                write("software_deployments:update", deployments::update),
+            ),
+            (
+                DELETE,
+                write("software_deployments:delete", deployments::delete),
+            ),
+        ],
+        ("stacks", rest) => of_stacks(rest),
+        _ => Vec::new(),
+    }
+}
+
+fn of_stacks(rest: &[&str]) -> Vec<(Method, Operation)> {
+    const GET: Method = Method::GET;
+    const POST: Method = Method::POST;
+    const PUT: Method = Method::PUT;
+    const PATCH: Method = Method::PATCH;
+    const DELETE: Method = Method::DELETE;
+    let lookup = |methods: &[Method]| -> Vec<(Method, Operation)> {
+        let find = |method: &Method| (method.clone(), read("stacks:lookup", stacks::find));
+        methods.iter().map(find).collect()
+    };
+    match rest {
+        [] => vec![
+            (GET, read("stacks:index", stacks::list)),
+            (POST, write("stacks:create", stacks::create)),
+        ],
+        ["preview"] => {
+            let mut all = vec![(POST, read("stacks:preview", stacks::preview))];
+            all.extend(lookup(&[GET, PUT, PATCH, DELETE]));
+            all
+        }
+        ["detail"] => vec![(GET, read("stacks:detail", stacks::detail))],
+        [_] => lookup(&[GET, POST, PUT, PATCH, DELETE]),
+        [arn, _, _, ..] if arn.starts_with("arn:") => lookup(&[GET, POST, PUT, PATCH, DELETE]),
+        [_, "resources" | "events" | "template" | "actions"] => lookup(&[GET, POST]),
+        [_, "environment" | "files"] => lookup(&[GET]),
+        [_, _] => vec![
+            (GET, read("stacks:show", stacks::show)),
+            (PUT, write("stacks:update", stacks::update)),
+            (PATCH, write("stacks:update_patch", stacks::patch)),
+            (DELETE, write("stacks:delete", stacks::delete)),
+        ],
+        [_, _, "preview"] => vec![
+            (PUT, write("stacks:preview_update", stacks::preview_update)),
+            (
+                PATCH,
+                write("stacks:preview_update_patch", stacks::preview_patch),
+            ),
+        ],
+        [_, _, "abandon"] => vec![(DELETE, write("stacks:abandon", snapshots::abandon))],
+        [_, _, "export"] => vec![(GET, write("stacks:export", snapshots::export))],
+        [_, _, "template"] => vec![(GET, read("stacks:template", stacks::template))],
+        [_, _, "environment"] => vec![(GET, read("stacks:environment", stacks::environment))],
+        [_, _, "files"] => vec![(GET, read("stacks:files", stacks::files))],
+        [_, _, "outputs"] => vec![(GET, read("stacks:list_outputs", stacks::outputs))],
+        [_, _, "outputs", _] => vec![(GET, read("stacks:show_output", stacks::output))],
+        // Which right it needs is in the body.
+        [_, _, "actions"] => vec![(POST, read("actions:action", stacks::action))],
+        [_, _, "snapshots"] => vec![
+            (GET, read("stacks:list_snapshots", snapshots::list)),
+            (POST, write("stacks:snapshot", snapshots::create)),
+        ],
+        [_, _, "snapshots", _] => vec![
+            (GET, read("stacks:show_snapshot", snapshots::show)),
+            (DELETE, write("stacks:delete_snapshot", snapshots::delete)),
+        ],
+        [_, _, "snapshots", _, "restore"] => {
+            vec![(POST, write("stacks:restore_snapshot", snapshots::restore))]
+        }
+        [_, _, "events"] | [_, _, "resources", _, "events"] => {
+            vec![(GET, read("events:index", events::list))]
+        }
+        [_, _, "resources", _, "events", _] => vec![(GET, read("events:show", events::show))],
+        [_, _, "resources"] => vec![(GET, read("resource:index", resources::list))],
+        [_, _, "resources", _] => vec![
+            (GET, read("resource:show", resources::show)),
+            (PATCH, write("resource:mark_unhealthy", resources::mark)),
+        ],
+        [_, _, "resources", _, "metadata"] => {
+            vec![(GET, read("resource:metadata", resources::metadata))]
+        }
+        [_, _, "resources", _, "signal"] => {
+            vec![(POST, read("resource:signal", resources::signal))]
+        }
+        _ => Vec::new(),
+    }
 }
 
 fn route(method: &Method, noun: &str, rest: &[&str]) -> Result<Operation, Answer> {
@@ -161,72 +353,26 @@ fn route(method: &Method, noun: &str, rest: &[&str]) -> Result<Operation, Answer
     if rest.contains(&"") {
         return Err(no_route());
     }
-    let (operation, allowed) = match (noun, rest) {
-        ("software_configs", []) => (
-            match *method {
-                Method::GET => Some(read("software_configs:index", configs::list)),
-                Method::POST => Some(write("software_configs:create", configs::create)),
-                _ => None,
-            },
-            "GET,POST",
-        ),
-        ("software_configs", [_]) => (
-            match *method {
-                Method::GET => Some(read("software_configs:show", configs::show)),
-                Method::DELETE => Some(write("software_configs:delete", configs::delete)),
-                _ => None,
-            },
-            "GET,DELETE",
-        ),
-        ("software_deployments", []) => (
-            match *method {
-                Method::GET => Some(read("software_deployments:index", deployments::list)),
-                Method::POST => Some(write("software_deployments:create", deployments::create)),
-                _ => None,
-            },
-            "GET,POST",
-        ),
-        ("software_deployments", ["metadata", _]) => (
-            match *method {
-                Method::GET => Some(read("software_deployments:metadata", deployments::metadata)),
-                _ => None,
-            },
-            "GET",
-        ),
-        ("software_deployments", [_]) => (
-            match *method {
-                Method::GET => Some(read("software_deployments:show", deployments::show)),
-                Method::PUT => Some(write("software_deployments:update", deployments::update)),
-                Method::DELETE => Some(write("software_deployments:delete", deployments::delete)),
-                _ => None,
-            },
-            "GET,PUT,DELETE",
-        ),
-        // There are no stacks in the sandbox yet: none to list, and none to make.
-        ("stacks", []) => (
-            match *method {
-                Method::GET => Some(read("stacks:index", |_, _| {
-                    Ok(Answer::ok(json!({"stacks": []})))
-                })),
-                Method::POST => Some(write("stacks:create", |_, _| Err(no_route()))),
-                _ => None,
-            },
-            "GET,POST",
-        ),
-        _ => return Err(no_route()),
-    };
-    match (operation, method) {
-        (Some(operation), _) => Ok(operation),
-        (None, &Method::OPTIONS) => {
-            Err(Answer::empty(StatusCode::NO_CONTENT).with("allow", allowed))
-        }
-        // Without `Allow`; HEAD as well (observed).
-        (None, _) => Err(fault(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "HTTPMethodNotAllowed",
-            Some(MALFORMED),
-        )),
+    let operations = operations(noun, rest);
+    if operations.is_empty() {
+        return Err(no_route());
     }
+    if method == Method::OPTIONS {
+        let allowed: Vec<&str> = operations
+            .iter()
+            .map(|(method, _)| method.as_str())
+            .collect();
+        return Err(Answer::empty(StatusCode::NO_CONTENT).with("allow", allowed.join(",")));
+    }
+    let mut operations = operations.into_iter();
+    // Without `Allow`; HEAD as well (observed).
+    operations
+        .find(|(known, _)| known == method)
+        .map(|(_, operation)| operation)
+        .ok_or_else(|| {
+            let status = StatusCode::METHOD_NOT_ALLOWED;
+            fault(status, "HTTPMethodNotAllowed", Some(MALFORMED))
+        })
 }
 
 /// The body, whatever its Content-Type (observed). What does not begin with `{`,
@@ -255,6 +401,7 @@ const ACCESS_DENIED: &str = "Access was denied to this resource.";
 fn fault(status: StatusCode, kind: &str, message: Option<&str>) -> Answer {
     let explanation = match status.as_u16() {
         403 => ACCESS_DENIED,
+        409 => "There was a conflict when trying to complete your request.",
         404 => "The resource could not be found.",
         500 => "The server has either erred or is incapable of performing the requested operation.",
         _ => MALFORMED,
@@ -317,6 +464,74 @@ fn no_route() -> Answer {
             "title": "Not Found",
         }),
     )
+}
+
+/// A state that does not allow it, or a feature that is off.
+fn not_supported(what: &str) -> Answer {
+    let message = format!("{what} is not supported.");
+    fault(StatusCode::BAD_REQUEST, "NotSupported", Some(&message))
+}
+
+fn entity_not_found(what: &str, name: &str) -> Answer {
+    let message = format!("The {what} ({name}) could not be found.");
+    fault(StatusCode::NOT_FOUND, "EntityNotFound", Some(&message))
+}
+
+/// Python's `AttributeError`, never shown.
+fn attribute_error() -> Answer {
+    fault(StatusCode::BAD_REQUEST, "AttributeError", None)
+}
+
+/// A number that Python would print the same way again, and not below zero.
+fn limit(text: &str, name: &str) -> Result<usize, Answer> {
+    match text.parse::<i64>() {
+        Ok(number) if number.to_string() == text => usize::try_from(number).map_err(|_| {
+            bad_request(&format!(
+                "Value '{text}' is invalid for '{name}' which only accepts non-negative integer."
+            ))
+        }),
+        _ => Err(bad_request(&format!(
+            "Only integer is acceptable by '{name}'."
+        ))),
+    }
+}
+
+/// `sort_dir`: whether it is descending.
+fn direction(context: &Context) -> Result<Option<bool>, Answer> {
+    match context.ask.parameter("sort_dir") {
+        None => Ok(None),
+        Some("asc") => Ok(Some(false)),
+        Some("desc") => Ok(Some(true)),
+        Some(_) => Err(value_error()),
+    }
+}
+
+/// How deep nested stacks are looked into: `max_nested_stack_depth` at most.
+fn nested_depth(context: &Context) -> Result<usize, Answer> {
+    let given = context.ask.parameter("nested_depth");
+    let depth = given.map(|text| limit(text, "nested_depth")).transpose()?;
+    Ok(depth.unwrap_or(0).min(5))
+}
+
+/// `true` or `false` in any case, as text or as JSON has it.
+fn boolean_of(value: &Value) -> Option<bool> {
+    match functions::text(value).to_lowercase().as_str() {
+        "true" => Some(true),
+        "false" => Some(false),
+        _ => None,
+    }
+}
+
+/// A boolean of the query; `end` is how Heat ends its complaint there.
+fn boolean_parameter(context: &Context, name: &str, end: &str) -> Result<Option<bool>, Answer> {
+    let Some(given) = context.ask.parameter(name) else {
+        return Ok(None);
+    };
+    boolean_of(&json!(given)).map(Some).ok_or_else(|| {
+        bad_request(&format!(
+            "Unrecognized value \"{given}\" for \"{name}\", acceptable values are: true, false{end}"
+        ))
+    })
 }
 
 /// Whether Python holds this value for false: Heat skips such members.

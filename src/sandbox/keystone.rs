@@ -25,7 +25,7 @@ const REQUIRES_AUTHENTICATION: &str = "The request you have made requires authen
 #[derive(Clone, Copy, Debug)]
 pub(super) struct User {
     id: &'static str,
-    name: &'static str,
+    pub name: &'static str,
     pub project: Project,
     roles: &'static [Role],
 }

@@ -22,6 +22,42 @@ pub(super) fn complaint(text: &str) -> Option<String> {
     Some(format!("{what}: line {line} column {column} (char {at})"))
 }
 
+/// A value as Python's `json.dumps` writes it, a space after `,` and `:`.
+pub(super) fn dumps(value: &serde_json::Value) -> String {
+    let mut out = String::new();
+    dump(value, &mut out);
+    out
+}
+
+fn dump(value: &serde_json::Value, out: &mut String) {
+    use serde_json::Value;
+    match value {
+        Value::Array(items) => {
+            out.push('[');
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    out.push_str(", ");
+                }
+                dump(item, out);
+            }
+            out.push(']');
+        }
+        Value::Object(members) => {
+            out.push('{');
+            for (index, (name, member)) in members.iter().enumerate() {
+                if index > 0 {
+                    out.push_str(", ");
+                }
+                out.push_str(&Value::from(name.as_str()).to_string());
+                out.push_str(": ");
+                dump(member, out);
+            }
+            out.push('}');
+        }
+        scalar => out.push_str(&scalar.to_string()),
+    }
+}
+
 /// What is wrong, and at which character.
 type Wrong = (&'static str, usize);
 
@@ -200,7 +236,13 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
-    use super::complaint;
+    use super::{complaint, dumps};
+
+    #[test]
+    fn dumps_with_spaces() {
+        let value = serde_json::json!({"k": [1, {"a": null}], "é": "\""});
+        assert_eq!(dumps(&value), r#"{"k": [1, {"a": null}], "é": "\""}"#);
+    }
 
     /// The right-hand sides are what CPython 3.11 says of these texts.
     #[test]

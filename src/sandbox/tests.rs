@@ -1,5 +1,6 @@
 mod replay;
 mod servicestage;
+mod stacks;
 
 use std::net::SocketAddr;
 
@@ -40,6 +41,8 @@ const QUIET: Settings = Settings {
         reset_envelope: false,
         submitted: Jp1aoSubmitted::TaskAndSchedule,
     },
+    adopt_and_abandon: false,
+    stack_quota: 512,
 };
 
 impl Bench {

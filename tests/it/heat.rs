@@ -14,6 +14,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use serde_json::{Value, json};
 use tonic::Code;
 
+use crate::heat_stacks;
 use crate::support::client::json as to_json;
 use crate::support::compare::differences;
 use crate::support::{self, Gateway};
@@ -591,7 +592,9 @@ pub async fn transcript(place: &Place) -> Value {
     )
     .await;
     s.step("nobody", "GET", "//", None, "").await;
-    Value::Array(s.transcript)
+    let mut all = s.transcript;
+    all.extend(heat_stacks::transcript(s.users).await);
+    Value::Array(all)
 }
 
 /// Compares with what real Heat wrote down, entry by entry.

@@ -9,6 +9,7 @@ mod faults;
 mod first_run;
 mod fixtures;
 mod heat;
+mod heat_stacks;
 mod jp1ao;
 mod jp1ao_python;
 mod jp1ao_sandbox;

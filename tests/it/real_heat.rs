@@ -10,7 +10,8 @@ use crate::support::Gateway;
 
 /// A running Heat; stopped when dropped, its data kept for the next run.
 struct RealHeat {
-    folder: PathBuf,
+    /// None: somebody else started it and stops it.
+    folder: Option<PathBuf>,
     env: Vec<(String, String)>,
 }
 
@@ -83,7 +84,18 @@ fn possible() -> Result<(), String> {
 }
 
 impl RealHeat {
+    /// Starts one, unless the environment is that of one which runs already
+    /// (`eval "$(tests/real-heat/up DIR)"`).
     fn start() -> Self {
+        let running: Vec<(String, String)> = std::env::vars()
+            .filter(|(name, _)| name.starts_with("OS_") || name.starts_with("REAL_HEAT_"))
+            .collect();
+        if running.iter().any(|(name, _)| name == "REAL_HEAT_URL") {
+            return Self {
+                folder: None,
+                env: running,
+            };
+        }
         let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let folder = temporary.join("real-heat");
         let [keystone, heat] = ports(&folder);
@@ -103,7 +115,10 @@ impl RealHeat {
             .filter_map(|l| l.strip_prefix("export ")?.split_once('='))
             .map(|(k, v)| (k.to_owned(), v.to_owned()))
             .collect();
-        Self { folder, env }
+        Self {
+            folder: Some(folder),
+            env,
+        }
     }
 
     fn get(&self, name: &str) -> String {
@@ -117,9 +132,9 @@ impl RealHeat {
 
 impl Drop for RealHeat {
     fn drop(&mut self) {
-        let _ = Command::new(tests("real-heat/down"))
-            .arg(&self.folder)
-            .status();
+        if let Some(folder) = &self.folder {
+            let _ = Command::new(tests("real-heat/down")).arg(folder).status();
+        }
     }
 }
 

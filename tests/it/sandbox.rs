@@ -29,6 +29,7 @@ fn honest() -> sandbox::Settings {
     sandbox::Settings {
         play: false,
         preload: false,
+        adopt_and_abandon: false,
         ..sandbox::Settings::default()
     }
 }

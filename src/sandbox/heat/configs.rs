@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use super::super::plain::Answer;
 use super::{
-    Context, Heat, QUOTA, bad_request, column, fault, forbidden, limit_exceeded, malformed,
-    not_found, value_error,
+    Context, Heat, QUOTA, boolean_parameter, column, fault, forbidden, limit, limit_exceeded,
+    malformed, not_found, value_error,
 };
 use crate::sandbox::CONFIG_ID;
 
@@ -48,6 +48,72 @@ impl Config {
         }
     }
 
+    /// The config that a stack's resource makes; every input has a default.
+    pub fn of_stack(
+        project: &str,
+        name: &str,
+        properties: &Map<String, Value>,
+        made: &str,
+    ) -> Self {
+        let entries = |from: &str, defaulted: bool| -> Vec<Value> {
+            let given = properties.get(from).and_then(Value::as_array);
+            given
+                .into_iter()
+                .flatten()
+                .map(|entry| {
+                    let text = |name: &str| entry[name].as_str().unwrap_or_default();
+                    let kind = entry["type"].as_str().unwrap_or("String");
+                    let mut made = json!({"name": text("name"), "description": text("description"), "type": kind});
+                    match defaulted {
+                        true => {
+                            let none = entry["default"].is_null() && kind == "String";
+                            made["default"] = if none { json!("") } else { entry["default"].clone() };
+                        }
+                        false => made["error_output"] = json!(entry["error_output"] == json!(true)),
+                    }
+                    made
+                })
+                .collect()
+        };
+        let property = |name: &str| properties.get(name).cloned().unwrap_or_default();
+        Self {
+            id: Uuid::new_v4().to_string(),
+            project: project.to_owned(),
+            name: json!(name),
+            group: match property("group") {
+                Value::Null => json!("Heat::Ungrouped"),
+                group => group,
+            },
+            creation_time: made.to_owned(),
+            config: match property("config") {
+                Value::Null => json!(""),
+                config => config,
+            },
+            inputs: entries("inputs", true),
+            outputs: entries("outputs", false),
+            options: match property("options") {
+                Value::Null => json!({}),
+                options => options,
+            },
+        }
+    }
+
+    /// Makes it the config of one deployment: its inputs have values, and more
+    /// inputs tell the server what it is about.
+    pub fn derive(&mut self, values: &Value, more: &[(&str, &str, &str)], made: &str) {
+        self.id = Uuid::new_v4().to_string();
+        self.creation_time = made.to_owned();
+        for input in &mut self.inputs {
+            let given = input["name"].as_str().and_then(|name| values.get(name));
+            input["value"] = given.unwrap_or(&input["default"]).clone();
+        }
+        for (name, description, value) in more {
+            self.inputs.push(json!({
+                "name": name, "description": description, "type": "String", "value": value,
+            }));
+        }
+    }
+
     pub fn show(&self) -> Value {
         json!({
             "id": self.id,
@@ -71,7 +137,7 @@ pub(super) fn create(heat: &mut Heat, context: &Context) -> Result<Answer, Answe
         project: context.project.to_owned(),
         name: column(&body["name"])?,
         group: column(&body["group"])?,
-        creation_time: context.now.clone(),
+        creation_time: context.now.text.clone(),
         config: body["config"].clone(),
         inputs: entries(&body["inputs"])?
             .into_iter()
@@ -106,21 +172,11 @@ pub(super) fn create(heat: &mut Heat, context: &Context) -> Result<Answer, Answe
 
 /// Newest first, summaries only. An unknown marker is ignored: the whole list comes.
 pub(super) fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
-    match context
-        .ask
-        .parameter("global_tenant")
-        .map(str::to_lowercase)
-        .as_deref()
-    {
-        Some("true") => return Err(forbidden("software_configs:global_index")),
-        None | Some("false") => {}
-        Some(other) => {
-            return Err(bad_request(&format!(
-                "Unrecognized value \"{other}\" for \"global_tenant\", acceptable values are: true, false"
-            )));
-        }
+    if boolean_parameter(context, "global_tenant", "")?.unwrap_or(false) {
+        return Err(forbidden("software_configs:global_index"));
     }
-    let limit = context.ask.parameter("limit").map(limit).transpose()?;
+    let given = context.ask.parameter("limit");
+    let limit = given.map(|text| limit(text, "limit")).transpose()?;
     let mut found: Vec<&Config> = heat
         .configs
         .iter()
@@ -147,28 +203,13 @@ pub(super) fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer>
     Ok(Answer::ok(json!({"software_configs": summaries})))
 }
 
-/// A number that Python would print the same way again, and not below zero.
-fn limit(text: &str) -> Result<usize, Answer> {
-    match text.parse::<i64>() {
-        Ok(number) if number.to_string() != text => {
-            Err(bad_request("Only integer is acceptable by 'limit'."))
-        }
-        Ok(number) => usize::try_from(number).map_err(|_| {
-            bad_request(&format!(
-                "Value '{text}' is invalid for 'limit' which only accepts non-negative integer."
-            ))
-        }),
-        Err(_) => Err(bad_request("Only integer is acceptable by 'limit'.")),
-    }
-}
-
 pub(super) fn show(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
-    let config = find(heat, context.project, context.id)?;
+    let config = find(heat, context.project, context.id())?;
     Ok(Answer::ok(json!({"software_config": config.show()})))
 }
 
 pub(super) fn delete(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
-    let id = find(heat, context.project, context.id)?.id.clone();
+    let id = find(heat, context.project, context.id())?.id.clone();
     if heat
         .deployments
         .iter()

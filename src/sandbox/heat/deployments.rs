@@ -15,14 +15,14 @@ use super::{
 use crate::sandbox::CONFIG_ID;
 
 pub(super) struct Deployment {
-    id: String,
+    pub id: String,
     project: String,
     /// Another project that sees it. Never shown.
     stack_user_project_id: Option<String>,
     server_id: String,
     pub config_id: String,
     input_values: Value,
-    output_values: Value,
+    pub output_values: Value,
     action: Value,
     status: Value,
     status_reason: Value,
@@ -59,7 +59,7 @@ impl Deployment {
         }
     }
 
-    fn show(&self) -> Value {
+    pub fn show(&self) -> Value {
         let mut shown = json!({
             "id": self.id,
             "server_id": self.server_id,
@@ -77,6 +77,96 @@ impl Deployment {
         shown
     }
 
+    /// The deployment of a stack's resource; its server is yet to answer if `waits`.
+    pub fn of_stack(
+        project: &str,
+        server: &str,
+        config: &str,
+        action: &str,
+        waits: bool,
+        input_values: &Value,
+        made: &str,
+    ) -> Self {
+        let (status, reason) = match waits {
+            true => ("IN_PROGRESS", "Deploy data available"),
+            false => ("COMPLETE", "Not waiting for outputs signal"),
+        };
+        Self {
+            id: Uuid::new_v4().to_string(),
+            project: project.to_owned(),
+            stack_user_project_id: None,
+            server_id: server.to_owned(),
+            config_id: config.to_owned(),
+            input_values: match input_values {
+                Value::Null => json!({}),
+                values => values.clone(),
+            },
+            output_values: Value::Null,
+            action: json!(action),
+            status: json!(status),
+            status_reason: json!(reason),
+            creation_time: made.to_owned(),
+            updated_time: None,
+            played_since: None,
+        }
+    }
+
+    /// The same deployment, deployed once more.
+    pub fn renew(&mut self, new: Self, now: &str) {
+        *self = Self {
+            id: std::mem::take(&mut self.id),
+            creation_time: std::mem::take(&mut self.creation_time),
+            updated_time: Some(now.to_owned()),
+            ..new
+        };
+    }
+
+    pub fn in_progress(&self) -> bool {
+        self.status == "IN_PROGRESS"
+    }
+
+    /// The server's answer: only declared outputs are kept, and `deploy_*`
+    /// (heat.md 5.1). Why it has failed, if it has.
+    pub fn signalled(
+        &mut self,
+        config: Option<&Config>,
+        details: &Value,
+        now: &str,
+    ) -> Option<String> {
+        let mut outputs = Map::new();
+        let mut failures = Vec::new();
+        let code = &details["deploy_status_code"];
+        if !matches!(code, Value::Null) && *code != json!(0) && *code != json!("0") {
+            failures.push(format!(
+                "deploy_status_code : Deployment exited with non-zero status code: {}",
+                python_str(code)
+            ));
+        }
+        for output in config.map(|config| &config.outputs[..]).unwrap_or_default() {
+            if let Some(name) = output["name"].as_str()
+                && let Some(value) = details.get(name)
+            {
+                outputs.insert(name.to_owned(), value.clone());
+                if output["error_output"] == json!(true) {
+                    failures.push(format!("{name} : {}", python_str(value)));
+                }
+            }
+        }
+        for name in ["deploy_stdout", "deploy_stderr", "deploy_status_code"] {
+            outputs.insert(name.to_owned(), details[name].clone());
+        }
+        self.output_values = Value::Object(outputs);
+        self.updated_time = Some(now.to_owned());
+        let failed = (!failures.is_empty()).then(|| failures.join(", "));
+        self.status = json!(if failed.is_some() {
+            "FAILED"
+        } else {
+            "COMPLETE"
+        });
+        self.status_reason = json!(failed.as_deref().unwrap_or("Outputs received"));
+        failed
+    }
+
     fn seen_by(&self, project: &str) -> bool {
         self.project == project || self.stack_user_project_id.as_deref() == Some(project)
     }
@@ -90,7 +180,7 @@ impl Deployment {
             return;
         };
         if !context.settings.play
-            || context.elapsed.saturating_duration_since(since) < context.settings.step
+            || context.now.at.saturating_duration_since(since) < context.settings.step
         {
             return;
         }
@@ -98,7 +188,7 @@ impl Deployment {
             return;
         }
         self.played_since = None;
-        self.updated_time = Some(context.now.clone());
+        self.updated_time = Some(context.now.text.clone());
         let script = config
             .and_then(|config| config.config.as_str())
             .unwrap_or_default();
@@ -202,9 +292,9 @@ pub(super) fn create(heat: &mut Heat, context: &Context) -> Result<Answer, Answe
         action: column(&body["action"])?,
         status: column(&body["status"])?,
         status_reason: json!(python_str(&body["status_reason"])),
-        creation_time: context.now.clone(),
+        creation_time: context.now.text.clone(),
         updated_time: None,
-        played_since: (body["status"] == "IN_PROGRESS").then_some(context.elapsed),
+        played_since: (body["status"] == "IN_PROGRESS").then_some(context.now.at),
     };
     let mut shown = deployment.show();
     shown["action"] = body["action"].clone();
@@ -219,6 +309,7 @@ pub(super) fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer>
     let Heat {
         configs,
         deployments,
+        ..
     } = heat;
     let found: Vec<Value> = deployments
         .iter_mut()
@@ -236,6 +327,7 @@ pub(super) fn show(heat: &mut Heat, context: &Context) -> Result<Answer, Answer>
     let Heat {
         configs,
         deployments,
+        ..
     } = heat;
     let deployment = find(deployments, context)?;
     deployment.play(config_of(configs, &deployment.config_id), true, context);
@@ -251,6 +343,7 @@ pub(super) fn update(heat: &mut Heat, context: &Context) -> Result<Answer, Answe
     let Heat {
         configs,
         deployments,
+        ..
     } = heat;
     let deployment = find(deployments, context)?;
     deployment.play(config_of(configs, &deployment.config_id), false, context);
@@ -283,7 +376,7 @@ pub(super) fn update(heat: &mut Heat, context: &Context) -> Result<Answer, Answe
     if let Some(reason) = given("status_reason") {
         deployment.status_reason = json!(python_str(reason));
     }
-    deployment.updated_time = Some(context.now.clone());
+    deployment.updated_time = Some(context.now.text.clone());
     let shown = deployment.show();
     if let Some(config_id) = config_id {
         deployment.config_id = config_id;
@@ -305,7 +398,7 @@ pub(super) fn metadata(heat: &mut Heat, context: &Context) -> Result<Answer, Ans
         .deployments
         .iter()
         .filter(|deployment| {
-            deployment.seen_by(context.project) && deployment.server_id == context.id
+            deployment.seen_by(context.project) && deployment.server_id == context.id()
         })
         .filter_map(|deployment| config_of(&heat.configs, &deployment.config_id))
         .collect();
@@ -321,8 +414,8 @@ fn find<'a>(
     let mut seen = deployments
         .iter_mut()
         .filter(|deployment| deployment.seen_by(context.project));
-    seen.find(|deployment| deployment.id == context.id)
-        .ok_or_else(|| not_found("Deployment", context.id))
+    seen.find(|deployment| deployment.id == context.id())
+        .ok_or_else(|| not_found("Deployment", context.id()))
 }
 
 fn config_of<'a>(configs: &'a [Config], id: &str) -> Option<&'a Config> {

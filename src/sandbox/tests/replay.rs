@@ -20,7 +20,7 @@ pub(super) fn read(name: &str) -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
-/// Made by a stack; there are none in the sandbox yet.
+/// Made by a stack; the transcript has such ones.
 const LATER: [&str; 2] = [
     "software_deployments.metadata.from_stack",
     "software_deployments.show.from_stack",

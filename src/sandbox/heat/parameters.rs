@@ -1,0 +1,193 @@
+//! A stack's parameters: their values, read by type and held against their
+//! constraints, and the ways they are shown.
+
+use serde_json::{Map, Value, json};
+
+use super::super::python;
+use super::functions::text;
+use super::template::{Environment, Fault, Template};
+use super::types;
+
+/// The values of a template's parameters, in its order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Parameters(pub Vec<Parameter>);
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Parameter {
+    pub name: String,
+    kind: String,
+    hidden: bool,
+    /// Read by type: numbers as numbers, lists as lists.
+    pub value: Value,
+}
+
+impl Parameters {
+    /// What is given goes before the environment's defaults, these before the
+    /// template's.
+    pub fn read(template: &Template, environment: &Environment) -> Result<Self, Fault> {
+        for name in environment.parameters.keys() {
+            if !template.parameters().any(|(known, _)| known == name) {
+                return Err(Fault::new(
+                    "UnknownUserParameter",
+                    format!("The Parameter ({name}) was not defined in template."),
+                ));
+            }
+        }
+        let mut read = Vec::new();
+        for (name, schema) in template.parameters() {
+            let given = [
+                environment.parameters.get(name),
+                environment.parameter_defaults.get(name),
+                schema.get("default"),
+            ];
+            let Some(value) = given.into_iter().flatten().next() else {
+                return Err(Fault::new(
+                    "UserParameterMissing",
+                    format!("The Parameter ({name}) was not provided."),
+                ));
+            };
+            let kind = schema["type"].as_str().unwrap_or_default();
+            let invalid = |problem: String| {
+                Fault::new(
+                    "StackValidationFailed",
+                    format!("Parameter '{name}' is invalid: {problem}"),
+                )
+            };
+            let value = typed(kind, value).map_err(invalid)?;
+            for constraint in constraints(schema) {
+                types::constrained(&value, constraint).map_err(invalid)?;
+            }
+            read.push(Parameter {
+                name: name.clone(),
+                kind: kind.to_owned(),
+                hidden: schema["hidden"] == json!(true),
+                value,
+            });
+        }
+        Ok(Self(read))
+    }
+
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0
+            .iter()
+            .find(|parameter| parameter.name == name)
+            .map(|parameter| &parameter.value)
+    }
+
+    /// As a stack shows them: all text.
+    pub fn show(&self, stack: &str, project: &str, name: &str) -> Value {
+        let mut shown = Map::new();
+        shown.insert("OS::stack_id".to_owned(), json!(stack));
+        shown.insert("OS::project_id".to_owned(), json!(project));
+        shown.insert("OS::stack_name".to_owned(), json!(name));
+        for parameter in &self.0 {
+            let value = match (parameter.hidden, parameter.kind.as_str(), &parameter.value) {
+                (true, _, _) => "******".to_owned(),
+                (_, "comma_delimited_list", Value::Array(items)) => {
+                    items.iter().map(text).collect::<Vec<_>>().join(",")
+                }
+                (_, "json", value) => python::dumps(value),
+                (_, _, value) => text(value),
+            };
+            shown.insert(parameter.name.clone(), json!(value));
+        }
+        Value::Object(shown)
+    }
+}
+
+fn constraints(schema: &Value) -> impl Iterator<Item = &Value> {
+    schema["constraints"].as_array().into_iter().flatten()
+}
+
+/// A value as a parameter of that type has it; the error is Heat's message.
+fn typed(kind: &str, value: &Value) -> Result<Value, String> {
+    match kind {
+        "number" => match value {
+            Value::Number(_) => Ok(value.clone()),
+            other => {
+                let given = text(other);
+                let trimmed = given.trim();
+                if let Ok(number) = trimmed.parse::<i64>() {
+                    return Ok(json!(number));
+                }
+                match trimmed.parse::<f64>() {
+                    Ok(number) if number.is_finite() => Ok(json!(number)),
+                    _ => Err(format!(
+                        "could not convert string to float: {}",
+                        types::repr(&json!(given))
+                    )),
+                }
+            }
+        },
+        "boolean" => match text(value).to_lowercase().as_str() {
+            "1" | "t" | "true" | "on" | "y" | "yes" => Ok(json!(true)),
+            "0" | "f" | "false" | "off" | "n" | "no" => Ok(json!(false)),
+            _ => Err(format!(
+                "Unrecognized value '{}', acceptable values are: '0', '1', 'f', 'false', 'n', 'no', 'off', 'on', 't', 'true', 'y', 'yes'",
+                text(value)
+            )),
+        },
+        "comma_delimited_list" => match value {
+            Value::Array(items) => Ok(items.iter().map(|item| json!(text(item))).collect()),
+            other => {
+                let given = text(other);
+                if given.is_empty() {
+                    return Ok(json!([]));
+                }
+                Ok(given.split(',').map(|item| json!(item.trim())).collect())
+            }
+        },
+        "json" => match value {
+            Value::Array(_) | Value::Object(_) => Ok(value.clone()),
+            other => {
+                let given = text(other);
+                if given.is_empty() {
+                    return Ok(json!({}));
+                }
+                serde_json::from_str(&given).map_err(|_| {
+                    let why = python::complaint(&given).unwrap_or_default();
+                    format!("Value must be valid JSON: {why}")
+                })
+            }
+        },
+        _ => match value {
+            Value::Array(_) | Value::Object(_) => Ok(json!(python::dumps(value))),
+            other => Ok(json!(text(other))),
+        },
+    }
+}
+
+/// The parameters as `/validate` shows them.
+pub(super) fn describe(template: &Template, environment: &Environment) -> Value {
+    let mut shown = Map::new();
+    for (name, schema) in template.parameters() {
+        let kind = match schema["type"].as_str() {
+            Some("number") => "Number",
+            Some("comma_delimited_list") => "CommaDelimitedList",
+            Some("json") => "Json",
+            Some("boolean") => "Boolean",
+            _ => "String",
+        };
+        let mut one = json!({
+            "Type": kind,
+            "Description": schema["description"].as_str().unwrap_or_default(),
+            "NoEcho": if schema["hidden"] == json!(true) { "true" } else { "false" },
+            "Label": schema["label"].as_str().unwrap_or(name),
+        });
+        let defaults = [
+            environment.parameter_defaults.get(name),
+            schema.get("default"),
+        ];
+        if let Some(default) = defaults.into_iter().flatten().next() {
+            one["Default"] = default.clone();
+        }
+        if let Some(value) = environment.parameters.get(name) {
+            one["Value"] = value.clone();
+        }
+        for constraint in constraints(schema) {
+            types::constraint_members(constraint, &mut one);
+        }
+        shown.insert(name.clone(), one);
+    }
+    Value::Object(shown)
+}

@@ -1,0 +1,181 @@
+//! A stack's snapshots: `heat.md` 2.5.
+
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use super::super::plain::Answer;
+use super::stack::{Plan, Stack};
+use super::{
+    Context, Heat, engine, entity_not_found, limit_exceeded, not_found, not_supported, stacks,
+};
+
+/// `max_snapshots_per_stack` of Heat's configuration.
+const MAX_SNAPSHOTS: usize = 32;
+
+pub(super) struct Snapshot {
+    id: String,
+    name: Value,
+    status: &'static str,
+    reason: Value,
+    data: Value,
+    created: String,
+    plan: Plan,
+}
+
+impl Snapshot {
+    fn show(&self) -> Value {
+        json!({
+            "id": self.id,
+            "name": self.name,
+            "action": "CREATE",
+            "status": self.status,
+            "status_reason": self.reason,
+            "data": self.data,
+            "creation_time": self.created,
+        })
+    }
+}
+
+impl Stack {
+    /// What abandoning and snapshots tell of a stack.
+    fn data(&self, resources: bool) -> Value {
+        let mut parts = Map::new();
+        for resource in self.resources.iter().filter(|_| resources) {
+            let data = match resource.nested {
+                Some(_) => json!({}),
+                None => json!(resource.data),
+            };
+            let one = json!({
+                "name": resource.name,
+                "resource_id": resource.physical_id,
+                "type": resource.kind,
+                "action": self.action,
+                "status": self.status,
+                "metadata": resource.metadata,
+                "resource_data": data,
+            });
+            parts.insert(resource.name.clone(), one);
+        }
+        json!({
+            "name": self.name,
+            "id": self.id,
+            "action": self.action,
+            "environment": self.plan.environment.show(),
+            "files": self.plan.files,
+            "status": self.status,
+            "template": self.plan.template.raw,
+            "resources": parts,
+            "project_id": self.project,
+            "stack_user_project_id": self.user_project,
+            "tags": self.tags,
+        })
+    }
+
+    /// The snapshot that was in progress is as the stack is now.
+    pub fn end_snapshot(&mut self, well: bool) {
+        let data = self.data(true);
+        let reason = json!(self.reason);
+        let mut snapshots = self.snapshots.iter_mut();
+        if let Some(snapshot) = snapshots.find(|snapshot| snapshot.status == "IN_PROGRESS") {
+            snapshot.status = if well { "COMPLETE" } else { "FAILED" };
+            snapshot.reason = reason;
+            snapshot.data = data;
+        }
+    }
+}
+
+pub(super) fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+    let stack = stacks::identified(heat, context)?;
+    let shown: Vec<Value> = stack.snapshots.iter().map(Snapshot::show).collect();
+    Ok(Answer::ok(json!({"snapshots": shown})))
+}
+
+/// The answer is the bare snapshot (observed).
+pub(super) fn create(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+    let serial = stacks::identified(heat, context)?.serial;
+    let body = context.body()?;
+    let stack = stacks::at(heat, serial)?;
+    if stack.busy() {
+        return Err(engine::in_progress(stack));
+    }
+    if stack.snapshots.len() >= MAX_SNAPSHOTS {
+        return Err(limit_exceeded(&format!(
+            "You have reached the maximum snapshots per stack, {MAX_SNAPSHOTS}. Please delete some snapshots."
+        )));
+    }
+    let snapshot = Snapshot {
+        id: Uuid::new_v4().to_string(),
+        name: body["name"].clone(),
+        status: "IN_PROGRESS",
+        reason: Value::Null,
+        data: stack.data(false),
+        created: context.now.text.clone(),
+        plan: stack.plan.clone(),
+    };
+    let shown = snapshot.show();
+    stack.snapshots.push(snapshot);
+    engine::act_on_all(heat, serial, "SNAPSHOT", &context.now);
+    Ok(Answer::ok(shown))
+}
+
+fn place(stack: &Stack, context: &Context) -> Result<usize, Answer> {
+    let id = context.segment(3);
+    let mut all = stack.snapshots.iter();
+    all.position(|snapshot| snapshot.id == id)
+        .ok_or_else(|| not_found("Snapshot", id))
+}
+
+pub(super) fn show(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+    let stack = stacks::identified(heat, context)?;
+    let snapshot = &stack.snapshots[place(stack, context)?];
+    Ok(Answer::ok(json!({"snapshot": snapshot.show()})))
+}
+
+pub(super) fn delete(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+    let stack = stacks::identified(heat, context)?;
+    let place = place(stack, context)?;
+    if stack.snapshots[place].status == "IN_PROGRESS" {
+        return Err(not_supported("Deleting in-progress snapshot"));
+    }
+    let serial = stack.serial;
+    stacks::at(heat, serial)?.snapshots.remove(place);
+    Ok(Answer::empty(StatusCode::NO_CONTENT))
+}
+
+/// Tags and timeout are not restored (observed).
+pub(super) fn restore(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+    let stack = stacks::identified(heat, context)?;
+    let place = place(stack, context)?;
+    let snapshot = &stack.snapshots[place];
+    if snapshot.status != "COMPLETE" {
+        let message = format!("Restore from {} snapshot", snapshot.status);
+        return Err(not_supported(&message));
+    }
+    let (plan, serial) = (snapshot.plan.clone(), stack.serial);
+    stacks::at(heat, serial)?.tags.clear();
+    engine::converge(heat, serial, "RESTORE", plan, &context.now);
+    Ok(stacks::accepted())
+}
+
+/// The stack is forgotten, its resources are not touched.
+pub(super) fn abandon(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+    let shown = export(heat, context)?;
+    let serial = stacks::identified(heat, context)?.serial;
+    if let Some(stack) = heat.stacks.get_mut(serial) {
+        stack.forsake(&context.now);
+    }
+    Ok(shown)
+}
+
+/// What abandoning answers, and nothing done. Both are off by default in Heat.
+pub(super) fn export(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+    let stack = stacks::identified(heat, context)?;
+    if !context.settings.adopt_and_abandon {
+        return Err(not_supported("Stack Abandon"));
+    }
+    if stack.deleted {
+        return Err(entity_not_found("Stack", context.segment(0)));
+    }
+    Ok(Answer::ok(stack.data(true)))
+}

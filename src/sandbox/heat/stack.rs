@@ -1,0 +1,615 @@
+//! A stack and its parts as values: what they are, what they are worth, how they
+//! are shown.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+
+use super::engine::Work;
+use super::events::Event;
+use super::functions::{self, Scope};
+use super::parameters::Parameters;
+use super::template::{Environment, Template};
+use super::{Heat, types};
+
+/// `max_events_per_stack` of Heat's configuration, and how many go at a time
+/// (`event_purge_batch_size`).
+pub(super) const MAX_EVENTS: usize = 1000;
+const PURGED: usize = 200;
+/// Deleted stacks that are kept to be looked at.
+const MAX_DELETED: usize = 200;
+
+/// All stacks, oldest first, and what is due.
+#[derive(Default)]
+pub(super) struct Stacks {
+    by_serial: BTreeMap<u64, Stack>,
+    serials: HashMap<String, u64>,
+    last: u64,
+    /// What happens next, by its time; the second part keeps the order of those
+    /// that happen together.
+    pub due: BTreeMap<(Instant, u64), super::engine::Tick>,
+    ticks: u64,
+}
+
+impl Stacks {
+    pub fn get(&self, serial: u64) -> Option<&Stack> {
+        self.by_serial.get(&serial)
+    }
+
+    pub fn get_mut(&mut self, serial: u64) -> Option<&mut Stack> {
+        self.by_serial.get_mut(&serial)
+    }
+
+    pub fn find(&self, id: &str) -> Option<u64> {
+        self.serials.get(id).copied()
+    }
+
+    /// Oldest first.
+    pub fn all(&self) -> impl DoubleEndedIterator<Item = &Stack> {
+        self.by_serial.values()
+    }
+
+    pub fn add(&mut self, mut stack: Stack) -> u64 {
+        let gone = self.by_serial.values().filter(|stack| stack.deleted);
+        if gone.clone().count() >= MAX_DELETED
+            && let Some(oldest) = gone.map(|stack| stack.serial).next()
+            && let Some(oldest) = self.by_serial.remove(&oldest)
+        {
+            self.serials.remove(&oldest.id);
+        }
+        self.last += 1;
+        stack.serial = self.last;
+        self.serials.insert(stack.id.clone(), stack.serial);
+        self.by_serial.insert(stack.serial, stack);
+        self.last
+    }
+
+    /// How many resources the stack has that this one belongs to, all levels taken
+    /// together.
+    pub fn size(&self, stack: &Stack) -> usize {
+        let mut root = stack;
+        while let Some(outer) = root
+            .parent
+            .as_ref()
+            .and_then(|parent| self.get(parent.stack))
+        {
+            root = outer;
+        }
+        let mut count = 0;
+        let mut left = vec![root];
+        while let Some(stack) = left.pop() {
+            count += stack.resources.len();
+            let inner = stack.resources.iter().filter_map(|part| part.nested);
+            left.extend(inner.filter_map(|serial| self.get(serial)));
+        }
+        count
+    }
+
+    pub fn next_tick(&mut self) -> u64 {
+        self.ticks += 1;
+        self.ticks
+    }
+}
+
+/// What a stack is made of, and can be rolled back to.
+#[derive(Clone, Default)]
+pub(super) struct Plan {
+    pub template: Template,
+    pub environment: Environment,
+    pub files: Map<String, Value>,
+    pub parameters: Parameters,
+}
+
+/// The resource of another stack that a stack belongs to.
+#[derive(Clone)]
+pub(super) struct Parent {
+    pub stack: u64,
+    pub resource: u64,
+    /// Whether lists and depths count it as nested; a stack that is made by
+    /// `OS::Heat::Stack` stands by itself.
+    pub nested: bool,
+}
+
+pub(super) struct Stack {
+    /// Younger ones have higher numbers.
+    pub serial: u64,
+    pub id: String,
+    pub project: String,
+    pub name: String,
+    pub owner: String,
+    pub parent: Option<Parent>,
+    pub depth: usize,
+    pub action: &'static str,
+    pub status: &'static str,
+    pub reason: String,
+    pub created: String,
+    pub updated: Option<String>,
+    pub deleted: bool,
+    /// When it was deleted; only lists tell (observed).
+    pub gone: Option<String>,
+    pub plan: Plan,
+    /// What a rollback of the present action goes back to.
+    pub previous: Option<Plan>,
+    pub disable_rollback: bool,
+    pub timeout_mins: Option<i64>,
+    pub tags: Vec<String>,
+    pub user_project: String,
+    pub resources: Vec<Resource>,
+    /// Replaced and removed ones that still have to be deleted.
+    pub leftovers: Vec<Resource>,
+    pub events: VecDeque<Event>,
+    pub snapshots: Vec<super::snapshots::Snapshot>,
+    /// What the resources of an adopted stack are.
+    pub adopted: Value,
+    /// What is being done.
+    pub work: Option<Work>,
+}
+
+#[derive(Clone, Default)]
+pub(super) struct Resource {
+    /// Its own among all resources.
+    pub serial: u64,
+    pub name: String,
+    pub kind: String,
+    /// As the template has it.
+    pub definition: Value,
+    /// The properties, resolved when it was last acted upon.
+    pub properties: Map<String, Value>,
+    pub requires: Vec<String>,
+    /// Its name among all resources; its id too, for many types.
+    pub physical_name: String,
+    /// Empty until known.
+    pub physical_id: String,
+    pub action: &'static str,
+    pub status: &'static str,
+    pub reason: String,
+    pub created: String,
+    pub updated: String,
+    pub metadata: Value,
+    /// What the type keeps: `resource_data`.
+    pub data: Map<String, Value>,
+    /// The stack that it is made of.
+    pub nested: Option<u64>,
+    /// The action that goes on.
+    pub running: Option<Running>,
+}
+
+/// An action of a resource that goes on.
+#[derive(Clone)]
+pub(super) struct Running {
+    pub action: &'static str,
+    /// Why it will fail, if it will.
+    pub failure: Option<String>,
+    /// Which tick ends it; none: something else does, such as a signal.
+    pub tick: Option<u64>,
+}
+
+impl Stack {
+    /// `CREATE_COMPLETE` and the like.
+    pub fn state(&self) -> String {
+        format!("{}_{}", self.action, self.status)
+    }
+
+    pub fn busy(&self) -> bool {
+        self.status == "IN_PROGRESS"
+    }
+
+    pub fn is_nested(&self) -> bool {
+        self.parent.as_ref().is_some_and(|parent| parent.nested)
+    }
+
+    pub fn resource(&self, name: &str) -> Option<&Resource> {
+        self.resources.iter().find(|resource| resource.name == name)
+    }
+
+    /// A resource by its own number, leftovers included.
+    pub fn part(&mut self, serial: u64) -> Option<&mut Resource> {
+        self.resources
+            .iter_mut()
+            .chain(&mut self.leftovers)
+            .find(|resource| resource.serial == serial)
+    }
+
+    pub fn note(&mut self, event: Event) {
+        if self.events.len() >= MAX_EVENTS {
+            self.events.drain(..PURGED);
+        }
+        self.events.push_back(event);
+    }
+
+    /// The resources that need this one, by name.
+    pub fn required_by(&self, name: &str) -> Vec<&str> {
+        self.resources
+            .iter()
+            .filter(|resource| resource.requires.iter().any(|other| other == name))
+            .map(|resource| resource.name.as_str())
+            .collect()
+    }
+
+    pub fn href(&self, base: &str) -> String {
+        format!(
+            "{base}/v1/{}/stacks/{}/{}",
+            self.project, self.name, self.id
+        )
+    }
+
+    pub fn links(&self, base: &str) -> Value {
+        json!([{"href": self.href(base), "rel": "self"}])
+    }
+
+    /// All that a show has but status and outputs.
+    pub fn show(&self, base: &str) -> Value {
+        let description = self.plan.template.description();
+        json!({
+            "stack_name": self.name,
+            "id": self.id,
+            "links": self.links(base),
+            "creation_time": self.created,
+            "updated_time": self.updated,
+            "deletion_time": null,
+            "notification_topics": [],
+            "parameters": self.plan.parameters.show(&self.id, &self.project, &self.name),
+            "description": description,
+            "template_description": description,
+            "capabilities": [],
+            "disable_rollback": self.disable_rollback,
+            "timeout_mins": self.timeout_mins,
+            "stack_owner": self.owner,
+            "parent": null,
+            "stack_user_project_id": self.user_project,
+            "tags": self.tags,
+        })
+    }
+
+    /// The show with status, as `GET` has it.
+    pub fn show_all(&self, heat: &Heat, base: &str, outputs: bool) -> Value {
+        let mut shown = self.show(base);
+        shown["parent"] = self.parent_id(heat);
+        shown["stack_status"] = json!(self.state());
+        shown["stack_status_reason"] = json!(self.reason);
+        if outputs && !self.deleted {
+            let outputs: Vec<Value> = self
+                .plan
+                .template
+                .outputs()
+                .map(|(name, _)| self.output(heat, name))
+                .collect();
+            shown["outputs"] = json!(outputs);
+        }
+        shown
+    }
+
+    pub fn parent_id(&self, heat: &Heat) -> Value {
+        let parent = self.parent.as_ref().filter(|parent| parent.nested);
+        json!(
+            parent
+                .and_then(|parent| heat.stacks.get(parent.stack))
+                .map(|stack| &stack.id)
+        )
+    }
+
+    /// As lists have it.
+    pub fn summary(&self, heat: &Heat, base: &str) -> Value {
+        json!({
+            "id": self.id,
+            "links": self.links(base),
+            "stack_name": self.name,
+            "description": "",
+            "stack_status": self.state(),
+            "stack_status_reason": self.reason,
+            "creation_time": self.created,
+            "updated_time": self.updated,
+            "deletion_time": self.gone,
+            "stack_owner": self.owner,
+            "parent": self.parent_id(heat),
+            "stack_user_project_id": self.user_project,
+            "tags": match self.tags.is_empty() {
+                true => Value::Null,
+                false => json!(self.tags),
+            },
+        })
+    }
+
+    pub fn output(&self, heat: &Heat, name: &str) -> Value {
+        let output = self.plan.template.output(name);
+        let mut shown = json!({
+            "output_key": name,
+            "description": output["description"].as_str().unwrap_or("No description given"),
+        });
+        let value = match self.dangling(&output["value"]) {
+            Some(problem) => Err(problem),
+            None => self.resolve(heat, &output["value"]),
+        };
+        match value {
+            Ok(value) => shown["output_value"] = value,
+            Err(problem) => {
+                shown["output_error"] = json!(problem);
+                shown["output_value"] = Value::Null;
+            }
+        }
+        shown
+    }
+
+    /// Why a value speaks of a resource that the template has not.
+    fn dangling(&self, value: &Value) -> Option<String> {
+        let mut references = Vec::new();
+        functions::references(value, "", &mut references, 0);
+        let (name, _) = references
+            .iter()
+            .find(|(name, _)| self.plan.template.resource(name).is_none())?;
+        Some(format!(
+            "The specified reference \"{name}\" (in unknown) is incorrect."
+        ))
+    }
+
+    pub fn resolve(&self, heat: &Heat, value: &Value) -> Result<Value, String> {
+        functions::resolve(value, &Known { heat, stack: self })
+    }
+
+    /// A resource's properties, each resolved; those whose value is not known are
+    /// left out.
+    pub fn properties(&self, heat: &Heat, definition: &Value) -> Map<String, Value> {
+        let given = definition["properties"].as_object();
+        given
+            .into_iter()
+            .flatten()
+            .filter_map(|(name, value)| {
+                let value = self.resolve(heat, value).ok()?;
+                Some((name.clone(), value))
+            })
+            .collect()
+    }
+}
+
+/// What a stack's own functions may ask for.
+struct Known<'a> {
+    heat: &'a Heat,
+    stack: &'a Stack,
+}
+
+impl Scope for Known<'_> {
+    fn parameter(&self, name: &str) -> Option<Value> {
+        Some(match name {
+            "OS::stack_id" => json!(self.stack.id),
+            "OS::stack_name" => json!(self.stack.name),
+            "OS::project_id" => json!(self.stack.project),
+            name => return self.stack.plan.parameters.get(name).cloned(),
+        })
+    }
+
+    fn reference(&self, name: &str) -> Option<Value> {
+        self.stack.resource(name).map(Resource::reference)
+    }
+
+    fn attribute(&self, resource: &str, attribute: &str) -> Result<Value, String> {
+        match self.stack.resource(resource) {
+            Some(resource) => Ok(resource.attribute(self.heat, self.stack, attribute)),
+            None => Ok(Value::Null),
+        }
+    }
+
+    fn file(&self, name: &str) -> Option<&str> {
+        self.stack.plan.files.get(name)?.as_str()
+    }
+}
+
+impl Resource {
+    pub fn state(&self) -> String {
+        format!("{}_{}", self.action, self.status)
+    }
+
+    /// What `get_resource` gives.
+    pub fn reference(&self) -> Value {
+        if self.kind == "OS::Heat::RandomString"
+            && let Some(value) = self.data.get("value")
+        {
+            return value.clone();
+        }
+        match self.physical_id.is_empty() {
+            true => json!(self.name),
+            false => json!(self.physical_id),
+        }
+    }
+
+    /// An attribute; null while there is none.
+    pub fn attribute(&self, heat: &Heat, stack: &Stack, name: &str) -> Value {
+        let made = self.action != "INIT";
+        match (self.kind.as_str(), name) {
+            (_, "show") => Value::Null,
+            ("OS::Heat::Value", "value") => {
+                match stack.properties(heat, &self.definition).remove("value") {
+                    Some(value) if !made => value,
+                    _ => self.properties.get("value").cloned().unwrap_or_default(),
+                }
+            }
+            ("OS::Heat::RandomString", "value") | ("OS::Heat::TestResource", "output") => {
+                self.data.get("value").cloned().unwrap_or_default()
+            }
+            ("OS::Heat::SoftwareConfig", "config") if made => {
+                self.properties.get("config").cloned().unwrap_or_default()
+            }
+            ("OS::Heat::SoftwareDeployment", name) => heat
+                .deployments
+                .iter()
+                .find(|deployment| deployment.id == self.physical_id)
+                .map(|deployment| deployment.output_values[name].clone())
+                .unwrap_or_default(),
+            ("OS::Heat::WaitCondition", "data") => json!(self.signalled(stack)),
+            ("OS::Heat::ResourceGroup", name) => self.of_members(heat, name),
+            ("OS::Heat::Stack", name) => self.of_remote(heat, name),
+            (kind, name) if !types::exists(kind) => match self.inner(heat) {
+                Some(inner) if inner.plan.template.output(name).is_null() => Value::Null,
+                Some(inner) => inner.output(heat, name)["output_value"].take(),
+                None => Value::Null,
+            },
+            _ => Value::Null,
+        }
+    }
+
+    fn inner<'a>(&self, heat: &'a Heat) -> Option<&'a Stack> {
+        heat.stacks.get(self.nested?)
+    }
+
+    /// The data of all signals, as JSON text.
+    fn signalled(&self, stack: &Stack) -> String {
+        let handle = self.properties.get("handle");
+        let found = stack
+            .resources
+            .iter()
+            .find(|resource| Some(&resource.reference()) == handle);
+        let data: Map<String, Value> = found
+            .and_then(|handle| handle.metadata.as_object())
+            .into_iter()
+            .flatten()
+            .map(|(id, signal)| (id.clone(), signal["data"].clone()))
+            .collect();
+        super::super::python::dumps(&Value::Object(data))
+    }
+
+    fn of_members(&self, heat: &Heat, name: &str) -> Value {
+        let Some(inner) = self.inner(heat) else {
+            return Value::Null;
+        };
+        let members = || inner.resources.iter();
+        match name {
+            "refs" => members().map(Resource::reference).collect(),
+            "refs_map" => members()
+                .map(|member| (member.name.clone(), member.reference()))
+                .collect(),
+            "removed_rsrc_list" => json!([]),
+            "attributes" => Value::Null,
+            name => match name.strip_prefix("resource.") {
+                Some(path) => {
+                    let (member, attribute) = path.split_once('.').unwrap_or((path, ""));
+                    match (inner.resource(member), attribute) {
+                        (Some(member), "") => member.reference(),
+                        (Some(member), attribute) => member.attribute(heat, inner, attribute),
+                        (None, _) => Value::Null,
+                    }
+                }
+                None => members()
+                    .map(|member| member.attribute(heat, inner, name))
+                    .collect(),
+            },
+        }
+    }
+
+    fn of_remote(&self, heat: &Heat, name: &str) -> Value {
+        let Some(inner) = self.inner(heat) else {
+            return Value::Null;
+        };
+        match name {
+            "stack_name" => json!(inner.name),
+            "outputs" => inner
+                .plan
+                .template
+                .outputs()
+                .map(|(name, _)| {
+                    (
+                        name.clone(),
+                        inner.output(heat, name)["output_value"].take(),
+                    )
+                })
+                .collect(),
+            _ => Value::Null,
+        }
+    }
+
+    /// The attributes that a detailed show has.
+    pub fn attributes(&self, heat: &Heat, stack: &Stack, base: &str, more: &[&str]) -> Value {
+        let mut shown = Map::new();
+        match self.kind.as_str() {
+            "OS::Heat::SoftwareConfig" if !self.physical_id.is_empty() => {
+                let config = heat
+                    .configs
+                    .iter()
+                    .find(|config| config.id == self.physical_id);
+                if let Some(Value::Object(members)) = config.map(|config| config.show()) {
+                    shown = members;
+                }
+            }
+            "OS::Heat::SoftwareDeployment" if !self.physical_id.is_empty() => {
+                let mut deployments = heat.deployments.iter();
+                let deployment = deployments.find(|deployment| deployment.id == self.physical_id);
+                if let Some(Value::Object(members)) = deployment.map(|deployment| deployment.show())
+                {
+                    shown = members;
+                }
+            }
+            "OS::Heat::Stack" => {
+                if let Some(inner) = self.inner(heat)
+                    && let Value::Object(members) = inner.show_all(heat, base, true)
+                {
+                    shown = members;
+                }
+            }
+            "OS::Heat::ResourceGroup" => {
+                // Observed: only the removed ones are told.
+                shown.insert("removed_rsrc_list".to_owned(), json!([]));
+                for name in ["attributes", "refs_map", "refs"] {
+                    shown.insert(name.to_owned(), Value::Null);
+                }
+            }
+            kind if !types::exists(kind) => {
+                if let Some(inner) = self.inner(heat) {
+                    for (name, _) in inner.plan.template.outputs() {
+                        shown.insert(name.clone(), self.attribute(heat, stack, name));
+                    }
+                }
+            }
+            kind => {
+                for name in types::attributes(kind) {
+                    shown.insert(name.to_owned(), self.attribute(heat, stack, name));
+                }
+            }
+        }
+        for name in more {
+            if !shown.contains_key(*name) {
+                shown.insert((*name).to_owned(), self.attribute(heat, stack, name));
+            }
+        }
+        Value::Object(shown)
+    }
+
+    /// As a previewed stack and a previewed update have it.
+    pub fn raw(&self, heat: &Heat, stack: &Stack, base: &str, properties: bool) -> Value {
+        let fresh = self.action == "INIT";
+        let time = |text: &String| if fresh { Value::Null } else { json!(text) };
+        let identity = |path: String| json!({"tenant": stack.project, "stack_name": stack.name, "stack_id": stack.id, "path": path});
+        let mut shown = json!({
+            "updated_time": time(&self.updated),
+            "creation_time": time(&self.created),
+            "resource_name": self.name,
+            "physical_resource_id": self.physical_id,
+            "resource_action": self.action,
+            "resource_status": self.status,
+            "resource_status_reason": self.reason,
+            "resource_type": self.kind,
+            "resource_identity": identity(format!("/resources/{}", self.name)),
+            "stack_identity": identity(String::new()),
+            "stack_name": stack.name,
+            "required_by": stack.required_by(&self.name),
+            "description": self.definition["description"].as_str().unwrap_or_default(),
+            "metadata": match &self.metadata {
+                Value::Null => json!({}),
+                metadata => metadata.clone(),
+            },
+            "attributes": self.attributes(heat, stack, base, &[]),
+        });
+        if properties {
+            let mut all = Map::new();
+            for (name, schema) in types::properties(&self.kind) {
+                let known = self.properties.get(name).filter(|value| !value.is_null());
+                let value = known.or(schema.get("default"));
+                all.insert(name.clone(), value.cloned().unwrap_or_default());
+            }
+            if self.kind == "OS::Heat::RandomString" {
+                // A property of old, which its schema does not show any more.
+                all.entry("sequence").or_insert(Value::Null);
+            }
+            shown["properties"] = Value::Object(all);
+        }
+        shown
+    }
+}

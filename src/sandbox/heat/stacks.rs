@@ -1,0 +1,716 @@
+//! Stacks: making, finding, listing, showing, changing and deleting them
+//! (`heat.md` 2.2 to 2.4, `OBSERVED.md` "Stacks").
+
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use super::super::plain::Answer;
+use super::engine::{self, Now};
+use super::request::{Given, Place};
+use super::stack::{Plan, Resource, Stack};
+use super::{
+    Context, Heat, boolean_parameter, direction, entity_not_found, fault, forbidden, kinds, limit,
+    limit_exceeded, malformed, not_supported, types,
+};
+
+impl Stack {
+    /// One of which only the name is known.
+    pub fn new(project: &str, name: &str, owner: &str, now: &Now) -> Self {
+        Self {
+            serial: 0,
+            id: Uuid::new_v4().to_string(),
+            project: project.to_owned(),
+            name: name.to_owned(),
+            owner: owner.to_owned(),
+            parent: None,
+            depth: 0,
+            action: "CREATE",
+            status: "IN_PROGRESS",
+            reason: String::new(),
+            created: now.text.clone(),
+            updated: None,
+            deleted: false,
+            gone: None,
+            plan: Plan::default(),
+            previous: None,
+            disable_rollback: true,
+            timeout_mins: None,
+            tags: Vec::new(),
+            user_project: Uuid::new_v4().simple().to_string(),
+            resources: Vec::new(),
+            leftovers: Vec::new(),
+            events: Default::default(),
+            snapshots: Vec::new(),
+            adopted: Value::Null,
+            work: None,
+        }
+    }
+}
+
+/// The stack that the path names and numbers, deleted ones too.
+pub(super) fn identified<'a>(heat: &'a Heat, context: &Context) -> Result<&'a Stack, Answer> {
+    let (name, id) = (context.segment(0), context.segment(1));
+    heat.stacks
+        .find(id)
+        .and_then(|serial| heat.stacks.get(serial))
+        .filter(|stack| stack.name == name && stack.project == context.project)
+        .ok_or_else(|| entity_not_found("Stack", name))
+}
+
+/// The same, but gone when deleted.
+fn living<'a>(heat: &'a Heat, context: &Context) -> Result<&'a Stack, Answer> {
+    identified(heat, context).and_then(|stack| match stack.deleted {
+        true => Err(entity_not_found("Stack", context.segment(0))),
+        false => Ok(stack),
+    })
+}
+
+pub(super) fn at(heat: &mut Heat, serial: u64) -> Result<&mut Stack, Answer> {
+    heat.stacks.get_mut(serial).ok_or_else(malformed)
+}
+
+/// A stack and those in it, down to a depth.
+pub(super) fn with_nested<'a>(heat: &'a Heat, stack: &'a Stack, depth: usize) -> Vec<&'a Stack> {
+    let mut found = vec![stack];
+    if depth > 0 {
+        let inner = stack
+            .resources
+            .iter()
+            .filter(|part| part.kind != "OS::Heat::Stack");
+        for part in inner {
+            if let Some(inner) = part.nested.and_then(|serial| heat.stacks.get(serial)) {
+                found.extend(with_nested(heat, inner, depth - 1));
+            }
+        }
+    }
+    found
+}
+
+/// The 202 of whatever goes on by itself: shape 3 of OBSERVED.md.
+pub(super) fn accepted() -> Answer {
+    Answer::json(
+        StatusCode::ACCEPTED,
+        json!({
+            "message": "The request is accepted for processing.<br /><br />\n\n\n",
+            "code": "202 Accepted",
+            "title": "Accepted",
+        }),
+    )
+}
+
+fn exists(name: &str) -> Answer {
+    let message = format!("The Stack ({name}) already exists.");
+    fault(StatusCode::CONFLICT, "StackExists", Some(&message))
+}
+
+/// A stack as it is asked for, all checked, with its resources as yet unmade.
+fn wanted(heat: &Heat, context: &Context, given: &Given) -> Result<Stack, Answer> {
+    let name = given.name()?;
+    let mut living = heat
+        .stacks
+        .all()
+        .filter(|stack| !stack.deleted && !stack.is_nested());
+    if living.any(|stack| stack.project == context.project && stack.name == name) {
+        return Err(exists(name));
+    }
+    let mut stack = Stack::new(context.project, name, context.user, &context.now);
+    given.settle(&mut stack);
+    stack.plan = given.plan(Place::Create)?;
+    unmade(heat, &mut stack, &context.now);
+    checked(heat, &stack)?;
+    Ok(stack)
+}
+
+/// Gives the stack a resource for each that its template has.
+fn unmade(heat: &Heat, stack: &mut Stack, now: &Now) {
+    let template = stack.plan.template.clone();
+    for (name, definition) in template.resources() {
+        let requires = template.requires(name);
+        let mut part = Resource::fresh(&stack.name, name, definition.clone(), requires, &now.text);
+        part.properties = stack.properties(heat, definition);
+        stack.resources.push(part);
+    }
+}
+
+/// Checks all properties, as far as their values are known before anything is made.
+fn checked(heat: &Heat, stack: &Stack) -> Result<(), Answer> {
+    for part in &stack.resources {
+        if !types::exists(&part.kind) {
+            continue;
+        }
+        let given = &part.definition["properties"];
+        let mut known = Map::new();
+        for (name, value) in given.as_object().into_iter().flatten() {
+            let mut references = Vec::new();
+            super::functions::references(value, "", &mut references, 0);
+            match stack.resolve(heat, value) {
+                Ok(value) if references.is_empty() => {
+                    known.insert(name.clone(), value);
+                }
+                Ok(_) => {}
+                Err(problem) => {
+                    let place = format!("resources.{}.properties.{name}", part.name);
+                    let message = format!("Property error: : {place}: : {problem}");
+                    return Err(fault(
+                        StatusCode::BAD_REQUEST,
+                        "StackValidationFailed",
+                        Some(&message),
+                    ));
+                }
+            }
+        }
+        types::check(&part.name, &part.kind, given, &known).map_err(|fault| fault.answer())?;
+    }
+    Ok(())
+}
+
+/// The stack is there at once; its resources follow.
+pub(super) fn create(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+    let given = Given::read(context, Place::Create)?;
+    let mut stack = wanted(heat, context, &given)?;
+    let own = heat
+        .stacks
+        .all()
+        .filter(|other| !other.deleted && !other.is_nested() && other.project == context.project);
+    let quota = context.settings.stack_quota;
+    if own.count() >= quota {
+        return Err(limit_exceeded(&format!(
+            "You have reached the maximum stacks per tenant, {quota}. Please delete some stacks."
+        )));
+    }
+    stack.resources.clear();
+    let plan = std::mem::take(&mut stack.plan);
+    let answer = json!({"stack": {"id": stack.id, "links": stack.links(context.base)}});
+    let location = stack.href(context.base);
+    let adopted = given.adopted.clone();
+    let serial = heat.stacks.add(stack);
+    match adopted {
+        None => engine::converge(heat, serial, "CREATE", plan, &context.now),
+        Some(data) => {
+            at(heat, serial)?.adopted = data;
+            engine::converge(heat, serial, "ADOPT", plan, &context.now);
+        }
+    }
+    Ok(Answer::json(StatusCode::CREATED, answer).with("location", location))
+}
+
+/// The stack that would be made.
+pub(super) fn preview(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+    let given = Given::read(context, Place::Create)?;
+    let mut stack = wanted(heat, context, &given)?;
+    stack.id = "None".to_owned();
+    let mut shown = stack.show(context.base);
+    shown["stack_user_project_id"] = Value::Null;
+    shown["outputs"] = json!([]);
+    shown["resources"] = previewed(heat, context, &stack, 0);
+    Ok(Answer::ok(json!({"stack": shown})))
+}
+
+/// The resources of a previewed stack; those that are stacks are lists.
+fn previewed(heat: &Heat, context: &Context, stack: &Stack, depth: usize) -> Value {
+    let one = |part: &Resource| match kinds::preview(stack, part) {
+        Some(plan) if depth < 5 => {
+            let name = format!("{}-{}", stack.name, part.name);
+            let mut inner = Stack::new(&stack.project, &name, &stack.owner, &context.now);
+            inner.id = "None".to_owned();
+            inner.plan = plan;
+            unmade(heat, &mut inner, &context.now);
+            let mut shown = previewed(heat, context, &inner, depth + 1);
+            for resource in shown.as_array_mut().into_iter().flatten() {
+                if resource.is_object() {
+                    resource["parent_resource"] = json!(part.name);
+                }
+            }
+            shown
+        }
+        _ => part.raw(heat, stack, context.base, true),
+    };
+    stack.resources.iter().map(one).collect()
+}
+
+/// What an update would do.
+pub(super) fn preview_update(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+    preview_of(heat, context, Place::Put)
+}
+
+/// What a patch would do.
+pub(super) fn preview_patch(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+    preview_of(heat, context, Place::Patch)
+}
+
+fn preview_of(heat: &mut Heat, context: &Context, place: Place) -> Result<Answer, Answer> {
+    let given = Given::read(context, place)?;
+    boolean_parameter(context, "show_nested", ".")?;
+    let stack = living(heat, context)?;
+    let plan = given.plan_over(&stack.plan, place)?;
+    let mut after = Stack::new(&stack.project, &stack.name, &stack.owner, &context.now);
+    after.id = stack.id.clone();
+    after.plan = plan;
+    unmade(heat, &mut after, &context.now);
+    checked(heat, &after)?;
+    let mut changes: [(&str, Vec<Value>); 5] = [
+        ("unchanged", Vec::new()),
+        ("updated", Vec::new()),
+        ("replaced", Vec::new()),
+        ("added", Vec::new()),
+        ("deleted", Vec::new()),
+    ];
+    for part in &after.resources {
+        let fresh = || part.raw(heat, &after, context.base, false);
+        let (which, shown) = match stack.resource(&part.name) {
+            None => (3, fresh()),
+            Some(old) => {
+                // As far as it is known, what is there stays.
+                let mut properties = old.properties.clone();
+                properties.retain(|name, _| part.definition["properties"].get(name).is_some());
+                for (name, value) in stack_properties(heat, stack, &after, part) {
+                    properties.insert(name, value);
+                }
+                match kinds::change(old, &part.definition, &properties, &after.plan.files) {
+                    kinds::Change::None => (0, fresh()),
+                    kinds::Change::Update => (1, old.raw(heat, stack, context.base, false)),
+                    kinds::Change::Replace => (2, fresh()),
+                    kinds::Change::Create => (3, fresh()),
+                }
+            }
+        };
+        changes[which].1.push(shown);
+    }
+    for part in &stack.resources {
+        if after.resource(&part.name).is_none() {
+            changes[4]
+                .1
+                .push(part.raw(heat, stack, context.base, false));
+        }
+    }
+    let changes: Map<String, Value> = changes
+        .into_iter()
+        .map(|(name, found)| (name.to_owned(), json!(found)))
+        .collect();
+    Ok(Answer::ok(json!({"resource_changes": changes})))
+}
+
+/// The properties that a resource would have: parameters as they will be,
+/// attributes of other resources as they are.
+fn stack_properties(
+    heat: &Heat,
+    stack: &Stack,
+    after: &Stack,
+    part: &Resource,
+) -> Map<String, Value> {
+    let given = part.definition["properties"].as_object();
+    let mut found = Map::new();
+    for (name, value) in given.into_iter().flatten() {
+        let mut references = Vec::new();
+        super::functions::references(value, "", &mut references, 0);
+        let from = if references.is_empty() { after } else { stack };
+        if let Ok(value) = from.resolve(heat, value) {
+            found.insert(name.clone(), value);
+        }
+    }
+    found
+}
+
+pub(super) fn update(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+    update_by(heat, context, Place::Put)
+}
+
+pub(super) fn patch(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+    update_by(heat, context, Place::Patch)
+}
+
+/// An update overtakes whatever is going on.
+fn update_by(heat: &mut Heat, context: &Context, place: Place) -> Result<Answer, Answer> {
+    let given = Given::read(context, place)?;
+    // Real Heat takes an update of a deleted stack and makes it anew; nobody can
+    // want to rely on that, so here it is not found.
+    let stack = living(heat, context)?;
+    if stack.action == "SUSPEND" {
+        return Err(not_supported("Updating a stack when it is suspended"));
+    }
+    if stack.action == "DELETE" {
+        return Err(not_supported("Updating a stack when it is deleting"));
+    }
+    let plan = given.plan_over(&stack.plan, place)?;
+    let mut after = Stack::new(&stack.project, &stack.name, &stack.owner, &context.now);
+    after.id = stack.id.clone();
+    after.plan = plan;
+    unmade(heat, &mut after, &context.now);
+    checked(heat, &after)?;
+    let serial = stack.serial;
+    let stack = at(heat, serial)?;
+    if place == Place::Put {
+        stack.tags.clear();
+    }
+    given.settle(stack);
+    engine::converge(heat, serial, "UPDATE", after.plan, &context.now);
+    Ok(accepted())
+}
+
+pub(super) fn delete(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+    let serial = living(heat, context)?.serial;
+    engine::act_on_all(heat, serial, "DELETE", &context.now);
+    Ok(Answer::empty(StatusCode::NO_CONTENT))
+}
+
+/// By name or id alone: a redirect to both, whatever comes after and whatever is
+/// asked, nothing done.
+pub(super) fn find(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+    let (wanted, suffix) = context.rest.split_first().ok_or_else(malformed)?;
+    let mut suffix = suffix.to_vec();
+    let own = |stack: &&Stack| stack.project == context.project;
+    let (name, id) = match wanted.strip_prefix("arn:openstack:heat::") {
+        // It is not looked up (observed). The decoded path is cut at its slashes.
+        Some(rest) => match (rest.strip_suffix(":stacks"), &suffix[..]) {
+            (Some(_), [name, id, ..]) => ((*name).to_owned(), (*id).to_owned()),
+            _ => return Err(entity_not_found("Stack", wanted)),
+        },
+        None => {
+            let by_id = heat
+                .stacks
+                .find(wanted)
+                .and_then(|serial| heat.stacks.get(serial));
+            let by_name = |deleted: bool| {
+                let mut newest = heat.stacks.all().rev().filter(own);
+                newest.find(|stack| stack.name == *wanted && stack.deleted == deleted)
+            };
+            let found = by_id
+                .filter(own)
+                .or_else(|| by_name(false))
+                .or_else(|| by_name(true))
+                .ok_or_else(|| entity_not_found("Stack", wanted))?;
+            (found.name.clone(), found.id.clone())
+        }
+    };
+    if wanted.starts_with("arn:") {
+        suffix.drain(..2);
+    }
+    let mut location = format!("{}/v1/{}/stacks/{name}/{id}", context.base, context.project);
+    for part in suffix {
+        location.push('/');
+        location.push_str(part);
+    }
+    if let Some((_, query)) = context.ask.target.split_once('?') {
+        location.push('?');
+        location.push_str(query);
+    }
+    let message = format!(
+        "The resource was found at <a href=\"{location}\">{location}</a>;\nyou should be redirected automatically.\n\n"
+    );
+    let body = json!({"message": message, "code": "302 Found", "title": "Found"});
+    Ok(Answer::json(StatusCode::FOUND, body).with("location", location))
+}
+
+pub(super) fn show(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+    let outputs = boolean_parameter(context, "resolve_outputs", ".")?.unwrap_or(true);
+    let stack = identified(heat, context)?;
+    Ok(Answer::ok(
+        json!({"stack": stack.show_all(heat, context.base, outputs)}),
+    ))
+}
+
+/// The filters that Heat's database has a column for, and what a stack has there.
+const COLUMNS: [&str; 7] = [
+    "id", "name", "status", "action", "tenant", "username", "owner_id",
+];
+
+fn column<'a>(heat: &'a Heat, stack: &'a Stack, name: &str) -> &'a str {
+    match name {
+        "id" => &stack.id,
+        "name" | "stack_name" => &stack.name,
+        "status" => stack.status,
+        "action" | "stack_action" => stack.action,
+        "tenant" => &stack.project,
+        "username" | "stack_owner" => &stack.owner,
+        "owner_id" | "parent" => stack
+            .parent
+            .as_ref()
+            .filter(|parent| parent.nested)
+            .and_then(|parent| heat.stacks.get(parent.stack))
+            .map_or("", |parent| &parent.id),
+        "stack_status_reason" => &stack.reason,
+        "stack_user_project_id" => &stack.user_project,
+        _ => "",
+    }
+}
+
+/// Other names for some of them, which a count does not know (observed).
+const SYNONYMS: [&str; 7] = [
+    "stack_name",
+    "stack_status",
+    "stack_action",
+    "stack_status_reason",
+    "stack_owner",
+    "parent",
+    "stack_user_project_id",
+];
+
+pub(super) fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+    let flag = |name: &str| boolean_parameter(context, name, ".").map(|it| it.unwrap_or(false));
+    let ask = context.ask;
+    let limit = ask
+        .parameter("limit")
+        .map(|text| limit(text, "limit"))
+        .transpose()?;
+    let counted = flag("with_count")?;
+    let (deleted, nested) = (flag("show_deleted")?, flag("show_nested")?);
+    flag("show_hidden")?;
+    if flag("global_tenant")? {
+        return Err(forbidden("stacks:global_index"));
+    }
+    let sort = direction(context)?;
+    let keys: Vec<&str> = context
+        .all("sort_keys")
+        .into_iter()
+        .filter(|key| {
+            [
+                "stack_name",
+                "stack_status",
+                "creation_time",
+                "updated_time",
+            ]
+            .contains(key)
+        })
+        .collect();
+    // Any key turns the order round (observed).
+    let ascending = sort.map_or(!keys.is_empty(), |descending| !descending);
+
+    let asked: Vec<(&str, Vec<&str>)> = COLUMNS
+        .into_iter()
+        .chain(SYNONYMS)
+        .map(|name| (name, context.all(name)))
+        .filter(|(_, wanted)| !wanted.is_empty())
+        .collect();
+    let visible = |stack: &&Stack| {
+        stack.project == context.project
+            && (deleted || !stack.deleted)
+            && (nested || !stack.is_nested())
+            && tagged(stack, context)
+    };
+    let plain = |stack: &Stack, (name, wanted): &(&str, Vec<&str>)| {
+        wanted.contains(&column(heat, stack, name))
+    };
+    let of_filter = |stack: &Stack, filter: &(&str, Vec<&str>)| match filter.0 {
+        "status" | "stack_status" => filter.1.iter().any(|wanted| {
+            wanted == &stack.status
+                || wanted
+                    .strip_prefix(stack.action)
+                    .and_then(|rest| rest.strip_prefix('_'))
+                    .is_some_and(|status| status == stack.status)
+        }),
+        _ => plain(stack, filter),
+    };
+    let count = match counted {
+        false => None,
+        true if asked.iter().any(|(name, _)| SYNONYMS.contains(name)) => {
+            return Err(super::remote_error());
+        }
+        true => {
+            let found = heat.stacks.all().filter(visible);
+            Some(
+                found
+                    .filter(|stack| asked.iter().all(|filter| plain(stack, filter)))
+                    .count(),
+            )
+        }
+    };
+    let mut found: Vec<&Stack> = heat
+        .stacks
+        .all()
+        .filter(visible)
+        .filter(|stack| asked.iter().all(|filter| of_filter(stack, filter)))
+        .collect();
+    // They come oldest first; a stable sort keeps that among equals.
+    for key in keys.iter().rev() {
+        found.sort_by(|a, b| match *key {
+            "stack_name" => a.name.cmp(&b.name),
+            "stack_status" => a.status.cmp(b.status),
+            "updated_time" => a.updated.cmp(&b.updated),
+            _ => a.created.cmp(&b.created),
+        });
+    }
+    if !ascending {
+        found.reverse();
+    }
+    if let Some(marker) = ask.parameter("marker")
+        && let Some(at) = found.iter().position(|stack| stack.id == marker)
+    {
+        found.drain(..=at);
+    }
+    found.truncate(limit.unwrap_or(usize::MAX));
+    let shown: Vec<Value> = found
+        .iter()
+        .map(|stack| stack.summary(heat, context.base))
+        .collect();
+    let mut answer = json!({"stacks": shown});
+    if limit.is_some_and(|limit| limit == found.len())
+        && let Some(last) = found.last()
+    {
+        answer["links"] = json!([{"rel": "next", "href": next(context, &last.id)}]);
+    }
+    if let Some(count) = count {
+        answer["count"] = json!(count);
+    }
+    Ok(Answer::ok(answer))
+}
+
+/// The query with another marker.
+fn next(context: &Context, marker: &str) -> String {
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    let mut marked = false;
+    for (name, value) in &context.ask.query {
+        match name.as_str() {
+            "marker" => {
+                query.append_pair(name, marker);
+                marked = true;
+            }
+            _ => {
+                query.append_pair(name, value);
+            }
+        }
+    }
+    if !marked {
+        query.append_pair("marker", marker);
+    }
+    let query = query.finish();
+    format!("{}/v1/{}/stacks?{query}", context.base, context.project)
+}
+
+/// Whether the four filters by tags let a stack pass.
+fn tagged(stack: &Stack, context: &Context) -> bool {
+    let asked = |name: &str| {
+        let text = context.ask.parameter(name)?;
+        Some(text.split(',').map(str::to_owned).collect::<Vec<String>>())
+    };
+    let all = |tags: &[String]| tags.iter().all(|tag| stack.tags.contains(tag));
+    let any = |tags: &[String]| tags.iter().any(|tag| stack.tags.contains(tag));
+    asked("tags").is_none_or(|tags| all(&tags))
+        && asked("tags_any").is_none_or(|tags| any(&tags))
+        && asked("not_tags").is_none_or(|tags| !all(&tags))
+        && asked("not_tags_any").is_none_or(|tags| !any(&tags))
+}
+
+/// The same rows, all of them, whatever is asked.
+pub(super) fn detail(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+    let shown: Vec<Value> = heat
+        .stacks
+        .all()
+        .rev()
+        .filter(|stack| stack.project == context.project && !stack.deleted && !stack.is_nested())
+        .map(|stack| stack.summary(heat, context.base))
+        .collect();
+    Ok(Answer::ok(json!({"stacks": shown})))
+}
+
+pub(super) fn template(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+    Ok(Answer::ok(json!(
+        identified(heat, context)?.plan.template.raw
+    )))
+}
+
+pub(super) fn environment(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+    let stack = identified(heat, context)?;
+    let mut shown = stack.plan.environment.show();
+    // Hidden ones stay hidden.
+    let values = stack
+        .plan
+        .parameters
+        .show(&stack.id, &stack.project, &stack.name);
+    if let Some(given) = shown["parameters"].as_object_mut() {
+        for (name, value) in given {
+            if values[name.as_str()] == "******" {
+                *value = json!("******");
+            }
+        }
+    }
+    shown["encrypted_param_names"] = json!([]);
+    Ok(Answer::ok(shown))
+}
+
+pub(super) fn files(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+    Ok(Answer::ok(json!(identified(heat, context)?.plan.files)))
+}
+
+pub(super) fn outputs(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+    let stack = identified(heat, context)?;
+    let shown: Vec<Value> = stack
+        .plan
+        .template
+        .outputs()
+        .map(|(name, output)| {
+            let description = output["description"].as_str();
+            json!({
+                "output_key": name,
+                "description": description.unwrap_or("No description given"),
+            })
+        })
+        .collect();
+    Ok(Answer::ok(json!({"outputs": shown})))
+}
+
+pub(super) fn output(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+    let stack = identified(heat, context)?;
+    let name = context.segment(3);
+    if stack.plan.template.output(name).is_null() {
+        let message = format!("Specified output key {name} not found.");
+        return Err(fault(StatusCode::NOT_FOUND, "NotFound", Some(&message)));
+    }
+    Ok(Answer::ok(json!({"output": stack.output(heat, name)})))
+}
+
+const ACTIONS: [&str; 5] = [
+    "suspend",
+    "resume",
+    "check",
+    "cancel_update",
+    "cancel_without_rollback",
+];
+
+/// One key of the body says what to do.
+pub(super) fn action(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+    let empty = json!({});
+    let body = context.body.as_ref().unwrap_or(&empty);
+    let keys: Vec<&String> = body
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, _)| key)
+        .collect();
+    let action = match keys[..] {
+        [] => return Err(super::bad_request("No action specified")),
+        [one] => one.as_str(),
+        _ => return Err(super::bad_request("Multiple actions specified")),
+    };
+    if !ACTIONS.contains(&action) {
+        return Err(super::bad_request(&format!(
+            "Invalid action {action} specified"
+        )));
+    }
+    if !context.may_write && action != "check" {
+        return Err(forbidden(&format!("actions:{action}")));
+    }
+    let stack = living(heat, context)?;
+    let (serial, state) = (stack.serial, stack.state());
+    let done = (stack.action, stack.status);
+    let unfit = || not_supported(&format!("Cancelling update when stack is {state}"));
+    let now = &context.now;
+    match action {
+        // Twice is once (observed).
+        "suspend" if done == ("SUSPEND", "COMPLETE") => {}
+        "resume" if done == ("RESUME", "COMPLETE") => {}
+        "suspend" => engine::act_on_all(heat, serial, "SUSPEND", now),
+        "resume" => engine::act_on_all(heat, serial, "RESUME", now),
+        "check" => engine::act_on_all(heat, serial, "CHECK", now),
+        "cancel_update" if done == ("UPDATE", "IN_PROGRESS") => {
+            engine::roll_back(heat, serial, now)
+        }
+        "cancel_without_rollback"
+            if ["UPDATE", "CREATE"].contains(&done.0) && done.1 == "IN_PROGRESS" =>
+        {
+            engine::cancel(heat, serial, now);
+        }
+        _ => return Err(unfit()),
+    }
+    Ok(Answer::ok(Value::Null))
+}

@@ -1,0 +1,535 @@
+//! Templates (HOT, as YAML or JSON) and environments, read and checked.
+//!
+//! Messages as observed; where the same fault is told differently by `/validate`
+//! and by a create, [`Fault`] says which kind of exception it is.
+
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+
+use super::super::plain::Answer;
+use super::{bad_request, fault, functions, limit_exceeded, malformed, types};
+
+/// `max_template_size`.
+const MAX_TEMPLATE: usize = 512 << 10;
+/// Versions of HOT that Heat 27 reads, with their other names.
+pub(super) const VERSIONS: [(&str, Option<&str>); 11] = [
+    ("2013-05-23", None),
+    ("2014-10-16", None),
+    ("2015-04-30", None),
+    ("2015-10-15", None),
+    ("2016-04-08", None),
+    ("2016-10-14", Some("newton")),
+    ("2017-02-24", Some("ocata")),
+    ("2017-09-01", Some("pike")),
+    ("2018-03-02", Some("queens")),
+    ("2018-08-31", Some("rocky")),
+    ("2021-04-16", Some("wallaby")),
+];
+
+/// Why a template is refused: the exception's name and what it says.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Fault {
+    pub kind: &'static str,
+    pub message: String,
+}
+
+impl Fault {
+    pub fn new(kind: &'static str, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { kind, message }
+    }
+
+    fn invalid(message: impl Into<String>) -> Self {
+        Self::new("StackValidationFailed", message)
+    }
+
+    pub fn answer(&self) -> Answer {
+        fault(StatusCode::BAD_REQUEST, self.kind, Some(&self.message))
+    }
+
+    /// `/validate` hands most of them on as a bad request (observed).
+    pub fn answer_of_validate(&self) -> Answer {
+        match self.kind {
+            "StackValidationFailed" | "EntityNotFound" | "UserParameterMissing" => {
+                bad_request(&self.message)
+            }
+            _ => self.answer(),
+        }
+    }
+}
+
+/// A template, its sections checked.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Template {
+    /// As it was sent.
+    pub raw: Map<String, Value>,
+}
+
+static NOTHING: Value = Value::Null;
+
+impl Template {
+    fn section(&self, name: &str) -> impl Iterator<Item = (&String, &Value)> {
+        self.raw
+            .get(name)
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+    }
+
+    pub fn resources(&self) -> impl Iterator<Item = (&String, &Value)> {
+        self.section("resources")
+    }
+
+    pub fn resource(&self, name: &str) -> Option<&Value> {
+        self.raw.get("resources")?.get(name)
+    }
+
+    pub fn parameters(&self) -> impl Iterator<Item = (&String, &Value)> {
+        self.section("parameters")
+    }
+
+    pub fn outputs(&self) -> impl Iterator<Item = (&String, &Value)> {
+        self.section("outputs")
+    }
+
+    pub fn output(&self, name: &str) -> &Value {
+        let outputs = self.raw.get("outputs").unwrap_or(&NOTHING);
+        outputs.get(name).unwrap_or(&NOTHING)
+    }
+
+    pub fn description(&self) -> &str {
+        self.raw
+            .get("description")
+            .and_then(Value::as_str)
+            .unwrap_or("No description")
+    }
+
+    /// The names of the resources that `name` waits for.
+    pub fn requires(&self, name: &str) -> Vec<String> {
+        let Some(definition) = self.resource(name) else {
+            return Vec::new();
+        };
+        let mut found: Vec<String> = depends_on(definition);
+        let mut references = Vec::new();
+        functions::references(&definition["properties"], "", &mut references, 0);
+        functions::references(&definition["metadata"], "", &mut references, 0);
+        found.extend(references.into_iter().map(|(name, _)| name));
+        found.sort();
+        found.dedup();
+        found
+    }
+
+    /// The template that a creation is rolled back to.
+    pub fn nothing(&self) -> Self {
+        let version = "heat_template_version";
+        let version_of_it = self.raw.get(version).cloned().unwrap_or_default();
+        Self {
+            raw: Map::from_iter([(version.to_owned(), version_of_it)]),
+        }
+    }
+
+    /// The template without resources, as a deleted stack keeps it.
+    pub fn emptied(&self) -> Self {
+        let mut raw = self.raw.clone();
+        raw.insert("resources".to_owned(), json!({}));
+        Self { raw }
+    }
+
+    /// From text or an object of a request.
+    pub fn read(value: &Value) -> Result<Self, Answer> {
+        let raw = match value {
+            Value::String(text) => {
+                if text.len() > MAX_TEMPLATE {
+                    return Err(too_long(text.len()));
+                }
+                parse(text).map_err(|problem| {
+                    bad_request(&format!("Template not in valid format: {problem}"))
+                })?
+            }
+            Value::Object(members) => members.clone(),
+            _ => return Err(malformed()),
+        };
+        let size = Value::Object(raw.clone()).to_string().len();
+        if size > MAX_TEMPLATE {
+            return Err(too_long(size));
+        }
+        Ok(Self { raw })
+    }
+
+    /// Checks all that needs neither parameters nor the types of resources.
+    pub fn check(&self, known: &dyn Fn(&str) -> bool) -> Result<(), Fault> {
+        self.check_version()?;
+        for (section, value) in &self.raw {
+            match section.as_str() {
+                "heat_template_version" | "description" | "parameter_groups" | "conditions" => {}
+                "parameters" | "resources" | "outputs" => check_section(section, value)?,
+                other => {
+                    return Err(Fault::invalid(format!(
+                        "The template section is invalid: {other}"
+                    )));
+                }
+            }
+        }
+        for (name, parameter) in self.parameters() {
+            match parameter["type"].as_str() {
+                Some("string" | "number" | "comma_delimited_list" | "json" | "boolean") => {}
+                Some(other) => {
+                    let message = format!("Invalid type ({other})");
+                    return Err(Fault::new("InvalidSchemaError", message));
+                }
+                None => {
+                    let message = format!("Missing parameter type for parameter: {name}");
+                    return Err(Fault::new("InvalidSchemaError", message));
+                }
+            }
+        }
+        self.check_resources(known)?;
+        for (name, output) in self.outputs() {
+            if output.get("value").is_none() {
+                return Err(Fault::invalid(format!(
+                    "Output validation error: outputs.{name}: Each output definition must contain a value key."
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_version(&self) -> Result<(), Fault> {
+        let message = match self.raw.get("heat_template_version") {
+            Some(Value::String(version)) => {
+                let known = VERSIONS
+                    .iter()
+                    .any(|(date, name)| version == date || *name == Some(version));
+                if known {
+                    return Ok(());
+                }
+                let dates = VERSIONS.iter().map(|(date, _)| *date);
+                let names = VERSIONS.iter().filter_map(|(_, name)| *name);
+                let all: Vec<&str> = dates.chain(names).collect();
+                format!(
+                    "\"heat_template_version: {version}\". \"heat_template_version\" should be one of: {}",
+                    all.join(", ")
+                )
+            }
+            // CloudFormation's templates are not played here.
+            _ => "Template version was not provided".to_owned(),
+        };
+        Err(Fault::new(
+            "InvalidTemplateVersion",
+            format!("The template version is invalid: {message}"),
+        ))
+    }
+
+    fn check_resources(&self, known: &dyn Fn(&str) -> bool) -> Result<(), Fault> {
+        for (_, definition) in self.resources() {
+            let Some(members) = definition.as_object() else {
+                return Err(Fault::invalid(format!(
+                    "\"resources\" must contain a map of resource maps. Found a [<class '{}'>] instead",
+                    python_class(definition)
+                )));
+            };
+            if !members.get("type").is_some_and(Value::is_string) {
+                let message = "Each resource must contain a type key.";
+                return Err(Fault::invalid(message));
+            }
+            let fine = [
+                "type",
+                "properties",
+                "metadata",
+                "depends_on",
+                "deletion_policy",
+                "update_policy",
+                "description",
+                "external_id",
+                "condition",
+            ];
+            if let Some(key) = members.keys().find(|key| !fine.contains(&key.as_str())) {
+                return Err(Fault::invalid(format!(
+                    "\"{key}\" is not a valid keyword inside a resource definition"
+                )));
+            }
+        }
+        for (_, definition) in self.resources() {
+            let kind = definition["type"].as_str().unwrap_or_default();
+            let file = [".yaml", ".yml", ".template"]
+                .iter()
+                .any(|end| kind.ends_with(end));
+            if file && !known(kind) {
+                return Err(Fault::invalid(format!(
+                    "Could not fetch remote template \"{kind}\": Invalid URL scheme "
+                )));
+            }
+            if !types::exists(kind) && !known(kind) {
+                return Err(Fault::invalid(format!(
+                    "The Resource Type ({kind}) could not be found."
+                )));
+            }
+        }
+        for (name, definition) in self.resources() {
+            let mut references: Vec<(String, String)> = depends_on(definition)
+                .into_iter()
+                .map(|other| (other, name.clone()))
+                .collect();
+            let path = format!("{name}.Properties");
+            functions::references(&definition["properties"], &path, &mut references, 0);
+            for (other, place) in references {
+                if self.resource(&other).is_none() {
+                    let message =
+                        format!("The specified reference \"{other}\" (in {place}) is incorrect.");
+                    return Err(Fault::new("InvalidTemplateReference", message));
+                }
+            }
+        }
+        self.check_attributes()?;
+        self.check_circles()
+    }
+
+    fn check_attributes(&self) -> Result<(), Fault> {
+        for (name, definition) in self.resources() {
+            let mut found = Vec::new();
+            let path = format!("resources.{name}.properties");
+            functions::attributes(&definition["properties"], &path, &mut found, 0);
+            for [other, attribute, place] in found {
+                let kind = self.resource(&other).map(|other| &other["type"]);
+                let kind = kind.and_then(Value::as_str).unwrap_or_default();
+                if !types::has_attribute(kind, &attribute) {
+                    return Err(Fault::invalid(format!(
+                        "{place}: : The Referenced Attribute ({other} {attribute}) is incorrect."
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The outputs speak of resources that there are; only a create looks.
+    pub fn check_outputs(&self) -> Result<(), Fault> {
+        for (name, output) in self.outputs() {
+            let path = format!("outputs.{name}.value");
+            let mut attributes = Vec::new();
+            functions::attributes(&output["value"], &path, &mut attributes, 0);
+            for [other, _, place] in attributes {
+                if self.resource(&other).is_none() {
+                    return Err(Fault::invalid(format!(
+                        "{place}: : The specified reference \"{other}\" (in unknown) is incorrect."
+                    )));
+                }
+            }
+            let mut references = Vec::new();
+            functions::references(&output["value"], &path, &mut references, 0);
+            for (other, place) in references {
+                if self.resource(&other).is_none() {
+                    let message =
+                        format!("The specified reference \"{other}\" (in {place}) is incorrect.");
+                    return Err(Fault::new("InvalidTemplateReference", message));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_circles(&self) -> Result<(), Fault> {
+        let mut left: Vec<(&String, Vec<String>)> = self
+            .resources()
+            .map(|(name, _)| (name, self.requires(name)))
+            .collect();
+        loop {
+            let names: Vec<&String> = left.iter().map(|(name, _)| *name).collect();
+            let stuck: Vec<_> = left
+                .iter()
+                .filter(|(_, requires)| requires.iter().any(|other| names.contains(&other)))
+                .cloned()
+                .collect();
+            if stuck.is_empty() {
+                return Ok(());
+            }
+            if stuck.len() == left.len() {
+                let named = |name: &String| {
+                    let kind = self.resource(name).map(|definition| &definition["type"]);
+                    let class = types::class(kind.and_then(Value::as_str).unwrap_or_default());
+                    format!("{class} \"{name}\"")
+                };
+                let edges: Vec<String> = stuck
+                    .iter()
+                    .map(|(name, requires)| {
+                        let others: Vec<String> = requires.iter().map(named).collect();
+                        format!("{}: {{{}}}", named(name), others.join(", "))
+                    })
+                    .collect();
+                let message = format!("Circular Dependency Found: {{{}}}", edges.join(", "));
+                return Err(Fault::new("CircularDependencyException", message));
+            }
+            left = stuck;
+        }
+    }
+}
+
+/// A missing section and an empty list are fine.
+fn check_section(section: &str, value: &Value) -> Result<(), Fault> {
+    match value {
+        Value::Null | Value::Object(_) => Ok(()),
+        Value::Array(items) if items.is_empty() => Ok(()),
+        other => Err(Fault::invalid(format!(
+            "\"{section}\" must contain a map. Found a [<class '{}'>] instead",
+            python_class(other)
+        ))),
+    }
+}
+
+fn depends_on(definition: &Value) -> Vec<String> {
+    match &definition["depends_on"] {
+        Value::String(name) => vec![name.clone()],
+        Value::Array(names) => names
+            .iter()
+            .filter_map(|name| name.as_str().map(str::to_owned))
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn python_class(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "NoneType",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float",
+        Value::Number(_) => "int",
+        Value::String(_) => "str",
+        Value::Array(_) => "list",
+        Value::Object(_) => "dict",
+    }
+}
+
+fn too_long(length: usize) -> Answer {
+    limit_exceeded(&format!(
+        "Template size ({length} bytes) exceeds maximum allowed size ({MAX_TEMPLATE} bytes)."
+    ))
+}
+
+/// YAML (of which JSON is a part) as an object. Dates and the like stay text, as
+/// Heat's own loader has it.
+fn parse(text: &str) -> Result<Map<String, Value>, String> {
+    match serde_yaml_ng::from_str::<serde_yaml_ng::Value>(text).map(|value| plain(value, 0)) {
+        Ok(Value::Object(members)) if members.is_empty() => {
+            Err("Template format version not found.".to_owned())
+        }
+        Ok(Value::Object(members)) => {
+            let versions = [
+                "heat_template_version",
+                "HeatTemplateFormatVersion",
+                "AWSTemplateFormatVersion",
+            ];
+            match versions.iter().any(|key| members.contains_key(*key)) {
+                true => Ok(members),
+                false => Err("Template format version not found.".to_owned()),
+            }
+        }
+        Ok(Value::Null) => Err("Template format version not found.".to_owned()),
+        Ok(_) => Err("The template is not a JSON object or YAML mapping.".to_owned()),
+        Err(error) => Err(format!(
+            "Error parsing template [root stack] {}",
+            place(&error)
+        )),
+    }
+}
+
+/// Where a text stops being YAML. Heat's parser has other words, at the same place.
+fn place(error: &serde_yaml_ng::Error) -> String {
+    let (line, column) = error
+        .location()
+        .map_or((1, 1), |place| (place.line(), place.column()));
+    format!("while parsing: {error}\n  in \"<unicode string>\", line {line}, column {column}")
+}
+
+/// YAML as JSON: keys and odd scalars as text.
+fn plain(value: serde_yaml_ng::Value, depth: usize) -> Value {
+    use serde_yaml_ng::Value as Yaml;
+    if depth > 64 {
+        return Value::Null;
+    }
+    match value {
+        Yaml::Null => Value::Null,
+        Yaml::Bool(value) => json!(value),
+        Yaml::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
+            (Some(number), _, _) => json!(number),
+            (_, Some(number), _) => json!(number),
+            (_, _, Some(number)) => json!(number),
+            _ => Value::Null,
+        },
+        Yaml::String(text) => Value::String(text),
+        Yaml::Sequence(items) => items
+            .into_iter()
+            .map(|item| plain(item, depth + 1))
+            .collect(),
+        Yaml::Mapping(members) => members
+            .into_iter()
+            .map(|(key, member)| {
+                let key = functions::text(&plain(key, depth + 1));
+                (key, plain(member, depth + 1))
+            })
+            .collect(),
+        Yaml::Tagged(tagged) => plain(tagged.value, depth + 1),
+    }
+}
+
+/// A nested template from among a stack's files.
+pub(super) fn nested(text: &str) -> Result<Template, Fault> {
+    let raw = parse(text).map_err(Fault::invalid)?;
+    Ok(Template { raw })
+}
+
+/// What parameters are worth, and files.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Environment {
+    pub parameters: Map<String, Value>,
+    pub parameter_defaults: Map<String, Value>,
+    /// Type names that stand for other ones; kept with the rest of the section.
+    pub registry: Map<String, Value>,
+}
+
+impl Environment {
+    /// From text or an object; a missing one is empty.
+    pub fn read(value: &Value) -> Result<Self, Answer> {
+        let wrong =
+            |problem: &str| bad_request(&format!("Environment not in valid format: {problem}"));
+        let members = match value {
+            Value::Null => Map::new(),
+            Value::Object(members) => members.clone(),
+            Value::String(text) => match serde_yaml_ng::from_str(text).map(|value| plain(value, 0))
+            {
+                Ok(Value::Null) => Map::new(),
+                Ok(Value::Object(members)) => members,
+                Ok(_) => {
+                    return Err(wrong(
+                        "The environment is not a valid YAML mapping data type.",
+                    ));
+                }
+                Err(error) => return Err(wrong(&place(&error))),
+            },
+            _ => return Err(malformed()),
+        };
+        let mut environment = Self::default();
+        for (section, value) in members {
+            let value = value.as_object().cloned().unwrap_or_default();
+            match section.as_str() {
+                "parameters" => environment.parameters = value,
+                "parameter_defaults" => environment.parameter_defaults = value,
+                "resource_registry" => environment.registry = value,
+                "encrypted_param_names" | "event_sinks" | "parameter_merge_strategies" => {}
+                other => return Err(wrong(&format!("environment has wrong section \"{other}\""))),
+            }
+        }
+        Ok(environment)
+    }
+
+    /// As a stack's snapshot and `/validate` have it.
+    pub fn show(&self) -> Value {
+        let mut registry = self.registry.clone();
+        registry.entry("resources").or_insert_with(|| json!({}));
+        json!({
+            "resource_registry": registry,
+            "parameters": self.parameters,
+            "parameter_defaults": self.parameter_defaults,
+            "event_sinks": [],
+        })
+    }
+}

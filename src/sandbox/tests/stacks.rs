@@ -1,0 +1,309 @@
+//! Stacks move by the clock and by nothing else.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+fn template(resources: Value) -> Value {
+    json!({"heat_template_version": "2018-08-31", "resources": resources})
+}
+
+struct Player {
+    bench: Bench,
+    token: String,
+}
+
+impl Player {
+    async fn new() -> Self {
+        let bench = Bench::new(Settings {
+            play: true,
+            adopt_and_abandon: true,
+            ..QUIET
+        });
+        let token = bench.demo().await;
+        Self { bench, token }
+    }
+
+    async fn call(&self, method: &str, path: &str, body: Value) -> Got {
+        self.bench
+            .call(&self.token, method, &heat(path), body)
+            .await
+    }
+
+    /// Makes a stack; its path.
+    async fn make(&self, body: Value) -> String {
+        let made = self.call("POST", "stacks", body).await;
+        assert_eq!(made.status, 201, "{}", made.body);
+        let location = made.header("location");
+        let at = location.find("stacks/").unwrap();
+        location[at..].to_owned()
+    }
+
+    async fn status(&self, path: &str) -> String {
+        let got = self.call("GET", path, Value::Null).await;
+        got.body["stack"]["stack_status"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    }
+
+    /// `name STATUS` of each event, oldest first.
+    async fn events(&self, path: &str) -> Vec<String> {
+        let got = self
+            .call("GET", &format!("{path}/events?sort_dir=asc"), Value::Null)
+            .await;
+        let text = |event: &Value, name: &str| event[name].as_str().unwrap().to_owned();
+        got.body["events"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|e| {
+                format!(
+                    "{} {}",
+                    text(e, "resource_name"),
+                    text(e, "resource_status")
+                )
+            })
+            .collect()
+    }
+}
+
+/// One step of [`QUIET`].
+async fn step() {
+    tokio::time::advance(Duration::from_secs(2)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn resources_are_made_one_after_the_other() {
+    let player = Player::new().await;
+    let resources = json!({
+        "a": {"type": "OS::Heat::Value", "properties": {"value": 1}},
+        "b": {"type": "OS::Heat::TestResource", "depends_on": "a", "properties": {"wait_secs": 3}},
+        "c": {"type": "OS::Heat::None", "depends_on": "a"},
+    });
+    let path = player
+        .make(json!({"stack_name": "s", "template": template(resources)}))
+        .await;
+    assert_eq!(player.status(&path).await, "CREATE_IN_PROGRESS");
+    step().await;
+    assert_eq!(
+        player.events(&path).await,
+        [
+            "s CREATE_IN_PROGRESS",
+            "a CREATE_IN_PROGRESS",
+            "a CREATE_COMPLETE",
+            "b CREATE_IN_PROGRESS",
+            "c CREATE_IN_PROGRESS",
+        ]
+    );
+    step().await;
+    assert_eq!(player.status(&path).await, "CREATE_IN_PROGRESS");
+    tokio::time::advance(Duration::from_secs(3)).await;
+    assert_eq!(player.status(&path).await, "CREATE_COMPLETE");
+    // Whoever looks late sees the same times.
+    let got = player
+        .call("GET", &format!("{path}/events"), Value::Null)
+        .await;
+    let times: std::collections::BTreeSet<&str> = got.body["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| event["event_time"].as_str().unwrap())
+        .collect();
+    assert!(times.len() >= 4, "{times:?}");
+
+    assert_eq!(player.call("DELETE", &path, Value::Null).await.status, 204);
+    step().await;
+    assert_eq!(player.status(&path).await, "DELETE_IN_PROGRESS");
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert_eq!(player.status(&path).await, "DELETE_COMPLETE");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_is_rolled_back() {
+    let player = Player::new().await;
+    let resources = json!({
+        "ok": {"type": "OS::Heat::TestResource"},
+        "bad": {"type": "OS::Heat::TestResource", "depends_on": "ok", "properties": {"fail": true}},
+    });
+    let body =
+        json!({"stack_name": "s", "template": template(resources), "disable_rollback": false});
+    let path = player.make(body).await;
+    tokio::time::advance(Duration::from_secs(4)).await;
+    assert_eq!(player.status(&path).await, "ROLLBACK_IN_PROGRESS");
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert_eq!(
+        player.events(&path).await,
+        [
+            "s CREATE_IN_PROGRESS",
+            "ok CREATE_IN_PROGRESS",
+            "ok CREATE_COMPLETE",
+            "bad CREATE_IN_PROGRESS",
+            "bad CREATE_FAILED",
+            "s CREATE_FAILED",
+            "s ROLLBACK_IN_PROGRESS",
+            "bad DELETE_IN_PROGRESS",
+            "bad DELETE_COMPLETE",
+            "ok DELETE_IN_PROGRESS",
+            "ok DELETE_COMPLETE",
+            "s ROLLBACK_COMPLETE",
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stack_has_only_so_long() {
+    let player = Player::new().await;
+    let resources =
+        json!({"t": {"type": "OS::Heat::TestResource", "properties": {"wait_secs": -1}}});
+    let body = json!({"stack_name": "s", "template": template(resources), "timeout_mins": 1});
+    let path = player.make(body).await;
+    tokio::time::advance(Duration::from_secs(59)).await;
+    assert_eq!(player.status(&path).await, "CREATE_IN_PROGRESS");
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let got = player.call("GET", &path, Value::Null).await;
+    assert_eq!(got.body["stack"]["stack_status"], "CREATE_FAILED");
+    assert_eq!(got.body["stack"]["stack_status_reason"], "Timed out");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deployment_in_a_stack_is_carried_out() {
+    let player = Player::new().await;
+    let resources = json!({
+        "cfg": {"type": "OS::Heat::SoftwareConfig", "properties": {"config": "echo", "outputs": [{"name": "result"}]}},
+        "dep": {"type": "OS::Heat::SoftwareDeployment", "properties": {
+            "config": {"get_resource": "cfg"}, "server": "s1", "signal_transport": "HEAT_SIGNAL"}},
+    });
+    let path = player
+        .make(json!({"stack_name": "s", "template": template(resources)}))
+        .await;
+    step().await;
+    let deployments = async || {
+        let got = player
+            .call("GET", "software_deployments?server_id=s1", Value::Null)
+            .await;
+        got.body["software_deployments"][0]["status"].clone()
+    };
+    assert_eq!(deployments().await, "IN_PROGRESS");
+    step().await;
+    assert_eq!(deployments().await, "COMPLETE");
+    assert_eq!(player.status(&path).await, "CREATE_COMPLETE");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_abandoned_stack_is_adopted() {
+    let player = Player::new().await;
+    let resources = json!({"r": {"type": "OS::Heat::RandomString"}});
+    let path = player
+        .make(json!({"stack_name": "s", "template": template(resources)}))
+        .await;
+    tokio::time::advance(Duration::from_secs(10)).await;
+    let export = player
+        .call("GET", &format!("{path}/export"), Value::Null)
+        .await;
+    let gone = player
+        .call("DELETE", &format!("{path}/abandon"), Value::Null)
+        .await;
+    assert_eq!((gone.status, &gone.body), (200, &export.body));
+    let data = gone.body.to_string();
+    let again = player
+        .make(json!({"stack_name": "s", "adopt_stack_data": data}))
+        .await;
+    assert_eq!(player.status(&again).await, "ADOPT_IN_PROGRESS");
+    tokio::time::advance(Duration::from_secs(10)).await;
+    assert_eq!(player.status(&again).await, "ADOPT_COMPLETE");
+    let got = player
+        .call("GET", &format!("{again}/resources/r"), Value::Null)
+        .await;
+    assert_eq!(
+        got.body["resource"]["physical_resource_id"],
+        gone.body["resources"]["r"]["resource_id"]
+    );
+    assert_eq!(
+        got.body["resource"]["attributes"]["value"],
+        gone.body["resources"]["r"]["resource_data"]["value"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn everything_has_its_bounds() {
+    let player = Player::new().await;
+    // A stack in a stack in a stack, without end.
+    let endless = "heat_template_version: 2018-08-31\nresources:\n  i: {type: me.yaml}\n";
+    let body = json!({"stack_name": "deep", "template": endless, "files": {"me.yaml": endless}});
+    let path = player.make(body).await;
+    tokio::time::advance(Duration::from_secs(120)).await;
+    let got = player.call("GET", &path, Value::Null).await;
+    assert_eq!(got.body["stack"]["stack_status"], "CREATE_FAILED");
+    let reason = got.body["stack"]["stack_status_reason"].as_str().unwrap();
+    assert!(reason.contains("Recursion depth exceeds"), "{reason}");
+
+    let many = json!({"g": {"type": "OS::Heat::ResourceGroup", "properties": {
+        "count": 100_000, "resource_def": {"type": "OS::Heat::None"}}}});
+    let path = player
+        .make(json!({"stack_name": "many", "template": template(many)}))
+        .await;
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert_eq!(player.status(&path).await, "CREATE_FAILED");
+
+    // A text that doubles many times.
+    let mut value = json!("x".repeat(100));
+    for _ in 0..17 {
+        value = json!({"str_replace": {"template": "aa", "params": {"a": value}}});
+    }
+    let body = template(json!({"v": {"type": "OS::Heat::Value", "properties": {"value": value}}}));
+    let got = player
+        .call(
+            "POST",
+            "stacks",
+            json!({"stack_name": "long", "template": body}),
+        )
+        .await;
+    assert_eq!(got.status, 400, "{}", got.body);
+
+    // Ever more events, of which the oldest go.
+    let path = player
+        .make(json!({"stack_name": "busy", "template": template(json!({}))}))
+        .await;
+    for _ in 0..600 {
+        tokio::time::advance(Duration::from_millis(1)).await;
+        let check = player
+            .call("POST", &format!("{path}/actions"), json!({"check": null}))
+            .await;
+        assert_eq!(check.status, 200);
+    }
+    let events = player.events(&path).await.len();
+    assert!((700..=1000).contains(&events), "{events}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn thousands_of_stacks_are_paged() {
+    let player = Player::new().await;
+    player.bench.world.seed_stacks(5_000, 10);
+    let mut seen = std::collections::BTreeSet::new();
+    let mut marker = String::new();
+    loop {
+        let path = format!("stacks?limit=1000{marker}");
+        let got = player.call("GET", &path, Value::Null).await;
+        let stacks = got.body["stacks"].as_array().unwrap();
+        for stack in stacks {
+            assert!(seen.insert(stack["id"].as_str().unwrap().to_owned()));
+        }
+        match stacks.last() {
+            Some(last) => marker = format!("&marker={}", last["id"].as_str().unwrap()),
+            None => break,
+        }
+    }
+    assert_eq!(seen.len(), 5_000);
+    let got = player
+        .call("GET", "stacks?with_count=true&limit=1", Value::Null)
+        .await;
+    assert_eq!(got.body["count"], 5_000);
+    let stack = &got.body["stacks"][0];
+    let path = format!(
+        "stacks/{}/{}",
+        stack["stack_name"].as_str().unwrap(),
+        stack["id"].as_str().unwrap()
+    );
+    assert_eq!(player.events(&path).await.len(), 10);
+}

@@ -1,0 +1,267 @@
+//! The stack part of the transcript: the requests of
+//! `tests/fixtures/heat_stacks.script`, which says itself how it is written.
+//!
+//! What differs from run to run stands under other names: ids that the script
+//! keeps, all other ids, random ends of names, times. What real Heat tells in no
+//! certain order is sorted.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::heat::Rest;
+
+/// How long something may take to come about, in tries of [`PAUSE`].
+const TRIES: usize = 200;
+/// Between two looks: real Heat would not like to be asked without end.
+const PAUSE: Duration = Duration::from_millis(50);
+
+struct Script {
+    users: BTreeMap<&'static str, Rest>,
+    /// Ids that were kept, by their names.
+    names: BTreeMap<String, String>,
+    /// Pieces of bodies.
+    pieces: BTreeMap<String, String>,
+    transcript: Vec<Value>,
+}
+
+/// Runs the script as the users that there are.
+pub async fn transcript(users: BTreeMap<&'static str, Rest>) -> Vec<Value> {
+    let text = include_str!("../fixtures/heat_stacks.script");
+    let mut lines: Vec<String> = Vec::new();
+    for line in text.lines() {
+        match line.chars().next() {
+            None | Some('#') => {}
+            Some(' ') => lines.last_mut().unwrap().push_str(line),
+            Some(_) => lines.push(line.to_owned()),
+        }
+    }
+    let project = users["demo"].project.clone();
+    let mut script = Script {
+        users,
+        names: BTreeMap::from([("demo_project".to_owned(), project)]),
+        pieces: BTreeMap::new(),
+        transcript: Vec::new(),
+    };
+    for line in &lines {
+        script.line(line).await;
+    }
+    script.transcript
+}
+
+impl Script {
+    async fn line(&mut self, line: &str) {
+        if let Some(piece) = line.strip_prefix("= ") {
+            let (name, body) = piece.split_once(' ').unwrap();
+            self.pieces.insert(name.to_owned(), body.to_owned());
+        } else if let Some(awaited) = line.strip_prefix("await ") {
+            self.until(awaited).await;
+        } else {
+            self.send(line).await;
+        }
+    }
+
+    /// Replaces `<name>` by what it stands for.
+    fn fill(&self, text: &str) -> String {
+        self.names.iter().fold(text.to_owned(), |text, (name, id)| {
+            text.replace(&format!("<{name}>"), id)
+        })
+    }
+
+    async fn until(&mut self, awaited: &str) {
+        let parts: Vec<&str> = awaited.splitn(4, ' ').collect();
+        let [who, path, pointer, want] = parts[..] else {
+            panic!("{awaited}");
+        };
+        let mut last = Value::Null;
+        for _ in 0..TRIES {
+            let (_, _, answer) = self.users[who].send("GET", &self.fill(path), None).await;
+            let found = answer.pointer(pointer);
+            if found.is_some_and(|found| found == want || found.to_string() == want) {
+                return;
+            }
+            last = answer;
+            tokio::time::sleep(PAUSE).await;
+        }
+        // It stands where real Heat's transcript has nothing: a difference.
+        self.transcript
+            .push(json!({"request": format!("await {awaited}"), "never": last}));
+    }
+
+    async fn send(&mut self, line: &str) {
+        let (line, keep) = match line.rsplit_once(" > ") {
+            Some((line, keep)) => (line, Some(keep)),
+            None => (line, None),
+        };
+        let parts: Vec<&str> = line.splitn(4, ' ').collect();
+        let (who, verb, path) = (parts[0], parts[1], parts[2]);
+        // Longer names first: one may begin like another.
+        let body = parts.get(3).map(|body| {
+            let pieces = self.pieces.iter().rev();
+            let body = pieces.fold((*body).to_owned(), |body, (name, piece)| {
+                body.replace(&format!("@{name}"), piece)
+            });
+            self.fill(&body)
+        });
+        let user = &self.users[who];
+        let (status, headers, answer) = user.send(verb, &self.fill(path), body.as_deref()).await;
+        if let Some(keep) = keep {
+            let (name, pointer) = keep.split_once('=').unwrap_or((keep, ""));
+            let id = match pointer {
+                "" => answer.get("id").or_else(|| answer.pointer("/stack/id")),
+                pointer => answer.pointer(pointer),
+            };
+            let id = id.and_then(Value::as_str);
+            let id = id.unwrap_or_else(|| panic!("{line}: no id in {answer}"));
+            self.names.insert(name.to_owned(), id.to_owned());
+        }
+        let words = path.starts_with("/resource_types") || path.starts_with("/template_versions");
+        let mut entry =
+            json!({"request": line, "status": status, "answer": self.tidy(&answer, words)});
+        for header in ["location", "allow"] {
+            if let Some(value) = headers.get(header) {
+                entry[header] = json!(self.named(value.to_str().unwrap()));
+            }
+        }
+        assert!(
+            headers.contains_key("x-openstack-request-id") || path == "//healthcheck",
+            "{line}"
+        );
+        self.transcript.push(entry);
+    }
+
+    /// Whether `words` are to be compared only for being there.
+    fn tidy(&self, value: &Value, words: bool) -> Value {
+        match value {
+            Value::String(text) => json!(self.named(text)),
+            Value::Array(items) => items.iter().map(|item| self.tidy(item, words)).collect(),
+            Value::Object(members) => members
+                .iter()
+                .map(|(name, member)| {
+                    let description = name.eq_ignore_ascii_case("description");
+                    let tidied = match member {
+                        Value::String(text) if words && description && !text.is_empty() => {
+                            json!("<words>")
+                        }
+                        // The script's random strings are of twelve characters.
+                        Value::String(text)
+                            if name.ends_with("value")
+                                && text.len() == 12
+                                && text.bytes().all(|b| b.is_ascii_alphanumeric()) =>
+                        {
+                            json!("<random>")
+                        }
+                        member => unordered(name, self.tidy(member, words)),
+                    };
+                    (self.named(name), tidied)
+                })
+                .collect(),
+            other => other.clone(),
+        }
+    }
+
+    /// The text with names for what differs from run to run.
+    fn named(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for (name, id) in &self.names {
+            text = text.replace(id, &format!("<{name}>"));
+        }
+        text = text.replace(&self.users["other"].project, "<project of other>");
+        text = text.replace(&self.users["demo"].heat, "<heat>");
+        // What a parser of YAML says is its own; where it says it is not.
+        if let (Some(from), Some(to)) = (text.find("while parsing"), text.find("in \"<unicode")) {
+            text.replace_range(from..to, "<why> ");
+            text.truncate(text.find(", line").unwrap_or(text.len()));
+        }
+        if let Some(at) = text.find("Circular Dependency Found: ") {
+            text.truncate(at);
+            text.push_str("Circular Dependency Found");
+        }
+        nameless(&text)
+    }
+}
+
+/// What comes in no certain order, sorted.
+fn unordered(name: &str, mut value: Value) -> Value {
+    let lists = [
+        "resources",
+        "unchanged",
+        "updated",
+        "replaced",
+        "added",
+        "deleted",
+        "outputs",
+        "required_by",
+        "template_functions",
+    ];
+    if let Value::Array(items) = &mut value
+        && lists.contains(&name)
+    {
+        // Resources of stacks in stacks are lists in the list.
+        for item in items.iter_mut().filter(|item| item.is_array()) {
+            *item = unordered(name, item.take());
+        }
+        items.sort_by_key(|item| {
+            let first = |item: &Value| match item.get(0) {
+                Some(inner) => inner.clone(),
+                None => item.clone(),
+            };
+            let item = first(item);
+            let name = [
+                "resource_name",
+                "output_key",
+                "functions",
+                "parent_resource",
+            ]
+            .iter()
+            .find_map(|key| item.get(*key).cloned());
+            (name.unwrap_or(item.clone()).to_string(), item.to_string())
+        });
+    }
+    value
+}
+
+/// The text with words for ids, times and random ends of names.
+fn nameless(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = String::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        let rest = &bytes[at..];
+        let before = at.checked_sub(1).map(|before| bytes[before]);
+        let starts = !before.is_some_and(|b| b.is_ascii_alphanumeric());
+        let is = |pattern: &str| {
+            rest.len() >= pattern.len()
+                && pattern.bytes().zip(rest).all(|(p, b)| match p {
+                    b'h' => matches!(b, b'0'..=b'9' | b'a'..=b'f'),
+                    b'9' => b.is_ascii_digit(),
+                    b'a' => matches!(b, b'2'..=b'7' | b'a'..=b'z'),
+                    p => *b == p,
+                })
+                && !rest
+                    .get(pattern.len())
+                    .is_some_and(|b| b.is_ascii_alphanumeric())
+        };
+        let found = [
+            ("hhhhhhhh-hhhh-hhhh-hhhh-hhhhhhhhhhhh", "<uuid>"),
+            ("hhhhhhhhhhhhhhhhhhhhhhhhhhhhhhhh", "<hex>"),
+            ("9999-99-99T99:99:99Z", "<time>"),
+            ("0xhhhhhhhhhhhh", "<address>"),
+        ];
+        let found = found.iter().find(|(pattern, _)| starts && is(pattern));
+        let tail = ("aaaaaaaaaaaa", "<tail>");
+        match found.or(Some(&tail).filter(|(tail, _)| before == Some(b'-') && is(tail))) {
+            Some((pattern, word)) => {
+                out.push_str(word);
+                at += pattern.len();
+            }
+            None => {
+                let c = text[at..].chars().next().unwrap();
+                out.push(c);
+                at += c.len_utf8();
+            }
+        }
+    }
+    out
+}
