@@ -336,7 +336,7 @@ fn components() -> Vec<Line> {
     let ill = component("to-fail", in_env.clone());
     let old = json!({"name": "old", "create_mode": "import", "workload_name": "w", "workload_kind": "Deployment",
         "runtime_stack": {"name": "Docker", "type": "Docker", "deploy_mode": "container"},
-        "environment_id": "$env", "version": "1.0.0", "source": {"kind": "image", "url": "swr.example.com/acme/old:1"}});
+        "environment_id": "$env", "version": "1.0.0"});
     let template = json!({"storage": "obs", "url": "obs://b/t.tgz"});
     let made = json!({"environment_id": "$env", "application_id": "$app", "template_source": template,
         "input_values": {"name": "tpl", "replicas": "4"}});
