@@ -420,7 +420,8 @@ fn key_with(
     item: MessageId,
     place: &mut Place<'_>,
 ) -> Vec<Spot> {
-    if !rule.key_with.is_empty() && !(list && rule.refresh.is_empty()) {
+    let fits = rule.key_with.is_empty() || (list && rule.refresh.is_empty());
+    if !fits {
         let problem = "is for lists whose items are not read by their key (`refresh`)";
         place.refuse_rule("watch.key_with", problem);
     }
@@ -473,7 +474,7 @@ fn stream_fields(
         .fields
         .iter()
         .filter(|field| !named.contains(&*field.name))
-        .partition(|field| is_event(&field));
+        .partition(|field| is_event(field));
     if let ([event], [other]) = (&*events, &*others)
         && event.cardinality == Cardinality::Explicit
         && (other.kind, other.cardinality) == (Kind::Message(item), Cardinality::Explicit)

@@ -239,7 +239,8 @@ impl Take {
             }
         };
         let copied = matches!(what, What::Poll(_) | What::Request(_));
-        if !copied && !(is_one(field) && is_text(field.kind)) {
+        let fits = copied || (is_one(field) && is_text(field.kind));
+        if !fits {
             return Err(format!(
                 "`{}` must be one string, number, bool or enum",
                 rule.to
