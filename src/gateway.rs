@@ -41,7 +41,7 @@ use crate::unary;
 use crate::upstream::{self, Upstream, Upstreams};
 use crate::watch::{self, Watches};
 use answer::Answer;
-use codec::WireCodec;
+pub(crate) use codec::WireCodec;
 pub use front::TOKEN;
 use front::{CallerTokens, FrontLayer};
 

@@ -26,6 +26,7 @@ pub mod rest;
 pub mod sandbox;
 pub mod servicestage;
 pub mod telemetry;
+pub mod terminal;
 pub mod transcode;
 pub mod transport;
 pub mod unary;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use drawbridge::config::Config;
-use drawbridge::{check, first_run, gateway, sandbox, telemetry};
+use drawbridge::{check, first_run, gateway, sandbox, telemetry, terminal};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -30,7 +30,7 @@ struct Args {
     command: Option<Command>,
 }
 
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 enum Command {
     /// Serve (what is done without a command).
     Serve,
@@ -38,6 +38,9 @@ enum Command {
     Check,
     /// Print the table of what is covered: rpc, REST call, dialects.
     Coverage,
+    /// Show how something goes on, over a running gateway. Exit code: 0 it settled
+    /// well, 1 it settled badly, 2 it could not be told.
+    Watch(terminal::Options),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +52,11 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(e) => return fail(&[format!("cannot start: {e}")]),
     };
+    if let Some(Command::Watch(options)) = &args.command {
+        let code = runtime.block_on(watch(options));
+        runtime.shutdown_background();
+        return code;
+    }
     let result = runtime.block_on(run(&args));
     // Tasks that are left belong to calls that were cut off.
     runtime.shutdown_background();
@@ -63,6 +71,16 @@ fn fail(problems: &[String]) -> ExitCode {
         eprintln!("drawbridge: {problem}");
     }
     ExitCode::FAILURE
+}
+
+async fn watch(options: &terminal::Options) -> ExitCode {
+    match gateway::compile(&[]) {
+        Ok(contract) => ExitCode::from(terminal::run(options, &contract).await),
+        Err(problems) => {
+            fail(&problems);
+            ExitCode::from(2)
+        }
+    }
 }
 
 async fn run(args: &Args) -> Result<(), Vec<String>> {
