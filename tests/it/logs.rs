@@ -1,0 +1,191 @@
+//! Watches of what only grows, over the whole path.
+
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+
+use crate::support::client::{Watch, json as to_json};
+use crate::support::recorder::{Answer, Recorder, Seen};
+use crate::support::{Gateway, upstream};
+
+const EVENTS: &str = "StackEventService/WatchStackEvents";
+const STACK: &str = "0f0e0d0c-0b0a-4908-8706-050403020100";
+
+/// The events of one stack as Heat keeps them, oldest first.
+#[derive(Clone, Default)]
+struct Heat(Arc<Mutex<Vec<Value>>>);
+
+impl Heat {
+    fn add(&self, numbers: std::ops::Range<usize>) {
+        let events = numbers.map(|n| {
+            // Seven a second.
+            let second = n / 7;
+            let time = format!(
+                "2026-01-{:02}T{:02}:{:02}:{:02}Z",
+                1 + second / 86_400,
+                second / 3_600 % 24,
+                second / 60 % 60,
+                second % 60
+            );
+            json!({"id": format!("e{n}"), "event_time": time, "resource_name": "web",
+                "resource_status": "CREATE_IN_PROGRESS", "links": []})
+        });
+        self.0.lock().unwrap().extend(events);
+    }
+
+    /// As heat/db/api.py pages: an unknown marker is no marker.
+    fn answer(&self, seen: &Seen, pages: bool) -> Answer {
+        if !seen
+            .path()
+            .ends_with(&format!("/stacks/web/{STACK}/events"))
+        {
+            return Answer::json(
+                404,
+                &json!({"code": 404, "title": "Not Found", "explanation": "x",
+                    "error": {"type": "EntityNotFound", "message": "no such stack"}}),
+            );
+        }
+        let query = seen.target.split_once('?').map_or("", |(_, query)| query);
+        let get = |name: &str| {
+            let mut pairs = url::form_urlencoded::parse(query.as_bytes());
+            pairs
+                .find(|(key, _)| key == name)
+                .map(|(_, value)| value.into_owned())
+        };
+        let mut events = self.0.lock().unwrap().clone();
+        if !pages {
+            assert_eq!(query, "", "the dialect documents no query");
+            events.reverse();
+            return Answer::json(200, &json!({ "events": events }));
+        }
+        if get("sort_dir").as_deref() != Some("asc") {
+            events.reverse();
+        }
+        let marker = get("marker");
+        let at = marker.and_then(|marker| events.iter().position(|e| e["id"] == marker));
+        let limit: usize = get("limit").unwrap().parse().unwrap();
+        let from = at.map_or(0, |at| at + 1);
+        let page: Vec<_> = events.into_iter().skip(from).take(limit).collect();
+        Answer::json(200, &json!({ "events": page }))
+    }
+
+    async fn start(&self, pages: bool) -> Recorder {
+        let heat = self.clone();
+        Recorder::start(move |seen| heat.answer(seen, pages)).await
+    }
+}
+
+async fn watch(gateway: &Gateway, more: Value) -> Watch {
+    let mut request = json!({"stack_name": "web", "stack_id": STACK});
+    request
+        .as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
+    gateway.client.watch(EVENTS, request, &[]).await.unwrap()
+}
+
+/// The next events by number, and the marker behind the last one.
+async fn next(watch: &mut Watch, count: usize) -> (Vec<usize>, String) {
+    let (mut ids, mut marker) = (Vec::new(), String::new());
+    while ids.len() < count {
+        let message = to_json(&watch.next().await.unwrap().unwrap());
+        marker = message["marker"].as_str().unwrap_or_default().to_owned();
+        if let Some(id) = message["stack_event"]["id"].as_str() {
+            assert_eq!(id, marker);
+            ids.push(id[1..].parse().unwrap());
+        } else {
+            assert_eq!(message["event"]["type"], "WATCH_EVENT_TYPE_BOOKMARK");
+        }
+    }
+    (ids, marker)
+}
+
+fn numbers(range: std::ops::Range<usize>) -> Vec<usize> {
+    range.collect()
+}
+
+#[tokio::test]
+async fn every_event_once_over_breaks_and_forgotten_markers() {
+    let heat = Heat::default();
+    heat.add(0..5_000);
+    let recorder = heat.start(true).await;
+    let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
+    let mut stream = watch(&gateway, json!({})).await;
+    let (ids, marker) = next(&mut stream, 2_345).await;
+    assert_eq!(ids, numbers(0..2_345));
+    // The stream breaks; another one resumes, and more come meanwhile.
+    drop(stream);
+    heat.add(5_000..5_100);
+    let mut stream = watch(&gateway, json!({ "marker": marker })).await;
+    let (ids, _) = next(&mut stream, 2_755).await;
+    assert_eq!(ids, numbers(2_345..5_100));
+    // One who comes for the news alone is told from where, and shares the polls.
+    let mut now = watch(&gateway, json!({"from_now": true})).await;
+    let first = to_json(&now.next().await.unwrap().unwrap());
+    assert_eq!(first["event"]["type"], "WATCH_EVENT_TYPE_BOOKMARK");
+    assert_eq!(first["marker"], "e5099");
+    // The marker of all is purged, with much else: the list begins anew.
+    heat.0.lock().unwrap().drain(..5_100);
+    heat.add(5_100..5_250);
+    for stream in [&mut stream, &mut now] {
+        assert_eq!(next(stream, 150).await.0, numbers(5_100..5_250));
+    }
+    // Filters go out with every read.
+    recorder.take();
+    let mut nested = watch(&gateway, json!({"nested_depth": 2, "marker": "e5248"})).await;
+    assert_eq!(next(&mut nested, 1).await.0, [5_249]);
+    let seen = recorder.take();
+    let mine = seen.iter().filter(|s| s.target.contains("nested_depth=2"));
+    let mine: Vec<_> = mine.map(|s| s.target.split_once('?').unwrap().1).collect();
+    assert!(
+        mine.contains(&"nested_depth=2&sort_dir=asc&limit=100&marker=e5248"),
+        "{mine:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_dialect_without_pages_is_read_whole() {
+    let heat = Heat::default();
+    heat.add(0..300);
+    let recorder = heat.start(false).await;
+    let mut settings = upstream("u", "heat", &recorder.url());
+    settings.dialect = "rts".to_owned();
+    let gateway = Gateway::with(vec![settings]).await;
+    let mut stream = watch(&gateway, json!({"marker": "e99"})).await;
+    let (mut ids, _) = next(&mut stream, 200).await;
+    heat.add(300..310);
+    ids.extend(next(&mut stream, 10).await.0);
+    // Equal seconds come in the list's own order.
+    assert_eq!(ids, numbers(100..310));
+}
+
+#[tokio::test]
+async fn what_cannot_be_is_said_before_the_stream() {
+    let heat = Heat::default();
+    let recorder = heat.start(true).await;
+    let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
+    for (request, code) in [
+        (
+            json!({"stack_name": "other", "stack_id": STACK}),
+            tonic::Code::NotFound,
+        ),
+        (
+            json!({"stack_name": "web", "stack_id": STACK, "marker": "e1", "from_now": true}),
+            tonic::Code::InvalidArgument,
+        ),
+    ] {
+        let status = gateway
+            .client
+            .watch(EVENTS, request, &[])
+            .await
+            .err()
+            .unwrap();
+        assert_eq!(status.code(), code, "{status:?}");
+    }
+    // A stack without events is watched as well.
+    let mut stream = watch(&gateway, json!({})).await;
+    let first = to_json(&stream.next().await.unwrap().unwrap());
+    assert_eq!(first["event"]["type"], "WATCH_EVENT_TYPE_BOOKMARK");
+    heat.add(0..1);
+    assert_eq!(next(&mut stream, 1).await.0, [0]);
+}
