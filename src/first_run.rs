@@ -98,6 +98,7 @@ Paste into another terminal, with grpcurl:
   grpcurl -plaintext -d '{server}' {grpc} {deployment}/WatchSoftwareDeployments
   job=$(grpcurl -plaintext -d '{addon}' {grpc} {stage}.AddonService/ExecuteAddonAction | grep -o 'JOB[^\"]*'); echo $job
   grpcurl -plaintext -d '{{\"job_id\": \"'$job'\"}}' {grpc} {stage}.JobService/WatchJob
+  grpcurl -plaintext -d '{addon}' {grpc} {stage}.AddonService/ExecuteAddonActionAndWatch
   grpcurl -plaintext -d '{{\"id\": 2004}}' {grpc} hitachi.automation.v1.AutomationServiceService/ReleaseService
 
 or the same with the small Python client (its first run sets itself up):
@@ -107,6 +108,7 @@ or the same with the small Python client (its first run sets itself up):
   clients/python/drawbridge watch SoftwareDeploymentService/WatchSoftwareDeployments '{server}'
   job=$(clients/python/drawbridge call AddonService/ExecuteAddonAction '{addon}' | grep -o 'JOB[^\"]*'); echo $job
   clients/python/drawbridge watch JobService/WatchJob '{{\"job_id\": \"'$job'\"}}'
+  clients/python/drawbridge watch AddonService/ExecuteAddonActionAndWatch '{addon}'
   clients/python/drawbridge call AutomationServiceService/ReleaseService '{{\"id\": 2004}}'
 
 Ctrl-C stops. For your own upstreams see drawbridge.example.toml.

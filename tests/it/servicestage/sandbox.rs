@@ -180,7 +180,7 @@ fn keep(
 }
 
 /// A component's body, with `more` over it.
-fn component(name: &str, more: Value) -> Value {
+pub(super) fn component(name: &str, more: Value) -> Value {
     let mut body = json!({
         "name": name,
         "description": "Übung 一",
