@@ -8,7 +8,7 @@ use tonic::Code;
 use tonic_types::StatusExt;
 
 use crate::support::client::json as to_json;
-use crate::support::compare::differences;
+use crate::support::compare::{differences, same};
 use crate::support::recorder::{Answer, Seen};
 use crate::support::{Gateway, Recorder, upstream};
 
@@ -215,9 +215,8 @@ async fn submit() {
             false,
             json!({"recurring": {"recurrence_interval": "monthly", "recurrence_last_day_of_month": false,
                    "recurrence_day_of_month": "1,15", "recurrence_time": "03:00"}}),
-            json!({"scheduleType": "recurrence", "recurrenceInterval": "monthly",
-                   "recurrenceLastDayOfMonth": false, "recurrenceDayOfMonth": "1,15",
-                   "recurrenceTime": "03:00"}),
+            json!({"scheduleType": "recurrence", "recurrenceInterval": "monthly", "recurrenceDayOfMonth": "1,15",
+                   "recurrenceLastDayOfMonth": false, "recurrenceTime": "03:00"}),
         ),
     ] {
         let (recorder, gateway) = start(submitting(nested)).await;
@@ -234,13 +233,9 @@ async fn submit() {
             calls(&recorder),
             [
                 format!("GET {submit}"),
-                format!("GET {V1}/objects/PropertyDefinitions?page=1&pageSize=100&serviceID=41"),
+                format!("GET {V1}/objects/PropertyDefinitions?serviceID=41&page=1&pageSize=100"),
                 format!("POST {submit}/invoke"),
             ]
-            .map(|call| call.replace(
-                "page=1&pageSize=100&serviceID=41",
-                "serviceID=41&page=1&pageSize=100"
-            ))
         );
         let mut expected = submission(nested);
         for (name, value) in want.as_object().unwrap() {
@@ -380,10 +375,10 @@ async fn respond() {
         .call("TaskService/GetRespondTaskAction", json!({"id": 41}))
         .await
         .unwrap();
-    assert_eq!(
-        to_json(&got)["template"]["parameters"],
-        asked["parameters"],
-        "what it asks"
+    let parameters = &to_json(&got)["template"]["parameters"];
+    assert!(
+        same(parameters, &asked["parameters"]),
+        "what it asks: {parameters}"
     );
     let request = json!({"id": 41, "labels": {"labelbutton2": "pressed"}});
     let got = gateway
@@ -791,7 +786,7 @@ async fn resources_come_through() {
 /// Statuses in all forms that are known, and one that is not.
 #[tokio::test]
 async fn statuses_are_read_loosely() {
-    for (text, want) in [
+    const FORMS: &[(&str, &str)] = &[
         ("waiting", "TASK_STATUS_WAITING"),
         ("Holding", "TASK_STATUS_SUSPENDED"),
         ("suspended", "TASK_STATUS_SUSPENDED"),
@@ -816,18 +811,23 @@ async fn statuses_are_read_loosely() {
         ("Canceled", "TASK_STATUS_CANCELED"),
         ("unheard of", ""),
         ("完了", ""),
-    ] {
-        let body = json!({"instanceID": 1, "status": text});
-        let (_recorder, gateway) = start(move |_| Answer::json(200, &body)).await;
+    ];
+    let (_recorder, gateway) = start(|seen| {
+        let id: usize = seen.target.rsplit('/').next().unwrap().parse().unwrap();
+        Answer::json(200, &json!({"instanceID": id, "status": FORMS[id - 1].0}))
+    })
+    .await;
+    for (at, (text, want)) in FORMS.iter().enumerate() {
+        let request = json!({"id": at + 1});
         let got = gateway
             .client
-            .call("TaskService/GetTask", json!({"id": 1}))
+            .call("TaskService/GetTask", request)
             .await
             .unwrap();
         let got = to_json(&got);
         let status = got["task"]["status"].as_str().unwrap_or_default();
-        assert_eq!(status, want, "{text}");
-        assert_eq!(got["task"]["status_raw"], text);
+        assert_eq!(status, *want, "{text}");
+        assert_eq!(got["task"]["status_raw"], *text);
     }
 }
 
@@ -1165,4 +1165,113 @@ async fn languages() {
         assert_eq!(message.locale, locale);
         assert!(message.message.contains(said));
     }
+}
+
+/// A submission is followed: what came of it, then the task; one call submits.
+#[tokio::test]
+async fn submit_and_watch() {
+    for (affected, listed) in [
+        (
+            json!(["http://inside.example/Automation/v1/objects/Tasks/77"]),
+            false,
+        ),
+        (
+            json!("http://inside.example/Automation/v1/objects/Schedules/9"),
+            true,
+        ),
+    ] {
+        let ok = submitting(false);
+        let (recorder, gateway) = start(move |seen| match (&*seen.method, seen.path()) {
+            ("POST", _) => Answer::json(
+                200,
+                &json!({"state": "success", "affectedResource": affected}),
+            ),
+            (_, path) if path.ends_with("/Tasks/77") => {
+                Answer::json(200, &json!({"instanceID": 77, "status": "Completed"}))
+            }
+            (_, path) if path.ends_with("/Tasks") => Answer::json(
+                200,
+                &json!({"data": [{"instanceID": 77, "scheduleID": 9}], "count": 1}),
+            ),
+            _ => ok(seen),
+        })
+        .await;
+        let request = json!({"id": 41, "properties": {"host": "a"}});
+        let mut watch = gateway
+            .client
+            .watch("TaskService/SubmitServiceAndWatch", request, &[])
+            .await
+            .unwrap();
+        let first = watch.event().await;
+        assert_eq!(
+            first["started"]["action_result"]["state"], "ACTION_STATE_SUCCESS",
+            "{first}"
+        );
+        let event = watch.event().await;
+        assert_eq!(event["task"]["instance_id"], 77, "{event}");
+        assert_eq!(event["event"]["outcome"], "OUTCOME_ENDED_WELL", "{event}");
+        assert!(watch.next().await.is_none());
+        let seen = recorder.seen();
+        assert_eq!(seen.iter().filter(|s| s.method == "POST").count(), 1);
+        let lists = seen
+            .iter()
+            .filter(|s| s.target.contains("/Tasks?scheduleID=9"));
+        assert_eq!(lists.count() > 0, listed);
+    }
+}
+
+/// A task says what it asks while it waits; archived, it ends with its history.
+#[tokio::test]
+async fn watch_a_task_until_it_is_archived() {
+    let reads = std::sync::atomic::AtomicU32::new(0);
+    let (recorder, gateway) = start(move |seen| match seen.path() {
+        path if path.ends_with("/Tasks/7") => {
+            match reads.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+                0 => Answer::json(200, &json!({"instanceID": 7, "status": "waitingResponse"})),
+                _ => Answer::json(404, &json!({"messageID": "KNAE02102-E", "message": "no"})),
+            }
+        }
+        path if path.ends_with("/actions/response") => Answer::json(
+            200,
+            &json!({"name": "response", "parameters": [{"labelbutton1": "Go"}]}),
+        ),
+        path if path.ends_with("/FlowSteps") => Answer::json(
+            200,
+            &json!({"data": [{"name": "copy", "status": "Completed"}], "count": 1}),
+        ),
+        _ => Answer::json(
+            200,
+            &json!({"data": [{"instanceID": 3, "taskID": 7, "status": "failed"}], "count": 1}),
+        ),
+    })
+    .await;
+    let request = json!({"id": 7, "steps": true});
+    let mut watch = gateway
+        .client
+        .watch("TaskService/WatchTask", request, &[])
+        .await
+        .unwrap();
+    let first = watch.event().await;
+    assert_eq!(
+        first["task"]["status"], "TASK_STATUS_WAITING_FOR_INPUT",
+        "{first}"
+    );
+    assert_eq!(
+        first["asks"]["parameters"][0]["labelbutton1"], "Go",
+        "{first}"
+    );
+    assert_eq!(first["steps"][0]["name"], "copy", "{first}");
+    let last = watch.event().await;
+    assert_eq!(last["event"]["type"], "WATCH_EVENT_TYPE_REMOVED", "{last}");
+    assert_eq!(last["history"]["status"], "TASK_STATUS_FAILED", "{last}");
+    assert!(watch.next().await.is_none());
+    let seen = recorder.seen();
+    let looked = seen
+        .iter()
+        .find(|s| s.path().ends_with("/TaskHistories"))
+        .unwrap();
+    assert_eq!(
+        looked.pairs()[0],
+        ("HQL::filter".to_owned(), "(taskID eq 7)".to_owned())
+    );
 }
