@@ -75,12 +75,20 @@ pub fn listening(running: &Running, sandbox: Option<&Sandbox>) -> String {
     let Some(sandbox) = sandbox else { return text };
     let grpc = running.grpc;
     let deployment = "openstack.orchestration.v1.SoftwareDeploymentService";
+    let stack = "openstack.orchestration.v1.StackService";
     let stage = "huaweicloud.servicestage.v3";
     let server = format!(r#"{{"server_id": "{}"}}"#, sandbox::SERVER_ID);
     let create = format!(
         r#"{{"server_id": "{}", "config_id": "{}", "status": "DEPLOYMENT_STATUS_IN_PROGRESS"}}"#,
         sandbox::SERVER_ID,
         sandbox::CONFIG_ID
+    );
+    let shop = concat!(
+        r#"{"stack_name": "shop", "template_json": {"heat_template_version": "2018-08-31", "#,
+        r#""resources": {"network": {"type": "OS::Heat::TestResource"}, "#,
+        r#""server": {"type": "OS::Heat::TestResource", "depends_on": "network"}, "#,
+        r#""password": {"type": "OS::Heat::RandomString"}}, "#,
+        r#""outputs": {"password": {"value": {"get_attr": ["password", "value"]}}}}}"#
     );
     let addon = format!(
         r#"{{"environment_id": "{}", "addon_id": "{}", "action": "ADDON_ACTION_REDEPLOY"}}"#,
@@ -96,6 +104,8 @@ Paste into another terminal, with grpcurl:
   grpcurl -plaintext -d '{server}' {grpc} {deployment}/ListSoftwareDeployments
   grpcurl -plaintext -d '{create}' {grpc} {deployment}/CreateSoftwareDeployment
   grpcurl -plaintext -d '{server}' {grpc} {deployment}/WatchSoftwareDeployments
+  grpcurl -plaintext -d '{shop}' {grpc} {stack}/CreateStack
+  grpcurl -plaintext -d '{{\"stack_name\": \"shop\"}}' {grpc} {stack}/WatchStack
   job=$(grpcurl -plaintext -d '{addon}' {grpc} {stage}.AddonService/ExecuteAddonAction | grep -o 'JOB[^\"]*'); echo $job
   grpcurl -plaintext -d '{{\"job_id\": \"'$job'\"}}' {grpc} {stage}.JobService/WatchJob
   grpcurl -plaintext -d '{addon}' {grpc} {stage}.AddonService/ExecuteAddonActionAndWatch
@@ -106,6 +116,8 @@ or the same with the small Python client (its first run sets itself up):
   clients/python/drawbridge call SoftwareDeploymentService/ListSoftwareDeployments '{server}'
   clients/python/drawbridge call SoftwareDeploymentService/CreateSoftwareDeployment '{create}'
   clients/python/drawbridge watch SoftwareDeploymentService/WatchSoftwareDeployments '{server}'
+  clients/python/drawbridge call StackService/CreateStack '{shop}'
+  clients/python/drawbridge watch StackService/WatchStack '{{\"stack_name\": \"shop\"}}'
   job=$(clients/python/drawbridge call AddonService/ExecuteAddonAction '{addon}' | grep -o 'JOB[^\"]*'); echo $job
   clients/python/drawbridge watch JobService/WatchJob '{{\"job_id\": \"'$job'\"}}'
   clients/python/drawbridge watch AddonService/ExecuteAddonActionAndWatch '{addon}'

@@ -40,7 +40,7 @@ enum Command {
     Coverage,
     /// Show how something goes on, over a running gateway. Exit code: 0 it settled
     /// well, 1 it settled badly, 2 it could not be told.
-    Watch(terminal::Options),
+    Watch(Box<terminal::Options>),
 }
 
 fn main() -> ExitCode {

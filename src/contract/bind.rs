@@ -361,8 +361,8 @@ impl Binding {
             })
             .filter(|field| !field.extras);
         let suffix = suffix.map(|suffix| {
-            let known = |known: &&Box<str>| known.eq_ignore_ascii_case(suffix);
-            rule.suffixes.iter().find(known)
+            let mut known = rule.suffixes.iter();
+            known.find(|known| known.eq_ignore_ascii_case(suffix))
         });
         match (found, suffix) {
             (Some(field), None) => Ok(field.wire_name.to_string().into()),

@@ -65,11 +65,11 @@ async fn what_is_printed_works_and_is_in_the_readme() {
             continue;
         }
         let mut watch = gateway.client.watch(method, request, &[]).await.unwrap();
-        if !method.contains(".servicestage.") {
+        if method.contains("WatchSoftwareDeployments") {
             watch.event().await;
             continue;
         }
-        // A job is followed to its end.
+        // A stack or a job is followed to its end.
         let mut last = Value::Null;
         while let Some(event) = watch.next().await {
             last = to_json(&event.unwrap());

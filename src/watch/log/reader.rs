@@ -60,10 +60,13 @@ enum Tell {
     Over(Result<(), Error>),
 }
 
+/// Reads the outcome that a message of a watch tells; none where it tells none.
+type ReadOutcome = dyn Fn(&[u8]) -> Option<Outcome> + Send + Sync;
+
 /// The watch whose end is the end of the log.
 pub(super) struct End {
     stream: Box<WatchStream>,
-    event: Box<dyn Fn(&[u8]) -> Option<Outcome> + Send + Sync>,
+    event: Box<ReadOutcome>,
     outcome: Outcome,
     /// It has ended; the log is at its end after so many rounds of the tail.
     rounds: Option<u64>,
