@@ -78,7 +78,8 @@ impl Script {
         for _ in 0..TRIES {
             let (_, _, answer) = self.users[who].send("GET", &self.fill(path), None).await;
             let found = answer.pointer(pointer);
-            if found.is_some_and(|found| found == want || found.to_string() == want) {
+            let as_json = found.map(Value::to_string);
+            if found.is_some_and(|found| found == want) || as_json.as_deref() == Some(want) {
                 return;
             }
             last = answer;

@@ -126,7 +126,7 @@ pub(super) fn lost(
         };
     }
     // The list that a single add-on stood in, in 2024.
-    let body = match &*field.name() {
+    let body = match field.name() {
         "addon" => body.get("addons").map_or(body, |list| &list[0]),
         _ => body,
     };
