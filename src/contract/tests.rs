@@ -156,6 +156,7 @@ mod binding;
 mod decoding;
 mod expressions;
 pub(crate) mod following;
+mod logging;
 mod paging;
 mod properties;
 mod refusing;

@@ -200,7 +200,7 @@ impl Options {
                         AO,
                         "TaskService",
                         Source::State("WatchTask"),
-                        &[("id", &id), ("task_id", &id)],
+                        &[("id", &id), ("steps", "1")],
                     ),
                     plan(
                         AO,

@@ -584,7 +584,9 @@ fn ends(
     let theirs = schema.message(watch.input);
     let mut fields = HashMap::new();
     for field in &theirs.fields {
-        let same = ours.field(&field.name).filter(|(_, own)| {
+        let named = rule.ends_fields.get(&*field.name);
+        let named = named.map_or(&*field.name, String::as_str);
+        let same = ours.field(named).filter(|(_, own)| {
             (own.kind, own.cardinality) == (field.kind, field.cardinality)
                 && !own.local
                 && !field.local
@@ -601,6 +603,14 @@ fn ends(
                 place.refuse_rule(OPTION, problem);
             }
             None => {}
+        }
+    }
+    for (theirs_name, own) in &rule.ends_fields {
+        let there = theirs.field(theirs_name);
+        let fills = there.is_some_and(|(_, field)| fields.values().any(|n| *n == field.number));
+        if !fills {
+            let problem = format!("`{own}` cannot fill `{theirs_name}` of `{name}`");
+            place.refuse_rule("watch.ends_fields", problem);
         }
     }
     let event = event_number(schema, watch.output)?;
