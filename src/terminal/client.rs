@@ -205,9 +205,10 @@ async fn stream(
 
 /// The request that goes on behind this message.
 fn resumed(plan: &Plan, message: &Value) -> Option<Bytes> {
-    let (field, member) = plan.resume?;
+    let (field, member) = plan.resume.as_ref()?;
+    let field = *field;
     let mut request = plan.request.to_vec();
-    match message.get(member)? {
+    match message.get(&**member)? {
         Value::String(marker) => wire::write_bytes(&mut request, field, marker.as_bytes()),
         Value::Number(offset) => wire::write_uint(&mut request, field, offset.as_u64()?),
         _ => return None,

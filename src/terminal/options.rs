@@ -102,7 +102,7 @@ pub(super) struct Plan {
     pub(super) request: Bytes,
     /// Logs: the field of the request to resume by, and the member of the
     /// messages that it takes.
-    pub(super) resume: Option<(u32, &'static str)>,
+    pub(super) resume: Option<(u32, Box<str>)>,
 }
 
 const HEAT: &str = "openstack.orchestration.v1";
@@ -133,7 +133,11 @@ impl Options {
             };
             let input = method.schema.message(method.input);
             let resume = match resume {
-                Some((field, member)) => Some((input.field(field)?.1.number, member)),
+                Some((field, member)) => {
+                    let output = method.schema.message(method.output);
+                    let member = output.field(member)?.1.wire_name.clone();
+                    Some((input.field(field)?.1.number, member))
+                }
                 None => None,
             };
             let mut request = Vec::new();

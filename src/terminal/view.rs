@@ -63,10 +63,9 @@ const STATES: [&str; 5] = [
     "/task/status",
     "/snapshot/status",
 ];
-const REASONS: [&str; 3] = [
+const REASONS: [&str; 2] = [
     "/stack/stack_status_reason",
     "/software_deployment/status_reason",
-    "/task/description",
 ];
 /// Where the steps stand.
 const STEPS: [&str; 3] = ["/snapshot/tasks", "/steps", "/task_steps"];

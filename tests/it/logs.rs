@@ -189,3 +189,95 @@ async fn what_cannot_be_is_said_before_the_stream() {
     heat.add(0..1);
     assert_eq!(next(&mut stream, 1).await.0, [0]);
 }
+
+/// A JP1/AO with one task, its state and its log, which is given in whole lines.
+#[derive(Clone)]
+pub struct Ao(Arc<Mutex<(&'static str, String)>>);
+
+impl Ao {
+    pub fn new(status: &'static str, log: &str) -> Self {
+        Self(Arc::new(Mutex::new((status, log.to_owned()))))
+    }
+
+    fn answer(&self, seen: &Seen) -> Answer {
+        let (status, log) = self.0.lock().unwrap().clone();
+        let (path, query) = seen.target.split_once('?').unwrap_or((&seen.target, ""));
+        if path.ends_with("/objects/Tasks/7") {
+            return Answer::json(
+                200,
+                &json!({"instanceID": 7, "name": "t", "status": status}),
+            );
+        }
+        if path.ends_with("/objects/FlowSteps") {
+            return Answer::json(200, &json!({"data": [], "count": 0}));
+        }
+        if !path.ends_with("/objects/TaskLogs") {
+            return Answer::json(404, &json!({"messageID": "KNAE1-E", "message": "no such"}));
+        }
+        let get = |name: &str| -> usize {
+            let mut pairs = url::form_urlencoded::parse(query.as_bytes());
+            let (_, value) = pairs.find(|(key, _)| key == name).unwrap();
+            value.parse().unwrap()
+        };
+        assert_eq!(get("taskID"), 7);
+        let (offset, size) = (get("offset"), get("readSize"));
+        let rest = log.get(offset..).unwrap_or_default();
+        let mut end = 0;
+        for line in rest.split_inclusive('\n') {
+            if !line.ends_with('\n') || end + line.len() > size {
+                break;
+            }
+            end += line.len();
+        }
+        Answer::json(200, &json!({"data": [{"text": rest[..end]}], "count": 1}))
+    }
+
+    pub async fn start(&self) -> Recorder {
+        let ao = self.clone();
+        Recorder::start(move |seen| ao.answer(seen)).await
+    }
+}
+
+#[tokio::test]
+async fn a_task_log_line_by_line_to_its_end() {
+    const LOG: &str = "TaskService/WatchTaskLog";
+    // One line is longer than what is read at first.
+    let long = "x".repeat(100_000);
+    let ao = Ao::new("inProgress", &format!("one\n日本\n{long}\nhalf a "));
+    let recorder = ao.start().await;
+    let gateway = Gateway::with(vec![upstream("u", "jp1ao", &recorder.url())]).await;
+    let client = &gateway.client;
+    let mut stream = client.watch(LOG, json!({"task_id": 7}), &[]).await.unwrap();
+    let mut lines = Vec::new();
+    let mut told = async |stream: &mut Watch, until: usize| {
+        while lines.len() < until {
+            let message = to_json(&stream.next().await.unwrap().unwrap());
+            if let Some(text) = message["line"]["text"].as_str() {
+                lines.push(text.to_owned());
+            }
+        }
+        lines.clone()
+    };
+    assert_eq!(told(&mut stream, 3).await, ["one", "日本", &long]);
+    // It breaks, and is resumed behind what was told.
+    drop(stream);
+    let offset = 4 + 7 + 100_001;
+    ao.0.lock().unwrap().1.push_str("line\n");
+    let request = json!({"task_id": 7, "offset": offset});
+    let mut stream = client.watch(LOG, request, &[]).await.unwrap();
+    assert_eq!(told(&mut stream, 4).await[3], "half a line");
+    {
+        let mut state = ao.0.lock().unwrap();
+        state.0 = "completed";
+        state.1.push_str("last\n");
+    }
+    assert_eq!(told(&mut stream, 5).await[4], "last");
+    let mut end = Value::Null;
+    while let Some(message) = stream.next().await {
+        end = to_json(&message.unwrap());
+        assert!(end["line"].is_null(), "{end}");
+    }
+    assert_eq!(end["event"]["outcome"], "OUTCOME_ENDED_WELL");
+    let status = client.watch(LOG, json!({"task_id": 8}), &[]).await.err();
+    assert_eq!(status.unwrap().code(), tonic::Code::NotFound);
+}

@@ -147,3 +147,16 @@ async fn a_job_with_its_tasks() {
         ]
     );
 }
+
+#[tokio::test]
+async fn a_task_with_its_log() {
+    let ao = crate::logs::Ao::new("failed", "one\n\u{1b}[31mtwo\n");
+    let recorder = ao.start().await;
+    let gateway = Gateway::with(vec![upstream("u", "jp1ao", &recorder.url())]).await;
+    let out = run(&gateway, &["task", "7"]).await;
+    assert_eq!(out.status.code(), Some(1), "{out:?}");
+    let mut lines: Vec<&str> = text(&out.stdout).lines().map(|line| &line[9..]).collect();
+    // Two streams come in no order.
+    lines.sort_by_key(|line| line.starts_with('!'));
+    assert_eq!(lines, ["  one", "  \u{fffd}[31mtwo", "! task 7 failed"]);
+}
