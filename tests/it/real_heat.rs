@@ -2,6 +2,8 @@
 //! and Keystone on loopback. Needs Python 3.11 or newer and a package index;
 //! where they are not, says in one line what is left out. In CI nothing may be.
 
+mod stacks;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -161,6 +163,7 @@ async fn real_heat() {
     }
     check_transcript(&got);
     through_the_gateway(&place).await;
+    stacks::life(&place).await;
     python(&heat, &place).await;
 }
 

@@ -95,8 +95,9 @@ def compare(rest, message, where):
         if name not in fields:
             differ(name, "Heat sends it, the message has no place for it")
     for name, field in fields.items():
-        if field.GetOptions().Extensions[options_pb2.field].raw_of:
-            continue                         # compared with the field whose text it keeps
+        rules = field.GetOptions().Extensions[options_pb2.field]
+        if rules.raw_of or rules.local:
+            continue                         # compared with the field whose text it keeps; the gateway's own
         theirs, ours = rest.get(name), getattr(message, name)
         if field.is_repeated:
             if len(theirs or []) != len(ours):

@@ -1,0 +1,576 @@
+//! A stack's whole life on a real Heat, and every safe operation both ways: over
+//! gRPC, and by REST straight at Heat, compared member by member.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tonic::Code;
+
+use crate::heat::{Place, Rest, before};
+use crate::support::Gateway;
+use crate::support::client::json as to_json;
+use crate::support::compare::differences;
+
+/// Ten resources: a nested stack, a wait condition that waits for a signal, a
+/// deployment, and one that takes as long as it is told to.
+const TEMPLATE: &str = r#"# A comment, and an order, that must arrive as they are.
+heat_template_version: 2018-08-31
+description: ten resources
+parameters:
+  n: {type: number, default: 8}
+  pause: {type: number, default: 0}
+  fail: {type: boolean, default: false}
+resources:
+  rnd: {type: OS::Heat::RandomString, properties: {length: {get_param: n}}}
+  val: {type: OS::Heat::Value, properties: {value: {get_attr: [rnd, value]}}}
+  cfg: {type: OS::Heat::SoftwareConfig, properties: {group: script, config: echo hi}}
+  dep:
+    type: OS::Heat::SoftwareDeployment
+    properties: {config: {get_resource: cfg}, server: drawbridge-life, signal_transport: NO_SIGNAL}
+  handle: {type: OS::Heat::WaitConditionHandle}
+  wait: {type: OS::Heat::WaitCondition, properties: {handle: {get_resource: handle}, timeout: 300}}
+  none: {type: OS::Heat::None}
+  other: {type: OS::Heat::None}
+  slow:
+    type: OS::Heat::TestResource
+    properties: {value: {get_param: n}, wait_secs: {get_param: pause}, fail: {get_param: fail}}
+  below: {type: nested.yaml}
+outputs:
+  text: {value: {get_attr: [val, value]}, description: the string}
+  list: {value: [1, {a: true}, null]}
+"#;
+
+const NESTED: &str = r#"heat_template_version: 2018-08-31
+resources:
+  deep: {type: OS::Heat::Value, properties: {value: 1}}
+  deeper: {type: OS::Heat::RandomString}
+"#;
+
+struct Suite {
+    gateway: Gateway,
+    rest: Rest,
+    name: String,
+    /// Operations that were compared.
+    compared: BTreeSet<String>,
+}
+
+pub async fn life(place: &Place) {
+    let nonce = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_millis();
+    let mut suite = Suite {
+        gateway: Gateway::with(vec![before(place)]).await,
+        rest: Rest::login(place, "demo", "demo").await,
+        name: format!("life-{nonce}"),
+        compared: BTreeSet::new(),
+    };
+    suite.run().await;
+    suite.gateway.running.stop().await.unwrap();
+}
+
+impl Suite {
+    /// A call about the suite's own stack.
+    async fn call(&self, rpc: &str, mut request: Value) -> Value {
+        if !rpc.ends_with("/FindStack") {
+            request["stack_name"] = json!(self.name);
+        }
+        let got = self.gateway.client.call(rpc, request).await;
+        to_json(&got.unwrap_or_else(|e| panic!("{rpc}: {e:?}")))
+    }
+
+    /// Polls Heat, through the gateway, until the stack has come to an end of this
+    /// action; the status must be the wanted one.
+    async fn settled(&self, want: &str) -> Value {
+        let action = want.split('_').next().unwrap();
+        for _ in 0..600 {
+            // With outputs, Heat may answer 404 while their resources change
+            // ("ResourcePropertiesData with id ... not found").
+            let request = json!({"resolve_outputs": false});
+            let got = self.call("StackService/GetStack", request).await;
+            let status = got["stack"]["stack_status_raw"]
+                .as_str()
+                .unwrap()
+                .to_owned();
+            if status == want {
+                return got;
+            }
+            let ended = status.starts_with(action) && !status.ends_with("_IN_PROGRESS");
+            assert!(!ended, "{status} instead of {want}: {got}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        let resources = self
+            .call("StackResourceService/ListStackResources", json!({}))
+            .await;
+        let at: Vec<String> = resources["resources"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|r| format!("{} {}", r["resource_name"], r["resource_status_raw"]))
+            .collect();
+        panic!("the stack has not come to {want}: {at:?}");
+    }
+
+    /// One safe operation both ways.
+    async fn both(&mut self, rpc: &str, request: Value, path: &str) -> Value {
+        self.both_by("GET", rpc, request, path, None, None).await
+    }
+
+    async fn both_by(
+        &mut self,
+        verb: &str,
+        rpc: &str,
+        request: Value,
+        path: &str,
+        body: Option<Value>,
+        whole: Option<&str>,
+    ) -> Value {
+        let got = self
+            .gateway
+            .client
+            .call(rpc, request)
+            .await
+            .unwrap_or_else(|e| panic!("{rpc}: {e:?}"));
+        let body = body.map(|body| body.to_string());
+        let (status, _, want) = self.rest.send(verb, path, body.as_deref()).await;
+        assert!(status < 301, "{path}: {status} {want}");
+        let want = match whole {
+            Some(field) => json!({field: want}),
+            None => want,
+        };
+        assert_eq!(differences(&got, &want), Vec::<String>::new(), "{rpc}");
+        self.compared.insert(rpc.to_owned());
+        to_json(&got)
+    }
+
+    /// An operation that Heat refuses, both ways.
+    async fn refused(&mut self, rpc: &str, request: Value, verb: &str, path: &str, code: Code) {
+        let status = self.gateway.client.call(rpc, request).await.err();
+        let status = status.unwrap_or_else(|| panic!("{rpc} was not refused"));
+        let (http, _, body) = self.rest.send(verb, path, None).await;
+        assert!(http >= 400, "{path}: {http}");
+        assert_eq!(status.code(), code, "{rpc}: {status:?}");
+        if let Some(message) = body["error"]["message"].as_str() {
+            assert_eq!(
+                status.message().split(" (").next(),
+                message.split(" (").next(),
+                "{rpc}"
+            );
+        }
+        self.compared.insert(rpc.to_owned());
+    }
+
+    async fn run(&mut self) {
+        let preview = json!({"stack_name": self.name, "template": TEMPLATE, "files": {"nested.yaml": NESTED}});
+        let planned = self.call("StackService/PreviewStack", preview).await;
+        assert_eq!(planned["stack"]["resources"].as_array().unwrap().len(), 10);
+
+        let created = self
+            .call(
+                "StackService/CreateStack",
+                json!({
+                    "template": TEMPLATE, "files": {"nested.yaml": NESTED}, "parameters": {"n": 12},
+                    "tags": ["blue", "green"], "timeout_mins": 10,
+                }),
+            )
+            .await;
+        let id = created["stack"]["id"].as_str().unwrap().to_owned();
+        self.signal().await;
+        self.settled("CREATE_COMPLETE").await;
+        self.compare(&id).await;
+
+        // An update that keeps what is not given.
+        self.call("StackService/PatchStack", json!({"parameters": {"n": 14}}))
+            .await;
+        let got = self.settled("UPDATE_COMPLETE").await;
+        assert_eq!(got["stack"]["parameters"]["n"], "14");
+
+        // One that fails is rolled back.
+        let failing = json!({"parameters": {"n": 15, "fail": true}, "disable_rollback": false});
+        self.call("StackService/PatchStack", failing).await;
+        self.settled("ROLLBACK_COMPLETE").await;
+
+        self.call("StackActionService/SuspendStack", json!({}))
+            .await;
+        self.settled("SUSPEND_COMPLETE").await;
+        self.call("StackActionService/ResumeStack", json!({})).await;
+        self.settled("RESUME_COMPLETE").await;
+
+        let taken = self
+            .call(
+                "StackSnapshotService/CreateStackSnapshot",
+                json!({"name": "before"}),
+            )
+            .await;
+        let snapshot = taken["snapshot"]["id"].as_str().unwrap().to_owned();
+        self.settled("SNAPSHOT_COMPLETE").await;
+        self.snapshots(&id, &snapshot).await;
+        let restore = json!({"snapshot_id": snapshot});
+        self.call("StackSnapshotService/RestoreStackSnapshot", restore.clone())
+            .await;
+        self.settled("RESTORE_COMPLETE").await;
+        self.call("StackSnapshotService/DeleteStackSnapshot", restore)
+            .await;
+
+        self.call("StackActionService/CheckStack", json!({})).await;
+        self.settled("CHECK_COMPLETE").await;
+
+        // An update that is cancelled while it waits.
+        let slow = json!({"parameters": {"n": 16, "pause": 60}});
+        self.call("StackService/PatchStack", slow).await;
+        self.settled("UPDATE_IN_PROGRESS").await;
+        self.call("StackActionService/CancelStackUpdate", json!({}))
+            .await;
+        self.settled("ROLLBACK_COMPLETE").await;
+
+        self.events(&id).await;
+        self.call("StackService/DeleteStack", json!({})).await;
+        let of = json!({"stack_name": self.name, "stack_id": id});
+        for _ in 0..300 {
+            let mut request = of.clone();
+            request["resolve_outputs"] = json!(false);
+            let got = self
+                .gateway
+                .client
+                .call("StackService/GetStack", request)
+                .await
+                .unwrap();
+            if to_json(&got)["stack"]["stack_status_raw"] == "DELETE_COMPLETE" {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        let path = format!("/stacks/{}/{id}", self.name);
+        self.both("StackService/GetStack", of.clone(), &path).await;
+        self.refused(
+            "StackService/DeleteStack",
+            of,
+            "DELETE",
+            &path,
+            Code::NotFound,
+        )
+        .await;
+        assert!(self.compared.len() >= 30, "{:?}", self.compared);
+    }
+
+    /// Lets the wait condition go on, once its handle takes signals.
+    async fn signal(&self) {
+        let handle = json!({"resource_name": "handle"});
+        for _ in 0..300 {
+            // Heat loses, with a 200, what comes while it is being created.
+            let got = self.gateway.client.call(
+                "StackResourceService/GetStackResource",
+                json!({"stack_name": self.name, "resource_name": "handle"}),
+            );
+            let status = match got.await {
+                Ok(got) => to_json(&got)["resource"]["resource_status_raw"].clone(),
+                Err(status) => {
+                    assert_eq!(status.code(), Code::NotFound, "{status:?}");
+                    Value::Null
+                }
+            };
+            if status == "CREATE_COMPLETE" {
+                let mut signal = handle;
+                signal["data"] = json!({"status": "SUCCESS", "id": "1", "data": "done"});
+                self.call("StackResourceService/SignalStackResource", signal)
+                    .await;
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        panic!("the handle takes no signal");
+    }
+
+    /// Every safe operation on a stack that stands.
+    async fn compare(&mut self, id: &str) {
+        let name = self.name.clone();
+        let at = format!("/stacks/{name}/{id}");
+        let of = |more: Value| {
+            let mut request = more;
+            request["stack_name"] = json!(name);
+            request
+        };
+        let none = || of(json!({}));
+        self.both_by(
+            "GET",
+            "MetaService/ListApiVersions",
+            json!({}),
+            "//",
+            None,
+            None,
+        )
+        .await;
+        self.both("MetaService/GetBuildInfo", json!({}), "/build_info")
+            .await;
+        self.both("StackService/ListStacks", json!({}), "/stacks")
+            .await;
+        self.both("StackService/ListStacks", json!({"page_size": 1, "with_count": true, "show_nested": true, "sort_keys": ["stack_name"], "sort_dir": "SORT_DIRECTION_DESC"}), "/stacks?limit=1&sort_keys=stack_name&sort_dir=desc&show_nested=true&with_count=true").await;
+        self.both("StackService/ListStackDetails", json!({}), "/stacks/detail")
+            .await;
+        self.both("StackService/GetStack", none(), &at).await;
+        self.both(
+            "StackService/GetStack",
+            of(json!({"resolve_outputs": false})),
+            &format!("{at}?resolve_outputs=false"),
+        )
+        .await;
+        for (rpc, path, field) in [
+            (
+                "StackService/GetStackTemplate",
+                "template",
+                Some("template"),
+            ),
+            ("StackService/GetStackEnvironment", "environment", None),
+            ("StackService/GetStackFiles", "files", Some("files")),
+            ("StackOutputService/ListStackOutputs", "outputs", None),
+            ("StackSnapshotService/ListStackSnapshots", "snapshots", None),
+            ("StackResourceService/ListStackResources", "resources", None),
+            ("StackEventService/ListStackEvents", "events", None),
+        ] {
+            self.both_by("GET", rpc, none(), &format!("{at}/{path}"), None, field)
+                .await;
+        }
+        for key in ["text", "list"] {
+            self.both(
+                "StackOutputService/GetStackOutput",
+                of(json!({"output_key": key})),
+                &format!("{at}/outputs/{key}"),
+            )
+            .await;
+        }
+        let preview = json!({"parameters": {"n": 13}});
+        let body = Some(preview.clone());
+        self.both_by(
+            "PATCH",
+            "StackService/PreviewStackPatch",
+            of(preview),
+            &format!("{at}/preview"),
+            body,
+            None,
+        )
+        .await;
+        self.both(
+            "StackResourceService/ListStackResources",
+            of(json!({"nested_depth": 2, "with_detail": true})),
+            &format!("{at}/resources?nested_depth=2&with_detail=true"),
+        )
+        .await;
+        for resource in ["rnd", "val", "cfg", "dep", "wait", "none", "slow", "below"] {
+            let one = of(json!({"resource_name": resource}));
+            self.both(
+                "StackResourceService/GetStackResource",
+                one.clone(),
+                &format!("{at}/resources/{resource}"),
+            )
+            .await;
+            self.both(
+                "StackResourceService/GetStackResourceMetadata",
+                one.clone(),
+                &format!("{at}/resources/{resource}/metadata"),
+            )
+            .await;
+            let events = self
+                .both(
+                    "StackEventService/ListResourceEvents",
+                    one.clone(),
+                    &format!("{at}/resources/{resource}/events"),
+                )
+                .await;
+            let event = events["events"][0]["id"].as_str().unwrap().to_owned();
+            let mut one = one;
+            one["event_id"] = json!(event);
+            self.both(
+                "StackEventService/GetEvent",
+                one,
+                &format!("{at}/resources/{resource}/events/{event}"),
+            )
+            .await;
+        }
+        self.both(
+            "StackEventService/ListStackEvents",
+            of(json!({"page_size": 3, "sort_dir": "SORT_DIRECTION_ASC", "nested_depth": 2})),
+            &format!("{at}/events?limit=3&sort_dir=asc&nested_depth=2"),
+        )
+        .await;
+        self.both(
+            "ResourceTypeService/ListResourceTypes",
+            json!({}),
+            "/resource_types",
+        )
+        .await;
+        self.both(
+            "ResourceTypeService/ListResourceTypes",
+            json!({"name": "OS::Heat", "with_description": true}),
+            "/resource_types?name=OS::Heat&with_description=true",
+        )
+        .await;
+        for kind in [
+            "OS::Heat::RandomString",
+            "OS::Heat::ResourceGroup",
+            "OS::Nova::Server",
+        ] {
+            let of = json!({"type_name": kind});
+            let (status, _, _) = self
+                .rest
+                .send("GET", &format!("/resource_types/{kind}"), None)
+                .await;
+            if status != 200 {
+                continue;
+            }
+            self.both(
+                "ResourceTypeService/GetResourceTypeSchema",
+                of.clone(),
+                &format!("/resource_types/{kind}"),
+            )
+            .await;
+            self.both_by(
+                "GET",
+                "ResourceTypeService/GetResourceTypeTemplate",
+                of,
+                &format!("/resource_types/{kind}/template"),
+                None,
+                Some("template"),
+            )
+            .await;
+        }
+        self.both(
+            "TemplateService/ListTemplateVersions",
+            json!({}),
+            "/template_versions",
+        )
+        .await;
+        let version = "heat_template_version.2018-08-31";
+        self.both(
+            "TemplateService/ListTemplateFunctions",
+            json!({"template_version": version, "with_condition_func": true}),
+            &format!("/template_versions/{version}/functions?with_condition_func=true"),
+        )
+        .await;
+        let check = json!({"template": TEMPLATE, "files": {"nested.yaml": NESTED}});
+        let mut asked = check.clone();
+        asked["show_nested"] = json!(true);
+        self.both_by(
+            "POST",
+            "TemplateService/ValidateTemplate",
+            asked,
+            "/validate?show_nested=true",
+            Some(check),
+            None,
+        )
+        .await;
+        self.both(
+            "SoftwareConfigService/ListSoftwareConfigs",
+            json!({}),
+            "/software_configs",
+        )
+        .await;
+        self.both(
+            "SoftwareDeploymentService/ListSoftwareDeployments",
+            json!({"server_id": "drawbridge-life"}),
+            "/software_deployments?server_id=drawbridge-life",
+        )
+        .await;
+        self.both(
+            "SoftwareDeploymentService/ListServerDeploymentMetadata",
+            json!({"server_id": "drawbridge-life"}),
+            "/software_deployments/metadata/drawbridge-life",
+        )
+        .await;
+        self.refused(
+            "StackService/ExportStack",
+            none(),
+            "GET",
+            &format!("{at}/export"),
+            Code::Unimplemented,
+        )
+        .await;
+        self.refused(
+            "StackService/AbandonStack",
+            none(),
+            "DELETE",
+            &format!("{at}/abandon"),
+            Code::Unimplemented,
+        )
+        .await;
+        self.refused(
+            "MetaService/ListServices",
+            json!({}),
+            "GET",
+            "/services",
+            Code::PermissionDenied,
+        )
+        .await;
+        self.refused(
+            "StackOutputService/GetStackOutput",
+            of(json!({"output_key": "no"})),
+            "GET",
+            &format!("{at}/outputs/no"),
+            Code::NotFound,
+        )
+        .await;
+        // By id and by ARN it is the same stack.
+        for identity in [
+            id.to_owned(),
+            format!(
+                "arn:openstack:heat::{}:stacks/{name}/{id}",
+                self.rest.project
+            ),
+        ] {
+            let found = self
+                .call("StackService/FindStack", json!({"identity": identity}))
+                .await;
+            assert_eq!(found, json!({"stack_name": name, "stack_id": id}));
+            self.both(
+                "StackOutputService/ListStackOutputs",
+                json!({"stack_name": identity}),
+                &format!("{at}/outputs"),
+            )
+            .await;
+        }
+    }
+
+    async fn snapshots(&mut self, id: &str, snapshot: &str) {
+        let at = format!("/stacks/{}/{id}/snapshots", self.name);
+        let of = json!({"stack_name": self.name, "snapshot_id": snapshot});
+        self.both(
+            "StackSnapshotService/GetStackSnapshot",
+            of,
+            &format!("{at}/{snapshot}"),
+        )
+        .await;
+        let of = json!({"stack_name": self.name});
+        self.both("StackSnapshotService/ListStackSnapshots", of, &at)
+            .await;
+    }
+
+    /// All events, page by page, are those that Heat lists at once.
+    async fn events(&mut self, id: &str) {
+        let at = format!(
+            "/stacks/{}/{id}/events?sort_dir=asc&nested_depth=3",
+            self.name
+        );
+        let all = self.rest.get(&at).await;
+        let want: Vec<&str> = all["events"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|event| event["id"].as_str().unwrap())
+            .collect();
+        let request = json!({"stack_name": self.name, "page_size": 7, "nested_depth": 3,
+            "sort_dir": "SORT_DIRECTION_ASC"});
+        let mut stream = self
+            .gateway
+            .client
+            .watch("StackEventService/StreamStackEvents", request, &[])
+            .await
+            .unwrap();
+        let mut got = Vec::new();
+        while let Some(event) = stream.next().await {
+            let event = to_json(&event.unwrap());
+            got.push(event["event"]["id"].as_str().unwrap().to_owned());
+        }
+        assert_eq!(got, want);
+        assert!(got.len() > 40, "{}", got.len());
+    }
+}
