@@ -35,7 +35,7 @@ const MAX_RESERVE: usize = 1 << 20;
 const SHORT: usize = 64 << 10;
 
 /// How long an answer waits for room.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The longest cause told of a failure, in bytes.
 const MAX_CAUSE: usize = 300;
@@ -53,7 +53,7 @@ pub struct Settings {
     pub max_response_bytes: usize,
     /// Bytes of long answers (over 64 KiB) held at once, from when they are read
     /// until the caller has taken them; those that come later wait to be read,
-    /// at most 5 s. At least `max_response_bytes`. Default: 32 MiB.
+    /// at most 1 s. At least `max_response_bytes`. Default: 32 MiB.
     pub max_buffered_bytes: usize,
     /// Use the `HTTP_PROXY` family of variables. Default: true.
     pub proxy_from_environment: bool,

@@ -8,6 +8,10 @@ use crate::error::Error;
 /// What stands for the project id in `Family::endpoint_suffixes`.
 const PROJECT: &str = "{project_id}";
 
+/// The longest address of a call, in bytes. The client fails on one over 64 KiB as
+/// if the upstream could not be reached, and few servers take one of 32.
+const MAX_LENGTH: usize = 32 << 10;
+
 /// All but the unreserved characters. Source: RFC 3986, section 2.3.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
@@ -72,16 +76,22 @@ impl Address {
             url.set_path(&[&self.before, path].concat());
         }
         url.set_query(Some(query).filter(|query| !query.is_empty()));
+        let refused = |problem| Error::Binding {
+            field: "path".into(),
+            problem,
+        };
+        if url.as_str().len() > MAX_LENGTH {
+            return Err(refused(format!(
+                "the call's address is longer than {MAX_LENGTH} bytes: a value in path or query is too long"
+            )));
+        }
         let exact = url.path().strip_prefix(&*self.before) == Some(path)
             && url.query().unwrap_or_default() == query;
-        exact
-            .then_some(url)
-            .ok_or_else(|| Error::Binding {
-                field: "path".into(),
-                problem: format!(
-                    "{path:?} cannot be sent as it is: it has a segment `.` or `..`, or a character that needs percent-encoding"
-                ),
-            })
+        exact.then_some(url).ok_or_else(|| {
+            refused(format!(
+                "{path:?} cannot be sent as it is: it has a segment `.` or `..`, or a character that needs percent-encoding"
+            ))
+        })
     }
 }
 
@@ -187,6 +197,22 @@ mod tests {
             assert!(
                 matches!(refused, Err(Error::Binding { .. })),
                 "{path}: {refused:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_long_address_is_the_callers_fault() {
+        let address = Address::of(&"http://h".parse().unwrap(), &[]).unwrap();
+        let long = "a".repeat(MAX_LENGTH);
+        for (path, query) in [(format!("/{long}"), ""), ("/x".into(), &*long)] {
+            let refused = address.url(&path, query);
+            let Err(Error::Binding { problem, .. }) = refused else {
+                panic!("{refused:?}");
+            };
+            assert!(
+                problem.contains("too long") && problem.len() < 200,
+                "{problem}"
             );
         }
     }

@@ -240,6 +240,8 @@ async fn follow(registry: &Registry, key: &Key, this: &Arc<Loop>) -> End {
                 return End::Well(Arc::from([removed]));
             }
             (Ok(Read::Nothing), before) => {
+                // The upstream has answered.
+                patience.recovered();
                 let pause = cadence.unchanged();
                 if let Some(mut last) = before {
                     let first = !std::mem::replace(&mut last.unconfirmed, true);
@@ -259,6 +261,7 @@ async fn follow(registry: &Registry, key: &Key, this: &Arc<Loop>) -> End {
                         "a watched state can be read again"
                     );
                 }
+                let confirmed = before.as_ref().is_some_and(|before| before.unconfirmed);
                 let (mut next, changed) = this.advance(before, items, now);
                 let pause = if changed || restless {
                     cadence.changed()
@@ -268,7 +271,7 @@ async fn follow(registry: &Registry, key: &Key, this: &Arc<Loop>) -> End {
                 next.next_poll = Instant::now() + pause;
                 seen = Some(next.clone());
                 let settled = this.has_settled(&next.snapshot);
-                this.publish(next, changed || recovered);
+                this.publish(next, changed || recovered || confirmed);
                 if settled && registry.remove_if(key, this, || !this.is_followed()) {
                     return End::Well(Arc::from([]));
                 }

@@ -60,7 +60,7 @@ impl Stacks {
 }
 
 fn redirect(name: &str, id: &str) -> Answer {
-    let name = url::form_urlencoded::byte_serialize(name.as_bytes()).collect::<String>();
+    let name = percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC);
     Answer::json(302, &json!({"code": "302 Found", "title": "Found"})).with(
         "location",
         &format!("http://inner.example.test:8004/v1/p1/stacks/{name}/{id}"),

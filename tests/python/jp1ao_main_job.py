@@ -8,7 +8,6 @@ import json
 import os
 import sys
 import tempfile
-import time
 import urllib.parse
 import urllib.request
 import uuid
@@ -41,7 +40,7 @@ sys.path.insert(0, stubs.name)
 from drawbridge.v1 import options_pb2  # noqa: E402
 from hitachi.automation.v1 import (  # noqa: E402
     action_pb2, product_info_pb2, product_info_pb2_grpc, service_pb2, service_pb2_grpc,
-    task_history_pb2, task_history_pb2_grpc, task_pb2, task_pb2_grpc)
+    task_history_pb2, task_history_pb2_grpc, task_pb2, task_pb2_grpc, task_status_pb2)
 
 channel = grpc.insecure_channel(os.environ["DRAWBRIDGE_ADDR"])
 services = service_pb2_grpc.AutomationServiceServiceStub(channel)
@@ -142,31 +141,30 @@ def job():
     task = found[0].instance_id
     step(f"submitted it as {name!r}: task {task}")
 
-    told, text, answered = [], "", False
-    until = time.monotonic() + PATIENCE
-    while told[-1:] not in (["completed"], ["failed"]):
-        check(time.monotonic() < until, f"it does not end; so far {' '.join(told)}")
-        now = ask(tasks.GetTask, task_pb2.GetTaskRequest(id=task)).task
-        if told[-1:] != [now.status_raw]:
-            told.append(now.status_raw)
-        # The log grows: from where it was read to, what is new.
-        part = ask(tasks.GetTaskLog, task_pb2.GetTaskLogRequest(task_id=task, offset=len(text.encode()))).data
-        text += "".join(one.text for one in part)
-        if now.status == task_pb2.TASK_STATUS_WAITING_FOR_INPUT and not answered:
-            compare(rest(f"Tasks/{task}"), now, "GetTask")
-            asked = ask(tasks.GetRespondTaskAction, task_pb2.GetRespondTaskActionRequest(id=task)).template
-            check("Continue" in str(asked.parameters), f"the question is {asked}")
+    # Both streams run from here to the task's end; the log is read behind the watch.
+    log = tasks.WatchTaskLog(task_pb2.WatchTaskLogRequest(task_id=task), timeout=PATIENCE, metadata=METADATA)
+    told, answered, last = [], False, None
+    for now in tasks.WatchTask(task_pb2.WatchTaskRequest(id=task), timeout=PATIENCE, metadata=METADATA):
+        if not now.HasField("task"):
+            continue
+        last = now.task
+        if told[-1:] != [last.status_raw]:
+            told.append(last.status_raw)
+        if last.status == task_status_pb2.TASK_STATUS_WAITING_FOR_INPUT and not answered:
+            compare(rest(f"Tasks/{task}"), last, "WatchTask")
+            check("Continue" in str(now.asks.parameters), f"the question is {now.asks}")
             ask(tasks.RespondTask, task_pb2.RespondTaskRequest(id=task, labels={"labelbutton1": "true"}))
             answered = True
-            step(f"it asked, and was answered; so far {' '.join(told)}")
+            step(f"it asked, and was answered while the watch went on; so far {' '.join(told)}")
     check(answered and told[-1] == "completed", f"it went {' '.join(told)}")
-    compare(rest(f"Tasks/{task}"), now, "GetTask")
-    step("followed it to its good end")
+    compare(rest(f"Tasks/{task}"), last, "WatchTask")
+    step("watched it to its good end")
 
+    lines = [part.line.text for part in log if part.HasField("line")]
     whole = rest(f"TaskLogs?taskID={task}")["data"][0]["taskLog"]
-    check(whole == text, f"the log was read part by part as {text!r}")
-    check("The response was Continue." in text, f"the log does not tell the answer: {text!r}")
-    step(f"its log of {len(text.splitlines())} lines was read part by part")
+    check(whole.splitlines() == lines, f"the log came as {lines!r}")
+    check("The response was Continue." in whole, f"the log does not tell the answer: {whole!r}")
+    step(f"its log of {len(lines)} lines was streamed, each line once")
 
     code = grpc.StatusCode
     error = refused(tasks.RespondTask, task_pb2.RespondTaskRequest(id=task), code.FAILED_PRECONDITION, "KNAE02103-E")
