@@ -2,6 +2,8 @@
 
 mod document;
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -141,7 +143,7 @@ fn apply(document: &mut Document, edit: &Edit, value: &[u8]) -> Result<(), Error
     };
     let value: Box<RawValue> = serde_json::from_slice(value).map_err(document::unreadable)?;
     // What is left to be placed: the entries of a map, or the value as a whole.
-    let mut entries: Vec<(String, Box<RawValue>, bool)> = Vec::new();
+    let mut entries: Vec<(String, Box<RawValue>)> = Vec::new();
     if matches!(
         edit.place,
         EditPlace::Members | EditPlace::Entries | EditPlace::Keyed(_)
@@ -150,9 +152,15 @@ fn apply(document: &mut Document, edit: &Edit, value: &[u8]) -> Result<(), Error
         for (name, value) in object.into_members() {
             let place = format!("{}[{name}]", edit.name);
             let value = as_wanted(edit, value).map_err(|problem| fault(place, problem))?;
-            entries.push((name, value, false));
+            entries.push((name, value));
         }
     }
+    let mut placed = vec![false; entries.len()];
+    let keyed: HashMap<&str, usize> = entries
+        .iter()
+        .enumerate()
+        .map(|(at, (name, _))| (&**name, at))
+        .collect();
     let whole = match edit.place {
         EditPlace::Member(_) | EditPlace::Marker => {
             as_wanted(edit, value).map_err(|problem| fault(edit.name.to_string(), problem))?
@@ -175,12 +183,12 @@ fn apply(document: &mut Document, edit: &Edit, value: &[u8]) -> Result<(), Error
         };
         match (&edit.place, marker) {
             (EditPlace::Members, _) => {
-                for (name, value, _) in &entries {
+                for (name, value) in &entries {
                     object.set(name, value.clone());
                 }
             }
             (EditPlace::Entries, _) => {
-                for (name, value, placed) in &mut entries {
+                for ((name, value), placed) in entries.iter().zip(&mut placed) {
                     if object.get(name).is_some() {
                         object.set(name, value.clone());
                         *placed = true;
@@ -191,13 +199,10 @@ fn apply(document: &mut Document, edit: &Edit, value: &[u8]) -> Result<(), Error
                 let key = object
                     .get(&marker)
                     .and_then(|text| serde_json::from_str::<String>(text.get()).ok());
-                let entry = entries
-                    .iter_mut()
-                    .find(|(name, ..)| Some(name) == key.as_ref());
-                match entry {
-                    Some((_, value, placed)) => {
-                        object.set(member, value.clone());
-                        *placed = true;
+                match key.and_then(|key| keyed.get(&*key)) {
+                    Some(&at) => {
+                        object.set(member, entries[at].1.clone());
+                        placed[at] = true;
                     }
                     None => return Ok(()),
                 }
@@ -216,9 +221,9 @@ fn apply(document: &mut Document, edit: &Edit, value: &[u8]) -> Result<(), Error
     })?;
     let by_entry = matches!(edit.place, EditPlace::Entries | EditPlace::Keyed(_));
     if by_entry {
-        return match entries.into_iter().find(|(.., placed)| !placed) {
+        return match entries.iter().zip(placed).find(|(_, placed)| !placed) {
             None => Ok(()),
-            Some((name, ..)) => Err(fault(
+            Some(((name, _), _)) => Err(fault(
                 format!("{}[{name}]", edit.name),
                 "is not among what the action asks for",
             )),
@@ -323,6 +328,53 @@ mod tests {
             let edited = prepare(document.as_bytes(), &release()).unwrap();
             assert_eq!(std::str::from_utf8(&edited).unwrap(), want, "{document}");
         }
+    }
+
+    // Would not end if members or entries were searched one by one.
+    #[test]
+    fn very_many_members_and_entries() {
+        let edit = Edit {
+            name: "properties".into(),
+            within: Some("parameters".into()),
+            marked_by: vec!["keyName".into()],
+            place: EditPlace::Keyed("value".into()),
+            as_text: false,
+            members: Vec::new(),
+            field: 0,
+        };
+        let text = |value: fn(usize) -> usize| {
+            let members = (0..300_000).map(|n| format!(r#""m{n}":{n},"#));
+            let parameters = (0..50_000)
+                .map(|n| format!(r#"{{"value":{},"keyName":"k{n}","n":{n}}}"#, value(n)))
+                .collect::<Vec<_>>();
+            let members = members.collect::<String>();
+            format!(r#"{{{members}"parameters":[{}]}}"#, parameters.join(","))
+        };
+        let entries = (0..50_000).rev().map(|n| format!(r#""k{n}":{}"#, n + 1));
+        let entries = format!("{{{}}}", entries.collect::<Vec<_>>().join(","));
+        let mut document = Document::read(text(|_| 0).as_bytes()).unwrap();
+        apply(&mut document, &edit, entries.as_bytes()).unwrap();
+        // No `assert_eq!`: nobody reads megabytes.
+        assert!(document.write().unwrap() == text(|n| n + 1));
+
+        let problem = apply(&mut document, &edit, br#"{"k7":1,"k50000":1}"#).unwrap_err();
+        assert!(
+            problem.to_string().starts_with("properties[k50000]"),
+            "{problem}"
+        );
+    }
+
+    #[test]
+    fn what_is_added_first_keeps_the_places_right() {
+        let mut object: Object = serde_json::from_str(r#"{"a":1,"b":2}"#).unwrap();
+        let value = |json: &str| RawValue::from_string(json.to_owned()).unwrap();
+        object.set_first("first", value("0"));
+        object.set("b", value("3"));
+        object.set("c", value("4"));
+        assert_eq!(object.get("first").unwrap().get(), "0");
+        assert_eq!(object.get("a").unwrap().get(), "1");
+        let json = document::write(&object).unwrap();
+        assert_eq!(json, r#"{"first":0,"a":1,"b":3,"c":4}"#);
     }
 
     #[test]

@@ -157,6 +157,9 @@ pub struct Context<'a> {
     pub upstream: &'a str,
     /// The caller's or our own request id.
     pub request_id: &'a str,
+    /// The rpc's own call had been answered before, and its stream begun: what
+    /// fails now is what follows, and to ask again would be to call again.
+    pub begun: bool,
 }
 
 impl Error {

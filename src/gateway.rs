@@ -303,6 +303,7 @@ impl Engine {
             operation,
             upstream: "",
             request_id: "",
+            begun: false,
         })
     }
 
@@ -424,6 +425,8 @@ impl Engine {
         let operation = served.method.path.clone();
         let upstream = record.upstream.clone();
         let request_id = record.request_id().to_owned();
+        let watch = served.method.watch.as_ref();
+        let begun = watch.is_some_and(|watch| watch.start.is_some());
         record.finish(result.map(|stream| {
             Response::new(stream.map(move |event| {
                 event.map_err(|error: Error| {
@@ -431,6 +434,7 @@ impl Engine {
                         operation: &operation[1..],
                         upstream: upstream.as_ref().map_or("", |u| &u.settings.name),
                         request_id: &request_id,
+                        begun,
                     })
                 })
             }))
@@ -703,6 +707,7 @@ impl<'a> Record<'a> {
                     operation,
                     upstream: self.upstream_name(),
                     request_id: self.request_id(),
+                    begun: false,
                 };
                 let mut status = error.status(&context);
                 if let Some(id) = &self.caller.request_id {

@@ -1,6 +1,7 @@
 //! A JSON document that is changed here and there: all else keeps its order, and
 //! numbers their digits.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use bytes::Bytes;
@@ -95,36 +96,46 @@ pub fn unreadable(error: serde_json::Error) -> Error {
 
 /// The members of a JSON object, in order, their values as text. Of a name given
 /// twice, the first place and the last value count, as for most readers.
-pub struct Object(Vec<(String, Box<RawValue>)>);
+#[derive(Default)]
+pub struct Object {
+    members: Vec<(String, Box<RawValue>)>,
+    /// Where each name stands in `members`: a caller's document may have very many.
+    places: HashMap<String, usize>,
+}
 
 impl Object {
     /// The members' names.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|(name, _)| &**name)
+        self.members.iter().map(|(name, _)| &**name)
     }
 
     /// The value of a member.
     pub fn get(&self, name: &str) -> Option<&RawValue> {
-        let (_, value) = self.0.iter().find(|(known, _)| known == name)?;
-        Some(value)
+        let at = *self.places.get(name)?;
+        Some(&self.members[at].1)
     }
 
     /// Sets a member: in its place, or behind all others.
     pub fn set(&mut self, name: &str, value: Box<RawValue>) {
-        match self.0.iter_mut().find(|(known, _)| known == name) {
-            Some((_, old)) => *old = value,
-            None => self.0.push((name.to_owned(), value)),
+        match self.places.get(name) {
+            Some(&at) => self.members[at].1 = value,
+            None => {
+                self.places.insert(name.to_owned(), self.members.len());
+                self.members.push((name.to_owned(), value));
+            }
         }
     }
 
-    /// Adds a member before all others.
+    /// Adds a member that is not there yet before all others.
     pub fn set_first(&mut self, name: &str, value: Box<RawValue>) {
-        self.0.insert(0, (name.to_owned(), value));
+        self.places.values_mut().for_each(|at| *at += 1);
+        self.places.insert(name.to_owned(), 0);
+        self.members.insert(0, (name.to_owned(), value));
     }
 
     /// The members themselves.
     pub fn into_members(self) -> Vec<(String, Box<RawValue>)> {
-        self.0
+        self.members
     }
 }
 
@@ -139,14 +150,11 @@ impl<'de> Deserialize<'de> for Object {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
-                let mut members = Object(Vec::new());
+                let mut object = Object::default();
                 while let Some((name, value)) = map.next_entry::<String, Box<RawValue>>()? {
-                    match members.0.iter().position(|(known, _)| *known == name) {
-                        Some(at) => members.0[at].1 = value,
-                        None => members.0.push((name, value)),
-                    }
+                    object.set(&name, value);
                 }
-                Ok(members)
+                Ok(object)
             }
         }
         deserializer.deserialize_map(InOrder)
@@ -155,6 +163,6 @@ impl<'de> Deserialize<'de> for Object {
 
 impl Serialize for Object {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+        serializer.collect_map(self.members.iter().map(|(name, value)| (name, value)))
     }
 }

@@ -5,7 +5,8 @@
 //!   had gone out), and `operation`, `upstream`, `http_status` where there is one.
 //! - `RequestInfo`: `request_id` is the upstream's id of the request, empty when
 //!   it gave none; `serving_data` is the gateway's id of it, as in its log.
-//! - `RetryInfo`: when it is known when to try again.
+//! - `RetryInfo`: when it is known when to try again; not in a stream that began
+//!   with a call, since that would be made again.
 //! - `BadRequest`: the fields at fault.
 //! - `LocalizedMessage`: when the upstream answered in the caller's language.
 
@@ -54,7 +55,11 @@ pub(super) fn status(error: &Error, context: &Context<'_>) -> Status {
     note(
         &mut room,
         "sent",
-        if sent(error) { "true" } else { "false" },
+        if context.begun || sent(error) {
+            "true"
+        } else {
+            "false"
+        },
     );
     note(&mut room, "operation", context.operation);
     note(&mut room, "upstream", context.upstream);
@@ -69,7 +74,10 @@ pub(super) fn status(error: &Error, context: &Context<'_>) -> Status {
     if !request_id.is_empty() || !serving_data.is_empty() {
         details.set_request_info(request_id, serving_data);
     }
-    if let Some(delay) = retry_after(error) {
+    // What was begun must not be begun again.
+    if !context.begun
+        && let Some(delay) = retry_after(error)
+    {
         room.detail();
         details.set_retry_info(Some(delay));
     }

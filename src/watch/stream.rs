@@ -224,9 +224,14 @@ impl Reader {
 
     /// The next message, if there is one by now.
     fn tell(&mut self) -> Tell {
+        // Who is not told what the call made cannot look for it.
+        if let Telling::Started(_) = self.telling {
+            return self.next();
+        }
         let now = Instant::now();
         if self.deadline.is_some_and(|deadline| deadline <= now) {
-            return Tell::Over(Err(Error::Deadline { sent: false }));
+            let sent = self.seat.shared.rules.begun;
+            return Tell::Over(Err(Error::Deadline { sent }));
         }
         if let Stage::Ended(_, End::Failed(Error::Draining)) = &self.news.borrow().stage {
             return Tell::Over(Err(Error::Draining));

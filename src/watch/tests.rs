@@ -227,6 +227,18 @@ impl Watches {
             .await
             .expect("the first poll succeeds")
     }
+
+    /// The stream behind a call that was made.
+    fn started(&self, world: &Arc<World>, deadline: Option<Deadline>) -> WatchStream {
+        let source = || -> Arc<dyn Source> { world.clone() };
+        let (news, seat) = self.join(key("/thing", 0), false, source).unwrap();
+        let event = WatchEvent {
+            r#type: WatchEventType::Started.into(),
+            observed_at: Some(clock().into()),
+            ..WatchEvent::default()
+        };
+        WatchStream::started(world.message(&event, None), news, seat, deadline)
+    }
 }
 
 /// What never comes fails the test.
@@ -837,19 +849,42 @@ async fn a_slow_reader_of_a_list_gets_what_differs_in_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn that_the_call_was_made_is_told_whatever_comes() {
+    let draining = "ERROR the gateway is stopping";
+    let late = "ERROR the deadline passed; the upstream may have acted";
+    for (drains, passes, read_first, want) in [
+        (true, false, false, draining),
+        (false, true, false, late),
+        (true, true, false, late),
+        (true, false, true, draining),
+        (false, true, true, late),
+    ] {
+        let (watches, world) = (watches(), World::begun());
+        world.answers(Answer::Late(S(20), Vec::new()));
+        let mut stream = watches.started(&world, Some(Deadline::after(S(5))));
+        let mut told = Vec::new();
+        if read_first {
+            told.push(next(&mut stream).await);
+        }
+        if drains {
+            let_run().await;
+            watches.drain();
+            let_run().await;
+        }
+        if passes {
+            tokio::time::sleep(S(5)).await;
+        }
+        told.extend(all(&mut stream, 3 - told.len()).await);
+        let case = (drains, passes, read_first);
+        assert_eq!(told, ["STARTED", want, "END"], "{case:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_call_began_may_fail_at_first() {
     let watches = watches();
     let world = World::begun();
-    let begin = || {
-        let source = || -> Arc<dyn Source> { world.clone() };
-        let (news, seat) = watches.join(key("/thing", 0), false, source).unwrap();
-        let event = WatchEvent {
-            r#type: WatchEventType::Started.into(),
-            observed_at: Some(clock().into()),
-            ..WatchEvent::default()
-        };
-        WatchStream::started(world.message(&event, None), news, seat, None)
-    };
+    let begin = || watches.started(&world, None);
     world.fails(down());
     let mut stream = begin();
     assert_eq!(next(&mut stream).await, "STARTED");

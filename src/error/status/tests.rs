@@ -11,6 +11,7 @@ const CONTEXT: Context<'static> = Context {
     operation: "openstack.orchestration.v1.StackService/GetStack",
     upstream: "north",
     request_id: "gw-1",
+    begun: false,
 };
 
 fn fault() -> Fault {
@@ -226,6 +227,36 @@ fn every_variant() {
 }
 
 #[test]
+fn what_fails_after_the_start() {
+    let overload = Error::Overload {
+        code: Code::ResourceExhausted,
+        problem: "too many watches at once".into(),
+        retry_after: Duration::from_secs(10),
+    };
+    let unprocessed = upstream(Fault {
+        not_processed: true,
+        retry_after: Some(Duration::from_secs(3)),
+        ..fault()
+    });
+    for (error, retry_before) in [
+        (Error::Draining, Some(1)),
+        (overload, Some(10)),
+        (Error::Connect("connection refused".into()), None),
+        (unprocessed, Some(3)),
+    ] {
+        for begun in [false, true] {
+            let context = Context { begun, ..CONTEXT };
+            let details = error.status(&context).get_error_details();
+            let info = details.error_info().expect("ErrorInfo");
+            assert_eq!(info.metadata["sent"], begun.to_string(), "{error:?}");
+            let retry = details.retry_info().and_then(|info| info.retry_delay);
+            let want = retry_before.filter(|_| !begun).map(Duration::from_secs);
+            assert_eq!(retry, want, "{error:?}, begun: {begun}");
+        }
+    }
+}
+
+#[test]
 fn details_of_a_fault() {
     let error = upstream(Fault {
         retry_after: Some(Duration::from_millis(1500)),
@@ -304,6 +335,7 @@ fn never_too_long() {
                 operation: &"o".repeat(5_000),
                 upstream: &"u".repeat(5_000),
                 request_id: &"r".repeat(5_000),
+                begun: false,
             };
             let status = error.status(&context);
             let size = size(&status);
