@@ -340,7 +340,7 @@ impl Watches {
         if registry.watchers.load(Ordering::Acquire) >= registry.settings.max_watchers {
             return Err(full("watches", "max_watchers"));
         }
-        let running = loops.len();
+        let running = loops.len() + registry.tails.len();
         let (news, shared) = match loops.entry(Arc::new(key)) {
             Entry::Occupied(entry) => {
                 let shared = Arc::clone(entry.get());
@@ -390,7 +390,7 @@ impl Registry {
         if self.watchers.load(Ordering::Acquire) >= self.settings.max_watchers {
             return Err(full("watches", "max_watchers"));
         }
-        if loops.len() >= self.settings.max_loops {
+        if loops.len() + self.tails.len() >= self.settings.max_loops {
             return Err(full("watched things", "max_loops"));
         }
         Ok(())

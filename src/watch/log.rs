@@ -130,12 +130,15 @@ impl Watches {
     /// Joins the tail of this key, or begins it with `source`.
     async fn open_log(
         &self,
-        key: Key,
+        mut key: Key,
         begin: Begin,
         end: Option<End>,
         deadline: Option<Deadline>,
         source: impl FnOnce() -> Arc<dyn LogSource>,
     ) -> Result<WatchStream, Error> {
+        if let Begin::At(position) = &begin {
+            key.aside = position.aside();
+        }
         let (news, seat) = self.join_tail(key, &begin, source)?;
         let stream = LogStream::open(news, seat, begin, end, deadline);
         let stream = match deadline {

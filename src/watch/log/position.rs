@@ -53,6 +53,8 @@ pub(super) struct Position {
     /// Where it began: the last entry that is not to be told.
     start: Option<Box<str>>,
     seen: Seen,
+    /// What was seen before was given back.
+    forgot: bool,
     /// Entries that stand before this were told, or are not to be.
     floor: Option<Order>,
     /// Nothing was read yet.
@@ -70,6 +72,7 @@ impl Position {
             },
             text,
             seen: Seen::default(),
+            forgot: false,
             floor: None,
             fresh: true,
         }
@@ -103,6 +106,15 @@ impl Position {
         offset(self.marker())
     }
 
+    /// What sets its tail apart: that of a text begins where its first reader does,
+    /// perhaps far behind the end, where it has nothing for those before.
+    pub(super) fn aside(&self) -> Vec<u8> {
+        match self.text && self.offset() > 0 {
+            true => self.marker().into(),
+            false => Vec::new(),
+        }
+    }
+
     /// Goes behind the page: what of it is new.
     pub(super) fn take(&mut self, mut page: Page) -> New {
         if self.text {
@@ -127,6 +139,10 @@ impl Position {
                 .iter()
                 .position(is_marker)
                 .map_or(0, |at| at + 1);
+            if self.forgot {
+                // Told, or the tail tells it as late.
+                page.entries.drain(..std::mem::take(&mut late));
+            }
         }
         if fresh {
             for entry in page.entries.drain(..std::mem::take(&mut late)) {
@@ -195,8 +211,9 @@ impl Position {
         }
     }
 
-    /// Gives back the memory of what was told: nothing can repeat it.
+    /// Gives back the memory of what was told: the tail does not repeat it.
     pub(super) fn forget(&mut self) {
+        self.forgot = true;
         self.seen = Seen::default();
     }
 }

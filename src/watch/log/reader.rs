@@ -350,8 +350,9 @@ impl Reader {
             }
             Some(Err(error)) => self.failed = Some(error),
             None => {
-                end.rounds = Some(self.news.borrow().rounds + ROUNDS);
-                self.seat.tail.hurry();
+                let rounds = self.news.borrow().rounds + ROUNDS;
+                end.rounds = Some(rounds);
+                self.seat.tail.hurry(rounds);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The shared end of a log: one task polls it for all who have caught up.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -32,8 +32,8 @@ pub(super) struct Tail {
     first: At,
     window: Mutex<Window>,
     pub(super) news: watch::Sender<News>,
-    /// Somebody waits for the next rounds.
-    awaited: AtomicBool,
+    /// Somebody waits until there were so many rounds.
+    awaited: AtomicU64,
     hurry: Notify,
 }
 
@@ -147,7 +147,7 @@ impl Tail {
             first,
             window: Mutex::new(window),
             news,
-            awaited: AtomicBool::new(false),
+            awaited: AtomicU64::new(0),
             hurry: Notify::new(),
         };
         (Arc::new(tail), receiver)
@@ -192,9 +192,9 @@ impl Tail {
         Share::Gap(late.map(|(_, told)| told.clone()).collect(), window.head())
     }
 
-    /// Asks for reads soon, and to be woken by them.
-    pub(super) fn hurry(&self) {
-        self.awaited.store(true, Ordering::Release);
+    /// Asks for reads soon, and to be woken by them, until there were so many.
+    pub(super) fn hurry(&self, rounds: u64) {
+        self.awaited.fetch_max(rounds, Ordering::AcqRel);
         self.hurry.notify_one();
     }
 
@@ -301,7 +301,7 @@ async fn follow(registry: &Registry, key: &Key, this: &Arc<Tail>) -> Error {
                         "a watched log can be read again"
                     );
                 }
-                let awaited = this.awaited.load(Ordering::Acquire);
+                let awaited = this.news.borrow().rounds < this.awaited.load(Ordering::Acquire);
                 this.news.send_if_modified(|news| {
                     let first = matches!(news.stage, Stage::Unread);
                     news.stage = Stage::Following;

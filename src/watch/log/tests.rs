@@ -28,6 +28,8 @@ struct World {
     ignores: AtomicBool,
     /// There are no pages: all of it comes with every read.
     whole: bool,
+    /// It is a text, each line of which is one long.
+    text: bool,
     fails: AtomicBool,
 }
 
@@ -72,6 +74,25 @@ impl World {
             return Err(Error::Connect("refused".to_owned()));
         }
         let list = self.list.lock().unwrap();
+        if self.text {
+            let from = at.map_or(0, |at| at.parse().unwrap());
+            let lines = list.iter().enumerate().skip(from).take(PAGE);
+            let entries: Vec<Entry> = lines
+                .map(|(number, line)| Entry {
+                    key: (number + 1).to_string().into(),
+                    ..entry(line)
+                })
+                .collect();
+            return Ok(Page {
+                last: entries.is_empty(),
+                next: Some(At {
+                    marker: Some((from + entries.len()).to_string().into()),
+                    open: false,
+                }),
+                entries,
+                whole: false,
+            });
+        }
         // One that is not known is ignored.
         let known = at.and_then(|at| list.iter().position(|key| key == at));
         let ignores = self.whole || self.ignores.load(Ordering::Relaxed);
@@ -92,8 +113,8 @@ impl LogSource for World {
         Rules {
             first_interval: S(1),
             max_interval: S(4),
-            look_back: if self.whole { 0 } else { 3 },
-            text: false,
+            look_back: if self.whole || self.text { 0 } else { 3 },
+            text: self.text,
         }
     }
 
@@ -153,7 +174,7 @@ async fn open(watches: &Watches, world: &Arc<World>, begin: Begin) -> Result<Wat
 
 async fn from(watches: &Watches, world: &Arc<World>, marker: &str) -> WatchStream {
     let marker = (!marker.is_empty()).then(|| marker.into());
-    let begin = Begin::At(Position::new(marker, false));
+    let begin = Begin::At(Position::new(marker, world.text));
     open(watches, world, begin).await.unwrap()
 }
 
@@ -372,6 +393,105 @@ async fn a_slow_reader_catches_up_and_loses_nothing() {
     told.sort_by_key(|key| key.split('.').next().unwrap().parse::<u32>().unwrap());
     told.dedup();
     assert_eq!(told.len(), 4_991);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_of_a_whole_list_is_told_nothing_twice() {
+    let world = Arc::new(World {
+        whole: true,
+        ..World::default()
+    });
+    world.add(&["0", "1", "2", "3", "4"]);
+    let watches = watches();
+    let mut slow = from(&watches, &world, "").await;
+    let mut fast = open(&watches, &world, Begin::Now).await.unwrap();
+    assert_eq!(next(&mut fast).await, "BOOKMARK behind 4");
+    assert_eq!(entries(&mut slow, 5).await.len(), 5);
+    assert_eq!(next(&mut slow).await, "BOOKMARK behind 4");
+    // By now it has given back the memory of what it told.
+    assert_eq!(next(&mut slow).await, "BOOKMARK behind 4");
+    // More than stands in the window, with one that comes late.
+    let more = |keys: std::ops::Range<u32>| {
+        let mut list = world.list.lock().unwrap();
+        list.extend(keys.map(|n| n.to_string()));
+    };
+    more(10..3_000);
+    assert_eq!(entries(&mut fast, 2_990).await.len(), 2_990);
+    world.list.lock().unwrap().insert(3, "2.late".to_owned());
+    assert_eq!(entries(&mut fast, 1).await, ["2.late"]);
+    more(3_000..5_000);
+    assert_eq!(entries(&mut fast, 2_000).await.len(), 2_000);
+    let mut want = vec!["2.late".to_owned()];
+    want.extend((10..5_000).map(|n| n.to_string()));
+    assert!(entries(&mut slow, want.len()).await == want);
+    for stream in [&mut slow, &mut fast] {
+        silent(stream, S(10)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_begins_a_text_behind_its_end_keeps_nothing_from_others() {
+    let world = Arc::new(World {
+        text: true,
+        ..World::default()
+    });
+    world.add(&["1", "2", "3"]);
+    let watches = watches();
+    let mut far = from(&watches, &world, "10000000").await;
+    assert_eq!(next(&mut far).await, "BOOKMARK behind 10000000");
+    let mut start = from(&watches, &world, "").await;
+    let mut zero = from(&watches, &world, "0").await;
+    for stream in [&mut start, &mut zero] {
+        assert_eq!(entries(stream, 3).await, ["1", "2", "3"]);
+        assert!(next(stream).await.starts_with("BOOKMARK"));
+    }
+    world.add(&["4"]);
+    for stream in [&mut start, &mut zero] {
+        assert_eq!(next(stream).await, "ADDED 4");
+    }
+    assert_eq!(
+        watches.stats().loops,
+        2,
+        "one from the start, one far behind"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tail_hurries_no_longer_than_it_is_awaited() {
+    let world = Arc::new(World {
+        whole: true,
+        ..World::default()
+    });
+    world.add(&["1"]);
+    let watches = watches();
+    let mut stream = open(&watches, &world, Begin::Now).await.unwrap();
+    assert_eq!(next(&mut stream).await, "BOOKMARK behind 1");
+    silent(&mut stream, S(20)).await;
+    let tail = Arc::clone(watches.0.tails.lock().values().next().unwrap());
+    let rounds = tail.news.borrow().rounds;
+    tail.hurry(rounds + 2);
+    silent(&mut stream, S(3)).await;
+    assert_eq!(tail.news.borrow().rounds, rounds + 2);
+    assert_eq!(next(&mut stream).await, "BOOKMARK behind 1");
+    let rounds = tail.news.borrow().rounds;
+    silent(&mut stream, S(20)).await;
+    let slow = tail.news.borrow().rounds - rounds;
+    assert!(slow <= 6, "{slow} rounds of 4 s in 20 s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn tails_take_the_places_of_loops() {
+    let settings = Settings {
+        max_loops: 1,
+        ..Settings::default()
+    };
+    let watches = Watches::with(settings, || SystemTime::UNIX_EPOCH, || 0.5);
+    let _log = from(&watches, &World::counting(5), "").await;
+    let refused = |error: Option<Error>| error.unwrap().code() == Code::ResourceExhausted;
+    assert!(refused(watches.0.has_room().err()));
+    let begins = || panic!("there is no place");
+    let loops = watches.open(key(), false, None, begins).await;
+    assert!(refused(loops.err()));
 }
 
 #[tokio::test(start_paused = true)]
