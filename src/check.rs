@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::gateway;
-use crate::rest::{Call, Caller, Idempotency};
+use crate::rest::{Call, Caller, Idempotency, Media};
 use crate::telemetry::Metrics;
 use crate::upstream::{Operation, Upstream};
 
@@ -80,6 +80,7 @@ async fn accepted(upstream: &Upstream, path: &str, query: &str) -> Result<&'stat
         query: query.to_owned(),
         body: None,
         idempotency: Idempotency::Safe,
+        media: Media::default(),
     };
     let operation = Operation {
         rpc: "check",

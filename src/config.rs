@@ -71,6 +71,9 @@ pub struct Tls {
 pub struct Server {
     /// Longest request message, in bytes. Default: 4 MiB.
     pub max_request_bytes: usize,
+    /// Longest file that a caller may send, in bytes; four such files are held at
+    /// once. Default: 64 MiB.
+    pub max_upload_bytes: usize,
     /// Calls and streams at once on one connection. Default: 4,096.
     pub max_streams: u32,
     /// How often an idle connection is asked whether it is alive. Default: 30 s.
@@ -129,6 +132,7 @@ impl Default for Server {
     fn default() -> Self {
         Self {
             max_request_bytes: 4 << 20,
+            max_upload_bytes: 64 << 20,
             max_streams: 4_096,
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(20),
@@ -297,6 +301,7 @@ impl Config {
     fn read_server(&mut self, section: &Section<'_>) {
         let server = &mut self.server;
         section.size("max_request_bytes", 1, &mut server.max_request_bytes);
+        section.size("max_upload_bytes", 1, &mut server.max_upload_bytes);
         if let Some(n) = section.number("max_streams", 1, i64::from(u32::MAX)) {
             server.max_streams = n as u32;
         }

@@ -6,6 +6,7 @@ mod compile;
 mod decode;
 mod edit;
 mod expression;
+mod file;
 mod gather;
 mod link;
 mod paging;
@@ -30,7 +31,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::error::Error;
-use crate::rest::{Call, Idempotency, Reply};
+use crate::rest::{Call, Idempotency, Media, Reply};
+pub use file::{Download, Upload};
 pub use gather::{Gather, Gathering};
 pub use paging::{Asked, Paging};
 pub use resolve::Resolve;
@@ -111,6 +113,10 @@ pub struct Method {
     pub paging: Option<Paging>,
     /// Set for a stream of the items of all pages.
     pub pages: Option<Pages>,
+    /// Set where the caller sends a file.
+    pub upload: Option<Upload>,
+    /// Set where the answer is a file.
+    pub download: Option<Download>,
     /// The call needs no credential.
     pub anonymous: bool,
     /// Values that are checked against definitions of the upstream.
@@ -258,7 +264,11 @@ impl Contract {
                 "| `{}` | `{}`{} | `{} {}` | {} | {twice} |\n",
                 method.service,
                 method.name,
-                if method.is_stream() { " (stream)" } else { "" },
+                match () {
+                    () if method.upload.is_some() => " (stream in)",
+                    () if method.is_stream() => " (stream)",
+                    () => "",
+                },
                 method.verb,
                 method.template,
                 method.absent_in.join(", "),
@@ -292,7 +302,10 @@ impl Method {
 
     /// Whether the rpc answers with a stream.
     pub fn is_stream(&self) -> bool {
-        self.watch.is_some() || self.log.is_some() || self.pages.is_some()
+        self.watch.is_some()
+            || self.log.is_some()
+            || self.pages.is_some()
+            || self.download.is_some()
     }
 
     /// For a two-step call: the document the caller has set in the request, as
@@ -322,6 +335,7 @@ impl Method {
             query: self.binding.constant_query.to_string(),
             body: None,
             idempotency: Idempotency::Safe,
+            media: Media::default(),
         })
     }
 

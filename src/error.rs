@@ -26,6 +26,14 @@ pub enum Error {
     /// but reads was sent.
     #[error("{}", .0.iter().map(|(field, problem)| format!("{field}: {problem}")).collect::<Vec<_>>().join("; "))]
     Violations(Vec<(String, String)>),
+    /// The caller's stream is too long, or broke off. Nothing was sent.
+    #[error("{problem}")]
+    Stream {
+        /// RESOURCE_EXHAUSTED for what is too long, else why it broke off.
+        code: Code,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The request's bytes are not a message of its type. Nothing was sent.
     #[error("the request is not a valid message: {0}")]
     Malformed(String),
@@ -174,7 +182,9 @@ impl Error {
             Self::Restarted => Code::Aborted,
             Self::Unsupported { .. } => Code::Unimplemented,
             Self::NotConfigured(_) => Code::FailedPrecondition,
-            Self::Overload { code, .. } | Self::Credential { code, .. } => *code,
+            Self::Overload { code, .. }
+            | Self::Credential { code, .. }
+            | Self::Stream { code, .. } => *code,
             Self::Deadline { .. } => Code::DeadlineExceeded,
             Self::Connect(_) | Self::NoAnswer(_) | Self::Draining => Code::Unavailable,
             // UNAVAILABLE would make clients send it again by themselves.
@@ -199,6 +209,7 @@ impl Error {
             Self::Upstream(fault) => fault.transient || fault.not_processed,
             Self::Binding { .. }
             | Self::Violations(_)
+            | Self::Stream { .. }
             | Self::Malformed(_)
             | Self::Unsupported { .. }
             | Self::NoUpstream(_)

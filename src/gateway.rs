@@ -26,13 +26,14 @@ use tonic::server::Grpc;
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::api::drawbridge::v1::gateway_service_server::GatewayServiceServer;
 use crate::config::Config;
 use crate::contract::{Contract, Decoded, Method, Source};
 use crate::deadline::Deadline;
 use crate::error::{self, Error};
+use crate::files::{FileStream, Uploads};
 use crate::pages::{self, PageStream};
 use crate::resolve::{Errand, Names};
 use crate::rest::Caller;
@@ -53,6 +54,7 @@ pub struct Engine {
     watches: Watches,
     names: Names,
     metrics: Metrics,
+    uploads: Uploads,
     max_request_bytes: usize,
     default_deadline: Duration,
     traces: bool,
@@ -285,6 +287,7 @@ impl Engine {
             watches,
             names: Names::default(),
             metrics,
+            uploads: Uploads::new(config.server.max_upload_bytes),
             max_request_bytes: config.server.max_request_bytes,
             default_deadline: config.server.default_deadline,
             traces,
@@ -335,6 +338,11 @@ impl Engine {
                 .server_streaming(tower::service_fn(|r| self.stream(served, r)), request)
                 .await;
         }
+        if served.method.upload.is_some() {
+            return grpc
+                .client_streaming(tower::service_fn(|r| self.upload(served, r)), request)
+                .await;
+        }
         // Set aside where it goes out as it is; tonic would copy it.
         let answer = OnceLock::new();
         let aside = compressed.is_none().then_some(&answer);
@@ -361,26 +369,58 @@ impl Engine {
             Some(span) => tracing::Instrument::instrument(work, span).await,
         };
         record.finish(result.map(|(decoded, headers)| {
-            let notes = decoded.notes;
-            let mut message = decoded.message;
+            let mut response = served.response(decoded, &headers);
             if let Some(aside) = aside
-                && let Some(answer) = Answer::new(message.clone())
+                && let Some(answer) = Answer::new(response.get_ref().clone())
                 && aside.set(answer).is_ok()
             {
-                message = Bytes::new();
-            }
-            let mut response = Response::new(message);
-            served.forward(&headers, response.metadata_mut().as_mut());
-            if !notes.inexact.is_empty()
-                && let Ok(paths) = HeaderValue::from_str(&notes.inexact.join(","))
-            {
-                response
-                    .metadata_mut()
-                    .as_mut()
-                    .insert("drawbridge-inexact", paths);
+                *response.get_mut() = Bytes::new();
             }
             response
         }))
+    }
+
+    /// Takes a file, and sends it on.
+    async fn upload(
+        &self,
+        served: &Served,
+        request: Request<Streaming<Bytes>>,
+    ) -> Result<Response<Bytes>, Status> {
+        let (metadata, _, mut messages) = request.into_parts();
+        let headers = metadata.into_headers();
+        let mut record = Record::begin(served, self.traces, &headers);
+        let span = record.span.clone();
+        let work = self.send_on(&mut record, &headers, &mut messages);
+        let result = match span {
+            None => work.await,
+            Some(span) => tracing::Instrument::instrument(work, span).await,
+        };
+        record.finish(result.map(|(decoded, headers)| served.response(decoded, &headers)))
+    }
+
+    /// The way of a file.
+    async fn send_on(
+        &self,
+        record: &mut Record<'_>,
+        headers: &HeaderMap,
+        messages: &mut Streaming<Bytes>,
+    ) -> Result<(Decoded, HeaderMap), Error> {
+        let method = &record.served.method;
+        let Some(upload) = &method.upload else {
+            return Err(Error::Malformed(format!("{} is no upload", method.path)));
+        };
+        let deadline = Deadline::of(headers, self.default_deadline);
+        let upstream = self.upstreams.pick(&method.family, headers)?;
+        record.upstream = Some(upstream.clone());
+        offers(upstream, method)?;
+        let dialect = &upstream.settings.dialect;
+        let receiving = self.uploads.receive(method, upload, dialect, messages);
+        let received = deadline.bound(receiving).await??;
+        let operation = upstream::Operation::of(method);
+        let reply = (upstream.call(operation, &received.call, &record.caller, deadline)).await?;
+        let mut decoded = method.decode(&reply)?;
+        decoded.message = reply.room.keep(decoded.message);
+        Ok((decoded, reply.headers))
     }
 
     /// The way of a unary call.
@@ -485,6 +525,11 @@ impl Engine {
             caller,
             ..
         } = errand;
+        if method.download.is_some() {
+            let file =
+                FileStream::open(upstream, method, request, caller, errand.deadline, deadline);
+            return file.await.map(Told::File);
+        }
         if method.pages.is_none() {
             let watches = &self.watches;
             let request = request.clone();
@@ -579,6 +624,20 @@ impl Engine {
 }
 
 impl Served {
+    /// The response, with what goes into its metadata.
+    fn response(&self, decoded: Decoded, headers: &HeaderMap) -> Response<Bytes> {
+        let mut response = Response::new(decoded.message);
+        let metadata = response.metadata_mut().as_mut();
+        self.forward(headers, metadata);
+        let inexact = decoded.notes.inexact;
+        if !inexact.is_empty()
+            && let Ok(paths) = HeaderValue::from_str(&inexact.join(","))
+        {
+            metadata.insert("drawbridge-inexact", paths);
+        }
+        response
+    }
+
     /// Copies what the upstream says of the request into response metadata.
     fn forward(&self, from: &HeaderMap, to: &mut HeaderMap) {
         for name in &self.forwarded {
@@ -593,6 +652,7 @@ impl Served {
 enum Told {
     Watch(watch::WatchStream),
     Pages(PageStream),
+    File(FileStream),
 }
 
 impl Stream for Told {
@@ -602,6 +662,7 @@ impl Stream for Told {
         match self.get_mut() {
             Told::Watch(stream) => Pin::new(stream).poll_next(cx),
             Told::Pages(stream) => Pin::new(stream).poll_next(cx),
+            Told::File(stream) => Pin::new(stream).poll_next(cx),
         }
     }
 }

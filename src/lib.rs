@@ -6,7 +6,8 @@
 //! [`rest::Call`] with [`transcode`]; [`upstream`] sends it within its
 //! [`deadline`], as whom [`auth`] says, over [`transport`]; the reply goes back
 //! the same way. [`resolve`] finds out what a caller left out of the path, [`watch`]
-//! polls for streams, and [`pages`] walks long lists. [`error`] makes every status.
+//! polls for streams, [`pages`] walks long lists, and [`files`] takes and
+//! gives files. [`error`] makes every status.
 
 pub mod action;
 pub mod auth;
@@ -16,6 +17,7 @@ pub mod contract;
 pub mod deadline;
 pub mod error;
 pub mod family;
+pub mod files;
 pub mod first_run;
 pub mod gateway;
 pub mod heat;

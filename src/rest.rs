@@ -36,6 +36,17 @@ pub struct Call {
     pub body: Option<Bytes>,
     /// Whether it may be sent twice.
     pub idempotency: Idempotency,
+    /// What it carries and asks for.
+    pub media: Media,
+}
+
+/// Types of content. Default: JSON, and what the family asks for with every call.
+#[derive(Clone, Debug, Default)]
+pub struct Media {
+    /// The body's, where it is not JSON.
+    pub content_type: Option<HeaderValue>,
+    /// What is asked for, where it is not what the family asks for.
+    pub accept: Option<HeaderValue>,
 }
 
 /// The answer to a call, read whole.

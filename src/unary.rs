@@ -9,7 +9,7 @@ use crate::action;
 use crate::contract::{Decoded, Method};
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::rest::{Call, Caller};
+use crate::rest::{Call, Caller, Reply};
 use crate::upstream::{Operation, Upstream};
 
 /// Carries out `method` at `upstream` as `caller`: the response message, and the
@@ -27,19 +27,8 @@ pub async fn call(
         None => None,
     };
     let call = method.bind(request, dialect)?;
-    let operation = Operation::of(method);
     let again = method.gather.as_ref().map(|_| call.clone());
-    let reply = match &method.action {
-        None => upstream.call(operation, &call, caller, deadline).await?,
-        Some(action) => {
-            let way = action::Way {
-                upstream,
-                caller,
-                deadline,
-            };
-            action::call(way, method, action, request, call).await?
-        }
-    };
+    let reply = reply(upstream, method, request, call, caller, deadline).await?;
     let mut decoded = method.decode(&reply)?;
     if let Some((paging, asked)) = page {
         decoded.message = paging.with_next(asked, decoded.message)?;
@@ -51,6 +40,26 @@ pub async fn call(
     // A long message takes up its reply's room until it is sent.
     decoded.message = reply.room.keep(decoded.message);
     Ok((decoded, reply.headers))
+}
+
+/// The reply to `call`, which is bound from `request`, in one step or two.
+pub async fn reply(
+    upstream: &Upstream,
+    method: &Method,
+    request: &Bytes,
+    call: Call,
+    caller: &Caller,
+    deadline: Deadline,
+) -> Result<Reply, Error> {
+    let Some(action) = &method.action else {
+        return (upstream.call(Operation::of(method), &call, caller, deadline)).await;
+    };
+    let way = action::Way {
+        upstream,
+        caller,
+        deadline,
+    };
+    action::call(way, method, action, request, call).await
 }
 
 /// The response with its whole list, where `method` gathers one; `first` is what

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
-use http::header::{ACCEPT_LANGUAGE, CONTENT_TYPE};
+use http::header::{ACCEPT, ACCEPT_LANGUAGE, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use tonic::Code;
 use url::Url;
@@ -461,7 +461,12 @@ impl Upstream {
     fn headers(&self, call: &Call, caller: &Caller) -> HeaderMap {
         let mut headers = self.headers.clone();
         if call.body.is_some() {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            let json = || HeaderValue::from_static("application/json");
+            let content_type = call.media.content_type.clone();
+            headers.insert(CONTENT_TYPE, content_type.unwrap_or_else(json));
+        }
+        if let Some(accept) = &call.media.accept {
+            headers.insert(ACCEPT, accept.clone());
         }
         if let Some(default) = &self.accept_language {
             let language = caller.accept_language.as_ref().unwrap_or(default);

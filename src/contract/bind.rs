@@ -12,7 +12,7 @@ use super::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema};
 use super::template::{Variable, encode};
 use super::view::{View, descend};
 use crate::error::Error;
-use crate::rest::{Call, Idempotency};
+use crate::rest::{Call, Idempotency, Media};
 use crate::transcode::wire::{self, MAX_DEPTH, Malformed, Value};
 use crate::transcode::{self, Problem};
 
@@ -119,6 +119,7 @@ impl Binding {
             query,
             body,
             idempotency: self.idempotency,
+            media: Media::default(),
         })
     }
 

@@ -13,7 +13,9 @@ use super::link::{self, Unlinked};
 use super::plan::{Layout, Mark, Plan, Share, dialects};
 use super::schema::{Cardinality, FieldIndex, Kind, MessageId, Schema, Shape};
 use super::template::{Part, Template, Variable};
-use super::{Action, Check, Contract, Method, Refusal, Source, edit, gather, paging, resolve};
+use super::{
+    Action, Check, Contract, Method, Refusal, Source, edit, file, gather, paging, resolve,
+};
 use crate::api::drawbridge::v1::{self as rules, FileRules, MethodRules};
 use crate::api::google::api::HttpRule;
 use crate::api::google::api::http_rule::Pattern;
@@ -242,8 +244,15 @@ impl Service<'_> {
             .take("(drawbridge.v1.method)", rules)
             .unwrap_or_default();
 
-        if rpc.is_client_streaming() {
-            place.refuse("stream", "client streaming has no REST call to become");
+        if rpc.is_client_streaming() && rules.upload.is_none() {
+            place.refuse(
+                "stream",
+                "client streaming has no REST call to become but that of an upload: say which \
+                 with (drawbridge.v1.method).upload",
+            );
+            return None;
+        }
+        if !file::streams_fit(rpc, &rules, &mut place) {
             return None;
         }
         if rules.watch.is_some() && !rules.pages.is_empty() {
@@ -251,7 +260,7 @@ impl Service<'_> {
             return None;
         }
         match (rpc.is_server_streaming(), &rules.watch) {
-            (true, None) if !rules.pages.is_empty() => {}
+            (true, None) if !rules.pages.is_empty() || rules.download.is_some() => {}
             (false, None) if !rules.pages.is_empty() => {
                 place.refuse_rule(
                     "pages",
@@ -262,7 +271,8 @@ impl Service<'_> {
             (true, None) => {
                 place.refuse_rule(
                     "watch",
-                    "a server-streaming rpc must be a watch or a stream of pages: name its rpc",
+                    "a server-streaming rpc must be a watch or a stream of pages, and name its rpc, \
+                     or a download",
                 );
                 return None;
             }
@@ -343,6 +353,8 @@ impl Service<'_> {
             Some(rule) => paging::paging(rule, schema, (input, output), &mut place),
             None => None,
         };
+        let upload = file::upload(&rules, &http, &verb, (schema, input), &mut place);
+        let download = file::download(&rules, &http, (schema, output), &mut place);
         if let Err(problem) = check_query(&rules.constant_query) {
             place.refuse_rule("constant_query", problem);
         }
@@ -373,6 +385,8 @@ impl Service<'_> {
             resolve: None,
             paging,
             pages: None,
+            upload,
+            download,
             anonymous: rules.anonymous,
             location,
             check,

@@ -93,7 +93,8 @@ pub(super) struct Rpcs<'a> {
 impl Rpcs<'_> {
     /// The rpc `GetJob` of the same service, or `JobService.GetJob` of the package.
     pub fn find(&self, name: &str) -> Option<&Arc<Method>> {
-        self.named(name).filter(|rpc| !rpc.is_stream())
+        self.named(name)
+            .filter(|rpc| !rpc.is_stream() && rpc.upload.is_none())
     }
 
     /// As [`Rpcs::find`], for a watch.

@@ -107,6 +107,7 @@ fn text(error: &Error, context: &Context<'_>) -> String {
     match error {
         Error::Binding { .. }
         | Error::Violations(_)
+        | Error::Stream { .. }
         | Error::Malformed(_)
         | Error::NoUpstream(_)
         | Error::NotConfigured(_)
@@ -152,6 +153,11 @@ fn upstream_text(fault: &Fault, context: &Context<'_>) -> String {
 fn reason(error: &Error) -> String {
     match error {
         Error::Binding { .. } | Error::Violations(_) => "INVALID_FIELD",
+        Error::Stream {
+            code: Code::ResourceExhausted,
+            ..
+        } => "FILE_TOO_LARGE",
+        Error::Stream { .. } => "STREAM_BROKEN",
         Error::Malformed(_) => "MALFORMED_REQUEST",
         Error::Unsupported { .. } => "DIALECT_LACKS_OPERATION",
         Error::NoUpstream(_) => "UNKNOWN_UPSTREAM",
@@ -197,6 +203,7 @@ fn sent(error: &Error) -> bool {
         | Error::Decode { .. } => true,
         Error::Binding { .. }
         | Error::Violations(_)
+        | Error::Stream { .. }
         | Error::Malformed(_)
         | Error::Unsupported { .. }
         | Error::NoUpstream(_)

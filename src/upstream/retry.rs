@@ -59,6 +59,7 @@ fn helps(error: &Error, idempotency: Idempotency) -> bool {
         // answer will be as long, or as wrong, as it was.
         Error::Binding { .. }
         | Error::Violations(_)
+        | Error::Stream { .. }
         | Error::Malformed(_)
         | Error::Unsupported { .. }
         | Error::NoUpstream(_)

@@ -80,6 +80,7 @@ fn get(path: &str) -> Call {
         query: String::new(),
         body: None,
         idempotency: Idempotency::Safe,
+        media: rest::Media::default(),
     }
 }
 

@@ -6,6 +6,7 @@ mod support;
 mod check;
 mod expiry;
 mod faults;
+mod files;
 mod first_run;
 mod fixtures;
 mod heat;

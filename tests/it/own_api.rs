@@ -71,7 +71,7 @@ message WatchRolloutResponse {
 "#;
 
 /// Compiles a proto as a user would, with the options from `proto/`.
-fn compile(proto: &str) -> Result<Source, String> {
+pub fn compile(proto: &str) -> Result<Source, String> {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(folder.path().join("acme/v1")).unwrap();
     std::fs::write(folder.path().join("acme/v1/rollout.proto"), proto).unwrap();

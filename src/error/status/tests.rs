@@ -51,6 +51,28 @@ fn every_variant() {
     let text = |s: &str| s.to_owned();
     for (error, code, reason, sent, transient, message) in [
         (
+            Error::Stream {
+                code: Code::ResourceExhausted,
+                problem: text("the file is longer than 9 bytes"),
+            },
+            Code::ResourceExhausted,
+            "FILE_TOO_LARGE",
+            "false",
+            false,
+            "the file is longer than 9 bytes",
+        ),
+        (
+            Error::Stream {
+                code: Code::Cancelled,
+                problem: text("the stream broke off: gone"),
+            },
+            Code::Cancelled,
+            "STREAM_BROKEN",
+            "false",
+            false,
+            "the stream broke off: gone",
+        ),
+        (
             Error::Binding {
                 field: text("deployment.config_id"),
                 problem: text("required"),

@@ -97,6 +97,25 @@ impl Client {
         grpc.unary(request, path(method), BytesCodec).await
     }
 
+    /// Calls with a stream of messages.
+    pub async fn send(
+        &self,
+        method: &str,
+        messages: impl tokio_stream::Stream<Item = DynamicMessage> + Send + 'static,
+    ) -> Result<DynamicMessage, Status> {
+        use tokio_stream::StreamExt;
+        let method = self.method(method);
+        let messages = messages.map(|message| Bytes::from(message.encode_to_vec()));
+        let mut grpc = tonic::client::Grpc::new(self.channel.clone());
+        grpc.ready()
+            .await
+            .map_err(|e| Status::unknown(e.to_string()))?;
+        let response = grpc
+            .client_streaming(Request::new(messages), path(&method), BytesCodec)
+            .await?;
+        Ok(DynamicMessage::decode(method.output(), response.into_inner()).unwrap())
+    }
+
     /// Opens a stream.
     pub async fn watch(
         &self,

@@ -1,0 +1,194 @@
+//! A file for the caller, told in pieces.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use http::HeaderMap;
+use http::header::CONTENT_DISPOSITION;
+use percent_encoding::percent_decode_str;
+use tokio_stream::Stream;
+
+use crate::contract::{Download, Method};
+use crate::deadline::Deadline;
+use crate::error::Error;
+use crate::rest::{Caller, Room};
+use crate::unary;
+use crate::upstream::Upstream;
+
+/// The bytes of a piece.
+const PIECE: usize = 64 << 10;
+/// The longest name of a file that is told, in characters.
+const MAX_NAME: usize = 255;
+
+/// The name of a file, and then the file, each piece as a message of the stream.
+pub struct FileStream {
+    method: Arc<Method>,
+    /// When the stream ends, where the caller said so.
+    deadline: Option<Deadline>,
+    /// The message that comes first, until it is told.
+    first: Option<Bytes>,
+    /// What is still to be told.
+    rest: Bytes,
+    /// The room that the reply takes until all is told.
+    _room: Room,
+}
+
+impl fmt::Debug for FileStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FileStream")
+    }
+}
+
+impl FileStream {
+    /// Reads the file, until `call_by`. An error here is the answer to the rpc.
+    pub async fn open(
+        upstream: &Upstream,
+        method: &Arc<Method>,
+        request: &Bytes,
+        caller: &Caller,
+        call_by: Deadline,
+        deadline: Option<Deadline>,
+    ) -> Result<Self, Error> {
+        let download = download(method)?;
+        let mut call = method.bind(request, &upstream.settings.dialect)?;
+        call.media.accept = Some(download.accept.clone());
+        let reply = unary::reply(upstream, method, request, call, caller, call_by).await?;
+        Ok(Self {
+            method: method.clone(),
+            deadline,
+            first: Some(download.named(&file_name(&reply.headers)).into()),
+            rest: reply.body,
+            _room: reply.room,
+        })
+    }
+}
+
+impl Stream for FileStream {
+    type Item = Result<Bytes, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.first.is_none() && self.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        // `grpc-timeout` does not reach the body of a stream.
+        if self.deadline.is_some_and(|d| d.remaining().is_zero()) {
+            self.first = None;
+            self.rest.clear();
+            return Poll::Ready(Some(Err(Error::Deadline { sent: true })));
+        }
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(first)));
+        }
+        let length = self.rest.len().min(PIECE);
+        let message = download(&self.method).map(|d| d.piece(&self.rest[..length]).into());
+        self.rest.advance(length);
+        Poll::Ready(Some(message))
+    }
+}
+
+/// The tables of a download.
+fn download(method: &Method) -> Result<&Download, Error> {
+    let download = method.download.as_ref();
+    download.ok_or_else(|| Error::Malformed(format!("{} is no download", method.path)))
+}
+
+/// The name that `Content-Disposition` gives the file, without a path; empty for
+/// none. Source: RFC 6266, section 4.3.
+fn file_name(headers: &HeaderMap) -> String {
+    let value = headers.get(CONTENT_DISPOSITION).map(|v| v.as_bytes());
+    let text = String::from_utf8_lossy(value.unwrap_or_default());
+    let parameters = parameters(&text);
+    let get = |wanted: &str| {
+        let found = parameters.iter().find(|(name, _)| name == wanted);
+        found.map(|(_, value)| value.as_str())
+    };
+    let extended = get("filename*").and_then(|value| {
+        let (charset, rest) = value.split_once('\'')?;
+        let (_, encoded) = rest.split_once('\'')?;
+        let utf8 = charset.eq_ignore_ascii_case("utf-8");
+        let name = percent_decode_str(encoded).decode_utf8().ok()?;
+        utf8.then(|| name.into_owned())
+    });
+    let name = extended.or_else(|| get("filename").map(str::to_owned));
+    let name = name.unwrap_or_default();
+    // Whoever writes the file takes the name for a name, not for a place.
+    let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
+    let plain = last.chars().filter(|c| !c.is_control()).take(MAX_NAME);
+    let plain: String = plain.collect();
+    match plain.trim() {
+        "." | ".." => String::new(),
+        plain => plain.to_owned(),
+    }
+}
+
+/// The parameters of a header's value, names in lower case. Quotes are taken off.
+fn parameters(text: &str) -> Vec<(String, String)> {
+    let mut parameters = Vec::new();
+    let mut rest = match text.split_once(';') {
+        Some((_, rest)) => rest,
+        None => return parameters,
+    };
+    while let Some((name, after)) = rest.split_once('=') {
+        let after = after.trim_start();
+        let mut value = String::new();
+        let mut end = after.len();
+        let mut quoted = false;
+        let mut escaped = false;
+        for (at, c) in after.char_indices() {
+            match c {
+                _ if escaped => {
+                    value.push(c);
+                    escaped = false;
+                }
+                '\\' if quoted => escaped = true,
+                '"' => quoted = !quoted,
+                ';' if !quoted => {
+                    end = at;
+                    break;
+                }
+                c => value.push(c),
+            }
+        }
+        parameters.push((name.trim().to_ascii_lowercase(), value.trim().to_owned()));
+        rest = after.get(end + 1..).unwrap_or_default();
+    }
+    parameters
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn names_of_files() {
+        for (value, want) in [
+            ("attachment; filename=\"a b.st\"", "a b.st"),
+            ("attachment; filename=a.st", "a.st"),
+            ("attachment;FileName=a.st; size=3", "a.st"),
+            ("attachment; x=\"a;filename=no\"; filename=yes", "yes"),
+            (r#"attachment; filename="a\"b;c.st""#, "a\"b;c.st"),
+            (
+                "attachment; filename=x; filename*=UTF-8''%e6%97%a5.st",
+                "日.st",
+            ),
+            ("attachment; filename=x; filename*=UTF-8''%ff", "x"),
+            ("attachment; filename=x; filename*=latin1''%e9", "x"),
+            ("attachment; filename=\"../../etc/passwd\"", "passwd"),
+            ("attachment; filename*=utf-8''..%2F..", ""),
+            ("attachment; filename*=utf-8''C:%5Ca%0A.st", "a.st"),
+            ("attachment; filename=\"open", "open"),
+            ("attachment; filename", ""),
+            ("attachment", ""),
+            ("", ""),
+        ] {
+            let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
+            let headers = HeaderMap::from_iter([(CONTENT_DISPOSITION, value.clone())]);
+            assert_eq!(file_name(&headers), want, "{value:?}");
+        }
+        assert_eq!(file_name(&HeaderMap::new()), "");
+    }
+}

@@ -1,0 +1,360 @@
+//! Files by gRPC: streams of pieces, before a recorder and before the sandbox.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use drawbridge::first_run;
+use drawbridge::sandbox::{self, Sandbox};
+use prost_reflect::{DynamicMessage, Value};
+use serde_json::json;
+use tokio_stream::StreamExt;
+use tonic::{Code, Status};
+
+use crate::own_api::compile;
+use crate::support::client::json as to_json;
+use crate::support::recorder::{Answer, Recorder, Seen};
+use crate::support::{Gateway, settings, upstream};
+use crate::watch::metrics;
+
+const PROTO: &str = r#"
+syntax = "proto3";
+package acme.v1;
+import "drawbridge/v1/options.proto";
+import "google/api/annotations.proto";
+
+option (drawbridge.v1.file) = { family: "acme" };
+
+service FileService {
+  rpc Put(stream PutRequest) returns (PutResponse) {
+    option (google.api.http) = { post: "/api/{place}/files" };
+    option (drawbridge.v1.method).upload = { part: "doc" file_name: "name" chunk: "data" };
+  }
+  rpc Take(TakeRequest) returns (stream TakeResponse) {
+    option (google.api.http) = { get: "/api/files/{id}" };
+    option (drawbridge.v1.method).download = {
+      file_name: "name" chunk: "data" accept: "application/zip"
+    };
+    option idempotency_level = NO_SIDE_EFFECTS;
+  }
+}
+message PutRequest {
+  string place = 1;
+  string name = 2 [(drawbridge.v1.field).local = true];
+  bytes data = 3 [(drawbridge.v1.field).local = true];
+  string tag = 4;
+}
+message PutResponse { string id = 1; }
+message TakeRequest { string id = 1; }
+message TakeResponse { string name = 1; bytes data = 2; }
+"#;
+
+const PUT: &str = "FileService/Put";
+const TAKE: &str = "FileService/Take";
+const IMPORT: &str = "ServiceTemplateService/ImportServiceTemplate";
+const EXPORT: &str = "ServiceTemplateService/ExportServiceTemplate";
+const GET: &str = "ServiceTemplateService/GetServiceTemplate";
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+async fn acme(answer: Answer) -> (Recorder, Gateway) {
+    let recorder = Recorder::fixed(answer).await;
+    let mut at = upstream("acme", "acme", &recorder.url());
+    at.transport.max_response_bytes = 200_000;
+    let mut config = settings(vec![at]);
+    config.server.max_upload_bytes = 1_000;
+    config.descriptors = vec![compile(PROTO).unwrap()];
+    (recorder, Gateway::start(config).await)
+}
+
+/// What it was asked, but for whether it is there.
+fn asked(recorder: &Recorder) -> Vec<Seen> {
+    let mut seen = recorder.seen();
+    seen.retain(|seen| seen.target != "/");
+    seen
+}
+
+/// A message of an upload.
+fn piece(gateway: &Gateway, method: &str, fields: &[(&str, &str)], data: &[u8]) -> DynamicMessage {
+    let mut message = DynamicMessage::new(gateway.client.method(method).input());
+    for (name, value) in fields {
+        message.set_field_by_name(name, Value::String((*value).to_owned()));
+    }
+    let chunk = if method == PUT { "data" } else { "chunk" };
+    message.set_field_by_name(chunk, Value::Bytes(Bytes::copy_from_slice(data)));
+    message
+}
+
+async fn put(gateway: &Gateway, pieces: &[(&[(&str, &str)], &[u8])]) -> Result<String, Status> {
+    let messages: Vec<_> = pieces
+        .iter()
+        .map(|(fields, data)| piece(gateway, PUT, fields, data))
+        .collect();
+    let answer = gateway
+        .client
+        .send(PUT, tokio_stream::iter(messages))
+        .await?;
+    Ok(to_json(&answer)["id"].as_str().unwrap().to_owned())
+}
+
+/// The file's name, and its pieces.
+async fn take(
+    gateway: &Gateway,
+    method: &str,
+    id: serde_json::Value,
+) -> Result<(String, Vec<Bytes>), Status> {
+    let fields = if method == TAKE {
+        ("name", "data")
+    } else {
+        ("file_name", "chunk")
+    };
+    let mut stream = gateway.client.watch(method, json!({"id": id}), &[]).await?;
+    let first = stream.next().await.expect("a first message")?;
+    let name = first
+        .get_field_by_name(fields.0)
+        .unwrap()
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let mut pieces = Vec::new();
+    while let Some(message) = stream.next().await.transpose()? {
+        assert_eq!(
+            message.get_field_by_name(fields.0).unwrap().as_str(),
+            Some("")
+        );
+        pieces.push(
+            message
+                .get_field_by_name(fields.1)
+                .unwrap()
+                .as_bytes()
+                .unwrap()
+                .clone(),
+        );
+    }
+    Ok((name, pieces))
+}
+
+#[tokio::test]
+async fn a_file_goes_up_as_one_form() {
+    let (recorder, gateway) = acme(Answer::json(200, &json!({"id": "f1"}))).await;
+    let first: &[(&str, &str)] = &[("place", "a b"), ("tag", "x&y"), ("name", "a\"b;é.zip")];
+    let id = put(
+        &gateway,
+        &[(first, b"one\r\n--"), (&[], b""), (&[], b"two\0")],
+    )
+    .await;
+    assert_eq!(id.unwrap(), "f1");
+    let seen = asked(&recorder);
+    let [seen] = &seen[..] else {
+        panic!("{seen:?}")
+    };
+    assert_eq!(seen.target, "/api/a%20b/files?tag=x%26y");
+    let boundary = seen
+        .header("content-type")
+        .strip_prefix("multipart/form-data; boundary=")
+        .unwrap();
+    let want = format!(
+        "--{boundary}\r\nContent-Disposition: form-data; name=\"doc\"; filename=\"a%22b;é.zip\"\r\n\
+         Content-Type: application/octet-stream\r\n\r\none\r\n--two\0\r\n--{boundary}--\r\n"
+    );
+    assert_eq!(String::from_utf8_lossy(&seen.body), want);
+    assert_eq!(seen.header("content-length"), want.len().to_string());
+
+    // As long as may be, and then again a boundary of its own.
+    let whole = [7; 1_000];
+    put(&gateway, &[(&[("place", "p"), ("name", "n")], &whole)])
+        .await
+        .unwrap();
+    let again = &asked(&recorder)[1];
+    assert!(!again.header("content-type").contains(boundary));
+    assert!(again.body.windows(1_000).any(|window| window == whole));
+}
+
+#[tokio::test]
+async fn what_is_no_file_is_refused_before_anything_is_sent() {
+    let (recorder, gateway) = acme(Answer::json(200, &json!({"id": "f1"}))).await;
+    let named: &[(&str, &str)] = &[("place", "p"), ("name", "n")];
+    let long = "n".repeat(256);
+    let half = [7; 501];
+    for (pieces, code, want) in [
+        (&[][..], Code::InvalidArgument, "no message"),
+        (
+            &[(named, &half[..]), (&[][..], &half)],
+            Code::ResourceExhausted,
+            "max_upload_bytes",
+        ),
+        (&[(named, b"")], Code::InvalidArgument, "the file is empty"),
+        (
+            &[(&[("place", "p")], b"x")],
+            Code::InvalidArgument,
+            "must name the file",
+        ),
+        (&[(&[("name", "n")], b"x")], Code::InvalidArgument, "place"),
+        (
+            &[(named, b"x"), (named, b"y")],
+            Code::InvalidArgument,
+            "first message alone",
+        ),
+        (
+            &[(&[("place", "p"), ("name", "a/b")], b"x")],
+            Code::InvalidArgument,
+            "no path",
+        ),
+        (
+            &[(&[("place", "p"), ("name", "a\r\nb: c")], b"x")],
+            Code::InvalidArgument,
+            "no control",
+        ),
+        (
+            &[(&[("place", "p"), ("name", &long)], b"x")],
+            Code::InvalidArgument,
+            "255 bytes",
+        ),
+    ] {
+        let status = put(&gateway, pieces).await.unwrap_err();
+        assert_eq!(status.code(), code, "{want}: {status:?}");
+        assert!(status.message().contains(want), "{want}: {status:?}");
+    }
+    assert!(asked(&recorder).is_empty());
+}
+
+#[tokio::test]
+async fn a_file_is_not_sent_twice() {
+    let (recorder, gateway) = acme(Answer::json(503, &json!({}))).await;
+    let status = put(&gateway, &[(&[("place", "p"), ("name", "n")], b"x")])
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    assert_eq!(asked(&recorder).len(), 1);
+}
+
+#[tokio::test]
+async fn a_caller_who_leaves_sends_nothing() {
+    let (recorder, gateway) = acme(Answer::json(200, &json!({"id": "f1"}))).await;
+    let first = piece(&gateway, PUT, &[("place", "p"), ("name", "n")], b"half");
+    let client = gateway.client.clone();
+    let sending = tokio::spawn(async move {
+        let messages = tokio_stream::iter([first]).chain(tokio_stream::pending());
+        client.send(PUT, messages).await
+    });
+    let told = async |wanted: &[&str]| loop {
+        let text = metrics(&gateway).await;
+        let has =
+            |line: &str| !line.starts_with('#') && wanted.iter().all(|word| line.contains(word));
+        if text.lines().any(has) {
+            return;
+        }
+        tokio::task::yield_now().await;
+    };
+    let began = told(&["drawbridge_rpc_in_flight", " 1"]);
+    tokio::time::timeout(PATIENCE, began)
+        .await
+        .expect("it begins");
+    sending.abort();
+    let ended = told(&["FileService/Put", "CANCELLED", " 1"]);
+    tokio::time::timeout(PATIENCE, ended)
+        .await
+        .expect("it ends");
+    assert!(asked(&recorder).is_empty());
+}
+
+#[tokio::test]
+async fn a_file_comes_in_pieces() {
+    let file: Vec<u8> = (0..150_000u32).map(|n| n as u8).collect();
+    let answer = Answer::text(200, "application/zip", file.clone());
+    let disposition = "attachment; filename=\"../a b.zip\"";
+    let (recorder, gateway) = acme(answer.with("content-disposition", disposition)).await;
+    let (name, pieces) = take(&gateway, TAKE, "7".into()).await.unwrap();
+    assert_eq!(name, "a b.zip");
+    let lengths: Vec<_> = pieces.iter().map(Bytes::len).collect();
+    assert_eq!(lengths, [65_536, 65_536, 18_928]);
+    assert_eq!(pieces.concat(), file);
+    let seen = asked(&recorder);
+    assert_eq!(
+        (&*seen[0].target, seen[0].header("accept")),
+        ("/api/files/7", "application/zip")
+    );
+
+    // Whoever leaves in the middle stops nobody else.
+    let mut left = gateway
+        .client
+        .watch(TAKE, json!({"id": "7"}), &[])
+        .await
+        .unwrap();
+    left.next().await.unwrap().unwrap();
+    drop(left);
+    assert_eq!(
+        take(&gateway, TAKE, "7".into()).await.unwrap().1.concat(),
+        file
+    );
+
+    let (_recorder, gateway) = acme(Answer::text(200, "application/zip", vec![0; 200_001])).await;
+    let status = take(&gateway, TAKE, "7".into()).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+    let (_recorder, gateway) = acme(Answer::text(200, "application/zip", "")).await;
+    assert_eq!(
+        take(&gateway, TAKE, "7".into()).await.unwrap(),
+        (String::new(), vec![])
+    );
+    let (_recorder, gateway) = acme(Answer::json(404, &json!({}))).await;
+    assert_eq!(
+        take(&gateway, TAKE, "7".into()).await.unwrap_err().code(),
+        Code::NotFound
+    );
+}
+
+/// Import and export of JP1/AO, before the sandbox that does both with real zip
+/// files: what was exported and deleted comes back by import.
+#[tokio::test]
+async fn a_service_template_goes_out_and_comes_back() {
+    let sandbox = Sandbox::start(([127, 0, 0, 1], 0).into(), sandbox::Settings::default())
+        .await
+        .unwrap();
+    let gateway = Gateway::with(vec![first_run::upstreams(&sandbox).remove(2)]).await;
+    let import = async |name: &str, file: &[u8]| {
+        let mut messages = vec![piece(&gateway, IMPORT, &[("file_name", name)], b"")];
+        messages.extend(
+            file.chunks(100)
+                .map(|part| piece(&gateway, IMPORT, &[], part)),
+        );
+        let answer = gateway
+            .client
+            .send(IMPORT, tokio_stream::iter(messages))
+            .await?;
+        Ok::<_, Status>(to_json(&answer)["action_result"].clone())
+    };
+    let (name, pieces) = take(&gateway, EXPORT, 3004.into()).await.unwrap();
+    assert_eq!(name, "com.hitachi.software.dna_addDisk_01.14.00.st");
+    let file = pieces.concat();
+    assert!(file.starts_with(b"PK"), "a zip file");
+
+    let delete = "ServiceTemplateService/DeleteServiceTemplate";
+    gateway
+        .client
+        .call(delete, json!({"id": 3004}))
+        .await
+        .unwrap();
+    let gone = gateway
+        .client
+        .call(GET, json!({"id": 3004}))
+        .await
+        .unwrap_err();
+    assert_eq!(gone.code(), Code::NotFound);
+
+    let result = import(&name, &file).await.unwrap();
+    assert_eq!(result["state"], "ACTION_STATE_SUCCESS", "{result}");
+    let affected = result["affected_resource"][0].as_str().unwrap();
+    let (_, id) = affected.rsplit_once("/ServiceTemplates/").unwrap();
+    let id: u64 = id.parse().unwrap();
+    let back = gateway.client.call(GET, json!({"id": id})).await.unwrap();
+    assert_eq!(to_json(&back)["service_template"]["key_name"], "addDisk");
+    let (_, again) = take(&gateway, EXPORT, id.into()).await.unwrap();
+    assert_eq!(again.concat(), file, "the very file comes back");
+
+    for (name, content) in [("a.st", &b"no zip"[..]), ("a.txt", &file)] {
+        let status = import(name, content).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{name}: {status:?}");
+    }
+    let status = take(&gateway, EXPORT, 99_999.into()).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound, "{status:?}");
+}
