@@ -85,7 +85,10 @@ fn piece(gateway: &Gateway, method: &str, fields: &[(&str, &str)], data: &[u8]) 
     message
 }
 
-async fn put(gateway: &Gateway, pieces: &[(&[(&str, &str)], &[u8])]) -> Result<String, Status> {
+/// The fields of one message of an upload, and its chunk.
+type Piece<'a> = (&'a [(&'a str, &'a str)], &'a [u8]);
+
+async fn put(gateway: &Gateway, pieces: &[Piece<'_>]) -> Result<String, Status> {
     let messages: Vec<_> = pieces
         .iter()
         .map(|(fields, data)| piece(gateway, PUT, fields, data))
