@@ -18,6 +18,9 @@ use document::{Document, Object};
 /// The most pages of definitions that are read to check values.
 const MAX_PAGES: u32 = 50;
 
+/// The most bytes that one field puts into a document.
+const MAX_WRITTEN: usize = 16 << 20;
+
 /// What carries out calls, and for whom.
 #[derive(Clone, Copy)]
 pub struct Way<'a> {
@@ -167,6 +170,16 @@ fn apply(document: &mut Document, edit: &Edit, value: &[u8]) -> Result<(), Error
         }
         _ => value,
     };
+    // A value goes into every object that takes it: many small ones must not make
+    // a document that no memory holds.
+    let size = match edit.place {
+        EditPlace::Member(_) | EditPlace::Marker => whole.get().len(),
+        _ => entries
+            .iter()
+            .map(|(name, value)| name.len() + value.get().len())
+            .sum(),
+    };
+    let mut written = 0;
     let mut found = false;
     document.objects(edit.within.as_deref(), &mut |object| {
         let marker = match &*edit.marked_by {
@@ -181,6 +194,16 @@ fn apply(document: &mut Document, edit: &Edit, value: &[u8]) -> Result<(), Error
                 }
             }
         };
+        // An entry with a key goes into the objects of that key alone, once each.
+        if !matches!(edit.place, EditPlace::Keyed(_)) {
+            written += size;
+        }
+        if written > MAX_WRITTEN {
+            return Err(fault(
+                edit.name.to_string(),
+                "goes into too many places of the document",
+            ));
+        }
         match (&edit.place, marker) {
             (EditPlace::Members, _) => {
                 for (name, value) in &entries {
@@ -201,6 +224,7 @@ fn apply(document: &mut Document, edit: &Edit, value: &[u8]) -> Result<(), Error
                     .and_then(|text| serde_json::from_str::<String>(text.get()).ok());
                 match key.and_then(|key| keyed.get(&*key)) {
                     Some(&at) => {
+                        written += entries[at].1.get().len();
                         object.set(member, entries[at].1.clone());
                         placed[at] = true;
                     }
@@ -362,6 +386,26 @@ mod tests {
             problem.to_string().starts_with("properties[k50000]"),
             "{problem}"
         );
+    }
+
+    #[test]
+    fn a_value_for_too_many_places_is_refused() {
+        let edit = Edit {
+            name: "name".into(),
+            within: Some("parameters".into()),
+            marked_by: vec!["scheduleType".into()],
+            place: EditPlace::Member("name".into()),
+            as_text: false,
+            members: Vec::new(),
+            field: 0,
+        };
+        let places = vec![r#"{"scheduleType":1}"#; 17].join(",");
+        let document = format!(r#"{{"parameters":[{places}]}}"#);
+        let mut document = Document::read(document.as_bytes()).unwrap();
+        let long = format!("\"{}\"", "x".repeat(1 << 20));
+        let problem = apply(&mut document, &edit, long.as_bytes()).unwrap_err();
+        assert!(problem.to_string().contains("too many places"), "{problem}");
+        apply(&mut document, &edit, b"\"short\"").unwrap();
     }
 
     #[test]
