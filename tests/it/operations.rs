@@ -116,6 +116,11 @@ fn all_bound(name: &str, count: usize, left_out: &[(&str, &str)]) {
 }
 
 #[test]
+fn servicestage() {
+    all_bound("servicestage", 103, &[]);
+}
+
+#[test]
 fn heat() {
     all_bound("heat", 56, &[]);
 }
