@@ -2,6 +2,7 @@
 
 mod captures;
 mod follow;
+mod pages;
 mod quirks;
 mod sandbox;
 mod watches;

@@ -372,7 +372,7 @@ async fn requests_say_things_in_odd_places() {
         (
             "Q7",
             "ListEnvironments",
-            json!({"name": "a b+c&d/e~f*g=ü", "environment_id": "", "limit": 0}),
+            json!({"name": "a b+c&d/e~f*g=ü", "environment_id": "", "page_size": 0}),
             "GET",
             format!(
                 "{cas}/environments?limit=0&name=a%20b%2Bc%26d%2Fe~f%2Ag%3D%C3%BC&environment_id="
