@@ -270,7 +270,7 @@ impl Credentials {
 
     /// Looks at an answer's headers: some bring the next token. Not for answers
     /// that refused the lease.
-    pub fn observe(&self, _lease: &Arc<Lease>, headers: &HeaderMap) {
+    pub fn observe(&self, headers: &HeaderMap) {
         if let Provider::Hsso(session) = &self.provider {
             session.observe(headers);
         }

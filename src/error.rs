@@ -156,6 +156,9 @@ pub struct Fault {
 /// words leave out.
 pub const HINT: &str = "hint";
 
+/// When a caller may try again after meeting a gateway that stops.
+const AFTER_DRAINING: Duration = Duration::from_secs(1);
+
 /// What a status says about where it came from.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
@@ -206,7 +209,11 @@ impl Error {
             | Self::Restarted
             | Self::Draining => true,
             Self::Credential { code, .. } => *code == Code::Unavailable,
-            Self::Upstream(fault) => fault.transient || fault.not_processed,
+            Self::Upstream(fault) => {
+                fault.transient
+                    || fault.not_processed
+                    || matches!(fault.code, Code::Unavailable | Code::ResourceExhausted)
+            }
             Self::Binding { .. }
             | Self::Violations(_)
             | Self::Stream { .. }
@@ -218,6 +225,16 @@ impl Error {
             | Self::TooLarge { .. }
             | Self::Refused(_)
             | Self::Decode { .. } => false,
+        }
+    }
+
+    /// When trying again has use, where that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Overload { retry_after, .. } => Some(*retry_after),
+            Self::Upstream(fault) => fault.retry_after,
+            Self::Draining => Some(AFTER_DRAINING),
+            _ => None,
         }
     }
 

@@ -14,11 +14,12 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use http::header::{ACCEPT, ACCEPT_LANGUAGE, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use tokio::time::Instant;
 use tonic::Code;
 use url::Url;
 
@@ -30,9 +31,9 @@ pub use self::pick::Upstreams;
 use crate::auth::{self, Credentials, Lease};
 use crate::contract;
 use crate::deadline::Deadline;
-use crate::error::{Error, Fault};
+use crate::error::{Error, Fault, HINT};
 use crate::family::{Family, FaultContext, family};
-use crate::rest::{self, Call, Caller, Idempotency, Reply};
+use crate::rest::{Call, Caller, Idempotency, Reply};
 use crate::transport::{self, Exchange, Transport};
 
 /// A configured endpoint, as checked values.
@@ -91,6 +92,9 @@ impl Settings {
     }
 }
 
+/// What is said of a call that may not be sent twice and got no word of its own.
+const MAY_HAVE_ACTED: &str = "the upstream may have acted, look before sending it again";
+
 /// What a method says of a call, beside the call itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Operation<'a> {
@@ -125,7 +129,7 @@ pub struct Attempt<'a> {
     pub rpc: &'a str,
     /// 1 for the first; a redirect's second hop has the number of its first.
     pub number: u32,
-    /// The HTTP status, or none when no whole answer came.
+    /// The HTTP status, or none when no whole answer came, until the deadline at most.
     pub status: Option<StatusCode>,
     /// From the first byte out to the last byte in, connecting included.
     pub elapsed: Duration,
@@ -288,39 +292,38 @@ impl Upstream {
         if deadline.remaining().is_zero() {
             return Err(Error::Deadline { sent: false });
         }
-        let result = match deadline.bound(self.attempts(&journey)).await {
-            Ok(result) => result,
-            Err(error) => Err(error),
-        };
+        let result = self.attempts(&journey).await;
         let acted = journey.may_have_acted.load(Relaxed);
-        result.map_err(|error| match error {
-            Error::Deadline { .. } => Error::Deadline { sent: acted },
-            // The last attempt did not get there, but one before it may have.
-            Error::Connect(cause) if acted => no_answer(call, cause),
-            Error::NoAnswer(cause) => no_answer(call, cause),
-            error => error,
-        })
+        result.map_err(|error| told(call, acted, error))
     }
 
-    /// Attempts, until one succeeds or another would not help.
+    /// Attempts, until one succeeds or another would not help. All that is waited
+    /// for ends at the deadline.
     async fn attempts(&self, journey: &Journey<'_>) -> Result<Reply, Error> {
+        let deadline = journey.deadline;
         self.breaker.check().map_err(|wait| self.held(wait))?;
-        let _place = self.limit.admit(&self.settings.name).await?;
+        let _place = deadline
+            .bound(self.limit.admit(&self.settings.name))
+            .await??;
         self.budget.deposit();
         let mut number = 1;
         let mut renewed = false;
         let mut last = None;
         loop {
             let lease = if journey.operation.anonymous && self.configured.is_some() {
-                self.credentials.nobody()
+                Ok(self.credentials.nobody())
             } else {
-                self.credentials
-                    .lease(journey.caller, journey.deadline)
-                    .await?
+                self.credentials.lease(journey.caller, deadline).await
+            };
+            let lease = match lease {
+                Ok(lease) => lease,
+                // What became of the call says more than that it cannot be sent again.
+                Err(error @ Error::Credential { .. }) => return Err(last.unwrap_or(error)),
+                Err(error) => return Err(error),
             };
             let error = match self.attempt(journey, &lease, number).await {
                 Ok(reply) => return Ok(reply),
-                // The breaker has opened meanwhile: the failure itself says more.
+                // The breaker has opened meanwhile: likewise.
                 Err(error @ Error::Overload { .. }) => return Err(last.unwrap_or(error)),
                 Err(error) => error,
             };
@@ -336,7 +339,7 @@ impl Upstream {
                 &error,
                 journey.call.idempotency,
                 number,
-                journey.deadline.remaining(),
+                deadline.remaining(),
                 fastrand::f64(),
             );
             let Some(pause) = pause else {
@@ -376,19 +379,19 @@ impl Upstream {
             // What cannot be an address is the reply's fault, not the call's.
             && let Ok(url) = address.url(&target.path, &target.query)
         {
-            self.credentials.observe(lease, &reply.headers);
+            self.credentials.observe(&reply.headers);
             sent = self.send(journey, lease, url, number).await;
         }
         let (error, surely_not) = match sent {
             Ok(reply) if operation.succeeded(reply.status) => {
-                self.credentials.observe(lease, &reply.headers);
+                self.credentials.observe(&reply.headers);
                 return Ok(reply);
             }
             Ok(reply) => {
                 let fault = self.fault(journey, &reply);
                 // What comes with a refusal is no next token.
                 if !fault.credential_refused {
-                    self.credentials.observe(lease, &reply.headers);
+                    self.credentials.observe(&reply.headers);
                 }
                 let surely_not = fault.not_processed || fault.credential_refused;
                 (Error::Upstream(fault), surely_not)
@@ -424,11 +427,21 @@ impl Upstream {
         let pass = self.breaker.pass().map_err(|wait| self.held(wait))?;
         journey.may_have_acted.store(true, Relaxed);
         let began = Instant::now();
-        let sent = self.transport.exchange(exchange).await;
+        let answer = self.transport.exchange(exchange);
+        let sent = journey.deadline.bound(answer).await.unwrap_or_else(Err);
         let elapsed = began.elapsed();
         let status = sent.as_ref().ok().map(|reply| reply.status);
         match (&sent, status) {
-            (Err(Error::Connect(_) | Error::NoAnswer(_)), _) => pass.failed(),
+            // An upstream that hangs, or a caller in a hurry, who shall not open the
+            // breaker for others: in time for a connection, nothing is known.
+            (Err(Error::Deadline { .. }), _)
+                if elapsed < self.settings.transport.connect_timeout =>
+            {
+                drop(pass);
+            }
+            (Err(Error::Connect(_) | Error::NoAnswer(_) | Error::Deadline { .. }), _) => {
+                pass.failed();
+            }
             // A proxy's word that nobody is behind it, or the upstream's own.
             (_, Some(StatusCode::BAD_GATEWAY))
             | (_, Some(StatusCode::SERVICE_UNAVAILABLE))
@@ -554,8 +567,17 @@ impl Upstream {
             idempotency: call.idempotency,
         };
         let mut fault = (self.family.fault)(&context, reply);
-        if fault.retry_after.is_none() {
-            fault.retry_after = rest::retry_after(&reply.headers, SystemTime::now());
+        // A proxy says this of what the upstream may have done, or may do yet; and
+        // UNAVAILABLE would make clients send it again by themselves.
+        if call.idempotency == Idempotency::Unsafe
+            && fault.code == Code::Unavailable
+            && !fault.not_processed
+            && matches!(reply.status.as_u16(), 502..=504)
+        {
+            fault.code = Code::Unknown;
+            if !fault.metadata.iter().any(|(key, _)| *key == HINT) {
+                fault.metadata.push((HINT, MAY_HAVE_ACTED.to_owned()));
+            }
         }
         // Words that the family could not tell the language of are in the one that
         // was asked for.
@@ -646,6 +668,21 @@ fn language(asked: &str) -> Option<String> {
     let first = asked.split([',', ';']).next()?.trim();
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
     (!first.is_empty() && first.len() <= 35 && first.chars().all(plain)).then(|| first.to_owned())
+}
+
+/// The error of a call, one of whose attempts may have `acted`, if only an earlier one.
+fn told(call: &Call, acted: bool, error: Error) -> Error {
+    match error {
+        Error::Deadline { .. } => Error::Deadline { sent: acted },
+        Error::Connect(cause) if acted => no_answer(call, cause),
+        Error::NoAnswer(cause) => no_answer(call, cause),
+        Error::Upstream(mut fault) if acted && fault.not_processed => {
+            fault.not_processed = false;
+            fault.transient = true;
+            Error::Upstream(fault)
+        }
+        error => error,
+    }
 }
 
 /// What a call without an answer is to its caller.

@@ -11,7 +11,6 @@
 //! - `LocalizedMessage`: when the upstream answered in the caller's language.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
@@ -28,8 +27,6 @@ const MAX_TEXT_BYTES: usize = 4 * 1024;
 const MAX_VALUE: usize = 200;
 /// What a detail costs beside its texts: the type's URL and the lengths.
 const DETAIL: usize = 60;
-/// When a caller may try again after meeting a gateway that stops.
-const AFTER_DRAINING: Duration = Duration::from_secs(1);
 
 pub(super) fn status(error: &Error, context: &Context<'_>) -> Status {
     let fault = match error {
@@ -76,7 +73,7 @@ pub(super) fn status(error: &Error, context: &Context<'_>) -> Status {
     }
     // What was begun must not be begun again.
     if !context.begun
-        && let Some(delay) = retry_after(error)
+        && let Some(delay) = error.retry_after()
     {
         room.detail();
         details.set_retry_info(Some(delay));
@@ -212,15 +209,6 @@ fn sent(error: &Error) -> bool {
         | Error::Credential { .. }
         | Error::Connect(_)
         | Error::Draining => false,
-    }
-}
-
-fn retry_after(error: &Error) -> Option<Duration> {
-    match error {
-        Error::Overload { retry_after, .. } => Some(*retry_after),
-        Error::Upstream(fault) => fault.retry_after,
-        Error::Draining => Some(AFTER_DRAINING),
-        _ => None,
     }
 }
 

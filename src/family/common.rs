@@ -9,7 +9,7 @@ use tonic::Code;
 use super::reply::{http_reason, json, member, message, metadata, page, retry_after};
 use super::{COMMON, FaultContext};
 use crate::error::{Fault, HINT};
-use crate::rest::{Idempotency, Reply};
+use crate::rest::Reply;
 
 /// Fields at fault that are read from a body, at most.
 const MAX_FIELDS: usize = 100;
@@ -57,9 +57,7 @@ pub(crate) fn code(context: &FaultContext<'_>, reply: &Reply) -> Code {
         416 => Code::OutOfRange,
         429 | 507 => Code::ResourceExhausted,
         499 => Code::Cancelled,
-        502 | 503 => Code::Unavailable,
-        504 if context.idempotency == Idempotency::Unsafe => Code::DeadlineExceeded,
-        504 => Code::Unavailable,
+        502..=504 => Code::Unavailable,
         400..=498 => Code::InvalidArgument,
         500..=599 => Code::Internal,
         _ => Code::Unknown,
@@ -210,6 +208,7 @@ fn numbered_code(status: &Value) -> Option<Code> {
 mod tests {
     use super::super::reply::tests::reply;
     use super::*;
+    use crate::rest::Idempotency;
 
     fn context(rpc: &str, idempotency: Idempotency) -> FaultContext<'_> {
         FaultContext {
@@ -258,10 +257,6 @@ mod tests {
         assert_eq!(
             fault(&create, &reply(409, &[], "")).code,
             Code::AlreadyExists
-        );
-        assert_eq!(
-            fault(&create, &reply(504, &[], "")).code,
-            Code::DeadlineExceeded
         );
         let later = &[("retry-after", "3"), ("x-request-id", "r1")];
         for (status, code) in [(413, Code::ResourceExhausted), (503, Code::Unavailable)] {

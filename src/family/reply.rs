@@ -146,14 +146,14 @@ fn find_close(html: &str, name: &str) -> Option<usize> {
 }
 
 /// `Retry-After`: seconds, or an HTTP date seen from `now`. At most a day.
+/// Source: RFC 9110, section 10.2.3.
 pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    let wait = match text.parse::<u64>() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let at = httpdate::parse_http_date(text).ok()?;
-            at.duration_since(now).unwrap_or_default()
-        }
+    let wait = if text.bytes().all(|b| b.is_ascii_digit()) {
+        Duration::from_secs(text.parse().ok()?)
+    } else {
+        let at = httpdate::parse_http_date(text).ok()?;
+        at.duration_since(now).unwrap_or_default()
     };
     Some(wait.min(MAX_RETRY_AFTER))
 }
@@ -270,9 +270,12 @@ pub(crate) mod tests {
             ("99999999999", Some(86_400)),
             ("Sun, 06 Nov 1994 08:49:37 GMT", Some(7)),
             ("Sun, 06 Nov 1994 08:00:00 GMT", Some(0)),
+            ("", None),
             ("soon", None),
             ("-1", None),
+            ("+5", None),
             ("1.5", None),
+            ("99999999999999999999999", None),
         ] {
             let reply = reply(503, &[("retry-after", text)], "");
             let want = want.map(Duration::from_secs);

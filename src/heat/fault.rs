@@ -144,7 +144,6 @@ fn code(context: &FaultContext<'_>, reply: &Reply, words: &Words) -> Code {
     let class = words.class.as_deref().unwrap_or_default();
     let no_route =
         words.router || matches!(words.reason.as_deref(), Some("APIGW.0101" | "APIGW.0103"));
-    let repeatable = context.idempotency != Idempotency::Unsafe;
     match (reply.status.as_u16(), class) {
         (400, "NotSupported") if is_switched_off(words.message.as_deref()) => Code::Unimplemented,
         (400, "NotSupported") => Code::FailedPrecondition,
@@ -161,8 +160,8 @@ fn code(context: &FaultContext<'_>, reply: &Reply, words: &Words) -> Code {
         (422, _) => Code::FailedPrecondition,
         (500, "MessageDeliveryFailure") => Code::Unavailable,
         // The engine was asked and did not answer in time: it may act yet.
-        (500, "MessagingTimeout") | (504, _) if repeatable => Code::Unavailable,
-        (500, "MessagingTimeout") | (504, _) => Code::Unknown,
+        (500, "MessagingTimeout") if context.idempotency == Idempotency::Unsafe => Code::Unknown,
+        (500, "MessagingTimeout") => Code::Unavailable,
         _ => common::code(context, reply),
     }
 }

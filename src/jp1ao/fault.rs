@@ -72,6 +72,7 @@ pub(super) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
 fn code(context: &FaultContext<'_>, reply: &Reply) -> Code {
     match reply.status.as_u16() {
         status if must_be_archived(context, status) => Code::FailedPrecondition,
+        // Source: the mapping of issue 5.
         300..=399 => Code::Internal,
         // What the gateway sends is wrong, unless the caller has uploaded it.
         415 if context.rpc.starts_with("Import") => Code::InvalidArgument,
@@ -80,7 +81,6 @@ fn code(context: &FaultContext<'_>, reply: &Reply) -> Code {
         409 => Code::FailedPrecondition,
         412 if is_definition(context) => Code::Aborted,
         412 => Code::Unavailable,
-        504 => Code::Unavailable,
         _ => common::code(context, reply),
     }
 }

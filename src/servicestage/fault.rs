@@ -133,6 +133,7 @@ fn code(context: &FaultContext<'_>, reply: &Reply, reason: &str) -> Code {
         (409, _) if context.rpc.starts_with("Delete") => Code::FailedPrecondition,
         (409, _) => Code::Aborted,
         (413 | 414 | 494, _) => Code::InvalidArgument,
+        // Source of these two: the mapping of issue 4.
         (504, _) => Code::DeadlineExceeded,
         (300..=399, _) => Code::Unavailable,
         _ => common::code(context, reply),

@@ -20,11 +20,13 @@ pub(super) fn fault(http_status: u16) -> Fault {
 }
 
 use std::sync::Mutex;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use secrecy::SecretString;
 
 use super::*;
+use crate::family::{common, reply::retry_after};
 use crate::transport::script::{Answer, Script, reply};
 
 static FAMILY: Family = Family {
@@ -42,12 +44,14 @@ static FAMILY: Family = Family {
     checkers: &[],
 };
 
-fn read(_: &FaultContext<'_>, reply: &Reply) -> Fault {
+fn read(context: &FaultContext<'_>, reply: &Reply) -> Fault {
     let status = reply.status.as_u16();
     Fault {
+        code: common::code(context, reply),
+        retry_after: retry_after(&reply.headers, SystemTime::now()),
         message: format!("said {status}, {} bytes", reply.body.len()),
         transient: matches!(status, 502..=504),
-        not_processed: status == 429,
+        not_processed: common::not_processed(reply),
         credential_refused: status == 401,
         ..fault(status)
     }
@@ -80,7 +84,7 @@ fn get(path: &str) -> Call {
         query: String::new(),
         body: None,
         idempotency: Idempotency::Safe,
-        media: rest::Media::default(),
+        media: crate::rest::Media::default(),
     }
 }
 
@@ -350,6 +354,76 @@ async fn an_outcome_unknown_is_said_to_be() {
     assert!(matches!(error, Error::Connect(_)), "{error:?}");
 }
 
+/// UNAVAILABLE would make clients send it again by themselves.
+#[tokio::test]
+async fn an_unsafe_call_that_a_proxy_answers_may_have_been_done() {
+    let delete = Call {
+        idempotency: Idempotency::Idempotent,
+        ..post("/x")
+    };
+    for (status, headers, sent, code) in [
+        (502, &[][..], &post("/x"), Code::Unknown),
+        (503, &[], &post("/x"), Code::Unknown),
+        (504, &[], &post("/x"), Code::Unknown),
+        // It was surely not done.
+        (503, &[("retry-after", "9")], &post("/x"), Code::Unavailable),
+        // What is found out by sending it again.
+        (504, &[], &delete, Code::Unavailable),
+    ] {
+        let server = Script::start([Answer::Keep(reply(status, headers, ""))]).await;
+        let upstream = upstream(server.url(""), |settings| settings.max_attempts = 1);
+        let fault = upstream_fault(call(&upstream, sent).await);
+        assert_eq!(fault.code, code, "{status} {headers:?}");
+        let hinted = fault.metadata.contains(&(HINT, MAY_HAVE_ACTED.to_owned()));
+        assert_eq!(hinted, code == Code::Unknown, "{status} {headers:?}");
+    }
+}
+
+/// An attempt that surely did nothing says nothing of the one before.
+#[tokio::test]
+async fn what_an_earlier_attempt_may_have_done_is_told() {
+    let sent = |error: Error| {
+        let status = error.status(&crate::error::Context {
+            operation: "a.B/C",
+            upstream: "cloud",
+            request_id: "r",
+            begun: false,
+        });
+        let details = tonic_types::StatusExt::get_error_details(&status);
+        details.error_info().unwrap().metadata["sent"].clone()
+    };
+    let limited = || Answer::Keep(reply(429, &[("retry-after", "9")], ""));
+    for (answers, want) in [
+        (vec![limited()], "false"),
+        (vec![cut_off(), limited()], "true"),
+    ] {
+        let server = Script::start(answers).await;
+        let error = call(&upstream(server.url(""), |_| {}), &get("/x")).await;
+        assert_eq!(sent(error.unwrap_err()), want);
+    }
+    // The token ends before the second attempt, and there is no other.
+    let token = r#"{"token":{"expires_at":"2000-01-01T00:00:00Z"}}"#;
+    let server = Script::start([
+        Answer::Keep(reply(201, &[("x-subject-token", "t1")], token)),
+        Answer::Keep(reply(502, &[("retry-after", "1")], "")),
+        says(401),
+    ])
+    .await;
+    let upstream = upstream(server.url(""), |settings| {
+        settings.max_backoff = Duration::from_secs(2);
+        settings.auth = auth::Settings::Keystone(auth::Keystone {
+            auth_url: server.url("/v3"),
+            identity: auth::Identity::Token(SecretString::from("s3cret")),
+            project: None,
+            region: None,
+            interface: "public".into(),
+        });
+    });
+    let error = call(&upstream, &get("/x")).await.unwrap_err();
+    assert!(error.to_string().starts_with("said 502"), "{error}");
+    assert_eq!(sent(error), "true");
+}
+
 #[tokio::test]
 async fn retry_after_is_waited_for_or_told() {
     let in_an_hour = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(3_600));
@@ -412,6 +486,38 @@ async fn the_breaker() {
     }
     assert!(upstream.stats().breaker_open);
     assert_eq!(upstream.state(), State::NotAnswering);
+}
+
+/// An upstream that hangs is one that does not answer; who asks for an answer at
+/// once opens no breaker.
+#[tokio::test]
+async fn the_breaker_opens_for_an_upstream_that_hangs() {
+    for (connect_timeout, opens) in [(1, true), (60_000, false)] {
+        let mut server = Script::start([Answer::Hang]).await;
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let hook: AttemptHook = {
+            let told = told.clone();
+            Arc::new(move |attempt: &Attempt<'_>| told.lock().unwrap().push(attempt.status))
+        };
+        let settings = upstream(server.url(""), |settings| {
+            settings.breaker_failures = 1;
+            settings.transport.connect_timeout = Duration::from_millis(connect_timeout);
+        })
+        .settings;
+        let upstream = Upstream::of_family(settings, &FAMILY, Some(hook)).unwrap();
+        let deadline = Deadline::after(Duration::from_millis(200));
+        let result = upstream
+            .call(OPERATION, &get("/x"), &Caller::default(), deadline)
+            .await;
+        assert!(
+            matches!(result, Err(Error::Deadline { sent: true })),
+            "{result:?}"
+        );
+        server.request().await;
+        server.left().await;
+        assert_eq!(*told.lock().unwrap(), [None], "it is counted");
+        assert_eq!(upstream.stats().breaker_open, opens);
+    }
 }
 
 #[tokio::test]

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tonic::Code;
 
 use crate::error::Error;
 
@@ -78,41 +77,20 @@ impl Patience {
     /// before the next one. None when that has no use: the error lasts, the
     /// limit is reached, or the upstream wants to be left alone for longer.
     pub(super) fn bear(&mut self, error: &Error, pause: Duration) -> Option<Duration> {
-        if !is_transient(error) {
+        if !error.is_transient() {
             return None;
         }
         let since = *self.since.get_or_insert_with(Instant::now);
         let left = self.limit.saturating_sub(since.elapsed());
-        let wanted = retry_after(error).unwrap_or_default();
+        let wanted = error.retry_after().unwrap_or_default();
         (!left.is_zero() && wanted <= left).then(|| pause.min(left).max(wanted))
-    }
-}
-
-/// Whether the same read may succeed a little later.
-fn is_transient(error: &Error) -> bool {
-    match error {
-        Error::Connect(_)
-        | Error::NoAnswer(_)
-        | Error::Overload { .. }
-        | Error::Deadline { .. } => true,
-        Error::Credential { code, .. } => *code == Code::Unavailable,
-        Error::Upstream(fault) => {
-            fault.transient || matches!(fault.code, Code::Unavailable | Code::ResourceExhausted)
-        }
-        _ => false,
-    }
-}
-
-fn retry_after(error: &Error) -> Option<Duration> {
-    match error {
-        Error::Overload { retry_after, .. } => Some(*retry_after),
-        Error::Upstream(fault) => fault.retry_after,
-        _ => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tonic::Code;
+
     use super::*;
 
     const S: fn(u64) -> Duration = Duration::from_secs;

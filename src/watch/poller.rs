@@ -294,7 +294,7 @@ async fn follow(registry: &Registry, key: &Key, this: &Arc<Loop>) -> End {
                     tracing::warn!(
                         operation = &*key.rpc,
                         upstream = &*key.upstream,
-                        %error,
+                        reason = error.log_text(),
                         "a watched state cannot be read and is unconfirmed"
                     );
                 }

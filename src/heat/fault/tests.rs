@@ -244,7 +244,7 @@ fn classes() {
         (500, "KeyError", Internal, Internal),
         (500, "EventSendFailed", Internal, Internal),
         (503, "HTTPServiceUnavailable", Unavailable, Unavailable),
-        (504, "HTTPGatewayTimeout", Unavailable, Unknown),
+        (504, "HTTPGatewayTimeout", Unavailable, Unavailable),
     ] {
         let body = serde_json::json!({
             "code": status, "title": "T", "explanation": "generic",

@@ -329,7 +329,7 @@ async fn follow(registry: &Registry, key: &Key, this: &Arc<Tail>) -> Error {
                     tracing::warn!(
                         operation = &*key.rpc,
                         upstream = &*key.upstream,
-                        %error,
+                        reason = error.log_text(),
                         "a watched log cannot be read and is unconfirmed"
                     );
                 }

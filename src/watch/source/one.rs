@@ -206,7 +206,7 @@ impl RestSource {
                 tracing::debug!(
                     operation = &*side.rpc.path,
                     upstream = &*self.route.upstream.settings.name,
-                    %error,
+                    reason = error.log_text(),
                     "what is told beside a watched state cannot be read"
                 );
                 if error.is_transient() {

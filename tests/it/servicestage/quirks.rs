@@ -601,7 +601,8 @@ async fn errors_in_all_shapes() {
         (
             502,
             b"<html><h1>Bad Gateway</h1></html>".to_vec(),
-            Code::Unavailable,
+            // It may have been done: nobody shall send it again by himself.
+            Code::Unknown,
             "HTTP_502",
             "Bad Gateway",
         ),
