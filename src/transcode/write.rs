@@ -2,7 +2,9 @@
 //!
 //! A message is written in the order of its wire. That holds as long as each
 //! field stands there once, in one piece, which is what every encoder makes. A
-//! message that is not so is put in order first, and then written.
+//! message that is not so is put in order first, and then written. Which it is,
+//! is seen before the first of its parts is written: nothing is written twice,
+//! however deep it stands.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -143,21 +145,26 @@ impl Writer<'_> {
         let skipped = |index| skip.is_some_and(|skip| skip(index));
         let others = |index| index == array || skipped(index);
         self.members(out, message, wire, Some(&others), depth)?;
-        let bare = out[start..] == *b"{}";
-        out.truncate(start);
-        if !bare {
-            return self.members(out, message, wire, skip, depth);
-        }
+        let end = out.len();
         let alone = |index| index != array || skipped(index);
         self.members(out, message, wire, Some(&alone), depth)?;
-        if out[start..] == *b"{}" {
-            out.truncate(start);
-            out.extend_from_slice(b"[]");
-        } else {
-            // `{"name":[...]}`
-            let member = &message.fields[usize::from(array)].member;
-            out.drain(start..=start + member.len());
-            out.pop();
+        match (&out[start..end], &out[end..]) {
+            (b"{}", b"{}") => {
+                out.truncate(start);
+                out.extend_from_slice(b"[]");
+            }
+            // `{}{"name":[...]}`
+            (b"{}", _) => {
+                let member = &message.fields[usize::from(array)].member;
+                out.drain(start..=end + member.len());
+                out.pop();
+            }
+            (_, b"{}") => out.truncate(end),
+            // `{...}{"name":[...]}`
+            _ => {
+                out[end] = b',';
+                out.remove(end - 1);
+            }
         }
         Ok(())
     }
@@ -170,28 +177,22 @@ impl Writer<'_> {
         skip: Skip<'_>,
         depth: u32,
     ) -> Outcome {
-        let start = out.len();
-        if self.regular(out, message, wire, skip, depth)? {
-            return Ok(());
-        }
-        out.truncate(start);
-        let wire = in_order(message, wire)?;
-        match self.regular(out, message, &wire, skip, depth)? {
-            true => Ok(()),
-            false => fault("the fields cannot be put in order"),
+        if is_in_order(message, wire)? {
+            self.in_turn(out, message, wire, skip, depth)
+        } else {
+            self.in_turn(out, message, &in_order(message, wire)?, skip, depth)
         }
     }
 
-    /// Writes an object whose fields stand on the wire once each; false if one
-    /// does not.
-    fn regular(
+    /// Writes an object whose fields stand on the wire once each.
+    fn in_turn(
         &self,
         out: &mut Vec<u8>,
         message: &Message,
         wire: &[u8],
         skip: Skip<'_>,
         depth: u32,
-    ) -> Outcome<bool> {
+    ) -> Outcome {
         let hidden = |index: FieldIndex, field: &Field| {
             field.local
                 || skip.is_some_and(|skip| skip(index))
@@ -213,11 +214,7 @@ impl Writer<'_> {
                 next = fields.read()?;
                 continue;
             };
-            // Oneofs are counted behind the fields.
-            let of_oneof = |oneof| message.fields.len() as u16 + oneof;
-            if !seen.insert(index) || field.oneof.is_some_and(|o| !seen.insert(of_oneof(o))) {
-                return Ok(false);
-            }
+            seen.insert(index);
             if hidden(index, field) || field.raw_of.is_some() {
                 next = past(&mut fields, number)?;
                 continue;
@@ -282,7 +279,7 @@ impl Writer<'_> {
             }
         }
         out.push(b'}');
-        Ok(true)
+        Ok(())
     }
 
     /// Writes the members of a Struct beside those of the fields.
@@ -297,21 +294,13 @@ impl Writer<'_> {
         if depth >= MAX_DEPTH {
             return Err(Malformed::Depth.into());
         }
-        let start = out.len();
-        let mut keys = Keys::default();
-        let mut fields = wire::fields(wire);
+        let wire = last_entries(wire)?;
+        let mut fields = wire::fields(&wire);
         while let Some((number, value)) = fields.read()? {
-            if number != 1 {
+            let (1, Value::Bytes(entry)) = (number, value) else {
                 continue;
-            }
-            let Value::Bytes(entry) = value else {
-                return Err(Malformed::Alien.into());
             };
             let (key, value) = any_entry(entry)?;
-            if !keys.insert(Key::Text(key)) {
-                out.truncate(start);
-                return self.extras(out, empty, message, &last_entries(wire)?, depth);
-            }
             if out.len() > empty {
                 out.push(b',');
             }
@@ -462,59 +451,31 @@ impl Writer<'_> {
             value,
             form: field.form,
         };
-        let start = out.len();
-        let mut rest = fields.clone();
-        if let Some(next) = self.entries(out, &map, first, &mut rest, depth, None)? {
-            *fields = rest;
-            return Ok(next);
-        }
-        // A key comes twice: only its last entry counts.
-        out.truncate(start);
+        // Where a key comes twice, only its last entry counts.
         let last = map.last_entries(first, fields.clone())?;
-        match self.entries(out, &map, first, fields, depth, Some(&last))? {
-            Some(next) => Ok(next),
-            None => fault("the keys cannot be told apart"),
-        }
-    }
-
-    /// None if a key comes twice and `last` does not say which entry counts.
-    fn entries<'a>(
-        &self,
-        out: &mut Vec<u8>,
-        map: &Map<'_>,
-        first: Value<'a>,
-        fields: &mut Fields<'a>,
-        depth: u32,
-        last: Option<&HashMap<Key<'a>, usize>>,
-    ) -> Outcome<Option<Next<'a>>> {
-        let mut keys = Keys::default();
-        let mut occurrence = first;
         out.push(b'{');
         let empty = out.len();
-        for index in 0_usize.. {
+        let mut occurrence = first;
+        let mut index = 0_usize;
+        loop {
             let entry = map.entry(occurrence)?;
             let key = Key::of(map.key.kind, entry.key);
-            let counts = match last {
-                Some(last) => last.get(&key) == Some(&index),
-                None if keys.insert(key) => true,
-                None => return Ok(None),
-            };
-            if counts {
+            if last.as_ref().is_none_or(|l| l.get(&key) == Some(&index)) {
                 if out.len() > empty {
                     out.push(b',');
                 }
-                self.entry(out, map, &entry, depth)
+                self.entry(out, &map, &entry, depth)
                     .map_err(|e| within(e, &key.to_string()))?;
             }
+            index += 1;
             match fields.read()? {
                 Some((number, value)) if number == map.number => occurrence = value,
                 next => {
                     out.push(b'}');
-                    return Ok(Some(next));
+                    return Ok(next);
                 }
             }
         }
-        Ok(None)
     }
 
     fn entry(&self, out: &mut Vec<u8>, map: &Map<'_>, entry: &Entry<'_>, depth: u32) -> Outcome {
@@ -538,23 +499,16 @@ impl Writer<'_> {
 
     /// `google.protobuf.Struct`.
     fn structure(&self, out: &mut Vec<u8>, wire: &[u8], depth: u32) -> Outcome {
-        let start = out.len();
-        let mut keys = Keys::default();
+        let wire = last_entries(wire)?;
         out.push(b'{');
-        let mut fields = wire::fields(wire);
+        let empty = out.len();
+        let mut fields = wire::fields(&wire);
         while let Some((number, value)) = fields.read()? {
-            if number != 1 {
+            let (1, Value::Bytes(entry)) = (number, value) else {
                 continue;
-            }
-            let Value::Bytes(entry) = value else {
-                return Err(Malformed::Alien.into());
             };
             let (key, value) = any_entry(entry)?;
-            if !keys.insert(Key::Text(key)) {
-                out.truncate(start);
-                return self.structure(out, &last_entries(wire)?, depth);
-            }
-            if out.len() > start + 1 {
+            if out.len() > empty {
                 out.push(b',');
             }
             // The entry is a message as well.
@@ -749,6 +703,21 @@ fn is_any_kind(kind: u32, value: Value<'_>) -> bool {
     }
 }
 
+/// The key of an entry of a Struct.
+#[inline]
+fn any_key(wire: &[u8]) -> Result<&[u8], Malformed> {
+    let mut key: &[u8] = &[];
+    let mut fields = wire::fields(wire);
+    while let Some((number, found)) = fields.read()? {
+        match (number, found) {
+            (1, Value::Bytes(text)) => key = text,
+            (1, _) => return Err(Malformed::Alien),
+            _ => {}
+        }
+    }
+    Ok(key)
+}
+
 /// Key and value of an entry of a Struct.
 #[inline]
 fn any_entry(wire: &[u8]) -> Result<(&[u8], Cow<'_, [u8]>), Malformed> {
@@ -767,20 +736,33 @@ fn any_entry(wire: &[u8]) -> Result<(&[u8], Cow<'_, [u8]>), Malformed> {
     Ok((key, value.unwrap_or_default()))
 }
 
-/// A Struct with only the last entry of each key.
-fn last_entries(wire: &[u8]) -> Result<Vec<u8>, Malformed> {
+/// A Struct with only the last entry of each key; as it is, if no key comes twice.
+fn last_entries(wire: &[u8]) -> Result<Cow<'_, [u8]>, Malformed> {
+    let mut keys = Keys::default();
+    let mut distinct = true;
+    let mut fields = wire::fields(wire);
+    while let Some((number, value)) = fields.read()? {
+        match (number, value) {
+            (1, Value::Bytes(entry)) => distinct &= keys.insert(Key::Text(any_key(entry)?)),
+            (1, _) => return Err(Malformed::Alien),
+            _ => {}
+        }
+    }
+    if distinct {
+        return Ok(Cow::Borrowed(wire));
+    }
     let entries = wire::all(wire, 1)?;
     let mut last = HashMap::new();
     for (index, entry) in entries.iter().enumerate() {
-        last.insert(any_entry(entry)?.0, index);
+        last.insert(any_key(entry)?, index);
     }
     let mut out = Vec::with_capacity(wire.len());
     for (index, entry) in entries.iter().enumerate() {
-        if last.get(any_entry(entry)?.0) == Some(&index) {
+        if last.get(any_key(entry)?) == Some(&index) {
             wire::write_bytes(&mut out, 1, entry);
         }
     }
-    Ok(out)
+    Ok(Cow::Owned(out))
 }
 
 #[inline]
@@ -831,23 +813,45 @@ struct Map<'f> {
 }
 
 impl Map<'_> {
-    /// Which entry of each key is its last.
+    /// Which entry of each key is its last; None if no key comes twice.
     fn last_entries<'a>(
         &self,
         first: Value<'a>,
-        mut fields: Fields<'a>,
-    ) -> Outcome<HashMap<Key<'a>, usize>> {
+        fields: Fields<'a>,
+    ) -> Outcome<Option<HashMap<Key<'a>, usize>>> {
+        let mut keys = Keys::default();
+        let mut distinct = true;
+        self.each_key(first, fields.clone(), |key| distinct &= keys.insert(key))?;
+        if distinct {
+            return Ok(None);
+        }
         let mut last = HashMap::new();
-        let mut next = Some((self.number, first));
         let mut index = 0;
+        self.each_key(first, fields, |key| {
+            last.insert(key, index);
+            index += 1;
+        })?;
+        Ok(Some(last))
+    }
+
+    fn each_key<'a>(
+        &self,
+        first: Value<'a>,
+        mut fields: Fields<'a>,
+        mut seen: impl FnMut(Key<'a>),
+    ) -> Outcome {
+        let mut next = Some((self.number, first));
         while let Some((number, value)) = next
             && number == self.number
         {
-            last.insert(Key::of(self.key.kind, self.entry(value)?.key), index);
-            index += 1;
+            let Value::Bytes(entry) = value else {
+                return Err(Malformed::Alien.into());
+            };
+            let key = wire::last(entry, 1)?.unwrap_or(text::zero(self.key.kind));
+            seen(Key::of(self.key.kind, wire::of_kind(self.key.kind, key)?));
             next = fields.read()?;
         }
-        Ok(last)
+        Ok(())
     }
 
     fn entry<'a>(&self, entry: Value<'a>) -> Result<Entry<'a>, Malformed> {
@@ -989,6 +993,30 @@ impl Bits {
         };
         word & 1 << (bit & 63) != 0
     }
+}
+
+/// Whether each field stands there once and in one piece, and of a oneof one
+/// member.
+fn is_in_order(message: &Message, wire: &[u8]) -> Result<bool, Malformed> {
+    let mut seen = Bits::default();
+    let mut before = 0;
+    let mut fields = wire::fields(wire);
+    while let Some((number, _)) = fields.read()? {
+        let again = number == before;
+        before = number;
+        let Some((index, field)) = message.by_number(number) else {
+            continue;
+        };
+        if again && matches!(field.cardinality, Cardinality::Repeated | Cardinality::Map) {
+            continue;
+        }
+        // Oneofs are counted behind the fields.
+        let of_oneof = |oneof| message.fields.len() as u16 + oneof;
+        if !seen.insert(index) || field.oneof.is_some_and(|o| !seen.insert(of_oneof(o))) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The message with each field once and in one piece: of single values the last,

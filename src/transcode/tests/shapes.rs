@@ -75,7 +75,7 @@ fn an_array_with_another_member_is_an_object() {
     let rules = bytes(4, [bytes(1, bytes(2, "pod")), bytes(2, "node")].concat());
     assert_eq!(
         written(&rules).unwrap(),
-        r#"{"affinity":{"rules":[{"kind":"pod"}],"kind":"node"}}"#
+        r#"{"affinity":{"kind":"node","rules":[{"kind":"pod"}]}}"#
     );
     // In parts, and out of order.
     let labels = [

@@ -559,6 +559,38 @@ fn depth_counts_all_messages() {
     assert!(json("All", &bytes(105, lists(50))).is_err());
 }
 
+/// Each level stands out of order. Were a level written before that is seen, and
+/// then again, the innermost would be written 2^30 times and more: the test would
+/// not end.
+#[test]
+fn nothing_is_written_twice() {
+    let entry = |key: &str, value: &[u8]| bytes(1, [bytes(1, key), bytes(2, value)].concat());
+    let structs = (0..30).fold(number(4, 1), |value, _| {
+        bytes(
+            5,
+            [entry("a", &value), entry("b", &[]), entry("b", &[])].concat(),
+        )
+    });
+    let maps = (0..40).fold(Vec::new(), |all, _| {
+        let entry = |key: u64, all: &[u8]| bytes(63, [number(1, key), bytes(2, all)].concat());
+        [entry(1, &all), entry(2, &[]), entry(2, &[])].concat()
+    });
+    let messages = (0..90).fold(Vec::new(), |all, _| {
+        [bytes(17, all), number(3, 1), number(3, 2)].concat()
+    });
+    for (wire, end) in [
+        (
+            bytes(105, structs),
+            r#"{"a":true,"b":null},"b":null},"b":null"#,
+        ),
+        (maps, r#"{"1":{},"2":{}}},"2":{}}},"2":{}"#),
+        (messages, r#"{"an_int32":2,"a_message":{"an_int32":2,"a_message":{}}}"#),
+    ] {
+        let text = json("All", &wire).unwrap();
+        assert!(text.contains(end), "{text}");
+    }
+}
+
 #[test]
 fn fields_can_be_left_out() {
     let wire = [
