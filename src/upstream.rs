@@ -32,6 +32,7 @@ use crate::auth::{self, Credentials, Lease};
 use crate::contract;
 use crate::deadline::Deadline;
 use crate::error::{Error, Fault, HINT};
+use crate::family::common::absence_hint;
 use crate::family::{Family, FaultContext, family};
 use crate::rest::{Call, Caller, Idempotency, Reply};
 use crate::transport::{self, Exchange, Transport};
@@ -91,9 +92,6 @@ impl Settings {
         }
     }
 }
-
-/// What is said of a call that may not be sent twice and got no word of its own.
-const MAY_HAVE_ACTED: &str = "the upstream may have acted, look before sending it again";
 
 /// What a method says of a call, beside the call itself.
 #[derive(Clone, Copy, Debug)]
@@ -575,9 +573,11 @@ impl Upstream {
             && matches!(reply.status.as_u16(), 502..=504)
         {
             fault.code = Code::Unknown;
-            if !fault.metadata.iter().any(|(key, _)| *key == HINT) {
-                fault.metadata.push((HINT, MAY_HAVE_ACTED.to_owned()));
-            }
+        }
+        if fault.metadata.iter().all(|(key, _)| *key != HINT)
+            && let Some(hint) = absence_hint(reply.status, call.idempotency, fault.not_processed)
+        {
+            fault.metadata.push((HINT, hint));
         }
         // Words that the family could not tell the language of are in the one that
         // was asked for.

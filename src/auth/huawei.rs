@@ -94,10 +94,16 @@ fn profile(path: &Path, text: &str) -> Result<AkSk, String> {
             "{place}: there is neither a [basic] nor a [global] section with keys"
         ));
     };
+    // What stands in [DEFAULT] holds for every section that does not say it.
     let get = |key: &str| {
-        lines(text)
-            .find(|(section, k, value)| *section == name && *k == key && !value.is_empty())
-            .map(|(.., value)| value.to_owned())
+        [name, "DEFAULT"].into_iter().find_map(|name| {
+            let found =
+                lines(text).find(|(section, k, _)| *section == name && k.eq_ignore_ascii_case(key));
+            // `%` is special to the SDK's reader, and doubled by its users.
+            found
+                .filter(|(.., value)| !value.is_empty())
+                .map(|(.., value)| value.replace("%%", "%"))
+        })
     };
     let need = |key: &str| get(key).ok_or_else(|| format!("{place}: [{name}] has no `{key}`"));
     Ok(AkSk {
@@ -113,7 +119,9 @@ fn profile(path: &Path, text: &str) -> Result<AkSk, String> {
     })
 }
 
-/// Section, key and value of each line that has them.
+/// Section, key and value of each line that has them. The SDK reads the file with
+/// Python's `configparser`: keys in any case, `=` or `:`, comments on lines of
+/// their own.
 fn lines(text: &str) -> impl Iterator<Item = (&str, &str, &str)> {
     let mut section = "";
     text.lines().filter_map(move |line| {
@@ -125,7 +133,7 @@ fn lines(text: &str) -> impl Iterator<Item = (&str, &str, &str)> {
             section = name.trim();
             return None;
         }
-        let (key, value) = line.split_once('=')?;
+        let (key, value) = line.split_once(['=', ':'])?;
         Some((section, key.trim(), value.trim()))
     })
 }

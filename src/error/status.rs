@@ -134,6 +134,9 @@ fn upstream_text(fault: &Fault, context: &Context<'_>) -> String {
             "upstream {} answered HTTP {} without saying why",
             context.upstream, fault.http_status
         )
+    } else if matches!(fault.http_status, 502..=504) {
+        // Often the words of a proxy, which do not say whose they are.
+        format!("upstream {}: {}", context.upstream, fault.message)
     } else {
         fault.message.clone()
     };

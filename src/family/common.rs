@@ -9,7 +9,7 @@ use tonic::Code;
 use super::reply::{http_reason, json, member, message, metadata, page, retry_after};
 use super::{COMMON, FaultContext};
 use crate::error::{Fault, HINT};
-use crate::rest::Reply;
+use crate::rest::{Idempotency, Reply};
 
 /// Fields at fault that are read from a body, at most.
 const MAX_FIELDS: usize = 100;
@@ -94,6 +94,26 @@ pub(crate) fn redirect_hint(status: StatusCode) -> Option<String> {
     status
         .is_redirection()
         .then(|| "not followed: check the endpoint in the gateway's configuration".to_owned())
+}
+
+/// What it means, and what to do, when the service behind the endpoint does not
+/// answer for itself. None for other statuses.
+pub(crate) fn absence_hint(
+    status: StatusCode,
+    idempotency: Idempotency,
+    not_processed: bool,
+) -> Option<String> {
+    let what = match status.as_u16() {
+        502 => "a proxy before it had no valid answer from it",
+        503 => "it does not serve at the moment",
+        504 => "a proxy before it had no answer from it in time",
+        _ => return None,
+    };
+    let advice = match idempotency {
+        Idempotency::Unsafe if !not_processed => "it may have acted: look before sending it again",
+        _ => "try again later, and if it lasts see whether it runs",
+    };
+    Some(format!("{what}; {advice}"))
 }
 
 /// What an error body says.
@@ -208,7 +228,6 @@ fn numbered_code(status: &Value) -> Option<Code> {
 mod tests {
     use super::super::reply::tests::reply;
     use super::*;
-    use crate::rest::Idempotency;
 
     fn context(rpc: &str, idempotency: Idempotency) -> FaultContext<'_> {
         FaultContext {
@@ -216,6 +235,56 @@ mod tests {
             rpc,
             dialect_optional: false,
             idempotency,
+        }
+    }
+
+    #[test]
+    fn absences() {
+        let (get, post) = (Idempotency::Safe, Idempotency::Unsafe);
+        for (status, idempotency, not_processed, want) in [
+            (
+                502,
+                get,
+                false,
+                "a proxy before it had no valid answer from it; try again later",
+            ),
+            (
+                502,
+                post,
+                false,
+                "; the upstream may have acted, look before sending it again",
+            ),
+            (
+                503,
+                get,
+                false,
+                "it does not serve at the moment; try again later",
+            ),
+            (
+                503,
+                post,
+                false,
+                "; the upstream may have acted, look before sending it again",
+            ),
+            (
+                503,
+                post,
+                true,
+                "it does not serve at the moment; try again later",
+            ),
+            (
+                504,
+                get,
+                false,
+                "a proxy before it had no answer from it in time; try again",
+            ),
+            (500, get, false, ""),
+            (404, get, false, ""),
+        ] {
+            let status = StatusCode::from_u16(status).expect("a status");
+            let hint = absence_hint(status, idempotency, not_processed).unwrap_or_default();
+            assert!(hint.contains(want), "{status} {idempotency:?}: {hint}");
+            assert_eq!(hint.is_empty(), want.is_empty(), "{status}: {hint}");
         }
     }
 

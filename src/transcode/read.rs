@@ -89,7 +89,7 @@ impl<'t, 'o> Reader<'t, 'o> {
         self.space();
         match self.pos == self.text.len() {
             true => Ok(set),
-            false => self.fault(format!("there is more behind the end: {}", self.found())),
+            false => self.fault("there is more behind the end"),
         }
     }
 
@@ -107,10 +107,27 @@ impl<'t, 'o> Reader<'t, 'o> {
         self.fault(format!("expected {what}, found {}", self.found()))
     }
 
-    fn found(&self) -> String {
-        match &self.text[self.pos..] {
-            [] => "the end of the text".into(),
-            rest => format!("`{}`", excerpt(rest)),
+    /// What kind of thing stands here. Never its text, which may be a secret.
+    fn found(&self) -> &'static str {
+        let Some(byte) = self.text.get(self.pos) else {
+            return "the end of the text";
+        };
+        match byte {
+            b'{' => "a JSON object",
+            b'[' => "a JSON array",
+            b'"' => "a JSON string",
+            b'-' | b'0'..=b'9' => "a JSON number",
+            b'}' => "`}`",
+            b']' => "`]`",
+            b',' => "`,`",
+            b':' => "`:`",
+            b't' | b'f' | b'n' => match &self.text[self.pos..] {
+                [b't', b'r', b'u', b'e', ..] => "true",
+                [b'f', b'a', b'l', b's', b'e', ..] => "false",
+                [b'n', b'u', b'l', b'l', ..] => "null",
+                _ => "no JSON",
+            },
+            _ => "no JSON",
         }
     }
 
@@ -213,7 +230,7 @@ impl<'t, 'o> Reader<'t, 'o> {
     #[cold]
     fn bad<T>(&mut self, (at, problem): (usize, &'static str)) -> Outcome<T> {
         self.pos = at;
-        self.fault(format!("{problem}: {}", self.found()))
+        self.fault(problem)
     }
 
     /// Writes a string's content with its length in front.
@@ -602,7 +619,7 @@ impl<'t, 'o> Reader<'t, 'o> {
             };
             match problem {
                 "" => self.expected(what),
-                problem => self.fault(format!("{problem}: {}", self.found())),
+                problem => self.fault(problem),
             }
         })
     }
@@ -718,7 +735,7 @@ impl<'t, 'o> Reader<'t, 'o> {
                 Ok(bits) => write_bits(self.out, field.kind, bits),
                 Err(_) => {
                     self.pos = at;
-                    return self.fault(format!("the element `{}` cannot be read", excerpt(text)));
+                    return self.fault("an element of the comma list cannot be read");
                 }
             }
         }

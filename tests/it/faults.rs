@@ -111,6 +111,9 @@ async fn answers_that_are_no_message() {
             "{name}: {}",
             status.message()
         );
+        for text in ["hello", "\"x\"", "soon"] {
+            assert!(!status.message().contains(text), "{name}: {status:?}");
+        }
     }
 }
 
@@ -159,6 +162,37 @@ async fn an_upstream_that_is_down() {
     let status = gateway.client.call(GET, get()).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
     assert!(status.message().contains("connect"), "{}", status.message());
+}
+
+#[tokio::test]
+async fn a_proxy_that_answers_for_the_upstream() {
+    let page = "<html><body><h1>502 Bad Gateway</h1><hr>nginx</body></html>";
+    let recorder = Recorder::fixed(Answer::text(502, "text/html", page)).await;
+    let mut settings = upstream("up1", "heat", &recorder.url());
+    settings.max_attempts = 1;
+    let gateway = Gateway::with(vec![settings]).await;
+    for (method, request, code, message) in [
+        (
+            GET,
+            get(),
+            Code::Unavailable,
+            "upstream up1: 502 Bad Gateway nginx (a proxy before it had no valid answer from it; \
+             try again later, and if it lasts see whether it runs)",
+        ),
+        (
+            CREATE,
+            json!({"name": "x"}),
+            Code::Unknown,
+            "upstream up1: 502 Bad Gateway nginx (a proxy before it had no valid answer from it; \
+             the upstream may have acted, look before sending it again)",
+        ),
+    ] {
+        let status = gateway.client.call(method, request).await.unwrap_err();
+        assert_eq!(status.code(), code, "{status:?}");
+        assert_eq!(status.message(), message);
+    }
+    assert_eq!(recorder.seen().len(), 2);
+    gateway.running.stop().await.unwrap();
 }
 
 #[tokio::test]

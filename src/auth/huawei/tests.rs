@@ -79,6 +79,11 @@ fn files() {
             Ok("A S T P - https://iam.test/ -"),
         ),
         ("[global]\nak=G\nsk=g\ndomain_id=D", Ok("G g - P D - -")),
+        // As Python's configparser reads it.
+        (
+            "[DEFAULT]\niam_endpoint = https://iam.test\n[basic]\nAK: A\n  ; a note\nSK = a=b:c%%d\n",
+            Ok("A a=b:c%d - P - https://iam.test/ -"),
+        ),
         ("[basic]\nak = A\nsk =\n", Err("[basic] has no `sk`")),
         ("[other]\nak = A\n", Err("neither a [basic] nor a [global]")),
         ("", Err("neither a [basic] nor a [global]")),

@@ -560,35 +560,35 @@ fn json_becomes_messages() {
 }
 
 #[test]
-fn what_is_wrong_is_named_with_its_path_and_shown() {
+fn what_is_wrong_is_named_with_its_path_and_kind() {
     for (message, text, path, problem) in [
         (
             "All",
             "<html><body>Bad gateway</body></html>",
             "",
-            "expected an object, found `<html><body>Bad gateway</body></html>`",
+            "expected an object, found no JSON",
         ),
-        ("All", "[]", "", "expected an object, found `[]`"),
-        ("All", "\"x\"", "", "expected an object, found `\"x\"`"),
-        ("All", "nul", "", "expected a JSON value, found `nul`"),
+        ("All", "[]", "", "expected an object, found a JSON array"),
+        (
+            "All",
+            "\"x\"",
+            "",
+            "expected an object, found a JSON string",
+        ),
+        ("All", "nul", "", "expected a JSON value, found no JSON"),
         (
             "All",
             "{",
             "",
             "expected a string, found the end of the text",
         ),
-        ("All", "{} {}", "", "there is more behind the end: `{}`"),
-        (
-            "All",
-            "null null",
-            "",
-            "there is more behind the end: `null`",
-        ),
+        ("All", "{} {}", "", "there is more behind the end"),
+        ("All", "null null", "", "there is more behind the end"),
         (
             "All",
             "{\"a_string\":\"x",
             "a_string",
-            "the string does not end: the end of the text",
+            "the string does not end",
         ),
         (
             "All",
@@ -618,214 +618,194 @@ fn what_is_wrong_is_named_with_its_path_and_shown() {
             "All",
             "{\"strings\":[\"x\",]}",
             "strings[1]",
-            "expected a string, found `]}`",
+            "expected a string, found `]`",
         ),
-        ("All", "{\"x\":[1,]}", "x[1]", "not a JSON value: `]}`"),
-        (
-            "All",
-            "{\"x\":{\"y\":tru}}",
-            "x.y",
-            "not a JSON value: `tru}}`",
-        ),
-        ("All", "{\"x\":[}", "x[0]", "not a JSON value: `}`"),
+        ("All", "{\"x\":[1,]}", "x[1]", "not a JSON value"),
+        ("All", "{\"x\":{\"y\":tru}}", "x.y", "not a JSON value"),
+        ("All", "{\"x\":[}", "x[0]", "not a JSON value"),
         (
             "All",
             "{\"a_message\":{\"messages\":[{},{\"an_int32\":2147483648}]}}",
             "a_message.messages[1].an_int32",
-            "out of range: `2147483648}]}}`",
+            "out of range",
         ),
         (
             "All",
             "{\"an_int32\":-2147483649}",
             "an_int32",
-            "out of range: `-2147483649}`",
+            "out of range",
         ),
-        (
-            "All",
-            "{\"a_uint32\":-1}",
-            "a_uint32",
-            "out of range: `-1}`",
-        ),
+        ("All", "{\"a_uint32\":-1}", "a_uint32", "out of range"),
         (
             "All",
             "{\"an_int64\":9223372036854775808}",
             "an_int64",
-            "out of range: `9223372036854775808}`",
+            "out of range",
         ),
-        (
-            "All",
-            "{\"an_int64\":1e40}",
-            "an_int64",
-            "out of range: `1e40}`",
-        ),
+        ("All", "{\"an_int64\":1e40}", "an_int64", "out of range"),
         (
             "All",
             "{\"an_int64\":1e99999999999999999999}",
             "an_int64",
-            "out of range: `1e99999999999999999999}`",
+            "out of range",
         ),
         (
             "All",
             "{\"an_int64\":1.5}",
             "an_int64",
-            "expected an integer, found `1.5}`",
+            "expected an integer, found a JSON number",
         ),
         (
             "All",
             "{\"an_int64\":\"x\"}",
             "an_int64",
-            "expected an integer, found `\"x\"}`",
+            "expected an integer, found a JSON string",
         ),
         (
             "All",
             "{\"an_int64\":true}",
             "an_int64",
-            "expected an integer, found `true}`",
+            "expected an integer, found true",
         ),
-        (
-            "All",
-            "{\"an_int64\":01}",
-            "an_int64",
-            "not a number: `01}`",
-        ),
-        ("All", "{\"an_int64\":-}", "an_int64", "not a number: `-}`"),
+        ("All", "{\"an_int64\":01}", "an_int64", "not a number"),
+        ("All", "{\"an_int64\":-}", "an_int64", "not a number"),
         (
             "All",
             "{\"a_bool\":1}",
             "a_bool",
-            "expected true or false, found `1}`",
+            "expected true or false, found a JSON number",
         ),
         (
             "All",
             "{\"a_bool\":\"yes\"}",
             "a_bool",
-            "expected true or false, found `\"yes\"}`",
+            "expected true or false, found a JSON string",
         ),
         (
             "All",
             "{\"a_double\":1e400}",
             "a_double",
-            "the number is too large for a double: `1e400}`",
+            "the number is too large for a double",
         ),
         (
             "All",
             "{\"a_float\":1e40}",
             "a_float",
-            "the number is too large for a float: `1e40}`",
+            "the number is too large for a float",
         ),
         (
             "All",
             "{\"a_double\":\"inf\"}",
             "a_double",
-            "expected a number, found `\"inf\"}`",
+            "expected a number, found a JSON string",
         ),
         (
             "All",
             "{\"value\":1e400}",
             "value",
-            "the number is too large for a double: `1e400}`",
+            "the number is too large for a double",
         ),
         (
             "All",
             "{\"a_string\":{}}",
             "a_string",
-            "expected a string, found `{}}`",
+            "expected a string, found a JSON object",
         ),
         (
             "All",
             "{\"strings\":\"x\"}",
             "strings",
-            "expected an array, found `\"x\"}`",
+            "expected an array, found a JSON string",
         ),
         (
             "All",
             "{\"strings\":{}}",
             "strings",
-            "expected an array, found `{}}`",
+            "expected an array, found a JSON object",
         ),
         (
             "All",
             "{\"a_message\":[]}",
             "a_message",
-            "expected an object, found `[]}`",
+            "expected an object, found a JSON array",
         ),
         (
             "All",
             "{\"string_map\":[]}",
             "string_map",
-            "expected an object, found `[]}`",
+            "expected an object, found a JSON array",
         ),
         (
             "All",
             "{\"int32_map\":{\"x\":1}}",
             "int32_map",
-            "expected an integer as a name, found `\"x\":1}}`",
+            "expected an integer as a name, found a JSON string",
         ),
         (
             "All",
             "{\"some_bytes\":\"?\"}",
             "some_bytes",
-            "expected base64, found `\"?\"}`",
+            "expected base64, found a JSON string",
         ),
         (
             "All",
             "{\"time\":\"soon\"}",
             "time",
-            "expected a time such as `2015-01-31T15:12:36Z`, found `\"soon\"}`",
+            "expected a time such as `2015-01-31T15:12:36Z`, found a JSON string",
         ),
         (
             "All",
             "{\"time\":5}",
             "time",
-            "expected a time such as `2015-01-31T15:12:36Z`, found `5}`",
+            "expected a time such as `2015-01-31T15:12:36Z`, found a JSON number",
         ),
         (
             "All",
             "{\"duration\":\"1h\"}",
             "duration",
-            "expected a duration such as `3.5s`, found `\"1h\"}`",
+            "expected a duration such as `3.5s`, found a JSON string",
         ),
         (
             "All",
             "{\"a_string\":\"a\nb\"}",
             "a_string",
-            "a control character in a string: ` b\"}`",
+            "a control character in a string",
         ),
         (
             "All",
             "{\"a_string\":\"\\x\"}",
             "a_string",
-            "not an escape of JSON: `\\x\"}`",
+            "not an escape of JSON",
         ),
         (
             "All",
             "{\"a_string\":\"\\u12g4\"}",
             "a_string",
-            "not four hexadecimal digits: `12g4\"}`",
+            "not four hexadecimal digits",
         ),
         (
             "All",
             "{\"a_string\":\"\\u12",
             "a_string",
-            "the string does not end: `12`",
+            "the string does not end",
         ),
         (
             "All",
             "{\"any\":{\"name\":\"x\"}}",
             "any",
-            "expected an object with `@type`, found `{\"name\":\"x\"}}`",
+            "expected an object with `@type`, found a JSON object",
         ),
         (
             "All",
             "{\"any\":{\"@type\":\"x.Y\"}}",
             "any.@type",
-            "expected a type that is known, found `\"x.Y\"}}`",
+            "expected a type that is known, found a JSON string",
         ),
         (
             "Ruled",
             "{\"text\":\"{\\\"inner\\\":{\\\"size\\\":[]}}\"}",
             "text.inner.size",
-            "expected an integer, found `[]}}`",
+            "expected an integer, found a JSON array",
         ),
         (
             "Ruled",
@@ -837,19 +817,19 @@ fn what_is_wrong_is_named_with_its_path_and_shown() {
             "Ruled",
             "{\"levels\":\"1,x\"}",
             "levels",
-            "the element `x` cannot be read",
+            "an element of the comma list cannot be read",
         ),
         (
             "Ruled",
             "{\"millis\":99999999999999999}",
             "millis",
-            "expected a time such as `2015-01-31T15:12:36Z`, found `99999999999999999}`",
+            "expected a time such as `2015-01-31T15:12:36Z`, found a JSON number",
         ),
         (
             "Envelope",
             "{\"addon\":{\"id\":[]}}",
             "addon.id",
-            "expected a string, found `[]}}`",
+            "expected a string, found a JSON array",
         ),
     ] {
         let want = Problem {
@@ -868,11 +848,20 @@ fn text_must_be_utf8() {
 }
 
 #[test]
-fn what_was_found_is_shown_in_short() {
-    let text = format!("{{\"a_bool\":\"{}\"}}", "é".repeat(10_000));
-    let problem = wire("All", text).unwrap_err().problem;
-    assert!(problem.len() < 100, "{problem}");
-    assert!(problem.ends_with("é…`"), "{problem}");
+fn nothing_of_a_text_is_told_but_its_names() {
+    for member in [
+        "\"a_bool\":\"SECRET\"",
+        "\"a_string\":{\"SECRET\":1}",
+        "\"time\":\"SECRET\"",
+        "\"some_bytes\":\"SECRET?\"",
+        "\"any\":{\"@type\":\"SECRET\"}",
+        "\"int32_map\":{\"x\":\"SECRET\"}",
+        "\"a_string\":SECRET",
+        "\"an_int64\":1.5} SECRET",
+    ] {
+        let problem = wire("All", format!("{{{member}}}")).unwrap_err();
+        assert!(!problem.to_string().contains("SECRET"), "{problem}");
+    }
 }
 
 #[test]
