@@ -1,6 +1,7 @@
 //! ServiceStage: what the official client sends, and what comes back.
 
 mod captures;
+mod credentials;
 mod follow;
 mod pages;
 mod quirks;

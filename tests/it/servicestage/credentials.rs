@@ -1,0 +1,530 @@
+//! As whom ServiceStage is called: temporary keys, tokens of the IAM, several
+//! accounts at once (the sheet's Q14 and Q15), and keys as the SDK's users have
+//! them, none of which a log ever shows.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use drawbridge::auth::{self, AkSk, IdOrName, Identity, Keystone, Named};
+use drawbridge::first_run;
+use drawbridge::sandbox::{self, Sandbox};
+use serde_json::{Value, json};
+use tonic::Code;
+use tonic_types::StatusExt;
+
+use super::{World, assert_signed, signature};
+use crate::support::client::json as to_json;
+use crate::support::recorder::{Answer, Seen};
+use crate::support::{Client, Gateway, Recorder, upstream};
+
+const PROJECT: &str = "0a1b2c3d4e5f60718293a4b5c6d7e8f9";
+const OTHER: &str = "ffffffffffffffffffffffffffffffff";
+const LIST: &str = "EnvironmentService/ListEnvironments";
+const ACTION: &str = "AddonService/ExecuteAddonAction";
+const JOB: &str = "JobService/WatchJob";
+
+fn redeploy() -> Value {
+    json!({"environment_id": "e", "addon_id": "d", "action": "ADDON_ACTION_REDEPLOY"})
+}
+
+/// Who refuses a call, in the words of the captures.
+fn refused(why: &str) -> Answer {
+    let message = format!("Incorrect IAM authentication information: {why}");
+    Answer::json(
+        401,
+        &json!({"error_code": "APIGW.0301", "error_msg": message, "request_id": "r"}),
+    )
+}
+
+#[tokio::test]
+async fn temporary_keys_are_signed_and_tried_once() {
+    let world = World::new(true).await;
+    let config =
+        json!({"config_id": "c", "config_group_id": "g", "content": "a: 1", "type_raw": "yaml"});
+    for (rpc, request) in [
+        (LIST, json!({"name": "a b"})),
+        (ACTION, redeploy()),
+        ("ConfigurationService/UpdateConfig", config),
+        (
+            "ApplicationService/DeleteApplicationConfiguration",
+            json!({"application_id": "a", "environment_id": "e"}),
+        ),
+    ] {
+        let good = Answer::json(200, &json!({}));
+        let (result, seen) = world.exchange(rpc, request.clone(), good).await;
+        result.unwrap_or_else(|e| panic!("{rpc}: {e:?}"));
+        // An expired token and a wrong signature stay what they are: the next
+        // attempts would only lock the key.
+        for why in ["security token has expired", "verify aksk signature fail"] {
+            let (result, again) = world.exchange(rpc, request.clone(), refused(why)).await;
+            let status = result.expect_err(rpc);
+            assert_eq!(status.code(), Code::Unauthenticated, "{rpc}: {status:?}");
+            assert!(status.message().contains(why), "{rpc}: {status:?}");
+            assert_eq!(again.len(), 1, "{rpc}: {why}");
+        }
+        assert_eq!(seen.len(), 1, "{rpc}");
+        assert_signed(&seen[0], rpc);
+        assert_eq!(seen[0].header("x-security-token"), "SECURITYTOKENTEST+/=");
+        let authorization = seen[0].header("authorization");
+        assert!(authorization.contains("x-sdk-date;x-security-token,"));
+    }
+    // A watch ends with it, too.
+    let before = world.recorder.seen().len();
+    let watch = world.gateway.client.watch(JOB, json!({"job_id": "J"}), &[]);
+    let status = watch.await.err().expect("refused");
+    assert_eq!(status.code(), Code::Unauthenticated);
+    assert_eq!(world.recorder.seen().len() - before, 1);
+    world.gateway.running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_domain_stands_in_for_a_project() {
+    let recorder = Recorder::fixed(Answer::json(200, &json!({}))).await;
+    let mut settings = upstream("u", "servicestage", &recorder.url());
+    settings.project_id = None;
+    settings.auth = auth::Settings::AkSk(AkSk {
+        access_key: "AKTEST".into(),
+        secret_key: "SKTEST".into(),
+        security_token: None,
+        project_id: None,
+        domain_id: Some("d78cbac186b744899480f25bd0221111".into()),
+        iam_endpoint: None,
+        region: None,
+    });
+    let gateway = Gateway::with(vec![settings]).await;
+    let request = json!({"project_id": OTHER});
+    gateway.client.call(LIST, request).await.unwrap();
+    let seen = &recorder.seen()[0];
+    assert_eq!(seen.path(), format!("/v3/{OTHER}/cas/environments"));
+    assert_eq!(
+        seen.header("x-domain-id"),
+        "d78cbac186b744899480f25bd0221111"
+    );
+    assert_eq!(seen.header("x-project-id"), "");
+    let authorization = seen.header("authorization");
+    assert!(authorization.contains("host;x-domain-id;x-sdk-date,"));
+    assert!(authorization.ends_with(&signature(seen, "SKTEST")));
+    gateway.running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_wrong_clock_is_named() {
+    let world = World::new(false).await;
+    let dated = |date: &str| refused("verify aksk signature fail").with("date", date);
+    for (answer, want) in [
+        (
+            dated("Sun, 06 Nov 1994 08:49:37 GMT"),
+            Some("ahead of the upstream's: set the clock"),
+        ),
+        (
+            dated("Thu, 06 Nov 2098 08:49:37 GMT"),
+            Some("behind the upstream's: set the clock"),
+        ),
+        // The recorder's own date is ours.
+        (refused("verify aksk signature fail"), None),
+    ] {
+        let (result, seen) = world.exchange(ACTION, redeploy(), answer).await;
+        let status = result.unwrap_err();
+        assert_eq!(status.code(), Code::Unauthenticated);
+        match want {
+            Some(want) => assert!(status.message().contains(want), "{status:?}"),
+            None => assert!(!status.message().contains("clock"), "{status:?}"),
+        }
+        let details = status.get_error_details();
+        let hint = &details.error_info().unwrap().metadata;
+        assert_eq!(hint.contains_key("hint"), want.is_some(), "{hint:?}");
+        assert_eq!(seen.len(), 1);
+    }
+    world.gateway.running.stop().await.unwrap();
+}
+
+/// An IAM, and a ServiceStage that takes its tokens: those of the project in the
+/// path, and not the first `expired` ones of each project.
+#[derive(Default)]
+struct Cloud {
+    expired: usize,
+    /// Logins by project.
+    logins: Mutex<HashMap<String, usize>>,
+    /// Calls that were let in: verb, path and token.
+    done: Mutex<Vec<String>>,
+    /// What is answered to a call that was let in, by the end of its path; once.
+    answers: Mutex<Vec<(&'static str, Value)>>,
+}
+
+impl Cloud {
+    fn answer(&self, seen: &Seen) -> Answer {
+        if seen.path() == "/v3/auth/tokens" {
+            let project = &seen.json()["auth"]["scope"]["project"]["id"];
+            let project = project.as_str().unwrap().to_owned();
+            let mut logins = self.logins.lock().unwrap();
+            let count = logins.entry(project.clone()).or_default();
+            *count += 1;
+            let body = json!({"token": {"expires_at": "2098-11-21T02:14:38.000000Z",
+                "methods": ["password"], "project": {"id": project, "name": "region-1"}}});
+            return Answer::json(201, &body)
+                .with("x-subject-token", &format!("TOKEN-{project}-{count}"));
+        }
+        let token = seen.header("x-auth-token");
+        let project = seen.path().split('/').nth(2).unwrap();
+        let number: Option<usize> = token
+            .strip_prefix(&format!("TOKEN-{project}-"))
+            .and_then(|number| number.parse().ok());
+        if number.is_none_or(|number| number <= self.expired) {
+            return refused("decrypt token fail");
+        }
+        let call = format!("{} {} {token}", seen.method, seen.path());
+        self.done.lock().unwrap().push(call);
+        let mut answers = self.answers.lock().unwrap();
+        let found = answers
+            .iter()
+            .position(|(end, _)| seen.path().ends_with(end));
+        let body = found.map_or(json!({"count": 0}), |at| answers.remove(at).1);
+        Answer::json(200, &body)
+    }
+
+    fn logins(&self, project: &str) -> usize {
+        let logins = self.logins.lock().unwrap();
+        logins.get(project).copied().unwrap_or_default()
+    }
+
+    fn done(&self) -> Vec<String> {
+        self.done.lock().unwrap().clone()
+    }
+}
+
+async fn start(cloud: &Arc<Cloud>) -> Recorder {
+    let cloud = cloud.clone();
+    Recorder::start(move |seen| cloud.answer(seen)).await
+}
+
+/// An upstream whose callers are a user of the IAM, for this project.
+fn user(name: &str, recorder: &Recorder, project: &str) -> drawbridge::upstream::Settings {
+    let mut settings = upstream(name, "servicestage", &recorder.url());
+    settings.is_default = false;
+    settings.project_id = Some(project.into());
+    settings.auth = auth::Settings::Keystone(Keystone {
+        auth_url: format!("{}/v3", recorder.url()).parse().unwrap(),
+        identity: Identity::Password {
+            user: Named {
+                id_or_name: IdOrName::Name("UserA".into()),
+                domain: Some(IdOrName::Name("DomainA".into())),
+            },
+            password: "not-a-secret".into(),
+        },
+        project: Some(Named {
+            id_or_name: IdOrName::Id(project.into()),
+            domain: None,
+        }),
+        region: None,
+        interface: "public".into(),
+    });
+    settings
+}
+
+const AT_A: &[(&str, &str)] = &[("drawbridge-upstream", "a")];
+const AT_B: &[(&str, &str)] = &[("drawbridge-upstream", "b")];
+
+#[tokio::test]
+async fn an_expired_token_is_renewed_once() {
+    // The sixth login is good: one token is used up, and a call renews but once.
+    for (rpc, request) in [(LIST, json!({})), (ACTION, redeploy())] {
+        for (expired, logins, sent, good) in [(0, 1, 1, true), (1, 2, 2, true), (9, 2, 2, false)] {
+            let cloud = Arc::new(Cloud {
+                expired,
+                ..Cloud::default()
+            });
+            let recorder = start(&cloud).await;
+            let gateway = Gateway::with(vec![user("a", &recorder, PROJECT)]).await;
+            let result = gateway.client.call_with(rpc, request.clone(), AT_A).await;
+            match &result {
+                Ok(_) => assert!(good, "{rpc} {expired}"),
+                Err(status) => {
+                    assert!(!good, "{rpc} {expired}: {status:?}");
+                    assert_eq!(status.code(), Code::Unauthenticated, "{status:?}");
+                }
+            }
+            assert_eq!(cloud.logins(PROJECT), logins, "{rpc} {expired}");
+            let calls = recorder
+                .seen()
+                .iter()
+                .filter(|s| s.path().contains("/cas/"))
+                .count();
+            assert_eq!(calls, sent, "{rpc} {expired}");
+            assert_eq!(cloud.done().len(), usize::from(good), "done once");
+            gateway.running.stop().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_done_and_followed_is_done_once_though_tokens_expire() {
+    let job = |status: &str| json!({"task_count": 0, "job": {"job_id": "JOB1", "execution_status": status}});
+    let cloud = Arc::new(Cloud {
+        expired: 1,
+        answers: Mutex::new(vec![
+            ("/action", json!({"job_id": "JOB1"})),
+            ("/jobs/JOB1", job("RUNNING")),
+            ("/jobs/JOB1", job("SUCCEEDED")),
+        ]),
+        ..Cloud::default()
+    });
+    let recorder = start(&cloud).await;
+    let gateway = Gateway::with(vec![user("a", &recorder, PROJECT)]).await;
+    let rpc = "AddonService/ExecuteAddonActionAndWatch";
+    let mut watch = gateway.client.watch(rpc, redeploy(), AT_A).await.unwrap();
+    let mut last = Value::Null;
+    while let Some(event) = watch.next().await {
+        last = to_json(&event.unwrap());
+    }
+    assert_eq!(last["event"]["outcome"], "OUTCOME_ENDED_WELL", "{last}");
+    let cas = format!("/v3/{PROJECT}/cas");
+    let token = format!("TOKEN-{PROJECT}-2");
+    assert_eq!(
+        cloud.done(),
+        [
+            format!("POST {cas}/environments/e/addons/d/action {token}"),
+            format!("GET {cas}/jobs/JOB1 {token}"),
+            format!("GET {cas}/jobs/JOB1 {token}"),
+        ]
+    );
+    gateway.running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn accounts_share_no_token_and_no_watch() {
+    let cloud = Arc::new(Cloud::default());
+    let recorder = start(&cloud).await;
+    let (a, b) = (user("a", &recorder, PROJECT), user("b", &recorder, OTHER));
+    let gateway = Gateway::with(vec![a, b]).await;
+    let mut calls = tokio::task::JoinSet::new();
+    for n in 0..40 {
+        let client = gateway.client.clone();
+        let at = if n % 2 == 0 { AT_A } else { AT_B };
+        calls.spawn(async move { client.call_with(LIST, json!({}), at).await.map(drop) });
+    }
+    while let Some(call) = calls.join_next().await {
+        call.unwrap().unwrap();
+    }
+    // Only a project's own token was let in, and each logged in once.
+    assert_eq!(cloud.done().len(), 40);
+    assert_eq!((cloud.logins(PROJECT), cloud.logins(OTHER)), (1, 1));
+
+    // A project of the other account, named in the request, is not let in.
+    let request = json!({"project_id": OTHER});
+    let error = gateway.client.call_with(LIST, request, AT_A).await;
+    assert_eq!(error.unwrap_err().code(), Code::Unauthenticated);
+
+    // The same job watched by both is read as both.
+    let mut watches = Vec::new();
+    for at in [AT_A, AT_B] {
+        let request = json!({"job_id": "JOB1"});
+        let mut watch = gateway.client.watch(JOB, request, at).await.unwrap();
+        watch.event().await;
+        watches.push(watch);
+    }
+    let done = cloud.done();
+    for project in [PROJECT, OTHER] {
+        let path = format!("GET /v3/{project}/cas/jobs/JOB1 ");
+        assert!(done.iter().any(|call| call.starts_with(&path)), "{done:?}");
+    }
+    drop(watches);
+    gateway.running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn callers_with_tokens_of_their_own_see_through_their_own_eyes() {
+    let recorder = Recorder::start(|seen| match seen.header("x-auth-token") {
+        "good" => Answer::json(
+            200,
+            &json!({"job": {"job_id": "JOB1", "execution_status": "RUNNING"}}),
+        ),
+        _ => refused("decrypt token fail"),
+    })
+    .await;
+    let mut settings = upstream("u", "servicestage", &recorder.url());
+    settings.auth = auth::Settings::Passthrough;
+    let gateway = Gateway::with(vec![settings]).await;
+    let ask = || json!({"job_id": "JOB1"});
+    let mine = &[("x-auth-token", "good")];
+    let mut watch = gateway.client.watch(JOB, ask(), mine).await.unwrap();
+    watch.event().await;
+    for metadata in [&[("x-auth-token", "bad")][..], &[]] {
+        let other = gateway.client.watch(JOB, ask(), metadata).await;
+        let status = other.err().expect("refused");
+        assert_eq!(status.code(), Code::Unauthenticated, "{metadata:?}");
+    }
+    drop(watch);
+    gateway.running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_sandbox_takes_temporary_keys_with_their_token_alone() {
+    let sandbox = Sandbox::start(([127, 0, 0, 1], 0).into(), sandbox::Settings::default())
+        .await
+        .unwrap();
+    for (access_key, secret_key, token, good) in [
+        (
+            sandbox::TEMPORARY_ACCESS_KEY,
+            sandbox::TEMPORARY_SECRET_KEY,
+            Some(sandbox::SECURITY_TOKEN),
+            true,
+        ),
+        (
+            sandbox::TEMPORARY_ACCESS_KEY,
+            sandbox::TEMPORARY_SECRET_KEY,
+            None,
+            false,
+        ),
+        (
+            sandbox::TEMPORARY_ACCESS_KEY,
+            sandbox::TEMPORARY_SECRET_KEY,
+            Some("another"),
+            false,
+        ),
+        (sandbox::ACCESS_KEY, sandbox::SECRET_KEY, None, true),
+        (sandbox::ACCESS_KEY, "another", None, false),
+    ] {
+        let mut all = first_run::upstreams(&sandbox);
+        all.retain(|settings| settings.family == "servicestage");
+        all[0].auth = auth::Settings::AkSk(AkSk {
+            access_key: access_key.into(),
+            secret_key: secret_key.into(),
+            security_token: token.map(Into::into),
+            project_id: Some(sandbox::PROJECT_ID.into()),
+            domain_id: None,
+            iam_endpoint: None,
+            region: None,
+        });
+        let gateway = Gateway::with(all).await;
+        let result = gateway.client.call(LIST, json!({})).await;
+        let code = result.err().map(|status| status.code());
+        let want = (!good).then_some(Code::Unauthenticated);
+        assert_eq!(code, want, "{access_key} {token:?}");
+        gateway.running.stop().await.unwrap();
+    }
+    sandbox.stop().await;
+}
+
+/// The built gateway, in an environment of its own.
+struct Process {
+    child: Child,
+    address: std::net::SocketAddr,
+    stdout: BufReader<std::process::ChildStdout>,
+}
+
+impl Process {
+    fn start(config: &std::path::Path, env: &[(&str, &str)]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_drawbridge"))
+            .arg("--config")
+            .arg(config)
+            .env_clear()
+            .env("RUST_LOG", "trace")
+            .envs(env.iter().copied())
+            .stdout(Stdio::piped())
+            .stderr(std::fs::File::create(config.with_extension("log")).unwrap())
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("serves gRPC on ") {
+            line.clear();
+            let read = stdout.read_line(&mut line).unwrap();
+            assert!(read > 0, "it did not start");
+        }
+        let address = line.trim().rsplit(' ').next().unwrap().parse().unwrap();
+        Self {
+            child,
+            address,
+            stdout,
+        }
+    }
+
+    /// Stops it; all that it has written.
+    fn stop(mut self, config: &std::path::Path) -> String {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let mut text = String::new();
+        self.stdout.read_to_string(&mut text).unwrap();
+        text + &std::fs::read_to_string(config.with_extension("log")).unwrap()
+    }
+}
+
+/// Keys as the SDK's users have them, in the environment or in its file; and that
+/// the log, however talkative, shows no secret.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_found_where_the_sdk_has_them_and_never_logged() {
+    let recorder = Recorder::start(|seen| match seen.path().ends_with("/environments") {
+        true => Answer::json(200, &json!({"environments": []})),
+        false => refused("verify aksk signature fail"),
+    })
+    .await;
+    let file = "[basic]\nak = AKTEST\nsk = SECRET-SK\nsecurity_token = SECRET-TOKEN\n\
+                project_id = 0a1b2c3d4e5f60718293a4b5c6d7e8f9\n";
+    let variables = [
+        ("HUAWEICLOUD_SDK_AK", "AKTEST"),
+        ("HUAWEICLOUD_SDK_SK", "SECRET-SK"),
+        ("HUAWEICLOUD_SDK_SECURITY_TOKEN", "SECRET-TOKEN"),
+        ("HUAWEICLOUD_SDK_PROJECT_ID", PROJECT),
+    ];
+    for in_file in [false, true] {
+        let home = tempfile::tempdir().unwrap();
+        let config = home.path().join("drawbridge.toml");
+        let text = format!(
+            "[listen]\ngrpc = \"127.0.0.1:0\"\nadmin = \"off\"\n\
+             [[upstream]]\nname = \"stage\"\nfamily = \"servicestage\"\nendpoint = \"{}\"\n\
+             default = true\nauth = {{ kind = \"ak_sk\", from_env = true }}\n\
+             [[upstream]]\nname = \"mine\"\nfamily = \"servicestage\"\nendpoint = \"{}\"\n\
+             project_id = \"{PROJECT}\"\n",
+            recorder.url(),
+            recorder.url()
+        );
+        std::fs::write(&config, text).unwrap();
+        let path = home.path().to_str().unwrap();
+        let mut env = vec![("HOME", path), ("NO_PROXY", "127.0.0.1")];
+        if in_file {
+            std::fs::create_dir(home.path().join(".huaweicloud")).unwrap();
+            std::fs::write(home.path().join(".huaweicloud/credentials"), file).unwrap();
+        } else {
+            env.extend(variables);
+        }
+        let process = Process::start(&config, &env);
+        let client = Client::connect(process.address, &[drawbridge::BUILT_IN.to_vec()]).await;
+        recorder.take();
+        client.call(LIST, json!({})).await.unwrap();
+        let status = client.call(ACTION, redeploy()).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unauthenticated);
+        let own = &[
+            ("drawbridge-upstream", "mine"),
+            ("x-auth-token", "SECRET-OWN"),
+        ];
+        client.call_with(LIST, json!({}), own).await.unwrap();
+        let status = client.call_with(ACTION, redeploy(), own).await;
+        assert_eq!(status.unwrap_err().code(), Code::Unauthenticated);
+
+        let seen = recorder.take();
+        assert_eq!(seen.len(), 4, "{in_file}");
+        let mut secrets: Vec<String> = ["SECRET-SK", "SECRET-TOKEN", "SECRET-OWN"]
+            .map(str::to_owned)
+            .to_vec();
+        for seen in &seen[..2] {
+            assert_eq!(seen.header("x-security-token"), "SECRET-TOKEN");
+            assert_eq!(seen.header("x-project-id"), PROJECT);
+            assert!(seen.path().starts_with(&format!("/v3/{PROJECT}/")));
+            let signature = signature(seen, "SECRET-SK");
+            assert!(seen.header("authorization").ends_with(&signature));
+            secrets.push(signature);
+        }
+        for seen in &seen[2..] {
+            assert_eq!(seen.header("x-auth-token"), "SECRET-OWN");
+            assert_eq!(seen.header("authorization"), "");
+        }
+        let log = process.stop(&config);
+        assert!(log.contains("ExecuteAddonAction"), "nothing is logged");
+        for secret in secrets {
+            let line = log.lines().find(|line| line.contains(&secret));
+            assert_eq!(line, None, "{secret}");
+        }
+    }
+}
