@@ -28,5 +28,6 @@ mod servicestage;
 mod servicestage_sdk;
 mod signer;
 mod terminal;
+mod terminal_job;
 mod watch;
 mod watch_stack;

@@ -9,7 +9,7 @@ use crate::support::recorder::{Answer, Recorder};
 use crate::support::{Gateway, upstream};
 
 /// Runs it to its end, in a pipe.
-async fn run(gateway: &Gateway, args: &[&str]) -> Output {
+pub async fn run(gateway: &Gateway, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_drawbridge"));
     command
         .arg("watch")
@@ -21,7 +21,7 @@ async fn run(gateway: &Gateway, args: &[&str]) -> Output {
         .unwrap()
 }
 
-fn text(bytes: &[u8]) -> &str {
+pub fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 

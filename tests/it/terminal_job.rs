@@ -1,0 +1,151 @@
+//! `drawbridge watch job`, the built binary: what it shows, and its exit code.
+
+use std::time::Duration;
+
+use drawbridge::first_run;
+use drawbridge::sandbox::{self, ADDON_ID, APPLICATION_ID, ENVIRONMENT_ID, Sandbox};
+use serde_json::{Value, json};
+
+use crate::support::client::json as to_json;
+use crate::support::recorder::{Answer, Recorder};
+use crate::support::{Gateway, upstream};
+use crate::terminal::{run, text};
+
+/// The sandbox's ServiceStage with quick steps, and a gateway before it.
+async fn stage() -> (Sandbox, Gateway) {
+    let settings = sandbox::Settings {
+        step: Duration::from_millis(100),
+        ..sandbox::Settings::default()
+    };
+    let sandbox = Sandbox::start(([127, 0, 0, 1], 0).into(), settings)
+        .await
+        .unwrap();
+    let gateway = Gateway::with(first_run::upstreams(&sandbox)).await;
+    (sandbox, gateway)
+}
+
+/// The job that a call starts.
+async fn job(gateway: &Gateway, rpc: &str, request: Value) -> String {
+    let started = gateway.client.call(rpc, request).await.unwrap();
+    to_json(&started)["job_id"].as_str().unwrap().to_owned()
+}
+
+async fn redeploy(gateway: &Gateway) -> String {
+    let request = json!({"environment_id": ENVIRONMENT_ID, "addon_id": ADDON_ID,
+        "action": "ADDON_ACTION_REDEPLOY"});
+    job(gateway, "AddonService/ExecuteAddonAction", request).await
+}
+
+/// Lines of a pipe without their times.
+fn lines(out: &[u8]) -> Vec<&str> {
+    text(out).lines().map(|line| &line[9..]).collect()
+}
+
+#[tokio::test]
+async fn a_redeploy_is_followed_to_its_good_end() {
+    let (sandbox, gateway) = stage().await;
+    let id = redeploy(&gateway).await;
+    let out = run(&gateway, &["job", &id]).await;
+    assert_eq!(out.status.code(), Some(0), "{out:?}");
+    assert_eq!(text(&out.stderr), "");
+    // Which of the states before the last are seen is a matter of time.
+    let told = lines(&out.stdout);
+    let last = format!("+ job {id} SUCCEEDED");
+    assert_eq!(told.last(), Some(&&*last), "{told:?}");
+    for task in ["InitializeTask", "DeployTask"] {
+        let end = format!("+ {task} SUCCEEDED");
+        let found = told.iter().filter(|line| **line == end).count();
+        assert_eq!(found, 1, "{told:?}");
+    }
+
+    // Once more, when it is long over, for programs.
+    let out = run(&gateway, &["job", &id, "--json"]).await;
+    assert_eq!(out.status.code(), Some(0), "{out:?}");
+    let told: Vec<Value> = (text(&out.stdout).lines())
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let [only] = &told[..] else {
+        panic!("{told:?}");
+    };
+    assert_eq!(only["stream"], "WatchJob");
+    let message = &only["message"];
+    assert_eq!(message["event"]["type"], "PRESENT");
+    assert_eq!(message["event"]["outcome"], "ENDED_WELL");
+    assert_eq!(message["snapshot"]["job"]["job_id"], id);
+    assert_eq!(message["snapshot"]["job"]["execution_status"], "SUCCEEDED");
+    let tasks = message["snapshot"]["tasks"].as_array().unwrap();
+    assert_eq!(tasks.len(), 2);
+    gateway.running.stop().await.unwrap();
+    sandbox.stop().await;
+}
+
+#[tokio::test]
+async fn a_deployment_that_fails_is_followed_to_its_bad_end() {
+    let (sandbox, gateway) = stage().await;
+    let request = json!({"application_id": APPLICATION_ID, "component": {
+        "name": "to-fail", "version": "1.0.1", "replica": 1, "environment_id": ENVIRONMENT_ID,
+        "runtime_stack": {"name": "Docker", "type": "Docker", "version": "1.0.0",
+            "deploy_mode_raw": "container"},
+        "source": {"kind_raw": "image", "url": "swr.example.com/acme/svc:1.0.1", "storage_raw": "swr"},
+        "refer_resources": {"items": [{"id": "c", "type": "cce"}]}}});
+    let id = job(&gateway, "ComponentService/CreateComponent", request).await;
+    let out = run(&gateway, &["job", &id]).await;
+    assert_eq!(out.status.code(), Some(1), "{out:?}");
+    assert_eq!(text(&out.stderr), "");
+    let told = lines(&out.stdout);
+    let last = format!("! job {id} FAILED");
+    assert_eq!(told.last(), Some(&&*last), "{told:?}");
+    let task = "! DeployTask FAILED the sandbox failed it";
+    assert!(told.contains(&task), "{told:?}");
+    let out = run(&gateway, &["job", &id, "--json"]).await;
+    assert_eq!(out.status.code(), Some(1), "{out:?}");
+    let last: Value = serde_json::from_str(text(&out.stdout).lines().last().unwrap()).unwrap();
+    assert_eq!(last["message"]["event"]["outcome"], "ENDED_BADLY");
+    gateway.running.stop().await.unwrap();
+    sandbox.stop().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_told_of_a_job() {
+    let (sandbox, gateway) = stage().await;
+    let out = run(&gateway, &["job", "JOBnone"]).await;
+    assert_eq!(out.status.code(), Some(2), "{out:?}");
+    assert_eq!(
+        text(&out.stderr),
+        "drawbridge: NOT_FOUND: The job does not exist.\n"
+    );
+    assert_eq!(text(&out.stdout), "");
+    gateway.running.stop().await.unwrap();
+    sandbox.stop().await;
+
+    // A job that cannot be read any more, after it was seen.
+    let reads = std::sync::atomic::AtomicUsize::new(0);
+    let recorder =
+        Recorder::start(
+            move |_| match reads.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+                0 => Answer::json(
+                    200,
+                    &json!({"job": {"job_id": "J", "execution_status": "RUNNING"}}),
+                ),
+                _ => Answer::json(
+                    403,
+                    &json!({"error_code": "APIGW.0302", "error_msg": "no longer"}),
+                ),
+            },
+        )
+        .await;
+    let gateway = Gateway::with(vec![upstream("u", "servicestage", &recorder.url())]).await;
+    let out = run(&gateway, &["job", "J", "--json"]).await;
+    assert_eq!(out.status.code(), Some(2), "{out:?}");
+    let first = text(&out.stdout).lines().next().unwrap();
+    let first: Value = serde_json::from_str(first).unwrap();
+    assert_eq!(
+        first["message"]["snapshot"]["job"]["execution_status"],
+        "RUNNING"
+    );
+    assert_eq!(
+        text(&out.stderr),
+        "drawbridge: PERMISSION_DENIED: no longer\n"
+    );
+    gateway.running.stop().await.unwrap();
+}
