@@ -53,7 +53,7 @@ fn environment(name: &str, requirements: &Path) -> Result<PathBuf, String> {
     }
     let pip = ["-m", "pip", "install", "-q", "--no-input", "--no-deps"];
     if !runs(Command::new(&python).args(pip).arg("-r").arg(requirements)) {
-        return Err("no Python package index".into());
+        return Err("pip found no package index, or not all packages for this machine".into());
     }
     std::fs::write(stamp, wanted).unwrap();
     Ok(python)
