@@ -409,7 +409,17 @@ impl Service<'_> {
             response_body,
         };
         if let Some(rule) = &rules.gather {
-            method.gather = gather::compile(rule, &method, &mut self.place(rpc));
+            let mut place = self.place(rpc);
+            if rpc.is_server_streaming() {
+                place.refuse_rule("gather", "is for a unary rpc: a watch of it gathers, too");
+            }
+            if rules.paging.is_some() {
+                place.refuse_rule(
+                    "gather",
+                    "does not go together with `paging`: leave out one of them",
+                );
+            }
+            method.gather = gather::compile(rule, &method, &mut place);
         }
         Some((method, rules))
     }

@@ -442,6 +442,14 @@ fn rules_that_contradict_are_refused() {
             "must name a list",
         ),
         (
+            start(
+                r#"call: "Do" take: {from: "job_id" to: "job_id"} find: {call: "S.ListJobs" item: "no"}"#,
+            ),
+            STARTED,
+            "watch.start.find.item",
+            "t.JobsRes has no field `no`",
+        ),
+        (
             side(r#"call: "Invoke" field: "started""#),
             STARTED,
             "watch",
@@ -476,6 +484,18 @@ fn rules_that_contradict_are_refused() {
             "DoRes started = 3; map<string, int32> x = 4;",
             "watch.side.tally",
             "is for lists",
+        ),
+        (
+            side(r#"call: "S.ListJobs" item: "jobs" field: "x" tally: "more""#),
+            "DoRes started = 3; map<string, int32> x = 4;",
+            "watch.side.tally",
+            "`more` must be one string, enum or bool",
+        ),
+        (
+            side(r#"call: "S.ListSteps" item: "steps" field: "x" tally: "no""#),
+            "DoRes started = 3; map<string, int32> x = 4;",
+            "watch.side.tally",
+            "t.Step has no field `no`",
         ),
         (
             side(r#"call: "S.ListSteps" item: "steps" field: "x" when: "p""#),
@@ -544,6 +564,12 @@ fn rules_that_contradict_are_refused() {
             "must be one value",
         ),
         (
+            with(r#"state: "state" ended_well: "A" hold: {states: "A" polls: 2 field: "no"}"#),
+            STARTED,
+            "watch.hold.field",
+            "t.Job has no field `no`",
+        ),
+        (
             with(r#"light: "nope""#),
             STARTED,
             "watch.light",
@@ -568,6 +594,22 @@ fn rules_that_contradict_are_refused() {
             "DoRes started = 3; Addon addon = 4;",
             "watch.fallback.state",
             "has no field `nope`",
+        ),
+        (
+            fallback(
+                r#"call: "GetAddon" item: "no" field: "addon" take: {poll: "job_id" to: "addon"}"#,
+            ),
+            "DoRes started = 3; Addon addon = 4;",
+            "watch.fallback.item",
+            "t.Addon has no field `no`",
+        ),
+        (
+            fallback(
+                r#"call: "S.ListJobs" field: "x" take: {poll: "p" to: "p"} same: {item: "jobs" poll: "p"}"#,
+            ),
+            "DoRes started = 3; JobsRes x = 4;",
+            "watch.fallback.same",
+            "`jobs` must be one value",
         ),
         (
             fallback(r#"call: "GetAddon" field: "addon""#),

@@ -173,6 +173,20 @@ fn contradictions_are_refused() {
             "must be a Timestamp",
         ),
         (
+            swap("\"at\"", "\"nope\""),
+            "",
+            EVENT,
+            "log.order",
+            "t.Event has no field `nope`",
+        ),
+        (
+            swap("\"events\"", "\"nope\""),
+            "",
+            EVENT,
+            "item",
+            "t.ListRes has no field `nope`",
+        ),
+        (
             swap("\"sort=asc\"", "\"a b\""),
             "",
             EVENT,
@@ -269,6 +283,20 @@ fn contradictions_are_refused() {
             LINE,
             "item",
             "is not for texts",
+        ),
+        (
+            format!("{TEXT} from_now: \"now\""),
+            "",
+            LINE,
+            "from_now",
+            "is for entries",
+        ),
+        (
+            TEXT.replace("parts.text", "parts.nope"),
+            "",
+            LINE,
+            "text_log.text",
+            "t.Part has no field `nope`",
         ),
         (
             TEXT.replace("parts.text", "parts"),

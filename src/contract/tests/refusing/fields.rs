@@ -1,0 +1,69 @@
+//! Rules of messages and fields; those that others share stand with what they do.
+
+use super::*;
+
+#[test]
+fn messages_and_fields_that_contradict() {
+    for (messages, element, option, want) in [
+        (
+            "message Req { option (drawbridge.v1.message).bare_text = \"ids\"; repeated string ids = 1; }",
+            "t.Req",
+            "(drawbridge.v1.message).bare_text",
+            "`ids` is no single string here",
+        ),
+        (
+            "message Req { option (drawbridge.v1.message).bare_text = \"no\"; string id = 1; }",
+            "t.Req",
+            "(drawbridge.v1.message).bare_text",
+            "`no` is no single string here",
+        ),
+        (
+            "message Req {
+               option (drawbridge.v1.message) = {bare_text: \"id\" text_refuses: true};
+               string id = 1;
+             }",
+            "t.Req",
+            "(drawbridge.v1.message).text_refuses",
+            "leave out one of the two",
+        ),
+        (
+            "message Req { int32 a = 1 [(drawbridge.v1.field).names = {message: \"Res\"}]; }",
+            "t.Req.a",
+            "(drawbridge.v1.field).names",
+            "only a string can be the name of a field",
+        ),
+        (
+            "message Req { string a = 1 [(drawbridge.v1.field).names = {message: \"No\"}]; }",
+            "t.Req.a",
+            "(drawbridge.v1.field).names",
+            "there is no message `No`",
+        ),
+        (
+            "message Req {
+               string a = 1 [(drawbridge.v1.field).condition = {operator: \"eq\"}];
+               repeated E e = 2;
+             }
+             enum E {
+               option (drawbridge.v1.enum_type).loose = true;
+               E_UNSPECIFIED = 0;
+               E_A = 1 [(drawbridge.v1.enum_value).name = \"a 1\"];
+               E_B = 2 [(drawbridge.v1.enum_value).name = \"A-2\"];
+             }",
+            "t.E",
+            "(drawbridge.v1.enum_type).loose",
+            "by its letters, `a` is the text of two values",
+        ),
+    ] {
+        let options = "option (google.api.http) = {get: \"/v1/x\"};";
+        let found = refusals(&unary(
+            options,
+            &format!("{messages} message Res {{ string id = 1; }}"),
+        ));
+        let hit = found.iter().any(|refusal| {
+            (&*refusal.file, &*refusal.element) == ("t.proto", element)
+                && refusal.option == option
+                && refusal.problem.contains(want)
+        });
+        assert!(hit, "{option}: {}\n{messages}", told(&found));
+    }
+}

@@ -1,0 +1,195 @@
+//! Lists read whole, and pages.
+
+use super::*;
+
+const MESSAGES: &str = r#"
+    message Req {
+      string id = 1; int32 offset = 2; string limit = 3; string text = 4;
+      repeated int32 many = 5; int32 local = 6 [(drawbridge.v1.field).local = true];
+    }
+    message Res {
+      repeated Task tasks = 1; int32 task_count = 2; string name = 3; repeated string names = 4;
+      Task one = 5; repeated int32 counts = 6;
+    }
+    message Task { string id = 1; }"#;
+const GET: &str = "get: \"/v1/{id}\"";
+const READS: &str = "NO_SIDE_EFFECTS";
+
+/// One unary rpc whose list is gathered.
+fn gathering(http: &str, level: &str, rules: &str, messages: &str) -> String {
+    let options = format!(
+        "option (google.api.http) = {{ {http} }};
+         option idempotency_level = {level};
+         option (drawbridge.v1.method) = {{ {rules} }};"
+    );
+    unary(&options, messages)
+}
+
+#[test]
+fn lists_that_cannot_be_gathered() {
+    let whole =
+        "gather: {items: \"tasks\" total: \"task_count\" offset: \"offset\" size: \"limit\"}";
+    World::new(&gathering(GET, READS, whole, MESSAGES));
+    let with = |items: &str, total: &str, offset: &str, size: &str| {
+        format!(
+            "gather: {{items: \"{items}\" total: \"{total}\" offset: \"{offset}\" size: \"{size}\"}}"
+        )
+    };
+    let post = "post: \"/v1/{id}\" body: \"*\"";
+    let paging = format!("{whole} paging: {{style: PAGING_STYLE_OFFSET items: \"tasks\"}}");
+    for (http, level, rules, option, want) in [
+        (
+            "post: \"/v1/{id}\"",
+            "IDEMPOTENCY_UNKNOWN",
+            whole,
+            "gather",
+            "is for reads: say so by `idempotency_level`",
+        ),
+        (
+            "get: \"/v1/{id}\" response_body: \"one\"",
+            READS,
+            whole,
+            "gather",
+            "the response must be the whole body: leave `response_body` out",
+        ),
+        (
+            post,
+            READS,
+            whole,
+            "gather",
+            "what says which page must be a query parameter",
+        ),
+        (
+            "get: \"/v1/{id}/{offset}\"",
+            READS,
+            whole,
+            "gather",
+            "what says which page must be a query parameter",
+        ),
+        (
+            GET,
+            READS,
+            &with("tasks", "task_count", "local", ""),
+            "gather",
+            "what says which page must be a query parameter",
+        ),
+        (
+            GET,
+            READS,
+            &paging,
+            "gather",
+            "does not go together with `paging`: leave out one of them",
+        ),
+        (
+            GET,
+            READS,
+            &with("no", "task_count", "offset", ""),
+            "gather.items",
+            "t.Res has no field `no` that it could be",
+        ),
+        (
+            GET,
+            READS,
+            &with("names", "task_count", "offset", ""),
+            "gather.items",
+            "t.Res has no field `names` that it could be",
+        ),
+        (
+            GET,
+            READS,
+            &with("one", "task_count", "offset", ""),
+            "gather.items",
+            "t.Res has no field `one` that it could be",
+        ),
+        (
+            GET,
+            READS,
+            &with("tasks", "", "offset", ""),
+            "gather.total",
+            "t.Res has no field `` that it could be",
+        ),
+        (
+            GET,
+            READS,
+            &with("tasks", "name", "offset", ""),
+            "gather.total",
+            "t.Res has no field `name` that it could be",
+        ),
+        (
+            GET,
+            READS,
+            &with("tasks", "counts", "offset", ""),
+            "gather.total",
+            "t.Res has no field `counts` that it could be",
+        ),
+        (
+            GET,
+            READS,
+            &with("tasks", "task_count", "text", ""),
+            "gather.offset",
+            "t.Req has no field `text` that it could be",
+        ),
+        (
+            GET,
+            READS,
+            &with("tasks", "task_count", "", ""),
+            "gather.offset",
+            "t.Req has no field `` that it could be",
+        ),
+        (
+            GET,
+            READS,
+            &with("tasks", "task_count", "offset", "many"),
+            "gather.size",
+            "t.Req has no field `many` that it could be",
+        ),
+    ] {
+        let found = refusals(&gathering(http, level, rules, MESSAGES));
+        let option = format!("(drawbridge.v1.method).{option}");
+        let hit = found.iter().any(|refusal| {
+            (&*refusal.file, &*refusal.element) == ("t.proto", "t.S.Do")
+                && refusal.option == option
+                && refusal.problem.contains(want)
+        });
+        assert!(hit, "{option}: {want}: {}\n{rules}", told(&found));
+    }
+}
+
+#[test]
+fn what_is_for_unary_rpcs() {
+    for (rule, option, want) in [
+        (
+            "gather: {items: \"tasks\" total: \"task_count\" offset: \"offset\"}",
+            "gather",
+            "is for a unary rpc: a watch of it gathers, too",
+        ),
+        (
+            "paging: {style: PAGING_STYLE_OFFSET items: \"tasks\"}",
+            "paging",
+            "is for a unary rpc; a stream names it in `pages`",
+        ),
+        (
+            "pages: \"Do\"",
+            "pages",
+            "the rpc is a watch already: leave out one of them",
+        ),
+    ] {
+        let found = refusals(&proto(&format!(
+            "service S {{
+               rpc Do(Req) returns (stream Res) {{
+                 option (google.api.http) = {{ {GET} }};
+                 option idempotency_level = {READS};
+                 option (drawbridge.v1.method) = {{ watch: {{poll: \"Get\"}} {rule} }};
+               }}
+               rpc Get(Req) returns (Res) {{ option (google.api.http) = {{ {GET} }}; }}
+             }} {MESSAGES}"
+        )));
+        let option = format!("(drawbridge.v1.method).{option}");
+        let hit = found.iter().any(|refusal| {
+            refusal.element == "t.S.Do"
+                && refusal.option == option
+                && refusal.problem.contains(want)
+        });
+        assert!(hit, "{option}: {}", told(&found));
+    }
+}

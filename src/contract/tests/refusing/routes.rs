@@ -1,0 +1,159 @@
+//! Routes: paths, bodies and queries.
+
+use super::*;
+
+#[test]
+fn routes_that_are_none() {
+    let http = "google.api.http";
+    for (options, messages, option, want) in [
+        ("", PLAIN, http, "is missing: say which REST call"),
+        (
+            "option (google.api.http) = {body: \"*\"};",
+            PLAIN,
+            http,
+            "has no path",
+        ),
+        (
+            "option (google.api.http) = {get: \"v1/x\"};",
+            PLAIN,
+            http,
+            "does not begin with `/`",
+        ),
+        (
+            "option (google.api.http) = {get: \"/v1/{id\"};",
+            PLAIN,
+            http,
+            "is not closed",
+        ),
+        (
+            "option (google.api.http) = {get: \"/v1/{id=}\"};",
+            PLAIN,
+            http,
+            "a segment is empty",
+        ),
+        (
+            "option (google.api.http) = {custom: {kind: \"*\" path: \"/x\"}};",
+            PLAIN,
+            http,
+            "`*` is not an HTTP method",
+        ),
+        (
+            "option (google.api.http) = {custom: {kind: \"a b\" path: \"/x\"}};",
+            PLAIN,
+            http,
+            "`a b` is not an HTTP method",
+        ),
+        (
+            "option (google.api.http) = {get: \"/v1/{no}\"};",
+            PLAIN,
+            http,
+            "path variable `{no}`: t.Req has no field `no`",
+        ),
+        (
+            "option (google.api.http) = {get: \"/v1/{id.no}\"};",
+            PLAIN,
+            http,
+            "`id` is not a message",
+        ),
+        (
+            "option (google.api.http) = {get: \"/v1/{sub}\"};",
+            "message Req { Sub sub = 1; } message Sub { string id = 1; } message Res {}",
+            http,
+            "`sub` is a message: name a field of it, as in `{sub.id}`",
+        ),
+        (
+            "option (google.api.http) = {get: \"/v1/{sub.no}\"};",
+            "message Req { Sub sub = 1; } message Sub { string id = 1; } message Res {}",
+            http,
+            "t.Sub has no field `no`",
+        ),
+        (
+            "option (google.api.http) = {get: \"/v1/{ids}\"};",
+            "message Req { repeated string ids = 1; } message Res {}",
+            http,
+            "`ids` is a list or map",
+        ),
+        (
+            "option (google.api.http) = {post: \"/v1/{m}\" body: \"*\"};",
+            "message Req { map<string, string> m = 1; } message Res {}",
+            http,
+            "`m` is a list or map",
+        ),
+        (
+            "option (google.api.http) = {get: \"/v1/{id}\"};",
+            "message Req { string id = 1 [(drawbridge.v1.field).absent_in = \"x\"]; } message Res {}",
+            http,
+            "`id` is not always sent",
+        ),
+        (
+            "option (google.api.http) = {get: \"/v1/x\"};",
+            "message Req { string p = 1 [(drawbridge.v1.field).upstream_value = \"project_id\"]; }
+             message Res {}",
+            http,
+            "the field `p` takes the upstream's value and must stand in the path",
+        ),
+        (
+            "option (google.api.http) = {post: \"/v1/x\" body: \"no\"};",
+            PLAIN,
+            http,
+            "body `no`: t.Req has no such field",
+        ),
+        (
+            "option (google.api.http) = {post: \"/v1/x\" body: \"id\"};",
+            "message Req { string id = 1 [(drawbridge.v1.field).local = true]; } message Res {}",
+            http,
+            "body `id` is a field that is not sent",
+        ),
+        (
+            "option (google.api.http) = {get: \"/v1/x\" response_body: \"no\"};",
+            PLAIN,
+            http,
+            "response_body `no`: t.Res has no such field",
+        ),
+    ] {
+        let refusal = one(&unary(options, messages));
+        assert_eq!(refusal.element, "t.S.Do", "{options}");
+        assert_eq!(refusal.option, option, "{options}");
+        assert!(refusal.problem.contains(want), "{options}\n{refusal}");
+    }
+}
+
+#[test]
+fn queries_that_cannot_be() {
+    for (fields, want) in [
+        (
+            "map<string, string> m = 1;",
+            "`m`: a map cannot be a query parameter",
+        ),
+        (
+            "repeated Sub subs = 1;",
+            "`subs`: a list of messages cannot be",
+        ),
+        (
+            "google.protobuf.Struct s = 1;",
+            "`s`: arbitrary JSON cannot be",
+        ),
+        (
+            "google.protobuf.Value v = 1;",
+            "`v`: arbitrary JSON cannot be",
+        ),
+        ("Sub sub = 1;", "`sub.map`: a map cannot be"),
+        (
+            "Bare bare = 1;",
+            "`bare`: a message that stands as an array cannot be",
+        ),
+        ("Deep deep = 1;", "`deep.deep`: a message within itself"),
+        ("Deep deep = 1;", "put it in a body, or mark it `local`"),
+    ] {
+        let messages = format!(
+            "message Req {{ {fields} }} message Res {{}}
+             message Sub {{ map<string, string> map = 1; }}
+             message Bare {{ option (drawbridge.v1.message).as_array = \"a\"; repeated string a = 1; }}
+             message Deep {{ string a = 1; Deep deep = 2; }}"
+        );
+        let options = "option (google.api.http) = {get: \"/v1/x\"};";
+        let refusal = one(&unary(options, &messages));
+        assert_eq!(refusal.option, "google.api.http", "{fields}");
+        assert!(refusal.problem.contains(want), "{fields}\n{refusal}");
+    }
+}

@@ -1,0 +1,246 @@
+//! Rules of an rpc that say what is sent.
+
+use super::*;
+
+#[test]
+fn rules_of_an_rpc_that_contradict() {
+    let get = "option (google.api.http) = {get: \"/v1/x\"};";
+    let post = "option (google.api.http) = {post: \"/v1/x\" body: \"*\"};";
+    let thing = "option (google.api.http) = {post: \"/v1/x/{id}\"};";
+    let invoke = "option (google.api.http) = {post: \"/v1/x/invoke\"};";
+    for (http, rule, option, want) in [
+        (
+            post,
+            "constant_body: \"{}\"",
+            "constant_body",
+            "another body already",
+        ),
+        (get, "constant_body: \"{\"", "constant_body", "is not JSON"),
+        (
+            get,
+            "unset_body: UNSET_BODY_EMPTY_OBJECT",
+            "unset_body",
+            "a body that is a field",
+        ),
+        (
+            post,
+            "unset_body: UNSET_BODY_EMPTY_OBJECT",
+            "unset_body",
+            "a body that is a field",
+        ),
+        (get, "also_success: 204", "also_success", "204 is not"),
+        (get, "also_success: 99", "also_success", "99 is not"),
+        (
+            get,
+            "constant_query: \"?a=b\"",
+            "constant_query",
+            "without `?` and `&`",
+        ),
+        (
+            get,
+            "constant_query: \"a=b c\"",
+            "constant_query",
+            "must be percent-encoded",
+        ),
+        (
+            thing,
+            "action: {}",
+            "action",
+            "the path must end in a fixed segment",
+        ),
+        (
+            invoke,
+            "action: {name_value: \"go\"}",
+            "action.name_member",
+            "is missing",
+        ),
+        (
+            invoke,
+            "action: {document: \"no\"}",
+            "action.document",
+            "t.Req has no field `no`",
+        ),
+        (
+            invoke,
+            "action: {document: \"id\"}",
+            "action.document",
+            "must be one message",
+        ),
+        (
+            invoke,
+            "action: {members: [{key: \"a\" value: \"nope\"}]}",
+            "action.members",
+            "`a`: is not JSON",
+        ),
+        (
+            invoke,
+            "action: {} constant_body: \"{}\"",
+            "constant_body",
+            "another body already",
+        ),
+    ] {
+        let options = format!("{http} option (drawbridge.v1.method) = {{ {rule} }};");
+        let refusal = one(&unary(&options, PLAIN));
+        assert_eq!(refusal.element, "t.S.Do", "{rule}");
+        assert_eq!(
+            refusal.option,
+            format!("(drawbridge.v1.method).{option}"),
+            "{rule}"
+        );
+        assert!(refusal.problem.contains(want), "{rule}\n{refusal}");
+    }
+    let options = "option (google.api.http) = {post: \"/v1/x/invoke\" body: \"*\"};
+                   option (drawbridge.v1.method).action = {};";
+    let refusal = one(&unary(options, PLAIN));
+    assert!(
+        refusal
+            .problem
+            .contains("the body of an action is its document")
+    );
+}
+
+/// Rules that an rpc may have, each in a use that contradicts.
+#[test]
+fn rules_that_name_what_is_not_there() {
+    const MESSAGES: &str = r#"
+        message Req {
+          string id = 1; string other = 2; repeated string ids = 3; Thing thing = 4;
+          map<string, string> labels = 5 [(drawbridge.v1.field).local = true];
+        }
+        message Res { string id = 1; Thing thing = 2; }
+        message Thing { string id = 1; repeated string ids = 2; }"#;
+    let get = "option (google.api.http) = {get: \"/v1/{id}\"};";
+    let post = "option (google.api.http) = {post: \"/v1/x\" body: \"*\"};";
+    let invoke = "option (google.api.http) = {post: \"/v1/x/invoke\"};";
+    for (http, rule, option, want) in [
+        (
+            post,
+            "path_in: {key: \"d\" value: \"v1/x\"}",
+            "path_in",
+            "path `v1/x`: `v1/x` does not begin with `/`",
+        ),
+        (
+            post,
+            "at_least_one: {fields: [\"id\", \"no\"]}",
+            "at_least_one",
+            "t.Req has no field `no`",
+        ),
+        (
+            post,
+            "at_least_one: {fields: \"id\"}",
+            "at_least_one",
+            "names fewer than two fields: make a single one REQUIRED",
+        ),
+        (
+            post,
+            "count_members: {key: \"n\" value: \"id\"}",
+            "count_members",
+            "`n`: `id` is no repeated field here",
+        ),
+        (
+            post,
+            "count_members: {key: \"n\" value: \"no\"}",
+            "count_members",
+            "`n`: `no` is no repeated field here",
+        ),
+        (
+            post,
+            "count_members: {key: \"other\" value: \"ids\"}",
+            "count_members",
+            "`other`: must have a name that no field has",
+        ),
+        (
+            get,
+            "count_members: {key: \"n\" value: \"ids\"}",
+            "count_members",
+            "`n`: is for the body `*`",
+        ),
+        (
+            post,
+            "reply_choices: {field: \"thing\"}",
+            "reply_choices",
+            "a member has no name",
+        ),
+        (
+            post,
+            "reply_choices: {member: \"m\" field: \"no\"}",
+            "reply_choices",
+            "t.Res has no field `no`",
+        ),
+        (
+            invoke,
+            "action: {edits: {field: \"no\"}}",
+            "action.edits",
+            "`no`: t.Req has no such field",
+        ),
+        (
+            post,
+            "check: {by: \"x\" field: \"labels\" id_field: \"id\"}",
+            "check",
+            "is for a two-step call: it has no `action`",
+        ),
+        (
+            invoke,
+            "action: {} check: {by: \"x\" field: \"labels\" id_field: \"id\"}",
+            "check",
+            "the family t has no checker `x`",
+        ),
+    ] {
+        let options = format!("{http} option (drawbridge.v1.method) = {{ {rule} }};");
+        let found = refusals(&unary(&options, MESSAGES));
+        // What the query cannot hold is told, too.
+        let of_rules: Vec<_> = found
+            .iter()
+            .filter(|refusal| refusal.option != "google.api.http")
+            .collect();
+        let [refusal] = &of_rules[..] else {
+            panic!("{rule}: {}", told(&found));
+        };
+        assert_eq!(
+            refusal.option,
+            format!("(drawbridge.v1.method).{option}"),
+            "{rule}"
+        );
+        assert_eq!(
+            (&*refusal.file, &*refusal.element),
+            ("t.proto", "t.S.Do"),
+            "{rule}"
+        );
+        assert!(refusal.problem.contains(want), "{rule}\n{refusal}");
+    }
+}
+
+/// The checkers of JP1/AO are known to its family alone.
+#[test]
+fn checks_whose_fields_are_not_there() {
+    for (check, want) in [
+        ("by: \"nope\"", "the family jp1ao has no checker `nope`"),
+        (
+            "by: \"property-definitions\" field: \"no\" id_field: \"id\"",
+            "t.Req has no field `no`",
+        ),
+        (
+            "by: \"property-definitions\" field: \"id\" id_field: \"id\"",
+            "`id` is no map",
+        ),
+        (
+            "by: \"property-definitions\" field: \"labels\" id_field: \"no\"",
+            "t.Req has no field `no`",
+        ),
+    ] {
+        let refusal = one(&unary(
+            &format!(
+                "option (google.api.http) = {{post: \"/v1/x/invoke\"}};
+                 option (drawbridge.v1.method) = {{ action: {{}} check: {{ {check} }} }};"
+            ),
+            "option (drawbridge.v1.file).family = \"jp1ao\";
+             message Req {
+               string id = 1 [(drawbridge.v1.field).local = true];
+               map<string, string> labels = 2 [(drawbridge.v1.field).local = true];
+             }
+             message Res {}",
+        ));
+        assert_eq!(refusal.option, "(drawbridge.v1.method).check", "{check}");
+        assert!(refusal.problem.contains(want), "{check}\n{refusal}");
+    }
+}
