@@ -442,6 +442,7 @@ impl Engine {
             caller,
             deadline,
         };
+        let _during = self.names.during(errand);
         let resolved = self.names.resolve(errand, request).await?;
         let mut result = unary::call(upstream, method, &resolved.request, caller, deadline).await;
         if let Err(error) = &result
@@ -449,7 +450,6 @@ impl Engine {
         {
             result = unary::call(upstream, method, &request, caller, deadline).await;
         }
-        self.names.ended(errand);
         result
     }
 
@@ -501,6 +501,7 @@ impl Engine {
             caller,
             deadline: call_by,
         };
+        let _during = self.names.during(errand);
         let resolved = self.names.resolve(errand, request).await?;
         let mut result = self.begin(errand, deadline, &resolved.request).await;
         if let Err(error) = &result
@@ -508,7 +509,6 @@ impl Engine {
         {
             result = self.begin(errand, deadline, &request).await;
         }
-        self.names.ended(errand);
         result
     }
 
@@ -579,7 +579,11 @@ impl Engine {
                 value: value as i64,
             };
             let mut samples = vec![
-                own("watchers", "Open watch streams", watches.watchers),
+                own(
+                    "watchers",
+                    "Open streams of watches and of lists",
+                    watches.watchers,
+                ),
                 own("watch_loops", "Poll loops", watches.loops),
                 own(
                     "watch_polls",

@@ -25,14 +25,22 @@ const MOST: usize = 10_000;
 
 /// Answers that were found out, and still hold.
 #[derive(Default)]
-pub struct Names(Mutex<HashMap<Arc<Key>, Answer>>);
+pub struct Names(Mutex<Kept>);
 
 impl fmt::Debug for Names {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Names")
-            .field("kept", &self.lock().len())
+            .field("kept", &self.lock().answers.len())
             .finish()
     }
+}
+
+#[derive(Default)]
+struct Kept {
+    answers: HashMap<Arc<Key>, Answer>,
+    /// How often answers were dropped because something was done: what was asked
+    /// before and is answered after may be wrong already.
+    dropped: u64,
 }
 
 /// What was asked, and with whose eyes.
@@ -60,6 +68,24 @@ pub struct Errand<'a> {
     pub caller: &'a Caller,
     /// Until when.
     pub deadline: Deadline,
+}
+
+/// A call that runs; see [`Names::during`].
+#[must_use]
+pub struct During<'a> {
+    names: &'a Names,
+    /// Where the call does something.
+    upstream: Option<&'a str>,
+}
+
+impl Drop for During<'_> {
+    fn drop(&mut self) {
+        if let Some(upstream) = self.upstream {
+            let mut kept = self.names.lock();
+            kept.answers.retain(|key, _| *key.upstream != *upstream);
+            kept.dropped += 1;
+        }
+    }
 }
 
 /// A request whose path fields are there.
@@ -117,7 +143,7 @@ impl Names {
         else {
             return Ok(None);
         };
-        self.lock().remove(key);
+        self.lock().answers.remove(key);
         let found = self.find(errand, resolve, key.clone()).await?;
         if found == *before {
             return Ok(None);
@@ -125,13 +151,15 @@ impl Names {
         resolve.answered(&resolved.request, &found).map(Some)
     }
 
-    /// A call has ended, well or not: one that does something may have freed a
-    /// name, or taken one.
-    pub fn ended(&self, errand: Errand<'_>) {
+    /// To be kept while a call runs. When it ends, well or not or because its caller
+    /// has left, what it may have made wrong is dropped: one that does something
+    /// may have freed a name, or taken one.
+    pub fn during<'a>(&'a self, errand: Errand<'a>) -> During<'a> {
         let method = errand.method;
-        if method.verb != http::Method::GET && method.idempotency != Idempotency::Safe {
-            let upstream = &*errand.upstream.settings.name;
-            self.lock().retain(|key, _| *key.upstream != *upstream);
+        let does = method.verb != http::Method::GET && method.idempotency != Idempotency::Safe;
+        During {
+            names: self,
+            upstream: does.then_some(&*errand.upstream.settings.name),
         }
     }
 
@@ -143,6 +171,7 @@ impl Names {
         key: Arc<Key>,
     ) -> Result<Bytes, Error> {
         let rpc = &resolve.rpc;
+        let dropped = self.lock().dropped;
         let call = rpc.bind(&key.question, &errand.upstream.settings.dialect)?;
         let reply = errand
             .upstream
@@ -153,25 +182,29 @@ impl Names {
             message: message.clone(),
             until: Instant::now() + HOLDS,
         };
-        let mut names = self.lock();
-        if names.len() >= MOST {
+        let mut kept = self.lock();
+        if kept.dropped != dropped {
+            return Ok(message);
+        }
+        let answers = &mut kept.answers;
+        if answers.len() >= MOST {
             let now = Instant::now();
-            names.retain(|_, answer| answer.until > now);
-            if names.len() >= MOST {
-                names.clear();
+            answers.retain(|_, answer| answer.until > now);
+            if answers.len() >= MOST {
+                answers.clear();
             }
         }
-        names.insert(key, answer);
+        answers.insert(key, answer);
         Ok(message)
     }
 
     fn kept(&self, key: &Arc<Key>) -> Option<Bytes> {
-        let names = self.lock();
-        let answer = names.get(key)?;
+        let kept = self.lock();
+        let answer = kept.answers.get(key)?;
         (answer.until > Instant::now()).then(|| answer.message.clone())
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<Key>, Answer>> {
+    fn lock(&self) -> MutexGuard<'_, Kept> {
         // Nothing is left half done under this lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

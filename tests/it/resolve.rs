@@ -9,7 +9,7 @@ use tonic_types::StatusExt;
 
 use crate::support::client::json as to_json;
 use crate::support::recorder::{Answer, Seen};
-use crate::support::{Gateway, Recorder, upstream};
+use crate::support::{Gateway, Recorder, http_get, upstream};
 
 const GET: &str = "StackService/GetStack";
 
@@ -515,5 +515,58 @@ async fn the_versions_take_no_token() {
         assert_eq!(targets(&seen), ["GET /"]);
         assert_eq!(seen[0].header("x-auth-token"), "");
     }
+    gateway.running.stop().await.unwrap();
+}
+
+/// Who leaves while his call runs leaves nothing behind: the call may have freed the
+/// name all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_is_left_drops_what_was_found() {
+    let stacks = Stacks::default();
+    stacks.put("web", "17");
+    let answering = stacks.clone();
+    let (came, mut coming) = tokio::sync::mpsc::unbounded_channel();
+    let (go_on, waiting) = std::sync::mpsc::channel::<()>();
+    let waiting = Mutex::new(waiting);
+    let recorder = Recorder::start(move |seen| {
+        // Heat shows what was deleted, by its id.
+        if seen.method == "GET" && seen.path().ends_with("/stacks/web/17") {
+            return Answer::json(200, &json!({"stack": {"stack_name": "web", "id": "17"}}));
+        }
+        if seen.method == "DELETE" {
+            came.send(()).unwrap();
+            // Never answered: it ends with the test.
+            let _ = tokio::task::block_in_place(|| waiting.lock().unwrap().recv());
+        }
+        answering.answer(seen)
+    })
+    .await;
+    let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
+    let request = json!({"stack_name": "web"});
+    let read = async || {
+        let got = gateway.client.call(GET, request.clone()).await.unwrap();
+        to_json(&got)["stack"]["id"].clone()
+    };
+    assert_eq!(read().await, "17");
+    let client = gateway.client.clone();
+    let deletes = request.clone();
+    let leaves =
+        tokio::spawn(async move { client.call("StackService/DeleteStack", deletes).await });
+    coming.recv().await.unwrap();
+    // It is deleted by now, and another has its name.
+    stacks.put("web", "18");
+    leaves.abort();
+    let metrics = format!("http://{}/metrics", gateway.running.admin.unwrap());
+    let left = async {
+        while !http_get(&metrics).await.1.contains("code=\"CANCELLED\"} 1") {
+            tokio::task::yield_now().await;
+        }
+    };
+    let patience = std::time::Duration::from_secs(60);
+    tokio::time::timeout(patience, left)
+        .await
+        .expect("the gateway notices");
+    assert_eq!(read().await, "18");
+    drop(go_on);
     gateway.running.stop().await.unwrap();
 }
