@@ -38,7 +38,7 @@ pub use paging::{Asked, Paging};
 pub use resolve::Resolve;
 use schema::{FieldIndex, MessageId, Schema};
 pub use watch::log::{Entry, Grows, Log, Order, Slice};
-pub use watch::{Fallback, Find, Found, Hold, SideRead, Start};
+pub use watch::{Fallback, Find, Found, Held, Hold, SideRead, Start};
 
 /// Why a descriptor set cannot be served.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -78,6 +78,10 @@ pub enum Error {
         /// Whether an attempt had gone out.
         sent: bool,
     },
+    /// The deadline of a stream that reads passed while it went on. What was read
+    /// was told.
+    #[error("the deadline of the stream passed")]
+    StreamDeadline,
     /// No connection came about. Nothing was sent.
     #[error("cannot connect: {0}")]
     Connect(String),
@@ -188,7 +192,7 @@ impl Error {
             Self::Overload { code, .. }
             | Self::Credential { code, .. }
             | Self::Stream { code, .. } => *code,
-            Self::Deadline { .. } => Code::DeadlineExceeded,
+            Self::Deadline { .. } | Self::StreamDeadline => Code::DeadlineExceeded,
             Self::Connect(_) | Self::NoAnswer(_) | Self::Draining => Code::Unavailable,
             // UNAVAILABLE would make clients send it again by themselves.
             Self::OutcomeUnknown(_) => Code::Unknown,
@@ -204,6 +208,7 @@ impl Error {
         match self {
             Self::Overload { .. }
             | Self::Deadline { .. }
+            | Self::StreamDeadline
             | Self::Connect(_)
             | Self::NoAnswer(_)
             | Self::Restarted

@@ -16,7 +16,7 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::rest::Caller;
 use crate::upstream::{Operation, Upstream};
-use crate::watch::Watches;
+use crate::watch::{Place, Watches};
 
 /// The items of all pages, each as a message of the stream. Of the list, one page
 /// is in memory: the next is read when the last item of it has been taken.
@@ -50,13 +50,15 @@ pub struct Route {
     pub deadline: Option<Deadline>,
     /// How long the reading of one page may take.
     pub page_timeout: Duration,
-    /// They know when the gateway stops.
+    /// They know how many streams there are, and when the gateway stops.
     pub watches: Watches,
 }
 
 /// How far a list was walked.
 struct Walk {
     route: Route,
+    /// Streams of lists are bounded together with watches.
+    _place: Place,
     /// The request of the first page.
     request: Bytes,
     /// The items that are still to be told.
@@ -81,10 +83,12 @@ struct Seen {
 }
 
 impl PageStream {
-    /// Reads the first page. An error here is the answer to the rpc.
+    /// Reads the first page. An error here is the answer to the rpc:
+    /// [`Error::Overload`] where as many streams are open as may be.
     pub async fn open(route: Route, request: &Bytes) -> Result<Self, Error> {
         let request = pages(&route.method)?.0.first(request)?;
         let walk = Box::new(Walk {
+            _place: route.watches.place()?,
             route,
             items: Vec::new().into_iter(),
             next: None,
@@ -115,7 +119,7 @@ impl Stream for PageStream {
                     let over = walk.route.deadline.is_some_and(|d| d.remaining().is_zero());
                     if over {
                         self.0 = State::Over;
-                        return Poll::Ready(Some(Err(Error::Deadline { sent: true })));
+                        return Poll::Ready(Some(Err(Error::StreamDeadline)));
                     }
                     if let Some(message) = walk.tell() {
                         return Poll::Ready(Some(message));

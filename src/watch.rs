@@ -48,7 +48,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(10);
 /// Bounds of watching.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Streams at once. Default: 50,000.
+    /// Streams at once, of watches and of lists. Default: 50,000.
     pub max_watchers: usize,
     /// Poll loops at once. Default: 10,000.
     pub max_loops: usize,
@@ -75,7 +75,8 @@ impl Default for Settings {
 /// What goes on now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stats {
-    /// Open streams, those included that wait for their first message.
+    /// Open streams of watches and of lists, those included that wait for their
+    /// first message.
     pub watchers: usize,
     /// Running poll loops.
     pub loops: usize,
@@ -110,6 +111,21 @@ struct Registry {
     clock: fn() -> SystemTime,
     /// A random number from 0 to 1; a parameter for tests.
     random: fn() -> f64,
+}
+
+/// A place among the streams, given back when dropped.
+pub struct Place(Arc<Registry>);
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Place")
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.watchers.fetch_sub(1, Ordering::Release);
+    }
 }
 
 /// Who asked for a watch, and how.
@@ -289,6 +305,16 @@ impl Watches {
         }
     }
 
+    /// A place among the streams, for one that is no watch. Fails as a watch does
+    /// where all are taken, or when the gateway is stopping.
+    pub fn place(&self) -> Result<Place, Error> {
+        // Places are taken under this lock alone.
+        let _loops = self.0.lock();
+        self.0.admits()?;
+        self.0.watchers.fetch_add(1, Ordering::Release);
+        Ok(Place(Arc::clone(&self.0)))
+    }
+
     /// Ends every stream with [`Error::Draining`] and refuses new ones with it.
     pub fn drain(&self) {
         let _loops = self.0.lock();
@@ -333,13 +359,7 @@ impl Watches {
     ) -> Result<(watch::Receiver<poller::News>, Seat), Error> {
         let registry = &self.0;
         let mut loops = registry.lock();
-        if *registry.drain.borrow() {
-            return Err(Error::Draining);
-        }
-        // Raised under the lock alone.
-        if registry.watchers.load(Ordering::Acquire) >= registry.settings.max_watchers {
-            return Err(full("watches", "max_watchers"));
-        }
+        registry.admits()?;
         let running = loops.len() + registry.tails.len();
         let (news, shared) = match loops.entry(Arc::new(key)) {
             Entry::Occupied(entry) => {
@@ -384,14 +404,21 @@ impl Registry {
     /// Whether one more watch of one more thing would be taken now.
     fn has_room(&self) -> Result<(), Error> {
         let loops = self.lock();
+        self.admits()?;
+        if loops.len() + self.tails.len() >= self.settings.max_loops {
+            return Err(full("watched things", "max_loops"));
+        }
+        Ok(())
+    }
+
+    /// Whether one more stream may be opened. Under the lock of `loops` alone, so
+    /// that two do not take the last place.
+    fn admits(&self) -> Result<(), Error> {
         if *self.drain.borrow() {
             return Err(Error::Draining);
         }
         if self.watchers.load(Ordering::Acquire) >= self.settings.max_watchers {
-            return Err(full("watches", "max_watchers"));
-        }
-        if loops.len() + self.tails.len() >= self.settings.max_loops {
-            return Err(full("watched things", "max_loops"));
+            return Err(full("streams", "max_watchers"));
         }
         Ok(())
     }

@@ -508,6 +508,10 @@ impl Route<'_, '_> {
         let rules = self.rules;
         let mut paths: Vec<(Box<str>, Vec<Piece>)> = Vec::new();
         for (dialect, text) in &rules.path_in {
+            if rules.absent_in.contains(dialect) {
+                let problem = format!("`{dialect}` lacks the operation: leave one of them out");
+                self.place.refuse_rule("path_in", problem);
+            }
             match Template::parse(text) {
                 Ok(template) => paths.push((dialect.as_str().into(), self.path(template))),
                 Err(problem) => {
@@ -746,18 +750,27 @@ fn reply_choices(
     place: &mut Place<'_>,
 ) -> Vec<(Box<str>, FieldIndex)> {
     let message = schema.message(output);
-    let mut choices = Vec::new();
-    for choice in &rules.reply_choices {
-        match message.field(&choice.field) {
-            Some((index, _)) if !choice.member.is_empty() => {
-                choices.push((choice.member.as_str().into(), index));
+    let mut choices: Vec<(Box<str>, FieldIndex)> = Vec::new();
+    for rules::ReplyChoice {
+        member,
+        field: name,
+    } in &rules.reply_choices
+    {
+        let problem = match message.field(name) {
+            None => format!("{} has no field `{name}`", message.name),
+            Some(_) if member.is_empty() => "a member has no name".to_owned(),
+            Some(_) if choices.iter().any(|(known, _)| **known == **member) => {
+                format!("`{member}` is told apart already")
             }
-            Some(_) => place.refuse_rule("reply_choices", "a member has no name"),
-            None => {
-                let problem = format!("{} has no field `{}`", message.name, choice.field);
-                place.refuse_rule("reply_choices", problem);
-            }
-        }
+            Some((index, field)) => match (field.kind, field.cardinality) {
+                (Kind::Message(_), Cardinality::Explicit) => {
+                    choices.push((member.as_str().into(), index));
+                    continue;
+                }
+                _ => format!("`{name}` must be one message"),
+            },
+        };
+        place.refuse_rule("reply_choices", problem);
     }
     choices
 }
@@ -879,7 +892,12 @@ fn steps(
             break;
         }
         match field.kind {
-            Kind::Message(below) if schema.message(below).shape == Shape::Object => id = below,
+            Kind::Message(below)
+                if schema.message(below).shape == Shape::Object
+                    && field.cardinality != Cardinality::Map =>
+            {
+                id = below;
+            }
             _ => return Err(format!("`{name}` is no message with fields")),
         }
     }

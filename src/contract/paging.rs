@@ -18,6 +18,9 @@ const NEXT: &str = "next_page_token";
 /// The longest token, in bytes.
 const LONGEST: usize = 4_096;
 
+/// The most items a stream of pages asks for at a time.
+const MOST: u64 = 1_000;
+
 /// A compiled `drawbridge.v1.Paging`.
 #[derive(Debug)]
 pub struct Paging {
@@ -202,7 +205,8 @@ impl Paging {
 }
 
 impl Pages {
-    /// The request of the first page: it has a size whatever the caller says.
+    /// The request of the first page: it has a size whatever the caller says, and
+    /// one of at most [`MOST`].
     pub fn first(&self, request: &[u8]) -> Result<Bytes, Error> {
         let size = wire::last(request, self.size).map_err(malformed)?;
         if let Some(Value::Varint(size)) = size
@@ -213,10 +217,16 @@ impl Pages {
                 problem: "must be at least 1".into(),
             });
         }
+        let asked = match size {
+            Some(Value::Varint(size)) if size <= MOST => {
+                return Ok(Bytes::copy_from_slice(request));
+            }
+            Some(_) => MOST,
+            None => u64::from(self.default_size).min(MOST),
+        };
         let mut first = request.to_vec();
-        if size.is_none() {
-            wire::write_uint(&mut first, self.size, u64::from(self.default_size));
-        }
+        // The last value of a field is the one that counts.
+        wire::write_uint(&mut first, self.size, asked);
         Ok(first.into())
     }
 

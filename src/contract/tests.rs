@@ -160,5 +160,6 @@ mod logging;
 mod paging;
 mod properties;
 mod refusing;
+mod refusing_actions;
 mod sharing;
 mod watching;

@@ -30,8 +30,8 @@ use crate::transcode::wire::{self, Malformed, Value};
 use calls::Around;
 pub use calls::{Fallback, Find, Found, SideRead, Start};
 use spot::{Part, Spot, is_one};
-pub use state::Hold;
-use state::{State, States, Written};
+pub use state::{Held, Hold};
+use state::{State, States, Unknown, Written};
 use take::{Filling, Sources, Types};
 
 /// The name of the message that every message of a watch has.
@@ -58,6 +58,9 @@ pub(super) struct Tables {
     refresh: Option<Refresh>,
     /// States after which it is a good end that the thing is gone.
     gone_well: States,
+    /// Settled states after which those who follow go on; all, where there is none.
+    follow_after: States,
+    unknown: Option<Unknown>,
     /// Number of the field of the poll's request that makes it cheaper when false.
     light: Option<u32>,
     pin: Filling,
@@ -180,6 +183,8 @@ pub(super) fn compile(
             (!rule.side.is_empty(), "side"),
             (!rule.hold.is_empty(), "hold"),
             (!rule.gone_well.is_empty(), "gone_well"),
+            (!rule.follow_after.is_empty(), "follow_after"),
+            (rule.unknown.is_some(), "unknown"),
             (rule.fallback.is_some(), "fallback"),
             (!rule.light.is_empty(), "light"),
             (!rule.pin.is_empty(), "pin"),
@@ -194,6 +199,8 @@ pub(super) fn compile(
         for (given, option) in [
             (!rule.hold.is_empty(), "hold"),
             (!rule.gone_well.is_empty(), "gone_well"),
+            (!rule.follow_after.is_empty(), "follow_after"),
+            (rule.unknown.is_some(), "unknown"),
         ] {
             if given {
                 let problem = "the watch has no `state`: name it";
@@ -227,7 +234,16 @@ pub(super) fn compile(
         None => None,
     };
     let (mut hold, mut gone_well) = (Vec::new(), States::default());
+    let (mut follow_after, mut unknown) = (States::default(), None);
     if let Some(state) = &state {
+        follow_after = state.ends(schema, &rule.follow_after, "watch.follow_after", place);
+        if !rule.follow_after.is_empty() && rule.follow.is_empty() {
+            let problem = "says after what to go on: name the field of `follow`";
+            place.refuse_rule("watch.follow_after", problem);
+        }
+        if let Some(rule) = &rule.unknown {
+            unknown = state.unknown(rule, schema, item_type, place);
+        }
         hold = rule
             .hold
             .iter()
@@ -280,6 +296,8 @@ pub(super) fn compile(
             item_number,
             refresh,
             gone_well,
+            follow_after,
+            unknown,
             light,
             pin,
             fields: shared_fields(schema, method.input, poll.input),
@@ -731,10 +749,42 @@ impl Watch {
     }
 
     /// The rule by which the state of the item is an end only when it lasts.
-    pub fn held(&self, item: &[u8]) -> Option<(usize, &Hold)> {
-        let state = self.tables.state.as_ref()?;
+    pub fn held(&self, item: &[u8]) -> Option<Held> {
+        let (schema, state) = (self.schema(), self.tables.state.as_ref()?);
+        if let Some(unknown) = &self.tables.unknown
+            && let Some(held) = unknown.held(schema, state, item)
+        {
+            return Some(held);
+        }
         let mut holds = self.hold.iter().enumerate();
-        holds.find(|(_, hold)| hold.holds(self.schema(), state, item))
+        let (rule, hold) = holds.find(|(_, hold)| hold.holds(schema, state, item))?;
+        Some(Held {
+            rule: Some(rule),
+            mark: state.text(schema, item).unwrap_or_default(),
+            outcome: state.outcome(schema, item),
+            time: hold.time,
+            polls: hold.polls,
+        })
+    }
+
+    /// Whether those who follow go on after this item, which has settled.
+    pub fn goes_on_after(&self, item: &[u8]) -> bool {
+        let after = &self.tables.follow_after;
+        after.is_empty()
+            || self
+                .tables
+                .state
+                .as_ref()
+                .is_some_and(|state| state.is_in(self.schema(), item, after))
+    }
+
+    /// The number of the request's field to follow by, where following has an end.
+    pub(super) fn follow_number(&self) -> Option<u32> {
+        let index = self
+            .tables
+            .follow
+            .filter(|_| !self.tables.follow_after.is_empty())?;
+        Some(self.schema().message(self.tables.input).fields[usize::from(index)].number)
     }
 
     /// Whether it is a good end that the thing is gone after this.

@@ -114,6 +114,7 @@ fn text(error: &Error, context: &Context<'_>) -> String {
         | Error::Overload { .. }
         | Error::Credential { .. }
         | Error::Deadline { .. }
+        | Error::StreamDeadline
         | Error::Connect(_)
         | Error::NoAnswer(_)
         | Error::OutcomeUnknown(_)
@@ -173,7 +174,7 @@ fn reason(error: &Error) -> String {
             Code::Unavailable => "LOGIN_UNAVAILABLE",
             _ => "CREDENTIALS_REFUSED",
         },
-        Error::Deadline { .. } => "DEADLINE_PASSED",
+        Error::Deadline { .. } | Error::StreamDeadline => "DEADLINE_PASSED",
         Error::Connect(_) => "CANNOT_CONNECT",
         Error::NoAnswer(_) => "NO_ANSWER",
         Error::OutcomeUnknown(_) => "OUTCOME_UNKNOWN",
@@ -195,7 +196,8 @@ fn sent(error: &Error) -> bool {
     match error {
         Error::Deadline { sent } => *sent,
         Error::Upstream(fault) => !fault.not_processed,
-        Error::NoAnswer(_)
+        Error::StreamDeadline
+        | Error::NoAnswer(_)
         | Error::OutcomeUnknown(_)
         | Error::TooLarge { .. }
         | Error::Refused(_)

@@ -77,7 +77,7 @@ impl Stream for FileStream {
         if self.deadline.is_some_and(|d| d.remaining().is_zero()) {
             self.first = None;
             self.rest.clear();
-            return Poll::Ready(Some(Err(Error::Deadline { sent: true })));
+            return Poll::Ready(Some(Err(Error::StreamDeadline)));
         }
         if let Some(first) = self.first.take() {
             return Poll::Ready(Some(Ok(first)));

@@ -69,6 +69,7 @@ fn helps(error: &Error, idempotency: Idempotency) -> bool {
         | Error::Overload { .. }
         | Error::Credential { .. }
         | Error::Deadline { .. }
+        | Error::StreamDeadline
         | Error::OutcomeUnknown(_)
         | Error::TooLarge { .. }
         | Error::Decode { .. }

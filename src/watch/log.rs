@@ -157,12 +157,7 @@ impl Watches {
         let registry = &self.0;
         // Watchers are counted under this lock alone.
         let loops = registry.lock();
-        if *registry.drain.borrow() {
-            return Err(Error::Draining);
-        }
-        if registry.watchers.load(Ordering::Acquire) >= registry.settings.max_watchers {
-            return Err(full("watches", "max_watchers"));
-        }
+        registry.admits()?;
         let mut tails = registry.tails.lock();
         let running = loops.len() + tails.len();
         let (news, tail) = match tails.entry(Arc::new(key)) {

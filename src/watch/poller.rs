@@ -118,6 +118,13 @@ impl Loop {
         !self.rules.list && snapshot.outcome() != Outcome::Open
     }
 
+    /// Whether it is an end for a watcher: who follows goes on where it may move
+    /// again.
+    pub(super) fn is_end(&self, snapshot: &Snapshot, follows: bool) -> bool {
+        let goes_on = |item: &Item| self.source.goes_on_after(item);
+        self.has_settled(snapshot) && !(follows && snapshot.items.iter().any(goes_on))
+    }
+
     /// Encodes what is told of an item.
     pub(super) fn told(
         &self,
@@ -271,8 +278,9 @@ async fn follow(registry: &Registry, key: &Key, this: &Arc<Loop>) -> End {
                 next.next_poll = Instant::now() + pause;
                 seen = Some(next.clone());
                 let settled = this.has_settled(&next.snapshot);
+                let last = this.is_end(&next.snapshot, true);
                 this.publish(next, changed || recovered || confirmed);
-                if settled && registry.remove_if(key, this, || !this.is_followed()) {
+                if settled && registry.remove_if(key, this, || last || !this.is_followed()) {
                     return End::Well(Arc::from([]));
                 }
                 pause

@@ -57,6 +57,8 @@ pub(super) trait Source: Send + Sync + 'static {
     fn message(&self, event: &WatchEvent, item: Option<&Item>) -> Bytes;
     /// Whether two items that differ in their bytes say the same.
     fn alike(&self, old: &Item, new: &Item) -> bool;
+    /// Whether those who follow go on after this item, which has settled.
+    fn goes_on_after(&self, item: &Item) -> bool;
 }
 
 /// How a source is polled; from `drawbridge.v1.Watch`.
@@ -264,6 +266,12 @@ impl Source for RestSource {
         let watch = self.watch();
         let told = |item: &Item| watch.canonical(item.bytes.as_deref(), &item.beside);
         told(old) == told(new)
+    }
+
+    fn goes_on_after(&self, item: &Item) -> bool {
+        let watch = self.watch();
+        let item = item.bytes.as_deref();
+        item.is_none_or(|item| watch.goes_on_after(item))
     }
 }
 

@@ -230,8 +230,10 @@ impl Reader {
         }
         let now = Instant::now();
         if self.deadline.is_some_and(|deadline| deadline <= now) {
-            let sent = self.seat.shared.rules.begun;
-            return Tell::Over(Err(Error::Deadline { sent }));
+            return Tell::Over(Err(match self.seat.shared.rules.begun {
+                true => Error::Deadline { sent: true },
+                false => Error::StreamDeadline,
+            }));
         }
         if let Stage::Ended(_, End::Failed(Error::Draining)) = &self.news.borrow().stage {
             return Tell::Over(Err(Error::Draining));
@@ -308,7 +310,7 @@ impl Reader {
                     }
                     None => return Tell::Over(Ok(())),
                 },
-                Telling::Nothing if !self.seat.follow && shared.has_settled(&self.told) => {
+                Telling::Nothing if shared.is_end(&self.told, self.seat.follow) => {
                     return Tell::Over(Ok(()));
                 }
                 Telling::Nothing => {

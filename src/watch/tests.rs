@@ -51,6 +51,10 @@ impl Source for World {
         self.rules
     }
 
+    fn goes_on_after(&self, item: &Item) -> bool {
+        item.bytes.as_deref() != Some(b"final")
+    }
+
     fn read(&self) -> Reading<'_> {
         self.polls.lock().unwrap().push(Instant::now());
         let answer = self.answer.lock().unwrap().clone();
@@ -150,8 +154,8 @@ impl World {
     }
 }
 
-/// Items from texts like `a=1`: the key, and what changes. `done` and `broken`
-/// have settled.
+/// Items from texts like `a=1`: the key, and what changes. `done`, `broken` and
+/// `final` have settled, and who follows goes on after the first two.
 fn items(texts: &[&str]) -> Vec<Item> {
     texts
         .iter()
@@ -166,7 +170,7 @@ fn items(texts: &[&str]) -> Vec<Item> {
             beside: Bytes::new(),
             restless: text.starts_with("restless"),
             outcome: match *text {
-                "done" => Outcome::EndedWell,
+                "done" | "final" => Outcome::EndedWell,
                 "broken" => Outcome::EndedBadly,
                 _ => Outcome::Open,
             },
@@ -503,6 +507,24 @@ async fn who_follows_goes_on_after_settling() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_follows_ends_where_nothing_can_come() {
+    let (watches, world) = (watches(), World::of(false, &["broken"]));
+    let mut follows = watches.follow(&world).await;
+    let mut slow = watches.follow(&world).await;
+    assert_eq!(next(&mut follows).await, "PRESENT broken [badly]");
+    world.is(&["again"]);
+    assert_eq!(next(&mut follows).await, "CHANGED again");
+    world.is(&["final"]);
+    assert_eq!(all(&mut follows, 2).await, ["CHANGED final [well]", "END"]);
+    // What was there at the beginning is told first.
+    let told = ["PRESENT broken [badly]", "CHANGED final [well]", "END"];
+    assert_eq!(all(&mut slow, 3).await, told);
+    let mut late = watches.follow(&world).await;
+    assert_eq!(all(&mut late, 2).await, ["PRESENT final [well]", "END"]);
+    assert_eq!(watches.stats().loops, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn gone_as_the_annotation_says() {
     let gone = "ERROR gone since it was last read: NotFound";
     for (ends_well, list, want) in [
@@ -770,7 +792,7 @@ async fn a_stream_ends_itself_at_its_deadline() {
     };
     let mut bounded = open("/thing", &world).await.unwrap();
     let mut endless = watches.see(&world).await;
-    let passed = "ERROR the deadline passed before anything was sent";
+    let passed = "ERROR the deadline of the stream passed";
     assert_eq!(all(&mut bounded, 3).await, ["PRESENT 1", passed, "END"]);
     assert_eq!(START.get().unwrap().elapsed(), S(5));
     assert_eq!(next(&mut endless).await, "PRESENT 1");
@@ -1175,8 +1197,17 @@ async fn places_are_limited() {
     assert!(refusal(open("/c").await).contains("`max_loops`"));
     streams.push(open("/a").await.unwrap());
     assert!(refusal(open("/a").await).contains("`max_watchers`"));
+    // Streams of lists count as well.
+    let place = || watches.place().map(|_| unreachable!("all are taken"));
+    assert!(refusal(place()).contains("`max_watchers`"));
     streams.clear();
     let_run().await;
     streams.push(open("/c").await.unwrap());
     assert_eq!(watches.stats().watchers, 1);
+    let places = [watches.place().unwrap(), watches.place().unwrap()];
+    assert!(refusal(open("/c").await).contains("too many streams"));
+    drop(places);
+    assert_eq!(watches.stats().watchers, 1);
+    watches.drain();
+    assert!(matches!(watches.place().err(), Some(Error::Draining)));
 }

@@ -2,6 +2,8 @@
 //! print and as they contradict themselves. Numbers of quirks are those of the
 //! fact sheet, section (g).
 
+use std::sync::{Arc, Mutex};
+
 use drawbridge::upstream::Settings;
 use serde_json::{Value, json};
 use tonic::Code;
@@ -29,6 +31,49 @@ async fn start_as(
     };
     let gateway = Gateway::with(vec![settings]).await;
     (recorder, gateway)
+}
+
+type Answerer = Box<dyn Fn(&Seen) -> Answer + Send + Sync>;
+
+/// A gateway before a JP1/AO that answers otherwise from case to case: to start one
+/// takes longer than most cases.
+struct Ao {
+    recorder: Recorder,
+    gateway: Gateway,
+    answer: Arc<Mutex<Answerer>>,
+}
+
+impl Ao {
+    async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    async fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        let answer: Arc<Mutex<Answerer>> =
+            Arc::new(Mutex::new(Box::new(|_| Answer::json(500, &Value::Null))));
+        let answers = Arc::clone(&answer);
+        let recorder = Recorder::start(move |seen| (*answers.lock().unwrap())(seen)).await;
+        let mut settings = upstream("ao", "jp1ao", &recorder.url());
+        // Failures of one case are not those of the next.
+        settings.breaker_failures = 0;
+        change(&mut settings);
+        let gateway = Gateway::with(vec![settings]).await;
+        Self {
+            recorder,
+            gateway,
+            answer,
+        }
+    }
+
+    /// From now on it answers so, and nothing was seen yet.
+    fn answers(
+        &self,
+        answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static,
+    ) -> (&Recorder, &Gateway) {
+        *self.answer.lock().unwrap() = Box::new(answer);
+        self.recorder.take();
+        (&self.recorder, &self.gateway)
+    }
 }
 
 fn envelope() -> Value {
@@ -199,6 +244,7 @@ fn submitting(nested: bool) -> impl Fn(&Seen) -> Answer + Send + Sync + 'static 
 /// Schedules and values go into the document in place, wherever their objects are.
 #[tokio::test]
 async fn submit() {
+    let ao = Ao::new().await;
     for (nested, schedule, want) in [
         (
             false,
@@ -219,7 +265,7 @@ async fn submit() {
                    "recurrenceLastDayOfMonth": false, "recurrenceTime": "03:00"}),
         ),
     ] {
-        let (recorder, gateway) = start(submitting(nested)).await;
+        let (recorder, gateway) = ao.answers(submitting(nested));
         let mut request = schedule.clone();
         request["id"] = json!(41);
         request["properties"] = json!({"host": "a/..'\"%", "size": 5, "fast": true});
@@ -331,6 +377,7 @@ async fn submissions_are_checked() {
 /// A submission is never sent twice, whatever happens to it.
 #[tokio::test]
 async fn a_submission_is_sent_once() {
+    let ao = Ao::new().await;
     for (status, code) in [
         (412, Code::Unavailable),
         (500, Code::Internal),
@@ -338,11 +385,10 @@ async fn a_submission_is_sent_once() {
         (504, Code::Unknown),
     ] {
         let ok = submitting(false);
-        let (recorder, gateway) = start(move |seen| match seen.method.as_str() {
+        let (recorder, gateway) = ao.answers(move |seen| match seen.method.as_str() {
             "POST" => Answer::text(status, "text/html", "<html>down</html>"),
             _ => ok(seen),
-        })
-        .await;
+        });
         let error = gateway
             .client
             .call(
@@ -402,6 +448,7 @@ async fn respond() {
 /// Updates read the whole resource, change what is given, and write it back.
 #[tokio::test]
 async fn updates_keep_what_is_not_given() {
+    let ao = Ao::new().await;
     for (rpc, path, request, before, change) in [
         (
             "AutomationServiceService/UpdateService",
@@ -435,7 +482,7 @@ async fn updates_keep_what_is_not_given() {
         ),
     ] {
         let answer = before.clone();
-        let (recorder, gateway) = start(move |_| Answer::json(200, &answer)).await;
+        let (recorder, gateway) = ao.answers(move |_| Answer::json(200, &answer));
         let mut request = request;
         request["id"] = json!(41);
         gateway.client.call(rpc, request).await.unwrap();
@@ -626,6 +673,7 @@ async fn values_in_queries() {
 /// nothing (quirks 1 to 5, 8, 12, 20 of section f and g).
 #[tokio::test]
 async fn resources_come_through() {
+    let ao = Ao::new().await;
     let service = json!({
         "instanceID": 41, "name": "s", "description": "", "tags": "a,b c", "serviceTemplateName": "t",
         "createTime": "2026-01-02T03:04:05.678+0900", "modifyTime": "2026-01-02T03:04:05.678+09:00",
@@ -766,7 +814,7 @@ async fn resources_come_through() {
         let mut sent = answer.clone();
         // Quirk 20.
         sent["unheardOf"] = json!({"deep": [1, {"x": null}]});
-        let (recorder, gateway) = start(move |_| Answer::json(200, &sent)).await;
+        let (recorder, gateway) = ao.answers(move |_| Answer::json(200, &sent));
         let got = gateway.client.call(rpc, request).await;
         let got = got.unwrap_or_else(|e| panic!("{rpc}: {e:?}"));
         assert_eq!(recorder.seen()[0].target, format!("{V1}/{path}"), "{rpc}");
@@ -859,13 +907,14 @@ async fn unknown_members_are_kept() {
 /// A delete: 204 in its forms (quirk 5), and the 303 that is no success (quirk 4).
 #[tokio::test]
 async fn deletes() {
+    let ao = Ao::new().await;
     for rpc in [
         "AutomationServiceService/DeleteService",
         "ServiceTemplateService/DeleteServiceTemplate",
         "TaskService/DeleteTask",
         "TaskHistoryService/DeleteTaskHistory",
     ] {
-        let (recorder, gateway) = start(|_| Answer::text(204, "application/json", "")).await;
+        let (recorder, gateway) = ao.answers(|_| Answer::text(204, "application/json", ""));
         let got = gateway.client.call(rpc, json!({"id": 7})).await.unwrap();
         assert_eq!(to_json(&got), json!({}));
         let seen = recorder.seen();
@@ -875,13 +924,12 @@ async fn deletes() {
             "quirk 22"
         );
     }
-    let (recorder, gateway) = start(|_| {
+    let (recorder, gateway) = ao.answers(|_| {
         Answer::text(303, "text/html", "<html>moved</html>").with(
             "location",
             "http://inside.example/Automation/v1/objects/Tasks/7/actions/archive",
         )
-    })
-    .await;
+    });
     let error = gateway
         .client
         .call("TaskService/DeleteTask", json!({"id": 7}))
@@ -904,17 +952,17 @@ async fn deletes() {
 /// wrongly, and only its `href` counts (quirk 6).
 #[tokio::test]
 async fn odd_answers() {
+    let ao = Ao::new().await;
     let document = json!({"name": "reset", "href": "h", "method": "POST", "parameters": []});
     for (answer, field) in [
         (document.clone(), "template"),
         (envelope(), "action_result"),
     ] {
         let first = document.clone();
-        let (_recorder, gateway) = start(move |seen| match seen.method.as_str() {
+        let (_recorder, gateway) = ao.answers(move |seen| match seen.method.as_str() {
             "GET" => Answer::json(200, &first),
             _ => Answer::json(200, &answer),
-        })
-        .await;
+        });
         let got = gateway
             .client
             .call(
@@ -930,23 +978,21 @@ async fn odd_answers() {
         "AutomationServiceService/GetServiceHelpUrl",
         "ServiceTemplateService/GetServiceTemplateHelpUrl",
     ] {
-        let (recorder, gateway) = start(|_| {
+        let (recorder, gateway) = ao.answers(|_| {
             Answer::json(
                 200,
                 &json!({"name": "export", "href": "http://h/help", "method": "POST", "parameters": []}),
             )
-        })
-        .await;
+        });
         let got = gateway.client.call(rpc, json!({"id": 7})).await.unwrap();
         assert_eq!(to_json(&got), json!({"href": "http://h/help"}));
         assert!(recorder.seen()[0].target.ends_with("/7/actions/detailhelp"));
     }
     // A failure within a 200 is told as data.
-    let (_recorder, gateway) = start(|seen| match seen.method.as_str() {
+    let (_recorder, gateway) = ao.answers(|seen| match seen.method.as_str() {
         "GET" => Answer::json(200, &json!({})),
         _ => Answer::json(200, &json!({"state": "failed", "affectedResources": null})),
-    })
-    .await;
+    });
     let got = gateway
         .client
         .call("TaskService/StopTask", json!({"id": 7}))
@@ -1015,6 +1061,8 @@ async fn versions() {
 /// What statuses mean, in whichever rpc they come.
 #[tokio::test]
 async fn errors() {
+    // Each is told as it comes, without trying again.
+    let ao = Ao::with(|settings| settings.max_attempts = 1).await;
     for (rpc, status, body, code, words) in [
         ("TaskService/GetTask", 400, "", Code::InvalidArgument, ""),
         (
@@ -1098,7 +1146,7 @@ async fn errors() {
         } else {
             "text/html"
         };
-        let (_recorder, gateway) = start(move |_| Answer::text(status, kind, body)).await;
+        let (_recorder, gateway) = ao.answers(move |_| Answer::text(status, kind, body));
         let error = gateway
             .client
             .call(rpc, json!({"id": 1}))
@@ -1138,6 +1186,7 @@ async fn a_read_outlasts_a_412() {
 /// The caller's language goes to the upstream, and the message says which it is in.
 #[tokio::test]
 async fn languages() {
+    let ao = Ao::new().await;
     for (asked, sent, said, locale) in [
         (None, "en", "It is not there.", "en"),
         (Some("ja"), "ja", "ありません。", "ja"),
@@ -1148,10 +1197,9 @@ async fn languages() {
             "ja-JP",
         ),
     ] {
-        let (recorder, gateway) = start(move |_| {
+        let (recorder, gateway) = ao.answers(move |_| {
             Answer::json(404, &json!({"message": said, "messageID": "KNAE02102-E"}))
-        })
-        .await;
+        });
         let metadata: Vec<_> = asked
             .iter()
             .map(|asked| ("accept-language", *asked))
@@ -1175,6 +1223,7 @@ async fn languages() {
 /// A submission is followed: what came of it, then the task; one call submits.
 #[tokio::test]
 async fn submit_and_watch() {
+    let ao = Ao::new().await;
     for (affected, listed) in [
         (
             json!(["http://inside.example/Automation/v1/objects/Tasks/77"]),
@@ -1186,7 +1235,7 @@ async fn submit_and_watch() {
         ),
     ] {
         let ok = submitting(false);
-        let (recorder, gateway) = start(move |seen| match (&*seen.method, seen.path()) {
+        let (recorder, gateway) = ao.answers(move |seen| match (&*seen.method, seen.path()) {
             ("POST", _) => Answer::json(
                 200,
                 &json!({"state": "success", "affectedResource": affected}),
@@ -1199,8 +1248,7 @@ async fn submit_and_watch() {
                 &json!({"data": [{"instanceID": 77, "scheduleID": 9}], "count": 1}),
             ),
             _ => ok(seen),
-        })
-        .await;
+        });
         let request = json!({"id": 41, "properties": {"host": "a"}});
         let mut watch = gateway
             .client
@@ -1279,4 +1327,94 @@ async fn watch_a_task_until_it_is_archived() {
         looked.pairs()[0],
         ("HQL::filter".to_owned(), "(taskID eq 7)".to_owned())
     );
+}
+
+/// A status that nobody knows is no end, unless two polls in a row find the same time
+/// of completion. Sheet, section (c).
+#[tokio::test]
+async fn an_unknown_status_ends_when_its_completion_stays() {
+    const OVER: &str = "2026-01-02T03:04:05.678+09:00";
+    const LATER: &str = "2026-01-02T03:04:06.000+09:00";
+    const NONE: &str = "";
+    // Status and completion of each read, then what the watch says of each.
+    type Case = (
+        &'static [(&'static str, &'static str)],
+        &'static [&'static str],
+    );
+    const CASES: &[Case] = &[
+        (&[("完了", OVER), ("完了", OVER)], &["", "BADLY"]),
+        (
+            &[("paused", OVER), ("paused", LATER), ("paused", LATER)],
+            &["", "", "BADLY"],
+        ),
+        (
+            &[("paused", OVER), ("halted", OVER), ("halted", OVER)],
+            &["", "", "BADLY"],
+        ),
+        (
+            &[("paused", OVER), ("inProgress", NONE), ("completed", OVER)],
+            &["", "", "WELL"],
+        ),
+        // Without a time it goes on, however long: here until it is known again.
+        (
+            &[
+                ("paused", NONE),
+                ("paused", NONE),
+                ("paused", NONE),
+                ("failed", NONE),
+            ],
+            &["", "BADLY"],
+        ),
+        // One that is known is no end by its time.
+        (
+            &[
+                ("inProgress", OVER),
+                ("inProgress", OVER),
+                ("completed", OVER),
+            ],
+            &["", "WELL"],
+        ),
+    ];
+    let reads: Arc<Mutex<[usize; CASES.len()]>> = Arc::default();
+    let counted = Arc::clone(&reads);
+    let (_recorder, gateway) = start(move |seen| {
+        let Some(case) = seen.path().strip_prefix("/Automation/v1/objects/Tasks/") else {
+            return Answer::json(200, &json!({"data": [], "count": 0}));
+        };
+        let case: usize = case.parse().unwrap();
+        let (polls, _) = CASES[case - 1];
+        let mut reads = counted.lock().unwrap();
+        let at = reads[case - 1].min(polls.len() - 1);
+        reads[case - 1] += 1;
+        let (status, completion) = polls[at];
+        let completion = if completion.is_empty() {
+            Value::Null
+        } else {
+            json!(completion)
+        };
+        Answer::json(
+            200,
+            &json!({"instanceID": case, "status": status, "completionTime": completion}),
+        )
+    })
+    .await;
+    let mut watches = tokio::task::JoinSet::new();
+    for (case, (polls, want)) in CASES.iter().enumerate() {
+        let client = gateway.client.clone();
+        let reads = Arc::clone(&reads);
+        watches.spawn(async move {
+            let request = json!({"id": case + 1});
+            let watch = client.watch("TaskService/WatchTask", request, &[]).await;
+            let (mut watch, mut told) = (watch.unwrap(), Vec::new());
+            while let Some(message) = watch.next().await {
+                let message = to_json(&message.unwrap());
+                assert!(message["task"]["status_raw"].is_string(), "{message}");
+                let outcome = message["event"]["outcome"].as_str().unwrap_or_default();
+                told.push(outcome.replace("OUTCOME_ENDED_", ""));
+            }
+            assert_eq!(told, *want, "{polls:?}");
+            assert_eq!(reads.lock().unwrap()[case], polls.len(), "{polls:?}");
+        });
+    }
+    watches.join_all().await;
 }

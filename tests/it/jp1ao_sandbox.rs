@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use drawbridge::first_run;
 use drawbridge::sandbox::{
-    FIRST_TASK_ID, Jp1aoLinks, Jp1aoRules, Jp1aoSubmitted, Jp1aoVersion, Sandbox, Seen, Settings,
+    Jp1aoLinks, Jp1aoRules, Jp1aoSubmitted, Jp1aoVersion, Sandbox, Seen, Settings,
 };
 use serde_json::{Value, json};
 use tonic::{Code, Status};
@@ -538,29 +538,59 @@ async fn version_10() {
     assert!(version.to_string().contains("10-50-00"), "{version}");
 }
 
-/// What the README tells people to paste, in its order.
+/// A failed task is followed into its retry, and its log with it; one that has
+/// completed is an end for those who follow, too.
 #[tokio::test]
-async fn the_readmes_lines_work() {
-    let readme = include_str!("../../README.md");
-    let (_, rest) = readme.split_once("<!-- jp1ao -->").unwrap();
-    let lines = rest.split_once("<!-- /jp1ao -->").unwrap().0;
+async fn a_retry_is_followed() {
     let place = Place::new(Jp1aoRules::default()).await;
-    let task = json!(FIRST_TASK_ID);
-    let mut answers = Vec::new();
-    for line in lines.lines() {
-        let Some(line) = line.strip_prefix("clients/python/drawbridge call ") else {
-            continue;
-        };
-        let (method, request) = line.split_once(' ').unwrap();
-        let request = serde_json::from_str(request.trim_matches('\'')).unwrap();
-        if method.ends_with("/GetRespondTaskAction") {
-            place.until(&task, "TASK_STATUS_WAITING_FOR_INPUT").await;
-        } else if method.ends_with("/ArchiveTask") {
-            place.until(&task, "TASK_STATUS_COMPLETED").await;
+    let client = &place.gateway.client;
+    let submit = json!({"id": 2008, "properties": {"startvm.failAtStep": 2}, "follow": true});
+    let mut task = client
+        .watch("TaskService/SubmitServiceAndWatch", submit, &[])
+        .await
+        .unwrap();
+    let started = task.event().await;
+    let affected = &started["started"]["action_result"]["affected_resource"][0];
+    let id = affected.as_str().unwrap().rsplit('/').next().unwrap();
+    let request = json!({"task_id": id, "follow": true});
+    let log = client.watch("TaskService/WatchTaskLog", request, &[]).await;
+    let mut log = log.unwrap();
+
+    let mut outcomes = Vec::new();
+    let told = async {
+        while let Some(message) = task.next().await {
+            let message = to_json(&message.unwrap());
+            let Some(outcome) = message["event"]["outcome"].as_str() else {
+                continue;
+            };
+            outcomes.push(outcome.to_owned());
+            if outcome == "OUTCOME_ENDED_BADLY" {
+                place.ok("TaskService/RetryTask", json!({"id": id})).await;
+            }
         }
-        answers.push(place.ok(method, request).await);
-    }
-    assert_eq!(answers.len(), 8);
-    let kept = &answers[7]["data"];
-    assert_eq!(kept.as_array().unwrap().len(), 1, "{kept}");
+    };
+    within(told).await;
+    assert_eq!(outcomes, ["OUTCOME_ENDED_BADLY", "OUTCOME_ENDED_WELL"]);
+    let rest = async {
+        let (mut lines, mut last) = (Vec::new(), Value::Null);
+        while let Some(message) = log.next().await {
+            last = to_json(&message.unwrap());
+            lines.extend(last["line"]["text"].as_str().map(str::to_owned));
+        }
+        (lines, last)
+    };
+    let (lines, last) = within(rest).await;
+    assert_eq!(last["event"]["outcome"], "OUTCOME_ENDED_WELL", "{last}");
+    assert!(lines.last().unwrap().ends_with("completed."), "{lines:?}");
+
+    // Archived before anybody looked: the history says how it ended.
+    place.ok("TaskService/ArchiveTask", json!({"id": id})).await;
+    let archived = client
+        .watch("TaskService/WatchTask", json!({"id": id}), &[])
+        .await;
+    let mut archived = archived.unwrap();
+    let last = archived.event().await;
+    assert_eq!(last["event"]["type"], "WATCH_EVENT_TYPE_REMOVED", "{last}");
+    assert_eq!(last["event"]["outcome"], "OUTCOME_ENDED_WELL", "{last}");
+    assert!(archived.next().await.is_none());
 }

@@ -9,7 +9,7 @@ use tonic::Code;
 
 use crate::support::client::{Watch, json as to_json};
 use crate::support::recorder::{Answer, Seen};
-use crate::support::{Gateway, Recorder, upstream};
+use crate::support::{Gateway, Recorder, http_get, settings, upstream};
 
 const LIST: &str = "StackService/ListStacks";
 const STACKS: &str = "StackService/StreamStacks";
@@ -358,4 +358,66 @@ async fn errors_come_first_or_in_their_place() {
     }
     assert_eq!(recorder.seen().len(), sent);
     gateway.running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn streams_of_lists_are_bounded() {
+    let list = Arc::new(List::of("stacks", 3_000));
+    let answering = Arc::clone(&list);
+    let recorder = Recorder::start(move |seen| answering.answer(seen)).await;
+    let mut config = settings(vec![upstream("u", "heat", &recorder.url())]);
+    config.watch.max_watchers = 1;
+    let gateway = Gateway::start(config).await;
+    // More than a page may have counts as what it may.
+    let request = json!({"page_size": 100_000});
+    let stream = gateway.client.watch(STACKS, request.clone(), &[]).await;
+    let mut stream = stream.unwrap();
+    let (_, gauges) = http_get(&metrics(&gateway)).await;
+    assert!(gauges.contains("drawbridge_watchers 1\n"), "{gauges}");
+    let (ids, end) = drain(&mut stream, "stack").await;
+    assert!(end.is_none(), "{end:?}");
+    assert_eq!(ids.len(), 3_000);
+    let sizes: Vec<String> = recorder
+        .take()
+        .iter()
+        .map(|seen| seen.query().to_owned())
+        .collect();
+    assert!(
+        sizes.len() >= 3 && sizes.iter().all(|query| query.contains("limit=1000")),
+        "{sizes:?}"
+    );
+
+    // One that is read to its end, or left, makes room for another.
+    let first = gateway
+        .client
+        .watch(STACKS, request.clone(), &[])
+        .await
+        .unwrap();
+    let status = gateway
+        .client
+        .watch(STACKS, request.clone(), &[])
+        .await
+        .err()
+        .unwrap();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+    assert!(
+        status
+            .message()
+            .contains("too many streams at once (setting `max_watchers`)")
+    );
+    drop(first);
+    let room = async {
+        while let Err(status) = gateway.client.watch(STACKS, request.clone(), &[]).await {
+            assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+        }
+    };
+    let patience = std::time::Duration::from_secs(60);
+    tokio::time::timeout(patience, room)
+        .await
+        .expect("its place is given back");
+    gateway.running.stop().await.unwrap();
+}
+
+fn metrics(gateway: &Gateway) -> String {
+    format!("http://{}/metrics", gateway.running.admin.unwrap())
 }

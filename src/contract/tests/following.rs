@@ -300,7 +300,7 @@ fn states_that_must_last_and_that_may_go() {
         let wire = world.wire("t.Job", item.clone());
         let got = watch
             .held(&wire)
-            .map(|(at, hold)| (at, hold.time.as_secs(), hold.polls));
+            .map(|held| (held.rule.unwrap(), held.time.as_secs(), held.polls));
         assert_eq!(got, held, "{item}");
         assert_eq!(watch.is_gone_well(&wire), gone_well, "{item}");
     }

@@ -266,6 +266,12 @@ fn streams_ask_page_by_page() {
         assert!(call.query.ends_with("&start=x%2Fy"), "{}", call.query);
         assert!(!call.query.contains("a%20b"), "{}", call.query);
     }
+    for (size, want) in [(1, 1), (1_000, 1_000), (1_001, 1_000), (i32::MAX, 1_000)] {
+        let request = world.wire("t.StreamRequest", json!({"owner": "o", "pageSize": size}));
+        let first = pages.first(&request).unwrap();
+        let call = stream.bind(&first, "").unwrap();
+        assert_eq!(call.query, format!("limit={want}"), "{size}");
+    }
     let below = world.wire("t.StreamRequest", json!({"pageSize": -1}));
     assert_eq!(fault(&pages.first(&below).unwrap_err()).0, "page_size");
     let item = world.wire("t.Thing", json!({"id": "a"}));

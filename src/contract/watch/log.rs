@@ -110,6 +110,8 @@ struct Tables {
     ends: HashMap<u32, u32>,
     /// The number of the `WatchEvent` in the messages of `ends_with`.
     ends_event: u32,
+    /// The number of the field by which `ends_with` follows, where that has an end.
+    ends_follow: Option<u32>,
     read: Read,
 }
 
@@ -173,6 +175,8 @@ pub(in super::super) fn compile(
         (rule.start.is_some(), "start"),
         (!rule.side.is_empty(), "side"),
         (!rule.hold.is_empty(), "hold"),
+        (!rule.follow_after.is_empty(), "follow_after"),
+        (rule.unknown.is_some(), "unknown"),
         (rule.fallback.is_some(), "fallback"),
         (!rule.light.is_empty(), "light"),
         (!rule.pin.is_empty(), "pin"),
@@ -227,6 +231,9 @@ pub(in super::super) fn compile(
         ),
         (None, _, _) => {}
     }
+    let ends_follow = ends_with
+        .as_ref()
+        .and_then(|ends| ends.watch.as_ref()?.follow_number());
     Some(Log {
         poll: poll.clone(),
         grows,
@@ -244,6 +251,7 @@ pub(in super::super) fn compile(
             until_settled,
             ends,
             ends_event,
+            ends_follow,
             read,
         },
     })
@@ -660,7 +668,9 @@ impl Log {
         match (&self.ends_with, self.tables.until_settled) {
             (None, _) => false,
             (Some(_), Some(flag)) => self.flag(Some(flag), request),
-            (Some(_), None) => !self.flag(self.tables.follow, request),
+            (Some(_), None) => {
+                self.tables.ends_follow.is_some() || !self.flag(self.tables.follow, request)
+            }
         }
     }
 
@@ -684,6 +694,11 @@ impl Log {
                     out.extend_from_slice(&value.to_le_bytes());
                 }
             }
+        }
+        if let Some(number) = self.tables.ends_follow
+            && self.flag(self.tables.follow, request)
+        {
+            wire::write_uint(&mut out, number, 1);
         }
         Ok(out.into())
     }

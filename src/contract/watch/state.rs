@@ -6,7 +6,7 @@ use super::spot::{Spot, is_one};
 use crate::api::drawbridge::v1 as rules;
 use crate::contract::Outcome;
 use crate::contract::compile::Place;
-use crate::contract::schema::{EnumId, Field, Kind, MessageId, Schema};
+use crate::contract::schema::{Cardinality, EnumId, Field, Kind, MessageId, Schema};
 use crate::contract::view::{View, descend};
 use crate::transcode;
 use crate::transcode::wire::Value;
@@ -48,6 +48,28 @@ pub(super) struct Written<'a> {
     pub badly: &'a [String],
     /// `watch`, `watch.fallback`.
     pub option: &'a str,
+}
+
+/// When an item in a state that is not known has settled.
+#[derive(Debug)]
+pub(super) struct Unknown {
+    set: Spot,
+    polls: u32,
+}
+
+/// What looks like an end and is one only when it lasts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Which of the watch's holds says so; none: its state is not known.
+    pub rule: Option<usize>,
+    /// What must stay the same meanwhile.
+    pub mark: String,
+    /// What it is then.
+    pub outcome: Outcome,
+    /// For so long it must have been read.
+    pub time: Duration,
+    /// And in so many polls in a row.
+    pub polls: u32,
 }
 
 impl State {
@@ -121,6 +143,60 @@ impl State {
         states
     }
 
+    /// Values that must be an end.
+    pub fn ends(
+        &self,
+        schema: &Schema,
+        texts: &[String],
+        option: &str,
+        place: &mut Place<'_>,
+    ) -> States {
+        let states = self.states(schema, texts, option, place);
+        let is_end = |state: &One| self.well.0.contains(state) || self.badly.0.contains(state);
+        if !states.0.iter().all(is_end) {
+            place.refuse_rule(
+                option,
+                "must name states that stand in ended_well or ended_badly",
+            );
+        }
+        states
+    }
+
+    /// Compiles what settles an item whose state is not known.
+    pub fn unknown(
+        &self,
+        rule: &rules::Unknown,
+        schema: &Schema,
+        item: MessageId,
+        place: &mut Place<'_>,
+    ) -> Option<Unknown> {
+        if !matches!(self.spot.field(schema).kind, Kind::Enum(_)) {
+            let problem = "is for a state that is an enum: of a text every value is known";
+            place.refuse_rule("watch.unknown", problem);
+        }
+        let set = match Spot::find(schema, item, &rule.set) {
+            Ok(spot) if spot.field(schema).cardinality == Cardinality::Explicit => spot,
+            Ok(_) => {
+                let problem = format!("`{}` must be one value that may be unset", rule.set);
+                place.refuse_rule("watch.unknown.set", problem);
+                return None;
+            }
+            Err(problem) => {
+                place.refuse_rule("watch.unknown.set", problem);
+                return None;
+            }
+        };
+        let polls = match u32::try_from(rule.polls) {
+            Ok(0) => 2,
+            Ok(polls @ 1..=1_000) => polls,
+            _ => {
+                place.refuse_rule("watch.unknown.polls", "must be 1 to 1000");
+                return None;
+            }
+        };
+        Some(Unknown { set, polls })
+    }
+
     /// Compiles states of this one that are an end only when they last.
     pub fn hold(
         &self,
@@ -129,13 +205,9 @@ impl State {
         item: MessageId,
         place: &mut Place<'_>,
     ) -> Option<Hold> {
-        let states = self.states(schema, &rule.states, "watch.hold.states", place);
-        let is_end = |state: &One| self.well.0.contains(state) || self.badly.0.contains(state);
-        if states.0.is_empty() || !states.0.iter().all(is_end) {
-            place.refuse_rule(
-                "watch.hold.states",
-                "must name states that stand in ended_well or ended_badly",
-            );
+        let states = self.ends(schema, &rule.states, "watch.hold.states", place);
+        if rule.states.is_empty() {
+            place.refuse_rule("watch.hold.states", "is missing: name the states");
         }
         let unless = if rule.field.is_empty() {
             if !rule.value.is_empty() {
@@ -212,6 +284,24 @@ impl State {
         })?
     }
 
+    /// Whether the state of the item is one of the enum's values.
+    fn is_known(&self, schema: &Schema, item: &[u8]) -> bool {
+        let Kind::Enum(id) = self.spot.field(schema).kind else {
+            return true;
+        };
+        let known = self.read(schema, item, |_, value| match value {
+            // Enums are sign-extended to 64 bits on the wire.
+            Value::Varint(number) => {
+                let mut values = schema.enumeration(id).values.iter();
+                number != 0 && values.any(|value| value.number == number as i32)
+            }
+            Value::Bytes(text) => std::str::from_utf8(text)
+                .is_ok_and(|text| schema.enumeration(id).number(text).is_some()),
+            _ => false,
+        });
+        known.unwrap_or(false)
+    }
+
     fn is(&self, schema: &Schema, states: &States, field: &Field, value: Value<'_>) -> bool {
         states
             .0
@@ -253,6 +343,27 @@ impl State {
         };
         let value = view.value(index)?;
         Some(read(view.field(index), value))
+    }
+}
+
+impl Unknown {
+    /// What lasts, where the item's state is not known and it is said to be over.
+    pub(super) fn held(&self, schema: &Schema, state: &State, item: &[u8]) -> Option<Held> {
+        if state.is_known(schema, item) {
+            return None;
+        }
+        let since = self.set.texts(schema, item);
+        if since.iter().all(String::is_empty) {
+            return None;
+        }
+        let state = state.text(schema, item).unwrap_or_default();
+        Some(Held {
+            rule: None,
+            mark: format!("{state}\0{}", since.join("\0")),
+            outcome: Outcome::EndedBadly,
+            time: Duration::ZERO,
+            polls: self.polls,
+        })
     }
 }
 

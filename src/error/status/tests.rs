@@ -173,6 +173,14 @@ fn every_variant() {
             "upstream north: the deadline passed; the upstream may have acted",
         ),
         (
+            Error::StreamDeadline,
+            Code::DeadlineExceeded,
+            "DEADLINE_PASSED",
+            "true",
+            true,
+            "upstream north: the deadline of the stream passed",
+        ),
+        (
             Error::Connect(text("connection refused")),
             Code::Unavailable,
             "CANNOT_CONNECT",

@@ -361,7 +361,7 @@ impl Reader {
     fn tell(&mut self) -> Tell {
         let now = Instant::now();
         if self.deadline.is_some_and(|deadline| deadline <= now) {
-            return Tell::Over(Err(Error::Deadline { sent: false }));
+            return Tell::Over(Err(Error::StreamDeadline));
         }
         if let Stage::Ended(Error::Draining) = &self.news.borrow().stage {
             return Tell::Over(Err(Error::Draining));

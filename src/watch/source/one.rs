@@ -10,7 +10,7 @@ use tonic::Code;
 
 use super::aim::{Aim, Instead, Target};
 use super::{Item, POLL_TIMEOUT, Read, RestSource, is_not_found};
-use crate::contract::{Fallback, Found, Outcome, SideRead};
+use crate::contract::{Fallback, Found, Held, Outcome, SideRead};
 use crate::deadline::Deadline;
 use crate::error::Error;
 
@@ -44,9 +44,7 @@ pub(super) struct Memory {
 
 /// A state that was read again and again.
 struct Lasting {
-    /// Which of the watch's holds it is.
-    hold: usize,
-    state: Option<String>,
+    held: Held,
     since: Instant,
     polls: u32,
 }
@@ -129,26 +127,25 @@ impl RestSource {
     /// Whether the thing has settled, and whether its state is about to move.
     fn outcome(&self, item: &[u8]) -> (Outcome, bool) {
         let watch = self.watch();
-        let outcome = watch.outcome(item);
         let mut memory = self.memory();
-        let Some((at, hold)) = watch.held(item) else {
+        let Some(held) = watch.held(item) else {
             memory.lasting = None;
-            return (outcome, false);
+            return (watch.outcome(item), false);
         };
-        let state = watch.state_text(item);
         let lasting = match memory.lasting.take() {
-            Some(lasting) if lasting.hold == at && lasting.state == state => Lasting {
+            Some(lasting) if lasting.held == held => Lasting {
                 polls: lasting.polls.saturating_add(1),
                 ..lasting
             },
             _ => Lasting {
-                hold: at,
-                state,
+                held,
                 since: Instant::now(),
                 polls: 1,
             },
         };
-        let is_over = lasting.since.elapsed() >= hold.time && lasting.polls >= hold.polls;
+        let held = &lasting.held;
+        let is_over = lasting.since.elapsed() >= held.time && lasting.polls >= held.polls;
+        let outcome = held.outcome;
         memory.lasting = Some(lasting);
         if is_over {
             (outcome, false)

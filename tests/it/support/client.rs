@@ -2,6 +2,7 @@
 //! prost-reflect, which shares no code with the gateway's transcoder.
 
 use std::net::SocketAddr;
+use std::sync::LazyLock;
 
 use bytes::{Buf, BufMut, Bytes};
 use prost::Message;
@@ -10,6 +11,10 @@ use serde_json::Value;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
+
+/// Decoded once for all tests: it takes as long as many of them.
+static BUILT_IN: LazyLock<DescriptorPool> =
+    LazyLock::new(|| DescriptorPool::decode(drawbridge::BUILT_IN).unwrap());
 
 #[derive(Clone)]
 pub struct Client {
@@ -26,7 +31,10 @@ impl Client {
             .unwrap();
         let pools = sets
             .iter()
-            .map(|s| DescriptorPool::decode(s.as_slice()).unwrap())
+            .map(|set| match set == drawbridge::BUILT_IN {
+                true => BUILT_IN.clone(),
+                false => DescriptorPool::decode(set.as_slice()).unwrap(),
+            })
             .collect();
         Self { channel, pools }
     }
