@@ -77,6 +77,7 @@ pub fn listening(running: &Running, sandbox: Option<&Sandbox>) -> String {
     let deployment = "openstack.orchestration.v1.SoftwareDeploymentService";
     let stack = "openstack.orchestration.v1.StackService";
     let stage = "huaweicloud.servicestage.v3";
+    let automation = "hitachi.automation.v1";
     let server = format!(r#"{{"server_id": "{}"}}"#, sandbox::SERVER_ID);
     let create = format!(
         r#"{{"server_id": "{}", "config_id": "{}", "status": "DEPLOYMENT_STATUS_IN_PROGRESS"}}"#,
@@ -95,6 +96,7 @@ pub fn listening(running: &Running, sandbox: Option<&Sandbox>) -> String {
         sandbox::ENVIRONMENT_ID,
         sandbox::ADDON_ID
     );
+    let machines = r#"{"id": 2008, "name": "night shift", "steps": true}"#;
     let _ = write!(
         text,
         "before a sandbox of OpenStack Heat, Huawei ServiceStage and Hitachi JP1/AO on {sandbox}
@@ -109,7 +111,8 @@ Paste into another terminal, with grpcurl:
   job=$(grpcurl -plaintext -d '{addon}' {grpc} {stage}.AddonService/ExecuteAddonAction | grep -o 'JOB[^\"]*'); echo $job
   grpcurl -plaintext -d '{{\"job_id\": \"'$job'\"}}' {grpc} {stage}.JobService/WatchJob
   grpcurl -plaintext -d '{addon}' {grpc} {stage}.AddonService/ExecuteAddonActionAndWatch
-  grpcurl -plaintext -d '{{\"id\": 2004}}' {grpc} hitachi.automation.v1.AutomationServiceService/ReleaseService
+  grpcurl -plaintext -d '{{\"id\": 2004}}' {grpc} {automation}.AutomationServiceService/ReleaseService
+  grpcurl -plaintext -d '{machines}' {grpc} {automation}.TaskService/SubmitServiceAndWatch
 
 or the same with the small Python client (its first run sets itself up):
 
@@ -122,6 +125,7 @@ or the same with the small Python client (its first run sets itself up):
   clients/python/drawbridge watch JobService/WatchJob '{{\"job_id\": \"'$job'\"}}'
   clients/python/drawbridge watch AddonService/ExecuteAddonActionAndWatch '{addon}'
   clients/python/drawbridge call AutomationServiceService/ReleaseService '{{\"id\": 2004}}'
+  clients/python/drawbridge watch TaskService/SubmitServiceAndWatch '{machines}'
 
 Ctrl-C stops. For your own upstreams see drawbridge.example.toml.
 ",

@@ -147,6 +147,10 @@ def run(options):
         json_format.Parse(body, request, descriptor_pool=pool)
     except json_format.ParseError as problem:
         raise Usage(f"the request is no {method.input_type.full_name}: {problem}") from None
+    if options.command == "watch" and options.until:
+        field = method.output_type.fields_by_name.get(options.until)
+        if not field or not field.has_presence:
+            raise Usage(f"{method.output_type.full_name} has no single field {options.until}")
     read = message_factory.GetMessageClass(method.output_type).FromString
     path = f"/{method.containing_service.full_name}/{method.name}"
     with channel(options) as to:
@@ -157,7 +161,7 @@ def run(options):
             messages = rpc(request, **send)
             for count, message in enumerate(messages, 1):
                 print(text(message, None), flush=True)
-                if count == options.count:
+                if count == options.count or (options.until and message.HasField(options.until)):
                     messages.cancel()
                     return
             call = messages
@@ -194,6 +198,7 @@ def arguments():
         command.add_argument("json", metavar="JSON", nargs="?", default="{}", help="the request, - for stdin (default: {})")
         if name == "watch":
             command.add_argument("-n", "--count", type=int, help="end after so many messages")
+            command.add_argument("--until", metavar="FIELD", help="end after the first message that has this field")
     command = commands.add_parser("list", help="list the rpcs")
     command.add_argument("word", metavar="WORD", nargs="?", default="")
     return parser.parse_args()

@@ -51,16 +51,19 @@ pub(super) struct View {
     /// The states of steps, by name.
     steps: HashMap<String, String>,
     outputs: Vec<(String, String)>,
+    /// What it asks.
+    asks: Vec<String>,
     outcome: Option<bool>,
     unconfirmed: Option<String>,
 }
 
 /// Where the state stands in the messages, by family.
-const STATES: [&str; 5] = [
+const STATES: [&str; 6] = [
     "/stack/stack_status",
     "/software_deployment/status",
     "/snapshot/job/execution_status",
     "/task/status",
+    "/history/status",
     "/snapshot/status",
 ];
 const REASONS: [&str; 2] = [
@@ -78,6 +81,7 @@ impl View {
             parts: None,
             steps: HashMap::new(),
             outputs: Vec::new(),
+            asks: Vec::new(),
             outcome: None,
             unconfirmed: None,
         }
@@ -102,13 +106,12 @@ impl View {
         self.unconfirmed = message
             .pointer("/event/unconfirmed_since")
             .map(|since| clock(Some(since)));
+        let is_bookmark = message.pointer("/event/type") == Some(&Value::from("BOOKMARK"));
         let told = text(message.pointer("/event/outcome"));
         match told.as_str() {
             "ENDED_WELL" => self.outcome = Some(true),
             "ENDED_BADLY" => self.outcome = Some(false),
-            _ if message.pointer("/event/type") != Some(&Value::from("BOOKMARK")) => {
-                self.outcome = None;
-            }
+            _ if !is_bookmark => self.outcome = None,
             _ => {}
         }
         let mut lines = Vec::new();
@@ -157,13 +160,26 @@ impl View {
         };
         if !state.is_empty() && state != self.state {
             lines.push(Line {
-                time,
+                time: time.clone(),
                 mark: self.mark_of(&state),
                 what: self.title.clone(),
                 state: state.clone(),
                 why: text(REASONS.iter().find_map(|at| message.pointer(at))),
             });
             self.state = state;
+        }
+        if !is_bookmark {
+            let asks = message.get("asks").map(asks).unwrap_or_default();
+            if asks != self.asks {
+                lines.extend(asks.iter().map(|answer| Line {
+                    time: time.clone(),
+                    mark: Mark::Busy,
+                    what: "asks".to_owned(),
+                    state: String::new(),
+                    why: answer.clone(),
+                }));
+                self.asks = asks;
+            }
         }
         lines
     }
@@ -237,6 +253,28 @@ fn log(message: &Value) -> Option<Line> {
         state: String::new(),
         why: text(line.get("text")),
     })
+}
+
+/// What a task asks, one text for each possible answer: `labelbutton1: Continue`.
+/// The arguments stand in lists, nested or not.
+fn asks(document: &Value) -> Vec<String> {
+    fn collect(value: &Value, into: &mut Vec<String>) {
+        match value {
+            Value::Array(values) => values.iter().for_each(|value| collect(value, into)),
+            Value::Object(members) => into.extend(
+                members
+                    .iter()
+                    .filter(|(name, _)| name.starts_with("label"))
+                    .map(|(name, value)| format!("{}: {}", clean(name), short(value))),
+            ),
+            _ => {}
+        }
+    }
+    let mut answers = Vec::new();
+    if let Some(parameters) = document.get("parameters") {
+        collect(parameters, &mut answers);
+    }
+    answers
 }
 
 /// How many resources are done with what the stack does now.
@@ -422,6 +460,44 @@ mod tests {
             told(&mut view, Source::Log("WatchTaskLog"), line),
             ["|Note|||a b"]
         );
+    }
+
+    #[test]
+    fn what_a_task_asks_is_shown_once() {
+        let mut view = View::new("task 7".into());
+        let of = |kind: &str, status: &str, parameters: Value| {
+            let asks = match parameters {
+                Value::Null => json!({}),
+                parameters => json!({"name": "response", "parameters": parameters}),
+            };
+            json!({"event": {"type": kind}, "task": {"status": status}, "asks": asks})
+        };
+        let question = json!([[{"instanceId": 1, "taskId": 7, "labelbutton1": "Go\u{1b}[2J",
+            "labelbutton2": "Stop"}]]);
+        let asking = of("CHANGED", "waitingForInput", question);
+        let said = [
+            "|Busy|asks||labelbutton1: Go\u{fffd}[2J",
+            "|Busy|asks||labelbutton2: Stop",
+        ];
+        let told_now = told(&mut view, STATE, asking.clone());
+        assert_eq!(told_now[0], "|Busy|task 7|waitingForInput|");
+        assert_eq!(told_now[1..], said);
+        assert!(told(&mut view, STATE, asking.clone()).is_empty());
+        let bookmark = json!({"event": {"type": "BOOKMARK"}});
+        assert!(told(&mut view, STATE, bookmark).is_empty());
+        assert!(told(&mut view, STATE, asking.clone()).is_empty());
+        // Answered, and asked anew.
+        let goes_on = of("CHANGED", "inProgress", Value::Null);
+        assert_eq!(
+            told(&mut view, STATE, goes_on),
+            ["|Busy|task 7|inProgress|"]
+        );
+        assert_eq!(told(&mut view, STATE, asking).len(), 3);
+        // Archived meanwhile.
+        let gone = json!({"event": {"type": "REMOVED", "outcome": "ENDED_BADLY"},
+            "history": {"status": "failed"}});
+        assert_eq!(told(&mut view, STATE, gone), ["|Bad|task 7|failed|"]);
+        assert_eq!(view.outcome(), Some(false));
     }
 
     #[test]

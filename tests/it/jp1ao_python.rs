@@ -1,7 +1,7 @@
-//! JP1/AO's main job as a user has it: a Python client with stubs generated from
-//! the protos, before the sandbox.
+//! JP1/AO's main job as a user has it: by Python clients, before the sandbox.
 
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use drawbridge::first_run;
@@ -10,32 +10,107 @@ use drawbridge::sandbox::{self, Sandbox};
 use crate::support::Gateway;
 use crate::support::python::{python, tests};
 
+/// A gateway before a sandbox, and a Python with what the client needs; none where
+/// that cannot be had.
+struct Place {
+    sandbox: Sandbox,
+    gateway: Gateway,
+    python: std::path::PathBuf,
+}
+
+impl Place {
+    async fn new(what: &'static str) -> Option<Self> {
+        let requirements = "../clients/python/requirements.txt";
+        let found = tokio::task::spawn_blocking(move || python("jp1ao-venv", requirements, what));
+        let python = found.await.unwrap()?;
+        let settings = sandbox::Settings {
+            step: Duration::from_millis(50),
+            ..sandbox::Settings::default()
+        };
+        let sandbox = Sandbox::start(([127, 0, 0, 1], 0).into(), settings)
+            .await
+            .unwrap();
+        Some(Self {
+            gateway: Gateway::with(first_run::upstreams(&sandbox)).await,
+            sandbox,
+            python,
+        })
+    }
+
+    async fn run(&self, mut command: Command) -> Output {
+        command
+            .env("DRAWBRIDGE_ADDR", self.gateway.running.grpc.to_string())
+            .env("NO_PROXY", "127.0.0.1");
+        tokio::task::spawn_blocking(move || command.output().unwrap())
+            .await
+            .unwrap()
+    }
+
+    async fn stop(self) {
+        self.gateway.running.stop().await.unwrap();
+        self.sandbox.stop().await;
+    }
+}
+
+/// With stubs generated from the protos.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_is_submitted_answered_and_archived() {
-    let what = "JP1/AO's main job by a Python client";
-    let requirements = "../clients/python/requirements.txt";
-    let found = tokio::task::spawn_blocking(move || python("jp1ao-venv", requirements, what));
-    let Some(python) = found.await.unwrap() else {
+    let Some(place) = Place::new("JP1/AO's main job by a Python client").await else {
         return;
     };
-    let settings = sandbox::Settings {
-        step: Duration::from_millis(50),
-        ..sandbox::Settings::default()
-    };
-    let sandbox = Sandbox::start(([127, 0, 0, 1], 0).into(), settings)
-        .await
-        .unwrap();
-    let gateway = Gateway::with(first_run::upstreams(&sandbox)).await;
-    let mut command = Command::new(python);
+    let mut command = Command::new(&place.python);
     command
         .arg(tests("python/jp1ao_main_job.py"))
-        .env("DRAWBRIDGE_ADDR", gateway.running.grpc.to_string())
-        .env("JP1AO_URL", sandbox.jp1ao_url())
+        .env("JP1AO_URL", place.sandbox.jp1ao_url())
         .env("JP1AO_USERNAME", sandbox::JP1AO_USERNAME)
-        .env("JP1AO_PASSWORD", sandbox::JP1AO_PASSWORD)
-        .env("NO_PROXY", "127.0.0.1");
-    let status = tokio::task::spawn_blocking(move || command.status().unwrap());
-    assert!(status.await.unwrap().success(), "jp1ao_main_job.py");
-    gateway.running.stop().await.unwrap();
-    sandbox.stop().await;
+        .env("JP1AO_PASSWORD", sandbox::JP1AO_PASSWORD);
+    let out = place.run(command).await;
+    assert!(out.status.success(), "{}", told(&out));
+    place.stop().await;
+}
+
+/// What the README tells people to paste, pasted.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_readmes_lines_work_as_pasted() {
+    let Some(place) = Place::new("the README's lines for JP1/AO").await else {
+        return;
+    };
+    let readme = include_str!("../../README.md");
+    let (_, rest) = readme.split_once("<!-- jp1ao -->\n```sh\n").unwrap();
+    let lines = rest.split_once("```\n<!-- /jp1ao -->").unwrap().0;
+    let mut command = Command::new("bash");
+    // In a script that stops at the first line that fails.
+    command
+        .args(["-euo", "pipefail", "-c", lines])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        // The environment that the client would make for itself on first use.
+        .env(
+            "DRAWBRIDGE_PYTHON_ENV",
+            place.python.ancestors().nth(2).unwrap_or(Path::new("/")),
+        );
+    let out = place.run(command).await;
+    let text = told(&out);
+    assert!(out.status.success(), "{text}");
+    for told in [
+        // The steps beside the task, then the question in both watches.
+        "\"steps\": [{",
+        "\"labelbutton1\": \"Continue\"",
+        "\"status\": \"TASK_STATUS_WAITING_FOR_INPUT\"",
+        // The log, also of what came after the answer.
+        "\"line\": {\"text\": ",
+        "The response was Continue.",
+        // Both streams end well, and the history is listed.
+        "\"outcome\": \"OUTCOME_ENDED_WELL\"",
+        "\"task_id\": \"10001\"",
+    ] {
+        assert!(text.contains(told), "{told} is missing in:\n{text}");
+    }
+    let ended = text.matches("OUTCOME_ENDED_WELL").count();
+    assert_eq!(ended, 2, "task and log:\n{text}");
+    place.stop().await;
+}
+
+fn told(out: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    text(&out.stdout) + &text(&out.stderr)
 }

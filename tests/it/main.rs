@@ -29,5 +29,6 @@ mod servicestage_sdk;
 mod signer;
 mod terminal;
 mod terminal_job;
+mod terminal_task;
 mod watch;
 mod watch_stack;

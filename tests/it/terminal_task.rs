@@ -1,0 +1,196 @@
+//! `drawbridge watch task`, the built binary, before the sandbox.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use drawbridge::first_run;
+use drawbridge::sandbox::{FIRST_TASK_ID, Sandbox, Settings};
+use serde_json::{Value, json};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use crate::support::Gateway;
+use crate::support::client::json as to_json;
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Place {
+    _sandbox: Sandbox,
+    gateway: Gateway,
+}
+
+/// A `drawbridge watch` that runs, in a pipe.
+struct Watch {
+    lines: UnboundedReceiver<String>,
+    end: tokio::task::JoinHandle<(ExitStatus, String)>,
+}
+
+impl Place {
+    async fn new() -> Self {
+        let settings = Settings {
+            step: Duration::from_millis(20),
+            ..Settings::default()
+        };
+        let sandbox = Sandbox::start(([127, 0, 0, 1], 0).into(), settings)
+            .await
+            .unwrap();
+        Self {
+            gateway: Gateway::with(vec![first_run::upstreams(&sandbox).remove(2)]).await,
+            _sandbox: sandbox,
+        }
+    }
+
+    async fn ok(&self, method: &str, request: Value) -> Value {
+        let answer = self.gateway.client.call(method, request).await;
+        to_json(&answer.unwrap_or_else(|status| panic!("{method}: {status:?}")))
+    }
+
+    /// Submits a service; the sandbox counts its tasks.
+    async fn submit(&self, request: Value) {
+        let submit = "AutomationServiceService/SubmitService";
+        self.ok(submit, request).await;
+    }
+
+    fn watch(&self, task: u64, more: &[&str]) -> Watch {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_drawbridge"))
+            .args(["watch", "task", &task.to_string()])
+            .args([
+                "--gateway",
+                &format!("http://{}", self.gateway.running.grpc),
+            ])
+            .args(more)
+            .env_clear()
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (out, mut err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        let (told, lines) = unbounded_channel();
+        let end = tokio::task::spawn_blocking(move || {
+            for line in BufReader::new(out).lines() {
+                let _ = told.send(line.unwrap());
+            }
+            let mut text = String::new();
+            err.read_to_string(&mut text).unwrap();
+            (child.wait().unwrap(), text)
+        });
+        Watch { lines, end }
+    }
+}
+
+impl Watch {
+    /// The lines up to the one that has this, without their times.
+    async fn until(&mut self, what: &str) -> Vec<String> {
+        let mut lines = Vec::new();
+        loop {
+            let line = tokio::time::timeout(PATIENCE, self.lines.recv()).await;
+            let Some(line) = line.expect("it says more") else {
+                panic!("no {what} in {lines:#?}");
+            };
+            lines.push(line.get(9..).unwrap_or_default().to_owned());
+            if line.contains(what) {
+                return lines;
+            }
+        }
+    }
+
+    /// The rest, the exit code, and what went to standard error.
+    async fn rest(mut self) -> (Vec<String>, Option<i32>, String) {
+        let (status, errors) = tokio::time::timeout(PATIENCE, self.end)
+            .await
+            .unwrap()
+            .unwrap();
+        let mut lines = Vec::new();
+        while let Some(line) = self.lines.recv().await {
+            lines.push(line);
+        }
+        (lines, status.code(), errors)
+    }
+}
+
+/// It shows its steps, its log and what it asks, and goes on when it is answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_asks() {
+    let place = Place::new().await;
+    let name = "disk \u{1b}[2J for web01";
+    place
+        .submit(json!({"id": 2005, "name": name, "properties": {"disk.sizeGB": 64}}))
+        .await;
+    let mut watch = place.watch(FIRST_TASK_ID, &[]);
+    let mut lines = watch.until("labelbutton2: Cancel").await;
+    // Two streams come in no order, nor does a step that runs while it is looked at.
+    lines.retain(|line| !line.starts_with(' ') && !line.contains("inProgress"));
+    let title = format!("~ task {FIRST_TASK_ID} waitingForInput");
+    let want = [
+        "+ Check the machine completed",
+        "+ Create the disk completed",
+        "~ Ask the operator waitingForInput The machine has to be restarted. Go on?",
+        &title,
+        "~ asks labelbutton1: Continue",
+        "~ asks labelbutton2: Cancel",
+    ];
+    lines.retain(|line| !line.ends_with(" waiting"));
+    assert_eq!(lines, want);
+    let labels = json!({"id": FIRST_TASK_ID, "labels": {"labelbutton1": "true"}});
+    place.ok("TaskService/RespondTask", labels).await;
+    let (rest, code, errors) = watch.rest().await;
+    assert_eq!((code, &*errors), (Some(0), ""), "{rest:#?}");
+    let has = |what: &str| rest.iter().any(|line| line.contains(what));
+    assert!(has("+ Attach the disk completed"), "{rest:#?}");
+    assert!(
+        has(&format!("+ task {FIRST_TASK_ID} completed")),
+        "{rest:#?}"
+    );
+    assert!(has("The response was Continue."), "the log: {rest:#?}");
+    assert!(!has("\u{1b}"), "nothing that a terminal obeys: {rest:#?}");
+
+    // Put away, it says how it ended.
+    let archive = json!({"id": FIRST_TASK_ID});
+    place.ok("TaskService/ArchiveTask", archive).await;
+    let (lines, code, _) = place.watch(FIRST_TASK_ID, &[]).rest().await;
+    assert_eq!(code, Some(0), "{lines:?}");
+    assert!(
+        lines[0].ends_with(&format!("+ task {FIRST_TASK_ID} completed")),
+        "{lines:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_it_ended_is_the_exit_code() {
+    let place = Place::new().await;
+    let fails = json!({"id": 2008, "properties": {"startvm.failAtStep": 2}});
+    place.submit(fails).await;
+    let (lines, code, errors) = place.watch(FIRST_TASK_ID, &[]).rest().await;
+    assert_eq!((code, &*errors), (Some(1), ""), "{lines:#?}");
+    let has = |what: &str| lines.iter().any(|line| line.contains(what));
+    assert!(has("! Start the machines failed"), "{lines:#?}");
+    assert!(has(&format!("! task {FIRST_TASK_ID} failed")), "{lines:#?}");
+
+    // For programs: every line a message.
+    let (lines, code, errors) = place.watch(FIRST_TASK_ID, &["--json"]).rest().await;
+    assert_eq!((code, &*errors), (Some(1), ""), "{lines:#?}");
+    let messages: Vec<Value> = lines
+        .iter()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let of = |stream: &str| -> Vec<&Value> {
+        let of = messages.iter().filter(|told| told["stream"] == stream);
+        of.map(|told| &told["message"]).collect()
+    };
+    let (task, log) = (of("WatchTask"), of("WatchTaskLog"));
+    assert_eq!(task.len() + log.len(), messages.len());
+    let last = task.last().unwrap();
+    assert_eq!(last["event"]["outcome"], "ENDED_BADLY", "{last}");
+    assert_eq!(last["task"]["status"], "failed", "{last}");
+    assert_eq!(last["steps"].as_array().map(Vec::len), Some(3), "{last}");
+    assert!(
+        log.iter().any(|told| told["line"]["text"].is_string()),
+        "{log:?}"
+    );
+    assert_eq!(log.last().unwrap()["event"]["outcome"], "ENDED_BADLY");
+
+    let (lines, code, errors) = place.watch(99, &[]).rest().await;
+    assert_eq!((code, lines.len()), (Some(2), 0), "{lines:?}");
+    assert!(errors.contains("NOT_FOUND: "), "{errors}");
+}
