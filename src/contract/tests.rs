@@ -160,6 +160,5 @@ mod logging;
 mod paging;
 mod properties;
 mod refusing;
-mod refusing_actions;
 mod sharing;
 mod watching;

@@ -1,6 +1,7 @@
 //! What is refused at start, and how it is told: by theme in the rooms below, what
 //! holds for all here.
 
+mod actions;
 mod fields;
 mod files;
 mod reads;

@@ -584,7 +584,10 @@ fn nothing_is_written_twice() {
             r#"{"a":true,"b":null},"b":null},"b":null"#,
         ),
         (maps, r#"{"1":{},"2":{}}},"2":{}}},"2":{}"#),
-        (messages, r#"{"an_int32":2,"a_message":{"an_int32":2,"a_message":{}}}"#),
+        (
+            messages,
+            r#"{"an_int32":2,"a_message":{"an_int32":2,"a_message":{}}}"#,
+        ),
     ] {
         let text = json("All", &wire).unwrap();
         assert!(text.contains(end), "{text}");
