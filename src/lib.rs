@@ -35,10 +35,10 @@ pub mod unary;
 pub mod upstream;
 pub mod watch;
 
-/// Messages and clients generated from `proto/`.
+/// Messages generated from `proto/`.
 ///
-/// The gateway itself carries wire bytes; these are for clients, for tests and
-/// for the few places that look into a message.
+/// The gateway itself carries wire bytes; these are for tests and for the few
+/// places that look into a message.
 #[allow(clippy::all, missing_docs, rustdoc::all)]
 pub mod api {
     include!(concat!(env!("OUT_DIR"), "/api.rs"));

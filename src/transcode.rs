@@ -2,6 +2,7 @@
 //! each, driven by the contract's tables. Pure: no I/O, no clock, no message
 //! structs in between.
 
+mod bits;
 mod print;
 #[cfg(test)]
 mod properties;

@@ -6,9 +6,9 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
+use super::bits::Bits;
 use super::token::{self, Number};
 use super::wire::{self, MAX_DEPTH};
-use super::write::Bits;
 use super::{excerpt, print, scan, time};
 use crate::contract::schema::{
     Cardinality, Field, FieldIndex, Form, Kind, Message, MessageId, Schema, Shape,

@@ -1,0 +1,80 @@
+//! Messages whose fields do not stand once each, in one piece.
+
+use std::collections::HashMap;
+
+use super::super::bits::Bits;
+use super::super::wire::{self, Malformed};
+use crate::contract::schema::{Cardinality, FieldIndex, Kind, Message};
+
+/// Whether each field stands there once and in one piece, and of a oneof one
+/// member.
+pub(super) fn is_in_order(message: &Message, wire: &[u8]) -> Result<bool, Malformed> {
+    let mut seen = Bits::default();
+    let mut before = 0;
+    let mut fields = wire::fields(wire);
+    while let Some((number, _)) = fields.read()? {
+        let again = number == before;
+        before = number;
+        let Some((index, field)) = message.by_number(number) else {
+            continue;
+        };
+        if again && matches!(field.cardinality, Cardinality::Repeated | Cardinality::Map) {
+            continue;
+        }
+        // Oneofs are counted behind the fields.
+        let of_oneof = |oneof| message.fields.len() as u16 + oneof;
+        if !seen.insert(index) || field.oneof.is_some_and(|o| !seen.insert(of_oneof(o))) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The message with each field once and in one piece: of single values the last,
+/// of messages all parts as one, of a oneof the last member.
+pub(super) fn in_order(message: &Message, wire: &[u8]) -> Result<Vec<u8>, Malformed> {
+    let mut found = Vec::new();
+    for field in wire::fields(wire) {
+        let (number, value) = field?;
+        if let Some((index, field)) = message.by_number(number) {
+            if field.cardinality != Cardinality::Repeated {
+                wire::of_kind(field.kind, value)?;
+            }
+            found.push((index, field, value));
+        }
+    }
+    // From the end: the first member of a oneof that is met is the one that
+    // counts, back to where another one stands.
+    let mut members: HashMap<u16, (FieldIndex, bool)> = HashMap::new();
+    let mut kept: Vec<_> = found
+        .into_iter()
+        .rev()
+        .filter(|(index, field, _)| {
+            let Some(oneof) = field.oneof else {
+                return true;
+            };
+            let (member, open) = members.entry(oneof).or_insert((*index, true));
+            *open &= member == index;
+            *open
+        })
+        .collect();
+    kept.reverse();
+    kept.sort_by_key(|(index, ..)| *index);
+    let mut out = Vec::with_capacity(wire.len());
+    for group in kept.chunk_by(|a, b| a.0 == b.0) {
+        let (_, field, last) = group[group.len() - 1];
+        match (field.cardinality, field.kind) {
+            (Cardinality::Repeated | Cardinality::Map, _) => {
+                for (_, _, value) in group {
+                    wire::write_value(&mut out, field.number, *value);
+                }
+            }
+            (_, Kind::Message(_)) => {
+                let parts: Vec<_> = group.iter().map(|(_, _, part)| part.bytes()).collect();
+                wire::write_bytes(&mut out, field.number, &parts.concat());
+            }
+            _ => wire::write_value(&mut out, field.number, last),
+        }
+    }
+    Ok(out)
+}
