@@ -115,15 +115,17 @@ impl Names {
             question,
             viewer: errand.upstream.credentials.viewer(errand.caller),
         });
-        Ok(match self.kept(&key) {
-            Some(answer) => Resolved {
+        if let Some(answer) = self.kept(&key) {
+            return Ok(Resolved {
                 request: resolve.answered(request, &answer)?,
                 kept: Some((key, answer)),
-            },
-            None => Resolved {
-                request: resolve.answered(request, &self.find(errand, resolve, key).await?)?,
-                kept: None,
-            },
+            });
+        }
+        let found = self.find(errand, resolve, key).await;
+        let answer = found.map_err(|error| resolve.blame(request, error))?;
+        Ok(Resolved {
+            request: resolve.answered(request, &answer)?,
+            kept: None,
         })
     }
 

@@ -132,6 +132,10 @@ pub struct Settings {
     /// How many stacks a project may have. Default: 512, as Heat's
     /// (`max_stacks_per_tenant`).
     pub stack_quota: usize,
+    /// How many events Heat keeps of a stack; a fifth of them goes when there are
+    /// more. Default: 1,000, as Heat's (`max_events_per_stack`,
+    /// `event_purge_batch_size`).
+    pub events_kept: usize,
 }
 
 impl Default for Settings {
@@ -144,6 +148,7 @@ impl Default for Settings {
             jp1ao: Jp1aoRules::default(),
             adopt_and_abandon: true,
             stack_quota: 512,
+            events_kept: 1_000,
         }
     }
 }
@@ -247,7 +252,8 @@ impl Sandbox {
     }
 
     /// Adds complete stacks to Heat's project, each with so many events (at most
-    /// 1,000): what lists are paged for. Their names are `seeded-0` and so on.
+    /// [`Settings::events_kept`]): what lists are paged for. Their names are
+    /// `seeded-0` and so on; where there are some already, the next ones.
     pub fn seed_stacks(&self, stacks: usize, events: usize) {
         self.world.seed_stacks(stacks, events);
     }

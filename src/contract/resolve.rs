@@ -26,8 +26,8 @@ pub struct Resolve {
     pub rpc: Arc<Method>,
     /// What it finds, in the order of its `location`.
     found: Vec<Found>,
-    /// The field of its request that takes what is known.
-    identity: u32,
+    /// The field of its request that takes what is known, by number and name.
+    identity: (u32, Box<str>),
     /// Fields that both requests have: number in the caller's, and in its own.
     copied: Vec<(u32, u32)>,
 }
@@ -88,8 +88,24 @@ impl Resolve {
                 wire::write_bytes(&mut question, *theirs, value);
             }
         }
-        wire::write_bytes(&mut question, self.identity, known);
+        wire::write_bytes(&mut question, self.identity.0, known);
         Ok(Some(question.into()))
+    }
+
+    /// An error of the finding rpc, in the words of the request that asked: what it
+    /// says of its own field is said of the one that was taken for it.
+    pub fn blame(&self, request: &[u8], error: Error) -> Error {
+        match error {
+            Error::Binding { field, problem } if *field == *self.identity.1 => {
+                let given = |found: &&Found| matches!(text(request, found.request), Ok(Some(_)));
+                let field = match self.found.iter().find(given) {
+                    Some(found) => found.name.to_string(),
+                    None => field,
+                };
+                Error::Binding { field, problem }
+            }
+            other => other,
+        }
     }
 
     /// The request with what the finding rpc has answered.
@@ -274,7 +290,7 @@ fn asked(
     question: &Message,
     request: &Message,
     place: &mut Place<'_>,
-) -> Option<(u32, Vec<(u32, u32)>)> {
+) -> Option<((u32, Box<str>), Vec<(u32, u32)>)> {
     let mut identity = None;
     let mut copied = Vec::new();
     for field in &question.fields {
@@ -283,7 +299,7 @@ fn asked(
                 copied.push((ours.number, field.number));
             }
             None if is_text(field) && field.required && identity.is_none() => {
-                identity = Some(field.number);
+                identity = Some((field.number, field.name.clone()));
             }
             _ if field.required => {
                 let problem = format!(

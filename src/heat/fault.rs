@@ -60,6 +60,7 @@ pub(super) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
     let code = code(context, reply, &words);
     let lost = class == Some("MessagingTimeout");
     let undelivered = class == Some("MessageDeliveryFailure");
+    let torn = is_torn(reply.status, &words);
     let hint = hint(context, reply.status, &words, code);
     Fault {
         code,
@@ -75,7 +76,7 @@ pub(super) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
         retry_after: retry_after(&reply.headers, SystemTime::now()),
         not_processed: undelivered || not_processed(reply),
         // Not ActionInProgress: an action takes minutes, a retry here seconds.
-        transient: lost || undelivered || is_transient(reply.status),
+        transient: lost || undelivered || torn || is_transient(reply.status),
         credential_refused: reply.status == StatusCode::UNAUTHORIZED,
         fields: Vec::new(),
         metadata: metadata([
@@ -150,6 +151,10 @@ fn code(context: &FaultContext<'_>, reply: &Reply, words: &Words) -> Code {
         (400, "StackExists") => Code::AlreadyExists,
         (400 | 500, class) if STATE_FORBIDS.contains(&class) => Code::FailedPrecondition,
         (400 | 403 | 500, class) if LIMITS.contains(&class) => Code::ResourceExhausted,
+        (404, _) if is_torn(reply.status, words) => match context.idempotency {
+            Idempotency::Unsafe => Code::Aborted,
+            _ => Code::Unavailable,
+        },
         // It is in the template, but was not created yet.
         (404, "ResourceNotAvailable") => Code::FailedPrecondition,
         (404, "") if no_route && context.dialect_optional => Code::Unimplemented,
@@ -174,6 +179,17 @@ fn is_switched_off(message: Option<&str>) -> bool {
     ["Stack Abandon", "Stack Adopt", "hidden"]
         .iter()
         .any(|feature| message.contains(feature))
+}
+
+/// Whether Heat has come upon a row that went while it read the stack: nothing is
+/// missing, a moment later it answers. Observed of a GET of a stack, with and
+/// without outputs, while its resources are being replaced; source:
+/// `resource_prop_data_get` of heat/db/api.py.
+fn is_torn(status: StatusCode, words: &Words) -> bool {
+    let message = words.message.as_deref().unwrap_or_default();
+    status == StatusCode::NOT_FOUND
+        && words.class.as_deref() == Some("NotFound")
+        && message.starts_with("ResourcePropertiesData with id ")
 }
 
 /// What Heat's own words leave out.

@@ -67,9 +67,11 @@ impl Heat {
     /// Adds complete stacks that have nothing but events.
     pub fn seed(&mut self, stacks: usize, events: usize, clock: &Clock, settings: &Settings) {
         let now = Now::new(Instant::now(), clock, settings);
-        for index in 0..stacks {
+        let seeded = |stack: &&Stack| stack.name.starts_with("seeded-");
+        let first = self.stacks.all().filter(seeded).count();
+        for index in first..first + stacks {
             let mut stack = Stack::new(PROJECT_ID, &format!("seeded-{index}"), USERNAME, &now);
-            stack.seed(events.min(stack::MAX_EVENTS), &now);
+            stack.seed(events.min(settings.events_kept), &now);
             self.stacks.add(stack);
         }
     }

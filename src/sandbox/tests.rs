@@ -43,6 +43,7 @@ const QUIET: Settings = Settings {
     },
     adopt_and_abandon: false,
     stack_quota: 512,
+    events_kept: 1_000,
 };
 
 impl Bench {

@@ -2,18 +2,17 @@
 //! and Keystone on loopback. Needs Python 3.11 or newer and a package index;
 //! where they are not, says in one line what is left out. In CI nothing may be.
 
-mod stacks;
-
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::heat::{Place, before, check_transcript, through_the_gateway, transcript};
+use crate::heat_life;
 use crate::support::Gateway;
 
 /// A running Heat; stopped when dropped, its data kept for the next run.
 struct RealHeat {
-    /// None: somebody else started it and stops it.
-    folder: Option<PathBuf>,
+    /// Where it stands, and its ports; none: somebody else started it and stops it.
+    own: Option<(PathBuf, [String; 2])>,
     env: Vec<(String, String)>,
 }
 
@@ -23,14 +22,21 @@ fn tests(path: &str) -> PathBuf {
         .join(path)
 }
 
+/// Of a run that ended well: its data is as new, and its ports stand there.
+const PORTS: &str = "ports";
+
 /// Keystone's port and Heat's: those of the last run, since the data knows them.
-/// Where they are taken, other ones and no data.
+/// Where they are taken, or the last run did not end well and left who knows what,
+/// other ones and no data.
 fn ports(folder: &Path) -> [String; 2] {
-    let file = folder.join("ports");
+    let file = folder.join(PORTS);
     let bind = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port));
-    if let Ok(text) = std::fs::read_to_string(&file) {
-        let last: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+    if folder.exists() {
         let _ = Command::new(tests("real-heat/down")).arg(folder).status();
+    }
+    if let Ok(text) = std::fs::read_to_string(&file) {
+        std::fs::remove_file(&file).unwrap();
+        let last: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
         if let Ok(last) = <[String; 2]>::try_from(last)
             && last
                 .iter()
@@ -42,9 +48,7 @@ fn ports(folder: &Path) -> [String; 2] {
     let _ = std::fs::remove_dir_all(folder);
     std::fs::create_dir_all(folder).unwrap();
     let held = [bind(0).unwrap(), bind(0).unwrap()];
-    let ports = held.map(|listener| listener.local_addr().unwrap().port().to_string());
-    std::fs::write(file, ports.join(" ")).unwrap();
-    ports
+    held.map(|listener| listener.local_addr().unwrap().port().to_string())
 }
 
 /// Whether there is what a real Heat needs; if not, why.
@@ -85,6 +89,31 @@ fn possible() -> Result<(), String> {
     }
 }
 
+/// Brings it up with these settings, and returns what there is to know of it.
+fn up(
+    folder: &Path,
+    [keystone, heat]: &[String; 2],
+    settings: &[(&str, &str)],
+) -> Vec<(String, String)> {
+    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join("real-heat-venv");
+    let out = Command::new(tests("real-heat/up"))
+        .arg(folder)
+        .env("REAL_HEAT_VENV", venv)
+        .env("REAL_HEAT_KEYSTONE_PORT", keystone)
+        .env("REAL_HEAT_HEAT_PORT", heat)
+        .envs(settings.iter().copied())
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "tests/real-heat/up failed");
+    String::from_utf8(out.stdout)
+        .unwrap()
+        .lines()
+        .filter_map(|l| l.strip_prefix("export ")?.split_once('='))
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .collect()
+}
+
 impl RealHeat {
     /// Starts one, unless the environment is that of one which runs already
     /// (`eval "$(tests/real-heat/up DIR)"`).
@@ -94,32 +123,32 @@ impl RealHeat {
             .collect();
         if running.iter().any(|(name, _)| name == "REAL_HEAT_URL") {
             return Self {
-                folder: None,
+                own: None,
                 env: running,
             };
         }
         let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let folder = temporary.join("real-heat");
-        let [keystone, heat] = ports(&folder);
+        let ports = ports(&folder);
         eprintln!("starting a real Heat (the first time takes about a minute)");
-        let out = Command::new(tests("real-heat/up"))
-            .arg(&folder)
-            .env("REAL_HEAT_VENV", temporary.join("real-heat-venv"))
-            .env("REAL_HEAT_KEYSTONE_PORT", keystone)
-            .env("REAL_HEAT_HEAT_PORT", heat)
-            .stderr(Stdio::inherit())
-            .output()
-            .unwrap();
-        assert!(out.status.success(), "tests/real-heat/up failed");
-        let env = String::from_utf8(out.stdout)
-            .unwrap()
-            .lines()
-            .filter_map(|l| l.strip_prefix("export ")?.split_once('='))
-            .map(|(k, v)| (k.to_owned(), v.to_owned()))
-            .collect();
+        let env = up(&folder, &ports, &[]);
         Self {
-            folder: Some(folder),
+            own: Some((folder, ports)),
             env,
+        }
+    }
+
+    /// The same one with other settings, its data kept.
+    fn again(self, settings: &[(&str, &str)]) -> Self {
+        let (folder, ports) = self.own.as_ref().expect("one of our own");
+        up(folder, ports, settings);
+        self
+    }
+
+    /// All went well, and all that was made is gone: the next run may go on with it.
+    fn ended_well(&self) {
+        if let Some((folder, ports)) = &self.own {
+            std::fs::write(folder.join(PORTS), ports.join(" ")).unwrap();
         }
     }
 
@@ -134,7 +163,7 @@ impl RealHeat {
 
 impl Drop for RealHeat {
     fn drop(&mut self) {
-        if let Some(folder) = &self.folder {
+        if let Some((folder, _)) = &self.own {
             let _ = Command::new(tests("real-heat/down")).arg(folder).status();
         }
     }
@@ -163,8 +192,16 @@ async fn real_heat() {
     }
     check_transcript(&got);
     through_the_gateway(&place).await;
-    stacks::life(&place).await;
+    heat_life::life(&place).await;
     python(&heat, &place).await;
+    if heat.own.is_none() {
+        eprintln!("LEFT OUT: abandoning and adopting, which a Heat that runs already may not do");
+        return;
+    }
+    let heat = tokio::task::spawn_blocking(|| heat.again(&[("REAL_HEAT_ABANDON", "true")]));
+    let heat = heat.await.unwrap();
+    heat_life::moved(&place).await;
+    heat.ended_well();
 }
 
 /// The main job, as a user has it: a Python client with stubs generated from the

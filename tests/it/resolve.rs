@@ -570,3 +570,36 @@ async fn a_call_that_is_left_drops_what_was_found() {
     drop(go_on);
     gateway.running.stop().await.unwrap();
 }
+
+#[tokio::test]
+async fn what_cannot_be_looked_up_is_said_of_the_callers_own_field() {
+    let (_stacks, recorder, gateway) = heat().await;
+    for (field, text) in [
+        ("stack_name", ".."),
+        ("stack_name", "."),
+        ("stack_id", ".."),
+    ] {
+        let status = gateway
+            .client
+            .call("StackService/DeleteStack", json!({field: text}))
+            .await
+            .unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+        let details = status.get_error_details();
+        let fields: Vec<&str> = details
+            .bad_request()
+            .unwrap()
+            .field_violations
+            .iter()
+            .map(|violation| violation.field.as_str())
+            .collect();
+        assert_eq!(fields, [field], "{status:?}");
+        assert!(!status.message().contains("identity"), "{status:?}");
+    }
+    assert!(recorder.seen().is_empty());
+    // Whoever asks for the look-up itself, has the field.
+    let rpc = "StackService/FindStack";
+    let status = gateway.client.call(rpc, json!({"identity": ".."})).await;
+    let status = status.unwrap_err();
+    assert!(status.message().contains("identity"), "{status:?}");
+}

@@ -9,6 +9,7 @@ use tonic::Code;
 use tonic_types::StatusExt;
 
 use crate::heat::{Place, check_transcript, through_the_gateway, transcript};
+use crate::heat_life;
 use crate::support::client::json as to_json;
 use crate::support::{Gateway, upstream};
 
@@ -44,6 +45,20 @@ async fn answers_like_real_heat() {
 async fn heat_through_the_gateway() {
     let (_sandbox, place) = start(honest()).await;
     through_the_gateway(&place).await;
+}
+
+#[tokio::test]
+async fn a_stacks_life_as_on_real_heat() {
+    let (_sandbox, place) = start(honest()).await;
+    heat_life::life(&place).await;
+}
+
+#[tokio::test]
+async fn a_stack_is_moved_as_on_real_heat() {
+    let mut settings = honest();
+    settings.adopt_and_abandon = true;
+    let (_sandbox, place) = start(settings).await;
+    heat_life::moved(&place).await;
 }
 
 /// Steps short enough for a test to wait for.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use tonic::Code;
 
 use crate::support::client::Watch;
@@ -13,6 +14,7 @@ use crate::watch::{metric, metrics};
 
 const STACK: &str = "StackService/WatchStack";
 const RESOURCES: &str = "StackResourceService/WatchStackResources";
+const EVENTS: &str = "StackEventService/WatchStackEvents";
 
 /// Stacks by id, each with the resources that it is asked for.
 #[derive(Clone, Default)]
@@ -347,4 +349,139 @@ async fn resources_as_they_come_and_go() {
             .iter()
             .any(|seen| seen.query() == "nested_depth=2")
     );
+}
+
+/// A stack and its events as they come about; it says when its state is read.
+#[derive(Clone, Default)]
+struct Story(Arc<Mutex<(Value, Vec<Value>)>>, Arc<Notify>);
+
+impl Story {
+    /// The stack is in this state, and so many events have come about.
+    fn is(&self, stack: Value, events: usize) {
+        let events = (0..events).map(|n| {
+            json!({"id": format!("e{n}"), "event_time": "2026-01-01T00:00:00Z",
+                "resource_name": "s", "resource_status": "CREATE_IN_PROGRESS", "links": []})
+        });
+        *self.0.lock().unwrap() = (stack, events.collect());
+    }
+
+    async fn start(&self) -> (Recorder, Gateway) {
+        let story = self.clone();
+        let recorder = Recorder::start(move |seen| {
+            let story = (story.0.lock().unwrap(), &story.1);
+            let (stack, events) = &*story.0;
+            match seen.path().trim_start_matches("/v1/p1/stacks/s/t") {
+                "" => {
+                    story.1.notify_one();
+                    Answer::json(200, &json!({ "stack": stack }))
+                }
+                "/resources" => Answer::json(200, &json!({"resources": []})),
+                _ => {
+                    let pairs = seen.pairs();
+                    let get = |name: &str| pairs.iter().find(|(n, _)| n == name);
+                    let mut events = events.clone();
+                    if get("sort_dir").is_none_or(|(_, way)| way != "asc") {
+                        events.reverse();
+                    }
+                    if let Some((_, marker)) = get("marker")
+                        && let Some(at) = events.iter().position(|e| e["id"] == **marker)
+                    {
+                        events.drain(..=at);
+                    }
+                    if let Some((_, limit)) = get("limit") {
+                        events.truncate(limit.parse().unwrap());
+                    }
+                    Answer::json(200, &json!({ "events": events }))
+                }
+            }
+        })
+        .await;
+        let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
+        (recorder, gateway)
+    }
+
+    /// Until the state was read, and what was read has been thought about: a loop
+    /// reads again only then.
+    async fn known(&self) {
+        for _ in 0..3 {
+            self.1.notified().await;
+        }
+    }
+}
+
+/// The ids of events to the end of the stream, which must be OK; and the outcome of
+/// the last bookmark.
+async fn rest(watch: &mut Watch) -> (Vec<String>, String) {
+    let (mut ids, mut outcome) = (Vec::new(), String::new());
+    while let Some(message) = watch.next().await {
+        let message = crate::support::client::json(&message.unwrap());
+        if let Some(id) = message["stack_event"]["id"].as_str() {
+            ids.push(id.to_owned());
+        }
+        let told = message["event"]["outcome"].as_str().unwrap_or_default();
+        outcome = told.replace("OUTCOME_", "");
+    }
+    (ids, outcome)
+}
+
+fn ids(range: std::ops::Range<usize>) -> Vec<String> {
+    range.map(|n| format!("e{n}")).collect()
+}
+
+#[tokio::test]
+async fn events_until_the_stack_has_settled() {
+    let story = Story::default();
+    story.is(stack("t", "CREATE_IN_PROGRESS"), 2);
+    let (_recorder, gateway) = story.start().await;
+    let mut asked = one("t");
+    asked["until_settled"] = json!(true);
+    let open = async || {
+        let watch = gateway.client.watch(EVENTS, asked.clone(), &[]).await;
+        watch.unwrap()
+    };
+    let mut watch = open().await;
+    for id in ids(0..2) {
+        assert_eq!(watch.event().await["stack_event"]["id"], *id);
+    }
+    // It has failed: a rollback will follow, and its events are to be told.
+    story.is(stack("t", "CREATE_FAILED"), 4);
+    for id in ids(2..4) {
+        assert_eq!(watch.event().await["stack_event"]["id"], *id);
+    }
+    story.known().await;
+    story.is(stack("t", "ROLLBACK_IN_PROGRESS"), 5);
+    assert_eq!(watch.event().await["stack_event"]["id"], "e4");
+    story.is(stack("t", "ROLLBACK_COMPLETE"), 8);
+    assert_eq!(rest(&mut watch).await, (ids(5..8), "ENDED_BADLY".into()));
+
+    // Settled from the start: what is there is told, and that is all.
+    assert_eq!(
+        rest(&mut open().await).await,
+        (ids(0..8), "ENDED_BADLY".into())
+    );
+    // No rollback is to come: it is the end.
+    let mut failed = stack("t", "UPDATE_FAILED");
+    failed["disable_rollback"] = json!(true);
+    story.is(failed, 3);
+    assert_eq!(
+        rest(&mut open().await).await,
+        (ids(0..3), "ENDED_BADLY".into())
+    );
+
+    // Well, with the last events as late as the state; from now on, and from a
+    // marker.
+    story.is(stack("t", "UPDATE_IN_PROGRESS"), 3);
+    let mut new = asked.clone();
+    new["from_now"] = json!(true);
+    let mut new = gateway.client.watch(EVENTS, new, &[]).await.unwrap();
+    let mut behind = asked.clone();
+    behind["marker"] = json!("e1");
+    let mut behind = gateway.client.watch(EVENTS, behind, &[]).await.unwrap();
+    assert_eq!(behind.event().await["stack_event"]["id"], "e2");
+    // The first bookmark: the end of the list was found.
+    assert!(new.next().await.unwrap().is_ok());
+    story.is(stack("t", "UPDATE_COMPLETE"), 6);
+    for watch in [&mut new, &mut behind] {
+        assert_eq!(rest(watch).await, (ids(3..6), "ENDED_WELL".into()));
+    }
 }

@@ -443,3 +443,26 @@ fn heats_own_words_are_no_html() {
     assert_eq!(fault.message, "bad\n  in \"<unicode string>\", line 1");
     assert!(!format!("{fault:?}").contains("secret"));
 }
+
+#[test]
+fn a_row_that_went_while_heat_read_is_no_missing_stack() {
+    let of = |class: &str, message: &str, context: &FaultContext<'_>| {
+        let body = serde_json::json!({"code": 404, "title": "Not Found", "explanation": "x",
+            "error": {"type": class, "message": message, "traceback": null}});
+        let fault = fault(context, &reply(404, &[], body.to_string()));
+        (fault.code, fault.transient)
+    };
+    let torn = "ResourcePropertiesData with id 227 not found";
+    assert_eq!(of("NotFound", torn, &READ), (Code::Unavailable, true));
+    assert_eq!(of("NotFound", torn, &WRITE), (Code::Aborted, true));
+    for (class, message) in [
+        ("EntityNotFound", torn),
+        ("NotFound", "Deployment with id 1 not found"),
+    ] {
+        assert_eq!(
+            of(class, message, &READ),
+            (Code::NotFound, false),
+            "{class}"
+        );
+    }
+}

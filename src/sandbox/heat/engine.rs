@@ -234,15 +234,9 @@ pub(super) fn converge(heat: &mut Heat, serial: u64, action: &'static str, plan:
 /// Begins an action that is done to every resource: suspend, resume, check,
 /// snapshot, delete.
 pub(super) fn act_on_all(heat: &mut Heat, serial: u64, action: &'static str, now: &Now) {
-    let Some(stack) = heat.stacks.get_mut(serial) else {
+    let Some(stack) = heat.stacks.get(serial) else {
         return;
     };
-    if action == "DELETE" {
-        // Whatever goes on is given up.
-        for part in stack.resources.iter_mut().chain(&mut stack.leftovers) {
-            part.running = None;
-        }
-    }
     let parts: Vec<&Resource> = match action {
         "DELETE" => stack.resources.iter().chain(&stack.leftovers).collect(),
         _ => stack.resources.iter().collect(),
@@ -265,6 +259,31 @@ pub(super) fn act_on_all(heat: &mut Heat, serial: u64, action: &'static str, now
         })
         .collect();
     begin(heat, serial, action, nodes, now);
+    if action == "DELETE" {
+        give_up(heat, serial, now);
+    }
+}
+
+/// A deletion gives up whatever goes on in the stack.
+fn give_up(heat: &mut Heat, serial: u64, now: &Now) {
+    let Some(stack) = heat.stacks.get_mut(serial) else {
+        return;
+    };
+    let parts = stack.resources.iter_mut().chain(&mut stack.leftovers);
+    let mut given_up = Vec::new();
+    for part in parts {
+        if let Some(running) = part.running.take() {
+            // An update counts for nothing (observed: the old `wait_secs` holds).
+            if let Some(before) = running.before {
+                part.properties = before;
+            }
+            given_up.push((part.serial, running.action));
+        }
+    }
+    for (part, action) in given_up {
+        let reason = format!("{action} aborted (user triggered cancel)");
+        stack.enter_part(part, action, "FAILED", &reason, now);
+    }
 }
 
 fn begin(heat: &mut Heat, serial: u64, action: &'static str, nodes: Vec<Node>, now: &Now) {
@@ -316,7 +335,7 @@ impl Stack {
             reason: self.reason.clone(),
             properties: Value::Null,
         };
-        self.note(event);
+        self.note(event, now);
     }
 
     /// Completes it at once, after so many events.
@@ -368,7 +387,7 @@ impl Stack {
         part.reason = reason.to_owned();
         part.updated = now.text.clone();
         let event = Event::of(part, action, status, reason, now);
-        self.note(event);
+        self.note(event, now);
     }
 }
 
@@ -637,6 +656,7 @@ fn act(
     {
         part.running = Some(Running {
             action,
+            before,
             failure: started.failure,
             tick,
         });

@@ -154,6 +154,10 @@ pub(super) fn start(
         }
         ("OS::Heat::None", "CREATE") => {
             found.physical_id = Uuid::new_v4().to_string();
+            // Observed, in an export.
+            found
+                .data
+                .insert("is_placeholder".to_owned(), json!("True"));
             quick
         }
         ("OS::Heat::WaitConditionHandle", "CREATE") => {
@@ -437,7 +441,7 @@ pub(super) fn signal(heat: &mut Heat, serial: u64, name: &str, details: Option<&
         functions::text(&reason)
     );
     let event = Event::of(found, "SIGNAL", "COMPLETE", &told, now);
-    stack.note(event);
+    stack.note(event, now);
     let waiting: Vec<u64> = stack
         .resources
         .iter()

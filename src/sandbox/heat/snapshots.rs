@@ -50,8 +50,8 @@ impl Stack {
                 "name": resource.name,
                 "resource_id": resource.physical_id,
                 "type": resource.kind,
-                "action": self.action,
-                "status": self.status,
+                "action": resource.action,
+                "status": resource.status,
                 "metadata": resource.metadata,
                 "resource_data": data,
             });

@@ -6,17 +6,13 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::engine::Work;
+use super::engine::{Now, Work};
 use super::events::Event;
 use super::functions::{self, Scope};
 use super::parameters::Parameters;
 use super::template::{Environment, Template};
 use super::{Heat, types};
 
-/// `max_events_per_stack` of Heat's configuration, and how many go at a time
-/// (`event_purge_batch_size`).
-pub(super) const MAX_EVENTS: usize = 1000;
-const PURGED: usize = 200;
 /// Deleted stacks that are kept to be looked at.
 const MAX_DELETED: usize = 200;
 
@@ -179,6 +175,8 @@ pub(super) struct Resource {
 #[derive(Clone)]
 pub(super) struct Running {
     pub action: &'static str,
+    /// The properties that an update changes.
+    pub before: Option<Map<String, Value>>,
     /// Why it will fail, if it will.
     pub failure: Option<String>,
     /// Which tick ends it; none: something else does, such as a signal.
@@ -211,9 +209,12 @@ impl Stack {
             .find(|resource| resource.serial == serial)
     }
 
-    pub fn note(&mut self, event: Event) {
-        if self.events.len() >= MAX_EVENTS {
-            self.events.drain(..PURGED);
+    /// Keeps an event; the oldest go when there are too many.
+    pub fn note(&mut self, event: Event, now: &Now) {
+        let most = now.settings.events_kept;
+        if self.events.len() >= most {
+            let gone = most.div_ceil(5).min(self.events.len());
+            self.events.drain(..gone);
         }
         self.events.push_back(event);
     }

@@ -1,5 +1,6 @@
-//! A stack's whole life on a real Heat, and every safe operation both ways: over
-//! gRPC, and by REST straight at Heat, compared member by member.
+//! A stack's whole life on a Heat, the real one and the sandbox's, and every safe
+//! operation both ways: over gRPC, and by REST straight at Heat, compared member
+//! by member.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use tonic::Code;
 
 use crate::heat::{Place, Rest, before};
 use crate::support::Gateway;
-use crate::support::client::json as to_json;
+use crate::support::client::{Watch, json as to_json};
 use crate::support::compare::differences;
 
 /// Ten resources: a nested stack, a wait condition that waits for a signal, a
@@ -47,6 +48,63 @@ resources:
   deeper: {type: OS::Heat::RandomString}
 "#;
 
+/// A stack whose resources need no other.
+const MOVED: &str = r#"heat_template_version: 2018-08-31
+parameters:
+  n: {type: number, default: 8}
+resources:
+  rnd: {type: OS::Heat::RandomString, properties: {length: {get_param: n}}}
+  val: {type: OS::Heat::Value, properties: {value: {get_attr: [rnd, value]}}}
+  none: {type: OS::Heat::None}
+  slow: {type: OS::Heat::TestResource, properties: {value: there}}
+outputs:
+  text: {value: {get_attr: [val, value]}}
+"#;
+
+const WATCH: &str = "StackService/WatchStack";
+
+/// Reads of one stack: rpc, path below the stack, and the field that takes the
+/// whole of a body without an envelope.
+const OF_ONE: [(&str, &str, Option<&str>); 7] = [
+    (
+        "StackService/GetStackTemplate",
+        "template",
+        Some("template"),
+    ),
+    ("StackService/GetStackEnvironment", "environment", None),
+    ("StackService/GetStackFiles", "files", Some("files")),
+    ("StackOutputService/ListStackOutputs", "outputs", None),
+    ("StackSnapshotService/ListStackSnapshots", "snapshots", None),
+    ("StackResourceService/ListStackResources", "resources", None),
+    ("StackEventService/ListStackEvents", "events", None),
+];
+
+/// What a watch tells to its end: the type of the first event and its status, then
+/// each further status; the last with its outcome and the parameter `n`.
+async fn follow(watch: &mut Watch) -> Vec<String> {
+    let mut told = Vec::new();
+    while let Some(event) = watch.next().await {
+        let event = to_json(&event.unwrap());
+        let kind = event["event"]["type"].as_str().unwrap();
+        let Some(status) = event["stack"]["stack_status_raw"].as_str() else {
+            continue;
+        };
+        let mut line = match kind.trim_start_matches("WATCH_EVENT_TYPE_") {
+            "PRESENT" => format!("PRESENT {status}"),
+            _ => status.to_owned(),
+        };
+        if let Some(outcome) = event["event"]["outcome"].as_str() {
+            let outcome = outcome.trim_start_matches("OUTCOME_");
+            let n = event["stack"]["parameters"]["n"].as_str().unwrap();
+            line = format!("{status} {outcome} {n}");
+        }
+        if told.last() != Some(&line) {
+            told.push(line);
+        }
+    }
+    told
+}
+
 struct Suite {
     gateway: Gateway,
     rest: Rest,
@@ -55,22 +113,35 @@ struct Suite {
     compared: BTreeSet<String>,
 }
 
+/// On a Heat as it comes, which abandons and adopts nothing.
 pub async fn life(place: &Place) {
-    let nonce = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap()
-        .as_millis();
-    let mut suite = Suite {
-        gateway: Gateway::with(vec![before(place)]).await,
-        rest: Rest::login(place, "demo", "demo").await,
-        name: format!("life-{nonce}"),
-        compared: BTreeSet::new(),
-    };
+    let mut suite = Suite::new(place, "life").await;
     suite.run().await;
     suite.gateway.running.stop().await.unwrap();
 }
 
+/// On one that is told to (`enable_stack_abandon`, `enable_stack_adopt`): a stack
+/// is exported, abandoned, and adopted under another name.
+pub async fn moved(place: &Place) {
+    let mut suite = Suite::new(place, "moved").await;
+    suite.go_over().await;
+    suite.gateway.running.stop().await.unwrap();
+}
+
 impl Suite {
+    async fn new(place: &Place, name: &str) -> Self {
+        let nonce = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap()
+            .as_millis();
+        Self {
+            gateway: Gateway::with(vec![before(place)]).await,
+            rest: Rest::login(place, "demo", "demo").await,
+            name: format!("{name}-{nonce}"),
+            compared: BTreeSet::new(),
+        }
+    }
+
     /// A call about the suite's own stack.
     async fn call(&self, rpc: &str, mut request: Value) -> Value {
         if !rpc.ends_with("/FindStack") {
@@ -85,8 +156,6 @@ impl Suite {
     async fn settled(&self, want: &str) -> Value {
         let action = want.split('_').next().unwrap();
         for _ in 0..600 {
-            // With outputs, Heat may answer 404 while their resources change
-            // ("ResourcePropertiesData with id ... not found").
             let request = json!({"resolve_outputs": false});
             let got = self.call("StackService/GetStack", request).await;
             let status = got["stack"]["stack_status_raw"]
@@ -146,9 +215,22 @@ impl Suite {
 
     /// An operation that Heat refuses, both ways.
     async fn refused(&mut self, rpc: &str, request: Value, verb: &str, path: &str, code: Code) {
+        self.refused_by(rpc, request, verb, path, None, code).await;
+    }
+
+    async fn refused_by(
+        &mut self,
+        rpc: &str,
+        request: Value,
+        verb: &str,
+        path: &str,
+        body: Option<Value>,
+        code: Code,
+    ) {
         let status = self.gateway.client.call(rpc, request).await.err();
         let status = status.unwrap_or_else(|| panic!("{rpc} was not refused"));
-        let (http, _, body) = self.rest.send(verb, path, None).await;
+        let body = body.map(|body| body.to_string());
+        let (http, _, body) = self.rest.send(verb, path, body.as_deref()).await;
         assert!(http >= 400, "{path}: {http}");
         assert_eq!(status.code(), code, "{rpc}: {status:?}");
         if let Some(message) = body["error"]["message"].as_str() {
@@ -176,24 +258,53 @@ impl Suite {
             )
             .await;
         let id = created["stack"]["id"].as_str().unwrap().to_owned();
+        let mut watches = self.watches(&id).await;
         self.signal().await;
+        for watch in &mut watches {
+            let told = follow(watch).await;
+            assert_eq!(told[0], "PRESENT CREATE_IN_PROGRESS", "{told:?}");
+            assert_eq!(told.last().unwrap(), "CREATE_COMPLETE ENDED_WELL 12");
+        }
         self.settled("CREATE_COMPLETE").await;
         self.compare(&id).await;
+        self.health(&id).await;
+
+        // An update by a whole template drops what it does not repeat: tags, and
+        // here the parameter `fail`; and one that takes a while can be watched.
+        let pause = json!({"n": 13, "pause": 2});
+        let whole = json!({"template": TEMPLATE, "files": {"nested.yaml": NESTED},
+            "parameters": pause});
+        self.call("StackService/UpdateStack", whole).await;
+        self.settled("UPDATE_IN_PROGRESS").await;
+        let mut watches = self.watches(&id).await;
+        for watch in &mut watches {
+            let told = follow(watch).await;
+            assert_eq!(told[0], "PRESENT UPDATE_IN_PROGRESS", "{told:?}");
+            assert_eq!(told.last().unwrap(), "UPDATE_COMPLETE ENDED_WELL 13");
+        }
+        let got = self.settled("UPDATE_COMPLETE").await;
+        assert_eq!(got["stack"]["parameters"]["n"], "13");
+        assert_eq!(got["stack"].get("tags"), None, "{got}");
+        self.reads(&id).await;
 
         // An update that keeps what is not given.
         self.call("StackService/PatchStack", json!({"parameters": {"n": 14}}))
             .await;
         let got = self.settled("UPDATE_COMPLETE").await;
         assert_eq!(got["stack"]["parameters"]["n"], "14");
+        assert_eq!(got["stack"]["parameters"]["pause"], "2", "it is kept");
+        self.reads(&id).await;
 
         // One that fails is rolled back.
         let failing = json!({"parameters": {"n": 15, "fail": true}, "disable_rollback": false});
         self.call("StackService/PatchStack", failing).await;
         self.settled("ROLLBACK_COMPLETE").await;
+        self.reads(&id).await;
 
         self.call("StackActionService/SuspendStack", json!({}))
             .await;
         self.settled("SUSPEND_COMPLETE").await;
+        self.reads(&id).await;
         self.call("StackActionService/ResumeStack", json!({})).await;
         self.settled("RESUME_COMPLETE").await;
 
@@ -210,6 +321,7 @@ impl Suite {
         self.call("StackSnapshotService/RestoreStackSnapshot", restore.clone())
             .await;
         self.settled("RESTORE_COMPLETE").await;
+        self.reads(&id).await;
         self.call("StackSnapshotService/DeleteStackSnapshot", restore)
             .await;
 
@@ -217,32 +329,40 @@ impl Suite {
         self.settled("CHECK_COMPLETE").await;
 
         // An update that is cancelled while it waits.
-        let slow = json!({"parameters": {"n": 16, "pause": 60}});
+        let slow = json!({"parameters": {"n": 16, "pause": 10}});
         self.call("StackService/PatchStack", slow).await;
         self.settled("UPDATE_IN_PROGRESS").await;
         self.call("StackActionService/CancelStackUpdate", json!({}))
             .await;
         self.settled("ROLLBACK_COMPLETE").await;
 
+        // And one that stays as it is when it is cancelled: no rollback follows,
+        // though the stack would be rolled back had it failed by itself.
+        let slow = json!({"parameters": {"n": 17, "pause": 60}, "disable_rollback": false});
+        self.call("StackService/PatchStack", slow).await;
+        self.settled("UPDATE_IN_PROGRESS").await;
+        self.call("StackActionService/CancelStackWithoutRollback", json!({}))
+            .await;
+        let got = self.settled("UPDATE_FAILED").await;
+        let reason = &got["stack"]["stack_status_reason"];
+        assert_eq!(reason, "Stack UPDATE cancelled");
+        let request = json!({"stack_name": self.name});
+        let watch = self.gateway.client.watch(WATCH, request, &[]).await;
+        let told = follow(&mut watch.unwrap()).await;
+        assert_eq!(told.last().unwrap(), "UPDATE_FAILED ENDED_BADLY 17");
+
         self.events(&id).await;
         self.call("StackService/DeleteStack", json!({})).await;
         let of = json!({"stack_name": self.name, "stack_id": id});
-        for _ in 0..300 {
-            let mut request = of.clone();
-            request["resolve_outputs"] = json!(false);
-            let got = self
-                .gateway
-                .client
-                .call("StackService/GetStack", request)
-                .await
-                .unwrap();
-            if to_json(&got)["stack"]["stack_status_raw"] == "DELETE_COMPLETE" {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
+        self.gone(&of).await;
         let path = format!("/stacks/{}/{id}", self.name);
         self.both("StackService/GetStack", of.clone(), &path).await;
+        self.both(
+            "StackEventService/ListStackEvents",
+            of.clone(),
+            &format!("{path}/events"),
+        )
+        .await;
         self.refused(
             "StackService/DeleteStack",
             of,
@@ -251,7 +371,198 @@ impl Suite {
             Code::NotFound,
         )
         .await;
-        assert!(self.compared.len() >= 30, "{:?}", self.compared);
+        assert!(self.compared.len() >= 32, "{:?}", self.compared);
+    }
+
+    /// Waits until the stack is DELETE_COMPLETE.
+    async fn gone(&self, of: &Value) {
+        let mut request = of.clone();
+        request["resolve_outputs"] = json!(false);
+        for _ in 0..300 {
+            let got = self
+                .gateway
+                .client
+                .call("StackService/GetStack", request.clone())
+                .await
+                .unwrap();
+            if to_json(&got)["stack"]["stack_status_raw"] == "DELETE_COMPLETE" {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        panic!("the stack does not go");
+    }
+
+    /// The stack watched by its name alone, by its id alone, and by both.
+    async fn watches(&self, id: &str) -> Vec<Watch> {
+        let mut watches = Vec::new();
+        for request in [
+            json!({"stack_name": self.name}),
+            json!({"stack_name": id}),
+            json!({"stack_name": self.name, "stack_id": id}),
+        ] {
+            let watch = self.gateway.client.watch(WATCH, request, &[]).await;
+            watches.push(watch.unwrap());
+        }
+        watches
+    }
+
+    /// A resource is said to be broken, and well again.
+    async fn health(&mut self, id: &str) {
+        const MARK: &str = "StackResourceService/MarkStackResourceHealth";
+        let at = format!("/stacks/{}/{id}/resources/other", self.name);
+        let one = json!({"stack_name": self.name, "resource_name": "other"});
+        let broken = json!({"resource_name": "other", "mark_unhealthy": true,
+            "resource_status_reason": "it smells"});
+        self.call(MARK, broken).await;
+        let got = self
+            .both("StackResourceService/GetStackResource", one.clone(), &at)
+            .await;
+        let resource = &got["resource"];
+        assert_eq!(resource["resource_status"], "RESOURCE_STATUS_CHECK_FAILED");
+        assert_eq!(resource["resource_status_reason"], "it smells");
+        // Its physical id will do.
+        let physical = resource["physical_resource_id"].clone();
+        let well = json!({"resource_name": physical, "mark_unhealthy": false});
+        self.call(MARK, well).await;
+        let got = self
+            .both("StackResourceService/GetStackResource", one, &at)
+            .await;
+        assert_eq!(
+            got["resource"]["resource_status"],
+            "RESOURCE_STATUS_CHECK_COMPLETE"
+        );
+        let body = json!({"mark_unhealthy": true});
+        let mut unknown = body.clone();
+        unknown["stack_name"] = json!(self.name);
+        unknown["resource_name"] = json!("nothing");
+        let path = format!("/stacks/{}/{id}/resources/nothing", self.name);
+        self.refused_by(MARK, unknown, "PATCH", &path, Some(body), Code::NotFound)
+            .await;
+    }
+
+    /// What a stack is, both ways, whatever has been done to it.
+    async fn reads(&mut self, id: &str) {
+        let at = format!("/stacks/{}/{id}", self.name);
+        let none = json!({"stack_name": self.name});
+        self.both("StackService/GetStack", none.clone(), &at).await;
+        for (rpc, path, field) in OF_ONE {
+            self.both_by(
+                "GET",
+                rpc,
+                none.clone(),
+                &format!("{at}/{path}"),
+                None,
+                field,
+            )
+            .await;
+        }
+        let deep = json!({"stack_name": self.name, "nested_depth": 2, "with_detail": true});
+        self.both(
+            "StackResourceService/ListStackResources",
+            deep,
+            &format!("{at}/resources?nested_depth=2&with_detail=true"),
+        )
+        .await;
+        for key in ["text", "list"] {
+            self.both(
+                "StackOutputService/GetStackOutput",
+                json!({"stack_name": self.name, "output_key": key}),
+                &format!("{at}/outputs/{key}"),
+            )
+            .await;
+        }
+    }
+
+    /// A stack's way from one name to another.
+    async fn go_over(&mut self) {
+        let created = self
+            .call(
+                "StackService/CreateStack",
+                json!({"template": MOVED, "parameters": {"n": 12}, "tags": ["blue"]}),
+            )
+            .await;
+        let id = created["stack"]["id"].as_str().unwrap().to_owned();
+        self.settled("CREATE_COMPLETE").await;
+        let at = format!("/stacks/{}/{id}", self.name);
+        let text = self.text().await;
+        let exported = self
+            .both_by(
+                "GET",
+                "StackService/ExportStack",
+                json!({"stack_name": self.name}),
+                &format!("{at}/export"),
+                None,
+                Some("data"),
+            )
+            .await;
+        let abandoned = self.call("StackService/AbandonStack", json!({})).await;
+        assert_eq!(abandoned, exported, "nothing has changed in between");
+        let of = json!({"stack_name": self.name, "stack_id": id});
+        self.gone(&of).await;
+        self.both("StackService/GetStack", of, &at).await;
+
+        // Its resources are there, and are taken over with what they are.
+        self.name += "-again";
+        let data = &abandoned["data"];
+        let adopted = self
+            .call(
+                "StackService/AdoptStack",
+                json!({"adopt_stack_data": data, "parameters": {"n": 12}}),
+            )
+            .await;
+        let id = adopted["stack"]["id"].as_str().unwrap().to_owned();
+        self.settled("ADOPT_COMPLETE").await;
+        assert_eq!(self.text().await, text);
+        let got = self
+            .both(
+                "StackResourceService/ListStackResources",
+                json!({"stack_name": self.name}),
+                &format!("/stacks/{}/{id}/resources", self.name),
+            )
+            .await;
+        let resources = got["resources"].as_array().unwrap();
+        assert_eq!(resources.len(), 4);
+        for resource in resources {
+            let name = resource["resource_name"].as_str().unwrap();
+            assert_eq!(
+                resource["physical_resource_id"], data["resources"][name]["resource_id"],
+                "{name}"
+            );
+            assert_eq!(resource["resource_status_raw"], "ADOPT_COMPLETE", "{name}");
+        }
+        self.both(
+            "StackEventService/ListStackEvents",
+            json!({"stack_name": self.name}),
+            &format!("/stacks/{}/{id}/events", self.name),
+        )
+        .await;
+        // What is no such data is refused, with Heat's own words.
+        for data in [json!({}), json!({"template": {}})] {
+            let body = json!({"stack_name": "none", "adopt_stack_data": data.to_string()});
+            self.refused_by(
+                "StackService/AdoptStack",
+                json!({"stack_name": "none", "adopt_stack_data": data}),
+                "POST",
+                "/stacks",
+                Some(body),
+                Code::InvalidArgument,
+            )
+            .await;
+        }
+        self.call("StackService/DeleteStack", json!({})).await;
+        self.gone(&json!({"stack_name": self.name, "stack_id": id}))
+            .await;
+    }
+
+    /// The output `text` of the suite's stack.
+    async fn text(&self) -> String {
+        let request = json!({"output_key": "text"});
+        let got = self.call("StackOutputService/GetStackOutput", request);
+        got.await["output"]["output_value"]
+            .as_str()
+            .unwrap()
+            .to_owned()
     }
 
     /// Lets the wait condition go on, once its handle takes signals.
@@ -315,19 +626,7 @@ impl Suite {
             &format!("{at}?resolve_outputs=false"),
         )
         .await;
-        for (rpc, path, field) in [
-            (
-                "StackService/GetStackTemplate",
-                "template",
-                Some("template"),
-            ),
-            ("StackService/GetStackEnvironment", "environment", None),
-            ("StackService/GetStackFiles", "files", Some("files")),
-            ("StackOutputService/ListStackOutputs", "outputs", None),
-            ("StackSnapshotService/ListStackSnapshots", "snapshots", None),
-            ("StackResourceService/ListStackResources", "resources", None),
-            ("StackEventService/ListStackEvents", "events", None),
-        ] {
+        for (rpc, path, field) in OF_ONE {
             self.both_by("GET", rpc, none(), &format!("{at}/{path}"), None, field)
                 .await;
         }
@@ -350,6 +649,24 @@ impl Suite {
             None,
         )
         .await;
+        // By a whole template, with stacks in the stack, and with less in it.
+        let less = json!({"template": MOVED, "parameters": {"n": 13}});
+        let whole = json!({"template": TEMPLATE, "files": {"nested.yaml": NESTED}});
+        for (body, nested) in [(&less, false), (&whole, false), (&whole, true)] {
+            let mut asked = of(body.clone());
+            asked["show_nested"] = json!(nested);
+            let changes = self
+                .both_by(
+                    "PUT",
+                    "StackService/PreviewStackUpdate",
+                    asked,
+                    &format!("{at}/preview?show_nested={nested}"),
+                    Some(body.clone()),
+                    None,
+                )
+                .await;
+            assert!(changes["resource_changes"].is_object(), "{changes}");
+        }
         self.both(
             "StackResourceService/ListStackResources",
             of(json!({"nested_depth": 2, "with_detail": true})),

@@ -1,0 +1,180 @@
+//! Lists far longer than anything the gateway holds: of the sandbox, through a
+//! gateway that is a process of its own, so that its memory can be seen.
+
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
+use drawbridge::sandbox::{self, Sandbox};
+use prost::Message;
+use serde_json::{Value, json};
+
+use crate::support::Client;
+
+const STACKS: usize = 5_000;
+const EVENTS: usize = 50_000;
+/// Bytes that the gateway's memory may grow by while a list goes through. The
+/// events take some 35 MB as REST has them; a page of them 0.1 MB.
+const FLAT: u64 = 6 << 20;
+
+/// The built binary before a sandbox. It is ended when dropped.
+struct Process {
+    child: Child,
+    address: SocketAddr,
+    _folder: tempfile::TempDir,
+}
+
+impl Process {
+    fn before(sandbox: &Sandbox) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("drawbridge.toml");
+        let config = format!(
+            r#"
+[listen]
+grpc = "127.0.0.1:0"
+admin = "off"
+
+[[upstream]]
+name = "heat"
+family = "heat"
+endpoint = "{}"
+project_id = "{}"
+proxy_from_environment = false
+
+[upstream.auth]
+kind = "keystone"
+auth_url = "{}"
+username = "{}"
+user_domain_name = "{}"
+password_env = "SANDBOX_PASSWORD"
+project_name = "{}"
+project_domain_name = "{}"
+"#,
+            sandbox.heat_url(),
+            sandbox::PROJECT_ID,
+            sandbox.keystone_url(),
+            sandbox::USERNAME,
+            sandbox::DOMAIN,
+            sandbox::PROJECT_NAME,
+            sandbox::DOMAIN,
+        );
+        std::fs::write(&file, config).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_drawbridge"))
+            .arg("--config")
+            .arg(&file)
+            .env_clear()
+            .env("SANDBOX_PASSWORD", sandbox::PASSWORD)
+            .env("DRAWBRIDGE_LOG", "error")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let said = lines.next().expect("a line with the address").unwrap();
+        let address = said.rsplit(' ').next().unwrap().parse().expect(&said);
+        Self {
+            child,
+            address,
+            _folder: folder,
+        }
+    }
+
+    /// A value of `/proc/{pid}/status` in bytes; none where there is no such file.
+    fn memory(&self, name: &str) -> Option<u64> {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        let kilobytes = line.trim_matches(|c: char| !c.is_ascii_digit());
+        Some(kilobytes.parse::<u64>().ok()? << 10)
+    }
+
+    /// By how much the peak of its memory rises above what it takes now, while this
+    /// is done; none where the system does not tell.
+    async fn rise<T>(&self, work: impl Future<Output = T>) -> (T, Option<u64>) {
+        // 5: the peak begins anew. Source: proc_pid_clear_refs(5).
+        let anew = std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5");
+        let before = self.memory("VmRSS:").filter(|_| anew.is_ok());
+        let done = work.await;
+        let peak = self.memory("VmHWM:");
+        let rise = before.and_then(|before| Some(peak?.saturating_sub(before)));
+        (done, rise)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The ids of a stream to its good end, and how many bytes its messages take.
+async fn walk(client: &Client, rpc: &str, field: &str, request: Value) -> (Vec<String>, usize) {
+    let mut stream = client.watch(rpc, request, &[]).await.unwrap();
+    let (mut ids, mut bytes) = (Vec::new(), 0);
+    while let Some(message) = stream.next().await {
+        let message = message.unwrap();
+        bytes += message.encoded_len();
+        let item = message.get_field_by_name(field).unwrap();
+        let id = item.as_message().unwrap().get_field_by_name("id").unwrap();
+        ids.push(id.as_str().unwrap().to_owned());
+    }
+    (ids, bytes)
+}
+
+#[tokio::test]
+async fn five_thousand_stacks_and_fifty_thousand_events_with_memory_flat() {
+    let settings = sandbox::Settings {
+        preload: false,
+        events_kept: EVENTS,
+        ..sandbox::Settings::default()
+    };
+    let sandbox = Sandbox::start(([127, 0, 0, 1], 0).into(), settings)
+        .await
+        .unwrap();
+    sandbox.seed_stacks(STACKS - 1, 3);
+    sandbox.seed_stacks(1, EVENTS);
+    let long = format!("seeded-{}", STACKS - 1);
+    let process = Process::before(&sandbox);
+    let client = Client::connect(process.address, &[drawbridge::BUILT_IN.to_vec()]).await;
+    let stacks = async |size: usize| {
+        let request = json!({"page_size": size});
+        walk(&client, "StackService/StreamStacks", "stack", request).await
+    };
+    let events = async |size: usize| {
+        let request = json!({"stack_name": long, "page_size": size});
+        let rpc = "StackEventService/StreamStackEvents";
+        walk(&client, rpc, "event", request).await
+    };
+    // Once, for what is made once: connections, a token, the allocator's stock.
+    stacks(500).await;
+
+    let flat = |what: &str, count: usize, bytes: usize, rise: Option<u64>| {
+        eprintln!("{count} {what}, {bytes} bytes of messages: peak memory {rise:?} bytes more");
+        assert!(
+            rise.is_none_or(|rise| rise < FLAT),
+            "{what}: {rise:?} bytes"
+        );
+    };
+    let ((ids, bytes), rise) = process.rise(stacks(100)).await;
+    assert_eq!(ids.len(), STACKS);
+    assert_eq!(ids.iter().collect::<HashSet<_>>().len(), STACKS);
+    flat("stacks", STACKS, bytes, rise);
+
+    let ((ids, bytes), rise) = process.rise(events(500)).await;
+    assert_eq!(ids.len(), EVENTS);
+    assert_eq!(ids.iter().collect::<HashSet<_>>().len(), EVENTS);
+    assert!(bytes > 2 * FLAT as usize, "{bytes}");
+    flat("events", EVENTS, bytes, rise);
+
+    // The measure can tell: a fifth of the events at once are seen in it.
+    let request = json!({"stack_name": long, "page_size": EVENTS / 5});
+    let (page, rise) = process
+        .rise(client.call("StackEventService/ListStackEvents", request))
+        .await;
+    let page = page.unwrap();
+    let count = page.get_field_by_name("events").unwrap();
+    assert_eq!(count.as_list().unwrap().len(), EVENTS / 5);
+    eprintln!("{} events at once: {rise:?} bytes more", EVENTS / 5);
+    assert!(rise.is_none_or(|rise| rise > FLAT), "{rise:?}");
+}
