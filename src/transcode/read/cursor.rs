@@ -1,0 +1,179 @@
+//! The text and where the reader stands in it.
+
+use std::borrow::Cow;
+
+use super::super::wire;
+use super::super::{scan, token};
+use super::{Fault, Outcome, Reader};
+
+impl<'t> Reader<'t, '_> {
+    #[cold]
+    pub(super) fn fault<T>(&self, problem: impl Into<String>) -> Outcome<T> {
+        Err(Box::new(Fault {
+            at: self.pos,
+            inner: String::new(),
+            problem: problem.into(),
+        }))
+    }
+
+    #[cold]
+    pub(super) fn expected<T>(&self, what: &str) -> Outcome<T> {
+        self.fault(format!("expected {what}, found {}", self.found()))
+    }
+
+    /// What kind of thing stands here. Never its text, which may be a secret.
+    pub(super) fn found(&self) -> &'static str {
+        let Some(byte) = self.text.get(self.pos) else {
+            return "the end of the text";
+        };
+        match byte {
+            b'{' => "a JSON object",
+            b'[' => "a JSON array",
+            b'"' => "a JSON string",
+            b'-' | b'0'..=b'9' => "a JSON number",
+            b'}' => "`}`",
+            b']' => "`]`",
+            b',' => "`,`",
+            b':' => "`:`",
+            b't' | b'f' | b'n' => match &self.text[self.pos..] {
+                [b't', b'r', b'u', b'e', ..] => "true",
+                [b'f', b'a', b'l', b's', b'e', ..] => "false",
+                [b'n', b'u', b'l', b'l', ..] => "null",
+                _ => "no JSON",
+            },
+            _ => "no JSON",
+        }
+    }
+
+    #[inline]
+    pub(super) fn peek(&self) -> u8 {
+        self.text.get(self.pos).copied().unwrap_or(0)
+    }
+
+    #[inline]
+    pub(super) fn space(&mut self) {
+        // Compact texts have none, and readable ones have one at most.
+        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.text.get(self.pos) {
+            self.pos += 1;
+        }
+    }
+
+    #[inline]
+    pub(super) fn is_null(&self) -> bool {
+        self.peek() == b'n'
+    }
+
+    pub(super) fn null(&mut self) -> Outcome {
+        self.literal(b"null")
+    }
+
+    pub(super) fn literal(&mut self, literal: &[u8]) -> Outcome {
+        if !self.text[self.pos..].starts_with(literal) {
+            return self.expected("a JSON value");
+        }
+        self.pos += literal.len();
+        Ok(())
+    }
+
+    pub(super) fn boolean(&mut self) -> Outcome<bool> {
+        let value = self.peek() == b't';
+        self.literal(if value { b"true" } else { b"false" })?;
+        Ok(value)
+    }
+
+    /// Behind a member or an element: true if there is another one.
+    #[inline]
+    pub(super) fn more(&mut self, close: u8) -> Outcome<bool> {
+        self.space();
+        let byte = self.peek();
+        if byte == b',' {
+            self.pos += 1;
+            self.space();
+            Ok(true)
+        } else if byte == close {
+            self.pos += 1;
+            Ok(false)
+        } else {
+            self.expected(if close == b'}' {
+                "`,` or `}`"
+            } else {
+                "`,` or `]`"
+            })
+        }
+    }
+
+    /// Behind an opening bracket: true if it is closed at once.
+    #[inline]
+    pub(super) fn opened(&mut self, close: u8) -> bool {
+        self.pos += 1;
+        self.space();
+        let empty = self.peek() == close;
+        self.pos += usize::from(empty);
+        empty
+    }
+
+    #[inline]
+    pub(super) fn colon(&mut self) -> Outcome {
+        self.space();
+        if self.peek() != b':' {
+            return self.expected("`:`");
+        }
+        self.pos += 1;
+        self.space();
+        Ok(())
+    }
+
+    /// A string's content.
+    #[inline]
+    pub(super) fn string(&mut self) -> Outcome<Cow<'t, [u8]>> {
+        if self.peek() != b'"' {
+            return self.expected("a string");
+        }
+        let text = self.text;
+        let start = self.pos + 1;
+        let end = start + scan::plain(&text[start..]).0;
+        if text.get(end) == Some(&b'"') {
+            self.pos = end + 1;
+            return Ok(Cow::Borrowed(&text[start..end]));
+        }
+        let mut content = Vec::new();
+        self.pos = token::unescape(text, start, &mut content).or_else(|e| self.bad(e))?;
+        Ok(Cow::Owned(content))
+    }
+
+    #[cold]
+    pub(super) fn bad<T>(&mut self, (at, problem): (usize, &'static str)) -> Outcome<T> {
+        self.pos = at;
+        self.fault(problem)
+    }
+
+    /// Writes a string's content with its length in front.
+    #[inline]
+    pub(super) fn string_out(&mut self) -> Outcome {
+        let start = self.pos + 1;
+        let end = start + scan::plain(&self.text[start..]).0;
+        if self.text.get(end) == Some(&b'"') {
+            let content = &self.text[start..end];
+            wire::write_varint(self.out, content.len() as u64);
+            self.out.extend_from_slice(content);
+            self.pos = end + 1;
+            return Ok(());
+        }
+        let begin = wire::open(self.out);
+        self.pos = token::unescape(self.text, start, self.out).or_else(|e| self.bad(e))?;
+        wire::close(self.out, begin);
+        Ok(())
+    }
+
+    pub(super) fn number(&mut self) -> Outcome<&'t [u8]> {
+        let start = self.pos;
+        self.pos = token::number(self.text, start).or_else(|e| self.bad(e))?;
+        Ok(&self.text[start..self.pos])
+    }
+
+    /// Passes over a value of any type.
+    pub(super) fn skip(&mut self) -> Outcome {
+        self.pos = token::skip(self.text, self.pos).or_else(|e| self.bad(e))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,61 @@
+//! Numbers, as the bits they have on the wire.
+
+use super::super::token::{self, Number};
+use super::super::wire;
+use crate::contract::schema::Kind;
+
+pub(super) fn write_bits(out: &mut Vec<u8>, kind: Kind, bits: u64) {
+    match kind {
+        Kind::Double | Kind::Fixed64 | Kind::Sfixed64 => out.extend_from_slice(&bits.to_le_bytes()),
+        Kind::Float | Kind::Fixed32 | Kind::Sfixed32 => {
+            out.extend_from_slice(&(bits as u32).to_le_bytes());
+        }
+        _ => wire::write_varint(out, bits),
+    }
+}
+
+/// The bits of a JSON number on the wire.
+pub(super) fn bits(kind: Kind, text: &[u8]) -> Result<u64, &'static str> {
+    match kind {
+        Kind::Double => return token::double(text).map(|(value, _)| value.to_bits()),
+        Kind::Float => return token::float(text).map(|value| u64::from(value.to_bits())),
+        _ => {}
+    }
+    let value = match token::integer(text) {
+        Number::Integer(value) => value,
+        Number::Fraction => return Err(""),
+        Number::TooLarge => return Err("out of range"),
+    };
+    match kind {
+        Kind::Int32 | Kind::Enum(_) => i32::try_from(value).map(|v| i64::from(v) as u64),
+        Kind::Sfixed32 => i32::try_from(value).map(|v| u64::from(v as u32)),
+        Kind::Sint32 => i32::try_from(value).map(|v| u64::from((v << 1 ^ v >> 31) as u32)),
+        Kind::Uint32 | Kind::Fixed32 => u32::try_from(value).map(u64::from),
+        Kind::Sint64 => i64::try_from(value).map(|v| (v << 1 ^ v >> 63) as u64),
+        Kind::Uint64 | Kind::Fixed64 => u64::try_from(value),
+        _ => i64::try_from(value).map(|v| v as u64),
+    }
+    .map_err(|_| "out of range")
+}
+
+/// As [`bits`], of a number in a string.
+pub(super) fn bits_of_text(kind: Kind, text: &[u8]) -> Result<u64, &'static str> {
+    if matches!(kind, Kind::Double | Kind::Float) {
+        let special = match text {
+            b"NaN" => Some(f64::NAN),
+            b"Infinity" => Some(f64::INFINITY),
+            b"-Infinity" => Some(f64::NEG_INFINITY),
+            _ => None,
+        };
+        if let Some(value) = special {
+            return Ok(match kind {
+                Kind::Float => u64::from((value as f32).to_bits()),
+                _ => value.to_bits(),
+            });
+        }
+    }
+    match token::number(text, 0) {
+        Ok(end) if end == text.len() => bits(kind, text),
+        _ => Err(""),
+    }
+}
