@@ -3,6 +3,7 @@
 mod captures;
 mod credentials;
 mod follow;
+mod once;
 mod pages;
 mod quirks;
 mod sandbox;

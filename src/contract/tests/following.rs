@@ -642,6 +642,30 @@ fn rules_that_contradict_are_refused() {
             "leave out `gone` or `last`",
         ),
         (
+            fallback(
+                r#"call: "GetAddon" field: "addon" take: {poll: "job_id" to: "addon"} gone_well: "LEAVING""#,
+            ),
+            "DoRes started = 3; Addon addon = 4;",
+            "watch.fallback.gone_well",
+            "the fallback has no `state`",
+        ),
+        (
+            fallback(
+                r#"call: "GetAddon" field: "addon" take: {poll: "job_id" to: "addon"} state: "state" gone_well: "A" last: true"#,
+            ),
+            "DoRes started = 3; Addon addon = 4;",
+            "watch.fallback.gone_well",
+            "is for a fallback that is polled",
+        ),
+        (
+            fallback(
+                r#"call: "GetAddon" field: "addon" take: {poll: "job_id" to: "addon"} state: "state" gone_well: "A" gone: GONE_ENDS_WELL"#,
+            ),
+            "DoRes started = 3; Addon addon = 4;",
+            "watch.fallback.gone_well",
+            "says nothing beside GONE_ENDS_WELL",
+        ),
+        (
             r#"poll: "S.ListJobs" item: "jobs" key: "uuid" light: "x" start: {call: "Do"}"#
                 .to_owned(),
             STARTED,

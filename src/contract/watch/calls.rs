@@ -74,6 +74,7 @@ pub struct Fallback {
     item: Part,
     number: u32,
     state: Option<State>,
+    gone_well: States,
     same: Option<Same>,
 }
 
@@ -93,6 +94,8 @@ pub struct Found {
     pub same: bool,
     /// Whether it has settled.
     pub outcome: Outcome,
+    /// Whether it is a good end when it is gone next.
+    pub leaving: bool,
 }
 
 /// What compiling a further call needs to know.
@@ -344,6 +347,25 @@ impl Around<'_> {
             option: OPTION,
         };
         let state = State::compile(&written, self.schema, id, place);
+        let gone_well = match &state {
+            Some(state) => {
+                let option = "watch.fallback.gone_well";
+                state.states(self.schema, &rule.gone_well, option, place)
+            }
+            None => States::default(),
+        };
+        let problem = match rule.gone_well.is_empty() {
+            true => None,
+            false if state.is_none() => Some("the fallback has no `state`: name it"),
+            false if rule.last => Some("is for a fallback that is polled: leave out one of them"),
+            false if rule.gone() == rules::Gone::EndsWell => {
+                Some("says nothing beside GONE_ENDS_WELL: leave out one of them")
+            }
+            false => None,
+        };
+        if let Some(problem) = problem {
+            place.refuse_rule("watch.fallback.gone_well", problem);
+        }
         let same = match &rule.same {
             Some(same) => Some(self.same(same, id, place)?),
             None => None,
@@ -371,6 +393,7 @@ impl Around<'_> {
             item,
             number,
             state,
+            gone_well,
             same,
         })
     }
@@ -553,6 +576,8 @@ impl Fallback {
                 Some(state) => state.outcome(schema, item),
                 None => Outcome::Open,
             },
+            leaving: (self.state.as_ref())
+                .is_some_and(|state| state.is_in(schema, item, &self.gone_well)),
             item: item.clone(),
         }))
     }

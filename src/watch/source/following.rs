@@ -478,7 +478,7 @@ async fn a_call_that_fails_or_starts_nothing() {
     let watches = Watches::new(watch::Settings::default());
     cloud.says(DO_IT, [(503, json!({})), (200, json!({"job_id": "j1"}))]);
     let error = stage.begin(&watches, do_request()).await.err().unwrap();
-    assert_eq!(error.code(), Code::Unavailable);
+    assert_eq!(error.code(), Code::Unknown);
     assert_eq!(cloud.seen().len(), 1, "neither again nor polled");
 
     // The job never comes: the caller has the id, and is told.

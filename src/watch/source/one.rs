@@ -36,6 +36,8 @@ pub(super) struct Memory {
     beside: Vec<Bytes>,
     /// What the fallback told last.
     instead: Option<Bytes>,
+    /// After that it is a good end that it finds nothing.
+    leaving: bool,
     /// The fallback was about the very thing.
     was_same: bool,
     /// Reads in a row in which it was not.
@@ -271,7 +273,7 @@ impl RestSource {
             let memory = self.memory();
             let (told, item) = (memory.instead.clone(), memory.item.clone());
             let was_there = told.is_some() || watch.start.is_some();
-            if fallback.gone_ends_well && was_there {
+            if memory.leaving || (fallback.gone_ends_well && was_there) {
                 return Ok(Read::Gone(last_of(None, told.unwrap_or_default())));
             }
             return match item {
@@ -290,8 +292,12 @@ impl RestSource {
             }));
         }
         let outcome = self.replaced(&found, &instead)?;
-        self.memory().instead = Some(told.clone());
-        self.memory().seen = true;
+        {
+            let mut memory = self.memory();
+            memory.instead = Some(told.clone());
+            memory.leaving = found.leaving;
+            memory.seen = true;
+        }
         self.aim_at(Aim::Instead(instead));
         Ok(Read::Items(vec![Item {
             key: "".into(),

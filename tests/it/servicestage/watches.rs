@@ -11,10 +11,19 @@ use crate::support::recorder::{Answer, Seen};
 use crate::support::{Gateway, Recorder, client, upstream};
 
 /// Answers to calls whose target ends so, in order; the last one stays.
-struct Script(Mutex<Vec<(&'static str, &'static str, VecDeque<Answer>)>>);
+pub(super) struct Script(Mutex<Vec<(&'static str, &'static str, VecDeque<Answer>)>>);
 
 impl Script {
-    fn answer(&self, seen: &Seen) -> Answer {
+    pub(super) fn new(parts: Vec<(&'static str, &'static str, Vec<Answer>)>) -> Self {
+        let parts = parts.into_iter();
+        Self(Mutex::new(
+            parts
+                .map(|(v, end, answers)| (v, end, answers.into()))
+                .collect(),
+        ))
+    }
+
+    pub(super) fn answer(&self, seen: &Seen) -> Answer {
         let mut parts = self.0.lock().unwrap();
         let part = parts
             .iter_mut()
@@ -27,18 +36,18 @@ impl Script {
     }
 }
 
-fn ok(body: Value) -> Answer {
+pub(super) fn ok(body: Value) -> Answer {
     Answer::json(200, &body)
 }
 
-fn missing(status: u16, code: &str) -> Answer {
+pub(super) fn missing(status: u16, code: &str) -> Answer {
     Answer::json(
         status,
         &json!({"error_code": code, "error_message": "not found"}),
     )
 }
 
-fn job(status: &str) -> Answer {
+pub(super) fn job(status: &str) -> Answer {
     ok(
         json!({"task_count": 1, "job": {"job_id": "JOB1", "execution_status": status},
               "tasks": [{"task_id": "TASK1", "task_status": status}]}),
@@ -93,10 +102,7 @@ async fn watch(
     request: Value,
     script: Vec<(&'static str, &'static str, Vec<Answer>)>,
 ) -> Told {
-    let script = script
-        .into_iter()
-        .map(|(v, end, answers)| (v, end, answers.into()));
-    let script = Script(Mutex::new(script.collect()));
+    let script = Script::new(script);
     let recorder = Recorder::start(move |seen| script.answer(seen)).await;
     let mut settings = upstream("u", "servicestage", &recorder.url());
     settings.auth = keys(false);
@@ -117,7 +123,7 @@ async fn watch(
     Told { events, end, seen }
 }
 
-fn redeploy() -> Value {
+pub(super) fn redeploy() -> Value {
     json!({"environment_id": "e", "addon_id": "d", "action": "ADDON_ACTION_REDEPLOY"})
 }
 
@@ -363,4 +369,162 @@ async fn all_tasks_of_a_job_are_told() {
         20
     );
     assert_eq!(one.calls("GET"), 1);
+}
+
+/// That an add-on is gone is the end of its deletion, and of nothing else.
+#[tokio::test]
+async fn an_add_on_that_is_gone_was_not_redeployed() {
+    let unknown = || ("GET", "/jobs/JOB1", vec![missing(400, "SVCSTG.00100429")]);
+    let gone = || missing(401, "SVCSTG.00100401");
+    let ids = || json!({"job_id": "JOB1", "environment_id": "e", "addon_id": "d"});
+    let (never, left, deleted, created) = tokio::join!(
+        watch(
+            "ExecuteAddonActionAndWatch",
+            redeploy(),
+            vec![
+                (
+                    "POST",
+                    "/addons/d/action",
+                    vec![ok(json!({"job_id": "JOB1"}))]
+                ),
+                unknown(),
+                ("GET", "/addons/d", vec![gone()]),
+            ],
+        ),
+        watch(
+            "WatchJob",
+            ids(),
+            vec![
+                unknown(),
+                ("GET", "/addons/d", vec![addon("UPGRADING", "JOB1"), gone()])
+            ],
+        ),
+        watch(
+            "WatchJob",
+            ids(),
+            vec![
+                unknown(),
+                ("GET", "/addons/d", vec![addon("DELETING", "JOB1"), gone()])
+            ],
+        ),
+        watch(
+            "CreateAddonAndWatch",
+            json!({"environment_id": "e", "name": "sermantInjector", "cce_id": "c", "cse_id": "s"}),
+            vec![
+                (
+                    "POST",
+                    "/addons",
+                    vec![ok(json!({"job_id": "JOB1", "id": "d"}))]
+                ),
+                unknown(),
+                ("GET", "/addons", vec![ok(json!({"addons": []}))]),
+            ],
+        ),
+    );
+    for (told, types, posts) in [
+        (&never, vec!["started"], 1),
+        (&left, vec!["present"], 0),
+        (&created, vec!["started"], 1),
+    ] {
+        let status = told.end.as_ref().unwrap_err();
+        assert_eq!(status.code(), tonic::Code::NotFound, "{status:?}");
+        assert_eq!((told.types(), told.calls("POST")), (types, posts));
+    }
+    deleted.end.as_ref().unwrap();
+    assert_eq!(
+        (deleted.types(), deleted.outcome()),
+        (vec!["present", "removed"], WELL)
+    );
+}
+
+/// Add-ons, which the job query may not know.
+#[tokio::test]
+async fn add_ons_are_watched_to_their_end() {
+    let ids = || json!({"environment_id": "e", "addon_id": "d"});
+    // As manuals of 2024 have it.
+    let wrapped = ok(json!({"addons": [{"id": "d", "status": "UPGRADING", "job_id": "JOB1"}]}));
+    let (well, badly, deleted) = tokio::join!(
+        watch(
+            "WatchAddon",
+            ids(),
+            vec![(
+                "GET",
+                "/addons/d",
+                vec![
+                    wrapped,
+                    addon("PONDERING", "JOB1"),
+                    addon("SUCCEEDED", "JOB1")
+                ]
+            )],
+        ),
+        watch(
+            "WatchAddon",
+            ids(),
+            vec![(
+                "GET",
+                "/addons/d",
+                vec![addon("INITIALIZING", "JOB1"), addon("FAILED", "JOB1")]
+            )],
+        ),
+        watch(
+            "WatchAddon",
+            ids(),
+            vec![(
+                "GET",
+                "/addons/d",
+                vec![addon("DELETING", "JOB1"), missing(401, "SVCSTG.00100401")]
+            )],
+        ),
+    );
+    for told in [&well, &badly, &deleted] {
+        told.end.as_ref().unwrap();
+        assert_eq!(told.calls("GET"), told.seen.len());
+    }
+    assert_eq!(well.types(), ["present", "changed", "changed"]);
+    assert_eq!(well.events[0]["addon"]["job_id"], "JOB1");
+    assert_eq!(well.events[1]["addon"]["status_raw"], "PONDERING");
+    assert_eq!(well.outcome(), WELL);
+    assert_eq!(
+        (badly.types(), badly.outcome()),
+        (vec!["present", "changed"], BADLY)
+    );
+    assert_eq!(deleted.types(), ["present", "removed"]);
+}
+
+/// States of a component that are an end, and those that are none.
+#[tokio::test]
+async fn components_end_as_they_end() {
+    let mut ends = tokio::task::JoinSet::new();
+    for (states, types, outcome) in [
+        (&["INITIALIZING", "RUNNING"][..], 2, WELL),
+        (&["STOPPING", "STOPPED"], 2, WELL),
+        (&["PENDING", "UPGRADING", "FAILED"], 3, BADLY),
+        (&["RESTARTING", "PARTIALLY_FAILED"], 2, BADLY),
+        (&["RESERVED", "DOWN"], 2, BADLY),
+        // Only when it lasts.
+        (&["UNKNOWN", "STARTING", "UNKNOWN"], 3, BADLY),
+        (&["UNKNOWN", "UNKNOWN", "RUNNING"], 2, WELL),
+    ] {
+        let answers: Vec<Answer> = states.iter().map(|state| component(state)).collect();
+        ends.spawn(async move {
+            let ids = json!({"application_id": "a", "component_id": "c"});
+            let told = watch(
+                "WatchComponent",
+                ids,
+                vec![("GET", "/components/c", answers)],
+            )
+            .await;
+            told.end.as_ref().unwrap();
+            assert_eq!(told.outcome(), outcome, "{states:?}: {:?}", told.events);
+            // A settled state that is told anew by its outcome is a change, too.
+            assert!(
+                told.types().len() >= types,
+                "{states:?}: {:?}",
+                told.types()
+            );
+        });
+    }
+    while let Some(ended) = ends.join_next().await {
+        ended.unwrap();
+    }
 }
