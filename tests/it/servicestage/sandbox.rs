@@ -15,7 +15,7 @@ use crate::support::tee::Tee;
 use crate::support::{Gateway, request};
 
 /// How long the sandbox takes for a step.
-const STEP: Duration = Duration::from_millis(20);
+const STEP: Duration = Duration::from_millis(100);
 /// How long a job may take before the test gives up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
