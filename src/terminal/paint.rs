@@ -122,6 +122,10 @@ fn sign(mark: Mark, look: Look) -> &'static str {
 /// `12:00:01 + web CREATE_COMPLETE reason`, in colour on a terminal.
 pub(super) fn render(line: &Line, look: Look) -> String {
     let (on, off) = colour(line.mark, look);
+    // A line of a log has its own time, and needs the room.
+    if line.time.is_empty() && line.what.is_empty() && line.state.is_empty() {
+        return format!("{on}  {}{off}", line.why);
+    }
     let head = format!("{:8} {on}{}{off}", line.time, sign(line.mark, look));
     let state = match &*line.state {
         "" => String::new(),
@@ -200,8 +204,8 @@ mod tests {
             ),
             (
                 line("", Mark::Note, "", "", "a line of a log"),
-                "           a line of a log",
-                "         \x1b[2m \x1b[0m a line of a log",
+                "  a line of a log",
+                "\x1b[2m  a line of a log\x1b[0m",
             ),
         ] {
             assert_eq!(render(&line, PIPE), pipe);

@@ -482,6 +482,13 @@ async fn odd_texts_are_data() {
         "[x] (y), z",
         "+ +",
         "𝄞",
+        "'",
+        "\\'",
+        "\u{2028}x\u{feff}",
+        "%2e%2e",
+        "%27 or 1 eq 1",
+        "a'] or name in ['b",
+        "\0",
     ] {
         let update = json!({"id": 2004, "name": name, "description": name, "tags": {"tags": ["a b", "日本"]}});
         let got = place

@@ -314,10 +314,12 @@ impl Reader {
                     self.failed = Some(error);
                 }
                 let new = new.late.into_iter().chain(new.entries);
+                let observed_at = self.observed_at;
                 self.queue.extend(new.map(|entry| Told {
                     marker: entry.key.clone(),
                     entry,
                     late: false,
+                    observed_at,
                 }));
                 if last {
                     self.mode = Mode::Tail;
@@ -490,7 +492,7 @@ impl Reader {
         };
         let event = WatchEvent {
             r#type: kind.into(),
-            observed_at: Some(self.observed_at.into()),
+            observed_at: Some(told.observed_at.into()),
             ..WatchEvent::default()
         };
         let source = &self.seat.tail.source;

@@ -70,6 +70,8 @@ pub(super) struct Told {
     pub(super) late: bool,
     /// The marker to resume behind it.
     pub(super) marker: Box<str>,
+    /// When it was read.
+    pub(super) observed_at: SystemTime,
 }
 
 /// The newest entries.
@@ -198,7 +200,7 @@ impl Tail {
         self.hurry.notify_one();
     }
 
-    fn publish(&self, entries: Vec<Entry>, late: bool, marker: &str) {
+    fn publish(&self, entries: Vec<Entry>, late: bool, marker: &str, now: SystemTime) {
         if entries.is_empty() {
             return;
         }
@@ -213,6 +215,7 @@ impl Tail {
                     entry,
                     late,
                     marker,
+                    observed_at: now,
                 });
             }
             window.head()
@@ -368,15 +371,18 @@ async fn read_on(
     loop {
         let before = position.at();
         let page = bounded(registry, Arc::clone(&this.source).page(before.clone())).await?;
+        let now = (registry.clock)();
         let (last, came) = (page.last, !page.entries.is_empty());
         let new = position.take(page);
         idle = if new.is_empty() { idle + 1 } else { 0 };
         changed |= !new.is_empty();
-        this.publish(new.late, true, before.marker.as_deref().unwrap_or_default());
-        this.publish(new.entries, false, "");
+        let marker = before.marker.as_deref().unwrap_or_default();
+        this.publish(new.late, true, marker, now);
+        this.publish(new.entries, false, "", now);
         this.news.send_if_modified(|news| {
             let first = matches!(news.stage, Stage::Unread);
             news.stage = Stage::Following;
+            news.observed_at = now;
             first
         });
         if last {
@@ -389,7 +395,7 @@ async fn read_on(
     if let Some(page) = newest {
         let late = position.look_back(page);
         changed |= !late.is_empty();
-        this.publish(late, true, position.marker());
+        this.publish(late, true, position.marker(), (registry.clock)());
     }
     Ok(changed)
 }

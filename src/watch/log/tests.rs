@@ -456,6 +456,45 @@ async fn who_begins_a_text_behind_its_end_keeps_nothing_from_others() {
     );
 }
 
+thread_local! {
+    static BEGAN: std::cell::Cell<Option<tokio::time::Instant>> = const { std::cell::Cell::new(None) };
+}
+
+/// The paused clock as wall time, which began at 1,000.
+fn clock() -> SystemTime {
+    let began = BEGAN.get().expect("set by the test");
+    SystemTime::UNIX_EPOCH + S(1_000) + began.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_that_is_told_says_when_it_was_read() {
+    for text in [true, false] {
+        let world = Arc::new(World {
+            text,
+            ..World::default()
+        });
+        world.add(&["1", "2", "3"]);
+        BEGAN.set(Some(tokio::time::Instant::now()));
+        let watches = Watches::with(Settings::default(), clock, || 0.5);
+        let mut stream = from(&watches, &world, "").await;
+        let mut told = async |count: usize| {
+            let mut seconds = Vec::new();
+            for _ in 0..count {
+                let message = stream.next().await.unwrap().unwrap();
+                let event = Message::decode(message).unwrap().event.unwrap();
+                seconds.push(event.observed_at.unwrap().seconds);
+            }
+            seconds
+        };
+        // Three entries and a bookmark, all of the first read.
+        assert_eq!(told(4).await, [1_000; 4], "text: {text}");
+        tokio::time::advance(S(20)).await;
+        world.add(&["4"]);
+        let [read] = told(1).await[..] else { panic!() };
+        assert!((1_020..=1_040).contains(&read), "text: {text}: {read}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_tail_hurries_no_longer_than_it_is_awaited() {
     let world = Arc::new(World {
