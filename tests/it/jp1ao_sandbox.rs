@@ -601,3 +601,62 @@ async fn a_retry_is_followed() {
     assert_eq!(last["event"]["outcome"], "OUTCOME_ENDED_WELL", "{last}");
     assert!(archived.next().await.is_none());
 }
+
+/// Schedules and services are watched until their watchers leave: each change is told,
+/// no status is an end, and what is deleted is.
+#[tokio::test]
+async fn schedules_and_services_are_watched() {
+    let place = Place::new(Jp1aoRules::default()).await;
+    let watch = async |method: &str, id: &Value| {
+        let watch = place.gateway.client.watch(method, json!({"id": id}), &[]);
+        watch.await
+    };
+    let (schedules, services) = ("ScheduleService", "AutomationServiceService");
+    let task = place
+        .submit(json!({"id": 2008, "at": "2199-01-01T00:00:00Z"}))
+        .await;
+    let task = place.until(&task, "TASK_STATUS_WAITING").await;
+    for (service, kind, id, actions) in [
+        (
+            schedules,
+            "Schedule",
+            &task["schedule_id"],
+            &["SuspendSchedule", "ResumeSchedule", "CancelSchedule"][..],
+        ),
+        (
+            services,
+            "Service",
+            &json!(2004),
+            &["ReleaseService", "MaintainService", "DeleteService"],
+        ),
+    ] {
+        let field = kind.to_lowercase();
+        let rpc = format!("{service}/Watch{kind}");
+        let mut told = watch(&rpc, id).await.unwrap();
+        let present = told.event().await;
+        assert_eq!(present["event"]["type"], "WATCH_EVENT_TYPE_PRESENT");
+        let mut last = present[&field].clone();
+        for action in actions {
+            place
+                .ok(&format!("{service}/{action}"), json!({"id": id}))
+                .await;
+            if *action == "DeleteService" {
+                let end = within(told.next()).await.unwrap().unwrap_err();
+                assert_eq!(end.code(), Code::NotFound);
+                assert!(end.message().contains("gone since it was last read"));
+                break;
+            }
+            let changed = within(told.event()).await;
+            assert_eq!(changed["event"]["type"], "WATCH_EVENT_TYPE_CHANGED");
+            assert!(changed["event"]["outcome"].is_null(), "{changed}");
+            assert_ne!(changed[&field], last, "{action}");
+            let got = place
+                .ok(&format!("{service}/Get{kind}"), json!({"id": id}))
+                .await;
+            last = changed[&field].clone();
+            assert_eq!(last, got[&field], "{action}");
+        }
+        let unknown = watch(&rpc, &json!(99)).await.err().unwrap();
+        assert_eq!(unknown.code(), Code::NotFound);
+    }
+}
