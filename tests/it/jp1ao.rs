@@ -276,7 +276,7 @@ async fn submit() {
             .unwrap();
         let submit = format!("{V1}/objects/Services/41/actions/submit");
         assert_eq!(
-            calls(&recorder),
+            calls(recorder),
             [
                 format!("GET {submit}"),
                 format!("GET {V1}/objects/PropertyDefinitions?serviceID=41&page=1&pageSize=100"),
@@ -488,7 +488,7 @@ async fn updates_keep_what_is_not_given() {
         gateway.client.call(rpc, request).await.unwrap();
         let path = format!("{V1}/objects/{path}");
         assert_eq!(
-            calls(&recorder),
+            calls(recorder),
             [format!("GET {path}"), format!("PUT {path}")],
             "{rpc}"
         );
