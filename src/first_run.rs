@@ -53,6 +53,8 @@ pub fn upstreams(sandbox: &Sandbox) -> Vec<Settings> {
     .filter_map(|(family, url, auth)| {
         let mut settings = Settings::new(format!("sandbox-{family}"), family, auth?);
         settings.endpoint = url::Url::parse(&url).ok();
+        let dialects = crate::family::family(family).dialects;
+        settings.dialect = dialects.first().copied().unwrap_or_default().to_owned();
         settings.is_default = true;
         settings.transport.proxy_from_environment = false;
         if family != "jp1ao" {

@@ -26,10 +26,16 @@ pub struct Resolve {
     pub rpc: Arc<Method>,
     /// What it finds, in the order of its `location`.
     found: Vec<Found>,
-    /// The field of its request that takes what is known, by number and name.
-    identity: (u32, Box<str>),
+    identity: Identity,
     /// Fields that both requests have: number in the caller's, and in its own.
     copied: Vec<(u32, u32)>,
+}
+
+/// The field of the finding rpc's request that takes what is known.
+#[derive(Debug)]
+struct Identity {
+    name: Box<str>,
+    number: u32,
 }
 
 /// A field that can be found out.
@@ -88,7 +94,7 @@ impl Resolve {
                 wire::write_bytes(&mut question, *theirs, value);
             }
         }
-        wire::write_bytes(&mut question, self.identity.0, known);
+        wire::write_bytes(&mut question, self.identity.number, known);
         Ok(Some(question.into()))
     }
 
@@ -96,7 +102,7 @@ impl Resolve {
     /// says of its own field is said of the one that was taken for it.
     pub fn blame(&self, request: &[u8], error: Error) -> Error {
         match error {
-            Error::Binding { field, problem } if *field == *self.identity.1 => {
+            Error::Binding { field, problem } if *field == *self.identity.name => {
                 let given = |found: &&Found| matches!(text(request, found.request), Ok(Some(_)));
                 let field = match self.found.iter().find(given) {
                     Some(found) => found.name.to_string(),
@@ -290,7 +296,7 @@ fn asked(
     question: &Message,
     request: &Message,
     place: &mut Place<'_>,
-) -> Option<((u32, Box<str>), Vec<(u32, u32)>)> {
+) -> Option<(Identity, Vec<(u32, u32)>)> {
     let mut identity = None;
     let mut copied = Vec::new();
     for field in &question.fields {
@@ -299,7 +305,10 @@ fn asked(
                 copied.push((ours.number, field.number));
             }
             None if is_text(field) && field.required && identity.is_none() => {
-                identity = Some((field.number, field.name.clone()));
+                identity = Some(Identity {
+                    name: field.name.clone(),
+                    number: field.number,
+                });
             }
             _ if field.required => {
                 let problem = format!(

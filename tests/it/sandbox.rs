@@ -184,6 +184,20 @@ async fn an_addon_is_redeployed() {
         .unwrap();
 }
 
+/// As an upstream that the configuration names: errors tell the dialect.
+#[tokio::test]
+async fn the_sandboxes_upstreams_have_a_dialect() {
+    let (sandbox, _) = start(quick()).await;
+    let gateway = Gateway::with(first_run::upstreams(&sandbox)).await;
+    let unknown = json!({"stack_name": "nowhere"});
+    let call = gateway.client.call("StackService/GetStack", unknown);
+    let status = call.await.unwrap_err();
+    let details = status.get_error_details();
+    let info = details.error_info().unwrap();
+    assert_eq!(info.reason, "EntityNotFound");
+    assert_eq!(info.metadata["dialect"], "openstack");
+}
+
 /// Seed 5: release a service, which cannot be released twice.
 #[tokio::test]
 async fn a_service_is_released() {
