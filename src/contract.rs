@@ -10,6 +10,7 @@ mod file;
 mod gather;
 mod link;
 mod paging;
+mod place;
 mod plan;
 mod resolve;
 pub mod schema;

@@ -1,6 +1,6 @@
 //! What of a request is put into an action's document.
 
-use super::compile::{Place as Refusing, check_json};
+use super::place::{Place as Refusing, check_json};
 use super::schema::{Cardinality, FieldIndex, Kind, MessageId, Schema, Shape};
 use crate::api::drawbridge::v1 as rules;
 

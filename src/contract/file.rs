@@ -3,7 +3,7 @@
 use http::{HeaderValue, Method as Verb};
 use prost_reflect::MethodDescriptor;
 
-use super::compile::Place;
+use super::place::Place;
 use super::schema::{Cardinality, Field, Kind, MessageId, Schema};
 use crate::api::drawbridge::v1::MethodRules;
 use crate::api::google::api::HttpRule;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::Method;
-use super::compile::Place;
+use super::place::Place;
 use super::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema};
 use super::view::View;
 use crate::api::drawbridge::v1::Gather as Rule;

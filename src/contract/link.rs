@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use prost_reflect::MethodDescriptor;
 
-use super::compile::{Place, place};
+use super::place::{Place, place};
 use super::schema::Schema;
 use super::watch::{self, Rpcs};
 use super::{Method, Refusal, paging, resolve};

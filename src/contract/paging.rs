@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::bind::malformed;
-use super::compile::Place;
+use super::place::Place;
 use super::schema::{Cardinality, Field, Kind, Message, MessageId, Schema};
 use super::watch::{Rpcs, is_key, same_call};
 use super::{Method, Pages};

@@ -9,7 +9,7 @@ use percent_encoding::percent_decode_str;
 
 use super::Method;
 use super::bind::malformed;
-use super::compile::Place;
+use super::place::Place;
 use super::schema::{Cardinality, Field, Kind, Message, MessageId, Schema};
 use super::template::Template;
 use crate::error::Error;

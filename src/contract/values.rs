@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use super::compile::Place;
+use super::place::Place;
 use super::schema::{Cardinality, FieldIndex, Kind, MessageId, Schema};
 use super::{Action, Method, bind};
 use crate::api::drawbridge::v1 as rules;

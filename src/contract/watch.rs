@@ -19,7 +19,7 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use super::bind::malformed;
-use super::compile::Place;
+use super::place::Place;
 use super::schema::{Cardinality, Field, FieldIndex, Kind, Message, MessageId, Schema};
 use super::{Method, Outcome, Watch};
 use crate::api::drawbridge::v1::{self as rules, WatchEvent};

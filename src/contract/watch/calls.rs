@@ -11,7 +11,7 @@ use super::state::{State, States, Written};
 use super::take::{Filling, Sources, Types};
 use super::{Rpcs, Tables};
 use crate::api::drawbridge::v1 as rules;
-use crate::contract::compile::Place;
+use crate::contract::place::Place;
 use crate::contract::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema};
 use crate::contract::{Method, Outcome};
 use crate::error::Error;

@@ -9,7 +9,7 @@ use prost::Message as _;
 
 use super::super::Method;
 use super::super::bind::malformed;
-use super::super::compile::{Place, check_query};
+use super::super::place::{Place, check_query};
 use super::super::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema, Shape};
 use super::super::template::encode;
 use super::spot::Part;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::spot::{Spot, is_one};
 use crate::api::drawbridge::v1 as rules;
 use crate::contract::Outcome;
-use crate::contract::compile::Place;
+use crate::contract::place::Place;
 use crate::contract::schema::{Cardinality, EnumId, Field, Kind, MessageId, Schema};
 use crate::contract::view::{View, descend};
 use crate::transcode;

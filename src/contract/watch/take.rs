@@ -8,7 +8,7 @@ use percent_encoding::percent_decode_str;
 use super::spot::{Spot, is_one};
 use crate::api::drawbridge::v1 as rules;
 use crate::contract::Method;
-use crate::contract::compile::Place;
+use crate::contract::place::Place;
 use crate::contract::schema::{EnumId, Field, Kind, MessageId, Schema};
 use crate::transcode::wire::{self, Value};
 

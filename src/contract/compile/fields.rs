@@ -1,0 +1,259 @@
+//! What an rpc says of single fields and members of its messages.
+
+use crate::api::drawbridge::v1::{self as rules, MethodRules};
+use crate::contract::bind::{Body, Piece};
+use crate::contract::place::{HTTP, Place, check_json};
+use crate::contract::plan::{Layout, Mark, Plan, Share, dialects};
+use crate::contract::schema::{Cardinality, FieldIndex, Kind, MessageId, Schema, Shape};
+
+/// Which member tells which kind of reply.
+pub(super) fn reply_choices(
+    schema: &Schema,
+    output: MessageId,
+    rules: &MethodRules,
+    place: &mut Place<'_>,
+) -> Vec<(Box<str>, FieldIndex)> {
+    let message = schema.message(output);
+    let mut choices: Vec<(Box<str>, FieldIndex)> = Vec::new();
+    for rules::ReplyChoice {
+        member,
+        field: name,
+    } in &rules.reply_choices
+    {
+        let problem = match message.field(name) {
+            None => format!("{} has no field `{name}`", message.name),
+            Some(_) if member.is_empty() => "a member has no name".to_owned(),
+            Some(_) if choices.iter().any(|(known, _)| **known == **member) => {
+                format!("`{member}` is told apart already")
+            }
+            Some((index, field)) => match (field.kind, field.cardinality) {
+                (Kind::Message(_), Cardinality::Explicit) => {
+                    choices.push((member.as_str().into(), index));
+                    continue;
+                }
+                _ => format!("`{name}` must be one message"),
+            },
+        };
+        place.refuse_rule("reply_choices", problem);
+    }
+    choices
+}
+
+/// The field of this name for `body` or `response_body`; none for no name.
+pub(super) fn field_named(
+    schema: &Schema,
+    id: MessageId,
+    name: &str,
+    place: &mut Place<'_>,
+    what: &str,
+) -> Option<FieldIndex> {
+    if name.is_empty() {
+        return None;
+    }
+    let message = schema.message(id);
+    match message.field(name) {
+        Some((index, _)) => Some(index),
+        None => {
+            let problem = format!("{what} `{name}`: {} has no such field", message.name);
+            place.refuse(HTTP, problem);
+            None
+        }
+    }
+}
+
+/// One plan for all dialects, and one for each that is told apart.
+pub(super) fn plans(
+    schema: &Schema,
+    input: MessageId,
+    path: &[Piece],
+    body: &Body,
+    (marks, edited): (&[(Vec<FieldIndex>, Mark)], &[FieldIndex]),
+    place: &mut Place<'_>,
+) -> Vec<(Box<str>, Plan)> {
+    let in_path: Vec<Vec<FieldIndex>> = path
+        .iter()
+        .filter_map(|piece| match piece {
+            Piece::Literal(_) => None,
+            Piece::Field(field) => {
+                let mut steps = field.steps.clone();
+                steps.push(field.index);
+                Some(steps)
+            }
+        })
+        .collect();
+    let layout = Layout {
+        schema,
+        input,
+        path: &in_path,
+        body: match body {
+            Body::None | Body::Constant(_) => Share::None,
+            Body::Whole => Share::Rest,
+            Body::Field { index, .. } => Share::One(*index),
+        },
+        marks,
+        edited,
+    };
+    let mut plans = Vec::new();
+    for dialect in std::iter::once("").chain(dialects(schema, input)) {
+        let (plan, faults) = Plan::new(&layout, dialect);
+        for (field, problem) in faults {
+            place.refuse(HTTP, format!("query parameter `{field}`: {problem}"));
+        }
+        plans.push((dialect.into(), plan));
+    }
+    plans
+}
+
+/// What `required` and `unsent` say of fields in messages of the body.
+pub(super) fn marks(
+    schema: &Schema,
+    input: MessageId,
+    path: &[Piece],
+    body: &Body,
+    rules: &MethodRules,
+    place: &mut Place<'_>,
+) -> Vec<(Vec<FieldIndex>, Mark)> {
+    let of = |rule, names: &[String], mark, place: &mut Place<'_>| -> Vec<_> {
+        let steps = names.iter().filter_map(|name| {
+            steps(schema, input, path, body, name)
+                .map_err(|problem| place.refuse_rule(rule, format!("`{name}`: {problem}")))
+                .ok()
+        });
+        steps.map(|steps| (steps, mark)).collect()
+    };
+    let mut marks = of("required", &rules.required, Mark::Required, place);
+    let unsent = of("unsent", &rules.unsent, Mark::Unsent, place);
+    for (steps, _) in &unsent {
+        if marks
+            .iter()
+            .any(|(required, _)| required.starts_with(steps))
+        {
+            place.refuse_rule("unsent", "a field that is required is to be sent");
+        }
+    }
+    marks.extend(unsent);
+    marks
+}
+
+/// The indices that lead to a field in a message of the body.
+fn steps(
+    schema: &Schema,
+    input: MessageId,
+    path: &[Piece],
+    body: &Body,
+    name: &str,
+) -> Result<Vec<FieldIndex>, String> {
+    let mut id = input;
+    let mut steps = Vec::new();
+    let mut names = name.split('.').peekable();
+    while let Some(name) = names.next() {
+        let message = schema.message(id);
+        let Some((index, field)) = message.field(name) else {
+            return Err(format!("{} has no field `{name}`", message.name));
+        };
+        steps.push(index);
+        if names.peek().is_none() {
+            break;
+        }
+        match field.kind {
+            Kind::Message(below)
+                if schema.message(below).shape == Shape::Object
+                    && field.cardinality != Cardinality::Map =>
+            {
+                id = below;
+            }
+            _ => return Err(format!("`{name}` is no message with fields")),
+        }
+    }
+    if steps.len() < 2 {
+        return Err("is a field of the request itself: annotate it there".into());
+    }
+    let first = &schema.message(input).fields[usize::from(steps[0])];
+    let in_body = match body {
+        Body::Whole => !first.query,
+        Body::Field { index, .. } => *index == steps[0],
+        Body::None | Body::Constant(_) => false,
+    };
+    let in_path = path.iter().any(|piece| match piece {
+        Piece::Field(place) => [&*place.steps, &[place.index]].concat() == steps,
+        Piece::Literal(_) => false,
+    });
+    match in_body && !in_path && !first.local && !first.output_only {
+        true => Ok(steps),
+        false => Err("does not stand in the body".into()),
+    }
+}
+
+/// The members that every body has, as JSON has them.
+pub(super) fn constants(
+    schema: &Schema,
+    input: MessageId,
+    body: &Body,
+    marks: &[(Vec<FieldIndex>, Mark)],
+    rules: &MethodRules,
+    place: &mut Place<'_>,
+) -> Box<str> {
+    const RULE: &str = "constant_members";
+    if rules.constant_members.is_empty() {
+        return "".into();
+    }
+    let (message, above) = match body {
+        Body::Whole => (Some(input), None),
+        Body::Field { index, .. } => {
+            let field = &schema.message(input).fields[usize::from(*index)];
+            match (field.kind, field.cardinality) {
+                (Kind::Message(id), Cardinality::Explicit) => (Some(id), Some(*index)),
+                _ => (None, None),
+            }
+        }
+        Body::None | Body::Constant(_) => (None, None),
+    };
+    let message = message
+        .map(|id| schema.message(id))
+        .filter(|message| message.shape == Shape::Object && !message.as_array);
+    let Some(message) = message else {
+        place.refuse_rule(RULE, "the body must be an object of fields");
+        return "".into();
+    };
+    let mut members: Vec<String> = Vec::new();
+    for (name, json) in &rules.constant_members {
+        if let Err(problem) = check_json(json) {
+            place.refuse_rule(RULE, format!("`{name}`: {problem}"));
+        }
+        let unsent = |index| {
+            let steps: Vec<FieldIndex> = above.into_iter().chain([index]).collect();
+            marks.contains(&(steps, Mark::Unsent))
+        };
+        if message
+            .names
+            .get(name.as_bytes())
+            .is_some_and(|index| !unsent(index))
+        {
+            let problem = format!(
+                "`{name}` is a member that {} has a field for: leave one out, or name the field in \
+                 `unsent`",
+                message.name
+            );
+            place.refuse_rule(RULE, problem);
+        }
+        members.push(format!("{}:{json}", serde_json::Value::from(name.as_str())));
+    }
+    // The map comes in no order of its own.
+    members.sort();
+    members.join(",").into()
+}
+
+/// The statuses outside 200 to 299 that are success.
+pub(super) fn statuses(rules: &MethodRules, place: &mut Place<'_>) -> Vec<u16> {
+    let mut statuses = Vec::new();
+    for status in &rules.also_success {
+        match u16::try_from(*status) {
+            Ok(status @ (100..=199 | 300..=599)) => statuses.push(status),
+            _ => place.refuse_rule(
+                "also_success",
+                format!("{status} is not an HTTP status outside 200 to 299"),
+            ),
+        }
+    }
+    statuses
+}

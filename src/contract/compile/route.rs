@@ -1,0 +1,320 @@
+//! The REST call that an rpc is: verb, path, body, action.
+
+use bytes::Bytes;
+use http::Method as Verb;
+
+use super::fields::field_named;
+use crate::api::drawbridge::v1::{self as rules, MethodRules};
+use crate::api::google::api::HttpRule;
+use crate::api::google::api::http_rule::Pattern;
+use crate::contract::bind::{Body, PathField, Piece};
+use crate::contract::place::{HTTP, Place, check_json};
+use crate::contract::schema::{Cardinality, FieldIndex, Kind, MessageId, Schema, Shape};
+use crate::contract::template::{Part, Template, Variable};
+use crate::contract::{Action, edit};
+
+/// Reads what an rpc says of its REST call.
+pub(super) struct Route<'a, 'p> {
+    pub schema: &'a Schema,
+    pub input: MessageId,
+    pub rules: &'a MethodRules,
+    pub place: &'a mut Place<'p>,
+}
+
+impl Route<'_, '_> {
+    pub fn verb_and_template(&mut self, http: &HttpRule) -> Option<(Verb, String)> {
+        let (verb, path) = match &http.pattern {
+            Some(Pattern::Get(path)) => (Verb::GET, path),
+            Some(Pattern::Put(path)) => (Verb::PUT, path),
+            Some(Pattern::Post(path)) => (Verb::POST, path),
+            Some(Pattern::Delete(path)) => (Verb::DELETE, path),
+            Some(Pattern::Patch(path)) => (Verb::PATCH, path),
+            Some(Pattern::Custom(custom)) => match Verb::from_bytes(custom.kind.as_bytes()) {
+                Ok(verb) if custom.kind != "*" => (verb, &custom.path),
+                _ => {
+                    let problem = format!(
+                        "`{}` is not an HTTP method: name one, as in `custom {{ kind: \"HEAD\" }}`",
+                        custom.kind
+                    );
+                    self.place.refuse(HTTP, problem);
+                    return None;
+                }
+            },
+            None => {
+                self.place.refuse(
+                    HTTP,
+                    "has no path: give one with get, put, post, delete, patch or custom",
+                );
+                return None;
+            }
+        };
+        Some((verb, path.clone()))
+    }
+
+    pub fn path(&mut self, template: Template) -> Vec<Piece> {
+        let mut pieces = Vec::new();
+        for part in template.parts {
+            match part {
+                Part::Literal(text) => pieces.push(Piece::Literal(text)),
+                Part::Variable(variable) => match self.path_field(variable) {
+                    Ok(field) => pieces.push(Piece::Field(field)),
+                    Err(problem) => self.place.refuse(HTTP, problem),
+                },
+            }
+        }
+        let fields = &self.schema.message(self.input).fields;
+        for (index, field) in (0..).zip(fields) {
+            let stands = pieces.iter().any(|piece| match piece {
+                Piece::Field(place) => place.steps.is_empty() && place.index == index,
+                Piece::Literal(_) => false,
+            });
+            if field.project_id && !stands {
+                let problem = format!(
+                    "the field `{}` takes the upstream's value and must stand in the path: write \
+                     `{{{}}}` where it belongs",
+                    field.name, field.name
+                );
+                self.place.refuse(HTTP, problem);
+            }
+        }
+        pieces
+    }
+
+    /// Paths of dialects that have their own.
+    pub fn other_paths(&mut self) -> Vec<(Box<str>, Vec<Piece>)> {
+        let rules = self.rules;
+        let mut paths: Vec<(Box<str>, Vec<Piece>)> = Vec::new();
+        for (dialect, text) in &rules.path_in {
+            if rules.absent_in.contains(dialect) {
+                let problem = format!("`{dialect}` lacks the operation: leave one of them out");
+                self.place.refuse_rule("path_in", problem);
+            }
+            match Template::parse(text) {
+                Ok(template) => paths.push((dialect.as_str().into(), self.path(template))),
+                Err(problem) => {
+                    let problem = format!("path `{text}`: {problem}");
+                    self.place.refuse_rule("path_in", problem);
+                }
+            }
+        }
+        paths.sort_by(|(a, _), (b, _)| a.cmp(b));
+        paths
+    }
+
+    /// The groups of fields of which one must be set.
+    pub fn groups(&mut self) -> Vec<Vec<FieldIndex>> {
+        let rules = self.rules;
+        let request = self.schema.message(self.input);
+        let mut groups = Vec::new();
+        for group in &rules.at_least_one {
+            let mut fields = Vec::new();
+            for name in &group.fields {
+                match request.field(name) {
+                    Some((index, _)) => fields.push(index),
+                    None => {
+                        let problem = format!("{} has no field `{name}`", request.name);
+                        self.place.refuse_rule("at_least_one", problem);
+                    }
+                }
+            }
+            if group.fields.len() < 2 {
+                self.place.refuse_rule(
+                    "at_least_one",
+                    "names fewer than two fields: make a single one REQUIRED",
+                );
+            }
+            groups.push(fields);
+        }
+        groups
+    }
+
+    /// Members of the body that hold how many elements a field has.
+    pub fn counts(&mut self, body: &Body) -> Vec<(Box<str>, FieldIndex)> {
+        let rules = self.rules;
+        let request = self.schema.message(self.input);
+        let mut counts = Vec::new();
+        for (name, of) in &rules.count_members {
+            let taken = request.fields.iter().any(|f| *f.wire_name == **name);
+            let problem = match request.field(of) {
+                _ if !matches!(body, Body::Whole) => "is for the body `*`".to_owned(),
+                _ if name.is_empty() || taken => "must have a name that no field has".to_owned(),
+                Some((index, field)) if field.cardinality == Cardinality::Repeated => {
+                    let name = serde_json::Value::from(name.as_str());
+                    counts.push((format!("{name}:").into(), index));
+                    continue;
+                }
+                _ => format!("`{of}` is no repeated field here"),
+            };
+            let problem = format!("`{name}`: {problem}");
+            self.place.refuse_rule("count_members", problem);
+        }
+        counts.sort();
+        counts
+    }
+
+    fn path_field(&self, variable: Variable) -> Result<PathField, String> {
+        let fault = |problem: String| format!("path variable `{{{}}}`: {problem}", variable.path);
+        let mut id = self.input;
+        let mut steps = Vec::new();
+        let mut names = variable.path.split('.').peekable();
+        while let Some(name) = names.next() {
+            let message = self.schema.message(id);
+            let Some((index, field)) = message.field(name) else {
+                return Err(fault(format!("{} has no field `{name}`", message.name)));
+            };
+            if let Cardinality::Repeated | Cardinality::Map = field.cardinality {
+                return Err(fault(format!("`{name}` is a list or map, not one value")));
+            }
+            if field.local || field.output_only || !field.absent_in.is_empty() {
+                return Err(fault(format!(
+                    "`{name}` is not always sent (local, OUTPUT_ONLY or absent_in), but the path \
+                     needs it"
+                )));
+            }
+            match (field.kind, names.peek()) {
+                (Kind::Message(below), Some(_)) => {
+                    steps.push(index);
+                    id = below;
+                }
+                (Kind::Message(_), None) => {
+                    return Err(fault(format!(
+                        "`{name}` is a message: name a field of it, as in `{{{}.id}}`",
+                        variable.path
+                    )));
+                }
+                (_, Some(_)) => return Err(fault(format!("`{name}` is not a message"))),
+                (_, None) => {
+                    return Ok(PathField {
+                        steps,
+                        index,
+                        project_id: field.project_id,
+                        variable,
+                    });
+                }
+            }
+        }
+        Err(fault("names no field".into()))
+    }
+
+    pub fn body(&mut self, http: &HttpRule, action: Option<&Action>) -> Body {
+        let rules = self.rules;
+        let unset = rules::UnsetBody::try_from(rules.unset_body);
+        let or_empty = unset == Ok(rules::UnsetBody::EmptyObject);
+        if unset.is_err() {
+            self.place
+                .refuse_rule("unset_body", "is not a value that is known");
+        }
+        if or_empty && matches!(&*http.body, "" | "*") {
+            self.place.refuse_rule(
+                "unset_body",
+                "is for a body that is a field; `*` always sends an object",
+            );
+        }
+        if !rules.constant_body.is_empty() {
+            if !http.body.is_empty() || action.is_some() {
+                self.place.refuse_rule(
+                    "constant_body",
+                    "there is another body already: leave out one of them",
+                );
+            }
+            if let Err(problem) = check_json(&rules.constant_body) {
+                self.place.refuse_rule("constant_body", problem);
+            }
+            return Body::Constant(Bytes::from(rules.constant_body.clone()));
+        }
+        if let Some(action) = action {
+            let document = action
+                .document
+                .map(|index| &*self.schema.message(self.input).fields[usize::from(index)].name);
+            if !http.body.is_empty() && document != Some(&*http.body) {
+                self.place.refuse(
+                    HTTP,
+                    "the body of an action is its document: leave `body` out, or name the \
+                     document's field",
+                );
+            }
+            return match action.document {
+                Some(index) => Body::Field {
+                    index,
+                    or_empty: false,
+                },
+                None => Body::None,
+            };
+        }
+        match &*http.body {
+            "" => Body::None,
+            "*" => Body::Whole,
+            name => match field_named(self.schema, self.input, name, self.place, "body") {
+                Some(index) => {
+                    let field = &self.schema.message(self.input).fields[usize::from(index)];
+                    if field.local || field.query || field.output_only {
+                        let problem =
+                            format!("body `{name}` is a field that is not sent in a body");
+                        self.place.refuse(HTTP, problem);
+                    }
+                    Body::Field { index, or_empty }
+                }
+                None => Body::None,
+            },
+        }
+    }
+
+    pub fn action(&mut self, template: &Template) -> Option<Action> {
+        let rule = self.rules.action.as_ref()?;
+        if template.last_literal().is_none() && !rule.same_path {
+            self.place.refuse_rule(
+                "action",
+                "the path must end in a fixed segment, as `/invoke`: without it, it is the \
+                 document's path",
+            );
+        }
+        if rule.name_member.is_empty() && !rule.name_value.is_empty() {
+            self.place
+                .refuse_rule("action.name_member", "is missing: name_value is its value");
+        }
+        let mut members: Vec<(Box<str>, Box<str>)> = Vec::new();
+        for (name, json) in &rule.members {
+            if let Err(problem) = check_json(json) {
+                let problem = format!("`{name}`: {problem}");
+                self.place.refuse_rule("action.members", problem);
+            }
+            members.push((name.as_str().into(), json.as_str().into()));
+        }
+        // The map comes in no order of its own.
+        members.sort();
+        let mut document = None;
+        if !rule.document.is_empty() {
+            let request = self.schema.message(self.input);
+            match request.field(&rule.document) {
+                None => {
+                    let problem = format!("{} has no field `{}`", request.name, rule.document);
+                    self.place.refuse_rule("action.document", problem);
+                }
+                Some((index, field)) => {
+                    let is_object = matches!(field.kind, Kind::Message(id)
+                        if matches!(self.schema.message(id).shape,
+                            Shape::Object | Shape::Struct | Shape::Value));
+                    if !is_object || field.cardinality != Cardinality::Explicit {
+                        self.place.refuse_rule(
+                            "action.document",
+                            "must be one message, for example a google.protobuf.Struct",
+                        );
+                    }
+                    document = Some(index);
+                }
+            }
+        }
+        Some(Action {
+            name: (!rule.name_member.is_empty()).then(|| {
+                (
+                    rule.name_member.as_str().into(),
+                    rule.name_value.as_str().into(),
+                )
+            }),
+            members,
+            document,
+            same_path: rule.same_path,
+            edits: edit::compile(&rule.edits, self.schema, self.input, self.place),
+        })
+    }
+}

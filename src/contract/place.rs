@@ -1,0 +1,102 @@
+//! Where a contradiction stands: what is read of options, and how it is refused.
+
+use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor, Value};
+
+use super::Refusal;
+
+/// The option of a REST call.
+pub(super) const HTTP: &str = "google.api.http";
+
+/// The extensions of a pool; a set that does not import them uses none.
+pub(super) struct Options {
+    pool: DescriptorPool,
+}
+
+impl Options {
+    pub fn of(pool: &DescriptorPool) -> Self {
+        Self { pool: pool.clone() }
+    }
+
+    /// Reads an extension as its message; none when it is not there.
+    pub fn read<T: prost::Message + Default>(
+        &self,
+        options: &DynamicMessage,
+        name: &str,
+    ) -> Result<Option<T>, String> {
+        let Some(extension) = self.pool.get_extension_by_name(name) else {
+            return Ok(None);
+        };
+        if !options.has_extension(&extension) {
+            return Ok(None);
+        }
+        match &*options.get_extension(&extension) {
+            Value::Message(message) => message
+                .transcode_to()
+                .map(Some)
+                .map_err(|problem| format!("cannot be read: {problem}")),
+            _ => Err("is not a message".into()),
+        }
+    }
+}
+
+/// Takes the refusals of one element.
+pub(super) struct Place<'a> {
+    pub file: String,
+    pub element: String,
+    pub refusals: &'a mut Vec<Refusal>,
+}
+
+impl Place<'_> {
+    /// Refuses an option. The same refusal is kept once.
+    pub fn refuse(&mut self, option: &str, problem: impl Into<String>) {
+        let refusal = Refusal {
+            file: self.file.clone(),
+            element: self.element.clone(),
+            option: option.to_owned(),
+            problem: problem.into(),
+        };
+        if !self.refusals.contains(&refusal) {
+            self.refusals.push(refusal);
+        }
+    }
+
+    /// Refuses a rule of `(drawbridge.v1.method)`.
+    pub fn refuse_rule(&mut self, rule: &str, problem: impl Into<String>) {
+        self.refuse(&format!("(drawbridge.v1.method).{rule}"), problem);
+    }
+
+    pub fn take<T: Default>(&mut self, option: &str, read: Result<Option<T>, String>) -> Option<T> {
+        read.unwrap_or_else(|problem| {
+            self.refuse(option, problem);
+            None
+        })
+    }
+}
+
+/// Where refusals of an rpc go.
+pub(super) fn place<'a>(rpc: &MethodDescriptor, refusals: &'a mut Vec<Refusal>) -> Place<'a> {
+    Place {
+        file: rpc.parent_file().name().to_owned(),
+        element: rpc.full_name().to_owned(),
+        refusals,
+    }
+}
+
+/// One JSON text.
+pub(super) fn check_json(text: &str) -> Result<(), String> {
+    serde_json::from_str::<serde::de::IgnoredAny>(text)
+        .map(|_| ())
+        .map_err(|problem| format!("is not JSON: {problem}"))
+}
+
+/// What RFC 3986 lets stand in a query.
+pub(super) fn check_query(text: &str) -> Result<(), String> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=:@/?%".contains(c);
+    match text.chars().find(|c| !fine(*c)) {
+        None if text.starts_with(['?', '&']) || text.ends_with('&') => {
+            Err("stands without `?` and `&` around it".into())
+        }
+        None => Ok(()),
+        Some(c) => Err(format!("`{c}` must be percent-encoded")),
+    }
+}
