@@ -112,7 +112,10 @@ impl Around<'_> {
     fn rpc(&self, name: &str, option: &str, place: &mut Place<'_>) -> Option<Arc<Method>> {
         let found = self.rpcs.find(name);
         if found.is_none() {
-            place.refuse_rule(&format!("{option}.call"), super::unknown("call", name));
+            place.refuse_rule(
+                &format!("{option}.call"),
+                super::compile::unknown("call", name),
+            );
         }
         found.cloned()
     }
@@ -194,7 +197,7 @@ impl Around<'_> {
             place,
         )?;
         Some(Start {
-            fields: super::shared_fields(self.schema, self.method.input, rpc.input),
+            fields: super::compile::shared_fields(self.schema, self.method.input, rpc.input),
             rpc,
             poll,
             find,
@@ -260,7 +263,7 @@ impl Around<'_> {
             None
         } else {
             let option = "watch.side.when";
-            super::bool_field(&rule.when, self.schema, self.method.input, option, place)
+            super::compile::bool_field(&rule.when, self.schema, self.method.input, option, place)
                 .map(|(_, field)| field.number)
         };
         let states = match (self.state, rule.states.is_empty()) {
@@ -601,7 +604,8 @@ pub(super) fn light(
     poll: &Method,
     place: &mut Place<'_>,
 ) -> Option<FieldIndex> {
-    let (index, field) = super::bool_field(name, schema, poll.input, "watch.light", place)?;
+    let (index, field) =
+        super::compile::bool_field(name, schema, poll.input, "watch.light", place)?;
     if field.cardinality != Cardinality::Explicit {
         let problem = format!("`{name}` must be `optional`: else its false is not sent");
         place.refuse_rule("watch.light", problem);

@@ -1,0 +1,571 @@
+//! From what an rpc says of its watch to the tables.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::calls::{self, Around, SideRead};
+use super::spot::{Part, Spot, is_one};
+use super::state::{State, States, Written};
+use super::take::{Filling, Types};
+use super::{EVENT, Refresh, Tables};
+use crate::api::drawbridge::v1 as rules;
+use crate::contract::place::Place;
+use crate::contract::schema::{Cardinality, Field, FieldIndex, Kind, Message, MessageId, Schema};
+use crate::contract::{Method, Watch};
+
+/// The rpcs that a watch can name.
+pub(in crate::contract) struct Rpcs<'a> {
+    /// The full name of its own service.
+    pub service: &'a str,
+    /// All that are unary, by gRPC path.
+    pub methods: &'a HashMap<Box<str>, Arc<Method>>,
+    /// Those of its own descriptor set count.
+    pub schema: &'a Arc<Schema>,
+}
+
+impl Rpcs<'_> {
+    /// The rpc `GetJob` of the same service, or `JobService.GetJob` of the package.
+    pub fn find(&self, name: &str) -> Option<&Arc<Method>> {
+        self.named(name)
+            .filter(|rpc| !rpc.is_stream() && rpc.upload.is_none())
+    }
+
+    /// As [`Rpcs::find`], for a watch.
+    pub fn watch(&self, name: &str) -> Option<&Arc<Method>> {
+        self.named(name).filter(|rpc| rpc.watch.is_some())
+    }
+
+    fn named(&self, name: &str) -> Option<&Arc<Method>> {
+        let path = match name.split_once('.') {
+            None => format!("/{}/{name}", self.service),
+            Some((service, name)) => match self.service.rsplit_once('.') {
+                Some((package, _)) => format!("/{package}.{service}/{name}"),
+                None => format!("/{service}/{name}"),
+            },
+        };
+        let rpc = self.methods.get(&*path)?;
+        Arc::ptr_eq(&rpc.schema, self.schema).then_some(rpc)
+    }
+}
+
+/// Compiles the watch of `method`.
+pub(in crate::contract) fn compile(
+    rule: &rules::Watch,
+    method: &Method,
+    rpcs: &Rpcs<'_>,
+    place: &mut Place<'_>,
+) -> Option<Watch> {
+    let schema = &*method.schema;
+    let Some(poll) = rpcs.find(&rule.poll) else {
+        place.refuse_rule("watch.poll", unknown("poll", &rule.poll));
+        return None;
+    };
+    if method.action.is_some() || poll.action.is_some() {
+        place.refuse_rule(
+            "watch",
+            "an action cannot be watched: it is not to be done twice",
+        );
+    }
+    if rule.start.is_none() {
+        same_call(method, poll, "watch.poll", place);
+    }
+
+    let (item, item_type) = Part::find(schema, poll.output, &rule.item)
+        .map_err(|problem| place.refuse_rule("watch.item", problem))
+        .ok()?;
+    let list = matches!(item, Part::List(_));
+    let message = schema.message(item_type);
+    let key = key(rule, list, message, place);
+    let key_with = key_with(rule, list, schema, item_type, place);
+    let written = Written {
+        state: &rule.state,
+        well: &rule.ended_well,
+        badly: &rule.ended_badly,
+        option: "watch",
+    };
+    let state = State::compile(&written, schema, item_type, place);
+    let (event_number, item_number) = stream_fields(rule, method, item_type, place)?;
+    let follow = if rule.follow.is_empty() {
+        None
+    } else {
+        bool_field(&rule.follow, schema, method.input, "watch.follow", place)
+            .map(|(index, _)| index)
+    };
+    let refresh = refresh(rule, list.then_some(item_type), method, rpcs, place);
+    if let (Some((_, table)), Some(key)) = (&refresh, key)
+        && message.fields[usize::from(key)].kind != table.kind
+    {
+        place.refuse_rule(
+            "watch.refresh",
+            format!(
+                "`{}` takes a key of another type than `{}`",
+                rule.refresh, rule.key
+            ),
+        );
+    }
+    if rules::Gone::try_from(rule.gone).is_err() {
+        place.refuse_rule("watch.gone", "is not a value that is known");
+    }
+    let (first_interval, max_interval) = intervals(rule, place);
+
+    if list {
+        for (given, option) in [
+            (!rule.side.is_empty(), "side"),
+            (!rule.hold.is_empty(), "hold"),
+            (!rule.gone_well.is_empty(), "gone_well"),
+            (!rule.follow_after.is_empty(), "follow_after"),
+            (rule.unknown.is_some(), "unknown"),
+            (rule.fallback.is_some(), "fallback"),
+            (!rule.light.is_empty(), "light"),
+            (!rule.pin.is_empty(), "pin"),
+        ] {
+            if given {
+                let problem = "is for one thing; what is watched is a list";
+                place.refuse_rule(&format!("watch.{option}"), problem);
+            }
+        }
+    }
+    if state.is_none() {
+        for (given, option) in [
+            (!rule.hold.is_empty(), "hold"),
+            (!rule.gone_well.is_empty(), "gone_well"),
+            (!rule.follow_after.is_empty(), "follow_after"),
+            (rule.unknown.is_some(), "unknown"),
+        ] {
+            if given {
+                let problem = "the watch has no `state`: name it";
+                place.refuse_rule(&format!("watch.{option}"), problem);
+            }
+        }
+    }
+    if !rule.gone_well.is_empty() && rule.gone() == rules::Gone::EndsWell {
+        let problem = "says nothing beside GONE_ENDS_WELL: leave out one of them";
+        place.refuse_rule("watch.gone_well", problem);
+    }
+    let around = Around {
+        schema,
+        rpcs,
+        method,
+        poll,
+        item: item_type,
+        state: state.as_ref(),
+    };
+    let start = match &rule.start {
+        Some(start) => Some(around.start(start, place)?),
+        None => None,
+    };
+    let side: Vec<SideRead> = rule
+        .side
+        .iter()
+        .filter_map(|side| around.side(side, place))
+        .collect();
+    let fallback = match &rule.fallback {
+        Some(fallback) => Some(around.fallback(fallback, place)?),
+        None => None,
+    };
+    let (mut hold, mut gone_well) = (Vec::new(), States::default());
+    let (mut follow_after, mut unknown) = (States::default(), None);
+    if let Some(state) = &state {
+        follow_after = state.ends(schema, &rule.follow_after, "watch.follow_after", place);
+        if !rule.follow_after.is_empty() && rule.follow.is_empty() {
+            let problem = "says after what to go on: name the field of `follow`";
+            place.refuse_rule("watch.follow_after", problem);
+        }
+        if let Some(rule) = &rule.unknown {
+            unknown = state.unknown(rule, schema, item_type, place);
+        }
+        hold = rule
+            .hold
+            .iter()
+            .filter_map(|hold| state.hold(hold, schema, item_type, place))
+            .collect();
+        gone_well = state.states(schema, &rule.gone_well, "watch.gone_well", place);
+    }
+    let light = if rule.light.is_empty() {
+        None
+    } else {
+        let index = calls::light(&rule.light, schema, poll, place)?;
+        Some(schema.message(poll.input).fields[usize::from(index)].number)
+    };
+    let types = Types {
+        item: Some(item_type),
+        poll: Some(poll.input),
+        request: method.input,
+        copied: poll.input,
+    };
+    let pin = Filling::changes(&rule.pin, poll, types, "watch.pin", place);
+    let mut aside = HashSet::new();
+    side.iter().for_each(|side| side.asked(&mut aside));
+    fallback
+        .iter()
+        .for_each(|fallback| fallback.asked(&mut aside));
+    pin.asked(&mut aside);
+
+    let (refresh_rpc, refresh) = refresh.unzip();
+    Some(Watch {
+        poll: poll.clone(),
+        refresh: refresh_rpc,
+        list,
+        first_interval,
+        max_interval,
+        gone_ends_well: rule.gone() == rules::Gone::EndsWell,
+        start,
+        side,
+        hold,
+        fallback,
+        tables: Tables {
+            input: method.input,
+            output: method.output,
+            follow,
+            item,
+            item_type,
+            key,
+            key_with,
+            state,
+            event_number,
+            item_number,
+            refresh,
+            gone_well,
+            follow_after,
+            unknown,
+            light,
+            pin,
+            fields: shared_fields(schema, method.input, poll.input),
+            aside: aside.into_iter().collect(),
+        },
+    })
+}
+
+/// The pauses: the first one, and the longest.
+pub(super) fn intervals(rule: &rules::Watch, place: &mut Place<'_>) -> (Duration, Duration) {
+    let first_interval = interval(rule.first_interval.as_ref(), "first_interval", place);
+    let max_interval = interval(rule.max_interval.as_ref(), "max_interval", place);
+    let first = first_interval.unwrap_or(Duration::from_secs(1));
+    let max = max_interval.unwrap_or(Duration::from_secs(10).max(first));
+    // A longest pause that is given bounds the default of the first one, too.
+    let first = if first_interval.is_none() {
+        first.min(max)
+    } else {
+        first
+    };
+    if first > max {
+        place.refuse_rule("watch.max_interval", "is shorter than first_interval");
+    }
+    (first, max)
+}
+
+pub(super) fn unknown(rule: &str, name: &str) -> String {
+    if name.is_empty() {
+        return format!("is missing: name the rpc to {rule}");
+    }
+    format!("`{name}` is not a unary rpc of this service or package that can be served")
+}
+
+/// A stream's own request makes the calls of `other`, so its route and fields
+/// must be those of it.
+pub(in crate::contract) fn same_call(
+    method: &Method,
+    other: &Method,
+    option: &str,
+    place: &mut Place<'_>,
+) {
+    if (&method.verb, &method.template) != (&other.verb, &other.template) {
+        let problem = format!(
+            "`{}` is {} {}, the stream is {} {}: the routes must be the same",
+            other.name, other.verb, other.template, method.verb, method.template
+        );
+        place.refuse_rule(option, problem);
+        return;
+    }
+    let schema = &*method.schema;
+    let (ours, theirs) = (schema.message(method.input), schema.message(other.input));
+    for field in ours.fields.iter().filter(|field| !field.local) {
+        let same = theirs.field(&field.name).is_some_and(|(_, known)| {
+            schema.alike(known, field) && known.wire_name == field.wire_name
+        });
+        if !same {
+            let problem = format!(
+                "the field `{}` of {} is not one of {}: name it alike, or mark it `local`",
+                field.name, ours.name, theirs.name
+            );
+            place.refuse_rule(option, problem);
+        }
+    }
+    for field in theirs.fields.iter().filter(|field| field.required) {
+        if ours
+            .field(&field.name)
+            .is_none_or(|(_, known)| !known.required)
+        {
+            let problem = format!(
+                "the field `{}` is REQUIRED in {} and must be so in {}",
+                field.name, theirs.name, ours.name
+            );
+            place.refuse_rule(option, problem);
+        }
+    }
+}
+
+/// The fields that two messages have alike: numbers in the one and in the other.
+pub(super) fn shared_fields(schema: &Schema, from: MessageId, to: MessageId) -> Vec<(u32, u32)> {
+    let theirs = schema.message(to);
+    schema
+        .message(from)
+        .fields
+        .iter()
+        .filter(|field| !field.local)
+        .filter_map(|field| {
+            let (_, known) = theirs.field(&field.name)?;
+            schema
+                .alike(known, field)
+                .then_some((field.number, known.number))
+        })
+        .collect()
+}
+
+pub(super) fn key(
+    rule: &rules::Watch,
+    list: bool,
+    item: &Message,
+    place: &mut Place<'_>,
+) -> Option<FieldIndex> {
+    match (list, rule.key.is_empty()) {
+        (false, true) => return None,
+        (false, false) => {
+            place.refuse_rule("watch.key", "is for lists; what is watched is one thing");
+            return None;
+        }
+        (true, true) => {
+            place.refuse_rule(
+                "watch.key",
+                "is missing: name the field that tells the items of the list apart",
+            );
+            return None;
+        }
+        (true, false) => {}
+    }
+    let Some((index, field)) = item.field(&rule.key) else {
+        let problem = format!("{} has no field `{}`", item.name, rule.key);
+        place.refuse_rule("watch.key", problem);
+        return None;
+    };
+    if !is_key(field) {
+        let problem = format!("`{}` must be one string or integer", rule.key);
+        place.refuse_rule("watch.key", problem);
+    }
+    Some(index)
+}
+
+fn key_with(
+    rule: &rules::Watch,
+    list: bool,
+    schema: &Schema,
+    item: MessageId,
+    place: &mut Place<'_>,
+) -> Vec<Spot> {
+    let fits = rule.key_with.is_empty() || (list && rule.refresh.is_empty());
+    if !fits {
+        let problem = "is for lists whose items are not read by their key (`refresh`)";
+        place.refuse_rule("watch.key_with", problem);
+    }
+    let mut spots = Vec::new();
+    for name in &rule.key_with {
+        match Spot::find(schema, item, name) {
+            Ok(spot) => spots.push(spot),
+            Err(problem) => place.refuse_rule("watch.key_with", problem),
+        }
+    }
+    spots
+}
+
+/// Whether a field can hold the identity of an item.
+pub(in crate::contract) fn is_key(field: &Field) -> bool {
+    let kind = matches!(
+        field.kind,
+        Kind::String | Kind::Int32 | Kind::Int64 | Kind::Uint32 | Kind::Uint64
+    );
+    kind && is_one(field)
+}
+
+/// The numbers of the fields of the stream's messages: the event's, the item's.
+fn stream_fields(
+    rule: &rules::Watch,
+    method: &Method,
+    item: MessageId,
+    place: &mut Place<'_>,
+) -> Option<(u32, u32)> {
+    let schema = &*method.schema;
+    let message = schema.message(method.output);
+    let started = rule
+        .start
+        .as_ref()
+        .map(|start| calls::field_name(&start.field));
+    let mut named = HashSet::new();
+    let sides = rule.side.iter().map(|side| &*side.field);
+    let fallback = rule.fallback.as_ref().map(|fallback| &*fallback.field);
+    for name in started.into_iter().chain(sides).chain(fallback) {
+        if !named.insert(name) {
+            let problem = format!("the field `{name}` of {} is named twice", message.name);
+            place.refuse_rule("watch", problem);
+        }
+    }
+    let is_event = |field: &&Field| match field.kind {
+        Kind::Message(id) => &*schema.message(id).name == EVENT,
+        _ => false,
+    };
+    let (events, others): (Vec<&Field>, Vec<&Field>) = message
+        .fields
+        .iter()
+        .filter(|field| !named.contains(&*field.name))
+        .partition(|field| is_event(field));
+    if let ([event], [other]) = (&*events, &*others)
+        && event.cardinality == Cardinality::Explicit
+        && (other.kind, other.cardinality) == (Kind::Message(item), Cardinality::Explicit)
+    {
+        return Some((event.number, other.number));
+    }
+    let problem = format!(
+        "{} must have two fields{}: one {EVENT} and one {}",
+        message.name,
+        if named.is_empty() {
+            ""
+        } else {
+            " beside those that are named"
+        },
+        schema.message(item).name
+    );
+    place.refuse_rule("watch", problem);
+    None
+}
+
+/// The single bool of this name in a message.
+pub(super) fn bool_field<'s>(
+    name: &str,
+    schema: &'s Schema,
+    message: MessageId,
+    option: &str,
+    place: &mut Place<'_>,
+) -> Option<(FieldIndex, &'s Field)> {
+    let message = schema.message(message);
+    let Some((index, field)) = message.field(name) else {
+        let problem = format!("{} has no field `{name}`", message.name);
+        place.refuse_rule(option, problem);
+        return None;
+    };
+    if field.kind != Kind::Bool || !is_one(field) {
+        place.refuse_rule(option, format!("`{name}` must be one bool"));
+    }
+    Some((index, field))
+}
+
+fn refresh(
+    rule: &rules::Watch,
+    item: Option<MessageId>,
+    method: &Method,
+    rpcs: &Rpcs<'_>,
+    place: &mut Place<'_>,
+) -> Option<(Arc<Method>, Refresh)> {
+    if rule.refresh.is_empty() {
+        return None;
+    }
+    let Some(item) = item else {
+        place.refuse_rule(
+            "watch.refresh",
+            "is for lists; what is watched is one thing",
+        );
+        return None;
+    };
+    let Some(rpc) = rpcs.find(&rule.refresh) else {
+        place.refuse_rule("watch.refresh", unknown("refresh", &rule.refresh));
+        return None;
+    };
+    let schema = &*method.schema;
+    let ours = schema.message(method.input);
+    let mut copied = Vec::new();
+    let mut keys = Vec::new();
+    for (steps, field) in rpc.binding.path_fields() {
+        let known = ours.field(&field.name).filter(|(index, known)| {
+            known.kind == field.kind
+                && method.binding.path_fields().any(|(s, f)| {
+                    s.is_empty() && f.number == ours.fields[usize::from(*index)].number
+                })
+        });
+        match known {
+            Some((_, known)) if steps.is_empty() => copied.push((known.number, field.number)),
+            // The upstream's own stands in.
+            None if field.project_id => {}
+            _ => keys.push((steps, field)),
+        }
+    }
+    let [(steps, key)] = &*keys else {
+        let problem = format!(
+            "`{}` must have one path field beside those of the watch, for the key: it has {}",
+            rule.refresh,
+            keys.len()
+        );
+        place.refuse_rule("watch.refresh", problem);
+        return None;
+    };
+    if !steps.is_empty() || !is_key(key) {
+        let problem = format!(
+            "`{}`: the path field must be a string or integer",
+            rule.refresh
+        );
+        place.refuse_rule("watch.refresh", problem);
+        return None;
+    }
+    let theirs = schema.message(rpc.input);
+    for field in theirs.fields.iter().filter(|field| field.required) {
+        let filled = field.number == key.number
+            || field.project_id
+            || copied.iter().any(|(_, number)| *number == field.number);
+        if !filled {
+            let problem = format!(
+                "`{}`: nothing fills its REQUIRED field `{}`",
+                rule.refresh, field.name
+            );
+            place.refuse_rule("watch.refresh", problem);
+        }
+    }
+    let response = schema.message(rpc.output);
+    let holds = |field: &&Field| {
+        (field.kind, field.cardinality) == (Kind::Message(item), Cardinality::Explicit)
+    };
+    let mut holders = response.fields.iter().filter(holds);
+    let item = match (rpc.output == item, holders.next(), holders.next()) {
+        (true, _, _) => None,
+        (false, Some(holder), None) => Some(holder.number),
+        _ => {
+            let problem = format!(
+                "{} must have one field of type {}",
+                response.name,
+                schema.message(item).name
+            );
+            place.refuse_rule("watch.refresh", problem);
+            return None;
+        }
+    };
+    let table = Refresh {
+        copied,
+        number: key.number,
+        kind: key.kind,
+        item,
+    };
+    Some((rpc.clone(), table))
+}
+
+fn interval(
+    given: Option<&prost_types::Duration>,
+    option: &str,
+    place: &mut Place<'_>,
+) -> Option<Duration> {
+    match Duration::try_from(*given?) {
+        Ok(pause) if (Duration::from_millis(10)..=Duration::from_secs(86_400)).contains(&pause) => {
+            Some(pause)
+        }
+        _ => {
+            place.refuse_rule(&format!("watch.{option}"), "must be 10 ms to 1 day");
+            None
+        }
+    }
+}

@@ -1,0 +1,496 @@
+//! From what an rpc says of its log to the tables.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::super::EVENT;
+use super::super::compile::{Rpcs, intervals, is_key, same_call, unknown};
+use super::super::spot::{Part, is_one};
+use super::{Grows, LINE, Log, Param, Read, Tables};
+use crate::api::drawbridge::v1 as rules;
+use crate::contract::Method;
+use crate::contract::place::{Place, check_query};
+use crate::contract::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema, Shape};
+use crate::contract::template::encode;
+
+/// Whether this rule is one of a log.
+pub(in crate::contract) fn is_log(rule: &rules::Watch) -> bool {
+    rule.log.is_some() || rule.text_log.is_some()
+}
+
+/// Compiles the log of `method`; the watches among `rpcs` are compiled.
+pub(in crate::contract) fn compile(
+    rule: &rules::Watch,
+    method: &Method,
+    rpcs: &Rpcs<'_>,
+    place: &mut Place<'_>,
+) -> Option<Log> {
+    let schema = &*method.schema;
+    let Some(poll) = rpcs.find(&rule.poll) else {
+        place.refuse_rule("watch.poll", unknown("poll", &rule.poll));
+        return None;
+    };
+    if method.action.is_some() || poll.action.is_some() {
+        place.refuse_rule(
+            "watch",
+            "an action cannot be watched: it is not to be done twice",
+        );
+    }
+    for (set, option) in [
+        (!rule.state.is_empty(), "state"),
+        (!rule.ended_well.is_empty(), "ended_well"),
+        (!rule.ended_badly.is_empty(), "ended_badly"),
+        (!rule.refresh.is_empty(), "refresh"),
+        (rule.gone != 0 || !rule.gone_well.is_empty(), "gone"),
+        (rule.start.is_some(), "start"),
+        (!rule.side.is_empty(), "side"),
+        (!rule.hold.is_empty(), "hold"),
+        (!rule.follow_after.is_empty(), "follow_after"),
+        (rule.unknown.is_some(), "unknown"),
+        (rule.fallback.is_some(), "fallback"),
+        (!rule.light.is_empty(), "light"),
+        (!rule.pin.is_empty(), "pin"),
+    ] {
+        if set {
+            let option = format!("watch.{option}");
+            place.refuse_rule(&option, "is not for logs: name a watch in `ends_with`");
+        }
+    }
+    same_call(method, poll, "watch.poll", place);
+    let (first, max) = intervals(rule, place);
+
+    let (read, grows, item, marker_kind) = match (&rule.log, &rule.text_log) {
+        (Some(log), None) => entries(rule, log, method, poll, place)?,
+        (None, Some(log)) => text(rule, log, method, poll, place)?,
+        _ => {
+            place.refuse_rule("watch.text_log", "stands beside `log`: leave out one");
+            return None;
+        }
+    };
+    let (event, item, marker) = stream_fields(method, item, marker_kind, place)?;
+    let mut flag = |name: &str, option: &str| {
+        let field = local(name, option, method, place)?;
+        let table = &schema.message(method.input).fields[usize::from(field)];
+        if table.kind != Kind::Bool || !is_one(table) {
+            place.refuse_rule(option, format!("`{name}` must be one bool"));
+            return None;
+        }
+        Some(field)
+    };
+    let follow = flag(&rule.follow, "watch.follow");
+    let until_settled = flag(&rule.until_settled, "watch.until_settled");
+    let from_now = flag(&rule.from_now, "watch.from_now");
+    if from_now.is_some() && matches!(grows, Grows::Text { .. }) {
+        place.refuse_rule("watch.from_now", "is for entries: a text has its offsets");
+    }
+    let resume = resume(rule, method, marker_kind, place);
+    let ends = ends(rule, method, rpcs, place);
+    let (ends_with, ends, ends_event) = match ends {
+        Some((watch, fields, event)) => (Some(watch), fields, event),
+        None => (None, HashMap::new(), 0),
+    };
+    match (&ends_with, follow, until_settled) {
+        (None, None, None) | (Some(_), Some(_), None) | (Some(_), None, Some(_)) => {}
+        (Some(_), _, _) => place.refuse_rule(
+            "watch.ends_with",
+            "needs one of `follow` and `until_settled`, which lets a caller choose",
+        ),
+        (None, _, _) if rule.ends_with.is_empty() => place.refuse_rule(
+            "watch.ends_with",
+            "is missing: `follow` and `until_settled` speak of the end",
+        ),
+        (None, _, _) => {}
+    }
+    let ends_follow = ends_with
+        .as_ref()
+        .and_then(|ends| ends.watch.as_ref()?.follow_number());
+    Some(Log {
+        poll: poll.clone(),
+        grows,
+        ends_with,
+        first_interval: first,
+        max_interval: max,
+        tables: Tables {
+            input: method.input,
+            event,
+            item,
+            marker,
+            resume,
+            from_now,
+            follow,
+            until_settled,
+            ends,
+            ends_event,
+            ends_follow,
+            read,
+        },
+    })
+}
+
+type Compiled = (Read, Grows, MessageId, Kind);
+
+fn entries(
+    rule: &rules::Watch,
+    log: &rules::EntryLog,
+    method: &Method,
+    poll: &Method,
+    place: &mut Place<'_>,
+) -> Option<Compiled> {
+    let schema = &*method.schema;
+    let (list, item) = match Part::find(schema, poll.output, &rule.item) {
+        Ok((Part::List(list), item)) => (list, item),
+        Ok(_) => {
+            place.refuse_rule("watch.item", "must be a list: its entries are told");
+            return None;
+        }
+        Err(problem) => {
+            place.refuse_rule("watch.item", problem);
+            return None;
+        }
+    };
+    let message = schema.message(item);
+    let key = super::super::compile::key(rule, true, message, place)?;
+    let mut order = None;
+    if !log.order.is_empty() {
+        match message.field(&log.order) {
+            Some((index, field)) if is_order(schema, field) => order = Some(index),
+            Some(_) => {
+                let problem = format!("`{}` must be a Timestamp, integer or string", log.order);
+                place.refuse_rule("watch.log.order", problem);
+            }
+            None => {
+                let problem = format!("{} has no field `{}`", message.name, log.order);
+                place.refuse_rule("watch.log.order", problem);
+            }
+        }
+    }
+    let marker = param(&log.marker, "watch.log.marker", method, poll, false, place)?;
+    let limit = param(&log.limit, "watch.log.limit", method, poll, false, place)?;
+    if !marker.absent_in.is_empty() && order.is_none() {
+        place.refuse_rule(
+            "watch.log.order",
+            "is missing: dialects without a marker give the list in no known order",
+        );
+    }
+    for (query, option) in [(&log.ascending, "ascending"), (&log.newest, "newest")] {
+        if let Err(problem) = check_query(query) {
+            place.refuse_rule(&format!("watch.log.{option}"), problem);
+        }
+    }
+    let page_size = bounded(log.page_size, 100, 1_000, "watch.log.page_size", place);
+    let look_back = bounded(log.look_back, 5, 1_000, "watch.log.look_back", place);
+    let grows = Grows::Entries {
+        page_size: page_size as usize,
+        look_back,
+    };
+    let read = Read::Entries {
+        list: schema.message(poll.output).fields[usize::from(list)].number,
+        item,
+        key,
+        order,
+        marker,
+        limit,
+        ascending: log.ascending.as_str().into(),
+        newest: log.newest.as_str().into(),
+        page_size: page_size as usize,
+    };
+    Some((read, grows, item, Kind::String))
+}
+
+fn text(
+    rule: &rules::Watch,
+    log: &rules::TextLog,
+    method: &Method,
+    poll: &Method,
+    place: &mut Place<'_>,
+) -> Option<Compiled> {
+    let schema = &*method.schema;
+    if !rule.item.is_empty() || !rule.key.is_empty() {
+        place.refuse_rule(
+            "watch.item",
+            "is not for texts: `text_log.text` says where it is",
+        );
+    }
+    let offset = param(
+        &log.offset,
+        "watch.text_log.offset",
+        method,
+        poll,
+        true,
+        place,
+    )?;
+    let size = param(&log.size, "watch.text_log.size", method, poll, true, place)?;
+    let mut at = poll.output;
+    let mut steps = Vec::new();
+    let mut names = log.text.split('.').peekable();
+    while let Some(name) = names.next() {
+        let table = schema.message(at);
+        let Some((_, field)) = table.field(name) else {
+            let problem = format!("`{}`: {} has no field `{name}`", log.text, table.name);
+            place.refuse_rule("watch.text_log.text", problem);
+            return None;
+        };
+        steps.push(field.number);
+        match (field.kind, names.peek()) {
+            (Kind::Message(below), Some(_)) if field.cardinality != Cardinality::Map => at = below,
+            (Kind::String, None) => {}
+            _ => {
+                let problem = format!("`{}` must lead to a string", log.text);
+                place.refuse_rule("watch.text_log.text", problem);
+                return None;
+            }
+        }
+    }
+    let Some(item) = schema.message_id(LINE) else {
+        place.refuse_rule(
+            "watch.text_log",
+            format!("the stream's messages must have a field of type {LINE}"),
+        );
+        return None;
+    };
+    const MOST: u32 = 64 << 20;
+    let first_size = bounded(
+        log.first_size,
+        65_536,
+        MOST,
+        "watch.text_log.first_size",
+        place,
+    );
+    let max_size = bounded(
+        log.max_size,
+        4_194_304.max(first_size),
+        MOST,
+        "watch.text_log.max_size",
+        place,
+    );
+    if first_size > max_size {
+        place.refuse_rule("watch.text_log.max_size", "is less than first_size");
+    }
+    let grows = Grows::Text {
+        first_size,
+        max_size,
+    };
+    let read = Read::Text {
+        offset,
+        size,
+        steps,
+    };
+    Some((read, grows, item, Kind::Int64))
+}
+
+fn bounded(given: i32, default: u32, most: u32, option: &str, place: &mut Place<'_>) -> u32 {
+    match u32::try_from(given) {
+        Ok(0) => default,
+        Ok(given) if given <= most => given,
+        _ => {
+            place.refuse_rule(option, format!("must be 1 to {most}"));
+            default
+        }
+    }
+}
+
+fn is_order(schema: &Schema, field: &Field) -> bool {
+    let kind = match field.kind {
+        Kind::Message(id) => schema.message(id).shape == Shape::Timestamp,
+        _ => return is_key(field),
+    };
+    kind && is_one(field)
+}
+
+/// A field of the polled rpc's request that the engine sets in the query.
+fn param(
+    name: &str,
+    option: &str,
+    method: &Method,
+    poll: &Method,
+    number: bool,
+    place: &mut Place<'_>,
+) -> Option<Param> {
+    let schema = &*method.schema;
+    let request = schema.message(poll.input);
+    let Some((_, field)) = request.field(name) else {
+        let problem = match name {
+            "" => format!("is missing: name the field of {}", request.name),
+            _ => format!("{} has no field `{name}`", request.name),
+        };
+        place.refuse_rule(option, problem);
+        return None;
+    };
+    let in_path = poll
+        .binding
+        .path_fields()
+        .any(|(_, other)| other.number == field.number && other.name == field.name);
+    let fits = match field.kind {
+        Kind::String => !number,
+        Kind::Int32 | Kind::Int64 | Kind::Uint32 | Kind::Uint64 => true,
+        _ => false,
+    };
+    if !fits || !is_one(field) || in_path || field.local || poll.verb != http::Method::GET {
+        let problem = format!("`{name}` must be one query parameter of `{}`", poll.name);
+        place.refuse_rule(option, problem);
+        return None;
+    }
+    let own = schema.message(method.input).field(name);
+    if own.is_some_and(|(_, own)| !own.local) {
+        let problem = format!("`{name}` is set by the watch: take it out of its request");
+        place.refuse_rule(option, problem);
+    }
+    let mut quoted = String::new();
+    encode(&field.wire_name, &mut quoted);
+    Some(Param {
+        name: quoted.into(),
+        absent_in: field.absent_in.clone(),
+    })
+}
+
+/// A field of the log's own request, which must be local; none for no name.
+fn local(name: &str, option: &str, method: &Method, place: &mut Place<'_>) -> Option<FieldIndex> {
+    if name.is_empty() {
+        return None;
+    }
+    let request = method.schema.message(method.input);
+    match request.field(name) {
+        Some((index, field)) if field.local => Some(index),
+        Some(_) => {
+            place.refuse_rule(option, format!("`{name}` must be marked `local`"));
+            None
+        }
+        None => {
+            let problem = format!("{} has no field `{name}`", request.name);
+            place.refuse_rule(option, problem);
+            None
+        }
+    }
+}
+
+fn resume(
+    rule: &rules::Watch,
+    method: &Method,
+    kind: Kind,
+    place: &mut Place<'_>,
+) -> Option<FieldIndex> {
+    let index = local(&rule.resume, "watch.resume", method, place)?;
+    let field = &method.schema.message(method.input).fields[usize::from(index)];
+    if field.kind != kind || !is_one(field) {
+        let problem = format!("`{}` must be one {}", rule.resume, kind_name(kind));
+        place.refuse_rule("watch.resume", problem);
+        return None;
+    }
+    Some(index)
+}
+
+fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::String => "string",
+        _ => "int64",
+    }
+}
+
+/// The numbers of the event, the item and the marker in the stream's messages.
+fn stream_fields(
+    method: &Method,
+    item: MessageId,
+    marker: Kind,
+    place: &mut Place<'_>,
+) -> Option<(u32, u32, u32)> {
+    let schema = &*method.schema;
+    let message = schema.message(method.output);
+    let event = event_number(schema, method.output);
+    let of = |kind: Kind| {
+        let mut fields = message
+            .fields
+            .iter()
+            .filter(move |field| field.kind == kind && is_one(field));
+        fields.next().filter(|_| fields.next().is_none())
+    };
+    if let (Some(event), Some(item), Some(marker), 3) = (
+        event,
+        of(Kind::Message(item)),
+        of(marker),
+        message.fields.len(),
+    ) {
+        return Some((event, item.number, marker.number));
+    }
+    let problem = format!(
+        "{} must have three fields: one {EVENT}, one {} and one {} that takes the marker",
+        message.name,
+        schema.message(item).name,
+        kind_name(marker)
+    );
+    place.refuse_rule("watch", problem);
+    None
+}
+
+/// The number of the one field that holds a [`WatchEvent`].
+fn event_number(schema: &Schema, message: MessageId) -> Option<u32> {
+    let is_event = |field: &&Field| match field.kind {
+        Kind::Message(id) => &*schema.message(id).name == EVENT && is_one(field),
+        _ => false,
+    };
+    let mut events = schema.message(message).fields.iter().filter(is_event);
+    let event = events.next()?.number;
+    events.next().is_none().then_some(event)
+}
+
+type Ends = (Arc<Method>, HashMap<u32, u32>, u32);
+
+fn ends(
+    rule: &rules::Watch,
+    method: &Method,
+    rpcs: &Rpcs<'_>,
+    place: &mut Place<'_>,
+) -> Option<Ends> {
+    const OPTION: &str = "watch.ends_with";
+    let name = &*rule.ends_with;
+    if name.is_empty() {
+        return None;
+    }
+    let found = rpcs.watch(name).filter(|other| {
+        other.family == method.family
+            && other
+                .watch
+                .as_ref()
+                .is_some_and(|watch| !watch.list && watch.start.is_none())
+    });
+    let Some(watch) = found else {
+        let problem = format!("`{name}` is not a watch of one thing in this family");
+        place.refuse_rule(OPTION, problem);
+        return None;
+    };
+    let schema = &*method.schema;
+    let ours = schema.message(method.input);
+    let theirs = schema.message(watch.input);
+    let mut fields = HashMap::new();
+    for field in &theirs.fields {
+        let named = rule.ends_fields.get(&*field.name);
+        let named = named.map_or(&*field.name, String::as_str);
+        let same = ours.field(named).filter(|(_, own)| {
+            (own.kind, own.cardinality) == (field.kind, field.cardinality)
+                && !own.local
+                && !field.local
+        });
+        match same {
+            Some((_, own)) => {
+                fields.insert(own.number, field.number);
+            }
+            None if field.required => {
+                let problem = format!(
+                    "`{name}`: nothing fills its REQUIRED field `{}`",
+                    field.name
+                );
+                place.refuse_rule(OPTION, problem);
+            }
+            None => {}
+        }
+    }
+    for (theirs_name, own) in &rule.ends_fields {
+        let there = theirs.field(theirs_name);
+        let fills = there.is_some_and(|(_, field)| fields.values().any(|n| *n == field.number));
+        if !fills {
+            let problem = format!("`{own}` cannot fill `{theirs_name}` of `{name}`");
+            place.refuse_rule("watch.ends_fields", problem);
+        }
+    }
+    let event = event_number(schema, watch.output)?;
+    Some((Arc::clone(watch), fields, event))
+}
