@@ -1,7 +1,8 @@
 //! Watches: what to look at in the replies of the polled rpc, as tables.
 //!
 //! `spot` is a field somewhere in a message, `state` what its value means,
-//! `take` how the request of a further call is made, `calls` those calls.
+//! `take` how the request of a further call is made, `calls` those calls, `log`
+//! what only grows. `compile` makes the tables.
 
 mod calls;
 mod canonical;
