@@ -451,6 +451,14 @@ impl Process {
     }
 }
 
+/// Also where a test fails.
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// Keys as the SDK's users have them, in the environment or in its file; and that
 /// the log, however talkative, shows no secret.
 #[tokio::test(flavor = "multi_thread")]
