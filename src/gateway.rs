@@ -19,7 +19,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tokio_stream::{Stream, StreamExt};
+use tokio_stream::Stream;
 use tonic::body::Body;
 use tonic::codec::CompressionEncoding;
 use tonic::server::Grpc;
@@ -45,6 +45,9 @@ use answer::Answer;
 pub(crate) use codec::WireCodec;
 pub use front::TOKEN;
 use front::{CallerTokens, FrontLayer};
+
+/// Response metadata: paths of integers that are rounded in the message.
+const INEXACT: HeaderName = HeaderName::from_static("drawbridge-inexact");
 
 /// Looks rpcs up and carries them out.
 #[derive(Debug)]
@@ -301,7 +304,17 @@ impl Engine {
 
     /// The status of a call that was refused at the door.
     fn refuse(&self, path: &str, error: &Error) -> Status {
-        let operation = path.trim_start_matches('/');
+        // Whatever path somebody has thought of is nothing for the log.
+        let operation = match self.methods.get(path) {
+            Some(_) => &path[1..],
+            None => "",
+        };
+        tracing::info!(
+            operation,
+            reason = error.log_text(),
+            "call refused at the door"
+        );
+        self.metrics.refused.inc();
         error.status(&error::Context {
             operation,
             upstream: "",
@@ -311,7 +324,11 @@ impl Engine {
     }
 
     /// Serves one request of a method.
-    async fn serve(&self, served: &Served, request: http::Request<Body>) -> http::Response<Body> {
+    async fn serve(
+        &self,
+        served: &Arc<Served>,
+        request: http::Request<Body>,
+    ) -> http::Response<Body> {
         let stream = served.method.is_stream();
         let codec = if stream {
             WireCodec::stream()
@@ -357,33 +374,30 @@ impl Engine {
 
     async fn unary(
         &self,
-        served: &Served,
+        served: &Arc<Served>,
         request: Request<Bytes>,
         aside: Option<&OnceLock<Answer>>,
     ) -> Result<Response<Bytes>, Status> {
-        let mut record = Record::begin(served, self.traces, request.metadata().as_ref());
+        let headers = request.metadata().as_ref();
+        let mut record = Record::begin(served, self.traces, headers);
         let span = record.span.clone();
-        let work = self.call(&mut record, request.metadata().as_ref(), request.get_ref());
-        let result = match span {
-            None => work.await,
-            Some(span) => tracing::Instrument::instrument(work, span).await,
-        };
-        record.finish(result.map(|(decoded, headers)| {
-            let mut response = served.response(decoded, &headers);
-            if let Some(aside) = aside
-                && let Some(answer) = Answer::new(response.get_ref().clone())
-                && aside.set(answer).is_ok()
-            {
-                *response.get_mut() = Bytes::new();
-            }
-            response
-        }))
+        let work = self.call(&mut record, headers, request.get_ref());
+        let result = traced(span, work).await;
+        let (decoded, headers) = record.finish(result)?;
+        let mut response = served.response(decoded, &headers);
+        if let Some(aside) = aside
+            && let Some(answer) = Answer::new(response.get_ref().clone())
+            && aside.set(answer).is_ok()
+        {
+            *response.get_mut() = Bytes::new();
+        }
+        Ok(response)
     }
 
     /// Takes a file, and sends it on.
     async fn upload(
         &self,
-        served: &Served,
+        served: &Arc<Served>,
         request: Request<Streaming<Bytes>>,
     ) -> Result<Response<Bytes>, Status> {
         let (metadata, _, mut messages) = request.into_parts();
@@ -391,21 +405,20 @@ impl Engine {
         let mut record = Record::begin(served, self.traces, &headers);
         let span = record.span.clone();
         let work = self.send_on(&mut record, &headers, &mut messages);
-        let result = match span {
-            None => work.await,
-            Some(span) => tracing::Instrument::instrument(work, span).await,
-        };
-        record.finish(result.map(|(decoded, headers)| served.response(decoded, &headers)))
+        let result = traced(span, work).await;
+        let (decoded, headers) = record.finish(result)?;
+        Ok(served.response(decoded, &headers))
     }
 
     /// The way of a file.
     async fn send_on(
         &self,
-        record: &mut Record<'_>,
+        record: &mut Record,
         headers: &HeaderMap,
         messages: &mut Streaming<Bytes>,
     ) -> Result<(Decoded, HeaderMap), Error> {
-        let method = &record.served.method;
+        let served = record.served.clone();
+        let method = &served.method;
         let Some(upload) = &method.upload else {
             return Err(Error::Malformed(format!("{} is no upload", method.path)));
         };
@@ -426,11 +439,12 @@ impl Engine {
     /// The way of a unary call.
     async fn call(
         &self,
-        record: &mut Record<'_>,
+        record: &mut Record,
         headers: &HeaderMap,
         request: &Bytes,
     ) -> Result<(Decoded, HeaderMap), Error> {
-        let method = &record.served.method;
+        let served = record.served.clone();
+        let method = &served.method;
         let deadline = Deadline::of(headers, self.default_deadline);
         let upstream = self.upstreams.pick(&method.family, headers)?;
         record.upstream = Some(upstream.clone());
@@ -455,40 +469,37 @@ impl Engine {
 
     async fn stream(
         &self,
-        served: &Served,
+        served: &Arc<Served>,
         request: Request<Bytes>,
-    ) -> Result<Response<impl Stream<Item = Result<Bytes, Status>> + use<>>, Status> {
-        let mut record = Record::begin(served, self.traces, request.metadata().as_ref());
-        let result = self
-            .open(&mut record, request.metadata().as_ref(), request.get_ref())
-            .await;
-        let operation = served.method.path.clone();
-        let upstream = record.upstream.clone();
-        let request_id = record.request_id().to_owned();
-        let watch = served.method.watch.as_ref();
-        let begun = watch.is_some_and(|watch| watch.start.is_some());
-        record.finish(result.map(|stream| {
-            Response::new(stream.map(move |event| {
-                event.map_err(|error: Error| {
-                    error.status(&error::Context {
-                        operation: &operation[1..],
-                        upstream: upstream.as_ref().map_or("", |u| &u.settings.name),
-                        request_id: &request_id,
-                        begun,
-                    })
-                })
-            }))
-        }))
+    ) -> Result<Response<Recorded>, Status> {
+        let headers = request.metadata().as_ref();
+        let mut record = Record::begin(served, self.traces, headers);
+        let result = self.open(&mut record, headers, request.get_ref()).await;
+        let told = match result {
+            Ok(told) => told,
+            Err(error) => return Err(record.fail(&error)),
+        };
+        let inexact = match &told {
+            Told::Pages(stream) => answer::inexact(stream.notes()),
+            Told::Watch(_) | Told::File(_) => None,
+        };
+        let mut response = Response::new(record.stream(told));
+        if let Some(paths) = inexact {
+            let metadata = response.metadata_mut().as_mut();
+            metadata.insert(INEXACT, paths);
+        }
+        Ok(response)
     }
 
     /// The way of a stream, up to its first message.
     async fn open(
         &self,
-        record: &mut Record<'_>,
+        record: &mut Record,
         headers: &HeaderMap,
         request: &Bytes,
     ) -> Result<Told, Error> {
-        let method = &record.served.method;
+        let served = record.served.clone();
+        let method = &served.method;
         let call_by = Deadline::of(headers, self.default_deadline);
         let deadline = headers.contains_key("grpc-timeout").then_some(call_by);
         let upstream = self.upstreams.pick(&method.family, headers)?;
@@ -633,11 +644,8 @@ impl Served {
         let mut response = Response::new(decoded.message);
         let metadata = response.metadata_mut().as_mut();
         self.forward(headers, metadata);
-        let inexact = decoded.notes.inexact;
-        if !inexact.is_empty()
-            && let Ok(paths) = HeaderValue::from_str(&inexact.join(","))
-        {
-            metadata.insert("drawbridge-inexact", paths);
+        if let Some(paths) = answer::inexact(&decoded.notes) {
+            metadata.insert(INEXACT, paths);
         }
         response
     }
@@ -692,19 +700,36 @@ fn reflection(contract: &Contract) -> tonic_reflection::server::Builder<'_> {
     )
 }
 
+/// Runs `work` within the call's span, if it has one.
+async fn traced<T>(span: Option<tracing::Span>, work: impl Future<Output = T>) -> T {
+    match span {
+        None => work.await,
+        Some(span) => tracing::Instrument::instrument(work, span).await,
+    }
+}
+
 /// What is kept of a call while it runs: for metrics, the log and traces. A call
 /// whose caller has left is counted when this is dropped.
-struct Record<'a> {
-    served: &'a Served,
+struct Record {
+    served: Arc<Served>,
     caller: Caller,
     upstream: Option<Arc<Upstream>>,
     begun: Instant,
     span: Option<tracing::Span>,
+    /// The answer is there, or its first message: it was timed.
+    answered: bool,
     ended: bool,
 }
 
-impl<'a> Record<'a> {
-    fn begin(served: &'a Served, traces: bool, headers: &HeaderMap) -> Self {
+/// A stream, whose record ends with it.
+struct Recorded {
+    told: Told,
+    /// None: it has ended.
+    record: Option<Record>,
+}
+
+impl Record {
+    fn begin(served: &Arc<Served>, traces: bool, headers: &HeaderMap) -> Self {
         let mut caller = Caller::of(headers);
         if caller.request_id.is_none() {
             caller.request_id = Some(request_id(fastrand::u64(..)));
@@ -712,11 +737,12 @@ impl<'a> Record<'a> {
         let span = traces.then(|| span(&served.method, &mut caller));
         served.nowhere.in_flight.inc();
         Self {
-            served,
+            served: served.clone(),
             caller,
             upstream: None,
             begun: Instant::now(),
             span,
+            answered: false,
             ended: false,
         }
     }
@@ -729,99 +755,146 @@ impl<'a> Record<'a> {
             .unwrap_or_default()
     }
 
-    fn count(&mut self, code: Code) {
+    fn upstream_name(&self) -> &str {
+        self.upstream.as_ref().map_or("", |u| &u.settings.name)
+    }
+
+    fn metrics(&self) -> &RpcMetrics {
+        let at = self.upstream.as_ref().and_then(|upstream| {
+            let mut all = self.served.at.iter();
+            all.find(|(at, _)| Arc::ptr_eq(at, upstream))
+        });
+        at.map_or(&self.served.nowhere, |(_, metrics)| metrics)
+    }
+
+    fn answer(&mut self) {
+        if !std::mem::replace(&mut self.answered, true) {
+            self.metrics().time(self.begun.elapsed());
+            self.served.nowhere.in_flight.dec();
+        }
+    }
+
+    fn end(&mut self, code: Code) {
+        self.answer();
         self.ended = true;
-        let metrics = match &self.upstream {
-            None => &self.served.nowhere,
-            Some(upstream) => self
-                .served
-                .at
-                .iter()
-                .find(|(at, _)| Arc::ptr_eq(at, upstream))
-                .map_or(&self.served.nowhere, |(_, metrics)| metrics),
-        };
-        metrics.count(code, self.begun.elapsed());
-        metrics.in_flight.dec();
+        self.metrics().count(code);
         if let Some(span) = &self.span {
             span.record("rpc.grpc.status_code", code as i32);
             span.record("drawbridge.upstream", self.upstream_name());
         }
     }
 
-    fn upstream_name(&self) -> &str {
-        self.upstream.as_ref().map_or("", |u| &u.settings.name)
+    /// The stream, recorded to its end; it has its first message.
+    fn stream(mut self, told: Told) -> Recorded {
+        self.answer();
+        // The rest of it, credentials among them, is the stream's affair.
+        self.caller = Caller {
+            request_id: self.caller.request_id.take(),
+            ..Caller::default()
+        };
+        Recorded {
+            told,
+            record: Some(self),
+        }
     }
 
-    /// Counts, logs, and makes the status of a failure.
-    fn finish<T>(mut self, result: Result<T, Error>) -> Result<T, Status> {
-        let operation = &self.served.method.path[1..];
+    /// Counts and logs how a unary call ended.
+    fn finish<T>(self, result: Result<T, Error>) -> Result<T, Status> {
         match result {
             Ok(value) => {
-                self.count(Code::Ok);
-                tracing::debug!(
-                    operation,
-                    upstream = self.upstream_name(),
-                    request_id = self.request_id(),
-                    elapsed_us = self.begun.elapsed().as_micros() as u64,
-                    "call answered"
-                );
+                self.succeed();
                 Ok(value)
             }
-            Err(error) => {
-                let context = error::Context {
-                    operation,
-                    upstream: self.upstream_name(),
-                    request_id: self.request_id(),
-                    begun: false,
-                };
-                let mut status = error.status(&context);
-                if let Some(id) = &self.caller.request_id {
-                    status
-                        .metadata_mut()
-                        .as_mut()
-                        .insert("x-request-id", id.clone());
-                }
-                let code = status.code();
-                let elapsed_ms = self.begun.elapsed().as_millis() as u64;
-                let (upstream, request_id) = (self.upstream_name(), self.request_id());
-                let reason = error.log_text();
-                let code_text = code_name(code);
-                match code {
-                    Code::Internal | Code::Unknown | Code::Unavailable | Code::DataLoss => {
-                        tracing::warn!(
-                            operation,
-                            upstream,
-                            request_id,
-                            code = code_text,
-                            elapsed_ms,
-                            reason,
-                            "call failed"
-                        );
-                    }
-                    _ => {
-                        tracing::info!(
-                            operation,
-                            upstream,
-                            request_id,
-                            code = code_text,
-                            elapsed_ms,
-                            reason,
-                            "call refused"
-                        );
-                    }
-                }
-                self.count(code);
-                Err(status)
-            }
+            Err(error) => Err(self.fail(&error)),
+        }
+    }
+
+    fn succeed(mut self) {
+        self.end(Code::Ok);
+        tracing::debug!(
+            operation = &self.served.method.path[1..],
+            upstream = self.upstream_name(),
+            request_id = self.request_id(),
+            elapsed_us = self.begun.elapsed().as_micros() as u64,
+            "call answered"
+        );
+    }
+
+    /// Counts and logs a failure, and makes its status.
+    fn fail(mut self, error: &Error) -> Status {
+        let operation = &self.served.method.path[1..];
+        let (upstream, request_id) = (self.upstream_name(), self.request_id());
+        let watch = self.served.method.watch.as_ref();
+        let mut status = error.status(&error::Context {
+            operation,
+            upstream,
+            request_id,
+            begun: self.answered && watch.is_some_and(|watch| watch.start.is_some()),
+        });
+        if let Some(id) = &self.caller.request_id {
+            let metadata = status.metadata_mut().as_mut();
+            metadata.insert("x-request-id", id.clone());
+        }
+        let code = code_name(status.code());
+        let elapsed_ms = self.begun.elapsed().as_millis() as u64;
+        let reason = error.log_text();
+        let ours = matches!(
+            status.code(),
+            Code::Internal | Code::Unknown | Code::Unavailable | Code::DataLoss
+        );
+        // A gateway that stops has ended its streams on purpose.
+        if ours && !matches!(error, Error::Draining) {
+            tracing::warn!(
+                operation,
+                upstream,
+                request_id,
+                code,
+                elapsed_ms,
+                reason,
+                "call failed"
+            );
+        } else {
+            tracing::info!(
+                operation,
+                upstream,
+                request_id,
+                code,
+                elapsed_ms,
+                reason,
+                "call refused"
+            );
+        }
+        self.end(status.code());
+        status
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.end(Code::Cancelled);
         }
     }
 }
 
-impl Drop for Record<'_> {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.count(Code::Cancelled);
+impl Stream for Recorded {
+    type Item = Result<Bytes, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.record.is_none() {
+            return Poll::Ready(None);
         }
+        let event = std::task::ready!(Pin::new(&mut self.told).poll_next(cx));
+        Poll::Ready(match event {
+            Some(Ok(message)) => Some(Ok(message)),
+            Some(Err(error)) => self.record.take().map(|record| Err(record.fail(&error))),
+            None => {
+                if let Some(record) = self.record.take() {
+                    record.succeed();
+                }
+                None
+            }
+        })
     }
 }
 

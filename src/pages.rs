@@ -11,16 +11,21 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio_stream::Stream;
 
-use crate::contract::{Method, Pages, Paging};
+use crate::contract::{Decoded, Method, Pages, Paging};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::rest::Caller;
+use crate::transcode::Notes;
 use crate::upstream::{Operation, Upstream};
 use crate::watch::{Place, Watches};
 
 /// The items of all pages, each as a message of the stream. Of the list, one page
 /// is in memory: the next is read when the last item of it has been taken.
-pub struct PageStream(State);
+pub struct PageStream {
+    state: State,
+    /// See [`PageStream::notes`].
+    notes: Notes,
+}
 
 impl fmt::Debug for PageStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -95,7 +100,16 @@ impl PageStream {
             seen: Seen::default(),
             request: request.clone(),
         });
-        Ok(Self(State::Telling(walk.read(request).await?)))
+        let (walk, notes) = walk.read(request).await?;
+        Ok(Self {
+            state: State::Telling(walk),
+            notes,
+        })
+    }
+
+    /// What there is to say of the first page.
+    pub fn notes(&self) -> &Notes {
+        &self.notes
     }
 }
 
@@ -104,13 +118,13 @@ impl Stream for PageStream {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            match &mut self.0 {
+            match &mut self.state {
                 State::Over => return Poll::Ready(None),
                 State::Reading(reading) => match reading.as_mut().poll(cx) {
                     Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Ok(walk)) => self.0 = State::Telling(walk),
+                    Poll::Ready(Ok(walk)) => self.state = State::Telling(walk),
                     Poll::Ready(Err(error)) => {
-                        self.0 = State::Over;
+                        self.state = State::Over;
                         return Poll::Ready(Some(Err(error)));
                     }
                 },
@@ -118,17 +132,18 @@ impl Stream for PageStream {
                     // `grpc-timeout` does not reach the body of a stream.
                     let over = walk.route.deadline.is_some_and(|d| d.remaining().is_zero());
                     if over {
-                        self.0 = State::Over;
+                        self.state = State::Over;
                         return Poll::Ready(Some(Err(Error::StreamDeadline)));
                     }
                     if let Some(message) = walk.tell() {
                         return Poll::Ready(Some(message));
                     }
-                    let State::Telling(walk) = std::mem::replace(&mut self.0, State::Over) else {
+                    let State::Telling(walk) = std::mem::replace(&mut self.state, State::Over)
+                    else {
                         return Poll::Ready(None);
                     };
                     if walk.next.is_some() {
-                        self.0 = State::Reading(Box::pin(walk.go_on()));
+                        self.state = State::Reading(Box::pin(walk.go_on()));
                     }
                 }
             }
@@ -152,10 +167,10 @@ impl Walk {
             Some(token) => pages(&self.route.method)?.0.at(&self.request, &token),
             None => return Ok(self),
         };
-        self.read(request).await
+        Ok(self.read(request).await?.0)
     }
 
-    async fn read(mut self: Box<Self>, request: Bytes) -> Result<Box<Self>, Error> {
+    async fn read(mut self: Box<Self>, request: Bytes) -> Result<(Box<Self>, Notes), Error> {
         let Route {
             method,
             upstream,
@@ -171,14 +186,17 @@ impl Walk {
         let reply = upstream
             .call(Operation::of(method), &call, caller, deadline)
             .await?;
-        let page = method.decode(&reply)?.message;
+        let Decoded {
+            message: page,
+            notes,
+        } = method.decode(&reply)?;
         // Its room is given back: a reader who takes his time must not hold up others.
         drop(reply);
         let next = paging.next(asked, &page)?;
         let items = self.seen.sift(paging, paging.items(&page)?)?;
         self.items = items.into_iter();
         self.next = next;
-        Ok(self)
+        Ok((self, notes))
     }
 }
 

@@ -89,6 +89,9 @@ impl AsRef<[u8]> for Kept {
     }
 }
 
+/// The longest request id, in bytes; statuses have little room for it.
+const MAX_REQUEST_ID: usize = 128;
+
 /// What of the caller's metadata matters to a call.
 #[derive(Clone, Default)]
 pub struct Caller {
@@ -96,7 +99,8 @@ pub struct Caller {
     pub token: Option<HeaderValue>,
     /// `authorization`, for upstreams with passthrough.
     pub authorization: Option<HeaderValue>,
-    /// `x-request-id`: goes to the upstream and into the log.
+    /// `x-request-id`, its first 128 bytes: goes to the upstream and into the log,
+    /// and back to the caller with a failure.
     pub request_id: Option<HeaderValue>,
     /// W3C `traceparent` and `tracestate`.
     pub traceparent: Option<HeaderValue>,
@@ -119,7 +123,10 @@ impl Caller {
         Self {
             token: secret("x-auth-token"),
             authorization: secret("authorization"),
-            request_id: get("x-request-id"),
+            request_id: get("x-request-id").and_then(|id| {
+                let bytes = id.as_bytes();
+                HeaderValue::from_bytes(&bytes[..bytes.len().min(MAX_REQUEST_ID)]).ok()
+            }),
             traceparent: get("traceparent"),
             tracestate: get("tracestate"),
             accept_language: get("accept-language"),

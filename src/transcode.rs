@@ -47,6 +47,14 @@ pub struct Notes {
     pub inexact: Vec<String>,
 }
 
+impl Notes {
+    /// Adds what is noted of another part of the same message.
+    pub fn add(&mut self, inexact: impl IntoIterator<Item = String>) {
+        let room = read::MAX_NOTES.saturating_sub(self.inexact.len());
+        self.inexact.extend(inexact.into_iter().take(room));
+    }
+}
+
 /// Writes the message in `wire` as JSON behind `out`, without the top-level
 /// fields for which `skip` says true. After an error `out` holds what was written
 /// until then.

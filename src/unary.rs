@@ -34,8 +34,7 @@ pub async fn call(
         decoded.message = paging.with_next(asked, decoded.message)?;
     }
     if let Some(call) = again {
-        let first = decoded.message;
-        decoded.message = whole(upstream, method, &call, caller, deadline, first).await?;
+        decoded = whole(upstream, method, &call, caller, deadline, decoded).await?;
     }
     // A long message takes up its reply's room until it is sent.
     decoded.message = reply.room.keep(decoded.message);
@@ -70,8 +69,8 @@ pub async fn whole(
     call: &Call,
     caller: &Caller,
     deadline: Deadline,
-    first: Bytes,
-) -> Result<Bytes, Error> {
+    first: Decoded,
+) -> Result<Decoded, Error> {
     let Some(gather) = &method.gather else {
         return Ok(first);
     };
@@ -81,9 +80,8 @@ pub async fn whole(
     loop {
         let next = gather.next(call, &gathering)?;
         let reply = (upstream.call(Operation::of(method), &next, caller, deadline)).await?;
-        let page = method.decode(&reply)?.message;
-        if gather.add(&mut gathering, &page)? {
-            return Ok(gathering.message());
+        if gather.add(&mut gathering, method.decode(&reply)?)? {
+            return Ok(gathering.whole());
         }
     }
 }

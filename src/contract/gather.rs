@@ -2,13 +2,14 @@
 
 use bytes::Bytes;
 
-use super::Method;
 use super::place::Place;
 use super::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema};
 use super::view::View;
+use super::{Decoded, Method};
 use crate::api::drawbridge::v1::Gather as Rule;
 use crate::error::Error;
 use crate::rest::{Call, Idempotency};
+use crate::transcode::Notes;
 use crate::transcode::wire::{self, Value};
 
 /// The most further pages of one list.
@@ -22,6 +23,8 @@ const MAX_BYTES: usize = 16 << 20;
 pub struct Gather {
     /// The number of the response's list.
     items: u32,
+    /// Its name in JSON, with `[`.
+    member: Box<str>,
     /// The response's field that says how many items there are.
     total: FieldIndex,
     /// The query parameter that says how many to pass over, with its `=`.
@@ -33,6 +36,7 @@ pub struct Gather {
 /// A list on its way to be whole.
 pub struct Gathering {
     message: Vec<u8>,
+    notes: Notes,
     have: u64,
     total: u64,
     pages: usize,
@@ -45,21 +49,22 @@ impl Gather {
         &self,
         method: &Method,
         call: &Call,
-        first: &Bytes,
+        first: &Decoded,
     ) -> Result<Option<Gathering>, Error> {
         let says_page = |pair: &str| self.page.iter().any(|name| pair.starts_with(&**name));
         if call.query.split('&').any(says_page) {
             return Ok(None);
         }
-        let view =
-            View::of(&method.schema, method.output, first).map_err(super::bind::malformed)?;
+        let view = View::of(&method.schema, method.output, &first.message)
+            .map_err(super::bind::malformed)?;
         let total = match view.value(self.total) {
             Some(Value::Varint(total)) => u64::try_from(total as i64).unwrap_or(0),
             _ => 0,
         };
-        let have = self.count(first)?;
+        let have = self.count(&first.message)?;
         Ok((have > 0 && have < total).then(|| Gathering {
-            message: first.to_vec(),
+            message: first.message.to_vec(),
+            notes: first.notes.clone(),
             have,
             total,
             pages: 0,
@@ -85,8 +90,12 @@ impl Gather {
 
     /// Puts the items of a page behind those that are there. True: the list is
     /// whole; so it is also when a page brings nothing.
-    pub fn add(&self, gathering: &mut Gathering, page: &Bytes) -> Result<bool, Error> {
-        for field in wire::fields(page) {
+    pub fn add(&self, gathering: &mut Gathering, page: Decoded) -> Result<bool, Error> {
+        let Decoded {
+            message: page,
+            notes,
+        } = page;
+        for field in wire::fields(&page) {
             if let (number, Value::Bytes(item)) = field.map_err(super::bind::malformed)?
                 && number == self.items
             {
@@ -99,10 +108,25 @@ impl Gather {
                 problem: format!("the list has more than {MAX_BYTES} bytes: ask for single pages"),
             });
         }
-        let more = self.count(page)?;
+        let more = self.count(&page)?;
+        let have = gathering.have;
+        let paths = notes.inexact.into_iter();
+        gathering
+            .notes
+            .add(paths.map(|path| self.moved(path, have)));
         gathering.have += more;
         gathering.pages += 1;
         Ok(more == 0 || gathering.have >= gathering.total)
+    }
+
+    /// A path into a page, as one into the whole list: `have` items are before it.
+    fn moved(&self, path: String, have: u64) -> String {
+        let item = path.strip_prefix(&*self.member);
+        let item = item.and_then(|item| item.split_once(']'));
+        match item.and_then(|(at, rest)| Some((at.parse::<u64>().ok()?, rest))) {
+            Some((at, rest)) => format!("{}{}]{rest}", self.member, have.saturating_add(at)),
+            None => path,
+        }
     }
 
     fn count(&self, page: &Bytes) -> Result<u64, Error> {
@@ -117,8 +141,11 @@ impl Gather {
 
 impl Gathering {
     /// The response with the whole list.
-    pub fn message(self) -> Bytes {
-        self.message.into()
+    pub fn whole(self) -> Decoded {
+        Decoded {
+            message: self.message.into(),
+            notes: self.notes,
+        }
     }
 }
 
@@ -165,8 +192,10 @@ pub(super) fn compile(rule: &Rule, method: &Method, place: &mut Place<'_>) -> Op
             None => place.refuse_rule("gather", "what says which page must be a query parameter"),
         }
     }
+    let items = &schema.message(method.output).fields[usize::from(items?)];
     Some(Gather {
-        items: schema.message(method.output).fields[usize::from(items?)].number,
+        items: items.number,
+        member: format!("{}[", items.wire_name).into(),
         total: total?,
         offset: page.first()?.clone(),
         page,
@@ -189,4 +218,27 @@ fn named(
         place.refuse_rule(&format!("gather.{option}"), problem);
     }
     Some(found?.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_a_page_become_those_of_the_list() {
+        let gather = Gather {
+            items: 1,
+            member: "tasks[".into(),
+            total: 0,
+            offset: "offset=".into(),
+            page: Vec::new(),
+        };
+        for (path, want) in [
+            ("tasks[2].x[1]", "tasks[22].x[1]"),
+            ("job.n", "job.n"),
+            ("tasks[x]", "tasks[x]"),
+        ] {
+            assert_eq!(gather.moved(path.to_owned(), 20), want);
+        }
+    }
 }

@@ -7,11 +7,39 @@ use std::task::{Context, Poll};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+
+use crate::transcode::Notes;
 use http_body::{Body, Frame, SizeHint};
 
 /// Up to this length a message is copied behind its prefix: one frame costs less
 /// than the copy.
 const SHORT: usize = 16 << 10;
+
+/// The most bytes of metadata that name inexact numbers: clients refuse long ones.
+const MAX_INEXACT: usize = 1_000;
+
+/// What is escaped in a list of paths, beside what is no ASCII.
+const UNPLAIN: &AsciiSet = &CONTROLS.add(b',').add(b'%');
+
+/// The paths of inexact numbers as metadata, with commas between them, escaped as
+/// in URLs; `...` stands for those there is no room for. None where all is exact.
+pub fn inexact(notes: &Notes) -> Option<HeaderValue> {
+    let mut text = String::new();
+    for path in &notes.inexact {
+        let path = utf8_percent_encode(path, UNPLAIN).to_string();
+        let comma = if text.is_empty() { "" } else { "," };
+        if text.len() + path.len() > MAX_INEXACT {
+            text.extend([comma, "..."]);
+            break;
+        }
+        text.extend([comma, &*path]);
+    }
+    if text.is_empty() {
+        return None;
+    }
+    HeaderValue::from_str(&text).ok()
+}
 
 /// One uncompressed message and the status OK. Source: gRPC over HTTP/2,
 /// "Length-Prefixed-Message" and "Trailers".
@@ -78,6 +106,28 @@ mod tests {
     use http_body_util::BodyExt;
 
     use super::*;
+
+    #[test]
+    fn inexact_numbers() {
+        let long = "x".repeat(600);
+        for (paths, want) in [
+            (&[][..], None),
+            (&["a[0].b", "c"], Some("a[0].b,c".to_owned())),
+            (
+                &["größe 1,5%\u{1}"],
+                Some("gr%C3%B6%C3%9Fe 1%2C5%25%01".to_owned()),
+            ),
+            (&[&*long, &*long, "c"], Some(format!("{long},..."))),
+            (&[&*long.repeat(2)], Some("...".to_owned())),
+        ] {
+            let notes = Notes {
+                inexact: paths.iter().map(|path| path.to_string()).collect(),
+            };
+            let value = inexact(&notes);
+            let text = value.as_ref().map(|value| value.to_str().unwrap());
+            assert_eq!(text, want.as_deref());
+        }
+    }
 
     #[tokio::test]
     async fn frames() {

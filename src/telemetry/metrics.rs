@@ -46,6 +46,8 @@ pub struct Metrics {
     seconds: Family<RpcLabels, Histogram, fn() -> Histogram>,
     attempts: Family<AttemptLabels, Counter>,
     in_flight: Gauge,
+    /// Requests refused at the door, whose callers nobody knows.
+    pub refused: Counter,
 }
 
 impl fmt::Debug for Metrics {
@@ -87,16 +89,17 @@ impl Default for Metrics {
             seconds: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
             attempts: Family::default(),
             in_flight: Gauge::default(),
+            refused: Counter::default(),
             registry: Arc::default(),
         };
         registry.register(
             "rpc_calls",
-            "Calls answered, by code",
+            "Calls and streams that have ended, by code",
             metrics.calls.clone(),
         );
         registry.register_with_unit(
             "rpc_duration",
-            "From the request to the answer; for watches, to the first event",
+            "From the request to the answer; for streams, to the first message",
             Unit::Seconds,
             metrics.seconds.clone(),
         );
@@ -109,6 +112,11 @@ impl Default for Metrics {
             "rpc_in_flight",
             "Calls under way",
             metrics.in_flight.clone(),
+        );
+        registry.register(
+            "callers_refused",
+            "Requests refused for want of a token that the gateway knows",
+            metrics.refused.clone(),
         );
         *metrics.registry.lock().unwrap_or_else(|e| e.into_inner()) = registry;
         metrics
@@ -158,8 +166,8 @@ impl Metrics {
 }
 
 impl RpcMetrics {
-    /// Counts a call that ended with this code after this time.
-    pub fn count(&self, code: Code, elapsed: Duration) {
+    /// Counts a call that ended with this code.
+    pub fn count(&self, code: Code) {
         self.codes[code as usize]
             .get_or_init(|| {
                 let labels = CodeLabels {
@@ -170,6 +178,11 @@ impl RpcMetrics {
                 self.calls.get_or_create(&labels).clone()
             })
             .inc();
+    }
+
+    /// Takes in how long a caller has waited for an answer, or for the first message
+    /// of a stream.
+    pub fn time(&self, elapsed: Duration) {
         self.timed
             .get_or_init(|| self.seconds.get_or_create(&self.labels).clone())
             .observe(elapsed.as_secs_f64());
@@ -273,8 +286,11 @@ mod tests {
     fn counts_show_up_in_the_text() {
         let metrics = Metrics::default();
         let rpc = metrics.rpc("a.B/C", "up");
-        rpc.count(Code::NotFound, Duration::from_millis(3));
-        rpc.count(Code::NotFound, Duration::from_millis(3));
+        for _ in 0..2 {
+            rpc.time(Duration::from_millis(3));
+            rpc.count(Code::NotFound);
+        }
+        metrics.refused.inc();
         let attempts = metrics.attempts("up");
         for status in [Some(404), Some(404), None] {
             attempts.count(status);
@@ -308,6 +324,7 @@ mod tests {
             r#"drawbridge_upstream_exchanges_total{upstream="up",outcome="404"} 2"#,
             r#"drawbridge_upstream_exchanges_total{upstream="up",outcome="no_answer"} 1"#,
             "drawbridge_watchers 7",
+            "drawbridge_callers_refused_total 1",
             r#"drawbridge_queued{upstream="up"} 1"#,
             r#"drawbridge_queued{upstream="b"} 2"#,
         ] {

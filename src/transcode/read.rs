@@ -21,7 +21,7 @@ use crate::contract::schema::{
 };
 
 /// The most paths that `Notes::inexact` names.
-const MAX_NOTES: usize = 16;
+pub(super) const MAX_NOTES: usize = 16;
 
 /// A problem at a place in the text. Boxed, so that success is told in a register.
 #[derive(Debug)]

@@ -299,7 +299,8 @@ impl Route {
             .upstream
             .call(Operation::of(method), call, &self.caller, deadline)
             .await?;
-        let first = method.decode(&reply)?.message;
-        unary::whole(&self.upstream, method, call, &self.caller, deadline, first).await
+        let first = method.decode(&reply)?;
+        let whole = unary::whole(&self.upstream, method, call, &self.caller, deadline, first);
+        Ok(whole.await?.message)
     }
 }

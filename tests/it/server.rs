@@ -219,6 +219,115 @@ async fn the_admin_listener() {
     }
 }
 
+/// Lines of the log, of whoever runs on this thread.
+#[derive(Clone, Default)]
+struct Lines(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Lines {
+    fn of(&self, word: &str) -> Vec<String> {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        let lines = text.lines().filter(|line| line.contains(word));
+        lines.map(str::to_owned).collect()
+    }
+}
+
+/// What becomes of a stream after its first message is counted and logged as well,
+/// and its caller can ask for it by id.
+#[tokio::test]
+async fn a_stream_is_recorded_to_its_end() {
+    const STREAM: &str = "StackService/StreamStacks";
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let log = tracing_subscriber::fmt()
+        .with_writer(move || writer.clone())
+        .with_ansi(false)
+        .finish();
+    let _log = tracing::subscriber::set_default(log);
+    let recorder = Recorder::start(|seen| match seen.query().contains("marker=b") {
+        false => Answer::json(
+            200,
+            &json!({"stacks": [{"id": "a"}, {"id": "b"}],
+                "links": [{"rel": "next", "href": "http://elsewhere.example.test/"}]}),
+        ),
+        true => Answer::json(
+            403,
+            &json!({"error": {"type": "Forbidden", "message": "hunter2"}}),
+        ),
+    })
+    .await;
+    let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
+    let id = format!("{}{}", "r".repeat(128), "s".repeat(2_000));
+    let mut stream = gateway
+        .client
+        .watch(STREAM, json!({"page_size": 2}), &[("x-request-id", &id)])
+        .await
+        .unwrap();
+    for _ in 0..2 {
+        stream.next().await.unwrap().unwrap();
+    }
+    let status = stream.next().await.unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied, "{status:?}");
+    let told = status.metadata().get("x-request-id").unwrap();
+    assert_eq!(
+        told.to_str().unwrap(),
+        &id[..128],
+        "cut: statuses are short"
+    );
+    assert!(stream.next().await.is_none());
+
+    let admin = gateway.running.admin.unwrap();
+    let (_, text) = http_get(&format!("http://{admin}/metrics")).await;
+    let counted = |code| {
+        format!(
+            r#"drawbridge_rpc_calls_total{{operation="openstack.orchestration.v1.{STREAM}",upstream="u",code="{code}"}} 1"#
+        )
+    };
+    assert!(text.contains(&counted("PERMISSION_DENIED")), "{text}");
+    assert!(!text.contains(&counted("OK")), "{text}");
+    assert!(text.contains("drawbridge_rpc_in_flight 0"), "{text}");
+    let logged = lines.of("call refused");
+    assert_eq!(logged.len(), 1, "{logged:?}");
+    assert!(
+        logged[0].contains(&id[..128]) && logged[0].contains(STREAM),
+        "{logged:?}"
+    );
+    assert!(lines.of("hunter2").is_empty());
+}
+
+/// Which numbers are rounded is said also where it is not a single answer.
+#[tokio::test]
+async fn numbers_that_are_rounded_are_named() {
+    let events = json!({"events": [{"id": "e1"},
+        {"id": "e2", "resource_properties": {"größe, in": 9_007_199_254_740_993_u64}}]});
+    let recorder = Recorder::fixed(Answer::json(200, &events)).await;
+    let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
+    let request = json!({"stack_name": "web", "stack_id": "17"});
+    let want = "events[1].resource_properties.gr%C3%B6%C3%9Fe%2C in";
+    let response = gateway
+        .client
+        .call_with("StackEventService/ListStackEvents", request.clone(), &[])
+        .await
+        .unwrap();
+    assert_eq!(response.metadata().get("drawbridge-inexact").unwrap(), want);
+    let stream = gateway
+        .client
+        .watch("StackEventService/StreamStackEvents", request, &[])
+        .await
+        .unwrap();
+    assert_eq!(stream.metadata.get("drawbridge-inexact").unwrap(), want);
+}
+
 #[tokio::test]
 async fn compression_is_the_callers_choice() {
     let item = json!({"id": "d", "status_reason": "x".repeat(10_000)});
@@ -283,6 +392,12 @@ async fn callers_bring_a_token_where_one_is_asked_for() {
             status.message()
         );
     }
+    let admin = gateway.running.admin.unwrap();
+    let (_, text) = http_get(&format!("http://{admin}/metrics")).await;
+    assert!(
+        text.contains("drawbridge_callers_refused_total 2"),
+        "guesses leave a trace: {text}"
+    );
     for token in ["first", "second"] {
         gateway
             .client

@@ -140,17 +140,22 @@ impl Client {
         grpc.ready()
             .await
             .map_err(|e| Status::unknown(e.to_string()))?;
-        let stream = grpc
+        let response = grpc
             .server_streaming(request, path(&method), BytesCodec)
-            .await?
-            .into_inner();
-        Ok(Watch { method, stream })
+            .await?;
+        Ok(Watch {
+            method,
+            metadata: response.metadata().clone(),
+            stream: response.into_inner(),
+        })
     }
 }
 
 /// An open stream.
 pub struct Watch {
     method: MethodDescriptor,
+    /// What came before the first message.
+    pub metadata: tonic::metadata::MetadataMap,
     stream: Streaming<Bytes>,
 }
 
