@@ -110,7 +110,18 @@ async fn compare(
     };
     let dialect = &way.upstream.settings.dialect;
     let mut items = Vec::new();
-    for page in 1..=MAX_PAGES {
+    let mut page = 0;
+    loop {
+        page += 1;
+        if page > MAX_PAGES {
+            return Err(Error::Binding {
+                field: check.name.to_string(),
+                problem: format!(
+                    "cannot be checked: the upstream has more than {} definitions",
+                    MAX_PAGES as usize * Check::PAGE_SIZE
+                ),
+            });
+        }
         let call = definitions.bind(&check.page(definitions, request, page)?, dialect)?;
         let reply = way.call(definitions, &call).await?;
         let response = definitions.decode(&reply)?.message;

@@ -242,7 +242,7 @@ impl Config {
         sandbox.finish();
         config.take_environment(&report, env);
         upstreams::check_names(&root, &config);
-        upstreams::choose_defaults(&root, &mut config.upstreams);
+        upstreams::check_defaults(&root);
         config.check_callers_known(&root);
         root.finish();
         // An upstream that is wrong is left out here, and told already.
@@ -384,6 +384,14 @@ impl Config {
                     .to_owned(),
             });
         }
+    }
+
+    /// Whether callers' tokens, the gateway's own or those that it passes through,
+    /// come over a network in the clear.
+    pub fn tokens_in_the_clear(&self) -> bool {
+        let passes = |upstream: &upstream::Settings| matches!(upstream.auth, Auth::Passthrough);
+        let tokens = !self.caller_tokens.is_empty() || self.upstreams.iter().any(passes);
+        tokens && self.tls.is_none() && !self.listen.ip().is_loopback()
     }
 
     /// A gateway that holds credentials must know who calls, beyond loopback.

@@ -349,6 +349,11 @@ impl Method {
         self.binding.field_json(index, request)
     }
 
+    /// Whether the dialect has the operation.
+    pub fn is_in(&self, dialect: &str) -> bool {
+        !self.absent_in.iter().any(|absent| **absent == *dialect)
+    }
+
     /// Whether this HTTP status is success for the method.
     pub fn is_success(&self, status: http::StatusCode) -> bool {
         status.is_success() || self.also_success.contains(&status.as_u16())

@@ -63,10 +63,20 @@ pub enum Error {
         /// When to try again.
         retry_after: Duration,
     },
-    /// The gateway could not log in, or the caller brought no credentials. The
-    /// call itself was not sent.
+    /// The caller brought no credentials, or those that are configured cannot be sent.
+    /// The call itself was not sent.
     #[error("{problem}")]
     Credential {
+        /// UNAUTHENTICATED, PERMISSION_DENIED, FAILED_PRECONDITION or UNAVAILABLE.
+        code: Code,
+        /// What failed, and what to do. Never a secret.
+        problem: String,
+    },
+    /// The gateway could not log in: the text, which names its user and where it logs
+    /// in, is for its operators; callers are told no more than what `code` says. The
+    /// call itself was not sent.
+    #[error("{problem}")]
+    Login {
         /// UNAUTHENTICATED, PERMISSION_DENIED, FAILED_PRECONDITION or UNAVAILABLE.
         code: Code,
         /// What failed, and what to do. Never a secret.
@@ -98,6 +108,15 @@ pub enum Error {
     TooLarge {
         /// The limit, in bytes.
         limit: usize,
+    },
+    /// The answer came and was not passed on: there is no room for it, or its caller
+    /// takes nothing of it. The upstream has acted.
+    #[error("{problem}")]
+    Undelivered {
+        /// RESOURCE_EXHAUSTED for no room, DEADLINE_EXCEEDED for no reader.
+        code: Code,
+        /// What is full, or what was waited for.
+        problem: String,
     },
     /// The upstream answered with an error.
     #[error("{}", .0.message)]
@@ -191,6 +210,8 @@ impl Error {
             Self::NotConfigured(_) => Code::FailedPrecondition,
             Self::Overload { code, .. }
             | Self::Credential { code, .. }
+            | Self::Login { code, .. }
+            | Self::Undelivered { code, .. }
             | Self::Stream { code, .. } => *code,
             Self::Deadline { .. } | Self::StreamDeadline => Code::DeadlineExceeded,
             Self::Connect(_) | Self::NoAnswer(_) | Self::Draining => Code::Unavailable,
@@ -213,7 +234,8 @@ impl Error {
             | Self::NoAnswer(_)
             | Self::Restarted
             | Self::Draining => true,
-            Self::Credential { code, .. } => *code == Code::Unavailable,
+            Self::Credential { code, .. } | Self::Login { code, .. } => *code == Code::Unavailable,
+            Self::Undelivered { code, .. } => *code == Code::ResourceExhausted,
             Self::Upstream(fault) => {
                 fault.transient
                     || fault.not_processed

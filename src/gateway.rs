@@ -118,6 +118,12 @@ pub async fn start(config: Config, traces: bool) -> Result<Running, Vec<String>>
         .await
         .map_err(|e| one(format!("cannot listen on {}: {e}", config.listen)))?;
     let grpc = listener.local_addr().map_err(|e| one(e.to_string()))?;
+    if config.tokens_in_the_clear() {
+        tracing::warn!(
+            listen = %grpc,
+            "callers' tokens come in the clear: set [listen.tls], unless a proxy before the gateway speaks TLS"
+        );
+    }
     let readiness = Readiness::default();
     let mut admin_task = None;
     let mut admin = None;
@@ -682,7 +688,7 @@ impl Stream for Told {
 /// Refuses an operation that the upstream's dialect lacks.
 fn offers(upstream: &Upstream, method: &Method) -> Result<(), Error> {
     let dialect = &upstream.settings.dialect;
-    if method.absent_in.iter().any(|absent| **absent == **dialect) {
+    if !method.is_in(dialect) {
         return Err(Error::Unsupported {
             family: upstream.settings.family.as_str().into(),
             dialect: dialect.as_str().into(),

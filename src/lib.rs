@@ -23,6 +23,7 @@ pub mod gateway;
 pub mod heat;
 pub mod jp1ao;
 pub mod pages;
+pub mod parcel;
 pub mod resolve;
 pub mod rest;
 pub mod sandbox;

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::future::Future;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -84,6 +85,8 @@ struct Seen {
     /// Those of the second page, then the fourth, the eighth... A list that goes
     /// round in circles comes by one of them.
     mark: HashSet<Vec<u8>>,
+    /// A digest of the page before, where its items have no keys.
+    alike: Option<u64>,
     pages: u64,
 }
 
@@ -203,13 +206,18 @@ impl Walk {
 impl Seen {
     /// The items of the next page, without those of the page before, which come
     /// again when the list has shifted. [`Error::Restarted`] when nothing else
-    /// comes, or what came long ago.
+    /// comes, or what came long ago; so, too, when items without keys come again as
+    /// a whole page: the API does not page as the contract says.
     fn sift(&mut self, paging: &Paging, items: Vec<Bytes>) -> Result<Vec<Bytes>, Error> {
         let mut keys = HashSet::with_capacity(items.len());
         let mut new = Vec::with_capacity(items.len());
         let came = items.len();
+        let mut plain = DefaultHasher::new();
+        let mut any_plain = false;
         for item in items {
             let Some(key) = paging.key(&item)? else {
+                item.hash(&mut plain);
+                any_plain = true;
                 new.push(item);
                 continue;
             };
@@ -222,7 +230,8 @@ impl Seen {
             }
             keys.insert(key);
         }
-        if came > 0 && new.is_empty() {
+        let alike = any_plain.then(|| plain.finish());
+        if came > 0 && (new.is_empty() || any_plain && alike == self.alike) {
             return Err(Error::Restarted);
         }
         self.pages += 1;
@@ -232,6 +241,7 @@ impl Seen {
             _ => {}
         }
         self.last = keys;
+        self.alike = alike;
         Ok(new)
     }
 }
@@ -242,4 +252,44 @@ fn pages(method: &Method) -> Result<(&Pages, &Paging), Error> {
     pages
         .and_then(|pages| Some((pages, pages.list.paging.as_ref()?)))
         .ok_or_else(|| Error::Malformed(format!("{} is no stream of pages", method.path)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::tests::{World, proto};
+
+    /// An API that does not look at the offset gives its first page for ever.
+    #[test]
+    fn a_page_without_keys_that_comes_again() {
+        let world = World::new(&proto(
+            r#"service S {
+              rpc List(ListRequest) returns (ListResponse) {
+                option (google.api.http) = {get: "/v1/things"};
+                option (drawbridge.v1.method).paging = {
+                  style: PAGING_STYLE_OFFSET items: "things"
+                };
+                option idempotency_level = NO_SIDE_EFFECTS;
+              }
+            }
+            message ListRequest {
+              int32 page_size = 2 [(drawbridge.v1.field).name = "limit"];
+              string page_token = 3 [(drawbridge.v1.field).name = "start"];
+            }
+            message ListResponse {
+              repeated Thing things = 1;
+              string next_page_token = 9 [(drawbridge.v1.field).local = true];
+            }
+            message Thing { string id = 1; }"#,
+        ));
+        let paging = world.rpc("List").paging.as_ref().unwrap();
+        let page = |ids: &[&'static str]| ids.iter().map(|id| Bytes::from(*id)).collect();
+        let mut seen = Seen::default();
+        for ids in [&["a", "b"][..], &["b", "a"], &["b", "b"], &[], &["b", "b"]] {
+            let told = seen.sift(paging, page(ids)).unwrap();
+            assert_eq!(told.len(), ids.len(), "what has no key may come again");
+        }
+        let error = seen.sift(paging, page(&["b", "b"])).unwrap_err();
+        assert!(matches!(error, Error::Restarted), "{error:?}");
+    }
 }

@@ -66,6 +66,11 @@ pub struct Reply {
 pub struct Room(pub Option<Arc<dyn Any + Send + Sync>>);
 
 impl Room {
+    /// Shares that belong together. None of them is no room.
+    pub fn of<T: Any + Send + Sync>(shares: Vec<T>) -> Self {
+        Self((!shares.is_empty()).then(|| Arc::new(shares) as Arc<dyn Any + Send + Sync>))
+    }
+
     /// The same bytes, which keep the room until the last of them is dropped.
     pub fn keep(self, bytes: Bytes) -> Bytes {
         match self.0 {

@@ -10,7 +10,8 @@ use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderValue, Method};
 use reqwest::{Certificate, ClientBuilder, redirect, retry};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::Code;
 use url::Url;
 
 use crate::error::Error;
@@ -37,6 +38,9 @@ const SHORT: usize = 64 << 10;
 /// How long an answer waits for room.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How much more room than that there is for answers that have waited in vain.
+const BEYOND: usize = 7;
+
 /// The longest cause told of a failure, in bytes.
 const MAX_CAUSE: usize = 300;
 
@@ -53,7 +57,8 @@ pub struct Settings {
     pub max_response_bytes: usize,
     /// Bytes of long answers (over 64 KiB) held at once, from when they are read
     /// until the caller has taken them; those that come later wait to be read,
-    /// at most 1 s. At least `max_response_bytes`. Default: 32 MiB.
+    /// at most 1 s. There are never more than eight times as many; what would be is
+    /// not passed on. At least `max_response_bytes`. Default: 32 MiB.
     pub max_buffered_bytes: usize,
     /// Use the `HTTP_PROXY` family of variables. Default: true.
     pub proxy_from_environment: bool,
@@ -105,6 +110,8 @@ pub struct Transport {
     max_response_bytes: usize,
     /// Room for long answers, in KiB.
     room: Arc<Semaphore>,
+    /// Room for those that have waited for it long enough.
+    beyond: Arc<Semaphore>,
 }
 
 impl Transport {
@@ -159,20 +166,20 @@ impl Transport {
             }
             Err(error) => return Err(cause(&error)),
         };
+        let bytes = settings.max_buffered_bytes;
+        let room = bytes.max(settings.max_response_bytes).div_ceil(1024);
+        let semaphore = |kib: usize| Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS)));
         Ok(Self {
             client,
             max_response_bytes: settings.max_response_bytes,
-            room: Arc::new(Semaphore::new(
-                settings
-                    .max_buffered_bytes
-                    .max(settings.max_response_bytes)
-                    .div_ceil(1024),
-            )),
+            room: semaphore(room),
+            beyond: semaphore(room.saturating_mul(BEYOND)),
         })
     }
 
     /// Sends the request and reads the whole answer. Dropping the future closes
-    /// the upstream request. Fails with `Connect`, `NoAnswer` or `TooLarge`.
+    /// the upstream request. Fails with `Connect`, `NoAnswer`, `TooLarge` or
+    /// `Undelivered`.
     pub async fn exchange(&self, exchange: Exchange) -> Result<Reply, Error> {
         let mut response = self
             .client
@@ -197,16 +204,18 @@ impl Transport {
             return Err(Error::TooLarge { limit });
         }
         let announced = announced as usize;
-        let mut room = Room::default();
+        let mut shares = Vec::new();
+        let mut taken = SHORT;
         if announced > SHORT {
-            room = self.room(announced).await;
+            shares.push(self.room(announced).await?);
+            taken = announced;
         }
         let first = response.chunk().await.map_err(failure)?.unwrap_or_default();
         if first.len() > limit {
             return Err(Error::TooLarge { limit });
         }
         let Some(second) = response.chunk().await.map_err(failure)? else {
-            return Ok((first, room));
+            return Ok((first, Room::of(shares)));
         };
         // An announced length is believed only so far: it costs its sender nothing.
         let reserve = announced.clamp(2 * first.len(), MAX_RESERVE.max(2 * first.len()));
@@ -220,25 +229,45 @@ impl Transport {
             }
             whole.extend_from_slice(&chunk);
             drop(chunk);
-            // A length that nobody announced is guessed, once.
-            if announced <= SHORT && whole.len() > SHORT && room.0.is_none() {
-                room = self.room(MAX_RESERVE).await;
+            // A length that nobody announced is guessed, and again.
+            if whole.len() > taken {
+                shares.push(match taken {
+                    SHORT => self.room(MAX_RESERVE).await?,
+                    // It holds room already, for which others wait.
+                    _ => self.room_at_once(MAX_RESERVE)?,
+                });
+                taken = whole.len().max(MAX_RESERVE * shares.len());
             }
             next = response.chunk().await.map_err(failure)?;
         }
-        Ok((whole.freeze(), room))
+        Ok((whole.freeze(), Room::of(shares)))
     }
 
     /// Waits until there is room for so many bytes, first come, first served; but
     /// not for ever: callers who do not take their answers shall not stop others.
-    async fn room(&self, bytes: usize) -> Room {
-        let bytes = bytes.min(self.max_response_bytes);
-        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
-        let wait = self.room.clone().acquire_many_owned(kib);
+    async fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
+        let wait = self.room.clone().acquire_many_owned(self.kib(bytes));
         match tokio::time::timeout(PATIENCE, wait).await {
-            Ok(Ok(share)) => Room(Some(Arc::new(share))),
-            _ => Room::default(),
+            Ok(Ok(share)) => Ok(share),
+            _ => self.room_at_once(bytes),
         }
+    }
+
+    /// Room for so many bytes, if there is any.
+    fn room_at_once(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
+        let take = |room: &Arc<Semaphore>| room.clone().try_acquire_many_owned(self.kib(bytes));
+        let share = take(&self.room).or_else(|_| take(&self.beyond));
+        share.map_err(|_| Error::Undelivered {
+            code: Code::ResourceExhausted,
+            problem: "too many long answers wait for their callers to take them \
+                      (setting max_buffered_bytes)"
+                .into(),
+        })
+    }
+
+    fn kib(&self, bytes: usize) -> u32 {
+        let kib = bytes.min(self.max_response_bytes).div_ceil(1024);
+        u32::try_from(kib).unwrap_or(u32::MAX)
     }
 }
 

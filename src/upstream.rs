@@ -46,7 +46,7 @@ pub struct Settings {
     pub family: String,
     /// The dialect; empty when the family has none.
     pub dialect: String,
-    /// Used where the caller names none.
+    /// Used where the caller names none; the only one of its family is anyhow.
     pub is_default: bool,
     /// Where it is. None: the login says.
     pub endpoint: Option<Url>,
@@ -316,7 +316,9 @@ impl Upstream {
             let lease = match lease {
                 Ok(lease) => lease,
                 // What became of the call says more than that it cannot be sent again.
-                Err(error @ Error::Credential { .. }) => return Err(last.unwrap_or(error)),
+                Err(error @ (Error::Credential { .. } | Error::Login { .. })) => {
+                    return Err(last.unwrap_or(error));
+                }
                 Err(error) => return Err(error),
             };
             let error = match self.attempt(journey, &lease, number).await {

@@ -156,6 +156,7 @@ impl Shared {
                 ))
             });
             let result = result.map(|grant| Arc::new(Lease::new(grant, now, follows_refusal)));
+            let result = result.map_err(login);
             shared.land(&result);
             sender.send_replace(Some(result));
         });
@@ -177,7 +178,7 @@ impl Shared {
             Err(error) => {
                 tracing::warn!(%error, "login failed");
                 let pause = match error {
-                    Error::Credential { code, .. } if *code != Code::Unavailable => {
+                    Error::Login { code, .. } if *code != Code::Unavailable => {
                         let (first, most) = REFUSED;
                         let pause = first * 2_u32.pow(state.refusals.min(6));
                         state.refusals = state.refusals.saturating_add(1);
@@ -191,9 +192,17 @@ impl Shared {
     }
 }
 
+/// The error of a login, which is nothing for callers.
+fn login(error: Error) -> Error {
+    match error {
+        Error::Credential { code, problem } => Error::Login { code, problem },
+        error => error,
+    }
+}
+
 /// Waits for the outcome of a login.
 async fn landed(flight: &mut watch::Receiver<Outcome>) -> Result<Arc<Lease>, Error> {
-    let broken = || credential(Code::Unavailable, "the login was broken off");
+    let broken = || login(credential(Code::Unavailable, "the login was broken off"));
     match flight.wait_for(Option::is_some).await {
         Ok(outcome) => outcome.clone().unwrap_or_else(|| Err(broken())),
         Err(_) => Err(broken()),

@@ -266,7 +266,7 @@ async fn logins() {
         .unwrap();
     drop(closed);
     let login = Credentials::new(keystone(nowhere), heat, transport());
-    let Err(Error::Credential { code, problem }) = login.lease(&caller, soon()).await else {
+    let Err(Error::Login { code, problem }) = login.lease(&caller, soon()).await else {
         panic!("a lease from nowhere");
     };
     assert_eq!(code, Code::Unavailable, "{problem}");

@@ -54,7 +54,6 @@ fn the_example_loads() {
     let config = Config::load(Some(&path), &env).expect("the example is right");
     let names: Vec<&str> = config.upstreams.iter().map(|u| &*u.name).collect();
     assert_eq!(names, ["north", "stage", "ao"]);
-    assert!(config.upstreams.iter().all(|u| u.is_default));
     assert_eq!(config.server, Server::default());
     assert_eq!(config.log, Log::default());
 }
@@ -420,7 +419,7 @@ fn the_login_may_say_where() {
     let text = "[[upstream]]\nname='a'\nfamily='heat'\n[upstream.auth]\nkind='keystone'\n\
                 auth_url='https://k.test'\nusername='u'\npassword_env='SECRET'\nproject_id='p'";
     let upstream = parse(text).expect("right").upstreams.remove(0);
-    assert!(upstream.endpoint.is_none() && upstream.is_default);
+    assert!(upstream.endpoint.is_none());
     // IAM's catalog does not know ServiceStage.
     let told = wrong(&text.replace("heat", "servicestage"));
     assert!(
@@ -479,6 +478,9 @@ fn callers_must_be_known_beyond_loopback() {
 
     let own = parse(&format!("{listen}{HEAT}")).expect("callers bring their own");
     assert!(own.caller_tokens.is_empty());
+    assert!(own.tokens_in_the_clear(), "tokens pass through");
+    let sealed = parse(&format!("{listen}{tls}{HEAT}")).expect("TLS");
+    assert!(!sealed.tokens_in_the_clear());
     let tokens = format!("{listen}[listen.callers]\ntokens_file='tokens'\n{basic}");
     let config = parse(&tokens).expect("tokens");
     let tokens: Vec<_> = config
@@ -487,6 +489,9 @@ fn callers_must_be_known_beyond_loopback() {
         .map(|t| t.expose_secret())
         .collect();
     assert_eq!(tokens, ["hunter2", "second"]);
+    assert!(config.tokens_in_the_clear());
+    let at_home = Config::parse("d.toml", HEAT, folder.path(), &env).expect("loopback");
+    assert!(!at_home.tokens_in_the_clear());
     let mutual = format!("{listen}{tls}client_ca_file='pem'\n{basic}");
     assert!(parse(&mutual).expect("mTLS").tls.is_some());
     let none = format!("{listen}[listen.callers]\ntokens_file='none'\n{basic}");

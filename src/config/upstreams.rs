@@ -1,7 +1,6 @@
 //! `[[upstream]]`: the endpoints to call.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use super::reader::{Section, nearest};
 use super::{Config, auth};
@@ -41,8 +40,8 @@ pub(super) fn read(section: &Section<'_>) -> Option<upstream::Settings> {
             );
         }
     }
-    let mut limits = Limits::default();
-    limits.read(section);
+    let mut settings = upstream::Settings::new("", "", crate::auth::Settings::None);
+    limits(section, &mut settings);
     Some(upstream::Settings {
         name: name?.value,
         family: family_name?,
@@ -52,51 +51,21 @@ pub(super) fn read(section: &Section<'_>) -> Option<upstream::Settings> {
         project_id,
         auth: login?.settings,
         transport,
-        max_concurrent: limits.max_concurrent,
-        max_queued: limits.max_queued,
-        max_attempts: limits.max_attempts,
-        max_backoff: limits.max_backoff,
-        breaker_failures: limits.breaker_failures,
-        breaker_open: limits.breaker_open,
+        ..settings
     })
 }
 
-/// The defaults are those told at [`upstream::Settings`].
-struct Limits {
-    max_concurrent: usize,
-    max_queued: usize,
-    max_attempts: u32,
-    max_backoff: Duration,
-    breaker_failures: u32,
-    breaker_open: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            max_concurrent: 256,
-            max_queued: 1_024,
-            max_attempts: 3,
-            max_backoff: Duration::from_secs(5),
-            breaker_failures: 20,
-            breaker_open: Duration::from_secs(5),
-        }
+fn limits(section: &Section<'_>, settings: &mut upstream::Settings) {
+    section.size("max_concurrent", 1, &mut settings.max_concurrent);
+    section.size("max_queued", 0, &mut settings.max_queued);
+    if let Some(n) = section.number("max_attempts", 1, 10) {
+        settings.max_attempts = n as u32;
     }
-}
-
-impl Limits {
-    fn read(&mut self, section: &Section<'_>) {
-        section.size("max_concurrent", 1, &mut self.max_concurrent);
-        section.size("max_queued", 0, &mut self.max_queued);
-        if let Some(n) = section.number("max_attempts", 1, 10) {
-            self.max_attempts = n as u32;
-        }
-        section.duration_or_zero("max_backoff_secs", &mut self.max_backoff);
-        if let Some(n) = section.number("breaker_failures", 0, 1_000_000) {
-            self.breaker_failures = n as u32;
-        }
-        section.duration("breaker_open_secs", &mut self.breaker_open);
+    section.duration_or_zero("max_backoff_secs", &mut settings.max_backoff);
+    if let Some(n) = section.number("breaker_failures", 0, 1_000_000) {
+        settings.breaker_failures = n as u32;
     }
+    section.duration("breaker_open_secs", &mut settings.breaker_open);
 }
 
 fn transport(section: &Section<'_>) -> transport::Settings {
@@ -169,8 +138,8 @@ pub(super) fn check_names(root: &Section<'_>, config: &Config) {
     }
 }
 
-/// At most one default a family; the only upstream of a family is its default.
-pub(super) fn choose_defaults(root: &Section<'_>, upstreams: &mut [upstream::Settings]) {
+/// At most one default a family.
+pub(super) fn check_defaults(root: &Section<'_>) {
     let mut chosen: HashMap<String, String> = HashMap::new();
     for section in root.sections("upstream") {
         let Some(family) = section.text("family") else {
@@ -190,19 +159,6 @@ pub(super) fn choose_defaults(root: &Section<'_>, upstreams: &mut [upstream::Set
             section.wrong("default", &problem);
         } else {
             chosen.insert(family.value, name);
-        }
-    }
-    let refused: Vec<String> = root
-        .sections("upstream")
-        .iter()
-        .filter(|section| section.flag("default") == Some(false))
-        .filter_map(|section| Some(section.text("name")?.value))
-        .collect();
-    for at in 0..upstreams.len() {
-        let family = &upstreams[at].family;
-        let alone = upstreams.iter().filter(|u| u.family == *family).count() == 1;
-        if alone && !refused.contains(&upstreams[at].name) {
-            upstreams[at].is_default = true;
         }
     }
 }

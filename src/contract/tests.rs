@@ -47,7 +47,7 @@ pub(crate) fn descriptors(proto: &str) -> Vec<u8> {
 }
 
 /// The package `t` with all imports and what is given.
-fn proto(rest: &str) -> String {
+pub(crate) fn proto(rest: &str) -> String {
     format!(
         r#"syntax = "proto3";
         package t;
@@ -89,7 +89,7 @@ impl World {
         }
     }
 
-    fn rpc(&self, name: &str) -> &Method {
+    pub fn rpc(&self, name: &str) -> &Method {
         let path = format!("/t.S/{name}");
         self.contract.method(&path).expect(name)
     }

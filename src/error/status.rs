@@ -119,11 +119,21 @@ fn text(error: &Error, context: &Context<'_>) -> String {
         | Error::NoAnswer(_)
         | Error::OutcomeUnknown(_)
         | Error::TooLarge { .. }
+        | Error::Undelivered { .. }
         | Error::Restarted
         | Error::Decode { .. } => match context.upstream {
             "" => error.to_string(),
             upstream => format!("upstream {upstream}: {error}"),
         },
+        Error::Login { code, .. } => {
+            let what = match code {
+                Code::Unavailable => "cannot log in just now",
+                Code::FailedPrecondition => "cannot log in as it is configured",
+                _ => "was refused when it logged in",
+            };
+            let upstream = context.upstream;
+            format!("upstream {upstream}: the gateway {what}; its log says more")
+        }
         Error::Upstream(fault) => upstream_text(fault, context),
     }
 }
@@ -168,7 +178,7 @@ fn reason(error: &Error) -> String {
             ..
         } => "UPSTREAM_DOWN",
         Error::Overload { .. } => "OVERLOADED",
-        Error::Credential { code, .. } => match code {
+        Error::Credential { code, .. } | Error::Login { code, .. } => match code {
             Code::PermissionDenied => "LOGIN_FORBIDDEN",
             Code::FailedPrecondition => "LOGIN_NOT_POSSIBLE",
             Code::Unavailable => "LOGIN_UNAVAILABLE",
@@ -179,6 +189,7 @@ fn reason(error: &Error) -> String {
         Error::NoAnswer(_) => "NO_ANSWER",
         Error::OutcomeUnknown(_) => "OUTCOME_UNKNOWN",
         Error::TooLarge { .. } => "ANSWER_TOO_LARGE",
+        Error::Undelivered { .. } => "ANSWER_NOT_DELIVERED",
         Error::Upstream(fault) if fault.reason.is_empty() => {
             return format!("HTTP_{}", fault.http_status);
         }
@@ -200,6 +211,7 @@ fn sent(error: &Error) -> bool {
         | Error::NoAnswer(_)
         | Error::OutcomeUnknown(_)
         | Error::TooLarge { .. }
+        | Error::Undelivered { .. }
         | Error::Refused(_)
         | Error::Restarted
         | Error::Decode { .. } => true,
@@ -212,6 +224,7 @@ fn sent(error: &Error) -> bool {
         | Error::NotConfigured(_)
         | Error::Overload { .. }
         | Error::Credential { .. }
+        | Error::Login { .. }
         | Error::Connect(_)
         | Error::Draining => false,
     }

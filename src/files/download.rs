@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_DISPOSITION;
 use percent_encoding::percent_decode_str;
@@ -14,7 +14,8 @@ use tokio_stream::Stream;
 use crate::contract::{Download, Method};
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::rest::{Caller, Room};
+use crate::parcel::Parcel;
+use crate::rest::Caller;
 use crate::unary;
 use crate::upstream::Upstream;
 
@@ -30,10 +31,8 @@ pub struct FileStream {
     deadline: Option<Deadline>,
     /// The message that comes first, until it is told.
     first: Option<Bytes>,
-    /// What is still to be told.
-    rest: Bytes,
-    /// The room that the reply takes until all is told.
-    _room: Room,
+    /// What is still to be told; None when the stream is over.
+    rest: Option<Parcel>,
 }
 
 impl fmt::Debug for FileStream {
@@ -60,8 +59,7 @@ impl FileStream {
             method: method.clone(),
             deadline,
             first: Some(download.named(&file_name(&reply.headers)).into()),
-            rest: reply.body,
-            _room: reply.room,
+            rest: Some(Parcel::new(reply.body, reply.room)),
         })
     }
 }
@@ -70,22 +68,26 @@ impl Stream for FileStream {
     type Item = Result<Bytes, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.first.is_none() && self.rest.is_empty() {
+        let this = &mut *self;
+        let Some(rest) = &this.rest else {
             return Poll::Ready(None);
-        }
+        };
         // `grpc-timeout` does not reach the body of a stream.
-        if self.deadline.is_some_and(|d| d.remaining().is_zero()) {
-            self.first = None;
-            self.rest.clear();
-            return Poll::Ready(Some(Err(Error::StreamDeadline)));
+        let more = this.first.is_some() || rest.remaining() > 0;
+        let next = if more && this.deadline.is_some_and(|d| d.remaining().is_zero()) {
+            Err(Error::StreamDeadline)
+        } else if let Some(first) = this.first.take() {
+            Ok(Some(first))
+        } else {
+            let piece = rest.next(PIECE, |piece| {
+                download(&this.method).map(|d| Bytes::from(d.piece(piece)))
+            });
+            piece.and_then(Option::transpose)
+        };
+        if !matches!(next, Ok(Some(_))) {
+            this.rest = None;
         }
-        if let Some(first) = self.first.take() {
-            return Poll::Ready(Some(Ok(first)));
-        }
-        let length = self.rest.len().min(PIECE);
-        let message = download(&self.method).map(|d| d.piece(&self.rest[..length]).into());
-        self.rest.advance(length);
-        Poll::Ready(Some(message))
+        Poll::Ready(next.transpose())
     }
 }
 

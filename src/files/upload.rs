@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Code, Status};
 
@@ -17,6 +18,10 @@ use crate::rest::Call;
 const AT_ONCE: usize = 4;
 /// The longest name of a file, in bytes. Common file systems have the same.
 const MAX_NAME: usize = 255;
+/// How long a caller may send nothing: what is kept for him is kept from others.
+const IDLE: Duration = Duration::from_secs(30);
+/// How long a file may take to come, however much time its caller gives the call.
+const LONGEST: Duration = Duration::from_secs(15 * 60);
 /// When to try again where there was no room.
 const AFTER_FULL: Duration = Duration::from_secs(1);
 
@@ -54,7 +59,8 @@ impl Uploads {
         }
     }
 
-    /// Gathers the file of `method` from its messages. Nothing is sent yet, and
+    /// Gathers the file of `method` from its messages, which must go on coming: after
+    /// 30 s without one, and after 15 min, nobody waits for the rest. Nothing is sent yet, and
     /// nothing will be when this fails.
     pub async fn receive(
         &self,
@@ -63,10 +69,10 @@ impl Uploads {
         dialect: &str,
         messages: &mut (impl Stream<Item = Result<Bytes, Status>> + Unpin),
     ) -> Result<Received, Error> {
-        let Some(first) = messages.next().await else {
+        let until = Instant::now() + LONGEST;
+        let Some(first) = next(messages, until).await? else {
             return Err(Error::Malformed("the stream has no message".into()));
         };
-        let first = first.map_err(broken)?;
         let mut call = method.bind(&first, dialect)?;
         let file_name = upload.file_name(&first)?;
         let boundary = boundary();
@@ -75,8 +81,7 @@ impl Uploads {
         let mut room = Room::default();
         self.add(&mut body, before, &mut room, upload.piece(&first)?)?;
         drop(first);
-        while let Some(message) = messages.next().await {
-            let message = message.map_err(broken)?;
+        while let Some(message) = next(messages, until).await? {
             if !upload.file_name(&message)?.is_empty() {
                 return Err(Error::Binding {
                     field: upload.name_field.to_string(),
@@ -174,10 +179,55 @@ fn boundary() -> String {
     format!("drawbridge-{:032x}", fastrand::u128(..))
 }
 
+/// The next message, until `until`; who sends none for [`IDLE`] is not waited for.
+async fn next(
+    messages: &mut (impl Stream<Item = Result<Bytes, Status>> + Unpin),
+    until: Instant,
+) -> Result<Option<Bytes>, Error> {
+    let due = until.min(Instant::now() + IDLE);
+    match tokio::time::timeout_at(due, messages.next()).await {
+        Ok(message) => message.transpose().map_err(broken),
+        Err(_) => Err(Error::Stream {
+            code: Code::DeadlineExceeded,
+            problem: format!(
+                "the file does not come: {} s without a piece, or {} s in all",
+                IDLE.as_secs(),
+                LONGEST.as_secs()
+            ),
+        }),
+    }
+}
+
 /// A stream that ends before its time. Its cause is the caller, or the way to him.
 fn broken(status: Status) -> Error {
     Error::Stream {
         code: status.code(),
         problem: format!("the stream broke off: {}", status.message()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_sends_nothing_is_not_waited_for() {
+        let until = || Instant::now() + LONGEST;
+        let error = next(&mut tokio_stream::pending(), until()).await;
+        assert_eq!(error.unwrap_err().code(), Code::DeadlineExceeded);
+        // Nor who sends a little for ever.
+        let until = until();
+        let little = tokio_stream::iter(std::iter::repeat(Ok(Bytes::from_static(b"x"))));
+        let mut little = Box::pin(little.throttle(IDLE - Duration::from_secs(1)));
+        let mut came = 0;
+        let error = loop {
+            match next(&mut little, until).await {
+                Ok(Some(_)) => came += 1,
+                Ok(None) => panic!("it has no end"),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.code(), Code::DeadlineExceeded);
+        assert_eq!(came, 1 + LONGEST.as_secs() / (IDLE.as_secs() - 1));
     }
 }

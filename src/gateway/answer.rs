@@ -1,7 +1,6 @@
 //! The answer to a unary call, as HTTP/2 frames: the message goes out as it is,
-//! without a copy, and what it keeps is given back when it has been sent.
+//! and what it keeps is given back when it has been sent, or is not taken.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -9,11 +8,14 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
+use crate::error::Error;
+use crate::parcel::Parcel;
+use crate::rest::Room;
 use crate::transcode::Notes;
 use http_body::{Body, Frame, SizeHint};
 
 /// Up to this length a message is copied behind its prefix: one frame costs less
-/// than the copy.
+/// than the copy. A longer one goes out in pieces of this length, a frame's own.
 const SHORT: usize = 16 << 10;
 
 /// The most bytes of metadata that name inexact numbers: clients refuse long ones.
@@ -47,8 +49,8 @@ pub fn inexact(notes: &Notes) -> Option<HeaderValue> {
 pub struct Answer {
     /// What is still to be sent: the prefix, with a short message, ...
     prefix: Option<Bytes>,
-    /// ... and a long message.
-    message: Option<Bytes>,
+    /// ... and a long message, piece by piece.
+    message: Option<Parcel>,
     trailers: bool,
 }
 
@@ -66,7 +68,8 @@ impl Answer {
         }
         Some(Self {
             prefix: Some(prefix.freeze()),
-            message: (!short).then_some(message),
+            // Whatever it takes of a room it keeps itself.
+            message: (!short).then(|| Parcel::new(message, Room::default())),
             trailers: true,
         })
     }
@@ -74,14 +77,22 @@ impl Answer {
 
 impl Body for Answer {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if let Some(data) = self.prefix.take().or_else(|| self.message.take()) {
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        if let Some(data) = self.prefix.take() {
             return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        if let Some(message) = &self.message {
+            match message.next(SHORT, Bytes::copy_from_slice) {
+                Ok(Some(piece)) => return Poll::Ready(Some(Ok(Frame::data(piece)))),
+                Ok(None) => self.message = None,
+                // The stream is reset: half a message is none.
+                Err(lost) => return Poll::Ready(Some(Err(lost))),
+            }
         }
         if !std::mem::take(&mut self.trailers) {
             return Poll::Ready(None);
@@ -96,8 +107,9 @@ impl Body for Answer {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let left = |part: &Option<Bytes>| part.as_ref().map_or(0, |data| data.len() as u64);
-        SizeHint::with_exact(left(&self.prefix) + left(&self.message))
+        let prefix = self.prefix.as_ref().map_or(0, Bytes::len);
+        let message = self.message.as_ref().map_or(0, Parcel::remaining);
+        SizeHint::with_exact((prefix + message) as u64)
     }
 }
 
@@ -131,7 +143,7 @@ mod tests {
 
     #[tokio::test]
     async fn frames() {
-        for (length, data_frames) in [(0, 1), (3, 1), (SHORT, 1), (SHORT + 1, 2)] {
+        for (length, data_frames) in [(0, 1), (3, 1), (SHORT, 1), (SHORT + 1, 3)] {
             let message = Bytes::from(vec![7; length]);
             let mut answer = Answer::new(message.clone()).unwrap();
             assert_eq!(answer.size_hint().exact(), Some(5 + length as u64));
@@ -148,5 +160,16 @@ mod tests {
             assert_eq!(trailers.into_trailers().unwrap()["grpc-status"], "0");
             assert!(answer.is_end_stream() && answer.frame().await.is_none());
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_an_answer_is_reset() {
+        let mut answer = Answer::new(vec![7; 3 * SHORT].into()).unwrap();
+        for _ in 0..2 {
+            answer.frame().await.unwrap().unwrap();
+        }
+        tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+        let lost = answer.frame().await.unwrap().unwrap_err();
+        assert!(lost.to_string().contains("was taken"), "{lost}");
     }
 }

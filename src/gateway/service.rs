@@ -32,7 +32,7 @@ impl GatewayService for Own {
                 name: u.settings.name.clone(),
                 family: u.settings.family.clone(),
                 dialect: u.settings.dialect.clone(),
-                is_default: u.settings.is_default,
+                is_default: self.0.upstreams.is_default(u),
                 endpoint: u
                     .settings
                     .endpoint

@@ -317,9 +317,43 @@ async fn long_answers_wait_for_room() {
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_for_room_for_ever() {
     let transport = transport();
-    let held = transport.room(LIMIT).await;
+    let _held = transport.room(LIMIT).await.unwrap();
     let rest = transport.room.available_permits() as u32;
     let _rest = transport.room.try_acquire_many(rest).unwrap();
-    assert!(held.0.is_some());
-    assert!(transport.room(1).await.0.is_none());
+    let there = transport.beyond.available_permits();
+    let beyond = transport.room(LIMIT).await.unwrap();
+    assert_eq!(transport.beyond.available_permits(), there - 1024);
+    drop(beyond);
+    // But there is an end to it.
+    let _all = transport.beyond.try_acquire_many(there as u32).unwrap();
+    let error = transport.room(1).await.unwrap_err();
+    assert_eq!(error.code(), Code::ResourceExhausted, "{error}");
+}
+
+/// A length that nobody announced takes the room that it needs.
+#[tokio::test]
+async fn long_answers_in_chunks_take_their_room() {
+    let chunk = format!("{:x}\r\n{}\r\n", 3 << 20, "x".repeat(3 << 20));
+    let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+    let answer = || Answer::Keep(format!("{head}{chunk}0\r\n\r\n").into_bytes());
+    let server = Script::start([answer(), answer()]).await;
+    let transport = Transport::new(&Settings {
+        max_response_bytes: 4 << 20,
+        max_buffered_bytes: 4 << 20,
+        proxy_from_environment: false,
+        ..Settings::default()
+    })
+    .unwrap();
+    let kib = || transport.room.available_permits();
+    let reply = transport.exchange(get(server.url("/"))).await.unwrap();
+    assert_eq!(reply.body.len(), 3 << 20);
+    assert_eq!(kib(), 1024, "3 MiB are taken");
+    drop(reply);
+    assert_eq!(kib(), 4096);
+    let _none = transport.room.try_acquire_many(4096).unwrap();
+    let _beyond = transport.beyond.try_acquire_many(7 * 4096).unwrap();
+    match transport.exchange(get(server.url("/"))).await {
+        Err(Error::Undelivered { code, .. }) => assert_eq!(code, Code::ResourceExhausted),
+        other => panic!("{other:?}"),
+    }
 }

@@ -65,6 +65,12 @@ impl Upstreams {
         found.ok_or_else(|| self.none(family, metadata))
     }
 
+    /// Whether it serves the callers of its family who name none.
+    pub fn is_default(&self, upstream: &Upstream) -> bool {
+        let mut defaults = self.defaults.iter();
+        defaults.any(|i| std::ptr::eq(&*self.all[*i], upstream))
+    }
+
     /// All of them, in the order of the configuration.
     pub fn all(&self) -> &[Arc<Upstream>] {
         &self.all
@@ -168,6 +174,10 @@ mod tests {
             }
         }
         assert_eq!(upstreams.all().len(), 5);
+        let mut defaults = upstreams.all().to_vec();
+        defaults.retain(|upstream| upstreams.is_default(upstream));
+        let defaults: Vec<_> = defaults.iter().map(|u| &*u.settings.name).collect();
+        assert_eq!(defaults, ["two", "alone"]);
     }
 
     #[test]

@@ -68,10 +68,12 @@ fn helps(error: &Error, idempotency: Idempotency) -> bool {
         | Error::Restarted
         | Error::Overload { .. }
         | Error::Credential { .. }
+        | Error::Login { .. }
         | Error::Deadline { .. }
         | Error::StreamDeadline
         | Error::OutcomeUnknown(_)
         | Error::TooLarge { .. }
+        | Error::Undelivered { .. }
         | Error::Decode { .. }
         | Error::Draining => false,
     }

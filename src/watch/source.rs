@@ -278,8 +278,7 @@ impl Source for RestSource {
 impl Route {
     /// Whether the upstream's dialect has the operation.
     fn offers(&self, rpc: &Method) -> bool {
-        let dialect = &*self.upstream.settings.dialect;
-        !rpc.absent_in.iter().any(|absent| **absent == *dialect)
+        rpc.is_in(&self.upstream.settings.dialect)
     }
 
     /// The call of a further rpc; none where it cannot be made of this request.

@@ -374,6 +374,35 @@ async fn submissions_are_checked() {
     );
 }
 
+/// Values are not sent where there are more definitions than are compared.
+#[tokio::test]
+async fn values_that_cannot_be_checked_are_not_sent() {
+    let ok = submitting(false);
+    let (recorder, gateway) = start(move |seen| {
+        if !seen.path().ends_with("/PropertyDefinitions") {
+            return ok(seen);
+        }
+        // Each page is full, and another.
+        let start = seen.pairs().into_iter().find(|(name, _)| name == "page");
+        let page: usize = start.unwrap().1.parse().unwrap();
+        let one = |n| json!({"instanceID": n, "keyName": format!("k{n}"), "type": "string"});
+        let data: Vec<Value> = (page * 100..(page + 1) * 100).map(one).collect();
+        Answer::json(200, &json!({"count": 1_000_000, "data": data}))
+    })
+    .await;
+    let error = gateway
+        .client
+        .call(
+            "AutomationServiceService/SubmitService",
+            json!({"id": 41, "properties": {"k99999": "a"}}),
+        )
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument, "{error:?}");
+    assert!(error.message().contains("more than 5000"), "{error:?}");
+    assert!(recorder.seen().iter().all(|seen| seen.method == "GET"));
+}
+
 /// A submission is never sent twice, whatever happens to it.
 #[tokio::test]
 async fn a_submission_is_sent_once() {

@@ -179,7 +179,7 @@ async fn refused_logins_are_not_hammered() {
         .enumerate()
     {
         for _ in 0..100 {
-            let Err(Error::Credential { code, .. }) = keeper.lease(soon()).await else {
+            let Err(Error::Login { code, .. }) = keeper.lease(soon()).await else {
                 panic!("{tries}");
             };
             assert_eq!(code, Code::Unauthenticated);
@@ -251,7 +251,7 @@ async fn a_broken_login() {
         assert!(login > 0, "this panic is meant");
         grant(login, 100)
     });
-    let Err(Error::Credential { code, problem }) = keeper.lease(soon()).await else {
+    let Err(Error::Login { code, problem }) = keeper.lease(soon()).await else {
         panic!("a lease from nowhere");
     };
     assert_eq!(code, Code::Unavailable, "{problem}");

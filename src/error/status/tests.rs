@@ -154,15 +154,37 @@ fn every_variant() {
             "upstream north: send x-auth-token",
         ),
         (
-            Error::Credential {
+            Error::Login {
                 code: Code::Unavailable,
-                problem: text("no login: connection refused"),
+                problem: text("no login at https://inside.test as user robot"),
             },
             Code::Unavailable,
             "LOGIN_UNAVAILABLE",
             "false",
             true,
-            "upstream north: no login: connection refused",
+            "upstream north: the gateway cannot log in just now; its log says more",
+        ),
+        (
+            Error::Login {
+                code: Code::Unauthenticated,
+                problem: text("refused at https://inside.test as user robot"),
+            },
+            Code::Unauthenticated,
+            "CREDENTIALS_REFUSED",
+            "false",
+            false,
+            "upstream north: the gateway was refused when it logged in; its log says more",
+        ),
+        (
+            Error::Undelivered {
+                code: Code::ResourceExhausted,
+                problem: text("no room"),
+            },
+            Code::ResourceExhausted,
+            "ANSWER_NOT_DELIVERED",
+            "true",
+            true,
+            "upstream north: no room",
         ),
         (
             Error::Deadline { sent: true },
