@@ -219,13 +219,16 @@ async fn the_admin_listener() {
     }
 }
 
-/// Lines of the log, of whoever runs on this thread.
-#[derive(Clone, Default)]
-struct Lines(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+std::thread_local! {
+    /// The log of whoever runs on this thread; None where nobody reads it.
+    static LOG: std::cell::RefCell<Option<Vec<u8>>> = const { std::cell::RefCell::new(None) };
+}
 
-impl std::io::Write for Lines {
+struct ThisThread;
+
+impl std::io::Write for ThisThread {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
+        LOG.with_borrow_mut(|log| log.iter_mut().for_each(|log| log.extend_from_slice(bytes)));
         Ok(bytes.len())
     }
 
@@ -234,12 +237,25 @@ impl std::io::Write for Lines {
     }
 }
 
-impl Lines {
-    fn of(&self, word: &str) -> Vec<String> {
-        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        let lines = text.lines().filter(|line| line.contains(word));
-        lines.map(str::to_owned).collect()
-    }
+/// Keeps the log of this thread from now on, and the gateway's of its test with it.
+fn keep_log() {
+    static ONE_FOR_ALL: std::sync::Once = std::sync::Once::new();
+    // One of a thread alone would not hear of what another thread has come by first.
+    ONE_FOR_ALL.call_once(|| {
+        tracing_subscriber::fmt()
+            .with_writer(|| ThisThread)
+            .with_ansi(false)
+            .init();
+    });
+    LOG.set(Some(Vec::new()));
+}
+
+/// The lines of the log with this word.
+fn logged(word: &str) -> Vec<String> {
+    let bytes = LOG.with_borrow(|log| log.clone()).unwrap();
+    let text = String::from_utf8(bytes).unwrap();
+    let lines = text.lines().filter(|line| line.contains(word));
+    lines.map(str::to_owned).collect()
 }
 
 /// What becomes of a stream after its first message is counted and logged as well,
@@ -247,13 +263,7 @@ impl Lines {
 #[tokio::test]
 async fn a_stream_is_recorded_to_its_end() {
     const STREAM: &str = "StackService/StreamStacks";
-    let lines = Lines::default();
-    let writer = lines.clone();
-    let log = tracing_subscriber::fmt()
-        .with_writer(move || writer.clone())
-        .with_ansi(false)
-        .finish();
-    let _log = tracing::subscriber::set_default(log);
+    keep_log();
     let recorder = Recorder::start(|seen| match seen.query().contains("marker=b") {
         false => Answer::json(
             200,
@@ -296,13 +306,13 @@ async fn a_stream_is_recorded_to_its_end() {
     assert!(text.contains(&counted("PERMISSION_DENIED")), "{text}");
     assert!(!text.contains(&counted("OK")), "{text}");
     assert!(text.contains("drawbridge_rpc_in_flight 0"), "{text}");
-    let logged = lines.of("call refused");
-    assert_eq!(logged.len(), 1, "{logged:?}");
+    let lines = logged("call refused");
+    assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(
-        logged[0].contains(&id[..128]) && logged[0].contains(STREAM),
-        "{logged:?}"
+        lines[0].contains(&id[..128]) && lines[0].contains(STREAM),
+        "{lines:?}"
     );
-    assert!(lines.of("hunter2").is_empty());
+    assert!(logged("hunter2").is_empty());
 }
 
 /// Which numbers are rounded is said also where it is not a single answer.
