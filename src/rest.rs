@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
 
 /// Whether a call may be sent twice. From `idempotency_level` of its rpc.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +17,14 @@ pub enum Idempotency {
     /// Twice may do twice.
     Unsafe,
 }
+
+/// All but the unreserved characters: what is escaped in paths and queries.
+/// Source: RFC 3986, section 2.3.
+pub(crate) const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 /// A REST call, bound from a request message. It knows neither the upstream's
 /// address nor credentials.

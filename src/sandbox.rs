@@ -89,8 +89,6 @@ pub const JP1AO_USERNAME: &str = "system";
 pub const JP1AO_OPERATOR: &str = "operator";
 /// A user of JP1/AO without any service group.
 pub const JP1AO_OUTSIDER: &str = "outsider";
-/// A released service of JP1/AO, whose tasks ask on the way.
-pub const SERVICE_ID: u64 = 2005;
 /// The id of the first task that is submitted.
 pub const FIRST_TASK_ID: u64 = jp1ao::FIRST_TASK_ID;
 /// The password of all users of JP1/AO.

@@ -320,7 +320,7 @@ fn streams_fit(rpc: &MethodDescriptor, rules: &MethodRules, place: &mut Place<'_
         );
         return false;
     }
-    if !file::streams_fit(rpc, &rules, place) {
+    if !file::streams_fit(rpc, rules, place) {
         return false;
     }
     if rules.watch.is_some() && !rules.pages.is_empty() {

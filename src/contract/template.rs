@@ -5,14 +5,9 @@
 //! are taken, since some APIs have such paths. `*` and `**` outside a variable
 //! are refused: no field would fill them.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 
-/// What is percent-encoded: all but RFC 3986's unreserved characters.
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
+use crate::rest::RESERVED;
 
 /// A parsed template.
 #[derive(Debug)]

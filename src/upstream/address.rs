@@ -1,9 +1,10 @@
 //! Where an upstream is, and the whole address of a call.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 use url::Url;
 
 use crate::error::Error;
+use crate::rest::RESERVED;
 
 /// What stands for the project id in `Family::endpoint_suffixes`.
 const PROJECT: &str = "{project_id}";
@@ -11,13 +12,6 @@ const PROJECT: &str = "{project_id}";
 /// The longest address of a call, in bytes. The client fails on one over 64 KiB as
 /// if the upstream could not be reached, and few servers take one of 32.
 const MAX_LENGTH: usize = 32 << 10;
-
-/// All but the unreserved characters. Source: RFC 3986, section 2.3.
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
 
 /// An endpoint, ready for the paths of calls.
 #[derive(Debug)]
