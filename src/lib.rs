@@ -5,7 +5,8 @@
 //! and looks it up in the [`contract`]; the contract binds the message to a REST
 //! [`rest::Call`] with [`transcode`]; [`upstream`] sends it within its
 //! [`deadline`], as whom [`auth`] says, over [`transport`]; the reply goes back
-//! the same way. [`resolve`] finds out what a caller left out of the path, [`watch`]
+//! the same way ([`unary`] says it in one sentence), and what a caller does not
+//! take of it, [`parcel`] drops. [`resolve`] finds out what a caller left out of the path, [`watch`]
 //! polls for streams, [`pages`] walks long lists, and [`files`] takes and
 //! gives files. [`error`] makes every status.
 
