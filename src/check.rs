@@ -5,21 +5,20 @@ use std::time::Duration;
 use tonic::Code;
 
 use crate::config::Config;
+use crate::contract::Contract;
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::gateway;
 use crate::rest::{Call, Caller, Idempotency, Media};
-use crate::telemetry::Metrics;
-use crate::upstream::{Operation, Upstream};
+use crate::upstream::{Operation, Upstream, Upstreams};
 
 /// How long one login and one probe may last.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Prints a line per upstream; fails when one is not reached or refuses the login.
 pub async fn run(config: &Config) -> Result<(), Vec<String>> {
-    let contract = gateway::compile(&config.descriptors)?;
+    let contract = Contract::with_built_in(&config.descriptors)?;
     println!("contract: {} rpcs", contract.methods().len());
-    let upstreams = gateway::build_upstreams(&config.upstreams, &Metrics::default())?;
+    let upstreams = Upstreams::build(&config.upstreams, |_| None)?;
     let mut problems = Vec::new();
     for upstream in upstreams.all() {
         let name = &upstream.settings.name;

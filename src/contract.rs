@@ -225,6 +225,17 @@ impl Contract {
         compile::compile(sources)
     }
 
+    /// The contract of the built-in descriptor set and of users' own.
+    pub fn with_built_in(own: &[Source]) -> Result<Self, Vec<String>> {
+        let mut sources = vec![Source {
+            name: "built-in".into(),
+            bytes: crate::BUILT_IN.to_vec(),
+        }];
+        sources.extend(own.iter().cloned());
+        Self::compile(sources)
+            .map_err(|refusals| refusals.iter().map(ToString::to_string).collect())
+    }
+
     /// The method at this gRPC path.
     pub fn method(&self, path: &str) -> Option<&Arc<Method>> {
         self.methods.get(path)

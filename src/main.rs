@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use drawbridge::config::Config;
+use drawbridge::contract::Contract;
 use drawbridge::{check, first_run, gateway, sandbox, telemetry, terminal};
 
 #[global_allocator]
@@ -74,7 +75,7 @@ fn fail(problems: &[String]) -> ExitCode {
 }
 
 async fn watch(options: &terminal::Options) -> ExitCode {
-    match gateway::compile(&[]) {
+    match Contract::with_built_in(&[]) {
         Ok(contract) => ExitCode::from(terminal::run(options, &contract).await),
         Err(problems) => {
             fail(&problems);
@@ -85,7 +86,7 @@ async fn watch(options: &terminal::Options) -> ExitCode {
 
 async fn run(args: &Args) -> Result<(), Vec<String>> {
     if let Some(Command::Coverage) = args.command {
-        print!("{}", gateway::coverage()?);
+        print!("{}", Contract::with_built_in(&[])?.coverage());
         return Ok(());
     }
     let env = |name: &str| std::env::var(name).ok();

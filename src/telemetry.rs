@@ -6,7 +6,7 @@ mod traces;
 
 pub use admin::{Readiness, serve_admin};
 pub use metrics::{AttemptMetrics, Metrics, RpcMetrics, Sample, code_name};
-pub use traces::TARGET as TRACE_TARGET;
+pub use traces::server_span;
 
 use std::io::IsTerminal;
 

@@ -1,11 +1,16 @@
 //! OpenTelemetry traces over OTLP, as the `OTEL_*` variables say.
 
+use http::HeaderValue;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::Subscriber;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::Layer;
 use tracing_subscriber::registry::LookupSpan;
+
+use crate::contract::Method;
+use crate::rest::Caller;
 
 /// The target of the spans that are exported, and of nothing else.
 pub const TARGET: &str = "drawbridge::rpc";
@@ -73,5 +78,54 @@ impl Drop for Exporter {
     fn drop(&mut self) {
         // A collector that is gone must not keep the gateway from stopping.
         let _ = self.provider.shutdown();
+    }
+}
+
+/// The span of a call: below the caller's, and the upstream's will be below it.
+pub fn server_span(method: &Method, caller: &mut Caller) -> tracing::Span {
+    let span = tracing::info_span!(
+        target: TARGET,
+        "rpc",
+        otel.name = &method.path[1..],
+        otel.kind = "server",
+        rpc.system = "grpc",
+        rpc.service = &*method.service,
+        rpc.method = &*method.name,
+        rpc.grpc.status_code = tracing::field::Empty,
+        drawbridge.upstream = tracing::field::Empty,
+    );
+    opentelemetry::global::get_text_map_propagator(|propagator| {
+        let _ = span.set_parent(propagator.extract(&Parent(caller)));
+        propagator.inject_context(&span.context(), &mut Child(caller));
+    });
+    span
+}
+
+struct Parent<'a>(&'a Caller);
+
+impl opentelemetry::propagation::Extractor for Parent<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        match key {
+            "traceparent" => self.0.traceparent.as_ref()?.to_str().ok(),
+            "tracestate" => self.0.tracestate.as_ref()?.to_str().ok(),
+            _ => None,
+        }
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        vec!["traceparent", "tracestate"]
+    }
+}
+
+struct Child<'a>(&'a mut Caller);
+
+impl opentelemetry::propagation::Injector for Child<'_> {
+    fn set(&mut self, key: &str, value: String) {
+        let value = HeaderValue::try_from(value).ok().filter(|v| !v.is_empty());
+        match key {
+            "traceparent" => self.0.traceparent = value,
+            "tracestate" => self.0.tracestate = value,
+            _ => {}
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
-use super::Upstream;
+use super::{AttemptHook, Settings, Upstream};
 use crate::error::Error;
 
 /// The metadata in which a caller names an upstream.
@@ -22,6 +22,26 @@ pub struct Upstreams {
 }
 
 impl Upstreams {
+    /// All that are configured, each with its hook, told by name. All that is wrong
+    /// is told at once.
+    pub fn build(
+        settings: &[Settings],
+        hook: impl Fn(&str) -> Option<AttemptHook>,
+    ) -> Result<Self, Vec<String>> {
+        let mut problems = Vec::new();
+        let mut all = Vec::new();
+        for settings in settings {
+            match Upstream::new(settings.clone(), hook(&settings.name)) {
+                Ok(upstream) => all.push(Arc::new(upstream)),
+                Err(e) => problems.push(format!("upstream {}: {e}", settings.name)),
+            }
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        Self::new(all).map_err(|e| vec![e])
+    }
+
     /// Fails on a name that two have and on a family with two defaults.
     pub fn new(all: Vec<Arc<Upstream>>) -> Result<Self, String> {
         for (i, one) in all.iter().enumerate() {
@@ -76,7 +96,8 @@ impl Upstreams {
         &self.all
     }
 
-    fn of(&self, family: &str) -> impl Iterator<Item = &Arc<Upstream>> {
+    /// Those of a family.
+    pub fn of(&self, family: &str) -> impl Iterator<Item = &Arc<Upstream>> {
         self.all.iter().filter(move |u| u.settings.family == family)
     }
 
@@ -107,7 +128,6 @@ mod tests {
 
     use super::*;
     use crate::auth;
-    use crate::upstream::Settings;
 
     fn upstreams(all: &[(&str, &str, bool)]) -> Result<Upstreams, String> {
         let all = all.iter().map(|(name, family, is_default)| {

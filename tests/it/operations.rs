@@ -46,7 +46,7 @@ fn shape(path: &str) -> String {
 }
 
 fn contract() -> Contract {
-    drawbridge::gateway::compile(&[]).unwrap_or_else(|e| panic!("{}", e.join("\n")))
+    Contract::with_built_in(&[]).unwrap_or_else(|e| panic!("{}", e.join("\n")))
 }
 
 /// All operations of the family, each once, but for those that are left out, which
