@@ -2,6 +2,7 @@
 //! methods, sent to its upstream, answered and recorded. `start` builds it all.
 
 mod answer;
+mod batch;
 mod codec;
 mod front;
 mod gauges;

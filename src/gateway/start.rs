@@ -7,10 +7,12 @@ use http::HeaderName;
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use tokio_stream::StreamExt as _;
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
+use super::batch::Batched;
 use super::front::{CallerTokens, FrontLayer};
 use super::{Engine, Served, gauges, health, service};
 use crate::api::drawbridge::v1::gateway_service_server::GatewayServiceServer;
@@ -137,6 +139,7 @@ pub async fn start(config: Config, traces: bool) -> Result<Running, Vec<String>>
     let (stop, stopped) = oneshot::channel::<()>();
     let drain = config.server.drain;
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = incoming.map(|connection| connection.map(Batched::new));
     readiness.set(true);
     let done = tokio::spawn(async move {
         let (closing, closed) = oneshot::channel::<()>();
