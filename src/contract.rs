@@ -364,9 +364,4 @@ impl Method {
     pub fn is_in(&self, dialect: &str) -> bool {
         !self.absent_in.iter().any(|absent| **absent == *dialect)
     }
-
-    /// Whether this HTTP status is success for the method.
-    pub fn is_success(&self, status: http::StatusCode) -> bool {
-        status.is_success() || self.also_success.contains(&status.as_u16())
-    }
 }

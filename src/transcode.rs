@@ -127,34 +127,10 @@ pub fn to_wire(
     text: &[u8],
     out: &mut Vec<u8>,
 ) -> Result<Notes, Problem> {
-    read_json(schema, text, out, |reader| reader.document(message, 0))
-}
-
-/// Reads JSON `text` as the value of one field and writes the message that holds
-/// it, and nothing else, behind `out`. Empty text and `null` leave it unset.
-pub fn field_to_wire(
-    schema: &Schema,
-    message: MessageId,
-    field: FieldIndex,
-    text: &[u8],
-    out: &mut Vec<u8>,
-) -> Result<Notes, Problem> {
-    let message = schema.message(message);
-    read_json(schema, text, out, |reader| {
-        reader.field_document(message, field)
-    })
-}
-
-fn read_json(
-    schema: &Schema,
-    text: &[u8],
-    out: &mut Vec<u8>,
-    read: impl FnOnce(&mut read::Reader) -> read::Outcome<bool>,
-) -> Result<Notes, Problem> {
     let start = out.len();
     out.reserve(text.len());
     let mut reader = read::Reader::new(schema, text, out);
-    let result = read(&mut reader);
+    let result = reader.document(message, 0);
     let inexact = reader.inexact;
     match result {
         Ok(set) => {

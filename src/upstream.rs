@@ -7,6 +7,8 @@ mod limit;
 mod pick;
 mod redirect;
 mod retry;
+mod settings;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +20,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use http::header::{ACCEPT, ACCEPT_LANGUAGE, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::time::Instant;
 use tonic::Code;
 use url::Url;
@@ -28,70 +30,16 @@ use self::breaker::Breaker;
 use self::budget::Budget;
 use self::limit::Limit;
 pub use self::pick::Upstreams;
-use crate::auth::{self, Credentials, Lease};
+pub use self::settings::Settings;
+pub use self::state::{State, Stats};
+use crate::auth::{Credentials, Lease};
 use crate::contract;
 use crate::deadline::Deadline;
 use crate::error::{Error, Fault, HINT};
 use crate::family::common::absence_hint;
 use crate::family::{Family, FaultContext, family};
 use crate::rest::{Call, Caller, Idempotency, Reply};
-use crate::transport::{self, Exchange, Transport};
-
-/// A configured endpoint, as checked values.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The name in metadata, logs and metrics.
-    pub name: String,
-    /// The family's name.
-    pub family: String,
-    /// The dialect; empty when the family has none.
-    pub dialect: String,
-    /// Used where the caller names none; the only one of its family is anyhow.
-    pub is_default: bool,
-    /// Where it is. None: the login says.
-    pub endpoint: Option<Url>,
-    /// The project id, where the caller leaves it empty. None: the login says.
-    pub project_id: Option<String>,
-    /// Credentials.
-    pub auth: auth::Settings,
-    /// Connections.
-    pub transport: transport::Settings,
-    /// Calls under way at once. Default: 256.
-    pub max_concurrent: usize,
-    /// Calls that may wait for a place. Default: 1,024.
-    pub max_queued: usize,
-    /// Attempts of one call, the first included. Default: 3.
-    pub max_attempts: u32,
-    /// The longest pause between attempts. Default: 5 s. A `Retry-After` that is
-    /// longer is not waited for but told to the caller.
-    pub max_backoff: Duration,
-    /// Failures in a row that open the breaker. Default: 20. 0: no breaker.
-    pub breaker_failures: u32,
-    /// How long the breaker stays open. Default: 5 s.
-    pub breaker_open: Duration,
-}
-
-impl Settings {
-    /// The defaults, for an upstream of this name and family.
-    pub fn new(name: impl Into<String>, family: impl Into<String>, auth: auth::Settings) -> Self {
-        Self {
-            name: name.into(),
-            family: family.into(),
-            dialect: String::new(),
-            is_default: false,
-            endpoint: None,
-            project_id: None,
-            auth,
-            transport: transport::Settings::default(),
-            max_concurrent: 256,
-            max_queued: 1_024,
-            max_attempts: 3,
-            max_backoff: Duration::from_secs(5),
-            breaker_failures: 20,
-            breaker_open: Duration::from_secs(5),
-        }
-    }
-}
+use crate::transport::{Exchange, Transport};
 
 /// What a method says of a call, beside the call itself.
 #[derive(Clone, Copy, Debug)]
@@ -116,6 +64,10 @@ impl<'a> Operation<'a> {
             anonymous: method.anonymous,
         }
     }
+
+    fn succeeded(&self, status: StatusCode) -> bool {
+        status.is_success() || self.also_success.contains(&status.as_u16())
+    }
 }
 
 /// One exchange with an upstream, as it is told to an [`AttemptHook`].
@@ -135,28 +87,6 @@ pub struct Attempt<'a> {
 
 /// Called after each exchange, on the path of the call: it must be quick.
 pub type AttemptHook = Arc<dyn Fn(&Attempt<'_>) + Send + Sync>;
-
-/// What an upstream is doing now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Calls that hold one of `max_concurrent` places.
-    pub in_flight: usize,
-    /// Calls that wait for a place.
-    pub queued: usize,
-    /// Retries since the start.
-    pub retries_total: u64,
-    /// Whether the breaker holds calls back.
-    pub breaker_open: bool,
-}
-
-/// Whether an upstream answers, as last seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum State {
-    Unknown,
-    Answering,
-    NotAnswering,
-}
 
 /// A configured endpoint.
 pub struct Upstream {
@@ -600,68 +530,6 @@ impl Upstream {
             ),
             retry_after: wait,
         }
-    }
-
-    /// Asks the cheap path of the family whether the upstream is there, without
-    /// credentials: any answer will do. Where the address is known by login only
-    /// and nobody has logged in, the state is what it was.
-    pub async fn probe(&self, timeout: Duration) -> State {
-        match self.ask(timeout).await {
-            None => self.state(),
-            Some(Ok(())) => State::Answering,
-            Some(Err(_)) => State::NotAnswering,
-        }
-    }
-
-    /// As [`Self::probe`], with the reason why it does not answer; None where
-    /// its address is not known yet.
-    pub async fn ask(&self, timeout: Duration) -> Option<Result<(), Error>> {
-        let learned = self.learned.load();
-        let address = self
-            .configured
-            .as_ref()
-            .or(learned.as_ref().map(|learned| &learned.1));
-        let url = address.and_then(|address| address.url(self.family.probe, "").ok())?;
-        let exchange = Exchange {
-            verb: Method::GET,
-            url,
-            headers: self.headers.clone(),
-            body: None,
-        };
-        let answer = match tokio::time::timeout(timeout, self.transport.exchange(exchange)).await {
-            Ok(Ok(_) | Err(Error::TooLarge { .. })) => Ok(()),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(Error::NoAnswer(format!(
-                "nothing came within {} s",
-                timeout.as_secs()
-            ))),
-        };
-        self.breaker.saw(match answer {
-            Ok(()) => State::Answering,
-            Err(_) => State::NotAnswering,
-        });
-        Some(answer)
-    }
-
-    /// Whether it answers, as last seen by calls and probes.
-    pub fn state(&self) -> State {
-        self.breaker.state()
-    }
-
-    /// What it is doing now.
-    pub fn stats(&self) -> Stats {
-        Stats {
-            in_flight: self.limit.in_flight(),
-            queued: self.limit.queued(),
-            retries_total: self.retries.load(Relaxed),
-            breaker_open: self.breaker.is_open(),
-        }
-    }
-}
-
-impl Operation<'_> {
-    fn succeeded(&self, status: StatusCode) -> bool {
-        status.is_success() || self.also_success.contains(&status.as_u16())
     }
 }
 

@@ -57,27 +57,6 @@ impl<'t, 'o> Reader<'t, 'o> {
 
     /// Reads the whole text as a message; false if it is empty or `null`.
     pub fn document(&mut self, id: MessageId, depth: u32) -> Outcome<bool> {
-        self.whole(|reader| {
-            if reader.is_null() && reader.schema.message(id).shape != Shape::Value {
-                return reader.null().map(|()| false);
-            }
-            reader.message(id, Form::Plain, depth)
-        })
-    }
-
-    /// Reads the whole text as the value of one field; false if it is empty or
-    /// unset.
-    pub fn field_document(&mut self, message: &Message, index: FieldIndex) -> Outcome<bool> {
-        self.whole(|reader| {
-            let field = &message.fields[usize::from(index)];
-            if reader.is_null() && !reader.keeps_null(field) {
-                return reader.null().map(|()| false);
-            }
-            reader.field(message, field, 0).map(|()| true)
-        })
-    }
-
-    fn whole(&mut self, read: impl FnOnce(&mut Self) -> Outcome<bool>) -> Outcome<bool> {
         if self.text.starts_with(b"\xef\xbb\xbf") {
             self.pos = 3;
         }
@@ -91,7 +70,12 @@ impl<'t, 'o> Reader<'t, 'o> {
         if self.pos == self.text.len() {
             return Ok(false);
         }
-        let set = read(self)?;
+        let set = if self.is_null() && self.schema.message(id).shape != Shape::Value {
+            self.null()?;
+            false
+        } else {
+            self.message(id, Form::Plain, depth)?
+        };
         self.space();
         match self.pos == self.text.len() {
             true => Ok(set),

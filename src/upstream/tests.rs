@@ -23,9 +23,11 @@ use std::sync::Mutex;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use http::Method;
 use secrecy::SecretString;
 
 use super::*;
+use crate::auth;
 use crate::family::{common, reply::retry_after};
 use crate::transport::script::{Answer, Script, reply};
 

@@ -201,18 +201,7 @@ impl Log {
             let Some(&number) = self.tables.ends.get(&number) else {
                 continue;
             };
-            match value {
-                Value::Bytes(bytes) => wire::write_bytes(&mut out, number, bytes),
-                Value::Varint(value) => wire::write_uint(&mut out, number, value),
-                Value::Fixed64(value) => {
-                    wire::write_varint(&mut out, u64::from(number) << 3 | 1);
-                    out.extend_from_slice(&value.to_le_bytes());
-                }
-                Value::Fixed32(value) => {
-                    wire::write_varint(&mut out, u64::from(number) << 3 | 5);
-                    out.extend_from_slice(&value.to_le_bytes());
-                }
-            }
+            wire::write_value(&mut out, number, value);
         }
         if let Some(number) = self.tables.ends_follow
             && self.flag(self.tables.follow, request)
