@@ -20,7 +20,7 @@ use secrecy::SecretString;
 
 use crate::auth::Settings as Auth;
 use crate::contract::Source;
-use crate::{upstream, watch};
+use crate::{telemetry, upstream, watch};
 use reader::{Report, Section};
 
 /// The longest configuration, descriptor set or secret's file, in bytes.
@@ -50,7 +50,7 @@ pub struct Config {
     /// Users' own descriptor sets.
     pub descriptors: Vec<Source>,
     /// The log.
-    pub log: Log,
+    pub log: telemetry::Settings,
     /// Whether the embedded upstreams are served too.
     pub sandbox: bool,
 }
@@ -91,15 +91,6 @@ pub struct Server {
     pub drain: Duration,
     /// How often upstreams are asked whether they are there. Default: 10 s.
     pub probe_interval: Duration,
-}
-
-/// The log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Log {
-    /// One JSON object a line. Default: text for people.
-    pub json: bool,
-    /// A level, or a filter as in `RUST_LOG`. Default: `info`.
-    pub level: String,
 }
 
 /// Something wrong in the configuration.
@@ -145,15 +136,6 @@ impl Default for Server {
     }
 }
 
-impl Default for Log {
-    fn default() -> Self {
-        Self {
-            json: false,
-            level: "info".to_owned(),
-        }
-    }
-}
-
 impl Config {
     /// The sandbox on loopback: what is served where nothing is configured.
     pub fn sandbox() -> Self {
@@ -175,7 +157,7 @@ impl Config {
             watch: watch::Settings::default(),
             upstreams: Vec::new(),
             descriptors: Vec::new(),
-            log: Log::default(),
+            log: telemetry::Settings::default(),
             sandbox: false,
         }
     }

@@ -362,6 +362,6 @@ impl Method {
 
     /// Whether the dialect has the operation.
     pub fn is_in(&self, dialect: &str) -> bool {
-        !self.absent_in.iter().any(|absent| **absent == *dialect)
+        schema::is_in(&self.absent_in, dialect)
     }
 }

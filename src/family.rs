@@ -1,9 +1,9 @@
 //! What the gateway knows of a family of APIs beside its protos.
 //!
-//! A family is data and a function that reads an error reply: [`crate::heat`],
-//! [`crate::servicestage`], [`crate::jp1ao`], and [`COMMON`] for everyone's own
-//! APIs. They know each other not; what they share in reading replies is in
-//! `reply`, what HTTP itself says is in `common`.
+//! A family is data and a function that reads an error reply; [`COMMON`] is that of
+//! everyone's own APIs, [`crate::families`] has them by name. They know each other
+//! not; what they share in reading replies is in `reply`, what HTTP itself says is
+//! in `common`.
 
 pub(crate) mod common;
 pub(crate) mod reply;
@@ -76,16 +76,6 @@ impl Family {
         self.request_id_headers
             .iter()
             .find_map(|name| headers.get(*name)?.to_str().ok().map(str::to_owned))
-    }
-}
-
-/// The family of this name; a user's own family gets the common rules.
-pub fn family(name: &str) -> &'static Family {
-    match name {
-        "heat" => &crate::heat::FAMILY,
-        "servicestage" => &crate::servicestage::FAMILY,
-        "jp1ao" => &crate::jp1ao::FAMILY,
-        _ => &COMMON,
     }
 }
 

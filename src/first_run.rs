@@ -9,13 +9,9 @@ use crate::upstream::Settings;
 
 /// One upstream per family, before the sandbox.
 pub fn upstreams(sandbox: &Sandbox) -> Vec<Settings> {
-    let default = || Named {
-        id_or_name: IdOrName::Name(String::new()),
-        domain: Some(IdOrName::Name("Default".into())),
-    };
     let named = |name: &str| Named {
         id_or_name: IdOrName::Name(name.into()),
-        ..default()
+        domain: Some(IdOrName::Name("Default".into())),
     };
     let keystone = url::Url::parse(&sandbox.keystone_url())
         .ok()
@@ -53,7 +49,7 @@ pub fn upstreams(sandbox: &Sandbox) -> Vec<Settings> {
     .filter_map(|(family, url, auth)| {
         let mut settings = Settings::new(format!("sandbox-{family}"), family, auth?);
         settings.endpoint = url::Url::parse(&url).ok();
-        let dialects = crate::family::family(family).dialects;
+        let dialects = crate::families::family(family).dialects;
         settings.dialect = dialects.first().copied().unwrap_or_default().to_owned();
         settings.is_default = true;
         settings.transport.proxy_from_environment = false;

@@ -334,7 +334,7 @@ impl Engine {
             caller: caller.clone(),
             deadline,
             page_timeout: self.default_deadline,
-            watches: self.watches.clone(),
+            streams: self.watches.streams().clone(),
         };
         PageStream::open(route, request).await.map(Told::Pages)
     }

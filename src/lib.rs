@@ -6,9 +6,11 @@
 //! [`rest::Call`] with [`transcode`]; [`upstream`] sends it within its
 //! [`deadline`], as whom [`auth`] says, over [`transport`]; the reply goes back
 //! the same way ([`unary`] says it in one sentence), and what a caller does not
-//! take of it, [`parcel`] drops. [`resolve`] finds out what a caller left out of the path, [`watch`]
-//! polls for streams, [`pages`] walks long lists, and [`files`] takes and
-//! gives files. [`error`] makes every status.
+//! take of it, [`parcel`] drops. [`resolve`] finds out what a caller left out of
+//! the path, [`action`] makes a call in two steps, [`watch`] polls for streams,
+//! [`pages`] walks long lists, both in places that [`streams`] gives, and [`files`]
+//! takes and gives files. What no annotation can say of an API is in its [`family`],
+//! one of the [`families`]. [`error`] makes every status.
 
 pub mod action;
 pub mod auth;
@@ -17,6 +19,7 @@ pub mod config;
 pub mod contract;
 pub mod deadline;
 pub mod error;
+pub mod families;
 pub mod family;
 pub mod files;
 pub mod first_run;
@@ -29,6 +32,7 @@ pub mod resolve;
 pub mod rest;
 pub mod sandbox;
 pub mod servicestage;
+pub mod streams;
 pub mod telemetry;
 pub mod terminal;
 pub mod transcode;

@@ -16,9 +16,9 @@ use crate::contract::{Decoded, Method, Pages, Paging};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::rest::Caller;
+use crate::streams::{Place, Streams};
 use crate::transcode::Notes;
 use crate::upstream::{Operation, Upstream};
-use crate::watch::{Place, Watches};
 
 /// The items of all pages, each as a message of the stream. Of the list, one page
 /// is in memory: the next is read when the last item of it has been taken.
@@ -56,8 +56,8 @@ pub struct Route {
     pub deadline: Option<Deadline>,
     /// How long the reading of one page may take.
     pub page_timeout: Duration,
-    /// They know how many streams there are, and when the gateway stops.
-    pub watches: Watches,
+    /// Where it takes its place.
+    pub streams: Streams,
 }
 
 /// How far a list was walked.
@@ -96,7 +96,7 @@ impl PageStream {
     pub async fn open(route: Route, request: &Bytes) -> Result<Self, Error> {
         let request = pages(&route.method)?.0.first(request)?;
         let walk = Box::new(Walk {
-            _place: route.watches.place()?,
+            _place: route.streams.place()?,
             route,
             items: Vec::new().into_iter(),
             next: None,
@@ -163,7 +163,7 @@ impl Walk {
 
     /// Reads the page behind this one.
     async fn go_on(mut self: Box<Self>) -> Result<Box<Self>, Error> {
-        if self.route.watches.is_draining() {
+        if self.route.streams.is_draining() {
             return Err(Error::Draining);
         }
         let request = match self.next.take() {

@@ -10,11 +10,27 @@ pub use traces::server_span;
 
 use std::io::IsTerminal;
 
-use crate::config::Log;
-
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
+
+/// How the log is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// One JSON object a line. Default: text for people.
+    pub json: bool,
+    /// A level, or a filter as in `RUST_LOG`. Default: `info`.
+    pub level: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            json: false,
+            level: "info".to_owned(),
+        }
+    }
+}
 
 /// Keeps the exporters alive; dropping it sends what is left.
 #[derive(Debug)]
@@ -26,7 +42,7 @@ impl Telemetry {
     /// Starts the log on standard error and, when the environment has an
     /// `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`, the
     /// traces. The level is a filter as in `RUST_LOG`, which wins when it is set.
-    pub fn start(log: &Log) -> Result<Self, String> {
+    pub fn start(log: &Settings) -> Result<Self, String> {
         let filter = match std::env::var("RUST_LOG") {
             Ok(text) if !text.is_empty() => {
                 EnvFilter::try_new(&text).map_err(|e| format!("RUST_LOG={text}: {e}"))?

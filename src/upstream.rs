@@ -36,8 +36,9 @@ use crate::auth::{Credentials, Lease};
 use crate::contract;
 use crate::deadline::Deadline;
 use crate::error::{Error, Fault, HINT};
+use crate::families::family;
 use crate::family::common::absence_hint;
-use crate::family::{Family, FaultContext, family};
+use crate::family::{Family, FaultContext};
 use crate::rest::{Call, Caller, Idempotency, Reply};
 use crate::transport::{Exchange, Transport};
 

@@ -20,14 +20,13 @@ mod tests;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::HeaderValue;
 use tokio::sync::watch;
-use tonic::Code;
 
 use crate::api::drawbridge::v1::{WatchEvent, WatchEventType};
 use crate::auth::Viewer;
@@ -35,15 +34,13 @@ use crate::contract::{Method, Start, Watch};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::rest::{Call, Caller};
+use crate::streams::{Streams, full};
 use crate::unary;
 use crate::upstream::Upstream;
 use poller::Loop;
 use source::{Aim, RestSource, Route, Source, Target};
 use stream::Seat;
 pub use stream::WatchStream;
-
-/// When to try again where all places are taken.
-const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// Bounds of watching.
 #[derive(Clone, Debug)]
@@ -101,31 +98,14 @@ struct Registry {
     loops: Mutex<HashMap<Arc<Key>, Arc<Loop>>>,
     /// The shared ends of logs; locked after `loops`, where both are.
     tails: log::Tails,
-    watchers: AtomicUsize,
+    streams: Streams,
     polls: AtomicU64,
     /// Watches that began with a call.
     begun: AtomicU64,
-    /// Set once, under the lock of `loops`.
-    drain: watch::Sender<bool>,
     /// The wall clock; a parameter for tests.
     clock: fn() -> SystemTime,
     /// A random number from 0 to 1; a parameter for tests.
     random: fn() -> f64,
-}
-
-/// A place among the streams, given back when dropped.
-pub struct Place(Arc<Registry>);
-
-impl fmt::Debug for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Place")
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.watchers.fetch_sub(1, Ordering::Release);
-    }
 }
 
 /// Who asked for a watch, and how.
@@ -189,13 +169,12 @@ impl Watches {
         let (shortest, longest) = (Duration::from_secs(1), Duration::from_secs(86_400));
         settings.bookmark_interval = settings.bookmark_interval.clamp(shortest, longest);
         Self(Arc::new(Registry {
+            streams: Streams::new(settings.max_watchers),
             settings,
             loops: Mutex::default(),
             tails: log::Tails::default(),
-            watchers: AtomicUsize::new(0),
             polls: AtomicU64::new(0),
             begun: AtomicU64::new(0),
-            drain: watch::Sender::new(false),
             clock,
             random,
         }))
@@ -305,31 +284,20 @@ impl Watches {
         }
     }
 
-    /// A place among the streams, for one that is no watch. Fails as a watch does
-    /// where all are taken, or when the gateway is stopping.
-    pub fn place(&self) -> Result<Place, Error> {
-        // Places are taken under this lock alone.
-        let _loops = self.0.lock();
-        self.0.admits()?;
-        self.0.watchers.fetch_add(1, Ordering::Release);
-        Ok(Place(Arc::clone(&self.0)))
+    /// The places that watches take, for streams that are none.
+    pub fn streams(&self) -> &Streams {
+        &self.0.streams
     }
 
     /// Ends every stream with [`Error::Draining`] and refuses new ones with it.
     pub fn drain(&self) {
-        let _loops = self.0.lock();
-        self.0.drain.send_replace(true);
-    }
-
-    /// Whether [`Watches::drain`] was called.
-    pub fn is_draining(&self) -> bool {
-        *self.0.drain.borrow()
+        self.0.streams.drain();
     }
 
     /// What goes on now.
     pub fn stats(&self) -> Stats {
         Stats {
-            watchers: self.0.watchers.load(Ordering::Acquire),
+            watchers: self.0.streams.open(),
             loops: self.0.lock().len() + self.0.tails.len(),
             polls_total: self.0.polls.load(Ordering::Relaxed),
         }
@@ -358,8 +326,8 @@ impl Watches {
         source: impl FnOnce() -> Arc<dyn Source>,
     ) -> Result<(watch::Receiver<poller::News>, Seat), Error> {
         let registry = &self.0;
+        let place = registry.streams.place()?;
         let mut loops = registry.lock();
-        registry.admits()?;
         let running = loops.len() + registry.tails.len();
         let (news, shared) = match loops.entry(Arc::new(key)) {
             Entry::Occupied(entry) => {
@@ -382,11 +350,11 @@ impl Watches {
                 (news, shared)
             }
         };
-        registry.watchers.fetch_add(1, Ordering::Release);
         if follow {
             shared.followers.fetch_add(1, Ordering::Release);
         }
         let seat = Seat {
+            _place: place,
             registry: Arc::clone(registry),
             shared,
             follow,
@@ -403,22 +371,10 @@ impl Registry {
 
     /// Whether one more watch of one more thing would be taken now.
     fn has_room(&self) -> Result<(), Error> {
+        let _place = self.streams.place()?;
         let loops = self.lock();
-        self.admits()?;
         if loops.len() + self.tails.len() >= self.settings.max_loops {
             return Err(full("watched things", "max_loops"));
-        }
-        Ok(())
-    }
-
-    /// Whether one more stream may be opened. Under the lock of `loops` alone, so
-    /// that two do not take the last place.
-    fn admits(&self) -> Result<(), Error> {
-        if *self.drain.borrow() {
-            return Err(Error::Draining);
-        }
-        if self.watchers.load(Ordering::Acquire) >= self.settings.max_watchers {
-            return Err(full("streams", "max_watchers"));
         }
         Ok(())
     }
@@ -442,13 +398,5 @@ impl Registry {
             }
             _ => true,
         }
-    }
-}
-
-fn full(what: &str, setting: &str) -> Error {
-    Error::Overload {
-        code: Code::ResourceExhausted,
-        problem: format!("too many {what} at once (setting `{setting}`)"),
-        retry_after: RETRY_AFTER,
     }
 }

@@ -55,7 +55,7 @@ fn the_example_loads() {
     let names: Vec<&str> = config.upstreams.iter().map(|u| &*u.name).collect();
     assert_eq!(names, ["north", "stage", "ao"]);
     assert_eq!(config.server, Server::default());
-    assert_eq!(config.log, Log::default());
+    assert_eq!(config.log, telemetry::Settings::default());
 }
 
 /// Every default that the example tells is the real one.

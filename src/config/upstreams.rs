@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use super::reader::{Section, nearest};
 use super::{Config, auth};
-use crate::family::{self, family};
+use crate::families::family;
+use crate::family::{COMMON, Family};
 use crate::{transport, upstream};
 
 /// The families that the gateway knows beside users' own.
@@ -85,13 +86,13 @@ fn transport(section: &Section<'_>) -> transport::Settings {
 
 /// The dialect: one of the family's, the first by default. A user's own family
 /// may have any.
-fn dialect(section: &Section<'_>, family: &family::Family) -> Option<String> {
+fn dialect(section: &Section<'_>, family: &Family) -> Option<String> {
     let first = family.dialects.first().copied().unwrap_or_default();
     if !section.has("dialect") {
         return Some(first.to_owned());
     }
     let dialect = section.text("dialect")?.value;
-    if family.name == family::COMMON.name || family.dialects.contains(&&*dialect) {
+    if family.name == COMMON.name || family.dialects.contains(&&*dialect) {
         return Some(dialect);
     }
     let problem = if family.dialects.is_empty() {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::bind::malformed;
 use super::place::Place;
-use super::schema::{Cardinality, Field, Kind, Message, MessageId, Schema};
+use super::schema::{Cardinality, Field, Kind, Message, MessageId, Schema, is_in};
 use super::watch::{Rpcs, is_key, same_call};
 use super::{Method, Pages};
 use crate::api::drawbridge::v1::{self as rules, PagingStyle};
@@ -94,7 +94,7 @@ impl Paging {
                 .and_then(|text| text.parse().ok())
                 .ok_or_else(|| fault("must be a next_page_token as it came"))?,
         };
-        let sent = !self.size.absent_in.iter().any(|name| **name == *dialect);
+        let sent = is_in(&self.size.absent_in, dialect);
         let size = match wire::last(request, self.size.number).map_err(malformed)? {
             Some(Value::Varint(size)) if sent && size > 0 => Some(size),
             _ => None,

@@ -187,7 +187,7 @@ pub(super) fn dialects(schema: &Schema, message: MessageId) -> BTreeSet<&str> {
 fn is_unsent(message: &Message, field: &Field, dialect: &str) -> bool {
     field.local
         || is_output(message, field)
-        || names(&field.absent_in, dialect)
+        || !field.is_in(dialect)
         || field
             .raw_of
             .is_some_and(|of| is_unsent(message, &message.fields[usize::from(of)], dialect))

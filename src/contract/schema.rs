@@ -318,7 +318,19 @@ fn letters(text: &str) -> String {
         .collect()
 }
 
+/// Whether a dialect is none of those that lack something.
+#[inline]
+pub(crate) fn is_in(absent_in: &[Box<str>], dialect: &str) -> bool {
+    !absent_in.iter().any(|absent| **absent == *dialect)
+}
+
 impl Field {
+    /// Whether the dialect has the field.
+    #[inline]
+    pub(crate) fn is_in(&self, dialect: &str) -> bool {
+        is_in(&self.absent_in, dialect)
+    }
+
     /// The name as JSON has it: `"status"`.
     #[inline]
     pub(crate) fn quoted(&self) -> &[u8] {

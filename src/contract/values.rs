@@ -10,7 +10,8 @@ use super::schema::{Cardinality, FieldIndex, Kind, MessageId, Schema};
 use super::{Action, Method, bind};
 use crate::api::drawbridge::v1 as rules;
 use crate::error::Error;
-use crate::family::{Checker, family};
+use crate::families::family;
+use crate::family::Checker;
 use crate::transcode::wire::{self, Value};
 
 /// A compiled `drawbridge.v1.Check`.

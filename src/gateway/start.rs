@@ -18,7 +18,7 @@ use super::{Engine, Served, gauges, health, service};
 use crate::api::drawbridge::v1::gateway_service_server::GatewayServiceServer;
 use crate::config::Config;
 use crate::contract::Contract;
-use crate::family;
+use crate::families::family;
 use crate::files::Uploads;
 use crate::resolve::Names;
 use crate::telemetry::{Metrics, Readiness, serve_admin};
@@ -189,7 +189,7 @@ impl Engine {
             .into_iter()
             .map(|method| {
                 let operation = &method.path[1..];
-                let family = family::family(&method.family);
+                let family = family(&method.family);
                 let served = Served {
                     method: method.clone(),
                     at: upstreams

@@ -198,10 +198,7 @@ impl Writer<'_> {
         let hidden = |index: FieldIndex, field: &Field| {
             field.local
                 || skip.is_some_and(|skip| skip(index))
-                || (!field.absent_in.is_empty()
-                    && self
-                        .dialect
-                        .is_some_and(|d| field.absent_in.iter().any(|a| **a == *d)))
+                || self.dialect.is_some_and(|dialect| !field.is_in(dialect))
         };
         let mut seen = Bits::default();
         // What is written counts only where it decides on something.

@@ -17,7 +17,6 @@ mod tests;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -25,10 +24,11 @@ use tokio::sync::watch;
 
 use super::source::{POLL_TIMEOUT, Route};
 use super::stream::WatchStream;
-use super::{Key, Registry, Watches, full};
+use super::{Key, Registry, Watches};
 use crate::contract::{Grows, Method};
 use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::streams::{Place, full};
 use position::Position;
 pub(super) use reader::LogStream;
 use reader::{Begin, End};
@@ -69,14 +69,9 @@ impl Tails {
 
 /// A place among the watchers, given back when dropped.
 struct Seat {
+    _place: Place,
     registry: Arc<Registry>,
     tail: Arc<Tail>,
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.registry.watchers.fetch_sub(1, Ordering::Release);
-    }
 }
 
 impl Watches {
@@ -155,9 +150,8 @@ impl Watches {
         source: impl FnOnce() -> Arc<dyn LogSource>,
     ) -> Result<(watch::Receiver<News>, Seat), Error> {
         let registry = &self.0;
-        // Watchers are counted under this lock alone.
+        let place = registry.streams.place()?;
         let loops = registry.lock();
-        registry.admits()?;
         let mut tails = registry.tails.lock();
         let running = loops.len() + tails.len();
         let (news, tail) = match tails.entry(Arc::new(key)) {
@@ -180,8 +174,8 @@ impl Watches {
                 (news, tail)
             }
         };
-        registry.watchers.fetch_add(1, Ordering::Release);
         let seat = Seat {
+            _place: place,
             registry: Arc::clone(registry),
             tail,
         };

@@ -173,7 +173,6 @@ impl Loop {
 
 /// Runs a loop to its end: settled, failed, drained, or left by its last watcher.
 pub(super) async fn run(registry: Arc<Registry>, key: Arc<Key>, this: Arc<Loop>) {
-    let mut drain = registry.drain.subscribe();
     let mut farewell = Farewell {
         registry: &registry,
         key: &key,
@@ -183,7 +182,7 @@ pub(super) async fn run(registry: Arc<Registry>, key: Arc<Key>, this: Arc<Loop>)
     // What is not chosen is dropped: a poll under way is broken off.
     farewell.end = tokio::select! {
         biased;
-        _ = drain.wait_for(|draining| *draining) => Some(End::Failed(Error::Draining)),
+        () = registry.streams.drained() => Some(End::Failed(Error::Draining)),
         () = unwatched(&registry, &key, &this) => None,
         end = follow(&registry, &key, &this) => Some(end),
     };

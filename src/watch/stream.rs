@@ -20,6 +20,7 @@ use super::snapshot::Snapshot;
 use crate::api::drawbridge::v1::WatchEventType;
 use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::streams::Place;
 
 /// The messages of one watch, encoded. Ends with OK when what is watched has
 /// settled or is gone as it should, else with the error that says why.
@@ -54,6 +55,7 @@ enum Tell {
 
 /// A place among the watchers, given back when dropped.
 pub(super) struct Seat {
+    pub(super) _place: Place,
     pub(super) registry: Arc<Registry>,
     pub(super) shared: Arc<Loop>,
     pub(super) follow: bool,
@@ -64,7 +66,6 @@ impl Drop for Seat {
         if self.follow {
             self.shared.followers.fetch_sub(1, Ordering::Release);
         }
-        self.registry.watchers.fetch_sub(1, Ordering::Release);
     }
 }
 

@@ -2,11 +2,13 @@
 
 use std::cell::Cell;
 use std::collections::HashSet;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, SystemTime};
 
 use prost::Message as _;
 use tokio::time::Instant;
 use tokio_stream::StreamExt;
+use tonic::Code;
 
 use super::snapshot::Item;
 use super::source::{Read, Reading, Rules};
@@ -1198,16 +1200,27 @@ async fn places_are_limited() {
     streams.push(open("/a").await.unwrap());
     assert!(refusal(open("/a").await).contains("`max_watchers`"));
     // Streams of lists count as well.
-    let place = || watches.place().map(|_| unreachable!("all are taken"));
+    let place = || {
+        watches
+            .streams()
+            .place()
+            .map(|_| unreachable!("all are taken"))
+    };
     assert!(refusal(place()).contains("`max_watchers`"));
     streams.clear();
     let_run().await;
     streams.push(open("/c").await.unwrap());
     assert_eq!(watches.stats().watchers, 1);
-    let places = [watches.place().unwrap(), watches.place().unwrap()];
+    let places = [
+        watches.streams().place().unwrap(),
+        watches.streams().place().unwrap(),
+    ];
     assert!(refusal(open("/c").await).contains("too many streams"));
     drop(places);
     assert_eq!(watches.stats().watchers, 1);
     watches.drain();
-    assert!(matches!(watches.place().err(), Some(Error::Draining)));
+    assert!(matches!(
+        watches.streams().place().err(),
+        Some(Error::Draining)
+    ));
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use drawbridge::contract::{Contract, Method};
-use drawbridge::family::family;
+use drawbridge::families::family;
 use drawbridge::rest::Idempotency;
 
 /// A line of `tests/fixtures/operations.tsv`.

@@ -11,7 +11,7 @@ use prost::Message as _;
 
 use super::super::Method;
 use super::super::bind::malformed;
-use super::super::schema::{Field, FieldIndex, Kind, MessageId, Schema};
+use super::super::schema::{Field, FieldIndex, Kind, MessageId, Schema, is_in};
 use super::super::template::encode;
 use super::broken;
 use crate::api::drawbridge::v1::WatchEvent;
@@ -370,7 +370,7 @@ impl Log {
 
 impl Param {
     fn is_in(&self, dialect: &str) -> bool {
-        !self.absent_in.iter().any(|absent| **absent == *dialect)
+        is_in(&self.absent_in, dialect)
     }
 
     fn add(&self, query: &mut String, dialect: &str, value: &str) {

@@ -226,7 +226,6 @@ impl Tail {
 
 /// Runs a tail to its end: failed, drained, or left by its last reader.
 pub(super) async fn run(registry: Arc<Registry>, key: Arc<Key>, this: Arc<Tail>) {
-    let mut drain = registry.drain.subscribe();
     let mut farewell = Farewell {
         registry: &registry,
         key: &key,
@@ -236,7 +235,7 @@ pub(super) async fn run(registry: Arc<Registry>, key: Arc<Key>, this: Arc<Tail>)
     // What is not chosen is dropped: a read under way is broken off.
     tokio::select! {
         biased;
-        _ = drain.wait_for(|draining| *draining) => farewell.end = Error::Draining,
+        () = registry.streams.drained() => farewell.end = Error::Draining,
         () = unread(&registry, &key, &this) => {}
         end = follow(&registry, &key, &this) => farewell.end = end,
     }

@@ -1,6 +1,6 @@
 //! Logs over a scripted upstream, in paused time.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use prost::Message as _;

@@ -19,7 +19,7 @@ pub use recorder::Recorder;
 
 /// Settings of an upstream for tests: quick to give up, nothing from the environment.
 pub fn upstream(name: &str, family: &str, endpoint: &str) -> upstream::Settings {
-    let dialect = drawbridge::family::family(family)
+    let dialect = drawbridge::families::family(family)
         .dialects
         .first()
         .copied()
