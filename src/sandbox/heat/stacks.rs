@@ -1,6 +1,9 @@
 //! Stacks: making, finding, listing, showing, changing and deleting them
 //! (`heat.md` 2.2 to 2.4, `OBSERVED.md` "Stacks").
 
+mod list;
+mod preview;
+
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -10,9 +13,11 @@ use super::engine::{self, Now};
 use super::request::{Given, Place};
 use super::stack::{Plan, Resource, Stack};
 use super::{
-    Context, Heat, boolean_parameter, direction, entity_not_found, fault, forbidden, kinds, limit,
-    limit_exceeded, malformed, not_supported, types,
+    Context, Heat, boolean_parameter, entity_not_found, fault, forbidden, limit_exceeded,
+    malformed, not_supported, types,
 };
+pub(super) use list::{detail, list};
+pub(super) use preview::{preview, preview_patch, preview_update};
 
 impl Stack {
     /// One of which only the name is known.
@@ -195,123 +200,6 @@ pub(super) fn create(heat: &mut Heat, context: &Context) -> Result<Answer, Answe
     Ok(Answer::json(StatusCode::CREATED, answer).with("location", location))
 }
 
-/// The stack that would be made.
-pub(super) fn preview(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
-    let given = Given::read(context, Place::Create)?;
-    let mut stack = wanted(heat, context, &given)?;
-    stack.id = "None".to_owned();
-    let mut shown = stack.show(context.base);
-    shown["stack_user_project_id"] = Value::Null;
-    shown["outputs"] = json!([]);
-    shown["resources"] = previewed(heat, context, &stack, 0);
-    Ok(Answer::ok(json!({"stack": shown})))
-}
-
-/// The resources of a previewed stack; those that are stacks are lists.
-fn previewed(heat: &Heat, context: &Context, stack: &Stack, depth: usize) -> Value {
-    let one = |part: &Resource| match kinds::preview(stack, part) {
-        Some(plan) if depth < 5 => {
-            let name = format!("{}-{}", stack.name, part.name);
-            let mut inner = Stack::new(&stack.project, &name, &stack.owner, &context.now);
-            inner.id = "None".to_owned();
-            inner.plan = plan;
-            unmade(heat, &mut inner, &context.now);
-            let mut shown = previewed(heat, context, &inner, depth + 1);
-            for resource in shown.as_array_mut().into_iter().flatten() {
-                if resource.is_object() {
-                    resource["parent_resource"] = json!(part.name);
-                }
-            }
-            shown
-        }
-        _ => part.raw(heat, stack, context.base, true),
-    };
-    stack.resources.iter().map(one).collect()
-}
-
-/// What an update would do.
-pub(super) fn preview_update(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
-    preview_of(heat, context, Place::Put)
-}
-
-/// What a patch would do.
-pub(super) fn preview_patch(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
-    preview_of(heat, context, Place::Patch)
-}
-
-fn preview_of(heat: &mut Heat, context: &Context, place: Place) -> Result<Answer, Answer> {
-    let given = Given::read(context, place)?;
-    boolean_parameter(context, "show_nested", ".")?;
-    let stack = living(heat, context)?;
-    let plan = given.plan_over(&stack.plan, place)?;
-    let mut after = Stack::new(&stack.project, &stack.name, &stack.owner, &context.now);
-    after.id = stack.id.clone();
-    after.plan = plan;
-    unmade(heat, &mut after, &context.now);
-    checked(heat, &after)?;
-    let mut changes: [(&str, Vec<Value>); 5] = [
-        ("unchanged", Vec::new()),
-        ("updated", Vec::new()),
-        ("replaced", Vec::new()),
-        ("added", Vec::new()),
-        ("deleted", Vec::new()),
-    ];
-    for part in &after.resources {
-        let fresh = || part.raw(heat, &after, context.base, false);
-        let (which, shown) = match stack.resource(&part.name) {
-            None => (3, fresh()),
-            Some(old) => {
-                // As far as it is known, what is there stays.
-                let mut properties = old.properties.clone();
-                properties.retain(|name, _| part.definition["properties"].get(name).is_some());
-                for (name, value) in stack_properties(heat, stack, &after, part) {
-                    properties.insert(name, value);
-                }
-                match kinds::change(old, &part.definition, &properties, &after.plan.files) {
-                    kinds::Change::None => (0, fresh()),
-                    kinds::Change::Update => (1, old.raw(heat, stack, context.base, false)),
-                    kinds::Change::Replace => (2, fresh()),
-                    kinds::Change::Create => (3, fresh()),
-                }
-            }
-        };
-        changes[which].1.push(shown);
-    }
-    for part in &stack.resources {
-        if after.resource(&part.name).is_none() {
-            changes[4]
-                .1
-                .push(part.raw(heat, stack, context.base, false));
-        }
-    }
-    let changes: Map<String, Value> = changes
-        .into_iter()
-        .map(|(name, found)| (name.to_owned(), json!(found)))
-        .collect();
-    Ok(Answer::ok(json!({"resource_changes": changes})))
-}
-
-/// The properties that a resource would have: parameters as they will be,
-/// attributes of other resources as they are.
-fn stack_properties(
-    heat: &Heat,
-    stack: &Stack,
-    after: &Stack,
-    part: &Resource,
-) -> Map<String, Value> {
-    let given = part.definition["properties"].as_object();
-    let mut found = Map::new();
-    for (name, value) in given.into_iter().flatten() {
-        let mut references = Vec::new();
-        super::functions::references(value, "", &mut references, 0);
-        let from = if references.is_empty() { after } else { stack };
-        if let Ok(value) = from.resolve(heat, value) {
-            found.insert(name.clone(), value);
-        }
-    }
-    found
-}
-
 pub(super) fn update(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
     update_by(heat, context, Place::Put)
 }
@@ -408,199 +296,6 @@ pub(super) fn show(heat: &mut Heat, context: &Context) -> Result<Answer, Answer>
     Ok(Answer::ok(
         json!({"stack": stack.show_all(heat, context.base, outputs)}),
     ))
-}
-
-/// The filters that Heat's database has a column for, and what a stack has there.
-const COLUMNS: [&str; 7] = [
-    "id", "name", "status", "action", "tenant", "username", "owner_id",
-];
-
-fn column<'a>(heat: &'a Heat, stack: &'a Stack, name: &str) -> &'a str {
-    match name {
-        "id" => &stack.id,
-        "name" | "stack_name" => &stack.name,
-        "status" => stack.status,
-        "action" | "stack_action" => stack.action,
-        "tenant" => &stack.project,
-        "username" | "stack_owner" => &stack.owner,
-        "owner_id" | "parent" => stack
-            .parent
-            .as_ref()
-            .filter(|parent| parent.nested)
-            .and_then(|parent| heat.stacks.get(parent.stack))
-            .map_or("", |parent| &parent.id),
-        "stack_status_reason" => &stack.reason,
-        "stack_user_project_id" => &stack.user_project,
-        _ => "",
-    }
-}
-
-/// Other names for some of them, which a count does not know (observed).
-const SYNONYMS: [&str; 7] = [
-    "stack_name",
-    "stack_status",
-    "stack_action",
-    "stack_status_reason",
-    "stack_owner",
-    "parent",
-    "stack_user_project_id",
-];
-
-pub(super) fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
-    let flag = |name: &str| boolean_parameter(context, name, ".").map(|it| it.unwrap_or(false));
-    let ask = context.ask;
-    let limit = ask
-        .parameter("limit")
-        .map(|text| limit(text, "limit"))
-        .transpose()?;
-    let counted = flag("with_count")?;
-    let (deleted, nested) = (flag("show_deleted")?, flag("show_nested")?);
-    flag("show_hidden")?;
-    if flag("global_tenant")? {
-        return Err(forbidden("stacks:global_index"));
-    }
-    let sort = direction(context)?;
-    let keys: Vec<&str> = context
-        .all("sort_keys")
-        .into_iter()
-        .filter(|key| {
-            [
-                "stack_name",
-                "stack_status",
-                "creation_time",
-                "updated_time",
-            ]
-            .contains(key)
-        })
-        .collect();
-    // Any key turns the order round (observed).
-    let ascending = sort.map_or(!keys.is_empty(), |descending| !descending);
-
-    let asked: Vec<(&str, Vec<&str>)> = COLUMNS
-        .into_iter()
-        .chain(SYNONYMS)
-        .map(|name| (name, context.all(name)))
-        .filter(|(_, wanted)| !wanted.is_empty())
-        .collect();
-    let visible = |stack: &&Stack| {
-        stack.project == context.project
-            && (deleted || !stack.deleted)
-            && (nested || !stack.is_nested())
-            && tagged(stack, context)
-    };
-    let plain = |stack: &Stack, (name, wanted): &(&str, Vec<&str>)| {
-        wanted.contains(&column(heat, stack, name))
-    };
-    let of_filter = |stack: &Stack, filter: &(&str, Vec<&str>)| match filter.0 {
-        "status" | "stack_status" => filter.1.iter().any(|wanted| {
-            wanted == &stack.status
-                || wanted
-                    .strip_prefix(stack.action)
-                    .and_then(|rest| rest.strip_prefix('_'))
-                    .is_some_and(|status| status == stack.status)
-        }),
-        _ => plain(stack, filter),
-    };
-    let count = match counted {
-        false => None,
-        true if asked.iter().any(|(name, _)| SYNONYMS.contains(name)) => {
-            return Err(super::remote_error());
-        }
-        true => {
-            let found = heat.stacks.all().filter(visible);
-            Some(
-                found
-                    .filter(|stack| asked.iter().all(|filter| plain(stack, filter)))
-                    .count(),
-            )
-        }
-    };
-    let mut found: Vec<&Stack> = heat
-        .stacks
-        .all()
-        .filter(visible)
-        .filter(|stack| asked.iter().all(|filter| of_filter(stack, filter)))
-        .collect();
-    // They come oldest first; a stable sort keeps that among equals.
-    for key in keys.iter().rev() {
-        found.sort_by(|a, b| match *key {
-            "stack_name" => a.name.cmp(&b.name),
-            "stack_status" => a.status.cmp(b.status),
-            "updated_time" => a.updated.cmp(&b.updated),
-            _ => a.created.cmp(&b.created),
-        });
-    }
-    if !ascending {
-        found.reverse();
-    }
-    if let Some(marker) = ask.parameter("marker")
-        && let Some(at) = found.iter().position(|stack| stack.id == marker)
-    {
-        found.drain(..=at);
-    }
-    found.truncate(limit.unwrap_or(usize::MAX));
-    let shown: Vec<Value> = found
-        .iter()
-        .map(|stack| stack.summary(heat, context.base))
-        .collect();
-    let mut answer = json!({"stacks": shown});
-    if limit.is_some_and(|limit| limit == found.len())
-        && let Some(last) = found.last()
-    {
-        answer["links"] = json!([{"rel": "next", "href": next(context, &last.id)}]);
-    }
-    if let Some(count) = count {
-        answer["count"] = json!(count);
-    }
-    Ok(Answer::ok(answer))
-}
-
-/// The query with another marker.
-fn next(context: &Context, marker: &str) -> String {
-    let mut query = url::form_urlencoded::Serializer::new(String::new());
-    let mut marked = false;
-    for (name, value) in &context.ask.query {
-        match name.as_str() {
-            "marker" => {
-                query.append_pair(name, marker);
-                marked = true;
-            }
-            _ => {
-                query.append_pair(name, value);
-            }
-        }
-    }
-    if !marked {
-        query.append_pair("marker", marker);
-    }
-    let query = query.finish();
-    format!("{}/v1/{}/stacks?{query}", context.base, context.project)
-}
-
-/// Whether the four filters by tags let a stack pass.
-fn tagged(stack: &Stack, context: &Context) -> bool {
-    let asked = |name: &str| {
-        let text = context.ask.parameter(name)?;
-        Some(text.split(',').map(str::to_owned).collect::<Vec<String>>())
-    };
-    let all = |tags: &[String]| tags.iter().all(|tag| stack.tags.contains(tag));
-    let any = |tags: &[String]| tags.iter().any(|tag| stack.tags.contains(tag));
-    asked("tags").is_none_or(|tags| all(&tags))
-        && asked("tags_any").is_none_or(|tags| any(&tags))
-        && asked("not_tags").is_none_or(|tags| !all(&tags))
-        && asked("not_tags_any").is_none_or(|tags| !any(&tags))
-}
-
-/// The same rows, all of them, whatever is asked.
-pub(super) fn detail(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
-    let shown: Vec<Value> = heat
-        .stacks
-        .all()
-        .rev()
-        .filter(|stack| stack.project == context.project && !stack.deleted && !stack.is_nested())
-        .map(|stack| stack.summary(heat, context.base))
-        .collect();
-    Ok(Answer::ok(json!({"stacks": shown})))
 }
 
 pub(super) fn template(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
