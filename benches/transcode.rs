@@ -13,7 +13,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use drawbridge::api::openstack::orchestration::v1 as pb;
-use drawbridge::contract::schema::Schema;
+use drawbridge::schema::Schema;
 use drawbridge::transcode;
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage};

@@ -13,7 +13,6 @@ mod paging;
 mod place;
 mod plan;
 mod resolve;
-pub mod schema;
 mod template;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -25,7 +24,6 @@ pub use edit::{Edit, Place as EditPlace};
 pub use values::Check;
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,39 +31,14 @@ use bytes::Bytes;
 
 use crate::error::Error;
 use crate::rest::{Call, Idempotency, Media, Reply};
+pub use crate::schema::Refusal;
+use crate::schema::{self, FieldIndex, MessageId, Schema};
 pub use file::{Download, Upload};
 pub use gather::{Gather, Gathering};
 pub use paging::{Asked, Paging};
 pub use resolve::Resolve;
-use schema::{FieldIndex, MessageId, Schema};
 pub use watch::log::{Entry, Grows, Log, Order, Slice};
 pub use watch::{Fallback, Find, Found, Held, Hold, SideRead, Start};
-
-/// Why a descriptor set cannot be served.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// The proto file.
-    pub file: String,
-    /// The rpc, message, field or enum value: its full name. Empty for a file as
-    /// a whole.
-    pub element: String,
-    /// The option at fault: `google.api.http`, `(drawbridge.v1.method).watch.poll`.
-    /// Empty for an element as a whole.
-    pub option: String,
-    /// What is wrong and what would be right.
-    pub problem: String,
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for place in [&self.file, &self.element, &self.option] {
-            if !place.is_empty() {
-                write!(f, "{place}: ")?;
-            }
-        }
-        f.write_str(&self.problem)
-    }
-}
 
 /// All methods that the gateway serves, by gRPC path.
 #[derive(Debug)]

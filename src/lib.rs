@@ -3,7 +3,8 @@
 //!
 //! Read in this order, which is the way of a request: [`gateway`] takes an rpc
 //! and looks it up in the [`contract`]; the contract binds the message to a REST
-//! [`rest::Call`] with [`transcode`]; [`upstream`] sends it within its
+//! [`rest::Call`] with [`transcode`], which walks the
+//! tables of the [`schema`]; [`upstream`] sends it within its
 //! [`deadline`], as whom [`auth`] says, over [`transport`]; the reply goes back
 //! the same way ([`unary`] says it in one sentence), and what a caller does not
 //! take of it, [`parcel`] drops. [`resolve`] finds out what a caller left out of
@@ -31,6 +32,7 @@ pub mod parcel;
 pub mod resolve;
 pub mod rest;
 pub mod sandbox;
+pub mod schema;
 pub mod servicestage;
 pub mod streams;
 pub mod telemetry;

@@ -4,11 +4,37 @@ mod build;
 mod lookup;
 
 use std::collections::HashMap;
+use std::fmt;
 
 use prost_reflect::DescriptorPool;
 
-use super::Refusal;
 pub(crate) use lookup::{Names, Numbers, Tag};
+
+/// Why a descriptor set cannot be served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The proto file.
+    pub file: String,
+    /// The rpc, message, field or enum value: its full name. Empty for a file as
+    /// a whole.
+    pub element: String,
+    /// The option at fault: `google.api.http`, `(drawbridge.v1.method).watch.poll`.
+    /// Empty for an element as a whole.
+    pub option: String,
+    /// What is wrong and what would be right.
+    pub problem: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for place in [&self.file, &self.element, &self.option] {
+            if !place.is_empty() {
+                write!(f, "{place}: ")?;
+            }
+        }
+        f.write_str(&self.problem)
+    }
+}
 
 /// Index of a message in [`Schema::messages`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

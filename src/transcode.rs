@@ -18,7 +18,7 @@ mod write;
 
 use std::fmt;
 
-use crate::contract::schema::{FieldIndex, Form, Message, MessageId, Schema, Shape};
+use crate::schema::{FieldIndex, Form, Message, MessageId, Schema, Shape};
 pub use text::{text, texts};
 
 /// Why bytes or text could not be read. Becomes `Error::Malformed` or `Error::Decode`.

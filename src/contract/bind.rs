@@ -8,11 +8,11 @@ use http::Method as Verb;
 
 use super::expression::expression;
 use super::plan::{Node, Param, Plan, What};
-use super::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema};
 use super::template::{Variable, encode};
 use super::view::{View, descend};
 use crate::error::Error;
 use crate::rest::{Call, Idempotency, Media};
+use crate::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema};
 use crate::transcode::wire::{self, MAX_DEPTH, Malformed, Value};
 use crate::transcode::{self, Problem};
 

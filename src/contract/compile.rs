@@ -14,12 +14,12 @@ use self::route::Route;
 use super::bind::Binding;
 use super::link::{self, Unlinked};
 use super::place::{HTTP, Options, Place, check_query, place};
-use super::schema::{FieldIndex, Schema};
 use super::template::Template;
 use super::{Check, Contract, Method, Refusal, Source, file, gather, paging, resolve};
 use crate::api::drawbridge::v1::{FileRules, MethodRules};
 use crate::api::google::api::HttpRule;
 use crate::rest::Idempotency;
+use crate::schema::{FieldIndex, Schema};
 
 /// Compiles all sources; see [`Contract::compile`].
 pub(super) fn compile(sources: Vec<Source>) -> Result<Contract, Vec<Refusal>> {

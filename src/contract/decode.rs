@@ -7,10 +7,10 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use serde::de::IgnoredAny;
 
-use super::schema::{Cardinality, Kind};
 use super::{Decoded, Method};
 use crate::error::Error;
 use crate::rest::Reply;
+use crate::schema::{Cardinality, Kind};
 use crate::transcode::{self, Notes, Problem, wire};
 
 /// Reads a reply; see [`Method::decode`].

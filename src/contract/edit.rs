@@ -1,8 +1,8 @@
 //! What of a request is put into an action's document.
 
 use super::place::{Place as Refusing, check_json};
-use super::schema::{Cardinality, FieldIndex, Kind, MessageId, Schema, Shape};
 use crate::api::drawbridge::v1 as rules;
+use crate::schema::{Cardinality, FieldIndex, Kind, MessageId, Schema, Shape};
 
 /// A compiled `drawbridge.v1.Edit`.
 #[derive(Debug)]

@@ -5,9 +5,9 @@
 use std::fmt::Write as _;
 
 use super::bind;
-use super::schema::{Cardinality, Field, Kind, MessageId, Schema, Shape};
 use super::view::View;
 use crate::error::Error;
+use crate::schema::{Cardinality, Field, Kind, MessageId, Schema, Shape};
 use crate::transcode::{self, wire::Value};
 
 /// The longest expression, in bytes before it is percent-encoded: it stands in an

@@ -4,10 +4,10 @@ use http::{HeaderValue, Method as Verb};
 use prost_reflect::MethodDescriptor;
 
 use super::place::Place;
-use super::schema::{Cardinality, Field, Kind, MessageId, Schema};
 use crate::api::drawbridge::v1::MethodRules;
 use crate::api::google::api::HttpRule;
 use crate::error::Error;
+use crate::schema::{Cardinality, Field, Kind, MessageId, Schema};
 use crate::transcode::wire::{self, Malformed, Value};
 
 /// A compiled `drawbridge.v1.Upload`.

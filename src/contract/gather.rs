@@ -3,12 +3,12 @@
 use bytes::Bytes;
 
 use super::place::Place;
-use super::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema};
 use super::view::View;
 use super::{Decoded, Method};
 use crate::api::drawbridge::v1::Gather as Rule;
 use crate::error::Error;
 use crate::rest::{Call, Idempotency};
+use crate::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema};
 use crate::transcode::Notes;
 use crate::transcode::wire::{self, Value};
 

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use prost_reflect::MethodDescriptor;
 
 use super::place::{Place, place};
-use super::schema::Schema;
 use super::watch::{self, Rpcs};
 use super::{Method, Refusal, paging, resolve};
 use crate::api::drawbridge::v1::MethodRules;
+use crate::schema::Schema;
 
 /// An rpc that names another one, compiled but for that.
 pub(super) struct Unlinked {

@@ -4,11 +4,11 @@ use bytes::Bytes;
 
 use super::bind::malformed;
 use super::place::Place;
-use super::schema::{Cardinality, Field, Kind, Message, MessageId, Schema, is_in};
 use super::watch::{Rpcs, is_key, same_call};
 use super::{Method, Pages};
 use crate::api::drawbridge::v1::{self as rules, PagingStyle};
 use crate::error::Error;
+use crate::schema::{Cardinality, Field, Kind, Message, MessageId, Schema, is_in};
 use crate::transcode::wire::{self, Value};
 
 const SIZE: &str = "page_size";

@@ -4,10 +4,10 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::expression;
-use super::schema::{
+use super::template::encode;
+use crate::schema::{
     Cardinality, Field, FieldIndex, Form, Kind, Message, MessageId, Schema, Shape,
 };
-use super::template::encode;
 
 /// The tables for one dialect.
 #[derive(Debug)]

@@ -10,10 +10,10 @@ use percent_encoding::percent_decode_str;
 use super::Method;
 use super::bind::malformed;
 use super::place::Place;
-use super::schema::{Cardinality, Field, Kind, Message, MessageId, Schema};
 use super::template::Template;
 use crate::error::Error;
 use crate::rest::Reply;
+use crate::schema::{Cardinality, Field, Kind, Message, MessageId, Schema};
 use crate::transcode::wire;
 
 /// The longest text that is looked up.

@@ -6,12 +6,12 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 
 use super::place::Place;
-use super::schema::{Cardinality, FieldIndex, Kind, MessageId, Schema};
 use super::{Action, Method, bind};
 use crate::api::drawbridge::v1 as rules;
 use crate::error::Error;
 use crate::families::family;
 use crate::family::Checker;
+use crate::schema::{Cardinality, FieldIndex, Kind, MessageId, Schema};
 use crate::transcode::wire::{self, Value};
 
 /// A compiled `drawbridge.v1.Check`.
@@ -151,7 +151,7 @@ impl Check {
 /// The number of the field with the items of a list.
 fn items(method: &Method) -> Option<u32> {
     let message = method.schema.message(method.output);
-    let is_list = |field: &&super::schema::Field| {
+    let is_list = |field: &&crate::schema::Field| {
         field.cardinality == Cardinality::Repeated && matches!(field.kind, Kind::Message(_))
     };
     message

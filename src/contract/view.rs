@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::schema::{Cardinality, Field, FieldIndex, Kind, Message, MessageId, Schema};
+use crate::schema::{Cardinality, Field, FieldIndex, Kind, Message, MessageId, Schema};
 use crate::transcode::wire::{self, Malformed, Value};
 
 /// The fields of a message as protobuf reads them: the last value of a field

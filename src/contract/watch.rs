@@ -20,11 +20,11 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use super::bind::malformed;
-use super::schema::{Field, FieldIndex, Kind, MessageId, Schema};
 use super::{Outcome, Watch};
 use crate::api::drawbridge::v1::WatchEvent;
 use crate::error::Error;
 use crate::rest::Call;
+use crate::schema::{Field, FieldIndex, Kind, MessageId, Schema};
 use crate::transcode;
 use crate::transcode::wire::{self, Malformed, Value};
 pub use calls::{Fallback, Find, Found, SideRead, Start};

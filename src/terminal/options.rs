@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 
-use crate::contract::schema::Kind;
 use crate::contract::{Contract, Method};
+use crate::schema::Kind;
 use crate::transcode::wire;
 
 /// What `drawbridge watch` was asked for.

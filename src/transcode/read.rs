@@ -16,7 +16,7 @@ use super::bits::Bits;
 use super::print;
 use super::token;
 use super::wire::{self, MAX_DEPTH};
-use crate::contract::schema::{
+use crate::schema::{
     Cardinality, Field, FieldIndex, Form, Kind, Message, MessageId, Schema, Shape,
 };
 

@@ -2,7 +2,7 @@
 
 use super::wire::{self, Malformed, Value};
 use super::{Problem, excerpt, print, time};
-use crate::contract::schema::{
+use crate::schema::{
     Cardinality, Enum, Field, FieldIndex, Form, Kind, Message, MessageId, Schema, Shape,
 };
 

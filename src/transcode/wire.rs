@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use crate::contract::schema::Kind;
+use crate::schema::Kind;
 
 /// Nested messages, counted from the outermost one's fields: as deep as other
 /// implementations of protobuf read by default.

@@ -14,7 +14,7 @@ use self::order::{in_order, is_in_order};
 use super::bits::Bits;
 use super::wire::{self, Fields, MAX_DEPTH, Malformed, Value};
 use super::{Problem, excerpt, print, text};
-use crate::contract::schema::{
+use crate::schema::{
     Cardinality, Field, FieldIndex, Form, Kind, Message, MessageId, Schema, Shape,
 };
 

@@ -4,7 +4,7 @@ use crate::api::drawbridge::v1::{self as rules, MethodRules};
 use crate::contract::bind::{Body, Piece};
 use crate::contract::place::{HTTP, Place, check_json};
 use crate::contract::plan::{Layout, Mark, Plan, Share, dialects};
-use crate::contract::schema::{Cardinality, FieldIndex, Kind, MessageId, Schema, Shape};
+use crate::schema::{Cardinality, FieldIndex, Kind, MessageId, Schema, Shape};
 
 /// Which member tells which kind of reply.
 pub(super) fn reply_choices(

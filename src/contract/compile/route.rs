@@ -9,9 +9,9 @@ use crate::api::google::api::HttpRule;
 use crate::api::google::api::http_rule::Pattern;
 use crate::contract::bind::{Body, PathField, Piece};
 use crate::contract::place::{HTTP, Place, check_json};
-use crate::contract::schema::{Cardinality, FieldIndex, Kind, MessageId, Schema, Shape};
 use crate::contract::template::{Part, Template, Variable};
 use crate::contract::{Action, edit};
+use crate::schema::{Cardinality, FieldIndex, Kind, MessageId, Schema, Shape};
 
 /// Reads what an rpc says of its REST call.
 pub(super) struct Route<'a, 'p> {

@@ -12,9 +12,9 @@ use super::take::{Filling, Sources, Types};
 use super::{Rpcs, Tables};
 use crate::api::drawbridge::v1 as rules;
 use crate::contract::place::Place;
-use crate::contract::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema};
 use crate::contract::{Method, Outcome};
 use crate::error::Error;
+use crate::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema};
 use crate::transcode::wire::{self, Value};
 
 /// A call made once, before the first poll.

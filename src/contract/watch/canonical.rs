@@ -1,6 +1,6 @@
 //! Messages in one form, so that two that say the same are equal.
 
-use crate::contract::schema::{Cardinality, Kind, MessageId, Schema};
+use crate::schema::{Cardinality, Kind, MessageId, Schema};
 use crate::transcode::wire::{self, Value};
 
 /// A message with its fields in the order of their numbers and its maps sorted;

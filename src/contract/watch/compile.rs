@@ -11,8 +11,8 @@ use super::take::{Filling, Types};
 use super::{EVENT, Refresh, Tables};
 use crate::api::drawbridge::v1 as rules;
 use crate::contract::place::Place;
-use crate::contract::schema::{Cardinality, Field, FieldIndex, Kind, Message, MessageId, Schema};
 use crate::contract::{Method, Watch};
+use crate::schema::{Cardinality, Field, FieldIndex, Kind, Message, MessageId, Schema};
 
 /// The rpcs that a watch can name.
 pub(in crate::contract) struct Rpcs<'a> {

@@ -11,12 +11,12 @@ use prost::Message as _;
 
 use super::super::Method;
 use super::super::bind::malformed;
-use super::super::schema::{Field, FieldIndex, Kind, MessageId, Schema, is_in};
 use super::super::template::encode;
 use super::broken;
 use crate::api::drawbridge::v1::WatchEvent;
 use crate::error::Error;
 use crate::rest::Call;
+use crate::schema::{Field, FieldIndex, Kind, MessageId, Schema, is_in};
 use crate::transcode;
 use crate::transcode::wire::{self, Value};
 pub(in crate::contract) use compile::{compile, is_log};
@@ -355,7 +355,7 @@ impl Log {
         message.into()
     }
 
-    fn input(&self) -> &super::super::schema::Message {
+    fn input(&self) -> &crate::schema::Message {
         self.poll.schema.message(self.tables.input)
     }
 

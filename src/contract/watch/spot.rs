@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-use crate::contract::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema};
 use crate::contract::view::descend;
+use crate::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema};
 use crate::transcode;
 
 /// Where a field stands: the messages to step into, and then the field.

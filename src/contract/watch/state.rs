@@ -6,8 +6,8 @@ use super::spot::{Spot, is_one};
 use crate::api::drawbridge::v1 as rules;
 use crate::contract::Outcome;
 use crate::contract::place::Place;
-use crate::contract::schema::{Cardinality, EnumId, Field, Kind, MessageId, Schema};
 use crate::contract::view::{View, descend};
+use crate::schema::{Cardinality, EnumId, Field, Kind, MessageId, Schema};
 use crate::transcode;
 use crate::transcode::wire::Value;
 

@@ -5,7 +5,7 @@ use super::super::wire::{self, MAX_DEPTH};
 use super::super::{any_is_plain, any_type, time};
 use super::numbers::write_bits;
 use super::{MAX_NOTES, Outcome, Reader};
-use crate::contract::schema::{Field, Form, Kind, Shape};
+use crate::schema::{Field, Form, Kind, Shape};
 
 impl Reader<'_, '_> {
     pub(super) fn structure(&mut self, depth: u32) -> Outcome {

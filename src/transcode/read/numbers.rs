@@ -2,7 +2,7 @@
 
 use super::super::token::{self, Number};
 use super::super::wire;
-use crate::contract::schema::Kind;
+use crate::schema::Kind;
 
 pub(super) fn write_bits(out: &mut Vec<u8>, kind: Kind, bits: u64) {
     match kind {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::super::wire;
-use crate::contract::schema::{FieldIndex, Message};
+use crate::schema::{FieldIndex, Message};
 
 /// What the members of an object wrote, once a name has come twice: the field and
 /// where its bytes begin.

@@ -7,7 +7,7 @@ use super::super::wire::{self, MAX_DEPTH, Malformed, Value};
 use super::super::{any_is_plain, any_type, excerpt, print};
 use super::map::{Key, Keys};
 use super::{Outcome, Writer, fault, within};
-use crate::contract::schema::{Form, Message};
+use crate::schema::{Form, Message};
 
 impl Writer<'_> {
     /// Writes the members of a Struct beside those of the fields.

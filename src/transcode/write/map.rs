@@ -6,7 +6,7 @@ use std::fmt;
 use super::super::wire::{self, Fields, MAX_DEPTH, Malformed, Value};
 use super::super::{excerpt, text};
 use super::{Next, Outcome, Writer, fault, within};
-use crate::contract::schema::{Field, Form, Kind};
+use crate::schema::{Field, Form, Kind};
 
 impl Writer<'_> {
     /// Writes the entries of a map; else as [`Self::list`].

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::super::bits::Bits;
 use super::super::wire::{self, Malformed};
-use crate::contract::schema::{Cardinality, FieldIndex, Kind, Message};
+use crate::schema::{Cardinality, FieldIndex, Kind, Message};
 
 /// Whether each field stands there once and in one piece, and of a oneof one
 /// member.

@@ -10,8 +10,8 @@ use super::{Grows, LINE, Log, Param, Read, Tables};
 use crate::api::drawbridge::v1 as rules;
 use crate::contract::Method;
 use crate::contract::place::{Place, check_query};
-use crate::contract::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema, Shape};
 use crate::contract::template::encode;
+use crate::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema, Shape};
 
 /// Whether this rule is one of a log.
 pub(in crate::contract) fn is_log(rule: &rules::Watch) -> bool {
