@@ -256,6 +256,17 @@ impl Sandbox {
         self.world.seed_stacks(stacks, events);
     }
 
+    /// Lets time stand still for all upstreams until [`Sandbox::go_on`]: what has
+    /// begun stays as far as it is, and tokens stay as old as they are.
+    pub fn stand_still(&self) {
+        self.world.clock.stand_still();
+    }
+
+    /// Lets time go on from where it stood still.
+    pub fn go_on(&self) {
+        self.world.clock.go_on();
+    }
+
     /// ServiceStage's endpoint; IAM is at the same place.
     pub fn servicestage_url(&self) -> String {
         self.world.base.clone()
@@ -371,10 +382,19 @@ impl World {
 
 /// Wall time and elapsed time, both of tokio's clock, so that a test that pauses
 /// time moves tokens' expiry along with everything else.
-#[derive(Clone, Copy)]
 struct Clock {
     at_start: SystemTime,
     started: Instant,
+    still: Mutex<Still>,
+}
+
+/// How a clock has stood still.
+#[derive(Default)]
+struct Still {
+    /// Since when it stands, if it does.
+    since: Option<Instant>,
+    /// How far earlier stands have left it behind tokio's.
+    behind: Duration,
 }
 
 impl Clock {
@@ -382,11 +402,28 @@ impl Clock {
         Self {
             at_start: SystemTime::now(),
             started: Instant::now(),
+            still: Mutex::default(),
         }
     }
 
     fn now(&self) -> SystemTime {
-        self.wall(Instant::now())
+        self.wall(self.instant())
+    }
+
+    fn instant(&self) -> Instant {
+        let still = lock(&self.still);
+        still.since.unwrap_or_else(Instant::now) - still.behind
+    }
+
+    fn stand_still(&self) {
+        lock(&self.still).since.get_or_insert_with(Instant::now);
+    }
+
+    fn go_on(&self) {
+        let mut still = lock(&self.still);
+        if let Some(since) = still.since.take() {
+            still.behind += since.elapsed();
+        }
     }
 
     fn wall(&self, at: Instant) -> SystemTime {

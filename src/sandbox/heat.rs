@@ -22,7 +22,6 @@ mod types;
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
-use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::plain::{Answer, Ask, seconds};
@@ -66,7 +65,7 @@ impl Heat {
 impl Heat {
     /// Adds complete stacks that have nothing but events.
     pub fn seed(&mut self, stacks: usize, events: usize, clock: &Clock, settings: &Settings) {
-        let now = Now::new(Instant::now(), clock, settings);
+        let now = Now::new(clock.instant(), clock, settings);
         let seeded = |stack: &&Stack| stack.name.starts_with("seeded-");
         let first = self.stacks.all().filter(seeded).count();
         for index in first..first + stacks {
@@ -208,7 +207,7 @@ fn authenticated(world: &World, ask: &Ask, rest: &[&str]) -> Result<Answer, Answ
         ask,
         body,
         settings: &world.settings,
-        now: Now::new(Instant::now(), &world.clock, &world.settings),
+        now: Now::new(world.clock.instant(), &world.clock, &world.settings),
     };
     let mut heat = lock(&world.heat);
     engine::advance(&mut heat, context.now.at, &world.clock, &world.settings);

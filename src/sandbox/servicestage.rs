@@ -224,6 +224,7 @@ fn route(world: &World, ask: &Ask) -> Result<Answer, Answer> {
 impl Project {
     /// Lets happen what the time has brought: whoever's job is over has its state.
     fn settle(&mut self, world: &World) {
+        self.jobs.at(world.clock.instant());
         self.addons.retain(|addon| !addon.is_gone(world));
         self.components.retain(|component| component.settle(world));
     }

@@ -508,7 +508,7 @@ async fn the_breaker_opens_for_an_upstream_that_hangs() {
         })
         .settings;
         let upstream = Upstream::of_family(settings, &FAMILY, Some(hook)).unwrap();
-        let deadline = Deadline::after(Duration::from_millis(200));
+        let deadline = Deadline::after(Duration::from_millis(1_000));
         let result = upstream
             .call(OPERATION, &get("/x"), &Caller::default(), deadline)
             .await;
@@ -678,14 +678,14 @@ async fn deadlines() {
         Err(Error::Deadline { sent: false }) => assert_eq!(server.untaken(), 0),
         other => panic!("{other:?}"),
     }
-    match within(200).await {
+    match within(1_000).await {
         Err(Error::Deadline { sent: true }) => {}
         other => panic!("{other:?}"),
     }
     server.request().await;
     server.left().await;
     // The second attempt hangs.
-    match within(200).await {
+    match within(1_000).await {
         Err(Error::Deadline { sent: true }) => {}
         other => panic!("{other:?}"),
     }

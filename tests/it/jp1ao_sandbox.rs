@@ -133,7 +133,9 @@ async fn a_service_is_released() {
         result["affected_resource"],
         json!(["http://10.196.184.182:22015/Automation/v1/objects/Services/2004"])
     );
-    let seen = place.sandbox.requests();
+    // The gateway asks for the version by itself, to see whether anybody is there.
+    let mut seen = place.sandbox.requests();
+    seen.retain(|seen| !seen.path_and_query.ends_with("/configuration/version"));
     let path = "/Automation/v1/objects/Services/2004/actions/release";
     let calls: Vec<_> = seen
         .iter()

@@ -17,8 +17,11 @@ use crate::sandbox::plain::{Answer, spaced};
 const MAX_JOBS: usize = 4096;
 
 /// The jobs that can be asked for.
-#[derive(Default)]
-pub struct Jobs(VecDeque<Job>);
+pub struct Jobs {
+    kept: VecDeque<Job>,
+    /// When the request that is answered came: what it starts begins then.
+    now: Instant,
+}
 
 /// Something that takes time: a step submitted, then a step for each task.
 #[derive(Clone)]
@@ -93,16 +96,17 @@ pub fn steps(world: &World, started: Instant) -> usize {
         return 0;
     }
     let step = world.settings.step.as_millis().max(1);
-    usize::try_from(started.elapsed().as_millis() / step).unwrap_or(usize::MAX)
+    let passed = world.clock.instant().saturating_duration_since(started);
+    usize::try_from(passed.as_millis() / step).unwrap_or(usize::MAX)
 }
 
 impl Job {
-    pub fn new(kind: Kind, fails: bool) -> Self {
+    fn new(kind: Kind, fails: bool, now: Instant) -> Self {
         Self {
             id: format!("JOB{}", Uuid::new_v4()),
             kind,
             fails,
-            started: Some(Instant::now()),
+            started: Some(now),
         }
     }
 
@@ -185,18 +189,32 @@ impl Job {
     }
 }
 
+impl Default for Jobs {
+    fn default() -> Self {
+        Self {
+            kept: VecDeque::new(),
+            now: Instant::now(),
+        }
+    }
+}
+
 impl Jobs {
+    /// Says what time it is.
+    pub fn at(&mut self, now: Instant) {
+        self.now = now;
+    }
+
     /// Lets a job be asked for.
     pub fn keep(&mut self, job: Job) {
-        if self.0.len() == MAX_JOBS {
-            self.0.pop_front();
+        if self.kept.len() == MAX_JOBS {
+            self.kept.pop_front();
         }
-        self.0.push_back(job);
+        self.kept.push_back(job);
     }
 
     /// Starts a job.
     pub fn submit(&mut self, kind: Kind, fails: bool) -> Job {
-        let job = Job::new(kind, fails);
+        let job = Job::new(kind, fails, self.now);
         self.keep(job.clone());
         job
     }
@@ -222,7 +240,7 @@ pub fn answer(call: &Call<'_>, state: &Project, id: &str) -> Result<Answer, Answ
         Some("true") => true,
         Some(_) => return Err(invalid("desc is neither true nor false.")),
     };
-    let job = (state.jobs.0.iter().find(|job| job.id == id))
+    let job = (state.jobs.kept.iter().find(|job| job.id == id))
         .ok_or_else(|| bad("00100429", "The job does not exist."))?;
     let count = job.kind.tasks().len();
     let mut tasks: Vec<Value> = (0..count).map(|index| job.task(index, world)).collect();

@@ -91,9 +91,9 @@ impl Pipeline {
         self.path.get(at).copied().unwrap_or(READY)
     }
 
-    fn go(&mut self, path: &'static [i32]) {
+    fn go(&mut self, path: &'static [i32], now: Instant) {
         self.path = path;
-        self.since = Instant::now();
+        self.since = now;
     }
 
     /// What a release goes through, by the pipeline's name.
@@ -163,7 +163,7 @@ pub fn answer(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Ans
                 version: 1,
                 triggered: 0,
                 path: &[READY],
-                since: Instant::now(),
+                since: call.world.clock.instant(),
                 runs: VecDeque::new(),
             })?;
             Ok(answer)
@@ -240,7 +240,7 @@ fn act(call: &Call<'_>, pipeline: &mut Pipeline) -> Result<Answer, Answer> {
         }
         _ => return Err(no_action()),
     };
-    pipeline.go(path);
+    pipeline.go(path, call.world.clock.instant());
     if verb == "start" || pipeline.runs.is_empty() {
         pipeline.triggered = call.now();
         let run = json!({

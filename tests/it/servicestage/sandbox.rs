@@ -15,7 +15,7 @@ use crate::support::tee::Tee;
 use crate::support::{Gateway, request};
 
 /// How long the sandbox takes for a step.
-const STEP: Duration = Duration::from_millis(100);
+const STEP: Duration = Duration::from_millis(20);
 /// How long a job may take before the test gives up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Stage {
     gateway: Gateway,
     tee: Tee,
-    _sandbox: Sandbox,
+    sandbox: Sandbox,
     /// What `$name` in a line stands for.
     names: BTreeMap<&'static str, String>,
     /// The rpcs that were called and answered well.
@@ -49,7 +49,7 @@ impl Stage {
         Self {
             gateway: Gateway::with(upstreams).await,
             tee,
-            _sandbox: sandbox,
+            sandbox,
             names: BTreeMap::from([
                 ("$env", sandbox::ENVIRONMENT_ID.to_owned()),
                 ("$addon", sandbox::ADDON_ID.to_owned()),
@@ -121,6 +121,8 @@ impl Stage {
                     self.names.insert(id, value.unwrap_or("none").to_owned());
                 }
                 Line::Finish(job) => self.finish(job).await,
+                Line::StandStill => self.sandbox.stand_still(),
+                Line::GoOn => self.sandbox.go_on(),
             }
         }
     }
@@ -161,9 +163,14 @@ enum Line {
     ),
     /// Waits for a job.
     Finish(&'static str),
+    /// The sandbox's time stands still: what begins now is not over before
+    /// [`Line::GoOn`], however long the calls take.
+    StandStill,
+    /// The sandbox's time goes on.
+    GoOn,
 }
 
-use Line::Finish;
+use Line::{Finish, GoOn, StandStill};
 
 fn call(name: &'static str, path: impl Into<String>, body: Value) -> Line {
     Line::Call(name, path.into(), body, None)
@@ -395,9 +402,11 @@ fn components() -> Vec<Line> {
         call("GetComponent", one, NO),
         call("GetComponent", "cas/applications/$app/components/$ill", NO),
         call("GetComponent", "cas/applications/$app/components/none", NO),
+        StandStill,
         keep("$job", "/job_id", "UpdateComponent", one, next.clone()),
         // Something is being done to it.
         call("UpdateComponent", one, next),
+        GoOn,
         Finish("$job"),
         keep(
             "$job",
@@ -538,6 +547,7 @@ fn releases() -> Vec<Line> {
             plan,
         ),
         call("ListReleasePlans", "cas/release-plans", NO),
+        StandStill,
         call("ExecuteReleasePlan", "cas/release-plans/$plan/execute", NO),
         keep(
             "$job",
@@ -547,6 +557,7 @@ fn releases() -> Vec<Line> {
             NO,
         ),
         call("AbortReleasePlan", "cas/release-plans/$plan/abort", NO),
+        GoOn,
         call("GetReleasePlan", "cas/release-plans/$plan", NO),
         Finish("$job"),
         call(
