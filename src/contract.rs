@@ -274,9 +274,10 @@ impl Method {
     }
 
     /// Reads a successful reply as the response message; for a stream, that of the
-    /// rpc that it calls. 204 and a body that is empty or `null` are an empty
-    /// message; so is any 202 where the response has no fields. All else that is not
-    /// JSON of the response's form is `Error::Decode`.
+    /// rpc that it calls. 204 is an empty message; so is any 202 where the response
+    /// has no fields, and a body that is empty or `null`, unless it answers a GET
+    /// whose response has fields (a list may be `null`). All else that is not JSON
+    /// of the response's form is `Error::Decode`.
     pub fn decode(&self, reply: &Reply) -> Result<Decoded, Error> {
         let watched = self.watch.as_ref().map(|watch| &watch.poll);
         let logged = self.log.as_ref().map(|log| &log.poll);

@@ -10,7 +10,7 @@ use serde::de::IgnoredAny;
 use super::{Decoded, Method};
 use crate::error::Error;
 use crate::rest::Reply;
-use crate::schema::{Cardinality, Kind};
+use crate::schema::{Cardinality, Field, Kind, Shape};
 use crate::transcode::{self, Notes, Problem, wire};
 
 /// Reads a reply; see [`Method::decode`].
@@ -27,7 +27,14 @@ pub(super) fn decode(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
     let response = method.schema.message(method.output);
     // What comes with a 202 tells that it is one, in JSON, HTML or plain text.
     let told = reply.status == http::StatusCode::ACCEPTED && response.fields.is_empty();
-    if reply.status == http::StatusCode::NO_CONTENT || body.is_empty() || body == b"null" || told {
+    let no_content = reply.status == http::StatusCode::NO_CONTENT || told;
+    if no_content || body.is_empty() || body == b"null" {
+        if !no_content && lacks(method, body) {
+            return Err(Error::Decode {
+                path: String::new(),
+                problem: "expected what was asked for, found an empty answer".into(),
+            });
+        }
         return Ok(Decoded {
             message: Bytes::new(),
             notes: Notes::default(),
@@ -72,6 +79,29 @@ pub(super) fn decode(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
         message: message.into(),
         notes,
     })
+}
+
+/// Whether nothing, or `null`, is too little: for a read whose response has fields.
+/// What is changed may be answered with nothing, and a list without items, or
+/// arbitrary JSON, may be `null`.
+fn lacks(method: &Method, body: &[u8]) -> bool {
+    let response = method.schema.message(method.output);
+    let thing = match method.response_body {
+        None => Some(response),
+        Some(index) => match response.fields[usize::from(index)] {
+            Field {
+                kind: Kind::Message(id),
+                cardinality: Cardinality::Explicit,
+                ..
+            } => Some(method.schema.message(id)),
+            _ => None,
+        },
+    };
+    let is_object =
+        thing.is_some_and(|thing| thing.shape == Shape::Object && thing.bare_array.is_none());
+    method.verb == http::Method::GET
+        && !response.fields.is_empty()
+        && (body.is_empty() || is_object)
 }
 
 /// Reads `body` as the value of one member of the response.

@@ -38,23 +38,49 @@ fn decode(world: &World, reply: &Reply) -> Result<Json, Error> {
 }
 
 #[test]
-fn replies_without_content_are_empty_messages() {
-    for response_body in ["", "thing", "things", "any"] {
-        let world = world(response_body);
-        for (status, body) in [
-            (204, ""),
-            (204, "ignored"),
-            (200, ""),
-            (202, " \r\n"),
-            (200, "null"),
-            (200, " null\n"),
+fn replies_without_content() {
+    let thing =
+        "message Req {} message Res { Thing thing = 1; } message Thing { string name = 1; }";
+    let nothing = "message Req {} message Res {}";
+    let of = |verb: &str, messages: &str| {
+        let http = format!("option (google.api.http) = {{{verb}: \"/x\"}};");
+        World::new(&unary(&http, messages))
+    };
+    // Whether nothing at all, and whether `null`, is an empty message.
+    for (name, world, empty, null) in [
+        ("a read", of("get", thing), false, false),
+        ("a read of a thing", world("thing"), false, false),
+        ("a read of a list", world("things"), false, true),
+        ("a read of texts", world("names"), false, true),
+        ("a read of arbitrary JSON", world("any"), false, true),
+        ("a read of nothing", of("get", nothing), true, true),
+        ("a creation", of("post", thing), true, true),
+        ("a change", of("put", thing), true, true),
+        ("a change in part", of("patch", thing), true, true),
+        ("a deletion", of("delete", thing), true, true),
+    ] {
+        for (status, body, good) in [
+            (204, "", true),
+            (204, "ignored", true),
+            (200, "", empty),
+            (202, " \r\n", empty),
+            (200, "null", null),
+            (200, " null\n", null),
         ] {
-            let decoded = world.rpc("Do").decode(&reply(status, "", body)).unwrap();
-            assert!(
-                decoded.message.is_empty(),
-                "{response_body} {status} {body}"
-            );
-            assert_eq!(decoded.notes, Default::default());
+            let got = world.rpc("Do").decode(&reply(status, "", body));
+            match got {
+                Ok(decoded) => {
+                    assert!(good, "{name}: {status} {body}");
+                    assert!(decoded.message.is_empty(), "{name}: {status} {body}");
+                    assert_eq!(decoded.notes, Default::default());
+                }
+                Err(Error::Decode { path, problem }) => {
+                    assert!(!good, "{name}: {status} {body}");
+                    assert_eq!(path, "");
+                    assert!(problem.contains("found an empty answer"), "{problem}");
+                }
+                Err(other) => panic!("{name}: {other}"),
+            }
         }
     }
 }
