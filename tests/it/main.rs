@@ -10,6 +10,7 @@ mod files;
 mod first_run;
 mod fixtures;
 mod heat;
+mod heat_dialects;
 mod heat_life;
 mod heat_stacks;
 mod jp1ao;

@@ -8,15 +8,15 @@ use drawbridge::families::family;
 use drawbridge::rest::Idempotency;
 
 /// A line of `tests/fixtures/operations.tsv`.
-struct Operation<'a> {
-    rpc: &'a str,
+pub struct Operation<'a> {
+    pub rpc: &'a str,
     verb: &'a str,
     path: &'a str,
-    dialects: BTreeSet<&'a str>,
+    pub dialects: BTreeSet<&'a str>,
     idempotency: &'a str,
 }
 
-fn documented(of: &str) -> Vec<Operation<'static>> {
+pub fn documented(of: &str) -> Vec<Operation<'static>> {
     include_str!("../fixtures/operations.tsv")
         .lines()
         .skip(1)

@@ -117,6 +117,11 @@ fn object(message: &MessageDescriptor, rest: &Value) -> Result<Value, String> {
     Ok(Value::Object(into))
 }
 
+/// The path of the rpc's REST call, with the names of its variables.
+pub fn route(method: &MethodDescriptor) -> String {
+    template(&http(method))
+}
+
 fn http(method: &MethodDescriptor) -> DynamicMessage {
     let extension = method
         .parent_pool()

@@ -1,0 +1,141 @@
+//! Heat's dialects: what each lacks, and the forms of their times.
+
+use drawbridge::first_run;
+use drawbridge::sandbox::{self, Sandbox};
+use serde_json::{Map, Value, json};
+use tonic::{Code, Status};
+
+use crate::operations::documented;
+use crate::support::client::json as to_json;
+use crate::support::recorder::{Answer, Recorder};
+use crate::support::{Client, Gateway, request, upstream};
+
+const DIALECTS: [&str; 3] = ["openstack", "rts", "rackspace"];
+
+/// A call of the operation with all that its path needs.
+async fn call(client: &Client, rpc: &str, dialect: &str) -> Result<(), Status> {
+    let methods = client.methods("openstack.orchestration.v1");
+    let method = methods.into_iter().find(|method| method.name() == rpc);
+    let method = method.unwrap_or_else(|| panic!("no {rpc}"));
+    let template = request::route(&method);
+    let variables = template.split('/').filter_map(|part| {
+        let name = part.strip_prefix('{')?.strip_suffix('}')?;
+        Some((name.to_owned(), Value::from("x")))
+    });
+    let mut message: Map<String, Value> = variables.collect();
+    message.insert("project_id".into(), sandbox::PROJECT_ID.into());
+    message.retain(|name, _| method.input().get_field_by_name(name).is_some());
+    let rpc = format!("{}/{rpc}", method.parent_service().full_name());
+    let metadata = [("drawbridge-upstream", dialect)];
+    let got = client.call_with(&rpc, message.into(), &metadata).await;
+    got.map(drop)
+}
+
+#[tokio::test]
+async fn what_a_dialect_lacks_is_said_and_not_sent() {
+    let sandbox = Sandbox::start(([127, 0, 0, 1], 0).into(), sandbox::Settings::default())
+        .await
+        .unwrap();
+    let upstreams = DIALECTS.map(|dialect| {
+        let mut settings = first_run::upstreams(&sandbox).remove(0);
+        settings.name = dialect.to_owned();
+        settings.dialect = dialect.to_owned();
+        settings.is_default = dialect == "openstack";
+        settings
+    });
+    let gateway = Gateway::with(upstreams.into()).await;
+    let operations = documented("heat");
+    assert_eq!(operations.len(), 56);
+    let refuses = |status: &Status, dialect: &str| {
+        status.code() == Code::Unimplemented && status.message().contains(dialect)
+    };
+
+    let mut lacking = 0;
+    for operation in &operations {
+        for dialect in DIALECTS {
+            if operation.dialects.contains(dialect) {
+                continue;
+            }
+            lacking += 1;
+            let rpc = operation.rpc;
+            let status = call(&gateway.client, rpc, dialect).await.unwrap_err();
+            assert!(refuses(&status, dialect), "{rpc} in {dialect}: {status:?}");
+        }
+    }
+    assert!(lacking > 25, "{lacking}");
+    // The gateway looks by itself whether anybody is there.
+    let mut sent = sandbox.requests();
+    sent.retain(|seen| seen.path_and_query != "/");
+    assert!(sent.is_empty(), "{sent:?}");
+
+    // What a dialect has goes on to its end, whatever that is.
+    for operation in &operations {
+        for dialect in DIALECTS {
+            if operation.dialects.contains(dialect)
+                && let Err(status) = call(&gateway.client, operation.rpc, dialect).await
+            {
+                let rpc = operation.rpc;
+                assert!(!refuses(&status, dialect), "{rpc} in {dialect}: {status:?}");
+            }
+        }
+    }
+    gateway.running.stop().await.unwrap();
+}
+
+/// As they come, and as they are told.
+const TIMES: [(&str, &str); 8] = [
+    ("2015-01-31T15:12:36", "2015-01-31T15:12:36Z"),
+    ("2015-01-31T15:12:36Z", "2015-01-31T15:12:36Z"),
+    ("2015-01-31T15:12:36.123456", "2015-01-31T15:12:36.123456Z"),
+    ("2015-01-31T15:12:36.000001Z", "2015-01-31T15:12:36.000001Z"),
+    ("2015-01-31T16:12:36+01:00", "2015-01-31T15:12:36Z"),
+    ("2015-01-31T15:12:36+0000", "2015-01-31T15:12:36Z"),
+    (
+        "2015-02-01T00:42:36.999999+09:30",
+        "2015-01-31T15:12:36.999999Z",
+    ),
+    ("2015-01-31 07:12:36.5-0800", "2015-01-31T15:12:36.500Z"),
+];
+
+#[tokio::test]
+async fn times_of_all_forms_come_through() {
+    // The thing's id says which time it has.
+    let recorder = Recorder::start(|seen| {
+        let id = seen.path().rsplit('/').next().unwrap();
+        let (text, _) = TIMES[id.parse::<usize>().unwrap()];
+        let times = json!({"id": id, "creation_time": text, "updated_time": text});
+        match seen.path().contains("/stacks/") {
+            true => Answer::json(200, &json!({"stack": times})),
+            false => Answer::json(200, &json!({"software_deployment": times})),
+        }
+    })
+    .await;
+    for dialect in DIALECTS {
+        let mut settings = upstream("u", "heat", &recorder.url());
+        settings.dialect = dialect.to_owned();
+        let gateway = Gateway::with(vec![settings]).await;
+        for (id, (text, want)) in TIMES.iter().enumerate() {
+            let id = id.to_string();
+            for (rpc, request, item) in [
+                (
+                    "StackService/GetStack",
+                    json!({"stack_name": "s", "stack_id": id}),
+                    "stack",
+                ),
+                (
+                    "SoftwareDeploymentService/GetSoftwareDeployment",
+                    json!({"deployment_id": id}),
+                    "software_deployment",
+                ),
+            ] {
+                let got = gateway.client.call(rpc, request).await;
+                let got = to_json(&got.unwrap_or_else(|e| panic!("{rpc} {dialect} {text}: {e:?}")));
+                for member in ["creation_time", "updated_time"] {
+                    let told = &got[item][member];
+                    assert_eq!(told, want, "{rpc} {dialect} {text}: {member}");
+                }
+            }
+        }
+        gateway.running.stop().await.unwrap();
+    }
+}
