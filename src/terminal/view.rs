@@ -335,10 +335,10 @@ fn clock(time: Option<&Value>) -> String {
     text.get(11..19).unwrap_or_default().to_owned()
 }
 
-/// A text without what a terminal would obey.
+/// A text on one line, without what a terminal would obey.
 pub(super) fn clean(text: &str) -> String {
     let show = |c: char| match c {
-        '\t' => ' ',
+        '\t' | '\n' | '\r' => ' ',
         c if c.is_control() => '\u{fffd}',
         // Marks that turn the direction of what follows.
         '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
@@ -357,10 +357,12 @@ fn text(value: Option<&Value>) -> String {
 
 /// A value on one line, cut to what one can read.
 fn short(value: &Value) -> String {
+    // What commands print ends with a line's end.
     let text = text(Some(value));
+    let text = text.trim_end();
     match text.char_indices().nth(200) {
         Some((at, _)) => format!("{}...", &text[..at]),
-        None => text,
+        None => text.to_owned(),
     }
 }
 
@@ -538,7 +540,8 @@ mod tests {
         let mut view = View::new("deployment d".into());
         let message = json!({"event": {"type": "CHANGED", "outcome": "ENDED_WELL"},
             "software_deployment": {"status": "COMPLETE",
-                "output_values": {"deploy_status_code": 0, "nothing": null, "long": "x".repeat(300)}}});
+                "output_values": {"deploy_status_code": 0, "deploy_stdout": "one\ntwo\u{1b}\r\n",
+                    "nothing": null, "long": "x".repeat(300)}}});
         assert_eq!(
             told(&mut view, STATE, message),
             ["|Good|deployment d|COMPLETE|"]
@@ -546,8 +549,9 @@ mod tests {
         let lines = view.farewell(true);
         assert_eq!(
             (lines.len(), &*lines[0].what, &*lines[0].why),
-            (2, "output deploy_status_code", "0")
+            (3, "output deploy_status_code", "0")
         );
-        assert_eq!(lines[1].why.len(), 203);
+        assert_eq!(lines[1].why, "one two\u{fffd}");
+        assert_eq!(lines[2].why.len(), 203);
     }
 }
