@@ -18,7 +18,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
-    /// The configuration file; see drawbridge.example.toml.
+    /// The configuration file; see drawbridge.example.toml. `watch` and `coverage`
+    /// need none.
     #[arg(
         long,
         short,

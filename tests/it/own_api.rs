@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use drawbridge::config::Config;
 use drawbridge::contract::Source;
 use serde_json::json;
 use tonic::Code;
@@ -256,4 +257,69 @@ async fn a_contradiction_stops_the_start_with_its_place() {
             assert!(problems.contains(part), "{part} not in {problems}");
         }
     }
+}
+
+/// What README says under "Your own API", done as it says: compiled with the import
+/// paths of its command, configured with its lines, watched with its call.
+#[tokio::test]
+async fn the_readmes_own_api_is_served() {
+    let readme = include_str!("../../README.md");
+    let (_, section) = readme.split_once("<!-- own api -->").unwrap();
+    let (section, _) = section.split_once("<!-- /own api -->").unwrap();
+    let block = |kind: &str| {
+        let (_, rest) = section.split_once(&format!("```{kind}\n")).unwrap();
+        rest.split_once("```").unwrap().0
+    };
+    let after = |text: &'static str, what: &str| {
+        let (_, rest) = text.split_once(what).unwrap_or_else(|| panic!("{what}"));
+        rest.split_whitespace().next().unwrap()
+    };
+
+    // protoc, beside a clone of the project.
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::os::unix::fs::symlink(env!("CARGO_MANIFEST_DIR"), at("drawbridge")).unwrap();
+    std::fs::write(at("acme.proto"), block("proto")).unwrap();
+    let protoc = section.lines().find(|line| line.starts_with("protoc "));
+    let protoc = protoc.unwrap();
+    assert!(protoc.contains("--include_imports") && protoc.ends_with(" acme.proto"));
+    let imports = protoc.split(" -I ").skip(1);
+    let imports = imports.map(|rest| at(rest.split(' ').next().unwrap()));
+    let mut compiler = protox::Compiler::new(imports).unwrap();
+    compiler.include_imports(true);
+    compiler.open_file("acme.proto").unwrap();
+    let set = compiler.encode_file_descriptor_set();
+    std::fs::write(at(after(protoc, "--descriptor_set_out=")), set).unwrap();
+
+    let polls = AtomicUsize::new(0);
+    let recorder = Recorder::start(move |seen| {
+        assert_eq!(seen.target, "/api/rollouts/r1");
+        let phase = ["running", "done"][polls.fetch_add(1, Ordering::SeqCst).min(1)];
+        Answer::json(200, &json!({"rollout_id": "r1", "phase": phase}))
+    })
+    .await;
+    let lines = block("toml");
+    let endpoint = after(lines, "endpoint = ").trim_matches('"');
+    let lines = lines.replace(endpoint, &recorder.url());
+    std::fs::write(at("drawbridge.toml"), lines).unwrap();
+    let mut config = Config::load(Some(&at("drawbridge.toml")), &|_| None).unwrap();
+    let free = crate::support::settings(Vec::new());
+    (config.listen, config.admin) = (free.listen, free.admin);
+    let gateway = Gateway::start(config).await;
+
+    let watch = after(section, "127.0.0.1:50051 ");
+    let (_, request) = section.split_once("grpcurl -plaintext -d '").unwrap();
+    let (request, _) = request.split_once('\'').unwrap();
+    let request: serde_json::Value = serde_json::from_str(request).unwrap();
+    let watch = gateway.client.watch(watch, request.clone(), &[]).await;
+    let mut watch = watch.unwrap();
+    assert_eq!(watch.event().await["rollout"]["phase"], "running");
+    let last = watch.event().await;
+    assert_eq!(last["rollout"]["phase"], "done");
+    assert_eq!(last["event"]["outcome"], "OUTCOME_ENDED_WELL");
+    assert!(watch.next().await.is_none());
+    let got = gateway.client.call("RolloutService/GetRollout", request);
+    let got = to_json(&got.await.unwrap());
+    assert_eq!(got, json!({"rollout_id": "r1", "phase": "done"}));
+    gateway.running.stop().await.unwrap();
 }

@@ -60,7 +60,7 @@ async fn a_deployment_in_a_pipe() {
         assert_eq!(out.status.code(), Some(code), "{out:?}");
         // Without the times.
         let lines: Vec<&str> = text(&out.stdout).lines().map(|line| &line[9..]).collect();
-        let end = format!("{sign} deployment d1 {end} Outputs\u{fffd}received");
+        let end = format!("{sign} deployment d1 {end} Outputs received");
         assert_eq!(
             lines[0],
             "~ deployment d1 IN_PROGRESS Deploy data available"
