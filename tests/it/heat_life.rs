@@ -384,18 +384,18 @@ impl Suite {
         assert!(self.compared.len() >= 32, "{:?}", self.compared);
     }
 
-    /// Waits until the stack is DELETE_COMPLETE.
+    /// Waits until the stack is gone: it says DELETE_COMPLETE a moment before it is
+    /// listed no more.
     async fn gone(&self, of: &Value) {
-        let mut request = of.clone();
-        request["resolve_outputs"] = json!(false);
-        for _ in 0..300 {
-            let got = self
-                .gateway
-                .client
-                .call("StackService/GetStack", request.clone())
-                .await
-                .unwrap();
-            if to_json(&got)["stack"]["stack_status_raw"] == "DELETE_COMPLETE" {
+        for _ in 0..600 {
+            let client = &self.gateway.client;
+            let listed = client.call("StackService/ListStacks", json!({})).await;
+            let listed = to_json(&listed.unwrap());
+            let mut stacks = listed["stacks"].as_array().into_iter().flatten();
+            if stacks.all(|stack| stack["id"] != of["stack_id"]) {
+                let got = client.call("StackService/GetStack", of.clone()).await;
+                let status = &to_json(&got.unwrap())["stack"]["stack_status_raw"];
+                assert_eq!(status, "DELETE_COMPLETE");
                 return;
             }
             tokio::time::sleep(Duration::from_millis(200)).await;

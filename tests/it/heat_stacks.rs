@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::heat::Rest;
 
 /// How long something may take to come about, in tries of [`PAUSE`].
-const TRIES: usize = 200;
+const TRIES: usize = 2_400;
 /// Between two looks: real Heat would not like to be asked without end.
 const PAUSE: Duration = Duration::from_millis(50);
 

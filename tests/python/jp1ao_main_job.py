@@ -20,7 +20,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_tools import protoc
 
 PROTO = Path(__file__).resolve().parents[2] / "proto"
-PATIENCE = 60            # seconds within which anything must have come to pass
+PATIENCE = 120           # seconds within which anything must have come to pass
 
 
 class Different(Exception):

@@ -22,7 +22,7 @@ from keystoneauth1.identity import v3
 from keystoneauth1.session import Session
 
 PROTO = Path(__file__).resolve().parents[2] / "proto"
-PATIENCE = 30            # seconds within which a change must have come
+PATIENCE = 120           # seconds within which a change must have come
 
 
 class Different(Exception):

@@ -36,7 +36,7 @@ from huaweicloudsdkservicestage.v3 import (
 ENDPOINT = os.environ["SERVICESTAGE_ENDPOINT"]
 PROJECT = os.environ["SERVICESTAGE_PROJECT"]
 KEYS = os.environ["SERVICESTAGE_AK"], os.environ["SERVICESTAGE_SK"]
-PATIENCE = 30            # seconds within which a job must be over
+PATIENCE = 120           # seconds within which a job must be over
 
 
 def client(keys, project=PROJECT, token=None):

@@ -102,7 +102,7 @@ async fn what_is_started_is_followed_to_its_end() {
                 }
             }
         };
-        let patience = Duration::from_secs(30);
+        let patience = Duration::from_secs(120);
         tokio::time::timeout(patience, running).await.expect(path);
     }
     let environment = format!("environments/{ENVIRONMENT_ID}");

@@ -17,7 +17,7 @@ use crate::support::{Gateway, request};
 /// How long the sandbox takes for a step.
 const STEP: Duration = Duration::from_millis(20);
 /// How long a job may take before the test gives up.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A gateway before a sandbox, and what went between them.
 struct Stage {
