@@ -1,15 +1,18 @@
-//! One HTTP exchange. The only place that knows the HTTP client.
+//! One HTTP exchange. The only place that knows the HTTP clients: `reqwest`, and for
+//! clear HTTP without a proxy hyper's own (`direct`).
 
 use std::error::Error as StdError;
 use std::fmt;
 use std::fmt::Write as _;
-use std::sync::{Arc, OnceLock};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, HeaderValue, Method};
-use reqwest::{Certificate, ClientBuilder, redirect, retry};
+use http::{HeaderMap, HeaderValue, Method, Response};
+use http_body::Body;
+use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Code;
 use url::Url;
@@ -17,6 +20,11 @@ use url::Url;
 use crate::error::Error;
 use crate::rest::{Reply, Room};
 
+use direct::Direct;
+use general::General;
+
+mod direct;
+mod general;
 #[cfg(test)]
 pub(crate) mod script;
 #[cfg(test)]
@@ -28,6 +36,9 @@ const USER_AGENT: &str = concat!("drawbridge/", env!("CARGO_PKG_VERSION"));
 /// How long an idle connection is kept. Shorter than what common servers keep
 /// theirs (uWSGI and nginx: 60 s and more), so that few die as they are reused.
 const IDLE: Duration = Duration::from_secs(50);
+
+/// How often an idle connection is probed.
+const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// The most that is reserved on the word of a `Content-Length` alone.
 const MAX_RESERVE: usize = 1 << 20;
@@ -106,7 +117,10 @@ impl fmt::Debug for Exchange {
 /// anything twice. Clones share the pool.
 #[derive(Clone, Debug)]
 pub struct Transport {
-    client: reqwest::Client,
+    general: General,
+    /// For clear HTTP, unless there is a proxy to go through.
+    direct: Option<Direct>,
+    read_timeout: Duration,
     max_response_bytes: usize,
     /// Room for long answers, in KiB.
     room: Arc<Semaphore>,
@@ -118,59 +132,14 @@ impl Transport {
     /// Makes the client; connects nowhere. Fails when `ca_file` cannot be read
     /// or holds no certificate.
     pub fn new(settings: &Settings) -> Result<Self, String> {
-        provide_crypto();
-        let authorities = match &settings.ca_file {
-            None => Vec::new(),
-            Some(path) => {
-                let told = |problem: String| format!("ca_file {}: {problem}", path.display());
-                let pem = std::fs::read(path).map_err(|e| told(e.to_string()))?;
-                let found = Certificate::from_pem_bundle(&pem).map_err(|e| told(cause(&e)))?;
-                if found.is_empty() {
-                    return Err(told("holds no PEM certificate".into()));
-                }
-                found
-            }
-        };
-        let builder = || {
-            let builder = ClientBuilder::new()
-                .user_agent(USER_AGENT)
-                // A redirect would carry `x-auth-token` to wherever it points.
-                .redirect(redirect::Policy::none())
-                .referer(false)
-                // Retries have one layer, and it is not this one.
-                .retry(retry::never())
-                .http1_only()
-                .gzip(true)
-                .connect_timeout(settings.connect_timeout)
-                .read_timeout(settings.read_timeout)
-                .tcp_nodelay(true)
-                .pool_idle_timeout(IDLE);
-            if settings.proxy_from_environment {
-                builder
-            } else {
-                builder.no_proxy()
-            }
-        };
-        let client = match builder().tls_certs_merge(authorities.clone()).build() {
-            Ok(client) => client,
-            // A machine without any certificate authority can still speak clear HTTP.
-            Err(error) if authorities.is_empty() => {
-                tracing::warn!(
-                    error = cause(&error),
-                    "no certificate authorities: https upstreams will not be trusted"
-                );
-                builder()
-                    .tls_certs_only([])
-                    .build()
-                    .map_err(|e| cause(&e))?
-            }
-            Err(error) => return Err(cause(&error)),
-        };
+        let proxies = settings.proxy_from_environment && proxy_for_http();
         let bytes = settings.max_buffered_bytes;
         let room = bytes.max(settings.max_response_bytes).div_ceil(1024);
         let semaphore = |kib: usize| Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS)));
         Ok(Self {
-            client,
+            general: General::new(settings)?,
+            direct: (!proxies).then(|| Direct::new(settings)),
+            read_timeout: settings.read_timeout,
             max_response_bytes: settings.max_response_bytes,
             room: semaphore(room),
             beyond: semaphore(room.saturating_mul(BEYOND)),
@@ -180,16 +149,39 @@ impl Transport {
     /// Sends the request and reads the whole answer. Dropping the future closes
     /// the upstream request. Fails with `Connect`, `NoAnswer`, `TooLarge` or
     /// `Undelivered`.
-    pub async fn exchange(&self, exchange: Exchange) -> Result<Reply, Error> {
-        let mut response = self
-            .client
-            .execute(request(exchange))
-            .await
-            .map_err(failure)?;
-        let (body, room) = self.read(&mut response).await?;
+    pub async fn exchange(&self, mut exchange: Exchange) -> Result<Reply, Error> {
+        exchange.body = exchange.body.filter(|body| !body.is_empty());
+        // The clients say the length of a body themselves, but are silent about one
+        // that is missing where it is expected; some servers answer that with 411.
+        // Source: RFC 9110, section 8.6.
+        let expected = matches!(exchange.verb, Method::POST | Method::PUT | Method::PATCH);
+        if exchange.body.is_none() && expected {
+            let none = HeaderValue::from_static("0");
+            exchange.headers.insert(CONTENT_LENGTH, none);
+        }
+        match &self.direct {
+            Some(direct) if exchange.url.scheme() == "http" => {
+                self.reply(direct.send(exchange)).await
+            }
+            // Boxed: it is the larger one, and TLS costs more than an allocation.
+            _ => Box::pin(self.reply(self.general.send(exchange))).await,
+        }
+    }
+
+    async fn reply<B>(
+        &self,
+        answer: impl Future<Output = Result<Response<B>, Error>>,
+    ) -> Result<Reply, Error>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>>,
+    {
+        let (head, body) = self.unless_silent(answer).await??.into_parts();
+        let announced = head.headers.get(CONTENT_LENGTH);
+        let announced = announced.and_then(|length| length.to_str().ok()?.parse().ok());
+        let (body, room) = self.read(pin!(body), announced.unwrap_or(0)).await?;
         Ok(Reply {
-            status: response.status(),
-            headers: std::mem::take(response.headers_mut()),
+            status: head.status,
+            headers: head.headers,
             body,
             room,
         })
@@ -197,24 +189,25 @@ impl Transport {
 
     /// Reads the body, decompressed, up to the limit. A body that comes in one
     /// piece is not copied; a long one waits for room before it is read.
-    async fn read(&self, response: &mut reqwest::Response) -> Result<(Bytes, Room), Error> {
+    async fn read<B>(&self, mut from: Pin<&mut B>, announced: usize) -> Result<(Bytes, Room), Error>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>>,
+    {
         let limit = self.max_response_bytes;
-        let announced = response.content_length().unwrap_or(0);
-        if announced > limit as u64 {
+        if announced > limit {
             return Err(Error::TooLarge { limit });
         }
-        let announced = announced as usize;
         let mut shares = Vec::new();
         let mut taken = SHORT;
         if announced > SHORT {
             shares.push(self.room(announced).await?);
             taken = announced;
         }
-        let first = response.chunk().await.map_err(failure)?.unwrap_or_default();
+        let first = self.piece(from.as_mut()).await?.unwrap_or_default();
         if first.len() > limit {
             return Err(Error::TooLarge { limit });
         }
-        let Some(second) = response.chunk().await.map_err(failure)? else {
+        let Some(second) = self.piece(from.as_mut()).await? else {
             return Ok((first, Room::of(shares)));
         };
         // An announced length is believed only so far: it costs its sender nothing.
@@ -223,12 +216,12 @@ impl Transport {
         whole.extend_from_slice(&first);
         drop(first);
         let mut next = Some(second);
-        while let Some(chunk) = next {
-            if chunk.len() > limit - whole.len() {
+        while let Some(piece) = next {
+            if piece.len() > limit - whole.len() {
                 return Err(Error::TooLarge { limit });
             }
-            whole.extend_from_slice(&chunk);
-            drop(chunk);
+            whole.extend_from_slice(&piece);
+            drop(piece);
             // A length that nobody announced is guessed, and again.
             if whole.len() > taken {
                 shares.push(match taken {
@@ -238,9 +231,37 @@ impl Transport {
                 });
                 taken = whole.len().max(MAX_RESERVE * shares.len());
             }
-            next = response.chunk().await.map_err(failure)?;
+            next = self.piece(from.as_mut()).await?;
         }
         Ok((whole.freeze(), Room::of(shares)))
+    }
+
+    /// The next piece of a body; None at its end.
+    async fn piece<B>(&self, mut from: Pin<&mut B>) -> Result<Option<Bytes>, Error>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>>,
+    {
+        loop {
+            match self.unless_silent(from.frame()).await? {
+                None => return Ok(None),
+                Some(Err(error)) => return Err(Error::NoAnswer(cause(&*error.into()))),
+                // What is no data are trailers.
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+            }
+        }
+    }
+
+    /// What comes of `next`, if it comes within `read_timeout`.
+    async fn unless_silent<T>(&self, next: impl Future<Output = T>) -> Result<T, Error> {
+        let within = tokio::time::timeout(self.read_timeout, next).await;
+        within.map_err(|_| {
+            let silent = self.read_timeout;
+            Error::NoAnswer(format!("silent for {silent:?} (setting read_timeout)"))
+        })
     }
 
     /// Waits until there is room for so many bytes, first come, first served; but
@@ -271,50 +292,21 @@ impl Transport {
     }
 }
 
-/// Chooses ring for all TLS of the process, once. Whoever has chosen before keeps
-/// their choice.
-fn provide_crypto() {
-    static CHOSEN: OnceLock<()> = OnceLock::new();
-    CHOSEN.get_or_init(|| {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    });
+type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// Whether the environment names a proxy for clear HTTP, as `reqwest` reads it.
+fn proxy_for_http() -> bool {
+    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"]
+        .into_iter()
+        .any(set)
 }
 
-fn request(exchange: Exchange) -> reqwest::Request {
-    let Exchange {
-        verb,
-        url,
-        mut headers,
-        body,
-    } = exchange;
-    let body = body.filter(|body| !body.is_empty());
-    // The client says the length of a body itself, but is silent about one that
-    // is missing where it is expected; some servers answer that with 411.
-    // Source: RFC 9110, section 8.6.
-    if body.is_none() && matches!(verb, Method::POST | Method::PUT | Method::PATCH) {
-        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-    }
-    let mut request = reqwest::Request::new(verb, url);
-    *request.headers_mut() = headers;
-    *request.body_mut() = body.map(Into::into);
-    request
-}
-
-/// What a failure of the client means: whether anything can have been sent.
-fn failure(error: reqwest::Error) -> Error {
-    // A builder's error is about an address that no request can be made of.
-    if error.is_connect() || error.is_builder() {
-        Error::Connect(cause(&error))
-    } else {
-        Error::NoAnswer(cause(&error))
-    }
-}
-
-/// The chain of causes as one text. The client's own line is left out: it says
+/// The chain of causes as one text. `reqwest`'s own line is left out: it says
 /// little and may hold the address, whose query is nobody else's business.
-fn cause(error: &reqwest::Error) -> String {
+fn cause(error: &(dyn StdError + 'static)) -> String {
     let mut text = String::new();
-    let mut next = error.source();
+    let mut next = Some(error);
     while let Some(error) = next {
         let line = error.to_string();
         // Wrappers often repeat what they wrap.
@@ -325,11 +317,7 @@ fn cause(error: &reqwest::Error) -> String {
         next = error.source();
     }
     if text.is_empty() {
-        text.push_str(if error.is_builder() {
-            "the address cannot be used"
-        } else {
-            "the request failed"
-        });
+        text.push_str("the request failed");
     }
     while text.len() > MAX_CAUSE {
         text.pop();

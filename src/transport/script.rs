@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What is done with a request.
+#[derive(Clone)]
 pub(crate) enum Answer {
     /// These bytes; the connection stays open.
     Keep(Vec<u8>),

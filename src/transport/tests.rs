@@ -7,13 +7,27 @@ use super::*;
 
 const LIMIT: usize = 1 << 20;
 
-fn transport() -> Transport {
-    Transport::new(&Settings {
+fn settings() -> Settings {
+    Settings {
         max_response_bytes: LIMIT,
         proxy_from_environment: false,
         ..Settings::default()
-    })
-    .unwrap()
+    }
+}
+
+fn transport() -> Transport {
+    Transport::new(&settings()).unwrap()
+}
+
+/// By each of the two clients.
+fn both(settings: &Settings) -> [Transport; 2] {
+    let transport = Transport::new(settings).unwrap();
+    assert!(transport.direct.is_some());
+    let general = Transport {
+        direct: None,
+        ..transport.clone()
+    };
+    [transport, general]
 }
 
 fn exchange(verb: Method, url: Url, body: Option<&'static str>) -> Exchange {
@@ -31,7 +45,7 @@ fn get(url: Url) -> Exchange {
 
 #[tokio::test]
 async fn what_is_sent() {
-    let mut server = Script::start((0..9).map(|_| Answer::Keep(reply(200, &[], "{}")))).await;
+    let mut server = Script::start((0..14).map(|_| Answer::Keep(reply(200, &[], "{}")))).await;
     for (verb, body, length) in [
         (Method::GET, None, None),
         (Method::DELETE, None, None),
@@ -41,32 +55,40 @@ async fn what_is_sent() {
         (Method::PUT, Some(""), Some("0")),
         (Method::PATCH, None, Some("0")),
     ] {
-        // Encoded by us, and sent as it is.
-        let path = "/v1/a%2Fb/~x*(1):@,;=+$&!/%E2%82%AC%20..?q=a%2Bb%20c&r=%27~*%2E%2E";
-        let sent = exchange(verb.clone(), server.url(path), body);
-        transport().exchange(sent).await.unwrap();
-        let (head, seen) = server.request().await;
-        assert_eq!(
-            head.lines().next(),
-            Some(&*format!("{verb} {path} HTTP/1.1"))
-        );
-        let header = |name: &str| {
-            head.lines()
-                .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
-        };
-        assert_eq!(header("content-length"), length, "{verb} {body:?}");
-        assert_eq!(header("transfer-encoding"), None);
-        assert_eq!(header("content-type"), None);
-        assert_eq!(header("accept-encoding"), Some("gzip"));
-        assert_eq!(header("user-agent"), Some(USER_AGENT));
-        assert_eq!(header("referer"), None);
-        assert_eq!(seen, body.unwrap_or_default().as_bytes());
+        for transport in both(&settings()) {
+            // Encoded by us, and sent as it is.
+            let path = "/v1/a%2Fb/~x*(1):@,;=+$&!/%E2%82%AC%20..?q=a%2Bb%20c&r=%27~*%2E%2E";
+            let sent = exchange(verb.clone(), server.url(path), body);
+            transport.exchange(sent).await.unwrap();
+            let (head, seen) = server.request().await;
+            assert_eq!(
+                head.lines().next(),
+                Some(&*format!("{verb} {path} HTTP/1.1"))
+            );
+            let header = |name: &str| {
+                head.lines()
+                    .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+            };
+            assert_eq!(header("content-length"), length, "{verb} {body:?}");
+            assert_eq!(header("transfer-encoding"), None);
+            assert_eq!(header("content-type"), None);
+            assert_eq!(header("accept-encoding"), Some("gzip"));
+            assert_eq!(header("accept"), Some("*/*"));
+            assert_eq!(header("user-agent"), Some(USER_AGENT));
+            assert_eq!(header("referer"), None);
+            assert_eq!(header("host"), Some(&*server.address.to_string()));
+            assert_eq!(
+                head.lines().filter(|line| !line.is_empty()).count(),
+                5 + usize::from(length.is_some())
+            );
+            assert_eq!(seen, body.unwrap_or_default().as_bytes());
+        }
     }
 }
 
 #[tokio::test]
 async fn replies() {
-    let server = Script::start([
+    let answers = [
         Answer::Keep(reply(200, &[("x-id", "7")], "{}")),
         Answer::Keep(b"HTTP/1.1 204 No Content\r\n\r\n".to_vec()),
         Answer::Keep(reply(302, &[("location", "http://192.0.2.1/")], "")),
@@ -75,21 +97,22 @@ async fn replies() {
             b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"
                 .to_vec(),
         ),
-    ])
-    .await;
-    let transport = transport();
-    for (status, body) in [
-        (200, "{}"),
-        (204, ""),
-        (302, ""),
-        (200, "until the end"),
-        (200, "abc"),
-    ] {
-        let reply = transport.exchange(get(server.url("/"))).await.unwrap();
-        assert_eq!(
-            (reply.status, &*reply.body),
-            (StatusCode::from_u16(status).unwrap(), body.as_bytes())
-        );
+    ];
+    for transport in both(&settings()) {
+        let server = Script::start(answers.clone()).await;
+        for (status, body) in [
+            (200, "{}"),
+            (204, ""),
+            (302, ""),
+            (200, "until the end"),
+            (200, "abc"),
+        ] {
+            let reply = transport.exchange(get(server.url("/"))).await.unwrap();
+            assert_eq!(
+                (reply.status, &*reply.body),
+                (StatusCode::from_u16(status).unwrap(), body.as_bytes())
+            );
+        }
     }
 }
 
@@ -163,14 +186,16 @@ async fn bodies_up_to_the_limit() {
         (reply(200, &gzip, gzip_of_zeros(small)), Some(small)),
         (reply(200, &gzip, gzip_of_zeros(large)), None),
     ] {
-        let server = Script::start([Answer::Close(bytes)]).await;
-        let got = transport().exchange(get(server.url("/"))).await;
-        match want {
-            Some(length) => assert_eq!(got.unwrap().body.len(), length),
-            None => assert!(
-                matches!(got, Err(Error::TooLarge { limit: LIMIT })),
-                "{got:?}"
-            ),
+        for transport in both(&settings()) {
+            let server = Script::start([Answer::Close(bytes.clone())]).await;
+            let got = transport.exchange(get(server.url("/"))).await;
+            match want {
+                Some(length) => assert_eq!(got.unwrap().body.len(), length),
+                None => assert!(
+                    matches!(got, Err(Error::TooLarge { limit: LIMIT })),
+                    "{got:?}"
+                ),
+            }
         }
     }
 }
@@ -185,19 +210,21 @@ async fn no_whole_answer() {
         b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 4\r\n\r\nabcd",
         b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
     ] {
-        let server = Script::start([Answer::Close(bytes.to_vec())]).await;
-        let mut url = server.url("/there?key=s3cret");
-        url.set_username("user").unwrap();
-        url.set_password(Some("s3cret")).unwrap();
-        match transport().exchange(get(url)).await {
-            Err(Error::NoAnswer(text)) => {
-                assert!(!text.is_empty() && text.len() <= MAX_CAUSE);
-                assert!(
-                    !text.contains("s3cret") && !text.contains("there"),
-                    "{text}"
-                );
+        for transport in both(&settings()) {
+            let server = Script::start([Answer::Close(bytes.to_vec())]).await;
+            let mut url = server.url("/there?key=s3cret");
+            url.set_username("user").unwrap();
+            url.set_password(Some("s3cret")).unwrap();
+            match transport.exchange(get(url)).await {
+                Err(Error::NoAnswer(text)) => {
+                    assert!(!text.is_empty() && text.len() <= MAX_CAUSE);
+                    assert!(
+                        !text.contains("s3cret") && !text.contains("there"),
+                        "{text}"
+                    );
+                }
+                other => panic!("{other:?}"),
             }
-            other => panic!("{other:?}"),
         }
     }
 }
@@ -209,58 +236,63 @@ async fn nothing_sent() {
         listener.local_addr().unwrap()
     };
     let clear = Script::start([]).await;
-    let transport = Transport::new(&Settings {
+    let settings = Settings {
         // Some resolvers take their time to say that a name does not exist.
         connect_timeout: Duration::from_millis(500),
-        proxy_from_environment: false,
-        ..Settings::default()
-    })
-    .unwrap();
+        ..settings()
+    };
     for url in [
         format!("http://user:s3cret@{free}/there?key=s3cret"),
         "http://nowhere.invalid/there".into(),
         // Speaks no TLS.
         format!("https://{}/there", clear.address),
     ] {
-        match transport.exchange(get(url.parse().unwrap())).await {
-            Err(Error::Connect(text)) => {
-                assert!(!text.is_empty(), "{url}");
-                assert!(
-                    !text.contains("s3cret") && !text.contains("there"),
-                    "{text}"
-                );
+        for transport in both(&settings) {
+            match transport.exchange(get(url.parse().unwrap())).await {
+                Err(Error::Connect(text)) => {
+                    assert!(!text.is_empty(), "{url}");
+                    assert!(
+                        !text.contains("s3cret") && !text.contains("there"),
+                        "{text}"
+                    );
+                }
+                other => panic!("{url}: {other:?}"),
             }
-            other => panic!("{url}: {other:?}"),
         }
     }
 }
 
 #[tokio::test]
 async fn a_silent_upstream() {
-    let server = Script::start([Answer::Hang]).await;
-    let transport = Transport::new(&Settings {
+    let settings = Settings {
         read_timeout: Duration::from_millis(20),
-        proxy_from_environment: false,
-        ..Settings::default()
-    })
-    .unwrap();
-    match transport.exchange(get(server.url("/"))).await {
-        Err(Error::NoAnswer(text)) => assert_eq!(text, "operation timed out"),
-        other => panic!("{other:?}"),
+        ..settings()
+    };
+    let begun = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{".to_vec();
+    for answer in [Answer::Hang, Answer::Keep(begun)] {
+        for transport in both(&settings) {
+            let server = Script::start([answer.clone()]).await;
+            match transport.exchange(get(server.url("/"))).await {
+                Err(Error::NoAnswer(text)) => {
+                    assert_eq!(text, "silent for 20ms (setting read_timeout)");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
     }
 }
 
 #[tokio::test]
 async fn leaving_closes_the_request() {
-    let mut server = Script::start([Answer::Hang]).await;
-    let call = tokio::spawn({
+    for transport in both(&settings()) {
+        let mut server = Script::start([Answer::Hang]).await;
         let sent = get(server.url("/"));
-        async move { transport().exchange(sent).await }
-    });
-    server.request().await;
-    call.abort();
-    assert!(call.await.unwrap_err().is_cancelled());
-    server.left().await;
+        let call = tokio::spawn(async move { transport.exchange(sent).await });
+        server.request().await;
+        call.abort();
+        assert!(call.await.unwrap_err().is_cancelled());
+        server.left().await;
+    }
 }
 
 #[test]
