@@ -12,7 +12,7 @@ use tonic::Code;
 
 use crate::error::{Fault, HINT};
 use crate::family::FaultContext;
-use crate::family::common::{self, is_transient, not_processed, redirect_hint, said};
+use crate::family::common::{self, is_transient, redirect_hint, said};
 use crate::family::reply::{clock_hint, http_reason, json, member, message, metadata, retry_after};
 use crate::rest::Reply;
 
@@ -84,7 +84,9 @@ fn read(context: &FaultContext<'_>, reply: &Reply, now: SystemTime) -> Fault {
             429 => retry_after.or(Some(AFTER_THROTTLING)),
             _ => retry_after,
         },
-        not_processed: not_processed(reply),
+        // Only throttling says so for sure: a 503 may be a load balancer's, of a job
+        // that was started. Source: the SDK, which repeats 429 alone if anything.
+        not_processed: status == 429,
         transient: is_transient(reply.status),
         fields: Vec::new(),
         metadata: metadata([

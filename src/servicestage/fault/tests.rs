@@ -237,3 +237,13 @@ fn throttling_says_when() {
         assert!(fault.not_processed && fault.transient);
     }
 }
+
+#[test]
+fn only_throttling_was_surely_not_processed() {
+    for (status, not_processed) in [(429, true), (503, false), (413, false), (502, false)] {
+        let later = &[("retry-after", "1")];
+        let fault = fault(&context("CreateX"), &reply(status, later, ""));
+        assert_eq!(fault.not_processed, not_processed, "{status}");
+        assert_eq!(fault.retry_after, Some(Duration::from_secs(1)), "{status}");
+    }
+}

@@ -140,6 +140,28 @@ async fn what_was_not_processed_is_sent_again() {
     gateway.running.stop().await.unwrap();
 }
 
+/// A load balancer's word on when to come back says nothing of what was begun.
+#[tokio::test]
+async fn a_503_that_says_when_is_not_sent_again() {
+    let body = json!({"error_code": "APIGW.0801", "error_msg": "unavailable"});
+    for (status, want) in [(503, Code::Unknown), (413, Code::InvalidArgument)] {
+        let later = Answer::json(status, &body).with("retry-after", "0");
+        let recorder = cloud(vec![later], vec![job("SUCCEEDED")]).await;
+        let gateway = gateway(&recorder.url()).await;
+        let alone = gateway.client.call(ACTION, redeploy()).await.unwrap_err();
+        let watch = (gateway.client)
+            .watch(ACTION_AND_WATCH, redeploy(), &[])
+            .await;
+        for status in [alone, watch.err().expect("no stream")] {
+            assert_eq!(status.code(), want, "{status:?}");
+            let details = status.get_error_details();
+            assert_eq!(details.error_info().unwrap().metadata["sent"], "true");
+        }
+        assert_eq!(count(&recorder, "POST"), 2, "once each: {status}");
+        gateway.running.stop().await.unwrap();
+    }
+}
+
 /// Those who ask for the same get each their own.
 #[tokio::test]
 async fn callers_who_do_the_same_share_nothing() {
