@@ -161,9 +161,9 @@ pub struct AkSk {
     pub secret_key: SecretString,
     /// With temporary keys.
     pub security_token: Option<SecretString>,
-    /// Sent as `X-Project-Id`.
+    /// For calls that name no project. Sent as `X-Project-Id` is the one of the path.
     pub project_id: Option<String>,
-    /// Sent as `X-Domain-Id`, for global services.
+    /// Sent as `X-Domain-Id` where there is no project, as for global services.
     pub domain_id: Option<String>,
     /// Where the project id is looked up by `region` when none is configured.
     /// None: `https://iam.myhuaweicloud.com`.
@@ -262,6 +262,8 @@ impl Credentials {
     /// signatures: five that fail lock an access key.
     pub fn refuse(&self, lease: &Arc<Lease>) -> bool {
         match &self.provider {
+            // Looked up anew is the project alone: the keys stay the same.
+            _ if matches!(lease.authorization, Authorization::Signature(_)) => false,
             Provider::Passthrough | Provider::Fixed(_) => false,
             Provider::Hsso(session) => session.refuse(lease),
             Provider::Kept(keeper) => keeper.refuse(lease),
@@ -296,8 +298,8 @@ impl Credentials {
 
 impl Lease {
     /// Puts the authorization onto a request; last, since a signature covers the
-    /// request as it is sent.
-    pub fn authorize(&self, exchange: &mut Exchange) -> Result<(), Error> {
+    /// request as it is sent. `project` is the one of the path, percent-encoded.
+    pub fn authorize(&self, exchange: &mut Exchange, project: Option<&str>) -> Result<(), Error> {
         match &self.authorization {
             Authorization::None => {}
             Authorization::Headers(headers) => {
@@ -305,7 +307,7 @@ impl Lease {
                     exchange.headers.insert(name.clone(), value.clone());
                 }
             }
-            Authorization::Signature(keys) => keys.sign(exchange, SystemTime::now())?,
+            Authorization::Signature(keys) => keys.sign(exchange, project, SystemTime::now())?,
         }
         Ok(())
     }

@@ -74,7 +74,7 @@ async fn reach(upstream: &Upstream) -> Result<&'static str, String> {
 async fn accepted(upstream: &Upstream, path: &str, query: &str) -> Result<&'static str, String> {
     let call = Call {
         verb: http::Method::GET,
-        project_at: path.find("{project_id}"),
+        project: path.find("{project_id}").map(|at| at..at),
         path: path.replace("{project_id}", ""),
         query: query.to_owned(),
         body: None,

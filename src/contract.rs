@@ -309,14 +309,14 @@ impl Method {
     /// path of `google.api.http`, as a rule without its last segment. Of the query,
     /// only what every call has.
     pub fn document_call(&self, request: &[u8]) -> Result<Call, Error> {
-        let (mut path, project_at) = self.binding.own_path(request)?;
+        let (mut path, project) = self.binding.own_path(request)?;
         let same = self.action.as_ref().is_some_and(|action| action.same_path);
         if let Some(end) = path.rfind('/').filter(|_| !same) {
             path.truncate(end);
         }
         Ok(Call {
             verb: http::Method::GET,
-            project_at: project_at.filter(|at| *at <= path.len()),
+            project: project.filter(|at| at.end <= path.len()),
             path,
             query: self.binding.constant_query.to_string(),
             body: None,

@@ -1,6 +1,7 @@
 //! A REST call and its reply, as values. No I/O.
 
 use std::any::Any;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -34,9 +35,9 @@ pub struct Call {
     pub verb: Method,
     /// The path below the upstream's endpoint, percent-encoded, from `/` on.
     pub path: String,
-    /// Where in `path` the upstream's project id is to be inserted, since the
-    /// caller left it empty.
-    pub project_at: Option<usize>,
+    /// Where in `path` the project id stands; empty where the upstream's is to be
+    /// inserted, since the caller left it out. None: the path has none.
+    pub project: Option<Range<usize>>,
     /// The query, percent-encoded, without `?`; empty for none.
     pub query: String,
     /// The JSON body, or none.

@@ -299,10 +299,11 @@ impl Upstream {
             operation, call, ..
         } = journey;
         let address = self.address(lease)?;
-        let path = self.path(call, &address, lease)?;
+        let (path, project) = self.path(call, &address, lease)?;
+        let project = project.as_deref();
         let acted_before = journey.may_have_acted.load(Relaxed);
         let url = address.url(&path, &call.query)?;
-        let mut sent = self.send(journey, lease, url, number).await;
+        let mut sent = self.send(journey, lease, url, project, number).await;
         if let Ok(reply) = &sent
             && !operation.succeeded(reply.status)
             && let Some(anchor) = self.family.redirect_anchor
@@ -311,7 +312,7 @@ impl Upstream {
             && let Ok(url) = address.url(&target.path, &target.query)
         {
             self.credentials.observe(&reply.headers);
-            sent = self.send(journey, lease, url, number).await;
+            sent = self.send(journey, lease, url, project, number).await;
         }
         let (error, surely_not) = match sent {
             Ok(reply) if operation.succeeded(reply.status) => {
@@ -344,6 +345,7 @@ impl Upstream {
         journey: &Journey<'_>,
         lease: &Arc<Lease>,
         url: Url,
+        project: Option<&str>,
         number: u32,
     ) -> Result<Reply, Error> {
         let mut exchange = Exchange {
@@ -353,7 +355,7 @@ impl Upstream {
             body: journey.call.body.clone(),
         };
         if !journey.operation.anonymous {
-            lease.authorize(&mut exchange)?;
+            lease.authorize(&mut exchange, project)?;
         }
         let pass = self.breaker.pass().map_err(|wait| self.held(wait))?;
         journey.may_have_acted.store(true, Relaxed);
@@ -456,16 +458,22 @@ impl Upstream {
         Ok(address)
     }
 
-    /// The call's path, with the project id where the caller left it out.
+    /// The call's path, with the project id where the caller left it out; and that
+    /// id, percent-encoded, if the path has one.
     fn path<'a>(
         &self,
         call: &'a Call,
         address: &Address,
         lease: &Lease,
-    ) -> Result<Cow<'a, str>, Error> {
-        let Some(at) = call.project_at else {
-            return Ok(Cow::Borrowed(&call.path));
+    ) -> Result<(Cow<'a, str>, Option<Cow<'a, str>>), Error> {
+        let whole = Cow::Borrowed(&*call.path);
+        let Some(at) = call.project.clone() else {
+            return Ok((whole, None));
         };
+        let start = at.start;
+        if let Some(given) = call.path.get(at).filter(|id| !id.is_empty()) {
+            return Ok((whole, Some(Cow::Borrowed(given))));
+        }
         let leased = match (&self.project_id, &lease.project_id) {
             (None, Some(id)) => address::segment(id),
             _ => None,
@@ -475,10 +483,11 @@ impl Upstream {
             .as_deref()
             .or(leased.as_deref())
             .or(address.project_id());
-        match (project_id, call.path.split_at_checked(at)) {
-            (Some(project_id), Some((before, after))) => {
-                Ok(Cow::Owned([before, project_id, after].concat()))
-            }
+        match (project_id, call.path.split_at_checked(start)) {
+            (Some(project_id), Some((before, after))) => Ok((
+                Cow::Owned([before, project_id, after].concat()),
+                Some(Cow::Owned(project_id.to_owned())),
+            )),
             _ => Err(Error::Binding {
                 field: "project_id".into(),
                 problem: format!(

@@ -20,6 +20,7 @@ mod tests;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -125,7 +126,7 @@ struct Key {
     /// The call as it is bound: verb, path, place of the project, query, body.
     verb: http::Method,
     path: String,
-    project_at: Option<usize>,
+    project: Option<Range<usize>>,
     query: String,
     body: Option<Bytes>,
     /// Nobody sees through another's eyes.
@@ -146,7 +147,7 @@ impl Key {
             rpc: method.path.clone(),
             verb: call.verb.clone(),
             path: call.path.clone(),
-            project_at: call.project_at,
+            project: call.project.clone(),
             query: call.query.clone(),
             body: call.body.clone(),
             viewer: upstream.credentials.viewer(caller),

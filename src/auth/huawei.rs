@@ -214,7 +214,7 @@ impl Login for ProjectLookup {
             )]),
             body: None,
         };
-        Keys::new(&self.settings)?.sign(&mut exchange, now)?;
+        Keys::new(&self.settings)?.sign(&mut exchange, None, now)?;
         Ok(exchange)
     }
 

@@ -54,7 +54,8 @@ pub struct Keys {
     // Keeps the secret key's hash state alone; its Debug shows the algorithm.
     secret_key: hmac::Key,
     security_token: Option<HeaderValue>,
-    /// `x-project-id`, or `x-domain-id` where there is no project.
+    /// `x-project-id`, or `x-domain-id` where there is no project: of calls whose
+    /// path names no project.
     scope: Option<(HeaderName, HeaderValue)>,
 }
 
@@ -81,12 +82,21 @@ impl Keys {
     }
 
     /// Signs the request as it stands: sets the headers that a signature needs
-    /// and `authorization`. Url and body are left as they are.
-    pub fn sign(&self, exchange: &mut Exchange, now: SystemTime) -> Result<(), Error> {
+    /// and `authorization`. Url and body are left as they are. `project` is the one
+    /// in the path, percent-encoded, which the signature is for. Fails where that
+    /// cannot be a header's value.
+    pub fn sign(
+        &self,
+        exchange: &mut Exchange,
+        project: Option<&str>,
+        now: SystemTime,
+    ) -> Result<(), Error> {
         exchange
             .headers
             .insert(DATE, header_value("date", &date(now))?);
-        if let Some((name, value)) = &self.scope {
+        if let Some(id) = project {
+            exchange.headers.insert(PROJECT, project_header(id)?);
+        } else if let Some((name, value)) = &self.scope {
             exchange.headers.insert(name.clone(), value.clone());
         }
         if let Some(token) = &self.security_token {
@@ -124,6 +134,15 @@ impl Keys {
             hex(tag.as_ref()),
         )
     }
+}
+
+/// The project of a path as a header's value.
+fn project_header(id: &str) -> Result<HeaderValue, Error> {
+    let id: Cow<'_, [u8]> = percent_decode_str(id).into();
+    HeaderValue::from_bytes(&id).map_err(|_| Error::Binding {
+        field: "project_id".into(),
+        problem: "holds a character that no header may have, perhaps a line break".into(),
+    })
 }
 
 /// A request as it came in, to be verified.

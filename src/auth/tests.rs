@@ -131,7 +131,7 @@ async fn authorizations() {
         match (credentials.lease(caller, soon()).await, want) {
             (Ok(lease), Ok(want)) => {
                 let mut exchange = exchange();
-                lease.authorize(&mut exchange).unwrap();
+                lease.authorize(&mut exchange, None).unwrap();
                 let got: Vec<(&str, &str)> = exchange
                     .headers
                     .iter()
@@ -163,7 +163,7 @@ async fn signatures() {
     let lease = credentials.lease(&Caller::default(), soon()).await.unwrap();
     assert_eq!(lease.project_id.as_deref(), Some("P"));
     let mut exchange = exchange();
-    lease.authorize(&mut exchange).unwrap();
+    lease.authorize(&mut exchange, None).unwrap();
     assert_eq!(exchange.headers["x-project-id"], "P");
     assert!(!exchange.headers.contains_key("x-domain-id"));
     assert_eq!(exchange.url.query(), Some("b=2&a=1"), "sent as it was");
@@ -252,7 +252,7 @@ async fn logins() {
     assert!(login.refuse(&one));
     let mut exchange = exchange();
     let two = login.lease(&caller, soon()).await.unwrap();
-    two.authorize(&mut exchange).unwrap();
+    two.authorize(&mut exchange, None).unwrap();
     assert_eq!(exchange.headers[X_AUTH_TOKEN], "two");
     identity.request().await;
     assert_eq!(identity.untaken(), 0);

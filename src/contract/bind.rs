@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 
 use bytes::Bytes;
 use http::Method as Verb;
@@ -93,7 +94,7 @@ impl Binding {
 
         let other = self.other_paths.iter().find(|(name, _)| **name == *dialect);
         let pieces = other.map_or(&self.path, |(_, pieces)| pieces);
-        let (path, project_at) = self.path(pieces, &view, request)?;
+        let (path, project) = self.path(pieces, &view, request)?;
         let mut query = String::new();
         self.query(&plan.query, &view, &mut query)?;
         if !self.constant_query.is_empty() {
@@ -115,7 +116,7 @@ impl Binding {
         Ok(Call {
             verb: self.verb.clone(),
             path,
-            project_at,
+            project,
             query,
             body,
             idempotency: self.idempotency,
@@ -158,7 +159,7 @@ impl Binding {
     }
 
     /// The path of `google.api.http`, whatever the dialect.
-    pub fn own_path(&self, request: &[u8]) -> Result<(String, Option<usize>), Error> {
+    pub fn own_path(&self, request: &[u8]) -> Result<(String, Option<Range<usize>>), Error> {
         let view = View::of(&self.schema, self.input, request).map_err(malformed)?;
         self.path(&self.path, &view, request)
     }
@@ -210,9 +211,9 @@ impl Binding {
         pieces: &[Piece],
         view: &View<'_>,
         request: &[u8],
-    ) -> Result<(String, Option<usize>), Error> {
+    ) -> Result<(String, Option<Range<usize>>), Error> {
         let mut path = String::with_capacity(128);
-        let mut project_at = None;
+        let mut project = None;
         for piece in pieces {
             let place = match piece {
                 Piece::Literal(text) => {
@@ -240,13 +241,15 @@ impl Binding {
             };
             let value = self.text(view, place.index).map_err(unreadable)?;
             let value = value.unwrap_or_default();
-            if value.is_empty() && place.project_id {
-                project_at = Some(path.len());
-            } else {
+            let start = path.len();
+            if !(value.is_empty() && place.project_id) {
                 place.variable.write(&value, &mut path).map_err(fault)?;
             }
+            if place.project_id {
+                project = Some(start..path.len());
+            }
         }
-        Ok((path, project_at))
+        Ok((path, project))
     }
 
     /// The text of a field that is set, or of the field that keeps its raw text.

@@ -82,7 +82,7 @@ fn get(path: &str) -> Call {
     Call {
         verb: Method::GET,
         path: path.into(),
-        project_at: None,
+        project: None,
         query: String::new(),
         body: None,
         idempotency: Idempotency::Safe,
@@ -170,7 +170,7 @@ async fn what_is_sent() {
     let caller = Caller::of(&HeaderMap::from_iter(metadata));
     let deadline = Deadline::after(Duration::from_secs(60));
     let sent = Call {
-        project_at: Some(4),
+        project: Some(4..4),
         query: "a=b%20c".into(),
         ..post("/v1//stacks/x%2Fy/~*")
     };
@@ -220,7 +220,7 @@ async fn what_is_sent() {
 async fn project_ids() {
     let mut server = Script::start([ok(), ok()]).await;
     let without = Call {
-        project_at: Some(4),
+        project: Some(4..4),
         ..get("/v1//stacks")
     };
     let configured = upstream(server.url("/v1/endpoints"), |settings| {
@@ -633,7 +633,7 @@ async fn a_refused_token_is_renewed_once() {
         Answer::Keep(reply(201, &[("x-subject-token", token)], body))
     };
     let sent = Call {
-        project_at: Some(4),
+        project: Some(4..4),
         ..post("/v1//x")
     };
     // The login, then the call; another login, and the call again, unsafe as it is.

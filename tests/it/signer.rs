@@ -256,7 +256,7 @@ fn ours_is_theirs() {
         };
         let place = format!("SIGNER_SEED={seed}, case {number}: {case:?}");
         let keys = Keys::new(&keys).unwrap();
-        keys.sign(&mut exchange, case.at).unwrap();
+        keys.sign(&mut exchange, None, case.at).unwrap();
         assert_eq!(exchange.url.path(), case.path(), "sent as it is: {place}");
         let mut headers = exchange.headers.clone();
         let ours = headers.remove("authorization").unwrap();

@@ -123,7 +123,7 @@ fn exchanges() {
         let now = read_date(text(vector, "date")).unwrap();
         Keys::new(&settings)
             .unwrap()
-            .sign(&mut exchange, now)
+            .sign(&mut exchange, None, now)
             .unwrap();
         assert_eq!(exchange.url.as_str(), url, "{name}: sent as signed");
         let authorization = &exchange.headers[header::AUTHORIZATION];

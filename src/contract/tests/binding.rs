@@ -162,9 +162,9 @@ fn an_empty_project_is_the_upstreams() {
          message Res {}",
     );
     let call = world.bind(json!({"id": "i"})).unwrap();
-    assert_eq!((&*call.path, call.project_at), ("/v1//things/i", Some(4)));
+    assert_eq!((&*call.path, call.project), ("/v1//things/i", Some(4..4)));
     let call = world.bind(json!({"project_id": "p", "id": "i"})).unwrap();
-    assert_eq!((&*call.path, call.project_at), ("/v1/p/things/i", None));
+    assert_eq!((&*call.path, call.project), ("/v1/p/things/i", Some(4..5)));
 }
 
 #[test]
@@ -642,7 +642,7 @@ fn actions_take_a_document_or_none() {
     assert_eq!(get.path, "/objects//Services/41/actions/release");
     assert_eq!(get.verb, http::Method::GET);
     assert_eq!((&*get.query, body(&get)), ("v=1", None));
-    assert_eq!(get.project_at, Some(9));
+    assert_eq!(get.project, Some(9..9));
     assert_eq!(get.idempotency, Idempotency::Safe);
 
     let wire = world.wire(

@@ -289,11 +289,14 @@ fn one_item_is_read_by_its_key() {
     );
     let call = watch.refresh_call(&request, "a/b", "").unwrap();
     assert_eq!(call.path, "/v1//g/things/a%2Fb");
-    assert_eq!((&*call.query, call.project_at), ("", Some(4)));
+    assert_eq!((&*call.query, call.project), ("", Some(4..4)));
     assert_eq!(call.idempotency, Idempotency::Idempotent);
     let request = world.wire("t.WatchReq", json!({"p": "p", "group": "g"}));
     let call = watch.refresh_call(&request, "a", "").unwrap();
-    assert_eq!((&*call.path, call.project_at), ("/v1/p/g/things/a", None));
+    assert_eq!(
+        (&*call.path, call.project),
+        ("/v1/p/g/things/a", Some(4..5))
+    );
     for key in ["", ".."] {
         let error = watch.refresh_call(&request, key, "").unwrap_err();
         assert_eq!(fault(&error).0, "thing", "{key}");

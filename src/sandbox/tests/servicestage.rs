@@ -250,8 +250,8 @@ async fn signatures_are_verified() {
             body: None,
         };
         let keys = sign::Keys::new(&keys).unwrap();
-        keys.sign(&mut exchange, started + Duration::from_secs(late))
-            .unwrap();
+        let now = started + Duration::from_secs(late);
+        keys.sign(&mut exchange, None, now).unwrap();
         let text = |(name, value): (&http::HeaderName, &HeaderValue)| {
             (name.to_string(), value.to_str().unwrap().to_owned())
         };

@@ -158,7 +158,7 @@ fn key() -> Key {
         rpc: "/test.v1.LogService/WatchLog".into(),
         verb: http::Method::GET,
         path: "/log".to_owned(),
-        project_at: None,
+        project: None,
         query: String::new(),
         body: None,
         viewer: Viewer([0; 32]),

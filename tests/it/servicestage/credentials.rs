@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use drawbridge::auth::{self, AkSk, IdOrName, Identity, Keystone, Named};
@@ -79,33 +80,96 @@ async fn temporary_keys_are_signed_and_tried_once() {
     world.gateway.running.stop().await.unwrap();
 }
 
+/// The signed project is the one of the path, wherever that came from: the service
+/// is a regional one, whatever else the keys are for.
 #[tokio::test]
-async fn a_domain_stands_in_for_a_project() {
+async fn the_project_of_the_path_is_signed() {
     let recorder = Recorder::fixed(Answer::json(200, &json!({}))).await;
+    let domain = Some("d78cbac186b744899480f25bd0221111".to_owned());
+    let of_path = format!("{}/v3/{OTHER}/cas", recorder.url());
+    for (endpoint, own, domain_id, asked, want) in [
+        (recorder.url(), Some(PROJECT), None, "", PROJECT),
+        (recorder.url(), Some(PROJECT), None, OTHER, OTHER),
+        (recorder.url(), None, None, OTHER, OTHER),
+        (recorder.url(), None, domain, OTHER, OTHER),
+        (of_path, None, None, "", OTHER),
+        (recorder.url(), Some("a b"), None, "", "a b"),
+    ] {
+        let mut settings = upstream("u", "servicestage", &endpoint);
+        settings.project_id = own.map(str::to_owned);
+        settings.auth = auth::Settings::AkSk(AkSk {
+            access_key: "AKTEST".into(),
+            secret_key: "SKTEST".into(),
+            security_token: None,
+            project_id: own.map(str::to_owned),
+            domain_id,
+            iam_endpoint: None,
+            region: None,
+        });
+        let gateway = Gateway::with(vec![settings]).await;
+        let request = json!({"project_id": asked});
+        gateway.client.call(LIST, request).await.unwrap();
+        let seen = &recorder.take()[0];
+        let path = format!("/v3/{}/cas/environments", want.replace(' ', "%20"));
+        assert_eq!(seen.path(), path);
+        assert_eq!(seen.header("x-project-id"), want);
+        assert_eq!(seen.header("x-domain-id"), "");
+        let authorization = seen.header("authorization");
+        assert!(authorization.contains("host;x-project-id;x-sdk-date,"));
+        if !want.contains(' ') {
+            assert!(authorization.ends_with(&signature(seen, "SKTEST")));
+        }
+        if want == PROJECT {
+            let request = json!({"project_id": "a\nb"});
+            let status = gateway.client.call(LIST, request).await.unwrap_err();
+            assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+            assert!(status.message().starts_with("project_id: "), "{status:?}");
+            assert!(recorder.take().is_empty());
+        }
+        gateway.running.stop().await.unwrap();
+    }
+}
+
+/// Keys whose project the IAM told stay the same keys: a refused signature is as
+/// final, and in the upstream's own words.
+#[tokio::test]
+async fn keys_with_a_looked_up_project_are_tried_once() {
+    let why = "security token has expired";
+    let recorder = Recorder::start(move |_| refused(why)).await;
+    // The recorder counts no GET without a request id, as lookups are.
+    let body = json!({"projects": [{"id": PROJECT, "name": "eu-de"}]});
+    let body = body.to_string();
+    let lookups = Arc::new(AtomicUsize::new(0));
+    let counted = lookups.clone();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let iam = format!("http://{}", listener.local_addr().unwrap());
+    let router = axum::Router::new().fallback(move || {
+        counted.fetch_add(1, Ordering::SeqCst);
+        let body = body.clone();
+        async move { body }
+    });
+    let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
     let mut settings = upstream("u", "servicestage", &recorder.url());
     settings.project_id = None;
     settings.auth = auth::Settings::AkSk(AkSk {
         access_key: "AKTEST".into(),
         secret_key: "SKTEST".into(),
-        security_token: None,
+        security_token: Some("SECURITYTOKENTEST".into()),
         project_id: None,
-        domain_id: Some("d78cbac186b744899480f25bd0221111".into()),
-        iam_endpoint: None,
-        region: None,
+        domain_id: None,
+        iam_endpoint: Some(iam.parse().unwrap()),
+        region: Some("eu-de".into()),
     });
     let gateway = Gateway::with(vec![settings]).await;
-    let request = json!({"project_id": OTHER});
-    gateway.client.call(LIST, request).await.unwrap();
-    let seen = &recorder.seen()[0];
-    assert_eq!(seen.path(), format!("/v3/{OTHER}/cas/environments"));
-    assert_eq!(
-        seen.header("x-domain-id"),
-        "d78cbac186b744899480f25bd0221111"
-    );
-    assert_eq!(seen.header("x-project-id"), "");
-    let authorization = seen.header("authorization");
-    assert!(authorization.contains("host;x-domain-id;x-sdk-date,"));
-    assert!(authorization.ends_with(&signature(seen, "SKTEST")));
+    for calls in 1..=2 {
+        let status = gateway.client.call(LIST, json!({})).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unauthenticated, "{status:?}");
+        assert!(status.message().contains(why), "{status:?}");
+        assert_eq!(recorder.seen().len(), calls);
+        assert_eq!(lookups.load(Ordering::SeqCst), 1, "looked up once");
+    }
+    assert_eq!(recorder.seen()[0].header("x-project-id"), PROJECT);
+    server.abort();
     gateway.running.stop().await.unwrap();
 }
 
