@@ -5,7 +5,6 @@ use std::time::Duration;
 use tonic::Code;
 
 use crate::config::Config;
-use crate::contract::Contract;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::rest::{Call, Caller, Idempotency, Media};
@@ -16,7 +15,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Prints a line per upstream; fails when one is not reached or refuses the login.
 pub async fn run(config: &Config) -> Result<(), Vec<String>> {
-    let contract = Contract::with_built_in(&config.descriptors)?;
+    let contract = config.contract()?;
     println!("contract: {} rpcs", contract.methods().len());
     let upstreams = Upstreams::build(&config.upstreams, |_| None)?;
     let mut problems = Vec::new();

@@ -9,19 +9,22 @@
 
 mod auth;
 mod reader;
+mod tls;
 mod upstreams;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use secrecy::SecretString;
+use tracing_subscriber::EnvFilter;
 
 use crate::auth::Settings as Auth;
-use crate::contract::Source;
+use crate::contract::{Contract, Source};
 use crate::{telemetry, upstream, watch};
-use reader::{Report, Section};
+use reader::{Report, Section, nearest};
 
 /// The longest configuration, descriptor set or secret's file, in bytes.
 const MAX_FILE: u64 = 64 * 1024 * 1024;
@@ -216,6 +219,9 @@ impl Config {
             config.log.json = json;
         }
         if let Some(level) = log.text("level") {
+            if let Err(problem) = EnvFilter::try_new(&level.value) {
+                log.wrong_at(level.at, "level", &problem.to_string());
+            }
             config.log.level = level.value;
         }
         log.finish();
@@ -245,23 +251,7 @@ impl Config {
         }
         if section.has("tls") {
             let tls = section.section("tls");
-            let certificate = tls.required_file("cert_file");
-            let key = tls.required_file("key_file");
-            let client_ca = tls.file("client_ca_file");
-            let key = key.and_then(|bytes| match String::from_utf8(bytes) {
-                Ok(text) => Some(SecretString::from(text)),
-                Err(_) => {
-                    tls.wrong("key_file", "is not PEM text");
-                    None
-                }
-            });
-            if let (Some(certificate), Some(key)) = (certificate, key) {
-                self.tls = Some(Tls {
-                    certificate,
-                    key,
-                    client_ca,
-                });
-            }
+            self.tls = tls::read(&tls);
             tls.finish();
         }
         let callers = section.section("callers");
@@ -339,6 +329,9 @@ impl Config {
             }
         }
         if let Some(level) = set(env, "DRAWBRIDGE_LOG") {
+            if let Err(problem) = EnvFilter::try_new(&level) {
+                wrong("DRAWBRIDGE_LOG", &problem.to_string());
+            }
             self.log.level = level;
         }
         match set(env, "DRAWBRIDGE_LOG_FORMAT").as_deref() {
@@ -365,6 +358,33 @@ impl Config {
                 problem: "no upstream: add an [[upstream]], or [sandbox] enabled = true to try"
                     .to_owned(),
             });
+        }
+    }
+
+    /// The rpcs that are served; and no upstream may be of a family without any.
+    pub fn contract(&self) -> Result<Contract, Vec<String>> {
+        let contract = Contract::with_built_in(&self.descriptors)?;
+        let families: BTreeSet<&str> = contract.services().into_values().collect();
+        let unknown = |upstream: &&upstream::Settings| !families.contains(&*upstream.family);
+        let problems: Vec<String> = self
+            .upstreams
+            .iter()
+            .filter(unknown)
+            .map(|upstream| {
+                let near = nearest(&upstream.family, families.iter().copied());
+                let known: Vec<&str> = families.iter().copied().collect();
+                format!(
+                    "upstream {}: no rpc is of family {}{near}; there are {}",
+                    upstream.name,
+                    upstream.family,
+                    known.join(", ")
+                )
+            })
+            .collect();
+        if problems.is_empty() {
+            Ok(contract)
+        } else {
+            Err(problems)
         }
     }
 

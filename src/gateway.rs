@@ -42,6 +42,8 @@ use record::{Record, Recorded, traced};
 pub use start::{Running, start};
 
 /// Response metadata: paths of integers that are rounded in the message.
+/// The longest value that is passed on from the upstream's headers, in bytes.
+const MAX_FORWARDED: usize = 1 << 10;
 const INEXACT: HeaderName = HeaderName::from_static("drawbridge-inexact");
 
 /// Looks rpcs up and carries them out.
@@ -352,10 +354,14 @@ impl Served {
         response
     }
 
-    /// Copies what the upstream says of the request into response metadata.
+    /// Copies what the upstream says of the request into response metadata; but not
+    /// what some clients take for a broken answer.
     fn forward(&self, from: &HeaderMap, to: &mut HeaderMap) {
         for name in &self.forwarded {
-            if let Some(value) = from.get(name) {
+            let value = from.get(name);
+            let fits =
+                |value: &&HeaderValue| value.len() <= MAX_FORWARDED && value.to_str().is_ok();
+            if let Some(value) = value.filter(fits) {
                 to.insert(name.clone(), value.clone());
             }
         }

@@ -293,6 +293,9 @@ fn keystone(section: &Section<'_>, project_id: Option<&str>) -> Option<Keystone>
                 );
             }
             if section.has_secret("token") {
+                if user.is_some() {
+                    section.wrong("token_env", "says who logs in: leave the user out");
+                }
                 Identity::Token(section.secret("token")?)
             } else {
                 if user.is_none() {

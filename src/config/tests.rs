@@ -376,6 +376,10 @@ fn credentials_that_cannot_be() {
             "auth.password_env: there is token too: log in by one of them",
         ),
         (
+            format!("{keystone}project_name='p'\nusername='u'\ntoken_env='SECRET'"),
+            "auth.token_env: says who logs in: leave the user out",
+        ),
+        (
             format!("{keystone}username='u'\npassword_env='SECRET'"),
             "auth.project_name: is missing",
         ),
@@ -459,11 +463,13 @@ fn callers_must_be_known_beyond_loopback() {
         |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("written");
     write("tokens", "# of the build farm\nhunter2\n\n  second  \n");
     write("none", "# nobody yet\n");
-    write("pem", "a certificate");
+    let own = rcgen::generate_simple_self_signed(["gateway".to_owned()]).expect("a certificate");
+    write("pem", &own.cert.pem());
+    write("key", &own.signing_key.serialize_pem());
     let parse = |text: &str| Config::parse("d.toml", text, folder.path(), &env);
     let listen = "[listen]\ngrpc='0.0.0.0:50051'\n";
     let basic = format!("{HEAT}auth={{kind='basic',username='u',password_env='SECRET'}}\n");
-    let tls = "[listen.tls]\ncert_file='pem'\nkey_file='pem'\n";
+    let tls = "[listen.tls]\ncert_file='pem'\nkey_file='key'\n";
 
     let problems = parse(&format!("{listen}{basic}")).expect_err("anyone could call");
     let told = problems[0].to_string();
@@ -524,4 +530,83 @@ fn near_words() {
         let known = ["endpoint", "drain_secs", "password_env", "password_file"];
         assert_eq!(reader::nearest(word, known.into_iter()), want, "{word}");
     }
+}
+
+#[test]
+fn what_could_not_be_served_is_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write =
+        |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("written");
+    let certificate = || rcgen::generate_simple_self_signed(["gateway".to_owned()]).expect("one");
+    let (own, other) = (certificate(), certificate());
+    write("cert", &own.cert.pem());
+    write("key", &own.signing_key.serialize_pem());
+    write("other", &other.signing_key.serialize_pem());
+    write("words", "a certificate");
+    for (cert, key, ca, want) in [
+        ("cert", "key", "cert", None),
+        (
+            "words",
+            "key",
+            "cert",
+            Some("6: listen.tls.cert_file: holds no certificate in PEM"),
+        ),
+        (
+            "cert",
+            "words",
+            "cert",
+            Some("7: listen.tls.key_file: holds no private key in PEM"),
+        ),
+        (
+            "cert",
+            "other",
+            "cert",
+            Some("7: listen.tls.key_file: does not go with cert_file: "),
+        ),
+        (
+            "cert",
+            "key",
+            "words",
+            Some("8: listen.tls.client_ca_file: holds no certificate in PEM"),
+        ),
+        (
+            "cert",
+            "key",
+            "key",
+            Some("8: listen.tls.client_ca_file: holds no certificate in PEM"),
+        ),
+    ] {
+        let text = format!(
+            "{HEAT}[listen.tls]\ncert_file='{cert}'\nkey_file='{key}'\nclient_ca_file='{ca}'\n"
+        );
+        let got = Config::parse("d.toml", &text, folder.path(), &env);
+        match want {
+            None => assert!(got.is_ok(), "{got:?}"),
+            Some(want) => {
+                let problems = got.expect_err(want);
+                let told = problems[0].to_string();
+                assert!(told.starts_with(&format!("d.toml:{want}")), "{told}");
+            }
+        }
+    }
+    let text = format!("{HEAT}[log]\nlevel='info,h2=loud'\n");
+    let problems = Config::parse("d.toml", &text, folder.path(), &env).expect_err("no level");
+    assert!(
+        problems[0].to_string().contains("log.level: "),
+        "{}",
+        problems[0]
+    );
+}
+
+#[test]
+fn an_upstream_without_rpcs_is_told() {
+    let mut config = Config::parse("d.toml", HEAT, Path::new("."), &env).expect("good");
+    assert!(config.contract().is_ok());
+    config.upstreams[0].family = "hea".to_owned();
+    let told = config.contract().expect_err("no such family");
+    assert_eq!(told.len(), 1);
+    assert!(
+        told[0].contains("no rpc is of family hea, did you mean heat?"),
+        "{told:?}"
+    );
 }

@@ -9,7 +9,7 @@ use serde::de::IgnoredAny;
 
 use super::{Decoded, Method};
 use crate::error::Error;
-use crate::rest::Reply;
+use crate::rest::{Idempotency, Reply};
 use crate::schema::{Cardinality, Field, Kind, Shape};
 use crate::transcode::{self, Notes, Problem, wire};
 
@@ -99,9 +99,8 @@ fn lacks(method: &Method, body: &[u8]) -> bool {
     };
     let is_object =
         thing.is_some_and(|thing| thing.shape == Shape::Object && thing.bare_array.is_none());
-    method.verb == http::Method::GET
-        && !response.fields.is_empty()
-        && (body.is_empty() || is_object)
+    let reads = method.verb == http::Method::GET || method.idempotency == Idempotency::Safe;
+    reads && !response.fields.is_empty() && (body.is_empty() || is_object)
 }
 
 /// Reads `body` as the value of one member of the response.

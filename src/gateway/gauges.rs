@@ -13,54 +13,36 @@ pub fn report(engine: &Arc<Engine>) {
             return Vec::new();
         };
         let watches = engine.watches.stats();
-        let own = |name, help, value: usize| Sample {
+        let own = |name, help, value: u64| Sample {
             name,
             help,
             upstream: None,
-            value: value as i64,
+            value,
+            counts: false,
         };
+        let counted = |sample| Sample {
+            counts: true,
+            ..sample
+        };
+        let (watchers, loops) = (watches.watchers as u64, watches.loops as u64);
         let mut samples = vec![
-            own(
-                "watchers",
-                "Open streams of watches and of lists",
-                watches.watchers,
-            ),
-            own("watch_loops", "Poll loops", watches.loops),
-            own(
-                "watch_polls",
-                "Polls since the start",
-                watches.polls_total as usize,
-            ),
+            own("watchers", "Open streams of watches and of lists", watchers),
+            own("watch_loops", "Poll loops", loops),
+            counted(own("watch_polls", "Polls", watches.polls_total)),
         ];
         for upstream in engine.upstreams.all() {
             let stats = upstream.stats();
             let of = |name, help, value: u64| Sample {
-                name,
-                help,
                 upstream: Some(upstream.settings.name.clone()),
-                value: value as i64,
+                ..own(name, help, value)
             };
+            let (in_flight, queued) = (stats.in_flight as u64, stats.queued as u64);
+            let open = stats.breaker_open.into();
             samples.extend([
-                of(
-                    "upstream_in_flight",
-                    "Calls at the upstream",
-                    stats.in_flight as u64,
-                ),
-                of(
-                    "upstream_queued",
-                    "Calls waiting for a place",
-                    stats.queued as u64,
-                ),
-                of(
-                    "upstream_retries",
-                    "Retries since the start",
-                    stats.retries_total,
-                ),
-                of(
-                    "upstream_breaker_open",
-                    "1 while calls are refused",
-                    stats.breaker_open.into(),
-                ),
+                of("upstream_in_flight", "Calls at the upstream", in_flight),
+                of("upstream_queued", "Calls waiting for a place", queued),
+                counted(of("upstream_retries", "Retries", stats.retries_total)),
+                of("upstream_breaker_open", "1 while calls are refused", open),
             ]);
         }
         samples

@@ -51,7 +51,7 @@ impl Running {
 /// Builds every room and serves. All that can be wrong is told at once.
 /// `traces` says whether spans are exported.
 pub async fn start(config: Config, traces: bool) -> Result<Running, Vec<String>> {
-    let contract = Contract::with_built_in(&config.descriptors)?;
+    let contract = config.contract()?;
     let metrics = Metrics::default();
     let counted = |name: &str| -> AttemptHook {
         let attempts = metrics.attempts(name);

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
@@ -216,7 +216,18 @@ pub struct Sample {
     /// The upstream, where the value is of one.
     pub upstream: Option<String>,
     /// The value.
-    pub value: i64,
+    pub value: u64,
+    /// It only grows.
+    pub counts: bool,
+}
+
+impl Sample {
+    fn encode(&self, encoder: MetricEncoder<'_>) -> fmt::Result {
+        match self.counts {
+            true => ConstCounter::new(self.value).encode(encoder),
+            false => ConstGauge::new(self.value as i64).encode(encoder),
+        }
+    }
 }
 
 struct Source(Box<dyn Fn() -> Vec<Sample> + Send + Sync>);
@@ -232,23 +243,19 @@ impl Collector for Source {
         let mut samples = (self.0)();
         samples.sort_by(|a, b| (a.name, &a.upstream).cmp(&(b.name, &b.upstream)));
         for group in samples.chunk_by(|a, b| a.name == b.name) {
-            let mut metric =
-                encoder.encode_descriptor(group[0].name, group[0].help, None, MetricType::Gauge)?;
-            if let [
-                Sample {
-                    upstream: None,
-                    value,
-                    ..
-                },
-            ] = group
-            {
-                ConstGauge::new(*value).encode(metric)?;
+            let of = &group[0];
+            let kind = match of.counts {
+                true => MetricType::Counter,
+                false => MetricType::Gauge,
+            };
+            let mut metric = encoder.encode_descriptor(of.name, of.help, None, kind)?;
+            if of.upstream.is_none() {
+                of.encode(metric)?;
                 continue;
             }
             for sample in group {
                 let upstream = sample.upstream.as_deref().unwrap_or_default();
-                ConstGauge::new(sample.value)
-                    .encode(metric.encode_family(&[("upstream", upstream)])?)?;
+                sample.encode(metric.encode_family(&[("upstream", upstream)])?)?;
             }
         }
         Ok(())
@@ -296,25 +303,19 @@ mod tests {
             attempts.count(status);
         }
         metrics.add_source(|| {
+            let of = |name, upstream: Option<&str>, value, counts| Sample {
+                name,
+                help: "Some",
+                upstream: upstream.map(str::to_owned),
+                value,
+                counts,
+            };
             vec![
-                Sample {
-                    name: "watchers",
-                    help: "Open watches",
-                    upstream: None,
-                    value: 7,
-                },
-                Sample {
-                    name: "queued",
-                    help: "Waiting",
-                    upstream: Some("up".into()),
-                    value: 1,
-                },
-                Sample {
-                    name: "queued",
-                    help: "Waiting",
-                    upstream: Some("b".into()),
-                    value: 2,
-                },
+                of("watchers", None, 7, false),
+                of("queued", Some("up"), 1, false),
+                of("queued", Some("b"), 2, false),
+                of("polls", None, 3, true),
+                of("retries", Some("up"), 4, true),
             ]
         });
         let text = metrics.text().unwrap();
@@ -327,6 +328,9 @@ mod tests {
             "drawbridge_callers_refused_total 1",
             r#"drawbridge_queued{upstream="up"} 1"#,
             r#"drawbridge_queued{upstream="b"} 2"#,
+            "# TYPE drawbridge_polls counter",
+            "drawbridge_polls_total 3",
+            r#"drawbridge_retries_total{upstream="up"} 4"#,
         ] {
             assert!(text.contains(line), "{line} not in\n{text}");
         }

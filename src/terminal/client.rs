@@ -55,8 +55,8 @@ impl Gateway {
             .http2_keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(20));
         match (endpoint.uri().scheme_str(), &options.ca) {
-            (Some("http"), None) => {}
-            (Some("http"), Some(_)) => return Err(bad(&"--ca is for https://")),
+            (Some("http"), None) if options.cert.is_none() => {}
+            (Some("http"), _) => return Err(bad(&"--ca, --cert and --key are for https://")),
             (Some("https"), Some(ca)) => {
                 let mut tls =
                     ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(ca)?));

@@ -406,6 +406,9 @@ impl<'t, 'o> Reader<'t, 'o> {
         let read = match self.peek() {
             b'-' | b'0'..=b'9' if kind != Kind::Bool => {
                 let number = self.number()?;
+                if numbers::is_rounded(kind, number) {
+                    self.is_inexact(at);
+                }
                 bits(kind, number)
             }
             b't' | b'f' if kind == Kind::Bool => return Ok(Some(self.boolean()?.into())),
@@ -420,7 +423,12 @@ impl<'t, 'o> Reader<'t, 'o> {
                 match content.trim_ascii() {
                     b"" => return Ok(None),
                     text if kind == Kind::Bool => token::boolean(text).map(u64::from),
-                    text => bits_of_text(kind, text),
+                    text => {
+                        if numbers::is_rounded(kind, text) {
+                            self.is_inexact(at);
+                        }
+                        bits_of_text(kind, text)
+                    }
                 }
             }
             b'n' => {
@@ -442,6 +450,13 @@ impl<'t, 'o> Reader<'t, 'o> {
                 problem => self.fault(problem),
             }
         })
+    }
+
+    /// Notes that the number at this place was rounded.
+    fn is_inexact(&mut self, at: usize) {
+        if self.inexact.len() < MAX_NOTES {
+            self.inexact.push((at, String::new()));
+        }
     }
 
     fn list(&mut self, message: &Message, field: &Field, depth: u32) -> Outcome {

@@ -13,7 +13,8 @@ use super::State;
 /// may be a connection that died idle.
 const NOT_ANSWERING: u32 = 3;
 
-/// How long calls are asked to wait while another looks whether the upstream is back.
+/// How long one call has to itself that looks whether the upstream is back; then
+/// another may. It may be one that takes long, or hangs.
 const LOOKING: Duration = Duration::from_secs(1);
 
 /// Counts failures in a row. At so many it opens: calls fail at once. After a
@@ -32,10 +33,8 @@ pub(super) struct Breaker {
 /// An open breaker.
 #[derive(Clone, Copy, Debug)]
 struct Open {
-    /// Until then nothing goes through.
+    /// Until then nothing goes through; then one call.
     until: Instant,
-    /// One call is out to see.
-    looking: bool,
 }
 
 /// The right to send one attempt. Dropped without a word, when the caller has
@@ -43,7 +42,7 @@ struct Open {
 #[derive(Debug)]
 pub(super) struct Pass<'a> {
     breaker: &'a Breaker,
-    /// It is the one call that looks.
+    /// It is a call that looks.
     looks: bool,
 }
 
@@ -75,7 +74,7 @@ impl Breaker {
                 if let Some(wait) = open.held(Instant::now()) {
                     return Err(wait);
                 }
-                open.looking = true;
+                open.until = Instant::now() + LOOKING;
                 looks = true;
             }
         }
@@ -123,18 +122,14 @@ impl Breaker {
 
 impl Open {
     fn held(&self, now: Instant) -> Option<Duration> {
-        if now < self.until {
-            Some(self.until - now)
-        } else {
-            self.looking.then_some(LOOKING)
-        }
+        let wait = self.until.saturating_duration_since(now);
+        (!wait.is_zero()).then_some(wait)
     }
 }
 
 impl Pass<'_> {
     /// The upstream answered, whatever it said.
-    pub(super) fn answered(mut self) {
-        self.looks = false;
+    pub(super) fn answered(self) {
         let breaker = self.breaker;
         if breaker.failures.load(Relaxed) != 0 {
             let mut open = breaker.lock();
@@ -145,33 +140,20 @@ impl Pass<'_> {
     }
 
     /// No answer came, or one that says that nobody is there.
-    pub(super) fn failed(mut self) {
+    pub(super) fn failed(self) {
         let breaker = self.breaker;
-        let looked = std::mem::take(&mut self.looks);
         let mut open = breaker.lock();
         let failures = breaker.failures.load(Relaxed).saturating_add(1);
         breaker.failures.store(failures, Relaxed);
         if breaker.max_failures > 0
             && failures >= breaker.max_failures
-            && (looked || open.is_none())
+            && (self.looks || open.is_none())
         {
-            *open = Some(Open {
-                until: Instant::now() + breaker.open_for,
-                looking: false,
-            });
+            let until = Instant::now() + breaker.open_for;
+            *open = Some(Open { until });
         }
         if failures >= NOT_ANSWERING || open.is_some() {
             breaker.saw(State::NotAnswering);
-        }
-    }
-}
-
-impl Drop for Pass<'_> {
-    fn drop(&mut self) {
-        if self.looks
-            && let Some(open) = &mut *self.breaker.lock()
-        {
-            open.looking = false;
         }
     }
 }
@@ -212,9 +194,13 @@ mod tests {
         look.failed();
         assert_eq!(breaker.check(), Err(OPEN));
 
-        // One that leaves lets another look.
+        // One that leaves, or takes long, lets another look.
         tokio::time::advance(OPEN).await;
         drop(breaker.pass().unwrap());
+        assert_eq!(breaker.pass().unwrap_err(), LOOKING);
+        tokio::time::advance(LOOKING).await;
+        let _slow = breaker.pass().unwrap();
+        tokio::time::advance(LOOKING).await;
         let look = breaker.pass().unwrap();
         assert!(breaker.is_open());
         look.answered();

@@ -588,3 +588,25 @@ async fn a_flood_is_refused_quickly_and_the_gateway_lives_on() {
             .is_ok()
     );
 }
+
+/// What some clients take for a broken answer is not passed on: the answer counts.
+#[tokio::test]
+async fn odd_headers_of_an_answer_are_left_out() {
+    for (value, passed) in [
+        ("199 - \"old\"".to_owned(), true),
+        ("199 - \"für alle\"".to_owned(), false),
+        ("x".repeat(1 << 10), true),
+        ("x".repeat((1 << 10) + 1), false),
+    ] {
+        let answer = Answer::json(200, &json!({"software_deployment": {"id": "d1"}}));
+        let recorder = Recorder::fixed(answer.with("warning", &value)).await;
+        let gateway = Gateway::with(vec![upstream("up1", "heat", &recorder.url())]).await;
+        let got = gateway.client.call_with(GET, get(), &[]).await.unwrap();
+        let warning = got
+            .metadata()
+            .get("warning")
+            .map(|v| v.to_str().unwrap().to_owned());
+        assert_eq!(warning, passed.then_some(value));
+        gateway.running.stop().await.unwrap();
+    }
+}

@@ -106,7 +106,11 @@ async fn what_cannot_be_told_is_said() {
         (&["deployment", "d1", "--metadata", "x"], "write NAME=VALUE"),
         (
             &["deployment", "d1", "--ca", "x.pem"],
-            "--ca is for https://",
+            "--ca, --cert and --key are for https://",
+        ),
+        (
+            &["deployment", "d1", "--cert", "c.pem", "--key", "k.pem"],
+            "--ca, --cert and --key are for https://",
         ),
     ] {
         let out = run(&gateway, args).await;

@@ -211,7 +211,7 @@ async fn a_thousand_watchers_share_one_poll() {
     assert_eq!(metric(&metrics, "drawbridge_watchers"), 1000);
     assert_eq!(metric(&metrics, "drawbridge_watch_loops"), 1);
     assert_eq!(
-        metric(&metrics, "drawbridge_watch_polls") as usize,
+        metric(&metrics, "drawbridge_watch_polls_total") as usize,
         heat.1.load(Ordering::SeqCst),
         "every read of the upstream is a poll of the one loop"
     );

@@ -269,7 +269,7 @@ async fn two_thousand_watches_of_two_hundred_stacks() {
     }
     let text = metrics(&gateway).await;
     assert_eq!(metric(&text, "drawbridge_watch_loops"), 0);
-    let polls = metric(&text, "drawbridge_watch_polls") as usize;
+    let polls = metric(&text, "drawbridge_watch_polls_total") as usize;
     // Each poll is one light read and one of the resources, whoever watches; each
     // loop reads in full once.
     let seen = recorder.seen();

@@ -46,9 +46,15 @@ fn replies_without_content() {
         let http = format!("option (google.api.http) = {{{verb}: \"/x\"}};");
         World::new(&unary(&http, messages))
     };
+    let world_of_post = |messages: &str| {
+        let safe = "option (google.api.http) = {post: \"/x\"};
+                    option idempotency_level = NO_SIDE_EFFECTS;";
+        World::new(&unary(safe, messages))
+    };
     // Whether nothing at all, and whether `null`, is an empty message.
     for (name, world, empty, null) in [
         ("a read", of("get", thing), false, false),
+        ("a read by POST", world_of_post(thing), false, false),
         ("a read of a thing", world("thing"), false, false),
         ("a read of a list", world("things"), false, true),
         ("a read of texts", world("names"), false, true),

@@ -691,3 +691,21 @@ fn members_of_a_oneof_share_a_name() {
     ));
     assert!(told(&refused).contains("the name `template` is also that"));
 }
+
+/// What stands on a later page would be told as gone.
+#[test]
+fn a_watch_of_a_list_reads_it_whole() {
+    let paging = r#"style: PAGING_STYLE_MARKER items: "things" key: "id""#;
+    let watched = lists(paging, MESSAGES).replace(
+        "service S {",
+        r#"message WatchRequest { string owner = 1; }
+        message WatchResponse { drawbridge.v1.WatchEvent event = 1; Thing thing = 2; }
+        service S {
+          rpc Watch(WatchRequest) returns (stream WatchResponse) {
+            option (google.api.http) = {get: "/v1/{owner}/things"};
+            option (drawbridge.v1.method).watch = {poll: "List" item: "things" key: "id"};
+          }"#,
+    );
+    let told = told(&refusals(&watched));
+    assert!(told.contains("watch.poll: comes in pages"), "{told}");
+}

@@ -109,6 +109,10 @@ pub(in crate::contract) fn compile(
     }
     let (first_interval, max_interval) = intervals(rule, place);
 
+    if list && poll.paging.is_some() {
+        let problem = "comes in pages: a watch reads a list whole";
+        place.refuse_rule("watch.poll", problem);
+    }
     if list {
         for (given, option) in [
             (!rule.side.is_empty(), "side"),

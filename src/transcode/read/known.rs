@@ -4,7 +4,7 @@ use super::super::token::{self, Number};
 use super::super::wire::{self, MAX_DEPTH};
 use super::super::{any_is_plain, any_type, time};
 use super::numbers::write_bits;
-use super::{MAX_NOTES, Outcome, Reader};
+use super::{Outcome, Reader};
 use crate::schema::{Field, Form, Kind, Shape};
 
 impl Reader<'_, '_> {
@@ -100,8 +100,8 @@ impl Reader<'_, '_> {
                     Ok(read) => read,
                     Err(e) => return self.bad((at, e)),
                 };
-                if !exact && self.inexact.len() < MAX_NOTES {
-                    self.inexact.push((at, String::new()));
+                if !exact {
+                    self.is_inexact(at);
                 }
                 self.out.push(0x11);
                 self.out.extend_from_slice(&value.to_le_bytes());

@@ -38,6 +38,19 @@ pub(super) fn bits(kind: Kind, text: &[u8]) -> Result<u64, &'static str> {
     .map_err(|_| "out of range")
 }
 
+/// Whether an integer is rounded as it becomes a field of this kind.
+pub(super) fn is_rounded(kind: Kind, text: &[u8]) -> bool {
+    let is_integer = || {
+        let digits = text.strip_prefix(b"-").unwrap_or(text);
+        digits.iter().all(u8::is_ascii_digit)
+    };
+    let rounded = |(value, exact): (f64, bool)| match kind {
+        Kind::Double => !exact,
+        _ => is_integer() && !(exact && f64::from(value as f32) == value),
+    };
+    matches!(kind, Kind::Double | Kind::Float) && token::double(text).is_ok_and(rounded)
+}
+
 /// As [`bits`], of a number in a string.
 pub(super) fn bits_of_text(kind: Kind, text: &[u8]) -> Result<u64, &'static str> {
     if matches!(kind, Kind::Double | Kind::Float) {

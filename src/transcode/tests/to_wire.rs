@@ -911,6 +911,16 @@ fn rounded_integers_are_told() {
         let want: &[&str] = if exact { &[] } else { &["object.a[1]"] };
         assert_eq!(told, want, "{number}");
     }
+    for (text, told) in [
+        (r#"{"a_double":9007199254740993}"#, &["a_double"][..]),
+        (r#"{"a_double":"9007199254740993"}"#, &["a_double"]),
+        (r#"{"a_double":9007199254740992,"a_float":16777216}"#, &[]),
+        (r#"{"a_float":16777217}"#, &["a_float"]),
+        (r#"{"a_float":0.1,"a_double":1e23}"#, &[]),
+        (r#"{"a_double":"Infinity"}"#, &[]),
+    ] {
+        assert_eq!(notes(text), told, "{text}");
+    }
     let many = format!("{{\"value\":[{}1]}}", "9007199254740993,".repeat(20));
     assert_eq!(notes(&many).len(), 16);
     assert_eq!(notes(&many)[15], "value[15]");

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 
 use super::super::cadence::{Cadence, Patience};
@@ -212,7 +213,7 @@ impl Tail {
                     false => entry.key.clone(),
                 };
                 window.push(Told {
-                    entry,
+                    entry: alone(entry),
                     late,
                     marker,
                     observed_at: now,
@@ -413,4 +414,27 @@ pub(super) fn goes_on(idle: u32, came: bool, moved: bool) -> Result<(), Error> {
 async fn bounded(registry: &Registry, reading: Reading) -> Result<super::position::Page, Error> {
     registry.polls.fetch_add(1, Ordering::Relaxed);
     Deadline::after(POLL_TIMEOUT).bound(reading).await?
+}
+
+/// One entry shall not keep the whole page that it came in.
+fn alone(entry: Entry) -> Entry {
+    let bytes = Bytes::copy_from_slice(&entry.bytes);
+    Entry { bytes, ..entry }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_keeps_no_page() {
+        let page = Bytes::from(vec![b'x'; 1_000]);
+        let kept = alone(Entry {
+            key: "1".into(),
+            order: None,
+            bytes: page.slice(3..4),
+        });
+        assert!(kept.bytes.is_unique() && page.is_unique());
+        assert_eq!(kept.bytes, "x");
+    }
 }
