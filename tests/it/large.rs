@@ -2,15 +2,13 @@
 //! gateway that is a process of its own, so that its memory can be seen.
 
 use std::collections::HashSet;
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
 
 use drawbridge::sandbox::{self, Sandbox};
 use prost::Message;
 use serde_json::{Value, json};
 
 use crate::support::Client;
+use crate::support::process::Process;
 
 const STACKS: usize = 5_000;
 const EVENTS: usize = 50_000;
@@ -18,29 +16,18 @@ const EVENTS: usize = 50_000;
 /// events take some 35 MB as REST has them; a page of them 0.1 MB.
 const FLAT: u64 = 6 << 20;
 
-/// The built binary before a sandbox. It is ended when dropped.
-struct Process {
-    child: Child,
-    address: SocketAddr,
-    _folder: tempfile::TempDir,
-}
+/// A gateway whose memory is looked at.
+struct Watched(Process);
 
-impl Process {
+impl Watched {
     fn before(sandbox: &Sandbox) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("drawbridge.toml");
-        let config = format!(
+        let upstream = format!(
             r#"
-[listen]
-grpc = "127.0.0.1:0"
-admin = "off"
-
 [[upstream]]
 name = "heat"
 family = "heat"
 endpoint = "{}"
 project_id = "{}"
-proxy_from_environment = false
 
 [upstream.auth]
 kind = "keystone"
@@ -59,29 +46,16 @@ project_domain_name = "{}"
             sandbox::PROJECT_NAME,
             sandbox::DOMAIN,
         );
-        std::fs::write(&file, config).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_drawbridge"))
-            .arg("--config")
-            .arg(&file)
-            .env_clear()
-            .env("SANDBOX_PASSWORD", sandbox::PASSWORD)
-            .env("DRAWBRIDGE_LOG", "error")
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let said = lines.next().expect("a line with the address").unwrap();
-        let address = said.rsplit(' ').next().unwrap().parse().expect(&said);
-        Self {
-            child,
-            address,
-            _folder: folder,
-        }
+        let password = ("SANDBOX_PASSWORD", sandbox::PASSWORD);
+        Self(Process::start(
+            &upstream,
+            &[password, ("DRAWBRIDGE_LOG", "error")],
+        ))
     }
 
     /// A value of `/proc/{pid}/status` in bytes; none where there is no such file.
     fn memory(&self, name: &str) -> Option<u64> {
-        let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).ok()?;
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
         let kilobytes = line.trim_matches(|c: char| !c.is_ascii_digit());
         Some(kilobytes.parse::<u64>().ok()? << 10)
@@ -91,20 +65,12 @@ project_domain_name = "{}"
     /// is done; none where the system does not tell.
     async fn rise<T>(&self, work: impl Future<Output = T>) -> (T, Option<u64>) {
         // 5: the peak begins anew. Source: proc_pid_clear_refs(5).
-        let anew = std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5");
+        let anew = std::fs::write(format!("/proc/{}/clear_refs", self.0.id()), "5");
         let before = self.memory("VmRSS:").filter(|_| anew.is_ok());
         let done = work.await;
         let peak = self.memory("VmHWM:");
         let rise = before.and_then(|before| Some(peak?.saturating_sub(before)));
         (done, rise)
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -135,8 +101,8 @@ async fn five_thousand_stacks_and_fifty_thousand_events_with_memory_flat() {
     sandbox.seed_stacks(STACKS - 1, 3);
     sandbox.seed_stacks(1, EVENTS);
     let long = format!("seeded-{}", STACKS - 1);
-    let process = Process::before(&sandbox);
-    let client = Client::connect(process.address, &[drawbridge::BUILT_IN.to_vec()]).await;
+    let process = Watched::before(&sandbox);
+    let client = Client::connect(process.0.address, &[drawbridge::BUILT_IN.to_vec()]).await;
     let stacks = async |size: usize| {
         let request = json!({"page_size": size});
         walk(&client, "StackService/StreamStacks", "stack", request).await

@@ -4,6 +4,7 @@
 mod support;
 
 mod check;
+mod environment;
 mod expiry;
 mod faults;
 mod files;

@@ -3,8 +3,6 @@
 //! them, none of which a log ever shows.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -17,6 +15,7 @@ use tonic_types::StatusExt;
 
 use super::{World, assert_signed, signature};
 use crate::support::client::json as to_json;
+use crate::support::process::Process;
 use crate::support::recorder::{Answer, Seen};
 use crate::support::{Client, Gateway, Recorder, upstream};
 
@@ -471,58 +470,6 @@ async fn the_sandbox_takes_temporary_keys_with_their_token_alone() {
     sandbox.stop().await;
 }
 
-/// The built gateway, in an environment of its own.
-struct Process {
-    child: Child,
-    address: std::net::SocketAddr,
-    stdout: BufReader<std::process::ChildStdout>,
-}
-
-impl Process {
-    fn start(config: &std::path::Path, env: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_drawbridge"))
-            .arg("--config")
-            .arg(config)
-            .env_clear()
-            .env("RUST_LOG", "trace")
-            .envs(env.iter().copied())
-            .stdout(Stdio::piped())
-            .stderr(std::fs::File::create(config.with_extension("log")).unwrap())
-            .spawn()
-            .unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        while !line.contains("serves gRPC on ") {
-            line.clear();
-            let read = stdout.read_line(&mut line).unwrap();
-            assert!(read > 0, "it did not start");
-        }
-        let address = line.trim().rsplit(' ').next().unwrap().parse().unwrap();
-        Self {
-            child,
-            address,
-            stdout,
-        }
-    }
-
-    /// Stops it; all that it has written.
-    fn stop(mut self, config: &std::path::Path) -> String {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        let mut text = String::new();
-        self.stdout.read_to_string(&mut text).unwrap();
-        text + &std::fs::read_to_string(config.with_extension("log")).unwrap()
-    }
-}
-
-/// Also where a test fails.
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// Keys as the SDK's users have them, in the environment or in its file; and that
 /// the log, however talkative, shows no secret.
 #[tokio::test(flavor = "multi_thread")]
@@ -542,26 +489,22 @@ async fn keys_are_found_where_the_sdk_has_them_and_never_logged() {
     ];
     for in_file in [false, true] {
         let home = tempfile::tempdir().unwrap();
-        let config = home.path().join("drawbridge.toml");
-        let text = format!(
-            "[listen]\ngrpc = \"127.0.0.1:0\"\nadmin = \"off\"\n\
-             [[upstream]]\nname = \"stage\"\nfamily = \"servicestage\"\nendpoint = \"{}\"\n\
+        let upstreams = format!(
+            "[[upstream]]\nname = \"stage\"\nfamily = \"servicestage\"\nendpoint = \"{}\"\n\
              default = true\nauth = {{ kind = \"ak_sk\", from_env = true }}\n\
              [[upstream]]\nname = \"mine\"\nfamily = \"servicestage\"\nendpoint = \"{}\"\n\
              project_id = \"{PROJECT}\"\n",
             recorder.url(),
             recorder.url()
         );
-        std::fs::write(&config, text).unwrap();
-        let path = home.path().to_str().unwrap();
-        let mut env = vec![("HOME", path), ("NO_PROXY", "127.0.0.1")];
+        let mut env = vec![("RUST_LOG", "trace")];
         if in_file {
             std::fs::create_dir(home.path().join(".huaweicloud")).unwrap();
             std::fs::write(home.path().join(".huaweicloud/credentials"), file).unwrap();
         } else {
             env.extend(variables);
         }
-        let process = Process::start(&config, &env);
+        let process = Process::start_in(home, &upstreams, &env);
         let client = Client::connect(process.address, &[drawbridge::BUILT_IN.to_vec()]).await;
         recorder.take();
         client.call(LIST, json!({})).await.unwrap();
@@ -592,7 +535,7 @@ async fn keys_are_found_where_the_sdk_has_them_and_never_logged() {
             assert_eq!(seen.header("x-auth-token"), "SECRET-OWN");
             assert_eq!(seen.header("authorization"), "");
         }
-        let log = process.stop(&config);
+        let log = process.stop();
         assert!(log.contains("ExecuteAddonAction"), "nothing is logged");
         for secret in secrets {
             let line = log.lines().find(|line| line.contains(&secret));

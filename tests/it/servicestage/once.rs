@@ -13,16 +13,20 @@ use super::keys;
 use super::watches::{Script, job, missing, ok, redeploy};
 use crate::support::client::json as to_json;
 use crate::support::recorder::Answer;
-use crate::support::{Gateway, Recorder, json_file, upstream};
+use crate::support::{Gateway, Recorder, json_file, settings, upstream};
 
 const ACTION: &str = "AddonService/ExecuteAddonAction";
 const ACTION_AND_WATCH: &str = "AddonService/ExecuteAddonActionAndWatch";
 const WATCH_JOB: &str = "JobService/WatchJob";
 
 async fn gateway(url: &str) -> Gateway {
+    Gateway::with(vec![stage(url)]).await
+}
+
+fn stage(url: &str) -> drawbridge::upstream::Settings {
     let mut settings = upstream("u", "servicestage", url);
     settings.auth = keys(false);
-    Gateway::with(vec![settings]).await
+    settings
 }
 
 /// How many requests had this verb.
@@ -105,10 +109,13 @@ async fn a_call_without_an_answer_is_not_made_again() {
     assert!(status.message().contains("may have acted"), "{status:?}");
     assert_eq!(calls.load(Ordering::SeqCst), 1);
 
-    let timeout = &[("grpc-timeout", "300m")];
-    let watch = gateway
-        .client
-        .watch(ACTION_AND_WATCH, redeploy(), timeout)
+    // The deadline of calls that bring none: the client's own timer has no part in
+    // this. Long enough for a slow machine to send the request.
+    let mut hasty = settings(vec![stage(&url)]);
+    hasty.server.default_deadline = Duration::from_secs(3);
+    let hasty = Gateway::start(hasty).await;
+    let watch = (hasty.client)
+        .watch(ACTION_AND_WATCH, redeploy(), &[])
         .await;
     let status = watch.err().expect("no stream");
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");

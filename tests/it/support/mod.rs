@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod compare;
+pub mod process;
 pub mod python;
 pub mod recorder;
 pub mod request;

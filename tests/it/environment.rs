@@ -1,0 +1,142 @@
+//! What the environment says: a proxy to go through, a collector of traces.
+
+use std::time::Duration;
+
+use axum::response::IntoResponse;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
+use http_body_util::{BodyExt, Full};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::TcpListenerStream;
+
+use crate::support::process::Process;
+use crate::support::recorder::Answer;
+use crate::support::{Client, Recorder};
+
+const GET: &str = "SoftwareDeploymentService/GetSoftwareDeployment";
+
+fn heat(endpoint: &str) -> String {
+    format!(
+        "[[upstream]]\nname = \"heat\"\nfamily = \"heat\"\nproject_id = \"p1\"\n\
+         endpoint = \"{endpoint}\"\nauth = {{ kind = \"none\" }}\n"
+    )
+}
+
+async fn deployment() -> Recorder {
+    Recorder::fixed(Answer::json(
+        200,
+        &json!({"software_deployment": {"id": "d1"}}),
+    ))
+    .await
+}
+
+async fn get(process: &Process, metadata: &[(&str, &str)]) {
+    let client = Client::connect(process.address, &[drawbridge::BUILT_IN.to_vec()]).await;
+    let request = json!({"deployment_id": "d1"});
+    client.call_with(GET, request, metadata).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn proxies() {
+    for variable in ["HTTP_PROXY", "http_proxy", "ALL_PROXY"] {
+        let proxy = deployment().await;
+        let process = Process::start(
+            &heat("http://heat.nowhere.invalid:8004/v1"),
+            &[(variable, &proxy.url())],
+        );
+        get(&process, &[]).await;
+        let seen = proxy.seen();
+        let asked = seen.iter().map(|seen| &*seen.target);
+        let whole = "http://heat.nowhere.invalid:8004/v1/p1/software_deployments/d1";
+        assert!(asked.clone().any(|target| target == whole), "{variable}");
+    }
+    // None for this host, or for this upstream.
+    for (more, env) in [
+        ("", &[("NO_PROXY", "127.0.0.1")][..]),
+        ("proxy_from_environment = false\n", &[]),
+    ] {
+        let upstream = deployment().await;
+        let nowhere = ("HTTP_PROXY", "http://127.0.0.1:1");
+        let process = Process::start(&(heat(&upstream.url()) + more), &[&[nowhere], env].concat());
+        get(&process, &[]).await;
+        let seen = upstream.seen();
+        let mut asked = seen.iter().map(|seen| &*seen.target);
+        assert!(
+            asked.any(|target| target == "/v1/p1/software_deployments/d1"),
+            "{more}"
+        );
+    }
+}
+
+/// A collector that hands on what is exported to it.
+async fn collector() -> (String, mpsc::UnboundedReceiver<Bytes>) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let export = move |body: axum::body::Body| {
+        let sender = sender.clone();
+        async move {
+            let _ = sender.send(body.collect().await.unwrap().to_bytes());
+            let mut trailers = HeaderMap::new();
+            trailers.insert("grpc-status", HeaderValue::from_static("0"));
+            let empty = Full::new(Bytes::from_static(&[0; 5]));
+            let body = empty.with_trailers(std::future::ready(Some(Ok(trailers))));
+            let kind = [("content-type", "application/grpc")];
+            (kind, axum::body::Body::new(body)).into_response()
+        }
+    };
+    let routes = tonic::service::Routes::from(axum::Router::new().fallback(export));
+    tokio::spawn(
+        tonic::transport::Server::builder()
+            .add_routes(routes)
+            .serve_with_incoming(TcpListenerStream::new(listener)),
+    );
+    (url, receiver)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn traces() {
+    let (url, mut spans) = collector().await;
+    let upstream = deployment().await;
+    let process = Process::start(
+        &heat(&upstream.url()),
+        &[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", &url),
+            // Milliseconds.
+            ("OTEL_BSP_SCHEDULE_DELAY", "10"),
+            ("OTEL_SERVICE_NAME", "the-bridge"),
+        ],
+    );
+    let (trace, parent) = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331");
+    let traceparent = format!("00-{trace}-{parent}-01");
+    get(&process, &[("traceparent", &traceparent)]).await;
+
+    // Below the caller's span is ours, and the upstream's will be below ours.
+    let seen = upstream.seen();
+    let passed = seen.iter().map(|seen| seen.header("traceparent"));
+    let passed = passed.filter(|value| !value.is_empty()).last().unwrap();
+    let parts: Vec<&str> = passed.split('-').collect();
+    assert_eq!((parts[1], parts.len()), (trace, 4), "{passed}");
+    let own = parts[2];
+    assert_ne!(own, parent);
+    let exported = tokio::time::timeout(Duration::from_secs(120), spans.recv());
+    let exported = exported.await.expect("spans").unwrap();
+    let bytes = |hex: &str| -> Vec<u8> {
+        let pairs = (0..hex.len()).step_by(2);
+        pairs
+            .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
+            .collect()
+    };
+    let rpc = "openstack.orchestration.v1.SoftwareDeploymentService/GetSoftwareDeployment";
+    for part in [
+        bytes(trace),
+        bytes(parent),
+        bytes(own),
+        rpc.into(),
+        "the-bridge".into(),
+    ] {
+        let found = exported.windows(part.len()).any(|window| window == part);
+        assert!(found, "{part:?} in {exported:?}");
+    }
+}

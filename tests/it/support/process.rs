@@ -1,0 +1,73 @@
+//! The built gateway as a process of its own, in an environment of its own.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+/// A gateway that runs; killed when dropped.
+pub struct Process {
+    pub address: SocketAddr,
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    folder: tempfile::TempDir,
+}
+
+impl Process {
+    /// Starts it with these upstreams, in a folder of its own, which is its home.
+    pub fn start(upstreams: &str, env: &[(&str, &str)]) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), upstreams, env)
+    }
+
+    /// As [`Process::start`], in this folder.
+    pub fn start_in(folder: tempfile::TempDir, upstreams: &str, env: &[(&str, &str)]) -> Self {
+        let config = folder.path().join("drawbridge.toml");
+        let listen = "[listen]\ngrpc = \"127.0.0.1:0\"\nadmin = \"off\"\n";
+        std::fs::write(&config, format!("{listen}{upstreams}")).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_drawbridge"))
+            .arg("--config")
+            .arg(&config)
+            .env_clear()
+            .env("HOME", folder.path())
+            .envs(env.iter().copied())
+            .stdout(Stdio::piped())
+            .stderr(std::fs::File::create(folder.path().join("log")).unwrap())
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("serves gRPC on ") {
+            line.clear();
+            if stdout.read_line(&mut line).unwrap() == 0 {
+                let log = std::fs::read_to_string(folder.path().join("log"));
+                panic!("it did not start: {log:?}");
+            }
+        }
+        Self {
+            address: line.trim().rsplit(' ').next().unwrap().parse().unwrap(),
+            child,
+            stdout,
+            folder,
+        }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it; all that it has written.
+    pub fn stop(mut self) -> String {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let mut text = std::io::read_to_string(&mut self.stdout).unwrap();
+        text += &std::fs::read_to_string(self.folder.path().join("log")).unwrap();
+        text
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
