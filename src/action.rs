@@ -74,6 +74,10 @@ pub async fn document(
             prepare(&reply.body, action)?
         }
     };
+    let document = match action.colon_offsets {
+        true => document::with_colons(&document),
+        false => document,
+    };
     if let Some(check) = &method.check
         && let Some(definitions) = check.definitions()
     {
@@ -329,6 +333,7 @@ mod tests {
             document: None,
             edits: Vec::new(),
             same_path: false,
+            colon_offsets: false,
         }
     }
 
@@ -362,6 +367,33 @@ mod tests {
         ] {
             let edited = prepare(document.as_bytes(), &release()).unwrap();
             assert_eq!(std::str::from_utf8(&edited).unwrap(), want, "{document}");
+        }
+    }
+
+    #[test]
+    fn offsets_get_a_colon() {
+        for (document, want) in [
+            (
+                r#"{"a":"2026-01-02T03:04:05.678+0900","b":["2026-01-02T03:04:05-0330", null]}"#,
+                r#"{"a":"2026-01-02T03:04:05.678+09:00","b":["2026-01-02T03:04:05-03:30", null]}"#,
+            ),
+            // As they should be, no times, within other text, and to the byte.
+            (
+                r#"{ "a" : "2026-01-02T03:04:05.678+09:00", "b":"2026-13-02T03:04:05+0900" }"#,
+                r#"{ "a" : "2026-01-02T03:04:05.678+09:00", "b":"2026-13-02T03:04:05+0900" }"#,
+            ),
+            (
+                r#"{"a":"at 2026-01-02T03:04:05+0900","b":"\"2026-01-02T03:04:05+0900","c":"+0900","d":"\\"}"#,
+                r#"{"a":"at 2026-01-02T03:04:05+0900","b":"\"2026-01-02T03:04:05+0900","c":"+0900","d":"\\"}"#,
+            ),
+            (
+                r#"{"a":"日本日本日本日本日本0900"}"#,
+                r#"{"a":"日本日本日本日本日本0900"}"#,
+            ),
+            (r#""\"#, r#""\"#),
+        ] {
+            let got = document::with_colons(document.as_bytes());
+            assert_eq!(std::str::from_utf8(&got).unwrap(), want);
         }
     }
 

@@ -119,6 +119,8 @@ pub struct Action {
     pub edits: Vec<Edit>,
     /// The document is fetched from the path itself.
     pub same_path: bool,
+    /// Times in the document are given a colon in their offset.
+    pub colon_offsets: bool,
 }
 
 /// A compiled `MethodRules.pages`.

@@ -20,6 +20,7 @@ use std::fmt;
 
 use crate::schema::{FieldIndex, Form, Message, MessageId, Schema, Shape};
 pub use text::{text, texts};
+pub(crate) use time::read_timestamp;
 
 /// Why bytes or text could not be read. Becomes `Error::Malformed` or `Error::Decode`.
 #[derive(Clone, Debug, PartialEq, Eq)]

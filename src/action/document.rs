@@ -11,6 +11,7 @@ use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use crate::error::Error;
+use crate::transcode::read_timestamp;
 
 /// How deep arrays are looked into.
 const MAX_DEPTH: usize = 16;
@@ -76,6 +77,49 @@ pub fn write(object: &Object) -> Result<Bytes, Error> {
     serde_json::to_vec(object)
         .map(Bytes::from)
         .map_err(unreadable)
+}
+
+/// The JSON, with a colon in the offset of every text that is a time without one:
+/// `2015-01-31T15:12:36.000+0900`. All else stays to the byte.
+pub fn with_colons(json: &[u8]) -> Bytes {
+    let mut whole = Vec::with_capacity(json.len() + 16);
+    let mut rest = json;
+    while let Some(open) = rest.iter().position(|byte| *byte == b'"') {
+        let (before, inside) = rest.split_at(open + 1);
+        let mut end = 0;
+        while let Some(byte) = inside.get(end).filter(|byte| **byte != b'"') {
+            end += 1 + usize::from(*byte == b'\\');
+        }
+        let (text, after) = inside.split_at(end.min(inside.len()));
+        whole.extend_from_slice(before);
+        match minutes_at(text) {
+            Some(at) => {
+                whole.extend_from_slice(&text[..at]);
+                whole.push(b':');
+                whole.extend_from_slice(&text[at..]);
+            }
+            None => whole.extend_from_slice(text),
+        }
+        // The closing quote.
+        let (quote, after) = after.split_at(after.len().min(1));
+        whole.extend_from_slice(quote);
+        rest = after;
+    }
+    whole.extend_from_slice(rest);
+    whole.into()
+}
+
+/// Where the minutes of an offset without a colon begin, if the text is a time
+/// with one.
+fn minutes_at(text: &[u8]) -> Option<usize> {
+    let at = text.len().checked_sub(2)?;
+    let [sign, hours @ ..] = text.get(at.checked_sub(3)?..at)? else {
+        return None;
+    };
+    let compact = matches!(sign, b'+' | b'-') && hours.iter().all(u8::is_ascii_digit);
+    let local = text.get(10) == Some(&b'T') && text.get(13) == Some(&b':');
+    let is_time = compact && local && read_timestamp(std::str::from_utf8(text).ok()?).is_some();
+    is_time.then_some(at)
 }
 
 /// The error without serde's own words, which may quote the document.

@@ -91,9 +91,10 @@ fn must_be_archived(context: &FaultContext<'_>, status: u16) -> bool {
     status == 303 && context.rpc.starts_with("Delete")
 }
 
-/// Actions on property definitions, for which a 412 means a conflict. Source: 2.9.
+/// Actions of property definitions, of which alone a 412 means a conflict. Source:
+/// 2.9.3.
 fn is_definition(context: &FaultContext<'_>) -> bool {
-    context.rpc.contains("PropertyDefinition")
+    context.rpc == "ListPropertyDefinitionActions"
 }
 
 /// What the upstream's own words leave out.
@@ -176,7 +177,9 @@ mod tests {
             (409, "DeleteService", FailedPrecondition, false),
             (409, "CreateThing", FailedPrecondition, false),
             (412, "ReleaseService", Unavailable, true),
-            (412, "UpdatePropertyDefinition", Aborted, false),
+            (412, "ListPropertyDefinitions", Unavailable, true),
+            (412, "GetPropertyDefinition", Unavailable, true),
+            (412, "ListPropertyDefinitionActions", Aborted, false),
             (415, "GetService", Internal, false),
             (415, "ImportServiceTemplate", InvalidArgument, false),
             (500, "GetService", Internal, false),

@@ -113,6 +113,33 @@ async fn within<T>(what: impl Future<Output = T>) -> T {
         .expect("it does not come to pass")
 }
 
+/// JP1/AO does not take back its own times without a colon: the gateway mends them.
+#[tokio::test]
+async fn compact_times_are_written_back_with_a_colon() {
+    let rules = Jp1aoRules {
+        compact_offsets: true,
+        ..Jp1aoRules::default()
+    };
+    let place = Place::new(rules).await;
+    let task = place.submit(json!({"id": 2005, "name": "t"})).await;
+    for (rpc, id) in [
+        ("AutomationServiceService/UpdateService", json!(2005)),
+        ("TaskService/UpdateTask", task),
+    ] {
+        let mut request = json!({"id": id});
+        let flag = if rpc.starts_with("Task") {
+            "to_do"
+        } else {
+            "favorite"
+        };
+        request[flag] = true.into();
+        place.ok(rpc, request).await;
+        let sent = place.changes().pop().unwrap();
+        let sent = String::from_utf8(sent.body.to_vec()).unwrap();
+        assert!(sent.contains("+09:00") && !sent.contains("+0900"), "{sent}");
+    }
+}
+
 /// Seed 5: the document is fetched, edited and invoked.
 #[tokio::test]
 async fn a_service_is_released() {

@@ -314,6 +314,7 @@ impl Route<'_, '_> {
             members,
             document,
             same_path: rule.same_path,
+            colon_offsets: rule.colon_offsets,
             edits: edit::compile(&rule.edits, self.schema, self.input, self.place),
         })
     }

@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use serde_json::{Map, Value, json};
 
 use super::hql::{self, Filter};
+use super::when;
 use super::words::Problem;
 use super::{Call, Outcome, ok};
 use crate::sandbox::plain::Answer;
@@ -63,6 +64,21 @@ impl Shape {
             Some(found) => Ok(found),
             None => Err(format!("there is no member {name}")),
         }
+    }
+}
+
+/// Refuses a body that has times as they are not taken, such as those with an
+/// offset without a colon (2.2.12).
+pub fn times(body: &Map<String, Value>, shape: &Shape) -> Result<(), Problem> {
+    let mut times = shape.members.iter().filter(|(_, kind)| *kind == Kind::Time);
+    let wrong = times.find(|(name, _)| match body.get(*name) {
+        None | Some(Value::Null) => false,
+        Some(Value::String(text)) => !text.is_empty() && when::read(text, false).is_none(),
+        Some(_) => true,
+    });
+    match wrong {
+        Some((name, _)) => Err(Problem::body(format!("{name} is no time"))),
+        None => Ok(()),
     }
 }
 

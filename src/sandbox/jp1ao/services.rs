@@ -396,6 +396,7 @@ impl Service {
 /// changes only `favorite` (2.5.3).
 fn update(jp1ao: &mut Jp1ao, call: &Call<'_>, at: usize) -> Result<(), Problem> {
     let body = call.body()?;
+    list::times(&body, &SHAPE)?;
     let taken = |name: &str| {
         jp1ao
             .services

@@ -234,6 +234,7 @@ pub fn answer(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
 /// Of what comes back only `notes` and `toDo` are taken.
 fn update(task: &mut Task, call: &Call<'_>) -> Result<(), Problem> {
     let body = call.body()?;
+    list::times(&body, &SHAPE)?;
     if body
         .get("instanceID")
         .is_some_and(|given| given.as_u64() != Some(task.id))

@@ -104,6 +104,14 @@ async fn the_other_spelling() {
         json!([{"href": "http://10.196.184.182:/Automation/v1/objects/Services/2004"}])
     );
     assert!(done["created"].as_str().unwrap().ends_with("+0900"));
+    // What is printed so is not taken back (2.2.12).
+    let printed = ao.read("Services/2004").await;
+    let colon = printed.to_string().replace("+0900", "+09:00");
+    let colon = serde_json::from_str(&colon).unwrap();
+    for (service, want) in [(printed, 400), (colon, 200)] {
+        let got = ao.send("PUT", "Services/2004", service).await;
+        assert_eq!(got.status, want, "{}", got.body);
+    }
     let got = ao.act("Services/2005", "submit", |document| {
         assert_eq!(
             document["parameters"].as_array().unwrap().len(),
