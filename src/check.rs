@@ -83,6 +83,7 @@ async fn accepted(upstream: &Upstream, path: &str, query: &str) -> Result<&'stat
     let operation = Operation {
         rpc: "check",
         dialect_optional: true,
+        uncertain_in: &[],
         also_success: &[],
         anonymous: false,
     };

@@ -67,6 +67,8 @@ pub struct Method {
     pub idempotency: Idempotency,
     /// Dialects that lack it.
     pub absent_in: Vec<Box<str>>,
+    /// Dialects that may lack it.
+    pub uncertain_in: Vec<Box<str>>,
     /// HTTP statuses outside 200 to 299 that are success too.
     pub also_success: Vec<u16>,
     /// The request message.

@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_LANGUAGE, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::time::Instant;
@@ -39,7 +40,7 @@ use crate::error::{Error, Fault, HINT};
 use crate::families::family;
 use crate::family::common::absence_hint;
 use crate::family::{Family, FaultContext};
-use crate::rest::{Call, Caller, Idempotency, Reply};
+use crate::rest::{Call, Caller, Idempotency, Reply, Room};
 use crate::transport::{Exchange, Transport};
 
 /// What a method says of a call, beside the call itself.
@@ -49,6 +50,8 @@ pub struct Operation<'a> {
     pub rpc: &'a str,
     /// Whether some dialect lacks it.
     pub dialect_optional: bool,
+    /// Dialects that may lack it.
+    pub uncertain_in: &'a [Box<str>],
     /// Statuses outside 200 to 299 that are success.
     pub also_success: &'a [u16],
     /// The call needs no credential, and none is sent.
@@ -61,6 +64,7 @@ impl<'a> Operation<'a> {
         Self {
             rpc: &method.name,
             dialect_optional: !method.absent_in.is_empty(),
+            uncertain_in: &method.uncertain_in,
             also_success: &method.also_success,
             anonymous: method.anonymous,
         }
@@ -123,6 +127,24 @@ impl fmt::Debug for Upstream {
             .field("state", &self.state())
             .field("stats", &self.stats())
             .finish_non_exhaustive()
+    }
+}
+
+/// Whether what was to be deleted is not there.
+fn is_gone(call: &Call, error: &Error) -> bool {
+    let missing = matches!(error, Error::Upstream(fault)
+        if fault.code == Code::NotFound && fault.http_status == 404);
+    missing && call.verb == http::Method::DELETE && call.idempotency == Idempotency::Idempotent
+}
+
+/// What is answered where an attempt before has deleted it and its own answer was
+/// lost.
+fn deleted() -> Reply {
+    Reply {
+        status: StatusCode::NO_CONTENT,
+        headers: HeaderMap::new(),
+        body: Bytes::new(),
+        room: Room::default(),
     }
 }
 
@@ -252,8 +274,12 @@ impl Upstream {
                 }
                 Err(error) => return Err(error),
             };
+            let acted_before = journey.may_have_acted.load(Relaxed);
             let error = match self.attempt(journey, &lease, number).await {
                 Ok(reply) => return Ok(reply),
+                Err(error) if acted_before && is_gone(journey.call, &error) => {
+                    return Ok(deleted());
+                }
                 // The breaker has opened meanwhile: likewise.
                 Err(error @ Error::Overload { .. }) => return Err(last.unwrap_or(error)),
                 Err(error) => error,
@@ -500,10 +526,12 @@ impl Upstream {
 
     fn fault(&self, journey: &Journey<'_>, reply: &Reply) -> Box<Fault> {
         let (operation, call) = (&journey.operation, journey.call);
+        let dialect = &*self.settings.dialect;
+        let uncertain = operation.uncertain_in.iter().any(|one| **one == *dialect);
         let context = FaultContext {
-            dialect: &self.settings.dialect,
+            dialect,
             rpc: operation.rpc,
-            dialect_optional: operation.dialect_optional,
+            dialect_optional: operation.dialect_optional || uncertain,
             idempotency: call.idempotency,
         };
         let mut fault = (self.family.fault)(&context, reply);

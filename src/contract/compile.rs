@@ -260,6 +260,11 @@ impl Service<'_> {
             template: text.into(),
             idempotency,
             absent_in: rules.absent_in.iter().map(|d| d.as_str().into()).collect(),
+            uncertain_in: rules
+                .uncertain_in
+                .iter()
+                .map(|d| d.as_str().into())
+                .collect(),
             also_success,
             input,
             output,

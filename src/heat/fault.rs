@@ -163,12 +163,20 @@ fn code(context: &FaultContext<'_>, reply: &Reply, words: &Words) -> Code {
         // Rackspace: a size or a rate, with or without a word on when to come back.
         (413, _) => Code::ResourceExhausted,
         (422, _) => Code::FailedPrecondition,
+        (500, "RemoteError") if is_in_use(context) => Code::FailedPrecondition,
         (500, "MessageDeliveryFailure") => Code::Unavailable,
         // The engine was asked and did not answer in time: it may act yet.
         (500, "MessagingTimeout") if context.idempotency == Idempotency::Unsafe => Code::Unknown,
         (500, "MessagingTimeout") => Code::Unavailable,
         _ => common::code(context, reply),
     }
+}
+
+/// Whether an error of the database says that something still refers to the config
+/// that is to be deleted: Heat of Mitaka, which RTS is, does not look first. Source:
+/// `delete_software_config` of heat/engine/service_software_config.py, stable/mitaka.
+fn is_in_use(context: &FaultContext<'_>) -> bool {
+    context.dialect == "rts" && context.rpc == "DeleteSoftwareConfig"
 }
 
 /// Whether a `NotSupported` is about a feature that is switched off, which no
@@ -216,6 +224,7 @@ fn hint(
         (_, Some("MessagingTimeout")) => {
             "heat's engine did not answer in time and may have acted, or may act yet"
         }
+        (500, Some("RemoteError")) if is_in_use(context) => "a deployment may still refer to it",
         (400, Some(_)) if words.generic => "heat does not say what is wrong with the request",
         (500, Some(_)) if words.generic => "heat does not say what happened; its log does",
         _ => return redirect_hint(status),

@@ -62,6 +62,7 @@ fn read(context: &FaultContext<'_>, reply: &Reply) -> Fault {
 const OPERATION: Operation<'static> = Operation {
     rpc: "Do",
     dialect_optional: false,
+    uncertain_in: &[],
     also_success: &[300],
     anonymous: false,
 };
@@ -314,8 +315,28 @@ async fn what_is_sent_again() {
             Err("no answer"),
             3,
         ),
+        // An attempt before has deleted it, or somebody else: it is gone.
+        (idempotent(), || vec![cut_off(), says(404)], Ok(()), 2),
+        (idempotent(), || vec![says(504), says(404)], Ok(()), 2),
+        // But not where none before can have acted, or it was no delete.
+        (idempotent(), || vec![says(404)], Err("said 404"), 1),
         (
             idempotent(),
+            || vec![says(429), says(404)],
+            Err("said 404"),
+            2,
+        ),
+        (
+            idempotent(),
+            || vec![cut_off(), says(403)],
+            Err("said 403"),
+            2,
+        ),
+        (
+            Call {
+                verb: Method::PUT,
+                ..idempotent()
+            },
             || vec![cut_off(), says(404)],
             Err("said 404"),
             2,

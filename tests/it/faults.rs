@@ -451,6 +451,37 @@ async fn requests_that_are_no_message() {
     assert!(recorder.seen().iter().all(|s| s.target == "/"));
 }
 
+/// Of some operations nobody says whether Rackspace has them: its router does.
+#[tokio::test]
+async fn operations_that_a_dialect_may_lack() {
+    let body = json!({"code": "404 Not Found", "title": "Not Found",
+        "message": "The resource could not be found.<br /><br />\n\n\n"});
+    let recorder = Recorder::fixed(Answer::json(404, &body)).await;
+    let config = json!({"project_id": "p", "config_id": "c"});
+    let stack = json!({"project_id": "p", "stack_name": "s", "stack_id": "i"});
+    for (dialect, rpc, request, want) in [
+        (
+            "rackspace",
+            "SoftwareConfigService/GetSoftwareConfig",
+            &config,
+            Code::Unimplemented,
+        ),
+        (
+            "openstack",
+            "SoftwareConfigService/GetSoftwareConfig",
+            &config,
+            Code::NotFound,
+        ),
+        ("rackspace", "StackService/GetStack", &stack, Code::NotFound),
+    ] {
+        let mut settings = upstream("u", "heat", &recorder.url());
+        settings.dialect = dialect.to_owned();
+        let gateway = Gateway::with(vec![settings]).await;
+        let status = gateway.client.call(rpc, request.clone()).await.unwrap_err();
+        assert_eq!(status.code(), want, "{dialect} {rpc}: {status:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_long_error_keeps_its_code() {
     let body = json!({"code": 404, "title": "Not Found", "explanation": "x",

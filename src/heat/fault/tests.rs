@@ -395,6 +395,28 @@ fn a_feature_switched_off() {
 }
 
 #[test]
+fn a_config_in_use_on_rts() {
+    let body = r#"{"code":500,"explanation":"e","error":{"type":"RemoteError","message":"e"}}"#;
+    for (dialect, rpc, want) in [
+        ("rts", "DeleteSoftwareConfig", Code::FailedPrecondition),
+        ("openstack", "DeleteSoftwareConfig", Code::Internal),
+        ("rts", "DeleteSoftwareDeployment", Code::Internal),
+    ] {
+        let context = FaultContext {
+            dialect,
+            rpc,
+            ..WRITE
+        };
+        let fault = fault(&context, &reply(500, &[], body));
+        assert_eq!(fault.code, want, "{dialect} {rpc}");
+        assert_eq!(
+            format!("{fault:?}").contains("may still refer"),
+            want == Code::FailedPrecondition
+        );
+    }
+}
+
+#[test]
 fn hints() {
     let hint = |context: &FaultContext<'_>, reply: &Reply| {
         let fault = fault(context, reply);
