@@ -68,6 +68,8 @@ pub struct Asked {
     /// The most items it may have. None: the caller did not say, or the dialect
     /// does not take it.
     size: Option<u64>,
+    /// OFFSET and PAGE: where the API is taken to cut a page by itself.
+    cut: Option<u64>,
     /// OFFSET and PAGE: where it starts.
     at: u64,
 }
@@ -99,7 +101,13 @@ impl Paging {
             Some(Value::Varint(size)) if sent && size > 0 => Some(size),
             _ => None,
         };
-        Ok(Asked { size, at })
+        let cut = u64::from(self.default_size);
+        let cuts = sent && self.style != Style::Marker && size.is_none_or(|size| cut < size);
+        Ok(Asked {
+            size,
+            cut: cuts.then_some(cut),
+            at,
+        })
     }
 
     /// Where the page behind this one starts; none when this is the last. A page
@@ -111,7 +119,7 @@ impl Paging {
             return Ok(None);
         };
         let count = items.len() as u64;
-        let full = asked.size == Some(count);
+        let full = [asked.size, asked.cut].contains(&Some(count));
         let total = self.total(page)?;
         Ok(match self.style {
             Style::Marker if full || self.has_next_link(page)? => Some(self.marker(last, count)?),
@@ -140,6 +148,11 @@ impl Paging {
         whole.extend_from_slice(&page);
         wire::write_bytes(&mut whole, self.next, token.as_bytes());
         Ok(whole.into())
+    }
+
+    /// The request of the page that starts at `token`, after that of any other.
+    pub fn at(&self, request: &[u8], token: &str) -> Bytes {
+        starting(request, self.token.number, token)
     }
 
     /// The items of a page, without a copy.
@@ -204,6 +217,15 @@ impl Paging {
     }
 }
 
+/// The request of the page that starts at `token`, after that of any other.
+fn starting(request: &[u8], field: u32, token: &str) -> Bytes {
+    let mut next = Vec::with_capacity(request.len() + token.len() + 8);
+    next.extend_from_slice(request);
+    // The last value of a field is the one that counts.
+    wire::write_bytes(&mut next, field, token.as_bytes());
+    next.into()
+}
+
 impl Pages {
     /// The request of the first page: it has a size whatever the caller says, and
     /// one of at most [`MOST`].
@@ -232,11 +254,7 @@ impl Pages {
 
     /// The request of the page that starts at `token`, after that of any other.
     pub fn at(&self, request: &[u8], token: &str) -> Bytes {
-        let mut next = Vec::with_capacity(request.len() + token.len() + 8);
-        next.extend_from_slice(request);
-        // The last value of a field is the one that counts.
-        wire::write_bytes(&mut next, self.token, token.as_bytes());
-        next.into()
+        starting(request, self.token, token)
     }
 
     /// A message of the stream.

@@ -31,15 +31,21 @@ pub(super) fn check(
         .iter()
         .filter_map(|definition| Some((definition.key_name.as_deref()?, definition)))
         .collect();
+    let present = present(document);
     let mut problems = Vec::new();
     for (key, value) in values {
-        if let Some(definition) = by_key.get(&**key)
-            && let Err(problem) = one(definition, value)
-        {
+        let Some(definition) = by_key.get(&**key) else {
+            continue;
+        };
+        // A service has its own word on both: what its document asks for is taken.
+        let closed = match present.contains_key(key) {
+            true => Ok(()),
+            false => is_open(definition),
+        };
+        if let Err(problem) = closed.and_then(|()| one(definition, value)) {
             problems.push((key.clone(), problem));
         }
     }
-    let present = present(document);
     for definition in &definitions {
         let Some(key) = &definition.key_name else {
             continue;
@@ -82,6 +88,18 @@ impl Kind {
     }
 }
 
+/// Whether values can be given at all, unless a service says otherwise: `readOnly`
+/// and `hidden` can be changed for one service (2.9.6).
+fn is_open(definition: &PropertyDefinition) -> Result<(), String> {
+    if definition.read_only() {
+        return Err("is read-only".into());
+    }
+    if definition.hidden() || matches!(definition.visibility(), "hidden" | "none") {
+        return Err("is hidden: it cannot be given".into());
+    }
+    Ok(())
+}
+
 /// Checks one value.
 fn one(definition: &PropertyDefinition, value: &Value) -> Result<(), String> {
     let text = match value {
@@ -89,12 +107,6 @@ fn one(definition: &PropertyDefinition, value: &Value) -> Result<(), String> {
         Value::Number(_) | Value::Bool(_) => value.to_string(),
         _ => return Err("must be a text, a number or a bool".into()),
     };
-    if definition.read_only() {
-        return Err("is read-only".into());
-    }
-    if definition.hidden() || matches!(definition.visibility(), "hidden" | "none") {
-        return Err("is hidden: it cannot be given".into());
-    }
     if text.is_empty() {
         return match definition.required() {
             true => Err("is required and must not be empty".into()),
@@ -247,14 +259,6 @@ mod tests {
             (typed("string"), json!(null), "must be a text"),
             (typed("string"), json!(["a"]), "must be a text"),
             (with(|d| d.max_length = Some(0)), json!("any"), ""),
-            (with(|d| d.read_only = Some(true)), json!("x"), "read-only"),
-            (with(|d| d.hidden = Some(true)), json!("x"), "is hidden"),
-            (
-                with(|d| d.visibility = Some("hidden".into())),
-                json!("x"),
-                "is hidden",
-            ),
-            (with(|d| d.visibility = Some("exec".into())), json!("x"), ""),
             (with(|d| d.required = Some(true)), json!(""), "is required"),
             (with(|d| d.min_length = Some(2)), json!(""), ""),
             (with(|d| d.value_list = Some("a, b".into())), json!("b"), ""),
@@ -289,6 +293,28 @@ mod tests {
                     "{value}: {problem}, not {want}"
                 ),
             }
+        }
+    }
+
+    #[test]
+    fn a_services_document_says_what_can_be_given() {
+        for (definition, want) in [
+            (with(|d| d.read_only = Some(true)), "is read-only"),
+            (with(|d| d.hidden = Some(true)), "is hidden"),
+            (with(|d| d.visibility = Some("none".into())), "is hidden"),
+            (with(|d| d.visibility = Some("exec".into())), ""),
+        ] {
+            let definitions = [Bytes::from(definition.encode_to_vec())];
+            let values = json!({"k": "x"});
+            let problem = |document: Value| {
+                let document = document.to_string();
+                let values = values.as_object().unwrap();
+                check(&definitions, values, document.as_bytes()).pop()
+            };
+            let refused = problem(json!({"parameters": []})).unwrap_or_default().1;
+            assert!(refused.starts_with(want) && refused.is_empty() == want.is_empty());
+            let asked = json!({"parameters": [{"keyName": "k", "value": ""}]});
+            assert_eq!(problem(asked), None, "{want}");
         }
     }
 

@@ -233,6 +233,13 @@ fn known_to_10(call: &Call<'_>, rest: &[&str]) -> bool {
         ["objects", "FlowSteps" | "TaskLogs"] => true,
         ["objects", "PropertyDefinitions" | "PropertyValues"] => get,
         ["objects", "PropertyDefinitions" | "PropertyValues", _] => get,
+        // Inferred: without these two they are 33, and not 35.
+        [
+            "objects",
+            "PropertyDefinitions" | "PropertyValues",
+            _,
+            "actions",
+        ] => get,
         ["objects", "Services" | "Schedules" | "Tasks"] => true,
         ["objects", "Services" | "Schedules" | "Tasks", _] => get,
         ["objects", "Services" | "Schedules" | "Tasks", _, "actions"] => get,

@@ -245,13 +245,17 @@ fn event(message: &Value) -> Option<Line> {
 
 /// A line of a log.
 fn log(message: &Value) -> Option<Line> {
-    let line = message.get("line")?;
+    let lost = message.pointer("/event/type") == Some(&Value::from("LOST"));
+    let why = match lost {
+        true => "... lines are missing: the log is bounded and has dropped them".to_owned(),
+        false => text(message.get("line")?.get("text")),
+    };
     Some(Line {
         time: String::new(),
         mark: Mark::Note,
         what: String::new(),
         state: String::new(),
-        why: text(line.get("text")),
+        why,
     })
 }
 
@@ -462,6 +466,9 @@ mod tests {
             told(&mut view, Source::Log("WatchTaskLog"), line),
             ["|Note|||a b"]
         );
+        let lost = json!({"event": {"type": "LOST"}, "next_offset": 5});
+        let told = told(&mut view, Source::Log("WatchTaskLog"), lost);
+        assert!(told[0].contains("lines are missing"), "{told:?}");
     }
 
     #[test]

@@ -5,8 +5,8 @@
 //! the list is. Caught up, it follows a tail that all readers of the same thing
 //! with the same eyes share: one poll per interval, whose news stand in a small
 //! window. A reader that falls out of the window catches up again. In reading
-//! order: `position` is where one stands in a log, `source` how a page is read,
-//! `tail` the shared loop, `reader` what a caller is told.
+//! order: `position` is where one stands in a log, `source` how a page is read, of a
+//! text by `text`, `tail` the shared loop, `reader` what a caller is told.
 
 mod position;
 mod reader;
@@ -14,6 +14,7 @@ mod source;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;

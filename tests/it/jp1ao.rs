@@ -949,6 +949,76 @@ async fn unknown_members_are_kept() {
     assert_eq!(step["more"], json!({"odd": {"a": [1.0, null]}, "n": 1.5}));
 }
 
+/// JP1/AO may cut a list at 100 without a word: there is a next page all the same.
+#[tokio::test]
+async fn lists_without_pagination_go_on() {
+    let (recorder, gateway) = start(|seen| {
+        let items = if seen.query().contains("page=2") {
+            50
+        } else {
+            100
+        };
+        let data: Vec<_> = (1..=items).map(|id| json!({"instanceID": id})).collect();
+        Answer::json(200, &json!({"data": data, "count": 150}))
+    })
+    .await;
+    for (rpc, request) in [
+        ("TaskService/ListTasks", json!({})),
+        ("TaskService/ListTaskSteps", json!({"task_id": 1})),
+        ("PropertyService/ListPropertyGroups", json!({"task_id": 1})),
+    ] {
+        let first = to_json(&gateway.client.call(rpc, request.clone()).await.unwrap());
+        assert_eq!(first["next_page_token"], "2", "{rpc}");
+        let mut request = request;
+        request["page_token"] = "2".into();
+        let second = to_json(&gateway.client.call(rpc, request).await.unwrap());
+        assert_eq!(second["data"].as_array().map(Vec::len), Some(50), "{rpc}");
+        assert_eq!(second["next_page_token"], Value::Null, "{rpc}");
+        let asked = recorder.seen().pop().unwrap();
+        assert!(asked.query().ends_with("page=2"), "{}", asked.target);
+    }
+}
+
+/// The members of a log's part are not printed: likely shapes are read (2.7.21).
+#[tokio::test]
+async fn logs_of_several_shapes() {
+    let ao = Ao::new().await;
+    for (body, want) in [
+        (json!({"data": ["a\nb\n"], "count": 1}), "a\nb\n"),
+        (json!({"data": [{"logText": "a\n"}]}), "a\n"),
+        (
+            json!({"data": [{"taskID": 7, "Zeilen": "a\nb\n"}]}),
+            "a\nb\n",
+        ),
+        (json!({"data": [{"taskID": 7}]}), ""),
+        (json!({"data": []}), ""),
+    ] {
+        let (_, gateway) = ao.answers(move |seen| match seen.path() {
+            path if path.ends_with("/TaskLogs") && seen.query().contains("offset=0") => {
+                Answer::json(200, &body)
+            }
+            path if path.ends_with("/TaskLogs") => Answer::json(200, &json!({"data": []})),
+            _ => Answer::json(200, &json!({"instanceID": 7, "status": "completed"})),
+        });
+        let log = gateway
+            .client
+            .watch("TaskService/WatchTaskLog", json!({"task_id": 7}), &[])
+            .await;
+        let (mut log, mut told) = (log.unwrap(), String::new());
+        while let Some(message) = log.next().await {
+            if let Some(line) = to_json(&message.unwrap())["line"]["text"].as_str() {
+                told += &format!("{line}\n");
+            }
+        }
+        assert_eq!(told, want);
+    }
+    let (_, gateway) = ao.answers(|_| Answer::json(200, &json!({"data": ["a\n"], "count": 1})));
+    let got = gateway
+        .client
+        .call("TaskService/GetTaskLog", json!({"task_id": 7}));
+    assert_eq!(to_json(&got.await.unwrap())["data"][0]["text"], "a\n");
+}
+
 /// A delete: 204 in its forms (quirk 5), and the 303 that is no success (quirk 4).
 #[tokio::test]
 async fn deletes() {
@@ -1372,6 +1442,43 @@ async fn watch_a_task_until_it_is_archived() {
         looked.pairs()[0],
         ("HQL::filter".to_owned(), "(taskID eq 7)".to_owned())
     );
+}
+
+/// A task of more steps than a page holds: the watch tells them all.
+#[tokio::test]
+async fn watch_a_task_of_many_steps() {
+    let (recorder, gateway) = start(move |seen| {
+        if seen.path().ends_with("/Tasks/7") {
+            return Answer::json(200, &json!({"instanceID": 7, "status": "completed"}));
+        }
+        let (from, pages) = match seen.query().contains("page=2") {
+            true => (100, 2),
+            false => (0, 2),
+        };
+        let data: Vec<_> = (from + 1..=130.min(from + 100))
+            .map(|id| json!({"instanceID": id, "status": "Completed"}))
+            .collect();
+        let body = json!({"data": data, "count": 130, "pagination": {"numPages": pages}});
+        Answer::json(200, &body)
+    })
+    .await;
+    let request = json!({"id": 7, "steps": true});
+    let mut watch = gateway
+        .client
+        .watch("TaskService/WatchTask", request, &[])
+        .await
+        .unwrap();
+    let told = watch.event().await;
+    let steps = told["steps"].as_array().unwrap();
+    assert_eq!(steps.len(), 130);
+    assert_eq!(steps[129]["instance_id"], 130);
+    assert!(watch.next().await.is_none());
+    let asked: Vec<_> = recorder
+        .seen()
+        .iter()
+        .map(|seen| seen.query().to_owned())
+        .collect();
+    assert_eq!(asked, ["", "taskID=7", "taskID=7&page=2"]);
 }
 
 /// A status that nobody knows is no end, unless two polls in a row find the same time

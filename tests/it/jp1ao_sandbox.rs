@@ -542,6 +542,53 @@ async fn odd_texts_are_data() {
     }
 }
 
+/// Lists of tags and of properties can be filtered as all others.
+#[tokio::test]
+async fn tags_and_properties_are_filtered() {
+    let place = Place::new(Jp1aoRules::default()).await;
+    let names = async |rpc: &str, name: &str, request: Value| {
+        let found = place.ok(rpc, request).await;
+        let found = found["data"].as_array().cloned().unwrap_or_default();
+        let names = found
+            .iter()
+            .map(|one| one[name].as_str().unwrap().to_owned());
+        names.collect::<Vec<_>>()
+    };
+    const GROUPS: &str = "TagService/ListTagGroups";
+    let all = names(GROUPS, "name", json!({})).await;
+    let filter = json!({"hql_filter": {"name": all[0]}});
+    assert_eq!(names(GROUPS, "name", filter).await, all[..1]);
+    assert!(all.len() > 1, "{all:?}");
+
+    const TAGS: &str = "TagService/ListTags";
+    let all = names(TAGS, "name", json!({})).await;
+    let filter = json!({"tag_filter": {"name": all[0]}});
+    assert_eq!(names(TAGS, "name", filter).await, all[..1]);
+    let of = |service: u64| json!({"resource_type": "Service", "service_filter": {"instance_id_in": [service]}});
+    assert_eq!(names(TAGS, "name", of(1)).await, [""; 0]);
+    let service = place
+        .ok("AutomationServiceService/GetService", json!({"id": 2004}))
+        .await;
+    let tags: Vec<_> = service["service"]["tags"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    let mut found = names(TAGS, "name", of(2004)).await;
+    found.sort();
+    let mut want: Vec<_> = tags
+        .iter()
+        .map(|tag| tag.as_str().unwrap().to_owned())
+        .collect();
+    want.sort();
+    assert_eq!(found, want, "{service}");
+
+    const PROPERTIES: &str = "PropertyService/ListPropertyInformations";
+    let all = names(PROPERTIES, "key_name", json!({"service_id": 2004})).await;
+    let filter = json!({"service_id": 2004, "hql_filter": {"key_name_in": [all[0]]}});
+    assert_eq!(names(PROPERTIES, "key_name", filter).await, all[..1]);
+    assert!(all.len() > 1, "{all:?}");
+}
+
 /// What version 10 lacks is UNIMPLEMENTED; what it does its own way works.
 #[tokio::test]
 async fn version_10() {
@@ -568,6 +615,15 @@ async fn version_10() {
     let mut sent = place.sandbox.requests();
     sent.retain(|seen| !seen.path_and_query.ends_with("/configuration/version"));
     assert!(sent.is_empty(), "{sent:?}");
+    for (list, actions) in [
+        ("ListPropertyDefinitions", "ListPropertyDefinitionActions"),
+        ("ListPropertyValues", "ListPropertyValueActions"),
+    ] {
+        let of = |rpc: &str| format!("PropertyService/{rpc}");
+        let found = place.ok(&of(list), json!({})).await;
+        let id = found["data"][0]["instance_id"].clone();
+        place.ok(&of(actions), json!({"id": id})).await;
+    }
     let task = place.submit(json!({"id": 2008})).await;
     place.until(&task, "TASK_STATUS_COMPLETED").await;
     let version = place.ok("ProductInfoService/GetVersion", json!({})).await;

@@ -238,6 +238,57 @@ impl Ao {
     }
 }
 
+/// A log that is full drops its oldest lines: the watch goes on behind what it told,
+/// and says where it cannot.
+#[tokio::test]
+async fn a_task_log_that_drops_its_front() {
+    const LOG: &str = "TaskService/WatchTaskLog";
+    let ao = Ao::new("inProgress", "one\ntwo\nthree\n");
+    let recorder = ao.start().await;
+    let gateway = Gateway::with(vec![upstream("u", "jp1ao", &recorder.url())]).await;
+    let client = &gateway.client;
+    let mut stream = client.watch(LOG, json!({"task_id": 7}), &[]).await.unwrap();
+    // Lines, and `LOST` where some are; the end of the log is told as its outcome.
+    let told = async |stream: &mut Watch, count: usize| {
+        let mut told = Vec::new();
+        while told.len() < count {
+            let Some(message) = stream.next().await else {
+                break;
+            };
+            let message = to_json(&message.unwrap());
+            let event = &message["event"];
+            if let Some(text) = message["line"]["text"].as_str() {
+                told.push(text.to_owned());
+            } else if event["type"] == "WATCH_EVENT_TYPE_LOST" {
+                told.push("LOST".to_owned());
+            } else if let Some(outcome) = event["outcome"].as_str() {
+                told.push(outcome.to_owned());
+            }
+        }
+        told
+    };
+    let becomes = |status: &'static str, log: &str| {
+        let mut state = ao.0.lock().unwrap();
+        state.0 = status;
+        state.1 = log.to_owned();
+    };
+    assert_eq!(told(&mut stream, 3).await, ["one", "two", "three"]);
+    becomes("inProgress", "three\nfour\n");
+    assert_eq!(told(&mut stream, 1).await, ["four"]);
+    becomes("completed", "six\n");
+    assert_eq!(
+        told(&mut stream, 9).await,
+        ["LOST", "six", "OUTCOME_ENDED_WELL"]
+    );
+    // Resumed behind what is left.
+    let request = json!({"task_id": 7, "offset": 500});
+    let mut stream = client.watch(LOG, request, &[]).await.unwrap();
+    assert_eq!(
+        told(&mut stream, 9).await,
+        ["LOST", "six", "OUTCOME_ENDED_WELL"]
+    );
+}
+
 #[tokio::test]
 async fn a_task_log_line_by_line_to_its_end() {
     const LOG: &str = "TaskService/WatchTaskLog";

@@ -163,6 +163,10 @@ fn offsets_and_pages_are_counted() {
         r#"style: PAGING_STYLE_PAGE items: "things" first_page: 0 total: "pagination.num_pages""#,
         MESSAGES,
     ));
+    let by_itself = World::new(&lists(
+        r#"style: PAGING_STYLE_PAGE items: "things" total: "pagination.num_pages" default_size: 2"#,
+        MESSAGES,
+    ));
     let two = things(&["a", "b"]);
     let pages = |n: i32| json!({"things": two, "pagination": {"numPages": n.to_string()}});
     for (world, request, page, want) in [
@@ -220,6 +224,33 @@ fn offsets_and_pages_are_counted() {
         (
             &page,
             json!({"pageSize": 3, "pageToken": "4"}),
+            json!({"things": two}),
+            None,
+        ),
+        // As many as the API sends by itself, or at most, and no word of more.
+        (&by_itself, json!({}), json!({"things": two}), Some("2")),
+        (
+            &by_itself,
+            json!({}),
+            json!({"things": things(&["a"])}),
+            None,
+        ),
+        (
+            &by_itself,
+            json!({}),
+            json!({"things": things(&["a", "b", "c"])}),
+            None,
+        ),
+        (&by_itself, json!({}), pages(1), None),
+        (
+            &by_itself,
+            json!({"pageSize": 9, "pageToken": "4"}),
+            json!({"things": two}),
+            Some("5"),
+        ),
+        (
+            &by_itself,
+            json!({"pageSize": 1}),
             json!({"things": two}),
             None,
         ),

@@ -69,8 +69,25 @@ pub struct Entry {
     pub key: Box<str>,
     /// Where it stands in the order of the list; none when it does not say.
     pub order: Option<Order>,
-    /// Its message, encoded.
+    /// Its message, encoded. Empty: see [`Entry::lost`].
     pub bytes: Bytes,
+}
+
+impl Entry {
+    /// No entry: it says that here some may be missing, which went before they were
+    /// read.
+    pub fn lost(key: Box<str>) -> Self {
+        Self {
+            key,
+            order: None,
+            bytes: Bytes::new(),
+        }
+    }
+
+    /// Whether it stands for some that are lost.
+    pub fn is_lost(&self) -> bool {
+        self.bytes.is_empty()
+    }
 }
 
 /// A value by which a list is ordered.
@@ -134,6 +151,9 @@ enum Read {
         offset: Param,
         size: Param,
         steps: Vec<u32>,
+        /// The number of the field that takes members without a field, where the
+        /// text's message has one.
+        extras: Option<u32>,
     },
 }
 
@@ -306,7 +326,7 @@ impl Log {
     /// Texts only: the text in a response of the polled rpc; empty where there is
     /// none.
     pub fn text(&self, response: &[u8]) -> Result<String, Error> {
-        let Read::Text { steps, .. } = &self.tables.read else {
+        let Read::Text { steps, extras, .. } = &self.tables.read else {
             return Ok(String::new());
         };
         let fault = |problem: String| Error::Decode {
@@ -314,10 +334,17 @@ impl Log {
             problem,
         };
         let mut parts = vec![response];
-        for step in steps {
+        for (at, step) in steps.iter().enumerate() {
+            let last = at + 1 == steps.len();
             let mut below = Vec::new();
             for part in parts {
-                below.extend(wire::all(part, *step).map_err(|p| fault(p.to_string()))?);
+                let found = wire::all(part, *step).map_err(|p| fault(p.to_string()))?;
+                match extras {
+                    Some(extras) if last && found.is_empty() => {
+                        below.extend(only_text(part, *extras).map_err(|p| fault(p.to_string()))?);
+                    }
+                    _ => below.extend(found),
+                }
             }
             parts = below;
         }
@@ -380,6 +407,26 @@ impl Param {
             encode(value, query);
         }
     }
+}
+
+/// The text among the members without a field, where there is one alone.
+fn only_text(message: &[u8], extras: u32) -> Result<Option<&[u8]>, wire::Malformed> {
+    // Of google.protobuf.Struct, of an entry of its map, and of Value.
+    const MEMBERS: u32 = 1;
+    const VALUE: u32 = 2;
+    const TEXT: u32 = 3;
+    let mut texts = Vec::new();
+    for members in wire::all(message, extras)? {
+        for entry in wire::all(members, MEMBERS)? {
+            for value in wire::all(entry, VALUE)? {
+                texts.extend(wire::all(value, TEXT)?);
+            }
+        }
+    }
+    Ok(match texts[..] {
+        [text] => Some(text),
+        _ => None,
+    })
 }
 
 fn add(query: &mut String, text: &str) {

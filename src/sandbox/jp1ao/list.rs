@@ -91,18 +91,19 @@ pub fn answer(call: &Call<'_>, items: Vec<Value>, shape: &Shape, also: &[&str]) 
         .map(|text| fields(text, shape))
         .transpose()
         .map_err(|problem| Problem::Query(format!("HQL::fields: {problem}")))?;
+    let found = found.into_iter().map(|item| match &fields {
+        Some(fields) => only(item, fields),
+        None => item,
+    });
+    page(call, found.collect())
+}
+
+/// Answers the page that is asked for.
+pub fn page(call: &Call<'_>, items: Vec<Value>) -> Outcome {
     let place = Place::read(call)?;
-    let count = found.len();
-    let data: Vec<Value> = found
-        .into_iter()
-        .skip(place.skip)
-        .take(place.take)
-        .map(|item| match &fields {
-            Some(fields) => only(item, fields),
-            None => item,
-        })
-        .collect();
-    Ok(wrapped(data, count, place.pagination(count)))
+    let count = items.len();
+    let data = items.into_iter().skip(place.skip).take(place.take);
+    Ok(wrapped(data.collect(), count, place.pagination(count)))
 }
 
 /// Those that the query asks for, in the order that it asks for.

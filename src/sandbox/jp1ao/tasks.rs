@@ -504,7 +504,7 @@ pub fn steps(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
         .ask
         .query
         .iter()
-        .any(|(name, _)| name != "taskID" && name != "alt")
+        .any(|(name, _)| !["taskID", "alt", "page", "pageSize"].contains(&&**name))
     {
         return Err(Problem::Query("taskID must be the only one".to_owned()));
     }
@@ -515,8 +515,7 @@ pub fn steps(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
         .iter()
         .map(|step| step.show(call, task.id))
         .collect();
-    let count = steps.len();
-    Ok(ok(&json!({"data": steps, "count": count})))
+    list::page(call, steps)
 }
 
 /// `TaskLogs`: a part of a task's log, of whole lines.

@@ -16,6 +16,8 @@ pub(super) struct At {
     pub(super) marker: Option<Box<str>>,
     /// The text read last had no line end, so the next one may begin with it.
     pub(super) open: bool,
+    /// Texts: the end of what was read; empty where nothing was.
+    pub(super) anchor: Box<str>,
 }
 
 /// What one read brought, oldest first.
@@ -68,7 +70,7 @@ impl Position {
             start: marker.clone(),
             at: At {
                 marker,
-                open: false,
+                ..At::default()
             },
             text,
             seen: Seen::default(),

@@ -486,7 +486,9 @@ impl Reader {
             false => told.marker,
         };
         self.told_unconfirmed = None;
+        let lost = told.entry.is_lost();
         let kind = match self.present {
+            _ if lost => WatchEventType::Lost,
             true => WatchEventType::Present,
             false => WatchEventType::Added,
         };
@@ -496,7 +498,8 @@ impl Reader {
             ..WatchEvent::default()
         };
         let source = &self.seat.tail.source;
-        source.message(&event, Some(&told.entry.bytes), &self.marker)
+        let item = (!lost).then_some(&*told.entry.bytes);
+        source.message(&event, item, &self.marker)
     }
 
     fn unconfirmed(&self, news: &News) -> Option<SystemTime> {

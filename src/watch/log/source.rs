@@ -3,13 +3,13 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::super::source::{POLL_TIMEOUT, Route, repeatable};
-use super::position::{At, Page, offset};
+use super::position::{At, Page};
+use super::text::{self, Progress};
 use crate::api::drawbridge::v1::WatchEvent;
 use crate::contract::{Entry, Grows, Log, Method, Slice};
 use crate::deadline::Deadline;
@@ -47,8 +47,7 @@ pub(super) struct RestLog {
     call: Call,
     route: Route,
     max_items: usize,
-    /// The last read of the text brought nothing.
-    idle: AtomicBool,
+    text: Progress,
 }
 
 impl RestLog {
@@ -65,7 +64,7 @@ impl RestLog {
             call: repeatable(call),
             route,
             max_items,
-            idle: AtomicBool::new(false),
+            text: Progress::default(),
         })
     }
 
@@ -116,25 +115,13 @@ impl RestLog {
             next: None,
         })
     }
+}
 
-    async fn text(&self, at: At, first_size: u32, max_size: u32) -> Result<Page, Error> {
+impl text::Parts for RestLog {
+    async fn part(&self, from: u64, size: u32) -> Result<String, Error> {
         let log = self.log();
-        let from = at.marker.as_deref().map_or(0, offset);
-        let mut size = match self.idle.load(Ordering::Relaxed) {
-            false => first_size,
-            true => max_size,
-        };
-        loop {
-            let call = log.text_call(&self.call, self.dialect(), from, size);
-            let text = log.text(&self.fetch(&call).await?)?;
-            self.idle.store(text.is_empty(), Ordering::Relaxed);
-            if text.is_empty() && size < max_size {
-                // A line longer than what was asked for does not come at all.
-                size = max_size;
-                continue;
-            }
-            return Ok(lines(&text, from, at.open));
-        }
+        let call = log.text_call(&self.call, self.dialect(), from, size);
+        log.text(&self.fetch(&call).await?)
     }
 }
 
@@ -163,7 +150,7 @@ impl LogSource for RestLog {
                 Grows::Text {
                     first_size,
                     max_size,
-                } => self.text(at, first_size, max_size).await,
+                } => text::page(&*self, &self.text, at, (first_size, max_size)).await,
             }
         })
     }
@@ -192,69 +179,10 @@ fn oldest_first(entries: &mut [Entry]) {
     entries.sort_by(|a, b| a.order.cmp(&b.order));
 }
 
-/// The lines of a text that begins at `from`; each has the offset behind it as its
-/// key.
-fn lines(text: &str, from: u64, open: bool) -> Page {
-    let mut page = Page {
-        last: text.is_empty(),
-        ..Page::default()
-    };
-    let mut rest = text;
-    let mut at = from;
-    if open {
-        // The end of the line before.
-        let end = ["\r\n", "\n"].iter().find(|end| rest.starts_with(**end));
-        let end = end.map_or(0, |end| end.len());
-        rest = &rest[end..];
-        at += end as u64;
-    }
-    for line in rest.split_inclusive('\n') {
-        let begin = at;
-        at += line.len() as u64;
-        let line = line.strip_suffix('\n').unwrap_or(line);
-        let line = line.strip_suffix('\r').unwrap_or(line);
-        page.entries.push(Entry {
-            key: at.to_string().into(),
-            order: None,
-            bytes: Log::line(line, begin),
-        });
-    }
-    page.next = Some(At {
-        marker: Some(at.to_string().into()),
-        open: match text.is_empty() {
-            true => open,
-            false => !text.ends_with('\n'),
-        },
-    });
-    page
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::contract::Order;
-
-    #[test]
-    fn texts_become_lines() {
-        let told = |text, from, open| {
-            let page = lines(text, from, open);
-            let keys: Vec<String> = page.entries.iter().map(|e| e.key.to_string()).collect();
-            let next = page.next.unwrap();
-            (keys.join(" "), next.marker.unwrap().to_string(), next.open)
-        };
-        for (text, from, open, keys, next, still_open) in [
-            ("", 7, false, "", "7", false),
-            ("", 7, true, "", "7", true),
-            ("a\nbc\n", 0, false, "2 5", "5", false),
-            ("a\r\n\r\nb", 10, false, "13 15 16", "16", true),
-            ("\nb\n", 16, true, "19", "19", false),
-            ("\nb\n", 16, false, "17 19", "19", false),
-            ("日本\n", 3, false, "10", "10", false),
-        ] {
-            let want = (keys.to_owned(), next.to_owned(), still_open);
-            assert_eq!(told(text, from, open), want, "{text:?}");
-        }
-    }
 
     #[test]
     fn lists_in_no_known_order_are_sorted() {

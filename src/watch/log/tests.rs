@@ -87,7 +87,7 @@ impl World {
                 last: entries.is_empty(),
                 next: Some(At {
                     marker: Some((from + entries.len()).to_string().into()),
-                    open: false,
+                    ..At::default()
                 }),
                 entries,
                 whole: false,

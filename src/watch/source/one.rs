@@ -9,10 +9,11 @@ use tokio::time::Instant;
 use tonic::Code;
 
 use super::aim::{Aim, Instead, Target};
-use super::{Item, POLL_TIMEOUT, Read, RestSource, is_not_found};
+use super::{Item, POLL_TIMEOUT, Read, RestSource, is_not_found, repeatable};
 use crate::contract::{Fallback, Found, Held, Outcome, SideRead};
 use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::rest::Call;
 
 /// What is kept of [`POLL_TIMEOUT`] for the reads beside.
 const BESIDE: Duration = Duration::from_secs(10);
@@ -194,11 +195,14 @@ impl RestSource {
             return Bytes::new();
         }
         let request = side.request(item, &target.request, &self.request);
-        let call = request.and_then(|request| self.route.bind(&side.rpc, &request));
-        let Some(call) = call else {
+        let called = request.and_then(|request| {
+            let call = self.route.bind(&side.rpc, &request)?;
+            Some((request, call))
+        });
+        let Some((request, call)) = called else {
             return Bytes::new();
         };
-        let response = self.route.fetch(&side.rpc, &call, by).await;
+        let response = self.whole_beside(side, &request, &call, by).await;
         match response.and_then(|response| side.told(&response)) {
             Ok(told) => told,
             Err(error) => {
@@ -215,6 +219,49 @@ impl RestSource {
                 }
             }
         }
+    }
+
+    /// The response of a read beside, with all pages of its list.
+    async fn whole_beside(
+        &self,
+        side: &SideRead,
+        request: &[u8],
+        call: &Call,
+        by: Deadline,
+    ) -> Result<Bytes, Error> {
+        let rpc = &side.rpc;
+        let mut page = self.route.fetch(rpc, call, by).await?;
+        let Some(paging) = &rpc.paging else {
+            return Ok(page);
+        };
+        let dialect = &self.route.upstream.settings.dialect;
+        let mut asked = paging.asked(request, dialect)?;
+        let mut items = paging.items(&page)?;
+        let mut whole = page.to_vec();
+        while let Some(token) = paging.next(asked, &page)? {
+            let request = paging.at(request, &token);
+            asked = paging.asked(&request, dialect)?;
+            let call = repeatable(rpc.bind(&request, dialect)?);
+            page = self.route.fetch(rpc, &call, by).await?;
+            let more = paging.items(&page)?;
+            // An API that does not page gives the first one for ever.
+            if more.is_empty() || items.ends_with(&more) {
+                break;
+            }
+            items.extend(more);
+            if items.len() > self.max_items {
+                return Err(Error::Decode {
+                    path: String::new(),
+                    problem: format!(
+                        "it has more than {} items (setting `max_items`)",
+                        self.max_items
+                    ),
+                });
+            }
+            // Messages are joined by joining their bytes.
+            whole.extend_from_slice(&page);
+        }
+        Ok(whole.into())
     }
 
     /// The poll has found nothing.

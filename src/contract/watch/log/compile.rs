@@ -241,6 +241,10 @@ fn text(
             }
         }
     }
+    let table = schema.message(at);
+    let extras = table
+        .extras
+        .map(|index| table.fields[usize::from(index)].number);
     let Some(item) = schema.message_id(LINE) else {
         place.refuse_rule(
             "watch.text_log",
@@ -274,6 +278,7 @@ fn text(
         offset,
         size,
         steps,
+        extras,
     };
     Some((read, grows, item, Kind::Int64))
 }
