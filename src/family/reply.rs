@@ -21,12 +21,13 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(86_400);
 /// and tokens are refused beyond about 15 minutes.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(600);
 
-/// The body as JSON, if it is an object or an array of a sensible size.
+/// The body as JSON, if it is an object or an array of a sensible size. Words that
+/// are not UTF-8 do not hide what stands beside them: a code, an id.
 pub(crate) fn json(reply: &Reply) -> Option<Value> {
     if reply.body.len() > MAX_JSON {
         return None;
     }
-    let value: Value = serde_json::from_slice(&reply.body).ok()?;
+    let value: Value = serde_json::from_str(&String::from_utf8_lossy(&reply.body)).ok()?;
     (value.is_object() || value.is_array()).then_some(value)
 }
 

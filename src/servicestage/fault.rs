@@ -13,7 +13,9 @@ use tonic::Code;
 use crate::error::{Fault, HINT};
 use crate::family::FaultContext;
 use crate::family::common::{self, is_transient, redirect_hint, said};
-use crate::family::reply::{clock_hint, http_reason, json, member, message, metadata, retry_after};
+use crate::family::reply::{
+    clock_hint, http_reason, json, member, metadata, retry_after, verbatim,
+};
 use crate::rest::Reply;
 
 /// The object is not there, which is answered with HTTP 401. Source: the
@@ -61,7 +63,11 @@ fn read(context: &FaultContext<'_>, reply: &Reply, now: SystemTime) -> Fault {
     let status = reply.status.as_u16();
     let reason = words.reason.unwrap_or_else(|| http_reason(reply.status));
     let code = code(context, reply, &reason);
-    let said = said(reply, words.message);
+    let said = match words.message {
+        // Names and patterns in it may stand in `<...>`: JSON holds no HTML.
+        Some(own) if !reply.status.is_redirection() => verbatim(&own),
+        other => said(reply, other),
+    };
     let clock = match status {
         401 | 403 if code != Code::NotFound => clock_hint(&reply.headers, now),
         _ => None,
@@ -91,7 +97,7 @@ fn read(context: &FaultContext<'_>, reply: &Reply, now: SystemTime) -> Fault {
         fields: Vec::new(),
         metadata: metadata([
             (HINT, clock.or_else(|| redirect_hint(reply.status))),
-            ("error_detail", words.detail.map(|text| message(&text))),
+            ("error_detail", words.detail.map(|text| verbatim(&text))),
         ]),
         locale: None,
     }

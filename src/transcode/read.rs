@@ -133,6 +133,10 @@ impl<'t, 'o> Reader<'t, 'o> {
             (b'{', _, None) => self.members(message, depth),
             (b'{', _, Some(member)) => {
                 let ([found], end) = self.find([member.as_bytes()])?;
+                if let Some(at) = found.filter(|at| self.is_empty_array(*at)) {
+                    self.pos = at;
+                    return self.fault("expected an object in the array, found none");
+                }
                 match found.and_then(|at| self.object_at(at)) {
                     None => self.members(message, depth),
                     Some(at) => {
@@ -155,15 +159,22 @@ impl<'t, 'o> Reader<'t, 'o> {
     }
 
     /// Where an object stands that is the value here, or its first element.
-    fn object_at(&self, mut at: usize) -> Option<usize> {
-        if self.text[at] == b'[' {
-            at += 1;
-            at += self.text[at..]
-                .iter()
-                .take_while(|b| b.is_ascii_whitespace())
-                .count();
-        }
+    fn object_at(&self, at: usize) -> Option<usize> {
+        let at = match self.text[at] {
+            b'[' => self.behind_bracket(at),
+            _ => at,
+        };
         (self.text.get(at) == Some(&b'{')).then_some(at)
+    }
+
+    fn is_empty_array(&self, at: usize) -> bool {
+        self.text[at] == b'[' && self.text.get(self.behind_bracket(at)) == Some(&b']')
+    }
+
+    /// Where what follows the bracket here begins.
+    fn behind_bracket(&self, at: usize) -> usize {
+        let rest = self.text[at + 1..].iter();
+        at + 1 + rest.take_while(|b| b.is_ascii_whitespace()).count()
     }
 
     /// Where the values of these members of the object here are (of the last

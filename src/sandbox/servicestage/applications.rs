@@ -29,7 +29,7 @@ const CONFIGURATION: &[Member] = &[
         Is::Object(&[
             must(
                 "env",
-                Is::List(&[must("name", Is::Text(64)), must("value", Is::Text(2048))]),
+                Is::List(&[must("name", Is::Text(64)), may("value", Is::Text(2048))]),
             ),
             may("assign_strategy", Is::Flag),
         ]),

@@ -135,6 +135,12 @@ fn shapes() {
             Some("d"),
         ),
         (
+            r#"{"error_code":"A","error_message":"name <order svc> must match <x>","error_detail":"<y> is"}"#,
+            "A",
+            "name <order svc> must match <x>",
+            Some("<y> is"),
+        ),
+        (
             r#"{"n":1,"fault":{"errorMessage":"m"}}"#,
             "HTTP_400",
             "m",

@@ -86,6 +86,14 @@ async fn answers_in_all_their_forms() {
             "Q10",
             "GetJob",
             job(),
+            json!({"TASK_COUNT": 1, "JOB": {"JOB_ID": "JOB1"}, "TASKS": [{"TASK_ID": "t"}]}),
+            "",
+            json!({"task_count": 1, "job": {"job_id": "JOB1"}, "tasks": [{"task_id": "t"}]}),
+        ),
+        (
+            "Q10",
+            "GetJob",
+            job(),
             json!({"task_count": "3", "tasks": [{"UPDATED_AT": "t"}]}),
             "/tasks/0/update_at",
             json!("t"),
@@ -121,6 +129,30 @@ async fn answers_in_all_their_forms() {
             json!({"pipelines": [pipeline]}),
             "/pipelines/0/create_time",
             json!("1970-01-01T00:00:00Z"),
+        ),
+        (
+            "Q12",
+            "ListPipelines",
+            json!({}),
+            json!({"pipelines": [{"id": "p", "status": "4"}]}),
+            "/pipelines/0/status",
+            json!("PIPELINE_STATUS_RELEASING"),
+        ),
+        (
+            "Q12",
+            "ListPipelines",
+            json!({}),
+            json!({"pipelines": [{"id": "p", "status": "HELD"}]}),
+            "/pipelines/0/status_raw",
+            json!("HELD"),
+        ),
+        (
+            "Q12",
+            "ExecutePipelineAction",
+            json!({"pipeline_id": "p", "action_id": "PIPELINE_ACTION_START"}),
+            json!({"id": 7, "status": "2"}),
+            "/status",
+            json!("PIPELINE_STATUS_RELEASED"),
         ),
         (
             "Q12",
@@ -178,15 +210,24 @@ async fn answers_in_all_their_forms() {
             "{quirk} {name} {body}: {message}"
         );
     }
-    // A time that is no time is an error which names it, never an empty message.
-    let rpc = rpc(&world.gateway.client, "GetEnvironment");
-    let answer = Answer::json(200, &json!({"create_time": "soon"}));
-    let (result, _) = world
-        .exchange(&rpc, json!({"environment_id": "e"}), answer)
-        .await;
-    let status = result.unwrap_err();
-    assert_eq!(status.code(), Code::Internal);
-    assert!(status.message().contains("create_time"), "{status:?}");
+    // A time that is no time is an error which names it, never an empty message;
+    // nor is a list of none what was asked for.
+    for (name, request, body, says) in [
+        (
+            "GetEnvironment",
+            json!({"environment_id": "e"}),
+            json!({"create_time": "soon"}),
+            "create_time",
+        ),
+        ("GetAddon", addon, json!({"addons": []}), "addons"),
+    ] {
+        let rpc = rpc(&world.gateway.client, name);
+        let answer = Answer::json(200, &body);
+        let (result, _) = world.exchange(&rpc, request, answer).await;
+        let status = result.expect_err(name);
+        assert_eq!(status.code(), Code::Internal, "{status:?}");
+        assert!(status.message().contains(says), "{status:?}");
+    }
 }
 
 /// Q3: a delete answers 204, 200 without a body, `null`, or 200 with an id.
@@ -457,6 +498,44 @@ async fn requests_say_things_in_odd_places() {
             format!("{cas}/environments/e/resources"),
             json!({"resources": []}),
         ),
+        (
+            "lists",
+            "UpdateLaneGroupRoute",
+            json!({"lane_group_id": "g", "swimlanes": [{"id": "l", "weight": 20},
+                {"id": "m", "rules": {"items": []}}]}),
+            "PUT",
+            format!("{cas}/swimlane-group/g/route"),
+            json!({"swimlanes": [{"id": "l", "weight": 20}, {"id": "m", "rules": []}]}),
+        ),
+        (
+            "lists",
+            "UpdatePipeline",
+            json!({"pipeline_id": "p", "name": "n", "model_version": 2,
+                "config_mode": "PIPELINE_CONFIG_MODE_UI", "sources": {"items": []},
+                "stages": {"items": [{"name": "s"}]}}),
+            "PUT",
+            format!("{pipelines}/p"),
+            json!({"name": "n", "model_version": 2, "config_mode": "ui", "sources": [],
+                "stages": [{"name": "s"}]}),
+        ),
+        (
+            "lists",
+            "UpdatePipeline",
+            json!({"pipeline_id": "p", "name": "n", "model_version": 2,
+                "config_mode": "PIPELINE_CONFIG_MODE_UI", "stages": {"items": []}}),
+            "PUT",
+            format!("{pipelines}/p"),
+            json!({"name": "n", "model_version": 2, "config_mode": "ui", "stages": []}),
+        ),
+        (
+            "lists",
+            "UpdatePipelineHooks",
+            json!({"pipeline_id": "p", "strategy_type": 0, "hooks": {"items": []},
+                "selected_tasks": {"items": []}}),
+            "PUT",
+            format!("{pipelines}/p/hooks"),
+            json!({"strategy_type": 0, "hooks": [], "selected_tasks": []}),
+        ),
     ] {
         let rpc = rpc(&world.gateway.client, name);
         let (result, seen) = world
@@ -613,6 +692,22 @@ async fn errors_in_all_shapes() {
             Code::Internal,
             "HTTP_500",
             "oops",
+        ),
+        // The vendor's words in GBK: what the code says is plain.
+        (
+            401,
+            b"{\"error_code\":\"SVCSTG.00100401\",\"error_message\":\"\xb2\xbb\xb4\xe6!\"}"
+                .to_vec(),
+            Code::NotFound,
+            "SVCSTG.00100401",
+            "!",
+        ),
+        (
+            400,
+            json(json!({"error_code": "SVCSTG.00100400", "error_message": "<order svc> is bad"})),
+            Code::InvalidArgument,
+            "SVCSTG.00100400",
+            "<order svc> is bad",
         ),
         (304, Vec::new(), Code::Unavailable, "HTTP_304", ""),
     ] {

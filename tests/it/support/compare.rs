@@ -75,14 +75,6 @@ fn value(
         }
     } else if matches!(field.kind(), Kind::Enum(_)) && !field.is_list() {
         let raw = format!("{}_raw", field.name());
-        if message.descriptor().get_field_by_name(&raw).is_none() {
-            // It stands as its number.
-            let number = message.get_field(field).as_enum_number().unwrap();
-            if i64::from(number) != rest.as_i64().unwrap_or(0) {
-                differ(&number);
-            }
-            return;
-        }
         if !same(&own[raw.as_str()], rest) {
             differ(&own[raw.as_str()]);
         }

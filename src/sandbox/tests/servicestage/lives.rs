@@ -153,8 +153,7 @@ async fn environments_live() {
 
 #[tokio::test(start_paused = true)]
 async fn applications_live() {
-    let env = [("env", json!([{"name": "A", "value": "1"}]))];
-    let [(_, list)] = env;
+    let list = json!([{"name": "A", "value": "1"}, {"name": "EMPTY", "value": ""}]);
     let configured =
         json!({"environment_id": "$env", "configuration": {"env": list, "assign_strategy": true}});
     play(vec![
@@ -174,9 +173,9 @@ async fn applications_live() {
         refused("GET", "applications/$app/configuration?environment_id=x", json!(null), 404, "SVCSTG.00100411"),
         call("PUT", "applications/$app/configuration", configured.clone(), 200,
             json!({"application_id": "$app", "environment_id": ENVIRONMENT_ID,
-                "configuration": {"env": [{"name": "A", "value": "1"}], "assign_strategy": true}})),
+                "configuration": {"env": [{"name": "A", "value": "1"}, {"value": ""}], "assign_strategy": true}})),
         get("applications/$app/configuration", json!({"configuration": [{"environment_id": ENVIRONMENT_ID,
-            "configuration": {"env": [{"name": "A"}]}}]})),
+            "configuration": {"env": [{"name": "A"}, {"name": "EMPTY"}]}}]})),
         get("applications/$app/configuration?environment_id=$env", json!({"configuration": [{"application_id": "$app"}]})),
         refused("PUT", "applications/$app/configuration", json!({"environment_id": "x", "configuration": {"env": []}}), 404, "SVCSTG.00100411"),
         refused("PUT", "applications/$app/configuration", json!({"environment_id": "$env", "configuration": {}}), 400, "SVCSTG.00100400"),
