@@ -477,7 +477,7 @@ mod tests {
             ("{\"a\":\"\u{0}\"}", "broken JSON"),
         ] {
             let error = prepare(document.as_bytes(), &release()).unwrap_err();
-            let Error::Decode { path, problem } = &error else {
+            let Error::Decode { path, problem, .. } = &error else {
                 panic!("{document}: {error:?}");
             };
             assert!(path.is_empty(), "{document}");

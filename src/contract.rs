@@ -30,6 +30,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::error::Error;
+use crate::families::family;
 use crate::rest::{Call, Idempotency, Media, Reply};
 pub use crate::schema::Refusal;
 use crate::schema::{self, FieldIndex, MessageId, Schema};
@@ -281,13 +282,14 @@ impl Method {
     /// rpc that it calls. 204 is an empty message; so is any 202 where the response
     /// has no fields, and a body that is empty or `null`, unless it answers a GET
     /// whose response has fields (a list may be `null`). All else that is not JSON
-    /// of the response's form is `Error::Decode`.
+    /// of the response's form is `Error::Decode`, with the upstream's request id.
     pub fn decode(&self, reply: &Reply) -> Result<Decoded, Error> {
         let watched = self.watch.as_ref().map(|watch| &watch.poll);
         let logged = self.log.as_ref().map(|log| &log.poll);
         let paged = self.pages.as_ref().map(|pages| &pages.list);
         let method = watched.or(logged).or(paged).map_or(self, |called| called);
         decode::decode(method, reply)
+            .map_err(|error| error.of_request(family(&self.family).request_id(&reply.headers)))
     }
 
     /// Whether the rpc answers with a stream.

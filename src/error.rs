@@ -129,10 +129,17 @@ pub enum Error {
         path: String,
         /// What was found and what was expected.
         problem: String,
+        /// The upstream's id of the request, once the answer's headers were read.
+        request_id: Option<String>,
     },
     /// The upstream answered success, and in it why it will not do it.
-    #[error("{0}")]
-    Refused(String),
+    #[error("{problem}")]
+    Refused {
+        /// Its own words.
+        problem: String,
+        /// The upstream's id of the request.
+        request_id: Option<String>,
+    },
     /// The list that is streamed has begun anew: what was told is right, the rest
     /// is not known. The upstream has acted, as it does for reads.
     #[error("the list began anew while it was read; read it again")]
@@ -197,6 +204,35 @@ pub struct Context<'a> {
 }
 
 impl Error {
+    /// An answer that is not what the contract says, at this path of it.
+    pub(crate) fn decode(path: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Decode {
+            path: path.into(),
+            problem: problem.into(),
+            request_id: None,
+        }
+    }
+
+    /// The same of the request that has this id at the upstream, where it is of an
+    /// answer that came.
+    pub(crate) fn of_request(mut self, id: Option<String>) -> Self {
+        if let Self::Decode { request_id, .. } | Self::Refused { request_id, .. } = &mut self {
+            *request_id = id;
+        }
+        self
+    }
+
+    /// The upstream's id of the request, where its answer came and said so.
+    fn request_id(&self) -> Option<&str> {
+        match self {
+            Self::Upstream(fault) => fault.request_id.as_deref(),
+            Self::Decode { request_id, .. } | Self::Refused { request_id, .. } => {
+                request_id.as_deref()
+            }
+            _ => None,
+        }
+    }
+
     /// The gRPC code of the error.
     pub fn code(&self) -> Code {
         match self {
@@ -204,7 +240,7 @@ impl Error {
             | Self::Violations(_)
             | Self::Malformed(_)
             | Self::NoUpstream(_)
-            | Self::Refused(_) => Code::InvalidArgument,
+            | Self::Refused { .. } => Code::InvalidArgument,
             Self::Restarted => Code::Aborted,
             Self::Unsupported { .. } => Code::Unimplemented,
             Self::NotConfigured(_) => Code::FailedPrecondition,
@@ -250,7 +286,7 @@ impl Error {
             | Self::NotConfigured(_)
             | Self::OutcomeUnknown(_)
             | Self::TooLarge { .. }
-            | Self::Refused(_)
+            | Self::Refused { .. }
             | Self::Decode { .. } => false,
         }
     }
@@ -276,7 +312,7 @@ impl Error {
     pub fn log_text(&self) -> String {
         match self {
             Self::Binding { field, .. } => format!("{field}: refused before sending"),
-            Self::Refused(_) => "refused within a success".to_owned(),
+            Self::Refused { .. } => "refused within a success".to_owned(),
             Self::Violations(all) => format!("{} fields: refused before sending", all.len()),
             Self::Upstream(fault) => {
                 let request = fault.request_id.as_deref().unwrap_or("unknown");

@@ -51,6 +51,8 @@ pub struct Family {
     pub endpoint_suffixes: &'static [&'static str],
     /// The catalog's service type, for logins that bring a catalog.
     pub catalog_type: Option<&'static str>,
+    /// A login may name a project by its name alone, without a domain.
+    pub bare_project_names: bool,
     /// Headers of every call.
     pub headers: &'static [(&'static str, &'static str)],
     /// The caller's `accept-language` goes to the upstream; this is the default.
@@ -86,6 +88,7 @@ pub static COMMON: Family = Family {
     fault: common::fault,
     endpoint_suffixes: &[],
     catalog_type: None,
+    bare_project_names: false,
     headers: &[("accept", "application/json")],
     accept_language: None,
     redirect_anchor: None,

@@ -23,6 +23,7 @@ pub static FAMILY: Family = Family {
     endpoint_suffixes: &["/v1/{project_id}", "/v1"],
     // Rackspace's too. Source: its catalog; the manual's service-access page is wrong.
     catalog_type: Some("orchestration"),
+    bare_project_names: false,
     // With any other `Accept`, 202, 302 and 404 of the router are HTML. Seen on
     // Heat 27.0.1.
     headers: &[("accept", "application/json")],

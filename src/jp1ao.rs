@@ -15,6 +15,7 @@ pub static FAMILY: Family = Family {
     // The paths of the protos begin with it.
     endpoint_suffixes: &["/Automation/v1"],
     catalog_type: None,
+    bare_project_names: false,
     // Required. Source: JP1/AO Command and API Reference 12, 2.2.10.
     headers: &[("accept", "application/json")],
     // Required too: `en`, `ja` or `zh`, anything else is English. Source: same.

@@ -14,6 +14,9 @@ pub static FAMILY: Family = Family {
     endpoint_suffixes: &["/v3/{project_id}/cas", "/v3/{project_id}", "/v3"],
     // Its endpoint is configured per region: IAM's catalog is not relied upon.
     catalog_type: None,
+    // The project of a region has the region's name, in the user's own domain.
+    // Source: Identity and Access Management API, "Obtaining a user token".
+    bare_project_names: true,
     // The manual asks for the content type on every call, and the official SDK
     // sends and signs it without a body too.
     headers: &[

@@ -132,10 +132,7 @@ pub fn unreadable(error: serde_json::Error) -> Error {
             error.column()
         ),
     };
-    Error::Decode {
-        path: String::new(),
-        problem,
-    }
+    Error::decode("", problem)
 }
 
 /// The members of a JSON object, in order, their values as text. Of a name given

@@ -9,6 +9,7 @@ use super::reader::Section;
 use crate::auth::{
     AkSk, IdOrName, Identity, Keystone, Named, Rackspace, RackspaceSecret, Settings, clouds, huawei,
 };
+use crate::family::Family;
 
 /// Where Rackspace logs in.
 const RACKSPACE: &str = "https://identity.api.rackspacecloud.com/v2.0";
@@ -106,7 +107,11 @@ impl Kind {
 
 /// The credentials; none where something is wrong with them. `project_id` is the
 /// upstream's.
-pub(super) fn read(section: &Section<'_>, project_id: Option<&str>) -> Option<Login> {
+pub(super) fn read(
+    section: &Section<'_>,
+    project_id: Option<&str>,
+    family: &Family,
+) -> Option<Login> {
     let kind = section.choice(
         "kind",
         &[
@@ -134,7 +139,9 @@ pub(super) fn read(section: &Section<'_>, project_id: Option<&str>) -> Option<Lo
             Kind::None => Some(Settings::None.into()),
             Kind::Token => token(section).map(Login::from),
             Kind::Keystone if section.has("cloud") || section.has("from_env") => cloud(section),
-            Kind::Keystone => keystone(section, project_id).map(|k| Settings::Keystone(k).into()),
+            Kind::Keystone => {
+                keystone(section, project_id, family).map(|k| Settings::Keystone(k).into())
+            }
             Kind::Rackspace => rackspace(section).map(|r| Settings::Rackspace(r).into()),
             Kind::AkSk => ak_sk(section, project_id),
             Kind::Basic => user(section)
@@ -224,7 +231,7 @@ fn interface(section: &Section<'_>) -> Option<String> {
     section.choice("interface", &choices).map(str::to_owned)
 }
 
-fn keystone(section: &Section<'_>, project_id: Option<&str>) -> Option<Keystone> {
+fn keystone(section: &Section<'_>, project_id: Option<&str>, family: &Family) -> Option<Keystone> {
     if !section.has("auth_url") {
         section.wrong(
             "auth_url",
@@ -234,13 +241,13 @@ fn keystone(section: &Section<'_>, project_id: Option<&str>) -> Option<Keystone>
     }
     let auth_url = section.url("auth_url");
     let region = text(section, "region");
-    let user = named(section, "user");
+    let user = named(section, "user", true);
     let app = id_or_name(
         section,
         "application_credential_id",
         "application_credential_name",
     );
-    let mut project = named(section, "project");
+    let mut project = named(section, "project", !family.bare_project_names);
     let interface = interface(section).unwrap_or_else(|| "public".to_owned());
     let given: Vec<&str> = [
         ("application_credential_secret", app.is_some()),
@@ -334,8 +341,9 @@ fn id_or_name(section: &Section<'_>, id: &str, name: &str) -> Option<IdOrName> {
     }
 }
 
-/// A user or a project, and its domain: `default` with a name, as in Keystone.
-fn named(section: &Section<'_>, what: &str) -> Option<Named> {
+/// A user or a project, and its domain: with a name that needs one, `default`, as
+/// in Keystone.
+fn named(section: &Section<'_>, what: &str, needs_domain: bool) -> Option<Named> {
     let name = if what == "user" {
         "username"
     } else {
@@ -348,7 +356,9 @@ fn named(section: &Section<'_>, what: &str) -> Option<Named> {
     let id_or_name = id_or_name?;
     let domain = match id_or_name {
         IdOrName::Id(_) => None,
-        IdOrName::Name(_) => Some(domain.unwrap_or(IdOrName::Id("default".to_owned()))),
+        IdOrName::Name(_) => {
+            domain.or_else(|| needs_domain.then(|| IdOrName::Id("default".to_owned())))
+        }
     };
     Some(Named { id_or_name, domain })
 }

@@ -343,6 +343,21 @@ fn kinds_of_credentials() {
         }
         other => panic!("{other:?}"),
     }
+    // Huawei's IAM: the project of a region has its name, in the user's own domain.
+    let stage = HEAT.replace("'heat'", "'servicestage'");
+    for (domain, want) in [("", false), ("project_domain_name='D'\n", true)] {
+        let text = format!("{stage}[upstream.auth]\n{keystone}{domain}{password}");
+        let config = parse(&text).expect("right");
+        let Auth::Keystone(login) = &config.upstreams[0].auth else {
+            panic!("{text}");
+        };
+        let Identity::Password { user, .. } = &login.identity else {
+            panic!("{text}");
+        };
+        assert!(user.domain.is_some(), "{text}");
+        let project = login.project.as_ref().expect("a project");
+        assert_eq!(project.domain.is_some(), want, "{text}");
+    }
     let app = "application_credential_id='i'\napplication_credential_secret_env='SECRET'";
     match auth(&format!("{keystone}{app}")) {
         Auth::Keystone(login) => {

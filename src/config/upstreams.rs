@@ -27,7 +27,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<upstream::Settings> {
     let mut endpoint = section.url("endpoint");
     let mut project_id = section.text("project_id").map(|found| found.value);
     let mut transport = transport(section);
-    let login = auth::read(&section.section("auth"), project_id.as_deref());
+    let login = auth::read(&section.section("auth"), project_id.as_deref(), family);
     if let Some(login) = &login {
         // What `clouds.yaml` says stands behind what is said here.
         endpoint = endpoint.or_else(|| login.endpoint.clone());

@@ -30,10 +30,10 @@ pub(super) fn decode(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
     let no_content = reply.status == http::StatusCode::NO_CONTENT || told;
     if no_content || body.is_empty() || body == b"null" {
         if !no_content && lacks(method, body) {
-            return Err(Error::Decode {
-                path: String::new(),
-                problem: "expected what was asked for, found an empty answer".into(),
-            });
+            return Err(Error::decode(
+                "",
+                "expected what was asked for, found an empty answer",
+            ));
         }
         return Ok(Decoded {
             message: Bytes::new(),
@@ -43,16 +43,19 @@ pub(super) fn decode(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
     if response.text_refuses
         && let Ok(text) = serde_json::from_slice::<String>(body)
     {
-        return Err(Error::Refused(text));
+        return Err(Error::Refused {
+            problem: text,
+            request_id: None,
+        });
     }
     if !begins_as_json(body) {
-        return Err(Error::Decode {
-            path: String::new(),
-            problem: format!(
+        return Err(Error::decode(
+            "",
+            format!(
                 "expected JSON, found {}: is the upstream's endpoint right?",
                 content_type(reply)
             ),
-        });
+        ));
     }
     let mut message = Vec::with_capacity(body.len());
     let chosen = method
@@ -142,9 +145,9 @@ fn begins_as_json(body: &[u8]) -> bool {
 fn unreadable(problem: Problem, reply: &Reply) -> Error {
     let whole = problem.path.is_empty();
     let json = content_type(reply).contains("json");
-    Error::Decode {
-        path: problem.path,
-        problem: if whole && !json {
+    Error::decode(
+        problem.path,
+        if whole && !json {
             format!(
                 "{} (the answer is {})",
                 problem.problem,
@@ -153,7 +156,7 @@ fn unreadable(problem: Problem, reply: &Reply) -> Error {
         } else {
             problem.problem
         },
-    }
+    )
 }
 
 /// What the reply says it is, at most 100 characters of it.

@@ -74,10 +74,10 @@ impl Gather {
     /// The call of the page behind those that are there.
     pub fn next(&self, call: &Call, gathering: &Gathering) -> Result<Call, Error> {
         if gathering.pages == MAX_PAGES {
-            return Err(Error::Decode {
-                path: String::new(),
-                problem: format!("the list has more than {MAX_PAGES} pages: ask for single ones"),
-            });
+            return Err(Error::decode(
+                "",
+                format!("the list has more than {MAX_PAGES} pages: ask for single ones"),
+            ));
         }
         let mut call = call.clone();
         if !call.query.is_empty() {
@@ -103,10 +103,10 @@ impl Gather {
             }
         }
         if gathering.message.len() > MAX_BYTES {
-            return Err(Error::Decode {
-                path: String::new(),
-                problem: format!("the list has more than {MAX_BYTES} bytes: ask for single pages"),
-            });
+            return Err(Error::decode(
+                "",
+                format!("the list has more than {MAX_BYTES} bytes: ask for single pages"),
+            ));
         }
         let more = self.count(&page)?;
         let have = gathering.have;

@@ -177,10 +177,11 @@ impl Paging {
     fn marker(&self, last: &[u8], count: u64) -> Result<String, Error> {
         self.key(last)?
             .and_then(|key| String::from_utf8(key).ok())
-            .ok_or_else(|| Error::Decode {
-                path: format!("[{}]", count - 1),
-                problem: "the last item has no key, so that the next page cannot be asked for"
-                    .into(),
+            .ok_or_else(|| {
+                Error::decode(
+                    format!("[{}]", count - 1),
+                    "the last item has no key, so that the next page cannot be asked for",
+                )
             })
     }
 

@@ -120,10 +120,10 @@ impl Resolve {
         whole.extend_from_slice(request);
         for field in &self.found {
             let Some(value) = text(answer, field.answer)? else {
-                return Err(Error::Decode {
-                    path: field.name.to_string(),
-                    problem: format!("{} did not find it out", self.rpc.name),
-                });
+                return Err(Error::decode(
+                    &*field.name,
+                    format!("{} did not find it out", self.rpc.name),
+                ));
             };
             // The last value of a field is the one that counts.
             wire::write_bytes(&mut whole, field.request, value);
@@ -135,10 +135,7 @@ impl Resolve {
 impl Location {
     /// Reads the answer from a redirect; nothing else of it is looked at.
     pub fn read(&self, reply: &Reply) -> Result<Vec<u8>, Error> {
-        let fault = |problem: String| Error::Decode {
-            path: "Location".into(),
-            problem,
-        };
+        let fault = |problem: String| Error::decode("Location", problem);
         let location = match reply.headers.get(LOCATION).map(|value| value.to_str()) {
             Some(Ok(location)) => location,
             Some(Err(_)) => return Err(fault("is no text".into())),

@@ -114,10 +114,7 @@ impl Watch {
         let items = self.tables.item.items(self.schema(), output, response)?;
         items.ok_or_else(|| match self.tables.item {
             Part::One(index) => missing(&self.schema().message(output).fields[usize::from(index)]),
-            Part::Whole | Part::List(_) => Error::Decode {
-                path: String::new(),
-                problem: "what is watched is missing".into(),
-            },
+            Part::Whole | Part::List(_) => Error::decode("", "what is watched is missing"),
         })
     }
 
@@ -334,10 +331,7 @@ impl Watch {
 
 /// The identity of an item. One without is `Error::Decode`.
 fn key_text(schema: &Schema, field: &Field, item: &[u8]) -> Result<Box<str>, Error> {
-    let fault = |problem: String| Error::Decode {
-        path: field.name.to_string(),
-        problem,
-    };
+    let fault = |problem: String| Error::decode(&*field.name, problem);
     let value = wire::last(item, field.number).map_err(|p| broken(field, p))?;
     let text = match value {
         Some(value) => {
@@ -364,15 +358,9 @@ fn member(response: &Bytes, field: &Field) -> Result<Option<Bytes>, Error> {
 }
 
 fn missing(field: &Field) -> Error {
-    Error::Decode {
-        path: field.name.to_string(),
-        problem: "is missing, and is what is watched".into(),
-    }
+    Error::decode(&*field.name, "is missing, and is what is watched")
 }
 
 fn broken(field: &Field, problem: Malformed) -> Error {
-    Error::Decode {
-        path: field.name.to_string(),
-        problem: problem.to_string(),
-    }
+    Error::decode(&*field.name, problem.to_string())
 }

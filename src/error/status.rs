@@ -65,8 +65,7 @@ pub(super) fn status(error: &Error, context: &Context<'_>) -> Status {
     }
 
     room.detail();
-    let request_id = fault.and_then(|fault| fault.request_id.as_deref());
-    let request_id = room.value(request_id.unwrap_or_default());
+    let request_id = room.value(error.request_id().unwrap_or_default());
     let serving_data = room.value(context.request_id);
     if !request_id.is_empty() || !serving_data.is_empty() {
         details.set_request_info(request_id, serving_data);
@@ -108,7 +107,7 @@ fn text(error: &Error, context: &Context<'_>) -> String {
         | Error::Malformed(_)
         | Error::NoUpstream(_)
         | Error::NotConfigured(_)
-        | Error::Refused(_)
+        | Error::Refused { .. }
         | Error::Draining => error.to_string(),
         Error::Unsupported { .. }
         | Error::Overload { .. }
@@ -195,7 +194,7 @@ fn reason(error: &Error) -> String {
         }
         Error::Upstream(fault) => &fault.reason,
         Error::Decode { .. } => "UNREADABLE_ANSWER",
-        Error::Refused(_) => "REFUSED_IN_SUCCESS",
+        Error::Refused { .. } => "REFUSED_IN_SUCCESS",
         Error::Restarted => "LIST_RESTARTED",
         Error::Draining => "STOPPING",
     }
@@ -212,7 +211,7 @@ fn sent(error: &Error) -> bool {
         | Error::OutcomeUnknown(_)
         | Error::TooLarge { .. }
         | Error::Undelivered { .. }
-        | Error::Refused(_)
+        | Error::Refused { .. }
         | Error::Restarted
         | Error::Decode { .. } => true,
         Error::Binding { .. }

@@ -64,7 +64,7 @@ fn helps(error: &Error, idempotency: Idempotency) -> bool {
         | Error::Unsupported { .. }
         | Error::NoUpstream(_)
         | Error::NotConfigured(_)
-        | Error::Refused(_)
+        | Error::Refused { .. }
         | Error::Restarted
         | Error::Overload { .. }
         | Error::Credential { .. }

@@ -37,6 +37,7 @@ static FAMILY: Family = Family {
     fault: read,
     endpoint_suffixes: &["/v1/{project_id}", "/v1"],
     catalog_type: None,
+    bare_project_names: false,
     headers: &[("accept", "application/json"), ("x-client", "test")],
     accept_language: Some("en-us"),
     redirect_anchor: Some("stacks"),

@@ -171,10 +171,7 @@ mod tests {
                 code: Code::Unauthenticated,
                 problem: "no token".to_owned(),
             },
-            Error::Decode {
-                path: String::new(),
-                problem: "HTML".to_owned(),
-            },
+            Error::decode("", "HTML"),
             Error::TooLarge { limit: 1 },
         ] {
             assert_eq!(Patience::new(S(60)).bear(&error, S(1)), None, "{error}");

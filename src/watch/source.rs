@@ -159,14 +159,14 @@ impl RestSource {
         self.memory().seen = true;
         let found = watch.items(&response)?;
         if found.len() > self.max_items {
-            return Err(Error::Decode {
-                path: String::new(),
-                problem: format!(
+            return Err(Error::decode(
+                "",
+                format!(
                     "it has {} items, and a watch takes at most {} (setting `max_items`)",
                     found.len(),
                     self.max_items
                 ),
-            });
+            ));
         }
         let items = found
             .into_iter()

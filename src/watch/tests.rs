@@ -648,10 +648,7 @@ async fn lasting_failures_end_all_watches_at_once() {
     for error in [
         fault(Code::PermissionDenied, None),
         fault(Code::Unauthenticated, None),
-        Error::Decode {
-            path: "status".to_owned(),
-            problem: "a number".to_owned(),
-        },
+        Error::decode("status", "a number"),
     ] {
         let (watches, world) = (watches(), World::of(false, &["1"]));
         let mut streams = [watches.see(&world).await, watches.follow(&world).await];

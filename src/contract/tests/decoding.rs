@@ -80,7 +80,7 @@ fn replies_without_content() {
                     assert!(decoded.message.is_empty(), "{name}: {status} {body}");
                     assert_eq!(decoded.notes, Default::default());
                 }
-                Err(Error::Decode { path, problem }) => {
+                Err(Error::Decode { path, problem, .. }) => {
                     assert!(!good, "{name}: {status} {body}");
                     assert_eq!(path, "");
                     assert!(problem.contains("found an empty answer"), "{problem}");
@@ -215,7 +215,7 @@ fn replies_that_are_not_what_the_contract_says() {
         ),
     ] {
         let error = decode(&world(response_body), &reply(200, content_type, body)).unwrap_err();
-        let Error::Decode { path, problem } = &error else {
+        let Error::Decode { path, problem, .. } = &error else {
             panic!("{body}: {error:?}");
         };
         assert_eq!(path, want_path, "{body}: {problem}");

@@ -149,7 +149,7 @@ fn items_are_slices_of_the_response() {
         json!({"id": "a", "state": "STATE_BUSY"})
     );
     let error = watch(&world).items(&Bytes::new()).unwrap_err();
-    let Error::Decode { path, problem } = error else {
+    let Error::Decode { path, problem, .. } = error else {
         panic!("{error:?}");
     };
     assert_eq!(

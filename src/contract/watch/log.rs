@@ -294,10 +294,8 @@ impl Log {
         let message = schema.message(*item);
         let key = &message.fields[usize::from(*key)];
         let order = order.map(|index| &message.fields[usize::from(index)]);
-        let items = wire::all(response, *list).map_err(|problem| Error::Decode {
-            path: String::new(),
-            problem: problem.to_string(),
-        })?;
+        let items =
+            wire::all(response, *list).map_err(|problem| Error::decode("", problem.to_string()))?;
         items
             .into_iter()
             .map(|item| {
@@ -329,10 +327,7 @@ impl Log {
         let Read::Text { steps, extras, .. } = &self.tables.read else {
             return Ok(String::new());
         };
-        let fault = |problem: String| Error::Decode {
-            path: String::new(),
-            problem,
-        };
+        let fault = |problem: String| Error::decode("", problem);
         let mut parts = vec![response];
         for (at, step) in steps.iter().enumerate() {
             let last = at + 1 == steps.len();
@@ -453,10 +448,8 @@ fn order_of(schema: &Schema, field: &Field, item: &[u8]) -> Result<Option<Order>
     let Some(value) = value else {
         return Ok(None);
     };
-    let text = transcode::text(schema, field, value).map_err(|problem| Error::Decode {
-        path: field.name.to_string(),
-        problem: problem.problem,
-    })?;
+    let text = transcode::text(schema, field, value)
+        .map_err(|problem| Error::decode(&*field.name, problem.problem))?;
     Ok(Some(match (field.kind, text.parse()) {
         (Kind::String, _) | (_, Err(_)) => Order::Text(text.into()),
         (_, Ok(number)) => Order::Number(number),

@@ -244,10 +244,7 @@ fn every_variant() {
             "The Stack (a) already exists.",
         ),
         (
-            Error::Decode {
-                path: text("a[3].b"),
-                problem: text("a number, expected text"),
-            },
+            Error::decode(text("a[3].b"), text("a number, expected text")),
             Code::Internal,
             "UNREADABLE_ANSWER",
             "true",

@@ -88,14 +88,14 @@ impl RestLog {
         let mut entries = log.entries(&self.fetch(&call).await?)?;
         if !log.pages(self.dialect()) {
             if entries.len() > self.max_items {
-                return Err(Error::Decode {
-                    path: String::new(),
-                    problem: format!(
+                return Err(Error::decode(
+                    "",
+                    format!(
                         "it has {} entries, and a watch takes at most {} (setting `max_items`)",
                         entries.len(),
                         self.max_items
                     ),
-                });
+                ));
             }
             oldest_first(&mut entries);
             return Ok(Page {

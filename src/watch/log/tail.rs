@@ -405,10 +405,10 @@ pub(super) fn goes_on(idle: u32, came: bool, moved: bool) -> Result<(), Error> {
     if idle < IDLE_PAGES && came && moved {
         return Ok(());
     }
-    Err(Error::Decode {
-        path: String::new(),
-        problem: "the list does not go on behind its marker: does the upstream page it?".to_owned(),
-    })
+    Err(Error::decode(
+        "",
+        "the list does not go on behind its marker: does the upstream page it?",
+    ))
 }
 
 async fn bounded(registry: &Registry, reading: Reading) -> Result<super::position::Page, Error> {

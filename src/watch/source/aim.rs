@@ -108,9 +108,8 @@ impl Aim {
 fn found(watch: &Watch, poll: Vec<u8>, route: &Route) -> Result<Arc<Target>, Error> {
     Target::new(watch, poll, None, &route.upstream.settings.dialect)
         .map(Arc::new)
-        .map_err(|error| Error::Decode {
-            path: String::new(),
-            problem: format!("it names nothing that can be watched: {error}"),
+        .map_err(|error| {
+            Error::decode("", format!("it names nothing that can be watched: {error}"))
         })
 }
 

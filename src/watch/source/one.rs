@@ -121,10 +121,9 @@ impl RestSource {
 
     fn only(&self, response: Bytes) -> Result<Bytes, Error> {
         let mut items = self.watch().items(&response)?;
-        items.pop().ok_or_else(|| Error::Decode {
-            path: String::new(),
-            problem: "what is watched is missing".into(),
-        })
+        items
+            .pop()
+            .ok_or_else(|| Error::decode("", "what is watched is missing"))
     }
 
     /// Whether the thing has settled, and whether its state is about to move.

@@ -222,11 +222,14 @@ async fn answers_in_all_their_forms() {
         ("GetAddon", addon, json!({"addons": []}), "addons"),
     ] {
         let rpc = rpc(&world.gateway.client, name);
-        let answer = Answer::json(200, &body);
+        let answer = Answer::json(200, &body).with("x-request-id", "r1");
         let (result, _) = world.exchange(&rpc, request, answer).await;
         let status = result.expect_err(name);
         assert_eq!(status.code(), Code::Internal, "{status:?}");
         assert!(status.message().contains(says), "{status:?}");
+        // What it did is found again at the vendor's.
+        let details = status.get_error_details();
+        assert_eq!(details.request_info().unwrap().request_id, "r1");
     }
 }
 
