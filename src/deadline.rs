@@ -17,7 +17,7 @@ pub struct Deadline(Instant);
 
 impl Deadline {
     /// The deadline of a caller's `grpc-timeout`, less a margin, or of `default`
-    /// where the caller set none.
+    /// where the caller set none. It counts from now: when the headers have come.
     pub fn of(metadata: &http::HeaderMap, default: Duration) -> Self {
         let timeout = metadata
             .get("grpc-timeout")

@@ -34,6 +34,14 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// The request did not come whole, or not as gRPC wants it. Nothing was sent.
+    #[error("{problem}")]
+    Unreceived {
+        /// DEADLINE_EXCEEDED for one that does not come, else what tonic says.
+        code: Code,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The request's bytes are not a message of its type. Nothing was sent.
     #[error("the request is not a valid message: {0}")]
     Malformed(String),
@@ -248,6 +256,7 @@ impl Error {
             | Self::Credential { code, .. }
             | Self::Login { code, .. }
             | Self::Undelivered { code, .. }
+            | Self::Unreceived { code, .. }
             | Self::Stream { code, .. } => *code,
             Self::Deadline { .. } | Self::StreamDeadline => Code::DeadlineExceeded,
             Self::Connect(_) | Self::NoAnswer(_) | Self::Draining => Code::Unavailable,
@@ -280,6 +289,7 @@ impl Error {
             Self::Binding { .. }
             | Self::Violations(_)
             | Self::Stream { .. }
+            | Self::Unreceived { .. }
             | Self::Malformed(_)
             | Self::Unsupported { .. }
             | Self::NoUpstream(_)

@@ -2,6 +2,7 @@
 //! methods, sent to its upstream, answered and recorded. `start` builds it all.
 
 mod answer;
+mod arriving;
 mod batch;
 mod codec;
 mod front;
@@ -10,6 +11,8 @@ mod health;
 mod record;
 mod service;
 mod start;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -36,6 +39,7 @@ use crate::unary;
 use crate::upstream::{self, Upstream, Upstreams};
 use crate::watch::{self, Watches};
 use answer::Answer;
+use arriving::Arriving;
 pub(crate) use codec::WireCodec;
 pub use front::TOKEN;
 use record::{Record, Recorded, traced};
@@ -97,11 +101,45 @@ impl Engine {
         })
     }
 
+    /// The deadline of a request whose headers have just come.
+    fn deadline(&self, headers: &HeaderMap) -> Deadline {
+        Deadline::of(headers, self.default_deadline)
+    }
+
     /// Serves one request of a method.
     async fn serve(
         &self,
         served: &Arc<Served>,
-        request: http::Request<Body>,
+        request: http::Request<Arriving>,
+        deadline: Deadline,
+    ) -> http::Response<Body> {
+        // It is taken when the message has come.
+        let mut arriving = Some(Record::begin(
+            served,
+            self.traces,
+            request.headers(),
+            deadline,
+        ));
+        let mut response = self.answer(served, request, &mut arriving).await;
+        if let Some(record) = arriving
+            && let Some(status) = Status::from_header_map(response.headers())
+        {
+            let error = Error::Unreceived {
+                code: status.code(),
+                problem: status.message().to_owned(),
+            };
+            // What else tonic says, of encodings that it takes, stays.
+            let _ = record.fail(&error).add_header(response.headers_mut());
+        }
+        response
+    }
+
+    /// Reads the message, and has it answered.
+    async fn answer(
+        &self,
+        served: &Arc<Served>,
+        request: http::Request<Arriving>,
+        arriving: &mut Option<Record>,
     ) -> http::Response<Body> {
         let stream = served.method.is_stream();
         let codec = if stream {
@@ -126,19 +164,28 @@ impl Engine {
         }
         if stream {
             return grpc
-                .server_streaming(tower::service_fn(|r| self.stream(served, r)), request)
+                .server_streaming(
+                    tower::service_fn(|r| self.stream(once(arriving), r)),
+                    request,
+                )
                 .await;
         }
         if served.method.upload.is_some() {
             return grpc
-                .client_streaming(tower::service_fn(|r| self.upload(served, r)), request)
+                .client_streaming(
+                    tower::service_fn(|r| self.upload(once(arriving), r)),
+                    request,
+                )
                 .await;
         }
         // Set aside where it goes out as it is; tonic would copy it.
         let answer = OnceLock::new();
         let aside = compressed.is_none().then_some(&answer);
         let response = grpc
-            .unary(tower::service_fn(|r| self.unary(served, r, aside)), request)
+            .unary(
+                tower::service_fn(|r| self.unary(once(arriving), r, aside)),
+                request,
+            )
             .await;
         match answer.into_inner() {
             Some(answer) => response.map(|_| Body::new(answer)),
@@ -148,12 +195,13 @@ impl Engine {
 
     async fn unary(
         &self,
-        served: &Arc<Served>,
+        record: Result<Record, Status>,
         request: Request<Bytes>,
         aside: Option<&OnceLock<Answer>>,
     ) -> Result<Response<Bytes>, Status> {
+        let mut record = record?;
+        let served = record.served.clone();
         let headers = request.metadata().as_ref();
-        let mut record = Record::begin(served, self.traces, headers);
         let span = record.span.clone();
         let work = self.call(&mut record, headers, request.get_ref());
         let result = traced(span, work).await;
@@ -177,7 +225,7 @@ impl Engine {
     ) -> Result<(Decoded, HeaderMap), Error> {
         let served = record.served.clone();
         let method = &served.method;
-        let deadline = Deadline::of(headers, self.default_deadline);
+        let deadline = record.deadline;
         let upstream = self.pick(record, headers)?;
         let caller = &record.caller;
         let errand = Errand {
@@ -215,12 +263,13 @@ impl Engine {
     /// Takes a file, and sends it on.
     async fn upload(
         &self,
-        served: &Arc<Served>,
+        record: Result<Record, Status>,
         request: Request<Streaming<Bytes>>,
     ) -> Result<Response<Bytes>, Status> {
+        let mut record = record?;
+        let served = record.served.clone();
         let (metadata, _, mut messages) = request.into_parts();
         let headers = metadata.into_headers();
-        let mut record = Record::begin(served, self.traces, &headers);
         let span = record.span.clone();
         let work = self.send_on(&mut record, &headers, &mut messages);
         let result = traced(span, work).await;
@@ -240,11 +289,10 @@ impl Engine {
         let Some(upload) = &method.upload else {
             return Err(Error::Malformed(format!("{} is no upload", method.path)));
         };
-        let deadline = Deadline::of(headers, self.default_deadline);
+        let deadline = record.deadline;
         let upstream = self.pick(record, headers)?;
         let dialect = &upstream.settings.dialect;
-        let receiving = self.uploads.receive(method, upload, dialect, messages);
-        let received = deadline.bound(receiving).await??;
+        let received = (self.uploads.receive(method, upload, dialect, messages)).await?;
         let operation = upstream::Operation::of(method);
         let reply = (upstream.call(operation, &received.call, &record.caller, deadline)).await?;
         let mut decoded = method.decode(&reply)?;
@@ -254,11 +302,11 @@ impl Engine {
 
     async fn stream(
         &self,
-        served: &Arc<Served>,
+        record: Result<Record, Status>,
         request: Request<Bytes>,
     ) -> Result<Response<Recorded>, Status> {
+        let mut record = record?;
         let headers = request.metadata().as_ref();
-        let mut record = Record::begin(served, self.traces, headers);
         let result = self.open(&mut record, headers, request.get_ref()).await;
         let told = match result {
             Ok(told) => told,
@@ -285,7 +333,7 @@ impl Engine {
     ) -> Result<Told, Error> {
         let served = record.served.clone();
         let method = &served.method;
-        let call_by = Deadline::of(headers, self.default_deadline);
+        let call_by = record.deadline;
         let deadline = headers.contains_key("grpc-timeout").then_some(call_by);
         let upstream = self.pick(record, headers)?;
         let caller = &record.caller;
@@ -366,6 +414,12 @@ impl Served {
             }
         }
     }
+}
+
+/// The record for the one call that tonic makes when the message has come.
+fn once(arriving: &mut Option<Record>) -> Result<Record, Status> {
+    let record = arriving.take();
+    record.ok_or_else(|| Status::internal("a request has one message"))
 }
 
 /// What a stream tells.

@@ -104,6 +104,7 @@ fn text(error: &Error, context: &Context<'_>) -> String {
         Error::Binding { .. }
         | Error::Violations(_)
         | Error::Stream { .. }
+        | Error::Unreceived { .. }
         | Error::Malformed(_)
         | Error::NoUpstream(_)
         | Error::NotConfigured(_)
@@ -168,6 +169,7 @@ fn reason(error: &Error) -> String {
             ..
         } => "FILE_TOO_LARGE",
         Error::Stream { .. } => "STREAM_BROKEN",
+        Error::Unreceived { .. } => "REQUEST_NOT_RECEIVED",
         Error::Malformed(_) => "MALFORMED_REQUEST",
         Error::Unsupported { .. } => "DIALECT_LACKS_OPERATION",
         Error::NoUpstream(_) => "UNKNOWN_UPSTREAM",
@@ -217,6 +219,7 @@ fn sent(error: &Error) -> bool {
         Error::Binding { .. }
         | Error::Violations(_)
         | Error::Stream { .. }
+        | Error::Unreceived { .. }
         | Error::Malformed(_)
         | Error::Unsupported { .. }
         | Error::NoUpstream(_)

@@ -6,7 +6,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Code, Status};
 
@@ -18,10 +17,6 @@ use crate::rest::Call;
 const AT_ONCE: usize = 4;
 /// The longest name of a file, in bytes. Common file systems have the same.
 const MAX_NAME: usize = 255;
-/// How long a caller may send nothing: what is kept for him is kept from others.
-const IDLE: Duration = Duration::from_secs(30);
-/// How long a file may take to come, however much time its caller gives the call.
-const LONGEST: Duration = Duration::from_secs(15 * 60);
 /// When to try again where there was no room.
 const AFTER_FULL: Duration = Duration::from_secs(1);
 
@@ -59,9 +54,8 @@ impl Uploads {
         }
     }
 
-    /// Gathers the file of `method` from its messages, which must go on coming: after
-    /// 30 s without one, and after 15 min, nobody waits for the rest. Nothing is sent yet, and
-    /// nothing will be when this fails.
+    /// Gathers the file of `method` from its messages, to their end. Nothing is sent
+    /// yet, and nothing will be when this fails.
     pub async fn receive(
         &self,
         method: &Method,
@@ -69,8 +63,7 @@ impl Uploads {
         dialect: &str,
         messages: &mut (impl Stream<Item = Result<Bytes, Status>> + Unpin),
     ) -> Result<Received, Error> {
-        let until = Instant::now() + LONGEST;
-        let Some(first) = next(messages, until).await? else {
+        let Some(first) = next(messages).await? else {
             return Err(Error::Malformed("the stream has no message".into()));
         };
         let mut call = method.bind(&first, dialect)?;
@@ -81,7 +74,7 @@ impl Uploads {
         let mut room = Room::default();
         self.add(&mut body, before, &mut room, upload.piece(&first)?)?;
         drop(first);
-        while let Some(message) = next(messages, until).await? {
+        while let Some(message) = next(messages).await? {
             if !upload.file_name(&message)?.is_empty() {
                 return Err(Error::Binding {
                     field: upload.name_field.to_string(),
@@ -179,55 +172,14 @@ fn boundary() -> String {
     format!("drawbridge-{:032x}", fastrand::u128(..))
 }
 
-/// The next message, until `until`; who sends none for [`IDLE`] is not waited for.
+/// The next message. A stream that ends before its time ends by its caller, or on the
+/// way to him.
 async fn next(
     messages: &mut (impl Stream<Item = Result<Bytes, Status>> + Unpin),
-    until: Instant,
 ) -> Result<Option<Bytes>, Error> {
-    let due = until.min(Instant::now() + IDLE);
-    match tokio::time::timeout_at(due, messages.next()).await {
-        Ok(message) => message.transpose().map_err(broken),
-        Err(_) => Err(Error::Stream {
-            code: Code::DeadlineExceeded,
-            problem: format!(
-                "the file does not come: {} s without a piece, or {} s in all",
-                IDLE.as_secs(),
-                LONGEST.as_secs()
-            ),
-        }),
-    }
-}
-
-/// A stream that ends before its time. Its cause is the caller, or the way to him.
-fn broken(status: Status) -> Error {
-    Error::Stream {
+    let message = messages.next().await.transpose();
+    message.map_err(|status| Error::Stream {
         code: status.code(),
         problem: format!("the stream broke off: {}", status.message()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn who_sends_nothing_is_not_waited_for() {
-        let until = || Instant::now() + LONGEST;
-        let error = next(&mut tokio_stream::pending(), until()).await;
-        assert_eq!(error.unwrap_err().code(), Code::DeadlineExceeded);
-        // Nor who sends a little for ever.
-        let until = until();
-        let little = tokio_stream::iter(std::iter::repeat(Ok(Bytes::from_static(b"x"))));
-        let mut little = Box::pin(little.throttle(IDLE - Duration::from_secs(1)));
-        let mut came = 0;
-        let error = loop {
-            match next(&mut little, until).await {
-                Ok(Some(_)) => came += 1,
-                Ok(None) => panic!("it has no end"),
-                Err(error) => break error,
-            }
-        };
-        assert_eq!(error.code(), Code::DeadlineExceeded);
-        assert_eq!(came, 1 + LONGEST.as_secs() / (IDLE.as_secs() - 1));
-    }
+    })
 }

@@ -14,6 +14,8 @@ use tonic::service::Routes;
 use tower::{Layer, Service};
 
 use super::Engine;
+use super::arriving::{Arriving, LONGEST};
+use crate::deadline::Deadline;
 use crate::error::Error;
 
 /// Metadata in which callers bring a token of the gateway's own, where the
@@ -114,8 +116,12 @@ impl Service<Request<Body>> for Front {
         }
         if let Some(served) = self.engine.served(path) {
             let engine = self.engine.clone();
-            return Box::pin(async move { Ok(engine.serve(&served, request).await) });
+            let deadline = engine.deadline(request.headers());
+            let request = request.map(|body| Arriving::new(body, deadline));
+            return Box::pin(async move { Ok(engine.serve(&served, request, deadline).await) });
         }
+        let until = Deadline::after(LONGEST);
+        let request = request.map(|body| Body::new(Arriving::new(body, until)));
         let response = self.routes.call(request);
         Box::pin(async move {
             Ok(match response.await {

@@ -11,6 +11,7 @@ use tokio_stream::Stream;
 use tonic::{Code, Status};
 
 use super::{Served, Told};
+use crate::deadline::Deadline;
 use crate::error::{self, Error};
 use crate::rest::Caller;
 use crate::telemetry::{self, RpcMetrics, code_name};
@@ -30,6 +31,8 @@ pub struct Record {
     pub served: Arc<Served>,
     pub caller: Caller,
     pub upstream: Option<Arc<Upstream>>,
+    /// When the call ends, wherever it is by then.
+    pub deadline: Deadline,
     begun: Instant,
     pub span: Option<tracing::Span>,
     /// The answer is there, or its first message: it was timed.
@@ -45,7 +48,13 @@ pub struct Recorded {
 }
 
 impl Record {
-    pub fn begin(served: &Arc<Served>, traces: bool, headers: &HeaderMap) -> Self {
+    /// Begins when the headers have come; the message may never.
+    pub fn begin(
+        served: &Arc<Served>,
+        traces: bool,
+        headers: &HeaderMap,
+        deadline: Deadline,
+    ) -> Self {
         let mut caller = Caller::of(headers);
         if caller.request_id.is_none() {
             caller.request_id = Some(request_id(fastrand::u64(..)));
@@ -56,6 +65,7 @@ impl Record {
             served: served.clone(),
             caller,
             upstream: None,
+            deadline,
             begun: Instant::now(),
             span,
             answered: false,

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderName;
 use secrecy::ExposeSecret;
@@ -24,6 +25,9 @@ use crate::resolve::Names;
 use crate::telemetry::{Metrics, Readiness, serve_admin};
 use crate::upstream::{AttemptHook, Upstreams};
 use crate::watch::Watches;
+
+/// How long a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// A gateway that serves.
 #[derive(Debug)]
@@ -121,10 +125,8 @@ pub async fn start(config: Config, traces: bool) -> Result<Running, Vec<String>>
             .max_connection_age_grace(config.server.max_connection_age_grace);
     }
     if let Some(tls) = &config.tls {
-        let mut config = ServerTlsConfig::new().identity(Identity::from_pem(
-            &tls.certificate,
-            tls.key.expose_secret(),
-        ));
+        let identity = Identity::from_pem(&tls.certificate, tls.key.expose_secret());
+        let mut config = ServerTlsConfig::new().identity(identity).timeout(HANDSHAKE);
         if let Some(ca) = &tls.client_ca {
             config = config.client_ca_root(Certificate::from_pem(ca));
         }
@@ -176,7 +178,7 @@ pub async fn start(config: Config, traces: bool) -> Result<Running, Vec<String>>
 }
 
 impl Engine {
-    fn new(
+    pub(super) fn new(
         config: &Config,
         traces: bool,
         contract: &Contract,

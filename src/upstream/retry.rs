@@ -60,6 +60,7 @@ fn helps(error: &Error, idempotency: Idempotency) -> bool {
         Error::Binding { .. }
         | Error::Violations(_)
         | Error::Stream { .. }
+        | Error::Unreceived { .. }
         | Error::Malformed(_)
         | Error::Unsupported { .. }
         | Error::NoUpstream(_)

@@ -234,12 +234,9 @@ async fn a_file_is_not_sent_twice() {
 #[tokio::test]
 async fn a_caller_who_leaves_sends_nothing() {
     let (recorder, gateway) = acme(Answer::json(200, &json!({"id": "f1"}))).await;
-    let first = piece(&gateway, PUT, &[("place", "p"), ("name", "n")], b"half");
-    let client = gateway.client.clone();
-    let sending = tokio::spawn(async move {
-        let messages = tokio_stream::iter([first]).chain(tokio_stream::pending());
-        client.send(PUT, messages).await
-    });
+    // The connection to the upstream is there: nothing but the end of the file is missing.
+    let named: &[(&str, &str)] = &[("place", "p"), ("name", "n")];
+    put(&gateway, &[(named, b"whole")]).await.unwrap();
     let told = async |wanted: &[&str]| loop {
         let text = metrics(&gateway).await;
         let has =
@@ -249,16 +246,25 @@ async fn a_caller_who_leaves_sends_nothing() {
         }
         tokio::task::yield_now().await;
     };
-    let began = told(&["drawbridge_rpc_in_flight", " 1"]);
-    tokio::time::timeout(PATIENCE, began)
-        .await
-        .expect("it begins");
-    sending.abort();
-    let ended = told(&["FileService/Put", "CANCELLED", " 1"]);
-    tokio::time::timeout(PATIENCE, ended)
-        .await
-        .expect("it ends");
-    assert!(asked(&recorder).is_empty());
+    for n in 1..=20 {
+        let first = piece(&gateway, PUT, named, b"half");
+        let client = gateway.client.clone();
+        let sending = tokio::spawn(async move {
+            let messages = tokio_stream::iter([first]).chain(tokio_stream::pending());
+            client.send(PUT, messages).await
+        });
+        let began = told(&["drawbridge_rpc_in_flight", " 1"]);
+        tokio::time::timeout(PATIENCE, began)
+            .await
+            .expect("it begins");
+        sending.abort();
+        let count = format!(" {n}");
+        let wanted = ["FileService/Put", "CANCELLED", &count];
+        tokio::time::timeout(PATIENCE, told(&wanted))
+            .await
+            .expect("it ends");
+    }
+    assert_eq!(asked(&recorder).len(), 1);
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! The server around the rpcs: health, reflection, metrics, compression, who
 //! may call.
 
+use std::time::Duration;
+
 use drawbridge::config::Tls;
 use serde_json::json;
 use tokio_stream::StreamExt;
@@ -466,6 +468,25 @@ async fn mutual_tls() {
     .await
     .unwrap();
     assert!(call(tls).await.is_err(), "a caller without a certificate");
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handshake_that_does_not_come_is_not_waited_for() {
+    use tokio::io::AsyncReadExt;
+    let ca = rcgen_ca();
+    let (certificate, key) = ca.issue("localhost");
+    let mut settings = settings(vec![]);
+    settings.tls = Some(Tls {
+        certificate: certificate.into_bytes(),
+        key: key.into(),
+        client_ca: None,
+    });
+    let running = drawbridge::gateway::start(settings, false).await.unwrap();
+    let mut silent = tokio::net::TcpStream::connect(running.grpc).await.unwrap();
+    let mut byte = [0];
+    let end = tokio::time::timeout(Duration::from_secs(60), silent.read(&mut byte)).await;
+    assert!(matches!(end, Ok(Ok(0) | Err(_))), "{end:?}");
     running.stop().await.unwrap();
 }
 

@@ -1,0 +1,192 @@
+//! The front, called without a connection: what comes of callers who stand still.
+
+use std::convert::Infallible;
+
+use http_body_util::{BodyExt, StreamBody};
+use tokio::time::{Instant, sleep};
+use tokio_stream::StreamExt;
+use tonic::Code;
+use tonic::service::Routes;
+use tower::{Layer, Service, ServiceExt};
+
+use super::front::{CallerTokens, Front, FrontLayer};
+use super::*;
+use crate::config::Config;
+use crate::contract::Contract;
+
+const GET: &str = "/openstack.orchestration.v1.MetaService/GetBuildInfo";
+
+/// A gateway before these upstreams.
+fn front(upstreams: Vec<upstream::Settings>) -> (Arc<Engine>, Front) {
+    let mut config = Config::sandbox();
+    config.upstreams = upstreams;
+    let contract = Contract::with_built_in(&[]).unwrap();
+    let engine = Arc::new(Engine::new(
+        &config,
+        false,
+        &contract,
+        Upstreams::build(&config.upstreams, |_| None).unwrap(),
+        Watches::new(config.watch.clone()),
+        Metrics::default(),
+    ));
+    let tokens = CallerTokens::default();
+    let layer = FrontLayer {
+        engine: engine.clone(),
+        tokens,
+    };
+    (engine, layer.layer(Routes::default()))
+}
+
+/// A Heat that takes connections and says nothing.
+async fn silent() -> (tokio::net::TcpListener, upstream::Settings) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let mut settings = upstream::Settings::new("u", "heat", crate::auth::Settings::None);
+    settings.dialect = "openstack".into();
+    settings.is_default = true;
+    settings.endpoint = Some(url.parse().unwrap());
+    settings.project_id = Some("p1".into());
+    settings.transport.proxy_from_environment = false;
+    (listener, settings)
+}
+
+/// A request whose body comes in these pieces.
+fn request(
+    path: &str,
+    timeout: &str,
+    pieces: impl Stream<Item = &'static [u8]> + Send + 'static,
+) -> http::Request<Body> {
+    let frames = pieces.map(|piece| Ok::<_, Status>(http_body::Frame::data(Bytes::from(piece))));
+    http::Request::post(path)
+        .header("content-type", "application/grpc")
+        .header("grpc-timeout", timeout)
+        .body(Body::new(StreamBody::new(frames)))
+        .unwrap()
+}
+
+fn status(response: &http::Response<Body>) -> Status {
+    Status::from_header_map(response.headers()).unwrap()
+}
+
+/// The line of the metrics with this word.
+fn ended(engine: &Engine, code: &str) -> String {
+    let text = engine.metrics.text().unwrap();
+    let mut lines = text
+        .lines()
+        .filter(|line| !line.starts_with('#') && line.contains(code));
+    lines.next().unwrap_or_default().to_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_does_not_come_is_not_waited_for() {
+    let (engine, mut front) = front(vec![]);
+    // Nothing; a piece of the prefix; a message that is whole, of a request that is not.
+    for (pieces, named) in [(vec![], 1), (vec![&[0, 0][..]], 2), (vec![&[0; 5][..]], 3)] {
+        let silent = tokio_stream::iter(pieces).chain(tokio_stream::pending());
+        let begun = Instant::now();
+        let response = front.call(request(GET, "1H", silent)).await.unwrap();
+        assert_eq!(begun.elapsed().as_secs(), 30);
+        let status = status(&response);
+        assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+        assert!(status.message().contains("for 30 s"), "{status:?}");
+        assert!(!status.details().is_empty());
+        assert!(response.headers().contains_key("x-request-id"));
+        let line = ended(&engine, "DEADLINE_EXCEEDED");
+        assert!(
+            line.contains(&GET[1..]) && line.ends_with(&format!(" {named}")),
+            "{line}"
+        );
+    }
+    // While it is read, it is to be seen; a caller who leaves then is counted.
+    let call = front.call(request(GET, "1H", tokio_stream::pending()));
+    let mut call = Box::pin(call);
+    tokio::select! {
+        _ = &mut call => panic!("it does not come"),
+        () = sleep(Duration::from_secs(1)) => {}
+    }
+    let in_flight = || ended(&engine, "rpc_in_flight");
+    assert!(in_flight().ends_with(" 1"), "{}", in_flight());
+    drop(call);
+    assert!(in_flight().ends_with(" 0"), "{}", in_flight());
+    let line = ended(&engine, "CANCELLED");
+    assert!(line.ends_with(" 1"), "{line}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_counts_from_the_headers() {
+    let (_listener, settings) = silent().await;
+    let (_, mut front) = front(vec![settings]);
+    for slowly in [false, true] {
+        let begun = Instant::now();
+        let pieces = async_pieces(slowly);
+        let response = front.call(request(GET, "10S", pieces)).await.unwrap();
+        let status = status(&response);
+        assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+        assert_eq!(begun.elapsed().as_millis(), 9_950, "{status:?}");
+    }
+}
+
+/// What hyper and h2 say of a caller who leaves in the middle of his request.
+#[tokio::test]
+async fn a_request_that_is_taken_back_has_no_end() {
+    let (came, mut coming) = tokio::sync::mpsc::unbounded_channel();
+    let (left, mut leaving) = tokio::sync::mpsc::channel::<()>(1);
+    let left = std::sync::Mutex::new(Some(left));
+    let left = Arc::new(left);
+    // Reads on where hyper has dropped whoever answers.
+    let service = tower::service_fn(move |request: http::Request<Body>| {
+        let came = came.clone();
+        let left = left.lock().unwrap().take();
+        tokio::spawn(async move {
+            let hour = Deadline::after(Duration::from_secs(3_600));
+            let mut body = Arriving::new(request.into_body(), hour);
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map(|frame| frame.into_data().unwrap());
+                came.send(Some(frame)).unwrap();
+            }
+            came.send(None).unwrap();
+        });
+        async move {
+            let _left = left;
+            std::future::pending::<Result<http::Response<Body>, Infallible>>().await
+        }
+    });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let layer = tower::layer::layer_fn(move |_: Routes| service.clone());
+    tokio::spawn(
+        tonic::transport::Server::builder()
+            .layer(layer)
+            .add_routes(Routes::default())
+            .serve_with_incoming(tonic::transport::server::TcpIncoming::from(listener)),
+    );
+    let channel = tonic::transport::Channel::from_shared(url).unwrap();
+    let mut channel = channel.connect().await.unwrap();
+    let piece: &[u8] = &[0, 0, 0, 0, 1, 7];
+    let pieces = tokio_stream::iter([piece]).chain(tokio_stream::pending());
+    let mut call = Box::pin(
+        channel
+            .ready()
+            .await
+            .unwrap()
+            .call(request(GET, "1H", pieces)),
+    );
+    tokio::select! {
+        _ = &mut call => panic!("nobody answers"),
+        first = coming.recv() => assert_eq!(first.unwrap().unwrap().unwrap(), piece),
+    }
+    drop(call);
+    drop(channel);
+    // hyper has seen it.
+    assert!(leaving.recv().await.is_none());
+    tokio::time::pause();
+    let end = coming.recv().await.unwrap().expect("no end").unwrap_err();
+    assert_eq!(end.code(), Code::DeadlineExceeded, "{end:?}");
+}
+
+/// An empty message; slowly, it takes 5 s.
+fn async_pieces(slowly: bool) -> impl Stream<Item = &'static [u8]> + Send {
+    let pause = Duration::from_secs(if slowly { 5 } else { 0 });
+    let parts: [&[u8]; 2] = [&[0, 0], &[0, 0, 0]];
+    Box::pin(tokio_stream::iter(parts).throttle(pause))
+}
