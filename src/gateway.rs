@@ -5,6 +5,7 @@ mod answer;
 mod arriving;
 mod batch;
 mod codec;
+mod departing;
 mod front;
 mod gauges;
 mod health;
@@ -28,19 +29,20 @@ use tonic::codec::CompressionEncoding;
 use tonic::server::Grpc;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::contract::{Decoded, Method};
+use crate::contract::Method;
 use crate::deadline::Deadline;
 use crate::error::{self, Error};
 use crate::files::{FileStream, Uploads};
 use crate::pages::{self, PageStream};
 use crate::resolve::{Errand, Names};
 use crate::telemetry::{Metrics, RpcMetrics};
-use crate::unary;
+use crate::unary::{self, Answered};
 use crate::upstream::{self, Upstream, Upstreams};
 use crate::watch::{self, Watches};
 use answer::Answer;
 use arriving::Arriving;
 pub(crate) use codec::WireCodec;
+use departing::{Departures, Untaken};
 pub use front::TOKEN;
 use record::{Record, Recorded, traced};
 pub use start::{Running, start};
@@ -59,6 +61,7 @@ pub struct Engine {
     names: Names,
     metrics: Metrics,
     uploads: Uploads,
+    departures: Departures,
     max_request_bytes: usize,
     default_deadline: Duration,
     traces: bool,
@@ -131,7 +134,7 @@ impl Engine {
             // What else tonic says, of encodings that it takes, stays.
             let _ = record.fail(&error).add_header(response.headers_mut());
         }
-        response
+        self.departures.send(response)
     }
 
     /// Reads the message, and has it answered.
@@ -205,8 +208,7 @@ impl Engine {
         let span = record.span.clone();
         let work = self.call(&mut record, headers, request.get_ref());
         let result = traced(span, work).await;
-        let (decoded, headers) = record.finish(result)?;
-        let mut response = served.response(decoded, &headers);
+        let mut response = served.response(record.finish(result)?);
         if let Some(aside) = aside
             && let Some(answer) = Answer::new(response.get_ref().clone())
             && aside.set(answer).is_ok()
@@ -222,7 +224,7 @@ impl Engine {
         record: &mut Record,
         headers: &HeaderMap,
         request: &Bytes,
-    ) -> Result<(Decoded, HeaderMap), Error> {
+    ) -> Result<Answered, Error> {
         let served = record.served.clone();
         let method = &served.method;
         let deadline = record.deadline;
@@ -273,8 +275,7 @@ impl Engine {
         let span = record.span.clone();
         let work = self.send_on(&mut record, &headers, &mut messages);
         let result = traced(span, work).await;
-        let (decoded, headers) = record.finish(result)?;
-        Ok(served.response(decoded, &headers))
+        Ok(served.response(record.finish(result)?))
     }
 
     /// The way of a file.
@@ -283,7 +284,7 @@ impl Engine {
         record: &mut Record,
         headers: &HeaderMap,
         messages: &mut Streaming<Bytes>,
-    ) -> Result<(Decoded, HeaderMap), Error> {
+    ) -> Result<Answered, Error> {
         let served = record.served.clone();
         let method = &served.method;
         let Some(upload) = &method.upload else {
@@ -295,9 +296,11 @@ impl Engine {
         let received = (self.uploads.receive(method, upload, dialect, messages)).await?;
         let operation = upstream::Operation::of(method);
         let reply = (upstream.call(operation, &received.call, &record.caller, deadline)).await?;
-        let mut decoded = method.decode(&reply)?;
-        decoded.message = reply.room.keep(decoded.message);
-        Ok((decoded, reply.headers))
+        Ok(Answered {
+            decoded: method.decode(&reply)?,
+            headers: reply.headers,
+            room: reply.room,
+        })
     }
 
     async fn stream(
@@ -316,7 +319,9 @@ impl Engine {
             Told::Pages(stream) => answer::inexact(stream.notes()),
             Told::Watch(_) | Told::File(_) => None,
         };
-        let mut response = Response::new(record.stream(told));
+        let untaken = Untaken::default();
+        let mut response = Response::new(record.stream(told, untaken.clone()));
+        response.extensions_mut().insert(untaken);
         if let Some(paths) = inexact {
             let metadata = response.metadata_mut().as_mut();
             metadata.insert(INEXACT, paths);
@@ -392,10 +397,18 @@ impl Engine {
 
 impl Served {
     /// The response, with what goes into its metadata.
-    fn response(&self, decoded: Decoded, headers: &HeaderMap) -> Response<Bytes> {
+    fn response(&self, answered: Answered) -> Response<Bytes> {
+        let Answered {
+            decoded,
+            headers,
+            room,
+        } = answered;
         let mut response = Response::new(decoded.message);
+        if room.0.is_some() {
+            response.extensions_mut().insert(room);
+        }
         let metadata = response.metadata_mut().as_mut();
-        self.forward(headers, metadata);
+        self.forward(&headers, metadata);
         if let Some(paths) = answer::inexact(&decoded.notes) {
             metadata.insert(INEXACT, paths);
         }

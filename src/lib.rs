@@ -6,12 +6,11 @@
 //! [`rest::Call`] with [`transcode`], which walks the tables of the [`schema`];
 //! [`upstream`] sends it within its [`deadline`], as whom [`auth`] says, over
 //! [`transport`]; the reply goes back the same way ([`unary`] says it in one
-//! sentence), and what a caller does not take of it, [`parcel`] drops. [`resolve`]
-//! finds out what a caller left out of the path, [`action`] makes a call in two
-//! steps, [`watch`] polls for streams, [`pages`] walks long lists, both in places
-//! that [`streams`] gives, and [`files`] takes and gives files. What no annotation
-//! can say of an API is in its [`family`], one of the [`families`]. [`error`] makes
-//! every status.
+//! sentence). [`resolve`] finds out what a caller left out of the path, [`action`]
+//! makes a call in two steps, [`watch`] polls for streams, [`pages`] walks long lists,
+//! both in places that [`streams`] gives, and [`files`] takes and gives files. What no
+//! annotation can say of an API is in its [`family`], one of the [`families`].
+//! [`error`] makes every status.
 
 pub mod action;
 pub mod auth;
@@ -28,7 +27,6 @@ pub mod gateway;
 pub mod heat;
 pub mod jp1ao;
 pub mod pages;
-pub mod parcel;
 pub mod resolve;
 pub mod rest;
 pub mod sandbox;

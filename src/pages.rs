@@ -15,7 +15,7 @@ use tokio_stream::Stream;
 use crate::contract::{Decoded, Method, Pages, Paging};
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::rest::Caller;
+use crate::rest::{Caller, Room};
 use crate::streams::{Place, Streams};
 use crate::transcode::Notes;
 use crate::upstream::{Operation, Upstream};
@@ -69,6 +69,8 @@ struct Walk {
     request: Bytes,
     /// The items that are still to be told.
     items: std::vec::IntoIter<Bytes>,
+    /// What a long page takes up until all of it was told.
+    room: Room,
     /// Where the next page starts.
     next: Option<String>,
     seen: Seen,
@@ -99,6 +101,7 @@ impl PageStream {
             _place: route.streams.place()?,
             route,
             items: Vec::new().into_iter(),
+            room: Room::default(),
             next: None,
             seen: Seen::default(),
             request: request.clone(),
@@ -170,6 +173,8 @@ impl Walk {
             Some(token) => pages(&self.route.method)?.0.at(&self.request, &token),
             None => return Ok(self),
         };
+        // Those who hold room must not wait for more.
+        self.room = Room::default();
         Ok(self.read(request).await?.0)
     }
 
@@ -193,8 +198,7 @@ impl Walk {
             message: page,
             notes,
         } = method.decode(&reply)?;
-        // Its room is given back: a reader who takes his time must not hold up others.
-        drop(reply);
+        self.room = reply.room;
         let next = paging.next(asked, &page)?;
         let items = self.seen.sift(paging, paging.items(&page)?)?;
         self.items = items.into_iter();

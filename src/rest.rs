@@ -80,28 +80,6 @@ impl Room {
     pub fn of<T: Any + Send + Sync>(shares: Vec<T>) -> Self {
         Self((!shares.is_empty()).then(|| Arc::new(shares) as Arc<dyn Any + Send + Sync>))
     }
-
-    /// The same bytes, which keep the room until the last of them is dropped.
-    pub fn keep(self, bytes: Bytes) -> Bytes {
-        match self.0 {
-            None => bytes,
-            Some(share) => Bytes::from_owner(Kept {
-                bytes,
-                _share: share,
-            }),
-        }
-    }
-}
-
-struct Kept {
-    bytes: Bytes,
-    _share: Arc<dyn Any + Send + Sync>,
-}
-
-impl AsRef<[u8]> for Kept {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
 }
 
 /// The longest request id, in bytes; statuses have little room for it.

@@ -9,18 +9,28 @@ use crate::action;
 use crate::contract::{Decoded, Method};
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::rest::{Call, Caller, Reply};
+use crate::rest::{Call, Caller, Reply, Room};
 use crate::upstream::{Operation, Upstream};
 
-/// Carries out `method` at `upstream` as `caller`: the response message, and the
-/// headers of the reply it was read from.
+/// What a call was answered.
+#[derive(Debug)]
+pub struct Answered {
+    /// The response message.
+    pub decoded: Decoded,
+    /// The headers of the reply that it was read from.
+    pub headers: HeaderMap,
+    /// What a long answer takes up until it is sent.
+    pub room: Room,
+}
+
+/// Carries out `method` at `upstream` as `caller`.
 pub async fn call(
     upstream: &Upstream,
     method: &Method,
     request: &Bytes,
     caller: &Caller,
     deadline: Deadline,
-) -> Result<(Decoded, HeaderMap), Error> {
+) -> Result<Answered, Error> {
     let dialect = &upstream.settings.dialect;
     let page = match &method.paging {
         Some(paging) => Some((paging, paging.asked(request, dialect)?)),
@@ -36,9 +46,11 @@ pub async fn call(
     if let Some(call) = again {
         decoded = whole(upstream, method, &call, caller, deadline, decoded).await?;
     }
-    // A long message takes up its reply's room until it is sent.
-    decoded.message = reply.room.keep(decoded.message);
-    Ok((decoded, reply.headers))
+    Ok(Answered {
+        decoded,
+        headers: reply.headers,
+        room: reply.room,
+    })
 }
 
 /// The reply to `call`, which is bound from `request`, in one step or two.

@@ -244,8 +244,8 @@ impl Watches {
         self.0.has_room()?;
         let call = Bytes::from(start.request(request)?);
         let Route { upstream, caller } = route;
-        let (decoded, _) = unary::call(upstream, &start.rpc, &call, caller, call_by).await?;
-        Ok(decoded.message)
+        let answered = unary::call(upstream, &start.rpc, &call, caller, call_by).await?;
+        Ok(answered.decoded.message)
     }
 
     /// The stream behind that call: what it started is told first, whatever comes.

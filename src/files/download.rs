@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http::HeaderMap;
 use http::header::CONTENT_DISPOSITION;
 use percent_encoding::percent_decode_str;
@@ -14,8 +14,7 @@ use tokio_stream::Stream;
 use crate::contract::{Download, Method};
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::parcel::Parcel;
-use crate::rest::Caller;
+use crate::rest::{Caller, Room};
 use crate::unary;
 use crate::upstream::Upstream;
 
@@ -31,8 +30,10 @@ pub struct FileStream {
     deadline: Option<Deadline>,
     /// The message that comes first, until it is told.
     first: Option<Bytes>,
-    /// What is still to be told; None when the stream is over.
-    rest: Option<Parcel>,
+    /// What is still to be told.
+    rest: Bytes,
+    /// What the file takes up; it is given back with the stream.
+    _room: Room,
 }
 
 impl fmt::Debug for FileStream {
@@ -59,7 +60,8 @@ impl FileStream {
             method: method.clone(),
             deadline,
             first: Some(download.named(&file_name(&reply.headers)).into()),
-            rest: Some(Parcel::new(reply.body, reply.room)),
+            rest: reply.body,
+            _room: reply.room,
         })
     }
 }
@@ -69,25 +71,25 @@ impl Stream for FileStream {
 
     fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
-        let Some(rest) = &this.rest else {
+        if this.first.is_none() && this.rest.is_empty() {
             return Poll::Ready(None);
-        };
-        // `grpc-timeout` does not reach the body of a stream.
-        let more = this.first.is_some() || rest.remaining() > 0;
-        let next = if more && this.deadline.is_some_and(|d| d.remaining().is_zero()) {
-            Err(Error::StreamDeadline)
-        } else if let Some(first) = this.first.take() {
-            Ok(Some(first))
-        } else {
-            let piece = rest.next(PIECE, |piece| {
-                download(&this.method).map(|d| Bytes::from(d.piece(piece)))
-            });
-            piece.and_then(Option::transpose)
-        };
-        if !matches!(next, Ok(Some(_))) {
-            this.rest = None;
         }
-        Poll::Ready(next.transpose())
+        // `grpc-timeout` does not reach the body of a stream.
+        let late = this.deadline.is_some_and(|d| d.remaining().is_zero());
+        let next = match this.first.take() {
+            _ if late => Err(Error::StreamDeadline),
+            Some(first) => Ok(first),
+            None => download(&this.method).map(|download| {
+                let length = this.rest.len().min(PIECE);
+                let piece = download.piece(&this.rest[..length]);
+                this.rest.advance(length);
+                piece.into()
+            }),
+        };
+        if next.is_err() {
+            this.rest = Bytes::new();
+        }
+        Poll::Ready(Some(next))
     }
 }
 

@@ -1,6 +1,6 @@
-//! The answer to a unary call, as HTTP/2 frames: the message goes out as it is,
-//! and what it keeps is given back when it has been sent, or is not taken.
+//! The answer to a unary call, as HTTP frames: the message goes out as it is.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -8,15 +8,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-use crate::error::Error;
-use crate::parcel::Parcel;
-use crate::rest::Room;
-use crate::transcode::Notes;
 use http_body::{Body, Frame, SizeHint};
 
-/// Up to this length a message is copied behind its prefix: one frame costs less
-/// than the copy. A longer one goes out in pieces of this length, a frame's own.
-const SHORT: usize = 16 << 10;
+use super::departing::PIECE;
+use crate::transcode::Notes;
 
 /// The most bytes of metadata that name inexact numbers: clients refuse long ones.
 const MAX_INEXACT: usize = 1_000;
@@ -49,8 +44,8 @@ pub fn inexact(notes: &Notes) -> Option<HeaderValue> {
 pub struct Answer {
     /// What is still to be sent: the prefix, with a short message, ...
     prefix: Option<Bytes>,
-    /// ... and a long message, piece by piece.
-    message: Option<Parcel>,
+    /// ... and a long message.
+    message: Option<Bytes>,
     trailers: bool,
 }
 
@@ -58,7 +53,8 @@ impl Answer {
     /// The answer with this message. None when it is longer than gRPC can say.
     pub fn new(message: Bytes) -> Option<Self> {
         let length = u32::try_from(message.len()).ok()?;
-        let short = message.len() <= SHORT;
+        // One frame costs less than the copy.
+        let short = message.len() <= PIECE;
         let mut prefix = BytesMut::with_capacity(5 + if short { message.len() } else { 0 });
         // Not compressed.
         prefix.put_u8(0);
@@ -68,8 +64,7 @@ impl Answer {
         }
         Some(Self {
             prefix: Some(prefix.freeze()),
-            // Whatever it takes of a room it keeps itself.
-            message: (!short).then(|| Parcel::new(message, Room::default())),
+            message: (!short).then_some(message),
             trailers: true,
         })
     }
@@ -77,24 +72,17 @@ impl Answer {
 
 impl Body for Answer {
     type Data = Bytes;
-    type Error = Error;
+    type Error = Infallible;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        if let Some(data) = self.prefix.take() {
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let this = &mut *self;
+        if let Some(data) = this.prefix.take().or_else(|| this.message.take()) {
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
-        if let Some(message) = &self.message {
-            match message.next(SHORT, Bytes::copy_from_slice) {
-                Ok(Some(piece)) => return Poll::Ready(Some(Ok(Frame::data(piece)))),
-                Ok(None) => self.message = None,
-                // The stream is reset: half a message is none.
-                Err(lost) => return Poll::Ready(Some(Err(lost))),
-            }
-        }
-        if !std::mem::take(&mut self.trailers) {
+        if !std::mem::take(&mut this.trailers) {
             return Poll::Ready(None);
         }
         let ok = HeaderValue::from_static("0");
@@ -107,9 +95,9 @@ impl Body for Answer {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let prefix = self.prefix.as_ref().map_or(0, Bytes::len);
-        let message = self.message.as_ref().map_or(0, Parcel::remaining);
-        SizeHint::with_exact((prefix + message) as u64)
+        let parts = [&self.prefix, &self.message];
+        let length: usize = parts.into_iter().flatten().map(Bytes::len).sum();
+        SizeHint::with_exact(length as u64)
     }
 }
 
@@ -143,7 +131,7 @@ mod tests {
 
     #[tokio::test]
     async fn frames() {
-        for (length, data_frames) in [(0, 1), (3, 1), (SHORT, 1), (SHORT + 1, 3)] {
+        for (length, data_frames) in [(0, 1), (3, 1), (PIECE, 1), (PIECE + 1, 2)] {
             let message = Bytes::from(vec![7; length]);
             let mut answer = Answer::new(message.clone()).unwrap();
             assert_eq!(answer.size_hint().exact(), Some(5 + length as u64));
@@ -160,16 +148,5 @@ mod tests {
             assert_eq!(trailers.into_trailers().unwrap()["grpc-status"], "0");
             assert!(answer.is_end_stream() && answer.frame().await.is_none());
         }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn half_an_answer_is_reset() {
-        let mut answer = Answer::new(vec![7; 3 * SHORT].into()).unwrap();
-        for _ in 0..2 {
-            answer.frame().await.unwrap().unwrap();
-        }
-        tokio::time::sleep(std::time::Duration::from_secs(60)).await;
-        let lost = answer.frame().await.unwrap().unwrap_err();
-        assert!(lost.to_string().contains("was taken"), "{lost}");
     }
 }

@@ -123,9 +123,10 @@ impl Service<Request<Body>> for Front {
         let until = Deadline::after(LONGEST);
         let request = request.map(|body| Body::new(Arriving::new(body, until)));
         let response = self.routes.call(request);
+        let departures = self.engine.departures.clone();
         Box::pin(async move {
             Ok(match response.await {
-                Ok(response) => response,
+                Ok(response) => departures.send(response),
                 Err(never) => match never {},
             })
         })

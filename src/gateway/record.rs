@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue};
 use tokio_stream::Stream;
 use tonic::{Code, Status};
 
+use super::departing::Untaken;
 use super::{Served, Told};
 use crate::deadline::Deadline;
 use crate::error::{self, Error};
@@ -35,6 +36,8 @@ pub struct Record {
     pub deadline: Deadline,
     begun: Instant,
     pub span: Option<tracing::Span>,
+    /// Of a stream: whether it is dropped because nobody took it.
+    untaken: Option<Untaken>,
     /// The answer is there, or its first message: it was timed.
     answered: bool,
     ended: bool,
@@ -68,6 +71,7 @@ impl Record {
             deadline,
             begun: Instant::now(),
             span,
+            untaken: None,
             answered: false,
             ended: false,
         }
@@ -111,8 +115,9 @@ impl Record {
     }
 
     /// The stream, recorded to its end; it has its first message.
-    pub fn stream(mut self, told: Told) -> Recorded {
+    pub fn stream(mut self, told: Told, untaken: Untaken) -> Recorded {
         self.answer();
+        self.untaken = Some(untaken);
         // The rest of it, credentials among them, is the stream's affair.
         self.caller = Caller {
             request_id: self.caller.request_id.take(),
@@ -148,6 +153,10 @@ impl Record {
 
     /// Counts and logs a failure, and makes its status.
     pub fn fail(mut self, error: &Error) -> Status {
+        self.failed(error)
+    }
+
+    fn failed(&mut self, error: &Error) -> Status {
         let operation = &self.served.method.path[1..];
         let (upstream, request_id) = (self.upstream_name(), self.request_id());
         let watch = self.served.method.watch.as_ref();
@@ -197,8 +206,12 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        if !self.ended {
-            self.end(Code::Cancelled);
+        if self.ended {
+            return;
+        }
+        match self.untaken.as_ref().and_then(Untaken::error) {
+            Some(error) => drop(self.failed(&error)),
+            None => self.end(Code::Cancelled),
         }
     }
 }

@@ -14,6 +14,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use super::batch::Batched;
+use super::departing::Departures;
 use super::front::{CallerTokens, FrontLayer};
 use super::{Engine, Served, gauges, health, service};
 use crate::api::drawbridge::v1::gateway_service_server::GatewayServiceServer;
@@ -216,6 +217,7 @@ impl Engine {
             names: Names::default(),
             metrics,
             uploads: Uploads::new(config.server.max_upload_bytes),
+            departures: Departures::default(),
             max_request_bytes: config.server.max_request_bytes,
             default_deadline: config.server.default_deadline,
             traces,

@@ -84,7 +84,10 @@ async fn a_message_that_does_not_come_is_not_waited_for() {
     for (pieces, named) in [(vec![], 1), (vec![&[0, 0][..]], 2), (vec![&[0; 5][..]], 3)] {
         let silent = tokio_stream::iter(pieces).chain(tokio_stream::pending());
         let begun = Instant::now();
-        let response = front.call(request(GET, "1H", silent)).await.unwrap();
+        let call = front.call(request(GET, "1H", silent));
+        let hour = Duration::from_secs(3_600);
+        let response = tokio::time::timeout(hour, call).await.expect("it ends");
+        let response = response.unwrap();
         assert_eq!(begun.elapsed().as_secs(), 30);
         let status = status(&response);
         assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
@@ -189,4 +192,96 @@ fn async_pieces(slowly: bool) -> impl Stream<Item = &'static [u8]> + Send {
     let pause = Duration::from_secs(if slowly { 5 } else { 0 });
     let parts: [&[u8]; 2] = [&[0, 0], &[0, 0, 0]];
     Box::pin(tokio_stream::iter(parts).throttle(pause))
+}
+
+/// A Heat with one long list and a deployment that goes on.
+async fn heat() -> upstream::Settings {
+    let stack = serde_json::json!({"id": "s", "stack_name": "x".repeat(900_000)});
+    let list = serde_json::json!({"stacks": [stack]}).to_string();
+    let going = serde_json::json!({"software_deployment": {"id": "d", "status": "IN_PROGRESS"}});
+    let router = axum::Router::new().fallback(move |request: axum::extract::Request| {
+        let body = match request.uri().path().ends_with("/stacks") {
+            true => list.clone(),
+            false => going.to_string(),
+        };
+        async move { ([("content-type", "application/json")], body) }
+    });
+    let (listener, mut settings) = silent().await;
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    // Room for one list, and for eight beyond.
+    settings.transport.max_response_bytes = 1 << 20;
+    settings.transport.max_buffered_bytes = 1 << 20;
+    settings
+}
+
+/// A call, with its answer untouched.
+async fn open(
+    front: &mut Front,
+    path: &str,
+    message: impl prost::Message,
+    encoding: Option<&'static str>,
+) -> http::Response<Body> {
+    let mut bytes = vec![0];
+    bytes.extend((message.encoded_len() as u32).to_be_bytes());
+    bytes.extend(message.encode_to_vec());
+    let whole = http_body_util::Full::new(Bytes::from(bytes));
+    let mut request = http::Request::post(path).header("content-type", "application/grpc");
+    if let Some(encoding) = encoding {
+        request = request.header("grpc-encoding", encoding);
+        request = request.header("grpc-accept-encoding", encoding);
+    }
+    let request = request.body(Body::new(whole)).unwrap();
+    front.call(request).await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_nothing_keeps_nothing() {
+    use crate::api::openstack::orchestration::v1 as pb;
+    let list = "/openstack.orchestration.v1.StackService/ListStacks";
+    let stream = "/openstack.orchestration.v1.StackService/StreamStacks";
+    let watch = "/openstack.orchestration.v1.SoftwareDeploymentService/WatchSoftwareDeployment";
+    let (engine, mut front) = front(vec![heat().await]);
+    let front = &mut front;
+    let short = pb::ListStacksRequest::default;
+    for (path, encoding) in [(list, None), (list, Some("gzip")), (stream, None)] {
+        let mut untouched = Vec::new();
+        for _ in 0..9 {
+            let response = open(front, path, short(), encoding).await;
+            assert!(Status::from_header_map(response.headers()).is_none());
+            untouched.push(response);
+        }
+        let none = status(&open(front, list, short(), None).await);
+        assert_eq!(none.code(), Code::ResourceExhausted, "{path} {encoding:?}");
+        sleep(Duration::from_secs(40)).await;
+        let response = open(front, list, short(), encoding).await;
+        let last = response.into_body().collect().await.unwrap();
+        assert_eq!(last.trailers().unwrap()["grpc-status"], "0");
+        drop(untouched);
+    }
+    let request = pb::WatchSoftwareDeploymentRequest {
+        deployment_id: "d".into(),
+        ..Default::default()
+    };
+    let watch_there = open(front, watch, request.clone(), None).await;
+    let mut quiet = open(front, watch, request, None).await.into_body();
+    quiet.frame().await.unwrap().unwrap();
+    assert_eq!(engine.watches.streams().open(), 2);
+    // Bookmarks come meanwhile, and are taken.
+    let reads = async { while quiet.frame().await.transpose().unwrap().is_some() {} };
+    let _ = tokio::time::timeout(Duration::from_secs(40), reads).await;
+    assert_eq!(engine.watches.streams().open(), 1);
+    let line = |word| {
+        ended(
+            &engine,
+            &format!("{}\",upstream=\"u\",code=\"{word}", &watch[1..]),
+        )
+    };
+    assert!(
+        line("DEADLINE_EXCEEDED").ends_with(" 1"),
+        "{}",
+        engine.metrics.text().unwrap()
+    );
+    drop(watch_there);
+    drop(quiet);
+    assert!(line("CANCELLED").ends_with(" 1"));
 }
