@@ -249,13 +249,11 @@ impl RestSource {
             }
             items.extend(more);
             if items.len() > self.max_items {
-                return Err(Error::Decode {
-                    path: String::new(),
-                    problem: format!(
-                        "it has more than {} items (setting `max_items`)",
-                        self.max_items
-                    ),
-                });
+                let problem = format!(
+                    "it has more than {} items (setting `max_items`)",
+                    self.max_items
+                );
+                return Err(Error::decode("", problem));
             }
             // Messages are joined by joining their bytes.
             whole.extend_from_slice(&page);
