@@ -394,10 +394,7 @@ impl Upstream {
             // An upstream that hangs, or a caller in a hurry, who shall not open the
             // breaker for others: in time for a connection, nothing is known.
             (Err(Error::Deadline { .. }), _)
-                if elapsed < self.settings.transport.connect_timeout =>
-            {
-                drop(pass);
-            }
+                if elapsed < self.settings.transport.connect_timeout => {}
             (Err(Error::Connect(_) | Error::NoAnswer(_) | Error::Deadline { .. }), _) => {
                 pass.failed();
             }

@@ -196,7 +196,7 @@ mod tests {
 
         // One that leaves, or takes long, lets another look.
         tokio::time::advance(OPEN).await;
-        drop(breaker.pass().unwrap());
+        let _left = breaker.pass().unwrap();
         assert_eq!(breaker.pass().unwrap_err(), LOOKING);
         tokio::time::advance(LOOKING).await;
         let _slow = breaker.pass().unwrap();

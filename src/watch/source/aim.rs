@@ -19,7 +19,7 @@ pub(in crate::watch) enum Aim {
     /// The watched thing.
     Poll(Arc<Target>),
     /// The list in which it is to appear.
-    Find(Call),
+    Find(Box<Call>),
     /// What is looked at in its place.
     Instead(Arc<Instead>),
 }
@@ -91,7 +91,11 @@ impl Aim {
         }
         let find = start.find.as_ref();
         let list = find.and_then(|find| Some((find, find.request(request, started)?)));
-        Ok(list.and_then(|(find, list)| route.bind(&find.rpc, &list).map(Self::Find)))
+        Ok(list.and_then(|(find, list)| {
+            route
+                .bind(&find.rpc, &list)
+                .map(|call| Self::Find(Box::new(call)))
+        }))
     }
 
     /// The call that is made next.
