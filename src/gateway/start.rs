@@ -75,9 +75,12 @@ pub async fn start(config: Config, traces: bool) -> Result<Running, Vec<String>>
     gauges::report(&engine);
 
     let one = |e: String| vec![e];
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .map_err(|e| one(format!("cannot listen on {}: {e}", config.listen)))?;
+    let listener = TcpListener::bind(config.listen).await.map_err(|e| {
+        one(format!(
+            "cannot listen on {}: {e}; another is chosen by listen.grpc or DRAWBRIDGE_LISTEN",
+            config.listen
+        ))
+    })?;
     let grpc = listener.local_addr().map_err(|e| one(e.to_string()))?;
     if config.tokens_in_the_clear() {
         tracing::warn!(
@@ -89,9 +92,12 @@ pub async fn start(config: Config, traces: bool) -> Result<Running, Vec<String>>
     let mut admin_task = None;
     let mut admin = None;
     if let Some(address) = config.admin {
-        let listener = TcpListener::bind(address)
-            .await
-            .map_err(|e| one(format!("cannot listen on {address} (admin): {e}")))?;
+        let listener = TcpListener::bind(address).await.map_err(|e| {
+            one(format!(
+                "cannot listen on {address} (admin): {e}; another is chosen by listen.admin \
+                     or DRAWBRIDGE_ADMIN"
+            ))
+        })?;
         admin = listener.local_addr().ok();
         admin_task = Some(tokio::spawn(serve_admin(
             listener,

@@ -515,3 +515,22 @@ impl Ca {
         (cert.pem(), key.serialize_pem())
     }
 }
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_told() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = listener.local_addr().unwrap();
+    for (admin, variable) in [(false, "DRAWBRIDGE_LISTEN"), (true, "DRAWBRIDGE_ADMIN")] {
+        let mut config = settings(Vec::new());
+        match admin {
+            true => config.admin = Some(taken),
+            false => config.listen = taken,
+        }
+        let problems = drawbridge::gateway::start(config, false).await.unwrap_err();
+        let told = problems.join("\n");
+        assert!(
+            told.contains(&taken.to_string()) && told.contains(variable),
+            "{told}"
+        );
+    }
+}
