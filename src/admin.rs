@@ -8,7 +8,7 @@ use axum::http::{StatusCode, header};
 use axum::routing::get;
 use tokio::net::TcpListener;
 
-use super::Metrics;
+use crate::telemetry::Metrics;
 
 /// Whether the gateway takes calls: from when it serves until it drains.
 #[derive(Clone, Debug, Default)]

@@ -21,8 +21,8 @@ use std::time::Duration;
 use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 
-use crate::auth::Settings as Auth;
 use crate::contract::{Contract, Source};
+use crate::credentials::Settings as Auth;
 use crate::{telemetry, upstream, watch};
 use reader::{Report, Section, nearest};
 

@@ -1,14 +1,14 @@
 //! As whom a call is sent: credential providers, leases, signing.
 
-pub mod clouds;
+pub mod aksk;
+pub mod clouds_yaml;
+mod credential;
 mod hsso;
 pub mod huawei;
-mod keeper;
 mod keystone;
-mod lease;
 mod login;
 mod rackspace;
-pub mod sign;
+mod token_cache;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -22,13 +22,13 @@ use url::Url;
 
 use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::http_client::{Exchange, Transport};
 use crate::rest::Caller;
-use crate::transport::{Exchange, Transport};
 
+use crate::credentials::credential::Authorization;
+pub use crate::credentials::credential::Lease;
+use crate::credentials::token_cache::Keeper;
 use hsso::Session;
-use keeper::Keeper;
-use lease::Authorization;
-pub use lease::Lease;
 
 const X_AUTH_TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
 

@@ -1,7 +1,12 @@
 //! The families by name: a new one needs a line here, beside its room.
 
-use crate::family::{COMMON, Family};
-use crate::{heat, jp1ao, servicestage};
+pub(crate) mod common;
+pub(crate) mod error_body;
+mod heat;
+mod jp1ao;
+mod servicestage;
+
+use crate::upstream::family::{COMMON, Family};
 
 /// The family of this name; a user's own family gets the common rules.
 pub fn family(name: &str) -> &'static Family {

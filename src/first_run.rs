@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use crate::auth::{AkSk, IdOrName, Identity, Keystone, Named, Settings as Auth};
-use crate::gateway::Running;
+use crate::credentials::{AkSk, IdOrName, Identity, Keystone, Named, Settings as Auth};
 use crate::sandbox::{self, Sandbox};
+use crate::server::Running;
 use crate::upstream::Settings;
 
 /// One upstream per family, before the sandbox.

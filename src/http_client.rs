@@ -20,11 +20,11 @@ use url::Url;
 use crate::error::Error;
 use crate::rest::{Reply, Room};
 
-use direct::Direct;
-use general::General;
+use crate::http_client::hyper_client::Direct;
+use crate::http_client::reqwest_client::General;
 
-mod direct;
-mod general;
+mod hyper_client;
+mod reqwest_client;
 #[cfg(test)]
 pub(crate) mod script;
 #[cfg(test)]

@@ -12,32 +12,24 @@
 //! annotation can say of an API is in its [`family`], one of the [`families`].
 //! [`error`] makes every status.
 
-pub mod action;
-pub mod auth;
+pub mod admin;
 pub mod check;
 pub mod config;
 pub mod contract;
+pub mod credentials;
 pub mod deadline;
+pub mod engine;
 pub mod error;
 pub mod families;
-pub mod family;
-pub mod files;
 pub mod first_run;
-pub mod gateway;
-pub mod heat;
-pub mod jp1ao;
-pub mod pages;
-pub mod resolve;
+pub mod http_client;
 pub mod rest;
 pub mod sandbox;
 pub mod schema;
-pub mod servicestage;
-pub mod streams;
+pub mod server;
 pub mod telemetry;
 pub mod terminal;
 pub mod transcode;
-pub mod transport;
-pub mod unary;
 pub mod upstream;
 pub mod watch;
 

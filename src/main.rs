@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use drawbridge::config::Config;
 use drawbridge::contract::Contract;
-use drawbridge::{check, first_run, gateway, sandbox, telemetry, terminal};
+use drawbridge::{check, first_run, sandbox, server, telemetry, terminal};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -110,7 +110,7 @@ async fn serve(mut config: Config) -> Result<(), Vec<String>> {
         config.upstreams.extend(first_run::upstreams(&started));
         sandbox = Some(started);
     }
-    let running = gateway::start(config, telemetry.traces()).await?;
+    let running = server::start(config, telemetry.traces()).await?;
     print!("{}", first_run::listening(&running, sandbox.as_ref()));
     let signal = stop_signal()
         .await

@@ -1,10 +1,8 @@
 //! What the gateway tells of itself: logs, traces, metrics, the admin listener.
 
-mod admin;
 mod metrics;
 mod traces;
 
-pub use admin::{Readiness, serve_admin};
 pub use metrics::{AttemptMetrics, Metrics, RpcMetrics, Sample, code_name};
 pub use traces::server_span;
 

@@ -1,14 +1,15 @@
 //! A configured endpoint: deadline, retry, budget, breaker, redirect.
 
-mod address;
-mod breaker;
-mod budget;
-mod limit;
-mod pick;
+mod circuit_breaker;
+mod concurrency_limit;
+mod endpoint;
+pub mod family;
+mod health;
 mod redirect;
+mod registry;
 mod retry;
+mod retry_budget;
 mod settings;
-mod state;
 #[cfg(test)]
 mod tests;
 
@@ -26,22 +27,22 @@ use tokio::time::Instant;
 use tonic::Code;
 use url::Url;
 
-use self::address::Address;
-use self::breaker::Breaker;
-use self::budget::Budget;
-use self::limit::Limit;
-pub use self::pick::Upstreams;
 pub use self::settings::Settings;
-pub use self::state::{State, Stats};
-use crate::auth::{Credentials, Lease};
 use crate::contract;
+use crate::credentials::{Credentials, Lease};
 use crate::deadline::Deadline;
 use crate::error::{Error, Fault, HINT};
+use crate::families::common::absence_hint;
 use crate::families::family;
-use crate::family::common::absence_hint;
-use crate::family::{Family, FaultContext};
+use crate::http_client::{Exchange, Transport};
 use crate::rest::{Call, Caller, Idempotency, Reply, Room};
-use crate::transport::{Exchange, Transport};
+use crate::upstream::circuit_breaker::Breaker;
+use crate::upstream::concurrency_limit::Limit;
+use crate::upstream::endpoint::Address;
+use crate::upstream::family::{Family, FaultContext};
+pub use crate::upstream::health::{State, Stats};
+pub use crate::upstream::registry::Upstreams;
+use crate::upstream::retry_budget::Budget;
 
 /// What a method says of a call, beside the call itself.
 #[derive(Clone, Copy, Debug)]
@@ -180,9 +181,10 @@ impl Upstream {
             None => None,
         };
         let project_id = match &settings.project_id {
-            Some(id) => {
-                Some(address::segment(id).ok_or("project_id: cannot be empty, `.` or `..`")?)
-            }
+            Some(id) => Some(
+                crate::upstream::endpoint::segment(id)
+                    .ok_or("project_id: cannot be empty, `.` or `..`")?,
+            ),
             None => None,
         };
         if settings.max_concurrent == 0 || settings.max_attempts == 0 {
@@ -498,7 +500,7 @@ impl Upstream {
             return Ok((whole, Some(Cow::Borrowed(given))));
         }
         let leased = match (&self.project_id, &lease.project_id) {
-            (None, Some(id)) => address::segment(id),
+            (None, Some(id)) => crate::upstream::endpoint::segment(id),
             _ => None,
         };
         let project_id = self

@@ -8,9 +8,9 @@
 //! `cadence` when the next read comes, `poller` the loop, `stream` what a
 //! watcher is told.
 
-mod cadence;
 mod log;
-mod poller;
+mod poll_backoff;
+mod shared_loop;
 mod snapshot;
 mod source;
 mod stream;
@@ -30,15 +30,15 @@ use http::HeaderValue;
 use tokio::sync::watch;
 
 use crate::api::drawbridge::v1::{WatchEvent, WatchEventType};
-use crate::auth::Viewer;
 use crate::contract::{Method, Start, Watch};
+use crate::credentials::Viewer;
 use crate::deadline::Deadline;
+use crate::engine::stream_limiter::{Streams, full};
+use crate::engine::unary;
 use crate::error::Error;
 use crate::rest::{Call, Caller};
-use crate::streams::{Streams, full};
-use crate::unary;
 use crate::upstream::Upstream;
-use poller::Loop;
+use crate::watch::shared_loop::Loop;
 use source::{Aim, RestSource, Route, Source, Target};
 use stream::Seat;
 pub use stream::WatchStream;
@@ -325,7 +325,7 @@ impl Watches {
         key: Key,
         follow: bool,
         source: impl FnOnce() -> Arc<dyn Source>,
-    ) -> Result<(watch::Receiver<poller::News>, Seat), Error> {
+    ) -> Result<(watch::Receiver<crate::watch::shared_loop::News>, Seat), Error> {
         let registry = &self.0;
         let place = registry.streams.place()?;
         let mut loops = registry.lock();
@@ -347,7 +347,11 @@ impl Watches {
                 let key = Arc::clone(entry.key());
                 let (shared, news) = Loop::new(source());
                 entry.insert(Arc::clone(&shared));
-                tokio::spawn(poller::run(Arc::clone(registry), key, Arc::clone(&shared)));
+                tokio::spawn(crate::watch::shared_loop::run(
+                    Arc::clone(registry),
+                    key,
+                    Arc::clone(&shared),
+                ));
                 (news, shared)
             }
         };

@@ -6,10 +6,17 @@ use http::HeaderName;
 use url::Url;
 
 use super::reader::Section;
-use crate::auth::{
-    AkSk, IdOrName, Identity, Keystone, Named, Rackspace, RackspaceSecret, Settings, clouds, huawei,
-};
-use crate::family::Family;
+use crate::credentials::AkSk;
+use crate::credentials::IdOrName;
+use crate::credentials::Identity;
+use crate::credentials::Keystone;
+use crate::credentials::Named;
+use crate::credentials::Rackspace;
+use crate::credentials::RackspaceSecret;
+use crate::credentials::Settings;
+use crate::credentials::clouds_yaml;
+use crate::credentials::huawei;
+use crate::upstream::family::Family;
 
 /// Where Rackspace logs in.
 const RACKSPACE: &str = "https://identity.api.rackspacecloud.com/v2.0";
@@ -190,11 +197,11 @@ fn cloud(section: &Section<'_>) -> Option<Login> {
             return None;
         }
         let name = section.text("cloud")?;
-        clouds::from_cloud(Some(&name.value), section.env())
+        clouds_yaml::from_cloud(Some(&name.value), section.env())
             .map_err(|problem| section.wrong("cloud", &problem))
             .ok()?
     } else {
-        match clouds::from_env(section.env()) {
+        match clouds_yaml::from_env(section.env()) {
             _ if from_env != Some(true) => {
                 section.wrong("from_env", "must be true, or be left out");
                 return None;

@@ -3,7 +3,7 @@ use std::fs;
 use secrecy::ExposeSecret;
 
 use super::*;
-use crate::auth::{IdOrName, Identity, RackspaceSecret};
+use crate::credentials::{IdOrName, Identity, RackspaceSecret};
 
 const HEAT: &str = "[[upstream]]\nname='a'\nfamily='heat'\nendpoint='https://a.test'\n";
 

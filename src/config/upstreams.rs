@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use super::reader::{Section, nearest};
 use super::{Config, auth};
 use crate::families::family;
-use crate::family::{COMMON, Family};
-use crate::{transport, upstream};
+use crate::http_client;
+use crate::upstream;
+use crate::upstream::family::{COMMON, Family};
 
 /// The families that the gateway knows beside users' own.
 const FAMILIES: [&str; 3] = ["heat", "servicestage", "jp1ao"];
@@ -41,7 +42,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<upstream::Settings> {
             );
         }
     }
-    let mut settings = upstream::Settings::new("", "", crate::auth::Settings::None);
+    let mut settings = upstream::Settings::new("", "", crate::credentials::Settings::None);
     limits(section, &mut settings);
     Some(upstream::Settings {
         name: name?.value,
@@ -69,10 +70,10 @@ fn limits(section: &Section<'_>, settings: &mut upstream::Settings) {
     section.duration("breaker_open_secs", &mut settings.breaker_open);
 }
 
-fn transport(section: &Section<'_>) -> transport::Settings {
-    let mut settings = transport::Settings {
+fn transport(section: &Section<'_>) -> http_client::Settings {
+    let mut settings = http_client::Settings {
         ca_file: section.path("ca_file"),
-        ..transport::Settings::default()
+        ..http_client::Settings::default()
     };
     section.duration("connect_timeout_secs", &mut settings.connect_timeout);
     section.duration("read_timeout_secs", &mut settings.read_timeout);

@@ -10,9 +10,9 @@ use super::{Action, Method, bind};
 use crate::api::drawbridge::v1 as rules;
 use crate::error::Error;
 use crate::families::family;
-use crate::family::Checker;
 use crate::schema::{Cardinality, FieldIndex, Kind, MessageId, Schema};
 use crate::transcode::wire::{self, Value};
+use crate::upstream::family::Checker;
 
 /// A compiled `drawbridge.v1.Check`.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{AkSk, header_value};
 use crate::error::Error;
-use crate::transport::Exchange;
+use crate::http_client::Exchange;
 
 const ALGORITHM: &str = "SDK-HMAC-SHA256";
 const DATE: HeaderName = HeaderName::from_static("x-sdk-date");

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use tokio::time::Instant;
 use url::Url;
 
-use super::sign::Keys;
+use crate::credentials::aksk::Keys;
 
 /// A lease is renewed this long before it ends, or a fifth of its life before.
 const MARGIN: Duration = Duration::from_secs(60);

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, header};
 use tokio::time::Instant;
 
 use super::header_value;
-use super::lease::{Authorization, Grant, Lease, Phase};
+use crate::credentials::credential::{Authorization, Grant, Lease, Phase};
 
 /// A token is no longer used at this age; the server ends it at 1,000 s.
 /// Source: JP1/AO Command and API Reference 12, 2.2.2.

@@ -13,13 +13,13 @@ use serde::Deserialize;
 use tonic::Code;
 use url::Url;
 
-use super::lease::{Authorization, Grant, Lease};
 use super::login::{Login, below, json, refusal, shown};
-use super::sign::Keys;
 use super::{AkSk, credential};
+use crate::credentials::aksk::Keys;
+use crate::credentials::credential::{Authorization, Grant, Lease};
 use crate::error::Error;
+use crate::http_client::Exchange;
 use crate::rest::Reply;
-use crate::transport::Exchange;
 
 /// The default of the official SDK.
 const IAM: &str = "https://iam.myhuaweicloud.com";
@@ -79,7 +79,7 @@ fn from_file(
             None => return Ok(None),
         },
     };
-    let text = super::clouds::read(&path, LONGEST)?;
+    let text = crate::credentials::clouds_yaml::read(&path, LONGEST)?;
     profile(&path, &text).map(Some)
 }
 
@@ -139,7 +139,7 @@ fn lines(text: &str) -> impl Iterator<Item = (&str, &str, &str)> {
 }
 
 fn iam_endpoint(place: &str, text: &str) -> Result<Url, String> {
-    super::clouds::url(place, text)
+    crate::credentials::clouds_yaml::url(place, text)
 }
 
 /// The lease of keys that need no lookup.
@@ -223,9 +223,12 @@ impl Login for ProjectLookup {
         if !reply.status.is_success() {
             let error = refusal(&place, reply, self.settings.secret_key.expose_secret());
             return Err(
-                match (error, super::sign::clock_skew(&reply.headers, now)) {
+                match (
+                    error,
+                    crate::credentials::aksk::clock_skew(&reply.headers, now),
+                ) {
                     (Error::Credential { code, problem }, Some(skew))
-                        if skew > super::sign::MAX_SKEW =>
+                        if skew > crate::credentials::aksk::MAX_SKEW =>
                     {
                         let minutes = skew.as_secs() / 60;
                         let problem = format!("{problem}; the clocks differ by {minutes} minutes");

@@ -9,12 +9,12 @@ use serde_json::{Map, Value, json};
 use tonic::Code;
 use url::Url;
 
-use super::lease::{Authorization, Grant, lifetime};
 use super::login::{self, Login as _, below, not_in_catalog, post, refusal, shown, unreadable};
 use super::{IdOrName, Identity, Keystone, Named, X_AUTH_TOKEN, credential};
+use crate::credentials::credential::{Authorization, Grant, lifetime};
 use crate::error::Error;
+use crate::http_client::Exchange;
 use crate::rest::Reply;
-use crate::transport::Exchange;
 
 /// A login with these settings.
 pub(super) struct Login {

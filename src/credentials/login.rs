@@ -11,11 +11,11 @@ use tonic::Code;
 use url::Url;
 
 use super::credential;
-use super::keeper::Keeper;
-use super::lease::Grant;
+use crate::credentials::credential::Grant;
+use crate::credentials::token_cache::Keeper;
 use crate::error::Error;
+use crate::http_client::{Exchange, Transport};
 use crate::rest::Reply;
-use crate::transport::{Exchange, Transport};
 
 /// Longest text of an identity service that goes into a message, in characters.
 const WORDS: usize = 200;

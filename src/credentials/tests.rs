@@ -3,17 +3,17 @@ use std::time::Duration;
 use http::Method;
 
 use super::*;
-use crate::transport::script::{Answer, Script, reply};
+use crate::http_client::script::{Answer, Script, reply};
 
 /// A transport that is never used.
 fn transport() -> Transport {
-    let settings = crate::transport::Settings {
+    let settings = crate::http_client::Settings {
         ca_file: None,
         connect_timeout: Duration::from_secs(1),
         read_timeout: Duration::from_secs(1),
         max_response_bytes: 1024,
         proxy_from_environment: false,
-        ..crate::transport::Settings::default()
+        ..crate::http_client::Settings::default()
     };
     Transport::new(&settings).unwrap()
 }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tonic::Code;
 
 use super::credential;
-use super::lease::{Grant, Lease, Phase};
+use crate::credentials::credential::{Grant, Lease, Phase};
 use crate::deadline::Deadline;
 use crate::error::Error;
 

@@ -13,9 +13,9 @@ use tokio_stream::Stream;
 
 use crate::contract::{Download, Method};
 use crate::deadline::Deadline;
+use crate::engine::unary;
 use crate::error::Error;
 use crate::rest::{Caller, Room};
-use crate::unary;
 use crate::upstream::Upstream;
 
 /// The bytes of a piece.

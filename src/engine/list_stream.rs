@@ -14,9 +14,9 @@ use tokio_stream::Stream;
 
 use crate::contract::{Decoded, Method, Pages, Paging};
 use crate::deadline::Deadline;
+use crate::engine::stream_limiter::{Place, Streams};
 use crate::error::Error;
 use crate::rest::{Caller, Room};
-use crate::streams::{Place, Streams};
 use crate::transcode::Notes;
 use crate::upstream::{Operation, Upstream};
 

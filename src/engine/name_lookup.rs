@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::auth::Viewer;
 use crate::contract::{Method, Resolve};
+use crate::credentials::Viewer;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::rest::{Caller, Idempotency};

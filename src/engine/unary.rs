@@ -5,9 +5,9 @@
 use bytes::Bytes;
 use http::HeaderMap;
 
-use crate::action;
 use crate::contract::{Decoded, Method};
 use crate::deadline::Deadline;
+use crate::engine::action;
 use crate::error::Error;
 use crate::rest::{Call, Caller, Reply, Room};
 use crate::upstream::{Operation, Upstream};

@@ -6,16 +6,18 @@ use http::StatusCode;
 use serde_json::Value;
 use tonic::Code;
 
-use super::reply::{http_reason, json, member, message, metadata, page, retry_after};
-use super::{COMMON, FaultContext};
 use crate::error::{Fault, HINT};
+use crate::families::error_body::{
+    http_reason, json, member, message, metadata, page, retry_after,
+};
 use crate::rest::{Idempotency, Reply};
+use crate::upstream::family::{COMMON, FaultContext};
 
 /// Fields at fault that are read from a body, at most.
 const MAX_FIELDS: usize = 100;
 
 /// Reads an error reply by the rules of HTTP and the common JSON error bodies.
-pub(super) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
+pub(crate) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
     let body = json(reply);
     let words = body.as_ref().map(words).unwrap_or_default();
     let status = reply.status;
@@ -228,8 +230,8 @@ fn numbered_code(status: &Value) -> Option<Code> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::reply::tests::reply;
     use super::*;
+    use crate::families::error_body::tests::reply;
 
     fn context(rpc: &str, idempotency: Idempotency) -> FaultContext<'_> {
         FaultContext {

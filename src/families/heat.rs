@@ -3,7 +3,7 @@
 
 mod fault;
 
-use crate::family::Family;
+use crate::upstream::family::Family;
 
 /// Heat as OpenStack publishes it.
 pub const OPENSTACK: &str = "openstack";

@@ -3,7 +3,7 @@
 mod fault;
 mod properties;
 
-use crate::family::Family;
+use crate::upstream::family::Family;
 
 /// The family `jp1ao`. Its dialects are versions: 10 lacks most of what changes
 /// things, 11 has another path for one action. Source: version differences in the

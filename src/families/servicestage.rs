@@ -2,7 +2,7 @@
 
 mod fault;
 
-use crate::family::Family;
+use crate::upstream::family::Family;
 
 /// The family `servicestage`. It has no dialects: regions that lack an operation
 /// answer `APIGW.0101`.

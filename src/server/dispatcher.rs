@@ -1,20 +1,6 @@
 //! The way of a request: what `front` lets in is looked up in the tables of
 //! methods, sent to its upstream, answered and recorded. `start` builds it all.
 
-mod answer;
-mod arriving;
-mod batch;
-mod codec;
-mod departing;
-mod front;
-mod gauges;
-mod health;
-mod record;
-mod service;
-mod start;
-#[cfg(test)]
-mod tests;
-
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -31,21 +17,19 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::contract::Method;
 use crate::deadline::Deadline;
+use crate::engine::list_stream::{self, PageStream};
+use crate::engine::name_lookup::{Errand, Names};
+use crate::engine::unary::{self, Answered};
+use crate::engine::{FileStream, Uploads};
 use crate::error::{self, Error};
-use crate::files::{FileStream, Uploads};
-use crate::pages::{self, PageStream};
-use crate::resolve::{Errand, Names};
+use crate::server::codec::WireCodec;
+use crate::server::request_body_timeout::Arriving;
+use crate::server::response_write_timeout::{Departures, Untaken};
+use crate::server::stream_info::{Record, Recorded, traced};
+use crate::server::unary_response::Answer;
 use crate::telemetry::{Metrics, RpcMetrics};
-use crate::unary::{self, Answered};
 use crate::upstream::{self, Upstream, Upstreams};
 use crate::watch::{self, Watches};
-use answer::Answer;
-use arriving::Arriving;
-pub(crate) use codec::WireCodec;
-use departing::{Departures, Untaken};
-pub use front::TOKEN;
-use record::{Record, Recorded, traced};
-pub use start::{Running, start};
 
 /// Response metadata: paths of integers that are rounded in the message.
 /// The longest value that is passed on from the upstream's headers, in bytes.
@@ -55,36 +39,36 @@ const INEXACT: HeaderName = HeaderName::from_static("drawbridge-inexact");
 /// Looks rpcs up and carries them out.
 #[derive(Debug)]
 pub struct Engine {
-    methods: HashMap<Box<str>, Arc<Served>>,
-    upstreams: Upstreams,
-    watches: Watches,
-    names: Names,
-    metrics: Metrics,
-    uploads: Uploads,
-    departures: Departures,
-    max_request_bytes: usize,
-    default_deadline: Duration,
-    traces: bool,
+    pub(super) methods: HashMap<Box<str>, Arc<Served>>,
+    pub(super) upstreams: Upstreams,
+    pub(super) watches: Watches,
+    pub(super) names: Names,
+    pub(super) metrics: Metrics,
+    pub(super) uploads: Uploads,
+    pub(super) departures: Departures,
+    pub(super) max_request_bytes: usize,
+    pub(super) default_deadline: Duration,
+    pub(super) traces: bool,
 }
 
 /// A method and its metrics, at each upstream that can serve it.
 #[derive(Debug)]
 pub struct Served {
-    method: Arc<Method>,
-    at: Vec<(Arc<Upstream>, RpcMetrics)>,
+    pub(super) method: Arc<Method>,
+    pub(super) at: Vec<(Arc<Upstream>, RpcMetrics)>,
     /// Calls that failed before an upstream was picked.
-    nowhere: RpcMetrics,
-    forwarded: Vec<HeaderName>,
+    pub(super) nowhere: RpcMetrics,
+    pub(super) forwarded: Vec<HeaderName>,
 }
 
 impl Engine {
     /// The method at this gRPC path.
-    fn served(&self, path: &str) -> Option<Arc<Served>> {
+    pub(super) fn served(&self, path: &str) -> Option<Arc<Served>> {
         self.methods.get(path).cloned()
     }
 
     /// The status of a call that was refused at the door.
-    fn refuse(&self, path: &str, error: &Error) -> Status {
+    pub(super) fn refuse(&self, path: &str, error: &Error) -> Status {
         // Whatever path somebody has thought of is nothing for the log.
         let operation = match self.methods.get(path) {
             Some(_) => &path[1..],
@@ -105,12 +89,12 @@ impl Engine {
     }
 
     /// The deadline of a request whose headers have just come.
-    fn deadline(&self, headers: &HeaderMap) -> Deadline {
+    pub(super) fn deadline(&self, headers: &HeaderMap) -> Deadline {
         Deadline::of(headers, self.default_deadline)
     }
 
     /// Serves one request of a method.
-    async fn serve(
+    pub(super) async fn serve(
         &self,
         served: &Arc<Served>,
         request: http::Request<Arriving>,
@@ -138,7 +122,7 @@ impl Engine {
     }
 
     /// Reads the message, and has it answered.
-    async fn answer(
+    pub(super) async fn answer(
         &self,
         served: &Arc<Served>,
         request: http::Request<Arriving>,
@@ -196,7 +180,7 @@ impl Engine {
         }
     }
 
-    async fn unary(
+    pub(super) async fn unary(
         &self,
         record: Result<Record, Status>,
         request: Request<Bytes>,
@@ -219,7 +203,7 @@ impl Engine {
     }
 
     /// The way of a unary call.
-    async fn call(
+    pub(super) async fn call(
         &self,
         record: &mut Record,
         headers: &HeaderMap,
@@ -248,7 +232,11 @@ impl Engine {
     }
 
     /// The upstream of a call, whose dialect has the operation.
-    fn pick(&self, record: &mut Record, headers: &HeaderMap) -> Result<&Arc<Upstream>, Error> {
+    pub(super) fn pick(
+        &self,
+        record: &mut Record,
+        headers: &HeaderMap,
+    ) -> Result<&Arc<Upstream>, Error> {
         let method = &record.served.method;
         let upstream = self.upstreams.pick(&method.family, headers)?;
         record.upstream = Some(upstream.clone());
@@ -263,7 +251,7 @@ impl Engine {
     }
 
     /// Takes a file, and sends it on.
-    async fn upload(
+    pub(super) async fn upload(
         &self,
         record: Result<Record, Status>,
         request: Request<Streaming<Bytes>>,
@@ -279,7 +267,7 @@ impl Engine {
     }
 
     /// The way of a file.
-    async fn send_on(
+    pub(super) async fn send_on(
         &self,
         record: &mut Record,
         headers: &HeaderMap,
@@ -303,7 +291,7 @@ impl Engine {
         })
     }
 
-    async fn stream(
+    pub(super) async fn stream(
         &self,
         record: Result<Record, Status>,
         request: Request<Bytes>,
@@ -316,7 +304,7 @@ impl Engine {
             Err(error) => return Err(record.fail(&error)),
         };
         let inexact = match &told {
-            Told::Pages(stream) => answer::inexact(stream.notes()),
+            Told::Pages(stream) => crate::server::unary_response::inexact(stream.notes()),
             Told::Watch(_) | Told::File(_) => None,
         };
         let untaken = Untaken::default();
@@ -330,7 +318,7 @@ impl Engine {
     }
 
     /// The way of a stream, up to its first message.
-    async fn open(
+    pub(super) async fn open(
         &self,
         record: &mut Record,
         headers: &HeaderMap,
@@ -360,7 +348,7 @@ impl Engine {
     }
 
     /// Begins a stream whose request has all it needs.
-    async fn begin(
+    pub(super) async fn begin(
         &self,
         errand: Errand<'_>,
         deadline: Option<Deadline>,
@@ -383,7 +371,7 @@ impl Engine {
             let watch = watches.watch(method, request, upstream, caller, deadline, errand.deadline);
             return watch.await.map(Told::Watch);
         }
-        let route = pages::Route {
+        let route = list_stream::Route {
             method: method.clone(),
             upstream: upstream.clone(),
             caller: caller.clone(),
@@ -397,7 +385,7 @@ impl Engine {
 
 impl Served {
     /// The response, with what goes into its metadata.
-    fn response(&self, answered: Answered) -> Response<Bytes> {
+    pub(super) fn response(&self, answered: Answered) -> Response<Bytes> {
         let Answered {
             decoded,
             headers,
@@ -409,7 +397,7 @@ impl Served {
         }
         let metadata = response.metadata_mut().as_mut();
         self.forward(&headers, metadata);
-        if let Some(paths) = answer::inexact(&decoded.notes) {
+        if let Some(paths) = crate::server::unary_response::inexact(&decoded.notes) {
             metadata.insert(INEXACT, paths);
         }
         response
@@ -417,7 +405,7 @@ impl Served {
 
     /// Copies what the upstream says of the request into response metadata; but not
     /// what some clients take for a broken answer.
-    fn forward(&self, from: &HeaderMap, to: &mut HeaderMap) {
+    pub(super) fn forward(&self, from: &HeaderMap, to: &mut HeaderMap) {
         for name in &self.forwarded {
             let value = from.get(name);
             let fits =
@@ -436,7 +424,7 @@ fn once(arriving: &mut Option<Record>) -> Result<Record, Status> {
 }
 
 /// What a stream tells.
-enum Told {
+pub(super) enum Told {
     Watch(watch::WatchStream),
     Pages(PageStream),
     File(FileStream),

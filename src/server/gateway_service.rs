@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::Engine;
 use crate::api::drawbridge::v1::gateway_service_server::GatewayService;
 use crate::api::drawbridge::v1::{
     ListUpstreamsRequest, ListUpstreamsResponse, Upstream, UpstreamState,
 };
+use crate::server::dispatcher::Engine;
 use crate::upstream::State;
 
 /// Answers from the engine's own tables.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Engine;
+use crate::server::dispatcher::Engine;
 use crate::telemetry::Sample;
 
 /// Lets the metrics read what the rooms count themselves.

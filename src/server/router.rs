@@ -13,10 +13,10 @@ use tonic::body::Body;
 use tonic::service::Routes;
 use tower::{Layer, Service};
 
-use super::Engine;
-use super::arriving::{Arriving, LONGEST};
 use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::server::dispatcher::Engine;
+use crate::server::request_body_timeout::{Arriving, LONGEST};
 
 /// Metadata in which callers bring a token of the gateway's own, where the
 /// configuration asks for one.

@@ -13,17 +13,21 @@ use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
-use super::batch::Batched;
-use super::departing::Departures;
-use super::front::{CallerTokens, FrontLayer};
-use super::{Engine, Served, gauges, health, service};
+use crate::admin::{Readiness, serve_admin};
 use crate::api::drawbridge::v1::gateway_service_server::GatewayServiceServer;
 use crate::config::Config;
 use crate::contract::Contract;
+use crate::engine::Uploads;
+use crate::engine::name_lookup::Names;
 use crate::families::family;
-use crate::files::Uploads;
-use crate::resolve::Names;
-use crate::telemetry::{Metrics, Readiness, serve_admin};
+use crate::server::dispatcher::Engine;
+use crate::server::dispatcher::Served;
+use crate::server::gauges;
+use crate::server::health;
+use crate::server::response_write_timeout::Departures;
+use crate::server::router::{CallerTokens, FrontLayer};
+use crate::server::write_coalescing::Batched;
+use crate::telemetry::Metrics;
 use crate::upstream::{AttemptHook, Upstreams};
 use crate::watch::Watches;
 
@@ -118,7 +122,9 @@ pub async fn start(config: Config, traces: bool) -> Result<Running, Vec<String>>
     let routes = Routes::new(health)
         .add_service(reflection(&contract).build_v1().map_err(broken)?)
         .add_service(reflection(&contract).build_v1alpha().map_err(broken)?)
-        .add_service(GatewayServiceServer::new(service::Own(engine.clone())));
+        .add_service(GatewayServiceServer::new(
+            crate::server::gateway_service::Own(engine.clone()),
+        ));
 
     let mut server = Server::builder()
         .initial_stream_window_size(1 << 20)

@@ -10,11 +10,11 @@ use http::{HeaderMap, HeaderValue};
 use tokio_stream::Stream;
 use tonic::{Code, Status};
 
-use super::departing::Untaken;
-use super::{Served, Told};
 use crate::deadline::Deadline;
 use crate::error::{self, Error};
 use crate::rest::Caller;
+use crate::server::dispatcher::{Served, Told};
+use crate::server::response_write_timeout::Untaken;
 use crate::telemetry::{self, RpcMetrics, code_name};
 use crate::upstream::Upstream;
 

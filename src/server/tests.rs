@@ -1,18 +1,27 @@
 //! The front, called without a connection: what comes of callers who stand still.
 
 use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use http_body_util::{BodyExt, StreamBody};
 use tokio::time::{Instant, sleep};
-use tokio_stream::StreamExt;
-use tonic::Code;
+use tokio_stream::{Stream, StreamExt};
+use tonic::body::Body;
 use tonic::service::Routes;
+use tonic::{Code, Status};
 use tower::{Layer, Service, ServiceExt};
 
-use super::front::{CallerTokens, Front, FrontLayer};
-use super::*;
 use crate::config::Config;
 use crate::contract::Contract;
+use crate::deadline::Deadline;
+use crate::server::dispatcher::Engine;
+use crate::server::request_body_timeout::Arriving;
+use crate::server::router::{CallerTokens, Front, FrontLayer};
+use crate::telemetry::Metrics;
+use crate::upstream::{self, Upstreams};
+use crate::watch::Watches;
 
 const GET: &str = "/openstack.orchestration.v1.MetaService/GetBuildInfo";
 
@@ -41,7 +50,7 @@ fn front(upstreams: Vec<upstream::Settings>) -> (Arc<Engine>, Front) {
 async fn silent() -> (tokio::net::TcpListener, upstream::Settings) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let mut settings = upstream::Settings::new("u", "heat", crate::auth::Settings::None);
+    let mut settings = upstream::Settings::new("u", "heat", crate::credentials::Settings::None);
     settings.dialect = "openstack".into();
     settings.is_default = true;
     settings.endpoint = Some(url.parse().unwrap());

@@ -10,7 +10,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use http_body::{Body, Frame, SizeHint};
 
-use super::departing::PIECE;
+use crate::server::response_write_timeout::PIECE;
 use crate::transcode::Notes;
 
 /// The most bytes of metadata that name inexact numbers: clients refuse long ones.

@@ -14,7 +14,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tonic::{Code, Request, Status};
 
 use super::options::{Options, Plan, Source};
-use crate::gateway::{TOKEN, WireCodec};
+use crate::server::{TOKEN, WireCodec};
 use crate::transcode::{self, wire};
 
 /// Tries in a row before a stream is given up.

@@ -5,9 +5,6 @@
 //! not; what they share in reading replies is in `reply`, what HTTP itself says is
 //! in `common`.
 
-pub(crate) mod common;
-pub(crate) mod reply;
-
 use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::{Map, Value};
@@ -85,7 +82,7 @@ impl Family {
 pub static COMMON: Family = Family {
     name: "",
     dialects: &[],
-    fault: common::fault,
+    fault: crate::families::common::fault,
     endpoint_suffixes: &[],
     catalog_type: None,
     bare_project_names: false,

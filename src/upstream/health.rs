@@ -7,7 +7,7 @@ use http::Method;
 
 use super::Upstream;
 use crate::error::Error;
-use crate::transport::Exchange;
+use crate::http_client::Exchange;
 
 /// What an upstream is doing now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -127,7 +127,7 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
-    use crate::auth;
+    use crate::credentials;
 
     fn upstreams(all: &[(&str, &str, bool)]) -> Result<Upstreams, String> {
         let all = all.iter().map(|(name, family, is_default)| {
@@ -135,7 +135,7 @@ mod tests {
                 Upstream::new(
                     Settings {
                         is_default: *is_default,
-                        ..Settings::new(*name, *family, auth::Settings::None)
+                        ..Settings::new(*name, *family, credentials::Settings::None)
                     },
                     None,
                 )

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::{auth, transport};
+use crate::credentials;
+use crate::http_client;
 
 /// A configured endpoint, as checked values.
 #[derive(Clone, Debug)]
@@ -22,9 +23,9 @@ pub struct Settings {
     /// The project id, where the caller leaves it empty. None: the login says.
     pub project_id: Option<String>,
     /// Credentials.
-    pub auth: auth::Settings,
+    pub auth: credentials::Settings,
     /// Connections.
-    pub transport: transport::Settings,
+    pub transport: http_client::Settings,
     /// Calls under way at once. Default: 256.
     pub max_concurrent: usize,
     /// Calls that may wait for a place. Default: 1,024.
@@ -42,7 +43,11 @@ pub struct Settings {
 
 impl Settings {
     /// The defaults, for an upstream of this name and family.
-    pub fn new(name: impl Into<String>, family: impl Into<String>, auth: auth::Settings) -> Self {
+    pub fn new(
+        name: impl Into<String>,
+        family: impl Into<String>,
+        auth: credentials::Settings,
+    ) -> Self {
         Self {
             name: name.into(),
             family: family.into(),
@@ -51,7 +56,7 @@ impl Settings {
             endpoint: None,
             project_id: None,
             auth,
-            transport: transport::Settings::default(),
+            transport: http_client::Settings::default(),
             max_concurrent: 256,
             max_queued: 1_024,
             max_attempts: 3,

@@ -27,9 +27,10 @@ use http::Method;
 use secrecy::SecretString;
 
 use super::*;
-use crate::auth;
-use crate::family::{common, reply::retry_after};
-use crate::transport::script::{Answer, Script, reply};
+use crate::credentials;
+use crate::families::common;
+use crate::families::error_body::retry_after;
+use crate::http_client::script::{Answer, Script, reply};
 
 static FAMILY: Family = Family {
     name: "test",
@@ -73,7 +74,7 @@ fn upstream(endpoint: Url, change: impl FnOnce(&mut Settings)) -> Upstream {
     let mut settings = Settings {
         endpoint: Some(endpoint),
         max_backoff: Duration::from_millis(1),
-        ..Settings::new("cloud", "test", auth::Settings::None)
+        ..Settings::new("cloud", "test", credentials::Settings::None)
     };
     settings.transport.proxy_from_environment = false;
     change(&mut settings);
@@ -149,7 +150,7 @@ fn nowhere() -> Url {
 async fn what_is_sent() {
     let mut server = Script::start([ok(), ok()]).await;
     let upstream = upstream(server.url("/base/v1/p%201/"), |settings| {
-        settings.auth = auth::Settings::Token {
+        settings.auth = credentials::Settings::Token {
             header: HeaderName::from_static("x-auth-token"),
             token: SecretString::from("s3cret"),
         };
@@ -436,9 +437,9 @@ async fn what_an_earlier_attempt_may_have_done_is_told() {
     .await;
     let upstream = upstream(server.url(""), |settings| {
         settings.max_backoff = Duration::from_secs(2);
-        settings.auth = auth::Settings::Keystone(auth::Keystone {
+        settings.auth = credentials::Settings::Keystone(credentials::Keystone {
             auth_url: server.url("/v3"),
-            identity: auth::Identity::Token(SecretString::from("s3cret")),
+            identity: credentials::Identity::Token(SecretString::from("s3cret")),
             project: None,
             region: None,
             interface: "public".into(),
@@ -586,7 +587,7 @@ async fn a_redirect_is_followed_once_and_only_here() {
     };
     let mut server = Script::start([redirect(), ok(), redirect(), redirect()]).await;
     let upstream = upstream(server.url("/base"), |settings| {
-        settings.auth = auth::Settings::Token {
+        settings.auth = credentials::Settings::Token {
             header: HeaderName::from_static("x-auth-token"),
             token: SecretString::from("s3cret"),
         };
@@ -635,7 +636,7 @@ async fn redirects_that_lead_astray() {
 async fn a_refused_token_that_cannot_be_renewed() {
     let mut server = Script::start([says(401)]).await;
     let upstream = upstream(server.url(""), |settings| {
-        settings.auth = auth::Settings::Token {
+        settings.auth = credentials::Settings::Token {
             header: HeaderName::from_static("x-auth-token"),
             token: SecretString::from("s3cret"),
         };
@@ -662,9 +663,9 @@ async fn a_refused_token_is_renewed_once() {
     for (last, status) in [(ok(), 200), (says(401), 401)] {
         let mut server = Script::start([token("t1"), says(401), token("t2"), last]).await;
         let upstream = upstream(server.url(""), |settings| {
-            settings.auth = auth::Settings::Keystone(auth::Keystone {
+            settings.auth = credentials::Settings::Keystone(credentials::Keystone {
                 auth_url: server.url("/v3"),
-                identity: auth::Identity::Token(SecretString::from("s3cret")),
+                identity: credentials::Identity::Token(SecretString::from("s3cret")),
                 project: None,
                 region: None,
                 interface: "public".into(),
@@ -771,7 +772,7 @@ async fn a_full_queue() {
 async fn probes() {
     let mut server = Script::start([says(404), Answer::Hang]).await;
     let upstream_ = upstream(server.url("/base/v1/p"), |settings| {
-        settings.auth = auth::Settings::Token {
+        settings.auth = credentials::Settings::Token {
             header: HeaderName::from_static("x-auth-token"),
             token: SecretString::from("s3cret"),
         };
@@ -836,7 +837,7 @@ fn settings_that_cannot_be() {
         ),
     ];
     for (change, says) in cases {
-        let mut settings = Settings::new("cloud", "test", auth::Settings::None);
+        let mut settings = Settings::new("cloud", "test", credentials::Settings::None);
         change(&mut settings);
         let problem = Upstream::new(settings, None).unwrap_err();
         assert!(problem.starts_with(says), "{problem}");

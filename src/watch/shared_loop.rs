@@ -8,7 +8,6 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::cadence::{Cadence, Patience};
 use super::snapshot::{Item, Snapshot};
 use super::source::{POLL_TIMEOUT, Read, Rules, Source, is_not_found};
 use super::{Key, Registry};
@@ -16,6 +15,7 @@ use crate::api::drawbridge::v1::{self, WatchEvent, WatchEventType};
 use crate::contract::Outcome;
 use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::watch::poll_backoff::{Cadence, Patience};
 
 /// What a loop and its watchers share.
 pub(super) struct Loop {

@@ -15,12 +15,12 @@ use tokio_stream::Stream;
 
 use super::Registry;
 use super::log::LogStream;
-use super::poller::{End, Loop, News, Stage};
 use super::snapshot::Snapshot;
 use crate::api::drawbridge::v1::WatchEventType;
 use crate::deadline::Deadline;
+use crate::engine::stream_limiter::Place;
 use crate::error::Error;
-use crate::streams::Place;
+use crate::watch::shared_loop::{End, Loop, News, Stage};
 
 /// The messages of one watch, encoded. Ends with OK when what is watched has
 /// settled or is gone as it should, else with the error that says why.

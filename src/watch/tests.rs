@@ -1064,12 +1064,18 @@ async fn a_loop_stays_for_who_came_in_the_last_moment() {
         (Arc::clone(key), Arc::clone(shared))
     };
     let (key, shared) = there();
-    assert!(!poller::leave(&watches.0, &key, &shared), "it is watched");
+    assert!(
+        !shared_loop::leave(&watches.0, &key, &shared),
+        "it is watched"
+    );
     drop(stream);
     let stream = watches.see(&world).await;
-    assert!(!poller::leave(&watches.0, &key, &shared), "watched again");
+    assert!(
+        !shared_loop::leave(&watches.0, &key, &shared),
+        "watched again"
+    );
     drop(stream);
-    assert!(poller::leave(&watches.0, &key, &shared));
+    assert!(shared_loop::leave(&watches.0, &key, &shared));
 
     // A loop that is out takes no other one with it.
     let _anew = watches.see(&world).await;

@@ -1,6 +1,6 @@
 //! `drawbridge check` before the sandbox.
 
-use drawbridge::{auth, check, first_run, sandbox};
+use drawbridge::{check, credentials, first_run, sandbox};
 
 use crate::support::settings;
 
@@ -14,11 +14,11 @@ async fn says_which_upstream_refuses_whom() {
 
     let mut wrong = good;
     wrong[0].endpoint = Some("http://127.0.0.1:1".parse().unwrap());
-    let auth::Settings::AkSk(keys) = &mut wrong[1].auth else {
+    let credentials::Settings::AkSk(keys) = &mut wrong[1].auth else {
         panic!("the sandbox's ServiceStage wants signatures");
     };
     keys.secret_key = "another".into();
-    wrong[2].auth = auth::Settings::Basic {
+    wrong[2].auth = credentials::Settings::Basic {
         username: sandbox::JP1AO_USERNAME.into(),
         password: "another".into(),
     };

@@ -543,7 +543,7 @@ async fn nothing_of_the_callers_metadata_goes_up_unless_listed() {
 async fn passthrough_is_the_callers_own() {
     let recorder = Recorder::fixed(Answer::json(200, &json!({}))).await;
     let mut settings = upstream("u", "heat", &recorder.url());
-    settings.auth = drawbridge::auth::Settings::Passthrough;
+    settings.auth = drawbridge::credentials::Settings::Passthrough;
     let gateway = Gateway::with(vec![settings.clone()]).await;
     let status = gateway.client.call(GET, get()).await.unwrap_err();
     assert_eq!(status.code(), Code::Unauthenticated, "{status:?}");

@@ -8,8 +8,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use drawbridge::transport::{Exchange, Transport};
-use drawbridge::{auth, upstream};
+use drawbridge::http_client::{Exchange, Transport};
+use drawbridge::{credentials, upstream};
 use http::{HeaderMap, HeaderValue, Method};
 use serde_json::{Value, json};
 use tonic::Code;
@@ -622,13 +622,13 @@ pub fn before(place: &Place) -> upstream::Settings {
     let mut settings = support::upstream("heat", "heat", &place.heat);
     settings.endpoint = None;
     settings.project_id = None;
-    let named = |name: &str| auth::Named {
-        id_or_name: auth::IdOrName::Name(name.into()),
-        domain: Some(auth::IdOrName::Name("Default".into())),
+    let named = |name: &str| credentials::Named {
+        id_or_name: credentials::IdOrName::Name(name.into()),
+        domain: Some(credentials::IdOrName::Name("Default".into())),
     };
-    settings.auth = auth::Settings::Keystone(auth::Keystone {
+    settings.auth = credentials::Settings::Keystone(credentials::Keystone {
         auth_url: place.keystone.parse().unwrap(),
-        identity: auth::Identity::Password {
+        identity: credentials::Identity::Password {
             user: named("demo"),
             password: place.password.as_str().into(),
         },

@@ -249,7 +249,7 @@ async fn a_contradiction_stops_the_start_with_its_place() {
         assert_ne!(proto, PROTO, "{from}");
         let mut settings = settings(vec![upstream("a", "acme", "http://127.0.0.1:1")]);
         settings.descriptors = vec![compile(&proto).unwrap()];
-        let problems = drawbridge::gateway::start(settings, false)
+        let problems = drawbridge::server::start(settings, false)
             .await
             .unwrap_err()
             .join("\n");

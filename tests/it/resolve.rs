@@ -400,7 +400,7 @@ async fn what_was_found_is_kept_for_one_caller_until_it_is_wrong() {
     let answering = stacks.clone();
     let recorder = Recorder::start(move |seen| answering.answer(seen)).await;
     let mut settings = upstream("u", "heat", &recorder.url());
-    settings.auth = drawbridge::auth::Settings::Passthrough;
+    settings.auth = drawbridge::credentials::Settings::Passthrough;
     let gateway = Gateway::with(vec![settings]).await;
     let call = async |rpc: &str, mut request: Value, token: &str| {
         request["stack_name"] = json!("web");
@@ -499,7 +499,7 @@ async fn the_versions_take_no_token() {
         [{"rel": "self", "href": "http://inner.example.test/v1/"}]}]});
     let recorder = Recorder::fixed(Answer::json(300, &versions)).await;
     let mut settings = upstream("u", "heat", &format!("{}/v1/p1", recorder.url()));
-    settings.auth = drawbridge::auth::Settings::Passthrough;
+    settings.auth = drawbridge::credentials::Settings::Passthrough;
     let gateway = Gateway::with(vec![settings]).await;
     for metadata in [&[][..], &[("x-auth-token", "secret")]] {
         let got = gateway

@@ -153,7 +153,7 @@ async fn an_addon_is_redeployed() {
 
     // A wrong key is refused, as the real service would.
     let mut wrong = first_run::upstreams(&sandbox);
-    let drawbridge::auth::Settings::AkSk(keys) = &mut wrong[1].auth else {
+    let drawbridge::credentials::Settings::AkSk(keys) = &mut wrong[1].auth else {
         panic!()
     };
     keys.secret_key = "wrong".into();

@@ -166,7 +166,7 @@ async fn an_unknown_method_is_unimplemented() {
 #[tokio::test]
 async fn list_upstreams_without_secrets() {
     let mut one = upstream("one", "heat", "http://127.0.0.1:1/v1");
-    one.auth = drawbridge::auth::Settings::Basic {
+    one.auth = drawbridge::credentials::Settings::Basic {
         username: "u".into(),
         password: "hidden-secret".into(),
     };
@@ -442,7 +442,7 @@ async fn mutual_tls() {
         key: server_key.into(),
         client_ca: Some(ca.pem.clone().into_bytes()),
     });
-    let running = drawbridge::gateway::start(settings, false).await.unwrap();
+    let running = drawbridge::server::start(settings, false).await.unwrap();
     let tls = ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(&ca.pem))
         .domain_name("localhost");
@@ -482,7 +482,7 @@ async fn a_handshake_that_does_not_come_is_not_waited_for() {
         key: key.into(),
         client_ca: None,
     });
-    let running = drawbridge::gateway::start(settings, false).await.unwrap();
+    let running = drawbridge::server::start(settings, false).await.unwrap();
     let mut silent = tokio::net::TcpStream::connect(running.grpc).await.unwrap();
     let mut byte = [0];
     let end = tokio::time::timeout(Duration::from_secs(60), silent.read(&mut byte)).await;
@@ -526,7 +526,7 @@ async fn a_port_that_is_taken_is_told() {
             true => config.admin = Some(taken),
             false => config.listen = taken,
         }
-        let problems = drawbridge::gateway::start(config, false).await.unwrap_err();
+        let problems = drawbridge::server::start(config, false).await.unwrap_err();
         let told = problems.join("\n");
         assert!(
             told.contains(&taken.to_string()) && told.contains(variable),

@@ -19,8 +19,8 @@ use crate::support::recorder::{Answer, Seen};
 use crate::support::{Gateway, Recorder, upstream};
 
 /// Keys as the captures have them.
-fn keys(security_token: bool) -> drawbridge::auth::Settings {
-    drawbridge::auth::Settings::AkSk(drawbridge::auth::AkSk {
+fn keys(security_token: bool) -> drawbridge::credentials::Settings {
+    drawbridge::credentials::Settings::AkSk(drawbridge::credentials::AkSk {
         access_key: "AKTEST".into(),
         secret_key: "SKTEST".into(),
         security_token: security_token.then(|| "SECURITYTOKENTEST+/=".into()),

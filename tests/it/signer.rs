@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use drawbridge::auth::AkSk;
-use drawbridge::auth::sign::{self, Keys, Received};
-use drawbridge::transport::Exchange;
+use drawbridge::credentials::AkSk;
+use drawbridge::credentials::aksk::{self, Keys, Received};
+use drawbridge::http_client::Exchange;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::SecretString;
@@ -301,7 +301,7 @@ fn theirs_is_taken() {
         let (ours, sent) = (case.target(), signed["target"].as_str().unwrap().to_owned());
         let late = Duration::from_secs(901);
         assert_eq!(
-            sign::access_key(&headers),
+            aksk::access_key(&headers),
             Some(&*case.access_key),
             "{place}"
         );
@@ -313,7 +313,7 @@ fn theirs_is_taken() {
                 headers,
                 body,
             };
-            sign::verify(received, secret, Some(at)).is_ok()
+            aksk::verify(received, secret, Some(at)).is_ok()
         };
         // As the SDK sends it, and with the query as it came.
         assert!(

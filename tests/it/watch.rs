@@ -246,7 +246,7 @@ async fn callers_with_different_tokens_never_share() {
     heat.set(json!([deployment("d", "IN_PROGRESS")]));
     let recorder = heat.start().await;
     let mut settings = upstream("u", "heat", &recorder.url());
-    settings.auth = drawbridge::auth::Settings::Passthrough;
+    settings.auth = drawbridge::credentials::Settings::Passthrough;
     let gateway = Gateway::with(vec![settings]).await;
     let mut watches = Vec::new();
     for token in ["t1", "t2", "t1"] {

@@ -241,7 +241,7 @@ async fn two_thousand_watches_of_two_hundred_stacks() {
     }
     let recorder = heat.start().await;
     let mut settings = upstream("u", "heat", &recorder.url());
-    settings.auth = drawbridge::auth::Settings::Passthrough;
+    settings.auth = drawbridge::credentials::Settings::Passthrough;
     let gateway = Gateway::with(vec![settings]).await;
     // Five callers of each of two credentials for every stack.
     let mut watches = Vec::new();

@@ -126,7 +126,7 @@ fn the_lookup_is_signed() {
     sent.headers
         .insert(header::HOST, HeaderValue::from_static("iam.test"));
     let target = &sent.url[url::Position::BeforePath..];
-    let received = super::super::sign::Received {
+    let received = crate::credentials::aksk::Received {
         verb: &sent.verb,
         target,
         headers: &sent.headers,
@@ -134,7 +134,7 @@ fn the_lookup_is_signed() {
     };
     let now = Some(SystemTime::now());
     assert_eq!(
-        super::super::sign::verify(received, &"SKTEST".into(), now),
+        crate::credentials::aksk::verify(received, &"SKTEST".into(), now),
         Ok(())
     );
 }

@@ -3,8 +3,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{advance, sleep};
 
-use super::super::lease::Authorization;
 use super::*;
+use crate::credentials::credential::Authorization;
 
 /// An identity service in memory: counts logins and answers from a closure.
 #[derive(Clone, Default)]

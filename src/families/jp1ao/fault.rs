@@ -10,10 +10,10 @@ use url::Url;
 
 use super::FAMILY;
 use crate::error::{Fault, HINT};
-use crate::family::FaultContext;
-use crate::family::common::{self, is_transient, not_processed, redirect_hint, said};
-use crate::family::reply::{http_reason, json, member, message, metadata, retry_after};
+use crate::families::common::{self, is_transient, not_processed, redirect_hint, said};
+use crate::families::error_body::{http_reason, json, member, message, metadata, retry_after};
 use crate::rest::Reply;
+use crate::upstream::family::FaultContext;
 
 /// When to try again after a 412, which names no time. An estimate of ours: the
 /// server is starting or being maintained.
@@ -144,7 +144,7 @@ fn path(source: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::family::reply::tests::reply;
+    use crate::families::error_body::tests::reply;
     use crate::rest::Idempotency;
 
     fn context(rpc: &str) -> FaultContext<'_> {

@@ -11,12 +11,12 @@ use serde_json::Value;
 use tonic::Code;
 
 use crate::error::{Fault, HINT};
-use crate::family::FaultContext;
-use crate::family::common::{self, is_transient, redirect_hint, said};
-use crate::family::reply::{
+use crate::families::common::{self, is_transient, redirect_hint, said};
+use crate::families::error_body::{
     clock_hint, http_reason, json, member, metadata, retry_after, verbatim,
 };
 use crate::rest::Reply;
+use crate::upstream::family::FaultContext;
 
 /// The object is not there, which is answered with HTTP 401. Source: the
 /// vendor's Terraform provider, which reads it so.

@@ -5,7 +5,7 @@ use http::{Method, StatusCode};
 use secrecy::SecretString;
 
 use super::refusal::gateway;
-use crate::auth::sign;
+use crate::credentials::aksk;
 use crate::sandbox::plain::{Answer, Ask};
 use crate::sandbox::{
     ACCESS_KEY, PROJECT_ID, SECRET_KEY, SECURITY_TOKEN, TEMPORARY_ACCESS_KEY, TEMPORARY_SECRET_KEY,
@@ -59,19 +59,19 @@ pub fn signed(world: &World, ask: &Ask) -> bool {
 fn verify(world: &World, ask: &Ask) -> Result<(), Answer> {
     let token = ask.header("x-security-token");
     // Temporary keys are good with their token only, and lasting ones without.
-    let (secret, lasting) = match sign::access_key(&ask.headers) {
+    let (secret, lasting) = match aksk::access_key(&ask.headers) {
         Some(ACCESS_KEY) => (SECRET_KEY, token.is_none()),
         Some(TEMPORARY_ACCESS_KEY) => (TEMPORARY_SECRET_KEY, token == Some(SECURITY_TOKEN)),
         // Signed by nobody: checked all the same, to fail in the same way.
         _ => (SECRET_KEY, false),
     };
-    let received = sign::Received {
+    let received = aksk::Received {
         verb: &ask.method,
         target: &ask.target,
         headers: &ask.headers,
         body: &ask.body,
     };
-    match sign::verify(
+    match aksk::verify(
         received,
         &SecretString::from(secret),
         Some(world.clock.now()),

@@ -222,7 +222,8 @@ async fn addons_look_as_in_the_fixtures() {
 
 #[tokio::test(start_paused = true)]
 async fn signatures_are_verified() {
-    use crate::auth::{AkSk, sign};
+    use crate::credentials::AkSk;
+    use crate::credentials::aksk;
     let bench = Bench::new(QUIET);
     let started = bench.world.clock.now();
     let scoped = |access: &str,
@@ -240,7 +241,7 @@ async fn signatures_are_verified() {
             iam_endpoint: None,
             region: None,
         };
-        let mut exchange = crate::transport::Exchange {
+        let mut exchange = crate::http_client::Exchange {
             verb: Method::GET,
             url: format!("http://127.0.0.1:1{target}").parse().unwrap(),
             headers: HeaderMap::from_iter([(
@@ -249,7 +250,7 @@ async fn signatures_are_verified() {
             )]),
             body: None,
         };
-        let keys = sign::Keys::new(&keys).unwrap();
+        let keys = aksk::Keys::new(&keys).unwrap();
         let now = started + Duration::from_secs(late);
         keys.sign(&mut exchange, None, now).unwrap();
         let text = |(name, value): (&http::HeaderName, &HeaderValue)| {

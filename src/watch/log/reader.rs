@@ -14,7 +14,6 @@ use tokio::time::Instant;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Code;
 
-use super::super::cadence::{Cadence, Patience};
 use super::super::stream::WatchStream;
 use super::Seat;
 use super::position::{Page, Position};
@@ -24,6 +23,7 @@ use crate::api::drawbridge::v1::{Outcome, WatchEvent, WatchEventType};
 use crate::contract::Method;
 use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::watch::poll_backoff::{Cadence, Patience};
 
 /// Entries taken from the window at once.
 const AT_ONCE: usize = 64;

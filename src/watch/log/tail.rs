@@ -8,7 +8,6 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 
-use super::super::cadence::{Cadence, Patience};
 use super::super::source::POLL_TIMEOUT;
 use super::super::{Key, Registry};
 use super::position::{At, Position, offset};
@@ -16,6 +15,7 @@ use super::source::{LogSource, Reading, Rules};
 use crate::contract::Entry;
 use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::watch::poll_backoff::{Cadence, Patience};
 
 /// Entries that stand in a window, and the bytes they take at most.
 const WINDOW: usize = 1_000;

@@ -11,8 +11,8 @@ use super::position::{At, Page};
 use super::source::{Reading, Rules};
 use super::*;
 use crate::api::drawbridge::v1::{Outcome, WatchEvent};
-use crate::auth::Viewer;
 use crate::contract::{Entry, Order};
+use crate::credentials::Viewer;
 use crate::watch::Settings;
 
 const S: fn(u64) -> Duration = Duration::from_secs;

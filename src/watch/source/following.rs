@@ -70,7 +70,7 @@ impl Cloud {
         tokio::spawn(async move { axum::serve(listener, router).await });
         let mut settings = Settings {
             endpoint: Some(endpoint.parse().unwrap()),
-            ..Settings::new("cloud", "t", crate::auth::Settings::Passthrough)
+            ..Settings::new("cloud", "t", crate::credentials::Settings::Passthrough)
         };
         settings.transport.proxy_from_environment = false;
         settings.max_attempts = 1;

@@ -81,7 +81,7 @@ impl Heat {
         tokio::spawn(async move { axum::serve(listener, router).await });
         let mut settings = Settings {
             endpoint: Some(endpoint.parse().unwrap()),
-            ..Settings::new("cloud", "heat", crate::auth::Settings::Passthrough)
+            ..Settings::new("cloud", "heat", crate::credentials::Settings::Passthrough)
         };
         settings.transport.proxy_from_environment = false;
         Arc::new(Upstream::new(settings, None).unwrap())

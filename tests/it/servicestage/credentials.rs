@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use drawbridge::auth::{self, AkSk, IdOrName, Identity, Keystone, Named};
+use drawbridge::credentials::{self, AkSk, IdOrName, Identity, Keystone, Named};
 use drawbridge::first_run;
 use drawbridge::sandbox::{self, Sandbox};
 use serde_json::{Value, json};
@@ -96,7 +96,7 @@ async fn the_project_of_the_path_is_signed() {
     ] {
         let mut settings = upstream("u", "servicestage", &endpoint);
         settings.project_id = own.map(str::to_owned);
-        settings.auth = auth::Settings::AkSk(AkSk {
+        settings.auth = credentials::Settings::AkSk(AkSk {
             access_key: "AKTEST".into(),
             secret_key: "SKTEST".into(),
             security_token: None,
@@ -150,7 +150,7 @@ async fn keys_with_a_looked_up_project_are_tried_once() {
     let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
     let mut settings = upstream("u", "servicestage", &recorder.url());
     settings.project_id = None;
-    settings.auth = auth::Settings::AkSk(AkSk {
+    settings.auth = credentials::Settings::AkSk(AkSk {
         access_key: "AKTEST".into(),
         secret_key: "SKTEST".into(),
         security_token: Some("SECURITYTOKENTEST".into()),
@@ -267,7 +267,7 @@ fn user(name: &str, recorder: &Recorder, project: &str) -> drawbridge::upstream:
     let mut settings = upstream(name, "servicestage", &recorder.url());
     settings.is_default = false;
     settings.project_id = Some(project.into());
-    settings.auth = auth::Settings::Keystone(Keystone {
+    settings.auth = credentials::Settings::Keystone(Keystone {
         auth_url: format!("{}/v3", recorder.url()).parse().unwrap(),
         identity: Identity::Password {
             user: Named {
@@ -407,7 +407,7 @@ async fn callers_with_tokens_of_their_own_see_through_their_own_eyes() {
     })
     .await;
     let mut settings = upstream("u", "servicestage", &recorder.url());
-    settings.auth = auth::Settings::Passthrough;
+    settings.auth = credentials::Settings::Passthrough;
     let gateway = Gateway::with(vec![settings]).await;
     let ask = || json!({"job_id": "JOB1"});
     let mine = &[("x-auth-token", "good")];
@@ -451,7 +451,7 @@ async fn the_sandbox_takes_temporary_keys_with_their_token_alone() {
     ] {
         let mut all = first_run::upstreams(&sandbox);
         all.retain(|settings| settings.family == "servicestage");
-        all[0].auth = auth::Settings::AkSk(AkSk {
+        all[0].auth = credentials::Settings::AkSk(AkSk {
             access_key: access_key.into(),
             secret_key: secret_key.into(),
             security_token: token.map(Into::into),

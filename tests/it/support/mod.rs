@@ -11,8 +11,8 @@ pub mod tee;
 use std::time::Duration;
 
 use drawbridge::config::Config;
-use drawbridge::gateway::{self, Running};
-use drawbridge::{auth, upstream};
+use drawbridge::server::{self, Running};
+use drawbridge::{credentials, upstream};
 use url::Url;
 
 pub use client::Client;
@@ -25,7 +25,7 @@ pub fn upstream(name: &str, family: &str, endpoint: &str) -> upstream::Settings 
         .first()
         .copied()
         .unwrap_or_default();
-    let mut settings = upstream::Settings::new(name, family, auth::Settings::None);
+    let mut settings = upstream::Settings::new(name, family, credentials::Settings::None);
     settings.dialect = dialect.to_owned();
     settings.is_default = true;
     settings.endpoint = Some(Url::parse(endpoint).unwrap());
@@ -51,7 +51,7 @@ impl Gateway {
         let sets: Vec<Vec<u8>> = std::iter::once(drawbridge::BUILT_IN.to_vec())
             .chain(settings.descriptors.iter().map(|d| d.bytes.clone()))
             .collect();
-        let running = gateway::start(settings, false)
+        let running = server::start(settings, false)
             .await
             .unwrap_or_else(|e| panic!("{}", e.join("\n")));
         let client = Client::connect(running.grpc, &sets).await;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
-use drawbridge::transport::{Exchange, Transport};
+use drawbridge::http_client::{Exchange, Transport};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 

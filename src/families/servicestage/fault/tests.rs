@@ -3,7 +3,7 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
-use crate::family::reply::tests::{recorded, reply};
+use crate::families::error_body::tests::{recorded, reply};
 use crate::rest::Idempotency;
 
 fn context(rpc: &str) -> FaultContext<'_> {
