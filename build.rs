@@ -25,11 +25,26 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // only where it is called: the gateway's own, and the one of benches/gateway.rs.
     // All of it would be 40,000 lines.
     let mut set = compiler.file_descriptor_set();
+    // The options are the transcoder's.
+    set.file
+        .retain(|f| f.name() != "drawbridge/v1/options.proto");
     for file in &mut set.file {
         file.service
             .retain(|s| matches!(s.name(), "GatewayService" | "SoftwareDeploymentService"));
     }
     tonic_prost_build::configure()
+        .extern_path(
+            ".drawbridge.v1.WatchEvent",
+            "::drawbridge_transcoder::api::drawbridge::v1::WatchEvent",
+        )
+        .extern_path(
+            ".drawbridge.v1.WatchEventType",
+            "::drawbridge_transcoder::api::drawbridge::v1::WatchEventType",
+        )
+        .extern_path(
+            ".drawbridge.v1.Outcome",
+            "::drawbridge_transcoder::api::drawbridge::v1::Outcome",
+        )
         .include_file("api.rs")
         .compile_fds(set)?;
     Ok(())

@@ -13,8 +13,8 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use drawbridge::api::openstack::orchestration::v1 as pb;
-use drawbridge::schema::Schema;
-use drawbridge::transcode;
+use drawbridge_transcoder::json;
+use drawbridge_transcoder::schema::Schema;
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage};
 
@@ -47,7 +47,7 @@ fn row(name: &str, bytes: usize, ours: f64, serde: f64, reflect: f64) {
 }
 
 fn main() {
-    let pool = DescriptorPool::decode(drawbridge::BUILT_IN).unwrap();
+    let pool = DescriptorPool::decode(drawbridge::contract::BUILT_IN).unwrap();
     let schema = Schema::build(&pool).unwrap();
     let package = "openstack.orchestration.v1";
     let one_name = format!("{package}.GetSoftwareDeploymentResponse");
@@ -61,12 +61,12 @@ fn main() {
         let many = label.starts_with('a');
         let text = json.as_bytes();
         let mut wire = Vec::new();
-        transcode::to_wire(&schema, id, text, &mut wire).unwrap();
+        json::to_wire(&schema, id, text, &mut wire).unwrap();
 
         let mut out = Vec::with_capacity(wire.len() * 2);
         let ours = least(|| {
             out.clear();
-            transcode::to_wire(&schema, id, black_box(text), &mut out).unwrap();
+            json::to_wire(&schema, id, black_box(text), &mut out).unwrap();
         });
         let serde = least(|| {
             black_box(if many {
@@ -107,7 +107,7 @@ fn main() {
         let mut out = Vec::with_capacity(text.len() * 2);
         let ours = least(|| {
             out.clear();
-            transcode::to_json(&schema, id, black_box(&wire), &|_| false, &mut out).unwrap();
+            json::to_json(&schema, id, black_box(&wire), &|_| false, &mut out).unwrap();
         });
         let serde = least(|| {
             let back = |d: pb::SoftwareDeployment| plain::Deployment {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::LazyLock;
 
-use drawbridge::schema::{MessageId, Schema};
+use drawbridge_transcoder::schema::{MessageId, Schema};
 use prost_reflect::DescriptorPool;
 
 /// The messages that are fuzzed; the first byte of an input picks one.

@@ -6,9 +6,10 @@ use tonic::Code;
 
 use crate::config::Config;
 use crate::deadline::Deadline;
+use crate::downstream::Caller;
 use crate::error::Error;
-use crate::rest::{Call, Caller, Idempotency, Media};
 use crate::upstream::{Operation, Upstream, Upstreams};
+use drawbridge_transcoder::call::{Call, Idempotency, Media};
 
 /// How long one login and one probe may last.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -17,7 +18,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 pub async fn run(config: &Config) -> Result<(), Vec<String>> {
     let contract = config.contract()?;
     println!("contract: {} rpcs", contract.methods().len());
-    let upstreams = Upstreams::build(&config.upstreams, |_| None)?;
+    let upstreams = Upstreams::build(&config.upstreams, crate::families::family, |_| None)?;
     let mut problems = Vec::new();
     for upstream in upstreams.all() {
         let name = &upstream.settings.name;

@@ -21,9 +21,9 @@ use std::time::Duration;
 use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 
-use crate::contract::{Contract, Source};
 use crate::credentials::Settings as Auth;
 use crate::{telemetry, upstream, watch};
+use drawbridge_transcoder::contract::{Contract, Source};
 use reader::{Report, Section, nearest};
 
 /// The longest configuration, descriptor set or secret's file, in bytes.
@@ -363,7 +363,7 @@ impl Config {
 
     /// The rpcs that are served; and no upstream may be of a family without any.
     pub fn contract(&self) -> Result<Contract, Vec<String>> {
-        let contract = Contract::with_built_in(&self.descriptors)?;
+        let contract = crate::contract::with_built_in(&self.descriptors)?;
         let families: BTreeSet<&str> = contract.services().into_values().collect();
         let unknown = |upstream: &&upstream::Settings| !families.contains(&*upstream.family);
         let problems: Vec<String> = self

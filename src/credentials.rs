@@ -21,9 +21,9 @@ use tonic::Code;
 use url::Url;
 
 use crate::deadline::Deadline;
+use crate::downstream::Caller;
 use crate::error::Error;
 use crate::http_client::{Exchange, Transport};
-use crate::rest::Caller;
 
 use crate::credentials::credential::Authorization;
 pub use crate::credentials::credential::Lease;

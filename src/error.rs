@@ -211,6 +211,32 @@ pub struct Context<'a> {
     pub begun: bool,
 }
 
+impl From<drawbridge_transcoder::Error> for Error {
+    fn from(error: drawbridge_transcoder::Error) -> Self {
+        use drawbridge_transcoder::Error as Transcoding;
+        match error {
+            Transcoding::Binding { field, problem } => Self::Binding { field, problem },
+            Transcoding::Malformed(problem) => Self::Malformed(problem),
+            Transcoding::Decode {
+                path,
+                problem,
+                request_id,
+            } => Self::Decode {
+                path,
+                problem,
+                request_id,
+            },
+            Transcoding::Refused {
+                problem,
+                request_id,
+            } => Self::Refused {
+                problem,
+                request_id,
+            },
+        }
+    }
+}
+
 impl Error {
     /// An answer that is not what the contract says, at this path of it.
     pub(crate) fn decode(path: impl Into<String>, problem: impl Into<String>) -> Self {
@@ -219,15 +245,6 @@ impl Error {
             problem: problem.into(),
             request_id: None,
         }
-    }
-
-    /// The same of the request that has this id at the upstream, where it is of an
-    /// answer that came.
-    pub(crate) fn of_request(mut self, id: Option<String>) -> Self {
-        if let Self::Decode { request_id, .. } | Self::Refused { request_id, .. } = &mut self {
-            *request_id = id;
-        }
-        self
     }
 
     /// The upstream's id of the request, where its answer came and said so.

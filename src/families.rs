@@ -6,7 +6,8 @@ mod heat;
 mod jp1ao;
 mod servicestage;
 
-use crate::upstream::family::{COMMON, Family};
+use crate::upstream::family::Family;
+pub(crate) use common::COMMON;
 
 /// The family of this name; a user's own family gets the common rules.
 pub fn family(name: &str) -> &'static Family {

@@ -18,7 +18,7 @@ use tonic::Code;
 use url::Url;
 
 use crate::error::Error;
-use crate::rest::{Reply, Room};
+use drawbridge_transcoder::call::{Reply, Room};
 
 use crate::http_client::hyper_client::Direct;
 use crate::http_client::reqwest_client::General;

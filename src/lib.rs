@@ -18,20 +18,22 @@ pub mod config;
 pub mod contract;
 pub mod credentials;
 pub mod deadline;
+pub mod downstream;
 pub mod engine;
 pub mod error;
 pub mod families;
 pub mod first_run;
 pub mod http_client;
-pub mod rest;
 pub mod sandbox;
-pub mod schema;
 pub mod server;
 pub mod telemetry;
 pub mod terminal;
-pub mod transcode;
 pub mod upstream;
 pub mod watch;
+
+#[cfg(test)]
+#[path = "../crates/transcoder/src/contract/tests/world.rs"]
+mod world;
 
 /// Messages generated from `proto/`.
 ///
@@ -41,6 +43,3 @@ pub mod watch;
 pub mod api {
     include!(concat!(env!("OUT_DIR"), "/api.rs"));
 }
-
-/// The built-in descriptor set: `proto/`, compiled, with comments.
-pub const BUILT_IN: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/contract.binpb"));

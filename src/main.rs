@@ -5,7 +5,6 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use drawbridge::config::Config;
-use drawbridge::contract::Contract;
 use drawbridge::{check, first_run, sandbox, server, telemetry, terminal};
 
 #[global_allocator]
@@ -76,7 +75,7 @@ fn fail(problems: &[String]) -> ExitCode {
 }
 
 async fn watch(options: &terminal::Options) -> ExitCode {
-    match Contract::with_built_in(&[]) {
+    match drawbridge::contract::with_built_in(&[]) {
         Ok(contract) => ExitCode::from(terminal::run(options, &contract).await),
         Err(problems) => {
             fail(&problems);
@@ -87,7 +86,7 @@ async fn watch(options: &terminal::Options) -> ExitCode {
 
 async fn run(args: &Args) -> Result<(), Vec<String>> {
     if let Some(Command::Coverage) = args.command {
-        print!("{}", Contract::with_built_in(&[])?.coverage());
+        print!("{}", drawbridge::contract::with_built_in(&[])?.coverage());
         return Ok(());
     }
     let env = |name: &str| std::env::var(name).ok();

@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::contract::Contract;
 use client::{Gateway, News};
+use drawbridge_transcoder::contract::Contract;
 pub use options::Options;
 use options::Source;
 use paint::{Look, Paint};

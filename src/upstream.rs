@@ -28,21 +28,20 @@ use tonic::Code;
 use url::Url;
 
 pub use self::settings::Settings;
-use crate::contract;
 use crate::credentials::{Credentials, Lease};
 use crate::deadline::Deadline;
+use crate::downstream::Caller;
 use crate::error::{Error, Fault, HINT};
-use crate::families::common::absence_hint;
-use crate::families::family;
 use crate::http_client::{Exchange, Transport};
-use crate::rest::{Call, Caller, Idempotency, Reply, Room};
 use crate::upstream::circuit_breaker::Breaker;
 use crate::upstream::concurrency_limit::Limit;
 use crate::upstream::endpoint::Address;
-use crate::upstream::family::{Family, FaultContext};
+use crate::upstream::family::{Family, FaultContext, absence_hint};
 pub use crate::upstream::health::{State, Stats};
 pub use crate::upstream::registry::Upstreams;
 use crate::upstream::retry_budget::Budget;
+use drawbridge_transcoder::call::{Call, Idempotency, Reply, Room};
+use drawbridge_transcoder::contract;
 
 /// What a method says of a call, beside the call itself.
 #[derive(Clone, Copy, Debug)]
@@ -162,12 +161,7 @@ struct Journey<'a> {
 impl Upstream {
     /// Builds clients; connects nowhere. Fails on an endpoint, a project id or a
     /// certificate file that cannot be used. `on_attempt` is told of each exchange.
-    pub fn new(settings: Settings, on_attempt: Option<AttemptHook>) -> Result<Self, String> {
-        let family = family(&settings.family);
-        Self::of_family(settings, family, on_attempt)
-    }
-
-    fn of_family(
+    pub fn new(
         settings: Settings,
         family: &'static Family,
         on_attempt: Option<AttemptHook>,

@@ -1,7 +1,7 @@
 //! Any bytes become JSON that others can read, or a problem.
 #![no_main]
 
-use drawbridge::transcode;
+use drawbridge_transcoder::json;
 use drawbridge_fuzz::{SCHEMA, pick};
 use libfuzzer_sys::fuzz_target;
 use serde_json::value::RawValue;

@@ -2,7 +2,7 @@
 //! again, or a problem.
 #![no_main]
 
-use drawbridge::transcode;
+use drawbridge_transcoder::json;
 use drawbridge_fuzz::{POOL, SCHEMA, pick};
 use libfuzzer_sys::fuzz_target;
 use prost_reflect::DynamicMessage;

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 
 use super::reader::{Section, nearest};
 use super::{Config, auth};
+use crate::families::COMMON;
 use crate::families::family;
 use crate::http_client;
 use crate::upstream;
-use crate::upstream::family::{COMMON, Family};
+use crate::upstream::family::Family;
 
 /// The families that the gateway knows beside users' own.
 const FAMILIES: [&str; 3] = ["heat", "servicestage", "jp1ao"];

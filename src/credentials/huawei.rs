@@ -19,7 +19,7 @@ use crate::credentials::aksk::Keys;
 use crate::credentials::credential::{Authorization, Grant, Lease};
 use crate::error::Error;
 use crate::http_client::Exchange;
-use crate::rest::Reply;
+use drawbridge_transcoder::call::Reply;
 
 /// The default of the official SDK.
 const IAM: &str = "https://iam.myhuaweicloud.com";

@@ -15,7 +15,7 @@ use crate::credentials::credential::Grant;
 use crate::credentials::token_cache::Keeper;
 use crate::error::Error;
 use crate::http_client::{Exchange, Transport};
-use crate::rest::Reply;
+use drawbridge_transcoder::call::Reply;
 
 /// Longest text of an identity service that goes into a message, in characters.
 const WORDS: usize = 200;

@@ -14,7 +14,7 @@ use super::{Rackspace, RackspaceSecret, X_AUTH_TOKEN, credential};
 use crate::credentials::credential::{Authorization, Grant, lifetime};
 use crate::error::Error;
 use crate::http_client::Exchange;
-use crate::rest::Reply;
+use drawbridge_transcoder::call::Reply;
 
 /// A login with these settings.
 pub(super) struct Login {

@@ -8,12 +8,13 @@ use bytes::Bytes;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::contract::{Action, Check, Edit, EditPlace, Method};
 use crate::deadline::Deadline;
+use crate::downstream::Caller;
 use crate::error::Error;
-use crate::rest::{Call, Caller, Reply};
 use crate::upstream::{Operation, Upstream};
 use document::{Document, Object};
+use drawbridge_transcoder::call::{Call, Reply};
+use drawbridge_transcoder::contract::{Action, Check, Edit, EditPlace, Method};
 
 /// The most pages of definitions that are read to check values.
 const MAX_PAGES: u32 = 50;

@@ -11,12 +11,13 @@ use http::header::CONTENT_DISPOSITION;
 use percent_encoding::percent_decode_str;
 use tokio_stream::Stream;
 
-use crate::contract::{Download, Method};
 use crate::deadline::Deadline;
+use crate::downstream::Caller;
 use crate::engine::unary;
 use crate::error::Error;
-use crate::rest::{Caller, Room};
 use crate::upstream::Upstream;
+use drawbridge_transcoder::call::Room;
+use drawbridge_transcoder::contract::{Download, Method};
 
 /// The bytes of a piece.
 const PIECE: usize = 64 << 10;

@@ -12,13 +12,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio_stream::Stream;
 
-use crate::contract::{Decoded, Method, Pages, Paging};
 use crate::deadline::Deadline;
+use crate::downstream::Caller;
 use crate::engine::stream_limiter::{Place, Streams};
 use crate::error::Error;
-use crate::rest::{Caller, Room};
-use crate::transcode::Notes;
 use crate::upstream::{Operation, Upstream};
+use drawbridge_transcoder::call::Room;
+use drawbridge_transcoder::contract::{Decoded, Method, Pages, Paging};
+use drawbridge_transcoder::json::Notes;
 
 /// The items of all pages, each as a message of the stream. Of the list, one page
 /// is in memory: the next is read when the last item of it has been taken.
@@ -261,7 +262,7 @@ fn pages(method: &Method) -> Result<(&Pages, &Paging), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contract::tests::{World, proto};
+    use crate::world::{World, proto};
 
     /// An API that does not look at the offset gives its first page for ever.
     #[test]

@@ -9,12 +9,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::contract::{Method, Resolve};
 use crate::credentials::Viewer;
 use crate::deadline::Deadline;
+use crate::downstream::Caller;
 use crate::error::Error;
-use crate::rest::{Caller, Idempotency};
 use crate::upstream::{Operation, Upstream};
+use drawbridge_transcoder::call::Idempotency;
+use drawbridge_transcoder::contract::{Method, Resolve};
 
 /// How long an answer holds. Names are given anew behind the gateway's back (a
 /// stack is deleted, another takes its name), and Heat shows the old one still.
@@ -122,7 +123,13 @@ impl Names {
             });
         }
         let found = self.find(errand, resolve, key).await;
-        let answer = found.map_err(|error| resolve.blame(request, error))?;
+        let answer = found.map_err(|error| match error {
+            Error::Binding { field, problem } => Error::Binding {
+                field: resolve.blame(request, field),
+                problem,
+            },
+            other => other,
+        })?;
         Ok(Resolved {
             request: resolve.answered(request, &answer)?,
             kept: None,
@@ -150,7 +157,7 @@ impl Names {
         if found == *before {
             return Ok(None);
         }
-        resolve.answered(&resolved.request, &found).map(Some)
+        Ok(Some(resolve.answered(&resolved.request, &found)?))
     }
 
     /// To be kept while a call runs. When it ends, well or not or because its caller

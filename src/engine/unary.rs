@@ -5,12 +5,13 @@
 use bytes::Bytes;
 use http::HeaderMap;
 
-use crate::contract::{Decoded, Method};
 use crate::deadline::Deadline;
+use crate::downstream::Caller;
 use crate::engine::action;
 use crate::error::Error;
-use crate::rest::{Call, Caller, Reply, Room};
 use crate::upstream::{Operation, Upstream};
+use drawbridge_transcoder::call::{Call, Reply, Room};
+use drawbridge_transcoder::contract::{Decoded, Method};
 
 /// What a call was answered.
 #[derive(Debug)]

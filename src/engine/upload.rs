@@ -9,9 +9,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Code, Status};
 
-use crate::contract::{Method, Upload};
 use crate::error::Error;
-use crate::rest::Call;
+use drawbridge_transcoder::call::Call;
+use drawbridge_transcoder::contract::{Method, Upload};
 
 /// How many files of the longest kind are held at once.
 const AT_ONCE: usize = 4;

@@ -10,8 +10,25 @@ use crate::error::{Fault, HINT};
 use crate::families::error_body::{
     http_reason, json, member, message, metadata, page, retry_after,
 };
-use crate::rest::{Idempotency, Reply};
-use crate::upstream::family::{COMMON, FaultContext};
+use crate::upstream::family::{Family, FaultContext};
+use drawbridge_transcoder::call::Reply;
+
+/// The rules for APIs that the gateway knows by their protos alone.
+pub(crate) static COMMON: Family = Family {
+    name: "",
+    dialects: &[],
+    fault: fault,
+    endpoint_suffixes: &[],
+    catalog_type: None,
+    bare_project_names: false,
+    headers: &[("accept", "application/json")],
+    accept_language: None,
+    redirect_anchor: None,
+    request_id_headers: &["x-request-id", "x-amzn-requestid", "x-correlation-id"],
+    probe: "/",
+    login_check: None,
+    checkers: &[],
+};
 
 /// Fields at fault that are read from a body, at most.
 const MAX_FIELDS: usize = 100;
@@ -96,28 +113,6 @@ pub(crate) fn redirect_hint(status: StatusCode) -> Option<String> {
     status
         .is_redirection()
         .then(|| "not followed: check the endpoint in the gateway's configuration".to_owned())
-}
-
-/// What it means, and what to do, when the service behind the endpoint does not
-/// answer for itself. None for other statuses.
-pub(crate) fn absence_hint(
-    status: StatusCode,
-    idempotency: Idempotency,
-    not_processed: bool,
-) -> Option<String> {
-    let what = match status.as_u16() {
-        502 => "a proxy before it had no valid answer from it",
-        503 => "it does not serve at the moment",
-        504 => "a proxy before it had no answer from it in time",
-        _ => return None,
-    };
-    let advice = match idempotency {
-        Idempotency::Unsafe if !not_processed => {
-            "the upstream may have acted, look before sending it again"
-        }
-        _ => "try again later, and if it lasts see whether it runs",
-    };
-    Some(format!("{what}; {advice}"))
 }
 
 /// What an error body says.
@@ -232,6 +227,8 @@ fn numbered_code(status: &Value) -> Option<Code> {
 mod tests {
     use super::*;
     use crate::families::error_body::tests::reply;
+    use crate::upstream::family::absence_hint;
+    use drawbridge_transcoder::call::Idempotency;
 
     fn context(rpc: &str, idempotency: Idempotency) -> FaultContext<'_> {
         FaultContext {

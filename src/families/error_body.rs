@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode, header};
 use serde_json::Value;
 
 use crate::error::{cut, head};
-use crate::rest::Reply;
+use drawbridge_transcoder::call::Reply;
 
 /// The longest error body that is read as JSON, in bytes.
 const MAX_JSON: usize = 256 * 1024;

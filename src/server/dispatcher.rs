@@ -15,7 +15,6 @@ use tonic::codec::CompressionEncoding;
 use tonic::server::Grpc;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::contract::Method;
 use crate::deadline::Deadline;
 use crate::engine::list_stream::{self, PageStream};
 use crate::engine::name_lookup::{Errand, Names};
@@ -30,6 +29,7 @@ use crate::server::unary_response::Answer;
 use crate::telemetry::{Metrics, RpcMetrics};
 use crate::upstream::{self, Upstream, Upstreams};
 use crate::watch::{self, Watches};
+use drawbridge_transcoder::contract::Method;
 
 /// Response metadata: paths of integers that are rounded in the message.
 /// The longest value that is passed on from the upstream's headers, in bytes.

@@ -15,7 +15,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use crate::error::{self, Error};
-use crate::rest::Room;
+use drawbridge_transcoder::call::Room;
 
 /// How long a caller may take nothing.
 const PATIENCE: Duration = Duration::from_secs(30);

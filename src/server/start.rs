@@ -16,7 +16,6 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use crate::admin::{Readiness, serve_admin};
 use crate::api::drawbridge::v1::gateway_service_server::GatewayServiceServer;
 use crate::config::Config;
-use crate::contract::Contract;
 use crate::engine::Uploads;
 use crate::engine::name_lookup::Names;
 use crate::families::family;
@@ -30,6 +29,7 @@ use crate::server::write_coalescing::Batched;
 use crate::telemetry::Metrics;
 use crate::upstream::{AttemptHook, Upstreams};
 use crate::watch::Watches;
+use drawbridge_transcoder::contract::Contract;
 
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -66,7 +66,7 @@ pub async fn start(config: Config, traces: bool) -> Result<Running, Vec<String>>
         let attempts = metrics.attempts(name);
         Arc::new(move |attempt| attempts.count(attempt.status.map(|s| s.as_u16())))
     };
-    let upstreams = Upstreams::build(&config.upstreams, |name| Some(counted(name)))?;
+    let upstreams = Upstreams::build(&config.upstreams, family, |name| Some(counted(name)))?;
     let watches = Watches::new(config.watch.clone());
     let engine = Arc::new(Engine::new(
         &config,

@@ -11,8 +11,8 @@ use tokio_stream::Stream;
 use tonic::{Code, Status};
 
 use crate::deadline::Deadline;
+use crate::downstream::Caller;
 use crate::error::{self, Error};
-use crate::rest::Caller;
 use crate::server::dispatcher::{Served, Told};
 use crate::server::response_write_timeout::Untaken;
 use crate::telemetry::{self, RpcMetrics, code_name};

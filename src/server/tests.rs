@@ -14,7 +14,6 @@ use tonic::{Code, Status};
 use tower::{Layer, Service, ServiceExt};
 
 use crate::config::Config;
-use crate::contract::Contract;
 use crate::deadline::Deadline;
 use crate::server::dispatcher::Engine;
 use crate::server::request_body_timeout::Arriving;
@@ -29,12 +28,12 @@ const GET: &str = "/openstack.orchestration.v1.MetaService/GetBuildInfo";
 fn front(upstreams: Vec<upstream::Settings>) -> (Arc<Engine>, Front) {
     let mut config = Config::sandbox();
     config.upstreams = upstreams;
-    let contract = Contract::with_built_in(&[]).unwrap();
+    let contract = crate::contract::with_built_in(&[]).unwrap();
     let engine = Arc::new(Engine::new(
         &config,
         false,
         &contract,
-        Upstreams::build(&config.upstreams, |_| None).unwrap(),
+        Upstreams::build(&config.upstreams, crate::families::family, |_| None).unwrap(),
         Watches::new(config.watch.clone()),
         Metrics::default(),
     ));

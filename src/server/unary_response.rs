@@ -11,7 +11,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use http_body::{Body, Frame, SizeHint};
 
 use crate::server::response_write_timeout::PIECE;
-use crate::transcode::Notes;
+use drawbridge_transcoder::json::Notes;
 
 /// The most bytes of metadata that name inexact numbers: clients refuse long ones.
 const MAX_INEXACT: usize = 1_000;

@@ -9,8 +9,8 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::Layer;
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::contract::Method;
-use crate::rest::Caller;
+use crate::downstream::Caller;
+use drawbridge_transcoder::contract::Method;
 
 /// The target of the spans that are exported, and of nothing else.
 pub const TARGET: &str = "drawbridge::rpc";

@@ -15,7 +15,7 @@ use tonic::{Code, Request, Status};
 
 use super::options::{Options, Plan, Source};
 use crate::server::{TOKEN, WireCodec};
-use crate::transcode::{self, wire};
+use drawbridge_transcoder::json::{self, wire};
 
 /// Tries in a row before a stream is given up.
 const TRIES: u32 = 6;
@@ -175,7 +175,7 @@ async fn stream(
         };
         *brought = true;
         let mut json = Vec::with_capacity(message.len() * 2);
-        let written = transcode::to_json(
+        let written = json::to_json(
             &method.schema,
             method.output,
             &message,

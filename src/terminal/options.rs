@@ -6,9 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 
-use crate::contract::{Contract, Method};
-use crate::schema::Kind;
-use crate::transcode::wire;
+use drawbridge_transcoder::contract::{Contract, Method};
+use drawbridge_transcoder::json::wire;
+use drawbridge_transcoder::schema::Kind;
 
 /// What `drawbridge watch` was asked for.
 #[derive(Args, Clone, Debug)]

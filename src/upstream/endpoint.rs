@@ -4,7 +4,7 @@ use percent_encoding::utf8_percent_encode;
 use url::Url;
 
 use crate::error::Error;
-use crate::rest::RESERVED;
+use drawbridge_transcoder::call::RESERVED;
 
 /// What stands for the project id in `Family::endpoint_suffixes`.
 const PROJECT: &str = "{project_id}";

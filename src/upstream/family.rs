@@ -1,16 +1,14 @@
 //! What the gateway knows of a family of APIs beside its protos.
 //!
-//! A family is data and a function that reads an error reply; [`COMMON`] is that of
-//! everyone's own APIs, [`crate::families`] has them by name. They know each other
-//! not; what they share in reading replies is in `reply`, what HTTP itself says is
-//! in `common`.
+//! A family is data and a function that reads an error reply. [`crate::families`] has
+//! them by name; an upstream gets its own as a value.
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value};
 
 use crate::error::Fault;
-use crate::rest::{Idempotency, Reply};
+use drawbridge_transcoder::call::{Idempotency, Reply};
 
 /// Reads an error reply.
 pub type FaultReader = fn(&FaultContext<'_>, &Reply) -> Fault;
@@ -32,6 +30,9 @@ pub struct FaultContext<'a> {
     /// Whether the call may be sent twice.
     pub idempotency: Idempotency,
 }
+
+/// Returns the family of a name.
+pub type Families = fn(&str) -> &'static Family;
 
 /// A family of APIs: data, and the one function that reads its errors.
 #[derive(Clone, Copy, Debug)]
@@ -78,19 +79,24 @@ impl Family {
     }
 }
 
-/// The rules for APIs that the gateway knows by their protos alone.
-pub static COMMON: Family = Family {
-    name: "",
-    dialects: &[],
-    fault: crate::families::common::fault,
-    endpoint_suffixes: &[],
-    catalog_type: None,
-    bare_project_names: false,
-    headers: &[("accept", "application/json")],
-    accept_language: None,
-    redirect_anchor: None,
-    request_id_headers: &["x-request-id", "x-amzn-requestid", "x-correlation-id"],
-    probe: "/",
-    login_check: None,
-    checkers: &[],
-};
+/// What it means, and what to do, when the service behind the endpoint does not
+/// answer for itself. None for other statuses.
+pub(crate) fn absence_hint(
+    status: StatusCode,
+    idempotency: Idempotency,
+    not_processed: bool,
+) -> Option<String> {
+    let what = match status.as_u16() {
+        502 => "a proxy before it had no valid answer from it",
+        503 => "it does not serve at the moment",
+        504 => "a proxy before it had no answer from it in time",
+        _ => return None,
+    };
+    let advice = match idempotency {
+        Idempotency::Unsafe if !not_processed => {
+            "the upstream may have acted, look before sending it again"
+        }
+        _ => "try again later, and if it lasts see whether it runs",
+    };
+    Some(format!("{what}; {advice}"))
+}

@@ -4,7 +4,7 @@
 use http::StatusCode;
 use http::header::LOCATION;
 
-use crate::rest::Reply;
+use drawbridge_transcoder::call::Reply;
 
 /// Path and query, both percent-encoded, below the endpoint.
 #[derive(Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@ use http::HeaderMap;
 
 use super::{AttemptHook, Settings, Upstream};
 use crate::error::Error;
+use crate::upstream::family::Families;
 
 /// The metadata in which a caller names an upstream.
 const NAME: &str = "drawbridge-upstream";
@@ -26,12 +27,17 @@ impl Upstreams {
     /// is told at once.
     pub fn build(
         settings: &[Settings],
+        families: Families,
         hook: impl Fn(&str) -> Option<AttemptHook>,
     ) -> Result<Self, Vec<String>> {
         let mut problems = Vec::new();
         let mut all = Vec::new();
         for settings in settings {
-            match Upstream::new(settings.clone(), hook(&settings.name)) {
+            match Upstream::new(
+                settings.clone(),
+                families(&settings.family),
+                hook(&settings.name),
+            ) {
                 Ok(upstream) => all.push(Arc::new(upstream)),
                 Err(e) => problems.push(format!("upstream {}: {e}", settings.name)),
             }
@@ -128,6 +134,7 @@ mod tests {
 
     use super::*;
     use crate::credentials;
+    use crate::families::COMMON;
 
     fn upstreams(all: &[(&str, &str, bool)]) -> Result<Upstreams, String> {
         let all = all.iter().map(|(name, family, is_default)| {
@@ -137,6 +144,7 @@ mod tests {
                         is_default: *is_default,
                         ..Settings::new(*name, *family, credentials::Settings::None)
                     },
+                    &COMMON,
                     None,
                 )
                 .unwrap(),

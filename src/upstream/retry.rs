@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::rest::Idempotency;
+use drawbridge_transcoder::call::Idempotency;
 
 /// The longest pause before the first retry; it doubles with each.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);

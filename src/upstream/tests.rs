@@ -78,7 +78,7 @@ fn upstream(endpoint: Url, change: impl FnOnce(&mut Settings)) -> Upstream {
     };
     settings.transport.proxy_from_environment = false;
     change(&mut settings);
-    Upstream::of_family(settings, &FAMILY, None).unwrap()
+    Upstream::new(settings, &FAMILY, None).unwrap()
 }
 
 fn get(path: &str) -> Call {
@@ -89,7 +89,7 @@ fn get(path: &str) -> Call {
         query: String::new(),
         body: None,
         idempotency: Idempotency::Safe,
-        media: crate::rest::Media::default(),
+        media: drawbridge_transcoder::call::Media::default(),
     }
 }
 
@@ -530,7 +530,7 @@ async fn the_breaker_opens_for_an_upstream_that_hangs() {
             settings.transport.connect_timeout = Duration::from_millis(connect_timeout);
         })
         .settings;
-        let upstream = Upstream::of_family(settings, &FAMILY, Some(hook)).unwrap();
+        let upstream = Upstream::new(settings, &FAMILY, Some(hook)).unwrap();
         let deadline = Deadline::after(Duration::from_millis(1_000));
         let result = upstream
             .call(OPERATION, &get("/x"), &Caller::default(), deadline)
@@ -815,7 +815,7 @@ async fn attempts_are_told() {
         })
     };
     let settings = upstream(server.url(""), |_| {}).settings;
-    let upstream = Upstream::of_family(settings, &FAMILY, Some(hook)).unwrap();
+    let upstream = Upstream::new(settings, &FAMILY, Some(hook)).unwrap();
     call(&upstream, &get("/x")).await.unwrap();
     let told = told.lock().unwrap();
     assert_eq!(*told, [(1, Some(503)), (2, None), (3, Some(200))]);
@@ -839,7 +839,7 @@ fn settings_that_cannot_be() {
     for (change, says) in cases {
         let mut settings = Settings::new("cloud", "test", credentials::Settings::None);
         change(&mut settings);
-        let problem = Upstream::new(settings, None).unwrap_err();
+        let problem = Upstream::new(settings, &FAMILY, None).unwrap_err();
         assert!(problem.starts_with(says), "{problem}");
     }
 }

@@ -11,11 +11,11 @@ use tokio::time::Instant;
 use super::snapshot::{Item, Snapshot};
 use super::source::{POLL_TIMEOUT, Read, Rules, Source, is_not_found};
 use super::{Key, Registry};
-use crate::api::drawbridge::v1::{self, WatchEvent, WatchEventType};
-use crate::contract::Outcome;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::watch::poll_backoff::{Cadence, Patience};
+use drawbridge_transcoder::api::drawbridge::v1::{self, WatchEvent, WatchEventType};
+use drawbridge_transcoder::contract::Outcome;
 
 /// What a loop and its watchers share.
 pub(super) struct Loop {

@@ -4,8 +4,8 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 
-use crate::api::drawbridge::v1::WatchEventType;
-use crate::contract::Outcome;
+use drawbridge_transcoder::api::drawbridge::v1::WatchEventType;
+use drawbridge_transcoder::contract::Outcome;
 
 /// A watched thing as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]

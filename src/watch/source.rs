@@ -18,14 +18,15 @@ use tokio::task::JoinSet;
 use tonic::Code;
 
 use super::snapshot::Item;
-use crate::api::drawbridge::v1::WatchEvent;
-use crate::contract::{Method, Outcome, Watch};
 use crate::deadline::Deadline;
+use crate::downstream::Caller;
 use crate::engine::unary;
 use crate::error::Error;
-use crate::rest::{Call, Caller, Idempotency};
 use crate::upstream::{Operation, Upstream};
 pub(super) use aim::{Aim, Target};
+use drawbridge_transcoder::api::drawbridge::v1::WatchEvent;
+use drawbridge_transcoder::call::{Call, Idempotency};
+use drawbridge_transcoder::contract::{Method, Outcome, Watch};
 use one::Memory;
 
 /// The longest that one poll may take, its refreshes included.

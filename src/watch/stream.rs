@@ -16,11 +16,11 @@ use tokio_stream::Stream;
 use super::Registry;
 use super::log::LogStream;
 use super::snapshot::Snapshot;
-use crate::api::drawbridge::v1::WatchEventType;
 use crate::deadline::Deadline;
 use crate::engine::stream_limiter::Place;
 use crate::error::Error;
 use crate::watch::shared_loop::{End, Loop, News, Stage};
+use drawbridge_transcoder::api::drawbridge::v1::WatchEventType;
 
 /// The messages of one watch, encoded. Ends with OK when what is watched has
 /// settled or is gone as it should, else with the error that says why.

@@ -13,9 +13,11 @@ use tonic::Code;
 use super::snapshot::Item;
 use super::source::{Read, Reading, Rules};
 use super::*;
-use crate::api::drawbridge::v1::{Outcome as ToldOutcome, WatchEvent, WatchEventType};
-use crate::contract::Outcome;
 use crate::error::Fault;
+use drawbridge_transcoder::api::drawbridge::v1::{
+    Outcome as ToldOutcome, WatchEvent, WatchEventType,
+};
+use drawbridge_transcoder::contract::Outcome;
 
 const S: fn(u64) -> Duration = Duration::from_secs;
 const MS: fn(u64) -> Duration = Duration::from_millis;

@@ -32,7 +32,7 @@ async fn deployment() -> Recorder {
 }
 
 async fn get(process: &Process, metadata: &[(&str, &str)]) {
-    let client = Client::connect(process.address, &[drawbridge::BUILT_IN.to_vec()]).await;
+    let client = Client::connect(process.address, &[drawbridge::contract::BUILT_IN.to_vec()]).await;
     let request = json!({"deployment_id": "d1"});
     client.call_with(GET, request, metadata).await.unwrap();
 }

@@ -31,7 +31,7 @@ async fn calls_outlive_their_tokens() {
     for n in 0..50_u32 {
         let address = gateway.running.grpc;
         callers.spawn(async move {
-            let client = Client::connect(address, &[drawbridge::BUILT_IN.to_vec()]).await;
+            let client = Client::connect(address, &[drawbridge::contract::BUILT_IN.to_vec()]).await;
             // The pace of the load, not a wait for something to be ready.
             let mut pace = tokio::time::interval(Duration::from_millis(1500));
             tokio::time::sleep(Duration::from_millis(30) * n).await;

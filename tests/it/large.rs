@@ -102,7 +102,11 @@ async fn five_thousand_stacks_and_fifty_thousand_events_with_memory_flat() {
     sandbox.seed_stacks(1, EVENTS);
     let long = format!("seeded-{}", STACKS - 1);
     let process = Watched::before(&sandbox);
-    let client = Client::connect(process.0.address, &[drawbridge::BUILT_IN.to_vec()]).await;
+    let client = Client::connect(
+        process.0.address,
+        &[drawbridge::contract::BUILT_IN.to_vec()],
+    )
+    .await;
     let stacks = async |size: usize| {
         let request = json!({"page_size": size});
         walk(&client, "StackService/StreamStacks", "stack", request).await

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use drawbridge::contract::{Contract, Method};
 use drawbridge::families::family;
-use drawbridge::rest::Idempotency;
+use drawbridge_transcoder::call::Idempotency;
 
 /// A line of `tests/fixtures/operations.tsv`.
 pub struct Operation<'a> {
@@ -46,7 +46,7 @@ fn shape(path: &str) -> String {
 }
 
 fn contract() -> Contract {
-    Contract::with_built_in(&[]).unwrap_or_else(|e| panic!("{}", e.join("\n")))
+    drawbridge::contract::with_built_in(&[]).unwrap_or_else(|e| panic!("{}", e.join("\n")))
 }
 
 /// All operations of the family, each once, but for those that are left out, which

@@ -8,9 +8,7 @@ fn the_coverage_table_is_that_of_the_contract() {
         .and_then(|(_, rest)| rest.split_once("<!-- /coverage -->"))
         .expect("the markers")
         .0;
-    let table = drawbridge::contract::Contract::with_built_in(&[])
-        .unwrap()
-        .coverage();
+    let table = drawbridge::contract::with_built_in(&[]).unwrap().coverage();
     assert_eq!(
         inner.trim(),
         table.trim(),

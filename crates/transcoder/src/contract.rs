@@ -29,9 +29,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::error::Error;
-use crate::families::family;
-use crate::rest::{Call, Idempotency, Media, Reply};
+use crate::Error;
+use crate::call::{Call, Idempotency, Media, Reply};
+use crate::family::{Families, FamilyRules};
 pub use crate::schema::Refusal;
 use crate::schema::{self, FieldIndex, MessageId, Schema};
 pub use file::{Download, Upload};
@@ -59,6 +59,8 @@ pub struct Method {
     pub name: Box<str>,
     /// The family of upstreams that serve it.
     pub family: Box<str>,
+    /// The rules of that family.
+    pub family_rules: FamilyRules,
     /// The HTTP method.
     pub verb: http::Method,
     /// The path template, as annotated: `/v1/{project_id}/stacks/{stack_id}`.
@@ -117,7 +119,7 @@ pub struct Action {
     /// Members that the document must have, with the JSON text to add.
     pub members: Vec<(Box<str>, Box<str>)>,
     /// The field of the request that holds the document.
-    pub(crate) document: Option<FieldIndex>,
+    pub document: Option<FieldIndex>,
     /// What of the request is put into the document.
     pub edits: Vec<Edit>,
     /// The document is fetched from the path itself.
@@ -190,8 +192,8 @@ pub struct Source {
 pub struct Decoded {
     /// The protobuf bytes.
     pub message: Bytes,
-    /// See [`crate::transcode::Notes`].
-    pub notes: crate::transcode::Notes,
+    /// See [`crate::json::Notes`].
+    pub notes: crate::json::Notes,
 }
 
 impl Contract {
@@ -199,19 +201,8 @@ impl Contract {
     /// itself are left out, being the gateway's own. All that is wrong is told at
     /// once. Of `additional_bindings` none is used: they are further ways to reach
     /// an rpc, and a caller takes the main one.
-    pub fn compile(sources: Vec<Source>) -> Result<Self, Vec<Refusal>> {
-        compile::compile(sources)
-    }
-
-    /// The contract of the built-in descriptor set and of users' own.
-    pub fn with_built_in(own: &[Source]) -> Result<Self, Vec<String>> {
-        let mut sources = vec![Source {
-            name: "built-in".into(),
-            bytes: crate::BUILT_IN.to_vec(),
-        }];
-        sources.extend(own.iter().cloned());
-        Self::compile(sources)
-            .map_err(|refusals| refusals.iter().map(ToString::to_string).collect())
+    pub fn compile(sources: Vec<Source>, families: &Families) -> Result<Self, Vec<Refusal>> {
+        compile::compile(sources, families)
     }
 
     /// The method at this gRPC path.
@@ -289,7 +280,7 @@ impl Method {
         let paged = self.pages.as_ref().map(|pages| &pages.list);
         let method = watched.or(logged).or(paged).map_or(self, |called| called);
         decode::decode(method, reply)
-            .map_err(|error| error.of_request(family(&self.family).request_id(&reply.headers)))
+            .map_err(|error| error.of_request(self.family_rules.request_id(&reply.headers)))
     }
 
     /// Whether the rpc answers with a stream.
@@ -332,11 +323,7 @@ impl Method {
     }
 
     /// The value of a field of the request as JSON; none when it is not set.
-    pub(crate) fn field_json(
-        &self,
-        index: FieldIndex,
-        request: &[u8],
-    ) -> Result<Option<Bytes>, Error> {
+    pub fn field_json(&self, index: FieldIndex, request: &[u8]) -> Result<Option<Bytes>, Error> {
         self.binding.field_json(index, request)
     }
 

@@ -3,10 +3,11 @@
 //! structs in between.
 
 mod bits;
+mod decode;
+mod encode;
 mod print;
 #[cfg(test)]
 mod properties;
-mod read;
 mod scan;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -14,13 +15,12 @@ mod text;
 mod time;
 mod token;
 pub mod wire;
-mod write;
 
 use std::fmt;
 
 use crate::schema::{FieldIndex, Form, Message, MessageId, Schema, Shape};
 pub use text::{text, texts};
-pub(crate) use time::read_timestamp;
+pub use time::read_timestamp;
 
 /// Why bytes or text could not be read. Becomes `Error::Malformed` or `Error::Decode`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub struct Notes {
 impl Notes {
     /// Adds what is noted of another part of the same message.
     pub fn add(&mut self, inexact: impl IntoIterator<Item = String>) {
-        let room = read::MAX_NOTES.saturating_sub(self.inexact.len());
+        let room = decode::MAX_NOTES.saturating_sub(self.inexact.len());
         self.inexact.extend(inexact.into_iter().take(room));
     }
 }
@@ -115,7 +115,7 @@ fn write_json(
     out: &mut Vec<u8>,
 ) -> Result<(), Problem> {
     out.reserve(wire.len() + wire.len() / 4);
-    write::Writer { schema, dialect }
+    encode::Writer { schema, dialect }
         .message(out, message, Form::Plain, wire, Some(skip), 0)
         .map_err(|problem| *problem)
 }
@@ -130,7 +130,7 @@ pub fn to_wire(
 ) -> Result<Notes, Problem> {
     let start = out.len();
     out.reserve(text.len());
-    let mut reader = read::Reader::new(schema, text, out);
+    let mut reader = decode::Reader::new(schema, text, out);
     let result = reader.document(message, 0);
     let inexact = reader.inexact;
     match result {
@@ -140,7 +140,7 @@ pub fn to_wire(
             }
             let paths = inexact
                 .into_iter()
-                .map(|(at, inner)| read::join(read::path_at(text, at), &inner));
+                .map(|(at, inner)| decode::join(decode::path_at(text, at), &inner));
             Ok(Notes {
                 inexact: paths.collect(),
             })
@@ -148,7 +148,7 @@ pub fn to_wire(
         Err(fault) => {
             out.truncate(start);
             Err(Problem {
-                path: read::path_of(text, &fault),
+                path: decode::path_of(text, &fault),
                 problem: fault.problem,
             })
         }

@@ -11,7 +11,7 @@ use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use crate::error::Error;
-use crate::transcode::read_timestamp;
+use drawbridge_transcoder::json::read_timestamp;
 
 /// How deep arrays are looked into.
 const MAX_DEPTH: usize = 16;

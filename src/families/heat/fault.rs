@@ -17,8 +17,8 @@ use super::FAMILY;
 use crate::error::{Fault, HINT};
 use crate::families::common::{self, is_transient, not_processed, redirect_hint, said};
 use crate::families::error_body::{http_reason, json, member, metadata, retry_after, verbatim};
-use crate::rest::{Idempotency, Reply};
 use crate::upstream::family::FaultContext;
+use drawbridge_transcoder::call::{Idempotency, Reply};
 
 /// Classes of which a 400 says more than "invalid".
 const STATE_FORBIDS: &[&str] = &[

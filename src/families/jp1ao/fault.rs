@@ -12,8 +12,8 @@ use super::FAMILY;
 use crate::error::{Fault, HINT};
 use crate::families::common::{self, is_transient, not_processed, redirect_hint, said};
 use crate::families::error_body::{http_reason, json, member, message, metadata, retry_after};
-use crate::rest::Reply;
 use crate::upstream::family::FaultContext;
+use drawbridge_transcoder::call::Reply;
 
 /// When to try again after a 412, which names no time. An estimate of ours: the
 /// server is starting or being maintained.
@@ -145,7 +145,7 @@ fn path(source: &str) -> Option<String> {
 mod tests {
     use super::*;
     use crate::families::error_body::tests::reply;
-    use crate::rest::Idempotency;
+    use drawbridge_transcoder::call::Idempotency;
 
     fn context(rpc: &str) -> FaultContext<'_> {
         FaultContext {

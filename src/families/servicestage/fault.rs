@@ -15,8 +15,8 @@ use crate::families::common::{self, is_transient, redirect_hint, said};
 use crate::families::error_body::{
     clock_hint, http_reason, json, member, metadata, retry_after, verbatim,
 };
-use crate::rest::Reply;
 use crate::upstream::family::FaultContext;
+use drawbridge_transcoder::call::Reply;
 
 /// The object is not there, which is answered with HTTP 401. Source: the
 /// vendor's Terraform provider, which reads it so.

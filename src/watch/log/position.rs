@@ -3,7 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use crate::contract::{Entry, Order};
+use drawbridge_transcoder::contract::{Entry, Order};
 
 /// Keys of entries that were told, as a position remembers them: as many as an
 /// upstream can repeat when it has forgotten the marker.

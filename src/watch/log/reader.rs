@@ -19,11 +19,11 @@ use super::Seat;
 use super::position::{Page, Position};
 use super::source::Reading;
 use super::tail::{News, Share, Stage, Told, goes_on};
-use crate::api::drawbridge::v1::{Outcome, WatchEvent, WatchEventType};
-use crate::contract::Method;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::watch::poll_backoff::{Cadence, Patience};
+use drawbridge_transcoder::api::drawbridge::v1::{Outcome, WatchEvent, WatchEventType};
+use drawbridge_transcoder::contract::Method;
 
 /// Entries taken from the window at once.
 const AT_ONCE: usize = 64;

@@ -10,11 +10,11 @@ use bytes::Bytes;
 use super::super::source::{POLL_TIMEOUT, Route, repeatable};
 use super::position::{At, Page};
 use super::text::{self, Progress};
-use crate::api::drawbridge::v1::WatchEvent;
-use crate::contract::{Entry, Grows, Log, Method, Slice};
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::rest::Call;
+use drawbridge_transcoder::api::drawbridge::v1::WatchEvent;
+use drawbridge_transcoder::call::Call;
+use drawbridge_transcoder::contract::{Entry, Grows, Log, Method, Slice};
 
 /// A read that is under way.
 pub(super) type Reading = Pin<Box<dyn Future<Output = Result<Page, Error>> + Send>>;
@@ -121,7 +121,7 @@ impl text::Parts for RestLog {
     async fn part(&self, from: u64, size: u32) -> Result<String, Error> {
         let log = self.log();
         let call = log.text_call(&self.call, self.dialect(), from, size);
-        log.text(&self.fetch(&call).await?)
+        Ok(log.text(&self.fetch(&call).await?)?)
     }
 }
 
@@ -182,7 +182,7 @@ fn oldest_first(entries: &mut [Entry]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contract::Order;
+    use drawbridge_transcoder::contract::Order;
 
     #[test]
     fn lists_in_no_known_order_are_sorted() {

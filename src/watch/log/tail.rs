@@ -12,10 +12,10 @@ use super::super::source::POLL_TIMEOUT;
 use super::super::{Key, Registry};
 use super::position::{At, Position, offset};
 use super::source::{LogSource, Reading, Rules};
-use crate::contract::Entry;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::watch::poll_backoff::{Cadence, Patience};
+use drawbridge_transcoder::contract::Entry;
 
 /// Entries that stand in a window, and the bytes they take at most.
 const WINDOW: usize = 1_000;

@@ -10,10 +10,10 @@ use tonic::Code;
 use super::position::{At, Page};
 use super::source::{Reading, Rules};
 use super::*;
-use crate::api::drawbridge::v1::{Outcome, WatchEvent};
-use crate::contract::{Entry, Order};
 use crate::credentials::Viewer;
 use crate::watch::Settings;
+use drawbridge_transcoder::api::drawbridge::v1::{Outcome, WatchEvent};
+use drawbridge_transcoder::contract::{Entry, Order};
 
 const S: fn(u64) -> Duration = Duration::from_secs;
 const PAGE: usize = 10;

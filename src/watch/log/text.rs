@@ -9,8 +9,8 @@ use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use super::position::{At, Page, offset};
-use crate::contract::{Entry, Log};
 use crate::error::Error;
+use drawbridge_transcoder::contract::{Entry, Log};
 
 /// The most that is kept of what was read last, in bytes; no more than a quarter of
 /// what is read at once.

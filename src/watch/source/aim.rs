@@ -5,10 +5,10 @@ use std::sync::{Arc, PoisonError};
 use bytes::Bytes;
 
 use super::{RestSource, Route, is_not_found, repeatable};
-use crate::contract::{Find, Watch};
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::rest::Call;
+use drawbridge_transcoder::call::Call;
+use drawbridge_transcoder::contract::{Find, Watch};
 
 /// So many polls may find nothing before what a call has started is there.
 const MAY_BE_MISSING: u32 = 3;

@@ -10,10 +10,9 @@ use serde_json::{Value, json};
 use tokio_stream::StreamExt;
 
 use super::*;
-use crate::contract::tests::World;
-use crate::contract::tests::following::{DO, FIND, STARTED, jobs};
 use crate::upstream::Settings;
 use crate::watch::{self, WatchStream, Watches};
+use crate::world::{DO, FIND, STARTED, World, jobs};
 
 const JOB: &str = "GET /v1/p1/jobs/j1";
 const ADDON: &str = "GET /v1/p1/addons/a1";
@@ -74,7 +73,7 @@ impl Cloud {
         };
         settings.transport.proxy_from_environment = false;
         settings.max_attempts = 1;
-        Arc::new(Upstream::new(settings, None).unwrap())
+        Arc::new(Upstream::new(settings, crate::families::family(""), None).unwrap())
     }
 }
 

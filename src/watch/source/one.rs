@@ -10,10 +10,10 @@ use tonic::Code;
 
 use super::aim::{Aim, Instead, Target};
 use super::{Item, POLL_TIMEOUT, Read, RestSource, is_not_found, repeatable};
-use crate::contract::{Fallback, Found, Held, Outcome, SideRead};
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::rest::Call;
+use drawbridge_transcoder::call::Call;
+use drawbridge_transcoder::contract::{Fallback, Found, Held, Outcome, SideRead};
 
 /// What is kept of [`POLL_TIMEOUT`] for the reads beside.
 const BESIDE: Duration = Duration::from_secs(10);
@@ -202,7 +202,7 @@ impl RestSource {
             return Bytes::new();
         };
         let response = self.whole_beside(side, &request, &call, by).await;
-        match response.and_then(|response| side.told(&response)) {
+        match response.and_then(|response| Ok(side.told(&response)?)) {
             Ok(told) => told,
             Err(error) => {
                 tracing::debug!(

@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 use tokio_stream::StreamExt;
 
 use super::*;
-use crate::api::drawbridge::v1::{Outcome as ToldOutcome, WatchEventType};
 use crate::api::openstack::orchestration::v1 as api;
-use crate::contract::{self, Contract};
 use crate::upstream::Settings;
 use crate::watch::{self, Watches};
+use drawbridge_transcoder::api::drawbridge::v1::{Outcome as ToldOutcome, WatchEventType};
+use drawbridge_transcoder::contract::{self, Contract};
 
 const SERVICE: &str = "/openstack.orchestration.v1.SoftwareDeploymentService";
 
@@ -84,7 +84,7 @@ impl Heat {
             ..Settings::new("cloud", "heat", crate::credentials::Settings::Passthrough)
         };
         settings.transport.proxy_from_environment = false;
-        Arc::new(Upstream::new(settings, None).unwrap())
+        Arc::new(Upstream::new(settings, crate::families::family(""), None).unwrap())
     }
 
     fn has(&self, deployment: Value) {
@@ -100,9 +100,9 @@ impl Heat {
 fn method(name: &str) -> Arc<Method> {
     let source = contract::Source {
         name: "built-in".to_owned(),
-        bytes: crate::BUILT_IN.to_vec(),
+        bytes: crate::contract::BUILT_IN.to_vec(),
     };
-    let contract = Contract::compile(vec![source]).unwrap();
+    let contract = Contract::compile(vec![source], &crate::contract::family_rules).unwrap();
     Arc::clone(contract.method(&format!("{SERVICE}/{name}")).unwrap())
 }
 
@@ -312,7 +312,7 @@ async fn a_watch_from_end_to_end() {
 
 #[test]
 fn a_poll_may_be_sent_again() {
-    use crate::rest::Idempotency::{Idempotent, Safe, Unsafe};
+    use drawbridge_transcoder::call::Idempotency::{Idempotent, Safe, Unsafe};
     let mut call = method("WatchSoftwareDeployment")
         .bind(&one("d1"), "")
         .unwrap();

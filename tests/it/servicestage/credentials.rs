@@ -505,7 +505,8 @@ async fn keys_are_found_where_the_sdk_has_them_and_never_logged() {
             env.extend(variables);
         }
         let process = Process::start_in(home, &upstreams, &env);
-        let client = Client::connect(process.address, &[drawbridge::BUILT_IN.to_vec()]).await;
+        let client =
+            Client::connect(process.address, &[drawbridge::contract::BUILT_IN.to_vec()]).await;
         recorder.take();
         client.call(LIST, json!({})).await.unwrap();
         let status = client.call(ACTION, redeploy()).await.unwrap_err();

@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 /// Decoded once for all tests: it takes as long as many of them.
 static BUILT_IN: LazyLock<DescriptorPool> =
-    LazyLock::new(|| DescriptorPool::decode(drawbridge::BUILT_IN).unwrap());
+    LazyLock::new(|| DescriptorPool::decode(drawbridge::contract::BUILT_IN).unwrap());
 
 #[derive(Clone)]
 pub struct Client {
@@ -31,7 +31,7 @@ impl Client {
             .unwrap();
         let pools = sets
             .iter()
-            .map(|set| match set == drawbridge::BUILT_IN {
+            .map(|set| match set == drawbridge::contract::BUILT_IN {
                 true => BUILT_IN.clone(),
                 false => DescriptorPool::decode(set.as_slice()).unwrap(),
             })

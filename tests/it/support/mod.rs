@@ -48,7 +48,7 @@ impl Gateway {
 
     /// Starts one with these settings.
     pub async fn start(settings: Config) -> Self {
-        let sets: Vec<Vec<u8>> = std::iter::once(drawbridge::BUILT_IN.to_vec())
+        let sets: Vec<Vec<u8>> = std::iter::once(drawbridge::contract::BUILT_IN.to_vec())
             .chain(settings.descriptors.iter().map(|d| d.bytes.clone()))
             .collect();
         let running = server::start(settings, false)

@@ -11,11 +11,11 @@ use super::expression::expression;
 use super::plan::{Node, Param, Plan, What};
 use super::template::{Variable, encode};
 use super::view::{View, descend};
-use crate::error::Error;
-use crate::rest::{Call, Idempotency, Media};
+use crate::Error;
+use crate::call::{Call, Idempotency, Media};
+use crate::json::wire::{self, MAX_DEPTH, Malformed, Value};
+use crate::json::{self, Problem};
 use crate::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema};
-use crate::transcode::wire::{self, MAX_DEPTH, Malformed, Value};
-use crate::transcode::{self, Problem};
 
 /// How the request of one rpc becomes a call.
 #[derive(Debug)]
@@ -388,7 +388,7 @@ impl Binding {
     /// The value of any field of the request as JSON; none when it is not set.
     pub fn field_json(&self, index: FieldIndex, request: &[u8]) -> Result<Option<Bytes>, Error> {
         let mut json = Vec::new();
-        transcode::field_to_json(&self.schema, self.input, index, request, "", &mut json)
+        json::field_to_json(&self.schema, self.input, index, request, "", &mut json)
             .map(|set| set.then(|| json.into()))
             .map_err(unreadable)
     }
@@ -414,7 +414,7 @@ impl Binding {
             Body::Whole => {
                 let mut json = Vec::new();
                 let skip = |index: FieldIndex| plan.skip[usize::from(index)];
-                transcode::to_json_in(&self.schema, self.input, request, dialect, &skip, &mut json)
+                json::to_json_in(&self.schema, self.input, request, dialect, &skip, &mut json)
                     .map_err(unreadable)?;
                 return Ok(Some(json.into()));
             }
@@ -422,15 +422,8 @@ impl Binding {
         };
         let mut json = Vec::new();
         let is_set = !plan.skip[usize::from(index)]
-            && transcode::field_to_json(
-                &self.schema,
-                self.input,
-                index,
-                request,
-                dialect,
-                &mut json,
-            )
-            .map_err(unreadable)?;
+            && json::field_to_json(&self.schema, self.input, index, request, dialect, &mut json)
+                .map_err(unreadable)?;
         if is_set {
             Ok(Some(json.into()))
         } else {
@@ -464,7 +457,7 @@ fn text<'v>(schema: &Schema, field: &Field, value: Value<'v>) -> Result<Cow<'v, 
                 problem: "is not UTF-8".into(),
             });
     }
-    transcode::text(schema, field, value).map(Cow::Owned)
+    json::text(schema, field, value).map(Cow::Owned)
 }
 
 /// Walks the messages that are set and finds what is missing and what is not to

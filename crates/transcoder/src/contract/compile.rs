@@ -18,11 +18,12 @@ use super::template::Template;
 use super::{Check, Contract, Method, Refusal, Source, file, gather, paging, resolve};
 use crate::api::drawbridge::v1::{FileRules, MethodRules};
 use crate::api::google::api::HttpRule;
-use crate::rest::Idempotency;
+use crate::call::Idempotency;
+use crate::family::Families;
 use crate::schema::{FieldIndex, Schema};
 
 /// Compiles all sources; see [`Contract::compile`].
-pub(super) fn compile(sources: Vec<Source>) -> Result<Contract, Vec<Refusal>> {
+pub(super) fn compile(sources: Vec<Source>, families: &Families) -> Result<Contract, Vec<Refusal>> {
     let mut refusals = Vec::new();
     let mut methods: HashMap<Box<str>, Arc<Method>> = HashMap::new();
     let mut origins: HashMap<Box<str>, String> = HashMap::new();
@@ -72,6 +73,7 @@ pub(super) fn compile(sources: Vec<Source>) -> Result<Contract, Vec<Refusal>> {
                 options: &options,
                 refusals: &mut refusals,
                 unlinked: &mut unlinked,
+                families,
             }
             .compile();
             methods.extend(compiled.into_iter().map(|m| (m.path.clone(), m)));
@@ -112,6 +114,7 @@ struct Service<'a> {
     refusals: &'a mut Vec<Refusal>,
     /// Compiled but for the rpcs that they name.
     unlinked: &'a mut Vec<Unlinked>,
+    families: &'a Families,
 }
 
 impl Service<'_> {
@@ -157,6 +160,7 @@ impl Service<'_> {
 
     /// Compiles one rpc, all but what it says of others.
     fn rpc(&mut self, rpc: &MethodDescriptor, family: &str) -> Option<(Method, MethodRules)> {
+        let family_rules = (self.families)(family);
         let schema = self.schema;
         let options = rpc.options();
         let http = self.options.read(&options, HTTP);
@@ -208,7 +212,14 @@ impl Service<'_> {
         let counts = route.counts(&body);
         let at_least_one = route.groups();
         let check = rules.check.as_ref().and_then(|rule| {
-            Check::compile(rule, schema, input, family, action.as_ref(), &mut place)
+            Check::compile(
+                rule,
+                schema,
+                input,
+                (family, family_rules),
+                action.as_ref(),
+                &mut place,
+            )
         });
         let reply_choices = reply_choices(schema, output, &rules, &mut place);
         let response_body = if rpc.is_server_streaming() {
@@ -256,6 +267,7 @@ impl Service<'_> {
             service: self.service.full_name().into(),
             name: rpc.name().into(),
             family: family.into(),
+            family_rules,
             verb: verb.clone(),
             template: text.into(),
             idempotency,

@@ -8,10 +8,10 @@ use http::header::CONTENT_TYPE;
 use serde::de::IgnoredAny;
 
 use super::{Decoded, Method};
-use crate::error::Error;
-use crate::rest::{Idempotency, Reply};
+use crate::Error;
+use crate::call::{Idempotency, Reply};
+use crate::json::{self, Notes, Problem, wire};
 use crate::schema::{Cardinality, Field, Kind, Shape};
-use crate::transcode::{self, Notes, Problem, wire};
 
 /// Reads a reply; see [`Method::decode`].
 pub(super) fn decode(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
@@ -64,13 +64,13 @@ pub(super) fn decode(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
         .find(|(member, _)| has_member(body, member))
         .map(|(_, index)| *index);
     let notes = match chosen.or(method.response_body) {
-        None => transcode::to_wire(&method.schema, method.output, body, &mut message),
+        None => json::to_wire(&method.schema, method.output, body, &mut message),
         Some(index) => {
             let field = &method.schema.message(method.output).fields[usize::from(index)];
             match (field.kind, field.cardinality) {
                 (Kind::Message(id), Cardinality::Explicit) => {
                     let mut inner = Vec::with_capacity(body.len());
-                    transcode::to_wire(&method.schema, id, body, &mut inner)
+                    json::to_wire(&method.schema, id, body, &mut inner)
                         .inspect(|_| wire::write_bytes(&mut message, field.number, &inner))
                 }
                 _ => as_member(method, &field.member, body, &mut message),
@@ -125,7 +125,7 @@ fn as_member(
         });
     }
     let object = [b"{", member.as_bytes(), body, b"}"].concat();
-    transcode::to_wire(&method.schema, method.output, &object, message)
+    json::to_wire(&method.schema, method.output, &object, message)
 }
 
 /// Whether the body is an object with this member.

@@ -20,7 +20,7 @@ pub struct Edit {
     pub as_text: bool,
     /// Members that are set along with it, as JSON texts.
     pub members: Vec<(Box<str>, Box<str>)>,
-    pub(crate) field: FieldIndex,
+    pub field: FieldIndex,
 }
 
 /// Where the value of an edit goes.

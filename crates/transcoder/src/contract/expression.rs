@@ -6,9 +6,9 @@ use std::fmt::Write as _;
 
 use super::bind;
 use super::view::View;
-use crate::error::Error;
+use crate::Error;
+use crate::json::{self, wire::Value};
 use crate::schema::{Cardinality, Field, Kind, MessageId, Schema, Shape};
-use crate::transcode::{self, wire::Value};
 
 /// The longest expression, in bytes before it is percent-encoded: it stands in an
 /// address, and servers commonly take 8 KiB of one.
@@ -174,7 +174,7 @@ fn literal(
         (Kind::String, Value::Bytes(bytes)) => str::from_utf8(bytes)
             .map_err(|_| fault(path, "is not UTF-8"))?
             .to_owned(),
-        _ => transcode::text(schema, field, value).map_err(|p| fault(path, &p.problem))?,
+        _ => json::text(schema, field, value).map_err(|p| fault(path, &p.problem))?,
     };
     match field.kind {
         Kind::Bool => out.push_str(&text),

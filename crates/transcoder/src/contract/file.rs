@@ -4,11 +4,11 @@ use http::{HeaderValue, Method as Verb};
 use prost_reflect::MethodDescriptor;
 
 use super::place::Place;
+use crate::Error;
 use crate::api::drawbridge::v1::MethodRules;
 use crate::api::google::api::HttpRule;
-use crate::error::Error;
+use crate::json::wire::{self, Malformed, Value};
 use crate::schema::{Cardinality, Field, Kind, MessageId, Schema};
-use crate::transcode::wire::{self, Malformed, Value};
 
 /// A compiled `drawbridge.v1.Upload`.
 #[derive(Debug)]

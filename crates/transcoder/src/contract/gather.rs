@@ -5,12 +5,12 @@ use bytes::Bytes;
 use super::place::Place;
 use super::view::View;
 use super::{Decoded, Method};
+use crate::Error;
 use crate::api::drawbridge::v1::Gather as Rule;
-use crate::error::Error;
-use crate::rest::{Call, Idempotency};
+use crate::call::{Call, Idempotency};
+use crate::json::Notes;
+use crate::json::wire::{self, Value};
 use crate::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema};
-use crate::transcode::Notes;
-use crate::transcode::wire::{self, Value};
 
 /// The most further pages of one list.
 const MAX_PAGES: usize = 100;

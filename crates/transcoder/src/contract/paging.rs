@@ -6,10 +6,10 @@ use super::bind::malformed;
 use super::place::Place;
 use super::watch::{Rpcs, is_key, same_call};
 use super::{Method, Pages};
+use crate::Error;
 use crate::api::drawbridge::v1::{self as rules, PagingStyle};
-use crate::error::Error;
+use crate::json::wire::{self, Value};
 use crate::schema::{Cardinality, Field, Kind, Message, MessageId, Schema, is_in};
-use crate::transcode::wire::{self, Value};
 
 const SIZE: &str = "page_size";
 const TOKEN: &str = "page_token";

@@ -11,10 +11,10 @@ use super::Method;
 use super::bind::malformed;
 use super::place::Place;
 use super::template::Template;
-use crate::error::Error;
-use crate::rest::Reply;
+use crate::Error;
+use crate::call::Reply;
+use crate::json::wire;
 use crate::schema::{Cardinality, Field, Kind, Message, MessageId, Schema};
-use crate::transcode::wire;
 
 /// The longest text that is looked up.
 const LONGEST: usize = 4_096;
@@ -100,17 +100,14 @@ impl Resolve {
 
     /// An error of the finding rpc, in the words of the request that asked: what it
     /// says of its own field is said of the one that was taken for it.
-    pub fn blame(&self, request: &[u8], error: Error) -> Error {
-        match error {
-            Error::Binding { field, problem } if *field == *self.identity.name => {
-                let given = |found: &&Found| matches!(text(request, found.request), Ok(Some(_)));
-                let field = match self.found.iter().find(given) {
-                    Some(found) => found.name.to_string(),
-                    None => field,
-                };
-                Error::Binding { field, problem }
-            }
-            other => other,
+    pub fn blame(&self, request: &[u8], field: String) -> String {
+        if *field != *self.identity.name {
+            return field;
+        }
+        let given = |found: &&Found| matches!(text(request, found.request), Ok(Some(_)));
+        match self.found.iter().find(given) {
+            Some(found) => found.name.to_string(),
+            None => field,
         }
     }
 

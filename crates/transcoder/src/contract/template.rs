@@ -7,7 +7,7 @@
 
 use percent_encoding::utf8_percent_encode;
 
-use crate::rest::RESERVED;
+use crate::call::RESERVED;
 
 /// A parsed template.
 #[derive(Debug)]

@@ -7,12 +7,11 @@ use bytes::Bytes;
 
 use super::place::Place;
 use super::{Action, Method, bind};
+use crate::Error;
 use crate::api::drawbridge::v1 as rules;
-use crate::error::Error;
-use crate::families::family;
+use crate::family::{Checker, FamilyRules};
+use crate::json::wire::{self, Value};
 use crate::schema::{Cardinality, FieldIndex, Kind, MessageId, Schema};
-use crate::transcode::wire::{self, Value};
-use crate::upstream::family::Checker;
 
 /// A compiled `drawbridge.v1.Check`.
 #[derive(Debug)]
@@ -24,7 +23,7 @@ pub struct Check {
     path: Box<str>,
     definitions: OnceLock<Arc<Method>>,
     /// The field with the values, and its name.
-    pub(crate) field: FieldIndex,
+    pub field: FieldIndex,
     /// Its name.
     pub name: Box<str>,
     /// The number of the field that says whose definitions.
@@ -43,7 +42,7 @@ impl Check {
         rule: &rules::Check,
         schema: &Schema,
         input: MessageId,
-        of_family: &str,
+        of_family: (&str, FamilyRules),
         action: Option<&Action>,
         place: &mut Place<'_>,
     ) -> Option<Self> {
@@ -55,7 +54,8 @@ impl Check {
         if action.is_none() {
             return refuse("is for a two-step call: it has no `action`".into());
         }
-        let checkers = family(of_family).checkers;
+        let (of_family, family_rules) = of_family;
+        let checkers = family_rules.checkers;
         let Some((_, checker)) = checkers.iter().find(|(name, _)| *name == rule.by) else {
             return refuse(format!(
                 "the family {of_family} has no checker `{}`",

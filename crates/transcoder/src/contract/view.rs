@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::json::wire::{self, Malformed, Value};
 use crate::schema::{Cardinality, Field, FieldIndex, Kind, Message, MessageId, Schema};
-use crate::transcode::wire::{self, Malformed, Value};
 
 /// The fields of a message as protobuf reads them: the last value of a field
 /// counts, a message in parts is put together, one member of a oneof is set.

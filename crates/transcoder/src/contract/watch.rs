@@ -21,12 +21,12 @@ use prost::Message as _;
 
 use super::bind::malformed;
 use super::{Outcome, Watch};
+use crate::Error;
 use crate::api::drawbridge::v1::WatchEvent;
-use crate::error::Error;
-use crate::rest::Call;
+use crate::call::Call;
+use crate::json;
+use crate::json::wire::{self, Malformed, Value};
 use crate::schema::{Field, FieldIndex, Kind, MessageId, Schema};
-use crate::transcode;
-use crate::transcode::wire::{self, Malformed, Value};
 pub use calls::{Fallback, Find, Found, SideRead, Start};
 use canonical::canonical;
 pub(super) use compile::{Rpcs, compile, is_key, same_call};
@@ -335,7 +335,7 @@ fn key_text(schema: &Schema, field: &Field, item: &[u8]) -> Result<Box<str>, Err
     let value = wire::last(item, field.number).map_err(|p| broken(field, p))?;
     let text = match value {
         Some(value) => {
-            transcode::text(schema, field, value).map_err(|problem| fault(problem.problem))?
+            json::text(schema, field, value).map_err(|problem| fault(problem.problem))?
         }
         None => String::new(),
     };

@@ -22,7 +22,7 @@ pub(super) static SCHEMA: LazyLock<Schema> =
 pub(crate) fn compile(proto: &str) -> Result<DescriptorPool, protox::Error> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     std::fs::write(folder.path().join("test.proto"), proto).expect("the folder is writable");
-    let own = concat!(env!("CARGO_MANIFEST_DIR"), "/proto");
+    let own = concat!(env!("CARGO_MANIFEST_DIR"), "/../../proto");
     let mut compiler = protox::Compiler::new([folder.path(), own.as_ref()])?;
     compiler.include_imports(true).open_file("test.proto")?;
     Ok(

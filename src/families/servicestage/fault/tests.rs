@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::*;
 use crate::families::error_body::tests::{recorded, reply};
-use crate::rest::Idempotency;
+use drawbridge_transcoder::call::Idempotency;
 
 fn context(rpc: &str) -> FaultContext<'_> {
     FaultContext {

@@ -596,7 +596,7 @@ fn nesting_is_bounded() {
         let mut wire = b"\x12\x01n".to_vec();
         for _ in 0..depth {
             let mut outer = Vec::with_capacity(wire.len() + 6);
-            crate::transcode::wire::write_bytes(&mut outer, 1, &wire);
+            crate::json::wire::write_bytes(&mut outer, 1, &wire);
             wire = outer;
         }
         wire

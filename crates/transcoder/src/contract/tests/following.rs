@@ -1,112 +1,8 @@
 //! Watches that make further calls: what their rules become and which are
 //! refused.
 
+use super::world::{DO, FIND, STARTED, jobs};
 use super::*;
-
-/// Jobs of add-ons, with everything that a watch can say.
-pub(crate) fn jobs(rules: &str, response: &str) -> String {
-    proto(&format!(
-        r#"
-        service AddonService {{
-          rpc Do(DoReq) returns (DoRes) {{
-            option (google.api.http) = {{post: "/v1/{{p}}/addons/{{addon}}/do" body: "*"}};
-          }}
-          rpc GetAddon(AddonReq) returns (Addon) {{
-            option (google.api.http) = {{get: "/v1/{{p}}/addons/{{addon}}"}};
-          }}
-          rpc DoAndWatch(DoWatchReq) returns (stream WatchRes) {{
-            option (google.api.http) = {{post: "/v1/{{p}}/addons/{{addon}}/do" body: "*"}};
-            option (drawbridge.v1.method).watch = {{ {rules} }};
-          }}
-          rpc Invoke(DoReq) returns (DoRes) {{
-            option (google.api.http) = {{post: "/v1/{{p}}/addons/{{addon}}/invoke"}};
-            option (drawbridge.v1.method).action = {{}};
-          }}
-        }}
-        service S {{
-          rpc GetJob(JobReq) returns (JobRes) {{
-            option (google.api.http) = {{get: "/v1/{{p}}/jobs/{{job_id}}"}};
-            option idempotency_level = NO_SIDE_EFFECTS;
-          }}
-          rpc ListSteps(StepsReq) returns (StepsRes) {{
-            option (google.api.http) = {{get: "/v1/{{p}}/steps"}};
-          }}
-          rpc ListJobs(JobsReq) returns (JobsRes) {{
-            option (google.api.http) = {{get: "/v1/{{p}}/jobs"}};
-          }}
-          rpc Watch(WatchJobReq) returns (stream WatchJobRes) {{
-            option (google.api.http) = {{get: "/v1/{{p}}/jobs/{{job_id}}"}};
-            option (drawbridge.v1.method).watch = {{
-              poll: "GetJob" item: "job" light: "full" first_interval: {{nanos: 10000000}}
-              state: "state" ended_well: "OK" ended_badly: ["BAD", "LOST"]
-              gone_well: "LEAVING"
-              hold: {{states: "BAD" field: "sticky" value: "false" time: {{seconds: 10}}}}
-              hold: {{states: "LOST" polls: 3}}
-              pin: {{from: "uuid" to: "job_id"}}
-              side: {{
-                call: "ListSteps" item: "steps" field: "steps" when: "steps"
-                take: {{from: "uuid" to: "filter.job"}}
-                take: {{request: "depth" to: "depth"}}
-              }}
-              side: {{
-                call: "ListSteps" item: "steps" field: "progress" tally: "state"
-                take: {{from: "uuid" to: "filter.job"}} states: "BUSY"
-              }}
-              fallback: {{
-                call: "AddonService.GetAddon" field: "addon" after: 3
-                take: {{request: "addon" to: "addon"}}
-                state: "state" ended_well: "OK" gone: GONE_ENDS_WELL
-                same: {{item: "job_id"}}
-              }}
-            }};
-          }}
-        }}
-        message DoReq {{ string p = 1; string addon = 2; string action = 3; }}
-        message DoRes {{ string job_id = 1; google.protobuf.Value urls = 2; int64 number = 3; }}
-        message AddonReq {{ string p = 1; string addon = 2; }}
-        message Addon {{ string id = 1; string job_id = 2; string state = 3; }}
-        message JobReq {{ string job_id = 1; string p = 2; optional bool full = 3; }}
-        message JobRes {{ Job job = 1; }}
-        message Job {{ string uuid = 1; string state = 2; bool sticky = 3; map<string, string> more = 4; }}
-        message JobsReq {{ string p = 1; int64 group = 2; }}
-        message JobsRes {{ repeated Job jobs = 1; }}
-        message StepsReq {{ string p = 1; Filter filter = 2; int32 depth = 3; }}
-        message Filter {{ string job = 1; }}
-        message StepsRes {{ repeated Step steps = 1; string name = 2; }}
-        message Step {{ string name = 1; string state = 2; }}
-        message DoWatchReq {{ string p = 3; string addon = 2; string action = 1; }}
-        message WatchRes {{
-          drawbridge.v1.WatchEvent event = 1; Job job = 2; {response}
-        }}
-        message WatchJobReq {{
-          string p = 1;
-          string job_id = 2;
-          string addon = 3 [(drawbridge.v1.field).local = true];
-          bool steps = 4 [(drawbridge.v1.field).local = true];
-          int32 depth = 5 [(drawbridge.v1.field).local = true];
-          bool other = 6 [(drawbridge.v1.field).local = true];
-        }}
-        message WatchJobRes {{
-          drawbridge.v1.WatchEvent event = 1;
-          Job job = 2;
-          repeated Step steps = 3;
-          map<string, int32> progress = 4;
-          Addon addon = 5;
-        }}"#
-    ))
-}
-
-pub(crate) const DO: &str =
-    r#"poll: "S.GetJob" item: "job" start: {call: "Do" take: {from: "job_id" to: "job_id"}}"#;
-pub(crate) const FIND: &str = r#"poll: "S.GetJob" item: "job" start: {
-    call: "Do" field: "begun"
-    take: {from: "urls" pattern: "/jobs/{}" to: "job_id"}
-    find: {
-      call: "S.ListJobs" item: "jobs"
-      take: {from: "urls" pattern: "/groups/{}" to: "group"}
-      then: {from: "uuid" to: "job_id"}
-    }}"#;
-pub(crate) const STARTED: &str = "DoRes started = 3;";
 
 fn watch<'w>(world: &'w World, path: &str) -> &'w Watch {
     let method = world.contract.method(path).unwrap();
@@ -678,7 +574,7 @@ fn rules_that_contradict_are_refused() {
             name: "t.binpb".into(),
             bytes,
         };
-        let refusals = Contract::compile(vec![source]).unwrap_err();
+        let refusals = Contract::compile(vec![source], &super::families).unwrap_err();
         let place = (
             "t.AddonService.DoAndWatch",
             format!("(drawbridge.v1.method).{option}"),

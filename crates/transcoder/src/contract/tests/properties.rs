@@ -7,9 +7,9 @@ use super::*;
 fn built_in() -> Contract {
     let source = Source {
         name: "built-in".into(),
-        bytes: crate::BUILT_IN.to_vec(),
+        bytes: super::BUILT_IN.clone(),
     };
-    Contract::compile(vec![source]).unwrap_or_else(|r| panic!("{}", told(&r)))
+    Contract::compile(vec![source], &super::families).unwrap_or_else(|r| panic!("{}", told(&r)))
 }
 
 #[test]
@@ -20,8 +20,8 @@ fn a_path_value_comes_back_as_it_went() {
     ));
     proptest!(|(value in any::<String>())| {
         let mut wire = Vec::new();
-        crate::transcode::wire::write_bytes(&mut wire, 1, value.as_bytes());
-        crate::transcode::wire::write_bytes(&mut wire, 2, value.as_bytes());
+        crate::json::wire::write_bytes(&mut wire, 1, value.as_bytes());
+        crate::json::wire::write_bytes(&mut wire, 2, value.as_bytes());
         let dots = value.split('/').any(|segment| matches!(segment, "." | ".."));
         match world.rpc("Do").bind(&wire, "") {
             Err(error) => {
@@ -87,7 +87,7 @@ fn no_bytes_make_a_panic() {
     let wire = proptest::collection::vec(field, 0..8).prop_map(|fields| {
         let mut wire = Vec::new();
         for (number, value) in fields {
-            crate::transcode::wire::write_bytes(&mut wire, number, &value);
+            crate::json::wire::write_bytes(&mut wire, number, &value);
         }
         wire
     });

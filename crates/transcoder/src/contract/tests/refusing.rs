@@ -57,7 +57,8 @@ fn descriptor_sets_that_cannot_be_read_or_stand_twice() {
         })
         .to_vec()
     };
-    let refusals = Contract::compile(sources(b"no descriptors".to_vec())).unwrap_err();
+    let refusals =
+        Contract::compile(sources(b"no descriptors".to_vec()), &super::families).unwrap_err();
     assert_eq!(refusals.len(), 1);
     assert_eq!(refusals[0].file, "second.binpb");
     assert!(
@@ -74,7 +75,7 @@ fn descriptor_sets_that_cannot_be_read_or_stand_twice() {
     );
 
     let again = descriptors(&unary("option (google.api.http) = {get: \"/y\"};", PLAIN));
-    let refusals = Contract::compile(sources(again)).unwrap_err();
+    let refusals = Contract::compile(sources(again), &super::families).unwrap_err();
     assert_eq!(
         told(&refusals),
         "t.proto: t.S: service: stands in two descriptor sets, first.binpb and second.binpb: \
@@ -124,11 +125,12 @@ fn sets_without_drawbridges_options_and_services_of_others() {
 fn the_built_in_contract_holds_together() {
     let source = Source {
         name: "built-in".into(),
-        bytes: crate::BUILT_IN.to_vec(),
+        bytes: super::BUILT_IN.clone(),
     };
-    let contract = Contract::compile(vec![source]).unwrap_or_else(|r| panic!("{}", told(&r)));
+    let contract = Contract::compile(vec![source], &super::families)
+        .unwrap_or_else(|r| panic!("{}", told(&r)));
     assert!(!contract.methods().is_empty());
-    assert_eq!(contract.descriptor_sets(), [crate::BUILT_IN]);
+    assert_eq!(contract.descriptor_sets(), [super::BUILT_IN.as_slice()]);
     let services = contract.services();
     assert_eq!(services.get("drawbridge.v1.GatewayService"), None);
     let family = services.get("openstack.orchestration.v1.SoftwareDeploymentService");

@@ -10,12 +10,12 @@ use super::spot::{Part, Spot, is_one};
 use super::state::{State, States, Written};
 use super::take::{Filling, Sources, Types};
 use super::{Rpcs, Tables};
+use crate::Error;
 use crate::api::drawbridge::v1 as rules;
 use crate::contract::place::Place;
 use crate::contract::{Method, Outcome};
-use crate::error::Error;
+use crate::json::wire::{self, Value};
 use crate::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema};
-use crate::transcode::wire::{self, Value};
 
 /// A call made once, before the first poll.
 #[derive(Debug)]

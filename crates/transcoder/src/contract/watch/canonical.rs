@@ -1,7 +1,7 @@
 //! Messages in one form, so that two that say the same are equal.
 
+use crate::json::wire::{self, Value};
 use crate::schema::{Cardinality, Kind, MessageId, Schema};
-use crate::transcode::wire::{self, Value};
 
 /// A message with its fields in the order of their numbers and its maps sorted;
 /// none when it cannot be read.

@@ -13,12 +13,12 @@ use super::super::Method;
 use super::super::bind::malformed;
 use super::super::template::encode;
 use super::broken;
+use crate::Error;
 use crate::api::drawbridge::v1::WatchEvent;
-use crate::error::Error;
-use crate::rest::Call;
+use crate::call::Call;
+use crate::json;
+use crate::json::wire::{self, Value};
 use crate::schema::{Field, FieldIndex, Kind, MessageId, Schema, is_in};
-use crate::transcode;
-use crate::transcode::wire::{self, Value};
 pub(in crate::contract) use compile::{compile, is_log};
 
 /// The name of the message that holds a line of a text.
@@ -448,7 +448,7 @@ fn order_of(schema: &Schema, field: &Field, item: &[u8]) -> Result<Option<Order>
     let Some(value) = value else {
         return Ok(None);
     };
-    let text = transcode::text(schema, field, value)
+    let text = json::text(schema, field, value)
         .map_err(|problem| Error::decode(&*field.name, problem.problem))?;
     Ok(Some(match (field.kind, text.parse()) {
         (Kind::String, _) | (_, Err(_)) => Order::Text(text.into()),

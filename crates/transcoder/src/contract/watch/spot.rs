@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use crate::contract::view::descend;
+use crate::json;
 use crate::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema};
-use crate::transcode;
 
 /// Where a field stands: the messages to step into, and then the field.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ impl Spot {
     /// there or cannot be read.
     pub fn text(&self, schema: &Schema, wire: &[u8]) -> Option<String> {
         let (id, wire) = descend(schema, self.root, wire, &self.steps).ok()??;
-        let mut texts = transcode::texts(schema, id, self.index, &wire).ok()?;
+        let mut texts = json::texts(schema, id, self.index, &wire).ok()?;
         texts.pop().filter(|text| !text.is_empty())
     }
 
@@ -81,7 +81,7 @@ impl Spot {
             return Vec::new();
         };
         let mut json = Vec::new();
-        match transcode::field_to_json(schema, id, self.index, &wire, "", &mut json) {
+        match json::field_to_json(schema, id, self.index, &wire, "", &mut json) {
             Ok(true) => {}
             _ => return Vec::new(),
         }
@@ -155,13 +155,13 @@ impl Part {
         schema: &Schema,
         output: MessageId,
         response: &Bytes,
-    ) -> Result<Option<Vec<Bytes>>, crate::error::Error> {
+    ) -> Result<Option<Vec<Bytes>>, crate::Error> {
         let field = |index: FieldIndex| &schema.message(output).fields[usize::from(index)];
         match self {
             Self::Whole => Ok(Some(vec![response.clone()])),
             Self::List(index) => {
                 let field = field(index);
-                let items = transcode::wire::all(response, field.number)
+                let items = json::wire::all(response, field.number)
                     .map_err(|problem| super::broken(field, problem))?;
                 let slice = |item| response.slice_ref(item);
                 Ok(Some(items.into_iter().map(slice).collect()))

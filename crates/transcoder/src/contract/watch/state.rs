@@ -7,9 +7,9 @@ use crate::api::drawbridge::v1 as rules;
 use crate::contract::Outcome;
 use crate::contract::place::Place;
 use crate::contract::view::{View, descend};
+use crate::json;
+use crate::json::wire::Value;
 use crate::schema::{Cardinality, EnumId, Field, Kind, MessageId, Schema};
-use crate::transcode;
-use crate::transcode::wire::Value;
 
 /// Where the state stands and which values are an end.
 #[derive(Debug)]
@@ -279,7 +279,7 @@ impl State {
     /// The state as the REST API has it; at most 100 characters.
     pub fn text(&self, schema: &Schema, item: &[u8]) -> Option<String> {
         self.read(schema, item, |field, value| {
-            let text = transcode::text(schema, field, value).ok()?;
+            let text = json::text(schema, field, value).ok()?;
             Some(text.chars().take(100).collect())
         })?
     }

@@ -9,8 +9,8 @@ use super::spot::{Spot, is_one};
 use crate::api::drawbridge::v1 as rules;
 use crate::contract::Method;
 use crate::contract::place::Place;
+use crate::json::wire::{self, Value};
 use crate::schema::{EnumId, Field, Kind, MessageId, Schema};
-use crate::transcode::wire::{self, Value};
 
 /// The request of a further call: fields of the poll's request that stand in its
 /// path, too, and what is taken.

@@ -154,7 +154,7 @@ fn contradictions_are_refused_with_their_place() {
             "syntax = \"proto3\"; package t; import \"drawbridge/v1/options.proto\"; \
              import \"google/protobuf/struct.proto\"; {what}"
         );
-        let pool = crate::transcode::tests::compile(&proto).expect(what);
+        let pool = crate::json::tests::compile(&proto).expect(what);
         let refusals = Schema::build(&pool).expect_err(what);
         let [refusal] = &refusals[..] else {
             panic!("one refusal for {what}: {refusals:?}");
@@ -177,7 +177,7 @@ fn names_follow_the_rules_of_file_and_field() {
           oneof of { int32 a = 4; int32 b = 5; }
           optional int32 c = 6;
         }";
-    let pool = crate::transcode::tests::compile(proto).expect("it compiles");
+    let pool = crate::json::tests::compile(proto).expect("it compiles");
     let schema = Schema::build(&pool).expect("it holds together");
     let message = schema.message(schema.message_id("t.M").expect("it is there"));
     let names: Vec<_> = message.fields.iter().map(|f| &*f.wire_name).collect();

@@ -1,0 +1,231 @@
+//! A contract compiled from a proto that exists in a test alone. Shared with the
+//! gateway's tests, which include this file.
+
+use std::path::Path;
+
+use drawbridge_transcoder::contract::{Contract, Method, Refusal, Source};
+use drawbridge_transcoder::family::FamilyRules;
+use prost::Message as _;
+use prost_reflect::{DescriptorPool, DynamicMessage};
+use protox::file::{
+    ChainFileResolver, File, FileResolver, GoogleFileResolver, IncludeFileResolver,
+};
+use serde_json::Value as Json;
+
+/// Rules with the checkers that the tests and `proto/` name.
+pub(crate) fn families(name: &str) -> FamilyRules {
+    FamilyRules {
+        request_id_headers: &["x-request-id"],
+        checkers: match name {
+            "jp1ao" => &[("property-definitions", |_, _, _| Vec::new())],
+            _ => &[],
+        },
+    }
+}
+
+/// One proto file that exists in a test alone.
+struct Alone(String);
+
+impl FileResolver for Alone {
+    fn resolve_path(&self, path: &Path) -> Option<String> {
+        (path == Path::new("t.proto")).then(|| "t.proto".to_owned())
+    }
+
+    fn open_file(&self, name: &str) -> Result<File, protox::Error> {
+        if name == "t.proto" {
+            File::from_source(name, &self.0)
+        } else {
+            Err(protox::Error::file_not_found(name))
+        }
+    }
+}
+
+pub(crate) fn descriptors(proto: &str) -> Vec<u8> {
+    let mut resolver = ChainFileResolver::new();
+    resolver.add(Alone(proto.to_owned()));
+    // The file is compiled in the workspace's root package and in this crate.
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = ["proto", "../../proto"]
+        .map(|folder| package.join(folder))
+        .into_iter()
+        .find(|folder| folder.is_dir())
+        .expect("the workspace's protos");
+    resolver.add(IncludeFileResolver::new(folder));
+    resolver.add(GoogleFileResolver::new());
+    let mut compiler = protox::Compiler::with_file_resolver(resolver);
+    compiler.include_imports(true);
+    compiler
+        .open_file("t.proto")
+        .unwrap_or_else(|problem| panic!("{problem:?}\n{proto}"));
+    compiler.encode_file_descriptor_set()
+}
+
+/// The package `t` with all imports and what is given.
+pub(crate) fn proto(rest: &str) -> String {
+    format!(
+        r#"syntax = "proto3";
+        package t;
+        import "drawbridge/v1/options.proto";
+        import "drawbridge/v1/watch.proto";
+        import "google/api/annotations.proto";
+        import "google/api/field_behavior.proto";
+        import "google/protobuf/duration.proto";
+        import "google/protobuf/struct.proto";
+        import "google/protobuf/timestamp.proto";
+        import "google/protobuf/wrappers.proto";
+        {rest}"#
+    )
+}
+
+pub(crate) struct World {
+    pub(crate) contract: Contract,
+    pool: DescriptorPool,
+}
+
+impl World {
+    pub(crate) fn new(proto: &str) -> Self {
+        let bytes = descriptors(proto);
+        let pool = DescriptorPool::decode(&*bytes).unwrap();
+        let source = Source {
+            name: "t.binpb".into(),
+            bytes,
+        };
+        match Contract::compile(vec![source], &families) {
+            Ok(contract) => Self { contract, pool },
+            Err(refusals) => panic!("{}\n{proto}", told(&refusals)),
+        }
+    }
+
+    pub(crate) fn rpc(&self, name: &str) -> &Method {
+        let path = format!("/t.S/{name}");
+        self.contract.method(&path).expect(name)
+    }
+
+    /// The protobuf bytes of a message given as proto3 JSON.
+    pub(crate) fn wire(&self, message: &str, json: Json) -> Vec<u8> {
+        let descriptor = self.pool.get_message_by_name(message).expect(message);
+        DynamicMessage::deserialize(descriptor, json)
+            .unwrap()
+            .encode_to_vec()
+    }
+
+    /// The proto3 JSON of a message given as protobuf bytes.
+    pub(crate) fn json(&self, message: &str, wire: &[u8]) -> Json {
+        let descriptor = self.pool.get_message_by_name(message).expect(message);
+        let message = DynamicMessage::decode(descriptor, wire).unwrap();
+        let options = prost_reflect::SerializeOptions::new().use_proto_field_name(true);
+        message
+            .serialize_with_options(serde_json::value::Serializer, &options)
+            .unwrap()
+    }
+}
+
+pub(crate) fn told(refusals: &[Refusal]) -> String {
+    let lines: Vec<String> = refusals.iter().map(Refusal::to_string).collect();
+    lines.join("\n")
+}
+
+/// Jobs of add-ons, with everything that a watch can say.
+pub(crate) fn jobs(rules: &str, response: &str) -> String {
+    proto(&format!(
+        r#"
+        service AddonService {{
+          rpc Do(DoReq) returns (DoRes) {{
+            option (google.api.http) = {{post: "/v1/{{p}}/addons/{{addon}}/do" body: "*"}};
+          }}
+          rpc GetAddon(AddonReq) returns (Addon) {{
+            option (google.api.http) = {{get: "/v1/{{p}}/addons/{{addon}}"}};
+          }}
+          rpc DoAndWatch(DoWatchReq) returns (stream WatchRes) {{
+            option (google.api.http) = {{post: "/v1/{{p}}/addons/{{addon}}/do" body: "*"}};
+            option (drawbridge.v1.method).watch = {{ {rules} }};
+          }}
+          rpc Invoke(DoReq) returns (DoRes) {{
+            option (google.api.http) = {{post: "/v1/{{p}}/addons/{{addon}}/invoke"}};
+            option (drawbridge.v1.method).action = {{}};
+          }}
+        }}
+        service S {{
+          rpc GetJob(JobReq) returns (JobRes) {{
+            option (google.api.http) = {{get: "/v1/{{p}}/jobs/{{job_id}}"}};
+            option idempotency_level = NO_SIDE_EFFECTS;
+          }}
+          rpc ListSteps(StepsReq) returns (StepsRes) {{
+            option (google.api.http) = {{get: "/v1/{{p}}/steps"}};
+          }}
+          rpc ListJobs(JobsReq) returns (JobsRes) {{
+            option (google.api.http) = {{get: "/v1/{{p}}/jobs"}};
+          }}
+          rpc Watch(WatchJobReq) returns (stream WatchJobRes) {{
+            option (google.api.http) = {{get: "/v1/{{p}}/jobs/{{job_id}}"}};
+            option (drawbridge.v1.method).watch = {{
+              poll: "GetJob" item: "job" light: "full" first_interval: {{nanos: 10000000}}
+              state: "state" ended_well: "OK" ended_badly: ["BAD", "LOST"]
+              gone_well: "LEAVING"
+              hold: {{states: "BAD" field: "sticky" value: "false" time: {{seconds: 10}}}}
+              hold: {{states: "LOST" polls: 3}}
+              pin: {{from: "uuid" to: "job_id"}}
+              side: {{
+                call: "ListSteps" item: "steps" field: "steps" when: "steps"
+                take: {{from: "uuid" to: "filter.job"}}
+                take: {{request: "depth" to: "depth"}}
+              }}
+              side: {{
+                call: "ListSteps" item: "steps" field: "progress" tally: "state"
+                take: {{from: "uuid" to: "filter.job"}} states: "BUSY"
+              }}
+              fallback: {{
+                call: "AddonService.GetAddon" field: "addon" after: 3
+                take: {{request: "addon" to: "addon"}}
+                state: "state" ended_well: "OK" gone: GONE_ENDS_WELL
+                same: {{item: "job_id"}}
+              }}
+            }};
+          }}
+        }}
+        message DoReq {{ string p = 1; string addon = 2; string action = 3; }}
+        message DoRes {{ string job_id = 1; google.protobuf.Value urls = 2; int64 number = 3; }}
+        message AddonReq {{ string p = 1; string addon = 2; }}
+        message Addon {{ string id = 1; string job_id = 2; string state = 3; }}
+        message JobReq {{ string job_id = 1; string p = 2; optional bool full = 3; }}
+        message JobRes {{ Job job = 1; }}
+        message Job {{ string uuid = 1; string state = 2; bool sticky = 3; map<string, string> more = 4; }}
+        message JobsReq {{ string p = 1; int64 group = 2; }}
+        message JobsRes {{ repeated Job jobs = 1; }}
+        message StepsReq {{ string p = 1; Filter filter = 2; int32 depth = 3; }}
+        message Filter {{ string job = 1; }}
+        message StepsRes {{ repeated Step steps = 1; string name = 2; }}
+        message Step {{ string name = 1; string state = 2; }}
+        message DoWatchReq {{ string p = 3; string addon = 2; string action = 1; }}
+        message WatchRes {{
+          drawbridge.v1.WatchEvent event = 1; Job job = 2; {response}
+        }}
+        message WatchJobReq {{
+          string p = 1;
+          string job_id = 2;
+          string addon = 3 [(drawbridge.v1.field).local = true];
+          bool steps = 4 [(drawbridge.v1.field).local = true];
+          int32 depth = 5 [(drawbridge.v1.field).local = true];
+          bool other = 6 [(drawbridge.v1.field).local = true];
+        }}
+        message WatchJobRes {{
+          drawbridge.v1.WatchEvent event = 1;
+          Job job = 2;
+          repeated Step steps = 3;
+          map<string, int32> progress = 4;
+          Addon addon = 5;
+        }}"#
+    ))
+}
+
+pub(crate) const DO: &str =
+    r#"poll: "S.GetJob" item: "job" start: {call: "Do" take: {from: "job_id" to: "job_id"}}"#;
+pub(crate) const FIND: &str = r#"poll: "S.GetJob" item: "job" start: {
+    call: "Do" field: "begun"
+    take: {from: "urls" pattern: "/jobs/{}" to: "job_id"}
+    find: {
+      call: "S.ListJobs" item: "jobs"
+      take: {from: "urls" pattern: "/groups/{}" to: "group"}
+      then: {from: "uuid" to: "job_id"}
+    }}"#;
+pub(crate) const STARTED: &str = "DoRes started = 3;";

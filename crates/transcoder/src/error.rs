@@ -1,0 +1,55 @@
+//! Why a message cannot become a call, or a reply cannot become a message.
+
+/// Why binding or decoding failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The request cannot become a REST call. Nothing was sent.
+    #[error("{field}: {problem}")]
+    Binding {
+        /// Path of the field, as in the proto: `deployment.config_id`.
+        field: String,
+        /// What is wrong with it and what would be right.
+        problem: String,
+    },
+    /// The request's bytes are not a message of its type. Nothing was sent.
+    #[error("the request is not a valid message: {0}")]
+    Malformed(String),
+    /// The reply is not what the contract says. The upstream has acted.
+    #[error("the upstream's answer cannot be read: {path}{}{problem}", if .path.is_empty() { "" } else { ": " })]
+    Decode {
+        /// Path of the member: `software_deployments[3].creation_time`; empty for the
+        /// body itself.
+        path: String,
+        /// What was found and what was expected.
+        problem: String,
+        /// The upstream's id of the request, where the reply has one.
+        request_id: Option<String>,
+    },
+    /// The reply is a success that says why the upstream does not do it.
+    #[error("{problem}")]
+    Refused {
+        /// The upstream's own words.
+        problem: String,
+        /// The upstream's id of the request, where the reply has one.
+        request_id: Option<String>,
+    },
+}
+
+impl Error {
+    /// Returns an error for a reply that is not what the contract says at this path.
+    pub(crate) fn decode(path: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Decode {
+            path: path.into(),
+            problem: problem.into(),
+            request_id: None,
+        }
+    }
+
+    /// Adds the upstream's id of the request to an error about its reply.
+    pub(crate) fn of_request(mut self, id: Option<String>) -> Self {
+        if let Self::Decode { request_id, .. } | Self::Refused { request_id, .. } = &mut self {
+            *request_id = id;
+        }
+        self
+    }
+}

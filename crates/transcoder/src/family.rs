@@ -1,0 +1,31 @@
+//! What a family of APIs adds to its descriptors.
+
+use bytes::Bytes;
+use http::HeaderMap;
+use serde_json::{Map, Value};
+
+/// Compares values of a request with definitions of the upstream: reads the
+/// definitions as messages, the values by key, and the action's document. Returns
+/// each key with its problem.
+pub type Checker = fn(&[Bytes], &Map<String, Value>, &[u8]) -> Vec<(String, String)>;
+
+/// The rules of one family that descriptors cannot express.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FamilyRules {
+    /// Reply headers that hold the upstream's request id, best first.
+    pub request_id_headers: &'static [&'static str],
+    /// What `(drawbridge.v1.method).check` can name.
+    pub checkers: &'static [(&'static str, Checker)],
+}
+
+impl FamilyRules {
+    /// Returns the upstream's id of a request, from the reply's headers.
+    pub fn request_id(&self, headers: &HeaderMap) -> Option<String> {
+        self.request_id_headers
+            .iter()
+            .find_map(|name| headers.get(*name)?.to_str().ok().map(str::to_owned))
+    }
+}
+
+/// Returns the rules of the family of this name.
+pub type Families = dyn Fn(&str) -> FamilyRules;

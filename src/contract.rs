@@ -1,0 +1,33 @@
+//! The built-in contract: `proto/`, compiled with the rules of the built-in families.
+
+pub use drawbridge_transcoder::contract::{Contract, Method, Source};
+use drawbridge_transcoder::family::FamilyRules;
+
+use crate::families::family;
+
+/// The descriptor set of `proto/`, with comments.
+pub const BUILT_IN: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/contract.binpb"));
+
+/// Compiles the built-in descriptor set and these of users.
+///
+/// # Errors
+///
+/// All problems of the descriptor sets, each with file, element and option.
+pub fn with_built_in(own: &[Source]) -> Result<Contract, Vec<String>> {
+    let mut sources = vec![Source {
+        name: "built-in".into(),
+        bytes: BUILT_IN.to_vec(),
+    }];
+    sources.extend(own.iter().cloned());
+    Contract::compile(sources, &family_rules)
+        .map_err(|refusals| refusals.iter().map(ToString::to_string).collect())
+}
+
+/// Returns what the transcoder needs to know of a family.
+pub fn family_rules(name: &str) -> FamilyRules {
+    let family = family(name);
+    FamilyRules {
+        request_id_headers: family.request_id_headers,
+        checkers: family.checkers,
+    }
+}
