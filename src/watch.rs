@@ -230,7 +230,9 @@ impl Watches {
         let target = Target::new(watch, poll, Some(call), &upstream.settings.dialect)?;
         let source = RestSource::new(method, request, Aim::poll(target), route, max_items)
             .ok_or_else(not_a_watch)?;
-        self.open(key, follow, deadline, || Arc::new(source)).await
+        let source: Arc<dyn Source> = Arc::new(source);
+        self.open(key, follow, deadline, || Arc::clone(&source))
+            .await
     }
 
     /// Makes the call that a watch begins with: its response. Never twice, and not
@@ -280,8 +282,8 @@ impl Watches {
         let Some(source) = RestSource::new(method, request, aim, route, max_items) else {
             return WatchStream::last(message, Ok(()));
         };
-        match self.join(key, follow, || Arc::new(source)) {
-            Ok((news, seat)) => WatchStream::started(message, news, seat, deadline),
+        match self.join(&Arc::new(key), follow, || Arc::new(source)) {
+            Ok(joins) => WatchStream::started(message, joins, deadline),
             Err(error) => WatchStream::last(message, Err(error)),
         }
     }
@@ -311,10 +313,21 @@ impl Watches {
         key: Key,
         follow: bool,
         deadline: Option<Deadline>,
-        source: impl FnOnce() -> Arc<dyn Source>,
+        source: impl Fn() -> Arc<dyn Source>,
     ) -> Result<WatchStream, Error> {
-        let (news, seat) = self.join(key, follow, source)?;
-        let stream = WatchStream::open(news, seat, deadline);
+        let key = Arc::new(key);
+        let stream = async {
+            let joins = self.join(&key, follow, &source)?;
+            if let Some(stream) = WatchStream::open(joins, deadline).await? {
+                return Ok(stream);
+            }
+            // Another loop was begun since: all its reads are later than the call.
+            let mut joins = self.join(&key, follow, &source)?;
+            joins.reads = 0;
+            let stopped = || Error::NoAnswer("the poll loop has stopped".to_owned());
+            let stream = WatchStream::open(joins, deadline).await?;
+            stream.ok_or_else(stopped)
+        };
         match deadline {
             Some(deadline) => deadline.bound(stream).await?,
             None => stream.await,
@@ -323,32 +336,27 @@ impl Watches {
 
     fn join(
         &self,
-        key: Key,
+        key: &Arc<Key>,
         follow: bool,
         source: impl FnOnce() -> Arc<dyn Source>,
-    ) -> Result<(watch::Receiver<crate::watch::shared_loop::News>, Seat), Error> {
+    ) -> Result<Joins, Error> {
         let registry = &self.0;
         let place = registry.streams.place()?;
         let mut loops = registry.lock();
         let running = loops.len() + registry.tails.len();
-        let (news, shared) = match loops.entry(Arc::new(key)) {
+        let (news, shared) = match loops.entry(Arc::clone(key)) {
             Entry::Occupied(entry) => {
                 let shared = Arc::clone(entry.get());
-                let news = shared.news.subscribe();
-                shared.news.send_if_modified(|news| {
-                    news.awaited |= !news.stage.is_presentable();
-                    false
-                });
-                (news, shared)
+                (shared.news.subscribe(), shared)
             }
             Entry::Vacant(_) if running >= registry.settings.max_loops => {
                 return Err(full("watched things", "max_loops"));
             }
             Entry::Vacant(entry) => {
-                let key = Arc::clone(entry.key());
+                let key = Arc::clone(key);
                 let (shared, news) = Loop::new(source());
                 entry.insert(Arc::clone(&shared));
-                tokio::spawn(crate::watch::shared_loop::run(
+                tokio::spawn(shared_loop::run(
                     Arc::clone(registry),
                     key,
                     Arc::clone(&shared),
@@ -356,6 +364,7 @@ impl Watches {
                 (news, shared)
             }
         };
+        let reads = shared.reads();
         if follow {
             shared.followers.fetch_add(1, Ordering::Release);
         }
@@ -365,8 +374,16 @@ impl Watches {
             shared,
             follow,
         };
-        Ok((news, seat))
+        Ok(Joins { reads, news, seat })
     }
+}
+
+/// A watcher that joins a loop.
+struct Joins {
+    news: watch::Receiver<shared_loop::News>,
+    seat: Seat,
+    /// How many reads of the loop had begun.
+    reads: u64,
 }
 
 impl Registry {

@@ -34,7 +34,7 @@ use position::Position;
 pub(super) use reader::LogStream;
 use reader::{Begin, End};
 use source::{LogSource, RestLog};
-use tail::{News, Tail};
+use tail::{Joined, News, Tail};
 
 /// The running tails.
 #[derive(Default)]
@@ -73,6 +73,14 @@ struct Seat {
     _place: Place,
     registry: Arc<Registry>,
     tail: Arc<Tail>,
+}
+
+/// A reader that joins a tail.
+struct Joins {
+    news: watch::Receiver<News>,
+    seat: Seat,
+    /// Where the log ends now; none for a reader that reads to the end by itself.
+    joined: Option<Joined>,
 }
 
 impl Watches {
@@ -135,8 +143,8 @@ impl Watches {
         if let Begin::At(position) = &begin {
             key.aside = position.aside();
         }
-        let (news, seat) = self.join_tail(key, &begin, source)?;
-        let stream = LogStream::open(news, seat, begin, end, deadline);
+        let joins = self.join_tail(key, &begin, source)?;
+        let stream = LogStream::open(joins, begin, end, deadline);
         let stream = match deadline {
             Some(deadline) => deadline.bound(stream).await??,
             None => stream.await?,
@@ -149,7 +157,7 @@ impl Watches {
         key: Key,
         begin: &Begin,
         source: impl FnOnce() -> Arc<dyn LogSource>,
-    ) -> Result<(watch::Receiver<News>, Seat), Error> {
+    ) -> Result<Joins, Error> {
         let registry = &self.0;
         let place = registry.streams.place()?;
         let loops = registry.lock();
@@ -175,11 +183,16 @@ impl Watches {
                 (news, tail)
             }
         };
+        let joined = match begin {
+            Begin::Now => Some(tail.join()),
+            // One that begins before the window catches up by reads of its own.
+            Begin::At(position) => tail.covers(position.offset()).map(|_| tail.join()),
+        };
         let seat = Seat {
             _place: place,
             registry: Arc::clone(registry),
             tail,
         };
-        Ok((news, seat))
+        Ok(Joins { news, seat, joined })
     }
 }

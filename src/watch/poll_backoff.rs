@@ -49,6 +49,11 @@ impl Cadence {
         self.jittered()
     }
 
+    /// The pause after a read out of turn that brought nothing new.
+    pub(super) fn same(&self) -> Duration {
+        self.jittered()
+    }
+
     fn jittered(&self) -> Duration {
         self.pause
             .mul_f64(1.0 - JITTER + 2.0 * JITTER * (self.random)().clamp(0.0, 1.0))
@@ -101,6 +106,7 @@ mod tests {
         let mut cadence = Cadence::new(S(1), S(3), || 0.5);
         assert_eq!(cadence.changed(), S(1));
         assert_eq!(cadence.unchanged(), MS(1_500));
+        assert_eq!(cadence.same(), MS(1_500));
         assert_eq!(cadence.unchanged(), MS(2_250));
         assert_eq!(cadence.unchanged(), S(3));
         assert_eq!(cadence.unchanged(), S(3));

@@ -1,11 +1,11 @@
 //! A poll loop: one task per watched thing and credential, whoever watches.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::snapshot::{Item, Snapshot};
@@ -26,13 +26,21 @@ pub(super) struct Loop {
     /// Watchers that go on after settling: with none, settling ends the loop.
     /// Raised under the registry's lock only.
     pub(super) followers: AtomicUsize,
+    /// Reads that have begun.
+    reads: AtomicU64,
+    /// A watcher waits for a read that begins now.
+    hurry: Notify,
 }
 
 /// What a loop has to tell.
 pub(super) struct News {
     pub(super) stage: Stage,
-    /// Somebody waits for the next read, whatever it brings.
-    pub(super) awaited: bool,
+    /// The number of the last read that is over, from 1 on.
+    pub(super) read: u64,
+    /// Its error, where it has failed and that is tolerated.
+    pub(super) failed: Option<Error>,
+    /// Watchers wait for the reads up to this one, whatever they bring.
+    awaited: u64,
 }
 
 /// Where a loop stands.
@@ -102,13 +110,17 @@ impl Loop {
     pub(super) fn new(source: Arc<dyn Source>) -> (Arc<Self>, watch::Receiver<News>) {
         let (news, first) = watch::channel(News {
             stage: Stage::Unread,
-            awaited: false,
+            read: 0,
+            failed: None,
+            awaited: 0,
         });
         let this = Self {
             rules: source.rules(),
             source,
             news,
             followers: AtomicUsize::new(0),
+            reads: AtomicU64::new(0),
+            hurry: Notify::new(),
         };
         (Arc::new(this), first)
     }
@@ -162,11 +174,49 @@ impl Loop {
         self.source.message(&event, None)
     }
 
-    /// Publishes a read. Wakes the watchers only when there is something to tell.
-    fn publish(&self, seen: Seen, tell: bool) {
+    /// The number of reads that have begun: all later ones begin after this call.
+    pub(super) fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Acquire)
+    }
+
+    /// Makes each read up to this one wake the watchers. False when it is over.
+    pub(super) fn awaits(&self, read: u64) -> bool {
+        let mut waits = false;
+        self.news.send_if_modified(|news| {
+            waits = news.read < read;
+            news.awaited = news.awaited.max(read);
+            false
+        });
+        waits
+    }
+
+    /// Ends the pause before the next read, which somebody awaits; where a read is
+    /// under way, omits the pause behind it.
+    pub(super) fn hurry(&self) {
+        self.hurry.notify_one();
+    }
+
+    /// Returns when the next read is to come at once.
+    async fn hurried(&self) {
+        loop {
+            self.hurry.notified().await;
+            let news = self.news.borrow();
+            // A permit may be left that was for the last read.
+            if news.awaited > news.read {
+                return;
+            }
+        }
+    }
+
+    /// Publishes the last read that has begun. Wakes the watchers only when there is
+    /// something to tell.
+    fn publish(&self, seen: Seen, failed: Option<Error>, tell: bool) {
+        let read = self.reads();
         self.news.send_if_modified(|news| {
             news.stage = Stage::Following(seen);
-            std::mem::take(&mut news.awaited) || tell
+            news.read = read;
+            news.failed = failed;
+            read <= news.awaited || tell
         });
     }
 }
@@ -235,6 +285,7 @@ async fn follow(registry: &Registry, key: &Key, this: &Arc<Loop>) -> End {
     let mut seen: Option<Seen> = None;
     loop {
         registry.polls.fetch_add(1, Ordering::Relaxed);
+        this.reads.fetch_add(1, Ordering::AcqRel);
         let read = Deadline::after(POLL_TIMEOUT)
             .bound(this.source.read())
             .await
@@ -253,7 +304,7 @@ async fn follow(registry: &Registry, key: &Key, this: &Arc<Loop>) -> End {
                     let first = !std::mem::replace(&mut last.unconfirmed, true);
                     last.next_poll = Instant::now() + pause;
                     seen = Some(last.clone());
-                    this.publish(last, first);
+                    this.publish(last, None, first);
                 }
                 pause
             }
@@ -278,7 +329,7 @@ async fn follow(registry: &Registry, key: &Key, this: &Arc<Loop>) -> End {
                 seen = Some(next.clone());
                 let settled = this.has_settled(&next.snapshot);
                 let last = this.is_end(&next.snapshot, true);
-                this.publish(next, changed || recovered || confirmed);
+                this.publish(next, None, changed || recovered || confirmed);
                 if settled && registry.remove_if(key, this, || last || !this.is_followed()) {
                     return End::Well(Arc::from([]));
                 }
@@ -307,11 +358,14 @@ async fn follow(registry: &Registry, key: &Key, this: &Arc<Loop>) -> End {
                 }
                 last.next_poll = Instant::now() + pause;
                 seen = Some(last.clone());
-                this.publish(last, first);
+                this.publish(last, Some(error), first);
                 pause
             }
         };
-        tokio::time::sleep(pause).await;
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = this.hurried() => {}
+        }
     }
 }
 

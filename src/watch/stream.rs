@@ -13,9 +13,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_stream::Stream;
 
-use super::Registry;
 use super::log::LogStream;
 use super::snapshot::Snapshot;
+use super::{Joins, Registry};
 use crate::deadline::Deadline;
 use crate::engine::stream_limiter::Place;
 use crate::error::Error;
@@ -115,36 +115,60 @@ impl WatchStream {
 
     /// Waits until there is something to tell. An error here is the answer to
     /// the rpc, not the end of a stream.
+    ///
+    /// An end that a read has brought which had begun when the watcher joined may be
+    /// older than its call, and what is watched may have begun to move since: the
+    /// watcher waits for a later read. None: that was the end of the loop, and the
+    /// watcher needs another one.
     pub(super) async fn open(
-        mut news: watch::Receiver<News>,
-        seat: Seat,
+        joins: Joins,
         deadline: Option<Deadline>,
-    ) -> Result<Self, Error> {
-        {
-            let news = news
-                .wait_for(|news| news.stage.is_presentable())
-                .await
-                .map_err(|_| Error::Draining)?;
-            match &news.stage {
-                Stage::Ended(_, End::Failed(error)) => return Err(error.clone()),
-                Stage::Unread => return Err(Error::NoAnswer("nothing was read".to_owned())),
-                Stage::Following(_) | Stage::Ended(..) => {}
+    ) -> Result<Option<Self>, Error> {
+        let Joins {
+            mut news,
+            seat,
+            reads: joined,
+        } = joins;
+        let shared = &seat.shared;
+        loop {
+            // The read to wait for, and whether it comes sooner for it.
+            let (read, hurry) = {
+                let news = news.borrow_and_update();
+                match &news.stage {
+                    Stage::Ended(_, End::Failed(Error::Draining)) => return Err(Error::Draining),
+                    Stage::Ended(..) if shared.reads() <= joined => return Ok(None),
+                    Stage::Ended(_, End::Failed(error)) => return Err(error.clone()),
+                    Stage::Ended(..) => break,
+                    Stage::Following(seen) if shared.is_end(&seen.snapshot, seat.follow) => {
+                        match &news.failed {
+                            _ if news.read <= joined => (joined + 1, shared.reads() == joined),
+                            Some(error) => return Err(error.clone()),
+                            None => break,
+                        }
+                    }
+                    stage if stage.is_presentable() => break,
+                    Stage::Following(_) | Stage::Unread => (news.read + 1, false),
+                }
+            };
+            if !shared.awaits(read) {
+                continue;
             }
+            if hurry {
+                shared.hurry();
+            }
+            // The sender lives as long as the seat.
+            news.changed().await.map_err(|_| Error::Draining)?;
         }
         let mut reader = Reader::new(Telling::Unread, news, seat, deadline);
         // What is there now is told first, whatever comes until it is read.
         reader.begin();
-        Ok(Self(State::Telling(reader)))
+        Ok(Some(Self(State::Telling(reader))))
     }
 
     /// Tells at once that the call was made with which the watch begins; the
     /// first read comes behind it.
-    pub(super) fn started(
-        message: Bytes,
-        news: watch::Receiver<News>,
-        seat: Seat,
-        deadline: Option<Deadline>,
-    ) -> Self {
+    pub(super) fn started(message: Bytes, joins: Joins, deadline: Option<Deadline>) -> Self {
+        let Joins { news, seat, .. } = joins;
         let telling = Telling::Started(message);
         Self(State::Telling(Reader::new(telling, news, seat, deadline)))
     }

@@ -239,13 +239,15 @@ impl Watches {
     /// The stream behind a call that was made.
     fn started(&self, world: &Arc<World>, deadline: Option<Deadline>) -> WatchStream {
         let source = || -> Arc<dyn Source> { world.clone() };
-        let (news, seat) = self.join(key("/thing", 0), false, source).unwrap();
+        let joins = self
+            .join(&Arc::new(key("/thing", 0)), false, source)
+            .unwrap();
         let event = WatchEvent {
             r#type: WatchEventType::Started.into(),
             observed_at: Some(clock().into()),
             ..WatchEvent::default()
         };
-        WatchStream::started(world.message(&event, None), news, seat, deadline)
+        WatchStream::started(world.message(&event, None), joins, deadline)
     }
 }
 
@@ -395,7 +397,7 @@ async fn nobody_sees_through_anothers_eyes() {
         let (watches, world) = (watches.clone(), Arc::clone(world));
         async move {
             watches
-                .open(key("/thing", viewer), false, None, || world)
+                .open(key("/thing", viewer), false, None, || world.clone())
                 .await
                 .unwrap()
         }
@@ -789,7 +791,11 @@ async fn a_stream_ends_itself_at_its_deadline() {
     let deadline = Some(Deadline::after(S(5)));
     let open = |path, world: &Arc<World>| {
         let (watches, world) = (watches.clone(), Arc::clone(world));
-        async move { watches.open(key(path, 0), false, deadline, || world).await }
+        async move {
+            watches
+                .open(key(path, 0), false, deadline, || world.clone())
+                .await
+        }
     };
     let mut bounded = open("/thing", &world).await.unwrap();
     let mut endless = watches.see(&world).await;
@@ -1035,6 +1041,63 @@ async fn who_joins_during_a_read_waits_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_end_that_was_read_before_the_call_is_read_again() {
+    let (watches, world) = (watches(), World::of(false, &["1"]));
+    let mut follows = watches.follow(&world).await;
+    assert_eq!(next(&mut follows).await, "PRESENT 1");
+    world.is(&["done"]);
+    assert_eq!(next(&mut follows).await, "CHANGED done [well]");
+    silent(&mut follows, S(10)).await;
+    // It still has settled, or it moves since the last poll.
+    let (polls, at) = (world.polls(), Instant::now());
+    let mut joins = watches.see(&world).await;
+    assert_eq!(all(&mut joins, 2).await, ["PRESENT done [well]", "END"]);
+    world.is(&["2"]);
+    let mut joins = watches.see(&world).await;
+    assert_eq!(next(&mut joins).await, "PRESENT 2");
+    assert_eq!((world.polls(), at.elapsed()), (polls + 2, S(0)));
+    world.is(&["broken"]);
+    assert_eq!(all(&mut joins, 2).await, ["CHANGED broken [badly]", "END"]);
+    // It cannot be read: the rpc fails as it does where no one else watches.
+    world.fails(down());
+    let error = watches.try_see(&world).await.unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable);
+    world.is(&["done"]);
+    let mut joins = watches.see(&world).await;
+    assert_eq!(all(&mut joins, 2).await, ["PRESENT done [well]", "END"]);
+    assert_eq!(watches.stats().loops, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_of_a_read_that_began_before_the_call_is_not_its_end() {
+    for followed in [false, true] {
+        let (watches, world) = (watches(), World::of(false, &["1"]));
+        let mut first = watches.see(&world).await;
+        let mut follows = None;
+        if followed {
+            follows = Some(watches.follow(&world).await);
+        }
+        assert_eq!(next(&mut first).await, "PRESENT 1");
+        world.answers(Answer::Late(S(2), items(&["done"])));
+        let before = world.polls();
+        while world.polls() == before {
+            tokio::time::sleep(MS(1)).await;
+        }
+        world.is(&["2"]);
+        let (a, b) = tokio::join!(watches.see(&world), watches.see(&world));
+        for mut joins in [a, b] {
+            assert_eq!(next(&mut joins).await, "PRESENT 2", "{followed}");
+        }
+        assert_eq!(all(&mut first, 2).await, ["CHANGED done [well]", "END"]);
+        assert_eq!(world.polls(), before + 2, "one read for both");
+        if let Some(mut follows) = follows {
+            // It skips what is past.
+            assert_eq!(all(&mut follows, 2).await, ["PRESENT 1", "CHANGED 2"]);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_comes_as_the_last_one_leaves_is_served() {
     let (watches, world) = (watches(), World::of(false, &["1"]));
     let mut stream = watches.see(&world).await;
@@ -1191,7 +1254,11 @@ async fn places_are_limited() {
     let world = World::of(false, &["1"]);
     let open = |path| {
         let (watches, world) = (watches.clone(), Arc::clone(&world));
-        async move { watches.open(key(path, 0), false, None, || world).await }
+        async move {
+            watches
+                .open(key(path, 0), false, None, || world.clone())
+                .await
+        }
     };
     let mut streams = vec![open("/a").await.unwrap(), open("/b").await.unwrap()];
     let refusal = |result: Result<WatchStream, Error>| match result.err() {

@@ -9,16 +9,16 @@ use std::task::{Context, Poll};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Code;
 
 use super::super::stream::WatchStream;
-use super::Seat;
 use super::position::{Page, Position};
 use super::source::Reading;
-use super::tail::{News, Share, Stage, Told, goes_on};
+use super::tail::{Joined, Mark, News, Share, Stage, Told, goes_on};
+use super::{Joins, Seat};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::watch::poll_backoff::{Cadence, Patience};
@@ -35,7 +35,7 @@ const ROUNDS: u64 = 2;
 pub(super) enum Begin {
     /// Behind this.
     At(Position),
-    /// With what comes from now on.
+    /// With what comes from now on: behind all that is there when the call arrives.
     Now,
 }
 
@@ -102,8 +102,7 @@ struct Reader {
     /// made so many rounds: the next one but one begins after the last page.
     doubtful: Option<u64>,
     queue: VecDeque<Told>,
-    /// What was there at the beginning is being told.
-    present: bool,
+    present: Present,
     /// The marker behind what was told.
     marker: Box<str>,
     observed_at: SystemTime,
@@ -115,6 +114,18 @@ struct Reader {
     failed: Option<Error>,
     silent_until: Instant,
     deadline: Option<Instant>,
+}
+
+/// How much of what was there when the reader joined is still to be sent.
+enum Present {
+    /// All up to the end of pages of its own.
+    Pages,
+    /// All up to a mark that the tail has not found yet.
+    Unmarked(Joined),
+    /// All entries of the window up to this number.
+    Until(u64),
+    /// Nothing.
+    Sent,
 }
 
 /// How a reader reads.
@@ -137,52 +148,32 @@ struct CatchUp {
 impl LogStream {
     /// Waits until the log was read. An error here is the answer to the rpc.
     pub(super) async fn open(
-        mut news: watch::Receiver<News>,
-        seat: Seat,
+        joins: Joins,
         begin: Begin,
         end: Option<End>,
         deadline: Option<Deadline>,
     ) -> Result<Self, Error> {
-        let observed_at = {
-            let news = news
-                .wait_for(|news| !matches!(news.stage, Stage::Unread))
-                .await
-                .map_err(|_| Error::Draining)?;
-            if let Stage::Ended(error) = &news.stage {
-                return Err(error.clone());
-            }
-            news.observed_at
-        };
-        let (head, marker) = seat.tail.head();
-        let doubtful = Some(news.borrow().rounds + ROUNDS);
-        let (position, mode, next, marker) = match begin {
-            Begin::Now => {
-                let start = (!marker.is_empty()).then(|| marker.clone());
-                (Position::new(start, false), Mode::Tail, head, marker)
-            }
-            Begin::At(position) => {
-                let marker: Box<str> = position.marker().into();
-                match seat.tail.covers(position.offset()) {
-                    Some(first) => (position, Mode::Tail, first, marker),
-                    None => {
-                        let mode = Mode::CatchUp(CatchUp::new(&seat));
-                        (position, mode, head, marker)
-                    }
-                }
-            }
+        let Joins {
+            mut news,
+            seat,
+            joined,
+        } = joins;
+        let begins = match begin {
+            Begin::Now => Begins::now(&mut news, joined).await?,
+            Begin::At(position) => Begins::at(&mut news, joined, &seat, position).await?,
         };
         let silent_until = Instant::now() + seat.registry.settings.bookmark_interval;
         let mut reader = Box::new(Reader {
-            doubtful,
+            doubtful: begins.doubtful,
             news,
             seat,
-            mode,
-            position,
-            next,
+            mode: begins.mode,
+            marker: begins.position.marker().into(),
+            position: begins.position,
+            next: begins.next,
             queue: VecDeque::new(),
-            present: true,
-            marker,
-            observed_at,
+            present: begins.present,
+            observed_at: begins.observed_at,
             unconfirmed_since: None,
             told_unconfirmed: None,
             end,
@@ -200,6 +191,86 @@ impl LogStream {
             Some(error) => Err(error),
             None => Ok(Self(State::Telling(reader))),
         }
+    }
+}
+
+/// Where and how a reader begins.
+struct Begins {
+    position: Position,
+    mode: Mode,
+    next: u64,
+    doubtful: Option<u64>,
+    present: Present,
+    observed_at: SystemTime,
+}
+
+impl Begins {
+    /// Begins at the end that a round has found since the reader joined: the end of
+    /// the last round may be older than its call.
+    async fn now(news: &mut watch::Receiver<News>, joined: Option<Joined>) -> Result<Self, Error> {
+        let mark = match joined {
+            Some(joined) => joined.await.ok(),
+            None => None,
+        };
+        let Some(mark) = mark else {
+            // The tail ends.
+            let ended = |news: &News| matches!(news.stage, Stage::Ended(_));
+            let news = news.wait_for(ended).await.map_err(|_| Error::Draining)?;
+            return Err(match &news.stage {
+                Stage::Ended(error) => error.clone(),
+                _ => Error::Draining,
+            });
+        };
+        let Mark {
+            head,
+            marker,
+            observed_at,
+        } = mark?;
+        let mut position = Position::new((!marker.is_empty()).then_some(marker), false);
+        // The tail sends each entry behind the mark once.
+        position.forget();
+        Ok(Self {
+            position,
+            mode: Mode::Tail,
+            next: head,
+            doubtful: None,
+            present: Present::Until(head),
+            observed_at,
+        })
+    }
+
+    async fn at(
+        news: &mut watch::Receiver<News>,
+        joined: Option<Joined>,
+        seat: &Seat,
+        position: Position,
+    ) -> Result<Self, Error> {
+        let (observed_at, rounds) = {
+            let news = news
+                .wait_for(|news| !matches!(news.stage, Stage::Unread))
+                .await
+                .map_err(|_| Error::Draining)?;
+            if let Stage::Ended(error) = &news.stage {
+                return Err(error.clone());
+            }
+            (news.observed_at, news.rounds)
+        };
+        let window = joined.zip(seat.tail.covers(position.offset()));
+        let (mode, next, present) = match window {
+            Some((joined, first)) => (Mode::Tail, first, Present::Unmarked(joined)),
+            None => {
+                let mode = Mode::CatchUp(CatchUp::new(seat));
+                (mode, seat.tail.head(), Present::Pages)
+            }
+        };
+        Ok(Self {
+            position,
+            mode,
+            next,
+            doubtful: Some(rounds + ROUNDS),
+            present,
+            observed_at,
+        })
     }
 }
 
@@ -276,6 +347,7 @@ impl Reader {
             Ok(()) = self.news.changed() => {}
             read = ready(&mut reading) => page = Some(read),
             message = next(&mut self.end) => event = Some(message),
+            mark = marked(&mut self.present) => self.present = mark,
             () = tokio::time::sleep_until(until) => {}
         }
         match page {
@@ -323,6 +395,9 @@ impl Reader {
                 }));
                 if last {
                     self.mode = Mode::Tail;
+                    if !matches!(self.present, Present::Sent) {
+                        self.present = Present::Until(self.next);
+                    }
                     self.doubtful = Some(self.news.borrow().rounds + ROUNDS);
                 }
             }
@@ -391,22 +466,29 @@ impl Reader {
             // Before the window: what it misses now wakes this reader again.
             let news = self.news.borrow_and_update().clone();
             if let Mode::Tail = self.mode {
-                self.observed_at = self.observed_at.max(news.observed_at);
+                if let Present::Unmarked(joined) = &mut self.present
+                    && let Some(present) = Present::now(joined)
+                {
+                    self.present = present;
+                }
+                if let Present::Until(number) = self.present
+                    && number <= self.next
+                {
+                    self.present = Present::Sent;
+                    return Tell::Message(self.bookmark(Outcome::Unspecified));
+                }
                 let before = self.next;
                 self.share();
                 if self.next != before || self.failed.is_some() {
                     continue;
                 }
+                self.observed_at = self.observed_at.max(news.observed_at);
                 if self.doubtful.is_some_and(|rounds| rounds <= news.rounds) {
                     self.doubtful = None;
                     self.position.forget();
                 }
             }
             let caught_up = matches!(self.mode, Mode::Tail);
-            if self.present && caught_up {
-                self.present = false;
-                return Tell::Message(self.bookmark(Outcome::Unspecified));
-            }
             if let Stage::Ended(error) = news.stage {
                 return Tell::Over(Err(error));
             }
@@ -430,10 +512,10 @@ impl Reader {
     /// Takes from the window what is new.
     fn share(&mut self) {
         // In doubt all at once, to find in it the entry behind which this began.
-        let most = if self.doubtful.is_some() {
-            usize::MAX
-        } else {
-            AT_ONCE
+        let most = match self.present {
+            Present::Until(number) => usize::try_from(number - self.next).unwrap_or(usize::MAX),
+            _ if self.doubtful.is_some() => usize::MAX,
+            _ => AT_ONCE,
         };
         match self.seat.tail.share(self.next, most) {
             Share::Some(mut entries) => {
@@ -489,8 +571,8 @@ impl Reader {
         let lost = told.entry.is_lost();
         let kind = match self.present {
             _ if lost => WatchEventType::Lost,
-            true => WatchEventType::Present,
-            false => WatchEventType::Added,
+            Present::Sent => WatchEventType::Added,
+            _ => WatchEventType::Present,
         };
         let event = WatchEvent {
             r#type: kind.into(),
@@ -512,9 +594,6 @@ impl Reader {
     fn bookmark(&mut self, outcome: Outcome) -> Bytes {
         let news = self.news.borrow().clone();
         let unconfirmed = self.unconfirmed(&news);
-        if let Mode::Tail = self.mode {
-            self.observed_at = self.observed_at.max(news.observed_at);
-        }
         self.told_unconfirmed = unconfirmed;
         let event = WatchEvent {
             r#type: WatchEventType::Bookmark.into(),
@@ -531,6 +610,30 @@ async fn ready(reading: &mut Option<Reading>) -> Result<Page, Error> {
     match reading {
         Some(reading) => reading.await,
         None => std::future::pending().await,
+    }
+}
+
+impl Present {
+    /// What the tail has found; none where it has found nothing yet.
+    fn now(joined: &mut Joined) -> Option<Self> {
+        match joined.try_recv() {
+            Ok(mark) => Some(Self::until(mark.ok())),
+            Err(oneshot::error::TryRecvError::Empty) => None,
+            Err(oneshot::error::TryRecvError::Closed) => Some(Self::until(None)),
+        }
+    }
+
+    /// Up to this mark. Without one the tail ends, and all that it has is sent.
+    fn until(mark: Option<Mark>) -> Self {
+        Self::Until(mark.map_or(u64::MAX, |mark| mark.head))
+    }
+}
+
+/// Returns when the tail has found the mark; never, where none is looked for.
+async fn marked(present: &mut Present) -> Present {
+    match present {
+        Present::Unmarked(joined) => Present::until(joined.await.ok().and_then(Result::ok)),
+        _ => std::future::pending().await,
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use super::super::source::POLL_TIMEOUT;
 use super::super::{Key, Registry};
@@ -36,7 +36,27 @@ pub(super) struct Tail {
     /// Somebody waits until there were so many rounds.
     awaited: AtomicU64,
     hurry: Notify,
+    /// Readers that wait for a round that begins after they have joined.
+    joining: Mutex<Vec<Joining>>,
+    joined: Notify,
 }
+
+/// The end of the log as a round has found it that began after the receiver joined:
+/// what was there when it joined stands before this.
+#[derive(Clone, Debug)]
+pub(super) struct Mark {
+    /// The number behind the newest entry.
+    pub(super) head: u64,
+    /// The marker to resume there; empty where nothing is.
+    pub(super) marker: Box<str>,
+    /// When the round has ended.
+    pub(super) observed_at: SystemTime,
+}
+
+/// A reader that joins. Lists: it gets an error when the round fails. Dropped when the
+/// tail ends.
+type Joining = oneshot::Sender<Result<Mark, Error>>;
+pub(super) type Joined = oneshot::Receiver<Result<Mark, Error>>;
 
 /// What a tail has to tell, beside its window.
 #[derive(Clone, Debug)]
@@ -82,8 +102,6 @@ struct Window {
     first: u64,
     entries: VecDeque<Told>,
     bytes: usize,
-    /// The marker behind all of it.
-    marker: Box<str>,
     /// Texts: the offset at which the window begins.
     offset: u64,
     /// Late entries with their numbers, some of them out of the window.
@@ -107,7 +125,6 @@ impl Window {
             self.late.push_back((self.head(), told.clone()));
         }
         self.bytes += told.entry.bytes.len();
-        self.marker = told.marker.clone();
         self.entries.push_back(told);
         while self.entries.len() > WINDOW || (self.bytes > WINDOW_BYTES && self.entries.len() > 1) {
             if let Some(gone) = self.entries.pop_front() {
@@ -152,6 +169,8 @@ impl Tail {
             news,
             awaited: AtomicU64::new(0),
             hurry: Notify::new(),
+            joining: Mutex::default(),
+            joined: Notify::new(),
         };
         (Arc::new(tail), receiver)
     }
@@ -160,10 +179,32 @@ impl Tail {
         self.window.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The number behind the newest entry, and the marker there.
-    pub(super) fn head(&self) -> (u64, Box<str>) {
-        let window = self.window();
-        (window.head(), window.marker.clone())
+    /// The number behind the newest entry.
+    pub(super) fn head(&self) -> u64 {
+        self.window().head()
+    }
+
+    /// Requests a round that begins after this call. Readers that join while a round
+    /// is under way share the next one: there is never more than one at a time.
+    ///
+    /// Called under the registry's lock, under which an ending tail leaves first.
+    pub(super) fn join(&self) -> Joined {
+        let (joining, joined) = oneshot::channel();
+        self.joining().push(joining);
+        self.joined.notify_one();
+        joined
+    }
+
+    fn joining(&self) -> MutexGuard<'_, Vec<Joining>> {
+        self.joining.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns when a reader waits that has joined since the last round began.
+    async fn has_joining(&self) {
+        // A permit may be left from a reader that has its mark.
+        while self.joining().iter().all(Joining::is_closed) {
+            self.joined.notified().await;
+        }
     }
 
     /// Texts: the number of the first entry in the window, when that reaches back
@@ -221,7 +262,11 @@ impl Tail {
             }
             window.head()
         };
-        self.news.send_modify(|news| news.head = head);
+        self.news.send_modify(|news| {
+            news.head = head;
+            news.observed_at = now;
+            news.unconfirmed = false;
+        });
     }
 }
 
@@ -258,6 +303,7 @@ impl Drop for Farewell<'_> {
         self.this
             .news
             .send_modify(|news| news.stage = Stage::Ended(end));
+        self.this.joining().clear();
     }
 }
 
@@ -279,9 +325,15 @@ async fn follow(registry: &Registry, key: &Key, this: &Arc<Tail>) -> Error {
     let mut patience = Patience::new(registry.settings.max_failing);
     let mut position = None;
     let mut round = 0u32;
+    let mut joining: Vec<Joining> = Vec::new();
     loop {
         round = round.wrapping_add(1);
-        let back = rules.look_back > 0 && round.is_multiple_of(rules.look_back);
+        joining.append(&mut this.joining());
+        joining.retain(|joining| !joining.is_closed());
+        let out_of_turn = !joining.is_empty();
+        // For readers that join, too: an entry that is there already is not sent late.
+        let due = out_of_turn || round.is_multiple_of(rules.look_back.max(1));
+        let back = rules.look_back > 0 && due;
         let read = match &mut position {
             Some(position) => read_on(registry, this, position, back).await,
             // The first read of a text is a page as all others.
@@ -289,10 +341,13 @@ async fn follow(registry: &Registry, key: &Key, this: &Arc<Tail>) -> Error {
                 let position = position.insert(Position::new(this.first.marker.clone(), true));
                 read_on(registry, this, position, false).await
             }
-            None => begin(registry, this).await.map(|begun| {
-                position = Some(begun);
-                true
-            }),
+            None => {
+                let newest = bounded(registry, Arc::clone(&this.source).newest()).await;
+                newest.map(|page| {
+                    position = Some(Position::behind(page));
+                    true
+                })
+            }
         };
         let pause = match read {
             Ok(changed) => {
@@ -304,24 +359,45 @@ async fn follow(registry: &Registry, key: &Key, this: &Arc<Tail>) -> Error {
                         "a watched log can be read again"
                     );
                 }
+                let mark = Mark {
+                    head: this.head(),
+                    marker: position.as_ref().map_or("", Position::marker).into(),
+                    observed_at: (registry.clock)(),
+                };
+                // Before the round is counted: a reader that sees the count has its mark.
+                for joining in joining.drain(..) {
+                    // A reader that has left needs none.
+                    let _ = joining.send(Ok(mark.clone()));
+                }
                 let awaited = this.news.borrow().rounds < this.awaited.load(Ordering::Acquire);
                 this.news.send_if_modified(|news| {
                     let first = matches!(news.stage, Stage::Unread);
                     news.stage = Stage::Following;
                     news.rounds += 1;
-                    news.observed_at = (registry.clock)();
-                    news.unconfirmed = false;
+                    news.observed_at = mark.observed_at;
                     first || recovered || awaited
                 });
                 if changed || awaited {
                     cadence.changed()
+                } else if out_of_turn {
+                    cadence.same()
                 } else {
                     cadence.unchanged()
                 }
             }
             Err(error) => {
+                // Readers of a text have begun already, and wait for a good round.
+                if !rules.text {
+                    for joining in joining.drain(..) {
+                        let _ = joining.send(Err(error.clone()));
+                    }
+                }
                 let unread = matches!(this.news.borrow().stage, Stage::Unread);
-                let pause = match patience.bear(&error, cadence.unchanged()) {
+                let pause = match out_of_turn {
+                    true => cadence.same(),
+                    false => cadence.unchanged(),
+                };
+                let pause = match patience.bear(&error, pause) {
                     Some(pause) if !unread => pause,
                     _ => return error,
                 };
@@ -339,19 +415,18 @@ async fn follow(registry: &Registry, key: &Key, this: &Arc<Tail>) -> Error {
                 pause
             }
         };
+        let hurried = pause.min(rules.first_interval);
+        let pause = async {
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = this.hurry.notified() => tokio::time::sleep(hurried).await,
+            }
+        };
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = this.hurry.notified() => tokio::time::sleep(pause.min(rules.first_interval)).await,
+            () = pause => {}
+            () = this.has_joining() => {}
         }
     }
-}
-
-/// Finds the end of a list.
-async fn begin(registry: &Registry, this: &Arc<Tail>) -> Result<Position, Error> {
-    let page = bounded(registry, Arc::clone(&this.source).newest()).await?;
-    let position = Position::behind(page);
-    this.window().marker = position.marker().into();
-    Ok(position)
 }
 
 /// Reads page by page to the end; true when there was something new.
@@ -383,6 +458,7 @@ async fn read_on(
             let first = matches!(news.stage, Stage::Unread);
             news.stage = Stage::Following;
             news.observed_at = now;
+            news.unconfirmed = false;
             first
         });
         if last {

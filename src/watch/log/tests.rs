@@ -1,6 +1,6 @@
 //! Logs over a scripted upstream, in paused time.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use prost::Message as _;
@@ -31,6 +31,8 @@ struct World {
     /// It is a text, each line of which is one long.
     text: bool,
     fails: AtomicBool,
+    /// A read has what was there when it began, and brings it so many seconds later.
+    delay: AtomicU64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -66,6 +68,17 @@ impl World {
             .lock()
             .unwrap()
             .extend(keys.iter().map(ToString::to_string));
+    }
+
+    async fn delays(&self) {
+        match self.delay.load(Ordering::Relaxed) {
+            0 => {}
+            seconds => tokio::time::sleep(S(seconds)).await,
+        }
+    }
+
+    fn reads(&self) -> usize {
+        self.reads.load(Ordering::Relaxed)
     }
 
     fn read(&self, at: Option<&str>) -> Result<Page, Error> {
@@ -119,7 +132,11 @@ impl LogSource for World {
     }
 
     fn page(self: Arc<Self>, at: At) -> Reading {
-        Box::pin(async move { self.read(at.marker.as_deref()) })
+        Box::pin(async move {
+            let page = self.read(at.marker.as_deref());
+            self.delays().await;
+            page
+        })
     }
 
     fn newest(self: Arc<Self>) -> Reading {
@@ -128,13 +145,20 @@ impl LogSource for World {
         }
         Box::pin(async move {
             self.reads.fetch_add(1, Ordering::Relaxed);
-            let list = self.list.lock().unwrap();
-            let entries = &list[list.len().saturating_sub(PAGE)..];
-            Ok(Page {
-                last: entries.len() < PAGE,
-                entries: entries.iter().map(entry).collect(),
-                ..Page::default()
-            })
+            if self.fails.load(Ordering::Relaxed) {
+                return Err(Error::Connect("refused".to_owned()));
+            }
+            let page = {
+                let list = self.list.lock().unwrap();
+                let entries = &list[list.len().saturating_sub(PAGE)..];
+                Page {
+                    last: entries.len() < PAGE,
+                    entries: entries.iter().map(entry).collect(),
+                    ..Page::default()
+                }
+            };
+            self.delays().await;
+            Ok(page)
         })
     }
 
@@ -223,6 +247,15 @@ async fn entries(stream: &mut WatchStream, count: usize) -> Vec<String> {
     told
 }
 
+/// Polls a future once, and drops it where it is not ready.
+async fn polled_once<F: Future>(future: F) -> Option<F::Output> {
+    tokio::select! {
+        biased;
+        output = future => Some(output),
+        () = std::future::ready(()) => None,
+    }
+}
+
 async fn silent(stream: &mut WatchStream, time: Duration) {
     if let Ok(told) = tokio::time::timeout(time, stream.next()).await {
         panic!("told {told:?}");
@@ -273,6 +306,193 @@ async fn from_the_start_from_a_marker_and_from_now() {
         let stats = watches.stats();
         assert_eq!((stats.watchers, stats.loops), (0, 0));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn from_now_begins_where_the_list_ends_when_the_call_arrives() {
+    for whole in [false, true] {
+        let world = Arc::new(World {
+            whole,
+            ..World::default()
+        });
+        world.add(&["1", "3"]);
+        let watches = watches();
+        let mut start = from(&watches, &world, "").await;
+        assert_eq!(
+            all(&mut start, 3).await,
+            "PRESENT 1, PRESENT 3, BOOKMARK behind 3"
+        );
+        // The tail has not read these, one of which stands before what it has read.
+        world.add(&["4", "5"]);
+        world.list.lock().unwrap().insert(1, "2".to_owned());
+        let arrived = tokio::time::Instant::now();
+        let mut now = open(&watches, &world, Begin::Now).await.unwrap();
+        assert_eq!(arrived.elapsed(), S(0), "it waits for no poll that is due");
+        world.add(&["6"]);
+        // These are read before the client reads its first message.
+        let mut told = entries(&mut start, 4).await;
+        told.sort();
+        assert_eq!(told, ["2", "4", "5", "6"]);
+        world.add(&["7"]);
+        assert_eq!(
+            all(&mut now, 3).await,
+            "BOOKMARK behind 5, ADDED 6, ADDED 7",
+            "{whole}"
+        );
+        assert_eq!(entries(&mut start, 1).await, ["7"]);
+        for stream in [&mut start, &mut now] {
+            silent(stream, S(10)).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_began_before_the_call_is_not_its_present() {
+    for first in [false, true] {
+        let (watches, world) = (watches(), World::counting(3));
+        // A client without news of its own keeps the tail.
+        let mut before = None;
+        if !first {
+            before = Some(open(&watches, &world, Begin::Now).await.unwrap());
+        }
+        world.delay.store(2, Ordering::Relaxed);
+        let reads = world.reads();
+        let join = || async {
+            while world.reads() == reads {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            world.add(&["3"]);
+            open(&watches, &world, Begin::Now).await.unwrap()
+        };
+        let mut now = if first {
+            let (begins, now) = tokio::join!(open(&watches, &world, Begin::Now), join());
+            before = Some(begins.unwrap());
+            now
+        } else {
+            join().await
+        };
+        assert_eq!(next(&mut now).await, "BOOKMARK behind 3", "{first}");
+        let mut before = before.unwrap();
+        assert_eq!(
+            all(&mut before, 2).await,
+            "BOOKMARK behind 2, ADDED 3",
+            "{first}"
+        );
+        world.delay.store(0, Ordering::Relaxed);
+        world.add(&["4"]);
+        for stream in [&mut before, &mut now] {
+            assert_eq!(next(stream).await, "ADDED 4");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_join_together_share_one_round() {
+    let (watches, world) = (watches(), World::counting(3));
+    let mut first = open(&watches, &world, Begin::Now).await.unwrap();
+    assert_eq!(next(&mut first).await, "BOOKMARK behind 2");
+    world.delay.store(2, Ordering::Relaxed);
+    world.add(&["3"]);
+    let reads = world.reads();
+    // All join before the first of them has its read.
+    let join = |_| {
+        let (watches, world) = (watches.clone(), Arc::clone(&world));
+        async move { open(&watches, &world, Begin::Now).await.unwrap() }
+    };
+    let mut joining: tokio::task::JoinSet<_> = (0..1_000).map(join).collect();
+    while let Some(stream) = joining.join_next().await {
+        assert_eq!(next(&mut stream.unwrap()).await, "BOOKMARK behind 3");
+    }
+    // The newest page and what is behind the marker.
+    assert_eq!(world.reads(), reads + 2);
+    assert_eq!(next(&mut first).await, "ADDED 3");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_before_its_mark_costs_no_read() {
+    let (watches, world) = (watches(), World::counting(3));
+    let mut first = open(&watches, &world, Begin::Now).await.unwrap();
+    assert_eq!(next(&mut first).await, "BOOKMARK behind 2");
+    let reads = world.reads();
+    let join = open(&watches, &world, Begin::Now);
+    assert!(polled_once(join).await.is_none(), "it waits for a read");
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(world.reads(), reads);
+    let stats = watches.stats();
+    assert_eq!((stats.watchers, stats.loops), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn from_now_fails_as_its_first_read_does() {
+    let (watches, world) = (watches(), World::counting(3));
+    let mut first = open(&watches, &world, Begin::Now).await.unwrap();
+    assert_eq!(next(&mut first).await, "BOOKMARK behind 2");
+    world.fails.store(true, Ordering::Relaxed);
+    for _ in 0..3 {
+        let error = open(&watches, &world, Begin::Now).await.err().unwrap();
+        assert_eq!(error.code(), Code::Unavailable);
+    }
+    // The failure is tolerated for the client that is there.
+    assert_eq!(next(&mut first).await, "BOOKMARK behind 2 unconfirmed");
+    world.fails.store(false, Ordering::Relaxed);
+    let mut now = open(&watches, &world, Begin::Now).await.unwrap();
+    assert_eq!(next(&mut now).await, "BOOKMARK behind 2");
+    // Its tail ends while it joins.
+    let (joining, ()) = tokio::join!(open(&watches, &world, Begin::Now), async {
+        watches.drain();
+    });
+    assert!(matches!(joining.err(), Some(Error::Draining)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_text_is_present_up_to_its_end_when_the_call_arrives() {
+    let world = Arc::new(World {
+        text: true,
+        delay: AtomicU64::new(1),
+        ..World::default()
+    });
+    let lines = |range: std::ops::Range<usize>, kind: &str| -> Vec<String> {
+        range.map(|n| format!("{kind} {n}")).collect()
+    };
+    let add = |range: std::ops::Range<usize>| {
+        let mut list = world.list.lock().unwrap();
+        list.extend(range.map(|n| n.to_string()));
+    };
+    add(0..25);
+    let watches = watches();
+    let mut first = from(&watches, &world, "").await;
+    // Sent as they are read, and all of them before the end of what is present.
+    let mut want = lines(0..25, "PRESENT");
+    want.push("BOOKMARK behind 25".to_owned());
+    assert_eq!(all(&mut first, 26).await, want.join(", "));
+    // The tail has not read these.
+    add(25..30);
+    let mut joins = from(&watches, &world, "").await;
+    let mut want = lines(0..30, "PRESENT");
+    want.push("BOOKMARK behind 30".to_owned());
+    assert_eq!(all(&mut joins, 31).await, want.join(", "));
+    // It cannot be read for a moment.
+    world.fails.store(true, Ordering::Relaxed);
+    add(30..32);
+    let mut late = from(&watches, &world, "").await;
+    let mut want = lines(0..30, "PRESENT");
+    want.push("BOOKMARK behind 30 unconfirmed".to_owned());
+    assert_eq!(all(&mut late, 31).await, want.join(", "));
+    let reads = world.reads();
+    silent(&mut late, S(20)).await;
+    assert!(world.reads() - reads <= 10, "at the pace of polls");
+    world.fails.store(false, Ordering::Relaxed);
+    assert_eq!(
+        all(&mut late, 3).await,
+        "PRESENT 30, PRESENT 31, BOOKMARK behind 32"
+    );
+    add(32..33);
+    assert_eq!(next(&mut late).await, "ADDED 32");
+    let want: Vec<_> = (25..33).map(|n| n.to_string()).collect();
+    assert_eq!(entries(&mut first, 8).await, want);
+    assert_eq!(watches.stats().loops, 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -547,10 +767,10 @@ async fn failures_are_borne_and_told() {
     assert_eq!(next(&mut stream).await, "BOOKMARK behind 24 unconfirmed");
     world.add(&["25"]);
     world.fails.store(false, Ordering::Relaxed);
-    let told = all(&mut stream, 2).await;
-    assert!(
-        told.ends_with("ADDED 25") || told.starts_with("ADDED 25"),
-        "{told}"
+    assert_eq!(
+        all(&mut stream, 2).await,
+        "ADDED 25, BOOKMARK behind 25",
+        "confirmed by the read that brings it"
     );
     // From the start on, it is the rpc's own error.
     drop(stream);
