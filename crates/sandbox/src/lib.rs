@@ -20,6 +20,7 @@ mod keystone;
 mod plain;
 mod python;
 mod servicestage;
+pub mod signature;
 
 use std::collections::VecDeque;
 use std::io;

@@ -9,7 +9,7 @@ use super::{
     Context, Heat, QUOTA, boolean_parameter, column, fault, forbidden, limit, limit_exceeded,
     malformed, not_found, value_error,
 };
-use crate::sandbox::CONFIG_ID;
+use crate::CONFIG_ID;
 
 #[derive(Clone)]
 pub(super) struct Config {

@@ -12,7 +12,7 @@ use super::{
     Context, Heat, QUOTA, column, falsy, fault, limit_exceeded, not_found, remote_error,
     value_error,
 };
-use crate::sandbox::CONFIG_ID;
+use crate::CONFIG_ID;
 
 pub(super) struct Deployment {
     pub id: String,

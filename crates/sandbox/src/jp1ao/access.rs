@@ -7,7 +7,7 @@ use base64::prelude::BASE64_STANDARD;
 use ring::hmac;
 use ring::rand::SystemRandom;
 
-use crate::sandbox::{JP1AO_OPERATOR, JP1AO_OUTSIDER, JP1AO_PASSWORD, JP1AO_USERNAME};
+use crate::{JP1AO_OPERATOR, JP1AO_OUTSIDER, JP1AO_PASSWORD, JP1AO_USERNAME};
 
 /// A token dies this long after its issue.
 const TOKEN_TTL: Duration = Duration::from_secs(1000);

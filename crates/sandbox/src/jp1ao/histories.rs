@@ -10,7 +10,7 @@ use super::list::{self, Kind, Shape};
 use super::tasks::Task;
 use super::words::Problem;
 use super::{Call, Jp1ao, Outcome, action, id, no_function, ok, when};
-use crate::sandbox::plain::Answer;
+use crate::plain::Answer;
 
 /// Histories at once; beyond, the oldest are purged, as the product does.
 const MAX_HISTORIES: usize = 2000;

@@ -8,7 +8,7 @@ use super::hql::{self, Filter};
 use super::when;
 use super::words::Problem;
 use super::{Call, Outcome, ok};
-use crate::sandbox::plain::Answer;
+use crate::plain::Answer;
 
 /// The page size when none is asked for; that of the sister API.
 const PAGE_SIZE: usize = 100;

@@ -13,7 +13,7 @@ use super::run::News;
 use super::templates::Template;
 use super::words::Problem;
 use super::{Call, Jp1ao, Jp1aoVersion, Outcome, action, boolean, id, no_function, ok, text};
-use crate::sandbox::plain::Answer;
+use crate::plain::Answer;
 
 /// Services at once.
 const MAX_SERVICES: usize = 500;

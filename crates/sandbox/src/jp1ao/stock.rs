@@ -11,7 +11,7 @@ use super::services::Service;
 use super::tasks::Task;
 use super::templates::Template;
 use super::{Jp1ao, when};
-use crate::sandbox::JP1AO_USERNAME;
+use crate::JP1AO_USERNAME;
 
 /// What is made gets ids from here on: the first task that is submitted is 10001.
 pub const LAST_ID: u64 = 10_000;

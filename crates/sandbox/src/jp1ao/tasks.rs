@@ -15,7 +15,7 @@ use super::schedules::Schedule;
 use super::services::Service;
 use super::words::Problem;
 use super::{Call, Jp1ao, Jp1aoVersion, Outcome, Pace, action, boolean, id, no_function, ok, text};
-use crate::sandbox::plain::Answer;
+use crate::plain::Answer;
 
 /// Tasks at once. Beyond, the oldest that has ended is archived, as the product
 /// does once a day (AG11 1.6.5).

@@ -14,7 +14,7 @@ use super::properties::Definition;
 use super::run::Work;
 use super::words::Problem;
 use super::{Call, Jp1ao, Jp1aoVersion, Outcome, action, archive, id, no_function, ok};
-use crate::sandbox::plain::Answer;
+use crate::plain::Answer;
 
 /// Templates at once.
 const MAX_TEMPLATES: usize = 100;

@@ -18,7 +18,7 @@ use serde_json::json;
 use tower::ServiceExt;
 
 use super::*;
-use crate::sandbox::{JP1AO_PASSWORD, JP1AO_USERNAME, Settings, router};
+use crate::{JP1AO_PASSWORD, JP1AO_USERNAME, Settings, router};
 
 /// A sandbox, and who asks it.
 struct Ao {

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prost_types::Timestamp;
 
-use crate::sandbox::plain::seconds;
+use crate::plain::seconds;
 
 const DAY: u64 = 24 * 3600;
 /// The server's zone.

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::Call;
 use super::print::print;
-use crate::sandbox::plain::Answer;
+use crate::plain::Answer;
 
 /// Why a call is refused. Statuses: `jp1ao.md`, b.2 and the tables of the calls.
 #[derive(Debug, PartialEq, Eq)]

@@ -2,14 +2,12 @@
 //! either way the path's project must be the caller's. `servicestage.md` (c).
 
 use http::{Method, StatusCode};
-use secrecy::SecretString;
 
 use super::refusal::gateway;
-use crate::credentials::aksk;
-use crate::sandbox::plain::{Answer, Ask};
-use crate::sandbox::{
+use crate::plain::{Answer, Ask};
+use crate::{
     ACCESS_KEY, PROJECT_ID, SECRET_KEY, SECURITY_TOKEN, TEMPORARY_ACCESS_KEY, TEMPORARY_SECRET_KEY,
-    USERNAME, World, keystone,
+    USERNAME, World, keystone, signature,
 };
 
 /// The longest request body that the API gateway takes (a).
@@ -59,23 +57,19 @@ pub fn signed(world: &World, ask: &Ask) -> bool {
 fn verify(world: &World, ask: &Ask) -> Result<(), Answer> {
     let token = ask.header("x-security-token");
     // Temporary keys are good with their token only, and lasting ones without.
-    let (secret, lasting) = match aksk::access_key(&ask.headers) {
+    let (secret, lasting) = match signature::access_key(&ask.headers) {
         Some(ACCESS_KEY) => (SECRET_KEY, token.is_none()),
         Some(TEMPORARY_ACCESS_KEY) => (TEMPORARY_SECRET_KEY, token == Some(SECURITY_TOKEN)),
         // Signed by nobody: checked all the same, to fail in the same way.
         _ => (SECRET_KEY, false),
     };
-    let received = aksk::Received {
-        verb: &ask.method,
+    let request = signature::Request {
+        method: &ask.method,
         target: &ask.target,
         headers: &ask.headers,
         body: &ask.body,
     };
-    match aksk::verify(
-        received,
-        &SecretString::from(secret),
-        Some(world.clock.now()),
-    ) {
+    match signature::verify(request, secret, Some(world.clock.now())) {
         Ok(()) if lasting => Ok(()),
         // The fixtures' words; the gateway does not say what exactly was wrong.
         _ => Err(refused("verify aksk signature fail")),

@@ -10,8 +10,8 @@ use super::jobs::{Job, Kind, Status};
 use super::refusal::{invalid, missing, no_action, no_api, refusal};
 use super::shelf::Thing;
 use super::{Call, Project};
-use crate::sandbox::World;
-use crate::sandbox::plain::Answer;
+use crate::World;
+use crate::plain::Answer;
 
 const ADDON: &[Member] = &[
     must("name", Is::Text(64)),

@@ -7,8 +7,8 @@ use super::body::{Kind as Is, Member, Object, fill, in_name, may, member, must, 
 use super::refusal::{bad, deployed, invalid, missing, no_action, no_api, refusal};
 use super::shelf::page;
 use super::{Call, Project, components};
-use crate::sandbox::plain::Answer;
-use crate::sandbox::{APPLICATION_ID, USERNAME};
+use crate::plain::Answer;
+use crate::{APPLICATION_ID, USERNAME};
 
 const NEW: &[Member] = &[
     must("name", Is::Name(in_name)),

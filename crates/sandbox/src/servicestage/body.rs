@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::refusal::invalid;
-use crate::sandbox::plain::Answer;
+use crate::plain::Answer;
 
 /// A JSON object.
 pub type Object = serde_json::Map<String, Value>;

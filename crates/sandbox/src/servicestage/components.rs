@@ -14,7 +14,7 @@ use super::body::{Kind as Is, Member, Object, member, must, text};
 use super::refusal::{bad, invalid, missing, no_action, no_api};
 use super::shelf::{Thing, matches, page};
 use super::{Call, Project};
-use crate::sandbox::plain::Answer;
+use crate::plain::Answer;
 
 pub use deploy::{act_on_all, redeploy, roll_back};
 pub use life::Component;

@@ -10,7 +10,7 @@ use super::body::{Kind as Is, Member, Object, fill, may, member, must, text};
 use super::refusal::{absent, invalid, no_api};
 use super::shelf::{Thing, matches, page};
 use super::{Call, Project};
-use crate::sandbox::plain::Answer;
+use crate::plain::Answer;
 
 const GROUP: &[Member] = &[
     must("name", Is::Text(64)),

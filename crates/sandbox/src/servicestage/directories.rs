@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::body::{Kind as Is, Member, Object, fill, may, must};
 use super::refusal::{absent, no_api};
 use super::{Call, Project};
-use crate::sandbox::plain::Answer;
+use crate::plain::Answer;
 
 const DIRECTORY: &[Member] = &[
     must("path", Is::Text(256)),

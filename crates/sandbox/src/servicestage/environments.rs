@@ -8,7 +8,7 @@ use super::jobs::Kind;
 use super::refusal::{bad, deployed, invalid, missing, no_api};
 use super::shelf::{matches, page};
 use super::{Call, Project};
-use crate::sandbox::plain::Answer;
+use crate::plain::Answer;
 
 const NEW: &[Member] = &[
     must("name", Is::Name(in_environment_name)),
@@ -59,7 +59,7 @@ pub fn first(id: &str, project: &str, now: i64) -> Object {
             "description": "production environment",
             "enterprise_project_id": "0",
             "vpc_id": VPC_ID,
-            "creator": crate::sandbox::USERNAME,
+            "creator": crate::USERNAME,
             "create_time": now,
             "update_time": now,
             "deploy_mode": "mixed",

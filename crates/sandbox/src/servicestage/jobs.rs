@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use super::refusal::{bad, invalid, no_api};
 use super::{Call, Project, millis};
-use crate::sandbox::World;
-use crate::sandbox::plain::{Answer, spaced};
+use crate::World;
+use crate::plain::{Answer, spaced};
 
 /// Jobs beyond this many are forgotten, the oldest first. What they are about
 /// goes on: it has a copy of its job.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::body::{Kind as Is, Member, Object, fill, may, member, must, text, texts};
 use super::refusal::{absent, invalid, no_action, no_api};
 use super::{Call, Project};
-use crate::sandbox::plain::Answer;
+use crate::plain::Answer;
 
 const GATEWAY: &[Member] = &[
     must("engine_id", Is::Text(64)),

@@ -12,8 +12,8 @@ use super::jobs::steps;
 use super::refusal::{absent, invalid, no_action, no_api};
 use super::shelf::{Thing, page};
 use super::{Call, Project};
-use crate::sandbox::World;
-use crate::sandbox::plain::Answer;
+use crate::World;
+use crate::plain::Answer;
 
 const SOURCES: Is = Is::List(&[
     must("template_source", TEMPLATE_SOURCE),

@@ -8,8 +8,8 @@ use super::jobs::{Job, Status};
 use super::refusal::{absent, bad, busy, invalid, no_api};
 use super::shelf::{Thing, page};
 use super::{Call, Project, components};
-use crate::sandbox::World;
-use crate::sandbox::plain::Answer;
+use crate::World;
+use crate::plain::Answer;
 
 const COMPONENTS: Is = Is::List(&[
     must("seq", Is::Integer),

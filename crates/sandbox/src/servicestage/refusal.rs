@@ -4,7 +4,7 @@
 use http::StatusCode;
 use serde_json::json;
 
-use crate::sandbox::plain::Answer;
+use crate::plain::Answer;
 
 /// ServiceStage's own shape: `error_message`.
 pub fn refusal(status: StatusCode, code: &str, message: &str) -> Answer {

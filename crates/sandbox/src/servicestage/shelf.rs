@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::body::{Object, text};
 use super::refusal::invalid;
-use crate::sandbox::plain::{Answer, Ask};
+use crate::plain::{Answer, Ask};
 
 /// More than this is never answered in one list (section 1).
 const MAX_LIST: usize = 1000;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::body::{Kind as Is, Member, Object, fill, may, member, must, text};
 use super::refusal::{absent, invalid, no_api, refusal};
 use super::{Call, Project};
-use crate::sandbox::plain::Answer;
+use crate::plain::Answer;
 
 const STACK: &[Member] = &[
     // A slash may be in it.

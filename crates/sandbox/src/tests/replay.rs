@@ -8,12 +8,12 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::{Bench, QUIET};
-use crate::sandbox::{
+use crate::{
     APPLICATION_CREDENTIAL_ID, APPLICATION_CREDENTIAL_SECRET, OTHER_PROJECT_ID, OTHER_USERNAME,
     PASSWORD, PROJECT_ID, READER_USERNAME, USERNAME,
 };
 
-const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
+const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures");
 
 pub(super) fn read(name: &str) -> Value {
     let text = std::fs::read_to_string(Path::new(FIXTURES).join(name)).unwrap();

@@ -222,8 +222,6 @@ async fn addons_look_as_in_the_fixtures() {
 
 #[tokio::test(start_paused = true)]
 async fn signatures_are_verified() {
-    use crate::credentials::AkSk;
-    use crate::credentials::aksk;
     let bench = Bench::new(QUIET);
     let started = bench.world.clock.now();
     let scoped = |access: &str,
@@ -232,31 +230,14 @@ async fn signatures_are_verified() {
                   project: &str,
                   target: &str,
                   late: u64| {
-        let keys = AkSk {
-            access_key: access.to_owned(),
-            secret_key: secret.to_owned().into(),
-            security_token: token.map(Into::into),
-            project_id: Some(project.to_owned()),
-            domain_id: None,
-            iam_endpoint: None,
-            region: None,
-        };
-        let mut exchange = crate::http_client::Exchange {
-            verb: Method::GET,
-            url: format!("http://127.0.0.1:1{target}").parse().unwrap(),
-            headers: HeaderMap::from_iter([(
-                header::HOST,
-                HeaderValue::from_static("127.0.0.1:1"),
-            )]),
-            body: None,
-        };
-        let keys = aksk::Keys::new(&keys).unwrap();
-        let now = started + Duration::from_secs(late);
-        keys.sign(&mut exchange, None, now).unwrap();
+        let mut more = vec![("x-project-id", project)];
+        more.extend(token.map(|token| ("x-security-token", token)));
+        let at = started + Duration::from_secs(late);
+        let headers = crate::signature::tests::sign(access, secret, target, at, &more);
         let text = |(name, value): (&http::HeaderName, &HeaderValue)| {
             (name.to_string(), value.to_str().unwrap().to_owned())
         };
-        exchange.headers.iter().map(text).collect::<Vec<_>>()
+        headers.iter().map(text).collect::<Vec<_>>()
     };
     let signed = |access: &str, secret: &str, target: &str, late: u64| {
         scoped(access, secret, None, PROJECT_ID, target, late)

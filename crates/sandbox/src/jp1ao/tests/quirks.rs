@@ -402,7 +402,7 @@ async fn hsso_tokens_live_a_thousand_seconds() {
     assert!(got.status == 404 && got.header("www-authenticate").starts_with("HSSO "));
     // The token is its holder's.
     let token = ao
-        .by(crate::sandbox::JP1AO_OPERATOR)
+        .by(crate::JP1AO_OPERATOR)
         .get("Services/2005")
         .await
         .header("www-authenticate")

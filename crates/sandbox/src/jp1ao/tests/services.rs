@@ -276,7 +276,7 @@ async fn the_newest_template_is_applied() {
 #[tokio::test]
 async fn what_a_user_may() {
     let ao = Ao::new();
-    let operator = ao.by(crate::sandbox::JP1AO_OPERATOR);
+    let operator = ao.by(crate::JP1AO_OPERATOR);
     // Of another group it sees nothing, and what its role lacks is 403 or 404.
     for (method, path, status) in [
         ("GET", "Services/2005", 200),
@@ -317,7 +317,7 @@ async fn what_a_user_may() {
     let task = operator.submit(2005, |_| {}).await;
     assert_eq!(ao.read(&task).await["submitter"], "operator");
 
-    let outsider = ao.by(crate::sandbox::JP1AO_OUTSIDER);
+    let outsider = ao.by(crate::JP1AO_OUTSIDER);
     assert_eq!(outsider.get("Services").await.status, 401);
     let basic = outsider.basic();
     let got = ao

@@ -10,7 +10,7 @@ use super::super::shelf::Thing;
 use super::super::{Call, Project};
 use super::life::{Component, Doing};
 use super::{places, spec};
-use crate::sandbox::plain::Answer;
+use crate::plain::Answer;
 
 /// `POST /applications/{application_id}/components`, imports included.
 pub fn create(call: &Call<'_>, state: &mut Project, application: &str) -> Result<Answer, Answer> {

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::super::body::{Object, member, text};
 use super::super::jobs::{Job, Kind, Status};
 use super::super::shelf::Thing;
-use crate::sandbox::plain::seconds;
-use crate::sandbox::{APPLICATION_ID, COMPONENT_ID, ENVIRONMENT_ID, USERNAME, World};
+use crate::plain::seconds;
+use crate::{APPLICATION_ID, COMPONENT_ID, ENVIRONMENT_ID, USERNAME, World};
 
 /// How many deployments of a component are kept: a limit of ours.
 const MAX_RELEASES: usize = 20;

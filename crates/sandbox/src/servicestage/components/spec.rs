@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::super::body::{Kind as Is, Member, Object, in_component_name, may, member, must, text};
 use super::super::refusal::{bad, invalid};
 use super::super::stacks;
-use crate::sandbox::plain::Answer;
+use crate::plain::Answer;
 
 const STACK: Is = Is::Object(&[
     must("name", Is::Text(64)),
