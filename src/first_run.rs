@@ -2,12 +2,17 @@
 
 use std::fmt::Write;
 
+#[cfg(feature = "sandbox")]
+use drawbridge_sandbox::{self as sandbox, Sandbox};
+
+#[cfg(feature = "sandbox")]
 use crate::credentials::{AkSk, IdOrName, Identity, Keystone, Named, Settings as Auth};
-use crate::sandbox::{self, Sandbox};
 use crate::server::Running;
+#[cfg(feature = "sandbox")]
 use crate::upstream::Settings;
 
 /// One upstream per family, before the sandbox.
+#[cfg(feature = "sandbox")]
 pub fn upstreams(sandbox: &Sandbox) -> Vec<Settings> {
     let named = |name: &str| Named {
         id_or_name: IdOrName::Name(name.into()),
@@ -61,8 +66,8 @@ pub fn upstreams(sandbox: &Sandbox) -> Vec<Settings> {
     .collect()
 }
 
-/// What is listening, and with the sandbox what to paste.
-pub fn listening(running: &Running, sandbox: Option<&Sandbox>) -> String {
+/// What is listening.
+pub fn listening(running: &Running) -> String {
     let mut text = format!("drawbridge serves gRPC on {}\n", running.grpc);
     if let Some(admin) = running.admin {
         let _ = writeln!(
@@ -70,7 +75,12 @@ pub fn listening(running: &Running, sandbox: Option<&Sandbox>) -> String {
             "metrics, liveness, readiness on http://{admin}/metrics /livez /readyz"
         );
     }
-    let Some(sandbox) = sandbox else { return text };
+    text
+}
+
+/// What to paste to call the sandbox.
+#[cfg(feature = "sandbox")]
+pub fn examples(running: &Running, sandbox: &Sandbox) -> String {
     let grpc = running.grpc;
     let deployment = "openstack.orchestration.v1.SoftwareDeploymentService";
     let stack = "openstack.orchestration.v1.StackService";
@@ -95,8 +105,7 @@ pub fn listening(running: &Running, sandbox: Option<&Sandbox>) -> String {
         sandbox::ADDON_ID
     );
     let machines = r#"{"id": 2008, "name": "night shift", "steps": true}"#;
-    let _ = write!(
-        text,
+    format!(
         "before a sandbox of OpenStack Heat, Huawei ServiceStage and Hitachi JP1/AO on {sandbox}
 
 Paste into another terminal, with grpcurl:
@@ -128,6 +137,5 @@ or the same with the small Python client (its first run sets itself up):
 Ctrl-C stops. For your own upstreams see drawbridge.example.toml.
 ",
         sandbox = sandbox.servicestage_url(),
-    );
-    text
+    )
 }

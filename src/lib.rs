@@ -24,7 +24,6 @@ pub mod error;
 pub mod families;
 pub mod first_run;
 pub mod http_client;
-pub mod sandbox;
 pub mod server;
 pub mod telemetry;
 pub mod terminal;

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use drawbridge::config::Config;
-use drawbridge::{check, first_run, sandbox, server, telemetry, terminal};
+use drawbridge::{check, first_run, server, telemetry, terminal};
+#[cfg(feature = "sandbox")]
+use drawbridge_sandbox::{Sandbox, Settings};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -98,24 +100,38 @@ async fn run(args: &Args) -> Result<(), Vec<String>> {
     }
 }
 
-async fn serve(mut config: Config) -> Result<(), Vec<String>> {
+async fn serve(config: Config) -> Result<(), Vec<String>> {
     let telemetry = telemetry::Telemetry::start(&config.log).map_err(|e| vec![e])?;
-    let mut sandbox = None;
+    #[cfg(feature = "sandbox")]
+    let (config, sandbox) = with_sandbox(config).await?;
+    #[cfg(not(feature = "sandbox"))]
     if config.sandbox {
-        let loopback = ([127, 0, 0, 1], 0).into();
-        let started = sandbox::Sandbox::start(loopback, sandbox::Settings::default())
-            .await
-            .map_err(|e| vec![format!("cannot start the sandbox: {e}")])?;
-        config.upstreams.extend(first_run::upstreams(&started));
-        sandbox = Some(started);
+        return Err(vec!["this build contains no sandbox: give a configuration with an [[upstream]], or build with the feature `sandbox`".to_owned()]);
     }
     let running = server::start(config, telemetry.traces()).await?;
-    print!("{}", first_run::listening(&running, sandbox.as_ref()));
+    print!("{}", first_run::listening(&running));
+    #[cfg(feature = "sandbox")]
+    if let Some(sandbox) = &sandbox {
+        print!("{}", first_run::examples(&running, sandbox));
+    }
     let signal = stop_signal()
         .await
         .map_err(|e| vec![format!("cannot wait for signals: {e}")])?;
     tracing::info!(signal, "draining: watches end, calls may finish");
     running.stop().await.map_err(|e| vec![e])
+}
+
+/// Starts the sandbox where the configuration has it, and adds its upstreams.
+#[cfg(feature = "sandbox")]
+async fn with_sandbox(mut config: Config) -> Result<(Config, Option<Sandbox>), Vec<String>> {
+    if !config.sandbox {
+        return Ok((config, None));
+    }
+    let started = Sandbox::start(([127, 0, 0, 1], 0).into(), Settings::default())
+        .await
+        .map_err(|e| vec![format!("cannot start the sandbox: {e}")])?;
+    config.upstreams.extend(first_run::upstreams(&started));
+    Ok((config, Some(started)))
 }
 
 /// SIGTERM or SIGINT, by name.

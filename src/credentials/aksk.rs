@@ -145,91 +145,11 @@ fn project_header(id: &str) -> Result<HeaderValue, Error> {
     })
 }
 
-/// A request as it came in, to be verified.
-#[derive(Clone, Copy, Debug)]
-pub struct Received<'a> {
-    /// The HTTP method.
-    pub verb: &'a Method,
-    /// Path and query as they were on the wire.
-    pub target: &'a str,
-    /// All headers, `host` included.
-    pub headers: &'a HeaderMap,
-    /// The body as it was on the wire.
-    pub body: &'a [u8],
-}
-
-/// The access key that a request says it is signed with.
-pub fn access_key(headers: &HeaderMap) -> Option<&str> {
-    Some(Authorization::read(headers)?.access_key)
-}
-
-/// Verifies a request's signature against the secret key, in constant time, and
-/// its date against the clock where `now` is given. Fails with what is wrong.
-pub fn verify(
-    received: Received<'_>,
-    secret: &SecretString,
-    now: Option<SystemTime>,
-) -> Result<(), &'static str> {
-    let stated = Authorization::read(received.headers).ok_or("authorization is not a signature")?;
-    let signed: Vec<&str> = stated.signed.split(';').collect();
-    if !["host", "x-sdk-date"].iter().all(|n| signed.contains(n)) {
-        return Err("host and x-sdk-date must be signed");
-    }
-    let (path, query) = received
-        .target
-        .split_once('?')
-        .unwrap_or((received.target, ""));
-    let request = Request {
-        verb: received.verb,
-        authority: "",
-        path,
-        query,
-        headers: received.headers,
-        body: received.body,
-    };
-    if signed.iter().any(|name| request.header(name).is_none()) {
-        return Err("a signed header is missing");
-    }
-    if let Some(now) = now {
-        let date = received
-            .headers
-            .get(DATE)
-            .and_then(|v| read_date(v.to_str().ok()?))
-            .ok_or("x-sdk-date is not YYYYMMDDTHHMMSSZ")?;
-        if apart(date, now) > MAX_SKEW {
-            return Err("x-sdk-date is more than 15 minutes off");
-        }
-    }
-    let tag = unhex(stated.signature).ok_or("the signature is not hexadecimal")?;
-    hmac::verify(&secret_key(secret), &request.string_to_sign(&signed), &tag)
-        .map_err(|_| "the signature does not match")
-}
-
 /// How far our clock is from that of whoever answered, from the reply's `Date`
 /// (whole seconds). None where there is none or it cannot be read.
 pub fn clock_skew(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let date = headers.get(header::DATE)?.to_str().ok()?;
     Some(apart(httpdate::parse_http_date(date).ok()?, now))
-}
-
-/// The three parts of an `authorization` header.
-struct Authorization<'a> {
-    access_key: &'a str,
-    signed: &'a str,
-    signature: &'a str,
-}
-
-impl<'a> Authorization<'a> {
-    fn read(headers: &'a HeaderMap) -> Option<Self> {
-        let text = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-        let mut parts = text.strip_prefix(ALGORITHM)?.trim().split(',');
-        let mut next = |name: &str| parts.next()?.trim().strip_prefix(name);
-        Some(Self {
-            access_key: next("Access=")?,
-            signed: next("SignedHeaders=")?,
-            signature: next("Signature=")?,
-        })
-    }
 }
 
 /// What a signature covers.
@@ -340,26 +260,6 @@ fn date(now: SystemTime) -> String {
     time.to_string().replace(['-', ':'], "")
 }
 
-fn read_date(text: &str) -> Option<SystemTime> {
-    if text.len() != 16 || !text.is_ascii() {
-        return None;
-    }
-    let (day, time) = (&text[..8], &text[8..]);
-    format!(
-        "{}-{}-{}{}:{}:{}",
-        &day[..4],
-        &day[4..6],
-        &day[6..],
-        &time[..3],
-        &time[3..5],
-        &time[5..]
-    )
-    .parse::<prost_types::Timestamp>()
-    .ok()?
-    .try_into()
-    .ok()
-}
-
 fn apart(a: SystemTime, b: SystemTime) -> Duration {
     a.duration_since(b).unwrap_or_else(|e| e.duration())
 }
@@ -378,17 +278,6 @@ fn hex(bytes: &[u8]) -> String {
         .iter()
         .flat_map(|byte| [byte >> 4, byte & 15])
         .map(|digit| char::from(DIGITS[usize::from(digit)]))
-        .collect()
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: &u8| Some(char::from(*byte).to_digit(16)? as u8);
-    text.as_bytes()
-        .chunks(2)
-        .map(|pair| match pair {
-            [high, low] => Some(digit(high)? << 4 | digit(low)?),
-            _ => None,
-        })
         .collect()
 }
 

@@ -1,6 +1,7 @@
 //! `drawbridge check` before the sandbox.
 
-use drawbridge::{check, credentials, first_run, sandbox};
+use drawbridge::{check, credentials, first_run};
+use drawbridge_sandbox as sandbox;
 
 use crate::support::settings;
 

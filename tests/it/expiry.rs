@@ -11,11 +11,11 @@ use crate::support::{Client, Gateway};
 /// one at a time, not one per caller.
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_outlive_their_tokens() {
-    let sandbox = drawbridge::sandbox::Sandbox::start(
+    let sandbox = drawbridge_sandbox::Sandbox::start(
         ([127, 0, 0, 1], 0).into(),
-        drawbridge::sandbox::Settings {
+        drawbridge_sandbox::Settings {
             token_ttl: Duration::from_secs(5),
-            ..drawbridge::sandbox::Settings::default()
+            ..drawbridge_sandbox::Settings::default()
         },
     )
     .await
@@ -23,7 +23,7 @@ async fn calls_outlive_their_tokens() {
     let place = Place {
         heat: sandbox.servicestage_url(),
         keystone: sandbox.keystone_url(),
-        password: drawbridge::sandbox::PASSWORD.into(),
+        password: drawbridge_sandbox::PASSWORD.into(),
     };
     let gateway = Gateway::with(vec![before(&place)]).await;
     let began = Instant::now();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use drawbridge::first_run;
-use drawbridge::sandbox::{self, Sandbox};
+use drawbridge_sandbox::{self as sandbox, Sandbox};
 use prost_reflect::{DynamicMessage, Value};
 use serde_json::json;
 use tokio_stream::StreamExt;

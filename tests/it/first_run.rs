@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use drawbridge::first_run;
-use drawbridge::sandbox::{self, Sandbox};
+use drawbridge_sandbox::{self as sandbox, Sandbox};
 use serde_json::Value;
 
 use crate::support::Gateway;
@@ -47,7 +47,7 @@ async fn what_is_printed_works_and_is_in_the_readme() {
         .await
         .unwrap();
     let gateway = Gateway::with(first_run::upstreams(&sandbox)).await;
-    let printed = first_run::listening(&gateway.running, Some(&sandbox));
+    let printed = first_run::examples(&gateway.running, &sandbox);
     let lines = calls(&printed, &gateway.running.grpc.to_string());
     assert!(lines.len() >= 6, "{printed}");
     let readme = include_str!("../../README.md");

@@ -1,7 +1,7 @@
 //! Heat's dialects: what each lacks, and the forms of their times.
 
 use drawbridge::first_run;
-use drawbridge::sandbox::{self, Sandbox};
+use drawbridge_sandbox::{self as sandbox, Sandbox};
 use serde_json::{Map, Value, json};
 use tonic::{Code, Status};
 

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use drawbridge::first_run;
-use drawbridge::sandbox::{
+use drawbridge_sandbox::{
     Jp1aoLinks, Jp1aoRules, Jp1aoSubmitted, Jp1aoVersion, Sandbox, Seen, Settings,
 };
 use serde_json::{Value, json};

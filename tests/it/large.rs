@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use drawbridge::sandbox::{self, Sandbox};
+use drawbridge_sandbox::{self as sandbox, Sandbox};
 use prost::Message;
 use serde_json::{Value, json};
 

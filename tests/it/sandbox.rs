@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use drawbridge::first_run;
-use drawbridge::sandbox::{self, Sandbox};
+use drawbridge_sandbox::{self as sandbox, Sandbox};
 use serde_json::json;
 use tonic::Code;
 use tonic_types::StatusExt;

@@ -4,7 +4,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use drawbridge::sandbox::{self, Sandbox};
+use drawbridge_sandbox::{self as sandbox, Sandbox};
 
 use crate::support::python::{python, tests};
 

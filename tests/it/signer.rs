@@ -8,11 +8,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use drawbridge::credentials::AkSk;
-use drawbridge::credentials::aksk::{self, Keys, Received};
+use drawbridge::credentials::aksk::Keys;
 use drawbridge::http_client::Exchange;
+use drawbridge_sandbox::signature;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
-use secrecy::SecretString;
 use serde_json::{Value, json};
 
 use crate::support::python::{python, tests};
@@ -297,31 +297,30 @@ fn theirs_is_taken() {
                 HeaderValue::from_static("UNSIGNED-PAYLOAD"),
             );
         }
-        let secret = SecretString::from(case.secret_key.clone());
+        let secret = case.secret_key.as_str();
         let (ours, sent) = (case.target(), signed["target"].as_str().unwrap().to_owned());
         let late = Duration::from_secs(901);
         assert_eq!(
-            aksk::access_key(&headers),
+            signature::access_key(&headers),
             Some(&*case.access_key),
             "{place}"
         );
-        let takes = |target: &str, headers: &HeaderMap, body: &[u8], secret: &SecretString, at| {
-            let verb = &case.verb;
-            let received = Received {
-                verb,
+        let takes = |target: &str, headers: &HeaderMap, body: &[u8], secret: &str, at| {
+            let request = signature::Request {
+                method: &case.verb,
                 target,
                 headers,
                 body,
             };
-            aksk::verify(received, secret, Some(at)).is_ok()
+            signature::verify(request, secret, Some(at)).is_ok()
         };
         // As the SDK sends it, and with the query as it came.
         assert!(
-            takes(&sent, &headers, &case.body, &secret, case.at),
+            takes(&sent, &headers, &case.body, secret, case.at),
             "{place}"
         );
         assert!(
-            takes(&ours, &headers, &case.body, &secret, case.at),
+            takes(&ours, &headers, &case.body, secret, case.at),
             "{place}"
         );
 
@@ -329,28 +328,28 @@ fn theirs_is_taken() {
         other_body.push(b'x');
         let hidden = unsigned && !case.body.is_empty();
         assert_eq!(
-            takes(&sent, &headers, &other_body, &secret, case.at),
+            takes(&sent, &headers, &other_body, secret, case.at),
             hidden,
             "body: {place}"
         );
-        let other = format!("{}x", case.secret_key).into();
+        let other = format!("{}x", case.secret_key);
         assert!(
             !takes(&sent, &headers, &case.body, &other, case.at),
             "secret: {place}"
         );
         assert!(
-            !takes(&sent, &headers, &case.body, &secret, case.at + late),
+            !takes(&sent, &headers, &case.body, secret, case.at + late),
             "date: {place}"
         );
         let other = format!("/x{sent}");
         assert!(
-            !takes(&other, &headers, &case.body, &secret, case.at),
+            !takes(&other, &headers, &case.body, secret, case.at),
             "path: {place}"
         );
         let joint = if sent.contains('?') { '&' } else { '?' };
         let other = format!("{sent}{joint}more=1");
         assert!(
-            !takes(&other, &headers, &case.body, &secret, case.at),
+            !takes(&other, &headers, &case.body, secret, case.at),
             "query: {place}"
         );
         // Any one signed header, changed or gone.
@@ -359,17 +358,14 @@ fn theirs_is_taken() {
             let mut less = headers.clone();
             let old = less.remove(name).unwrap();
             assert!(
-                !takes(&sent, &less, &case.body, &secret, case.at),
+                !takes(&sent, &less, &case.body, secret, case.at),
                 "{name}: {place}"
             );
             let mut changed = old.as_bytes().to_vec();
             changed.push(b'x');
             let name: HeaderName = name.parse().unwrap();
             less.insert(name, HeaderValue::from_bytes(&changed).unwrap());
-            assert!(
-                !takes(&sent, &less, &case.body, &secret, case.at),
-                "{place}"
-            );
+            assert!(!takes(&sent, &less, &case.body, secret, case.at), "{place}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use drawbridge::first_run;
-use drawbridge::sandbox::{self, ADDON_ID, APPLICATION_ID, ENVIRONMENT_ID, Sandbox};
+use drawbridge_sandbox::{self as sandbox, ADDON_ID, APPLICATION_ID, ENVIRONMENT_ID, Sandbox};
 use serde_json::{Value, json};
 
 use crate::support::client::json as to_json;

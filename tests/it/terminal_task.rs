@@ -5,7 +5,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use drawbridge::first_run;
-use drawbridge::sandbox::{FIRST_TASK_ID, Sandbox, Settings};
+use drawbridge_sandbox::{FIRST_TASK_ID, Sandbox, Settings};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 

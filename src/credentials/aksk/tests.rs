@@ -39,6 +39,16 @@ fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value[name].as_str().unwrap_or_else(|| panic!("{name}"))
 }
 
+/// The instant of a `YYYYMMDDTHHMMSSZ`.
+fn instant(text: &str) -> SystemTime {
+    let (day, time) = (&text[..8], &text[8..]);
+    let (year, month, day) = (&day[..4], &day[4..6], &day[6..]);
+    let (hour, minute, second) = (&time[..3], &time[3..5], &time[5..]);
+    let text = format!("{year}-{month}-{day}{hour}:{minute}:{second}");
+    let time: prost_types::Timestamp = text.parse().unwrap();
+    time.try_into().unwrap()
+}
+
 /// Every vector: what the official signer makes of a request.
 #[test]
 fn vectors() {
@@ -120,7 +130,7 @@ fn exchanges() {
             headers: sent,
             body: (!body.is_empty()).then(|| bytes::Bytes::copy_from_slice(body)),
         };
-        let now = read_date(text(vector, "date")).unwrap();
+        let now = instant(text(vector, "date"));
         Keys::new(&settings)
             .unwrap()
             .sign(&mut exchange, None, now)
@@ -130,64 +140,6 @@ fn exchanges() {
         assert_eq!(authorization, text(expected, "authorization"), "{name}");
         assert!(authorization.is_sensitive(), "{name}");
     }
-}
-
-/// What the official client put on the wire verifies, and nothing else does.
-#[test]
-fn captures() {
-    let mut seen = 0;
-    for entry in std::fs::read_dir(FIXTURES).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension() != Some("json".as_ref()) {
-            continue;
-        }
-        let capture: Value =
-            serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
-        let request = &capture["request"];
-        if request["headers"]["Authorization"].is_null() {
-            continue;
-        }
-        seen += 1;
-        let place = path.display();
-        let headers = headers(&request["headers"]);
-        let verb: Method = text(request, "method").parse().unwrap();
-        let body = request["body_text"].as_str().unwrap_or_default().as_bytes();
-        let received = Received {
-            verb: &verb,
-            target: text(request, "raw_target"),
-            headers: &headers,
-            body,
-        };
-        let secret = SecretString::from("SKTEST");
-        assert_eq!(access_key(&headers), Some("AKTEST"), "{place}");
-        assert_eq!(verify(received, &secret, None), Ok(()), "{place}");
-
-        let date = read_date(headers[DATE].to_str().unwrap()).unwrap();
-        assert_eq!(verify(received, &secret, Some(date + MAX_SKEW)), Ok(()));
-        let late = Some(date + MAX_SKEW + Duration::from_secs(1));
-        assert!(verify(received, &secret, late).is_err(), "{place}");
-        assert!(verify(received, &"SKTESt".into(), None).is_err(), "{place}");
-        let other = Received {
-            body: b"[]",
-            ..received
-        };
-        let unsigned = headers.contains_key(PAYLOAD);
-        assert!(unsigned || verify(other, &secret, None).is_err(), "{place}");
-        let target = format!("{}x", received.target);
-        let other = Received {
-            target: &target,
-            ..received
-        };
-        assert!(verify(other, &secret, None).is_err(), "{place}");
-        let mut hostless = headers.clone();
-        hostless.remove(header::HOST);
-        let other = Received {
-            headers: &hostless,
-            ..received
-        };
-        assert!(verify(other, &secret, None).is_err(), "{place}");
-    }
-    assert!(seen >= 50, "{seen} captures");
 }
 
 /// The vendor's printed vectors, and one of our own.
@@ -287,24 +239,6 @@ fn host_is_the_authority() {
         let url: Url = url.parse().unwrap();
         let authority = &url[url::Position::BeforeHost..url::Position::AfterPort];
         assert_eq!(authority, host, "{url}");
-    }
-}
-
-#[test]
-fn dates() {
-    let date_of = |text: &str| read_date(text).map(date);
-    assert_eq!(
-        date_of("20260314T092653Z").as_deref(),
-        Some("20260314T092653Z")
-    );
-    for bad in [
-        "",
-        "20260314",
-        "2026-03-14T09:26",
-        "20261414T092653Z",
-        "日本日本日本",
-    ] {
-        assert_eq!(date_of(bad), None, "{bad}");
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use drawbridge::credentials::{self, AkSk, IdOrName, Identity, Keystone, Named};
 use drawbridge::first_run;
-use drawbridge::sandbox::{self, Sandbox};
+use drawbridge_sandbox::{self as sandbox, Sandbox};
 use serde_json::{Value, json};
 use tonic::Code;
 use tonic_types::StatusExt;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use drawbridge::first_run;
-use drawbridge::sandbox::{self, APPLICATION_ID, COMPONENT_ID, ENVIRONMENT_ID, Sandbox};
+use drawbridge_sandbox::{self as sandbox, APPLICATION_ID, COMPONENT_ID, ENVIRONMENT_ID, Sandbox};
 use serde_json::{Value, json};
 
 use super::rpc;

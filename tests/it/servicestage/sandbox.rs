@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use drawbridge::first_run;
-use drawbridge::sandbox::{self, Sandbox};
+use drawbridge_sandbox::{self as sandbox, Sandbox};
 use serde_json::{Value, json};
 use tonic_types::StatusExt;
 

@@ -84,6 +84,7 @@ fn bytewise(bytes: &[u8]) -> (usize, bool) {
 
 #[cfg(target_arch = "x86_64")]
 #[inline]
+#[expect(unsafe_code, reason = "the intrinsics are")]
 fn sse2(bytes: &[u8]) -> (usize, bool) {
     use std::arch::x86_64::{
         _mm_cmpeq_epi8, _mm_loadu_si128, _mm_min_epu8, _mm_movemask_epi8, _mm_or_si128,

@@ -1,0 +1,201 @@
+//! Histories: what is left of tasks that were archived (2.8).
+
+use std::time::SystemTime;
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::access::Role;
+use super::list::{self, Kind, Shape};
+use super::tasks::Task;
+use super::words::Problem;
+use super::{Call, Jp1ao, Outcome, action, id, no_function, ok, when};
+use crate::plain::Answer;
+
+/// Histories at once; beyond, the oldest are purged, as the product does.
+const MAX_HISTORIES: usize = 2000;
+
+pub struct History {
+    pub id: u64,
+    task: Task,
+    archived: SystemTime,
+}
+
+pub const SHAPE: Shape = Shape {
+    members: &[
+        ("instanceID", Kind::Long),
+        ("taskID", Kind::Long),
+        ("name", Kind::Text),
+        ("submitter", Kind::Text),
+        ("serviceName", Kind::Text),
+        ("description", Kind::Text),
+        ("notes", Kind::Text),
+        ("serviceGroupName", Kind::Text),
+        ("tags", Kind::Other),
+        ("scheduleType", Kind::Enum),
+        ("status", Kind::Enum),
+        ("serviceState", Kind::Enum),
+        ("scheduledStartTime", Kind::Time),
+        ("startTime", Kind::Time),
+        ("completionTime", Kind::Time),
+        ("stepStartTime", Kind::Time),
+        ("archiveTime", Kind::Time),
+        ("submitTime", Kind::Time),
+        ("recurrenceInterval", Kind::Enum),
+        ("recurrenceDayOfWeek", Kind::Text),
+        ("recurrenceDayOfMonth", Kind::Text),
+        ("recurrenceTime", Kind::Text),
+        ("recurrenceStartDate", Kind::Text),
+        ("recurrenceLastDayOfMonth", Kind::Bool),
+        ("toDo", Kind::Bool),
+        ("serviceGroupID", Kind::Long),
+    ],
+    searched: &[
+        "name",
+        "submitter",
+        "serviceName",
+        "tags",
+        "description",
+        "notes",
+    ],
+    equal: &["serviceGroupID"],
+};
+
+impl History {
+    pub fn new(id: u64, task: Task, archived: SystemTime) -> Self {
+        Self { id, task, archived }
+    }
+
+    fn show(&self, call: &Call<'_>) -> Value {
+        let task = &self.task;
+        let mut when = json!({});
+        task.plan.show(call, &mut when, task.run.scheduled);
+        json!({
+            "instanceID": self.id,
+            "taskID": task.id,
+            "name": task.name,
+            "submitter": task.submitter,
+            "serviceName": task.service_name,
+            "description": task.description,
+            "notes": task.notes,
+            "serviceGroupName": task.group_name,
+            "tags": task.tags,
+            "scheduleType": task.plan.kind(),
+            "status": task.run.status.text(call.rules.version),
+            "serviceState": task.service_state,
+            "scheduledStartTime": when["scheduledStartTime"],
+            "startTime": call.maybe(task.run.started),
+            "completionTime": call.maybe(task.run.completed),
+            "stepStartTime": call.maybe(task.run.stepped),
+            "archiveTime": call.time(self.archived),
+            "submitTime": call.time(task.submitted),
+            "recurrenceInterval": when["recurrenceInterval"],
+            "recurrenceDayOfWeek": when["recurrenceDayOfWeek"],
+            "recurrenceDayOfMonth": when["recurrenceDayOfMonth"],
+            "recurrenceTime": when["recurrenceTime"],
+            "recurrenceStartDate": when["recurrenceStartDate"],
+            "recurrenceLastDayOfMonth": when["recurrenceLastDayOfMonth"],
+            "toDo": task.todo,
+            "serviceGroupID": task.group,
+        })
+    }
+
+    /// What a canceled task never had lies outside every span.
+    fn within(&self, start: Option<SystemTime>, end: Option<SystemTime>) -> bool {
+        let run = &self.task.run;
+        start.is_none_or(|start| run.started.is_some_and(|at| at >= start))
+            && end.is_none_or(|end| run.completed.is_some_and(|at| at <= end))
+    }
+}
+
+impl Jp1ao {
+    pub(super) fn keep(&mut self, mut history: History) {
+        // Nobody reads them again.
+        history.task.run.log = Default::default();
+        history.task.run.steps = Vec::new();
+        history.task.properties = Vec::new();
+        if self.histories.len() >= MAX_HISTORIES {
+            self.histories.remove(0);
+        }
+        self.histories.push(history);
+    }
+}
+
+pub fn all(jp1ao: &Jp1ao, call: &Call<'_>) -> Vec<Value> {
+    let seen = jp1ao
+        .histories
+        .iter()
+        .filter(|history| call.user.sees(history.task.group));
+    seen.map(|history| history.show(call)).collect()
+}
+
+/// `start` and `end`: complete times, as in filters.
+fn span(call: &Call<'_>) -> Result<(Option<SystemTime>, Option<SystemTime>), Problem> {
+    let time = |name: &str| match call.ask.parameter(name) {
+        None => Ok(None),
+        Some(text) => when::read(text, true)
+            .map(Some)
+            .ok_or_else(|| Problem::Query(name.to_owned())),
+    };
+    Ok((time("start")?, time("end")?))
+}
+
+pub fn answer(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
+    let seen = |history: &&History| call.user.sees(history.task.group);
+    match (&call.ask.method, rest) {
+        (&Method::GET, []) => {
+            let (start, end) = span(call)?;
+            let found = jp1ao
+                .histories
+                .iter()
+                .filter(seen)
+                .filter(|history| history.within(start, end));
+            list::answer(
+                call,
+                found.map(|history| history.show(call)).collect(),
+                &SHAPE,
+                &["start", "end"],
+            )
+        }
+        // Without conditions it is all of them: not described, so the worst (h.7).
+        (&Method::DELETE, []) => {
+            call.only(&[&["alt", "start", "end", "serviceGroupID"]])?;
+            call.needs(Role::Modify)?;
+            let (start, end) = span(call)?;
+            let group = call.number("serviceGroupID")?;
+            jp1ao.histories.retain(|history| {
+                let meant = group.is_none_or(|group| history.task.group == group);
+                !(meant && history.within(start, end) && call.user.sees(history.task.group))
+            });
+            Ok(Answer::empty(StatusCode::NO_CONTENT))
+        }
+        (&Method::GET, [wanted, rest @ ..]) if rest.is_empty() || *rest == ["actions"] => {
+            let wanted = id(wanted)?;
+            let mut found = jp1ao.histories.iter().filter(seen);
+            let found = found
+                .find(|history| history.id == wanted)
+                .ok_or(Problem::Absent)?;
+            match rest {
+                [] => {
+                    call.only(&[&["alt"]])?;
+                    Ok(ok(&found.show(call)))
+                }
+                _ => action::listed(
+                    call,
+                    &format!("objects/TaskHistories/{wanted}"),
+                    &["delete"],
+                ),
+            }
+        }
+        (&Method::DELETE, [wanted]) => {
+            call.only(&[&["alt"]])?;
+            call.needs(Role::Modify)?;
+            let wanted = id(wanted).unwrap_or(0);
+            jp1ao
+                .histories
+                .retain(|history| history.id != wanted || !call.user.sees(history.task.group));
+            Ok(Answer::empty(StatusCode::NO_CONTENT))
+        }
+        _ => Err(no_function(rest, &[])),
+    }
+}

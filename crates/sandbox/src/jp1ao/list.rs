@@ -1,0 +1,276 @@
+//! Lists: what every list function takes, and the envelope (`jp1ao.md` a.2, a.5).
+
+use std::cmp::Ordering;
+
+use serde_json::{Map, Value, json};
+
+use super::hql::{self, Filter};
+use super::when;
+use super::words::Problem;
+use super::{Call, Outcome, ok};
+use crate::plain::Answer;
+
+/// The page size when none is asked for; that of the sister API.
+const PAGE_SIZE: usize = 100;
+/// The largest page, offset and page number.
+const MOST: usize = 1_000_000;
+/// What every list takes. `HQL::limit` is the likely partner of `HQL::offset`:
+/// its name was cut off in every source.
+const COMMON: [&str; 8] = [
+    "alt",
+    "HQL::filter",
+    "HQL::fields",
+    "HQL::sortBy",
+    "HQL::offset",
+    "HQL::limit",
+    "page",
+    "pageSize",
+];
+
+/// What kind a member is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Long,
+    Text,
+    Enum,
+    Time,
+    Bool,
+    /// Comma lists, URLs and whatever else is not marked as filterable.
+    Other,
+}
+
+/// What a resource looks like to lists.
+pub struct Shape {
+    /// Its members, in the order in which they are shown.
+    pub members: &'static [(&'static str, Kind)],
+    /// The members that `q` looks into; with them `q` and `tags` are taken.
+    pub searched: &'static [&'static str],
+    /// The members that are query parameters as well and must be equal.
+    pub equal: &'static [&'static str],
+}
+
+impl Shape {
+    fn kind(&self, name: &str) -> Option<(&'static str, Kind)> {
+        self.members
+            .iter()
+            .find(|(member, _)| *member == name)
+            .copied()
+    }
+
+    /// A member that filters and orders may name.
+    pub fn comparable(&self, name: &str) -> Result<(&'static str, Kind), String> {
+        match self.kind(name) {
+            Some((_, Kind::Other)) => Err(format!("{name} cannot be filtered by")),
+            Some(found) => Ok(found),
+            None => Err(format!("there is no member {name}")),
+        }
+    }
+}
+
+/// Refuses a body that has times as they are not taken, such as those with an
+/// offset without a colon (2.2.12).
+pub fn times(body: &Map<String, Value>, shape: &Shape) -> Result<(), Problem> {
+    let mut times = shape.members.iter().filter(|(_, kind)| *kind == Kind::Time);
+    let wrong = times.find(|(name, _)| match body.get(*name) {
+        None | Some(Value::Null) => false,
+        Some(Value::String(text)) => !text.is_empty() && when::read(text, false).is_none(),
+        Some(_) => true,
+    });
+    match wrong {
+        Some((name, _)) => Err(Problem::body(format!("{name} is no time"))),
+        None => Ok(()),
+    }
+}
+
+/// Answers a list of these. `also`: further parameters that the caller has heeded.
+pub fn answer(call: &Call<'_>, items: Vec<Value>, shape: &Shape, also: &[&str]) -> Outcome {
+    let found = matching(call, items, shape, also)?;
+    let fields = call
+        .ask
+        .parameter("HQL::fields")
+        .map(|text| fields(text, shape))
+        .transpose()
+        .map_err(|problem| Problem::Query(format!("HQL::fields: {problem}")))?;
+    let found = found.into_iter().map(|item| match &fields {
+        Some(fields) => only(item, fields),
+        None => item,
+    });
+    page(call, found.collect())
+}
+
+/// Answers the page that is asked for.
+pub fn page(call: &Call<'_>, items: Vec<Value>) -> Outcome {
+    let place = Place::read(call)?;
+    let count = items.len();
+    let data = items.into_iter().skip(place.skip).take(place.take);
+    Ok(wrapped(data.collect(), count, place.pagination(count)))
+}
+
+/// Those that the query asks for, in the order that it asks for.
+pub fn matching(
+    call: &Call<'_>,
+    items: Vec<Value>,
+    shape: &Shape,
+    also: &[&str],
+) -> Result<Vec<Value>, Problem> {
+    let searched: &[&str] = if shape.searched.is_empty() {
+        &[]
+    } else {
+        &["q", "tags"]
+    };
+    call.only(&[&COMMON, searched, shape.equal, also])?;
+    let bad = |name: &str, problem: String| Problem::Query(format!("{name}: {problem}"));
+
+    let mut tests = Vec::new();
+    for name in shape.equal {
+        if let Some(given) = call.ask.parameter(name) {
+            let wanted = equal(shape, name, given);
+            tests.push((
+                *name,
+                wanted.ok_or_else(|| Problem::Query((*name).to_owned()))?,
+            ));
+        }
+    }
+    let words: Vec<String> = match call.ask.parameter("q") {
+        Some(text) => text.split_whitespace().map(str::to_lowercase).collect(),
+        None => Vec::new(),
+    };
+    let tags: Vec<&str> = csv(call.ask.parameter("tags").unwrap_or_default());
+    let filter = call
+        .ask
+        .parameter("HQL::filter")
+        .map(|text| Filter::read(text, shape))
+        .transpose()
+        .map_err(|problem| bad("HQL::filter", problem))?;
+    let order = match call.ask.parameter("HQL::sortBy") {
+        Some(text) => hql::order(text, shape).map_err(|problem| bad("HQL::sortBy", problem))?,
+        None => Vec::new(),
+    };
+    let mut found: Vec<Value> = items
+        .into_iter()
+        .filter(|item| {
+            tests
+                .iter()
+                .all(|(name, wanted)| same(&item[*name], wanted))
+        })
+        .filter(|item| words.iter().all(|word| holds(item, shape.searched, word)))
+        .filter(|item| tagged(item, &tags))
+        .filter(|item| filter.as_ref().is_none_or(|filter| filter.holds(item)))
+        .collect();
+    found.sort_by(|a, b| {
+        let orderings = order.iter().map(|by| by.compare(a, b));
+        orderings.fold(Ordering::Equal, Ordering::then)
+    });
+    Ok(found)
+}
+
+/// `count` is that of all that match, whatever the page.
+fn wrapped(data: Vec<Value>, count: usize, pagination: Option<Value>) -> Answer {
+    let mut body = json!({"data": data, "count": count});
+    if let Some(pagination) = pagination {
+        body["pagination"] = pagination;
+    }
+    ok(&body)
+}
+
+/// A short list that takes no parameters.
+pub fn whole(call: &Call<'_>, data: Vec<Value>) -> Outcome {
+    call.only(&[&["alt"]])?;
+    let count = data.len();
+    Ok(wrapped(data, count, None))
+}
+
+/// Where a list is cut.
+struct Place {
+    skip: usize,
+    take: usize,
+    page: Option<usize>,
+}
+
+impl Place {
+    /// Page and page size win over offset and limit, as in the sister API.
+    fn read(call: &Call<'_>) -> Result<Self, Problem> {
+        let number = |name: &str, least: usize| match call.ask.parameter(name) {
+            None => Ok(None),
+            Some(text) => match text.parse::<usize>() {
+                Ok(number) if (least..=MOST).contains(&number) => Ok(Some(number)),
+                _ => Err(Problem::Query(name.to_owned())),
+            },
+        };
+        let (page, size) = (number("page", 1)?, number("pageSize", 1)?);
+        let (offset, limit) = (number("HQL::offset", 0)?, number("HQL::limit", 1)?);
+        if page.is_none() && size.is_none() && (offset.is_some() || limit.is_some()) {
+            return Ok(Self {
+                skip: offset.unwrap_or(0),
+                take: limit.unwrap_or(PAGE_SIZE),
+                page: None,
+            });
+        }
+        let (page, take) = (page.unwrap_or(1), size.unwrap_or(PAGE_SIZE));
+        Ok(Self {
+            skip: (page - 1) * take,
+            take,
+            page: Some(page),
+        })
+    }
+
+    fn pagination(&self, count: usize) -> Option<Value> {
+        let page = self.page?;
+        Some(json!({"page": page, "pageSize": self.take, "numPages": count.div_ceil(self.take)}))
+    }
+}
+
+fn fields<'a>(text: &'a str, shape: &Shape) -> Result<Vec<&'a str>, String> {
+    let fields = csv(text);
+    match fields.iter().find(|name| shape.kind(name).is_none()) {
+        Some(unknown) => Err(format!("there is no member {unknown}")),
+        None => Ok(fields),
+    }
+}
+
+fn only(item: Value, fields: &[&str]) -> Value {
+    let Value::Object(members) = item else {
+        return item;
+    };
+    let kept = members
+        .into_iter()
+        .filter(|(name, _)| fields.contains(&name.as_str()));
+    Value::Object(kept.collect::<Map<_, _>>())
+}
+
+/// The value that a query parameter asks for.
+fn equal(shape: &Shape, name: &str, given: &str) -> Option<Value> {
+    match shape.kind(name)?.1 {
+        Kind::Long => given.parse::<u64>().ok().map(Value::from),
+        Kind::Bool => given.parse::<bool>().ok().map(Value::from),
+        _ => Some(given.into()),
+    }
+}
+
+/// Texts are compared without regard to case (2.4.1).
+fn same(value: &Value, wanted: &Value) -> bool {
+    match (value.as_str(), wanted.as_str()) {
+        (Some(value), Some(wanted)) => value.to_lowercase() == wanted.to_lowercase(),
+        _ => value == wanted,
+    }
+}
+
+fn holds(item: &Value, searched: &[&str], word: &str) -> bool {
+    searched
+        .iter()
+        .filter_map(|name| item[*name].as_str())
+        .any(|text| text.to_lowercase().contains(word))
+}
+
+fn tagged(item: &Value, tags: &[&str]) -> bool {
+    let present = csv(item["tags"].as_str().unwrap_or_default());
+    tags.iter().all(|tag| present.contains(tag))
+}
+
+/// The parts of a comma list, trimmed; an empty text has none.
+pub fn csv(text: &str) -> Vec<&str> {
+    text.split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+        .collect()
+}

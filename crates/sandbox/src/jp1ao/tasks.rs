@@ -1,0 +1,570 @@
+//! Tasks, their steps and logs (2.7).
+
+use std::time::SystemTime;
+
+use http::{Method, StatusCode};
+use serde_json::{Map, Value, json};
+
+use super::access::Role;
+use super::histories::History;
+use super::list::{self, Kind, Shape};
+use super::plan::{self, Plan};
+use super::properties::{self, Property};
+use super::run::{News, Run, Status, Step};
+use super::schedules::Schedule;
+use super::services::Service;
+use super::words::Problem;
+use super::{Call, Jp1ao, Jp1aoVersion, Outcome, Pace, action, boolean, id, no_function, ok, text};
+use crate::plain::Answer;
+
+/// Tasks at once. Beyond, the oldest that has ended is archived, as the product
+/// does once a day (AG11 1.6.5).
+const MAX_TASKS: usize = 1000;
+/// The longest notes.
+const MAX_NOTES: usize = 1024;
+/// How much of a log is read where nothing is said.
+const READ_SIZE: usize = 64 << 10;
+/// How much at most.
+const MAX_READ_SIZE: usize = 4 << 20;
+
+const ACTIONS: &[&str] = &[
+    "update",
+    "delete",
+    "stop",
+    "forceStop",
+    "resubmit",
+    "archive",
+    "response",
+    "rerunStart",
+    "rerunStepStart",
+];
+
+/// A task, with what its service was when it was submitted.
+pub struct Task {
+    pub id: u64,
+    pub name: String,
+    pub description: String,
+    pub tags: String,
+    pub notes: String,
+    pub todo: bool,
+    pub submitter: &'static str,
+    pub submitted: SystemTime,
+    pub modified: SystemTime,
+    pub service: u64,
+    pub service_name: String,
+    pub service_state: &'static str,
+    pub group: u64,
+    pub group_name: &'static str,
+    pub template: u64,
+    pub schedule: u64,
+    pub plan: Plan,
+    pub run: Run,
+    pub properties: Vec<Property>,
+}
+
+pub const SHAPE: Shape = Shape {
+    members: &[
+        ("instanceID", Kind::Long),
+        ("name", Kind::Text),
+        ("status", Kind::Enum),
+        ("startTime", Kind::Time),
+        ("completionTime", Kind::Time),
+        ("scheduledStartTime", Kind::Time),
+        ("submitter", Kind::Text),
+        ("submitTime", Kind::Time),
+        ("modifyTime", Kind::Time),
+        ("serviceState", Kind::Enum),
+        ("scheduleType", Kind::Enum),
+        ("description", Kind::Text),
+        ("serviceName", Kind::Text),
+        ("serviceGroupName", Kind::Text),
+        ("tags", Kind::Other),
+        ("recurrenceInterval", Kind::Enum),
+        ("recurrenceTime", Kind::Text),
+        ("recurrenceStartDate", Kind::Text),
+        ("toDo", Kind::Bool),
+        ("notes", Kind::Text),
+        ("stepTime", Kind::Time),
+        ("serviceTemplateID", Kind::Long),
+        ("scheduleID", Kind::Long),
+        ("serviceGroupID", Kind::Long),
+        ("serviceID", Kind::Long),
+        ("supportedActionType", Kind::Other),
+    ],
+    searched: &[
+        "name",
+        "submitter",
+        "description",
+        "serviceName",
+        "tags",
+        "notes",
+    ],
+    equal: &[
+        "serviceID",
+        "scheduleID",
+        "serviceGroupID",
+        "serviceTemplateID",
+    ],
+};
+
+impl Task {
+    /// A task that has nothing to do yet.
+    pub fn new(id: u64, schedule: &Schedule, service: &Service, now: SystemTime) -> Self {
+        Self {
+            id,
+            name: schedule.name.clone(),
+            description: schedule.description.clone(),
+            tags: service.tags.clone(),
+            notes: String::new(),
+            todo: false,
+            submitter: schedule.submitter,
+            submitted: schedule.made,
+            modified: now,
+            service: service.id,
+            service_name: service.name.clone(),
+            service_state: schedule.service_state,
+            group: service.group,
+            group_name: super::stock::group_name(service.group),
+            template: schedule.template,
+            schedule: schedule.id,
+            plan: schedule.plan.clone(),
+            run: Run::new(schedule.scheduled, Vec::new()),
+            properties: Vec::new(),
+        }
+    }
+
+    fn show(&self, call: &Call<'_>) -> Value {
+        let mut when = json!({});
+        self.plan.show(call, &mut when, self.run.scheduled);
+        json!({
+            "instanceID": self.id,
+            "name": self.name,
+            "status": self.run.status.text(call.rules.version),
+            "startTime": call.maybe(self.run.started),
+            // Null before it ran, empty while it runs: both were documented (g.12).
+            "completionTime": match (self.run.started, self.run.completed) {
+                (Some(_), None) => "".into(),
+                (_, completed) => call.maybe(completed),
+            },
+            "scheduledStartTime": when["scheduledStartTime"],
+            "submitter": self.submitter,
+            "submitTime": call.time(self.submitted),
+            "modifyTime": call.time(if waits(self) {
+                self.modified
+            } else {
+                self.modified.max(self.run.changed())
+            }),
+            "serviceState": self.service_state,
+            "scheduleType": self.plan.kind(),
+            "description": self.description,
+            "serviceName": self.service_name,
+            "serviceGroupName": self.group_name,
+            "tags": self.tags,
+            "recurrenceInterval": when["recurrenceInterval"],
+            "recurrenceTime": when["recurrenceTime"],
+            "recurrenceStartDate": when["recurrenceStartDate"],
+            "toDo": self.todo,
+            "notes": self.notes,
+            "stepTime": call.maybe(self.run.stepped),
+            "serviceTemplateID": self.template,
+            "scheduleID": self.schedule,
+            "serviceGroupID": self.group,
+            "serviceID": self.service,
+            "supportedActionType": self.run.status.actions().join(","),
+        })
+    }
+
+    fn path(&self) -> String {
+        format!("objects/Tasks/{}", self.id)
+    }
+
+    fn is_debug(&self) -> bool {
+        self.service_state == "debug"
+    }
+}
+
+impl Step {
+    fn show(&self, call: &Call<'_>, task: u64) -> Value {
+        json!({
+            "instanceID": self.id,
+            "name": self.name,
+            "status": self.status,
+            "returnCode": self.code,
+            "startTime": call.maybe(self.started),
+            "endTime": call.maybe(self.ended),
+            "comment": self.comment,
+            "taskID": task,
+        })
+    }
+}
+
+pub fn all(jp1ao: &Jp1ao, call: &Call<'_>) -> Vec<Value> {
+    let seen = jp1ao.tasks.iter().filter(|task| call.user.sees(task.group));
+    seen.map(|task| task.show(call)).collect()
+}
+
+pub fn answer(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
+    match (&call.ask.method, rest) {
+        (&Method::GET, []) => list::answer(call, all(jp1ao, call), &SHAPE, &[]),
+        (&Method::GET, [wanted]) => {
+            call.only(&[&["alt"]])?;
+            Ok(ok(&jp1ao.task(call, wanted)?.show(call)))
+        }
+        (&Method::PUT, [wanted]) => {
+            call.only(&[&["alt"]])?;
+            let task = jp1ao.task(call, wanted)?;
+            update(task, call)?;
+            Ok(ok(&task.show(call)))
+        }
+        (&Method::DELETE, [wanted]) => delete(jp1ao, call, wanted),
+        (&Method::GET, [wanted, "actions"]) => {
+            let path = jp1ao.task(call, wanted)?.path();
+            action::listed(call, &path, ACTIONS)
+        }
+        (&Method::GET, [wanted, "actions", action]) if ACTIONS[2..].contains(action) => {
+            template(jp1ao.task(call, wanted)?, call, action)
+        }
+        (&Method::POST, [wanted, "actions", action, "invoke"]) if ACTIONS[2..].contains(action) => {
+            invoke(jp1ao, call, wanted, action)
+        }
+        _ => Err(no_function(rest, ACTIONS)),
+    }
+}
+
+/// Of what comes back only `notes` and `toDo` are taken.
+fn update(task: &mut Task, call: &Call<'_>) -> Result<(), Problem> {
+    let body = call.body()?;
+    list::times(&body, &SHAPE)?;
+    if body
+        .get("instanceID")
+        .is_some_and(|given| given.as_u64() != Some(task.id))
+    {
+        return Err(Problem::body("instanceID is that of another"));
+    }
+    let notes = text(&body, "notes", MAX_NOTES)?;
+    let todo = boolean(&body, "toDo")?;
+    task.notes = notes.unwrap_or_else(|| std::mem::take(&mut task.notes));
+    task.todo = todo.unwrap_or(task.todo);
+    task.modified = call.now;
+    Ok(())
+}
+
+/// Only tasks of services in debug are deleted; for all others the answer says
+/// where to archive them (2.7.4). What is gone is gone.
+fn delete(jp1ao: &mut Jp1ao, call: &Call<'_>, wanted: &str) -> Outcome {
+    call.only(&[&["alt"]])?;
+    call.needs(Role::Modify)?;
+    if let Ok(task) = jp1ao.task(call, wanted) {
+        if !task.is_debug() {
+            return Err(Problem::Archive(task.id));
+        }
+        let gone = task.id;
+        jp1ao.tasks.retain(|task| task.id != gone);
+    }
+    Ok(Answer::empty(StatusCode::NO_CONTENT))
+}
+
+fn template(task: &Task, call: &Call<'_>, action: &str) -> Outcome {
+    let arguments = match action {
+        "response" => {
+            let (step, buttons) = task.run.question()?;
+            let mut argument = json!({"instanceId": step.id});
+            for (at, label) in buttons.iter().enumerate() {
+                argument[format!("labelbutton{}", at + 1)] = label.as_str().into();
+            }
+            argument["taskId"] = task.id.into();
+            vec![argument]
+        }
+        "resubmit" => {
+            let schedule = plan::argument(&task.name, &task.description, call.rules.version);
+            let asked = task.properties.iter().filter(|property| property.asked());
+            std::iter::once(schedule)
+                .chain(asked.map(Property::argument))
+                .collect()
+        }
+        _ => Vec::new(),
+    };
+    action::shown(call, &task.path(), action, arguments)
+}
+
+fn invoke(jp1ao: &mut Jp1ao, call: &Call<'_>, wanted: &str, action: &str) -> Outcome {
+    if action == "archive" {
+        call.needs_or_absent(Role::Modify)?;
+    }
+    let task = jp1ao.task(call, wanted)?;
+    task.run.allows(action)?;
+    let path = task.path();
+    match action {
+        "response" => {
+            let arguments = action::arguments(call, action)?;
+            let button = chosen(task, &arguments)?;
+            task.run.respond(call.now, button)?;
+        }
+        "resubmit" => {
+            let arguments = action::arguments(call, action)?;
+            let (service, properties) = (task.service, task.properties.clone());
+            return jp1ao.submit(call, service, properties, &arguments);
+        }
+        _ => {
+            action::no_arguments(call, action)?;
+            match action {
+                "stop" => task.run.stop(call.now, false)?,
+                "forceStop" => task.run.stop(call.now, true)?,
+                "rerunStart" => task.run.rerun(call.now, false)?,
+                "rerunStepStart" => task.run.rerun(call.now, true)?,
+                _ => {
+                    let task = task.id;
+                    return jp1ao.archive(call, task);
+                }
+            }
+        }
+    }
+    task.modified = call.now;
+    jp1ao.count_news(call.now);
+    action::done(call, &[path])
+}
+
+/// Which button was pressed. How this is said was in no source: the one that is
+/// marked (`true`, `selected`...), or the one that alone was left.
+fn chosen(task: &Task, arguments: &[Map<String, Value>]) -> Result<usize, Problem> {
+    let (step, buttons) = task.run.question()?;
+    let [argument] = arguments else {
+        return Err(Problem::body("exactly one ResponseInput is required"));
+    };
+    for (name, wanted) in [("instanceId", step.id), ("taskId", task.id)] {
+        let given = argument
+            .get(name)
+            .ok_or_else(|| Problem::body(format!("{name} is missing")))?;
+        if given.as_u64() != Some(wanted) && given.as_str() != Some(&wanted.to_string()) {
+            return Err(Problem::body(format!("{name} is that of another")));
+        }
+    }
+    let (mut marked, mut left) = (Vec::new(), Vec::new());
+    for (name, value) in argument
+        .iter()
+        .filter(|(name, _)| name.starts_with("labelbutton"))
+    {
+        let number = name.trim_start_matches("labelbutton").parse::<usize>().ok();
+        let at = number
+            .and_then(|number| number.checked_sub(1))
+            .filter(|at| *at < buttons.len());
+        let at = at.ok_or_else(|| Problem::body(format!("there is no {name}")))?;
+        match value {
+            Value::Bool(true) => marked.push(at),
+            Value::String(text) if *text == buttons[at] => left.push(at),
+            Value::String(text)
+                if ["true", "selected", "on", "pressed"]
+                    .contains(&text.to_lowercase().as_str()) =>
+            {
+                marked.push(at);
+            }
+            Value::Bool(false) | Value::Null => {}
+            Value::String(text) if text.is_empty() || text == "false" => {}
+            _ => {
+                return Err(Problem::body(format!(
+                    "{name} is neither its label nor a mark"
+                )));
+            }
+        }
+    }
+    match (&marked[..], &left[..]) {
+        ([one], _) | ([], [one]) => Ok(*one),
+        _ => Err(Problem::body("no single button is marked or left")),
+    }
+}
+
+impl Jp1ao {
+    /// A task that the caller sees.
+    fn task(&mut self, call: &Call<'_>, wanted: &str) -> Result<&mut Task, Problem> {
+        let wanted = id(wanted)?;
+        let found = self
+            .tasks
+            .iter_mut()
+            .find(|task| task.id == wanted && call.user.sees(task.group));
+        found.ok_or(Problem::Absent)
+    }
+
+    /// Lets time pass until now.
+    pub(super) fn advance(&mut self, now: SystemTime, pace: Pace) {
+        if !pace.play {
+            return;
+        }
+        for task in &mut self.tasks {
+            task.run.advance(now, pace.step);
+        }
+        self.count_news(now);
+    }
+
+    /// Tells services and schedules what became of tasks. A recurrence has its
+    /// next task as soon as the last has started; what it missed meanwhile is left out.
+    pub(super) fn count_news(&mut self, now: SystemTime) {
+        let mut recurring = Vec::new();
+        for task in &mut self.tasks {
+            for news in task.run.take_news() {
+                let service = self
+                    .services
+                    .iter_mut()
+                    .find(|service| service.id == task.service);
+                if let Some(service) = service {
+                    service.count(news, task.run.completed);
+                }
+                if news == News::Started && matches!(task.plan, Plan::Recurring(_)) {
+                    recurring.push(task.schedule);
+                }
+            }
+        }
+        for schedule in recurring {
+            self.repeat(schedule, now);
+        }
+    }
+
+    /// Makes room for a task.
+    pub(super) fn room_for_task(&mut self, now: SystemTime) -> Result<(), Problem> {
+        if self.tasks.len() < MAX_TASKS {
+            return Ok(());
+        }
+        let ended = self
+            .tasks
+            .iter()
+            .find(|task| task.run.status.is_ended())
+            .map(|task| task.id);
+        let task = self
+            .take(ended.ok_or(Problem::Limit)?)
+            .ok_or(Problem::Limit)?;
+        self.remember(task, now);
+        Ok(())
+    }
+
+    fn take(&mut self, id: u64) -> Option<Task> {
+        let at = self.tasks.iter().position(|task| task.id == id)?;
+        Some(self.tasks.remove(at))
+    }
+
+    /// Debug tasks are forgotten, all others become histories.
+    fn remember(&mut self, task: Task, now: SystemTime) {
+        if !task.is_debug() {
+            let id = self.id();
+            self.keep(History::new(id, task, now));
+        }
+    }
+
+    fn archive(&mut self, call: &Call<'_>, task: u64) -> Outcome {
+        let task = self.take(task).ok_or(Problem::Absent)?;
+        self.remember(task, call.now);
+        let histories = match self.histories.last() {
+            Some(history) => vec![format!("objects/TaskHistories/{}", history.id)],
+            None => Vec::new(),
+        };
+        action::done(call, &histories)
+    }
+
+    /// Makes a service's task and its schedule (submit, resubmit).
+    pub(super) fn submit(
+        &mut self,
+        call: &Call<'_>,
+        service: u64,
+        mut values: Vec<Property>,
+        arguments: &[Map<String, Value>],
+    ) -> Outcome {
+        let (schedules, rest): (Vec<_>, Vec<_>) = arguments
+            .iter()
+            .cloned()
+            .partition(|argument| argument.contains_key("scheduleType"));
+        let [given] = &schedules[..] else {
+            return Err(Problem::body("exactly one Schedule is required"));
+        };
+        let name = text(given, "name", 128)?.filter(|name| !name.is_empty());
+        let name = name.ok_or_else(|| Problem::body("name is missing"))?;
+        let description = text(given, "description", 1024)?.unwrap_or_default();
+        let plan = Plan::read(given)?;
+        properties::fill(&mut values, &rest)?;
+        let (schedule, task) = self.plan(call, service, plan, name, description, values)?;
+        let (schedule, task) = (
+            format!("objects/Schedules/{schedule}"),
+            format!("objects/Tasks/{task}"),
+        );
+        let affected = match call.rules.submitted {
+            super::Jp1aoSubmitted::TaskAndSchedule => vec![task, schedule],
+            super::Jp1aoSubmitted::Task => vec![task],
+            super::Jp1aoSubmitted::Schedule => vec![schedule],
+        };
+        let status = match call.rules.version {
+            Jp1aoVersion::V10 => StatusCode::CREATED,
+            Jp1aoVersion::V11 | Jp1aoVersion::V12 => StatusCode::OK,
+        };
+        Ok(super::json(status, &action::envelope(call, &affected)))
+    }
+}
+
+/// `FlowSteps`: of one task, which must be the only thing that is said.
+pub fn steps(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
+    get(call, rest)?;
+    let wanted = sole(call, "taskID")?;
+    if call
+        .ask
+        .query
+        .iter()
+        .any(|(name, _)| !["taskID", "alt", "page", "pageSize"].contains(&&**name))
+    {
+        return Err(Problem::Query("taskID must be the only one".to_owned()));
+    }
+    let task = jp1ao.task(call, &wanted)?;
+    let steps: Vec<Value> = task
+        .run
+        .steps
+        .iter()
+        .map(|step| step.show(call, task.id))
+        .collect();
+    list::page(call, steps)
+}
+
+/// `TaskLogs`: a part of a task's log, of whole lines.
+pub fn logs(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
+    get(call, rest)?;
+    call.only(&[&["alt", "taskID", "offset", "readSize", "reverse"]])?;
+    let wanted = sole(call, "taskID")?;
+    let size = |name: &str| match call.number(name)?.map(usize::try_from) {
+        None => Ok(None),
+        Some(Ok(number)) => Ok(Some(number)),
+        Some(Err(_)) => Err(Problem::Query(name.to_owned())),
+    };
+    let offset = size("offset")?;
+    let read_size = size("readSize")?.unwrap_or(READ_SIZE);
+    if !(1..=MAX_READ_SIZE).contains(&read_size) {
+        return Err(Problem::Query("readSize".to_owned()));
+    }
+    // A flag without a value (g.17).
+    if call.ask.parameter("reverse").is_some() {
+        return Err(Problem::Query("reverse takes no value".to_owned()));
+    }
+    let task = jp1ao.task(call, &wanted)?;
+    let part = task
+        .run
+        .log
+        .read(offset, read_size, call.ask.has("reverse"));
+    Ok(ok(
+        &json!({"data": [{"taskID": task.id, "taskLog": part}], "count": 1}),
+    ))
+}
+
+fn get(call: &Call<'_>, rest: &[&str]) -> Result<(), Problem> {
+    match (&call.ask.method, rest) {
+        (&Method::GET, []) => Ok(()),
+        (_, []) => Err(Problem::Method),
+        _ => Err(Problem::NoFunction),
+    }
+}
+
+/// A parameter that must be there, once, and a number.
+fn sole(call: &Call<'_>, name: &str) -> Result<String, Problem> {
+    let mut given = call.ask.query.iter().filter(|(key, _)| key == name);
+    match (given.next(), given.next()) {
+        (Some((_, value)), None) if value.parse::<u64>().is_ok() => Ok(value.clone()),
+        _ => Err(Problem::Query(format!("exactly one {name} is required"))),
+    }
+}
+
+/// Whether it waits for its time.
+pub fn waits(task: &Task) -> bool {
+    matches!(task.run.status, Status::Waiting | Status::Suspended)
+}

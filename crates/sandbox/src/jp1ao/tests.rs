@@ -1,0 +1,192 @@
+//! JP1/AO by its REST calls, without a socket and without waiting.
+
+mod lists;
+mod properties;
+mod quirks;
+mod services;
+mod tasks;
+mod templates;
+
+use std::sync::Arc;
+
+use axum::body::{Body, to_bytes};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use http::{HeaderMap, Request};
+use serde_json::json;
+use tower::ServiceExt;
+
+use super::*;
+use crate::{JP1AO_PASSWORD, JP1AO_USERNAME, Settings, router};
+
+/// A sandbox, and who asks it.
+struct Ao {
+    world: Arc<World>,
+    user: &'static str,
+}
+
+struct Got {
+    status: u16,
+    headers: HeaderMap,
+    bytes: Bytes,
+    /// Null if the body is none, or no JSON.
+    body: Value,
+}
+
+impl Got {
+    fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// Members of the list.
+    fn all(&self, name: &str) -> Vec<Value> {
+        assert_eq!(self.status, 200, "{}", self.body);
+        self.body["data"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one[name].clone())
+            .collect()
+    }
+}
+
+fn quiet() -> Settings {
+    Settings {
+        preload: false,
+        ..Settings::default()
+    }
+}
+
+impl Ao {
+    /// Tasks move on, at two seconds a step; nothing ran before.
+    fn new() -> Self {
+        Self::with(Jp1aoRules::default())
+    }
+
+    fn with(rules: Jp1aoRules) -> Self {
+        Self::of(Settings {
+            jp1ao: rules,
+            ..quiet()
+        })
+    }
+
+    fn of(settings: Settings) -> Self {
+        let world = World::new("http://127.0.0.1:1".to_owned(), settings);
+        Self {
+            world: Arc::new(world),
+            user: JP1AO_USERNAME,
+        }
+    }
+
+    /// The same sandbox for somebody else.
+    fn by(&self, user: &'static str) -> Self {
+        Self {
+            world: self.world.clone(),
+            user,
+        }
+    }
+
+    fn basic(&self) -> String {
+        format!(
+            "Basic {}",
+            BASE64_STANDARD.encode(format!("{}:{JP1AO_PASSWORD}", self.user))
+        )
+    }
+
+    async fn raw(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> Got {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(body.into()).unwrap();
+        let response = router(self.world.clone()).oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = to_bytes(body, usize::MAX).await.unwrap();
+        let body = serde_json::from_slice(&bytes).unwrap_or_default();
+        Got {
+            status: parts.status.as_u16(),
+            headers: parts.headers,
+            bytes,
+            body,
+        }
+    }
+
+    /// Calls `/Automation/v1/objects/...`, with a JSON body unless it is null.
+    async fn send(&self, method: &str, path: &str, body: Value) -> Got {
+        let authorization = self.basic();
+        let path = format!("/Automation/v1/objects/{path}");
+        let text = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
+        self.raw(method, &path, &[("authorization", &authorization)], text)
+            .await
+    }
+
+    async fn get(&self, path: &str) -> Got {
+        self.send("GET", path, Value::Null).await
+    }
+
+    /// What is there: the body of a GET that must go well.
+    async fn read(&self, path: &str) -> Value {
+        let got = self.get(path).await;
+        assert_eq!(got.status, 200, "{path}: {}", got.body);
+        got.body
+    }
+
+    /// Fetches an action's document, edits it, and posts it.
+    async fn act(&self, path: &str, action: &str, edit: impl FnOnce(&mut Value)) -> Got {
+        let mut document = self.read(&format!("{path}/actions/{action}")).await;
+        // As a client must: by the action, not by the template.
+        document["name"] = action.into();
+        edit(&mut document);
+        self.send("POST", &format!("{path}/actions/{action}/invoke"), document)
+            .await
+    }
+
+    /// Posts a document without arguments, unseen.
+    async fn invoke(&self, path: &str, action: &str) -> Got {
+        let document = json!({"name": action, "href": "x", "method": "POST", "parameters": []});
+        self.send("POST", &format!("{path}/actions/{action}/invoke"), document)
+            .await
+    }
+
+    /// Submits a service; its task.
+    async fn submit(&self, service: u64, edit: impl FnOnce(&mut Value)) -> String {
+        let got = self
+            .act(&format!("Services/{service}"), "submit", edit)
+            .await;
+        assert!(matches!(got.status, 200 | 201), "{}", got.body);
+        let affected = got.body["affectedResource"].as_array().unwrap();
+        let task = affected
+            .iter()
+            .filter_map(|url| url.as_str()?.split_once("/objects/"));
+        task.map(|(_, path)| path)
+            .find(|path| path.starts_with("Tasks/"))
+            .unwrap()
+            .to_owned()
+    }
+
+    async fn status(&self, task: &str) -> Value {
+        self.read(task).await["status"].clone()
+    }
+}
+
+/// Lets so many steps pass.
+async fn steps(steps: u32) {
+    tokio::time::advance(Duration::from_secs(2) * steps).await;
+}
+
+fn encoded(text: &str) -> String {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+}

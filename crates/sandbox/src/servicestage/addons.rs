@@ -1,0 +1,164 @@
+//! Add-ons of an environment. `servicestage.md` 3.2; the action is the seed's
+//! (4-servicestage-addon-action.txt).
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::body::{Kind as Is, Member, may, must, text};
+use super::jobs::{Job, Kind, Status};
+use super::refusal::{invalid, missing, no_action, no_api, refusal};
+use super::shelf::Thing;
+use super::{Call, Project};
+use crate::World;
+use crate::plain::Answer;
+
+const ADDON: &[Member] = &[
+    must("name", Is::Text(64)),
+    must("cce_id", Is::Text(64)),
+    may("cse_id", Is::Text(64)),
+];
+const ACTION: &[Member] = &[must("action", Is::Text(64))];
+
+/// The only name that is documented.
+const INJECTOR: &str = "sermantInjector";
+
+pub struct Addon {
+    id: String,
+    environment_id: String,
+    name: String,
+    cce_id: String,
+    cse_id: Option<String>,
+    /// Its last job, which its status follows.
+    job: Job,
+}
+
+impl Thing for Addon {
+    fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+impl Addon {
+    /// The one that is there at the start.
+    pub fn first(id: &str, environment_id: &str) -> Self {
+        Self {
+            id: id.to_owned(),
+            environment_id: environment_id.to_owned(),
+            name: INJECTOR.to_owned(),
+            cce_id: "5e0a1c7b-3d94-11ee-8f26-0255ac100b0a".to_owned(),
+            cse_id: Some("a7c2e4f6-1b3d-4a5c-8e9f-0d2b4c6e8a1f".to_owned()),
+            job: Job::past("JOB7e9317bb-a63a-46f4-a026-244de2f6eac3", Kind::Operation),
+        }
+    }
+
+    pub fn job(&self) -> &Job {
+        &self.job
+    }
+
+    pub fn is_gone(&self, world: &World) -> bool {
+        self.job.kind() == Kind::Removal && self.job.status(world) == Status::Succeeded
+    }
+
+    pub fn is_in(&self, environment_id: &str) -> bool {
+        self.environment_id == environment_id
+    }
+
+    fn fails(&self) -> bool {
+        self.name.contains("fail")
+    }
+
+    fn view(&self, world: &World) -> Value {
+        let status = match (self.job.status(world), self.job.kind()) {
+            (Status::Succeeded, _) => "SUCCEEDED",
+            (Status::Failed, _) => "FAILED",
+            (_, Kind::Provision | Kind::Build) => "INITIALIZING",
+            (_, Kind::Operation) => "UPGRADING",
+            (_, Kind::Removal) => "DELETING",
+        };
+        json!({
+            "id": self.id,
+            "name": self.name,
+            "version": "1.3.1.0",
+            "cce_id": self.cce_id,
+            "cse_id": self.cse_id,
+            "environment_id": self.environment_id,
+            "job_id": self.job.id(),
+            "status": status,
+        })
+    }
+}
+
+pub fn answer(
+    call: &Call<'_>,
+    state: &mut Project,
+    environment: &str,
+    rest: &[&str],
+) -> Result<Answer, Answer> {
+    if state.environments.get(environment).is_none() {
+        // As in the fixture ExecuteAddonAction.json.
+        return Err(refusal(
+            StatusCode::NOT_FOUND,
+            "00100411",
+            "The environment does not exist.",
+        ));
+    }
+    let Project { addons, jobs, .. } = state;
+    let addon = |id: &&str| {
+        let found = addons.get(id).filter(|addon| addon.is_in(environment));
+        found.ok_or_else(missing)
+    };
+    match (call.method(), rest) {
+        (&Method::GET, ["addons-metadata"]) => Ok(Answer::ok(
+            json!({"addons": [{"name": INJECTOR, "latest_version": "1.3.1.0"}]}),
+        )),
+        (&Method::GET, ["addons"]) => {
+            let here = addons.iter().filter(|addon| addon.is_in(environment));
+            let views: Vec<Value> = here.map(|addon| addon.view(call.world)).collect();
+            Ok(Answer::ok(json!({"addons": views})))
+        }
+        (&Method::POST, ["addons"]) => {
+            let body = call.body(ADDON)?;
+            let (name, cse_id) = (text(&body, "name"), text(&body, "cse_id"));
+            if name == INJECTOR && cse_id.is_empty() {
+                return Err(invalid("cse_id is missing."));
+            }
+            addons.room()?;
+            let job = jobs.submit(Kind::Provision, name.contains("fail"));
+            let addon = Addon {
+                id: Uuid::new_v4().to_string(),
+                environment_id: environment.to_owned(),
+                name: name.to_owned(),
+                cce_id: text(&body, "cce_id").to_owned(),
+                cse_id: (!cse_id.is_empty()).then(|| cse_id.to_owned()),
+                job,
+            };
+            let answer = Answer::ok(json!({"job_id": addon.job.id(), "id": addon.id}));
+            addons.add(addon)?;
+            Ok(answer)
+        }
+        (&Method::GET, ["addons", id]) => Ok(Answer::ok(addon(id)?.view(call.world))),
+        (&Method::POST, ["addons", id, "action"]) => {
+            let body = call.body(ACTION)?;
+            if !matches!(text(&body, "action"), "restart" | "redeploy") {
+                return Err(no_action());
+            }
+            let fails = addon(id)?.fails();
+            start(state, id, Kind::Operation, fails)
+        }
+        (&Method::DELETE, ["addons", id]) => {
+            addon(id)?;
+            // 200 with a job, not 204.
+            start(state, id, Kind::Removal, false)
+        }
+        _ => Err(no_api()),
+    }
+}
+
+/// A later job takes the place of the one before, done or not (b).
+fn start(state: &mut Project, id: &str, kind: Kind, fails: bool) -> Result<Answer, Answer> {
+    let job = state.jobs.submit(kind, fails);
+    let answer = Answer::ok(json!({"job_id": job.id()}));
+    state.addons.get_mut(id).ok_or_else(missing)?.job = job;
+    Ok(answer)
+}

@@ -1,0 +1,217 @@
+//! Applications and their configuration. `servicestage.md` 3.3.
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::body::{Kind as Is, Member, Object, fill, in_name, may, member, must, text};
+use super::refusal::{bad, deployed, invalid, missing, no_action, no_api, refusal};
+use super::shelf::page;
+use super::{Call, Project, components};
+use crate::plain::Answer;
+use crate::{APPLICATION_ID, USERNAME};
+
+const NEW: &[Member] = &[
+    must("name", Is::Name(in_name)),
+    may("description", Is::Text(128)),
+    may("enterprise_project_id", Is::Text(64)),
+    may("labels", Is::Labels),
+];
+const CHANGED: &[Member] = &[
+    may("name", Is::Name(in_name)),
+    may("description", Is::Text(128)),
+    may("enterprise_project_id", Is::Text(64)),
+    may("labels", Is::Labels),
+];
+const CONFIGURATION: &[Member] = &[
+    must("environment_id", Is::Text(64)),
+    must(
+        "configuration",
+        Is::Object(&[
+            must(
+                "env",
+                Is::List(&[must("name", Is::Text(64)), may("value", Is::Text(2048))]),
+            ),
+            may("assign_strategy", Is::Flag),
+        ]),
+    ),
+];
+const ACTION: &[Member] = &[
+    must("action", Is::Text(64)),
+    must(
+        "parameters",
+        Is::Object(&[must("components", Is::List(&[must("id", Is::Text(64))]))]),
+    ),
+];
+
+/// Configurations of a project: a limit of ours.
+const MAX_CONFIGURATIONS: usize = 1000;
+
+/// The application that is there at the start.
+pub fn first(project: &str, now: i64) -> Object {
+    let mut first = Object::new();
+    fill(
+        &mut first,
+        json!({
+            "id": APPLICATION_ID,
+            "name": "order_center",
+            "creator": USERNAME,
+            "project_id": project,
+            "enterprise_project_id": "0",
+            "create_time": now,
+            "update_time": now,
+            "description": "Order processing",
+            "labels": [],
+        }),
+    );
+    first
+}
+
+pub fn answer(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Answer, Answer> {
+    if let [id, ..] = rest {
+        state.applications.get(id).ok_or_else(missing)?;
+    }
+    match (call.method(), rest) {
+        (&Method::POST, []) => {
+            let mut body = call.body(NEW)?;
+            unused(state, text(&body, "name"), "")?;
+            fill(
+                &mut body,
+                json!({"description": "", "enterprise_project_id": "0", "labels": []}),
+            );
+            call.stamp(&mut body);
+            // A creation's answer has no component_count.
+            let answer = Answer::ok(Value::Object(body.clone()));
+            state.applications.add(body)?;
+            Ok(answer)
+        }
+        (&Method::GET, []) => {
+            let applications = state.applications.iter();
+            let views = applications.map(|a| view(state, a)).collect();
+            page(call.ask, "applications", views)
+        }
+        (&Method::GET, [id]) => {
+            let application = state.applications.get(id).ok_or_else(missing)?;
+            Ok(Answer::ok(view(state, application)))
+        }
+        (&Method::PUT, [id]) => {
+            let body = call.body(CHANGED)?;
+            unused(state, text(&body, "name"), id)?;
+            let application = state.applications.get_mut(id).ok_or_else(missing)?;
+            call.change(application, body);
+            let application = application.clone();
+            Ok(Answer::ok(view(state, &application)))
+        }
+        (&Method::DELETE, [id]) => {
+            if state.components.iter().any(|c| c.application_id() == *id) {
+                return Err(deployed());
+            }
+            state.applications.remove(id);
+            state
+                .configurations
+                .retain(|(application, _), _| application != id);
+            Ok(Answer::empty(StatusCode::NO_CONTENT))
+        }
+        (&Method::GET, [id, "configuration"]) => show_configuration(call, state, id),
+        (&Method::PUT, [id, "configuration"]) => {
+            let body = call.body(CONFIGURATION)?;
+            let environment = text(&body, "environment_id").to_owned();
+            if state.environments.get(&environment).is_none() {
+                return Err(no_environment());
+            }
+            let configuration = body.get("configuration").cloned().unwrap_or_default();
+            // One object, where GET has a list (Q5).
+            let view = configured(id, &environment, &configuration);
+            let key = ((*id).to_owned(), environment);
+            let is_new = !state.configurations.contains_key(&key);
+            if is_new && state.configurations.len() >= MAX_CONFIGURATIONS {
+                return Err(invalid("There are too many configurations."));
+            }
+            state.configurations.insert(key, configuration);
+            Ok(Answer::ok(view))
+        }
+        (&Method::DELETE, [id, "configuration"]) => {
+            let environment = call.ask.parameter("environment_id");
+            let environment = environment.ok_or_else(|| invalid("environment_id is missing."))?;
+            let key = ((*id).to_owned(), environment.to_owned());
+            state.configurations.remove(&key);
+            // As observed, also where nothing was configured.
+            Ok(Answer::empty(StatusCode::NO_CONTENT))
+        }
+        (&Method::POST, [id, "action"]) => {
+            let body = call.body(ACTION)?;
+            let action = text(&body, "action");
+            if !matches!(action, "start" | "stop" | "restart") {
+                return Err(no_action());
+            }
+            let ids: Vec<&str> = member(&body, "parameters")["components"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|component| component["id"].as_str())
+                .collect();
+            components::act_on_all(call, state, id, &ids, action)?;
+            Ok(Answer::empty(StatusCode::NO_CONTENT))
+        }
+        _ => Err(no_api()),
+    }
+}
+
+/// All of the application, or that of `environment_id`.
+fn show_configuration(call: &Call<'_>, state: &Project, id: &str) -> Result<Answer, Answer> {
+    let wanted = call.ask.parameter("environment_id");
+    if wanted.is_some_and(|wanted| state.environments.get(wanted).is_none()) {
+        return Err(no_environment());
+    }
+    let own = state
+        .configurations
+        .iter()
+        .filter(|((application, environment), _)| {
+            application == id && wanted.is_none_or(|wanted| wanted == environment)
+        });
+    let list: Vec<Value> = own
+        .map(|((_, environment), configuration)| configured(id, environment, configuration))
+        .collect();
+    match list.is_empty() {
+        true => Err(refusal(
+            StatusCode::NOT_FOUND,
+            "00100401",
+            "The configuration does not exist.",
+        )),
+        false => Ok(Answer::ok(json!({"configuration": list}))),
+    }
+}
+
+fn configured(application: &str, environment: &str, configuration: &Value) -> Value {
+    json!({
+        "application_id": application,
+        "environment_id": environment,
+        "configuration": configuration,
+    })
+}
+
+fn view(state: &Project, application: &Object) -> Value {
+    let id = text(application, "id");
+    let components = state.components.iter().filter(|c| c.application_id() == id);
+    let mut view = application.clone();
+    view.insert("component_count".into(), json!(components.count()));
+    Value::Object(view)
+}
+
+/// Fails where another application than `own` has the name.
+fn unused(state: &Project, name: &str, own: &str) -> Result<(), Answer> {
+    let named = |application: &Object| text(application, "name") == name;
+    let mut others = state.applications.iter().filter(|a| text(a, "id") != own);
+    match others.any(named) {
+        true => Err(bad("00100458", "The application name is in use.")),
+        false => Ok(()),
+    }
+}
+
+/// A missing environment is 404 here, as another official client saw it (3.3).
+fn no_environment() -> Answer {
+    refusal(
+        StatusCode::NOT_FOUND,
+        "00100411",
+        "The environment does not exist.",
+    )
+}

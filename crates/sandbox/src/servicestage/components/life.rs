@@ -1,0 +1,323 @@
+//! What a component is like, and what its jobs make of it.
+
+use std::collections::VecDeque;
+
+use serde_json::{Value, json};
+
+use super::super::body::{Object, member, text};
+use super::super::jobs::{Job, Kind, Status};
+use super::super::shelf::Thing;
+use crate::plain::seconds;
+use crate::{APPLICATION_ID, COMPONENT_ID, ENVIRONMENT_ID, USERNAME, World};
+
+/// How many deployments of a component are kept: a limit of ours.
+const MAX_RELEASES: usize = 20;
+
+pub struct Component {
+    id: String,
+    application_id: String,
+    environment_id: String,
+    creator: &'static str,
+    created: i64,
+    updated: i64,
+    /// As it was last told to be.
+    pub spec: Object,
+    /// As its jobs left it.
+    state: &'static str,
+    fail_detail: Option<&'static str>,
+    last_job: String,
+    doing: Option<Doing>,
+    /// What was deployed; the newest last.
+    releases: VecDeque<Release>,
+}
+
+/// A job under way.
+pub struct Doing {
+    pub job: Job,
+    /// The state while the job runs.
+    pub meanwhile: &'static str,
+    /// The state afterwards; none: it is gone.
+    pub then: Option<&'static str>,
+}
+
+/// A deployment.
+struct Release {
+    deploy_type: &'static str,
+    spec: Object,
+    /// What was done for it, each with its job.
+    jobs: Vec<(&'static str, Job)>,
+}
+
+impl Thing for Component {
+    fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+impl Component {
+    /// One that is being deployed by `job`.
+    pub fn new(
+        id: String,
+        places: [&str; 2],
+        creator: &'static str,
+        now: i64,
+        spec: Object,
+        job: Job,
+    ) -> Self {
+        let [application, environment] = places;
+        let mut component = Self {
+            id,
+            application_id: application.to_owned(),
+            environment_id: environment.to_owned(),
+            creator,
+            created: now,
+            updated: now,
+            spec,
+            // Shown from the start: there is no state before.
+            state: "INITIALIZING",
+            fail_detail: None,
+            last_job: String::new(),
+            doing: None,
+            releases: VecDeque::new(),
+        };
+        component.deployed("create", &job);
+        component.begin(Doing {
+            job,
+            meanwhile: "INITIALIZING",
+            then: Some("RUNNING"),
+        });
+        component
+    }
+
+    /// The component that is there at the start.
+    pub fn first(now: i64) -> Self {
+        let spec = json!({
+            "name": "order-svc",
+            "description": "order service",
+            "labels": [],
+            "runtime_stack": {"name": "OpenJDK8", "type": "Java", "version": "1.3.0", "deploy_mode": "container"},
+            "source": {"kind": "package", "url": "obs://bucket-a/pkg/order-svc-1.0.1.jar",
+                "version": "1.0.1", "storage": "obs", "auth": "iam"},
+            "replica": 2,
+            "version": "1.0.1",
+            "refer_resources": [{"id": "5e0a1c7b-3d94-11ee-8f26-0255ac100b0a", "type": "cce",
+                "parameters": {"namespace": "default"}}],
+        });
+        let spec = match spec {
+            Value::Object(spec) => spec,
+            _ => Object::new(),
+        };
+        let job = Job::past("JOB2f0c9a51-6d3b-4f2e-9b47-8a1d5c6e7f80", Kind::Provision);
+        Self::new(
+            COMPONENT_ID.to_owned(),
+            [APPLICATION_ID, ENVIRONMENT_ID],
+            USERNAME,
+            now,
+            spec,
+            job,
+        )
+    }
+
+    pub fn application_id(&self) -> &str {
+        &self.application_id
+    }
+
+    pub fn environment_id(&self) -> &str {
+        &self.environment_id
+    }
+
+    pub fn creator(&self) -> &'static str {
+        self.creator
+    }
+
+    /// The name of the runtime stack that it runs on.
+    pub fn stack_name(&self) -> &str {
+        member(&self.spec, "runtime_stack")["name"]
+            .as_str()
+            .unwrap_or_default()
+    }
+
+    /// The jobs of its deployments.
+    pub fn jobs(&self) -> impl Iterator<Item = &Job> {
+        let releases = self.releases.iter();
+        releases.flat_map(|release| release.jobs.iter().map(|(_, job)| job))
+    }
+
+    /// Whether its next job's last task fails, by its name.
+    pub fn fails(&self) -> bool {
+        text(&self.spec, "name").contains("fail")
+    }
+
+    /// Whether a job is under way.
+    pub fn is_busy(&self) -> bool {
+        self.doing.is_some()
+    }
+
+    /// What its jobs left it in.
+    pub fn state(&self) -> &'static str {
+        self.state
+    }
+
+    /// Starts a job; one before it, done or not, no longer matters.
+    pub fn begin(&mut self, doing: Doing) {
+        self.last_job = doing.job.id().to_owned();
+        self.doing = Some(doing);
+    }
+
+    /// Notes that what is in `spec` is being deployed.
+    pub fn deployed(&mut self, deploy_type: &'static str, job: &Job) {
+        if self.releases.len() == MAX_RELEASES {
+            self.releases.pop_front();
+        }
+        self.releases.push_back(Release {
+            deploy_type,
+            spec: self.spec.clone(),
+            jobs: vec![(deploy_type, job.clone())],
+        });
+    }
+
+    /// Notes that the deployment under way goes on.
+    pub fn continued(&mut self, deploy_type: &'static str, job: &Job) {
+        if let Some(release) = self.releases.back_mut() {
+            release.jobs.push((deploy_type, job.clone()));
+        }
+    }
+
+    /// What was deployed as this version, the last time.
+    pub fn spec_of(&self, version: &str) -> Option<&Object> {
+        let mut specs = self.releases.iter().rev().map(|release| &release.spec);
+        specs.find(|spec| text(spec, "version") == version)
+    }
+
+    /// What was deployed before what is deployed now.
+    pub fn spec_before(&self) -> Option<&Object> {
+        let mut specs = self.releases.iter().rev().map(|release| &release.spec);
+        specs.nth(1)
+    }
+
+    pub fn touch(&mut self, now: i64) {
+        self.updated = now;
+    }
+
+    /// Lets a job that is over take effect. False: it is gone.
+    pub fn settle(&mut self, world: &World) -> bool {
+        let Some(Doing { job, then, .. }) = &self.doing else {
+            return true;
+        };
+        let status = job.status(world);
+        let Some(ended) = job.ended(world) else {
+            return true;
+        };
+        match (status, *then) {
+            (Status::Succeeded, None) => return false,
+            (Status::Succeeded, Some(then)) => {
+                self.state = then;
+                self.fail_detail = None;
+            }
+            _ => {
+                self.state = "FAILED";
+                self.fail_detail = Some(match then {
+                    None => "delete_failed",
+                    Some(_) => "create_failed",
+                });
+            }
+        }
+        self.updated = self.updated.max(ended);
+        self.doing = None;
+        true
+    }
+
+    /// The state to show: right after a change still the old one, until the job
+    /// leaves SUBMITTED (b, "Race").
+    fn shown(&self, world: &World) -> &'static str {
+        match &self.doing {
+            Some(Doing {
+                meanwhile,
+                then: None,
+                ..
+            }) => meanwhile,
+            Some(doing) if doing.job.status(world) != Status::Submitted => doing.meanwhile,
+            _ => self.state,
+        }
+    }
+
+    pub fn status_view(&self, world: &World) -> Value {
+        let state = self.shown(world);
+        let replica = member(&self.spec, "replica").as_i64().unwrap_or(1);
+        let is_up = matches!(state, "RUNNING" | "GRAYING" | "UPGRADING" | "RESTARTING");
+        let source = member(&self.spec, "source");
+        let mut view = json!({
+            "component_status": state,
+            "available_replica": if is_up { replica } else { 0 },
+            "replica": replica,
+            "last_job_id": self.last_job,
+            "creator": self.creator,
+            "create_time": self.created,
+            "update_time": self.updated,
+            "artifact": {
+                "type": if source["kind"] == "package" { "package" } else { "image" },
+                "url": source["url"].as_str().unwrap_or_default(),
+            },
+        });
+        if let Some(detail) = self.fail_detail {
+            view["fail_detail"] = json!(detail);
+        }
+        view
+    }
+
+    /// In the order of the deployments.
+    pub fn record_views(&self, world: &World) -> Vec<Value> {
+        let last = self.releases.len().saturating_sub(1);
+        let records = self.releases.iter().enumerate();
+        records
+            .map(|(at, release)| self.record_view(release, at == last, world))
+            .collect()
+    }
+
+    fn record_view(&self, release: &Release, is_last: bool, world: &World) -> Value {
+        let jobs = release.jobs.iter().enumerate();
+        let jobs: Vec<Value> = jobs
+            .map(|(sequence, (deploy_type, job))| {
+                let gray = &member(&release.spec, "deploy_strategy")["gray_release"];
+                let number = |name: &str| gray[name].as_i64().unwrap_or_default();
+                json!({
+                    "sequence": sequence,
+                    "deploy_type": deploy_type,
+                    "job_id": job.id(),
+                    "job_info": {
+                        "deploy_type": deploy_type,
+                        "source_url": member(&release.spec, "source")["url"].as_str().unwrap_or_default(),
+                        "first_batch_weight": number("first_batch_weight"),
+                        "first_batch_replica": number("first_batch_replica"),
+                        "replica": member(&release.spec, "replica").as_i64().unwrap_or(1),
+                        "remaining_batch": number("remaining_batch"),
+                    },
+                })
+            })
+            .collect();
+        let mut view = json!({
+            "begin_time": "",
+            "description": {"operator": self.creator},
+            "instance_id": self.id,
+            "version": text(&release.spec, "version"),
+            "current_used": is_last,
+            "deploy_type": release.deploy_type,
+            "jobs": jobs,
+        });
+        // Time's form and the words of `status` are not documented: ours.
+        if let (Some((_, first)), Some((_, last))) = (release.jobs.first(), release.jobs.last()) {
+            view["begin_time"] = json!(instant(first.begun(world)));
+            view["status"] = json!(last.status(world).text());
+            if let Some(ended) = last.ended(world) {
+                view["end_time"] = json!(instant(ended));
+            }
+        }
+        view
+    }
+}
+
+fn instant(at: i64) -> String {
+    let at = std::time::Duration::from_millis(u64::try_from(at).unwrap_or_default());
+    let text = seconds(std::time::UNIX_EPOCH + at);
+    text.replace('Z', &format!(".{:03}Z", at.subsec_millis()))
+}

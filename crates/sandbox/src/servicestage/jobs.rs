@@ -1,0 +1,261 @@
+//! Jobs, which move forward a task at a time. `servicestage.md` 3.5, (b).
+
+use std::collections::VecDeque;
+
+use http::Method;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::refusal::{bad, invalid, no_api};
+use super::{Call, Project, millis};
+use crate::World;
+use crate::plain::{Answer, spaced};
+
+/// Jobs beyond this many are forgotten, the oldest first. What they are about
+/// goes on: it has a copy of its job.
+const MAX_JOBS: usize = 4096;
+
+/// The jobs that can be asked for.
+pub struct Jobs {
+    kept: VecDeque<Job>,
+    /// When the request that is answered came: what it starts begins then.
+    now: Instant,
+}
+
+/// Something that takes time: a step submitted, then a step for each task.
+#[derive(Clone)]
+pub struct Job {
+    id: String,
+    kind: Kind,
+    /// Whether its last task fails.
+    fails: bool,
+    /// None: it was over before the sandbox started.
+    started: Option<Instant>,
+}
+
+/// What a job is about.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Kind {
+    /// Something is made.
+    Provision,
+    /// The same, from source code.
+    Build,
+    /// Something is changed.
+    Operation,
+    /// Something is removed.
+    Removal,
+}
+
+impl Kind {
+    fn tasks(self) -> &'static [&'static str] {
+        match self {
+            Self::Provision | Self::Operation => &["InitializeTask", "DeployTask"],
+            Self::Build => &["InitializeTask", "BuildTask", "DeployTask"],
+            Self::Removal => &["InitializeTask", "UndeployTask"],
+        }
+    }
+
+    /// As `job_type` has it (3.5).
+    fn text(self) -> &'static str {
+        match self {
+            Self::Provision | Self::Build => "PROVISION",
+            Self::Operation => "DAILY_OPERATION",
+            Self::Removal => "DEPROVISION",
+        }
+    }
+}
+
+/// How far a job or a task is, of those in (b) that the sandbox plays.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Status {
+    Submitted,
+    Running,
+    Succeeded,
+    Failed,
+}
+
+impl Status {
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Submitted => "SUBMITTED",
+            Self::Running => "RUNNING",
+            Self::Succeeded => "SUCCEEDED",
+            Self::Failed => "FAILED",
+        }
+    }
+
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed)
+    }
+}
+
+/// How many steps have passed since `started`; none where nothing plays.
+pub fn steps(world: &World, started: Instant) -> usize {
+    if !world.settings.play {
+        return 0;
+    }
+    let step = world.settings.step.as_millis().max(1);
+    let passed = world.clock.instant().saturating_duration_since(started);
+    usize::try_from(passed.as_millis() / step).unwrap_or(usize::MAX)
+}
+
+impl Job {
+    fn new(kind: Kind, fails: bool, now: Instant) -> Self {
+        Self {
+            id: format!("JOB{}", Uuid::new_v4()),
+            kind,
+            fails,
+            started: Some(now),
+        }
+    }
+
+    /// One that ended well before the sandbox started.
+    pub fn past(id: &str, kind: Kind) -> Self {
+        Self {
+            id: id.to_owned(),
+            kind,
+            fails: false,
+            started: None,
+        }
+    }
+
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// How many steps it has had. 0: submitted. n: task n runs.
+    fn steps(&self, world: &World) -> usize {
+        match self.started {
+            None => usize::MAX,
+            Some(started) => steps(world, started),
+        }
+    }
+
+    pub fn status(&self, world: &World) -> Status {
+        match self.steps(world) {
+            0 => Status::Submitted,
+            n if n <= self.kind.tasks().len() => Status::Running,
+            _ if self.fails => Status::Failed,
+            _ => Status::Succeeded,
+        }
+    }
+
+    /// When it was after so many steps, at most its last.
+    fn at(&self, steps: usize, world: &World) -> std::time::SystemTime {
+        let steps = steps.min(self.kind.tasks().len() + 1);
+        let begun = self.started.unwrap_or(world.clock.started);
+        let passed = u32::try_from(steps).unwrap_or(u32::MAX);
+        world
+            .clock
+            .wall(begun + world.settings.step.saturating_mul(passed))
+    }
+
+    pub fn begun(&self, world: &World) -> i64 {
+        millis(self.at(0, world))
+    }
+
+    /// None while it goes on.
+    pub fn ended(&self, world: &World) -> Option<i64> {
+        let over = self.status(world).is_over();
+        over.then(|| millis(self.at(usize::MAX, world)))
+    }
+
+    fn task(&self, index: usize, world: &World) -> Value {
+        let steps = self.steps(world);
+        let names = self.kind.tasks();
+        let last = index + 1 == names.len();
+        let status = match steps.checked_sub(index + 1) {
+            None => Status::Submitted,
+            Some(0) => Status::Running,
+            Some(_) if self.fails && last => Status::Failed,
+            Some(_) => Status::Succeeded,
+        };
+        json!({
+            "created_at": spaced(self.at(0, world)),
+            "update_at": spaced(self.at(steps.min(index + 2), world)),
+            "messages": if status == Status::Failed { "the sandbox failed it" } else { "" },
+            // The same in each answer.
+            "task_id": format!("TASK{}-{index}", self.id.trim_start_matches("JOB")),
+            "task_name": names[index],
+            "task_status": status.text(),
+            "task_type": "invokation",
+            "task_index": index,
+        })
+    }
+}
+
+impl Default for Jobs {
+    fn default() -> Self {
+        Self {
+            kept: VecDeque::new(),
+            now: Instant::now(),
+        }
+    }
+}
+
+impl Jobs {
+    /// Says what time it is.
+    pub fn at(&mut self, now: Instant) {
+        self.now = now;
+    }
+
+    /// Lets a job be asked for.
+    pub fn keep(&mut self, job: Job) {
+        if self.kept.len() == MAX_JOBS {
+            self.kept.pop_front();
+        }
+        self.kept.push_back(job);
+    }
+
+    /// Starts a job.
+    pub fn submit(&mut self, kind: Kind, fails: bool) -> Job {
+        let job = Job::new(kind, fails, self.now);
+        self.keep(job.clone());
+        job
+    }
+}
+
+/// `GET /jobs/{job_id}`. `limit`, `offset` and `desc` page and order the tasks.
+pub fn answer(call: &Call<'_>, state: &Project, id: &str) -> Result<Answer, Answer> {
+    let (world, ask) = (call.world, call.ask);
+    if call.method() != Method::GET {
+        return Err(no_api());
+    }
+    if id.is_empty() {
+        return Err(bad("00100414", "The job ID is empty."));
+    }
+    let number = |name: &str, default: usize| match ask.parameter(name).map(str::parse) {
+        None => Ok(default),
+        Some(Ok(number)) => Ok(number),
+        Some(Err(_)) => Err(invalid(format!("{name} is not a number."))),
+    };
+    let (limit, offset) = (number("limit", 20)?, number("offset", 0)?);
+    let desc = match ask.parameter("desc") {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(_) => return Err(invalid("desc is neither true nor false.")),
+    };
+    let job = (state.jobs.kept.iter().find(|job| job.id == id))
+        .ok_or_else(|| bad("00100429", "The job does not exist."))?;
+    let count = job.kind.tasks().len();
+    let mut tasks: Vec<Value> = (0..count).map(|index| job.task(index, world)).collect();
+    if desc {
+        tasks.reverse();
+    }
+    let tasks: Vec<Value> = tasks.into_iter().skip(offset).take(limit).collect();
+    Ok(Answer::ok(json!({
+        "task_count": count,
+        "job": {
+            "execution_status": job.status(world).text(),
+            "job_id": job.id,
+            "job_type": job.kind.text(),
+            "rollback_enabled": false,
+        },
+        "tasks": tasks,
+    })))
+}

@@ -1,0 +1,401 @@
+//! Lane groups and their lanes. `servicestage.md` 3.11.
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::body::{Kind as Is, Member, Object, fill, may, member, must, text, texts};
+use super::refusal::{absent, invalid, no_action, no_api};
+use super::{Call, Project};
+use crate::plain::Answer;
+
+const GATEWAY: &[Member] = &[
+    must("engine_id", Is::Text(64)),
+    must("id", Is::Text(64)),
+    may("name", Is::Text(64)),
+    may("target_services", Is::List(&[must("host", Is::Text(256))])),
+];
+const GROUP: &[Member] = &[
+    must("name", Is::Text(64)),
+    may("gateways", Is::List(GATEWAY)),
+    may("description", Is::Text(128)),
+];
+const RULE: &[Member] = &[
+    must("type", Is::OneOf(&["HEADER"])),
+    may("key", Is::Text(256)),
+    may("value", Is::Text(256)),
+    may("condition", Is::OneOf(&["EXACT", "PREFIX", "REGEX"])),
+];
+const ROUTE: &[Member] = &[
+    may("gray_release_type", Is::OneOf(&["WEIGHT", "CONTENT"])),
+    may(
+        "swimlanes",
+        Is::List(&[
+            must("id", Is::Text(64)),
+            may("rule_match_mode", Is::OneOf(&["ALL", "ANY"])),
+            may("rules", Is::List(RULE)),
+            may("weight", Is::Integer),
+        ]),
+    ),
+];
+const VIEW: &[Member] = &[must("swimlanes", Is::Texts)];
+const LANES_ACTION: &[Member] = &[must("action", Is::Text(64)), must("swimlanes", Is::Texts)];
+const LANE: &[Member] = &[
+    must("name", Is::Text(64)),
+    must("tag", Is::Text(64)),
+    must("type", Is::OneOf(&["BASE", "GRAY"])),
+];
+/// Which members may be changed is not fully established.
+const CHANGED_LANE: &[Member] = &[may("name", Is::Text(64)), may("tag", Is::Text(64))];
+const LANE_ACTION: &[Member] = &[must("route_status", Is::Text(64))];
+const INSTANCES: &[Member] = &[
+    must("action", Is::Text(64)),
+    must("instance_ids", Is::Texts),
+];
+
+/// Instances in a lane: a limit of ours.
+const MAX_INSTANCES: usize = 1000;
+
+pub fn answer(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Answer, Answer> {
+    match rest {
+        ["swimlane"] => by_engine(call, state),
+        ["swimlane-group", id, "swimlane", rest @ ..] => {
+            state.lane_groups.get(id).ok_or_else(absent)?;
+            lanes(call, state, id, rest)
+        }
+        ["swimlane-group", rest @ ..] => groups(call, state, rest),
+        _ => Err(no_api()),
+    }
+}
+
+fn groups(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Answer, Answer> {
+    let done = || Ok(Answer::empty(StatusCode::OK));
+    match (call.method(), rest) {
+        (&Method::POST, []) => {
+            let mut body = call.body(GROUP)?;
+            fill(
+                &mut body,
+                json!({"gateways": [], "description": "", "gray_release_type": "CONTENT"}),
+            );
+            call.stamp(&mut body);
+            let answer = Answer::ok(view(state, &body));
+            state.lane_groups.add(body)?;
+            Ok(answer)
+        }
+        (&Method::GET, []) => {
+            let mut views: Vec<Value> = (state.lane_groups.iter())
+                .map(|group| {
+                    let mut view = view(state, group);
+                    view["gateway_engine_ids"] = view["engine_ids"].clone();
+                    view
+                })
+                .collect();
+            views.reverse();
+            // The one camelCase key of these answers.
+            Ok(Answer::ok(
+                json!({"count": views.len(), "swimlaneGroups": views}),
+            ))
+        }
+        (&Method::GET, ["target-services"]) => {
+            let gateway = call.ask.parameter("gateway_id");
+            let groups = state.lane_groups.iter();
+            let services: Vec<Value> = groups
+                .flat_map(|group| target_services(group, gateway))
+                .collect();
+            Ok(Answer::ok(json!({"target_services": services})))
+        }
+        (&Method::GET, [id]) => {
+            let group = state.lane_groups.get(id).ok_or_else(absent)?;
+            let mut view = view(state, group);
+            view["swimlanes"] = json!(of_group(state, id).map(lane_view).collect::<Vec<_>>());
+            Ok(Answer::ok(view))
+        }
+        (&Method::PUT, [id]) => {
+            let group = state.lane_groups.get_mut(id).ok_or_else(absent)?;
+            call.change(group, call.body(GROUP)?);
+            let group = group.clone();
+            Ok(Answer::ok(view(state, &group)))
+        }
+        (&Method::DELETE, [id]) => {
+            state.lane_groups.remove(id).ok_or_else(absent)?;
+            state
+                .lanes
+                .retain(|lane| text(lane, "swimlane_group_id") != *id);
+            done()
+        }
+        (&Method::PUT, [id, "route"]) => route(call, state, id),
+        (&Method::GET, [id, "view"]) => {
+            let group = state.lane_groups.get(id).ok_or_else(absent)?;
+            // Not set: all of them.
+            let shown = match group.get("view") {
+                Some(shown) => shown.clone(),
+                None => json!(
+                    of_group(state, id)
+                        .map(|l| member(l, "id"))
+                        .collect::<Vec<_>>()
+                ),
+            };
+            Ok(Answer::ok(json!({"swimlanes": shown})))
+        }
+        (&Method::PUT, [id, "view"]) => {
+            let body = call.body(VIEW)?;
+            let lanes = texts(&body, "swimlanes");
+            all_in(state, id, &lanes)?;
+            let group = state.lane_groups.get_mut(id).ok_or_else(absent)?;
+            group.insert("view".into(), json!(lanes));
+            Ok(Answer::ok(json!({"swimlanes": lanes})))
+        }
+        (&Method::POST, [id, "swimlanes-action"]) => {
+            state.lane_groups.get(id).ok_or_else(absent)?;
+            let body = call.body(LANES_ACTION)?;
+            let lanes = texts(&body, "swimlanes");
+            all_in(state, id, &lanes)?;
+            let within = |lane: &Object| lanes.iter().any(|id| id == text(lane, "id"));
+            match text(&body, "action") {
+                "DELETE" => state.lanes.retain(|lane| !within(lane)),
+                status @ ("ENABLE" | "DISABLED") => {
+                    for lane in state.lanes.iter_mut().filter(|lane| within(lane)) {
+                        lane.insert("route_status".into(), json!(status));
+                    }
+                }
+                _ => return Err(no_action()),
+            }
+            done()
+        }
+        _ => Err(no_api()),
+    }
+}
+
+/// How requests are shared out among a group's lanes.
+fn route(call: &Call<'_>, state: &mut Project, id: &str) -> Result<Answer, Answer> {
+    state.lane_groups.get(id).ok_or_else(absent)?;
+    let mut body = call.body(ROUTE)?;
+    let routes = body.remove("swimlanes").unwrap_or_default();
+    let routes: Vec<&Object> = (routes.as_array().into_iter().flatten())
+        .filter_map(Value::as_object)
+        .collect();
+    let ids: Vec<String> = routes
+        .iter()
+        .map(|route| text(route, "id").to_owned())
+        .collect();
+    all_in(state, id, &ids)?;
+    if routes.iter().any(|route| {
+        let weight = route.get("weight").and_then(Value::as_i64);
+        weight.is_some_and(|weight| !(0..=100).contains(&weight))
+    }) {
+        return Err(invalid("weight must be from 0 to 100."));
+    }
+    for route in routes {
+        if let Some(lane) = state.lanes.get_mut(text(route, "id")) {
+            let members = ["rule_match_mode", "rules", "weight"];
+            let known = members.iter().filter_map(|name| {
+                let value = route.get(*name)?.clone();
+                Some(((*name).to_owned(), value))
+            });
+            call.change(lane, known.collect());
+        }
+    }
+    let group = state.lane_groups.get_mut(id).ok_or_else(absent)?;
+    call.change(group, body);
+    let group = group.clone();
+    Ok(Answer::ok(view(state, &group)))
+}
+
+/// The lanes of a group, which exists.
+fn lanes(
+    call: &Call<'_>,
+    state: &mut Project,
+    group: &str,
+    rest: &[&str],
+) -> Result<Answer, Answer> {
+    if let [id, ..] = rest {
+        all_in(state, group, &[(*id).to_owned()])?;
+    }
+    match (call.method(), rest) {
+        (&Method::POST, []) => {
+            let mut body = call.body(LANE)?;
+            let kind = text(&body, "type");
+            let is_first = of_group(state, group).next().is_none();
+            if is_first != (kind == "BASE") {
+                return Err(invalid("The first lane must be BASE, all later ones GRAY."));
+            }
+            let defaults = json!({
+                "swimlane_group_id": group,
+                "route_status": if is_first { "ENABLE" } else { "DISABLED" },
+                "rule_match_mode": "ALL",
+                "rules": [],
+                "weight": if is_first { 100 } else { 0 },
+                "instances": [],
+            });
+            fill(&mut body, defaults);
+            call.stamp(&mut body);
+            let answer = Answer::ok(lane_view(&body));
+            state.lanes.add(body)?;
+            Ok(answer)
+        }
+        (&Method::GET, []) => {
+            let views: Vec<Value> = of_group(state, group).map(lane_view).collect();
+            let count = views.len();
+            Ok(Answer::ok(json!({"swimlanes": views, "count": count})))
+        }
+        (&Method::DELETE, [id]) => {
+            state.lanes.remove(id).ok_or_else(absent)?;
+            Ok(Answer::empty(StatusCode::OK))
+        }
+        (method, [id, rest @ ..]) => {
+            let lane = state.lanes.get_mut(id).ok_or_else(absent)?;
+            match (method, rest) {
+                (&Method::GET, []) => {}
+                (&Method::PUT, []) => {
+                    let body = call.body(CHANGED_LANE)?;
+                    call.change(lane, body);
+                }
+                (&Method::POST, ["action"]) => {
+                    let body = call.body(LANE_ACTION)?;
+                    if !matches!(text(&body, "route_status"), "ENABLE" | "DISABLED") {
+                        return Err(no_action());
+                    }
+                    call.change(lane, body);
+                }
+                (&Method::POST, ["components-action"]) | (&Method::PUT, ["instances"]) => {
+                    instances(call, lane, ["ADD", "REMOVE"])?;
+                }
+                // Lower case here.
+                (&Method::PUT, ["component-instances"]) => {
+                    instances(call, lane, ["add", "delete"])?;
+                }
+                _ => return Err(no_api()),
+            }
+            Ok(Answer::ok(lane_view(lane)))
+        }
+        _ => Err(no_api()),
+    }
+}
+
+/// Puts instances into a lane or takes them out.
+fn instances(call: &Call<'_>, lane: &mut Object, [add, remove]: [&str; 2]) -> Result<(), Answer> {
+    let body = call.body(INSTANCES)?;
+    let ids = texts(&body, "instance_ids");
+    let mut all = member(lane, "instances")
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    let named = |instance: &Value, id: &String| instance["instance_id"] == **id;
+    match text(&body, "action") {
+        action if action == add => {
+            for id in &ids {
+                if !all.iter().any(|instance| named(instance, id)) {
+                    all.push(json!({"instance_id": id}));
+                }
+            }
+        }
+        action if action == remove => {
+            all.retain(|instance| !ids.iter().any(|id| named(instance, id)));
+        }
+        _ => return Err(no_action()),
+    }
+    if all.len() > MAX_INSTANCES {
+        return Err(invalid("There are too many instances."));
+    }
+    call.change(
+        lane,
+        Object::from_iter([("instances".to_owned(), json!(all))]),
+    );
+    Ok(())
+}
+
+/// Those of all groups with a gateway of the engine.
+fn by_engine(call: &Call<'_>, state: &Project) -> Result<Answer, Answer> {
+    if call.method() != Method::GET {
+        return Err(no_api());
+    }
+    let engine = call.ask.parameter("engine_id");
+    let engine = engine.ok_or_else(|| invalid("engine_id is missing."))?;
+    let mut views = Vec::new();
+    for group in state.lane_groups.iter() {
+        if !engine_ids(group).iter().any(|id| id == engine) {
+            continue;
+        }
+        for lane in of_group(state, text(group, "id")) {
+            let mut view = lane_view(lane);
+            view["swimlane_group"] = json!({
+                "id": member(group, "id"),
+                "name": member(group, "name"),
+                "gray_release_type": member(group, "gray_release_type"),
+                "routeInGroupTags": [],
+            });
+            views.push(view);
+        }
+    }
+    Ok(Answer::ok(
+        json!({"count": views.len(), "swimlanes": views}),
+    ))
+}
+
+fn of_group<'a>(state: &'a Project, group: &str) -> impl Iterator<Item = &'a Object> {
+    let group = group.to_owned();
+    let lanes = state.lanes.iter();
+    lanes.filter(move |lane| text(lane, "swimlane_group_id") == group)
+}
+
+/// Fails where one of them is not a lane of the group.
+fn all_in(state: &Project, group: &str, lanes: &[String]) -> Result<(), Answer> {
+    let within = |id: &String| of_group(state, group).any(|lane| text(lane, "id") == id);
+    match lanes.iter().all(within) {
+        true => Ok(()),
+        false => Err(absent()),
+    }
+}
+
+fn gateways(group: &Object) -> impl Iterator<Item = &Value> {
+    let list = member(group, "gateways").as_array();
+    list.into_iter().flatten()
+}
+
+fn engine_ids(group: &Object) -> Vec<String> {
+    let mut ids: Vec<String> = gateways(group)
+        .filter_map(|gateway| gateway["engine_id"].as_str())
+        .map(str::to_owned)
+        .collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+/// Those behind the group's gateways, or behind one of them.
+fn target_services(group: &Object, gateway: Option<&str>) -> Vec<Value> {
+    gateways(group)
+        .filter(|of| gateway.is_none_or(|id| of["id"] == id))
+        .flat_map(|of| of["target_services"].as_array().into_iter().flatten())
+        .cloned()
+        .collect()
+}
+
+fn view(state: &Project, group: &Object) -> Value {
+    let mut view = group.clone();
+    view.remove("view");
+    let count = of_group(state, text(group, "id")).count();
+    view.insert("engine_ids".into(), json!(engine_ids(group)));
+    view.insert("swimlane_count".into(), json!(count));
+    view.insert(
+        "target_services".into(),
+        json!(target_services(group, None)),
+    );
+    Value::Object(spelled(view))
+}
+
+fn lane_view(lane: &Object) -> Value {
+    let mut view = lane.clone();
+    let count = member(lane, "instances").as_array().map_or(0, Vec::len);
+    view.insert("instance_count".into(), json!(count));
+    Value::Object(spelled(view))
+}
+
+/// Times are text in lane groups and lanes.
+fn spelled(mut view: Object) -> Object {
+    for name in ["create_time", "update_time"] {
+        if let Some(time) = view.get(name).and_then(Value::as_i64) {
+            view.insert(name.to_owned(), json!(time.to_string()));
+        }
+    }
+    view
+}

@@ -1,0 +1,276 @@
+//! Pipelines, the new release management. `servicestage.md` 3.10.
+
+use std::collections::VecDeque;
+
+use http::Method;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::body::{Kind as Is, Member, Object, fill, may, member, must, text};
+use super::components::{TEMPLATE_SOURCE, template};
+use super::jobs::steps;
+use super::refusal::{absent, invalid, no_action, no_api};
+use super::shelf::{Thing, page};
+use super::{Call, Project};
+use crate::World;
+use crate::plain::Answer;
+
+const SOURCES: Is = Is::List(&[
+    must("template_source", TEMPLATE_SOURCE),
+    may("input_values", Is::Object(&[])),
+]);
+const PIPELINE: &[Member] = &[
+    must("name", Is::Text(64)),
+    must("model_version", Is::Integer),
+    must("config_mode", Is::OneOf(&["ui", "template"])),
+    may("description", Is::Text(128)),
+    may("enterprise_project_id", Is::Text(64)),
+    may("fail_mode", Is::OneOf(&["stop", "continue"])),
+    may("sources", SOURCES),
+    may("stages", Is::List(&[])),
+];
+const TASKS: Is = Is::List(&[must("stage_name", Is::Text(64)), must("tasks", Is::Texts)]);
+const ACTION: &[Member] = &[
+    may("selected_tasks", TASKS),
+    may("task_name", Is::Text(64)),
+    may("approval_type", Is::OneOf(&["agree", "refuse"])),
+    may("message", Is::Text(1024)),
+];
+const HOOKS: &[Member] = &[
+    must("strategy_type", Is::Integer),
+    may("selected_tasks", TASKS),
+    may(
+        "hooks",
+        Is::List(&[
+            must("schedule", Is::Text(64)),
+            must("timezone_operator", Is::OneOf(&["+", "-"])),
+            must("timezone_hour", Is::Integer),
+        ]),
+    ),
+];
+const PARSE: &[Member] = &[must("sources", SOURCES)];
+
+/// How many runs of a pipeline are kept: a limit of ours.
+const MAX_RUNS: usize = 100;
+
+/// What `status` may be, with the meanings of 3.10.
+const READY: i32 = 1;
+const RELEASED: i32 = 2;
+const FAILED: i32 = 3;
+const RELEASING: i32 = 4;
+const AWAITING: i32 = 5;
+const PAUSED: i32 = 7;
+const ROLLING_BACK: i32 = 10;
+const ROLLED_BACK: i32 = 11;
+const STOPPING: i32 = 13;
+const RESTARTING: i32 = 14;
+
+/// A pipeline. One with `fail` in its name fails; one with `approval` in it waits
+/// to be approved.
+pub struct Pipeline {
+    view: Object,
+    hooks: Option<Object>,
+    version: i32,
+    triggered: i64,
+    /// One status a step, the last one for good.
+    path: &'static [i32],
+    since: Instant,
+    runs: VecDeque<Value>,
+}
+
+impl Thing for Pipeline {
+    fn id(&self) -> &str {
+        self.view.id()
+    }
+}
+
+impl Pipeline {
+    fn status(&self, world: &World) -> i32 {
+        let last = self.path.len().saturating_sub(1);
+        let at = steps(world, self.since).min(last);
+        self.path.get(at).copied().unwrap_or(READY)
+    }
+
+    fn go(&mut self, path: &'static [i32], now: Instant) {
+        self.path = path;
+        self.since = now;
+    }
+
+    /// What a release goes through, by the pipeline's name.
+    fn release(&self) -> &'static [i32] {
+        let name = text(&self.view, "name");
+        match () {
+            () if name.contains("approval") => &[RELEASING, AWAITING],
+            () if name.contains("fail") => &[RELEASING, RELEASING, FAILED],
+            () => &[RELEASING, RELEASING, RELEASED],
+        }
+    }
+
+    fn item(&self, world: &World) -> Value {
+        let of = |name: &str| member(&self.view, name);
+        json!({
+            "id": self.id(),
+            "name": of("name"),
+            "description": of("description"),
+            "create_time": of("create_time"),
+            "update_time": of("update_time"),
+            "version": self.version,
+            "model_version": of("model_version"),
+            "config_mode": of("config_mode"),
+            "status": self.status(world),
+            "creator": of("creator"),
+            "last_trigger_at": self.triggered,
+            "enterprise_project_id": of("enterprise_project_id"),
+        })
+    }
+
+    fn detail(&self) -> Value {
+        let of = |name: &str| member(&self.view, name);
+        json!({
+            "id": self.id(),
+            "name": of("name"),
+            "description": of("description"),
+            "model_version": of("model_version"),
+            "config_mode": of("config_mode"),
+            "fail_mode": of("fail_mode"),
+            "enterprise_project_id": of("enterprise_project_id"),
+            "pipeline_declaration": {"sources": of("sources"), "stages": of("stages")},
+        })
+    }
+}
+
+pub fn answer(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Answer, Answer> {
+    let pipelines = &mut state.pipelines;
+    match (call.method(), rest) {
+        (&Method::POST, []) => {
+            let mut body = call.body(PIPELINE)?;
+            described(&body)?;
+            fill(
+                &mut body,
+                json!({
+                    "description": "",
+                    "enterprise_project_id": "0",
+                    "fail_mode": "stop",
+                    "sources": [],
+                    "stages": [],
+                }),
+            );
+            call.stamp(&mut body);
+            let answer = Answer::ok(json!({"id": body.id(), "name": member(&body, "name")}));
+            pipelines.add(Pipeline {
+                view: body,
+                hooks: None,
+                version: 1,
+                triggered: 0,
+                path: &[READY],
+                since: call.world.clock.instant(),
+                runs: VecDeque::new(),
+            })?;
+            Ok(answer)
+        }
+        (&Method::GET, []) => {
+            let newest_first = pipelines.iter().rev();
+            let items: Vec<Value> = newest_first.map(|p| p.item(call.world)).collect();
+            Ok(Answer::ok(json!({"pipelines": items})))
+        }
+        // A GET with a body, and no id.
+        (&Method::GET, ["parse-template-package"]) => {
+            call.body(PARSE)?;
+            Ok(Answer::ok(template()))
+        }
+        (&Method::GET, [id]) => {
+            let pipeline = pipelines.get(id).ok_or_else(absent)?;
+            Ok(Answer::ok(pipeline.detail()))
+        }
+        (&Method::PUT, [id]) => {
+            let pipeline = pipelines.get_mut(id).ok_or_else(absent)?;
+            let body = call.body(PIPELINE)?;
+            described(&body)?;
+            call.change(&mut pipeline.view, body);
+            pipeline.version = pipeline.version.saturating_add(1);
+            let name = member(&pipeline.view, "name");
+            Ok(Answer::ok(json!({"id": pipeline.id(), "name": name})))
+        }
+        (&Method::POST, [id, "action"]) => {
+            let pipeline = pipelines.get_mut(id).ok_or_else(absent)?;
+            act(call, pipeline)
+        }
+        (&Method::GET, [id, "records"]) => {
+            let pipeline = pipelines.get(id).ok_or_else(absent)?;
+            page(call.ask, "records", pipeline.runs.iter().cloned().collect())
+        }
+        (&Method::GET, [id, "hooks"]) => {
+            let pipeline = pipelines.get(id).ok_or_else(absent)?;
+            let hooks = pipeline.hooks.clone().ok_or_else(absent)?;
+            Ok(Answer::ok(Value::Object(hooks)))
+        }
+        (&Method::POST | &Method::PUT, [id, "hooks"]) => {
+            let pipeline = pipelines.get_mut(id).ok_or_else(absent)?;
+            let mut body = call.body(HOOKS)?;
+            fill(&mut body, json!({"selected_tasks": [], "hooks": []}));
+            pipeline.hooks = Some(body.clone());
+            Ok(Answer::ok(Value::Object(body)))
+        }
+        _ => Err(no_api()),
+    }
+}
+
+/// The verb is in the query.
+fn act(call: &Call<'_>, pipeline: &mut Pipeline) -> Result<Answer, Answer> {
+    let verb = call.ask.parameter("action_id");
+    let verb = verb.ok_or_else(|| invalid("action_id is missing."))?;
+    let body = match call.ask.body.is_empty() {
+        true => Object::new(),
+        false => call.body(ACTION)?,
+    };
+    let status = pipeline.status(call.world);
+    let path: &[i32] = match (verb, status) {
+        ("start", READY | RELEASED | FAILED | PAUSED | ROLLED_BACK) => pipeline.release(),
+        ("stop", RELEASING | AWAITING) => &[STOPPING, PAUSED],
+        ("retry", FAILED | PAUSED) => &[RESTARTING, RELEASING, RELEASED],
+        ("continue", PAUSED) => &[RELEASING, RELEASED],
+        ("rollback", RELEASED | FAILED | PAUSED) => &[ROLLING_BACK, ROLLING_BACK, ROLLED_BACK],
+        ("approval", AWAITING) => match text(&body, "approval_type") {
+            "agree" => &[RELEASING, RELEASED],
+            "refuse" => &[FAILED],
+            _ => return Err(invalid("approval_type is missing.")),
+        },
+        ("start" | "stop" | "retry" | "continue" | "rollback" | "approval", _) => {
+            return Err(invalid("The pipeline's status does not allow it."));
+        }
+        _ => return Err(no_action()),
+    };
+    pipeline.go(path, call.world.clock.instant());
+    if verb == "start" || pipeline.runs.is_empty() {
+        pipeline.triggered = call.now();
+        let run = json!({
+            // Counts the runs from a number like the manual's.
+            "id": pipeline.runs.back().map_or(288_506, |run| run["id"].as_i64().unwrap_or(0) + 1),
+            "pipeline_id": pipeline.id(),
+            "trigger": {"type": "manual", "user": call.user},
+            "version": pipeline.version,
+        });
+        if pipeline.runs.len() == MAX_RUNS {
+            pipeline.runs.pop_front();
+        }
+        pipeline.runs.push_back(run);
+    }
+    let run = pipeline.runs.back().map(|run| run["id"].clone());
+    Ok(Answer::ok(json!({
+        "id": run,
+        "pipeline_id": pipeline.id(),
+        "status": pipeline.status(call.world),
+    })))
+}
+
+/// A template needs its sources, and `model_version` is always 2.
+fn described(body: &Object) -> Result<(), Answer> {
+    if member(body, "model_version").as_f64() != Some(2.0) {
+        return Err(invalid("model_version must be 2."));
+    }
+    let sources = member(body, "sources").as_array();
+    match text(body, "config_mode") == "template" && sources.is_none_or(Vec::is_empty) {
+        true => Err(invalid("sources is missing.")),
+        false => Ok(()),
+    }
+}
