@@ -18,6 +18,7 @@ mod jp1ao;
 mod jp1ao_python;
 mod jp1ao_sandbox;
 mod large;
+mod layers;
 mod logs;
 mod operations;
 mod own_api;
