@@ -3,7 +3,7 @@ use std::time::Duration;
 use http::Method;
 
 use super::*;
-use crate::http_client::script::{Answer, Script, reply};
+use crate::http_client::script::{self, Answer, Script, reply};
 
 /// A transport that is never used.
 fn transport() -> Transport {
@@ -259,12 +259,8 @@ async fn logins() {
 
     let auth_url = identity.url("/v3");
     drop(identity);
-    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut nowhere = auth_url;
-    nowhere
-        .set_port(Some(closed.local_addr().unwrap().port()))
-        .unwrap();
-    drop(closed);
+    nowhere.set_port(Some(script::nowhere().port())).unwrap();
     let login = Credentials::new(keystone(nowhere), heat, transport());
     let Err(Error::Login { code, problem }) = login.lease(&caller, soon()).await else {
         panic!("a lease from nowhere");

@@ -96,6 +96,16 @@ impl Drop for Script {
     }
 }
 
+/// An address where nobody listens: bound to the end of the process, so that no one
+/// else gets its port.
+pub(crate) fn nowhere() -> SocketAddr {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let address = socket.local_addr().unwrap();
+    std::mem::forget(socket);
+    address
+}
+
 /// A reply with a length.
 pub(crate) fn reply(status: u16, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Vec<u8> {
     let body = body.as_ref();

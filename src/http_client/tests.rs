@@ -2,7 +2,7 @@ use std::io::Write as _;
 
 use http::StatusCode;
 
-use super::script::{Answer, Script, reply};
+use super::script::{Answer, Script, nowhere, reply};
 use super::*;
 
 const LIMIT: usize = 1 << 20;
@@ -231,10 +231,7 @@ async fn no_whole_answer() {
 
 #[tokio::test]
 async fn nothing_sent() {
-    let free = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap()
-    };
+    let free = nowhere();
     let clear = Script::start([]).await;
     let settings = Settings {
         // Some resolvers take their time to say that a name does not exist.

@@ -30,7 +30,7 @@ use super::*;
 use crate::credentials;
 use crate::families::common;
 use crate::families::error_body::retry_after;
-use crate::http_client::script::{Answer, Script, reply};
+use crate::http_client::script::{self, Answer, Script, reply};
 
 static FAMILY: Family = Family {
     name: "test",
@@ -140,10 +140,17 @@ fn upstream_fault(result: Result<Reply, Error>) -> Box<Fault> {
 
 /// An address where nobody listens.
 fn nowhere() -> Url {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    format!("http://{}", listener.local_addr().unwrap())
-        .parse()
-        .unwrap()
+    let address = script::nowhere();
+    format!("http://{address}").parse().unwrap()
+}
+
+/// The output of a call once the clock has come to the next instant that anything
+/// waits for. Until then time passes as it does, however long that takes.
+async fn later<F: Future>(work: F) -> F::Output {
+    tokio::time::pause();
+    let output = work.await;
+    tokio::time::resume();
+    output
 }
 
 #[tokio::test]
@@ -452,8 +459,9 @@ async fn what_an_earlier_attempt_may_have_done_is_told() {
 
 #[tokio::test]
 async fn retry_after_is_waited_for_or_told() {
-    let in_an_hour = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(3_600));
-    for (value, least, most) in [("7", 7, 7), (&*in_an_hour, 3_590, 3_600)] {
+    // Longer than any call waits, and than this test runs.
+    let in_a_day = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(86_400));
+    for (value, least, most) in [("7", 7, 7), (&*in_a_day, 3_600, 86_400)] {
         let answer = reply(503, &[("retry-after", value)], "");
         let mut server = Script::start([Answer::Keep(answer)]).await;
         let fault = upstream_fault(call(&upstream(server.url(""), |_| {}), &get("/x")).await);
@@ -492,6 +500,7 @@ async fn the_breaker() {
     let upstream = upstream(nowhere(), |settings| {
         settings.max_attempts = 1;
         settings.breaker_failures = 2;
+        settings.breaker_open = Duration::from_secs(3_600);
     });
     assert_eq!(upstream.state(), State::Unknown);
     for _ in 0..2 {
@@ -506,7 +515,7 @@ async fn the_breaker() {
         }) => {
             assert_eq!(code, Code::Unavailable);
             assert!(problem.starts_with("upstream cloud does not answer"));
-            assert!(retry_after > Duration::from_secs(4));
+            assert!(retry_after > Duration::from_secs(60));
         }
         other => panic!("{other:?}"),
     }
@@ -518,7 +527,7 @@ async fn the_breaker() {
 /// once opens no breaker.
 #[tokio::test]
 async fn the_breaker_opens_for_an_upstream_that_hangs() {
-    for (connect_timeout, opens) in [(1, true), (60_000, false)] {
+    for (connect_timeout, opens) in [(30, true), (90, false)] {
         let mut server = Script::start([Answer::Hang]).await;
         let told = Arc::new(Mutex::new(Vec::new()));
         let hook: AttemptHook = {
@@ -527,19 +536,23 @@ async fn the_breaker_opens_for_an_upstream_that_hangs() {
         };
         let settings = upstream(server.url(""), |settings| {
             settings.breaker_failures = 1;
-            settings.transport.connect_timeout = Duration::from_millis(connect_timeout);
+            settings.transport.connect_timeout = Duration::from_secs(connect_timeout);
+            settings.transport.read_timeout = Duration::from_secs(3_600);
         })
         .settings;
         let upstream = Upstream::new(settings, &FAMILY, Some(hook)).unwrap();
-        let deadline = Deadline::after(Duration::from_millis(1_000));
-        let result = upstream
-            .call(OPERATION, &get("/x"), &Caller::default(), deadline)
-            .await;
+        let deadline = Deadline::after(Duration::from_secs(60));
+        let (sent, caller) = (get("/x"), Caller::default());
+        let mut hangs = Box::pin(upstream.call(OPERATION, &sent, &caller, deadline));
+        tokio::select! {
+            result = &mut hangs => panic!("{result:?}"),
+            _ = server.request() => {}
+        }
+        let result = later(hangs).await;
         assert!(
             matches!(result, Err(Error::Deadline { sent: true })),
             "{result:?}"
         );
-        server.request().await;
         server.left().await;
         assert_eq!(*told.lock().unwrap(), [None], "it is counted");
         assert_eq!(upstream.stats().breaker_open, opens);
@@ -690,31 +703,33 @@ async fn a_refused_token_is_renewed_once() {
 #[tokio::test]
 async fn deadlines() {
     let mut server = Script::start([Answer::Hang, says(503), Answer::Hang]).await;
-    let upstream = upstream(server.url(""), |_| {});
-    let within = async |timeout| {
-        let deadline = Deadline::after(Duration::from_millis(timeout));
-        upstream
-            .call(OPERATION, &get("/x"), &Caller::default(), deadline)
-            .await
+    let upstream = upstream(server.url(""), |settings| {
+        settings.transport.read_timeout = Duration::from_secs(3_600);
+    });
+    let (sent, caller) = (get("/x"), Caller::default());
+    let within = |seconds| {
+        let deadline = Deadline::after(Duration::from_secs(seconds));
+        Box::pin(upstream.call(OPERATION, &sent, &caller, deadline))
     };
     match within(0).await {
         Err(Error::Deadline { sent: false }) => assert_eq!(server.untaken(), 0),
         other => panic!("{other:?}"),
     }
-    match within(1_000).await {
-        Err(Error::Deadline { sent: true }) => {}
-        other => panic!("{other:?}"),
+    // The only attempt hangs, and then the second one.
+    for attempts in [1, 2] {
+        let mut hangs = within(60);
+        for _ in 0..attempts {
+            tokio::select! {
+                result = &mut hangs => panic!("{result:?}"),
+                _ = server.request() => {}
+            }
+        }
+        match later(hangs).await {
+            Err(Error::Deadline { sent: true }) => {}
+            other => panic!("{other:?}"),
+        }
+        server.left().await;
     }
-    server.request().await;
-    server.left().await;
-    // The second attempt hangs.
-    match within(1_000).await {
-        Err(Error::Deadline { sent: true }) => {}
-        other => panic!("{other:?}"),
-    }
-    server.request().await;
-    server.request().await;
-    server.left().await;
     assert_eq!(upstream.stats().in_flight, 0);
 }
 
@@ -748,11 +763,12 @@ async fn a_full_queue() {
     });
     server.request().await;
     // One that waits ends at its deadline, and has sent nothing.
-    let deadline = Deadline::after(Duration::from_millis(50));
+    let deadline = Deadline::after(Duration::from_secs(30));
     let (sent, caller) = (get("/x"), Caller::default());
     let waiting = upstream.call(OPERATION, &sent, &caller, deadline);
     // Polled in this order: the first is in the queue before the second comes.
-    let (waited, refused) = tokio::join!(biased; waiting, call(&upstream, &sent));
+    let both = async { tokio::join!(biased; waiting, call(&upstream, &sent)) };
+    let (waited, refused) = later(both).await;
     assert!(
         matches!(waited, Err(Error::Deadline { sent: false })),
         "{waited:?}"

@@ -48,11 +48,11 @@ async fn calls_outlive_their_tokens() {
         caller.unwrap();
     }
     // However long the machine has taken: a login for each token, of whose life at
-    // least half is used.
+    // least half is used. A machine that stands still for a while uses fewer.
     let lives = began.elapsed().as_secs() / 5;
     let logins = sandbox.login_count();
     assert!(
-        (5..=2 * lives + 2).contains(&logins),
+        (2..=2 * lives + 2).contains(&logins),
         "{logins} logins in {lives} lives of a token"
     );
 }

@@ -38,7 +38,9 @@ fn sources(folder: &Path, found: &mut Vec<std::path::PathBuf>) {
 
 /// The code of a file without its tests and comments.
 fn code(text: &str) -> String {
-    let tests = text.find("\n#[cfg(test)]\nmod tests {").unwrap_or(text.len());
+    let tests = text
+        .find("\n#[cfg(test)]\nmod tests {")
+        .unwrap_or(text.len());
     text[..tests]
         .lines()
         .filter(|line| !line.trim_start().starts_with("//"))
@@ -83,7 +85,15 @@ fn imports_never_point_upward() {
 #[test]
 fn the_transcoder_needs_no_runtime() {
     let output = std::process::Command::new(env!("CARGO"))
-        .args(["tree", "--offline", "--locked", "-e", "normal,build", "--prefix", "none"])
+        .args([
+            "tree",
+            "--offline",
+            "--locked",
+            "-e",
+            "normal,build",
+            "--prefix",
+            "none",
+        ])
         .args(["-p", "drawbridge-transcoder"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
@@ -92,7 +102,9 @@ fn the_transcoder_needs_no_runtime() {
     assert!(tree.contains("prost-reflect"), "{tree}");
     for name in ["tokio", "hyper", "tonic", "reqwest"] {
         assert!(
-            !tree.lines().any(|line| line.starts_with(&format!("{name} "))),
+            !tree
+                .lines()
+                .any(|line| line.starts_with(&format!("{name} "))),
             "{tree}"
         );
     }

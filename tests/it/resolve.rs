@@ -9,7 +9,7 @@ use tonic_types::StatusExt;
 
 use crate::support::client::json as to_json;
 use crate::support::recorder::{Answer, Seen};
-use crate::support::{Gateway, Recorder, http_get, upstream};
+use crate::support::{Gateway, Recorder, StoppedClock, http_get, upstream};
 
 const GET: &str = "StackService/GetStack";
 
@@ -287,6 +287,8 @@ async fn every_stack_operation_takes_a_name_alone() {
 #[tokio::test]
 async fn names_ids_and_arns() {
     let (stacks, recorder, gateway) = heat().await;
+    // What was found is kept for some seconds.
+    let _clock = StoppedClock::new();
     stacks.put("x.json é", "18");
     for (request, first) in [
         (json!({"stack_name": "web"}), "web"),
@@ -402,6 +404,7 @@ async fn what_was_found_is_kept_for_one_caller_until_it_is_wrong() {
     let mut settings = upstream("u", "heat", &recorder.url());
     settings.auth = drawbridge::credentials::Settings::Passthrough;
     let gateway = Gateway::with(vec![settings]).await;
+    let _clock = StoppedClock::new();
     let call = async |rpc: &str, mut request: Value, token: &str| {
         request["stack_name"] = json!("web");
         gateway

@@ -12,8 +12,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 
-use crate::support::Gateway;
 use crate::support::client::json as to_json;
+use crate::support::{Gateway, nowhere};
 
 /// Stands until it is signalled: `first` is there at once, `last` comes after.
 fn template() -> Value {
@@ -273,10 +273,7 @@ async fn what_cannot_be_told() {
     assert_eq!((told.len(), code), (0, Some(2)), "{said}");
     assert!(said.contains("NOT_FOUND: "), "{said}");
     // No gateway there, and none coming.
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = closed.local_addr().unwrap();
-    drop(closed);
-    let view = View::of("web", address, &["--json"]);
+    let view = View::of("web", nowhere(), &["--json"]);
     let (told, code, said) = view.end().await;
     assert_eq!((told.len(), code), (0, Some(2)), "{said}");
     assert!(said.contains("UNAVAILABLE: "), "{said}");

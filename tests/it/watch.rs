@@ -207,13 +207,16 @@ async fn a_thousand_watchers_share_one_poll() {
         watch.event().await;
         watches.push(watch);
     }
+    let before = heat.1.load(Ordering::SeqCst);
     let metrics = metrics(&gateway).await;
+    let after = heat.1.load(Ordering::SeqCst);
     assert_eq!(metric(&metrics, "drawbridge_watchers"), 1000);
     assert_eq!(metric(&metrics, "drawbridge_watch_loops"), 1);
-    assert_eq!(
-        metric(&metrics, "drawbridge_watch_polls_total") as usize,
-        heat.1.load(Ordering::SeqCst),
-        "every read of the upstream is a poll of the one loop"
+    // Every read of the upstream is a poll of the one loop; one more may be on its way.
+    let polls = metric(&metrics, "drawbridge_watch_polls_total") as usize;
+    assert!(
+        (before..=after + 1).contains(&polls),
+        "{before} {polls} {after}"
     );
     heat.set(json!([deployment("d", "COMPLETE")]));
     for watch in &mut watches {

@@ -87,15 +87,18 @@ async fn a_call_without_an_answer_is_not_made_again() {
     let url = format!("http://{}", listener.local_addr().unwrap());
     let calls = std::sync::Arc::new(AtomicUsize::new(0));
     let counted = calls.clone();
+    let waits = std::sync::Arc::new(tokio::sync::Notify::new());
+    let waiting = waits.clone();
     // Reads a request and hangs up; the second one it lets wait.
     let server = tokio::spawn(async move {
-        let mut waiting = Vec::new();
+        let mut held = Vec::new();
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut text = [0; 8192];
             let read = stream.read(&mut text).await.unwrap();
             if text[..read].starts_with(b"POST") && counted.fetch_add(1, Ordering::SeqCst) == 1 {
-                waiting.push(stream);
+                held.push(stream);
+                waiting.notify_one();
             }
         }
     });
@@ -110,13 +113,20 @@ async fn a_call_without_an_answer_is_not_made_again() {
     assert_eq!(calls.load(Ordering::SeqCst), 1);
 
     // The deadline of calls that bring none: the client's own timer has no part in
-    // this. Long enough for a slow machine to send the request.
+    // this.
     let mut hasty = settings(vec![stage(&url)]);
-    hasty.server.default_deadline = Duration::from_secs(3);
+    hasty.server.default_deadline = Duration::from_secs(20);
     let hasty = Gateway::start(hasty).await;
-    let watch = (hasty.client)
-        .watch(ACTION_AND_WATCH, redeploy(), &[])
-        .await;
+    let watch = hasty.client.watch(ACTION_AND_WATCH, redeploy(), &[]);
+    let mut watch = Box::pin(watch);
+    tokio::select! {
+        _ = &mut watch => panic!("nobody answers"),
+        () = waits.notified() => {}
+    }
+    // It is sent, however long that took: now the deadline comes.
+    tokio::time::pause();
+    let watch = watch.await;
+    tokio::time::resume();
     let status = watch.err().expect("no stream");
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
     let details = status.get_error_details();

@@ -8,6 +8,7 @@ pub mod recorder;
 pub mod request;
 pub mod tee;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use drawbridge::config::Config;
@@ -56,6 +57,38 @@ impl Gateway {
             .unwrap_or_else(|e| panic!("{}", e.join("\n")));
         let client = Client::connect(running.grpc, &sets).await;
         Self { running, client }
+    }
+}
+
+/// An address where nobody listens: bound to the end of the process, so that no one
+/// else gets its port.
+pub fn nowhere() -> SocketAddr {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let address = socket.local_addr().unwrap();
+    std::mem::forget(socket);
+    address
+}
+
+/// Stops tokio's clock of this thread until dropped: what is kept for a while is
+/// kept, however slow the machine is.
+pub struct StoppedClock {
+    /// A blocking task: while one runs, a paused clock does not advance by itself.
+    _stops: std::sync::mpsc::Sender<()>,
+}
+
+impl StoppedClock {
+    pub fn new() -> Self {
+        let (stops, stopped) = std::sync::mpsc::channel::<()>();
+        tokio::task::spawn_blocking(move || stopped.recv());
+        tokio::time::pause();
+        Self { _stops: stops }
+    }
+}
+
+impl Drop for StoppedClock {
+    fn drop(&mut self) {
+        tokio::time::resume();
     }
 }
 
