@@ -136,18 +136,13 @@ impl Engine {
         };
         let mut grpc = Grpc::new(codec)
             .max_decoding_message_size(self.max_request_bytes)
-            .accept_compressed(CompressionEncoding::Gzip)
-            .accept_compressed(CompressionEncoding::Zstd);
+            .accept_compressed(CompressionEncoding::Gzip);
         // Compressing costs more than most answers: the caller chooses it by
         // compressing the request, as gRPC servers commonly do.
         let encoding = request.headers().get("grpc-encoding");
-        let compressed = match encoding.map(HeaderValue::as_bytes) {
-            Some(b"gzip") => Some(CompressionEncoding::Gzip),
-            Some(b"zstd") => Some(CompressionEncoding::Zstd),
-            _ => None,
-        };
-        if let Some(encoding) = compressed {
-            grpc = grpc.send_compressed(encoding);
+        let compressed = encoding.map(HeaderValue::as_bytes) == Some(b"gzip");
+        if compressed {
+            grpc = grpc.send_compressed(CompressionEncoding::Gzip);
         }
         if stream {
             return grpc
@@ -167,7 +162,7 @@ impl Engine {
         }
         // Set aside where it goes out as it is; tonic would copy it.
         let answer = OnceLock::new();
-        let aside = compressed.is_none().then_some(&answer);
+        let aside = (!compressed).then_some(&answer);
         let response = grpc
             .unary(
                 tower::service_fn(|r| self.unary(once(arriving), r, aside)),

@@ -123,6 +123,23 @@ async fn a_message_that_does_not_come_is_not_waited_for() {
     assert!(line.ends_with(" 1"), "{line}");
 }
 
+/// The client learns which encodings there are.
+#[tokio::test]
+async fn other_encodings_than_gzip_are_unimplemented() {
+    use crate::api::openstack::orchestration::v1::ListStacksRequest;
+    let (_engine, mut front) = front(vec![heat().await]);
+    let list = "/openstack.orchestration.v1.StackService/ListStacks";
+    for encoding in ["zstd", "deflate", "br"] {
+        let request = ListStacksRequest::default();
+        let response = open(&mut front, list, request, Some(encoding)).await;
+        let status = status(&response);
+        assert_eq!(status.code(), Code::Unimplemented, "{status:?}");
+        assert!(status.message().contains(encoding), "{status:?}");
+        let accepted = response.headers().get("grpc-accept-encoding");
+        assert_eq!(accepted.unwrap(), "gzip,identity");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_deadline_counts_from_the_headers() {
     let (_listener, settings) = silent().await;

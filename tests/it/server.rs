@@ -343,34 +343,22 @@ async fn compression_is_the_callers_choice() {
         Recorder::fixed(Answer::json(200, &json!({"software_deployments": [item]}))).await;
     let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
     let method = gateway.client.method(LIST);
-    for encoding in [
-        tonic::codec::CompressionEncoding::Gzip,
-        tonic::codec::CompressionEncoding::Zstd,
-    ] {
-        let mut grpc = tonic::client::Grpc::new(gateway.client.channel.clone())
-            .send_compressed(encoding)
-            .accept_compressed(encoding);
-        grpc.ready().await.unwrap();
-        let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
-        let response = grpc
-            .unary(
-                tonic::Request::new(bytes::Bytes::from_static(b"\x12\x01s")),
-                path.parse().unwrap(),
-                crate::support::client::BytesCodec,
-            )
-            .await
-            .unwrap();
-        assert_eq!(
-            response
-                .metadata()
-                .get("grpc-encoding")
-                .unwrap()
-                .to_str()
-                .unwrap(),
-            encoding.to_string()
-        );
-        assert!(response.get_ref().len() > 10_000);
-    }
+    let gzip = tonic::codec::CompressionEncoding::Gzip;
+    let mut grpc = tonic::client::Grpc::new(gateway.client.channel.clone())
+        .send_compressed(gzip)
+        .accept_compressed(gzip);
+    grpc.ready().await.unwrap();
+    let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
+    let response = grpc
+        .unary(
+            tonic::Request::new(bytes::Bytes::from_static(b"\x12\x01s")),
+            path.parse().unwrap(),
+            crate::support::client::BytesCodec,
+        )
+        .await
+        .unwrap();
+    assert_eq!(response.metadata().get("grpc-encoding").unwrap(), "gzip");
+    assert!(response.get_ref().len() > 10_000);
     assert!(recorder.seen().iter().any(|s| s.query() == "server_id=s"));
     let response = gateway
         .client
