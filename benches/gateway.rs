@@ -7,6 +7,8 @@
 //! The gateway measured has core 0 for itself; the upstream stub and the load
 //! share core 1. Ratios can be trusted more than microseconds.
 
+#[path = "support/api.rs"]
+mod api;
 #[path = "support/plain.rs"]
 #[allow(dead_code)]
 mod plain;
@@ -20,8 +22,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use api::openstack::orchestration::v1 as pb;
 use bytes::{Buf, BufMut, Bytes};
-use drawbridge::api::openstack::orchestration::v1 as pb;
 use pb::software_deployment_service_client::SoftwareDeploymentServiceClient;
 use pb::software_deployment_service_server::SoftwareDeploymentServiceServer;
 use prost::Message;

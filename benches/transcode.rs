@@ -3,6 +3,8 @@
 //!
 //!     cargo bench --bench transcode
 
+#[path = "support/api.rs"]
+mod api;
 #[path = "support/plain.rs"]
 #[allow(dead_code)]
 mod plain;
@@ -12,7 +14,7 @@ mod sample;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use drawbridge::api::openstack::orchestration::v1 as pb;
+use api::openstack::orchestration::v1 as pb;
 use drawbridge_transcoder::json;
 use drawbridge_transcoder::schema::Schema;
 use prost::Message;

@@ -34,11 +34,16 @@ pub mod watch;
 #[path = "../crates/transcoder/src/contract/tests/world.rs"]
 mod world;
 
-/// Messages generated from `proto/`.
-///
-/// The gateway itself carries wire bytes; these are for tests and for the few
-/// places that look into a message.
+/// Messages generated from `proto/`: those that the gateway looks into. It carries all
+/// others as wire bytes.
 #[allow(clippy::all, missing_docs, rustdoc::all)]
 pub mod api {
-    include!(concat!(env!("OUT_DIR"), "/api.rs"));
+    include!(concat!(env!("OUT_DIR"), "/library/api.rs"));
+}
+
+/// Messages generated from `proto/` for tests.
+#[cfg(test)]
+#[allow(clippy::all, dead_code, unreachable_pub)]
+mod test_api {
+    include!(concat!(env!("OUT_DIR"), "/tests/api.rs"));
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use drawbridge::api::openstack::orchestration::v1 as pb;
+use crate::api::openstack::orchestration::v1 as pb;
 use pb::software_deployment_service_server::SoftwareDeploymentService;
 use prost_types::value::Kind;
 use serde::{Deserialize, Serialize};

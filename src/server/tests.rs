@@ -126,7 +126,7 @@ async fn a_message_that_does_not_come_is_not_waited_for() {
 /// The client learns which encodings there are.
 #[tokio::test]
 async fn other_encodings_than_gzip_are_unimplemented() {
-    use crate::api::openstack::orchestration::v1::ListStacksRequest;
+    use crate::test_api::openstack::orchestration::v1::ListStacksRequest;
     let (_engine, mut front) = front(vec![heat().await]);
     let list = "/openstack.orchestration.v1.StackService/ListStacks";
     for encoding in ["zstd", "deflate", "br"] {
@@ -270,7 +270,7 @@ async fn passes<T>(work: impl Future<Output = T>) -> T {
 
 #[tokio::test]
 async fn who_takes_nothing_keeps_nothing() {
-    use crate::api::openstack::orchestration::v1 as pb;
+    use crate::test_api::openstack::orchestration::v1 as pb;
     let list = "/openstack.orchestration.v1.StackService/ListStacks";
     let stream = "/openstack.orchestration.v1.StackService/StreamStacks";
     let watch = "/openstack.orchestration.v1.SoftwareDeploymentService/WatchSoftwareDeployment";

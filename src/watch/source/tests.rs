@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio_stream::StreamExt;
 
 use super::*;
-use crate::api::openstack::orchestration::v1 as api;
+use crate::test_api::openstack::orchestration::v1 as api;
 use crate::upstream::Settings;
 use crate::watch::{self, Watches};
 use drawbridge_transcoder::api::drawbridge::v1::{Outcome as ToldOutcome, WatchEventType};
