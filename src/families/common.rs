@@ -17,7 +17,7 @@ use drawbridge_transcoder::call::Reply;
 pub(crate) static COMMON: Family = Family {
     name: "",
     dialects: &[],
-    fault: fault,
+    fault,
     endpoint_suffixes: &[],
     catalog_type: None,
     bare_project_names: false,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::heat::{Place, before};
+use crate::support::heat_suite::{Place, before};
 use crate::support::{Client, Gateway};
 
 /// 1,000 calls over 30 seconds on 50 connections: all succeed, and logins come

@@ -1,6 +1,8 @@
-//! Whole paths: a gRPC client, a real gateway on port 0, and an upstream that
-//! says what it saw: a recorder, the sandbox, or a real Heat.
+//! End-to-end tests: a gRPC client, a gateway on port 0, and an upstream that
+//! records what it saw, or the sandbox. They need nothing but the crate registry;
+//! `tests/real_systems` is the stage that needs more.
 
+#[path = "../support/mod.rs"]
 mod support;
 
 mod check;
@@ -10,12 +12,8 @@ mod faults;
 mod files;
 mod first_run;
 mod fixtures;
-mod heat;
 mod heat_dialects;
-mod heat_life;
-mod heat_stacks;
 mod jp1ao;
-mod jp1ao_python;
 mod jp1ao_sandbox;
 mod large;
 mod layers;
@@ -24,14 +22,11 @@ mod operations;
 mod own_api;
 mod paging;
 mod readme;
-mod real_heat;
 mod resolve;
 mod sandbox;
 mod seeds;
 mod server;
 mod servicestage;
-mod servicestage_sdk;
-mod signer;
 mod terminal;
 mod terminal_job;
 mod terminal_stack;

@@ -8,9 +8,8 @@ use serde_json::json;
 use tonic::Code;
 use tonic_types::StatusExt;
 
-use crate::heat::{Place, check_transcript, through_the_gateway, transcript};
-use crate::heat_life;
 use crate::support::client::json as to_json;
+use crate::support::heat_suite::{Place, check_transcript, life, through_the_gateway, transcript};
 use crate::support::{Gateway, upstream};
 
 async fn start(settings: sandbox::Settings) -> (Sandbox, Place) {
@@ -50,7 +49,7 @@ async fn heat_through_the_gateway() {
 #[tokio::test]
 async fn a_stacks_life_as_on_real_heat() {
     let (_sandbox, place) = start(honest()).await;
-    heat_life::life(&place).await;
+    life::life(&place).await;
 }
 
 #[tokio::test]
@@ -58,7 +57,7 @@ async fn a_stack_is_moved_as_on_real_heat() {
     let mut settings = honest();
     settings.adopt_and_abandon = true;
     let (_sandbox, place) = start(settings).await;
-    heat_life::moved(&place).await;
+    life::moved(&place).await;
 }
 
 /// Steps short enough for a test to wait for.

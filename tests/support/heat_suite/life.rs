@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tonic::Code;
 
-use crate::heat::{Place, Rest, before};
+use super::{Place, Rest, before};
 use crate::support::Gateway;
 use crate::support::client::{Watch, json as to_json};
 use crate::support::compare::differences;

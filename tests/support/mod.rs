@@ -1,9 +1,9 @@
-//! What the tests share.
+//! What the test targets share.
 
 pub mod client;
 pub mod compare;
+pub mod heat_suite;
 pub mod process;
-pub mod python;
 pub mod recorder;
 pub mod request;
 pub mod tee;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::heat::Rest;
+use super::Rest;
 
 /// How long something may take to come about, in tries of [`PAUSE`].
 const TRIES: usize = 2_400;
@@ -28,7 +28,7 @@ struct Script {
 
 /// Runs the script as the users that there are.
 pub async fn transcript(users: BTreeMap<&'static str, Rest>) -> Vec<Value> {
-    let text = include_str!("../fixtures/heat_stacks.script");
+    let text = include_str!("../../fixtures/heat_stacks.script");
     let mut lines: Vec<String> = Vec::new();
     for line in text.lines() {
         match line.chars().next() {

@@ -1,25 +1,21 @@
-//! The suite of `heat.rs`, and a Python client, against a real OpenStack Heat
-//! and Keystone on loopback. Needs Python 3.11 or newer and a package index;
-//! where they are not, says in one line what is left out. In CI nothing may be.
+//! The suite of `support/heat_suite.rs`, and a Python client, against a real
+//! OpenStack Heat and Keystone on loopback.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::heat::{Place, before, check_transcript, through_the_gateway, transcript};
-use crate::heat_life;
+use crate::python::tests;
 use crate::support::Gateway;
+use crate::support::heat_suite::{
+    Place, before, check_transcript, life, through_the_gateway, transcript,
+};
 
 /// A running Heat; stopped when dropped, its data kept for the next run.
 struct RealHeat {
-    /// Where it stands, and its ports; none: somebody else started it and stops it.
-    own: Option<(PathBuf, [String; 2])>,
+    folder: PathBuf,
+    ports: [String; 2],
+    /// What `up` prints: addresses and accounts.
     env: Vec<(String, String)>,
-}
-
-fn tests(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests")
-        .join(path)
 }
 
 /// Of a run that ended well: its data is as new, and its ports stand there.
@@ -51,44 +47,6 @@ fn ports(folder: &Path) -> [String; 2] {
     held.map(|listener| listener.local_addr().unwrap().port().to_string())
 }
 
-/// Whether there is what a real Heat needs; if not, why.
-fn possible() -> Result<(), String> {
-    let python = Command::new("python3")
-        .args([
-            "-c",
-            "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))",
-        ])
-        .stderr(Stdio::null())
-        .status();
-    if !python.is_ok_and(|s| s.success()) {
-        return Err("no Python 3.11 or newer with venv".into());
-    }
-    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join("real-heat-venv/installed.txt");
-    if venv.exists() {
-        return Ok(());
-    }
-    let index = Command::new("python3")
-        .args([
-            "-m",
-            "pip",
-            "download",
-            "--no-deps",
-            "--no-cache-dir",
-            "-q",
-            "-d",
-        ])
-        .arg(std::env::temp_dir().join("drawbridge-pip"))
-        .arg("wheel")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    if index.is_ok_and(|s| s.success()) {
-        Ok(())
-    } else {
-        Err("no Python package index".into())
-    }
-}
-
 /// Brings it up with these settings, and returns what there is to know of it.
 fn up(
     folder: &Path,
@@ -101,6 +59,7 @@ fn up(
         .env("REAL_HEAT_VENV", venv)
         .env("REAL_HEAT_KEYSTONE_PORT", keystone)
         .env("REAL_HEAT_HEAT_PORT", heat)
+        .env("REAL_HEAT_ABANDON", "false")
         .envs(settings.iter().copied())
         .stderr(Stdio::inherit())
         .output()
@@ -115,41 +74,23 @@ fn up(
 }
 
 impl RealHeat {
-    /// Starts one, unless the environment is that of one which runs already
-    /// (`eval "$(tests/real-heat/up DIR)"`).
     fn start() -> Self {
-        let running: Vec<(String, String)> = std::env::vars()
-            .filter(|(name, _)| name.starts_with("OS_") || name.starts_with("REAL_HEAT_"))
-            .collect();
-        if running.iter().any(|(name, _)| name == "REAL_HEAT_URL") {
-            return Self {
-                own: None,
-                env: running,
-            };
-        }
-        let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let folder = temporary.join("real-heat");
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("real-heat");
         let ports = ports(&folder);
         eprintln!("starting a real Heat (the first time takes about a minute)");
         let env = up(&folder, &ports, &[]);
-        Self {
-            own: Some((folder, ports)),
-            env,
-        }
+        Self { folder, ports, env }
     }
 
-    /// The same one with other settings, its data kept.
-    fn again(self, settings: &[(&str, &str)]) -> Self {
-        let (folder, ports) = self.own.as_ref().expect("one of our own");
-        up(folder, ports, settings);
+    /// Restarts it with other settings, its data kept.
+    fn restart(self, settings: &[(&str, &str)]) -> Self {
+        up(&self.folder, &self.ports, settings);
         self
     }
 
-    /// All went well, and all that was made is gone: the next run may go on with it.
-    fn ended_well(&self) {
-        if let Some((folder, ports)) = &self.own {
-            std::fs::write(folder.join(PORTS), ports.join(" ")).unwrap();
-        }
+    /// Marks the data as clean: the next run reuses it.
+    fn keep_data(&self) {
+        std::fs::write(self.folder.join(PORTS), self.ports.join(" ")).unwrap();
     }
 
     fn get(&self, name: &str) -> String {
@@ -163,22 +104,13 @@ impl RealHeat {
 
 impl Drop for RealHeat {
     fn drop(&mut self) {
-        if let Some((folder, _)) = &self.own {
-            let _ = Command::new(tests("real-heat/down")).arg(folder).status();
-        }
+        let down = tests("real-heat/down");
+        let _ = Command::new(down).arg(&self.folder).status();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn real_heat() {
-    if let Err(why) = possible() {
-        assert!(
-            std::env::var_os("CI").is_none(),
-            "in CI nothing is left out: {why}"
-        );
-        eprintln!("LEFT OUT: the suite against real Heat: {why}");
-        return;
-    }
+async fn the_suite_holds_on_real_heat() {
     let heat = tokio::task::spawn_blocking(RealHeat::start).await.unwrap();
     let place = Place {
         heat: heat.get("REAL_HEAT_URL"),
@@ -192,16 +124,12 @@ async fn real_heat() {
     }
     check_transcript(&got);
     through_the_gateway(&place).await;
-    heat_life::life(&place).await;
+    life::life(&place).await;
     python(&heat, &place).await;
-    if heat.own.is_none() {
-        eprintln!("LEFT OUT: abandoning and adopting, which a Heat that runs already may not do");
-        return;
-    }
-    let heat = tokio::task::spawn_blocking(|| heat.again(&[("REAL_HEAT_ABANDON", "true")]));
+    let heat = tokio::task::spawn_blocking(|| heat.restart(&[("REAL_HEAT_ABANDON", "true")]));
     let heat = heat.await.unwrap();
-    heat_life::moved(&place).await;
-    heat.ended_well();
+    life::moved(&place).await;
+    heat.keep_data();
 }
 
 /// The main job, as a user has it: a Python client with stubs generated from the

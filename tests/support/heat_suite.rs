@@ -5,6 +5,9 @@
 //! where the sandbox shows a behaviour differently, the build fails. Then the
 //! gateway before each: every read equals what the upstream says itself.
 
+pub mod life;
+mod stacks;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -14,10 +17,9 @@ use http::{HeaderMap, HeaderValue, Method};
 use serde_json::{Value, json};
 use tonic::Code;
 
-use crate::heat_stacks;
-use crate::support::client::json as to_json;
-use crate::support::compare::differences;
-use crate::support::{self, Gateway};
+use super::client::json as to_json;
+use super::compare::differences;
+use super::{Gateway, json_file};
 
 /// A Heat and its Keystone.
 #[derive(Clone)]
@@ -41,7 +43,7 @@ pub struct Rest {
 impl Rest {
     pub async fn login(place: &Place, user: &str, project: &str) -> Self {
         let transport =
-            Transport::new(&support::upstream("t", "heat", &place.heat).transport).unwrap();
+            Transport::new(&super::upstream("t", "heat", &place.heat).transport).unwrap();
         let body = json!({"auth": {
             "identity": {"methods": ["password"], "password": {"user": {
                 "name": user, "domain": {"name": "Default"}, "password": place.password}}},
@@ -593,13 +595,13 @@ pub async fn transcript(place: &Place) -> Value {
     .await;
     s.step("nobody", "GET", "//", None, "").await;
     let mut all = s.transcript;
-    all.extend(heat_stacks::transcript(s.users).await);
+    all.extend(stacks::transcript(s.users).await);
     Value::Array(all)
 }
 
 /// Compares with what real Heat wrote down, entry by entry.
 pub fn check_transcript(got: &Value) {
-    let want = support::json_file("fixtures/heat_transcript.json");
+    let want = json_file("fixtures/heat_transcript.json");
     let (got, want) = (got.as_array().unwrap(), want.as_array().unwrap());
     let mut differing = Vec::new();
     for (got, want) in got.iter().zip(want) {
@@ -619,7 +621,7 @@ pub fn check_transcript(got: &Value) {
 /// A gateway before a Heat, that logs in by itself and finds the endpoint in the
 /// catalog.
 pub fn before(place: &Place) -> upstream::Settings {
-    let mut settings = support::upstream("heat", "heat", &place.heat);
+    let mut settings = super::upstream("heat", "heat", &place.heat);
     settings.endpoint = None;
     settings.project_id = None;
     let named = |name: &str| credentials::Named {
