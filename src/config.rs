@@ -3,9 +3,8 @@
 //!
 //! Variables go before the file: `DRAWBRIDGE_CONFIG` (the file),
 //! `DRAWBRIDGE_LISTEN`, `DRAWBRIDGE_ADMIN` (an address or `off`),
-//! `DRAWBRIDGE_LOG` (the level), `DRAWBRIDGE_LOG_FORMAT` (`text` or `json`),
-//! `DRAWBRIDGE_SANDBOX` (`true` or `false`). Every key of the file is explained in
-//! `drawbridge.example.toml`.
+//! `DRAWBRIDGE_LOG` (the level), `DRAWBRIDGE_LOG_FORMAT` (`text` or `json`). Every key
+//! of the file is explained in `drawbridge.example.toml`.
 
 mod auth;
 mod reader;
@@ -15,7 +14,7 @@ mod upstreams;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -54,7 +53,7 @@ pub struct Config {
     pub descriptors: Vec<Source>,
     /// The log.
     pub log: telemetry::Settings,
-    /// Whether the embedded upstreams are served too.
+    /// Whether the embedded upstreams are served: each response says so.
     pub sandbox: bool,
 }
 
@@ -140,7 +139,7 @@ impl Default for Server {
 }
 
 impl Config {
-    /// The sandbox on loopback: what is served where nothing is configured.
+    /// Returns the defaults of `drawbridge sandbox`.
     pub fn sandbox() -> Self {
         Self {
             admin: Some(SocketAddr::from(([127, 0, 0, 1], 50_052))),
@@ -165,23 +164,39 @@ impl Config {
         }
     }
 
-    /// Reads the file at `path`, else at `DRAWBRIDGE_CONFIG`, and the
-    /// environment; without a file, it is the sandbox. Paths in the file are
-    /// relative to it. Fails with everything that is wrong.
-    pub fn load(path: Option<&Path>, env: Env<'_>) -> Result<Self, Vec<Problem>> {
-        let path = path
-            .map(Path::to_owned)
-            .or_else(|| set(env, "DRAWBRIDGE_CONFIG").map(PathBuf::from));
+    /// Reads the file at `path` and the environment. Paths in the file are relative
+    /// to it.
+    ///
+    /// # Errors
+    ///
+    /// All problems, each with file and line.
+    pub fn load(path: &Path, env: Env<'_>) -> Result<Self, Vec<Problem>> {
+        Self::read(path, Self::empty(), env)
+    }
+
+    /// Reads the configuration of `drawbridge sandbox`: the file is optional and has
+    /// no upstreams.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::load`]; and an upstream in the file.
+    pub fn load_sandbox(path: Option<&Path>, env: Env<'_>) -> Result<Self, Vec<Problem>> {
         let Some(path) = path else {
             let report = Report::new("environment", "");
             let mut config = Self::sandbox();
             config.take_environment(&report, env);
-            config.check_upstreams(&report);
             return report.finish(config);
         };
+        Self::read(path, Self::sandbox(), env)
+    }
+
+    fn read(path: &Path, defaults: Self, env: Env<'_>) -> Result<Self, Vec<Problem>> {
         let name = path.display().to_string();
-        match read_text(&path) {
-            Ok(text) => Self::parse(&name, &text, path.parent().unwrap_or(Path::new("")), env),
+        match read_text(path) {
+            Ok(text) => {
+                let folder = path.parent().unwrap_or(Path::new(""));
+                Self::parse(&name, &text, folder, defaults, env)
+            }
             Err(problem) => Err(vec![Problem {
                 file: name,
                 line: None,
@@ -192,7 +207,13 @@ impl Config {
     }
 
     /// Reads the text of the file `name`, in which paths are relative to `folder`.
-    fn parse(name: &str, text: &str, folder: &Path, env: Env<'_>) -> Result<Self, Vec<Problem>> {
+    fn parse(
+        name: &str,
+        text: &str,
+        folder: &Path,
+        defaults: Self,
+        env: Env<'_>,
+    ) -> Result<Self, Vec<Problem>> {
         let report = Report::new(name, text);
         let (table, errors) = toml::de::DeTable::parse_recoverable(text);
         for error in errors {
@@ -200,7 +221,7 @@ impl Config {
             report.tell(at, "", error.message());
         }
         let root = Section::root(&report, table.get_ref(), folder, env);
-        let mut config = Self::empty();
+        let mut config = defaults;
         config.read_listen(&root.section("listen"));
         config.read_server(&root.section("server"));
         config.read_watch(&root.section("watch"));
@@ -225,9 +246,6 @@ impl Config {
             config.log.level = level.value;
         }
         log.finish();
-        let sandbox = root.section("sandbox");
-        config.sandbox = sandbox.flag("enabled").unwrap_or(false);
-        sandbox.finish();
         config.take_environment(&report, env);
         upstreams::check_names(&root, &config);
         upstreams::check_defaults(&root);
@@ -340,25 +358,24 @@ impl Config {
             Some("json") => self.log.json = true,
             Some(_) => wrong("DRAWBRIDGE_LOG_FORMAT", "must be text or json"),
         }
-        match set(env, "DRAWBRIDGE_SANDBOX").as_deref() {
-            None => {}
-            Some("true" | "1") => self.sandbox = true,
-            Some("false" | "0") => self.sandbox = false,
-            Some(_) => wrong("DRAWBRIDGE_SANDBOX", "must be true or false"),
-        }
     }
 
-    /// Something must be there to be called.
+    /// Reports a gateway with nothing to call, and a sandbox with upstreams.
     fn check_upstreams(&self, report: &Report) {
-        if self.upstreams.is_empty() && !self.sandbox {
-            report.push(Problem {
-                file: report.file().to_owned(),
-                line: None,
-                key: String::new(),
-                problem: "no upstream: add an [[upstream]], or [sandbox] enabled = true to try"
-                    .to_owned(),
-            });
-        }
+        let problem = match (self.sandbox, self.upstreams.is_empty()) {
+            (false, true) => "no upstream: add an [[upstream]], or try `drawbridge sandbox`",
+            (true, false) => {
+                "has upstreams, and `drawbridge sandbox` serves its own alone: use `drawbridge \
+                 serve` for these"
+            }
+            _ => return,
+        };
+        report.push(Problem {
+            file: report.file().to_owned(),
+            line: None,
+            key: String::new(),
+            problem: problem.to_owned(),
+        });
     }
 
     /// The rpcs that are served; and no upstream may be of a family without any.

@@ -13,7 +13,7 @@
 //! [`error`] makes every status.
 
 pub mod admin;
-pub mod check;
+pub mod cli;
 pub mod config;
 pub mod contract;
 pub mod credentials;
@@ -22,11 +22,9 @@ pub mod downstream;
 pub mod engine;
 pub mod error;
 pub mod families;
-pub mod first_run;
 pub mod http_client;
 pub mod server;
 pub mod telemetry;
-pub mod terminal;
 pub mod upstream;
 pub mod watch;
 

@@ -6,6 +6,7 @@ mod dispatcher;
 mod gateway_service;
 mod gauges;
 mod health;
+mod protocol;
 mod request_body_timeout;
 mod response_write_timeout;
 mod router;

@@ -1,18 +1,11 @@
-//! What a newcomer sees: the sandbox's upstreams, and lines to paste.
+//! The sandbox for newcomers: its upstreams, its banner, and lines to paste.
 
-use std::fmt::Write;
-
-#[cfg(feature = "sandbox")]
 use drawbridge_sandbox::{self as sandbox, Sandbox};
 
-#[cfg(feature = "sandbox")]
 use crate::credentials::{AkSk, IdOrName, Identity, Keystone, Named, Settings as Auth};
-use crate::server::Running;
-#[cfg(feature = "sandbox")]
 use crate::upstream::Settings;
 
 /// One upstream per family, before the sandbox.
-#[cfg(feature = "sandbox")]
 pub fn upstreams(sandbox: &Sandbox) -> Vec<Settings> {
     let named = |name: &str| Named {
         id_or_name: IdOrName::Name(name.into()),
@@ -66,22 +59,33 @@ pub fn upstreams(sandbox: &Sandbox) -> Vec<Settings> {
     .collect()
 }
 
-/// What is listening.
-pub fn listening(running: &Running) -> String {
-    let mut text = format!("drawbridge serves gRPC on {}\n", running.grpc);
-    if let Some(admin) = running.admin {
-        let _ = writeln!(
-            text,
-            "metrics, liveness, readiness on http://{admin}/metrics /livez /readyz"
-        );
-    }
-    text
+/// The first line of the banner.
+pub const ANNOUNCEMENT: &str =
+    "SANDBOX: embedded OpenStack Heat, Huawei ServiceStage and Hitachi JP1/AO\n";
+
+/// Returns the last lines of the banner: two calls to paste, and where more are.
+pub fn hints(grpc: &str, tls: bool) -> String {
+    let security = security(tls);
+    format!(
+        "Paste into another terminal:
+  grpcurl {security} {grpc} list
+  grpcurl {security} {grpc} hitachi.automation.v1.TaskService/ListTasks
+`drawbridge examples` prints more. Ctrl-C stops.
+"
+    )
 }
 
-/// What to paste to call the sandbox.
-#[cfg(feature = "sandbox")]
-pub fn examples(running: &Running, sandbox: &Sandbox) -> String {
-    let grpc = running.grpc;
+/// How grpcurl connects. The sandbox's certificate is whatever the user has made.
+fn security(tls: bool) -> &'static str {
+    match tls {
+        true => "-insecure",
+        false => "-plaintext",
+    }
+}
+
+/// Returns calls to paste, for a sandbox behind the gateway at this address.
+pub fn examples(grpc: &str, tls: bool) -> String {
+    let security = security(tls);
     let deployment = "openstack.orchestration.v1.SoftwareDeploymentService";
     let stack = "openstack.orchestration.v1.StackService";
     let stage = "huaweicloud.servicestage.v3";
@@ -106,20 +110,18 @@ pub fn examples(running: &Running, sandbox: &Sandbox) -> String {
     );
     let machines = r#"{"id": 2008, "name": "night shift", "steps": true}"#;
     format!(
-        "before a sandbox of OpenStack Heat, Huawei ServiceStage and Hitachi JP1/AO on {sandbox}
+        "With grpcurl, while `drawbridge sandbox` runs:
 
-Paste into another terminal, with grpcurl:
-
-  grpcurl -plaintext -d '{server}' {grpc} {deployment}/ListSoftwareDeployments
-  grpcurl -plaintext -d '{create}' {grpc} {deployment}/CreateSoftwareDeployment
-  grpcurl -plaintext -d '{server}' {grpc} {deployment}/WatchSoftwareDeployments
-  grpcurl -plaintext -d '{shop}' {grpc} {stack}/CreateStack
-  grpcurl -plaintext -d '{{\"stack_name\": \"shop\"}}' {grpc} {stack}/WatchStack
-  job=$(grpcurl -plaintext -d '{addon}' {grpc} {stage}.AddonService/ExecuteAddonAction | grep -o 'JOB[^\"]*'); echo $job
-  grpcurl -plaintext -d '{{\"job_id\": \"'$job'\"}}' {grpc} {stage}.JobService/WatchJob
-  grpcurl -plaintext -d '{addon}' {grpc} {stage}.AddonService/ExecuteAddonActionAndWatch
-  grpcurl -plaintext -d '{{\"id\": 2004}}' {grpc} {automation}.AutomationServiceService/ReleaseService
-  grpcurl -plaintext -d '{machines}' {grpc} {automation}.TaskService/SubmitServiceAndWatch
+  grpcurl {security} -d '{server}' {grpc} {deployment}/ListSoftwareDeployments
+  grpcurl {security} -d '{create}' {grpc} {deployment}/CreateSoftwareDeployment
+  grpcurl {security} -d '{server}' {grpc} {deployment}/WatchSoftwareDeployments
+  grpcurl {security} -d '{shop}' {grpc} {stack}/CreateStack
+  grpcurl {security} -d '{{\"stack_name\": \"shop\"}}' {grpc} {stack}/WatchStack
+  job=$(grpcurl {security} -d '{addon}' {grpc} {stage}.AddonService/ExecuteAddonAction | grep -o 'JOB[^\"]*'); echo $job
+  grpcurl {security} -d '{{\"job_id\": \"'$job'\"}}' {grpc} {stage}.JobService/WatchJob
+  grpcurl {security} -d '{addon}' {grpc} {stage}.AddonService/ExecuteAddonActionAndWatch
+  grpcurl {security} -d '{{\"id\": 2004}}' {grpc} {automation}.AutomationServiceService/ReleaseService
+  grpcurl {security} -d '{machines}' {grpc} {automation}.TaskService/SubmitServiceAndWatch
 
 or the same with the small Python client (its first run sets itself up):
 
@@ -134,8 +136,9 @@ or the same with the small Python client (its first run sets itself up):
   clients/python/drawbridge call AutomationServiceService/ReleaseService '{{\"id\": 2004}}'
   clients/python/drawbridge watch TaskService/SubmitServiceAndWatch '{machines}'
 
-Ctrl-C stops. For your own upstreams see drawbridge.example.toml.
-",
-        sandbox = sandbox.servicestage_url(),
+On a terminal, with a view that follows a resource to its end:
+
+  drawbridge watch stack shop
+"
     )
 }

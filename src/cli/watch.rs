@@ -7,7 +7,7 @@
 
 mod client;
 mod options;
-mod paint;
+mod render;
 mod view;
 
 use std::io::{IsTerminal, Write};
@@ -22,7 +22,7 @@ use client::{Gateway, News};
 use drawbridge_transcoder::contract::Contract;
 pub use options::Options;
 use options::Source;
-use paint::{Look, Paint};
+use render::{Look, Paint};
 use view::View;
 
 /// It settled as it should.

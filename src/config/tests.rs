@@ -20,7 +20,13 @@ fn env(name: &str) -> Option<String> {
 }
 
 fn parse(text: &str) -> Result<Config, Vec<Problem>> {
-    Config::parse("d.toml", text, Path::new("/nonexistent"), &env)
+    Config::parse(
+        "d.toml",
+        text,
+        Path::new("/nonexistent"),
+        Config::empty(),
+        &env,
+    )
 }
 
 /// What is wrong, a line each.
@@ -51,7 +57,7 @@ fn the_example_loads() {
         "NORTH_PASSWORD" | "STAGE_SECRET_KEY" => Some("secret".to_owned()),
         _ => None,
     };
-    let config = Config::load(Some(&path), &env).expect("the example is right");
+    let config = Config::load(&path, &env).expect("the example is right");
     let names: Vec<&str> = config.upstreams.iter().map(|u| &*u.name).collect();
     assert_eq!(names, ["north", "stage", "ao"]);
     assert_eq!(config.server, Server::default());
@@ -74,11 +80,17 @@ fn the_examples_defaults_are_the_real_ones() {
         .collect();
     let env = |_: &str| Some("secret".to_owned());
     let read = |text: &str| {
-        let mut config = Config::parse("d.toml", text, Path::new(""), &|name| {
-            (!name.starts_with("DRAWBRIDGE_"))
-                .then(|| env(name))
-                .flatten()
-        })
+        let mut config = Config::parse(
+            "d.toml",
+            text,
+            Path::new(""),
+            Config::empty(),
+            &|name: &str| {
+                (!name.starts_with("DRAWBRIDGE_"))
+                    .then(|| env(name))
+                    .flatten()
+            },
+        )
         .expect("right");
         config
             .upstreams
@@ -92,8 +104,8 @@ fn the_examples_defaults_are_the_real_ones() {
 }
 
 #[test]
-fn without_a_file_it_is_the_sandbox() {
-    let config = Config::load(None, &no_env).expect("the sandbox");
+fn the_sandbox_needs_no_file() {
+    let config = Config::load_sandbox(None, &no_env).expect("the sandbox");
     assert!(config.sandbox && config.upstreams.is_empty());
     assert_eq!(config.listen.to_string(), "127.0.0.1:50051");
     assert_eq!(
@@ -110,20 +122,20 @@ fn variables_go_before_the_file() {
             "DRAWBRIDGE_ADMIN" => "off",
             "DRAWBRIDGE_LOG" => "debug",
             "DRAWBRIDGE_LOG_FORMAT" => "json",
-            "DRAWBRIDGE_SANDBOX" => "true",
             _ => return None,
         };
         Some(value.to_owned())
     };
     let text = "[listen]\ngrpc='127.0.0.1:2'\nadmin='127.0.0.1:3'\n[log]\nlevel='warn'\n";
-    let config = Config::parse("d.toml", text, Path::new(""), &env).expect("right");
+    let config =
+        Config::parse("d.toml", text, Path::new(""), Config::empty(), &env).expect("right");
     assert_eq!(config.listen.port(), 1);
     assert_eq!(config.admin, None);
     assert_eq!((config.log.json, &*config.log.level), (true, "debug"));
-    assert!(config.sandbox);
 
     let env = |name: &str| name.starts_with("DRAWBRIDGE_").then(|| "what".to_owned());
-    let problems = Config::parse("d.toml", HEAT, Path::new(""), &env).expect_err("wrong");
+    let problems =
+        Config::parse("d.toml", HEAT, Path::new(""), Config::empty(), &env).expect_err("wrong");
     let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
     assert_eq!(
         told,
@@ -131,15 +143,14 @@ fn variables_go_before_the_file() {
             "environment: DRAWBRIDGE_LISTEN: must be an IP address and a port, as 127.0.0.1:50051",
             "environment: DRAWBRIDGE_ADMIN: must be off, or an address as 127.0.0.1:50052",
             "environment: DRAWBRIDGE_LOG_FORMAT: must be text or json",
-            "environment: DRAWBRIDGE_SANDBOX: must be true or false",
         ]
     );
 }
 
 #[test]
 fn a_file_that_is_not_there() {
-    let env = |name: &str| (name == "DRAWBRIDGE_CONFIG").then(|| "/nonexistent/d.toml".to_owned());
-    let problems = Config::load(None, &env).expect_err("no file");
+    let path = Path::new("/nonexistent/d.toml");
+    let problems = Config::load(path, &no_env).expect_err("no file");
     let told = problems[0].to_string();
     assert!(
         told.starts_with("/nonexistent/d.toml: cannot read"),
@@ -457,13 +468,15 @@ fn a_cloud_of_clouds_yaml() {
     fs::write(&clouds, yaml).expect("written");
     let env = |name: &str| (name == "OS_CLIENT_CONFIG_FILE").then(|| clouds.display().to_string());
     let text = "[[upstream]]\nname='a'\nfamily='heat'\nauth={cloud='south'}\n";
-    let config = Config::parse("d.toml", text, Path::new(""), &env).expect("right");
+    let config =
+        Config::parse("d.toml", text, Path::new(""), Config::empty(), &env).expect("right");
     match &config.upstreams[0].auth {
         Auth::Keystone(login) => assert_eq!(login.region.as_deref(), Some("R1")),
         other => panic!("{other:?}"),
     }
     let text = text.replace("south", "west");
-    let problems = Config::parse("d.toml", &text, Path::new(""), &env).expect_err("no west");
+    let problems =
+        Config::parse("d.toml", &text, Path::new(""), Config::empty(), &env).expect_err("no west");
     let told = problems[0].to_string();
     assert!(
         told.starts_with("d.toml:4: upstream.auth.cloud: "),
@@ -481,7 +494,7 @@ fn callers_must_be_known_beyond_loopback() {
     let own = rcgen::generate_simple_self_signed(["gateway".to_owned()]).expect("a certificate");
     write("pem", &own.cert.pem());
     write("key", &own.signing_key.serialize_pem());
-    let parse = |text: &str| Config::parse("d.toml", text, folder.path(), &env);
+    let parse = |text: &str| Config::parse("d.toml", text, folder.path(), Config::empty(), &env);
     let listen = "[listen]\ngrpc='0.0.0.0:50051'\n";
     let basic = format!("{HEAT}auth={{kind='basic',username='u',password_env='SECRET'}}\n");
     let tls = "[listen.tls]\ncert_file='pem'\nkey_file='key'\n";
@@ -511,7 +524,8 @@ fn callers_must_be_known_beyond_loopback() {
         .collect();
     assert_eq!(tokens, ["hunter2", "second"]);
     assert!(config.tokens_in_the_clear());
-    let at_home = Config::parse("d.toml", HEAT, folder.path(), &env).expect("loopback");
+    let at_home =
+        Config::parse("d.toml", HEAT, folder.path(), Config::empty(), &env).expect("loopback");
     assert!(!at_home.tokens_in_the_clear());
     let mutual = format!("{listen}{tls}client_ca_file='pem'\n{basic}");
     assert!(parse(&mutual).expect("mTLS").tls.is_some());
@@ -528,7 +542,8 @@ fn own_families_need_their_descriptors() {
     fs::write(folder.path().join("my.binpb"), b"\x0a\x00").expect("written");
     let text = format!("{HEAT}dialect='any'\n[[descriptors]]\nfile='my.binpb'\n");
     let text = text.replace("'heat'", "'mine.v1'");
-    let config = Config::parse("d.toml", &text, folder.path(), &env).expect("right");
+    let config =
+        Config::parse("d.toml", &text, folder.path(), Config::empty(), &env).expect("right");
     assert_eq!(config.upstreams[0].dialect, "any");
     assert_eq!(config.descriptors[0].name, "my.binpb");
     assert_eq!(config.descriptors[0].bytes, b"\x0a\x00");
@@ -594,7 +609,7 @@ fn what_could_not_be_served_is_told() {
         let text = format!(
             "{HEAT}[listen.tls]\ncert_file='{cert}'\nkey_file='{key}'\nclient_ca_file='{ca}'\n"
         );
-        let got = Config::parse("d.toml", &text, folder.path(), &env);
+        let got = Config::parse("d.toml", &text, folder.path(), Config::empty(), &env);
         match want {
             None => assert!(got.is_ok(), "{got:?}"),
             Some(want) => {
@@ -605,7 +620,8 @@ fn what_could_not_be_served_is_told() {
         }
     }
     let text = format!("{HEAT}[log]\nlevel='info,h2=loud'\n");
-    let problems = Config::parse("d.toml", &text, folder.path(), &env).expect_err("no level");
+    let problems =
+        Config::parse("d.toml", &text, folder.path(), Config::empty(), &env).expect_err("no level");
     assert!(
         problems[0].to_string().contains("log.level: "),
         "{}",
@@ -615,7 +631,8 @@ fn what_could_not_be_served_is_told() {
 
 #[test]
 fn an_upstream_without_rpcs_is_told() {
-    let mut config = Config::parse("d.toml", HEAT, Path::new("."), &env).expect("good");
+    let mut config =
+        Config::parse("d.toml", HEAT, Path::new("."), Config::empty(), &env).expect("good");
     assert!(config.contract().is_ok());
     config.upstreams[0].family = "hea".to_owned();
     let told = config.contract().expect_err("no such family");
@@ -623,5 +640,25 @@ fn an_upstream_without_rpcs_is_told() {
     assert!(
         told[0].contains("no rpc is of family hea, did you mean heat?"),
         "{told:?}"
+    );
+}
+
+#[test]
+fn the_sandbox_takes_a_file_without_upstreams_only() {
+    let sandbox =
+        |text: &str| Config::parse("d.toml", text, Path::new(""), Config::sandbox(), &no_env);
+    let config = sandbox("[listen]\ngrpc = '127.0.0.1:7'\n").expect("right");
+    assert!(config.sandbox);
+    assert_eq!(config.listen.port(), 7);
+    let problems = sandbox(HEAT).expect_err("an upstream");
+    assert!(
+        problems[0].problem.contains("drawbridge serve"),
+        "{problems:?}"
+    );
+    let problems = Config::parse("d.toml", "", Path::new(""), Config::empty(), &no_env)
+        .expect_err("nothing to serve");
+    assert!(
+        problems[0].problem.contains("drawbridge sandbox"),
+        "{problems:?}"
     );
 }

@@ -31,9 +31,13 @@ use crate::upstream::{self, Upstream, Upstreams};
 use crate::watch::{self, Watches};
 use drawbridge_transcoder::contract::Method;
 
-/// Response metadata: paths of integers that are rounded in the message.
 /// The longest value that is passed on from the upstream's headers, in bytes.
 const MAX_FORWARDED: usize = 1 << 10;
+
+/// Response metadata of the sandbox: nothing real was called.
+const SANDBOX: HeaderName = HeaderName::from_static("drawbridge-sandbox");
+
+/// Response metadata: paths of integers that are rounded in the message.
 const INEXACT: HeaderName = HeaderName::from_static("drawbridge-inexact");
 
 /// Looks rpcs up and carries them out.
@@ -49,6 +53,8 @@ pub struct Engine {
     pub(super) max_request_bytes: usize,
     pub(super) default_deadline: Duration,
     pub(super) traces: bool,
+    /// Whether the embedded upstreams are served.
+    pub(super) sandbox: bool,
 }
 
 /// A method and its metrics, at each upstream that can serve it.
@@ -65,6 +71,15 @@ impl Engine {
     /// The method at this gRPC path.
     pub(super) fn served(&self, path: &str) -> Option<Arc<Served>> {
         self.methods.get(path).cloned()
+    }
+
+    /// Adds to a response that it comes from the sandbox, if it does.
+    pub(super) fn announce(&self, mut response: http::Response<Body>) -> http::Response<Body> {
+        if self.sandbox {
+            let yes = HeaderValue::from_static("true");
+            response.headers_mut().insert(SANDBOX, yes);
+        }
+        response
     }
 
     /// The status of a call that was refused at the door.

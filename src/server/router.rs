@@ -16,6 +16,7 @@ use tower::{Layer, Service};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::server::dispatcher::Engine;
+use crate::server::protocol;
 use crate::server::request_body_timeout::{Arriving, LONGEST};
 
 /// Metadata in which callers bring a token of the gateway's own, where the
@@ -106,27 +107,37 @@ impl Service<Request<Body>> for Front {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
+        if let Err(rejection) = protocol::check(&request) {
+            self.engine.metrics.refused.inc();
+            tracing::debug!(?rejection, "request rejected");
+            let response = self.engine.announce(rejection.response());
+            return Box::pin(async move { Ok(response) });
+        }
         let path = request.uri().path();
         // Health is asked by load balancers, which have no tokens.
         if !path.starts_with("/grpc.health.")
             && let Err(error) = self.tokens.admit(request.headers())
         {
             let status = self.engine.refuse(path, &error);
-            return Box::pin(async move { Ok(status.into_http()) });
+            let response = self.engine.announce(status.into_http());
+            return Box::pin(async move { Ok(response) });
         }
         if let Some(served) = self.engine.served(path) {
             let engine = self.engine.clone();
             let deadline = engine.deadline(request.headers());
             let request = request.map(|body| Arriving::new(body, deadline));
-            return Box::pin(async move { Ok(engine.serve(&served, request, deadline).await) });
+            return Box::pin(async move {
+                let response = engine.serve(&served, request, deadline).await;
+                Ok(engine.announce(response))
+            });
         }
         let until = Deadline::after(LONGEST);
         let request = request.map(|body| Body::new(Arriving::new(body, until)));
         let response = self.routes.call(request);
-        let departures = self.engine.departures.clone();
+        let engine = self.engine.clone();
         Box::pin(async move {
             Ok(match response.await {
-                Ok(response) => departures.send(response),
+                Ok(response) => engine.announce(engine.departures.send(response)),
                 Err(never) => match never {},
             })
         })

@@ -127,6 +127,8 @@ pub async fn start(config: Config, traces: bool) -> Result<Running, Vec<String>>
         ));
 
     let mut server = Server::builder()
+        // To reject it in words; the router serves HTTP/2 alone.
+        .accept_http1(true)
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(16 << 20)
         .max_concurrent_streams(config.server.max_streams)
@@ -233,6 +235,7 @@ impl Engine {
             max_request_bytes: config.server.max_request_bytes,
             default_deadline: config.server.default_deadline,
             traces,
+            sandbox: config.sandbox,
         }
     }
 }

@@ -66,6 +66,7 @@ fn request(
 ) -> http::Request<Body> {
     let frames = pieces.map(|piece| Ok::<_, Status>(http_body::Frame::data(Bytes::from(piece))));
     http::Request::post(path)
+        .version(http::Version::HTTP_2)
         .header("content-type", "application/grpc")
         .header("grpc-timeout", timeout)
         .body(Body::new(StreamBody::new(frames)))
@@ -250,7 +251,9 @@ async fn open(
     bytes.extend((message.encoded_len() as u32).to_be_bytes());
     bytes.extend(message.encode_to_vec());
     let whole = http_body_util::Full::new(Bytes::from(bytes));
-    let mut request = http::Request::post(path).header("content-type", "application/grpc");
+    let mut request = http::Request::post(path)
+        .version(http::Version::HTTP_2)
+        .header("content-type", "application/grpc");
     if let Some(encoding) = encoding {
         request = request.header("grpc-encoding", encoding);
         request = request.header("grpc-accept-encoding", encoding);

@@ -1,6 +1,7 @@
 //! `drawbridge check` before the sandbox.
 
-use drawbridge::{check, credentials, first_run};
+use drawbridge::cli::{check, quickstart};
+use drawbridge::credentials;
 use drawbridge_sandbox as sandbox;
 
 use crate::support::settings;
@@ -10,7 +11,7 @@ async fn says_which_upstream_refuses_whom() {
     let sandbox = sandbox::Sandbox::start(([127, 0, 0, 1], 0).into(), Default::default())
         .await
         .unwrap();
-    let good = first_run::upstreams(&sandbox);
+    let good = quickstart::upstreams(&sandbox);
     check::run(&settings(good.clone())).await.unwrap();
 
     let mut wrong = good;

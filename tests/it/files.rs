@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use drawbridge::first_run;
+use drawbridge::cli::quickstart;
 use drawbridge_sandbox::{self as sandbox, Sandbox};
 use prost_reflect::{DynamicMessage, Value};
 use serde_json::json;
@@ -319,7 +319,7 @@ async fn a_service_template_goes_out_and_comes_back() {
     let sandbox = Sandbox::start(([127, 0, 0, 1], 0).into(), sandbox::Settings::default())
         .await
         .unwrap();
-    let gateway = Gateway::with(vec![first_run::upstreams(&sandbox).remove(2)]).await;
+    let gateway = Gateway::with(vec![quickstart::upstreams(&sandbox).remove(2)]).await;
     let import = async |name: &str, file: &[u8]| {
         let mut messages = vec![piece(&gateway, IMPORT, &[("file_name", name)], b"")];
         messages.extend(

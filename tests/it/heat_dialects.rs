@@ -1,6 +1,6 @@
 //! Heat's dialects: what each lacks, and the forms of their times.
 
-use drawbridge::first_run;
+use drawbridge::cli::quickstart;
 use drawbridge_sandbox::{self as sandbox, Sandbox};
 use serde_json::{Map, Value, json};
 use tonic::{Code, Status};
@@ -37,7 +37,7 @@ async fn what_a_dialect_lacks_is_said_and_not_sent() {
         .await
         .unwrap();
     let upstreams = DIALECTS.map(|dialect| {
-        let mut settings = first_run::upstreams(&sandbox).remove(0);
+        let mut settings = quickstart::upstreams(&sandbox).remove(0);
         settings.name = dialect.to_owned();
         settings.dialect = dialect.to_owned();
         settings.is_default = dialect == "openstack";

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use drawbridge::first_run;
+use drawbridge::cli::quickstart;
 use drawbridge_sandbox::{
     Jp1aoLinks, Jp1aoRules, Jp1aoSubmitted, Jp1aoVersion, Sandbox, Seen, Settings,
 };
@@ -32,7 +32,7 @@ impl Place {
         let sandbox = Sandbox::start(([127, 0, 0, 1], 0).into(), settings)
             .await
             .unwrap();
-        let mut upstream = first_run::upstreams(&sandbox).remove(2);
+        let mut upstream = quickstart::upstreams(&sandbox).remove(2);
         upstream.dialect = match rules.version {
             Jp1aoVersion::V10 => "v10",
             Jp1aoVersion::V11 => "v11",

@@ -6,6 +6,7 @@
 mod support;
 
 mod check;
+mod cli;
 mod environment;
 mod expiry;
 mod faults;

@@ -259,11 +259,11 @@ async fn a_contradiction_stops_the_start_with_its_place() {
     }
 }
 
-/// What README says under "Your own API", done as it says: compiled with the import
+/// What docs/own-api.md says, done as it says: compiled with the import
 /// paths of its command, configured with its lines, watched with its call.
 #[tokio::test]
 async fn the_readmes_own_api_is_served() {
-    let readme = include_str!("../../README.md");
+    let readme = include_str!("../../docs/own-api.md");
     let (_, section) = readme.split_once("<!-- own api -->").unwrap();
     let (section, _) = section.split_once("<!-- /own api -->").unwrap();
     let block = |kind: &str| {
@@ -302,7 +302,7 @@ async fn the_readmes_own_api_is_served() {
     let endpoint = after(lines, "endpoint = ").trim_matches('"');
     let lines = lines.replace(endpoint, &recorder.url());
     std::fs::write(at("drawbridge.toml"), lines).unwrap();
-    let mut config = Config::load(Some(&at("drawbridge.toml")), &|_| None).unwrap();
+    let mut config = Config::load(&at("drawbridge.toml"), &|_| None).unwrap();
     let free = crate::support::settings(Vec::new());
     (config.listen, config.admin) = (free.listen, free.admin);
     let gateway = Gateway::start(config).await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use drawbridge::first_run;
+use drawbridge::cli::quickstart;
 use drawbridge_sandbox::{self as sandbox, Sandbox};
 use serde_json::json;
 use tonic::Code;
@@ -71,7 +71,7 @@ fn quick() -> sandbox::Settings {
 #[tokio::test]
 async fn a_deployment_plays_to_its_end() {
     let (sandbox, _) = start(quick()).await;
-    let gateway = Gateway::with(first_run::upstreams(&sandbox)).await;
+    let gateway = Gateway::with(quickstart::upstreams(&sandbox)).await;
     let service = "SoftwareDeploymentService";
     for (config, outcome) in [
         ("echo ok", "OUTCOME_ENDED_WELL"),
@@ -120,7 +120,7 @@ async fn a_deployment_plays_to_its_end() {
 #[tokio::test]
 async fn an_addon_is_redeployed() {
     let (sandbox, _) = start(quick()).await;
-    let gateway = Gateway::with(first_run::upstreams(&sandbox)).await;
+    let gateway = Gateway::with(quickstart::upstreams(&sandbox)).await;
     let addon = json!({"environment_id": sandbox::ENVIRONMENT_ID, "addon_id": sandbox::ADDON_ID,
         "action": "ADDON_ACTION_REDEPLOY"});
     let got = gateway
@@ -151,7 +151,7 @@ async fn an_addon_is_redeployed() {
     assert_eq!(to_json(&got)["addon"]["status_raw"], "SUCCEEDED");
 
     // A wrong key is refused, as the real service would.
-    let mut wrong = first_run::upstreams(&sandbox);
+    let mut wrong = quickstart::upstreams(&sandbox);
     let drawbridge::credentials::Settings::AkSk(keys) = &mut wrong[1].auth else {
         panic!()
     };
@@ -171,7 +171,7 @@ async fn an_addon_is_redeployed() {
     // An IAM token does as well as a signature.
     let mut token = upstream("token", "servicestage", &sandbox.servicestage_url());
     token.project_id = None;
-    token.auth = first_run::upstreams(&sandbox)[0].auth.clone();
+    token.auth = quickstart::upstreams(&sandbox)[0].auth.clone();
     let gateway = Gateway::with(vec![token]).await;
     gateway
         .client
@@ -187,7 +187,7 @@ async fn an_addon_is_redeployed() {
 #[tokio::test]
 async fn the_sandboxes_upstreams_have_a_dialect() {
     let (sandbox, _) = start(quick()).await;
-    let gateway = Gateway::with(first_run::upstreams(&sandbox)).await;
+    let gateway = Gateway::with(quickstart::upstreams(&sandbox)).await;
     let unknown = json!({"stack_name": "nowhere"});
     let call = gateway.client.call("StackService/GetStack", unknown);
     let status = call.await.unwrap_err();
@@ -201,7 +201,7 @@ async fn the_sandboxes_upstreams_have_a_dialect() {
 #[tokio::test]
 async fn a_service_is_released() {
     let (sandbox, _) = start(quick()).await;
-    let gateway = Gateway::with(first_run::upstreams(&sandbox)).await;
+    let gateway = Gateway::with(quickstart::upstreams(&sandbox)).await;
     let service = "AutomationServiceService";
     let got = gateway
         .client

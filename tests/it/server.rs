@@ -519,3 +519,80 @@ async fn a_port_that_is_taken_is_told() {
         );
     }
 }
+
+/// Sends a request over HTTP/2 that need not be gRPC.
+async fn send(gateway: &Gateway, request: http::Request<tonic::body::Body>) -> (u16, String) {
+    use http_body_util::BodyExt;
+    use tower::{Service, ServiceExt};
+    let mut channel = gateway.client.channel.clone();
+    let response = channel.ready().await.unwrap().call(request).await.unwrap();
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8_lossy(&body).into_owned())
+}
+
+#[tokio::test]
+async fn requests_that_are_not_grpc_are_rejected_and_not_executed() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let recorder = Recorder::fixed(Answer::json(200, &json!({}))).await;
+    let gateway = Gateway::with(vec![upstream("u", "jp1ao", &recorder.url())]).await;
+    let release = "/hitachi.automation.v1.AutomationServiceService/ReleaseService";
+    // The message `id: 4`, as a web page can send it.
+    let message = &b"\0\0\0\0\x02\x08\x04"[..];
+    for path in [
+        release,
+        "/grpc.health.v1.Health/Check",
+        "/no.Such/Method",
+        "/",
+    ] {
+        for (method, content_type, want) in [
+            ("GET", "application/grpc", 405),
+            ("PUT", "application/grpc", 405),
+            ("POST", "text/plain", 415),
+            ("POST", "application/grpc-web", 415),
+            ("POST", "", 415),
+        ] {
+            let request = http::Request::builder()
+                .method(method)
+                .uri(path)
+                .header("content-type", content_type)
+                .body(tonic::body::Body::new(http_body_util::Full::from(message)))
+                .unwrap();
+            let (status, text) = send(&gateway, request).await;
+            assert_eq!(status, want, "{method} {path} {content_type}");
+            assert!(text.contains("gRPC"), "{text}");
+        }
+    }
+    for line in ["POST /x HTTP/1.1", "GET / HTTP/1.1", "GET / HTTP/1.0"] {
+        let mut tcp = tokio::net::TcpStream::connect(gateway.running.grpc)
+            .await
+            .unwrap();
+        let request = format!("{line}\r\nhost: x\r\ncontent-type: application/grpc\r\n\r\n");
+        tcp.write_all(request.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        tcp.read_to_string(&mut text).await.unwrap();
+        assert!(text.contains(" 426 Upgrade Required\r\n"), "{text}");
+        assert!(text.contains("HTTP/2 alone"), "{text}");
+    }
+    assert!(recorder.seen().is_empty());
+}
+
+#[tokio::test]
+async fn the_sandbox_says_so_in_every_response() {
+    let recorder = Recorder::fixed(Answer::json(200, &json!({"stacks": []}))).await;
+    for sandbox in [true, false] {
+        let mut config = settings(vec![upstream("u", "heat", &recorder.url())]);
+        config.sandbox = sandbox;
+        let gateway = Gateway::start(config).await;
+        for (method, request) in [
+            ("StackService/ListStacks", json!({})),
+            ("StackService/GetStack", json!({})),
+        ] {
+            let headers = match gateway.client.call_with(method, request, &[]).await {
+                Ok(response) => response.metadata().clone(),
+                Err(status) => status.metadata().clone(),
+            };
+            assert_eq!(headers.contains_key("drawbridge-sandbox"), sandbox);
+        }
+    }
+}

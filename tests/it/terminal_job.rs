@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use drawbridge::first_run;
+use drawbridge::cli::quickstart;
 use drawbridge_sandbox::{self as sandbox, ADDON_ID, APPLICATION_ID, ENVIRONMENT_ID, Sandbox};
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ async fn stage() -> (Sandbox, Gateway) {
     let sandbox = Sandbox::start(([127, 0, 0, 1], 0).into(), settings)
         .await
         .unwrap();
-    let gateway = Gateway::with(first_run::upstreams(&sandbox)).await;
+    let gateway = Gateway::with(quickstart::upstreams(&sandbox)).await;
     (sandbox, gateway)
 }
 

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
-use drawbridge::first_run;
+use drawbridge::cli::quickstart;
 use drawbridge_sandbox as sandbox;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
@@ -36,7 +36,7 @@ async fn stack() -> (sandbox::Sandbox, Gateway) {
     let sandbox = sandbox::Sandbox::start(([127, 0, 0, 1], 0).into(), settings)
         .await
         .unwrap();
-    let gateway = Gateway::with(first_run::upstreams(&sandbox)).await;
+    let gateway = Gateway::with(quickstart::upstreams(&sandbox)).await;
     let request = json!({"stack_name": "web", "template_json": template(),
         "disable_rollback": false});
     let created = gateway.client.call("StackService/CreateStack", request);

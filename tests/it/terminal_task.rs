@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use drawbridge::first_run;
+use drawbridge::cli::quickstart;
 use drawbridge_sandbox::{FIRST_TASK_ID, Sandbox, Settings};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -36,7 +36,7 @@ impl Place {
             .await
             .unwrap();
         Self {
-            gateway: Gateway::with(vec![first_run::upstreams(&sandbox).remove(2)]).await,
+            gateway: Gateway::with(vec![quickstart::upstreams(&sandbox).remove(2)]).await,
             _sandbox: sandbox,
         }
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use drawbridge::first_run;
+use drawbridge::cli::quickstart;
 use drawbridge_sandbox::{self as sandbox, Sandbox};
 
 use crate::python::{python, tests};
@@ -30,7 +30,7 @@ impl Place {
             .await
             .unwrap();
         Self {
-            gateway: Gateway::with(first_run::upstreams(&sandbox)).await,
+            gateway: Gateway::with(quickstart::upstreams(&sandbox)).await,
             sandbox,
             python,
         }
@@ -66,11 +66,11 @@ async fn a_service_is_submitted_answered_and_archived() {
     place.stop().await;
 }
 
-/// What the README tells people to paste, pasted.
+/// Runs the lines of docs/operations.md as pasted.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_readmes_lines_work_as_pasted() {
     let place = Place::new().await;
-    let readme = include_str!("../../README.md");
+    let readme = include_str!("../../docs/operations.md");
     let (_, rest) = readme.split_once("<!-- jp1ao -->\n```sh\n").unwrap();
     let lines = rest.split_once("```\n<!-- /jp1ao -->").unwrap().0;
     let mut command = Command::new("bash");

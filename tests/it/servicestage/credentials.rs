@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use drawbridge::cli::quickstart;
 use drawbridge::credentials::{self, AkSk, IdOrName, Identity, Keystone, Named};
-use drawbridge::first_run;
 use drawbridge_sandbox::{self as sandbox, Sandbox};
 use serde_json::{Value, json};
 use tonic::Code;
@@ -449,7 +449,7 @@ async fn the_sandbox_takes_temporary_keys_with_their_token_alone() {
         (sandbox::ACCESS_KEY, sandbox::SECRET_KEY, None, true),
         (sandbox::ACCESS_KEY, "another", None, false),
     ] {
-        let mut all = first_run::upstreams(&sandbox);
+        let mut all = quickstart::upstreams(&sandbox);
         all.retain(|settings| settings.family == "servicestage");
         all[0].auth = credentials::Settings::AkSk(AkSk {
             access_key: access_key.into(),

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use drawbridge::first_run;
+use drawbridge::cli::quickstart;
 use drawbridge_sandbox::{self as sandbox, APPLICATION_ID, COMPONENT_ID, ENVIRONMENT_ID, Sandbox};
 use serde_json::{Value, json};
 
@@ -79,7 +79,7 @@ async fn what_is_started_is_followed_to_its_end() {
     let sandbox = Sandbox::start(([127, 0, 0, 1], 0).into(), settings)
         .await
         .unwrap();
-    let gateway = Gateway::with(first_run::upstreams(&sandbox)).await;
+    let gateway = Gateway::with(quickstart::upstreams(&sandbox)).await;
     let client = &gateway.client;
 
     // Something for each to act on: a job at a time is all that a component takes.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use drawbridge::first_run;
+use drawbridge::cli::quickstart;
 use drawbridge_sandbox::{self as sandbox, Sandbox};
 use serde_json::{Value, json};
 use tonic_types::StatusExt;
@@ -42,7 +42,7 @@ impl Stage {
             .await
             .unwrap();
         let tee = Tee::before(&sandbox.servicestage_url()).await;
-        let mut upstreams = first_run::upstreams(&sandbox);
+        let mut upstreams = quickstart::upstreams(&sandbox);
         for settings in upstreams.iter_mut().filter(|s| s.family == "servicestage") {
             settings.endpoint = Some(tee.url().parse().unwrap());
         }

@@ -1,0 +1,32 @@
+//! `drawbridge sandbox`: serves embedded upstreams of all three families.
+
+use std::path::Path;
+
+use drawbridge_sandbox::{Sandbox, Settings};
+
+use super::serve::{listening, until_stopped};
+use super::{Failure, problems, quickstart};
+use crate::config::Config;
+use crate::server;
+use crate::telemetry::Telemetry;
+
+/// Starts the sandbox on loopback and serves it.
+pub(super) async fn run(path: Option<&Path>) -> Result<(), Failure> {
+    let env = |name: &str| std::env::var(name).ok();
+    let mut config = Config::load_sandbox(path, &env).map_err(problems)?;
+    let telemetry = Telemetry::start(&config.log).map_err(|e| vec![e])?;
+    let sandbox = Sandbox::start(([127, 0, 0, 1], 0).into(), Settings::default())
+        .await
+        .map_err(|e| vec![format!("cannot start the sandbox: {e}")])?;
+    config.upstreams = quickstart::upstreams(&sandbox);
+    let tls = config.tls.is_some();
+    let running = server::start(config, telemetry.traces()).await?;
+    print!(
+        "{}{}{}",
+        quickstart::ANNOUNCEMENT,
+        listening(&running),
+        quickstart::hints(&running.grpc.to_string(), tls)
+    );
+    until_stopped(running).await?;
+    Ok(())
+}
