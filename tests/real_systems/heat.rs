@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use crate::python::tests;
 use crate::support::Gateway;
 use crate::support::heat_suite::{
-    Place, before, check_transcript, life, through_the_gateway, transcript,
+    Place, before, check_transcript, life, through_the_gateway, transcript, write_transcript,
 };
 
 /// A running Heat; stopped when dropped, its data kept for the next run.
@@ -119,8 +119,7 @@ async fn the_suite_holds_on_real_heat() {
     };
     let got = transcript(&place).await;
     if std::env::var_os("UPDATE_TRANSCRIPT").is_some() {
-        let text = serde_json::to_string_pretty(&got).unwrap();
-        std::fs::write(tests("fixtures/heat_transcript.json"), text + "\n").unwrap();
+        write_transcript(&got);
     }
     check_transcript(&got);
     through_the_gateway(&place).await;

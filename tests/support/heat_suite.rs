@@ -1,7 +1,7 @@
 //! The same suite against the sandbox and against real Heat.
 //!
 //! First plain REST: what each answers to a script of requests is written down
-//! and must equal `tests/fixtures/heat_transcript.json`, which real Heat wrote:
+//! and must equal `tests/fixtures/heat_transcript.jsonl`, which real Heat wrote:
 //! where the sandbox shows a behaviour differently, the build fails. Then the
 //! gateway before each: every read equals what the upstream says itself.
 
@@ -17,9 +17,9 @@ use http::{HeaderMap, HeaderValue, Method};
 use serde_json::{Value, json};
 use tonic::Code;
 
+use super::Gateway;
 use super::client::json as to_json;
 use super::compare::differences;
-use super::{Gateway, json_file};
 
 /// A Heat and its Keystone.
 #[derive(Clone)]
@@ -206,7 +206,7 @@ impl Script {
 const NOWHERE: &str = "00000000-0000-4000-8000-000000000000";
 
 /// Runs the script. What it makes it deletes.
-pub async fn transcript(place: &Place) -> Value {
+pub async fn transcript(place: &Place) -> Vec<Value> {
     let demo = Rest::login(place, "demo", "demo").await;
     let mut nobody = Rest::login(place, "demo", "demo").await;
     nobody.token = String::new();
@@ -596,15 +596,39 @@ pub async fn transcript(place: &Place) -> Value {
     s.step("nobody", "GET", "//", None, "").await;
     let mut all = s.transcript;
     all.extend(stacks::transcript(s.users).await);
-    Value::Array(all)
+    all
+}
+
+/// The recorded transcript: one exchange a line.
+const TRANSCRIPT: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/tests/fixtures/heat_transcript.jsonl"
+);
+
+/// Replaces the recorded transcript.
+pub fn write_transcript(transcript: &[Value]) {
+    let lines: String = transcript.iter().map(|e| format!("{e}\n")).collect();
+    std::fs::write(TRANSCRIPT, lines).unwrap();
+}
+
+/// Reads the recorded transcript, whose lines must be as [`write_transcript`] writes
+/// them, so that a new recording differs only where Heat does.
+fn read_transcript() -> Vec<Value> {
+    let text = std::fs::read_to_string(TRANSCRIPT).unwrap();
+    let lines = text.lines().enumerate().map(|(i, line)| {
+        let entry: Value =
+            serde_json::from_str(line).unwrap_or_else(|e| panic!("{TRANSCRIPT}:{}: {e}", i + 1));
+        assert_eq!(entry.to_string(), line, "{TRANSCRIPT}:{}", i + 1);
+        entry
+    });
+    lines.collect()
 }
 
 /// Compares with what real Heat wrote down, entry by entry.
-pub fn check_transcript(got: &Value) {
-    let want = json_file("fixtures/heat_transcript.json");
-    let (got, want) = (got.as_array().unwrap(), want.as_array().unwrap());
+pub fn check_transcript(got: &[Value]) {
+    let want = read_transcript();
     let mut differing = Vec::new();
-    for (got, want) in got.iter().zip(want) {
+    for (got, want) in got.iter().zip(&want) {
         if got != want {
             differing.push(format!("real Heat: {want:#}\nhere:      {got:#}"));
         }
