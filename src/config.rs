@@ -93,6 +93,15 @@ pub struct Server {
     pub drain: Duration,
     /// How often upstreams are asked whether they are there. Default: 10 s.
     pub probe_interval: Duration,
+    /// How long a request body may be idle. Default: 30 s.
+    pub request_body_idle_timeout: Duration,
+    /// How long a request body may take, even where the client's deadline is later.
+    /// Default: 15 min.
+    pub request_timeout: Duration,
+    /// How long a client may read nothing of a response. Default: 30 s.
+    pub response_write_timeout: Duration,
+    /// How long a TLS handshake may take. Default: 10 s.
+    pub tls_handshake_timeout: Duration,
 }
 
 /// Something wrong in the configuration.
@@ -134,6 +143,10 @@ impl Default for Server {
             default_deadline: Duration::from_secs(120),
             drain: Duration::from_secs(30),
             probe_interval: Duration::from_secs(10),
+            request_body_idle_timeout: Duration::from_secs(30),
+            request_timeout: Duration::from_secs(15 * 60),
+            response_write_timeout: Duration::from_secs(30),
+            tls_handshake_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -307,6 +320,19 @@ impl Config {
         section.duration("default_deadline_secs", &mut server.default_deadline);
         section.duration_or_zero("drain_secs", &mut server.drain);
         section.duration("probe_interval_secs", &mut server.probe_interval);
+        section.duration(
+            "request_body_idle_timeout_secs",
+            &mut server.request_body_idle_timeout,
+        );
+        section.duration("request_timeout_secs", &mut server.request_timeout);
+        section.duration(
+            "response_write_timeout_secs",
+            &mut server.response_write_timeout,
+        );
+        section.duration(
+            "tls_handshake_timeout_secs",
+            &mut server.tls_handshake_timeout,
+        );
         section.finish();
     }
 

@@ -1,23 +1,25 @@
-//! The gRPC server: what `router` admits is dispatched to the engine or to a watch,
-//! and its response is written back. `start` builds and runs it.
+//! The gRPC server: `router` admits a request, `dispatcher` serves it by the engine or
+//! by a watch, and the response is written back. `gateway` builds and runs it all.
 
+mod authn;
 mod codec;
 mod dispatcher;
+mod gateway;
 mod gateway_service;
 mod gauges;
 mod health;
 mod protocol;
+mod reflection;
 mod request_body_timeout;
 mod response_write_timeout;
 mod router;
-mod start;
 mod stream_info;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod unary_response;
 mod write_coalescing;
 
+pub use authn::TOKEN;
 pub(crate) use codec::WireCodec;
-pub use dispatcher::{Engine, Served};
-pub use router::TOKEN;
-pub use start::{Running, start};
+pub use gateway::{BoundGateway, Gateway, ServerHandle, start};

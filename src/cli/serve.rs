@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::config::Config;
-use crate::server::{self, Running};
+use crate::server::{self, ServerHandle};
 use crate::telemetry::Telemetry;
 
 /// Serves the configured upstreams.
@@ -15,7 +15,7 @@ pub(super) async fn run(config: Config) -> Result<(), Vec<String>> {
 }
 
 /// Waits for a signal, then drains.
-pub(super) async fn until_stopped(running: Running) -> Result<(), Vec<String>> {
+pub(super) async fn until_stopped(running: ServerHandle) -> Result<(), Vec<String>> {
     let signal = stop_signal()
         .await
         .map_err(|e| vec![format!("cannot wait for signals: {e}")])?;
@@ -24,7 +24,7 @@ pub(super) async fn until_stopped(running: Running) -> Result<(), Vec<String>> {
 }
 
 /// Returns what is listening.
-pub(super) fn listening(running: &Running) -> String {
+pub(super) fn listening(running: &ServerHandle) -> String {
     let mut text = format!("drawbridge serves gRPC on {}\n", running.grpc);
     if let Some(admin) = running.admin {
         let _ = writeln!(

@@ -127,6 +127,7 @@ fn variables_go_before_the_file() {
         Some(value.to_owned())
     };
     let text = "[listen]\ngrpc='127.0.0.1:2'\nadmin='127.0.0.1:3'\n[log]\nlevel='warn'\n";
+    let text = &format!("{text}{HEAT}");
     let config =
         Config::parse("d.toml", text, Path::new(""), Config::empty(), &env).expect("right");
     assert_eq!(config.listen.port(), 1);

@@ -15,20 +15,23 @@ use tonic::codec::CompressionEncoding;
 use tonic::server::Grpc;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::engine::list_stream::{self, PageStream};
 use crate::engine::name_lookup::{Errand, Names};
 use crate::engine::unary::{self, Answered};
 use crate::engine::{FileStream, Uploads};
 use crate::error::{self, Error};
+use crate::families::family;
 use crate::server::codec::WireCodec;
-use crate::server::request_body_timeout::Arriving;
-use crate::server::response_write_timeout::{Departures, Untaken};
-use crate::server::stream_info::{Record, Recorded, traced};
+use crate::server::request_body_timeout::{RequestTimeouts, TimeoutBody};
+use crate::server::response_write_timeout::{ResponseWriteTimeout, SlowReader};
+use crate::server::stream_info::{InstrumentedStream, StreamInfo, traced};
 use crate::server::unary_response::Answer;
 use crate::telemetry::{Metrics, RpcMetrics};
 use crate::upstream::{self, Upstream, Upstreams};
 use crate::watch::{self, Watches};
+use drawbridge_transcoder::contract::Contract;
 use drawbridge_transcoder::contract::Method;
 
 /// The longest value that is passed on from the upstream's headers, in bytes.
@@ -42,14 +45,15 @@ const INEXACT: HeaderName = HeaderName::from_static("drawbridge-inexact");
 
 /// Looks rpcs up and carries them out.
 #[derive(Debug)]
-pub struct Engine {
+pub struct Dispatcher {
     pub(super) methods: HashMap<Box<str>, Arc<Served>>,
     pub(super) upstreams: Upstreams,
     pub(super) watches: Watches,
     pub(super) names: Names,
     pub(super) metrics: Metrics,
     pub(super) uploads: Uploads,
-    pub(super) departures: Departures,
+    pub(super) write_timeout: ResponseWriteTimeout,
+    pub(super) request_timeouts: RequestTimeouts,
     pub(super) max_request_bytes: usize,
     pub(super) default_deadline: Duration,
     pub(super) traces: bool,
@@ -67,7 +71,58 @@ pub struct Served {
     pub(super) forwarded: Vec<HeaderName>,
 }
 
-impl Engine {
+impl Dispatcher {
+    /// Makes the tables of methods and the parts that calls share.
+    pub(super) fn new(
+        config: &Config,
+        traces: bool,
+        contract: &Contract,
+        upstreams: Upstreams,
+        watches: Watches,
+        metrics: Metrics,
+    ) -> Self {
+        let methods = contract
+            .methods()
+            .into_iter()
+            .map(|method| {
+                let operation = &method.path[1..];
+                let family = family(&method.family);
+                let served = Served {
+                    method: method.clone(),
+                    at: upstreams
+                        .of(&method.family)
+                        .map(|u| (u.clone(), metrics.rpc(operation, &u.settings.name)))
+                        .collect(),
+                    nowhere: metrics.rpc(operation, ""),
+                    forwarded: family
+                        .request_id_headers
+                        .iter()
+                        .chain(&["warning"])
+                        .filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok())
+                        .collect(),
+                };
+                (method.path.clone(), Arc::new(served))
+            })
+            .collect();
+        Self {
+            methods,
+            upstreams,
+            watches,
+            names: Names::default(),
+            metrics,
+            uploads: Uploads::new(config.server.max_upload_bytes),
+            write_timeout: ResponseWriteTimeout::new(config.server.response_write_timeout),
+            request_timeouts: RequestTimeouts {
+                idle: config.server.request_body_idle_timeout,
+                total: config.server.request_timeout,
+            },
+            max_request_bytes: config.server.max_request_bytes,
+            default_deadline: config.server.default_deadline,
+            traces,
+            sandbox: config.sandbox,
+        }
+    }
+
     /// The method at this gRPC path.
     pub(super) fn served(&self, path: &str) -> Option<Arc<Served>> {
         self.methods.get(path).cloned()
@@ -112,11 +167,11 @@ impl Engine {
     pub(super) async fn serve(
         &self,
         served: &Arc<Served>,
-        request: http::Request<Arriving>,
+        request: http::Request<TimeoutBody>,
         deadline: Deadline,
     ) -> http::Response<Body> {
         // It is taken when the message has come.
-        let mut arriving = Some(Record::begin(
+        let mut arriving = Some(StreamInfo::begin(
             served,
             self.traces,
             request.headers(),
@@ -133,15 +188,15 @@ impl Engine {
             // What else tonic says, of encodings that it takes, stays.
             let _ = record.fail(&error).add_header(response.headers_mut());
         }
-        self.departures.send(response)
+        self.write_timeout.guard(response)
     }
 
     /// Reads the message, and has it answered.
     pub(super) async fn answer(
         &self,
         served: &Arc<Served>,
-        request: http::Request<Arriving>,
-        arriving: &mut Option<Record>,
+        request: http::Request<TimeoutBody>,
+        arriving: &mut Option<StreamInfo>,
     ) -> http::Response<Body> {
         let stream = served.method.is_stream();
         let codec = if stream {
@@ -192,7 +247,7 @@ impl Engine {
 
     pub(super) async fn unary(
         &self,
-        record: Result<Record, Status>,
+        record: Result<StreamInfo, Status>,
         request: Request<Bytes>,
         aside: Option<&OnceLock<Answer>>,
     ) -> Result<Response<Bytes>, Status> {
@@ -215,7 +270,7 @@ impl Engine {
     /// The way of a unary call.
     pub(super) async fn call(
         &self,
-        record: &mut Record,
+        record: &mut StreamInfo,
         headers: &HeaderMap,
         request: &Bytes,
     ) -> Result<Answered, Error> {
@@ -244,7 +299,7 @@ impl Engine {
     /// The upstream of a call, whose dialect has the operation.
     pub(super) fn pick(
         &self,
-        record: &mut Record,
+        record: &mut StreamInfo,
         headers: &HeaderMap,
     ) -> Result<&Arc<Upstream>, Error> {
         let method = &record.served.method;
@@ -263,7 +318,7 @@ impl Engine {
     /// Takes a file, and sends it on.
     pub(super) async fn upload(
         &self,
-        record: Result<Record, Status>,
+        record: Result<StreamInfo, Status>,
         request: Request<Streaming<Bytes>>,
     ) -> Result<Response<Bytes>, Status> {
         let mut record = record?;
@@ -279,7 +334,7 @@ impl Engine {
     /// The way of a file.
     pub(super) async fn send_on(
         &self,
-        record: &mut Record,
+        record: &mut StreamInfo,
         headers: &HeaderMap,
         messages: &mut Streaming<Bytes>,
     ) -> Result<Answered, Error> {
@@ -303,9 +358,9 @@ impl Engine {
 
     pub(super) async fn stream(
         &self,
-        record: Result<Record, Status>,
+        record: Result<StreamInfo, Status>,
         request: Request<Bytes>,
-    ) -> Result<Response<Recorded>, Status> {
+    ) -> Result<Response<InstrumentedStream>, Status> {
         let mut record = record?;
         let headers = request.metadata().as_ref();
         let result = self.open(&mut record, headers, request.get_ref()).await;
@@ -317,7 +372,7 @@ impl Engine {
             Told::Pages(stream) => crate::server::unary_response::inexact(stream.notes()),
             Told::Watch(_) | Told::File(_) => None,
         };
-        let untaken = Untaken::default();
+        let untaken = SlowReader::default();
         let mut response = Response::new(record.stream(told, untaken.clone()));
         response.extensions_mut().insert(untaken);
         if let Some(paths) = inexact {
@@ -330,7 +385,7 @@ impl Engine {
     /// The way of a stream, up to its first message.
     pub(super) async fn open(
         &self,
-        record: &mut Record,
+        record: &mut StreamInfo,
         headers: &HeaderMap,
         request: &Bytes,
     ) -> Result<Told, Error> {
@@ -428,7 +483,7 @@ impl Served {
 }
 
 /// The record for the one call that tonic makes when the message has come.
-fn once(arriving: &mut Option<Record>) -> Result<Record, Status> {
+fn once(arriving: &mut Option<StreamInfo>) -> Result<StreamInfo, Status> {
     let record = arriving.take();
     record.ok_or_else(|| Status::internal("a request has one message"))
 }

@@ -8,12 +8,12 @@ use crate::api::drawbridge::v1::gateway_service_server::GatewayService;
 use crate::api::drawbridge::v1::{
     ListUpstreamsRequest, ListUpstreamsResponse, Upstream, UpstreamState,
 };
-use crate::server::dispatcher::Engine;
+use crate::server::dispatcher::Dispatcher;
 use crate::upstream::State;
 
 /// Answers from the engine's own tables.
 #[derive(Debug)]
-pub struct Own(pub Arc<Engine>);
+pub struct Own(pub Arc<Dispatcher>);
 
 #[tonic::async_trait]
 impl GatewayService for Own {

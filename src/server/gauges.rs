@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use crate::server::dispatcher::Engine;
+use crate::server::dispatcher::Dispatcher;
 use crate::telemetry::Sample;
 
 /// Lets the metrics read what the rooms count themselves.
-pub fn report(engine: &Arc<Engine>) {
-    let weak = Arc::downgrade(engine);
-    engine.metrics.add_source(move || {
-        let Some(engine) = weak.upgrade() else {
+pub fn report(dispatcher: &Arc<Dispatcher>) {
+    let weak = Arc::downgrade(dispatcher);
+    dispatcher.metrics.add_source(move || {
+        let Some(dispatcher) = weak.upgrade() else {
             return Vec::new();
         };
-        let watches = engine.watches.stats();
+        let watches = dispatcher.watches.stats();
         let own = |name, help, value: u64| Sample {
             name,
             help,
@@ -30,7 +30,7 @@ pub fn report(engine: &Arc<Engine>) {
             own("watch_loops", "Poll loops", loops),
             counted(own("watch_polls", "Polls", watches.polls_total)),
         ];
-        for upstream in engine.upstreams.all() {
+        for upstream in dispatcher.upstreams.all() {
             let stats = upstream.stats();
             let of = |name, help, value: u64| Sample {
                 upstream: Some(upstream.settings.name.clone()),

@@ -1,5 +1,5 @@
-//! A request on its way in: it must go on coming, and come to its end. What is kept
-//! for a caller is kept from others, and half a request is none.
+//! Request body with an idle timeout and a total timeout. Also detects RST_STREAM, which
+//! tonic takes for the end of the message.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,37 +15,42 @@ use tonic::{Code, Status};
 use crate::deadline::Deadline;
 use crate::error::{self, Error};
 
-/// How long a caller may send nothing.
-const SILENCE: Duration = Duration::from_secs(30);
-/// How long a request may take to come, however much time its caller gives it: a file,
-/// or the questions of one who asks by reflection.
-pub const LONGEST: Duration = Duration::from_secs(15 * 60);
+/// How long a request may take to arrive.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestTimeouts {
+    /// Without a byte.
+    pub idle: Duration,
+    /// Until its end, even where the client's deadline is later: an upload, or the
+    /// requests of a reflection stream.
+    pub total: Duration,
+}
 
-/// The body of a request. After 30 s without a byte, and when the whole has not come in
-/// time, it fails with DEADLINE_EXCEEDED.
-pub struct Arriving {
+/// A request body that fails with DEADLINE_EXCEEDED when one of its timeouts passes.
+pub struct TimeoutBody {
     body: Body,
-    /// When the whole must have come.
+    idle: Duration,
+    /// When the body must be complete.
     until: Instant,
-    /// When the caller has sent nothing for too long; none while something comes.
-    silence: Option<Pin<Box<Sleep>>>,
-    /// The caller has taken the request back.
+    /// Fires when the body is idle for too long; none while data arrives.
+    timer: Option<Pin<Box<Sleep>>>,
+    /// The client has cancelled the request.
     reset: bool,
 }
 
-impl Arriving {
-    /// The body, all of which must come by `until`, and within 15 min.
-    pub fn new(body: Body, until: Deadline) -> Self {
+impl TimeoutBody {
+    /// Wraps a body that must be complete by `until`, and within the timeouts.
+    pub fn new(body: Body, until: Deadline, timeouts: RequestTimeouts) -> Self {
         Self {
             body,
-            until: until.min(Deadline::after(LONGEST)).instant(),
-            silence: None,
+            idle: timeouts.idle,
+            until: until.min(Deadline::after(timeouts.total)).instant(),
+            timer: None,
             reset: false,
         }
     }
 }
 
-impl http_body::Body for Arriving {
+impl http_body::Body for TimeoutBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -57,30 +62,31 @@ impl http_body::Body for Arriving {
         if !this.reset {
             match Pin::new(&mut this.body).poll_frame(cx) {
                 Poll::Pending => {}
-                // gRPC has none in requests, and tonic would take them for a whole message.
+                // gRPC requests have no trailers, and tonic takes them for a complete message.
                 Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => return Poll::Ready(None),
                 Poll::Ready(Some(Ok(frame))) => {
-                    this.silence = None;
+                    this.timer = None;
                     return Poll::Ready(Some(Ok(frame)));
                 }
-                // END_STREAM has come.
+                // END_STREAM has arrived.
                 Poll::Ready(None) if this.body.is_end_stream() => return Poll::Ready(None),
-                // RST_STREAM with NO_ERROR, or with CANCEL, which tonic would take for a
-                // whole message. This has no end: who reads it is dropped, since hyper
-                // looks for a reset whenever an answer is not there yet.
+                // RST_STREAM with NO_ERROR or CANCEL, which tonic takes for a complete
+                // message. The body then never ends: its reader is dropped, since hyper
+                // checks for a reset while a response is pending.
                 Poll::Ready(None) => this.reset = true,
                 Poll::Ready(Some(Err(e))) if e.code() == Code::Cancelled => this.reset = true,
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
             }
         }
         let until = this.until;
-        let silence = this
-            .silence
-            .get_or_insert_with(|| Box::pin(sleep_until(until.min(Instant::now() + SILENCE))));
-        ready!(silence.as_mut().poll(cx));
+        let idle = this.idle;
+        let timer = this
+            .timer
+            .get_or_insert_with(|| Box::pin(sleep_until(until.min(Instant::now() + idle))));
+        ready!(timer.as_mut().poll(cx));
         let problem = match Instant::now() < until {
-            true => format!("nothing of the request came for {} s", SILENCE.as_secs()),
-            false => "the request did not come whole in time".to_owned(),
+            true => format!("the request body was idle for {} s", idle.as_secs()),
+            false => "the request was not complete in time".to_owned(),
         };
         let error = Error::Unreceived {
             code: Code::DeadlineExceeded,
@@ -110,6 +116,11 @@ mod tests {
     use tokio_stream::{Stream, StreamExt};
 
     use super::*;
+
+    const TIMEOUTS: RequestTimeouts = RequestTimeouts {
+        idle: Duration::from_secs(30),
+        total: Duration::from_secs(15 * 60),
+    };
 
     type Came = Result<Frame<Bytes>, Status>;
 
@@ -141,7 +152,11 @@ mod tests {
     where
         B: http_body::Body<Data = Bytes, Error = Status> + Send + 'static,
     {
-        let mut body = Arriving::new(Body::new(body), Deadline::after(Duration::from_secs(3_600)));
+        let mut body = TimeoutBody::new(
+            Body::new(body),
+            Deadline::after(Duration::from_secs(3_600)),
+            TIMEOUTS,
+        );
         let mut came = 0;
         loop {
             match body.frame().await {
@@ -158,16 +173,16 @@ mod tests {
         let silent = tokio_stream::iter([piece()]).chain(tokio_stream::pending());
         let late = Err(Code::DeadlineExceeded);
         assert_eq!(read(StreamBody::new(silent)).await, (1, late));
-        assert_eq!(begun.elapsed().as_secs(), SILENCE.as_secs());
+        assert_eq!(begun.elapsed().as_secs(), TIMEOUTS.idle.as_secs());
 
         // Nor who sends a little for ever.
-        let pause = SILENCE - Duration::from_secs(1);
+        let pause = TIMEOUTS.idle - Duration::from_secs(1);
         let begun = Instant::now();
         let little = tokio_stream::iter(std::iter::repeat_with(piece)).throttle(pause);
         let (came, end) = read(StreamBody::new(Box::pin(little))).await;
         assert_eq!(end, late);
-        assert_eq!(begun.elapsed().as_secs(), LONGEST.as_secs());
-        assert_eq!(came as u64, 1 + LONGEST.as_secs() / pause.as_secs());
+        assert_eq!(begun.elapsed().as_secs(), TIMEOUTS.total.as_secs());
+        assert_eq!(came as u64, 1 + TIMEOUTS.total.as_secs() / pause.as_secs());
     }
 
     #[tokio::test(start_paused = true)]
@@ -191,9 +206,10 @@ mod tests {
     async fn trailers_end_a_request() {
         let trailers = Ok(Frame::trailers(http::HeaderMap::new()));
         let frames = tokio_stream::iter(vec![piece(), trailers]);
-        let mut body = Arriving::new(
+        let mut body = TimeoutBody::new(
             Body::new(StreamBody::new(frames)),
             Deadline::after(Duration::from_secs(1)),
+            TIMEOUTS,
         );
         assert!(body.frame().await.unwrap().unwrap().is_data());
         assert!(body.frame().await.is_none());

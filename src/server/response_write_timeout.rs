@@ -1,9 +1,8 @@
-//! An answer on its way out: what its caller does not take, he loses. A connection that
-//! is alive says little of one who reads, and what is kept for him is kept from others.
+//! Drops a response body whose client has read nothing for a while, to free its buffer
+//! and stream slot. HTTP/2 keep-alive does not detect this.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -17,175 +16,190 @@ use tonic::{Code, Status};
 use crate::error::{self, Error};
 use drawbridge_transcoder::call::Room;
 
-/// How long a caller may take nothing.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How often is looked whether he does.
-const LOOK: Duration = Duration::from_secs(5);
-/// What HTTP/2 is given at once, and may lie about there: the payload of one frame, in
-/// bytes.
-pub const PIECE: usize = 16 << 10;
+/// How often open responses are checked. A timeout fires up to this much late.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The answers that are on their way, long ones and streams. While there are any, one
-/// task looks after all of them.
-#[derive(Clone, Debug, Default)]
-pub struct Departures(Arc<Mutex<Known>>);
+/// What HTTP/2 gets at once and may buffer: the payload of one frame.
+pub const MAX_CHUNK_BYTES: usize = 16 << 10;
 
-#[derive(Debug, Default)]
-struct Known {
-    answers: Vec<Weak<Mutex<Answer>>>,
-    /// There is a task that looks after them.
-    looking: bool,
+/// The long and the streamed responses that are being written. While there are any, one
+/// task checks all of them.
+#[derive(Clone, Debug)]
+pub struct ResponseWriteTimeout {
+    /// How long a client may read nothing.
+    timeout: Duration,
+    open: Arc<Mutex<Open>>,
 }
 
-/// Says to whoever keeps the record of a stream that it is dropped because nobody took
-/// it. Goes with the response, as an extension.
-#[derive(Clone, Debug, Default)]
-pub struct Untaken(Arc<AtomicBool>);
+#[derive(Debug, Default)]
+struct Open {
+    responses: Vec<Weak<Mutex<State>>>,
+    /// Whether a task checks them.
+    checked: bool,
+}
 
-impl Untaken {
-    /// Why it was dropped, if it was.
+/// Whether a stream was dropped because its client did not read. An extension of the
+/// response; the stream info holds a clone.
+#[derive(Clone, Debug, Default)]
+pub struct SlowReader(Arc<OnceLock<Duration>>);
+
+impl SlowReader {
+    /// Returns why the response was dropped, if it was.
     pub fn error(&self) -> Option<Error> {
-        self.0.load(Ordering::Acquire).then(untaken)
+        self.0.get().copied().map(unread)
     }
 }
 
-/// The body of an answer, as HTTP/2 takes it.
-struct Departing(Arc<Mutex<Answer>>);
+/// A response body that the check can drop.
+struct GuardedBody(Arc<Mutex<State>>);
 
+/// The states of a response, in their order.
 #[derive(Debug)]
-enum Answer {
-    Going(Going),
-    /// Nobody took it. `half`: he has a message in part.
-    Lost {
-        half: bool,
-    },
-    Over,
+enum State {
+    /// Next: `Dropped` by the check, or `Ended`.
+    Open(OpenBody),
+    /// The client has read nothing for `idle`. Next: `Ended`, once the client reads again
+    /// and gets the status, or a reset where it has part of a message.
+    Dropped { partial: bool, idle: Duration },
+    /// Nothing is left to send.
+    Ended,
 }
 
 #[derive(Debug)]
-struct Going {
+struct OpenBody {
     body: Body,
-    /// What is still to be given of a long frame.
+    /// What is left of a long frame.
     rest: Bytes,
-    /// Since when there is something that nobody has taken; none where the caller waits
-    /// for us.
-    since: Option<Instant>,
-    untaken: Option<Untaken>,
-    /// What the answer takes up.
+    /// Since when data is ready that the client has not read; none while the client
+    /// waits for the body.
+    unread_since: Option<Instant>,
+    slow_reader: Option<SlowReader>,
+    /// The share of the response buffer that the body holds.
     _room: Room,
 }
 
-impl Departures {
-    /// The answer, which its caller has to take. Its [`Room`], if it brings one, is given
-    /// back with it.
-    pub fn send(&self, mut response: Response<Body>) -> Response<Body> {
+impl ResponseWriteTimeout {
+    /// Drops a response whose client reads nothing for `timeout`.
+    pub fn new(timeout: Duration) -> Self {
+        Self {
+            timeout,
+            open: Arc::default(),
+        }
+    }
+
+    /// Guards a response. Its [`Room`], if it brings one, is returned with the body.
+    pub fn guard(&self, mut response: Response<Body>) -> Response<Body> {
         let length = response.body().size_hint().exact();
-        if length.is_some_and(|length| length <= (5 + PIECE) as u64) {
-            // HTTP/2 takes it at once, whether the caller does or not.
+        if length.is_some_and(|length| length <= (5 + MAX_CHUNK_BYTES) as u64) {
+            // HTTP/2 buffers it at once, whether the client reads or not.
             return response;
         }
         let room = response.extensions_mut().remove::<Room>();
-        let untaken = response.extensions_mut().remove::<Untaken>();
+        let slow_reader = response.extensions_mut().remove::<SlowReader>();
         response.map(|body| {
-            let answer = Arc::new(Mutex::new(Answer::Going(Going {
+            let state = Arc::new(Mutex::new(State::Open(OpenBody {
                 body,
                 rest: Bytes::new(),
-                since: Some(Instant::now()),
-                untaken,
+                unread_since: Some(Instant::now()),
+                slow_reader,
                 _room: room.unwrap_or_default(),
             })));
-            let mut known = lock(&self.0);
-            known.answers.push(Arc::downgrade(&answer));
-            if !std::mem::replace(&mut known.looking, true) {
-                tokio::spawn(look(self.clone()));
+            let mut open = lock(&self.open);
+            open.responses.push(Arc::downgrade(&state));
+            if !std::mem::replace(&mut open.checked, true) {
+                tokio::spawn(check(self.clone()));
             }
-            Body::new(Departing(answer))
+            Body::new(GuardedBody(state))
         })
     }
 }
 
-/// Looks after answers, as long as there are any.
-async fn look(all: Departures) {
+/// Checks the open responses as long as there are any.
+async fn check(all: ResponseWriteTimeout) {
     loop {
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(CHECK_INTERVAL).await;
         let now = Instant::now();
-        let mut answers = std::mem::take(&mut lock(&all.0).answers);
-        answers.retain(|answer| match answer.upgrade() {
-            Some(answer) => {
-                // Dropped when nothing is locked: who knows what it does then.
-                let lost = lock(&answer).lose(now);
-                if let Some(lost) = &lost {
-                    tracing::debug!("nobody takes an answer");
-                    lost.untaken
-                        .as_ref()
-                        .inspect(|untaken| untaken.0.store(true, Ordering::Release));
+        let mut responses = std::mem::take(&mut lock(&all.open).responses);
+        responses.retain(|state| match state.upgrade() {
+            Some(state) => {
+                // Dropped without a lock held: dropping a body runs other code.
+                let dropped = lock(&state).drop_if_unread(now, all.timeout);
+                if let Some(body) = &dropped {
+                    tracing::debug!("a client does not read its response: dropped");
+                    if let Some(slow_reader) = &body.slow_reader {
+                        let _ = slow_reader.0.set(all.timeout);
+                    }
                 }
-                lost.is_none()
+                dropped.is_none()
             }
             None => false,
         });
-        answers.shrink_to(2 * answers.len());
-        let mut known = lock(&all.0);
-        answers.append(&mut known.answers);
-        known.answers = answers;
-        if known.answers.is_empty() {
-            known.looking = false;
+        responses.shrink_to(2 * responses.len());
+        let mut open = lock(&all.open);
+        responses.append(&mut open.responses);
+        open.responses = responses;
+        if open.responses.is_empty() {
+            open.checked = false;
             return;
         }
     }
 }
 
-impl Answer {
-    /// What is lost by now: nobody took it.
-    fn lose(&mut self, now: Instant) -> Option<Going> {
-        let Self::Going(going) = self else {
+impl State {
+    /// Returns the body of a response that its client does not read.
+    fn drop_if_unread(&mut self, now: Instant, timeout: Duration) -> Option<OpenBody> {
+        let Self::Open(open) = self else {
             return None;
         };
-        if now.duration_since(going.since?) < PATIENCE {
+        if now.duration_since(open.unread_since?) < timeout {
             return None;
         }
-        // Of a known length no less can come. Else frames are whole messages.
-        let half = !going.rest.is_empty() || going.body.size_hint().exact().is_some();
-        match std::mem::replace(self, Self::Lost { half }) {
-            Self::Going(going) => Some(going),
+        // A body of known length must be complete; else each frame is a full message.
+        let partial = !open.rest.is_empty() || open.body.size_hint().exact().is_some();
+        let dropped = Self::Dropped {
+            partial,
+            idle: timeout,
+        };
+        match std::mem::replace(self, dropped) {
+            Self::Open(open) => Some(open),
             _ => None,
         }
     }
 }
 
-impl Going {
-    /// The next piece: a copy, lest one that lies about keep the whole.
-    fn piece(&mut self) -> Bytes {
-        let length = self.rest.len().min(PIECE);
-        let piece = Bytes::copy_from_slice(&self.rest[..length]);
+impl OpenBody {
+    /// Returns the next chunk: a copy, so that a buffered chunk does not keep the frame.
+    fn chunk(&mut self) -> Bytes {
+        let length = self.rest.len().min(MAX_CHUNK_BYTES);
+        let chunk = Bytes::copy_from_slice(&self.rest[..length]);
         self.rest.advance(length);
         if self.rest.is_empty() {
             self.rest = Bytes::new();
         }
-        piece
+        chunk
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        self.since = None;
+        self.unread_since = None;
         let mut frame = None;
         if self.rest.is_empty() {
             frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
             if let Some(Ok(data)) = &frame
                 && let Some(data) = data.data_ref()
-                && data.len() > PIECE
+                && data.len() > MAX_CHUNK_BYTES
             {
                 self.rest = data.clone();
             }
         }
         if !self.rest.is_empty() {
-            frame = Some(Ok(Frame::data(self.piece())));
+            frame = Some(Ok(Frame::data(self.chunk())));
         }
-        self.since = Some(Instant::now());
+        self.unread_since = Some(Instant::now());
         Poll::Ready(frame)
     }
 }
 
-impl http_body::Body for Departing {
+impl http_body::Body for GuardedBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -193,65 +207,65 @@ impl http_body::Body for Departing {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let mut answer = lock(&self.0);
-        match &mut *answer {
-            Answer::Going(going) => {
-                let frame = ready!(going.poll_frame(cx));
+        let mut state = lock(&self.0);
+        match &mut *state {
+            State::Open(open) => {
+                let frame = ready!(open.poll_frame(cx));
                 if !matches!(&frame, Some(Ok(frame)) if frame.is_data()) {
-                    *answer = Answer::Over;
+                    *state = State::Ended;
                 }
                 Poll::Ready(frame)
             }
-            Answer::Lost { half } => {
-                let half = *half;
-                *answer = Answer::Over;
-                let status = untaken().status(&error::Context {
+            State::Dropped { partial, idle } => {
+                let (partial, idle) = (*partial, *idle);
+                *state = State::Ended;
+                let status = unread(idle).status(&error::Context {
                     operation: "",
                     upstream: "",
                     request_id: "",
                     begun: false,
                 });
                 let mut trailers = HeaderMap::new();
-                Poll::Ready(Some(match half {
-                    // The stream is reset: half a message is none.
+                Poll::Ready(Some(match partial {
+                    // Resets the stream: part of a message is never passed off as one.
                     true => Err(status),
                     false => (status.add_header(&mut trailers)).map(|()| Frame::trailers(trailers)),
                 }))
             }
-            Answer::Over => Poll::Ready(None),
+            State::Ended => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &*lock(&self.0) {
-            Answer::Going(going) => going.rest.is_empty() && going.body.is_end_stream(),
-            Answer::Lost { .. } => false,
-            Answer::Over => true,
+            State::Open(open) => open.rest.is_empty() && open.body.is_end_stream(),
+            State::Dropped { .. } => false,
+            State::Ended => true,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &*lock(&self.0) {
-            Answer::Going(going) if going.rest.is_empty() => going.body.size_hint(),
-            Answer::Over => SizeHint::with_exact(0),
-            Answer::Going(_) | Answer::Lost { .. } => SizeHint::default(),
+            State::Open(open) if open.rest.is_empty() => open.body.size_hint(),
+            State::Ended => SizeHint::with_exact(0),
+            State::Open(_) | State::Dropped { .. } => SizeHint::default(),
         }
     }
 }
 
-/// Nobody took it.
-fn untaken() -> Error {
+/// The error of a response that its client has not read for `idle`.
+fn unread(idle: Duration) -> Error {
     Error::Undelivered {
         code: Code::DeadlineExceeded,
         problem: format!(
-            "nothing of the answer was taken for {} s",
-            PATIENCE.as_secs()
+            "the client read nothing of the response for {} s",
+            idle.as_secs()
         ),
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing is left half done under these locks.
+    // No state is left half changed under these locks.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -264,6 +278,7 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const TIMEOUT: Duration = Duration::from_secs(30);
 
     fn frame(length: usize) -> Result<Frame<Bytes>, Status> {
         Ok(Frame::data(vec![7; length].into()))
@@ -271,9 +286,9 @@ mod tests {
 
     /// A stream on its way, and what it keeps.
     fn stream(
-        departures: &Departures,
+        departures: &ResponseWriteTimeout,
         frames: impl Stream<Item = Result<Frame<Bytes>, Status>> + Send + 'static,
-    ) -> (Body, Arc<()>, Untaken) {
+    ) -> (Body, Arc<()>, SlowReader) {
         let kept = Arc::new(());
         let inner = kept.clone();
         let frames = frames.map(move |frame| {
@@ -281,10 +296,10 @@ mod tests {
             frame
         });
         let mut response = Response::new(Body::new(StreamBody::new(frames)));
-        let untaken = Untaken::default();
+        let untaken = SlowReader::default();
         response.extensions_mut().insert(untaken.clone());
         response.extensions_mut().insert(Room(Some(kept.clone())));
-        (departures.send(response).into_body(), kept, untaken)
+        (departures.guard(response).into_body(), kept, untaken)
     }
 
     async fn taken(body: &mut Body) -> usize {
@@ -293,29 +308,29 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_nobody_takes_is_dropped() {
-        let departures = Departures::default();
-        // Never looked at; looked at once; and in the middle of a message.
-        for (length, takes) in [(3, 0), (3, 1), (3 * PIECE, 1)] {
+    async fn unread_response_is_dropped() {
+        let departures = ResponseWriteTimeout::new(TIMEOUT);
+        // Never read; read once; and in the middle of a message.
+        for (length, takes) in [(3, 0), (3, 1), (3 * MAX_CHUNK_BYTES, 1)] {
             let frames = tokio_stream::iter([frame(length), frame(length), frame(length)]);
             let (mut body, kept, untaken) = stream(&departures, frames);
             for _ in 0..takes {
-                assert_eq!(taken(&mut body).await, length.min(PIECE));
+                assert_eq!(taken(&mut body).await, length.min(MAX_CHUNK_BYTES));
             }
-            sleep(PATIENCE - SECOND).await;
+            sleep(TIMEOUT - SECOND).await;
             assert_eq!(Arc::strong_count(&kept), 3);
-            sleep(SECOND + LOOK).await;
+            sleep(SECOND + CHECK_INTERVAL).await;
             assert_eq!(Arc::strong_count(&kept), 1);
             assert_eq!(untaken.error().unwrap().code(), Code::DeadlineExceeded);
-            // When he comes back, he is told; half a message is reset.
+            // A client that reads again gets the status; part of a message is reset.
             let end = body.frame().await.unwrap();
-            match length > PIECE {
+            match length > MAX_CHUNK_BYTES {
                 true => assert_eq!(end.unwrap_err().code(), Code::DeadlineExceeded),
                 false => {
                     let trailers = end.unwrap().into_trailers().unwrap();
                     let status = Status::from_header_map(&trailers).unwrap();
                     assert_eq!(status.code(), Code::DeadlineExceeded);
-                    assert!(status.message().contains("was taken"), "{status:?}");
+                    assert!(status.message().contains("read nothing"), "{status:?}");
                 }
             }
             assert!(body.is_end_stream() && body.frame().await.is_none());
@@ -323,39 +338,42 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_takes_his_time_or_waits_for_us_is_not_cut_off() {
-        let departures = Departures::default();
-        let frames = tokio_stream::iter([frame(2 * PIECE), frame(3)]);
+    async fn slow_or_waiting_client_is_not_cut_off() {
+        let departures = ResponseWriteTimeout::new(TIMEOUT);
+        let frames = tokio_stream::iter([frame(2 * MAX_CHUNK_BYTES), frame(3)]);
         let (mut body, kept, untaken) = stream(&departures, frames.chain(tokio_stream::pending()));
-        for want in [PIECE, PIECE, 3] {
+        for want in [MAX_CHUNK_BYTES, MAX_CHUNK_BYTES, 3] {
             assert_eq!(taken(&mut body).await, want);
-            sleep(PATIENCE - SECOND).await;
+            sleep(TIMEOUT - SECOND).await;
         }
         // Nothing comes, and he is there.
         assert!(tokio::time::timeout(SECOND, body.frame()).await.is_err());
-        sleep(10 * PATIENCE).await;
+        sleep(10 * TIMEOUT).await;
         assert!(Arc::strong_count(&kept) == 3 && untaken.error().is_none());
         drop(body);
         assert_eq!(Arc::strong_count(&kept), 1);
         // Nobody looks where there is nothing to see.
-        assert!(lock(&departures.0).looking);
-        advance(2 * LOOK).await;
-        sleep(LOOK).await;
-        let known = lock(&departures.0);
-        assert!(!known.looking && known.answers.capacity() == 0);
+        assert!(lock(&departures.open).checked);
+        advance(2 * CHECK_INTERVAL).await;
+        sleep(CHECK_INTERVAL).await;
+        let open = lock(&departures.open);
+        assert!(!open.checked && open.responses.capacity() == 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_of_known_length_is_reset() {
-        let departures = Departures::default();
+        let departures = ResponseWriteTimeout::new(TIMEOUT);
         let whole = |length| Response::new(Body::new(Full::new(Bytes::from(vec![7; length]))));
-        let mut body = departures.send(whole(3 * PIECE)).into_body();
-        assert_eq!(body.size_hint().exact(), Some(3 * PIECE as u64));
-        sleep(PATIENCE + LOOK).await;
+        let mut body = departures.guard(whole(3 * MAX_CHUNK_BYTES)).into_body();
+        assert_eq!(body.size_hint().exact(), Some(3 * MAX_CHUNK_BYTES as u64));
+        sleep(TIMEOUT + CHECK_INTERVAL).await;
         body.frame().await.unwrap().unwrap_err();
         // A short one is HTTP/2's own affair.
-        let body = departures.send(whole(PIECE)).into_body();
-        assert!(lock(&departures.0).answers.is_empty());
-        assert_eq!(body.collect().await.unwrap().to_bytes().len(), PIECE);
+        let body = departures.guard(whole(MAX_CHUNK_BYTES)).into_body();
+        assert!(lock(&departures.open).responses.is_empty());
+        assert_eq!(
+            body.collect().await.unwrap().to_bytes().len(),
+            MAX_CHUNK_BYTES
+        );
     }
 }

@@ -14,7 +14,7 @@ use crate::deadline::Deadline;
 use crate::downstream::Caller;
 use crate::error::{self, Error};
 use crate::server::dispatcher::{Served, Told};
-use crate::server::response_write_timeout::Untaken;
+use crate::server::response_write_timeout::SlowReader;
 use crate::telemetry::{self, RpcMetrics, code_name};
 use crate::upstream::Upstream;
 
@@ -28,7 +28,7 @@ pub async fn traced<T>(span: Option<tracing::Span>, work: impl Future<Output = T
 
 /// What is kept of a call while it runs: for metrics, the log and traces. A call
 /// whose caller has left is counted when this is dropped.
-pub struct Record {
+pub struct StreamInfo {
     pub served: Arc<Served>,
     pub caller: Caller,
     pub upstream: Option<Arc<Upstream>>,
@@ -37,20 +37,20 @@ pub struct Record {
     begun: Instant,
     pub span: Option<tracing::Span>,
     /// Of a stream: whether it is dropped because nobody took it.
-    untaken: Option<Untaken>,
+    untaken: Option<SlowReader>,
     /// The answer is there, or its first message: it was timed.
     answered: bool,
     ended: bool,
 }
 
 /// A stream, whose record ends with it.
-pub struct Recorded {
+pub struct InstrumentedStream {
     told: Told,
     /// None: it has ended.
-    record: Option<Record>,
+    record: Option<StreamInfo>,
 }
 
-impl Record {
+impl StreamInfo {
     /// Begins when the headers have come; the message may never.
     pub fn begin(
         served: &Arc<Served>,
@@ -115,7 +115,7 @@ impl Record {
     }
 
     /// The stream, recorded to its end; it has its first message.
-    pub fn stream(mut self, told: Told, untaken: Untaken) -> Recorded {
+    pub fn stream(mut self, told: Told, untaken: SlowReader) -> InstrumentedStream {
         self.answer();
         self.untaken = Some(untaken);
         // The rest of it, credentials among them, is the stream's affair.
@@ -123,7 +123,7 @@ impl Record {
             request_id: self.caller.request_id.take(),
             ..Caller::default()
         };
-        Recorded {
+        InstrumentedStream {
             told,
             record: Some(self),
         }
@@ -204,19 +204,19 @@ impl Record {
     }
 }
 
-impl Drop for Record {
+impl Drop for StreamInfo {
     fn drop(&mut self) {
         if self.ended {
             return;
         }
-        match self.untaken.as_ref().and_then(Untaken::error) {
+        match self.untaken.as_ref().and_then(SlowReader::error) {
             Some(error) => drop(self.failed(&error)),
             None => self.end(Code::Cancelled),
         }
     }
 }
 
-impl Stream for Recorded {
+impl Stream for InstrumentedStream {
     type Item = Result<Bytes, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {

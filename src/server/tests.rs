@@ -15,21 +15,27 @@ use tower::{Layer, Service, ServiceExt};
 
 use crate::config::Config;
 use crate::deadline::Deadline;
-use crate::server::dispatcher::Engine;
-use crate::server::request_body_timeout::Arriving;
-use crate::server::router::{CallerTokens, Front, FrontLayer};
+use crate::server::authn::ClientTokens;
+use crate::server::dispatcher::Dispatcher;
+use crate::server::request_body_timeout::{RequestTimeouts, TimeoutBody};
+use crate::server::router::{Router, RouterLayer};
 use crate::telemetry::Metrics;
 use crate::upstream::{self, Upstreams};
 use crate::watch::Watches;
 
+const TIMEOUTS: RequestTimeouts = RequestTimeouts {
+    idle: Duration::from_secs(30),
+    total: Duration::from_secs(15 * 60),
+};
+
 const GET: &str = "/openstack.orchestration.v1.MetaService/GetBuildInfo";
 
 /// A gateway before these upstreams.
-fn front(upstreams: Vec<upstream::Settings>) -> (Arc<Engine>, Front) {
+fn front(upstreams: Vec<upstream::Settings>) -> (Arc<Dispatcher>, Router) {
     let mut config = Config::sandbox();
     config.upstreams = upstreams;
     let contract = crate::contract::with_built_in(&[]).unwrap();
-    let engine = Arc::new(Engine::new(
+    let dispatcher = Arc::new(Dispatcher::new(
         &config,
         false,
         &contract,
@@ -37,12 +43,12 @@ fn front(upstreams: Vec<upstream::Settings>) -> (Arc<Engine>, Front) {
         Watches::new(config.watch.clone()),
         Metrics::default(),
     ));
-    let tokens = CallerTokens::default();
-    let layer = FrontLayer {
-        engine: engine.clone(),
+    let tokens = ClientTokens::default();
+    let layer = RouterLayer {
+        dispatcher: dispatcher.clone(),
         tokens,
     };
-    (engine, layer.layer(Routes::default()))
+    (dispatcher, layer.layer(Routes::default()))
 }
 
 /// A Heat that takes connections and says nothing.
@@ -78,8 +84,8 @@ fn status(response: &http::Response<Body>) -> Status {
 }
 
 /// The line of the metrics with this word.
-fn ended(engine: &Engine, code: &str) -> String {
-    let text = engine.metrics.text().unwrap();
+fn ended(dispatcher: &Dispatcher, code: &str) -> String {
+    let text = dispatcher.metrics.text().unwrap();
     let mut lines = text
         .lines()
         .filter(|line| !line.starts_with('#') && line.contains(code));
@@ -88,7 +94,7 @@ fn ended(engine: &Engine, code: &str) -> String {
 
 #[tokio::test(start_paused = true)]
 async fn a_message_that_does_not_come_is_not_waited_for() {
-    let (engine, mut front) = front(vec![]);
+    let (dispatcher, mut front) = front(vec![]);
     // Nothing; a piece of the prefix; a message that is whole, of a request that is not.
     for (pieces, named) in [(vec![], 1), (vec![&[0, 0][..]], 2), (vec![&[0; 5][..]], 3)] {
         let silent = tokio_stream::iter(pieces).chain(tokio_stream::pending());
@@ -103,7 +109,7 @@ async fn a_message_that_does_not_come_is_not_waited_for() {
         assert!(status.message().contains("for 30 s"), "{status:?}");
         assert!(!status.details().is_empty());
         assert!(response.headers().contains_key("x-request-id"));
-        let line = ended(&engine, "DEADLINE_EXCEEDED");
+        let line = ended(&dispatcher, "DEADLINE_EXCEEDED");
         assert!(
             line.contains(&GET[1..]) && line.ends_with(&format!(" {named}")),
             "{line}"
@@ -116,11 +122,11 @@ async fn a_message_that_does_not_come_is_not_waited_for() {
         _ = &mut call => panic!("it does not come"),
         () = sleep(Duration::from_secs(1)) => {}
     }
-    let in_flight = || ended(&engine, "rpc_in_flight");
+    let in_flight = || ended(&dispatcher, "rpc_in_flight");
     assert!(in_flight().ends_with(" 1"), "{}", in_flight());
     drop(call);
     assert!(in_flight().ends_with(" 0"), "{}", in_flight());
-    let line = ended(&engine, "CANCELLED");
+    let line = ended(&dispatcher, "CANCELLED");
     assert!(line.ends_with(" 1"), "{line}");
 }
 
@@ -168,7 +174,7 @@ async fn a_request_that_is_taken_back_has_no_end() {
         let left = left.lock().unwrap().take();
         tokio::spawn(async move {
             let hour = Deadline::after(Duration::from_secs(3_600));
-            let mut body = Arriving::new(request.into_body(), hour);
+            let mut body = TimeoutBody::new(request.into_body(), hour, TIMEOUTS);
             while let Some(frame) = body.frame().await {
                 let frame = frame.map(|frame| frame.into_data().unwrap());
                 came.send(Some(frame)).unwrap();
@@ -242,7 +248,7 @@ async fn heat() -> upstream::Settings {
 
 /// A call, with its answer untouched.
 async fn open(
-    front: &mut Front,
+    front: &mut Router,
     path: &str,
     message: impl prost::Message,
     encoding: Option<&'static str>,
@@ -277,7 +283,7 @@ async fn who_takes_nothing_keeps_nothing() {
     let list = "/openstack.orchestration.v1.StackService/ListStacks";
     let stream = "/openstack.orchestration.v1.StackService/StreamStacks";
     let watch = "/openstack.orchestration.v1.SoftwareDeploymentService/WatchSoftwareDeployment";
-    let (engine, mut front) = front(vec![heat().await]);
+    let (dispatcher, mut front) = front(vec![heat().await]);
     let front = &mut front;
     let short = pb::ListStacksRequest::default;
     for (path, encoding) in [(list, None), (list, Some("gzip")), (stream, None)] {
@@ -302,21 +308,21 @@ async fn who_takes_nothing_keeps_nothing() {
     let watch_there = open(front, watch, request.clone(), None).await;
     let mut quiet = open(front, watch, request, None).await.into_body();
     quiet.frame().await.unwrap().unwrap();
-    assert_eq!(engine.watches.streams().open(), 2);
+    assert_eq!(dispatcher.watches.streams().open(), 2);
     // Bookmarks come meanwhile, and are taken.
     let reads = async { while quiet.frame().await.transpose().unwrap().is_some() {} };
     let _ = passes(tokio::time::timeout(Duration::from_secs(40), reads)).await;
-    assert_eq!(engine.watches.streams().open(), 1);
+    assert_eq!(dispatcher.watches.streams().open(), 1);
     let line = |word| {
         ended(
-            &engine,
+            &dispatcher,
             &format!("{}\",upstream=\"u\",code=\"{word}", &watch[1..]),
         )
     };
     assert!(
         line("DEADLINE_EXCEEDED").ends_with(" 1"),
         "{}",
-        engine.metrics.text().unwrap()
+        dispatcher.metrics.text().unwrap()
     );
     drop(watch_there);
     drop(quiet);

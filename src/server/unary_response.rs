@@ -10,7 +10,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use http_body::{Body, Frame, SizeHint};
 
-use crate::server::response_write_timeout::PIECE;
+use crate::server::response_write_timeout::MAX_CHUNK_BYTES;
 use drawbridge_transcoder::json::Notes;
 
 /// The most bytes of metadata that name inexact numbers: clients refuse long ones.
@@ -54,7 +54,7 @@ impl Answer {
     pub fn new(message: Bytes) -> Option<Self> {
         let length = u32::try_from(message.len()).ok()?;
         // One frame costs less than the copy.
-        let short = message.len() <= PIECE;
+        let short = message.len() <= MAX_CHUNK_BYTES;
         let mut prefix = BytesMut::with_capacity(5 + if short { message.len() } else { 0 });
         // Not compressed.
         prefix.put_u8(0);
@@ -131,7 +131,12 @@ mod tests {
 
     #[tokio::test]
     async fn frames() {
-        for (length, data_frames) in [(0, 1), (3, 1), (PIECE, 1), (PIECE + 1, 2)] {
+        for (length, data_frames) in [
+            (0, 1),
+            (3, 1),
+            (MAX_CHUNK_BYTES, 1),
+            (MAX_CHUNK_BYTES + 1, 2),
+        ] {
             let message = Bytes::from(vec![7; length]);
             let mut answer = Answer::new(message.clone()).unwrap();
             assert_eq!(answer.size_hint().exact(), Some(5 + length as u64));

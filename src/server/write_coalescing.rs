@@ -19,14 +19,14 @@ const MOST: usize = 32 << 10;
 
 /// A connection that holds short writes back until it is flushed.
 #[derive(Debug)]
-pub struct Batched<T> {
+pub struct CoalescedWrites<T> {
     io: T,
     held: BytesMut,
     /// Others have run since the flush was asked for.
     yielded: bool,
 }
 
-impl<T> Batched<T> {
+impl<T> CoalescedWrites<T> {
     /// Holds nothing yet.
     pub fn new(io: T) -> Self {
         Self {
@@ -37,7 +37,7 @@ impl<T> Batched<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> Batched<T> {
+impl<T: AsyncWrite + Unpin> CoalescedWrites<T> {
     /// Writes what is held, and of `more` as much as goes with it: that much.
     fn poll_out(&mut self, cx: &mut Context<'_>, more: &[u8]) -> Poll<io::Result<usize>> {
         while !self.held.is_empty() {
@@ -57,7 +57,7 @@ impl<T: AsyncWrite + Unpin> Batched<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Batched<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for CoalescedWrites<T> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -96,7 +96,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Batched<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Batched<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for CoalescedWrites<T> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -106,7 +106,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Batched<T> {
     }
 }
 
-impl<T: Connected> Connected for Batched<T> {
+impl<T: Connected> Connected for CoalescedWrites<T> {
     type ConnectInfo = T::ConnectInfo;
 
     fn connect_info(&self) -> T::ConnectInfo {
@@ -160,8 +160,8 @@ mod tests {
         }
     }
 
-    fn batched(most: usize) -> Batched<Writes> {
-        Batched::new(Writes {
+    fn batched(most: usize) -> CoalescedWrites<Writes> {
+        CoalescedWrites::new(Writes {
             most,
             all: Vec::new(),
         })
@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(batched.io.all, [&b"abcd"[..], b"e"]);
     }
 
-    fn poll_flush(batched: &mut Batched<Writes>) -> Poll<io::Result<()>> {
+    fn poll_flush(batched: &mut CoalescedWrites<Writes>) -> Poll<io::Result<()>> {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         Pin::new(batched).poll_flush(&mut cx)
     }

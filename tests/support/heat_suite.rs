@@ -605,7 +605,8 @@ const TRANSCRIPT: &str = concat!(
     "/tests/fixtures/heat_transcript.jsonl"
 );
 
-/// Replaces the recorded transcript.
+/// Replaces the recorded transcript. Called by the real systems alone.
+#[allow(dead_code)]
 pub fn write_transcript(transcript: &[Value]) {
     let lines: String = transcript.iter().map(|e| format!("{e}\n")).collect();
     std::fs::write(TRANSCRIPT, lines).unwrap();

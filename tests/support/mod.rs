@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use drawbridge::config::Config;
-use drawbridge::server::{self, Running};
+use drawbridge::server::{self, ServerHandle};
 use drawbridge::{credentials, upstream};
 use url::Url;
 
@@ -37,7 +37,7 @@ pub fn upstream(name: &str, family: &str, endpoint: &str) -> upstream::Settings 
 
 /// A gateway on a free port and a client to it.
 pub struct Gateway {
-    pub running: Running,
+    pub running: ServerHandle,
     pub client: Client,
 }
 
