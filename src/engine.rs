@@ -4,6 +4,7 @@
 //! files; `stream_limiter` bounds how many streams are open.
 
 pub mod action;
+pub mod call_context;
 mod download;
 pub mod list_stream;
 pub mod name_lookup;

@@ -32,6 +32,7 @@ use tokio::sync::watch;
 use crate::credentials::Viewer;
 use crate::deadline::Deadline;
 use crate::downstream::Caller;
+use crate::engine::call_context::CallContext;
 use crate::engine::stream_limiter::{Streams, full};
 use crate::engine::unary;
 use crate::error::Error;
@@ -246,8 +247,12 @@ impl Watches {
     ) -> Result<Bytes, Error> {
         self.0.has_room()?;
         let call = Bytes::from(start.request(request)?);
-        let Route { upstream, caller } = route;
-        let answered = unary::call(upstream, &start.rpc, &call, caller, call_by).await?;
+        let context = CallContext {
+            upstream: &route.upstream,
+            client: &route.caller,
+            deadline: call_by,
+        };
+        let answered = unary::call(context, &start.rpc, &call).await?;
         Ok(answered.decoded.message)
     }
 

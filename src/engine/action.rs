@@ -8,10 +8,8 @@ use bytes::Bytes;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::deadline::Deadline;
-use crate::downstream::Caller;
+use super::call_context::CallContext;
 use crate::error::Error;
-use crate::upstream::{Operation, Upstream};
 use document::{Document, Object};
 use drawbridge_transcoder::call::{Call, Reply};
 use drawbridge_transcoder::contract::{Action, Check, Edit, EditPlace, Method};
@@ -22,47 +20,27 @@ const MAX_PAGES: u32 = 50;
 /// The most bytes that one field puts into a document.
 const MAX_WRITTEN: usize = 16 << 20;
 
-/// What carries out calls, and for whom.
-#[derive(Clone, Copy)]
-pub struct Way<'a> {
-    /// The upstream.
-    pub upstream: &'a Upstream,
-    /// The caller.
-    pub caller: &'a Caller,
-    /// When all must be over.
-    pub deadline: Deadline,
-}
-
-impl Way<'_> {
-    async fn call(&self, method: &Method, call: &Call) -> Result<Reply, Error> {
-        let operation = Operation::of(method);
-        self.upstream
-            .call(operation, call, self.caller, self.deadline)
-            .await
-    }
-}
-
 /// Carries out a two-step call: the document is the caller's own, or is fetched;
 /// then it is edited, and sent. Not atomic: between the steps the state can
 /// change, and the upstream then refuses the second.
 pub async fn call(
-    way: Way<'_>,
+    context: CallContext<'_>,
     method: &Method,
     action: &Action,
     request: &[u8],
     call: Call,
 ) -> Result<Reply, Error> {
-    let body = document(way, method, action, request).await?;
+    let body = document(context, method, action, request).await?;
     let call = Call {
         body: Some(body),
         ..call
     };
-    way.call(method, &call).await
+    context.call(method, &call).await
 }
 
 /// The document as it is sent.
 pub async fn document(
-    way: Way<'_>,
+    context: CallContext<'_>,
     method: &Method,
     action: &Action,
     request: &[u8],
@@ -71,7 +49,7 @@ pub async fn document(
         Some(document) => document,
         None => {
             let fetch = method.document_call(request)?;
-            let reply = way.call(method, &fetch).await?;
+            let reply = context.call(method, &fetch).await?;
             prepare(&reply.body, action)?
         }
     };
@@ -82,7 +60,7 @@ pub async fn document(
     if let Some(check) = &method.check
         && let Some(definitions) = check.definitions()
     {
-        compare(way, method, check, definitions, request, &document).await?;
+        compare(context, method, check, definitions, request, &document).await?;
     }
     let mut edits = Vec::new();
     for edit in &action.edits {
@@ -102,7 +80,7 @@ pub async fn document(
 
 /// Compares the values in the request with the definitions of the upstream.
 async fn compare(
-    way: Way<'_>,
+    context: CallContext<'_>,
     method: &Method,
     check: &Check,
     definitions: &Method,
@@ -113,7 +91,7 @@ async fn compare(
         None => serde_json::Map::new(),
         Some(json) => serde_json::from_slice(&json).map_err(document::unreadable)?,
     };
-    let dialect = &way.upstream.settings.dialect;
+    let dialect = context.dialect();
     let mut items = Vec::new();
     let mut page = 0;
     loop {
@@ -128,7 +106,7 @@ async fn compare(
             });
         }
         let call = definitions.bind(&check.page(definitions, request, page)?, dialect)?;
-        let reply = way.call(definitions, &call).await?;
+        let reply = context.call(definitions, &call).await?;
         let response = definitions.decode(&reply)?.message;
         let found = check.items(definitions, &response)?;
         // A server that does not count pages sends the first one for ever.

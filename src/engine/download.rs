@@ -11,11 +11,10 @@ use http::header::CONTENT_DISPOSITION;
 use percent_encoding::percent_decode_str;
 use tokio_stream::Stream;
 
+use super::call_context::CallContext;
+use super::unary;
 use crate::deadline::Deadline;
-use crate::downstream::Caller;
-use crate::engine::unary;
 use crate::error::Error;
-use crate::upstream::Upstream;
 use drawbridge_transcoder::call::Room;
 use drawbridge_transcoder::contract::{Download, Method};
 
@@ -44,19 +43,18 @@ impl fmt::Debug for FileStream {
 }
 
 impl FileStream {
-    /// Reads the file, until `call_by`. An error here is the answer to the rpc.
+    /// Reads the file. An error here is the status of the rpc; `deadline` is that of the
+    /// stream.
     pub async fn open(
-        upstream: &Upstream,
+        context: CallContext<'_>,
         method: &Arc<Method>,
         request: &Bytes,
-        caller: &Caller,
-        call_by: Deadline,
         deadline: Option<Deadline>,
     ) -> Result<Self, Error> {
         let download = download(method)?;
-        let mut call = method.bind(request, &upstream.settings.dialect)?;
+        let mut call = method.bind(request, context.dialect())?;
         call.media.accept = Some(download.accept.clone());
-        let reply = unary::reply(upstream, method, request, call, caller, call_by).await?;
+        let reply = unary::reply(context, method, request, call).await?;
         Ok(Self {
             method: method.clone(),
             deadline,

@@ -12,11 +12,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio_stream::Stream;
 
+use super::call_context::StreamContext;
 use crate::deadline::Deadline;
-use crate::downstream::Caller;
 use crate::engine::stream_limiter::{Place, Streams};
 use crate::error::Error;
-use crate::upstream::{Operation, Upstream};
 use drawbridge_transcoder::call::Room;
 use drawbridge_transcoder::contract::{Decoded, Method, Pages, Paging};
 use drawbridge_transcoder::json::Notes;
@@ -49,10 +48,8 @@ enum State {
 pub struct Route {
     /// The rpc of the stream.
     pub method: Arc<Method>,
-    /// Where the list is.
-    pub upstream: Arc<Upstream>,
-    /// The caller.
-    pub caller: Caller,
+    /// Where the list is, and with whose credentials it is read.
+    pub context: StreamContext,
     /// When the stream ends, where the caller said so.
     pub deadline: Option<Deadline>,
     /// How long the reading of one page may take.
@@ -181,20 +178,15 @@ impl Walk {
 
     async fn read(mut self: Box<Self>, request: Bytes) -> Result<(Box<Self>, Notes), Error> {
         let Route {
-            method,
-            upstream,
-            caller,
-            ..
+            method, context, ..
         } = &self.route;
         let (_, paging) = pages(method)?;
-        let dialect = &upstream.settings.dialect;
+        let dialect = &context.upstream.settings.dialect;
         let asked = paging.asked(&request, dialect)?;
         let call = method.bind(&request, dialect)?;
         let timeout = Deadline::after(self.route.page_timeout);
         let deadline = self.route.deadline.map_or(timeout, |d| d.min(timeout));
-        let reply = upstream
-            .call(Operation::of(method), &call, caller, deadline)
-            .await?;
+        let reply = context.until(deadline).call(method, &call).await?;
         let Decoded {
             message: page,
             notes,

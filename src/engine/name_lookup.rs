@@ -1,5 +1,5 @@
-//! Path fields that the caller left empty: found out by another rpc, and kept for
-//! a moment.
+//! Path fields that the client left empty: another rpc looks them up, and the result is
+//! cached for a moment.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,212 +9,204 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::call_context::CallContext;
 use crate::credentials::Viewer;
-use crate::deadline::Deadline;
-use crate::downstream::Caller;
 use crate::error::Error;
-use crate::upstream::{Operation, Upstream};
 use drawbridge_transcoder::call::Idempotency;
 use drawbridge_transcoder::contract::{Method, Resolve};
 
-/// How long an answer holds. Names are given anew behind the gateway's back (a
-/// stack is deleted, another takes its name), and Heat shows the old one still.
-const HOLDS: Duration = Duration::from_secs(5);
+/// How long a result is cached. Names get another meaning without the gateway's notice
+/// (a stack is deleted, another gets its name), and Heat still serves the old one.
+const CACHE_TTL: Duration = Duration::from_secs(5);
 
-/// The most answers that are kept.
-const MOST: usize = 10_000;
+/// How many results are cached.
+const MAX_CACHED: usize = 10_000;
 
-/// Answers that were found out, and still hold.
+/// Looks up path fields, and caches the results.
 #[derive(Default)]
-pub struct Names(Mutex<Kept>);
+pub struct NameLookup(Mutex<Cache>);
 
-impl fmt::Debug for Names {
+impl fmt::Debug for NameLookup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Names")
-            .field("kept", &self.lock().answers.len())
+        f.debug_struct("NameLookup")
+            .field("cached", &self.lock().results.len())
             .finish()
     }
 }
 
 #[derive(Default)]
-struct Kept {
-    answers: HashMap<Arc<Key>, Answer>,
-    /// How often answers were dropped because something was done: what was asked
-    /// before and is answered after may be wrong already.
-    dropped: u64,
+struct Cache {
+    results: HashMap<Arc<Key>, Cached>,
+    /// How often results were invalidated: one that was requested before and arrives
+    /// after may be stale.
+    invalidations: u64,
 }
 
-/// What was asked, and with whose eyes.
+/// What was looked up, and with which credential.
 #[derive(PartialEq, Eq, Hash)]
 struct Key {
     upstream: Box<str>,
     rpc: Box<str>,
     question: Bytes,
-    viewer: Viewer,
+    credential: Viewer,
 }
 
-struct Answer {
+struct Cached {
     message: Bytes,
-    until: Instant,
+    expires: Instant,
 }
 
-/// Where a call goes, and for whom.
-#[derive(Clone, Copy)]
-pub struct Errand<'a> {
-    /// The upstream.
-    pub upstream: &'a Arc<Upstream>,
-    /// The rpc of the call.
-    pub method: &'a Arc<Method>,
-    /// The caller.
-    pub caller: &'a Caller,
-    /// Until when.
-    pub deadline: Deadline,
-}
-
-/// A call that runs; see [`Names::during`].
+/// Guard: invalidates cached lookups of an upstream when a mutating call ends, even if it
+/// was cancelled, since it may have freed a name, or given one.
 #[must_use]
-pub struct During<'a> {
-    names: &'a Names,
-    /// Where the call does something.
+struct InvalidateOnDrop<'a> {
+    lookup: &'a NameLookup,
+    /// The upstream of a mutating call.
     upstream: Option<&'a str>,
 }
 
-impl Drop for During<'_> {
+impl Drop for InvalidateOnDrop<'_> {
     fn drop(&mut self) {
         if let Some(upstream) = self.upstream {
-            let mut kept = self.names.lock();
-            kept.answers.retain(|key, _| *key.upstream != *upstream);
-            kept.dropped += 1;
+            let mut cache = self.lookup.lock();
+            cache.results.retain(|key, _| *key.upstream != *upstream);
+            cache.invalidations += 1;
         }
     }
 }
 
-/// A request whose path fields are there.
-pub struct Resolved {
-    /// The request.
+/// A request whose empty path fields were looked up. While it exists its call runs: when
+/// it is dropped, a mutating call has ended.
+pub struct Resolved<'a> {
+    /// The request to send.
     pub request: Bytes,
-    /// Set where an answer was used that was kept.
-    kept: Option<(Arc<Key>, Bytes)>,
+    context: CallContext<'a>,
+    resolve: Option<&'a Resolve>,
+    /// Set where a cached result was used.
+    cached: Option<(Arc<Key>, Bytes)>,
+    invalidate: InvalidateOnDrop<'a>,
 }
 
-impl Names {
-    /// The request with its empty path fields found out, if the rpc has such.
-    pub async fn resolve(&self, errand: Errand<'_>, request: &Bytes) -> Result<Resolved, Error> {
-        let as_it_is = || Resolved {
-            request: request.clone(),
-            kept: None,
+impl Resolved<'_> {
+    /// Returns whether the call is to be made once more, with the new `request`: where the
+    /// upstream answered 404 to a call with a cached result, and the name means another
+    /// resource by now. A call that found nothing has changed nothing, so that any call
+    /// may be retried.
+    pub async fn retry(&mut self, error: Option<&Error>) -> Result<bool, Error> {
+        let not_found = matches!(error, Some(Error::Upstream(fault)) if fault.http_status == 404);
+        if !not_found {
+            return Ok(false);
+        }
+        let (Some((key, before)), Some(resolve)) = (self.cached.take(), self.resolve) else {
+            return Ok(false);
         };
-        let Some(resolve) = &errand.method.resolve else {
-            return Ok(as_it_is());
+        let lookup = self.invalidate.lookup;
+        lookup.lock().results.remove(&key);
+        let found = lookup.find(self.context, resolve, key).await?;
+        if found == before {
+            return Ok(false);
+        }
+        self.request = resolve.answered(&self.request, &found)?;
+        Ok(true)
+    }
+}
+
+impl NameLookup {
+    /// Looks up the empty path fields of a request, if its rpc has such.
+    pub async fn resolve<'a>(
+        &'a self,
+        context: CallContext<'a>,
+        method: &'a Method,
+        request: &Bytes,
+    ) -> Result<Resolved<'a>, Error> {
+        let mut resolved = Resolved {
+            request: request.clone(),
+            context,
+            resolve: method.resolve.as_ref(),
+            cached: None,
+            invalidate: self.invalidate_after(context, method),
+        };
+        let Some(resolve) = &method.resolve else {
+            return Ok(resolved);
         };
         let Some(question) = resolve.question(request)? else {
-            return Ok(as_it_is());
+            return Ok(resolved);
         };
         let key = Arc::new(Key {
-            upstream: errand.upstream.settings.name.as_str().into(),
+            upstream: context.upstream.settings.name.as_str().into(),
             rpc: resolve.rpc.path.clone(),
             question,
-            viewer: errand.upstream.credentials.viewer(errand.caller),
+            credential: context.upstream.credentials.viewer(context.client),
         });
-        if let Some(answer) = self.kept(&key) {
-            return Ok(Resolved {
-                request: resolve.answered(request, &answer)?,
-                kept: Some((key, answer)),
-            });
+        if let Some(message) = self.cached(&key) {
+            resolved.request = resolve.answered(request, &message)?;
+            resolved.cached = Some((key, message));
+            return Ok(resolved);
         }
-        let found = self.find(errand, resolve, key).await;
-        let answer = found.map_err(|error| match error {
+        let found = self.find(context, resolve, key).await;
+        let message = found.map_err(|error| match error {
             Error::Binding { field, problem } => Error::Binding {
                 field: resolve.blame(request, field),
                 problem,
             },
             other => other,
         })?;
-        Ok(Resolved {
-            request: resolve.answered(request, &answer)?,
-            kept: None,
-        })
+        resolved.request = resolve.answered(request, &message)?;
+        Ok(resolved)
     }
 
-    /// The request to try in place of one that ended in `error`: where nothing was
-    /// there (404) and the answer was a kept one, it is found out afresh. None when
-    /// that is no other, or there was another error. A call that found nothing has
-    /// done nothing, so that any may be sent again.
-    pub async fn again(
-        &self,
-        errand: Errand<'_>,
-        resolved: &Resolved,
-        error: &Error,
-    ) -> Result<Option<Bytes>, Error> {
-        let gone = matches!(error, Error::Upstream(fault) if fault.http_status == 404);
-        let (Some((key, before)), Some(resolve), true) =
-            (&resolved.kept, &errand.method.resolve, gone)
-        else {
-            return Ok(None);
-        };
-        self.lock().answers.remove(key);
-        let found = self.find(errand, resolve, key.clone()).await?;
-        if found == *before {
-            return Ok(None);
-        }
-        Ok(Some(resolve.answered(&resolved.request, &found)?))
-    }
-
-    /// To be kept while a call runs. When it ends, well or not or because its caller
-    /// has left, what it may have made wrong is dropped: one that does something
-    /// may have freed a name, or taken one.
-    pub fn during<'a>(&'a self, errand: Errand<'a>) -> During<'a> {
-        let method = errand.method;
-        let does = method.verb != http::Method::GET && method.idempotency != Idempotency::Safe;
-        During {
-            names: self,
-            upstream: does.then_some(&*errand.upstream.settings.name),
+    fn invalidate_after<'a>(
+        &'a self,
+        context: CallContext<'a>,
+        method: &Method,
+    ) -> InvalidateOnDrop<'a> {
+        let mutates = method.verb != http::Method::GET && method.idempotency != Idempotency::Safe;
+        InvalidateOnDrop {
+            lookup: self,
+            upstream: mutates.then_some(&*context.upstream.settings.name),
         }
     }
 
-    /// Asks the upstream, and keeps what it answers.
+    /// Makes the lookup, and caches its result.
     async fn find(
         &self,
-        errand: Errand<'_>,
+        context: CallContext<'_>,
         resolve: &Resolve,
         key: Arc<Key>,
     ) -> Result<Bytes, Error> {
         let rpc = &resolve.rpc;
-        let dropped = self.lock().dropped;
-        let call = rpc.bind(&key.question, &errand.upstream.settings.dialect)?;
-        let reply = errand
-            .upstream
-            .call(Operation::of(rpc), &call, errand.caller, errand.deadline)
-            .await?;
+        let invalidations = self.lock().invalidations;
+        let call = rpc.bind(&key.question, context.dialect())?;
+        let reply = context.call(rpc, &call).await?;
         let message = rpc.decode(&reply)?.message;
-        let answer = Answer {
+        let cached = Cached {
             message: message.clone(),
-            until: Instant::now() + HOLDS,
+            expires: Instant::now() + CACHE_TTL,
         };
-        let mut kept = self.lock();
-        if kept.dropped != dropped {
+        let mut cache = self.lock();
+        if cache.invalidations != invalidations {
             return Ok(message);
         }
-        let answers = &mut kept.answers;
-        if answers.len() >= MOST {
+        let results = &mut cache.results;
+        if results.len() >= MAX_CACHED {
             let now = Instant::now();
-            answers.retain(|_, answer| answer.until > now);
-            if answers.len() >= MOST {
-                answers.clear();
+            results.retain(|_, cached| cached.expires > now);
+            if results.len() >= MAX_CACHED {
+                results.clear();
             }
         }
-        answers.insert(key, answer);
+        results.insert(key, cached);
         Ok(message)
     }
 
-    fn kept(&self, key: &Arc<Key>) -> Option<Bytes> {
-        let kept = self.lock();
-        let answer = kept.answers.get(key)?;
-        (answer.until > Instant::now()).then(|| answer.message.clone())
+    fn cached(&self, key: &Arc<Key>) -> Option<Bytes> {
+        let cache = self.lock();
+        let cached = cache.results.get(key)?;
+        (cached.expires > Instant::now()).then(|| cached.message.clone())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Kept> {
-        // Nothing is left half done under this lock.
+    fn lock(&self) -> MutexGuard<'_, Cache> {
+        // No state is left half changed under this lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

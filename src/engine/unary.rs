@@ -1,15 +1,12 @@
-//! A unary rpc from its request to its response: bind, call, decode. One
-//! sentence for all who make one: the gateway for its callers, watches for the
-//! call that they begin with.
+//! A unary rpc from its request to its response: bind, call, decode. The dispatcher
+//! calls it for clients, a watch for the call that it begins with.
 
 use bytes::Bytes;
 use http::HeaderMap;
 
-use crate::deadline::Deadline;
-use crate::downstream::Caller;
-use crate::engine::action;
+use super::action;
+use super::call_context::CallContext;
 use crate::error::Error;
-use crate::upstream::{Operation, Upstream};
 use drawbridge_transcoder::call::{Call, Reply, Room};
 use drawbridge_transcoder::contract::{Decoded, Method};
 
@@ -24,28 +21,26 @@ pub struct Answered {
     pub room: Room,
 }
 
-/// Carries out `method` at `upstream` as `caller`.
+/// Makes the call of `method`.
 pub async fn call(
-    upstream: &Upstream,
+    context: CallContext<'_>,
     method: &Method,
     request: &Bytes,
-    caller: &Caller,
-    deadline: Deadline,
 ) -> Result<Answered, Error> {
-    let dialect = &upstream.settings.dialect;
+    let dialect = context.dialect();
     let page = match &method.paging {
         Some(paging) => Some((paging, paging.asked(request, dialect)?)),
         None => None,
     };
     let call = method.bind(request, dialect)?;
     let again = method.gather.as_ref().map(|_| call.clone());
-    let reply = reply(upstream, method, request, call, caller, deadline).await?;
+    let reply = reply(context, method, request, call).await?;
     let mut decoded = method.decode(&reply)?;
     if let Some((paging, asked)) = page {
         decoded.message = paging.with_next(asked, decoded.message)?;
     }
     if let Some(call) = again {
-        decoded = whole(upstream, method, &call, caller, deadline, decoded).await?;
+        decoded = whole(context, method, &call, decoded).await?;
     }
     Ok(Answered {
         decoded,
@@ -56,32 +51,23 @@ pub async fn call(
 
 /// The reply to `call`, which is bound from `request`, in one step or two.
 pub async fn reply(
-    upstream: &Upstream,
+    context: CallContext<'_>,
     method: &Method,
     request: &Bytes,
     call: Call,
-    caller: &Caller,
-    deadline: Deadline,
 ) -> Result<Reply, Error> {
     let Some(action) = &method.action else {
-        return (upstream.call(Operation::of(method), &call, caller, deadline)).await;
+        return context.call(method, &call).await;
     };
-    let way = action::Way {
-        upstream,
-        caller,
-        deadline,
-    };
-    action::call(way, method, action, request, call).await
+    action::call(context, method, action, request, call).await
 }
 
 /// The response with its whole list, where `method` gathers one; `first` is what
 /// `call` was answered.
 pub async fn whole(
-    upstream: &Upstream,
+    context: CallContext<'_>,
     method: &Method,
     call: &Call,
-    caller: &Caller,
-    deadline: Deadline,
     first: Decoded,
 ) -> Result<Decoded, Error> {
     let Some(gather) = &method.gather else {
@@ -92,7 +78,7 @@ pub async fn whole(
     };
     loop {
         let next = gather.next(call, &gathering)?;
-        let reply = (upstream.call(Operation::of(method), &next, caller, deadline)).await?;
+        let reply = context.call(method, &next).await?;
         if gather.add(&mut gathering, method.decode(&reply)?)? {
             return Ok(gathering.whole());
         }

@@ -17,8 +17,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::config::Config;
 use crate::deadline::Deadline;
+use crate::engine::call_context::CallContext;
 use crate::engine::list_stream::{self, PageStream};
-use crate::engine::name_lookup::{Errand, Names};
+use crate::engine::name_lookup::NameLookup;
 use crate::engine::unary::{self, Answered};
 use crate::engine::{FileStream, Uploads};
 use crate::error::{self, Error};
@@ -29,7 +30,7 @@ use crate::server::response_write_timeout::{ResponseWriteTimeout, SlowReader};
 use crate::server::stream_info::{InstrumentedStream, StreamInfo, traced};
 use crate::server::unary_response::Answer;
 use crate::telemetry::{Metrics, RpcMetrics};
-use crate::upstream::{self, Upstream, Upstreams};
+use crate::upstream::{Upstream, Upstreams};
 use crate::watch::{self, Watches};
 use drawbridge_transcoder::contract::Contract;
 use drawbridge_transcoder::contract::Method;
@@ -49,7 +50,7 @@ pub struct Dispatcher {
     pub(super) methods: HashMap<Box<str>, Arc<Served>>,
     pub(super) upstreams: Upstreams,
     pub(super) watches: Watches,
-    pub(super) names: Names,
+    pub(super) names: NameLookup,
     pub(super) metrics: Metrics,
     pub(super) uploads: Uploads,
     pub(super) write_timeout: ResponseWriteTimeout,
@@ -108,7 +109,7 @@ impl Dispatcher {
             methods,
             upstreams,
             watches,
-            names: Names::default(),
+            names: NameLookup::default(),
             metrics,
             uploads: Uploads::new(config.server.max_upload_bytes),
             write_timeout: ResponseWriteTimeout::new(config.server.response_write_timeout),
@@ -278,22 +279,18 @@ impl Dispatcher {
         let method = &served.method;
         let deadline = record.deadline;
         let upstream = self.pick(record, headers)?;
-        let caller = &record.caller;
-        let errand = Errand {
+        let context = CallContext {
             upstream,
-            method,
-            caller,
+            client: &record.caller,
             deadline,
         };
-        let _during = self.names.during(errand);
-        let resolved = self.names.resolve(errand, request).await?;
-        let mut result = unary::call(upstream, method, &resolved.request, caller, deadline).await;
-        if let Err(error) = &result
-            && let Some(request) = self.names.again(errand, &resolved, error).await?
-        {
-            result = unary::call(upstream, method, &request, caller, deadline).await;
+        let mut resolved = self.names.resolve(context, method, request).await?;
+        loop {
+            let result = unary::call(context, method, &resolved.request).await;
+            if !resolved.retry(result.as_ref().err()).await? {
+                return result;
+            }
         }
-        result
     }
 
     /// The upstream of a call, whose dialect has the operation.
@@ -347,8 +344,12 @@ impl Dispatcher {
         let upstream = self.pick(record, headers)?;
         let dialect = &upstream.settings.dialect;
         let received = (self.uploads.receive(method, upload, dialect, messages)).await?;
-        let operation = upstream::Operation::of(method);
-        let reply = (upstream.call(operation, &received.call, &record.caller, deadline)).await?;
+        let context = CallContext {
+            upstream,
+            client: &record.caller,
+            deadline,
+        };
+        let reply = context.call(method, &received.call).await?;
         Ok(Answered {
             decoded: method.decode(&reply)?,
             headers: reply.headers,
@@ -394,52 +395,46 @@ impl Dispatcher {
         let call_by = record.deadline;
         let deadline = headers.contains_key("grpc-timeout").then_some(call_by);
         let upstream = self.pick(record, headers)?;
-        let caller = &record.caller;
-        let errand = Errand {
+        let context = CallContext {
             upstream,
-            method,
-            caller,
+            client: &record.caller,
             deadline: call_by,
         };
-        let _during = self.names.during(errand);
-        let resolved = self.names.resolve(errand, request).await?;
-        let mut result = self.begin(errand, deadline, &resolved.request).await;
-        if let Err(error) = &result
-            && let Some(request) = self.names.again(errand, &resolved, error).await?
-        {
-            result = self.begin(errand, deadline, &request).await;
+        let mut resolved = self.names.resolve(context, method, request).await?;
+        loop {
+            let result = (self.begin(context, method, deadline, &resolved.request)).await;
+            if !resolved.retry(result.as_ref().err()).await? {
+                return result;
+            }
         }
-        result
     }
 
     /// Begins a stream whose request has all it needs.
     pub(super) async fn begin(
         &self,
-        errand: Errand<'_>,
+        context: CallContext<'_>,
+        method: &Arc<Method>,
         deadline: Option<Deadline>,
         request: &Bytes,
     ) -> Result<Told, Error> {
-        let Errand {
-            upstream,
-            method,
-            caller,
-            ..
-        } = errand;
         if method.download.is_some() {
-            let file =
-                FileStream::open(upstream, method, request, caller, errand.deadline, deadline);
+            let file = FileStream::open(context, method, request, deadline);
             return file.await.map(Told::File);
         }
         if method.pages.is_none() {
             let watches = &self.watches;
             let request = request.clone();
-            let watch = watches.watch(method, request, upstream, caller, deadline, errand.deadline);
+            let CallContext {
+                upstream,
+                client,
+                deadline: call_by,
+            } = context;
+            let watch = watches.watch(method, request, upstream, client, deadline, call_by);
             return watch.await.map(Told::Watch);
         }
         let route = list_stream::Route {
             method: method.clone(),
-            upstream: upstream.clone(),
-            caller: caller.clone(),
+            context: context.to_stream(),
             deadline,
             page_timeout: self.default_deadline,
             streams: self.watches.streams().clone(),

@@ -20,9 +20,10 @@ use tonic::Code;
 use super::snapshot::Item;
 use crate::deadline::Deadline;
 use crate::downstream::Caller;
+use crate::engine::call_context::CallContext;
 use crate::engine::unary;
 use crate::error::Error;
-use crate::upstream::{Operation, Upstream};
+use crate::upstream::Upstream;
 pub(super) use aim::{Aim, Target};
 use drawbridge_transcoder::api::drawbridge::v1::WatchEvent;
 use drawbridge_transcoder::call::{Call, Idempotency};
@@ -295,12 +296,14 @@ impl Route {
         call: &Call,
         deadline: Deadline,
     ) -> Result<Bytes, Error> {
-        let reply = self
-            .upstream
-            .call(Operation::of(method), call, &self.caller, deadline)
-            .await?;
+        let context = CallContext {
+            upstream: &self.upstream,
+            client: &self.caller,
+            deadline,
+        };
+        let reply = context.call(method, call).await?;
         let first = method.decode(&reply)?;
-        let whole = unary::whole(&self.upstream, method, call, &self.caller, deadline, first);
+        let whole = unary::whole(context, method, call, first);
         Ok(whole.await?.message)
     }
 }

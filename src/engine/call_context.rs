@@ -1,0 +1,65 @@
+//! What every step of a call needs: where it goes, with whose credentials, until when.
+
+use std::sync::Arc;
+
+use drawbridge_transcoder::call::{Call, Reply};
+use drawbridge_transcoder::contract::Method;
+
+use crate::deadline::Deadline;
+use crate::downstream::Caller;
+use crate::error::Error;
+use crate::upstream::{Operation, Upstream};
+
+/// The context of one call.
+#[derive(Clone, Copy)]
+pub struct CallContext<'a> {
+    /// The upstream that serves it.
+    pub upstream: &'a Arc<Upstream>,
+    /// The client, whose credentials or headers may be sent on.
+    pub client: &'a Caller,
+    /// When it must be over.
+    pub deadline: Deadline,
+}
+
+/// The context of a stream, which makes calls as long as it is open.
+#[derive(Clone)]
+pub struct StreamContext {
+    /// The upstream that serves it.
+    pub upstream: Arc<Upstream>,
+    /// The client; of a shared poll loop, the one that started it: all of its clients
+    /// have the same credentials.
+    pub client: Caller,
+}
+
+impl CallContext<'_> {
+    /// Makes one REST call.
+    pub async fn call(&self, method: &Method, call: &Call) -> Result<Reply, Error> {
+        self.upstream
+            .call(Operation::of(method), call, self.client, self.deadline)
+            .await
+    }
+
+    /// Returns the dialect of the upstream.
+    pub fn dialect(&self) -> &str {
+        &self.upstream.settings.dialect
+    }
+
+    /// Returns the context of a stream that this call opens.
+    pub fn to_stream(self) -> StreamContext {
+        StreamContext {
+            upstream: Arc::clone(self.upstream),
+            client: self.client.clone(),
+        }
+    }
+}
+
+impl StreamContext {
+    /// Returns the context of one of the stream's calls.
+    pub fn until(&self, deadline: Deadline) -> CallContext<'_> {
+        CallContext {
+            upstream: &self.upstream,
+            client: &self.client,
+            deadline,
+        }
+    }
+}
