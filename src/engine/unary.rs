@@ -38,7 +38,7 @@ pub async fn call(
         None => None,
     };
     let call = method.bind(request, dialect)?;
-    let again = method.gather.as_ref().map(|_| call.clone());
+    let again = method.merge_pages.as_ref().map(|_| call.clone());
     let reply = reply(upstream, method, request, call, caller, deadline).await?;
     let mut decoded = method.decode(&reply)?;
     if let Some((paging, asked)) = page {
@@ -84,7 +84,7 @@ pub async fn whole(
     deadline: Deadline,
     first: Decoded,
 ) -> Result<Decoded, Error> {
-    let Some(gather) = &method.gather else {
+    let Some(gather) = &method.merge_pages else {
         return Ok(first);
     };
     let Some(mut gathering) = gather.begin(method, call, &first)? else {
