@@ -20,7 +20,7 @@ pub fn with_built_in(own: &[Source]) -> Result<Contract, Vec<String>> {
     }];
     sources.extend(own.iter().cloned());
     Contract::compile(sources, &family_rules)
-        .map_err(|refusals| refusals.iter().map(ToString::to_string).collect())
+        .map_err(|diagnostics| diagnostics.iter().map(ToString::to_string).collect())
 }
 
 /// Returns what the transcoder needs to know of a family.

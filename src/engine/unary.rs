@@ -33,7 +33,7 @@ pub async fn call(
         None => None,
     };
     let call = method.bind(request, dialect)?;
-    let again = method.gather.as_ref().map(|_| call.clone());
+    let again = method.merge_pages.as_ref().map(|_| call.clone());
     let reply = reply(context, method, request, call).await?;
     let mut decoded = method.decode(&reply)?;
     if let Some((paging, asked)) = page {
@@ -70,7 +70,7 @@ pub async fn whole(
     call: &Call,
     first: Decoded,
 ) -> Result<Decoded, Error> {
-    let Some(gather) = &method.gather else {
+    let Some(gather) = &method.merge_pages else {
         return Ok(first);
     };
     let Some(mut gathering) = gather.begin(method, call, &first)? else {

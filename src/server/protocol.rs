@@ -72,7 +72,7 @@ impl Rejection {
         );
         match self {
             Self::Version => {
-                headers.insert(UPGRADE, HeaderValue::from_static("h2c"));
+                headers.insert(UPGRADE, HeaderValue::from_static("HTTP/2.0"));
                 headers.insert(CONNECTION, HeaderValue::from_static("upgrade, close"));
             }
             Self::Method => {

@@ -1,16 +1,16 @@
-//! The contract: descriptors as compiled methods. Every refusal names file, rpc
+//! The contract: descriptors as compiled methods. Every diagnostic names file, rpc
 //! and option, and stops the start.
 
 mod bind;
 mod compile;
 mod decode;
+mod diagnostics;
 mod edit;
 mod expression;
 mod file;
-mod gather;
 mod link;
+mod merge_pages;
 mod paging;
-mod place;
 mod plan;
 mod resolve;
 mod template;
@@ -32,10 +32,10 @@ use bytes::Bytes;
 use crate::Error;
 use crate::call::{Call, Idempotency, Media, Reply};
 use crate::family::{Families, FamilyRules};
-pub use crate::schema::Refusal;
+pub use crate::schema::Diagnostic;
 use crate::schema::{self, FieldIndex, MessageId, Schema};
 pub use file::{Download, Upload};
-pub use gather::{Gather, Gathering};
+pub use merge_pages::{MergePages, MergedPages};
 pub use paging::{Asked, Paging};
 pub use resolve::Resolve;
 pub use watch::log::{Entry, Grows, Log, Order, Slice};
@@ -103,7 +103,7 @@ pub struct Method {
     /// Members that tell into which field a reply is read.
     reply_choices: Vec<(Box<str>, FieldIndex)>,
     /// Set for a list that is read whole.
-    pub gather: Option<Gather>,
+    pub merge_pages: Option<MergePages>,
     binding: bind::Binding,
     /// Set where the answer is read from a redirect.
     location: Option<resolve::Location>,
@@ -201,7 +201,7 @@ impl Contract {
     /// itself are left out, being the gateway's own. All that is wrong is told at
     /// once. Of `additional_bindings` none is used: they are further ways to reach
     /// an rpc, and a caller takes the main one.
-    pub fn compile(sources: Vec<Source>, families: &Families) -> Result<Self, Vec<Refusal>> {
+    pub fn compile(sources: Vec<Source>, families: &Families) -> Result<Self, Vec<Diagnostic>> {
         compile::compile(sources, families)
     }
 

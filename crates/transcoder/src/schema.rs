@@ -12,7 +12,7 @@ pub(crate) use lookup::{Names, Numbers, Tag};
 
 /// Why a descriptor set cannot be served.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct Diagnostic {
     /// The proto file.
     pub file: String,
     /// The rpc, message, field or enum value: its full name. Empty for a file as
@@ -25,7 +25,7 @@ pub struct Refusal {
     pub problem: String,
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for place in [&self.file, &self.element, &self.option] {
             if !place.is_empty() {
@@ -261,9 +261,9 @@ pub struct EnumValue {
 }
 
 impl Schema {
-    /// Makes the tables of all messages and enums of the pool. Refuses rules that
+    /// Makes the tables of all messages and enums of the pool. Reports rules that
     /// contradict each other or name what is not there.
-    pub fn build(pool: &DescriptorPool) -> Result<Self, Vec<Refusal>> {
+    pub fn build(pool: &DescriptorPool) -> Result<Self, Vec<Diagnostic>> {
         build::build(pool)
     }
 

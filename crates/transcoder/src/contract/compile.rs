@@ -1,4 +1,4 @@
-//! From descriptors to methods. Every contradiction is a refusal; all are
+//! From descriptors to methods. Every contradiction is a diagnostic; all are
 //! collected, so that one start tells them all.
 
 mod fields;
@@ -12,10 +12,10 @@ use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
 use self::fields::{constants, field_named, marks, plans, reply_choices, statuses};
 use self::route::Route;
 use super::bind::Binding;
+use super::diagnostics::{Diagnostics, HTTP, Options, check_query};
 use super::link::{self, Unlinked};
-use super::place::{HTTP, Options, Place, check_query, place};
 use super::template::Template;
-use super::{Check, Contract, Method, Refusal, Source, file, gather, paging, resolve};
+use super::{Check, Contract, Diagnostic, Method, Source, file, merge_pages, paging, resolve};
 use crate::api::drawbridge::v1::{FileRules, MethodRules};
 use crate::api::google::api::HttpRule;
 use crate::call::Idempotency;
@@ -23,15 +23,18 @@ use crate::family::Families;
 use crate::schema::{FieldIndex, Schema};
 
 /// Compiles all sources; see [`Contract::compile`].
-pub(super) fn compile(sources: Vec<Source>, families: &Families) -> Result<Contract, Vec<Refusal>> {
-    let mut refusals = Vec::new();
+pub(super) fn compile(
+    sources: Vec<Source>,
+    families: &Families,
+) -> Result<Contract, Vec<Diagnostic>> {
+    let mut diagnostics = Vec::new();
     let mut methods: HashMap<Box<str>, Arc<Method>> = HashMap::new();
     let mut origins: HashMap<Box<str>, String> = HashMap::new();
     for source in &sources {
         let pool = match DescriptorPool::decode(&*source.bytes) {
             Ok(pool) => pool,
             Err(problem) => {
-                refusals.push(Refusal {
+                diagnostics.push(Diagnostic {
                     file: source.name.clone(),
                     element: String::new(),
                     option: String::new(),
@@ -46,7 +49,7 @@ pub(super) fn compile(sources: Vec<Source>, families: &Families) -> Result<Contr
         let schema = match Schema::build(&pool) {
             Ok(schema) => Arc::new(schema),
             Err(problems) => {
-                refusals.extend(problems);
+                diagnostics.extend(problems);
                 continue;
             }
         };
@@ -55,7 +58,7 @@ pub(super) fn compile(sources: Vec<Source>, families: &Families) -> Result<Contr
         for service in pool.services().filter(is_served) {
             let name: Box<str> = service.full_name().into();
             if let Some(origin) = origins.get(&name) {
-                refusals.push(Refusal {
+                diagnostics.push(Diagnostic {
                     file: service.parent_file().name().to_owned(),
                     element: name.to_string(),
                     option: "service".to_owned(),
@@ -71,20 +74,20 @@ pub(super) fn compile(sources: Vec<Source>, families: &Families) -> Result<Contr
                 service: &service,
                 schema: &schema,
                 options: &options,
-                refusals: &mut refusals,
+                diagnostics: &mut diagnostics,
                 unlinked: &mut unlinked,
                 families,
             }
             .compile();
             methods.extend(compiled.into_iter().map(|m| (m.path.clone(), m)));
         }
-        link::link(unlinked, &schema, &mut methods, &mut refusals);
+        link::link(unlinked, &schema, &mut methods, &mut diagnostics);
     }
     for method in methods.values() {
         if let Some(check) = &method.check
             && let Err(problem) = check.definitions_in(&methods)
         {
-            refusals.push(Refusal {
+            diagnostics.push(Diagnostic {
                 file: String::new(),
                 element: method.path[1..].replace('/', "."),
                 option: "(drawbridge.v1.method).check".to_owned(),
@@ -92,8 +95,8 @@ pub(super) fn compile(sources: Vec<Source>, families: &Families) -> Result<Contr
             });
         }
     }
-    if !refusals.is_empty() {
-        return Err(refusals);
+    if !diagnostics.is_empty() {
+        return Err(diagnostics);
     }
     Ok(Contract {
         methods,
@@ -111,7 +114,7 @@ struct Service<'a> {
     service: &'a ServiceDescriptor,
     schema: &'a Arc<Schema>,
     options: &'a Options,
-    refusals: &'a mut Vec<Refusal>,
+    diagnostics: &'a mut Vec<Diagnostic>,
     /// Compiled but for the rpcs that they name.
     unlinked: &'a mut Vec<Unlinked>,
     families: &'a Families,
@@ -121,12 +124,12 @@ impl Service<'_> {
     fn compile(mut self) -> Vec<Arc<Method>> {
         let file = self.service.parent_file();
         let rules = self.options.read(&file.options(), "drawbridge.v1.file");
-        let mut place = Place {
+        let mut diagnostics = Diagnostics {
             file: file.name().to_owned(),
             element: file.name().to_owned(),
-            refusals: &mut *self.refusals,
+            all: &mut *self.diagnostics,
         };
-        let rules: FileRules = place
+        let rules: FileRules = diagnostics
             .take("(drawbridge.v1.file)", rules)
             .unwrap_or_default();
         let family = if rules.family.is_empty() {
@@ -135,7 +138,7 @@ impl Service<'_> {
             &rules.family
         };
         if family.is_empty() {
-            place.refuse(
+            diagnostics.report(
                 "(drawbridge.v1.file).family",
                 "the file has no package to be named after: name the family",
             );
@@ -154,8 +157,8 @@ impl Service<'_> {
         methods
     }
 
-    fn place(&mut self, rpc: &MethodDescriptor) -> Place<'_> {
-        place(rpc, self.refusals)
+    fn diagnostics(&mut self, rpc: &MethodDescriptor) -> Diagnostics<'_> {
+        Diagnostics::of_rpc(rpc, self.diagnostics)
     }
 
     /// Compiles one rpc, all but what it says of others.
@@ -165,17 +168,17 @@ impl Service<'_> {
         let options = rpc.options();
         let http = self.options.read(&options, HTTP);
         let rules = self.options.read(&options, "drawbridge.v1.method");
-        let mut place = self.place(rpc);
-        let http: Option<HttpRule> = place.take(HTTP, http);
-        let rules: MethodRules = place
+        let mut diagnostics = self.diagnostics(rpc);
+        let http: Option<HttpRule> = diagnostics.take(HTTP, http);
+        let rules: MethodRules = diagnostics
             .take("(drawbridge.v1.method)", rules)
             .unwrap_or_default();
 
-        if !streams_fit(rpc, &rules, &mut place) {
+        if !streams_fit(rpc, &rules, &mut diagnostics) {
             return None;
         }
         let Some(http) = http else {
-            place.refuse(
+            diagnostics.report(
                 HTTP,
                 "is missing: say which REST call the rpc is, as in `get: \"/v1/things/{id}\"`",
             );
@@ -184,7 +187,7 @@ impl Service<'_> {
         let input = schema.message_id(rpc.input().full_name());
         let output = schema.message_id(rpc.output().full_name());
         let (Some(input), Some(output)) = (input, output) else {
-            place.refuse(HTTP, "the types of the rpc are not in the descriptor set");
+            diagnostics.report(HTTP, "the types of the rpc are not in the descriptor set");
             return None;
         };
         let idempotency = idempotency(rpc);
@@ -193,15 +196,15 @@ impl Service<'_> {
             schema,
             input,
             rules: &rules,
-            place: &mut place,
+            diagnostics: &mut diagnostics,
         };
         let (verb, text) = route.verb_and_template(&http)?;
         let template = match Template::parse(&text) {
             Ok(template) => template,
             Err(problem) => {
                 route
-                    .place
-                    .refuse(HTTP, format!("path `{text}`: {problem}"));
+                    .diagnostics
+                    .report(HTTP, format!("path `{text}`: {problem}"));
                 return None;
             }
         };
@@ -218,10 +221,10 @@ impl Service<'_> {
                 input,
                 (family, family_rules),
                 action.as_ref(),
-                &mut place,
+                &mut diagnostics,
             )
         });
-        let reply_choices = reply_choices(schema, output, &rules, &mut place);
+        let reply_choices = reply_choices(schema, output, &rules, &mut diagnostics);
         let response_body = if rpc.is_server_streaming() {
             // It is the reply of the rpc that it calls that is read.
             None
@@ -230,38 +233,46 @@ impl Service<'_> {
                 schema,
                 output,
                 &http.response_body,
-                &mut place,
+                &mut diagnostics,
                 "response_body",
             )
         };
-        let mut also_success = statuses(&rules, &mut place);
+        let mut also_success = statuses(&rules, &mut diagnostics);
         let location = if rules.location.is_empty() {
             None
         } else {
             also_success.extend([301, 302, 303, 307, 308]);
-            resolve::location(&rules.location, schema, output, &mut place)
+            resolve::location(&rules.location, schema, output, &mut diagnostics)
         };
         let paging = match &rules.paging {
             Some(_) if rpc.is_server_streaming() => {
-                place.refuse_rule("paging", "is for a unary rpc; a stream names it in `pages`");
+                diagnostics
+                    .report_rule("paging", "is for a unary rpc; a stream names it in `pages`");
                 None
             }
-            Some(rule) => paging::paging(rule, schema, (input, output), &mut place),
+            Some(rule) => paging::paging(rule, schema, (input, output), &mut diagnostics),
             None => None,
         };
-        let upload = file::upload(&rules, &http, &verb, (schema, input), &mut place);
-        let download = file::download(&rules, &http, (schema, output), &mut place);
+        let upload = file::upload(&rules, &http, &verb, (schema, input), &mut diagnostics);
+        let download = file::download(&rules, &http, (schema, output), &mut diagnostics);
         if let Err(problem) = check_query(&rules.constant_query) {
-            place.refuse_rule("constant_query", problem);
+            diagnostics.report_rule("constant_query", problem);
         }
         let edited: Vec<FieldIndex> = action
             .iter()
             .flat_map(|action| &action.edits)
             .map(|edit| edit.field)
             .collect();
-        let marks = marks(schema, input, &path, &body, &rules, &mut place);
-        let constant_members = constants(schema, input, &body, &marks, &rules, &mut place);
-        let plans = plans(schema, input, &path, &body, (&marks, &edited), &mut place);
+        let marks = marks(schema, input, &path, &body, &rules, &mut diagnostics);
+        let constant_members = constants(schema, input, &body, &marks, &rules, &mut diagnostics);
+        let plans = plans(
+            schema,
+            input,
+            &path,
+            &body,
+            (&marks, &edited),
+            &mut diagnostics,
+        );
         let mut method = Method {
             path: format!("/{}/{}", self.service.full_name(), rpc.name()).into(),
             service: self.service.full_name().into(),
@@ -293,7 +304,7 @@ impl Service<'_> {
             location,
             check,
             reply_choices,
-            gather: None,
+            merge_pages: None,
             binding: Binding {
                 verb,
                 idempotency,
@@ -311,50 +322,54 @@ impl Service<'_> {
             response_body,
         };
         if let Some(rule) = &rules.gather {
-            let mut place = self.place(rpc);
+            let mut diagnostics = self.diagnostics(rpc);
             if rpc.is_server_streaming() {
-                place.refuse_rule("gather", "is for a unary rpc: a watch of it gathers, too");
+                diagnostics.report_rule("gather", "is for a unary rpc: a watch of it gathers, too");
             }
             if rules.paging.is_some() {
-                place.refuse_rule(
+                diagnostics.report_rule(
                     "gather",
                     "does not go together with `paging`: leave out one of them",
                 );
             }
-            method.gather = gather::compile(rule, &method, &mut place);
+            method.merge_pages = merge_pages::compile(rule, &method, &mut diagnostics);
         }
         Some((method, rules))
     }
 }
 
 /// Whether the rpc streams as what it says of itself must.
-fn streams_fit(rpc: &MethodDescriptor, rules: &MethodRules, place: &mut Place<'_>) -> bool {
+fn streams_fit(
+    rpc: &MethodDescriptor,
+    rules: &MethodRules,
+    diagnostics: &mut Diagnostics<'_>,
+) -> bool {
     if rpc.is_client_streaming() && rules.upload.is_none() {
-        place.refuse(
+        diagnostics.report(
             "stream",
             "client streaming has no REST call to become but that of an upload: say which \
              with (drawbridge.v1.method).upload",
         );
         return false;
     }
-    if !file::streams_fit(rpc, rules, place) {
+    if !file::streams_fit(rpc, rules, diagnostics) {
         return false;
     }
     if rules.watch.is_some() && !rules.pages.is_empty() {
-        place.refuse_rule("pages", "the rpc is a watch already: leave out one of them");
+        diagnostics.report_rule("pages", "the rpc is a watch already: leave out one of them");
         return false;
     }
     match (rpc.is_server_streaming(), &rules.watch) {
         (true, None) if !rules.pages.is_empty() || rules.download.is_some() => {}
         (false, None) if !rules.pages.is_empty() => {
-            place.refuse_rule(
+            diagnostics.report_rule(
                 "pages",
                 "a stream of pages is server-streaming: write `returns (stream ...)`",
             );
             return false;
         }
         (true, None) => {
-            place.refuse_rule(
+            diagnostics.report_rule(
                 "watch",
                 "a server-streaming rpc must be a watch or a stream of pages, and name its rpc, \
                  or a download",
@@ -362,7 +377,7 @@ fn streams_fit(rpc: &MethodDescriptor, rules: &MethodRules, place: &mut Place<'_
             return false;
         }
         (false, Some(_)) => {
-            place.refuse_rule(
+            diagnostics.report_rule(
                 "watch",
                 "a watch is server-streaming: write `returns (stream ...)`",
             );

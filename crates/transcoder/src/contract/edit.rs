@@ -1,6 +1,6 @@
 //! What of a request is put into an action's document.
 
-use super::place::{Place as Refusing, check_json};
+use super::diagnostics::{Diagnostics, check_json};
 use crate::api::drawbridge::v1 as rules;
 use crate::schema::{Cardinality, FieldIndex, Kind, MessageId, Schema, Shape};
 
@@ -43,7 +43,7 @@ pub(super) fn compile(
     edits: &[rules::Edit],
     schema: &Schema,
     input: MessageId,
-    place: &mut Refusing<'_>,
+    diagnostics: &mut Diagnostics<'_>,
 ) -> Vec<Edit> {
     edits
         .iter()
@@ -51,7 +51,7 @@ pub(super) fn compile(
             one(rule, schema, input)
                 .map_err(|problem| {
                     let problem = format!("`{}`: {problem}", rule.field);
-                    place.refuse_rule("action.edits", problem);
+                    diagnostics.report_rule("action.edits", problem);
                 })
                 .ok()
         })

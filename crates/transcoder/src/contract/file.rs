@@ -3,7 +3,7 @@
 use http::{HeaderValue, Method as Verb};
 use prost_reflect::MethodDescriptor;
 
-use super::place::Place;
+use super::diagnostics::Diagnostics;
 use crate::Error;
 use crate::api::drawbridge::v1::MethodRules;
 use crate::api::google::api::HttpRule;
@@ -80,27 +80,31 @@ fn bytes(message: &[u8], number: u32) -> Result<&[u8], Error> {
 pub(super) fn streams_fit(
     rpc: &MethodDescriptor,
     rules: &MethodRules,
-    place: &mut Place<'_>,
+    diagnostics: &mut Diagnostics<'_>,
 ) -> bool {
-    let before = place.refusals.len();
+    let before = diagnostics.all.len();
     if rules.upload.is_some() {
         if !rpc.is_client_streaming() || rpc.is_server_streaming() {
-            place.refuse_rule(
+            diagnostics.report_rule(
                 "upload",
                 "an upload is client-streaming, and no more: write `(stream ...) returns (...)`",
             );
         }
-        alone(place, "upload", &others(rules, rules.download.is_some()));
+        alone(
+            diagnostics,
+            "upload",
+            &others(rules, rules.download.is_some()),
+        );
     } else if rules.download.is_some() {
         if !rpc.is_server_streaming() {
-            place.refuse_rule(
+            diagnostics.report_rule(
                 "download",
                 "a download is server-streaming: write `returns (stream ...)`",
             );
         }
-        alone(place, "download", &others(rules, false));
+        alone(diagnostics, "download", &others(rules, false));
     }
-    place.refusals.len() == before
+    diagnostics.all.len() == before
 }
 
 fn others(rules: &MethodRules, download: bool) -> [(&'static str, bool); 6] {
@@ -115,10 +119,10 @@ fn others(rules: &MethodRules, download: bool) -> [(&'static str, bool); 6] {
 }
 
 /// Refuses rules that do not go together with `rule`.
-fn alone(place: &mut Place<'_>, rule: &str, others: &[(&str, bool)]) {
+fn alone(diagnostics: &mut Diagnostics<'_>, rule: &str, others: &[(&str, bool)]) {
     for (other, _) in others.iter().filter(|(_, is_set)| *is_set) {
         let problem = format!("does not go together with `{other}`: leave out one of them");
-        place.refuse_rule(rule, problem);
+        diagnostics.report_rule(rule, problem);
     }
 }
 
@@ -128,12 +132,12 @@ pub(super) fn upload(
     http: &HttpRule,
     verb: &Verb,
     (schema, input): (&Schema, MessageId),
-    place: &mut Place<'_>,
+    diagnostics: &mut Diagnostics<'_>,
 ) -> Option<Upload> {
     const RULE: &str = "upload";
     let rule = rules.upload.as_ref()?;
     if !http.body.is_empty() || !matches!(*verb, Verb::POST | Verb::PUT | Verb::PATCH) {
-        place.refuse_rule(
+        diagnostics.report_rule(
             RULE,
             "the body is the file: the REST call is a POST, PUT or PATCH without `body`",
         );
@@ -146,7 +150,7 @@ pub(super) fn upload(
         ("constant_members", !rules.constant_members.is_empty()),
         ("count_members", !rules.count_members.is_empty()),
     ];
-    alone(place, RULE, &others);
+    alone(diagnostics, RULE, &others);
     let part = match &*rule.part {
         "" => "file",
         part => part,
@@ -155,16 +159,16 @@ pub(super) fn upload(
         .bytes()
         .all(|b| b.is_ascii_alphanumeric() || b"-_.[]".contains(&b))
     {
-        place.refuse_rule(
+        diagnostics.report_rule(
             "upload.part",
             "must be of letters, digits and `-`, `_`, `.`, `[`, `]`",
         );
     }
     let mut of = |what: &str, name: &str, kind| {
-        let field = field(schema, input, what, name, kind, place)?;
+        let field = field(schema, input, what, name, kind, diagnostics)?;
         if !field.local {
             let problem = format!("`{name}` would be sent elsewhere too: make it `local`");
-            place.refuse_rule(what, problem);
+            diagnostics.report_rule(what, problem);
         }
         Some(field)
     };
@@ -185,23 +189,24 @@ pub(super) fn download(
     rules: &MethodRules,
     http: &HttpRule,
     (schema, output): (&Schema, MessageId),
-    place: &mut Place<'_>,
+    diagnostics: &mut Diagnostics<'_>,
 ) -> Option<Download> {
     let rule = rules.download.as_ref()?;
     let others = [
         ("response_body", !http.response_body.is_empty()),
         ("reply_choices", !rules.reply_choices.is_empty()),
     ];
-    alone(place, "download", &others);
+    alone(diagnostics, "download", &others);
     let accept = match &*rule.accept {
         "" => Some(HeaderValue::from_static("application/octet-stream")),
         accept => HeaderValue::from_str(accept).ok(),
     };
     if accept.is_none() {
-        place.refuse_rule("download.accept", "cannot be the value of a header");
+        diagnostics.report_rule("download.accept", "cannot be the value of a header");
     }
-    let mut of =
-        |what: &str, name: &str, kind| Some(field(schema, output, what, name, kind, place)?.number);
+    let mut of = |what: &str, name: &str, kind| {
+        Some(field(schema, output, what, name, kind, diagnostics)?.number)
+    };
     let name = of("download.file_name", &rule.file_name, Kind::String);
     let chunk = of("download.chunk", &rule.chunk, Kind::Bytes);
     Some(Download {
@@ -218,7 +223,7 @@ fn field<'a>(
     rule: &str,
     name: &str,
     kind: Kind,
-    place: &mut Place<'_>,
+    diagnostics: &mut Diagnostics<'_>,
 ) -> Option<&'a Field> {
     let message = schema.message(id);
     let found = message.field(name).map(|(_, field)| field).filter(|field| {
@@ -234,7 +239,7 @@ fn field<'a>(
             _ => "bytes",
         };
         let problem = format!("{} has no {kind} field `{name}`", message.name);
-        place.refuse_rule(rule, problem);
+        diagnostics.report_rule(rule, problem);
     }
     found
 }

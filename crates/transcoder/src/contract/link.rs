@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use prost_reflect::MethodDescriptor;
 
-use super::place::{Place, place};
+use super::diagnostics::Diagnostics;
 use super::watch::{self, Rpcs};
-use super::{Method, Refusal, paging, resolve};
+use super::{Diagnostic, Method, paging, resolve};
 use crate::api::drawbridge::v1::MethodRules;
 use crate::schema::Schema;
 
@@ -30,12 +30,12 @@ fn is_stream(rules: &MethodRules) -> bool {
 }
 
 /// Links the rpcs of one descriptor set to those of it in `methods`, and puts
-/// them there. An rpc that cannot be linked is refused.
+/// them there. An rpc that cannot be linked is reported.
 pub(super) fn link(
     unlinked: Vec<Unlinked>,
     schema: &Arc<Schema>,
     methods: &mut HashMap<Box<str>, Arc<Method>>,
-    refusals: &mut Vec<Refusal>,
+    diagnostics: &mut Vec<Diagnostic>,
 ) {
     // Streams are made of the others' calls, and a log names a watch.
     let (streams, unary): (Vec<_>, Vec<_>) =
@@ -46,7 +46,7 @@ pub(super) fn link(
     for group in [unary, streams, logs] {
         let linked: Vec<_> = group
             .into_iter()
-            .map(|one| Arc::new(one.link(schema, methods, refusals)))
+            .map(|one| Arc::new(one.link(schema, methods, diagnostics)))
             .collect();
         methods.extend(linked.into_iter().map(|m| (m.path.clone(), m)));
     }
@@ -57,14 +57,14 @@ impl Unlinked {
         self,
         schema: &Arc<Schema>,
         methods: &HashMap<Box<str>, Arc<Method>>,
-        refusals: &mut Vec<Refusal>,
+        diagnostics: &mut Vec<Diagnostic>,
     ) -> Method {
         let Self {
             rpc,
             mut method,
             rules,
         } = self;
-        let mut place = place(&rpc, refusals);
+        let mut diagnostics = Diagnostics::of_rpc(&rpc, diagnostics);
         let service = method.service.clone();
         let rpcs = Rpcs {
             service: &service,
@@ -72,21 +72,21 @@ impl Unlinked {
             schema,
         };
         if !rules.resolve.is_empty() {
-            method.resolve = find_out(&rules.resolve, &method, &rpcs, &mut place);
+            method.resolve = find_out(&rules.resolve, &method, &rpcs, &mut diagnostics);
         }
         let called =
             if let Some(rule) = rules.watch.as_ref().filter(|rule| watch::log::is_log(rule)) {
-                method.log = watch::log::compile(rule, &method, &rpcs, &mut place);
+                method.log = watch::log::compile(rule, &method, &rpcs, &mut diagnostics);
                 method.log.as_ref().map(|log| &log.poll)
             } else if let Some(rule) = &rules.watch {
-                method.watch = watch::compile(rule, &method, &rpcs, &mut place);
+                method.watch = watch::compile(rule, &method, &rpcs, &mut diagnostics);
                 // Its calls are the polls, or the one that it begins with.
                 method
                     .watch
                     .as_ref()
                     .map(|watch| watch.start.as_ref().map_or(&watch.poll, |start| &start.rpc))
             } else if !rules.pages.is_empty() {
-                method.pages = paging::pages(&rules.pages, &method, &rpcs, &mut place);
+                method.pages = paging::pages(&rules.pages, &method, &rpcs, &mut diagnostics);
                 method.pages.as_ref().map(|pages| &pages.list)
             } else {
                 None
@@ -103,14 +103,14 @@ fn find_out(
     name: &str,
     method: &Method,
     rpcs: &Rpcs<'_>,
-    place: &mut Place<'_>,
+    diagnostics: &mut Diagnostics<'_>,
 ) -> Option<super::Resolve> {
     let Some(finder) = rpcs.find(name).filter(|f| f.family == method.family) else {
         let problem = format!(
             "`{name}` is not a unary rpc of this service or package that can be served, or it is \
              to be found out itself"
         );
-        place.refuse_rule("resolve", problem);
+        diagnostics.report_rule("resolve", problem);
         return None;
     };
     let in_path: Vec<&str> = method
@@ -124,6 +124,6 @@ fn find_out(
         &method.schema,
         method.input,
         &in_path,
-        place,
+        diagnostics,
     )
 }

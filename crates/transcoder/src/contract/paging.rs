@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::bind::malformed;
-use super::place::Place;
+use super::diagnostics::Diagnostics;
 use super::watch::{Rpcs, is_key, same_call};
 use super::{Method, Pages};
 use crate::Error;
@@ -271,7 +271,7 @@ pub(super) fn paging(
     rule: &rules::Paging,
     schema: &Schema,
     (input, output): (MessageId, MessageId),
-    place: &mut Place<'_>,
+    diagnostics: &mut Diagnostics<'_>,
 ) -> Option<Paging> {
     let request = schema.message(input);
     let response = schema.message(output);
@@ -282,21 +282,21 @@ pub(super) fn paging(
             first: u64::try_from(rule.first_page.unwrap_or(1)).unwrap_or_default(),
         },
         PagingStyle::Unspecified => {
-            place.refuse_rule("paging.style", "is missing: MARKER, OFFSET or PAGE");
+            diagnostics.report_rule("paging.style", "is missing: MARKER, OFFSET or PAGE");
             return None;
         }
     };
     if rule.first_page.is_some_and(|first| first < 0) {
-        place.refuse_rule("paging.first_page", "must not be negative");
+        diagnostics.report_rule("paging.first_page", "must not be negative");
     }
     if rule.first_page.is_some() && !matches!(style, Style::Page { .. }) {
-        place.refuse_rule("paging.first_page", "is for PAGE");
+        diagnostics.report_rule("paging.first_page", "is for PAGE");
     }
     if rule.default_size < 0 {
-        place.refuse_rule("paging.default_size", "must not be negative");
+        diagnostics.report_rule("paging.default_size", "must not be negative");
     }
-    let size = param(request, SIZE, is_number, place);
-    let token = param(request, TOKEN, is_text, place);
+    let size = param(request, SIZE, is_number, diagnostics);
+    let token = param(request, TOKEN, is_text, diagnostics);
     let next = match response.field(NEXT) {
         Some((_, field)) if is_text(field) && field.local => Some(field.number),
         _ => {
@@ -304,7 +304,7 @@ pub(super) fn paging(
                 "{} needs `string {NEXT}`, marked `local`: the gateway fills it in",
                 response.name
             );
-            place.refuse_rule("paging", problem);
+            diagnostics.report_rule("paging", problem);
             None
         }
     };
@@ -313,12 +313,12 @@ pub(super) fn paging(
             "`{}` is no repeated message of {}",
             rule.items, response.name
         );
-        place.refuse_rule("paging.items", problem);
+        diagnostics.report_rule("paging.items", problem);
         return None;
     };
-    let key = key(rule, schema.message(item), style, place);
-    let total = total(rule, schema, output, style, place);
-    let links = links(rule, schema, response, style, place);
+    let key = key(rule, schema.message(item), style, diagnostics);
+    let total = total(rule, schema, output, style, diagnostics);
+    let links = links(rule, schema, response, style, diagnostics);
     Some(Paging {
         style,
         size: size?,
@@ -340,7 +340,7 @@ fn param(
     request: &Message,
     name: &str,
     fits: fn(&Field) -> bool,
-    place: &mut Place<'_>,
+    diagnostics: &mut Diagnostics<'_>,
 ) -> Option<Param> {
     match request.field(name) {
         Some((_, field)) if fits(field) && !field.local && !field.output_only => Some(Param {
@@ -353,16 +353,21 @@ fn param(
                 "{} needs `{what} {name}`, with the REST name that it is sent by",
                 request.name
             );
-            place.refuse_rule("paging", problem);
+            diagnostics.report_rule("paging", problem);
             None
         }
     }
 }
 
-fn key(rule: &rules::Paging, item: &Message, style: Style, place: &mut Place<'_>) -> Option<Key> {
+fn key(
+    rule: &rules::Paging,
+    item: &Message,
+    style: Style,
+    diagnostics: &mut Diagnostics<'_>,
+) -> Option<Key> {
     if rule.key.is_empty() {
         if style == Style::Marker {
-            place.refuse_rule(
+            diagnostics.report_rule(
                 "paging.key",
                 "is missing: the last item's is where the next page starts",
             );
@@ -379,7 +384,7 @@ fn key(rule: &rules::Paging, item: &Message, style: Style, place: &mut Place<'_>
                 "`{}` is no single string or integer of {}",
                 rule.key, item.name
             );
-            place.refuse_rule("paging.key", problem);
+            diagnostics.report_rule("paging.key", problem);
             None
         }
     }
@@ -390,14 +395,14 @@ fn total(
     schema: &Schema,
     output: MessageId,
     style: Style,
-    place: &mut Place<'_>,
+    diagnostics: &mut Diagnostics<'_>,
 ) -> Vec<u32> {
     let mut steps = Vec::new();
     if rule.total.is_empty() {
         return steps;
     }
     if style == Style::Marker {
-        place.refuse_rule("paging.total", "is for OFFSET and PAGE");
+        diagnostics.report_rule("paging.total", "is for OFFSET and PAGE");
         return steps;
     }
     let mut message = schema.message(output);
@@ -419,7 +424,7 @@ fn total(
             }
             _ => {
                 let problem = format!("`{name}` is no single integer of {}", message.name);
-                place.refuse_rule("paging.total", problem);
+                diagnostics.report_rule("paging.total", problem);
                 return Vec::new();
             }
         }
@@ -432,13 +437,13 @@ fn links(
     schema: &Schema,
     response: &Message,
     style: Style,
-    place: &mut Place<'_>,
+    diagnostics: &mut Diagnostics<'_>,
 ) -> Option<(u32, u32)> {
     if rule.next_links.is_empty() {
         return None;
     }
     if style != Style::Marker {
-        place.refuse_rule("paging.next_links", "is for MARKER");
+        diagnostics.report_rule("paging.next_links", "is for MARKER");
         return None;
     }
     let found = messages(response, &rule.next_links).and_then(|(field, link)| {
@@ -450,7 +455,7 @@ fn links(
             "`{}` is no repeated message of {} with a string `rel`",
             rule.next_links, response.name
         );
-        place.refuse_rule("paging.next_links", problem);
+        diagnostics.report_rule("paging.next_links", problem);
     }
     found
 }
@@ -460,20 +465,20 @@ pub(super) fn pages(
     list: &str,
     method: &Method,
     rpcs: &Rpcs<'_>,
-    place: &mut Place<'_>,
+    diagnostics: &mut Diagnostics<'_>,
 ) -> Option<Pages> {
     let Some(list) = rpcs.find(list).filter(|list| list.paging.is_some()) else {
         let problem =
             format!("`{list}` is not a unary rpc of this service or package with `paging`");
-        place.refuse_rule("pages", problem);
+        diagnostics.report_rule("pages", problem);
         return None;
     };
     let paging = list.paging.as_ref()?;
-    same_call(method, list, "pages", place);
+    same_call(method, list, "pages", diagnostics);
     let schema = &*method.schema;
     let request = schema.message(method.input);
-    let size = param(request, SIZE, is_number, place);
-    let token = param(request, TOKEN, is_text, place);
+    let size = param(request, SIZE, is_number, diagnostics);
+    let token = param(request, TOKEN, is_text, diagnostics);
     let response = schema.message(method.output);
     let item = match &response.fields[..] {
         [field]
@@ -488,7 +493,7 @@ pub(super) fn pages(
                 response.name,
                 schema.message(paging.item).name
             );
-            place.refuse_rule("pages", problem);
+            diagnostics.report_rule("pages", problem);
             None
         }
     };

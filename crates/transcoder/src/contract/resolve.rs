@@ -9,7 +9,7 @@ use percent_encoding::percent_decode_str;
 
 use super::Method;
 use super::bind::malformed;
-use super::place::Place;
+use super::diagnostics::Diagnostics;
 use super::template::Template;
 use crate::Error;
 use crate::call::Reply;
@@ -191,7 +191,7 @@ pub(super) fn location(
     pattern: &str,
     schema: &Schema,
     output: MessageId,
-    place: &mut Place<'_>,
+    diagnostics: &mut Diagnostics<'_>,
 ) -> Option<Location> {
     let mut segments = Vec::new();
     let mut names: Vec<&str> = Vec::new();
@@ -200,7 +200,7 @@ pub(super) fn location(
         // It is read as a path template is, so that both look alike.
         Some(rest) if Template::parse(pattern).is_ok() => rest,
         _ => {
-            place.refuse_rule("location", "is not a path, as `/things/{thing_id}`");
+            diagnostics.report_rule("location", "is not a path, as `/things/{thing_id}`");
             return None;
         }
     };
@@ -219,13 +219,13 @@ pub(super) fn location(
             }
             _ => {
                 let problem = format!("`{name}` is no single string of {}", message.name);
-                place.refuse_rule("location", problem);
+                diagnostics.report_rule("location", problem);
                 return None;
             }
         }
     }
     if names.is_empty() {
-        place.refuse_rule("location", "has no variable: nothing would be read");
+        diagnostics.report_rule("location", "has no variable: nothing would be read");
         return None;
     }
     Some(Location {
@@ -241,11 +241,11 @@ pub(super) fn resolve(
     schema: &Schema,
     input: MessageId,
     in_path: &[&str],
-    place: &mut Place<'_>,
+    diagnostics: &mut Diagnostics<'_>,
 ) -> Option<Resolve> {
     let Some(location) = &finder.location else {
         let problem = format!("`{}` has no `location` to read", finder.name);
-        place.refuse_rule("resolve", problem);
+        diagnostics.report_rule("resolve", problem);
         return None;
     };
     let request = schema.message(input);
@@ -269,12 +269,12 @@ pub(super) fn resolve(
                      path and is not REQUIRED",
                     finder.name, request.name
                 );
-                place.refuse_rule("resolve", problem);
+                diagnostics.report_rule("resolve", problem);
                 return None;
             }
         }
     }
-    let (identity, copied) = asked(&finder, question, request, place)?;
+    let (identity, copied) = asked(&finder, question, request, diagnostics)?;
     Some(Resolve {
         rpc: finder,
         found,
@@ -289,7 +289,7 @@ fn asked(
     finder: &Method,
     question: &Message,
     request: &Message,
-    place: &mut Place<'_>,
+    diagnostics: &mut Diagnostics<'_>,
 ) -> Option<(Identity, Vec<(u32, u32)>)> {
     let mut identity = None;
     let mut copied = Vec::new();
@@ -309,7 +309,7 @@ fn asked(
                     "`{}` also requires `{}`, which {} does not have",
                     finder.name, field.name, request.name
                 );
-                place.refuse_rule("resolve", problem);
+                diagnostics.report_rule("resolve", problem);
                 return None;
             }
             _ => {}
@@ -320,7 +320,7 @@ fn asked(
             "`{}` has no REQUIRED string of its own to take what is known",
             finder.name
         );
-        place.refuse_rule("resolve", problem);
+        diagnostics.report_rule("resolve", problem);
     }
     Some((identity?, copied))
 }

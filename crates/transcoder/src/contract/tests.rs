@@ -44,7 +44,7 @@ fn unary(options: &str, messages: &str) -> String {
     ))
 }
 
-fn refusals(proto: &str) -> Vec<Refusal> {
+fn diagnostics(proto: &str) -> Vec<Diagnostic> {
     let source = Source {
         name: "t.binpb".into(),
         bytes: descriptors(proto),
@@ -87,12 +87,12 @@ impl Bind for World {
 
 mod binding;
 mod decoding;
+mod diagnostics;
 mod expressions;
 pub(crate) mod following;
 mod logging;
 mod paging;
 mod properties;
-mod refusing;
 mod sharing;
 mod watching;
 mod world;

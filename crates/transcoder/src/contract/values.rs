@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use super::place::Place;
+use super::diagnostics::Diagnostics;
 use super::{Action, Method, bind};
 use crate::Error;
 use crate::api::drawbridge::v1 as rules;
@@ -44,32 +44,32 @@ impl Check {
         input: MessageId,
         of_family: (&str, FamilyRules),
         action: Option<&Action>,
-        place: &mut Place<'_>,
+        diagnostics: &mut Diagnostics<'_>,
     ) -> Option<Self> {
         let request = schema.message(input);
-        let mut refuse = |problem: String| {
-            place.refuse_rule("check", problem);
+        let mut report = |problem: String| {
+            diagnostics.report_rule("check", problem);
             None
         };
         if action.is_none() {
-            return refuse("is for a two-step call: it has no `action`".into());
+            return report("is for a two-step call: it has no `action`".into());
         }
         let (of_family, family_rules) = of_family;
         let checkers = family_rules.checkers;
         let Some((_, checker)) = checkers.iter().find(|(name, _)| *name == rule.by) else {
-            return refuse(format!(
+            return report(format!(
                 "the family {of_family} has no checker `{}`",
                 rule.by
             ));
         };
         let Some((field, of)) = request.field(&rule.field) else {
-            return refuse(format!("{} has no field `{}`", request.name, rule.field));
+            return report(format!("{} has no field `{}`", request.name, rule.field));
         };
         if of.cardinality != Cardinality::Map {
-            return refuse(format!("`{}` is no map", rule.field));
+            return report(format!("`{}` is no map", rule.field));
         }
         let Some((_, id)) = request.field(&rule.id_field) else {
-            return refuse(format!("{} has no field `{}`", request.name, rule.id_field));
+            return report(format!("{} has no field `{}`", request.name, rule.id_field));
         };
         Some(Self {
             checker: *checker,

@@ -7,9 +7,9 @@
 mod calls;
 mod canonical;
 mod compile;
-mod spot;
+mod field_path;
+mod request_template;
 mod state;
-mod take;
 
 pub(super) mod log;
 
@@ -30,10 +30,10 @@ use crate::schema::{Field, FieldIndex, Kind, MessageId, Schema};
 pub use calls::{Fallback, Find, Found, SideRead, Start};
 use canonical::canonical;
 pub(super) use compile::{Rpcs, compile, is_key, same_call};
-use spot::{Part, Spot};
+use field_path::{FieldPath, Part};
+use request_template::{RequestTemplate, Sources};
 pub use state::{Held, Hold};
 use state::{State, States, Unknown};
-use take::{Filling, Sources};
 
 /// The name of the message that every message of a watch has.
 const EVENT: &str = "drawbridge.v1.WatchEvent";
@@ -51,7 +51,7 @@ pub(super) struct Tables {
     item_type: MessageId,
     key: Option<FieldIndex>,
     /// What identifies an item together with its key.
-    key_with: Vec<Spot>,
+    key_with: Vec<FieldPath>,
     state: Option<State>,
     /// Numbers of the fields of the stream's messages.
     event_number: u32,
@@ -64,7 +64,7 @@ pub(super) struct Tables {
     unknown: Option<Unknown>,
     /// Number of the field of the poll's request that makes it cheaper when false.
     light: Option<u32>,
-    pin: Filling,
+    pin: RequestTemplate,
     /// The watch's request as that of the poll: numbers here and there.
     fields: Vec<(u32, u32)>,
     /// Numbers of the fields of the watch's request that further calls look at.
@@ -130,9 +130,9 @@ impl Watch {
             return Ok(key);
         }
         let mut key = key.into_string();
-        for spot in &self.tables.key_with {
+        for field_path in &self.tables.key_with {
             key.push('\0');
-            if let Some(text) = spot.texts(schema, item).first() {
+            if let Some(text) = field_path.texts(schema, item).first() {
                 key.push_str(text);
             }
         }

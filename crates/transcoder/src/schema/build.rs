@@ -1,4 +1,4 @@
-//! From descriptors to tables. Every contradiction is a refusal.
+//! From descriptors to tables. Every contradiction is a diagnostic.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,7 +16,7 @@ mod tests;
 /// The most fields of a message: with its oneofs they are counted in 16 bits.
 const MAX_FIELDS: usize = 30_000;
 
-pub(super) fn build(pool: &DescriptorPool) -> Result<Schema, Vec<Refusal>> {
+pub(super) fn build(pool: &DescriptorPool) -> Result<Schema, Vec<Diagnostic>> {
     let mut builder = Builder {
         options: Options::of(pool),
         message_ids: (0..)
@@ -27,12 +27,12 @@ pub(super) fn build(pool: &DescriptorPool) -> Result<Schema, Vec<Refusal>> {
             .zip(pool.all_enums())
             .map(|(i, e)| (e.full_name().into(), EnumId(i)))
             .collect(),
-        refusals: Vec::new(),
+        diagnostics: Vec::new(),
     };
     let messages = pool.all_messages().map(|m| builder.message(&m)).collect();
     let enums = pool.all_enums().map(|e| builder.enumeration(&e)).collect();
-    if !builder.refusals.is_empty() {
-        return Err(builder.refusals);
+    if !builder.diagnostics.is_empty() {
+        return Err(builder.diagnostics);
     }
     Ok(Schema {
         messages,
@@ -85,12 +85,12 @@ struct Builder {
     options: Options,
     message_ids: HashMap<Box<str>, MessageId>,
     enum_ids: HashMap<Box<str>, EnumId>,
-    refusals: Vec<Refusal>,
+    diagnostics: Vec<Diagnostic>,
 }
 
 impl Builder {
-    fn refuse(&mut self, file: &FileDescriptor, element: &str, option: &str, problem: String) {
-        self.refusals.push(Refusal {
+    fn report(&mut self, file: &FileDescriptor, element: &str, option: &str, problem: String) {
+        self.diagnostics.push(Diagnostic {
             file: file.name().to_owned(),
             element: element.to_owned(),
             option: option.to_owned(),
@@ -98,7 +98,7 @@ impl Builder {
         });
     }
 
-    /// The rules of an element; unreadable ones are refused.
+    /// The rules of an element; unreadable ones are reported.
     fn rules<T: prost::Message + Default>(
         &mut self,
         file: &FileDescriptor,
@@ -107,7 +107,7 @@ impl Builder {
         rules: Result<T, String>,
     ) -> T {
         rules.unwrap_or_else(|problem| {
-            self.refuse(file, element, option, problem);
+            self.report(file, element, option, problem);
             T::default()
         })
     }
@@ -123,14 +123,14 @@ impl Builder {
             self.rules(&file, name, "(drawbridge.v1.message)", of_message);
         if rules::Naming::try_from(of_file.naming).is_err() {
             let problem = format!("{} is not a naming", of_file.naming);
-            self.refuse(&file, file.name(), "(drawbridge.v1.file).naming", problem);
+            self.report(&file, file.name(), "(drawbridge.v1.file).naming", problem);
         }
 
         // In the order of the proto file, as `Message::fields` promises.
         let mut descriptors: Vec<FieldDescriptor> = message.fields().collect();
         descriptors.sort_by_key(|f| f.path().last().copied());
         if descriptors.len() > MAX_FIELDS {
-            self.refuse(&file, name, "fields", "too many fields".into());
+            self.report(&file, name, "fields", "too many fields".into());
             descriptors.truncate(MAX_FIELDS);
         }
         let of_fields: Vec<rules::FieldRules> = descriptors
@@ -150,7 +150,7 @@ impl Builder {
                 && let Err(problem) = pair(&mut fields, index, &rules.raw_of)
             {
                 let element = descriptors[index].full_name();
-                self.refuse(&file, element, "(drawbridge.v1.field).raw_of", problem);
+                self.report(&file, element, "(drawbridge.v1.field).raw_of", problem);
             }
         }
 
@@ -158,7 +158,7 @@ impl Builder {
         let special = shape != Shape::Object;
         if special && of_message != rules::MessageRules::default() {
             let problem = "a well-known type has no rules".into();
-            self.refuse(&file, name, "(drawbridge.v1.message)", problem);
+            self.report(&file, name, "(drawbridge.v1.message)", problem);
         }
         let mut bare_array = None;
         for (option, wanted) in [
@@ -179,7 +179,7 @@ impl Builder {
                 }
             };
             let option = format!("(drawbridge.v1.message).{option}");
-            self.refuse(&file, name, &option, problem);
+            self.report(&file, name, &option, problem);
         }
         let extras = fields.iter().position(|f| f.extras);
         if let Some(second) = fields
@@ -189,7 +189,7 @@ impl Builder {
         {
             let element = descriptors[second].full_name();
             let problem = "another field takes them already".into();
-            self.refuse(&file, element, "(drawbridge.v1.field).extras", problem);
+            self.report(&file, element, "(drawbridge.v1.field).extras", problem);
         }
 
         let mut bare_text = None;
@@ -207,12 +207,12 @@ impl Builder {
                 Some(index) => bare_text = Some(index as FieldIndex),
                 None => {
                     let problem = format!("`{}` is no single string here", of_message.bare_text);
-                    self.refuse(&file, name, "(drawbridge.v1.message).bare_text", problem);
+                    self.report(&file, name, "(drawbridge.v1.message).bare_text", problem);
                 }
             }
             if of_message.text_refuses {
                 let problem = "a bare string is a value here: leave out one of the two".into();
-                self.refuse(&file, name, "(drawbridge.v1.message).text_refuses", problem);
+                self.report(&file, name, "(drawbridge.v1.message).text_refuses", problem);
             }
         }
 
@@ -233,14 +233,14 @@ impl Builder {
                         let problem =
                             format!("the name `{text}` is also that of the field `{other}`");
                         let element = descriptors[index].full_name();
-                        self.refuse(&file, element, "(drawbridge.v1.field).name", problem);
+                        self.report(&file, element, "(drawbridge.v1.field).name", problem);
                     }
                     None => names.push((text, index as u16)),
                 }
             }
         }
         if names.len() >= usize::from(u16::MAX) {
-            self.refuse(&file, name, "fields", "too many names".into());
+            self.report(&file, name, "fields", "too many names".into());
             names.clear();
         }
         let names = Names::new(names);
@@ -282,12 +282,12 @@ impl Builder {
             Cardinality::Implicit
         };
         let many = matches!(cardinality, Cardinality::Repeated | Cardinality::Map);
-        let mut refuse = |option: &str, problem: &str| {
+        let mut report = |option: &str, problem: &str| {
             let option = format!("(drawbridge.v1.field).{option}");
-            self.refuse(&file, name, &option, problem.into());
+            self.report(&file, name, &option, problem.into());
         };
         if field.is_group() {
-            refuse("form", "groups are not supported");
+            report("form", "groups are not supported");
         }
         let element = match cardinality {
             Cardinality::Map => match field.kind() {
@@ -306,21 +306,21 @@ impl Builder {
             Ok(rules::Form::OffsetTime) => Form::OffsetTime,
             Ok(rules::Form::Expression) => Form::Expression,
             Err(_) => {
-                refuse("form", "not a form that is known");
+                report("form", "not a form that is known");
                 Form::Plain
             }
         };
         if let Err(problem) = fits(form, &element, cardinality) {
-            refuse("form", problem);
+            report("form", problem);
         }
         if rules.always && !many {
-            refuse(
+            report(
                 "always",
                 "only a repeated field or a map can be empty; make it `optional`",
             );
         }
         if rules.query && rules.local {
-            refuse(
+            report(
                 "local",
                 "the field cannot be sent as a query and not be sent",
             );
@@ -328,13 +328,13 @@ impl Builder {
         if rules.extras {
             let object = element.as_message().map(|m| shape(m.full_name())) == Some(Shape::Struct);
             if !object || many || form != Form::Plain {
-                refuse(
+                report(
                     "extras",
                     "only a single google.protobuf.Struct can take them",
                 );
             }
             if rules.query || rules.local || !rules.name.is_empty() || !rules.aliases.is_empty() {
-                refuse(
+                report(
                     "extras",
                     "the members stand by their own names; leave out name, aliases, query and local",
                 );
@@ -342,13 +342,13 @@ impl Builder {
         }
         let project_id = rules.upstream_value == "project_id";
         if !project_id && !rules.upstream_value.is_empty() {
-            refuse("upstream_value", "only `project_id` is known");
+            report("upstream_value", "only `project_id` is known");
         }
         if project_id && (kind != Kind::String || many) {
-            refuse("upstream_value", "only a single string can take it");
+            report("upstream_value", "only a single string can take it");
         }
         if rules.aliases.iter().any(String::is_empty) {
-            refuse("aliases", "an alias is empty");
+            report("aliases", "an alias is empty");
         }
 
         let explicit = field.json_name() != lower_camel(field.name());
@@ -381,7 +381,7 @@ impl Builder {
                 _ => None,
             };
             if let Some(problem) = problem {
-                self.refuse(
+                self.report(
                     &file,
                     name,
                     "(drawbridge.v1.field).condition",
@@ -435,7 +435,7 @@ impl Builder {
         let option = "(drawbridge.v1.field).names";
         if !matches!(field.kind(), ProtoKind::String) || field.is_map() {
             let problem = "only a string can be the name of a field".into();
-            self.refuse(&file, field.full_name(), option, problem);
+            self.report(&file, field.full_name(), option, problem);
             return None;
         }
         let local = format!("{}.{}", file.package_name(), rule.message);
@@ -444,7 +444,7 @@ impl Builder {
             .find_map(|name| self.message_ids.get(*name).copied());
         let Some(message) = found else {
             let problem = format!("there is no message `{}`", rule.message);
-            self.refuse(&file, field.full_name(), option, problem);
+            self.report(&file, field.full_name(), option, problem);
             return None;
         };
         Some(NameRule {
@@ -515,7 +515,7 @@ impl Builder {
                     Some(other) => {
                         let problem = format!("the text `{text}` is also that of {}", other.number);
                         let option = "(drawbridge.v1.enum_value).name";
-                        self.refuse(&file, descriptor.full_name(), option, problem);
+                        self.report(&file, descriptor.full_name(), option, problem);
                     }
                 }
             }
@@ -538,7 +538,7 @@ impl Builder {
             if *first.entry(text).or_insert(number) != number {
                 let problem = format!("by its letters, `{text}` is the text of two values");
                 let option = "(drawbridge.v1.enum_type).loose";
-                self.refuse(&file, descriptor.full_name(), option, problem);
+                self.report(&file, descriptor.full_name(), option, problem);
             }
         }
         let loose = of_enum
@@ -546,7 +546,7 @@ impl Builder {
             .then(|| Names::new(loose.iter().map(|(text, i)| (&**text, *i)).collect()));
         if texts.len() >= usize::from(u16::MAX) {
             let problem = "too many values".into();
-            self.refuse(&file, descriptor.full_name(), "values", problem);
+            self.report(&file, descriptor.full_name(), "values", problem);
             texts.clear();
         }
         Enum {

@@ -2,7 +2,7 @@
 
 use crate::api::drawbridge::v1::{self as rules, MethodRules};
 use crate::contract::bind::{Body, Piece};
-use crate::contract::place::{HTTP, Place, check_json};
+use crate::contract::diagnostics::{Diagnostics, HTTP, check_json};
 use crate::contract::plan::{Layout, Mark, Plan, Share, dialects};
 use crate::schema::{Cardinality, FieldIndex, Kind, MessageId, Schema, Shape};
 
@@ -11,7 +11,7 @@ pub(super) fn reply_choices(
     schema: &Schema,
     output: MessageId,
     rules: &MethodRules,
-    place: &mut Place<'_>,
+    diagnostics: &mut Diagnostics<'_>,
 ) -> Vec<(Box<str>, FieldIndex)> {
     let message = schema.message(output);
     let mut choices: Vec<(Box<str>, FieldIndex)> = Vec::new();
@@ -34,7 +34,7 @@ pub(super) fn reply_choices(
                 _ => format!("`{name}` must be one message"),
             },
         };
-        place.refuse_rule("reply_choices", problem);
+        diagnostics.report_rule("reply_choices", problem);
     }
     choices
 }
@@ -44,7 +44,7 @@ pub(super) fn field_named(
     schema: &Schema,
     id: MessageId,
     name: &str,
-    place: &mut Place<'_>,
+    diagnostics: &mut Diagnostics<'_>,
     what: &str,
 ) -> Option<FieldIndex> {
     if name.is_empty() {
@@ -55,7 +55,7 @@ pub(super) fn field_named(
         Some((index, _)) => Some(index),
         None => {
             let problem = format!("{what} `{name}`: {} has no such field", message.name);
-            place.refuse(HTTP, problem);
+            diagnostics.report(HTTP, problem);
             None
         }
     }
@@ -68,7 +68,7 @@ pub(super) fn plans(
     path: &[Piece],
     body: &Body,
     (marks, edited): (&[(Vec<FieldIndex>, Mark)], &[FieldIndex]),
-    place: &mut Place<'_>,
+    diagnostics: &mut Diagnostics<'_>,
 ) -> Vec<(Box<str>, Plan)> {
     let in_path: Vec<Vec<FieldIndex>> = path
         .iter()
@@ -97,7 +97,7 @@ pub(super) fn plans(
     for dialect in std::iter::once("").chain(dialects(schema, input)) {
         let (plan, faults) = Plan::new(&layout, dialect);
         for (field, problem) in faults {
-            place.refuse(HTTP, format!("query parameter `{field}`: {problem}"));
+            diagnostics.report(HTTP, format!("query parameter `{field}`: {problem}"));
         }
         plans.push((dialect.into(), plan));
     }
@@ -111,24 +111,24 @@ pub(super) fn marks(
     path: &[Piece],
     body: &Body,
     rules: &MethodRules,
-    place: &mut Place<'_>,
+    diagnostics: &mut Diagnostics<'_>,
 ) -> Vec<(Vec<FieldIndex>, Mark)> {
-    let of = |rule, names: &[String], mark, place: &mut Place<'_>| -> Vec<_> {
+    let of = |rule, names: &[String], mark, diagnostics: &mut Diagnostics<'_>| -> Vec<_> {
         let steps = names.iter().filter_map(|name| {
             steps(schema, input, path, body, name)
-                .map_err(|problem| place.refuse_rule(rule, format!("`{name}`: {problem}")))
+                .map_err(|problem| diagnostics.report_rule(rule, format!("`{name}`: {problem}")))
                 .ok()
         });
         steps.map(|steps| (steps, mark)).collect()
     };
-    let mut marks = of("required", &rules.required, Mark::Required, place);
-    let unsent = of("unsent", &rules.unsent, Mark::Unsent, place);
+    let mut marks = of("required", &rules.required, Mark::Required, diagnostics);
+    let unsent = of("unsent", &rules.unsent, Mark::Unsent, diagnostics);
     for (steps, _) in &unsent {
         if marks
             .iter()
             .any(|(required, _)| required.starts_with(steps))
         {
-            place.refuse_rule("unsent", "a field that is required is to be sent");
+            diagnostics.report_rule("unsent", "a field that is required is to be sent");
         }
     }
     marks.extend(unsent);
@@ -175,7 +175,7 @@ fn steps(
         Body::None | Body::Constant(_) => false,
     };
     let in_path = path.iter().any(|piece| match piece {
-        Piece::Field(place) => [&*place.steps, &[place.index]].concat() == steps,
+        Piece::Field(diagnostics) => [&*diagnostics.steps, &[diagnostics.index]].concat() == steps,
         Piece::Literal(_) => false,
     });
     match in_body && !in_path && !first.local && !first.output_only {
@@ -191,7 +191,7 @@ pub(super) fn constants(
     body: &Body,
     marks: &[(Vec<FieldIndex>, Mark)],
     rules: &MethodRules,
-    place: &mut Place<'_>,
+    diagnostics: &mut Diagnostics<'_>,
 ) -> Box<str> {
     const RULE: &str = "constant_members";
     if rules.constant_members.is_empty() {
@@ -212,13 +212,13 @@ pub(super) fn constants(
         .map(|id| schema.message(id))
         .filter(|message| message.shape == Shape::Object && !message.as_array);
     let Some(message) = message else {
-        place.refuse_rule(RULE, "the body must be an object of fields");
+        diagnostics.report_rule(RULE, "the body must be an object of fields");
         return "".into();
     };
     let mut members: Vec<String> = Vec::new();
     for (name, json) in &rules.constant_members {
         if let Err(problem) = check_json(json) {
-            place.refuse_rule(RULE, format!("`{name}`: {problem}"));
+            diagnostics.report_rule(RULE, format!("`{name}`: {problem}"));
         }
         let unsent = |index| {
             let steps: Vec<FieldIndex> = above.into_iter().chain([index]).collect();
@@ -234,7 +234,7 @@ pub(super) fn constants(
                  `unsent`",
                 message.name
             );
-            place.refuse_rule(RULE, problem);
+            diagnostics.report_rule(RULE, problem);
         }
         members.push(format!("{}:{json}", serde_json::Value::from(name.as_str())));
     }
@@ -244,12 +244,12 @@ pub(super) fn constants(
 }
 
 /// The statuses outside 200 to 299 that are success.
-pub(super) fn statuses(rules: &MethodRules, place: &mut Place<'_>) -> Vec<u16> {
+pub(super) fn statuses(rules: &MethodRules, diagnostics: &mut Diagnostics<'_>) -> Vec<u16> {
     let mut statuses = Vec::new();
     for status in &rules.also_success {
         match u16::try_from(*status) {
             Ok(status @ (100..=199 | 300..=599)) => statuses.push(status),
-            _ => place.refuse_rule(
+            _ => diagnostics.report_rule(
                 "also_success",
                 format!("{status} is not an HTTP status outside 200 to 299"),
             ),

@@ -8,7 +8,7 @@ use crate::api::drawbridge::v1::{self as rules, MethodRules};
 use crate::api::google::api::HttpRule;
 use crate::api::google::api::http_rule::Pattern;
 use crate::contract::bind::{Body, PathField, Piece};
-use crate::contract::place::{HTTP, Place, check_json};
+use crate::contract::diagnostics::{Diagnostics, HTTP, check_json};
 use crate::contract::template::{Part, Template, Variable};
 use crate::contract::{Action, edit};
 use crate::schema::{Cardinality, FieldIndex, Kind, MessageId, Schema, Shape};
@@ -18,7 +18,7 @@ pub(super) struct Route<'a, 'p> {
     pub schema: &'a Schema,
     pub input: MessageId,
     pub rules: &'a MethodRules,
-    pub place: &'a mut Place<'p>,
+    pub diagnostics: &'a mut Diagnostics<'p>,
 }
 
 impl Route<'_, '_> {
@@ -36,12 +36,12 @@ impl Route<'_, '_> {
                         "`{}` is not an HTTP method: name one, as in `custom {{ kind: \"HEAD\" }}`",
                         custom.kind
                     );
-                    self.place.refuse(HTTP, problem);
+                    self.diagnostics.report(HTTP, problem);
                     return None;
                 }
             },
             None => {
-                self.place.refuse(
+                self.diagnostics.report(
                     HTTP,
                     "has no path: give one with get, put, post, delete, patch or custom",
                 );
@@ -58,14 +58,16 @@ impl Route<'_, '_> {
                 Part::Literal(text) => pieces.push(Piece::Literal(text)),
                 Part::Variable(variable) => match self.path_field(variable) {
                     Ok(field) => pieces.push(Piece::Field(field)),
-                    Err(problem) => self.place.refuse(HTTP, problem),
+                    Err(problem) => self.diagnostics.report(HTTP, problem),
                 },
             }
         }
         let fields = &self.schema.message(self.input).fields;
         for (index, field) in (0..).zip(fields) {
             let stands = pieces.iter().any(|piece| match piece {
-                Piece::Field(place) => place.steps.is_empty() && place.index == index,
+                Piece::Field(diagnostics) => {
+                    diagnostics.steps.is_empty() && diagnostics.index == index
+                }
                 Piece::Literal(_) => false,
             });
             if field.project_id && !stands {
@@ -74,7 +76,7 @@ impl Route<'_, '_> {
                      `{{{}}}` where it belongs",
                     field.name, field.name
                 );
-                self.place.refuse(HTTP, problem);
+                self.diagnostics.report(HTTP, problem);
             }
         }
         pieces
@@ -87,13 +89,13 @@ impl Route<'_, '_> {
         for (dialect, text) in &rules.path_in {
             if rules.absent_in.contains(dialect) {
                 let problem = format!("`{dialect}` lacks the operation: leave one of them out");
-                self.place.refuse_rule("path_in", problem);
+                self.diagnostics.report_rule("path_in", problem);
             }
             match Template::parse(text) {
                 Ok(template) => paths.push((dialect.as_str().into(), self.path(template))),
                 Err(problem) => {
                     let problem = format!("path `{text}`: {problem}");
-                    self.place.refuse_rule("path_in", problem);
+                    self.diagnostics.report_rule("path_in", problem);
                 }
             }
         }
@@ -113,12 +115,12 @@ impl Route<'_, '_> {
                     Some((index, _)) => fields.push(index),
                     None => {
                         let problem = format!("{} has no field `{name}`", request.name);
-                        self.place.refuse_rule("at_least_one", problem);
+                        self.diagnostics.report_rule("at_least_one", problem);
                     }
                 }
             }
             if group.fields.len() < 2 {
-                self.place.refuse_rule(
+                self.diagnostics.report_rule(
                     "at_least_one",
                     "names fewer than two fields: make a single one REQUIRED",
                 );
@@ -146,7 +148,7 @@ impl Route<'_, '_> {
                 _ => format!("`{of}` is no repeated field here"),
             };
             let problem = format!("`{name}`: {problem}");
-            self.place.refuse_rule("count_members", problem);
+            self.diagnostics.report_rule("count_members", problem);
         }
         counts.sort();
         counts
@@ -201,24 +203,24 @@ impl Route<'_, '_> {
         let unset = rules::UnsetBody::try_from(rules.unset_body);
         let or_empty = unset == Ok(rules::UnsetBody::EmptyObject);
         if unset.is_err() {
-            self.place
-                .refuse_rule("unset_body", "is not a value that is known");
+            self.diagnostics
+                .report_rule("unset_body", "is not a value that is known");
         }
         if or_empty && matches!(&*http.body, "" | "*") {
-            self.place.refuse_rule(
+            self.diagnostics.report_rule(
                 "unset_body",
                 "is for a body that is a field; `*` always sends an object",
             );
         }
         if !rules.constant_body.is_empty() {
             if !http.body.is_empty() || action.is_some() {
-                self.place.refuse_rule(
+                self.diagnostics.report_rule(
                     "constant_body",
                     "there is another body already: leave out one of them",
                 );
             }
             if let Err(problem) = check_json(&rules.constant_body) {
-                self.place.refuse_rule("constant_body", problem);
+                self.diagnostics.report_rule("constant_body", problem);
             }
             return Body::Constant(Bytes::from(rules.constant_body.clone()));
         }
@@ -227,7 +229,7 @@ impl Route<'_, '_> {
                 .document
                 .map(|index| &*self.schema.message(self.input).fields[usize::from(index)].name);
             if !http.body.is_empty() && document != Some(&*http.body) {
-                self.place.refuse(
+                self.diagnostics.report(
                     HTTP,
                     "the body of an action is its document: leave `body` out, or name the \
                      document's field",
@@ -244,13 +246,13 @@ impl Route<'_, '_> {
         match &*http.body {
             "" => Body::None,
             "*" => Body::Whole,
-            name => match field_named(self.schema, self.input, name, self.place, "body") {
+            name => match field_named(self.schema, self.input, name, self.diagnostics, "body") {
                 Some(index) => {
                     let field = &self.schema.message(self.input).fields[usize::from(index)];
                     if field.local || field.query || field.output_only {
                         let problem =
                             format!("body `{name}` is a field that is not sent in a body");
-                        self.place.refuse(HTTP, problem);
+                        self.diagnostics.report(HTTP, problem);
                     }
                     Body::Field { index, or_empty }
                 }
@@ -262,21 +264,21 @@ impl Route<'_, '_> {
     pub fn action(&mut self, template: &Template) -> Option<Action> {
         let rule = self.rules.action.as_ref()?;
         if template.last_literal().is_none() && !rule.same_path {
-            self.place.refuse_rule(
+            self.diagnostics.report_rule(
                 "action",
                 "the path must end in a fixed segment, as `/invoke`: without it, it is the \
                  document's path",
             );
         }
         if rule.name_member.is_empty() && !rule.name_value.is_empty() {
-            self.place
-                .refuse_rule("action.name_member", "is missing: name_value is its value");
+            self.diagnostics
+                .report_rule("action.name_member", "is missing: name_value is its value");
         }
         let mut members: Vec<(Box<str>, Box<str>)> = Vec::new();
         for (name, json) in &rule.members {
             if let Err(problem) = check_json(json) {
                 let problem = format!("`{name}`: {problem}");
-                self.place.refuse_rule("action.members", problem);
+                self.diagnostics.report_rule("action.members", problem);
             }
             members.push((name.as_str().into(), json.as_str().into()));
         }
@@ -288,14 +290,14 @@ impl Route<'_, '_> {
             match request.field(&rule.document) {
                 None => {
                     let problem = format!("{} has no field `{}`", request.name, rule.document);
-                    self.place.refuse_rule("action.document", problem);
+                    self.diagnostics.report_rule("action.document", problem);
                 }
                 Some((index, field)) => {
                     let is_object = matches!(field.kind, Kind::Message(id)
                         if matches!(self.schema.message(id).shape,
                             Shape::Object | Shape::Struct | Shape::Value));
                     if !is_object || field.cardinality != Cardinality::Explicit {
-                        self.place.refuse_rule(
+                        self.diagnostics.report_rule(
                             "action.document",
                             "must be one message, for example a google.protobuf.Struct",
                         );
@@ -315,7 +317,7 @@ impl Route<'_, '_> {
             document,
             same_path: rule.same_path,
             colon_offsets: rule.colon_offsets,
-            edits: edit::compile(&rule.edits, self.schema, self.input, self.place),
+            edits: edit::compile(&rule.edits, self.schema, self.input, self.diagnostics),
         })
     }
 }

@@ -226,7 +226,7 @@ fn what_decides_on_what_is_told_beside() {
 }
 
 #[test]
-fn rules_that_contradict_are_refused() {
+fn rules_that_contradict_are_reported() {
     let plain =
         r#"poll: "S.GetJob" item: "job" start: {call: "Do" take: {from: "job_id" to: "job_id"}}"#;
     let with = |more: &str| format!("{plain} {more}");
@@ -574,17 +574,17 @@ fn rules_that_contradict_are_refused() {
             name: "t.binpb".into(),
             bytes,
         };
-        let refusals = Contract::compile(vec![source], &super::families).unwrap_err();
+        let diagnostics = Contract::compile(vec![source], &super::families).unwrap_err();
         let place = (
             "t.AddonService.DoAndWatch",
             format!("(drawbridge.v1.method).{option}"),
         );
         assert!(
-            refusals.iter().any(
+            diagnostics.iter().any(
                 |r| (&*r.element, &r.option) == (place.0, &place.1) && r.problem.contains(want)
             ),
             "{rules}\nwanted {option}: {want}\n{}",
-            told(&refusals)
+            told(&diagnostics)
         );
     }
 }

@@ -131,7 +131,7 @@ fn a_text_is_read_from_its_offset() {
 }
 
 #[test]
-fn contradictions_are_refused() {
+fn contradictions_are_reported() {
     let swap = |from: &str, to: &str| {
         assert!(EVENTS.contains(from), "{from}");
         EVENTS.replace(from, to)
@@ -314,14 +314,14 @@ fn contradictions_are_refused() {
         ),
     ];
     for (watch, request, response, option, want) in cases {
-        let refusals = refusals(&log_proto(&watch, request, response));
+        let diagnostics = diagnostics(&log_proto(&watch, request, response));
         let option = match option {
             "" => "(drawbridge.v1.method).watch".to_owned(),
             option => format!("(drawbridge.v1.method).watch.{option}"),
         };
-        let found = refusals
+        let found = diagnostics
             .iter()
             .any(|r| r.option == option && r.problem.contains(want) && r.element == "t.S.Watch");
-        assert!(found, "{option}: {want}\n{}", told(&refusals));
+        assert!(found, "{option}: {want}\n{}", told(&diagnostics));
     }
 }

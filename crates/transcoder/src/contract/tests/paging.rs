@@ -314,7 +314,7 @@ fn streams_ask_page_by_page() {
 }
 
 #[test]
-fn paging_that_contradicts_is_refused() {
+fn paging_that_contradicts_is_reported() {
     let marker = r#"style: PAGING_STYLE_MARKER items: "things" key: "id""#;
     for (paging, messages, option, want) in [
         (
@@ -408,30 +408,30 @@ fn paging_that_contradicts_is_refused() {
             "of the type t.Thing",
         ),
     ] {
-        let refusals = refusals(&lists(paging, &messages));
+        let diagnostics = diagnostics(&lists(paging, &messages));
         let option = format!("(drawbridge.v1.method).{option}");
         assert!(
-            refusals
+            diagnostics
                 .iter()
                 .any(|r| r.option == option && r.problem.contains(want)),
             "{paging}: {}",
-            told(&refusals)
+            told(&diagnostics)
         );
     }
     let unary = lists(marker, MESSAGES).replace(
         "returns (stream StreamResponse)",
         "returns (StreamResponse)",
     );
-    assert!(told(&refusals(&unary)).contains("a stream of pages is server-streaming"));
+    assert!(told(&diagnostics(&unary)).contains("a stream of pages is server-streaming"));
     let none = lists(marker, MESSAGES).replace("pages = \"List\"", "pages = \"Stream\"");
-    assert!(told(&refusals(&none)).contains("`Stream` is not a unary rpc"));
+    assert!(told(&diagnostics(&none)).contains("`Stream` is not a unary rpc"));
     let other = lists(marker, MESSAGES).replace(
         r#"option (google.api.http) = {get: "/v1/{owner}/things"};
             option (drawbridge.v1.method).pages"#,
         r#"option (google.api.http) = {get: "/v1/{owner}/others"};
             option (drawbridge.v1.method).pages"#,
     );
-    assert!(told(&refusals(&other)).contains("the routes must be the same"));
+    assert!(told(&diagnostics(&other)).contains("the routes must be the same"));
 }
 
 /// A thing that is found by name.
@@ -533,7 +533,7 @@ fn locations_and_bodies_answer_alike() {
 }
 
 #[test]
-fn finding_out_that_contradicts_is_refused() {
+fn finding_out_that_contradicts_is_reported() {
     for (resolve, location, request, option, want) in [
         ("Find", "things/{name}", "", "location", "is not a path"),
         ("Find", "/things", "", "location", "has no variable"),
@@ -580,25 +580,25 @@ fn finding_out_that_contradicts_is_refused() {
             "no REQUIRED string of its own",
         ),
     ] {
-        let refusals = refusals(&found(resolve, location, request));
+        let diagnostics = diagnostics(&found(resolve, location, request));
         let option = format!("(drawbridge.v1.method).{option}");
         assert!(
-            refusals
+            diagnostics
                 .iter()
                 .any(|r| r.option == option && r.problem.contains(want)),
             "{resolve} {location}: {}",
-            told(&refusals)
+            told(&diagnostics)
         );
     }
     let required = found("Find", "/things/{name}/{id}", "").replace(
         "string id = 8;",
         "string id = 8 [(google.api.field_behavior) = REQUIRED];",
     );
-    assert!(told(&refusals(&required)).contains("is not REQUIRED"));
+    assert!(told(&diagnostics(&required)).contains("is not REQUIRED"));
 }
 
 #[test]
-fn bare_strings_are_values_or_refusals() {
+fn bare_strings_are_values_or_errors() {
     let world = World::new(&proto(
         r#"service S {
           rpc Types(Req) returns (Types) { option (google.api.http) = {get: "/types"}; }
@@ -717,7 +717,7 @@ fn members_of_a_oneof_share_a_name() {
           google.protobuf.Struct template_json = 2 [(drawbridge.v1.field).name = "template"];
         }
         message Res {}"#;
-    let refused = refusals(&unary(
+    let refused = diagnostics(&unary(
         r#"option (google.api.http) = {post: "/v1/x" body: "*"};"#,
         apart,
     ));
@@ -738,6 +738,6 @@ fn a_watch_of_a_list_reads_it_whole() {
             option (drawbridge.v1.method).watch = {poll: "List" item: "things" key: "id"};
           }"#,
     );
-    let told = told(&refusals(&watched));
+    let told = told(&diagnostics(&watched));
     assert!(told.contains("watch.poll: comes in pages"), "{told}");
 }

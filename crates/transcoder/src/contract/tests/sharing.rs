@@ -87,7 +87,7 @@ fn constant_members_go_with_a_whole_body() {
 }
 
 #[test]
-fn contradictions_are_refused() {
+fn contradictions_are_reported() {
     let put = "put: \"/things/{id}\" body: \"thing\"";
     let post = "post: \"/things/{id}\" body: \"*\"";
     let get = "get: \"/things/{id}\"";
@@ -151,24 +151,24 @@ fn contradictions_are_refused() {
             "`a`: is not JSON",
         ),
     ] {
-        let refusals = refusals(&unary(&options(http, rule), MESSAGES));
+        let diagnostics = diagnostics(&unary(&options(http, rule), MESSAGES));
         // A query that cannot be is told, too.
-        let of_rules: Vec<_> = refusals
+        let of_rules: Vec<_> = diagnostics
             .iter()
             .filter(|r| r.option != "google.api.http")
             .collect();
-        let [refusal] = &of_rules[..] else {
-            panic!("{rule}: {refusals:?}");
+        let [diagnostic] = &of_rules[..] else {
+            panic!("{rule}: {diagnostics:?}");
         };
         assert_eq!(
-            refusal.option,
+            diagnostic.option,
             format!("(drawbridge.v1.method).{option}"),
             "{rule}"
         );
-        assert!(refusal.problem.contains(want), "{rule}\n{refusal}");
+        assert!(diagnostic.problem.contains(want), "{rule}\n{diagnostic}");
     }
     let bare = "message Req { Bare bare = 1; } message Res {}
         message Bare { option (drawbridge.v1.message).as_array = \"a\"; repeated string a = 1; }";
     let rules = options("post: \"/x\" body: \"bare\"", member);
-    assert_eq!(refusals(&unary(&rules, bare)).len(), 1);
+    assert_eq!(diagnostics(&unary(&rules, bare)).len(), 1);
 }

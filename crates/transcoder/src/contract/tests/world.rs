@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use drawbridge_transcoder::contract::{Contract, Method, Refusal, Source};
+use drawbridge_transcoder::contract::{Contract, Diagnostic, Method, Source};
 use drawbridge_transcoder::family::FamilyRules;
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage};
@@ -92,7 +92,7 @@ impl World {
         };
         match Contract::compile(vec![source], &families) {
             Ok(contract) => Self { contract, pool },
-            Err(refusals) => panic!("{}\n{proto}", told(&refusals)),
+            Err(diagnostics) => panic!("{}\n{proto}", told(&diagnostics)),
         }
     }
 
@@ -120,8 +120,8 @@ impl World {
     }
 }
 
-pub(crate) fn told(refusals: &[Refusal]) -> String {
-    let lines: Vec<String> = refusals.iter().map(Refusal::to_string).collect();
+pub(crate) fn told(diagnostics: &[Diagnostic]) -> String {
+    let lines: Vec<String> = diagnostics.iter().map(Diagnostic::to_string).collect();
     lines.join("\n")
 }
 

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::spot::{Part, Spot, is_one};
+use super::field_path::{FieldPath, Part, is_one};
+use super::request_template::{RequestTemplate, Sources, Types};
 use super::state::{State, States, Written};
-use super::take::{Filling, Sources, Types};
 use super::{Rpcs, Tables};
 use crate::Error;
 use crate::api::drawbridge::v1 as rules;
-use crate::contract::place::Place;
+use crate::contract::diagnostics::Diagnostics;
 use crate::contract::{Method, Outcome};
 use crate::json::wire::{self, Value};
 use crate::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema};
@@ -24,7 +24,7 @@ pub struct Start {
     pub rpc: Arc<Method>,
     /// How the poll's request is made of the response, path fields from the
     /// watch's request.
-    pub(super) poll: Filling,
+    pub(super) poll: RequestTemplate,
     /// The watch's request as that of the call: numbers here and there.
     pub(super) fields: Vec<(u32, u32)>,
     /// Where the list is read in which the thing appears.
@@ -38,9 +38,9 @@ pub struct Start {
 pub struct Find {
     /// The rpc that reads the list.
     pub rpc: Arc<Method>,
-    request: Filling,
+    request: RequestTemplate,
     item: Part,
-    then: Filling,
+    then: RequestTemplate,
 }
 
 /// A read beside each poll.
@@ -48,10 +48,10 @@ pub struct Find {
 pub struct SideRead {
     /// The rpc that is called.
     pub rpc: Arc<Method>,
-    request: Filling,
+    request: RequestTemplate,
     item: Part,
     /// The field whose values are counted, in the list's items.
-    tally: Option<Spot>,
+    tally: Option<FieldPath>,
     /// Number of the field of the stream's messages.
     number: u32,
     /// Number of the bool of the watch's request that asks for it.
@@ -70,7 +70,7 @@ pub struct Fallback {
     pub last: bool,
     /// It is a good end that it finds nothing.
     pub gone_ends_well: bool,
-    request: Filling,
+    request: RequestTemplate,
     item: Part,
     number: u32,
     state: Option<State>,
@@ -81,8 +81,8 @@ pub struct Fallback {
 /// A field of the item, and its like in the poll's request.
 #[derive(Debug)]
 struct Same {
-    item: Spot,
-    poll: Spot,
+    item: FieldPath,
+    poll: FieldPath,
 }
 
 /// What a fallback has found.
@@ -109,10 +109,15 @@ pub(super) struct Around<'a> {
 }
 
 impl Around<'_> {
-    fn rpc(&self, name: &str, option: &str, place: &mut Place<'_>) -> Option<Arc<Method>> {
+    fn rpc(
+        &self,
+        name: &str,
+        option: &str,
+        diagnostics: &mut Diagnostics<'_>,
+    ) -> Option<Arc<Method>> {
         let found = self.rpcs.find(name);
         if found.is_none() {
-            place.refuse_rule(
+            diagnostics.report_rule(
                 &format!("{option}.call"),
                 super::compile::unknown("call", name),
             );
@@ -121,11 +126,16 @@ impl Around<'_> {
     }
 
     /// As `rpc`, for one that is called again and again.
-    fn read(&self, name: &str, option: &str, place: &mut Place<'_>) -> Option<Arc<Method>> {
-        let rpc = self.rpc(name, option, place)?;
+    fn read(
+        &self,
+        name: &str,
+        option: &str,
+        diagnostics: &mut Diagnostics<'_>,
+    ) -> Option<Arc<Method>> {
+        let rpc = self.rpc(name, option, diagnostics)?;
         if rpc.action.is_some() {
             let problem = format!("`{name}` is an action: it is not to be done again and again");
-            place.refuse_rule(&format!("{option}.call"), problem);
+            diagnostics.report_rule(&format!("{option}.call"), problem);
         }
         Some(rpc)
     }
@@ -137,19 +147,19 @@ impl Around<'_> {
         fits: impl Fn(&Field) -> bool,
         what: &str,
         option: &str,
-        place: &mut Place<'_>,
+        diagnostics: &mut Diagnostics<'_>,
     ) -> Option<u32> {
         let message = self.schema.message(self.method.output);
         match message.field(name) {
             Some((_, field)) if fits(field) => Some(field.number),
             Some(_) => {
                 let problem = format!("`{name}` of {} must be {what}", message.name);
-                place.refuse_rule(&format!("{option}.field"), problem);
+                diagnostics.report_rule(&format!("{option}.field"), problem);
                 None
             }
             None => {
                 let problem = format!("{} has no field `{name}`", message.name);
-                place.refuse_rule(&format!("{option}.field"), problem);
+                diagnostics.report_rule(&format!("{option}.field"), problem);
                 None
             }
         }
@@ -173,18 +183,19 @@ impl Around<'_> {
         }
     }
 
-    pub fn start(&self, rule: &rules::Start, place: &mut Place<'_>) -> Option<Start> {
-        let rpc = self.rpc(&rule.call, "watch.start", place)?;
-        super::same_call(self.method, &rpc, "watch.start.call", place);
+    pub fn start(&self, rule: &rules::Start, diagnostics: &mut Diagnostics<'_>) -> Option<Start> {
+        let rpc = self.rpc(&rule.call, "watch.start", diagnostics)?;
+        super::same_call(self.method, &rpc, "watch.start.call", diagnostics);
         let types = Types {
             item: Some(rpc.output),
             poll: None,
             request: self.method.input,
             copied: self.method.input,
         };
-        let poll = Filling::compile(&rule.take, self.poll, types, "watch.start", place);
+        let poll =
+            RequestTemplate::compile(&rule.take, self.poll, types, "watch.start", diagnostics);
         let find = match &rule.find {
-            Some(find) => Some(self.find(find, types, place)?),
+            Some(find) => Some(self.find(find, types, diagnostics)?),
             None => None,
         };
         let name = field_name(&rule.field);
@@ -194,7 +205,7 @@ impl Around<'_> {
             Self::fits(Part::Whole, rpc.output),
             &format!("one {}", response.name),
             "watch.start",
-            place,
+            diagnostics,
         )?;
         Some(Start {
             fields: super::compile::shared_fields(self.schema, self.method.input, rpc.input),
@@ -205,18 +216,23 @@ impl Around<'_> {
         })
     }
 
-    fn find(&self, rule: &rules::Find, types: Types, place: &mut Place<'_>) -> Option<Find> {
+    fn find(
+        &self,
+        rule: &rules::Find,
+        types: Types,
+        diagnostics: &mut Diagnostics<'_>,
+    ) -> Option<Find> {
         const OPTION: &str = "watch.start.find";
-        let rpc = self.read(&rule.call, OPTION, place)?;
-        let request = Filling::compile(&rule.take, &rpc, types, OPTION, place);
+        let rpc = self.read(&rule.call, OPTION, diagnostics)?;
+        let request = RequestTemplate::compile(&rule.take, &rpc, types, OPTION, diagnostics);
         let (item, id) = match Part::find(self.schema, rpc.output, &rule.item) {
             Ok((part @ Part::List(_), id)) => (part, id),
             Ok(_) => {
-                place.refuse_rule("watch.start.find.item", "must name a list of messages");
+                diagnostics.report_rule("watch.start.find.item", "must name a list of messages");
                 return None;
             }
             Err(problem) => {
-                place.refuse_rule("watch.start.find.item", problem);
+                diagnostics.report_rule("watch.start.find.item", problem);
                 return None;
             }
         };
@@ -225,7 +241,7 @@ impl Around<'_> {
             ..types
         };
         let then = "watch.start.find.then";
-        let then = Filling::compile(&rule.then, self.poll, types, then, place);
+        let then = RequestTemplate::compile(&rule.then, self.poll, types, then, diagnostics);
         Some(Find {
             rpc,
             request,
@@ -234,17 +250,21 @@ impl Around<'_> {
         })
     }
 
-    pub fn side(&self, rule: &rules::SideRead, place: &mut Place<'_>) -> Option<SideRead> {
+    pub fn side(
+        &self,
+        rule: &rules::SideRead,
+        diagnostics: &mut Diagnostics<'_>,
+    ) -> Option<SideRead> {
         const OPTION: &str = "watch.side";
-        let rpc = self.read(&rule.call, OPTION, place)?;
-        let request = Filling::compile(&rule.take, &rpc, self.types(), OPTION, place);
+        let rpc = self.read(&rule.call, OPTION, diagnostics)?;
+        let request = RequestTemplate::compile(&rule.take, &rpc, self.types(), OPTION, diagnostics);
         let (item, id) = Part::find(self.schema, rpc.output, &rule.item)
-            .map_err(|problem| place.refuse_rule("watch.side.item", problem))
+            .map_err(|problem| diagnostics.report_rule("watch.side.item", problem))
             .ok()?;
         let tally = if rule.tally.is_empty() {
             None
         } else {
-            Some(self.tally(&rule.tally, item, id, place)?)
+            Some(self.tally(&rule.tally, item, id, diagnostics)?)
         };
         let number = if tally.is_some() {
             let counts = |field: &Field| self.is_counts(field);
@@ -253,24 +273,38 @@ impl Around<'_> {
                 counts,
                 "a map<string, int32>, for a tally",
                 OPTION,
-                place,
+                diagnostics,
             )?
         } else {
             let what = format!("of the type of `{}`", rule.item);
-            self.told(&rule.field, Self::fits(item, id), &what, OPTION, place)?
+            self.told(
+                &rule.field,
+                Self::fits(item, id),
+                &what,
+                OPTION,
+                diagnostics,
+            )?
         };
         let when = if rule.when.is_empty() {
             None
         } else {
             let option = "watch.side.when";
-            super::compile::bool_field(&rule.when, self.schema, self.method.input, option, place)
-                .map(|(_, field)| field.number)
+            super::compile::bool_field(
+                &rule.when,
+                self.schema,
+                self.method.input,
+                option,
+                diagnostics,
+            )
+            .map(|(_, field)| field.number)
         };
         let states = match (self.state, rule.states.is_empty()) {
-            (Some(state), _) => state.states(self.schema, &rule.states, "watch.side.states", place),
+            (Some(state), _) => {
+                state.states(self.schema, &rule.states, "watch.side.states", diagnostics)
+            }
             (None, true) => States::default(),
             (None, false) => {
-                place.refuse_rule("watch.side.states", "the watch has no `state`: name it");
+                diagnostics.report_rule("watch.side.states", "the watch has no `state`: name it");
                 States::default()
             }
         };
@@ -290,29 +324,29 @@ impl Around<'_> {
         name: &str,
         part: Part,
         item: MessageId,
-        place: &mut Place<'_>,
-    ) -> Option<Spot> {
+        diagnostics: &mut Diagnostics<'_>,
+    ) -> Option<FieldPath> {
         if !matches!(part, Part::List(_)) {
-            place.refuse_rule("watch.side.tally", "is for lists: name one in `item`");
+            diagnostics.report_rule("watch.side.tally", "is for lists: name one in `item`");
             return None;
         }
-        match Spot::find(self.schema, item, name) {
-            Ok(spot)
-                if is_one(spot.field(self.schema))
+        match FieldPath::find(self.schema, item, name) {
+            Ok(field_path)
+                if is_one(field_path.field(self.schema))
                     && matches!(
-                        spot.field(self.schema).kind,
+                        field_path.field(self.schema).kind,
                         Kind::String | Kind::Enum(_) | Kind::Bool
                     ) =>
             {
-                Some(spot)
+                Some(field_path)
             }
             Ok(_) => {
                 let problem = format!("`{name}` must be one string, enum or bool");
-                place.refuse_rule("watch.side.tally", problem);
+                diagnostics.report_rule("watch.side.tally", problem);
                 None
             }
             Err(problem) => {
-                place.refuse_rule("watch.side.tally", problem);
+                diagnostics.report_rule("watch.side.tally", problem);
                 None
             }
         }
@@ -328,12 +362,16 @@ impl Around<'_> {
             && (kind(1), kind(2)) == (Some(Kind::String), Some(Kind::Int32))
     }
 
-    pub fn fallback(&self, rule: &rules::Fallback, place: &mut Place<'_>) -> Option<Fallback> {
+    pub fn fallback(
+        &self,
+        rule: &rules::Fallback,
+        diagnostics: &mut Diagnostics<'_>,
+    ) -> Option<Fallback> {
         const OPTION: &str = "watch.fallback";
-        let rpc = self.read(&rule.call, OPTION, place)?;
-        let request = Filling::compile(&rule.take, &rpc, self.types(), OPTION, place);
+        let rpc = self.read(&rule.call, OPTION, diagnostics)?;
+        let request = RequestTemplate::compile(&rule.take, &rpc, self.types(), OPTION, diagnostics);
         let (item, id) = Part::find(self.schema, rpc.output, &rule.item)
-            .map_err(|problem| place.refuse_rule("watch.fallback.item", problem))
+            .map_err(|problem| diagnostics.report_rule("watch.fallback.item", problem))
             .ok()?;
         let name = self.schema.message(id).name.clone();
         let number = self.told(
@@ -341,7 +379,7 @@ impl Around<'_> {
             Self::fits(Part::Whole, id),
             &format!("one {name}"),
             OPTION,
-            place,
+            diagnostics,
         )?;
         let written = Written {
             state: &rule.state,
@@ -349,11 +387,11 @@ impl Around<'_> {
             badly: &rule.ended_badly,
             option: OPTION,
         };
-        let state = State::compile(&written, self.schema, id, place);
+        let state = State::compile(&written, self.schema, id, diagnostics);
         let gone_well = match &state {
             Some(state) => {
                 let option = "watch.fallback.gone_well";
-                state.states(self.schema, &rule.gone_well, option, place)
+                state.states(self.schema, &rule.gone_well, option, diagnostics)
             }
             None => States::default(),
         };
@@ -367,25 +405,25 @@ impl Around<'_> {
             false => None,
         };
         if let Some(problem) = problem {
-            place.refuse_rule("watch.fallback.gone_well", problem);
+            diagnostics.report_rule("watch.fallback.gone_well", problem);
         }
         let same = match &rule.same {
-            Some(same) => Some(self.same(same, id, place)?),
+            Some(same) => Some(self.same(same, id, diagnostics)?),
             None => None,
         };
         let after = match u32::try_from(rule.after) {
             Ok(after @ 0..=100) => after.max(1),
             _ => {
-                place.refuse_rule("watch.fallback.after", "must be 1 to 100");
+                diagnostics.report_rule("watch.fallback.after", "must be 1 to 100");
                 return None;
             }
         };
         if rules::Gone::try_from(rule.gone).is_err() {
-            place.refuse_rule("watch.fallback.gone", "is not a value that is known");
+            diagnostics.report_rule("watch.fallback.gone", "is not a value that is known");
         }
         if rule.last && rule.gone() == rules::Gone::EndsWell {
             let problem = "is for a fallback that is polled: leave out `gone` or `last`";
-            place.refuse_rule("watch.fallback.gone", problem);
+            diagnostics.report_rule("watch.fallback.gone", problem);
         }
         Some(Fallback {
             gone_ends_well: rule.gone() == rules::Gone::EndsWell,
@@ -401,21 +439,26 @@ impl Around<'_> {
         })
     }
 
-    fn same(&self, rule: &rules::Same, item: MessageId, place: &mut Place<'_>) -> Option<Same> {
+    fn same(
+        &self,
+        rule: &rules::Same,
+        item: MessageId,
+        diagnostics: &mut Diagnostics<'_>,
+    ) -> Option<Same> {
         let poll = if rule.poll.is_empty() {
             &rule.item
         } else {
             &rule.poll
         };
-        let mut find = |id, name: &str| match Spot::find(self.schema, id, name) {
-            Ok(spot) if is_one(spot.field(self.schema)) => Some(spot),
+        let mut find = |id, name: &str| match FieldPath::find(self.schema, id, name) {
+            Ok(field_path) if is_one(field_path.field(self.schema)) => Some(field_path),
             Ok(_) => {
                 let problem = format!("`{name}` must be one value");
-                place.refuse_rule("watch.fallback.same", problem);
+                diagnostics.report_rule("watch.fallback.same", problem);
                 None
             }
             Err(problem) => {
-                place.refuse_rule("watch.fallback.same", problem);
+                diagnostics.report_rule("watch.fallback.same", problem);
                 None
             }
         };
@@ -602,13 +645,13 @@ pub(super) fn light(
     name: &str,
     schema: &Schema,
     poll: &Method,
-    place: &mut Place<'_>,
+    diagnostics: &mut Diagnostics<'_>,
 ) -> Option<FieldIndex> {
     let (index, field) =
-        super::compile::bool_field(name, schema, poll.input, "watch.light", place)?;
+        super::compile::bool_field(name, schema, poll.input, "watch.light", diagnostics)?;
     if field.cardinality != Cardinality::Explicit {
         let problem = format!("`{name}` must be `optional`: else its false is not sent");
-        place.refuse_rule("watch.light", problem);
+        diagnostics.report_rule("watch.light", problem);
     }
     Some(index)
 }

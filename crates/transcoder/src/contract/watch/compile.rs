@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::calls::{self, Around, SideRead};
-use super::spot::{Part, Spot, is_one};
+use super::field_path::{FieldPath, Part, is_one};
+use super::request_template::{RequestTemplate, Types};
 use super::state::{State, States, Written};
-use super::take::{Filling, Types};
 use super::{EVENT, Refresh, Tables};
 use crate::api::drawbridge::v1 as rules;
-use crate::contract::place::Place;
+use crate::contract::diagnostics::Diagnostics;
 use crate::contract::{Method, Watch};
 use crate::schema::{Cardinality, Field, FieldIndex, Kind, Message, MessageId, Schema};
 
@@ -54,49 +54,55 @@ pub(in crate::contract) fn compile(
     rule: &rules::Watch,
     method: &Method,
     rpcs: &Rpcs<'_>,
-    place: &mut Place<'_>,
+    diagnostics: &mut Diagnostics<'_>,
 ) -> Option<Watch> {
     let schema = &*method.schema;
     let Some(poll) = rpcs.find(&rule.poll) else {
-        place.refuse_rule("watch.poll", unknown("poll", &rule.poll));
+        diagnostics.report_rule("watch.poll", unknown("poll", &rule.poll));
         return None;
     };
     if method.action.is_some() || poll.action.is_some() {
-        place.refuse_rule(
+        diagnostics.report_rule(
             "watch",
             "an action cannot be watched: it is not to be done twice",
         );
     }
     if rule.start.is_none() {
-        same_call(method, poll, "watch.poll", place);
+        same_call(method, poll, "watch.poll", diagnostics);
     }
 
     let (item, item_type) = Part::find(schema, poll.output, &rule.item)
-        .map_err(|problem| place.refuse_rule("watch.item", problem))
+        .map_err(|problem| diagnostics.report_rule("watch.item", problem))
         .ok()?;
     let list = matches!(item, Part::List(_));
     let message = schema.message(item_type);
-    let key = key(rule, list, message, place);
-    let key_with = key_with(rule, list, schema, item_type, place);
+    let key = key(rule, list, message, diagnostics);
+    let key_with = key_with(rule, list, schema, item_type, diagnostics);
     let written = Written {
         state: &rule.state,
         well: &rule.ended_well,
         badly: &rule.ended_badly,
         option: "watch",
     };
-    let state = State::compile(&written, schema, item_type, place);
-    let (event_number, item_number) = stream_fields(rule, method, item_type, place)?;
+    let state = State::compile(&written, schema, item_type, diagnostics);
+    let (event_number, item_number) = stream_fields(rule, method, item_type, diagnostics)?;
     let follow = if rule.follow.is_empty() {
         None
     } else {
-        bool_field(&rule.follow, schema, method.input, "watch.follow", place)
-            .map(|(index, _)| index)
+        bool_field(
+            &rule.follow,
+            schema,
+            method.input,
+            "watch.follow",
+            diagnostics,
+        )
+        .map(|(index, _)| index)
     };
-    let refresh = refresh(rule, list.then_some(item_type), method, rpcs, place);
+    let refresh = refresh(rule, list.then_some(item_type), method, rpcs, diagnostics);
     if let (Some((_, table)), Some(key)) = (&refresh, key)
         && message.fields[usize::from(key)].kind != table.kind
     {
-        place.refuse_rule(
+        diagnostics.report_rule(
             "watch.refresh",
             format!(
                 "`{}` takes a key of another type than `{}`",
@@ -105,13 +111,13 @@ pub(in crate::contract) fn compile(
         );
     }
     if rules::Gone::try_from(rule.gone).is_err() {
-        place.refuse_rule("watch.gone", "is not a value that is known");
+        diagnostics.report_rule("watch.gone", "is not a value that is known");
     }
-    let (first_interval, max_interval) = intervals(rule, place);
+    let (first_interval, max_interval) = intervals(rule, diagnostics);
 
     if list && poll.paging.is_some() {
         let problem = "comes in pages: a watch reads a list whole";
-        place.refuse_rule("watch.poll", problem);
+        diagnostics.report_rule("watch.poll", problem);
     }
     if list {
         for (given, option) in [
@@ -126,7 +132,7 @@ pub(in crate::contract) fn compile(
         ] {
             if given {
                 let problem = "is for one thing; what is watched is a list";
-                place.refuse_rule(&format!("watch.{option}"), problem);
+                diagnostics.report_rule(&format!("watch.{option}"), problem);
             }
         }
     }
@@ -139,13 +145,13 @@ pub(in crate::contract) fn compile(
         ] {
             if given {
                 let problem = "the watch has no `state`: name it";
-                place.refuse_rule(&format!("watch.{option}"), problem);
+                diagnostics.report_rule(&format!("watch.{option}"), problem);
             }
         }
     }
     if !rule.gone_well.is_empty() && rule.gone() == rules::Gone::EndsWell {
         let problem = "says nothing beside GONE_ENDS_WELL: leave out one of them";
-        place.refuse_rule("watch.gone_well", problem);
+        diagnostics.report_rule("watch.gone_well", problem);
     }
     let around = Around {
         schema,
@@ -156,40 +162,45 @@ pub(in crate::contract) fn compile(
         state: state.as_ref(),
     };
     let start = match &rule.start {
-        Some(start) => Some(around.start(start, place)?),
+        Some(start) => Some(around.start(start, diagnostics)?),
         None => None,
     };
     let side: Vec<SideRead> = rule
         .side
         .iter()
-        .filter_map(|side| around.side(side, place))
+        .filter_map(|side| around.side(side, diagnostics))
         .collect();
     let fallback = match &rule.fallback {
-        Some(fallback) => Some(around.fallback(fallback, place)?),
+        Some(fallback) => Some(around.fallback(fallback, diagnostics)?),
         None => None,
     };
     let (mut hold, mut gone_well) = (Vec::new(), States::default());
     let (mut follow_after, mut unknown) = (States::default(), None);
     if let Some(state) = &state {
-        follow_after = state.ends(schema, &rule.follow_after, "watch.follow_after", place);
+        follow_after = state.ends(
+            schema,
+            &rule.follow_after,
+            "watch.follow_after",
+            diagnostics,
+        );
         if !rule.follow_after.is_empty() && rule.follow.is_empty() {
             let problem = "says after what to go on: name the field of `follow`";
-            place.refuse_rule("watch.follow_after", problem);
+            diagnostics.report_rule("watch.follow_after", problem);
         }
         if let Some(rule) = &rule.unknown {
-            unknown = state.unknown(rule, schema, item_type, place);
+            unknown = state.unknown(rule, schema, item_type, diagnostics);
         }
         hold = rule
             .hold
             .iter()
-            .filter_map(|hold| state.hold(hold, schema, item_type, place))
+            .filter_map(|hold| state.hold(hold, schema, item_type, diagnostics))
             .collect();
-        gone_well = state.states(schema, &rule.gone_well, "watch.gone_well", place);
+        gone_well = state.states(schema, &rule.gone_well, "watch.gone_well", diagnostics);
     }
     let light = if rule.light.is_empty() {
         None
     } else {
-        let index = calls::light(&rule.light, schema, poll, place)?;
+        let index = calls::light(&rule.light, schema, poll, diagnostics)?;
         Some(schema.message(poll.input).fields[usize::from(index)].number)
     };
     let types = Types {
@@ -198,7 +209,7 @@ pub(in crate::contract) fn compile(
         request: method.input,
         copied: poll.input,
     };
-    let pin = Filling::changes(&rule.pin, poll, types, "watch.pin", place);
+    let pin = RequestTemplate::changes(&rule.pin, poll, types, "watch.pin", diagnostics);
     let mut aside = HashSet::new();
     side.iter().for_each(|side| side.asked(&mut aside));
     fallback
@@ -242,9 +253,12 @@ pub(in crate::contract) fn compile(
 }
 
 /// The pauses: the first one, and the longest.
-pub(super) fn intervals(rule: &rules::Watch, place: &mut Place<'_>) -> (Duration, Duration) {
-    let first_interval = interval(rule.first_interval.as_ref(), "first_interval", place);
-    let max_interval = interval(rule.max_interval.as_ref(), "max_interval", place);
+pub(super) fn intervals(
+    rule: &rules::Watch,
+    diagnostics: &mut Diagnostics<'_>,
+) -> (Duration, Duration) {
+    let first_interval = interval(rule.first_interval.as_ref(), "first_interval", diagnostics);
+    let max_interval = interval(rule.max_interval.as_ref(), "max_interval", diagnostics);
     let first = first_interval.unwrap_or(Duration::from_secs(1));
     let max = max_interval.unwrap_or(Duration::from_secs(10).max(first));
     // A longest pause that is given bounds the default of the first one, too.
@@ -254,7 +268,7 @@ pub(super) fn intervals(rule: &rules::Watch, place: &mut Place<'_>) -> (Duration
         first
     };
     if first > max {
-        place.refuse_rule("watch.max_interval", "is shorter than first_interval");
+        diagnostics.report_rule("watch.max_interval", "is shorter than first_interval");
     }
     (first, max)
 }
@@ -272,14 +286,14 @@ pub(in crate::contract) fn same_call(
     method: &Method,
     other: &Method,
     option: &str,
-    place: &mut Place<'_>,
+    diagnostics: &mut Diagnostics<'_>,
 ) {
     if (&method.verb, &method.template) != (&other.verb, &other.template) {
         let problem = format!(
             "`{}` is {} {}, the stream is {} {}: the routes must be the same",
             other.name, other.verb, other.template, method.verb, method.template
         );
-        place.refuse_rule(option, problem);
+        diagnostics.report_rule(option, problem);
         return;
     }
     let schema = &*method.schema;
@@ -293,7 +307,7 @@ pub(in crate::contract) fn same_call(
                 "the field `{}` of {} is not one of {}: name it alike, or mark it `local`",
                 field.name, ours.name, theirs.name
             );
-            place.refuse_rule(option, problem);
+            diagnostics.report_rule(option, problem);
         }
     }
     for field in theirs.fields.iter().filter(|field| field.required) {
@@ -305,7 +319,7 @@ pub(in crate::contract) fn same_call(
                 "the field `{}` is REQUIRED in {} and must be so in {}",
                 field.name, theirs.name, ours.name
             );
-            place.refuse_rule(option, problem);
+            diagnostics.report_rule(option, problem);
         }
     }
 }
@@ -331,16 +345,16 @@ pub(super) fn key(
     rule: &rules::Watch,
     list: bool,
     item: &Message,
-    place: &mut Place<'_>,
+    diagnostics: &mut Diagnostics<'_>,
 ) -> Option<FieldIndex> {
     match (list, rule.key.is_empty()) {
         (false, true) => return None,
         (false, false) => {
-            place.refuse_rule("watch.key", "is for lists; what is watched is one thing");
+            diagnostics.report_rule("watch.key", "is for lists; what is watched is one thing");
             return None;
         }
         (true, true) => {
-            place.refuse_rule(
+            diagnostics.report_rule(
                 "watch.key",
                 "is missing: name the field that tells the items of the list apart",
             );
@@ -350,12 +364,12 @@ pub(super) fn key(
     }
     let Some((index, field)) = item.field(&rule.key) else {
         let problem = format!("{} has no field `{}`", item.name, rule.key);
-        place.refuse_rule("watch.key", problem);
+        diagnostics.report_rule("watch.key", problem);
         return None;
     };
     if !is_key(field) {
         let problem = format!("`{}` must be one string or integer", rule.key);
-        place.refuse_rule("watch.key", problem);
+        diagnostics.report_rule("watch.key", problem);
     }
     Some(index)
 }
@@ -365,21 +379,21 @@ fn key_with(
     list: bool,
     schema: &Schema,
     item: MessageId,
-    place: &mut Place<'_>,
-) -> Vec<Spot> {
+    diagnostics: &mut Diagnostics<'_>,
+) -> Vec<FieldPath> {
     let fits = rule.key_with.is_empty() || (list && rule.refresh.is_empty());
     if !fits {
         let problem = "is for lists whose items are not read by their key (`refresh`)";
-        place.refuse_rule("watch.key_with", problem);
+        diagnostics.report_rule("watch.key_with", problem);
     }
-    let mut spots = Vec::new();
+    let mut field_paths = Vec::new();
     for name in &rule.key_with {
-        match Spot::find(schema, item, name) {
-            Ok(spot) => spots.push(spot),
-            Err(problem) => place.refuse_rule("watch.key_with", problem),
+        match FieldPath::find(schema, item, name) {
+            Ok(field_path) => field_paths.push(field_path),
+            Err(problem) => diagnostics.report_rule("watch.key_with", problem),
         }
     }
-    spots
+    field_paths
 }
 
 /// Whether a field can hold the identity of an item.
@@ -396,7 +410,7 @@ fn stream_fields(
     rule: &rules::Watch,
     method: &Method,
     item: MessageId,
-    place: &mut Place<'_>,
+    diagnostics: &mut Diagnostics<'_>,
 ) -> Option<(u32, u32)> {
     let schema = &*method.schema;
     let message = schema.message(method.output);
@@ -410,7 +424,7 @@ fn stream_fields(
     for name in started.into_iter().chain(sides).chain(fallback) {
         if !named.insert(name) {
             let problem = format!("the field `{name}` of {} is named twice", message.name);
-            place.refuse_rule("watch", problem);
+            diagnostics.report_rule("watch", problem);
         }
     }
     let is_event = |field: &&Field| match field.kind {
@@ -438,7 +452,7 @@ fn stream_fields(
         },
         schema.message(item).name
     );
-    place.refuse_rule("watch", problem);
+    diagnostics.report_rule("watch", problem);
     None
 }
 
@@ -448,16 +462,16 @@ pub(super) fn bool_field<'s>(
     schema: &'s Schema,
     message: MessageId,
     option: &str,
-    place: &mut Place<'_>,
+    diagnostics: &mut Diagnostics<'_>,
 ) -> Option<(FieldIndex, &'s Field)> {
     let message = schema.message(message);
     let Some((index, field)) = message.field(name) else {
         let problem = format!("{} has no field `{name}`", message.name);
-        place.refuse_rule(option, problem);
+        diagnostics.report_rule(option, problem);
         return None;
     };
     if field.kind != Kind::Bool || !is_one(field) {
-        place.refuse_rule(option, format!("`{name}` must be one bool"));
+        diagnostics.report_rule(option, format!("`{name}` must be one bool"));
     }
     Some((index, field))
 }
@@ -467,20 +481,20 @@ fn refresh(
     item: Option<MessageId>,
     method: &Method,
     rpcs: &Rpcs<'_>,
-    place: &mut Place<'_>,
+    diagnostics: &mut Diagnostics<'_>,
 ) -> Option<(Arc<Method>, Refresh)> {
     if rule.refresh.is_empty() {
         return None;
     }
     let Some(item) = item else {
-        place.refuse_rule(
+        diagnostics.report_rule(
             "watch.refresh",
             "is for lists; what is watched is one thing",
         );
         return None;
     };
     let Some(rpc) = rpcs.find(&rule.refresh) else {
-        place.refuse_rule("watch.refresh", unknown("refresh", &rule.refresh));
+        diagnostics.report_rule("watch.refresh", unknown("refresh", &rule.refresh));
         return None;
     };
     let schema = &*method.schema;
@@ -507,7 +521,7 @@ fn refresh(
             rule.refresh,
             keys.len()
         );
-        place.refuse_rule("watch.refresh", problem);
+        diagnostics.report_rule("watch.refresh", problem);
         return None;
     };
     if !steps.is_empty() || !is_key(key) {
@@ -515,7 +529,7 @@ fn refresh(
             "`{}`: the path field must be a string or integer",
             rule.refresh
         );
-        place.refuse_rule("watch.refresh", problem);
+        diagnostics.report_rule("watch.refresh", problem);
         return None;
     }
     let theirs = schema.message(rpc.input);
@@ -528,7 +542,7 @@ fn refresh(
                 "`{}`: nothing fills its REQUIRED field `{}`",
                 rule.refresh, field.name
             );
-            place.refuse_rule("watch.refresh", problem);
+            diagnostics.report_rule("watch.refresh", problem);
         }
     }
     let response = schema.message(rpc.output);
@@ -545,7 +559,7 @@ fn refresh(
                 response.name,
                 schema.message(item).name
             );
-            place.refuse_rule("watch.refresh", problem);
+            diagnostics.report_rule("watch.refresh", problem);
             return None;
         }
     };
@@ -561,14 +575,14 @@ fn refresh(
 fn interval(
     given: Option<&prost_types::Duration>,
     option: &str,
-    place: &mut Place<'_>,
+    diagnostics: &mut Diagnostics<'_>,
 ) -> Option<Duration> {
     match Duration::try_from(*given?) {
         Ok(pause) if (Duration::from_millis(10)..=Duration::from_secs(86_400)).contains(&pause) => {
             Some(pause)
         }
         _ => {
-            place.refuse_rule(&format!("watch.{option}"), "must be 10 ms to 1 day");
+            diagnostics.report_rule(&format!("watch.{option}"), "must be 10 ms to 1 day");
             None
         }
     }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::spot::{Spot, is_one};
+use super::field_path::{FieldPath, is_one};
 use crate::api::drawbridge::v1 as rules;
 use crate::contract::Outcome;
-use crate::contract::place::Place;
+use crate::contract::diagnostics::Diagnostics;
 use crate::contract::view::{View, descend};
 use crate::json;
 use crate::json::wire::Value;
@@ -14,7 +14,7 @@ use crate::schema::{Cardinality, EnumId, Field, Kind, MessageId, Schema};
 /// Where the state stands and which values are an end.
 #[derive(Debug)]
 pub(super) struct State {
-    spot: Spot,
+    field_path: FieldPath,
     well: States,
     badly: States,
 }
@@ -34,7 +34,7 @@ enum One {
 pub struct Hold {
     states: States,
     /// Only while this field has this text.
-    unless: Option<(Spot, Box<str>)>,
+    unless: Option<(FieldPath, Box<str>)>,
     /// It was read for so long.
     pub time: Duration,
     /// And in so many polls in a row.
@@ -53,7 +53,7 @@ pub(super) struct Written<'a> {
 /// When an item in a state that is not known has settled.
 #[derive(Debug)]
 pub(super) struct Unknown {
-    set: Spot,
+    set: FieldPath,
     polls: u32,
 }
 
@@ -77,7 +77,7 @@ impl State {
         written: &Written<'_>,
         schema: &Schema,
         item: MessageId,
-        place: &mut Place<'_>,
+        diagnostics: &mut Diagnostics<'_>,
     ) -> Option<Self> {
         let Written {
             state,
@@ -88,23 +88,23 @@ impl State {
         let at = |what: &str| format!("{option}.{what}");
         if state.is_empty() {
             if !well.is_empty() || !badly.is_empty() {
-                place.refuse_rule(
+                diagnostics.report_rule(
                     &at("state"),
                     "is missing: name the field that ended_well and ended_badly speak of",
                 );
             }
             return None;
         }
-        let spot = match Spot::find(schema, item, state) {
-            Ok(spot) => spot,
+        let field_path = match FieldPath::find(schema, item, state) {
+            Ok(field_path) => field_path,
             Err(problem) => {
-                place.refuse_rule(&at("state"), problem);
+                diagnostics.report_rule(&at("state"), problem);
                 return None;
             }
         };
-        let field = spot.field(schema);
+        let field = field_path.field(schema);
         if !is_one(field) || !matches!(field.kind, Kind::String | Kind::Enum(_)) {
-            place.refuse_rule(
+            diagnostics.report_rule(
                 &at("state"),
                 format!("`{state}` must be one string or enum"),
             );
@@ -112,15 +112,15 @@ impl State {
         }
         if let Some(both) = badly.iter().find(|text| well.contains(text)) {
             let problem = format!("`{both}` stands in ended_well, too");
-            place.refuse_rule(&at("ended_badly"), problem);
+            diagnostics.report_rule(&at("ended_badly"), problem);
         }
         let mut this = Self {
-            spot,
+            field_path,
             well: States::default(),
             badly: States::default(),
         };
-        this.well = this.states(schema, well, &at("ended_well"), place);
-        this.badly = this.states(schema, badly, &at("ended_badly"), place);
+        this.well = this.states(schema, well, &at("ended_well"), diagnostics);
+        this.badly = this.states(schema, badly, &at("ended_badly"), diagnostics);
         Some(this)
     }
 
@@ -130,14 +130,14 @@ impl State {
         schema: &Schema,
         texts: &[String],
         option: &str,
-        place: &mut Place<'_>,
+        diagnostics: &mut Diagnostics<'_>,
     ) -> States {
-        let kind = self.spot.field(schema).kind;
+        let kind = self.field_path.field(schema).kind;
         let mut states = States::default();
         for text in texts {
             match one(schema, kind, text) {
                 Ok(state) => states.0.push(state),
-                Err(problem) => place.refuse_rule(option, problem),
+                Err(problem) => diagnostics.report_rule(option, problem),
             }
         }
         states
@@ -149,12 +149,12 @@ impl State {
         schema: &Schema,
         texts: &[String],
         option: &str,
-        place: &mut Place<'_>,
+        diagnostics: &mut Diagnostics<'_>,
     ) -> States {
-        let states = self.states(schema, texts, option, place);
+        let states = self.states(schema, texts, option, diagnostics);
         let is_end = |state: &One| self.well.0.contains(state) || self.badly.0.contains(state);
         if !states.0.iter().all(is_end) {
-            place.refuse_rule(
+            diagnostics.report_rule(
                 option,
                 "must name states that stand in ended_well or ended_badly",
             );
@@ -168,21 +168,23 @@ impl State {
         rule: &rules::Unknown,
         schema: &Schema,
         item: MessageId,
-        place: &mut Place<'_>,
+        diagnostics: &mut Diagnostics<'_>,
     ) -> Option<Unknown> {
-        if !matches!(self.spot.field(schema).kind, Kind::Enum(_)) {
+        if !matches!(self.field_path.field(schema).kind, Kind::Enum(_)) {
             let problem = "is for a state that is an enum: of a text every value is known";
-            place.refuse_rule("watch.unknown", problem);
+            diagnostics.report_rule("watch.unknown", problem);
         }
-        let set = match Spot::find(schema, item, &rule.set) {
-            Ok(spot) if spot.field(schema).cardinality == Cardinality::Explicit => spot,
+        let set = match FieldPath::find(schema, item, &rule.set) {
+            Ok(field_path) if field_path.field(schema).cardinality == Cardinality::Explicit => {
+                field_path
+            }
             Ok(_) => {
                 let problem = format!("`{}` must be one value that may be unset", rule.set);
-                place.refuse_rule("watch.unknown.set", problem);
+                diagnostics.report_rule("watch.unknown.set", problem);
                 return None;
             }
             Err(problem) => {
-                place.refuse_rule("watch.unknown.set", problem);
+                diagnostics.report_rule("watch.unknown.set", problem);
                 return None;
             }
         };
@@ -190,7 +192,7 @@ impl State {
             Ok(0) => 2,
             Ok(polls @ 1..=1_000) => polls,
             _ => {
-                place.refuse_rule("watch.unknown.polls", "must be 1 to 1000");
+                diagnostics.report_rule("watch.unknown.polls", "must be 1 to 1000");
                 return None;
             }
         };
@@ -203,27 +205,29 @@ impl State {
         rule: &rules::Hold,
         schema: &Schema,
         item: MessageId,
-        place: &mut Place<'_>,
+        diagnostics: &mut Diagnostics<'_>,
     ) -> Option<Hold> {
-        let states = self.ends(schema, &rule.states, "watch.hold.states", place);
+        let states = self.ends(schema, &rule.states, "watch.hold.states", diagnostics);
         if rule.states.is_empty() {
-            place.refuse_rule("watch.hold.states", "is missing: name the states");
+            diagnostics.report_rule("watch.hold.states", "is missing: name the states");
         }
         let unless = if rule.field.is_empty() {
             if !rule.value.is_empty() {
-                place.refuse_rule("watch.hold.field", "is missing: value is what it must be");
+                diagnostics.report_rule("watch.hold.field", "is missing: value is what it must be");
             }
             None
         } else {
-            match Spot::find(schema, item, &rule.field) {
-                Ok(spot) if is_one(spot.field(schema)) => Some((spot, rule.value.as_str().into())),
+            match FieldPath::find(schema, item, &rule.field) {
+                Ok(field_path) if is_one(field_path.field(schema)) => {
+                    Some((field_path, rule.value.as_str().into()))
+                }
                 Ok(_) => {
                     let problem = format!("`{}` must be one value", rule.field);
-                    place.refuse_rule("watch.hold.field", problem);
+                    diagnostics.report_rule("watch.hold.field", problem);
                     None
                 }
                 Err(problem) => {
-                    place.refuse_rule("watch.hold.field", problem);
+                    diagnostics.report_rule("watch.hold.field", problem);
                     None
                 }
             }
@@ -232,19 +236,19 @@ impl State {
             None => Duration::ZERO,
             Some(Ok(time)) if time <= Duration::from_secs(86_400) => time,
             Some(_) => {
-                place.refuse_rule("watch.hold.time", "must be 0 to 1 day");
+                diagnostics.report_rule("watch.hold.time", "must be 0 to 1 day");
                 return None;
             }
         };
         let polls = match u32::try_from(rule.polls) {
             Ok(polls @ 0..=1_000) => polls.max(1),
             _ => {
-                place.refuse_rule("watch.hold.polls", "must be 1 to 1000");
+                diagnostics.report_rule("watch.hold.polls", "must be 1 to 1000");
                 return None;
             }
         };
         if time.is_zero() && polls == 1 {
-            place.refuse_rule("watch.hold", "holds nothing: give a time or polls");
+            diagnostics.report_rule("watch.hold", "holds nothing: give a time or polls");
         }
         Some(Hold {
             states,
@@ -286,7 +290,7 @@ impl State {
 
     /// Whether the state of the item is one of the enum's values.
     fn is_known(&self, schema: &Schema, item: &[u8]) -> bool {
-        let Kind::Enum(id) = self.spot.field(schema).kind else {
+        let Kind::Enum(id) = self.field_path.field(schema).kind else {
             return true;
         };
         let known = self.read(schema, item, |_, value| match value {
@@ -315,7 +319,7 @@ impl State {
                 // The raw text of an enum, where that is not set.
                 (One::Number(number), Kind::String, Value::Bytes(value)) => {
                     let known = std::str::from_utf8(value).ok();
-                    match (self.spot.field(schema).kind, known) {
+                    match (self.field_path.field(schema).kind, known) {
                         (Kind::Enum(id), Some(text)) => {
                             schema.enumeration(id).number(text) == Some(*number)
                         }
@@ -333,9 +337,10 @@ impl State {
         item: &[u8],
         read: impl FnOnce(&Field, Value<'_>) -> T,
     ) -> Option<T> {
-        let (id, wire) = descend(schema, self.spot.root, item, &self.spot.steps).ok()??;
+        let (id, wire) =
+            descend(schema, self.field_path.root, item, &self.field_path.steps).ok()??;
         let view = View::of(schema, id, &wire).ok()?;
-        let index = self.spot.index;
+        let index = self.field_path.index;
         let unset = matches!(view.value(index), None | Some(Value::Varint(0)));
         let index = match view.field(index).raw {
             Some(raw) if unset => raw,
@@ -376,10 +381,10 @@ impl States {
 impl Hold {
     /// Whether the item is in such a state, as `state` tells.
     pub(super) fn holds(&self, schema: &Schema, state: &State, item: &[u8]) -> bool {
-        let unless = self.unless.as_ref().is_none_or(|(spot, want)| {
-            let text = spot.text(schema, item);
+        let unless = self.unless.as_ref().is_none_or(|(field_path, want)| {
+            let text = field_path.text(schema, item);
             let text = text.or_else(|| {
-                let is_bool = spot.field(schema).kind == Kind::Bool;
+                let is_bool = field_path.field(schema).kind == Kind::Bool;
                 is_bool.then(|| "false".to_owned())
             });
             text.as_deref().unwrap_or_default() == &**want

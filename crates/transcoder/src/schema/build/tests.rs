@@ -27,7 +27,7 @@ fn json_names_are_as_protobuf_makes_them() {
 }
 
 #[test]
-fn contradictions_are_refused_with_their_place() {
+fn contradictions_are_reported_with_their_place() {
     for (what, element, option) in [
         (
             "message M { int32 a = 1; int32 r = 2 [(drawbridge.v1.field).raw_of = \"a\"]; }",
@@ -155,13 +155,17 @@ fn contradictions_are_refused_with_their_place() {
              import \"google/protobuf/struct.proto\"; {what}"
         );
         let pool = crate::json::tests::compile(&proto).expect(what);
-        let refusals = Schema::build(&pool).expect_err(what);
-        let [refusal] = &refusals[..] else {
-            panic!("one refusal for {what}: {refusals:?}");
+        let diagnostics = Schema::build(&pool).expect_err(what);
+        let [diagnostic] = &diagnostics[..] else {
+            panic!("one diagnostic for {what}: {diagnostics:?}");
         };
-        assert_eq!(refusal.file, "test.proto", "{what}");
-        assert_eq!(refusal.element, element, "{what}");
-        assert_eq!(refusal.option, format!("(drawbridge.v1.{option}"), "{what}");
+        assert_eq!(diagnostic.file, "test.proto", "{what}");
+        assert_eq!(diagnostic.element, element, "{what}");
+        assert_eq!(
+            diagnostic.option,
+            format!("(drawbridge.v1.{option}"),
+            "{what}"
+        );
     }
 }
 

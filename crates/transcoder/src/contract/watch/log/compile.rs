@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use super::super::EVENT;
 use super::super::compile::{Rpcs, intervals, is_key, same_call, unknown};
-use super::super::spot::{Part, is_one};
+use super::super::field_path::{Part, is_one};
 use super::{Grows, LINE, Log, Param, Read, Tables};
 use crate::api::drawbridge::v1 as rules;
 use crate::contract::Method;
-use crate::contract::place::{Place, check_query};
+use crate::contract::diagnostics::{Diagnostics, check_query};
 use crate::contract::template::encode;
 use crate::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema, Shape};
 
@@ -23,15 +23,15 @@ pub(in crate::contract) fn compile(
     rule: &rules::Watch,
     method: &Method,
     rpcs: &Rpcs<'_>,
-    place: &mut Place<'_>,
+    diagnostics: &mut Diagnostics<'_>,
 ) -> Option<Log> {
     let schema = &*method.schema;
     let Some(poll) = rpcs.find(&rule.poll) else {
-        place.refuse_rule("watch.poll", unknown("poll", &rule.poll));
+        diagnostics.report_rule("watch.poll", unknown("poll", &rule.poll));
         return None;
     };
     if method.action.is_some() || poll.action.is_some() {
-        place.refuse_rule(
+        diagnostics.report_rule(
             "watch",
             "an action cannot be watched: it is not to be done twice",
         );
@@ -53,26 +53,26 @@ pub(in crate::contract) fn compile(
     ] {
         if set {
             let option = format!("watch.{option}");
-            place.refuse_rule(&option, "is not for logs: name a watch in `ends_with`");
+            diagnostics.report_rule(&option, "is not for logs: name a watch in `ends_with`");
         }
     }
-    same_call(method, poll, "watch.poll", place);
-    let (first, max) = intervals(rule, place);
+    same_call(method, poll, "watch.poll", diagnostics);
+    let (first, max) = intervals(rule, diagnostics);
 
     let (read, grows, item, marker_kind) = match (&rule.log, &rule.text_log) {
-        (Some(log), None) => entries(rule, log, method, poll, place)?,
-        (None, Some(log)) => text(rule, log, method, poll, place)?,
+        (Some(log), None) => entries(rule, log, method, poll, diagnostics)?,
+        (None, Some(log)) => text(rule, log, method, poll, diagnostics)?,
         _ => {
-            place.refuse_rule("watch.text_log", "stands beside `log`: leave out one");
+            diagnostics.report_rule("watch.text_log", "stands beside `log`: leave out one");
             return None;
         }
     };
-    let (event, item, marker) = stream_fields(method, item, marker_kind, place)?;
+    let (event, item, marker) = stream_fields(method, item, marker_kind, diagnostics)?;
     let mut flag = |name: &str, option: &str| {
-        let field = local(name, option, method, place)?;
+        let field = local(name, option, method, diagnostics)?;
         let table = &schema.message(method.input).fields[usize::from(field)];
         if table.kind != Kind::Bool || !is_one(table) {
-            place.refuse_rule(option, format!("`{name}` must be one bool"));
+            diagnostics.report_rule(option, format!("`{name}` must be one bool"));
             return None;
         }
         Some(field)
@@ -81,21 +81,21 @@ pub(in crate::contract) fn compile(
     let until_settled = flag(&rule.until_settled, "watch.until_settled");
     let from_now = flag(&rule.from_now, "watch.from_now");
     if from_now.is_some() && matches!(grows, Grows::Text { .. }) {
-        place.refuse_rule("watch.from_now", "is for entries: a text has its offsets");
+        diagnostics.report_rule("watch.from_now", "is for entries: a text has its offsets");
     }
-    let resume = resume(rule, method, marker_kind, place);
-    let ends = ends(rule, method, rpcs, place);
+    let resume = resume(rule, method, marker_kind, diagnostics);
+    let ends = ends(rule, method, rpcs, diagnostics);
     let (ends_with, ends, ends_event) = match ends {
         Some((watch, fields, event)) => (Some(watch), fields, event),
         None => (None, HashMap::new(), 0),
     };
     match (&ends_with, follow, until_settled) {
         (None, None, None) | (Some(_), Some(_), None) | (Some(_), None, Some(_)) => {}
-        (Some(_), _, _) => place.refuse_rule(
+        (Some(_), _, _) => diagnostics.report_rule(
             "watch.ends_with",
             "needs one of `follow` and `until_settled`, which lets a caller choose",
         ),
-        (None, _, _) if rule.ends_with.is_empty() => place.refuse_rule(
+        (None, _, _) if rule.ends_with.is_empty() => diagnostics.report_rule(
             "watch.ends_with",
             "is missing: `follow` and `until_settled` speak of the end",
         ),
@@ -134,51 +134,71 @@ fn entries(
     log: &rules::EntryLog,
     method: &Method,
     poll: &Method,
-    place: &mut Place<'_>,
+    diagnostics: &mut Diagnostics<'_>,
 ) -> Option<Compiled> {
     let schema = &*method.schema;
     let (list, item) = match Part::find(schema, poll.output, &rule.item) {
         Ok((Part::List(list), item)) => (list, item),
         Ok(_) => {
-            place.refuse_rule("watch.item", "must be a list: its entries are told");
+            diagnostics.report_rule("watch.item", "must be a list: its entries are told");
             return None;
         }
         Err(problem) => {
-            place.refuse_rule("watch.item", problem);
+            diagnostics.report_rule("watch.item", problem);
             return None;
         }
     };
     let message = schema.message(item);
-    let key = super::super::compile::key(rule, true, message, place)?;
+    let key = super::super::compile::key(rule, true, message, diagnostics)?;
     let mut order = None;
     if !log.order.is_empty() {
         match message.field(&log.order) {
             Some((index, field)) if is_order(schema, field) => order = Some(index),
             Some(_) => {
                 let problem = format!("`{}` must be a Timestamp, integer or string", log.order);
-                place.refuse_rule("watch.log.order", problem);
+                diagnostics.report_rule("watch.log.order", problem);
             }
             None => {
                 let problem = format!("{} has no field `{}`", message.name, log.order);
-                place.refuse_rule("watch.log.order", problem);
+                diagnostics.report_rule("watch.log.order", problem);
             }
         }
     }
-    let marker = param(&log.marker, "watch.log.marker", method, poll, false, place)?;
-    let limit = param(&log.limit, "watch.log.limit", method, poll, false, place)?;
+    let marker = param(
+        &log.marker,
+        "watch.log.marker",
+        method,
+        poll,
+        false,
+        diagnostics,
+    )?;
+    let limit = param(
+        &log.limit,
+        "watch.log.limit",
+        method,
+        poll,
+        false,
+        diagnostics,
+    )?;
     if !marker.absent_in.is_empty() && order.is_none() {
-        place.refuse_rule(
+        diagnostics.report_rule(
             "watch.log.order",
             "is missing: dialects without a marker give the list in no known order",
         );
     }
     for (query, option) in [(&log.ascending, "ascending"), (&log.newest, "newest")] {
         if let Err(problem) = check_query(query) {
-            place.refuse_rule(&format!("watch.log.{option}"), problem);
+            diagnostics.report_rule(&format!("watch.log.{option}"), problem);
         }
     }
-    let page_size = bounded(log.page_size, 100, 1_000, "watch.log.page_size", place);
-    let look_back = bounded(log.look_back, 5, 1_000, "watch.log.look_back", place);
+    let page_size = bounded(
+        log.page_size,
+        100,
+        1_000,
+        "watch.log.page_size",
+        diagnostics,
+    );
+    let look_back = bounded(log.look_back, 5, 1_000, "watch.log.look_back", diagnostics);
     let grows = Grows::Entries {
         page_size: page_size as usize,
         look_back,
@@ -202,11 +222,11 @@ fn text(
     log: &rules::TextLog,
     method: &Method,
     poll: &Method,
-    place: &mut Place<'_>,
+    diagnostics: &mut Diagnostics<'_>,
 ) -> Option<Compiled> {
     let schema = &*method.schema;
     if !rule.item.is_empty() || !rule.key.is_empty() {
-        place.refuse_rule(
+        diagnostics.report_rule(
             "watch.item",
             "is not for texts: `text_log.text` says where it is",
         );
@@ -217,9 +237,16 @@ fn text(
         method,
         poll,
         true,
-        place,
+        diagnostics,
     )?;
-    let size = param(&log.size, "watch.text_log.size", method, poll, true, place)?;
+    let size = param(
+        &log.size,
+        "watch.text_log.size",
+        method,
+        poll,
+        true,
+        diagnostics,
+    )?;
     let mut at = poll.output;
     let mut steps = Vec::new();
     let mut names = log.text.split('.').peekable();
@@ -227,7 +254,7 @@ fn text(
         let table = schema.message(at);
         let Some((_, field)) = table.field(name) else {
             let problem = format!("`{}`: {} has no field `{name}`", log.text, table.name);
-            place.refuse_rule("watch.text_log.text", problem);
+            diagnostics.report_rule("watch.text_log.text", problem);
             return None;
         };
         steps.push(field.number);
@@ -236,7 +263,7 @@ fn text(
             (Kind::String, None) => {}
             _ => {
                 let problem = format!("`{}` must lead to a string", log.text);
-                place.refuse_rule("watch.text_log.text", problem);
+                diagnostics.report_rule("watch.text_log.text", problem);
                 return None;
             }
         }
@@ -246,7 +273,7 @@ fn text(
         .extras
         .map(|index| table.fields[usize::from(index)].number);
     let Some(item) = schema.message_id(LINE) else {
-        place.refuse_rule(
+        diagnostics.report_rule(
             "watch.text_log",
             format!("the stream's messages must have a field of type {LINE}"),
         );
@@ -258,17 +285,17 @@ fn text(
         65_536,
         MOST,
         "watch.text_log.first_size",
-        place,
+        diagnostics,
     );
     let max_size = bounded(
         log.max_size,
         4_194_304.max(first_size),
         MOST,
         "watch.text_log.max_size",
-        place,
+        diagnostics,
     );
     if first_size > max_size {
-        place.refuse_rule("watch.text_log.max_size", "is less than first_size");
+        diagnostics.report_rule("watch.text_log.max_size", "is less than first_size");
     }
     let grows = Grows::Text {
         first_size,
@@ -283,12 +310,18 @@ fn text(
     Some((read, grows, item, Kind::Int64))
 }
 
-fn bounded(given: i32, default: u32, most: u32, option: &str, place: &mut Place<'_>) -> u32 {
+fn bounded(
+    given: i32,
+    default: u32,
+    most: u32,
+    option: &str,
+    diagnostics: &mut Diagnostics<'_>,
+) -> u32 {
     match u32::try_from(given) {
         Ok(0) => default,
         Ok(given) if given <= most => given,
         _ => {
-            place.refuse_rule(option, format!("must be 1 to {most}"));
+            diagnostics.report_rule(option, format!("must be 1 to {most}"));
             default
         }
     }
@@ -309,7 +342,7 @@ fn param(
     method: &Method,
     poll: &Method,
     number: bool,
-    place: &mut Place<'_>,
+    diagnostics: &mut Diagnostics<'_>,
 ) -> Option<Param> {
     let schema = &*method.schema;
     let request = schema.message(poll.input);
@@ -318,7 +351,7 @@ fn param(
             "" => format!("is missing: name the field of {}", request.name),
             _ => format!("{} has no field `{name}`", request.name),
         };
-        place.refuse_rule(option, problem);
+        diagnostics.report_rule(option, problem);
         return None;
     };
     let in_path = poll
@@ -332,13 +365,13 @@ fn param(
     };
     if !fits || !is_one(field) || in_path || field.local || poll.verb != http::Method::GET {
         let problem = format!("`{name}` must be one query parameter of `{}`", poll.name);
-        place.refuse_rule(option, problem);
+        diagnostics.report_rule(option, problem);
         return None;
     }
     let own = schema.message(method.input).field(name);
     if own.is_some_and(|(_, own)| !own.local) {
         let problem = format!("`{name}` is set by the watch: take it out of its request");
-        place.refuse_rule(option, problem);
+        diagnostics.report_rule(option, problem);
     }
     let mut quoted = String::new();
     encode(&field.wire_name, &mut quoted);
@@ -349,7 +382,12 @@ fn param(
 }
 
 /// A field of the log's own request, which must be local; none for no name.
-fn local(name: &str, option: &str, method: &Method, place: &mut Place<'_>) -> Option<FieldIndex> {
+fn local(
+    name: &str,
+    option: &str,
+    method: &Method,
+    diagnostics: &mut Diagnostics<'_>,
+) -> Option<FieldIndex> {
     if name.is_empty() {
         return None;
     }
@@ -357,12 +395,12 @@ fn local(name: &str, option: &str, method: &Method, place: &mut Place<'_>) -> Op
     match request.field(name) {
         Some((index, field)) if field.local => Some(index),
         Some(_) => {
-            place.refuse_rule(option, format!("`{name}` must be marked `local`"));
+            diagnostics.report_rule(option, format!("`{name}` must be marked `local`"));
             None
         }
         None => {
             let problem = format!("{} has no field `{name}`", request.name);
-            place.refuse_rule(option, problem);
+            diagnostics.report_rule(option, problem);
             None
         }
     }
@@ -372,13 +410,13 @@ fn resume(
     rule: &rules::Watch,
     method: &Method,
     kind: Kind,
-    place: &mut Place<'_>,
+    diagnostics: &mut Diagnostics<'_>,
 ) -> Option<FieldIndex> {
-    let index = local(&rule.resume, "watch.resume", method, place)?;
+    let index = local(&rule.resume, "watch.resume", method, diagnostics)?;
     let field = &method.schema.message(method.input).fields[usize::from(index)];
     if field.kind != kind || !is_one(field) {
         let problem = format!("`{}` must be one {}", rule.resume, kind_name(kind));
-        place.refuse_rule("watch.resume", problem);
+        diagnostics.report_rule("watch.resume", problem);
         return None;
     }
     Some(index)
@@ -396,7 +434,7 @@ fn stream_fields(
     method: &Method,
     item: MessageId,
     marker: Kind,
-    place: &mut Place<'_>,
+    diagnostics: &mut Diagnostics<'_>,
 ) -> Option<(u32, u32, u32)> {
     let schema = &*method.schema;
     let message = schema.message(method.output);
@@ -422,7 +460,7 @@ fn stream_fields(
         schema.message(item).name,
         kind_name(marker)
     );
-    place.refuse_rule("watch", problem);
+    diagnostics.report_rule("watch", problem);
     None
 }
 
@@ -443,7 +481,7 @@ fn ends(
     rule: &rules::Watch,
     method: &Method,
     rpcs: &Rpcs<'_>,
-    place: &mut Place<'_>,
+    diagnostics: &mut Diagnostics<'_>,
 ) -> Option<Ends> {
     const OPTION: &str = "watch.ends_with";
     let name = &*rule.ends_with;
@@ -459,7 +497,7 @@ fn ends(
     });
     let Some(watch) = found else {
         let problem = format!("`{name}` is not a watch of one thing in this family");
-        place.refuse_rule(OPTION, problem);
+        diagnostics.report_rule(OPTION, problem);
         return None;
     };
     let schema = &*method.schema;
@@ -483,7 +521,7 @@ fn ends(
                     "`{name}`: nothing fills its REQUIRED field `{}`",
                     field.name
                 );
-                place.refuse_rule(OPTION, problem);
+                diagnostics.report_rule(OPTION, problem);
             }
             None => {}
         }
@@ -493,7 +531,7 @@ fn ends(
         let fills = there.is_some_and(|(_, field)| fields.values().any(|n| *n == field.number));
         if !fills {
             let problem = format!("`{own}` cannot fill `{theirs_name}` of `{name}`");
-            place.refuse_rule("watch.ends_fields", problem);
+            diagnostics.report_rule("watch.ends_fields", problem);
         }
     }
     let event = event_number(schema, watch.output)?;

@@ -80,20 +80,20 @@ fn rules_of_an_rpc_that_contradict() {
         ),
     ] {
         let options = format!("{http} option (drawbridge.v1.method) = {{ {rule} }};");
-        let refusal = one(&unary(&options, PLAIN));
-        assert_eq!(refusal.element, "t.S.Do", "{rule}");
+        let diagnostic = one(&unary(&options, PLAIN));
+        assert_eq!(diagnostic.element, "t.S.Do", "{rule}");
         assert_eq!(
-            refusal.option,
+            diagnostic.option,
             format!("(drawbridge.v1.method).{option}"),
             "{rule}"
         );
-        assert!(refusal.problem.contains(want), "{rule}\n{refusal}");
+        assert!(diagnostic.problem.contains(want), "{rule}\n{diagnostic}");
     }
     let options = "option (google.api.http) = {post: \"/v1/x/invoke\" body: \"*\"};
                    option (drawbridge.v1.method).action = {};";
-    let refusal = one(&unary(options, PLAIN));
+    let diagnostic = one(&unary(options, PLAIN));
     assert!(
-        refusal
+        diagnostic
             .problem
             .contains("the body of an action is its document")
     );
@@ -187,26 +187,26 @@ fn rules_that_name_what_is_not_there() {
         ),
     ] {
         let options = format!("{http} option (drawbridge.v1.method) = {{ {rule} }};");
-        let found = refusals(&unary(&options, MESSAGES));
+        let found = diagnostics(&unary(&options, MESSAGES));
         // What the query cannot hold is told, too.
         let of_rules: Vec<_> = found
             .iter()
-            .filter(|refusal| refusal.option != "google.api.http")
+            .filter(|diagnostic| diagnostic.option != "google.api.http")
             .collect();
-        let [refusal] = &of_rules[..] else {
+        let [diagnostic] = &of_rules[..] else {
             panic!("{rule}: {}", told(&found));
         };
         assert_eq!(
-            refusal.option,
+            diagnostic.option,
             format!("(drawbridge.v1.method).{option}"),
             "{rule}"
         );
         assert_eq!(
-            (&*refusal.file, &*refusal.element),
+            (&*diagnostic.file, &*diagnostic.element),
             ("t.proto", "t.S.Do"),
             "{rule}"
         );
-        assert!(refusal.problem.contains(want), "{rule}\n{refusal}");
+        assert!(diagnostic.problem.contains(want), "{rule}\n{diagnostic}");
     }
 }
 
@@ -228,7 +228,7 @@ fn checks_whose_fields_are_not_there() {
             "t.Req has no field `no`",
         ),
     ] {
-        let refusal = one(&unary(
+        let diagnostic = one(&unary(
             &format!(
                 "option (google.api.http) = {{post: \"/v1/x/invoke\"}};
                  option (drawbridge.v1.method) = {{ action: {{}} check: {{ {check} }} }};"
@@ -240,7 +240,7 @@ fn checks_whose_fields_are_not_there() {
              }
              message Res {}",
         ));
-        assert_eq!(refusal.option, "(drawbridge.v1.method).check", "{check}");
-        assert!(refusal.problem.contains(want), "{check}\n{refusal}");
+        assert_eq!(diagnostic.option, "(drawbridge.v1.method).check", "{check}");
+        assert!(diagnostic.problem.contains(want), "{check}\n{diagnostic}");
     }
 }

@@ -20,12 +20,12 @@ const MESSAGES: &str = "
 const POST: &str = "post: \"/v1/{id}/go\" body: \"*\"";
 const ACTION: &str = "post: \"/v1/{id}/go\"";
 
-/// The refusals that are of a rule of the method: `(option, problem)`.
+/// The diagnostics that are of a rule of the method: `(option, problem)`.
 fn of_rules(proto: &str) -> Vec<(String, String)> {
-    let refusals = refusals(proto);
-    let rules = refusals.iter().filter_map(|refusal| {
-        let option = refusal.option.strip_prefix("(drawbridge.v1.")?;
-        Some((option.replace(").", " "), refusal.problem.clone()))
+    let diagnostics = diagnostics(proto);
+    let rules = diagnostics.iter().filter_map(|diagnostic| {
+        let option = diagnostic.option.strip_prefix("(drawbridge.v1.")?;
+        Some((option.replace(").", " "), diagnostic.problem.clone()))
     });
     rules.collect()
 }

@@ -1,8 +1,8 @@
-//! Where a contradiction stands: what is read of options, and how it is refused.
+//! Diagnostics: reads options and reports those that are invalid, with their place.
 
 use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor, Value};
 
-use super::Refusal;
+use super::Diagnostic;
 
 /// The option of a REST call.
 pub(super) const HTTP: &str = "google.api.http";
@@ -39,46 +39,47 @@ impl Options {
     }
 }
 
-/// Takes the refusals of one element.
-pub(super) struct Place<'a> {
+/// Collects the diagnostics of one element.
+pub(super) struct Diagnostics<'a> {
     pub file: String,
     pub element: String,
-    pub refusals: &'a mut Vec<Refusal>,
+    pub all: &'a mut Vec<Diagnostic>,
 }
 
-impl Place<'_> {
-    /// Refuses an option. The same refusal is kept once.
-    pub fn refuse(&mut self, option: &str, problem: impl Into<String>) {
-        let refusal = Refusal {
+impl<'a> Diagnostics<'a> {
+    /// Returns the collector of an rpc.
+    pub fn of_rpc(rpc: &MethodDescriptor, all: &'a mut Vec<Diagnostic>) -> Self {
+        Self {
+            file: rpc.parent_file().name().to_owned(),
+            element: rpc.full_name().to_owned(),
+            all,
+        }
+    }
+
+    /// Reports an invalid option. The same diagnostic is kept once.
+    pub fn report(&mut self, option: &str, problem: impl Into<String>) {
+        let diagnostic = Diagnostic {
             file: self.file.clone(),
             element: self.element.clone(),
             option: option.to_owned(),
             problem: problem.into(),
         };
-        if !self.refusals.contains(&refusal) {
-            self.refusals.push(refusal);
+        if !self.all.contains(&diagnostic) {
+            self.all.push(diagnostic);
         }
     }
 
-    /// Refuses a rule of `(drawbridge.v1.method)`.
-    pub fn refuse_rule(&mut self, rule: &str, problem: impl Into<String>) {
-        self.refuse(&format!("(drawbridge.v1.method).{rule}"), problem);
+    /// Reports an invalid rule of `(drawbridge.v1.method)`.
+    pub fn report_rule(&mut self, rule: &str, problem: impl Into<String>) {
+        self.report(&format!("(drawbridge.v1.method).{rule}"), problem);
     }
 
+    /// Returns what was read, or reports why it cannot be.
     pub fn take<T: Default>(&mut self, option: &str, read: Result<Option<T>, String>) -> Option<T> {
         read.unwrap_or_else(|problem| {
-            self.refuse(option, problem);
+            self.report(option, problem);
             None
         })
-    }
-}
-
-/// Where refusals of an rpc go.
-pub(super) fn place<'a>(rpc: &MethodDescriptor, refusals: &'a mut Vec<Refusal>) -> Place<'a> {
-    Place {
-        file: rpc.parent_file().name().to_owned(),
-        element: rpc.full_name().to_owned(),
-        refusals,
     }
 }
 

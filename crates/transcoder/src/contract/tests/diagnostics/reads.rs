@@ -144,12 +144,12 @@ fn lists_that_cannot_be_gathered() {
             "t.Req has no field `many` that it could be",
         ),
     ] {
-        let found = refusals(&gathering(http, level, rules, MESSAGES));
+        let found = diagnostics(&gathering(http, level, rules, MESSAGES));
         let option = format!("(drawbridge.v1.method).{option}");
-        let hit = found.iter().any(|refusal| {
-            (&*refusal.file, &*refusal.element) == ("t.proto", "t.S.Do")
-                && refusal.option == option
-                && refusal.problem.contains(want)
+        let hit = found.iter().any(|diagnostic| {
+            (&*diagnostic.file, &*diagnostic.element) == ("t.proto", "t.S.Do")
+                && diagnostic.option == option
+                && diagnostic.problem.contains(want)
         });
         assert!(hit, "{option}: {want}: {}\n{rules}", told(&found));
     }
@@ -174,7 +174,7 @@ fn what_is_for_unary_rpcs() {
             "the rpc is a watch already: leave out one of them",
         ),
     ] {
-        let found = refusals(&proto(&format!(
+        let found = diagnostics(&proto(&format!(
             "service S {{
                rpc Do(Req) returns (stream Res) {{
                  option (google.api.http) = {{ {GET} }};
@@ -185,10 +185,10 @@ fn what_is_for_unary_rpcs() {
              }} {MESSAGES}"
         )));
         let option = format!("(drawbridge.v1.method).{option}");
-        let hit = found.iter().any(|refusal| {
-            refusal.element == "t.S.Do"
-                && refusal.option == option
-                && refusal.problem.contains(want)
+        let hit = found.iter().any(|diagnostic| {
+            diagnostic.element == "t.S.Do"
+                && diagnostic.option == option
+                && diagnostic.problem.contains(want)
         });
         assert!(hit, "{option}: {}", told(&found));
     }

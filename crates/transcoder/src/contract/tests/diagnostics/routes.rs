@@ -111,10 +111,10 @@ fn routes_that_are_none() {
             "response_body `no`: t.Res has no such field",
         ),
     ] {
-        let refusal = one(&unary(options, messages));
-        assert_eq!(refusal.element, "t.S.Do", "{options}");
-        assert_eq!(refusal.option, option, "{options}");
-        assert!(refusal.problem.contains(want), "{options}\n{refusal}");
+        let diagnostic = one(&unary(options, messages));
+        assert_eq!(diagnostic.element, "t.S.Do", "{options}");
+        assert_eq!(diagnostic.option, option, "{options}");
+        assert!(diagnostic.problem.contains(want), "{options}\n{diagnostic}");
     }
 }
 
@@ -152,8 +152,8 @@ fn queries_that_cannot_be() {
              message Deep {{ string a = 1; Deep deep = 2; }}"
         );
         let options = "option (google.api.http) = {get: \"/v1/x\"};";
-        let refusal = one(&unary(options, &messages));
-        assert_eq!(refusal.option, "google.api.http", "{fields}");
-        assert!(refusal.problem.contains(want), "{fields}\n{refusal}");
+        let diagnostic = one(&unary(options, &messages));
+        assert_eq!(diagnostic.option, "google.api.http", "{fields}");
+        assert!(diagnostic.problem.contains(want), "{fields}\n{diagnostic}");
     }
 }

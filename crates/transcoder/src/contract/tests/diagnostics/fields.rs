@@ -55,14 +55,14 @@ fn messages_and_fields_that_contradict() {
         ),
     ] {
         let options = "option (google.api.http) = {get: \"/v1/x\"};";
-        let found = refusals(&unary(
+        let found = diagnostics(&unary(
             options,
             &format!("{messages} message Res {{ string id = 1; }}"),
         ));
-        let hit = found.iter().any(|refusal| {
-            (&*refusal.file, &*refusal.element) == ("t.proto", element)
-                && refusal.option == option
-                && refusal.problem.contains(want)
+        let hit = found.iter().any(|diagnostic| {
+            (&*diagnostic.file, &*diagnostic.element) == ("t.proto", element)
+                && diagnostic.option == option
+                && diagnostic.problem.contains(want)
         });
         assert!(hit, "{option}: {}\n{messages}", told(&found));
     }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::place::Place;
+use super::diagnostics::Diagnostics;
 use super::view::View;
 use super::{Decoded, Method};
 use crate::Error;
@@ -20,7 +20,7 @@ const MAX_BYTES: usize = 16 << 20;
 
 /// `MethodRules.gather`, compiled.
 #[derive(Debug)]
-pub struct Gather {
+pub struct MergePages {
     /// The number of the response's list.
     items: u32,
     /// Its name in JSON, with `[`.
@@ -34,7 +34,7 @@ pub struct Gather {
 }
 
 /// A list on its way to be whole.
-pub struct Gathering {
+pub struct MergedPages {
     message: Vec<u8>,
     notes: Notes,
     have: u64,
@@ -42,7 +42,7 @@ pub struct Gathering {
     pages: usize,
 }
 
-impl Gather {
+impl MergePages {
     /// What the first page says. None: it is all there is, or all that is asked
     /// for.
     pub fn begin(
@@ -50,7 +50,7 @@ impl Gather {
         method: &Method,
         call: &Call,
         first: &Decoded,
-    ) -> Result<Option<Gathering>, Error> {
+    ) -> Result<Option<MergedPages>, Error> {
         let says_page = |pair: &str| self.page.iter().any(|name| pair.starts_with(&**name));
         if call.query.split('&').any(says_page) {
             return Ok(None);
@@ -62,7 +62,7 @@ impl Gather {
             _ => 0,
         };
         let have = self.count(&first.message)?;
-        Ok((have > 0 && have < total).then(|| Gathering {
+        Ok((have > 0 && have < total).then(|| MergedPages {
             message: first.message.to_vec(),
             notes: first.notes.clone(),
             have,
@@ -72,8 +72,8 @@ impl Gather {
     }
 
     /// The call of the page behind those that are there.
-    pub fn next(&self, call: &Call, gathering: &Gathering) -> Result<Call, Error> {
-        if gathering.pages == MAX_PAGES {
+    pub fn next(&self, call: &Call, merged: &MergedPages) -> Result<Call, Error> {
+        if merged.pages == MAX_PAGES {
             return Err(Error::decode(
                 "",
                 format!("the list has more than {MAX_PAGES} pages: ask for single ones"),
@@ -84,13 +84,13 @@ impl Gather {
             call.query.push('&');
         }
         call.query.push_str(&self.offset);
-        call.query.push_str(&gathering.have.to_string());
+        call.query.push_str(&merged.have.to_string());
         Ok(call)
     }
 
     /// Puts the items of a page behind those that are there. True: the list is
     /// whole; so it is also when a page brings nothing.
-    pub fn add(&self, gathering: &mut Gathering, page: Decoded) -> Result<bool, Error> {
+    pub fn add(&self, merged: &mut MergedPages, page: Decoded) -> Result<bool, Error> {
         let Decoded {
             message: page,
             notes,
@@ -99,24 +99,22 @@ impl Gather {
             if let (number, Value::Bytes(item)) = field.map_err(super::bind::malformed)?
                 && number == self.items
             {
-                wire::write_bytes(&mut gathering.message, number, item);
+                wire::write_bytes(&mut merged.message, number, item);
             }
         }
-        if gathering.message.len() > MAX_BYTES {
+        if merged.message.len() > MAX_BYTES {
             return Err(Error::decode(
                 "",
                 format!("the list has more than {MAX_BYTES} bytes: ask for single pages"),
             ));
         }
         let more = self.count(&page)?;
-        let have = gathering.have;
+        let have = merged.have;
         let paths = notes.inexact.into_iter();
-        gathering
-            .notes
-            .add(paths.map(|path| self.moved(path, have)));
-        gathering.have += more;
-        gathering.pages += 1;
-        Ok(more == 0 || gathering.have >= gathering.total)
+        merged.notes.add(paths.map(|path| self.moved(path, have)));
+        merged.have += more;
+        merged.pages += 1;
+        Ok(more == 0 || merged.have >= merged.total)
     }
 
     /// A path into a page, as one into the whole list: `have` items are before it.
@@ -139,7 +137,7 @@ impl Gather {
     }
 }
 
-impl Gathering {
+impl MergedPages {
     /// The response with the whole list.
     pub fn whole(self) -> Decoded {
         Decoded {
@@ -149,8 +147,12 @@ impl Gathering {
     }
 }
 
-/// Compiles the rule; every contradiction is refused.
-pub(super) fn compile(rule: &Rule, method: &Method, place: &mut Place<'_>) -> Option<Gather> {
+/// Compiles the rule; every contradiction is reported.
+pub(super) fn compile(
+    rule: &Rule,
+    method: &Method,
+    diagnostics: &mut Diagnostics<'_>,
+) -> Option<MergePages> {
     let schema = &*method.schema;
     let is_list =
         |f: &Field| f.cardinality == Cardinality::Repeated && matches!(f.kind, Kind::Message(_));
@@ -163,37 +165,60 @@ pub(super) fn compile(rule: &Rule, method: &Method, place: &mut Place<'_>) -> Op
     };
     let is_one = |f: &Field| !matches!(f.cardinality, Cardinality::Repeated | Cardinality::Map);
     if method.idempotency == Idempotency::Unsafe || method.action.is_some() {
-        place.refuse_rule("gather", "is for reads: say so by `idempotency_level`");
+        diagnostics.report_rule("gather", "is for reads: say so by `idempotency_level`");
     }
     if method.response_body.is_some() {
-        place.refuse_rule(
+        diagnostics.report_rule(
             "gather",
             "the response must be the whole body: leave `response_body` out",
         );
     }
-    let items = named(schema, method.output, "items", &rule.items, is_list, place);
-    let total = named(schema, method.output, "total", &rule.total, is_count, place);
+    let items = named(
+        schema,
+        method.output,
+        "items",
+        &rule.items,
+        is_list,
+        diagnostics,
+    );
+    let total = named(
+        schema,
+        method.output,
+        "total",
+        &rule.total,
+        is_count,
+        diagnostics,
+    );
     let offset = named(
         schema,
         method.input,
         "offset",
         &rule.offset,
         is_count,
-        place,
+        diagnostics,
     );
     let size = match &*rule.size {
         "" => None,
-        name => Some(named(schema, method.input, "size", name, is_one, place)?),
+        name => Some(named(
+            schema,
+            method.input,
+            "size",
+            name,
+            is_one,
+            diagnostics,
+        )?),
     };
     let mut page = Vec::new();
     for index in offset.into_iter().chain(size) {
         match method.binding.query_name(index) {
             Some(name) => page.push(format!("{name}=").into_boxed_str()),
-            None => place.refuse_rule("gather", "what says which page must be a query parameter"),
+            None => {
+                diagnostics.report_rule("gather", "what says which page must be a query parameter")
+            }
         }
     }
     let items = &schema.message(method.output).fields[usize::from(items?)];
-    Some(Gather {
+    Some(MergePages {
         items: items.number,
         member: format!("{}[", items.wire_name).into(),
         total: total?,
@@ -209,13 +234,13 @@ fn named(
     option: &str,
     name: &str,
     fits: impl Fn(&Field) -> bool,
-    place: &mut Place<'_>,
+    diagnostics: &mut Diagnostics<'_>,
 ) -> Option<FieldIndex> {
     let message = schema.message(id);
     let found = message.field(name).filter(|(_, field)| fits(field));
     if found.is_none() {
         let problem = format!("{} has no field `{name}` that it could be", message.name);
-        place.refuse_rule(&format!("gather.{option}"), problem);
+        diagnostics.report_rule(&format!("gather.{option}"), problem);
     }
     Some(found?.0)
 }
@@ -226,7 +251,7 @@ mod tests {
 
     #[test]
     fn paths_of_a_page_become_those_of_the_list() {
-        let gather = Gather {
+        let gather = MergePages {
             items: 1,
             member: "tasks[".into(),
             total: 0,

@@ -149,7 +149,7 @@ fn files_that_cannot_be() {
         let text = proto(&format!(
             "service S {{ rpc {rpc} {{ option {http};\n{rules} }} }} {FILES}"
         ));
-        let found = refusals(&text);
+        let found = diagnostics(&text);
         let hit = found
             .iter()
             .any(|r| r.option == rule(option) && r.problem.contains(want) && r.element == "t.S.Do");

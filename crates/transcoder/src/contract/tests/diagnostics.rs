@@ -1,4 +1,4 @@
-//! What is refused at start, and how it is told: by theme in the rooms below, what
+//! Diagnostics at start: by theme in the modules below, what
 //! holds for all here.
 
 mod actions;
@@ -15,17 +15,17 @@ const PLAIN: &str = r#"
     message Req { string id = 1; }
     message Res { string id = 1; }"#;
 
-/// The one refusal of a proto, and that it names the file.
-fn one(proto: &str) -> Refusal {
-    let refusals = refusals(proto);
-    assert_eq!(refusals.len(), 1, "{}\n{proto}", told(&refusals));
-    assert_eq!(refusals[0].file, "t.proto", "{proto}");
-    refusals[0].clone()
+/// Returns the one diagnostic of a proto, and that it names the file.
+fn one(proto: &str) -> Diagnostic {
+    let diagnostics = diagnostics(proto);
+    assert_eq!(diagnostics.len(), 1, "{}\n{proto}", told(&diagnostics));
+    assert_eq!(diagnostics[0].file, "t.proto", "{proto}");
+    diagnostics[0].clone()
 }
 
 #[test]
 fn all_that_is_wrong_is_told_at_once() {
-    let refusals = refusals(&proto(
+    let diagnostics = diagnostics(&proto(
         r#"service S {
              rpc A(Req) returns (Res) {}
              rpc B(Req) returns (Res) { option (google.api.http) = {get: "/{a}/{b}"}; }
@@ -33,10 +33,10 @@ fn all_that_is_wrong_is_told_at_once() {
            message Req { string id = 1; }
            message Res {}"#,
     ));
-    let elements: Vec<&str> = refusals.iter().map(|r| &*r.element).collect();
+    let elements: Vec<&str> = diagnostics.iter().map(|r| &*r.element).collect();
     assert_eq!(elements, ["t.S.A", "t.S.B", "t.S.B"]);
     assert_eq!(
-        refusals[1].to_string(),
+        diagnostics[1].to_string(),
         "t.proto: t.S.B: google.api.http: path variable `{a}`: t.Req has no field `a`"
     );
 }
@@ -57,27 +57,27 @@ fn descriptor_sets_that_cannot_be_read_or_stand_twice() {
         })
         .to_vec()
     };
-    let refusals =
+    let diagnostics =
         Contract::compile(sources(b"no descriptors".to_vec()), &super::families).unwrap_err();
-    assert_eq!(refusals.len(), 1);
-    assert_eq!(refusals[0].file, "second.binpb");
+    assert_eq!(diagnostics.len(), 1);
+    assert_eq!(diagnostics[0].file, "second.binpb");
     assert!(
-        refusals[0].problem.contains("make one with `buf build"),
+        diagnostics[0].problem.contains("make one with `buf build"),
         "{}",
-        refusals[0]
+        diagnostics[0]
     );
     assert!(
-        refusals[0]
+        diagnostics[0]
             .to_string()
             .starts_with("second.binpb: not a whole"),
         "{}",
-        refusals[0]
+        diagnostics[0]
     );
 
     let again = descriptors(&unary("option (google.api.http) = {get: \"/y\"};", PLAIN));
-    let refusals = Contract::compile(sources(again), &super::families).unwrap_err();
+    let diagnostics = Contract::compile(sources(again), &super::families).unwrap_err();
     assert_eq!(
-        told(&refusals),
+        told(&diagnostics),
         "t.proto: t.S: service: stands in two descriptor sets, first.binpb and second.binpb: \
          leave one out"
     );
@@ -85,13 +85,13 @@ fn descriptor_sets_that_cannot_be_read_or_stand_twice() {
 
 #[test]
 fn a_file_needs_a_family() {
-    let refusals = refusals(
+    let diagnostics = diagnostics(
         r#"syntax = "proto3";
            import "google/api/annotations.proto";
            service S { rpc Do(Req) returns (Req) { option (google.api.http) = {get: "/x"}; } }
            message Req {}"#,
     );
-    assert_eq!(refusals[0].option, "(drawbridge.v1.file).family");
+    assert_eq!(diagnostics[0].option, "(drawbridge.v1.file).family");
 }
 
 #[test]

@@ -1,40 +1,40 @@
-//! How the request of a further call is made of messages that are there.
+//! Builds the request of a further call from messages that were read before.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 
 use percent_encoding::percent_decode_str;
 
-use super::spot::{Spot, is_one};
+use super::field_path::{FieldPath, is_one};
 use crate::api::drawbridge::v1 as rules;
 use crate::contract::Method;
-use crate::contract::place::Place;
+use crate::contract::diagnostics::Diagnostics;
 use crate::json::wire::{self, Value};
 use crate::schema::{EnumId, Field, Kind, MessageId, Schema};
 
-/// The request of a further call: fields of the poll's request that stand in its
-/// path, too, and what is taken.
+/// The request of a further call: bound values, and the fields of the poll's request
+/// that stand in its path.
 #[derive(Debug, Default)]
-pub(super) struct Filling {
+pub(super) struct RequestTemplate {
     /// Numbers: in the request that is copied from, and in this one.
     copied: Vec<(u32, u32)>,
-    takes: Vec<Take>,
+    bindings: Vec<FieldBinding>,
 }
 
 #[derive(Debug)]
-struct Take {
+struct FieldBinding {
     /// Numbers: the messages to step into, and the field.
     to: Vec<u32>,
     kind: Kind,
-    what: What,
+    what: Source,
 }
 
 #[derive(Debug)]
-enum What {
+enum Source {
     /// The text of a field of the item.
-    From(Spot),
+    From(FieldPath),
     /// What stands between these two in a text of the item.
-    Within(Spot, Box<str>, Box<str>),
+    Within(FieldPath, Box<str>, Box<str>),
     /// A field of the poll's request, of this number.
     Poll(u32),
     /// A field of the watch's request, of this number.
@@ -43,10 +43,10 @@ enum What {
     Text(Box<str>),
 }
 
-/// What a request is made of.
+/// The messages that a request is built from.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sources<'a> {
-    /// What `from` speaks of.
+    /// The message that `from` reads.
     pub item: &'a [u8],
     /// The poll's request.
     pub poll: &'a [u8],
@@ -64,23 +64,23 @@ pub(super) struct Types {
     pub copied: MessageId,
 }
 
-impl Filling {
-    /// Compiles the takes of one call; `option` is where they stand.
+impl RequestTemplate {
+    /// Compiles the bindings of one call; `option` is where they stand.
     pub fn compile(
-        takes: &[rules::Take],
+        bindings: &[rules::Take],
         rpc: &Method,
         types: Types,
         option: &str,
-        place: &mut Place<'_>,
+        diagnostics: &mut Diagnostics<'_>,
     ) -> Self {
         let schema = &*rpc.schema;
-        let mut filling = Self::default();
-        for take in takes {
-            match Take::compile(take, schema, rpc.input, types) {
-                Ok(take) => filling.takes.push(take),
+        let mut template = Self::default();
+        for binding in bindings {
+            match FieldBinding::compile(binding, schema, rpc.input, types) {
+                Ok(binding) => template.bindings.push(binding),
                 Err(problem) => {
-                    place.refuse_rule(&format!("{option}.take"), problem);
-                    return filling;
+                    diagnostics.report_rule(&format!("{option}.take"), problem);
+                    return template;
                 }
             }
         }
@@ -91,58 +91,58 @@ impl Filling {
             });
             match known {
                 Some((_, known)) if steps.is_empty() => {
-                    filling.copied.push((known.number, field.number));
+                    template.copied.push((known.number, field.number));
                 }
                 _ => {}
             }
         }
         for field in rpc.must_be_filled() {
-            if !filling.fills(field.number) {
+            if !template.fills(field.number) {
                 let problem = format!("`{}`: nothing fills its field `{}`", rpc.name, field.name);
-                place.refuse_rule(&format!("{option}.take"), problem);
+                diagnostics.report_rule(&format!("{option}.take"), problem);
             }
         }
-        filling
+        template
     }
 
     /// As `compile`, for a request that is there already and is changed in some
     /// fields.
     pub fn changes(
-        takes: &[rules::Take],
+        bindings: &[rules::Take],
         rpc: &Method,
         types: Types,
         option: &str,
-        place: &mut Place<'_>,
+        diagnostics: &mut Diagnostics<'_>,
     ) -> Self {
-        let mut filling = Self::default();
-        for take in takes {
-            match Take::compile(take, &rpc.schema, rpc.input, types) {
-                Ok(take) => filling.takes.push(take),
-                Err(problem) => place.refuse_rule(option, problem),
+        let mut template = Self::default();
+        for binding in bindings {
+            match FieldBinding::compile(binding, &rpc.schema, rpc.input, types) {
+                Ok(binding) => template.bindings.push(binding),
+                Err(problem) => diagnostics.report_rule(option, problem),
             }
         }
-        filling
+        template
     }
 
     fn fills(&self, number: u32) -> bool {
         self.copied.iter().any(|(_, to)| *to == number)
-            || self.takes.iter().any(|take| take.to[0] == number)
+            || self.bindings.iter().any(|binding| binding.to[0] == number)
     }
 
     pub fn is_empty(&self) -> bool {
-        self.takes.is_empty()
+        self.bindings.is_empty()
     }
 
-    /// Numbers of the fields of the watch's request that are taken.
+    /// Numbers of the fields of the watch's request that are bound.
     pub fn asked(&self, into: &mut HashSet<u32>) {
-        for take in &self.takes {
-            if let What::Request(number) = take.what {
+        for binding in &self.bindings {
+            if let Source::Request(number) = binding.what {
                 into.insert(number);
             }
         }
     }
 
-    /// The request, copied fields from `base`; none when one of the takes is not
+    /// The request, copied fields from `base`; none when one of the bindings is not
     /// filled and all must be.
     pub fn fill(
         &self,
@@ -155,8 +155,8 @@ impl Filling {
         for (from, to) in &self.copied {
             copy(base, *from, &[*to], &mut out);
         }
-        for take in &self.takes {
-            if !take.fill(schema, sources, &mut out) && all {
+        for binding in &self.bindings {
+            if !binding.fill(schema, sources, &mut out) && all {
                 return None;
             }
         }
@@ -164,19 +164,19 @@ impl Filling {
     }
 }
 
-impl Take {
+impl FieldBinding {
     fn compile(
         rule: &rules::Take,
         schema: &Schema,
         input: MessageId,
         types: Types,
     ) -> Result<Self, String> {
-        let target = Spot::find(schema, input, &rule.to)?;
+        let target = FieldPath::find(schema, input, &rule.to)?;
         let field = target.field(schema);
         let one_of = [&rule.from, &rule.poll, &rule.request, &rule.value];
         if one_of.iter().filter(|given| !given.is_empty()).count() != 1 {
             return Err(format!(
-                "`{}` takes exactly one of from, poll, request and value",
+                "`{}` needs exactly one of from, poll, request and value",
                 rule.to
             ));
         }
@@ -186,22 +186,22 @@ impl Take {
         let what = if !rule.from.is_empty() {
             let item = types
                 .item
-                .ok_or_else(|| format!("`{}`: there is no message to take it from", rule.from))?;
-            let spot = Spot::find(schema, item, &rule.from)?;
+                .ok_or_else(|| format!("`{}`: there is no message to read it from", rule.from))?;
+            let field_path = FieldPath::find(schema, item, &rule.from)?;
             if rule.pattern.is_empty() {
-                let source = spot.field(schema);
+                let source = field_path.field(schema);
                 if !is_one(source) || !is_text(source.kind) {
                     return Err(format!(
-                        "`{}` must be one string, number, bool or enum; give a pattern to take \
+                        "`{}` must be one string, number, bool or enum; give a pattern to read \
                          it out of texts",
                         rule.from
                     ));
                 }
-                What::From(spot)
+                Source::From(field_path)
             } else {
                 match rule.pattern.split_once("{}") {
                     Some((before, after)) if !before.is_empty() && !after.contains("{}") => {
-                        What::Within(spot, before.into(), after.into())
+                        Source::Within(field_path, before.into(), after.into())
                     }
                     _ => {
                         return Err(format!(
@@ -217,7 +217,7 @@ impl Take {
             if !write(schema, field.kind, &[field.number], &rule.value, &mut probe) {
                 return Err(format!("`{}` is not a value of `{}`", rule.value, rule.to));
             }
-            What::Text(rule.value.as_str().into())
+            Source::Text(rule.value.as_str().into())
         } else {
             let (name, id) = if rule.poll.is_empty() {
                 (&rule.request, types.request)
@@ -233,12 +233,12 @@ impl Take {
                 return Err(format!("`{name}` is of another type than `{}`", rule.to));
             }
             if rule.poll.is_empty() {
-                What::Request(source.number)
+                Source::Request(source.number)
             } else {
-                What::Poll(source.number)
+                Source::Poll(source.number)
             }
         };
-        let copied = matches!(what, What::Poll(_) | What::Request(_));
+        let copied = matches!(what, Source::Poll(_) | Source::Request(_));
         let fits = copied || (is_one(field) && is_text(field.kind));
         if !fits {
             return Err(format!(
@@ -256,11 +256,11 @@ impl Take {
     /// Writes the value; false when there is none.
     fn fill(&self, schema: &Schema, sources: Sources<'_>, out: &mut Vec<u8>) -> bool {
         let text = match &self.what {
-            What::Poll(number) => return copy(sources.poll, *number, &self.to, out),
-            What::Request(number) => return copy(sources.request, *number, &self.to, out),
-            What::Text(text) => Some(Cow::Borrowed(&**text)),
-            What::From(spot) => spot.text(schema, sources.item).map(Cow::Owned),
-            What::Within(spot, before, after) => spot
+            Source::Poll(number) => return copy(sources.poll, *number, &self.to, out),
+            Source::Request(number) => return copy(sources.request, *number, &self.to, out),
+            Source::Text(text) => Some(Cow::Borrowed(&**text)),
+            Source::From(field_path) => field_path.text(schema, sources.item).map(Cow::Owned),
+            Source::Within(field_path, before, after) => field_path
                 .texts(schema, sources.item)
                 .iter()
                 .find_map(|text| within(text, before, after))
@@ -379,7 +379,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn segments_are_taken_out_of_urls() {
+    fn pattern_reads_a_segment_of_a_url() {
         for (text, before, after, want) in [
             (
                 "http://ao:22015/Automation/v1/objects/Tasks/17",

@@ -21,18 +21,18 @@ fn streams_that_are_no_watches() {
             "a server-streaming rpc must be a watch",
         ),
     ] {
-        let refusal = one(&proto(&format!(
+        let diagnostic = one(&proto(&format!(
             "service S {{ {rpc} {{ option (google.api.http) = {{get: \"/v1/x\"}}; }} }} {PLAIN}"
         )));
-        assert_eq!(refusal.option, option, "{rpc}");
-        assert!(refusal.problem.contains(want), "{rpc}\n{refusal}");
+        assert_eq!(diagnostic.option, option, "{rpc}");
+        assert!(diagnostic.problem.contains(want), "{rpc}\n{diagnostic}");
     }
     let options = "option (google.api.http) = {get: \"/v1/x\"};
                    option (drawbridge.v1.method).watch = {poll: \"Do\"};";
-    let refusal = one(&unary(options, PLAIN));
+    let diagnostic = one(&unary(options, PLAIN));
     assert!(
-        refusal.problem.contains("a watch is server-streaming"),
-        "{refusal}"
+        diagnostic.problem.contains("a watch is server-streaming"),
+        "{diagnostic}"
     );
 }
 
@@ -262,14 +262,14 @@ fn watches_that_contradict() {
             "is shorter than first_interval",
         ),
     ] {
-        let refusal = one(&watch(rules));
-        assert_eq!(refusal.element, "t.S.Watch", "{rules}");
+        let diagnostic = one(&watch(rules));
+        assert_eq!(diagnostic.element, "t.S.Watch", "{rules}");
         assert_eq!(
-            refusal.option,
+            diagnostic.option,
             format!("(drawbridge.v1.method).{option}"),
             "{rules}"
         );
-        assert!(refusal.problem.contains(want), "{rules}\n{refusal}");
+        assert!(diagnostic.problem.contains(want), "{rules}\n{diagnostic}");
     }
 }
 
@@ -316,17 +316,17 @@ fn watches_whose_messages_do_not_fit() {
             "the field `p` of t.WatchReq is not one of t.ListReq",
         ),
     ] {
-        let refusal = one(&watch_with(rules, route, request, response));
-        assert!(refusal.problem.contains(want), "{request}\n{refusal}");
+        let diagnostic = one(&watch_with(rules, route, request, response));
+        assert!(diagnostic.problem.contains(want), "{request}\n{diagnostic}");
     }
-    let refusal = one(&watch_with(
+    let diagnostic = one(&watch_with(
         "poll: \"Act\" item: \"one\"",
         "option (google.api.http) = {post: \"/v1/{p}/things/invoke\"};",
         "string p = 1;",
         response,
     ));
     assert!(
-        refusal.problem.contains("an action cannot be watched"),
-        "{refusal}"
+        diagnostic.problem.contains("an action cannot be watched"),
+        "{diagnostic}"
     );
 }

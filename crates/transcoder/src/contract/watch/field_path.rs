@@ -8,7 +8,7 @@ use crate::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema};
 
 /// Where a field stands: the messages to step into, and then the field.
 #[derive(Debug)]
-pub(super) struct Spot {
+pub(super) struct FieldPath {
     pub root: MessageId,
     pub steps: Vec<FieldIndex>,
     /// The message that has the field.
@@ -16,7 +16,7 @@ pub(super) struct Spot {
     pub index: FieldIndex,
 }
 
-impl Spot {
+impl FieldPath {
     /// The field of this name, with dots, from the message `root` on. Messages on
     /// the way must be single ones.
     pub fn find(schema: &Schema, root: MessageId, path: &str) -> Result<Self, String> {
