@@ -64,7 +64,7 @@ fn read(context: &FaultContext<'_>, reply: &Reply) -> Fault {
 const OPERATION: Operation<'static> = Operation {
     rpc: "Do",
     dialect_optional: false,
-    uncertain_in: &[],
+    unverified_in: &[],
     also_success: &[300],
     anonymous: false,
 };

@@ -37,8 +37,8 @@ service RolloutService {
   rpc WatchRollout(WatchRolloutRequest) returns (stream WatchRolloutResponse) {
     option (google.api.http) = { get: "/api/teams/{team}/rollouts/{rollout_id}" };
     option (drawbridge.v1.method).watch = {
-      poll: "GetRollout" state: "phase" ended_well: "done" ended_badly: "broken"
-      first_interval: { nanos: 20000000 } max_interval: { nanos: 50000000 }
+      poll: "GetRollout" state: "phase" succeeded: "done" failed: "broken"
+      initial_interval: { nanos: 20000000 } max_interval: { nanos: 50000000 }
     };
     option idempotency_level = NO_SIDE_EFFECTS;
   }

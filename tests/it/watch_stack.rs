@@ -434,7 +434,7 @@ async fn events_until_the_stack_has_settled() {
     story.is(stack("t", "CREATE_IN_PROGRESS"), 2);
     let (_recorder, gateway) = story.start().await;
     let mut asked = one("t");
-    asked["until_settled"] = json!(true);
+    asked["until_final"] = json!(true);
     let open = async || {
         let watch = gateway.client.watch(EVENTS, asked.clone(), &[]).await;
         watch.unwrap()

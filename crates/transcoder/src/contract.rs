@@ -71,7 +71,7 @@ pub struct Method {
     /// Dialects that lack it.
     pub absent_in: Vec<Box<str>>,
     /// Dialects that may lack it.
-    pub uncertain_in: Vec<Box<str>>,
+    pub unverified_in: Vec<Box<str>>,
     /// HTTP statuses outside 200 to 299 that are success too.
     pub also_success: Vec<u16>,
     /// The request message.
@@ -101,7 +101,7 @@ pub struct Method {
     /// Values that are checked against definitions of the upstream.
     pub check: Option<Check>,
     /// Members that tell into which field a reply is read.
-    reply_choices: Vec<(Box<str>, FieldIndex)>,
+    response_choices: Vec<(Box<str>, FieldIndex)>,
     /// Set for a list that is read whole.
     pub merge_pages: Option<MergePages>,
     binding: bind::Binding,

@@ -409,8 +409,8 @@ async fn gone_is_a_good_end_after_some_states() {
     }
 }
 
-const QUICK: &str = r#"state: "state" ended_well: "OK" ended_badly: "BAD"
-    first_interval: {nanos: 10000000} max_interval: {nanos: 20000000}"#;
+const QUICK: &str = r#"state: "state" succeeded: "OK" failed: "BAD"
+    initial_interval: {nanos: 10000000} max_interval: {nanos: 20000000}"#;
 
 fn do_request() -> Value {
     json!({"p": "p1", "addon": "a1", "action": "go"})

@@ -76,7 +76,6 @@ impl RestSource {
             Err(error) if is_not_found(&error) => return self.missing(error, &target, by).await,
             read => read?,
         };
-        self.pin(&item, &target);
         let beside = self.beside(&item, outcome, &target, by).await;
         let mut memory = self.memory();
         memory.seen = true;

@@ -51,14 +51,14 @@ fn world(rules: &str) -> World {
           string p = 1 [(drawbridge.v1.field).upstream_value = "project_id"];
           string group = 2 [(google.api.field_behavior) = REQUIRED];
           string q = 3;
-          bool follow = 4 [(drawbridge.v1.field).local = true];
+          bool follow = 4 [(drawbridge.v1.field).gateway_only = true];
         }}
         message WatchRes {{ Thing thing = 3; drawbridge.v1.WatchEvent event = 5; }}"#
     )))
 }
 
-const LIST: &str = "item: \"things\" key: \"id\" state: \"state\" ended_well: \"done\"
-    ended_badly: \"LOST\" refresh: \"Get\" follow: \"follow\"";
+const LIST: &str = "item: \"things\" key: \"id\" state: \"state\" succeeded: \"done\"
+    failed: \"LOST\" refresh: \"Get\" follow: \"follow\"";
 
 fn watch(world: &World) -> &Watch {
     world.rpc("Watch").watch.as_ref().unwrap()
@@ -69,14 +69,14 @@ fn rules_and_defaults() {
     let secs = Duration::from_secs;
     for (rules, first, max) in [
         ("", secs(1), secs(10)),
-        ("first_interval: {seconds: 30}", secs(30), secs(30)),
+        ("initial_interval: {seconds: 30}", secs(30), secs(30)),
         (
             "max_interval: {nanos: 500000000}",
             Duration::from_millis(500),
             Duration::from_millis(500),
         ),
         (
-            "first_interval: {seconds: 2} max_interval: {seconds: 60}",
+            "initial_interval: {seconds: 2} max_interval: {seconds: 60}",
             secs(2),
             secs(60),
         ),
@@ -90,7 +90,7 @@ fn rules_and_defaults() {
         );
         assert!(!watch.list && !watch.gone_ends_well && watch.refresh.is_none());
     }
-    let world = world(&format!("{LIST} gone: GONE_ENDS_WELL"));
+    let world = world(&format!("{LIST} on_not_found: ON_NOT_FOUND_SUCCEED"));
     let watch = watch(&world);
     assert!(watch.list && watch.gone_ends_well);
     assert_eq!(&*watch.poll.name, "List");
@@ -165,7 +165,7 @@ fn the_whole_response_can_be_watched() {
              rpc Watch(Req) returns (stream WatchRes) {
                option (google.api.http) = {get: "/x"};
                option (drawbridge.v1.method).watch =
-                 {poll: "Get" state: "job.inner.state" ended_well: "ok" ended_badly: "bad"};
+                 {poll: "Get" state: "job.inner.state" succeeded: "ok" failed: "bad"};
              }
              rpc Get(Req) returns (GetRes) { option (google.api.http) = {get: "/x"}; }
            }
@@ -258,7 +258,7 @@ fn keys_tell_the_items_apart() {
     }
     assert!(watch(&strings).key(b"\x0a\x01\xff").is_err());
 
-    let both = world("item: \"things\" key: \"id\" key_with: [\"inner.state\", \"names\"]");
+    let both = world("item: \"things\" key: \"id\" additional_keys: [\"inner.state\", \"names\"]");
     let thing = |names: Json, state: &str| {
         let thing = json!({"id": "a", "names": names, "inner": {"state": state}});
         watch(&both).key(&both.wire("t.Thing", thing)).unwrap()
