@@ -123,7 +123,7 @@ async fn is_called_and_watched() {
     assert_eq!(watch.event().await["rollout"]["phase"], "busy");
     let last = watch.event().await;
     assert_eq!(last["rollout"]["phase"], "done");
-    assert_eq!(last["event"]["outcome"], "OUTCOME_ENDED_WELL");
+    assert_eq!(last["event"]["outcome"], "OUTCOME_SUCCEEDED");
     assert!(watch.next().await.is_none());
 
     // Path, query, names, a number beyond a double.
@@ -316,7 +316,7 @@ async fn the_readmes_own_api_is_served() {
     assert_eq!(watch.event().await["rollout"]["phase"], "running");
     let last = watch.event().await;
     assert_eq!(last["rollout"]["phase"], "done");
-    assert_eq!(last["event"]["outcome"], "OUTCOME_ENDED_WELL");
+    assert_eq!(last["event"]["outcome"], "OUTCOME_SUCCEEDED");
     assert!(watch.next().await.is_none());
     let got = gateway.client.call("RolloutService/GetRollout", request);
     let got = to_json(&got.await.unwrap());

@@ -167,15 +167,15 @@ pub struct Watch {
     tables: watch::Tables,
 }
 
-/// Whether a watched thing has come to an end, as its state says.
+/// The outcome of a watched resource, as its state says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// More is to come.
-    Open,
-    /// Settled as it should.
-    EndedWell,
-    /// Settled, and not as it should.
-    EndedBadly,
+    /// Not final: more is to come.
+    Pending,
+    /// Final, and as it should be.
+    Succeeded,
+    /// Final, and not as it should be.
+    Failed,
 }
 
 /// A descriptor set and where it came from.

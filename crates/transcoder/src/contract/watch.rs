@@ -183,7 +183,7 @@ impl Watch {
     pub fn outcome(&self, item: &[u8]) -> Outcome {
         match &self.tables.state {
             Some(state) => state.outcome(self.schema(), item),
-            None => Outcome::Open,
+            None => Outcome::Pending,
         }
     }
 

@@ -154,14 +154,14 @@ fn what_is_read_beside_and_instead() {
         (
             json!({"jobId": "name", "state": "OK"}),
             true,
-            Outcome::EndedWell,
+            Outcome::Succeeded,
         ),
         (
             json!({"jobId": "other", "state": "OK"}),
             false,
-            Outcome::EndedWell,
+            Outcome::Succeeded,
         ),
-        (json!({}), false, Outcome::Open),
+        (json!({}), false, Outcome::Pending),
     ] {
         let response = Bytes::from(world.wire("t.Addon", addon));
         let found = fallback.found(&response, &poll).unwrap().unwrap();

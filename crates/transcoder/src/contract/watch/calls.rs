@@ -640,7 +640,7 @@ impl Fallback {
             same: is_same(item),
             outcome: match &self.state {
                 Some(state) => state.outcome(schema, item),
-                None => Outcome::Open,
+                None => Outcome::Pending,
             },
             leaving: (self.state.as_ref())
                 .is_some_and(|state| state.is_in(schema, item, &self.gone_well)),

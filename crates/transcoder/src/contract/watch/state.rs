@@ -270,14 +270,14 @@ impl State {
     pub fn outcome(&self, schema: &Schema, item: &[u8]) -> Outcome {
         self.read(schema, item, |field, value| {
             if self.is(schema, &self.well, field, value) {
-                Outcome::EndedWell
+                Outcome::Succeeded
             } else if self.is(schema, &self.badly, field, value) {
-                Outcome::EndedBadly
+                Outcome::Failed
             } else {
-                Outcome::Open
+                Outcome::Pending
             }
         })
-        .unwrap_or(Outcome::Open)
+        .unwrap_or(Outcome::Pending)
     }
 
     /// Whether the item is in one of these states.
@@ -373,7 +373,7 @@ impl Unknown {
         Some(Held {
             rule: None,
             mark: format!("{state}\0{}", since.join("\0")),
-            outcome: Outcome::EndedBadly,
+            outcome: Outcome::Failed,
             time: Duration::ZERO,
             polls: self.polls,
         })

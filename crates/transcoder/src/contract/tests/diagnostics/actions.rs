@@ -383,7 +383,7 @@ fn an_unknown_state_is_over_when_it_says_so() {
         let got = watch.held(&wire);
         assert_eq!(got.is_some(), held, "{item}");
         assert!(got.is_none_or(|held| {
-            (held.outcome, held.polls, held.rule) == (Outcome::EndedBadly, 2, None)
+            (held.outcome, held.polls, held.rule) == (Outcome::Failed, 2, None)
         }));
         assert_eq!(watch.goes_on_after(&wire), goes_on, "{item}");
     }
