@@ -51,7 +51,7 @@ pub struct Operation<'a> {
     /// Whether some dialect lacks it.
     pub dialect_optional: bool,
     /// Dialects that may lack it.
-    pub uncertain_in: &'a [Box<str>],
+    pub unverified_in: &'a [Box<str>],
     /// Statuses outside 200 to 299 that are success.
     pub also_success: &'a [u16],
     /// The call needs no credential, and none is sent.
@@ -64,7 +64,7 @@ impl<'a> Operation<'a> {
         Self {
             rpc: &method.name,
             dialect_optional: !method.absent_in.is_empty(),
-            uncertain_in: &method.uncertain_in,
+            unverified_in: &method.unverified_in,
             also_success: &method.also_success,
             anonymous: method.anonymous,
         }
@@ -520,7 +520,7 @@ impl Upstream {
     fn fault(&self, journey: &Journey<'_>, reply: &Reply) -> Box<Fault> {
         let (operation, call) = (&journey.operation, journey.call);
         let dialect = &*self.settings.dialect;
-        let uncertain = operation.uncertain_in.iter().any(|one| **one == *dialect);
+        let uncertain = operation.unverified_in.iter().any(|one| **one == *dialect);
         let context = FaultContext {
             dialect,
             rpc: operation.rpc,

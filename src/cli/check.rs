@@ -84,7 +84,7 @@ async fn accepted(upstream: &Upstream, path: &str, query: &str) -> Result<&'stat
     let operation = Operation {
         rpc: "check",
         dialect_optional: true,
-        uncertain_in: &[],
+        unverified_in: &[],
         also_success: &[],
         anonymous: false,
     };

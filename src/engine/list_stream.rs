@@ -275,7 +275,7 @@ mod tests {
             }
             message ListResponse {
               repeated Thing things = 1;
-              string next_page_token = 9 [(drawbridge.v1.field).local = true];
+              string next_page_token = 9 [(drawbridge.v1.field).gateway_only = true];
             }
             message Thing { string id = 1; }"#,
         ));

@@ -42,8 +42,8 @@ impl GatewayService for Own {
                 credentials: u.settings.auth.kind().to_owned(),
                 state: match u.state() {
                     State::Unknown => UpstreamState::Unspecified,
-                    State::Answering => UpstreamState::Answering,
-                    State::NotAnswering => UpstreamState::NotAnswering,
+                    State::Healthy => UpstreamState::Healthy,
+                    State::Unhealthy => UpstreamState::Unhealthy,
                 }
                 .into(),
             })

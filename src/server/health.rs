@@ -44,7 +44,7 @@ pub async fn report(reporter: HealthReporter, services: Vec<Watched>, interval: 
 
 /// An upstream that nobody could ask yet counts as there.
 fn status(upstreams: &[Arc<Upstream>]) -> ServingStatus {
-    if upstreams.iter().any(|u| u.state() != State::NotAnswering) {
+    if upstreams.iter().any(|u| u.state() != State::Unhealthy) {
         ServingStatus::Serving
     } else {
         ServingStatus::NotServing

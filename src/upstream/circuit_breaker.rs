@@ -11,7 +11,7 @@ use super::State;
 
 /// Failures in a row after which an upstream counts as not answering: one alone
 /// may be a connection that died idle.
-const NOT_ANSWERING: u32 = 3;
+const UNHEALTHY_AFTER: u32 = 3;
 
 /// How long one call has to itself that looks whether the upstream is back; then
 /// another may. It may be one that takes long, or hangs.
@@ -92,8 +92,8 @@ impl Breaker {
     /// Whether the upstream answers, as last seen.
     pub(super) fn state(&self) -> State {
         match self.state.load(Relaxed) {
-            1 => State::Answering,
-            2 => State::NotAnswering,
+            1 => State::Healthy,
+            2 => State::Unhealthy,
             _ => State::Unknown,
         }
     }
@@ -136,7 +136,7 @@ impl Pass<'_> {
             *open = None;
             breaker.failures.store(0, Relaxed);
         }
-        breaker.saw(State::Answering);
+        breaker.saw(State::Healthy);
     }
 
     /// No answer came, or one that says that nobody is there.
@@ -152,8 +152,8 @@ impl Pass<'_> {
             let until = Instant::now() + breaker.open_for;
             *open = Some(Open { until });
         }
-        if failures >= NOT_ANSWERING || open.is_some() {
-            breaker.saw(State::NotAnswering);
+        if failures >= UNHEALTHY_AFTER || open.is_some() {
+            breaker.saw(State::Unhealthy);
         }
     }
 }
@@ -224,7 +224,7 @@ mod tests {
         let breaker = Breaker::new(0, OPEN);
         fail(&breaker, 100);
         assert!(!breaker.is_open());
-        assert_eq!(breaker.state(), State::NotAnswering);
+        assert_eq!(breaker.state(), State::Unhealthy);
     }
 
     #[tokio::test(start_paused = true)]
@@ -232,14 +232,14 @@ mod tests {
         let breaker = Breaker::new(20, OPEN);
         assert_eq!(breaker.state(), State::Unknown);
         breaker.pass().unwrap().answered();
-        assert_eq!(breaker.state(), State::Answering);
+        assert_eq!(breaker.state(), State::Healthy);
         fail(&breaker, 2);
-        assert_eq!(breaker.state(), State::Answering);
+        assert_eq!(breaker.state(), State::Healthy);
         fail(&breaker, 1);
-        assert_eq!(breaker.state(), State::NotAnswering);
+        assert_eq!(breaker.state(), State::Unhealthy);
         breaker.pass().unwrap().answered();
-        assert_eq!(breaker.state(), State::Answering);
-        breaker.saw(State::NotAnswering);
-        assert_eq!(breaker.state(), State::NotAnswering);
+        assert_eq!(breaker.state(), State::Healthy);
+        breaker.saw(State::Unhealthy);
+        assert_eq!(breaker.state(), State::Unhealthy);
     }
 }

@@ -27,8 +27,8 @@ pub struct Stats {
 #[allow(missing_docs)]
 pub enum State {
     Unknown,
-    Answering,
-    NotAnswering,
+    Healthy,
+    Unhealthy,
 }
 
 impl Upstream {
@@ -38,8 +38,8 @@ impl Upstream {
     pub async fn probe(&self, timeout: Duration) -> State {
         match self.ask(timeout).await {
             None => self.state(),
-            Some(Ok(())) => State::Answering,
-            Some(Err(_)) => State::NotAnswering,
+            Some(Ok(())) => State::Healthy,
+            Some(Err(_)) => State::Unhealthy,
         }
     }
 
@@ -67,8 +67,8 @@ impl Upstream {
             ))),
         };
         self.breaker.saw(match answer {
-            Ok(()) => State::Answering,
-            Err(_) => State::NotAnswering,
+            Ok(()) => State::Healthy,
+            Err(_) => State::Unhealthy,
         });
         Some(answer)
     }

@@ -64,7 +64,7 @@ fn read(context: &FaultContext<'_>, reply: &Reply) -> Fault {
 const OPERATION: Operation<'static> = Operation {
     rpc: "Do",
     dialect_optional: false,
-    uncertain_in: &[],
+    unverified_in: &[],
     also_success: &[300],
     anonymous: false,
 };
@@ -520,7 +520,7 @@ async fn the_breaker() {
         other => panic!("{other:?}"),
     }
     assert!(upstream.stats().breaker_open);
-    assert_eq!(upstream.state(), State::NotAnswering);
+    assert_eq!(upstream.state(), State::Unhealthy);
 }
 
 /// An upstream that hangs is one that does not answer; who asks for an answer at
@@ -574,7 +574,7 @@ async fn recovery() {
     for _ in 0..4 {
         server.request().await;
     }
-    assert_eq!(upstream.state(), State::Answering);
+    assert_eq!(upstream.state(), State::Healthy);
 }
 
 #[tokio::test]
@@ -795,22 +795,19 @@ async fn probes() {
     });
     assert_eq!(
         upstream_.probe(Duration::from_secs(60)).await,
-        State::Answering
+        State::Healthy
     );
-    assert_eq!(upstream_.state(), State::Answering);
+    assert_eq!(upstream_.state(), State::Healthy);
     let (head, _) = server.request().await;
     assert_eq!(line(&head), "GET /base/healthcheck HTTP/1.1");
     assert_eq!(header(&head, "x-auth-token"), None);
     assert_eq!(
         upstream_.probe(Duration::from_millis(20)).await,
-        State::NotAnswering
+        State::Unhealthy
     );
-    assert_eq!(upstream_.state(), State::NotAnswering);
+    assert_eq!(upstream_.state(), State::Unhealthy);
     let down = upstream(nowhere(), |_| {});
-    assert_eq!(
-        down.probe(Duration::from_secs(60)).await,
-        State::NotAnswering
-    );
+    assert_eq!(down.probe(Duration::from_secs(60)).await, State::Unhealthy);
     // Nobody has said where it is.
     let unknown = upstream(nowhere(), |settings| settings.endpoint = None);
     assert_eq!(unknown.probe(Duration::from_secs(60)).await, State::Unknown);

@@ -127,7 +127,7 @@ impl Loop {
 
     /// Whether this snapshot is an end for those who do not follow.
     pub(super) fn has_settled(&self, snapshot: &Snapshot) -> bool {
-        !self.rules.list && snapshot.outcome() != Outcome::Open
+        !self.rules.list && snapshot.outcome() != Outcome::Pending
     }
 
     /// Whether it is an end for a watcher: who follows goes on where it may move
@@ -146,9 +146,9 @@ impl Loop {
         unconfirmed_since: Option<SystemTime>,
     ) -> Bytes {
         let outcome = match item.outcome {
-            Outcome::Open => v1::Outcome::Unspecified,
-            Outcome::EndedWell => v1::Outcome::EndedWell,
-            Outcome::EndedBadly => v1::Outcome::EndedBadly,
+            Outcome::Pending => v1::Outcome::Unspecified,
+            Outcome::Succeeded => v1::Outcome::Succeeded,
+            Outcome::Failed => v1::Outcome::Failed,
         };
         let event = WatchEvent {
             r#type: kind.into(),
@@ -293,7 +293,7 @@ async fn follow(registry: &Registry, key: &Key, this: &Arc<Loop>) -> End {
         let now = (registry.clock)();
         let pause = match (read, seen.take()) {
             (Ok(Read::Gone(item)), _) => {
-                let removed = this.told(WatchEventType::Removed, &item, now, None);
+                let removed = this.told(WatchEventType::Deleted, &item, now, None);
                 return End::Well(Arc::from([removed]));
             }
             (Ok(Read::Nothing), before) => {
@@ -425,9 +425,9 @@ impl Loop {
         let removed = |item: &Item| {
             let mut item = item.clone();
             if !self.rules.list {
-                item.outcome = Outcome::EndedWell;
+                item.outcome = Outcome::Succeeded;
             }
-            self.told(WatchEventType::Removed, &item, now, None)
+            self.told(WatchEventType::Deleted, &item, now, None)
         };
         End::Well(last.snapshot.items.iter().map(removed).collect())
     }

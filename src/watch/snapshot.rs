@@ -94,7 +94,7 @@ impl Snapshot {
     pub(super) fn outcome(&self) -> Outcome {
         match &self.items[..] {
             [item] => item.outcome,
-            _ => Outcome::Open,
+            _ => Outcome::Pending,
         }
     }
 
@@ -113,14 +113,14 @@ impl Snapshot {
         if let Some(item) = self.items.get(place) {
             return match before.find(&item.key, place) {
                 None => Some((WatchEventType::Added, item)),
-                Some(old) if !old.is_told_as(item) => Some((WatchEventType::Changed, item)),
+                Some(old) if !old.is_told_as(item) => Some((WatchEventType::Modified, item)),
                 Some(_) => None,
             };
         }
         let place = place - self.items.len();
         let item = before.items.get(place)?;
         match self.find(&item.key, place) {
-            None => Some((WatchEventType::Removed, item)),
+            None => Some((WatchEventType::Deleted, item)),
             Some(_) => None,
         }
     }
@@ -140,7 +140,7 @@ impl Snapshot {
 
 #[cfg(test)]
 mod tests {
-    use super::WatchEventType::{Added, Changed, Removed};
+    use super::WatchEventType::{Added, Deleted, Modified};
     use super::*;
 
     fn snapshot(items: &[(&str, &'static str)]) -> Snapshot {
@@ -150,7 +150,7 @@ mod tests {
                 key: key.into(),
                 bytes: Some(Bytes::from_static(text.as_bytes())),
                 beside: Bytes::new(),
-                outcome: Outcome::Open,
+                outcome: Outcome::Pending,
                 restless: false,
             })
             .collect();
@@ -170,15 +170,15 @@ mod tests {
             (
                 "one of each",
                 &[("d", "1"), ("c", "1"), ("b", "2")],
-                vec![(Added, "d", "1"), (Changed, "b", "2"), (Removed, "a", "1")],
+                vec![(Added, "d", "1"), (Modified, "b", "2"), (Deleted, "a", "1")],
             ),
             (
                 "all gone",
                 &[],
                 vec![
-                    (Removed, "a", "1"),
-                    (Removed, "b", "1"),
-                    (Removed, "c", "1"),
+                    (Deleted, "a", "1"),
+                    (Deleted, "b", "1"),
+                    (Deleted, "c", "1"),
                 ],
             ),
             (
@@ -189,7 +189,7 @@ mod tests {
             (
                 "twice the same key, the last one new",
                 &[("a", "1"), ("b", "1"), ("c", "1"), ("a", "8"), ("a", "9")],
-                vec![(Changed, "a", "9")],
+                vec![(Modified, "a", "9")],
             ),
         ] {
             let (before, after) = (snapshot(&old), snapshot(new));
@@ -215,14 +215,14 @@ mod tests {
         let before = snapshot(&[("a", "1")]);
         let changes: [fn(&mut Item); 3] = [
             |item| item.beside = Bytes::from_static(b"x"),
-            |item| item.outcome = Outcome::EndedWell,
+            |item| item.outcome = Outcome::Succeeded,
             |item| item.bytes = None,
         ];
         for change in changes {
             let mut after = snapshot(&[("a", "1")]);
             change(&mut after.items[0]);
             let (kind, _) = after.difference(&before, 0).unwrap();
-            assert_eq!(kind, Changed);
+            assert_eq!(kind, Modified);
         }
         let mut restless = snapshot(&[("a", "1")]);
         restless.items[0].restless = true;

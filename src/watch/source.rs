@@ -203,7 +203,7 @@ impl RestSource {
         let dialect = &self.route.upstream.settings.dialect;
         let mut open = Vec::new();
         for (at, item) in items.iter().enumerate() {
-            if item.outcome == Outcome::Open {
+            if item.outcome == Outcome::Pending {
                 let call = watch.refresh_call(&self.request, &item.key, dialect)?;
                 open.push((at, repeatable(call)));
             }

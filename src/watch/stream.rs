@@ -296,7 +296,7 @@ impl Reader {
                     if let Some(item) = self.told.items.get(*at) {
                         *at += 1;
                         return Tell::Message(shared.told(
-                            WatchEventType::Present,
+                            WatchEventType::Initial,
                             item,
                             observed_at,
                             unconfirmed_since,

@@ -174,9 +174,9 @@ fn items(texts: &[&str]) -> Vec<Item> {
             beside: Bytes::new(),
             restless: text.starts_with("restless"),
             outcome: match *text {
-                "done" | "final" => Outcome::EndedWell,
-                "broken" => Outcome::EndedBadly,
-                _ => Outcome::Open,
+                "done" | "final" => Outcome::Succeeded,
+                "broken" => Outcome::Failed,
+                _ => Outcome::Pending,
             },
         })
         .collect()
@@ -276,8 +276,8 @@ async fn next(stream: &mut WatchStream) -> String {
     }
     match event.outcome() {
         ToldOutcome::Unspecified => {}
-        ToldOutcome::EndedWell => text += " [well]",
-        ToldOutcome::EndedBadly => text += " [badly]",
+        ToldOutcome::Succeeded => text += " [well]",
+        ToldOutcome::Failed => text += " [badly]",
     }
     if let Some(since) = event.unconfirmed_since {
         text += &format!(" unconfirmed since {}", since.seconds);
@@ -339,7 +339,7 @@ async fn a_thousand_watchers_share_one_poll() {
         streams.push(watches.see(&world).await);
     }
     for stream in &mut streams {
-        assert_eq!(next(stream).await, "PRESENT 1");
+        assert_eq!(next(stream).await, "INITIAL 1");
     }
     assert_eq!(world.polls(), 1);
     assert_eq!(
@@ -354,7 +354,7 @@ async fn a_thousand_watchers_share_one_poll() {
         world.is(&[text]);
         let before = world.encoded.load(Ordering::Relaxed);
         for stream in &mut streams {
-            assert_eq!(next(stream).await, format!("CHANGED {text}"));
+            assert_eq!(next(stream).await, format!("MODIFIED {text}"));
         }
         assert_eq!(
             world.encoded.load(Ordering::Relaxed) - before,
@@ -373,9 +373,9 @@ async fn a_thousand_watchers_share_one_poll() {
     assert_eq!(Arc::strong_count(&world), 1, "nothing is left");
 
     let mut again = watches.see(&world).await;
-    assert_eq!(next(&mut again).await, "PRESENT 3");
+    assert_eq!(next(&mut again).await, "INITIAL 3");
     world.is(&["4"]);
-    assert_eq!(next(&mut again).await, "CHANGED 4");
+    assert_eq!(next(&mut again).await, "MODIFIED 4");
 }
 
 #[tokio::test(start_paused = true)]
@@ -384,7 +384,7 @@ async fn who_asks_while_the_first_read_is_under_way_waits_for_it() {
     world.answers(Answer::Late(S(2), items(&["1"])));
     let (a, b) = tokio::join!(watches.see(&world), watches.see(&world));
     for mut stream in [a, b] {
-        assert_eq!(next(&mut stream).await, "PRESENT 1");
+        assert_eq!(next(&mut stream).await, "INITIAL 1");
     }
     assert_eq!(world.polls(), 1);
 }
@@ -403,8 +403,8 @@ async fn nobody_sees_through_anothers_eyes() {
         }
     };
     let (mut a, mut b) = (open(1, &mine).await, open(2, &yours).await);
-    assert_eq!(next(&mut a).await, "PRESENT mine");
-    assert_eq!(next(&mut b).await, "PRESENT yours");
+    assert_eq!(next(&mut a).await, "INITIAL mine");
+    assert_eq!(next(&mut b).await, "INITIAL yours");
     assert_eq!(watches.stats().loops, 2);
     assert_eq!((mine.polls(), yours.polls()), (1, 1));
 }
@@ -437,12 +437,12 @@ fn every_part_of_a_key_tells_watches_apart() {
 async fn a_slow_reader_gets_the_newest() {
     let (watches, world) = (watches(), World::of(false, &["1"]));
     let mut slow = watches.see(&world).await;
-    assert_eq!(next(&mut slow).await, "PRESENT 1");
+    assert_eq!(next(&mut slow).await, "INITIAL 1");
     for text in ["2", "3", "4"] {
         world.is(&[text]);
         tokio::time::sleep(S(1)).await;
     }
-    assert_eq!(next(&mut slow).await, "CHANGED 4");
+    assert_eq!(next(&mut slow).await, "MODIFIED 4");
     for text in ["5", "4"] {
         world.is(&[text]);
         tokio::time::sleep(S(1)).await;
@@ -453,18 +453,18 @@ async fn a_slow_reader_gets_the_newest() {
     tokio::time::sleep(S(5)).await;
     world.is(&["1"]);
     tokio::time::sleep(S(5)).await;
-    assert_eq!(all(&mut slow, 2).await, ["CHANGED done [well]", "END"]);
+    assert_eq!(all(&mut slow, 2).await, ["MODIFIED done [well]", "END"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_settled_thing_ends_the_watch() {
     for (text, last) in [
-        ("done", "CHANGED done [well]"),
-        ("broken", "CHANGED broken [badly]"),
+        ("done", "MODIFIED done [well]"),
+        ("broken", "MODIFIED broken [badly]"),
     ] {
         let (watches, world) = (watches(), World::of(false, &["1"]));
         let mut stream = watches.see(&world).await;
-        assert_eq!(next(&mut stream).await, "PRESENT 1");
+        assert_eq!(next(&mut stream).await, "INITIAL 1");
         world.is(&[text]);
         assert_eq!(all(&mut stream, 3).await, [last, "END", "END"]);
         let_run().await;
@@ -476,7 +476,7 @@ async fn a_settled_thing_ends_the_watch() {
 async fn what_has_settled_before_is_told_and_ends() {
     let (watches, world) = (watches(), World::of(false, &["done"]));
     let mut stream = watches.see(&world).await;
-    assert_eq!(all(&mut stream, 2).await, ["PRESENT done [well]", "END"]);
+    assert_eq!(all(&mut stream, 2).await, ["INITIAL done [well]", "END"]);
     tokio::time::sleep(S(60)).await;
     assert_eq!(world.polls(), 1);
     assert_eq!(watches.stats().loops, 0, "though the stream is still held");
@@ -489,26 +489,26 @@ async fn who_follows_goes_on_after_settling() {
     let mut slow = watches.see(&world).await;
     let mut follows = watches.follow(&world).await;
     for stream in [&mut ends, &mut slow, &mut follows] {
-        assert_eq!(next(stream).await, "PRESENT 1");
+        assert_eq!(next(stream).await, "INITIAL 1");
     }
     world.is(&["done"]);
-    assert_eq!(all(&mut ends, 2).await, ["CHANGED done [well]", "END"]);
-    assert_eq!(next(&mut follows).await, "CHANGED done [well]");
+    assert_eq!(all(&mut ends, 2).await, ["MODIFIED done [well]", "END"]);
+    assert_eq!(next(&mut follows).await, "MODIFIED done [well]");
 
     let mut late = watches.see(&world).await;
-    assert_eq!(all(&mut late, 2).await, ["PRESENT done [well]", "END"]);
+    assert_eq!(all(&mut late, 2).await, ["INITIAL done [well]", "END"]);
 
     world.is(&["2"]);
-    assert_eq!(next(&mut follows).await, "CHANGED 2");
+    assert_eq!(next(&mut follows).await, "MODIFIED 2");
     let mut joins = watches.see(&world).await;
-    assert_eq!(next(&mut joins).await, "PRESENT 2");
+    assert_eq!(next(&mut joins).await, "INITIAL 2");
     // The settled state was the last one for this reader, however slow.
-    assert_eq!(all(&mut slow, 2).await, ["CHANGED done [well]", "END"]);
+    assert_eq!(all(&mut slow, 2).await, ["MODIFIED done [well]", "END"]);
     silent(&mut joins, S(20)).await;
 
     drop(follows);
     world.is(&["broken"]);
-    assert_eq!(all(&mut joins, 2).await, ["CHANGED broken [badly]", "END"]);
+    assert_eq!(all(&mut joins, 2).await, ["MODIFIED broken [badly]", "END"]);
     assert_eq!(watches.stats().loops, 0, "nobody follows any more");
 }
 
@@ -517,16 +517,16 @@ async fn who_follows_ends_where_nothing_can_come() {
     let (watches, world) = (watches(), World::of(false, &["broken"]));
     let mut follows = watches.follow(&world).await;
     let mut slow = watches.follow(&world).await;
-    assert_eq!(next(&mut follows).await, "PRESENT broken [badly]");
+    assert_eq!(next(&mut follows).await, "INITIAL broken [badly]");
     world.is(&["again"]);
-    assert_eq!(next(&mut follows).await, "CHANGED again");
+    assert_eq!(next(&mut follows).await, "MODIFIED again");
     world.is(&["final"]);
-    assert_eq!(all(&mut follows, 2).await, ["CHANGED final [well]", "END"]);
+    assert_eq!(all(&mut follows, 2).await, ["MODIFIED final [well]", "END"]);
     // What was there at the beginning is told first.
-    let told = ["PRESENT broken [badly]", "CHANGED final [well]", "END"];
+    let told = ["INITIAL broken [badly]", "MODIFIED final [well]", "END"];
     assert_eq!(all(&mut slow, 3).await, told);
     let mut late = watches.follow(&world).await;
-    assert_eq!(all(&mut late, 2).await, ["PRESENT final [well]", "END"]);
+    assert_eq!(all(&mut late, 2).await, ["INITIAL final [well]", "END"]);
     assert_eq!(watches.stats().loops, 0);
 }
 
@@ -535,19 +535,19 @@ async fn gone_as_the_annotation_says() {
     let gone = "ERROR gone since it was last read: NotFound";
     for (ends_well, list, want) in [
         (false, false, &[gone, "END"][..]),
-        (true, false, &["REMOVED a=1 [well]", "END"]),
+        (true, false, &["DELETED a=1 [well]", "END"]),
         (false, true, &["BOOKMARK", gone, "END"]),
         (
             true,
             true,
-            &["BOOKMARK", "REMOVED a=1", "REMOVED b=1", "END"],
+            &["BOOKMARK", "DELETED a=1", "DELETED b=1", "END"],
         ),
     ] {
         let things: &[&str] = if list { &["a=1", "b=1"] } else { &["a=1"] };
         let (watches, world) = (watches(), World::with(list, ends_well, things));
         let mut stream = watches.see(&world).await;
         for thing in things {
-            assert_eq!(next(&mut stream).await, format!("PRESENT {thing}"));
+            assert_eq!(next(&mut stream).await, format!("INITIAL {thing}"));
         }
         world.fails(fault(Code::NotFound, None));
         assert_eq!(all(&mut stream, want.len()).await, want);
@@ -559,14 +559,14 @@ async fn gone_as_the_annotation_says() {
 async fn the_last_state_is_told_before_it_is_gone() {
     let (watches, world) = (watches(), World::with(false, true, &["1"]));
     let mut slow = watches.see(&world).await;
-    assert_eq!(next(&mut slow).await, "PRESENT 1");
+    assert_eq!(next(&mut slow).await, "INITIAL 1");
     world.is(&["2"]);
     tokio::time::sleep(MS(1_500)).await;
     world.fails(fault(Code::NotFound, None));
     tokio::time::sleep(S(9)).await;
     assert_eq!(
         all(&mut slow, 3).await,
-        ["CHANGED 2", "REMOVED 2 [well]", "END"]
+        ["MODIFIED 2", "DELETED 2 [well]", "END"]
     );
 }
 
@@ -587,7 +587,7 @@ async fn the_first_failure_is_the_rpcs_own() {
         let stats = watches.stats();
         assert_eq!((stats.watchers, stats.loops), (0, 0));
         world.is(&["1"]);
-        assert_eq!(next(&mut watches.see(&world).await).await, "PRESENT 1");
+        assert_eq!(next(&mut watches.see(&world).await).await, "INITIAL 1");
     }
 }
 
@@ -602,14 +602,14 @@ async fn transient_failures_are_borne_and_seen() {
     ] {
         let (watches, world) = (watches(), World::of(false, &["1"]));
         let mut stream = watches.see(&world).await;
-        assert_eq!(next(&mut stream).await, "PRESENT 1");
+        assert_eq!(next(&mut stream).await, "INITIAL 1");
         tokio::time::sleep(MS(3_000)).await; // Read at 0, 1 and 2.5 s.
         world.fails(error);
         // At once, and again with each bookmark.
         let unconfirmed = "BOOKMARK unconfirmed since 2";
         assert_eq!(all(&mut stream, 2).await, [unconfirmed; 2]);
         let mut joins = watches.see(&world).await;
-        assert_eq!(next(&mut joins).await, "PRESENT 1 unconfirmed since 2");
+        assert_eq!(next(&mut joins).await, "INITIAL 1 unconfirmed since 2");
 
         world.is(&["1"]);
         for stream in [&mut stream, &mut joins] {
@@ -618,7 +618,7 @@ async fn transient_failures_are_borne_and_seen() {
         world.fails(down());
         assert!(next(&mut stream).await.contains("unconfirmed"));
         world.is(&["2"]);
-        assert_eq!(next(&mut stream).await, "CHANGED 2");
+        assert_eq!(next(&mut stream).await, "MODIFIED 2");
         silent(&mut stream, S(20)).await;
     }
 }
@@ -631,7 +631,7 @@ async fn failures_are_borne_up_to_a_limit() {
     for stream in &mut streams {
         assert_eq!(
             all(stream, 2).await,
-            ["PRESENT 1", "BOOKMARK unconfirmed since 0"]
+            ["INITIAL 1", "BOOKMARK unconfirmed since 0"]
         );
     }
     let failing_since = Instant::now();
@@ -658,7 +658,7 @@ async fn lasting_failures_end_all_watches_at_once() {
         let mut streams = [watches.see(&world).await, watches.follow(&world).await];
         world.fails(error.clone());
         for stream in &mut streams {
-            let want = ["PRESENT 1".to_owned(), format!("ERROR {error}")];
+            let want = ["INITIAL 1".to_owned(), format!("ERROR {error}")];
             assert_eq!(all(stream, 2).await, want);
         }
         assert_eq!((world.polls(), watches.stats().loops), (2, 0));
@@ -669,10 +669,10 @@ async fn lasting_failures_end_all_watches_at_once() {
 async fn the_cadence_follows_what_happens() {
     let (watches, world) = (watches(), World::of(false, &["1"]));
     let mut stream = watches.see(&world).await;
-    assert_eq!(next(&mut stream).await, "PRESENT 1");
+    assert_eq!(next(&mut stream).await, "INITIAL 1");
     silent(&mut stream, S(17)).await;
     world.is(&["2"]);
-    assert_eq!(next(&mut stream).await, "CHANGED 2");
+    assert_eq!(next(&mut stream).await, "MODIFIED 2");
     silent(&mut stream, S(2)).await;
     assert_eq!(
         world.poll_times(),
@@ -689,7 +689,7 @@ async fn retry_after_is_respected() {
     world.fails(fault(Code::Unavailable, Some(S(20))));
     assert_eq!(
         all(&mut stream, 2).await,
-        ["PRESENT 1", "BOOKMARK unconfirmed since 0"]
+        ["INITIAL 1", "BOOKMARK unconfirmed since 0"]
     );
     world.is(&["1"]);
     assert_eq!(next(&mut stream).await, "BOOKMARK");
@@ -707,21 +707,21 @@ async fn retry_after_is_respected() {
 async fn a_poll_that_hangs_is_given_up() {
     let (watches, world) = (watches(), World::of(false, &["1"]));
     let mut stream = watches.see(&world).await;
-    assert_eq!(next(&mut stream).await, "PRESENT 1");
+    assert_eq!(next(&mut stream).await, "INITIAL 1");
     world.answers(Answer::Late(S(3_600), Vec::new()));
     tokio::time::sleep(S(2)).await;
     // A bookmark in the silence; then the poll, begun after a second, has failed.
     let told = all(&mut stream, 2).await;
     assert_eq!(told, ["BOOKMARK", "BOOKMARK unconfirmed since 0"]);
     world.is(&["2"]);
-    assert_eq!(next(&mut stream).await, "CHANGED 2");
+    assert_eq!(next(&mut stream).await, "MODIFIED 2");
 }
 
 #[tokio::test(start_paused = true)]
 async fn bookmarks_break_the_silence() {
     let (watches, world) = (watches(), World::of(false, &["1"]));
     let mut stream = watches.see(&world).await;
-    assert_eq!(next(&mut stream).await, "PRESENT 1");
+    assert_eq!(next(&mut stream).await, "INITIAL 1");
     let start = Instant::now();
     for bookmark in 1..=3 {
         let message = stream.next().await.unwrap().unwrap();
@@ -744,7 +744,7 @@ async fn odd_bookmark_intervals_neither_spin_nor_panic() {
         });
         let world = World::of(false, &["1"]);
         let mut stream = watches.see(&world).await;
-        assert_eq!(next(&mut stream).await, "PRESENT 1");
+        assert_eq!(next(&mut stream).await, "INITIAL 1");
         silent(&mut stream, want - MS(500)).await;
         assert_eq!(next(&mut stream).await, "BOOKMARK");
     }
@@ -756,10 +756,10 @@ async fn draining_ends_everything() {
     let mut waits = watches.see(&world).await;
     assert_eq!(
         all(&mut waits, 3).await,
-        ["PRESENT a=1", "PRESENT b=1", "BOOKMARK"]
+        ["INITIAL a=1", "INITIAL b=1", "BOOKMARK"]
     );
     let mut in_the_middle = watches.see(&world).await;
-    assert_eq!(next(&mut in_the_middle).await, "PRESENT a=1");
+    assert_eq!(next(&mut in_the_middle).await, "INITIAL a=1");
     let hangs = World::of(false, &[]);
     hangs.answers(Answer::Late(S(20), Vec::new()));
     let opens = watches.open(key("/other", 0), false, None, || hangs.clone());
@@ -800,11 +800,11 @@ async fn a_stream_ends_itself_at_its_deadline() {
     let mut bounded = open("/thing", &world).await.unwrap();
     let mut endless = watches.see(&world).await;
     let passed = "ERROR the deadline of the stream passed";
-    assert_eq!(all(&mut bounded, 3).await, ["PRESENT 1", passed, "END"]);
+    assert_eq!(all(&mut bounded, 3).await, ["INITIAL 1", passed, "END"]);
     assert_eq!(START.get().unwrap().elapsed(), S(5));
-    assert_eq!(next(&mut endless).await, "PRESENT 1");
+    assert_eq!(next(&mut endless).await, "INITIAL 1");
     world.is(&["2"]);
-    assert_eq!(next(&mut endless).await, "CHANGED 2", "others go on");
+    assert_eq!(next(&mut endless).await, "MODIFIED 2", "others go on");
 
     // It ends the wait for the first message too.
     let hangs = World::of(false, &[]);
@@ -819,30 +819,30 @@ async fn a_list_is_told_item_by_item() {
     let mut stream = watches.see(&world).await;
     assert_eq!(
         all(&mut stream, 4).await,
-        ["PRESENT a=1", "PRESENT b=1", "PRESENT c=1", "BOOKMARK"]
+        ["INITIAL a=1", "INITIAL b=1", "INITIAL c=1", "BOOKMARK"]
     );
     world.is(&["c=1", "b=1", "a=1"]);
     silent(&mut stream, S(10)).await;
     world.is(&["d=1", "c=1", "b=2"]);
     assert_eq!(
         all(&mut stream, 3).await,
-        ["ADDED d=1", "CHANGED b=2", "REMOVED a=1"]
+        ["ADDED d=1", "MODIFIED b=2", "DELETED a=1"]
     );
     world.is(&["d=1", "c=1", "b=2", "d=2"]);
-    assert_eq!(next(&mut stream).await, "CHANGED d=2", "the last of a key");
+    assert_eq!(next(&mut stream).await, "MODIFIED d=2", "the last of a key");
     world.is(&["done"]);
     assert_eq!(
         all(&mut stream, 4).await,
         [
             "ADDED done [well]",
-            "REMOVED c=1",
-            "REMOVED b=2",
-            "REMOVED d=2"
+            "DELETED c=1",
+            "DELETED b=2",
+            "DELETED d=2"
         ]
     );
     // One settled item does not settle a list.
     world.is(&[]);
-    assert_eq!(next(&mut stream).await, "REMOVED done [well]");
+    assert_eq!(next(&mut stream).await, "DELETED done [well]");
     silent(&mut stream, S(20)).await;
 }
 
@@ -859,7 +859,7 @@ async fn an_empty_list_is_told_too() {
 async fn a_slow_reader_of_a_list_gets_what_differs_in_the_end() {
     let (watches, world) = (watches(), World::of(true, &["a=1", "b=1"]));
     let mut slow = watches.see(&world).await;
-    assert_eq!(next(&mut slow).await, "PRESENT a=1");
+    assert_eq!(next(&mut slow).await, "INITIAL a=1");
     for state in [&["a=2", "b=1", "x=1"][..], &["a=2", "x=2"], &["a=3", "c=1"]] {
         world.is(state);
         tokio::time::sleep(S(1)).await;
@@ -867,11 +867,11 @@ async fn a_slow_reader_of_a_list_gets_what_differs_in_the_end() {
     assert_eq!(
         all(&mut slow, 5).await,
         [
-            "PRESENT b=1",
+            "INITIAL b=1",
             "BOOKMARK",
-            "CHANGED a=3",
+            "MODIFIED a=3",
             "ADDED c=1",
-            "REMOVED b=1"
+            "DELETED b=1"
         ]
     );
     silent(&mut slow, S(20)).await;
@@ -922,9 +922,9 @@ async fn what_a_call_began_may_fail_at_first() {
     world.answers(Answer::Nothing);
     assert_eq!(next(&mut stream).await, "BOOKMARK");
     world.is(&["1"]);
-    assert_eq!(next(&mut stream).await, "PRESENT 1");
+    assert_eq!(next(&mut stream).await, "INITIAL 1");
     world.is(&["done"]);
-    assert_eq!(all(&mut stream, 2).await, ["CHANGED done [well]", "END"]);
+    assert_eq!(all(&mut stream, 2).await, ["MODIFIED done [well]", "END"]);
 
     for (answer, want) in [
         (
@@ -937,7 +937,7 @@ async fn what_a_call_began_may_fail_at_first() {
         ),
         (
             Answer::Gone(items(&["done"]).remove(0)),
-            &["REMOVED done [well]", "END"],
+            &["DELETED done [well]", "END"],
         ),
         (
             Answer::Panics,
@@ -963,27 +963,27 @@ async fn what_is_elsewhere_from_the_first_read_is_told() {
     let (watches, world) = (watches(), World::of(false, &[]));
     world.answers(Answer::Gone(items(&["done"]).remove(0)));
     let mut stream = watches.see(&world).await;
-    assert_eq!(all(&mut stream, 2).await, ["REMOVED done [well]", "END"]);
+    assert_eq!(all(&mut stream, 2).await, ["DELETED done [well]", "END"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_not_there_for_a_moment_is_unconfirmed() {
     let (watches, world) = (watches(), World::of(false, &["1"]));
     let mut stream = watches.see(&world).await;
-    assert_eq!(next(&mut stream).await, "PRESENT 1");
+    assert_eq!(next(&mut stream).await, "INITIAL 1");
     world.answers(Answer::Nothing);
     assert_eq!(next(&mut stream).await, "BOOKMARK unconfirmed since 0");
     world.is(&["1"]);
     assert_eq!(next(&mut stream).await, "BOOKMARK");
     world.answers(Answer::Gone(items(&["1"]).remove(0)));
-    assert_eq!(all(&mut stream, 2).await, ["REMOVED 1", "END"]);
+    assert_eq!(all(&mut stream, 2).await, ["DELETED 1", "END"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_about_to_move_is_read_soon_again() {
     let (watches, world) = (watches(), World::of(false, &["restless"]));
     let mut stream = watches.see(&world).await;
-    assert_eq!(next(&mut stream).await, "PRESENT restless");
+    assert_eq!(next(&mut stream).await, "INITIAL restless");
     silent(&mut stream, MS(4_500)).await;
     assert_eq!(world.poll_times(), [0, 1_000, 2_000, 3_000, 4_000]);
 }
@@ -996,7 +996,7 @@ async fn what_says_the_same_in_another_order_is_no_change() {
     world.is(&["b=1 2", "2 a=1"]);
     silent(&mut stream, S(10)).await;
     world.is(&["b=1 3", "2 a=1"]);
-    assert_eq!(next(&mut stream).await, "CHANGED b=1 3");
+    assert_eq!(next(&mut stream).await, "MODIFIED b=1 3");
     silent(&mut stream, S(10)).await;
 }
 
@@ -1004,19 +1004,19 @@ async fn what_says_the_same_in_another_order_is_no_change() {
 async fn who_joins_gets_the_present_state_without_a_poll() {
     let (watches, world) = (watches(), World::of(true, &["a=1"]));
     let mut first = watches.see(&world).await;
-    assert_eq!(all(&mut first, 2).await, ["PRESENT a=1", "BOOKMARK"]);
+    assert_eq!(all(&mut first, 2).await, ["INITIAL a=1", "BOOKMARK"]);
     world.is(&["a=2", "b=1"]);
-    assert_eq!(all(&mut first, 2).await, ["CHANGED a=2", "ADDED b=1"]);
+    assert_eq!(all(&mut first, 2).await, ["MODIFIED a=2", "ADDED b=1"]);
     let (polls, at) = (world.polls(), Instant::now());
     let mut joins = watches.see(&world).await;
     assert_eq!(
         all(&mut joins, 3).await,
-        ["PRESENT a=2", "PRESENT b=1", "BOOKMARK"]
+        ["INITIAL a=2", "INITIAL b=1", "BOOKMARK"]
     );
     assert_eq!((world.polls(), at.elapsed()), (polls, S(0)));
     world.is(&["a=2"]);
     for stream in [&mut first, &mut joins] {
-        assert_eq!(next(stream).await, "REMOVED b=1");
+        assert_eq!(next(stream).await, "DELETED b=1");
     }
 }
 
@@ -1024,7 +1024,7 @@ async fn who_joins_gets_the_present_state_without_a_poll() {
 async fn who_joins_during_a_read_waits_for_it() {
     let (watches, world) = (watches(), World::of(false, &["1"]));
     let mut first = watches.see(&world).await;
-    assert_eq!(next(&mut first).await, "PRESENT 1");
+    assert_eq!(next(&mut first).await, "INITIAL 1");
     for answer in ["1", "2"] {
         world.answers(Answer::Late(S(2), items(&[answer])));
         let before = world.polls();
@@ -1033,38 +1033,38 @@ async fn who_joins_during_a_read_waits_for_it() {
         }
         let (polls, at) = (world.polls(), Instant::now());
         let mut joins = watches.see(&world).await;
-        assert_eq!(next(&mut joins).await, format!("PRESENT {answer}"));
+        assert_eq!(next(&mut joins).await, format!("INITIAL {answer}"));
         assert_eq!(world.polls(), polls);
         assert!(at.elapsed() >= MS(1_990), "told {:?} later", at.elapsed());
     }
-    assert_eq!(next(&mut first).await, "CHANGED 2");
+    assert_eq!(next(&mut first).await, "MODIFIED 2");
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_end_that_was_read_before_the_call_is_read_again() {
     let (watches, world) = (watches(), World::of(false, &["1"]));
     let mut follows = watches.follow(&world).await;
-    assert_eq!(next(&mut follows).await, "PRESENT 1");
+    assert_eq!(next(&mut follows).await, "INITIAL 1");
     world.is(&["done"]);
-    assert_eq!(next(&mut follows).await, "CHANGED done [well]");
+    assert_eq!(next(&mut follows).await, "MODIFIED done [well]");
     silent(&mut follows, S(10)).await;
     // It still has settled, or it moves since the last poll.
     let (polls, at) = (world.polls(), Instant::now());
     let mut joins = watches.see(&world).await;
-    assert_eq!(all(&mut joins, 2).await, ["PRESENT done [well]", "END"]);
+    assert_eq!(all(&mut joins, 2).await, ["INITIAL done [well]", "END"]);
     world.is(&["2"]);
     let mut joins = watches.see(&world).await;
-    assert_eq!(next(&mut joins).await, "PRESENT 2");
+    assert_eq!(next(&mut joins).await, "INITIAL 2");
     assert_eq!((world.polls(), at.elapsed()), (polls + 2, S(0)));
     world.is(&["broken"]);
-    assert_eq!(all(&mut joins, 2).await, ["CHANGED broken [badly]", "END"]);
+    assert_eq!(all(&mut joins, 2).await, ["MODIFIED broken [badly]", "END"]);
     // It cannot be read: the rpc fails as it does where no one else watches.
     world.fails(down());
     let error = watches.try_see(&world).await.unwrap_err();
     assert_eq!(error.code(), Code::Unavailable);
     world.is(&["done"]);
     let mut joins = watches.see(&world).await;
-    assert_eq!(all(&mut joins, 2).await, ["PRESENT done [well]", "END"]);
+    assert_eq!(all(&mut joins, 2).await, ["INITIAL done [well]", "END"]);
     assert_eq!(watches.stats().loops, 1);
 }
 
@@ -1077,7 +1077,7 @@ async fn an_end_of_a_read_that_began_before_the_call_is_not_its_end() {
         if followed {
             follows = Some(watches.follow(&world).await);
         }
-        assert_eq!(next(&mut first).await, "PRESENT 1");
+        assert_eq!(next(&mut first).await, "INITIAL 1");
         world.answers(Answer::Late(S(2), items(&["done"])));
         let before = world.polls();
         while world.polls() == before {
@@ -1086,13 +1086,13 @@ async fn an_end_of_a_read_that_began_before_the_call_is_not_its_end() {
         world.is(&["2"]);
         let (a, b) = tokio::join!(watches.see(&world), watches.see(&world));
         for mut joins in [a, b] {
-            assert_eq!(next(&mut joins).await, "PRESENT 2", "{followed}");
+            assert_eq!(next(&mut joins).await, "INITIAL 2", "{followed}");
         }
-        assert_eq!(all(&mut first, 2).await, ["CHANGED done [well]", "END"]);
+        assert_eq!(all(&mut first, 2).await, ["MODIFIED done [well]", "END"]);
         assert_eq!(world.polls(), before + 2, "one read for both");
         if let Some(mut follows) = follows {
             // It skips what is past.
-            assert_eq!(all(&mut follows, 2).await, ["PRESENT 1", "CHANGED 2"]);
+            assert_eq!(all(&mut follows, 2).await, ["INITIAL 1", "MODIFIED 2"]);
         }
     }
 }
@@ -1106,16 +1106,16 @@ async fn who_comes_as_the_last_one_leaves_is_served() {
         // No task has run in between: the loop is there and has not seen it.
         drop(stream);
         stream = watches.see(&world).await;
-        assert!(next(&mut stream).await.starts_with("PRESENT"));
+        assert!(next(&mut stream).await.starts_with("INITIAL"));
         world.is(&["next"]);
-        assert_eq!(next(&mut stream).await, "CHANGED next");
+        assert_eq!(next(&mut stream).await, "MODIFIED next");
         // The loop has seen it.
         drop(stream);
         let_run().await;
         assert_eq!(watches.stats().loops, 0);
         world.is(&[text]);
         stream = watches.see(&world).await;
-        assert_eq!(next(&mut stream).await, format!("PRESENT {text}"));
+        assert_eq!(next(&mut stream).await, format!("INITIAL {text}"));
     }
 }
 
@@ -1159,7 +1159,7 @@ async fn coming_and_going_in_parallel_leaves_nothing() {
         comers.spawn(async move {
             for round in 0..200 {
                 let mut stream = watches.see(&world).await;
-                assert_eq!(next(&mut stream).await, "PRESENT 1");
+                assert_eq!(next(&mut stream).await, "INITIAL 1");
                 if round % 3 == 0 {
                     tokio::task::yield_now().await;
                 }
@@ -1234,14 +1234,14 @@ async fn a_panic_ends_the_watches_and_no_more() {
     assert_eq!(
         all(&mut stream, 3).await,
         [
-            "PRESENT 1",
+            "INITIAL 1",
             "ERROR no answer: the poll loop has stopped",
             "END"
         ]
     );
     assert!(watches.try_see(&world).await.is_err());
     world.is(&["2"]);
-    assert_eq!(next(&mut watches.see(&world).await).await, "PRESENT 2");
+    assert_eq!(next(&mut watches.see(&world).await).await, "INITIAL 2");
 }
 
 #[tokio::test(start_paused = true)]

@@ -39,8 +39,8 @@ service FileService {
 }
 message PutRequest {
   string place = 1;
-  string name = 2 [(drawbridge.v1.field).local = true];
-  bytes data = 3 [(drawbridge.v1.field).local = true];
+  string name = 2 [(drawbridge.v1.field).gateway_only = true];
+  bytes data = 3 [(drawbridge.v1.field).gateway_only = true];
   string tag = 4;
 }
 message PutResponse { string id = 1; }

@@ -78,7 +78,7 @@ async fn printed_examples_work_and_are_those_of_the_readme() {
         while let Some(event) = watch.next().await {
             last = to_json(&event.unwrap());
         }
-        assert_eq!(last["event"]["outcome"], "OUTCOME_ENDED_WELL", "{last}");
+        assert_eq!(last["event"]["outcome"], "OUTCOME_SUCCEEDED", "{last}");
     }
     assert!(job.starts_with("JOB"), "{job}");
 

@@ -1377,7 +1377,7 @@ async fn submit_and_watch() {
         );
         let event = watch.event().await;
         assert_eq!(event["task"]["instance_id"], 77, "{event}");
-        assert_eq!(event["event"]["outcome"], "OUTCOME_ENDED_WELL", "{event}");
+        assert_eq!(event["event"]["outcome"], "OUTCOME_SUCCEEDED", "{event}");
         assert!(watch.next().await.is_none());
         let seen = recorder.seen();
         assert_eq!(seen.iter().filter(|s| s.method == "POST").count(), 1);
@@ -1430,7 +1430,7 @@ async fn watch_a_task_until_it_is_archived() {
     );
     assert_eq!(first["steps"][0]["name"], "copy", "{first}");
     let last = watch.event().await;
-    assert_eq!(last["event"]["type"], "WATCH_EVENT_TYPE_REMOVED", "{last}");
+    assert_eq!(last["event"]["type"], "WATCH_EVENT_TYPE_DELETED", "{last}");
     assert_eq!(last["history"]["status"], "TASK_STATUS_FAILED", "{last}");
     assert!(watch.next().await.is_none());
     let seen = recorder.seen();

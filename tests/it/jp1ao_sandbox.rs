@@ -656,13 +656,13 @@ async fn a_retry_is_followed() {
                 continue;
             };
             outcomes.push(outcome.to_owned());
-            if outcome == "OUTCOME_ENDED_BADLY" {
+            if outcome == "OUTCOME_FAILED" {
                 place.ok("TaskService/RetryTask", json!({"id": id})).await;
             }
         }
     };
     within(told).await;
-    assert_eq!(outcomes, ["OUTCOME_ENDED_BADLY", "OUTCOME_ENDED_WELL"]);
+    assert_eq!(outcomes, ["OUTCOME_FAILED", "OUTCOME_SUCCEEDED"]);
     let rest = async {
         let (mut lines, mut last) = (Vec::new(), Value::Null);
         while let Some(message) = log.next().await {
@@ -672,7 +672,7 @@ async fn a_retry_is_followed() {
         (lines, last)
     };
     let (lines, last) = within(rest).await;
-    assert_eq!(last["event"]["outcome"], "OUTCOME_ENDED_WELL", "{last}");
+    assert_eq!(last["event"]["outcome"], "OUTCOME_SUCCEEDED", "{last}");
     assert!(lines.last().unwrap().ends_with("completed."), "{lines:?}");
 
     // Archived before anybody looked: the history says how it ended.
@@ -682,8 +682,8 @@ async fn a_retry_is_followed() {
         .await;
     let mut archived = archived.unwrap();
     let last = archived.event().await;
-    assert_eq!(last["event"]["type"], "WATCH_EVENT_TYPE_REMOVED", "{last}");
-    assert_eq!(last["event"]["outcome"], "OUTCOME_ENDED_WELL", "{last}");
+    assert_eq!(last["event"]["type"], "WATCH_EVENT_TYPE_DELETED", "{last}");
+    assert_eq!(last["event"]["outcome"], "OUTCOME_SUCCEEDED", "{last}");
     assert!(archived.next().await.is_none());
 }
 
@@ -719,7 +719,7 @@ async fn schedules_and_services_are_watched() {
         let rpc = format!("{service}/Watch{kind}");
         let mut told = watch(&rpc, id).await.unwrap();
         let present = told.event().await;
-        assert_eq!(present["event"]["type"], "WATCH_EVENT_TYPE_PRESENT");
+        assert_eq!(present["event"]["type"], "WATCH_EVENT_TYPE_INITIAL");
         let mut last = present[&field].clone();
         for action in actions {
             place
@@ -732,7 +732,7 @@ async fn schedules_and_services_are_watched() {
                 break;
             }
             let changed = within(told.event()).await;
-            assert_eq!(changed["event"]["type"], "WATCH_EVENT_TYPE_CHANGED");
+            assert_eq!(changed["event"]["type"], "WATCH_EVENT_TYPE_MODIFIED");
             assert!(changed["event"]["outcome"].is_null(), "{changed}");
             assert_ne!(changed[&field], last, "{action}");
             let got = place

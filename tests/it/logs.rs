@@ -248,7 +248,7 @@ async fn a_task_log_that_drops_its_front() {
     let gateway = Gateway::with(vec![upstream("u", "jp1ao", &recorder.url())]).await;
     let client = &gateway.client;
     let mut stream = client.watch(LOG, json!({"task_id": 7}), &[]).await.unwrap();
-    // Lines, and `LOST` where some are; the end of the log is told as its outcome.
+    // Lines, and `GAP` where some are; the end of the log is told as its outcome.
     let told = async |stream: &mut Watch, count: usize| {
         let mut told = Vec::new();
         while told.len() < count {
@@ -259,8 +259,8 @@ async fn a_task_log_that_drops_its_front() {
             let event = &message["event"];
             if let Some(text) = message["line"]["text"].as_str() {
                 told.push(text.to_owned());
-            } else if event["type"] == "WATCH_EVENT_TYPE_LOST" {
-                told.push("LOST".to_owned());
+            } else if event["type"] == "WATCH_EVENT_TYPE_GAP" {
+                told.push("GAP".to_owned());
             } else if let Some(outcome) = event["outcome"].as_str() {
                 told.push(outcome.to_owned());
             }
@@ -278,14 +278,14 @@ async fn a_task_log_that_drops_its_front() {
     becomes("completed", "six\n");
     assert_eq!(
         told(&mut stream, 9).await,
-        ["LOST", "six", "OUTCOME_ENDED_WELL"]
+        ["GAP", "six", "OUTCOME_SUCCEEDED"]
     );
     // Resumed behind what is left.
     let request = json!({"task_id": 7, "offset": 500});
     let mut stream = client.watch(LOG, request, &[]).await.unwrap();
     assert_eq!(
         told(&mut stream, 9).await,
-        ["LOST", "six", "OUTCOME_ENDED_WELL"]
+        ["GAP", "six", "OUTCOME_SUCCEEDED"]
     );
 }
 
@@ -328,7 +328,7 @@ async fn a_task_log_line_by_line_to_its_end() {
         end = to_json(&message.unwrap());
         assert!(end["line"].is_null(), "{end}");
     }
-    assert_eq!(end["event"]["outcome"], "OUTCOME_ENDED_WELL");
+    assert_eq!(end["event"]["outcome"], "OUTCOME_SUCCEEDED");
     let status = client.watch(LOG, json!({"task_id": 8}), &[]).await.err();
     assert_eq!(status.unwrap().code(), tonic::Code::NotFound);
 }

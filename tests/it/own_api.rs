@@ -37,8 +37,8 @@ service RolloutService {
   rpc WatchRollout(WatchRolloutRequest) returns (stream WatchRolloutResponse) {
     option (google.api.http) = { get: "/api/teams/{team}/rollouts/{rollout_id}" };
     option (drawbridge.v1.method).watch = {
-      poll: "GetRollout" state: "phase" ended_well: "done" ended_badly: "broken"
-      first_interval: { nanos: 20000000 } max_interval: { nanos: 50000000 }
+      poll: "GetRollout" state: "phase" succeeded: "done" failed: "broken"
+      initial_interval: { nanos: 20000000 } max_interval: { nanos: 50000000 }
     };
     option idempotency_level = NO_SIDE_EFFECTS;
   }
@@ -123,7 +123,7 @@ async fn is_called_and_watched() {
     assert_eq!(watch.event().await["rollout"]["phase"], "busy");
     let last = watch.event().await;
     assert_eq!(last["rollout"]["phase"], "done");
-    assert_eq!(last["event"]["outcome"], "OUTCOME_ENDED_WELL");
+    assert_eq!(last["event"]["outcome"], "OUTCOME_SUCCEEDED");
     assert!(watch.next().await.is_none());
 
     // Path, query, names, a number beyond a double.
@@ -316,7 +316,7 @@ async fn the_readmes_own_api_is_served() {
     assert_eq!(watch.event().await["rollout"]["phase"], "running");
     let last = watch.event().await;
     assert_eq!(last["rollout"]["phase"], "done");
-    assert_eq!(last["event"]["outcome"], "OUTCOME_ENDED_WELL");
+    assert_eq!(last["event"]["outcome"], "OUTCOME_SUCCEEDED");
     assert!(watch.next().await.is_none());
     let got = gateway.client.call("RolloutService/GetRollout", request);
     let got = to_json(&got.await.unwrap());

@@ -74,8 +74,8 @@ async fn a_deployment_plays_to_its_end() {
     let gateway = Gateway::with(quickstart::upstreams(&sandbox)).await;
     let service = "SoftwareDeploymentService";
     for (config, outcome) in [
-        ("echo ok", "OUTCOME_ENDED_WELL"),
-        ("exit 1", "OUTCOME_ENDED_BADLY"),
+        ("echo ok", "OUTCOME_SUCCEEDED"),
+        ("exit 1", "OUTCOME_FAILED"),
     ] {
         let config = gateway
             .client
@@ -139,7 +139,7 @@ async fn an_addon_is_redeployed() {
     while let Some(event) = watch.next().await {
         last = to_json(&event.unwrap());
     }
-    assert_eq!(last["event"]["outcome"], "OUTCOME_ENDED_WELL", "{last}");
+    assert_eq!(last["event"]["outcome"], "OUTCOME_SUCCEEDED", "{last}");
     let got = gateway
         .client
         .call(

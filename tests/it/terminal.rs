@@ -81,9 +81,9 @@ async fn a_deployment_for_programs() {
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     assert_eq!(lines[0]["stream"], "WatchSoftwareDeployment");
-    assert_eq!(lines[0]["message"]["event"]["type"], "PRESENT");
+    assert_eq!(lines[0]["message"]["event"]["type"], "INITIAL");
     let last = lines.last().unwrap();
-    assert_eq!(last["message"]["event"]["outcome"], "ENDED_WELL");
+    assert_eq!(last["message"]["event"]["outcome"], "SUCCEEDED");
     assert_eq!(
         last["message"]["software_deployment"]["output_values"]["result"],
         "42"

@@ -69,8 +69,8 @@ async fn a_redeploy_is_followed_to_its_good_end() {
     };
     assert_eq!(only["stream"], "WatchJob");
     let message = &only["message"];
-    assert_eq!(message["event"]["type"], "PRESENT");
-    assert_eq!(message["event"]["outcome"], "ENDED_WELL");
+    assert_eq!(message["event"]["type"], "INITIAL");
+    assert_eq!(message["event"]["outcome"], "SUCCEEDED");
     assert_eq!(message["snapshot"]["job"]["job_id"], id);
     assert_eq!(message["snapshot"]["job"]["execution_status"], "SUCCEEDED");
     let tasks = message["snapshot"]["tasks"].as_array().unwrap();
@@ -100,7 +100,7 @@ async fn a_deployment_that_fails_is_followed_to_its_bad_end() {
     let out = run(&gateway, &["job", &id, "--json"]).await;
     assert_eq!(out.status.code(), Some(1), "{out:?}");
     let last: Value = serde_json::from_str(text(&out.stdout).lines().last().unwrap()).unwrap();
-    assert_eq!(last["message"]["event"]["outcome"], "ENDED_BADLY");
+    assert_eq!(last["message"]["event"]["outcome"], "FAILED");
     gateway.running.stop().await.unwrap();
     sandbox.stop().await;
 }

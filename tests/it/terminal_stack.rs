@@ -221,7 +221,7 @@ async fn a_failure_with_its_rollback_for_programs() {
     };
     let states = of("WatchStack");
     let last = states.last().unwrap();
-    assert_eq!(last["event"]["outcome"], "ENDED_BADLY");
+    assert_eq!(last["event"]["outcome"], "FAILED");
     assert_eq!(last["stack"]["stack_status"], "ROLLBACK_COMPLETE");
     let ids: Vec<&str> = of("WatchStackEvents")
         .iter()
@@ -237,7 +237,7 @@ async fn what_breaks_is_resumed_where_it_broke() {
     let wire = Wire::to(gateway.running.grpc).await;
     let mut view = View::of("web", wire.address, &["--json"]);
     let waits = |line: &str| line.contains("\"wait\"");
-    let anew = |line: &str| line.contains("\"WatchStack\"") && line.contains("\"PRESENT\"");
+    let anew = |line: &str| line.contains("\"WatchStack\"") && line.contains("\"INITIAL\"");
     let mut told = view.until(waits).await;
     if !told.iter().any(|line| anew(line)) {
         told.extend(view.until(anew).await);

@@ -184,14 +184,14 @@ async fn how_it_ended_is_the_exit_code() {
     let (task, log) = (of("WatchTask"), of("WatchTaskLog"));
     assert_eq!(task.len() + log.len(), messages.len());
     let last = task.last().unwrap();
-    assert_eq!(last["event"]["outcome"], "ENDED_BADLY", "{last}");
+    assert_eq!(last["event"]["outcome"], "FAILED", "{last}");
     assert_eq!(last["task"]["status"], "failed", "{last}");
     assert_eq!(last["steps"].as_array().map(Vec::len), Some(3), "{last}");
     assert!(
         log.iter().any(|told| told["line"]["text"].is_string()),
         "{log:?}"
     );
-    assert_eq!(log.last().unwrap()["event"]["outcome"], "ENDED_BADLY");
+    assert_eq!(log.last().unwrap()["event"]["outcome"], "FAILED");
 
     let (lines, code, errors) = place.watch(99, &[]).rest().await;
     assert_eq!((code, lines.len()), (Some(2), 0), "{lines:?}");

@@ -75,7 +75,7 @@ async fn a_deployment_to_its_end() {
         .await
         .unwrap();
     let first = watch.event().await;
-    assert_eq!(first["event"]["type"], "WATCH_EVENT_TYPE_PRESENT");
+    assert_eq!(first["event"]["type"], "WATCH_EVENT_TYPE_INITIAL");
     assert_eq!(
         first["software_deployment"]["status"],
         "DEPLOYMENT_STATUS_IN_PROGRESS"
@@ -84,8 +84,8 @@ async fn a_deployment_to_its_end() {
     done["output_values"] = json!({"deploy_status_code": 0, "result": "ok"});
     heat.set(json!([done]));
     let last = watch.event().await;
-    assert_eq!(last["event"]["type"], "WATCH_EVENT_TYPE_CHANGED");
-    assert_eq!(last["event"]["outcome"], "OUTCOME_ENDED_WELL");
+    assert_eq!(last["event"]["type"], "WATCH_EVENT_TYPE_MODIFIED");
+    assert_eq!(last["event"]["outcome"], "OUTCOME_SUCCEEDED");
     assert_eq!(last["software_deployment"]["output_values"]["result"], "ok");
     assert!(end(&mut watch).await.is_none(), "the good end is OK");
 
@@ -104,20 +104,14 @@ async fn a_deployment_to_its_end() {
         .watch(ONE, json!({"deployment_id": "d"}), &[])
         .await
         .unwrap();
-    assert_eq!(
-        watch.event().await["event"]["outcome"],
-        "OUTCOME_ENDED_WELL"
-    );
+    assert_eq!(watch.event().await["event"]["outcome"], "OUTCOME_SUCCEEDED");
     assert!(end(&mut watch).await.is_none());
     let mut watch = gateway
         .client
         .watch(ONE, json!({"deployment_id": "d", "follow": true}), &[])
         .await
         .unwrap();
-    assert_eq!(
-        watch.event().await["event"]["outcome"],
-        "OUTCOME_ENDED_WELL"
-    );
+    assert_eq!(watch.event().await["event"]["outcome"], "OUTCOME_SUCCEEDED");
     heat.set(json!([deployment("d", "IN_PROGRESS")]));
     assert_eq!(
         watch.event().await["software_deployment"]["status"],
@@ -146,7 +140,7 @@ async fn all_deployments_of_a_server() {
     loop {
         let event = crate::support::client::json(&watch.next().await.unwrap().unwrap());
         match event["event"]["type"].as_str().unwrap() {
-            "WATCH_EVENT_TYPE_PRESENT" => {
+            "WATCH_EVENT_TYPE_INITIAL" => {
                 present.push(
                     event["software_deployment"]["id"]
                         .as_str()
@@ -176,7 +170,7 @@ async fn all_deployments_of_a_server() {
     ]));
     let mut told = [watch.event().await, watch.event().await];
     told.sort_by_key(|e| e["software_deployment"]["id"].to_string());
-    assert_eq!(told[0]["event"]["type"], "WATCH_EVENT_TYPE_CHANGED");
+    assert_eq!(told[0]["event"]["type"], "WATCH_EVENT_TYPE_MODIFIED");
     assert_eq!(
         told[0]["software_deployment"]["status"],
         "DEPLOYMENT_STATUS_FAILED"
@@ -187,7 +181,7 @@ async fn all_deployments_of_a_server() {
         deployment("c", "COMPLETE")
     ]));
     let told = watch.event().await;
-    assert_eq!(told["event"]["type"], "WATCH_EVENT_TYPE_REMOVED");
+    assert_eq!(told["event"]["type"], "WATCH_EVENT_TYPE_DELETED");
     assert_eq!(told["software_deployment"]["id"], "a");
 }
 
@@ -220,10 +214,7 @@ async fn a_thousand_watchers_share_one_poll() {
     );
     heat.set(json!([deployment("d", "COMPLETE")]));
     for watch in &mut watches {
-        assert_eq!(
-            watch.event().await["event"]["outcome"],
-            "OUTCOME_ENDED_WELL"
-        );
+        assert_eq!(watch.event().await["event"]["outcome"], "OUTCOME_SUCCEEDED");
         assert!(end(watch).await.is_none());
     }
     drop(watches);

@@ -131,7 +131,7 @@ async fn a_stack_to_its_end() {
     let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
     let mut watch = gateway.client.watch(STACK, one("t"), &[]).await.unwrap();
     let first = watch.event().await;
-    assert_eq!(first["event"]["type"], "WATCH_EVENT_TYPE_PRESENT");
+    assert_eq!(first["event"]["type"], "WATCH_EVENT_TYPE_INITIAL");
     assert_eq!(
         first["progress"],
         json!({"CREATE_IN_PROGRESS": 1, "INIT_COMPLETE": 1})
@@ -145,7 +145,7 @@ async fn a_stack_to_its_end() {
         resources("CREATE_COMPLETE"),
     );
     let progress = json!({"CREATE_COMPLETE": 1, "INIT_COMPLETE": 1});
-    let changed = tells("CHANGED", "", "CREATE_IN_PROGRESS", progress);
+    let changed = tells("MODIFIED", "", "CREATE_IN_PROGRESS", progress);
     assert_eq!(told(&mut watch).await, changed);
 
     heat.has(
@@ -154,7 +154,7 @@ async fn a_stack_to_its_end() {
         json!([resource("a", "t", "CREATE_COMPLETE")]),
     );
     let last = watch.event().await;
-    assert_eq!(last["event"]["outcome"], "OUTCOME_ENDED_WELL");
+    assert_eq!(last["event"]["outcome"], "OUTCOME_SUCCEEDED");
     assert_eq!(last["stack"]["outputs"][0]["output_value"], "10.0.0.1");
     assert_eq!(last["progress"], json!({"CREATE_COMPLETE": 1}));
     assert_eq!(end(&mut watch).await, None);
@@ -187,10 +187,10 @@ async fn a_failure_is_no_end_where_a_rollback_follows() {
     for (status, outcome) in [
         ("CREATE_FAILED", ""),
         ("ROLLBACK_IN_PROGRESS", ""),
-        ("ROLLBACK_COMPLETE", "ENDED_BADLY"),
+        ("ROLLBACK_COMPLETE", "FAILED"),
     ] {
         heat.is("t", status);
-        let changed = tells("CHANGED", outcome, status, json!({}));
+        let changed = tells("MODIFIED", outcome, status, json!({}));
         assert_eq!(told(&mut watch).await, changed);
     }
     assert_eq!(end(&mut watch).await, None, "the failure is data");
@@ -199,7 +199,7 @@ async fn a_failure_is_no_end_where_a_rollback_follows() {
     failed["disable_rollback"] = json!(true);
     heat.has("t", failed, json!([]));
     let mut watch = gateway.client.watch(STACK, one("t"), &[]).await.unwrap();
-    let present = tells("PRESENT", "ENDED_BADLY", "CREATE_FAILED", json!({}));
+    let present = tells("INITIAL", "FAILED", "CREATE_FAILED", json!({}));
     assert_eq!(told(&mut watch).await, present);
     assert_eq!(end(&mut watch).await, None);
 }
@@ -213,7 +213,7 @@ async fn gone_is_the_good_end_of_a_deletion_alone() {
     let mut watch = gateway.client.watch(STACK, one("t"), &[]).await.unwrap();
     told(&mut watch).await;
     heat.loses("t");
-    let removed = tells("REMOVED", "ENDED_WELL", "DELETE_IN_PROGRESS", json!({}));
+    let removed = tells("DELETED", "SUCCEEDED", "DELETE_IN_PROGRESS", json!({}));
     assert_eq!(told(&mut watch).await, removed);
     assert_eq!(end(&mut watch).await, None);
 
@@ -221,7 +221,7 @@ async fn gone_is_the_good_end_of_a_deletion_alone() {
     let mut watch = gateway.client.watch(STACK, one("t"), &[]).await.unwrap();
     told(&mut watch).await;
     heat.is("t", "DELETE_COMPLETE");
-    let changed = tells("CHANGED", "ENDED_WELL", "DELETE_COMPLETE", json!({}));
+    let changed = tells("MODIFIED", "SUCCEEDED", "DELETE_COMPLETE", json!({}));
     assert_eq!(told(&mut watch).await, changed);
     assert_eq!(end(&mut watch).await, None);
 
@@ -253,7 +253,7 @@ async fn two_thousand_watches_of_two_hundred_stacks() {
         watches.push(watch.unwrap());
     }
     for watch in &mut watches {
-        let present = tells("PRESENT", "", "CREATE_IN_PROGRESS", json!({}));
+        let present = tells("INITIAL", "", "CREATE_IN_PROGRESS", json!({}));
         assert_eq!(told(watch).await, present);
     }
     let text = metrics(&gateway).await;
@@ -263,7 +263,7 @@ async fn two_thousand_watches_of_two_hundred_stacks() {
         heat.is(id, "CREATE_COMPLETE");
     }
     for watch in &mut watches {
-        let changed = tells("CHANGED", "ENDED_WELL", "CREATE_COMPLETE", json!({}));
+        let changed = tells("MODIFIED", "SUCCEEDED", "CREATE_COMPLETE", json!({}));
         assert_eq!(told(watch).await, changed);
         assert_eq!(end(watch).await, None);
     }
@@ -326,7 +326,7 @@ async fn resources_as_they_come_and_go() {
     };
     let vm = |stack: &str| format!("http://h/stacks/{stack}/resources/vm");
     for (stack, status) in [("n1", "CREATE_COMPLETE"), ("n2", "INIT_COMPLETE")] {
-        let present = format!("PRESENT {} {status}", vm(stack));
+        let present = format!("INITIAL {} {status}", vm(stack));
         assert_eq!(next(&mut watch).await, present);
     }
     // Another order is no change, a further link no other resource.
@@ -334,13 +334,13 @@ async fn resources_as_they_come_and_go() {
     let nested = json!({"href": "http://h/stacks/n3", "rel": "nested"});
     moved["links"].as_array_mut().unwrap().push(nested);
     set(json!([moved, a]));
-    let changed = format!("CHANGED {} CREATE_IN_PROGRESS", vm("n2"));
+    let changed = format!("MODIFIED {} CREATE_IN_PROGRESS", vm("n2"));
     assert_eq!(next(&mut watch).await, changed);
     set(json!([moved]));
-    let removed = format!("REMOVED {} CREATE_COMPLETE", vm("n1"));
+    let removed = format!("DELETED {} CREATE_COMPLETE", vm("n1"));
     assert_eq!(next(&mut watch).await, removed);
     heat.loses("t");
-    let removed = format!("REMOVED {} CREATE_IN_PROGRESS", vm("n2"));
+    let removed = format!("DELETED {} CREATE_IN_PROGRESS", vm("n2"));
     assert_eq!(next(&mut watch).await, removed);
     assert_eq!(end(&mut watch).await, None);
     assert!(
@@ -434,7 +434,7 @@ async fn events_until_the_stack_has_settled() {
     story.is(stack("t", "CREATE_IN_PROGRESS"), 2);
     let (_recorder, gateway) = story.start().await;
     let mut asked = one("t");
-    asked["until_settled"] = json!(true);
+    asked["until_final"] = json!(true);
     let open = async || {
         let watch = gateway.client.watch(EVENTS, asked.clone(), &[]).await;
         watch.unwrap()
@@ -452,21 +452,15 @@ async fn events_until_the_stack_has_settled() {
     story.is(stack("t", "ROLLBACK_IN_PROGRESS"), 5);
     assert_eq!(watch.event().await["stack_event"]["id"], "e4");
     story.is(stack("t", "ROLLBACK_COMPLETE"), 8);
-    assert_eq!(rest(&mut watch).await, (ids(5..8), "ENDED_BADLY".into()));
+    assert_eq!(rest(&mut watch).await, (ids(5..8), "FAILED".into()));
 
     // Settled from the start: what is there is told, and that is all.
-    assert_eq!(
-        rest(&mut open().await).await,
-        (ids(0..8), "ENDED_BADLY".into())
-    );
+    assert_eq!(rest(&mut open().await).await, (ids(0..8), "FAILED".into()));
     // No rollback is to come: it is the end.
     let mut failed = stack("t", "UPDATE_FAILED");
     failed["disable_rollback"] = json!(true);
     story.is(failed, 3);
-    assert_eq!(
-        rest(&mut open().await).await,
-        (ids(0..3), "ENDED_BADLY".into())
-    );
+    assert_eq!(rest(&mut open().await).await, (ids(0..3), "FAILED".into()));
 
     // Well, with the last events as late as the state; from now on, and from a
     // marker.
@@ -482,6 +476,6 @@ async fn events_until_the_stack_has_settled() {
     assert!(new.next().await.unwrap().is_ok());
     story.is(stack("t", "UPDATE_COMPLETE"), 6);
     for watch in [&mut new, &mut behind] {
-        assert_eq!(rest(watch).await, (ids(3..6), "ENDED_WELL".into()));
+        assert_eq!(rest(watch).await, (ids(3..6), "SUCCEEDED".into()));
     }
 }

@@ -315,29 +315,29 @@ def job(server, made):
                   deployment_pb2.WatchSoftwareDeploymentRequest(deployment_id=first.id))
     everything = Watch(deployments.WatchSoftwareDeployments,
                        deployment_pb2.WatchSoftwareDeploymentsRequest(server_id=server))
-    present = watch.until("PRESENT", first.id)
+    present = watch.until("INITIAL", first.id)
     compare(rest(f"/software_deployments/{first.id}")["software_deployment"], present.software_deployment, "watch")
     compare(rest(f"/software_deployments/{first.id}")["software_deployment"],
-            everything.until("PRESENT", first.id).software_deployment, "watch of the server")
+            everything.until("INITIAL", first.id).software_deployment, "watch of the server")
     everything.bookmark()
     step("watching it, and its server: the present state came first")
 
     heat.software_deployments.update(first.id, status="IN_PROGRESS", status_reason="Deploy data available")
-    changed = watch.until("CHANGED", first.id, "IN_PROGRESS")
+    changed = watch.until("MODIFIED", first.id, "IN_PROGRESS")
     compare(rest(f"/software_deployments/{first.id}")["software_deployment"], changed.software_deployment, "watch")
     check(changed.event.outcome == watch_pb2.OUTCOME_UNSPECIFIED, "IN_PROGRESS is told as an end")
-    everything.until("CHANGED", first.id, "IN_PROGRESS")
+    everything.until("MODIFIED", first.id, "IN_PROGRESS")
     step("heatclient set IN_PROGRESS, straight to Heat: both watches told it")
 
     heat.software_deployments.update(first.id, status="COMPLETE", status_reason="Outputs received", output_values=OUTPUTS)
-    changed = watch.until("CHANGED", first.id, "COMPLETE")
+    changed = watch.until("MODIFIED", first.id, "COMPLETE")
     compare(rest(f"/software_deployments/{first.id}")["software_deployment"], changed.software_deployment, "watch")
-    check(changed.event.outcome == watch_pb2.OUTCOME_ENDED_WELL, "COMPLETE is not told as a good end")
+    check(changed.event.outcome == watch_pb2.OUTCOME_SUCCEEDED, "COMPLETE is not told as a good end")
     watch.ended()
     get(first.id)
-    changed = everything.until("CHANGED", first.id, "COMPLETE")
+    changed = everything.until("MODIFIED", first.id, "COMPLETE")
     compare(rest(f"/software_deployments/{first.id}")["software_deployment"], changed.software_deployment, "watch of the server")
-    check(changed.event.outcome == watch_pb2.OUTCOME_ENDED_WELL, "COMPLETE is not told as a good end of the item")
+    check(changed.event.outcome == watch_pb2.OUTCOME_SUCCEEDED, "COMPLETE is not told as a good end of the item")
     step("heatclient set COMPLETE with outputs: both watches told them; the first ended with OK")
 
     second = heat.software_deployments.create(config_id=two.id, server_id=server, action="ODD", status="WHATEVER",
@@ -370,7 +370,7 @@ def job(server, made):
     ask(deployments.UpdateSoftwareDeployment, deployment_pb2.UpdateSoftwareDeploymentRequest(
         deployment_id=second.id, status_raw="IN_PROGRESS"))
     check(get(second.id).status == deployment_pb2.DEPLOYMENT_STATUS_IN_PROGRESS, "status_raw was not sent")
-    everything.until("CHANGED", second.id, "IN_PROGRESS")
+    everything.until("MODIFIED", second.id, "IN_PROGRESS")
     step("updated the second one through the gateway, to FAILED and back to IN_PROGRESS")
 
     code = grpc.StatusCode
@@ -386,10 +386,10 @@ def job(server, made):
     ended = Watch(deployments.WatchSoftwareDeployment,
                   deployment_pb2.WatchSoftwareDeploymentRequest(deployment_id=first.id)).next()
     check(ended == code.NOT_FOUND, f"watching what is gone gives {ended}")
-    everything.until("REMOVED", first.id)
+    everything.until("DELETED", first.id)
     heat.software_deployments.delete(second.id)
     made.remove(f"/software_deployments/{second.id}")
-    everything.until("REMOVED", second.id)
+    everything.until("DELETED", second.id)
     everything.stream.cancel()
     step("deleted both: NOT_FOUND now, and the server's watch told the removals")
 

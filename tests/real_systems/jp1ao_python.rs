@@ -95,12 +95,12 @@ async fn the_readmes_lines_work_as_pasted() {
         "\"line\": {\"text\": ",
         "The response was Continue.",
         // Both streams end well, and the history is listed.
-        "\"outcome\": \"OUTCOME_ENDED_WELL\"",
+        "\"outcome\": \"OUTCOME_SUCCEEDED\"",
         "\"task_id\": \"10001\"",
     ] {
         assert!(text.contains(told), "{told} is missing in:\n{text}");
     }
-    let ended = text.matches("OUTCOME_ENDED_WELL").count();
+    let ended = text.matches("OUTCOME_SUCCEEDED").count();
     assert_eq!(ended, 2, "task and log:\n{text}");
     place.stop().await;
 }

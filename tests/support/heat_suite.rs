@@ -768,14 +768,14 @@ pub async fn through_the_gateway(place: &Place) {
     )
     .await;
     let last = one.event().await;
-    assert_eq!(last["event"]["outcome"], "OUTCOME_ENDED_WELL");
+    assert_eq!(last["event"]["outcome"], "OUTCOME_SUCCEEDED");
     assert_eq!(
         last["software_deployment"]["output_values"],
         json!({"deploy_status_code": 0.0, "result": "done", "n": null, "f": 2.5})
     );
     assert!(one.next().await.is_none());
     let changed = all.event().await;
-    assert_eq!(changed["event"]["type"], "WATCH_EVENT_TYPE_CHANGED");
+    assert_eq!(changed["event"]["type"], "WATCH_EVENT_TYPE_MODIFIED");
 
     let got = client
         .call(
@@ -841,7 +841,7 @@ pub async fn through_the_gateway(place: &Place) {
         .unwrap();
     assert_eq!(to_json(&got), json!({}));
     let removed = all.event().await;
-    assert_eq!(removed["event"]["type"], "WATCH_EVENT_TYPE_REMOVED");
+    assert_eq!(removed["event"]["type"], "WATCH_EVENT_TYPE_DELETED");
     for rpc in ["GetSoftwareDeployment", "DeleteSoftwareDeployment"] {
         let status = client
             .call(&format!("{DEPLOYMENT}/{rpc}"), json!({"deployment_id": id}))

@@ -71,7 +71,7 @@ pub struct Method {
     /// Dialects that lack it.
     pub absent_in: Vec<Box<str>>,
     /// Dialects that may lack it.
-    pub uncertain_in: Vec<Box<str>>,
+    pub unverified_in: Vec<Box<str>>,
     /// HTTP statuses outside 200 to 299 that are success too.
     pub also_success: Vec<u16>,
     /// The request message.
@@ -101,7 +101,7 @@ pub struct Method {
     /// Values that are checked against definitions of the upstream.
     pub check: Option<Check>,
     /// Members that tell into which field a reply is read.
-    reply_choices: Vec<(Box<str>, FieldIndex)>,
+    response_choices: Vec<(Box<str>, FieldIndex)>,
     /// Set for a list that is read whole.
     pub merge_pages: Option<MergePages>,
     binding: bind::Binding,
@@ -167,15 +167,15 @@ pub struct Watch {
     tables: watch::Tables,
 }
 
-/// Whether a watched thing has come to an end, as its state says.
+/// The outcome of a watched resource, as its state says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// More is to come.
-    Open,
-    /// Settled as it should.
-    EndedWell,
-    /// Settled, and not as it should.
-    EndedBadly,
+    /// Not final: more is to come.
+    Pending,
+    /// Final, and as it should be.
+    Succeeded,
+    /// Final, and not as it should be.
+    Failed,
 }
 
 /// A descriptor set and where it came from.

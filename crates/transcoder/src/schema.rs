@@ -76,14 +76,14 @@ pub struct Message {
     pub extras: Option<FieldIndex>,
     /// `MessageRules.bare_text`: index of the field.
     pub bare_text: Option<FieldIndex>,
-    /// `MessageRules.text_refuses`.
-    pub text_refuses: bool,
+    /// `MessageRules.text_is_error`.
+    pub text_is_error: bool,
     /// Fields by number, for reading the wire.
     pub(crate) numbers: Numbers,
     /// Fields by name and alias, for reading JSON.
     pub(crate) names: Names,
     /// Fields that are written even when empty.
-    pub(crate) always: Box<[FieldIndex]>,
+    pub(crate) emit_empty: Box<[FieldIndex]>,
     /// Fields that keep the text of another one.
     pub(crate) raws: Box<[FieldIndex]>,
 }
@@ -137,9 +137,9 @@ pub struct Field {
     /// Sent as a query parameter even though the body is `*`.
     pub query: bool,
     /// Never sent.
-    pub local: bool,
+    pub gateway_only: bool,
     /// Written even when empty.
-    pub always: bool,
+    pub emit_empty: bool,
     /// Takes the members of no other field.
     pub extras: bool,
     /// REQUIRED by `google.api.field_behavior`.
@@ -243,7 +243,7 @@ pub struct Enum {
     pub values: Vec<EnumValue>,
     /// Values by text and alias, for reading JSON.
     pub(crate) texts: Names,
-    /// The same by their letters alone, in lower case, where the enum is `loose`.
+    /// The same by their letters alone, in lower case, where the enum is `lenient`.
     pub(crate) loose: Option<Names>,
     /// `google.protobuf.NullValue`, which is `null` in JSON.
     pub(crate) null: bool,

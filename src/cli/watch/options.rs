@@ -176,7 +176,7 @@ impl Options {
                     HEAT,
                     "StackEventService",
                     Source::Events("WatchStackEvents"),
-                    &[("stack_name", name), ("until_settled", "1")],
+                    &[("stack_name", name), ("until_final", "1")],
                 ),
             ],
             Subject::Deployment { id } => [

@@ -109,8 +109,8 @@ impl View {
         let is_bookmark = message.pointer("/event/type") == Some(&Value::from("BOOKMARK"));
         let told = text(message.pointer("/event/outcome"));
         match told.as_str() {
-            "ENDED_WELL" => self.outcome = Some(true),
-            "ENDED_BADLY" => self.outcome = Some(false),
+            "SUCCEEDED" => self.outcome = Some(true),
+            "FAILED" => self.outcome = Some(false),
             _ if !is_bookmark => self.outcome = None,
             _ => {}
         }
@@ -152,7 +152,7 @@ impl View {
         if let Some(outputs) = outputs(message) {
             self.outputs = outputs;
         }
-        let gone = message.pointer("/event/type") == Some(&Value::from("REMOVED"));
+        let gone = message.pointer("/event/type") == Some(&Value::from("DELETED"));
         let state = if gone && state.is_empty() {
             "GONE".to_owned()
         } else {
@@ -245,7 +245,7 @@ fn event(message: &Value) -> Option<Line> {
 
 /// A line of a log.
 fn log(message: &Value) -> Option<Line> {
-    let lost = message.pointer("/event/type") == Some(&Value::from("LOST"));
+    let lost = message.pointer("/event/type") == Some(&Value::from("GAP"));
     let why = match lost {
         true => "... lines are missing: the log is bounded and has dropped them".to_owned(),
         false => text(message.get("line")?.get("text")),
@@ -398,7 +398,7 @@ mod tests {
                 "progress": progress})
         };
         let begun = of(
-            "PRESENT",
+            "INITIAL",
             "CREATE_IN_PROGRESS",
             json!({"INIT_COMPLETE": 3, "CREATE_COMPLETE": 1}),
             "",
@@ -418,7 +418,7 @@ mod tests {
             ["12:00:07|Bad|db\u{fffd}[2J|CREATE_FAILED|no room"]
         );
         let failed = of(
-            "CHANGED",
+            "MODIFIED",
             "CREATE_FAILED",
             json!({"CREATE_COMPLETE": 3, "CREATE_FAILED": 1}),
             "",
@@ -428,7 +428,7 @@ mod tests {
             ["12:00:01|Bad|stack web|CREATE_FAILED|because"]
         );
         assert_eq!(view.outcome(), None, "a rollback may follow");
-        let over = of("CHANGED", "ROLLBACK_COMPLETE", json!({}), "ENDED_BADLY");
+        let over = of("MODIFIED", "ROLLBACK_COMPLETE", json!({}), "FAILED");
         assert_eq!(
             told(&mut view, STATE, over),
             ["12:00:01|Bad|stack web|ROLLBACK_COMPLETE|because"]
@@ -444,7 +444,7 @@ mod tests {
     fn jobs_and_tasks_have_steps() {
         let mut view = View::new("job J".into());
         let of = |one: &str, two: &str, job: &str| {
-            json!({"event": {"type": "CHANGED"}, "snapshot": {"job": {"execution_status": job},
+            json!({"event": {"type": "MODIFIED"}, "snapshot": {"job": {"execution_status": job},
                 "tasks": [{"task_name": "pull", "task_status": one},
                     {"task_status": two, "messages": "m"}]}})
         };
@@ -466,7 +466,7 @@ mod tests {
             told(&mut view, Source::Log("WatchTaskLog"), line),
             ["|Note|||a b"]
         );
-        let lost = json!({"event": {"type": "LOST"}, "next_offset": 5});
+        let lost = json!({"event": {"type": "GAP"}, "next_offset": 5});
         let told = told(&mut view, Source::Log("WatchTaskLog"), lost);
         assert!(told[0].contains("lines are missing"), "{told:?}");
     }
@@ -483,7 +483,7 @@ mod tests {
         };
         let question = json!([[{"instanceId": 1, "taskId": 7, "labelbutton1": "Go\u{1b}[2J",
             "labelbutton2": "Stop"}]]);
-        let asking = of("CHANGED", "waitingForInput", question);
+        let asking = of("MODIFIED", "waitingForInput", question);
         let said = [
             "|Busy|asks||labelbutton1: Go\u{fffd}[2J",
             "|Busy|asks||labelbutton2: Stop",
@@ -496,14 +496,14 @@ mod tests {
         assert!(told(&mut view, STATE, bookmark).is_empty());
         assert!(told(&mut view, STATE, asking.clone()).is_empty());
         // Answered, and asked anew.
-        let goes_on = of("CHANGED", "inProgress", Value::Null);
+        let goes_on = of("MODIFIED", "inProgress", Value::Null);
         assert_eq!(
             told(&mut view, STATE, goes_on),
             ["|Busy|task 7|inProgress|"]
         );
         assert_eq!(told(&mut view, STATE, asking).len(), 3);
         // Archived meanwhile.
-        let gone = json!({"event": {"type": "REMOVED", "outcome": "ENDED_BADLY"},
+        let gone = json!({"event": {"type": "DELETED", "outcome": "FAILED"},
             "history": {"status": "failed"}});
         assert_eq!(told(&mut view, STATE, gone), ["|Bad|task 7|failed|"]);
         assert_eq!(view.outcome(), Some(false));
@@ -545,7 +545,7 @@ mod tests {
     #[test]
     fn outputs_are_said_at_the_end() {
         let mut view = View::new("deployment d".into());
-        let message = json!({"event": {"type": "CHANGED", "outcome": "ENDED_WELL"},
+        let message = json!({"event": {"type": "MODIFIED", "outcome": "SUCCEEDED"},
             "software_deployment": {"status": "COMPLETE",
                 "output_values": {"deploy_status_code": 0, "deploy_stdout": "one\ntwo\u{1b}\r\n",
                     "nothing": null, "long": "x".repeat(300)}}});

@@ -570,9 +570,9 @@ impl Reader {
         self.told_unconfirmed = None;
         let lost = told.entry.is_lost();
         let kind = match self.present {
-            _ if lost => WatchEventType::Lost,
+            _ if lost => WatchEventType::Gap,
             Present::Sent => WatchEventType::Added,
-            _ => WatchEventType::Present,
+            _ => WatchEventType::Initial,
         };
         let event = WatchEvent {
             r#type: kind.into(),

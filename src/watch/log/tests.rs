@@ -239,7 +239,7 @@ async fn entries(stream: &mut WatchStream, count: usize) -> Vec<String> {
     while told.len() < count {
         let text = next(stream).await;
         match text.split_once(' ') {
-            Some(("PRESENT" | "ADDED", entry)) => told.push(entry.to_owned()),
+            Some(("INITIAL" | "ADDED", entry)) => told.push(entry.to_owned()),
             Some(("BOOKMARK", _)) => {}
             _ => panic!("{text} after {} entries", told.len()),
         }
@@ -275,12 +275,12 @@ async fn from_the_start_from_a_marker_and_from_now() {
         let mut start = from(&watches, &world, "").await;
         assert_eq!(
             all(&mut start, 5).await,
-            "PRESENT 1.a, PRESENT 2.a, PRESENT 2.b, PRESENT 2.c, BOOKMARK behind 2.c"
+            "INITIAL 1.a, INITIAL 2.a, INITIAL 2.b, INITIAL 2.c, BOOKMARK behind 2.c"
         );
         let mut marker = from(&watches, &world, "2.b").await;
         assert_eq!(
             all(&mut marker, 2).await,
-            "PRESENT 2.c, BOOKMARK behind 2.c"
+            "INITIAL 2.c, BOOKMARK behind 2.c"
         );
         let mut now = open(&watches, &world, Begin::Now).await.unwrap();
         assert_eq!(next(&mut now).await, "BOOKMARK behind 2.c");
@@ -295,7 +295,7 @@ async fn from_the_start_from_a_marker_and_from_now() {
         // Even though it was not told by the tail yet, it is not told again.
         world.add(&["4.a", "4.b"]);
         let mut ahead = from(&watches, &world, "4.a").await;
-        assert_eq!(all(&mut ahead, 2).await, "PRESENT 4.b, BOOKMARK behind 4.b");
+        assert_eq!(all(&mut ahead, 2).await, "INITIAL 4.b, BOOKMARK behind 4.b");
         assert_eq!(all(&mut start, 2).await, "ADDED 4.a, ADDED 4.b");
         world.add(&["5"]);
         assert_eq!(next(&mut ahead).await, "ADDED 5", "{whole}");
@@ -320,7 +320,7 @@ async fn from_now_begins_where_the_list_ends_when_the_call_arrives() {
         let mut start = from(&watches, &world, "").await;
         assert_eq!(
             all(&mut start, 3).await,
-            "PRESENT 1, PRESENT 3, BOOKMARK behind 3"
+            "INITIAL 1, INITIAL 3, BOOKMARK behind 3"
         );
         // The tail has not read these, one of which stands before what it has read.
         world.add(&["4", "5"]);
@@ -464,20 +464,20 @@ async fn a_text_is_present_up_to_its_end_when_the_call_arrives() {
     let watches = watches();
     let mut first = from(&watches, &world, "").await;
     // Sent as they are read, and all of them before the end of what is present.
-    let mut want = lines(0..25, "PRESENT");
+    let mut want = lines(0..25, "INITIAL");
     want.push("BOOKMARK behind 25".to_owned());
     assert_eq!(all(&mut first, 26).await, want.join(", "));
     // The tail has not read these.
     add(25..30);
     let mut joins = from(&watches, &world, "").await;
-    let mut want = lines(0..30, "PRESENT");
+    let mut want = lines(0..30, "INITIAL");
     want.push("BOOKMARK behind 30".to_owned());
     assert_eq!(all(&mut joins, 31).await, want.join(", "));
     // It cannot be read for a moment.
     world.fails.store(true, Ordering::Relaxed);
     add(30..32);
     let mut late = from(&watches, &world, "").await;
-    let mut want = lines(0..30, "PRESENT");
+    let mut want = lines(0..30, "INITIAL");
     want.push("BOOKMARK behind 30 unconfirmed".to_owned());
     assert_eq!(all(&mut late, 31).await, want.join(", "));
     let reads = world.reads();
@@ -486,7 +486,7 @@ async fn a_text_is_present_up_to_its_end_when_the_call_arrives() {
     world.fails.store(false, Ordering::Relaxed);
     assert_eq!(
         all(&mut late, 3).await,
-        "PRESENT 30, PRESENT 31, BOOKMARK behind 32"
+        "INITIAL 30, INITIAL 31, BOOKMARK behind 32"
     );
     add(32..33);
     assert_eq!(next(&mut late).await, "ADDED 32");
@@ -553,7 +553,7 @@ async fn what_comes_behind_the_marker_is_told_late() {
         let mut stream = from(&watches, &world, "1").await;
         assert_eq!(
             all(&mut stream, 3).await,
-            "PRESENT 3, PRESENT 5, BOOKMARK behind 5"
+            "INITIAL 3, INITIAL 5, BOOKMARK behind 5"
         );
         world.list.lock().unwrap().insert(2, "4".to_owned());
         let message = stream.next().await.unwrap().unwrap();

@@ -256,7 +256,7 @@ mod tests {
                 *at = page.next.unwrap();
                 for entry in page.entries {
                     let line = match entry.is_lost() {
-                        true => "LOST".to_owned(),
+                        true => "GAP".to_owned(),
                         false => String::from_utf8_lossy(&entry.bytes[2..]).into_owned(),
                     };
                     let line = line.split('\u{10}').next().unwrap().to_owned();
@@ -296,10 +296,10 @@ mod tests {
         );
         // It has all gone, and more with it, perhaps.
         world.rolls(6 + 101 + 5, "five\nsix\n");
-        assert_eq!(world.told(&mut at).await, "LOST@121 five@126 six@130");
+        assert_eq!(world.told(&mut at).await, "GAP@121 five@126 six@130");
         assert_eq!(world.told(&mut at).await, "");
         world.rolls(9, "");
-        assert_eq!(world.told(&mut at).await, "LOST@131");
+        assert_eq!(world.told(&mut at).await, "GAP@131");
         assert_eq!(world.told(&mut at).await, "");
         world.rolls(0, "seven\n");
         assert_eq!(world.told(&mut at).await, "seven@137");
@@ -313,9 +313,9 @@ mod tests {
             // Within a line, as he says.
             (5, "wo@8", "newer@14"),
             // What he was told before is not known.
-            (8, "", "LOST@9 two@13 newer@19"),
-            (9, "LOST@10 one@14 two@18", "newer@24"),
-            (5_000, "LOST@5001 one@5005 two@5009", "newer@5015"),
+            (8, "", "GAP@9 two@13 newer@19"),
+            (9, "GAP@10 one@14 two@18", "newer@24"),
+            (5_000, "GAP@5001 one@5005 two@5009", "newer@5015"),
         ] {
             let world = World::of("one\ntwo\n");
             let mut at = behind(offset);

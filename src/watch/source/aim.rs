@@ -26,9 +26,7 @@ pub(in crate::watch) enum Aim {
 
 /// Calls that read the watched thing.
 pub(in crate::watch) struct Target {
-    /// The poll's request as it was asked for.
-    asked: Vec<u8>,
-    /// The poll's request as it is.
+    /// The poll's request.
     pub request: Vec<u8>,
     /// Reads all of it.
     pub full: Call,
@@ -63,7 +61,6 @@ impl Target {
             .map(|light| watch.poll.bind(&light, dialect))
             .transpose()?;
         Ok(Self {
-            asked: request.clone(),
             request,
             full: repeatable(full),
             light: light.map(repeatable),
@@ -170,20 +167,5 @@ impl RestSource {
         }
         memory.missing += 1;
         memory.missing <= MAY_BE_MISSING
-    }
-
-    /// Follows what the item says of its identity.
-    pub(super) fn pin(&self, item: &[u8], target: &Target) {
-        let watch = self.watch();
-        let pinned = watch.pinned_request(item, &target.asked, &self.request);
-        let Some(request) = pinned.filter(|pinned| *pinned != target.request) else {
-            return;
-        };
-        let dialect = &self.route.upstream.settings.dialect;
-        // What cannot be asked for by its identity is asked for as before.
-        if let Ok(pinned) = Target::new(watch, request, None, dialect) {
-            let asked = target.asked.clone();
-            self.aim_at(Aim::poll(Target { asked, ..pinned }));
-        }
     }
 }

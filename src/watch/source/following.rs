@@ -209,7 +209,7 @@ async fn it_is_read_lightly_until_it_settles_and_by_its_id() {
         ],
     );
     let settled = one(&source).await;
-    assert_eq!(settled.outcome, Outcome::EndedWell);
+    assert_eq!(settled.outcome, Outcome::Succeeded);
     assert_eq!(
         stage.told(&source, &settled),
         json!({"job": {"uuid": "j1", "state": "OK", "more": {"a": "b"}}})
@@ -227,9 +227,9 @@ async fn it_is_read_lightly_until_it_settles_and_by_its_id() {
         JOB,
         [(200, job("BUSY")), (200, job("OK")), (200, job("BUSY"))],
     );
-    assert_eq!(one(&source).await.outcome, Outcome::Open);
+    assert_eq!(one(&source).await.outcome, Outcome::Pending);
     let moved = one(&source).await;
-    assert_eq!((moved.outcome, moved.restless), (Outcome::Open, true));
+    assert_eq!((moved.outcome, moved.restless), (Outcome::Pending, true));
 }
 
 #[tokio::test]
@@ -241,8 +241,8 @@ async fn states_are_an_end_when_they_last() {
         let item = one(&source).await;
         (item.outcome, item.restless)
     };
-    let (held, open) = ((Outcome::Open, true), (Outcome::Open, false));
-    let bad = (Outcome::EndedBadly, false);
+    let (held, open) = ((Outcome::Pending, true), (Outcome::Pending, false));
+    let bad = (Outcome::Failed, false);
     let secs = Duration::from_secs;
     cloud.job("BAD");
     assert_eq!(read().await, held);
@@ -342,21 +342,21 @@ async fn what_the_poll_does_not_find_is_looked_for_elsewhere() {
     assert_eq!(cloud.count(ADDON), 0);
     // The job before is not the one that is watched: it has not settled.
     let item = one(&source).await;
-    assert_eq!((item.outcome, item.restless), (Outcome::Open, true));
+    assert_eq!((item.outcome, item.restless), (Outcome::Pending, true));
     assert_eq!(
         stage.told(&source, &item),
         json!({"addon": addon("j0", "OK")})
     );
     cloud.says(ADDON, [(200, addon("j1", "BUSY"))]);
-    assert_eq!(one(&source).await.outcome, Outcome::Open);
+    assert_eq!(one(&source).await.outcome, Outcome::Pending);
     cloud.says(ADDON, [(200, addon("j1", "OK"))]);
-    assert_eq!(one(&source).await.outcome, Outcome::EndedWell);
+    assert_eq!(one(&source).await.outcome, Outcome::Succeeded);
     assert_eq!(cloud.count(JOB), 3, "the poll is over");
     // Gone is the good end of a deletion.
     cloud.says(ADDON, [(404, json!({}))]);
     match source.read().await {
         Ok(Read::Gone(item)) => {
-            assert_eq!(item.outcome, Outcome::EndedWell);
+            assert_eq!(item.outcome, Outcome::Succeeded);
             assert_eq!(
                 stage.told(&source, &item),
                 json!({"addon": addon("j1", "OK")})
@@ -400,7 +400,7 @@ async fn gone_is_a_good_end_after_some_states() {
         cloud.says(JOB, [(404, json!({}))]);
         match source.read().await {
             Ok(Read::Gone(item)) if well => {
-                assert_eq!(item.outcome, Outcome::EndedWell);
+                assert_eq!(item.outcome, Outcome::Succeeded);
                 assert_eq!(stage.told(&source, &item)["job"]["state"], "LEAVING");
             }
             Err(error) if !well => assert!(is_not_found(&error), "{error}"),
@@ -409,8 +409,8 @@ async fn gone_is_a_good_end_after_some_states() {
     }
 }
 
-const QUICK: &str = r#"state: "state" ended_well: "OK" ended_badly: "BAD"
-    first_interval: {nanos: 10000000} max_interval: {nanos: 20000000}"#;
+const QUICK: &str = r#"state: "state" succeeded: "OK" failed: "BAD"
+    initial_interval: {nanos: 10000000} max_interval: {nanos: 20000000}"#;
 
 fn do_request() -> Value {
     json!({"p": "p1", "addon": "a1", "action": "go"})
@@ -440,9 +440,9 @@ async fn a_call_is_made_once_and_followed() {
     let mut stream = stage.begin(&watches, do_request()).await.unwrap();
     for want in [
         json!({"event": "STARTED", "started": {"job_id": "j1"}}),
-        json!({"event": "PRESENT", "job": {"uuid": "j1", "state": "BUSY"}}),
-        json!({"event": "CHANGED", "job": {"uuid": "j1", "state": "OK"},
-               "outcome": "OUTCOME_ENDED_WELL"}),
+        json!({"event": "INITIAL", "job": {"uuid": "j1", "state": "BUSY"}}),
+        json!({"event": "MODIFIED", "job": {"uuid": "j1", "state": "OK"},
+               "outcome": "OUTCOME_SUCCEEDED"}),
         json!("END"),
     ] {
         assert_eq!(stage.next(&mut stream).await, want);
@@ -458,7 +458,7 @@ async fn a_call_is_made_once_and_followed() {
     ];
     for stream in &mut both {
         assert_eq!(stage.next(stream).await["event"], "STARTED");
-        assert_eq!(stage.next(stream).await["event"], "PRESENT");
+        assert_eq!(stage.next(stream).await["event"], "INITIAL");
     }
     assert_eq!((cloud.count(DO_IT), watches.stats().loops), (3, 2));
     watches.drain();
@@ -543,8 +543,8 @@ async fn what_is_named_only_by_what_it_belongs_to_is_found() {
     assert_eq!(stage.next(&mut stream).await["event"], "STARTED");
     assert_eq!(
         stage.next(&mut stream).await,
-        json!({"event": "PRESENT", "job": {"uuid": "j1", "state": "BAD"},
-               "outcome": "OUTCOME_ENDED_BADLY"})
+        json!({"event": "INITIAL", "job": {"uuid": "j1", "state": "BAD"},
+               "outcome": "OUTCOME_FAILED"})
     );
     assert_eq!(stage.next(&mut stream).await, "END");
     assert_eq!(
@@ -561,7 +561,7 @@ async fn what_is_named_only_by_what_it_belongs_to_is_found() {
     cloud.says(DO_IT, [(200, urls("/jobs/j1"))]);
     let mut stream = stage.begin(&watches, do_request()).await.unwrap();
     stage.next(&mut stream).await;
-    assert_eq!(stage.next(&mut stream).await["event"], "PRESENT");
+    assert_eq!(stage.next(&mut stream).await["event"], "INITIAL");
     assert_eq!(cloud.seen(), [DO_IT, JOB]);
     cloud.says(DO_IT, [(200, urls("/others/3"))]);
     let mut stream = stage.begin(&watches, do_request()).await.unwrap();

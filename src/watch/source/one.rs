@@ -76,7 +76,6 @@ impl RestSource {
             Err(error) if is_not_found(&error) => return self.missing(error, &target, by).await,
             read => read?,
         };
-        self.pin(&item, &target);
         let beside = self.beside(&item, outcome, &target, by).await;
         let mut memory = self.memory();
         memory.seen = true;
@@ -101,7 +100,7 @@ impl RestSource {
         let call = target.light.as_ref().unwrap_or(&target.full);
         let light = self.only(self.route.fetch(&watch.poll, call, by).await?)?;
         let (outcome, restless) = self.outcome(&light);
-        if target.light.is_none() || outcome == Outcome::Open {
+        if target.light.is_none() || outcome == Outcome::Pending {
             self.memory().whole = None;
             return Ok((light, outcome, restless));
         }
@@ -116,7 +115,7 @@ impl RestSource {
         }
         // It has moved on between the two.
         self.memory().lasting = None;
-        Ok((whole, Outcome::Open, true))
+        Ok((whole, Outcome::Pending, true))
     }
 
     fn only(&self, response: Bytes) -> Result<Bytes, Error> {
@@ -152,7 +151,7 @@ impl RestSource {
         if is_over {
             (outcome, false)
         } else {
-            (Outcome::Open, true)
+            (Outcome::Pending, true)
         }
     }
 
@@ -164,7 +163,7 @@ impl RestSource {
         }
         let mut kept = {
             let memory = self.memory();
-            let settled = outcome != Outcome::Open && memory.item.as_ref() == Some(item);
+            let settled = outcome != Outcome::Pending && memory.item.as_ref() == Some(item);
             if settled && memory.beside.len() == watch.side.len() {
                 return memory.beside.concat().into();
             }
@@ -361,7 +360,7 @@ impl RestSource {
         }
         memory.other += 1;
         if !memory.was_same && memory.other < MAY_BE_OTHER {
-            return Ok(Outcome::Open);
+            return Ok(Outcome::Pending);
         }
         Err(match instead.cause.clone() {
             Error::Upstream(mut fault) => {
@@ -381,7 +380,7 @@ fn last_of(bytes: Option<Bytes>, beside: Bytes) -> Item {
         key: "".into(),
         bytes,
         beside,
-        outcome: Outcome::EndedWell,
+        outcome: Outcome::Succeeded,
         restless: false,
     }
 }

@@ -170,10 +170,10 @@ async fn one_thing_is_read() {
     );
     assert!(is_not_found(&source.read().await.unwrap_err()));
     for (status, want) in [
-        ("IN_PROGRESS", Outcome::Open),
-        ("COMPLETE", Outcome::EndedWell),
-        ("FAILED", Outcome::EndedBadly),
-        ("PAUSED", Outcome::Open),
+        ("IN_PROGRESS", Outcome::Pending),
+        ("COMPLETE", Outcome::Succeeded),
+        ("FAILED", Outcome::Failed),
+        ("PAUSED", Outcome::Pending),
     ] {
         heat.has(deployment("d1", status));
         let items = read(&source).await;
@@ -205,9 +205,9 @@ async fn of_a_list_what_has_not_settled_is_read_one_by_one() {
     assert_eq!(
         states(&items),
         [
-            ("moves", Outcome::EndedBadly),
-            ("settled", Outcome::EndedWell),
-            ("stays", Outcome::Open)
+            ("moves", Outcome::Failed),
+            ("settled", Outcome::Succeeded),
+            ("stays", Outcome::Pending)
         ]
     );
     let moves = api::SoftwareDeployment::decode(bytes(&items[0])).unwrap();
@@ -288,7 +288,7 @@ async fn a_watch_from_end_to_end() {
     for stream in &mut streams {
         let told = stream.next().await.unwrap().unwrap();
         let told = api::WatchSoftwareDeploymentResponse::decode(told).unwrap();
-        assert_eq!(told.event.unwrap().r#type(), WatchEventType::Present);
+        assert_eq!(told.event.unwrap().r#type(), WatchEventType::Initial);
         assert_eq!(told.software_deployment.unwrap().id, "d1");
     }
     heat.has(deployment("d1", "COMPLETE"));
@@ -296,8 +296,8 @@ async fn a_watch_from_end_to_end() {
         let told = stream.next().await.unwrap().unwrap();
         let told = api::WatchSoftwareDeploymentResponse::decode(told).unwrap();
         let event = told.event.unwrap();
-        assert_eq!(event.r#type(), WatchEventType::Changed);
-        assert_eq!(event.outcome(), ToldOutcome::EndedWell);
+        assert_eq!(event.r#type(), WatchEventType::Modified);
+        assert_eq!(event.outcome(), ToldOutcome::Succeeded);
         assert!(stream.next().await.is_none());
     }
     assert_eq!(watches.stats().loops, 0);

@@ -341,7 +341,7 @@ async fn what_is_done_and_followed_is_done_once_though_tokens_expire() {
     while let Some(event) = watch.next().await {
         last = to_json(&event.unwrap());
     }
-    assert_eq!(last["event"]["outcome"], "OUTCOME_ENDED_WELL", "{last}");
+    assert_eq!(last["event"]["outcome"], "OUTCOME_SUCCEEDED", "{last}");
     let cas = format!("/v3/{PROJECT}/cas");
     let token = format!("TOKEN-{PROJECT}-2");
     assert_eq!(

@@ -28,7 +28,7 @@ fn start(rpc: &'static str, path: impl Into<String>, body: Value) -> Start {
         rpc,
         path: path.into(),
         body,
-        outcome: "OUTCOME_ENDED_WELL",
+        outcome: "OUTCOME_SUCCEEDED",
     }
 }
 
@@ -137,7 +137,7 @@ async fn what_is_started_is_followed_to_its_end() {
         start("DeleteAddonAndWatch", spare, Value::Null),
         start("CreateComponentAndWatch", &within, spec("made")),
         Start {
-            outcome: "OUTCOME_ENDED_BADLY",
+            outcome: "OUTCOME_FAILED",
             ..start("CreateComponentAndWatch", &within, spec("to-fail"))
         },
         start("ImportComponentAndWatch", &within, import),

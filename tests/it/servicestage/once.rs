@@ -151,7 +151,7 @@ async fn what_was_not_processed_is_sent_again() {
     let first = watch.event().await;
     assert_eq!(first["started"], json!({"job_id": "JOB1"}));
     let last = watch.event().await;
-    assert_eq!(last["event"]["outcome"], "OUTCOME_ENDED_WELL");
+    assert_eq!(last["event"]["outcome"], "OUTCOME_SUCCEEDED");
     assert!(watch.next().await.is_none());
     assert_eq!(count(&recorder, "POST"), 2);
     gateway.running.stop().await.unwrap();
@@ -261,7 +261,7 @@ async fn a_stream_that_breaks_is_taken_up_by_the_job() {
         let request = json!({"job_id": id, "environment_id": "e", "addon_id": "d"});
         let mut watch = gateway.client.watch(WATCH_JOB, request, &[]).await.unwrap();
         let last = watch.event().await;
-        assert_eq!(last["event"]["outcome"], "OUTCOME_ENDED_WELL", "{last}");
+        assert_eq!(last["event"]["outcome"], "OUTCOME_SUCCEEDED", "{last}");
         assert!(watch.next().await.is_none());
         assert_eq!(count(&recorder, "POST"), 1, "{gateway_stops}");
         gateway.running.stop().await.unwrap();
@@ -322,7 +322,7 @@ async fn reads_that_fail_are_borne_or_end_the_stream() {
         });
         ended.await.expect("it ends");
         assert_eq!(code, end, "{last}");
-        let well = last["event"]["outcome"] == "OUTCOME_ENDED_WELL";
+        let well = last["event"]["outcome"] == "OUTCOME_SUCCEEDED";
         assert_eq!(well, end.is_none(), "{last}");
         assert_eq!(count(&recorder, "POST"), 1);
         gateway.running.stop().await.unwrap();

@@ -76,9 +76,9 @@ impl Told {
             .iter()
             .map(|event| match text(event).as_str() {
                 "WATCH_EVENT_TYPE_STARTED" => "started",
-                "WATCH_EVENT_TYPE_PRESENT" => "present",
-                "WATCH_EVENT_TYPE_CHANGED" => "changed",
-                "WATCH_EVENT_TYPE_REMOVED" => "removed",
+                "WATCH_EVENT_TYPE_INITIAL" => "present",
+                "WATCH_EVENT_TYPE_MODIFIED" => "changed",
+                "WATCH_EVENT_TYPE_DELETED" => "removed",
                 _ => "other",
             })
             .collect()
@@ -127,8 +127,8 @@ pub(super) fn redeploy() -> Value {
     json!({"environment_id": "e", "addon_id": "d", "action": "ADDON_ACTION_REDEPLOY"})
 }
 
-const WELL: &str = "OUTCOME_ENDED_WELL";
-const BADLY: &str = "OUTCOME_ENDED_BADLY";
+const WELL: &str = "OUTCOME_SUCCEEDED";
+const BADLY: &str = "OUTCOME_FAILED";
 
 #[tokio::test]
 async fn an_action_is_done_once_and_its_job_followed() {

@@ -97,7 +97,7 @@ async fn follow(watch: &mut Watch) -> Vec<String> {
             continue;
         };
         let mut line = match kind.trim_start_matches("WATCH_EVENT_TYPE_") {
-            "PRESENT" => format!("PRESENT {status}"),
+            "INITIAL" => format!("INITIAL {status}"),
             _ => status.to_owned(),
         };
         if let Some(outcome) = event["event"]["outcome"].as_str() {
@@ -269,8 +269,8 @@ impl Suite {
         self.signal(1).await;
         for watch in &mut watches {
             let told = follow(watch).await;
-            assert_eq!(told[0], "PRESENT CREATE_IN_PROGRESS", "{told:?}");
-            assert_eq!(told.last().unwrap(), "CREATE_COMPLETE ENDED_WELL 12");
+            assert_eq!(told[0], "INITIAL CREATE_IN_PROGRESS", "{told:?}");
+            assert_eq!(told.last().unwrap(), "CREATE_COMPLETE SUCCEEDED 12");
         }
         self.settled("CREATE_COMPLETE").await;
         self.compare(&id).await;
@@ -286,8 +286,8 @@ impl Suite {
         self.signal(2).await;
         for watch in &mut watches {
             let told = follow(watch).await;
-            assert_eq!(told[0], "PRESENT UPDATE_IN_PROGRESS", "{told:?}");
-            assert_eq!(told.last().unwrap(), "UPDATE_COMPLETE ENDED_WELL 13");
+            assert_eq!(told[0], "INITIAL UPDATE_IN_PROGRESS", "{told:?}");
+            assert_eq!(told.last().unwrap(), "UPDATE_COMPLETE SUCCEEDED 13");
         }
         let got = self.settled("UPDATE_COMPLETE").await;
         assert_eq!(got["stack"]["parameters"]["n"], "13");
@@ -359,7 +359,7 @@ impl Suite {
         let request = json!({"stack_name": self.name});
         let watch = self.gateway.client.watch(WATCH, request, &[]).await;
         let told = follow(&mut watch.unwrap()).await;
-        assert_eq!(told.last().unwrap(), "UPDATE_FAILED ENDED_BADLY 17");
+        assert_eq!(told.last().unwrap(), "UPDATE_FAILED FAILED 17");
 
         self.events(&id).await;
         self.call("StackService/DeleteStack", json!({})).await;

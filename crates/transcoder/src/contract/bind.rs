@@ -70,11 +70,7 @@ pub(super) enum Body {
     /// All fields that stand nowhere else, as an object.
     Whole,
     /// The value of one field.
-    Field {
-        index: FieldIndex,
-        /// `{}` is sent when the field is not set, else no body.
-        or_empty: bool,
-    },
+    Field { index: FieldIndex },
 }
 
 impl Binding {
@@ -408,7 +404,7 @@ impl Binding {
     }
 
     fn own_body(&self, plan: &Plan, request: &[u8], dialect: &str) -> Result<Option<Bytes>, Error> {
-        let (index, or_empty) = match &self.body {
+        let index = match &self.body {
             Body::None => return Ok(None),
             Body::Constant(text) => return Ok(Some(text.clone())),
             Body::Whole => {
@@ -418,17 +414,13 @@ impl Binding {
                     .map_err(unreadable)?;
                 return Ok(Some(json.into()));
             }
-            Body::Field { index, or_empty } => (*index, *or_empty),
+            Body::Field { index } => *index,
         };
         let mut json = Vec::new();
         let is_set = !plan.skip[usize::from(index)]
             && json::field_to_json(&self.schema, self.input, index, request, dialect, &mut json)
                 .map_err(unreadable)?;
-        if is_set {
-            Ok(Some(json.into()))
-        } else {
-            Ok(or_empty.then(|| Bytes::from_static(b"{}")))
-        }
+        Ok(is_set.then(|| json.into()))
     }
 }
 

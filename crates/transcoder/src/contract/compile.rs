@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
 
-use self::fields::{constants, field_named, marks, plans, reply_choices, statuses};
+use self::fields::{constants, field_named, marks, plans, response_choices, statuses};
 use self::route::Route;
 use super::bind::Binding;
 use super::diagnostics::{Diagnostics, HTTP, Options, check_query};
@@ -224,7 +224,7 @@ impl Service<'_> {
                 &mut diagnostics,
             )
         });
-        let reply_choices = reply_choices(schema, output, &rules, &mut diagnostics);
+        let response_choices = response_choices(schema, output, &rules, &mut diagnostics);
         let response_body = if rpc.is_server_streaming() {
             // It is the reply of the rpc that it calls that is read.
             None
@@ -283,8 +283,8 @@ impl Service<'_> {
             template: text.into(),
             idempotency,
             absent_in: rules.absent_in.iter().map(|d| d.as_str().into()).collect(),
-            uncertain_in: rules
-                .uncertain_in
+            unverified_in: rules
+                .unverified_in
                 .iter()
                 .map(|d| d.as_str().into())
                 .collect(),
@@ -303,7 +303,7 @@ impl Service<'_> {
             anonymous: rules.anonymous,
             location,
             check,
-            reply_choices,
+            response_choices,
             merge_pages: None,
             binding: Binding {
                 verb,
@@ -321,14 +321,17 @@ impl Service<'_> {
             },
             response_body,
         };
-        if let Some(rule) = &rules.gather {
+        if let Some(rule) = &rules.merge_pages {
             let mut diagnostics = self.diagnostics(rpc);
             if rpc.is_server_streaming() {
-                diagnostics.report_rule("gather", "is for a unary rpc: a watch of it gathers, too");
+                diagnostics.report_rule(
+                    "merge_pages",
+                    "is for a unary rpc: a watch of it gathers, too",
+                );
             }
             if rules.paging.is_some() {
                 diagnostics.report_rule(
-                    "gather",
+                    "merge_pages",
                     "does not go together with `paging`: leave out one of them",
                 );
             }

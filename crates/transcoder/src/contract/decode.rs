@@ -40,7 +40,7 @@ pub(super) fn decode(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
             notes: Notes::default(),
         });
     }
-    if response.text_refuses
+    if response.text_is_error
         && let Ok(text) = serde_json::from_slice::<String>(body)
     {
         return Err(Error::Refused {
@@ -59,7 +59,7 @@ pub(super) fn decode(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
     }
     let mut message = Vec::with_capacity(body.len());
     let chosen = method
-        .reply_choices
+        .response_choices
         .iter()
         .find(|(member, _)| has_member(body, member))
         .map(|(_, index)| *index);

@@ -63,29 +63,33 @@ fn one(rule: &rules::Edit, schema: &Schema, input: MessageId) -> Result<Edit, St
     let Some((index, field)) = request.field(&rule.field) else {
         return Err(format!("{} has no such field", request.name));
     };
-    if field.local || field.output_only || field.query {
+    if field.gateway_only || field.output_only || field.query {
         return Err("is local, OUTPUT_ONLY or a query parameter".into());
     }
     let object =
         matches!(field.kind, Kind::Message(id) if schema.message(id).shape == Shape::Object);
-    let marked = !rule.marked_by.is_empty();
-    let sets = || rule.sets.as_str().into();
+    let marked = !rule.member_prefixes.is_empty();
+    let sets = || rule.target_member.as_str().into();
     let to = match field.cardinality {
-        Cardinality::Map if rule.keyed && marked && !rule.sets.is_empty() => Place::Keyed(sets()),
-        _ if rule.keyed => {
-            return Err("`keyed` is for a map, and needs `marked_by` and `sets`".into());
+        Cardinality::Map if rule.keyed && marked && !rule.target_member.is_empty() => {
+            Place::Keyed(sets())
         }
-        _ if !rule.sets.is_empty() => Place::Member(sets()),
+        _ if rule.keyed => {
+            return Err(
+                "`keyed` is for a map, and needs `member_prefixes` and `target_member`".into(),
+            );
+        }
+        _ if !rule.target_member.is_empty() => Place::Member(sets()),
         Cardinality::Map => Place::Entries,
         Cardinality::Explicit if object => Place::Members,
         _ if marked => Place::Marker,
-        _ => return Err("has no place: name it in `sets`".into()),
+        _ => return Err("has no place: name it in `target_member`".into()),
     };
     if rule.as_text && matches!(to, Place::Members) {
         return Err("a message cannot be written as a text".into());
     }
-    if rule.marked_by.iter().any(String::is_empty) {
-        return Err("`marked_by` is empty".into());
+    if rule.member_prefixes.iter().any(String::is_empty) {
+        return Err("`member_prefixes` is empty".into());
     }
     let mut members = Vec::new();
     for (name, json) in &rule.members {
@@ -95,8 +99,12 @@ fn one(rule: &rules::Edit, schema: &Schema, input: MessageId) -> Result<Edit, St
     members.sort();
     Ok(Edit {
         name: field.name.clone(),
-        within: (!rule.within.is_empty()).then(|| rule.within.as_str().into()),
-        marked_by: rule.marked_by.iter().map(|m| m.as_str().into()).collect(),
+        within: (!rule.parent_member.is_empty()).then(|| rule.parent_member.as_str().into()),
+        marked_by: rule
+            .member_prefixes
+            .iter()
+            .map(|m| m.as_str().into())
+            .collect(),
         place: to,
         as_text: rule.as_text,
         members,

@@ -113,7 +113,7 @@ fn others(rules: &MethodRules, download: bool) -> [(&'static str, bool); 6] {
         ("watch", rules.watch.is_some()),
         ("pages", !rules.pages.is_empty()),
         ("paging", rules.paging.is_some()),
-        ("gather", rules.gather.is_some()),
+        ("merge_pages", rules.merge_pages.is_some()),
         ("location", !rules.location.is_empty()),
     ]
 }
@@ -166,8 +166,8 @@ pub(super) fn upload(
     }
     let mut of = |what: &str, name: &str, kind| {
         let field = field(schema, input, what, name, kind, diagnostics)?;
-        if !field.local {
-            let problem = format!("`{name}` would be sent elsewhere too: make it `local`");
+        if !field.gateway_only {
+            let problem = format!("`{name}` would be sent elsewhere too: make it `gateway_only`");
             diagnostics.report_rule(what, problem);
         }
         Some(field)
@@ -194,7 +194,7 @@ pub(super) fn download(
     let rule = rules.download.as_ref()?;
     let others = [
         ("response_body", !http.response_body.is_empty()),
-        ("reply_choices", !rules.reply_choices.is_empty()),
+        ("response_choices", !rules.response_choices.is_empty()),
     ];
     alone(diagnostics, "download", &others);
     let accept = match &*rule.accept {

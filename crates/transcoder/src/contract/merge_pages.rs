@@ -6,7 +6,7 @@ use super::diagnostics::Diagnostics;
 use super::view::View;
 use super::{Decoded, Method};
 use crate::Error;
-use crate::api::drawbridge::v1::Gather as Rule;
+use crate::api::drawbridge::v1::MergePages as Rule;
 use crate::call::{Call, Idempotency};
 use crate::json::Notes;
 use crate::json::wire::{self, Value};
@@ -18,7 +18,7 @@ const MAX_PAGES: usize = 100;
 /// take together is bounded by how many calls are answered at once.
 const MAX_BYTES: usize = 16 << 20;
 
-/// `MethodRules.gather`, compiled.
+/// `MethodRules.merge_pages`, compiled.
 #[derive(Debug)]
 pub struct MergePages {
     /// The number of the response's list.
@@ -165,11 +165,11 @@ pub(super) fn compile(
     };
     let is_one = |f: &Field| !matches!(f.cardinality, Cardinality::Repeated | Cardinality::Map);
     if method.idempotency == Idempotency::Unsafe || method.action.is_some() {
-        diagnostics.report_rule("gather", "is for reads: say so by `idempotency_level`");
+        diagnostics.report_rule("merge_pages", "is for reads: say so by `idempotency_level`");
     }
     if method.response_body.is_some() {
         diagnostics.report_rule(
-            "gather",
+            "merge_pages",
             "the response must be the whole body: leave `response_body` out",
         );
     }
@@ -212,9 +212,10 @@ pub(super) fn compile(
     for index in offset.into_iter().chain(size) {
         match method.binding.query_name(index) {
             Some(name) => page.push(format!("{name}=").into_boxed_str()),
-            None => {
-                diagnostics.report_rule("gather", "what says which page must be a query parameter")
-            }
+            None => diagnostics.report_rule(
+                "merge_pages",
+                "what says which page must be a query parameter",
+            ),
         }
     }
     let items = &schema.message(method.output).fields[usize::from(items?)];
@@ -240,7 +241,7 @@ fn named(
     let found = message.field(name).filter(|(_, field)| fits(field));
     if found.is_none() {
         let problem = format!("{} has no field `{name}` that it could be", message.name);
-        diagnostics.report_rule(&format!("gather.{option}"), problem);
+        diagnostics.report_rule(&format!("merge_pages.{option}"), problem);
     }
     Some(found?.0)
 }

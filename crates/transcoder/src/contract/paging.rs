@@ -298,10 +298,10 @@ pub(super) fn paging(
     let size = param(request, SIZE, is_number, diagnostics);
     let token = param(request, TOKEN, is_text, diagnostics);
     let next = match response.field(NEXT) {
-        Some((_, field)) if is_text(field) && field.local => Some(field.number),
+        Some((_, field)) if is_text(field) && field.gateway_only => Some(field.number),
         _ => {
             let problem = format!(
-                "{} needs `string {NEXT}`, marked `local`: the gateway fills it in",
+                "{} needs `string {NEXT}`, marked `gateway_only`: the gateway fills it in",
                 response.name
             );
             diagnostics.report_rule("paging", problem);
@@ -343,10 +343,12 @@ fn param(
     diagnostics: &mut Diagnostics<'_>,
 ) -> Option<Param> {
     match request.field(name) {
-        Some((_, field)) if fits(field) && !field.local && !field.output_only => Some(Param {
-            number: field.number,
-            absent_in: field.absent_in.clone(),
-        }),
+        Some((_, field)) if fits(field) && !field.gateway_only && !field.output_only => {
+            Some(Param {
+                number: field.number,
+                absent_in: field.absent_in.clone(),
+            })
+        }
         _ => {
             let what = if name == SIZE { "int32" } else { "string" };
             let problem = format!(

@@ -113,7 +113,7 @@ impl Plan {
         let schema = layout.schema;
         let request = schema.message(layout.input);
         let in_path = |index| layout.path.iter().any(|path| *path == [index]);
-        let unsent = |field: &Field| is_unsent(request, field, dialect);
+        let omitted = |field: &Field| is_unsent(request, field, dialect);
 
         let mut faults = Vec::new();
         let mut query = Vec::new();
@@ -130,13 +130,13 @@ impl Plan {
                 Share::One(body) => index != body,
             };
             let edited = layout.edited.contains(&index);
-            if in_query && !in_path(index) && !edited && !unsent(field) {
+            if in_query && !in_path(index) && !edited && !omitted(field) {
                 query.extend(flatten.param(&mut vec![index], field, "", ""));
             }
         }
 
         let elsewhere = |index: FieldIndex, field: &Field| {
-            in_path(index) || unsent(field) || layout.body == Share::Rest && field.query
+            in_path(index) || omitted(field) || layout.body == Share::Rest && field.query
         };
         let skip = (0..)
             .zip(&request.fields)
@@ -185,7 +185,7 @@ pub(super) fn dialects(schema: &Schema, message: MessageId) -> BTreeSet<&str> {
 
 /// Whether the field is never sent to this dialect.
 fn is_unsent(message: &Message, field: &Field, dialect: &str) -> bool {
-    field.local
+    field.gateway_only
         || is_output(message, field)
         || !field.is_in(dialect)
         || field
@@ -201,7 +201,7 @@ fn is_output(message: &Message, field: &Field) -> bool {
 
 fn is_required(field: &Field, dialect: &str) -> bool {
     let may_be_empty =
-        matches!(field.cardinality, Cardinality::Repeated | Cardinality::Map) && field.always;
+        matches!(field.cardinality, Cardinality::Repeated | Cardinality::Map) && field.emit_empty;
     (field.required || names(&field.required_in, dialect)) && !field.project_id && !may_be_empty
 }
 
@@ -284,17 +284,17 @@ impl Nodes<'_> {
                 .partition(|(steps, _)| steps.is_empty());
             let is = |mark| here.iter().any(|(_, found)| *found == mark);
             let taken_out = is(Mark::InPath) || is(Mark::Unsent);
-            let unsent = is_unsent(message, field, self.dialect) || taken_out;
+            let omitted = is_unsent(message, field, self.dialect) || taken_out;
             let below = match field.kind {
                 Kind::Message(below)
-                    if !unsent && (!deeper.is_empty() || self.ruled.contains(&below)) =>
+                    if !omitted && (!deeper.is_empty() || self.ruled.contains(&below)) =>
                 {
                     Some(self.make(below, &deeper, false))
                 }
                 _ => None,
             };
             let required = (is_required(field, self.dialect) || is(Mark::Required))
-                && (!unsent || field.local);
+                && (!omitted || field.gateway_only);
             // What the request itself does not send is left out by `Plan::skip`, and
             // what is local or absent in the dialect by the transcoder.
             let surplus = !is_request && (is_output(message, field) || taken_out);
@@ -364,7 +364,7 @@ impl Flatten<'_> {
         path: &str,
         name: &str,
     ) -> Result<What, String> {
-        const ELSEWHERE: &str = "put it in a body, or mark it `local`";
+        const ELSEWHERE: &str = "put it in a body, or mark it `gateway_only`";
         let schema = self.layout.schema;
         if field.cardinality == Cardinality::Map {
             return Err(format!("a map cannot be a query parameter; {ELSEWHERE}"));

@@ -56,10 +56,10 @@ impl Check {
         }
         let (of_family, family_rules) = of_family;
         let checkers = family_rules.checkers;
-        let Some((_, checker)) = checkers.iter().find(|(name, _)| *name == rule.by) else {
+        let Some((_, checker)) = checkers.iter().find(|(name, _)| *name == rule.checker) else {
             return report(format!(
                 "the family {of_family} has no checker `{}`",
-                rule.by
+                rule.checker
             ));
         };
         let Some((field, of)) = request.field(&rule.field) else {

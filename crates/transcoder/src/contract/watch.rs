@@ -1,7 +1,7 @@
 //! Watches: what to look at in the replies of the polled rpc, as tables.
 //!
-//! `spot` is a field somewhere in a message, `state` what its value means,
-//! `take` how the request of a further call is made, `calls` those calls, `log`
+//! `field_path` is a field somewhere in a message, `state` what its value means,
+//! `request_template` how the request of a further call is built, `calls` those calls, `log`
 //! what only grows. `compile` makes the tables.
 
 mod calls;
@@ -31,7 +31,6 @@ pub use calls::{Fallback, Find, Found, SideRead, Start};
 use canonical::canonical;
 pub(super) use compile::{Rpcs, compile, is_key, same_call};
 use field_path::{FieldPath, Part};
-use request_template::{RequestTemplate, Sources};
 pub use state::{Held, Hold};
 use state::{State, States, Unknown};
 
@@ -51,7 +50,7 @@ pub(super) struct Tables {
     item_type: MessageId,
     key: Option<FieldIndex>,
     /// What identifies an item together with its key.
-    key_with: Vec<FieldPath>,
+    additional_keys: Vec<FieldPath>,
     state: Option<State>,
     /// Numbers of the fields of the stream's messages.
     event_number: u32,
@@ -64,7 +63,6 @@ pub(super) struct Tables {
     unknown: Option<Unknown>,
     /// Number of the field of the poll's request that makes it cheaper when false.
     light: Option<u32>,
-    pin: RequestTemplate,
     /// The watch's request as that of the poll: numbers here and there.
     fields: Vec<(u32, u32)>,
     /// Numbers of the fields of the watch's request that further calls look at.
@@ -126,11 +124,11 @@ impl Watch {
         };
         let field = &schema.message(self.tables.item_type).fields[usize::from(index)];
         let key = key_text(schema, field, item)?;
-        if self.tables.key_with.is_empty() {
+        if self.tables.additional_keys.is_empty() {
             return Ok(key);
         }
         let mut key = key.into_string();
-        for field_path in &self.tables.key_with {
+        for field_path in &self.tables.additional_keys {
             key.push('\0');
             if let Some(text) = field_path.texts(schema, item).first() {
                 key.push_str(text);
@@ -185,7 +183,7 @@ impl Watch {
     pub fn outcome(&self, item: &[u8]) -> Outcome {
         match &self.tables.state {
             Some(state) => state.outcome(self.schema(), item),
-            None => Outcome::Open,
+            None => Outcome::Pending,
         }
     }
 
@@ -262,21 +260,6 @@ impl Watch {
         // The last value counts.
         wire::write_uint(&mut out, number, 0);
         Some(out)
-    }
-
-    /// The request of further polls, after the item was read; none when it stays as
-    /// it is.
-    pub fn pinned_request(&self, item: &[u8], poll: &[u8], request: &[u8]) -> Option<Vec<u8>> {
-        if self.tables.pin.is_empty() {
-            return None;
-        }
-        let sources = Sources {
-            item,
-            poll,
-            request,
-        };
-        let pinned = self.tables.pin.fill(self.schema(), &[], sources, true)?;
-        Some([poll, &pinned].concat())
     }
 
     /// What of the watch's request decides on what is told beside the polls: equal

@@ -196,13 +196,13 @@ impl Writer<'_> {
         depth: u32,
     ) -> Outcome {
         let hidden = |index: FieldIndex, field: &Field| {
-            field.local
+            field.gateway_only
                 || skip.is_some_and(|skip| skip(index))
                 || self.dialect.is_some_and(|dialect| !field.is_in(dialect))
         };
         let mut seen = Bits::default();
         // What is written counts only where it decides on something.
-        let tracked = !message.always.is_empty() || !message.raws.is_empty();
+        let tracked = !message.emit_empty.is_empty() || !message.raws.is_empty();
         let mut written = Bits::default();
         out.push(b'{');
         let empty = out.len();
@@ -260,7 +260,7 @@ impl Writer<'_> {
                 written.insert(index);
             }
         }
-        for &index in &message.always {
+        for &index in &message.emit_empty {
             let field = &message.fields[usize::from(index)];
             if !written.contains(index) && !hidden(index, field) && field.raw.is_none() {
                 begin(out, empty, field);
@@ -297,7 +297,7 @@ impl Writer<'_> {
             if !texts.is_empty() {
                 begin(out, empty, field);
                 self.texts(out, field.form, &texts)?;
-            } else if field.always {
+            } else if field.emit_empty {
                 begin(out, empty, field);
                 out.extend_from_slice(blank(field));
             }

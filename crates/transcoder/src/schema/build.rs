@@ -189,7 +189,12 @@ impl Builder {
         {
             let element = descriptors[second].full_name();
             let problem = "another field takes them already".into();
-            self.report(&file, element, "(drawbridge.v1.field).extras", problem);
+            self.report(
+                &file,
+                element,
+                "(drawbridge.v1.field).additional_properties",
+                problem,
+            );
         }
 
         let mut bare_text = None;
@@ -210,9 +215,14 @@ impl Builder {
                     self.report(&file, name, "(drawbridge.v1.message).bare_text", problem);
                 }
             }
-            if of_message.text_refuses {
+            if of_message.text_is_error {
                 let problem = "a bare string is a value here: leave out one of the two".into();
-                self.report(&file, name, "(drawbridge.v1.message).text_refuses", problem);
+                self.report(
+                    &file,
+                    name,
+                    "(drawbridge.v1.message).text_is_error",
+                    problem,
+                );
             }
         }
 
@@ -254,10 +264,10 @@ impl Builder {
             as_array: !of_message.as_array.is_empty(),
             extras: extras.map(|index| index as FieldIndex),
             bare_text,
-            text_refuses: of_message.text_refuses,
+            text_is_error: of_message.text_is_error,
             numbers: Numbers::new(fields.iter().map(|f| f.number)),
             names,
-            always: indexes(&fields, |f| f.always),
+            emit_empty: indexes(&fields, |f| f.emit_empty),
             raws: indexes(&fields, |f| f.raw_of.is_some()),
             fields,
         }
@@ -313,30 +323,34 @@ impl Builder {
         if let Err(problem) = fits(form, &element, cardinality) {
             report("form", problem);
         }
-        if rules.always && !many {
+        if rules.emit_empty && !many {
             report(
-                "always",
+                "emit_empty",
                 "only a repeated field or a map can be empty; make it `optional`",
             );
         }
-        if rules.query && rules.local {
+        if rules.query && rules.gateway_only {
             report(
-                "local",
+                "gateway_only",
                 "the field cannot be sent as a query and not be sent",
             );
         }
-        if rules.extras {
+        if rules.additional_properties {
             let object = element.as_message().map(|m| shape(m.full_name())) == Some(Shape::Struct);
             if !object || many || form != Form::Plain {
                 report(
-                    "extras",
+                    "additional_properties",
                     "only a single google.protobuf.Struct can take them",
                 );
             }
-            if rules.query || rules.local || !rules.name.is_empty() || !rules.aliases.is_empty() {
+            if rules.query
+                || rules.gateway_only
+                || !rules.name.is_empty()
+                || !rules.aliases.is_empty()
+            {
                 report(
-                    "extras",
-                    "the members stand by their own names; leave out name, aliases, query and local",
+                    "additional_properties",
+                    "the members stand by their own names; leave out name, aliases, query and gateway_only",
                 );
             }
         }
@@ -390,7 +404,7 @@ impl Builder {
             }
         }
         let names = rules
-            .names
+            .field_names
             .as_ref()
             .and_then(|rule| self.names(field, rule).map(Box::new));
         Field {
@@ -408,9 +422,9 @@ impl Builder {
                 .filter(|oneof| !oneof.is_synthetic())
                 .and_then(|oneof| oneof.path().last().map(|&i| i as u16)),
             query: rules.query,
-            local: rules.local,
-            always: rules.always,
-            extras: rules.extras,
+            gateway_only: rules.gateway_only,
+            emit_empty: rules.emit_empty,
+            extras: rules.additional_properties,
             required: behavior.contains(&2),
             output_only: behavior.contains(&3),
             required_in: rules
@@ -429,10 +443,10 @@ impl Builder {
         }
     }
 
-    /// Compiles `FieldRules.names`.
-    fn names(&mut self, field: &FieldDescriptor, rule: &rules::Names) -> Option<NameRule> {
+    /// Compiles `FieldRules.field_names`.
+    fn names(&mut self, field: &FieldDescriptor, rule: &rules::FieldNames) -> Option<NameRule> {
         let file = field.parent_message().parent_file();
-        let option = "(drawbridge.v1.field).names";
+        let option = "(drawbridge.v1.field).field_names";
         if !matches!(field.kind(), ProtoKind::String) || field.is_map() {
             let problem = "only a string can be the name of a field".into();
             self.report(&file, field.full_name(), option, problem);
@@ -529,7 +543,7 @@ impl Builder {
         );
         let loose: Vec<(String, u16)> = texts
             .iter()
-            .filter(|_| of_enum.loose)
+            .filter(|_| of_enum.lenient)
             .map(|(text, index)| (letters(text), *index))
             .collect();
         let mut first: BTreeMap<&str, i32> = BTreeMap::new();
@@ -537,12 +551,12 @@ impl Builder {
             let number = values[usize::from(*index)].number;
             if *first.entry(text).or_insert(number) != number {
                 let problem = format!("by its letters, `{text}` is the text of two values");
-                let option = "(drawbridge.v1.enum_type).loose";
+                let option = "(drawbridge.v1.enum_type).lenient";
                 self.report(&file, descriptor.full_name(), option, problem);
             }
         }
         let loose = of_enum
-            .loose
+            .lenient
             .then(|| Names::new(loose.iter().map(|(text, i)| (&**text, *i)).collect()));
         if texts.len() >= usize::from(u16::MAX) {
             let problem = "too many values".into();

@@ -7,7 +7,7 @@ use crate::contract::plan::{Layout, Mark, Plan, Share, dialects};
 use crate::schema::{Cardinality, FieldIndex, Kind, MessageId, Schema, Shape};
 
 /// Which member tells which kind of reply.
-pub(super) fn reply_choices(
+pub(super) fn response_choices(
     schema: &Schema,
     output: MessageId,
     rules: &MethodRules,
@@ -15,10 +15,10 @@ pub(super) fn reply_choices(
 ) -> Vec<(Box<str>, FieldIndex)> {
     let message = schema.message(output);
     let mut choices: Vec<(Box<str>, FieldIndex)> = Vec::new();
-    for rules::ReplyChoice {
+    for rules::ResponseChoice {
         member,
         field: name,
-    } in &rules.reply_choices
+    } in &rules.response_choices
     {
         let problem = match message.field(name) {
             None => format!("{} has no field `{name}`", message.name),
@@ -34,7 +34,7 @@ pub(super) fn reply_choices(
                 _ => format!("`{name}` must be one message"),
             },
         };
-        diagnostics.report_rule("reply_choices", problem);
+        diagnostics.report_rule("response_choices", problem);
     }
     choices
 }
@@ -104,7 +104,7 @@ pub(super) fn plans(
     plans
 }
 
-/// What `required` and `unsent` say of fields in messages of the body.
+/// What `required` and `omitted` say of fields in messages of the body.
 pub(super) fn marks(
     schema: &Schema,
     input: MessageId,
@@ -122,16 +122,16 @@ pub(super) fn marks(
         steps.map(|steps| (steps, mark)).collect()
     };
     let mut marks = of("required", &rules.required, Mark::Required, diagnostics);
-    let unsent = of("unsent", &rules.unsent, Mark::Unsent, diagnostics);
-    for (steps, _) in &unsent {
+    let omitted = of("omitted", &rules.omitted, Mark::Unsent, diagnostics);
+    for (steps, _) in &omitted {
         if marks
             .iter()
             .any(|(required, _)| required.starts_with(steps))
         {
-            diagnostics.report_rule("unsent", "a field that is required is to be sent");
+            diagnostics.report_rule("omitted", "a field that is required is to be sent");
         }
     }
-    marks.extend(unsent);
+    marks.extend(omitted);
     marks
 }
 
@@ -178,7 +178,7 @@ fn steps(
         Piece::Field(diagnostics) => [&*diagnostics.steps, &[diagnostics.index]].concat() == steps,
         Piece::Literal(_) => false,
     });
-    match in_body && !in_path && !first.local && !first.output_only {
+    match in_body && !in_path && !first.gateway_only && !first.output_only {
         true => Ok(steps),
         false => Err("does not stand in the body".into()),
     }
@@ -220,18 +220,18 @@ pub(super) fn constants(
         if let Err(problem) = check_json(json) {
             diagnostics.report_rule(RULE, format!("`{name}`: {problem}"));
         }
-        let unsent = |index| {
+        let omitted = |index| {
             let steps: Vec<FieldIndex> = above.into_iter().chain([index]).collect();
             marks.contains(&(steps, Mark::Unsent))
         };
         if message
             .names
             .get(name.as_bytes())
-            .is_some_and(|index| !unsent(index))
+            .is_some_and(|index| !omitted(index))
         {
             let problem = format!(
                 "`{name}` is a member that {} has a field for: leave one out, or name the field in \
-                 `unsent`",
+                 `omitted`",
                 message.name
             );
             diagnostics.report_rule(RULE, problem);

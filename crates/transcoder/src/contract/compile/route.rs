@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::Method as Verb;
 
 use super::fields::field_named;
-use crate::api::drawbridge::v1::{self as rules, MethodRules};
+use crate::api::drawbridge::v1::MethodRules;
 use crate::api::google::api::HttpRule;
 use crate::api::google::api::http_rule::Pattern;
 use crate::contract::bind::{Body, PathField, Piece};
@@ -167,7 +167,7 @@ impl Route<'_, '_> {
             if let Cardinality::Repeated | Cardinality::Map = field.cardinality {
                 return Err(fault(format!("`{name}` is a list or map, not one value")));
             }
-            if field.local || field.output_only || !field.absent_in.is_empty() {
+            if field.gateway_only || field.output_only || !field.absent_in.is_empty() {
                 return Err(fault(format!(
                     "`{name}` is not always sent (local, OUTPUT_ONLY or absent_in), but the path \
                      needs it"
@@ -200,18 +200,6 @@ impl Route<'_, '_> {
 
     pub fn body(&mut self, http: &HttpRule, action: Option<&Action>) -> Body {
         let rules = self.rules;
-        let unset = rules::UnsetBody::try_from(rules.unset_body);
-        let or_empty = unset == Ok(rules::UnsetBody::EmptyObject);
-        if unset.is_err() {
-            self.diagnostics
-                .report_rule("unset_body", "is not a value that is known");
-        }
-        if or_empty && matches!(&*http.body, "" | "*") {
-            self.diagnostics.report_rule(
-                "unset_body",
-                "is for a body that is a field; `*` always sends an object",
-            );
-        }
         if !rules.constant_body.is_empty() {
             if !http.body.is_empty() || action.is_some() {
                 self.diagnostics.report_rule(
@@ -236,10 +224,7 @@ impl Route<'_, '_> {
                 );
             }
             return match action.document {
-                Some(index) => Body::Field {
-                    index,
-                    or_empty: false,
-                },
+                Some(index) => Body::Field { index },
                 None => Body::None,
             };
         }
@@ -249,12 +234,12 @@ impl Route<'_, '_> {
             name => match field_named(self.schema, self.input, name, self.diagnostics, "body") {
                 Some(index) => {
                     let field = &self.schema.message(self.input).fields[usize::from(index)];
-                    if field.local || field.query || field.output_only {
+                    if field.gateway_only || field.query || field.output_only {
                         let problem =
                             format!("body `{name}` is a field that is not sent in a body");
                         self.diagnostics.report(HTTP, problem);
                     }
-                    Body::Field { index, or_empty }
+                    Body::Field { index }
                 }
                 None => Body::None,
             },
@@ -316,7 +301,7 @@ impl Route<'_, '_> {
             members,
             document,
             same_path: rule.same_path,
-            colon_offsets: rule.colon_offsets,
+            colon_offsets: rule.rfc3339_offsets,
             edits: edit::compile(&rule.edits, self.schema, self.input, self.diagnostics),
         })
     }

@@ -185,7 +185,7 @@ fn queries_in_the_order_of_the_proto() {
            double d = 14;
            bytes b = 15;
            string own = 16 [(drawbridge.v1.field).name = "HQL::own"];
-           bool hidden = 17 [(drawbridge.v1.field).local = true];
+           bool hidden = 17 [(drawbridge.v1.field).gateway_only = true];
            string made = 18 [(google.api.field_behavior) = OUTPUT_ONLY];
            google.protobuf.Timestamp at = 19 [(drawbridge.v1.field).form = FORM_EPOCH_MILLIS];
            oneof which { string left = 20; string right = 21; }
@@ -286,7 +286,7 @@ fn bodies_hold_what_stands_nowhere_else() {
           Thing thing = 2;
           repeated string tags = 3;
           bool dry_run = 4 [(drawbridge.v1.field).query = true];
-          bool follow = 5 [(drawbridge.v1.field).local = true];
+          bool follow = 5 [(drawbridge.v1.field).gateway_only = true];
           string made = 6 [(google.api.field_behavior) = OUTPUT_ONLY];
           string text = 7;
         }
@@ -295,7 +295,7 @@ fn bodies_hold_what_stands_nowhere_else() {
           optional int64 size = 2;
           string state = 3 [(google.api.field_behavior) = OUTPUT_ONLY];
           repeated Thing parts = 4;
-          string own = 5 [(drawbridge.v1.field).local = true];
+          string own = 5 [(drawbridge.v1.field).gateway_only = true];
         }
         message Res {}"#;
     let all = json!({
@@ -372,14 +372,13 @@ fn bodies_that_are_one_field() {
     assert_eq!(body(&call), Some(r#"[{"name":"a"}]"#));
 
     let world = World::new(&unary(
-        "option (google.api.http) = {post: \"/{id}\" body: \"text\"};
-         option (drawbridge.v1.method).unset_body = UNSET_BODY_EMPTY_OBJECT;",
+        "option (google.api.http) = {post: \"/{id}\" body: \"text\"};",
         "message Req { string id = 1; string text = 2; } message Res {}",
     ));
     let call = world.bind(json!({"id": "i", "text": "a\"b"})).unwrap();
     assert_eq!(body(&call), Some(r#""a\"b""#));
     let call = world.bind(json!({"id": "i"})).unwrap();
-    assert_eq!(body(&call), Some("{}"));
+    assert_eq!(body(&call), None);
 
     for (kind, value, want) in [
         ("google.protobuf.Struct", json!({"a": 5}), r#"{"a":5}"#),
@@ -420,7 +419,7 @@ fn required_fields_are_named() {
           map<string, Thing> named = 4;
           optional string text = 5;
           repeated string always = 6
-            [(google.api.field_behavior) = REQUIRED, (drawbridge.v1.field).always = true];
+            [(google.api.field_behavior) = REQUIRED, (drawbridge.v1.field).emit_empty = true];
           Tree tree = 7;
           E e = 8 {required};
           string e_raw = 9 [(drawbridge.v1.field).raw_of = "e"];

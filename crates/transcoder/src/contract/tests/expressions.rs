@@ -11,15 +11,15 @@ fn world() -> World {
         r#"message Req {
              F filter = 1 [(drawbridge.v1.field) = {name: "HQL::filter" form: FORM_EXPRESSION}];
              repeated string sort = 2 [(drawbridge.v1.field) = {
-               form: FORM_COMMA_LIST names: {message: "Thing" suffixes: ["ASC", "DESC"]}}];
-             repeated string each = 3 [(drawbridge.v1.field).names = {message: "t.Thing"}];
-             string one = 4 [(drawbridge.v1.field).names = {message: "Thing"}];
+               form: FORM_COMMA_LIST field_names: {message: "Thing" suffixes: ["ASC", "DESC"]}}];
+             repeated string each = 3 [(drawbridge.v1.field).field_names = {message: "t.Thing"}];
+             string one = 4 [(drawbridge.v1.field).field_names = {message: "Thing"}];
            }
            message Thing {
              int64 instance_id = 1 [(drawbridge.v1.field).name = "instanceID"];
              E state = 2;
              string state_raw = 3 [(drawbridge.v1.field).raw_of = "state"];
-             google.protobuf.Struct more = 4 [(drawbridge.v1.field).extras = true];
+             google.protobuf.Struct more = 4 [(drawbridge.v1.field).additional_properties = true];
            }
            message F {
              optional string name = 1 [(drawbridge.v1.field).condition = {}];
@@ -178,7 +178,7 @@ fn groups_want_one_of_their_fields() {
         r#"option (google.api.http) = {delete: "/v1/x"};
            option (drawbridge.v1.method).at_least_one = {fields: ["since", "group", "all"]};"#,
         "message Req { optional int64 group = 1; google.protobuf.Timestamp since = 2;
-           bool all = 3 [(drawbridge.v1.field).local = true]; string other = 4; }
+           bool all = 3 [(drawbridge.v1.field).gateway_only = true]; string other = 4; }
          message Res {}",
     ));
     for (request, want) in [
@@ -209,8 +209,8 @@ fn bodies_paths_and_replies_have_their_variants() {
              path_in: {key: "old" value: "/v0/{id}/a"}
              constant_members: {key: "pagination" value: "{}"}
              count_members: {key: "count" value: "data"}
-             reply_choices: {member: "state" field: "one"}
-             reply_choices: {member: "href" field: "two"}
+             response_choices: {member: "state" field: "one"}
+             response_choices: {member: "href" field: "two"}
            };"#,
         "message Req { string id = 1; repeated string data = 2; }
          message Res { One one = 1; Two two = 2; }

@@ -107,13 +107,6 @@ fn what_is_read_beside_and_instead() {
         json!({"p": "p1", "job_id": "name", "full": false})
     );
     let item = world.wire("t.Job", json!({"uuid": "u1", "state": "BUSY"}));
-    let pinned = watch.pinned_request(&item, &poll, &request).unwrap();
-    assert_eq!(
-        world.json("t.JobReq", &pinned),
-        json!({"p": "p1", "job_id": "u1"})
-    );
-    assert_eq!(watch.pinned_request(&[], &poll, &request), None);
-
     let [steps, progress] = &watch.side[..] else {
         panic!("two side reads");
     };
@@ -161,14 +154,14 @@ fn what_is_read_beside_and_instead() {
         (
             json!({"jobId": "name", "state": "OK"}),
             true,
-            Outcome::EndedWell,
+            Outcome::Succeeded,
         ),
         (
             json!({"jobId": "other", "state": "OK"}),
             false,
-            Outcome::EndedWell,
+            Outcome::Succeeded,
         ),
-        (json!({}), false, Outcome::Open),
+        (json!({}), false, Outcome::Pending),
     ] {
         let response = Bytes::from(world.wire("t.Addon", addon));
         let found = fallback.found(&response, &poll).unwrap().unwrap();
@@ -228,12 +221,12 @@ fn what_decides_on_what_is_told_beside() {
 #[test]
 fn rules_that_contradict_are_reported() {
     let plain =
-        r#"poll: "S.GetJob" item: "job" start: {call: "Do" take: {from: "job_id" to: "job_id"}}"#;
+        r#"poll: "S.GetJob" item: "job" start: {call: "Do" bind: {from: "job_id" to: "job_id"}}"#;
     let with = |more: &str| format!("{plain} {more}");
     let start = |start: &str| format!(r#"poll: "S.GetJob" item: "job" start: {{{start}}}"#);
-    let side = |side: &str| with(&format!("side: {{{side}}}"));
+    let side = |side: &str| with(&format!("side_read: {{{side}}}"));
     let fallback = |rule: &str| with(&format!("fallback: {{{rule}}}"));
-    let take = r#"take: {from: "uuid" to: "filter.job"}"#;
+    let take = r#"bind: {from: "uuid" to: "filter.job"}"#;
     for (rules, response, option, want) in [
         (
             r#"poll: "GetJob" item: "job""#.to_owned(),
@@ -262,7 +255,7 @@ fn rules_that_contradict_are_reported() {
         (
             start(r#"call: "Do""#),
             STARTED,
-            "watch.start.take",
+            "watch.start.bind",
             "nothing fills its field `job_id`",
         ),
         (
@@ -284,62 +277,62 @@ fn rules_that_contradict_are_reported() {
             "must have two fields beside those that are named",
         ),
         (
-            start(r#"call: "Do" take: {from: "nope" to: "job_id"}"#),
+            start(r#"call: "Do" bind: {from: "nope" to: "job_id"}"#),
             STARTED,
-            "watch.start.take",
+            "watch.start.bind",
             "t.DoRes has no field `nope`",
         ),
         (
-            start(r#"call: "Do" take: {from: "urls" to: "job_id"}"#),
+            start(r#"call: "Do" bind: {from: "urls" to: "job_id"}"#),
             STARTED,
-            "watch.start.take",
+            "watch.start.bind",
             "give a pattern",
         ),
         (
-            start(r#"call: "Do" take: {from: "urls" pattern: "x" to: "job_id"}"#),
+            start(r#"call: "Do" bind: {from: "urls" pattern: "x" to: "job_id"}"#),
             STARTED,
-            "watch.start.take",
+            "watch.start.bind",
             "must have one `{}`",
         ),
         (
-            start(r#"call: "Do" take: {from: "job_id" value: "x" to: "job_id"}"#),
+            start(r#"call: "Do" bind: {from: "job_id" value: "x" to: "job_id"}"#),
             STARTED,
-            "watch.start.take",
+            "watch.start.bind",
             "exactly one of",
         ),
         (
-            start(r#"call: "Do" take: {poll: "p" to: "job_id"}"#),
+            start(r#"call: "Do" bind: {poll: "p" to: "job_id"}"#),
             STARTED,
-            "watch.start.take",
+            "watch.start.bind",
             "no request of the poll yet",
         ),
         (
-            start(r#"call: "Do" take: {value: "maybe" to: "full"}"#),
+            start(r#"call: "Do" bind: {value: "maybe" to: "full"}"#),
             STARTED,
-            "watch.start.take",
+            "watch.start.bind",
             "`maybe` is not a value of `full`",
         ),
         (
-            start(r#"call: "Do" take: {value: "x" pattern: "/{}" to: "job_id"}"#),
+            start(r#"call: "Do" bind: {value: "x" pattern: "/{}" to: "job_id"}"#),
             STARTED,
-            "watch.start.take",
+            "watch.start.bind",
             "goes with `from`",
         ),
         (
-            start(r#"call: "Do" take: {request: "p" to: "full"}"#),
+            start(r#"call: "Do" bind: {request: "p" to: "full"}"#),
             STARTED,
-            "watch.start.take",
+            "watch.start.bind",
             "of another type",
         ),
         (
-            start(r#"call: "Do" take: {from: "job_id" to: "job_id"} find: {call: "S.ListJobs"}"#),
+            start(r#"call: "Do" bind: {from: "job_id" to: "job_id"} find: {call: "S.ListJobs"}"#),
             STARTED,
             "watch.start.find.item",
             "must name a list",
         ),
         (
             start(
-                r#"call: "Do" take: {from: "job_id" to: "job_id"} find: {call: "S.ListJobs" item: "no"}"#,
+                r#"call: "Do" bind: {from: "job_id" to: "job_id"} find: {call: "S.ListJobs" item: "no"}"#,
             ),
             STARTED,
             "watch.start.find.item",
@@ -354,138 +347,132 @@ fn rules_that_contradict_are_reported() {
         (
             side(&format!(r#"call: "Invoke" field: "x" {take}"#)),
             "DoRes started = 3; DoRes x = 4;",
-            "watch.side.call",
+            "watch.side_read.call",
             "is an action",
         ),
         (
             side(r#"call: "S.ListSteps" item: "name" field: "x""#),
             "DoRes started = 3; Step x = 4;",
-            "watch.side.item",
+            "watch.side_read.item",
             "must be a message or a list",
         ),
         (
             side(r#"call: "S.ListSteps" item: "steps" field: "x""#),
             "DoRes started = 3; Step x = 4;",
-            "watch.side.field",
+            "watch.side_read.field",
             "must be of the type of `steps`",
         ),
         (
-            side(r#"call: "S.ListSteps" item: "steps" field: "x" tally: "state""#),
+            side(r#"call: "S.ListSteps" item: "steps" field: "x" count_by: "state""#),
             "DoRes started = 3; map<string, string> x = 4;",
-            "watch.side.field",
+            "watch.side_read.field",
             "must be a map<string, int32>",
         ),
         (
-            side(r#"call: "S.ListSteps" field: "x" tally: "name""#),
+            side(r#"call: "S.ListSteps" field: "x" count_by: "name""#),
             "DoRes started = 3; map<string, int32> x = 4;",
-            "watch.side.tally",
+            "watch.side_read.count_by",
             "is for lists",
         ),
         (
-            side(r#"call: "S.ListJobs" item: "jobs" field: "x" tally: "more""#),
+            side(r#"call: "S.ListJobs" item: "jobs" field: "x" count_by: "more""#),
             "DoRes started = 3; map<string, int32> x = 4;",
-            "watch.side.tally",
+            "watch.side_read.count_by",
             "`more` must be one string, enum or bool",
         ),
         (
-            side(r#"call: "S.ListSteps" item: "steps" field: "x" tally: "no""#),
+            side(r#"call: "S.ListSteps" item: "steps" field: "x" count_by: "no""#),
             "DoRes started = 3; map<string, int32> x = 4;",
-            "watch.side.tally",
+            "watch.side_read.count_by",
             "t.Step has no field `no`",
         ),
         (
             side(r#"call: "S.ListSteps" item: "steps" field: "x" when: "p""#),
             "DoRes started = 3; repeated Step x = 4;",
-            "watch.side.when",
+            "watch.side_read.when",
             "must be one bool",
         ),
         (
             side(r#"call: "S.ListSteps" item: "steps" field: "x" states: "A""#),
             "DoRes started = 3; repeated Step x = 4;",
-            "watch.side.states",
+            "watch.side_read.states",
             "has no `state`",
         ),
         (
-            with(r#"gone_well: "A""#),
+            with(r#"not_found_succeeds_after: "A""#),
             STARTED,
-            "watch.gone_well",
+            "watch.not_found_succeeds_after",
             "has no `state`",
         ),
         (
-            with(r#"state: "state" gone_well: "A" gone: GONE_ENDS_WELL"#),
+            with(r#"state: "state" not_found_succeeds_after: "A" on_not_found: ON_NOT_FOUND_SUCCEED"#),
             STARTED,
-            "watch.gone_well",
+            "watch.not_found_succeeds_after",
             "says nothing beside",
         ),
         (
-            with(r#"hold: {states: "A" polls: 2}"#),
+            with(r#"final_after: {states: "A" polls: 2}"#),
             STARTED,
-            "watch.hold",
+            "watch.final_after",
             "has no `state`",
         ),
         (
-            with(r#"state: "state" ended_well: "A" hold: {states: "B" polls: 2}"#),
+            with(r#"state: "state" succeeded: "A" final_after: {states: "B" polls: 2}"#),
             STARTED,
-            "watch.hold.states",
+            "watch.final_after.states",
             "must name states that stand in",
         ),
         (
-            with(r#"state: "state" ended_well: "A" hold: {states: "A"}"#),
+            with(r#"state: "state" succeeded: "A" final_after: {states: "A"}"#),
             STARTED,
-            "watch.hold",
+            "watch.final_after",
             "holds nothing",
         ),
         (
-            with(r#"state: "state" ended_well: "A" hold: {states: "A" polls: -2}"#),
+            with(r#"state: "state" succeeded: "A" final_after: {states: "A" polls: -2}"#),
             STARTED,
-            "watch.hold.polls",
+            "watch.final_after.polls",
             "must be 1 to 1000",
         ),
         (
-            with(r#"state: "state" ended_well: "A" hold: {states: "A" time: {seconds: -1}}"#),
+            with(r#"state: "state" succeeded: "A" final_after: {states: "A" duration: {seconds: -1}}"#),
             STARTED,
-            "watch.hold.time",
+            "watch.final_after.duration",
             "must be 0 to 1 day",
         ),
         (
-            with(r#"state: "state" ended_well: "A" hold: {states: "A" polls: 2 value: "x"}"#),
+            with(r#"state: "state" succeeded: "A" final_after: {states: "A" polls: 2 value: "x"}"#),
             STARTED,
-            "watch.hold.field",
+            "watch.final_after.field",
             "is missing",
         ),
         (
-            with(r#"state: "state" ended_well: "A" hold: {states: "A" polls: 2 field: "more"}"#),
+            with(r#"state: "state" succeeded: "A" final_after: {states: "A" polls: 2 field: "more"}"#),
             STARTED,
-            "watch.hold.field",
+            "watch.final_after.field",
             "must be one value",
         ),
         (
-            with(r#"state: "state" ended_well: "A" hold: {states: "A" polls: 2 field: "no"}"#),
+            with(r#"state: "state" succeeded: "A" final_after: {states: "A" polls: 2 field: "no"}"#),
             STARTED,
-            "watch.hold.field",
+            "watch.final_after.field",
             "t.Job has no field `no`",
         ),
         (
-            with(r#"light: "nope""#),
+            with(r#"set_when_final: "nope""#),
             STARTED,
-            "watch.light",
+            "watch.set_when_final",
             "t.JobReq has no field `nope`",
         ),
         (
-            with(r#"light: "p""#),
+            with(r#"set_when_final: "p""#),
             STARTED,
-            "watch.light",
+            "watch.set_when_final",
             "must be one bool",
         ),
         (
-            with(r#"pin: {from: "uuid" to: "nope"}"#),
-            STARTED,
-            "watch.pin",
-            "t.JobReq has no field `nope`",
-        ),
-        (
             fallback(
-                r#"call: "GetAddon" field: "addon" take: {poll: "job_id" to: "addon"} state: "nope" ended_well: "A""#,
+                r#"call: "GetAddon" field: "addon" bind: {poll: "job_id" to: "addon"} state: "nope" succeeded: "A""#,
             ),
             "DoRes started = 3; Addon addon = 4;",
             "watch.fallback.state",
@@ -493,7 +480,7 @@ fn rules_that_contradict_are_reported() {
         ),
         (
             fallback(
-                r#"call: "GetAddon" item: "no" field: "addon" take: {poll: "job_id" to: "addon"}"#,
+                r#"call: "GetAddon" item: "no" field: "addon" bind: {poll: "job_id" to: "addon"}"#,
             ),
             "DoRes started = 3; Addon addon = 4;",
             "watch.fallback.item",
@@ -501,21 +488,21 @@ fn rules_that_contradict_are_reported() {
         ),
         (
             fallback(
-                r#"call: "S.ListJobs" field: "x" take: {poll: "p" to: "p"} same: {item: "jobs" poll: "p"}"#,
+                r#"call: "S.ListJobs" field: "x" bind: {poll: "p" to: "p"} must_match: {item: "jobs" poll: "p"}"#,
             ),
             "DoRes started = 3; JobsRes x = 4;",
-            "watch.fallback.same",
+            "watch.fallback.must_match",
             "`jobs` must be one value",
         ),
         (
             fallback(r#"call: "GetAddon" field: "addon""#),
             "DoRes started = 3; Addon addon = 4;",
-            "watch.fallback.take",
+            "watch.fallback.bind",
             "nothing fills its field `addon`",
         ),
         (
             fallback(
-                r#"call: "GetAddon" field: "addon" take: {poll: "job_id" to: "addon"} after: -1"#,
+                r#"call: "GetAddon" field: "addon" bind: {poll: "job_id" to: "addon"} after: -1"#,
             ),
             "DoRes started = 3; Addon addon = 4;",
             "watch.fallback.after",
@@ -523,49 +510,49 @@ fn rules_that_contradict_are_reported() {
         ),
         (
             fallback(
-                r#"call: "GetAddon" field: "addon" take: {poll: "job_id" to: "addon"} same: {item: "state"}"#,
+                r#"call: "GetAddon" field: "addon" bind: {poll: "job_id" to: "addon"} must_match: {item: "state"}"#,
             ),
             "DoRes started = 3; Addon addon = 4;",
-            "watch.fallback.same",
+            "watch.fallback.must_match",
             "t.JobReq has no field `state`",
         ),
         (
             fallback(
-                r#"call: "GetAddon" field: "addon" take: {poll: "job_id" to: "addon"} last: true gone: GONE_ENDS_WELL"#,
+                r#"call: "GetAddon" field: "addon" bind: {poll: "job_id" to: "addon"} is_final: true on_not_found: ON_NOT_FOUND_SUCCEED"#,
             ),
             "DoRes started = 3; Addon addon = 4;",
-            "watch.fallback.gone",
-            "leave out `gone` or `last`",
+            "watch.fallback.on_not_found",
+            "leave out `on_not_found` or `is_final`",
         ),
         (
             fallback(
-                r#"call: "GetAddon" field: "addon" take: {poll: "job_id" to: "addon"} gone_well: "LEAVING""#,
+                r#"call: "GetAddon" field: "addon" bind: {poll: "job_id" to: "addon"} not_found_succeeds_after: "LEAVING""#,
             ),
             "DoRes started = 3; Addon addon = 4;",
-            "watch.fallback.gone_well",
+            "watch.fallback.not_found_succeeds_after",
             "the fallback has no `state`",
         ),
         (
             fallback(
-                r#"call: "GetAddon" field: "addon" take: {poll: "job_id" to: "addon"} state: "state" gone_well: "A" last: true"#,
+                r#"call: "GetAddon" field: "addon" bind: {poll: "job_id" to: "addon"} state: "state" not_found_succeeds_after: "A" is_final: true"#,
             ),
             "DoRes started = 3; Addon addon = 4;",
-            "watch.fallback.gone_well",
+            "watch.fallback.not_found_succeeds_after",
             "is for a fallback that is polled",
         ),
         (
             fallback(
-                r#"call: "GetAddon" field: "addon" take: {poll: "job_id" to: "addon"} state: "state" gone_well: "A" gone: GONE_ENDS_WELL"#,
+                r#"call: "GetAddon" field: "addon" bind: {poll: "job_id" to: "addon"} state: "state" not_found_succeeds_after: "A" on_not_found: ON_NOT_FOUND_SUCCEED"#,
             ),
             "DoRes started = 3; Addon addon = 4;",
-            "watch.fallback.gone_well",
-            "says nothing beside GONE_ENDS_WELL",
+            "watch.fallback.not_found_succeeds_after",
+            "says nothing beside ON_NOT_FOUND_SUCCEED",
         ),
         (
-            r#"poll: "S.ListJobs" item: "jobs" key: "uuid" light: "x" start: {call: "Do"}"#
+            r#"poll: "S.ListJobs" item: "jobs" key: "uuid" set_when_final: "x" start: {call: "Do"}"#
                 .to_owned(),
             STARTED,
-            "watch.light",
+            "watch.set_when_final",
             "what is watched is a list",
         ),
     ] {

@@ -16,7 +16,7 @@ fn log_proto(watch: &str, request: &str, response: &str) -> String {
           }}
           rpc WatchThing(GetReq) returns (stream ThingRes) {{
             option (google.api.http) = {{get: "/v1/{{id}}"}};
-            option (drawbridge.v1.method).watch = {{poll: "Get" state: "state" ended_well: "done"}};
+            option (drawbridge.v1.method).watch = {{poll: "Get" state: "state" succeeded: "done"}};
           }}
           rpc Watch(WatchReq) returns (stream WatchRes) {{
             option (google.api.http) = {{get: "/v1/{{thing}}/events"}};
@@ -39,10 +39,10 @@ fn log_proto(watch: &str, request: &str, response: &str) -> String {
         message WatchReq {{
           string thing = 1 [(google.api.field_behavior) = REQUIRED];
           string kind = 4;
-          string marker = 6 [(drawbridge.v1.field).local = true];
-          bool now = 7 [(drawbridge.v1.field).local = true];
-          bool end = 8 [(drawbridge.v1.field).local = true];
-          int64 offset = 9 [(drawbridge.v1.field).local = true];
+          string marker = 6 [(drawbridge.v1.field).gateway_only = true];
+          bool now = 7 [(drawbridge.v1.field).gateway_only = true];
+          bool end = 8 [(drawbridge.v1.field).gateway_only = true];
+          int64 offset = 9 [(drawbridge.v1.field).gateway_only = true];
           {request}
         }}
         message WatchRes {{ drawbridge.v1.WatchEvent event = 1; {response} }}"#
@@ -51,8 +51,8 @@ fn log_proto(watch: &str, request: &str, response: &str) -> String {
 
 const EVENTS: &str = r#"item: "events" key: "id" resume: "marker" from_now: "now"
     log: {marker: "after" limit: "count" page_size: 2 ascending: "sort=asc" newest: "sort=desc"
-        order: "at"}"#;
-const ENDS: &str = r#"ends_with: "WatchThing" until_settled: "end"
+        order_by: "at"}"#;
+const ENDS: &str = r#"ends_with: "WatchThing" until_final: "end"
     ends_fields: {key: "id" value: "thing"}"#;
 const EVENT: &str = "Event item = 2; string marker = 3;";
 const TEXT: &str =
@@ -159,24 +159,24 @@ fn contradictions_are_reported() {
             "is set by the watch",
         ),
         (
-            swap("order: \"at\"", ""),
+            swap("order_by: \"at\"", ""),
             "",
             EVENT,
-            "log.order",
+            "log.order_by",
             "is missing",
         ),
         (
             swap("\"at\"", "\"part\""),
             "",
             EVENT,
-            "log.order",
+            "log.order_by",
             "must be a Timestamp",
         ),
         (
             swap("\"at\"", "\"nope\""),
             "",
             EVENT,
-            "log.order",
+            "log.order_by",
             "t.Event has no field `nope`",
         ),
         (
@@ -205,7 +205,7 @@ fn contradictions_are_reported() {
             "",
             EVENT,
             "resume",
-            "must be marked `local`",
+            "must be marked `gateway_only`",
         ),
         (
             swap("\"marker\"", "\"now\""),
@@ -236,21 +236,21 @@ fn contradictions_are_reported() {
             "is not for logs",
         ),
         (
-            format!("{EVENTS} until_settled: \"end\""),
+            format!("{EVENTS} until_final: \"end\""),
             "",
             EVENT,
             "ends_with",
             "is missing",
         ),
         (
-            format!("{EVENTS} ends_with: \"Get\" until_settled: \"end\""),
+            format!("{EVENTS} ends_with: \"Get\" until_final: \"end\""),
             "",
             EVENT,
             "ends_with",
             "is not a watch of one thing",
         ),
         (
-            format!("{EVENTS} ends_with: \"WatchThing\" until_settled: \"end\""),
+            format!("{EVENTS} ends_with: \"WatchThing\" until_final: \"end\""),
             "",
             EVENT,
             "ends_with",
@@ -304,13 +304,6 @@ fn contradictions_are_reported() {
             LINE,
             "text_log.text",
             "must lead to a string",
-        ),
-        (
-            TEXT.replace("\"count\"", "\"count\" first_size: 9 max_size: 8"),
-            "",
-            LINE,
-            "text_log.max_size",
-            "is less than",
         ),
     ];
     for (watch, request, response, option, want) in cases {

@@ -13,7 +13,7 @@ const MESSAGES: &str = r#"
       repeated Link links = 2;
       int32 count = 3;
       Pagination pagination = 4;
-      string next_page_token = 9 [(drawbridge.v1.field).local = true];
+      string next_page_token = 9 [(drawbridge.v1.field).gateway_only = true];
     }
     message Thing { string id = 1; int64 number = 2; }
     message Link { string rel = 1; string href = 2; }
@@ -392,11 +392,11 @@ fn paging_that_contradicts_is_reported() {
         (
             marker,
             MESSAGES.replace(
-                "string next_page_token = 9 [(drawbridge.v1.field).local = true]",
+                "string next_page_token = 9 [(drawbridge.v1.field).gateway_only = true]",
                 "string next_page_token = 9",
             ),
             "paging",
-            "marked `local`",
+            "marked `gateway_only`",
         ),
         (
             marker,
@@ -613,7 +613,7 @@ fn bare_strings_are_values_or_errors() {
           optional string description = 2;
         }
         message Checked {
-          option (drawbridge.v1.message).text_refuses = true;
+          option (drawbridge.v1.message).text_is_error = true;
           string description = 1;
         }
         message Nothing {}"#,

@@ -31,7 +31,7 @@ fn an_rpc_says_what_it_requires_and_sends() {
         &options(
             "put: \"/things/{id}\" body: \"thing\"",
             "required: [\"thing.name\", \"thing.items.name\"]
-             unsent: [\"thing.place\", \"thing.inner.mode\"]
+             omitted: [\"thing.place\", \"thing.inner.mode\"]
              constant_members: [{key: \"z\", value: \"[1]\"}, {key: \"kind\", value: \"\\\"x\\\"\"}]",
         ),
         MESSAGES,
@@ -71,7 +71,7 @@ fn constant_members_go_with_a_whole_body() {
     let world = World::new(&unary(
         &options(
             "post: \"/things/{id}\" body: \"*\"",
-            "unsent: \"thing.place\" constant_members: {key: \"mode\", value: \"null\"}",
+            "omitted: \"thing.place\" constant_members: {key: \"mode\", value: \"null\"}",
         ),
         MESSAGES,
     ));
@@ -110,26 +110,26 @@ fn contradictions_are_reported() {
         (post, "required: \"thing\"", "required", "annotate it there"),
         (
             put,
-            "unsent: \"thing.name.x\"",
-            "unsent",
+            "omitted: \"thing.name.x\"",
+            "omitted",
             "`name` is no message",
         ),
         (
             get,
-            "unsent: \"thing.name\"",
-            "unsent",
+            "omitted: \"thing.name\"",
+            "omitted",
             "does not stand in the body",
         ),
         (
             nested,
-            "unsent: \"thing.name\"",
-            "unsent",
+            "omitted: \"thing.name\"",
+            "omitted",
             "does not stand in the body",
         ),
         (
             put,
-            "required: \"thing.inner.name\" unsent: \"thing.inner\"",
-            "unsent",
+            "required: \"thing.inner.name\" omitted: \"thing.inner\"",
+            "omitted",
             "a field that is required is to be sent",
         ),
         (

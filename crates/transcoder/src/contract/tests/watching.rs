@@ -51,14 +51,14 @@ fn world(rules: &str) -> World {
           string p = 1 [(drawbridge.v1.field).upstream_value = "project_id"];
           string group = 2 [(google.api.field_behavior) = REQUIRED];
           string q = 3;
-          bool follow = 4 [(drawbridge.v1.field).local = true];
+          bool follow = 4 [(drawbridge.v1.field).gateway_only = true];
         }}
         message WatchRes {{ Thing thing = 3; drawbridge.v1.WatchEvent event = 5; }}"#
     )))
 }
 
-const LIST: &str = "item: \"things\" key: \"id\" state: \"state\" ended_well: \"done\"
-    ended_badly: \"LOST\" refresh: \"Get\" follow: \"follow\"";
+const LIST: &str = "item: \"things\" key: \"id\" state: \"state\" succeeded: \"done\"
+    failed: \"LOST\" refresh: \"Get\" follow: \"follow\"";
 
 fn watch(world: &World) -> &Watch {
     world.rpc("Watch").watch.as_ref().unwrap()
@@ -69,14 +69,14 @@ fn rules_and_defaults() {
     let secs = Duration::from_secs;
     for (rules, first, max) in [
         ("", secs(1), secs(10)),
-        ("first_interval: {seconds: 30}", secs(30), secs(30)),
+        ("initial_interval: {seconds: 30}", secs(30), secs(30)),
         (
             "max_interval: {nanos: 500000000}",
             Duration::from_millis(500),
             Duration::from_millis(500),
         ),
         (
-            "first_interval: {seconds: 2} max_interval: {seconds: 60}",
+            "initial_interval: {seconds: 2} max_interval: {seconds: 60}",
             secs(2),
             secs(60),
         ),
@@ -90,7 +90,7 @@ fn rules_and_defaults() {
         );
         assert!(!watch.list && !watch.gone_ends_well && watch.refresh.is_none());
     }
-    let world = world(&format!("{LIST} gone: GONE_ENDS_WELL"));
+    let world = world(&format!("{LIST} on_not_found: ON_NOT_FOUND_SUCCEED"));
     let watch = watch(&world);
     assert!(watch.list && watch.gone_ends_well);
     assert_eq!(&*watch.poll.name, "List");
@@ -165,7 +165,7 @@ fn the_whole_response_can_be_watched() {
              rpc Watch(Req) returns (stream WatchRes) {
                option (google.api.http) = {get: "/x"};
                option (drawbridge.v1.method).watch =
-                 {poll: "Get" state: "job.inner.state" ended_well: "ok" ended_badly: "bad"};
+                 {poll: "Get" state: "job.inner.state" succeeded: "ok" failed: "bad"};
              }
              rpc Get(Req) returns (GetRes) { option (google.api.http) = {get: "/x"}; }
            }
@@ -178,21 +178,21 @@ fn the_whole_response_can_be_watched() {
     let world = World::new(&proto);
     let watch = watch(&world);
     for (response, want, text) in [
-        (json!({}), Outcome::Open, None),
-        (json!({"job": {}}), Outcome::Open, None),
+        (json!({}), Outcome::Pending, None),
+        (json!({"job": {}}), Outcome::Pending, None),
         (
             json!({"job": {"inner": {"state": "new"}}}),
-            Outcome::Open,
+            Outcome::Pending,
             Some("new"),
         ),
         (
             json!({"job": {"inner": {"state": "ok"}}}),
-            Outcome::EndedWell,
+            Outcome::Succeeded,
             Some("ok"),
         ),
         (
             json!({"job": {"inner": {"state": "bad"}}}),
-            Outcome::EndedBadly,
+            Outcome::Failed,
             Some("bad"),
         ),
     ] {
@@ -208,29 +208,33 @@ fn outcomes_go_by_the_rest_text() {
     let world = world(LIST);
     let watch = watch(&world);
     for (item, want, text) in [
-        (json!({}), Outcome::Open, None),
-        (json!({"state": "STATE_BUSY"}), Outcome::Open, Some("BUSY")),
+        (json!({}), Outcome::Pending, None),
+        (
+            json!({"state": "STATE_BUSY"}),
+            Outcome::Pending,
+            Some("BUSY"),
+        ),
         (
             json!({"state": "STATE_DONE"}),
-            Outcome::EndedWell,
+            Outcome::Succeeded,
             Some("done"),
         ),
         (
             json!({"state": "STATE_LOST"}),
-            Outcome::EndedBadly,
+            Outcome::Failed,
             Some("LOST"),
         ),
-        (json!({"state": 77}), Outcome::Open, Some("77")),
+        (json!({"state": 77}), Outcome::Pending, Some("77")),
         (
             json!({"state": "STATE_DONE", "stateRaw": "LOST"}),
-            Outcome::EndedWell,
+            Outcome::Succeeded,
             Some("done"),
         ),
         // A text that the enum does not know says nothing about an end.
-        (json!({"stateRaw": "NEW"}), Outcome::Open, Some("NEW")),
+        (json!({"stateRaw": "NEW"}), Outcome::Pending, Some("NEW")),
         (
             json!({"stateRaw": "finished"}),
-            Outcome::EndedWell,
+            Outcome::Succeeded,
             Some("finished"),
         ),
     ] {
@@ -238,10 +242,10 @@ fn outcomes_go_by_the_rest_text() {
         assert_eq!(watch.outcome(&wire), want, "{item}");
         assert_eq!(watch.state_text(&wire).as_deref(), text, "{item}");
     }
-    assert_eq!(watch.outcome(b"\x10"), Outcome::Open);
+    assert_eq!(watch.outcome(b"\x10"), Outcome::Pending);
     let without = self::world("item: \"one\"");
     let done = without.wire("t.Thing", json!({"state": "STATE_DONE"}));
-    assert_eq!(self::watch(&without).outcome(&done), Outcome::Open);
+    assert_eq!(self::watch(&without).outcome(&done), Outcome::Pending);
     assert_eq!(self::watch(&without).state_text(&done), None);
 }
 
@@ -258,7 +262,7 @@ fn keys_tell_the_items_apart() {
     }
     assert!(watch(&strings).key(b"\x0a\x01\xff").is_err());
 
-    let both = world("item: \"things\" key: \"id\" key_with: [\"inner.state\", \"names\"]");
+    let both = world("item: \"things\" key: \"id\" additional_keys: [\"inner.state\", \"names\"]");
     let thing = |names: Json, state: &str| {
         let thing = json!({"id": "a", "names": names, "inner": {"state": state}});
         watch(&both).key(&both.wire("t.Thing", thing)).unwrap()
@@ -313,19 +317,19 @@ fn one_item_is_read_by_its_key() {
 fn messages_hold_the_event_and_the_item() {
     let world = world(LIST);
     let event = WatchEvent {
-        r#type: WatchEventType::Changed.into(),
+        r#type: WatchEventType::Modified.into(),
         ..Default::default()
     };
     let item = world.wire("t.Thing", json!({"id": "a"}));
     let message = watch(&world).message(&event, Some(&item), &[]);
     assert_eq!(
         world.json("t.WatchRes", &message),
-        json!({"event": {"type": "WATCH_EVENT_TYPE_CHANGED"}, "thing": {"id": "a"}})
+        json!({"event": {"type": "WATCH_EVENT_TYPE_MODIFIED"}, "thing": {"id": "a"}})
     );
     let message = watch(&world).message(&event, None, &[]);
     assert_eq!(
         world.json("t.WatchRes", &message),
-        json!({"event": {"type": "WATCH_EVENT_TYPE_CHANGED"}})
+        json!({"event": {"type": "WATCH_EVENT_TYPE_MODIFIED"}})
     );
     let mut empty = watch(&world).message(&WatchEvent::default(), Some(b""), &[]);
     let told = world.json("t.WatchRes", &empty.split_off(0));

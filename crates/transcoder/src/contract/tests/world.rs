@@ -159,26 +159,25 @@ pub(crate) fn jobs(rules: &str, response: &str) -> String {
           rpc Watch(WatchJobReq) returns (stream WatchJobRes) {{
             option (google.api.http) = {{get: "/v1/{{p}}/jobs/{{job_id}}"}};
             option (drawbridge.v1.method).watch = {{
-              poll: "GetJob" item: "job" light: "full" first_interval: {{nanos: 10000000}}
-              state: "state" ended_well: "OK" ended_badly: ["BAD", "LOST"]
-              gone_well: "LEAVING"
-              hold: {{states: "BAD" field: "sticky" value: "false" time: {{seconds: 10}}}}
-              hold: {{states: "LOST" polls: 3}}
-              pin: {{from: "uuid" to: "job_id"}}
-              side: {{
+              poll: "GetJob" item: "job" set_when_final: "full" initial_interval: {{nanos: 10000000}}
+              state: "state" succeeded: "OK" failed: ["BAD", "LOST"]
+              not_found_succeeds_after: "LEAVING"
+              final_after: {{states: "BAD" field: "sticky" value: "false" duration: {{seconds: 10}}}}
+              final_after: {{states: "LOST" polls: 3}}
+              side_read: {{
                 call: "ListSteps" item: "steps" field: "steps" when: "steps"
-                take: {{from: "uuid" to: "filter.job"}}
-                take: {{request: "depth" to: "depth"}}
+                bind: {{from: "uuid" to: "filter.job"}}
+                bind: {{request: "depth" to: "depth"}}
               }}
-              side: {{
-                call: "ListSteps" item: "steps" field: "progress" tally: "state"
-                take: {{from: "uuid" to: "filter.job"}} states: "BUSY"
+              side_read: {{
+                call: "ListSteps" item: "steps" field: "progress" count_by: "state"
+                bind: {{from: "uuid" to: "filter.job"}} states: "BUSY"
               }}
               fallback: {{
                 call: "AddonService.GetAddon" field: "addon" after: 3
-                take: {{request: "addon" to: "addon"}}
-                state: "state" ended_well: "OK" gone: GONE_ENDS_WELL
-                same: {{item: "job_id"}}
+                bind: {{request: "addon" to: "addon"}}
+                state: "state" succeeded: "OK" on_not_found: ON_NOT_FOUND_SUCCEED
+                must_match: {{item: "job_id"}}
               }}
             }};
           }}
@@ -203,10 +202,10 @@ pub(crate) fn jobs(rules: &str, response: &str) -> String {
         message WatchJobReq {{
           string p = 1;
           string job_id = 2;
-          string addon = 3 [(drawbridge.v1.field).local = true];
-          bool steps = 4 [(drawbridge.v1.field).local = true];
-          int32 depth = 5 [(drawbridge.v1.field).local = true];
-          bool other = 6 [(drawbridge.v1.field).local = true];
+          string addon = 3 [(drawbridge.v1.field).gateway_only = true];
+          bool steps = 4 [(drawbridge.v1.field).gateway_only = true];
+          int32 depth = 5 [(drawbridge.v1.field).gateway_only = true];
+          bool other = 6 [(drawbridge.v1.field).gateway_only = true];
         }}
         message WatchJobRes {{
           drawbridge.v1.WatchEvent event = 1;
@@ -219,13 +218,13 @@ pub(crate) fn jobs(rules: &str, response: &str) -> String {
 }
 
 pub(crate) const DO: &str =
-    r#"poll: "S.GetJob" item: "job" start: {call: "Do" take: {from: "job_id" to: "job_id"}}"#;
+    r#"poll: "S.GetJob" item: "job" start: {call: "Do" bind: {from: "job_id" to: "job_id"}}"#;
 pub(crate) const FIND: &str = r#"poll: "S.GetJob" item: "job" start: {
     call: "Do" field: "begun"
-    take: {from: "urls" pattern: "/jobs/{}" to: "job_id"}
+    bind: {from: "urls" pattern: "/jobs/{}" to: "job_id"}
     find: {
       call: "S.ListJobs" item: "jobs"
-      take: {from: "urls" pattern: "/groups/{}" to: "group"}
-      then: {from: "uuid" to: "job_id"}
+      bind: {from: "urls" pattern: "/groups/{}" to: "group"}
+      bind_poll: {from: "uuid" to: "job_id"}
     }}"#;
 pub(crate) const STARTED: &str = "DoRes started = 3;";

@@ -193,7 +193,7 @@ impl Around<'_> {
             copied: self.method.input,
         };
         let poll =
-            RequestTemplate::compile(&rule.take, self.poll, types, "watch.start", diagnostics);
+            RequestTemplate::compile(&rule.bind, self.poll, types, "watch.start", diagnostics);
         let find = match &rule.find {
             Some(find) => Some(self.find(find, types, diagnostics)?),
             None => None,
@@ -224,7 +224,7 @@ impl Around<'_> {
     ) -> Option<Find> {
         const OPTION: &str = "watch.start.find";
         let rpc = self.read(&rule.call, OPTION, diagnostics)?;
-        let request = RequestTemplate::compile(&rule.take, &rpc, types, OPTION, diagnostics);
+        let request = RequestTemplate::compile(&rule.bind, &rpc, types, OPTION, diagnostics);
         let (item, id) = match Part::find(self.schema, rpc.output, &rule.item) {
             Ok((part @ Part::List(_), id)) => (part, id),
             Ok(_) => {
@@ -240,8 +240,8 @@ impl Around<'_> {
             item: Some(id),
             ..types
         };
-        let then = "watch.start.find.then";
-        let then = RequestTemplate::compile(&rule.then, self.poll, types, then, diagnostics);
+        let then = "watch.start.find.bind_poll";
+        let then = RequestTemplate::compile(&rule.bind_poll, self.poll, types, then, diagnostics);
         Some(Find {
             rpc,
             request,
@@ -255,23 +255,23 @@ impl Around<'_> {
         rule: &rules::SideRead,
         diagnostics: &mut Diagnostics<'_>,
     ) -> Option<SideRead> {
-        const OPTION: &str = "watch.side";
+        const OPTION: &str = "watch.side_read";
         let rpc = self.read(&rule.call, OPTION, diagnostics)?;
-        let request = RequestTemplate::compile(&rule.take, &rpc, self.types(), OPTION, diagnostics);
+        let request = RequestTemplate::compile(&rule.bind, &rpc, self.types(), OPTION, diagnostics);
         let (item, id) = Part::find(self.schema, rpc.output, &rule.item)
-            .map_err(|problem| diagnostics.report_rule("watch.side.item", problem))
+            .map_err(|problem| diagnostics.report_rule("watch.side_read.item", problem))
             .ok()?;
-        let tally = if rule.tally.is_empty() {
+        let tally = if rule.count_by.is_empty() {
             None
         } else {
-            Some(self.tally(&rule.tally, item, id, diagnostics)?)
+            Some(self.tally(&rule.count_by, item, id, diagnostics)?)
         };
         let number = if tally.is_some() {
             let counts = |field: &Field| self.is_counts(field);
             self.told(
                 &rule.field,
                 counts,
-                "a map<string, int32>, for a tally",
+                "a map<string, int32>, for `count_by`",
                 OPTION,
                 diagnostics,
             )?
@@ -288,7 +288,7 @@ impl Around<'_> {
         let when = if rule.when.is_empty() {
             None
         } else {
-            let option = "watch.side.when";
+            let option = "watch.side_read.when";
             super::compile::bool_field(
                 &rule.when,
                 self.schema,
@@ -299,12 +299,18 @@ impl Around<'_> {
             .map(|(_, field)| field.number)
         };
         let states = match (self.state, rule.states.is_empty()) {
-            (Some(state), _) => {
-                state.states(self.schema, &rule.states, "watch.side.states", diagnostics)
-            }
+            (Some(state), _) => state.states(
+                self.schema,
+                &rule.states,
+                "watch.side_read.states",
+                diagnostics,
+            ),
             (None, true) => States::default(),
             (None, false) => {
-                diagnostics.report_rule("watch.side.states", "the watch has no `state`: name it");
+                diagnostics.report_rule(
+                    "watch.side_read.states",
+                    "the watch has no `state`: name it",
+                );
                 States::default()
             }
         };
@@ -327,7 +333,10 @@ impl Around<'_> {
         diagnostics: &mut Diagnostics<'_>,
     ) -> Option<FieldPath> {
         if !matches!(part, Part::List(_)) {
-            diagnostics.report_rule("watch.side.tally", "is for lists: name one in `item`");
+            diagnostics.report_rule(
+                "watch.side_read.count_by",
+                "is for lists: name one in `item`",
+            );
             return None;
         }
         match FieldPath::find(self.schema, item, name) {
@@ -342,11 +351,11 @@ impl Around<'_> {
             }
             Ok(_) => {
                 let problem = format!("`{name}` must be one string, enum or bool");
-                diagnostics.report_rule("watch.side.tally", problem);
+                diagnostics.report_rule("watch.side_read.count_by", problem);
                 None
             }
             Err(problem) => {
-                diagnostics.report_rule("watch.side.tally", problem);
+                diagnostics.report_rule("watch.side_read.count_by", problem);
                 None
             }
         }
@@ -369,7 +378,7 @@ impl Around<'_> {
     ) -> Option<Fallback> {
         const OPTION: &str = "watch.fallback";
         let rpc = self.read(&rule.call, OPTION, diagnostics)?;
-        let request = RequestTemplate::compile(&rule.take, &rpc, self.types(), OPTION, diagnostics);
+        let request = RequestTemplate::compile(&rule.bind, &rpc, self.types(), OPTION, diagnostics);
         let (item, id) = Part::find(self.schema, rpc.output, &rule.item)
             .map_err(|problem| diagnostics.report_rule("watch.fallback.item", problem))
             .ok()?;
@@ -383,31 +392,38 @@ impl Around<'_> {
         )?;
         let written = Written {
             state: &rule.state,
-            well: &rule.ended_well,
-            badly: &rule.ended_badly,
+            well: &rule.succeeded,
+            badly: &rule.failed,
             option: OPTION,
         };
         let state = State::compile(&written, self.schema, id, diagnostics);
         let gone_well = match &state {
             Some(state) => {
-                let option = "watch.fallback.gone_well";
-                state.states(self.schema, &rule.gone_well, option, diagnostics)
+                let option = "watch.fallback.not_found_succeeds_after";
+                state.states(
+                    self.schema,
+                    &rule.not_found_succeeds_after,
+                    option,
+                    diagnostics,
+                )
             }
             None => States::default(),
         };
-        let problem = match rule.gone_well.is_empty() {
+        let problem = match rule.not_found_succeeds_after.is_empty() {
             true => None,
             false if state.is_none() => Some("the fallback has no `state`: name it"),
-            false if rule.last => Some("is for a fallback that is polled: leave out one of them"),
-            false if rule.gone() == rules::Gone::EndsWell => {
-                Some("says nothing beside GONE_ENDS_WELL: leave out one of them")
+            false if rule.is_final => {
+                Some("is for a fallback that is polled: leave out one of them")
+            }
+            false if rule.on_not_found() == rules::OnNotFound::Succeed => {
+                Some("says nothing beside ON_NOT_FOUND_SUCCEED: leave out one of them")
             }
             false => None,
         };
         if let Some(problem) = problem {
-            diagnostics.report_rule("watch.fallback.gone_well", problem);
+            diagnostics.report_rule("watch.fallback.not_found_succeeds_after", problem);
         }
-        let same = match &rule.same {
+        let same = match &rule.must_match {
             Some(same) => Some(self.same(same, id, diagnostics)?),
             None => None,
         };
@@ -418,18 +434,22 @@ impl Around<'_> {
                 return None;
             }
         };
-        if rules::Gone::try_from(rule.gone).is_err() {
-            diagnostics.report_rule("watch.fallback.gone", "is not a value that is known");
+        if rules::OnNotFound::try_from(rule.on_not_found).is_err() {
+            diagnostics.report_rule(
+                "watch.fallback.on_not_found",
+                "is not a value that is known",
+            );
         }
-        if rule.last && rule.gone() == rules::Gone::EndsWell {
-            let problem = "is for a fallback that is polled: leave out `gone` or `last`";
-            diagnostics.report_rule("watch.fallback.gone", problem);
+        if rule.is_final && rule.on_not_found() == rules::OnNotFound::Succeed {
+            let problem =
+                "is for a fallback that is polled: leave out `on_not_found` or `is_final`";
+            diagnostics.report_rule("watch.fallback.on_not_found", problem);
         }
         Some(Fallback {
-            gone_ends_well: rule.gone() == rules::Gone::EndsWell,
+            gone_ends_well: rule.on_not_found() == rules::OnNotFound::Succeed,
             rpc,
             after,
-            last: rule.last,
+            last: rule.is_final,
             request,
             item,
             number,
@@ -441,7 +461,7 @@ impl Around<'_> {
 
     fn same(
         &self,
-        rule: &rules::Same,
+        rule: &rules::FieldMatch,
         item: MessageId,
         diagnostics: &mut Diagnostics<'_>,
     ) -> Option<Same> {
@@ -454,11 +474,11 @@ impl Around<'_> {
             Ok(field_path) if is_one(field_path.field(self.schema)) => Some(field_path),
             Ok(_) => {
                 let problem = format!("`{name}` must be one value");
-                diagnostics.report_rule("watch.fallback.same", problem);
+                diagnostics.report_rule("watch.fallback.must_match", problem);
                 None
             }
             Err(problem) => {
-                diagnostics.report_rule("watch.fallback.same", problem);
+                diagnostics.report_rule("watch.fallback.must_match", problem);
                 None
             }
         };
@@ -620,7 +640,7 @@ impl Fallback {
             same: is_same(item),
             outcome: match &self.state {
                 Some(state) => state.outcome(schema, item),
-                None => Outcome::Open,
+                None => Outcome::Pending,
             },
             leaving: (self.state.as_ref())
                 .is_some_and(|state| state.is_in(schema, item, &self.gone_well)),
@@ -647,11 +667,16 @@ pub(super) fn light(
     poll: &Method,
     diagnostics: &mut Diagnostics<'_>,
 ) -> Option<FieldIndex> {
-    let (index, field) =
-        super::compile::bool_field(name, schema, poll.input, "watch.light", diagnostics)?;
+    let (index, field) = super::compile::bool_field(
+        name,
+        schema,
+        poll.input,
+        "watch.set_when_final",
+        diagnostics,
+    )?;
     if field.cardinality != Cardinality::Explicit {
         let problem = format!("`{name}` must be `optional`: else its false is not sent");
-        diagnostics.report_rule("watch.light", problem);
+        diagnostics.report_rule("watch.set_when_final", problem);
     }
     Some(index)
 }

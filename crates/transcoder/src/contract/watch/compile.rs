@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use super::calls::{self, Around, SideRead};
 use super::field_path::{FieldPath, Part, is_one};
-use super::request_template::{RequestTemplate, Types};
 use super::state::{State, States, Written};
 use super::{EVENT, Refresh, Tables};
 use crate::api::drawbridge::v1 as rules;
@@ -77,11 +76,11 @@ pub(in crate::contract) fn compile(
     let list = matches!(item, Part::List(_));
     let message = schema.message(item_type);
     let key = key(rule, list, message, diagnostics);
-    let key_with = key_with(rule, list, schema, item_type, diagnostics);
+    let additional_keys = additional_keys(rule, list, schema, item_type, diagnostics);
     let written = Written {
         state: &rule.state,
-        well: &rule.ended_well,
-        badly: &rule.ended_badly,
+        well: &rule.succeeded,
+        badly: &rule.failed,
         option: "watch",
     };
     let state = State::compile(&written, schema, item_type, diagnostics);
@@ -110,8 +109,8 @@ pub(in crate::contract) fn compile(
             ),
         );
     }
-    if rules::Gone::try_from(rule.gone).is_err() {
-        diagnostics.report_rule("watch.gone", "is not a value that is known");
+    if rules::OnNotFound::try_from(rule.on_not_found).is_err() {
+        diagnostics.report_rule("watch.on_not_found", "is not a value that is known");
     }
     let (first_interval, max_interval) = intervals(rule, diagnostics);
 
@@ -121,14 +120,16 @@ pub(in crate::contract) fn compile(
     }
     if list {
         for (given, option) in [
-            (!rule.side.is_empty(), "side"),
-            (!rule.hold.is_empty(), "hold"),
-            (!rule.gone_well.is_empty(), "gone_well"),
+            (!rule.side_read.is_empty(), "side_read"),
+            (!rule.final_after.is_empty(), "final_after"),
+            (
+                !rule.not_found_succeeds_after.is_empty(),
+                "not_found_succeeds_after",
+            ),
             (!rule.follow_after.is_empty(), "follow_after"),
             (rule.unknown.is_some(), "unknown"),
             (rule.fallback.is_some(), "fallback"),
-            (!rule.light.is_empty(), "light"),
-            (!rule.pin.is_empty(), "pin"),
+            (!rule.set_when_final.is_empty(), "set_when_final"),
         ] {
             if given {
                 let problem = "is for one thing; what is watched is a list";
@@ -138,8 +139,11 @@ pub(in crate::contract) fn compile(
     }
     if state.is_none() {
         for (given, option) in [
-            (!rule.hold.is_empty(), "hold"),
-            (!rule.gone_well.is_empty(), "gone_well"),
+            (!rule.final_after.is_empty(), "final_after"),
+            (
+                !rule.not_found_succeeds_after.is_empty(),
+                "not_found_succeeds_after",
+            ),
             (!rule.follow_after.is_empty(), "follow_after"),
             (rule.unknown.is_some(), "unknown"),
         ] {
@@ -149,9 +153,11 @@ pub(in crate::contract) fn compile(
             }
         }
     }
-    if !rule.gone_well.is_empty() && rule.gone() == rules::Gone::EndsWell {
-        let problem = "says nothing beside GONE_ENDS_WELL: leave out one of them";
-        diagnostics.report_rule("watch.gone_well", problem);
+    if !rule.not_found_succeeds_after.is_empty()
+        && rule.on_not_found() == rules::OnNotFound::Succeed
+    {
+        let problem = "says nothing beside ON_NOT_FOUND_SUCCEED: leave out one of them";
+        diagnostics.report_rule("watch.not_found_succeeds_after", problem);
     }
     let around = Around {
         schema,
@@ -166,7 +172,7 @@ pub(in crate::contract) fn compile(
         None => None,
     };
     let side: Vec<SideRead> = rule
-        .side
+        .side_read
         .iter()
         .filter_map(|side| around.side(side, diagnostics))
         .collect();
@@ -191,31 +197,28 @@ pub(in crate::contract) fn compile(
             unknown = state.unknown(rule, schema, item_type, diagnostics);
         }
         hold = rule
-            .hold
+            .final_after
             .iter()
             .filter_map(|hold| state.hold(hold, schema, item_type, diagnostics))
             .collect();
-        gone_well = state.states(schema, &rule.gone_well, "watch.gone_well", diagnostics);
+        gone_well = state.states(
+            schema,
+            &rule.not_found_succeeds_after,
+            "watch.not_found_succeeds_after",
+            diagnostics,
+        );
     }
-    let light = if rule.light.is_empty() {
+    let light = if rule.set_when_final.is_empty() {
         None
     } else {
-        let index = calls::light(&rule.light, schema, poll, diagnostics)?;
+        let index = calls::light(&rule.set_when_final, schema, poll, diagnostics)?;
         Some(schema.message(poll.input).fields[usize::from(index)].number)
     };
-    let types = Types {
-        item: Some(item_type),
-        poll: Some(poll.input),
-        request: method.input,
-        copied: poll.input,
-    };
-    let pin = RequestTemplate::changes(&rule.pin, poll, types, "watch.pin", diagnostics);
     let mut aside = HashSet::new();
     side.iter().for_each(|side| side.asked(&mut aside));
     fallback
         .iter()
         .for_each(|fallback| fallback.asked(&mut aside));
-    pin.asked(&mut aside);
 
     let (refresh_rpc, refresh) = refresh.unzip();
     Some(Watch {
@@ -224,7 +227,7 @@ pub(in crate::contract) fn compile(
         list,
         first_interval,
         max_interval,
-        gone_ends_well: rule.gone() == rules::Gone::EndsWell,
+        gone_ends_well: rule.on_not_found() == rules::OnNotFound::Succeed,
         start,
         side,
         hold,
@@ -236,7 +239,7 @@ pub(in crate::contract) fn compile(
             item,
             item_type,
             key,
-            key_with,
+            additional_keys,
             state,
             event_number,
             item_number,
@@ -245,7 +248,6 @@ pub(in crate::contract) fn compile(
             follow_after,
             unknown,
             light,
-            pin,
             fields: shared_fields(schema, method.input, poll.input),
             aside: aside.into_iter().collect(),
         },
@@ -257,7 +259,11 @@ pub(super) fn intervals(
     rule: &rules::Watch,
     diagnostics: &mut Diagnostics<'_>,
 ) -> (Duration, Duration) {
-    let first_interval = interval(rule.first_interval.as_ref(), "first_interval", diagnostics);
+    let first_interval = interval(
+        rule.initial_interval.as_ref(),
+        "initial_interval",
+        diagnostics,
+    );
     let max_interval = interval(rule.max_interval.as_ref(), "max_interval", diagnostics);
     let first = first_interval.unwrap_or(Duration::from_secs(1));
     let max = max_interval.unwrap_or(Duration::from_secs(10).max(first));
@@ -268,7 +274,7 @@ pub(super) fn intervals(
         first
     };
     if first > max {
-        diagnostics.report_rule("watch.max_interval", "is shorter than first_interval");
+        diagnostics.report_rule("watch.max_interval", "is shorter than initial_interval");
     }
     (first, max)
 }
@@ -298,13 +304,13 @@ pub(in crate::contract) fn same_call(
     }
     let schema = &*method.schema;
     let (ours, theirs) = (schema.message(method.input), schema.message(other.input));
-    for field in ours.fields.iter().filter(|field| !field.local) {
+    for field in ours.fields.iter().filter(|field| !field.gateway_only) {
         let same = theirs.field(&field.name).is_some_and(|(_, known)| {
             schema.alike(known, field) && known.wire_name == field.wire_name
         });
         if !same {
             let problem = format!(
-                "the field `{}` of {} is not one of {}: name it alike, or mark it `local`",
+                "the field `{}` of {} is not one of {}: name it alike, or mark it `gateway_only`",
                 field.name, ours.name, theirs.name
             );
             diagnostics.report_rule(option, problem);
@@ -331,7 +337,7 @@ pub(super) fn shared_fields(schema: &Schema, from: MessageId, to: MessageId) -> 
         .message(from)
         .fields
         .iter()
-        .filter(|field| !field.local)
+        .filter(|field| !field.gateway_only)
         .filter_map(|field| {
             let (_, known) = theirs.field(&field.name)?;
             schema
@@ -374,23 +380,23 @@ pub(super) fn key(
     Some(index)
 }
 
-fn key_with(
+fn additional_keys(
     rule: &rules::Watch,
     list: bool,
     schema: &Schema,
     item: MessageId,
     diagnostics: &mut Diagnostics<'_>,
 ) -> Vec<FieldPath> {
-    let fits = rule.key_with.is_empty() || (list && rule.refresh.is_empty());
+    let fits = rule.additional_keys.is_empty() || (list && rule.refresh.is_empty());
     if !fits {
         let problem = "is for lists whose items are not read by their key (`refresh`)";
-        diagnostics.report_rule("watch.key_with", problem);
+        diagnostics.report_rule("watch.additional_keys", problem);
     }
     let mut field_paths = Vec::new();
-    for name in &rule.key_with {
+    for name in &rule.additional_keys {
         match FieldPath::find(schema, item, name) {
             Ok(field_path) => field_paths.push(field_path),
-            Err(problem) => diagnostics.report_rule("watch.key_with", problem),
+            Err(problem) => diagnostics.report_rule("watch.additional_keys", problem),
         }
     }
     field_paths
@@ -419,7 +425,7 @@ fn stream_fields(
         .as_ref()
         .map(|start| calls::field_name(&start.field));
     let mut named = HashSet::new();
-    let sides = rule.side.iter().map(|side| &*side.field);
+    let sides = rule.side_read.iter().map(|side| &*side.field);
     let fallback = rule.fallback.as_ref().map(|fallback| &*fallback.field);
     for name in started.into_iter().chain(sides).chain(fallback) {
         if !named.insert(name) {

@@ -123,7 +123,7 @@ struct Tables {
     resume: Option<FieldIndex>,
     from_now: Option<FieldIndex>,
     follow: Option<FieldIndex>,
-    until_settled: Option<FieldIndex>,
+    until_final: Option<FieldIndex>,
     /// From the number of a field of this request to that of the end's request.
     ends: HashMap<u32, u32>,
     /// The number of the `WatchEvent` in the messages of `ends_with`.
@@ -204,7 +204,7 @@ impl Log {
 
     /// Whether the log is to end with the watch that `ends_with` names.
     pub fn settles(&self, request: &[u8]) -> bool {
-        match (&self.ends_with, self.tables.until_settled) {
+        match (&self.ends_with, self.tables.until_final) {
             (None, _) => false,
             (Some(_), Some(flag)) => self.flag(Some(flag), request),
             (Some(_), None) => {

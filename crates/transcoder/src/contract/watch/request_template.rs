@@ -67,7 +67,7 @@ pub(super) struct Types {
 impl RequestTemplate {
     /// Compiles the bindings of one call; `option` is where they stand.
     pub fn compile(
-        bindings: &[rules::Take],
+        bindings: &[rules::FieldBinding],
         rpc: &Method,
         types: Types,
         option: &str,
@@ -79,7 +79,7 @@ impl RequestTemplate {
             match FieldBinding::compile(binding, schema, rpc.input, types) {
                 Ok(binding) => template.bindings.push(binding),
                 Err(problem) => {
-                    diagnostics.report_rule(&format!("{option}.take"), problem);
+                    diagnostics.report_rule(&format!("{option}.bind"), problem);
                     return template;
                 }
             }
@@ -99,26 +99,7 @@ impl RequestTemplate {
         for field in rpc.must_be_filled() {
             if !template.fills(field.number) {
                 let problem = format!("`{}`: nothing fills its field `{}`", rpc.name, field.name);
-                diagnostics.report_rule(&format!("{option}.take"), problem);
-            }
-        }
-        template
-    }
-
-    /// As `compile`, for a request that is there already and is changed in some
-    /// fields.
-    pub fn changes(
-        bindings: &[rules::Take],
-        rpc: &Method,
-        types: Types,
-        option: &str,
-        diagnostics: &mut Diagnostics<'_>,
-    ) -> Self {
-        let mut template = Self::default();
-        for binding in bindings {
-            match FieldBinding::compile(binding, &rpc.schema, rpc.input, types) {
-                Ok(binding) => template.bindings.push(binding),
-                Err(problem) => diagnostics.report_rule(option, problem),
+                diagnostics.report_rule(&format!("{option}.bind"), problem);
             }
         }
         template
@@ -166,7 +147,7 @@ impl RequestTemplate {
 
 impl FieldBinding {
     fn compile(
-        rule: &rules::Take,
+        rule: &rules::FieldBinding,
         schema: &Schema,
         input: MessageId,
         types: Types,

@@ -90,7 +90,7 @@ impl State {
             if !well.is_empty() || !badly.is_empty() {
                 diagnostics.report_rule(
                     &at("state"),
-                    "is missing: name the field that ended_well and ended_badly speak of",
+                    "is missing: name the field that succeeded and failed speak of",
                 );
             }
             return None;
@@ -111,16 +111,16 @@ impl State {
             return None;
         }
         if let Some(both) = badly.iter().find(|text| well.contains(text)) {
-            let problem = format!("`{both}` stands in ended_well, too");
-            diagnostics.report_rule(&at("ended_badly"), problem);
+            let problem = format!("`{both}` stands in succeeded, too");
+            diagnostics.report_rule(&at("failed"), problem);
         }
         let mut this = Self {
             field_path,
             well: States::default(),
             badly: States::default(),
         };
-        this.well = this.states(schema, well, &at("ended_well"), diagnostics);
-        this.badly = this.states(schema, badly, &at("ended_badly"), diagnostics);
+        this.well = this.states(schema, well, &at("succeeded"), diagnostics);
+        this.badly = this.states(schema, badly, &at("failed"), diagnostics);
         Some(this)
     }
 
@@ -154,10 +154,7 @@ impl State {
         let states = self.states(schema, texts, option, diagnostics);
         let is_end = |state: &One| self.well.0.contains(state) || self.badly.0.contains(state);
         if !states.0.iter().all(is_end) {
-            diagnostics.report_rule(
-                option,
-                "must name states that stand in ended_well or ended_badly",
-            );
+            diagnostics.report_rule(option, "must name states that stand in succeeded or failed");
         }
         states
     }
@@ -174,17 +171,20 @@ impl State {
             let problem = "is for a state that is an enum: of a text every value is known";
             diagnostics.report_rule("watch.unknown", problem);
         }
-        let set = match FieldPath::find(schema, item, &rule.set) {
+        let set = match FieldPath::find(schema, item, &rule.final_when_set) {
             Ok(field_path) if field_path.field(schema).cardinality == Cardinality::Explicit => {
                 field_path
             }
             Ok(_) => {
-                let problem = format!("`{}` must be one value that may be unset", rule.set);
-                diagnostics.report_rule("watch.unknown.set", problem);
+                let problem = format!(
+                    "`{}` must be one value that may be unset",
+                    rule.final_when_set
+                );
+                diagnostics.report_rule("watch.unknown.final_when_set", problem);
                 return None;
             }
             Err(problem) => {
-                diagnostics.report_rule("watch.unknown.set", problem);
+                diagnostics.report_rule("watch.unknown.final_when_set", problem);
                 return None;
             }
         };
@@ -202,18 +202,26 @@ impl State {
     /// Compiles states of this one that are an end only when they last.
     pub fn hold(
         &self,
-        rule: &rules::Hold,
+        rule: &rules::FinalAfter,
         schema: &Schema,
         item: MessageId,
         diagnostics: &mut Diagnostics<'_>,
     ) -> Option<Hold> {
-        let states = self.ends(schema, &rule.states, "watch.hold.states", diagnostics);
+        let states = self.ends(
+            schema,
+            &rule.states,
+            "watch.final_after.states",
+            diagnostics,
+        );
         if rule.states.is_empty() {
-            diagnostics.report_rule("watch.hold.states", "is missing: name the states");
+            diagnostics.report_rule("watch.final_after.states", "is missing: name the states");
         }
         let unless = if rule.field.is_empty() {
             if !rule.value.is_empty() {
-                diagnostics.report_rule("watch.hold.field", "is missing: value is what it must be");
+                diagnostics.report_rule(
+                    "watch.final_after.field",
+                    "is missing: value is what it must be",
+                );
             }
             None
         } else {
@@ -223,32 +231,32 @@ impl State {
                 }
                 Ok(_) => {
                     let problem = format!("`{}` must be one value", rule.field);
-                    diagnostics.report_rule("watch.hold.field", problem);
+                    diagnostics.report_rule("watch.final_after.field", problem);
                     None
                 }
                 Err(problem) => {
-                    diagnostics.report_rule("watch.hold.field", problem);
+                    diagnostics.report_rule("watch.final_after.field", problem);
                     None
                 }
             }
         };
-        let time = match rule.time.map(Duration::try_from) {
+        let time = match rule.duration.map(Duration::try_from) {
             None => Duration::ZERO,
             Some(Ok(time)) if time <= Duration::from_secs(86_400) => time,
             Some(_) => {
-                diagnostics.report_rule("watch.hold.time", "must be 0 to 1 day");
+                diagnostics.report_rule("watch.final_after.duration", "must be 0 to 1 day");
                 return None;
             }
         };
         let polls = match u32::try_from(rule.polls) {
             Ok(polls @ 0..=1_000) => polls.max(1),
             _ => {
-                diagnostics.report_rule("watch.hold.polls", "must be 1 to 1000");
+                diagnostics.report_rule("watch.final_after.polls", "must be 1 to 1000");
                 return None;
             }
         };
         if time.is_zero() && polls == 1 {
-            diagnostics.report_rule("watch.hold", "holds nothing: give a time or polls");
+            diagnostics.report_rule("watch.final_after", "holds nothing: give a time or polls");
         }
         Some(Hold {
             states,
@@ -262,14 +270,14 @@ impl State {
     pub fn outcome(&self, schema: &Schema, item: &[u8]) -> Outcome {
         self.read(schema, item, |field, value| {
             if self.is(schema, &self.well, field, value) {
-                Outcome::EndedWell
+                Outcome::Succeeded
             } else if self.is(schema, &self.badly, field, value) {
-                Outcome::EndedBadly
+                Outcome::Failed
             } else {
-                Outcome::Open
+                Outcome::Pending
             }
         })
-        .unwrap_or(Outcome::Open)
+        .unwrap_or(Outcome::Pending)
     }
 
     /// Whether the item is in one of these states.
@@ -365,7 +373,7 @@ impl Unknown {
         Some(Held {
             rule: None,
             mark: format!("{state}\0{}", since.join("\0")),
-            outcome: Outcome::EndedBadly,
+            outcome: Outcome::Failed,
             time: Duration::ZERO,
             polls: self.polls,
         })

@@ -12,7 +12,7 @@ const PROTO: &str = r#"
       Labels labels = 2;
       repeated Rules each = 3;
       Rules affinity = 4;
-      google.protobuf.Struct others = 5 [(drawbridge.v1.field).extras = true];
+      google.protobuf.Struct others = 5 [(drawbridge.v1.field).additional_properties = true];
       Thing thing = 6;
       map<string, Labels> sets = 7;
     }

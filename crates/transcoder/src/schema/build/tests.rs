@@ -80,14 +80,14 @@ fn contradictions_are_reported_with_their_place() {
             "field).form",
         ),
         (
-            "message M { int32 a = 1 [(drawbridge.v1.field).always = true]; }",
+            "message M { int32 a = 1 [(drawbridge.v1.field).emit_empty = true]; }",
             "t.M.a",
-            "field).always",
+            "field).emit_empty",
         ),
         (
-            "message M { int32 a = 1 [(drawbridge.v1.field) = {query: true, local: true}]; }",
+            "message M { int32 a = 1 [(drawbridge.v1.field) = {query: true, gateway_only: true}]; }",
             "t.M.a",
-            "field).local",
+            "field).gateway_only",
         ),
         (
             "message M { string a = 1 [(drawbridge.v1.field).upstream_value = \"region\"]; }",
@@ -130,19 +130,19 @@ fn contradictions_are_reported_with_their_place() {
             "message).as_array",
         ),
         (
-            "message M { M a = 1 [(drawbridge.v1.field).extras = true]; }",
+            "message M { M a = 1 [(drawbridge.v1.field).additional_properties = true]; }",
             "t.M.a",
-            "field).extras",
+            "field).additional_properties",
         ),
         (
-            "message M { google.protobuf.Struct a = 1 [(drawbridge.v1.field) = {extras: true, name: \"b\"}]; }",
+            "message M { google.protobuf.Struct a = 1 [(drawbridge.v1.field) = {additional_properties: true, name: \"b\"}]; }",
             "t.M.a",
-            "field).extras",
+            "field).additional_properties",
         ),
         (
-            "message M { google.protobuf.Struct a = 1 [(drawbridge.v1.field).extras = true]; google.protobuf.Struct b = 2 [(drawbridge.v1.field).extras = true]; }",
+            "message M { google.protobuf.Struct a = 1 [(drawbridge.v1.field).additional_properties = true]; google.protobuf.Struct b = 2 [(drawbridge.v1.field).additional_properties = true]; }",
             "t.M.b",
-            "field).extras",
+            "field).additional_properties",
         ),
         (
             "enum E { E_A = 0; E_B = 1 [(drawbridge.v1.enum_value).name = \"A\"]; }",

@@ -11,7 +11,7 @@ const MESSAGES: &str = "
       map<string, string> properties = 4;
       repeated Doc data = 5;
       Doc more = 6;
-      string near = 7 [(drawbridge.v1.field).local = true];
+      string near = 7 [(drawbridge.v1.field).gateway_only = true];
       repeated string words = 8;
     }
     message Doc { string name = 1; }
@@ -48,20 +48,20 @@ fn paths_replies_and_maps() {
         ),
         (
             POST,
-            "reply_choices: {member: \"a\" field: \"text\"}",
-            "reply_choices",
+            "response_choices: {member: \"a\" field: \"text\"}",
+            "response_choices",
             "`text` must be one message",
         ),
         (
             POST,
-            "reply_choices: {member: \"a\" field: \"many\"}",
-            "reply_choices",
+            "response_choices: {member: \"a\" field: \"many\"}",
+            "response_choices",
             "`many` must be one message",
         ),
         (
             POST,
-            "reply_choices: [{member: \"a\" field: \"one\"}, {member: \"a\" field: \"one\"}]",
-            "reply_choices",
+            "response_choices: [{member: \"a\" field: \"one\"}, {member: \"a\" field: \"one\"}]",
+            "response_choices",
             "`a` is told apart already",
         ),
         (
@@ -84,15 +84,15 @@ fn paths_replies_and_maps() {
 fn checks_whose_definitions_do_not_fit() {
     for (check, want) in [
         (
-            "by: \"property-definitions\" field: \"properties\" id_field: \"id\" definitions: \"t.S/No\"",
+            "checker: \"property-definitions\" field: \"properties\" id_field: \"id\" definitions: \"t.S/No\"",
             "there is no rpc `t.S/No`",
         ),
         (
-            "by: \"property-definitions\" field: \"properties\" id_field: \"id\" definitions: \"t.S/Do\"",
+            "checker: \"property-definitions\" field: \"properties\" id_field: \"id\" definitions: \"t.S/Do\"",
             "t.Req has no field ``",
         ),
         (
-            "by: \"property-definitions\" field: \"properties\" id_field: \"id\" definitions: \"t.S/Do\"
+            "checker: \"property-definitions\" field: \"properties\" id_field: \"id\" definitions: \"t.S/Do\"
              argument: \"id\" page: \"note\" page_size: \"template\"",
             "t.Req has no field `template`",
         ),
@@ -110,31 +110,34 @@ fn checks_whose_definitions_do_not_fit() {
 #[test]
 fn edits_that_have_no_place() {
     for (edit, want) in [
-        ("field: \"near\" sets: \"x\"", "is local"),
-        ("field: \"note\"", "has no place: name it in `sets`"),
+        ("field: \"near\" target_member: \"x\"", "is local"),
+        (
+            "field: \"note\"",
+            "has no place: name it in `target_member`",
+        ),
         ("field: \"words\"", "has no place"),
         (
-            "field: \"note\" keyed: true marked_by: \"k\" sets: \"v\"",
+            "field: \"note\" keyed: true member_prefixes: \"k\" target_member: \"v\"",
             "`keyed` is for a map",
         ),
         (
-            "field: \"properties\" keyed: true sets: \"v\"",
-            "needs `marked_by` and `sets`",
+            "field: \"properties\" keyed: true target_member: \"v\"",
+            "needs `member_prefixes` and `target_member`",
         ),
         (
-            "field: \"properties\" keyed: true marked_by: \"k\"",
-            "needs `marked_by` and `sets`",
+            "field: \"properties\" keyed: true member_prefixes: \"k\"",
+            "needs `member_prefixes` and `target_member`",
         ),
         (
             "field: \"more\" as_text: true",
             "a message cannot be written",
         ),
         (
-            "field: \"note\" sets: \"x\" marked_by: \"\"",
-            "`marked_by` is empty",
+            "field: \"note\" target_member: \"x\" member_prefixes: \"\"",
+            "`member_prefixes` is empty",
         ),
         (
-            "field: \"note\" sets: \"x\" members: {key: \"a\" value: \"nope\"}",
+            "field: \"note\" target_member: \"x\" members: {key: \"a\" value: \"nope\"}",
             "member `a`: is not JSON",
         ),
     ] {
@@ -151,9 +154,9 @@ fn edits_that_have_no_place() {
             &format!(
                 "option (google.api.http) = {{put: \"/v1/{{id}}\"}};
                  option (drawbridge.v1.method).action = {{{rule} document: \"template\"
-                   edits: [{{field: \"note\" sets: \"n\"}}, {{field: \"words\" sets: \"w\"}},
-                     {{field: \"data\" sets: \"d\"}}, {{field: \"more\" sets: \"m\"}},
-                     {{field: \"properties\" sets: \"p\"}}]}};"
+                   edits: [{{field: \"note\" target_member: \"n\"}}, {{field: \"words\" target_member: \"w\"}},
+                     {{field: \"data\" target_member: \"d\"}}, {{field: \"more\" target_member: \"m\"}},
+                     {{field: \"properties\" target_member: \"p\"}}]}};"
             ),
             MESSAGES,
         )
@@ -198,26 +201,26 @@ fn conditions_extras_and_forms() {
             "printable ASCII without quotes",
         ),
         (
-            "string n = 1 [(drawbridge.v1.field).extras = true];".into(),
-            "field extras",
+            "string n = 1 [(drawbridge.v1.field).additional_properties = true];".into(),
+            "field additional_properties",
             "only a single google.protobuf.Struct",
         ),
         (
-            "repeated google.protobuf.Struct n = 1 [(drawbridge.v1.field).extras = true];".into(),
-            "field extras",
+            "repeated google.protobuf.Struct n = 1 [(drawbridge.v1.field).additional_properties = true];".into(),
+            "field additional_properties",
             "only a single google.protobuf.Struct",
         ),
         (
-            "google.protobuf.Struct n = 1 [(drawbridge.v1.field) = {extras: true name: \"x\"}];"
+            "google.protobuf.Struct n = 1 [(drawbridge.v1.field) = {additional_properties: true name: \"x\"}];"
                 .into(),
-            "field extras",
+            "field additional_properties",
             "leave out name",
         ),
         (
-            "google.protobuf.Struct a = 1 [(drawbridge.v1.field).extras = true];
-             google.protobuf.Struct b = 2 [(drawbridge.v1.field).extras = true];"
+            "google.protobuf.Struct a = 1 [(drawbridge.v1.field).additional_properties = true];
+             google.protobuf.Struct b = 2 [(drawbridge.v1.field).additional_properties = true];"
                 .into(),
-            "field extras",
+            "field additional_properties",
             "another field takes them already",
         ),
         (
@@ -295,19 +298,19 @@ fn watch(rules: &str) -> String {
           google.protobuf.Timestamp over = 5;
         }}
         enum State {{ STATE_UNSPECIFIED = 0; STATE_DONE = 1; STATE_FAILED = 2; STATE_BUSY = 3; }}
-        message WatchReq {{ bool follow = 1 [(drawbridge.v1.field).local = true]; }}
+        message WatchReq {{ bool follow = 1 [(drawbridge.v1.field).gateway_only = true]; }}
         message WatchRes {{ drawbridge.v1.WatchEvent event = 1; Thing thing = 2; }}"#
     ))
 }
 
 #[test]
 fn what_settles_and_what_is_followed() {
-    let one = "item: \"one\" state: \"state\" ended_well: \"DONE\" ended_badly: \"FAILED\"";
+    let one = "item: \"one\" state: \"state\" succeeded: \"DONE\" failed: \"FAILED\"";
     for (rules, option, want) in [
         (
             format!("{one} follow: \"follow\" follow_after: \"BUSY\""),
             "watch.follow_after",
-            "states that stand in ended_well or ended_badly",
+            "states that stand in succeeded or failed",
         ),
         (
             format!("{one} follow: \"follow\" follow_after: \"NO\""),
@@ -325,33 +328,33 @@ fn what_settles_and_what_is_followed() {
             "has no `state`",
         ),
         (
-            "item: \"one\" unknown: {set: \"over\"}".into(),
+            "item: \"one\" unknown: {final_when_set: \"over\"}".into(),
             "watch.unknown",
             "has no `state`",
         ),
         (
-            "item: \"all\" key: \"id\" state: \"state\" ended_well: \"DONE\" unknown: {set: \"over\"}"
+            "item: \"all\" key: \"id\" state: \"state\" succeeded: \"DONE\" unknown: {final_when_set: \"over\"}"
                 .into(),
             "watch.unknown",
             "what is watched is a list",
         ),
         (
-            "item: \"one\" state: \"text\" ended_well: \"DONE\" unknown: {set: \"over\"}".into(),
+            "item: \"one\" state: \"text\" succeeded: \"DONE\" unknown: {final_when_set: \"over\"}".into(),
             "watch.unknown",
             "is for a state that is an enum",
         ),
         (
             format!("{one} unknown: {{}}"),
-            "watch.unknown.set",
+            "watch.unknown.final_when_set",
             "t.Thing has no field ``",
         ),
         (
-            format!("{one} unknown: {{set: \"end\"}}"),
-            "watch.unknown.set",
+            format!("{one} unknown: {{final_when_set: \"end\"}}"),
+            "watch.unknown.final_when_set",
             "must be one value that may be unset",
         ),
         (
-            format!("{one} unknown: {{set: \"over\" polls: -1}}"),
+            format!("{one} unknown: {{final_when_set: \"over\" polls: -1}}"),
             "watch.unknown.polls",
             "must be 1 to 1000",
         ),
@@ -363,8 +366,8 @@ fn what_settles_and_what_is_followed() {
 
 #[test]
 fn an_unknown_state_is_over_when_it_says_so() {
-    let one = "item: \"one\" state: \"state\" ended_well: \"DONE\" ended_badly: \"FAILED\"
-        follow: \"follow\" follow_after: \"FAILED\" unknown: {set: \"over\"}";
+    let one = "item: \"one\" state: \"state\" succeeded: \"DONE\" failed: \"FAILED\"
+        follow: \"follow\" follow_after: \"FAILED\" unknown: {final_when_set: \"over\"}";
     let world = World::new(&watch(one));
     let watch = world.rpc("Watch").watch.as_ref().unwrap();
     let over = "2026-01-02T03:04:05Z";
@@ -380,7 +383,7 @@ fn an_unknown_state_is_over_when_it_says_so() {
         let got = watch.held(&wire);
         assert_eq!(got.is_some(), held, "{item}");
         assert!(got.is_none_or(|held| {
-            (held.outcome, held.polls, held.rule) == (Outcome::EndedBadly, 2, None)
+            (held.outcome, held.polls, held.rule) == (Outcome::Failed, 2, None)
         }));
         assert_eq!(watch.goes_on_after(&wire), goes_on, "{item}");
     }

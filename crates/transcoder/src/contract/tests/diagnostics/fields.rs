@@ -19,23 +19,23 @@ fn messages_and_fields_that_contradict() {
         ),
         (
             "message Req {
-               option (drawbridge.v1.message) = {bare_text: \"id\" text_refuses: true};
+               option (drawbridge.v1.message) = {bare_text: \"id\" text_is_error: true};
                string id = 1;
              }",
             "t.Req",
-            "(drawbridge.v1.message).text_refuses",
+            "(drawbridge.v1.message).text_is_error",
             "leave out one of the two",
         ),
         (
-            "message Req { int32 a = 1 [(drawbridge.v1.field).names = {message: \"Res\"}]; }",
+            "message Req { int32 a = 1 [(drawbridge.v1.field).field_names = {message: \"Res\"}]; }",
             "t.Req.a",
-            "(drawbridge.v1.field).names",
+            "(drawbridge.v1.field).field_names",
             "only a string can be the name of a field",
         ),
         (
-            "message Req { string a = 1 [(drawbridge.v1.field).names = {message: \"No\"}]; }",
+            "message Req { string a = 1 [(drawbridge.v1.field).field_names = {message: \"No\"}]; }",
             "t.Req.a",
-            "(drawbridge.v1.field).names",
+            "(drawbridge.v1.field).field_names",
             "there is no message `No`",
         ),
         (
@@ -44,13 +44,13 @@ fn messages_and_fields_that_contradict() {
                repeated E e = 2;
              }
              enum E {
-               option (drawbridge.v1.enum_type).loose = true;
+               option (drawbridge.v1.enum_type).lenient = true;
                E_UNSPECIFIED = 0;
                E_A = 1 [(drawbridge.v1.enum_value).name = \"a 1\"];
                E_B = 2 [(drawbridge.v1.enum_value).name = \"A-2\"];
              }",
             "t.E",
-            "(drawbridge.v1.enum_type).loose",
+            "(drawbridge.v1.enum_type).lenient",
             "by its letters, `a` is the text of two values",
         ),
     ] {

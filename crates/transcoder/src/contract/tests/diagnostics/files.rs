@@ -5,9 +5,9 @@ use super::*;
 #[test]
 fn files_that_cannot_be() {
     const FILES: &str = r#"
-        message Req { string id = 1; string name = 2 [(drawbridge.v1.field).local = true];
-          bytes chunk = 3 [(drawbridge.v1.field).local = true];
-          string sent = 4; repeated bytes chunks = 5 [(drawbridge.v1.field).local = true]; }
+        message Req { string id = 1; string name = 2 [(drawbridge.v1.field).gateway_only = true];
+          bytes chunk = 3 [(drawbridge.v1.field).gateway_only = true];
+          string sent = 4; repeated bytes chunks = 5 [(drawbridge.v1.field).gateway_only = true]; }
         message Res { string id = 1; string name = 2; bytes chunk = 3; }"#;
     const POST: &str = r#"(google.api.http) = {post: "/v1/files"}"#;
     const UP: &str = r#"upload = {file_name: "name" chunk: "chunk"}"#;
@@ -118,7 +118,7 @@ fn files_that_cannot_be() {
             POST,
             &["upload = {file_name: \"sent\" chunk: \"chunk\"}"],
             "upload.file_name",
-            "make it `local`",
+            "make it `gateway_only`",
         ),
         (
             into,

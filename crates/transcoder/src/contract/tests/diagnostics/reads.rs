@@ -5,7 +5,7 @@ use super::*;
 const MESSAGES: &str = r#"
     message Req {
       string id = 1; int32 offset = 2; string limit = 3; string text = 4;
-      repeated int32 many = 5; int32 local = 6 [(drawbridge.v1.field).local = true];
+      repeated int32 many = 5; int32 local = 6 [(drawbridge.v1.field).gateway_only = true];
     }
     message Res {
       repeated Task tasks = 1; int32 task_count = 2; string name = 3; repeated string names = 4;
@@ -28,11 +28,11 @@ fn gathering(http: &str, level: &str, rules: &str, messages: &str) -> String {
 #[test]
 fn lists_that_cannot_be_gathered() {
     let whole =
-        "gather: {items: \"tasks\" total: \"task_count\" offset: \"offset\" size: \"limit\"}";
+        "merge_pages: {items: \"tasks\" total: \"task_count\" offset: \"offset\" size: \"limit\"}";
     World::new(&gathering(GET, READS, whole, MESSAGES));
     let with = |items: &str, total: &str, offset: &str, size: &str| {
         format!(
-            "gather: {{items: \"{items}\" total: \"{total}\" offset: \"{offset}\" size: \"{size}\"}}"
+            "merge_pages: {{items: \"{items}\" total: \"{total}\" offset: \"{offset}\" size: \"{size}\"}}"
         )
     };
     let post = "post: \"/v1/{id}\" body: \"*\"";
@@ -42,105 +42,105 @@ fn lists_that_cannot_be_gathered() {
             "post: \"/v1/{id}\"",
             "IDEMPOTENCY_UNKNOWN",
             whole,
-            "gather",
+            "merge_pages",
             "is for reads: say so by `idempotency_level`",
         ),
         (
             "get: \"/v1/{id}\" response_body: \"one\"",
             READS,
             whole,
-            "gather",
+            "merge_pages",
             "the response must be the whole body: leave `response_body` out",
         ),
         (
             post,
             READS,
             whole,
-            "gather",
+            "merge_pages",
             "what says which page must be a query parameter",
         ),
         (
             "get: \"/v1/{id}/{offset}\"",
             READS,
             whole,
-            "gather",
+            "merge_pages",
             "what says which page must be a query parameter",
         ),
         (
             GET,
             READS,
             &with("tasks", "task_count", "local", ""),
-            "gather",
+            "merge_pages",
             "what says which page must be a query parameter",
         ),
         (
             GET,
             READS,
             &paging,
-            "gather",
+            "merge_pages",
             "does not go together with `paging`: leave out one of them",
         ),
         (
             GET,
             READS,
             &with("no", "task_count", "offset", ""),
-            "gather.items",
+            "merge_pages.items",
             "t.Res has no field `no` that it could be",
         ),
         (
             GET,
             READS,
             &with("names", "task_count", "offset", ""),
-            "gather.items",
+            "merge_pages.items",
             "t.Res has no field `names` that it could be",
         ),
         (
             GET,
             READS,
             &with("one", "task_count", "offset", ""),
-            "gather.items",
+            "merge_pages.items",
             "t.Res has no field `one` that it could be",
         ),
         (
             GET,
             READS,
             &with("tasks", "", "offset", ""),
-            "gather.total",
+            "merge_pages.total",
             "t.Res has no field `` that it could be",
         ),
         (
             GET,
             READS,
             &with("tasks", "name", "offset", ""),
-            "gather.total",
+            "merge_pages.total",
             "t.Res has no field `name` that it could be",
         ),
         (
             GET,
             READS,
             &with("tasks", "counts", "offset", ""),
-            "gather.total",
+            "merge_pages.total",
             "t.Res has no field `counts` that it could be",
         ),
         (
             GET,
             READS,
             &with("tasks", "task_count", "text", ""),
-            "gather.offset",
+            "merge_pages.offset",
             "t.Req has no field `text` that it could be",
         ),
         (
             GET,
             READS,
             &with("tasks", "task_count", "", ""),
-            "gather.offset",
+            "merge_pages.offset",
             "t.Req has no field `` that it could be",
         ),
         (
             GET,
             READS,
             &with("tasks", "task_count", "offset", "many"),
-            "gather.size",
+            "merge_pages.size",
             "t.Req has no field `many` that it could be",
         ),
     ] {
@@ -159,8 +159,8 @@ fn lists_that_cannot_be_gathered() {
 fn what_is_for_unary_rpcs() {
     for (rule, option, want) in [
         (
-            "gather: {items: \"tasks\" total: \"task_count\" offset: \"offset\"}",
-            "gather",
+            "merge_pages: {items: \"tasks\" total: \"task_count\" offset: \"offset\"}",
+            "merge_pages",
             "is for a unary rpc: a watch of it gathers, too",
         ),
         (

@@ -100,7 +100,7 @@ fn routes_that_are_none() {
         ),
         (
             "option (google.api.http) = {post: \"/v1/x\" body: \"id\"};",
-            "message Req { string id = 1 [(drawbridge.v1.field).local = true]; } message Res {}",
+            "message Req { string id = 1 [(drawbridge.v1.field).gateway_only = true]; } message Res {}",
             http,
             "body `id` is a field that is not sent",
         ),
@@ -143,7 +143,10 @@ fn queries_that_cannot_be() {
             "`bare`: a message that stands as an array cannot be",
         ),
         ("Deep deep = 1;", "`deep.deep`: a message within itself"),
-        ("Deep deep = 1;", "put it in a body, or mark it `local`"),
+        (
+            "Deep deep = 1;",
+            "put it in a body, or mark it `gateway_only`",
+        ),
     ] {
         let messages = format!(
             "message Req {{ {fields} }} message Res {{}}

@@ -16,18 +16,6 @@ fn rules_of_an_rpc_that_contradict() {
             "another body already",
         ),
         (get, "constant_body: \"{\"", "constant_body", "is not JSON"),
-        (
-            get,
-            "unset_body: UNSET_BODY_EMPTY_OBJECT",
-            "unset_body",
-            "a body that is a field",
-        ),
-        (
-            post,
-            "unset_body: UNSET_BODY_EMPTY_OBJECT",
-            "unset_body",
-            "a body that is a field",
-        ),
         (get, "also_success: 204", "also_success", "204 is not"),
         (get, "also_success: 99", "also_success", "99 is not"),
         (
@@ -105,7 +93,7 @@ fn rules_that_name_what_is_not_there() {
     const MESSAGES: &str = r#"
         message Req {
           string id = 1; string other = 2; repeated string ids = 3; Thing thing = 4;
-          map<string, string> labels = 5 [(drawbridge.v1.field).local = true];
+          map<string, string> labels = 5 [(drawbridge.v1.field).gateway_only = true];
         }
         message Res { string id = 1; Thing thing = 2; }
         message Thing { string id = 1; repeated string ids = 2; }"#;
@@ -157,14 +145,14 @@ fn rules_that_name_what_is_not_there() {
         ),
         (
             post,
-            "reply_choices: {field: \"thing\"}",
-            "reply_choices",
+            "response_choices: {field: \"thing\"}",
+            "response_choices",
             "a member has no name",
         ),
         (
             post,
-            "reply_choices: {member: \"m\" field: \"no\"}",
-            "reply_choices",
+            "response_choices: {member: \"m\" field: \"no\"}",
+            "response_choices",
             "t.Res has no field `no`",
         ),
         (
@@ -175,13 +163,13 @@ fn rules_that_name_what_is_not_there() {
         ),
         (
             post,
-            "check: {by: \"x\" field: \"labels\" id_field: \"id\"}",
+            "check: {checker: \"x\" field: \"labels\" id_field: \"id\"}",
             "check",
             "is for a two-step call: it has no `action`",
         ),
         (
             invoke,
-            "action: {} check: {by: \"x\" field: \"labels\" id_field: \"id\"}",
+            "action: {} check: {checker: \"x\" field: \"labels\" id_field: \"id\"}",
             "check",
             "the family t has no checker `x`",
         ),
@@ -214,17 +202,20 @@ fn rules_that_name_what_is_not_there() {
 #[test]
 fn checks_whose_fields_are_not_there() {
     for (check, want) in [
-        ("by: \"nope\"", "the family jp1ao has no checker `nope`"),
         (
-            "by: \"property-definitions\" field: \"no\" id_field: \"id\"",
+            "checker: \"nope\"",
+            "the family jp1ao has no checker `nope`",
+        ),
+        (
+            "checker: \"property-definitions\" field: \"no\" id_field: \"id\"",
             "t.Req has no field `no`",
         ),
         (
-            "by: \"property-definitions\" field: \"id\" id_field: \"id\"",
+            "checker: \"property-definitions\" field: \"id\" id_field: \"id\"",
             "`id` is no map",
         ),
         (
-            "by: \"property-definitions\" field: \"labels\" id_field: \"no\"",
+            "checker: \"property-definitions\" field: \"labels\" id_field: \"no\"",
             "t.Req has no field `no`",
         ),
     ] {
@@ -235,8 +226,8 @@ fn checks_whose_fields_are_not_there() {
             ),
             "option (drawbridge.v1.file).family = \"jp1ao\";
              message Req {
-               string id = 1 [(drawbridge.v1.field).local = true];
-               map<string, string> labels = 2 [(drawbridge.v1.field).local = true];
+               string id = 1 [(drawbridge.v1.field).gateway_only = true];
+               map<string, string> labels = 2 [(drawbridge.v1.field).gateway_only = true];
              }
              message Res {}",
         ));

@@ -41,7 +41,7 @@ fn watch(rules: &str) -> String {
     watch_with(
         rules,
         "option (google.api.http) = {get: \"/v1/{p}/things\"};",
-        "string p = 1; bool follow = 2 [(drawbridge.v1.field).local = true];",
+        "string p = 1; bool follow = 2 [(drawbridge.v1.field).gateway_only = true];",
         "drawbridge.v1.WatchEvent event = 1; Thing thing = 2;",
     )
 }
@@ -127,13 +127,13 @@ fn watches_that_contradict() {
         ),
         ("poll: \"List\" item: \"things\"", "watch.key", "is missing"),
         (
-            "poll: \"List\" item: \"things\" key: \"id\" key_with: \"nope\"",
-            "watch.key_with",
+            "poll: \"List\" item: \"things\" key: \"id\" additional_keys: \"nope\"",
+            "watch.additional_keys",
             "t.Thing has no field `nope`",
         ),
         (
-            "poll: \"List\" item: \"one\" key_with: \"id\"",
-            "watch.key_with",
+            "poll: \"List\" item: \"one\" additional_keys: \"id\"",
+            "watch.additional_keys",
             "is for lists",
         ),
         (
@@ -187,24 +187,24 @@ fn watches_that_contradict() {
             "one string or enum",
         ),
         (
-            "poll: \"List\" item: \"one\" ended_well: \"done\"",
+            "poll: \"List\" item: \"one\" succeeded: \"done\"",
             "watch.state",
             "is missing: name the field",
         ),
         (
-            "poll: \"List\" item: \"one\" state: \"state\" ended_well: \"DONE\"",
-            "watch.ended_well",
+            "poll: \"List\" item: \"one\" state: \"state\" succeeded: \"DONE\"",
+            "watch.succeeded",
             "`DONE` is not a REST text of t.State: it has UNSPECIFIED, BUSY, done",
         ),
         (
-            "poll: \"List\" item: \"one\" state: \"state\" ended_badly: \"DONE\"",
-            "watch.ended_badly",
+            "poll: \"List\" item: \"one\" state: \"state\" failed: \"DONE\"",
+            "watch.failed",
             "`DONE` is not a REST text",
         ),
         (
-            "poll: \"List\" item: \"one\" state: \"state\" ended_well: \"done\" ended_badly: \"done\"",
-            "watch.ended_badly",
-            "`done` stands in ended_well, too",
+            "poll: \"List\" item: \"one\" state: \"state\" succeeded: \"done\" failed: \"done\"",
+            "watch.failed",
+            "`done` stands in succeeded, too",
         ),
         (
             "poll: \"List\" item: \"one\" follow: \"no\"",
@@ -247,8 +247,8 @@ fn watches_that_contradict() {
             "a key of another type",
         ),
         (
-            "poll: \"List\" item: \"one\" first_interval: {seconds: -1}",
-            "watch.first_interval",
+            "poll: \"List\" item: \"one\" initial_interval: {seconds: -1}",
+            "watch.initial_interval",
             "10 ms to 1 day",
         ),
         (
@@ -257,9 +257,9 @@ fn watches_that_contradict() {
             "10 ms to 1 day",
         ),
         (
-            "poll: \"List\" item: \"one\" first_interval: {seconds: 9} max_interval: {seconds: 8}",
+            "poll: \"List\" item: \"one\" initial_interval: {seconds: 9} max_interval: {seconds: 8}",
             "watch.max_interval",
-            "is shorter than first_interval",
+            "is shorter than initial_interval",
         ),
     ] {
         let diagnostic = one(&watch(rules));

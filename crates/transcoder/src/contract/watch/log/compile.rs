@@ -13,6 +13,15 @@ use crate::contract::diagnostics::{Diagnostics, check_query};
 use crate::contract::template::encode;
 use crate::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema, Shape};
 
+/// Every so many reads of a list, its newest page is read too.
+const LOOK_BACK: u32 = 5;
+
+/// Bytes of a text read at once.
+const FIRST_READ_BYTES: u32 = 64 << 10;
+
+/// Bytes of a text read when those hold no line end.
+const MAX_READ_BYTES: u32 = 4 << 20;
+
 /// Whether this rule is one of a log.
 pub(in crate::contract) fn is_log(rule: &rules::Watch) -> bool {
     rule.log.is_some() || rule.text_log.is_some()
@@ -38,18 +47,20 @@ pub(in crate::contract) fn compile(
     }
     for (set, option) in [
         (!rule.state.is_empty(), "state"),
-        (!rule.ended_well.is_empty(), "ended_well"),
-        (!rule.ended_badly.is_empty(), "ended_badly"),
+        (!rule.succeeded.is_empty(), "succeeded"),
+        (!rule.failed.is_empty(), "failed"),
         (!rule.refresh.is_empty(), "refresh"),
-        (rule.gone != 0 || !rule.gone_well.is_empty(), "gone"),
+        (
+            rule.on_not_found != 0 || !rule.not_found_succeeds_after.is_empty(),
+            "on_not_found",
+        ),
         (rule.start.is_some(), "start"),
-        (!rule.side.is_empty(), "side"),
-        (!rule.hold.is_empty(), "hold"),
+        (!rule.side_read.is_empty(), "side_read"),
+        (!rule.final_after.is_empty(), "final_after"),
         (!rule.follow_after.is_empty(), "follow_after"),
         (rule.unknown.is_some(), "unknown"),
         (rule.fallback.is_some(), "fallback"),
-        (!rule.light.is_empty(), "light"),
-        (!rule.pin.is_empty(), "pin"),
+        (!rule.set_when_final.is_empty(), "set_when_final"),
     ] {
         if set {
             let option = format!("watch.{option}");
@@ -78,7 +89,7 @@ pub(in crate::contract) fn compile(
         Some(field)
     };
     let follow = flag(&rule.follow, "watch.follow");
-    let until_settled = flag(&rule.until_settled, "watch.until_settled");
+    let until_final = flag(&rule.until_final, "watch.until_final");
     let from_now = flag(&rule.from_now, "watch.from_now");
     if from_now.is_some() && matches!(grows, Grows::Text { .. }) {
         diagnostics.report_rule("watch.from_now", "is for entries: a text has its offsets");
@@ -89,15 +100,15 @@ pub(in crate::contract) fn compile(
         Some((watch, fields, event)) => (Some(watch), fields, event),
         None => (None, HashMap::new(), 0),
     };
-    match (&ends_with, follow, until_settled) {
+    match (&ends_with, follow, until_final) {
         (None, None, None) | (Some(_), Some(_), None) | (Some(_), None, Some(_)) => {}
         (Some(_), _, _) => diagnostics.report_rule(
             "watch.ends_with",
-            "needs one of `follow` and `until_settled`, which lets a caller choose",
+            "needs one of `follow` and `until_final`, which lets a caller choose",
         ),
         (None, _, _) if rule.ends_with.is_empty() => diagnostics.report_rule(
             "watch.ends_with",
-            "is missing: `follow` and `until_settled` speak of the end",
+            "is missing: `follow` and `until_final` speak of the end",
         ),
         (None, _, _) => {}
     }
@@ -118,7 +129,7 @@ pub(in crate::contract) fn compile(
             resume,
             from_now,
             follow,
-            until_settled,
+            until_final,
             ends,
             ends_event,
             ends_follow,
@@ -151,16 +162,16 @@ fn entries(
     let message = schema.message(item);
     let key = super::super::compile::key(rule, true, message, diagnostics)?;
     let mut order = None;
-    if !log.order.is_empty() {
-        match message.field(&log.order) {
+    if !log.order_by.is_empty() {
+        match message.field(&log.order_by) {
             Some((index, field)) if is_order(schema, field) => order = Some(index),
             Some(_) => {
-                let problem = format!("`{}` must be a Timestamp, integer or string", log.order);
-                diagnostics.report_rule("watch.log.order", problem);
+                let problem = format!("`{}` must be a Timestamp, integer or string", log.order_by);
+                diagnostics.report_rule("watch.log.order_by", problem);
             }
             None => {
-                let problem = format!("{} has no field `{}`", message.name, log.order);
-                diagnostics.report_rule("watch.log.order", problem);
+                let problem = format!("{} has no field `{}`", message.name, log.order_by);
+                diagnostics.report_rule("watch.log.order_by", problem);
             }
         }
     }
@@ -182,7 +193,7 @@ fn entries(
     )?;
     if !marker.absent_in.is_empty() && order.is_none() {
         diagnostics.report_rule(
-            "watch.log.order",
+            "watch.log.order_by",
             "is missing: dialects without a marker give the list in no known order",
         );
     }
@@ -198,10 +209,9 @@ fn entries(
         "watch.log.page_size",
         diagnostics,
     );
-    let look_back = bounded(log.look_back, 5, 1_000, "watch.log.look_back", diagnostics);
     let grows = Grows::Entries {
         page_size: page_size as usize,
-        look_back,
+        look_back: LOOK_BACK,
     };
     let read = Read::Entries {
         list: schema.message(poll.output).fields[usize::from(list)].number,
@@ -279,27 +289,9 @@ fn text(
         );
         return None;
     };
-    const MOST: u32 = 64 << 20;
-    let first_size = bounded(
-        log.first_size,
-        65_536,
-        MOST,
-        "watch.text_log.first_size",
-        diagnostics,
-    );
-    let max_size = bounded(
-        log.max_size,
-        4_194_304.max(first_size),
-        MOST,
-        "watch.text_log.max_size",
-        diagnostics,
-    );
-    if first_size > max_size {
-        diagnostics.report_rule("watch.text_log.max_size", "is less than first_size");
-    }
     let grows = Grows::Text {
-        first_size,
-        max_size,
+        first_size: FIRST_READ_BYTES,
+        max_size: MAX_READ_BYTES,
     };
     let read = Read::Text {
         offset,
@@ -363,13 +355,13 @@ fn param(
         Kind::Int32 | Kind::Int64 | Kind::Uint32 | Kind::Uint64 => true,
         _ => false,
     };
-    if !fits || !is_one(field) || in_path || field.local || poll.verb != http::Method::GET {
+    if !fits || !is_one(field) || in_path || field.gateway_only || poll.verb != http::Method::GET {
         let problem = format!("`{name}` must be one query parameter of `{}`", poll.name);
         diagnostics.report_rule(option, problem);
         return None;
     }
     let own = schema.message(method.input).field(name);
-    if own.is_some_and(|(_, own)| !own.local) {
+    if own.is_some_and(|(_, own)| !own.gateway_only) {
         let problem = format!("`{name}` is set by the watch: take it out of its request");
         diagnostics.report_rule(option, problem);
     }
@@ -393,9 +385,9 @@ fn local(
     }
     let request = method.schema.message(method.input);
     match request.field(name) {
-        Some((index, field)) if field.local => Some(index),
+        Some((index, field)) if field.gateway_only => Some(index),
         Some(_) => {
-            diagnostics.report_rule(option, format!("`{name}` must be marked `local`"));
+            diagnostics.report_rule(option, format!("`{name}` must be marked `gateway_only`"));
             None
         }
         None => {
@@ -509,8 +501,8 @@ fn ends(
         let named = named.map_or(&*field.name, String::as_str);
         let same = ours.field(named).filter(|(_, own)| {
             (own.kind, own.cardinality) == (field.kind, field.cardinality)
-                && !own.local
-                && !field.local
+                && !own.gateway_only
+                && !field.gateway_only
         });
         match same {
             Some((_, own)) => {
