@@ -1494,18 +1494,18 @@ async fn an_unknown_status_ends_when_its_completion_stays() {
         &'static [&'static str],
     );
     const CASES: &[Case] = &[
-        (&[("完了", OVER), ("完了", OVER)], &["", "BADLY"]),
+        (&[("完了", OVER), ("完了", OVER)], &["", "FAILED"]),
         (
             &[("paused", OVER), ("paused", LATER), ("paused", LATER)],
-            &["", "", "BADLY"],
+            &["", "", "FAILED"],
         ),
         (
             &[("paused", OVER), ("halted", OVER), ("halted", OVER)],
-            &["", "", "BADLY"],
+            &["", "", "FAILED"],
         ),
         (
             &[("paused", OVER), ("inProgress", NONE), ("completed", OVER)],
-            &["", "", "WELL"],
+            &["", "", "SUCCEEDED"],
         ),
         // Without a time it goes on, however long: here until it is known again.
         (
@@ -1515,7 +1515,7 @@ async fn an_unknown_status_ends_when_its_completion_stays() {
                 ("paused", NONE),
                 ("failed", NONE),
             ],
-            &["", "BADLY"],
+            &["", "FAILED"],
         ),
         // One that is known is no end by its time.
         (
@@ -1524,7 +1524,7 @@ async fn an_unknown_status_ends_when_its_completion_stays() {
                 ("inProgress", OVER),
                 ("completed", OVER),
             ],
-            &["", "WELL"],
+            &["", "SUCCEEDED"],
         ),
     ];
     let reads: Arc<Mutex<[usize; CASES.len()]>> = Arc::default();
@@ -1562,7 +1562,7 @@ async fn an_unknown_status_ends_when_its_completion_stays() {
                 let message = to_json(&message.unwrap());
                 assert!(message["task"]["status_raw"].is_string(), "{message}");
                 let outcome = message["event"]["outcome"].as_str().unwrap_or_default();
-                told.push(outcome.replace("OUTCOME_ENDED_", ""));
+                told.push(outcome.replace("OUTCOME_", ""));
             }
             assert_eq!(told, *want, "{polls:?}");
             assert_eq!(reads.lock().unwrap()[case], polls.len(), "{polls:?}");
