@@ -182,18 +182,17 @@ async fn pass(time: Duration) {
 }
 
 #[tokio::test]
-async fn it_is_read_lightly_until_it_settles_and_by_its_id() {
+async fn it_is_read_lightly_until_it_is_final() {
     let stage = Stage::new(DO, STARTED).await;
     let Stage { cloud, .. } = &stage;
-    cloud.says("GET /v1/p1/jobs/name", [(200, job("WAITING"))]);
     cloud.job("WAITING");
-    let source = stage.source(json!({"p": "p1", "jobId": "name"}));
+    let source = stage.source(json!({"p": "p1", "jobId": "j1"}));
     one(&source).await;
     one(&source).await;
     assert_eq!(
         cloud.seen(),
         [
-            "GET /v1/p1/jobs/name?full=false",
+            "GET /v1/p1/jobs/j1?full=false",
             "GET /v1/p1/jobs/j1?full=false"
         ]
     );
