@@ -902,7 +902,7 @@ async fn statuses_are_read_loosely() {
         ("abnormalDetection", "TASK_STATUS_IN_PROGRESS_WITH_ERROR"),
         ("In Progress (Terminating)", "TASK_STATUS_TERMINATING"),
         ("stopped", "TASK_STATUS_TERMINATING"),
-        ("Long ServerHandle", "TASK_STATUS_LONG_RUNNING"),
+        ("Long Running", "TASK_STATUS_LONG_RUNNING"),
         ("COMPLETED", "TASK_STATUS_COMPLETED"),
         ("failed", "TASK_STATUS_FAILED"),
         ("cancelled", "TASK_STATUS_CANCELED"),

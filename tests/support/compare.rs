@@ -34,10 +34,10 @@ fn object(message: &DynamicMessage, rest: &Value, path: &str, found: &mut Vec<St
     let mut known = Vec::new();
     let mut extras = Value::Null;
     for field in descriptor.fields() {
-        if rule(&field, "raw_of").is_some() || rule(&field, "local").is_some() {
+        if rule(&field, "raw_of").is_some() || rule(&field, "gateway_only").is_some() {
             continue;
         }
-        if rule(&field, "extras").is_some() {
+        if rule(&field, "additional_properties").is_some() {
             extras = json(message)[field.name()].clone();
             continue;
         }
