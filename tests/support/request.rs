@@ -63,10 +63,14 @@ fn put(
     member: &Value,
 ) -> Result<(), String> {
     let field = message.fields().find(|f| {
-        rule(f, "raw_of").is_none() && rule(f, "additional_properties").is_none() && rest_names(f)[0] == name
+        rule(f, "raw_of").is_none()
+            && rule(f, "additional_properties").is_none()
+            && rest_names(f)[0] == name
     });
     let Some(field) = field else {
-        let extras = message.fields().find(|f| rule(f, "additional_properties").is_some());
+        let extras = message
+            .fields()
+            .find(|f| rule(f, "additional_properties").is_some());
         let extras = extras.ok_or_else(|| format!("{} has no {name}", message.name()))?;
         let extras = into.entry(extras.name()).or_insert_with(|| json!({}));
         extras[name] = member.clone();
