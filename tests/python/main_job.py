@@ -96,7 +96,7 @@ def compare(rest, message, where):
             differ(name, "Heat sends it, the message has no place for it")
     for name, field in fields.items():
         rules = field.GetOptions().Extensions[options_pb2.field]
-        if rules.raw_of or rules.local:
+        if rules.raw_of or rules.gateway_only:
             continue                         # compared with the field whose text it keeps; the gateway's own
         theirs, ours = rest.get(name), getattr(message, name)
         if field.is_repeated:
