@@ -20,14 +20,8 @@ use crate::config::Config;
 #[command(name = "drawbridge", version)]
 struct Args {
     /// The configuration file; see drawbridge.example.toml. Needed by `serve` and
-    /// `check`.
-    #[arg(
-        long,
-        short,
-        value_name = "FILE",
-        env = "DRAWBRIDGE_CONFIG",
-        global = true
-    )]
+    /// `check`. Default: the variable DRAWBRIDGE_CONFIG.
+    #[arg(long, short, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     #[command(subcommand)]
     command: Option<Command>,
@@ -104,7 +98,10 @@ fn fail(failure: Failure) -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<ExitCode, Failure> {
-    let path = args.config.as_deref();
+    // Not by clap, which rejects a variable that is set and empty.
+    let variable = || std::env::var_os("DRAWBRIDGE_CONFIG").filter(|path| !path.is_empty());
+    let path = args.config.or_else(|| variable().map(PathBuf::from));
+    let path = path.as_deref();
     match args.command.unwrap_or(Command::Serve) {
         Command::Serve => serve::run(load(path, "serve")?).await?,
         #[cfg(feature = "sandbox")]

@@ -1,7 +1,8 @@
 //! Compiles Drawbridge's options and the messages of a watch to Rust.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let proto = concat!(env!("CARGO_MANIFEST_DIR"), "/../../proto");
+    // When it runs, not when it was compiled: a target directory may be copied.
+    let proto = &format!("{}/../../proto", std::env::var("CARGO_MANIFEST_DIR")?);
     println!("cargo:rerun-if-changed={proto}/drawbridge");
     println!("cargo:rerun-if-changed={proto}/google");
     let mut compiler = protox::Compiler::new([proto])?;

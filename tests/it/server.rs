@@ -535,13 +535,32 @@ async fn send(gateway: &Gateway, request: http::Request<tonic::body::Body>) -> (
 async fn requests_that_are_not_grpc_are_rejected_and_not_executed() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let recorder = Recorder::fixed(Answer::json(200, &json!({}))).await;
-    let gateway = Gateway::with(vec![upstream("u", "jp1ao", &recorder.url())]).await;
+    let upstreams = || vec![upstream("u", "jp1ao", &recorder.url())];
+    let gateway = Gateway::with(upstreams()).await;
+    let mut config = settings(upstreams());
+    config.caller_tokens = vec!["t0ken".into()];
+    let guarded = Gateway::start(config).await;
     let release = "/hitachi.automation.v1.AutomationServiceService/ReleaseService";
     // The message `id: 4`, as a web page can send it.
     let message = &b"\0\0\0\0\x02\x08\x04"[..];
+    // A body that never comes is not waited for.
+    let again = |method: &str, path: &str, content_type: &str| {
+        let frames =
+            tokio_stream::pending::<Result<http_body::Frame<bytes::Bytes>, tonic::Status>>();
+        http::Request::builder()
+            .method(method)
+            .uri(path)
+            .header("content-type", content_type)
+            .body(tonic::body::Body::new(http_body_util::StreamBody::new(
+                frames,
+            )))
+            .unwrap()
+    };
     for path in [
         release,
         "/grpc.health.v1.Health/Check",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        "/drawbridge.v1.GatewayService/ListUpstreams",
         "/no.Such/Method",
         "/",
     ] {
@@ -561,6 +580,11 @@ async fn requests_that_are_not_grpc_are_rejected_and_not_executed() {
             let (status, text) = send(&gateway, request).await;
             assert_eq!(status, want, "{method} {path} {content_type}");
             assert!(text.contains("gRPC"), "{text}");
+            let (status, _) = send(&guarded, again(method, path, content_type)).await;
+            assert_eq!(
+                status, want,
+                "before tokens: {method} {path} {content_type}"
+            );
         }
     }
     for line in ["POST /x HTTP/1.1", "GET / HTTP/1.1", "GET / HTTP/1.0"] {
@@ -575,6 +599,15 @@ async fn requests_that_are_not_grpc_are_rejected_and_not_executed() {
         assert!(text.contains("HTTP/2 alone"), "{text}");
     }
     assert!(recorder.seen().is_empty());
+    // With parameters and in capitals it is the same content type.
+    for content_type in ["application/grpc+proto", "Application/GRPC; charset=utf-8"] {
+        let request = http::Request::post(release)
+            .header("content-type", content_type)
+            .body(tonic::body::Body::new(http_body_util::Full::from(message)))
+            .unwrap();
+        assert_eq!(send(&gateway, request).await.0, 200, "{content_type}");
+    }
+    assert!(!recorder.seen().is_empty());
 }
 
 #[tokio::test]
@@ -592,7 +625,35 @@ async fn the_sandbox_says_so_in_every_response() {
                 Ok(response) => response.metadata().clone(),
                 Err(status) => status.metadata().clone(),
             };
-            assert_eq!(headers.contains_key("drawbridge-sandbox"), sandbox);
+            assert_eq!(
+                headers.contains_key("drawbridge-sandbox"),
+                sandbox,
+                "{method}"
+            );
+        }
+        for (method, path) in [
+            ("GET", "/"),
+            ("POST", "/grpc.health.v1.Health/Check"),
+            (
+                "POST",
+                "/openstack.orchestration.v1.StackService/StreamStacks",
+            ),
+            ("POST", "/drawbridge.v1.GatewayService/ListUpstreams"),
+            ("POST", "/no.Such/Method"),
+        ] {
+            use tower::{Service, ServiceExt};
+            let request = http::Request::builder()
+                .method(method)
+                .uri(path)
+                .header("content-type", "application/grpc")
+                .body(tonic::body::Body::new(http_body_util::Full::from(
+                    &[0u8; 5][..],
+                )))
+                .unwrap();
+            let mut channel = gateway.client.channel.clone();
+            let response = channel.ready().await.unwrap().call(request).await.unwrap();
+            let says = response.headers().contains_key("drawbridge-sandbox");
+            assert_eq!(says, sandbox, "{method} {path}");
         }
     }
 }
