@@ -175,10 +175,9 @@ impl Upstream {
             None => None,
         };
         let project_id = match &settings.project_id {
-            Some(id) => Some(
-                crate::upstream::endpoint::segment(id)
-                    .ok_or("project_id: cannot be empty, `.` or `..`")?,
-            ),
+            Some(id) => {
+                Some(endpoint::segment(id).ok_or("project_id: cannot be empty, `.` or `..`")?)
+            }
             None => None,
         };
         if settings.max_concurrent == 0 || settings.max_attempts == 0 {
@@ -494,7 +493,7 @@ impl Upstream {
             return Ok((whole, Some(Cow::Borrowed(given))));
         }
         let leased = match (&self.project_id, &lease.project_id) {
-            (None, Some(id)) => crate::upstream::endpoint::segment(id),
+            (None, Some(id)) => endpoint::segment(id),
             _ => None,
         };
         let project_id = self

@@ -31,17 +31,15 @@ use tokio::sync::watch;
 
 use crate::credentials::Viewer;
 use crate::deadline::Deadline;
-use crate::downstream::Caller;
-use crate::engine::call_context::CallContext;
+use crate::engine::call_context::{CallContext, StreamContext};
 use crate::engine::stream_limiter::{Streams, full};
 use crate::engine::unary;
 use crate::error::Error;
-use crate::upstream::Upstream;
 use crate::watch::shared_loop::Loop;
 use drawbridge_transcoder::api::drawbridge::v1::{WatchEvent, WatchEventType};
 use drawbridge_transcoder::call::Call;
 use drawbridge_transcoder::contract::{Method, Start, Watch};
-use source::{Aim, RestSource, Route, Source, Target};
+use source::{Aim, RestSource, Source, Target};
 use stream::Seat;
 pub use stream::WatchStream;
 
@@ -114,7 +112,7 @@ struct Registry {
 /// Who asked for a watch, and how.
 struct Asked {
     request: Bytes,
-    route: Route,
+    context: StreamContext,
     follow: bool,
     deadline: Option<Deadline>,
 }
@@ -142,8 +140,8 @@ struct Key {
 }
 
 impl Key {
-    fn new(method: &Method, call: &Call, route: &Route, aside: Vec<u8>) -> Self {
-        let Route { upstream, caller } = route;
+    fn new(method: &Method, call: &Call, context: &StreamContext, aside: Vec<u8>) -> Self {
+        let StreamContext { upstream, client } = context;
         Self {
             upstream: upstream.settings.name.as_str().into(),
             rpc: method.path.clone(),
@@ -152,11 +150,11 @@ impl Key {
             project: call.project.clone(),
             query: call.query.clone(),
             body: call.body.clone(),
-            viewer: upstream.credentials.viewer(caller),
+            viewer: upstream.credentials.viewer(client),
             language: upstream
                 .family
                 .accept_language
-                .and_then(|_| caller.accept_language.clone()),
+                .and_then(|_| client.accept_language.clone()),
             aside,
         }
     }
@@ -195,41 +193,32 @@ impl Watches {
         &self,
         method: &Arc<Method>,
         request: Bytes,
-        upstream: &Arc<Upstream>,
-        caller: &Caller,
+        call: CallContext<'_>,
         deadline: Option<Deadline>,
-        call_by: Deadline,
     ) -> Result<WatchStream, Error> {
+        let context = call.to_stream();
         if method.log.is_some() {
-            let route = Route {
-                upstream: Arc::clone(upstream),
-                caller: caller.clone(),
-            };
-            return self.follow_log(method, request, route, deadline).await;
+            return self.follow_log(method, request, context, deadline).await;
         }
         let not_a_watch = || Error::Malformed(format!("{} is not a watch", method.path));
         let watch = method.watch.as_ref().ok_or_else(not_a_watch)?;
         let follow = watch.follows(&request);
-        let route = Route {
-            upstream: Arc::clone(upstream),
-            caller: caller.clone(),
-        };
         if let Some(start) = &watch.start {
-            let started = self.begin(start, &request, &route, call_by).await?;
+            let started = self.begin(start, &request, call).await?;
             let asked = Asked {
                 request,
-                route,
+                context,
                 follow,
                 deadline,
             };
             return Ok(self.follow_up(method, watch, &started, asked));
         }
-        let call = method.bind(&request, &upstream.settings.dialect)?;
-        let key = Key::new(method, &call, &route, watch.aside(&request)?);
+        let call = method.bind(&request, context.dialect())?;
+        let key = Key::new(method, &call, &context, watch.aside(&request)?);
         let max_items = self.0.settings.max_items;
         let poll = watch.poll_request(&request)?;
-        let target = Target::new(watch, poll, Some(call), &upstream.settings.dialect)?;
-        let source = RestSource::new(method, request, Aim::poll(target), route, max_items)
+        let target = Target::new(watch, poll, Some(call), context.dialect())?;
+        let source = RestSource::new(method, request, Aim::poll(target), context, max_items)
             .ok_or_else(not_a_watch)?;
         let source: Arc<dyn Source> = Arc::new(source);
         self.open(key, follow, deadline, || Arc::clone(&source))
@@ -242,16 +231,10 @@ impl Watches {
         &self,
         start: &Start,
         request: &Bytes,
-        route: &Route,
-        call_by: Deadline,
+        context: CallContext<'_>,
     ) -> Result<Bytes, Error> {
         self.0.has_room()?;
         let call = Bytes::from(start.request(request)?);
-        let context = CallContext {
-            upstream: &route.upstream,
-            client: &route.caller,
-            deadline: call_by,
-        };
         let answered = unary::call(context, &start.rpc, &call).await?;
         Ok(answered.decoded.message)
     }
@@ -266,7 +249,7 @@ impl Watches {
     ) -> WatchStream {
         let Asked {
             request,
-            route,
+            context,
             follow,
             deadline,
         } = asked;
@@ -276,15 +259,15 @@ impl Watches {
             ..WatchEvent::default()
         };
         let message = watch.started_message(&event, started);
-        let aim = match Aim::of_started(watch, &request, started, &route) {
+        let aim = match Aim::of_started(watch, &request, started, &context) {
             Ok(Some(aim)) => aim,
             Ok(None) => return WatchStream::last(message, Ok(())),
             Err(error) => return WatchStream::last(message, Err(error)),
         };
         let number = self.0.begun.fetch_add(1, Ordering::Relaxed);
-        let key = Key::new(method, aim.call(), &route, number.to_be_bytes().into());
+        let key = Key::new(method, aim.call(), &context, number.to_be_bytes().into());
         let max_items = self.0.settings.max_items;
-        let Some(source) = RestSource::new(method, request, aim, route, max_items) else {
+        let Some(source) = RestSource::new(method, request, aim, context, max_items) else {
             return WatchStream::last(message, Ok(()));
         };
         match self.join(&Arc::new(key), follow, || Arc::new(source)) {

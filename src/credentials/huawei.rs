@@ -14,7 +14,7 @@ use tonic::Code;
 use url::Url;
 
 use super::login::{Login, below, json, refusal, shown};
-use super::{AkSk, credential};
+use super::{AkSk, aksk, clouds_yaml, credential};
 use crate::credentials::aksk::Keys;
 use crate::credentials::credential::{Authorization, Grant, Lease};
 use crate::error::Error;
@@ -79,7 +79,7 @@ fn from_file(
             None => return Ok(None),
         },
     };
-    let text = crate::credentials::clouds_yaml::read(&path, LONGEST)?;
+    let text = clouds_yaml::read(&path, LONGEST)?;
     profile(&path, &text).map(Some)
 }
 
@@ -139,7 +139,7 @@ fn lines(text: &str) -> impl Iterator<Item = (&str, &str, &str)> {
 }
 
 fn iam_endpoint(place: &str, text: &str) -> Result<Url, String> {
-    crate::credentials::clouds_yaml::url(place, text)
+    clouds_yaml::url(place, text)
 }
 
 /// The lease of keys that need no lookup.
@@ -222,21 +222,14 @@ impl Login for ProjectLookup {
         let place = self.place();
         if !reply.status.is_success() {
             let error = refusal(&place, reply, self.settings.secret_key.expose_secret());
-            return Err(
-                match (
-                    error,
-                    crate::credentials::aksk::clock_skew(&reply.headers, now),
-                ) {
-                    (Error::Credential { code, problem }, Some(skew))
-                        if skew > crate::credentials::aksk::MAX_SKEW =>
-                    {
-                        let minutes = skew.as_secs() / 60;
-                        let problem = format!("{problem}; the clocks differ by {minutes} minutes");
-                        Error::Credential { code, problem }
-                    }
-                    (error, _) => error,
-                },
-            );
+            return Err(match (error, aksk::clock_skew(&reply.headers, now)) {
+                (Error::Credential { code, problem }, Some(skew)) if skew > aksk::MAX_SKEW => {
+                    let minutes = skew.as_secs() / 60;
+                    let problem = format!("{problem}; the clocks differ by {minutes} minutes");
+                    Error::Credential { code, problem }
+                }
+                (error, _) => error,
+            });
         }
         let Projects { projects } = json(&place, reply)?;
         let project = projects.into_iter().next().ok_or_else(|| {

@@ -54,6 +54,11 @@ impl CallContext<'_> {
 }
 
 impl StreamContext {
+    /// Returns the dialect of the upstream.
+    pub fn dialect(&self) -> &str {
+        &self.upstream.settings.dialect
+    }
+
     /// Returns the context of one of the stream's calls.
     pub fn until(&self, deadline: Deadline) -> CallContext<'_> {
         CallContext {

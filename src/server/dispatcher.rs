@@ -1,5 +1,6 @@
-//! The way of a request: what `front` lets in is looked up in the tables of
-//! methods, sent to its upstream, answered and recorded. `start` builds it all.
+//! Serves one request: looks its method up by path, picks the upstream, calls the engine
+//! or opens a watch, and records the result. `router` admits requests, `gateway` builds
+//! the dispatcher.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -28,7 +29,7 @@ use crate::server::codec::WireCodec;
 use crate::server::request_body_timeout::{RequestTimeouts, TimeoutBody};
 use crate::server::response_write_timeout::{ResponseWriteTimeout, SlowReader};
 use crate::server::stream_info::{InstrumentedStream, StreamInfo, traced};
-use crate::server::unary_response::Answer;
+use crate::server::unary_response::{self, Answer};
 use crate::telemetry::{Metrics, RpcMetrics};
 use crate::upstream::{Upstream, Upstreams};
 use crate::watch::{self, Watches};
@@ -370,7 +371,7 @@ impl Dispatcher {
             Err(error) => return Err(record.fail(&error)),
         };
         let inexact = match &told {
-            Told::Pages(stream) => crate::server::unary_response::inexact(stream.notes()),
+            Told::Pages(stream) => unary_response::inexact(stream.notes()),
             Told::Watch(_) | Told::File(_) => None,
         };
         let untaken = SlowReader::default();
@@ -424,12 +425,7 @@ impl Dispatcher {
         if method.pages.is_none() {
             let watches = &self.watches;
             let request = request.clone();
-            let CallContext {
-                upstream,
-                client,
-                deadline: call_by,
-            } = context;
-            let watch = watches.watch(method, request, upstream, client, deadline, call_by);
+            let watch = watches.watch(method, request, context, deadline);
             return watch.await.map(Told::Watch);
         }
         let route = list_stream::Route {
@@ -457,7 +453,7 @@ impl Served {
         }
         let metadata = response.metadata_mut().as_mut();
         self.forward(&headers, metadata);
-        if let Some(paths) = crate::server::unary_response::inexact(&decoded.notes) {
+        if let Some(paths) = unary_response::inexact(&decoded.notes) {
             metadata.insert(INEXACT, paths);
         }
         response

@@ -60,7 +60,7 @@ impl Service<Request<Body>> for Router {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         if let Err(rejection) = protocol::check(&request) {
-            self.dispatcher.metrics.refused.inc();
+            self.dispatcher.metrics.unsupported.inc();
             tracing::debug!(?rejection, "request rejected");
             let response = self.dispatcher.announce(rejection.response());
             return Box::pin(async move { Ok(response) });

@@ -1,4 +1,4 @@
-//! The front, called without a connection: what comes of callers who stand still.
+//! The router, called without a connection: clients that stall.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ const TIMEOUTS: RequestTimeouts = RequestTimeouts {
 const GET: &str = "/openstack.orchestration.v1.MetaService/GetBuildInfo";
 
 /// A gateway before these upstreams.
-fn front(upstreams: Vec<upstream::Settings>) -> (Arc<Dispatcher>, Router) {
+fn router(upstreams: Vec<upstream::Settings>) -> (Arc<Dispatcher>, Router) {
     let mut config = Config::sandbox();
     config.upstreams = upstreams;
     let contract = crate::contract::with_built_in(&[]).unwrap();
@@ -94,12 +94,12 @@ fn ended(dispatcher: &Dispatcher, code: &str) -> String {
 
 #[tokio::test(start_paused = true)]
 async fn a_message_that_does_not_come_is_not_waited_for() {
-    let (dispatcher, mut front) = front(vec![]);
+    let (dispatcher, mut router) = router(vec![]);
     // Nothing; a piece of the prefix; a message that is whole, of a request that is not.
     for (pieces, named) in [(vec![], 1), (vec![&[0, 0][..]], 2), (vec![&[0; 5][..]], 3)] {
         let silent = tokio_stream::iter(pieces).chain(tokio_stream::pending());
         let begun = Instant::now();
-        let call = front.call(request(GET, "1H", silent));
+        let call = router.call(request(GET, "1H", silent));
         let hour = Duration::from_secs(3_600);
         let response = tokio::time::timeout(hour, call).await.expect("it ends");
         let response = response.unwrap();
@@ -116,7 +116,7 @@ async fn a_message_that_does_not_come_is_not_waited_for() {
         );
     }
     // While it is read, it is to be seen; a caller who leaves then is counted.
-    let call = front.call(request(GET, "1H", tokio_stream::pending()));
+    let call = router.call(request(GET, "1H", tokio_stream::pending()));
     let mut call = Box::pin(call);
     tokio::select! {
         _ = &mut call => panic!("it does not come"),
@@ -134,11 +134,11 @@ async fn a_message_that_does_not_come_is_not_waited_for() {
 #[tokio::test]
 async fn other_encodings_than_gzip_are_unimplemented() {
     use crate::test_api::openstack::orchestration::v1::ListStacksRequest;
-    let (_engine, mut front) = front(vec![heat().await]);
+    let (_engine, mut router) = router(vec![heat().await]);
     let list = "/openstack.orchestration.v1.StackService/ListStacks";
     for encoding in ["zstd", "deflate", "br"] {
         let request = ListStacksRequest::default();
-        let response = open(&mut front, list, request, Some(encoding)).await;
+        let response = open(&mut router, list, request, Some(encoding)).await;
         let status = status(&response);
         assert_eq!(status.code(), Code::Unimplemented, "{status:?}");
         assert!(status.message().contains(encoding), "{status:?}");
@@ -150,11 +150,11 @@ async fn other_encodings_than_gzip_are_unimplemented() {
 #[tokio::test(start_paused = true)]
 async fn the_deadline_counts_from_the_headers() {
     let (_listener, settings) = silent().await;
-    let (_, mut front) = front(vec![settings]);
+    let (_, mut router) = router(vec![settings]);
     for slowly in [false, true] {
         let begun = Instant::now();
         let pieces = async_pieces(slowly);
-        let response = front.call(request(GET, "10S", pieces)).await.unwrap();
+        let response = router.call(request(GET, "10S", pieces)).await.unwrap();
         let status = status(&response);
         assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
         assert_eq!(begun.elapsed().as_millis(), 9_950, "{status:?}");
@@ -248,7 +248,7 @@ async fn heat() -> upstream::Settings {
 
 /// A call, with its answer untouched.
 async fn open(
-    front: &mut Router,
+    router: &mut Router,
     path: &str,
     message: impl prost::Message,
     encoding: Option<&'static str>,
@@ -265,7 +265,7 @@ async fn open(
         request = request.header("grpc-accept-encoding", encoding);
     }
     let request = request.body(Body::new(whole)).unwrap();
-    front.call(request).await.unwrap()
+    router.call(request).await.unwrap()
 }
 
 /// Lets time pass, and no longer than that: what goes over sockets takes as long as it
@@ -283,20 +283,20 @@ async fn who_takes_nothing_keeps_nothing() {
     let list = "/openstack.orchestration.v1.StackService/ListStacks";
     let stream = "/openstack.orchestration.v1.StackService/StreamStacks";
     let watch = "/openstack.orchestration.v1.SoftwareDeploymentService/WatchSoftwareDeployment";
-    let (dispatcher, mut front) = front(vec![heat().await]);
-    let front = &mut front;
+    let (dispatcher, mut router) = router(vec![heat().await]);
+    let router = &mut router;
     let short = pb::ListStacksRequest::default;
     for (path, encoding) in [(list, None), (list, Some("gzip")), (stream, None)] {
         let mut untouched = Vec::new();
         for _ in 0..9 {
-            let response = open(front, path, short(), encoding).await;
+            let response = open(router, path, short(), encoding).await;
             assert!(Status::from_header_map(response.headers()).is_none());
             untouched.push(response);
         }
-        let none = status(&open(front, list, short(), None).await);
+        let none = status(&open(router, list, short(), None).await);
         assert_eq!(none.code(), Code::ResourceExhausted, "{path} {encoding:?}");
         passes(sleep(Duration::from_secs(40))).await;
-        let response = open(front, list, short(), encoding).await;
+        let response = open(router, list, short(), encoding).await;
         let last = response.into_body().collect().await.unwrap();
         assert_eq!(last.trailers().unwrap()["grpc-status"], "0");
         drop(untouched);
@@ -305,8 +305,8 @@ async fn who_takes_nothing_keeps_nothing() {
         deployment_id: "d".into(),
         ..Default::default()
     };
-    let watch_there = open(front, watch, request.clone(), None).await;
-    let mut quiet = open(front, watch, request, None).await.into_body();
+    let watch_there = open(router, watch, request.clone(), None).await;
+    let mut quiet = open(router, watch, request, None).await.into_body();
     quiet.frame().await.unwrap().unwrap();
     assert_eq!(dispatcher.watches.streams().open(), 2);
     // Bookmarks come meanwhile, and are taken.

@@ -46,8 +46,10 @@ pub struct Metrics {
     seconds: Family<RpcLabels, Histogram, fn() -> Histogram>,
     attempts: Family<AttemptLabels, Counter>,
     in_flight: Gauge,
-    /// Requests refused at the door, whose callers nobody knows.
+    /// Requests without a known client token.
     pub refused: Counter,
+    /// Requests that are not gRPC.
+    pub unsupported: Counter,
 }
 
 impl fmt::Debug for Metrics {
@@ -90,6 +92,7 @@ impl Default for Metrics {
             attempts: Family::default(),
             in_flight: Gauge::default(),
             refused: Counter::default(),
+            unsupported: Counter::default(),
             registry: Arc::default(),
         };
         registry.register(
@@ -117,6 +120,11 @@ impl Default for Metrics {
             "callers_refused",
             "Requests refused for want of a token that the gateway knows",
             metrics.refused.clone(),
+        );
+        registry.register(
+            "unsupported_requests",
+            "Requests rejected for their HTTP version, method or content type",
+            metrics.unsupported.clone(),
         );
         *metrics.registry.lock().unwrap_or_else(|e| e.into_inner()) = registry;
         metrics
@@ -298,6 +306,7 @@ mod tests {
             rpc.count(Code::NotFound);
         }
         metrics.refused.inc();
+        metrics.unsupported.inc_by(2);
         let attempts = metrics.attempts("up");
         for status in [Some(404), Some(404), None] {
             attempts.count(status);
@@ -326,6 +335,7 @@ mod tests {
             r#"drawbridge_upstream_exchanges_total{upstream="up",outcome="no_answer"} 1"#,
             "drawbridge_watchers 7",
             "drawbridge_callers_refused_total 1",
+            "drawbridge_unsupported_requests_total 2",
             r#"drawbridge_queued{upstream="up"} 1"#,
             r#"drawbridge_queued{upstream="b"} 2"#,
             "# TYPE drawbridge_polls counter",

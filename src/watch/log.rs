@@ -23,10 +23,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::source::{POLL_TIMEOUT, Route};
+use super::source::POLL_TIMEOUT;
 use super::stream::WatchStream;
 use super::{Key, Registry, Watches};
 use crate::deadline::Deadline;
+use crate::engine::call_context::StreamContext;
 use crate::engine::stream_limiter::{Place, full};
 use crate::error::Error;
 use drawbridge_transcoder::contract::{Grows, Method};
@@ -89,12 +90,12 @@ impl Watches {
         &self,
         method: &Arc<Method>,
         request: Bytes,
-        route: Route,
+        context: StreamContext,
         deadline: Option<Deadline>,
     ) -> Result<WatchStream, Error> {
         let not_a_log = || Error::Malformed(format!("{} is not a watch", method.path));
         let log = method.log.as_ref().ok_or_else(not_a_log)?;
-        let call = method.bind(&request, &route.upstream.settings.dialect)?;
+        let call = method.bind(&request, &context.upstream.settings.dialect)?;
         let text = matches!(log.grows, Grows::Text { .. });
         let begin = match (log.resume(&request)?, log.from_now(&request)) {
             (Some(_), true) => {
@@ -114,18 +115,16 @@ impl Watches {
                 let settles = self.watch(
                     watch,
                     request,
-                    &route.upstream,
-                    &route.caller,
+                    context.until(Deadline::after(POLL_TIMEOUT)),
                     deadline,
-                    Deadline::after(POLL_TIMEOUT),
                 );
                 Some(Box::new(Box::pin(settles).await?))
             }
             _ => None,
         };
-        let key = Key::new(method, &call, &route, Vec::new());
+        let key = Key::new(method, &call, &context, Vec::new());
         let max_items = self.0.settings.max_items;
-        let source = RestLog::new(method, call, route, max_items).ok_or_else(not_a_log)?;
+        let source = RestLog::new(method, call, context, max_items).ok_or_else(not_a_log)?;
         let end = end.map(|stream| End::new(stream, Arc::clone(method)));
         self.open_log(key, begin, end, deadline, || Arc::new(source))
             .await

@@ -19,11 +19,9 @@ use tonic::Code;
 
 use super::snapshot::Item;
 use crate::deadline::Deadline;
-use crate::downstream::Caller;
-use crate::engine::call_context::CallContext;
+use crate::engine::call_context::StreamContext;
 use crate::engine::unary;
 use crate::error::Error;
-use crate::upstream::Upstream;
 pub(super) use aim::{Aim, Target};
 use drawbridge_transcoder::api::drawbridge::v1::WatchEvent;
 use drawbridge_transcoder::call::{Call, Idempotency};
@@ -93,7 +91,7 @@ pub(super) struct RestSource {
     method: Arc<Method>,
     /// The watch's own request.
     request: Bytes,
-    route: Route,
+    context: StreamContext,
     max_items: usize,
     /// What is polled now.
     aim: Mutex<Aim>,
@@ -101,19 +99,11 @@ pub(super) struct RestSource {
     memory: Mutex<Memory>,
 }
 
-/// To whom and as whom calls go. All who share a loop have the same credentials
-/// as the caller that began it.
-#[derive(Clone)]
-pub(super) struct Route {
-    pub(super) upstream: Arc<Upstream>,
-    pub(super) caller: Caller,
-}
-
 impl fmt::Debug for RestSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RestSource")
             .field("method", &self.method.path)
-            .field("upstream", &self.route.upstream.settings.name)
+            .field("upstream", &self.context.upstream.settings.name)
             .finish_non_exhaustive()
     }
 }
@@ -124,14 +114,14 @@ impl RestSource {
         method: &Arc<Method>,
         request: Bytes,
         aim: Aim,
-        route: Route,
+        context: StreamContext,
         max_items: usize,
     ) -> Option<Self> {
         method.watch.as_ref()?;
         Some(Self {
             method: Arc::clone(method),
             request,
-            route,
+            context,
             max_items,
             aim: Mutex::new(aim),
             memory: Mutex::default(),
@@ -154,7 +144,7 @@ impl RestSource {
             return Ok(Read::Nothing);
         };
         let call = &target.full;
-        let response = match self.route.fetch(&watch.poll, call, deadline).await {
+        let response = match self.context.fetch(&watch.poll, call, deadline).await {
             Err(error) if is_not_found(&error) && self.may_come() => return Ok(Read::Nothing),
             response => response?,
         };
@@ -183,7 +173,7 @@ impl RestSource {
             })
             .collect::<Result<Vec<_>, Error>>()?;
         match &watch.refresh {
-            Some(refresh) if self.route.offers(refresh) => self
+            Some(refresh) if self.context.offers(refresh) => self
                 .refresh(refresh, items, deadline)
                 .await
                 .map(Read::Items),
@@ -200,7 +190,7 @@ impl RestSource {
         deadline: Deadline,
     ) -> Result<Vec<Item>, Error> {
         let watch = self.watch();
-        let dialect = &self.route.upstream.settings.dialect;
+        let dialect = &self.context.upstream.settings.dialect;
         let mut open = Vec::new();
         for (at, item) in items.iter().enumerate() {
             if item.outcome == Outcome::Pending {
@@ -215,8 +205,8 @@ impl RestSource {
             while reads.len() < REFRESHES_AT_ONCE
                 && let Some((at, call)) = open.next()
             {
-                let (route, refresh) = (self.route.clone(), Arc::clone(refresh));
-                reads.spawn(async move { (at, route.fetch(&refresh, &call, deadline).await) });
+                let (context, refresh) = (self.context.clone(), Arc::clone(refresh));
+                reads.spawn(async move { (at, context.fetch(&refresh, &call, deadline).await) });
             }
             let Some(read) = reads.join_next().await else {
                 return Ok(items.into_iter().flatten().collect());
@@ -277,7 +267,7 @@ impl Source for RestSource {
     }
 }
 
-impl Route {
+impl StreamContext {
     /// Whether the upstream's dialect has the operation.
     fn offers(&self, rpc: &Method) -> bool {
         rpc.is_in(&self.upstream.settings.dialect)
@@ -296,11 +286,7 @@ impl Route {
         call: &Call,
         deadline: Deadline,
     ) -> Result<Bytes, Error> {
-        let context = CallContext {
-            upstream: &self.upstream,
-            client: &self.caller,
-            deadline,
-        };
+        let context = self.until(deadline);
         let reply = context.call(method, call).await?;
         let first = method.decode(&reply)?;
         let whole = unary::whole(context, method, call, first);

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::super::source::{POLL_TIMEOUT, Route, repeatable};
+use super::super::source::{POLL_TIMEOUT, repeatable};
 use super::position::{At, Page};
 use super::text::{self, Progress};
 use crate::deadline::Deadline;
+use crate::engine::call_context::StreamContext;
 use crate::error::Error;
 use drawbridge_transcoder::api::drawbridge::v1::WatchEvent;
 use drawbridge_transcoder::call::Call;
@@ -45,7 +46,7 @@ pub(super) struct Rules {
 pub(super) struct RestLog {
     method: Arc<Method>,
     call: Call,
-    route: Route,
+    context: StreamContext,
     max_items: usize,
     text: Progress,
 }
@@ -55,14 +56,14 @@ impl RestLog {
     pub(super) fn new(
         method: &Arc<Method>,
         call: Call,
-        route: Route,
+        context: StreamContext,
         max_items: usize,
     ) -> Option<Self> {
         method.log.as_ref()?;
         Some(Self {
             method: Arc::clone(method),
             call: repeatable(call),
-            route,
+            context,
             max_items,
             text: Progress::default(),
         })
@@ -73,12 +74,12 @@ impl RestLog {
     }
 
     fn dialect(&self) -> &str {
-        &self.route.upstream.settings.dialect
+        &self.context.upstream.settings.dialect
     }
 
     async fn fetch(&self, call: &Call) -> Result<Bytes, Error> {
         let deadline = Deadline::after(POLL_TIMEOUT);
-        let read = self.route.fetch(&self.log().poll, call, deadline);
+        let read = self.context.fetch(&self.log().poll, call, deadline);
         deadline.bound(read).await?
     }
 

@@ -4,8 +4,9 @@ use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 
-use super::{RestSource, Route, is_not_found, repeatable};
+use super::{RestSource, is_not_found, repeatable};
 use crate::deadline::Deadline;
+use crate::engine::call_context::StreamContext;
 use crate::error::Error;
 use drawbridge_transcoder::call::Call;
 use drawbridge_transcoder::contract::{Find, Watch};
@@ -78,18 +79,18 @@ impl Aim {
         watch: &Watch,
         request: &[u8],
         started: &[u8],
-        route: &Route,
+        context: &StreamContext,
     ) -> Result<Option<Self>, Error> {
         let Some(start) = &watch.start else {
             return Ok(None);
         };
         if let Some(poll) = start.poll_request(request, started) {
-            return found(watch, poll, route).map(|target| Some(Self::Poll(target)));
+            return found(watch, poll, context).map(|target| Some(Self::Poll(target)));
         }
         let find = start.find.as_ref();
         let list = find.and_then(|find| Some((find, find.request(request, started)?)));
         Ok(list.and_then(|(find, list)| {
-            route
+            context
                 .bind(&find.rpc, &list)
                 .map(|call| Self::Find(Box::new(call)))
         }))
@@ -106,8 +107,8 @@ impl Aim {
 }
 
 /// The target of a request that an answer has named.
-fn found(watch: &Watch, poll: Vec<u8>, route: &Route) -> Result<Arc<Target>, Error> {
-    Target::new(watch, poll, None, &route.upstream.settings.dialect)
+fn found(watch: &Watch, poll: Vec<u8>, context: &StreamContext) -> Result<Arc<Target>, Error> {
+    Target::new(watch, poll, None, &context.upstream.settings.dialect)
         .map(Arc::new)
         .map_err(|error| {
             Error::decode("", format!("it names nothing that can be watched: {error}"))
@@ -146,14 +147,14 @@ impl RestSource {
         call: &Call,
         by: Deadline,
     ) -> Result<Option<Arc<Target>>, Error> {
-        let list: Bytes = match self.route.fetch(&find.rpc, call, by).await {
+        let list: Bytes = match self.context.fetch(&find.rpc, call, by).await {
             Err(error) if is_not_found(&error) && self.may_come() => return Ok(None),
             list => list?,
         };
         let Some(poll) = find.poll_request(&self.request, &list)? else {
             return Ok(None);
         };
-        let target = found(self.watch(), poll, &self.route)?;
+        let target = found(self.watch(), poll, &self.context)?;
         self.memory().missing = 0;
         self.aim_at(Aim::Poll(Arc::clone(&target)));
         Ok(Some(target))

@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 use tokio_stream::StreamExt;
 
 use super::*;
-use crate::upstream::Settings;
+use crate::downstream::Caller;
+use crate::engine::call_context::CallContext;
+use crate::upstream::{Settings, Upstream};
 use crate::watch::{self, WatchStream, Watches};
 use crate::world::{DO, FIND, STARTED, World, jobs};
 
@@ -111,11 +113,11 @@ impl Stage {
         let call = method.bind(&request, "").unwrap();
         let poll = watch.poll_request(&request).unwrap();
         let target = Target::new(watch, poll, Some(call), "").unwrap();
-        let route = Route {
+        let context = StreamContext {
             upstream: self.upstream.clone(),
-            caller: caller(),
+            client: caller(),
         };
-        RestSource::new(method, request, Aim::poll(target), route, 100).unwrap()
+        RestSource::new(method, request, Aim::poll(target), context, 100).unwrap()
     }
 
     /// What is told of a read, but for the event.
@@ -132,10 +134,12 @@ impl Stage {
             .watch(
                 self.method("/t.AddonService/DoAndWatch"),
                 request,
-                &self.upstream,
-                &caller(),
+                CallContext {
+                    upstream: &self.upstream,
+                    client: &caller(),
+                    deadline: Deadline::after(POLL_TIMEOUT),
+                },
                 None,
-                Deadline::after(POLL_TIMEOUT),
             )
             .await
     }

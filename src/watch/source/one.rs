@@ -98,7 +98,7 @@ impl RestSource {
     ) -> Result<(Bytes, Outcome, bool), Error> {
         let watch = self.watch();
         let call = target.light.as_ref().unwrap_or(&target.full);
-        let light = self.only(self.route.fetch(&watch.poll, call, by).await?)?;
+        let light = self.only(self.context.fetch(&watch.poll, call, by).await?)?;
         let (outcome, restless) = self.outcome(&light);
         if target.light.is_none() || outcome == Outcome::Pending {
             self.memory().whole = None;
@@ -107,7 +107,7 @@ impl RestSource {
         let known = self.memory().whole.clone();
         let whole = match known {
             Some((before, whole)) if before == light => whole,
-            _ => self.only(self.route.fetch(&watch.poll, &target.full, by).await?)?,
+            _ => self.only(self.context.fetch(&watch.poll, &target.full, by).await?)?,
         };
         if watch.state_text(&whole) == watch.state_text(&light) {
             self.memory().whole = Some((light, whole.clone()));
@@ -194,7 +194,7 @@ impl RestSource {
         }
         let request = side.request(item, &target.request, &self.request);
         let called = request.and_then(|request| {
-            let call = self.route.bind(&side.rpc, &request)?;
+            let call = self.context.bind(&side.rpc, &request)?;
             Some((request, call))
         });
         let Some((request, call)) = called else {
@@ -206,7 +206,7 @@ impl RestSource {
             Err(error) => {
                 tracing::debug!(
                     operation = &*side.rpc.path,
-                    upstream = &*self.route.upstream.settings.name,
+                    upstream = &*self.context.upstream.settings.name,
                     reason = error.log_text(),
                     "what is told beside a watched state cannot be read"
                 );
@@ -228,11 +228,11 @@ impl RestSource {
         by: Deadline,
     ) -> Result<Bytes, Error> {
         let rpc = &side.rpc;
-        let mut page = self.route.fetch(rpc, call, by).await?;
+        let mut page = self.context.fetch(rpc, call, by).await?;
         let Some(paging) = &rpc.paging else {
             return Ok(page);
         };
-        let dialect = &self.route.upstream.settings.dialect;
+        let dialect = &self.context.upstream.settings.dialect;
         let mut asked = paging.asked(request, dialect)?;
         let mut items = paging.items(&page)?;
         let mut whole = page.to_vec();
@@ -240,7 +240,7 @@ impl RestSource {
             let request = paging.at(request, &token);
             asked = paging.asked(&request, dialect)?;
             let call = repeatable(rpc.bind(&request, dialect)?);
-            page = self.route.fetch(rpc, &call, by).await?;
+            page = self.context.fetch(rpc, &call, by).await?;
             let more = paging.items(&page)?;
             // An API that does not page gives the first one for ever.
             if more.is_empty() || items.ends_with(&more) {
@@ -276,7 +276,7 @@ impl RestSource {
         if let Some(fallback) = &watch.fallback {
             let known = last.as_deref().unwrap_or_default();
             let request = fallback.request(known, &target.request, &self.request);
-            let call = request.and_then(|request| self.route.bind(&fallback.rpc, &request));
+            let call = request.and_then(|request| self.context.bind(&fallback.rpc, &request));
             if let Some(call) = call {
                 if missing < fallback.after {
                     return Ok(Read::Nothing);
@@ -307,7 +307,7 @@ impl RestSource {
         by: Deadline,
     ) -> Result<Read, Error> {
         let watch = self.watch();
-        let found = match self.route.fetch(&fallback.rpc, &instead.call, by).await {
+        let found = match self.context.fetch(&fallback.rpc, &instead.call, by).await {
             Ok(response) => fallback.found(&response, &instead.request)?,
             Err(error) if is_not_found(&error) => None,
             Err(error) => return Err(error),

@@ -12,8 +12,10 @@ use serde_json::{Value, json};
 use tokio_stream::StreamExt;
 
 use super::*;
+use crate::downstream::Caller;
+use crate::engine::call_context::CallContext;
 use crate::test_api::openstack::orchestration::v1 as api;
-use crate::upstream::Settings;
+use crate::upstream::{Settings, Upstream};
 use crate::watch::{self, Watches};
 use drawbridge_transcoder::api::drawbridge::v1::{Outcome as ToldOutcome, WatchEventType};
 use drawbridge_transcoder::contract::{self, Contract};
@@ -138,8 +140,11 @@ fn source(method: &Arc<Method>, request: Bytes, upstream: Arc<Upstream>) -> Rest
     let poll = watch.poll_request(&request).unwrap();
     let target = Target::new(watch, poll, Some(call), "").unwrap();
     let caller = caller("t1");
-    let route = Route { upstream, caller };
-    RestSource::new(method, request, Aim::poll(target), route, 100).unwrap()
+    let context = StreamContext {
+        upstream,
+        client: caller,
+    };
+    RestSource::new(method, request, Aim::poll(target), context, 100).unwrap()
 }
 
 async fn read(source: &RestSource) -> Vec<Item> {
@@ -263,10 +268,12 @@ async fn a_watch_from_end_to_end() {
                 .watch(
                     &method,
                     one(id),
-                    &upstream,
-                    &caller,
+                    CallContext {
+                        upstream: &upstream,
+                        client: &caller,
+                        deadline: Deadline::after(POLL_TIMEOUT),
+                    },
                     None,
-                    Deadline::after(POLL_TIMEOUT),
                 )
                 .await
         }
@@ -307,10 +314,12 @@ async fn a_watch_from_end_to_end() {
         .watch(
             &get,
             one("d1"),
-            &upstream,
-            &caller("t1"),
+            CallContext {
+                upstream: &upstream,
+                client: &caller("t1"),
+                deadline: Deadline::after(POLL_TIMEOUT),
+            },
             None,
-            Deadline::after(POLL_TIMEOUT),
         )
         .await
         .unwrap_err();
