@@ -1,7 +1,7 @@
-//! OpenStack Heat: the way of a request down to its noun.
+//! OpenStack Heat: routing of a request to the module of its resource.
 //!
-//! Recorded from Heat 27.0.1: `fixtures/heat/`, and `OBSERVED.md`, which is meant
-//! by "observed" below.
+//! Recorded from Heat 27.0.1: `tests/fixtures/heat/` and `tests/real-heat/OBSERVED.md`.
+//! "Observed" in comments below refers to these.
 
 mod configs;
 mod deployments;
@@ -31,14 +31,15 @@ use deployments::Deployment;
 use engine::Now;
 use stack::{Stack, Stacks};
 
-/// `max_json_body_size`; longer bodies are 400, never 413 (observed).
+/// `max_json_body_size`; larger bodies are 400, never 413 (observed).
 const MAX_JSON: usize = 1 << 20;
-/// Configs, and deployments, of one project (heat.md 2.10: Heat >= 22).
+/// Maximum number of software configs, and of deployments, of a project
+/// (docs/apis/heat.md, "Software configs": Heat >= 22).
 const QUOTA: usize = 4096;
 
 const MALFORMED: &str = "The server could not comply with the request since it is either malformed or otherwise incorrect.";
 
-/// What Heat keeps. Oldest first.
+/// State of Heat. Lists are oldest first.
 pub(super) struct Heat {
     configs: Vec<Config>,
     deployments: Vec<Deployment>,
@@ -63,7 +64,7 @@ impl Heat {
 }
 
 impl Heat {
-    /// Adds complete stacks that have nothing but events.
+    /// Adds complete stacks without resources.
     pub fn seed(&mut self, stacks: usize, events: usize, clock: &Clock, settings: &Settings) {
         let now = Now::new(clock.instant(), clock, settings);
         let seeded = |stack: &&Stack| stack.name.starts_with("seeded-");
@@ -76,7 +77,7 @@ impl Heat {
     }
 }
 
-/// The endpoint of a project, as in the catalog.
+/// Returns the endpoint of a project, as in the catalog.
 pub(super) fn endpoint(base: &str, project: &str) -> String {
     format!("{base}/v1/{project}")
 }
@@ -99,14 +100,14 @@ fn versions(world: &World) -> Answer {
     Answer::json(StatusCode::MULTIPLE_CHOICES, versions)
 }
 
-/// What an operation gets to work on.
+/// Arguments of an operation.
 struct Context<'a> {
     project: &'a str,
-    /// The name of who asks.
+    /// Name of the user.
     user: &'a str,
-    /// Whether it is more than a reader who asks.
+    /// Whether the user's role permits writing.
     may_write: bool,
-    /// The path after the noun.
+    /// Path segments after the resource name.
     rest: &'a [&'a str],
     /// `http://host:port`.
     base: &'a str,
@@ -117,22 +118,22 @@ struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    /// The body; without one Heat answers the generic sentence (observed).
+    /// Returns the body; without one Heat returns the generic message (observed).
     fn body(&self) -> Result<&Value, Answer> {
         self.body.as_ref().ok_or_else(malformed)
     }
 
-    /// A part of the path after the noun; empty if it is not so long.
+    /// Returns a path segment after the resource name, or an empty string.
     fn segment(&self, index: usize) -> &'a str {
         self.rest.get(index).copied().unwrap_or_default()
     }
 
-    /// The id at the end of the path; empty for a collection.
+    /// Returns the last path segment; empty for a collection.
     fn id(&self) -> &'a str {
         self.rest.last().copied().unwrap_or_default()
     }
 
-    /// All values of a query parameter, but empty ones.
+    /// Returns all non-empty values of a query parameter.
     fn all(&self, name: &str) -> Vec<&'a str> {
         let found = self.ask.query.iter().filter(|(key, _)| key == name);
         found
@@ -142,7 +143,7 @@ impl<'a> Context<'a> {
     }
 }
 
-/// An operation: its name in Heat's policy, whether a reader may do it, its code.
+/// An operation: its name in Heat's policy, whether a reader may call it, its handler.
 struct Operation {
     policy: &'static str,
     read: bool,
@@ -171,7 +172,7 @@ const fn write(
     }
 }
 
-/// The order of the checks is Heat's: token, route, body, project, policy.
+/// Checks in the order of Heat: token, route, body, project, policy.
 fn authenticated(world: &World, ask: &Ask, rest: &[&str]) -> Result<Answer, Answer> {
     let token = keystone::token(world, ask).ok_or_else(|| keystone::middleware_refusal(world))?;
     let &[project, noun, ref rest @ ..] = rest else {
@@ -191,7 +192,7 @@ fn authenticated(world: &World, ask: &Ask, rest: &[&str]) -> Result<Answer, Answ
         return Err(forbidden(operation.policy));
     }
     if noun == "stacks" && !operation.read && token.by_application_credential() {
-        // Observed: Heat makes a trust for a stack, which such tokens may not.
+        // Observed: Heat creates a trust for a stack, which these tokens do not permit.
         return Err(fault(
             StatusCode::INTERNAL_SERVER_ERROR,
             "RemoteError",
@@ -214,7 +215,7 @@ fn authenticated(world: &World, ask: &Ask, rest: &[&str]) -> Result<Answer, Answ
     (operation.run)(&mut heat, &context)
 }
 
-/// The operations of a path, in the order in which `Allow` names them.
+/// Returns the operations of a path, in the order of `Allow`.
 fn operations(noun: &str, rest: &[&str]) -> Vec<(Method, Operation)> {
     const GET: Method = Method::GET;
     const POST: Method = Method::POST;
@@ -317,7 +318,7 @@ fn of_stacks(rest: &[&str]) -> Vec<(Method, Operation)> {
         [_, _, "files"] => vec![(GET, read("stacks:files", stacks::files))],
         [_, _, "outputs"] => vec![(GET, read("stacks:list_outputs", stacks::outputs))],
         [_, _, "outputs", _] => vec![(GET, read("stacks:show_output", stacks::output))],
-        // Which right it needs is in the body.
+        // The required permission depends on the body.
         [_, _, "actions"] => vec![(POST, read("actions:action", stacks::action))],
         [_, _, "snapshots"] => vec![
             (GET, read("stacks:list_snapshots", snapshots::list)),
@@ -350,7 +351,7 @@ fn of_stacks(rest: &[&str]) -> Vec<(Method, Operation)> {
 }
 
 fn route(method: &Method, noun: &str, rest: &[&str]) -> Result<Operation, Answer> {
-    // A slash at the end is no route (observed).
+    // Observed: a trailing slash is an unknown route.
     if rest.contains(&"") {
         return Err(no_route());
     }
@@ -366,7 +367,7 @@ fn route(method: &Method, noun: &str, rest: &[&str]) -> Result<Operation, Answer
         return Err(Answer::empty(StatusCode::NO_CONTENT).with("allow", allowed.join(",")));
     }
     let mut operations = operations.into_iter();
-    // Without `Allow`; HEAD as well (observed).
+    // Observed: without `Allow`; the same for HEAD.
     operations
         .find(|(known, _)| known == method)
         .map(|(_, operation)| operation)
@@ -376,8 +377,8 @@ fn route(method: &Method, noun: &str, rest: &[&str]) -> Result<Operation, Answer
         })
 }
 
-/// The body, whatever its Content-Type (observed). What does not begin with `{`,
-/// or came without a Content-Length, is no body at all for Heat.
+/// Parses the body, whatever its Content-Type (observed). Heat ignores a body that does
+/// not begin with `{` or has no Content-Length.
 fn json_body(ask: &Ask) -> Result<Option<Value>, Answer> {
     if !ask.headers.contains_key("content-length") || !ask.body.starts_with(b"{") {
         return Ok(None);
@@ -397,8 +398,9 @@ fn json_body(ask: &Ask) -> Result<Option<Value>, Answer> {
 
 const ACCESS_DENIED: &str = "Access was denied to this resource.";
 
-/// Heat's own errors: shape 1 of OBSERVED.md. No message: the exception is not
-/// one that Heat deems safe to show.
+/// Heat's own errors: the first of tests/real-heat/OBSERVED.md, "Error bodies: three
+/// shapes". The message is missing if Heat does not consider the exception safe to
+/// show.
 fn fault(status: StatusCode, kind: &str, message: Option<&str>) -> Answer {
     let explanation = match status.as_u16() {
         403 => ACCESS_DENIED,
@@ -435,12 +437,12 @@ fn limit_exceeded(message: &str) -> Answer {
     )
 }
 
-/// Python's `ValueError`, never shown.
+/// Python's `ValueError`, whose message is never shown.
 fn value_error() -> Answer {
     fault(StatusCode::BAD_REQUEST, "ValueError", None)
 }
 
-/// An engine's failure that Heat does not show.
+/// An error of the engine whose message Heat does not show.
 fn remote_error() -> Answer {
     fault(StatusCode::INTERNAL_SERVER_ERROR, "RemoteError", None)
 }
@@ -455,7 +457,8 @@ fn forbidden(policy: &str) -> Answer {
     fault(StatusCode::FORBIDDEN, "Forbidden", Some(&message))
 }
 
-/// The router's 404: shape 3 of OBSERVED.md.
+/// The router's 404: the third of tests/real-heat/OBSERVED.md, "Error bodies: three
+/// shapes".
 fn no_route() -> Answer {
     Answer::json(
         StatusCode::NOT_FOUND,
@@ -467,7 +470,7 @@ fn no_route() -> Answer {
     )
 }
 
-/// A state that does not allow it, or a feature that is off.
+/// The state does not permit the action, or the feature is disabled.
 fn not_supported(what: &str) -> Answer {
     let message = format!("{what} is not supported.");
     fault(StatusCode::BAD_REQUEST, "NotSupported", Some(&message))
@@ -478,12 +481,12 @@ fn entity_not_found(what: &str, name: &str) -> Answer {
     fault(StatusCode::NOT_FOUND, "EntityNotFound", Some(&message))
 }
 
-/// Python's `AttributeError`, never shown.
+/// Python's `AttributeError`, whose message is never shown.
 fn attribute_error() -> Answer {
     fault(StatusCode::BAD_REQUEST, "AttributeError", None)
 }
 
-/// A number that Python would print the same way again, and not below zero.
+/// Parses a non-negative number in its canonical form.
 fn limit(text: &str, name: &str) -> Result<usize, Answer> {
     match text.parse::<i64>() {
         Ok(number) if number.to_string() == text => usize::try_from(number).map_err(|_| {
@@ -497,7 +500,7 @@ fn limit(text: &str, name: &str) -> Result<usize, Answer> {
     }
 }
 
-/// `sort_dir`: whether it is descending.
+/// Parses `sort_dir`; true if descending.
 fn direction(context: &Context) -> Result<Option<bool>, Answer> {
     match context.ask.parameter("sort_dir") {
         None => Ok(None),
@@ -507,14 +510,14 @@ fn direction(context: &Context) -> Result<Option<bool>, Answer> {
     }
 }
 
-/// How deep nested stacks are looked into: `max_nested_stack_depth` at most.
+/// Parses the depth of nested stacks, capped at `max_nested_stack_depth`.
 fn nested_depth(context: &Context) -> Result<usize, Answer> {
     let given = context.ask.parameter("nested_depth");
     let depth = given.map(|text| limit(text, "nested_depth")).transpose()?;
     Ok(depth.unwrap_or(0).min(5))
 }
 
-/// `true` or `false` in any case, as text or as JSON has it.
+/// Accepts `true` and `false` in any case, as text or JSON booleans.
 fn boolean_of(value: &Value) -> Option<bool> {
     match functions::text(value).to_lowercase().as_str() {
         "true" => Some(true),
@@ -523,7 +526,7 @@ fn boolean_of(value: &Value) -> Option<bool> {
     }
 }
 
-/// A boolean of the query; `end` is how Heat ends its complaint there.
+/// Parses a boolean query parameter; `end` is the end of Heat's error message for it.
 fn boolean_parameter(context: &Context, name: &str, end: &str) -> Result<Option<bool>, Answer> {
     let Some(given) = context.ask.parameter(name) else {
         return Ok(None);
@@ -535,7 +538,7 @@ fn boolean_parameter(context: &Context, name: &str, end: &str) -> Result<Option<
     })
 }
 
-/// Whether Python holds this value for false: Heat skips such members.
+/// Returns whether Python treats the value as false: Heat ignores such members.
 fn falsy(value: &Value) -> bool {
     match value {
         Value::Null => true,
@@ -547,8 +550,8 @@ fn falsy(value: &Value) -> bool {
     }
 }
 
-/// A value in a text column, as it is read back: 5 becomes "5" (observed for a
-/// config's name). The database refuses lists and objects.
+/// Converts a value as Heat's text columns do: 5 becomes "5" (observed for the name of
+/// a config). The database rejects lists and objects.
 fn column(value: &Value) -> Result<Value, Answer> {
     match value {
         Value::Null | Value::String(_) => Ok(value.clone()),

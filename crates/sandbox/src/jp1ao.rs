@@ -1,9 +1,12 @@
-//! Hitachi JP1/AO (Automation Director, Ops Center Automator), API v1 whole.
+//! Hitachi JP1/AO (Automation Director, Ops Center Automator), the complete API v1.
 //!
-//! Source: `jp1ao.md`, by section; no answer here was recorded. A call is checked
-//! (availability, credentials, version, what is accepted), then time moves on to
-//! now, then the resource's own file answers. What only one version or one manual
-//! page does is in [`Jp1aoRules`].
+//! Written from `docs/apis/jp1ao.md`; nothing was recorded from a real server. Numbers
+//! such as V12 2.5.9 are sections of the manuals in docs/apis/jp1ao.md, "Editions".
+//!
+//! A call passes the checks (availability, credentials, version, accepted types), then
+//! the state advances to the current time, then the module of the resource answers.
+//! Behaviour that only one version or one manual page has is selected by
+//! [`Jp1aoRules`].
 
 mod access;
 mod action;
@@ -43,16 +46,16 @@ use tasks::Task;
 use templates::Template;
 use words::Problem;
 
-/// The host in every link, as in the manual's samples: not the one that answers,
-/// so that a client that follows links is found out.
+/// Host in every link, as in the manual's samples. It differs from the sandbox's own,
+/// to detect clients that follow links.
 const FOREIGN: &str = "http://10.196.184.182";
 
-/// The id of the first task that is submitted.
+/// Id of the first task that is submitted.
 pub(super) const FIRST_TASK_ID: u64 = stock::LAST_ID + 1;
 
 type Outcome = Result<Answer, Problem>;
 
-/// All that is there. Lists are in the order of their ids.
+/// State of the product. Lists are sorted by id.
 pub(super) struct Jp1ao {
     rules: Jp1aoRules,
     tokens: Tokens,
@@ -61,17 +64,18 @@ pub(super) struct Jp1ao {
     schedules: Vec<Schedule>,
     tasks: Vec<Task>,
     histories: Vec<History>,
-    /// The share properties.
+    /// Share properties.
     shared: Vec<Property>,
-    /// Tasks, schedules, services, templates and histories share their ids.
+    /// Last id of a task, schedule, service, template or history, which share one
+    /// sequence.
     last_id: u64,
-    /// So do their properties, steps and definitions.
+    /// Last id of a property, step or definition.
     last_part: u64,
-    /// How many requests are still answered as if the server were down.
+    /// Number of requests that are still answered as if the server were down.
     down: u32,
 }
 
-/// One request, and what it may and shall have.
+/// A request with the settings that apply to it.
 struct Call<'a> {
     ask: &'a Ask,
     user: &'static User,
@@ -79,12 +83,12 @@ struct Call<'a> {
     now: SystemTime,
 }
 
-/// How time passes.
+/// Speed of tasks.
 #[derive(Clone, Copy)]
 struct Pace {
-    /// How long a step of a task takes.
+    /// Duration of a step of a task.
     step: Duration,
-    /// Whether tasks move on by themselves.
+    /// Whether tasks progress by themselves.
     play: bool,
 }
 
@@ -107,18 +111,18 @@ impl Jp1ao {
         jp1ao
     }
 
-    /// From now on so many requests are answered with 412.
+    /// Answers the next `requests` requests with 412.
     pub fn go_down(&mut self, requests: u32) {
         self.down = requests;
     }
 
-    /// An id for something new.
+    /// Returns the next id of a resource.
     fn id(&mut self) -> u64 {
         self.last_id += 1;
         self.last_id
     }
 
-    /// An id for a part of something.
+    /// Returns the next id of a property, step or definition.
     fn part(&mut self) -> u64 {
         self.last_part += 1;
         self.last_part
@@ -175,7 +179,8 @@ pub(super) fn answer(world: &World, ask: &Ask) -> Answer {
                 "no-cache"
             },
         );
-    // Not a challenge: the next token, on success and failure alike (d).
+    // Not a challenge: the next token, in successful and failed responses
+    // (docs/apis/jp1ao.md, "Authentication and transport").
     match jp1ao.tokens.issue(call.user, now) {
         Some(token) => answer.with("www-authenticate", format!("HSSO {token}")),
         None => answer,
@@ -184,7 +189,7 @@ pub(super) fn answer(world: &World, ask: &Ask) -> Answer {
 
 fn route(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
     if call.rules.version == Jp1aoVersion::V10 && !known_to_10(call, rest) {
-        // 0.4 and g.21: what version 10 lacks is not there.
+        // Version 10 lacks these functions (docs/apis/jp1ao.md, "Version differences").
         return Err(Problem::NoFunction);
     }
     let binary = matches!(rest, [.., "export", "invoke"]) || matches!(rest, [.., "import"]);
@@ -225,7 +230,7 @@ fn route(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
     }
 }
 
-/// The functions that version 10 has (0.4, 2 to 8).
+/// Returns whether version 10 has the function (docs/apis/jp1ao.md, "Functions").
 fn known_to_10(call: &Call<'_>, rest: &[&str]) -> bool {
     let get = call.ask.method == Method::GET;
     match rest {
@@ -233,7 +238,7 @@ fn known_to_10(call: &Call<'_>, rest: &[&str]) -> bool {
         ["objects", "FlowSteps" | "TaskLogs"] => true,
         ["objects", "PropertyDefinitions" | "PropertyValues"] => get,
         ["objects", "PropertyDefinitions" | "PropertyValues", _] => get,
-        // Inferred: without these two they are 33, and not 35.
+        // Inferred: without these two there are 33 functions instead of 35.
         [
             "objects",
             "PropertyDefinitions" | "PropertyValues",
@@ -253,7 +258,7 @@ fn known_to_10(call: &Call<'_>, rest: &[&str]) -> bool {
 }
 
 impl Call<'_> {
-    /// The URL by which an answer names something of the API.
+    /// Returns the URL in responses for a path of the API.
     fn link(&self, path: &str) -> String {
         let port = match self.rules.links {
             Jp1aoLinks::Portless => ":",
@@ -266,7 +271,7 @@ impl Call<'_> {
         when::write(at, self.rules.compact_offsets)
     }
 
-    /// The time, or null.
+    /// Formats a time, or null.
     fn maybe(&self, at: Option<SystemTime>) -> Value {
         at.map_or(Value::Null, |at| self.time(at).into())
     }
@@ -279,7 +284,7 @@ impl Call<'_> {
             .is_some_and(|tag| tag.eq_ignore_ascii_case("ja"))
     }
 
-    /// Whether `accept` allows this kind. Without one everything is allowed.
+    /// Returns whether the `accept` header permits this type; it does if missing.
     fn accepts(&self, kind: &str) -> bool {
         let Some(accept) = self.ask.header("accept") else {
             return true;
@@ -291,7 +296,7 @@ impl Call<'_> {
             .any(|part| part == kind || part == "*/*" || part.strip_suffix("/*") == Some(family))
     }
 
-    /// Refuses query parameters outside these.
+    /// Rejects all other query parameters.
     fn only(&self, allowed: &[&[&str]]) -> Result<(), Problem> {
         let known = |name: &str| allowed.iter().any(|names| names.contains(&name));
         match self.ask.query.iter().find(|(name, _)| !known(name)) {
@@ -300,7 +305,7 @@ impl Call<'_> {
         }
     }
 
-    /// A query parameter that is a number.
+    /// Parses a numeric query parameter.
     fn number(&self, name: &str) -> Result<Option<u64>, Problem> {
         let given = self.ask.parameter(name).map(str::parse);
         given
@@ -308,7 +313,7 @@ impl Call<'_> {
             .map_err(|_| Problem::Query(name.to_owned()))
     }
 
-    /// The body as a JSON object.
+    /// Parses the body as a JSON object.
     fn body(&self) -> Result<Map<String, Value>, Problem> {
         let kind = self.ask.header("content-type").unwrap_or_default();
         if kind.contains("xml") {
@@ -319,20 +324,21 @@ impl Call<'_> {
             .ok_or_else(|| Problem::body("it is no JSON object"))
     }
 
-    /// Refuses users below this role.
+    /// Rejects users below this role.
     fn needs(&self, role: Role) -> Result<(), Problem> {
         (self.user.role >= role)
             .then_some(())
             .ok_or(Problem::Forbidden)
     }
 
-    /// As `needs`, for functions whose pages know no 403: there it is a 404 (b.2).
+    /// Like `needs`, for functions whose pages document no 403: they return 404
+    /// (docs/apis/jp1ao.md, "Error codes").
     fn needs_or_absent(&self, role: Role) -> Result<(), Problem> {
         self.needs(role).map_err(|_| Problem::Absent)
     }
 }
 
-/// The id in a path.
+/// Parses the id in a path.
 fn id(text: &str) -> Result<u64, Problem> {
     let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     plain
@@ -341,7 +347,7 @@ fn id(text: &str) -> Result<u64, Problem> {
         .ok_or(Problem::Absent)
 }
 
-/// What is said to a path that no function has.
+/// Error for a path of no function.
 fn no_function(rest: &[&str], actions: &[&str]) -> Problem {
     match rest {
         [] | [_] | [_, "actions"] => Problem::Method,
@@ -360,7 +366,7 @@ fn json(status: StatusCode, body: &Value) -> Answer {
     Answer::raw(status, "application/json", print::print(body))
 }
 
-/// A text member of a body, if it is there: at most so many characters.
+/// Reads an optional text member of a body, with at most `most` characters.
 fn text(body: &Map<String, Value>, name: &str, most: usize) -> Result<Option<String>, Problem> {
     match body.get(name) {
         None | Some(Value::Null) => Ok(None),
@@ -372,7 +378,7 @@ fn text(body: &Map<String, Value>, name: &str, most: usize) -> Result<Option<Str
     }
 }
 
-/// A boolean member of a body, if it is there.
+/// Reads an optional boolean member of a body.
 fn boolean(body: &Map<String, Value>, name: &str) -> Result<Option<bool>, Problem> {
     match body.get(name) {
         None | Some(Value::Null) => Ok(None),

@@ -1,7 +1,9 @@
-//! Keystone v3, which is Huawei's IAM as well: logins, and what a token may do.
+//! Keystone v3, which also serves as Huawei's IAM: login, validation and revocation of
+//! tokens.
 //!
-//! Recorded from Keystone 30.0.0: `fixtures/heat/auth.tokens.*.json`, and
-//! `OBSERVED.md`, "Tokens". IAM's differences: `servicestage.md` section (c).
+//! Recorded from Keystone 30.0.0: `tests/fixtures/heat/auth.tokens.*.json`, and
+//! tests/real-heat/OBSERVED.md, "Tokens". IAM's differences: docs/apis/servicestage.md,
+//! "Token".
 
 use std::collections::HashMap;
 use std::time::SystemTime;
@@ -17,7 +19,7 @@ use super::{
     USERNAME, World, heat, lock, servicestage,
 };
 
-/// More tokens than this and the one that expires first goes.
+/// Maximum number of tokens; beyond it the one that expires first is deleted.
 const MAX_TOKENS: usize = 10_000;
 
 const REQUIRES_AUTHENTICATION: &str = "The request you have made requires authentication.";
@@ -42,7 +44,7 @@ impl User {
     }
 }
 
-/// A role: its name and its id.
+/// Name and id of a role.
 type Role = (&'static str, &'static str);
 
 const READER: Role = ("reader", "1376f1c0d33748888359f13212f89523");
@@ -79,15 +81,15 @@ static USERS: [User; 3] = [
     },
 ];
 
-/// The tokens that have been issued, by themselves.
+/// Issued tokens by their text.
 #[derive(Default)]
 pub(super) struct Tokens(HashMap<String, Token>);
 
-/// What a token stands for.
+/// Identity and rights of a token.
 #[derive(Clone, Debug)]
 pub(super) struct Token {
     pub user: &'static User,
-    /// None: unscoped.
+    /// `None` for an unscoped token.
     pub project: Option<Project>,
     method: &'static str,
     issued: SystemTime,
@@ -96,18 +98,18 @@ pub(super) struct Token {
 }
 
 impl Token {
-    /// Whether its holder may change things, and not only look.
+    /// Checks for a role that permits writing.
     pub fn may_write(&self) -> bool {
         self.user.roles.iter().any(|role| *role != READER)
     }
 
-    /// Whether it came from an application credential.
+    /// Checks whether an application credential was used.
     pub fn by_application_credential(&self) -> bool {
         self.method == "application_credential"
     }
 }
 
-/// The token of a request, if it is good.
+/// Returns the token of a request if it is valid.
 pub(super) fn token(world: &World, ask: &Ask) -> Option<Token> {
     lookup(world, ask.header("x-auth-token")?)
 }
@@ -129,7 +131,7 @@ fn route(world: &World, ask: &Ask) -> Result<Answer, Answer> {
     let segments = ask.segments();
     let rest = match segments[..] {
         ["identity", "v3", ref rest @ ..] | ["v3", ref rest @ ..] => rest,
-        // `GET /identity`: the versions there are.
+        // `GET /identity`: the supported versions.
         ["identity"] | ["identity", ""] => {
             let versions = json!({"versions": {"values": [version(world)]}});
             return Ok(Answer::json(StatusCode::MULTIPLE_CHOICES, versions));
@@ -160,7 +162,7 @@ fn version(world: &World) -> Value {
     })
 }
 
-/// `POST /auth/tokens`: 201, the token in `X-Subject-Token`, never in the body.
+/// `POST /auth/tokens`: 201 with the token in `X-Subject-Token`, never in the body.
 fn login(world: &World, ask: &Ask) -> Result<Answer, Answer> {
     let body: Value = serde_json::from_slice(&ask.body).map_err(|_| expecting("valid JSON"))?;
     let auth = body
@@ -197,7 +199,7 @@ fn login(world: &World, ask: &Ask) -> Result<Answer, Answer> {
     Ok(answer)
 }
 
-/// Who logs in, and for which project.
+/// Returns the token data for the user and project of a login.
 fn identify(world: &World, auth: &Map<String, Value>) -> Result<Token, Answer> {
     let identity = auth.get("identity").ok_or_else(|| expecting("identity"))?;
     let methods = identity["methods"]
@@ -221,7 +223,7 @@ fn identify(world: &World, auth: &Map<String, Value>) -> Result<Token, Answer> {
             let given = &identity["application_credential"];
             match given["id"].as_str() {
                 Some(APPLICATION_CREDENTIAL_ID) => {}
-                // Keystone 30 tells an unknown id (404) from a wrong secret (401).
+                // Keystone 30 returns 404 for an unknown id, 401 for a wrong secret.
                 Some(id) => {
                     let message = format!("Could not find Application Credential: {id}.");
                     return Err(refusal(StatusCode::NOT_FOUND, &message));
@@ -245,8 +247,8 @@ fn identify(world: &World, auth: &Map<String, Value>) -> Result<Token, Answer> {
                 .as_str()
                 .ok_or_else(|| expecting("token"))?;
             let old = lookup(world, given).ok_or_else(|| unauthorized(world))?;
-            // heat.md 7.1: the expiry stays, and an application credential's
-            // token cannot be exchanged.
+            // The expiry does not change, and a token of an application credential
+            // cannot be exchanged. Source: docs/apis/heat.md, "Keystone v3".
             if old.by_application_credential() {
                 return Err(refusal(
                     StatusCode::FORBIDDEN,
@@ -272,7 +274,7 @@ fn identify(world: &World, auth: &Map<String, Value>) -> Result<Token, Answer> {
     })
 }
 
-/// The user that a login names, by id or by name and domain.
+/// Finds the user that a login names, by id or by name and domain.
 fn named_user(given: &Value) -> Result<Option<&'static User>, Answer> {
     if let Some(id) = given["id"].as_str() {
         return Ok(USERS.iter().find(|user| user.id == id));
@@ -291,7 +293,7 @@ fn in_domain(given: &Value) -> bool {
     domain["id"].as_str() == Some("default") || domain["name"].as_str() == Some(DOMAIN)
 }
 
-/// The project that a login asks for; none for an unscoped token.
+/// Finds the project that a login names; `None` for an unscoped token.
 fn scope(world: &World, scope: Option<&Value>, user: &User) -> Result<Option<Project>, Answer> {
     let given = match scope {
         None => return Ok(None),
@@ -301,8 +303,8 @@ fn scope(world: &World, scope: Option<&Value>, user: &User) -> Result<Option<Pro
     let own = user.project;
     let found = match (given["id"].as_str(), given["name"].as_str()) {
         (Some(id), _) => id == own.id,
-        // Huawei's IAM: the project of a region has the region's name, and no
-        // domain need be said.
+        // In Huawei's IAM a region's project has the name of the region, and the domain
+        // is optional.
         (None, Some(name)) => name == REGION || (name == own.name && in_domain(given)),
         (None, None) => false,
     };
@@ -332,8 +334,8 @@ fn revoke(world: &World, ask: &Ask) -> Result<Answer, Answer> {
     }
 }
 
-/// `GET /projects?name=`: how a client with access keys and a region's name finds
-/// its project id; signed, or with a token.
+/// `GET /projects?name=`: lets a client with access keys and a region's name find its
+/// project id. Accepts a signature or a token.
 fn projects(world: &World, ask: &Ask) -> Result<Answer, Answer> {
     let own = match token(world, ask) {
         Some(token) => token.user.project,
@@ -354,7 +356,7 @@ fn projects(world: &World, ask: &Ask) -> Result<Answer, Answer> {
     })))
 }
 
-/// The body of a login or a validation.
+/// Builds the body of a login or a validation.
 fn describe(world: &World, token: &Token, catalog: bool) -> Value {
     let domain = json!({"id": "default", "name": DOMAIN});
     let user = token.user;
@@ -412,12 +414,12 @@ fn unauthorized(world: &World) -> Answer {
         .with("www-authenticate", challenge(world))
 }
 
-/// `WWW-Authenticate` of a 401, Heat's too.
+/// Value of `WWW-Authenticate` in a 401, also in Heat's.
 pub(super) fn challenge(world: &World) -> String {
     format!("Keystone uri=\"{}/identity/v3\"", world.base)
 }
 
-/// Heat's answer to a missing or bad token, made by its token middleware
+/// Heat's response to a missing or invalid token, sent by its token middleware
 /// (`auth.heat.missing_token.json`).
 pub(super) fn middleware_refusal(world: &World) -> Answer {
     let error = json!({"code": 401, "title": "Unauthorized", "message": REQUIRES_AUTHENTICATION});

@@ -1,4 +1,4 @@
-//! A request and an answer as plain values, and the ways to write a time.
+//! HTTP requests and responses as plain values, and the time formats of the upstreams.
 
 use std::convert::Infallible;
 use std::time::SystemTime;
@@ -12,16 +12,16 @@ use percent_encoding::percent_decode_str;
 use prost_types::Timestamp;
 use serde_json::Value;
 
-/// How much of a raw body goes out at once.
+/// Size of the chunks in which a raw body is sent.
 const CHUNK: usize = 64 << 10;
 
-/// A request, read whole.
+/// A request with its complete body.
 pub(super) struct Ask {
     pub method: Method,
-    /// The path, percent-decoded as a whole before it is cut at `/`, as Python's
-    /// WSGI servers do.
+    /// Percent-decoded path. Decoded before it is split at `/`, as Python's WSGI
+    /// servers do.
     pub path: String,
-    /// The target as sent, for signatures.
+    /// Request target as received, for signatures.
     pub target: String,
     pub query: Vec<(String, String)>,
     pub headers: HeaderMap,
@@ -49,7 +49,7 @@ impl Ask {
         }
     }
 
-    /// The path cut at `/`; a slash at the end gives an empty last segment.
+    /// Splits the path at `/`; a trailing slash yields an empty last segment.
     pub fn segments(&self) -> Vec<&str> {
         self.path
             .strip_prefix('/')
@@ -58,7 +58,7 @@ impl Ask {
             .collect()
     }
 
-    /// A query parameter that is there and not empty; of several the last.
+    /// Returns the last non-empty value of a query parameter.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         let found = self.query.iter().rfind(|(key, _)| key == name);
         found
@@ -66,7 +66,7 @@ impl Ask {
             .filter(|value| !value.is_empty())
     }
 
-    /// Whether a query parameter is there, with a value or without.
+    /// Checks for a query parameter, with or without a value.
     pub fn has(&self, name: &str) -> bool {
         self.query.iter().any(|(key, _)| key == name)
     }
@@ -75,21 +75,21 @@ impl Ask {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// The body as a JSON object, if it is one.
+    /// Parses the body as a JSON object.
     pub fn object(&self) -> Option<serde_json::Map<String, Value>> {
         serde_json::from_slice(&self.body).ok()
     }
 }
 
-/// An answer with a JSON body, or none.
+/// A response with a JSON body or none.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub status: StatusCode,
-    /// Few; of two with one name the later counts.
+    /// Of several entries with one name the last is sent.
     headers: Vec<(HeaderName, HeaderValue)>,
     pub body: Option<Value>,
-    /// A body in place of `body`, sent in chunks as it is. Boxed, since answers are
-    /// errors as well, which shall be small.
+    /// Body sent in chunks instead of `body`. Boxed, because responses are also error
+    /// values and must be small.
     raw: Option<Box<Bytes>>,
 }
 
@@ -116,7 +116,7 @@ impl Answer {
         }
     }
 
-    /// A body that is sent as it is, without a length, as Java's servers send it.
+    /// A body without Content-Length, as Java's servers send it.
     pub fn raw(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Self {
         Self {
             raw: Some(Box::new(body.into())),
@@ -124,7 +124,8 @@ impl Answer {
         }
     }
 
-    /// Adds a header. A value that cannot be one (it came from a caller) is left out.
+    /// Adds a header. Omits it if the value, which may come from a client, is not a
+    /// valid header value.
     pub fn with(mut self, name: &'static str, value: impl AsRef<str>) -> Self {
         if let Ok(value) = HeaderValue::from_str(value.as_ref()) {
             self.headers.push((HeaderName::from_static(name), value));
@@ -160,8 +161,9 @@ impl IntoResponse for Answer {
     }
 }
 
-/// JSON with every character beyond ASCII as `\u`, as Python writes it
-/// (OBSERVED.md, "Every answer"). Only strings can hold such characters.
+/// Escapes all non-ASCII characters of a JSON text as `\u`, as Python does
+/// (tests/real-heat/OBSERVED.md, "All responses"). Only strings can contain such
+/// characters.
 fn ascii(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
@@ -177,7 +179,7 @@ fn ascii(json: &str) -> String {
     out
 }
 
-/// `2026-11-21T02:31:11Z`: whole seconds.
+/// Formats as `2026-11-21T02:31:11Z`, without a fraction.
 pub(super) fn seconds(at: SystemTime) -> String {
     Timestamp {
         nanos: 0,
@@ -186,12 +188,12 @@ pub(super) fn seconds(at: SystemTime) -> String {
     .to_string()
 }
 
-/// `2026-11-21T02:31:11.000000Z`, as Keystone writes it.
+/// Formats as `2026-11-21T02:31:11.000000Z`, as Keystone does.
 pub(super) fn microseconds(at: SystemTime) -> String {
     seconds(at).replace('Z', ".000000Z")
 }
 
-/// `2026-11-21 02:31:11`, as ServiceStage's jobs have it.
+/// Formats as `2026-11-21 02:31:11`, as in ServiceStage's jobs.
 pub(super) fn spaced(at: SystemTime) -> String {
     seconds(at).replace('T', " ").replace('Z', "")
 }

@@ -1,9 +1,10 @@
-//! Why Python's `json` would refuse a text, in its words: Heat hands them on.
+//! Error messages of Python's `json` module, which Heat returns to clients.
 //!
-//! serde_json decides what is JSON; this only finds the place and the reason.
+//! serde_json decides what is valid; this module only finds the position and the
+//! reason.
 
-/// The message of Python's `JSONDecodeError`; none if Python would accept the
-/// text (it takes `NaN`, for example).
+/// Returns the message of Python's `JSONDecodeError`, or `None` if Python accepts the
+/// text (`NaN`, for example).
 pub(super) fn complaint(text: &str) -> Option<String> {
     let mut reader = Reader {
         chars: text.chars().collect(),
@@ -22,7 +23,7 @@ pub(super) fn complaint(text: &str) -> Option<String> {
     Some(format!("{what}: line {line} column {column} (char {at})"))
 }
 
-/// A value as Python's `json.dumps` writes it, a space after `,` and `:`.
+/// Formats a value like Python's `json.dumps`, with a space after `,` and `:`.
 pub(super) fn dumps(value: &serde_json::Value) -> String {
     let mut out = String::new();
     dump(value, &mut out);
@@ -58,10 +59,10 @@ fn dump(value: &serde_json::Value, out: &mut String) {
     }
 }
 
-/// What is wrong, and at which character.
+/// Reason, and index of the character.
 type Wrong = (&'static str, usize);
 
-/// Deeper nesting is not looked into: it would only be for a message.
+/// Maximum nesting depth; deeper errors are reported without a position.
 const MAX_DEPTH: usize = 128;
 
 struct Reader {
@@ -101,7 +102,7 @@ impl Reader {
         }
     }
 
-    /// The inside of an object or array.
+    /// Reads the members of an object or array.
     fn members(&mut self, end: char, depth: usize) -> Result<(), Wrong> {
         let object = end == '}';
         self.at += 1;
@@ -176,7 +177,8 @@ impl Reader {
         }
     }
 
-    /// Python reads the longest number there is; the rest is somebody else's error.
+    /// Reads the longest valid number, as Python does; the rest is another token's
+    /// error.
     fn number(&mut self) -> Result<(), Wrong> {
         let begin = self.at;
         if self.peek() == Some('-') {
@@ -244,7 +246,7 @@ mod tests {
         assert_eq!(dumps(&value), r#"{"k": [1, {"a": null}], "é": "\""}"#);
     }
 
-    /// The right-hand sides are what CPython 3.11 says of these texts.
+    /// The expected messages are those of CPython 3.11.
     #[test]
     fn complaints() {
         for (text, want) in [

@@ -1,13 +1,12 @@
-//! Huawei Cloud ServiceStage v3 ("cas"), with the release management beside it
-//! ("pipeline").
+//! Huawei Cloud ServiceStage v3 ("cas") and its release management ("pipeline").
 //!
-//! `servicestage.md`, section 3 for the operations, (a) to (c) for errors, jobs
-//! and signatures; bodies as in `fixtures/servicestage/`. No answer here was
-//! recorded from the real service: texts are ours, and so is what moves when.
+//! Operations, errors, jobs and signatures are those of `docs/apis/servicestage.md`;
+//! bodies are as in `tests/fixtures/servicestage/`. Nothing was recorded from the real
+//! service: error texts and timing are the sandbox's own.
 //!
-//! A request goes through `access`, then to its noun's file. Nouns without a life
-//! of their own are JSON objects on a [`Shelf`]; components and add-ons follow
-//! their last job (`jobs`).
+//! A request passes `access`, then the module of its resource. Resources without a
+//! lifecycle are JSON objects in a [`Store`]; the state of components and add-ons
+//! follows their last job (`jobs`).
 
 mod access;
 mod addons;
@@ -40,13 +39,13 @@ use super::{ADDON_ID, ENVIRONMENT_ID, PROJECT_ID, World, lock};
 
 pub(super) use access::signed;
 
-/// The service, a project at a time: no project sees another's things.
+/// State of the service, by project. No project can access another one's resources.
 pub(super) struct ServiceStage {
-    /// By project id. As many as [`access`] lets through: Keystone's.
+    /// By project id. [`access`] only lets Keystone's projects through.
     projects: BTreeMap<String, Project>,
 }
 
-/// What one project has.
+/// Resources of one project.
 struct Project {
     environments: Shelf<Object>,
     addons: Shelf<addons::Addon>,
@@ -55,7 +54,7 @@ struct Project {
     configurations: BTreeMap<(String, String), Value>,
     components: Shelf<components::Component>,
     jobs: jobs::Jobs,
-    /// Those that the project made; the system's own are in `stacks.rs`.
+    /// The project's own runtime stacks; those of the system are constants.
     stacks: Shelf<Object>,
     config_groups: Shelf<Object>,
     configs: Shelf<configs::Config>,
@@ -68,8 +67,9 @@ struct Project {
 
 impl Default for Project {
     fn default() -> Self {
-        // Most are limits of ours, so that the sandbox stays small. 300 lane
-        // groups a project is the manual's (3.11).
+        // The capacities are the sandbox's own, to bound its memory, except for 300
+        // lane groups a project (docs/apis/servicestage.md, "LaneGroupService and
+        // LaneService").
         Self {
             environments: Shelf::new("environments", 1000),
             addons: Shelf::new("add-ons", 1000),
@@ -90,8 +90,8 @@ impl Default for Project {
 }
 
 impl ServiceStage {
-    /// With the environment and the add-on that the lines to paste name; with
-    /// `preload` an application and a running component as well.
+    /// Creates the environment and the add-on that the printed example commands use;
+    /// with `preload` also an application and a running component.
     pub fn new(preload: bool, now: SystemTime) -> Self {
         let mut project = Project::default();
         let now = millis(now);
@@ -117,13 +117,13 @@ impl ServiceStage {
     }
 }
 
-/// A request whose caller is known.
+/// An authenticated request.
 struct Call<'a> {
     world: &'a World,
     ask: &'a Ask,
-    /// The caller's project, which is the path's.
+    /// Project of the user and of the path.
     project: &'a str,
-    /// The caller's name.
+    /// Name of the user.
     user: &'static str,
 }
 
@@ -132,17 +132,17 @@ impl Call<'_> {
         &self.ask.method
     }
 
-    /// The known members of the body, checked.
+    /// Parses the body and keeps the known members.
     fn body(&self, members: &[Member]) -> Result<Object, Answer> {
         body::read(&self.ask.body, members)
     }
 
-    /// Now, in epoch milliseconds: what most times of the API are.
+    /// Returns the current time in epoch milliseconds, the API's most common form.
     fn now(&self) -> i64 {
         millis(self.world.clock.now())
     }
 
-    /// Makes a body a thing: an id, whose it is, and since when.
+    /// Adds id, project, creator and times to a new resource.
     fn stamp(&self, body: &mut Object) {
         let now = self.now();
         body.insert("id".into(), json!(Uuid::new_v4().to_string()));
@@ -152,7 +152,7 @@ impl Call<'_> {
         body.insert("update_time".into(), json!(now));
     }
 
-    /// Puts a body's members over a thing's.
+    /// Merges a body into a resource.
     fn change(&self, thing: &mut Object, body: Object) {
         thing.extend(body);
         thing.insert("update_time".into(), json!(self.now()));
@@ -167,7 +167,8 @@ fn millis(at: SystemTime) -> i64 {
 pub(super) fn answer(world: &World, ask: &Ask) -> Answer {
     let request_id = Uuid::new_v4().simple().to_string();
     let mut answer = route(world, ask).unwrap_or_else(|refused| refused);
-    // The API gateway in front repeats its request id in the body: (a).
+    // The API gateway in front repeats its request id in the body
+    // (docs/apis/servicestage.md, "Body shapes").
     if let Some(body) = answer
         .body
         .as_mut()
@@ -222,7 +223,7 @@ fn route(world: &World, ask: &Ask) -> Result<Answer, Answer> {
 }
 
 impl Project {
-    /// Lets happen what the time has brought: whoever's job is over has its state.
+    /// Applies the results of all jobs that have ended by now.
     fn settle(&mut self, world: &World) {
         self.jobs.at(world.clock.instant());
         self.addons.retain(|addon| !addon.is_gone(world));

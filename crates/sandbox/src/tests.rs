@@ -152,7 +152,7 @@ async fn tokens_expire_and_are_rescoped_and_revoked() {
     let bench = Bench::new(QUIET);
     let token = bench.demo().await;
     tokio::time::advance(Duration::from_secs(3599)).await;
-    // A token for a token keeps the old expiry (heat.md 7.1).
+    // Exchanging a token keeps the expiry (docs/apis/heat.md, "Keystone v3").
     let again = bench
         .token_of(json!({"auth": {
             "identity": {"methods": ["token"], "token": {"id": token}},
@@ -239,7 +239,7 @@ async fn heats_edges() {
             "{path}"
         );
     }
-    // A body without a length is none, and so is one that a space leads.
+    // A body without a length is ignored, and so is one with a leading space.
     let headers = [("x-auth-token", token.as_str())];
     for body in [" {}", "[]", "\"{}\""] {
         let got = bench

@@ -1,4 +1,5 @@
-//! Software configs: `heat.md` 2.10, `OBSERVED.md` "Software configs".
+//! Software configs: docs/apis/heat.md, "Software configs";
+//! tests/real-heat/OBSERVED.md, "Software configs".
 
 use http::StatusCode;
 use serde_json::{Map, Value, json};
@@ -15,7 +16,7 @@ use crate::CONFIG_ID;
 pub(super) struct Config {
     pub id: String,
     pub project: String,
-    /// As read back: text or null.
+    /// As in reads: text or null.
     pub name: Value,
     group: Value,
     creation_time: String,
@@ -27,7 +28,7 @@ pub(super) struct Config {
 }
 
 impl Config {
-    /// The config of the seeds' deployment.
+    /// Builds the config of the preloaded deployment.
     pub fn sample(project: &str, made: &str) -> Self {
         Self {
             id: CONFIG_ID.to_owned(),
@@ -48,7 +49,7 @@ impl Config {
         }
     }
 
-    /// The config that a stack's resource makes; every input has a default.
+    /// Builds the config for a stack's resource; every input has a default.
     pub fn of_stack(
         project: &str,
         name: &str,
@@ -98,8 +99,8 @@ impl Config {
         }
     }
 
-    /// Makes it the config of one deployment: its inputs have values, and more
-    /// inputs tell the server what it is about.
+    /// Turns a copy into the config of one deployment: sets the inputs' values and adds
+    /// the inputs `more`.
     pub fn derive(&mut self, values: &Value, more: &[(&str, &str, &str)], made: &str) {
         self.id = Uuid::new_v4().to_string();
         self.creation_time = made.to_owned();
@@ -128,8 +129,8 @@ impl Config {
     }
 }
 
-/// Every field is optional. The answer has name and group as they came; reads
-/// have them as text.
+/// All members are optional. The response repeats name and group as sent; reads return
+/// them as text.
 pub(super) fn create(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
     let body = context.body()?;
     let config = Config {
@@ -170,7 +171,8 @@ pub(super) fn create(heat: &mut Heat, context: &Context) -> Result<Answer, Answe
     Ok(Answer::ok(json!({"software_config": shown})))
 }
 
-/// Newest first, summaries only. An unknown marker is ignored: the whole list comes.
+/// Newest first, summaries only. An unknown marker is ignored: the list then starts at
+/// the newest.
 pub(super) fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
     if boolean_parameter(context, "global_tenant", "")?.unwrap_or(false) {
         return Err(forbidden("software_configs:global_index"));
@@ -215,7 +217,7 @@ pub(super) fn delete(heat: &mut Heat, context: &Context) -> Result<Answer, Answe
         .iter()
         .any(|deployment| deployment.config_id == id)
     {
-        // A caller's mistake, and yet a 500 (observed).
+        // A client error, but the status is 500 (observed).
         let message =
             format!("Software config with id {id} can not be deleted as it is referenced.");
         return Err(fault(
@@ -237,7 +239,7 @@ pub(super) fn find<'a>(heat: &'a Heat, project: &str, id: &str) -> Result<&'a Co
         .ok_or_else(|| not_found("Software config", id))
 }
 
-/// Inputs or outputs: a list of objects, or null.
+/// Parses inputs or outputs: a list of objects, or null.
 fn entries(value: &Value) -> Result<Vec<&Map<String, Value>>, Answer> {
     match value {
         Value::Null => Ok(Vec::new()),
@@ -249,11 +251,11 @@ fn entries(value: &Value) -> Result<Vec<&Map<String, Value>>, Answer> {
     }
 }
 
-/// The types that inputs and outputs can have.
+/// Types of inputs and outputs.
 const TYPES: [&str; 5] = ["String", "Number", "CommaDelimitedList", "Json", "Boolean"];
 
-/// Completes an input: `type` is String unless given, `default` is read by the
-/// type if the type is given (`heat/engine/software_config_io.py`).
+/// Completes an input: `type` defaults to String; `default` is converted to the type if
+/// a type is given (`heat/engine/software_config_io.py`).
 fn input(given: &Map<String, Value>) -> Result<Value, Answer> {
     let mut out = common(
         given,
@@ -293,7 +295,7 @@ fn output(given: &Map<String, Value>) -> Result<Value, Answer> {
     Ok(Value::Object(out))
 }
 
-/// Name, description and type, in Heat's order; unknown members are refused.
+/// Reads name, description and type, in Heat's order; rejects unknown members.
 fn common(given: &Map<String, Value>, known: &[&str]) -> Result<Map<String, Value>, Answer> {
     if given.keys().any(|key| !known.contains(&key.as_str())) {
         return Err(value_error());
@@ -316,10 +318,10 @@ fn common(given: &Map<String, Value>, known: &[&str]) -> Result<Map<String, Valu
     Ok(out)
 }
 
-/// A value as Heat's property of that type reads it.
+/// Converts a value to the type, like Heat's properties.
 fn typed(kind: &str, value: &Value) -> Result<Value, Answer> {
     match (kind, value) {
-        // An empty default of another type is left alone, for old clients' sake.
+        // Heat keeps an empty default of any other type for compatibility.
         (_, Value::String(text)) if text.is_empty() => Ok(value.clone()),
         ("String", Value::String(_)) => Ok(value.clone()),
         ("String", Value::Bool(value)) => Ok(json!(if *value { "True" } else { "False" })),

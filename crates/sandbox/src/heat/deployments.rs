@@ -1,5 +1,5 @@
-//! Software deployments: `heat.md` 2.11, `OBSERVED.md` "Software deployments";
-//! their moves: `heat.md` 5.1.
+//! Software deployments: docs/apis/heat.md, "Software deployments" and "Software
+//! deployment states"; tests/real-heat/OBSERVED.md, "Software deployments".
 
 use http::StatusCode;
 use serde_json::{Map, Value, json};
@@ -17,7 +17,7 @@ use crate::CONFIG_ID;
 pub(super) struct Deployment {
     pub id: String,
     project: String,
-    /// Another project that sees it. Never shown.
+    /// Another project with access. Never shown.
     stack_user_project_id: Option<String>,
     server_id: String,
     pub config_id: String,
@@ -29,13 +29,14 @@ pub(super) struct Deployment {
     creation_time: String,
     /// Missing until the first update.
     updated_time: Option<String>,
-    /// When the server's agent, which the sandbox plays, began; none once a
-    /// caller has set a status, or the agent is done.
+    /// Start of the simulated server agent; `None` once a client has set a status or
+    /// the agent is done.
     played_since: Option<Instant>,
 }
 
 impl Deployment {
-    /// The deployment of the seeds, finished (3-rts-query-software-deployments.txt).
+    /// Builds the preloaded deployment, which is complete (example:
+    /// `tests/seeds/3-rts-query-software-deployments.txt`).
     pub fn sample(project: &str, server: &str, made: &str) -> Self {
         Self {
             id: "ef422fa5-719a-419e-a10c-72e3a367b0b8".to_owned(),
@@ -77,7 +78,7 @@ impl Deployment {
         shown
     }
 
-    /// The deployment of a stack's resource; its server is yet to answer if `waits`.
+    /// Builds the deployment of a stack's resource; IN_PROGRESS if `waits`.
     pub fn of_stack(
         project: &str,
         server: &str,
@@ -111,7 +112,7 @@ impl Deployment {
         }
     }
 
-    /// The same deployment, deployed once more.
+    /// Restarts a deployment with new values, keeping its identity.
     pub fn renew(&mut self, new: Self, now: &str) {
         *self = Self {
             id: std::mem::take(&mut self.id),
@@ -125,8 +126,9 @@ impl Deployment {
         self.status == "IN_PROGRESS"
     }
 
-    /// The server's answer: only declared outputs are kept, and `deploy_*`
-    /// (heat.md 5.1). Why it has failed, if it has.
+    /// Applies a signal of the server: keeps only declared outputs and `deploy_*`
+    /// (docs/apis/heat.md, "Software deployment states"). Returns the reason if it
+    /// failed.
     pub fn signalled(
         &mut self,
         config: Option<&Config>,
@@ -171,10 +173,10 @@ impl Deployment {
         self.project == project || self.stack_user_project_id.as_deref() == Some(project)
     }
 
-    /// Lets the server's agent report, when it has had a step's time.
+    /// Applies the report of the simulated agent once a step has elapsed.
     ///
-    /// With the transport TEMP_URL_SIGNAL the report lies in Swift until somebody
-    /// shows the deployment by its id; listing does not fetch it.
+    /// With the transport TEMP_URL_SIGNAL the report is in Swift until a client reads
+    /// the deployment by its id; listing does not fetch it.
     fn play(&mut self, config: Option<&Config>, by_id: bool, context: &Context) {
         let Some(since) = self.played_since else {
             return;
@@ -203,7 +205,7 @@ impl Deployment {
         self.status_reason = json!("Outputs received");
         let mut outputs = Map::new();
         for output in config.map(|config| &config.outputs[..]).unwrap_or_default() {
-            // One that is an error output would make the deployment fail.
+            // An error output would make the deployment fail.
             if let (Some(name), Some(kind), Some(false)) = (
                 output["name"].as_str(),
                 output["type"].as_str(),
@@ -243,7 +245,7 @@ impl Deployment {
     }
 }
 
-/// Nothing is checked but that the config exists and a server is named.
+/// Heat only checks that the config exists and a server is named.
 pub(super) fn create(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
     let body = context.body()?;
     let config_id = match &body["config_id"] {
@@ -253,7 +255,7 @@ pub(super) fn create(heat: &mut Heat, context: &Context) -> Result<Answer, Answe
     };
     let server_id = match &body["server_id"] {
         Value::String(id) => id.clone(),
-        // Observed: the database refuses it.
+        // Observed: the database rejects it.
         Value::Null => return Err(remote_error()),
         _ => return Err(value_error()),
     };
@@ -336,8 +338,8 @@ pub(super) fn show(heat: &mut Heat, context: &Context) -> Result<Answer, Answer>
     ))
 }
 
-/// Members that Python holds for true replace what is there; even `{}` moves
-/// `updated_time`. A new `config_id` is stored, but the answer has the old one.
+/// Members that Python treats as true replace the current ones; even `{}` updates
+/// `updated_time`. A new `config_id` is stored, but the response has the old one.
 pub(super) fn update(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
     let body = context.body()?;
     let Heat {
@@ -384,15 +386,15 @@ pub(super) fn update(heat: &mut Heat, context: &Context) -> Result<Answer, Answe
     Ok(Answer::ok(json!({"software_deployment": shown})))
 }
 
-/// The config stays.
+/// Does not delete the config.
 pub(super) fn delete(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
     let id = find(&mut heat.deployments, context)?.id.clone();
     heat.deployments.retain(|deployment| deployment.id != id);
     Ok(Answer::empty(StatusCode::NO_CONTENT))
 }
 
-/// The configs of a server's deployments, sorted by their names; one that two
-/// deployments use comes twice.
+/// Returns the configs of a server's deployments, sorted by name; a config that two
+/// deployments use is listed twice.
 pub(super) fn metadata(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
     let mut found: Vec<&Config> = heat
         .deployments
@@ -422,7 +424,7 @@ fn config_of<'a>(configs: &'a [Config], id: &str) -> Option<&'a Config> {
     configs.iter().find(|config| config.id == id)
 }
 
-/// Python's `str()`, which makes "None" of a missing reason (observed).
+/// Python's `str()`, which turns a missing reason into "None" (observed).
 fn python_str(value: &Value) -> String {
     match value {
         Value::Null => "None".to_owned(),

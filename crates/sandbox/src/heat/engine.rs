@@ -1,9 +1,9 @@
-//! How stacks move: an action is a graph of what has to be done to resources, and
-//! each resource takes its time.
+//! Execution of stack actions. An action is a graph of operations on resources, each of
+//! which takes some time.
 //!
-//! Nothing runs by itself. What is due is kept by its time, and whoever looks first
-//! lets all that has become due happen, at the times at which it would have.
-//! The order of things is that of Heat's convergence engine, as observed.
+//! Nothing runs in the background. Timers are kept sorted by time; each request first
+//! fires all timers that are due, each at its own time. The order of operations is that
+//! of Heat's convergence engine, as observed.
 
 use std::time::Duration;
 
@@ -21,10 +21,10 @@ use super::{Heat, fault, kinds};
 /// `stack_action_timeout` of Heat's configuration.
 const ACTION_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// The moment at which something happens.
+/// Time at which a timer fires or a request arrives.
 pub(super) struct Now<'a> {
     pub at: Instant,
-    /// As Heat prints it.
+    /// As Heat formats it.
     pub text: String,
     pub settings: &'a Settings,
 }
@@ -35,8 +35,8 @@ impl<'a> Now<'a> {
         Self { at, text, settings }
     }
 
-    /// How long any resource takes: a step, when the sandbox plays for somebody to
-    /// watch; else nothing, which is about what real Heat takes.
+    /// Returns the duration of an action on a resource: one step if the sandbox
+    /// simulates progress, otherwise zero, which is close to real Heat.
     pub fn pause(&self) -> Duration {
         match self.settings.play {
             true => self.settings.step,
@@ -45,59 +45,59 @@ impl<'a> Now<'a> {
     }
 }
 
-/// Something that is due.
+/// A timer.
 pub(super) enum Tick {
-    /// A stack's action begins with its first resources.
+    /// Starts the first resources of a stack's action.
     Begin { stack: u64, work: u64 },
-    /// A resource has had its time.
+    /// Completes the action of a resource.
     Over {
         stack: u64,
         resource: u64,
         tick: u64,
     },
-    /// A stack's action has lasted too long.
+    /// Fails a stack's action with a timeout.
     Expired { stack: u64, work: u64 },
 }
 
-/// An action of a stack that goes on.
+/// A running action of a stack.
 pub(super) struct Work {
     id: u64,
     action: &'static str,
     nodes: Vec<Node>,
-    /// The first thing that failed; only a check goes on after it.
+    /// First failure; only a check continues after one.
     failure: Option<String>,
 }
 
 struct Node {
     what: What,
-    /// The nodes that come first.
+    /// Nodes that must be done before this one.
     waits: Vec<usize>,
     state: State,
 }
 
 enum What {
-    /// Make the resource as the template has it.
+    /// Create or update the resource according to the template.
     Converge(String),
-    /// Do this to the resource with this number.
+    /// Run this action on the resource with this serial number.
     Act(u64, &'static str),
 }
 
 #[derive(PartialEq)]
 enum State {
     Waiting,
-    /// The resource with this number is at it.
+    /// Executing on the resource with this serial number.
     Running(u64),
     Done,
 }
 
-/// What became of something that was started.
+/// State of an action right after its start.
 pub(super) enum Progress {
     Done,
     Running,
     Failed(String),
 }
 
-/// Lets everything happen that is due by `until`.
+/// Fires all timers that are due by `until`.
 pub(super) fn advance(heat: &mut Heat, until: Instant, clock: &Clock, settings: &Settings) {
     while let Some(entry) = heat.stacks.due.first_entry() {
         let at = entry.key().0;
@@ -161,7 +161,7 @@ fn schedule(heat: &mut Heat, at: Instant, tick: impl FnOnce(u64) -> Tick) -> u64
     number
 }
 
-/// Begins an action that makes the stack as `plan` has it.
+/// Starts an action that changes the stack to match `plan`.
 pub(super) fn converge(heat: &mut Heat, serial: u64, action: &'static str, plan: Plan, now: &Now) {
     let Some(stack) = heat.stacks.get_mut(serial) else {
         return;
@@ -178,8 +178,8 @@ pub(super) fn converge(heat: &mut Heat, serial: u64, action: &'static str, plan:
         .resources()
         .map(|(name, _)| name.clone())
         .collect();
-    // What the template has no more goes; what it has newly is there at once, as
-    // yet untouched.
+    // Resources that the template no longer has become leftovers to delete; new ones
+    // are listed at once, in state INIT.
     let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut stack.resources)
         .into_iter()
         .partition(|resource| names.contains(&resource.name));
@@ -231,8 +231,7 @@ pub(super) fn converge(heat: &mut Heat, serial: u64, action: &'static str, plan:
     begin(heat, serial, action, nodes, now);
 }
 
-/// Begins an action that is done to every resource: suspend, resume, check,
-/// snapshot, delete.
+/// Starts an action on every resource: suspend, resume, check, snapshot or delete.
 pub(super) fn act_on_all(heat: &mut Heat, serial: u64, action: &'static str, now: &Now) {
     let Some(stack) = heat.stacks.get(serial) else {
         return;
@@ -264,7 +263,7 @@ pub(super) fn act_on_all(heat: &mut Heat, serial: u64, action: &'static str, now
     }
 }
 
-/// A deletion gives up whatever goes on in the stack.
+/// Aborts all running actions of the stack's resources, for a deletion.
 fn give_up(heat: &mut Heat, serial: u64, now: &Now) {
     let Some(stack) = heat.stacks.get_mut(serial) else {
         return;
@@ -273,7 +272,7 @@ fn give_up(heat: &mut Heat, serial: u64, now: &Now) {
     let mut given_up = Vec::new();
     for part in parts {
         if let Some(running) = part.running.take() {
-            // An update counts for nothing (observed: the old `wait_secs` holds).
+            // An aborted update has no effect (observed: the old `wait_secs` remains).
             if let Some(before) = running.before {
                 part.properties = before;
             }
@@ -338,7 +337,7 @@ impl Stack {
         self.note(event, now);
     }
 
-    /// Completes it at once, after so many events.
+    /// Completes the stack at once with `events` events, for preloading.
     pub fn seed(&mut self, events: usize, now: &Now) {
         for _ in 1..events {
             self.enter(
@@ -352,7 +351,7 @@ impl Stack {
         self.enter("CREATE", "COMPLETE", reason, now);
     }
 
-    /// Ends it as deleted, with nothing done to its resources.
+    /// Marks the stack as deleted and leaves its resources alone.
     pub fn forsake(&mut self, now: &Now) {
         self.work = None;
         self.updated = Some(now.text.clone());
@@ -370,7 +369,7 @@ impl Stack {
         self.leftovers.clear();
     }
 
-    /// Takes a resource to a state and notes it.
+    /// Sets the state of a resource and records an event.
     pub fn enter_part(
         &mut self,
         serial: u64,
@@ -392,7 +391,7 @@ impl Stack {
 }
 
 impl Resource {
-    /// One that is not yet made.
+    /// Builds a resource that is not created yet.
     pub fn fresh(
         stack: &str,
         name: &str,
@@ -420,7 +419,7 @@ impl Resource {
     }
 }
 
-/// Starts all that can be started; ends the action when nothing is left.
+/// Starts every node that can start; finishes the action when no node is left.
 fn proceed(heat: &mut Heat, serial: u64, now: &Now) {
     while let Some(index) = heat.stacks.get(serial).and_then(ready) {
         let Some(stack) = heat.stacks.get_mut(serial) else {
@@ -470,7 +469,7 @@ fn proceed(heat: &mut Heat, serial: u64, now: &Now) {
     }
 }
 
-/// A node that waits for nothing any more, and whose resource is idle.
+/// Returns a node whose predecessors are done and whose resource is idle.
 fn ready(stack: &Stack) -> Option<usize> {
     let work = stack.work.as_ref()?;
     let busy = |what: &What| {
@@ -493,7 +492,7 @@ fn ready(stack: &Stack) -> Option<usize> {
     })
 }
 
-/// A part of the action failed. Whether it goes on nevertheless.
+/// Records a failed node. Returns whether the action continues.
 fn failed(heat: &mut Heat, serial: u64, reason: String, now: &Now) -> bool {
     if let Some(work) = heat
         .stacks
@@ -508,7 +507,7 @@ fn failed(heat: &mut Heat, serial: u64, reason: String, now: &Now) -> bool {
     false
 }
 
-/// Makes one resource as the template has it.
+/// Creates, updates or replaces one resource according to the template.
 fn converge_part(heat: &mut Heat, serial: u64, name: &str, now: &Now) -> (Progress, u64) {
     let Some((existing, stack)) = heat
         .stacks
@@ -586,7 +585,7 @@ fn converge_part(heat: &mut Heat, serial: u64, name: &str, now: &Now) -> (Progre
                 let old = std::mem::replace(&mut stack.resources[at], fresh);
                 stack.leftovers.push(old);
             }
-            // The old one goes when all that needed it have the new one.
+            // The old resource is deleted after all its dependents use the new one.
             if let Some(work) = &mut stack.work {
                 let needing = &stack.plan.template;
                 let waits = work
@@ -612,8 +611,8 @@ fn converge_part(heat: &mut Heat, serial: u64, name: &str, now: &Now) -> (Progre
     }
 }
 
-/// Begins an action of one resource. `before` are the properties that an update
-/// changes.
+/// Starts an action on one resource. `before` holds the previous properties for an
+/// update.
 fn act(
     heat: &mut Heat,
     serial: u64,
@@ -628,7 +627,7 @@ fn act(
     let Some(found) = stack.part(part) else {
         return Progress::Done;
     };
-    // What was never made needs nothing but to be forgotten.
+    // A resource that was never created needs no work.
     if found.action == "INIT" && !matches!(action, "CREATE" | "ADOPT") {
         if action == "DELETE" {
             stack.forget(part);
@@ -664,8 +663,7 @@ fn act(
     Progress::Running
 }
 
-/// A resource's action is over, well or with a failure (what Heat says of it,
-/// without the resource's place).
+/// Ends a resource's action. `failure` is Heat's message without the resource's path.
 pub(super) fn over(heat: &mut Heat, serial: u64, part: u64, failure: Option<String>, now: &Now) {
     let Some(stack) = heat.stacks.get_mut(serial) else {
         return;
@@ -721,7 +719,7 @@ impl Stack {
     }
 }
 
-/// The action is over. A failed one is rolled back, if the stack is to be.
+/// Ends the stack's action. Starts a rollback if it failed and the stack allows one.
 fn finish(heat: &mut Heat, serial: u64, failure: Option<String>, now: &Now) {
     let Some(stack) = heat.stacks.get_mut(serial) else {
         return;
@@ -760,7 +758,7 @@ fn finish(heat: &mut Heat, serial: u64, failure: Option<String>, now: &Now) {
     tell_parent(heat, serial, now);
 }
 
-/// Goes back to what was before the present action.
+/// Starts a rollback to the plan before the current action.
 pub(super) fn roll_back(heat: &mut Heat, serial: u64, now: &Now) {
     let Some(stack) = heat.stacks.get_mut(serial) else {
         return;
@@ -772,7 +770,7 @@ pub(super) fn roll_back(heat: &mut Heat, serial: u64, now: &Now) {
     converge(heat, serial, "ROLLBACK", plan, now);
 }
 
-/// Ends the present action at once, as cancelled.
+/// Ends the current action immediately, as cancelled.
 pub(super) fn cancel(heat: &mut Heat, serial: u64, now: &Now) {
     let Some(stack) = heat.stacks.get_mut(serial) else {
         return;
@@ -785,7 +783,7 @@ pub(super) fn cancel(heat: &mut Heat, serial: u64, now: &Now) {
     tell_parent(heat, serial, now);
 }
 
-/// A stack in a stack ends the action of the resource that it stands for.
+/// Ends the action of the parent resource if this is a nested stack.
 fn tell_parent(heat: &mut Heat, serial: u64, now: &Now) {
     let Some(stack) = heat.stacks.get(serial) else {
         return;
@@ -812,7 +810,7 @@ fn tell_parent(heat: &mut Heat, serial: u64, now: &Now) {
     over(heat, parent.stack, parent.resource, failure, now);
 }
 
-/// What a stack refuses while something else is being done to it.
+/// Error for a request that conflicts with a running action.
 pub(super) fn in_progress(stack: &Stack) -> Answer {
     let message = format!(
         "Stack {} already has an action ({}) in progress.",

@@ -1,4 +1,5 @@
-//! A stack's events: `heat.md` 2.7, `OBSERVED.md` "Events".
+//! Stack events: docs/apis/heat.md, "Stack events"; tests/real-heat/OBSERVED.md,
+//! "Events, resources, signals, snapshots".
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,8 +15,8 @@ use super::{Context, Heat, direction, fault, limit, nested_depth, stacks};
 #[derive(Clone)]
 pub(super) struct Event {
     pub id: String,
-    /// Later ones have higher numbers, whatever stack they are of: times do not
-    /// order the events of one second.
+    /// Increases with every event of any stack. Timestamps cannot order events within
+    /// one second.
     pub order: u64,
     pub time: String,
     pub resource: String,
@@ -27,7 +28,7 @@ pub(super) struct Event {
     pub properties: Value,
 }
 
-/// The number of the next event.
+/// Returns the next order number.
 pub(super) fn next() -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     LAST.fetch_add(1, Ordering::Relaxed)
@@ -82,7 +83,7 @@ impl Event {
     }
 }
 
-/// Newest first, unless turned. A marker that is not there is ignored.
+/// Newest first by default. An unknown marker is ignored.
 pub(super) fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
     let stack = stacks::identified(heat, context)?;
     let of_resource = (context.rest.len() > 3).then(|| context.segment(3));
@@ -92,7 +93,7 @@ pub(super) fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer>
         .map(|text| limit(text, "limit"))
         .transpose()?;
     let depth = nested_depth(context)?;
-    // Keys that are known turn the order round; others are ignored (observed).
+    // Any known sort key reverses the order; other keys are ignored (observed).
     let keyed = ask.query.iter().any(|(name, key)| {
         name == "sort_keys" && ["event_time", "resource_type"].contains(&key.as_str())
     });

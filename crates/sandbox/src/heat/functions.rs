@@ -1,29 +1,29 @@
-//! HOT's functions, resolved: what `get_param`, `get_attr` and the like stand for.
+//! Evaluation of HOT's intrinsic functions such as `get_param` and `get_attr`.
 //!
-//! Source: the template guide of Heat, "Intrinsic functions"; results as observed.
+//! Source: Heat's template guide, "Intrinsic functions"; results as observed.
 
 use serde_json::{Map, Value, json};
 
 use super::super::python;
 
-/// What a template's functions may ask for.
+/// Values that a template's functions can refer to.
 pub(super) trait Scope {
-    /// The value of a parameter or pseudo parameter; none if there is no such.
+    /// Returns the value of a parameter or pseudo parameter.
     fn parameter(&self, name: &str) -> Option<Value>;
-    /// What `get_resource` gives; none if there is no such resource.
+    /// Returns the value of `get_resource`; `None` for an unknown resource.
     fn reference(&self, name: &str) -> Option<Value>;
-    /// An attribute, or why there is none.
+    /// Returns an attribute, or Heat's message if it does not exist.
     fn attribute(&self, resource: &str, attribute: &str) -> Result<Value, String>;
-    /// A file that came with the template.
+    /// Returns a file sent with the template.
     fn file(&self, name: &str) -> Option<&str>;
 }
 
-/// Deeper values are left as they are.
+/// Maximum nesting depth; deeper values are not evaluated.
 const MAX_DEPTH: usize = 64;
-/// A value made by functions is no bigger than this, in characters or members.
+/// Maximum size of the result of a function, in characters or members.
 const MAX_SIZE: usize = 1 << 20;
 
-/// The functions of a template of 2018-08-31 that are played here.
+/// Supported functions of template version 2018-08-31.
 pub(super) const NAMES: [&str; 9] = [
     "get_param",
     "get_resource",
@@ -36,14 +36,14 @@ pub(super) const NAMES: [&str; 9] = [
     "digest",
 ];
 
-/// The function that a map stands for, if it is one.
+/// Returns name and argument if the map is a function.
 pub(super) fn function(value: &Value) -> Option<(&str, &Value)> {
     let members = value.as_object().filter(|members| members.len() == 1)?;
     let (name, argument) = members.iter().next()?;
     (NAMES.contains(&name.as_str()) && name != "digest").then_some((name, argument))
 }
 
-/// The value without functions. An error is what Heat says of it.
+/// Evaluates all functions in a value. Fails with Heat's message.
 pub(super) fn resolve(value: &Value, scope: &dyn Scope) -> Result<Value, String> {
     resolved(value, scope, 0)
 }
@@ -114,7 +114,7 @@ fn call(name: &str, argument: &Value, scope: &dyn Scope) -> Result<Value, String
     }
 }
 
-/// The name before a path: `"a"` or `["a", ...]`.
+/// Splits off the name before a path: `"a"` or `["a", ...]`.
 fn head(argument: &Value) -> Option<(&str, &[Value])> {
     match argument {
         Value::String(name) => Some((name, &[])),
@@ -126,7 +126,7 @@ fn head(argument: &Value) -> Option<(&str, &[Value])> {
     }
 }
 
-/// The value at a path; nothing there is "" (observed for json parameters).
+/// Returns the value at a path; "" if it does not exist (observed for json parameters).
 fn walk(value: &Value, path: &[Value]) -> Value {
     let mut at = value;
     for step in path {
@@ -147,7 +147,7 @@ fn walk(value: &Value, path: &[Value]) -> Value {
     at.clone()
 }
 
-/// A scalar as text; lists and maps as JSON.
+/// Formats a scalar as text, lists and maps as JSON.
 pub(super) fn text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
@@ -174,7 +174,7 @@ fn str_replace(argument: &Value) -> Result<Value, String> {
         .as_object()
         .ok_or("\"str_replace\" params must be a map")?;
     let mut names: Vec<&String> = params.keys().filter(|name| !name.is_empty()).collect();
-    // The longest name first, as Heat does it.
+    // Longest name first, as Heat does.
     names.sort_by_key(|name| std::cmp::Reverse(name.len()));
     let mut out = String::new();
     let mut rest = template;
@@ -231,7 +231,7 @@ fn str_split(argument: &Value) -> Result<Value, String> {
     }
 }
 
-/// `for_each` maps each variable to a list; the template comes once for each
+/// `for_each` maps each variable to a list; the result has the template once for each
 /// combination of their items.
 fn repeat(argument: &Value, scope: &dyn Scope, depth: usize) -> Result<Value, String> {
     let wrong = "\"repeat\" must have \"for_each\" and \"template\"";
@@ -259,7 +259,7 @@ fn repeat(argument: &Value, scope: &dyn Scope, depth: usize) -> Result<Value, St
     Ok(Value::Array(made?))
 }
 
-/// The value with every `name` in its texts replaced.
+/// Replaces every `name` in the strings of a value.
 pub(super) fn replaced(value: &Value, name: &str, by: &Value, depth: usize) -> Value {
     match value {
         _ if depth > MAX_DEPTH || name.is_empty() => value.clone(),
@@ -282,7 +282,7 @@ pub(super) fn replaced(value: &Value, name: &str, by: &Value, depth: usize) -> V
     }
 }
 
-/// The attributes that a value speaks of: resource, attribute, and where.
+/// Collects the attributes that a value refers to: resource, attribute and path.
 pub(super) fn attributes(value: &Value, path: &str, found: &mut Vec<[String; 3]>, depth: usize) {
     if depth > MAX_DEPTH {
         return;
@@ -308,7 +308,7 @@ pub(super) fn attributes(value: &Value, path: &str, found: &mut Vec<[String; 3]>
     }
 }
 
-/// The resources that a value speaks of, each with the path in the value where.
+/// Collects the resources that a value refers to, each with the path of the reference.
 pub(super) fn references(
     value: &Value,
     path: &str,
@@ -384,7 +384,7 @@ mod tests {
                 json!({"repeat": {"for_each": {"%x%": ["1", "2"], "%y%": ["a"]}, "template": {"n": "%x%%y%"}}}),
                 json!([{"n": "1a"}, {"n": "2a"}]),
             ),
-            // Two members, or no function's name: a map like any other.
+            // Two members, or an unknown name: an ordinary map.
             (
                 json!({"get_param": "p", "b": 1}),
                 json!({"get_param": "p", "b": 1}),

@@ -1,5 +1,5 @@
-//! What the resource types do: how a change of each is carried out, how long it
-//! takes, what can go wrong.
+//! Resource plug-ins: how each type creates, updates and deletes its resources, how
+//! long that takes and how it can fail.
 
 mod deployment;
 mod nested;
@@ -21,18 +21,18 @@ use nested::{inner, takes_stack};
 use wait::wait_condition;
 pub(super) use wait::{signal, takes_signals, timed_out};
 
-/// The longest that a resource takes by its own wish.
+/// Maximum time that a resource's own properties can request.
 const MAX_WAIT: Duration = Duration::from_secs(86_400 * 365);
 
-/// An action that was begun.
+/// A started action of a resource.
 pub(super) struct Started {
-    /// How long it takes; none: until something else ends it.
+    /// Duration; `None` if a signal or a nested stack ends the action.
     pub takes: Option<Duration>,
-    /// Why it will fail, without the place.
+    /// Failure message without the resource's path; `None` if the action succeeds.
     pub failure: Option<String>,
 }
 
-/// What has to be done to make a resource as it should be.
+/// How to make a resource match its definition.
 #[derive(Debug, PartialEq)]
 pub(super) enum Change {
     None,
@@ -41,7 +41,7 @@ pub(super) enum Change {
     Replace,
 }
 
-/// Twelve of Heat's characters for random names.
+/// Returns twelve random characters from Heat's alphabet for names.
 pub(super) fn tail() -> String {
     let alphabet = b"abcdefghijklmnopqrstuvwxyz234567";
     (0..12)
@@ -49,7 +49,7 @@ pub(super) fn tail() -> String {
         .collect()
 }
 
-/// Whether a check of a stack looks at resources of this type.
+/// Returns whether a stack check includes resources of this type.
 pub(super) fn can_check(kind: &str) -> bool {
     matches!(
         kind,
@@ -57,7 +57,7 @@ pub(super) fn can_check(kind: &str) -> bool {
     ) || !types::exists(kind)
 }
 
-/// What the difference between a resource and its new definition asks for.
+/// Determines how a resource changes to its new definition.
 pub(super) fn change(
     existing: &Resource,
     definition: &Value,
@@ -108,7 +108,7 @@ pub(super) fn change(
     }
 }
 
-/// Begins an action of a resource, which is already in progress.
+/// Starts an action of a resource, which is already IN_PROGRESS.
 pub(super) fn start(
     heat: &mut Heat,
     serial: u64,
@@ -185,7 +185,7 @@ pub(super) fn start(
         }
         ("OS::Heat::SoftwareConfig", "DELETE") => {
             let id = found.physical_id.clone();
-            // One that is referenced still stays, as it must.
+            // A referenced config cannot be deleted.
             if heat.deployments.iter().all(|other| other.config_id != id) {
                 heat.configs.retain(|config| config.id != id);
             }
@@ -196,7 +196,7 @@ pub(super) fn start(
     }
 }
 
-/// A resource that is there already: it only has to be known.
+/// Adopts an existing resource.
 fn adopt(stack: &mut Stack, part: u64, pause: Duration) -> Started {
     let adopted = std::mem::take(&mut stack.adopted);
     if let Some(found) = stack.part(part) {

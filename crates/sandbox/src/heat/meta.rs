@@ -1,4 +1,5 @@
-//! What Heat says of itself: `heat.md` 2.1 and 2.9.
+//! Build info, services and template versions: docs/apis/heat.md, "Meta" and
+//! "Templates".
 
 use serde_json::{Value, json};
 
@@ -11,7 +12,7 @@ pub(super) fn build_info(_: &mut Heat, _: &Context) -> Result<Answer, Answer> {
     Ok(Answer::ok(json!({"api": unknown, "engine": unknown})))
 }
 
-/// For administrators, of whom the sandbox has none.
+/// Requires an administrator, which the sandbox does not have.
 pub(super) fn services(_: &mut Heat, _: &Context) -> Result<Answer, Answer> {
     Err(forbidden("service:index"))
 }
@@ -33,8 +34,8 @@ pub(super) fn versions(_: &mut Heat, _: &Context) -> Result<Answer, Answer> {
     Ok(Answer::ok(json!({"template_versions": all})))
 }
 
-/// A function of templates: its name, since which version, up to which, and
-/// whether it is for conditions.
+/// A template function: its name, the versions that have it, and whether it belongs to
+/// conditions.
 struct Function {
     name: &'static str,
     about: &'static str,
@@ -113,8 +114,8 @@ const FUNCTIONS: [Function; 25] = [
     condition("or", "Whether a condition holds."),
 ];
 
-/// A version has the functions of the versions before it. What the oldest two and
-/// CloudFormation have besides is not listed here.
+/// A version has the functions of all earlier versions. Functions that only the oldest
+/// two and CloudFormation have are not listed.
 pub(super) fn functions(_: &mut Heat, context: &Context) -> Result<Answer, Answer> {
     let with_conditions = boolean_parameter(context, "with_condition_func", ".")?.unwrap_or(false);
     let wanted = context.segment(0);
@@ -127,7 +128,7 @@ pub(super) fn functions(_: &mut Heat, context: &Context) -> Result<Answer, Answe
     let Some((date, alias)) = version else {
         return Err(unknown_version(wanted));
     };
-    // Observed: by its other name, a version tells its conditions too.
+    // Observed: the list for a version's alias includes the condition functions.
     let with_conditions = with_conditions || alias.is_some_and(|alias| wanted.ends_with(alias));
     let found: Vec<Value> = FUNCTIONS
         .iter()

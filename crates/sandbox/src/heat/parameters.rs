@@ -1,5 +1,5 @@
-//! A stack's parameters: their values, read by type and held against their
-//! constraints, and the ways they are shown.
+//! A stack's parameters: values converted to their types, checked against their
+//! constraints, and formatted for responses.
 
 use serde_json::{Map, Value, json};
 
@@ -8,7 +8,7 @@ use super::functions::text;
 use super::template::{Environment, Fault, Template};
 use super::types;
 
-/// The values of a template's parameters, in its order.
+/// Values of a template's parameters, in the template's order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Parameters(pub Vec<Parameter>);
 
@@ -17,13 +17,13 @@ pub(super) struct Parameter {
     pub name: String,
     kind: String,
     hidden: bool,
-    /// Read by type: numbers as numbers, lists as lists.
+    /// Converted to the type: numbers as numbers, lists as lists.
     pub value: Value,
 }
 
 impl Parameters {
-    /// What is given goes before the environment's defaults, these before the
-    /// template's.
+    /// Values of the request take precedence over the environment's defaults, and these
+    /// over the template's.
     pub fn read(template: &Template, environment: &Environment) -> Result<Self, Fault> {
         for name in environment.parameters.keys() {
             if !template.parameters().any(|(known, _)| known == name) {
@@ -74,7 +74,7 @@ impl Parameters {
             .map(|parameter| &parameter.value)
     }
 
-    /// As a stack shows them: all text.
+    /// Formats all values as text, as in a stack.
     pub fn show(&self, stack: &str, project: &str, name: &str) -> Value {
         let mut shown = Map::new();
         shown.insert("OS::stack_id".to_owned(), json!(stack));
@@ -99,7 +99,7 @@ fn constraints(schema: &Value) -> impl Iterator<Item = &Value> {
     schema["constraints"].as_array().into_iter().flatten()
 }
 
-/// A value as a parameter of that type has it; the error is Heat's message.
+/// Converts a value to the parameter's type. Fails with Heat's message.
 fn typed(kind: &str, value: &Value) -> Result<Value, String> {
     match kind {
         "number" => match value {
@@ -157,7 +157,7 @@ fn typed(kind: &str, value: &Value) -> Result<Value, String> {
     }
 }
 
-/// The parameters as `/validate` shows them.
+/// Builds the parameters of a response of `/validate`.
 pub(super) fn describe(template: &Template, environment: &Environment) -> Value {
     let mut shown = Map::new();
     for (name, schema) in template.parameters() {

@@ -1,4 +1,5 @@
-//! The body that creates, updates, previews and validates share (`heat.md` 2.2).
+//! Body of the create, update, preview and validate requests (docs/apis/heat.md,
+//! "Stacks").
 
 use serde_json::{Map, Value, json};
 
@@ -12,7 +13,7 @@ use super::{
     not_supported, value_error,
 };
 
-/// Which request a body belongs to.
+/// Kind of request.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Place {
     Create,
@@ -21,7 +22,7 @@ pub(super) enum Place {
     Validate,
 }
 
-/// A body, read.
+/// A parsed body.
 pub(super) struct Given {
     name: Value,
     pub template: Option<Template>,
@@ -31,12 +32,12 @@ pub(super) struct Given {
     timeout_mins: Option<i64>,
     disable_rollback: Option<bool>,
     clear_parameters: Vec<String>,
-    /// What an abandoned stack's resources were.
+    /// Resources of an abandoned stack.
     pub adopted: Option<Value>,
 }
 
 impl Given {
-    /// The checks that Heat's API makes, in its order.
+    /// Parses the body with the checks of Heat's API, in its order.
     pub fn read(context: &Context, place: Place) -> Result<Self, Answer> {
         let body = context.body()?;
         let name = body.get("stack_name");
@@ -150,7 +151,7 @@ impl Given {
         }
     }
 
-    /// Sets what does not belong to the plan, where it is given.
+    /// Sets the given members that are not part of the plan.
     pub fn settle(&self, stack: &mut Stack) {
         if let Some(tags) = &self.tags {
             stack.tags = tags.clone();
@@ -163,12 +164,12 @@ impl Given {
         }
     }
 
-    /// What the stack is to be made of.
+    /// Builds the plan of a new stack.
     pub fn plan(&self, place: Place) -> Result<Plan, Answer> {
         self.plan_over(&Plan::default(), place)
     }
 
-    /// The same over what there is: a patch keeps what it does not mention.
+    /// Builds the plan over the current one: a patch keeps what it does not mention.
     pub fn plan_over(&self, present: &Plan, place: Place) -> Result<Plan, Answer> {
         let patched = place == Place::Patch;
         let template = match &self.template {
@@ -211,7 +212,7 @@ impl Given {
     }
 }
 
-/// What `abandon` gave, as text.
+/// Parses the output of `abandon` from text.
 fn adoptable(text: &str) -> Result<Value, Answer> {
     let wrong = |why: &str| bad_request(&format!("Invalid adopt data: {why}"));
     let data: Value = match serde_json::from_str(text) {
@@ -224,7 +225,7 @@ fn adoptable(text: &str) -> Result<Value, Answer> {
     }
 }
 
-/// The sandbox fetches nothing.
+/// Error for a template URL: the sandbox never fetches one.
 fn unfetched(url: &Value) -> Answer {
     let url = url.as_str().unwrap_or_default();
     match url.split_once(':') {
@@ -243,7 +244,7 @@ fn minutes(text: &str) -> Result<i64, Answer> {
     i64::try_from(minutes).map_err(|_| malformed())
 }
 
-/// The longest tag.
+/// Maximum length of a tag.
 const MAX_TAG: usize = 80;
 
 fn tags(text: &str) -> Result<Vec<String>, Answer> {
@@ -256,14 +257,14 @@ fn tags(text: &str) -> Result<Vec<String>, Answer> {
     }
 }
 
-/// `POST /validate`: the template's parameters, or what is wrong with it.
+/// `POST /validate`: returns the template's parameters, or its error.
 pub(super) fn validate(_: &mut super::Heat, context: &Context) -> Result<Answer, Answer> {
     let nested = super::boolean_parameter(context, "show_nested", ".")?.unwrap_or(false);
     let given = Given::read(context, Place::Validate)?;
     if let Some(codes) = context.ask.parameter("ignore_errors")
         && codes.split(',').any(|code| code.trim() != "99001")
     {
-        // Observed: the exception itself is the answer, as Python prints it.
+        // Observed: the response is the exception, as Python prints it.
         return Ok(Answer::ok(json!(
             "<HTTPBadRequest at 0x7f0000000000 400 Bad Request>"
         )));
@@ -308,7 +309,7 @@ fn described(template: &Template, environment: &Environment) -> Value {
     shown
 }
 
-/// The parameters of the templates among the files that resources are made of.
+/// Describes the parameters of nested templates among the files.
 fn inside(template: &Template, given: &Given, depth: usize) -> Option<Value> {
     let mut found = Map::new();
     for (name, definition) in template.resources().filter(|_| depth < 5) {

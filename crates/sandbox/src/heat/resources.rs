@@ -1,4 +1,5 @@
-//! A stack's resources: `heat.md` 2.6, `OBSERVED.md` "Events, resources, signals".
+//! Stack resources: docs/apis/heat.md, "Stack resources"; tests/real-heat/OBSERVED.md,
+//! "Events, resources, signals, snapshots".
 
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -63,7 +64,7 @@ const FILTERS: [&str; 6] = [
     "physical_resource_id",
 ];
 
-/// Unlike in other lists, an unknown filter is refused.
+/// Unlike other lists, rejects unknown filters.
 pub(super) fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
     let stack = stacks::identified(heat, context)?;
     let depth = nested_depth(context)?;
@@ -92,7 +93,8 @@ pub(super) fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer>
                     "name" => part.name == wanted,
                     "action" => part.action == wanted,
                     "physical_resource_id" => part.physical_id == wanted,
-                    // A number of Heat's database, which the sandbox has not.
+                    // The id of a row in Heat's database, which the sandbox does not
+                    // have.
                     _ => false,
                 })
         })
@@ -133,7 +135,7 @@ pub(super) fn metadata(heat: &mut Heat, context: &Context) -> Result<Answer, Ans
     Ok(Answer::ok(json!({"metadata": part.metadata})))
 }
 
-/// A signal is taken, whatever comes of it.
+/// Always accepts a signal, whatever its effect.
 pub(super) fn signal(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
     let stack = stacks::identified(heat, context)?;
     let name = context.segment(3);
@@ -161,7 +163,7 @@ pub(super) fn signal(heat: &mut Heat, context: &Context) -> Result<Answer, Answe
         ));
     }
     let serial = stack.serial;
-    // A list does nothing (observed).
+    // A list has no effect (observed).
     if !context.ask.body.starts_with(b"[") {
         kinds::signal(heat, serial, name, context.body.as_ref(), &context.now);
     }
@@ -170,7 +172,7 @@ pub(super) fn signal(heat: &mut Heat, context: &Context) -> Result<Answer, Answe
 
 const BY_HAND: &str = "state changed by resource_mark_unhealthy api";
 
-/// Marks a resource, by its name or its physical id, as unhealthy or well.
+/// Marks a resource, found by its name or physical id, as unhealthy or healthy.
 pub(super) fn mark(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
     if !context.may_write {
         return Err(forbidden("resource:mark_unhealthy"));

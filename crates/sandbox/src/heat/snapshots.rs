@@ -1,4 +1,4 @@
-//! A stack's snapshots: `heat.md` 2.5.
+//! Stack snapshots: docs/apis/heat.md, "Stack snapshots".
 
 use http::StatusCode;
 use serde_json::{Map, Value, json};
@@ -38,7 +38,7 @@ impl Snapshot {
 }
 
 impl Stack {
-    /// What abandoning and snapshots tell of a stack.
+    /// Builds the data of a snapshot or an export.
     fn data(&self, resources: bool) -> Value {
         let mut parts = Map::new();
         for resource in self.resources.iter().filter(|_| resources) {
@@ -72,7 +72,7 @@ impl Stack {
         })
     }
 
-    /// The snapshot that was in progress is as the stack is now.
+    /// Stores the current state of the stack in the snapshot in progress.
     pub fn end_snapshot(&mut self, well: bool) {
         let data = self.data(true);
         let reason = json!(self.reason);
@@ -91,7 +91,7 @@ pub(super) fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer>
     Ok(Answer::ok(json!({"snapshots": shown})))
 }
 
-/// The answer is the bare snapshot (observed).
+/// Returns the snapshot without a wrapper (observed).
 pub(super) fn create(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
     let serial = stacks::identified(heat, context)?.serial;
     let body = context.body()?;
@@ -143,7 +143,7 @@ pub(super) fn delete(heat: &mut Heat, context: &Context) -> Result<Answer, Answe
     Ok(Answer::empty(StatusCode::NO_CONTENT))
 }
 
-/// Tags and timeout are not restored (observed).
+/// Does not restore tags and timeout (observed).
 pub(super) fn restore(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
     let stack = stacks::identified(heat, context)?;
     let place = place(stack, context)?;
@@ -158,7 +158,7 @@ pub(super) fn restore(heat: &mut Heat, context: &Context) -> Result<Answer, Answ
     Ok(stacks::accepted())
 }
 
-/// The stack is forgotten, its resources are not touched.
+/// Deletes the stack without touching its resources.
 pub(super) fn abandon(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
     let shown = export(heat, context)?;
     let serial = stacks::identified(heat, context)?.serial;
@@ -168,7 +168,7 @@ pub(super) fn abandon(heat: &mut Heat, context: &Context) -> Result<Answer, Answ
     Ok(shown)
 }
 
-/// What abandoning answers, and nothing done. Both are off by default in Heat.
+/// Returns the same data as abandon, without effect. Heat disables both by default.
 pub(super) fn export(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
     let stack = stacks::identified(heat, context)?;
     if !context.settings.adopt_and_abandon {

@@ -1,5 +1,4 @@
-//! A stack and its parts as values: what they are, what they are worth, how they
-//! are shown.
+//! Model of stacks and resources: their members, attributes and JSON representations.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -13,17 +12,16 @@ use super::parameters::Parameters;
 use super::template::{Environment, Template};
 use super::{Heat, types};
 
-/// Deleted stacks that are kept to be looked at.
+/// Maximum number of deleted stacks kept for reads by id.
 const MAX_DELETED: usize = 200;
 
-/// All stacks, oldest first, and what is due.
+/// All stacks, oldest first, and the pending timers.
 #[derive(Default)]
 pub(super) struct Stacks {
     by_serial: BTreeMap<u64, Stack>,
     serials: HashMap<String, u64>,
     last: u64,
-    /// What happens next, by its time; the second part keeps the order of those
-    /// that happen together.
+    /// Pending timers by time; the sequence number orders timers of the same time.
     pub due: BTreeMap<(Instant, u64), super::engine::Tick>,
     ticks: u64,
 }
@@ -61,8 +59,7 @@ impl Stacks {
         self.last
     }
 
-    /// How many resources the stack has that this one belongs to, all levels taken
-    /// together.
+    /// Returns the number of resources in the tree that this stack belongs to.
     pub fn size(&self, stack: &Stack) -> usize {
         let mut root = stack;
         while let Some(outer) = root
@@ -88,7 +85,7 @@ impl Stacks {
     }
 }
 
-/// What a stack is made of, and can be rolled back to.
+/// Content of a stack, to which it can be rolled back.
 #[derive(Clone, Default)]
 pub(super) struct Plan {
     pub template: Template,
@@ -97,18 +94,18 @@ pub(super) struct Plan {
     pub parameters: Parameters,
 }
 
-/// The resource of another stack that a stack belongs to.
+/// The resource of another stack that this stack belongs to.
 #[derive(Clone)]
 pub(super) struct Parent {
     pub stack: u64,
     pub resource: u64,
-    /// Whether lists and depths count it as nested; a stack that is made by
-    /// `OS::Heat::Stack` stands by itself.
+    /// Whether lists and depths count it as nested. A stack made by `OS::Heat::Stack`
+    /// does not.
     pub nested: bool,
 }
 
 pub(super) struct Stack {
-    /// Younger ones have higher numbers.
+    /// Increases with every stack.
     pub serial: u64,
     pub id: String,
     pub project: String,
@@ -122,38 +119,38 @@ pub(super) struct Stack {
     pub created: String,
     pub updated: Option<String>,
     pub deleted: bool,
-    /// When it was deleted; only lists tell (observed).
+    /// Time of the deletion; shown in lists only (observed).
     pub gone: Option<String>,
     pub plan: Plan,
-    /// What a rollback of the present action goes back to.
+    /// Plan that a rollback of the current action restores.
     pub previous: Option<Plan>,
     pub disable_rollback: bool,
     pub timeout_mins: Option<i64>,
     pub tags: Vec<String>,
     pub user_project: String,
     pub resources: Vec<Resource>,
-    /// Replaced and removed ones that still have to be deleted.
+    /// Replaced and removed resources that still have to be deleted.
     pub leftovers: Vec<Resource>,
     pub events: VecDeque<Event>,
     pub snapshots: Vec<super::snapshots::Snapshot>,
-    /// What the resources of an adopted stack are.
+    /// Resources of an adopted stack.
     pub adopted: Value,
-    /// What is being done.
+    /// Running action.
     pub work: Option<Work>,
 }
 
 #[derive(Clone, Default)]
 pub(super) struct Resource {
-    /// Its own among all resources.
+    /// Unique among all resources.
     pub serial: u64,
     pub name: String,
     pub kind: String,
-    /// As the template has it.
+    /// As in the template.
     pub definition: Value,
-    /// The properties, resolved when it was last acted upon.
+    /// Resolved properties of the last action.
     pub properties: Map<String, Value>,
     pub requires: Vec<String>,
-    /// Its name among all resources; its id too, for many types.
+    /// Unique name; also the id for many types.
     pub physical_name: String,
     /// Empty until known.
     pub physical_id: String,
@@ -163,23 +160,23 @@ pub(super) struct Resource {
     pub created: String,
     pub updated: String,
     pub metadata: Value,
-    /// What the type keeps: `resource_data`.
+    /// Data of the resource plug-in: `resource_data`.
     pub data: Map<String, Value>,
-    /// The stack that it is made of.
+    /// Nested stack of the resource.
     pub nested: Option<u64>,
-    /// The action that goes on.
+    /// Running action.
     pub running: Option<Running>,
 }
 
-/// An action of a resource that goes on.
+/// A running action of a resource.
 #[derive(Clone)]
 pub(super) struct Running {
     pub action: &'static str,
-    /// The properties that an update changes.
+    /// Previous properties, for an update.
     pub before: Option<Map<String, Value>>,
-    /// Why it will fail, if it will.
+    /// Reason, if the action will fail.
     pub failure: Option<String>,
-    /// Which tick ends it; none: something else does, such as a signal.
+    /// Timer that ends the action; `None` if a signal or a nested stack does.
     pub tick: Option<u64>,
 }
 
@@ -201,7 +198,7 @@ impl Stack {
         self.resources.iter().find(|resource| resource.name == name)
     }
 
-    /// A resource by its own number, leftovers included.
+    /// Finds a resource by its serial number, leftovers included.
     pub fn part(&mut self, serial: u64) -> Option<&mut Resource> {
         self.resources
             .iter_mut()
@@ -209,7 +206,7 @@ impl Stack {
             .find(|resource| resource.serial == serial)
     }
 
-    /// Keeps an event; the oldest go when there are too many.
+    /// Records an event. Deletes the oldest events if there are too many.
     pub fn note(&mut self, event: Event, now: &Now) {
         let most = now.settings.events_kept;
         if self.events.len() >= most {
@@ -219,7 +216,7 @@ impl Stack {
         self.events.push_back(event);
     }
 
-    /// The resources that need this one, by name.
+    /// Returns the names of the resources that depend on this one.
     pub fn required_by(&self, name: &str) -> Vec<&str> {
         self.resources
             .iter()
@@ -239,7 +236,7 @@ impl Stack {
         json!([{"href": self.href(base), "rel": "self"}])
     }
 
-    /// All that a show has but status and outputs.
+    /// Builds the representation without status and outputs.
     pub fn show(&self, base: &str) -> Value {
         let description = self.plan.template.description();
         json!({
@@ -263,7 +260,7 @@ impl Stack {
         })
     }
 
-    /// The show with status, as `GET` has it.
+    /// Builds the representation with status, as in `GET`.
     pub fn show_all(&self, heat: &Heat, base: &str, outputs: bool) -> Value {
         let mut shown = self.show(base);
         shown["parent"] = self.parent_id(heat);
@@ -290,7 +287,7 @@ impl Stack {
         )
     }
 
-    /// As lists have it.
+    /// Builds the representation in lists.
     pub fn summary(&self, heat: &Heat, base: &str) -> Value {
         json!({
             "id": self.id,
@@ -332,7 +329,8 @@ impl Stack {
         shown
     }
 
-    /// Why a value speaks of a resource that the template has not.
+    /// Returns Heat's message if a value refers to a resource that the template does
+    /// not have.
     fn dangling(&self, value: &Value) -> Option<String> {
         let mut references = Vec::new();
         functions::references(value, "", &mut references, 0);
@@ -348,8 +346,7 @@ impl Stack {
         functions::resolve(value, &Known { heat, stack: self })
     }
 
-    /// A resource's properties, each resolved; those whose value is not known are
-    /// left out.
+    /// Resolves the properties of a resource; omits those whose value is not known yet.
     pub fn properties(&self, heat: &Heat, definition: &Value) -> Map<String, Value> {
         let given = definition["properties"].as_object();
         given
@@ -363,7 +360,7 @@ impl Stack {
     }
 }
 
-/// What a stack's own functions may ask for.
+/// Scope of a stack's own functions.
 struct Known<'a> {
     heat: &'a Heat,
     stack: &'a Stack,
@@ -400,7 +397,7 @@ impl Resource {
         format!("{}_{}", self.action, self.status)
     }
 
-    /// What `get_resource` gives.
+    /// Returns the value of `get_resource`.
     pub fn reference(&self) -> Value {
         if self.kind == "OS::Heat::RandomString"
             && let Some(value) = self.data.get("value")
@@ -413,7 +410,7 @@ impl Resource {
         }
     }
 
-    /// An attribute; null while there is none.
+    /// Returns an attribute; null if it has no value yet.
     pub fn attribute(&self, heat: &Heat, stack: &Stack, name: &str) -> Value {
         let made = self.action != "INIT";
         match (self.kind.as_str(), name) {
@@ -452,7 +449,7 @@ impl Resource {
         heat.stacks.get(self.nested?)
     }
 
-    /// The data of all signals, as JSON text.
+    /// Returns the data of all signals as JSON text.
     fn signalled(&self, stack: &Stack) -> String {
         let handle = self.properties.get("handle");
         let found = stack
@@ -517,7 +514,7 @@ impl Resource {
         }
     }
 
-    /// The attributes that a detailed show has.
+    /// Returns the attributes in a detailed representation.
     pub fn attributes(&self, heat: &Heat, stack: &Stack, base: &str, more: &[&str]) -> Value {
         let mut shown = Map::new();
         match self.kind.as_str() {
@@ -546,7 +543,7 @@ impl Resource {
                 }
             }
             "OS::Heat::ResourceGroup" => {
-                // Observed: only the removed ones are told.
+                // Observed: only removed resources are listed.
                 shown.insert("removed_rsrc_list".to_owned(), json!([]));
                 for name in ["attributes", "refs_map", "refs"] {
                     shown.insert(name.to_owned(), Value::Null);
@@ -573,7 +570,7 @@ impl Resource {
         Value::Object(shown)
     }
 
-    /// As a previewed stack and a previewed update have it.
+    /// Builds the representation in previews.
     pub fn raw(&self, heat: &Heat, stack: &Stack, base: &str, properties: bool) -> Value {
         let fresh = self.action == "INIT";
         let time = |text: &String| if fresh { Value::Null } else { json!(text) };
@@ -606,7 +603,7 @@ impl Resource {
                 all.insert(name.clone(), value.cloned().unwrap_or_default());
             }
             if self.kind == "OS::Heat::RandomString" {
-                // A property of old, which its schema does not show any more.
+                // A legacy property that the type's schema no longer contains.
                 all.entry("sequence").or_insert(Value::Null);
             }
             shown["properties"] = Value::Object(all);

@@ -1,5 +1,5 @@
-//! Stacks: making, finding, listing, showing, changing and deleting them
-//! (`heat.md` 2.2 to 2.4, `OBSERVED.md` "Stacks").
+//! Stacks: create, find, list, show, update and delete (docs/apis/heat.md, "Stacks",
+//! "Stack outputs" and "Stack actions"; tests/real-heat/OBSERVED.md, "Stacks").
 
 mod list;
 mod preview;
@@ -20,7 +20,7 @@ pub(super) use list::{detail, list};
 pub(super) use preview::{preview, preview_patch, preview_update};
 
 impl Stack {
-    /// One of which only the name is known.
+    /// Builds an empty stack with this name.
     pub fn new(project: &str, name: &str, owner: &str, now: &Now) -> Self {
         Self {
             serial: 0,
@@ -53,7 +53,7 @@ impl Stack {
     }
 }
 
-/// The stack that the path names and numbers, deleted ones too.
+/// Finds the stack with the name and id of the path, deleted ones included.
 pub(super) fn identified<'a>(heat: &'a Heat, context: &Context) -> Result<&'a Stack, Answer> {
     let (name, id) = (context.segment(0), context.segment(1));
     heat.stacks
@@ -63,7 +63,7 @@ pub(super) fn identified<'a>(heat: &'a Heat, context: &Context) -> Result<&'a St
         .ok_or_else(|| entity_not_found("Stack", name))
 }
 
-/// The same, but gone when deleted.
+/// Like [`identified`], but fails for deleted stacks.
 fn living<'a>(heat: &'a Heat, context: &Context) -> Result<&'a Stack, Answer> {
     identified(heat, context).and_then(|stack| match stack.deleted {
         true => Err(entity_not_found("Stack", context.segment(0))),
@@ -75,7 +75,7 @@ pub(super) fn at(heat: &mut Heat, serial: u64) -> Result<&mut Stack, Answer> {
     heat.stacks.get_mut(serial).ok_or_else(malformed)
 }
 
-/// A stack and those in it, down to a depth.
+/// Returns a stack and its nested stacks down to a depth.
 pub(super) fn with_nested<'a>(heat: &'a Heat, stack: &'a Stack, depth: usize) -> Vec<&'a Stack> {
     let mut found = vec![stack];
     if depth > 0 {
@@ -92,7 +92,8 @@ pub(super) fn with_nested<'a>(heat: &'a Heat, stack: &'a Stack, depth: usize) ->
     found
 }
 
-/// The 202 of whatever goes on by itself: shape 3 of OBSERVED.md.
+/// The 202 of an asynchronous operation: the third of tests/real-heat/OBSERVED.md,
+/// "Error bodies: three shapes".
 pub(super) fn accepted() -> Answer {
     Answer::json(
         StatusCode::ACCEPTED,
@@ -109,7 +110,7 @@ fn exists(name: &str) -> Answer {
     fault(StatusCode::CONFLICT, "StackExists", Some(&message))
 }
 
-/// A stack as it is asked for, all checked, with its resources as yet unmade.
+/// Builds the requested stack after all checks; no resource is created yet.
 fn wanted(heat: &Heat, context: &Context, given: &Given) -> Result<Stack, Answer> {
     let name = given.name()?;
     let mut living = heat
@@ -127,7 +128,7 @@ fn wanted(heat: &Heat, context: &Context, given: &Given) -> Result<Stack, Answer
     Ok(stack)
 }
 
-/// Gives the stack a resource for each that its template has.
+/// Adds a resource in state INIT for each resource of the template.
 fn unmade(heat: &Heat, stack: &mut Stack, now: &Now) {
     let template = stack.plan.template.clone();
     for (name, definition) in template.resources() {
@@ -138,7 +139,7 @@ fn unmade(heat: &Heat, stack: &mut Stack, now: &Now) {
     }
 }
 
-/// Checks all properties, as far as their values are known before anything is made.
+/// Checks all properties whose values are known before any resource is created.
 fn checked(heat: &Heat, stack: &Stack) -> Result<(), Answer> {
     for part in &stack.resources {
         if !types::exists(&part.kind) {
@@ -170,7 +171,7 @@ fn checked(heat: &Heat, stack: &Stack) -> Result<(), Answer> {
     Ok(())
 }
 
-/// The stack is there at once; its resources follow.
+/// Returns immediately; the resources are created afterwards.
 pub(super) fn create(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
     let given = Given::read(context, Place::Create)?;
     let mut stack = wanted(heat, context, &given)?;
@@ -208,11 +209,11 @@ pub(super) fn patch(heat: &mut Heat, context: &Context) -> Result<Answer, Answer
     update_by(heat, context, Place::Patch)
 }
 
-/// An update overtakes whatever is going on.
+/// Updates a stack. An update supersedes a running action.
 fn update_by(heat: &mut Heat, context: &Context, place: Place) -> Result<Answer, Answer> {
     let given = Given::read(context, place)?;
-    // Real Heat takes an update of a deleted stack and makes it anew; nobody can
-    // want to rely on that, so here it is not found.
+    // Deviation: real Heat accepts an update of a deleted stack and creates it again.
+    // Here it is not found.
     let stack = living(heat, context)?;
     if stack.action == "SUSPEND" {
         return Err(not_supported("Updating a stack when it is suspended"));
@@ -242,14 +243,15 @@ pub(super) fn delete(heat: &mut Heat, context: &Context) -> Result<Answer, Answe
     Ok(Answer::empty(StatusCode::NO_CONTENT))
 }
 
-/// By name or id alone: a redirect to both, whatever comes after and whatever is
-/// asked, nothing done.
+/// Redirects a path with only a name or an id to the path with both, keeping sub-path
+/// and query. Has no other effect.
 pub(super) fn find(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
     let (wanted, suffix) = context.rest.split_first().ok_or_else(malformed)?;
     let mut suffix = suffix.to_vec();
     let own = |stack: &&Stack| stack.project == context.project;
     let (name, id) = match wanted.strip_prefix("arn:openstack:heat::") {
-        // It is not looked up (observed). The decoded path is cut at its slashes.
+        // A stack that is given by ARN is not looked up (observed). The decoded path is
+        // split at slashes.
         Some(rest) => match (rest.strip_suffix(":stacks"), &suffix[..]) {
             (Some(_), [name, id, ..]) => ((*name).to_owned(), (*id).to_owned()),
             _ => return Err(entity_not_found("Stack", wanted)),
@@ -307,7 +309,7 @@ pub(super) fn template(heat: &mut Heat, context: &Context) -> Result<Answer, Ans
 pub(super) fn environment(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
     let stack = identified(heat, context)?;
     let mut shown = stack.plan.environment.show();
-    // Hidden ones stay hidden.
+    // Hidden values stay hidden.
     let values = stack
         .plan
         .parameters
@@ -362,7 +364,7 @@ const ACTIONS: [&str; 5] = [
     "cancel_without_rollback",
 ];
 
-/// One key of the body says what to do.
+/// The single key of the body is the action.
 pub(super) fn action(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
     let empty = json!({});
     let body = context.body.as_ref().unwrap_or(&empty);
@@ -391,7 +393,7 @@ pub(super) fn action(heat: &mut Heat, context: &Context) -> Result<Answer, Answe
     let unfit = || not_supported(&format!("Cancelling update when stack is {state}"));
     let now = &context.now;
     match action {
-        // Twice is once (observed).
+        // A repeated suspend has no effect (observed).
         "suspend" if done == ("SUSPEND", "COMPLETE") => {}
         "resume" if done == ("RESUME", "COMPLETE") => {}
         "suspend" => engine::act_on_all(heat, serial, "SUSPEND", now),

@@ -1,7 +1,7 @@
-//! Templates (HOT, as YAML or JSON) and environments, read and checked.
+//! Templates (HOT, as YAML or JSON) and environments: parsing and checks.
 //!
-//! Messages as observed; where the same fault is told differently by `/validate`
-//! and by a create, [`Fault`] says which kind of exception it is.
+//! Messages are as observed. `/validate` and create report some errors differently;
+//! [`Fault`] holds the exception's type for this.
 
 use http::StatusCode;
 use serde_json::{Map, Value, json};
@@ -11,7 +11,7 @@ use super::{bad_request, fault, functions, limit_exceeded, malformed, types};
 
 /// `max_template_size`.
 const MAX_TEMPLATE: usize = 512 << 10;
-/// Versions of HOT that Heat 27 reads, with their other names.
+/// Versions of HOT that Heat 27 reads, with their aliases.
 pub(super) const VERSIONS: [(&str, Option<&str>); 11] = [
     ("2013-05-23", None),
     ("2014-10-16", None),
@@ -26,7 +26,7 @@ pub(super) const VERSIONS: [(&str, Option<&str>); 11] = [
     ("2021-04-16", Some("wallaby")),
 ];
 
-/// Why a template is refused: the exception's name and what it says.
+/// Reason why a template is invalid: type and message of the exception.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Fault {
     pub kind: &'static str,
@@ -47,7 +47,7 @@ impl Fault {
         fault(StatusCode::BAD_REQUEST, self.kind, Some(&self.message))
     }
 
-    /// `/validate` hands most of them on as a bad request (observed).
+    /// `/validate` reports most of them as a bad request (observed).
     pub fn answer_of_validate(&self) -> Answer {
         match self.kind {
             "StackValidationFailed" | "EntityNotFound" | "UserParameterMissing" => {
@@ -58,10 +58,10 @@ impl Fault {
     }
 }
 
-/// A template, its sections checked.
+/// A template with checked sections.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Template {
-    /// As it was sent.
+    /// As sent.
     pub raw: Map<String, Value>,
 }
 
@@ -104,7 +104,7 @@ impl Template {
             .unwrap_or("No description")
     }
 
-    /// The names of the resources that `name` waits for.
+    /// Returns the names of the resources that `name` depends on.
     pub fn requires(&self, name: &str) -> Vec<String> {
         let Some(definition) = self.resource(name) else {
             return Vec::new();
@@ -119,7 +119,7 @@ impl Template {
         found
     }
 
-    /// The template that a creation is rolled back to.
+    /// Returns an empty template, which a rollback of a creation restores.
     pub fn nothing(&self) -> Self {
         let version = "heat_template_version";
         let version_of_it = self.raw.get(version).cloned().unwrap_or_default();
@@ -128,14 +128,14 @@ impl Template {
         }
     }
 
-    /// The template without resources, as a deleted stack keeps it.
+    /// Returns the template without resources, as a deleted stack keeps it.
     pub fn emptied(&self) -> Self {
         let mut raw = self.raw.clone();
         raw.insert("resources".to_owned(), json!({}));
         Self { raw }
     }
 
-    /// From text or an object of a request.
+    /// Parses a template from a string or an object of a request.
     pub fn read(value: &Value) -> Result<Self, Answer> {
         let raw = match value {
             Value::String(text) => {
@@ -156,7 +156,7 @@ impl Template {
         Ok(Self { raw })
     }
 
-    /// Checks all that needs neither parameters nor the types of resources.
+    /// Checks everything that depends neither on parameters nor on resource types.
     pub fn check(&self, known: &dyn Fn(&str) -> bool) -> Result<(), Fault> {
         self.check_version()?;
         for (section, value) in &self.raw {
@@ -211,7 +211,7 @@ impl Template {
                     all.join(", ")
                 )
             }
-            // CloudFormation's templates are not played here.
+            // CloudFormation's templates are not supported.
             _ => "Template version was not provided".to_owned(),
         };
         Err(Fault::new(
@@ -302,7 +302,7 @@ impl Template {
         Ok(())
     }
 
-    /// The outputs speak of resources that there are; only a create looks.
+    /// Checks the references of outputs to resources; only create does this.
     pub fn check_outputs(&self) -> Result<(), Fault> {
         for (name, output) in self.outputs() {
             let path = format!("outputs.{name}.value");
@@ -364,7 +364,7 @@ impl Template {
     }
 }
 
-/// A missing section and an empty list are fine.
+/// A missing section and an empty list are valid.
 fn check_section(section: &str, value: &Value) -> Result<(), Fault> {
     match value {
         Value::Null | Value::Object(_) => Ok(()),
@@ -405,8 +405,8 @@ fn too_long(length: usize) -> Answer {
     ))
 }
 
-/// YAML (of which JSON is a part) as an object. Dates and the like stay text, as
-/// Heat's own loader has it.
+/// Parses YAML, which includes JSON, into an object. Dates and the like stay text, as
+/// in Heat's loader.
 fn parse(text: &str) -> Result<Map<String, Value>, String> {
     match serde_yaml_ng::from_str::<serde_yaml_ng::Value>(text).map(|value| plain(value, 0)) {
         Ok(Value::Object(members)) if members.is_empty() => {
@@ -432,7 +432,8 @@ fn parse(text: &str) -> Result<Map<String, Value>, String> {
     }
 }
 
-/// Where a text stops being YAML. Heat's parser has other words, at the same place.
+/// Position of a YAML error. Heat's parser words the message differently but reports
+/// the same position.
 fn place(error: &serde_yaml_ng::Error) -> String {
     let (line, column) = error
         .location()
@@ -440,7 +441,7 @@ fn place(error: &serde_yaml_ng::Error) -> String {
     format!("while parsing: {error}\n  in \"<unicode string>\", line {line}, column {column}")
 }
 
-/// YAML as JSON: keys and odd scalars as text.
+/// Converts YAML to JSON: keys and unusual scalars become text.
 fn plain(value: serde_yaml_ng::Value, depth: usize) -> Value {
     use serde_yaml_ng::Value as Yaml;
     if depth > 64 {
@@ -471,23 +472,23 @@ fn plain(value: serde_yaml_ng::Value, depth: usize) -> Value {
     }
 }
 
-/// A nested template from among a stack's files.
+/// Parses a nested template from a stack's files.
 pub(super) fn nested(text: &str) -> Result<Template, Fault> {
     let raw = parse(text).map_err(Fault::invalid)?;
     Ok(Template { raw })
 }
 
-/// What parameters are worth, and files.
+/// Parameter values and the resource registry of an environment.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Environment {
     pub parameters: Map<String, Value>,
     pub parameter_defaults: Map<String, Value>,
-    /// Type names that stand for other ones; kept with the rest of the section.
+    /// Aliases of resource types.
     pub registry: Map<String, Value>,
 }
 
 impl Environment {
-    /// From text or an object; a missing one is empty.
+    /// Parses a string or an object; a missing one is empty.
     pub fn read(value: &Value) -> Result<Self, Answer> {
         let wrong =
             |problem: &str| bad_request(&format!("Environment not in valid format: {problem}"));
@@ -521,7 +522,7 @@ impl Environment {
         Ok(environment)
     }
 
-    /// As a stack's snapshot and `/validate` have it.
+    /// Builds the representation in snapshots and responses of `/validate`.
     pub fn show(&self) -> Value {
         let mut registry = self.registry.clone();
         registry.entry("resources").or_insert_with(|| json!({}));

@@ -1,8 +1,7 @@
-//! The resource types that the sandbox has: their schemas, and what properties
-//! they take.
+//! Resource types: their schemas and the checks of properties.
 //!
-//! `types.json` has the schemas as Heat 27.0.1 shows them, the descriptions put
-//! in other words.
+//! `types.json` holds the schemas as Heat 27.0.1 returns them, with reworded
+//! descriptions.
 
 use std::sync::LazyLock;
 
@@ -16,7 +15,7 @@ use super::{Context, Heat, bad_request, boolean_parameter, entity_not_found, fau
 /// A resource type.
 pub(super) struct Type {
     name: String,
-    /// The name of Heat's class for it, which templates made of a type have.
+    /// Class name in Heat, which occurs in generated templates.
     class: String,
     about: String,
     schema: Value,
@@ -43,12 +42,12 @@ pub(super) fn exists(name: &str) -> bool {
     find(name).is_some()
 }
 
-/// The name of Heat's class for a type; files are template resources.
+/// Returns Heat's class name of a type; a file is a template resource.
 pub(super) fn class(name: &str) -> &'static str {
     find(name).map_or("TemplateResource", |kind| &kind.class)
 }
 
-/// The schema of a type's properties; empty for a file.
+/// Returns the schema of a type's properties; empty for a file.
 pub(super) fn properties(name: &str) -> &'static Map<String, Value> {
     static NONE: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
     find(name)
@@ -56,7 +55,7 @@ pub(super) fn properties(name: &str) -> &'static Map<String, Value> {
         .unwrap_or(&NONE)
 }
 
-/// The names of a type's attributes but `show`.
+/// Returns the names of a type's attributes without `show`.
 pub(super) fn attributes(name: &str) -> Vec<&'static str> {
     let attributes = find(name).and_then(|kind| kind.schema["attributes"].as_object());
     attributes
@@ -67,8 +66,7 @@ pub(super) fn attributes(name: &str) -> Vec<&'static str> {
         .collect()
 }
 
-/// Whether a resource of this type can be asked for this attribute. Some have
-/// whatever they are asked for.
+/// Returns whether a type has this attribute. Some types accept any name.
 pub(super) fn has_attribute(kind: &str, attribute: &str) -> bool {
     let any = [
         "OS::Heat::None",
@@ -81,22 +79,22 @@ pub(super) fn has_attribute(kind: &str, attribute: &str) -> bool {
         || attributes(kind).contains(&attribute)
 }
 
-/// Whether a new value of this property needs a new resource.
+/// Returns whether a change of this property replaces the resource.
 pub(super) fn replaces(kind: &str, property: &str) -> bool {
     properties(kind)
         .get(property)
         .is_some_and(|schema| schema["update_allowed"] == json!(false))
 }
 
-/// Checks the properties of one resource. `resolved` are those whose value is
-/// known already; the others are only checked to exist.
+/// Checks the properties of one resource. `resolved` holds the properties with known
+/// values; the others are only checked for existence.
 pub(super) fn check(
     resource: &str,
     kind: &str,
     given: &Value,
     resolved: &Map<String, Value>,
 ) -> Result<(), Fault> {
-    // It takes whatever it is given.
+    // Accepts any properties.
     if kind == "OS::Heat::None" {
         return Ok(());
     }
@@ -196,7 +194,7 @@ fn conforms(value: &Value, schema: &Value, depth: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// A constraint of a property or parameter; the error is Heat's message.
+/// Checks a constraint of a property or parameter. Fails with Heat's message.
 pub(super) fn constrained(value: &Value, constraint: &Value) -> Result<(), String> {
     let own = constraint["description"].as_str();
     let refuse = |message: String| Err(own.map_or(message, str::to_owned));
@@ -270,7 +268,7 @@ fn number(value: &Value) -> Option<f64> {
     }
 }
 
-/// As Python shows a value in a message.
+/// Formats a value as Python does in messages.
 pub(super) fn repr(value: &Value) -> String {
     match value {
         Value::String(text) => format!("'{text}'"),
@@ -293,7 +291,7 @@ const STATUSES: [&str; 5] = [
     "HIDDEN",
 ];
 
-/// `name` is a regular expression, matched from the start; a wrong one finds
+/// `name` is a regular expression, matched from the start; an invalid one matches
 /// nothing.
 pub(super) fn list(_: &mut Heat, context: &Context) -> Result<Answer, Answer> {
     let described = boolean_parameter(context, "with_description", ".")?.unwrap_or(false);
@@ -329,7 +327,7 @@ pub(super) fn show(_: &mut Heat, context: &Context) -> Result<Answer, Answer> {
     Ok(Answer::ok(found(context)?.schema.clone()))
 }
 
-/// A template that makes one resource of the type.
+/// Builds a template that creates one resource of the type.
 pub(super) fn template(_: &mut Heat, context: &Context) -> Result<Answer, Answer> {
     let hot = match context.ask.parameter("template_type") {
         None | Some("cfn") => false,
@@ -345,7 +343,7 @@ pub(super) fn template(_: &mut Heat, context: &Context) -> Result<Answer, Answer
     let mut parameters = Map::new();
     let mut properties = Map::new();
     for (name, schema) in self::properties(&kind.name) {
-        // Observed: a type of any value is a `KeyError`.
+        // Observed: a type with a property of any type results in a `KeyError`.
         let Some((cfn, plain)) = parameter_type(&schema["type"]) else {
             return Err(fault(StatusCode::INTERNAL_SERVER_ERROR, "KeyError", None));
         };
@@ -393,7 +391,7 @@ pub(super) fn template(_: &mut Heat, context: &Context) -> Result<Answer, Answer
     }))
 }
 
-/// The types of a parameter for a property: CloudFormation's and HOT's.
+/// Returns the parameter type for a property in CloudFormation and HOT.
 fn parameter_type(property: &Value) -> Option<(&'static str, &'static str)> {
     Some(match property.as_str()? {
         "string" => ("String", "string"),
@@ -411,7 +409,7 @@ fn hot_parameter(kind: &str, schema: &Value) -> Value {
         parameter["default"] = default.clone();
     }
     if let Some(constraints) = schema["constraints"].as_array() {
-        // Observed: a custom constraint is an empty one here.
+        // Observed: a custom constraint is empty here.
         parameter["constraints"] = constraints
             .iter()
             .map(|constraint| match constraint.get("custom_constraint") {
@@ -434,7 +432,8 @@ fn cfn_parameter(kind: &str, schema: &Value) -> Value {
     parameter
 }
 
-/// A constraint in CloudFormation's words, as `/validate` has them too.
+/// Adds a constraint with CloudFormation's member names, which `/validate` uses as
+/// well.
 pub(super) fn constraint_members(constraint: &Value, into: &mut Value) {
     for (group, bound, name) in [
         ("length", "min", "MinLength"),

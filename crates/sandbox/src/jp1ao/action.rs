@@ -1,5 +1,5 @@
-//! The convention of all actions: a document to read, edit and post; an envelope
-//! that comes back (`jp1ao.md`, 1).
+//! The convention of all actions: a document to fetch, edit and post, and an envelope
+//! as the response (docs/apis/jp1ao.md, "Actions").
 
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -7,11 +7,11 @@ use uuid::Uuid;
 use super::words::Problem;
 use super::{Call, Jp1aoLinks, Jp1aoVersion, Outcome, list, ok};
 
-/// Properties in one call.
+/// Maximum number of properties in one call.
 const MAX_ARGUMENTS: usize = 1000;
 
-/// The document of an action of `objects/...`, with its arguments filled in. The
-/// first of them may stand apart from the rest ([`super::Jp1aoRules`]).
+/// Builds the document of an action of `objects/...` with its arguments. The first
+/// argument may be separate from the others ([`super::Jp1aoRules`]).
 pub fn document(call: &Call<'_>, path: &str, action: &str, arguments: Vec<Value>) -> Value {
     let (name, method, href) = match action {
         "update" | "delete" => (
@@ -19,13 +19,15 @@ pub fn document(call: &Call<'_>, path: &str, action: &str, arguments: Vec<Value>
             if action == "update" { "PUT" } else { "DELETE" },
             call.link(path),
         ),
-        // The template gives the name of its sibling, with the right link (g.7).
+        // The document has the name of a sibling, with the correct link
+        // (docs/apis/jp1ao.md, "Quirks").
         "rerunStepStart" => (
             "rerunStart",
             "POST",
             call.link(&format!("{path}/actions/{action}/invoke")),
         ),
-        // The schema of detailhelp says `export` and POST (g.6).
+        // The schema of detailhelp says `export` and POST (docs/apis/jp1ao.md,
+        // "Quirks").
         "detailhelp" => (
             "export",
             "POST",
@@ -53,8 +55,8 @@ pub fn document(call: &Call<'_>, path: &str, action: &str, arguments: Vec<Value>
     json!({"name": name, "href": format!("{space}{href}"), "method": method, "parameters": parameters})
 }
 
-/// Answers the list of a thing's actions; all without arguments, as is usual for
-/// lists of links.
+/// Returns the list of an object's actions, without arguments, as is usual for lists of
+/// links.
 pub fn listed(call: &Call<'_>, path: &str, actions: &[&str]) -> Outcome {
     let documents = actions
         .iter()
@@ -62,14 +64,14 @@ pub fn listed(call: &Call<'_>, path: &str, actions: &[&str]) -> Outcome {
     list::whole(call, documents.collect())
 }
 
-/// Answers the document.
+/// Returns the document.
 pub fn shown(call: &Call<'_>, path: &str, action: &str, arguments: Vec<Value>) -> Outcome {
     call.only(&[&["alt"]])?;
     Ok(ok(&document(call, path, action, arguments)))
 }
 
-/// The arguments that came: the objects within `parameters`, however nested. The
-/// document must have come back with its four members and its own name.
+/// Returns the arguments of a posted document: the objects in `parameters`, at any
+/// nesting level. The document must have its four members and its own name.
 pub fn arguments(call: &Call<'_>, action: &str) -> Result<Vec<Map<String, Value>>, Problem> {
     call.only(&[&["alt"]])?;
     let mut document = call.body()?;
@@ -88,7 +90,7 @@ pub fn arguments(call: &Call<'_>, action: &str) -> Result<Vec<Map<String, Value>
     Ok(found)
 }
 
-/// JSON is nested no deeper than 128, which the reader holds.
+/// Recursion is bounded by the JSON parser's maximum depth of 128.
 fn flatten(items: Vec<Value>, found: &mut Vec<Map<String, Value>>) -> Result<(), Problem> {
     for item in items {
         match item {
@@ -105,7 +107,7 @@ fn flatten(items: Vec<Value>, found: &mut Vec<Map<String, Value>>) -> Result<(),
     Ok(())
 }
 
-/// For actions that take none.
+/// Rejects arguments, for actions without any.
 pub fn no_arguments(call: &Call<'_>, action: &str) -> Result<(), Problem> {
     match arguments(call, action)?.is_empty() {
         true => Ok(()),
@@ -113,8 +115,8 @@ pub fn no_arguments(call: &Call<'_>, action: &str) -> Result<(), Problem> {
     }
 }
 
-/// What came of an action (1.1): done at once, so all three times are one.
-/// `affected` are paths, `objects/...`.
+/// Builds the envelope of an action (docs/apis/jp1ao.md, "Action result"). Actions
+/// complete at once, so all three times are equal. `affected` are paths, `objects/...`.
 pub fn envelope(call: &Call<'_>, affected: &[String]) -> Value {
     let id = Uuid::new_v4().to_string();
     let now = call.time(call.now);
@@ -142,7 +144,7 @@ pub fn envelope(call: &Call<'_>, affected: &[String]) -> Value {
     }
 }
 
-/// Answers with an envelope.
+/// Returns an envelope as the response.
 pub fn done(call: &Call<'_>, affected: &[String]) -> Outcome {
     Ok(ok(&envelope(call, affected)))
 }

@@ -1,5 +1,4 @@
-//! Files that come and go: multipart bodies and zip archives, as much of both as
-//! templates need.
+//! The subset of multipart bodies and zip archives that service templates need.
 
 /// A file of a multipart body.
 #[derive(Debug, PartialEq)]
@@ -8,7 +7,7 @@ pub struct File<'a> {
     pub bytes: &'a [u8],
 }
 
-/// The boundary that a content type of multipart/form-data names.
+/// Returns the boundary of a multipart/form-data content type.
 pub fn boundary(content_type: &str) -> Option<&str> {
     let (kind, parameters) = content_type.split_once(';')?;
     if !kind.trim().eq_ignore_ascii_case("multipart/form-data") {
@@ -23,7 +22,7 @@ pub fn boundary(content_type: &str) -> Option<&str> {
     (1..=70).contains(&value.len()).then_some(value)
 }
 
-/// The file in the part of this name.
+/// Returns the file in the part of this name.
 pub fn file<'a>(body: &'a [u8], boundary: &str, part: &str) -> Option<File<'a>> {
     let line = format!("--{boundary}");
     let mut rest = after(body, line.as_bytes())?;
@@ -44,7 +43,7 @@ pub fn file<'a>(body: &'a [u8], boundary: &str, part: &str) -> Option<File<'a>> 
     }
 }
 
-/// A parameter of `Content-Disposition`.
+/// Returns a parameter of `Content-Disposition`.
 fn named(headers: &str, wanted: &str) -> Option<String> {
     let line = headers.split("\r\n").find_map(|line| {
         let (name, value) = line.split_once(':')?;
@@ -74,7 +73,7 @@ pub fn is_zip(bytes: &[u8]) -> bool {
     bytes.starts_with(LOCAL)
 }
 
-/// An archive with one file, stored as it is.
+/// Builds an archive with one uncompressed file.
 pub fn zip(name: &str, content: &[u8]) -> Option<Vec<u8>> {
     let (size, length) = (
         u32::try_from(content.len()).ok()?,
@@ -99,7 +98,7 @@ pub fn zip(name: &str, content: &[u8]) -> Option<Vec<u8>> {
     let directory = u32::try_from(out.len()).ok()?;
     out.extend_from_slice(b"PK\x01\x02\x14\x00");
     out.extend_from_slice(&common);
-    // No comment, first disk, no attributes, at the start.
+    // No comment, first disk, no attributes, offset 0.
     out.extend_from_slice(&[0; 14]);
     out.extend_from_slice(name.as_bytes());
     let end = u32::try_from(out.len()).ok()?;
@@ -110,8 +109,8 @@ pub fn zip(name: &str, content: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// The content of a file that is stored as it is, if the archive has it and its
-/// checksum is right.
+/// Returns the content of an uncompressed file, if it exists and its checksum is
+/// correct.
 pub fn unzip<'a>(mut archive: &'a [u8], name: &str) -> Option<&'a [u8]> {
     while let Some(entry) = archive.strip_prefix(LOCAL) {
         let half = |at: usize| Some(u16::from_le_bytes(entry.get(at..at + 2)?.try_into().ok()?));
@@ -130,7 +129,7 @@ pub fn unzip<'a>(mut archive: &'a [u8], name: &str) -> Option<&'a [u8]> {
     None
 }
 
-/// CRC-32 as zip has it.
+/// Computes CRC-32 as in zip.
 fn crc(bytes: &[u8]) -> u32 {
     let mut crc = u32::MAX;
     for byte in bytes {
@@ -159,7 +158,7 @@ mod tests {
         spoiled[36] = b'[';
         assert_eq!(unzip(&spoiled, "a.json"), None);
         for cut in 0..archive.len() {
-            // Cut off behind the content it is still found.
+            // Readable even if the archive is truncated after the content.
             assert_eq!(
                 unzip(&archive[..cut], "a.json").is_some(),
                 cut >= 38,

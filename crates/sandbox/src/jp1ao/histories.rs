@@ -1,4 +1,4 @@
-//! Histories: what is left of tasks that were archived (2.8).
+//! Histories, the remains of archived tasks (V12 2.8).
 
 use std::time::SystemTime;
 
@@ -12,7 +12,7 @@ use super::words::Problem;
 use super::{Call, Jp1ao, Outcome, action, id, no_function, ok, when};
 use crate::plain::Answer;
 
-/// Histories at once; beyond, the oldest are purged, as the product does.
+/// Maximum number of histories; the oldest are purged, as in the product.
 const MAX_HISTORIES: usize = 2000;
 
 pub struct History {
@@ -100,7 +100,8 @@ impl History {
         })
     }
 
-    /// What a canceled task never had lies outside every span.
+    /// Returns whether the task ran within the span; a time that it does not have is
+    /// outside every span.
     fn within(&self, start: Option<SystemTime>, end: Option<SystemTime>) -> bool {
         let run = &self.task.run;
         start.is_none_or(|start| run.started.is_some_and(|at| at >= start))
@@ -110,7 +111,7 @@ impl History {
 
 impl Jp1ao {
     pub(super) fn keep(&mut self, mut history: History) {
-        // Nobody reads them again.
+        // Logs of histories cannot be read.
         history.task.run.log = Default::default();
         history.task.run.steps = Vec::new();
         history.task.properties = Vec::new();
@@ -129,7 +130,7 @@ pub fn all(jp1ao: &Jp1ao, call: &Call<'_>) -> Vec<Value> {
     seen.map(|history| history.show(call)).collect()
 }
 
-/// `start` and `end`: complete times, as in filters.
+/// Parses `start` and `end`, which must be complete times, as in filters.
 fn span(call: &Call<'_>) -> Result<(Option<SystemTime>, Option<SystemTime>), Problem> {
     let time = |name: &str| match call.ask.parameter(name) {
         None => Ok(None),
@@ -157,7 +158,8 @@ pub fn answer(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
                 &["start", "end"],
             )
         }
-        // Without conditions it is all of them: not described, so the worst (h.7).
+        // Undocumented without conditions; assumed to delete everything
+        // (docs/apis/jp1ao.md, "Not established").
         (&Method::DELETE, []) => {
             call.only(&[&["alt", "start", "end", "serviceGroupID"]])?;
             call.needs(Role::Modify)?;

@@ -1,4 +1,4 @@
-//! Hitachi Query Language: filters and orders of lists (2.2.11, `jp1ao.md` a.3).
+//! Hitachi Query Language: filters and orders of lists (docs/apis/jp1ao.md, "HQL").
 //!
 //! ```text
 //! filter     = all { "or" all }
@@ -8,7 +8,7 @@
 //! value      = "'" text with '' for a quote "'" | digits | true | false
 //! ```
 //!
-//! Which of `and` and `or` binds closer is not documented; here it is `and`.
+//! The precedence of `and` and `or` is undocumented; here `and` binds more tightly.
 
 use std::cmp::Ordering;
 use std::time::SystemTime;
@@ -18,12 +18,12 @@ use serde_json::Value;
 use super::list::{Kind, Shape};
 use super::when;
 
-/// The longest filter.
+/// Maximum length of a filter.
 const MAX_FILTER: usize = 16 << 10;
-/// How deep parentheses may go.
+/// Maximum nesting of parentheses.
 const MAX_DEPTH: usize = 32;
 
-/// A filter that fits the members it names.
+/// A filter that is valid for its members.
 #[derive(Debug, PartialEq)]
 pub enum Filter {
     All(Vec<Filter>),
@@ -53,7 +53,7 @@ pub enum Literal {
 }
 
 impl Literal {
-    /// How the member's value compares; none if it has none of this kind.
+    /// Compares the member's value with the literal; `None` if the kinds differ.
     fn order(&self, value: &Value) -> Option<Ordering> {
         match self {
             Self::Number(number) => Some(value.as_u64()?.cmp(number)),
@@ -64,7 +64,7 @@ impl Literal {
     }
 }
 
-/// A time of an answer; also one whose offset the server wrote without a colon.
+/// Parses a time of a response, also with an offset without a colon.
 pub fn moment(value: &Value) -> Option<SystemTime> {
     let text = value.as_str()?;
     match text.strip_suffix("+0900") {
@@ -74,7 +74,7 @@ pub fn moment(value: &Value) -> Option<SystemTime> {
 }
 
 impl Filter {
-    /// Reads a filter, or says what is wrong with it.
+    /// Parses a filter. Fails with a message.
     pub fn read(text: &str, shape: &Shape) -> Result<Self, String> {
         if text.len() > MAX_FILTER {
             return Err(format!("longer than {MAX_FILTER} bytes"));
@@ -95,7 +95,7 @@ impl Filter {
         match self {
             Self::All(filters) => filters.iter().all(|filter| filter.holds(item)),
             Self::Any(filters) => filters.iter().any(|filter| filter.holds(item)),
-            // A value that is not there is neither equal nor unequal.
+            // A missing value is neither equal nor unequal.
             Self::In(member, literals, negated) => {
                 let orders = || literals.iter().map(|literal| literal.order(&item[*member]));
                 match negated {
@@ -198,7 +198,7 @@ fn span(text: &str, of: impl Fn(char) -> bool) -> usize {
     text.find(|c| !of(c)).unwrap_or(text.len())
 }
 
-/// The text between quotes, and how long it is with them.
+/// Returns the text between quotes, and its length with them.
 fn quoted(text: &str) -> Result<(String, usize), String> {
     let mut out = String::new();
     let mut chars = text.char_indices().skip(1).peekable();
@@ -297,7 +297,7 @@ impl<'a> Parser<'a> {
         ))
     }
 
-    /// A member that may be filtered by, bare or in brackets.
+    /// Parses a filterable member, bare or in brackets.
     fn member(&mut self) -> Result<(&'static str, Kind), String> {
         let bracketed = self.tokens.first() == Some(&Token::OpenList);
         if bracketed {
@@ -330,7 +330,7 @@ impl<'a> Parser<'a> {
         })
     }
 
-    /// A value of the member's kind: quoted or not as the kind has it.
+    /// Parses a value of the member's kind, quoted or bare accordingly.
     fn literal(&mut self, member: &str, kind: Kind) -> Result<Literal, String> {
         let literal = match (kind, self.next()?) {
             (Kind::Long, Token::Number(number)) => Some(Literal::Number(*number)),
@@ -356,7 +356,7 @@ pub struct By {
 }
 
 impl By {
-    /// What has no value comes first.
+    /// Missing values come first.
     pub fn compare(&self, a: &Value, b: &Value) -> Ordering {
         let (a, b) = (&a[self.member], &b[self.member]);
         let ordering = match self.kind {
@@ -373,7 +373,7 @@ impl By {
     }
 }
 
-/// Reads `member [ASC|DESC]`, several separated by commas.
+/// Parses `member [ASC|DESC]`, separated by commas.
 pub fn order(text: &str, shape: &Shape) -> Result<Vec<By>, String> {
     text.split(',')
         .map(|part| {
@@ -460,7 +460,7 @@ mod tests {
                 Err(problem) => assert_eq!(filter, "STATUS = 'failed'", "{problem}"),
             }
         }
-        // What has no value is in no list and outside none.
+        // A missing value is in no list, and `not in` does not match it either.
         for filter in [
             "instanceID != 1",
             "name not in ['a']",
@@ -563,7 +563,7 @@ mod tests {
             }
         }
 
-        /// Whatever a text holds, quoted it is the same text.
+        /// A quoted text is equal to the original, whatever it contains.
         #[test]
         fn quoted_texts_are_data(text in ".{0,60}") {
             let filter = format!("name = '{}'", text.replace('\'', "''"));

@@ -1,4 +1,4 @@
-//! Service groups, tags, the user and the version (2.10 to 2.12).
+//! Service groups, tags, the user and the version (V12 2.10 to 2.12).
 
 use std::collections::BTreeSet;
 
@@ -45,7 +45,8 @@ const TAG: Shape = Shape {
     equal: &[],
 };
 
-/// Who calls. The V12 example spells `instanceID` here, its schema `instanceId`.
+/// Describes the user. The V12 example spells `instanceID` here, its schema
+/// `instanceId`.
 pub fn user(call: &Call<'_>) -> Outcome {
     get(call)?;
     let words: &[&str] = match call.user.role {
@@ -90,7 +91,7 @@ pub fn user(call: &Call<'_>) -> Outcome {
     Ok(ok(&shown))
 }
 
-/// The manual of version 12 still prints that of 11.
+/// The manual of version 12 still prints the version of 11.
 pub fn version(call: &Call<'_>) -> Outcome {
     get(call)?;
     let (product, api) = match call.rules.version {
@@ -147,7 +148,7 @@ pub fn tag_groups(call: &Call<'_>, rest: &[&str]) -> Outcome {
     }
 }
 
-/// All tags, or those in use by the resources of a type that match. `detail` adds
+/// Lists all tags, or those used by the matching resources of a type. `detail` adds
 /// their group.
 pub fn tags(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
     match (&call.ask.method, rest) {

@@ -1,4 +1,5 @@
-//! Lists: what every list function takes, and the envelope (`jp1ao.md` a.2, a.5).
+//! Parameters of all list functions, and the envelope (docs/apis/jp1ao.md, "Query
+//! parameters" and "List envelope").
 
 use std::cmp::Ordering;
 
@@ -10,12 +11,12 @@ use super::words::Problem;
 use super::{Call, Outcome, ok};
 use crate::plain::Answer;
 
-/// The page size when none is asked for; that of the sister API.
+/// Default page size; that of the sister API.
 const PAGE_SIZE: usize = 100;
-/// The largest page, offset and page number.
+/// Maximum page size, offset and page number.
 const MOST: usize = 1_000_000;
-/// What every list takes. `HQL::limit` is the likely partner of `HQL::offset`:
-/// its name was cut off in every source.
+/// Parameters of every list. `HQL::limit` is the likely name of the partner of
+/// `HQL::offset`, which was truncated in every source.
 const COMMON: [&str; 8] = [
     "alt",
     "HQL::filter",
@@ -27,7 +28,7 @@ const COMMON: [&str; 8] = [
     "pageSize",
 ];
 
-/// What kind a member is of.
+/// Type of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Long,
@@ -35,17 +36,17 @@ pub enum Kind {
     Enum,
     Time,
     Bool,
-    /// Comma lists, URLs and whatever else is not marked as filterable.
+    /// Comma lists, URLs and all other members that are not marked as filterable.
     Other,
 }
 
-/// What a resource looks like to lists.
+/// Members of a resource, for lists.
 pub struct Shape {
-    /// Its members, in the order in which they are shown.
+    /// Members in the order of responses.
     pub members: &'static [(&'static str, Kind)],
-    /// The members that `q` looks into; with them `q` and `tags` are taken.
+    /// Members that `q` searches. If there are any, `q` and `tags` are accepted.
     pub searched: &'static [&'static str],
-    /// The members that are query parameters as well and must be equal.
+    /// Members that are also query parameters, compared for equality.
     pub equal: &'static [&'static str],
 }
 
@@ -57,7 +58,7 @@ impl Shape {
             .copied()
     }
 
-    /// A member that filters and orders may name.
+    /// Returns a member that filters and orders may use.
     pub fn comparable(&self, name: &str) -> Result<(&'static str, Kind), String> {
         match self.kind(name) {
             Some((_, Kind::Other)) => Err(format!("{name} cannot be filtered by")),
@@ -67,8 +68,8 @@ impl Shape {
     }
 }
 
-/// Refuses a body that has times as they are not taken, such as those with an
-/// offset without a colon (2.2.12).
+/// Rejects a body with unparsable times, such as those with an offset without a colon
+/// (V12 2.2.12).
 pub fn times(body: &Map<String, Value>, shape: &Shape) -> Result<(), Problem> {
     let mut times = shape.members.iter().filter(|(_, kind)| *kind == Kind::Time);
     let wrong = times.find(|(name, _)| match body.get(*name) {
@@ -82,7 +83,7 @@ pub fn times(body: &Map<String, Value>, shape: &Shape) -> Result<(), Problem> {
     }
 }
 
-/// Answers a list of these. `also`: further parameters that the caller has heeded.
+/// Returns the matching part of a list. `also` are parameters that were handled before.
 pub fn answer(call: &Call<'_>, items: Vec<Value>, shape: &Shape, also: &[&str]) -> Outcome {
     let found = matching(call, items, shape, also)?;
     let fields = call
@@ -98,7 +99,7 @@ pub fn answer(call: &Call<'_>, items: Vec<Value>, shape: &Shape, also: &[&str]) 
     page(call, found.collect())
 }
 
-/// Answers the page that is asked for.
+/// Returns the requested page.
 pub fn page(call: &Call<'_>, items: Vec<Value>) -> Outcome {
     let place = Place::read(call)?;
     let count = items.len();
@@ -106,7 +107,7 @@ pub fn page(call: &Call<'_>, items: Vec<Value>) -> Outcome {
     Ok(wrapped(data.collect(), count, place.pagination(count)))
 }
 
-/// Those that the query asks for, in the order that it asks for.
+/// Filters and sorts the items according to the query.
 pub fn matching(
     call: &Call<'_>,
     items: Vec<Value>,
@@ -164,7 +165,7 @@ pub fn matching(
     Ok(found)
 }
 
-/// `count` is that of all that match, whatever the page.
+/// Builds the envelope. `count` is the number of all matches, on every page.
 fn wrapped(data: Vec<Value>, count: usize, pagination: Option<Value>) -> Answer {
     let mut body = json!({"data": data, "count": count});
     if let Some(pagination) = pagination {
@@ -173,14 +174,14 @@ fn wrapped(data: Vec<Value>, count: usize, pagination: Option<Value>) -> Answer 
     ok(&body)
 }
 
-/// A short list that takes no parameters.
+/// Returns a short list that accepts no parameters.
 pub fn whole(call: &Call<'_>, data: Vec<Value>) -> Outcome {
     call.only(&[&["alt"]])?;
     let count = data.len();
     Ok(wrapped(data, count, None))
 }
 
-/// Where a list is cut.
+/// Page of a list.
 struct Place {
     skip: usize,
     take: usize,
@@ -188,7 +189,7 @@ struct Place {
 }
 
 impl Place {
-    /// Page and page size win over offset and limit, as in the sister API.
+    /// Page and page size take precedence over offset and limit, as in the sister API.
     fn read(call: &Call<'_>) -> Result<Self, Problem> {
         let number = |name: &str, least: usize| match call.ask.parameter(name) {
             None => Ok(None),
@@ -238,7 +239,7 @@ fn only(item: Value, fields: &[&str]) -> Value {
     Value::Object(kept.collect::<Map<_, _>>())
 }
 
-/// The value that a query parameter asks for.
+/// Converts a query parameter to the member's type.
 fn equal(shape: &Shape, name: &str, given: &str) -> Option<Value> {
     match shape.kind(name)?.1 {
         Kind::Long => given.parse::<u64>().ok().map(Value::from),
@@ -247,7 +248,7 @@ fn equal(shape: &Shape, name: &str, given: &str) -> Option<Value> {
     }
 }
 
-/// Texts are compared without regard to case (2.4.1).
+/// Strings are compared case-insensitively (V12 2.4.1).
 fn same(value: &Value, wanted: &Value) -> bool {
     match (value.as_str(), wanted.as_str()) {
         (Some(value), Some(wanted)) => value.to_lowercase() == wanted.to_lowercase(),
@@ -267,7 +268,7 @@ fn tagged(item: &Value, tags: &[&str]) -> bool {
     tags.iter().all(|tag| present.contains(tag))
 }
 
-/// The parts of a comma list, trimmed; an empty text has none.
+/// Splits a comma list and trims the parts; an empty text has none.
 pub fn csv(text: &str) -> Vec<&str> {
     text.split(',')
         .map(str::trim)

@@ -1,20 +1,20 @@
-//! A task's log, which grows and forgets its oldest lines (2.7.21).
+//! Log of a task, with a maximum size (V12 2.7.21).
 
 use std::time::SystemTime;
 
 use super::when;
 
-/// How much is kept. JP1/AO bounds it as well (AG12 8.9.3).
+/// Maximum size of a log. JP1/AO limits it as well (AG12 8.9.3).
 const MAX_LOG: usize = 64 << 10;
 
-/// Whole lines, each with its end.
+/// Complete lines with line ends.
 #[derive(Clone, Debug, Default)]
 pub struct Log {
     text: String,
 }
 
 impl Log {
-    /// Adds a line; what ends lines within it does not.
+    /// Appends a line. Removes line ends within the text.
     pub fn line(&mut self, at: SystemTime, text: &str) {
         let text: String = text
             .chars()
@@ -31,9 +31,9 @@ impl Log {
         }
     }
 
-    /// The whole lines within so many bytes from an offset on, or back from it. A
-    /// line that would pass the size is left out. An offset outside is nothing to
-    /// read; one within a character is moved to its end.
+    /// Returns the complete lines in `size` bytes after `offset`, or before it if
+    /// reversed. A line that exceeds the size is omitted. An offset outside the log
+    /// yields nothing; one within a character is moved to the character's end.
     pub fn read(&self, offset: Option<usize>, size: usize, reverse: bool) -> &str {
         let boundary = |mut at: usize| {
             while !self.text.is_char_boundary(at) {
@@ -48,7 +48,7 @@ impl Log {
             if part.len() == to {
                 return part;
             }
-            // The first line is whole only if one ended just before it.
+            // The first line is complete only if a line ends just before it.
             let before = self.text[..to - part.len()].ends_with('\n');
             return match part.find('\n') {
                 _ if before => part,
@@ -90,7 +90,7 @@ mod tests {
             (Some(4), 6, ""),
             (Some(11), 100, "three\n"),
             (Some(12), 100, "hree\n"),
-            // Within the ö: to its end.
+            // Within the ö: moved to its end.
             (Some(7), 4, "lf\n"),
             (Some(17), 100, ""),
             (Some(18), 100, ""),

@@ -1,4 +1,5 @@
-//! When tasks start: the Schedule object of a submit (`jp1ao.md`, 3).
+//! Start times of tasks: the Schedule object of a submit (docs/apis/jp1ao.md,
+//! "Schedules in submit and resubmit").
 
 use std::time::{Duration, SystemTime};
 
@@ -9,12 +10,12 @@ use super::when::{self, Day};
 use super::words::Problem;
 use super::{Call, Jp1aoVersion, boolean, text};
 
-/// How many days are looked at for the next time of a recurrence.
+/// Number of days searched for the next start of a recurrence.
 const HORIZON: usize = 366;
 const HOUR: Duration = Duration::from_secs(3600);
 const DAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 
-/// When tasks start. Recurrences keep the texts that came.
+/// Start times of tasks. Recurrences keep the texts of the request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Plan {
     Immediate,
@@ -24,7 +25,7 @@ pub enum Plan {
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Recurrence {
-    /// `hourly`, `daily`, `weekly` or `monthly`: the texts are ours.
+    /// `hourly`, `daily`, `weekly` or `monthly`; the sandbox's own names.
     interval: String,
     minutes: Option<String>,
     days_of_week: Option<String>,
@@ -35,7 +36,7 @@ pub struct Recurrence {
 }
 
 impl Plan {
-    /// The text of `scheduleType`.
+    /// Returns `scheduleType`.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Immediate => "immediate",
@@ -76,7 +77,7 @@ impl Plan {
         }
     }
 
-    /// The first start from a time on.
+    /// Returns the first start at or after `from`.
     pub fn next(&self, from: SystemTime) -> Option<SystemTime> {
         match self {
             Self::Immediate => Some(from),
@@ -85,7 +86,7 @@ impl Plan {
         }
     }
 
-    /// The members of a schedule that say when; some of them a task has, too.
+    /// Adds the members that describe the start times; tasks have some of them too.
     pub fn show(&self, call: &Call<'_>, shown: &mut Value, scheduled: SystemTime) {
         let nothing = Recurrence::default();
         let recurrence = match self {
@@ -111,7 +112,7 @@ impl Plan {
     }
 }
 
-/// A recurrence, understood.
+/// A parsed recurrence.
 struct Rule<'a> {
     every_hour_at: Option<Duration>,
     time: Duration,
@@ -122,7 +123,7 @@ struct Rule<'a> {
 }
 
 impl Recurrence {
-    /// The name of the member that is wrong, if one is.
+    /// Parses the recurrence. Fails with the name of the invalid member.
     fn rule(&self) -> Result<Rule<'_>, &'static str> {
         let minutes = match self.minutes.as_deref().unwrap_or("0").parse::<u64>() {
             Ok(minutes @ 0..=59) => Duration::from_secs(minutes * 60),
@@ -147,7 +148,7 @@ impl Recurrence {
         }
         let last_day = self.last_day.unwrap_or(false);
         let time = match &self.time {
-            // A time of the day is one of any day.
+            // The same time on every day.
             Some(time) => {
                 let day =
                     when::read(&format!("2000-01-01T{time}"), false).ok_or("recurrenceTime")?;
@@ -218,7 +219,7 @@ impl Rule<'_> {
     }
 }
 
-/// The Schedule object of a template: run at once.
+/// Builds the Schedule object of an action document: run at once.
 pub fn argument(name: &str, description: &str, version: Jp1aoVersion) -> Value {
     let mut shown = json!({
         "name": name,

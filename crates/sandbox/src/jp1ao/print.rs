@@ -1,10 +1,11 @@
-//! JSON as JP1/AO prints it.
+//! JSON in JP1/AO's layout.
 
 use serde_json::Value;
 
-/// Two spaces, a space on both sides of the colon, lines that end in CR LF, one
-/// more at the end. Source: the seed's response body; the lengths of the samples'
-/// requests come out with it (`jp1ao.md`, 1).
+/// Formats with two spaces of indentation, a space on both sides of the colon, CR LF
+/// line ends and a final line end. Source: the response in
+/// `tests/seeds/5-jp1ao-service-release.json`; it also yields the Content-Length of the
+/// sample requests.
 pub fn print(value: &Value) -> String {
     let mut out = String::new();
     write(&mut out, value, 0);

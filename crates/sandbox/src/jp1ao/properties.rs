@@ -1,4 +1,4 @@
-//! Properties: definitions, values, both together, and groups (2.9).
+//! Properties: definitions, values, informations (both together) and groups (V12 2.9).
 
 use std::sync::Arc;
 
@@ -10,42 +10,42 @@ use super::list::{self, Kind, Shape, csv};
 use super::words::Problem;
 use super::{Call, Jp1ao, Outcome, action, boolean, id, no_function, ok, text};
 
-/// The longest value.
+/// Maximum length of a value.
 const MAX_VALUE: usize = 4096;
-/// What a password reads as. Written back it changes nothing.
+/// Text shown for a password. Writing it has no effect.
 const MASK: &str = "********";
 
-/// What can be set on a service, a schedule or a task.
+/// Definition of a property of a service, schedule or task.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Definition {
     pub id: u64,
     pub key: String,
     pub display: String,
     pub description: String,
-    /// `string`, `password`, `boolean`, `integer`, `list`: the texts are ours.
+    /// `string`, `password`, `boolean`, `integer`, `list`; the sandbox's own names.
     pub kind: String,
     /// `in` or `out`.
     pub mode: String,
-    /// `exec`: asked for at a submit. `config`: set on the service.
+    /// `exec`: set at a submit. `config`: set on the service.
     pub visibility: String,
     /// `local`, or `shared` for all services.
     pub scope: String,
     pub required: bool,
     pub default: String,
-    /// Bounds of an integer.
+    /// Range of an integer.
     pub range: Option<(i64, i64)>,
-    /// The most characters.
+    /// Maximum number of characters.
     pub length: u32,
-    /// What a `list` can be, with commas.
+    /// Values of a `list`, comma-separated.
     pub choices: String,
     pub group: String,
     pub read_only: bool,
     pub hidden: bool,
-    /// None: a share property.
+    /// `None` for a share property.
     pub template: Option<u64>,
 }
 
-/// A value of a definition, of one owner.
+/// Value of a definition for one owner.
 #[derive(Clone, Debug)]
 pub struct Property {
     pub id: u64,
@@ -55,7 +55,7 @@ pub struct Property {
     pub hidden: bool,
 }
 
-/// Whose a value is.
+/// Owner of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
     Shared,
@@ -181,7 +181,7 @@ impl Definition {
         })
     }
 
-    /// Reads what `show` shows, for templates that are imported.
+    /// Parses the output of `show`, for imported templates.
     pub fn read(shown: &Value) -> Option<Self> {
         let text = |name: &str| {
             Some(
@@ -215,7 +215,7 @@ impl Definition {
         })
     }
 
-    /// What is wrong with a value, if anything is.
+    /// Returns the reason why a value is invalid, if it is.
     pub fn refuses(&self, value: &str) -> Option<String> {
         let most = usize::try_from(self.length)
             .unwrap_or(MAX_VALUE)
@@ -255,7 +255,7 @@ impl Property {
         }
     }
 
-    /// The value as it is told: a password never is.
+    /// Returns the visible value; a password is masked.
     fn told(&self) -> &str {
         match self.definition.kind.as_str() {
             "password" if !self.value.is_empty() => MASK,
@@ -286,17 +286,17 @@ impl Property {
         shown
     }
 
-    /// Whether a submit asks for it.
+    /// Returns whether a submit sets this property.
     pub fn asked(&self) -> bool {
         self.definition.visibility == "exec" && self.definition.mode == "in" && !self.hidden
     }
 
-    /// As an argument of an action.
+    /// Builds an action's argument.
     pub fn argument(&self) -> Value {
         json!({"keyName": self.definition.key, "value": self.told()})
     }
 
-    /// Takes a value, or says what is wrong with it.
+    /// Sets a value. Fails with the reason if it is invalid.
     pub fn set(&mut self, value: &str) -> Result<(), Problem> {
         if value == self.told() {
             return Ok(());
@@ -328,7 +328,7 @@ impl Owner {
     }
 }
 
-/// Sets what the arguments of an action name (`keyName`, `value`).
+/// Sets the values in an action's arguments (`keyName`, `value`).
 pub fn fill(properties: &mut [Property], arguments: &[Map<String, Value>]) -> Result<(), Problem> {
     for argument in arguments {
         let key = text(argument, "keyName", MAX_VALUE)?
@@ -348,7 +348,7 @@ pub fn fill(properties: &mut [Property], arguments: &[Map<String, Value>]) -> Re
 }
 
 impl Jp1ao {
-    /// The values of an owner whom the caller may see.
+    /// Returns the values of an owner, if the user may see it.
     fn owned(&self, call: &Call<'_>, owner: Owner) -> Option<&[Property]> {
         match owner {
             Owner::Shared => Some(&self.shared),
@@ -371,7 +371,7 @@ impl Jp1ao {
         }
     }
 
-    /// Where a value is.
+    /// Returns the owner of a value.
     fn owner_of(&self, call: &Call<'_>, id: u64) -> Option<Owner> {
         let services = self
             .services
@@ -392,7 +392,7 @@ impl Jp1ao {
             })
     }
 
-    /// A value that may be edited: those of services, and the shared ones.
+    /// Returns an editable value: one of a service, or a shared one.
     fn editable(&mut self, owner: Owner, id: u64) -> Option<&mut Property> {
         let properties = match owner {
             Owner::Shared => &mut self.shared,
@@ -408,8 +408,8 @@ impl Jp1ao {
         properties.iter_mut().find(|property| property.id == id)
     }
 
-    /// The template of what the query names, and the definitions of all that it
-    /// names; with nothing named all.
+    /// Returns the templates of the objects that the query names, or all templates if
+    /// it names none.
     fn templates_of(&self, call: &Call<'_>) -> Result<Vec<u64>, Problem> {
         let mut wanted: Vec<Option<u64>> = Vec::new();
         if let Some(id) = call.number("serviceTemplateID")? {
@@ -440,7 +440,8 @@ impl Jp1ao {
             .collect())
     }
 
-    /// Whom the query names, in this order; unknown ones own nothing.
+    /// Returns the owners that the query names, in this order; an unknown one has no
+    /// values.
     fn owners(&self, call: &Call<'_>) -> Result<Vec<Owner>, Problem> {
         let mut owners = Vec::new();
         owners.extend(call.number("serviceID")?.map(Owner::Service));
@@ -466,7 +467,7 @@ impl Jp1ao {
     }
 }
 
-/// `PropertyDefinitions`: those that go in or out, and the shared ones.
+/// `PropertyDefinitions`: input, output and share properties.
 pub fn definitions(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
     const FILTERS: &[&str] = &["serviceID", "taskID", "serviceTemplateID"];
     let all = || {
@@ -509,7 +510,7 @@ pub fn definitions(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome
     }
 }
 
-/// `PropertyInformations`: definition and value in one. What is wanted must be said.
+/// `PropertyInformations`: definition and value together. Requires a filter.
 pub fn informations(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
     match (&call.ask.method, rest) {
         (&Method::GET, []) => {
@@ -593,8 +594,8 @@ impl Jp1ao {
     }
 }
 
-/// Takes the list envelope back with new values: all or none. Without a service
-/// the shared ones are meant; only with one can `readOnly` and `hidden` change.
+/// Updates all values of a posted list envelope, or none. Without a service it updates
+/// the shared ones; `readOnly` and `hidden` can change only with one.
 fn update_all(jp1ao: &mut Jp1ao, call: &Call<'_>) -> Outcome {
     call.only(&[&["alt", "serviceID"]])?;
     call.needs(Role::Modify)?;
@@ -621,7 +622,7 @@ fn update_all(jp1ao: &mut Jp1ao, call: &Call<'_>) -> Outcome {
             property.hidden = flags.1.unwrap_or(property.hidden);
         }
         if let Some(value) = text(item, "value", MAX_VALUE)? {
-            // Who sets the value may free it in the same call.
+            // A call that makes the property read-only may still set its value.
             property.set(&value)?;
         }
     }
@@ -638,7 +639,7 @@ fn update_all(jp1ao: &mut Jp1ao, call: &Call<'_>) -> Outcome {
     Ok(ok(&json!({"data": data, "count": count})))
 }
 
-/// `PropertyGroups` of exactly one thing.
+/// `PropertyGroups` of exactly one object.
 pub fn groups(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
     const ONE: &[&str] = &["serviceTemplateID", "serviceID", "scheduleID", "taskID"];
     match (&call.ask.method, rest) {

@@ -1,14 +1,15 @@
-//! How a task runs: its statuses (c.2), its steps (c.4), and what moves it on.
+//! Execution of a task: its status, its steps and their timing (docs/apis/jp1ao.md,
+//! "Task status" and "Step status").
 //!
 //! ```text
 //! waiting -> inProgress -> completed
 //!   |  ^         | ^ \-> longRunning -> (as inProgress)
 //!   v  |         v |  \-> inProgressWithError -> failed -> inProgress (rerun)
 //! suspended   waitingForInput
-//!   \-> canceled     all that run -> inProgressTerminating -> failed, or completed
+//!   \-> canceled     every running status -> inProgressTerminating -> failed, or completed
 //! ```
 //!
-//! Nothing here reads a clock: `advance` is told the time, and brings everything
+//! Nothing here reads a clock: `advance` receives the time and applies all transitions
 //! to pass that was due until then, each at its own time.
 
 use std::time::{Duration, SystemTime};
@@ -23,7 +24,7 @@ pub enum Status {
     Suspended,
     InProgress,
     WaitingForInput,
-    /// A step has failed, the task not yet.
+    /// A step has failed, the task has not yet.
     WithError,
     Terminating,
     LongRunning,
@@ -33,7 +34,8 @@ pub enum Status {
 }
 
 impl Status {
-    /// The REST text. No source prints them: these are the manuals' words.
+    /// Text of the status in REST responses. No source has them: these are the manuals'
+    /// names.
     pub fn text(self, version: Jp1aoVersion) -> &'static str {
         let (old, new) = match self {
             Self::Waiting => ("waiting", "waiting"),
@@ -42,7 +44,7 @@ impl Status {
             Self::WaitingForInput => ("waitingResponse", "waitingForInput"),
             Self::WithError => ("abnormalDetection", "inProgressWithError"),
             Self::Terminating => ("stopped", "inProgressTerminating"),
-            // Version 10 knows no such status.
+            // Version 10 does not have this status.
             Self::LongRunning => ("running", "longRunning"),
             Self::Completed => ("completed", "completed"),
             Self::Failed => ("failed", "failed"),
@@ -59,7 +61,7 @@ impl Status {
         matches!(self, Self::Completed | Self::Failed | Self::Canceled)
     }
 
-    /// What can be done with a task of this status.
+    /// Actions that this status permits.
     pub fn actions(self) -> &'static [&'static str] {
         match self {
             Self::InProgress | Self::WithError => &["stop", "forceStop"],
@@ -70,20 +72,20 @@ impl Status {
         }
     }
 
-    /// Why something else cannot be done.
+    /// Error for an action that the status does not permit.
     fn refuses(self) -> Problem {
         Problem::State(self.text(Jp1aoVersion::V12))
     }
 }
 
-/// What a step does.
+/// Behaviour of a step.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Work {
-    /// It takes a step's time.
+    /// Takes the duration of one step.
     Plain,
-    /// It takes two, and the second is longer than was expected.
+    /// Takes two durations; the second is longer than expected.
     Long,
-    /// It asks; all buttons but the last let the task go on.
+    /// Waits for a response; all buttons but the last continue the task.
     Ask {
         question: String,
         buttons: Vec<String>,
@@ -95,7 +97,7 @@ pub struct Step {
     pub id: u64,
     pub name: String,
     pub work: Work,
-    /// Whether it fails, once.
+    /// Whether the step fails the next time it runs.
     pub fails: bool,
     pub status: &'static str,
     pub code: Option<i32>,
@@ -124,7 +126,7 @@ impl Step {
     }
 }
 
-/// What others may want to know of.
+/// An event that services and schedules react to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum News {
     Started,
@@ -135,16 +137,16 @@ pub enum News {
 #[derive(Clone, Debug)]
 pub struct Run {
     pub status: Status,
-    /// When it starts.
+    /// Time of the start.
     pub scheduled: SystemTime,
-    /// When the status, or the step, was entered.
+    /// Time at which the status or the step was entered.
     since: SystemTime,
     pub started: Option<SystemTime>,
     pub completed: Option<SystemTime>,
-    /// When a step last changed.
+    /// Time of the last change of a step.
     pub stepped: Option<SystemTime>,
     pub steps: Vec<Step>,
-    /// The step that runs, or ran last.
+    /// The running step, or the last one that ran.
     current: usize,
     pub log: Log,
     news: Vec<News>,
@@ -170,21 +172,21 @@ impl Run {
         std::mem::take(&mut self.news)
     }
 
-    /// When its state last changed.
+    /// Returns the time of the last change.
     pub fn changed(&self) -> SystemTime {
         self.since
     }
 
-    /// Lets everything happen that was due until now.
+    /// Applies all transitions that are due by `now`.
     pub fn advance(&mut self, now: SystemTime, step: Duration) {
-        // A step of no time at all must not last for ever.
+        // Without a minimum duration the loop would not end.
         let step = step.max(Duration::from_millis(1));
         while let Some(due) = self.due(step).filter(|due| *due <= now) {
             self.happen(due);
         }
     }
 
-    /// When the next thing happens by itself.
+    /// Returns the time of the next automatic transition.
     fn due(&self, step: Duration) -> Option<SystemTime> {
         match self.status {
             Status::Waiting => Some(self.scheduled),
@@ -211,7 +213,7 @@ impl Run {
             Status::LongRunning => self.step_ends(at, "completed", 0),
             Status::WithError => self.end(at, Status::Failed),
             Status::Terminating => {
-                // Stopped during its last step it ends normally (AG10 1.6.12).
+                // A task stopped during its last step ends normally (AG10 1.6.12).
                 let last = self.current + 1 >= self.steps.len();
                 let asked = self
                     .step()
@@ -238,7 +240,7 @@ impl Run {
         (self.status, self.since) = (status, at);
     }
 
-    /// Begins a step; where there is none, the task is complete.
+    /// Starts a step; after the last one the task is completed.
     fn begin(&mut self, index: usize, at: SystemTime) {
         self.current = index;
         let Some(step) = self.steps.get_mut(index) else {
@@ -253,7 +255,8 @@ impl Run {
         self.enter(at, Status::InProgress);
     }
 
-    /// The time of a step is up: it ends, fails, asks or goes on.
+    /// Handles the end of a step's duration: it completes, fails, waits for a response
+    /// or continues.
     fn step_is_over(&mut self, at: SystemTime) {
         let Some(step) = self.steps.get_mut(self.current) else {
             return self.end(at, Status::Completed);
@@ -321,14 +324,14 @@ impl Run {
         self.log.line(at, line);
     }
 
-    /// Whether an action can be done now; the problem says why not.
+    /// Returns whether an action is permitted now; the error says why not.
     pub fn allows(&self, action: &str) -> Result<(), Problem> {
-        // When to resubmit is not stated: always.
+        // The conditions of resubmit are undocumented: always permitted.
         let allowed = action == "resubmit" || self.status.actions().contains(&action);
         allowed.then_some(()).ok_or_else(|| self.status.refuses())
     }
 
-    /// Ends after the step that runs; forced, at once.
+    /// Stops after the running step, or at once if forced.
     pub fn stop(&mut self, at: SystemTime, forced: bool) -> Result<(), Problem> {
         self.allows(if forced { "forceStop" } else { "stop" })?;
         self.log.line(at, "KNAE08010-W The task is being stopped.");
@@ -339,7 +342,7 @@ impl Run {
         Ok(())
     }
 
-    /// The step that waits for an answer, with its buttons.
+    /// Returns the step that waits for a response, with its buttons.
     pub fn question(&self) -> Result<(&Step, &[String]), Problem> {
         self.allows("response")?;
         match self.steps.get(self.current) {
@@ -351,7 +354,7 @@ impl Run {
         }
     }
 
-    /// Presses a button, by its place. The last of several lets the step fail.
+    /// Responds with a button, by its index. The last of several fails the step.
     pub fn respond(&mut self, at: SystemTime, button: usize) -> Result<(), Problem> {
         let (_, buttons) = self.question()?;
         let fails = buttons.len() > 1 && button + 1 == buttons.len();
@@ -365,7 +368,7 @@ impl Run {
         Ok(())
     }
 
-    /// Runs again: from the step that failed, or from the one after it.
+    /// Reruns from the failed step, or from the one after it.
     pub fn rerun(&mut self, at: SystemTime, after: bool) -> Result<(), Problem> {
         self.allows(if after {
             "rerunStepStart"
@@ -397,7 +400,7 @@ impl Run {
         Ok(())
     }
 
-    /// Waits again; what is overdue starts when time next moves on.
+    /// Returns to waiting; an overdue task starts at the next `advance`.
     pub fn resume(&mut self, at: SystemTime) -> Result<(), Problem> {
         match self.status {
             Status::Suspended => {
@@ -436,7 +439,7 @@ mod tests {
         Run::new(at(10), steps.collect())
     }
 
-    /// What is done to a run, and when.
+    /// An action on a run at a certain time.
     enum Do {
         Nothing,
         Stop,
@@ -585,7 +588,7 @@ mod tests {
         }
     }
 
-    /// Each action in each status that does not allow it (c.2).
+    /// Each action in each status that does not permit it.
     #[test]
     fn refusals() {
         use Status as S;

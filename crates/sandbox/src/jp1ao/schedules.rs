@@ -1,4 +1,4 @@
-//! Schedules: made by a submit, each with its tasks (2.6).
+//! Schedules, each created by a submit and with its own tasks (V12 2.6).
 
 use std::time::SystemTime;
 
@@ -13,7 +13,7 @@ use super::tasks::{Task, waits};
 use super::words::Problem;
 use super::{Call, Jp1ao, Outcome, action, id, no_function, ok};
 
-/// Schedules at once. Beyond, the oldest without a task is forgotten.
+/// Maximum number of schedules; beyond it the oldest without a task is deleted.
 const MAX_SCHEDULES: usize = 2000;
 const ACTIONS: &[&str] = &["cancel", "suspend", "resume"];
 
@@ -26,7 +26,7 @@ pub struct Schedule {
     pub made: SystemTime,
     pub modified: SystemTime,
     pub plan: Plan,
-    /// When its last task starts or started.
+    /// Start time of the last task.
     pub scheduled: SystemTime,
     pub service: u64,
     pub service_state: &'static str,
@@ -64,8 +64,7 @@ const SHAPE: Shape = Shape {
 };
 
 impl Schedule {
-    /// The only status text that is in a source is `running`: some task was not
-    /// executed yet.
+    /// `running` is the only documented status: some task was not executed yet.
     fn status(&self, jp1ao: &Jp1ao) -> &'static str {
         let task = jp1ao
             .tasks
@@ -141,8 +140,8 @@ pub fn answer(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
     }
 }
 
-/// What holds for the schedule's last task holds for the schedule. What is
-/// canceled, or suspended, already is no error.
+/// Applies an action to the schedule's last task. Canceling a canceled schedule or
+/// suspending a suspended one succeeds.
 fn invoke(jp1ao: &mut Jp1ao, call: &Call<'_>, wanted: &str, action: &str) -> Outcome {
     let schedule = jp1ao.schedule(call, wanted)?;
     let (path, wanted) = (schedule.path(), schedule.id);
@@ -181,7 +180,7 @@ impl Jp1ao {
         found.ok_or(Problem::Absent)
     }
 
-    /// Makes a schedule of a service and its first task; answers with their ids.
+    /// Creates a schedule of a service and its first task. Returns their ids.
     pub(super) fn plan(
         &mut self,
         call: &Call<'_>,
@@ -255,7 +254,8 @@ impl Jp1ao {
         Ok((id, task))
     }
 
-    /// The next task of a recurring schedule, unless there is no room or no service.
+    /// Creates the next task of a recurring schedule, unless there are too many tasks
+    /// or the service is deleted.
     pub(super) fn repeat(&mut self, schedule: u64, now: SystemTime) {
         let Some(at) = self
             .schedules
@@ -265,7 +265,7 @@ impl Jp1ao {
             return;
         };
         let mut schedule = self.schedules[at].clone();
-        // The one that has just started is not started again.
+        // Excludes the task that has just started.
         let Some(next) = schedule
             .plan
             .next(now + std::time::Duration::from_millis(1))
@@ -282,7 +282,7 @@ impl Jp1ao {
         }
     }
 
-    /// Makes a task of a schedule, unless its service is gone.
+    /// Creates a task of a schedule, unless its service is deleted.
     fn start(&mut self, schedule: &Schedule, id: u64, now: SystemTime) -> Option<()> {
         let mut properties = schedule.properties.clone();
         for property in &mut properties {

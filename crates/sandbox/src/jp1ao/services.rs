@@ -1,4 +1,4 @@
-//! Services (2.5): templates made ready to run.
+//! Services: configured service templates that can be submitted (V12 2.5).
 
 use std::time::SystemTime;
 
@@ -15,7 +15,7 @@ use super::words::Problem;
 use super::{Call, Jp1ao, Jp1aoVersion, Outcome, action, boolean, id, no_function, ok, text};
 use crate::plain::Answer;
 
-/// Services at once.
+/// Maximum number of services.
 const MAX_SERVICES: usize = 500;
 
 const ACTIONS: &[&str] = &[
@@ -44,7 +44,7 @@ pub struct Service {
     pub made: SystemTime,
     pub modified: SystemTime,
     pub properties: Vec<Property>,
-    /// Since `reset`.
+    /// Number of submits since the last `reset`.
     pub submits: u64,
     pub submitted: Option<SystemTime>,
     pub executed: u64,
@@ -93,7 +93,7 @@ pub const SHAPE: Shape = Shape {
     equal: &["serviceGroupID", "serviceTemplateID", "favorite"],
 };
 
-/// All that version 10 shows (9.4.2).
+/// Members in version 10 (V10 9.4.2).
 const SHOWN_BY_10: [&str; 10] = [
     "instanceID",
     "name",
@@ -188,7 +188,8 @@ impl Service {
         }
     }
 
-    /// Goes to a state, if the one it is in lets it (c.1).
+    /// Applies a status action, if the current state permits it (docs/apis/jp1ao.md,
+    /// "Service status").
     fn go(&mut self, action: &str, now: SystemTime) -> Result<(), Problem> {
         let (to, from): (_, &[&str]) = match action {
             "release" => ("release", &["test", "maintenance", "disabled"]),
@@ -228,7 +229,7 @@ pub fn answer(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
                 .filter(|service| call.user.sees(service.group) && has(service));
             let shown = seen.map(|service| service.show(jp1ao, call)).collect();
             if call.rules.version == Jp1aoVersion::V10 {
-                // None of the filters but HQL is documented there.
+                // Only the HQL filters are documented there.
                 const PLAIN: Shape = Shape {
                     searched: &[],
                     equal: &[],
@@ -275,7 +276,7 @@ pub fn answer(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
         {
             apply_template(jp1ao, call, wanted, "instanceID")
         }
-        // Its own path, and its own spelling (g.10).
+        // Its own path and spelling (docs/apis/jp1ao.md, "Quirks").
         (&Method::POST, [wanted, "applyTemplate", "invoke"])
             if call.rules.version == Jp1aoVersion::V11 =>
         {
@@ -291,13 +292,13 @@ pub fn answer(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
     }
 }
 
-/// Those that have a document and are invoked.
+/// Actions with a document that can be invoked.
 fn is_action(action: &str) -> bool {
     ACTIONS.contains(&action) && !["update", "delete"].contains(&action)
 }
 
 impl Jp1ao {
-    /// Where a service is that the caller sees.
+    /// Returns the index of a service that the user may see.
     fn service(&self, call: &Call<'_>, wanted: &str) -> Result<usize, Problem> {
         let wanted = id(wanted)?;
         let found = self
@@ -307,7 +308,7 @@ impl Jp1ao {
         found.ok_or(Problem::Absent)
     }
 
-    /// Makes a service of a template (the template's action `bind`).
+    /// Creates a service from a template (the template's action `bind`).
     pub(super) fn bind(
         &mut self,
         call: &Call<'_>,
@@ -340,7 +341,7 @@ impl Jp1ao {
         service.group = group;
         service.take(given)?;
         if let Some(state) = text(given, "serviceState", 32)? {
-            // A new service is tried out, or usable at once.
+            // A new service is in test, or usable at once.
             service.state = ["test", "release", "debug"]
                 .into_iter()
                 .find(|known| *known == state)
@@ -363,7 +364,7 @@ impl Jp1ao {
 }
 
 impl Service {
-    /// Takes what an update and a bind have in common.
+    /// Sets the members that an update and a bind have in common.
     fn take(&mut self, given: &Map<String, Value>) -> Result<(), Problem> {
         let description = text(given, "description", 1024)?;
         let tags = text(given, "tags", 1024)?;
@@ -392,8 +393,8 @@ impl Service {
     }
 }
 
-/// Takes the six members that can change; all or none. A user of the Submit role
-/// changes only `favorite` (2.5.3).
+/// Updates the six editable members, all or none. The Submit role can only change
+/// `favorite` (V12 2.5.3).
 fn update(jp1ao: &mut Jp1ao, call: &Call<'_>, at: usize) -> Result<(), Problem> {
     let body = call.body()?;
     list::times(&body, &SHAPE)?;
@@ -431,7 +432,7 @@ fn update(jp1ao: &mut Jp1ao, call: &Call<'_>, at: usize) -> Result<(), Problem> 
             "disabled" => "disable",
             _ => return Err(Problem::body("serviceState cannot be set to this")),
         };
-        // Its page knows no 409.
+        // Its page documents no 409.
         service
             .go(action, call.now)
             .map_err(|_| Problem::body("serviceState cannot change to this"))?;
@@ -501,13 +502,13 @@ fn invoke(jp1ao: &mut Jp1ao, call: &Call<'_>, wanted: &str, action: &str) -> Out
     (service.last_failed, service.reset) = (None, Some(call.now));
     match call.rules.reset_envelope {
         true => action::done(call, &[path]),
-        // What the page of version 12 prints as the response (2.5.9).
+        // Response on the page of version 12 (V12 2.5.9).
         false => Ok(ok(&action::document(call, &path, action, Vec::new()))),
     }
 }
 
-/// Goes over to another version of the same template; what both have keeps its
-/// value. Not while disabled (AG11 4.9.1).
+/// Changes to another version of the same template; properties of both versions keep
+/// their values. Not permitted while disabled (AG11 4.9.1).
 fn apply_template(jp1ao: &mut Jp1ao, call: &Call<'_>, wanted: &str, member: &str) -> Outcome {
     call.needs_or_absent(Role::Modify)?;
     let at = jp1ao.service(call, wanted)?;

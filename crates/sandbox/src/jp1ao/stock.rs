@@ -1,4 +1,5 @@
-//! What is there at the start. Names and ids are ours; 2004 is the seed's.
+//! Objects that exist at the start. Names and ids are the sandbox's own, except for
+//! service 2004, which is that of `tests/seeds/5-jp1ao-service-release.json`.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,17 +14,16 @@ use super::templates::Template;
 use super::{Jp1ao, when};
 use crate::JP1AO_USERNAME;
 
-/// What is made gets ids from here on: the first task that is submitted is 10001.
+/// Last id of a preloaded object: the first submitted task is 10001.
 pub const LAST_ID: u64 = 10_000;
 /// The same for properties, steps and definitions.
 pub const LAST_PART: u64 = 100_000;
-/// When the stock was made.
+/// Creation time of the preloaded objects.
 const MADE: &str = "2015-07-01T09:00:00.000+09:00";
-/// The property by which a task is told at which of its steps, from 1, it shall
-/// fail; 0: at none.
+/// Property with the number of the step at which a task fails, from 1; 0 for none.
 pub const FAIL_AT: &str = "startvm.failAtStep";
 
-/// The service group of most services.
+/// Service group of most services.
 pub const DEFAULT_GROUP: u64 = 1001;
 const OPERATIONS: u64 = 1002;
 
@@ -170,7 +170,7 @@ fn templates(made: SystemTime) -> Vec<Template> {
     let with = |template: Template, definitions: Vec<Definition>| {
         let id = template.id;
         let numbered = definitions.into_iter().enumerate().map(|(at, definition)| {
-            // 3001's are 4100 and so on.
+            // 4100 and following for template 3001, and so on.
             let id = 4000 + (id - 3000) * 100 + at as u64;
             Arc::new(Definition {
                 id,
@@ -243,7 +243,7 @@ fn templates(made: SystemTime) -> Vec<Template> {
     ]
 }
 
-/// Fills an empty JP1/AO. `tasks`: also with something that ran before.
+/// Fills an empty state. With `tasks` also adds finished tasks.
 pub fn fill(jp1ao: &mut Jp1ao, tasks: bool, now: SystemTime) {
     let made = when::read(MADE, true).unwrap_or(now);
     jp1ao.templates = templates(made);
@@ -338,7 +338,7 @@ pub fn fill(jp1ao: &mut Jp1ao, tasks: bool, now: SystemTime) {
     }
 }
 
-/// A task of yesterday that completed, and one of the night that failed.
+/// Adds yesterday's completed task and last night's failed one.
 fn past(jp1ao: &mut Jp1ao, now: SystemTime) {
     for (id, service, name, hours, fails) in [
         (6001, 2006, "Volumes of yesterday", 24, false),

@@ -1,4 +1,4 @@
-//! Tasks, their steps and logs (2.7).
+//! Tasks, their steps and logs (V12 2.7).
 
 use std::time::SystemTime;
 
@@ -17,14 +17,14 @@ use super::words::Problem;
 use super::{Call, Jp1ao, Jp1aoVersion, Outcome, Pace, action, boolean, id, no_function, ok, text};
 use crate::plain::Answer;
 
-/// Tasks at once. Beyond, the oldest that has ended is archived, as the product
-/// does once a day (AG11 1.6.5).
+/// Maximum number of tasks; beyond it the oldest finished one is archived, as the
+/// product does once a day (AG11 1.6.5).
 const MAX_TASKS: usize = 1000;
-/// The longest notes.
+/// Maximum length of notes.
 const MAX_NOTES: usize = 1024;
-/// How much of a log is read where nothing is said.
+/// Default number of bytes read from a log.
 const READ_SIZE: usize = 64 << 10;
-/// How much at most.
+/// Maximum number of bytes read from a log.
 const MAX_READ_SIZE: usize = 4 << 20;
 
 const ACTIONS: &[&str] = &[
@@ -39,7 +39,7 @@ const ACTIONS: &[&str] = &[
     "rerunStepStart",
 ];
 
-/// A task, with what its service was when it was submitted.
+/// A task, with a copy of its service's members at the submit.
 pub struct Task {
     pub id: u64,
     pub name: String,
@@ -108,7 +108,7 @@ pub const SHAPE: Shape = Shape {
 };
 
 impl Task {
-    /// A task that has nothing to do yet.
+    /// Builds a task without steps.
     pub fn new(id: u64, schedule: &Schedule, service: &Service, now: SystemTime) -> Self {
         Self {
             id,
@@ -141,7 +141,8 @@ impl Task {
             "name": self.name,
             "status": self.run.status.text(call.rules.version),
             "startTime": call.maybe(self.run.started),
-            // Null before it ran, empty while it runs: both were documented (g.12).
+            // Null before the start, empty while running: both are documented
+            // (docs/apis/jp1ao.md, "Quirks").
             "completionTime": match (self.run.started, self.run.completed) {
                 (Some(_), None) => "".into(),
                 (_, completed) => call.maybe(completed),
@@ -231,7 +232,7 @@ pub fn answer(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
     }
 }
 
-/// Of what comes back only `notes` and `toDo` are taken.
+/// Updates `notes` and `toDo`; ignores all other members.
 fn update(task: &mut Task, call: &Call<'_>) -> Result<(), Problem> {
     let body = call.body()?;
     list::times(&body, &SHAPE)?;
@@ -249,8 +250,8 @@ fn update(task: &mut Task, call: &Call<'_>) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Only tasks of services in debug are deleted; for all others the answer says
-/// where to archive them (2.7.4). What is gone is gone.
+/// Deletes a task of a debug service; for others the response refers to archiving (V12
+/// 2.7.4). Deleting a missing task succeeds.
 fn delete(jp1ao: &mut Jp1ao, call: &Call<'_>, wanted: &str) -> Outcome {
     call.only(&[&["alt"]])?;
     call.needs(Role::Modify)?;
@@ -324,8 +325,8 @@ fn invoke(jp1ao: &mut Jp1ao, call: &Call<'_>, wanted: &str, action: &str) -> Out
     action::done(call, &[path])
 }
 
-/// Which button was pressed. How this is said was in no source: the one that is
-/// marked (`true`, `selected`...), or the one that alone was left.
+/// Returns the pressed button. The form is undocumented: accepts the one that is marked
+/// (`true`, `selected`...) or the only one left.
 fn chosen(task: &Task, arguments: &[Map<String, Value>]) -> Result<usize, Problem> {
     let (step, buttons) = task.run.question()?;
     let [argument] = arguments else {
@@ -374,7 +375,7 @@ fn chosen(task: &Task, arguments: &[Map<String, Value>]) -> Result<usize, Proble
 }
 
 impl Jp1ao {
-    /// A task that the caller sees.
+    /// Returns a task that the user may see.
     fn task(&mut self, call: &Call<'_>, wanted: &str) -> Result<&mut Task, Problem> {
         let wanted = id(wanted)?;
         let found = self
@@ -384,7 +385,7 @@ impl Jp1ao {
         found.ok_or(Problem::Absent)
     }
 
-    /// Lets time pass until now.
+    /// Advances all tasks to `now`.
     pub(super) fn advance(&mut self, now: SystemTime, pace: Pace) {
         if !pace.play {
             return;
@@ -395,8 +396,8 @@ impl Jp1ao {
         self.count_news(now);
     }
 
-    /// Tells services and schedules what became of tasks. A recurrence has its
-    /// next task as soon as the last has started; what it missed meanwhile is left out.
+    /// Passes the events of tasks to services and schedules. A recurrence gets its next
+    /// task as soon as the last one has started; starts missed in between are skipped.
     pub(super) fn count_news(&mut self, now: SystemTime) {
         let mut recurring = Vec::new();
         for task in &mut self.tasks {
@@ -418,7 +419,7 @@ impl Jp1ao {
         }
     }
 
-    /// Makes room for a task.
+    /// Archives a finished task if the maximum number is reached.
     pub(super) fn room_for_task(&mut self, now: SystemTime) -> Result<(), Problem> {
         if self.tasks.len() < MAX_TASKS {
             return Ok(());
@@ -440,7 +441,7 @@ impl Jp1ao {
         Some(self.tasks.remove(at))
     }
 
-    /// Debug tasks are forgotten, all others become histories.
+    /// Drops a debug task; turns any other into a history.
     fn remember(&mut self, task: Task, now: SystemTime) {
         if !task.is_debug() {
             let id = self.id();
@@ -458,7 +459,7 @@ impl Jp1ao {
         action::done(call, &histories)
     }
 
-    /// Makes a service's task and its schedule (submit, resubmit).
+    /// Creates a task and its schedule for a service (submit, resubmit).
     pub(super) fn submit(
         &mut self,
         call: &Call<'_>,
@@ -496,7 +497,7 @@ impl Jp1ao {
     }
 }
 
-/// `FlowSteps`: of one task, which must be the only thing that is said.
+/// `FlowSteps` of one task, whose id must be the only parameter.
 pub fn steps(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
     get(call, rest)?;
     let wanted = sole(call, "taskID")?;
@@ -518,7 +519,7 @@ pub fn steps(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
     list::page(call, steps)
 }
 
-/// `TaskLogs`: a part of a task's log, of whole lines.
+/// `TaskLogs`: a part of a task's log, in complete lines.
 pub fn logs(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
     get(call, rest)?;
     call.only(&[&["alt", "taskID", "offset", "readSize", "reverse"]])?;
@@ -533,7 +534,7 @@ pub fn logs(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
     if !(1..=MAX_READ_SIZE).contains(&read_size) {
         return Err(Problem::Query("readSize".to_owned()));
     }
-    // A flag without a value (g.17).
+    // A flag without a value (docs/apis/jp1ao.md, "Quirks").
     if call.ask.parameter("reverse").is_some() {
         return Err(Problem::Query("reverse takes no value".to_owned()));
     }
@@ -555,7 +556,7 @@ fn get(call: &Call<'_>, rest: &[&str]) -> Result<(), Problem> {
     }
 }
 
-/// A parameter that must be there, once, and a number.
+/// Returns a required numeric parameter that must be the only one.
 fn sole(call: &Call<'_>, name: &str) -> Result<String, Problem> {
     let mut given = call.ask.query.iter().filter(|(key, _)| key == name);
     match (given.next(), given.next()) {
@@ -564,7 +565,7 @@ fn sole(call: &Call<'_>, name: &str) -> Result<String, Problem> {
     }
 }
 
-/// Whether it waits for its time.
+/// Returns whether the task waits for its start time.
 pub fn waits(task: &Task) -> bool {
     matches!(task.run.status, Status::Waiting | Status::Suspended)
 }

@@ -1,5 +1,5 @@
-//! Service templates (2.4): what services are made of, imported and exported as
-//! files.
+//! Service templates, which services are created from, with import and export as files
+//! (V12 2.4).
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -16,13 +16,13 @@ use super::words::Problem;
 use super::{Call, Jp1ao, Jp1aoVersion, Outcome, action, archive, id, no_function, ok};
 use crate::plain::Answer;
 
-/// Templates at once.
+/// Maximum number of templates.
 const MAX_TEMPLATES: usize = 100;
-/// What all files that were imported may take.
+/// Maximum size of all imported files.
 const MAX_FILES: usize = 64 << 20;
-/// Steps and properties of a template that is imported.
+/// Maximum number of steps, and of properties, of an imported template.
 const MAX_PARTS: usize = 100;
-/// The file within a template's file.
+/// Name of the JSON file in an exported archive.
 const INNER: &str = "template.json";
 
 const ACTIONS: &[&str] = &["delete", "export", "detailhelp", "bind"];
@@ -42,11 +42,11 @@ pub struct Template {
     pub state: &'static str,
     pub schedule_types: String,
     pub definitions: Vec<Arc<Definition>>,
-    /// The steps of its tasks.
+    /// Steps of the tasks.
     pub flow: Vec<(String, Work)>,
-    /// Templates that are part of it.
+    /// Templates that it includes.
     pub components: Vec<u64>,
-    /// As it was imported.
+    /// Imported file.
     pub file: Option<Bytes>,
 }
 
@@ -146,7 +146,7 @@ impl Template {
         format!("objects/ServiceTemplates/{}", self.id)
     }
 
-    /// The property groups of its definitions (2.9.10).
+    /// Returns the property groups of its definitions (V12 2.9.10).
     pub fn groups(&self) -> Vec<Value> {
         let mut names: Vec<&str> = self
             .definitions
@@ -166,7 +166,7 @@ impl Template {
         names.iter().enumerate().map(show).collect()
     }
 
-    /// The template as a file: a zip with one JSON file.
+    /// Exports the template: a zip archive with one JSON file.
     fn file(&self) -> Option<Bytes> {
         if let Some(file) = &self.file {
             return Some(file.clone());
@@ -194,7 +194,7 @@ impl Template {
     }
 
     fn file_name(&self) -> String {
-        // It goes into a header: nothing but plain characters.
+        // ASCII letters and digits only, because it is sent in a header.
         let name = format!("{}_{}_{}.st", self.vendor_id, self.key, self.version);
         name.chars()
             .map(|c| {
@@ -207,7 +207,7 @@ impl Template {
             .collect()
     }
 
-    /// Reads what `file` wrote.
+    /// Parses the output of `file`.
     fn read(content: &[u8], now: SystemTime) -> Option<Self> {
         let given: Value = serde_json::from_slice(content).ok()?;
         let short =
@@ -258,7 +258,7 @@ impl Template {
         })
     }
 
-    /// A template of which only the file's name is known.
+    /// Builds a template of which only the file name is known.
     fn unread(name: &str, now: SystemTime) -> Self {
         let stem: String = name
             .rsplit_once('.')
@@ -287,7 +287,7 @@ impl Template {
 }
 
 impl Jp1ao {
-    /// How many templates another one is part of.
+    /// Returns the number of templates that include this one.
     fn users(&self, id: u64) -> usize {
         self.templates
             .iter()
@@ -295,7 +295,7 @@ impl Jp1ao {
             .count()
     }
 
-    /// Whether none of the same vendor and key has a later version.
+    /// Returns whether no later version of the same vendor and key exists.
     pub(super) fn is_latest(&self, template: &Template) -> bool {
         let same = |one: &&Template| one.key == template.key && one.vendor_id == template.vendor_id;
         !self
@@ -305,7 +305,7 @@ impl Jp1ao {
             .any(|one| one.version > template.version)
     }
 
-    /// The latest version of a template.
+    /// Returns the latest version of a template.
     pub(super) fn latest_of(&self, id: u64) -> Option<u64> {
         let given = self.templates.iter().find(|one| one.id == id)?;
         let same = self
@@ -334,8 +334,8 @@ pub fn all(jp1ao: &Jp1ao, call: &Call<'_>) -> Vec<Value> {
 }
 
 pub fn answer(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
-    // Not for the Submit role at all; the list's page has no 403, so that role
-    // sees nothing of them (2.4).
+    // Not permitted to the Submit role. The page of the list documents no 403, so the
+    // list is empty for that role (V12 2.4).
     if call.user.role < Role::Modify {
         return match (&call.ask.method, rest) {
             (&Method::GET, []) => {
@@ -406,7 +406,7 @@ pub fn answer(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
     }
 }
 
-/// All six members of a service, and the properties.
+/// Builds the arguments of `bind`: six members of a service, and the properties.
 fn bind_arguments(template: &Template) -> Vec<Value> {
     let service = json!({
         "name": "",
@@ -424,7 +424,7 @@ fn bind_arguments(template: &Template) -> Vec<Value> {
     std::iter::once(service).chain(properties).collect()
 }
 
-/// The 204 says JSON all the same (g.5).
+/// The 204 has a JSON content type (docs/apis/jp1ao.md, "Quirks").
 fn delete(jp1ao: &mut Jp1ao, call: &Call<'_>, wanted: &str) -> Outcome {
     call.only(&[&["alt"]])?;
     call.needs(Role::Develop)?;
@@ -438,7 +438,7 @@ fn delete(jp1ao: &mut Jp1ao, call: &Call<'_>, wanted: &str) -> Outcome {
     Ok(Answer::empty(StatusCode::NO_CONTENT).with("content-type", "application/json"))
 }
 
-/// The form, and the upload (2.4.5, 2.4.6).
+/// Serves the form and the upload (V12 2.4.5, 2.4.6).
 pub fn import(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
     const FORM: &str = "<html><body><form method=\"post\" enctype=\"multipart/form-data\" action=\"import/invoke\">\
         <input type=\"file\" name=\"file\"/><input type=\"submit\"/></form></body></html>";
@@ -472,7 +472,7 @@ pub fn import(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
 }
 
 impl Jp1ao {
-    /// Takes a template; the same version again replaces what was there.
+    /// Adds a template, replacing one of the same version.
     fn import(&mut self, mut template: Template) -> Result<u64, Problem> {
         let same = |one: &Template| {
             one.key == template.key

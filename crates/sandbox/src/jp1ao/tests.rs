@@ -1,4 +1,4 @@
-//! JP1/AO by its REST calls, without a socket and without waiting.
+//! Tests of JP1/AO's REST calls, without a socket and with paused time.
 
 mod lists;
 mod properties;
@@ -20,7 +20,7 @@ use tower::ServiceExt;
 use super::*;
 use crate::{JP1AO_PASSWORD, JP1AO_USERNAME, Settings, router};
 
-/// A sandbox, and who asks it.
+/// A sandbox and a user.
 struct Ao {
     world: Arc<World>,
     user: &'static str,
@@ -30,7 +30,7 @@ struct Got {
     status: u16,
     headers: HeaderMap,
     bytes: Bytes,
-    /// Null if the body is none, or no JSON.
+    /// Null if the body is empty or not JSON.
     body: Value,
 }
 
@@ -41,7 +41,7 @@ impl Got {
             .map_or("", |value| value.to_str().unwrap())
     }
 
-    /// Members of the list.
+    /// Returns a member of every item of the list.
     fn all(&self, name: &str) -> Vec<Value> {
         assert_eq!(self.status, 200, "{}", self.body);
         self.body["data"]
@@ -61,7 +61,7 @@ fn quiet() -> Settings {
 }
 
 impl Ao {
-    /// Tasks move on, at two seconds a step; nothing ran before.
+    /// Tasks progress at two seconds a step; no task exists at the start.
     fn new() -> Self {
         Self::with(Jp1aoRules::default())
     }
@@ -81,7 +81,7 @@ impl Ao {
         }
     }
 
-    /// The same sandbox for somebody else.
+    /// Returns the same sandbox with another user.
     fn by(&self, user: &'static str) -> Self {
         Self {
             world: self.world.clone(),
@@ -137,31 +137,31 @@ impl Ao {
         self.send("GET", path, Value::Null).await
     }
 
-    /// What is there: the body of a GET that must go well.
+    /// Returns the body of a GET, which must succeed.
     async fn read(&self, path: &str) -> Value {
         let got = self.get(path).await;
         assert_eq!(got.status, 200, "{path}: {}", got.body);
         got.body
     }
 
-    /// Fetches an action's document, edits it, and posts it.
+    /// Fetches an action's document, edits it and posts it.
     async fn act(&self, path: &str, action: &str, edit: impl FnOnce(&mut Value)) -> Got {
         let mut document = self.read(&format!("{path}/actions/{action}")).await;
-        // As a client must: by the action, not by the template.
+        // Named after the action, not the document, as a client must do.
         document["name"] = action.into();
         edit(&mut document);
         self.send("POST", &format!("{path}/actions/{action}/invoke"), document)
             .await
     }
 
-    /// Posts a document without arguments, unseen.
+    /// Posts a document without arguments, without fetching it.
     async fn invoke(&self, path: &str, action: &str) -> Got {
         let document = json!({"name": action, "href": "x", "method": "POST", "parameters": []});
         self.send("POST", &format!("{path}/actions/{action}/invoke"), document)
             .await
     }
 
-    /// Submits a service; its task.
+    /// Submits a service. Returns the task's path.
     async fn submit(&self, service: u64, edit: impl FnOnce(&mut Value)) -> String {
         let got = self
             .act(&format!("Services/{service}"), "submit", edit)
@@ -182,7 +182,7 @@ impl Ao {
     }
 }
 
-/// Lets so many steps pass.
+/// Advances the clock by a number of steps.
 async fn steps(steps: u32) {
     tokio::time::advance(Duration::from_secs(2) * steps).await;
 }

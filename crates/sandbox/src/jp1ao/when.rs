@@ -1,4 +1,4 @@
-//! Times as JP1/AO reads and writes them, in Japan (2.2.12).
+//! Time formats of JP1/AO, in the time zone of Japan (V12 2.2.12).
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,11 +7,11 @@ use prost_types::Timestamp;
 use crate::plain::seconds;
 
 const DAY: u64 = 24 * 3600;
-/// The server's zone.
+/// Time zone of the server.
 const ZONE: Duration = Duration::from_secs(9 * 3600);
 
-/// Cuts off what is finer than what is written, so that a time that was read
-/// equals the one that is kept.
+/// Truncates to the precision of the format, so that a parsed time equals the stored
+/// one.
 pub fn cut(at: SystemTime) -> SystemTime {
     let fine = at
         .duration_since(UNIX_EPOCH)
@@ -21,7 +21,7 @@ pub fn cut(at: SystemTime) -> SystemTime {
     at - Duration::from_nanos(u64::from(fine))
 }
 
-/// `2026-11-21T11:31:11.457+09:00`, or with `+0900`.
+/// Formats as `2026-11-21T11:31:11.457+09:00`, or with `+0900`.
 pub fn write(at: SystemTime, compact: bool) -> String {
     let local = at + ZONE;
     let millis = Timestamp::from(local).nanos / 1_000_000;
@@ -29,10 +29,9 @@ pub fn write(at: SystemTime, compact: bool) -> String {
     seconds(local).replace('Z', &format!(".{millis:03}{zone}"))
 }
 
-/// Reads a time of this century and around. What comes after the year may be
-/// missing and is then the least; a missing zone is the server's. Within a filter
-/// nothing may be missing. An offset without a colon is refused, even though the
-/// server itself may write one.
+/// Parses a time between 1970 and 2200. Missing parts after the year default to their
+/// minimum, a missing zone to the server's; in a filter nothing may be missing. An
+/// offset without a colon is rejected, although the server itself may write one.
 pub fn read(text: &str, complete: bool) -> Option<SystemTime> {
     let (local, offset) = zone(text)?;
     if complete && offset.is_none() {
@@ -60,7 +59,7 @@ pub fn read(text: &str, complete: bool) -> Option<SystemTime> {
     if complete && parts.iter().any(Option::is_none) {
         return None;
     }
-    // What is missing must be missing from there on.
+    // After a missing part all following ones must be missing.
     if parts
         .iter()
         .skip_while(|part| part.is_some())
@@ -89,7 +88,7 @@ pub fn read(text: &str, complete: bool) -> Option<SystemTime> {
     }
 }
 
-/// Splits the zone off: whether it is east of Greenwich, and how far.
+/// Splits off the zone: whether it is east of Greenwich, and the offset.
 fn zone(text: &str) -> Option<(&str, Option<(bool, Duration)>)> {
     let Some(at) = text.find('T') else {
         return Some((text, None));
@@ -152,7 +151,7 @@ impl Day {
         self.next().of_month() == 1
     }
 
-    /// This time of the day.
+    /// Returns a time on this day.
     pub fn at(self, time: Duration) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(self.0 * DAY) + time - ZONE
     }
@@ -165,7 +164,7 @@ mod tests {
     #[test]
     fn written_and_read() {
         let at = UNIX_EPOCH + Duration::from_millis(1_438_232_139_457);
-        // The seed's own example.
+        // From `tests/seeds/5-jp1ao-service-release.json`.
         assert_eq!(write(at, false), "2015-07-30T13:55:39.457+09:00");
         assert_eq!(write(at, true), "2015-07-30T13:55:39.457+0900");
         assert_eq!(read(&write(at, false), true), Some(at));
@@ -249,7 +248,7 @@ mod tests {
                 "{text}"
             );
         }
-        // Midnight in Japan is the afternoon before in Greenwich.
+        // Midnight in Japan is the previous afternoon in Greenwich.
         assert_eq!(at("2026-11-20T15:00:00Z"), at("2026-11-21"));
         assert_eq!(
             write(at("2026-11-21").at(Duration::from_secs(3600)), false),

@@ -1,4 +1,4 @@
-//! What JP1/AO says when it refuses, in two languages.
+//! Errors of JP1/AO, with messages in two languages.
 
 use http::{Method, StatusCode};
 use serde_json::json;
@@ -7,42 +7,43 @@ use super::Call;
 use super::print::print;
 use crate::plain::Answer;
 
-/// Why a call is refused. Statuses: `jp1ao.md`, b.2 and the tables of the calls.
+/// Reason for an error response. Statuses: docs/apis/jp1ao.md, "Error codes", and the
+/// tables of the calls.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Problem {
-    /// Wrong or missing credentials, or a token that is too old.
+    /// Wrong or missing credentials, or an expired token.
     Login,
-    /// The user may use no service group at all.
+    /// The user has no service group.
     NoGroup,
-    /// The user's role lacks the function.
+    /// The user's role does not permit the function.
     Forbidden,
-    /// It is not there, or the user may not see it.
+    /// Does not exist, or the user may not see it.
     Absent,
-    /// No such function.
+    /// Unknown function.
     NoFunction,
     /// The function exists for another method.
     Method,
-    /// This query parameter is wrong.
+    /// Invalid query parameter.
     Query(String),
-    /// This is wrong with the body.
+    /// Invalid body.
     Body(String),
-    /// XML that is none, or that is not read here.
+    /// Invalid or unsupported XML.
     Xml,
-    /// The state of the thing does not allow it.
+    /// The state of the object does not permit it.
     State(&'static str),
-    /// Something else depends on it.
+    /// Another object depends on it.
     InUse,
-    /// There are too many already.
+    /// The maximum number is reached.
     Limit,
-    /// The name is taken.
+    /// The name is in use.
     Taken,
-    /// Nothing that the caller accepts can be given.
+    /// None of the accepted types is available.
     NotAcceptable,
-    /// The body is of a kind that is not taken.
+    /// Unsupported type of the body.
     MediaType,
     /// The server is not running.
     Down,
-    /// This task is not deleted but archived.
+    /// This task can only be archived, not deleted.
     Archive(u64),
 }
 
@@ -51,8 +52,8 @@ impl Problem {
         Self::Body(what.into())
     }
 
-    /// Status, message id, English, Japanese. Of the ids only KNAE02102-E and
-    /// `generic error` are in a source.
+    /// Returns status, message id, English and Japanese text. Of the ids only
+    /// KNAE02102-E and `generic error` are documented.
     fn words(&self) -> (StatusCode, &'static str, &'static str, &'static str) {
         use StatusCode as S;
         match self {
@@ -151,8 +152,8 @@ impl Problem {
         }
     }
 
-    /// The refusal as it goes out: an error body (b.1), but none for a 406, and
-    /// HTML for the 303 of 2.7.4.
+    /// Builds the response: an error body (docs/apis/jp1ao.md, "Error body"), none for
+    /// a 406, HTML for the 303 of V12 2.7.4.
     pub fn answer(&self, call: &Call<'_>) -> Answer {
         let (status, id, english, japanese) = self.words();
         match self {
@@ -180,7 +181,7 @@ impl Problem {
             _ => None,
         };
         if let Some(data) = data {
-            // Bounded: it may repeat what the caller sent.
+            // Limited, because it can repeat client input.
             body["messageData"] = data.chars().take(200).collect::<String>().into();
         }
         let language = if japanese_wanted { "ja" } else { "en" };
@@ -188,7 +189,7 @@ impl Problem {
     }
 }
 
-/// What a web server says of a path outside the product.
+/// Response of the web server to a path outside the product.
 pub fn not_of_the_product(method: &Method) -> Answer {
     let html =
         "<html><head><title>404 Not Found</title></head><body><h1>Not Found</h1></body></html>";

@@ -1,5 +1,6 @@
-//! Who may call: a token of the IAM, or a request signed with an access key;
-//! either way the path's project must be the caller's. `servicestage.md` (c).
+//! Authentication and authorization: a token of IAM or a request signed with an access
+//! key, for the project of the path. Source: docs/apis/servicestage.md,
+//! "Authentication".
 
 use http::{Method, StatusCode};
 
@@ -10,10 +11,11 @@ use crate::{
     USERNAME, World, keystone, signature,
 };
 
-/// The longest request body that the API gateway takes (a).
+/// Maximum size of a request body at the API gateway (docs/apis/servicestage.md,
+/// "Codes").
 const MAX_BODY: usize = 12 << 20;
 
-/// The caller's name, if it may do this to the project.
+/// Returns the user's name if the user may call this method in the project.
 pub fn caller(world: &World, ask: &Ask, project: &str) -> Result<&'static str, Answer> {
     let (user, own, may_write) = match keystone::token(world, ask) {
         Some(token) => (
@@ -32,7 +34,7 @@ pub fn caller(world: &World, ask: &Ask, project: &str) -> Result<&'static str, A
     if own != project {
         return Err(forbidden("The project is not yours."));
     }
-    // A regional service's calls name the project a second time.
+    // Calls of a regional service name the project a second time.
     if ask.header("x-project-id").is_some_and(|id| id != project) {
         return Err(forbidden("X-Project-Id is not the path's project."));
     }
@@ -49,18 +51,20 @@ pub fn caller(world: &World, ask: &Ask, project: &str) -> Result<&'static str, A
     Ok(user)
 }
 
-/// Whether the request is signed with the sandbox's keys; IAM takes that too.
+/// Returns whether the request is signed with one of the sandbox's keys; IAM accepts
+/// this too.
 pub fn signed(world: &World, ask: &Ask) -> bool {
     verify(world, ask).is_ok()
 }
 
 fn verify(world: &World, ask: &Ask) -> Result<(), Answer> {
     let token = ask.header("x-security-token");
-    // Temporary keys are good with their token only, and lasting ones without.
+    // Temporary keys are valid only with their token, permanent ones only without.
     let (secret, lasting) = match signature::access_key(&ask.headers) {
         Some(ACCESS_KEY) => (SECRET_KEY, token.is_none()),
         Some(TEMPORARY_ACCESS_KEY) => (TEMPORARY_SECRET_KEY, token == Some(SECURITY_TOKEN)),
-        // Signed by nobody: checked all the same, to fail in the same way.
+        // Verified with some key, so that an unknown access key fails like a wrong
+        // signature.
         _ => (SECRET_KEY, false),
     };
     let request = signature::Request {
@@ -71,7 +75,7 @@ fn verify(world: &World, ask: &Ask) -> Result<(), Answer> {
     };
     match signature::verify(request, secret, Some(world.clock.now())) {
         Ok(()) if lasting => Ok(()),
-        // The fixtures' words; the gateway does not say what exactly was wrong.
+        // Text of the fixtures; the gateway does not report the exact reason.
         _ => Err(refused("verify aksk signature fail")),
     }
 }

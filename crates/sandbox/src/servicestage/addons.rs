@@ -1,5 +1,5 @@
-//! Add-ons of an environment. `servicestage.md` 3.2; the action is the seed's
-//! (4-servicestage-addon-action.txt).
+//! Add-ons of an environment. Source: docs/apis/servicestage.md, "AddonService";
+//! example of the action: `tests/seeds/4-servicestage-addon-action.json`.
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ const ADDON: &[Member] = &[
 ];
 const ACTION: &[Member] = &[must("action", Is::Text(64))];
 
-/// The only name that is documented.
+/// The only documented name.
 const INJECTOR: &str = "sermantInjector";
 
 pub struct Addon {
@@ -29,7 +29,7 @@ pub struct Addon {
     name: String,
     cce_id: String,
     cse_id: Option<String>,
-    /// Its last job, which its status follows.
+    /// Last job, which determines the status.
     job: Job,
 }
 
@@ -40,7 +40,7 @@ impl Thing for Addon {
 }
 
 impl Addon {
-    /// The one that is there at the start.
+    /// Builds the add-on that exists at the start.
     pub fn first(id: &str, environment_id: &str) -> Self {
         Self {
             id: id.to_owned(),
@@ -96,7 +96,7 @@ pub fn answer(
     rest: &[&str],
 ) -> Result<Answer, Answer> {
     if state.environments.get(environment).is_none() {
-        // As in the fixture ExecuteAddonAction.json.
+        // As in the fixture `ExecuteAddonAction.json`.
         return Err(refusal(
             StatusCode::NOT_FOUND,
             "00100411",
@@ -155,7 +155,7 @@ pub fn answer(
     }
 }
 
-/// A later job takes the place of the one before, done or not (b).
+/// Starts a job in place of the last one, even if that has not ended.
 fn start(state: &mut Project, id: &str, kind: Kind, fails: bool) -> Result<Answer, Answer> {
     let job = state.jobs.submit(kind, fails);
     let answer = Answer::ok(json!({"job_id": job.id()}));

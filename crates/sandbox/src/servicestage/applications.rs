@@ -1,4 +1,5 @@
-//! Applications and their configuration. `servicestage.md` 3.3.
+//! Applications and their configurations. Source: docs/apis/servicestage.md,
+//! "ApplicationService".
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -43,10 +44,10 @@ const ACTION: &[Member] = &[
     ),
 ];
 
-/// Configurations of a project: a limit of ours.
+/// Maximum number of configurations of a project; the sandbox's own limit.
 const MAX_CONFIGURATIONS: usize = 1000;
 
-/// The application that is there at the start.
+/// Builds the application that exists at the start.
 pub fn first(project: &str, now: i64) -> Object {
     let mut first = Object::new();
     fill(
@@ -79,7 +80,7 @@ pub fn answer(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Ans
                 json!({"description": "", "enterprise_project_id": "0", "labels": []}),
             );
             call.stamp(&mut body);
-            // A creation's answer has no component_count.
+            // The response to a creation has no `component_count`.
             let answer = Answer::ok(Value::Object(body.clone()));
             state.applications.add(body)?;
             Ok(answer)
@@ -119,7 +120,8 @@ pub fn answer(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Ans
                 return Err(no_environment());
             }
             let configuration = body.get("configuration").cloned().unwrap_or_default();
-            // One object, where GET has a list (Q5).
+            // One object, while GET returns a list (docs/apis/servicestage.md,
+            // "Quirks").
             let view = configured(id, &environment, &configuration);
             let key = ((*id).to_owned(), environment);
             let is_new = !state.configurations.contains_key(&key);
@@ -134,7 +136,7 @@ pub fn answer(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Ans
             let environment = environment.ok_or_else(|| invalid("environment_id is missing."))?;
             let key = ((*id).to_owned(), environment.to_owned());
             state.configurations.remove(&key);
-            // As observed, also where nothing was configured.
+            // As observed, even if nothing was configured.
             Ok(Answer::empty(StatusCode::NO_CONTENT))
         }
         (&Method::POST, [id, "action"]) => {
@@ -156,7 +158,7 @@ pub fn answer(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Ans
     }
 }
 
-/// All of the application, or that of `environment_id`.
+/// Returns all configurations of the application, or that of `environment_id`.
 fn show_configuration(call: &Call<'_>, state: &Project, id: &str) -> Result<Answer, Answer> {
     let wanted = call.ask.parameter("environment_id");
     if wanted.is_some_and(|wanted| state.environments.get(wanted).is_none()) {
@@ -197,7 +199,7 @@ fn view(state: &Project, application: &Object) -> Value {
     Value::Object(view)
 }
 
-/// Fails where another application than `own` has the name.
+/// Fails if an application other than `own` has the name.
 fn unused(state: &Project, name: &str, own: &str) -> Result<(), Answer> {
     let named = |application: &Object| text(application, "name") == name;
     let mut others = state.applications.iter().filter(|a| text(a, "id") != own);
@@ -207,7 +209,8 @@ fn unused(state: &Project, name: &str, own: &str) -> Result<(), Answer> {
     }
 }
 
-/// A missing environment is 404 here, as another official client saw it (3.3).
+/// A missing environment is 404 here, as seen by another official client
+/// (docs/apis/servicestage.md, "ApplicationService").
 fn no_environment() -> Answer {
     refusal(
         StatusCode::NOT_FOUND,

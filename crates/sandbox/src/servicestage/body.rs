@@ -1,7 +1,7 @@
-//! Request bodies, checked against tables of members.
+//! Validation of request bodies with tables of members.
 //!
-//! Members that no table names are left out, as unknown ones are by the service;
-//! what is inside a member is kept as it is.
+//! Members that no table names are dropped, as the service does with unknown ones; the
+//! content of a member is kept unchanged.
 
 use serde_json::Value;
 
@@ -11,7 +11,8 @@ use crate::plain::Answer;
 /// A JSON object.
 pub type Object = serde_json::Map<String, Value>;
 
-/// The longest body that is read: what the sandbox keeps of one thing. Ours.
+/// Maximum size of a body, which bounds the memory of a resource; the sandbox's own
+/// limit.
 const MAX_BODY: usize = 64 << 10;
 
 /// A member of a body.
@@ -22,15 +23,15 @@ pub struct Member {
     required: bool,
 }
 
-/// What a member may be.
+/// Type of a member.
 #[derive(Clone, Copy)]
 pub enum Kind {
-    /// A string of at most so many characters.
+    /// A string with a maximum number of characters.
     Text(usize),
-    /// A string of 1 to 64 characters, each of which may be in a name.
+    /// A string of 1 to 64 characters, all of which satisfy the function.
     Name(fn(char) -> bool),
-    /// `^([0-9]+)(.[0-9]+){2,3}$`, at most 64 characters; the dot is any character
-    /// (Q16).
+    /// `^([0-9]+)(.[0-9]+){2,3}$`, at most 64 characters. The dot matches any character
+    /// (docs/apis/servicestage.md, "Quirks").
     Version,
     /// One of these strings.
     OneOf(&'static [&'static str]),
@@ -43,12 +44,13 @@ pub enum Kind {
     List(&'static [Member]),
     /// A list of strings.
     Texts,
-    /// At most 20 pairs; key 1 to 36 characters, value 2 to 43 (section 1).
+    /// At most 20 pairs; key 1 to 36 characters, value 2 to 43
+    /// (docs/apis/servicestage.md, "Common rules").
     Labels,
     Any,
 }
 
-/// A member that must be there, and not empty if it is a string.
+/// Declares a required member; a string must not be empty.
 pub const fn must(name: &'static str, kind: Kind) -> Member {
     Member {
         name,
@@ -57,7 +59,7 @@ pub const fn must(name: &'static str, kind: Kind) -> Member {
     }
 }
 
-/// A member that may be there; null is absent.
+/// Declares an optional member; null is absent.
 pub const fn may(name: &'static str, kind: Kind) -> Member {
     Member {
         name,
@@ -66,22 +68,22 @@ pub const fn may(name: &'static str, kind: Kind) -> Member {
     }
 }
 
-/// The names of environments: the published pattern (section 1).
+/// Characters of the names of environments (docs/apis/servicestage.md, "Common rules").
 pub fn in_environment_name(c: char) -> bool {
     c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'
 }
 
-/// The names of components.
+/// Characters of the names of components.
 pub fn in_component_name(c: char) -> bool {
     in_environment_name(c) || c == '_'
 }
 
-/// The names of applications, and of most other things.
+/// Characters of the names of applications and most other resources.
 pub fn in_name(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '-' | '_')
 }
 
-/// The members of the body that the table names.
+/// Returns the members of the body that the table names.
 pub fn read(body: &[u8], members: &[Member]) -> Result<Object, Answer> {
     if body.len() > MAX_BODY {
         return Err(invalid(
@@ -100,7 +102,7 @@ pub fn read(body: &[u8], members: &[Member]) -> Result<Object, Answer> {
     Ok(known)
 }
 
-/// Gives members that are not there their defaults.
+/// Sets defaults for missing members.
 pub fn fill(body: &mut Object, defaults: Value) {
     if let Value::Object(defaults) = defaults {
         for (name, value) in defaults {
@@ -109,17 +111,17 @@ pub fn fill(body: &mut Object, defaults: Value) {
     }
 }
 
-/// The text of a member; empty where there is none.
+/// Returns the text of a member, or an empty string.
 pub fn text<'a>(object: &'a Object, name: &str) -> &'a str {
     object.get(name).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// A member; null where there is none.
+/// Returns a member, or null.
 pub fn member<'a>(object: &'a Object, name: &str) -> &'a Value {
     object.get(name).unwrap_or(&Value::Null)
 }
 
-/// The strings in a member that is a list.
+/// Returns the strings of a list member.
 pub fn texts(object: &Object, name: &str) -> Vec<String> {
     let list = object.get(name).and_then(Value::as_array);
     list.into_iter()
@@ -217,7 +219,7 @@ fn is_labels(value: &Value) -> bool {
 fn is_version(text: &str) -> bool {
     let runs: Vec<&str> = text.split(|c: char| !c.is_ascii_digit()).collect();
     let separators = runs.len() - 1;
-    // Since the dot is any character, digits between digits can be it too.
+    // Because the dot matches any character, a digit between digits can be a separator.
     let hidden: usize = runs.iter().map(|run| run.len().saturating_sub(1) / 2).sum();
     let apart = runs.iter().all(|run| !run.is_empty());
     apart && separators <= 3 && separators + hidden >= 2 && text.len() <= 64

@@ -1,7 +1,7 @@
-//! Components: what they are and who asks for them. `servicestage.md` 3.4.
+//! Components. Source: docs/apis/servicestage.md, "ComponentService".
 //!
-//! `components/spec.rs` has their bodies, `components/deploy.rs` what makes and
-//! changes them, `components/life.rs` what they are like while a job goes on.
+//! `components/spec.rs` has their bodies, `components/deploy.rs` the calls that deploy,
+//! change and delete them, `components/lifecycle.rs` their state while a job runs.
 
 mod deploy;
 mod life;
@@ -31,7 +31,7 @@ const BATCH: &[Member] = &[
     ),
 ];
 
-/// `rest` begins with `components` or with `applications`.
+/// Handles paths that begin with `components` or `applications`.
 pub fn answer(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Answer, Answer> {
     match rest {
         ["components", rest @ ..] => anywhere(call, state, rest),
@@ -43,7 +43,7 @@ pub fn answer(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Ans
     }
 }
 
-/// Of all applications.
+/// Handles paths that are not below an application.
 fn anywhere(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Answer, Answer> {
     match (call.method(), rest) {
         (&Method::GET, []) => {
@@ -73,14 +73,14 @@ fn anywhere(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Answe
                 let application = asked["application_id"].as_str().unwrap_or_default();
                 find(state, application, id)?;
             }
-            // Only this member of the answer is established.
+            // The only established member of the response.
             Ok(Answer::ok(json!({"laneId": ""})))
         }
         _ => Err(no_api()),
     }
 }
 
-/// Of one application, which exists.
+/// Handles paths below an existing application.
 fn within(
     call: &Call<'_>,
     state: &mut Project,
@@ -99,7 +99,8 @@ fn within(
             page(call.ask, "components", views)
         }
         (&Method::GET, [id]) => {
-            // `expect_fields` is no filter: the captured answer has all members.
+            // `expect_fields` does not select members: the captured response has all of
+            // them.
             let component = find(state, application, id)?;
             let spec = match call.ask.parameter("version") {
                 None => &component.spec,
@@ -132,7 +133,7 @@ fn find<'a>(state: &'a Project, application: &str, id: &str) -> Result<&'a Compo
         .ok_or_else(missing)
 }
 
-/// As lists have it.
+/// Builds the representation in lists.
 fn item(call: &Call<'_>, state: &Project, component: &Component) -> Value {
     let name_of =
         |object: Option<&Object>| object.map_or("", |object| text(object, "name")).to_owned();
@@ -182,7 +183,7 @@ fn filter_options(state: &Project) -> Value {
     }})
 }
 
-/// Whether the application and the environment are there, for a new component.
+/// Checks that the application and the environment of a new component exist.
 fn places(state: &Project, application: &str, environment: &str) -> Result<(), Answer> {
     state.applications.get(application).ok_or_else(missing)?;
     match environment {

@@ -1,4 +1,5 @@
-//! Config groups, configs and what these were before. `servicestage.md` 3.7.
+//! Config groups, configs and config histories. Source: docs/apis/servicestage.md,
+//! "ConfigurationService".
 
 use std::collections::VecDeque;
 
@@ -39,12 +40,12 @@ const CHANGED: &[Member] = &[
     may("config_encryption", Is::Object(ENCRYPTION)),
 ];
 
-/// How many earlier versions of a config are kept: a limit of ours.
+/// Maximum number of earlier versions of a config; the sandbox's own limit.
 const MAX_HISTORIES: usize = 20;
 
 pub struct Config {
     view: Object,
-    /// How often it was changed, and one.
+    /// Number of changes plus one.
     version: u32,
     /// Oldest first.
     histories: VecDeque<Object>,
@@ -75,7 +76,7 @@ fn groups(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Answer,
             );
             call.stamp(&mut body);
             body.remove("update_time");
-            // The answer to a creation is shorter than a look.
+            // The response to a creation has fewer members than a read.
             let mut short = body.clone();
             short.remove("enterprise_project_id");
             short.remove("labels");
@@ -93,7 +94,7 @@ fn groups(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Answer,
             groups.remove(id);
             let within = |config: &Config| text(&config.view, "config_group_id") == *id;
             state.configs.retain(|config| !within(config));
-            // As observed, also for a group that is not there; the docs have 204.
+            // As observed, even for a missing group; the documentation says 204.
             Ok(Answer::empty(StatusCode::OK))
         }
         _ => Err(no_api()),
@@ -121,7 +122,7 @@ fn configs(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Answer
         }
         (&Method::GET, []) => {
             let group = call.ask.parameter("config_group_id");
-            // No component is bound to a config here: no call binds one.
+            // Configs are never bound to a component, because no call does that.
             let bound = call.ask.parameter("component_id").is_none();
             let wanted = |config: &&Config| {
                 bound
@@ -175,9 +176,10 @@ fn configs(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Answer
 }
 
 impl Config {
-    /// Keeps what the config is now; the oldest version may go.
+    /// Adds the current version to the history. Drops the oldest version if there are
+    /// too many.
     fn remember(&mut self) {
-        // The group is `group_id` here.
+        // The group is called `group_id` here.
         let of = |name: &str| member(&self.view, name);
         let mut past = Object::new();
         fill(

@@ -1,4 +1,5 @@
-//! Directory settings of virtual machines. `servicestage.md` 3.8.
+//! Directory settings of virtual machines. Source: docs/apis/servicestage.md,
+//! "DirectorySettingsService".
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};

@@ -1,4 +1,5 @@
-//! Environments and their resources. `servicestage.md` 3.1.
+//! Environments and their resources. Source: docs/apis/servicestage.md,
+//! "EnvironmentService".
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -35,7 +36,7 @@ const RESOURCES: &[Member] = &[must(
     ]),
 )];
 
-/// What the cloud beside ServiceStage has: type, id, name. Those of the fixtures.
+/// Cloud resources outside ServiceStage: type, id, name. As in the fixtures.
 const CLOUD: [(&str, &str, &str); 6] = [
     ("vpc", VPC_ID, "vpc-prod"),
     ("cce", "5e0a1c7b-3d94-11ee-8f26-0255ac100b0a", "cce-prod"),
@@ -46,7 +47,7 @@ const CLOUD: [(&str, &str, &str); 6] = [
 ];
 const VPC_ID: &str = "081c539d-ed09-43b0-9d2b-6f7a8c1e2d34";
 
-/// The environment that is there at the start.
+/// Builds the environment that exists at the start.
 pub fn first(id: &str, project: &str, now: i64) -> Object {
     let resources: Vec<Value> = cloud(|kind| matches!(kind, "vpc" | "cce" | "cse"));
     let mut first = Object::new();
@@ -87,7 +88,8 @@ pub fn answer(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Ans
             let views = environments.iter().filter(wanted).map(plain).collect();
             page(call.ask, "environments", views)
         }
-        // Before the rule for ids: `resources` is none (Q9).
+        // Matched before the check of ids, because `resources` is not one
+        // (docs/apis/servicestage.md, "Quirks").
         (&Method::GET, ["resources"]) => {
             let wanted = call.ask.parameter("resource_type");
             let wanted = wanted.ok_or_else(|| invalid("resource_type is missing."))?;
@@ -126,7 +128,7 @@ pub fn answer(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Ans
         }
         (&Method::PUT, [id, "resources"]) => {
             let environment = environments.get_mut(id).ok_or_else(missing)?;
-            // An empty list is a list: it dissociates everything.
+            // An empty list is valid: it dissociates all resources.
             let body = call.body(RESOURCES)?;
             call.change(environment, body);
             Ok(Answer::ok(
@@ -163,7 +165,7 @@ fn create(call: &Call<'_>, state: &mut Project) -> Result<Answer, Answer> {
     Ok(answer)
 }
 
-/// Fails where another environment than `own` has the name.
+/// Fails if an environment other than `own` has the name.
 fn unused(state: &Project, name: &str, own: &str) -> Result<(), Answer> {
     let named = |environment: &Object| text(environment, "name") == name;
     let mut others = state.environments.iter().filter(|e| text(e, "id") != own);
@@ -173,7 +175,7 @@ fn unused(state: &Project, name: &str, own: &str) -> Result<(), Answer> {
     }
 }
 
-/// As creations and lists have it: without resources.
+/// Representation in creations and lists: without resources.
 fn plain(environment: &Object) -> Value {
     let mut view = environment.clone();
     view.remove("resources");

@@ -1,4 +1,5 @@
-//! Jobs, which move forward a task at a time. `servicestage.md` 3.5, (b).
+//! Jobs, which progress one task at a time. Source: docs/apis/servicestage.md,
+//! "JobService" and "Jobs".
 
 use std::collections::VecDeque;
 
@@ -12,38 +13,38 @@ use super::{Call, Project, millis};
 use crate::World;
 use crate::plain::{Answer, spaced};
 
-/// Jobs beyond this many are forgotten, the oldest first. What they are about
-/// goes on: it has a copy of its job.
+/// Maximum number of jobs; beyond it the oldest can no longer be read. Their resources
+/// are not affected, because they hold a copy.
 const MAX_JOBS: usize = 4096;
 
-/// The jobs that can be asked for.
+/// Jobs that clients can read.
 pub struct Jobs {
     kept: VecDeque<Job>,
-    /// When the request that is answered came: what it starts begins then.
+    /// Arrival time of the current request, at which new jobs start.
     now: Instant,
 }
 
-/// Something that takes time: a step submitted, then a step for each task.
+/// A job: one step in SUBMITTED, then one step for each task.
 #[derive(Clone)]
 pub struct Job {
     id: String,
     kind: Kind,
-    /// Whether its last task fails.
+    /// Whether the last task fails.
     fails: bool,
-    /// None: it was over before the sandbox started.
+    /// `None` for a job that ended before the sandbox started.
     started: Option<Instant>,
 }
 
-/// What a job is about.
+/// Type of a job.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Kind {
-    /// Something is made.
+    /// Creates a resource.
     Provision,
-    /// The same, from source code.
+    /// Creates a resource from source code.
     Build,
-    /// Something is changed.
+    /// Changes a resource.
     Operation,
-    /// Something is removed.
+    /// Deletes a resource.
     Removal,
 }
 
@@ -56,7 +57,7 @@ impl Kind {
         }
     }
 
-    /// As `job_type` has it (3.5).
+    /// Returns `job_type` (docs/apis/servicestage.md, "JobService").
     fn text(self) -> &'static str {
         match self {
             Self::Provision | Self::Build => "PROVISION",
@@ -66,7 +67,8 @@ impl Kind {
     }
 }
 
-/// How far a job or a task is, of those in (b) that the sandbox plays.
+/// Status of a job or a task; the subset of docs/apis/servicestage.md, "Jobs" that
+/// occurs here.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Status {
     Submitted,
@@ -90,7 +92,7 @@ impl Status {
     }
 }
 
-/// How many steps have passed since `started`; none where nothing plays.
+/// Returns the number of steps since `started`; zero if nothing progresses by itself.
 pub fn steps(world: &World, started: Instant) -> usize {
     if !world.settings.play {
         return 0;
@@ -110,7 +112,7 @@ impl Job {
         }
     }
 
-    /// One that ended well before the sandbox started.
+    /// Builds a successful job that ended before the sandbox started.
     pub fn past(id: &str, kind: Kind) -> Self {
         Self {
             id: id.to_owned(),
@@ -128,7 +130,7 @@ impl Job {
         self.kind
     }
 
-    /// How many steps it has had. 0: submitted. n: task n runs.
+    /// Returns the number of elapsed steps: 0 is SUBMITTED, n means that task n runs.
     fn steps(&self, world: &World) -> usize {
         match self.started {
             None => usize::MAX,
@@ -145,7 +147,7 @@ impl Job {
         }
     }
 
-    /// When it was after so many steps, at most its last.
+    /// Returns the time of a step, at most that of the last one.
     fn at(&self, steps: usize, world: &World) -> std::time::SystemTime {
         let steps = steps.min(self.kind.tasks().len() + 1);
         let begun = self.started.unwrap_or(world.clock.started);
@@ -159,7 +161,7 @@ impl Job {
         millis(self.at(0, world))
     }
 
-    /// None while it goes on.
+    /// Returns the time of the end; `None` while the job runs.
     pub fn ended(&self, world: &World) -> Option<i64> {
         let over = self.status(world).is_over();
         over.then(|| millis(self.at(usize::MAX, world)))
@@ -179,7 +181,7 @@ impl Job {
             "created_at": spaced(self.at(0, world)),
             "update_at": spaced(self.at(steps.min(index + 2), world)),
             "messages": if status == Status::Failed { "the sandbox failed it" } else { "" },
-            // The same in each answer.
+            // Equal in each response.
             "task_id": format!("TASK{}-{index}", self.id.trim_start_matches("JOB")),
             "task_name": names[index],
             "task_status": status.text(),
@@ -199,12 +201,12 @@ impl Default for Jobs {
 }
 
 impl Jobs {
-    /// Says what time it is.
+    /// Sets the current time.
     pub fn at(&mut self, now: Instant) {
         self.now = now;
     }
 
-    /// Lets a job be asked for.
+    /// Makes a job readable.
     pub fn keep(&mut self, job: Job) {
         if self.kept.len() == MAX_JOBS {
             self.kept.pop_front();

@@ -1,4 +1,5 @@
-//! Lane groups and their lanes. `servicestage.md` 3.11.
+//! Lane groups and their lanes. Source: docs/apis/servicestage.md, "LaneGroupService
+//! and LaneService".
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -44,7 +45,7 @@ const LANE: &[Member] = &[
     must("tag", Is::Text(64)),
     must("type", Is::OneOf(&["BASE", "GRAY"])),
 ];
-/// Which members may be changed is not fully established.
+/// Which members can be changed is not fully established.
 const CHANGED_LANE: &[Member] = &[may("name", Is::Text(64)), may("tag", Is::Text(64))];
 const LANE_ACTION: &[Member] = &[must("route_status", Is::Text(64))];
 const INSTANCES: &[Member] = &[
@@ -52,7 +53,7 @@ const INSTANCES: &[Member] = &[
     must("instance_ids", Is::Texts),
 ];
 
-/// Instances in a lane: a limit of ours.
+/// Maximum number of instances of a lane; the sandbox's own limit.
 const MAX_INSTANCES: usize = 1000;
 
 pub fn answer(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Answer, Answer> {
@@ -90,7 +91,7 @@ fn groups(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Answer,
                 })
                 .collect();
             views.reverse();
-            // The one camelCase key of these answers.
+            // The only camelCase key of these responses.
             Ok(Answer::ok(
                 json!({"count": views.len(), "swimlaneGroups": views}),
             ))
@@ -125,7 +126,7 @@ fn groups(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Answer,
         (&Method::PUT, [id, "route"]) => route(call, state, id),
         (&Method::GET, [id, "view"]) => {
             let group = state.lane_groups.get(id).ok_or_else(absent)?;
-            // Not set: all of them.
+            // All lanes if no view is set.
             let shown = match group.get("view") {
                 Some(shown) => shown.clone(),
                 None => json!(
@@ -165,7 +166,7 @@ fn groups(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Answer,
     }
 }
 
-/// How requests are shared out among a group's lanes.
+/// Sets the routing rules of a lane group.
 fn route(call: &Call<'_>, state: &mut Project, id: &str) -> Result<Answer, Answer> {
     state.lane_groups.get(id).ok_or_else(absent)?;
     let mut body = call.body(ROUTE)?;
@@ -200,7 +201,7 @@ fn route(call: &Call<'_>, state: &mut Project, id: &str) -> Result<Answer, Answe
     Ok(Answer::ok(view(state, &group)))
 }
 
-/// The lanes of a group, which exists.
+/// Handles the lanes of an existing group.
 fn lanes(
     call: &Call<'_>,
     state: &mut Project,
@@ -271,7 +272,7 @@ fn lanes(
     }
 }
 
-/// Puts instances into a lane or takes them out.
+/// Adds instances to a lane or removes them.
 fn instances(call: &Call<'_>, lane: &mut Object, [add, remove]: [&str; 2]) -> Result<(), Answer> {
     let body = call.body(INSTANCES)?;
     let ids = texts(&body, "instance_ids");
@@ -303,7 +304,7 @@ fn instances(call: &Call<'_>, lane: &mut Object, [add, remove]: [&str; 2]) -> Re
     Ok(())
 }
 
-/// Those of all groups with a gateway of the engine.
+/// Lists the lanes of all groups with a gateway of the engine.
 fn by_engine(call: &Call<'_>, state: &Project) -> Result<Answer, Answer> {
     if call.method() != Method::GET {
         return Err(no_api());
@@ -337,7 +338,7 @@ fn of_group<'a>(state: &'a Project, group: &str) -> impl Iterator<Item = &'a Obj
     lanes.filter(move |lane| text(lane, "swimlane_group_id") == group)
 }
 
-/// Fails where one of them is not a lane of the group.
+/// Fails if one of the ids is not a lane of the group.
 fn all_in(state: &Project, group: &str, lanes: &[String]) -> Result<(), Answer> {
     let within = |id: &String| of_group(state, group).any(|lane| text(lane, "id") == id);
     match lanes.iter().all(within) {
@@ -361,7 +362,7 @@ fn engine_ids(group: &Object) -> Vec<String> {
     ids
 }
 
-/// Those behind the group's gateways, or behind one of them.
+/// Returns the services behind the group's gateways, or behind one of them.
 fn target_services(group: &Object, gateway: Option<&str>) -> Vec<Value> {
     gateways(group)
         .filter(|of| gateway.is_none_or(|id| of["id"] == id))
@@ -390,7 +391,7 @@ fn lane_view(lane: &Object) -> Value {
     Value::Object(spelled(view))
 }
 
-/// Times are text in lane groups and lanes.
+/// Formats the times as text, as in lane groups and lanes.
 fn spelled(mut view: Object) -> Object {
     for name in ["create_time", "update_time"] {
         if let Some(time) = view.get(name).and_then(Value::as_i64) {

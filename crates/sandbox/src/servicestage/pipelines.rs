@@ -1,4 +1,5 @@
-//! Pipelines, the new release management. `servicestage.md` 3.10.
+//! Pipelines, the new release management. Source: docs/apis/servicestage.md,
+//! "PipelineService".
 
 use std::collections::VecDeque;
 
@@ -50,10 +51,10 @@ const HOOKS: &[Member] = &[
 ];
 const PARSE: &[Member] = &[must("sources", SOURCES)];
 
-/// How many runs of a pipeline are kept: a limit of ours.
+/// Maximum number of runs of a pipeline; the sandbox's own limit.
 const MAX_RUNS: usize = 100;
 
-/// What `status` may be, with the meanings of 3.10.
+/// Values of `status` (docs/apis/servicestage.md, "PipelineService").
 const READY: i32 = 1;
 const RELEASED: i32 = 2;
 const FAILED: i32 = 3;
@@ -65,14 +66,14 @@ const ROLLED_BACK: i32 = 11;
 const STOPPING: i32 = 13;
 const RESTARTING: i32 = 14;
 
-/// A pipeline. One with `fail` in its name fails; one with `approval` in it waits
-/// to be approved.
+/// A pipeline. If its name contains `fail` it fails, with `approval` it waits for
+/// approval.
 pub struct Pipeline {
     view: Object,
     hooks: Option<Object>,
     version: i32,
     triggered: i64,
-    /// One status a step, the last one for good.
+    /// One status per step; the last one stays.
     path: &'static [i32],
     since: Instant,
     runs: VecDeque<Value>,
@@ -96,7 +97,7 @@ impl Pipeline {
         self.since = now;
     }
 
-    /// What a release goes through, by the pipeline's name.
+    /// Returns the statuses of a release, which depend on the pipeline's name.
     fn release(&self) -> &'static [i32] {
         let name = text(&self.view, "name");
         match () {
@@ -173,7 +174,7 @@ pub fn answer(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Ans
             let items: Vec<Value> = newest_first.map(|p| p.item(call.world)).collect();
             Ok(Answer::ok(json!({"pipelines": items})))
         }
-        // A GET with a body, and no id.
+        // A GET with a body and without an id.
         (&Method::GET, ["parse-template-package"]) => {
             call.body(PARSE)?;
             Ok(Answer::ok(template()))
@@ -215,7 +216,7 @@ pub fn answer(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Ans
     }
 }
 
-/// The verb is in the query.
+/// The action is in the query.
 fn act(call: &Call<'_>, pipeline: &mut Pipeline) -> Result<Answer, Answer> {
     let verb = call.ask.parameter("action_id");
     let verb = verb.ok_or_else(|| invalid("action_id is missing."))?;
@@ -244,7 +245,7 @@ fn act(call: &Call<'_>, pipeline: &mut Pipeline) -> Result<Answer, Answer> {
     if verb == "start" || pipeline.runs.is_empty() {
         pipeline.triggered = call.now();
         let run = json!({
-            // Counts the runs from a number like the manual's.
+            // Increases from a number like that of the manual's example.
             "id": pipeline.runs.back().map_or(288_506, |run| run["id"].as_i64().unwrap_or(0) + 1),
             "pipeline_id": pipeline.id(),
             "trigger": {"type": "manual", "user": call.user},
@@ -263,7 +264,7 @@ fn act(call: &Call<'_>, pipeline: &mut Pipeline) -> Result<Answer, Answer> {
     })))
 }
 
-/// A template needs its sources, and `model_version` is always 2.
+/// A template requires its sources, and `model_version` is always 2.
 fn described(body: &Object) -> Result<(), Answer> {
     if member(body, "model_version").as_f64() != Some(2.0) {
         return Err(invalid("model_version must be 2."));

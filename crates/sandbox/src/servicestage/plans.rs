@@ -1,4 +1,5 @@
-//! Release plans, the old release management. `servicestage.md` 3.9.
+//! Release plans, the old release management. Source: docs/apis/servicestage.md,
+//! "ReleasePlanService".
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -32,10 +33,10 @@ const CHANGED: &[Member] = &[
     must("components", COMPONENTS),
 ];
 
-/// A plan whose execution deploys its components anew, all at once.
+/// A plan, whose execution redeploys its components, all at once.
 pub struct Plan {
     view: Object,
-    /// When it was executed, in epoch milliseconds; 0: never.
+    /// Time of the execution in epoch milliseconds; 0 before it.
     executed: i64,
     /// By component id.
     jobs: Vec<(String, Job)>,
@@ -50,7 +51,7 @@ impl Thing for Plan {
 }
 
 impl Plan {
-    /// Only SUCCESS is documented; the other words are ours.
+    /// Only SUCCESS is documented; the other values are the sandbox's own.
     fn status(&self, world: &World) -> &'static str {
         let of = |jobs: &[(String, Job)]| -> Vec<Status> {
             jobs.iter().map(|(_, job)| job.status(world)).collect()
@@ -210,7 +211,7 @@ fn execute(call: &Call<'_>, state: &mut Project, id: &str) -> Result<Answer, Ans
         .filter_map(|c| c.as_object().cloned())
         .collect();
     let mut jobs = Vec::new();
-    // What cannot be deployed now (it is busy, or gone) has no job.
+    // A busy or deleted component cannot be deployed and has no job.
     for mut body in wanted {
         let component = text(&body, "component_id").to_owned();
         body.remove("component_id");
@@ -252,7 +253,7 @@ fn roll_back(call: &Call<'_>, state: &mut Project, id: &str) -> Result<Answer, A
     Ok(Answer::empty(StatusCode::OK))
 }
 
-/// Whether the components of a plan's body are there.
+/// Checks that the components of a plan's body exist.
 fn all_there(state: &Project, body: &Object) -> Result<(), Answer> {
     let components = member(body, "components").as_array();
     let mut ids = (components.into_iter().flatten())

@@ -1,12 +1,12 @@
-//! The refusals: ServiceStage's own and those of the API gateway in front of it.
-//! Codes: `servicestage.md` (a). Texts: ours.
+//! Errors of ServiceStage and of the API gateway in front of it. Codes:
+//! docs/apis/servicestage.md, "Codes". The texts are the sandbox's own.
 
 use http::StatusCode;
 use serde_json::json;
 
 use crate::plain::Answer;
 
-/// ServiceStage's own shape: `error_message`.
+/// Builds an error of ServiceStage, with `error_message`.
 pub fn refusal(status: StatusCode, code: &str, message: &str) -> Answer {
     Answer::json(
         status,
@@ -14,7 +14,8 @@ pub fn refusal(status: StatusCode, code: &str, message: &str) -> Answer {
     )
 }
 
-/// The API gateway's shape: `error_msg`, and a request id that is added later.
+/// Builds an error of the API gateway, with `error_msg` and a request id that is added
+/// later.
 pub fn gateway(status: StatusCode, code: &str, message: &str) -> Answer {
     Answer::json(
         status,
@@ -22,13 +23,13 @@ pub fn gateway(status: StatusCode, code: &str, message: &str) -> Answer {
     )
 }
 
-/// The body or the query is not what it must be.
+/// The body or the query is invalid.
 pub fn invalid(message: impl AsRef<str>) -> Answer {
     refusal(StatusCode::BAD_REQUEST, "00100400", message.as_ref())
 }
 
-/// No such environment, application, component or add-on: 401, and not 404, as
-/// another official client saw it (3, "NF").
+/// An environment, application, component or add-on does not exist: 401, not 404, as
+/// seen by another official client (docs/apis/servicestage.md, "Operations").
 pub fn missing() -> Answer {
     refusal(
         StatusCode::UNAUTHORIZED,
@@ -37,7 +38,7 @@ pub fn missing() -> Answer {
     )
 }
 
-/// No such thing of any other kind: their pages publish 404.
+/// Another kind of resource does not exist: its pages document 404.
 pub fn absent() -> Answer {
     refusal(
         StatusCode::NOT_FOUND,
@@ -46,7 +47,7 @@ pub fn absent() -> Answer {
     )
 }
 
-/// Components stand in the way of a deletion.
+/// Components prevent a deletion.
 pub fn deployed() -> Answer {
     refusal(
         StatusCode::BAD_REQUEST,
@@ -55,7 +56,7 @@ pub fn deployed() -> Answer {
     )
 }
 
-/// Something else is being done to it; status and code as in the fixture
+/// Another job is running. Status and code are those of the fixture
 /// `BatchOperateComponents.json`.
 pub fn busy() -> Answer {
     refusal(
@@ -65,17 +66,17 @@ pub fn busy() -> Answer {
     )
 }
 
-/// Bad values that have a code of their own: all are 400.
+/// Invalid values with a code of their own: always 400.
 pub fn bad(code: &str, message: &str) -> Answer {
     refusal(StatusCode::BAD_REQUEST, code, message)
 }
 
-/// No such action.
+/// Unknown action.
 pub fn no_action() -> Answer {
     bad("00100418", "The action is not defined.")
 }
 
-/// No such path, or not with this method.
+/// Unknown path, or wrong method.
 pub fn no_api() -> Answer {
     gateway(
         StatusCode::NOT_FOUND,

@@ -1,4 +1,4 @@
-//! Things of one kind, and how lists of them are paged.
+//! Storage of resources of one kind, and paging of lists.
 
 use serde_json::{Value, json};
 
@@ -6,12 +6,13 @@ use super::body::{Object, text};
 use super::refusal::invalid;
 use crate::plain::{Answer, Ask};
 
-/// More than this is never answered in one list (section 1).
+/// Maximum length of a list without `limit` (docs/apis/servicestage.md, "Common
+/// rules").
 const MAX_LIST: usize = 1000;
-/// The greatest page (section 1).
+/// Maximum of `limit` (docs/apis/servicestage.md, "Common rules").
 const MAX_LIMIT: usize = 100;
 
-/// What can be on a shelf.
+/// A resource with an id.
 pub trait Thing {
     fn id(&self) -> &str;
 }
@@ -22,10 +23,10 @@ impl Thing for Object {
     }
 }
 
-/// Things in the order of their making, as many as fit.
+/// Resources in creation order, up to a maximum number.
 pub struct Shelf<T> {
     things: Vec<T>,
-    /// What they are, for the refusal when there are too many.
+    /// Name of the resources in errors.
     what: &'static str,
     max: usize,
 }
@@ -55,7 +56,7 @@ impl<T: Thing> Shelf<T> {
         self.things.iter_mut()
     }
 
-    /// Refuses before anything is made, where there is no room for it.
+    /// Fails if the maximum number is reached. Called before anything is created.
     pub fn room(&self) -> Result<(), Answer> {
         match self.things.len() < self.max {
             true => Ok(()),
@@ -63,14 +64,14 @@ impl<T: Thing> Shelf<T> {
         }
     }
 
-    /// Adds one. Fails when there are too many.
+    /// Adds a resource. Fails if the maximum number is reached.
     pub fn add(&mut self, thing: T) -> Result<(), Answer> {
         self.room()?;
         self.things.push(thing);
         Ok(())
     }
 
-    /// Adds what the sandbox starts with.
+    /// Adds a resource that exists at the start.
     pub fn preload(&mut self, thing: T) {
         self.things.push(thing);
     }
@@ -85,10 +86,9 @@ impl<T: Thing> Shelf<T> {
     }
 }
 
-/// A page of `views`, which come in the order of their making, as `member` beside
-/// `count`. Query: `limit` 0 to 100 (without it 1,000), `offset`, `order_by`
-/// `create_time` (default), `name` or `update_time`, `order` `desc` (default) or
-/// `asc`.
+/// Returns a page of `views`, which are in creation order, as `member`, together with
+/// `count`. Query: `limit` 0 to 100 (1,000 without it), `offset`, `order_by`
+/// `create_time` (default), `name` or `update_time`, `order` `desc` (default) or `asc`.
 pub fn page(ask: &Ask, member: &str, mut views: Vec<Value>) -> Result<Answer, Answer> {
     let number = |name: &str, default: usize, max: usize| match ask.parameter(name) {
         None => Ok(default),
@@ -103,7 +103,7 @@ pub fn page(ask: &Ask, member: &str, mut views: Vec<Value>) -> Result<Answer, An
     match ask.parameter("order_by") {
         None | Some("create_time") => {}
         Some("update_time") => views.sort_by_key(|view| {
-            // A component's is in its status.
+            // A component has it in its status.
             let own = view["update_time"].as_i64();
             own.or_else(|| view["status"]["update_time"].as_i64())
         }),
@@ -126,7 +126,7 @@ pub fn page(ask: &Ask, member: &str, mut views: Vec<Value>) -> Result<Answer, An
     Ok(Answer::ok(json!({"count": count, member: views})))
 }
 
-/// Whether a filter of the query lets `value` through: a part of it is enough.
+/// Returns whether `value` contains the query's filter.
 pub fn matches(ask: &Ask, filter: &str, value: &str) -> bool {
     ask.parameter(filter)
         .is_none_or(|part| value.contains(part))

@@ -1,4 +1,5 @@
-//! Runtime stacks: the system's and the project's own. `servicestage.md` 3.6.
+//! Runtime stacks of the system and of the project. Source: docs/apis/servicestage.md,
+//! "RuntimeStackService".
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -9,7 +10,7 @@ use super::{Call, Project};
 use crate::plain::Answer;
 
 const STACK: &[Member] = &[
-    // A slash may be in it.
+    // Can contain a slash.
     must("name", Is::Text(64)),
     must("deploy_mode", Is::OneOf(&["virtualmachine"])),
     must("type", Is::OneOf(&["Java", "Tomcat"])),
@@ -25,10 +26,10 @@ const ACTION: &[Member] = &[
     ),
 ];
 
-/// The types there are.
+/// Types of runtime stacks.
 pub const TYPES: [&str; 6] = ["Nodejs", "Java", "Tomcat", "Python", "Php", "Docker"];
 
-/// The system's own: id, name, type, version, status, image.
+/// Runtime stacks of the system: id, name, type, version, status, image.
 const SYSTEM: [(&str, &str, &str, &str, &str, &str); 4] = [
     (
         "b3c5d7e9-2f4a-46b8-9d0c-1e3f5a7b9c2d",
@@ -79,7 +80,8 @@ pub fn answer(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Ans
                 .chain(state.stacks.iter())
                 .map(|stack| view(state, stack))
                 .collect();
-            // The SDK looks for `runtimestacks` and finds nothing (Q1).
+            // The SDK expects `runtimestacks` and finds nothing
+            // (docs/apis/servicestage.md, "Quirks").
             Ok(Answer::ok(
                 json!({"total": all.len(), "runtime_stacks": all}),
             ))
@@ -145,7 +147,7 @@ pub fn answer(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Ans
     }
 }
 
-/// A stack that the project may change.
+/// Finds a stack that the project may change.
 fn own<'a>(call: &Call<'_>, state: &'a mut Project, id: &str) -> Result<&'a mut Object, Answer> {
     if system(call).iter().any(|stack| text(stack, "id") == id) {
         return Err(invalid("The runtime stack is the system's."));
@@ -189,7 +191,7 @@ fn url(image: &str) -> String {
     }
 }
 
-/// How many components run on the stack.
+/// Returns the number of components that run on the stack.
 fn users(state: &Project, stack: &Object) -> usize {
     let name = text(stack, "name");
     let components = state.components.iter();

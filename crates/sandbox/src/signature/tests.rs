@@ -63,8 +63,7 @@ pub(crate) fn sign(
     sent
 }
 
-/// What the official signer makes of each request verifies, and its canonical form is
-/// the same.
+/// Each request of the official signer verifies, and its canonical form is equal.
 #[test]
 fn vectors_of_the_official_signer_verify() {
     let file = read("signing_vectors.json");
@@ -100,7 +99,7 @@ fn vectors_of_the_official_signer_verify() {
     }
 }
 
-/// What the official client put on the wire verifies, and nothing near it does.
+/// Requests of the official client verify; with any change they do not.
 #[test]
 fn only_the_request_that_was_signed_verifies() {
     let mut seen = 0;
@@ -141,7 +140,7 @@ fn only_the_request_that_was_signed_verifies() {
             body: b"[]",
             ..request
         };
-        // The hash of a body that is not signed is a word.
+        // Clients that do not sign the body send a word in place of its hash.
         let unsigned = all.contains_key("x-sdk-content-sha256");
         assert!(
             unsigned || verify(other_body, secret, None).is_err(),

@@ -1,6 +1,6 @@
-//! Every recorded exchange of configs, deployments and tokens, in an order in
-//! which it can have been recorded; each answer must be the recorded one but for
-//! ids, times and links.
+//! Replays every recorded exchange of configs, deployments and tokens, in a possible
+//! order of the recording. Each response must equal the recorded one, apart from ids,
+//! times and links.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -20,14 +20,14 @@ pub(super) fn read(name: &str) -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
-/// Made by a stack; the transcript has such ones.
+/// Made by a stack; covered by the transcript.
 const LATER: [&str; 2] = [
     "software_deployments.metadata.from_stack",
     "software_deployments.show.from_stack",
 ];
 
-/// Objects of the recorded run whose making is not among the fixtures: `make`
-/// and the recorded id. And changes likewise: `put`, the id, the body.
+/// Objects and changes of the recorded run without a fixture of their own: `make` and
+/// the recorded id; `put`, the id and the body.
 const RUN: &str = r#"
 software_configs.create.ok
 software_configs.create.minimal
@@ -141,7 +141,7 @@ software_configs.show.after_deployment_delete
 
 struct Run {
     bench: Bench,
-    /// Recorded ids and those that the sandbox gave.
+    /// Sandbox ids by recorded ids.
     ids: HashMap<String, String>,
     tokens: HashMap<&'static str, String>,
 }
@@ -177,7 +177,7 @@ impl Run {
         }
     }
 
-    /// The text with the sandbox's ids for the recorded ones.
+    /// Replaces recorded ids in the text with the sandbox's.
     fn ours(&self, text: &str) -> String {
         self.ids
             .iter()
@@ -232,9 +232,9 @@ impl Run {
         let (request, response) = (&fixture["request"], &fixture["response"]);
         let body = match &request["body"] {
             Value::Null => None,
-            // Not JSON, or sent as it stands.
+            // Not JSON, or sent verbatim.
             Value::String(text) => Some(text.clone()),
-            // As Python wrote it: its length is in the answer.
+            // As formatted by Python: the message contains its length.
             _ if name.ends_with("create.oversize") => Some(format!(
                 "{{\"name\": \"big\", \"config\": \"{}\"}}",
                 "x".repeat(1_100_000)
@@ -280,7 +280,7 @@ impl Run {
         for (header, value) in response["headers"].as_object().unwrap() {
             let (got, want) = (got.header(&header.to_lowercase()), value.as_str().unwrap());
             match header.as_str() {
-                // The recording server's own.
+                // Specific to the recording server.
                 "Content-Length" | "Connection" => {}
                 "X-Openstack-Request-Id" => assert_eq!(got.len(), want.len(), "{name}"),
                 "Www-Authenticate" => {
@@ -292,7 +292,7 @@ impl Run {
     }
 }
 
-/// The same without what the clock decides, as text: members in their order.
+/// Formats a value without its times, with the members in order.
 fn timeless(value: &Value) -> String {
     fn walk(value: &mut Value) {
         match value {
@@ -360,7 +360,7 @@ async fn heat_answers_as_recorded() {
     assert_eq!(recorded, replayed, "every recording is replayed");
 }
 
-/// The same members and kinds of values; the texts, ids and order of roles differ.
+/// Reduces a value to members and types; texts, ids and the order of roles differ.
 fn shape(value: &Value) -> Value {
     match value {
         Value::Object(members) => members

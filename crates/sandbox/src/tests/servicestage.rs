@@ -1,4 +1,4 @@
-//! ServiceStage, a call at a time.
+//! Tests of single calls to ServiceStage.
 
 mod lives;
 
@@ -95,7 +95,7 @@ async fn servicestage_refuses() {
         (401, Some("APIGW.0301"))
     );
     assert_eq!(got.body["request_id"], got.header("x-request-id"));
-    // A refused token is to be had anew; a refused signature stays wrong.
+    // An expired token can be replaced; an invalid signature stays invalid.
     let said = got.body["error_msg"].as_str().unwrap();
     assert!(!said.contains("aksk"), "{said}");
 }

@@ -1,4 +1,4 @@
-//! Stacks move by the clock and by nothing else.
+//! Stack actions progress with the clock and with nothing else.
 
 use serde_json::{Value, json};
 
@@ -30,7 +30,7 @@ impl Player {
             .await
     }
 
-    /// Makes a stack; its path.
+    /// Creates a stack. Returns its path.
     async fn make(&self, body: Value) -> String {
         let made = self.call("POST", "stacks", body).await;
         assert_eq!(made.status, 201, "{}", made.body);
@@ -47,7 +47,7 @@ impl Player {
             .to_owned()
     }
 
-    /// `name STATUS` of each event, oldest first.
+    /// Returns `name STATUS` of each event, oldest first.
     async fn events(&self, path: &str) -> Vec<String> {
         let got = self
             .call("GET", &format!("{path}/events?sort_dir=asc"), Value::Null)
@@ -68,7 +68,7 @@ impl Player {
     }
 }
 
-/// One step of [`QUIET`].
+/// Advances the clock by one step of [`QUIET`].
 async fn step() {
     tokio::time::advance(Duration::from_secs(2)).await;
 }
@@ -100,7 +100,7 @@ async fn resources_are_made_one_after_the_other() {
     assert_eq!(player.status(&path).await, "CREATE_IN_PROGRESS");
     tokio::time::advance(Duration::from_secs(3)).await;
     assert_eq!(player.status(&path).await, "CREATE_COMPLETE");
-    // Whoever looks late sees the same times.
+    // The times do not depend on when the first read happens.
     let got = player
         .call("GET", &format!("{path}/events"), Value::Null)
         .await;
@@ -228,7 +228,7 @@ async fn an_abandoned_stack_is_adopted() {
 #[tokio::test(start_paused = true)]
 async fn everything_has_its_bounds() {
     let player = Player::new().await;
-    // A stack in a stack in a stack, without end.
+    // A stack that contains itself.
     let endless = "heat_template_version: 2018-08-31\nresources:\n  i: {type: me.yaml}\n";
     let body = json!({"stack_name": "deep", "template": endless, "files": {"me.yaml": endless}});
     let path = player.make(body).await;
@@ -261,7 +261,7 @@ async fn everything_has_its_bounds() {
         .await;
     assert_eq!(got.status, 400, "{}", got.body);
 
-    // Ever more events, of which the oldest go.
+    // The oldest events are deleted when there are too many.
     let path = player
         .make(json!({"stack_name": "busy", "template": template(json!({}))}))
         .await;

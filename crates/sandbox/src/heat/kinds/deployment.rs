@@ -1,4 +1,4 @@
-//! Deployments that a stack makes.
+//! Software deployments in stacks.
 
 use serde_json::{Map, Value, json};
 
@@ -8,7 +8,7 @@ use super::super::engine::Now;
 use super::super::{Heat, functions};
 use super::Started;
 
-/// Begins an action of a deployment.
+/// Starts an action of a deployment.
 pub(super) fn deployment(
     heat: &mut Heat,
     serial: u64,
@@ -97,7 +97,7 @@ pub(super) fn deployment(
                 there.renew(made, &now.text);
                 heat.configs.retain(|config| config.id != before);
             }
-            // Where the sandbox plays, it is the server's agent as well.
+            // With simulated progress the sandbox also acts as the server's agent.
             match waits && !now.settings.play {
                 true => Started {
                     takes: None,
@@ -118,7 +118,7 @@ pub(super) fn deployment(
     }
 }
 
-/// What is left to do when an action of a resource is over.
+/// Finishes the work of a resource's action.
 pub fn ended(heat: &mut Heat, serial: u64, part: u64, action: &str, well: bool, now: &Now) {
     let Some(found) = heat
         .stacks
@@ -136,7 +136,7 @@ pub fn ended(heat: &mut Heat, serial: u64, part: u64, action: &str, well: bool, 
                 .configs
                 .iter()
                 .find(|config| config.id == deployment.config_id);
-            // Only where the sandbox plays the agent is it still in progress.
+            // Still in progress only if the sandbox simulates the agent.
             deployment.signalled(config, &json!({"deploy_status_code": 0}), &now.text);
         }
     }

@@ -1,4 +1,4 @@
-//! Resources that are stacks: groups, `OS::Heat::Stack`, templates as types.
+//! Resources that are stacks: groups, `OS::Heat::Stack`, template resources.
 
 use serde_json::{Map, Value, json};
 
@@ -12,14 +12,14 @@ use super::Started;
 /// `max_nested_stack_depth` of Heat's configuration.
 const MAX_DEPTH: usize = 5;
 
-/// `max_resources_per_stack` of Heat's configuration: all levels together.
+/// `max_resources_per_stack` of Heat's configuration, for all levels together.
 pub const MAX_RESOURCES: usize = 1000;
 
 pub(super) fn takes_stack(kind: &str) -> bool {
     matches!(kind, "OS::Heat::ResourceGroup" | "OS::Heat::Stack") || !types::exists(kind)
 }
 
-/// What a resource that is a stack says when that stack has failed.
+/// Returns Heat's message for a resource whose nested stack failed.
 pub fn inner_failure(resource: &str, reason: &str) -> String {
     let reason = match reason.strip_prefix("Resource ") {
         Some(rest) => rest
@@ -33,7 +33,7 @@ pub fn inner_failure(resource: &str, reason: &str) -> String {
     }
 }
 
-/// The plan of the stack that a resource is made of.
+/// Builds the plan of a resource's nested stack.
 fn inner_plan(stack: &Stack, found: &Resource) -> Result<Plan, String> {
     let properties = &found.properties;
     let template = match found.kind.as_str() {
@@ -73,7 +73,7 @@ fn inner_plan(stack: &Stack, found: &Resource) -> Result<Plan, String> {
     })
 }
 
-/// The template of a group: its definition for each index.
+/// Builds the template of a group, with its definition once for each index.
 fn group(properties: &Map<String, Value>) -> Result<Template, String> {
     let count = properties.get("count").map(functions::text);
     let count = match count {
@@ -104,13 +104,13 @@ fn group(properties: &Map<String, Value>) -> Result<Template, String> {
     })
 }
 
-/// The members that a preview shows in place of a resource.
+/// Builds the plan that a preview shows in place of a resource.
 pub fn preview(stack: &Stack, found: &Resource) -> Option<Plan> {
     let nested = takes_stack(&found.kind) && found.kind != "OS::Heat::Stack";
     inner_plan(stack, found).ok().filter(|_| nested)
 }
 
-/// An action of a resource that is a stack is the same action of that stack.
+/// Starts the same action on the nested stack of a resource.
 pub(super) fn inner(
     heat: &mut Heat,
     serial: u64,

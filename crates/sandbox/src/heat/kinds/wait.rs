@@ -1,4 +1,4 @@
-//! Wait conditions, and the signals that they and deployments wait for.
+//! Wait conditions and signals.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::super::stack::{Resource, Stack};
 use super::super::{Heat, functions};
 use super::{MAX_WAIT, Started, seconds_of};
 
-/// Waits for signals; some may have come already.
+/// Waits for signals; some may have arrived already.
 pub(super) fn wait_condition(heat: &mut Heat, serial: u64, part: u64, pause: Duration) -> Started {
     let Some(stack) = heat.stacks.get(serial) else {
         return Started {
@@ -29,14 +29,15 @@ pub(super) fn wait_condition(heat: &mut Heat, serial: u64, part: u64, pause: Dur
             let timeout = timeout.and_then(|secs| Duration::try_from_secs_f64(secs).ok());
             Started {
                 takes: Some(timeout.unwrap_or(MAX_WAIT).min(MAX_WAIT)),
-                // Replaced by what has come by then: `timed_out`.
+                // Replaced by [`timed_out`] with the count of signals at that time.
                 failure: Some(String::new()),
             }
         }
     }
 }
 
-/// How a wait condition ends by the signals that have come; none: not yet.
+/// Returns the result of a wait condition according to its signals; `None` if more are
+/// needed.
 fn verdict(stack: &Stack, part: u64) -> Option<Option<String>> {
     let condition = stack.resources.iter().find(|other| other.serial == part)?;
     let handle = condition.properties.get("handle");
@@ -68,7 +69,7 @@ fn wanted(condition: &Resource) -> u64 {
     count.and_then(|text| text.trim().parse().ok()).unwrap_or(1)
 }
 
-/// What a wait condition says whose time is over.
+/// Returns the failure message of a wait condition after its timeout.
 pub fn timed_out(heat: &Heat, serial: u64, part: u64) -> Option<String> {
     let stack = heat.stacks.get(serial)?;
     let running = |other: &Resource| other.running.as_ref().map(|running| running.action);
@@ -101,7 +102,7 @@ pub fn timed_out(heat: &Heat, serial: u64, part: u64) -> Option<String> {
     ))
 }
 
-/// Whether signals go to resources of this type.
+/// Returns whether resources of this type accept signals.
 pub fn takes_signals(kind: &str) -> bool {
     matches!(
         kind,
@@ -109,7 +110,7 @@ pub fn takes_signals(kind: &str) -> bool {
     )
 }
 
-/// Carries a signal out.
+/// Applies a signal to a resource.
 pub fn signal(heat: &mut Heat, serial: u64, name: &str, details: Option<&Value>, now: &Now) {
     let Some(stack) = heat.stacks.get_mut(serial) else {
         return;
@@ -123,7 +124,8 @@ pub fn signal(heat: &mut Heat, serial: u64, name: &str, details: Option<&Value>,
         let details = details.cloned().unwrap_or_else(|| json!({}));
         let deployment = heat.deployments.iter_mut().find(|other| other.id == id);
         let Some(deployment) = deployment.filter(|deployment| deployment.in_progress()) else {
-            // Late signals are dropped (heat.md 5.1).
+            // Late signals are dropped (docs/apis/heat.md, "Software deployment
+            // states").
             return;
         };
         let config = heat
@@ -140,7 +142,7 @@ pub fn signal(heat: &mut Heat, serial: u64, name: &str, details: Option<&Value>,
     let empty = json!({});
     let metadata = found.metadata.as_object().cloned().unwrap_or_default();
     let details = details.unwrap_or(&empty);
-    // What has other members than these, Heat takes for a signal without any.
+    // Heat treats a signal with other members as one without any.
     let known = ["status", "reason", "data", "id"];
     let members = details.as_object().cloned().unwrap_or_default();
     let fine = members.keys().all(|key| known.contains(&key.as_str()));

@@ -1,4 +1,4 @@
-//! Lists of stacks: filters, order, pages.
+//! Lists of stacks: filters, order, paging.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::super::super::plain::Answer;
 use super::super::stack::Stack;
 use super::super::{Context, Heat, boolean_parameter, direction, forbidden, limit, remote_error};
 
-/// The filters that Heat's database has a column for, and what a stack has there.
+/// Filters with a column in Heat's database.
 const COLUMNS: [&str; 7] = [
     "id", "name", "status", "action", "tenant", "username", "owner_id",
 ];
@@ -31,7 +31,7 @@ fn column<'a>(heat: &'a Heat, stack: &'a Stack, name: &str) -> &'a str {
     }
 }
 
-/// Other names for some of them, which a count does not know (observed).
+/// Synonyms of some filters, which `count` ignores (observed).
 const SYNONYMS: [&str; 7] = [
     "stack_name",
     "stack_status",
@@ -69,7 +69,7 @@ pub fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
             .contains(key)
         })
         .collect();
-    // Any key turns the order round (observed).
+    // Any sort key reverses the order (observed).
     let ascending = sort.map_or(!keys.is_empty(), |descending| !descending);
 
     let asked: Vec<(&str, Vec<&str>)> = COLUMNS
@@ -117,7 +117,7 @@ pub fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
         .filter(visible)
         .filter(|stack| asked.iter().all(|filter| of_filter(stack, filter)))
         .collect();
-    // They come oldest first; a stable sort keeps that among equals.
+    // Stacks are sorted oldest first; a stable sort keeps that order among equals.
     for key in keys.iter().rev() {
         found.sort_by(|a, b| match *key {
             "stack_name" => a.name.cmp(&b.name),
@@ -151,7 +151,7 @@ pub fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
     Ok(Answer::ok(answer))
 }
 
-/// The query with another marker.
+/// Builds the query of the next page.
 fn next(context: &Context, marker: &str) -> String {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     let mut marked = false;
@@ -173,7 +173,7 @@ fn next(context: &Context, marker: &str) -> String {
     format!("{}/v1/{}/stacks?{query}", context.base, context.project)
 }
 
-/// Whether the four filters by tags let a stack pass.
+/// Returns whether the four tag filters match a stack.
 fn tagged(stack: &Stack, context: &Context) -> bool {
     let asked = |name: &str| {
         let text = context.ask.parameter(name)?;
@@ -187,7 +187,7 @@ fn tagged(stack: &Stack, context: &Context) -> bool {
         && asked("not_tags_any").is_none_or(|tags| !any(&tags))
 }
 
-/// The same rows, all of them, whatever is asked.
+/// Returns all stacks, ignoring every parameter.
 pub fn detail(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
     let shown: Vec<Value> = heat
         .stacks

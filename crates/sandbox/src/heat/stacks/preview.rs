@@ -1,4 +1,4 @@
-//! What a create, an update or a patch would do.
+//! Previews of create, update and patch.
 
 use serde_json::{Map, Value, json};
 
@@ -8,7 +8,7 @@ use super::super::stack::{Resource, Stack};
 use super::super::{Context, Heat, boolean_parameter, functions, kinds};
 use super::{checked, living, unmade, wanted};
 
-/// The stack that would be made.
+/// Previews a new stack.
 pub fn preview(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
     let given = Given::read(context, Place::Create)?;
     let mut stack = wanted(heat, context, &given)?;
@@ -20,7 +20,7 @@ pub fn preview(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
     Ok(Answer::ok(json!({"stack": shown})))
 }
 
-/// The resources of a previewed stack; those that are stacks are lists.
+/// Lists the resources of a previewed stack; nested stacks are lists.
 fn previewed(heat: &Heat, context: &Context, stack: &Stack, depth: usize) -> Value {
     let one = |part: &Resource| match kinds::preview(stack, part) {
         Some(plan) if depth < 5 => {
@@ -42,12 +42,12 @@ fn previewed(heat: &Heat, context: &Context, stack: &Stack, depth: usize) -> Val
     stack.resources.iter().map(one).collect()
 }
 
-/// What an update would do.
+/// Previews an update.
 pub fn preview_update(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
     preview_of(heat, context, Place::Put)
 }
 
-/// What a patch would do.
+/// Previews a patch.
 pub fn preview_patch(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
     preview_of(heat, context, Place::Patch)
 }
@@ -74,7 +74,7 @@ fn preview_of(heat: &mut Heat, context: &Context, place: Place) -> Result<Answer
         let (which, shown) = match stack.resource(&part.name) {
             None => (3, fresh()),
             Some(old) => {
-                // As far as it is known, what is there stays.
+                // Unresolved properties keep their current values.
                 let mut properties = old.properties.clone();
                 properties.retain(|name, _| part.definition["properties"].get(name).is_some());
                 for (name, value) in stack_properties(heat, stack, &after, part) {
@@ -104,8 +104,8 @@ fn preview_of(heat: &mut Heat, context: &Context, place: Place) -> Result<Answer
     Ok(Answer::ok(json!({"resource_changes": changes})))
 }
 
-/// The properties that a resource would have: parameters as they will be,
-/// attributes of other resources as they are.
+/// Resolves a resource's properties with the future parameters and the current
+/// attributes of other resources.
 fn stack_properties(
     heat: &Heat,
     stack: &Stack,

@@ -91,7 +91,7 @@ async fn services_are_filtered_sorted_and_paged() {
     }
 }
 
-/// Whatever a filter and `q` hold, they are data.
+/// Filters and `q` treat any text as data.
 #[tokio::test]
 async fn odd_texts_are_found_as_they_are() {
     let ao = Ao::new();

@@ -36,7 +36,7 @@ async fn values_are_set_one_by_one_and_together() {
         ["update"]
     );
 
-    // All or none: the second value is wrong, so the first is not taken either.
+    // All or none: the second value is invalid, so the first is not set either.
     let (name, fixed) = (at(&all, "common.vmName"), at(&all, "common.vcenter"));
     all["data"][name]["value"] = "日本'\"/..%\n".into();
     all["data"][size]["value"] = "0".into();
@@ -65,7 +65,7 @@ async fn values_are_set_one_by_one_and_together() {
     assert_eq!(got.body["data"][name]["value"], "日本'\"/..%\n");
     assert_eq!(got.body["data"][fixed]["value"], "other");
 
-    // A password is never told, and its mask changes nothing.
+    // A password is never shown, and writing its mask has no effect.
     let secret = got.body["data"]
         .as_array()
         .unwrap()
@@ -75,7 +75,7 @@ async fn values_are_set_one_by_one_and_together() {
     assert_eq!(secret["value"], "********");
     assert!(!got.bytes.windows(6).any(|window| window == b"secret"));
 
-    // Without a service: the shared ones, of which only the value changes.
+    // Without a service: the share properties, of which only the value changes.
     let mut shared = ao.read("PropertyValues").await;
     assert_eq!(shared["count"], 2);
     shared["data"][1]["value"] = "587".into();
@@ -196,7 +196,7 @@ async fn definitions_informations_and_groups() {
     ] {
         assert_eq!(ao.get(path).await.status, status, "{path}");
     }
-    // What a task was given stays as it was.
+    // The values of a task do not change any more.
     let of_task = ao
         .get(&format!("PropertyValues?taskID={task}"))
         .await

@@ -1,6 +1,7 @@
 use super::*;
 
-/// The seed's request, byte by byte: its document is 175 bytes long.
+/// The request of `tests/seeds/5-jp1ao-service-release.json`, byte by byte: its
+/// document has 175 bytes.
 #[tokio::test]
 async fn the_document_is_as_long_as_the_seeds() {
     let ao = Ao::with(Jp1aoRules {
@@ -104,7 +105,7 @@ async fn the_other_spelling() {
         json!([{"href": "http://10.196.184.182:/Automation/v1/objects/Services/2004"}])
     );
     assert!(done["created"].as_str().unwrap().ends_with("+0900"));
-    // What is printed so is not taken back (2.2.12).
+    // The format is not accepted as input (V12 2.2.12).
     let printed = ao.read("Services/2004").await;
     let colon = printed.to_string().replace("+0900", "+09:00");
     let colon = serde_json::from_str(&colon).unwrap();
@@ -138,7 +139,7 @@ async fn the_other_spelling() {
         ao.invoke("Services/2005", "reset").await.body["state"],
         "success"
     );
-    // It does not take back what it wrote itself, but filters by it.
+    // Filters by the format, but does not accept it as input.
     let made = ao.read("Services/2005").await["createTime"]
         .as_str()
         .unwrap()
@@ -330,7 +331,7 @@ async fn what_is_asked_for_in_other_ways() {
         )
         .await;
     assert_eq!(got.body["messageID"], "generic error");
-    // Outside the product the web server answers.
+    // The web server responds to paths outside the product.
     let got = ao.raw("GET", "/Automation/version", &[], "").await;
     assert_eq!(got.header("content-type"), "text/html");
     let got = ao.raw("GET", "/Automation/v1/user", &[basic], "").await;
@@ -397,10 +398,10 @@ async fn hsso_tokens_live_a_thousand_seconds() {
     tokio::time::advance(Duration::from_secs(1)).await;
     assert_eq!(ask(&first).await.status, 401);
     assert_eq!(ask(&second).await.status, 200);
-    // A refusal brings the next token, too.
+    // An error response has the next token, too.
     let got = ao.get("Services/1").await;
     assert!(got.status == 404 && got.header("www-authenticate").starts_with("HSSO "));
-    // The token is its holder's.
+    // A token belongs to the user it was issued to.
     let token = ao
         .by(crate::JP1AO_OPERATOR)
         .get("Services/2005")
@@ -419,7 +420,7 @@ async fn hsso_tokens_live_a_thousand_seconds() {
 }
 
 proptest::proptest! {
-    /// Whatever comes: an answer, and never one of the server's own failures.
+    /// Every input gets a response, and none an internal error.
     #[test]
     fn nothing_panics(
         method in 0usize..5,

@@ -138,7 +138,7 @@ async fn a_service_is_made_edited_and_deleted() {
         assert_eq!(got.status, 400, "{argument} {value}");
     }
 
-    // The whole service goes back; only what may change does.
+    // The complete service is sent; only the editable members change.
     shown["name"] = "renamed".into();
     shown["favorite"] = true.into();
     shown["submitCount"] = 99.into();
@@ -222,7 +222,7 @@ async fn tasks_are_counted_until_reset() {
     assert_eq!(counts().await, [2, 2, 1, 1]);
     assert!(ao.read("Services/2008").await["lastFailedTime"].is_string());
     let got = ao.invoke("Services/2008", "reset").await;
-    // The document in place of the envelope (2.5.9).
+    // The document in place of the envelope (V12 2.5.9).
     assert_eq!(
         (got.status, &got.body["name"], &got.body["state"]),
         (200, &json!("reset"), &Value::Null)
@@ -277,7 +277,7 @@ async fn the_newest_template_is_applied() {
 async fn what_a_user_may() {
     let ao = Ao::new();
     let operator = ao.by(crate::JP1AO_OPERATOR);
-    // Of another group it sees nothing, and what its role lacks is 403 or 404.
+    // Other groups are invisible; a function that the role lacks is 403 or 404.
     for (method, path, status) in [
         ("GET", "Services/2005", 200),
         ("GET", "Services/2008", 404),

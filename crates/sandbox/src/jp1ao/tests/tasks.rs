@@ -55,7 +55,7 @@ async fn a_task_asks_and_goes_on_once_answered() {
         "it waits for a person"
     );
 
-    // The log only grows: what was read once stays, and the rest follows.
+    // The log is append-only: later reads begin with the earlier text.
     let whole = log("").await;
     assert!(whole.starts_with(&early) && whole.len() > early.len() && whole.contains("Go on?"));
     assert_eq!(
@@ -109,7 +109,7 @@ async fn a_task_asks_and_goes_on_once_answered() {
     ] {
         assert_eq!(answered(wrong.clone()).await, 400, "{wrong}");
     }
-    // 0 stands for: left out. Only one button is left then.
+    // 0 means omitted. Only one button is left then.
     assert_eq!(answered(json!({"labelbutton2": 0})).await, 200);
     assert_eq!(ao.status(&task).await, "inProgress");
     assert_eq!(answered_again(&ao, &task).await, 409);
@@ -176,7 +176,8 @@ async fn a_failed_task_is_run_again_and_archived() {
     steps(1).await;
     assert_eq!(ao.status(&task).await, "failed");
     assert_eq!(ao.invoke(&task, "stop").await.status, 409);
-    // The template of this one names its sibling; the action must be named.
+    // The document of this action has the name of a sibling; the request must use the
+    // action's name.
     let document = ao.read(&format!("{task}/actions/rerunStepStart")).await;
     assert_eq!(document["name"], "rerunStart");
     assert!(
@@ -203,7 +204,7 @@ async fn a_failed_task_is_run_again_and_archived() {
     steps(3).await;
     assert_eq!(ao.status(&other).await, "completed");
 
-    // A change of notes is kept, and goes into the history.
+    // Changed notes are stored and move to the history.
     let mut shown = ao.read(&other).await;
     (shown["notes"], shown["toDo"], shown["status"]) =
         ("seen".into(), true.into(), "failed".into());
@@ -290,7 +291,7 @@ async fn schedules_wait_are_suspended_and_canceled() {
         assert_eq!(of_task(&task).await, task_status, "{action}");
         assert_eq!(running().await, left, "{action}");
     }
-    // Left alone it starts at its time.
+    // Without any action it starts at its time.
     let task = ao.submit(2008, plan).await;
     tokio::time::advance(Duration::from_secs(3599)).await;
     assert_eq!(of_task(&task).await, "waiting");
@@ -336,7 +337,7 @@ async fn a_recurrence_goes_on() {
         }
         assert_eq!(statuses().await, want);
     }
-    // After a year without a look there is one more, not hundreds.
+    // After a year without requests there is one more task, not hundreds.
     tokio::time::advance(Duration::from_secs(365 * 24 * 3600)).await;
     assert_eq!(statuses().await.len(), 5);
     assert_eq!(
@@ -549,7 +550,7 @@ async fn wrong_questions_about_tasks() {
     ] {
         assert_eq!(ao.get(path).await.status, status, "{path}");
     }
-    // Without play nothing moves by itself.
+    // If `play` is off, nothing progresses.
     let task = ao.submit(2005, |_| {}).await;
     assert_eq!(ao.status(&task).await, "waiting");
 }
@@ -572,7 +573,7 @@ async fn there_is_an_end_to_everything() {
     let count = async |path: &str| ao.read(path).await["count"].as_u64().unwrap();
     assert_eq!(count("Tasks").await, 1000, "the oldest were archived");
     assert_eq!(count("TaskHistories").await, 100);
-    // Where none has ended, none can go.
+    // If no task is finished, none can be archived.
     let later = json!({"scheduleType": "schedule", "scheduledStartTime": "2199", "name": "x"});
     let mut status = 200;
     for _ in 0..1001 {

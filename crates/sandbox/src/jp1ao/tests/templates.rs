@@ -38,7 +38,7 @@ async fn a_template_is_exported_deleted_imported_and_bound() {
         let got = ao
             .send("DELETE", "ServiceTemplates/3004", Value::Null)
             .await;
-        // Nothing, as JSON (g.5).
+        // An empty body with a JSON content type (docs/apis/jp1ao.md, "Quirks").
         assert_eq!(
             (got.status, got.bytes.len(), got.header("content-type")),
             (204, 0, "application/json")
@@ -66,7 +66,7 @@ async fn a_template_is_exported_deleted_imported_and_bound() {
     ] {
         after[name] = before[name].clone();
     }
-    // What it is made of is not in the file.
+    // The file does not contain the included templates.
     after["usedTemplates"] = before["usedTemplates"].clone();
     assert_eq!(after, before);
     let again = ao.act(&path, "export", |_| {}).await;
@@ -219,7 +219,7 @@ async fn templates_are_listed() {
     );
     let help = ao.read("ServiceTemplates/3001/actions/detailhelp").await;
     assert!(help["href"].as_str().unwrap().contains("/help/"), "{help}");
-    // Who takes no binary gets none.
+    // Clients that do not accept binary data get none.
     let basic = ao.basic();
     let got = ao
         .raw(

@@ -1,4 +1,4 @@
-//! What makes, changes and removes components.
+//! Calls that create, change and delete components.
 
 use serde_json::json;
 use uuid::Uuid;
@@ -24,7 +24,7 @@ pub fn create(call: &Call<'_>, state: &mut Project, application: &str) -> Result
     make(call, state, [application, &environment], body)
 }
 
-/// `POST /components`: the spec is in the template.
+/// `POST /components`: the spec is that of the template.
 pub fn create_from_template(call: &Call<'_>, state: &mut Project) -> Result<Answer, Answer> {
     let body = call.body(spec::FROM_TEMPLATE)?;
     let [application, environment] =
@@ -68,7 +68,7 @@ fn make(
     Ok(answer)
 }
 
-/// `PUT .../{component_id}` and `PUT .../redeployment`: deploys what the body says.
+/// `PUT .../{component_id}` and `PUT .../redeployment`: deploys the body.
 pub fn update(call: &Call<'_>, state: &mut Project, id: &str) -> Result<Answer, Answer> {
     let body = call.body(spec::SPEC)?;
     spec::check(&body, false)?;
@@ -76,7 +76,7 @@ pub fn update(call: &Call<'_>, state: &mut Project, id: &str) -> Result<Answer, 
     Ok(Answer::ok(json!({"job_id": job.id()})))
 }
 
-/// Deploys a component anew, with the members of `body` over what it was.
+/// Deploys a component again, with `body` merged into its spec.
 pub fn redeploy(state: &mut Project, id: &str, mut body: Object, now: i64) -> Result<Job, Answer> {
     let Project {
         components, jobs, ..
@@ -99,7 +99,7 @@ pub fn redeploy(state: &mut Project, id: &str, mut body: Object, now: i64) -> Re
     Ok(job)
 }
 
-/// Deploys what a component was before its last deployment.
+/// Deploys the version before the last deployment.
 pub fn roll_back(state: &mut Project, id: &str, now: i64) -> Result<Job, Answer> {
     let Project {
         components, jobs, ..
@@ -110,8 +110,7 @@ pub fn roll_back(state: &mut Project, id: &str, now: i64) -> Result<Job, Answer>
     Ok(deploy_again(jobs, component, before, now))
 }
 
-/// `DELETE .../{component_id}`: goes on afterwards; whatever was under way is
-/// given up.
+/// `DELETE .../{component_id}`: asynchronous; aborts a running job.
 pub fn delete(call: &Call<'_>, state: &mut Project, id: &str) -> Result<Answer, Answer> {
     let Project {
         components, jobs, ..
@@ -123,7 +122,7 @@ pub fn delete(call: &Call<'_>, state: &mut Project, id: &str) -> Result<Answer, 
         then: None,
     });
     component.touch(call.now());
-    // As observed; the published answer is empty.
+    // As observed; the published response is empty.
     Ok(Answer::ok(json!({"component_id": id})))
 }
 
@@ -138,7 +137,7 @@ pub fn act(call: &Call<'_>, state: &mut Project, id: &str) -> Result<Answer, Ans
     let now = call.now();
     let result = |result: &str| Ok(Answer::ok(json!({"result": result})));
     let job = match text(&body, "action") {
-        // Those that start no job.
+        // Actions that start no job.
         "sync_workload" | "sync_import" => return result("succeeded"),
         "check_gray_release" => {
             let is_gray = component.state() == "GRAYING" && !component.is_busy();
@@ -188,7 +187,7 @@ pub fn act(call: &Call<'_>, state: &mut Project, id: &str) -> Result<Answer, Ans
     Ok(Answer::ok(json!({"job_id": job.id()})))
 }
 
-/// `POST /applications/{application_id}/action`: all of them or none.
+/// `POST /applications/{application_id}/action`: all components or none.
 pub fn act_on_all(
     call: &Call<'_>,
     state: &mut Project,
@@ -210,7 +209,7 @@ pub fn act_on_all(
     Ok(())
 }
 
-/// The states during and after an action that deploys nothing.
+/// Returns the states during and after an action without a deployment.
 fn plain(action: &str) -> Option<(&'static str, &'static str)> {
     match action {
         "start" => Some(("STARTING", "RUNNING")),
@@ -244,7 +243,7 @@ fn deploy_again(jobs: &mut Jobs, component: &mut Component, spec: Object, now: i
     job
 }
 
-/// A component that nothing is being done to.
+/// Fails if the component does not exist or has a running job.
 fn idle(component: Option<&mut Component>) -> Result<&mut Component, Answer> {
     let component = component.ok_or_else(missing)?;
     match component.is_busy() {
@@ -253,7 +252,7 @@ fn idle(component: Option<&mut Component>) -> Result<&mut Component, Answer> {
     }
 }
 
-/// Fails where there is no gray release to go on with.
+/// Fails if no gray release is waiting.
 fn graying(component: &Component) -> Result<(), Answer> {
     match (component.is_busy(), component.state()) {
         (true, _) => Err(busy()),

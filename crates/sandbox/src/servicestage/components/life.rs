@@ -1,4 +1,4 @@
-//! What a component is like, and what its jobs make of it.
+//! Components: their model, and their state during and after jobs.
 
 use std::collections::VecDeque;
 
@@ -10,7 +10,7 @@ use super::super::shelf::Thing;
 use crate::plain::seconds;
 use crate::{APPLICATION_ID, COMPONENT_ID, ENVIRONMENT_ID, USERNAME, World};
 
-/// How many deployments of a component are kept: a limit of ours.
+/// Maximum number of deployments of a component; the sandbox's own limit.
 const MAX_RELEASES: usize = 20;
 
 pub struct Component {
@@ -20,23 +20,23 @@ pub struct Component {
     creator: &'static str,
     created: i64,
     updated: i64,
-    /// As it was last told to be.
+    /// Spec of the last request.
     pub spec: Object,
-    /// As its jobs left it.
+    /// State after the last finished job.
     state: &'static str,
     fail_detail: Option<&'static str>,
     last_job: String,
     doing: Option<Doing>,
-    /// What was deployed; the newest last.
+    /// Deployments, newest last.
     releases: VecDeque<Release>,
 }
 
-/// A job under way.
+/// A running job.
 pub struct Doing {
     pub job: Job,
-    /// The state while the job runs.
+    /// State while the job runs.
     pub meanwhile: &'static str,
-    /// The state afterwards; none: it is gone.
+    /// State afterwards; `None` if the component is deleted.
     pub then: Option<&'static str>,
 }
 
@@ -44,7 +44,7 @@ pub struct Doing {
 struct Release {
     deploy_type: &'static str,
     spec: Object,
-    /// What was done for it, each with its job.
+    /// Actions of the deployment, each with its job.
     jobs: Vec<(&'static str, Job)>,
 }
 
@@ -55,7 +55,7 @@ impl Thing for Component {
 }
 
 impl Component {
-    /// One that is being deployed by `job`.
+    /// Builds a component that `job` deploys.
     pub fn new(
         id: String,
         places: [&str; 2],
@@ -73,7 +73,7 @@ impl Component {
             created: now,
             updated: now,
             spec,
-            // Shown from the start: there is no state before.
+            // Visible from the start: no earlier state exists.
             state: "INITIALIZING",
             fail_detail: None,
             last_job: String::new(),
@@ -89,7 +89,7 @@ impl Component {
         component
     }
 
-    /// The component that is there at the start.
+    /// Builds the component that exists at the start.
     pub fn first(now: i64) -> Self {
         let spec = json!({
             "name": "order-svc",
@@ -130,41 +130,41 @@ impl Component {
         self.creator
     }
 
-    /// The name of the runtime stack that it runs on.
+    /// Returns the name of its runtime stack.
     pub fn stack_name(&self) -> &str {
         member(&self.spec, "runtime_stack")["name"]
             .as_str()
             .unwrap_or_default()
     }
 
-    /// The jobs of its deployments.
+    /// Returns the jobs of its deployments.
     pub fn jobs(&self) -> impl Iterator<Item = &Job> {
         let releases = self.releases.iter();
         releases.flat_map(|release| release.jobs.iter().map(|(_, job)| job))
     }
 
-    /// Whether its next job's last task fails, by its name.
+    /// Returns whether the last task of its next job fails, which its name decides.
     pub fn fails(&self) -> bool {
         text(&self.spec, "name").contains("fail")
     }
 
-    /// Whether a job is under way.
+    /// Returns whether a job is running.
     pub fn is_busy(&self) -> bool {
         self.doing.is_some()
     }
 
-    /// What its jobs left it in.
+    /// Returns the state after the last finished job.
     pub fn state(&self) -> &'static str {
         self.state
     }
 
-    /// Starts a job; one before it, done or not, no longer matters.
+    /// Starts a job in place of the previous one, even if that is still running.
     pub fn begin(&mut self, doing: Doing) {
         self.last_job = doing.job.id().to_owned();
         self.doing = Some(doing);
     }
 
-    /// Notes that what is in `spec` is being deployed.
+    /// Records that the current `spec` is being deployed.
     pub fn deployed(&mut self, deploy_type: &'static str, job: &Job) {
         if self.releases.len() == MAX_RELEASES {
             self.releases.pop_front();
@@ -176,20 +176,20 @@ impl Component {
         });
     }
 
-    /// Notes that the deployment under way goes on.
+    /// Records that the deployment continues.
     pub fn continued(&mut self, deploy_type: &'static str, job: &Job) {
         if let Some(release) = self.releases.back_mut() {
             release.jobs.push((deploy_type, job.clone()));
         }
     }
 
-    /// What was deployed as this version, the last time.
+    /// Returns the spec of the last deployment of this version.
     pub fn spec_of(&self, version: &str) -> Option<&Object> {
         let mut specs = self.releases.iter().rev().map(|release| &release.spec);
         specs.find(|spec| text(spec, "version") == version)
     }
 
-    /// What was deployed before what is deployed now.
+    /// Returns the spec of the deployment before the last one.
     pub fn spec_before(&self) -> Option<&Object> {
         let mut specs = self.releases.iter().rev().map(|release| &release.spec);
         specs.nth(1)
@@ -199,7 +199,7 @@ impl Component {
         self.updated = now;
     }
 
-    /// Lets a job that is over take effect. False: it is gone.
+    /// Applies the result of a finished job. Returns false if the component is deleted.
     pub fn settle(&mut self, world: &World) -> bool {
         let Some(Doing { job, then, .. }) = &self.doing else {
             return true;
@@ -227,8 +227,8 @@ impl Component {
         true
     }
 
-    /// The state to show: right after a change still the old one, until the job
-    /// leaves SUBMITTED (b, "Race").
+    /// Returns the visible state: after a change still the old one until the job leaves
+    /// SUBMITTED (docs/apis/servicestage.md, "Jobs").
     fn shown(&self, world: &World) -> &'static str {
         match &self.doing {
             Some(Doing {
@@ -304,7 +304,8 @@ impl Component {
             "deploy_type": release.deploy_type,
             "jobs": jobs,
         });
-        // Time's form and the words of `status` are not documented: ours.
+        // The time format and the values of `status` are undocumented and the sandbox's
+        // own.
         if let (Some((_, first)), Some((_, last))) = (release.jobs.first(), release.jobs.last()) {
             view["begin_time"] = json!(instant(first.begun(world)));
             view["status"] = json!(last.status(world).text());

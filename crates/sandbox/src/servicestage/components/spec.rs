@@ -1,4 +1,4 @@
-//! The bodies that describe a component.
+//! Bodies that describe a component.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use crate::plain::Answer;
 const STACK: Is = Is::Object(&[
     must("name", Is::Text(64)),
     must("type", Is::Text(64)),
-    // Another official client leaves it out.
+    // Another official client omits it.
     may("version", Is::Text(64)),
     must("deploy_mode", Is::OneOf(&["container", "virtualmachine"])),
 ]);
@@ -38,7 +38,7 @@ const PROBE: Is = Is::Object(&[
 const HOOK: Is = Is::Object(&[must("type", Is::OneOf(&["http", "command"]))]);
 const REFERRED: Is = Is::List(&[must("type", Is::Text(64)), may("id", Is::Text(64))]);
 
-/// All that a component can be told.
+/// Members of a component's spec.
 pub const SPEC: &[Member] = &[
     must("name", Is::Name(in_component_name)),
     may("description", Is::Text(128)),
@@ -69,7 +69,7 @@ pub const SPEC: &[Member] = &[
     may("tomcat_opts", Is::Object(&[])),
     may("logs", Is::List(&[must("log_path", Is::Text(512))])),
     may("custom_metric", Is::Object(&[])),
-    // Three shapes are in circulation (Q4).
+    // Three shapes are in use (docs/apis/servicestage.md, "Quirks").
     may("affinity", Is::Any),
     may("anti_affinity", Is::Any),
     may("liveness_probe", PROBE),
@@ -112,7 +112,7 @@ pub const ACTION: &[Member] = &[
     ),
 ];
 
-/// What no table says: what a spec must have to be deployed.
+/// Checks the rules for a deployable spec that the tables do not express.
 pub fn check(spec: &Object, is_new: bool) -> Result<(), Answer> {
     if !stacks::TYPES.contains(
         &member(spec, "runtime_stack")["type"]
@@ -151,7 +151,7 @@ pub fn check(spec: &Object, is_new: bool) -> Result<(), Answer> {
     Ok(())
 }
 
-/// What every template package holds here.
+/// Content of every template package.
 pub fn template() -> Value {
     json!({
         "template": {"component.yaml": "replicas: ${replicas}\nimage: ${image}\n"},
@@ -162,7 +162,7 @@ pub fn template() -> Value {
     })
 }
 
-/// The spec that a template makes of its inputs.
+/// Builds the spec of a template with its inputs.
 pub fn of_template(name: &str, inputs: &Value) -> Value {
     let replicas = inputs["replicas"]
         .as_str()

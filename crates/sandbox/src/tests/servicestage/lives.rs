@@ -1,16 +1,17 @@
-//! The life of each noun, told as a conversation.
+//! Scenarios of each resource, as sequences of calls.
 
 mod more;
 
 use super::*;
 
-/// A line of a conversation.
+/// A step of a scenario.
 enum Line {
-    /// So many steps pass.
+    /// Advances the clock by a number of steps.
     Wait(u32),
-    /// Method, path below `cas/` or after `/`, body, status, and what of the answer
-    /// must be there. A text `$name` in a wanted answer is kept under that name
-    /// the first time, and compared later; in paths and bodies it is replaced.
+    /// Method, path below `cas/` or after `/`, body, expected status, and expected
+    /// members of the response. The first `$name` in an expected response stores the
+    /// value under that name; later ones are compared with it. In paths and bodies it
+    /// is replaced.
     Call(&'static str, &'static str, Value, u16, Value),
 }
 
@@ -28,7 +29,7 @@ fn refused(method: &'static str, path: &'static str, body: Value, status: u16, c
     call(method, path, body, status, json!({"error_code": code}))
 }
 
-/// Plays the lines with a demo user, on a sandbox that plays from nothing.
+/// Runs the calls with the demo user on an empty sandbox with simulated progress.
 async fn play(lines: Vec<Line>) {
     let bench = Bench::new(Settings {
         play: true,
@@ -48,7 +49,8 @@ async fn play(lines: Vec<Line>) {
             Line::Call(method, path, body, status, want) => (method, path, body, status, want),
         };
         let put = |text: &str| {
-            // The longest names first, so that `$a` does not eat the head of `$ab`.
+            // The longest names first, so that `$a` does not replace the start of
+            // `$ab`.
             let mut names: Vec<_> = kept.iter().collect();
             names.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
             names.iter().fold(text.to_owned(), |text, (name, value)| {
@@ -70,7 +72,7 @@ async fn play(lines: Vec<Line>) {
     }
 }
 
-/// Whether all that is wanted is there. Lists must have all items, in order.
+/// Checks that all expected members exist. Lists must have all items, in order.
 fn compare(want: &Value, got: &Value, kept: &mut Vec<(String, Value)>, place: &str) {
     match (want, got) {
         (Value::Object(want), Value::Object(got)) => {
@@ -194,7 +196,7 @@ async fn applications_live() {
     .await;
 }
 
-/// A component's body, with `more` over it.
+/// Builds a component's body, with `more` merged into it.
 fn component(more: Value) -> Value {
     let mut body = json!({
         "name": "svc",
@@ -211,7 +213,7 @@ fn component(more: Value) -> Value {
     body
 }
 
-/// The status of `$svc`.
+/// Expects a status of `$svc`.
 fn is(status: &str, job: &str) -> Line {
     get(
         "applications/$app/components/$svc",
@@ -226,7 +228,7 @@ async fn components_live() {
     let action = "applications/$app/components/$svc/action";
     play(vec![
         call("POST", "applications", json!({"name": "app"}), 200, json!({"id": "$app"})),
-        // What is wrong with a body, in the order of the codes.
+        // Invalid bodies, in the order of the codes.
         refused("POST", c, component(json!({"version": "1"})), 400, "SVCSTG.00100400"),
         refused("POST", c, component(json!({"environment_id": null})), 400, "SVCSTG.00100400"),
         refused("POST", c, component(json!({"environment_id": "x"})), 400, "SVCSTG.00100411"),
@@ -245,7 +247,7 @@ async fn components_live() {
         get("jobs/$made", json!({"task_count": 2, "job": {"execution_status": "SUBMITTED", "job_type": "PROVISION"}})),
         refused("DELETE", "applications/$app", json!(null), 400, "SVCSTG.00100402"),
         refused("DELETE", "environments/$env", json!(null), 400, "SVCSTG.00100402"),
-        // Something else is under way.
+        // Another job is running.
         refused("PUT", one, component(json!({})), 409, "SVCSTG.00100402"),
         refused("POST", action, json!({"action": "stop"}), 409, "SVCSTG.00100402"),
         Wait(2),
@@ -264,7 +266,7 @@ async fn components_live() {
         get("applications/$app/components?limit=1", json!({"count": 1, "components": [{"id": "$svc"}]})),
         get("applications/$app", json!({"component_count": 1})),
 
-        // A change: the old state is shown until the job is past SUBMITTED.
+        // A change: the old state is visible until the job leaves SUBMITTED.
         refused("PUT", one, component(json!({"name": "other"})), 400, "SVCSTG.00100400"),
         call("PUT", one, component(json!({"version": "1.0.2", "replica": 3})), 200, json!({"job_id": "$changed"})),
         is("RUNNING", "$changed"),
@@ -304,7 +306,7 @@ async fn components_live() {
         Wait(2),
         call("PUT", "applications/$app/components/$svc/refresh", json!(null), 200, json!({"message": "OK"})),
 
-        // A gray release: waits, then goes on, or back.
+        // A gray release: waits, then continues or rolls back.
         call("PUT", "applications/$app/components/$svc/redeployment", component(json!({"version": "2.0.0", "deploy_strategy":
             {"type": "GrayRelease", "gray_release": {"type": "weight", "first_batch_weight": 20}}})), 200, json!({"job_id": "$gray"})),
         Wait(3),
@@ -328,7 +330,7 @@ async fn components_live() {
         Wait(3),
         get(one, json!({"version": "2.0.0", "status": {"component_status": "RUNNING"}})),
 
-        // Removal goes on afterwards.
+        // The deletion is asynchronous.
         call("DELETE", one, json!(null), 200, json!({"component_id": "$svc"})),
         get(one, json!({"status": {"component_status": "DELETING"}})),
         Wait(2),

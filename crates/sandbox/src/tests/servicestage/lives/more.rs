@@ -1,4 +1,4 @@
-//! Of the nouns around components.
+//! Scenarios of the resources around components.
 
 use super::*;
 
@@ -90,7 +90,7 @@ async fn release_plans_live() {
             "fail_strategy": "stop", "project_id": null, "update_time": null})),
         refused("POST", "release-plans", json!({"name": "n", "action": "upgrade", "components": [{"seq": 1, "component_id": "x", "name": "n"}]}), 400, "SVCSTG.00100404"),
         get("release-plans", json!({"count": 1, "release_plans": [{"id": "$plan", "components": null}]})),
-        // Its component is being made.
+        // The component is still being created.
         refused("POST", "release-plans/$plan/execute", json!(null), 409, "SVCSTG.00100402"),
         refused("POST", "release-plans/$plan/rollback", json!(null), 400, "SVCSTG.00100433"),
         Wait(3),
