@@ -3,32 +3,32 @@
 //! Recorded from Heat 27.0.1: `tests/fixtures/heat/` and `tests/real-heat/OBSERVED.md`.
 //! "Observed" in comments below refers to these.
 
-mod configs;
-mod deployments;
 mod engine;
 mod events;
 mod functions;
-mod kinds;
 mod meta;
 mod parameters;
 mod pattern;
-mod request;
+mod resource_plugins;
+mod resource_types;
 mod resources;
 mod snapshots;
+mod software_configs;
+mod software_deployments;
 mod stack;
+mod stack_request;
 mod stacks;
 mod template;
-mod types;
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::plain::{Answer, Ask, seconds};
-use super::{Clock, PROJECT_ID, SERVER_ID, Settings, USERNAME, World, keystone, lock, python};
-use configs::Config;
-use deployments::Deployment;
+use super::message::{Answer, Ask, seconds};
+use super::{Clock, PROJECT_ID, SERVER_ID, Settings, USERNAME, World, keystone, lock, python_json};
 use engine::Now;
+use software_configs::Config;
+use software_deployments::Deployment;
 use stack::{Stack, Stacks};
 
 /// `max_json_body_size`; larger bodies are 400, never 413 (observed).
@@ -230,42 +230,68 @@ fn operations(noun: &str, rest: &[&str]) -> Vec<(Method, Operation)> {
         ("template_versions", [_, "functions"]) => {
             vec![(GET, read("stacks:list_template_functions", meta::functions))]
         }
-        ("resource_types", []) => vec![(GET, read("stacks:list_resource_types", types::list))],
-        ("resource_types", [_]) => vec![(GET, read("stacks:resource_schema", types::show))],
-        ("resource_types", [_, "template"]) => {
-            vec![(GET, write("stacks:generate_template", types::template))]
+        ("resource_types", []) => vec![(
+            GET,
+            read("stacks:list_resource_types", resource_types::list),
+        )],
+        ("resource_types", [_]) => {
+            vec![(GET, read("stacks:resource_schema", resource_types::show))]
         }
-        ("validate", []) => vec![(POST, write("stacks:validate_template", request::validate))],
+        ("resource_types", [_, "template"]) => {
+            vec![(
+                GET,
+                write("stacks:generate_template", resource_types::template),
+            )]
+        }
+        ("validate", []) => vec![(
+            POST,
+            write("stacks:validate_template", stack_request::validate),
+        )],
         ("software_configs", []) => vec![
-            (GET, read("software_configs:index", configs::list)),
-            (POST, write("software_configs:create", configs::create)),
-        ],
-        ("software_configs", [_]) => vec![
-            (GET, read("software_configs:show", configs::show)),
-            (DELETE, write("software_configs:delete", configs::delete)),
-        ],
-        ("software_deployments", []) => vec![
-            (GET, read("software_deployments:index", deployments::list)),
+            (GET, read("software_configs:index", software_configs::list)),
             (
                 POST,
-                write("software_deployments:create", deployments::create),
+                write("software_configs:create", software_configs::create),
+            ),
+        ],
+        ("software_configs", [_]) => vec![
+            (GET, read("software_configs:show", software_configs::show)),
+            (
+                DELETE,
+                write("software_configs:delete", software_configs::delete),
+            ),
+        ],
+        ("software_deployments", []) => vec![
+            (
+                GET,
+                read("software_deployments:index", software_deployments::list),
+            ),
+            (
+                POST,
+                write("software_deployments:create", software_deployments::create),
             ),
         ],
         ("software_deployments", ["metadata", _]) => {
             vec![(
                 GET,
-                read("software_deployments:metadata", deployments::metadata),
+                read(
+                    "software_deployments:metadata",
+                    software_deployments::metadata,
+                ),
             )]
         }
         ("software_deployments", [_]) => vec![
-            (GET, read("software_deployments:show", deployments::show)),
+            (
+                GET,
+                read("software_deployments:show", software_deployments::show),
+            ),
             (
                 PUT,
-                write("software_deployments:update", deployments::update),
+                write("software_deployments:update", software_deployments::update),
             ),
             (
                 DELETE,
-                write("software_deployments:delete", deployments::delete),
+                write("software_deployments:delete", software_deployments::delete),
             ),
         ],
         ("stacks", rest) => of_stacks(rest),
@@ -391,7 +417,7 @@ fn json_body(ask: &Ask) -> Result<Option<Value>, Answer> {
     }
     serde_json::from_slice(&ask.body).map(Some).map_err(|_| {
         let text = String::from_utf8_lossy(&ask.body);
-        let message = python::complaint(&text);
+        let message = python_json::complaint(&text);
         bad_request(message.as_deref().unwrap_or(MALFORMED))
     })
 }

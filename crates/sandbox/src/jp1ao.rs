@@ -10,48 +10,48 @@
 
 mod access;
 mod action;
-mod archive;
+mod errors;
 mod histories;
 mod hql;
 mod info;
+mod json_layout;
 mod list;
-mod log;
-mod plan;
-mod print;
+mod multipart_and_zip;
+mod options;
+mod preload;
 mod properties;
-mod rules;
-mod run;
 mod schedules;
 mod services;
-mod stock;
+mod start_times;
+mod task_log;
+mod task_run;
 mod tasks;
 mod templates;
-mod when;
-mod words;
+mod time_format;
 
 use std::time::{Duration, SystemTime};
 
 use http::{Method, StatusCode};
 use serde_json::{Map, Value};
 
-use super::plain::{Answer, Ask};
+use super::message::{Answer, Ask};
 use super::{World, lock};
 use access::{Role, Tokens, User};
+use errors::Problem;
 use histories::History;
+pub use options::{Jp1aoLinks, Jp1aoRules, Jp1aoSubmitted, Jp1aoVersion};
 use properties::Property;
-pub use rules::{Jp1aoLinks, Jp1aoRules, Jp1aoSubmitted, Jp1aoVersion};
 use schedules::Schedule;
 use services::Service;
 use tasks::Task;
 use templates::Template;
-use words::Problem;
 
 /// Host in every link, as in the manual's samples. It differs from the sandbox's own,
 /// to detect clients that follow links.
 const FOREIGN: &str = "http://10.196.184.182";
 
 /// Id of the first task that is submitted.
-pub(super) const FIRST_TASK_ID: u64 = stock::LAST_ID + 1;
+pub(super) const FIRST_TASK_ID: u64 = preload::LAST_ID + 1;
 
 type Outcome = Result<Answer, Problem>;
 
@@ -103,11 +103,11 @@ impl Jp1ao {
             tasks: Vec::new(),
             histories: Vec::new(),
             shared: Vec::new(),
-            last_id: stock::LAST_ID,
-            last_part: stock::LAST_PART,
+            last_id: preload::LAST_ID,
+            last_part: preload::LAST_PART,
             down: 0,
         };
-        stock::fill(&mut jp1ao, preload, when::cut(now));
+        preload::fill(&mut jp1ao, preload, time_format::cut(now));
         jp1ao
     }
 
@@ -133,9 +133,9 @@ pub(super) fn answer(world: &World, ask: &Ask) -> Answer {
     let mut jp1ao = lock(&world.jp1ao);
     let segments = ask.segments();
     let ["Automation", "v1", rest @ ..] = &segments[..] else {
-        return words::not_of_the_product(&ask.method);
+        return errors::not_of_the_product(&ask.method);
     };
-    let now = when::cut(world.clock.now());
+    let now = time_format::cut(world.clock.now());
     let user = jp1ao.tokens.user(ask.header("authorization"), now);
     let call = Call {
         ask,
@@ -268,7 +268,7 @@ impl Call<'_> {
     }
 
     fn time(&self, at: SystemTime) -> String {
-        when::write(at, self.rules.compact_offsets)
+        time_format::write(at, self.rules.compact_offsets)
     }
 
     /// Formats a time, or null.
@@ -363,7 +363,7 @@ fn ok(body: &Value) -> Answer {
 }
 
 fn json(status: StatusCode, body: &Value) -> Answer {
-    Answer::raw(status, "application/json", print::print(body))
+    Answer::raw(status, "application/json", json_layout::print(body))
 }
 
 /// Reads an optional text member of a body, with at most `most` characters.

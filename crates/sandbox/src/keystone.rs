@@ -12,7 +12,7 @@ use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::plain::{Answer, Ask, microseconds};
+use super::message::{Answer, Ask, microseconds};
 use super::{
     APPLICATION_CREDENTIAL_ID, APPLICATION_CREDENTIAL_NAME, APPLICATION_CREDENTIAL_SECRET, DOMAIN,
     OTHER_PROJECT_ID, OTHER_USERNAME, PASSWORD, PROJECT_ID, PROJECT_NAME, READER_USERNAME, REGION,

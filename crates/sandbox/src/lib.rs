@@ -17,8 +17,8 @@
 mod heat;
 mod jp1ao;
 mod keystone;
-mod plain;
-mod python;
+mod message;
+mod python_json;
 mod servicestage;
 pub mod signature;
 
@@ -40,7 +40,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 pub use jp1ao::{Jp1aoLinks, Jp1aoRules, Jp1aoSubmitted, Jp1aoVersion};
-use plain::{Answer, Ask};
+use message::{Answer, Ask};
 
 /// User of Keystone and IAM with all rights in [`PROJECT_ID`].
 pub const USERNAME: &str = "demo";

@@ -14,15 +14,15 @@ mod applications;
 mod body;
 mod components;
 mod configs;
-mod directories;
+mod directory_settings;
 mod environments;
+mod errors;
 mod jobs;
 mod lanes;
 mod pipelines;
-mod plans;
-mod refusal;
-mod shelf;
-mod stacks;
+mod release_plans;
+mod runtime_stacks;
+mod store;
 
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -32,9 +32,9 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use self::body::{Member, Object};
-use self::refusal::no_api;
-use self::shelf::Shelf;
-use super::plain::{Answer, Ask};
+use self::errors::no_api;
+use self::store::Shelf;
+use super::message::{Answer, Ask};
 use super::{ADDON_ID, ENVIRONMENT_ID, PROJECT_ID, World, lock};
 
 pub(super) use access::signed;
@@ -59,7 +59,7 @@ struct Project {
     config_groups: Shelf<Object>,
     configs: Shelf<configs::Config>,
     directories: Shelf<Object>,
-    plans: Shelf<plans::Plan>,
+    plans: Shelf<release_plans::Plan>,
     pipelines: Shelf<pipelines::Pipeline>,
     lane_groups: Shelf<Object>,
     lanes: Shelf<Object>,
@@ -213,10 +213,12 @@ fn route(world: &World, ask: &Ask) -> Result<Answer, Answer> {
             components::answer(&call, state, rest)
         }
         ("cas", ["applications", rest @ ..]) => applications::answer(&call, state, rest),
-        ("cas", ["runtimestacks" | "innerimages", ..]) => stacks::answer(&call, state, rest),
+        ("cas", ["runtimestacks" | "innerimages", ..]) => {
+            runtime_stacks::answer(&call, state, rest)
+        }
         ("cas", ["config-groups" | "configs", ..]) => configs::answer(&call, state, rest),
-        ("cas", ["vmapp-configs", rest @ ..]) => directories::answer(&call, state, rest),
-        ("cas", ["release-plans", rest @ ..]) => plans::answer(&call, state, rest),
+        ("cas", ["vmapp-configs", rest @ ..]) => directory_settings::answer(&call, state, rest),
+        ("cas", ["release-plans", rest @ ..]) => release_plans::answer(&call, state, rest),
         ("cas", ["swimlane-group" | "swimlane", ..]) => lanes::answer(&call, state, rest),
         _ => Err(no_api()),
     }

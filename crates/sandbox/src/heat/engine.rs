@@ -12,11 +12,11 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::super::plain::{Answer, seconds};
+use super::super::message::{Answer, seconds};
 use super::super::{Clock, Settings};
 use super::events::Event;
 use super::stack::{Plan, Resource, Running, Stack};
-use super::{Heat, fault, kinds};
+use super::{Heat, fault, resource_plugins};
 
 /// `stack_action_timeout` of Heat's configuration.
 const ACTION_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -131,7 +131,7 @@ pub(super) fn advance(heat: &mut Heat, until: Instant, clock: &Clock, settings: 
                     continue;
                 };
                 let failure = match part.kind.as_str() {
-                    "OS::Heat::WaitCondition" => kinds::timed_out(heat, stack, resource),
+                    "OS::Heat::WaitCondition" => resource_plugins::timed_out(heat, stack, resource),
                     _ => running.failure.clone(),
                 };
                 over(heat, stack, resource, failure, &now);
@@ -409,7 +409,7 @@ impl Resource {
             },
             definition,
             requires,
-            physical_name: format!("{stack}-{name}-{}", kinds::tail()),
+            physical_name: format!("{stack}-{name}-{}", resource_plugins::tail()),
             action: "INIT",
             status: "COMPLETE",
             created: now.to_owned(),
@@ -537,7 +537,7 @@ fn converge_part(heat: &mut Heat, serial: u64, name: &str, now: &Now) -> (Progre
             }
         };
     }
-    let change = kinds::change(existing, &definition, &properties, &stack.plan.files);
+    let change = resource_plugins::change(existing, &definition, &properties, &stack.plan.files);
     let Some(stack) = heat.stacks.get_mut(serial) else {
         return (Progress::Done, 0);
     };
@@ -547,14 +547,14 @@ fn converge_part(heat: &mut Heat, serial: u64, name: &str, now: &Now) -> (Progre
         }
     };
     match change {
-        kinds::Change::None => {
+        resource_plugins::Change::None => {
             settle(stack);
             if let Some(part) = stack.part(part) {
                 part.definition = definition;
             }
             (Progress::Done, part)
         }
-        kinds::Change::Create => {
+        resource_plugins::Change::Create => {
             settle(stack);
             if let Some(part) = stack.part(part) {
                 part.kind = definition["type"].as_str().unwrap_or_default().to_owned();
@@ -565,7 +565,7 @@ fn converge_part(heat: &mut Heat, serial: u64, name: &str, now: &Now) -> (Progre
             let action = if adopts { "ADOPT" } else { "CREATE" };
             (act(heat, serial, part, action, None, now), part)
         }
-        kinds::Change::Update => {
+        resource_plugins::Change::Update => {
             settle(stack);
             let before = stack.part(part).map(|part| {
                 part.definition = definition;
@@ -573,7 +573,7 @@ fn converge_part(heat: &mut Heat, serial: u64, name: &str, now: &Now) -> (Progre
             });
             (act(heat, serial, part, "UPDATE", before, now), part)
         }
-        kinds::Change::Replace => {
+        resource_plugins::Change::Replace => {
             let mut fresh = Resource::fresh(&stack.name, name, definition, requires, &now.text);
             fresh.properties = properties;
             let new = fresh.serial;
@@ -634,13 +634,13 @@ fn act(
         }
         return Progress::Done;
     }
-    if action == "CHECK" && !kinds::can_check(&found.kind) {
+    if action == "CHECK" && !resource_plugins::can_check(&found.kind) {
         let reason = format!("CHECK not supported for {}", found.kind);
         stack.enter_part(part, "CHECK", "COMPLETE", &reason, now);
         return Progress::Done;
     }
     stack.enter_part(part, action, "IN_PROGRESS", "state changed", now);
-    let started = kinds::start(heat, serial, part, action, before.as_ref(), now);
+    let started = resource_plugins::start(heat, serial, part, action, before.as_ref(), now);
     let tick = started.takes.map(|takes| {
         schedule(heat, now.at + takes, |tick| Tick::Over {
             stack: serial,
@@ -676,7 +676,7 @@ pub(super) fn over(heat: &mut Heat, serial: u64, part: u64, failure: Option<Stri
         None => stack.enter_part(part, action, "COMPLETE", "state changed", now),
         Some(reason) => stack.enter_part(part, action, "FAILED", reason, now),
     }
-    kinds::ended(heat, serial, part, action, failure.is_none(), now);
+    resource_plugins::ended(heat, serial, part, action, failure.is_none(), now);
     let Some(stack) = heat.stacks.get_mut(serial) else {
         return;
     };
@@ -731,7 +731,7 @@ fn finish(heat: &mut Heat, serial: u64, failure: Option<String>, now: &Now) {
     let unchecked = stack
         .resources
         .iter()
-        .any(|resource| !kinds::can_check(&resource.kind));
+        .any(|resource| !resource_plugins::can_check(&resource.kind));
     let partly = match action == "CHECK" && unchecked {
         true => ". 'CHECK' not fully supported (see resources)",
         false => "",
@@ -805,8 +805,8 @@ fn tell_parent(heat: &mut Heat, serial: u64, now: &Now) {
     {
         return;
     }
-    let failure =
-        (stack.status == "FAILED").then(|| kinds::inner_failure(&part.name, &stack.reason));
+    let failure = (stack.status == "FAILED")
+        .then(|| resource_plugins::inner_failure(&part.name, &stack.reason));
     over(heat, parent.stack, parent.resource, failure, now);
 }
 

@@ -7,7 +7,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::super::plain::Answer;
+use super::super::message::Answer;
 use super::engine::Now;
 use super::stack::{Resource, Stack};
 use super::{Context, Heat, direction, fault, limit, nested_depth, stacks};

@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::super::python;
+use super::super::python_json;
 
 /// Values that a template's functions can refer to.
 pub(super) trait Scope {
@@ -155,7 +155,7 @@ pub(super) fn text(value: &Value) -> String {
         Value::Bool(true) => "True".to_owned(),
         Value::Bool(false) => "False".to_owned(),
         Value::Number(number) => number.to_string(),
-        other => python::dumps(other),
+        other => python_json::dumps(other),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::super::plain::Answer;
+use super::super::message::Answer;
 use super::template::VERSIONS;
 use super::{Context, Heat, boolean_parameter, forbidden};
 

@@ -3,10 +3,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::super::python;
+use super::super::python_json;
 use super::functions::text;
+use super::resource_types;
 use super::template::{Environment, Fault, Template};
-use super::types;
 
 /// Values of a template's parameters, in the template's order.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -55,7 +55,7 @@ impl Parameters {
             };
             let value = typed(kind, value).map_err(invalid)?;
             for constraint in constraints(schema) {
-                types::constrained(&value, constraint).map_err(invalid)?;
+                resource_types::constrained(&value, constraint).map_err(invalid)?;
             }
             read.push(Parameter {
                 name: name.clone(),
@@ -86,7 +86,7 @@ impl Parameters {
                 (_, "comma_delimited_list", Value::Array(items)) => {
                     items.iter().map(text).collect::<Vec<_>>().join(",")
                 }
-                (_, "json", value) => python::dumps(value),
+                (_, "json", value) => python_json::dumps(value),
                 (_, _, value) => text(value),
             };
             shown.insert(parameter.name.clone(), json!(value));
@@ -114,7 +114,7 @@ fn typed(kind: &str, value: &Value) -> Result<Value, String> {
                     Ok(number) if number.is_finite() => Ok(json!(number)),
                     _ => Err(format!(
                         "could not convert string to float: {}",
-                        types::repr(&json!(given))
+                        resource_types::repr(&json!(given))
                     )),
                 }
             }
@@ -145,13 +145,13 @@ fn typed(kind: &str, value: &Value) -> Result<Value, String> {
                     return Ok(json!({}));
                 }
                 serde_json::from_str(&given).map_err(|_| {
-                    let why = python::complaint(&given).unwrap_or_default();
+                    let why = python_json::complaint(&given).unwrap_or_default();
                     format!("Value must be valid JSON: {why}")
                 })
             }
         },
         _ => match value {
-            Value::Array(_) | Value::Object(_) => Ok(json!(python::dumps(value))),
+            Value::Array(_) | Value::Object(_) => Ok(json!(python_json::dumps(value))),
             other => Ok(json!(text(other))),
         },
     }
@@ -185,7 +185,7 @@ pub(super) fn describe(template: &Template, environment: &Environment) -> Value 
             one["Value"] = value.clone();
         }
         for constraint in constraints(schema) {
-            types::constraint_members(constraint, &mut one);
+            resource_types::constraint_members(constraint, &mut one);
         }
         shown.insert(name.clone(), one);
     }

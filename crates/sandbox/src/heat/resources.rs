@@ -4,11 +4,11 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::super::plain::Answer;
+use super::super::message::Answer;
 use super::stack::{Resource, Stack};
 use super::{
-    Context, Heat, bad_request, boolean_of, boolean_parameter, fault, forbidden, kinds, malformed,
-    nested_depth, not_supported, stacks,
+    Context, Heat, bad_request, boolean_of, boolean_parameter, fault, forbidden, malformed,
+    nested_depth, not_supported, resource_plugins, stacks,
 };
 
 impl Resource {
@@ -146,7 +146,7 @@ pub(super) fn signal(heat: &mut Heat, context: &Context) -> Result<Answer, Answe
             stack.action
         )));
     }
-    if !kinds::takes_signals(&part.kind) {
+    if !resource_plugins::takes_signals(&part.kind) {
         let message = "signal is not supported for resource.";
         return Err(fault(
             StatusCode::BAD_REQUEST,
@@ -165,7 +165,7 @@ pub(super) fn signal(heat: &mut Heat, context: &Context) -> Result<Answer, Answe
     let serial = stack.serial;
     // A list has no effect (observed).
     if !context.ask.body.starts_with(b"[") {
-        kinds::signal(heat, serial, name, context.body.as_ref(), &context.now);
+        resource_plugins::signal(heat, serial, name, context.body.as_ref(), &context.now);
     }
     Ok(Answer::ok(Value::Null))
 }

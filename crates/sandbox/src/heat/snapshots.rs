@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::super::plain::Answer;
+use super::super::message::Answer;
 use super::stack::{Plan, Stack};
 use super::{
     Context, Heat, engine, entity_not_found, limit_exceeded, not_found, not_supported, stacks,

@@ -10,7 +10,7 @@ use super::events::Event;
 use super::functions::{self, Scope};
 use super::parameters::Parameters;
 use super::template::{Environment, Template};
-use super::{Heat, types};
+use super::{Heat, resource_types};
 
 /// Maximum number of deleted stacks kept for reads by id.
 const MAX_DELETED: usize = 200;
@@ -436,7 +436,7 @@ impl Resource {
             ("OS::Heat::WaitCondition", "data") => json!(self.signalled(stack)),
             ("OS::Heat::ResourceGroup", name) => self.of_members(heat, name),
             ("OS::Heat::Stack", name) => self.of_remote(heat, name),
-            (kind, name) if !types::exists(kind) => match self.inner(heat) {
+            (kind, name) if !resource_types::exists(kind) => match self.inner(heat) {
                 Some(inner) if inner.plan.template.output(name).is_null() => Value::Null,
                 Some(inner) => inner.output(heat, name)["output_value"].take(),
                 None => Value::Null,
@@ -462,7 +462,7 @@ impl Resource {
             .flatten()
             .map(|(id, signal)| (id.clone(), signal["data"].clone()))
             .collect();
-        super::super::python::dumps(&Value::Object(data))
+        super::super::python_json::dumps(&Value::Object(data))
     }
 
     fn of_members(&self, heat: &Heat, name: &str) -> Value {
@@ -549,7 +549,7 @@ impl Resource {
                     shown.insert(name.to_owned(), Value::Null);
                 }
             }
-            kind if !types::exists(kind) => {
+            kind if !resource_types::exists(kind) => {
                 if let Some(inner) = self.inner(heat) {
                     for (name, _) in inner.plan.template.outputs() {
                         shown.insert(name.clone(), self.attribute(heat, stack, name));
@@ -557,7 +557,7 @@ impl Resource {
                 }
             }
             kind => {
-                for name in types::attributes(kind) {
+                for name in resource_types::attributes(kind) {
                     shown.insert(name.to_owned(), self.attribute(heat, stack, name));
                 }
             }
@@ -597,7 +597,7 @@ impl Resource {
         });
         if properties {
             let mut all = Map::new();
-            for (name, schema) in types::properties(&self.kind) {
+            for (name, schema) in resource_types::properties(&self.kind) {
                 let known = self.properties.get(name).filter(|value| !value.is_null());
                 let value = known.or(schema.get("default"));
                 all.insert(name.clone(), value.cloned().unwrap_or_default());

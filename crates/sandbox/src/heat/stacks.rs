@@ -8,13 +8,13 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::super::plain::Answer;
+use super::super::message::Answer;
 use super::engine::{self, Now};
-use super::request::{Given, Place};
 use super::stack::{Plan, Resource, Stack};
+use super::stack_request::{Given, Place};
 use super::{
     Context, Heat, boolean_parameter, entity_not_found, fault, forbidden, limit_exceeded,
-    malformed, not_supported, types,
+    malformed, not_supported, resource_types,
 };
 pub(super) use list::{detail, list};
 pub(super) use preview::{preview, preview_patch, preview_update};
@@ -142,7 +142,7 @@ fn unmade(heat: &Heat, stack: &mut Stack, now: &Now) {
 /// Checks all properties whose values are known before any resource is created.
 fn checked(heat: &Heat, stack: &Stack) -> Result<(), Answer> {
     for part in &stack.resources {
-        if !types::exists(&part.kind) {
+        if !resource_types::exists(&part.kind) {
             continue;
         }
         let given = &part.definition["properties"];
@@ -166,7 +166,8 @@ fn checked(heat: &Heat, stack: &Stack) -> Result<(), Answer> {
                 }
             }
         }
-        types::check(&part.name, &part.kind, given, &known).map_err(|fault| fault.answer())?;
+        resource_types::check(&part.name, &part.kind, given, &known)
+            .map_err(|fault| fault.answer())?;
     }
     Ok(())
 }

@@ -6,8 +6,8 @@
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
-use super::super::plain::Answer;
-use super::{bad_request, fault, functions, limit_exceeded, malformed, types};
+use super::super::message::Answer;
+use super::{bad_request, fault, functions, limit_exceeded, malformed, resource_types};
 
 /// `max_template_size`.
 const MAX_TEMPLATE: usize = 512 << 10;
@@ -259,7 +259,7 @@ impl Template {
                     "Could not fetch remote template \"{kind}\": Invalid URL scheme "
                 )));
             }
-            if !types::exists(kind) && !known(kind) {
+            if !resource_types::exists(kind) && !known(kind) {
                 return Err(Fault::invalid(format!(
                     "The Resource Type ({kind}) could not be found."
                 )));
@@ -292,7 +292,7 @@ impl Template {
             for [other, attribute, place] in found {
                 let kind = self.resource(&other).map(|other| &other["type"]);
                 let kind = kind.and_then(Value::as_str).unwrap_or_default();
-                if !types::has_attribute(kind, &attribute) {
+                if !resource_types::has_attribute(kind, &attribute) {
                     return Err(Fault::invalid(format!(
                         "{place}: : The Referenced Attribute ({other} {attribute}) is incorrect."
                     )));
@@ -346,7 +346,8 @@ impl Template {
             if stuck.len() == left.len() {
                 let named = |name: &String| {
                     let kind = self.resource(name).map(|definition| &definition["type"]);
-                    let class = types::class(kind.and_then(Value::as_str).unwrap_or_default());
+                    let class =
+                        resource_types::class(kind.and_then(Value::as_str).unwrap_or_default());
                     format!("{class} \"{name}\"")
                 };
                 let edges: Vec<String> = stuck

@@ -42,7 +42,7 @@ static USERS: [User; 3] = [
         name: JP1AO_OPERATOR,
         full_name: "",
         role: Role::Submit,
-        groups: Some(&[super::stock::DEFAULT_GROUP]),
+        groups: Some(&[super::preload::DEFAULT_GROUP]),
     },
     User {
         name: JP1AO_OUTSIDER,

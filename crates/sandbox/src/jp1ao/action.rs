@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::words::Problem;
+use super::errors::Problem;
 use super::{Call, Jp1aoLinks, Jp1aoVersion, Outcome, list, ok};
 
 /// Maximum number of properties in one call.

@@ -6,11 +6,11 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::access::Role;
+use super::errors::Problem;
 use super::list::{self, Kind, Shape};
 use super::tasks::Task;
-use super::words::Problem;
-use super::{Call, Jp1ao, Outcome, action, id, no_function, ok, when};
-use crate::plain::Answer;
+use super::{Call, Jp1ao, Outcome, action, id, no_function, ok, time_format};
+use crate::message::Answer;
 
 /// Maximum number of histories; the oldest are purged, as in the product.
 const MAX_HISTORIES: usize = 2000;
@@ -134,7 +134,7 @@ pub fn all(jp1ao: &Jp1ao, call: &Call<'_>) -> Vec<Value> {
 fn span(call: &Call<'_>) -> Result<(Option<SystemTime>, Option<SystemTime>), Problem> {
     let time = |name: &str| match call.ask.parameter(name) {
         None => Ok(None),
-        Some(text) => when::read(text, true)
+        Some(text) => time_format::read(text, true)
             .map(Some)
             .ok_or_else(|| Problem::Query(name.to_owned())),
     };

@@ -16,7 +16,7 @@ use std::time::SystemTime;
 use serde_json::Value;
 
 use super::list::{Kind, Shape};
-use super::when;
+use super::time_format;
 
 /// Maximum length of a filter.
 const MAX_FILTER: usize = 16 << 10;
@@ -68,8 +68,8 @@ impl Literal {
 pub fn moment(value: &Value) -> Option<SystemTime> {
     let text = value.as_str()?;
     match text.strip_suffix("+0900") {
-        Some(text) => when::read(&format!("{text}+09:00"), true),
-        None => when::read(text, true),
+        Some(text) => time_format::read(&format!("{text}+09:00"), true),
+        None => time_format::read(text, true),
     }
 }
 
@@ -335,7 +335,7 @@ impl<'a> Parser<'a> {
         let literal = match (kind, self.next()?) {
             (Kind::Long, Token::Number(number)) => Some(Literal::Number(*number)),
             (Kind::Text | Kind::Enum, Token::Text(text)) => Some(Literal::Text(text.clone())),
-            (Kind::Time, Token::Text(text)) => when::read(text, true).map(Literal::Time),
+            (Kind::Time, Token::Text(text)) => time_format::read(text, true).map(Literal::Time),
             (Kind::Bool, Token::Word(word)) => match word.as_str() {
                 "true" | "TRUE" => Some(Literal::Bool(true)),
                 "false" | "FALSE" => Some(Literal::Bool(false)),

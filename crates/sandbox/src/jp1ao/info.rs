@@ -6,9 +6,9 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::access::Role;
+use super::errors::Problem;
 use super::list::{self, Kind, Shape, csv};
-use super::stock::{SERVICE_GROUPS, TAG_GROUPS};
-use super::words::Problem;
+use super::preload::{SERVICE_GROUPS, TAG_GROUPS};
 use super::{
     Call, Jp1ao, Jp1aoVersion, Outcome, histories, id, no_function, ok, services, tasks, templates,
 };
@@ -116,7 +116,7 @@ pub fn service_groups(call: &Call<'_>, rest: &[&str]) -> Outcome {
     let mut seen = SERVICE_GROUPS
         .iter()
         .filter(|group| call.user.sees(group.id));
-    let show = |group: &super::stock::ServiceGroup| json!({"instanceID": group.id, "objectID": group.object, "name": group.name, "description": group.description});
+    let show = |group: &super::preload::ServiceGroup| json!({"instanceID": group.id, "objectID": group.object, "name": group.name, "description": group.description});
     match (&call.ask.method, rest) {
         (&Method::GET, []) => list::answer(call, seen.map(show).collect(), &SERVICE_GROUP, &[]),
         (&Method::GET, [wanted, rest @ ..]) if rest.is_empty() || *rest == ["actions"] => {

@@ -5,11 +5,11 @@ use std::cmp::Ordering;
 
 use serde_json::{Map, Value, json};
 
+use super::errors::Problem;
 use super::hql::{self, Filter};
-use super::when;
-use super::words::Problem;
+use super::time_format;
 use super::{Call, Outcome, ok};
-use crate::plain::Answer;
+use crate::message::Answer;
 
 /// Default page size; that of the sister API.
 const PAGE_SIZE: usize = 100;
@@ -74,7 +74,7 @@ pub fn times(body: &Map<String, Value>, shape: &Shape) -> Result<(), Problem> {
     let mut times = shape.members.iter().filter(|(_, kind)| *kind == Kind::Time);
     let wrong = times.find(|(name, _)| match body.get(*name) {
         None | Some(Value::Null) => false,
-        Some(Value::String(text)) => !text.is_empty() && when::read(text, false).is_none(),
+        Some(Value::String(text)) => !text.is_empty() && time_format::read(text, false).is_none(),
         Some(_) => true,
     });
     match wrong {

@@ -6,8 +6,8 @@ use http::Method;
 use serde_json::{Map, Value, json};
 
 use super::access::Role;
+use super::errors::Problem;
 use super::list::{self, Kind, Shape, csv};
-use super::words::Problem;
 use super::{Call, Jp1ao, Outcome, action, boolean, id, no_function, ok, text};
 
 /// Maximum length of a value.

@@ -5,12 +5,12 @@ use std::time::SystemTime;
 use http::Method;
 use serde_json::{Value, json};
 
+use super::errors::Problem;
 use super::list::{self, Kind, Shape};
-use super::plan::Plan;
 use super::properties::Property;
-use super::run::{Run, Status, Step};
+use super::start_times::Plan;
+use super::task_run::{Run, Status, Step};
 use super::tasks::{Task, waits};
-use super::words::Problem;
 use super::{Call, Jp1ao, Outcome, action, id, no_function, ok};
 
 /// Maximum number of schedules; beyond it the oldest without a task is deleted.
@@ -299,7 +299,7 @@ impl Jp1ao {
         }
         let fails_at = properties
             .iter()
-            .find(|property| property.definition.key == super::stock::FAIL_AT)
+            .find(|property| property.definition.key == super::preload::FAIL_AT)
             .and_then(|property| property.value.parse::<usize>().ok()?.checked_sub(1));
         if let Some(step) = fails_at.and_then(|at| steps.get_mut(at)) {
             step.fails = true;

@@ -6,14 +6,14 @@ use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::access::Role;
+use super::errors::Problem;
 use super::list::{self, Kind, Shape, csv};
-use super::plan;
 use super::properties::Property;
-use super::run::News;
+use super::start_times;
+use super::task_run::News;
 use super::templates::Template;
-use super::words::Problem;
 use super::{Call, Jp1ao, Jp1aoVersion, Outcome, action, boolean, id, no_function, ok, text};
-use crate::plain::Answer;
+use crate::message::Answer;
 
 /// Maximum number of services.
 const MAX_SERVICES: usize = 500;
@@ -115,7 +115,7 @@ impl Service {
             description: String::new(),
             tags: template.tags.clone(),
             template: template.id,
-            group: super::stock::DEFAULT_GROUP,
+            group: super::preload::DEFAULT_GROUP,
             favorite: false,
             state: "test",
             schedule_types: template.schedule_types.clone(),
@@ -146,7 +146,7 @@ impl Service {
             "createTime": call.time(self.made),
             "modifyTime": call.time(self.modified),
             "serviceState": self.state,
-            "serviceGroupName": super::stock::group_name(self.group),
+            "serviceGroupName": super::preload::group_name(self.group),
             "iconURL": format!("{host}icon/services/{}", self.id),
             "imageURL": format!("{host}image/services/{}", self.id),
             "vendorName": of(|template| &template.vendor),
@@ -331,8 +331,8 @@ impl Jp1ao {
             return Err(Problem::Taken);
         }
         let group = match text(given, "serviceGroupName", 128)?.filter(|name| !name.is_empty()) {
-            None => super::stock::DEFAULT_GROUP,
-            Some(name) => super::stock::group_id(&name)
+            None => super::preload::DEFAULT_GROUP,
+            Some(name) => super::preload::group_id(&name)
                 .filter(|group| call.user.sees(*group))
                 .ok_or_else(|| Problem::body("no permission on serviceGroupName"))?,
         };
@@ -449,7 +449,7 @@ fn template(jp1ao: &Jp1ao, call: &Call<'_>, at: usize, action: &str) -> Outcome 
     let service = &jp1ao.services[at];
     let arguments = match action {
         "submit" => {
-            let schedule = plan::argument(&service.name, "", call.rules.version);
+            let schedule = start_times::argument(&service.name, "", call.rules.version);
             let asked = service
                 .properties
                 .iter()

@@ -6,16 +6,16 @@ use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::access::Role;
+use super::errors::Problem;
 use super::histories::History;
 use super::list::{self, Kind, Shape};
-use super::plan::{self, Plan};
 use super::properties::{self, Property};
-use super::run::{News, Run, Status, Step};
 use super::schedules::Schedule;
 use super::services::Service;
-use super::words::Problem;
+use super::start_times::{self, Plan};
+use super::task_run::{News, Run, Status, Step};
 use super::{Call, Jp1ao, Jp1aoVersion, Outcome, Pace, action, boolean, id, no_function, ok, text};
-use crate::plain::Answer;
+use crate::message::Answer;
 
 /// Maximum number of tasks; beyond it the oldest finished one is archived, as the
 /// product does once a day (AG11 1.6.5).
@@ -124,7 +124,7 @@ impl Task {
             service_name: service.name.clone(),
             service_state: schedule.service_state,
             group: service.group,
-            group_name: super::stock::group_name(service.group),
+            group_name: super::preload::group_name(service.group),
             template: schedule.template,
             schedule: schedule.id,
             plan: schedule.plan.clone(),
@@ -277,7 +277,7 @@ fn template(task: &Task, call: &Call<'_>, action: &str) -> Outcome {
             vec![argument]
         }
         "resubmit" => {
-            let schedule = plan::argument(&task.name, &task.description, call.rules.version);
+            let schedule = start_times::argument(&task.name, &task.description, call.rules.version);
             let asked = task.properties.iter().filter(|property| property.asked());
             std::iter::once(schedule)
                 .chain(asked.map(Property::argument))

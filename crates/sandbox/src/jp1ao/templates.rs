@@ -9,12 +9,12 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::access::Role;
+use super::errors::Problem;
 use super::list::{self, Kind, Shape, csv};
 use super::properties::Definition;
-use super::run::Work;
-use super::words::Problem;
-use super::{Call, Jp1ao, Jp1aoVersion, Outcome, action, archive, id, no_function, ok};
-use crate::plain::Answer;
+use super::task_run::Work;
+use super::{Call, Jp1ao, Jp1aoVersion, Outcome, action, id, multipart_and_zip, no_function, ok};
+use crate::message::Answer;
 
 /// Maximum number of templates.
 const MAX_TEMPLATES: usize = 100;
@@ -190,7 +190,7 @@ impl Template {
             "flow": self.flow.iter().map(step).collect::<Vec<_>>(),
             "properties": self.definitions.iter().map(|one| one.show()).collect::<Vec<_>>(),
         });
-        archive::zip(INNER, content.to_string().as_bytes()).map(Bytes::from)
+        multipart_and_zip::zip(INNER, content.to_string().as_bytes()).map(Bytes::from)
     }
 
     fn file_name(&self) -> String {
@@ -414,7 +414,7 @@ fn bind_arguments(template: &Template) -> Vec<Value> {
         "tags": template.tags,
         "supportedScheduleType": template.schedule_types,
         "serviceState": "test",
-        "serviceGroupName": super::stock::group_name(super::stock::DEFAULT_GROUP),
+        "serviceGroupName": super::preload::group_name(super::preload::DEFAULT_GROUP),
     });
     let properties = template
         .definitions
@@ -448,16 +448,19 @@ pub fn import(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
         (&Method::GET, []) if !call.accepts("text/html") => Err(Problem::NotAcceptable),
         (&Method::GET, []) => Ok(Answer::raw(StatusCode::OK, "text/html", FORM)),
         (&Method::POST, ["invoke"]) => {
-            let boundary = call.ask.header("content-type").and_then(archive::boundary);
+            let boundary = call
+                .ask
+                .header("content-type")
+                .and_then(multipart_and_zip::boundary);
             let boundary = boundary.ok_or(Problem::MediaType)?;
-            let file = archive::file(&call.ask.body, boundary, "file");
+            let file = multipart_and_zip::file(&call.ask.body, boundary, "file");
             let file = file.ok_or_else(|| Problem::body("there is no part `file` with a file"))?;
             if !(file.name.ends_with(".st") || file.name.ends_with(".zip"))
-                || !archive::is_zip(file.bytes)
+                || !multipart_and_zip::is_zip(file.bytes)
             {
                 return Err(Problem::body("the file is no .st or .zip, or is corrupt"));
             }
-            let mut template = match archive::unzip(file.bytes, INNER) {
+            let mut template = match multipart_and_zip::unzip(file.bytes, INNER) {
                 Some(content) => Template::read(content, call.now)
                     .ok_or_else(|| Problem::body("the file is corrupt"))?,
                 None => Template::unread(&file.name, call.now),

@@ -2,7 +2,7 @@
 
 mod lists;
 mod properties;
-mod quirks;
+mod protocol;
 mod services;
 mod tasks;
 mod templates;

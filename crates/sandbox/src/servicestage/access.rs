@@ -4,8 +4,8 @@
 
 use http::{Method, StatusCode};
 
-use super::refusal::gateway;
-use crate::plain::{Answer, Ask};
+use super::errors::gateway;
+use crate::message::{Answer, Ask};
 use crate::{
     ACCESS_KEY, PROJECT_ID, SECRET_KEY, SECURITY_TOKEN, TEMPORARY_ACCESS_KEY, TEMPORARY_SECRET_KEY,
     USERNAME, World, keystone, signature,

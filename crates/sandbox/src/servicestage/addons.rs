@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::body::{Kind as Is, Member, may, must, text};
+use super::errors::{invalid, missing, no_action, no_api, refusal};
 use super::jobs::{Job, Kind, Status};
-use super::refusal::{invalid, missing, no_action, no_api, refusal};
-use super::shelf::Thing;
+use super::store::Thing;
 use super::{Call, Project};
 use crate::World;
-use crate::plain::Answer;
+use crate::message::Answer;
 
 const ADDON: &[Member] = &[
     must("name", Is::Text(64)),

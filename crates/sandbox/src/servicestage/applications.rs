@@ -5,10 +5,10 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::body::{Kind as Is, Member, Object, fill, in_name, may, member, must, text};
-use super::refusal::{bad, deployed, invalid, missing, no_action, no_api, refusal};
-use super::shelf::page;
+use super::errors::{bad, deployed, invalid, missing, no_action, no_api, refusal};
+use super::store::page;
 use super::{Call, Project, components};
-use crate::plain::Answer;
+use crate::message::Answer;
 use crate::{APPLICATION_ID, USERNAME};
 
 const NEW: &[Member] = &[

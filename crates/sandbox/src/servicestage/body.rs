@@ -5,8 +5,8 @@
 
 use serde_json::Value;
 
-use super::refusal::invalid;
-use crate::plain::Answer;
+use super::errors::invalid;
+use crate::message::Answer;
 
 /// A JSON object.
 pub type Object = serde_json::Map<String, Value>;

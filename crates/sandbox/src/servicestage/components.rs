@@ -4,20 +4,20 @@
 //! change and delete them, `components/lifecycle.rs` their state while a job runs.
 
 mod deploy;
-mod life;
+mod lifecycle;
 mod spec;
 
 use http::Method;
 use serde_json::{Value, json};
 
 use super::body::{Kind as Is, Member, Object, member, must, text};
-use super::refusal::{bad, invalid, missing, no_action, no_api};
-use super::shelf::{Thing, matches, page};
+use super::errors::{bad, invalid, missing, no_action, no_api};
+use super::store::{Thing, matches, page};
 use super::{Call, Project};
-use crate::plain::Answer;
+use crate::message::Answer;
 
 pub use deploy::{act_on_all, redeploy, roll_back};
-pub use life::Component;
+pub use lifecycle::Component;
 pub use spec::{TEMPLATE_SOURCE, template};
 
 const BATCH: &[Member] = &[

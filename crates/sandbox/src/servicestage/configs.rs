@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::body::{Kind as Is, Member, Object, fill, may, member, must, text};
-use super::refusal::{absent, invalid, no_api};
-use super::shelf::{Thing, matches, page};
+use super::errors::{absent, invalid, no_api};
+use super::store::{Thing, matches, page};
 use super::{Call, Project};
-use crate::plain::Answer;
+use crate::message::Answer;
 
 const GROUP: &[Member] = &[
     must("name", Is::Text(64)),

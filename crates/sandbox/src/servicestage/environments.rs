@@ -5,11 +5,11 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::body::{Kind as Is, Member, Object, fill, in_environment_name, may, member, must, text};
+use super::errors::{bad, deployed, invalid, missing, no_api};
 use super::jobs::Kind;
-use super::refusal::{bad, deployed, invalid, missing, no_api};
-use super::shelf::{matches, page};
+use super::store::{matches, page};
 use super::{Call, Project};
-use crate::plain::Answer;
+use crate::message::Answer;
 
 const NEW: &[Member] = &[
     must("name", Is::Name(in_environment_name)),

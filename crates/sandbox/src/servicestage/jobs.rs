@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::refusal::{bad, invalid, no_api};
+use super::errors::{bad, invalid, no_api};
 use super::{Call, Project, millis};
 use crate::World;
-use crate::plain::{Answer, spaced};
+use crate::message::{Answer, spaced};
 
 /// Maximum number of jobs; beyond it the oldest can no longer be read. Their resources
 /// are not affected, because they hold a copy.

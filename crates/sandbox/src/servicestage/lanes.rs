@@ -5,9 +5,9 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::body::{Kind as Is, Member, Object, fill, may, member, must, text, texts};
-use super::refusal::{absent, invalid, no_action, no_api};
+use super::errors::{absent, invalid, no_action, no_api};
 use super::{Call, Project};
-use crate::plain::Answer;
+use crate::message::Answer;
 
 const GATEWAY: &[Member] = &[
     must("engine_id", Is::Text(64)),

@@ -9,12 +9,12 @@ use tokio::time::Instant;
 
 use super::body::{Kind as Is, Member, Object, fill, may, member, must, text};
 use super::components::{TEMPLATE_SOURCE, template};
+use super::errors::{absent, invalid, no_action, no_api};
 use super::jobs::steps;
-use super::refusal::{absent, invalid, no_action, no_api};
-use super::shelf::{Thing, page};
+use super::store::{Thing, page};
 use super::{Call, Project};
 use crate::World;
-use crate::plain::Answer;
+use crate::message::Answer;
 
 const SOURCES: Is = Is::List(&[
     must("template_source", TEMPLATE_SOURCE),

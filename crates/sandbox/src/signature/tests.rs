@@ -37,7 +37,7 @@ pub(crate) fn sign(
     more: &[(&'static str, &str)],
 ) -> HeaderMap {
     let mut sent = HeaderMap::new();
-    let date = crate::plain::seconds(at).replace(['-', ':'], "");
+    let date = crate::message::seconds(at).replace(['-', ':'], "");
     sent.insert("x-sdk-date", date.parse().unwrap());
     sent.insert("host", HeaderValue::from_static("127.0.0.1:1"));
     for (name, value) in more {

@@ -1,6 +1,6 @@
 //! Tests of single calls to ServiceStage.
 
-mod lives;
+mod scenarios;
 
 use super::*;
 

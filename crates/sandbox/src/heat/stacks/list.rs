@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::super::super::plain::Answer;
+use super::super::super::message::Answer;
 use super::super::stack::Stack;
 use super::super::{Context, Heat, boolean_parameter, direction, forbidden, limit, remote_error};
 

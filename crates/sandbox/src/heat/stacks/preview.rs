@@ -2,10 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::super::super::plain::Answer;
-use super::super::request::{Given, Place};
+use super::super::super::message::Answer;
 use super::super::stack::{Resource, Stack};
-use super::super::{Context, Heat, boolean_parameter, functions, kinds};
+use super::super::stack_request::{Given, Place};
+use super::super::{Context, Heat, boolean_parameter, functions, resource_plugins};
 use super::{checked, living, unmade, wanted};
 
 /// Previews a new stack.
@@ -22,7 +22,7 @@ pub fn preview(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
 
 /// Lists the resources of a previewed stack; nested stacks are lists.
 fn previewed(heat: &Heat, context: &Context, stack: &Stack, depth: usize) -> Value {
-    let one = |part: &Resource| match kinds::preview(stack, part) {
+    let one = |part: &Resource| match resource_plugins::preview(stack, part) {
         Some(plan) if depth < 5 => {
             let name = format!("{}-{}", stack.name, part.name);
             let mut inner = Stack::new(&stack.project, &name, &stack.owner, &context.now);
@@ -80,11 +80,18 @@ fn preview_of(heat: &mut Heat, context: &Context, place: Place) -> Result<Answer
                 for (name, value) in stack_properties(heat, stack, &after, part) {
                     properties.insert(name, value);
                 }
-                match kinds::change(old, &part.definition, &properties, &after.plan.files) {
-                    kinds::Change::None => (0, fresh()),
-                    kinds::Change::Update => (1, old.raw(heat, stack, context.base, false)),
-                    kinds::Change::Replace => (2, fresh()),
-                    kinds::Change::Create => (3, fresh()),
+                match resource_plugins::change(
+                    old,
+                    &part.definition,
+                    &properties,
+                    &after.plan.files,
+                ) {
+                    resource_plugins::Change::None => (0, fresh()),
+                    resource_plugins::Change::Update => {
+                        (1, old.raw(heat, stack, context.base, false))
+                    }
+                    resource_plugins::Change::Replace => (2, fresh()),
+                    resource_plugins::Change::Create => (3, fresh()),
                 }
             }
         };

@@ -202,7 +202,7 @@ async fn tasks_are_counted_until_reset() {
     ao.submit(2008, |_| {}).await;
     ao.submit(2008, |document| {
         for argument in document["parameters"].as_array_mut().unwrap() {
-            if argument["keyName"] == stock::FAIL_AT {
+            if argument["keyName"] == preload::FAIL_AT {
                 argument["value"] = "2".into();
             }
         }

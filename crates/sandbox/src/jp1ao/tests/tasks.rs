@@ -160,7 +160,7 @@ async fn every_way_to_press_a_button() {
 fn fail_at(step: &'static str) -> impl FnOnce(&mut Value) {
     move |document| {
         for argument in document["parameters"].as_array_mut().unwrap() {
-            if argument["keyName"] == stock::FAIL_AT {
+            if argument["keyName"] == preload::FAIL_AT {
                 argument["value"] = step.into();
             }
         }
@@ -258,7 +258,7 @@ async fn tasks_are_stopped() {
 #[tokio::test(start_paused = true)]
 async fn schedules_wait_are_suspended_and_canceled() {
     let ao = Ao::new();
-    let later = when::write(ao.world.clock.now() + Duration::from_secs(3600), false);
+    let later = time_format::write(ao.world.clock.now() + Duration::from_secs(3600), false);
     let plan = |document: &mut Value| {
         document["parameters"][0]["scheduleType"] = "schedule".into();
         document["parameters"][0]["scheduledStartTime"] = later.as_str().into();

@@ -112,8 +112,8 @@ async fn uploads_are_looked_at() {
         .act("ServiceTemplates/3002", "export", |_| {})
         .await
         .bytes;
-    let unknown = archive::zip("else.xml", b"<x/>").unwrap();
-    let wrong = archive::zip("template.json", b"{}").unwrap();
+    let unknown = multipart_and_zip::zip("else.xml", b"<x/>").unwrap();
+    let wrong = multipart_and_zip::zip("template.json", b"{}").unwrap();
     for (name, file, status) in [
         ("a.st", &good[..], 200),
         ("a.zip", &good[..], 200),

@@ -4,13 +4,13 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::super::body::{Object, fill, in_component_name, member, text};
+use super::super::errors::{bad, busy, invalid, missing, no_action};
 use super::super::jobs::{Job, Jobs, Kind};
-use super::super::refusal::{bad, busy, invalid, missing, no_action};
-use super::super::shelf::Thing;
+use super::super::store::Thing;
 use super::super::{Call, Project};
-use super::life::{Component, Doing};
+use super::lifecycle::{Component, Doing};
 use super::{places, spec};
-use crate::plain::Answer;
+use crate::message::Answer;
 
 /// `POST /applications/{application_id}/components`, imports included.
 pub fn create(call: &Call<'_>, state: &mut Project, application: &str) -> Result<Answer, Answer> {

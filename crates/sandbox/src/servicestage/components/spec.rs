@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::super::body::{Kind as Is, Member, Object, in_component_name, may, member, must, text};
-use super::super::refusal::{bad, invalid};
-use super::super::stacks;
-use crate::plain::Answer;
+use super::super::errors::{bad, invalid};
+use super::super::runtime_stacks;
+use crate::message::Answer;
 
 const STACK: Is = Is::Object(&[
     must("name", Is::Text(64)),
@@ -114,7 +114,7 @@ pub const ACTION: &[Member] = &[
 
 /// Checks the rules for a deployable spec that the tables do not express.
 pub fn check(spec: &Object, is_new: bool) -> Result<(), Answer> {
-    if !stacks::TYPES.contains(
+    if !runtime_stacks::TYPES.contains(
         &member(spec, "runtime_stack")["type"]
             .as_str()
             .unwrap_or_default(),

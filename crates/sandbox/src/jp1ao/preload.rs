@@ -4,14 +4,14 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::plan::Plan;
 use super::properties::{Definition, Property};
-use super::run::{Run, Step, Work};
 use super::schedules::Schedule;
 use super::services::Service;
+use super::start_times::Plan;
+use super::task_run::{Run, Step, Work};
 use super::tasks::Task;
 use super::templates::Template;
-use super::{Jp1ao, when};
+use super::{Jp1ao, time_format};
 use crate::JP1AO_USERNAME;
 
 /// Last id of a preloaded object: the first submitted task is 10001.
@@ -245,7 +245,7 @@ fn templates(made: SystemTime) -> Vec<Template> {
 
 /// Fills an empty state. With `tasks` also adds finished tasks.
 pub fn fill(jp1ao: &mut Jp1ao, tasks: bool, now: SystemTime) {
-    let made = when::read(MADE, true).unwrap_or(now);
+    let made = time_format::read(MADE, true).unwrap_or(now);
     jp1ao.templates = templates(made);
     let shared = [
         definition("share.mailServer", "string", "config", "mail.example"),

@@ -5,12 +5,12 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::body::{Kind as Is, Member, Object, fill, may, member, must, text};
+use super::errors::{absent, bad, busy, invalid, no_api};
 use super::jobs::{Job, Status};
-use super::refusal::{absent, bad, busy, invalid, no_api};
-use super::shelf::{Thing, page};
+use super::store::{Thing, page};
 use super::{Call, Project, components};
 use crate::World;
-use crate::plain::Answer;
+use crate::message::Answer;
 
 const COMPONENTS: Is = Is::List(&[
     must("seq", Is::Integer),

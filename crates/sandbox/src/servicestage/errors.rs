@@ -4,7 +4,7 @@
 use http::StatusCode;
 use serde_json::json;
 
-use crate::plain::Answer;
+use crate::message::Answer;
 
 /// Builds an error of ServiceStage, with `error_message`.
 pub fn refusal(status: StatusCode, code: &str, message: &str) -> Answer {

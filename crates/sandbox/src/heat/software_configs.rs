@@ -5,7 +5,7 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::super::plain::Answer;
+use super::super::message::Answer;
 use super::{
     Context, Heat, QUOTA, boolean_parameter, column, fault, forbidden, limit, limit_exceeded,
     malformed, not_found, value_error,

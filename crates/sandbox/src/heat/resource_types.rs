@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
-use super::super::plain::Answer;
+use super::super::message::Answer;
 use super::template::Fault;
 use super::{Context, Heat, bad_request, boolean_parameter, entity_not_found, fault, functions};
 

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::super::body::{Object, member, text};
 use super::super::jobs::{Job, Kind, Status};
-use super::super::shelf::Thing;
-use crate::plain::seconds;
+use super::super::store::Thing;
+use crate::message::seconds;
 use crate::{APPLICATION_ID, COMPONENT_ID, ENVIRONMENT_ID, USERNAME, World};
 
 /// Maximum number of deployments of a component; the sandbox's own limit.

@@ -1,25 +1,25 @@
 //! Resource plug-ins: how each type creates, updates and deletes its resources, how
 //! long that takes and how it can fail.
 
-mod deployment;
-mod nested;
-mod wait;
+mod nested_stack;
+mod software_deployment;
+mod wait_condition;
 
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::configs::Config;
 use super::engine::Now;
+use super::software_configs::Config;
 use super::stack::{Resource, Stack};
-use super::{Heat, functions, types};
-use deployment::deployment;
-pub(super) use deployment::ended;
-pub(super) use nested::{MAX_RESOURCES, inner_failure, preview};
-use nested::{inner, takes_stack};
-use wait::wait_condition;
-pub(super) use wait::{signal, takes_signals, timed_out};
+use super::{Heat, functions, resource_types};
+pub(super) use nested_stack::{MAX_RESOURCES, inner_failure, preview};
+use nested_stack::{inner, takes_stack};
+use software_deployment::deployment;
+pub(super) use software_deployment::ended;
+use wait_condition::wait_condition;
+pub(super) use wait_condition::{signal, takes_signals, timed_out};
 
 /// Maximum time that a resource's own properties can request.
 const MAX_WAIT: Duration = Duration::from_secs(86_400 * 365);
@@ -54,7 +54,7 @@ pub(super) fn can_check(kind: &str) -> bool {
     matches!(
         kind,
         "OS::Heat::TestResource" | "OS::Heat::ResourceGroup" | "OS::Heat::Stack"
-    ) || !types::exists(kind)
+    ) || !resource_types::exists(kind)
 }
 
 /// Determines how a resource changes to its new definition.
@@ -78,7 +78,7 @@ pub(super) fn change(
         .collect();
     names.sort();
     names.dedup();
-    let schema = types::properties(kind);
+    let schema = resource_types::properties(kind);
     let value = |from: &Map<String, Value>, name: &str| {
         let value = from.get(name).or_else(|| schema.get(name)?.get("default"));
         value.cloned().unwrap_or_default()
@@ -87,7 +87,10 @@ pub(super) fn change(
         .into_iter()
         .filter(|name| value(properties, name) != value(&existing.properties, name))
         .collect();
-    if changed.iter().any(|name| types::replaces(kind, name)) {
+    if changed
+        .iter()
+        .any(|name| resource_types::replaces(kind, name))
+    {
         return Change::Replace;
     }
     if kind == "OS::Heat::TestResource"

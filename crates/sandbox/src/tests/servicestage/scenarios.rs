@@ -1,6 +1,6 @@
 //! Scenarios of each resource, as sequences of calls.
 
-mod more;
+mod release;
 
 use super::*;
 

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::body::{Object, text};
-use super::refusal::invalid;
-use crate::plain::{Answer, Ask};
+use super::errors::invalid;
+use crate::message::{Answer, Ask};
 
 /// Maximum length of a list without `limit` (docs/apis/servicestage.md, "Common
 /// rules").

@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::super::configs::Config;
-use super::super::deployments::Deployment;
 use super::super::engine::Now;
+use super::super::software_configs::Config;
+use super::super::software_deployments::Deployment;
 use super::super::{Heat, functions};
 use super::Started;
 

@@ -3,9 +3,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::super::plain::Answer;
-use super::kinds::MAX_RESOURCES;
+use super::super::message::Answer;
 use super::parameters::Parameters;
+use super::resource_plugins::MAX_RESOURCES;
 use super::stack::{Plan, Stack};
 use super::template::{Environment, Fault, Template};
 use super::{
@@ -134,7 +134,7 @@ impl Given {
     pub fn name(&self) -> Result<&str, Answer> {
         let refused = |message: String| Fault::new("StackValidationFailed", message).answer();
         let Some(name) = self.name.as_str() else {
-            let shown = super::types::repr(&self.name);
+            let shown = super::resource_types::repr(&self.name);
             return Err(refused(format!(
                 "Invalid stack name {shown}, must be a string"
             )));
@@ -276,13 +276,13 @@ pub(super) fn validate(_: &mut super::Heat, context: &Context) -> Result<Answer,
         .map_err(|fault| fault.answer_of_validate())?;
     for (name, definition) in template.resources() {
         let kind = definition["type"].as_str().unwrap_or_default();
-        let known = super::types::properties(kind);
+        let known = super::resource_types::properties(kind);
         let given = definition["properties"].as_object().into_iter().flatten();
         let unknown = given
             .map(|(property, _)| property)
             .find(|it| !known.contains_key(*it));
         if let Some(unknown) = unknown
-            && super::types::exists(kind)
+            && super::resource_types::exists(kind)
             && kind != "OS::Heat::None"
         {
             return Err(bad_request(&format!(

@@ -5,9 +5,9 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::body::{Kind as Is, Member, Object, fill, may, must};
-use super::refusal::{absent, no_api};
+use super::errors::{absent, no_api};
 use super::{Call, Project};
-use crate::plain::Answer;
+use crate::message::Answer;
 
 const DIRECTORY: &[Member] = &[
     must("path", Is::Text(256)),

@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value, json};
 
+use super::errors::Problem;
 use super::list::csv;
-use super::when::{self, Day};
-use super::words::Problem;
+use super::time_format::{self, Day};
 use super::{Call, Jp1aoVersion, boolean, text};
 
 /// Number of days searched for the next start of a recurrence.
@@ -51,7 +51,7 @@ impl Plan {
             Some("immediate") => Ok(Self::Immediate),
             Some("schedule") => {
                 let start = short("scheduledStartTime")?.unwrap_or_default();
-                let start = when::read(&start, false);
+                let start = time_format::read(&start, false);
                 start
                     .map(Self::At)
                     .ok_or_else(|| Problem::body("scheduledStartTime is no time"))
@@ -150,15 +150,15 @@ impl Recurrence {
         let time = match &self.time {
             // The same time on every day.
             Some(time) => {
-                let day =
-                    when::read(&format!("2000-01-01T{time}"), false).ok_or("recurrenceTime")?;
+                let day = time_format::read(&format!("2000-01-01T{time}"), false)
+                    .ok_or("recurrenceTime")?;
                 day.duration_since(Day::of(day).at(Duration::ZERO))
                     .map_err(|_| "recurrenceTime")?
             }
             None => Duration::ZERO,
         };
         let start = match &self.start {
-            Some(start) => when::read(start, false).ok_or("recurrenceStartDate")?,
+            Some(start) => time_format::read(start, false).ok_or("recurrenceStartDate")?,
             None => SystemTime::UNIX_EPOCH,
         };
         let rule = Rule {
@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn next_starts() {
         // A Saturday, at noon.
-        let now = when::read("2026-11-21T12:00:00+09:00", true).unwrap();
+        let now = time_format::read("2026-11-21T12:00:00+09:00", true).unwrap();
         for (plan, want) in [
             (
                 json!({"scheduleType": "immediate"}),
@@ -305,7 +305,7 @@ mod tests {
                 members["scheduleType"] = "recurrence".into();
             }
             let next = read(members).unwrap().next(now).unwrap();
-            assert_eq!(when::write(next, false), want, "{plan}");
+            assert_eq!(time_format::write(next, false), want, "{plan}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::when;
+use super::time_format;
 
 /// Maximum size of a log. JP1/AO limits it as well (AG12 8.9.3).
 const MAX_LOG: usize = 64 << 10;
@@ -22,7 +22,7 @@ impl Log {
             .map(|c| if c.is_control() { ' ' } else { c })
             .collect();
         self.text
-            .push_str(&format!("{} {text}\n", when::write(at, false)));
+            .push_str(&format!("{} {text}\n", time_format::write(at, false)));
         let over = self.text.len().saturating_sub(MAX_LOG);
         if over > 0 {
             let bytes = self.text.as_bytes();

@@ -5,9 +5,9 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::body::{Kind as Is, Member, Object, fill, may, member, must, text};
-use super::refusal::{absent, invalid, no_api, refusal};
+use super::errors::{absent, invalid, no_api, refusal};
 use super::{Call, Project};
-use crate::plain::Answer;
+use crate::message::Answer;
 
 const STACK: &[Member] = &[
     // Can contain a slash.

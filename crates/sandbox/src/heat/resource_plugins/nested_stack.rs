@@ -6,7 +6,7 @@ use super::super::engine::{self, Now};
 use super::super::parameters::Parameters;
 use super::super::stack::{Parent, Plan, Resource, Stack};
 use super::super::template::{self, Environment, Template};
-use super::super::{Heat, functions, types};
+use super::super::{Heat, functions, resource_types};
 use super::Started;
 
 /// `max_nested_stack_depth` of Heat's configuration.
@@ -16,7 +16,7 @@ const MAX_DEPTH: usize = 5;
 pub const MAX_RESOURCES: usize = 1000;
 
 pub(super) fn takes_stack(kind: &str) -> bool {
-    matches!(kind, "OS::Heat::ResourceGroup" | "OS::Heat::Stack") || !types::exists(kind)
+    matches!(kind, "OS::Heat::ResourceGroup" | "OS::Heat::Stack") || !resource_types::exists(kind)
 }
 
 /// Returns Heat's message for a resource whose nested stack failed.

@@ -4,8 +4,8 @@ use http::{Method, StatusCode};
 use serde_json::json;
 
 use super::Call;
-use super::print::print;
-use crate::plain::Answer;
+use super::json_layout::print;
+use crate::message::Answer;
 
 /// Reason for an error response. Statuses: docs/apis/jp1ao.md, "Error codes", and the
 /// tables of the calls.

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prost_types::Timestamp;
 
-use crate::plain::seconds;
+use crate::message::seconds;
 
 const DAY: u64 = 24 * 3600;
 /// Time zone of the server.

@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::super::plain::Answer;
-use super::configs::{self, Config};
+use super::super::message::Answer;
+use super::software_configs::{self, Config};
 use super::{
     Context, Heat, QUOTA, column, falsy, fault, limit_exceeded, not_found, remote_error,
     value_error,
@@ -249,7 +249,9 @@ impl Deployment {
 pub(super) fn create(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
     let body = context.body()?;
     let config_id = match &body["config_id"] {
-        Value::String(id) => configs::find(heat, context.project, id)?.id.clone(),
+        Value::String(id) => software_configs::find(heat, context.project, id)?
+            .id
+            .clone(),
         Value::Null => return Err(not_found("Software config", "None")),
         other => return Err(not_found("Software config", &other.to_string())),
     };

@@ -10,13 +10,13 @@
 //! ```
 //!
 //! Nothing here reads a clock: `advance` receives the time and applies all transitions
-//! to pass that was due until then, each at its own time.
+//! that are due, each at its own time.
 
 use std::time::{Duration, SystemTime};
 
 use super::Jp1aoVersion;
-use super::log::Log;
-use super::words::Problem;
+use super::errors::Problem;
+use super::task_log::Log;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
