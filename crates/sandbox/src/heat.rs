@@ -24,18 +24,20 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::message::{Answer, Ask, seconds};
-use super::{Clock, PROJECT_ID, SERVER_ID, Settings, USERNAME, World, keystone, lock, python_json};
+use super::message::{Request, Response, seconds};
+use super::{
+    Clock, PROJECT_ID, SERVER_ID, Settings, USERNAME, Upstreams, keystone, lock, python_json,
+};
 use engine::Now;
 use software_configs::Config;
 use software_deployments::Deployment;
 use stack::{Stack, Stacks};
 
 /// `max_json_body_size`; larger bodies are 400, never 413 (observed).
-const MAX_JSON: usize = 1 << 20;
+const MAX_JSON_BYTES: usize = 1 << 20;
 /// Maximum number of software configs, and of deployments, of a project
 /// (docs/apis/heat.md, "Software configs": Heat >= 22).
-const QUOTA: usize = 4096;
+const MAX_CONFIGS_OR_DEPLOYMENTS: usize = 4096;
 
 const MALFORMED: &str = "The server could not comply with the request since it is either malformed or otherwise incorrect.";
 
@@ -55,9 +57,9 @@ impl Heat {
         };
         if preload {
             let made = seconds(clock.now());
-            heat.configs.push(Config::sample(PROJECT_ID, &made));
+            heat.configs.push(Config::preloaded(PROJECT_ID, &made));
             heat.deployments
-                .push(Deployment::sample(PROJECT_ID, SERVER_ID, &made));
+                .push(Deployment::preloaded(PROJECT_ID, SERVER_ID, &made));
         }
         heat
     }
@@ -82,22 +84,22 @@ pub(super) fn endpoint(base: &str, project: &str) -> String {
     format!("{base}/v1/{project}")
 }
 
-pub(super) fn answer(world: &World, ask: &Ask) -> Answer {
-    let answer = match ask.segments()[..] {
-        ["healthcheck"] => Answer::ok(json!({"detailed": false, "reasons": []})),
+pub(super) fn handle(upstreams: &Upstreams, request: &Request) -> Response {
+    let response = match request.segments()[..] {
+        ["healthcheck"] => Response::ok(json!({"detailed": false, "reasons": []})),
         ["v1" | "v1.0", ref rest @ ..] => {
-            authenticated(world, ask, rest).unwrap_or_else(|refused| refused)
+            authenticated(upstreams, request, rest).unwrap_or_else(|refused| refused)
         }
         // Observed: `/` and any unknown version, without a token.
-        _ => versions(world),
+        _ => versions(upstreams),
     };
-    answer.with("x-openstack-request-id", format!("req-{}", Uuid::new_v4()))
+    response.with_header("x-openstack-request-id", format!("req-{}", Uuid::new_v4()))
 }
 
-fn versions(world: &World) -> Answer {
-    let links = json!([{"rel": "self", "href": format!("{}/v1/", world.base)}]);
+fn versions(upstreams: &Upstreams) -> Response {
+    let links = json!([{"rel": "self", "href": format!("{}/v1/", upstreams.base)}]);
     let versions = json!({"versions": [{"id": "v1.0", "status": "CURRENT", "links": links}]});
-    Answer::json(StatusCode::MULTIPLE_CHOICES, versions)
+    Response::json(StatusCode::MULTIPLE_CHOICES, versions)
 }
 
 /// Arguments of an operation.
@@ -111,7 +113,7 @@ struct Context<'a> {
     rest: &'a [&'a str],
     /// `http://host:port`.
     base: &'a str,
-    ask: &'a Ask,
+    request: &'a Request,
     body: Option<Value>,
     settings: &'a Settings,
     now: Now<'a>,
@@ -119,7 +121,7 @@ struct Context<'a> {
 
 impl<'a> Context<'a> {
     /// Returns the body; without one Heat returns the generic message (observed).
-    fn body(&self) -> Result<&Value, Answer> {
+    fn body(&self) -> Result<&Value, Response> {
         self.body.as_ref().ok_or_else(malformed)
     }
 
@@ -135,7 +137,7 @@ impl<'a> Context<'a> {
 
     /// Returns all non-empty values of a query parameter.
     fn all(&self, name: &str) -> Vec<&'a str> {
-        let found = self.ask.query.iter().filter(|(key, _)| key == name);
+        let found = self.request.query.iter().filter(|(key, _)| key == name);
         found
             .map(|(_, value)| value.as_str())
             .filter(|value| !value.is_empty())
@@ -147,12 +149,12 @@ impl<'a> Context<'a> {
 struct Operation {
     policy: &'static str,
     read: bool,
-    run: fn(&mut Heat, &Context) -> Result<Answer, Answer>,
+    run: fn(&mut Heat, &Context) -> Result<Response, Response>,
 }
 
 const fn read(
     policy: &'static str,
-    run: fn(&mut Heat, &Context) -> Result<Answer, Answer>,
+    run: fn(&mut Heat, &Context) -> Result<Response, Response>,
 ) -> Operation {
     Operation {
         policy,
@@ -163,7 +165,7 @@ const fn read(
 
 const fn write(
     policy: &'static str,
-    run: fn(&mut Heat, &Context) -> Result<Answer, Answer>,
+    run: fn(&mut Heat, &Context) -> Result<Response, Response>,
 ) -> Operation {
     Operation {
         policy,
@@ -173,13 +175,18 @@ const fn write(
 }
 
 /// Checks in the order of Heat: token, route, body, project, policy.
-fn authenticated(world: &World, ask: &Ask, rest: &[&str]) -> Result<Answer, Answer> {
-    let token = keystone::token(world, ask).ok_or_else(|| keystone::middleware_refusal(world))?;
+fn authenticated(
+    upstreams: &Upstreams,
+    request: &Request,
+    rest: &[&str],
+) -> Result<Response, Response> {
+    let token = keystone::token(upstreams, request)
+        .ok_or_else(|| keystone::invalid_token_response(upstreams))?;
     let &[project, noun, ref rest @ ..] = rest else {
         return Err(no_route());
     };
-    let operation = route(&ask.method, noun, rest)?;
-    let body = json_body(ask)?;
+    let operation = route(&request.method, noun, rest)?;
+    let body = json_body(request)?;
     // Observed: another project in the path is 403, never 404; unscoped tokens too.
     if token.project.is_none_or(|own| own.id != project) {
         return Err(fault(
@@ -204,14 +211,23 @@ fn authenticated(world: &World, ask: &Ask, rest: &[&str]) -> Result<Answer, Answ
         user: token.user.name,
         may_write: token.may_write(),
         rest,
-        base: &world.base,
-        ask,
+        base: &upstreams.base,
+        request,
         body,
-        settings: &world.settings,
-        now: Now::new(world.clock.instant(), &world.clock, &world.settings),
+        settings: &upstreams.settings,
+        now: Now::new(
+            upstreams.clock.instant(),
+            &upstreams.clock,
+            &upstreams.settings,
+        ),
     };
-    let mut heat = lock(&world.heat);
-    engine::advance(&mut heat, context.now.at, &world.clock, &world.settings);
+    let mut heat = lock(&upstreams.heat);
+    engine::advance(
+        &mut heat,
+        context.now.at,
+        &upstreams.clock,
+        &upstreams.settings,
+    );
     (operation.run)(&mut heat, &context)
 }
 
@@ -294,12 +310,12 @@ fn operations(noun: &str, rest: &[&str]) -> Vec<(Method, Operation)> {
                 write("software_deployments:delete", software_deployments::delete),
             ),
         ],
-        ("stacks", rest) => of_stacks(rest),
+        ("stacks", rest) => stack_operations(rest),
         _ => Vec::new(),
     }
 }
 
-fn of_stacks(rest: &[&str]) -> Vec<(Method, Operation)> {
+fn stack_operations(rest: &[&str]) -> Vec<(Method, Operation)> {
     const GET: Method = Method::GET;
     const POST: Method = Method::POST;
     const PUT: Method = Method::PUT;
@@ -376,7 +392,7 @@ fn of_stacks(rest: &[&str]) -> Vec<(Method, Operation)> {
     }
 }
 
-fn route(method: &Method, noun: &str, rest: &[&str]) -> Result<Operation, Answer> {
+fn route(method: &Method, noun: &str, rest: &[&str]) -> Result<Operation, Response> {
     // Observed: a trailing slash is an unknown route.
     if rest.contains(&"") {
         return Err(no_route());
@@ -390,7 +406,7 @@ fn route(method: &Method, noun: &str, rest: &[&str]) -> Result<Operation, Answer
             .iter()
             .map(|(method, _)| method.as_str())
             .collect();
-        return Err(Answer::empty(StatusCode::NO_CONTENT).with("allow", allowed.join(",")));
+        return Err(Response::empty(StatusCode::NO_CONTENT).with_header("allow", allowed.join(",")));
     }
     let mut operations = operations.into_iter();
     // Observed: without `Allow`; the same for HEAD.
@@ -405,21 +421,23 @@ fn route(method: &Method, noun: &str, rest: &[&str]) -> Result<Operation, Answer
 
 /// Parses the body, whatever its Content-Type (observed). Heat ignores a body that does
 /// not begin with `{` or has no Content-Length.
-fn json_body(ask: &Ask) -> Result<Option<Value>, Answer> {
-    if !ask.headers.contains_key("content-length") || !ask.body.starts_with(b"{") {
+fn json_body(request: &Request) -> Result<Option<Value>, Response> {
+    if !request.headers.contains_key("content-length") || !request.body.starts_with(b"{") {
         return Ok(None);
     }
-    if ask.body.len() > MAX_JSON {
+    if request.body.len() > MAX_JSON_BYTES {
         return Err(limit_exceeded(&format!(
-            "JSON body size ({} bytes) exceeds maximum allowed size ({MAX_JSON} bytes).",
-            ask.body.len()
+            "JSON body size ({} bytes) exceeds maximum allowed size ({MAX_JSON_BYTES} bytes).",
+            request.body.len()
         )));
     }
-    serde_json::from_slice(&ask.body).map(Some).map_err(|_| {
-        let text = String::from_utf8_lossy(&ask.body);
-        let message = python_json::complaint(&text);
-        bad_request(message.as_deref().unwrap_or(MALFORMED))
-    })
+    serde_json::from_slice(&request.body)
+        .map(Some)
+        .map_err(|_| {
+            let text = String::from_utf8_lossy(&request.body);
+            let message = python_json::json_error(&text);
+            bad_request(message.as_deref().unwrap_or(MALFORMED))
+        })
 }
 
 const ACCESS_DENIED: &str = "Access was denied to this resource.";
@@ -427,7 +445,7 @@ const ACCESS_DENIED: &str = "Access was denied to this resource.";
 /// Heat's own errors: the first of tests/real-heat/OBSERVED.md, "Error bodies: three
 /// shapes". The message is missing if Heat does not consider the exception safe to
 /// show.
-fn fault(status: StatusCode, kind: &str, message: Option<&str>) -> Answer {
+fn fault(status: StatusCode, kind: &str, message: Option<&str>) -> Response {
     let explanation = match status.as_u16() {
         403 => ACCESS_DENIED,
         409 => "There was a conflict when trying to complete your request.",
@@ -440,21 +458,21 @@ fn fault(status: StatusCode, kind: &str, message: Option<&str>) -> Answer {
         error["message"] = json!(message);
     }
     let title = status.canonical_reason().unwrap_or_default();
-    Answer::json(
+    Response::json(
         status,
         json!({"code": status.as_u16(), "title": title, "explanation": explanation, "error": error}),
     )
 }
 
-fn malformed() -> Answer {
+fn malformed() -> Response {
     bad_request(MALFORMED)
 }
 
-fn bad_request(message: &str) -> Answer {
+fn bad_request(message: &str) -> Response {
     fault(StatusCode::BAD_REQUEST, "HTTPBadRequest", Some(message))
 }
 
-fn limit_exceeded(message: &str) -> Answer {
+fn limit_exceeded(message: &str) -> Response {
     let message = format!("Request limit exceeded: {message}");
     fault(
         StatusCode::BAD_REQUEST,
@@ -464,29 +482,29 @@ fn limit_exceeded(message: &str) -> Answer {
 }
 
 /// Python's `ValueError`, whose message is never shown.
-fn value_error() -> Answer {
+fn value_error() -> Response {
     fault(StatusCode::BAD_REQUEST, "ValueError", None)
 }
 
 /// An error of the engine whose message Heat does not show.
-fn remote_error() -> Answer {
+fn remote_error() -> Response {
     fault(StatusCode::INTERNAL_SERVER_ERROR, "RemoteError", None)
 }
 
-fn not_found(what: &str, id: &str) -> Answer {
+fn not_found(what: &str, id: &str) -> Response {
     let message = format!("{what} with id {id} not found");
     fault(StatusCode::NOT_FOUND, "NotFound", Some(&message))
 }
 
-fn forbidden(policy: &str) -> Answer {
+fn forbidden(policy: &str) -> Response {
     let message = format!("You are not authorized to use {policy}.");
     fault(StatusCode::FORBIDDEN, "Forbidden", Some(&message))
 }
 
 /// The router's 404: the third of tests/real-heat/OBSERVED.md, "Error bodies: three
 /// shapes".
-fn no_route() -> Answer {
-    Answer::json(
+fn no_route() -> Response {
+    Response::json(
         StatusCode::NOT_FOUND,
         json!({
             "message": "The resource could not be found.<br /><br />\n\n\n",
@@ -497,23 +515,23 @@ fn no_route() -> Answer {
 }
 
 /// The state does not permit the action, or the feature is disabled.
-fn not_supported(what: &str) -> Answer {
+fn not_supported(what: &str) -> Response {
     let message = format!("{what} is not supported.");
     fault(StatusCode::BAD_REQUEST, "NotSupported", Some(&message))
 }
 
-fn entity_not_found(what: &str, name: &str) -> Answer {
+fn entity_not_found(what: &str, name: &str) -> Response {
     let message = format!("The {what} ({name}) could not be found.");
     fault(StatusCode::NOT_FOUND, "EntityNotFound", Some(&message))
 }
 
 /// Python's `AttributeError`, whose message is never shown.
-fn attribute_error() -> Answer {
+fn attribute_error() -> Response {
     fault(StatusCode::BAD_REQUEST, "AttributeError", None)
 }
 
 /// Parses a non-negative number in its canonical form.
-fn limit(text: &str, name: &str) -> Result<usize, Answer> {
+fn limit(text: &str, name: &str) -> Result<usize, Response> {
     match text.parse::<i64>() {
         Ok(number) if number.to_string() == text => usize::try_from(number).map_err(|_| {
             bad_request(&format!(
@@ -527,8 +545,8 @@ fn limit(text: &str, name: &str) -> Result<usize, Answer> {
 }
 
 /// Parses `sort_dir`; true if descending.
-fn direction(context: &Context) -> Result<Option<bool>, Answer> {
-    match context.ask.parameter("sort_dir") {
+fn direction(context: &Context) -> Result<Option<bool>, Response> {
+    match context.request.parameter("sort_dir") {
         None => Ok(None),
         Some("asc") => Ok(Some(false)),
         Some("desc") => Ok(Some(true)),
@@ -537,8 +555,8 @@ fn direction(context: &Context) -> Result<Option<bool>, Answer> {
 }
 
 /// Parses the depth of nested stacks, capped at `max_nested_stack_depth`.
-fn nested_depth(context: &Context) -> Result<usize, Answer> {
-    let given = context.ask.parameter("nested_depth");
+fn nested_depth(context: &Context) -> Result<usize, Response> {
+    let given = context.request.parameter("nested_depth");
     let depth = given.map(|text| limit(text, "nested_depth")).transpose()?;
     Ok(depth.unwrap_or(0).min(5))
 }
@@ -553,8 +571,8 @@ fn boolean_of(value: &Value) -> Option<bool> {
 }
 
 /// Parses a boolean query parameter; `end` is the end of Heat's error message for it.
-fn boolean_parameter(context: &Context, name: &str, end: &str) -> Result<Option<bool>, Answer> {
-    let Some(given) = context.ask.parameter(name) else {
+fn boolean_parameter(context: &Context, name: &str, end: &str) -> Result<Option<bool>, Response> {
+    let Some(given) = context.request.parameter(name) else {
         return Ok(None);
     };
     boolean_of(&json!(given)).map(Some).ok_or_else(|| {
@@ -578,7 +596,7 @@ fn falsy(value: &Value) -> bool {
 
 /// Converts a value as Heat's text columns do: 5 becomes "5" (observed for the name of
 /// a config). The database rejects lists and objects.
-fn column(value: &Value) -> Result<Value, Answer> {
+fn column(value: &Value) -> Result<Value, Response> {
     match value {
         Value::Null | Value::String(_) => Ok(value.clone()),
         Value::Bool(value) => Ok(json!(u8::from(*value).to_string())),

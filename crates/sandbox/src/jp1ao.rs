@@ -6,7 +6,7 @@
 //! A call passes the checks (availability, credentials, version, accepted types), then
 //! the state advances to the current time, then the module of the resource answers.
 //! Behaviour that only one version or one manual page has is selected by
-//! [`Jp1aoRules`].
+//! [`Jp1aoOptions`].
 
 mod access;
 mod action;
@@ -34,12 +34,12 @@ use std::time::{Duration, SystemTime};
 use http::{Method, StatusCode};
 use serde_json::{Map, Value};
 
-use super::message::{Answer, Ask};
-use super::{World, lock};
+use super::message::{Request, Response};
+use super::{Upstreams, lock};
 use access::{Role, Tokens, User};
-use errors::Problem;
+use errors::ApiError;
 use histories::History;
-pub use options::{Jp1aoLinks, Jp1aoRules, Jp1aoSubmitted, Jp1aoVersion};
+pub use options::{Jp1aoLinks, Jp1aoOptions, Jp1aoSubmitted, Jp1aoVersion};
 use properties::Property;
 use schedules::Schedule;
 use services::Service;
@@ -48,16 +48,16 @@ use templates::Template;
 
 /// Host in every link, as in the manual's samples. It differs from the sandbox's own,
 /// to detect clients that follow links.
-const FOREIGN: &str = "http://10.196.184.182";
+const LINK_HOST: &str = "http://10.196.184.182";
 
 /// Id of the first task that is submitted.
 pub(super) const FIRST_TASK_ID: u64 = preload::LAST_ID + 1;
 
-type Outcome = Result<Answer, Problem>;
+type HandlerResult = Result<Response, ApiError>;
 
 /// State of the product. Lists are sorted by id.
 pub(super) struct Jp1ao {
-    rules: Jp1aoRules,
+    options: Jp1aoOptions,
     tokens: Tokens,
     templates: Vec<Template>,
     services: Vec<Service>,
@@ -77,15 +77,15 @@ pub(super) struct Jp1ao {
 
 /// A request with the settings that apply to it.
 struct Call<'a> {
-    ask: &'a Ask,
+    request: &'a Request,
     user: &'static User,
-    rules: Jp1aoRules,
+    options: Jp1aoOptions,
     now: SystemTime,
 }
 
 /// Speed of tasks.
 #[derive(Clone, Copy)]
-struct Pace {
+struct TaskTiming {
     /// Duration of a step of a task.
     step: Duration,
     /// Whether tasks progress by themselves.
@@ -93,9 +93,9 @@ struct Pace {
 }
 
 impl Jp1ao {
-    pub fn new(rules: Jp1aoRules, preload: bool, now: SystemTime) -> Self {
+    pub fn new(options: Jp1aoOptions, preload: bool, now: SystemTime) -> Self {
         let mut jp1ao = Self {
-            rules,
+            options,
             tokens: Tokens::new(),
             templates: Vec::new(),
             services: Vec::new(),
@@ -107,12 +107,12 @@ impl Jp1ao {
             last_part: preload::LAST_PART,
             down: 0,
         };
-        preload::fill(&mut jp1ao, preload, time_format::cut(now));
+        preload::fill(&mut jp1ao, preload, time_format::truncate(now));
         jp1ao
     }
 
     /// Answers the next `requests` requests with 412.
-    pub fn go_down(&mut self, requests: u32) {
+    pub fn set_unavailable(&mut self, requests: u32) {
         self.down = requests;
     }
 
@@ -129,49 +129,49 @@ impl Jp1ao {
     }
 }
 
-pub(super) fn answer(world: &World, ask: &Ask) -> Answer {
-    let mut jp1ao = lock(&world.jp1ao);
-    let segments = ask.segments();
+pub(super) fn handle(upstreams: &Upstreams, request: &Request) -> Response {
+    let mut jp1ao = lock(&upstreams.jp1ao);
+    let segments = request.segments();
     let ["Automation", "v1", rest @ ..] = &segments[..] else {
-        return errors::not_of_the_product(&ask.method);
+        return errors::not_of_the_product(&request.method);
     };
-    let now = time_format::cut(world.clock.now());
-    let user = jp1ao.tokens.user(ask.header("authorization"), now);
+    let now = time_format::truncate(upstreams.clock.now());
+    let user = jp1ao.tokens.user(request.header("authorization"), now);
     let call = Call {
-        ask,
-        user: user.unwrap_or(access::nobody()),
-        rules: jp1ao.rules,
+        request,
+        user: user.unwrap_or(access::placeholder_user()),
+        options: jp1ao.options,
         now,
     };
     if jp1ao.down > 0 {
         jp1ao.down -= 1;
-        return Problem::Down
-            .answer(&call)
-            .with("cache-control", "no-cache");
+        return ApiError::Down
+            .to_response(&call)
+            .with_header("cache-control", "no-cache");
     }
     if user.is_none() {
-        return Problem::Login
-            .answer(&call)
-            .with("cache-control", "no-cache");
+        return ApiError::Login
+            .to_response(&call)
+            .with_header("cache-control", "no-cache");
     }
     jp1ao.advance(
         now,
-        Pace {
-            step: world.settings.step,
-            play: world.settings.play,
+        TaskTiming {
+            step: upstreams.settings.step,
+            play: upstreams.settings.play,
         },
     );
-    let answer = route(&mut jp1ao, &call, rest)
-        .unwrap_or_else(|problem| problem.answer(&call))
-        .with("server", "Cosminexus HTTP Server")
-        .with("access-control-expose-headers", "WWW-Authenticate")
-        .with("access-control-allow-origin", "*")
-        .with(
+    let response = route(&mut jp1ao, &call, rest)
+        .unwrap_or_else(|problem| problem.to_response(&call))
+        .with_header("server", "Cosminexus HTTP Server")
+        .with_header("access-control-expose-headers", "WWW-Authenticate")
+        .with_header("access-control-allow-origin", "*")
+        .with_header(
             "access-control-allow-methods",
             "GET, POST, DELETE, PUT, HEAD, OPTIONS",
         )
-        .with("access-control-allow-credentials", "true")
-        .with(
+        .with_header("access-control-allow-credentials", "true")
+        .with_header(
             "cache-control",
             if *rest == ["user"] {
                 "no-store, no-transform"
@@ -182,22 +182,24 @@ pub(super) fn answer(world: &World, ask: &Ask) -> Answer {
     // Not a challenge: the next token, in successful and failed responses
     // (docs/apis/jp1ao.md, "Authentication and transport").
     match jp1ao.tokens.issue(call.user, now) {
-        Some(token) => answer.with("www-authenticate", format!("HSSO {token}")),
-        None => answer,
+        Some(token) => response.with_header("www-authenticate", format!("HSSO {token}")),
+        None => response,
     }
 }
 
-fn route(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
-    if call.rules.version == Jp1aoVersion::V10 && !known_to_10(call, rest) {
+fn route(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> HandlerResult {
+    if call.options.version == Jp1aoVersion::V10 && !exists_in_v10(call, rest) {
         // Version 10 lacks these functions (docs/apis/jp1ao.md, "Version differences").
-        return Err(Problem::NoFunction);
+        return Err(ApiError::NoFunction);
     }
     let binary = matches!(rest, [.., "export", "invoke"]) || matches!(rest, [.., "import"]);
-    if !binary && (!call.accepts("application/json") || call.ask.parameter("alt") == Some("xml")) {
-        return Err(Problem::NotAcceptable);
+    if !binary
+        && (!call.accepts("application/json") || call.request.parameter("alt") == Some("xml"))
+    {
+        return Err(ApiError::NotAcceptable);
     }
     if call.user.sees_nothing() && !matches!(rest, ["user"] | ["configuration", ..]) {
-        return Err(Problem::NoGroup);
+        return Err(ApiError::NoGroup);
     }
     match rest {
         ["user"] => info::user(call),
@@ -210,13 +212,13 @@ fn route(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
             rest @ ..,
         ] => templates::import(jp1ao, call, rest),
         ["objects", resource, rest @ ..] => match *resource {
-            "ServiceTemplates" => templates::answer(jp1ao, call, rest),
-            "Services" => services::answer(jp1ao, call, rest),
-            "Schedules" => schedules::answer(jp1ao, call, rest),
-            "Tasks" => tasks::answer(jp1ao, call, rest),
+            "ServiceTemplates" => templates::handle(jp1ao, call, rest),
+            "Services" => services::handle(jp1ao, call, rest),
+            "Schedules" => schedules::handle(jp1ao, call, rest),
+            "Tasks" => tasks::handle(jp1ao, call, rest),
             "FlowSteps" => tasks::steps(jp1ao, call, rest),
             "TaskLogs" => tasks::logs(jp1ao, call, rest),
-            "TaskHistories" => histories::answer(jp1ao, call, rest),
+            "TaskHistories" => histories::handle(jp1ao, call, rest),
             "PropertyDefinitions" => properties::definitions(jp1ao, call, rest),
             "PropertyInformations" => properties::informations(jp1ao, call, rest),
             "PropertyValues" => properties::values(jp1ao, call, rest),
@@ -224,15 +226,15 @@ fn route(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
             "ServiceGroups" => info::service_groups(call, rest),
             "TagGroups" => info::tag_groups(call, rest),
             "Tags" => info::tags(jp1ao, call, rest),
-            _ => Err(Problem::NoFunction),
+            _ => Err(ApiError::NoFunction),
         },
-        _ => Err(Problem::NoFunction),
+        _ => Err(ApiError::NoFunction),
     }
 }
 
 /// Returns whether version 10 has the function (docs/apis/jp1ao.md, "Functions").
-fn known_to_10(call: &Call<'_>, rest: &[&str]) -> bool {
-    let get = call.ask.method == Method::GET;
+fn exists_in_v10(call: &Call<'_>, rest: &[&str]) -> bool {
+    let get = call.request.method == Method::GET;
     match rest {
         ["user"] | ["configuration", "version"] => true,
         ["objects", "FlowSteps" | "TaskLogs"] => true,
@@ -260,24 +262,24 @@ fn known_to_10(call: &Call<'_>, rest: &[&str]) -> bool {
 impl Call<'_> {
     /// Returns the URL in responses for a path of the API.
     fn link(&self, path: &str) -> String {
-        let port = match self.rules.links {
+        let port = match self.options.links {
             Jp1aoLinks::Portless => ":",
             Jp1aoLinks::Spaced | Jp1aoLinks::Plain => ":22015",
         };
-        format!("{FOREIGN}{port}/Automation/v1/{path}")
+        format!("{LINK_HOST}{port}/Automation/v1/{path}")
     }
 
     fn time(&self, at: SystemTime) -> String {
-        time_format::write(at, self.rules.compact_offsets)
+        time_format::format(at, self.options.compact_offsets)
     }
 
     /// Formats a time, or null.
-    fn maybe(&self, at: Option<SystemTime>) -> Value {
+    fn time_or_null(&self, at: Option<SystemTime>) -> Value {
         at.map_or(Value::Null, |at| self.time(at).into())
     }
 
     fn japanese(&self) -> bool {
-        let wanted = self.ask.header("accept-language").unwrap_or_default();
+        let wanted = self.request.header("accept-language").unwrap_or_default();
         wanted
             .trim_start()
             .get(..2)
@@ -286,7 +288,7 @@ impl Call<'_> {
 
     /// Returns whether the `accept` header permits this type; it does if missing.
     fn accepts(&self, kind: &str) -> bool {
-        let Some(accept) = self.ask.header("accept") else {
+        let Some(accept) = self.request.header("accept") else {
             return true;
         };
         let family = kind.split('/').next().unwrap_or_default();
@@ -297,93 +299,93 @@ impl Call<'_> {
     }
 
     /// Rejects all other query parameters.
-    fn only(&self, allowed: &[&[&str]]) -> Result<(), Problem> {
+    fn reject_other_parameters(&self, allowed: &[&[&str]]) -> Result<(), ApiError> {
         let known = |name: &str| allowed.iter().any(|names| names.contains(&name));
-        match self.ask.query.iter().find(|(name, _)| !known(name)) {
-            Some((name, _)) => Err(Problem::Query(name.clone())),
+        match self.request.query.iter().find(|(name, _)| !known(name)) {
+            Some((name, _)) => Err(ApiError::Query(name.clone())),
             None => Ok(()),
         }
     }
 
     /// Parses a numeric query parameter.
-    fn number(&self, name: &str) -> Result<Option<u64>, Problem> {
-        let given = self.ask.parameter(name).map(str::parse);
+    fn number(&self, name: &str) -> Result<Option<u64>, ApiError> {
+        let given = self.request.parameter(name).map(str::parse);
         given
             .transpose()
-            .map_err(|_| Problem::Query(name.to_owned()))
+            .map_err(|_| ApiError::Query(name.to_owned()))
     }
 
     /// Parses the body as a JSON object.
-    fn body(&self) -> Result<Map<String, Value>, Problem> {
-        let kind = self.ask.header("content-type").unwrap_or_default();
+    fn body(&self) -> Result<Map<String, Value>, ApiError> {
+        let kind = self.request.header("content-type").unwrap_or_default();
         if kind.contains("xml") {
-            return Err(Problem::Xml);
+            return Err(ApiError::Xml);
         }
-        self.ask
+        self.request
             .object()
-            .ok_or_else(|| Problem::body("it is no JSON object"))
+            .ok_or_else(|| ApiError::body("it is no JSON object"))
     }
 
     /// Rejects users below this role.
-    fn needs(&self, role: Role) -> Result<(), Problem> {
+    fn require_role(&self, role: Role) -> Result<(), ApiError> {
         (self.user.role >= role)
             .then_some(())
-            .ok_or(Problem::Forbidden)
+            .ok_or(ApiError::Forbidden)
     }
 
     /// Like `needs`, for functions whose pages document no 403: they return 404
     /// (docs/apis/jp1ao.md, "Error codes").
-    fn needs_or_absent(&self, role: Role) -> Result<(), Problem> {
-        self.needs(role).map_err(|_| Problem::Absent)
+    fn require_role_or_absent(&self, role: Role) -> Result<(), ApiError> {
+        self.require_role(role).map_err(|_| ApiError::Absent)
     }
 }
 
 /// Parses the id in a path.
-fn id(text: &str) -> Result<u64, Problem> {
+fn id(text: &str) -> Result<u64, ApiError> {
     let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     plain
         .then(|| text.parse().ok())
         .flatten()
-        .ok_or(Problem::Absent)
+        .ok_or(ApiError::Absent)
 }
 
 /// Error for a path of no function.
-fn no_function(rest: &[&str], actions: &[&str]) -> Problem {
+fn no_function(rest: &[&str], actions: &[&str]) -> ApiError {
     match rest {
-        [] | [_] | [_, "actions"] => Problem::Method,
+        [] | [_] | [_, "actions"] => ApiError::Method,
         [_, "actions", action] | [_, "actions", action, "invoke"] if actions.contains(action) => {
-            Problem::Method
+            ApiError::Method
         }
-        _ => Problem::NoFunction,
+        _ => ApiError::NoFunction,
     }
 }
 
-fn ok(body: &Value) -> Answer {
+fn ok(body: &Value) -> Response {
     json(StatusCode::OK, body)
 }
 
-fn json(status: StatusCode, body: &Value) -> Answer {
-    Answer::raw(status, "application/json", json_layout::print(body))
+fn json(status: StatusCode, body: &Value) -> Response {
+    Response::raw(status, "application/json", json_layout::print(body))
 }
 
 /// Reads an optional text member of a body, with at most `most` characters.
-fn text(body: &Map<String, Value>, name: &str, most: usize) -> Result<Option<String>, Problem> {
+fn text(body: &Map<String, Value>, name: &str, most: usize) -> Result<Option<String>, ApiError> {
     match body.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) if text.chars().count() <= most => Ok(Some(text.clone())),
-        Some(Value::String(_)) => Err(Problem::body(format!(
+        Some(Value::String(_)) => Err(ApiError::body(format!(
             "{name} has more than {most} characters"
         ))),
-        Some(_) => Err(Problem::body(format!("{name} is no text"))),
+        Some(_) => Err(ApiError::body(format!("{name} is no text"))),
     }
 }
 
 /// Reads an optional boolean member of a body.
-fn boolean(body: &Map<String, Value>, name: &str) -> Result<Option<bool>, Problem> {
+fn boolean(body: &Map<String, Value>, name: &str) -> Result<Option<bool>, ApiError> {
     match body.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Bool(given)) => Ok(Some(*given)),
-        Some(_) => Err(Problem::body(format!("{name} is not true or false"))),
+        Some(_) => Err(ApiError::body(format!("{name} is not true or false"))),
     }
 }
 

@@ -31,16 +31,16 @@ use std::time::{Duration, SystemTime};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::IntoResponse;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-pub use jp1ao::{Jp1aoLinks, Jp1aoRules, Jp1aoSubmitted, Jp1aoVersion};
-use message::{Answer, Ask};
+pub use jp1ao::{Jp1aoLinks, Jp1aoOptions, Jp1aoSubmitted, Jp1aoVersion};
+use message::{Request, Response};
 
 /// User of Keystone and IAM with all rights in [`PROJECT_ID`].
 pub const USERNAME: &str = "demo";
@@ -62,7 +62,7 @@ pub const OTHER_PROJECT_ID: &str = "40a6d264b4eb4907854a7fc4764d0190";
 pub const READER_USERNAME: &str = "reader";
 /// Id of an application credential of [`USERNAME`].
 pub const APPLICATION_CREDENTIAL_ID: &str = "1acf51ab94b54a30b6596de5ae9fa89c";
-/// Name of the application credential, for logins that name the user as well.
+/// Name of the application credential, for login_count that name the user as well.
 pub const APPLICATION_CREDENTIAL_NAME: &str = "sandbox";
 /// Secret of the application credential.
 pub const APPLICATION_CREDENTIAL_SECRET: &str = "sandbox-credential";
@@ -101,13 +101,13 @@ pub const SERVER_ID: &str = "ec14c864-096e-4e27-bb8a-2c2b4dc6f3f5";
 
 /// Maximum size of a request body; a larger one is answered with 413. Heat's own limit
 /// of 1 MiB is far below.
-const MAX_BODY: usize = 16 << 20;
+const MAX_BODY_BYTES: usize = 16 << 20;
 /// Number of requests kept for [`Sandbox::requests`].
-const MAX_SEEN: usize = 4096;
+const MAX_RECORDED_REQUESTS: usize = 4096;
 /// Number of bytes kept of a request's body.
-const MAX_SEEN_BODY: usize = 64 << 10;
+const MAX_RECORDED_BODY_BYTES: usize = 64 << 10;
 /// Time that [`Sandbox::stop`] waits for requests in flight.
-const STOP_WAIT: Duration = Duration::from_secs(1);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Behaviour of a sandbox.
 #[derive(Clone, Debug)]
@@ -123,7 +123,7 @@ pub struct Settings {
     /// with its add-on and JP1/AO's services exist in any case.
     pub preload: bool,
     /// Variants of JP1/AO's behaviour.
-    pub jp1ao: Jp1aoRules,
+    pub jp1ao: Jp1aoOptions,
     /// Whether Heat adopts and abandons stacks. Default: true. Heat's own default is
     /// false (`enable_stack_adopt`, `enable_stack_abandon`).
     pub adopt_and_abandon: bool,
@@ -143,7 +143,7 @@ impl Default for Settings {
             token_ttl: Duration::from_secs(3600),
             play: true,
             preload: true,
-            jp1ao: Jp1aoRules::default(),
+            jp1ao: Jp1aoOptions::default(),
             adopt_and_abandon: true,
             stack_quota: 512,
             events_kept: 1_000,
@@ -153,7 +153,7 @@ impl Default for Settings {
 
 /// A request that the sandbox received.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct RecordedRequest {
     /// HTTP method.
     pub method: Method,
     /// Request target as received, still percent-encoded.
@@ -169,7 +169,7 @@ pub struct Seen {
 pub struct Sandbox {
     /// Address of the listener.
     pub addr: SocketAddr,
-    world: Arc<World>,
+    upstreams: Arc<Upstreams>,
     stop: Option<oneshot::Sender<()>>,
     server: JoinHandle<()>,
 }
@@ -190,8 +190,8 @@ impl Sandbox {
         }
         let listener = TcpListener::bind(listen).await?;
         let addr = listener.local_addr()?;
-        let world = Arc::new(World::new(format!("http://{addr}"), settings));
-        let router = router(world.clone());
+        let upstreams = Arc::new(Upstreams::new(format!("http://{addr}"), settings));
+        let router = router(upstreams.clone());
         let (stop, stopped) = oneshot::channel::<()>();
         let server = tokio::spawn(async move {
             let served = axum::serve(listener, router).with_graceful_shutdown(async {
@@ -204,7 +204,7 @@ impl Sandbox {
         });
         Ok(Self {
             addr,
-            world,
+            upstreams,
             stop: Some(stop),
             server,
         })
@@ -216,7 +216,7 @@ impl Sandbox {
             // Fails only if the server has already ended.
             let _ = stop.send(());
         }
-        if tokio::time::timeout(STOP_WAIT, &mut self.server)
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT, &mut self.server)
             .await
             .is_err()
         {
@@ -225,66 +225,66 @@ impl Sandbox {
     }
 
     /// Returns the last 4,096 requests, oldest first.
-    pub fn requests(&self) -> Vec<Seen> {
-        lock(&self.world.log).seen.iter().cloned().collect()
+    pub fn requests(&self) -> Vec<RecordedRequest> {
+        lock(&self.upstreams.log).requests.iter().cloned().collect()
     }
 
     /// Returns the number of all requests received.
     pub fn request_count(&self) -> u64 {
-        lock(&self.world.log).requests
+        lock(&self.upstreams.log).request_count
     }
 
     /// Returns the number of logins at Keystone or IAM, failed ones included.
     pub fn login_count(&self) -> u64 {
-        lock(&self.world.log).logins
+        lock(&self.upstreams.log).login_count
     }
 
     /// Returns the URL of Keystone, for `auth_url`.
     pub fn keystone_url(&self) -> String {
-        format!("{}/identity/v3", self.world.base)
+        format!("{}/identity/v3", self.upstreams.base)
     }
 
     /// Returns Heat's endpoint with the project id, as in the catalog.
     pub fn heat_url(&self) -> String {
-        heat::endpoint(&self.world.base, PROJECT_ID)
+        heat::endpoint(&self.upstreams.base, PROJECT_ID)
     }
 
     /// Adds complete stacks to Heat's project, each with `events` events (at most
     /// [`Settings::events_kept`]), to test paging. Their names are `seeded-0` and so
     /// on; a second call continues the numbering.
     pub fn seed_stacks(&self, stacks: usize, events: usize) {
-        self.world.seed_stacks(stacks, events);
+        self.upstreams.seed_stacks(stacks, events);
     }
 
     /// Stops the clock of all upstreams until [`Sandbox::resume_clock`]: running jobs
     /// make no progress and tokens do not expire.
-    pub fn stand_still(&self) {
-        self.world.clock.stand_still();
+    pub fn pause_clock(&self) {
+        self.upstreams.clock.pause_clock();
     }
 
     /// Resumes the clock after [`Sandbox::pause_clock`].
-    pub fn go_on(&self) {
-        self.world.clock.go_on();
+    pub fn resume_clock(&self) {
+        self.upstreams.clock.resume_clock();
     }
 
     /// Returns the endpoint of ServiceStage; IAM has the same one.
     pub fn servicestage_url(&self) -> String {
-        self.world.base.clone()
+        self.upstreams.base.clone()
     }
 
     /// Makes JP1/AO answer the next `requests` requests with 412: server not running.
-    pub fn jp1ao_goes_down(&self, requests: u32) {
-        lock(&self.world.jp1ao).go_down(requests);
+    pub fn make_jp1ao_unavailable(&self, requests: u32) {
+        lock(&self.upstreams.jp1ao).set_unavailable(requests);
     }
 
     /// Returns the endpoint of JP1/AO.
     pub fn jp1ao_url(&self) -> String {
-        self.world.base.clone()
+        self.upstreams.base.clone()
     }
 }
 
 /// State of all upstreams. Each has its own lock, held for one request.
-struct World {
+struct Upstreams {
     /// `http://host:port`, without a trailing slash.
     base: String,
     settings: Settings,
@@ -296,9 +296,9 @@ struct World {
     log: Mutex<Log>,
 }
 
-impl std::fmt::Debug for World {
+impl std::fmt::Debug for Upstreams {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("World")
+        f.debug_struct("Upstreams")
             .field("base", &self.base)
             .finish_non_exhaustive()
     }
@@ -306,12 +306,12 @@ impl std::fmt::Debug for World {
 
 #[derive(Default)]
 struct Log {
-    seen: VecDeque<Seen>,
-    requests: u64,
-    logins: u64,
+    requests: VecDeque<RecordedRequest>,
+    request_count: u64,
+    login_count: u64,
 }
 
-impl World {
+impl Upstreams {
     fn new(base: String, settings: Settings) -> Self {
         let clock = Clock::new();
         Self {
@@ -337,17 +337,17 @@ impl World {
         lock(&self.heat).seed(stacks, events, &self.clock, &self.settings);
     }
 
-    fn answer(&self, ask: &Ask) -> Answer {
-        match ask.segments()[..] {
-            ["identity", ..] | ["v3", "auth" | "projects", ..] => keystone::answer(self, ask),
-            ["v3", _, "cas" | "pipeline", ..] => servicestage::answer(self, ask),
-            ["Automation", ..] => jp1ao::answer(self, ask),
-            _ => heat::answer(self, ask),
+    fn handle(&self, request: &Request) -> Response {
+        match request.segments()[..] {
+            ["identity", ..] | ["v3", "auth" | "projects", ..] => keystone::handle(self, request),
+            ["v3", _, "cas" | "pipeline", ..] => servicestage::handle(self, request),
+            ["Automation", ..] => jp1ao::handle(self, request),
+            _ => heat::handle(self, request),
         }
     }
 
-    fn note(&self, parts: &http::request::Parts, ask: &Ask) {
-        let login = ask.method == Method::POST && ask.path.ends_with("/auth/tokens");
+    fn record(&self, parts: &http::request::Parts, request: &Request) {
+        let login = request.method == Method::POST && request.path.ends_with("/auth/tokens");
         let mut headers = parts.headers.clone();
         for name in [
             "authorization",
@@ -363,15 +363,17 @@ impl World {
         let body = match login {
             true => Bytes::new(),
             // Copied, because a slice would keep up to 16 MiB alive.
-            false => Bytes::copy_from_slice(&ask.body[..ask.body.len().min(MAX_SEEN_BODY)]),
+            false => Bytes::copy_from_slice(
+                &request.body[..request.body.len().min(MAX_RECORDED_BODY_BYTES)],
+            ),
         };
         let mut log = lock(&self.log);
-        log.requests += 1;
-        log.logins += u64::from(login);
-        if log.seen.len() == MAX_SEEN {
-            log.seen.pop_front();
+        log.request_count += 1;
+        log.login_count += u64::from(login);
+        if log.requests.len() == MAX_RECORDED_REQUESTS {
+            log.requests.pop_front();
         }
-        log.seen.push_back(Seen {
+        log.requests.push_back(RecordedRequest {
             method: parts.method.clone(),
             path_and_query: parts.uri.to_string(),
             headers,
@@ -385,16 +387,16 @@ impl World {
 struct Clock {
     at_start: SystemTime,
     started: Instant,
-    still: Mutex<Still>,
+    pause: Mutex<PauseState>,
 }
 
 /// Pause state of a clock.
 #[derive(Default)]
-struct Still {
+struct PauseState {
     /// Start of the current pause, if paused.
     since: Option<Instant>,
     /// Total duration of all earlier pauses.
-    behind: Duration,
+    total: Duration,
 }
 
 impl Clock {
@@ -402,7 +404,7 @@ impl Clock {
         Self {
             at_start: SystemTime::now(),
             started: Instant::now(),
-            still: Mutex::default(),
+            pause: Mutex::default(),
         }
     }
 
@@ -411,18 +413,18 @@ impl Clock {
     }
 
     fn instant(&self) -> Instant {
-        let still = lock(&self.still);
-        still.since.unwrap_or_else(Instant::now) - still.behind
+        let pause = lock(&self.pause);
+        pause.since.unwrap_or_else(Instant::now) - pause.total
     }
 
-    fn stand_still(&self) {
-        lock(&self.still).since.get_or_insert_with(Instant::now);
+    fn pause_clock(&self) {
+        lock(&self.pause).since.get_or_insert_with(Instant::now);
     }
 
-    fn go_on(&self) {
-        let mut still = lock(&self.still);
-        if let Some(since) = still.since.take() {
-            still.behind += since.elapsed();
+    fn resume_clock(&self) {
+        let mut pause = lock(&self.pause);
+        if let Some(since) = pause.since.take() {
+            pause.total += since.elapsed();
         }
     }
 
@@ -431,22 +433,25 @@ impl Clock {
     }
 }
 
-fn router(world: Arc<World>) -> Router {
-    Router::new().fallback(handle).with_state(world)
+fn router(upstreams: Arc<Upstreams>) -> Router {
+    Router::new().fallback(handle).with_state(upstreams)
 }
 
-async fn handle(State(world): State<Arc<World>>, request: Request<Body>) -> Response {
+async fn handle(
+    State(upstreams): State<Arc<Upstreams>>,
+    request: http::Request<Body>,
+) -> axum::response::Response {
     let (parts, body) = request.into_parts();
-    let Ok(body) = to_bytes(body, MAX_BODY).await else {
+    let Ok(body) = to_bytes(body, MAX_BODY_BYTES).await else {
         return (
             StatusCode::PAYLOAD_TOO_LARGE,
             [(header::CONNECTION, "close")],
         )
             .into_response();
     };
-    let ask = Ask::new(&parts, body);
-    world.note(&parts, &ask);
-    world.answer(&ask).into_response()
+    let request = Request::new(&parts, body);
+    upstreams.record(&parts, &request);
+    upstreams.handle(&request).into_response()
 }
 
 /// Ignores poisoning: a panic cannot leave this state inconsistent in a way that

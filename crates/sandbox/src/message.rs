@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::time::SystemTime;
 
 use axum::body::Body;
-use axum::response::{IntoResponse, Response};
+use axum::response::IntoResponse;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -13,10 +13,10 @@ use prost_types::Timestamp;
 use serde_json::Value;
 
 /// Size of the chunks in which a raw body is sent.
-const CHUNK: usize = 64 << 10;
+const CHUNK_BYTES: usize = 64 << 10;
 
 /// A request with its complete body.
-pub(super) struct Ask {
+pub(super) struct Request {
     pub method: Method,
     /// Percent-decoded path. Decoded before it is split at `/`, as Python's WSGI
     /// servers do.
@@ -28,7 +28,7 @@ pub(super) struct Ask {
     pub body: Bytes,
 }
 
-impl Ask {
+impl Request {
     pub fn new(parts: &Parts, body: Bytes) -> Self {
         let query = parts.uri.query().unwrap_or_default();
         Self {
@@ -83,7 +83,7 @@ impl Ask {
 
 /// A response with a JSON body or none.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct Response {
     pub status: StatusCode,
     /// Of several entries with one name the last is sent.
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -93,7 +93,7 @@ pub(super) struct Answer {
     raw: Option<Box<Bytes>>,
 }
 
-impl Answer {
+impl Response {
     pub fn json(status: StatusCode, body: Value) -> Self {
         Self {
             status,
@@ -120,13 +120,13 @@ impl Answer {
     pub fn raw(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Self {
         Self {
             raw: Some(Box::new(body.into())),
-            ..Self::empty(status).with("content-type", content_type)
+            ..Self::empty(status).with_header("content-type", content_type)
         }
     }
 
     /// Adds a header. Omits it if the value, which may come from a client, is not a
     /// valid header value.
-    pub fn with(mut self, name: &'static str, value: impl AsRef<str>) -> Self {
+    pub fn with_header(mut self, name: &'static str, value: impl AsRef<str>) -> Self {
         if let Ok(value) = HeaderValue::from_str(value.as_ref()) {
             self.headers.push((HeaderName::from_static(name), value));
         }
@@ -134,8 +134,8 @@ impl Answer {
     }
 }
 
-impl IntoResponse for Answer {
-    fn into_response(self) -> Response {
+impl IntoResponse for Response {
+    fn into_response(self) -> axum::response::Response {
         let mut headers = HeaderMap::new();
         if self.body.is_some() {
             let json = HeaderValue::from_static("application/json");
@@ -146,8 +146,8 @@ impl IntoResponse for Answer {
         }
         if let Some(raw) = self.raw {
             let chunks: Vec<Result<Bytes, Infallible>> = (0..raw.len())
-                .step_by(CHUNK)
-                .map(|at| Ok(raw.slice(at..raw.len().min(at + CHUNK))))
+                .step_by(CHUNK_BYTES)
+                .map(|at| Ok(raw.slice(at..raw.len().min(at + CHUNK_BYTES))))
                 .collect();
             let body = Body::from_stream(tokio_stream::iter(chunks));
             return (self.status, headers, body).into_response();
@@ -194,7 +194,7 @@ pub(super) fn microseconds(at: SystemTime) -> String {
 }
 
 /// Formats as `2026-11-21 02:31:11`, as in ServiceStage's jobs.
-pub(super) fn spaced(at: SystemTime) -> String {
+pub(super) fn space_separated_seconds(at: SystemTime) -> String {
     seconds(at).replace('T', " ").replace('Z', "")
 }
 
@@ -208,11 +208,11 @@ mod tests {
         let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_438_232_139_457);
         assert_eq!(seconds(at), "2015-07-30T04:55:39Z");
         assert_eq!(microseconds(at), "2015-07-30T04:55:39.000000Z");
-        assert_eq!(spaced(at), "2015-07-30 04:55:39");
+        assert_eq!(space_separated_seconds(at), "2015-07-30 04:55:39");
     }
 
     #[test]
-    fn beyond_ascii_is_escaped() {
+    fn non_ascii_is_escaped() {
         assert_eq!(ascii("\"é日𝄞a\""), r#""\u00e9\u65e5\ud834\udd1ea""#);
     }
 }

@@ -5,7 +5,7 @@
 
 /// Returns the message of Python's `JSONDecodeError`, or `None` if Python accepts the
 /// text (`NaN`, for example).
-pub(super) fn complaint(text: &str) -> Option<String> {
+pub(super) fn json_error(text: &str) -> Option<String> {
     let mut reader = Reader {
         chars: text.chars().collect(),
         at: 0,
@@ -60,7 +60,7 @@ fn dump(value: &serde_json::Value, out: &mut String) {
 }
 
 /// Reason, and index of the character.
-type Wrong = (&'static str, usize);
+type SyntaxError = (&'static str, usize);
 
 /// Maximum nesting depth; deeper errors are reported without a position.
 const MAX_DEPTH: usize = 128;
@@ -71,7 +71,7 @@ struct Reader {
 }
 
 impl Reader {
-    fn document(&mut self) -> Result<(), Wrong> {
+    fn document(&mut self) -> Result<(), SyntaxError> {
         self.space();
         self.value(0)?;
         self.space();
@@ -91,7 +91,7 @@ impl Reader {
         }
     }
 
-    fn value(&mut self, depth: usize) -> Result<(), Wrong> {
+    fn value(&mut self, depth: usize) -> Result<(), SyntaxError> {
         match self.peek() {
             _ if depth > MAX_DEPTH => Err(("Expecting value", self.at)),
             Some('{') => self.members('}', depth),
@@ -103,7 +103,7 @@ impl Reader {
     }
 
     /// Reads the members of an object or array.
-    fn members(&mut self, end: char, depth: usize) -> Result<(), Wrong> {
+    fn members(&mut self, end: char, depth: usize) -> Result<(), SyntaxError> {
         let object = end == '}';
         self.at += 1;
         self.space();
@@ -137,7 +137,7 @@ impl Reader {
         Ok(())
     }
 
-    fn string(&mut self) -> Result<(), Wrong> {
+    fn string(&mut self) -> Result<(), SyntaxError> {
         let begin = self.at;
         self.at += 1;
         loop {
@@ -156,7 +156,7 @@ impl Reader {
         }
     }
 
-    fn escape(&mut self, begin: usize) -> Result<(), Wrong> {
+    fn escape(&mut self, begin: usize) -> Result<(), SyntaxError> {
         let backslash = self.at;
         self.at += 1;
         match self.peek() {
@@ -179,7 +179,7 @@ impl Reader {
 
     /// Reads the longest valid number, as Python does; the rest is another token's
     /// error.
-    fn number(&mut self) -> Result<(), Wrong> {
+    fn number(&mut self) -> Result<(), SyntaxError> {
         let begin = self.at;
         if self.peek() == Some('-') {
             self.at += 1;
@@ -220,7 +220,7 @@ impl Reader {
         }
     }
 
-    fn word(&mut self) -> Result<(), Wrong> {
+    fn word(&mut self) -> Result<(), SyntaxError> {
         for word in ["null", "true", "false", "NaN", "Infinity", "-Infinity"] {
             let end = self.at + word.len();
             if self
@@ -238,7 +238,7 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
-    use super::{complaint, dumps};
+    use super::{dumps, json_error};
 
     #[test]
     fn dumps_with_spaces() {
@@ -248,7 +248,7 @@ mod tests {
 
     /// The expected messages are those of CPython 3.11.
     #[test]
-    fn complaints() {
+    fn messages_are_those_of_cpython() {
         for (text, want) in [
             (
                 r#"{"name": "x", "#,
@@ -301,10 +301,10 @@ mod tests {
                 "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
             ),
         ] {
-            assert_eq!(complaint(text).as_deref(), Some(want), "{text}");
+            assert_eq!(json_error(text).as_deref(), Some(want), "{text}");
         }
         for text in ["{}", r#"{"a": NaN, "b": [-Infinity, 1e5, 1.5, null]}"#] {
-            assert_eq!(complaint(text), None, "{text}");
+            assert_eq!(json_error(text), None, "{text}");
         }
     }
 }

@@ -32,10 +32,10 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use self::body::{Member, Object};
-use self::errors::no_api;
-use self::store::Shelf;
-use super::message::{Answer, Ask};
-use super::{ADDON_ID, ENVIRONMENT_ID, PROJECT_ID, World, lock};
+use self::errors::unknown_api;
+use self::store::Store;
+use super::message::{Request, Response};
+use super::{ADDON_ID, ENVIRONMENT_ID, PROJECT_ID, Upstreams, lock};
 
 pub(super) use access::signed;
 
@@ -47,22 +47,22 @@ pub(super) struct ServiceStage {
 
 /// Resources of one project.
 struct Project {
-    environments: Shelf<Object>,
-    addons: Shelf<addons::Addon>,
-    applications: Shelf<Object>,
+    environments: Store<Object>,
+    addons: Store<addons::Addon>,
+    applications: Store<Object>,
     /// By application and environment.
     configurations: BTreeMap<(String, String), Value>,
-    components: Shelf<components::Component>,
+    components: Store<components::Component>,
     jobs: jobs::Jobs,
     /// The project's own runtime stacks; those of the system are constants.
-    stacks: Shelf<Object>,
-    config_groups: Shelf<Object>,
-    configs: Shelf<configs::Config>,
-    directories: Shelf<Object>,
-    plans: Shelf<release_plans::Plan>,
-    pipelines: Shelf<pipelines::Pipeline>,
-    lane_groups: Shelf<Object>,
-    lanes: Shelf<Object>,
+    stacks: Store<Object>,
+    config_groups: Store<Object>,
+    configs: Store<configs::Config>,
+    directories: Store<Object>,
+    plans: Store<release_plans::ReleasePlan>,
+    pipelines: Store<pipelines::Pipeline>,
+    lane_groups: Store<Object>,
+    lanes: Store<Object>,
 }
 
 impl Default for Project {
@@ -71,20 +71,20 @@ impl Default for Project {
         // lane groups a project (docs/apis/servicestage.md, "LaneGroupService and
         // LaneService").
         Self {
-            environments: Shelf::new("environments", 1000),
-            addons: Shelf::new("add-ons", 1000),
-            applications: Shelf::new("applications", 1000),
+            environments: Store::new("environments", 1000),
+            addons: Store::new("add-ons", 1000),
+            applications: Store::new("applications", 1000),
             configurations: BTreeMap::new(),
-            components: Shelf::new("components", 1000),
+            components: Store::new("components", 1000),
             jobs: jobs::Jobs::default(),
-            stacks: Shelf::new("runtime stacks", 200),
-            config_groups: Shelf::new("config groups", 200),
-            configs: Shelf::new("configs", 500),
-            directories: Shelf::new("directory settings", 200),
-            plans: Shelf::new("release plans", 200),
-            pipelines: Shelf::new("pipelines", 200),
-            lane_groups: Shelf::new("lane groups", 300),
-            lanes: Shelf::new("lanes", 1000),
+            stacks: Store::new("runtime stacks", 200),
+            config_groups: Store::new("config groups", 200),
+            configs: Store::new("configs", 500),
+            directories: Store::new("directory settings", 200),
+            plans: Store::new("release plans", 200),
+            pipelines: Store::new("pipelines", 200),
+            lane_groups: Store::new("lane groups", 300),
+            lanes: Store::new("lanes", 1000),
         }
     }
 }
@@ -97,18 +97,18 @@ impl ServiceStage {
         let now = millis(now);
         project
             .environments
-            .preload(environments::first(ENVIRONMENT_ID, PROJECT_ID, now));
-        let addon = addons::Addon::first(ADDON_ID, ENVIRONMENT_ID);
-        project.jobs.keep(addon.job().clone());
+            .preload(environments::preloaded(ENVIRONMENT_ID, PROJECT_ID, now));
+        let addon = addons::Addon::preloaded(ADDON_ID, ENVIRONMENT_ID);
+        project.jobs.add(addon.job().clone());
         project.addons.preload(addon);
         if preload {
             project
                 .applications
-                .preload(applications::first(PROJECT_ID, now));
-            let component = components::Component::first(now);
+                .preload(applications::preloaded(PROJECT_ID, now));
+            let component = components::Component::preloaded(now);
             component
                 .jobs()
-                .for_each(|job| project.jobs.keep(job.clone()));
+                .for_each(|job| project.jobs.add(job.clone()));
             project.components.preload(component);
         }
         Self {
@@ -119,8 +119,8 @@ impl ServiceStage {
 
 /// An authenticated request.
 struct Call<'a> {
-    world: &'a World,
-    ask: &'a Ask,
+    upstreams: &'a Upstreams,
+    request: &'a Request,
     /// Project of the user and of the path.
     project: &'a str,
     /// Name of the user.
@@ -129,17 +129,17 @@ struct Call<'a> {
 
 impl Call<'_> {
     fn method(&self) -> &Method {
-        &self.ask.method
+        &self.request.method
     }
 
     /// Parses the body and keeps the known members.
-    fn body(&self, members: &[Member]) -> Result<Object, Answer> {
-        body::read(&self.ask.body, members)
+    fn body(&self, members: &[Member]) -> Result<Object, Response> {
+        body::read(&self.request.body, members)
     }
 
     /// Returns the current time in epoch milliseconds, the API's most common form.
     fn now(&self) -> i64 {
-        millis(self.world.clock.now())
+        millis(self.upstreams.clock.now())
     }
 
     /// Adds id, project, creator and times to a new resource.
@@ -153,9 +153,9 @@ impl Call<'_> {
     }
 
     /// Merges a body into a resource.
-    fn change(&self, thing: &mut Object, body: Object) {
-        thing.extend(body);
-        thing.insert("update_time".into(), json!(self.now()));
+    fn merge_body(&self, resource: &mut Object, body: Object) {
+        resource.extend(body);
+        resource.insert("update_time".into(), json!(self.now()));
     }
 }
 
@@ -164,41 +164,41 @@ fn millis(at: SystemTime) -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-pub(super) fn answer(world: &World, ask: &Ask) -> Answer {
+pub(super) fn handle(upstreams: &Upstreams, request: &Request) -> Response {
     let request_id = Uuid::new_v4().simple().to_string();
-    let mut answer = route(world, ask).unwrap_or_else(|refused| refused);
+    let mut response = route(upstreams, request).unwrap_or_else(|unauthorized| unauthorized);
     // The API gateway in front repeats its request id in the body
     // (docs/apis/servicestage.md, "Body shapes").
-    if let Some(body) = answer
+    if let Some(body) = response
         .body
         .as_mut()
         .filter(|body| body.get("error_msg").is_some())
     {
         body["request_id"] = json!(request_id);
     }
-    answer
-        .with("x-request-id", request_id)
-        .with("content-type", "application/json;charset=UTF-8")
+    response
+        .with_header("x-request-id", request_id)
+        .with_header("content-type", "application/json;charset=UTF-8")
 }
 
-fn route(world: &World, ask: &Ask) -> Result<Answer, Answer> {
-    let segments = ask.segments();
+fn route(upstreams: &Upstreams, request: &Request) -> Result<Response, Response> {
+    let segments = request.segments();
     let ["v3", project, area, ref rest @ ..] = segments[..] else {
-        return Err(no_api());
+        return Err(unknown_api());
     };
-    let user = access::caller(world, ask, project)?;
+    let user = access::authorize(upstreams, request, project)?;
     let call = Call {
-        world,
-        ask,
+        upstreams,
+        request,
         project,
         user,
     };
-    let mut state = lock(&world.servicestage);
+    let mut state = lock(&upstreams.servicestage);
     let state = state.projects.entry(project.to_owned()).or_default();
-    state.settle(world);
+    state.apply_finished_jobs(upstreams);
     match (area, rest) {
-        ("pipeline", ["pipelines", rest @ ..]) => pipelines::answer(&call, state, rest),
-        ("cas", ["jobs", id]) => jobs::answer(&call, state, id),
+        ("pipeline", ["pipelines", rest @ ..]) => pipelines::handle(&call, state, rest),
+        ("cas", ["jobs", id]) => jobs::handle(&call, state, id),
         (
             "cas",
             [
@@ -207,28 +207,29 @@ fn route(world: &World, ask: &Ask) -> Result<Answer, Answer> {
                 "addons" | "addons-metadata",
                 ..,
             ],
-        ) => addons::answer(&call, state, environment, &rest[2..]),
-        ("cas", ["environments", rest @ ..]) => environments::answer(&call, state, rest),
+        ) => addons::handle(&call, state, environment, &rest[2..]),
+        ("cas", ["environments", rest @ ..]) => environments::handle(&call, state, rest),
         ("cas", ["applications", _, "components", ..] | ["components", ..]) => {
-            components::answer(&call, state, rest)
+            components::handle(&call, state, rest)
         }
-        ("cas", ["applications", rest @ ..]) => applications::answer(&call, state, rest),
+        ("cas", ["applications", rest @ ..]) => applications::handle(&call, state, rest),
         ("cas", ["runtimestacks" | "innerimages", ..]) => {
-            runtime_stacks::answer(&call, state, rest)
+            runtime_stacks::handle(&call, state, rest)
         }
-        ("cas", ["config-groups" | "configs", ..]) => configs::answer(&call, state, rest),
-        ("cas", ["vmapp-configs", rest @ ..]) => directory_settings::answer(&call, state, rest),
-        ("cas", ["release-plans", rest @ ..]) => release_plans::answer(&call, state, rest),
-        ("cas", ["swimlane-group" | "swimlane", ..]) => lanes::answer(&call, state, rest),
-        _ => Err(no_api()),
+        ("cas", ["config-groups" | "configs", ..]) => configs::handle(&call, state, rest),
+        ("cas", ["vmapp-configs", rest @ ..]) => directory_settings::handle(&call, state, rest),
+        ("cas", ["release-plans", rest @ ..]) => release_plans::handle(&call, state, rest),
+        ("cas", ["swimlane-group" | "swimlane", ..]) => lanes::handle(&call, state, rest),
+        _ => Err(unknown_api()),
     }
 }
 
 impl Project {
     /// Applies the results of all jobs that have ended by now.
-    fn settle(&mut self, world: &World) {
-        self.jobs.at(world.clock.instant());
-        self.addons.retain(|addon| !addon.is_gone(world));
-        self.components.retain(|component| component.settle(world));
+    fn apply_finished_jobs(&mut self, upstreams: &Upstreams) {
+        self.jobs.at(upstreams.clock.instant());
+        self.addons.retain(|addon| !addon.is_deleted(upstreams));
+        self.components
+            .retain(|component| component.apply_finished_jobs(upstreams));
     }
 }

@@ -21,7 +21,7 @@ pub(super) trait Scope {
 /// Maximum nesting depth; deeper values are not evaluated.
 const MAX_DEPTH: usize = 64;
 /// Maximum size of the result of a function, in characters or members.
-const MAX_SIZE: usize = 1 << 20;
+const MAX_RESULT_SIZE: usize = 1 << 20;
 
 /// Supported functions of template version 2018-08-31.
 pub(super) const NAMES: [&str; 9] = [
@@ -75,12 +75,12 @@ fn resolved(value: &Value, scope: &dyn Scope, depth: usize) -> Result<Value, Str
 fn call(name: &str, argument: &Value, scope: &dyn Scope) -> Result<Value, String> {
     match name {
         "get_param" => {
-            let (name, path) = head(argument)
+            let (name, path) = split_path(argument)
                 .ok_or_else(|| format!("Argument to \"{name}\" must be a string or a list"))?;
             let value = scope
                 .parameter(name)
                 .ok_or_else(|| format!("The Parameter ({name}) was not provided."))?;
-            Ok(walk(&value, path))
+            Ok(value_at_path(&value, path))
         }
         "get_resource" => {
             let name = argument
@@ -91,13 +91,13 @@ fn call(name: &str, argument: &Value, scope: &dyn Scope) -> Result<Value, String
                 .ok_or_else(|| format!("The specified reference \"{name}\" is incorrect."))
         }
         "get_attr" => {
-            let (resource, path) = head(argument)
+            let (resource, path) = split_path(argument)
                 .ok_or("Arguments to \"get_attr\" must be of the form [resource_name, attribute, (path), ...]")?;
             let Some((attribute, path)) = path.split_first() else {
                 return Ok(Value::Null);
             };
             let value = scope.attribute(resource, &text(attribute))?;
-            Ok(walk(&value, path))
+            Ok(value_at_path(&value, path))
         }
         "get_file" => {
             let name = argument
@@ -115,7 +115,7 @@ fn call(name: &str, argument: &Value, scope: &dyn Scope) -> Result<Value, String
 }
 
 /// Splits off the name before a path: `"a"` or `["a", ...]`.
-fn head(argument: &Value) -> Option<(&str, &[Value])> {
+fn split_path(argument: &Value) -> Option<(&str, &[Value])> {
     match argument {
         Value::String(name) => Some((name, &[])),
         Value::Array(items) => {
@@ -127,7 +127,7 @@ fn head(argument: &Value) -> Option<(&str, &[Value])> {
 }
 
 /// Returns the value at a path; "" if it does not exist (observed for json parameters).
-fn walk(value: &Value, path: &[Value]) -> Value {
+fn value_at_path(value: &Value, path: &[Value]) -> Value {
     let mut at = value;
     for step in path {
         let index = step
@@ -159,8 +159,8 @@ pub(super) fn text(value: &Value) -> String {
     }
 }
 
-fn bounded(text: String) -> Result<String, String> {
-    match text.len() <= MAX_SIZE {
+fn check_size(text: String) -> Result<String, String> {
+    match text.len() <= MAX_RESULT_SIZE {
         true => Ok(text),
         false => Err("the value is too long".to_owned()),
     }
@@ -181,7 +181,7 @@ fn str_replace(argument: &Value) -> Result<Value, String> {
     'outer: while let Some(c) = rest.chars().next() {
         for name in &names {
             if let Some(after) = rest.strip_prefix(name.as_str()) {
-                out = bounded(out + &text(&params[*name]))?;
+                out = check_size(out + &text(&params[*name]))?;
                 rest = after;
                 continue 'outer;
             }
@@ -210,7 +210,7 @@ fn list_join(argument: &Value) -> Result<Value, String> {
         .iter()
         .map(text)
         .collect();
-    bounded(items.join(delimiter.as_str().ok_or(wrong)?)).map(Value::from)
+    check_size(items.join(delimiter.as_str().ok_or(wrong)?)).map(Value::from)
 }
 
 fn str_split(argument: &Value) -> Result<Value, String> {
@@ -226,7 +226,10 @@ fn str_split(argument: &Value) -> Result<Value, String> {
     };
     let parts: Vec<Value> = text.split(delimiter).map(Value::from).collect();
     match items.get(2) {
-        Some(index) => Ok(walk(&Value::Array(parts), std::slice::from_ref(index))),
+        Some(index) => Ok(value_at_path(
+            &Value::Array(parts),
+            std::slice::from_ref(index),
+        )),
         None => Ok(Value::Array(parts)),
     }
 }
@@ -301,7 +304,7 @@ pub(super) fn attributes(value: &Value, path: &str, found: &mut Vec<[String; 3]>
         _ => {}
     }
     if let Some(("get_attr", argument)) = function(value)
-        && let Some((resource, [attribute, ..])) = head(argument)
+        && let Some((resource, [attribute, ..])) = split_path(argument)
     {
         let place = format!("{path}.get_attr");
         found.push([resource.to_owned(), text(attribute), place]);
@@ -319,7 +322,7 @@ pub(super) fn references(
         return;
     }
     if let Some((name, argument)) = function(value) {
-        if let ("get_resource" | "get_attr", Some((resource, _))) = (name, head(argument)) {
+        if let ("get_resource" | "get_attr", Some((resource, _))) = (name, split_path(argument)) {
             found.push((resource.to_owned(), path.to_owned()));
         }
         return references(argument, path, found, depth + 1);
@@ -343,9 +346,9 @@ pub(super) fn references(
 mod tests {
     use super::*;
 
-    struct Few;
+    struct TestScope;
 
-    impl Scope for Few {
+    impl Scope for TestScope {
         fn parameter(&self, name: &str) -> Option<Value> {
             (name == "p").then(|| json!({"k": ["a", "b"]}))
         }
@@ -391,7 +394,7 @@ mod tests {
             ),
             (json!({"dance": 1}), json!({"dance": 1})),
         ] {
-            assert_eq!(resolve(&value, &Few), Ok(want), "{value}");
+            assert_eq!(resolve(&value, &TestScope), Ok(want), "{value}");
         }
         for value in [
             json!({"get_param": "q"}),
@@ -399,12 +402,12 @@ mod tests {
             json!({"get_file": "g"}),
             json!({"list_join": 1}),
         ] {
-            assert!(resolve(&value, &Few).is_err(), "{value}");
+            assert!(resolve(&value, &TestScope).is_err(), "{value}");
         }
     }
 
     #[test]
-    fn references_know_their_place() {
+    fn references_have_paths() {
         let mut found = Vec::new();
         let value = json!({"a": [{"get_attr": ["r", "x"]}], "b": {"list_join": [",", [{"get_resource": "s"}]]}});
         references(&value, "Properties", &mut found, 0);

@@ -3,21 +3,21 @@
 
 use serde_json::{Value, json};
 
-use super::super::message::Answer;
+use super::super::message::Response;
 use super::template::VERSIONS;
 use super::{Context, Heat, boolean_parameter, forbidden};
 
-pub(super) fn build_info(_: &mut Heat, _: &Context) -> Result<Answer, Answer> {
+pub(super) fn build_info(_: &mut Heat, _: &Context) -> Result<Response, Response> {
     let unknown = json!({"revision": "unknown"});
-    Ok(Answer::ok(json!({"api": unknown, "engine": unknown})))
+    Ok(Response::ok(json!({"api": unknown, "engine": unknown})))
 }
 
 /// Requires an administrator, which the sandbox does not have.
-pub(super) fn services(_: &mut Heat, _: &Context) -> Result<Answer, Answer> {
+pub(super) fn services(_: &mut Heat, _: &Context) -> Result<Response, Response> {
     Err(forbidden("service:index"))
 }
 
-pub(super) fn versions(_: &mut Heat, _: &Context) -> Result<Answer, Answer> {
+pub(super) fn versions(_: &mut Heat, _: &Context) -> Result<Response, Response> {
     let cfn = [
         "AWSTemplateFormatVersion.2010-09-09",
         "HeatTemplateFormatVersion.2012-12-12",
@@ -31,7 +31,7 @@ pub(super) fn versions(_: &mut Heat, _: &Context) -> Result<Answer, Answer> {
         json!({"version": format!("heat_template_version.{date}"), "type": "hot", "aliases": aliases})
     });
     let all: Vec<Value> = cfn.into_iter().chain(hot).collect();
-    Ok(Answer::ok(json!({"template_versions": all})))
+    Ok(Response::ok(json!({"template_versions": all})))
 }
 
 /// A template function: its name, the versions that have it, and whether it belongs to
@@ -116,7 +116,7 @@ const FUNCTIONS: [Function; 25] = [
 
 /// A version has the functions of all earlier versions. Functions that only the oldest
 /// two and CloudFormation have are not listed.
-pub(super) fn functions(_: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+pub(super) fn functions(_: &mut Heat, context: &Context) -> Result<Response, Response> {
     let with_conditions = boolean_parameter(context, "with_condition_func", ".")?.unwrap_or(false);
     let wanted = context.segment(0);
     let version = wanted
@@ -135,10 +135,10 @@ pub(super) fn functions(_: &mut Heat, context: &Context) -> Result<Answer, Answe
         .filter(|function| function.since <= *date && (with_conditions || !function.condition))
         .map(|function| json!({"functions": function.name, "description": function.about}))
         .collect();
-    Ok(Answer::ok(json!({"template_functions": found})))
+    Ok(Response::ok(json!({"template_functions": found})))
 }
 
-fn unknown_version(version: &str) -> Answer {
+fn unknown_version(version: &str) -> Response {
     let message = format!("Template with version {version} not found");
     super::fault(http::StatusCode::NOT_FOUND, "NotFound", Some(&message))
 }

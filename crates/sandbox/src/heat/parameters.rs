@@ -145,7 +145,7 @@ fn typed(kind: &str, value: &Value) -> Result<Value, String> {
                     return Ok(json!({}));
                 }
                 serde_json::from_str(&given).map_err(|_| {
-                    let why = python_json::complaint(&given).unwrap_or_default();
+                    let why = python_json::json_error(&given).unwrap_or_default();
                     format!("Value must be valid JSON: {why}")
                 })
             }

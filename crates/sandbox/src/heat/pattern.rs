@@ -4,13 +4,13 @@
 use regex::RegexBuilder;
 
 /// Maximum size of the compiled form, in bytes.
-const MAX_COMPILED: usize = 1 << 16;
+const MAX_COMPILED_BYTES: usize = 1 << 16;
 
 /// Matches `text` from its start, or completely. An invalid pattern never matches.
 pub(super) fn matches(pattern: &str, text: &str, whole: bool) -> bool {
     let end = if whole { "$" } else { "" };
     RegexBuilder::new(&format!("^(?:{pattern}){end}"))
-        .size_limit(MAX_COMPILED)
+        .size_limit(MAX_COMPILED_BYTES)
         .build()
         .is_ok_and(|expression| expression.is_match(text))
 }

@@ -15,14 +15,14 @@ use super::software_configs::Config;
 use super::stack::{Resource, Stack};
 use super::{Heat, functions, resource_types};
 pub(super) use nested_stack::{MAX_RESOURCES, inner_failure, preview};
-use nested_stack::{inner, takes_stack};
+use nested_stack::{inner, is_nested_stack};
 use software_deployment::deployment;
 pub(super) use software_deployment::ended;
 use wait_condition::wait_condition;
 pub(super) use wait_condition::{signal, takes_signals, timed_out};
 
 /// Maximum time that a resource's own properties can request.
-const MAX_WAIT: Duration = Duration::from_secs(86_400 * 365);
+const MAX_RESOURCE_DURATION: Duration = Duration::from_secs(86_400 * 365);
 
 /// A started action of a resource.
 pub(super) struct Started {
@@ -42,7 +42,7 @@ pub(super) enum Change {
 }
 
 /// Returns twelve random characters from Heat's alphabet for names.
-pub(super) fn tail() -> String {
+pub(super) fn random_suffix() -> String {
     let alphabet = b"abcdefghijklmnopqrstuvwxyz234567";
     (0..12)
         .map(|_| alphabet[fastrand::usize(..alphabet.len())] as char)
@@ -68,7 +68,7 @@ pub(super) fn change(
         return Change::Create;
     }
     let kind = definition["type"].as_str().unwrap_or_default();
-    let nested = takes_stack(kind);
+    let nested = is_nested_stack(kind);
     if kind != existing.kind || (existing.status == "FAILED" && !nested) {
         return Change::Replace;
     }
@@ -115,31 +115,31 @@ pub(super) fn change(
 pub(super) fn start(
     heat: &mut Heat,
     serial: u64,
-    part: u64,
+    resource: u64,
     action: &'static str,
     before: Option<&Map<String, Value>>,
     now: &Now,
 ) -> Started {
-    let pause = now.pause();
+    let duration = now.resource_duration();
     let quick = Started {
-        takes: Some(pause),
+        takes: Some(duration),
         failure: None,
     };
     let Some(stack) = heat.stacks.get_mut(serial) else {
         return quick;
     };
-    let Some(found) = stack.part(part) else {
+    let Some(found) = stack.resource_mut(resource) else {
         return quick;
     };
     let kind = found.kind.clone();
     if action == "ADOPT" {
-        return adopt(stack, part, pause);
+        return adopt(stack, resource, duration);
     }
-    if takes_stack(&kind) {
-        return inner(heat, serial, part, action, now);
+    if is_nested_stack(&kind) {
+        return inner(heat, serial, resource, action, now);
     }
     match (kind.as_str(), action) {
-        ("OS::Heat::TestResource", _) => test_resource(found, action, before, pause),
+        ("OS::Heat::TestResource", _) => test_resource(found, action, before, duration),
         ("OS::Heat::Value", "CREATE") => {
             found.physical_id = found.physical_name.clone();
             quick
@@ -166,7 +166,7 @@ pub(super) fn start(
             quick
         }
         ("OS::Heat::WaitCondition", "CREATE" | "UPDATE") => {
-            wait_condition(heat, serial, part, pause)
+            wait_condition(heat, serial, resource, duration)
         }
         ("OS::Heat::WaitCondition", "DELETE") => {
             let handle = found.properties.get("handle").cloned();
@@ -178,7 +178,7 @@ pub(super) fn start(
         }
         ("OS::Heat::SoftwareConfig", "CREATE") => {
             let project = stack.project.clone();
-            if let Some(found) = stack.part(part) {
+            if let Some(found) = stack.resource_mut(resource) {
                 let config =
                     Config::of_stack(&project, &found.physical_name, &found.properties, &now.text);
                 found.physical_id = config.id.clone();
@@ -194,15 +194,15 @@ pub(super) fn start(
             }
             quick
         }
-        ("OS::Heat::SoftwareDeployment", _) => deployment(heat, serial, part, action, now),
+        ("OS::Heat::SoftwareDeployment", _) => deployment(heat, serial, resource, action, now),
         _ => quick,
     }
 }
 
 /// Adopts an existing resource.
-fn adopt(stack: &mut Stack, part: u64, pause: Duration) -> Started {
+fn adopt(stack: &mut Stack, resource: u64, duration: Duration) -> Started {
     let adopted = std::mem::take(&mut stack.adopted);
-    if let Some(found) = stack.part(part) {
+    if let Some(found) = stack.resource_mut(resource) {
         let known = &adopted[found.name.as_str()];
         found.physical_id = functions::text(&known["resource_id"]);
         if let Value::Object(data) = &known["resource_data"] {
@@ -214,7 +214,7 @@ fn adopt(stack: &mut Stack, part: u64, pause: Duration) -> Started {
     }
     stack.adopted = adopted;
     Started {
-        takes: Some(pause),
+        takes: Some(duration),
         failure: None,
     }
 }
@@ -228,7 +228,7 @@ fn test_resource(
     found: &mut Resource,
     action: &'static str,
     before: Option<&Map<String, Value>>,
-    pause: Duration,
+    duration: Duration,
 ) -> Started {
     let properties = &found.properties;
     let fails = properties
@@ -269,12 +269,12 @@ fn test_resource(
     let takes = match acts {
         true if wait < 0.0 => None,
         true => Some(
-            pause
+            duration
                 + Duration::try_from_secs_f64(wait)
-                    .unwrap_or(MAX_WAIT)
-                    .min(MAX_WAIT),
+                    .unwrap_or(MAX_RESOURCE_DURATION)
+                    .min(MAX_RESOURCE_DURATION),
         ),
-        false => Some(pause),
+        false => Some(duration),
     };
     Started { takes, failure }
 }

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
-use super::super::message::Answer;
+use super::super::message::Response;
 use super::template::Fault;
 use super::{Context, Heat, bad_request, boolean_parameter, entity_not_found, fault, functions};
 
@@ -293,9 +293,9 @@ const STATUSES: [&str; 5] = [
 
 /// `name` is a regular expression, matched from the start; an invalid one matches
 /// nothing.
-pub(super) fn list(_: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+pub(super) fn list(_: &mut Heat, context: &Context) -> Result<Response, Response> {
     let described = boolean_parameter(context, "with_description", ".")?.unwrap_or(false);
-    let parameter = |name: &str| context.ask.parameter(name);
+    let parameter = |name: &str| context.request.parameter(name);
     if let Some(status) = parameter("support_status")
         && !STATUSES.contains(&status)
     {
@@ -315,21 +315,21 @@ pub(super) fn list(_: &mut Heat, context: &Context) -> Result<Answer, Answer> {
             .collect(),
         false => found.map(|kind| json!(kind.name)).collect(),
     };
-    Ok(Answer::ok(json!({"resource_types": found})))
+    Ok(Response::ok(json!({"resource_types": found})))
 }
 
-fn found(context: &Context) -> Result<&'static Type, Answer> {
+fn found(context: &Context) -> Result<&'static Type, Response> {
     let name = context.segment(0);
     find(name).ok_or_else(|| entity_not_found("Resource Type", name))
 }
 
-pub(super) fn show(_: &mut Heat, context: &Context) -> Result<Answer, Answer> {
-    Ok(Answer::ok(found(context)?.schema.clone()))
+pub(super) fn show(_: &mut Heat, context: &Context) -> Result<Response, Response> {
+    Ok(Response::ok(found(context)?.schema.clone()))
 }
 
 /// Builds a template that creates one resource of the type.
-pub(super) fn template(_: &mut Heat, context: &Context) -> Result<Answer, Answer> {
-    let hot = match context.ask.parameter("template_type") {
+pub(super) fn template(_: &mut Heat, context: &Context) -> Result<Response, Response> {
+    let hot = match context.request.parameter("template_type") {
         None | Some("cfn") => false,
         Some("hot") => true,
         Some(other) => {
@@ -373,7 +373,7 @@ pub(super) fn template(_: &mut Heat, context: &Context) -> Result<Answer, Answer
     };
     outputs.insert("OS::stack_id".to_owned(), reference);
     let about = format!("Initial template of {class}");
-    Ok(Answer::ok(match hot {
+    Ok(Response::ok(match hot {
         true => json!({
             "heat_template_version": "2016-10-14",
             "description": about,

@@ -5,10 +5,10 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::super::message::Answer;
+use super::super::message::Response;
 use super::{
-    Context, Heat, QUOTA, boolean_parameter, column, fault, forbidden, limit, limit_exceeded,
-    malformed, not_found, value_error,
+    Context, Heat, MAX_CONFIGS_OR_DEPLOYMENTS, boolean_parameter, column, fault, forbidden, limit,
+    limit_exceeded, malformed, not_found, value_error,
 };
 use crate::CONFIG_ID;
 
@@ -29,7 +29,7 @@ pub(super) struct Config {
 
 impl Config {
     /// Builds the config of the preloaded deployment.
-    pub fn sample(project: &str, made: &str) -> Self {
+    pub fn preloaded(project: &str, made: &str) -> Self {
         Self {
             id: CONFIG_ID.to_owned(),
             project: project.to_owned(),
@@ -131,7 +131,7 @@ impl Config {
 
 /// All members are optional. The response repeats name and group as sent; reads return
 /// them as text.
-pub(super) fn create(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+pub(super) fn create(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
     let body = context.body()?;
     let config = Config {
         id: Uuid::new_v4().to_string(),
@@ -158,26 +158,26 @@ pub(super) fn create(heat: &mut Heat, context: &Context) -> Result<Answer, Answe
         .iter()
         .filter(|config| config.project == context.project)
         .count()
-        >= QUOTA
+        >= MAX_CONFIGS_OR_DEPLOYMENTS
     {
         return Err(limit_exceeded(&format!(
-            "You have reached the maximum software configs per project, {QUOTA}. Please delete some software configs."
+            "You have reached the maximum software configs per project, {MAX_CONFIGS_OR_DEPLOYMENTS}. Please delete some software configs."
         )));
     }
     let mut shown = config.show();
     shown["name"] = body["name"].clone();
     shown["group"] = body["group"].clone();
     heat.configs.push(config);
-    Ok(Answer::ok(json!({"software_config": shown})))
+    Ok(Response::ok(json!({"software_config": shown})))
 }
 
 /// Newest first, summaries only. An unknown marker is ignored: the list then starts at
 /// the newest.
-pub(super) fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+pub(super) fn list(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
     if boolean_parameter(context, "global_tenant", "")?.unwrap_or(false) {
         return Err(forbidden("software_configs:global_index"));
     }
-    let given = context.ask.parameter("limit");
+    let given = context.request.parameter("limit");
     let limit = given.map(|text| limit(text, "limit")).transpose()?;
     let mut found: Vec<&Config> = heat
         .configs
@@ -185,7 +185,7 @@ pub(super) fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer>
         .rev()
         .filter(|config| config.project == context.project)
         .collect();
-    if let Some(marker) = context.ask.parameter("marker")
+    if let Some(marker) = context.request.parameter("marker")
         && let Some(at) = found.iter().position(|config| config.id == marker)
     {
         found.drain(..=at);
@@ -202,15 +202,15 @@ pub(super) fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer>
             })
         })
         .collect();
-    Ok(Answer::ok(json!({"software_configs": summaries})))
+    Ok(Response::ok(json!({"software_configs": summaries})))
 }
 
-pub(super) fn show(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+pub(super) fn show(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
     let config = find(heat, context.project, context.id())?;
-    Ok(Answer::ok(json!({"software_config": config.show()})))
+    Ok(Response::ok(json!({"software_config": config.show()})))
 }
 
-pub(super) fn delete(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+pub(super) fn delete(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
     let id = find(heat, context.project, context.id())?.id.clone();
     if heat
         .deployments
@@ -227,10 +227,10 @@ pub(super) fn delete(heat: &mut Heat, context: &Context) -> Result<Answer, Answe
         ));
     }
     heat.configs.retain(|config| config.id != id);
-    Ok(Answer::empty(StatusCode::NO_CONTENT))
+    Ok(Response::empty(StatusCode::NO_CONTENT))
 }
 
-pub(super) fn find<'a>(heat: &'a Heat, project: &str, id: &str) -> Result<&'a Config, Answer> {
+pub(super) fn find<'a>(heat: &'a Heat, project: &str, id: &str) -> Result<&'a Config, Response> {
     let mut own = heat
         .configs
         .iter()
@@ -240,7 +240,7 @@ pub(super) fn find<'a>(heat: &'a Heat, project: &str, id: &str) -> Result<&'a Co
 }
 
 /// Parses inputs or outputs: a list of objects, or null.
-fn entries(value: &Value) -> Result<Vec<&Map<String, Value>>, Answer> {
+fn entries(value: &Value) -> Result<Vec<&Map<String, Value>>, Response> {
     match value {
         Value::Null => Ok(Vec::new()),
         Value::Array(items) => items
@@ -256,7 +256,7 @@ const TYPES: [&str; 5] = ["String", "Number", "CommaDelimitedList", "Json", "Boo
 
 /// Completes an input: `type` defaults to String; `default` is converted to the type if
 /// a type is given (`heat/engine/software_config_io.py`).
-fn input(given: &Map<String, Value>) -> Result<Value, Answer> {
+fn input(given: &Map<String, Value>) -> Result<Value, Response> {
     let mut out = common(
         given,
         &[
@@ -286,7 +286,7 @@ fn input(given: &Map<String, Value>) -> Result<Value, Answer> {
     Ok(Value::Object(out))
 }
 
-fn output(given: &Map<String, Value>) -> Result<Value, Answer> {
+fn output(given: &Map<String, Value>) -> Result<Value, Response> {
     let mut out = common(given, &["name", "description", "type", "error_output"])?;
     out.insert(
         "error_output".to_owned(),
@@ -296,7 +296,7 @@ fn output(given: &Map<String, Value>) -> Result<Value, Answer> {
 }
 
 /// Reads name, description and type, in Heat's order; rejects unknown members.
-fn common(given: &Map<String, Value>, known: &[&str]) -> Result<Map<String, Value>, Answer> {
+fn common(given: &Map<String, Value>, known: &[&str]) -> Result<Map<String, Value>, Response> {
     if given.keys().any(|key| !known.contains(&key.as_str())) {
         return Err(value_error());
     }
@@ -319,7 +319,7 @@ fn common(given: &Map<String, Value>, known: &[&str]) -> Result<Map<String, Valu
 }
 
 /// Converts a value to the type, like Heat's properties.
-fn typed(kind: &str, value: &Value) -> Result<Value, Answer> {
+fn typed(kind: &str, value: &Value) -> Result<Value, Response> {
     match (kind, value) {
         // Heat keeps an empty default of any other type for compatibility.
         (_, Value::String(text)) if text.is_empty() => Ok(value.clone()),
@@ -345,7 +345,7 @@ fn typed(kind: &str, value: &Value) -> Result<Value, Answer> {
     }
 }
 
-fn boolean(value: Option<&Value>) -> Result<bool, Answer> {
+fn boolean(value: Option<&Value>) -> Result<bool, Response> {
     match value {
         None | Some(Value::Null) => Ok(false),
         Some(Value::Bool(value)) => Ok(*value),

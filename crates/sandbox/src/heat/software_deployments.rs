@@ -6,11 +6,11 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::super::message::Answer;
+use super::super::message::Response;
 use super::software_configs::{self, Config};
 use super::{
-    Context, Heat, QUOTA, column, falsy, fault, limit_exceeded, not_found, remote_error,
-    value_error,
+    Context, Heat, MAX_CONFIGS_OR_DEPLOYMENTS, column, falsy, fault, limit_exceeded, not_found,
+    remote_error, value_error,
 };
 use crate::CONFIG_ID;
 
@@ -31,13 +31,13 @@ pub(super) struct Deployment {
     updated_time: Option<String>,
     /// Start of the simulated server agent; `None` once a client has set a status or
     /// the agent is done.
-    played_since: Option<Instant>,
+    simulated_since: Option<Instant>,
 }
 
 impl Deployment {
     /// Builds the preloaded deployment, which is complete (example:
     /// `tests/seeds/3-rts-query-software-deployments.txt`).
-    pub fn sample(project: &str, server: &str, made: &str) -> Self {
+    pub fn preloaded(project: &str, server: &str, made: &str) -> Self {
         Self {
             id: "ef422fa5-719a-419e-a10c-72e3a367b0b8".to_owned(),
             project: project.to_owned(),
@@ -56,7 +56,7 @@ impl Deployment {
             status_reason: json!("Outputs received"),
             creation_time: made.to_owned(),
             updated_time: Some(made.to_owned()),
-            played_since: None,
+            simulated_since: None,
         }
     }
 
@@ -108,12 +108,12 @@ impl Deployment {
             status_reason: json!(reason),
             creation_time: made.to_owned(),
             updated_time: None,
-            played_since: None,
+            simulated_since: None,
         }
     }
 
     /// Restarts a deployment with new values, keeping its identity.
-    pub fn renew(&mut self, new: Self, now: &str) {
+    pub fn restart(&mut self, new: Self, now: &str) {
         *self = Self {
             id: std::mem::take(&mut self.id),
             creation_time: std::mem::take(&mut self.creation_time),
@@ -129,7 +129,7 @@ impl Deployment {
     /// Applies a signal of the server: keeps only declared outputs and `deploy_*`
     /// (docs/apis/heat.md, "Software deployment states"). Returns the reason if it
     /// failed.
-    pub fn signalled(
+    pub fn apply_signal(
         &mut self,
         config: Option<&Config>,
         details: &Value,
@@ -169,7 +169,7 @@ impl Deployment {
         failed
     }
 
-    fn seen_by(&self, project: &str) -> bool {
+    fn is_visible_to(&self, project: &str) -> bool {
         self.project == project || self.stack_user_project_id.as_deref() == Some(project)
     }
 
@@ -177,8 +177,8 @@ impl Deployment {
     ///
     /// With the transport TEMP_URL_SIGNAL the report is in Swift until a client reads
     /// the deployment by its id; listing does not fetch it.
-    fn play(&mut self, config: Option<&Config>, by_id: bool, context: &Context) {
-        let Some(since) = self.played_since else {
+    fn simulate_agent(&mut self, config: Option<&Config>, by_id: bool, context: &Context) {
+        let Some(since) = self.simulated_since else {
             return;
         };
         if !context.settings.play
@@ -189,7 +189,7 @@ impl Deployment {
         if !by_id && self.signals_by_temp_url(config) {
             return;
         }
-        self.played_since = None;
+        self.simulated_since = None;
         self.updated_time = Some(context.now.text.clone());
         let script = config
             .and_then(|config| config.config.as_str())
@@ -246,7 +246,7 @@ impl Deployment {
 }
 
 /// Heat only checks that the config exists and a server is named.
-pub(super) fn create(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+pub(super) fn create(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
     let body = context.body()?;
     let config_id = match &body["config_id"] {
         Value::String(id) => software_configs::find(heat, context.project, id)?
@@ -274,10 +274,10 @@ pub(super) fn create(heat: &mut Heat, context: &Context) -> Result<Answer, Answe
         .iter()
         .filter(|deployment| deployment.project == context.project)
         .count()
-        >= QUOTA
+        >= MAX_CONFIGS_OR_DEPLOYMENTS
     {
         return Err(limit_exceeded(&format!(
-            "You have reached the maximum software deployments per project, {QUOTA}. \
+            "You have reached the maximum software deployments per project, {MAX_CONFIGS_OR_DEPLOYMENTS}. \
              Please delete some software deployments."
         )));
     }
@@ -298,18 +298,18 @@ pub(super) fn create(heat: &mut Heat, context: &Context) -> Result<Answer, Answe
         status_reason: json!(python_str(&body["status_reason"])),
         creation_time: context.now.text.clone(),
         updated_time: None,
-        played_since: (body["status"] == "IN_PROGRESS").then_some(context.now.at),
+        simulated_since: (body["status"] == "IN_PROGRESS").then_some(context.now.at),
     };
     let mut shown = deployment.show();
     shown["action"] = body["action"].clone();
     shown["status"] = body["status"].clone();
     heat.deployments.push(deployment);
-    Ok(Answer::ok(json!({"software_deployment": shown})))
+    Ok(Response::ok(json!({"software_deployment": shown})))
 }
 
 /// Oldest first, never paged; only `server_id` filters.
-pub(super) fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
-    let server = context.ask.parameter("server_id");
+pub(super) fn list(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
+    let server = context.request.parameter("server_id");
     let Heat {
         configs,
         deployments,
@@ -317,32 +317,32 @@ pub(super) fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer>
     } = heat;
     let found: Vec<Value> = deployments
         .iter_mut()
-        .filter(|deployment| deployment.seen_by(context.project))
+        .filter(|deployment| deployment.is_visible_to(context.project))
         .filter(|deployment| server.is_none_or(|server| deployment.server_id == server))
         .map(|deployment| {
-            deployment.play(config_of(configs, &deployment.config_id), false, context);
+            deployment.simulate_agent(config_of(configs, &deployment.config_id), false, context);
             deployment.show()
         })
         .collect();
-    Ok(Answer::ok(json!({"software_deployments": found})))
+    Ok(Response::ok(json!({"software_deployments": found})))
 }
 
-pub(super) fn show(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+pub(super) fn show(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
     let Heat {
         configs,
         deployments,
         ..
     } = heat;
     let deployment = find(deployments, context)?;
-    deployment.play(config_of(configs, &deployment.config_id), true, context);
-    Ok(Answer::ok(
+    deployment.simulate_agent(config_of(configs, &deployment.config_id), true, context);
+    Ok(Response::ok(
         json!({"software_deployment": deployment.show()}),
     ))
 }
 
 /// Members that Python treats as true replace the current ones; even `{}` updates
 /// `updated_time`. A new `config_id` is stored, but the response has the old one.
-pub(super) fn update(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+pub(super) fn update(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
     let body = context.body()?;
     let Heat {
         configs,
@@ -350,7 +350,7 @@ pub(super) fn update(heat: &mut Heat, context: &Context) -> Result<Answer, Answe
         ..
     } = heat;
     let deployment = find(deployments, context)?;
-    deployment.play(config_of(configs, &deployment.config_id), false, context);
+    deployment.simulate_agent(config_of(configs, &deployment.config_id), false, context);
     let given = |name: &str| Some(&body[name]).filter(|value| !falsy(value));
     let config_id = match given("config_id") {
         None => None,
@@ -375,7 +375,7 @@ pub(super) fn update(heat: &mut Heat, context: &Context) -> Result<Answer, Answe
     }
     if let Some(status) = status {
         deployment.status = status;
-        deployment.played_since = None;
+        deployment.simulated_since = None;
     }
     if let Some(reason) = given("status_reason") {
         deployment.status_reason = json!(python_str(reason));
@@ -385,39 +385,39 @@ pub(super) fn update(heat: &mut Heat, context: &Context) -> Result<Answer, Answe
     if let Some(config_id) = config_id {
         deployment.config_id = config_id;
     }
-    Ok(Answer::ok(json!({"software_deployment": shown})))
+    Ok(Response::ok(json!({"software_deployment": shown})))
 }
 
 /// Does not delete the config.
-pub(super) fn delete(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+pub(super) fn delete(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
     let id = find(&mut heat.deployments, context)?.id.clone();
     heat.deployments.retain(|deployment| deployment.id != id);
-    Ok(Answer::empty(StatusCode::NO_CONTENT))
+    Ok(Response::empty(StatusCode::NO_CONTENT))
 }
 
 /// Returns the configs of a server's deployments, sorted by name; a config that two
 /// deployments use is listed twice.
-pub(super) fn metadata(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+pub(super) fn metadata(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
     let mut found: Vec<&Config> = heat
         .deployments
         .iter()
         .filter(|deployment| {
-            deployment.seen_by(context.project) && deployment.server_id == context.id()
+            deployment.is_visible_to(context.project) && deployment.server_id == context.id()
         })
         .filter_map(|deployment| config_of(&heat.configs, &deployment.config_id))
         .collect();
     found.sort_by_key(|config| config.name.as_str().map(str::to_owned));
     let shown: Vec<Value> = found.into_iter().map(Config::show).collect();
-    Ok(Answer::ok(json!({"metadata": shown})))
+    Ok(Response::ok(json!({"metadata": shown})))
 }
 
 fn find<'a>(
     deployments: &'a mut [Deployment],
     context: &Context,
-) -> Result<&'a mut Deployment, Answer> {
+) -> Result<&'a mut Deployment, Response> {
     let mut seen = deployments
         .iter_mut()
-        .filter(|deployment| deployment.seen_by(context.project));
+        .filter(|deployment| deployment.is_visible_to(context.project));
     seen.find(|deployment| deployment.id == context.id())
         .ok_or_else(|| not_found("Deployment", context.id()))
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::engine::{Now, Work};
+use super::engine::{Now, StackAction};
 use super::events::Event;
 use super::functions::{self, Scope};
 use super::parameters::Parameters;
@@ -13,7 +13,7 @@ use super::template::{Environment, Template};
 use super::{Heat, resource_types};
 
 /// Maximum number of deleted stacks kept for reads by id.
-const MAX_DELETED: usize = 200;
+const MAX_DELETED_STACKS: usize = 200;
 
 /// All stacks, oldest first, and the pending timers.
 #[derive(Default)]
@@ -22,7 +22,7 @@ pub(super) struct Stacks {
     serials: HashMap<String, u64>,
     last: u64,
     /// Pending timers by time; the sequence number orders timers of the same time.
-    pub due: BTreeMap<(Instant, u64), super::engine::Tick>,
+    pub due: BTreeMap<(Instant, u64), super::engine::Timer>,
     ticks: u64,
 }
 
@@ -46,7 +46,7 @@ impl Stacks {
 
     pub fn add(&mut self, mut stack: Stack) -> u64 {
         let gone = self.by_serial.values().filter(|stack| stack.deleted);
-        if gone.clone().count() >= MAX_DELETED
+        if gone.clone().count() >= MAX_DELETED_STACKS
             && let Some(oldest) = gone.map(|stack| stack.serial).next()
             && let Some(oldest) = self.by_serial.remove(&oldest)
         {
@@ -73,13 +73,16 @@ impl Stacks {
         let mut left = vec![root];
         while let Some(stack) = left.pop() {
             count += stack.resources.len();
-            let inner = stack.resources.iter().filter_map(|part| part.nested);
+            let inner = stack
+                .resources
+                .iter()
+                .filter_map(|resource| resource.nested);
             left.extend(inner.filter_map(|serial| self.get(serial)));
         }
         count
     }
 
-    pub fn next_tick(&mut self) -> u64 {
+    pub fn next_timer_id(&mut self) -> u64 {
         self.ticks += 1;
         self.ticks
     }
@@ -87,7 +90,7 @@ impl Stacks {
 
 /// Content of a stack, to which it can be rolled back.
 #[derive(Clone, Default)]
-pub(super) struct Plan {
+pub(super) struct StackDefinition {
     pub template: Template,
     pub environment: Environment,
     pub files: Map<String, Value>,
@@ -120,10 +123,10 @@ pub(super) struct Stack {
     pub updated: Option<String>,
     pub deleted: bool,
     /// Time of the deletion; shown in lists only (observed).
-    pub gone: Option<String>,
-    pub plan: Plan,
+    pub deleted_at: Option<String>,
+    pub plan: StackDefinition,
     /// Plan that a rollback of the current action restores.
-    pub previous: Option<Plan>,
+    pub previous: Option<StackDefinition>,
     pub disable_rollback: bool,
     pub timeout_mins: Option<i64>,
     pub tags: Vec<String>,
@@ -136,7 +139,7 @@ pub(super) struct Stack {
     /// Resources of an adopted stack.
     pub adopted: Value,
     /// Running action.
-    pub work: Option<Work>,
+    pub work: Option<StackAction>,
 }
 
 #[derive(Clone, Default)]
@@ -165,12 +168,12 @@ pub(super) struct Resource {
     /// Nested stack of the resource.
     pub nested: Option<u64>,
     /// Running action.
-    pub running: Option<Running>,
+    pub running: Option<ResourceAction>,
 }
 
 /// A running action of a resource.
 #[derive(Clone)]
-pub(super) struct Running {
+pub(super) struct ResourceAction {
     pub action: &'static str,
     /// Previous properties, for an update.
     pub before: Option<Map<String, Value>>,
@@ -199,7 +202,7 @@ impl Stack {
     }
 
     /// Finds a resource by its serial number, leftovers included.
-    pub fn part(&mut self, serial: u64) -> Option<&mut Resource> {
+    pub fn resource_mut(&mut self, serial: u64) -> Option<&mut Resource> {
         self.resources
             .iter_mut()
             .chain(&mut self.leftovers)
@@ -207,11 +210,11 @@ impl Stack {
     }
 
     /// Records an event. Deletes the oldest events if there are too many.
-    pub fn note(&mut self, event: Event, now: &Now) {
-        let most = now.settings.events_kept;
-        if self.events.len() >= most {
-            let gone = most.div_ceil(5).min(self.events.len());
-            self.events.drain(..gone);
+    pub fn record_event(&mut self, event: Event, now: &Now) {
+        let max_events = now.settings.events_kept;
+        if self.events.len() >= max_events {
+            let removed = max_events.div_ceil(5).min(self.events.len());
+            self.events.drain(..removed);
         }
         self.events.push_back(event);
     }
@@ -298,7 +301,7 @@ impl Stack {
             "stack_status_reason": self.reason,
             "creation_time": self.created,
             "updated_time": self.updated,
-            "deletion_time": self.gone,
+            "deletion_time": self.deleted_at,
             "stack_owner": self.owner,
             "parent": self.parent_id(heat),
             "stack_user_project_id": self.user_project,
@@ -315,7 +318,7 @@ impl Stack {
             "output_key": name,
             "description": output["description"].as_str().unwrap_or("No description given"),
         });
-        let value = match self.dangling(&output["value"]) {
+        let value = match self.unknown_reference(&output["value"]) {
             Some(problem) => Err(problem),
             None => self.resolve(heat, &output["value"]),
         };
@@ -331,7 +334,7 @@ impl Stack {
 
     /// Returns Heat's message if a value refers to a resource that the template does
     /// not have.
-    fn dangling(&self, value: &Value) -> Option<String> {
+    fn unknown_reference(&self, value: &Value) -> Option<String> {
         let mut references = Vec::new();
         functions::references(value, "", &mut references, 0);
         let (name, _) = references
@@ -343,7 +346,7 @@ impl Stack {
     }
 
     pub fn resolve(&self, heat: &Heat, value: &Value) -> Result<Value, String> {
-        functions::resolve(value, &Known { heat, stack: self })
+        functions::resolve(value, &StackScope { heat, stack: self })
     }
 
     /// Resolves the properties of a resource; omits those whose value is not known yet.
@@ -361,12 +364,12 @@ impl Stack {
 }
 
 /// Scope of a stack's own functions.
-struct Known<'a> {
+struct StackScope<'a> {
     heat: &'a Heat,
     stack: &'a Stack,
 }
 
-impl Scope for Known<'_> {
+impl Scope for StackScope<'_> {
     fn parameter(&self, name: &str) -> Option<Value> {
         Some(match name {
             "OS::stack_id" => json!(self.stack.id),
@@ -433,9 +436,9 @@ impl Resource {
                 .find(|deployment| deployment.id == self.physical_id)
                 .map(|deployment| deployment.output_values[name].clone())
                 .unwrap_or_default(),
-            ("OS::Heat::WaitCondition", "data") => json!(self.signalled(stack)),
-            ("OS::Heat::ResourceGroup", name) => self.of_members(heat, name),
-            ("OS::Heat::Stack", name) => self.of_remote(heat, name),
+            ("OS::Heat::WaitCondition", "data") => json!(self.apply_signal(stack)),
+            ("OS::Heat::ResourceGroup", name) => self.group_attribute(heat, name),
+            ("OS::Heat::Stack", name) => self.nested_stack_attribute(heat, name),
             (kind, name) if !resource_types::exists(kind) => match self.inner(heat) {
                 Some(inner) if inner.plan.template.output(name).is_null() => Value::Null,
                 Some(inner) => inner.output(heat, name)["output_value"].take(),
@@ -450,7 +453,7 @@ impl Resource {
     }
 
     /// Returns the data of all signals as JSON text.
-    fn signalled(&self, stack: &Stack) -> String {
+    fn apply_signal(&self, stack: &Stack) -> String {
         let handle = self.properties.get("handle");
         let found = stack
             .resources
@@ -465,7 +468,7 @@ impl Resource {
         super::super::python_json::dumps(&Value::Object(data))
     }
 
-    fn of_members(&self, heat: &Heat, name: &str) -> Value {
+    fn group_attribute(&self, heat: &Heat, name: &str) -> Value {
         let Some(inner) = self.inner(heat) else {
             return Value::Null;
         };
@@ -493,7 +496,7 @@ impl Resource {
         }
     }
 
-    fn of_remote(&self, heat: &Heat, name: &str) -> Value {
+    fn nested_stack_attribute(&self, heat: &Heat, name: &str) -> Value {
         let Some(inner) = self.inner(heat) else {
             return Value::Null;
         };
@@ -572,8 +575,14 @@ impl Resource {
 
     /// Builds the representation in previews.
     pub fn raw(&self, heat: &Heat, stack: &Stack, base: &str, properties: bool) -> Value {
-        let fresh = self.action == "INIT";
-        let time = |text: &String| if fresh { Value::Null } else { json!(text) };
+        let not_created = self.action == "INIT";
+        let time = |text: &String| {
+            if not_created {
+                Value::Null
+            } else {
+                json!(text)
+            }
+        };
         let identity = |path: String| json!({"tenant": stack.project, "stack_name": stack.name, "stack_id": stack.id, "path": path});
         let mut shown = json!({
             "updated_time": time(&self.updated),

@@ -3,10 +3,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::super::message::Answer;
+use super::super::message::Response;
 use super::parameters::Parameters;
 use super::resource_plugins::MAX_RESOURCES;
-use super::stack::{Plan, Stack};
+use super::stack::{Stack, StackDefinition};
 use super::template::{Environment, Fault, Template};
 use super::{
     Context, attribute_error, bad_request, boolean_of, limit, limit_exceeded, malformed,
@@ -15,7 +15,7 @@ use super::{
 
 /// Kind of request.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Place {
+pub(super) enum RequestKind {
     Create,
     Put,
     Patch,
@@ -23,7 +23,7 @@ pub(super) enum Place {
 }
 
 /// A parsed body.
-pub(super) struct Given {
+pub(super) struct StackRequest {
     name: Value,
     pub template: Option<Template>,
     pub environment: Environment,
@@ -36,15 +36,15 @@ pub(super) struct Given {
     pub adopted: Option<Value>,
 }
 
-impl Given {
+impl StackRequest {
     /// Parses the body with the checks of Heat's API, in its order.
-    pub fn read(context: &Context, place: Place) -> Result<Self, Answer> {
+    pub fn read(context: &Context, place: RequestKind) -> Result<Self, Response> {
         let body = context.body()?;
         let name = body.get("stack_name");
-        if place == Place::Create && name.is_none() {
+        if place == RequestKind::Create && name.is_none() {
             return Err(bad_request("No stack name specified"));
         }
-        if place == Place::Create && body.get("converge").is_some() {
+        if place == RequestKind::Create && body.get("converge").is_some() {
             return Err(bad_request(
                 "converge flag only supported in stack update (or update preview) request.",
             ));
@@ -58,8 +58,8 @@ impl Given {
         let template = match (from.get("template"), body.get("template")) {
             (Some(template), _) => Some(Template::read(template)?),
             (None, Some(Value::Null)) | (None, None) => match body.get("template_url") {
-                Some(url) if body.get("template").is_none() => return Err(unfetched(url)),
-                _ if place == Place::Patch => None,
+                Some(url) if body.get("template").is_none() => return Err(template_url_error(url)),
+                _ if place == RequestKind::Patch => None,
                 _ => return Err(bad_request("No template specified")),
             },
             (None, Some(template)) => Some(Template::read(template)?),
@@ -78,7 +78,7 @@ impl Given {
             Some(Value::Object(files)) => files.clone(),
             Some(_) => return Err(attribute_error()),
         };
-        if place == Place::Validate {
+        if place == RequestKind::Validate {
             return Ok(Self::of(template, environment, files));
         }
         let timeout_mins = match body.get("timeout_mins") {
@@ -131,8 +131,8 @@ impl Given {
     }
 
     /// A stack's name: a letter, then at most 254 letters, digits, `_`, `-`, `.`.
-    pub fn name(&self) -> Result<&str, Answer> {
-        let refused = |message: String| Fault::new("StackValidationFailed", message).answer();
+    pub fn name(&self) -> Result<&str, Response> {
+        let refused = |message: String| Fault::new("StackValidationFailed", message).to_response();
         let Some(name) = self.name.as_str() else {
             let shown = super::resource_types::repr(&self.name);
             return Err(refused(format!(
@@ -152,7 +152,7 @@ impl Given {
     }
 
     /// Sets the given members that are not part of the plan.
-    pub fn settle(&self, stack: &mut Stack) {
+    pub fn apply_settings(&self, stack: &mut Stack) {
         if let Some(tags) = &self.tags {
             stack.tags = tags.clone();
         }
@@ -165,13 +165,17 @@ impl Given {
     }
 
     /// Builds the plan of a new stack.
-    pub fn plan(&self, place: Place) -> Result<Plan, Answer> {
-        self.plan_over(&Plan::default(), place)
+    pub fn plan(&self, place: RequestKind) -> Result<StackDefinition, Response> {
+        self.plan_over(&StackDefinition::default(), place)
     }
 
     /// Builds the plan over the current one: a patch keeps what it does not mention.
-    pub fn plan_over(&self, present: &Plan, place: Place) -> Result<Plan, Answer> {
-        let patched = place == Place::Patch;
+    pub fn plan_over(
+        &self,
+        present: &StackDefinition,
+        place: RequestKind,
+    ) -> Result<StackDefinition, Response> {
+        let patched = place == RequestKind::Patch;
         let template = match &self.template {
             Some(template) => template.clone(),
             None => present.template.clone(),
@@ -179,31 +183,38 @@ impl Given {
         let mut environment = self.environment.clone();
         let mut files = self.files.clone();
         if patched {
-            let over = |old: &Map<String, Value>, new: &Map<String, Value>| {
+            let merged = |old: &Map<String, Value>, new: &Map<String, Value>| {
                 let mut both = old.clone();
                 both.extend(new.clone());
                 both
             };
             let old = &present.environment;
             environment = Environment {
-                parameters: over(&old.parameters, &environment.parameters),
-                parameter_defaults: over(&old.parameter_defaults, &environment.parameter_defaults),
-                registry: over(&old.registry, &environment.registry),
+                parameters: merged(&old.parameters, &environment.parameters),
+                parameter_defaults: merged(
+                    &old.parameter_defaults,
+                    &environment.parameter_defaults,
+                ),
+                registry: merged(&old.registry, &environment.registry),
             };
             for name in &self.clear_parameters {
                 environment.parameters.shift_remove(name);
             }
-            files = over(&present.files, &files);
+            files = merged(&present.files, &files);
         }
         let known = |kind: &str| files.contains_key(kind);
-        template.check(&known).map_err(|fault| fault.answer())?;
+        template
+            .check(&known)
+            .map_err(|fault| fault.to_response())?;
         if template.resources().count() > MAX_RESOURCES {
             return Err(limit_exceeded("Maximum resources per stack exceeded."));
         }
         let parameters =
-            Parameters::read(&template, &environment).map_err(|fault| fault.answer())?;
-        template.check_outputs().map_err(|fault| fault.answer())?;
-        Ok(Plan {
+            Parameters::read(&template, &environment).map_err(|fault| fault.to_response())?;
+        template
+            .check_outputs()
+            .map_err(|fault| fault.to_response())?;
+        Ok(StackDefinition {
             template,
             environment,
             files,
@@ -213,7 +224,7 @@ impl Given {
 }
 
 /// Parses the output of `abandon` from text.
-fn adoptable(text: &str) -> Result<Value, Answer> {
+fn adoptable(text: &str) -> Result<Value, Response> {
     let wrong = |why: &str| bad_request(&format!("Invalid adopt data: {why}"));
     let data: Value = match serde_json::from_str(text) {
         Ok(data @ Value::Object(_)) => data,
@@ -226,7 +237,7 @@ fn adoptable(text: &str) -> Result<Value, Answer> {
 }
 
 /// Error for a template URL: the sandbox never fetches one.
-fn unfetched(url: &Value) -> Answer {
+fn template_url_error(url: &Value) -> Response {
     let url = url.as_str().unwrap_or_default();
     match url.split_once(':') {
         Some(("http" | "https", _)) => {
@@ -239,33 +250,33 @@ fn unfetched(url: &Value) -> Answer {
     }
 }
 
-fn minutes(text: &str) -> Result<i64, Answer> {
+fn minutes(text: &str) -> Result<i64, Response> {
     let minutes = limit(text, "timeout_mins")?;
     i64::try_from(minutes).map_err(|_| malformed())
 }
 
 /// Maximum length of a tag.
-const MAX_TAG: usize = 80;
+const MAX_TAG_CHARS: usize = 80;
 
-fn tags(text: &str) -> Result<Vec<String>, Answer> {
+fn tags(text: &str) -> Result<Vec<String>, Response> {
     let tags: Vec<String> = text.split(',').map(|tag| tag.trim().to_owned()).collect();
-    match tags.iter().find(|tag| tag.chars().count() > MAX_TAG) {
+    match tags.iter().find(|tag| tag.chars().count() > MAX_TAG_CHARS) {
         Some(long) => Err(bad_request(&format!(
-            "Invalid tag, \"{long}\" is longer than {MAX_TAG} characters"
+            "Invalid tag, \"{long}\" is longer than {MAX_TAG_CHARS} characters"
         ))),
         None => Ok(tags),
     }
 }
 
 /// `POST /validate`: returns the template's parameters, or its error.
-pub(super) fn validate(_: &mut super::Heat, context: &Context) -> Result<Answer, Answer> {
+pub(super) fn validate(_: &mut super::Heat, context: &Context) -> Result<Response, Response> {
     let nested = super::boolean_parameter(context, "show_nested", ".")?.unwrap_or(false);
-    let given = Given::read(context, Place::Validate)?;
-    if let Some(codes) = context.ask.parameter("ignore_errors")
+    let given = StackRequest::read(context, RequestKind::Validate)?;
+    if let Some(codes) = context.request.parameter("ignore_errors")
         && codes.split(',').any(|code| code.trim() != "99001")
     {
         // Observed: the response is the exception, as Python prints it.
-        return Ok(Answer::ok(json!(
+        return Ok(Response::ok(json!(
             "<HTTPBadRequest at 0x7f0000000000 400 Bad Request>"
         )));
     }
@@ -273,7 +284,7 @@ pub(super) fn validate(_: &mut super::Heat, context: &Context) -> Result<Answer,
     let known = |kind: &str| given.files.contains_key(kind);
     template
         .check(&known)
-        .map_err(|fault| fault.answer_of_validate())?;
+        .map_err(|fault| fault.to_validate_response())?;
     for (name, definition) in template.resources() {
         let kind = definition["type"].as_str().unwrap_or_default();
         let known = super::resource_types::properties(kind);
@@ -291,11 +302,11 @@ pub(super) fn validate(_: &mut super::Heat, context: &Context) -> Result<Answer,
         }
     }
     let mut shown = described(&template, &given.environment);
-    if nested && let Some(inner) = inside(&template, &given, 0) {
+    if nested && let Some(inner) = nested_parameters(&template, &given, 0) {
         shown["NestedParameters"] = inner;
     }
     shown["Environment"] = given.environment.show();
-    Ok(Answer::ok(shown))
+    Ok(Response::ok(shown))
 }
 
 fn described(template: &Template, environment: &Environment) -> Value {
@@ -310,7 +321,7 @@ fn described(template: &Template, environment: &Environment) -> Value {
 }
 
 /// Describes the parameters of nested templates among the files.
-fn inside(template: &Template, given: &Given, depth: usize) -> Option<Value> {
+fn nested_parameters(template: &Template, given: &StackRequest, depth: usize) -> Option<Value> {
     let mut found = Map::new();
     for (name, definition) in template.resources().filter(|_| depth < 5) {
         let kind = definition["type"].as_str().unwrap_or_default();
@@ -322,7 +333,7 @@ fn inside(template: &Template, given: &Given, depth: usize) -> Option<Value> {
         };
         let mut shown = described(&inner, &Environment::default());
         shown["Type"] = json!(kind);
-        if let Some(more) = inside(&inner, given, depth + 1) {
+        if let Some(more) = nested_parameters(&inner, given, depth + 1) {
             shown["NestedParameters"] = more;
         }
         found.insert(name.clone(), shown);

@@ -6,11 +6,11 @@
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
-use super::super::message::Answer;
+use super::super::message::Response;
 use super::{bad_request, fault, functions, limit_exceeded, malformed, resource_types};
 
 /// `max_template_size`.
-const MAX_TEMPLATE: usize = 512 << 10;
+const MAX_TEMPLATE_BYTES: usize = 512 << 10;
 /// Versions of HOT that Heat 27 reads, with their aliases.
 pub(super) const VERSIONS: [(&str, Option<&str>); 11] = [
     ("2013-05-23", None),
@@ -43,17 +43,17 @@ impl Fault {
         Self::new("StackValidationFailed", message)
     }
 
-    pub fn answer(&self) -> Answer {
+    pub fn to_response(&self) -> Response {
         fault(StatusCode::BAD_REQUEST, self.kind, Some(&self.message))
     }
 
     /// `/validate` reports most of them as a bad request (observed).
-    pub fn answer_of_validate(&self) -> Answer {
+    pub fn to_validate_response(&self) -> Response {
         match self.kind {
             "StackValidationFailed" | "EntityNotFound" | "UserParameterMissing" => {
                 bad_request(&self.message)
             }
-            _ => self.answer(),
+            _ => self.to_response(),
         }
     }
 }
@@ -65,7 +65,7 @@ pub(super) struct Template {
     pub raw: Map<String, Value>,
 }
 
-static NOTHING: Value = Value::Null;
+static NULL: Value = Value::Null;
 
 impl Template {
     fn section(&self, name: &str) -> impl Iterator<Item = (&String, &Value)> {
@@ -93,8 +93,8 @@ impl Template {
     }
 
     pub fn output(&self, name: &str) -> &Value {
-        let outputs = self.raw.get("outputs").unwrap_or(&NOTHING);
-        outputs.get(name).unwrap_or(&NOTHING)
+        let outputs = self.raw.get("outputs").unwrap_or(&NULL);
+        outputs.get(name).unwrap_or(&NULL)
     }
 
     pub fn description(&self) -> &str {
@@ -120,7 +120,7 @@ impl Template {
     }
 
     /// Returns an empty template, which a rollback of a creation restores.
-    pub fn nothing(&self) -> Self {
+    pub fn empty_template(&self) -> Self {
         let version = "heat_template_version";
         let version_of_it = self.raw.get(version).cloned().unwrap_or_default();
         Self {
@@ -129,17 +129,17 @@ impl Template {
     }
 
     /// Returns the template without resources, as a deleted stack keeps it.
-    pub fn emptied(&self) -> Self {
+    pub fn without_resources(&self) -> Self {
         let mut raw = self.raw.clone();
         raw.insert("resources".to_owned(), json!({}));
         Self { raw }
     }
 
     /// Parses a template from a string or an object of a request.
-    pub fn read(value: &Value) -> Result<Self, Answer> {
+    pub fn read(value: &Value) -> Result<Self, Response> {
         let raw = match value {
             Value::String(text) => {
-                if text.len() > MAX_TEMPLATE {
+                if text.len() > MAX_TEMPLATE_BYTES {
                     return Err(too_long(text.len()));
                 }
                 parse(text).map_err(|problem| {
@@ -150,7 +150,7 @@ impl Template {
             _ => return Err(malformed()),
         };
         let size = Value::Object(raw.clone()).to_string().len();
-        if size > MAX_TEMPLATE {
+        if size > MAX_TEMPLATE_BYTES {
             return Err(too_long(size));
         }
         Ok(Self { raw })
@@ -272,16 +272,16 @@ impl Template {
                 .collect();
             let path = format!("{name}.Properties");
             functions::references(&definition["properties"], &path, &mut references, 0);
-            for (other, place) in references {
+            for (other, path) in references {
                 if self.resource(&other).is_none() {
                     let message =
-                        format!("The specified reference \"{other}\" (in {place}) is incorrect.");
+                        format!("The specified reference \"{other}\" (in {path}) is incorrect.");
                     return Err(Fault::new("InvalidTemplateReference", message));
                 }
             }
         }
         self.check_attributes()?;
-        self.check_circles()
+        self.check_dependency_cycles()
     }
 
     fn check_attributes(&self) -> Result<(), Fault> {
@@ -289,12 +289,12 @@ impl Template {
             let mut found = Vec::new();
             let path = format!("resources.{name}.properties");
             functions::attributes(&definition["properties"], &path, &mut found, 0);
-            for [other, attribute, place] in found {
+            for [other, attribute, path] in found {
                 let kind = self.resource(&other).map(|other| &other["type"]);
                 let kind = kind.and_then(Value::as_str).unwrap_or_default();
                 if !resource_types::has_attribute(kind, &attribute) {
                     return Err(Fault::invalid(format!(
-                        "{place}: : The Referenced Attribute ({other} {attribute}) is incorrect."
+                        "{path}: : The Referenced Attribute ({other} {attribute}) is incorrect."
                     )));
                 }
             }
@@ -308,19 +308,19 @@ impl Template {
             let path = format!("outputs.{name}.value");
             let mut attributes = Vec::new();
             functions::attributes(&output["value"], &path, &mut attributes, 0);
-            for [other, _, place] in attributes {
+            for [other, _, path] in attributes {
                 if self.resource(&other).is_none() {
                     return Err(Fault::invalid(format!(
-                        "{place}: : The specified reference \"{other}\" (in unknown) is incorrect."
+                        "{path}: : The specified reference \"{other}\" (in unknown) is incorrect."
                     )));
                 }
             }
             let mut references = Vec::new();
             functions::references(&output["value"], &path, &mut references, 0);
-            for (other, place) in references {
+            for (other, path) in references {
                 if self.resource(&other).is_none() {
                     let message =
-                        format!("The specified reference \"{other}\" (in {place}) is incorrect.");
+                        format!("The specified reference \"{other}\" (in {path}) is incorrect.");
                     return Err(Fault::new("InvalidTemplateReference", message));
                 }
             }
@@ -328,7 +328,7 @@ impl Template {
         Ok(())
     }
 
-    fn check_circles(&self) -> Result<(), Fault> {
+    fn check_dependency_cycles(&self) -> Result<(), Fault> {
         let mut left: Vec<(&String, Vec<String>)> = self
             .resources()
             .map(|(name, _)| (name, self.requires(name)))
@@ -400,16 +400,17 @@ fn python_class(value: &Value) -> &'static str {
     }
 }
 
-fn too_long(length: usize) -> Answer {
+fn too_long(length: usize) -> Response {
     limit_exceeded(&format!(
-        "Template size ({length} bytes) exceeds maximum allowed size ({MAX_TEMPLATE} bytes)."
+        "Template size ({length} bytes) exceeds maximum allowed size ({MAX_TEMPLATE_BYTES} bytes)."
     ))
 }
 
 /// Parses YAML, which includes JSON, into an object. Dates and the like stay text, as
 /// in Heat's loader.
 fn parse(text: &str) -> Result<Map<String, Value>, String> {
-    match serde_yaml_ng::from_str::<serde_yaml_ng::Value>(text).map(|value| plain(value, 0)) {
+    match serde_yaml_ng::from_str::<serde_yaml_ng::Value>(text).map(|value| yaml_to_json(value, 0))
+    {
         Ok(Value::Object(members)) if members.is_empty() => {
             Err("Template format version not found.".to_owned())
         }
@@ -428,22 +429,22 @@ fn parse(text: &str) -> Result<Map<String, Value>, String> {
         Ok(_) => Err("The template is not a JSON object or YAML mapping.".to_owned()),
         Err(error) => Err(format!(
             "Error parsing template [root stack] {}",
-            place(&error)
+            error_position(&error)
         )),
     }
 }
 
 /// Position of a YAML error. Heat's parser words the message differently but reports
 /// the same position.
-fn place(error: &serde_yaml_ng::Error) -> String {
+fn error_position(error: &serde_yaml_ng::Error) -> String {
     let (line, column) = error
         .location()
-        .map_or((1, 1), |place| (place.line(), place.column()));
+        .map_or((1, 1), |at| (at.line(), at.column()));
     format!("while parsing: {error}\n  in \"<unicode string>\", line {line}, column {column}")
 }
 
 /// Converts YAML to JSON: keys and unusual scalars become text.
-fn plain(value: serde_yaml_ng::Value, depth: usize) -> Value {
+fn yaml_to_json(value: serde_yaml_ng::Value, depth: usize) -> Value {
     use serde_yaml_ng::Value as Yaml;
     if depth > 64 {
         return Value::Null;
@@ -460,16 +461,16 @@ fn plain(value: serde_yaml_ng::Value, depth: usize) -> Value {
         Yaml::String(text) => Value::String(text),
         Yaml::Sequence(items) => items
             .into_iter()
-            .map(|item| plain(item, depth + 1))
+            .map(|item| yaml_to_json(item, depth + 1))
             .collect(),
         Yaml::Mapping(members) => members
             .into_iter()
             .map(|(key, member)| {
-                let key = functions::text(&plain(key, depth + 1));
-                (key, plain(member, depth + 1))
+                let key = functions::text(&yaml_to_json(key, depth + 1));
+                (key, yaml_to_json(member, depth + 1))
             })
             .collect(),
-        Yaml::Tagged(tagged) => plain(tagged.value, depth + 1),
+        Yaml::Tagged(tagged) => yaml_to_json(tagged.value, depth + 1),
     }
 }
 
@@ -490,23 +491,24 @@ pub(super) struct Environment {
 
 impl Environment {
     /// Parses a string or an object; a missing one is empty.
-    pub fn read(value: &Value) -> Result<Self, Answer> {
+    pub fn read(value: &Value) -> Result<Self, Response> {
         let wrong =
             |problem: &str| bad_request(&format!("Environment not in valid format: {problem}"));
         let members = match value {
             Value::Null => Map::new(),
             Value::Object(members) => members.clone(),
-            Value::String(text) => match serde_yaml_ng::from_str(text).map(|value| plain(value, 0))
-            {
-                Ok(Value::Null) => Map::new(),
-                Ok(Value::Object(members)) => members,
-                Ok(_) => {
-                    return Err(wrong(
-                        "The environment is not a valid YAML mapping data type.",
-                    ));
+            Value::String(text) => {
+                match serde_yaml_ng::from_str(text).map(|value| yaml_to_json(value, 0)) {
+                    Ok(Value::Null) => Map::new(),
+                    Ok(Value::Object(members)) => members,
+                    Ok(_) => {
+                        return Err(wrong(
+                            "The environment is not a valid YAML mapping data type.",
+                        ));
+                    }
+                    Err(error) => return Err(wrong(&error_position(&error))),
                 }
-                Err(error) => return Err(wrong(&place(&error))),
-            },
+            }
             _ => return Err(malformed()),
         };
         let mut environment = Self::default();

@@ -123,6 +123,6 @@ impl Tokens {
 }
 
 /// Placeholder for the user of an unauthenticated request.
-pub fn nobody() -> &'static User {
+pub fn placeholder_user() -> &'static User {
     &USERS[2]
 }

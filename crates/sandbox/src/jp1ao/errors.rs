@@ -5,12 +5,12 @@ use serde_json::json;
 
 use super::Call;
 use super::json_layout::print;
-use crate::message::Answer;
+use crate::message::Response;
 
 /// Reason for an error response. Statuses: docs/apis/jp1ao.md, "Error codes", and the
 /// tables of the calls.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Problem {
+pub enum ApiError {
     /// Wrong or missing credentials, or an expired token.
     Login,
     /// The user has no service group.
@@ -47,7 +47,7 @@ pub enum Problem {
     Archive(u64),
 }
 
-impl Problem {
+impl ApiError {
     pub fn body(what: impl Into<String>) -> Self {
         Self::Body(what.into())
     }
@@ -154,23 +154,23 @@ impl Problem {
 
     /// Builds the response: an error body (docs/apis/jp1ao.md, "Error body"), none for
     /// a 406, HTML for the 303 of V12 2.7.4.
-    pub fn answer(&self, call: &Call<'_>) -> Answer {
+    pub fn to_response(&self, call: &Call<'_>) -> Response {
         let (status, id, english, japanese) = self.words();
         match self {
-            Self::NotAcceptable => return Answer::empty(status),
+            Self::NotAcceptable => return Response::empty(status),
             Self::Archive(task) => {
                 let to = call.link(&format!("objects/Tasks/{task}/actions/archive"));
                 let html = format!(
                     "<html><head><title>303 See Other</title></head><body><a href=\"{to}\">here</a></body></html>"
                 );
-                return Answer::raw(status, "text/html", html).with("location", to);
+                return Response::raw(status, "text/html", html).with_header("location", to);
             }
             _ => {}
         }
         let japanese_wanted = call.japanese();
         let message = if japanese_wanted { japanese } else { english };
         let mut body = json!({
-            "errorSource": call.link(call.ask.path.strip_prefix("/Automation/v1/").unwrap_or("")),
+            "errorSource": call.link(call.request.path.strip_prefix("/Automation/v1/").unwrap_or("")),
             "message": message,
             "messageID": id,
             "application": "Automation",
@@ -185,17 +185,17 @@ impl Problem {
             body["messageData"] = data.chars().take(200).collect::<String>().into();
         }
         let language = if japanese_wanted { "ja" } else { "en" };
-        Answer::raw(status, "application/json", print(&body)).with("language", language)
+        Response::raw(status, "application/json", print(&body)).with_header("language", language)
     }
 }
 
 /// Response of the web server to a path outside the product.
-pub fn not_of_the_product(method: &Method) -> Answer {
+pub fn not_of_the_product(method: &Method) -> Response {
     let html =
         "<html><head><title>404 Not Found</title></head><body><h1>Not Found</h1></body></html>";
-    let answer = Answer::raw(StatusCode::NOT_FOUND, "text/html", html);
+    let response = Response::raw(StatusCode::NOT_FOUND, "text/html", html);
     match *method {
-        Method::HEAD => Answer::empty(StatusCode::NOT_FOUND),
-        _ => answer,
+        Method::HEAD => Response::empty(StatusCode::NOT_FOUND),
+        _ => response,
     }
 }

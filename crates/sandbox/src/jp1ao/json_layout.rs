@@ -55,7 +55,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn as_the_samples_are() {
+    fn layout_is_that_of_the_samples() {
         let text = print(&json!({"a": [], "b": ["x", 1], "日": {}, "c": [{"d": null}]}));
         assert_eq!(
             text,
@@ -65,7 +65,7 @@ mod tests {
 
     /// Content-Length of the samples: release and disable 175, maintenance 183.
     #[test]
-    fn as_long_as_the_samples_are() {
+    fn content_length_is_that_of_the_samples() {
         for (action, length) in [("release", 175), ("disable", 175), ("maintenance", 183)] {
             let href = format!(
                 "http://10.196.184.182:22015/Automation/v1/objects/Services/2004/actions/{action}/invoke"

@@ -5,16 +5,16 @@ use std::cmp::Ordering;
 
 use serde_json::{Map, Value, json};
 
-use super::errors::Problem;
+use super::errors::ApiError;
 use super::hql::{self, Filter};
 use super::time_format;
-use super::{Call, Outcome, ok};
-use crate::message::Answer;
+use super::{Call, HandlerResult, ok};
+use crate::message::Response;
 
 /// Default page size; that of the sister API.
 const PAGE_SIZE: usize = 100;
 /// Maximum page size, offset and page number.
-const MOST: usize = 1_000_000;
+const MAX_PAGING_VALUE: usize = 1_000_000;
 /// Parameters of every list. `HQL::limit` is the likely name of the partner of
 /// `HQL::offset`, which was truncated in every source.
 const COMMON: [&str; 8] = [
@@ -41,7 +41,7 @@ pub enum Kind {
 }
 
 /// Members of a resource, for lists.
-pub struct Shape {
+pub struct ListSchema {
     /// Members in the order of responses.
     pub members: &'static [(&'static str, Kind)],
     /// Members that `q` searches. If there are any, `q` and `tags` are accepted.
@@ -50,7 +50,7 @@ pub struct Shape {
     pub equal: &'static [&'static str],
 }
 
-impl Shape {
+impl ListSchema {
     fn kind(&self, name: &str) -> Option<(&'static str, Kind)> {
         self.members
             .iter()
@@ -70,28 +70,33 @@ impl Shape {
 
 /// Rejects a body with unparsable times, such as those with an offset without a colon
 /// (V12 2.2.12).
-pub fn times(body: &Map<String, Value>, shape: &Shape) -> Result<(), Problem> {
+pub fn times(body: &Map<String, Value>, shape: &ListSchema) -> Result<(), ApiError> {
     let mut times = shape.members.iter().filter(|(_, kind)| *kind == Kind::Time);
     let wrong = times.find(|(name, _)| match body.get(*name) {
         None | Some(Value::Null) => false,
-        Some(Value::String(text)) => !text.is_empty() && time_format::read(text, false).is_none(),
+        Some(Value::String(text)) => !text.is_empty() && time_format::parse(text, false).is_none(),
         Some(_) => true,
     });
     match wrong {
-        Some((name, _)) => Err(Problem::body(format!("{name} is no time"))),
+        Some((name, _)) => Err(ApiError::body(format!("{name} is no time"))),
         None => Ok(()),
     }
 }
 
 /// Returns the matching part of a list. `also` are parameters that were handled before.
-pub fn answer(call: &Call<'_>, items: Vec<Value>, shape: &Shape, also: &[&str]) -> Outcome {
+pub fn handle(
+    call: &Call<'_>,
+    items: Vec<Value>,
+    shape: &ListSchema,
+    also: &[&str],
+) -> HandlerResult {
     let found = matching(call, items, shape, also)?;
     let fields = call
-        .ask
+        .request
         .parameter("HQL::fields")
         .map(|text| fields(text, shape))
         .transpose()
-        .map_err(|problem| Problem::Query(format!("HQL::fields: {problem}")))?;
+        .map_err(|error| ApiError::Query(format!("HQL::fields: {error}")))?;
     let found = found.into_iter().map(|item| match &fields {
         Some(fields) => only(item, fields),
         None => item,
@@ -100,7 +105,7 @@ pub fn answer(call: &Call<'_>, items: Vec<Value>, shape: &Shape, also: &[&str]) 
 }
 
 /// Returns the requested page.
-pub fn page(call: &Call<'_>, items: Vec<Value>) -> Outcome {
+pub fn page(call: &Call<'_>, items: Vec<Value>) -> HandlerResult {
     let place = Place::read(call)?;
     let count = items.len();
     let data = items.into_iter().skip(place.skip).take(place.take);
@@ -111,40 +116,40 @@ pub fn page(call: &Call<'_>, items: Vec<Value>) -> Outcome {
 pub fn matching(
     call: &Call<'_>,
     items: Vec<Value>,
-    shape: &Shape,
+    shape: &ListSchema,
     also: &[&str],
-) -> Result<Vec<Value>, Problem> {
+) -> Result<Vec<Value>, ApiError> {
     let searched: &[&str] = if shape.searched.is_empty() {
         &[]
     } else {
         &["q", "tags"]
     };
-    call.only(&[&COMMON, searched, shape.equal, also])?;
-    let bad = |name: &str, problem: String| Problem::Query(format!("{name}: {problem}"));
+    call.reject_other_parameters(&[&COMMON, searched, shape.equal, also])?;
+    let bad = |name: &str, error: String| ApiError::Query(format!("{name}: {error}"));
 
     let mut tests = Vec::new();
     for name in shape.equal {
-        if let Some(given) = call.ask.parameter(name) {
+        if let Some(given) = call.request.parameter(name) {
             let wanted = equal(shape, name, given);
             tests.push((
                 *name,
-                wanted.ok_or_else(|| Problem::Query((*name).to_owned()))?,
+                wanted.ok_or_else(|| ApiError::Query((*name).to_owned()))?,
             ));
         }
     }
-    let words: Vec<String> = match call.ask.parameter("q") {
+    let words: Vec<String> = match call.request.parameter("q") {
         Some(text) => text.split_whitespace().map(str::to_lowercase).collect(),
         None => Vec::new(),
     };
-    let tags: Vec<&str> = csv(call.ask.parameter("tags").unwrap_or_default());
+    let tags: Vec<&str> = csv(call.request.parameter("tags").unwrap_or_default());
     let filter = call
-        .ask
+        .request
         .parameter("HQL::filter")
         .map(|text| Filter::read(text, shape))
         .transpose()
-        .map_err(|problem| bad("HQL::filter", problem))?;
-    let order = match call.ask.parameter("HQL::sortBy") {
-        Some(text) => hql::order(text, shape).map_err(|problem| bad("HQL::sortBy", problem))?,
+        .map_err(|error| bad("HQL::filter", error))?;
+    let order = match call.request.parameter("HQL::sortBy") {
+        Some(text) => hql::order(text, shape).map_err(|error| bad("HQL::sortBy", error))?,
         None => Vec::new(),
     };
     let mut found: Vec<Value> = items
@@ -166,7 +171,7 @@ pub fn matching(
 }
 
 /// Builds the envelope. `count` is the number of all matches, on every page.
-fn wrapped(data: Vec<Value>, count: usize, pagination: Option<Value>) -> Answer {
+fn wrapped(data: Vec<Value>, count: usize, pagination: Option<Value>) -> Response {
     let mut body = json!({"data": data, "count": count});
     if let Some(pagination) = pagination {
         body["pagination"] = pagination;
@@ -175,8 +180,8 @@ fn wrapped(data: Vec<Value>, count: usize, pagination: Option<Value>) -> Answer 
 }
 
 /// Returns a short list that accepts no parameters.
-pub fn whole(call: &Call<'_>, data: Vec<Value>) -> Outcome {
-    call.only(&[&["alt"]])?;
+pub fn unpaged(call: &Call<'_>, data: Vec<Value>) -> HandlerResult {
+    call.reject_other_parameters(&[&["alt"]])?;
     let count = data.len();
     Ok(wrapped(data, count, None))
 }
@@ -190,12 +195,12 @@ struct Place {
 
 impl Place {
     /// Page and page size take precedence over offset and limit, as in the sister API.
-    fn read(call: &Call<'_>) -> Result<Self, Problem> {
-        let number = |name: &str, least: usize| match call.ask.parameter(name) {
+    fn read(call: &Call<'_>) -> Result<Self, ApiError> {
+        let number = |name: &str, least: usize| match call.request.parameter(name) {
             None => Ok(None),
             Some(text) => match text.parse::<usize>() {
-                Ok(number) if (least..=MOST).contains(&number) => Ok(Some(number)),
-                _ => Err(Problem::Query(name.to_owned())),
+                Ok(number) if (least..=MAX_PAGING_VALUE).contains(&number) => Ok(Some(number)),
+                _ => Err(ApiError::Query(name.to_owned())),
             },
         };
         let (page, size) = (number("page", 1)?, number("pageSize", 1)?);
@@ -221,7 +226,7 @@ impl Place {
     }
 }
 
-fn fields<'a>(text: &'a str, shape: &Shape) -> Result<Vec<&'a str>, String> {
+fn fields<'a>(text: &'a str, shape: &ListSchema) -> Result<Vec<&'a str>, String> {
     let fields = csv(text);
     match fields.iter().find(|name| shape.kind(name).is_none()) {
         Some(unknown) => Err(format!("there is no member {unknown}")),
@@ -240,7 +245,7 @@ fn only(item: Value, fields: &[&str]) -> Value {
 }
 
 /// Converts a query parameter to the member's type.
-fn equal(shape: &Shape, name: &str, given: &str) -> Option<Value> {
+fn equal(shape: &ListSchema, name: &str, given: &str) -> Option<Value> {
     match shape.kind(name)?.1 {
         Kind::Long => given.parse::<u64>().ok().map(Value::from),
         Kind::Bool => given.parse::<bool>().ok().map(Value::from),

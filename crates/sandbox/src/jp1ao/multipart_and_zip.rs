@@ -67,10 +67,10 @@ fn after<'a>(bytes: &'a [u8], wanted: &[u8]) -> Option<&'a [u8]> {
     bytes.get(find(bytes, wanted)? + wanted.len()..)
 }
 
-const LOCAL: &[u8] = b"PK\x03\x04";
+const LOCAL_FILE_SIGNATURE: &[u8] = b"PK\x03\x04";
 
 pub fn is_zip(bytes: &[u8]) -> bool {
-    bytes.starts_with(LOCAL)
+    bytes.starts_with(LOCAL_FILE_SIGNATURE)
 }
 
 /// Builds an archive with one uncompressed file.
@@ -91,7 +91,7 @@ pub fn zip(name: &str, content: &[u8]) -> Option<Vec<u8>> {
     common.extend_from_slice(&length.to_le_bytes());
     common.extend_from_slice(&[0, 0]);
 
-    let mut out = LOCAL.to_vec();
+    let mut out = LOCAL_FILE_SIGNATURE.to_vec();
     out.extend_from_slice(&common);
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(content);
@@ -112,7 +112,7 @@ pub fn zip(name: &str, content: &[u8]) -> Option<Vec<u8>> {
 /// Returns the content of an uncompressed file, if it exists and its checksum is
 /// correct.
 pub fn unzip<'a>(mut archive: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    while let Some(entry) = archive.strip_prefix(LOCAL) {
+    while let Some(entry) = archive.strip_prefix(LOCAL_FILE_SIGNATURE) {
         let half = |at: usize| Some(u16::from_le_bytes(entry.get(at..at + 2)?.try_into().ok()?));
         let word = |at: usize| Some(u32::from_le_bytes(entry.get(at..at + 4)?.try_into().ok()?));
         let (method, expected) = (half(4)?, word(10)?);
@@ -196,10 +196,10 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn nothing_panics(bytes: Vec<u8>) {
+        fn arbitrary_input_does_not_panic(bytes: Vec<u8>) {
             let _ = file(&bytes, "b", "file");
             let _ = unzip(&bytes, "a");
-            let mut archive = LOCAL.to_vec();
+            let mut archive = LOCAL_FILE_SIGNATURE.to_vec();
             archive.extend_from_slice(&bytes);
             let _ = unzip(&archive, "a");
         }

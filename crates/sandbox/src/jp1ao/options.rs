@@ -7,7 +7,7 @@
 /// deletion of a task, 204 with a JSON content type, a `rerunStepStart` document named
 /// `rerunStart`, times that are null or empty.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Jp1aoRules {
+pub struct Jp1aoOptions {
     /// Version of the product.
     pub version: Jp1aoVersion,
     /// Formats offsets without a colon, `+0900`, which JP1/AO itself does not parse

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 use super::properties::{Definition, Property};
 use super::schedules::Schedule;
 use super::services::Service;
-use super::start_times::Plan;
-use super::task_run::{Run, Step, Work};
+use super::start_times::StartTimes;
+use super::task_run::{Run, Step, StepKind};
 use super::tasks::Task;
 use super::templates::Template;
 use super::{Jp1ao, time_format};
@@ -19,9 +19,9 @@ pub const LAST_ID: u64 = 10_000;
 /// The same for properties, steps and definitions.
 pub const LAST_PART: u64 = 100_000;
 /// Creation time of the preloaded objects.
-const MADE: &str = "2015-07-01T09:00:00.000+09:00";
+const CREATION_TIME: &str = "2015-07-01T09:00:00.000+09:00";
 /// Property with the number of the step at which a task fails, from 1; 0 for none.
-pub const FAIL_AT: &str = "startvm.failAtStep";
+pub const FAIL_AT_PROPERTY: &str = "startvm.failAtStep";
 
 /// Service group of most services.
 pub const DEFAULT_GROUP: u64 = 1001;
@@ -74,19 +74,19 @@ const START: u64 = 3003;
 const DISK_NEW: u64 = 3004;
 const COMPONENT: u64 = 3005;
 
-fn work(name: &str) -> (String, Work) {
-    (name.to_owned(), Work::Plain)
+fn work(name: &str) -> (String, StepKind) {
+    (name.to_owned(), StepKind::Plain)
 }
 
-fn disk_flow() -> Vec<(String, Work)> {
-    let ask = Work::Ask {
+fn disk_flow() -> Vec<(String, StepKind)> {
+    let wait_for_input = StepKind::WaitForInput {
         question: "The machine has to be restarted. Go on?".to_owned(),
         buttons: vec!["Continue".to_owned(), "Cancel".to_owned()],
     };
     vec![
         work("Check the machine"),
         work("Create the disk"),
-        ("Ask the operator".to_owned(), ask),
+        ("Ask the operator".to_owned(), wait_for_input),
         work("Attach the disk"),
     ]
 }
@@ -196,7 +196,7 @@ fn templates(made: SystemTime) -> Vec<Template> {
             Template {
                 flow: vec![
                     work("Find free capacity"),
-                    ("Create the volumes".to_owned(), Work::Long),
+                    ("Create the volumes".to_owned(), StepKind::Long),
                     work("Map the volumes"),
                 ],
                 ..template(ALLOCATE, "allocateVolumes", "Allocate Volumes", "01.13.00")
@@ -222,7 +222,7 @@ fn templates(made: SystemTime) -> Vec<Template> {
                 },
                 Definition {
                     range: Some((0, 3)),
-                    ..definition(FAIL_AT, "integer", "exec", "0")
+                    ..definition(FAIL_AT_PROPERTY, "integer", "exec", "0")
                 },
             ],
         ),
@@ -245,7 +245,7 @@ fn templates(made: SystemTime) -> Vec<Template> {
 
 /// Fills an empty state. With `tasks` also adds finished tasks.
 pub fn fill(jp1ao: &mut Jp1ao, tasks: bool, now: SystemTime) {
-    let made = time_format::read(MADE, true).unwrap_or(now);
+    let made = time_format::parse(CREATION_TIME, true).unwrap_or(now);
     jp1ao.templates = templates(made);
     let shared = [
         definition("share.mailServer", "string", "config", "mail.example"),
@@ -364,7 +364,7 @@ fn past(jp1ao: &mut Jp1ao, now: SystemTime) {
         }
         let mut run = Run::new(start, steps);
         run.advance(now, Duration::from_secs(60));
-        run.take_news();
+        run.take_events();
         let schedule = Schedule {
             id: id + 1000,
             name: name.to_owned(),
@@ -372,7 +372,7 @@ fn past(jp1ao: &mut Jp1ao, now: SystemTime) {
             submitter: JP1AO_USERNAME,
             made: start,
             modified: start,
-            plan: Plan::Immediate,
+            start_times: StartTimes::Immediate,
             scheduled: start,
             service: service.id,
             service_state: "release",

@@ -6,14 +6,14 @@ use http::Method;
 use serde_json::{Map, Value, json};
 
 use super::access::Role;
-use super::errors::Problem;
-use super::list::{self, Kind, Shape, csv};
-use super::{Call, Jp1ao, Outcome, action, boolean, id, no_function, ok, text};
+use super::errors::ApiError;
+use super::list::{self, Kind, ListSchema, csv};
+use super::{Call, HandlerResult, Jp1ao, action, boolean, id, no_function, ok, text};
 
 /// Maximum length of a value.
-const MAX_VALUE: usize = 4096;
+const MAX_VALUE_CHARS: usize = 4096;
 /// Text shown for a password. Writing it has no effect.
-const MASK: &str = "********";
+const PASSWORD_MASK: &str = "********";
 
 /// Definition of a property of a service, schedule or task.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,7 +64,7 @@ pub enum Owner {
     Task(u64),
 }
 
-const DEFINITION: Shape = Shape {
+const DEFINITION: ListSchema = ListSchema {
     members: &[
         ("instanceID", Kind::Long),
         ("keyName", Kind::Text),
@@ -93,7 +93,7 @@ const DEFINITION: Shape = Shape {
     equal: &[],
 };
 
-const VALUE: Shape = Shape {
+const VALUE: ListSchema = ListSchema {
     members: &[
         ("instanceID", Kind::Long),
         ("type", Kind::Enum),
@@ -109,7 +109,7 @@ const VALUE: Shape = Shape {
     equal: &[],
 };
 
-const INFORMATION: Shape = Shape {
+const INFORMATION: ListSchema = ListSchema {
     members: &[
         ("instanceID", Kind::Long),
         ("keyName", Kind::Text),
@@ -142,7 +142,7 @@ const INFORMATION: Shape = Shape {
     equal: &[],
 };
 
-const GROUP: Shape = Shape {
+const GROUP: ListSchema = ListSchema {
     members: &[
         ("instanceID", Kind::Long),
         ("keyName", Kind::Text),
@@ -188,7 +188,7 @@ impl Definition {
                 shown[name]
                     .as_str()?
                     .chars()
-                    .take(MAX_VALUE)
+                    .take(MAX_VALUE_CHARS)
                     .collect::<String>(),
             )
         };
@@ -218,9 +218,9 @@ impl Definition {
     /// Returns the reason why a value is invalid, if it is.
     pub fn refuses(&self, value: &str) -> Option<String> {
         let most = usize::try_from(self.length)
-            .unwrap_or(MAX_VALUE)
-            .min(MAX_VALUE);
-        let problem = if value.is_empty() {
+            .unwrap_or(MAX_VALUE_CHARS)
+            .min(MAX_VALUE_CHARS);
+        let error = if value.is_empty() {
             if !self.required {
                 return None;
             }
@@ -240,7 +240,7 @@ impl Definition {
         } else {
             return None;
         };
-        Some(format!("{}: {problem}", self.key))
+        Some(format!("{}: {error}", self.key))
     }
 }
 
@@ -256,9 +256,9 @@ impl Property {
     }
 
     /// Returns the visible value; a password is masked.
-    fn told(&self) -> &str {
+    fn visible_value(&self) -> &str {
         match self.definition.kind.as_str() {
-            "password" if !self.value.is_empty() => MASK,
+            "password" if !self.value.is_empty() => PASSWORD_MASK,
             _ => &self.value,
         }
     }
@@ -268,7 +268,7 @@ impl Property {
             "instanceID": self.id,
             "type": self.definition.kind,
             "keyName": self.definition.key,
-            "value": self.told(),
+            "value": self.visible_value(),
             "readOnly": self.read_only,
             "hidden": self.hidden,
         });
@@ -276,10 +276,10 @@ impl Property {
         shown
     }
 
-    fn inform(&self, owner: Owner) -> Value {
+    fn show_information(&self, owner: Owner) -> Value {
         let mut shown = self.definition.show();
         shown["instanceID"] = self.id.into();
-        shown["value"] = self.told().into();
+        shown["value"] = self.visible_value().into();
         shown["readOnly"] = self.read_only.into();
         shown["hidden"] = self.hidden.into();
         owner.write(&mut shown);
@@ -287,28 +287,28 @@ impl Property {
     }
 
     /// Returns whether a submit sets this property.
-    pub fn asked(&self) -> bool {
+    pub fn is_set_at_submit(&self) -> bool {
         self.definition.visibility == "exec" && self.definition.mode == "in" && !self.hidden
     }
 
     /// Builds an action's argument.
     pub fn argument(&self) -> Value {
-        json!({"keyName": self.definition.key, "value": self.told()})
+        json!({"keyName": self.definition.key, "value": self.visible_value()})
     }
 
     /// Sets a value. Fails with the reason if it is invalid.
-    pub fn set(&mut self, value: &str) -> Result<(), Problem> {
-        if value == self.told() {
+    pub fn set(&mut self, value: &str) -> Result<(), ApiError> {
+        if value == self.visible_value() {
             return Ok(());
         }
         if self.read_only {
-            return Err(Problem::body(format!(
+            return Err(ApiError::body(format!(
                 "{} is read-only",
                 self.definition.key
             )));
         }
         match self.definition.refuses(value) {
-            Some(problem) => Err(Problem::Body(problem)),
+            Some(error) => Err(ApiError::Body(error)),
             None => {
                 self.value = value.to_owned();
                 Ok(())
@@ -329,22 +329,22 @@ impl Owner {
 }
 
 /// Sets the values in an action's arguments (`keyName`, `value`).
-pub fn fill(properties: &mut [Property], arguments: &[Map<String, Value>]) -> Result<(), Problem> {
+pub fn fill(properties: &mut [Property], arguments: &[Map<String, Value>]) -> Result<(), ApiError> {
     for argument in arguments {
-        let key = text(argument, "keyName", MAX_VALUE)?
-            .ok_or_else(|| Problem::body("keyName is missing"))?;
-        let value = text(argument, "value", MAX_VALUE)?.unwrap_or_default();
+        let key = text(argument, "keyName", MAX_VALUE_CHARS)?
+            .ok_or_else(|| ApiError::body("keyName is missing"))?;
+        let value = text(argument, "value", MAX_VALUE_CHARS)?.unwrap_or_default();
         let found = properties
             .iter_mut()
             .find(|property| property.definition.key == key);
         found
-            .ok_or_else(|| Problem::body(format!("there is no property {key}")))?
+            .ok_or_else(|| ApiError::body(format!("there is no property {key}")))?
             .set(&value)?;
     }
     let missing = properties
         .iter()
         .find_map(|property| property.definition.refuses(&property.value));
-    missing.map_or(Ok(()), |problem| Err(Problem::Body(problem)))
+    missing.map_or(Ok(()), |error| Err(ApiError::Body(error)))
 }
 
 impl Jp1ao {
@@ -410,7 +410,7 @@ impl Jp1ao {
 
     /// Returns the templates of the objects that the query names, or all templates if
     /// it names none.
-    fn templates_of(&self, call: &Call<'_>) -> Result<Vec<u64>, Problem> {
+    fn templates_of(&self, call: &Call<'_>) -> Result<Vec<u64>, ApiError> {
         let mut wanted: Vec<Option<u64>> = Vec::new();
         if let Some(id) = call.number("serviceTemplateID")? {
             wanted.push(
@@ -442,7 +442,7 @@ impl Jp1ao {
 
     /// Returns the owners that the query names, in this order; an unknown one has no
     /// values.
-    fn owners(&self, call: &Call<'_>) -> Result<Vec<Owner>, Problem> {
+    fn owners(&self, call: &Call<'_>) -> Result<Vec<Owner>, ApiError> {
         let mut owners = Vec::new();
         owners.extend(call.number("serviceID")?.map(Owner::Service));
         owners.extend(call.number("scheduleID")?.map(Owner::Schedule));
@@ -468,7 +468,7 @@ impl Jp1ao {
 }
 
 /// `PropertyDefinitions`: input, output and share properties.
-pub fn definitions(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
+pub fn definitions(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> HandlerResult {
     const FILTERS: &[&str] = &["serviceID", "taskID", "serviceTemplateID"];
     let all = || {
         let shared = jp1ao.shared.iter().map(|property| &property.definition);
@@ -478,15 +478,15 @@ pub fn definitions(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome
             .flat_map(|template| &template.definitions)
             .chain(shared)
     };
-    match (&call.ask.method, rest) {
+    match (&call.request.method, rest) {
         (&Method::GET, []) => {
             let templates = jp1ao.templates_of(call)?;
-            let named = FILTERS.iter().any(|name| call.ask.has(name));
+            let named = FILTERS.iter().any(|name| call.request.has(name));
             let found = all().filter(|definition| match definition.template {
                 Some(template) => templates.contains(&template),
                 None => !named,
             });
-            list::answer(
+            list::handle(
                 call,
                 found.map(|definition| definition.show()).collect(),
                 &DEFINITION,
@@ -497,13 +497,13 @@ pub fn definitions(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome
             let wanted = id(wanted)?;
             let found = all()
                 .find(|definition| definition.id == wanted)
-                .ok_or(Problem::Absent)?;
+                .ok_or(ApiError::Absent)?;
             match rest {
                 [] => {
-                    call.only(&[&["alt"]])?;
+                    call.reject_other_parameters(&[&["alt"]])?;
                     Ok(ok(&found.show()))
                 }
-                _ => list::whole(call, Vec::new()),
+                _ => list::unpaged(call, Vec::new()),
             }
         }
         _ => Err(no_function(rest, &[])),
@@ -511,51 +511,51 @@ pub fn definitions(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome
 }
 
 /// `PropertyInformations`: definition and value together. Requires a filter.
-pub fn informations(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
-    match (&call.ask.method, rest) {
+pub fn informations(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> HandlerResult {
+    match (&call.request.method, rest) {
         (&Method::GET, []) => {
             let mut owners = jp1ao.owners(call)?;
-            if call.ask.has("shared") {
+            if call.request.has("shared") {
                 owners.push(Owner::Shared);
             }
             if owners.is_empty() {
-                return Err(Problem::Query(
+                return Err(ApiError::Query(
                     "one of serviceID, taskID, scheduleID, shared is required".to_owned(),
                 ));
             }
-            let found = jp1ao.listed(call, &owners, Property::inform);
-            list::answer(
+            let found = jp1ao.listed(call, &owners, Property::show_information);
+            list::handle(
                 call,
                 found,
                 &INFORMATION,
                 &["serviceID", "taskID", "scheduleID", "shared"],
             )
         }
-        (_, []) => Err(Problem::Method),
-        _ => Err(Problem::NoFunction),
+        (_, []) => Err(ApiError::Method),
+        _ => Err(ApiError::NoFunction),
     }
 }
 
 /// `PropertyValues`, one by one or all those of a service.
-pub fn values(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
-    match (&call.ask.method, rest) {
+pub fn values(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> HandlerResult {
+    match (&call.request.method, rest) {
         (&Method::GET, []) => {
             let mut owners = jp1ao.owners(call)?;
             if owners.is_empty() {
                 owners.push(Owner::Shared);
             }
             let found = jp1ao.listed(call, &owners, Property::show);
-            list::answer(call, found, &VALUE, &["serviceID", "scheduleID", "taskID"])
+            list::handle(call, found, &VALUE, &["serviceID", "scheduleID", "taskID"])
         }
         (&Method::PUT, []) => update_all(jp1ao, call),
         (&Method::GET, [wanted]) => {
-            call.only(&[&["alt"]])?;
+            call.reject_other_parameters(&[&["alt"]])?;
             let (owner, property) = jp1ao.value(call, id(wanted)?)?;
             Ok(ok(&property.show(owner)))
         }
         (&Method::PUT, [wanted]) => {
-            call.only(&[&["alt"]])?;
-            call.needs(Role::Modify)?;
+            call.reject_other_parameters(&[&["alt"]])?;
+            call.require_role(Role::Modify)?;
             let wanted = id(wanted)?;
             let (owner, _) = jp1ao.value(call, wanted)?;
             let body = call.body()?;
@@ -563,11 +563,11 @@ pub fn values(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
                 .get("instanceID")
                 .is_some_and(|given| given.as_u64() != Some(wanted))
             {
-                return Err(Problem::body("instanceID is that of another"));
+                return Err(ApiError::body("instanceID is that of another"));
             }
-            let value = text(&body, "value", MAX_VALUE)?
-                .ok_or_else(|| Problem::body("value is missing"))?;
-            let not_editable = || Problem::body("it is not editable");
+            let value = text(&body, "value", MAX_VALUE_CHARS)?
+                .ok_or_else(|| ApiError::body("value is missing"))?;
+            let not_editable = || ApiError::body("it is not editable");
             let property = jp1ao.editable(owner, wanted).ok_or_else(not_editable)?;
             property.set(&value)?;
             Ok(ok(&property.show(owner)))
@@ -586,42 +586,42 @@ pub fn values(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
 }
 
 impl Jp1ao {
-    fn value(&self, call: &Call<'_>, id: u64) -> Result<(Owner, &Property), Problem> {
-        let owner = self.owner_of(call, id).ok_or(Problem::Absent)?;
+    fn value(&self, call: &Call<'_>, id: u64) -> Result<(Owner, &Property), ApiError> {
+        let owner = self.owner_of(call, id).ok_or(ApiError::Absent)?;
         let owned = self.owned(call, owner).unwrap_or_default();
         let found = owned.iter().find(|property| property.id == id);
-        Ok((owner, found.ok_or(Problem::Absent)?))
+        Ok((owner, found.ok_or(ApiError::Absent)?))
     }
 }
 
 /// Updates all values of a posted list envelope, or none. Without a service it updates
 /// the shared ones; `readOnly` and `hidden` can change only with one.
-fn update_all(jp1ao: &mut Jp1ao, call: &Call<'_>) -> Outcome {
-    call.only(&[&["alt", "serviceID"]])?;
-    call.needs(Role::Modify)?;
+fn update_all(jp1ao: &mut Jp1ao, call: &Call<'_>) -> HandlerResult {
+    call.reject_other_parameters(&[&["alt", "serviceID"]])?;
+    call.require_role(Role::Modify)?;
     let owner = call
         .number("serviceID")?
         .map_or(Owner::Shared, Owner::Service);
-    let mut changed = jp1ao.owned(call, owner).ok_or(Problem::Absent)?.to_vec();
+    let mut changed = jp1ao.owned(call, owner).ok_or(ApiError::Absent)?.to_vec();
     let body = call.body()?;
     let Some(Value::Array(data)) = body.get("data") else {
-        return Err(Problem::body("data is no list"));
+        return Err(ApiError::body("data is no list"));
     };
     for item in data {
         let item = item
             .as_object()
-            .ok_or_else(|| Problem::body("an element of data is no object"))?;
+            .ok_or_else(|| ApiError::body("an element of data is no object"))?;
         let id = item.get("instanceID").and_then(Value::as_u64);
         let property = changed
             .iter_mut()
             .find(|property| Some(property.id) == id)
-            .ok_or_else(|| Problem::body("instanceID is none of theirs"))?;
+            .ok_or_else(|| ApiError::body("instanceID is none of theirs"))?;
         let flags = (boolean(item, "readOnly")?, boolean(item, "hidden")?);
         if owner != Owner::Shared {
             property.read_only = flags.0.unwrap_or(property.read_only);
             property.hidden = flags.1.unwrap_or(property.hidden);
         }
-        if let Some(value) = text(item, "value", MAX_VALUE)? {
+        if let Some(value) = text(item, "value", MAX_VALUE_CHARS)? {
             // A call that makes the property read-only may still set its value.
             property.set(&value)?;
         }
@@ -640,12 +640,12 @@ fn update_all(jp1ao: &mut Jp1ao, call: &Call<'_>) -> Outcome {
 }
 
 /// `PropertyGroups` of exactly one object.
-pub fn groups(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
+pub fn groups(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> HandlerResult {
     const ONE: &[&str] = &["serviceTemplateID", "serviceID", "scheduleID", "taskID"];
-    match (&call.ask.method, rest) {
+    match (&call.request.method, rest) {
         (&Method::GET, []) => {
-            if ONE.iter().filter(|name| call.ask.has(name)).count() != 1 {
-                return Err(Problem::Query(format!(
+            if ONE.iter().filter(|name| call.request.has(name)).count() != 1 {
+                return Err(ApiError::Query(format!(
                     "exactly one of {} is required",
                     ONE.join(", ")
                 )));
@@ -657,15 +657,15 @@ pub fn groups(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
                     .find(|one| one.id == id && call.user.sees(one.group));
                 found.map(|one| one.template)
             });
-            let template = match call.ask.has("scheduleID") {
+            let template = match call.request.has("scheduleID") {
                 true => scheduled,
                 false => jp1ao.templates_of(call)?.first().copied(),
             };
             let found = jp1ao.templates.iter().find(|one| Some(one.id) == template);
             let groups = found.map(|template| template.groups()).unwrap_or_default();
-            list::answer(call, groups, &GROUP, ONE)
+            list::handle(call, groups, &GROUP, ONE)
         }
-        (_, []) => Err(Problem::Method),
-        _ => Err(Problem::NoFunction),
+        (_, []) => Err(ApiError::Method),
+        _ => Err(ApiError::NoFunction),
     }
 }

@@ -5,19 +5,19 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value, json};
 
-use super::errors::Problem;
+use super::errors::ApiError;
 use super::list::csv;
 use super::time_format::{self, Day};
 use super::{Call, Jp1aoVersion, boolean, text};
 
 /// Number of days searched for the next start of a recurrence.
-const HORIZON: usize = 366;
+const MAX_SEARCH_DAYS: usize = 366;
 const HOUR: Duration = Duration::from_secs(3600);
 const DAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 
 /// Start times of tasks. Recurrences keep the texts of the request.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Plan {
+pub enum StartTimes {
     Immediate,
     At(SystemTime),
     Recurring(Recurrence),
@@ -35,7 +35,7 @@ pub struct Recurrence {
     time: Option<String>,
 }
 
-impl Plan {
+impl StartTimes {
     /// Returns `scheduleType`.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -45,16 +45,16 @@ impl Plan {
         }
     }
 
-    pub fn read(given: &Map<String, Value>) -> Result<Self, Problem> {
+    pub fn read(given: &Map<String, Value>) -> Result<Self, ApiError> {
         let short = |name: &str| text(given, name, 200);
         match short("scheduleType")?.as_deref() {
             Some("immediate") => Ok(Self::Immediate),
             Some("schedule") => {
                 let start = short("scheduledStartTime")?.unwrap_or_default();
-                let start = time_format::read(&start, false);
+                let start = time_format::parse(&start, false);
                 start
                     .map(Self::At)
-                    .ok_or_else(|| Problem::body("scheduledStartTime is no time"))
+                    .ok_or_else(|| ApiError::body("scheduledStartTime is no time"))
             }
             Some("recurrence") => {
                 let recurrence = Recurrence {
@@ -68,10 +68,10 @@ impl Plan {
                 };
                 recurrence
                     .rule()
-                    .map_err(|name| Problem::body(format!("{name} is wrong")))?;
+                    .map_err(|name| ApiError::body(format!("{name} is wrong")))?;
                 Ok(Self::Recurring(recurrence))
             }
-            _ => Err(Problem::body(
+            _ => Err(ApiError::body(
                 "scheduleType is none of immediate, schedule, recurrence",
             )),
         }
@@ -101,7 +101,7 @@ impl Plan {
             _ => call.time(scheduled).into(),
         };
         shown["recurrenceInterval"] = recurring.then(|| recurrence.interval.clone()).into();
-        if call.rules.version != Jp1aoVersion::V10 {
+        if call.options.version != Jp1aoVersion::V10 {
             shown["recurrenceMinutes"] = or_null(&recurrence.minutes);
         }
         shown["recurrenceDayOfWeek"] = or_null(&recurrence.days_of_week);
@@ -150,7 +150,7 @@ impl Recurrence {
         let time = match &self.time {
             // The same time on every day.
             Some(time) => {
-                let day = time_format::read(&format!("2000-01-01T{time}"), false)
+                let day = time_format::parse(&format!("2000-01-01T{time}"), false)
                     .ok_or("recurrenceTime")?;
                 day.duration_since(Day::of(day).at(Duration::ZERO))
                     .map_err(|_| "recurrenceTime")?
@@ -158,7 +158,7 @@ impl Recurrence {
             None => Duration::ZERO,
         };
         let start = match &self.start {
-            Some(start) => time_format::read(start, false).ok_or("recurrenceStartDate")?,
+            Some(start) => time_format::parse(start, false).ok_or("recurrenceStartDate")?,
             None => SystemTime::UNIX_EPOCH,
         };
         let rule = Rule {
@@ -201,7 +201,7 @@ impl Rule<'_> {
                 .find(|at| *at >= from);
         }
         std::iter::successors(Some(Day::of(from)), |day| Some(day.next()))
-            .take(HORIZON)
+            .take(MAX_SEARCH_DAYS)
             .filter(|day| self.falls_on(*day))
             .map(|day| day.at(self.time))
             .find(|at| *at >= from)
@@ -211,7 +211,7 @@ impl Rule<'_> {
         match (&self.weekdays, &self.days) {
             (Some(weekdays), _) => weekdays.contains(&day.weekday()),
             (None, Some(days)) => {
-                let named = days.iter().any(|one| one.parse() == Ok(day.of_month()));
+                let named = days.iter().any(|one| one.parse() == Ok(day.day_of_month()));
                 named || (self.last_day && day.is_last_of_month())
             }
             (None, None) => true,
@@ -246,15 +246,15 @@ pub fn argument(name: &str, description: &str, version: Jp1aoVersion) -> Value {
 mod tests {
     use super::*;
 
-    fn read(members: Value) -> Result<Plan, Problem> {
-        Plan::read(members.as_object().unwrap())
+    fn read(members: Value) -> Result<StartTimes, ApiError> {
+        StartTimes::read(members.as_object().unwrap())
     }
 
     #[test]
-    fn next_starts() {
+    fn next_start_follows_the_recurrence() {
         // A Saturday, at noon.
-        let now = time_format::read("2026-11-21T12:00:00+09:00", true).unwrap();
-        for (plan, want) in [
+        let now = time_format::parse("2026-11-21T12:00:00+09:00", true).unwrap();
+        for (start_times, want) in [
             (
                 json!({"scheduleType": "immediate"}),
                 "2026-11-21T12:00:00.000+09:00",
@@ -300,18 +300,18 @@ mod tests {
                 "2026-11-30T00:00:00.000+09:00",
             ),
         ] {
-            let mut members = plan.clone();
+            let mut members = start_times.clone();
             if members["scheduleType"].is_null() {
                 members["scheduleType"] = "recurrence".into();
             }
             let next = read(members).unwrap().next(now).unwrap();
-            assert_eq!(time_format::write(next, false), want, "{plan}");
+            assert_eq!(time_format::format(next, false), want, "{start_times}");
         }
     }
 
     #[test]
-    fn wrong_plans() {
-        for plan in [
+    fn invalid_start_times_are_rejected() {
+        for start_times in [
             json!({}),
             json!({"scheduleType": 1}),
             json!({"scheduleType": "never"}),
@@ -328,7 +328,7 @@ mod tests {
             json!({"scheduleType": "recurrence", "recurrenceInterval": "daily", "recurrenceStartDate": "soon"}),
             json!({"scheduleType": "recurrence", "recurrenceInterval": "hourly", "recurrenceMinutes": "60"}),
         ] {
-            assert!(read(plan.clone()).is_err(), "{plan}");
+            assert!(read(start_times.clone()).is_err(), "{start_times}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use super::time_format;
 
 /// Maximum size of a log. JP1/AO limits it as well (AG12 8.9.3).
-const MAX_LOG: usize = 64 << 10;
+const MAX_LOG_BYTES: usize = 64 << 10;
 
 /// Complete lines with line ends.
 #[derive(Clone, Debug, Default)]
@@ -22,8 +22,8 @@ impl Log {
             .map(|c| if c.is_control() { ' ' } else { c })
             .collect();
         self.text
-            .push_str(&format!("{} {text}\n", time_format::write(at, false)));
-        let over = self.text.len().saturating_sub(MAX_LOG);
+            .push_str(&format!("{} {text}\n", time_format::format(at, false)));
+        let over = self.text.len().saturating_sub(MAX_LOG_BYTES);
         if over > 0 {
             let bytes = self.text.as_bytes();
             let line = bytes.iter().skip(over).position(|byte| *byte == b'\n');
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_lines_only() {
+    fn only_complete_lines_are_returned() {
         for (offset, size, want) in [
             (None, 1000, "one\nzwölf\nthree\n"),
             (None, usize::MAX, "one\nzwölf\nthree\n"),
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn backwards() {
+    fn reverse_reads_backwards() {
         for (offset, size, want) in [
             (None, 1000, "one\nzwölf\nthree\n"),
             (None, 17, "one\nzwölf\nthree\n"),
@@ -121,12 +121,12 @@ mod tests {
     }
 
     #[test]
-    fn forgets_whole_lines() {
+    fn oldest_complete_lines_are_dropped() {
         let mut log = Log::default();
         for line in 0..5000 {
             log.line(UNIX_EPOCH, &format!("line {line}\nof 日本"));
         }
-        assert!(log.text.len() <= MAX_LOG);
+        assert!(log.text.len() <= MAX_LOG_BYTES);
         assert!(
             log.text.starts_with("1970-01-01T09:00:00.000+09:00 line "),
             "{}",
@@ -137,7 +137,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn nothing_panics(lines in proptest::collection::vec(".{0,20}", 0..20), offset: Option<usize>, near in 0usize..300, size in 0usize..300) {
+        fn arbitrary_input_does_not_panic(lines in proptest::collection::vec(".{0,20}", 0..20), offset: Option<usize>, near in 0usize..300, size in 0usize..300) {
             let mut log = Log::default();
             for line in &lines {
                 log.line(UNIX_EPOCH, line);

@@ -15,7 +15,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::Jp1aoVersion;
-use super::errors::Problem;
+use super::errors::ApiError;
 use super::task_log::Log;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,20 +73,20 @@ impl Status {
     }
 
     /// Error for an action that the status does not permit.
-    fn refuses(self) -> Problem {
-        Problem::State(self.text(Jp1aoVersion::V12))
+    fn refuses(self) -> ApiError {
+        ApiError::State(self.text(Jp1aoVersion::V12))
     }
 }
 
 /// Behaviour of a step.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Work {
+pub enum StepKind {
     /// Takes the duration of one step.
     Plain,
     /// Takes two durations; the second is longer than expected.
     Long,
     /// Waits for a response; all buttons but the last continue the task.
-    Ask {
+    WaitForInput {
         question: String,
         buttons: Vec<String>,
     },
@@ -96,7 +96,7 @@ pub enum Work {
 pub struct Step {
     pub id: u64,
     pub name: String,
-    pub work: Work,
+    pub work: StepKind,
     /// Whether the step fails the next time it runs.
     pub fails: bool,
     pub status: &'static str,
@@ -107,7 +107,7 @@ pub struct Step {
 }
 
 impl Step {
-    pub fn new(id: u64, name: &str, work: Work) -> Self {
+    pub fn new(id: u64, name: &str, work: StepKind) -> Self {
         Self {
             id,
             name: name.to_owned(),
@@ -128,7 +128,7 @@ impl Step {
 
 /// An event that services and schedules react to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum News {
+pub enum RunEvent {
     Started,
     Completed,
     Failed,
@@ -144,12 +144,12 @@ pub struct Run {
     pub started: Option<SystemTime>,
     pub completed: Option<SystemTime>,
     /// Time of the last change of a step.
-    pub stepped: Option<SystemTime>,
+    pub step_changed_at: Option<SystemTime>,
     pub steps: Vec<Step>,
     /// The running step, or the last one that ran.
     current: usize,
     pub log: Log,
-    news: Vec<News>,
+    event: Vec<RunEvent>,
 }
 
 impl Run {
@@ -160,16 +160,16 @@ impl Run {
             since: scheduled,
             started: None,
             completed: None,
-            stepped: None,
+            step_changed_at: None,
             steps,
             current: 0,
             log: Log::default(),
-            news: Vec::new(),
+            event: Vec::new(),
         }
     }
 
-    pub fn take_news(&mut self) -> Vec<News> {
-        std::mem::take(&mut self.news)
+    pub fn take_events(&mut self) -> Vec<RunEvent> {
+        std::mem::take(&mut self.event)
     }
 
     /// Returns the time of the last change.
@@ -182,7 +182,7 @@ impl Run {
         // Without a minimum duration the loop would not end.
         let step = step.max(Duration::from_millis(1));
         while let Some(due) = self.due(step).filter(|due| *due <= now) {
-            self.happen(due);
+            self.apply_transition(due);
         }
     }
 
@@ -201,25 +201,25 @@ impl Run {
         }
     }
 
-    fn happen(&mut self, at: SystemTime) {
+    fn apply_transition(&mut self, at: SystemTime) {
         match self.status {
             Status::Waiting => {
                 self.started = Some(at);
-                self.news.push(News::Started);
+                self.event.push(RunEvent::Started);
                 self.log.line(at, "KNAE08001-I The task started.");
                 self.begin(0, at);
             }
-            Status::InProgress => self.step_is_over(at),
-            Status::LongRunning => self.step_ends(at, "completed", 0),
+            Status::InProgress => self.end_step_duration(at),
+            Status::LongRunning => self.end_step(at, "completed", 0),
             Status::WithError => self.end(at, Status::Failed),
             Status::Terminating => {
                 // A task stopped during its last step ends normally (AG10 1.6.12).
                 let last = self.current + 1 >= self.steps.len();
                 let asked = self
                     .step()
-                    .is_none_or(|step| matches!(step.work, Work::Ask { .. }));
+                    .is_none_or(|step| matches!(step.work, StepKind::WaitForInput { .. }));
                 if last && !asked {
-                    self.step_ends(at, "completed", 0);
+                    self.end_step(at, "completed", 0);
                 } else {
                     self.interrupt(at);
                 }
@@ -251,56 +251,56 @@ impl Run {
             at,
             &format!("KNAE08002-I Step {} {} started.", index + 1, step.name),
         );
-        self.stepped = Some(at);
+        self.step_changed_at = Some(at);
         self.enter(at, Status::InProgress);
     }
 
     /// Handles the end of a step's duration: it completes, fails, waits for a response
     /// or continues.
-    fn step_is_over(&mut self, at: SystemTime) {
+    fn end_step_duration(&mut self, at: SystemTime) {
         let Some(step) = self.steps.get_mut(self.current) else {
             return self.end(at, Status::Completed);
         };
         if std::mem::take(&mut step.fails) {
             let name = step.name.clone();
-            return self.step_fails(at, &format!("KNAE08004-E Step {name} failed."));
+            return self.fail_step(at, &format!("KNAE08004-E Step {name} failed."));
         }
         match &step.work {
-            Work::Plain => self.step_ends(at, "completed", 0),
-            Work::Long => {
+            StepKind::Plain => self.end_step(at, "completed", 0),
+            StepKind::Long => {
                 self.log
                     .line(at, "KNAE08005-W The step takes longer than was expected.");
                 self.enter(at, Status::LongRunning);
             }
-            Work::Ask { question, buttons } => {
+            StepKind::WaitForInput { question, buttons } => {
                 (step.status, step.comment) = ("waitingForInput", question.clone());
                 self.log.line(
                     at,
                     &format!("KNAE08006-I {question} [{}]", buttons.join("] [")),
                 );
-                self.stepped = Some(at);
+                self.step_changed_at = Some(at);
                 self.enter(at, Status::WaitingForInput);
             }
         }
     }
 
-    fn step_ends(&mut self, at: SystemTime, status: &'static str, code: i32) {
+    fn end_step(&mut self, at: SystemTime, status: &'static str, code: i32) {
         let next = self.current + 1;
         if let Some(step) = self.step() {
             step.end(at, status, code);
             let line = format!("KNAE08003-I Step {next} {} ended with {code}.", step.name);
             self.log.line(at, &line);
         }
-        self.stepped = Some(at);
+        self.step_changed_at = Some(at);
         self.begin(next, at);
     }
 
-    fn step_fails(&mut self, at: SystemTime, line: &str) {
+    fn fail_step(&mut self, at: SystemTime, line: &str) {
         if let Some(step) = self.step() {
             step.end(at, "failed", 1);
         }
         self.log.line(at, line);
-        self.stepped = Some(at);
+        self.step_changed_at = Some(at);
         self.enter(at, Status::WithError);
     }
 
@@ -308,31 +308,31 @@ impl Run {
         if let Some(step) = self.step() {
             step.end(at, "interrupted", 1);
         }
-        self.stepped = Some(at);
+        self.step_changed_at = Some(at);
         self.end(at, Status::Failed);
     }
 
     fn end(&mut self, at: SystemTime, status: Status) {
         self.completed = Some(at);
         self.enter(at, status);
-        let (news, line) = match status {
-            Status::Completed => (Some(News::Completed), "KNAE08007-I The task completed."),
+        let (event, line) = match status {
+            Status::Completed => (Some(RunEvent::Completed), "KNAE08007-I The task completed."),
             Status::Canceled => (None, "KNAE08009-I The task was canceled."),
-            _ => (Some(News::Failed), "KNAE08008-E The task failed."),
+            _ => (Some(RunEvent::Failed), "KNAE08008-E The task failed."),
         };
-        self.news.extend(news);
+        self.event.extend(event);
         self.log.line(at, line);
     }
 
     /// Returns whether an action is permitted now; the error says why not.
-    pub fn allows(&self, action: &str) -> Result<(), Problem> {
+    pub fn allows(&self, action: &str) -> Result<(), ApiError> {
         // The conditions of resubmit are undocumented: always permitted.
         let allowed = action == "resubmit" || self.status.actions().contains(&action);
         allowed.then_some(()).ok_or_else(|| self.status.refuses())
     }
 
     /// Stops after the running step, or at once if forced.
-    pub fn stop(&mut self, at: SystemTime, forced: bool) -> Result<(), Problem> {
+    pub fn stop(&mut self, at: SystemTime, forced: bool) -> Result<(), ApiError> {
         self.allows(if forced { "forceStop" } else { "stop" })?;
         self.log.line(at, "KNAE08010-W The task is being stopped.");
         match forced {
@@ -343,11 +343,11 @@ impl Run {
     }
 
     /// Returns the step that waits for a response, with its buttons.
-    pub fn question(&self) -> Result<(&Step, &[String]), Problem> {
+    pub fn question(&self) -> Result<(&Step, &[String]), ApiError> {
         self.allows("response")?;
         match self.steps.get(self.current) {
             Some(step) => match &step.work {
-                Work::Ask { buttons, .. } => Ok((step, buttons)),
+                StepKind::WaitForInput { buttons, .. } => Ok((step, buttons)),
                 _ => Err(self.status.refuses()),
             },
             None => Err(self.status.refuses()),
@@ -355,21 +355,21 @@ impl Run {
     }
 
     /// Responds with a button, by its index. The last of several fails the step.
-    pub fn respond(&mut self, at: SystemTime, button: usize) -> Result<(), Problem> {
+    pub fn respond(&mut self, at: SystemTime, button: usize) -> Result<(), ApiError> {
         let (_, buttons) = self.question()?;
         let fails = buttons.len() > 1 && button + 1 == buttons.len();
         let label = buttons.get(button).cloned().unwrap_or_default();
         let line = format!("KNAE08011-I The response was {label}.");
         self.log.line(at, &line);
         match fails {
-            true => self.step_fails(at, "KNAE08004-E The step ended with the response."),
-            false => self.step_ends(at, "completed", 0),
+            true => self.fail_step(at, "KNAE08004-E The step ended with the response."),
+            false => self.end_step(at, "completed", 0),
         }
         Ok(())
     }
 
     /// Reruns from the failed step, or from the one after it.
-    pub fn rerun(&mut self, at: SystemTime, after: bool) -> Result<(), Problem> {
+    pub fn rerun(&mut self, at: SystemTime, after: bool) -> Result<(), ApiError> {
         self.allows(if after {
             "rerunStepStart"
         } else {
@@ -381,7 +381,7 @@ impl Run {
         Ok(())
     }
 
-    pub fn cancel(&mut self, at: SystemTime) -> Result<(), Problem> {
+    pub fn cancel(&mut self, at: SystemTime) -> Result<(), ApiError> {
         match self.status {
             Status::Waiting | Status::Suspended => {
                 self.end(at, Status::Canceled);
@@ -391,7 +391,7 @@ impl Run {
         }
     }
 
-    pub fn suspend(&mut self, at: SystemTime) -> Result<(), Problem> {
+    pub fn suspend(&mut self, at: SystemTime) -> Result<(), ApiError> {
         match self.status {
             Status::Waiting => self.enter(at, Status::Suspended),
             Status::Suspended => {}
@@ -401,7 +401,7 @@ impl Run {
     }
 
     /// Returns to waiting; an overdue task starts at the next `advance`.
-    pub fn resume(&mut self, at: SystemTime) -> Result<(), Problem> {
+    pub fn resume(&mut self, at: SystemTime) -> Result<(), ApiError> {
         match self.status {
             Status::Suspended => {
                 self.scheduled = self.scheduled.max(at);
@@ -424,14 +424,14 @@ mod tests {
         UNIX_EPOCH + Duration::from_secs(seconds)
     }
 
-    fn ask() -> Work {
-        Work::Ask {
+    fn wait_for_input() -> StepKind {
+        StepKind::WaitForInput {
             question: "Go on?".into(),
             buttons: vec!["Yes".into(), "No".into()],
         }
     }
 
-    fn run(steps: &[Work]) -> Run {
+    fn run(steps: &[StepKind]) -> Run {
         let steps = steps
             .iter()
             .enumerate()
@@ -440,7 +440,7 @@ mod tests {
     }
 
     /// An action on a run at a certain time.
-    enum Do {
+    enum TimedAction {
         Nothing,
         Stop,
         Force,
@@ -453,21 +453,21 @@ mod tests {
         Resume,
     }
 
-    fn play(run: &mut Run, script: &[(u64, Do, Status)]) {
+    fn play(run: &mut Run, script: &[(u64, TimedAction, Status)]) {
         for (line, (time, act, want)) in script.iter().enumerate() {
             let now = at(*time);
             run.advance(now, STEP);
             let done = match act {
-                Do::Nothing => Ok(()),
-                Do::Stop => run.stop(now, false),
-                Do::Force => run.stop(now, true),
-                Do::Yes => run.respond(now, 0),
-                Do::No => run.respond(now, 1),
-                Do::Rerun => run.rerun(now, false),
-                Do::RerunNext => run.rerun(now, true),
-                Do::Cancel => run.cancel(now),
-                Do::Suspend => run.suspend(now),
-                Do::Resume => run.resume(now),
+                TimedAction::Nothing => Ok(()),
+                TimedAction::Stop => run.stop(now, false),
+                TimedAction::Force => run.stop(now, true),
+                TimedAction::Yes => run.respond(now, 0),
+                TimedAction::No => run.respond(now, 1),
+                TimedAction::Rerun => run.rerun(now, false),
+                TimedAction::RerunNext => run.rerun(now, true),
+                TimedAction::Cancel => run.cancel(now),
+                TimedAction::Suspend => run.suspend(now),
+                TimedAction::Resume => run.resume(now),
             };
             assert_eq!(done, Ok(()), "line {line}");
             assert_eq!(run.status, *want, "line {line}");
@@ -475,12 +475,12 @@ mod tests {
     }
 
     #[test]
-    fn plays() {
-        use Do::*;
+    fn status_follows_the_script() {
         use Status as S;
-        let mut failing = run(&[Work::Plain, Work::Plain]);
+        use TimedAction::*;
+        let mut failing = run(&[StepKind::Plain, StepKind::Plain]);
         failing.steps[0].fails = true;
-        let mut failing_at_last = run(&[Work::Plain]);
+        let mut failing_at_last = run(&[StepKind::Plain]);
         failing_at_last.steps[0].fails = true;
         for (name, mut run, script) in [
             (
@@ -490,7 +490,7 @@ mod tests {
             ),
             (
                 "plain",
-                run(&[Work::Plain, Work::Plain]),
+                run(&[StepKind::Plain, StepKind::Plain]),
                 vec![
                     (10, Nothing, S::InProgress),
                     (13, Nothing, S::InProgress),
@@ -499,12 +499,12 @@ mod tests {
             ),
             (
                 "seen late",
-                run(&[Work::Plain, Work::Plain]),
+                run(&[StepKind::Plain, StepKind::Plain]),
                 vec![(9999, Nothing, S::Completed)],
             ),
             (
                 "long",
-                run(&[Work::Long]),
+                run(&[StepKind::Long]),
                 vec![
                     (11, Nothing, S::InProgress),
                     (12, Nothing, S::LongRunning),
@@ -513,7 +513,7 @@ mod tests {
             ),
             (
                 "asks",
-                run(&[Work::Plain, ask(), Work::Plain]),
+                run(&[StepKind::Plain, wait_for_input(), StepKind::Plain]),
                 vec![
                     (14, Nothing, S::WaitingForInput),
                     (500, Nothing, S::WaitingForInput),
@@ -523,7 +523,7 @@ mod tests {
             ),
             (
                 "is told no",
-                run(&[ask(), Work::Plain]),
+                run(&[wait_for_input(), StepKind::Plain]),
                 vec![
                     (12, No, S::WithError),
                     (13, Nothing, S::WithError),
@@ -547,7 +547,7 @@ mod tests {
             ),
             (
                 "stopped",
-                run(&[Work::Plain, Work::Plain]),
+                run(&[StepKind::Plain, StepKind::Plain]),
                 vec![
                     (11, Stop, S::Terminating),
                     (12, Nothing, S::Terminating),
@@ -556,18 +556,22 @@ mod tests {
             ),
             (
                 "stopped at last",
-                run(&[Work::Plain]),
+                run(&[StepKind::Plain]),
                 vec![(11, Stop, S::Terminating), (13, Nothing, S::Completed)],
             ),
             (
                 "stopped while it asks",
-                run(&[ask()]),
+                run(&[wait_for_input()]),
                 vec![(12, Stop, S::Terminating), (14, Nothing, S::Failed)],
             ),
-            ("forced", run(&[Work::Plain]), vec![(11, Force, S::Failed)]),
+            (
+                "forced",
+                run(&[StepKind::Plain]),
+                vec![(11, Force, S::Failed)],
+            ),
             (
                 "suspended",
-                run(&[Work::Plain]),
+                run(&[StepKind::Plain]),
                 vec![
                     (5, Suspend, S::Suspended),
                     (50, Suspend, S::Suspended),
@@ -578,7 +582,7 @@ mod tests {
             ),
             (
                 "canceled",
-                run(&[Work::Plain]),
+                run(&[StepKind::Plain]),
                 vec![(5, Suspend, S::Suspended), (6, Cancel, S::Canceled)],
             ),
         ] {
@@ -590,7 +594,7 @@ mod tests {
 
     /// Each action in each status that does not permit it.
     #[test]
-    fn refusals() {
+    fn actions_conflict_with_other_statuses() {
         use Status as S;
         let all = [
             S::Waiting,
@@ -604,7 +608,7 @@ mod tests {
             S::Failed,
             S::Canceled,
         ];
-        type Act = fn(&mut Run) -> Result<(), Problem>;
+        type Act = fn(&mut Run) -> Result<(), ApiError>;
         let actions: [(&str, Act, &[Status]); 8] = [
             (
                 "stop",
@@ -641,7 +645,7 @@ mod tests {
         ];
         for status in all {
             for (name, act, allowed) in actions {
-                let mut run = run(&[ask()]);
+                let mut run = run(&[wait_for_input()]);
                 run.status = status;
                 assert_eq!(
                     act(&mut run).is_ok(),
@@ -659,13 +663,13 @@ mod tests {
     }
 
     #[test]
-    fn tells_each_thing_once_and_at_its_time() {
-        let mut run = run(&[Work::Plain, Work::Plain]);
+    fn each_event_is_reported_once() {
+        let mut run = run(&[StepKind::Plain, StepKind::Plain]);
         run.advance(at(9999), STEP);
-        assert_eq!(run.take_news(), [News::Started, News::Completed]);
-        assert_eq!(run.take_news(), []);
+        assert_eq!(run.take_events(), [RunEvent::Started, RunEvent::Completed]);
+        assert_eq!(run.take_events(), []);
         assert_eq!(
-            (run.started, run.completed, run.stepped),
+            (run.started, run.completed, run.step_changed_at),
             (Some(at(10)), Some(at(14)), Some(at(14)))
         );
         let codes: Vec<_> = run

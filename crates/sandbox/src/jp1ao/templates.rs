@@ -9,21 +9,23 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::access::Role;
-use super::errors::Problem;
-use super::list::{self, Kind, Shape, csv};
+use super::errors::ApiError;
+use super::list::{self, Kind, ListSchema, csv};
 use super::properties::Definition;
-use super::task_run::Work;
-use super::{Call, Jp1ao, Jp1aoVersion, Outcome, action, id, multipart_and_zip, no_function, ok};
-use crate::message::Answer;
+use super::task_run::StepKind;
+use super::{
+    Call, HandlerResult, Jp1ao, Jp1aoVersion, action, id, multipart_and_zip, no_function, ok,
+};
+use crate::message::Response;
 
 /// Maximum number of templates.
 const MAX_TEMPLATES: usize = 100;
 /// Maximum size of all imported files.
-const MAX_FILES: usize = 64 << 20;
+const MAX_IMPORTED_BYTES: usize = 64 << 20;
 /// Maximum number of steps, and of properties, of an imported template.
-const MAX_PARTS: usize = 100;
+const MAX_STEPS_AND_PROPERTIES: usize = 100;
 /// Name of the JSON file in an exported archive.
-const INNER: &str = "template.json";
+const TEMPLATE_FILE_NAME: &str = "template.json";
 
 const ACTIONS: &[&str] = &["delete", "export", "detailhelp", "bind"];
 
@@ -43,14 +45,14 @@ pub struct Template {
     pub schedule_types: String,
     pub definitions: Vec<Arc<Definition>>,
     /// Steps of the tasks.
-    pub flow: Vec<(String, Work)>,
+    pub flow: Vec<(String, StepKind)>,
     /// Templates that it includes.
     pub components: Vec<u64>,
     /// Imported file.
     pub file: Option<Bytes>,
 }
 
-pub const SHAPE: Shape = Shape {
+pub const LIST_SCHEMA: ListSchema = ListSchema {
     members: &[
         ("instanceID", Kind::Long),
         ("keyName", Kind::Text),
@@ -105,7 +107,7 @@ impl Template {
             "vendorName": self.vendor,
             "tags": self.tags,
         });
-        if call.rules.version == Jp1aoVersion::V12 {
+        if call.options.version == Jp1aoVersion::V12 {
             shown["serviceSpecificationVersion"] = "1.0".into();
         }
         for (name, value) in [
@@ -171,10 +173,10 @@ impl Template {
         if let Some(file) = &self.file {
             return Some(file.clone());
         }
-        let step = |(name, work): &(String, Work)| match work {
-            Work::Plain => json!({"name": name, "work": "plain"}),
-            Work::Long => json!({"name": name, "work": "long"}),
-            Work::Ask { question, buttons } => {
+        let step = |(name, work): &(String, StepKind)| match work {
+            StepKind::Plain => json!({"name": name, "work": "plain"}),
+            StepKind::Long => json!({"name": name, "work": "long"}),
+            StepKind::WaitForInput { question, buttons } => {
                 json!({"name": name, "work": "ask", "question": question, "buttons": buttons})
             }
         };
@@ -190,7 +192,7 @@ impl Template {
             "flow": self.flow.iter().map(step).collect::<Vec<_>>(),
             "properties": self.definitions.iter().map(|one| one.show()).collect::<Vec<_>>(),
         });
-        multipart_and_zip::zip(INNER, content.to_string().as_bytes()).map(Bytes::from)
+        multipart_and_zip::zip(TEMPLATE_FILE_NAME, content.to_string().as_bytes()).map(Bytes::from)
     }
 
     fn file_name(&self) -> String {
@@ -215,9 +217,9 @@ impl Template {
         let text = |name: &str| short(&given[name]);
         let part = |step: &Value| {
             let work = match step["work"].as_str()? {
-                "plain" => Work::Plain,
-                "long" => Work::Long,
-                "ask" => Work::Ask {
+                "plain" => StepKind::Plain,
+                "long" => StepKind::Long,
+                "ask" => StepKind::WaitForInput {
                     question: short(&step["question"])?,
                     buttons: step["buttons"]
                         .as_array()
@@ -233,7 +235,7 @@ impl Template {
         let parts = |name: &str| {
             given[name]
                 .as_array()
-                .filter(|parts| parts.len() <= MAX_PARTS)
+                .filter(|parts| parts.len() <= MAX_STEPS_AND_PROPERTIES)
         };
         let kinds = text("supportedScheduleType")?;
         Some(Self {
@@ -279,7 +281,7 @@ impl Template {
             state: "release",
             schedule_types: "immediate,schedule,recurrence".to_owned(),
             definitions: Vec::new(),
-            flow: vec![("Run".to_owned(), Work::Plain)],
+            flow: vec![("Run".to_owned(), StepKind::Plain)],
             components: Vec::new(),
             file: None,
         }
@@ -316,12 +318,12 @@ impl Jp1ao {
             .map(|one| one.id)
     }
 
-    fn template(&self, wanted: &str) -> Result<usize, Problem> {
+    fn template(&self, wanted: &str) -> Result<usize, ApiError> {
         let wanted = id(wanted)?;
         self.templates
             .iter()
             .position(|one| one.id == wanted)
-            .ok_or(Problem::Absent)
+            .ok_or(ApiError::Absent)
     }
 }
 
@@ -333,19 +335,19 @@ pub fn all(jp1ao: &Jp1ao, call: &Call<'_>) -> Vec<Value> {
         .collect()
 }
 
-pub fn answer(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
+pub fn handle(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> HandlerResult {
     // Not permitted to the Submit role. The page of the list documents no 403, so the
     // list is empty for that role (V12 2.4).
     if call.user.role < Role::Modify {
-        return match (&call.ask.method, rest) {
+        return match (&call.request.method, rest) {
             (&Method::GET, []) => {
-                list::answer(call, Vec::new(), &SHAPE, &["usingServiceTemplateID"])
+                list::handle(call, Vec::new(), &LIST_SCHEMA, &["usingServiceTemplateID"])
             }
-            (&Method::GET, [_]) | (&Method::DELETE, [_]) => Err(Problem::Forbidden),
-            _ => Err(Problem::Absent),
+            (&Method::GET, [_]) | (&Method::DELETE, [_]) => Err(ApiError::Forbidden),
+            _ => Err(ApiError::Absent),
         };
     }
-    match (&call.ask.method, rest) {
+    match (&call.request.method, rest) {
         (&Method::GET, []) => {
             let component = call.number("usingServiceTemplateID")?;
             let wanted = |one: &&Template| component.is_none_or(|id| one.components.contains(&id));
@@ -355,10 +357,10 @@ pub fn answer(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
                 .filter(wanted)
                 .map(|one| one.show(jp1ao, call))
                 .collect();
-            list::answer(call, shown, &SHAPE, &["usingServiceTemplateID"])
+            list::handle(call, shown, &LIST_SCHEMA, &["usingServiceTemplateID"])
         }
         (&Method::GET, [wanted]) => {
-            call.only(&[&["alt"]])?;
+            call.reject_other_parameters(&[&["alt"]])?;
             let at = jp1ao.template(wanted)?;
             Ok(ok(&jp1ao.templates[at].show(jp1ao, call)))
         }
@@ -381,7 +383,7 @@ pub fn answer(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
                 _ => Vec::new(),
             };
             if *action == "export" {
-                call.needs_or_absent(Role::Develop)?;
+                call.require_role_or_absent(Role::Develop)?;
             }
             action::shown(call, &template.path(), action, arguments)
         }
@@ -391,16 +393,16 @@ pub fn answer(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
             jp1ao.bind(call, at, &arguments)
         }
         (&Method::POST, [wanted, "actions", "export", "invoke"]) => {
-            call.needs_or_absent(Role::Develop)?;
+            call.require_role_or_absent(Role::Develop)?;
             if !call.accepts("application/octet-stream") {
-                return Err(Problem::NotAcceptable);
+                return Err(ApiError::NotAcceptable);
             }
             let template = &jp1ao.templates[jp1ao.template(wanted)?];
             action::no_arguments(call, "export")?;
-            let file = template.file().ok_or(Problem::Limit)?;
+            let file = template.file().ok_or(ApiError::Limit)?;
             let disposition = format!("attachment; filename=\"{}\"", template.file_name());
-            let answer = Answer::raw(StatusCode::OK, "application/octet-stream", file);
-            Ok(answer.with("content-disposition", disposition))
+            let response = Response::raw(StatusCode::OK, "application/octet-stream", file);
+            Ok(response.with_header("content-disposition", disposition))
         }
         _ => Err(no_function(rest, ACTIONS)),
     }
@@ -425,58 +427,58 @@ fn bind_arguments(template: &Template) -> Vec<Value> {
 }
 
 /// The 204 has a JSON content type (docs/apis/jp1ao.md, "Quirks").
-fn delete(jp1ao: &mut Jp1ao, call: &Call<'_>, wanted: &str) -> Outcome {
-    call.only(&[&["alt"]])?;
-    call.needs(Role::Develop)?;
+fn delete(jp1ao: &mut Jp1ao, call: &Call<'_>, wanted: &str) -> HandlerResult {
+    call.reject_other_parameters(&[&["alt"]])?;
+    call.require_role(Role::Develop)?;
     if let Ok(at) = jp1ao.template(wanted) {
         let id = jp1ao.templates[at].id;
         if jp1ao.users(id) > 0 || jp1ao.services.iter().any(|one| one.template == id) {
-            return Err(Problem::InUse);
+            return Err(ApiError::InUse);
         }
         jp1ao.templates.remove(at);
     }
-    Ok(Answer::empty(StatusCode::NO_CONTENT).with("content-type", "application/json"))
+    Ok(Response::empty(StatusCode::NO_CONTENT).with_header("content-type", "application/json"))
 }
 
 /// Serves the form and the upload (V12 2.4.5, 2.4.6).
-pub fn import(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
-    const FORM: &str = "<html><body><form method=\"post\" enctype=\"multipart/form-data\" action=\"import/invoke\">\
+pub fn import(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> HandlerResult {
+    const IMPORT_FORM: &str = "<html><body><form method=\"post\" enctype=\"multipart/form-data\" action=\"import/invoke\">\
         <input type=\"file\" name=\"file\"/><input type=\"submit\"/></form></body></html>";
-    call.only(&[&["alt"]])?;
-    call.needs(Role::Develop)?;
-    match (&call.ask.method, rest) {
-        (&Method::GET, []) if !call.accepts("text/html") => Err(Problem::NotAcceptable),
-        (&Method::GET, []) => Ok(Answer::raw(StatusCode::OK, "text/html", FORM)),
+    call.reject_other_parameters(&[&["alt"]])?;
+    call.require_role(Role::Develop)?;
+    match (&call.request.method, rest) {
+        (&Method::GET, []) if !call.accepts("text/html") => Err(ApiError::NotAcceptable),
+        (&Method::GET, []) => Ok(Response::raw(StatusCode::OK, "text/html", IMPORT_FORM)),
         (&Method::POST, ["invoke"]) => {
             let boundary = call
-                .ask
+                .request
                 .header("content-type")
                 .and_then(multipart_and_zip::boundary);
-            let boundary = boundary.ok_or(Problem::MediaType)?;
-            let file = multipart_and_zip::file(&call.ask.body, boundary, "file");
-            let file = file.ok_or_else(|| Problem::body("there is no part `file` with a file"))?;
+            let boundary = boundary.ok_or(ApiError::MediaType)?;
+            let file = multipart_and_zip::file(&call.request.body, boundary, "file");
+            let file = file.ok_or_else(|| ApiError::body("there is no part `file` with a file"))?;
             if !(file.name.ends_with(".st") || file.name.ends_with(".zip"))
                 || !multipart_and_zip::is_zip(file.bytes)
             {
-                return Err(Problem::body("the file is no .st or .zip, or is corrupt"));
+                return Err(ApiError::body("the file is no .st or .zip, or is corrupt"));
             }
-            let mut template = match multipart_and_zip::unzip(file.bytes, INNER) {
+            let mut template = match multipart_and_zip::unzip(file.bytes, TEMPLATE_FILE_NAME) {
                 Some(content) => Template::read(content, call.now)
-                    .ok_or_else(|| Problem::body("the file is corrupt"))?,
+                    .ok_or_else(|| ApiError::body("the file is corrupt"))?,
                 None => Template::unread(&file.name, call.now),
             };
             template.file = Some(Bytes::copy_from_slice(file.bytes));
             let id = jp1ao.import(template)?;
             action::done(call, &[format!("objects/ServiceTemplates/{id}")])
         }
-        (_, [] | ["invoke"]) => Err(Problem::Method),
-        _ => Err(Problem::NoFunction),
+        (_, [] | ["invoke"]) => Err(ApiError::Method),
+        _ => Err(ApiError::NoFunction),
     }
 }
 
 impl Jp1ao {
     /// Adds a template, replacing one of the same version.
-    fn import(&mut self, mut template: Template) -> Result<u64, Problem> {
+    fn import(&mut self, mut template: Template) -> Result<u64, ApiError> {
         let same = |one: &Template| {
             one.key == template.key
                 && one.vendor_id == template.vendor_id
@@ -486,8 +488,8 @@ impl Jp1ao {
         let length = |one: &Template| one.file.as_ref().map_or(0, Bytes::len);
         let kept: usize = self.templates.iter().map(length).sum();
         let full = self.templates.len() >= MAX_TEMPLATES && at.is_none();
-        if full || kept + length(&template) > MAX_FILES {
-            return Err(Problem::Limit);
+        if full || kept + length(&template) > MAX_IMPORTED_BYTES {
+            return Err(ApiError::Limit);
         }
         template.id = match at {
             Some(at) => self.templates[at].id,

@@ -13,7 +13,7 @@ use axum::body::{Body, to_bytes};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use http::{HeaderMap, Request};
+use http::HeaderMap;
 use serde_json::json;
 use tower::ServiceExt;
 
@@ -21,12 +21,12 @@ use super::*;
 use crate::{JP1AO_PASSWORD, JP1AO_USERNAME, Settings, router};
 
 /// A sandbox and a user.
-struct Ao {
-    world: Arc<World>,
+struct TestClient {
+    upstreams: Arc<Upstreams>,
     user: &'static str,
 }
 
-struct Got {
+struct TestResponse {
     status: u16,
     headers: HeaderMap,
     bytes: Bytes,
@@ -34,7 +34,7 @@ struct Got {
     body: Value,
 }
 
-impl Got {
+impl TestResponse {
     fn header(&self, name: &str) -> &str {
         self.headers
             .get(name)
@@ -53,30 +53,30 @@ impl Got {
     }
 }
 
-fn quiet() -> Settings {
+fn test_settings() -> Settings {
     Settings {
         preload: false,
         ..Settings::default()
     }
 }
 
-impl Ao {
+impl TestClient {
     /// Tasks progress at two seconds a step; no task exists at the start.
     fn new() -> Self {
-        Self::with(Jp1aoRules::default())
+        Self::with(Jp1aoOptions::default())
     }
 
-    fn with(rules: Jp1aoRules) -> Self {
+    fn with(options: Jp1aoOptions) -> Self {
         Self::of(Settings {
-            jp1ao: rules,
-            ..quiet()
+            jp1ao: options,
+            ..test_settings()
         })
     }
 
     fn of(settings: Settings) -> Self {
-        let world = World::new("http://127.0.0.1:1".to_owned(), settings);
+        let upstreams = Upstreams::new("http://127.0.0.1:1".to_owned(), settings);
         Self {
-            world: Arc::new(world),
+            upstreams: Arc::new(upstreams),
             user: JP1AO_USERNAME,
         }
     }
@@ -84,7 +84,7 @@ impl Ao {
     /// Returns the same sandbox with another user.
     fn by(&self, user: &'static str) -> Self {
         Self {
-            world: self.world.clone(),
+            upstreams: self.upstreams.clone(),
             user,
         }
     }
@@ -102,17 +102,20 @@ impl Ao {
         path: &str,
         headers: &[(&str, &str)],
         body: impl Into<Body>,
-    ) -> Got {
-        let mut request = Request::builder().method(method).uri(path);
+    ) -> TestResponse {
+        let mut request = http::Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let request = request.body(body.into()).unwrap();
-        let response = router(self.world.clone()).oneshot(request).await.unwrap();
+        let response = router(self.upstreams.clone())
+            .oneshot(request)
+            .await
+            .unwrap();
         let (parts, body) = response.into_parts();
         let bytes = to_bytes(body, usize::MAX).await.unwrap();
         let body = serde_json::from_slice(&bytes).unwrap_or_default();
-        Got {
+        TestResponse {
             status: parts.status.as_u16(),
             headers: parts.headers,
             bytes,
@@ -121,7 +124,7 @@ impl Ao {
     }
 
     /// Calls `/Automation/v1/objects/...`, with a JSON body unless it is null.
-    async fn send(&self, method: &str, path: &str, body: Value) -> Got {
+    async fn send(&self, method: &str, path: &str, body: Value) -> TestResponse {
         let authorization = self.basic();
         let path = format!("/Automation/v1/objects/{path}");
         let text = if body.is_null() {
@@ -133,7 +136,7 @@ impl Ao {
             .await
     }
 
-    async fn get(&self, path: &str) -> Got {
+    async fn get(&self, path: &str) -> TestResponse {
         self.send("GET", path, Value::Null).await
     }
 
@@ -145,7 +148,7 @@ impl Ao {
     }
 
     /// Fetches an action's document, edits it and posts it.
-    async fn act(&self, path: &str, action: &str, edit: impl FnOnce(&mut Value)) -> Got {
+    async fn act(&self, path: &str, action: &str, edit: impl FnOnce(&mut Value)) -> TestResponse {
         let mut document = self.read(&format!("{path}/actions/{action}")).await;
         // Named after the action, not the document, as a client must do.
         document["name"] = action.into();
@@ -155,7 +158,7 @@ impl Ao {
     }
 
     /// Posts a document without arguments, without fetching it.
-    async fn invoke(&self, path: &str, action: &str) -> Got {
+    async fn invoke(&self, path: &str, action: &str) -> TestResponse {
         let document = json!({"name": action, "href": "x", "method": "POST", "parameters": []});
         self.send("POST", &format!("{path}/actions/{action}/invoke"), document)
             .await

@@ -12,7 +12,7 @@ const ZONE: Duration = Duration::from_secs(9 * 3600);
 
 /// Truncates to the precision of the format, so that a parsed time equals the stored
 /// one.
-pub fn cut(at: SystemTime) -> SystemTime {
+pub fn truncate(at: SystemTime) -> SystemTime {
     let fine = at
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
@@ -22,7 +22,7 @@ pub fn cut(at: SystemTime) -> SystemTime {
 }
 
 /// Formats as `2026-11-21T11:31:11.457+09:00`, or with `+0900`.
-pub fn write(at: SystemTime, compact: bool) -> String {
+pub fn format(at: SystemTime, compact: bool) -> String {
     let local = at + ZONE;
     let millis = Timestamp::from(local).nanos / 1_000_000;
     let zone = if compact { "+0900" } else { "+09:00" };
@@ -32,7 +32,7 @@ pub fn write(at: SystemTime, compact: bool) -> String {
 /// Parses a time between 1970 and 2200. Missing parts after the year default to their
 /// minimum, a missing zone to the server's; in a filter nothing may be missing. An
 /// offset without a colon is rejected, although the server itself may write one.
-pub fn read(text: &str, complete: bool) -> Option<SystemTime> {
+pub fn parse(text: &str, complete: bool) -> Option<SystemTime> {
     let (local, offset) = zone(text)?;
     if complete && offset.is_none() {
         return None;
@@ -140,7 +140,7 @@ impl Day {
     }
 
     /// From 1.
-    pub fn of_month(self) -> u32 {
+    pub fn day_of_month(self) -> u32 {
         let text = seconds(UNIX_EPOCH + Duration::from_secs(self.0 * DAY));
         text.get(8..10)
             .and_then(|day| day.parse().ok())
@@ -148,7 +148,7 @@ impl Day {
     }
 
     pub fn is_last_of_month(self) -> bool {
-        self.next().of_month() == 1
+        self.next().day_of_month() == 1
     }
 
     /// Returns a time on this day.
@@ -162,13 +162,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn written_and_read() {
+    fn formatted_time_can_be_parsed() {
         let at = UNIX_EPOCH + Duration::from_millis(1_438_232_139_457);
         // From `tests/seeds/5-jp1ao-service-release.json`.
-        assert_eq!(write(at, false), "2015-07-30T13:55:39.457+09:00");
-        assert_eq!(write(at, true), "2015-07-30T13:55:39.457+0900");
-        assert_eq!(read(&write(at, false), true), Some(at));
-        assert_eq!(read(&write(at, true), false), None, "not taken back");
+        assert_eq!(format(at, false), "2015-07-30T13:55:39.457+09:00");
+        assert_eq!(format(at, true), "2015-07-30T13:55:39.457+0900");
+        assert_eq!(parse(&format(at, false), true), Some(at));
+        assert_eq!(parse(&format(at, true), false), None, "not taken back");
     }
 
     #[test]
@@ -227,15 +227,15 @@ mod tests {
             ("日本", false, None),
             ("2015-07-30T日+09:00", false, None),
         ] {
-            let got = read(text, complete).map(|at| write(at, false));
+            let got = parse(text, complete).map(|at| format(at, false));
             assert_eq!(got.as_deref(), want, "{text}");
         }
     }
 
     #[test]
     fn days() {
-        let at = |text: &str| Day::of(read(text, false).unwrap());
-        for (text, weekday, of_month, last) in [
+        let at = |text: &str| Day::of(parse(text, false).unwrap());
+        for (text, weekday, day_of_month, last) in [
             ("2026-11-21", 6, 21, false),
             ("2024-02-28", 3, 28, false),
             ("2024-02-29", 4, 29, true),
@@ -243,15 +243,15 @@ mod tests {
         ] {
             let day = at(text);
             assert_eq!(
-                (day.weekday(), day.of_month(), day.is_last_of_month()),
-                (weekday, of_month, last),
+                (day.weekday(), day.day_of_month(), day.is_last_of_month()),
+                (weekday, day_of_month, last),
                 "{text}"
             );
         }
         // Midnight in Japan is the previous afternoon in Greenwich.
         assert_eq!(at("2026-11-20T15:00:00Z"), at("2026-11-21"));
         assert_eq!(
-            write(at("2026-11-21").at(Duration::from_secs(3600)), false),
+            format(at("2026-11-21").at(Duration::from_secs(3600)), false),
             "2026-11-21T01:00:00.000+09:00"
         );
     }

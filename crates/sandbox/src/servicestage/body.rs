@@ -6,14 +6,14 @@
 use serde_json::Value;
 
 use super::errors::invalid;
-use crate::message::Answer;
+use crate::message::Response;
 
 /// A JSON object.
 pub type Object = serde_json::Map<String, Value>;
 
 /// Maximum size of a body, which bounds the memory of a resource; the sandbox's own
 /// limit.
-const MAX_BODY: usize = 64 << 10;
+const MAX_BODY_BYTES: usize = 64 << 10;
 
 /// A member of a body.
 #[derive(Clone, Copy)]
@@ -51,7 +51,7 @@ pub enum Kind {
 }
 
 /// Declares a required member; a string must not be empty.
-pub const fn must(name: &'static str, kind: Kind) -> Member {
+pub const fn required(name: &'static str, kind: Kind) -> Member {
     Member {
         name,
         kind,
@@ -60,7 +60,7 @@ pub const fn must(name: &'static str, kind: Kind) -> Member {
 }
 
 /// Declares an optional member; null is absent.
-pub const fn may(name: &'static str, kind: Kind) -> Member {
+pub const fn optional(name: &'static str, kind: Kind) -> Member {
     Member {
         name,
         kind,
@@ -69,23 +69,23 @@ pub const fn may(name: &'static str, kind: Kind) -> Member {
 }
 
 /// Characters of the names of environments (docs/apis/servicestage.md, "Common rules").
-pub fn in_environment_name(c: char) -> bool {
+pub fn is_environment_name_char(c: char) -> bool {
     c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'
 }
 
 /// Characters of the names of components.
-pub fn in_component_name(c: char) -> bool {
-    in_environment_name(c) || c == '_'
+pub fn is_component_name_char(c: char) -> bool {
+    is_environment_name_char(c) || c == '_'
 }
 
 /// Characters of the names of applications and most other resources.
-pub fn in_name(c: char) -> bool {
+pub fn is_name_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '-' | '_')
 }
 
 /// Returns the members of the body that the table names.
-pub fn read(body: &[u8], members: &[Member]) -> Result<Object, Answer> {
-    if body.len() > MAX_BODY {
+pub fn read(body: &[u8], members: &[Member]) -> Result<Object, Response> {
+    if body.len() > MAX_BODY_BYTES {
         return Err(invalid(
             "The body is longer than the 64 KiB that the sandbox keeps.",
         ));
@@ -131,7 +131,7 @@ pub fn texts(object: &Object, name: &str) -> Vec<String> {
         .collect()
 }
 
-fn check(object: &Object, members: &[Member], place: &str) -> Result<(), Answer> {
+fn check(object: &Object, members: &[Member], place: &str) -> Result<(), Response> {
     for member in members {
         let path = format!("{place}{}", member.name);
         match object.get(member.name).filter(|value| !value.is_null()) {
@@ -146,7 +146,7 @@ fn check(object: &Object, members: &[Member], place: &str) -> Result<(), Answer>
     Ok(())
 }
 
-fn check_value(value: &Value, kind: Kind, path: &str) -> Result<(), Answer> {
+fn check_value(value: &Value, kind: Kind, path: &str) -> Result<(), Response> {
     let text = value.as_str();
     let (good, must_be) = match kind {
         Kind::Text(max) => (
@@ -253,16 +253,16 @@ mod tests {
     #[test]
     fn bodies() {
         const TABLE: &[Member] = &[
-            must("name", Kind::Name(in_environment_name)),
-            may("description", Kind::Text(3)),
-            may("labels", Kind::Labels),
-            may("replica", Kind::Integer),
-            may(
+            required("name", Kind::Name(is_environment_name_char)),
+            optional("description", Kind::Text(3)),
+            optional("labels", Kind::Labels),
+            optional("replica", Kind::Integer),
+            optional(
                 "source",
-                Kind::Object(&[must("kind", Kind::OneOf(&["image", "code"]))]),
+                Kind::Object(&[required("kind", Kind::OneOf(&["image", "code"]))]),
             ),
-            may("list", Kind::List(&[must("id", Kind::Text(9))])),
-            may("ids", Kind::Texts),
+            optional("list", Kind::List(&[required("id", Kind::Text(9))])),
+            optional("ids", Kind::Texts),
         ];
         for (body, want) in [
             (json!({"name": "a-1", "other": 1}), None),
@@ -324,15 +324,15 @@ mod tests {
             let got = read(body.to_string().as_bytes(), TABLE);
             match (got, want) {
                 (Ok(known), None) => assert!(!known.contains_key("other"), "{body}"),
-                (Err(refused), Some(want)) => {
-                    let said = refused.body.unwrap();
+                (Err(unauthorized), Some(want)) => {
+                    let said = unauthorized.body.unwrap();
                     let said = said["error_message"].as_str().unwrap();
                     assert!(said.starts_with(want), "{body}: {said}");
                 }
                 (got, want) => panic!("{body}: {got:?}, wanted {want:?}"),
             }
         }
-        let long = format!("{{\"name\":\"{}\"}}", "a".repeat(MAX_BODY));
+        let long = format!("{{\"name\":\"{}\"}}", "a".repeat(MAX_BODY_BYTES));
         assert!(read(long.as_bytes(), TABLE).is_err());
         let deep = "[".repeat(1000);
         assert!(read(deep.as_bytes(), TABLE).is_err());

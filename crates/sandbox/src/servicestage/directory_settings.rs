@@ -4,52 +4,52 @@
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::body::{Kind as Is, Member, Object, fill, may, must};
-use super::errors::{absent, no_api};
+use super::body::{Kind as Type, Member, Object, fill, optional, required};
+use super::errors::{resource_not_found, unknown_api};
 use super::{Call, Project};
-use crate::message::Answer;
+use crate::message::Response;
 
 const DIRECTORY: &[Member] = &[
-    must("path", Is::Text(256)),
-    must("user", Is::Text(64)),
-    must("group", Is::Text(64)),
-    must("mode", Is::Text(16)),
+    required("path", Type::Text(256)),
+    required("user", Type::Text(64)),
+    required("group", Type::Text(64)),
+    required("mode", Type::Text(16)),
 ];
 const SETTINGS: &[Member] = &[
-    may("name", Is::Text(64)),
-    must("run_as_user", Is::Text(64)),
-    must("app_home", Is::Object(DIRECTORY)),
-    must("log_home", Is::Object(DIRECTORY)),
+    optional("name", Type::Text(64)),
+    required("run_as_user", Type::Text(64)),
+    required("app_home", Type::Object(DIRECTORY)),
+    required("log_home", Type::Object(DIRECTORY)),
 ];
 
-pub fn answer(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Answer, Answer> {
+pub fn handle(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Response, Response> {
     let shelf = &mut state.directories;
-    let show = |settings: &Object| Ok(Answer::ok(Value::Object(settings.clone())));
+    let show = |settings: &Object| Ok(Response::ok(Value::Object(settings.clone())));
     match (call.method(), rest) {
         (&Method::POST, []) => {
             let mut body = call.body(SETTINGS)?;
             fill(&mut body, json!({"name": ""}));
             call.stamp(&mut body);
-            let answer = show(&body);
+            let response = show(&body);
             shelf.add(body)?;
-            answer
+            response
         }
         (&Method::GET, []) => {
             let all: Vec<&Object> = shelf.iter().collect();
-            Ok(Answer::ok(
+            Ok(Response::ok(
                 json!({"vmapp_configs": all, "total": all.len()}),
             ))
         }
-        (&Method::GET, [id]) => show(shelf.get(id).ok_or_else(absent)?),
+        (&Method::GET, [id]) => show(shelf.get(id).ok_or_else(resource_not_found)?),
         (&Method::PUT, [id]) => {
-            let settings = shelf.get_mut(id).ok_or_else(absent)?;
-            call.change(settings, call.body(SETTINGS)?);
+            let settings = shelf.get_mut(id).ok_or_else(resource_not_found)?;
+            call.merge_body(settings, call.body(SETTINGS)?);
             show(settings)
         }
         (&Method::DELETE, [id]) => {
-            shelf.remove(id).ok_or_else(absent)?;
-            Ok(Answer::empty(StatusCode::NO_CONTENT))
+            shelf.remove(id).ok_or_else(resource_not_found)?;
+            Ok(Response::empty(StatusCode::NO_CONTENT))
         }
-        _ => Err(no_api()),
+        _ => Err(unknown_api()),
     }
 }

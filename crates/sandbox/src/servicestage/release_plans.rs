@@ -4,37 +4,37 @@
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::body::{Kind as Is, Member, Object, fill, may, member, must, text};
-use super::errors::{absent, bad, busy, invalid, no_api};
+use super::body::{Kind as Type, Member, Object, fill, member, optional, required, text};
+use super::errors::{bad_value, busy, invalid, resource_not_found, unknown_api};
 use super::jobs::{Job, Status};
-use super::store::{Thing, page};
+use super::store::{Resource, page};
 use super::{Call, Project, components};
-use crate::World;
-use crate::message::Answer;
+use crate::Upstreams;
+use crate::message::Response;
 
-const COMPONENTS: Is = Is::List(&[
-    must("seq", Is::Integer),
-    must("component_id", Is::Text(64)),
-    must("name", Is::Text(64)),
+const COMPONENTS: Type = Type::List(&[
+    required("seq", Type::Integer),
+    required("component_id", Type::Text(64)),
+    required("name", Type::Text(64)),
 ]);
-const STRATEGY: Is = Is::OneOf(&["continue", "stop"]);
-const NEW: &[Member] = &[
-    must("name", Is::Text(64)),
-    must("action", Is::OneOf(&["clone", "upgrade", "create"])),
-    may("swimlane_id", Is::Text(64)),
-    may("desc", Is::Text(128)),
-    may("fail_strategy", STRATEGY),
-    must("components", COMPONENTS),
+const STRATEGY: Type = Type::OneOf(&["continue", "stop"]);
+const CREATE_BODY: &[Member] = &[
+    required("name", Type::Text(64)),
+    required("action", Type::OneOf(&["clone", "upgrade", "create"])),
+    optional("swimlane_id", Type::Text(64)),
+    optional("desc", Type::Text(128)),
+    optional("fail_strategy", STRATEGY),
+    required("components", COMPONENTS),
 ];
-const CHANGED: &[Member] = &[
-    must("name", Is::Text(64)),
-    may("desc", Is::Text(128)),
-    may("fail_strategy", STRATEGY),
-    must("components", COMPONENTS),
+const UPDATE_BODY: &[Member] = &[
+    required("name", Type::Text(64)),
+    optional("desc", Type::Text(128)),
+    optional("fail_strategy", STRATEGY),
+    required("components", COMPONENTS),
 ];
 
 /// A plan, whose execution redeploys its components, all at once.
-pub struct Plan {
+pub struct ReleasePlan {
     view: Object,
     /// Time of the execution in epoch milliseconds; 0 before it.
     executed: i64,
@@ -44,17 +44,17 @@ pub struct Plan {
     is_aborted: bool,
 }
 
-impl Thing for Plan {
+impl Resource for ReleasePlan {
     fn id(&self) -> &str {
         self.view.id()
     }
 }
 
-impl Plan {
+impl ReleasePlan {
     /// Only SUCCESS is documented; the other values are the sandbox's own.
-    fn status(&self, world: &World) -> &'static str {
+    fn status(&self, upstreams: &Upstreams) -> &'static str {
         let of = |jobs: &[(String, Job)]| -> Vec<Status> {
-            jobs.iter().map(|(_, job)| job.status(world)).collect()
+            jobs.iter().map(|(_, job)| job.status(upstreams)).collect()
         };
         let (jobs, rollback) = (of(&self.jobs), of(&self.rollback_jobs));
         let all_over = |all: &[Status]| all.iter().all(|status| status.is_over());
@@ -69,9 +69,9 @@ impl Plan {
         }
     }
 
-    fn view(&self, world: &World) -> Value {
+    fn view(&self, upstreams: &Upstreams) -> Value {
         let mut view = self.view.clone();
-        view.insert("status".into(), json!(self.status(world)));
+        view.insert("status".into(), json!(self.status(upstreams)));
         view.insert("execute_time".into(), json!(self.executed));
         Value::Object(view)
     }
@@ -81,7 +81,7 @@ impl Plan {
         list.into_iter().flatten()
     }
 
-    fn deploy_info(&self, world: &World) -> Value {
+    fn deploy_info(&self, upstreams: &Upstreams) -> Value {
         let components: Vec<Value> = (self.components())
             .map(|component| {
                 let id = component["component_id"].as_str().unwrap_or_default();
@@ -90,11 +90,13 @@ impl Plan {
                     found.map(|(_, job)| job.clone())
                 };
                 let (job, rollback) = (of(&self.jobs), of(&self.rollback_jobs));
-                let status = |job: &Option<Job>| job.as_ref().map(|job| job.status(world));
+                let status = |job: &Option<Job>| job.as_ref().map(|job| job.status(upstreams));
                 let word = |job| status(job).map_or("", Status::text);
                 let name = |job: &Option<Job>| job.as_ref().map_or("", Job::id).to_owned();
-                let begun = |job: &Option<Job>| job.as_ref().map_or(0, |job| job.begun(world));
-                let ended = |job: &Option<Job>| job.as_ref().and_then(|job| job.ended(world));
+                let start_time =
+                    |job: &Option<Job>| job.as_ref().map_or(0, |job| job.start_time(upstreams));
+                let end_time =
+                    |job: &Option<Job>| job.as_ref().and_then(|job| job.end_time(upstreams));
                 let fault = |job| match status(job) {
                     Some(Status::Failed) => "the sandbox failed it",
                     _ => "",
@@ -108,13 +110,13 @@ impl Plan {
                     "status": word(&job),
                     "job_id": name(&job),
                     "job_status": word(&job),
-                    "start_time": begun(&job),
-                    "end_time": ended(&job).unwrap_or_default(),
+                    "start_time": start_time(&job),
+                    "end_time": end_time(&job).unwrap_or_default(),
                     "fail_message": fault(&job),
                     "rollback_job_id": name(&rollback),
                     "rollback_job_status": word(&rollback),
-                    "rollback_start_time": begun(&rollback),
-                    "rollback_end_time": ended(&rollback).unwrap_or_default(),
+                    "rollback_start_time": start_time(&rollback),
+                    "rollback_end_time": end_time(&rollback).unwrap_or_default(),
                     "rollback_fail_message": fault(&rollback),
                 })
             })
@@ -123,15 +125,15 @@ impl Plan {
     }
 }
 
-pub fn answer(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Answer, Answer> {
-    let world = call.world;
+pub fn handle(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Response, Response> {
+    let upstreams = call.upstreams;
     if let [id, ..] = rest {
-        state.plans.get(id).ok_or_else(absent)?;
+        state.plans.get(id).ok_or_else(resource_not_found)?;
     }
     match (call.method(), rest) {
         (&Method::POST, []) => {
-            let mut body = call.body(NEW)?;
-            all_there(state, &body)?;
+            let mut body = call.body(CREATE_BODY)?;
+            check_components_exist(state, &body)?;
             fill(
                 &mut body,
                 json!({"swimlane_id": "", "desc": "", "fail_strategy": "stop"}),
@@ -142,21 +144,21 @@ pub fn answer(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Ans
             if let Some(time) = body.remove("update_time") {
                 body.insert("modify_time".into(), time);
             }
-            let plan = Plan {
+            let plan = ReleasePlan {
                 view: body,
                 executed: 0,
                 jobs: Vec::new(),
                 rollback_jobs: Vec::new(),
                 is_aborted: false,
             };
-            let answer = Answer::ok(plan.view(world));
+            let response = Response::ok(plan.view(upstreams));
             state.plans.add(plan)?;
-            Ok(answer)
+            Ok(response)
         }
         (&Method::GET, []) => {
             let views = (state.plans.iter())
                 .map(|plan| {
-                    let mut view = plan.view(world);
+                    let mut view = plan.view(upstreams);
                     if let Some(view) = view.as_object_mut() {
                         for name in ["swimlane_id", "desc", "fail_strategy", "components"] {
                             view.remove(name);
@@ -165,45 +167,45 @@ pub fn answer(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Ans
                     view
                 })
                 .collect();
-            page(call.ask, "release_plans", views)
+            page(call.request, "release_plans", views)
         }
         (&Method::GET, [id]) => {
-            let plan = state.plans.get(id).ok_or_else(absent)?;
-            Ok(Answer::ok(plan.view(world)))
+            let plan = state.plans.get(id).ok_or_else(resource_not_found)?;
+            Ok(Response::ok(plan.view(upstreams)))
         }
         (&Method::PUT, [id]) => {
-            let body = call.body(CHANGED)?;
-            all_there(state, &body)?;
-            let plan = state.plans.get_mut(id).ok_or_else(absent)?;
+            let body = call.body(UPDATE_BODY)?;
+            check_components_exist(state, &body)?;
+            let plan = state.plans.get_mut(id).ok_or_else(resource_not_found)?;
             plan.view.extend(body);
             plan.view.insert("modify_time".into(), json!(call.now()));
-            Ok(Answer::ok(plan.view(world)))
+            Ok(Response::ok(plan.view(upstreams)))
         }
         (&Method::DELETE, [id]) => {
             state.plans.remove(id);
-            Ok(Answer::empty(StatusCode::OK))
+            Ok(Response::empty(StatusCode::OK))
         }
         (&Method::GET, [id, "deploy-info"]) => {
-            let plan = state.plans.get(id).ok_or_else(absent)?;
-            Ok(Answer::ok(plan.deploy_info(world)))
+            let plan = state.plans.get(id).ok_or_else(resource_not_found)?;
+            Ok(Response::ok(plan.deploy_info(upstreams)))
         }
         (&Method::POST, [id, "execute"]) => execute(call, state, id),
         (&Method::POST, [id, "rollback"]) => roll_back(call, state, id),
         (&Method::POST, [id, "abort"]) => {
-            let plan = state.plans.get_mut(id).ok_or_else(absent)?;
-            if plan.status(world) != "RUNNING" {
+            let plan = state.plans.get_mut(id).ok_or_else(resource_not_found)?;
+            if plan.status(upstreams) != "RUNNING" {
                 return Err(invalid("The plan is not being executed."));
             }
             plan.is_aborted = true;
-            Ok(Answer::empty(StatusCode::OK))
+            Ok(Response::empty(StatusCode::OK))
         }
-        _ => Err(no_api()),
+        _ => Err(unknown_api()),
     }
 }
 
-fn execute(call: &Call<'_>, state: &mut Project, id: &str) -> Result<Answer, Answer> {
-    let plan = state.plans.get(id).ok_or_else(absent)?;
-    if matches!(plan.status(call.world), "RUNNING" | "ROLLBACKING") {
+fn execute(call: &Call<'_>, state: &mut Project, id: &str) -> Result<Response, Response> {
+    let plan = state.plans.get(id).ok_or_else(resource_not_found)?;
+    if matches!(plan.status(call.upstreams), "RUNNING" | "ROLLBACKING") {
         return Err(busy());
     }
     let wanted: Vec<Object> = plan
@@ -223,20 +225,20 @@ fn execute(call: &Call<'_>, state: &mut Project, id: &str) -> Result<Answer, Ans
     if jobs.is_empty() {
         return Err(busy());
     }
-    let plan = state.plans.get_mut(id).ok_or_else(absent)?;
+    let plan = state.plans.get_mut(id).ok_or_else(resource_not_found)?;
     plan.executed = call.now();
     plan.jobs = jobs;
     plan.rollback_jobs = Vec::new();
     plan.is_aborted = false;
-    Ok(Answer::empty(StatusCode::OK))
+    Ok(Response::empty(StatusCode::OK))
 }
 
-fn roll_back(call: &Call<'_>, state: &mut Project, id: &str) -> Result<Answer, Answer> {
-    let plan = state.plans.get(id).ok_or_else(absent)?;
+fn roll_back(call: &Call<'_>, state: &mut Project, id: &str) -> Result<Response, Response> {
+    let plan = state.plans.get(id).ok_or_else(resource_not_found)?;
     if plan.jobs.is_empty() {
-        return Err(bad("00100433", "The release does not exist."));
+        return Err(bad_value("00100433", "The release does not exist."));
     }
-    if matches!(plan.status(call.world), "RUNNING" | "ROLLBACKING") {
+    if matches!(plan.status(call.upstreams), "RUNNING" | "ROLLBACKING") {
         return Err(busy());
     }
     let deployed: Vec<String> = plan.jobs.iter().map(|(id, _)| id.clone()).collect();
@@ -249,17 +251,21 @@ fn roll_back(call: &Call<'_>, state: &mut Project, id: &str) -> Result<Answer, A
     if jobs.is_empty() {
         return Err(busy());
     }
-    state.plans.get_mut(id).ok_or_else(absent)?.rollback_jobs = jobs;
-    Ok(Answer::empty(StatusCode::OK))
+    state
+        .plans
+        .get_mut(id)
+        .ok_or_else(resource_not_found)?
+        .rollback_jobs = jobs;
+    Ok(Response::empty(StatusCode::OK))
 }
 
 /// Checks that the components of a plan's body exist.
-fn all_there(state: &Project, body: &Object) -> Result<(), Answer> {
+fn check_components_exist(state: &Project, body: &Object) -> Result<(), Response> {
     let components = member(body, "components").as_array();
     let mut ids = (components.into_iter().flatten())
         .map(|component| component["component_id"].as_str().unwrap_or_default());
     match ids.all(|id| state.components.get(id).is_some()) {
         true => Ok(()),
-        false => Err(bad("00100404", "The component does not exist.")),
+        false => Err(bad_value("00100404", "The component does not exist.")),
     }
 }

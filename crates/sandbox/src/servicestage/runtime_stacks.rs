@@ -4,25 +4,28 @@
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::body::{Kind as Is, Member, Object, fill, may, member, must, text};
-use super::errors::{absent, invalid, no_api, refusal};
+use super::body::{Kind as Type, Member, Object, fill, member, optional, required, text};
+use super::errors::{invalid, refusal, resource_not_found, unknown_api};
 use super::{Call, Project};
-use crate::message::Answer;
+use crate::message::Response;
 
 const STACK: &[Member] = &[
     // Can contain a slash.
-    must("name", Is::Text(64)),
-    must("deploy_mode", Is::OneOf(&["virtualmachine"])),
-    must("type", Is::OneOf(&["Java", "Tomcat"])),
-    must("version", Is::Text(64)),
-    may("spec", Is::Object(&[])),
-    may("description", Is::Text(512)),
+    required("name", Type::Text(64)),
+    required("deploy_mode", Type::OneOf(&["virtualmachine"])),
+    required("type", Type::OneOf(&["Java", "Tomcat"])),
+    required("version", Type::Text(64)),
+    optional("spec", Type::Object(&[])),
+    optional("description", Type::Text(512)),
 ];
 const ACTION: &[Member] = &[
-    must("action", Is::OneOf(&["Supported", "Disable"])),
-    must(
+    required("action", Type::OneOf(&["Supported", "Disable"])),
+    required(
         "parameters",
-        Is::Object(&[must("runtimestacks", Is::List(&[must("id", Is::Text(64))]))]),
+        Type::Object(&[required(
+            "runtimestacks",
+            Type::List(&[required("id", Type::Text(64))]),
+        )]),
     ),
 ];
 
@@ -65,14 +68,14 @@ const SYSTEM: [(&str, &str, &str, &str, &str, &str); 4] = [
     ),
 ];
 
-pub fn answer(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Answer, Answer> {
+pub fn handle(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Response, Response> {
     match (call.method(), rest) {
         (&Method::GET, ["innerimages"]) => {
             let images = SYSTEM.iter().filter(|(.., image)| !image.is_empty());
             let images: Vec<Value> = images
                 .map(|(_, _, kind, .., image)| json!({"type": kind, "url": url(image)}))
                 .collect();
-            Ok(Answer::ok(json!({"runtime_stacks": images})))
+            Ok(Response::ok(json!({"runtime_stacks": images})))
         }
         (&Method::GET, ["runtimestacks"]) => {
             let all: Vec<Value> = system(call)
@@ -82,7 +85,7 @@ pub fn answer(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Ans
                 .collect();
             // The SDK expects `runtimestacks` and finds nothing
             // (docs/apis/servicestage.md, "Quirks").
-            Ok(Answer::ok(
+            Ok(Response::ok(
                 json!({"total": all.len(), "runtime_stacks": all}),
             ))
         }
@@ -93,9 +96,9 @@ pub fn answer(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Ans
                 json!({"spec": {}, "description": "", "system": 0, "status": "Disable", "url": ""}),
             );
             call.stamp(&mut body);
-            let answer = Answer::ok(view(state, &body));
+            let response = Response::ok(view(state, &body));
             state.stacks.add(body)?;
-            Ok(answer)
+            Ok(response)
         }
         (&Method::POST, ["runtimestacks", "action"]) => {
             let body = call.body(ACTION)?;
@@ -107,31 +110,34 @@ pub fn answer(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Ans
                 .collect();
             // All or none.
             for id in &ids {
-                own(call, state, id)?;
+                project_stack(call, state, id)?;
             }
             for id in ids {
                 let status =
                     Object::from_iter([("status".to_owned(), member(&body, "action").clone())]);
-                call.change(own(call, state, id)?, status);
+                call.merge_body(project_stack(call, state, id)?, status);
             }
-            Ok(Answer::empty(StatusCode::NO_CONTENT))
+            Ok(Response::empty(StatusCode::NO_CONTENT))
         }
         (&Method::GET, ["runtimestacks", id]) => {
             let system = system(call);
             let mut all = system.iter().chain(state.stacks.iter());
             let stack = all.find(|stack| text(stack, "id") == *id);
-            Ok(Answer::ok(view(state, stack.ok_or_else(absent)?)))
+            Ok(Response::ok(view(
+                state,
+                stack.ok_or_else(resource_not_found)?,
+            )))
         }
         (&Method::PUT, ["runtimestacks", id]) => {
-            own(call, state, id)?;
+            project_stack(call, state, id)?;
             let body = call.body(STACK)?;
-            let stack = own(call, state, id)?;
-            call.change(stack, body);
+            let stack = project_stack(call, state, id)?;
+            call.merge_body(stack, body);
             let stack = stack.clone();
-            Ok(Answer::ok(view(state, &stack)))
+            Ok(Response::ok(view(state, &stack)))
         }
         (&Method::DELETE, ["runtimestacks", id]) => {
-            let stack = own(call, state, id)?.clone();
+            let stack = project_stack(call, state, id)?.clone();
             if users(state, &stack) > 0 {
                 // As in the fixture.
                 return Err(refusal(
@@ -141,22 +147,26 @@ pub fn answer(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Ans
                 ));
             }
             state.stacks.remove(id);
-            Ok(Answer::empty(StatusCode::NO_CONTENT))
+            Ok(Response::empty(StatusCode::NO_CONTENT))
         }
-        _ => Err(no_api()),
+        _ => Err(unknown_api()),
     }
 }
 
 /// Finds a stack that the project may change.
-fn own<'a>(call: &Call<'_>, state: &'a mut Project, id: &str) -> Result<&'a mut Object, Answer> {
+fn project_stack<'a>(
+    call: &Call<'_>,
+    state: &'a mut Project,
+    id: &str,
+) -> Result<&'a mut Object, Response> {
     if system(call).iter().any(|stack| text(stack, "id") == id) {
         return Err(invalid("The runtime stack is the system's."));
     }
-    state.stacks.get_mut(id).ok_or_else(absent)
+    state.stacks.get_mut(id).ok_or_else(resource_not_found)
 }
 
 fn system(call: &Call<'_>) -> Vec<Object> {
-    let made = super::millis(call.world.clock.at_start);
+    let made = super::millis(call.upstreams.clock.at_start);
     let object =
         |(id, name, kind, version, status, image): &(&str, &str, &str, &str, &str, &str)| {
             let mut stack = Object::new();

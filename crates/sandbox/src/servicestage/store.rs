@@ -4,93 +4,98 @@ use serde_json::{Value, json};
 
 use super::body::{Object, text};
 use super::errors::invalid;
-use crate::message::{Answer, Ask};
+use crate::message::{Request, Response};
 
 /// Maximum length of a list without `limit` (docs/apis/servicestage.md, "Common
 /// rules").
-const MAX_LIST: usize = 1000;
+const MAX_LIST_LENGTH: usize = 1000;
 /// Maximum of `limit` (docs/apis/servicestage.md, "Common rules").
 const MAX_LIMIT: usize = 100;
 
 /// A resource with an id.
-pub trait Thing {
+pub trait Resource {
     fn id(&self) -> &str;
 }
 
-impl Thing for Object {
+impl Resource for Object {
     fn id(&self) -> &str {
         text(self, "id")
     }
 }
 
 /// Resources in creation order, up to a maximum number.
-pub struct Shelf<T> {
-    things: Vec<T>,
+pub struct Store<T> {
+    resources: Vec<T>,
     /// Name of the resources in errors.
     what: &'static str,
     max: usize,
 }
 
-impl<T: Thing> Shelf<T> {
+impl<T: Resource> Store<T> {
     pub fn new(what: &'static str, max: usize) -> Self {
         Self {
-            things: Vec::new(),
+            resources: Vec::new(),
             what,
             max,
         }
     }
 
     pub fn get(&self, id: &str) -> Option<&T> {
-        self.iter().find(|thing| thing.id() == id)
+        self.iter().find(|resource| resource.id() == id)
     }
 
     pub fn get_mut(&mut self, id: &str) -> Option<&mut T> {
-        self.things.iter_mut().find(|thing| thing.id() == id)
+        self.resources
+            .iter_mut()
+            .find(|resource| resource.id() == id)
     }
 
     pub fn iter(&self) -> std::slice::Iter<'_, T> {
-        self.things.iter()
+        self.resources.iter()
     }
 
     pub fn iter_mut(&mut self) -> std::slice::IterMut<'_, T> {
-        self.things.iter_mut()
+        self.resources.iter_mut()
     }
 
     /// Fails if the maximum number is reached. Called before anything is created.
-    pub fn room(&self) -> Result<(), Answer> {
-        match self.things.len() < self.max {
+    pub fn check_capacity(&self) -> Result<(), Response> {
+        match self.resources.len() < self.max {
             true => Ok(()),
             false => Err(invalid(format!("There are too many {}.", self.what))),
         }
     }
 
     /// Adds a resource. Fails if the maximum number is reached.
-    pub fn add(&mut self, thing: T) -> Result<(), Answer> {
-        self.room()?;
-        self.things.push(thing);
+    pub fn add(&mut self, resource: T) -> Result<(), Response> {
+        self.check_capacity()?;
+        self.resources.push(resource);
         Ok(())
     }
 
     /// Adds a resource that exists at the start.
-    pub fn preload(&mut self, thing: T) {
-        self.things.push(thing);
+    pub fn preload(&mut self, resource: T) {
+        self.resources.push(resource);
     }
 
     pub fn remove(&mut self, id: &str) -> Option<T> {
-        let at = self.things.iter().position(|thing| thing.id() == id)?;
-        Some(self.things.remove(at))
+        let at = self
+            .resources
+            .iter()
+            .position(|resource| resource.id() == id)?;
+        Some(self.resources.remove(at))
     }
 
     pub fn retain(&mut self, keep: impl FnMut(&mut T) -> bool) {
-        self.things.retain_mut(keep);
+        self.resources.retain_mut(keep);
     }
 }
 
 /// Returns a page of `views`, which are in creation order, as `member`, together with
 /// `count`. Query: `limit` 0 to 100 (1,000 without it), `offset`, `order_by`
 /// `create_time` (default), `name` or `update_time`, `order` `desc` (default) or `asc`.
-pub fn page(ask: &Ask, member: &str, mut views: Vec<Value>) -> Result<Answer, Answer> {
-    let number = |name: &str, default: usize, max: usize| match ask.parameter(name) {
+pub fn page(request: &Request, member: &str, mut views: Vec<Value>) -> Result<Response, Response> {
+    let number = |name: &str, default: usize, max: usize| match request.parameter(name) {
         None => Ok(default),
         Some(text) => text
             .parse()
@@ -98,9 +103,9 @@ pub fn page(ask: &Ask, member: &str, mut views: Vec<Value>) -> Result<Answer, An
             .filter(|number| *number <= max)
             .ok_or_else(|| invalid(format!("{name} must be a number from 0 to {max}."))),
     };
-    let limit = number("limit", MAX_LIST, MAX_LIMIT)?;
+    let limit = number("limit", MAX_LIST_LENGTH, MAX_LIMIT)?;
     let offset = number("offset", 0, usize::try_from(i32::MAX).unwrap_or(usize::MAX))?;
-    match ask.parameter("order_by") {
+    match request.parameter("order_by") {
         None | Some("create_time") => {}
         Some("update_time") => views.sort_by_key(|view| {
             // A component has it in its status.
@@ -116,18 +121,19 @@ pub fn page(ask: &Ask, member: &str, mut views: Vec<Value>) -> Result<Answer, An
             ));
         }
     }
-    match ask.parameter("order") {
+    match request.parameter("order") {
         None | Some("desc") => views.reverse(),
         Some("asc") => {}
         Some(_) => return Err(invalid("order must be desc or asc.")),
     }
     let count = views.len();
     let views: Vec<Value> = views.into_iter().skip(offset).take(limit).collect();
-    Ok(Answer::ok(json!({"count": count, member: views})))
+    Ok(Response::ok(json!({"count": count, member: views})))
 }
 
 /// Returns whether `value` contains the query's filter.
-pub fn matches(ask: &Ask, filter: &str, value: &str) -> bool {
-    ask.parameter(filter)
+pub fn matches(request: &Request, filter: &str, value: &str) -> bool {
+    request
+        .parameter(filter)
         .is_none_or(|part| value.contains(part))
 }

@@ -65,7 +65,7 @@ pub(crate) fn sign(
 
 /// Each request of the official signer verifies, and its canonical form is equal.
 #[test]
-fn vectors_of_the_official_signer_verify() {
+fn official_vectors_verify() {
     let file = read("signing_vectors.json");
     let vectors = file["vectors"].as_array().unwrap();
     assert!(vectors.len() >= 18, "{}", vectors.len());
@@ -194,7 +194,7 @@ fn paths_and_queries_have_one_canonical_form() {
 }
 
 #[test]
-fn malformed_headers_are_no_signature() {
+fn malformed_headers_are_rejected() {
     for value in [
         "",
         "Basic abc",

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::engine::{self, Now};
 use super::super::parameters::Parameters;
-use super::super::stack::{Parent, Plan, Resource, Stack};
+use super::super::stack::{Parent, Resource, Stack, StackDefinition};
 use super::super::template::{self, Environment, Template};
 use super::super::{Heat, functions, resource_types};
 use super::Started;
@@ -15,7 +15,7 @@ const MAX_DEPTH: usize = 5;
 /// `max_resources_per_stack` of Heat's configuration, for all levels together.
 pub const MAX_RESOURCES: usize = 1000;
 
-pub(super) fn takes_stack(kind: &str) -> bool {
+pub(super) fn is_nested_stack(kind: &str) -> bool {
     matches!(kind, "OS::Heat::ResourceGroup" | "OS::Heat::Stack") || !resource_types::exists(kind)
 }
 
@@ -34,7 +34,7 @@ pub fn inner_failure(resource: &str, reason: &str) -> String {
 }
 
 /// Builds the plan of a resource's nested stack.
-fn inner_plan(stack: &Stack, found: &Resource) -> Result<Plan, String> {
+fn inner_plan(stack: &Stack, found: &Resource) -> Result<StackDefinition, String> {
     let properties = &found.properties;
     let template = match found.kind.as_str() {
         "OS::Heat::ResourceGroup" => group(properties)?,
@@ -65,7 +65,7 @@ fn inner_plan(stack: &Stack, found: &Resource) -> Result<Plan, String> {
         ..Environment::default()
     };
     let parameters = Parameters::read(&template, &environment).map_err(|fault| fault.message)?;
-    Ok(Plan {
+    Ok(StackDefinition {
         template,
         environment,
         files: files.clone(),
@@ -105,8 +105,8 @@ fn group(properties: &Map<String, Value>) -> Result<Template, String> {
 }
 
 /// Builds the plan that a preview shows in place of a resource.
-pub fn preview(stack: &Stack, found: &Resource) -> Option<Plan> {
-    let nested = takes_stack(&found.kind) && found.kind != "OS::Heat::Stack";
+pub fn preview(stack: &Stack, found: &Resource) -> Option<StackDefinition> {
+    let nested = is_nested_stack(&found.kind) && found.kind != "OS::Heat::Stack";
     inner_plan(stack, found).ok().filter(|_| nested)
 }
 
@@ -114,7 +114,7 @@ pub fn preview(stack: &Stack, found: &Resource) -> Option<Plan> {
 pub(super) fn inner(
     heat: &mut Heat,
     serial: u64,
-    part: u64,
+    resource: u64,
     action: &'static str,
     now: &Now,
 ) -> Started {
@@ -123,14 +123,14 @@ pub(super) fn inner(
         failure: None,
     };
     let quick = Started {
-        takes: Some(now.pause()),
+        takes: Some(now.resource_duration()),
         failure: None,
     };
     let Some(stack) = heat.stacks.get(serial) else {
         return quick;
     };
-    let mut parts = stack.resources.iter().chain(&stack.leftovers);
-    let Some(found) = parts.find(|other| other.serial == part) else {
+    let mut resources = stack.resources.iter().chain(&stack.leftovers);
+    let Some(found) = resources.find(|other| other.serial == resource) else {
         return quick;
     };
     let plan = match action {
@@ -139,7 +139,7 @@ pub(super) fn inner(
             Err(problem) => {
                 let failure = format!("StackValidationFailed: resources.{}: {problem}", found.name);
                 return Started {
-                    takes: Some(now.pause()),
+                    takes: Some(now.resource_duration()),
                     failure: Some(failure),
                 };
             }
@@ -153,7 +153,7 @@ pub(super) fn inner(
         let problem = "Request limit exceeded: Maximum resources per stack exceeded.";
         let failure = format!("RequestLimitExceeded: resources.{}: {problem}", found.name);
         return Started {
-            takes: Some(now.pause()),
+            takes: Some(now.resource_duration()),
             failure: Some(failure),
         };
     }
@@ -173,7 +173,7 @@ pub(super) fn inner(
                     found.name
                 );
                 return Started {
-                    takes: Some(now.pause()),
+                    takes: Some(now.resource_duration()),
                     failure: Some(failure),
                 };
             }
@@ -181,7 +181,7 @@ pub(super) fn inner(
             let child = Stack {
                 parent: Some(Parent {
                     stack: serial,
-                    resource: part,
+                    resource: resource,
                     nested,
                 }),
                 depth: stack.depth + 1,
@@ -205,7 +205,7 @@ pub(super) fn inner(
     if let Some(found) = heat
         .stacks
         .get_mut(serial)
-        .and_then(|stack| stack.part(part))
+        .and_then(|stack| stack.resource_mut(resource))
     {
         found.nested = Some(inner);
         found.physical_id = id;

@@ -12,12 +12,12 @@ use super::Started;
 pub(super) fn deployment(
     heat: &mut Heat,
     serial: u64,
-    part: u64,
+    resource: u64,
     action: &'static str,
     now: &Now,
 ) -> Started {
     let quick = Started {
-        takes: Some(now.pause()),
+        takes: Some(now.resource_duration()),
         failure: None,
     };
     let Some(stack) = heat.stacks.get_mut(serial) else {
@@ -25,7 +25,7 @@ pub(super) fn deployment(
     };
     let (project, stack_id, stack_name) =
         (stack.project.clone(), stack.id.clone(), stack.name.clone());
-    let Some(found) = stack.part(part) else {
+    let Some(found) = stack.resource_mut(resource) else {
         return quick;
     };
     let property = |name: &str| found.properties.get(name).cloned().unwrap_or_default();
@@ -94,7 +94,7 @@ pub(super) fn deployment(
                 heat.deployments.push(made);
             } else if let Some(there) = heat.deployments.iter_mut().find(|other| other.id == old) {
                 let before = there.config_id.clone();
-                there.renew(made, &now.text);
+                there.restart(made, &now.text);
                 heat.configs.retain(|config| config.id != before);
             }
             // With simulated progress the sandbox also acts as the server's agent.
@@ -119,11 +119,11 @@ pub(super) fn deployment(
 }
 
 /// Finishes the work of a resource's action.
-pub fn ended(heat: &mut Heat, serial: u64, part: u64, action: &str, well: bool, now: &Now) {
+pub fn ended(heat: &mut Heat, serial: u64, resource: u64, action: &str, well: bool, now: &Now) {
     let Some(found) = heat
         .stacks
         .get_mut(serial)
-        .and_then(|stack| stack.part(part))
+        .and_then(|stack| stack.resource_mut(resource))
     else {
         return;
     };
@@ -137,7 +137,7 @@ pub fn ended(heat: &mut Heat, serial: u64, part: u64, action: &str, well: bool, 
                 .iter()
                 .find(|config| config.id == deployment.config_id);
             // Still in progress only if the sandbox simulates the agent.
-            deployment.signalled(config, &json!({"deploy_status_code": 0}), &now.text);
+            deployment.apply_signal(config, &json!({"deploy_status_code": 0}), &now.text);
         }
     }
 }

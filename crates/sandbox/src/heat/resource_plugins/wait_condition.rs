@@ -8,27 +8,39 @@ use super::super::engine::{self, Now};
 use super::super::events::Event;
 use super::super::stack::{Resource, Stack};
 use super::super::{Heat, functions};
-use super::{MAX_WAIT, Started, seconds_of};
+use super::{MAX_RESOURCE_DURATION, Started, seconds_of};
 
 /// Waits for signals; some may have arrived already.
-pub(super) fn wait_condition(heat: &mut Heat, serial: u64, part: u64, pause: Duration) -> Started {
+pub(super) fn wait_condition(
+    heat: &mut Heat,
+    serial: u64,
+    resource: u64,
+    duration: Duration,
+) -> Started {
     let Some(stack) = heat.stacks.get(serial) else {
         return Started {
-            takes: Some(pause),
+            takes: Some(duration),
             failure: None,
         };
     };
-    match verdict(stack, part) {
+    match result_of_signals(stack, resource) {
         Some(failure) => Started {
-            takes: Some(pause),
+            takes: Some(duration),
             failure,
         },
         None => {
-            let found = stack.resources.iter().find(|other| other.serial == part);
-            let timeout = found.and_then(|part| seconds_of(part.properties.get("timeout")));
+            let found = stack
+                .resources
+                .iter()
+                .find(|other| other.serial == resource);
+            let timeout = found.and_then(|resource| seconds_of(resource.properties.get("timeout")));
             let timeout = timeout.and_then(|secs| Duration::try_from_secs_f64(secs).ok());
             Started {
-                takes: Some(timeout.unwrap_or(MAX_WAIT).min(MAX_WAIT)),
+                takes: Some(
+                    timeout
+                        .unwrap_or(MAX_RESOURCE_DURATION)
+                        .min(MAX_RESOURCE_DURATION),
+                ),
                 // Replaced by [`timed_out`] with the count of signals at that time.
                 failure: Some(String::new()),
             }
@@ -38,8 +50,11 @@ pub(super) fn wait_condition(heat: &mut Heat, serial: u64, part: u64, pause: Dur
 
 /// Returns the result of a wait condition according to its signals; `None` if more are
 /// needed.
-fn verdict(stack: &Stack, part: u64) -> Option<Option<String>> {
-    let condition = stack.resources.iter().find(|other| other.serial == part)?;
+fn result_of_signals(stack: &Stack, resource: u64) -> Option<Option<String>> {
+    let condition = stack
+        .resources
+        .iter()
+        .find(|other| other.serial == resource)?;
     let handle = condition.properties.get("handle");
     let handle = stack
         .resources
@@ -61,26 +76,32 @@ fn verdict(stack: &Stack, part: u64) -> Option<Option<String>> {
             "WaitConditionFailure: resources.{name}: {why}"
         )));
     }
-    (reasons("SUCCESS").len() as u64 >= wanted(condition)).then_some(None)
+    (reasons("SUCCESS").len() as u64 >= required_signals(condition)).then_some(None)
 }
 
-fn wanted(condition: &Resource) -> u64 {
+fn required_signals(condition: &Resource) -> u64 {
     let count = condition.properties.get("count").map(functions::text);
     count.and_then(|text| text.trim().parse().ok()).unwrap_or(1)
 }
 
 /// Returns the failure message of a wait condition after its timeout.
-pub fn timed_out(heat: &Heat, serial: u64, part: u64) -> Option<String> {
+pub fn timed_out(heat: &Heat, serial: u64, resource: u64) -> Option<String> {
     let stack = heat.stacks.get(serial)?;
     let running = |other: &Resource| other.running.as_ref().map(|running| running.action);
-    let found = stack.resources.iter().find(|other| other.serial == part)?;
+    let found = stack
+        .resources
+        .iter()
+        .find(|other| other.serial == resource)?;
     if running(found) == Some("DELETE") {
         return None;
     }
-    if let Some(ended) = verdict(stack, part) {
+    if let Some(ended) = result_of_signals(stack, resource) {
         return ended;
     }
-    let condition = stack.resources.iter().find(|other| other.serial == part)?;
+    let condition = stack
+        .resources
+        .iter()
+        .find(|other| other.serial == resource)?;
     let handle = condition.properties.get("handle");
     let handle = stack
         .resources
@@ -92,7 +113,11 @@ pub fn timed_out(heat: &Heat, serial: u64, part: u64) -> Option<String> {
         .flatten()
         .map(|(_, signal)| functions::text(&signal["reason"]))
         .collect();
-    let mut message = format!("{} of {} received", reasons.len(), wanted(condition));
+    let mut message = format!(
+        "{} of {} received",
+        reasons.len(),
+        required_signals(condition)
+    );
     if !reasons.is_empty() {
         message = format!("{message} - {}", reasons.join(";"));
     }
@@ -119,7 +144,7 @@ pub fn signal(heat: &mut Heat, serial: u64, name: &str, details: Option<&Value>,
         return;
     };
     if found.kind == "OS::Heat::SoftwareDeployment" {
-        let (part, id) = (found.serial, found.physical_id.clone());
+        let (resource, id) = (found.serial, found.physical_id.clone());
         let running = found.running.is_some();
         let details = details.cloned().unwrap_or_else(|| json!({}));
         let deployment = heat.deployments.iter_mut().find(|other| other.id == id);
@@ -132,10 +157,10 @@ pub fn signal(heat: &mut Heat, serial: u64, name: &str, details: Option<&Value>,
             .configs
             .iter()
             .find(|config| config.id == deployment.config_id);
-        let failure = deployment.signalled(config, &details, &now.text);
+        let failure = deployment.apply_signal(config, &details, &now.text);
         if running {
             let failure = failure.map(|why| format!("Error: resources.{name}: {why}"));
-            engine::over(heat, serial, part, failure, now);
+            engine::end_resource_action(heat, serial, resource, failure, now);
         }
         return;
     }
@@ -175,20 +200,20 @@ pub fn signal(heat: &mut Heat, serial: u64, name: &str, details: Option<&Value>,
         functions::text(&reason)
     );
     let event = Event::of(found, "SIGNAL", "COMPLETE", &told, now);
-    stack.note(event, now);
+    stack.record_event(event, now);
     let waiting: Vec<u64> = stack
         .resources
         .iter()
         .filter(|other| other.kind == "OS::Heat::WaitCondition" && other.running.is_some())
         .map(|other| other.serial)
         .collect();
-    for part in waiting {
+    for resource in waiting {
         if let Some(failure) = heat
             .stacks
             .get(serial)
-            .and_then(|stack| verdict(stack, part))
+            .and_then(|stack| result_of_signals(stack, resource))
         {
-            engine::over(heat, serial, part, failure, now);
+            engine::end_resource_action(heat, serial, resource, failure, now);
         }
     }
 }

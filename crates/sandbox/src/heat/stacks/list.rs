@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::super::super::message::Answer;
+use super::super::super::message::Response;
 use super::super::stack::Stack;
 use super::super::{Context, Heat, boolean_parameter, direction, forbidden, limit, remote_error};
 
@@ -42,10 +42,10 @@ const SYNONYMS: [&str; 7] = [
     "stack_user_project_id",
 ];
 
-pub fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+pub fn list(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
     let flag = |name: &str| boolean_parameter(context, name, ".").map(|it| it.unwrap_or(false));
-    let ask = context.ask;
-    let limit = ask
+    let request = context.request;
+    let limit = request
         .parameter("limit")
         .map(|text| limit(text, "limit"))
         .transpose()?;
@@ -129,7 +129,7 @@ pub fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
     if !ascending {
         found.reverse();
     }
-    if let Some(marker) = ask.parameter("marker")
+    if let Some(marker) = request.parameter("marker")
         && let Some(at) = found.iter().position(|stack| stack.id == marker)
     {
         found.drain(..=at);
@@ -139,23 +139,23 @@ pub fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
         .iter()
         .map(|stack| stack.summary(heat, context.base))
         .collect();
-    let mut answer = json!({"stacks": shown});
+    let mut response = json!({"stacks": shown});
     if limit.is_some_and(|limit| limit == found.len())
         && let Some(last) = found.last()
     {
-        answer["links"] = json!([{"rel": "next", "href": next(context, &last.id)}]);
+        response["links"] = json!([{"rel": "next", "href": next(context, &last.id)}]);
     }
     if let Some(count) = count {
-        answer["count"] = json!(count);
+        response["count"] = json!(count);
     }
-    Ok(Answer::ok(answer))
+    Ok(Response::ok(response))
 }
 
 /// Builds the query of the next page.
 fn next(context: &Context, marker: &str) -> String {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     let mut marked = false;
-    for (name, value) in &context.ask.query {
+    for (name, value) in &context.request.query {
         match name.as_str() {
             "marker" => {
                 query.append_pair(name, marker);
@@ -176,7 +176,7 @@ fn next(context: &Context, marker: &str) -> String {
 /// Returns whether the four tag filters match a stack.
 fn tagged(stack: &Stack, context: &Context) -> bool {
     let asked = |name: &str| {
-        let text = context.ask.parameter(name)?;
+        let text = context.request.parameter(name)?;
         Some(text.split(',').map(str::to_owned).collect::<Vec<String>>())
     };
     let all = |tags: &[String]| tags.iter().all(|tag| stack.tags.contains(tag));
@@ -188,7 +188,7 @@ fn tagged(stack: &Stack, context: &Context) -> bool {
 }
 
 /// Returns all stacks, ignoring every parameter.
-pub fn detail(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+pub fn detail(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
     let shown: Vec<Value> = heat
         .stacks
         .all()
@@ -196,5 +196,5 @@ pub fn detail(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
         .filter(|stack| stack.project == context.project && !stack.deleted && !stack.is_nested())
         .map(|stack| stack.summary(heat, context.base))
         .collect();
-    Ok(Answer::ok(json!({"stacks": shown})))
+    Ok(Response::ok(json!({"stacks": shown})))
 }

@@ -3,14 +3,14 @@ use super::*;
 /// The request of `tests/seeds/5-jp1ao-service-release.json`, byte by byte: its
 /// document has 175 bytes.
 #[tokio::test]
-async fn the_document_is_as_long_as_the_seeds() {
-    let ao = Ao::with(Jp1aoRules {
+async fn release_document_has_the_length_of_the_example() {
+    let client = TestClient::with(Jp1aoOptions {
         links: Jp1aoLinks::Plain,
-        ..Jp1aoRules::default()
+        ..Jp1aoOptions::default()
     });
-    let got = ao.get("Services/2004/actions/release").await;
+    let got = client.get("Services/2004/actions/release").await;
     assert_eq!(got.bytes.len(), 175);
-    let basic = ao.basic();
+    let basic = client.basic();
     assert_eq!(basic, "Basic c3lzdGVtOm1hbmFnZXI=", "the seed's own login");
     let headers = [
         ("authorization", basic.as_str()),
@@ -22,7 +22,7 @@ async fn the_document_is_as_long_as_the_seeds() {
         ("accept-language", "ja"),
     ];
     let path = "/Automation/v1/objects/Services/2004/actions/release/invoke";
-    let done = ao.raw("POST", path, &headers, got.bytes).await;
+    let done = client.raw("POST", path, &headers, got.bytes).await;
     assert_eq!(done.status, 200);
     let members: Vec<&str> = done
         .body
@@ -69,18 +69,18 @@ async fn the_document_is_as_long_as_the_seeds() {
 }
 
 #[tokio::test]
-async fn the_other_spelling() {
-    let rules = Jp1aoRules {
+async fn all_options_change_the_output() {
+    let options = Jp1aoOptions {
         compact_offsets: true,
         schema_envelope: true,
         links: Jp1aoLinks::Portless,
         nested_parameters: true,
         reset_envelope: true,
         submitted: Jp1aoSubmitted::Schedule,
-        ..Jp1aoRules::default()
+        ..Jp1aoOptions::default()
     };
-    let ao = Ao::with(rules);
-    let done = ao.act("Services/2004", "release", |_| {}).await.body;
+    let client = TestClient::with(options);
+    let done = client.act("Services/2004", "release", |_| {}).await.body;
     let members: Vec<&str> = done
         .as_object()
         .unwrap()
@@ -106,14 +106,14 @@ async fn the_other_spelling() {
     );
     assert!(done["created"].as_str().unwrap().ends_with("+0900"));
     // The format is not accepted as input (V12 2.2.12).
-    let printed = ao.read("Services/2004").await;
+    let printed = client.read("Services/2004").await;
     let colon = printed.to_string().replace("+0900", "+09:00");
     let colon = serde_json::from_str(&colon).unwrap();
     for (service, want) in [(printed, 400), (colon, 200)] {
-        let got = ao.send("PUT", "Services/2004", service).await;
+        let got = client.send("PUT", "Services/2004", service).await;
         assert_eq!(got.status, want, "{}", got.body);
     }
-    let got = ao.act("Services/2005", "submit", |document| {
+    let got = client.act("Services/2005", "submit", |document| {
         assert_eq!(
             document["parameters"].as_array().unwrap().len(),
             2,
@@ -132,15 +132,15 @@ async fn the_other_spelling() {
         .1
         .to_owned();
     assert_eq!(
-        ao.read(&format!("Tasks?scheduleID={schedule}")).await["count"],
+        client.read(&format!("Tasks?scheduleID={schedule}")).await["count"],
         1
     );
     assert_eq!(
-        ao.invoke("Services/2005", "reset").await.body["state"],
+        client.invoke("Services/2005", "reset").await.body["state"],
         "success"
     );
     // Filters by the format, but does not accept it as input.
-    let made = ao.read("Services/2005").await["createTime"]
+    let made = client.read("Services/2005").await["createTime"]
         .as_str()
         .unwrap()
         .to_owned();
@@ -150,9 +150,9 @@ async fn the_other_spelling() {
             encoded(&format!("createTime = '{time}'"))
         )
     };
-    assert_eq!(ao.get(&filter(&made)).await.status, 400);
+    assert_eq!(client.get(&filter(&made)).await.status, 400);
     assert_eq!(
-        ao.read(&filter(&made.replace("+0900", "+09:00"))).await["count"],
+        client.read(&filter(&made.replace("+0900", "+09:00"))).await["count"],
         6
     );
 }
@@ -160,25 +160,26 @@ async fn the_other_spelling() {
 #[tokio::test(start_paused = true)]
 async fn versions() {
     let with = |version| {
-        Ao::with(Jp1aoRules {
+        TestClient::with(Jp1aoOptions {
             version,
-            ..Jp1aoRules::default()
+            ..Jp1aoOptions::default()
         })
     };
     let old = with(Jp1aoVersion::V10);
-    let version = async |ao: &Ao| {
-        let basic = ao.basic();
-        ao.raw(
-            "GET",
-            "/Automation/v1/configuration/version",
-            &[("authorization", &basic)],
-            "",
-        )
-        .await
-        .body
+    let version = async |client: &TestClient| {
+        let basic = client.basic();
+        client
+            .raw(
+                "GET",
+                "/Automation/v1/configuration/version",
+                &[("authorization", &basic)],
+                "",
+            )
+            .await
+            .body
     };
     assert_eq!(version(&old).await["productVersion"], "10-50-00");
-    assert_eq!(version(&Ao::new()).await["apiVersion"], "01.01.00");
+    assert_eq!(version(&TestClient::new()).await["apiVersion"], "01.01.00");
     let document = old.read("Services/2005/actions/submit").await;
     let got = old
         .send("POST", "Services/2005/actions/submit/invoke", document)
@@ -230,9 +231,9 @@ async fn versions() {
 }
 
 #[tokio::test]
-async fn refusals_come_in_two_languages() {
-    let ao = Ao::new();
-    let basic = ao.basic();
+async fn errors_are_localized() {
+    let client = TestClient::new();
+    let basic = client.basic();
     for (language, message, said) in [
         (
             "ja",
@@ -261,7 +262,7 @@ async fn refusals_come_in_two_languages() {
         ),
     ] {
         let path = "/Automation/v1/objects/Services/1";
-        let got = ao
+        let got = client
             .raw(
                 "GET",
                 path,
@@ -283,9 +284,9 @@ async fn refusals_come_in_two_languages() {
 }
 
 #[tokio::test]
-async fn what_is_asked_for_in_other_ways() {
-    let ao = Ao::new();
-    let basic = ao.basic();
+async fn wrong_types_methods_and_paths_are_rejected() {
+    let client = TestClient::new();
+    let basic = client.basic();
     let basic = ("authorization", basic.as_str());
     let release = "/Automation/v1/objects/Services/2004/actions/release/invoke";
     for (method, path, headers, status) in [
@@ -317,12 +318,12 @@ async fn what_is_asked_for_in_other_ways() {
         ("GET", "/Automation/v1/%00%FF/..%2F", vec![basic], 404),
     ] {
         assert_eq!(
-            ao.raw(method, path, &headers, "<x>").await.status,
+            client.raw(method, path, &headers, "<x>").await.status,
             status,
             "{method} {path}"
         );
     }
-    let got = ao
+    let got = client
         .raw(
             "POST",
             release,
@@ -332,30 +333,31 @@ async fn what_is_asked_for_in_other_ways() {
         .await;
     assert_eq!(got.body["messageID"], "generic error");
     // The web server responds to paths outside the product.
-    let got = ao.raw("GET", "/Automation/version", &[], "").await;
+    let got = client.raw("GET", "/Automation/version", &[], "").await;
     assert_eq!(got.header("content-type"), "text/html");
-    let got = ao.raw("GET", "/Automation/v1/user", &[basic], "").await;
+    let got = client.raw("GET", "/Automation/v1/user", &[basic], "").await;
     assert_eq!(got.header("cache-control"), "no-store, no-transform");
 }
 
 #[tokio::test]
-async fn down_for_now() {
-    let ao = Ao::new();
-    lock(&ao.world.jp1ao).go_down(2);
+async fn unavailable_server_answers_412() {
+    let client = TestClient::new();
+    lock(&client.upstreams.jp1ao).set_unavailable(2);
     for status in [412, 412, 200] {
-        assert_eq!(ao.get("Services/2004").await.status, status);
+        assert_eq!(client.get("Services/2004").await.status, status);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn hsso_tokens_live_a_thousand_seconds() {
-    let ao = Ao::new();
+async fn hsso_token_expires_after_1000_seconds() {
+    let client = TestClient::new();
     let version = "/Automation/v1/configuration/version";
-    let ask = async |authorization: &str| {
-        ao.raw("GET", version, &[("authorization", authorization)], "")
+    let request = async |authorization: &str| {
+        client
+            .raw("GET", version, &[("authorization", authorization)], "")
             .await
     };
-    assert_eq!(ao.raw("GET", version, &[], "").await.status, 401);
+    assert_eq!(client.raw("GET", version, &[], "").await.status, 401);
     for wrong in [
         "Basic c3lzdGVtOndyb25n",
         "Basic !",
@@ -368,20 +370,26 @@ async fn hsso_tokens_live_a_thousand_seconds() {
     ] {
         // A header value beyond ASCII is sent as bytes.
         let value = http::HeaderValue::from_bytes(wrong.as_bytes()).unwrap();
-        let request = Request::get(version)
+        let request = http::Request::get(version)
             .header("authorization", value)
             .body(Body::empty())
             .unwrap();
-        let got = router(ao.world.clone()).oneshot(request).await.unwrap();
+        let got = router(client.upstreams.clone())
+            .oneshot(request)
+            .await
+            .unwrap();
         assert_eq!(
             (got.status().as_u16(), got.headers().get("www-authenticate")),
             (401, None),
             "{wrong}"
         );
     }
-    let first = ask(&ao.basic()).await.header("www-authenticate").to_owned();
+    let first = request(&client.basic())
+        .await
+        .header("www-authenticate")
+        .to_owned();
     tokio::time::advance(Duration::from_secs(999)).await;
-    let got = ao
+    let got = client
         .raw(
             "GET",
             "/Automation/v1/user",
@@ -396,19 +404,19 @@ async fn hsso_tokens_live_a_thousand_seconds() {
     let second = got.header("www-authenticate").to_owned();
     assert_ne!(first, second);
     tokio::time::advance(Duration::from_secs(1)).await;
-    assert_eq!(ask(&first).await.status, 401);
-    assert_eq!(ask(&second).await.status, 200);
+    assert_eq!(request(&first).await.status, 401);
+    assert_eq!(request(&second).await.status, 200);
     // An error response has the next token, too.
-    let got = ao.get("Services/1").await;
+    let got = client.get("Services/1").await;
     assert!(got.status == 404 && got.header("www-authenticate").starts_with("HSSO "));
     // A token belongs to the user it was issued to.
-    let token = ao
+    let token = client
         .by(crate::JP1AO_OPERATOR)
         .get("Services/2005")
         .await
         .header("www-authenticate")
         .to_owned();
-    let got = ao
+    let got = client
         .raw(
             "GET",
             "/Automation/v1/user",
@@ -422,7 +430,7 @@ async fn hsso_tokens_live_a_thousand_seconds() {
 proptest::proptest! {
     /// Every input gets a response, and none an internal error.
     #[test]
-    fn nothing_panics(
+    fn arbitrary_input_does_not_panic(
         method in 0usize..5,
         pieces in proptest::collection::vec(0usize..40, 0..9),
         query in proptest::collection::vec((0usize..20, ".{0,12}"), 0..4),
@@ -450,12 +458,12 @@ proptest::proptest! {
         let method = ["GET", "POST", "PUT", "DELETE", "PATCH"][method];
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let status = runtime.block_on(async {
-            let ao = Ao::of(Settings::default());
-            let basic = ao.basic();
+            let client = TestClient::of(Settings::default());
+            let basic = client.basic();
             let action = pieces.iter().rev().map(|at| PIECES[*at]).find(|piece| *piece != "invoke").unwrap_or("");
             let document = json!({"name": action, "href": "", "method": "POST", "parameters": [{"name": body, "keyName": body}]});
             let document = if body.len() % 2 == 0 { document.to_string() } else { body };
-            ao.raw(method, &target, &[("authorization", &basic)], document).await.status
+            client.raw(method, &target, &[("authorization", &basic)], document).await.status
         });
         proptest::prop_assert!(status < 500, "{} {}: {}", method, target, status);
     }

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::super::body::{Object, member, text};
 use super::super::jobs::{Job, Kind, Status};
-use super::super::store::Thing;
+use super::super::store::Resource;
 use crate::message::seconds;
-use crate::{APPLICATION_ID, COMPONENT_ID, ENVIRONMENT_ID, USERNAME, World};
+use crate::{APPLICATION_ID, COMPONENT_ID, ENVIRONMENT_ID, USERNAME, Upstreams};
 
 /// Maximum number of deployments of a component; the sandbox's own limit.
 const MAX_RELEASES: usize = 20;
@@ -26,13 +26,13 @@ pub struct Component {
     state: &'static str,
     fail_detail: Option<&'static str>,
     last_job: String,
-    doing: Option<Doing>,
+    running_job: Option<RunningJob>,
     /// Deployments, newest last.
     releases: VecDeque<Release>,
 }
 
 /// A running job.
-pub struct Doing {
+pub struct RunningJob {
     pub job: Job,
     /// State while the job runs.
     pub meanwhile: &'static str,
@@ -48,7 +48,7 @@ struct Release {
     jobs: Vec<(&'static str, Job)>,
 }
 
-impl Thing for Component {
+impl Resource for Component {
     fn id(&self) -> &str {
         &self.id
     }
@@ -58,13 +58,13 @@ impl Component {
     /// Builds a component that `job` deploys.
     pub fn new(
         id: String,
-        places: [&str; 2],
+        check_parents: [&str; 2],
         creator: &'static str,
         now: i64,
         spec: Object,
         job: Job,
     ) -> Self {
-        let [application, environment] = places;
+        let [application, environment] = check_parents;
         let mut component = Self {
             id,
             application_id: application.to_owned(),
@@ -77,11 +77,11 @@ impl Component {
             state: "INITIALIZING",
             fail_detail: None,
             last_job: String::new(),
-            doing: None,
+            running_job: None,
             releases: VecDeque::new(),
         };
-        component.deployed("create", &job);
-        component.begin(Doing {
+        component.record_deployment("create", &job);
+        component.begin(RunningJob {
             job,
             meanwhile: "INITIALIZING",
             then: Some("RUNNING"),
@@ -90,7 +90,7 @@ impl Component {
     }
 
     /// Builds the component that exists at the start.
-    pub fn first(now: i64) -> Self {
+    pub fn preloaded(now: i64) -> Self {
         let spec = json!({
             "name": "order-svc",
             "description": "order service",
@@ -107,7 +107,7 @@ impl Component {
             Value::Object(spec) => spec,
             _ => Object::new(),
         };
-        let job = Job::past("JOB2f0c9a51-6d3b-4f2e-9b47-8a1d5c6e7f80", Kind::Provision);
+        let job = Job::finished("JOB2f0c9a51-6d3b-4f2e-9b47-8a1d5c6e7f80", Kind::Provision);
         Self::new(
             COMPONENT_ID.to_owned(),
             [APPLICATION_ID, ENVIRONMENT_ID],
@@ -150,7 +150,7 @@ impl Component {
 
     /// Returns whether a job is running.
     pub fn is_busy(&self) -> bool {
-        self.doing.is_some()
+        self.running_job.is_some()
     }
 
     /// Returns the state after the last finished job.
@@ -159,13 +159,13 @@ impl Component {
     }
 
     /// Starts a job in place of the previous one, even if that is still running.
-    pub fn begin(&mut self, doing: Doing) {
-        self.last_job = doing.job.id().to_owned();
-        self.doing = Some(doing);
+    pub fn begin(&mut self, running_job: RunningJob) {
+        self.last_job = running_job.job.id().to_owned();
+        self.running_job = Some(running_job);
     }
 
     /// Records that the current `spec` is being deployed.
-    pub fn deployed(&mut self, deploy_type: &'static str, job: &Job) {
+    pub fn record_deployment(&mut self, deploy_type: &'static str, job: &Job) {
         if self.releases.len() == MAX_RELEASES {
             self.releases.pop_front();
         }
@@ -177,7 +177,7 @@ impl Component {
     }
 
     /// Records that the deployment continues.
-    pub fn continued(&mut self, deploy_type: &'static str, job: &Job) {
+    pub fn record_continuation(&mut self, deploy_type: &'static str, job: &Job) {
         if let Some(release) = self.releases.back_mut() {
             release.jobs.push((deploy_type, job.clone()));
         }
@@ -195,17 +195,17 @@ impl Component {
         specs.nth(1)
     }
 
-    pub fn touch(&mut self, now: i64) {
+    pub fn set_update_time(&mut self, now: i64) {
         self.updated = now;
     }
 
     /// Applies the result of a finished job. Returns false if the component is deleted.
-    pub fn settle(&mut self, world: &World) -> bool {
-        let Some(Doing { job, then, .. }) = &self.doing else {
+    pub fn apply_finished_jobs(&mut self, upstreams: &Upstreams) -> bool {
+        let Some(RunningJob { job, then, .. }) = &self.running_job else {
             return true;
         };
-        let status = job.status(world);
-        let Some(ended) = job.ended(world) else {
+        let status = job.status(upstreams);
+        let Some(end_time) = job.end_time(upstreams) else {
             return true;
         };
         match (status, *then) {
@@ -222,27 +222,29 @@ impl Component {
                 });
             }
         }
-        self.updated = self.updated.max(ended);
-        self.doing = None;
+        self.updated = self.updated.max(end_time);
+        self.running_job = None;
         true
     }
 
     /// Returns the visible state: after a change still the old one until the job leaves
     /// SUBMITTED (docs/apis/servicestage.md, "Jobs").
-    fn shown(&self, world: &World) -> &'static str {
-        match &self.doing {
-            Some(Doing {
+    fn visible_state(&self, upstreams: &Upstreams) -> &'static str {
+        match &self.running_job {
+            Some(RunningJob {
                 meanwhile,
                 then: None,
                 ..
             }) => meanwhile,
-            Some(doing) if doing.job.status(world) != Status::Submitted => doing.meanwhile,
+            Some(running_job) if running_job.job.status(upstreams) != Status::Submitted => {
+                running_job.meanwhile
+            }
             _ => self.state,
         }
     }
 
-    pub fn status_view(&self, world: &World) -> Value {
-        let state = self.shown(world);
+    pub fn status_view(&self, upstreams: &Upstreams) -> Value {
+        let state = self.visible_state(upstreams);
         let replica = member(&self.spec, "replica").as_i64().unwrap_or(1);
         let is_up = matches!(state, "RUNNING" | "GRAYING" | "UPGRADING" | "RESTARTING");
         let source = member(&self.spec, "source");
@@ -266,15 +268,15 @@ impl Component {
     }
 
     /// In the order of the deployments.
-    pub fn record_views(&self, world: &World) -> Vec<Value> {
+    pub fn record_views(&self, upstreams: &Upstreams) -> Vec<Value> {
         let last = self.releases.len().saturating_sub(1);
         let records = self.releases.iter().enumerate();
         records
-            .map(|(at, release)| self.record_view(release, at == last, world))
+            .map(|(at, release)| self.record_view(release, at == last, upstreams))
             .collect()
     }
 
-    fn record_view(&self, release: &Release, is_last: bool, world: &World) -> Value {
+    fn record_view(&self, release: &Release, is_last: bool, upstreams: &Upstreams) -> Value {
         let jobs = release.jobs.iter().enumerate();
         let jobs: Vec<Value> = jobs
             .map(|(sequence, (deploy_type, job))| {
@@ -307,10 +309,10 @@ impl Component {
         // The time format and the values of `status` are undocumented and the sandbox's
         // own.
         if let (Some((_, first)), Some((_, last))) = (release.jobs.first(), release.jobs.last()) {
-            view["begin_time"] = json!(instant(first.begun(world)));
-            view["status"] = json!(last.status(world).text());
-            if let Some(ended) = last.ended(world) {
-                view["end_time"] = json!(instant(ended));
+            view["begin_time"] = json!(instant(first.start_time(upstreams)));
+            view["status"] = json!(last.status(upstreams).text());
+            if let Some(end_time) = last.end_time(upstreams) {
+                view["end_time"] = json!(instant(end_time));
             }
         }
         view

@@ -5,7 +5,7 @@ mod release;
 use super::*;
 
 /// A step of a scenario.
-enum Line {
+enum Step {
     /// Advances the clock by a number of steps.
     Wait(u32),
     /// Method, path below `cas/` or after `/`, body, expected status, and expected
@@ -15,28 +15,28 @@ enum Line {
     Call(&'static str, &'static str, Value, u16, Value),
 }
 
-use Line::Wait;
+use Step::Wait;
 
-fn call(method: &'static str, path: &'static str, body: Value, status: u16, want: Value) -> Line {
-    Line::Call(method, path, body, status, want)
+fn call(method: &'static str, path: &'static str, body: Value, status: u16, want: Value) -> Step {
+    Step::Call(method, path, body, status, want)
 }
 
-fn get(path: &'static str, want: Value) -> Line {
+fn get(path: &'static str, want: Value) -> Step {
     call("GET", path, json!(null), 200, want)
 }
 
-fn refused(method: &'static str, path: &'static str, body: Value, status: u16, code: &str) -> Line {
+fn refused(method: &'static str, path: &'static str, body: Value, status: u16, code: &str) -> Step {
     call(method, path, body, status, json!({"error_code": code}))
 }
 
 /// Runs the calls with the demo user on an empty sandbox with simulated progress.
-async fn play(lines: Vec<Line>) {
-    let bench = Bench::new(Settings {
+async fn play(lines: Vec<Step>) {
+    let sandbox = TestSandbox::new(Settings {
         play: true,
-        ..QUIET
+        ..TEST_SETTINGS
     });
-    let token = bench.demo().await;
-    let mut kept = vec![
+    let token = sandbox.demo().await;
+    let mut stored = vec![
         ("$env".to_owned(), json!(ENVIRONMENT_ID)),
         ("$project".to_owned(), json!(PROJECT_ID)),
     ];
@@ -46,12 +46,12 @@ async fn play(lines: Vec<Line>) {
                 tokio::time::advance(Duration::from_secs(2) * steps).await;
                 continue;
             }
-            Line::Call(method, path, body, status, want) => (method, path, body, status, want),
+            Step::Call(method, path, body, status, want) => (method, path, body, status, want),
         };
         let put = |text: &str| {
             // The longest names first, so that `$a` does not replace the start of
             // `$ab`.
-            let mut names: Vec<_> = kept.iter().collect();
+            let mut names: Vec<_> = stored.iter().collect();
             names.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
             names.iter().fold(text.to_owned(), |text, (name, value)| {
                 text.replace(name.as_str(), value.as_str().unwrap_or_default())
@@ -65,34 +65,34 @@ async fn play(lines: Vec<Line>) {
             true => body,
             false => serde_json::from_str(&put(&body.to_string())).unwrap(),
         };
-        let got = bench.call(&token, method, &target, body).await;
+        let got = sandbox.call(&token, method, &target, body).await;
         let place = format!("{method} {path}: {} {}", got.status, got.body);
         assert_eq!(got.status, status, "{place}");
-        compare(&want, &got.body, &mut kept, &place);
+        compare(&want, &got.body, &mut stored, &place);
     }
 }
 
 /// Checks that all expected members exist. Lists must have all items, in order.
-fn compare(want: &Value, got: &Value, kept: &mut Vec<(String, Value)>, place: &str) {
+fn compare(want: &Value, got: &Value, stored: &mut Vec<(String, Value)>, place: &str) {
     match (want, got) {
         (Value::Object(want), Value::Object(got)) => {
             for (name, want) in want {
                 let got = got.get(name).unwrap_or(&Value::Null);
-                compare(want, got, kept, &format!("{place}\n at {name}"));
+                compare(want, got, stored, &format!("{place}\n at {name}"));
             }
         }
         (Value::Array(want), Value::Array(got)) => {
             assert_eq!(want.len(), got.len(), "{place}");
             for (want, got) in want.iter().zip(got) {
-                compare(want, got, kept, place);
+                compare(want, got, stored, place);
             }
         }
         (Value::String(name), got) if name.starts_with('$') => {
-            match kept.iter().find(|(known, _)| known == name) {
+            match stored.iter().find(|(known, _)| known == name) {
                 Some((_, known)) => assert_eq!(known, got, "{place}"),
                 None => {
                     assert!(got.as_str().is_some_and(|text| !text.is_empty()), "{place}");
-                    kept.push((name.clone(), got.clone()));
+                    stored.push((name.clone(), got.clone()));
                 }
             }
         }
@@ -101,7 +101,7 @@ fn compare(want: &Value, got: &Value, kept: &mut Vec<(String, Value)>, place: &s
 }
 
 #[tokio::test(start_paused = true)]
-async fn environments_live() {
+async fn environment_scenario() {
     let one = json!({"name": "dev-1", "vpc_id": "v", "labels": [{"key": "a", "value": "bb"}]});
     play(vec![
         call("POST", "environments", one.clone(), 200, json!({"id": "$dev", "name": "dev-1",
@@ -154,7 +154,7 @@ async fn environments_live() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn applications_live() {
+async fn application_scenario() {
     let list = json!([{"name": "A", "value": "1"}, {"name": "EMPTY", "value": ""}]);
     let configured =
         json!({"environment_id": "$env", "configuration": {"env": list, "assign_strategy": true}});
@@ -214,7 +214,7 @@ fn component(more: Value) -> Value {
 }
 
 /// Expects a status of `$svc`.
-fn is(status: &str, job: &str) -> Line {
+fn is(status: &str, job: &str) -> Step {
     get(
         "applications/$app/components/$svc",
         json!({"status": {"component_status": status, "last_job_id": job}}),
@@ -222,7 +222,7 @@ fn is(status: &str, job: &str) -> Line {
 }
 
 #[tokio::test(start_paused = true)]
-async fn components_live() {
+async fn component_scenario() {
     let c = "applications/$app/components";
     let one = "applications/$app/components/$svc";
     let action = "applications/$app/components/$svc/action";
@@ -345,7 +345,7 @@ async fn components_live() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn components_come_from_elsewhere_too() {
+async fn components_from_templates_imports_and_source_code() {
     let c = "applications/$app/components";
     let source = json!({"storage": "obs", "url": "obs://b/t.tgz"});
     play(vec![

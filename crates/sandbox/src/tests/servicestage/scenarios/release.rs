@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn stacks_and_directories_live() {
+async fn runtime_stack_and_directory_scenario() {
     let stack = json!({"name": "own/jdk", "deploy_mode": "virtualmachine", "type": "Java", "version": "1.0.1",
         "spec": {"parameters": {"jdk_url": "u"}}});
     let directory = json!({"path": "/a", "user": "u", "group": "g", "mode": "0750"});
@@ -44,7 +44,7 @@ async fn stacks_and_directories_live() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn configs_live() {
+async fn config_scenario() {
     let config = json!({"config_group_id": "$group", "name": "application", "content": "a: 1\n", "type": "yaml", "sensitive": false});
     let changed = json!({"config_group_id": "$group", "content": "a=2", "type": "properties"});
     play(vec![
@@ -79,7 +79,7 @@ async fn configs_live() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn release_plans_live() {
+async fn release_plan_scenario() {
     let to =
         |version: &str| component(json!({"seq": 1, "component_id": "$svc", "version": version}));
     let plan = json!({"name": "june", "action": "upgrade", "components": [to("2.0.0")]});
@@ -121,7 +121,7 @@ async fn release_plans_live() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pipelines_live() {
+async fn pipeline_scenario() {
     let p = "/pipeline/pipelines";
     let source = json!([{"template_source": {"storage": "obs", "url": "obs://b/t"}, "input_values": {"tag": "1"}}]);
     let make = |name: &str| json!({"name": name, "model_version": 2, "config_mode": "template", "sources": source});
@@ -280,7 +280,7 @@ async fn pipelines_live() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lanes_live() {
+async fn lane_scenario() {
     let gateway = json!({"engine_id": "e", "id": "g", "name": "gw", "target_services": [{"host": "h", "id": "t"}]});
     let lanes = "swimlane-group/$group/swimlane";
     let lane = "swimlane-group/$group/swimlane/$gray";
@@ -331,29 +331,32 @@ async fn lanes_live() {
 }
 
 #[tokio::test]
-async fn projects_see_nothing_of_each_other_and_readers_only_look() {
-    let bench = Bench::new(QUIET);
-    let other = bench.login(OTHER_USERNAME, Some(OTHER_PROJECT_ID)).await;
+async fn projects_are_isolated_and_readers_cannot_write() {
+    let sandbox = TestSandbox::new(TEST_SETTINGS);
+    let other = sandbox.login(OTHER_USERNAME, Some(OTHER_PROJECT_ID)).await;
     let path = format!("/v3/{OTHER_PROJECT_ID}/cas/environments");
-    let got = bench.call(&other, "GET", &path, json!(null)).await;
+    let got = sandbox.call(&other, "GET", &path, json!(null)).await;
     assert_eq!(got.body, json!({"count": 0, "environments": []}));
     let made = json!({"name": "mine", "vpc_id": "v"});
     assert_eq!(
-        bench.call(&other, "POST", &path, made.clone()).await.status,
+        sandbox
+            .call(&other, "POST", &path, made.clone())
+            .await
+            .status,
         200
     );
-    let demo = bench.demo().await;
-    let got = bench
+    let demo = sandbox.demo().await;
+    let got = sandbox
         .call(&demo, "GET", &cas("environments"), json!(null))
         .await;
     assert_eq!(got.body["count"], 1);
 
-    let reader = bench.login(READER_USERNAME, Some(PROJECT_ID)).await;
-    let got = bench
+    let reader = sandbox.login(READER_USERNAME, Some(PROJECT_ID)).await;
+    let got = sandbox
         .call(&reader, "GET", &cas("environments"), json!(null))
         .await;
     assert_eq!(got.body["count"], 1);
-    let got = bench
+    let got = sandbox
         .call(&reader, "POST", &cas("environments"), made)
         .await;
     assert_eq!(
@@ -363,18 +366,18 @@ async fn projects_see_nothing_of_each_other_and_readers_only_look() {
 }
 
 #[tokio::test]
-async fn something_runs_at_first() {
-    let bench = Bench::new(Settings::default());
-    let token = bench.demo().await;
+async fn preloaded_component_is_running() {
+    let sandbox = TestSandbox::new(Settings::default());
+    let token = sandbox.demo().await;
     let path = cas(&format!(
         "applications/{APPLICATION_ID}/components/{COMPONENT_ID}"
     ));
-    let got = bench.call(&token, "GET", &path, json!(null)).await.body;
+    let got = sandbox.call(&token, "GET", &path, json!(null)).await.body;
     assert_eq!(got["status"]["component_status"], "RUNNING");
     let job = cas(&format!(
         "jobs/{}",
         got["status"]["last_job_id"].as_str().unwrap()
     ));
-    let got = bench.call(&token, "GET", &job, json!(null)).await.body;
+    let got = sandbox.call(&token, "GET", &job, json!(null)).await.body;
     assert_eq!(got["job"]["execution_status"], "SUCCEEDED");
 }
