@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use drawbridge::cli::quickstart;
 use drawbridge_sandbox::{
-    Jp1aoLinks, Jp1aoOptions, Jp1aoSubmitted, Jp1aoVersion, Sandbox, Seen, Settings,
+    Jp1aoLinks, Jp1aoOptions, Jp1aoSubmitted, Jp1aoVersion, RecordedRequest, Sandbox, Settings,
 };
 use serde_json::{Value, json};
 use tonic::{Code, Status};
@@ -100,7 +100,7 @@ impl Place {
     }
 
     /// What the sandbox was asked to change.
-    fn changes(&self) -> Vec<Seen> {
+    fn changes(&self) -> Vec<RecordedRequest> {
         let mut seen = self.sandbox.requests();
         seen.retain(|seen| seen.method != "GET");
         seen

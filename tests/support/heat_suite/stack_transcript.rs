@@ -1,9 +1,8 @@
-//! The stack part of the transcript: the requests of
-//! `tests/fixtures/heat_stacks.script`, which says itself how it is written.
+//! The stack part of the transcript: the requests of `tests/fixtures/heat_stacks.script`,
+//! whose first lines describe its syntax.
 //!
-//! What differs from run to run stands under other names: ids that the script
-//! keeps, all other ids, random ends of names, times. What real Heat tells in no
-//! certain order is sorted.
+//! Placeholders replace everything that differs between runs: ids, random suffixes of
+//! names, times. Lists without a defined order in real Heat are sorted.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,21 +11,21 @@ use serde_json::{Value, json};
 
 use super::Rest;
 
-/// How long something may take to come about, in tries of [`PAUSE`].
+/// Maximum number of polls of one `await`.
 const TRIES: usize = 2_400;
-/// Between two looks: real Heat would not like to be asked without end.
+/// Time between two polls.
 const PAUSE: Duration = Duration::from_millis(50);
 
 struct Script {
     users: BTreeMap<&'static str, Rest>,
-    /// Ids that were kept, by their names.
+    /// Ids by the names that the script gives them.
     names: BTreeMap<String, String>,
-    /// Pieces of bodies.
-    pieces: BTreeMap<String, String>,
+    /// Fragments of bodies by name.
+    fragments: BTreeMap<String, String>,
     transcript: Vec<Value>,
 }
 
-/// Runs the script as the users that there are.
+/// Runs the script as the given users.
 pub async fn transcript(users: BTreeMap<&'static str, Rest>) -> Vec<Value> {
     let text = include_str!("../../fixtures/heat_stacks.script");
     let mut lines: Vec<String> = Vec::new();
@@ -41,7 +40,7 @@ pub async fn transcript(users: BTreeMap<&'static str, Rest>) -> Vec<Value> {
     let mut script = Script {
         users,
         names: BTreeMap::from([("demo_project".to_owned(), project)]),
-        pieces: BTreeMap::new(),
+        fragments: BTreeMap::new(),
         transcript: Vec::new(),
     };
     for line in &lines {
@@ -52,40 +51,40 @@ pub async fn transcript(users: BTreeMap<&'static str, Rest>) -> Vec<Value> {
 
 impl Script {
     async fn line(&mut self, line: &str) {
-        if let Some(piece) = line.strip_prefix("= ") {
-            let (name, body) = piece.split_once(' ').unwrap();
-            self.pieces.insert(name.to_owned(), body.to_owned());
+        if let Some(fragment) = line.strip_prefix("= ") {
+            let (name, body) = fragment.split_once(' ').unwrap();
+            self.fragments.insert(name.to_owned(), body.to_owned());
         } else if let Some(awaited) = line.strip_prefix("await ") {
-            self.until(awaited).await;
+            self.wait_until(awaited).await;
         } else {
             self.send(line).await;
         }
     }
 
-    /// Replaces `<name>` by what it stands for.
+    /// Replaces `<name>` with the id of that name.
     fn fill(&self, text: &str) -> String {
         self.names.iter().fold(text.to_owned(), |text, (name, id)| {
             text.replace(&format!("<{name}>"), id)
         })
     }
 
-    async fn until(&mut self, awaited: &str) {
+    async fn wait_until(&mut self, awaited: &str) {
         let parts: Vec<&str> = awaited.splitn(4, ' ').collect();
-        let [who, path, pointer, want] = parts[..] else {
+        let [user, path, pointer, want] = parts[..] else {
             panic!("{awaited}");
         };
         let mut last = Value::Null;
         for _ in 0..TRIES {
-            let (_, _, answer) = self.users[who].send("GET", &self.fill(path), None).await;
-            let found = answer.pointer(pointer);
+            let (_, _, response) = self.users[user].send("GET", &self.fill(path), None).await;
+            let found = response.pointer(pointer);
             let as_json = found.map(Value::to_string);
             if found.is_some_and(|found| found == want) || as_json.as_deref() == Some(want) {
                 return;
             }
-            last = answer;
+            last = response;
             tokio::time::sleep(PAUSE).await;
         }
-        // It stands where real Heat's transcript has nothing: a difference.
+        // Real Heat's transcript has no entry here, so the comparison fails.
         self.transcript
             .push(json!({"request": format!("await {awaited}"), "never": last}));
     }
@@ -96,33 +95,33 @@ impl Script {
             None => (line, None),
         };
         let parts: Vec<&str> = line.splitn(4, ' ').collect();
-        let (who, verb, path) = (parts[0], parts[1], parts[2]);
+        let (user, verb, path) = (parts[0], parts[1], parts[2]);
         // Longer names first: one may begin like another.
         let body = parts.get(3).map(|body| {
-            let pieces = self.pieces.iter().rev();
-            let body = pieces.fold((*body).to_owned(), |body, (name, piece)| {
-                body.replace(&format!("@{name}"), piece)
+            let fragments = self.fragments.iter().rev();
+            let body = fragments.fold((*body).to_owned(), |body, (name, fragment)| {
+                body.replace(&format!("@{name}"), fragment)
             });
             self.fill(&body)
         });
-        let user = &self.users[who];
-        let (status, headers, answer) = user.send(verb, &self.fill(path), body.as_deref()).await;
+        let user = &self.users[user];
+        let (status, headers, response) = user.send(verb, &self.fill(path), body.as_deref()).await;
         if let Some(keep) = keep {
             let (name, pointer) = keep.split_once('=').unwrap_or((keep, ""));
             let id = match pointer {
-                "" => answer.get("id").or_else(|| answer.pointer("/stack/id")),
-                pointer => answer.pointer(pointer),
+                "" => response.get("id").or_else(|| response.pointer("/stack/id")),
+                pointer => response.pointer(pointer),
             };
             let id = id.and_then(Value::as_str);
-            let id = id.unwrap_or_else(|| panic!("{line}: no id in {answer}"));
+            let id = id.unwrap_or_else(|| panic!("{line}: no id in {response}"));
             self.names.insert(name.to_owned(), id.to_owned());
         }
         let words = path.starts_with("/resource_types") || path.starts_with("/template_versions");
         let mut entry =
-            json!({"request": line, "status": status, "answer": self.tidy(&answer, words)});
+            json!({"request": line, "status": status, "answer": self.normalize(&response, words)});
         for header in ["location", "allow"] {
             if let Some(value) = headers.get(header) {
-                entry[header] = json!(self.named(value.to_str().unwrap()));
+                entry[header] = json!(self.with_placeholders(value.to_str().unwrap()));
             }
         }
         assert!(
@@ -132,11 +131,15 @@ impl Script {
         self.transcript.push(entry);
     }
 
-    /// Whether `words` are to be compared only for being there.
-    fn tidy(&self, value: &Value, words: bool) -> Value {
+    /// Replaces variable parts with placeholders. With `words` set, only the presence of
+    /// descriptions is compared, not their text.
+    fn normalize(&self, value: &Value, words: bool) -> Value {
         match value {
-            Value::String(text) => json!(self.named(text)),
-            Value::Array(items) => items.iter().map(|item| self.tidy(item, words)).collect(),
+            Value::String(text) => json!(self.with_placeholders(text)),
+            Value::Array(items) => items
+                .iter()
+                .map(|item| self.normalize(item, words))
+                .collect(),
             Value::Object(members) => members
                 .iter()
                 .map(|(name, member)| {
@@ -153,24 +156,24 @@ impl Script {
                         {
                             json!("<random>")
                         }
-                        member => unordered(name, self.tidy(member, words)),
+                        member => sorted(name, self.normalize(member, words)),
                     };
-                    (self.named(name), tidied)
+                    (self.with_placeholders(name), tidied)
                 })
                 .collect(),
             other => other.clone(),
         }
     }
 
-    /// The text with names for what differs from run to run.
-    fn named(&self, text: &str) -> String {
+    /// Replaces everything in the text that differs between runs.
+    fn with_placeholders(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for (name, id) in &self.names {
             text = text.replace(id, &format!("<{name}>"));
         }
         text = text.replace(&self.users["other"].project, "<project of other>");
         text = text.replace(&self.users["demo"].heat, "<heat>");
-        // What a parser of YAML says is its own; where it says it is not.
+        // The message of a YAML parser is specific to it; the position is not.
         if let (Some(from), Some(to)) = (text.find("while parsing"), text.find("in \"<unicode")) {
             text.replace_range(from..to, "<why> ");
             text.truncate(text.find(", line").unwrap_or(text.len()));
@@ -179,12 +182,12 @@ impl Script {
             text.truncate(at);
             text.push_str("Circular Dependency Found");
         }
-        nameless(&text)
+        replace_random_parts(&text)
     }
 }
 
-/// What comes in no certain order, sorted.
-fn unordered(name: &str, mut value: Value) -> Value {
+/// Sorts lists without a defined order.
+fn sorted(name: &str, mut value: Value) -> Value {
     let lists = [
         "resources",
         "unchanged",
@@ -199,9 +202,9 @@ fn unordered(name: &str, mut value: Value) -> Value {
     if let Value::Array(items) = &mut value
         && lists.contains(&name)
     {
-        // Resources of stacks in stacks are lists in the list.
+        // Resources of nested stacks are nested lists.
         for item in items.iter_mut().filter(|item| item.is_array()) {
-            *item = unordered(name, item.take());
+            *item = sorted(name, item.take());
         }
         items.sort_by_key(|item| {
             let first = |item: &Value| match item.get(0) {
@@ -223,15 +226,17 @@ fn unordered(name: &str, mut value: Value) -> Value {
     value
 }
 
-/// The text with words for ids, times and random ends of names.
-fn nameless(text: &str) -> String {
+/// Replaces ids, times and random suffixes of names with placeholders.
+fn replace_random_parts(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = String::new();
     let mut at = 0;
     while at < bytes.len() {
         let rest = &bytes[at..];
-        let before = at.checked_sub(1).map(|before| bytes[before]);
-        let starts = !before.is_some_and(|b| b.is_ascii_alphanumeric());
+        let gateway_settings = at
+            .checked_sub(1)
+            .map(|gateway_settings| bytes[gateway_settings]);
+        let starts = !gateway_settings.is_some_and(|b| b.is_ascii_alphanumeric());
         let is = |pattern: &str| {
             rest.len() >= pattern.len()
                 && pattern.bytes().zip(rest).all(|(p, b)| match p {
@@ -252,7 +257,7 @@ fn nameless(text: &str) -> String {
         ];
         let found = found.iter().find(|(pattern, _)| starts && is(pattern));
         let tail = ("aaaaaaaaaaaa", "<tail>");
-        match found.or(Some(&tail).filter(|(tail, _)| before == Some(b'-') && is(tail))) {
+        match found.or(Some(&tail).filter(|(tail, _)| gateway_settings == Some(b'-') && is(tail))) {
             Some((pattern, word)) => {
                 out.push_str(word);
                 at += pattern.len();
