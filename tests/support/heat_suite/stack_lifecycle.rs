@@ -307,7 +307,7 @@ impl Suite {
         assert!(self.compared.len() >= 32, "{:?}", self.compared);
     }
 
-    /// Waits until the stack is no longer listed, which happens shortly after
+    /// Waits until lists omit the stack, which happens shortly after
     /// DELETE_COMPLETE.
     async fn wait_until_deleted(&self, of: &Value) {
         for _ in 0..600 {
