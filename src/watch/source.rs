@@ -128,6 +128,7 @@ impl RestSource {
         })
     }
 
+    #[expect(clippy::expect_used, reason = "checked by `new`")]
     fn watch(&self) -> &Watch {
         self.method.watch.as_ref().expect("checked by `new`")
     }
