@@ -13,6 +13,7 @@ mod merge_pages;
 mod paging;
 mod plan;
 mod resolve;
+mod rpc_lookup;
 mod template;
 #[cfg(test)]
 pub(crate) mod tests;
