@@ -163,7 +163,7 @@ pub(super) fn compile(
                 Kind::Int32 | Kind::Int64 | Kind::Uint32 | Kind::Uint64
             )
     };
-    if method.idempotency == Idempotency::Unsafe || method.action.is_some() {
+    if method.idempotency == Idempotency::NonIdempotent || method.action.is_some() {
         diagnostics.report_rule("merge_pages", "is for reads: say so by `idempotency_level`");
     }
     if method.response_body.is_some() {
