@@ -532,7 +532,7 @@ impl Upstream {
         let mut fault = (self.family.fault)(&context, reply);
         // A proxy says this of what the upstream may have done, or may do yet; and
         // UNAVAILABLE would make clients send it again by themselves.
-        if call.idempotency == Idempotency::Unsafe
+        if call.idempotency == Idempotency::NonIdempotent
             && fault.code == Code::Unavailable
             && !fault.not_processed
             && matches!(reply.status.as_u16(), 502..=504)
@@ -591,7 +591,7 @@ fn told(call: &Call, acted: bool, error: Error) -> Error {
 /// What a call without an answer is to its caller.
 fn no_answer(call: &Call, cause: String) -> Error {
     match call.idempotency {
-        Idempotency::Safe | Idempotency::Idempotent => Error::NoAnswer(cause),
-        Idempotency::Unsafe => Error::OutcomeUnknown(cause),
+        Idempotency::NoSideEffects | Idempotency::Idempotent => Error::NoAnswer(cause),
+        Idempotency::NonIdempotent => Error::OutcomeUnknown(cause),
     }
 }

@@ -50,7 +50,7 @@ impl Policy {
 
 /// Whether trying again is allowed and may help.
 fn helps(error: &Error, idempotency: Idempotency) -> bool {
-    let repeatable = idempotency != Idempotency::Unsafe;
+    let repeatable = idempotency != Idempotency::NonIdempotent;
     match error {
         Error::Connect(_) => true,
         Error::NoAnswer(_) => repeatable,
@@ -82,7 +82,7 @@ fn helps(error: &Error, idempotency: Idempotency) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::Idempotency::{Idempotent, Safe, Unsafe};
+    use super::Idempotency::{Idempotent, NoSideEffects, NonIdempotent};
     use super::*;
     use crate::upstream::tests::fault;
 
@@ -105,7 +105,7 @@ mod tests {
                 ..fault(503)
             }))
         };
-        for (error, safe, idempotent, unsafe_) in [
+        for (error, no_side_effects, idempotent, non_idempotent) in [
             (Error::Connect("x".into()), true, true, true),
             (Error::NoAnswer("x".into()), true, true, false),
             (upstream(true, true), true, true, true),
@@ -116,7 +116,11 @@ mod tests {
             (Error::Deadline { sent: false }, false, false, false),
             (Error::Draining, false, false, false),
         ] {
-            for (idempotency, want) in [(Safe, safe), (Idempotent, idempotent), (Unsafe, unsafe_)] {
+            for (idempotency, want) in [
+                (NoSideEffects, no_side_effects),
+                (Idempotent, idempotent),
+                (NonIdempotent, non_idempotent),
+            ] {
                 let pause = POLICY.pause(&error, idempotency, 1, LONG, 0.5);
                 assert_eq!(pause.is_some(), want, "{error:?} {idempotency:?}");
             }
@@ -136,7 +140,7 @@ mod tests {
             (1, 1.0, ms(101), Some(ms(100))),
             (1, 0.0, ms(0), None),
         ] {
-            let pause = POLICY.pause(&error, Unsafe, number, remaining, random);
+            let pause = POLICY.pause(&error, NonIdempotent, number, remaining, random);
             assert_eq!(pause, want, "{number} {random} {remaining:?}");
         }
         let many = Policy {
@@ -144,7 +148,7 @@ mod tests {
             ..POLICY
         };
         for number in [7, 20, 1_000, u32::MAX - 1] {
-            let pause = many.pause(&error, Unsafe, number, LONG, 1.0);
+            let pause = many.pause(&error, NonIdempotent, number, LONG, 1.0);
             assert_eq!(pause, Some(many.max_backoff));
         }
     }
@@ -164,7 +168,7 @@ mod tests {
                 retry_after: Some(Duration::from_secs(retry_after)),
                 ..fault(429)
             }));
-            let pause = POLICY.pause(&error, Unsafe, 1, remaining, random);
+            let pause = POLICY.pause(&error, NonIdempotent, 1, remaining, random);
             assert_eq!(pause, want, "{retry_after} {random} {remaining:?}");
         }
     }

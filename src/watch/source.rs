@@ -80,7 +80,7 @@ pub(super) fn is_not_found(error: &Error) -> bool {
 /// A poll is sent again and again: a watch says that it may be, even where the
 /// polled rpc has no `idempotency_level`.
 pub(super) fn repeatable(mut call: Call) -> Call {
-    if call.idempotency == Idempotency::Unsafe {
+    if call.idempotency == Idempotency::NonIdempotent {
         call.idempotency = Idempotency::Idempotent;
     }
     call
