@@ -72,7 +72,7 @@ pub struct Settings {
     /// not passed on. At least `max_response_bytes`. Default: 32 MiB.
     pub max_buffered_bytes: usize,
     /// Use the `HTTP_PROXY` family of variables. Default: true.
-    pub proxy_from_environment: bool,
+    pub proxy_from_env: bool,
 }
 
 impl Default for Settings {
@@ -83,7 +83,7 @@ impl Default for Settings {
             read_timeout: Duration::from_secs(100),
             max_response_bytes: 16 << 20,
             max_buffered_bytes: 32 << 20,
-            proxy_from_environment: true,
+            proxy_from_env: true,
         }
     }
 }
@@ -132,7 +132,7 @@ impl Transport {
     /// Makes the client; connects nowhere. Fails when `ca_file` cannot be read
     /// or holds no certificate.
     pub fn new(settings: &Settings) -> Result<Self, String> {
-        let proxies = settings.proxy_from_environment && proxy_for_http();
+        let proxies = settings.proxy_from_env && proxy_for_http();
         let bytes = settings.max_buffered_bytes;
         let room = bytes.max(settings.max_response_bytes).div_ceil(1024);
         let semaphore = |kib: usize| Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS)));

@@ -180,8 +180,8 @@ impl Upstream {
             }
             None => None,
         };
-        if settings.max_concurrent == 0 || settings.max_attempts == 0 {
-            return Err("max_concurrent and max_attempts must be at least 1".into());
+        if settings.max_concurrent_calls == 0 || settings.max_attempts == 0 {
+            return Err("max_concurrent_calls and max_attempts must be at least 1".into());
         }
         let mut headers = HeaderMap::with_capacity(2 * family.headers.len());
         for (name, value) in family.headers {
@@ -210,8 +210,11 @@ impl Upstream {
                 max_backoff: settings.max_backoff,
             },
             budget: Budget::new(),
-            breaker: Breaker::new(settings.breaker_failures, settings.breaker_open),
-            limit: Limit::new(settings.max_concurrent, settings.max_queued),
+            breaker: Breaker::new(
+                settings.circuit_breaker_failures,
+                settings.circuit_breaker_open,
+            ),
+            limit: Limit::new(settings.max_concurrent_calls, settings.max_queued_calls),
             retries: AtomicU64::new(0),
             settings,
         })

@@ -12,7 +12,7 @@ fn transport() -> Transport {
         connect_timeout: Duration::from_secs(1),
         read_timeout: Duration::from_secs(1),
         max_response_bytes: 1024,
-        proxy_from_environment: false,
+        proxy_from_env: false,
         ..crate::http_client::Settings::default()
     };
     Transport::new(&settings).unwrap()

@@ -61,7 +61,7 @@ impl Streams {
         let update = (self.0.open).fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more);
         match update {
             Ok(_) => Ok(Place(Arc::clone(&self.0))),
-            Err(_) => Err(full("streams", "max_watchers")),
+            Err(_) => Err(full("streams", "watch.max_streams")),
         }
     }
 

@@ -10,7 +10,7 @@ const LIMIT: usize = 1 << 20;
 fn settings() -> Settings {
     Settings {
         max_response_bytes: LIMIT,
-        proxy_from_environment: false,
+        proxy_from_env: false,
         ..Settings::default()
     }
 }
@@ -316,7 +316,7 @@ async fn long_answers_wait_for_room() {
     let transport = Transport::new(&Settings {
         max_response_bytes: LIMIT,
         max_buffered_bytes: LIMIT,
-        proxy_from_environment: false,
+        proxy_from_env: false,
         ..Settings::default()
     })
     .unwrap();
@@ -369,7 +369,7 @@ async fn long_answers_in_chunks_take_their_room() {
     let transport = Transport::new(&Settings {
         max_response_bytes: 4 << 20,
         max_buffered_bytes: 4 << 20,
-        proxy_from_environment: false,
+        proxy_from_env: false,
         ..Settings::default()
     })
     .unwrap();

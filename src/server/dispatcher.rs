@@ -151,7 +151,7 @@ impl Dispatcher {
             reason = error.log_text(),
             "call refused at the door"
         );
-        self.metrics.refused.inc();
+        self.metrics.unauthenticated.inc();
         error.status(&error::StatusContext {
             operation,
             upstream: "",

@@ -76,7 +76,7 @@ fn upstream(endpoint: Url, change: impl FnOnce(&mut Settings)) -> Upstream {
         max_backoff: Duration::from_millis(1),
         ..Settings::new("cloud", "test", credentials::Settings::None)
     };
-    settings.transport.proxy_from_environment = false;
+    settings.transport.proxy_from_env = false;
     change(&mut settings);
     Upstream::new(settings, &FAMILY, None).unwrap()
 }
@@ -483,7 +483,9 @@ async fn retry_after_is_waited_for_or_told() {
 #[tokio::test]
 async fn retries_have_a_budget() {
     let mut server = Script::start((0..100).map(|_| says(502))).await;
-    let upstream = upstream(server.url(""), |settings| settings.breaker_failures = 0);
+    let upstream = upstream(server.url(""), |settings| {
+        settings.circuit_breaker_failures = 0
+    });
     for _ in 0..20 {
         upstream_fault(call(&upstream, &get("/x")).await);
     }
@@ -499,8 +501,8 @@ async fn retries_have_a_budget() {
 async fn the_breaker() {
     let upstream = upstream(nowhere(), |settings| {
         settings.max_attempts = 1;
-        settings.breaker_failures = 2;
-        settings.breaker_open = Duration::from_secs(3_600);
+        settings.circuit_breaker_failures = 2;
+        settings.circuit_breaker_open = Duration::from_secs(3_600);
     });
     assert_eq!(upstream.state(), State::Unknown);
     for _ in 0..2 {
@@ -519,7 +521,7 @@ async fn the_breaker() {
         }
         other => panic!("{other:?}"),
     }
-    assert!(upstream.stats().breaker_open);
+    assert!(upstream.stats().circuit_breaker_open);
     assert_eq!(upstream.state(), State::Unhealthy);
 }
 
@@ -535,7 +537,7 @@ async fn the_breaker_opens_for_an_upstream_that_hangs() {
             Arc::new(move |attempt: &Attempt<'_>| told.lock().unwrap().push(attempt.status))
         };
         let settings = upstream(server.url(""), |settings| {
-            settings.breaker_failures = 1;
+            settings.circuit_breaker_failures = 1;
             settings.transport.connect_timeout = Duration::from_secs(connect_timeout);
             settings.transport.read_timeout = Duration::from_secs(3_600);
         })
@@ -555,7 +557,7 @@ async fn the_breaker_opens_for_an_upstream_that_hangs() {
         );
         server.left().await;
         assert_eq!(*told.lock().unwrap(), [None], "it is counted");
-        assert_eq!(upstream.stats().breaker_open, opens);
+        assert_eq!(upstream.stats().circuit_breaker_open, opens);
     }
 }
 
@@ -564,8 +566,8 @@ async fn recovery() {
     let mut server = Script::start([says(503), says(503), ok(), ok()]).await;
     let upstream = upstream(server.url(""), |settings| {
         settings.max_attempts = 2;
-        settings.breaker_failures = 2;
-        settings.breaker_open = Duration::ZERO;
+        settings.circuit_breaker_failures = 2;
+        settings.circuit_breaker_open = Duration::ZERO;
     });
     upstream_fault(call(&upstream, &get("/x")).await);
     for _ in 0..2 {
@@ -580,7 +582,9 @@ async fn recovery() {
 #[tokio::test]
 async fn the_failure_itself_is_told_when_it_opens_the_breaker() {
     let mut server = Script::start([says(502)]).await;
-    let upstream = upstream(server.url(""), |settings| settings.breaker_failures = 1);
+    let upstream = upstream(server.url(""), |settings| {
+        settings.circuit_breaker_failures = 1
+    });
     assert_eq!(
         upstream_fault(call(&upstream, &get("/x")).await).http_status,
         502
@@ -754,8 +758,8 @@ async fn a_caller_that_leaves_closes_the_request() {
 async fn a_full_queue() {
     let mut server = Script::start([Answer::Hang]).await;
     let upstream = Arc::new(upstream(server.url(""), |settings| {
-        settings.max_concurrent = 1;
-        settings.max_queued = 1;
+        settings.max_concurrent_calls = 1;
+        settings.max_queued_calls = 1;
     }));
     let hanging = tokio::spawn({
         let upstream = upstream.clone();
@@ -843,7 +847,7 @@ fn settings_that_cannot_be() {
             "endpoint: must begin with http",
         ),
         (|s| s.project_id = Some("..".into()), "project_id: "),
-        (|s| s.max_concurrent = 0, "max_concurrent and "),
+        (|s| s.max_concurrent_calls = 0, "max_concurrent_calls and "),
         (
             |s| s.transport.ca_file = Some("/nowhere".into()),
             "ca_file /nowhere: ",

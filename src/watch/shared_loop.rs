@@ -281,7 +281,7 @@ pub(super) fn leave(registry: &Registry, key: &Key, this: &Arc<Loop>) -> bool {
 async fn follow(registry: &Registry, key: &Key, this: &Arc<Loop>) -> End {
     let rules = this.rules;
     let mut cadence = Cadence::new(rules.first_interval, rules.max_interval, registry.random);
-    let mut patience = Patience::new(registry.settings.max_failing);
+    let mut patience = Patience::new(registry.settings.failure_tolerance);
     let mut seen: Option<Seen> = None;
     loop {
         registry.polls.fetch_add(1, Ordering::Relaxed);

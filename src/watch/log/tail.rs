@@ -322,7 +322,7 @@ async fn unread(registry: &Registry, key: &Key, this: &Arc<Tail>) {
 async fn follow(registry: &Registry, key: &Key, this: &Arc<Tail>) -> Error {
     let rules = this.rules;
     let mut cadence = Cadence::new(rules.first_interval, rules.max_interval, registry.random);
-    let mut patience = Patience::new(registry.settings.max_failing);
+    let mut patience = Patience::new(registry.settings.failure_tolerance);
     let mut position = None;
     let mut round = 0u32;
     let mut joining: Vec<Joining> = Vec::new();
