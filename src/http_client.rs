@@ -26,7 +26,7 @@ use crate::http_client::reqwest_client::General;
 mod hyper_client;
 mod reqwest_client;
 #[cfg(test)]
-pub(crate) mod script;
+pub(crate) mod test_server;
 #[cfg(test)]
 mod tests;
 

@@ -2,7 +2,7 @@ use std::io::Write as _;
 
 use http::StatusCode;
 
-use super::script::{Answer, Script, nowhere, reply};
+use super::test_server::{Answer, Script, nowhere, reply};
 use super::*;
 
 const LIMIT: usize = 1 << 20;

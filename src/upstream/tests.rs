@@ -30,7 +30,7 @@ use super::*;
 use crate::credentials;
 use crate::families::common;
 use crate::families::error_body::retry_after;
-use crate::http_client::script::{self, Answer, Script, reply};
+use crate::http_client::test_server::{self, Answer, Script, reply};
 
 static FAMILY: Family = Family {
     name: "test",
@@ -140,7 +140,7 @@ fn upstream_fault(result: Result<Reply, Error>) -> Box<Fault> {
 
 /// An address where nobody listens.
 fn nowhere() -> Url {
-    let address = script::nowhere();
+    let address = test_server::nowhere();
     format!("http://{address}").parse().unwrap()
 }
 
