@@ -312,7 +312,7 @@ impl Watches {
             // Another loop was begun since: all its reads are later than the call.
             let mut joins = self.join(&key, follow, &source)?;
             joins.reads = 0;
-            let stopped = || Error::NoAnswer("the poll loop has stopped".to_owned());
+            let stopped = || Error::NoResponse("the poll loop has stopped".to_owned());
             let stream = WatchStream::open(joins, deadline).await?;
             stream.ok_or_else(stopped)
         };

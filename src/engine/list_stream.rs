@@ -202,7 +202,7 @@ impl Walk {
 
 impl Seen {
     /// The items of the next page, without those of the page before, which come
-    /// again when the list has shifted. [`Error::Restarted`] when nothing else
+    /// again when the list has shifted. [`Error::ListRestarted`] when nothing else
     /// comes, or what came long ago; so, too, when items without keys come again as
     /// a whole page: the API does not page as the contract says.
     fn sift(&mut self, paging: &Paging, items: Vec<Bytes>) -> Result<Vec<Bytes>, Error> {
@@ -220,7 +220,7 @@ impl Seen {
             };
             let again = self.last.contains(&key) || keys.contains(&key);
             if !again && (self.first.contains(&key) || self.mark.contains(&key)) {
-                return Err(Error::Restarted);
+                return Err(Error::ListRestarted);
             }
             if !again {
                 new.push(item);
@@ -229,7 +229,7 @@ impl Seen {
         }
         let alike = any_plain.then(|| plain.finish());
         if came > 0 && (new.is_empty() || any_plain && alike == self.alike) {
-            return Err(Error::Restarted);
+            return Err(Error::ListRestarted);
         }
         self.pages += 1;
         match self.pages {
@@ -287,6 +287,6 @@ mod tests {
             assert_eq!(told.len(), ids.len(), "what has no key may come again");
         }
         let error = seen.sift(paging, page(&["b", "b"])).unwrap_err();
-        assert!(matches!(error, Error::Restarted), "{error:?}");
+        assert!(matches!(error, Error::ListRestarted), "{error:?}");
     }
 }

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use tonic::body::Body;
 use tonic::codec::CompressionEncoding;
 use tonic::server::Grpc;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::config::Config;
 use crate::deadline::Deadline;
@@ -135,11 +135,11 @@ impl Dispatcher {
             "call refused at the door"
         );
         self.metrics.unauthenticated.inc();
-        error.status(&error::Context {
+        error.status(&error::StatusContext {
             operation,
             upstream: "",
             request_id: "",
-            begun: false,
+            action_started: false,
         })
     }
 
@@ -166,7 +166,7 @@ impl Dispatcher {
         if let Some(record) = arriving
             && let Some(status) = Status::from_header_map(response.headers())
         {
-            let error = Error::Unreceived {
+            let error = Error::RequestNotReceived {
                 code: status.code(),
                 problem: status.message().to_owned(),
             };
@@ -427,5 +427,11 @@ impl Dispatcher {
 /// The record for the one call that tonic makes when the message has come.
 fn once(arriving: &mut Option<StreamInfo>) -> Result<StreamInfo, Status> {
     let record = arriving.take();
-    record.ok_or_else(|| Status::internal("a request has one message"))
+    record.ok_or_else(|| {
+        let error = Error::RequestNotReceived {
+            code: Code::Internal,
+            problem: "the request has more than one message".to_owned(),
+        };
+        error.status(&error::StatusContext::default())
+    })
 }

@@ -213,7 +213,7 @@ impl RestSource {
                 return Ok(items.into_iter().flatten().collect());
             };
             let (at, response) =
-                read.map_err(|_| Error::NoAnswer("a refresh was broken off".to_owned()))?;
+                read.map_err(|_| Error::NoResponse("a refresh was broken off".to_owned()))?;
             match response {
                 Ok(response) => {
                     let bytes = watch.refreshed(&response)?;

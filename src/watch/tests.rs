@@ -320,7 +320,7 @@ fn fault(code: Code, retry_after: Option<Duration>) -> Error {
         retry_after,
         not_processed: false,
         transient: false,
-        credential_refused: false,
+        credential_rejected: false,
         fields: Vec::new(),
         metadata: Vec::new(),
         locale: None,
@@ -595,7 +595,7 @@ async fn the_first_failure_is_the_rpcs_own() {
 async fn transient_failures_are_borne_and_seen() {
     for error in [
         down(),
-        Error::NoAnswer("reset".to_owned()),
+        Error::NoResponse("reset".to_owned()),
         Error::Deadline { sent: true },
         fault(Code::Unavailable, None),
         fault(Code::ResourceExhausted, None),
@@ -941,7 +941,7 @@ async fn what_a_call_began_may_fail_at_first() {
         ),
         (
             Answer::Panics,
-            &["ERROR no answer: the poll loop has stopped", "END"],
+            &["ERROR no response: the poll loop has stopped", "END"],
         ),
     ] {
         world.answers(answer);
@@ -1235,7 +1235,7 @@ async fn a_panic_ends_the_watches_and_no_more() {
         all(&mut stream, 3).await,
         [
             "INITIAL 1",
-            "ERROR no answer: the poll loop has stopped",
+            "ERROR no response: the poll loop has stopped",
             "END"
         ]
     );

@@ -276,7 +276,7 @@ pub(super) async fn run(registry: Arc<Registry>, key: Arc<Key>, this: Arc<Tail>)
         registry: &registry,
         key: &key,
         this: &this,
-        end: Error::NoAnswer("the poll loop has stopped".to_owned()),
+        end: Error::NoResponse("the poll loop has stopped".to_owned()),
     };
     // What is not chosen is dropped: a read under way is broken off.
     tokio::select! {
