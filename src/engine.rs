@@ -8,6 +8,7 @@ pub mod call_context;
 mod download;
 pub mod list_stream;
 pub mod name_lookup;
+pub mod pager;
 pub mod stream_limiter;
 pub mod unary;
 mod upload;

@@ -9,6 +9,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::call_context::CallContext;
+use super::pager::{NumberCursor, OnRepeat, Pager};
 use crate::error::Error;
 use document::{Document, Object};
 use drawbridge_transcoder::call::{Call, Reply};
@@ -91,33 +92,18 @@ async fn compare(
         None => serde_json::Map::new(),
         Some(json) => serde_json::from_slice(&json).map_err(document::unreadable)?,
     };
-    let dialect = context.dialect();
+    let too_many = Error::Binding {
+        field: check.name.to_string(),
+        problem: format!(
+            "cannot be checked: the upstream has more than {} definitions",
+            MAX_PAGES as usize * Check::PAGE_SIZE
+        ),
+    };
+    let cursor = NumberCursor::new(check, definitions, request);
+    let mut pager = Pager::new(cursor, OnRepeat::End).with_limit(MAX_PAGES, too_many);
     let mut items = Vec::new();
-    let mut page = 0;
-    loop {
-        page += 1;
-        if page > MAX_PAGES {
-            return Err(Error::Binding {
-                field: check.name.to_string(),
-                problem: format!(
-                    "cannot be checked: the upstream has more than {} definitions",
-                    MAX_PAGES as usize * Check::PAGE_SIZE
-                ),
-            });
-        }
-        let call = definitions.bind(&check.page(definitions, request, page)?, dialect)?;
-        let reply = context.call(definitions, &call).await?;
-        let response = definitions.decode(&reply)?.message;
-        let found = check.items(definitions, &response)?;
-        // A server that does not count pages sends the first one for ever.
-        let repeated = !found.is_empty() && items.ends_with(&found);
-        let last = found.len() < Check::PAGE_SIZE || repeated;
-        if !repeated {
-            items.extend(found);
-        }
-        if last {
-            break;
-        }
+    while let Some(page) = pager.next(context).await? {
+        items.extend(page.items);
     }
     let problems = (check.checker)(&items, &values, document);
     if problems.is_empty() {

@@ -6,6 +6,7 @@ use http::HeaderMap;
 
 use super::action;
 use super::call_context::CallContext;
+use super::pager::{MergeCursor, OnRepeat, Pager};
 use crate::error::Error;
 use drawbridge_transcoder::call::{Call, Reply, Room};
 use drawbridge_transcoder::contract::{Decoded, Method};
@@ -70,17 +71,13 @@ pub async fn whole(
     call: &Call,
     first: Decoded,
 ) -> Result<Decoded, Error> {
-    let Some(gather) = &method.merge_pages else {
+    let Some(rule) = &method.merge_pages else {
         return Ok(first);
     };
-    let Some(mut gathering) = gather.begin(method, call, &first)? else {
+    let Some(cursor) = MergeCursor::after_first(method, rule, call, &first)? else {
         return Ok(first);
     };
-    loop {
-        let next = gather.next(call, &gathering)?;
-        let reply = context.call(method, &next).await?;
-        if gather.add(&mut gathering, method.decode(&reply)?)? {
-            return Ok(gathering.whole());
-        }
-    }
+    let mut pager = Pager::new(cursor, OnRepeat::Keep);
+    while pager.next(context).await?.is_some() {}
+    Ok(pager.into_cursor().into_merged())
 }

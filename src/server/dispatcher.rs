@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::engine::call_context::CallContext;
-use crate::engine::list_stream::{self, PageStream};
+use crate::engine::list_stream::{self, ListStream};
 use crate::engine::name_lookup::NameLookup;
 use crate::engine::unary::{self, Answered};
 use crate::engine::{FileStream, Uploads};
@@ -428,14 +428,14 @@ impl Dispatcher {
             let watch = watches.watch(method, request, context, deadline);
             return watch.await.map(Told::Watch);
         }
-        let route = list_stream::Route {
+        let settings = list_stream::Settings {
             method: method.clone(),
             context: context.to_stream(),
             deadline,
             page_timeout: self.default_deadline,
             streams: self.watches.streams().clone(),
         };
-        PageStream::open(route, request).await.map(Told::Pages)
+        ListStream::open(settings, request).await.map(Told::Pages)
     }
 }
 
@@ -482,7 +482,7 @@ fn once(arriving: &mut Option<StreamInfo>) -> Result<StreamInfo, Status> {
 /// What a stream tells.
 pub(super) enum Told {
     Watch(watch::WatchStream),
-    Pages(PageStream),
+    Pages(ListStream),
     File(FileStream),
 }
 
