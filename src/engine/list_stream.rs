@@ -12,7 +12,7 @@ use tokio_stream::Stream;
 
 use super::call_context::StreamContext;
 use super::pager::{OnRepeat, Page, Pager, TokenCursor};
-use super::stream_limiter::{Place, Streams};
+use super::stream_limiter::{StreamLimiter, StreamPermit};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use drawbridge_transcoder::call::Room;
@@ -54,14 +54,13 @@ pub struct Settings {
     /// The most time that reading one page takes.
     pub page_timeout: Duration,
     /// Bounds the open streams of lists and watches together.
-    pub streams: Streams,
+    pub limiter: StreamLimiter,
 }
 
 /// A list that is read as far as its stream.
 struct Walk {
     settings: Settings,
-    /// Held while the stream is open.
-    _place: Place,
+    _permit: StreamPermit,
     pager: Pager<TokenCursor>,
     /// Items of the page that are not sent yet.
     items: std::vec::IntoIter<Bytes>,
@@ -77,7 +76,7 @@ impl ListStream {
         pages(&method)?;
         let cursor = TokenCursor::new(method, request.clone())?;
         let mut walk = Box::new(Walk {
-            _place: settings.streams.place()?,
+            _permit: settings.limiter.acquire()?,
             settings,
             pager: Pager::new(cursor, OnRepeat::Fail),
             items: Vec::new().into_iter(),
@@ -143,7 +142,7 @@ impl Walk {
 
     /// Reads the page behind this one.
     async fn read_next(mut self: Box<Self>) -> Result<Box<Self>, Error> {
-        if self.settings.streams.is_draining() {
+        if self.settings.limiter.is_draining() {
             return Err(Error::Draining);
         }
         // Released first: a stream that waits for room while it holds some could deadlock.

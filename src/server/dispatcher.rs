@@ -21,7 +21,7 @@ use crate::deadline::Deadline;
 use crate::engine::call_context::CallContext;
 use crate::engine::list_stream::{self, ListStream};
 use crate::engine::name_lookup::NameLookup;
-use crate::engine::unary::{self, Answered};
+use crate::engine::unary::{self, UnaryResponse};
 use crate::engine::{FileStream, Uploads};
 use crate::error::{self, Error};
 use crate::families::family;
@@ -275,7 +275,7 @@ impl Dispatcher {
         record: &mut StreamInfo,
         headers: &HeaderMap,
         request: &Bytes,
-    ) -> Result<Answered, Error> {
+    ) -> Result<UnaryResponse, Error> {
         let served = record.served.clone();
         let method = &served.method;
         let deadline = record.deadline;
@@ -335,7 +335,7 @@ impl Dispatcher {
         record: &mut StreamInfo,
         headers: &HeaderMap,
         messages: &mut Streaming<Bytes>,
-    ) -> Result<Answered, Error> {
+    ) -> Result<UnaryResponse, Error> {
         let served = record.served.clone();
         let method = &served.method;
         let Some(upload) = &method.upload else {
@@ -351,7 +351,7 @@ impl Dispatcher {
             deadline,
         };
         let reply = context.call(method, &received.call).await?;
-        Ok(Answered {
+        Ok(UnaryResponse {
             decoded: method.decode(&reply)?,
             headers: reply.headers,
             room: reply.room,
@@ -433,7 +433,7 @@ impl Dispatcher {
             context: context.to_stream(),
             deadline,
             page_timeout: self.default_deadline,
-            streams: self.watches.streams().clone(),
+            limiter: self.watches.streams().clone(),
         };
         ListStream::open(settings, request).await.map(Told::Pages)
     }
@@ -441,8 +441,8 @@ impl Dispatcher {
 
 impl Served {
     /// The response, with what goes into its metadata.
-    pub(super) fn response(&self, answered: Answered) -> Response<Bytes> {
-        let Answered {
+    pub(super) fn response(&self, answered: UnaryResponse) -> Response<Bytes> {
+        let UnaryResponse {
             decoded,
             headers,
             room,
