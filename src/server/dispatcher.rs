@@ -16,9 +16,9 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::engine::call_context::CallContext;
-use crate::engine::list_stream::{self, PageStream};
+use crate::engine::list_stream::{self, ListStream};
 use crate::engine::name_lookup::NameLookup;
-use crate::engine::unary::{self, Answered};
+use crate::engine::unary::{self, UnaryResponse};
 use crate::engine::{FileStream, Uploads};
 use crate::error::{self, Error};
 use crate::families::family;
@@ -258,7 +258,7 @@ impl Dispatcher {
         record: &mut StreamInfo,
         headers: &HeaderMap,
         request: &Bytes,
-    ) -> Result<Answered, Error> {
+    ) -> Result<UnaryResponse, Error> {
         let served = record.served.clone();
         let method = &served.method;
         let deadline = record.deadline;
@@ -318,7 +318,7 @@ impl Dispatcher {
         record: &mut StreamInfo,
         headers: &HeaderMap,
         messages: &mut Streaming<Bytes>,
-    ) -> Result<Answered, Error> {
+    ) -> Result<UnaryResponse, Error> {
         let served = record.served.clone();
         let method = &served.method;
         let Some(upload) = &method.upload else {
@@ -334,7 +334,7 @@ impl Dispatcher {
             deadline,
         };
         let reply = context.call(method, &received.call).await?;
-        Ok(Answered {
+        Ok(UnaryResponse {
             decoded: method.decode(&reply)?,
             headers: reply.headers,
             room: reply.room,
@@ -411,14 +411,14 @@ impl Dispatcher {
             let watch = watches.watch(method, request, context, deadline);
             return watch.await.map(ResponseStream::Watch);
         }
-        let route = list_stream::Route {
+        let settings = list_stream::Settings {
             method: method.clone(),
             context: context.to_stream(),
             deadline,
             page_timeout: self.default_deadline,
-            streams: self.watches.streams().clone(),
+            limiter: self.watches.streams().clone(),
         };
-        PageStream::open(route, request)
+        ListStream::open(settings, request)
             .await
             .map(ResponseStream::Pages)
     }

@@ -290,7 +290,7 @@ impl StreamContext {
         let context = self.until(deadline);
         let reply = context.call(method, call).await?;
         let first = method.decode(&reply)?;
-        let whole = unary::whole(context, method, call, first);
+        let whole = unary::merge_pages(context, method, call, first);
         Ok(whole.await?.message)
     }
 }
