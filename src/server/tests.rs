@@ -60,7 +60,7 @@ async fn silent() -> (tokio::net::TcpListener, upstream::Settings) {
     settings.is_default = true;
     settings.endpoint = Some(url.parse().unwrap());
     settings.project_id = Some("p1".into());
-    settings.transport.proxy_from_environment = false;
+    settings.transport.proxy_from_env = false;
     (listener, settings)
 }
 
@@ -122,7 +122,7 @@ async fn a_message_that_does_not_come_is_not_waited_for() {
         _ = &mut call => panic!("it does not come"),
         () = sleep(Duration::from_secs(1)) => {}
     }
-    let in_flight = || ended(&dispatcher, "rpc_in_flight");
+    let in_flight = || ended(&dispatcher, "rpc_calls_in_flight");
     assert!(in_flight().ends_with(" 1"), "{}", in_flight());
     drop(call);
     assert!(in_flight().ends_with(" 0"), "{}", in_flight());
@@ -287,13 +287,17 @@ async fn who_takes_nothing_keeps_nothing() {
     let router = &mut router;
     let short = pb::ListStacksRequest::default;
     for (path, encoding) in [(list, None), (list, Some("gzip")), (stream, None)] {
-        let mut untouched = Vec::new();
+        // At once: each of them waits for room before it gets the room beyond.
+        let mut opened = tokio::task::JoinSet::new();
         for _ in 0..9 {
-            let response = open(router, path, short(), encoding).await;
-            assert!(Status::from_header_map(response.headers()).is_none());
-            untouched.push(response);
+            let mut router = router.clone();
+            opened.spawn(async move { open(&mut router, path, short(), encoding).await });
         }
-        let none = status(&open(router, list, short(), None).await);
+        let untouched = opened.join_all().await;
+        for response in &untouched {
+            assert!(Status::from_header_map(response.headers()).is_none());
+        }
+        let none = status(&passes(open(router, list, short(), None)).await);
         assert_eq!(none.code(), Code::ResourceExhausted, "{path} {encoding:?}");
         passes(sleep(Duration::from_secs(40))).await;
         let response = open(router, list, short(), encoding).await;
