@@ -14,6 +14,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod annotations;
 mod check;
 mod cli;
 mod environment;
