@@ -39,8 +39,8 @@ pub(super) fn target(reply: &Reply, anchor: &str, path: &str, query: &str) -> Op
     };
     Some(Target {
         path: [before(path, anchor)?, from(location, anchor)?].concat(),
-        // Heat repeats the call's query in `Location`. Source: OBSERVED.md of the
-        // real server; an upstream that does not still gets it.
+        // Heat repeats the query in `Location` (tests/real-heat/OBSERVED.md, "Stacks"). An
+        // upstream that does not repeat it receives it as well.
         query: location_query.unwrap_or(query).to_owned(),
     })
 }
