@@ -336,7 +336,7 @@ impl Call<'_> {
     /// Like `needs`, for functions whose pages document no 403: they return 404
     /// (docs/apis/jp1ao.md, "Error codes").
     fn require_role_or_absent(&self, role: Role) -> Result<(), ApiError> {
-        self.require_role(role).map_err(|_| ApiError::Absent)
+        self.require_role(role).map_err(|_| ApiError::NotFound)
     }
 }
 
@@ -346,7 +346,7 @@ fn id(text: &str) -> Result<u64, ApiError> {
     plain
         .then(|| text.parse().ok())
         .flatten()
-        .ok_or(ApiError::Absent)
+        .ok_or(ApiError::NotFound)
 }
 
 /// Error for a path of no function.

@@ -48,15 +48,15 @@ impl<'a> Now<'a> {
 /// A timer.
 pub(super) enum Timer {
     /// Starts the first resources of a stack's action.
-    StartAction { stack: u64, work: u64 },
+    StartAction { stack: u64, action_id: u64 },
     /// Completes the action of a resource.
     ResourceDone {
         stack: u64,
         resource: u64,
-        tick: u64,
+        timer_id: u64,
     },
     /// Fails a stack's action with a timeout.
-    ActionTimeout { stack: u64, work: u64 },
+    ActionTimeout { stack: u64, action_id: u64 },
 }
 
 /// A running action of a stack.
@@ -69,9 +69,9 @@ pub(super) struct StackAction {
 }
 
 struct Node {
-    what: NodeAction,
+    action: NodeAction,
     /// Nodes that must be done before this one.
-    waits: Vec<usize>,
+    predecessors: Vec<usize>,
     state: State,
 }
 
@@ -106,11 +106,11 @@ pub(super) fn advance(heat: &mut Heat, until: Instant, clock: &Clock, settings: 
         }
         let now = Now::new(at, clock, settings);
         match entry.remove() {
-            Timer::StartAction { stack, work } => {
+            Timer::StartAction { stack, action_id } => {
                 if heat
                     .stacks
                     .get(stack)
-                    .is_some_and(|stack| stack.is_running_action(work))
+                    .is_some_and(|stack| stack.is_running_action(action_id))
                 {
                     start_ready_nodes(heat, stack, &now);
                 }
@@ -118,7 +118,7 @@ pub(super) fn advance(heat: &mut Heat, until: Instant, clock: &Clock, settings: 
             Timer::ResourceDone {
                 stack,
                 resource,
-                tick,
+                timer_id,
             } => {
                 let Some(found) = heat
                     .stacks
@@ -127,7 +127,10 @@ pub(super) fn advance(heat: &mut Heat, until: Instant, clock: &Clock, settings: 
                 else {
                     continue;
                 };
-                let Some(running) = found.running.as_ref().filter(|it| it.tick == Some(tick))
+                let Some(running) = found
+                    .running
+                    .as_ref()
+                    .filter(|it| it.timer_id == Some(timer_id))
                 else {
                     continue;
                 };
@@ -137,11 +140,11 @@ pub(super) fn advance(heat: &mut Heat, until: Instant, clock: &Clock, settings: 
                 };
                 end_resource_action(heat, stack, resource, failure, &now);
             }
-            Timer::ActionTimeout { stack, work } => {
+            Timer::ActionTimeout { stack, action_id } => {
                 if heat
                     .stacks
                     .get(stack)
-                    .is_some_and(|stack| stack.is_running_action(work))
+                    .is_some_and(|stack| stack.is_running_action(action_id))
                 {
                     end_stack_action(heat, stack, Some("Timed out".to_owned()), &now);
                 }
@@ -152,13 +155,15 @@ pub(super) fn advance(heat: &mut Heat, until: Instant, clock: &Clock, settings: 
 
 impl Stack {
     fn is_running_action(&self, id: u64) -> bool {
-        self.work.as_ref().is_some_and(|work| work.id == id)
+        self.running_action
+            .as_ref()
+            .is_some_and(|running_action| running_action.id == id)
     }
 }
 
-fn schedule(heat: &mut Heat, at: Instant, tick: impl FnOnce(u64) -> Timer) -> u64 {
+fn schedule(heat: &mut Heat, at: Instant, timer: impl FnOnce(u64) -> Timer) -> u64 {
     let number = heat.stacks.next_timer_id();
-    heat.stacks.due.insert((at, number), tick(number));
+    heat.stacks.due.insert((at, number), timer(number));
     number
 }
 
@@ -195,7 +200,7 @@ pub(super) fn converge(
     let mut nodes: Vec<Node> = Vec::new();
     for name in &names {
         let requires = stack.plan.template.requires(name);
-        let waits = requires
+        let predecessors = requires
             .iter()
             .filter_map(|other| names.iter().position(|name| name == other))
             .collect();
@@ -211,8 +216,8 @@ pub(super) fn converge(
             stack.resources.push(new_resource);
         }
         nodes.push(Node {
-            what: NodeAction::Converge(name.clone()),
-            waits,
+            action: NodeAction::Converge(name.clone()),
+            predecessors,
             state: State::Waiting,
         });
     }
@@ -231,12 +236,12 @@ pub(super) fn converge(
             .filter(|other| other.requires.contains(&leftover.name))
             .filter_map(|other| names.iter().position(|name| *name == other.name));
         nodes.push(Node {
-            what: NodeAction::Act(leftover.serial, "DELETE"),
-            waits: needing.chain(changing).collect(),
+            action: NodeAction::Act(leftover.serial, "DELETE"),
+            predecessors: needing.chain(changing).collect(),
             state: State::Waiting,
         });
     }
-    begin(heat, serial, action, nodes, now);
+    start_stack_action(heat, serial, action, nodes, now);
 }
 
 /// Starts an action on every resource: suspend, resume, check, snapshot or delete.
@@ -257,15 +262,15 @@ pub(super) fn act_on_all(heat: &mut Heat, serial: u64, action: &'static str, now
                 false => other.requires.contains(&resource.name) && other.serial != resource.serial,
             };
             Node {
-                what: NodeAction::Act(resource.serial, action),
-                waits: (0..resources.len())
+                action: NodeAction::Act(resource.serial, action),
+                predecessors: (0..resources.len())
                     .filter(|i| comes_first(resources[*i]))
                     .collect(),
                 state: State::Waiting,
             }
         })
         .collect();
-    begin(heat, serial, action, nodes, now);
+    start_stack_action(heat, serial, action, nodes, now);
     if action == "DELETE" {
         abort_resource_actions(heat, serial, now);
     }
@@ -293,7 +298,13 @@ fn abort_resource_actions(heat: &mut Heat, serial: u64, now: &Now) {
     }
 }
 
-fn begin(heat: &mut Heat, serial: u64, action: &'static str, nodes: Vec<Node>, now: &Now) {
+fn start_stack_action(
+    heat: &mut Heat,
+    serial: u64,
+    action: &'static str,
+    nodes: Vec<Node>,
+    now: &Now,
+) {
     let id = heat.stacks.next_timer_id();
     let Some(stack) = heat.stacks.get_mut(serial) else {
         return;
@@ -303,7 +314,7 @@ fn begin(heat: &mut Heat, serial: u64, action: &'static str, nodes: Vec<Node>, n
     }
     let reason = format!("Stack {action} started");
     stack.set_state(action, "IN_PROGRESS", reason, now);
-    stack.work = Some(StackAction {
+    stack.running_action = Some(StackAction {
         id,
         action,
         nodes,
@@ -317,11 +328,11 @@ fn begin(heat: &mut Heat, serial: u64, action: &'static str, nodes: Vec<Node>, n
     });
     schedule(heat, now.at, |_| Timer::StartAction {
         stack: serial,
-        work: id,
+        action_id: id,
     });
     schedule(heat, now.at + timeout, |_| Timer::ActionTimeout {
         stack: serial,
-        work: id,
+        action_id: id,
     });
 }
 
@@ -361,7 +372,7 @@ impl Stack {
 
     /// Marks the stack as deleted and leaves its resources alone.
     pub fn mark_deleted(&mut self, now: &Now) {
-        self.work = None;
+        self.running_action = None;
         self.updated = Some(now.text.clone());
         let reason = "Stack DELETE completed successfully".to_owned();
         self.set_state("DELETE", "COMPLETE", reason, now);
@@ -433,82 +444,88 @@ fn start_ready_nodes(heat: &mut Heat, serial: u64, now: &Now) {
         let Some(stack) = heat.stacks.get_mut(serial) else {
             return;
         };
-        let Some(work) = &mut stack.work else {
+        let Some(running_action) = &mut stack.running_action else {
             return;
         };
-        let checks = work.action == "CHECK";
-        let skipped = checks && work.failure.is_some();
-        let (progress, resource) = match &work.nodes[index].what {
+        let checks = running_action.action == "CHECK";
+        let skipped = checks && running_action.failure.is_some();
+        let (progress, resource) = match &running_action.nodes[index].action {
             _ if skipped => (Progress::Done, 0),
             NodeAction::Act(resource, action) => {
                 let (resource, action) = (*resource, *action);
-                (act(heat, serial, resource, action, None, now), resource)
+                (
+                    start_resource_action(heat, serial, resource, action, None, now),
+                    resource,
+                )
             }
             NodeAction::Converge(name) => {
                 let name = name.clone();
                 converge_resource(heat, serial, &name, now)
             }
         };
-        let Some(work) = heat
+        let Some(running_action) = heat
             .stacks
             .get_mut(serial)
-            .and_then(|stack| stack.work.as_mut())
+            .and_then(|stack| stack.running_action.as_mut())
         else {
             return;
         };
         match progress {
-            Progress::Done => work.nodes[index].state = State::Done,
-            Progress::Running => work.nodes[index].state = State::Running(resource),
+            Progress::Done => running_action.nodes[index].state = State::Done,
+            Progress::Running => running_action.nodes[index].state = State::Running(resource),
             Progress::Failed(reason) => {
-                work.nodes[index].state = State::Done;
+                running_action.nodes[index].state = State::Done;
                 if !record_failure(heat, serial, reason, now) {
                     return;
                 }
             }
         }
     }
-    let over = |stack: &Stack| {
-        let work = stack.work.as_ref()?;
-        let over = work.nodes.iter().all(|node| node.state == State::Done);
-        over.then(|| work.failure.clone())
+    let finished = |stack: &Stack| {
+        let running_action = stack.running_action.as_ref()?;
+        let done = running_action
+            .nodes
+            .iter()
+            .all(|node| node.state == State::Done);
+        done.then(|| running_action.failure.clone())
     };
-    if let Some(failure) = heat.stacks.get(serial).and_then(over) {
+    if let Some(failure) = heat.stacks.get(serial).and_then(finished) {
         end_stack_action(heat, serial, failure, now);
     }
 }
 
 /// Returns a node whose predecessors are done and whose resource is idle.
 fn ready_node(stack: &Stack) -> Option<usize> {
-    let work = stack.work.as_ref()?;
-    let busy = |what: &NodeAction| {
+    let running_action = stack.running_action.as_ref()?;
+    let busy = |action: &NodeAction| {
         let mut resources = stack.resources.iter().chain(&stack.leftovers);
         resources.any(|resource| {
             resource.running.is_some()
-                && match what {
+                && match action {
                     NodeAction::Converge(name) => resource.name == *name,
                     NodeAction::Act(serial, _) => resource.serial == *serial,
                 }
         })
     };
-    work.nodes.iter().position(|node| {
+    running_action.nodes.iter().position(|node| {
         node.state == State::Waiting
             && node
-                .waits
+                .predecessors
                 .iter()
-                .all(|wait| work.nodes[*wait].state == State::Done)
-            && !busy(&node.what)
+                .all(|predecessor| running_action.nodes[*predecessor].state == State::Done)
+            && !busy(&node.action)
     })
 }
 
 /// Records a failed node. Returns whether the action continues.
 fn record_failure(heat: &mut Heat, serial: u64, reason: String, now: &Now) -> bool {
-    if let Some(work) = heat
+    if let Some(running_action) = heat
         .stacks
         .get_mut(serial)
-        .and_then(|stack| stack.work.as_mut())
-        && work.action == "CHECK"
+        .and_then(|stack| stack.running_action.as_mut())
+        && running_action.action == "CHECK"
     {
-        work.failure.get_or_insert(reason);
+        running_action.failure.get_or_insert(reason);
         return true;
     }
     end_stack_action(heat, serial, Some(reason), now);
@@ -571,7 +588,10 @@ fn converge_resource(heat: &mut Heat, serial: u64, name: &str, now: &Now) -> (Pr
             }
             let adopts = stack.action == "ADOPT" && stack.adopted[name].is_object();
             let action = if adopts { "ADOPT" } else { "CREATE" };
-            (act(heat, serial, resource, action, None, now), resource)
+            (
+                start_resource_action(heat, serial, resource, action, None, now),
+                resource,
+            )
         }
         resource_plugins::Change::Update => {
             settle(stack);
@@ -579,7 +599,10 @@ fn converge_resource(heat: &mut Heat, serial: u64, name: &str, now: &Now) -> (Pr
                 resource.definition = definition;
                 std::mem::replace(&mut resource.properties, properties)
             });
-            (act(heat, serial, resource, "UPDATE", before, now), resource)
+            (
+                start_resource_action(heat, serial, resource, "UPDATE", before, now),
+                resource,
+            )
         }
         resource_plugins::Change::Replace => {
             let mut new_resource =
@@ -595,13 +618,13 @@ fn converge_resource(heat: &mut Heat, serial: u64, name: &str, now: &Now) -> (Pr
                 stack.leftovers.push(old);
             }
             // The old resource is deleted after all its dependents use the new one.
-            if let Some(work) = &mut stack.work {
+            if let Some(running_action) = &mut stack.running_action {
                 let needing = &stack.plan.template;
-                let waits = work
+                let predecessors = running_action
                     .nodes
                     .iter()
                     .enumerate()
-                    .filter(|(_, node)| match &node.what {
+                    .filter(|(_, node)| match &node.action {
                         NodeAction::Converge(other) => {
                             other == name || needing.requires(other).iter().any(|it| it == name)
                         }
@@ -609,20 +632,23 @@ fn converge_resource(heat: &mut Heat, serial: u64, name: &str, now: &Now) -> (Pr
                     })
                     .map(|(index, _)| index)
                     .collect();
-                work.nodes.push(Node {
-                    what: NodeAction::Act(resource, "DELETE"),
-                    waits,
+                running_action.nodes.push(Node {
+                    action: NodeAction::Act(resource, "DELETE"),
+                    predecessors,
                     state: State::Waiting,
                 });
             }
-            (act(heat, serial, new, "CREATE", None, now), new)
+            (
+                start_resource_action(heat, serial, new, "CREATE", None, now),
+                new,
+            )
         }
     }
 }
 
 /// Starts an action on one resource. `before` holds the previous properties for an
 /// update.
-fn act(
+fn start_resource_action(
     heat: &mut Heat,
     serial: u64,
     resource: u64,
@@ -650,11 +676,11 @@ fn act(
     }
     stack.set_resource_state(resource, action, "IN_PROGRESS", "state changed", now);
     let started = resource_plugins::start(heat, serial, resource, action, before.as_ref(), now);
-    let tick = started.takes.map(|takes| {
-        schedule(heat, now.at + takes, |tick| Timer::ResourceDone {
+    let timer_id = started.duration.map(|duration| {
+        schedule(heat, now.at + duration, |timer_id| Timer::ResourceDone {
             stack: serial,
-            resource: resource,
-            tick,
+            resource,
+            timer_id,
         })
     });
     if let Some(resource) = heat
@@ -666,7 +692,7 @@ fn act(
             action,
             before,
             failure: started.failure,
-            tick,
+            timer_id,
         });
     }
     Progress::Running
@@ -694,7 +720,7 @@ pub(super) fn end_resource_action(
         None => stack.set_resource_state(resource, action, "COMPLETE", "state changed", now),
         Some(reason) => stack.set_resource_state(resource, action, "FAILED", reason, now),
     }
-    resource_plugins::ended(heat, serial, resource, action, failure.is_none(), now);
+    resource_plugins::after_action(heat, serial, resource, action, failure.is_none(), now);
     let Some(stack) = heat.stacks.get_mut(serial) else {
         return;
     };
@@ -705,11 +731,11 @@ pub(super) fn end_resource_action(
     if action == "DELETE" && failure.is_none() {
         stack.remove_resource(resource);
     }
-    let Some(work) = &mut stack.work else {
+    let Some(running_action) = &mut stack.running_action else {
         return;
     };
-    let checks = work.action == "CHECK";
-    let node = work
+    let checks = running_action.action == "CHECK";
+    let node = running_action
         .nodes
         .iter_mut()
         .find(|node| node.state == State::Running(resource));
@@ -742,10 +768,10 @@ fn end_stack_action(heat: &mut Heat, serial: u64, failure: Option<String>, now: 
     let Some(stack) = heat.stacks.get_mut(serial) else {
         return;
     };
-    let Some(work) = stack.work.take() else {
+    let Some(running_action) = stack.running_action.take() else {
         return;
     };
-    let action = work.action;
+    let action = running_action.action;
     let unchecked = stack
         .resources
         .iter()
@@ -793,11 +819,11 @@ pub(super) fn cancel(heat: &mut Heat, serial: u64, now: &Now) {
     let Some(stack) = heat.stacks.get_mut(serial) else {
         return;
     };
-    let Some(work) = stack.work.take() else {
+    let Some(running_action) = stack.running_action.take() else {
         return;
     };
-    let reason = format!("Stack {} cancelled", work.action);
-    stack.set_state(work.action, "FAILED", reason, now);
+    let reason = format!("Stack {} cancelled", running_action.action);
+    stack.set_state(running_action.action, "FAILED", reason, now);
     notify_parent(heat, serial, now);
 }
 
@@ -819,7 +845,7 @@ fn notify_parent(heat: &mut Heat, serial: u64, now: &Now) {
     if resource
         .running
         .as_ref()
-        .is_none_or(|running| running.tick.is_some())
+        .is_none_or(|running| running.timer_id.is_some())
     {
         return;
     }

@@ -15,10 +15,10 @@ use super::software_configs::Config;
 use super::stack::{Resource, Stack};
 use super::{Heat, functions, resource_types};
 pub(super) use nested_stack::{MAX_RESOURCES, inner_failure, preview};
-use nested_stack::{inner, is_nested_stack};
-use software_deployment::deployment;
-pub(super) use software_deployment::ended;
-use wait_condition::wait_condition;
+use nested_stack::{is_nested_stack, start_nested_action};
+pub(super) use software_deployment::after_action;
+use software_deployment::start_deployment;
+use wait_condition::start_wait_condition;
 pub(super) use wait_condition::{signal, takes_signals, timed_out};
 
 /// Maximum time that a resource's own properties can request.
@@ -27,7 +27,7 @@ const MAX_RESOURCE_DURATION: Duration = Duration::from_secs(86_400 * 365);
 /// A started action of a resource.
 pub(super) struct Started {
     /// Duration; `None` if a signal or a nested stack ends the action.
-    pub takes: Option<Duration>,
+    pub duration: Option<Duration>,
     /// Failure message without the resource's path; `None` if the action succeeds.
     pub failure: Option<String>,
 }
@@ -122,7 +122,7 @@ pub(super) fn start(
 ) -> Started {
     let duration = now.resource_duration();
     let quick = Started {
-        takes: Some(duration),
+        duration: Some(duration),
         failure: None,
     };
     let Some(stack) = heat.stacks.get_mut(serial) else {
@@ -136,7 +136,7 @@ pub(super) fn start(
         return adopt(stack, resource, duration);
     }
     if is_nested_stack(&kind) {
-        return inner(heat, serial, resource, action, now);
+        return start_nested_action(heat, serial, resource, action, now);
     }
     match (kind.as_str(), action) {
         ("OS::Heat::TestResource", _) => test_resource(found, action, before, duration),
@@ -166,7 +166,7 @@ pub(super) fn start(
             quick
         }
         ("OS::Heat::WaitCondition", "CREATE" | "UPDATE") => {
-            wait_condition(heat, serial, resource, duration)
+            start_wait_condition(heat, serial, resource, duration)
         }
         ("OS::Heat::WaitCondition", "DELETE") => {
             let handle = found.properties.get("handle").cloned();
@@ -194,7 +194,9 @@ pub(super) fn start(
             }
             quick
         }
-        ("OS::Heat::SoftwareDeployment", _) => deployment(heat, serial, resource, action, now),
+        ("OS::Heat::SoftwareDeployment", _) => {
+            start_deployment(heat, serial, resource, action, now)
+        }
         _ => quick,
     }
 }
@@ -214,7 +216,7 @@ fn adopt(stack: &mut Stack, resource: u64, duration: Duration) -> Started {
     }
     stack.adopted = adopted;
     Started {
-        takes: Some(duration),
+        duration: Some(duration),
         failure: None,
     }
 }
@@ -266,7 +268,7 @@ fn test_resource(
         found.data.insert("value".to_owned(), new);
         found.physical_id = found.physical_name.clone();
     }
-    let takes = match acts {
+    let duration = match acts {
         true if wait < 0.0 => None,
         true => Some(
             duration
@@ -276,5 +278,5 @@ fn test_resource(
         ),
         false => Some(duration),
     };
-    Started { takes, failure }
+    Started { duration, failure }
 }

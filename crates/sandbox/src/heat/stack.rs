@@ -23,7 +23,7 @@ pub(super) struct Stacks {
     last: u64,
     /// Pending timers by time; the sequence number orders timers of the same time.
     pub due: BTreeMap<(Instant, u64), super::engine::Timer>,
-    ticks: u64,
+    last_timer_id: u64,
 }
 
 impl Stacks {
@@ -83,8 +83,8 @@ impl Stacks {
     }
 
     pub fn next_timer_id(&mut self) -> u64 {
-        self.ticks += 1;
-        self.ticks
+        self.last_timer_id += 1;
+        self.last_timer_id
     }
 }
 
@@ -139,7 +139,7 @@ pub(super) struct Stack {
     /// Resources of an adopted stack.
     pub adopted: Value,
     /// Running action.
-    pub work: Option<StackAction>,
+    pub running_action: Option<StackAction>,
 }
 
 #[derive(Clone, Default)]
@@ -180,7 +180,7 @@ pub(super) struct ResourceAction {
     /// Reason, if the action will fail.
     pub failure: Option<String>,
     /// Timer that ends the action; `None` if a signal or a nested stack does.
-    pub tick: Option<u64>,
+    pub timer_id: Option<u64>,
 }
 
 impl Stack {

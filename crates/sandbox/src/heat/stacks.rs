@@ -48,7 +48,7 @@ impl Stack {
             events: Default::default(),
             snapshots: Vec::new(),
             adopted: Value::Null,
-            work: None,
+            running_action: None,
         }
     }
 }

@@ -18,7 +18,7 @@ pub enum ApiError {
     /// The user's role does not permit the function.
     Forbidden,
     /// Does not exist, or the user may not see it.
-    Absent,
+    NotFound,
     /// Unknown function.
     NoFunction,
     /// The function exists for another method.
@@ -36,7 +36,7 @@ pub enum ApiError {
     /// The maximum number is reached.
     Limit,
     /// The name is in use.
-    Taken,
+    NameInUse,
     /// None of the accepted types is available.
     NotAcceptable,
     /// Unsupported type of the body.
@@ -54,7 +54,7 @@ impl ApiError {
 
     /// Returns status, message id, English and Japanese text. Of the ids only
     /// KNAE02102-E and `generic error` are documented.
-    fn words(&self) -> (StatusCode, &'static str, &'static str, &'static str) {
+    fn texts(&self) -> (StatusCode, &'static str, &'static str, &'static str) {
         use StatusCode as S;
         match self {
             Self::Login => (
@@ -75,7 +75,7 @@ impl ApiError {
                 "You do not have permission to execute the operation.",
                 "操作を実行する権限がありません。",
             ),
-            Self::Absent => (
+            Self::NotFound => (
                 S::NOT_FOUND,
                 "KNAE02102-E",
                 "The specified resource does not exist, or you do not have permission to access it.",
@@ -129,7 +129,7 @@ impl ApiError {
                 "The maximum number of resources is reached.",
                 "リソース数が上限に達しています。",
             ),
-            Self::Taken => (
+            Self::NameInUse => (
                 S::BAD_REQUEST,
                 "KNAE02111-E",
                 "The specified name already exists.",
@@ -155,7 +155,7 @@ impl ApiError {
     /// Builds the response: an error body (docs/apis/jp1ao.md, "Error body"), none for
     /// a 406, HTML for the 303 of V12 2.7.4.
     pub fn to_response(&self, call: &Call<'_>) -> Response {
-        let (status, id, english, japanese) = self.words();
+        let (status, id, english, japanese) = self.texts();
         match self {
             Self::NotAcceptable => return Response::empty(status),
             Self::Archive(task) => {

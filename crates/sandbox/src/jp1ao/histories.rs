@@ -176,7 +176,7 @@ pub fn handle(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> HandlerResul
             let mut found = jp1ao.histories.iter().filter(seen);
             let found = found
                 .find(|history| history.id == wanted)
-                .ok_or(ApiError::Absent)?;
+                .ok_or(ApiError::NotFound)?;
             match rest {
                 [] => {
                     call.reject_other_parameters(&[&["alt"]])?;

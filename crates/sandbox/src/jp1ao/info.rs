@@ -124,7 +124,7 @@ pub fn service_groups(call: &Call<'_>, rest: &[&str]) -> HandlerResult {
             let wanted = id(wanted)?;
             let group = seen
                 .find(|group| group.id == wanted)
-                .ok_or(ApiError::Absent)?;
+                .ok_or(ApiError::NotFound)?;
             match rest {
                 [] => {
                     call.reject_other_parameters(&[&["alt"]])?;

@@ -8,7 +8,7 @@ use super::properties::{Definition, Property};
 use super::schedules::Schedule;
 use super::services::Service;
 use super::start_times::StartTimes;
-use super::task_run::{Run, Step, StepKind};
+use super::task_run::{Step, StepKind, TaskRun};
 use super::tasks::Task;
 use super::templates::Template;
 use super::{Jp1ao, time_format};
@@ -362,7 +362,7 @@ fn past(jp1ao: &mut Jp1ao, now: SystemTime) {
         if let Some(step) = steps.get_mut(1) {
             step.fails = fails;
         }
-        let mut run = Run::new(start, steps);
+        let mut run = TaskRun::new(start, steps);
         run.advance(now, Duration::from_secs(60));
         run.take_events();
         let schedule = Schedule {

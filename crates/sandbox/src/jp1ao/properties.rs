@@ -235,7 +235,7 @@ impl Definition {
             let (least, most) = self.range.unwrap_or((i64::MIN, i64::MAX));
             match value.parse::<i64>() {
                 Ok(number) if (least..=most).contains(&number) => return None,
-                _ => format!("no whole number from {least} to {most}"),
+                _ => format!("not an integer from {least} to {most}"),
             }
         } else {
             return None;
@@ -497,7 +497,7 @@ pub fn definitions(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Handler
             let wanted = id(wanted)?;
             let found = all()
                 .find(|definition| definition.id == wanted)
-                .ok_or(ApiError::Absent)?;
+                .ok_or(ApiError::NotFound)?;
             match rest {
                 [] => {
                     call.reject_other_parameters(&[&["alt"]])?;
@@ -587,10 +587,10 @@ pub fn values(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> HandlerResul
 
 impl Jp1ao {
     fn value(&self, call: &Call<'_>, id: u64) -> Result<(Owner, &Property), ApiError> {
-        let owner = self.owner_of(call, id).ok_or(ApiError::Absent)?;
+        let owner = self.owner_of(call, id).ok_or(ApiError::NotFound)?;
         let owned = self.owned(call, owner).unwrap_or_default();
         let found = owned.iter().find(|property| property.id == id);
-        Ok((owner, found.ok_or(ApiError::Absent)?))
+        Ok((owner, found.ok_or(ApiError::NotFound)?))
     }
 }
 
@@ -602,7 +602,7 @@ fn update_all(jp1ao: &mut Jp1ao, call: &Call<'_>) -> HandlerResult {
     let owner = call
         .number("serviceID")?
         .map_or(Owner::Shared, Owner::Service);
-    let mut changed = jp1ao.owned(call, owner).ok_or(ApiError::Absent)?.to_vec();
+    let mut changed = jp1ao.owned(call, owner).ok_or(ApiError::NotFound)?.to_vec();
     let body = call.body()?;
     let Some(Value::Array(data)) = body.get("data") else {
         return Err(ApiError::body("data is no list"));
@@ -615,7 +615,7 @@ fn update_all(jp1ao: &mut Jp1ao, call: &Call<'_>) -> HandlerResult {
         let property = changed
             .iter_mut()
             .find(|property| Some(property.id) == id)
-            .ok_or_else(|| ApiError::body("instanceID is none of theirs"))?;
+            .ok_or_else(|| ApiError::body("instanceID is not one of the listed values"))?;
         let flags = (boolean(item, "readOnly")?, boolean(item, "hidden")?);
         if owner != Owner::Shared {
             property.read_only = flags.0.unwrap_or(property.read_only);

@@ -9,7 +9,7 @@ use super::errors::ApiError;
 use super::list::{self, Kind, ListSchema};
 use super::properties::Property;
 use super::start_times::StartTimes;
-use super::task_run::{Run, Status, Step};
+use super::task_run::{Status, Step, TaskRun};
 use super::tasks::{Task, waits};
 use super::{Call, HandlerResult, Jp1ao, action, id, no_function, ok};
 
@@ -177,7 +177,7 @@ impl Jp1ao {
             .schedules
             .iter_mut()
             .find(|one| one.id == wanted && call.user.sees(one.group));
-        found.ok_or(ApiError::Absent)
+        found.ok_or(ApiError::NotFound)
     }
 
     /// Creates a schedule of a service and its first task. Returns their ids.
@@ -194,7 +194,7 @@ impl Jp1ao {
             .services
             .iter_mut()
             .find(|one| one.id == service && call.user.sees(one.group));
-        let service = found.ok_or(ApiError::Absent)?;
+        let service = found.ok_or(ApiError::NotFound)?;
         if service.state == "disabled" {
             return Err(ApiError::State(service.state));
         }
@@ -241,7 +241,7 @@ impl Jp1ao {
             property.id = self.part();
         }
         self.start(&schedule, task, call.now)
-            .ok_or(ApiError::Absent)?;
+            .ok_or(ApiError::NotFound)?;
         if self.schedules.len() >= MAX_SCHEDULES {
             let idle =
                 |schedule: &Schedule| !self.tasks.iter().any(|task| task.schedule == schedule.id);
@@ -308,7 +308,7 @@ impl Jp1ao {
             .services
             .iter()
             .find(|one| one.id == schedule.service)?;
-        let run = Run::new(schedule.scheduled, steps);
+        let run = TaskRun::new(schedule.scheduled, steps);
         let task = Task {
             run,
             properties,

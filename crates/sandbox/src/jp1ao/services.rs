@@ -305,7 +305,7 @@ impl Jp1ao {
             .services
             .iter()
             .position(|one| one.id == wanted && call.user.sees(one.group));
-        found.ok_or(ApiError::Absent)
+        found.ok_or(ApiError::NotFound)
     }
 
     /// Creates a service from a template (the template's action `bind`).
@@ -328,7 +328,7 @@ impl Jp1ao {
         let name = text(given, "name", 128)?.filter(|name| !name.is_empty());
         let name = name.ok_or_else(|| ApiError::body("name is missing"))?;
         if self.services.iter().any(|service| service.name == name) {
-            return Err(ApiError::Taken);
+            return Err(ApiError::NameInUse);
         }
         let group = match text(given, "serviceGroupName", 128)?.filter(|name| !name.is_empty()) {
             None => super::preload::DEFAULT_GROUP,
@@ -411,7 +411,7 @@ fn update(jp1ao: &mut Jp1ao, call: &Call<'_>, at: usize) -> Result<(), ApiError>
             return Err(ApiError::body("name is empty"));
         }
         if taken(name) {
-            return Err(ApiError::Taken);
+            return Err(ApiError::NameInUse);
         }
     }
     let service = &mut jp1ao.services[at];

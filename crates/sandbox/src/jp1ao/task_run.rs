@@ -135,7 +135,7 @@ pub enum RunEvent {
 }
 
 #[derive(Clone, Debug)]
-pub struct Run {
+pub struct TaskRun {
     pub status: Status,
     /// Time of the start.
     pub scheduled: SystemTime,
@@ -152,7 +152,7 @@ pub struct Run {
     event: Vec<RunEvent>,
 }
 
-impl Run {
+impl TaskRun {
     pub fn new(scheduled: SystemTime, steps: Vec<Step>) -> Self {
         Self {
             status: Status::Waiting,
@@ -343,7 +343,7 @@ impl Run {
     }
 
     /// Returns the step that waits for a response, with its buttons.
-    pub fn question(&self) -> Result<(&Step, &[String]), ApiError> {
+    pub fn pending_response(&self) -> Result<(&Step, &[String]), ApiError> {
         self.allows("response")?;
         match self.steps.get(self.current) {
             Some(step) => match &step.work {
@@ -356,7 +356,7 @@ impl Run {
 
     /// Responds with a button, by its index. The last of several fails the step.
     pub fn respond(&mut self, at: SystemTime, button: usize) -> Result<(), ApiError> {
-        let (_, buttons) = self.question()?;
+        let (_, buttons) = self.pending_response()?;
         let fails = buttons.len() > 1 && button + 1 == buttons.len();
         let label = buttons.get(button).cloned().unwrap_or_default();
         let line = format!("KNAE08011-I The response was {label}.");
@@ -431,12 +431,12 @@ mod tests {
         }
     }
 
-    fn run(steps: &[StepKind]) -> Run {
+    fn run(steps: &[StepKind]) -> TaskRun {
         let steps = steps
             .iter()
             .enumerate()
             .map(|(at, work)| Step::new(at as u64, "s", work.clone()));
-        Run::new(at(10), steps.collect())
+        TaskRun::new(at(10), steps.collect())
     }
 
     /// An action on a run at a certain time.
@@ -453,7 +453,7 @@ mod tests {
         Resume,
     }
 
-    fn play(run: &mut Run, script: &[(u64, TimedAction, Status)]) {
+    fn play(run: &mut TaskRun, script: &[(u64, TimedAction, Status)]) {
         for (line, (time, act, want)) in script.iter().enumerate() {
             let now = at(*time);
             run.advance(now, STEP);
@@ -522,7 +522,7 @@ mod tests {
                 ],
             ),
             (
-                "is told no",
+                "the last button fails the step",
                 run(&[wait_for_input(), StepKind::Plain]),
                 vec![
                     (12, No, S::WithError),
@@ -541,7 +541,7 @@ mod tests {
                 ],
             ),
             (
-                "fails at last and is gone over",
+                "the last step fails and is skipped",
                 failing_at_last,
                 vec![(14, Nothing, S::Failed), (20, RerunNext, S::Completed)],
             ),
@@ -608,7 +608,7 @@ mod tests {
             S::Failed,
             S::Canceled,
         ];
-        type Act = fn(&mut Run) -> Result<(), ApiError>;
+        type Act = fn(&mut TaskRun) -> Result<(), ApiError>;
         let actions: [(&str, Act, &[Status]); 8] = [
             (
                 "stop",

@@ -13,7 +13,7 @@ use super::properties::{self, Property};
 use super::schedules::Schedule;
 use super::services::Service;
 use super::start_times::{self, StartTimes};
-use super::task_run::{Run, RunEvent, Status, Step};
+use super::task_run::{RunEvent, Status, Step, TaskRun};
 use super::{
     Call, HandlerResult, Jp1ao, Jp1aoVersion, TaskTiming, action, boolean, id, no_function, ok,
     text,
@@ -61,7 +61,7 @@ pub struct Task {
     pub template: u64,
     pub schedule: u64,
     pub start_times: StartTimes,
-    pub run: Run,
+    pub run: TaskRun,
     pub properties: Vec<Property>,
 }
 
@@ -131,7 +131,7 @@ impl Task {
             template: schedule.template,
             schedule: schedule.id,
             start_times: schedule.start_times.clone(),
-            run: Run::new(schedule.scheduled, Vec::new()),
+            run: TaskRun::new(schedule.scheduled, Vec::new()),
             properties: Vec::new(),
         }
     }
@@ -271,7 +271,7 @@ fn delete(jp1ao: &mut Jp1ao, call: &Call<'_>, wanted: &str) -> HandlerResult {
 fn template(task: &Task, call: &Call<'_>, action: &str) -> HandlerResult {
     let arguments = match action {
         "response" => {
-            let (step, buttons) = task.run.question()?;
+            let (step, buttons) = task.run.pending_response()?;
             let mut argument = json!({"instanceId": step.id});
             for (at, label) in buttons.iter().enumerate() {
                 argument[format!("labelbutton{}", at + 1)] = label.as_str().into();
@@ -335,7 +335,7 @@ fn invoke(jp1ao: &mut Jp1ao, call: &Call<'_>, wanted: &str, action: &str) -> Han
 /// Returns the pressed button. The form is undocumented: accepts the one that is marked
 /// (`true`, `selected`...) or the only one left.
 fn chosen(task: &Task, arguments: &[Map<String, Value>]) -> Result<usize, ApiError> {
-    let (step, buttons) = task.run.question()?;
+    let (step, buttons) = task.run.pending_response()?;
     let [argument] = arguments else {
         return Err(ApiError::body("exactly one ResponseInput is required"));
     };
@@ -389,7 +389,7 @@ impl Jp1ao {
             .tasks
             .iter_mut()
             .find(|task| task.id == wanted && call.user.sees(task.group));
-        found.ok_or(ApiError::Absent)
+        found.ok_or(ApiError::NotFound)
     }
 
     /// Advances all tasks to `now`.
@@ -459,7 +459,7 @@ impl Jp1ao {
     }
 
     fn archive(&mut self, call: &Call<'_>, task: u64) -> HandlerResult {
-        let task = self.take(task).ok_or(ApiError::Absent)?;
+        let task = self.take(task).ok_or(ApiError::NotFound)?;
         self.remember(task, call.now);
         let histories = match self.histories.last() {
             Some(history) => vec![format!("objects/TaskHistories/{}", history.id)],

@@ -323,7 +323,7 @@ impl Jp1ao {
         self.templates
             .iter()
             .position(|one| one.id == wanted)
-            .ok_or(ApiError::Absent)
+            .ok_or(ApiError::NotFound)
     }
 }
 
@@ -344,7 +344,7 @@ pub fn handle(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> HandlerResul
                 list::handle(call, Vec::new(), &LIST_SCHEMA, &["usingServiceTemplateID"])
             }
             (&Method::GET, [_]) | (&Method::DELETE, [_]) => Err(ApiError::Forbidden),
-            _ => Err(ApiError::Absent),
+            _ => Err(ApiError::NotFound),
         };
     }
     match (&call.request.method, rest) {

@@ -82,7 +82,7 @@ impl TestClient {
     }
 
     /// Returns the same sandbox with another user.
-    fn by(&self, user: &'static str) -> Self {
+    fn with_user(&self, user: &'static str) -> Self {
         Self {
             upstreams: self.upstreams.clone(),
             user,

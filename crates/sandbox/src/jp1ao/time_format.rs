@@ -168,7 +168,11 @@ mod tests {
         assert_eq!(format(at, false), "2015-07-30T13:55:39.457+09:00");
         assert_eq!(format(at, true), "2015-07-30T13:55:39.457+0900");
         assert_eq!(parse(&format(at, false), true), Some(at));
-        assert_eq!(parse(&format(at, true), false), None, "not taken back");
+        assert_eq!(
+            parse(&format(at, true), false),
+            None,
+            "not accepted as input"
+        );
     }
 
     #[test]

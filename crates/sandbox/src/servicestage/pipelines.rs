@@ -77,7 +77,7 @@ pub struct Pipeline {
     version: i32,
     triggered: i64,
     /// One status per step; the last one stays.
-    path: &'static [i32],
+    statuses: &'static [i32],
     since: Instant,
     runs: VecDeque<Value>,
 }
@@ -90,13 +90,13 @@ impl Resource for Pipeline {
 
 impl Pipeline {
     fn status(&self, upstreams: &Upstreams) -> i32 {
-        let last = self.path.len().saturating_sub(1);
+        let last = self.statuses.len().saturating_sub(1);
         let at = steps(upstreams, self.since).min(last);
-        self.path.get(at).copied().unwrap_or(READY)
+        self.statuses.get(at).copied().unwrap_or(READY)
     }
 
-    fn go(&mut self, path: &'static [i32], now: Instant) {
-        self.path = path;
+    fn set_statuses(&mut self, statuses: &'static [i32], now: Instant) {
+        self.statuses = statuses;
         self.since = now;
     }
 
@@ -148,7 +148,7 @@ pub fn handle(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Res
     match (call.method(), rest) {
         (&Method::POST, []) => {
             let mut body = call.body(PIPELINE)?;
-            described(&body)?;
+            check_sources(&body)?;
             fill(
                 &mut body,
                 json!({
@@ -166,7 +166,7 @@ pub fn handle(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Res
                 hooks: None,
                 version: 1,
                 triggered: 0,
-                path: &[READY],
+                statuses: &[READY],
                 since: call.upstreams.clock.instant(),
                 runs: VecDeque::new(),
             })?;
@@ -189,7 +189,7 @@ pub fn handle(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Res
         (&Method::PUT, [id]) => {
             let pipeline = pipelines.get_mut(id).ok_or_else(resource_not_found)?;
             let body = call.body(PIPELINE)?;
-            described(&body)?;
+            check_sources(&body)?;
             call.merge_body(&mut pipeline.view, body);
             pipeline.version = pipeline.version.saturating_add(1);
             let name = member(&pipeline.view, "name");
@@ -232,7 +232,7 @@ fn act(call: &Call<'_>, pipeline: &mut Pipeline) -> Result<Response, Response> {
         false => call.body(ACTION)?,
     };
     let status = pipeline.status(call.upstreams);
-    let path: &[i32] = match (verb, status) {
+    let statuses: &[i32] = match (verb, status) {
         ("start", READY | RELEASED | FAILED | PAUSED | ROLLED_BACK) => pipeline.release(),
         ("stop", RELEASING | AWAITING) => &[STOPPING, PAUSED],
         ("retry", FAILED | PAUSED) => &[RESTARTING, RELEASING, RELEASED],
@@ -248,7 +248,7 @@ fn act(call: &Call<'_>, pipeline: &mut Pipeline) -> Result<Response, Response> {
         }
         _ => return Err(unknown_action()),
     };
-    pipeline.go(path, call.upstreams.clock.instant());
+    pipeline.set_statuses(statuses, call.upstreams.clock.instant());
     if verb == "start" || pipeline.runs.is_empty() {
         pipeline.triggered = call.now();
         let run = json!({
@@ -272,7 +272,7 @@ fn act(call: &Call<'_>, pipeline: &mut Pipeline) -> Result<Response, Response> {
 }
 
 /// A template requires its sources, and `model_version` is always 2.
-fn described(body: &Object) -> Result<(), Response> {
+fn check_sources(body: &Object) -> Result<(), Response> {
     if member(body, "model_version").as_f64() != Some(2.0) {
         return Err(invalid("model_version must be 2."));
     }

@@ -111,7 +111,7 @@ pub fn preview(stack: &Stack, found: &Resource) -> Option<StackDefinition> {
 }
 
 /// Starts the same action on the nested stack of a resource.
-pub(super) fn inner(
+pub(super) fn start_nested_action(
     heat: &mut Heat,
     serial: u64,
     resource: u64,
@@ -119,11 +119,11 @@ pub(super) fn inner(
     now: &Now,
 ) -> Started {
     let waits = Started {
-        takes: None,
+        duration: None,
         failure: None,
     };
     let quick = Started {
-        takes: Some(now.resource_duration()),
+        duration: Some(now.resource_duration()),
         failure: None,
     };
     let Some(stack) = heat.stacks.get(serial) else {
@@ -139,7 +139,7 @@ pub(super) fn inner(
             Err(problem) => {
                 let failure = format!("StackValidationFailed: resources.{}: {problem}", found.name);
                 return Started {
-                    takes: Some(now.resource_duration()),
+                    duration: Some(now.resource_duration()),
                     failure: Some(failure),
                 };
             }
@@ -153,7 +153,7 @@ pub(super) fn inner(
         let problem = "Request limit exceeded: Maximum resources per stack exceeded.";
         let failure = format!("RequestLimitExceeded: resources.{}: {problem}", found.name);
         return Started {
-            takes: Some(now.resource_duration()),
+            duration: Some(now.resource_duration()),
             failure: Some(failure),
         };
     }
@@ -173,7 +173,7 @@ pub(super) fn inner(
                     found.name
                 );
                 return Started {
-                    takes: Some(now.resource_duration()),
+                    duration: Some(now.resource_duration()),
                     failure: Some(failure),
                 };
             }
@@ -181,7 +181,7 @@ pub(super) fn inner(
             let child = Stack {
                 parent: Some(Parent {
                     stack: serial,
-                    resource: resource,
+                    resource,
                     nested,
                 }),
                 depth: stack.depth + 1,

@@ -9,7 +9,7 @@ use super::super::{Heat, functions};
 use super::Started;
 
 /// Starts an action of a deployment.
-pub(super) fn deployment(
+pub(super) fn start_deployment(
     heat: &mut Heat,
     serial: u64,
     resource: u64,
@@ -17,7 +17,7 @@ pub(super) fn deployment(
     now: &Now,
 ) -> Started {
     let quick = Started {
-        takes: Some(now.resource_duration()),
+        duration: Some(now.resource_duration()),
         failure: None,
     };
     let Some(stack) = heat.stacks.get_mut(serial) else {
@@ -100,7 +100,7 @@ pub(super) fn deployment(
             // With simulated progress the sandbox also acts as the server's agent.
             match waits && !now.settings.play {
                 true => Started {
-                    takes: None,
+                    duration: None,
                     failure: None,
                 },
                 false => quick,
@@ -119,7 +119,14 @@ pub(super) fn deployment(
 }
 
 /// Finishes the work of a resource's action.
-pub fn ended(heat: &mut Heat, serial: u64, resource: u64, action: &str, well: bool, now: &Now) {
+pub fn after_action(
+    heat: &mut Heat,
+    serial: u64,
+    resource: u64,
+    action: &str,
+    well: bool,
+    now: &Now,
+) {
     let Some(found) = heat
         .stacks
         .get_mut(serial)

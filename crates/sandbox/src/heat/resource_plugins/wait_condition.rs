@@ -11,7 +11,7 @@ use super::super::{Heat, functions};
 use super::{MAX_RESOURCE_DURATION, Started, seconds_of};
 
 /// Waits for signals; some may have arrived already.
-pub(super) fn wait_condition(
+pub(super) fn start_wait_condition(
     heat: &mut Heat,
     serial: u64,
     resource: u64,
@@ -19,13 +19,13 @@ pub(super) fn wait_condition(
 ) -> Started {
     let Some(stack) = heat.stacks.get(serial) else {
         return Started {
-            takes: Some(duration),
+            duration: Some(duration),
             failure: None,
         };
     };
     match result_of_signals(stack, resource) {
         Some(failure) => Started {
-            takes: Some(duration),
+            duration: Some(duration),
             failure,
         },
         None => {
@@ -36,7 +36,7 @@ pub(super) fn wait_condition(
             let timeout = found.and_then(|resource| seconds_of(resource.properties.get("timeout")));
             let timeout = timeout.and_then(|secs| Duration::try_from_secs_f64(secs).ok());
             Started {
-                takes: Some(
+                duration: Some(
                     timeout
                         .unwrap_or(MAX_RESOURCE_DURATION)
                         .min(MAX_RESOURCE_DURATION),
@@ -95,8 +95,8 @@ pub fn timed_out(heat: &Heat, serial: u64, resource: u64) -> Option<String> {
     if running(found) == Some("DELETE") {
         return None;
     }
-    if let Some(ended) = result_of_signals(stack, resource) {
-        return ended;
+    if let Some(after_action) = result_of_signals(stack, resource) {
+        return after_action;
     }
     let condition = stack
         .resources

@@ -411,7 +411,7 @@ async fn hsso_token_expires_after_1000_seconds() {
     assert!(got.status == 404 && got.header("www-authenticate").starts_with("HSSO "));
     // A token belongs to the user it was issued to.
     let token = client
-        .by(crate::JP1AO_OPERATOR)
+        .with_user(crate::JP1AO_OPERATOR)
         .get("Services/2005")
         .await
         .header("www-authenticate")

@@ -122,7 +122,7 @@ async fn service_is_created_edited_and_deleted() {
             .await
             .status,
         400,
-        "the name is taken"
+        "the name is in use"
     );
     for (argument, value) in [
         ("name", json!("")),
@@ -174,7 +174,7 @@ async fn service_is_created_edited_and_deleted() {
             "{member} {value}"
         );
     }
-    assert_eq!(client.read(path).await, now, "nothing of that was taken");
+    assert_eq!(client.read(path).await, now, "nothing changed");
 
     let id = now["instanceID"].as_u64().unwrap();
     assert_eq!(client.act(path, "release", |_| {}).await.status, 200);
@@ -282,7 +282,7 @@ async fn apply_template_changes_the_version() {
 #[tokio::test]
 async fn roles_restrict_functions() {
     let client = TestClient::new();
-    let operator = client.by(crate::JP1AO_OPERATOR);
+    let operator = client.with_user(crate::JP1AO_OPERATOR);
     // Other groups are invisible; a function that the role lacks is 403 or 404.
     for (method, path, status) in [
         ("GET", "Services/2005", 200),
@@ -323,7 +323,7 @@ async fn roles_restrict_functions() {
     let task = operator.submit(2005, |_| {}).await;
     assert_eq!(client.read(&task).await["submitter"], "operator");
 
-    let outsider = client.by(crate::JP1AO_OUTSIDER);
+    let outsider = client.with_user(crate::JP1AO_OUTSIDER);
     assert_eq!(outsider.get("Services").await.status, 401);
     let basic = outsider.basic();
     let got = client

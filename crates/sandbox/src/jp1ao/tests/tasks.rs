@@ -81,7 +81,7 @@ async fn task_waits_for_a_response() {
         (&json!("Continue"), &json!("Cancel"))
     );
     let answered = |edit: Value| {
-        let client = client.by(JP1AO_USERNAME);
+        let client = client.with_user(JP1AO_USERNAME);
         let task = task.clone();
         async move {
             let edit = edit.as_object().unwrap().clone();

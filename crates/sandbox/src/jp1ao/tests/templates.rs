@@ -71,7 +71,10 @@ async fn exported_template_can_be_imported_and_bound() {
     after["usedTemplates"] = before["usedTemplates"].clone();
     assert_eq!(after, before);
     let again = client.act(&path, "export", |_| {}).await;
-    assert_eq!(again.bytes, exported.bytes, "the very file comes back");
+    assert_eq!(
+        again.bytes, exported.bytes,
+        "the exported file is the imported one"
+    );
     let replaced = upload(&client, "addDisk.zip", &exported.bytes).await;
     assert!(
         replaced.body["affectedResource"][0]

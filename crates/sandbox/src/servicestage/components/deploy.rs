@@ -99,11 +99,11 @@ pub fn redeploy(
     body.remove("environment_id");
     component.spec.extend(body);
     let is_gray = member(&component.spec, "deploy_strategy")["type"] == "GrayRelease";
-    let (deploy_type, then) = match is_gray {
+    let (deploy_type, state_after) = match is_gray {
         true => ("gray_release", "GRAYING"),
         false => ("update", "RUNNING"),
     };
-    let job = start(jobs, component, "UPGRADING", then, now);
+    let job = start(jobs, component, "UPGRADING", state_after, now);
     component.record_deployment(deploy_type, &job);
     Ok(job)
 }
@@ -125,10 +125,10 @@ pub fn delete(call: &Call<'_>, state: &mut Project, id: &str) -> Result<Response
         components, jobs, ..
     } = state;
     let component = components.get_mut(id).ok_or_else(object_not_found)?;
-    component.begin(RunningJob {
+    component.start_job(RunningJob {
         job: jobs.submit(Kind::Removal, false),
-        meanwhile: "DELETING",
-        then: None,
+        state_during: "DELETING",
+        state_after: None,
     });
     component.set_update_time(call.now());
     // As observed; the published response is empty.
@@ -190,8 +190,15 @@ pub fn act(call: &Call<'_>, state: &mut Project, id: &str) -> Result<Response, R
             job
         }
         action => {
-            let (meanwhile, then) = states_of_action(action).ok_or_else(unknown_action)?;
-            start(jobs, idle_component(Some(component))?, meanwhile, then, now)
+            let (state_during, state_after) =
+                states_of_action(action).ok_or_else(unknown_action)?;
+            start(
+                jobs,
+                idle_component(Some(component))?,
+                state_during,
+                state_after,
+                now,
+            )
         }
     };
     Ok(Response::ok(json!({"job_id": job.id()})))
@@ -205,7 +212,7 @@ pub fn act_on_all(
     ids: &[&str],
     action: &str,
 ) -> Result<(), Response> {
-    let (meanwhile, then) = states_of_action(action).ok_or_else(unknown_action)?;
+    let (state_during, state_after) = states_of_action(action).ok_or_else(unknown_action)?;
     let Project {
         components, jobs, ..
     } = state;
@@ -214,7 +221,7 @@ pub fn act_on_all(
         idle_component(component.filter(|component| component.application_id() == application))?;
     }
     for component in components.iter_mut().filter(|c| ids.contains(&c.id())) {
-        start(jobs, component, meanwhile, then, call.now());
+        start(jobs, component, state_during, state_after, call.now());
     }
     Ok(())
 }
@@ -232,15 +239,15 @@ fn states_of_action(action: &str) -> Option<(&'static str, &'static str)> {
 fn start(
     jobs: &mut Jobs,
     component: &mut Component,
-    meanwhile: &'static str,
-    then: &'static str,
+    state_during: &'static str,
+    state_after: &'static str,
     now: i64,
 ) -> Job {
     let job = jobs.submit(Kind::Operation, component.fails());
-    component.begin(RunningJob {
+    component.start_job(RunningJob {
         job: job.clone(),
-        meanwhile,
-        then: Some(then),
+        state_during,
+        state_after: Some(state_after),
     });
     component.set_update_time(now);
     job

@@ -35,9 +35,9 @@ pub struct Component {
 pub struct RunningJob {
     pub job: Job,
     /// State while the job runs.
-    pub meanwhile: &'static str,
+    pub state_during: &'static str,
     /// State afterwards; `None` if the component is deleted.
-    pub then: Option<&'static str>,
+    pub state_after: Option<&'static str>,
 }
 
 /// A deployment.
@@ -81,10 +81,10 @@ impl Component {
             releases: VecDeque::new(),
         };
         component.record_deployment("create", &job);
-        component.begin(RunningJob {
+        component.start_job(RunningJob {
             job,
-            meanwhile: "INITIALIZING",
-            then: Some("RUNNING"),
+            state_during: "INITIALIZING",
+            state_after: Some("RUNNING"),
         });
         component
     }
@@ -159,7 +159,7 @@ impl Component {
     }
 
     /// Starts a job in place of the previous one, even if that is still running.
-    pub fn begin(&mut self, running_job: RunningJob) {
+    pub fn start_job(&mut self, running_job: RunningJob) {
         self.last_job = running_job.job.id().to_owned();
         self.running_job = Some(running_job);
     }
@@ -201,22 +201,25 @@ impl Component {
 
     /// Applies the result of a finished job. Returns false if the component is deleted.
     pub fn apply_finished_jobs(&mut self, upstreams: &Upstreams) -> bool {
-        let Some(RunningJob { job, then, .. }) = &self.running_job else {
+        let Some(RunningJob {
+            job, state_after, ..
+        }) = &self.running_job
+        else {
             return true;
         };
         let status = job.status(upstreams);
         let Some(end_time) = job.end_time(upstreams) else {
             return true;
         };
-        match (status, *then) {
+        match (status, *state_after) {
             (Status::Succeeded, None) => return false,
-            (Status::Succeeded, Some(then)) => {
-                self.state = then;
+            (Status::Succeeded, Some(state_after)) => {
+                self.state = state_after;
                 self.fail_detail = None;
             }
             _ => {
                 self.state = "FAILED";
-                self.fail_detail = Some(match then {
+                self.fail_detail = Some(match state_after {
                     None => "delete_failed",
                     Some(_) => "create_failed",
                 });
@@ -232,12 +235,12 @@ impl Component {
     fn visible_state(&self, upstreams: &Upstreams) -> &'static str {
         match &self.running_job {
             Some(RunningJob {
-                meanwhile,
-                then: None,
+                state_during,
+                state_after: None,
                 ..
-            }) => meanwhile,
+            }) => state_during,
             Some(running_job) if running_job.job.status(upstreams) != Status::Submitted => {
-                running_job.meanwhile
+                running_job.state_during
             }
             _ => self.state,
         }

@@ -8,17 +8,17 @@ async fn runtime_stack_and_directory_scenario() {
         "spec": {"parameters": {"jdk_url": "u"}}});
     let directory = json!({"path": "/a", "user": "u", "group": "g", "mode": "0750"});
     let settings = json!({"run_as_user": "u", "app_home": directory, "log_home": directory});
-    play(vec![
+    run_scenario(vec![
         get("runtimestacks", json!({"total": 4, "runtimestacks": null, "runtime_stacks":
             [{"name": "OpenJDK8", "system": 1, "id": "$system"}, {}, {"status": "Deprecated"}, {"name": "Docker"}]})),
         get("runtimestacks/$system", json!({"name": "OpenJDK8", "component_count": 0})),
-        refused("DELETE", "runtimestacks/$system", json!(null), 400, "SVCSTG.00100400"),
+        error("DELETE", "runtimestacks/$system", json!(null), 400, "SVCSTG.00100400"),
         get("innerimages", json!({"runtime_stacks": [{"type": "Java"}, {"type": "Tomcat"}, {"type": "Php"}]})),
         call("POST", "runtimestacks", stack.clone(), 200, json!({"id": "$own", "status": "Disable", "system": 0,
             "component_count": 0, "spec": {"parameters": {"jdk_url": "u"}}, "creator": "demo"})),
-        refused("POST", "runtimestacks", json!({"name": "x"}), 400, "SVCSTG.00100400"),
+        error("POST", "runtimestacks", json!({"name": "x"}), 400, "SVCSTG.00100400"),
         call("POST", "runtimestacks/action", json!({"action": "Supported", "parameters": {"runtimestacks": [{"id": "$own"}]}}), 204, json!(null)),
-        refused("POST", "runtimestacks/action", json!({"action": "Disable", "parameters": {"runtimestacks": [{"id": "$own"}, {"id": "x"}]}}), 404, "SVCSTG.00100401"),
+        error("POST", "runtimestacks/action", json!({"action": "Disable", "parameters": {"runtimestacks": [{"id": "$own"}, {"id": "x"}]}}), 404, "SVCSTG.00100401"),
         get("runtimestacks/$own", json!({"status": "Supported"})),
         call("PUT", "runtimestacks/$own", stack, 200, json!({"id": "$own", "status": "Supported"})),
         call("POST", "applications", json!({"name": "app"}), 200, json!({"id": "$app"})),
@@ -26,19 +26,19 @@ async fn runtime_stack_and_directory_scenario() {
             {"name": "own/jdk", "type": "Java", "deploy_mode": "virtualmachine"}})), 200, json!({"component_id": "$svc"})),
         get("runtimestacks/$own", json!({"component_count": 1})),
         get("components", json!({"components": [{"platform_type": "vmapp"}]})),
-        refused("DELETE", "runtimestacks/$own", json!(null), 409, "SVCSTG.00100400"),
+        error("DELETE", "runtimestacks/$own", json!(null), 409, "SVCSTG.00100400"),
         call("DELETE", "applications/$app/components/$svc", json!(null), 200, json!({})),
         Wait(3),
         call("DELETE", "runtimestacks/$own", json!(null), 204, json!(null)),
-        refused("GET", "runtimestacks/$own", json!(null), 404, "SVCSTG.00100401"),
+        error("GET", "runtimestacks/$own", json!(null), 404, "SVCSTG.00100401"),
 
         call("POST", "vmapp-configs", settings.clone(), 200, json!({"id": "$dir", "name": "", "run_as_user": "u", "project_id": "$project"})),
-        refused("POST", "vmapp-configs", json!({"run_as_user": "u", "app_home": {}, "log_home": {}}), 400, "SVCSTG.00100400"),
+        error("POST", "vmapp-configs", json!({"run_as_user": "u", "app_home": {}, "log_home": {}}), 400, "SVCSTG.00100400"),
         get("vmapp-configs", json!({"total": 1, "vmapp_configs": [{"id": "$dir"}]})),
         call("PUT", "vmapp-configs/$dir", settings, 200, json!({"id": "$dir"})),
         get("vmapp-configs/$dir", json!({"app_home": {"mode": "0750"}})),
         call("DELETE", "vmapp-configs/$dir", json!(null), 204, json!(null)),
-        refused("DELETE", "vmapp-configs/$dir", json!(null), 404, "SVCSTG.00100401"),
+        error("DELETE", "vmapp-configs/$dir", json!(null), 404, "SVCSTG.00100401"),
     ])
     .await;
 }
@@ -47,15 +47,15 @@ async fn runtime_stack_and_directory_scenario() {
 async fn config_scenario() {
     let config = json!({"config_group_id": "$group", "name": "application", "content": "a: 1\n", "type": "yaml", "sensitive": false});
     let changed = json!({"config_group_id": "$group", "content": "a=2", "type": "properties"});
-    play(vec![
+    run_scenario(vec![
         call("POST", "config-groups", json!({"name": "order-group"}), 200, json!({"id": "$group", "name": "order-group",
             "labels": null, "update_time": null, "project_id": "$project"})),
         get("config-groups?name=order", json!({"count": 1, "config_groups": [{"id": "$group", "labels": [], "enterprise_project_id": "0"}]})),
         get("config-groups?name=other", json!({"count": 0})),
         get("config-groups/$group", json!({"id": "$group"})),
         call("POST", "configs", config.clone(), 200, json!({"id": "$config", "version": "v1", "components": [], "content": "a: 1\n"})),
-        refused("POST", "configs", json!({"config_group_id": "x", "name": "n", "content": "c", "type": "yaml", "sensitive": true}), 400, "SVCSTG.00100400"),
-        refused("POST", "configs", json!({"config_group_id": "$group", "name": "n", "content": "c", "type": "xml", "sensitive": true}), 400, "SVCSTG.00100400"),
+        error("POST", "configs", json!({"config_group_id": "x", "name": "n", "content": "c", "type": "yaml", "sensitive": true}), 400, "SVCSTG.00100400"),
+        error("POST", "configs", json!({"config_group_id": "$group", "name": "n", "content": "c", "type": "xml", "sensitive": true}), 400, "SVCSTG.00100400"),
         get("configs/$config/histories", json!({"count": 0, "histories": []})),
         Wait(1),
         call("PUT", "configs/$config", changed.clone(), 200, json!({"id": "$config", "version": "v2", "type": "properties", "content": "a=2", "name": "application"})),
@@ -64,16 +64,16 @@ async fn config_scenario() {
             "config_history_id": "$past", "config_id": "$config", "group_id": "$group", "config_name": "application", "content": "a: 1\n"}]})),
         get("configs/$config/histories/$past", json!({"version": "v1", "type": "yaml"})),
         call("DELETE", "configs/$config/histories/$past", json!(null), 204, json!(null)),
-        refused("GET", "configs/$config/histories/$past", json!(null), 404, "SVCSTG.00100401"),
+        error("GET", "configs/$config/histories/$past", json!(null), 404, "SVCSTG.00100401"),
         get("configs?config_group_id=$group&name=appl&order_by=update_time", json!({"count": 1, "configs": [{"id": "$config"}]})),
         get("configs?component_id=x", json!({"count": 0})),
         call("DELETE", "configs/$config", json!(null), 204, json!(null)),
-        refused("DELETE", "configs/$config", json!(null), 404, "SVCSTG.00100401"),
+        error("DELETE", "configs/$config", json!(null), 404, "SVCSTG.00100401"),
         call("POST", "configs", config, 200, json!({"id": "$second"})),
         call("DELETE", "config-groups/$group", json!(null), 200, json!(null)),
         call("DELETE", "config-groups/$group", json!(null), 200, json!(null)),
-        refused("GET", "config-groups/$group", json!(null), 404, "SVCSTG.00100401"),
-        refused("GET", "configs/$second", json!(null), 404, "SVCSTG.00100401"),
+        error("GET", "config-groups/$group", json!(null), 404, "SVCSTG.00100401"),
+        error("GET", "configs/$second", json!(null), 404, "SVCSTG.00100401"),
     ])
     .await;
 }
@@ -83,19 +83,19 @@ async fn release_plan_scenario() {
     let to =
         |version: &str| component(json!({"seq": 1, "component_id": "$svc", "version": version}));
     let plan = json!({"name": "june", "action": "upgrade", "components": [to("2.0.0")]});
-    play(vec![
+    run_scenario(vec![
         call("POST", "applications", json!({"name": "app"}), 200, json!({"id": "$app"})),
         call("POST", "applications/$app/components", component(json!({})), 200, json!({"component_id": "$svc"})),
         call("POST", "release-plans", plan.clone(), 200, json!({"id": "$plan", "status": "READY", "execute_time": 0,
             "fail_strategy": "stop", "project_id": null, "update_time": null})),
-        refused("POST", "release-plans", json!({"name": "n", "action": "upgrade", "components": [{"seq": 1, "component_id": "x", "name": "n"}]}), 400, "SVCSTG.00100404"),
+        error("POST", "release-plans", json!({"name": "n", "action": "upgrade", "components": [{"seq": 1, "component_id": "x", "name": "n"}]}), 400, "SVCSTG.00100404"),
         get("release-plans", json!({"count": 1, "release_plans": [{"id": "$plan", "components": null}]})),
         // The component is still being created.
-        refused("POST", "release-plans/$plan/execute", json!(null), 409, "SVCSTG.00100402"),
-        refused("POST", "release-plans/$plan/rollback", json!(null), 400, "SVCSTG.00100433"),
+        error("POST", "release-plans/$plan/execute", json!(null), 409, "SVCSTG.00100402"),
+        error("POST", "release-plans/$plan/rollback", json!(null), 400, "SVCSTG.00100433"),
         Wait(3),
         call("POST", "release-plans/$plan/execute", json!(null), 200, json!(null)),
-        refused("POST", "release-plans/$plan/execute", json!(null), 409, "SVCSTG.00100402"),
+        error("POST", "release-plans/$plan/execute", json!(null), 409, "SVCSTG.00100402"),
         get("release-plans/$plan", json!({"status": "RUNNING", "components": [{"component_id": "$svc", "seq": 1}]})),
         get("release-plans/$plan/deploy-info", json!({"id": "$plan", "components": [{"id": "$svc", "seq": "1",
             "version": "2.0.0", "job_id": "$job", "job_status": "SUBMITTED", "end_time": 0, "rollback_job_id": ""}]})),
@@ -103,7 +103,7 @@ async fn release_plan_scenario() {
         get("jobs/$job", json!({"job": {"execution_status": "SUCCEEDED"}})),
         get("release-plans/$plan", json!({"status": "SUCCESS"})),
         get("applications/$app/components/$svc", json!({"version": "2.0.0"})),
-        refused("POST", "release-plans/$plan/abort", json!(null), 400, "SVCSTG.00100400"),
+        error("POST", "release-plans/$plan/abort", json!(null), 400, "SVCSTG.00100400"),
         call("POST", "release-plans/$plan/rollback", json!(null), 200, json!(null)),
         get("release-plans/$plan", json!({"status": "ROLLBACKING"})),
         Wait(3),
@@ -115,7 +115,7 @@ async fn release_plan_scenario() {
         call("POST", "release-plans/$plan/abort", json!(null), 200, json!(null)),
         get("release-plans/$plan", json!({"status": "ABORTED"})),
         call("DELETE", "release-plans/$plan", json!(null), 200, json!(null)),
-        refused("GET", "release-plans/$plan", json!(null), 404, "SVCSTG.00100401"),
+        error("GET", "release-plans/$plan", json!(null), 404, "SVCSTG.00100401"),
     ])
     .await;
 }
@@ -140,7 +140,7 @@ async fn pipeline_scenario() {
             json!({"id": 288_506, "status": status}),
         )
     };
-    play(vec![
+    run_scenario(vec![
         call(
             "POST",
             p,
@@ -155,14 +155,14 @@ async fn pipeline_scenario() {
             200,
             json!({"id": "$gated"}),
         ),
-        refused(
+        error(
             "POST",
             p,
             json!({"name": "n", "model_version": 1, "config_mode": "ui"}),
             400,
             "SVCSTG.00100400",
         ),
-        refused(
+        error(
             "POST",
             p,
             json!({"name": "n", "model_version": 2, "config_mode": "template"}),
@@ -182,21 +182,21 @@ async fn pipeline_scenario() {
             json!({"variables": {"image": {}}}),
         ),
         status(1),
-        refused(
+        error(
             "POST",
             "/pipeline/pipelines/$weekly/action",
             json!(null),
             400,
             "SVCSTG.00100400",
         ),
-        refused(
+        error(
             "POST",
             "/pipeline/pipelines/$weekly/action?action_id=sing",
             json!(null),
             400,
             "SVCSTG.00100418",
         ),
-        refused(
+        error(
             "POST",
             "/pipeline/pipelines/$weekly/action?action_id=stop",
             json!(null),
@@ -217,7 +217,7 @@ async fn pipeline_scenario() {
         act("/pipeline/pipelines/$gated/action?action_id=start", 4),
         Wait(1),
         get(p, json!({"pipelines": [{"status": 5}, {}]})),
-        refused(
+        error(
             "POST",
             "/pipeline/pipelines/$gated/action?action_id=approval",
             json!({}),
@@ -233,7 +233,7 @@ async fn pipeline_scenario() {
         ),
         Wait(1),
         get(p, json!({"pipelines": [{"status": 2}, {}]})),
-        refused(
+        error(
             "GET",
             "/pipeline/pipelines/$weekly/hooks",
             json!(null),
@@ -267,14 +267,14 @@ async fn pipeline_scenario() {
             json!({"id": "$weekly"}),
         ),
         get(p, json!({"pipelines": [{}, {"version": 2}]})),
-        refused(
+        error(
             "GET",
             "/pipeline/pipelines/x",
             json!(null),
             404,
             "SVCSTG.00100401",
         ),
-        refused("GET", "/pipeline/other", json!(null), 404, "APIGW.0101"),
+        error("GET", "/pipeline/other", json!(null), 404, "APIGW.0101"),
     ])
     .await;
 }
@@ -284,14 +284,14 @@ async fn lane_scenario() {
     let gateway = json!({"engine_id": "e", "id": "g", "name": "gw", "target_services": [{"host": "h", "id": "t"}]});
     let lanes = "swimlane-group/$group/swimlane";
     let lane = "swimlane-group/$group/swimlane/$gray";
-    play(vec![
+    run_scenario(vec![
         call("POST", "swimlane-group", json!({"name": "full", "gateways": [gateway]}), 200, json!({"id": "$group",
             "engine_ids": ["e"], "swimlane_count": 0, "target_services": [{"host": "h"}], "create_time": "$when"})),
-        refused("POST", "swimlane-group", json!({"name": "n", "gateways": [{}]}), 400, "SVCSTG.00100400"),
-        refused("POST", lanes, json!({"name": "gray", "tag": "g", "type": "GRAY"}), 400, "SVCSTG.00100400"),
+        error("POST", "swimlane-group", json!({"name": "n", "gateways": [{}]}), 400, "SVCSTG.00100400"),
+        error("POST", lanes, json!({"name": "gray", "tag": "g", "type": "GRAY"}), 400, "SVCSTG.00100400"),
         call("POST", lanes, json!({"name": "base", "tag": "b", "type": "BASE"}), 200, json!({"id": "$base", "route_status": "ENABLE",
             "instance_count": 0, "swimlane_group_id": "$group", "update_time": "$when"})),
-        refused("POST", lanes, json!({"name": "base2", "tag": "b", "type": "BASE"}), 400, "SVCSTG.00100400"),
+        error("POST", lanes, json!({"name": "base2", "tag": "b", "type": "BASE"}), 400, "SVCSTG.00100400"),
         call("POST", lanes, json!({"name": "gray", "tag": "g", "type": "GRAY"}), 200, json!({"id": "$gray", "route_status": "DISABLED"})),
         get(lanes, json!({"count": 2, "swimlanes": [{"id": "$base"}, {"id": "$gray"}]})),
         get("swimlane-group", json!({"count": 1, "swimlaneGroups": [{"id": "$group", "swimlane_count": 2, "gateway_engine_ids": ["e"]}]})),
@@ -300,32 +300,32 @@ async fn lane_scenario() {
         get("swimlane-group/target-services?gateway_id=x", json!({"target_services": []})),
         get("swimlane?engine_id=e", json!({"count": 2, "swimlanes": [{"swimlane_group": {"id": "$group", "routeInGroupTags": []}}, {}]})),
         get("swimlane?engine_id=x", json!({"count": 0, "swimlanes": []})),
-        refused("GET", "swimlane", json!(null), 400, "SVCSTG.00100400"),
+        error("GET", "swimlane", json!(null), 400, "SVCSTG.00100400"),
         call("PUT", "swimlane-group/$group", json!({"name": "full-2"}), 200, json!({"name": "full-2", "engine_ids": ["e"]})),
         call("PUT", "swimlane-group/$group/route", json!({"gray_release_type": "WEIGHT", "swimlanes": [{"id": "$gray", "weight": 20,
             "rule_match_mode": "ANY", "rules": [{"type": "HEADER", "key": "k", "value": "v", "condition": "EXACT"}]}]}), 200,
             json!({"gray_release_type": "WEIGHT"})),
-        refused("PUT", "swimlane-group/$group/route", json!({"swimlanes": [{"id": "$gray", "weight": 101}]}), 400, "SVCSTG.00100400"),
-        refused("PUT", "swimlane-group/$group/route", json!({"swimlanes": [{"id": "x"}]}), 404, "SVCSTG.00100401"),
+        error("PUT", "swimlane-group/$group/route", json!({"swimlanes": [{"id": "$gray", "weight": 101}]}), 400, "SVCSTG.00100400"),
+        error("PUT", "swimlane-group/$group/route", json!({"swimlanes": [{"id": "x"}]}), 404, "SVCSTG.00100401"),
         get(lane, json!({"weight": 20, "rule_match_mode": "ANY", "rules": [{"key": "k"}]})),
         get("swimlane-group/$group/view", json!({"swimlanes": ["$base", "$gray"]})),
         call("PUT", "swimlane-group/$group/view", json!({"swimlanes": ["$gray"]}), 200, json!({"swimlanes": ["$gray"]})),
         get("swimlane-group/$group/view", json!({"swimlanes": ["$gray"]})),
         call("PUT", lane, json!({"name": "grey"}), 200, json!({"name": "grey", "tag": "g"})),
         call("POST", "swimlane-group/$group/swimlane/$gray/action", json!({"route_status": "ENABLE"}), 200, json!({"route_status": "ENABLE"})),
-        refused("POST", "swimlane-group/$group/swimlane/$gray/action", json!({"route_status": "on"}), 400, "SVCSTG.00100418"),
+        error("POST", "swimlane-group/$group/swimlane/$gray/action", json!({"route_status": "on"}), 400, "SVCSTG.00100418"),
         call("PUT", "swimlane-group/$group/swimlane/$gray/instances", json!({"action": "ADD", "instance_ids": ["i", "j"]}), 200,
             json!({"instance_count": 2, "instances": [{"instance_id": "i"}, {"instance_id": "j"}]})),
         call("PUT", "swimlane-group/$group/swimlane/$gray/component-instances", json!({"action": "delete", "instance_ids": ["i"]}), 200, json!({"instance_count": 1})),
-        refused("PUT", "swimlane-group/$group/swimlane/$gray/component-instances", json!({"action": "ADD", "instance_ids": ["i"]}), 400, "SVCSTG.00100418"),
+        error("PUT", "swimlane-group/$group/swimlane/$gray/component-instances", json!({"action": "ADD", "instance_ids": ["i"]}), 400, "SVCSTG.00100418"),
         call("POST", "swimlane-group/$group/swimlane/$gray/components-action", json!({"action": "REMOVE", "instance_ids": ["j"]}), 200, json!({"instance_count": 0})),
         call("POST", "swimlane-group/$group/swimlanes-action", json!({"action": "DISABLED", "swimlanes": ["$gray"]}), 200, json!(null)),
         get(lane, json!({"route_status": "DISABLED"})),
         call("POST", "swimlane-group/$group/swimlanes-action", json!({"action": "DELETE", "swimlanes": ["$gray"]}), 200, json!(null)),
-        refused("GET", lane, json!(null), 404, "SVCSTG.00100401"),
+        error("GET", lane, json!(null), 404, "SVCSTG.00100401"),
         call("DELETE", "swimlane-group/$group/swimlane/$base", json!(null), 200, json!(null)),
         call("DELETE", "swimlane-group/$group", json!(null), 200, json!(null)),
-        refused("GET", lanes, json!(null), 404, "SVCSTG.00100401"),
+        error("GET", lanes, json!(null), 404, "SVCSTG.00100401"),
     ])
     .await;
 }
