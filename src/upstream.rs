@@ -282,7 +282,7 @@ impl Upstream {
                 Err(error @ Error::Overload { .. }) => return Err(last.unwrap_or(error)),
                 Err(error) => error,
             };
-            if matches!(&error, Error::Upstream(fault) if fault.credential_refused)
+            if matches!(&error, Error::Upstream(fault) if fault.credential_rejected)
                 && self.credentials.refuse(&lease)
                 && !renewed
             {
@@ -346,10 +346,10 @@ impl Upstream {
             Ok(reply) => {
                 let fault = self.fault(journey, &reply);
                 // What comes with a refusal is no next token.
-                if !fault.credential_refused {
+                if !fault.credential_rejected {
                     self.credentials.observe(&reply.headers);
                 }
-                let surely_not = fault.not_processed || fault.credential_refused;
+                let surely_not = fault.not_processed || fault.credential_rejected;
                 (Error::Upstream(fault), surely_not)
             }
             Err(error) => {
@@ -393,7 +393,7 @@ impl Upstream {
             // breaker for others: in time for a connection, nothing is known.
             (Err(Error::Deadline { .. }), _)
                 if elapsed < self.settings.transport.connect_timeout => {}
-            (Err(Error::Connect(_) | Error::NoAnswer(_) | Error::Deadline { .. }), _) => {
+            (Err(Error::Connect(_) | Error::NoResponse(_) | Error::Deadline { .. }), _) => {
                 pass.failed();
             }
             // A proxy's word that nobody is behind it, or the upstream's own.
@@ -532,7 +532,7 @@ impl Upstream {
         let mut fault = (self.family.fault)(&context, reply);
         // A proxy says this of what the upstream may have done, or may do yet; and
         // UNAVAILABLE would make clients send it again by themselves.
-        if call.idempotency == Idempotency::Unsafe
+        if call.idempotency == Idempotency::NonIdempotent
             && fault.code == Code::Unavailable
             && !fault.not_processed
             && matches!(reply.status.as_u16(), 502..=504)
@@ -578,7 +578,7 @@ fn told(call: &Call, acted: bool, error: Error) -> Error {
     match error {
         Error::Deadline { .. } => Error::Deadline { sent: acted },
         Error::Connect(cause) if acted => no_answer(call, cause),
-        Error::NoAnswer(cause) => no_answer(call, cause),
+        Error::NoResponse(cause) => no_answer(call, cause),
         Error::Upstream(mut fault) if acted && fault.not_processed => {
             fault.not_processed = false;
             fault.transient = true;
@@ -591,7 +591,7 @@ fn told(call: &Call, acted: bool, error: Error) -> Error {
 /// What a call without an answer is to its caller.
 fn no_answer(call: &Call, cause: String) -> Error {
     match call.idempotency {
-        Idempotency::Safe | Idempotency::Idempotent => Error::NoAnswer(cause),
-        Idempotency::Unsafe => Error::OutcomeUnknown(cause),
+        Idempotency::NoSideEffects | Idempotency::Idempotent => Error::NoResponse(cause),
+        Idempotency::NonIdempotent => Error::OutcomeUnknown(cause),
     }
 }

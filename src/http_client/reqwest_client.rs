@@ -80,7 +80,7 @@ fn failure(error: reqwest::Error) -> Error {
     } else if error.is_connect() {
         Error::Connect(cause(&error))
     } else {
-        Error::NoAnswer(cause(&error))
+        Error::NoResponse(cause(&error))
     }
 }
 

@@ -59,9 +59,9 @@ impl Upstream {
             body: None,
         };
         let answer = match tokio::time::timeout(timeout, self.transport.exchange(exchange)).await {
-            Ok(Ok(_) | Err(Error::TooLarge { .. })) => Ok(()),
+            Ok(Ok(_) | Err(Error::ResponseTooLarge { .. })) => Ok(()),
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(Error::NoAnswer(format!(
+            Err(_) => Err(Error::NoResponse(format!(
                 "nothing came within {} s",
                 timeout.as_secs()
             ))),

@@ -12,7 +12,7 @@ pub(super) fn fault(http_status: u16) -> Fault {
         retry_after: None,
         not_processed: false,
         transient: false,
-        credential_refused: false,
+        credential_rejected: false,
         fields: Vec::new(),
         metadata: Vec::new(),
         locale: None,
@@ -30,7 +30,7 @@ use super::*;
 use crate::credentials;
 use crate::families::common;
 use crate::families::error_body::retry_after;
-use crate::http_client::script::{self, Answer, Script, reply};
+use crate::http_client::test_server::{self, Answer, Script, reply};
 
 static FAMILY: Family = Family {
     name: "test",
@@ -56,7 +56,7 @@ fn read(context: &FaultContext<'_>, reply: &Reply) -> Fault {
         message: format!("said {status}, {} bytes", reply.body.len()),
         transient: matches!(status, 502..=504),
         not_processed: common::not_processed(reply),
-        credential_refused: status == 401,
+        credential_rejected: status == 401,
         ..fault(status)
     }
 }
@@ -88,7 +88,7 @@ fn get(path: &str) -> Call {
         project: None,
         query: String::new(),
         body: None,
-        idempotency: Idempotency::Safe,
+        idempotency: Idempotency::NoSideEffects,
         media: drawbridge_transcoder::call::Media::default(),
     }
 }
@@ -97,7 +97,7 @@ fn post(path: &str) -> Call {
     Call {
         verb: Method::POST,
         body: Some(Bytes::from_static(b"{\"a\":1}")),
-        idempotency: Idempotency::Unsafe,
+        idempotency: Idempotency::NonIdempotent,
         ..get(path)
     }
 }
@@ -140,7 +140,7 @@ fn upstream_fault(result: Result<Reply, Error>) -> Box<Fault> {
 
 /// An address where nobody listens.
 fn nowhere() -> Url {
-    let address = script::nowhere();
+    let address = test_server::nowhere();
     format!("http://{address}").parse().unwrap()
 }
 
@@ -285,7 +285,7 @@ async fn successes_and_faults() {
         ),
         (
             reply(200, &[], vec![b' '; 20 << 20]),
-            Err("the answer is longer than 16777216 bytes (setting max_response_bytes)"),
+            Err("the response is longer than 16777216 bytes (setting max_response_bytes)"),
         ),
     ] {
         let mut server = Script::start([Answer::Close(answer)]).await;
@@ -321,7 +321,7 @@ async fn what_is_sent_again() {
         (
             get("/x"),
             || vec![cut_off(), cut_off(), cut_off()],
-            Err("no answer"),
+            Err("no response"),
             3,
         ),
         // An attempt before has deleted it, or somebody else: it is gone.
@@ -350,7 +350,7 @@ async fn what_is_sent_again() {
             Err("said 404"),
             2,
         ),
-        (post("/x"), || vec![cut_off()], Err("no answer"), 1),
+        (post("/x"), || vec![cut_off()], Err("no response"), 1),
         (post("/x"), || vec![says(503)], Err("said 503"), 1),
         (post("/x"), || vec![says(429), says(429), ok()], Ok(()), 3),
     ];
@@ -416,11 +416,11 @@ async fn an_unsafe_call_that_a_proxy_answers_may_have_been_done() {
 #[tokio::test]
 async fn what_an_earlier_attempt_may_have_done_is_told() {
     let sent = |error: Error| {
-        let status = error.status(&crate::error::Context {
+        let status = error.status(&crate::error::StatusContext {
             operation: "a.B/C",
             upstream: "cloud",
             request_id: "r",
-            begun: false,
+            action_started: false,
         });
         let details = tonic_types::StatusExt::get_error_details(&status);
         details.error_info().unwrap().metadata["sent"].clone()

@@ -252,7 +252,7 @@ impl Drop for Farewell<'_> {
         // First out of the registry: who comes now gets a new loop.
         self.registry.remove(self.key, self.this);
         let end = self.end.take().unwrap_or_else(|| {
-            End::Failed(Error::NoAnswer("the poll loop has stopped".to_owned()))
+            End::Failed(Error::NoResponse("the poll loop has stopped".to_owned()))
         });
         self.this.news.send_modify(|news| {
             let stage = std::mem::replace(&mut news.stage, Stage::Unread);

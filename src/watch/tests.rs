@@ -320,7 +320,7 @@ fn fault(code: Code, retry_after: Option<Duration>) -> Error {
         retry_after,
         not_processed: false,
         transient: false,
-        credential_refused: false,
+        credential_rejected: false,
         fields: Vec::new(),
         metadata: Vec::new(),
         locale: None,
@@ -595,7 +595,7 @@ async fn the_first_failure_is_the_rpcs_own() {
 async fn transient_failures_are_borne_and_seen() {
     for error in [
         down(),
-        Error::NoAnswer("reset".to_owned()),
+        Error::NoResponse("reset".to_owned()),
         Error::Deadline { sent: true },
         fault(Code::Unavailable, None),
         fault(Code::ResourceExhausted, None),
@@ -941,7 +941,7 @@ async fn what_a_call_began_may_fail_at_first() {
         ),
         (
             Answer::Panics,
-            &["ERROR no answer: the poll loop has stopped", "END"],
+            &["ERROR no response: the poll loop has stopped", "END"],
         ),
     ] {
         world.answers(answer);
@@ -1235,7 +1235,7 @@ async fn a_panic_ends_the_watches_and_no_more() {
         all(&mut stream, 3).await,
         [
             "INITIAL 1",
-            "ERROR no answer: the poll loop has stopped",
+            "ERROR no response: the poll loop has stopped",
             "END"
         ]
     );
@@ -1275,7 +1275,7 @@ async fn places_are_limited() {
     let place = || {
         watches
             .streams()
-            .place()
+            .acquire()
             .map(|_| unreachable!("all are taken"))
     };
     assert!(refusal(place()).contains("`watch.max_streams`"));
@@ -1284,15 +1284,15 @@ async fn places_are_limited() {
     streams.push(open("/c").await.unwrap());
     assert_eq!(watches.stats().watchers, 1);
     let places = [
-        watches.streams().place().unwrap(),
-        watches.streams().place().unwrap(),
+        watches.streams().acquire().unwrap(),
+        watches.streams().acquire().unwrap(),
     ];
     assert!(refusal(open("/c").await).contains("too many streams"));
     drop(places);
     assert_eq!(watches.stats().watchers, 1);
     watches.drain();
     assert!(matches!(
-        watches.streams().place().err(),
+        watches.streams().acquire().err(),
         Some(Error::Draining)
     ));
 }

@@ -14,7 +14,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod annotations;
 mod check;
+mod citations;
 mod cli;
 mod environment;
 mod expiry;
