@@ -9,7 +9,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::Layer;
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::downstream::Caller;
+use crate::downstream::Downstream;
 use drawbridge_transcoder::contract::Method;
 
 /// The target of the spans that are exported, and of nothing else.
@@ -82,7 +82,7 @@ impl Drop for Exporter {
 }
 
 /// The span of a call: below the caller's, and the upstream's will be below it.
-pub fn server_span(method: &Method, caller: &mut Caller) -> tracing::Span {
+pub fn server_span(method: &Method, caller: &mut Downstream) -> tracing::Span {
     let span = tracing::info_span!(
         target: TARGET,
         "rpc",
@@ -101,7 +101,7 @@ pub fn server_span(method: &Method, caller: &mut Caller) -> tracing::Span {
     span
 }
 
-struct Parent<'a>(&'a Caller);
+struct Parent<'a>(&'a Downstream);
 
 impl opentelemetry::propagation::Extractor for Parent<'_> {
     fn get(&self, key: &str) -> Option<&str> {
@@ -117,7 +117,7 @@ impl opentelemetry::propagation::Extractor for Parent<'_> {
     }
 }
 
-struct Child<'a>(&'a mut Caller);
+struct Child<'a>(&'a mut Downstream);
 
 impl opentelemetry::propagation::Injector for Child<'_> {
     fn set(&mut self, key: &str, value: String) {
