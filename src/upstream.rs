@@ -509,7 +509,7 @@ impl Upstream {
         let mut fault = (self.family.fault)(&fault_context, reply);
         // From a proxy: the upstream may have acted, or may still act. Clients retry
         // UNAVAILABLE by themselves.
-        if call.idempotency == Idempotency::Unsafe
+        if call.idempotency == Idempotency::NonIdempotent
             && fault.code == Code::Unavailable
             && !fault.not_processed
             && matches!(reply.status.as_u16(), 502..=504)
@@ -570,7 +570,7 @@ fn adjust(call: &Call, may_have_acted: bool, error: Error) -> Error {
 /// Returns the error of a call without a response, by its idempotency.
 fn no_response(call: &Call, cause: String) -> Error {
     match call.idempotency {
-        Idempotency::Safe | Idempotency::Idempotent => Error::NoResponse(cause),
-        Idempotency::Unsafe => Error::OutcomeUnknown(cause),
+        Idempotency::NoSideEffects | Idempotency::Idempotent => Error::NoResponse(cause),
+        Idempotency::NonIdempotent => Error::OutcomeUnknown(cause),
     }
 }

@@ -32,7 +32,7 @@ use tokio::sync::watch;
 use crate::credentials::CredentialId;
 use crate::deadline::Deadline;
 use crate::engine::call_context::{CallContext, StreamContext};
-use crate::engine::stream_limiter::{Streams, full};
+use crate::engine::stream_limiter::{StreamLimiter, limit_reached};
 use crate::engine::unary;
 use crate::error::Error;
 use crate::watch::shared_loop::Loop;
@@ -99,7 +99,7 @@ struct Registry {
     loops: Mutex<HashMap<Arc<Key>, Arc<Loop>>>,
     /// The shared ends of logs; locked after `loops`, where both are.
     tails: log::Tails,
-    streams: Streams,
+    streams: StreamLimiter,
     polls: AtomicU64,
     /// Watches that began with a call.
     begun: AtomicU64,
@@ -170,7 +170,7 @@ impl Watches {
         let (shortest, longest) = (Duration::from_secs(1), Duration::from_secs(86_400));
         settings.bookmark_interval = settings.bookmark_interval.clamp(shortest, longest);
         Self(Arc::new(Registry {
-            streams: Streams::new(settings.max_streams),
+            streams: StreamLimiter::new(settings.max_streams),
             settings,
             loops: Mutex::default(),
             tails: log::Tails::default(),
@@ -277,7 +277,7 @@ impl Watches {
     }
 
     /// The places that watches take, for streams that are none.
-    pub fn streams(&self) -> &Streams {
+    pub fn streams(&self) -> &StreamLimiter {
         &self.0.streams
     }
 
@@ -329,7 +329,7 @@ impl Watches {
         source: impl FnOnce() -> Arc<dyn Source>,
     ) -> Result<Joins, Error> {
         let registry = &self.0;
-        let place = registry.streams.place()?;
+        let place = registry.streams.acquire()?;
         let mut loops = registry.lock();
         let running = loops.len() + registry.tails.len();
         let (news, shared) = match loops.entry(Arc::clone(key)) {
@@ -338,7 +338,7 @@ impl Watches {
                 (shared.news.subscribe(), shared)
             }
             Entry::Vacant(_) if running >= registry.settings.max_poll_loops => {
-                return Err(full("poll loops", "watch.max_poll_loops"));
+                return Err(limit_reached("poll loops", "watch.max_poll_loops"));
             }
             Entry::Vacant(entry) => {
                 let key = Arc::clone(key);
@@ -382,10 +382,10 @@ impl Registry {
 
     /// Whether one more watch of one more thing would be taken now.
     fn has_room(&self) -> Result<(), Error> {
-        let _place = self.streams.place()?;
+        let _place = self.streams.acquire()?;
         let loops = self.lock();
         if loops.len() + self.tails.len() >= self.settings.max_poll_loops {
-            return Err(full("poll loops", "watch.max_poll_loops"));
+            return Err(limit_reached("poll loops", "watch.max_poll_loops"));
         }
         Ok(())
     }

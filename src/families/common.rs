@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn gateway_errors_have_a_hint() {
-        let (get, post) = (Idempotency::Safe, Idempotency::Unsafe);
+        let (get, post) = (Idempotency::NoSideEffects, Idempotency::NonIdempotent);
         for (status, idempotency, not_processed, want) in [
             (
                 502,
@@ -313,7 +313,10 @@ mod tests {
             (599, Code::Internal, false),
             (999, Code::Unknown, false),
         ] {
-            let fault = fault(&context("GetX", Idempotency::Safe), &reply(status, &[], ""));
+            let fault = fault(
+                &context("GetX", Idempotency::NoSideEffects),
+                &reply(status, &[], ""),
+            );
             assert_eq!(fault.code, want, "{status}");
             assert_eq!(fault.transient, transient, "{status}");
             assert_eq!(fault.reason, format!("HTTP_{status}"));
@@ -321,7 +324,7 @@ mod tests {
             assert_eq!(fault.not_processed, status == 429);
             assert_eq!(fault.message.is_empty(), status != 302);
         }
-        let create = context("CreateX", Idempotency::Unsafe);
+        let create = context("CreateX", Idempotency::NonIdempotent);
         assert_eq!(
             fault(&create, &reply(409, &[], "")).code,
             Code::AlreadyExists
@@ -418,7 +421,7 @@ mod tests {
             ("[1]", Code::Internal, "HTTP_500", "", 0),
             ("{\"message\":", Code::Internal, "HTTP_500", "", 0),
         ] {
-            let context = context("GetX", Idempotency::Safe);
+            let context = context("GetX", Idempotency::NoSideEffects);
             let fault = fault(&context, &reply(500, &[], body));
             assert_eq!(fault.code, code, "{body}");
             assert_eq!(fault.reason, reason, "{body}");
@@ -430,7 +433,7 @@ mod tests {
     #[test]
     fn target_of_a_redirect_is_not_in_the_fault() {
         let reply = reply(302, &[("location", "http://inside.test:8004/")], "");
-        let fault = fault(&context("GetX", Idempotency::Safe), &reply);
+        let fault = fault(&context("GetX", Idempotency::NoSideEffects), &reply);
         let debug = format!("{fault:?}");
         assert!(
             debug.contains("not followed") && !debug.contains("inside"),

@@ -91,7 +91,7 @@ pub(crate) fn gateway_error_hint(
         _ => return None,
     };
     let advice = match idempotency {
-        Idempotency::Unsafe if !not_processed => {
+        Idempotency::NonIdempotent if !not_processed => {
             "the upstream may have acted: check before you repeat the call"
         }
         _ => "try again later; if it persists, check that the upstream is running",

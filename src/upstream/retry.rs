@@ -52,14 +52,14 @@ impl RetryPolicy {
 fn may_retry(error: &Error, idempotency: Idempotency) -> bool {
     match error.retry() {
         Retry::Never => false,
-        Retry::IfIdempotent => idempotency != Idempotency::Unsafe,
+        Retry::IfIdempotent => idempotency != Idempotency::NonIdempotent,
         Retry::Always => true,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Idempotency::{Idempotent, Safe, Unsafe};
+    use super::Idempotency::{Idempotent, NoSideEffects, NonIdempotent};
     use super::*;
     use crate::upstream::tests::fault;
 
@@ -82,7 +82,7 @@ mod tests {
                 ..fault(503)
             }))
         };
-        for (error, safe, idempotent, unsafe_) in [
+        for (error, no_side_effects, idempotent, non_idempotent) in [
             (Error::Connect("x".into()), true, true, true),
             (Error::NoResponse("x".into()), true, true, false),
             (upstream(true, true), true, true, true),
@@ -93,7 +93,11 @@ mod tests {
             (Error::Deadline { sent: false }, false, false, false),
             (Error::Draining, false, false, false),
         ] {
-            for (idempotency, want) in [(Safe, safe), (Idempotent, idempotent), (Unsafe, unsafe_)] {
+            for (idempotency, want) in [
+                (NoSideEffects, no_side_effects),
+                (Idempotent, idempotent),
+                (NonIdempotent, non_idempotent),
+            ] {
                 let pause = POLICY.pause(&error, idempotency, 1, LONG, 0.5);
                 assert_eq!(pause.is_some(), want, "{error:?} {idempotency:?}");
             }
@@ -113,7 +117,7 @@ mod tests {
             (1, 1.0, ms(101), Some(ms(100))),
             (1, 0.0, ms(0), None),
         ] {
-            let pause = POLICY.pause(&error, Unsafe, number, remaining, random);
+            let pause = POLICY.pause(&error, NonIdempotent, number, remaining, random);
             assert_eq!(pause, want, "{number} {random} {remaining:?}");
         }
         let unlimited = RetryPolicy {
@@ -121,7 +125,7 @@ mod tests {
             ..POLICY
         };
         for number in [7, 20, 1_000, u32::MAX - 1] {
-            let pause = unlimited.pause(&error, Unsafe, number, LONG, 1.0);
+            let pause = unlimited.pause(&error, NonIdempotent, number, LONG, 1.0);
             assert_eq!(pause, Some(unlimited.max_backoff));
         }
     }
@@ -141,7 +145,7 @@ mod tests {
                 retry_after: Some(Duration::from_secs(retry_after)),
                 ..fault(429)
             }));
-            let pause = POLICY.pause(&error, Unsafe, 1, remaining, random);
+            let pause = POLICY.pause(&error, NonIdempotent, 1, remaining, random);
             assert_eq!(pause, want, "{retry_after} {random} {remaining:?}");
         }
     }

@@ -89,7 +89,7 @@ fn get(path: &str) -> Call {
         project: None,
         query: String::new(),
         body: None,
-        idempotency: Idempotency::Safe,
+        idempotency: Idempotency::NoSideEffects,
         media: drawbridge_transcoder::call::Media::default(),
     }
 }
@@ -98,7 +98,7 @@ fn post(path: &str) -> Call {
     Call {
         verb: Method::POST,
         body: Some(Bytes::from_static(b"{\"a\":1}")),
-        idempotency: Idempotency::Unsafe,
+        idempotency: Idempotency::NonIdempotent,
         ..get(path)
     }
 }

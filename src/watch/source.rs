@@ -80,7 +80,7 @@ pub(super) fn is_not_found(error: &Error) -> bool {
 /// A poll is sent again and again: a watch says that it may be, even where the
 /// polled rpc has no `idempotency_level`.
 pub(super) fn repeatable(mut call: Call) -> Call {
-    if call.idempotency == Idempotency::Unsafe {
+    if call.idempotency == Idempotency::NonIdempotent {
         call.idempotency = Idempotency::Idempotent;
     }
     call
@@ -128,6 +128,7 @@ impl RestSource {
         })
     }
 
+    #[expect(clippy::expect_used, reason = "checked by `new`")]
     fn watch(&self) -> &Watch {
         self.method.watch.as_ref().expect("checked by `new`")
     }
@@ -289,7 +290,7 @@ impl StreamContext {
         let context = self.until(deadline);
         let reply = context.call(method, call).await?;
         let first = method.decode(&reply)?;
-        let whole = unary::whole(context, method, call, first);
+        let whole = unary::merge_pages(context, method, call, first);
         Ok(whole.await?.message)
     }
 }

@@ -1275,7 +1275,7 @@ async fn places_are_limited() {
     let place = || {
         watches
             .streams()
-            .place()
+            .acquire()
             .map(|_| unreachable!("all are taken"))
     };
     assert!(refusal(place()).contains("`watch.max_streams`"));
@@ -1284,15 +1284,15 @@ async fn places_are_limited() {
     streams.push(open("/c").await.unwrap());
     assert_eq!(watches.stats().watchers, 1);
     let places = [
-        watches.streams().place().unwrap(),
-        watches.streams().place().unwrap(),
+        watches.streams().acquire().unwrap(),
+        watches.streams().acquire().unwrap(),
     ];
     assert!(refusal(open("/c").await).contains("too many streams"));
     drop(places);
     assert_eq!(watches.stats().watchers, 1);
     watches.drain();
     assert!(matches!(
-        watches.streams().place().err(),
+        watches.streams().acquire().err(),
         Some(Error::Draining)
     ));
 }

@@ -196,7 +196,7 @@ async fn what_is_no_file_is_refused_before_anything_is_sent() {
         (
             &[(named, b"x"), (named, b"y")],
             Code::InvalidArgument,
-            "first message alone",
+            "only be set in the first message",
         ),
         (
             &[(&[("place", "p"), ("name", "a/b")], b"x")],

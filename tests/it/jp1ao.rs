@@ -330,10 +330,7 @@ async fn submissions_are_checked() {
         ),
         (
             json!({"host": "a", "nobody": "x"}),
-            vec![(
-                "properties[nobody]",
-                "is not among what the action asks for",
-            )],
+            vec![("properties[nobody]", "is not in the document of the action")],
         ),
     ] {
         let request = json!({"id": 41, "properties": properties});

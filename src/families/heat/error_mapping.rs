@@ -158,7 +158,7 @@ fn code(context: &FaultContext<'_>, reply: &Reply, body: &ErrorBody) -> Code {
         }
         (400 | 403 | 500, class) if LIMIT_CLASSES.contains(&class) => Code::ResourceExhausted,
         (404, _) if is_deleted_row(reply.status, body) => match context.idempotency {
-            Idempotency::Unsafe => Code::Aborted,
+            Idempotency::NonIdempotent => Code::Aborted,
             _ => Code::Unavailable,
         },
         // The resource is in the template and not created yet.
@@ -172,7 +172,9 @@ fn code(context: &FaultContext<'_>, reply: &Reply, body: &ErrorBody) -> Code {
         (500, "RemoteError") if is_in_use(context) => Code::FailedPrecondition,
         (500, "MessageDeliveryFailure") => Code::Unavailable,
         // The engine got the request and did not respond in time: it may still act.
-        (500, "MessagingTimeout") if context.idempotency == Idempotency::Unsafe => Code::Unknown,
+        (500, "MessagingTimeout") if context.idempotency == Idempotency::NonIdempotent => {
+            Code::Unknown
+        }
         (500, "MessagingTimeout") => Code::Unavailable,
         _ => common::code(context, reply),
     }
@@ -224,7 +226,7 @@ fn hint(
         (403, Some("HTTPForbidden" | "InvalidTenant")) => {
             "the project in the path must be the token's own"
         }
-        (_, Some("MessagingTimeout")) if context.idempotency == Idempotency::Safe => {
+        (_, Some("MessagingTimeout")) if context.idempotency == Idempotency::NoSideEffects => {
             "heat's engine did not respond in time"
         }
         (_, Some("MessagingTimeout")) => {

@@ -151,7 +151,7 @@ mod tests {
             dialect: "",
             rpc,
             dialect_optional: false,
-            idempotency: Idempotency::Safe,
+            idempotency: Idempotency::NoSideEffects,
         }
     }
 

@@ -328,11 +328,15 @@ async fn a_watch_from_end_to_end() {
 
 #[test]
 fn a_poll_may_be_sent_again() {
-    use drawbridge_transcoder::call::Idempotency::{Idempotent, Safe, Unsafe};
+    use drawbridge_transcoder::call::Idempotency::{Idempotent, NoSideEffects, NonIdempotent};
     let mut call = method("WatchSoftwareDeployment")
         .bind(&one("d1"), "")
         .unwrap();
-    for (said, want) in [(Safe, Safe), (Idempotent, Idempotent), (Unsafe, Idempotent)] {
+    for (said, want) in [
+        (NoSideEffects, NoSideEffects),
+        (Idempotent, Idempotent),
+        (NonIdempotent, Idempotent),
+    ] {
         call.idempotency = said;
         assert_eq!(repeatable(call.clone()).idempotency, want);
     }

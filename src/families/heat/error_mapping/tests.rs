@@ -9,11 +9,11 @@ const READ: FaultContext<'static> = FaultContext {
     dialect: "openstack",
     rpc: "GetStack",
     dialect_optional: false,
-    idempotency: Idempotency::Safe,
+    idempotency: Idempotency::NoSideEffects,
 };
 const WRITE: FaultContext<'static> = FaultContext {
     rpc: "CreateStack",
-    idempotency: Idempotency::Unsafe,
+    idempotency: Idempotency::NonIdempotent,
     ..READ
 };
 

@@ -11,7 +11,7 @@ fn context(rpc: &str) -> FaultContext<'_> {
         dialect: "",
         rpc,
         dialect_optional: false,
-        idempotency: Idempotency::Unsafe,
+        idempotency: Idempotency::NonIdempotent,
     }
 }
 
