@@ -35,7 +35,7 @@ mod tests;
 const USER_AGENT: &str = concat!("drawbridge/", env!("CARGO_PKG_VERSION"));
 
 /// How long an idle connection is pooled. Shorter than the keep-alive timeout of common
-/// servers (uWSGI and nginx: 60 s and more), which may close one just as it is reused.
+/// servers (uWSGI and nginx: 60 s and more), which may close one while it is being reused.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 
 /// Interval of TCP keep-alive probes.
@@ -91,12 +91,12 @@ impl Default for Settings {
     }
 }
 
-/// A request, exactly as it is sent.
+/// An HTTP request, in its final form.
 #[derive(Clone)]
 pub struct Exchange {
     /// The HTTP method.
     pub verb: Method,
-    /// The URL, encoded exactly as it is sent.
+    /// The URL, percent-encoded.
     pub url: Url,
     /// The headers; secret values are marked sensitive.
     pub headers: HeaderMap,

@@ -522,7 +522,7 @@ impl Upstream {
         {
             fault.metadata.push((HINT, hint));
         }
-        // A message whose language the family cannot tell is in the requested one.
+        // Without a language in the reply, the message is in the requested one.
         if fault.locale.is_none() && self.accept_language.is_some() && !fault.message.is_ascii() {
             let requested = context.client.accept_language.as_ref();
             fault.locale = requested.and_then(|value| first_language(value.to_str().ok()?));

@@ -144,8 +144,8 @@ fn project_header(id: &str) -> Result<HeaderValue, Error> {
     })
 }
 
-/// Returns the difference between the gateway's clock and the reply's `Date` (whole
-/// seconds). None without a valid `Date`.
+/// Returns the difference between the gateway's clock and the reply's `Date`, which has a
+/// resolution of 1 s. None without a valid `Date`.
 pub fn clock_skew(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let date = headers.get(header::DATE)?.to_str().ok()?;
     Some(difference(httpdate::parse_http_date(date).ok()?, now))

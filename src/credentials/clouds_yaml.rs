@@ -102,14 +102,16 @@ fn places(env: Env<'_>) -> Vec<PathBuf> {
 fn find(places: &[PathBuf], stem: &str) -> Option<PathBuf> {
     places
         .iter()
-        .flat_map(|place| ["yaml", "yml", "json"].map(|end| place.join(format!("{stem}.{end}"))))
+        .flat_map(|directory| {
+            ["yaml", "yml", "json"].map(|end| directory.join(format!("{stem}.{end}")))
+        })
         .find(|path| path.is_file())
 }
 
 /// Reads a text file of at most `max_bytes`.
 pub(super) fn read(path: &Path, max_bytes: u64) -> Result<String, String> {
-    let place = path.display();
-    let fail = |e: std::io::Error| format!("{place}: cannot be read: {e}");
+    let location = path.display();
+    let fail = |e: std::io::Error| format!("{location}: cannot be read: {e}");
     let mut text = String::new();
     File::open(path)
         .map_err(fail)?
@@ -117,23 +119,23 @@ pub(super) fn read(path: &Path, max_bytes: u64) -> Result<String, String> {
         .read_to_string(&mut text)
         .map_err(fail)?;
     if text.len() as u64 > max_bytes {
-        return Err(format!("{place}: longer than {max_bytes} bytes"));
+        return Err(format!("{location}: longer than {max_bytes} bytes"));
     }
     Ok(text)
 }
 
 /// Reads the member `clouds` of a file.
 fn clouds(path: &Path) -> Result<Mapping, String> {
-    let place = path.display();
+    let location = path.display();
     let text = read(path, MAX_FILE_BYTES)?;
     let file: Value = serde_yaml_ng::from_str(&text).map_err(|e| {
         // The parser's message may contain a secret.
         let line = e.location().map_or(0, |l| l.line());
-        format!("{place}: line {line}: this is not YAML")
+        format!("{location}: line {line}: this is not YAML")
     })?;
     match file.get("clouds") {
         Some(Value::Mapping(clouds)) => Ok(clouds.clone()),
-        _ => Err(format!("{place}: there is no mapping `clouds`")),
+        _ => Err(format!("{location}: there is no mapping `clouds`")),
     }
 }
 
@@ -155,21 +157,21 @@ fn cloud(
     name: Option<&str>,
     env: Env<'_>,
 ) -> Result<CloudConfig, String> {
-    let place = path.display();
+    let location = path.display();
     let names: Vec<&str> = clouds.keys().filter_map(Value::as_str).collect();
     let name = match (name, names.as_slice()) {
         (Some(name), _) => name,
         (None, [name]) => name,
         (None, _) => {
             return Err(format!(
-                "{place}: name one of its clouds ({}), or set OS_CLOUD",
+                "{location}: name one of its clouds ({}), or set OS_CLOUD",
                 names.join(", ")
             ));
         }
     };
     let Some(Value::Mapping(cloud)) = clouds.get(name) else {
         return Err(format!(
-            "{place}: there is no cloud {name}: it has {}",
+            "{location}: there is no cloud {name}: it has {}",
             names.join(", ")
         ));
     };
@@ -182,7 +184,7 @@ fn cloud(
                 .flatten()
                 .find_map(|map| scalar(map.get(key).or_else(|| map.get(&dashed))?))
         },
-        label: &|key| format!("{place}: cloud {name}: `{key}`"),
+        label: &|key| format!("{location}: cloud {name}: `{key}`"),
         env,
     };
     let profile = || (source.get)("profile").or_else(|| (source.get)("cloud"));
@@ -190,7 +192,7 @@ fn cloud(
         && let Some(profile) = profile()
     {
         return Err(format!(
-            "{place}: cloud {name}: the vendor profile {profile} is unknown: \
+            "{location}: cloud {name}: the vendor profile {profile} is unknown: \
              write its `auth_url` under `auth`"
         ));
     }
@@ -215,11 +217,11 @@ fn set(env: Env<'_>, name: &str) -> Option<String> {
 }
 
 /// Parses an http or https URL.
-pub(super) fn url(place: &str, text: &str) -> Result<Url, String> {
+pub(super) fn url(location: &str, text: &str) -> Result<Url, String> {
     match Url::parse(text.trim()) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
         _ => Err(format!(
-            "{place} is not a URL: write https://host[:port]/path"
+            "{location} is not a URL: write https://host[:port]/path"
         )),
     }
 }

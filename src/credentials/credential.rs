@@ -125,7 +125,7 @@ pub(super) fn lifetime(
     let lifetime = expires
         .duration_since(issued.unwrap_or(now))
         .unwrap_or_default();
-    // Keystone truncates times to whole seconds: a token issued late in a second expires up
+    // Keystone truncates times to seconds: a token issued late in a second expires up
     // to a second earlier than the difference says. Observed on Keystone 30.
     let truncated = if issued.is_some() { 1 } else { 0 };
     Some(lifetime.saturating_sub(Duration::from_secs(truncated)))

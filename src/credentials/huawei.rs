@@ -85,13 +85,13 @@ fn from_file(
 
 /// Reads the keys of a credentials file: of `[basic]`, else of `[global]`.
 fn profile(path: &Path, text: &str) -> Result<AkSk, String> {
-    let place = path.display();
+    let location = path.display();
     let Some(name) = ["basic", "global"]
         .into_iter()
         .find(|name| lines(text).any(|(section, ..)| section == *name))
     else {
         return Err(format!(
-            "{place}: there is no [basic] or [global] section with keys"
+            "{location}: there is no [basic] or [global] section with keys"
         ));
     };
     // [DEFAULT] has the values of keys that the section lacks.
@@ -105,7 +105,7 @@ fn profile(path: &Path, text: &str) -> Result<AkSk, String> {
                 .map(|(.., value)| value.replace("%%", "%"))
         })
     };
-    let need = |key: &str| get(key).ok_or_else(|| format!("{place}: [{name}] has no `{key}`"));
+    let need = |key: &str| get(key).ok_or_else(|| format!("{location}: [{name}] has no `{key}`"));
     Ok(AkSk {
         access_key: need("ak")?,
         secret_key: need("sk")?.into(),
@@ -113,7 +113,7 @@ fn profile(path: &Path, text: &str) -> Result<AkSk, String> {
         project_id: get("project_id"),
         domain_id: get("domain_id"),
         iam_endpoint: get("iam_endpoint")
-            .map(|text| iam_endpoint(&format!("{place}: [{name}] iam_endpoint"), &text))
+            .map(|text| iam_endpoint(&format!("{location}: [{name}] iam_endpoint"), &text))
             .transpose()?,
         region: get("region"),
     })
@@ -137,8 +137,8 @@ fn lines(text: &str) -> impl Iterator<Item = (&str, &str, &str)> {
     })
 }
 
-fn iam_endpoint(place: &str, text: &str) -> Result<Url, String> {
-    clouds_yaml::url(place, text)
+fn iam_endpoint(location: &str, text: &str) -> Result<Url, String> {
+    clouds_yaml::url(location, text)
 }
 
 /// Returns the credential of keys that need no lookup.

@@ -93,7 +93,7 @@ pub(super) fn rejection(label: &str, reply: &Reply, secret: &str) -> Error {
         ),
         _ => (Code::Unavailable, "try again later"),
     };
-    // The message of a 400 can contain what was sent.
+    // The message of a 400 can contain values of the request.
     let message = match message(&reply.body) {
         Some(message) if status != 400 && !message.contains(secret) => format!(" ({message})"),
         _ => String::new(),

@@ -59,9 +59,9 @@ impl Endpoint {
         self.project_id.as_deref()
     }
 
-    /// Returns the URL of `path` below the endpoint, both percent-encoded, exactly as it is
-    /// sent. Rejects a path that URL parsing would change: `..` would address a resource
-    /// other than the contract's.
+    /// Returns the URL of `path` below the endpoint, both percent-encoded. Rejects a path
+    /// that URL parsing would change: `..` would address a resource other than the
+    /// contract's.
     pub(super) fn url(&self, path: &str, query: &str) -> Result<Url, Error> {
         let mut url = self.url.clone();
         if self.path_prefix.is_empty() {

@@ -6,7 +6,7 @@ use http::StatusCode;
 use crate::deadline::Deadline;
 use crate::downstream::Downstream;
 
-/// For whom, until when and as which operation a REST call is made.
+/// The client, deadline and operation of a REST call.
 ///
 /// The engine's `CallContext` makes one for each REST call of an rpc: it adds the operation
 /// to its own client and deadline. It is a type of its own since `upstream` cannot import

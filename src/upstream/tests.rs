@@ -309,8 +309,8 @@ async fn only_idempotent_or_unprocessed_calls_are_retried() {
         idempotency: Idempotency::Idempotent,
         ..get("/x")
     };
-    type Answers = fn() -> Vec<TestResponse>;
-    let cases: &[(Call, Answers, Result<(), &str>, usize)] = &[
+    type Responses = fn() -> Vec<TestResponse>;
+    let cases: &[(Call, Responses, Result<(), &str>, usize)] = &[
         (
             get("/x"),
             || vec![with_status(503), with_status(504), ok()],
@@ -376,8 +376,8 @@ async fn only_idempotent_or_unprocessed_calls_are_retried() {
             3,
         ),
     ];
-    for (sent, answers, want, times) in cases {
-        let mut server = TestServer::start(answers()).await;
+    for (sent, responses, want, times) in cases {
+        let mut server = TestServer::start(responses()).await;
         let upstream = upstream(server.url(""), |_| {});
         let got = call(&upstream, sent).await;
         match (&got, want) {
@@ -448,11 +448,11 @@ async fn sent_is_true_if_an_earlier_attempt_may_have_acted() {
         details.error_info().unwrap().metadata["sent"].clone()
     };
     let limited = || TestResponse::Keep(reply(429, &[("retry-after", "9")], ""));
-    for (answers, want) in [
+    for (responses, want) in [
         (vec![limited()], "false"),
         (vec![truncated(), limited()], "true"),
     ] {
-        let server = TestServer::start(answers).await;
+        let server = TestServer::start(responses).await;
         let error = call(&upstream(server.url(""), |_| {}), &get("/x")).await;
         assert_eq!(sent(error.unwrap_err()), want);
     }
@@ -497,9 +497,9 @@ async fn long_retry_after_is_returned_and_short_one_waited_for() {
     let upstream = upstream(server.url(""), |settings| {
         settings.max_backoff = Duration::from_secs(1);
     });
-    let began = Instant::now();
+    let started = Instant::now();
     call(&upstream, &get("/x")).await.unwrap();
-    assert!(began.elapsed() >= Duration::from_secs(1));
+    assert!(started.elapsed() >= Duration::from_secs(1));
 }
 
 #[tokio::test]
