@@ -16,6 +16,7 @@ mod support;
 
 mod annotations;
 mod check;
+mod citations;
 mod cli;
 mod environment;
 mod expiry;
