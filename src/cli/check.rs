@@ -6,9 +6,9 @@ use tonic::Code;
 
 use crate::config::Config;
 use crate::deadline::Deadline;
-use crate::downstream::Caller;
+use crate::downstream::Downstream;
 use crate::error::Error;
-use crate::upstream::{Operation, Upstream, Upstreams};
+use crate::upstream::{Operation, RequestContext, Upstream, Upstreams};
 use drawbridge_transcoder::call::{Call, Idempotency, Media};
 
 /// Timeout of a login, and of a health check.
@@ -43,12 +43,12 @@ async fn check(upstream: &Upstream) -> Result<String, String> {
             reach(upstream).await?
         ));
     }
-    let lease = upstream
+    let credential = upstream
         .credentials
-        .lease(&Caller::default(), Deadline::after(TIMEOUT))
+        .get(&Downstream::default(), Deadline::after(TIMEOUT))
         .await
         .map_err(|e| e.to_string())?;
-    let project = lease.project_id.as_deref();
+    let project = credential.project_id.as_deref();
     let project = project
         .map(|p| format!(", project {p}"))
         .unwrap_or_default();
@@ -62,7 +62,7 @@ async fn check(upstream: &Upstream) -> Result<String, String> {
 
 /// Checks whether the upstream responds.
 async fn reach(upstream: &Upstream) -> Result<&'static str, String> {
-    match upstream.ask(TIMEOUT).await {
+    match upstream.try_probe(TIMEOUT).await {
         Some(Ok(())) => Ok("it responds"),
         Some(Err(e)) => Err(format!("does not respond: {e}; check the endpoint")),
         None => Ok("not checked, because the endpoint comes from the login"),
@@ -88,11 +88,12 @@ async fn accepted(upstream: &Upstream, path: &str, query: &str) -> Result<&'stat
         also_success: &[],
         anonymous: false,
     };
-    let deadline = Deadline::after(TIMEOUT);
-    match upstream
-        .call(operation, &call, &Caller::default(), deadline)
-        .await
-    {
+    let context = RequestContext {
+        operation,
+        client: &Downstream::default(),
+        deadline: Deadline::after(TIMEOUT),
+    };
+    match upstream.call(&context, &call).await {
         Ok(_) => Ok(" accepted"),
         Err(Error::Upstream(fault))
             if !matches!(fault.code, Code::Unauthenticated | Code::PermissionDenied) =>

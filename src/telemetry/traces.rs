@@ -9,7 +9,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::Layer;
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::downstream::Caller;
+use crate::downstream::Downstream;
 use drawbridge_transcoder::contract::Method;
 
 /// The target of all exported spans.
@@ -86,7 +86,7 @@ impl Drop for Exporter {
 
 /// Creates the span of a call, a child of the client's span. The `traceparent` that is sent to
 /// the upstream becomes that of this span.
-pub fn server_span(method: &Method, client: &mut Caller) -> tracing::Span {
+pub fn server_span(method: &Method, client: &mut Downstream) -> tracing::Span {
     let span = tracing::info_span!(
         target: TARGET,
         "rpc",
@@ -105,7 +105,7 @@ pub fn server_span(method: &Method, client: &mut Caller) -> tracing::Span {
     span
 }
 
-struct Parent<'a>(&'a Caller);
+struct Parent<'a>(&'a Downstream);
 
 impl opentelemetry::propagation::Extractor for Parent<'_> {
     fn get(&self, key: &str) -> Option<&str> {
@@ -121,7 +121,7 @@ impl opentelemetry::propagation::Extractor for Parent<'_> {
     }
 }
 
-struct Child<'a>(&'a mut Caller);
+struct Child<'a>(&'a mut Downstream);
 
 impl opentelemetry::propagation::Injector for Child<'_> {
     fn set(&mut self, key: &str, value: String) {
