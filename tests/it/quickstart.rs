@@ -1,5 +1,5 @@
-//! The lines that a newcomer pastes: those that are printed, and the same in the
-//! README, do what they say.
+//! The calls that `drawbridge examples` prints and those in the README are the same, and they
+//! succeed.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use serde_json::Value;
 use crate::support::Gateway;
 use crate::support::client::json as to_json;
 
-/// The calls in a text with lines for grpcurl: method and request. Where the
-/// request has `'$job'`, it is the job of the line before.
+/// Returns the grpcurl calls in a text: method and request. `'$job'` in a request is the job
+/// of the line before.
 fn calls(text: &str, address: &str) -> Vec<(String, String)> {
     let text = text.replace("\\\n  ", "");
     text.lines()
@@ -24,12 +24,13 @@ fn calls(text: &str, address: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// The same of the lines for the Python client, whose services have no package.
+/// Returns the calls of the Python client in a text. Their services have no package.
 fn python_calls(text: &str) -> Vec<(String, String)> {
     text.lines()
         .filter_map(|line| {
             let (_, rest) = line.split_once("clients/python/drawbridge ")?;
-            let (_, rest) = rest.split_once(' ')?;
+            let command = rest.find("call ").or_else(|| rest.find("watch "))?;
+            let (_, rest) = rest[command..].split_once(' ')?;
             let (method, rest) = rest.split_once(" '")?;
             let (request, _) = rest.rsplit_once("}'")?;
             Some((method.to_owned(), format!("{request}}}")))
@@ -38,7 +39,7 @@ fn python_calls(text: &str) -> Vec<(String, String)> {
 }
 
 #[tokio::test]
-async fn printed_examples_work_and_are_those_of_the_readme() {
+async fn examples_succeed_and_contain_those_of_the_readme() {
     let settings = sandbox::Settings {
         step: Duration::from_millis(50),
         ..sandbox::Settings::default()
@@ -54,7 +55,7 @@ async fn printed_examples_work_and_are_those_of_the_readme() {
     let in_readme = calls(readme, "127.0.0.1:50051");
     assert!(in_readme.len() >= 4, "{in_readme:?}");
     for line in in_readme {
-        assert!(lines.contains(&line), "README.md has other lines: {line:?}");
+        assert!(lines.contains(&line), "README.md has other calls: {line:?}");
     }
 
     let mut job = String::new();
@@ -73,7 +74,7 @@ async fn printed_examples_work_and_are_those_of_the_readme() {
             watch.event().await;
             continue;
         }
-        // A stack or a job is followed to its end.
+        // The watch of a stack, a job or a task ends with its final state.
         let mut last = Value::Null;
         while let Some(event) = watch.next().await {
             last = to_json(&event.unwrap());
