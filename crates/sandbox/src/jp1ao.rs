@@ -117,13 +117,13 @@ impl Jp1ao {
     }
 
     /// Returns the next id of a resource.
-    fn id(&mut self) -> u64 {
+    fn next_id(&mut self) -> u64 {
         self.last_id += 1;
         self.last_id
     }
 
     /// Returns the next id of a property, step or definition.
-    fn part(&mut self) -> u64 {
+    fn next_part_id(&mut self) -> u64 {
         self.last_part += 1;
         self.last_part
     }
@@ -333,7 +333,7 @@ impl Call<'_> {
             .ok_or(ApiError::Forbidden)
     }
 
-    /// Like `needs`, for functions whose pages document no 403: they return 404
+    /// Like `require_role`, for functions whose pages document no 403: they return 404
     /// (docs/apis/jp1ao.md, "Error codes").
     fn require_role_or_absent(&self, role: Role) -> Result<(), ApiError> {
         self.require_role(role).map_err(|_| ApiError::NotFound)
@@ -368,13 +368,17 @@ fn json(status: StatusCode, body: &Value) -> Response {
     Response::raw(status, "application/json", json_layout::print(body))
 }
 
-/// Reads an optional text member of a body, with at most `most` characters.
-fn text(body: &Map<String, Value>, name: &str, most: usize) -> Result<Option<String>, ApiError> {
+/// Reads an optional text member of a body, with at most `max_chars` characters.
+fn text(
+    body: &Map<String, Value>,
+    name: &str,
+    max_chars: usize,
+) -> Result<Option<String>, ApiError> {
     match body.get(name) {
         None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) if text.chars().count() <= most => Ok(Some(text.clone())),
+        Some(Value::String(text)) if text.chars().count() <= max_chars => Ok(Some(text.clone())),
         Some(Value::String(_)) => Err(ApiError::body(format!(
-            "{name} has more than {most} characters"
+            "{name} has more than {max_chars} characters"
         ))),
         Some(_) => Err(ApiError::body(format!("{name} is no text"))),
     }

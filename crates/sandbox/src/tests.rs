@@ -314,7 +314,7 @@ async fn deployments_complete_by_themselves() {
             .to_owned()
     };
     let outputs = json!([{"name": "result"}, {"name": "err", "error_output": true}]);
-    let well = make(json!({"outputs": outputs}), json!({})).await;
+    let succeeding = make(json!({"outputs": outputs}), json!({})).await;
     let script = make(json!({"config": "#!/bin/sh\nexit 1\n"}), json!({})).await;
     let asked = make(json!({}), json!({"fail": true})).await;
     let lazy = make(
@@ -363,13 +363,13 @@ async fn deployments_complete_by_themselves() {
     };
     assert_eq!(show(&lazy).await["status"], "COMPLETE");
     assert_eq!(show(&taken).await["status"], "IN_PROGRESS");
-    let well = show(&well).await;
-    assert_eq!(well["status_reason"], "Outputs received");
+    let succeeding = show(&succeeding).await;
+    assert_eq!(succeeding["status_reason"], "Outputs received");
     assert_eq!(
-        well["output_values"],
+        succeeding["output_values"],
         json!({"result": "result of s", "deploy_stdout": "Deployed to s\n", "deploy_stderr": "", "deploy_status_code": 0})
     );
-    assert!(well["updated_time"].is_string());
+    assert!(succeeding["updated_time"].is_string());
     for id in [script, asked] {
         let failed = show(&id).await;
         let reason = "deploy_status_code : Deployment exited with non-zero status code: 1";

@@ -780,19 +780,19 @@ fn end_stack_action(heat: &mut Heat, serial: u64, failure: Option<String>, now: 
         true => ". 'CHECK' not fully supported (see resources)",
         false => "",
     };
-    let well = failure.is_none();
+    let succeeded = failure.is_none();
     let (status, reason) = match failure {
         None => ("COMPLETE", format!("Stack {action} completed successfully")),
         Some(failure) => ("FAILED", failure),
     };
     stack.set_state(action, status, reason + partly, now);
-    if action == "DELETE" && well {
+    if action == "DELETE" && succeeded {
         stack.end(now);
     }
     if action == "SNAPSHOT" {
-        stack.end_snapshot(well);
+        stack.end_snapshot(succeeded);
     }
-    if !well
+    if !succeeded
         && !stack.disable_rollback
         && matches!(action, "CREATE" | "ADOPT" | "UPDATE" | "RESTORE")
     {

@@ -7,8 +7,8 @@ use regex::RegexBuilder;
 const MAX_COMPILED_BYTES: usize = 1 << 16;
 
 /// Matches `text` from its start, or completely. An invalid pattern never matches.
-pub(super) fn matches(pattern: &str, text: &str, whole: bool) -> bool {
-    let end = if whole { "$" } else { "" };
+pub(super) fn matches(pattern: &str, text: &str, complete: bool) -> bool {
+    let end = if complete { "$" } else { "" };
     RegexBuilder::new(&format!("^(?:{pattern}){end}"))
         .size_limit(MAX_COMPILED_BYTES)
         .build()
@@ -21,14 +21,14 @@ mod tests {
 
     #[test]
     fn patterns() {
-        for (pattern, text, whole, want) in [
+        for (pattern, text, complete, want) in [
             ("[a-z]+", "abc1", false, true),
             ("[a-z]+", "abc1", true, false),
             ("b", "abc", false, false),
             ("(", "(", false, false),
             ("a|b$", "b", true, true),
         ] {
-            assert_eq!(matches(pattern, text, whole), want, "{pattern} {text}");
+            assert_eq!(matches(pattern, text, complete), want, "{pattern} {text}");
         }
     }
 }

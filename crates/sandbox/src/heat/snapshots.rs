@@ -73,12 +73,12 @@ impl Stack {
     }
 
     /// Stores the current state of the stack in the snapshot in progress.
-    pub fn end_snapshot(&mut self, well: bool) {
+    pub fn end_snapshot(&mut self, succeeded: bool) {
         let data = self.data(true);
         let reason = json!(self.reason);
         let mut snapshots = self.snapshots.iter_mut();
         if let Some(snapshot) = snapshots.find(|snapshot| snapshot.status == "IN_PROGRESS") {
-            snapshot.status = if well { "COMPLETE" } else { "FAILED" };
+            snapshot.status = if succeeded { "COMPLETE" } else { "FAILED" };
             snapshot.reason = reason;
             snapshot.data = data;
         }

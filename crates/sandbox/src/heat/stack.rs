@@ -88,7 +88,7 @@ impl Stacks {
     }
 }
 
-/// Content of a stack, to which it can be rolled back.
+/// Template, environment, files and parameters of a stack, which a rollback can restore.
 #[derive(Clone, Default)]
 pub(super) struct StackDefinition {
     pub template: Template,
@@ -436,7 +436,7 @@ impl Resource {
                 .find(|deployment| deployment.id == self.physical_id)
                 .map(|deployment| deployment.output_values[name].clone())
                 .unwrap_or_default(),
-            ("OS::Heat::WaitCondition", "data") => json!(self.apply_signal(stack)),
+            ("OS::Heat::WaitCondition", "data") => json!(self.signal_data(stack)),
             ("OS::Heat::ResourceGroup", name) => self.group_attribute(heat, name),
             ("OS::Heat::Stack", name) => self.nested_stack_attribute(heat, name),
             (kind, name) if !resource_types::exists(kind) => match self.inner(heat) {
@@ -453,7 +453,7 @@ impl Resource {
     }
 
     /// Returns the data of all signals as JSON text.
-    fn apply_signal(&self, stack: &Stack) -> String {
+    fn signal_data(&self, stack: &Stack) -> String {
         let handle = self.properties.get("handle");
         let found = stack
             .resources

@@ -38,13 +38,13 @@ pub(super) struct StackRequest {
 
 impl StackRequest {
     /// Parses the body with the checks of Heat's API, in its order.
-    pub fn read(context: &Context, place: RequestKind) -> Result<Self, Response> {
+    pub fn read(context: &Context, request_kind: RequestKind) -> Result<Self, Response> {
         let body = context.body()?;
         let name = body.get("stack_name");
-        if place == RequestKind::Create && name.is_none() {
+        if request_kind == RequestKind::Create && name.is_none() {
             return Err(bad_request("No stack name specified"));
         }
-        if place == RequestKind::Create && body.get("converge").is_some() {
+        if request_kind == RequestKind::Create && body.get("converge").is_some() {
             return Err(bad_request(
                 "converge flag only supported in stack update (or update preview) request.",
             ));
@@ -59,7 +59,7 @@ impl StackRequest {
             (Some(template), _) => Some(Template::read(template)?),
             (None, Some(Value::Null)) | (None, None) => match body.get("template_url") {
                 Some(url) if body.get("template").is_none() => return Err(template_url_error(url)),
-                _ if place == RequestKind::Patch => None,
+                _ if request_kind == RequestKind::Patch => None,
                 _ => return Err(bad_request("No template specified")),
             },
             (None, Some(template)) => Some(Template::read(template)?),
@@ -78,7 +78,7 @@ impl StackRequest {
             Some(Value::Object(files)) => files.clone(),
             Some(_) => return Err(attribute_error()),
         };
-        if place == RequestKind::Validate {
+        if request_kind == RequestKind::Validate {
             return Ok(Self::of(template, environment, files));
         }
         let timeout_mins = match body.get("timeout_mins") {
@@ -165,17 +165,17 @@ impl StackRequest {
     }
 
     /// Builds the plan of a new stack.
-    pub fn plan(&self, place: RequestKind) -> Result<StackDefinition, Response> {
-        self.plan_over(&StackDefinition::default(), place)
+    pub fn plan(&self, request_kind: RequestKind) -> Result<StackDefinition, Response> {
+        self.plan_over(&StackDefinition::default(), request_kind)
     }
 
     /// Builds the plan over the current one: a patch keeps what it does not mention.
     pub fn plan_over(
         &self,
         present: &StackDefinition,
-        place: RequestKind,
+        request_kind: RequestKind,
     ) -> Result<StackDefinition, Response> {
-        let patched = place == RequestKind::Patch;
+        let patched = request_kind == RequestKind::Patch;
         let template = match &self.template {
             Some(template) => template.clone(),
             None => present.template.clone(),

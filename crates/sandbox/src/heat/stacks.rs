@@ -161,8 +161,8 @@ fn check_properties(heat: &Heat, stack: &Stack) -> Result<(), Response> {
                 }
                 Ok(_) => {}
                 Err(problem) => {
-                    let place = format!("resources.{}.properties.{name}", resource.name);
-                    let message = format!("Property error: : {place}: : {problem}");
+                    let path = format!("resources.{}.properties.{name}", resource.name);
+                    let message = format!("Property error: : {path}: : {problem}");
                     return Err(fault(
                         StatusCode::BAD_REQUEST,
                         "StackValidationFailed",
@@ -216,8 +216,12 @@ pub(super) fn patch(heat: &mut Heat, context: &Context) -> Result<Response, Resp
 }
 
 /// Updates a stack. An update supersedes a running action.
-fn update_by(heat: &mut Heat, context: &Context, place: RequestKind) -> Result<Response, Response> {
-    let given = StackRequest::read(context, place)?;
+fn update_by(
+    heat: &mut Heat,
+    context: &Context,
+    request_kind: RequestKind,
+) -> Result<Response, Response> {
+    let given = StackRequest::read(context, request_kind)?;
     // Deviation: real Heat accepts an update of a deleted stack and creates it again.
     // Here it is not found.
     let stack = find_existing(heat, context)?;
@@ -227,7 +231,7 @@ fn update_by(heat: &mut Heat, context: &Context, place: RequestKind) -> Result<R
     if stack.action == "DELETE" {
         return Err(not_supported("Updating a stack when it is deleting"));
     }
-    let plan = given.plan_over(&stack.plan, place)?;
+    let plan = given.plan_over(&stack.plan, request_kind)?;
     let mut after = Stack::new(&stack.project, &stack.name, &stack.owner, &context.now);
     after.id = stack.id.clone();
     after.plan = plan;
@@ -235,7 +239,7 @@ fn update_by(heat: &mut Heat, context: &Context, place: RequestKind) -> Result<R
     check_properties(heat, &after)?;
     let serial = stack.serial;
     let stack = at(heat, serial)?;
-    if place == RequestKind::Put {
+    if request_kind == RequestKind::Put {
         stack.tags.clear();
     }
     given.apply_settings(stack);

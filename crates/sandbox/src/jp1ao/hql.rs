@@ -75,14 +75,14 @@ pub fn parse_time(value: &Value) -> Option<SystemTime> {
 
 impl Filter {
     /// Parses a filter. Fails with a message.
-    pub fn read(text: &str, shape: &ListSchema) -> Result<Self, String> {
+    pub fn read(text: &str, schema: &ListSchema) -> Result<Self, String> {
         if text.len() > MAX_FILTER_BYTES {
             return Err(format!("longer than {MAX_FILTER_BYTES} bytes"));
         }
         let tokens = tokens(text)?;
         let mut parser = Parser {
             tokens: &tokens,
-            shape,
+            schema,
         };
         let filter = parser.any(0)?;
         match parser.tokens.first() {
@@ -214,7 +214,7 @@ fn quoted(text: &str) -> Result<(String, usize), String> {
 
 struct Parser<'a> {
     tokens: &'a [Token],
-    shape: &'a ListSchema,
+    schema: &'a ListSchema,
 }
 
 impl<'a> Parser<'a> {
@@ -309,7 +309,7 @@ impl<'a> Parser<'a> {
         if bracketed {
             self.expect(&Token::CloseList)?;
         }
-        self.shape.comparable(name)
+        self.schema.comparable(name)
     }
 
     fn operator(&mut self) -> Result<Operator, String> {
@@ -374,7 +374,7 @@ impl SortKey {
 }
 
 /// Parses `member [ASC|DESC]`, separated by commas.
-pub fn order(text: &str, shape: &ListSchema) -> Result<Vec<SortKey>, String> {
+pub fn order(text: &str, schema: &ListSchema) -> Result<Vec<SortKey>, String> {
     text.split(',')
         .map(|part| {
             let words: Vec<&str> = part.split_whitespace().collect();
@@ -388,7 +388,7 @@ pub fn order(text: &str, shape: &ListSchema) -> Result<Vec<SortKey>, String> {
                 .strip_prefix('[')
                 .and_then(|name| name.strip_suffix(']'))
                 .unwrap_or(name);
-            let (member, kind) = shape.comparable(name)?;
+            let (member, kind) = schema.comparable(name)?;
             Ok(SortKey {
                 member,
                 kind,

@@ -179,14 +179,14 @@ pub fn tags(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> HandlerResult 
             .collect();
         return list::handle(call, all, &TAG, OWN);
     };
-    let (items, shape) = match resource {
+    let (items, schema) = match resource {
         "ServiceTemplate" => (templates::all(jp1ao, call), &templates::LIST_SCHEMA),
         "Service" => (services::all(jp1ao, call), &services::LIST_SCHEMA),
         "Task" => (tasks::all(jp1ao, call), &tasks::LIST_SCHEMA),
         "TaskHistory" => (histories::all(jp1ao, call), &histories::LIST_SCHEMA),
         _ => return Err(ApiError::Query("resourceType".to_owned())),
     };
-    let found = list::matching(call, items, shape, OWN)?;
+    let found = list::matching(call, items, schema, OWN)?;
     let used: BTreeSet<&str> = found
         .iter()
         .filter_map(|item| item["tags"].as_str())

@@ -70,8 +70,11 @@ impl ListSchema {
 
 /// Rejects a body with unparsable times, such as those with an offset without a colon
 /// (V12 2.2.12).
-pub fn times(body: &Map<String, Value>, shape: &ListSchema) -> Result<(), ApiError> {
-    let mut times = shape.members.iter().filter(|(_, kind)| *kind == Kind::Time);
+pub fn times(body: &Map<String, Value>, schema: &ListSchema) -> Result<(), ApiError> {
+    let mut times = schema
+        .members
+        .iter()
+        .filter(|(_, kind)| *kind == Kind::Time);
     let wrong = times.find(|(name, _)| match body.get(*name) {
         None | Some(Value::Null) => false,
         Some(Value::String(text)) => !text.is_empty() && time_format::parse(text, false).is_none(),
@@ -87,14 +90,14 @@ pub fn times(body: &Map<String, Value>, shape: &ListSchema) -> Result<(), ApiErr
 pub fn handle(
     call: &Call<'_>,
     items: Vec<Value>,
-    shape: &ListSchema,
+    schema: &ListSchema,
     also: &[&str],
 ) -> HandlerResult {
-    let found = matching(call, items, shape, also)?;
+    let found = matching(call, items, schema, also)?;
     let fields = call
         .request
         .parameter("HQL::fields")
-        .map(|text| fields(text, shape))
+        .map(|text| fields(text, schema))
         .transpose()
         .map_err(|error| ApiError::Query(format!("HQL::fields: {error}")))?;
     let found = found.into_iter().map(|item| match &fields {
@@ -106,7 +109,7 @@ pub fn handle(
 
 /// Returns the requested page.
 pub fn page(call: &Call<'_>, items: Vec<Value>) -> HandlerResult {
-    let place = Place::read(call)?;
+    let place = PageRange::read(call)?;
     let count = items.len();
     let data = items.into_iter().skip(place.skip).take(place.take);
     Ok(wrapped(data.collect(), count, place.pagination(count)))
@@ -116,21 +119,21 @@ pub fn page(call: &Call<'_>, items: Vec<Value>) -> HandlerResult {
 pub fn matching(
     call: &Call<'_>,
     items: Vec<Value>,
-    shape: &ListSchema,
+    schema: &ListSchema,
     also: &[&str],
 ) -> Result<Vec<Value>, ApiError> {
-    let searched: &[&str] = if shape.searched.is_empty() {
+    let searched: &[&str] = if schema.searched.is_empty() {
         &[]
     } else {
         &["q", "tags"]
     };
-    call.reject_other_parameters(&[&COMMON, searched, shape.equal, also])?;
+    call.reject_other_parameters(&[&COMMON, searched, schema.equal, also])?;
     let bad = |name: &str, error: String| ApiError::Query(format!("{name}: {error}"));
 
     let mut tests = Vec::new();
-    for name in shape.equal {
+    for name in schema.equal {
         if let Some(given) = call.request.parameter(name) {
-            let wanted = equal(shape, name, given);
+            let wanted = equal(schema, name, given);
             tests.push((
                 *name,
                 wanted.ok_or_else(|| ApiError::Query((*name).to_owned()))?,
@@ -145,11 +148,11 @@ pub fn matching(
     let filter = call
         .request
         .parameter("HQL::filter")
-        .map(|text| Filter::read(text, shape))
+        .map(|text| Filter::read(text, schema))
         .transpose()
         .map_err(|error| bad("HQL::filter", error))?;
     let order = match call.request.parameter("HQL::sortBy") {
-        Some(text) => hql::order(text, shape).map_err(|error| bad("HQL::sortBy", error))?,
+        Some(text) => hql::order(text, schema).map_err(|error| bad("HQL::sortBy", error))?,
         None => Vec::new(),
     };
     let mut found: Vec<Value> = items
@@ -159,7 +162,7 @@ pub fn matching(
                 .iter()
                 .all(|(name, wanted)| same(&item[*name], wanted))
         })
-        .filter(|item| words.iter().all(|word| holds(item, shape.searched, word)))
+        .filter(|item| words.iter().all(|word| holds(item, schema.searched, word)))
         .filter(|item| tagged(item, &tags))
         .filter(|item| filter.as_ref().is_none_or(|filter| filter.holds(item)))
         .collect();
@@ -187,13 +190,13 @@ pub fn unpaged(call: &Call<'_>, data: Vec<Value>) -> HandlerResult {
 }
 
 /// Page of a list.
-struct Place {
+struct PageRange {
     skip: usize,
     take: usize,
     page: Option<usize>,
 }
 
-impl Place {
+impl PageRange {
     /// Page and page size take precedence over offset and limit, as in the sister API.
     fn read(call: &Call<'_>) -> Result<Self, ApiError> {
         let number = |name: &str, least: usize| match call.request.parameter(name) {
@@ -226,9 +229,9 @@ impl Place {
     }
 }
 
-fn fields<'a>(text: &'a str, shape: &ListSchema) -> Result<Vec<&'a str>, String> {
+fn fields<'a>(text: &'a str, schema: &ListSchema) -> Result<Vec<&'a str>, String> {
     let fields = csv(text);
-    match fields.iter().find(|name| shape.kind(name).is_none()) {
+    match fields.iter().find(|name| schema.kind(name).is_none()) {
         Some(unknown) => Err(format!("there is no member {unknown}")),
         None => Ok(fields),
     }
@@ -245,8 +248,8 @@ fn only(item: Value, fields: &[&str]) -> Value {
 }
 
 /// Converts a query parameter to the member's type.
-fn equal(shape: &ListSchema, name: &str, given: &str) -> Option<Value> {
-    match shape.kind(name)?.1 {
+fn equal(schema: &ListSchema, name: &str, given: &str) -> Option<Value> {
+    match schema.kind(name)?.1 {
         Kind::Long => given.parse::<u64>().ok().map(Value::from),
         Kind::Bool => given.parse::<bool>().ok().map(Value::from),
         _ => Some(given.into()),

@@ -334,12 +334,12 @@ pub fn fill(jp1ao: &mut Jp1ao, tasks: bool, now: SystemTime) {
         jp1ao.services.push(service);
     }
     if tasks {
-        past(jp1ao, now);
+        add_finished_tasks(jp1ao, now);
     }
 }
 
 /// Adds yesterday's completed task and last night's failed one.
-fn past(jp1ao: &mut Jp1ao, now: SystemTime) {
+fn add_finished_tasks(jp1ao: &mut Jp1ao, now: SystemTime) {
     for (id, service, name, hours, fails) in [
         (6001, 2006, "Volumes of yesterday", 24, false),
         (6002, 2008, "Machines of the night", 6, true),

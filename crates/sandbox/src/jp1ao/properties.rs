@@ -216,7 +216,7 @@ impl Definition {
     }
 
     /// Returns the reason why a value is invalid, if it is.
-    pub fn refuses(&self, value: &str) -> Option<String> {
+    pub fn validation_error(&self, value: &str) -> Option<String> {
         let most = usize::try_from(self.length)
             .unwrap_or(MAX_VALUE_CHARS)
             .min(MAX_VALUE_CHARS);
@@ -307,7 +307,7 @@ impl Property {
                 self.definition.key
             )));
         }
-        match self.definition.refuses(value) {
+        match self.definition.validation_error(value) {
             Some(error) => Err(ApiError::Body(error)),
             None => {
                 self.value = value.to_owned();
@@ -343,7 +343,7 @@ pub fn fill(properties: &mut [Property], arguments: &[Map<String, Value>]) -> Re
     }
     let missing = properties
         .iter()
-        .find_map(|property| property.definition.refuses(&property.value));
+        .find_map(|property| property.definition.validation_error(&property.value));
     missing.map_or(Ok(()), |error| Err(ApiError::Body(error)))
 }
 
@@ -622,7 +622,7 @@ fn update_all(jp1ao: &mut Jp1ao, call: &Call<'_>) -> HandlerResult {
             property.hidden = flags.1.unwrap_or(property.hidden);
         }
         if let Some(value) = text(item, "value", MAX_VALUE_CHARS)? {
-            // A call that makes the property read-only may still set its value.
+            // After the flags, so that one call can clear `readOnly` and set the value.
             property.set(&value)?;
         }
     }

@@ -235,12 +235,12 @@ impl Jp1ao {
             service.submits += 1;
             service.submitted = Some(call.now);
         }
-        let task = self.id();
-        schedule.id = self.id();
+        let task = self.next_id();
+        schedule.id = self.next_id();
         for property in &mut schedule.properties {
-            property.id = self.part();
+            property.id = self.next_part_id();
         }
-        self.start(&schedule, task, call.now)
+        self.create_task(&schedule, task, call.now)
             .ok_or(ApiError::NotFound)?;
         if self.schedules.len() >= MAX_SCHEDULES {
             let idle =
@@ -276,17 +276,17 @@ impl Jp1ao {
             return;
         }
         schedule.scheduled = next;
-        let task = self.id();
-        if self.start(&schedule, task, now).is_some() {
+        let task = self.next_id();
+        if self.create_task(&schedule, task, now).is_some() {
             self.schedules[at].scheduled = next;
         }
     }
 
     /// Creates a task of a schedule, unless its service is deleted.
-    fn start(&mut self, schedule: &Schedule, id: u64, now: SystemTime) -> Option<()> {
+    fn create_task(&mut self, schedule: &Schedule, id: u64, now: SystemTime) -> Option<()> {
         let mut properties = schedule.properties.clone();
         for property in &mut properties {
-            property.id = self.part();
+            property.id = self.next_part_id();
         }
         let flow = self
             .templates
@@ -295,7 +295,7 @@ impl Jp1ao {
             .map(|one| one.flow.clone());
         let mut steps = Vec::new();
         for (name, work) in flow.unwrap_or_default() {
-            steps.push(Step::new(self.part(), &name, work));
+            steps.push(Step::new(self.next_part_id(), &name, work));
         }
         let fails_at = properties
             .iter()

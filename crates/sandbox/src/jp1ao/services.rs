@@ -190,7 +190,7 @@ impl Service {
 
     /// Applies a status action, if the current state permits it (docs/apis/jp1ao.md,
     /// "Service status").
-    fn go(&mut self, action: &str, now: SystemTime) -> Result<(), ApiError> {
+    fn change_state(&mut self, action: &str, now: SystemTime) -> Result<(), ApiError> {
         let (to, from): (_, &[&str]) = match action {
             "release" => ("release", &["test", "maintenance", "disabled"]),
             "maintenance" => ("maintenance", &["release"]),
@@ -339,7 +339,7 @@ impl Jp1ao {
         let template = &self.templates[template];
         let mut service = Service::new(0, &name, template, call.now);
         service.group = group;
-        service.take(given)?;
+        service.apply_common_members(given)?;
         if let Some(state) = text(given, "serviceState", 32)? {
             // A new service is in test, or usable at once.
             service.state = ["test", "release", "debug"]
@@ -353,9 +353,9 @@ impl Jp1ao {
             .map(|one| Property::new(0, one))
             .collect();
         super::properties::fill(&mut service.properties, &values)?;
-        service.id = self.id();
+        service.id = self.next_id();
         for property in &mut service.properties {
-            property.id = self.part();
+            property.id = self.next_part_id();
         }
         let path = service.path();
         self.services.push(service);
@@ -365,7 +365,7 @@ impl Jp1ao {
 
 impl Service {
     /// Sets the members that an update and a bind have in common.
-    fn take(&mut self, given: &Map<String, Value>) -> Result<(), ApiError> {
+    fn apply_common_members(&mut self, given: &Map<String, Value>) -> Result<(), ApiError> {
         let description = text(given, "description", 1024)?;
         let tags = text(given, "tags", 1024)?;
         let kinds = text(given, "supportedScheduleType", 200)?;
@@ -434,10 +434,10 @@ fn update(jp1ao: &mut Jp1ao, call: &Call<'_>, at: usize) -> Result<(), ApiError>
         };
         // Its page documents no 409.
         service
-            .go(action, call.now)
+            .change_state(action, call.now)
             .map_err(|_| ApiError::body("serviceState cannot change to this"))?;
     }
-    service.take(&body)?;
+    service.apply_common_members(&body)?;
     if let Some(name) = name {
         service.name = name;
     }
@@ -490,7 +490,7 @@ fn invoke(jp1ao: &mut Jp1ao, call: &Call<'_>, wanted: &str, action: &str) -> Han
     let service = &mut jp1ao.services[at];
     let path = service.path();
     if action != "reset" {
-        service.go(action, call.now)?;
+        service.change_state(action, call.now)?;
         return action::done(call, &[path]);
     }
     (
@@ -540,12 +540,14 @@ fn apply_template(jp1ao: &mut Jp1ao, call: &Call<'_>, wanted: &str, member: &str
     let (id, definitions) = (target.id, target.definitions.clone());
     let mut properties = Vec::new();
     for definition in &definitions {
-        let mut property = Property::new(jp1ao.part(), definition);
+        let mut property = Property::new(jp1ao.next_part_id(), definition);
         let before = jp1ao.services[at]
             .properties
             .iter()
             .find(|one| one.definition.key == definition.key);
-        if let Some(before) = before.filter(|before| definition.refuses(&before.value).is_none()) {
+        if let Some(before) =
+            before.filter(|before| definition.validation_error(&before.value).is_none())
+        {
             property.value = before.value.clone();
         }
         properties.push(property);

@@ -73,7 +73,7 @@ impl Status {
     }
 
     /// Error for an action that the status does not permit.
-    fn refuses(self) -> ApiError {
+    fn conflict(self) -> ApiError {
         ApiError::State(self.text(Jp1aoVersion::V12))
     }
 }
@@ -328,7 +328,7 @@ impl TaskRun {
     pub fn allows(&self, action: &str) -> Result<(), ApiError> {
         // The conditions of resubmit are undocumented: always permitted.
         let allowed = action == "resubmit" || self.status.actions().contains(&action);
-        allowed.then_some(()).ok_or_else(|| self.status.refuses())
+        allowed.then_some(()).ok_or_else(|| self.status.conflict())
     }
 
     /// Stops after the running step, or at once if forced.
@@ -348,9 +348,9 @@ impl TaskRun {
         match self.steps.get(self.current) {
             Some(step) => match &step.work {
                 StepKind::WaitForInput { buttons, .. } => Ok((step, buttons)),
-                _ => Err(self.status.refuses()),
+                _ => Err(self.status.conflict()),
             },
-            None => Err(self.status.refuses()),
+            None => Err(self.status.conflict()),
         }
     }
 
@@ -387,7 +387,7 @@ impl TaskRun {
                 self.end(at, Status::Canceled);
                 Ok(())
             }
-            other => Err(other.refuses()),
+            other => Err(other.conflict()),
         }
     }
 
@@ -395,7 +395,7 @@ impl TaskRun {
         match self.status {
             Status::Waiting => self.enter(at, Status::Suspended),
             Status::Suspended => {}
-            other => return Err(other.refuses()),
+            other => return Err(other.conflict()),
         }
         Ok(())
     }
@@ -408,7 +408,7 @@ impl TaskRun {
                 self.enter(at, Status::Waiting);
                 Ok(())
             }
-            other => Err(other.refuses()),
+            other => Err(other.conflict()),
         }
     }
 }

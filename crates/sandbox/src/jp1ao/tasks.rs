@@ -305,7 +305,7 @@ fn invoke(jp1ao: &mut Jp1ao, call: &Call<'_>, wanted: &str, action: &str) -> Han
     match action {
         "response" => {
             let arguments = action::arguments(call, action)?;
-            let button = chosen(task, &arguments)?;
+            let button = pressed_button(task, &arguments)?;
             task.run.respond(call.now, button)?;
         }
         "resubmit" => {
@@ -334,7 +334,7 @@ fn invoke(jp1ao: &mut Jp1ao, call: &Call<'_>, wanted: &str, action: &str) -> Han
 
 /// Returns the pressed button. The form is undocumented: accepts the one that is marked
 /// (`true`, `selected`...) or the only one left.
-fn chosen(task: &Task, arguments: &[Map<String, Value>]) -> Result<usize, ApiError> {
+fn pressed_button(task: &Task, arguments: &[Map<String, Value>]) -> Result<usize, ApiError> {
     let (step, buttons) = task.run.pending_response()?;
     let [argument] = arguments else {
         return Err(ApiError::body("exactly one ResponseInput is required"));
@@ -441,7 +441,7 @@ impl Jp1ao {
         let task = self
             .take(ended.ok_or(ApiError::Limit)?)
             .ok_or(ApiError::Limit)?;
-        self.remember(task, now);
+        self.archive_or_drop(task, now);
         Ok(())
     }
 
@@ -451,16 +451,16 @@ impl Jp1ao {
     }
 
     /// Drops a debug task; turns any other into a history.
-    fn remember(&mut self, task: Task, now: SystemTime) {
+    fn archive_or_drop(&mut self, task: Task, now: SystemTime) {
         if !task.is_debug() {
-            let id = self.id();
+            let id = self.next_id();
             self.keep(History::new(id, task, now));
         }
     }
 
     fn archive(&mut self, call: &Call<'_>, task: u64) -> HandlerResult {
         let task = self.take(task).ok_or(ApiError::NotFound)?;
-        self.remember(task, call.now);
+        self.archive_or_drop(task, call.now);
         let histories = match self.histories.last() {
             Some(history) => vec![format!("objects/TaskHistories/{}", history.id)],
             None => Vec::new(),

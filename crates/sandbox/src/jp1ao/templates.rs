@@ -196,7 +196,7 @@ impl Template {
     }
 
     fn file_name(&self) -> String {
-        // ASCII letters and digits only, because it is sent in a header.
+        // Plain characters only, because the name is sent in a header.
         let name = format!("{}_{}_{}.st", self.vendor_id, self.key, self.version);
         name.chars()
             .map(|c| {
@@ -493,13 +493,13 @@ impl Jp1ao {
         }
         template.id = match at {
             Some(at) => self.templates[at].id,
-            None => self.id(),
+            None => self.next_id(),
         };
         let id = template.id;
         let mut definitions = Vec::new();
         for definition in &template.definitions {
             let definition = Definition {
-                id: self.part(),
+                id: self.next_part_id(),
                 template: Some(id),
                 ..(**definition).clone()
             };

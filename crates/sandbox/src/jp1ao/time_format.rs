@@ -29,7 +29,7 @@ pub fn format(at: SystemTime, compact: bool) -> String {
     seconds(local).replace('Z', &format!(".{millis:03}{zone}"))
 }
 
-/// Parses a time between 1970 and 2200. Missing parts after the year default to their
+/// Parses a time of the years 1970 to 2200. Missing parts after the year default to their
 /// minimum, a missing zone to the server's; in a filter nothing may be missing. An
 /// offset without a colon is rejected, although the server itself may write one.
 pub fn parse(text: &str, complete: bool) -> Option<SystemTime> {

@@ -90,12 +90,15 @@ pub fn read(body: &[u8], members: &[Member]) -> Result<Object, Response> {
             "The body is longer than the 64 KiB that the sandbox keeps.",
         ));
     }
-    let mut whole: Object =
+    let mut body_object: Object =
         serde_json::from_slice(body).map_err(|_| invalid("The body is not a JSON object."))?;
-    check(&whole, members, "")?;
+    check(&body_object, members, "")?;
     let mut known = Object::new();
     for member in members {
-        if let Some(value) = whole.remove(member.name).filter(|value| !value.is_null()) {
+        if let Some(value) = body_object
+            .remove(member.name)
+            .filter(|value| !value.is_null())
+        {
             known.insert(member.name.to_owned(), value);
         }
     }

@@ -112,7 +112,7 @@ async fn jobs_progress_one_task_per_step() {
         let body = json!({"name": name, "cce_id": "c", "cse_id": "e"});
         sandbox.call(&token, "POST", &addons(""), body).await.body
     };
-    let (well, ill) = (create("sermantInjector").await, create("to-fail").await);
+    let (succeeding, failing) = (create("sermantInjector").await, create("to-fail").await);
     for (job, addon, tasks) in [
         ("SUBMITTED", "INITIALIZING", ["SUBMITTED", "SUBMITTED"]),
         ("RUNNING", "INITIALIZING", ["RUNNING", "SUBMITTED"]),
@@ -120,7 +120,11 @@ async fn jobs_progress_one_task_per_step() {
         ("SUCCEEDED", "SUCCEEDED", ["SUCCEEDED", "SUCCEEDED"]),
         ("SUCCEEDED", "SUCCEEDED", ["SUCCEEDED", "SUCCEEDED"]),
     ] {
-        let now = read(cas(&format!("jobs/{}", well["job_id"].as_str().unwrap()))).await;
+        let now = read(cas(&format!(
+            "jobs/{}",
+            succeeding["job_id"].as_str().unwrap()
+        )))
+        .await;
         assert_eq!(now["job"]["execution_status"], job);
         assert_eq!(
             [
@@ -130,13 +134,13 @@ async fn jobs_progress_one_task_per_step() {
             tasks.map(Value::from).each_ref()
         );
         assert_eq!(
-            read(addons(&format!("/{}", well["id"].as_str().unwrap()))).await["status"],
+            read(addons(&format!("/{}", succeeding["id"].as_str().unwrap()))).await["status"],
             addon
         );
         tokio::time::advance(Duration::from_secs(2)).await;
     }
-    let ill = ill["id"].as_str().unwrap();
-    let now = read(addons(&format!("/{ill}"))).await;
+    let failing = failing["id"].as_str().unwrap();
+    let now = read(addons(&format!("/{failing}"))).await;
     assert_eq!(now["status"], "FAILED");
     let job = cas(&format!(
         "jobs/{}?limit=1&desc=true&offset=0",
@@ -175,14 +179,22 @@ async fn jobs_progress_one_task_per_step() {
     );
 
     let deleted = sandbox
-        .call(&token, "DELETE", &addons(&format!("/{ill}")), Value::Null)
+        .call(
+            &token,
+            "DELETE",
+            &addons(&format!("/{failing}")),
+            Value::Null,
+        )
         .await;
     assert_eq!(deleted.status, 200);
-    assert_eq!(read(addons(&format!("/{ill}"))).await["status"], "DELETING");
+    assert_eq!(
+        read(addons(&format!("/{failing}"))).await["status"],
+        "DELETING"
+    );
     tokio::time::advance(Duration::from_secs(6)).await;
     assert_eq!(
         sandbox
-            .call(&token, "GET", &addons(&format!("/{ill}")), Value::Null)
+            .call(&token, "GET", &addons(&format!("/{failing}")), Value::Null)
             .await
             .status,
         401

@@ -124,7 +124,7 @@ pub fn after_action(
     serial: u64,
     resource: u64,
     action: &str,
-    well: bool,
+    succeeded: bool,
     now: &Now,
 ) {
     let Some(found) = heat
@@ -134,7 +134,9 @@ pub fn after_action(
     else {
         return;
     };
-    if found.kind == "OS::Heat::SoftwareDeployment" && well && matches!(action, "CREATE" | "UPDATE")
+    if found.kind == "OS::Heat::SoftwareDeployment"
+        && succeeded
+        && matches!(action, "CREATE" | "UPDATE")
     {
         let id = found.physical_id.clone();
         let deployment = heat.deployments.iter_mut().find(|other| other.id == id);

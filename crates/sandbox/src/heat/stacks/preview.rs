@@ -55,12 +55,12 @@ pub fn preview_patch(heat: &mut Heat, context: &Context) -> Result<Response, Res
 fn preview_of(
     heat: &mut Heat,
     context: &Context,
-    place: RequestKind,
+    request_kind: RequestKind,
 ) -> Result<Response, Response> {
-    let given = StackRequest::read(context, place)?;
+    let given = StackRequest::read(context, request_kind)?;
     boolean_parameter(context, "show_nested", ".")?;
     let stack = find_existing(heat, context)?;
-    let plan = given.plan_over(&stack.plan, place)?;
+    let plan = given.plan_over(&stack.plan, request_kind)?;
     let mut after = Stack::new(&stack.project, &stack.name, &stack.owner, &context.now);
     after.id = stack.id.clone();
     after.plan = plan;

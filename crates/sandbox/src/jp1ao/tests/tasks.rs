@@ -56,23 +56,25 @@ async fn task_waits_for_a_response() {
     );
 
     // The log is append-only: later reads begin with the earlier text.
-    let whole = log("").await;
-    assert!(whole.starts_with(&early) && whole.len() > early.len() && whole.contains("Go on?"));
+    let complete = log("").await;
+    assert!(
+        complete.starts_with(&early) && complete.len() > early.len() && complete.contains("Go on?")
+    );
     assert_eq!(
         format!("{early}{}", log(&format!("&offset={}", early.len())).await),
-        whole
+        complete
     );
-    let last = whole.lines().last().unwrap().len() + 1;
+    let last = complete.lines().last().unwrap().len() + 1;
     assert_eq!(
         log(&format!("&readSize={last}&reverse")).await,
-        whole[whole.len() - last..]
+        complete[complete.len() - last..]
     );
     assert_eq!(
         log(&format!("&readSize={}&reverse", last - 1)).await,
         "",
         "no half lines"
     );
-    assert_eq!(log(&format!("&offset={}", whole.len())).await, "");
+    assert_eq!(log(&format!("&offset={}", complete.len())).await, "");
 
     let document = client.read(&format!("{task}/actions/response")).await;
     let argument = &document["parameters"][0];
