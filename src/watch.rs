@@ -12,13 +12,12 @@ mod log;
 mod poll_backoff;
 mod shared_loop;
 mod snapshot;
+mod snapshot_loop;
 mod source;
 mod stream;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,20 +26,19 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::HeaderValue;
-use tokio::sync::watch;
 
 use crate::credentials::Viewer;
 use crate::deadline::Deadline;
 use crate::engine::call_context::{CallContext, StreamContext};
-use crate::engine::stream_limiter::{Streams, full};
+use crate::engine::stream_limiter::Streams;
 use crate::engine::unary;
 use crate::error::Error;
-use crate::watch::shared_loop::Loop;
 use drawbridge_transcoder::api::drawbridge::v1::{WatchEvent, WatchEventType};
 use drawbridge_transcoder::call::Call;
 use drawbridge_transcoder::contract::{Method, Start, Watch};
+use shared_loop::LoopMap;
+use snapshot_loop::SnapshotLoop;
 use source::{Aim, RestSource, Source, Target};
-use stream::Seat;
 pub use stream::WatchStream;
 
 /// Bounds of watching.
@@ -95,10 +93,8 @@ impl fmt::Debug for Watches {
 /// The running loops.
 struct Registry {
     settings: Settings,
-    /// Watchers join, and loops leave, under this lock alone.
-    loops: Mutex<HashMap<Arc<Key>, Arc<Loop>>>,
-    /// The shared ends of logs; locked after `loops`, where both are.
-    tails: log::Tails,
+    /// Streams join, and loops leave, under this lock alone.
+    loops: Mutex<Loops>,
     streams: Streams,
     polls: AtomicU64,
     /// Watches that began with a call.
@@ -107,6 +103,19 @@ struct Registry {
     clock: fn() -> SystemTime,
     /// A random number from 0 to 1; a parameter for tests.
     random: fn() -> f64,
+}
+
+/// The running loops, by what they poll.
+#[derive(Default)]
+struct Loops {
+    snapshots: LoopMap<SnapshotLoop>,
+    logs: LoopMap<log::Tail>,
+}
+
+impl Loops {
+    fn len(&self) -> usize {
+        self.snapshots.len() + self.logs.len()
+    }
 }
 
 /// Who asked for a watch, and how.
@@ -173,7 +182,6 @@ impl Watches {
             streams: Streams::new(settings.max_watchers),
             settings,
             loops: Mutex::default(),
-            tails: log::Tails::default(),
             polls: AtomicU64::new(0),
             begun: AtomicU64::new(0),
             clock,
@@ -270,8 +278,9 @@ impl Watches {
         let Some(source) = RestSource::new(method, request, aim, context, max_items) else {
             return WatchStream::last(message, Ok(()));
         };
-        match self.join(&Arc::new(key), follow, || Arc::new(source)) {
-            Ok(joins) => WatchStream::started(message, joins, deadline),
+        let source = || SnapshotLoop::new(Arc::new(source));
+        match self.0.subscribe(&Arc::new(key), follow, source) {
+            Ok(subscription) => WatchStream::started(message, subscription, deadline),
             Err(error) => WatchStream::last(message, Err(error)),
         }
     }
@@ -290,7 +299,7 @@ impl Watches {
     pub fn stats(&self) -> Stats {
         Stats {
             watchers: self.0.streams.open(),
-            loops: self.0.lock().len() + self.0.tails.len(),
+            loops: self.0.lock().len(),
             polls_total: self.0.polls.load(Ordering::Relaxed),
         }
     }
@@ -305,15 +314,16 @@ impl Watches {
     ) -> Result<WatchStream, Error> {
         let key = Arc::new(key);
         let stream = async {
-            let joins = self.join(&key, follow, &source)?;
-            if let Some(stream) = WatchStream::open(joins, deadline).await? {
+            let source = || SnapshotLoop::new(source());
+            let subscription = self.0.subscribe(&key, follow, source)?;
+            if let Some(stream) = WatchStream::open(subscription, deadline).await? {
                 return Ok(stream);
             }
-            // Another loop was begun since: all its reads are later than the call.
-            let mut joins = self.join(&key, follow, &source)?;
-            joins.reads = 0;
+            // That loop has ended: all rounds of another one begin after this call.
+            let mut subscription = self.0.subscribe(&key, follow, source)?;
+            subscription.joined_after = 0;
             let stopped = || Error::NoAnswer("the poll loop has stopped".to_owned());
-            let stream = WatchStream::open(joins, deadline).await?;
+            let stream = WatchStream::open(subscription, deadline).await?;
             stream.ok_or_else(stopped)
         };
         match deadline {
@@ -321,93 +331,11 @@ impl Watches {
             None => stream.await,
         }
     }
-
-    fn join(
-        &self,
-        key: &Arc<Key>,
-        follow: bool,
-        source: impl FnOnce() -> Arc<dyn Source>,
-    ) -> Result<Joins, Error> {
-        let registry = &self.0;
-        let place = registry.streams.place()?;
-        let mut loops = registry.lock();
-        let running = loops.len() + registry.tails.len();
-        let (news, shared) = match loops.entry(Arc::clone(key)) {
-            Entry::Occupied(entry) => {
-                let shared = Arc::clone(entry.get());
-                (shared.news.subscribe(), shared)
-            }
-            Entry::Vacant(_) if running >= registry.settings.max_loops => {
-                return Err(full("watched things", "max_loops"));
-            }
-            Entry::Vacant(entry) => {
-                let key = Arc::clone(key);
-                let (shared, news) = Loop::new(source());
-                entry.insert(Arc::clone(&shared));
-                tokio::spawn(shared_loop::run(
-                    Arc::clone(registry),
-                    key,
-                    Arc::clone(&shared),
-                ));
-                (news, shared)
-            }
-        };
-        let reads = shared.reads();
-        if follow {
-            shared.followers.fetch_add(1, Ordering::Release);
-        }
-        let seat = Seat {
-            _place: place,
-            registry: Arc::clone(registry),
-            shared,
-            follow,
-        };
-        Ok(Joins { reads, news, seat })
-    }
-}
-
-/// A watcher that joins a loop.
-struct Joins {
-    news: watch::Receiver<shared_loop::News>,
-    seat: Seat,
-    /// How many reads of the loop had begun.
-    reads: u64,
 }
 
 impl Registry {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<Key>, Arc<Loop>>> {
+    fn lock(&self) -> MutexGuard<'_, Loops> {
         // Nothing is left half done under this lock.
         self.loops.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether one more watch of one more thing would be taken now.
-    fn has_room(&self) -> Result<(), Error> {
-        let _place = self.streams.place()?;
-        let loops = self.lock();
-        if loops.len() + self.tails.len() >= self.settings.max_loops {
-            return Err(full("watched things", "max_loops"));
-        }
-        Ok(())
-    }
-
-    /// Takes out this very loop, if it is there still.
-    fn remove(&self, key: &Key, this: &Arc<Loop>) {
-        self.remove_if(key, this, || true);
-    }
-
-    /// Takes out this very loop if `end` says so while nobody can join it.
-    /// True when it is out.
-    fn remove_if(&self, key: &Key, this: &Arc<Loop>, end: impl FnOnce() -> bool) -> bool {
-        let mut loops = self.lock();
-        match loops.get(key) {
-            Some(there) if Arc::ptr_eq(there, this) => {
-                let ends = end();
-                if ends {
-                    loops.remove(key);
-                }
-                ends
-            }
-            _ => true,
-        }
     }
 }

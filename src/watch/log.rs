@@ -16,73 +16,22 @@ mod tail;
 mod tests;
 mod text;
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry as Slot;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::watch;
 
 use super::source::POLL_TIMEOUT;
 use super::stream::WatchStream;
-use super::{Key, Registry, Watches};
+use super::{Key, Watches};
 use crate::deadline::Deadline;
 use crate::engine::call_context::StreamContext;
-use crate::engine::stream_limiter::{Place, full};
 use crate::error::Error;
 use drawbridge_transcoder::contract::{Grows, Method};
 use position::Position;
 pub(super) use reader::LogStream;
 use reader::{Begin, End};
 use source::{LogSource, RestLog};
-use tail::{Joined, News, Tail};
-
-/// The running tails.
-#[derive(Default)]
-pub(super) struct Tails(Mutex<HashMap<Arc<Key>, Arc<Tail>>>);
-
-impl Tails {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<Key>, Arc<Tail>>> {
-        // Nothing is left half done under this lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// How many there are.
-    pub(super) fn len(&self) -> usize {
-        self.lock().len()
-    }
-
-    /// Takes out this very tail if `end` says so while nobody can join it. True
-    /// when it is out.
-    fn remove_if(&self, key: &Key, this: &Arc<Tail>, end: impl FnOnce() -> bool) -> bool {
-        let mut tails = self.lock();
-        match tails.get(key) {
-            Some(there) if Arc::ptr_eq(there, this) => {
-                let ends = end();
-                if ends {
-                    tails.remove(key);
-                }
-                ends
-            }
-            _ => true,
-        }
-    }
-}
-
-/// A place among the watchers, given back when dropped.
-struct Seat {
-    _place: Place,
-    registry: Arc<Registry>,
-    tail: Arc<Tail>,
-}
-
-/// A reader that joins a tail.
-struct Joins {
-    news: watch::Receiver<News>,
-    seat: Seat,
-    /// Where the log ends now; none for a reader that reads to the end by itself.
-    joined: Option<Joined>,
-}
+pub(super) use tail::Tail;
 
 impl Watches {
     /// Follows the log that `request` names; see [`Watches::watch`].
@@ -142,56 +91,18 @@ impl Watches {
         if let Begin::At(position) = &begin {
             key.aside = position.aside();
         }
-        let joins = self.join_tail(key, &begin, source)?;
-        let stream = LogStream::open(joins, begin, end, deadline);
+        let first = match &begin {
+            Begin::At(position) => position.at(),
+            Begin::Now => position::At::default(),
+        };
+        let tail = || Tail::new(source(), first);
+        // Nobody follows a log: it never is final.
+        let subscription = self.0.subscribe(&Arc::new(key), false, tail)?;
+        let stream = LogStream::open(subscription, begin, end, deadline);
         let stream = match deadline {
             Some(deadline) => deadline.bound(stream).await??,
             None => stream.await?,
         };
         Ok(WatchStream::log(stream))
-    }
-
-    fn join_tail(
-        &self,
-        key: Key,
-        begin: &Begin,
-        source: impl FnOnce() -> Arc<dyn LogSource>,
-    ) -> Result<Joins, Error> {
-        let registry = &self.0;
-        let place = registry.streams.place()?;
-        let loops = registry.lock();
-        let mut tails = registry.tails.lock();
-        let running = loops.len() + tails.len();
-        let (news, tail) = match tails.entry(Arc::new(key)) {
-            Slot::Occupied(entry) => {
-                let tail = Arc::clone(entry.get());
-                (tail.news.subscribe(), tail)
-            }
-            Slot::Vacant(_) if running >= registry.settings.max_loops => {
-                return Err(full("watched things", "max_loops"));
-            }
-            Slot::Vacant(entry) => {
-                let key = Arc::clone(entry.key());
-                let first = match begin {
-                    Begin::At(position) => position.at(),
-                    Begin::Now => position::At::default(),
-                };
-                let (tail, news) = Tail::new(source(), first);
-                entry.insert(Arc::clone(&tail));
-                tokio::spawn(tail::run(Arc::clone(registry), key, Arc::clone(&tail)));
-                (news, tail)
-            }
-        };
-        let joined = match begin {
-            Begin::Now => Some(tail.join()),
-            // One that begins before the window catches up by reads of its own.
-            Begin::At(position) => tail.covers(position.offset()).map(|_| tail.join()),
-        };
-        let seat = Seat {
-            _place: place,
-            registry: Arc::clone(registry),
-            tail,
-        };
-        Ok(Joins { news, seat, joined })
     }
 }

@@ -4,22 +4,19 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_stream::Stream;
 
 use super::log::LogStream;
+use super::shared_loop::{End, Phase, Subscription};
 use super::snapshot::Snapshot;
-use super::{Joins, Registry};
+use super::snapshot_loop::SnapshotLoop;
 use crate::deadline::Deadline;
-use crate::engine::stream_limiter::Place;
 use crate::error::Error;
-use crate::watch::shared_loop::{End, Loop, News, Stage};
 use drawbridge_transcoder::api::drawbridge::v1::WatchEventType;
 
 /// The messages of one watch, encoded. Ends with OK when what is watched has
@@ -53,26 +50,9 @@ enum Tell {
     Over(Result<(), Error>),
 }
 
-/// A place among the watchers, given back when dropped.
-pub(super) struct Seat {
-    pub(super) _place: Place,
-    pub(super) registry: Arc<Registry>,
-    pub(super) shared: Arc<Loop>,
-    pub(super) follow: bool,
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        if self.follow {
-            self.shared.followers.fetch_sub(1, Ordering::Release);
-        }
-    }
-}
-
 /// One watcher of a loop.
 struct Reader {
-    news: watch::Receiver<News>,
-    seat: Seat,
+    subscription: Subscription<SnapshotLoop>,
     telling: Telling,
     /// What was told last, or is being told.
     told: Arc<Snapshot>,
@@ -121,45 +101,38 @@ impl WatchStream {
     /// watcher waits for a later read. None: that was the end of the loop, and the
     /// watcher needs another one.
     pub(super) async fn open(
-        joins: Joins,
+        mut subscription: Subscription<SnapshotLoop>,
         deadline: Option<Deadline>,
     ) -> Result<Option<Self>, Error> {
-        let Joins {
-            mut news,
-            seat,
-            reads: joined,
-        } = joins;
-        let shared = &seat.shared;
+        let shared = Arc::clone(&subscription.shared);
+        let (joined_after, follow) = (subscription.joined_after, subscription.follow);
         loop {
-            // The read to wait for, and whether it comes sooner for it.
-            let (read, hurry) = {
-                let news = news.borrow_and_update();
-                match &news.stage {
-                    Stage::Ended(_, End::Failed(Error::Draining)) => return Err(Error::Draining),
-                    Stage::Ended(..) if shared.reads() <= joined => return Ok(None),
-                    Stage::Ended(_, End::Failed(error)) => return Err(error.clone()),
-                    Stage::Ended(..) => break,
-                    Stage::Following(seen) if shared.is_end(&seen.snapshot, seat.follow) => {
-                        match &news.failed {
-                            _ if news.read <= joined => (joined + 1, shared.reads() == joined),
+            // The round to wait for, and whether it begins at once.
+            let (round, at_once) = {
+                let published = subscription.published.borrow_and_update();
+                let next = published.finished + 1;
+                match &published.phase {
+                    phase if phase.is_draining() => return Err(Error::Draining),
+                    Phase::Ended(..) if published.begun() <= joined_after => return Ok(None),
+                    Phase::Ended(_, End::Failed(error)) => return Err(error.clone()),
+                    Phase::Ended(..) => break,
+                    Phase::Following(observed)
+                        if shared.source.is_end(&observed.state.snapshot, follow) =>
+                    {
+                        match &published.failed {
+                            _ if published.finished <= joined_after => (joined_after + 1, true),
                             Some(error) => return Err(error.clone()),
                             None => break,
                         }
                     }
-                    stage if stage.is_presentable() => break,
-                    Stage::Following(_) | Stage::Unread => (news.read + 1, false),
+                    Phase::Following(observed) if observed.is_current() => break,
+                    Phase::Following(_) | Phase::Unread => (next, false),
                 }
             };
-            if !shared.awaits(read) {
-                continue;
-            }
-            if hurry {
-                shared.hurry();
-            }
-            // The sender lives as long as the seat.
-            news.changed().await.map_err(|_| Error::Draining)?;
+            // Whatever comes of the round, the published value says it.
+            let _ = shared.round_end(round, at_once).await;
         }
-        let mut reader = Reader::new(Telling::Unread, news, seat, deadline);
+        let mut reader = Reader::new(Telling::Unread, subscription, deadline);
         // What is there now is told first, whatever comes until it is read.
         reader.begin();
         Ok(Some(Self(State::Telling(reader))))
@@ -167,10 +140,13 @@ impl WatchStream {
 
     /// Tells at once that the call was made with which the watch begins; the
     /// first read comes behind it.
-    pub(super) fn started(message: Bytes, joins: Joins, deadline: Option<Deadline>) -> Self {
-        let Joins { news, seat, .. } = joins;
+    pub(super) fn started(
+        message: Bytes,
+        subscription: Subscription<SnapshotLoop>,
+        deadline: Option<Deadline>,
+    ) -> Self {
         let telling = Telling::Started(message);
-        Self(State::Telling(Reader::new(telling, news, seat, deadline)))
+        Self(State::Telling(Reader::new(telling, subscription, deadline)))
     }
 
     /// Tells one message, and then that this was all, or what is wrong.
@@ -218,19 +194,18 @@ impl Stream for WatchStream {
 impl Reader {
     fn new(
         telling: Telling,
-        news: watch::Receiver<News>,
-        seat: Seat,
+        subscription: Subscription<SnapshotLoop>,
         deadline: Option<Deadline>,
     ) -> Self {
-        let now = (seat.registry.clock)();
+        let registry = &subscription.registry;
+        let now = (registry.clock)();
         Self {
             telling,
             unconfirmed_since: None,
             told: Arc::new(Snapshot::new(0, Vec::new(), now)),
-            silent_until: Instant::now() + seat.registry.settings.bookmark_interval,
+            silent_until: Instant::now() + registry.settings.bookmark_interval,
             deadline: deadline.map(Deadline::instant),
-            news,
-            seat,
+            subscription,
         }
     }
 
@@ -240,8 +215,8 @@ impl Reader {
             deadline.min(self.silent_until)
         });
         tokio::select! {
-            // The sender lives as long as this reader's seat.
-            Ok(()) = self.news.changed() => {}
+            // The sender lives as long as this subscription.
+            Ok(()) = self.subscription.published.changed() => {}
             () = tokio::time::sleep_until(until) => {}
         }
         self
@@ -255,12 +230,12 @@ impl Reader {
         }
         let now = Instant::now();
         if self.deadline.is_some_and(|deadline| deadline <= now) {
-            return Tell::Over(Err(match self.seat.shared.rules.begun {
+            return Tell::Over(Err(match self.subscription.shared.source.rules.begun {
                 true => Error::Deadline { sent: true },
                 false => Error::StreamDeadline,
             }));
         }
-        if let Stage::Ended(_, End::Failed(Error::Draining)) = &self.news.borrow().stage {
+        if self.subscription.published.borrow().phase.is_draining() {
             return Tell::Over(Err(Error::Draining));
         }
         let tell = match self.next() {
@@ -268,13 +243,14 @@ impl Reader {
             tell => tell,
         };
         if let Tell::Message(_) = tell {
-            self.silent_until = now + self.seat.registry.settings.bookmark_interval;
+            self.silent_until = now + self.subscription.registry.settings.bookmark_interval;
         }
         tell
     }
 
     fn next(&mut self) -> Tell {
-        let shared = Arc::clone(&self.seat.shared);
+        let shared = Arc::clone(&self.subscription.shared);
+        let source = &shared.source;
         loop {
             match &mut self.telling {
                 Telling::Started(message) => {
@@ -295,7 +271,7 @@ impl Reader {
                     let (observed_at, unconfirmed_since) = (*observed_at, *unconfirmed_since);
                     if let Some(item) = self.told.items.get(*at) {
                         *at += 1;
-                        return Tell::Message(shared.told(
+                        return Tell::Message(source.item_message(
                             WatchEventType::Initial,
                             item,
                             observed_at,
@@ -303,8 +279,8 @@ impl Reader {
                         ));
                     }
                     self.telling = Telling::Nothing;
-                    if shared.rules.list {
-                        return Tell::Message(shared.bookmark(observed_at, unconfirmed_since));
+                    if source.rules.list {
+                        return Tell::Message(source.bookmark(observed_at, unconfirmed_since));
                     }
                 }
                 Telling::Step { messages, at } => match messages.get(*at) {
@@ -324,7 +300,7 @@ impl Reader {
                     *place += 1;
                     if let Some((kind, item)) = difference {
                         self.unconfirmed_since = None;
-                        let message = shared.told(kind, item, self.told.observed_at, None);
+                        let message = source.item_message(kind, item, self.told.observed_at, None);
                         return Tell::Message(message);
                     }
                 }
@@ -335,7 +311,7 @@ impl Reader {
                     }
                     None => return Tell::Over(Ok(())),
                 },
-                Telling::Nothing if shared.is_end(&self.told, self.seat.follow) => {
+                Telling::Nothing if source.is_end(&self.told, self.subscription.follow) => {
                     return Tell::Over(Ok(()));
                 }
                 Telling::Nothing => {
@@ -349,23 +325,23 @@ impl Reader {
 
     /// Looks for the first read. None: there is something, and `telling` says what.
     fn begin(&mut self) -> Option<Tell> {
-        let news = self.news.borrow_and_update();
-        if let Some(seen) = news.stage.seen() {
-            self.unconfirmed_since = seen.unconfirmed_since();
-            self.told = Arc::clone(&seen.snapshot);
+        let published = self.subscription.published.borrow_and_update();
+        if let Some(observed) = published.phase.observed() {
+            self.unconfirmed_since = observed.unconfirmed_since();
+            self.told = Arc::clone(&observed.state.snapshot);
             self.telling = Telling::Present {
                 at: 0,
-                observed_at: seen.observed_at,
+                observed_at: observed.observed_at,
                 unconfirmed_since: self.unconfirmed_since,
             };
             return None;
         }
-        let Stage::Ended(_, end) = &news.stage else {
+        let Phase::Ended(_, end) = &published.phase else {
             return Some(Tell::NothingYet);
         };
         match end {
             End::Failed(error) => Some(Tell::Over(Err(error.clone()))),
-            End::Well(messages) => {
+            End::Completed(messages) => {
                 let messages = Arc::clone(messages);
                 self.telling = Telling::Farewell { messages, at: 0 };
                 None
@@ -375,38 +351,39 @@ impl Reader {
 
     /// Looks at the news. None: there is something, and `telling` says what.
     fn look(&mut self) -> Option<Tell> {
-        let news = self.news.borrow_and_update();
-        let Some(seen) = news.stage.seen() else {
+        let published = self.subscription.published.borrow_and_update();
+        let Some(observed) = published.phase.observed() else {
             return Some(Tell::NothingYet);
         };
-        let target = match &seen.settled {
+        let state = &observed.state;
+        let target = match &state.last_final {
             // The loop may have gone on for others.
-            Some(settled) if !self.seat.follow && settled.seq > self.told.seq => settled,
-            _ => &seen.snapshot,
+            Some(last) if !self.subscription.follow && last.seq > self.told.seq => last,
+            _ => &state.snapshot,
         };
         if target.seq > self.told.seq {
             let before = std::mem::replace(&mut self.told, Arc::clone(target));
-            let made_for_all = target.seq == seen.snapshot.seq && before.seq + 1 == target.seq;
+            let made_for_all = target.seq == state.snapshot.seq && before.seq + 1 == target.seq;
             self.telling = if made_for_all {
-                let messages = Arc::clone(&seen.step);
+                let messages = Arc::clone(&state.step);
                 Telling::Step { messages, at: 0 }
             } else {
                 Telling::Difference { before, place: 0 }
             };
             return None;
         }
-        if let Stage::Ended(_, end) = &news.stage {
+        if let Phase::Ended(_, end) = &published.phase {
             match end {
                 End::Failed(error) => return Some(Tell::Over(Err(error.clone()))),
-                End::Well(messages) => {
+                End::Completed(messages) => {
                     let messages = Arc::clone(messages);
                     self.telling = Telling::Farewell { messages, at: 0 };
                     return None;
                 }
             }
         }
-        let changed = seen.unconfirmed_since() != self.unconfirmed_since;
-        drop(news);
+        let changed = observed.unconfirmed_since() != self.unconfirmed_since;
+        drop(published);
         Some(if changed {
             Tell::Message(self.bookmark())
         } else {
@@ -416,13 +393,14 @@ impl Reader {
 
     /// A sign of life, and whether the state is confirmed.
     fn bookmark(&mut self) -> Bytes {
-        let news = self.news.borrow();
-        let (observed_at, unconfirmed_since) = match news.stage.seen() {
-            Some(seen) => (seen.observed_at, seen.unconfirmed_since()),
+        let published = self.subscription.published.borrow();
+        let (observed_at, unconfirmed_since) = match published.phase.observed() {
+            Some(observed) => (observed.observed_at, observed.unconfirmed_since()),
             None => (self.told.observed_at, None),
         };
         self.unconfirmed_since = unconfirmed_since;
-        self.seat.shared.bookmark(observed_at, unconfirmed_since)
+        let source = &self.subscription.shared.source;
+        source.bookmark(observed_at, unconfirmed_since)
     }
 }
 

@@ -239,15 +239,17 @@ impl Watches {
     /// The stream behind a call that was made.
     fn started(&self, world: &Arc<World>, deadline: Option<Deadline>) -> WatchStream {
         let source = || -> Arc<dyn Source> { world.clone() };
-        let joins = self
-            .join(&Arc::new(key("/thing", 0)), false, source)
+        let source = || SnapshotLoop::new(source());
+        let subscription = self
+            .0
+            .subscribe(&Arc::new(key("/thing", 0)), false, source)
             .unwrap();
         let event = WatchEvent {
             r#type: WatchEventType::Started.into(),
             observed_at: Some(clock().into()),
             ..WatchEvent::default()
         };
-        WatchStream::started(world.message(&event, None), joins, deadline)
+        WatchStream::started(world.message(&event, None), subscription, deadline)
     }
 }
 
@@ -1125,28 +1127,42 @@ async fn a_loop_stays_for_who_came_in_the_last_moment() {
     let stream = watches.see(&world).await;
     let there = || {
         let loops = watches.0.lock();
-        let (key, shared) = loops.iter().next().expect("one loop");
+        let (key, shared) = loops.snapshots.iter().next().expect("one loop");
         (Arc::clone(key), Arc::clone(shared))
     };
     let (key, shared) = there();
-    assert!(
-        !shared_loop::leave(&watches.0, &key, &shared),
-        "it is watched"
-    );
+    assert!(!watches.0.remove_if_left(&key, &shared), "it is watched");
     drop(stream);
     let stream = watches.see(&world).await;
-    assert!(
-        !shared_loop::leave(&watches.0, &key, &shared),
-        "watched again"
-    );
+    assert!(!watches.0.remove_if_left(&key, &shared), "watched again");
     drop(stream);
-    assert!(shared_loop::leave(&watches.0, &key, &shared));
+    assert!(watches.0.remove_if_left(&key, &shared));
 
     // A loop that is out takes no other one with it.
     let _anew = watches.see(&world).await;
     assert!(!Arc::ptr_eq(&shared, &there().1));
-    watches.0.remove(&key, &shared);
+    watches.0.remove_if(&key, &shared, || true);
     assert_eq!(watches.stats().loops, 1);
+}
+
+#[test]
+fn a_loop_that_a_stopped_runtime_drops_is_removed() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let handle = runtime.handle().clone();
+    runtime.shutdown_background();
+    let _entered = handle.enter();
+    let (watches, world) = (watches(), World::of(false, &["1"]));
+    let source = || SnapshotLoop::new(world.clone());
+    let key = Arc::new(key("/thing", 0));
+    let subscription = watches.0.subscribe(&key, false, source).unwrap();
+    assert_eq!(watches.stats().loops, 0);
+    assert!(matches!(
+        subscription.published.borrow().phase,
+        shared_loop::Phase::Ended(..)
+    ));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -49,7 +49,7 @@ impl New {
 
 /// How far a log was read.
 #[derive(Debug)]
-pub(super) struct Position {
+pub(in crate::watch) struct Position {
     at: At,
     text: bool,
     /// Where it began: the last entry that is not to be told.

@@ -9,16 +9,16 @@ use std::task::{Context, Poll};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Code;
 
+use super::super::shared_loop::{End as LoopEnd, Phase, Published, Subscription};
 use super::super::stream::WatchStream;
-use super::position::{Page, Position};
+use super::position::{At, Page, Position};
 use super::source::Reading;
-use super::tail::{Joined, Mark, News, Share, Stage, Told, goes_on};
-use super::{Joins, Seat};
+use super::tail::{Mark, MarkReceiver, Share, Tail, Told, goes_on};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::watch::poll_backoff::{Cadence, Patience};
@@ -92,8 +92,7 @@ impl End {
 
 /// One caller.
 struct Reader {
-    news: watch::Receiver<News>,
-    seat: Seat,
+    subscription: Subscription<Tail>,
     mode: Mode,
     position: Position,
     /// The number of the next entry to take from the window.
@@ -121,7 +120,7 @@ enum Present {
     /// All up to the end of pages of its own.
     Pages,
     /// All up to a mark that the tail has not found yet.
-    Unmarked(Joined),
+    Unmarked(MarkReceiver),
     /// All entries of the window up to this number.
     Until(u64),
     /// Nothing.
@@ -148,25 +147,19 @@ struct CatchUp {
 impl LogStream {
     /// Waits until the log was read. An error here is the answer to the rpc.
     pub(super) async fn open(
-        joins: Joins,
+        mut subscription: Subscription<Tail>,
         begin: Begin,
         end: Option<End>,
         deadline: Option<Deadline>,
     ) -> Result<Self, Error> {
-        let Joins {
-            mut news,
-            seat,
-            joined,
-        } = joins;
         let begins = match begin {
-            Begin::Now => Begins::now(&mut news, joined).await?,
-            Begin::At(position) => Begins::at(&mut news, joined, &seat, position).await?,
+            Begin::Now => Begins::now(&mut subscription).await?,
+            Begin::At(position) => Begins::at(&mut subscription, position).await?,
         };
-        let silent_until = Instant::now() + seat.registry.settings.bookmark_interval;
+        let silent_until = Instant::now() + subscription.registry.settings.bookmark_interval;
         let mut reader = Box::new(Reader {
             doubtful: begins.doubtful,
-            news,
-            seat,
+            subscription,
             mode: begins.mode,
             marker: begins.position.marker().into(),
             position: begins.position,
@@ -183,8 +176,7 @@ impl LogStream {
         });
         if let Mode::CatchUp(_) = reader.mode {
             let at = reader.position.at();
-            reader.seat.registry.polls.fetch_add(1, Ordering::Relaxed);
-            let page = Arc::clone(&reader.seat.tail.source).page(at).await?;
+            let page = start_read(&reader.subscription, at).await?;
             reader.took(Ok(page));
         }
         match reader.failed.take() {
@@ -207,19 +199,9 @@ struct Begins {
 impl Begins {
     /// Begins at the end that a round has found since the reader joined: the end of
     /// the last round may be older than its call.
-    async fn now(news: &mut watch::Receiver<News>, joined: Option<Joined>) -> Result<Self, Error> {
-        let mark = match joined {
-            Some(joined) => joined.await.ok(),
-            None => None,
-        };
-        let Some(mark) = mark else {
-            // The tail ends.
-            let ended = |news: &News| matches!(news.stage, Stage::Ended(_));
-            let news = news.wait_for(ended).await.map_err(|_| Error::Draining)?;
-            return Err(match &news.stage {
-                Stage::Ended(error) => error.clone(),
-                _ => Error::Draining,
-            });
+    async fn now(subscription: &mut Subscription<Tail>) -> Result<Self, Error> {
+        let Ok(mark) = subscription.request_round().await else {
+            return Err(subscription.error().await);
         };
         let Mark {
             head,
@@ -239,28 +221,27 @@ impl Begins {
         })
     }
 
-    async fn at(
-        news: &mut watch::Receiver<News>,
-        joined: Option<Joined>,
-        seat: &Seat,
-        position: Position,
-    ) -> Result<Self, Error> {
+    async fn at(subscription: &mut Subscription<Tail>, position: Position) -> Result<Self, Error> {
+        let shared = Arc::clone(&subscription.shared);
+        // One that begins before the window catches up by reads of its own.
+        let covers = || shared.source.covers(position.offset());
+        let mark = covers().map(|_| subscription.request_round());
         let (observed_at, rounds) = {
-            let news = news
-                .wait_for(|news| !matches!(news.stage, Stage::Unread))
-                .await
-                .map_err(|_| Error::Draining)?;
-            if let Stage::Ended(error) = &news.stage {
-                return Err(error.clone());
+            let is_read = |published: &Published<Tail>| !published.phase.is_unread();
+            let published = subscription.published.wait_for(is_read).await;
+            let published = published.map_err(|_| Error::Draining)?;
+            match &published.phase {
+                Phase::Following(observed) => (observed.observed_at, published.succeeded),
+                Phase::Ended(_, LoopEnd::Failed(error)) => return Err(error.clone()),
+                Phase::Ended(..) | Phase::Unread => return Err(Error::Draining),
             }
-            (news.observed_at, news.rounds)
         };
-        let window = joined.zip(seat.tail.covers(position.offset()));
+        let window = mark.zip(covers());
         let (mode, next, present) = match window {
-            Some((joined, first)) => (Mode::Tail, first, Present::Unmarked(joined)),
+            Some((mark, first)) => (Mode::Tail, first, Present::Unmarked(mark)),
             None => {
-                let mode = Mode::CatchUp(CatchUp::new(seat));
-                (mode, seat.tail.head(), Present::Pages)
+                let mode = Mode::CatchUp(CatchUp::new(subscription));
+                (mode, shared.source.head(), Present::Pages)
             }
         };
         Ok(Self {
@@ -275,9 +256,9 @@ impl Begins {
 }
 
 impl CatchUp {
-    fn new(seat: &Seat) -> Self {
-        let rules = seat.tail.rules;
-        let registry = &seat.registry;
+    fn new(subscription: &Subscription<Tail>) -> Self {
+        let rules = subscription.shared.source.rules;
+        let registry = &subscription.registry;
         Self {
             reading: None,
             retry_at: None,
@@ -330,21 +311,17 @@ impl Reader {
                 Some(at) if at > Instant::now() => until = until.min(at),
                 _ => {
                     own.retry_at = None;
-                    let source = &self.seat.tail.source;
                     let at = self.position.at();
-                    let started = own.reading.take().unwrap_or_else(|| {
-                        self.seat.registry.polls.fetch_add(1, Ordering::Relaxed);
-                        Arc::clone(source).page(at)
-                    });
-                    reading = Some(started);
+                    let started = own.reading.take();
+                    reading = Some(started.unwrap_or_else(|| start_read(&self.subscription, at)));
                 }
             }
         }
         let mut page = None;
         let mut event = None;
         tokio::select! {
-            // The sender lives as long as this reader's seat.
-            Ok(()) = self.news.changed() => {}
+            // The sender lives as long as this subscription.
+            Ok(()) = self.subscription.published.changed() => {}
             read = ready(&mut reading) => page = Some(read),
             message = next(&mut self.end) => event = Some(message),
             mark = marked(&mut self.present) => self.present = mark,
@@ -373,7 +350,7 @@ impl Reader {
             Ok(page) => {
                 own.patience.recovered();
                 self.unconfirmed_since = None;
-                self.observed_at = (self.seat.registry.clock)();
+                self.observed_at = (self.subscription.registry.clock)();
                 let (last, came) = (page.last, !page.entries.is_empty());
                 let before = self.position.at();
                 let new = self.position.take(page);
@@ -398,7 +375,7 @@ impl Reader {
                     if !matches!(self.present, Present::Sent) {
                         self.present = Present::Until(self.next);
                     }
-                    self.doubtful = Some(self.news.borrow().rounds + ROUNDS);
+                    self.doubtful = Some(self.subscription.shared.succeeded() + ROUNDS);
                 }
             }
             Err(error) => match own.patience.bear(&error, own.cadence.unchanged()) {
@@ -427,9 +404,9 @@ impl Reader {
             }
             Some(Err(error)) => self.failed = Some(error),
             None => {
-                let rounds = self.news.borrow().rounds + ROUNDS;
+                let rounds = self.subscription.shared.succeeded() + ROUNDS;
                 end.rounds = Some(rounds);
-                self.seat.tail.hurry(rounds);
+                self.subscription.shared.hurry(rounds);
             }
         }
     }
@@ -440,7 +417,7 @@ impl Reader {
         if self.deadline.is_some_and(|deadline| deadline <= now) {
             return Tell::Over(Err(Error::StreamDeadline));
         }
-        if let Stage::Ended(Error::Draining) = &self.news.borrow().stage {
+        if self.subscription.published.borrow().phase.is_draining() {
             return Tell::Over(Err(Error::Draining));
         }
         let tell = match self.next() {
@@ -450,7 +427,7 @@ impl Reader {
             tell => tell,
         };
         if let Tell::Message(_) = tell {
-            self.silent_until = now + self.seat.registry.settings.bookmark_interval;
+            self.silent_until = now + self.subscription.registry.settings.bookmark_interval;
         }
         tell
     }
@@ -464,7 +441,7 @@ impl Reader {
                 return Tell::Over(Err(error));
             }
             // Before the window: what it misses now wakes this reader again.
-            let news = self.news.borrow_and_update().clone();
+            let news = News::of(&self.subscription.published.borrow_and_update());
             if let Mode::Tail = self.mode {
                 if let Present::Unmarked(joined) = &mut self.present
                     && let Some(present) = Present::now(joined)
@@ -483,18 +460,18 @@ impl Reader {
                     continue;
                 }
                 self.observed_at = self.observed_at.max(news.observed_at);
-                if self.doubtful.is_some_and(|rounds| rounds <= news.rounds) {
+                if self.doubtful.is_some_and(|rounds| rounds <= news.succeeded) {
                     self.doubtful = None;
                     self.position.forget();
                 }
             }
             let caught_up = matches!(self.mode, Mode::Tail);
-            if let Stage::Ended(error) = news.stage {
-                return Tell::Over(Err(error));
+            if let Some(end) = news.end {
+                return Tell::Over(end);
             }
             if caught_up
                 && let Some(end) = &mut self.end
-                && end.rounds.is_some_and(|rounds| rounds <= news.rounds)
+                && end.rounds.is_some_and(|rounds| rounds <= news.succeeded)
             {
                 if std::mem::replace(&mut end.told, true) {
                     return Tell::Over(Ok(()));
@@ -517,7 +494,7 @@ impl Reader {
             _ if self.doubtful.is_some() => usize::MAX,
             _ => AT_ONCE,
         };
-        match self.seat.tail.share(self.next, most) {
+        match self.subscription.shared.source.share(self.next, most) {
             Share::Some(mut entries) => {
                 self.next += entries.len() as u64;
                 if self.doubtful.is_some() {
@@ -525,7 +502,7 @@ impl Reader {
                     let skip = entries.iter().rposition(began).map_or(0, |at| at + 1);
                     entries.drain(..skip);
                 }
-                let check = self.doubtful.is_some() || self.seat.tail.rules.text;
+                let check = self.doubtful.is_some() || self.subscription.shared.source.rules.text;
                 for told in entries {
                     if !check || !self.position.has(&told.entry) {
                         self.queue.push_back(told);
@@ -541,7 +518,7 @@ impl Reader {
                     }
                 }
                 self.next = head;
-                self.mode = Mode::CatchUp(CatchUp::new(&self.seat));
+                self.mode = Mode::CatchUp(CatchUp::new(&self.subscription));
             }
             Share::Lost => {
                 self.failed = Some(Error::Overload {
@@ -550,7 +527,7 @@ impl Reader {
                         "the reader is too slow, resume from the marker `{}`",
                         self.marker
                     ),
-                    retry_after: self.seat.tail.rules.first_interval,
+                    retry_after: self.subscription.shared.source.rules.first_interval,
                 });
             }
         }
@@ -579,7 +556,7 @@ impl Reader {
             observed_at: Some(told.observed_at.into()),
             ..WatchEvent::default()
         };
-        let source = &self.seat.tail.source;
+        let source = &self.subscription.shared.source.source;
         let item = (!lost).then_some(&*told.entry.bytes);
         source.message(&event, item, &self.marker)
     }
@@ -592,7 +569,7 @@ impl Reader {
     }
 
     fn bookmark(&mut self, outcome: Outcome) -> Bytes {
-        let news = self.news.borrow().clone();
+        let news = News::of(&self.subscription.published.borrow());
         let unconfirmed = self.unconfirmed(&news);
         self.told_unconfirmed = unconfirmed;
         let event = WatchEvent {
@@ -601,8 +578,40 @@ impl Reader {
             outcome: outcome.into(),
             unconfirmed_since: unconfirmed.map(Into::into),
         };
-        self.seat.tail.source.message(&event, None, &self.marker)
+        let source = &self.subscription.shared.source.source;
+        source.message(&event, None, &self.marker)
     }
+}
+
+/// What a reader looks at in the published value.
+struct News {
+    observed_at: SystemTime,
+    unconfirmed: bool,
+    /// Rounds that have succeeded.
+    succeeded: u64,
+    end: Option<Result<(), Error>>,
+}
+
+impl News {
+    fn of(published: &Published<Tail>) -> Self {
+        let observed = published.phase.observed();
+        Self {
+            observed_at: observed.map_or(SystemTime::UNIX_EPOCH, |observed| observed.observed_at),
+            unconfirmed: observed.is_some_and(|observed| observed.unconfirmed),
+            succeeded: published.succeeded,
+            end: match &published.phase {
+                Phase::Ended(_, LoopEnd::Failed(error)) => Some(Err(error.clone())),
+                Phase::Ended(_, LoopEnd::Completed(_)) => Some(Ok(())),
+                Phase::Unread | Phase::Following(_) => None,
+            },
+        }
+    }
+}
+
+/// Starts a read of a page of a reader's own.
+fn start_read(subscription: &Subscription<Tail>, at: At) -> Reading {
+    subscription.registry.polls.fetch_add(1, Ordering::Relaxed);
+    Arc::clone(&subscription.shared.source.source).page(at)
 }
 
 /// The page of a read under way; never, where there is none.
@@ -615,7 +624,7 @@ async fn ready(reading: &mut Option<Reading>) -> Result<Page, Error> {
 
 impl Present {
     /// What the tail has found; none where it has found nothing yet.
-    fn now(joined: &mut Joined) -> Option<Self> {
+    fn now(joined: &mut MarkReceiver) -> Option<Self> {
         match joined.try_recv() {
             Ok(mark) => Some(Self::until(mark.ok())),
             Err(oneshot::error::TryRecvError::Empty) => None,

@@ -1,5 +1,6 @@
 //! Logs over a scripted upstream, in paused time.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -726,15 +727,15 @@ async fn a_tail_hurries_no_longer_than_it_is_awaited() {
     let mut stream = open(&watches, &world, Begin::Now).await.unwrap();
     assert_eq!(next(&mut stream).await, "BOOKMARK behind 1");
     silent(&mut stream, S(20)).await;
-    let tail = Arc::clone(watches.0.tails.lock().values().next().unwrap());
-    let rounds = tail.news.borrow().rounds;
+    let tail = Arc::clone(watches.0.lock().logs.values().next().unwrap());
+    let rounds = tail.succeeded();
     tail.hurry(rounds + 2);
     silent(&mut stream, S(3)).await;
-    assert_eq!(tail.news.borrow().rounds, rounds + 2);
+    assert_eq!(tail.succeeded(), rounds + 2);
     assert_eq!(next(&mut stream).await, "BOOKMARK behind 1");
-    let rounds = tail.news.borrow().rounds;
+    let rounds = tail.succeeded();
     silent(&mut stream, S(20)).await;
-    let slow = tail.news.borrow().rounds - rounds;
+    let slow = tail.succeeded() - rounds;
     assert!(slow <= 6, "{slow} rounds of 4 s in 20 s");
 }
 
