@@ -8,8 +8,12 @@
 //! `cadence` when the next read comes, `poller` the loop, `stream` what a
 //! watcher is told.
 
+mod fallback;
+mod list;
 mod log;
+mod object;
 mod poll_backoff;
+mod poll_target;
 mod shared_loop;
 mod snapshot;
 mod snapshot_loop;
@@ -36,9 +40,10 @@ use crate::error::Error;
 use drawbridge_transcoder::api::drawbridge::v1::{WatchEvent, WatchEventType};
 use drawbridge_transcoder::call::Call;
 use drawbridge_transcoder::contract::{Method, Start, Watch};
+use poll_target::{Aim, Target};
 use shared_loop::LoopMap;
 use snapshot_loop::SnapshotLoop;
-use source::{Aim, RestSource, Source, Target};
+use source::{RestSource, Source};
 pub use stream::WatchStream;
 
 /// Bounds of watching.

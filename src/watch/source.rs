@@ -1,9 +1,5 @@
 //! What is polled, and how what comes is told: a list here, one thing in `one`.
 
-mod aim;
-#[cfg(test)]
-mod following;
-mod one;
 #[cfg(test)]
 mod tests;
 
@@ -14,24 +10,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::task::JoinSet;
 use tonic::Code;
 
+use super::object::Memory;
+use super::poll_target::Aim;
 use super::snapshot::Item;
 use crate::deadline::Deadline;
 use crate::engine::call_context::StreamContext;
 use crate::engine::unary;
 use crate::error::Error;
-pub(super) use aim::{Aim, Target};
 use drawbridge_transcoder::api::drawbridge::v1::WatchEvent;
 use drawbridge_transcoder::call::{Call, Idempotency};
-use drawbridge_transcoder::contract::{Method, Outcome, Watch};
-use one::Memory;
+use drawbridge_transcoder::contract::{Method, Watch};
 
 /// The longest that one poll may take, its refreshes included.
 pub(super) const POLL_TIMEOUT: Duration = Duration::from_secs(30);
-/// Items of a list that are refreshed at once.
-const REFRESHES_AT_ONCE: usize = 8;
 
 /// A read that is under way.
 pub(super) type Reading<'a> = Pin<Box<dyn Future<Output = Result<Read, Error>> + Send + 'a>>;
@@ -88,15 +81,15 @@ pub(super) fn repeatable(mut call: Call) -> Call {
 
 /// A watch rpc as a caller asked for it.
 pub(super) struct RestSource {
-    method: Arc<Method>,
+    pub(super) method: Arc<Method>,
     /// The watch's own request.
-    request: Bytes,
-    context: StreamContext,
-    max_items: usize,
+    pub(super) request: Bytes,
+    pub(super) context: StreamContext,
+    pub(super) max_items: usize,
     /// What is polled now.
-    aim: Mutex<Aim>,
+    pub(super) aim: Mutex<Aim>,
     /// What the reads so far have left; reads come one after the other.
-    memory: Mutex<Memory>,
+    pub(super) memory: Mutex<Memory>,
 }
 
 impl fmt::Debug for RestSource {
@@ -128,103 +121,13 @@ impl RestSource {
         })
     }
 
-    fn watch(&self) -> &Watch {
+    pub(super) fn watch(&self) -> &Watch {
         self.method.watch.as_ref().expect("checked by `new`")
     }
 
-    fn memory(&self) -> MutexGuard<'_, Memory> {
+    pub(super) fn memory(&self) -> MutexGuard<'_, Memory> {
         // Nothing is left half done under this lock.
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn read_list(&self) -> Result<Read, Error> {
-        let watch = self.watch();
-        let deadline = Deadline::after(POLL_TIMEOUT);
-        let Some(target) = self.target(deadline).await? else {
-            return Ok(Read::Nothing);
-        };
-        let call = &target.full;
-        let response = match self.context.fetch(&watch.poll, call, deadline).await {
-            Err(error) if is_not_found(&error) && self.may_come() => return Ok(Read::Nothing),
-            response => response?,
-        };
-        self.memory().seen = true;
-        let found = watch.items(&response)?;
-        if found.len() > self.max_items {
-            return Err(Error::decode(
-                "",
-                format!(
-                    "it has {} items, and a watch takes at most {} (setting `max_items`)",
-                    found.len(),
-                    self.max_items
-                ),
-            ));
-        }
-        let items = found
-            .into_iter()
-            .map(|bytes| {
-                Ok(Item {
-                    key: watch.key(&bytes)?,
-                    outcome: watch.outcome(&bytes),
-                    bytes: Some(bytes),
-                    beside: Bytes::new(),
-                    restless: false,
-                })
-            })
-            .collect::<Result<Vec<_>, Error>>()?;
-        match &watch.refresh {
-            Some(refresh) if self.context.offers(refresh) => self
-                .refresh(refresh, items, deadline)
-                .await
-                .map(Read::Items),
-            _ => Ok(Read::Items(items)),
-        }
-    }
-
-    /// Reads by key each item that has not settled: some upstreams move a
-    /// state on only then. An item not found is gone.
-    async fn refresh(
-        &self,
-        refresh: &Arc<Method>,
-        items: Vec<Item>,
-        deadline: Deadline,
-    ) -> Result<Vec<Item>, Error> {
-        let watch = self.watch();
-        let dialect = &self.context.upstream.settings.dialect;
-        let mut open = Vec::new();
-        for (at, item) in items.iter().enumerate() {
-            if item.outcome == Outcome::Pending {
-                let call = watch.refresh_call(&self.request, &item.key, dialect)?;
-                open.push((at, repeatable(call)));
-            }
-        }
-        let mut open = open.into_iter();
-        let mut items: Vec<_> = items.into_iter().map(Some).collect();
-        let mut reads = JoinSet::new();
-        loop {
-            while reads.len() < REFRESHES_AT_ONCE
-                && let Some((at, call)) = open.next()
-            {
-                let (context, refresh) = (self.context.clone(), Arc::clone(refresh));
-                reads.spawn(async move { (at, context.fetch(&refresh, &call, deadline).await) });
-            }
-            let Some(read) = reads.join_next().await else {
-                return Ok(items.into_iter().flatten().collect());
-            };
-            let (at, response) =
-                read.map_err(|_| Error::NoAnswer("a refresh was broken off".to_owned()))?;
-            match response {
-                Ok(response) => {
-                    let bytes = watch.refreshed(&response)?;
-                    if let Some(item) = &mut items[at] {
-                        item.outcome = watch.outcome(&bytes);
-                        item.bytes = Some(bytes);
-                    }
-                }
-                Err(error) if is_not_found(&error) => items[at] = None,
-                Err(error) => return Err(error),
-            }
-        }
     }
 }
 
@@ -269,12 +172,12 @@ impl Source for RestSource {
 
 impl StreamContext {
     /// Whether the upstream's dialect has the operation.
-    fn offers(&self, rpc: &Method) -> bool {
+    pub(super) fn offers(&self, rpc: &Method) -> bool {
         rpc.is_in(&self.upstream.settings.dialect)
     }
 
     /// The call of a further rpc; none where it cannot be made of this request.
-    fn bind(&self, rpc: &Method, request: &[u8]) -> Option<Call> {
+    pub(super) fn bind(&self, rpc: &Method, request: &[u8]) -> Option<Call> {
         let call = rpc.bind(request, &self.upstream.settings.dialect).ok()?;
         self.offers(rpc).then(|| repeatable(call))
     }

@@ -16,9 +16,11 @@ use crate::downstream::Caller;
 use crate::engine::call_context::CallContext;
 use crate::test_api::openstack::orchestration::v1 as api;
 use crate::upstream::{Settings, Upstream};
+use crate::watch::list::REFRESHES_AT_ONCE;
+use crate::watch::poll_target::{Aim, Target};
 use crate::watch::{self, Watches};
 use drawbridge_transcoder::api::drawbridge::v1::{Outcome as ToldOutcome, WatchEventType};
-use drawbridge_transcoder::contract::{self, Contract};
+use drawbridge_transcoder::contract::{self, Contract, Outcome};
 
 const SERVICE: &str = "/openstack.orchestration.v1.SoftwareDeploymentService";
 

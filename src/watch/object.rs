@@ -1,52 +1,52 @@
 //! The read of one thing: lightly while it is open, with what is told beside it,
 //! and elsewhere when it is not there.
 
-use std::sync::Arc;
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
-use tonic::Code;
 
-use super::aim::{Aim, Instead, Target};
-use super::{Item, POLL_TIMEOUT, Read, RestSource, is_not_found, repeatable};
+use super::poll_target::{Aim, Target};
+use super::snapshot::Item;
+use super::source::{POLL_TIMEOUT, Read, RestSource, is_not_found, repeatable};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use drawbridge_transcoder::call::Call;
-use drawbridge_transcoder::contract::{Fallback, Found, Held, Outcome, SideRead};
+use drawbridge_transcoder::contract::{Held, Outcome, SideRead};
 
 /// What is kept of [`POLL_TIMEOUT`] for the reads beside.
 const BESIDE: Duration = Duration::from_secs(10);
-/// So many reads in a row may find another thing in its place.
-const MAY_BE_OTHER: u32 = 10;
 
 /// What reads have left behind.
 #[derive(Default)]
 pub(super) struct Memory {
     /// There was a good read.
-    pub seen: bool,
+    pub(super) seen: bool,
     /// Reads in a row that found nothing.
-    pub missing: u32,
+    pub(super) missing: u32,
     /// The thing as it was read last.
-    item: Option<Bytes>,
+    pub(super) item: Option<Bytes>,
     /// The state that is an end only when it lasts.
-    lasting: Option<Lasting>,
+    pub(super) lasting: Option<Lasting>,
     /// The last light read that had settled, and all of it as it was read then.
-    whole: Option<(Bytes, Bytes)>,
+    pub(super) whole: Option<(Bytes, Bytes)>,
     /// What was told beside last, by side read.
-    beside: Vec<Bytes>,
+    pub(super) beside: Vec<Bytes>,
     /// What the fallback told last.
-    instead: Option<Bytes>,
+    pub(super) instead: Option<Bytes>,
     /// After that it is a good end that it finds nothing.
-    leaving: bool,
+    pub(super) leaving: bool,
     /// The fallback was about the very thing.
-    was_same: bool,
+    pub(super) was_same: bool,
     /// Reads in a row in which it was not.
-    other: u32,
+    pub(super) other: u32,
 }
 
 /// A state that was read again and again.
-struct Lasting {
+pub(super) struct Lasting {
     held: Held,
     since: Instant,
     polls: u32,
@@ -258,129 +258,5 @@ impl RestSource {
             whole.extend_from_slice(&page);
         }
         Ok(whole.into())
-    }
-
-    /// The poll has found nothing.
-    async fn missing(&self, error: Error, target: &Target, by: Deadline) -> Result<Read, Error> {
-        let watch = self.watch();
-        let may_come = self.may_come();
-        let (missing, last, beside) = {
-            let mut memory = self.memory();
-            if watch.start.is_none() || memory.seen {
-                memory.missing += 1;
-            }
-            memory.lasting = None;
-            let beside = Bytes::from(memory.beside.concat());
-            (memory.missing, memory.item.clone(), beside)
-        };
-        if let Some(fallback) = &watch.fallback {
-            let known = last.as_deref().unwrap_or_default();
-            let request = fallback.request(known, &target.request, &self.request);
-            let call = request.and_then(|request| self.context.bind(&fallback.rpc, &request));
-            if let Some(call) = call {
-                if missing < fallback.after {
-                    return Ok(Read::Nothing);
-                }
-                let instead = Arc::new(Instead {
-                    call,
-                    request: target.request.clone(),
-                    cause: error,
-                });
-                return self.read_instead(fallback, instead, by).await;
-            }
-        }
-        match last {
-            Some(item) if watch.is_gone_well(&item) => Ok(Read::Gone(last_of(Some(item), beside))),
-            None if watch.start.is_some() && watch.gone_ends_well => {
-                Ok(Read::Gone(last_of(None, Bytes::new())))
-            }
-            None if may_come => Ok(Read::Nothing),
-            _ => Err(error),
-        }
-    }
-
-    /// Looks where the thing is when the poll does not find it.
-    async fn read_instead(
-        &self,
-        fallback: &Fallback,
-        instead: Arc<Instead>,
-        by: Deadline,
-    ) -> Result<Read, Error> {
-        let watch = self.watch();
-        let found = match self.context.fetch(&fallback.rpc, &instead.call, by).await {
-            Ok(response) => fallback.found(&response, &instead.request)?,
-            Err(error) if is_not_found(&error) => None,
-            Err(error) => return Err(error),
-        };
-        let Some(found) = found else {
-            let memory = self.memory();
-            let (told, item) = (memory.instead.clone(), memory.item.clone());
-            let was_there = told.is_some() || watch.start.is_some();
-            if memory.leaving || (fallback.gone_ends_well && was_there) {
-                return Ok(Read::Gone(last_of(None, told.unwrap_or_default())));
-            }
-            return match item {
-                Some(item) if watch.is_gone_well(&item) => {
-                    let beside = memory.beside.concat().into();
-                    Ok(Read::Gone(last_of(Some(item), beside)))
-                }
-                _ => Err(instead.cause.clone()),
-            };
-        };
-        let told = fallback.told(&found.item);
-        if fallback.last {
-            return Ok(Read::Gone(Item {
-                outcome: found.outcome,
-                ..last_of(None, told)
-            }));
-        }
-        let outcome = self.replaced(&found, &instead)?;
-        {
-            let mut memory = self.memory();
-            memory.instead = Some(told.clone());
-            memory.leaving = found.leaving;
-            memory.seen = true;
-        }
-        self.aim_at(Aim::Instead(instead));
-        Ok(Read::Items(vec![Item {
-            key: "".into(),
-            bytes: None,
-            beside: told,
-            outcome,
-            restless: !found.same,
-        }]))
-    }
-
-    /// The outcome of what was found, as long as it is about the watched thing.
-    fn replaced(&self, found: &Found, instead: &Instead) -> Result<Outcome, Error> {
-        let mut memory = self.memory();
-        if found.same {
-            (memory.was_same, memory.other) = (true, 0);
-            return Ok(found.outcome);
-        }
-        memory.other += 1;
-        if !memory.was_same && memory.other < MAY_BE_OTHER {
-            return Ok(Outcome::Pending);
-        }
-        Err(match instead.cause.clone() {
-            Error::Upstream(mut fault) => {
-                fault.code = Code::Aborted;
-                fault.reason = "REPLACED".into();
-                fault.message = "something else has taken the place of what is watched".into();
-                Error::Upstream(fault)
-            }
-            other => other,
-        })
-    }
-}
-
-/// What is told last of a thing that is gone as it should.
-fn last_of(bytes: Option<Bytes>, beside: Bytes) -> Item {
-    Item {
-        key: "".into(),
-        bytes,
-        beside,
-        outcome: Outcome::Succeeded,
-        restless: false,
     }
 }

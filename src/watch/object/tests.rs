@@ -2,19 +2,24 @@
 //! call that begins it. Own protos, and an HTTP server that answers by path.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use tokio_stream::StreamExt;
+use tonic::Code;
 
 use super::*;
 use crate::downstream::Caller;
-use crate::engine::call_context::CallContext;
+use crate::engine::call_context::{CallContext, StreamContext};
 use crate::upstream::{Settings, Upstream};
+use crate::watch::source::Source;
 use crate::watch::{self, WatchStream, Watches};
 use crate::world::{DO, FIND, STARTED, World, jobs};
+use drawbridge_transcoder::api::drawbridge::v1::WatchEvent;
+use drawbridge_transcoder::contract::Method;
 
 const JOB: &str = "GET /v1/p1/jobs/j1";
 const ADDON: &str = "GET /v1/p1/addons/a1";

@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 
-use super::{RestSource, is_not_found, repeatable};
+use super::source::{RestSource, is_not_found, repeatable};
 use crate::deadline::Deadline;
 use crate::engine::call_context::StreamContext;
 use crate::error::Error;
