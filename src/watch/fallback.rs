@@ -1,133 +1,139 @@
-//! Reads elsewhere, when the poll does not find what is watched.
+//! Reads by the `fallback` option, when the poll does not find the resource.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tonic::Code;
 
-use super::poll_target::{Aim, Instead, Target};
+use super::poll_target::{FallbackCall, PollTarget, ResourceCalls};
 use super::snapshot::Item;
-use super::source::{Read, RestSource, is_not_found};
+use super::source::{RestSnapshotSource, SnapshotRead, is_not_found};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use drawbridge_transcoder::contract::{Fallback, Found, Outcome};
 
-/// So many reads in a row may find another thing in its place.
-const MAY_BE_OTHER: u32 = 10;
+/// How many reads in a row may find a state of something else before the fallback has
+/// described the watched resource once.
+const MAX_MISMATCHES: u32 = 10;
 
-impl RestSource {
-    /// The poll has found nothing.
-    pub(super) async fn missing(
+impl RestSnapshotSource {
+    /// Handles NOT_FOUND of the poll: the resource may appear later, be described by the
+    /// fallback, or be deleted as expected.
+    pub(super) async fn handle_not_found(
         &self,
         error: Error,
-        target: &Target,
-        by: Deadline,
-    ) -> Result<Read, Error> {
+        calls: &ResourceCalls,
+        deadline: Deadline,
+    ) -> Result<SnapshotRead, Error> {
         let watch = self.watch();
-        let may_come = self.may_come();
-        let (missing, last, beside) = {
-            let mut memory = self.memory();
-            if watch.start.is_none() || memory.seen {
-                memory.missing += 1;
+        let may_still_appear = self.may_still_appear();
+        let (misses, last, side) = {
+            let mut history = self.history();
+            if watch.start.is_none() || history.was_read {
+                history.misses += 1;
             }
-            memory.lasting = None;
-            let beside = Bytes::from(memory.beside.concat());
-            (memory.missing, memory.item.clone(), beside)
+            history.debounce = None;
+            let side = Bytes::from(history.side_parts.concat());
+            (history.misses, history.item.clone(), side)
         };
         if let Some(fallback) = &watch.fallback {
             let known = last.as_deref().unwrap_or_default();
-            let request = fallback.request(known, &target.request, &self.request);
+            let request = fallback.request(known, &calls.request, &self.request);
             let call = request.and_then(|request| self.context.bind(&fallback.rpc, &request));
             if let Some(call) = call {
-                if missing < fallback.after {
-                    return Ok(Read::Nothing);
+                if misses < fallback.after {
+                    return Ok(SnapshotRead::NotFound);
                 }
-                let instead = Arc::new(Instead {
+                let call = Arc::new(FallbackCall {
                     call,
-                    request: target.request.clone(),
+                    request: calls.request.clone(),
                     cause: error,
                 });
-                return self.read_instead(fallback, instead, by).await;
+                return self.read_fallback(fallback, call, deadline).await;
             }
         }
         match last {
-            Some(item) if watch.is_gone_well(&item) => Ok(Read::Gone(last_of(Some(item), beside))),
+            Some(item) if watch.is_gone_well(&item) => Ok(deleted(Some(item), side)),
             None if watch.start.is_some() && watch.gone_ends_well => {
-                Ok(Read::Gone(last_of(None, Bytes::new())))
+                Ok(deleted(None, Bytes::new()))
             }
-            None if may_come => Ok(Read::Nothing),
+            None if may_still_appear => Ok(SnapshotRead::NotFound),
             _ => Err(error),
         }
     }
 
-    /// Looks where the thing is when the poll does not find it.
-    pub(super) async fn read_instead(
+    /// Reads the rpc of the fallback.
+    pub(super) async fn read_fallback(
         &self,
         fallback: &Fallback,
-        instead: Arc<Instead>,
-        by: Deadline,
-    ) -> Result<Read, Error> {
+        call: Arc<FallbackCall>,
+        deadline: Deadline,
+    ) -> Result<SnapshotRead, Error> {
         let watch = self.watch();
-        let found = match self.context.fetch(&fallback.rpc, &instead.call, by).await {
-            Ok(response) => fallback.found(&response, &instead.request)?,
+        let found = match self
+            .context
+            .fetch(&fallback.rpc, &call.call, deadline)
+            .await
+        {
+            Ok(response) => fallback.found(&response, &call.request)?,
             Err(error) if is_not_found(&error) => None,
             Err(error) => return Err(error),
         };
         let Some(found) = found else {
-            let memory = self.memory();
-            let (told, item) = (memory.instead.clone(), memory.item.clone());
-            let was_there = told.is_some() || watch.start.is_some();
-            if memory.leaving || (fallback.gone_ends_well && was_there) {
-                return Ok(Read::Gone(last_of(None, told.unwrap_or_default())));
+            let history = self.history();
+            let (part, item) = (history.fallback_part.clone(), history.item.clone());
+            let existed = part.is_some() || watch.start.is_some();
+            if history.is_deleting || (fallback.gone_ends_well && existed) {
+                return Ok(deleted(None, part.unwrap_or_default()));
             }
             return match item {
                 Some(item) if watch.is_gone_well(&item) => {
-                    let beside = memory.beside.concat().into();
-                    Ok(Read::Gone(last_of(Some(item), beside)))
+                    Ok(deleted(Some(item), history.side_parts.concat().into()))
                 }
-                _ => Err(instead.cause.clone()),
+                _ => Err(call.cause.clone()),
             };
         };
-        let told = fallback.told(&found.item);
+        let part = fallback.told(&found.item);
         if fallback.last {
-            return Ok(Read::Gone(Item {
+            return Ok(SnapshotRead::Deleted(Item {
                 outcome: found.outcome,
-                ..last_of(None, told)
+                ..last_item(None, part)
             }));
         }
-        let outcome = self.replaced(&found, &instead)?;
+        let outcome = self.fallback_outcome(&found, &call)?;
         {
-            let mut memory = self.memory();
-            memory.instead = Some(told.clone());
-            memory.leaving = found.leaving;
-            memory.seen = true;
+            let mut history = self.history();
+            history.fallback_part = Some(part.clone());
+            history.is_deleting = found.leaving;
+            history.was_read = true;
         }
-        self.aim_at(Aim::Instead(instead));
-        Ok(Read::Items(vec![Item {
+        self.set_target(PollTarget::Fallback(call));
+        Ok(SnapshotRead::Items(vec![Item {
             key: "".into(),
             bytes: None,
-            beside: told,
+            side: part,
             outcome,
-            restless: !found.same,
+            poll_soon: !found.same,
         }]))
     }
 
-    /// The outcome of what was found, as long as it is about the watched thing.
-    fn replaced(&self, found: &Found, instead: &Instead) -> Result<Outcome, Error> {
-        let mut memory = self.memory();
+    /// Returns the outcome that the fallback reports. Fails with ABORTED once it describes
+    /// something else than the watched resource.
+    fn fallback_outcome(&self, found: &Found, call: &FallbackCall) -> Result<Outcome, Error> {
+        let mut history = self.history();
         if found.same {
-            (memory.was_same, memory.other) = (true, 0);
+            (history.has_matched, history.mismatches) = (true, 0);
             return Ok(found.outcome);
         }
-        memory.other += 1;
-        if !memory.was_same && memory.other < MAY_BE_OTHER {
+        history.mismatches += 1;
+        if !history.has_matched && history.mismatches < MAX_MISMATCHES {
             return Ok(Outcome::Pending);
         }
-        Err(match instead.cause.clone() {
+        Err(match call.cause.clone() {
             Error::Upstream(mut fault) => {
                 fault.code = Code::Aborted;
                 fault.reason = "REPLACED".into();
-                fault.message = "something else has taken the place of what is watched".into();
+                fault.message = "the watched resource was replaced by another one".into();
                 Error::Upstream(fault)
             }
             other => other,
@@ -135,13 +141,17 @@ impl RestSource {
     }
 }
 
-/// What is told last of a thing that is gone as it should.
-fn last_of(bytes: Option<Bytes>, beside: Bytes) -> Item {
+/// The end of a watch whose resource was deleted as expected.
+fn deleted(bytes: Option<Bytes>, side: Bytes) -> SnapshotRead {
+    SnapshotRead::Deleted(last_item(bytes, side))
+}
+
+fn last_item(bytes: Option<Bytes>, side: Bytes) -> Item {
     Item {
         key: "".into(),
         bytes,
-        beside,
+        side,
         outcome: Outcome::Succeeded,
-        restless: false,
+        poll_soon: false,
     }
 }

@@ -6,33 +6,35 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use super::snapshot::Item;
-use super::source::{POLL_TIMEOUT, Read, RestSource, is_not_found, repeatable};
+use super::source::{POLL_TIMEOUT, RestSnapshotSource, SnapshotRead, is_not_found, repeatable};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use drawbridge_transcoder::contract::{Method, Outcome};
 
-/// Items of a list that are refreshed at once.
-pub(super) const REFRESHES_AT_ONCE: usize = 8;
+/// How many items of a list are refreshed concurrently.
+pub(super) const REFRESH_CONCURRENCY: usize = 8;
 
-impl RestSource {
-    pub(super) async fn read_list(&self) -> Result<Read, Error> {
+impl RestSnapshotSource {
+    /// Reads all items of the list.
+    pub(super) async fn read_list(&self) -> Result<SnapshotRead, Error> {
         let watch = self.watch();
         let deadline = Deadline::after(POLL_TIMEOUT);
-        let Some(target) = self.target(deadline).await? else {
-            return Ok(Read::Nothing);
+        let Some(calls) = self.resolve_target(deadline).await? else {
+            return Ok(SnapshotRead::NotFound);
         };
-        let call = &target.full;
-        let response = match self.context.fetch(&watch.poll, call, deadline).await {
-            Err(error) if is_not_found(&error) && self.may_come() => return Ok(Read::Nothing),
+        let response = match self.context.fetch(&watch.poll, &calls.full, deadline).await {
+            Err(error) if is_not_found(&error) && self.may_still_appear() => {
+                return Ok(SnapshotRead::NotFound);
+            }
             response => response?,
         };
-        self.memory().seen = true;
+        self.history().was_read = true;
         let found = watch.items(&response)?;
         if found.len() > self.max_items {
             return Err(Error::decode(
                 "",
                 format!(
-                    "it has {} items, and a watch takes at most {} (setting `max_items`)",
+                    "the list has {} items, more than the {} of the setting `max_items`",
                     found.len(),
                     self.max_items
                 ),
@@ -45,8 +47,8 @@ impl RestSource {
                     key: watch.key(&bytes)?,
                     outcome: watch.outcome(&bytes),
                     bytes: Some(bytes),
-                    beside: Bytes::new(),
-                    restless: false,
+                    side: Bytes::new(),
+                    poll_soon: false,
                 })
             })
             .collect::<Result<Vec<_>, Error>>()?;
@@ -54,13 +56,13 @@ impl RestSource {
             Some(refresh) if self.context.offers(refresh) => self
                 .refresh(refresh, items, deadline)
                 .await
-                .map(Read::Items),
-            _ => Ok(Read::Items(items)),
+                .map(SnapshotRead::Items),
+            _ => Ok(SnapshotRead::Items(items)),
         }
     }
 
-    /// Reads by key each item that has not settled: some upstreams move a
-    /// state on only then. An item not found is gone.
+    /// Reads each item that is not final by its key: some upstreams update a state only
+    /// then. Omits items that are not found.
     async fn refresh(
         &self,
         refresh: &Arc<Method>,
@@ -69,37 +71,37 @@ impl RestSource {
     ) -> Result<Vec<Item>, Error> {
         let watch = self.watch();
         let dialect = &self.context.upstream.settings.dialect;
-        let mut open = Vec::new();
-        for (at, item) in items.iter().enumerate() {
+        let mut calls = Vec::new();
+        for (index, item) in items.iter().enumerate() {
             if item.outcome == Outcome::Pending {
                 let call = watch.refresh_call(&self.request, &item.key, dialect)?;
-                open.push((at, repeatable(call)));
+                calls.push((index, repeatable(call)));
             }
         }
-        let mut open = open.into_iter();
+        let mut calls = calls.into_iter();
         let mut items: Vec<_> = items.into_iter().map(Some).collect();
         let mut reads = JoinSet::new();
         loop {
-            while reads.len() < REFRESHES_AT_ONCE
-                && let Some((at, call)) = open.next()
+            while reads.len() < REFRESH_CONCURRENCY
+                && let Some((index, call)) = calls.next()
             {
                 let (context, refresh) = (self.context.clone(), Arc::clone(refresh));
-                reads.spawn(async move { (at, context.fetch(&refresh, &call, deadline).await) });
+                reads.spawn(async move { (index, context.fetch(&refresh, &call, deadline).await) });
             }
             let Some(read) = reads.join_next().await else {
                 return Ok(items.into_iter().flatten().collect());
             };
-            let (at, response) =
-                read.map_err(|_| Error::NoAnswer("a refresh was broken off".to_owned()))?;
+            let (index, response) =
+                read.map_err(|_| Error::NoAnswer("a refresh was aborted".to_owned()))?;
             match response {
                 Ok(response) => {
                     let bytes = watch.refreshed(&response)?;
-                    if let Some(item) = &mut items[at] {
+                    if let Some(item) = &mut items[index] {
                         item.outcome = watch.outcome(&bytes);
                         item.bytes = Some(bytes);
                     }
                 }
-                Err(error) if is_not_found(&error) => items[at] = None,
+                Err(error) if is_not_found(&error) => items[index] = None,
                 Err(error) => return Err(error),
             }
         }

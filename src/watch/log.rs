@@ -20,9 +20,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::Watches;
+use super::key::Key;
 use super::source::POLL_TIMEOUT;
 use super::stream::WatchStream;
-use super::{Key, Watches};
 use crate::deadline::Deadline;
 use crate::engine::call_context::StreamContext;
 use crate::error::Error;
@@ -35,7 +36,7 @@ pub(super) use tail::Tail;
 
 impl Watches {
     /// Follows the log that `request` names; see [`Watches::watch`].
-    pub(super) async fn follow_log(
+    pub(super) async fn watch_log(
         &self,
         method: &Arc<Method>,
         request: Bytes,
@@ -89,7 +90,7 @@ impl Watches {
         source: impl FnOnce() -> Arc<dyn LogSource>,
     ) -> Result<WatchStream, Error> {
         if let Begin::At(position) = &begin {
-            key.aside = position.aside();
+            key.discriminator = position.discriminator();
         }
         let first = match &begin {
             Begin::At(position) => position.at(),

@@ -1,5 +1,4 @@
-//! The read of one thing: lightly while it is open, with what is told beside it,
-//! and elsewhere when it is not there.
+//! Reads of one resource: light reads, states that count only when they last, side reads.
 
 #[cfg(test)]
 mod tests;
@@ -9,218 +8,240 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::poll_target::{Aim, Target};
+use super::poll_target::{PollTarget, ResourceCalls};
 use super::snapshot::Item;
-use super::source::{POLL_TIMEOUT, Read, RestSource, is_not_found, repeatable};
+use super::source::{POLL_TIMEOUT, RestSnapshotSource, SnapshotRead, is_not_found, repeatable};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use drawbridge_transcoder::call::Call;
 use drawbridge_transcoder::contract::{Held, Outcome, SideRead};
 
-/// What is kept of [`POLL_TIMEOUT`] for the reads beside.
-const BESIDE: Duration = Duration::from_secs(10);
+/// How much of [`POLL_TIMEOUT`] is reserved for side reads.
+const SIDE_READS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What reads have left behind.
+/// What earlier reads have found.
 #[derive(Default)]
-pub(super) struct Memory {
-    /// There was a good read.
-    pub(super) seen: bool,
-    /// Reads in a row that found nothing.
-    pub(super) missing: u32,
-    /// The thing as it was read last.
+pub(super) struct ReadHistory {
+    /// A read has found the resource.
+    pub(super) was_read: bool,
+    /// Reads in a row that have not found it.
+    pub(super) misses: u32,
+    /// The resource as the last read has found it.
     pub(super) item: Option<Bytes>,
-    /// The state that is an end only when it lasts.
-    pub(super) lasting: Option<Lasting>,
-    /// The last light read that had settled, and all of it as it was read then.
-    pub(super) whole: Option<(Bytes, Bytes)>,
-    /// What was told beside last, by side read.
-    pub(super) beside: Vec<Bytes>,
-    /// What the fallback told last.
-    pub(super) instead: Option<Bytes>,
-    /// After that it is a good end that it finds nothing.
-    pub(super) leaving: bool,
-    /// The fallback was about the very thing.
-    pub(super) was_same: bool,
-    /// Reads in a row in which it was not.
-    pub(super) other: u32,
+    pub(super) debounce: Option<Debounce>,
+    /// The last light read with a final state, and the full read after it.
+    full: Option<(Bytes, Bytes)>,
+    /// The parts of the message that the side reads have found last, one per side read.
+    pub(super) side_parts: Vec<Bytes>,
+    /// The part of the message that the fallback has found last.
+    pub(super) fallback_part: Option<Bytes>,
+    /// The fallback reports a deletion, so NOT_FOUND is SUCCEEDED.
+    pub(super) is_deleting: bool,
+    /// The fallback has described the watched resource.
+    pub(super) has_matched: bool,
+    /// Reads in a row in which the fallback described something else.
+    pub(super) mismatches: u32,
 }
 
-/// A state that was read again and again.
-pub(super) struct Lasting {
-    held: Held,
+/// Counts how long a state lasts that is final only when it lasts (`final_after`).
+pub(super) struct Debounce {
+    rule: Held,
     since: Instant,
     polls: u32,
 }
 
-impl RestSource {
-    /// Reads the thing that is watched alone.
-    pub(super) async fn read_one(&self) -> Result<Read, Error> {
-        let watch = self.watch();
-        // Ends a little before the loop gives the read up as a whole.
-        let by = Deadline::after(POLL_TIMEOUT - Duration::from_secs(1));
-        if let Aim::Instead(instead) = self.aim() {
-            return match &watch.fallback {
-                Some(fallback) => self.read_instead(fallback, instead, by).await,
-                None => Err(instead.cause.clone()),
-            };
-        }
-        let Some(target) = self.target(by).await? else {
-            return Ok(Read::Nothing);
-        };
-        let main_by = if watch.side.is_empty() {
-            by
-        } else {
-            Deadline::after(POLL_TIMEOUT - BESIDE)
-        };
-        let (item, outcome, restless) = match self.read_item(&target, main_by).await {
-            Err(error) if is_not_found(&error) => return self.missing(error, &target, by).await,
-            read => read?,
-        };
-        let beside = self.beside(&item, outcome, &target, by).await;
-        let mut memory = self.memory();
-        memory.seen = true;
-        memory.missing = 0;
-        memory.item = Some(item.clone());
-        Ok(Read::Items(vec![Item {
-            key: "".into(),
-            bytes: Some(item),
-            beside,
-            outcome,
-            restless,
-        }]))
-    }
-
-    /// The thing, its outcome, and whether its state is about to move.
-    async fn read_item(
-        &self,
-        target: &Target,
-        by: Deadline,
-    ) -> Result<(Bytes, Outcome, bool), Error> {
-        let watch = self.watch();
-        let call = target.light.as_ref().unwrap_or(&target.full);
-        let light = self.only(self.context.fetch(&watch.poll, call, by).await?)?;
-        let (outcome, restless) = self.outcome(&light);
-        if target.light.is_none() || outcome == Outcome::Pending {
-            self.memory().whole = None;
-            return Ok((light, outcome, restless));
-        }
-        let known = self.memory().whole.clone();
-        let whole = match known {
-            Some((before, whole)) if before == light => whole,
-            _ => self.only(self.context.fetch(&watch.poll, &target.full, by).await?)?,
-        };
-        if watch.state_text(&whole) == watch.state_text(&light) {
-            self.memory().whole = Some((light, whole.clone()));
-            return Ok((whole, outcome, false));
-        }
-        // It has moved on between the two.
-        self.memory().lasting = None;
-        Ok((whole, Outcome::Pending, true))
-    }
-
-    fn only(&self, response: Bytes) -> Result<Bytes, Error> {
-        let mut items = self.watch().items(&response)?;
-        items
-            .pop()
-            .ok_or_else(|| Error::decode("", "what is watched is missing"))
-    }
-
-    /// Whether the thing has settled, and whether its state is about to move.
-    fn outcome(&self, item: &[u8]) -> (Outcome, bool) {
-        let watch = self.watch();
-        let mut memory = self.memory();
-        let Some(held) = watch.held(item) else {
-            memory.lasting = None;
-            return (watch.outcome(item), false);
-        };
-        let lasting = match memory.lasting.take() {
-            Some(lasting) if lasting.held == held => Lasting {
-                polls: lasting.polls.saturating_add(1),
-                ..lasting
+impl Debounce {
+    /// Counts one more read of the state, or starts anew when the state differs.
+    fn count(last: Option<Self>, rule: Held) -> Self {
+        match last {
+            Some(last) if last.rule == rule => Self {
+                polls: last.polls.saturating_add(1),
+                ..last
             },
-            _ => Lasting {
-                held,
+            _ => Self {
+                rule,
                 since: Instant::now(),
                 polls: 1,
             },
-        };
-        let held = &lasting.held;
-        let is_over = lasting.since.elapsed() >= held.time && lasting.polls >= held.polls;
-        let outcome = held.outcome;
-        memory.lasting = Some(lasting);
-        if is_over {
-            (outcome, false)
-        } else {
-            (Outcome::Pending, true)
         }
     }
 
-    /// What is told beside the thing.
-    async fn beside(&self, item: &Bytes, outcome: Outcome, target: &Target, by: Deadline) -> Bytes {
+    fn is_over(&self) -> bool {
+        self.since.elapsed() >= self.rule.time && self.polls >= self.rule.polls
+    }
+}
+
+impl RestSnapshotSource {
+    /// Reads the resource and its side reads.
+    pub(super) async fn read_object(&self) -> Result<SnapshotRead, Error> {
+        let watch = self.watch();
+        // A little before the loop cancels the poll.
+        let deadline = Deadline::after(POLL_TIMEOUT - Duration::from_secs(1));
+        if let PollTarget::Fallback(call) = self.target() {
+            return match &watch.fallback {
+                Some(fallback) => self.read_fallback(fallback, call, deadline).await,
+                None => Err(call.cause.clone()),
+            };
+        }
+        let Some(calls) = self.resolve_target(deadline).await? else {
+            return Ok(SnapshotRead::NotFound);
+        };
+        let item_deadline = if watch.side.is_empty() {
+            deadline
+        } else {
+            Deadline::after(POLL_TIMEOUT - SIDE_READS_TIMEOUT)
+        };
+        let (item, outcome, poll_soon) = match self.read_item(&calls, item_deadline).await {
+            Err(error) if is_not_found(&error) => {
+                return self.handle_not_found(error, &calls, deadline).await;
+            }
+            read => read?,
+        };
+        let side = self.side_reads(&item, outcome, &calls, deadline).await;
+        let mut history = self.history();
+        history.was_read = true;
+        history.misses = 0;
+        history.item = Some(item.clone());
+        Ok(SnapshotRead::Items(vec![Item {
+            key: "".into(),
+            bytes: Some(item),
+            side,
+            outcome,
+            poll_soon,
+        }]))
+    }
+
+    /// Returns the resource, its outcome, and whether to poll soon again.
+    async fn read_item(
+        &self,
+        calls: &ResourceCalls,
+        deadline: Deadline,
+    ) -> Result<(Bytes, Outcome, bool), Error> {
+        let watch = self.watch();
+        let call = calls.light.as_ref().unwrap_or(&calls.full);
+        let light = self.single_item(self.context.fetch(&watch.poll, call, deadline).await?)?;
+        let (outcome, poll_soon) = self.outcome(&light);
+        if calls.light.is_none() || outcome == Outcome::Pending {
+            self.history().full = None;
+            return Ok((light, outcome, poll_soon));
+        }
+        let known = self.history().full.clone();
+        let full = match known {
+            Some((before, full)) if before == light => full,
+            _ => {
+                let response = self
+                    .context
+                    .fetch(&watch.poll, &calls.full, deadline)
+                    .await?;
+                self.single_item(response)?
+            }
+        };
+        if watch.state_text(&full) == watch.state_text(&light) {
+            self.history().full = Some((light, full.clone()));
+            return Ok((full, outcome, false));
+        }
+        // The state has changed between the light and the full read.
+        self.history().debounce = None;
+        Ok((full, Outcome::Pending, true))
+    }
+
+    fn single_item(&self, response: Bytes) -> Result<Bytes, Error> {
+        let mut items = self.watch().items(&response)?;
+        items
+            .pop()
+            .ok_or_else(|| Error::decode("", "the watched resource is missing"))
+    }
+
+    /// Returns the outcome of the resource, and whether to poll soon again.
+    fn outcome(&self, item: &[u8]) -> (Outcome, bool) {
+        let watch = self.watch();
+        let mut history = self.history();
+        let Some(rule) = watch.held(item) else {
+            history.debounce = None;
+            return (watch.outcome(item), false);
+        };
+        let debounce = Debounce::count(history.debounce.take(), rule);
+        let debounced = match debounce.is_over() {
+            true => (debounce.rule.outcome, false),
+            false => (Outcome::Pending, true),
+        };
+        history.debounce = Some(debounce);
+        debounced
+    }
+
+    /// Returns the parts of the message that the side reads find.
+    async fn side_reads(
+        &self,
+        item: &Bytes,
+        outcome: Outcome,
+        calls: &ResourceCalls,
+        deadline: Deadline,
+    ) -> Bytes {
         let watch = self.watch();
         if watch.side.is_empty() {
             return Bytes::new();
         }
-        let mut kept = {
-            let memory = self.memory();
-            let settled = outcome != Outcome::Pending && memory.item.as_ref() == Some(item);
-            if settled && memory.beside.len() == watch.side.len() {
-                return memory.beside.concat().into();
+        let mut parts = {
+            let history = self.history();
+            let is_unchanged = history.item.as_ref() == Some(item);
+            let is_complete = history.side_parts.len() == watch.side.len();
+            if outcome != Outcome::Pending && is_unchanged && is_complete {
+                return history.side_parts.concat().into();
             }
-            memory.beside.clone()
+            history.side_parts.clone()
         };
-        kept.resize(watch.side.len(), Bytes::new());
-        for (side, kept) in watch.side.iter().zip(&mut kept) {
-            *kept = self
-                .read_beside(side, item, target, std::mem::take(kept), by)
-                .await;
+        parts.resize(watch.side.len(), Bytes::new());
+        for (side, part) in watch.side.iter().zip(&mut parts) {
+            let last = std::mem::take(part);
+            *part = self.side_read(side, item, calls, last, deadline).await;
         }
-        let told = kept.concat().into();
-        self.memory().beside = kept;
-        told
+        let concatenated = parts.concat().into();
+        self.history().side_parts = parts;
+        concatenated
     }
 
-    async fn read_beside(
+    /// Returns the part of the message that one side read finds. After a transient failure
+    /// that is `last`, after any other one it is empty.
+    async fn side_read(
         &self,
         side: &SideRead,
         item: &Bytes,
-        target: &Target,
-        kept: Bytes,
-        by: Deadline,
+        calls: &ResourceCalls,
+        last: Bytes,
+        deadline: Deadline,
     ) -> Bytes {
         let watch = self.watch();
         if !side.is_asked(&self.request) || !watch.reads_beside(side, item) {
             return Bytes::new();
         }
-        let request = side.request(item, &target.request, &self.request);
-        let called = request.and_then(|request| {
+        let request = side.request(item, &calls.request, &self.request);
+        let bound = request.and_then(|request| {
             let call = self.context.bind(&side.rpc, &request)?;
             Some((request, call))
         });
-        let Some((request, call)) = called else {
+        let Some((request, call)) = bound else {
             return Bytes::new();
         };
-        let response = self.whole_beside(side, &request, &call, by).await;
+        let response = self.fetch_side(side, &request, &call, deadline).await;
         match response.and_then(|response| Ok(side.told(&response)?)) {
-            Ok(told) => told,
+            Ok(part) => part,
             Err(error) => {
                 tracing::debug!(
                     operation = &*side.rpc.path,
                     upstream = &*self.context.upstream.settings.name,
                     reason = error.log_text(),
-                    "what is told beside a watched state cannot be read"
+                    "a side read of a watch has failed"
                 );
-                if error.is_transient() {
-                    kept
-                } else {
-                    Bytes::new()
+                match error.is_transient() {
+                    true => last,
+                    false => Bytes::new(),
                 }
             }
         }
     }
 
-    /// The response of a read beside, with all pages of its list.
-    async fn whole_beside(
+    /// Returns the response of a side read, with all pages of its list.
+    async fn fetch_side(
         &self,
         side: &SideRead,
         request: &[u8],

@@ -1,53 +1,52 @@
-//! What is polled: it may have to be found first, and may be replaced.
+//! What a watch polls: it may have to be found first, and may be replaced by the fallback.
 
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 
-use super::source::{RestSource, is_not_found, repeatable};
+use super::source::{RestSnapshotSource, is_not_found, repeatable};
 use crate::deadline::Deadline;
 use crate::engine::call_context::StreamContext;
 use crate::error::Error;
 use drawbridge_transcoder::call::Call;
 use drawbridge_transcoder::contract::{Find, Watch};
 
-/// So many polls may find nothing before what a call has started is there.
-const MAY_BE_MISSING: u32 = 3;
+/// How many polls may find nothing before the resource of a started call appears.
+const MAX_MISSES_AT_START: u32 = 3;
 
-/// What is polled.
+/// What the next read calls.
 #[derive(Clone)]
-pub(in crate::watch) enum Aim {
-    /// The watched thing.
-    Poll(Arc<Target>),
-    /// The list in which it is to appear.
-    Find(Box<Call>),
-    /// What is looked at in its place.
-    Instead(Arc<Instead>),
+pub(super) enum PollTarget {
+    /// The list in which the resource is to appear. `Resource` comes next.
+    Search(Box<Call>),
+    /// The watched resource. `Fallback` may come next.
+    Resource(Arc<ResourceCalls>),
+    /// The rpc of the `fallback` option, from now on.
+    Fallback(Arc<FallbackCall>),
 }
 
-/// Calls that read the watched thing.
-pub(in crate::watch) struct Target {
-    /// The poll's request.
+/// The calls that read the watched resource.
+pub(super) struct ResourceCalls {
+    /// The request of the polled rpc.
     pub request: Vec<u8>,
-    /// Reads all of it.
+    /// Reads the complete resource.
     pub full: Call,
-    /// Reads what is needed until it has settled.
+    /// Reads only what is needed before the resource is final.
     pub light: Option<Call>,
 }
 
-/// A fallback in use.
-pub(in crate::watch) struct Instead {
+/// The call of a fallback.
+pub(super) struct FallbackCall {
     pub call: Call,
-    /// The poll's request.
+    /// The request of the polled rpc.
     pub request: Vec<u8>,
-    /// What the poll has said.
+    /// The error of the poll.
     pub cause: Error,
 }
 
-impl Target {
-    /// The target of a poll's request; `full` is its call, where that is bound
-    /// already.
-    pub(in crate::watch) fn new(
+impl ResourceCalls {
+    /// Binds a request of the polled rpc; `full` is its call if that is bound already.
+    pub(super) fn new(
         watch: &Watch,
         request: Vec<u8>,
         full: Option<Call>,
@@ -69,13 +68,14 @@ impl Target {
     }
 }
 
-impl Aim {
-    pub(in crate::watch) fn poll(target: Target) -> Self {
-        Self::Poll(Arc::new(target))
+impl PollTarget {
+    pub(super) fn resource(calls: ResourceCalls) -> Self {
+        Self::Resource(Arc::new(calls))
     }
 
-    /// What the response of a started call leads to; none when it names nothing.
-    pub(in crate::watch) fn of_started(
+    /// Reads the target from the response of a started call. Returns none if the response
+    /// names no resource.
+    pub(super) fn of_started(
         watch: &Watch,
         request: &[u8],
         started: &[u8],
@@ -85,88 +85,100 @@ impl Aim {
             return Ok(None);
         };
         if let Some(poll) = start.poll_request(request, started) {
-            return found(watch, poll, context).map(|target| Some(Self::Poll(target)));
+            return bind_found(watch, poll, context).map(|calls| Some(Self::Resource(calls)));
         }
         let find = start.find.as_ref();
         let list = find.and_then(|find| Some((find, find.request(request, started)?)));
         Ok(list.and_then(|(find, list)| {
             context
                 .bind(&find.rpc, &list)
-                .map(|call| Self::Find(Box::new(call)))
+                .map(|call| Self::Search(Box::new(call)))
         }))
     }
 
-    /// The call that is made next.
-    pub(in crate::watch) fn call(&self) -> &Call {
+    /// Returns the call of the next read.
+    pub(super) fn call(&self) -> &Call {
         match self {
-            Self::Poll(target) => &target.full,
-            Self::Find(call) => call,
-            Self::Instead(instead) => &instead.call,
+            Self::Search(call) => call,
+            Self::Resource(calls) => &calls.full,
+            Self::Fallback(fallback) => &fallback.call,
         }
     }
 }
 
-/// The target of a request that an answer has named.
-fn found(watch: &Watch, poll: Vec<u8>, context: &StreamContext) -> Result<Arc<Target>, Error> {
-    Target::new(watch, poll, None, &context.upstream.settings.dialect)
+/// Binds a request of the polled rpc that was read from a response.
+fn bind_found(
+    watch: &Watch,
+    poll: Vec<u8>,
+    context: &StreamContext,
+) -> Result<Arc<ResourceCalls>, Error> {
+    ResourceCalls::new(watch, poll, None, context.dialect())
         .map(Arc::new)
         .map_err(|error| {
-            Error::decode("", format!("it names nothing that can be watched: {error}"))
+            Error::decode(
+                "",
+                format!("it names no resource that can be watched: {error}"),
+            )
         })
 }
 
-impl RestSource {
-    pub(super) fn aim(&self) -> Aim {
-        self.aim
+impl RestSnapshotSource {
+    pub(super) fn target(&self) -> PollTarget {
+        self.target
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
 
-    pub(super) fn aim_at(&self, aim: Aim) {
-        *self.aim.lock().unwrap_or_else(PoisonError::into_inner) = aim;
+    pub(super) fn set_target(&self, target: PollTarget) {
+        *self.target.lock().unwrap_or_else(PoisonError::into_inner) = target;
     }
 
-    /// What is to be polled, found out if need be; none when it is not there yet.
-    pub(super) async fn target(&self, by: Deadline) -> Result<Option<Arc<Target>>, Error> {
-        let call = match self.aim() {
-            Aim::Poll(target) => return Ok(Some(target)),
-            Aim::Find(call) => call,
-            Aim::Instead(_) => return Ok(None),
+    /// Returns the calls of the watched resource, and searches for it if necessary.
+    /// Returns none if it has not appeared yet.
+    pub(super) async fn resolve_target(
+        &self,
+        deadline: Deadline,
+    ) -> Result<Option<Arc<ResourceCalls>>, Error> {
+        let call = match self.target() {
+            PollTarget::Resource(calls) => return Ok(Some(calls)),
+            PollTarget::Search(call) => call,
+            PollTarget::Fallback(_) => return Ok(None),
         };
-        let watch = self.watch();
-        let Some(find) = watch.start.as_ref().and_then(|start| start.find.as_ref()) else {
-            return Ok(None);
-        };
-        self.look(find, &call, by).await
+        let start = self.watch().start.as_ref();
+        match start.and_then(|start| start.find.as_ref()) {
+            Some(find) => self.search(find, &call, deadline).await,
+            None => Ok(None),
+        }
     }
 
-    async fn look(
+    async fn search(
         &self,
         find: &Find,
         call: &Call,
-        by: Deadline,
-    ) -> Result<Option<Arc<Target>>, Error> {
-        let list: Bytes = match self.context.fetch(&find.rpc, call, by).await {
-            Err(error) if is_not_found(&error) && self.may_come() => return Ok(None),
+        deadline: Deadline,
+    ) -> Result<Option<Arc<ResourceCalls>>, Error> {
+        let list: Bytes = match self.context.fetch(&find.rpc, call, deadline).await {
+            Err(error) if is_not_found(&error) && self.may_still_appear() => return Ok(None),
             list => list?,
         };
         let Some(poll) = find.poll_request(&self.request, &list)? else {
             return Ok(None);
         };
-        let target = found(self.watch(), poll, &self.context)?;
-        self.memory().missing = 0;
-        self.aim_at(Aim::Poll(Arc::clone(&target)));
-        Ok(Some(target))
+        let calls = bind_found(self.watch(), poll, &self.context)?;
+        self.history().misses = 0;
+        self.set_target(PollTarget::Resource(Arc::clone(&calls)));
+        Ok(Some(calls))
     }
 
-    /// Whether what a call has started, and a read did not find, may still come.
-    pub(super) fn may_come(&self) -> bool {
-        let mut memory = self.memory();
-        if self.watch().start.is_none() || memory.seen {
+    /// Counts a read that has not found the resource of a started call. Returns whether
+    /// the resource may still appear.
+    pub(super) fn may_still_appear(&self) -> bool {
+        let mut history = self.history();
+        if self.watch().start.is_none() || history.was_read {
             return false;
         }
-        memory.missing += 1;
-        memory.missing <= MAY_BE_MISSING
+        history.misses += 1;
+        history.misses <= MAX_MISSES_AT_START
     }
 }

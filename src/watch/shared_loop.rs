@@ -20,9 +20,10 @@ use bytes::Bytes;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
-use super::poll_backoff::{Cadence, Patience};
+use super::key::Key;
+use super::poll_backoff::{FailureTolerance, PollBackoff};
 use super::source::POLL_TIMEOUT;
-use super::{Key, Loops, Registry};
+use super::{Loops, Registry};
 use crate::deadline::Deadline;
 use crate::engine::stream_limiter::{Place, full};
 use crate::error::Error;
@@ -567,7 +568,7 @@ impl Registry {
 }
 
 fn no_room() -> Error {
-    full("watched things", "max_loops")
+    full("poll loops", "max_loops")
 }
 
 /// The task of a loop. Dropping it removes the loop from the registry and publishes
@@ -636,8 +637,8 @@ impl<S: LoopSource> LoopTask<S> {
         let source = &shared.source;
         let settings = &self.registry.settings;
         let intervals = source.intervals();
-        let mut backoff = Cadence::new(intervals.first, intervals.max, self.registry.random);
-        let mut tolerance = Patience::new(settings.max_failing);
+        let mut backoff = PollBackoff::new(intervals.first, intervals.max, self.registry.random);
+        let mut tolerance = FailureTolerance::new(settings.max_failing);
         let mut cursor = S::Cursor::default();
         loop {
             let round = shared.begin_round();
@@ -645,7 +646,7 @@ impl<S: LoopSource> LoopTask<S> {
                 Ok(Polled::Ended(end)) => return end,
                 Ok(Polled::Missing) => {
                     tolerance.recovered();
-                    let pause = backoff.unchanged();
+                    let pause = backoff.grow();
                     shared.finish_unread(None, Instant::now() + pause);
                     pause
                 }
@@ -662,11 +663,11 @@ impl<S: LoopSource> LoopTask<S> {
                     }
                     let is_hurried = shared.is_hurried();
                     let pause = if reset_backoff || is_hurried {
-                        backoff.changed()
+                        backoff.reset()
                     } else if round.out_of_turn {
-                        backoff.same()
+                        backoff.keep()
                     } else {
-                        backoff.unchanged()
+                        backoff.grow()
                     };
                     let is_final = source.is_final(&state, false);
                     let is_last = source.is_final(&state, true);
@@ -692,11 +693,11 @@ impl<S: LoopSource> LoopTask<S> {
                         return end;
                     }
                     let pause = match round.out_of_turn {
-                        true => backoff.same(),
-                        false => backoff.unchanged(),
+                        true => backoff.keep(),
+                        false => backoff.grow(),
                     };
                     let is_tolerated = last.is_some() || source.tolerates_first_failure();
-                    let pause = match tolerance.bear(&error, pause) {
+                    let pause = match tolerance.tolerate(&error, pause) {
                         Some(pause) if is_tolerated => pause,
                         _ => return End::Failed(error),
                     };

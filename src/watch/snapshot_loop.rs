@@ -1,6 +1,6 @@
 //! The poll loop of a snapshot: of one resource, or of a list.
 //!
-//! Implements [`LoopSource`] over a [`Source`], which makes the REST calls, and encodes
+//! Implements [`LoopSource`] over a [`SnapshotSource`], which makes the REST calls, and encodes
 //! the messages that all subscribers send alike.
 
 use std::sync::Arc;
@@ -11,15 +11,15 @@ use bytes::Bytes;
 use super::Loops;
 use super::shared_loop::{End, Intervals, LoopMap, LoopSource, LoopTask, Polled, Round};
 use super::snapshot::{Item, Snapshot};
-use super::source::{Read, Rules, Source, is_not_found};
+use super::source::{PollRules, SnapshotRead, SnapshotSource, is_not_found};
 use crate::error::Error;
 use drawbridge_transcoder::api::drawbridge::v1::{self, WatchEvent, WatchEventType};
 use drawbridge_transcoder::contract::Outcome;
 
 /// The source of a loop that compares snapshots.
 pub(super) struct SnapshotLoop {
-    source: Arc<dyn Source>,
-    pub(super) rules: Rules,
+    source: Arc<dyn SnapshotSource>,
+    pub(super) rules: PollRules,
 }
 
 /// What the rounds have read so far.
@@ -59,20 +59,20 @@ impl LoopSource for SnapshotLoop {
         let read = task.read(this.source.read()).await?;
         let now = task.now();
         Ok(match read {
-            Read::Gone(item) => {
+            SnapshotRead::Deleted(item) => {
                 let deleted = this.item_message(WatchEventType::Deleted, &item, now, None);
                 Polled::Ended(End::Completed(Arc::from([deleted])))
             }
-            Read::Nothing => Polled::Missing,
-            Read::Items(items) => {
-                let restless = !this.rules.list && items.iter().any(|item| item.restless);
+            SnapshotRead::NotFound => Polled::Missing,
+            SnapshotRead::Items(items) => {
+                let poll_soon = !this.rules.list && items.iter().any(|item| item.poll_soon);
                 let (state, changed) = this.advance(task.shared.state(), items, now);
                 Polled::Read {
                     state,
                     mark: (),
                     observed_at: now,
                     notify: changed,
-                    reset_backoff: changed || restless,
+                    reset_backoff: changed || poll_soon,
                 }
             }
         })
@@ -87,10 +87,10 @@ impl LoopSource for SnapshotLoop {
         if !is_not_found(error) {
             return None;
         }
-        if !self.rules.gone_ends_well {
+        if !self.rules.not_found_succeeds {
             return Some(End::Failed(match error.clone() {
                 Error::Upstream(mut fault) => {
-                    fault.message = format!("gone since it was last read: {}", fault.message);
+                    fault.message = format!("deleted since it was last read: {}", fault.message);
                     Error::Upstream(fault)
                 }
                 other => other,
@@ -109,12 +109,12 @@ impl LoopSource for SnapshotLoop {
 
     /// A watch that began with a call has answered its rpc already.
     fn tolerates_first_failure(&self) -> bool {
-        self.rules.begun
+        self.rules.started_by_call
     }
 }
 
 impl SnapshotLoop {
-    pub(super) fn new(source: Arc<dyn Source>) -> Self {
+    pub(super) fn new(source: Arc<dyn SnapshotSource>) -> Self {
         Self {
             rules: source.rules(),
             source,
@@ -122,15 +122,15 @@ impl SnapshotLoop {
     }
 
     /// Whether the snapshot is final; lists never are.
-    fn has_settled(&self, snapshot: &Snapshot) -> bool {
+    fn is_final_state(&self, snapshot: &Snapshot) -> bool {
         !self.rules.list && snapshot.outcome() != Outcome::Pending
     }
 
     /// Whether a subscriber ends after this snapshot. One that follows goes on where the
     /// state may change again.
     pub(super) fn is_end(&self, snapshot: &Snapshot, follow: bool) -> bool {
-        let goes_on = |item: &Item| self.source.goes_on_after(item);
-        self.has_settled(snapshot) && !(follow && snapshot.items.iter().any(goes_on))
+        let continues = |item: &Item| self.source.continues_after(item);
+        self.is_final_state(snapshot) && !(follow && snapshot.items.iter().any(continues))
     }
 
     /// Encodes an event of an item.
@@ -180,20 +180,22 @@ impl SnapshotLoop {
         let Some(mut state) = before else {
             let snapshot = Arc::new(Snapshot::new(0, items, now));
             let state = SnapshotState {
-                last_final: self.has_settled(&snapshot).then(|| Arc::clone(&snapshot)),
+                last_final: self
+                    .is_final_state(&snapshot)
+                    .then(|| Arc::clone(&snapshot)),
                 snapshot,
                 step: Arc::from([]),
             };
             return (state, true);
         };
-        if state.snapshot.is(&items) {
+        if state.snapshot.has_items(&items) {
             return (state, false);
         }
-        let alike = |old: &Item, new: &Item| self.source.alike(old, new);
-        state.snapshot.keep(&mut items, alike);
+        let is_equivalent = |old: &Item, new: &Item| self.source.is_equivalent(old, new);
+        state.snapshot.reuse_bytes(&mut items, is_equivalent);
         let next = Snapshot::new(state.snapshot.seq + 1, items, now);
-        let step: Arc<[Bytes]> = (0..next.places(&state.snapshot))
-            .filter_map(|place| next.difference(&state.snapshot, place))
+        let step: Arc<[Bytes]> = (0..next.diff_len(&state.snapshot))
+            .filter_map(|step| next.diff_at(&state.snapshot, step))
             .map(|(kind, item)| self.item_message(kind, item, now, None))
             .collect();
         if step.is_empty() {
@@ -201,7 +203,7 @@ impl SnapshotLoop {
         }
         state.snapshot = Arc::new(next);
         state.step = step;
-        if self.has_settled(&state.snapshot) {
+        if self.is_final_state(&state.snapshot) {
             state.last_final = Some(Arc::clone(&state.snapshot));
         }
         (state, true)

@@ -1,4 +1,7 @@
-//! What is polled, and how what comes is told: a list here, one thing in `one`.
+//! What a snapshot loop polls: a trait, and its implementation over a REST API.
+//!
+//! [`RestSnapshotSource::read`] reads a list (`list`) or one resource (`object`); the
+//! resource may have to be found first (`poll_target`) or be read elsewhere (`fallback`).
 
 #[cfg(test)]
 mod tests;
@@ -12,8 +15,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tonic::Code;
 
-use super::object::Memory;
-use super::poll_target::Aim;
+use super::object::ReadHistory;
+use super::poll_target::PollTarget;
 use super::snapshot::Item;
 use crate::deadline::Deadline;
 use crate::engine::call_context::StreamContext;
@@ -23,55 +26,57 @@ use drawbridge_transcoder::api::drawbridge::v1::WatchEvent;
 use drawbridge_transcoder::call::{Call, Idempotency};
 use drawbridge_transcoder::contract::{Method, Watch};
 
-/// The longest that one poll may take, its refreshes included.
+/// The longest time of one poll, including its refreshes and side reads.
 pub(super) const POLL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A read that is under way.
-pub(super) type Reading<'a> = Pin<Box<dyn Future<Output = Result<Read, Error>> + Send + 'a>>;
+/// A read in progress.
+pub(super) type ReadFuture<'a> =
+    Pin<Box<dyn Future<Output = Result<SnapshotRead, Error>> + Send + 'a>>;
 
-/// What one read brings.
+/// The result of one read.
 #[derive(Debug)]
-pub(super) enum Read {
-    /// The items of a list, or the one thing.
+pub(super) enum SnapshotRead {
+    /// The items of a list, or the one resource.
     Items(Vec<Item>),
-    /// It is not there, which is no failure so far.
-    Nothing,
-    /// It is gone as it should; this is the last to be told.
-    Gone(Item),
+    /// The resource was not found, which is not a failure yet.
+    NotFound,
+    /// The resource was deleted, as expected. The watch sends this item last.
+    Deleted(Item),
 }
 
-/// What a loop polls.
-pub(super) trait Source: Send + Sync + 'static {
-    /// How it is to be polled.
-    fn rules(&self) -> Rules;
-    /// Reads it once. Of a thing watched alone exactly one item comes.
-    fn read(&self) -> Reading<'_>;
+/// What a snapshot loop polls.
+pub(super) trait SnapshotSource: Send + Sync + 'static {
+    /// Returns how to poll.
+    fn rules(&self) -> PollRules;
+    /// Reads once. For a single resource the result has exactly one item.
+    fn read(&self) -> ReadFuture<'_>;
     /// Encodes a message of the stream.
     fn message(&self, event: &WatchEvent, item: Option<&Item>) -> Bytes;
-    /// Whether two items that differ in their bytes say the same.
-    fn alike(&self, old: &Item, new: &Item) -> bool;
-    /// Whether those who follow go on after this item, which has settled.
-    fn goes_on_after(&self, item: &Item) -> bool;
+    /// Whether two items with different bytes have equal contents.
+    fn is_equivalent(&self, old: &Item, new: &Item) -> bool;
+    /// Whether a watch with `follow` continues after this final item.
+    fn continues_after(&self, item: &Item) -> bool;
 }
 
 /// How a source is polled; from `drawbridge.v1.Watch`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rules {
+pub(super) struct PollRules {
     pub(super) list: bool,
     pub(super) first_interval: Duration,
     pub(super) max_interval: Duration,
-    pub(super) gone_ends_well: bool,
-    /// It began with a call: failures before the first good read are borne.
-    pub(super) begun: bool,
+    /// NOT_FOUND ends the watch with OK.
+    pub(super) not_found_succeeds: bool,
+    /// The watch began with a call: failures before the first read are tolerated.
+    pub(super) started_by_call: bool,
 }
 
-/// Whether the upstream says that there is no such thing.
+/// Whether the upstream reports that the resource does not exist.
 pub(super) fn is_not_found(error: &Error) -> bool {
     matches!(error, Error::Upstream(fault) if fault.code == Code::NotFound)
 }
 
-/// A poll is sent again and again: a watch says that it may be, even where the
-/// polled rpc has no `idempotency_level`.
+/// Marks a poll as idempotent: the `watch` option implies it, even where the polled rpc
+/// has no `idempotency_level`.
 pub(super) fn repeatable(mut call: Call) -> Call {
     if call.idempotency == Idempotency::Unsafe {
         call.idempotency = Idempotency::Idempotent;
@@ -79,34 +84,33 @@ pub(super) fn repeatable(mut call: Call) -> Call {
     call
 }
 
-/// A watch rpc as a caller asked for it.
-pub(super) struct RestSource {
+/// Polls a REST API for one watch request.
+pub(super) struct RestSnapshotSource {
     pub(super) method: Arc<Method>,
-    /// The watch's own request.
+    /// The request of the watch.
     pub(super) request: Bytes,
     pub(super) context: StreamContext,
     pub(super) max_items: usize,
-    /// What is polled now.
-    pub(super) aim: Mutex<Aim>,
-    /// What the reads so far have left; reads come one after the other.
-    pub(super) memory: Mutex<Memory>,
+    pub(super) target: Mutex<PollTarget>,
+    /// What earlier reads have found. Reads never overlap.
+    pub(super) history: Mutex<ReadHistory>,
 }
 
-impl fmt::Debug for RestSource {
+impl fmt::Debug for RestSnapshotSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RestSource")
+        f.debug_struct("RestSnapshotSource")
             .field("method", &self.method.path)
             .field("upstream", &self.context.upstream.settings.name)
             .finish_non_exhaustive()
     }
 }
 
-impl RestSource {
-    /// None: the method is not a watch.
+impl RestSnapshotSource {
+    /// Returns none if the method is not a watch.
     pub(super) fn new(
         method: &Arc<Method>,
         request: Bytes,
-        aim: Aim,
+        target: PollTarget,
         context: StreamContext,
         max_items: usize,
     ) -> Option<Self> {
@@ -116,8 +120,8 @@ impl RestSource {
             request,
             context,
             max_items,
-            aim: Mutex::new(aim),
-            memory: Mutex::default(),
+            target: Mutex::new(target),
+            history: Mutex::default(),
         })
     }
 
@@ -125,45 +129,45 @@ impl RestSource {
         self.method.watch.as_ref().expect("checked by `new`")
     }
 
-    pub(super) fn memory(&self) -> MutexGuard<'_, Memory> {
-        // Nothing is left half done under this lock.
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn history(&self) -> MutexGuard<'_, ReadHistory> {
+        // No panic leaves it inconsistent.
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Source for RestSource {
-    fn rules(&self) -> Rules {
+impl SnapshotSource for RestSnapshotSource {
+    fn rules(&self) -> PollRules {
         let watch = self.watch();
-        Rules {
+        PollRules {
             list: watch.list,
             first_interval: watch.first_interval,
             max_interval: watch.max_interval,
-            gone_ends_well: watch.gone_ends_well,
-            begun: watch.start.is_some(),
+            not_found_succeeds: watch.gone_ends_well,
+            started_by_call: watch.start.is_some(),
         }
     }
 
-    fn read(&self) -> Reading<'_> {
+    fn read(&self) -> ReadFuture<'_> {
         if self.watch().list {
             Box::pin(self.read_list())
         } else {
-            Box::pin(self.read_one())
+            Box::pin(self.read_object())
         }
     }
 
     fn message(&self, event: &WatchEvent, item: Option<&Item>) -> Bytes {
         let bytes = item.and_then(|item| item.bytes.as_deref());
-        let beside = item.map_or(&[][..], |item| &item.beside);
-        self.watch().message(event, bytes, beside)
+        let side = item.map_or(&[][..], |item| &item.side);
+        self.watch().message(event, bytes, side)
     }
 
-    fn alike(&self, old: &Item, new: &Item) -> bool {
+    fn is_equivalent(&self, old: &Item, new: &Item) -> bool {
         let watch = self.watch();
-        let told = |item: &Item| watch.canonical(item.bytes.as_deref(), &item.beside);
-        told(old) == told(new)
+        let canonical = |item: &Item| watch.canonical(item.bytes.as_deref(), &item.side);
+        canonical(old) == canonical(new)
     }
 
-    fn goes_on_after(&self, item: &Item) -> bool {
+    fn continues_after(&self, item: &Item) -> bool {
         let watch = self.watch();
         let item = item.bytes.as_deref();
         item.is_none_or(|item| watch.goes_on_after(item))
@@ -176,13 +180,14 @@ impl StreamContext {
         rpc.is_in(&self.upstream.settings.dialect)
     }
 
-    /// The call of a further rpc; none where it cannot be made of this request.
+    /// Binds a request of another rpc. Returns none if the request cannot be bound, or the
+    /// dialect does not have the operation.
     pub(super) fn bind(&self, rpc: &Method, request: &[u8]) -> Option<Call> {
         let call = rpc.bind(request, &self.upstream.settings.dialect).ok()?;
         self.offers(rpc).then(|| repeatable(call))
     }
 
-    /// One call from end to end: the response message of `method`.
+    /// Makes a call and returns the response message of `method`, all pages of it.
     pub(super) async fn fetch(
         &self,
         method: &Method,

@@ -110,7 +110,7 @@ impl Position {
 
     /// What sets its tail apart: that of a text begins where its first reader does,
     /// perhaps far behind the end, where it has nothing for those before.
-    pub(super) fn aside(&self) -> Vec<u8> {
+    pub(super) fn discriminator(&self) -> Vec<u8> {
         match self.text && self.offset() > 0 {
             true => self.marker().into(),
             false => Vec::new(),

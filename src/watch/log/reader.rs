@@ -21,7 +21,7 @@ use super::source::Reading;
 use super::tail::{Mark, MarkReceiver, Share, Tail, Told, goes_on};
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::watch::poll_backoff::{Cadence, Patience};
+use crate::watch::poll_backoff::{FailureTolerance, PollBackoff};
 use drawbridge_transcoder::api::drawbridge::v1::{Outcome, WatchEvent, WatchEventType};
 use drawbridge_transcoder::contract::Method;
 
@@ -138,8 +138,8 @@ enum Mode {
 struct CatchUp {
     reading: Option<Reading>,
     retry_at: Option<Instant>,
-    cadence: Cadence,
-    patience: Patience,
+    backoff: PollBackoff,
+    tolerance: FailureTolerance,
     /// Pages in a row that brought nothing new.
     idle: u32,
 }
@@ -262,8 +262,8 @@ impl CatchUp {
         Self {
             reading: None,
             retry_at: None,
-            cadence: Cadence::new(rules.first_interval, rules.max_interval, registry.random),
-            patience: Patience::new(registry.settings.max_failing),
+            backoff: PollBackoff::new(rules.first_interval, rules.max_interval, registry.random),
+            tolerance: FailureTolerance::new(registry.settings.max_failing),
             idle: 0,
         }
     }
@@ -348,14 +348,14 @@ impl Reader {
         };
         match read {
             Ok(page) => {
-                own.patience.recovered();
+                own.tolerance.recovered();
                 self.unconfirmed_since = None;
                 self.observed_at = (self.subscription.registry.clock)();
                 let (last, came) = (page.last, !page.entries.is_empty());
                 let before = self.position.at();
                 let new = self.position.take(page);
                 own.idle = if new.is_empty() { own.idle + 1 } else { 0 };
-                own.cadence.changed();
+                own.backoff.reset();
                 if !last
                     && own.idle > 0
                     && let Err(error) = goes_on(own.idle, came, self.position.at() != before)
@@ -378,7 +378,7 @@ impl Reader {
                     self.doubtful = Some(self.subscription.shared.succeeded() + ROUNDS);
                 }
             }
-            Err(error) => match own.patience.bear(&error, own.cadence.unchanged()) {
+            Err(error) => match own.tolerance.tolerate(&error, own.backoff.grow()) {
                 Some(pause) => {
                     own.retry_at = Some(Instant::now() + pause);
                     self.unconfirmed_since.get_or_insert(self.observed_at);

@@ -186,9 +186,9 @@ fn key() -> Key {
         project: None,
         query: String::new(),
         body: None,
-        viewer: Viewer([0; 32]),
+        credential: Viewer([0; 32]),
         language: None,
-        aside: Vec::new(),
+        discriminator: Vec::new(),
     }
 }
 
