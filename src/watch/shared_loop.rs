@@ -33,7 +33,7 @@ pub(super) type LoopMap<S> = HashMap<Arc<Key>, Arc<SharedLoop<S>>>;
 
 /// What a loop polls, and what it publishes.
 pub(super) trait LoopSource: Sized + Send + Sync + 'static {
-    /// The state that subscribers read. Cheap to clone.
+    /// The state that subscribers read; cheap to clone.
     type State: Clone + Send + Sync;
     /// What the source remembers from one round to the next.
     type Cursor: Default + Send;
@@ -103,7 +103,7 @@ pub(super) enum Polled<S: LoopSource> {
         /// Makes the next pause the shortest one.
         reset_backoff: bool,
     },
-    /// The upstream has answered, but there is no state. The last one, if any, becomes
+    /// The upstream has responded, but without a state. The last state becomes
     /// unconfirmed.
     Missing,
     /// The loop ends.
@@ -197,8 +197,8 @@ impl<T> Phase<T> {
 }
 
 impl<T> Observed<T> {
-    /// Whether a new subscriber can use it without another round: it is no older than
-    /// the current pause, or known to be unconfirmed.
+    /// Whether a new subscriber can use it without another round: it was read before the
+    /// current pause, or is known to be unconfirmed.
     pub(super) fn is_current(&self) -> bool {
         self.unconfirmed || Instant::now() < self.next_poll
     }

@@ -1,4 +1,4 @@
-//! The shared end of a log: one task polls it for all who have caught up.
+//! The poll loop of a log: reads its end and publishes new entries in a window.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,50 +10,50 @@ use super::super::Loops;
 use super::super::shared_loop::{
     Intervals, LoopMap, LoopSource, LoopTask, Polled, Round, RoundEnd,
 };
-use super::position::{At, New, Position, offset};
-use super::source::{LogSource, Rules};
+use super::position::{NewEntries, Position, ReadPosition, offset};
+use super::source::{LogRules, LogSource};
 use crate::error::Error;
 use drawbridge_transcoder::contract::Entry;
 
-/// Entries that stand in a window, and the bytes they take at most.
-const WINDOW: usize = 1_000;
+/// The largest number of entries of a window, and of their bytes.
+const WINDOW_ENTRIES: usize = 1_000;
 const WINDOW_BYTES: usize = 4 << 20;
-/// Late entries that are kept for those who fell out of the window.
-const LATE: usize = 1_000;
-/// Pages in a row that may bring nothing new.
+/// The largest number of late entries that are kept for readers behind the window.
+const MAX_LATE_ENTRIES: usize = 1_000;
+/// How many pages in a row may have no new entry.
 pub(super) const IDLE_PAGES: u32 = 10_000;
 
 /// The source of a loop that follows the end of a log.
 pub(in crate::watch) struct Tail {
     pub(super) source: Arc<dyn LogSource>,
-    pub(super) rules: Rules,
-    /// Where it begins; entries are read from the newest page on instead.
-    first: At,
+    pub(super) rules: LogRules,
+    /// Texts: where the first read begins. Lists begin with the newest page.
+    first: ReadPosition,
     window: Mutex<Window>,
 }
 
-/// The end of the log as a round has found it that began after the subscriber joined:
-/// what was there when it joined stands before this.
+/// The end of the log as a round has found it. If the round began after a stream joined,
+/// all that existed when it joined precedes this.
 #[derive(Clone, Debug)]
 pub(in crate::watch) struct Mark {
-    /// The number behind the newest entry.
+    /// The number after the newest entry.
     pub(super) head: u64,
-    /// The marker to resume there; empty where nothing is.
+    /// The marker to resume at the end; empty if there are no entries.
     pub(super) marker: Box<str>,
-    /// When the round has ended.
+    /// When the round ended.
     pub(super) observed_at: SystemTime,
 }
 
-/// Receives the end of the log. Lists: or the error of the round.
+/// Receives the end of the log; for lists, or the error of the round.
 pub(super) type MarkReceiver = RoundEnd<Mark>;
 
 /// An entry in the window.
 #[derive(Clone, Debug)]
-pub(super) struct Told {
+pub(super) struct WindowEntry {
     pub(super) entry: Entry,
-    /// It stands in the list before what was told already.
+    /// The entry precedes entries that were sent before.
     pub(super) late: bool,
-    /// The marker to resume behind it.
+    /// The marker to resume after it.
     pub(super) marker: Box<str>,
     /// When it was read.
     pub(super) observed_at: SystemTime,
@@ -64,14 +64,14 @@ pub(super) struct Told {
 struct Window {
     /// The number of the first entry.
     first: u64,
-    entries: VecDeque<Told>,
+    entries: VecDeque<WindowEntry>,
     bytes: usize,
     /// Texts: the offset at which the window begins.
     offset: u64,
-    /// Late entries with their numbers, some of them out of the window.
-    late: VecDeque<(u64, Told)>,
-    /// The number behind the last late entry that was dropped.
-    late_from: u64,
+    /// Late entries with their numbers, including some that have left the window.
+    late: VecDeque<(u64, WindowEntry)>,
+    /// The number after the last late entry that was dropped.
+    late_lost_before: u64,
 }
 
 impl Window {
@@ -79,18 +79,20 @@ impl Window {
         self.first + self.entries.len() as u64
     }
 
-    fn push(&mut self, told: Told) {
-        if told.late {
-            if self.late.len() == LATE
+    fn push(&mut self, item: WindowEntry) {
+        if item.late {
+            if self.late.len() == MAX_LATE_ENTRIES
                 && let Some((number, _)) = self.late.pop_front()
             {
-                self.late_from = number + 1;
+                self.late_lost_before = number + 1;
             }
-            self.late.push_back((self.head(), told.clone()));
+            self.late.push_back((self.head(), item.clone()));
         }
-        self.bytes += told.entry.bytes.len();
-        self.entries.push_back(told);
-        while self.entries.len() > WINDOW || (self.bytes > WINDOW_BYTES && self.entries.len() > 1) {
+        self.bytes += item.entry.bytes.len();
+        self.entries.push_back(item);
+        while self.entries.len() > WINDOW_ENTRIES
+            || (self.bytes > WINDOW_BYTES && self.entries.len() > 1)
+        {
             if let Some(gone) = self.entries.pop_front() {
                 self.bytes -= gone.entry.bytes.len();
                 self.first += 1;
@@ -100,20 +102,20 @@ impl Window {
     }
 }
 
-/// What the window has for a reader.
-pub(super) enum Share {
-    /// These; empty when there is nothing more.
-    Some(Vec<Told>),
-    /// The reader has fallen out: these late ones, which no page brings, and the
-    /// number from which on to take part again.
-    Gap(Vec<Told>, u64),
-    /// It has fallen so far behind that late ones are gone.
-    Lost,
+/// What a reader gets from the window.
+pub(super) enum WindowRead {
+    /// Entries; empty when there are no more.
+    Entries(Vec<WindowEntry>),
+    /// The reader is behind the window: late entries, which its pages do not have, and
+    /// the number from which it reads the window again.
+    Gap(Vec<WindowEntry>, u64),
+    /// The reader is so far behind that late entries were dropped.
+    TooSlow,
 }
 
 impl Tail {
-    /// Begins at `first`, where it is one of a text.
-    pub(super) fn new(source: Arc<dyn LogSource>, first: At) -> Self {
+    /// Begins at `first` if the log is a text.
+    pub(super) fn new(source: Arc<dyn LogSource>, first: ReadPosition) -> Self {
         let window = Window {
             offset: first.marker.as_deref().map_or(0, offset),
             ..Window::default()
@@ -130,24 +132,24 @@ impl Tail {
         self.window.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The number behind the newest entry.
+    /// Returns the number after the newest entry.
     pub(super) fn head(&self) -> u64 {
         self.window().head()
     }
 
-    /// Texts: the number of the first entry in the window, when that reaches back
-    /// to this offset.
+    /// Texts: returns the number of the first entry in the window if the window begins at
+    /// this offset or before.
     pub(super) fn covers(&self, offset: u64) -> Option<u64> {
         let window = self.window();
         (self.rules.text && window.offset <= offset).then_some(window.first)
     }
 
-    /// At most `most` entries from this number on.
-    pub(super) fn share(&self, from: u64, most: usize) -> Share {
+    /// Returns at most `most` entries from this number on.
+    pub(super) fn read(&self, from: u64, most: usize) -> WindowRead {
         let window = self.window();
         if from >= window.first {
             let skip = usize::try_from(from - window.first).unwrap_or(usize::MAX);
-            return Share::Some(
+            return WindowRead::Entries(
                 window
                     .entries
                     .iter()
@@ -157,16 +159,16 @@ impl Tail {
                     .collect(),
             );
         }
-        if from < window.late_from {
-            return Share::Lost;
+        if from < window.late_lost_before {
+            return WindowRead::TooSlow;
         }
         let late = window.late.iter().filter(|(number, _)| *number >= from);
-        Share::Gap(late.map(|(_, told)| told.clone()).collect(), window.head())
+        WindowRead::Gap(late.map(|(_, item)| item.clone()).collect(), window.head())
     }
 
-    /// Adds entries to the window; `marker` is the one to resume behind late ones.
+    /// Adds entries to the window; `marker` is the one to resume after late entries.
     /// Returns whether there were any.
-    fn push(&self, new: New, marker: &str, now: SystemTime) -> bool {
+    fn push(&self, new: NewEntries, marker: &str, now: SystemTime) -> bool {
         if new.is_empty() {
             return false;
         }
@@ -178,8 +180,8 @@ impl Tail {
                 true => marker.into(),
                 false => entry.key.clone(),
             };
-            window.push(Told {
-                entry: alone(entry),
+            window.push(WindowEntry {
+                entry: detached(entry),
                 late,
                 marker,
                 observed_at: now,
@@ -190,7 +192,7 @@ impl Tail {
 }
 
 impl LoopSource for Tail {
-    /// Entries are read from the window.
+    /// Readers get entries from the window.
     type State = ();
     type Cursor = Option<Position>;
     type Mark = Mark;
@@ -213,7 +215,8 @@ impl LoopSource for Tail {
     ) -> Result<Polled<Self>, Error> {
         let this = &task.shared.source;
         let rules = this.rules;
-        // For subscribers that wait, too: an entry that is there already is not sent late.
+        // Also when a stream waits: an entry that exists already is not sent as late
+        // then.
         let due = round.out_of_turn
             || round
                 .number
@@ -221,7 +224,7 @@ impl LoopSource for Tail {
         let looks_back = rules.look_back > 0 && due;
         let (changed, position) = match cursor {
             Some(position) => (read_on(task, position, looks_back).await?, position),
-            // The first read of a text is a page as all others.
+            // The first read of a text is a page like all others.
             None if rules.text => {
                 let position = cursor.insert(Position::new(this.first.marker.clone(), true));
                 (read_on(task, position, false).await?, position)
@@ -240,26 +243,26 @@ impl LoopSource for Tail {
                 observed_at,
             },
             observed_at,
-            // Entries have been published page by page.
+            // Entries were published page by page.
             notify: false,
             reset_backoff: changed,
         })
     }
 
-    /// Subscribers of a text have begun already, and wait for a round that succeeds.
+    /// Readers of a text have begun already, and wait for a round that succeeds.
     fn waits_past_failures(&self) -> bool {
         self.rules.text
     }
 }
 
-/// Reads page by page to the end; true when there was something new.
+/// Reads page by page to the end. Returns whether there were new entries.
 async fn read_on(
     task: &LoopTask<Tail>,
     position: &mut Position,
     looks_back: bool,
 ) -> Result<bool, Error> {
     let this = &task.shared.source;
-    // Before the other reads: what is in none of them has come late.
+    // Before the other reads: an entry that none of them has is late.
     let newest = match looks_back {
         true => Some(task.read(Arc::clone(&this.source).newest()).await?),
         false => None,
@@ -273,7 +276,7 @@ async fn read_on(
             .await?;
         let now = task.now();
         let (last, came) = (page.last, !page.entries.is_empty());
-        let new = position.take(page);
+        let new = position.advance(page);
         idle = if new.is_empty() { idle + 1 } else { 0 };
         let marker = before.marker.as_deref().unwrap_or_default();
         let is_new = this.push(new, marker, now);
@@ -287,7 +290,7 @@ async fn read_on(
         }
     }
     if let Some(page) = newest {
-        let late = New {
+        let late = NewEntries {
             late: position.look_back(page),
             entries: Vec::new(),
         };
@@ -300,7 +303,7 @@ async fn read_on(
     Ok(changed)
 }
 
-/// Refuses a list that never ends though it brings nothing new.
+/// Fails for a list that never ends although it has no new entries.
 pub(super) fn goes_on(idle: u32, came: bool, moved: bool) -> Result<(), Error> {
     if idle < IDLE_PAGES && came && moved {
         return Ok(());
@@ -311,8 +314,8 @@ pub(super) fn goes_on(idle: u32, came: bool, moved: bool) -> Result<(), Error> {
     ))
 }
 
-/// One entry shall not keep the whole page that it came in.
-fn alone(entry: Entry) -> Entry {
+/// Copies an entry out of its page, so that the window does not keep the page in memory.
+fn detached(entry: Entry) -> Entry {
     let bytes = Bytes::copy_from_slice(&entry.bytes);
     Entry { bytes, ..entry }
 }
@@ -322,9 +325,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_keeps_no_page() {
+    fn window_entry_does_not_keep_its_page() {
         let page = Bytes::from(vec![b'x'; 1_000]);
-        let kept = alone(Entry {
+        let kept = detached(Entry {
             key: "1".into(),
             order: None,
             bytes: page.slice(3..4),
