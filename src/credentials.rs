@@ -172,17 +172,17 @@ pub struct AkSk {
     pub region: Option<String>,
 }
 
-/// Whose eyes a watch sees through: equal only for equal credentials. A digest,
-/// so that it can be kept and compared without keeping a secret.
+/// Identifies the credentials of a call: equal only for equal credentials. A digest, so
+/// that keys of caches and poll loops do not hold a secret.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Viewer(pub [u8; 32]);
+pub struct CredentialId(pub [u8; 32]);
 
 /// The credentials of one upstream, and the lease they brought.
 #[derive(Debug)]
 pub struct Credentials {
     provider: Provider,
-    /// Of all callers where the gateway holds the credentials.
-    viewer: Viewer,
+    /// The credential id of all clients, unless the clients pass their own credentials.
+    id: CredentialId,
 }
 
 #[derive(Debug)]
@@ -236,7 +236,7 @@ impl Credentials {
         random[16..].copy_from_slice(uuid::Uuid::new_v4().as_bytes());
         Self {
             provider,
-            viewer: Viewer(random),
+            id: CredentialId(random),
         }
     }
 
@@ -278,10 +278,10 @@ impl Credentials {
         }
     }
 
-    /// Whose eyes a call of this caller sees through.
-    pub fn viewer(&self, caller: &Caller) -> Viewer {
+    /// Returns the credential id of a call of this client.
+    pub fn credential_id(&self, caller: &Caller) -> CredentialId {
         let Provider::Passthrough = self.provider else {
-            return self.viewer;
+            return self.id;
         };
         let mut context = digest::Context::new(&digest::SHA256);
         for value in [&caller.token, &caller.authorization] {
@@ -290,9 +290,9 @@ impl Credentials {
             context.update(&bytes.map_or(u64::MAX, |b| b.len() as u64).to_be_bytes());
             context.update(bytes.unwrap_or_default());
         }
-        let mut viewer = [0; 32];
-        viewer.copy_from_slice(context.finish().as_ref());
-        Viewer(viewer)
+        let mut id = [0; 32];
+        id.copy_from_slice(context.finish().as_ref());
+        CredentialId(id)
     }
 }
 

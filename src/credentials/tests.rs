@@ -194,7 +194,7 @@ fn lookups() {
 }
 
 #[test]
-fn viewers() {
+fn credential_ids_differ_by_credential() {
     let passthrough = credentials(Settings::Passthrough);
     let other = credentials(Settings::Passthrough);
     let callers = [
@@ -206,15 +206,21 @@ fn viewers() {
         caller(Some("aa"), None),
     ];
     for (i, a) in callers.iter().enumerate() {
-        assert_eq!(passthrough.viewer(a), other.viewer(a), "{i}");
+        assert_eq!(passthrough.credential_id(a), other.credential_id(a), "{i}");
         for (j, b) in callers.iter().enumerate() {
-            let same = passthrough.viewer(a) == passthrough.viewer(b);
+            let same = passthrough.credential_id(a) == passthrough.credential_id(b);
             assert_eq!(same, i == j, "{i} {j}");
         }
     }
     let (held, another) = (credentials(Settings::None), credentials(Settings::None));
-    assert_eq!(held.viewer(&callers[0]), held.viewer(&callers[1]));
-    assert_ne!(held.viewer(&callers[0]), another.viewer(&callers[0]));
+    assert_eq!(
+        held.credential_id(&callers[0]),
+        held.credential_id(&callers[1])
+    );
+    assert_ne!(
+        held.credential_id(&callers[0]),
+        another.credential_id(&callers[0])
+    );
 }
 
 /// Over a real connection: one login for all, another after a refusal, and what

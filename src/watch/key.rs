@@ -5,7 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use http::HeaderValue;
 
-use crate::credentials::Viewer;
+use crate::credentials::CredentialId;
 use crate::engine::call_context::StreamContext;
 use drawbridge_transcoder::call::Call;
 use drawbridge_transcoder::contract::Method;
@@ -23,7 +23,7 @@ pub(super) struct Key {
     pub(super) query: String,
     pub(super) body: Option<Bytes>,
     /// Clients with different credentials share nothing.
-    pub(super) credential: Viewer,
+    pub(super) credential: CredentialId,
     /// The requested language, where the family forwards it.
     pub(super) language: Option<HeaderValue>,
     /// What else of the request affects the messages. For a watch that begins with a call,
@@ -47,7 +47,7 @@ impl Key {
             project: call.project.clone(),
             query: call.query.clone(),
             body: call.body.clone(),
-            credential: upstream.credentials.viewer(client),
+            credential: upstream.credentials.credential_id(client),
             language: upstream
                 .family
                 .accept_language

@@ -13,7 +13,7 @@ use tonic::Code;
 use super::snapshot::Item;
 use super::source::{PollRules, ReadFuture, SnapshotRead};
 use super::*;
-use crate::credentials::Viewer;
+use crate::credentials::CredentialId;
 use crate::error::Fault;
 use drawbridge_transcoder::api::drawbridge::v1::{
     Outcome as ToldOutcome, WatchEvent, WatchEventType,
@@ -219,7 +219,7 @@ fn key(path: &str, credential: u8) -> Key {
         project: None,
         query: String::new(),
         body: None,
-        credential: Viewer([credential; 32]),
+        credential: CredentialId([credential; 32]),
         language: None,
         discriminator: Vec::new(),
     }
@@ -401,11 +401,11 @@ async fn who_asks_while_the_first_read_is_under_way_waits_for_it() {
 async fn nobody_sees_through_anothers_eyes() {
     let watches = watches();
     let (mine, yours) = (World::of(false, &["mine"]), World::of(false, &["yours"]));
-    let open = |viewer, world: &Arc<World>| {
+    let open = |credential, world: &Arc<World>| {
         let (watches, world) = (watches.clone(), Arc::clone(world));
         async move {
             watches
-                .open(key("/thing", viewer), false, None, || world.clone())
+                .open(key("/thing", credential), false, None, || world.clone())
                 .await
                 .unwrap()
         }
@@ -428,7 +428,7 @@ fn every_part_of_a_key_tells_watches_apart() {
         |key| key.project = Some(1..1),
         |key| key.query = "a=1".to_owned(),
         |key| key.body = Some(Bytes::from_static(b"{}")),
-        |key| key.credential = Viewer([9; 32]),
+        |key| key.credential = CredentialId([9; 32]),
         |key| key.language = Some(http::HeaderValue::from_static("ja")),
         |key| key.discriminator = vec![1],
     ];

@@ -11,7 +11,7 @@ use tonic::Code;
 use super::position::{Page, ReadPosition};
 use super::source::{LogRules, PageFuture};
 use super::*;
-use crate::credentials::Viewer;
+use crate::credentials::CredentialId;
 use crate::watch::Settings;
 use drawbridge_transcoder::api::drawbridge::v1::{Outcome, WatchEvent};
 use drawbridge_transcoder::contract::{Entry, Order};
@@ -186,7 +186,7 @@ fn key() -> Key {
         project: None,
         query: String::new(),
         body: None,
-        credential: Viewer([0; 32]),
+        credential: CredentialId([0; 32]),
         language: None,
         discriminator: Vec::new(),
     }
