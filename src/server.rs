@@ -11,8 +11,10 @@ mod health;
 mod protocol;
 mod reflection;
 mod request_body_timeout;
+mod response_stream;
 mod response_write_timeout;
 mod router;
+mod served_method;
 mod stream_info;
 #[cfg(test)]
 mod tests;

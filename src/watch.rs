@@ -38,7 +38,7 @@ use bytes::Bytes;
 
 use crate::deadline::Deadline;
 use crate::engine::call_context::{CallContext, StreamContext};
-use crate::engine::stream_limiter::Streams;
+use crate::engine::stream_limiter::StreamLimiter;
 use crate::engine::unary;
 use crate::error::Error;
 use drawbridge_transcoder::api::drawbridge::v1::{WatchEvent, WatchEventType};
@@ -54,14 +54,14 @@ pub use stream::WatchStream;
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The largest number of open streams, of watches and of lists. Default: 50,000.
-    pub max_watchers: usize,
+    pub max_streams: usize,
     /// The largest number of poll loops. Default: 10,000.
-    pub max_loops: usize,
+    pub max_poll_loops: usize,
     /// After this time without a message a stream sends a bookmark. From 1 s to 1 day;
     /// default: 30 s.
     pub bookmark_interval: Duration,
     /// For how long transient failures of an upstream are tolerated. Default: 5 min.
-    pub max_failing: Duration,
+    pub failure_tolerance: Duration,
     /// The largest number of items of a watched list. Default: 100,000.
     pub max_items: usize,
 }
@@ -69,10 +69,10 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            max_watchers: 50_000,
-            max_loops: 10_000,
+            max_streams: 50_000,
+            max_poll_loops: 10_000,
             bookmark_interval: Duration::from_secs(30),
-            max_failing: Duration::from_secs(300),
+            failure_tolerance: Duration::from_secs(300),
             max_items: 100_000,
         }
     }
@@ -105,7 +105,7 @@ struct Registry {
     settings: Settings,
     /// Streams join, and loops leave, under this lock only.
     loops: Mutex<Loops>,
-    streams: Streams,
+    streams: StreamLimiter,
     polls: AtomicU64,
     /// Watches that began with a call.
     started: AtomicU64,
@@ -154,7 +154,7 @@ impl Watches {
         let (shortest, longest) = (Duration::from_secs(1), Duration::from_secs(86_400));
         settings.bookmark_interval = settings.bookmark_interval.clamp(shortest, longest);
         Self(Arc::new(Registry {
-            streams: Streams::new(settings.max_watchers),
+            streams: StreamLimiter::new(settings.max_streams),
             settings,
             loops: Mutex::default(),
             polls: AtomicU64::new(0),
@@ -282,7 +282,7 @@ impl Watches {
             // That loop has ended: all rounds of another one begin after this call.
             let mut subscription = self.0.subscribe(&key, follow, source)?;
             subscription.joined_after = 0;
-            let stopped = || Error::NoAnswer("the poll loop has stopped".to_owned());
+            let stopped = || Error::NoResponse("the poll loop has stopped".to_owned());
             let stream = WatchStream::open(subscription, deadline).await?;
             stream.ok_or_else(stopped)
         };
@@ -293,7 +293,7 @@ impl Watches {
     }
 
     /// Returns the limiter of open streams, which list streams use too.
-    pub fn streams(&self) -> &Streams {
+    pub fn streams(&self) -> &StreamLimiter {
         &self.0.streams
     }
 

@@ -3,52 +3,45 @@
 //! the dispatcher.
 
 use std::collections::HashMap;
-use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use tokio_stream::Stream;
 use tonic::body::Body;
 use tonic::codec::CompressionEncoding;
 use tonic::server::Grpc;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::engine::call_context::CallContext;
-use crate::engine::list_stream::{self, PageStream};
+use crate::engine::list_stream::{self, ListStream};
 use crate::engine::name_lookup::NameLookup;
-use crate::engine::unary::{self, Answered};
+use crate::engine::unary::{self, UnaryResponse};
 use crate::engine::{FileStream, Uploads};
 use crate::error::{self, Error};
 use crate::families::family;
 use crate::server::codec::WireCodec;
 use crate::server::request_body_timeout::{RequestTimeouts, TimeoutBody};
+use crate::server::response_stream::ResponseStream;
 use crate::server::response_write_timeout::{ResponseWriteTimeout, SlowReader};
+use crate::server::served_method::{INEXACT, ServedMethod};
 use crate::server::stream_info::{InstrumentedStream, StreamInfo, traced};
 use crate::server::unary_response::{self, Answer};
-use crate::telemetry::{Metrics, RpcMetrics};
+use crate::telemetry::Metrics;
 use crate::upstream::{Upstream, Upstreams};
-use crate::watch::{self, Watches};
+use crate::watch::Watches;
 use drawbridge_transcoder::contract::Contract;
 use drawbridge_transcoder::contract::Method;
-
-/// The longest value that is passed on from the upstream's headers, in bytes.
-const MAX_FORWARDED: usize = 1 << 10;
 
 /// Response metadata of the sandbox: nothing real was called.
 const SANDBOX: HeaderName = HeaderName::from_static("drawbridge-sandbox");
 
-/// Response metadata: paths of integers that are rounded in the message.
-const INEXACT: HeaderName = HeaderName::from_static("drawbridge-inexact");
-
 /// Looks rpcs up and carries them out.
 #[derive(Debug)]
 pub struct Dispatcher {
-    pub(super) methods: HashMap<Box<str>, Arc<Served>>,
+    pub(super) methods: HashMap<Box<str>, Arc<ServedMethod>>,
     pub(super) upstreams: Upstreams,
     pub(super) watches: Watches,
     pub(super) names: NameLookup,
@@ -61,16 +54,6 @@ pub struct Dispatcher {
     pub(super) traces: bool,
     /// Whether the embedded upstreams are served.
     pub(super) sandbox: bool,
-}
-
-/// A method and its metrics, at each upstream that can serve it.
-#[derive(Debug)]
-pub struct Served {
-    pub(super) method: Arc<Method>,
-    pub(super) at: Vec<(Arc<Upstream>, RpcMetrics)>,
-    /// Calls that failed before an upstream was picked.
-    pub(super) nowhere: RpcMetrics,
-    pub(super) forwarded: Vec<HeaderName>,
 }
 
 impl Dispatcher {
@@ -89,7 +72,7 @@ impl Dispatcher {
             .map(|method| {
                 let operation = &method.path[1..];
                 let family = family(&method.family);
-                let served = Served {
+                let served = ServedMethod {
                     method: method.clone(),
                     at: upstreams
                         .of(&method.family)
@@ -126,7 +109,7 @@ impl Dispatcher {
     }
 
     /// The method at this gRPC path.
-    pub(super) fn served(&self, path: &str) -> Option<Arc<Served>> {
+    pub(super) fn served(&self, path: &str) -> Option<Arc<ServedMethod>> {
         self.methods.get(path).cloned()
     }
 
@@ -151,12 +134,12 @@ impl Dispatcher {
             reason = error.log_text(),
             "call refused at the door"
         );
-        self.metrics.refused.inc();
-        error.status(&error::Context {
+        self.metrics.unauthenticated.inc();
+        error.status(&error::StatusContext {
             operation,
             upstream: "",
             request_id: "",
-            begun: false,
+            action_started: false,
         })
     }
 
@@ -168,7 +151,7 @@ impl Dispatcher {
     /// Serves one request of a method.
     pub(super) async fn serve(
         &self,
-        served: &Arc<Served>,
+        served: &Arc<ServedMethod>,
         request: http::Request<TimeoutBody>,
         deadline: Deadline,
     ) -> http::Response<Body> {
@@ -183,7 +166,7 @@ impl Dispatcher {
         if let Some(record) = arriving
             && let Some(status) = Status::from_header_map(response.headers())
         {
-            let error = Error::Unreceived {
+            let error = Error::RequestNotReceived {
                 code: status.code(),
                 problem: status.message().to_owned(),
             };
@@ -196,7 +179,7 @@ impl Dispatcher {
     /// Reads the message, and has it answered.
     pub(super) async fn answer(
         &self,
-        served: &Arc<Served>,
+        served: &Arc<ServedMethod>,
         request: http::Request<TimeoutBody>,
         arriving: &mut Option<StreamInfo>,
     ) -> http::Response<Body> {
@@ -275,7 +258,7 @@ impl Dispatcher {
         record: &mut StreamInfo,
         headers: &HeaderMap,
         request: &Bytes,
-    ) -> Result<Answered, Error> {
+    ) -> Result<UnaryResponse, Error> {
         let served = record.served.clone();
         let method = &served.method;
         let deadline = record.deadline;
@@ -335,7 +318,7 @@ impl Dispatcher {
         record: &mut StreamInfo,
         headers: &HeaderMap,
         messages: &mut Streaming<Bytes>,
-    ) -> Result<Answered, Error> {
+    ) -> Result<UnaryResponse, Error> {
         let served = record.served.clone();
         let method = &served.method;
         let Some(upload) = &method.upload else {
@@ -351,7 +334,7 @@ impl Dispatcher {
             deadline,
         };
         let reply = context.call(method, &received.call).await?;
-        Ok(Answered {
+        Ok(UnaryResponse {
             decoded: method.decode(&reply)?,
             headers: reply.headers,
             room: reply.room,
@@ -371,8 +354,8 @@ impl Dispatcher {
             Err(error) => return Err(record.fail(&error)),
         };
         let inexact = match &told {
-            Told::Pages(stream) => unary_response::inexact(stream.notes()),
-            Told::Watch(_) | Told::File(_) => None,
+            ResponseStream::Pages(stream) => unary_response::inexact(stream.notes()),
+            ResponseStream::Watch(_) | ResponseStream::File(_) => None,
         };
         let untaken = SlowReader::default();
         let mut response = Response::new(record.stream(told, untaken.clone()));
@@ -390,7 +373,7 @@ impl Dispatcher {
         record: &mut StreamInfo,
         headers: &HeaderMap,
         request: &Bytes,
-    ) -> Result<Told, Error> {
+    ) -> Result<ResponseStream, Error> {
         let served = record.served.clone();
         let method = &served.method;
         let call_by = record.deadline;
@@ -417,83 +400,38 @@ impl Dispatcher {
         method: &Arc<Method>,
         deadline: Option<Deadline>,
         request: &Bytes,
-    ) -> Result<Told, Error> {
+    ) -> Result<ResponseStream, Error> {
         if method.download.is_some() {
             let file = FileStream::open(context, method, request, deadline);
-            return file.await.map(Told::File);
+            return file.await.map(ResponseStream::File);
         }
         if method.pages.is_none() {
             let watches = &self.watches;
             let request = request.clone();
             let watch = watches.watch(method, request, context, deadline);
-            return watch.await.map(Told::Watch);
+            return watch.await.map(ResponseStream::Watch);
         }
-        let route = list_stream::Route {
+        let settings = list_stream::Settings {
             method: method.clone(),
             context: context.to_stream(),
             deadline,
             page_timeout: self.default_deadline,
-            streams: self.watches.streams().clone(),
+            limiter: self.watches.streams().clone(),
         };
-        PageStream::open(route, request).await.map(Told::Pages)
-    }
-}
-
-impl Served {
-    /// The response, with what goes into its metadata.
-    pub(super) fn response(&self, answered: Answered) -> Response<Bytes> {
-        let Answered {
-            decoded,
-            headers,
-            room,
-        } = answered;
-        let mut response = Response::new(decoded.message);
-        if room.0.is_some() {
-            response.extensions_mut().insert(room);
-        }
-        let metadata = response.metadata_mut().as_mut();
-        self.forward(&headers, metadata);
-        if let Some(paths) = unary_response::inexact(&decoded.notes) {
-            metadata.insert(INEXACT, paths);
-        }
-        response
-    }
-
-    /// Copies what the upstream says of the request into response metadata; but not
-    /// what some clients take for a broken answer.
-    pub(super) fn forward(&self, from: &HeaderMap, to: &mut HeaderMap) {
-        for name in &self.forwarded {
-            let value = from.get(name);
-            let fits =
-                |value: &&HeaderValue| value.len() <= MAX_FORWARDED && value.to_str().is_ok();
-            if let Some(value) = value.filter(fits) {
-                to.insert(name.clone(), value.clone());
-            }
-        }
+        ListStream::open(settings, request)
+            .await
+            .map(ResponseStream::Pages)
     }
 }
 
 /// The record for the one call that tonic makes when the message has come.
 fn once(arriving: &mut Option<StreamInfo>) -> Result<StreamInfo, Status> {
     let record = arriving.take();
-    record.ok_or_else(|| Status::internal("a request has one message"))
-}
-
-/// What a stream tells.
-pub(super) enum Told {
-    Watch(watch::WatchStream),
-    Pages(PageStream),
-    File(FileStream),
-}
-
-impl Stream for Told {
-    type Item = Result<Bytes, Error>;
-
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        match self.get_mut() {
-            Told::Watch(stream) => Pin::new(stream).poll_next(cx),
-            Told::Pages(stream) => Pin::new(stream).poll_next(cx),
-            Told::File(stream) => Pin::new(stream).poll_next(cx),
-        }
-    }
+    record.ok_or_else(|| {
+        let error = Error::RequestNotReceived {
+            code: Code::Internal,
+            problem: "the request has more than one message".to_owned(),
+        };
+        error.status(&error::StatusContext::default())
+    })
 }

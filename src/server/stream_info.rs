@@ -13,8 +13,9 @@ use tonic::{Code, Status};
 use crate::deadline::Deadline;
 use crate::downstream::Caller;
 use crate::error::{self, Error};
-use crate::server::dispatcher::{Served, Told};
+use crate::server::response_stream::ResponseStream;
 use crate::server::response_write_timeout::SlowReader;
+use crate::server::served_method::ServedMethod;
 use crate::telemetry::{self, RpcMetrics, code_name};
 use crate::upstream::Upstream;
 
@@ -29,7 +30,7 @@ pub async fn traced<T>(span: Option<tracing::Span>, work: impl Future<Output = T
 /// What is kept of a call while it runs: for metrics, the log and traces. A call
 /// whose caller has left is counted when this is dropped.
 pub struct StreamInfo {
-    pub served: Arc<Served>,
+    pub served: Arc<ServedMethod>,
     pub caller: Caller,
     pub upstream: Option<Arc<Upstream>>,
     /// When the call ends, wherever it is by then.
@@ -45,7 +46,7 @@ pub struct StreamInfo {
 
 /// A stream, whose record ends with it.
 pub struct InstrumentedStream {
-    told: Told,
+    told: ResponseStream,
     /// None: it has ended.
     record: Option<StreamInfo>,
 }
@@ -53,7 +54,7 @@ pub struct InstrumentedStream {
 impl StreamInfo {
     /// Begins when the headers have come; the message may never.
     pub fn begin(
-        served: &Arc<Served>,
+        served: &Arc<ServedMethod>,
         traces: bool,
         headers: &HeaderMap,
         deadline: Deadline,
@@ -115,7 +116,7 @@ impl StreamInfo {
     }
 
     /// The stream, recorded to its end; it has its first message.
-    pub fn stream(mut self, told: Told, untaken: SlowReader) -> InstrumentedStream {
+    pub fn stream(mut self, told: ResponseStream, untaken: SlowReader) -> InstrumentedStream {
         self.answer();
         self.untaken = Some(untaken);
         // The rest of it, credentials among them, is the stream's affair.
@@ -160,11 +161,11 @@ impl StreamInfo {
         let operation = &self.served.method.path[1..];
         let (upstream, request_id) = (self.upstream_name(), self.request_id());
         let watch = self.served.method.watch.as_ref();
-        let mut status = error.status(&error::Context {
+        let mut status = error.status(&error::StatusContext {
             operation,
             upstream,
             request_id,
-            begun: self.answered && watch.is_some_and(|watch| watch.start.is_some()),
+            action_started: self.answered && watch.is_some_and(|watch| watch.start.is_some()),
         });
         if let Some(id) = &self.caller.request_id {
             let metadata = status.metadata_mut().as_mut();

@@ -92,7 +92,7 @@ impl RestSnapshotSource {
                 return Ok(items.into_iter().flatten().collect());
             };
             let (index, response) =
-                read.map_err(|_| Error::NoAnswer("a refresh was aborted".to_owned()))?;
+                read.map_err(|_| Error::NoResponse("a refresh was aborted".to_owned()))?;
             match response {
                 Ok(response) => {
                     let bytes = watch.refreshed(&response)?;

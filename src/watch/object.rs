@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use super::poll_target::{PollTarget, ResourceCalls};
 use super::snapshot::Item;
 use super::source::{POLL_TIMEOUT, RestSnapshotSource, SnapshotRead, is_not_found, repeatable};
 use crate::deadline::Deadline;
+use crate::engine::pager::{OnRepeat, Pager, TokenCursor};
 use crate::error::Error;
 use drawbridge_transcoder::call::Call;
 use drawbridge_transcoder::contract::{Held, Outcome, SideRead};
@@ -246,38 +248,30 @@ impl RestSnapshotSource {
         side: &SideRead,
         request: &[u8],
         call: &Call,
-        by: Deadline,
+        deadline: Deadline,
     ) -> Result<Bytes, Error> {
         let rpc = &side.rpc;
-        let mut page = self.context.fetch(rpc, call, by).await?;
-        let Some(paging) = &rpc.paging else {
-            return Ok(page);
-        };
-        let dialect = &self.context.upstream.settings.dialect;
-        let mut asked = paging.asked(request, dialect)?;
-        let mut items = paging.items(&page)?;
-        let mut whole = page.to_vec();
-        while let Some(token) = paging.next(asked, &page)? {
-            let request = paging.at(request, &token);
-            asked = paging.asked(&request, dialect)?;
-            let call = repeatable(rpc.bind(&request, dialect)?);
-            page = self.context.fetch(rpc, &call, by).await?;
-            let more = paging.items(&page)?;
-            // An API that does not page gives the first one for ever.
-            if more.is_empty() || items.ends_with(&more) {
-                break;
-            }
-            items.extend(more);
-            if items.len() > self.max_items {
+        if rpc.paging.is_none() {
+            return self.context.fetch(rpc, call, deadline).await;
+        }
+        let request = Bytes::copy_from_slice(request);
+        let cursor = TokenCursor::new(Arc::clone(rpc), request)?.with_prepare(repeatable);
+        let mut pager = Pager::new(cursor, OnRepeat::End);
+        let mut merged = Vec::new();
+        let mut items = 0;
+        while let Some(page) = pager.next(self.context.until(deadline)).await? {
+            items += page.items.len();
+            // A list of one page is bounded by its bytes alone.
+            if !merged.is_empty() && items > self.max_items {
                 let problem = format!(
-                    "it has more than {} items (setting `max_items`)",
+                    "the list has more items than the {} of the setting `max_items`",
                     self.max_items
                 );
                 return Err(Error::decode("", problem));
             }
-            // Messages are joined by joining their bytes.
-            whole.extend_from_slice(&page);
+            // Messages are merged by concatenating their bytes.
+            merged.extend_from_slice(&page.message);
         }
-        Ok(whole.into())
+        Ok(merged.into())
     }
 }

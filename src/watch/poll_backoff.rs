@@ -180,7 +180,7 @@ mod tests {
                 problem: "no token".to_owned(),
             },
             Error::decode("", "HTML"),
-            Error::TooLarge { limit: 1 },
+            Error::ResponseTooLarge { limit: 1 },
         ] {
             assert_eq!(
                 FailureTolerance::new(S(60)).tolerate(&error, S(1)),

@@ -25,7 +25,7 @@ use super::poll_backoff::{FailureTolerance, PollBackoff};
 use super::source::POLL_TIMEOUT;
 use super::{Loops, Registry};
 use crate::deadline::Deadline;
-use crate::engine::stream_limiter::{Place, full};
+use crate::engine::stream_limiter::{StreamPermit, limit_reached};
 use crate::error::Error;
 
 /// The running loops of one kind.
@@ -437,7 +437,7 @@ pub(super) struct Subscription<S: LoopSource> {
     pub(super) follow: bool,
     /// The number of rounds that had begun when the stream joined.
     pub(super) joined_after: u64,
-    _place: Place,
+    _permit: StreamPermit,
 }
 
 impl<S: LoopSource> Subscription<S> {
@@ -483,7 +483,7 @@ impl Registry {
         follow: bool,
         source: impl FnOnce() -> S,
     ) -> Result<Subscription<S>, Error> {
-        let place = self.streams.place()?;
+        let permit = self.streams.acquire()?;
         let mut loops = self.lock();
         let running = loops.len();
         let mut starts = None;
@@ -493,7 +493,7 @@ impl Registry {
                 let published = shared.published.subscribe();
                 (shared, published)
             }
-            Entry::Vacant(_) if running >= self.settings.max_loops => return Err(no_room()),
+            Entry::Vacant(_) if running >= self.settings.max_poll_loops => return Err(no_room()),
             Entry::Vacant(entry) => {
                 let (shared, published) = SharedLoop::new(source());
                 entry.insert(Arc::clone(&shared));
@@ -521,14 +521,14 @@ impl Registry {
             registry: Arc::clone(self),
             follow,
             joined_after,
-            _place: place,
+            _permit: permit,
         })
     }
 
     /// Fails when one more stream, or one more loop, is more than the settings allow.
     pub(super) fn has_room(&self) -> Result<(), Error> {
-        let _place = self.streams.place()?;
-        if self.lock().len() >= self.settings.max_loops {
+        let _permit = self.streams.acquire()?;
+        if self.lock().len() >= self.settings.max_poll_loops {
             return Err(no_room());
         }
         Ok(())
@@ -568,7 +568,7 @@ impl Registry {
 }
 
 fn no_room() -> Error {
-    full("poll loops", "max_loops")
+    limit_reached("poll loops", "watch.max_poll_loops")
 }
 
 /// The task of a loop. Dropping it removes the loop from the registry and publishes
@@ -586,7 +586,7 @@ impl<S: LoopSource> Drop for LoopTask<S> {
         // First out of the registry: a stream that joins from now on gets a new loop.
         self.registry.remove_if(&self.key, &self.shared, || true);
         let end = self.end.take().unwrap_or_else(|| {
-            End::Failed(Error::NoAnswer("the poll loop has stopped".to_owned()))
+            End::Failed(Error::NoResponse("the poll loop has stopped".to_owned()))
         });
         self.shared.published.send_modify(|published| {
             let last = published.phase.observed().cloned();
@@ -638,7 +638,7 @@ impl<S: LoopSource> LoopTask<S> {
         let settings = &self.registry.settings;
         let intervals = source.intervals();
         let mut backoff = PollBackoff::new(intervals.first, intervals.max, self.registry.random);
-        let mut tolerance = FailureTolerance::new(settings.max_failing);
+        let mut tolerance = FailureTolerance::new(settings.failure_tolerance);
         let mut cursor = S::Cursor::default();
         loop {
             let round = shared.begin_round();

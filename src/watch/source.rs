@@ -78,7 +78,7 @@ pub(super) fn is_not_found(error: &Error) -> bool {
 /// Marks a poll as idempotent: the `watch` option implies it, even where the polled rpc
 /// has no `idempotency_level`.
 pub(super) fn repeatable(mut call: Call) -> Call {
-    if call.idempotency == Idempotency::Unsafe {
+    if call.idempotency == Idempotency::NonIdempotent {
         call.idempotency = Idempotency::Idempotent;
     }
     call
@@ -125,6 +125,7 @@ impl RestSnapshotSource {
         })
     }
 
+    #[expect(clippy::expect_used, reason = "checked by `new`")]
     pub(super) fn watch(&self) -> &Watch {
         self.method.watch.as_ref().expect("checked by `new`")
     }
@@ -197,7 +198,7 @@ impl StreamContext {
         let context = self.until(deadline);
         let reply = context.call(method, call).await?;
         let first = method.decode(&reply)?;
-        let whole = unary::whole(context, method, call, first);
+        let whole = unary::merge_pages(context, method, call, first);
         Ok(whole.await?.message)
     }
 }

@@ -15,7 +15,6 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tokio_stream::Stream;
 
-use super::log::LogStream;
 use super::shared_loop::{End, Phase, Subscription};
 use super::snapshot::Snapshot;
 use super::snapshot_loop::SnapshotLoop;
@@ -42,7 +41,7 @@ enum State {
     /// A last message, and an error after it.
     Last(Option<Bytes>, Option<Error>),
     /// The stream of a log.
-    Log(Box<LogStream>),
+    Log(Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>),
     /// The end was sent.
     Ended,
 }
@@ -96,9 +95,9 @@ enum CursorState {
 }
 
 impl WatchStream {
-    /// Returns the stream of a log.
-    pub(super) fn log(stream: LogStream) -> Self {
-        Self(State::Log(Box::new(stream)))
+    /// Wraps the stream of a log. Any stream: `log` itself reads a `WatchStream`.
+    pub(super) fn log(stream: impl Stream<Item = Result<Bytes, Error>> + Send + 'static) -> Self {
+        Self(State::Log(Box::pin(stream)))
     }
 
     /// Waits until there is a first event. An error here is the response to the rpc, not
@@ -174,7 +173,7 @@ impl Stream for WatchStream {
                     let next = next.or_else(|| error.take().map(Err));
                     return Poll::Ready(next);
                 }
-                State::Log(log) => return Pin::new(log).poll_next(cx),
+                State::Log(log) => return log.as_mut().poll_next(cx),
                 State::Waiting(wait) => match wait.as_mut().poll(cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(cursor) => self.0 = State::Ready(cursor),

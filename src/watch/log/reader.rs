@@ -22,8 +22,9 @@ use super::super::shared_loop::{End, Phase, Published, Subscription};
 use super::super::stream::WatchStream;
 use super::position::{Page, Position, ReadPosition};
 use super::source::PageFuture;
-use super::tail::{Mark, MarkReceiver, Tail, WindowEntry, WindowRead, goes_on};
+use super::tail::{Mark, MarkReceiver, Tail, WindowEntry, WindowRead};
 use crate::deadline::Deadline;
+use crate::engine::pager::{Progress, ProgressGuard};
 use crate::error::Error;
 use crate::watch::poll_backoff::{FailureTolerance, PollBackoff};
 use drawbridge_transcoder::api::drawbridge::v1::{Outcome, WatchEvent, WatchEventType};
@@ -144,8 +145,7 @@ struct CatchUp {
     retry_at: Option<Instant>,
     backoff: PollBackoff,
     tolerance: FailureTolerance,
-    /// Pages in a row without a new entry.
-    idle: u32,
+    guard: ProgressGuard,
 }
 
 impl LogStream {
@@ -268,8 +268,8 @@ impl CatchUp {
             reading: None,
             retry_at: None,
             backoff: PollBackoff::new(rules.first_interval, rules.max_interval, registry.random),
-            tolerance: FailureTolerance::new(registry.settings.max_failing),
-            idle: 0,
+            tolerance: FailureTolerance::new(registry.settings.failure_tolerance),
+            guard: ProgressGuard::default(),
         }
     }
 }
@@ -356,15 +356,17 @@ impl Reader {
                 own.tolerance.recovered();
                 self.own_unconfirmed_since = None;
                 self.observed_at = (self.subscription.registry.clock)();
-                let (last, came) = (page.last, !page.entries.is_empty());
+                let (last, is_empty) = (page.last, page.entries.is_empty());
                 let before = self.position.at();
                 let new = self.position.advance(page);
-                own.idle = if new.is_empty() { own.idle + 1 } else { 0 };
                 own.backoff.reset();
-                if !last
-                    && own.idle > 0
-                    && let Err(error) = goes_on(own.idle, came, self.position.at() != before)
-                {
+                let progress = Progress {
+                    is_last: last,
+                    is_empty,
+                    has_new: !new.is_empty(),
+                    has_moved: self.position.at() != before,
+                };
+                if let Err(error) = own.guard.check(progress) {
                     self.failed = Some(error);
                 }
                 let new = new.late.into_iter().chain(new.entries);

@@ -12,6 +12,7 @@ use super::super::shared_loop::{
 };
 use super::position::{NewEntries, Position, ReadPosition, offset};
 use super::source::{LogRules, LogSource};
+use crate::engine::pager::{Progress, ProgressGuard};
 use crate::error::Error;
 use drawbridge_transcoder::contract::Entry;
 
@@ -20,8 +21,6 @@ const WINDOW_ENTRIES: usize = 1_000;
 const WINDOW_BYTES: usize = 4 << 20;
 /// The largest number of late entries that are kept for readers behind the window.
 const MAX_LATE_ENTRIES: usize = 1_000;
-/// How many pages in a row may have no new entry.
-pub(super) const IDLE_PAGES: u32 = 10_000;
 
 /// The source of a loop that follows the end of a log.
 pub(in crate::watch) struct Tail {
@@ -268,16 +267,21 @@ async fn read_on(
         false => None,
     };
     let mut changed = false;
-    let mut idle = 0;
+    let mut guard = ProgressGuard::default();
     loop {
         let before = position.at();
         let page = task
             .read(Arc::clone(&this.source).page(before.clone()))
             .await?;
         let now = task.now();
-        let (last, came) = (page.last, !page.entries.is_empty());
+        let (last, is_empty) = (page.last, page.entries.is_empty());
         let new = position.advance(page);
-        idle = if new.is_empty() { idle + 1 } else { 0 };
+        let progress = Progress {
+            is_last: last,
+            is_empty,
+            has_new: !new.is_empty(),
+            has_moved: position.at() != before,
+        };
         let marker = before.marker.as_deref().unwrap_or_default();
         let is_new = this.push(new, marker, now);
         task.shared.publish((), now, is_new);
@@ -285,9 +289,7 @@ async fn read_on(
         if last {
             break;
         }
-        if idle > 0 {
-            goes_on(idle, came, position.at() != before)?;
-        }
+        guard.check(progress)?;
     }
     if let Some(page) = newest {
         let late = NewEntries {
@@ -301,17 +303,6 @@ async fn read_on(
         }
     }
     Ok(changed)
-}
-
-/// Fails for a list that never ends although it has no new entries.
-pub(super) fn goes_on(idle: u32, came: bool, moved: bool) -> Result<(), Error> {
-    if idle < IDLE_PAGES && came && moved {
-        return Ok(());
-    }
-    Err(Error::decode(
-        "",
-        "the list does not go on behind its marker: does the upstream page it?",
-    ))
 }
 
 /// Copies an entry out of its page, so that the window does not keep the page in memory.
