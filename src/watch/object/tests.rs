@@ -2,19 +2,24 @@
 //! call that begins it. Own protos, and an HTTP server that answers by path.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use tokio_stream::StreamExt;
+use tonic::Code;
 
 use super::*;
 use crate::downstream::Downstream;
-use crate::engine::call_context::CallContext;
+use crate::engine::call_context::{CallContext, StreamContext};
 use crate::upstream::{Settings, Upstream};
+use crate::watch::source::SnapshotSource;
 use crate::watch::{self, WatchStream, Watches};
 use crate::world::{DO, FIND, STARTED, World, jobs};
+use drawbridge_transcoder::api::drawbridge::v1::WatchEvent;
+use drawbridge_transcoder::contract::Method;
 
 const JOB: &str = "GET /v1/p1/jobs/j1";
 const ADDON: &str = "GET /v1/p1/addons/a1";
@@ -106,22 +111,23 @@ impl Stage {
     }
 
     /// A source of `S.Watch`.
-    fn source(&self, request: Value) -> RestSource {
+    fn source(&self, request: Value) -> RestSnapshotSource {
         let method = self.method("/t.S/Watch");
         let watch = method.watch.as_ref().unwrap();
         let request = Bytes::from(self.world.wire("t.WatchJobReq", request));
         let call = method.bind(&request, "").unwrap();
         let poll = watch.poll_request(&request).unwrap();
-        let target = Target::new(watch, poll, Some(call), "").unwrap();
+        let target = ResourceCalls::new(watch, poll, Some(call), "").unwrap();
         let context = StreamContext {
             upstream: self.upstream.clone(),
             client: caller(),
         };
-        RestSource::new(method, request, Aim::poll(target), context, 100).unwrap()
+        RestSnapshotSource::new(method, request, PollTarget::resource(target), context, 100)
+            .unwrap()
     }
 
     /// What is told of a read, but for the event.
-    fn told(&self, source: &RestSource, item: &Item) -> Value {
+    fn told(&self, source: &RestSnapshotSource, item: &Item) -> Value {
         let message = source.message(&WatchEvent::default(), Some(item));
         let mut told = self.world.json("t.WatchJobRes", &message);
         told.as_object_mut().unwrap().remove("event");
@@ -171,9 +177,9 @@ fn caller() -> Downstream {
     }
 }
 
-async fn one(source: &RestSource) -> Item {
+async fn one(source: &RestSnapshotSource) -> Item {
     match source.read().await {
-        Ok(Read::Items(mut items)) => items.pop().expect("one item"),
+        Ok(SnapshotRead::Items(mut items)) => items.pop().expect("one item"),
         other => panic!("{other:?}"),
     }
 }
@@ -232,7 +238,7 @@ async fn it_is_read_lightly_until_it_is_final() {
     );
     assert_eq!(one(&source).await.outcome, Outcome::Pending);
     let moved = one(&source).await;
-    assert_eq!((moved.outcome, moved.restless), (Outcome::Pending, true));
+    assert_eq!((moved.outcome, moved.poll_soon), (Outcome::Pending, true));
 }
 
 #[tokio::test]
@@ -242,7 +248,7 @@ async fn states_are_an_end_when_they_last() {
     let source = stage.source(json!({"p": "p1", "jobId": "j1"}));
     let read = async || {
         let item = one(&source).await;
-        (item.outcome, item.restless)
+        (item.outcome, item.poll_soon)
     };
     let (held, open) = ((Outcome::Pending, true), (Outcome::Pending, false));
     let bad = (Outcome::Failed, false);
@@ -340,12 +346,12 @@ async fn what_the_poll_does_not_find_is_looked_for_elsewhere() {
     cloud.says(ADDON, [(200, addon("j0", "OK"))]);
     cloud.seen();
     for _ in 0..2 {
-        assert!(matches!(source.read().await, Ok(Read::Nothing)));
+        assert!(matches!(source.read().await, Ok(SnapshotRead::NotFound)));
     }
     assert_eq!(cloud.count(ADDON), 0);
     // The job before is not the one that is watched: it has not settled.
     let item = one(&source).await;
-    assert_eq!((item.outcome, item.restless), (Outcome::Pending, true));
+    assert_eq!((item.outcome, item.poll_soon), (Outcome::Pending, true));
     assert_eq!(
         stage.told(&source, &item),
         json!({"addon": addon("j0", "OK")})
@@ -358,7 +364,7 @@ async fn what_the_poll_does_not_find_is_looked_for_elsewhere() {
     // Gone is the good end of a deletion.
     cloud.says(ADDON, [(404, json!({}))]);
     match source.read().await {
-        Ok(Read::Gone(item)) => {
+        Ok(SnapshotRead::Deleted(item)) => {
             assert_eq!(item.outcome, Outcome::Succeeded);
             assert_eq!(
                 stage.told(&source, &item),
@@ -387,7 +393,7 @@ async fn what_the_poll_does_not_find_is_looked_for_elsewhere() {
     cloud.says(ADDON, [(404, json!({}))]);
     let source = stage.source(request);
     for _ in 0..2 {
-        assert!(matches!(source.read().await, Ok(Read::Nothing)));
+        assert!(matches!(source.read().await, Ok(SnapshotRead::NotFound)));
     }
     assert!(is_not_found(&source.read().await.unwrap_err()));
 }
@@ -402,7 +408,7 @@ async fn gone_is_a_good_end_after_some_states() {
         one(&source).await;
         cloud.says(JOB, [(404, json!({}))]);
         match source.read().await {
-            Ok(Read::Gone(item)) if well => {
+            Ok(SnapshotRead::Deleted(item)) if well => {
                 assert_eq!(item.outcome, Outcome::Succeeded);
                 assert_eq!(stage.told(&source, &item)["job"]["state"], "LEAVING");
             }
