@@ -2,6 +2,7 @@
 //! and option, and stops the start.
 
 mod bind;
+mod check;
 mod compile;
 mod decode;
 mod diagnostics;
@@ -11,18 +12,17 @@ mod file;
 mod link;
 mod merge_pages;
 mod paging;
+mod path_template;
 mod plan;
 mod resolve;
 mod rpc_lookup;
-mod template;
 #[cfg(test)]
 pub(crate) mod tests;
-mod values;
 mod view;
 mod watch;
 
+pub use check::Check;
 pub use edit::{Edit, Place as EditPlace};
-pub use values::Check;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

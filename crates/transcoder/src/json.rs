@@ -2,12 +2,10 @@
 //! each, driven by the contract's tables. Pure: no I/O, no clock, no message
 //! structs in between.
 
-mod bits;
+mod bit_set;
 mod decode;
 mod encode;
 mod print;
-#[cfg(test)]
-mod properties;
 mod scan;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use http::Method as Verb;
 
 use super::expression::expression;
+use super::path_template::{Variable, encode};
 use super::plan::{Node, Param, Plan, What};
-use super::template::{Variable, encode};
 use super::view::{View, descend};
 use crate::Error;
 use crate::call::{Call, Idempotency, Media};

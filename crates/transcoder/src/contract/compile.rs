@@ -14,7 +14,7 @@ use self::route::Route;
 use super::bind::Binding;
 use super::diagnostics::{Diagnostics, HTTP, Options, check_query};
 use super::link::{self, Unlinked};
-use super::template::Template;
+use super::path_template::Template;
 use super::{Check, Contract, Diagnostic, Method, Source, file, merge_pages, paging, resolve};
 use crate::api::drawbridge::v1::{FileRules, MethodRules};
 use crate::api::google::api::HttpRule;

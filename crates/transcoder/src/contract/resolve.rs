@@ -9,7 +9,7 @@ use percent_encoding::percent_decode_str;
 
 use super::Method;
 use super::diagnostics::Diagnostics;
-use super::template::Template;
+use super::path_template::Template;
 use crate::Error;
 use crate::call::Reply;
 use crate::json::wire;

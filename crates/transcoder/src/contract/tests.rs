@@ -85,14 +85,14 @@ impl Bind for World {
     }
 }
 
-mod binding;
-mod decoding;
+mod bind;
+mod decode;
 mod diagnostics;
-mod expressions;
-pub(crate) mod following;
-mod logging;
+mod expression;
 mod paging;
-mod properties;
-mod sharing;
-mod watching;
+mod random_input;
+mod required_omitted;
+mod watch;
+pub(crate) mod watch_calls;
+mod watch_log;
 mod world;

@@ -4,15 +4,15 @@
 //! text again, so that nothing is spent on paths while all is well.
 
 mod cursor;
-mod known;
+mod duplicate_names;
+mod error_path;
 mod numbers;
-mod path;
-mod segments;
+mod well_known_types;
 
+use self::duplicate_names::Segments;
+pub(super) use self::error_path::{join, path_at, path_of};
 use self::numbers::{bits, bits_of_text, write_bits};
-pub(super) use self::path::{join, path_at, path_of};
-use self::segments::Segments;
-use super::bits::Bits;
+use super::bit_set::BitSet;
 use super::print;
 use super::token;
 use super::wire::{self, MAX_DEPTH};
@@ -204,7 +204,7 @@ impl<'t, 'o> Reader<'t, 'o> {
 
     fn members(&mut self, message: &Message, depth: u32) -> Outcome {
         let start = self.out.len();
-        let mut seen = Bits::default();
+        let mut seen = BitSet::default();
         let mut segments: Option<Segments> = None;
         let mut guess = 0;
         if self.opened(b'}') {

@@ -6,12 +6,12 @@
 //! is seen before the first of its parts is written: nothing is written twice,
 //! however deep it stands.
 
+mod field_order;
 mod json;
 mod map;
-mod order;
 
-use self::order::{in_order, is_in_order};
-use super::bits::Bits;
+use self::field_order::{in_order, is_in_order};
+use super::bit_set::BitSet;
 use super::wire::{self, Fields, MAX_DEPTH, Malformed, Value};
 use super::{Problem, excerpt, print, text};
 use crate::schema::{
@@ -200,10 +200,10 @@ impl Writer<'_> {
                 || skip.is_some_and(|skip| skip(index))
                 || self.dialect.is_some_and(|dialect| !field.is_in(dialect))
         };
-        let mut seen = Bits::default();
+        let mut seen = BitSet::default();
         // What is written counts only where it decides on something.
         let tracked = !message.emit_empty.is_empty() || !message.raws.is_empty();
-        let mut written = Bits::default();
+        let mut written = BitSet::default();
         out.push(b'{');
         let empty = out.len();
         let mut fields = wire::fields(wire);

@@ -1,8 +1,9 @@
 //! Tables of cases, both ways.
 
+mod decode;
+mod encode;
+mod random_input;
 mod shapes;
-mod to_json;
-mod to_wire;
 
 use std::sync::LazyLock;
 

@@ -9,7 +9,7 @@ use crate::api::google::api::HttpRule;
 use crate::api::google::api::http_rule::Pattern;
 use crate::contract::bind::{Body, PathField, Piece};
 use crate::contract::diagnostics::{Diagnostics, HTTP, check_json};
-use crate::contract::template::{Part, Template, Variable};
+use crate::contract::path_template::{Part, Template, Variable};
 use crate::contract::{Action, edit};
 use crate::schema::{Cardinality, FieldIndex, Kind, MessageId, Schema, Shape};
 

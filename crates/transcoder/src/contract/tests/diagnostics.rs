@@ -3,11 +3,11 @@
 
 mod actions;
 mod fields;
-mod files;
-mod reads;
+mod merge_pages;
+mod method_rules;
 mod routes;
-mod rules;
-mod watches;
+mod upload_download;
+mod watch;
 
 use super::*;
 

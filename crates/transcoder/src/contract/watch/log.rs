@@ -10,7 +10,7 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use super::super::Method;
-use super::super::template::encode;
+use super::super::path_template::encode;
 use super::fields::{broken, key_text};
 use crate::Error;
 use crate::api::drawbridge::v1::WatchEvent;

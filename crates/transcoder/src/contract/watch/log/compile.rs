@@ -10,8 +10,8 @@ use super::{Grows, LINE, Log, Param, Read, Tables};
 use crate::api::drawbridge::v1 as rules;
 use crate::contract::Method;
 use crate::contract::diagnostics::{Diagnostics, check_query};
+use crate::contract::path_template::encode;
 use crate::contract::rpc_lookup::{RpcLookup, check_same_call, unknown_rpc};
-use crate::contract::template::encode;
 use crate::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema, Shape};
 
 /// Every so many reads of a list, its newest page is read too.

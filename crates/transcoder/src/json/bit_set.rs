@@ -2,12 +2,12 @@
 
 /// A set of small numbers; those below 256 take no allocation.
 #[derive(Default)]
-pub(super) struct Bits {
+pub(super) struct BitSet {
     low: [u64; 4],
     high: Vec<u64>,
 }
 
-impl Bits {
+impl BitSet {
     /// False if it is there already.
     #[inline]
     pub fn insert(&mut self, bit: u16) -> bool {

@@ -6,7 +6,6 @@ use proptest::prelude::*;
 use prost_reflect::{DynamicMessage, SerializeOptions};
 use serde_json::Value as Json;
 
-use super::tests::{POOL, SCHEMA, dynamic, id};
 use super::*;
 
 /// Rules of REST do not disturb the oracle here: `test.All` has none.
@@ -362,7 +361,7 @@ proptest! {
     #[test]
     fn doubles_come_back_bit_by_bit(value in any::<f64>().prop_filter("a JSON number", |v| v.is_finite()), small in any::<f32>().prop_filter("a JSON number", |v| v.is_finite())) {
         let mut wire = [&[0x09][..], &value.to_le_bytes(), &[0x15], &small.to_le_bytes()].concat();
-        wire.extend(super::tests::bytes(105, [&[0x11][..], &value.to_le_bytes()].concat()));
+        wire.extend(super::bytes(105, [&[0x11][..], &value.to_le_bytes()].concat()));
         let mut text = Vec::new();
         to_json(&SCHEMA, id(MESSAGE), &wire, &|_| false, &mut text).unwrap();
         let mut again = Vec::new();

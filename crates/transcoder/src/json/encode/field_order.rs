@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
-use super::super::bits::Bits;
+use super::super::bit_set::BitSet;
 use super::super::wire::{self, Malformed};
 use crate::schema::{Cardinality, FieldIndex, Kind, Message};
 
 /// Whether each field stands there once and in one piece, and of a oneof one
 /// member.
 pub(super) fn is_in_order(message: &Message, wire: &[u8]) -> Result<bool, Malformed> {
-    let mut seen = Bits::default();
+    let mut seen = BitSet::default();
     let mut before = 0;
     let mut fields = wire::fields(wire);
     while let Some((number, _)) = fields.read()? {
