@@ -1,16 +1,19 @@
 //! The contract: descriptors as compiled methods. Every diagnostic names file, rpc
 //! and option, and stops the start.
 
+mod action;
 mod bind;
 mod check;
 mod compile;
 mod decode;
 mod diagnostics;
-mod edit;
+mod download;
 mod expression;
-mod file;
+mod file_fields;
 mod link;
+mod location;
 mod merge_pages;
+mod pages;
 mod paging;
 mod path_template;
 mod plan;
@@ -18,11 +21,12 @@ mod resolve;
 mod rpc_lookup;
 #[cfg(test)]
 pub(crate) mod tests;
+mod upload;
 mod view;
 mod watch;
 
+pub use action::{Action, Edit, EditPlace};
 pub use check::Check;
-pub use edit::{Edit, Place as EditPlace};
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -35,10 +39,12 @@ use crate::call::{Call, Idempotency, Media, Reply};
 use crate::family::{Families, FamilyRules};
 pub use crate::schema::Diagnostic;
 use crate::schema::{self, FieldIndex, MessageId, Schema};
-pub use file::{Download, Upload};
+pub use download::Download;
 pub use merge_pages::{MergePages, MergedPages};
+pub use pages::Pages;
 pub use paging::{Asked, Paging};
 pub use resolve::Resolve;
+pub use upload::Upload;
 pub use watch::log::{Entry, Grows, Log, Order, Slice};
 pub use watch::{Fallback, Find, Found, Held, Hold, SideRead, Start};
 
@@ -107,39 +113,9 @@ pub struct Method {
     pub merge_pages: Option<MergePages>,
     binding: bind::Binding,
     /// Set where the answer is read from a redirect.
-    location: Option<resolve::Location>,
+    location: Option<location::Location>,
     /// The field of the response that the whole reply is read into.
     response_body: Option<FieldIndex>,
-}
-
-/// A compiled `drawbridge.v1.Action`.
-#[derive(Debug)]
-pub struct Action {
-    /// The document's member that names the action, and its value.
-    pub name: Option<(Box<str>, Box<str>)>,
-    /// Members that the document must have, with the JSON text to add.
-    pub members: Vec<(Box<str>, Box<str>)>,
-    /// The field of the request that holds the document.
-    pub document: Option<FieldIndex>,
-    /// What of the request is put into the document.
-    pub edits: Vec<Edit>,
-    /// The document is fetched from the path itself.
-    pub same_path: bool,
-    /// Times in the document are given a colon in their offset.
-    pub colon_offsets: bool,
-}
-
-/// A compiled `MethodRules.pages`.
-#[derive(Debug)]
-pub struct Pages {
-    /// The rpc that lists one page.
-    pub list: Arc<Method>,
-    /// Numbers of fields of the stream's own request.
-    size: u32,
-    token: u32,
-    /// The number of the field of its messages that holds the item.
-    item: u32,
-    default_size: u32,
 }
 
 /// A compiled `drawbridge.v1.Watch`.

@@ -15,7 +15,10 @@ use super::bind::Binding;
 use super::diagnostics::{Diagnostics, HTTP, Options, check_query};
 use super::link::{self, Unlinked};
 use super::path_template::Template;
-use super::{Check, Contract, Diagnostic, Method, Source, file, merge_pages, paging, resolve};
+use super::{
+    Check, Contract, Diagnostic, Method, Source, action, download, file_fields, location,
+    merge_pages, paging, upload,
+};
 use crate::api::drawbridge::v1::{FileRules, MethodRules};
 use crate::api::google::api::HttpRule;
 use crate::call::Idempotency;
@@ -208,7 +211,10 @@ impl Service<'_> {
                 return None;
             }
         };
-        let action = route.action(&template);
+        let action = rules
+            .action
+            .as_ref()
+            .map(|rule| action::compile(rule, &template, schema, input, route.diagnostics));
         let path = route.path(template);
         let other_paths = route.other_paths();
         let body = route.body(&http, action.as_ref());
@@ -242,7 +248,7 @@ impl Service<'_> {
             None
         } else {
             also_success.extend([301, 302, 303, 307, 308]);
-            resolve::location(&rules.location, schema, output, &mut diagnostics)
+            location::compile(&rules.location, schema, output, &mut diagnostics)
         };
         let paging = match &rules.paging {
             Some(_) if rpc.is_server_streaming() => {
@@ -250,11 +256,11 @@ impl Service<'_> {
                     .report_rule("paging", "is for a unary rpc; a stream names it in `pages`");
                 None
             }
-            Some(rule) => paging::paging(rule, schema, (input, output), &mut diagnostics),
+            Some(rule) => paging::compile(rule, schema, (input, output), &mut diagnostics),
             None => None,
         };
-        let upload = file::upload(&rules, &http, &verb, (schema, input), &mut diagnostics);
-        let download = file::download(&rules, &http, (schema, output), &mut diagnostics);
+        let upload = upload::compile(&rules, &http, &verb, (schema, input), &mut diagnostics);
+        let download = download::compile(&rules, &http, (schema, output), &mut diagnostics);
         if let Err(problem) = check_query(&rules.constant_query) {
             diagnostics.report_rule("constant_query", problem);
         }
@@ -355,7 +361,7 @@ fn streams_fit(
         );
         return false;
     }
-    if !file::streams_fit(rpc, rules, diagnostics) {
+    if !file_fields::streams_fit(rpc, rules, diagnostics) {
         return false;
     }
     if rules.watch.is_some() && !rules.pages.is_empty() {

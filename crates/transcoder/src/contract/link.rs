@@ -7,7 +7,7 @@ use prost_reflect::MethodDescriptor;
 
 use super::diagnostics::Diagnostics;
 use super::rpc_lookup::RpcLookup;
-use super::{Diagnostic, Method, paging, resolve, watch};
+use super::{Diagnostic, Method, pages, resolve, watch};
 use crate::api::drawbridge::v1::MethodRules;
 use crate::schema::Schema;
 
@@ -86,7 +86,7 @@ impl Unlinked {
                     .as_ref()
                     .map(|watch| watch.start.as_ref().map_or(&watch.poll, |start| &start.rpc))
             } else if !rules.pages.is_empty() {
-                method.pages = paging::pages(&rules.pages, &method, &rpcs, &mut diagnostics);
+                method.pages = pages::compile(&rules.pages, &method, &rpcs, &mut diagnostics);
                 method.pages.as_ref().map(|pages| &pages.list)
             } else {
                 None
@@ -119,7 +119,7 @@ fn find_out(
         .filter(|(steps, _)| steps.is_empty())
         .map(|(_, field)| &*field.name)
         .collect();
-    resolve::resolve(
+    resolve::compile(
         finder.clone(),
         &method.schema,
         method.input,

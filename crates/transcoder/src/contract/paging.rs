@@ -1,24 +1,19 @@
-//! Lists in pages: where the next one starts, and streams that walk them all.
+//! `paging`: a list in pages, and where the next page starts.
 
 use bytes::Bytes;
 
 use super::diagnostics::Diagnostics;
-use super::rpc_lookup::{RpcLookup, check_same_call};
-use super::{Method, Pages};
 use crate::Error;
 use crate::api::drawbridge::v1::{self as rules, PagingStyle};
 use crate::json::wire::{self, Value};
 use crate::schema::{Cardinality, Field, Kind, Message, MessageId, Schema, is_in};
 
-const SIZE: &str = "page_size";
-const TOKEN: &str = "page_token";
+pub(super) const SIZE: &str = "page_size";
+pub(super) const TOKEN: &str = "page_token";
 const NEXT: &str = "next_page_token";
 
 /// The longest token, in bytes.
 const LONGEST: usize = 4_096;
-
-/// The most items a stream of pages asks for at a time.
-const MOST: u64 = 1_000;
 
 /// A compiled `drawbridge.v1.Paging`.
 #[derive(Debug)]
@@ -35,8 +30,8 @@ pub struct Paging {
     links: Option<(u32, u32)>,
     /// The key of an item.
     key: Option<Key>,
-    item: MessageId,
-    default_size: u32,
+    pub(super) item: MessageId,
+    pub(super) default_size: u32,
 }
 
 /// How the API says where a page starts.
@@ -49,8 +44,8 @@ enum Style {
 
 /// A field of the request.
 #[derive(Debug)]
-struct Param {
-    number: u32,
+pub(super) struct Param {
+    pub number: u32,
     /// Dialects to which it is not sent.
     absent_in: Vec<Box<str>>,
 }
@@ -151,7 +146,7 @@ impl Paging {
 
     /// The request of the page that starts at `token`, after that of any other.
     pub fn at(&self, request: &[u8], token: &str) -> Bytes {
-        starting(request, self.token.number, token)
+        with_token(request, self.token.number, token)
     }
 
     /// The items of a page, without a copy.
@@ -220,7 +215,7 @@ impl Paging {
 }
 
 /// The request of the page that starts at `token`, after that of any other.
-fn starting(request: &[u8], field: u32, token: &str) -> Bytes {
+pub(super) fn with_token(request: &[u8], field: u32, token: &str) -> Bytes {
     let mut next = Vec::with_capacity(request.len() + token.len() + 8);
     next.extend_from_slice(request);
     // The last value of a field is the one that counts.
@@ -228,47 +223,8 @@ fn starting(request: &[u8], field: u32, token: &str) -> Bytes {
     next.into()
 }
 
-impl Pages {
-    /// The request of the first page: it has a size whatever the caller says, and
-    /// one of at most [`MOST`].
-    pub fn first(&self, request: &[u8]) -> Result<Bytes, Error> {
-        let size = wire::last(request, self.size).map_err(Error::malformed)?;
-        if let Some(Value::Varint(size)) = size
-            && (size == 0 || size > i32::MAX as u64)
-        {
-            return Err(Error::Binding {
-                field: SIZE.into(),
-                problem: "must be at least 1".into(),
-            });
-        }
-        let asked = match size {
-            Some(Value::Varint(size)) if size <= MOST => {
-                return Ok(Bytes::copy_from_slice(request));
-            }
-            Some(_) => MOST,
-            None => u64::from(self.default_size).min(MOST),
-        };
-        let mut first = request.to_vec();
-        // The last value of a field is the one that counts.
-        wire::write_uint(&mut first, self.size, asked);
-        Ok(first.into())
-    }
-
-    /// The request of the page that starts at `token`, after that of any other.
-    pub fn at(&self, request: &[u8], token: &str) -> Bytes {
-        starting(request, self.token, token)
-    }
-
-    /// A message of the stream.
-    pub fn message(&self, item: &[u8]) -> Bytes {
-        let mut message = Vec::with_capacity(item.len() + 8);
-        wire::write_bytes(&mut message, self.item, item);
-        message.into()
-    }
-}
-
 /// Compiles the `paging` of an rpc.
-pub(super) fn paging(
+pub(super) fn compile(
     rule: &rules::Paging,
     schema: &Schema,
     (input, output): (MessageId, MessageId),
@@ -337,7 +293,7 @@ pub(super) fn paging(
     })
 }
 
-fn param(
+pub(super) fn param(
     request: &Message,
     name: &str,
     fits: fn(&Field) -> bool,
@@ -463,52 +419,6 @@ fn links(
     found
 }
 
-/// Compiles the `pages` of `method`, whose service has `methods`.
-pub(super) fn pages(
-    list: &str,
-    method: &Method,
-    rpcs: &RpcLookup<'_>,
-    diagnostics: &mut Diagnostics<'_>,
-) -> Option<Pages> {
-    let Some(list) = rpcs.find(list).filter(|list| list.paging.is_some()) else {
-        let problem =
-            format!("`{list}` is not a unary rpc of this service or package with `paging`");
-        diagnostics.report_rule("pages", problem);
-        return None;
-    };
-    let paging = list.paging.as_ref()?;
-    check_same_call(method, list, "pages", diagnostics);
-    let schema = &*method.schema;
-    let request = schema.message(method.input);
-    let size = param(request, SIZE, is_number, diagnostics);
-    let token = param(request, TOKEN, is_text, diagnostics);
-    let response = schema.message(method.output);
-    let item = match &response.fields[..] {
-        [field]
-            if field.kind == Kind::Message(paging.item)
-                && field.cardinality == Cardinality::Explicit =>
-        {
-            Some(field.number)
-        }
-        _ => {
-            let problem = format!(
-                "{} must have one field, of the type {}",
-                response.name,
-                schema.message(paging.item).name
-            );
-            diagnostics.report_rule("pages", problem);
-            None
-        }
-    };
-    Some(Pages {
-        list: list.clone(),
-        size: size?.number,
-        token: token?.number,
-        item: item?,
-        default_size: paging.default_size,
-    })
-}
-
 fn messages<'a>(message: &'a Message, name: &str) -> Option<(&'a Field, MessageId)> {
     let (_, field) = message.field(name)?;
     match (field.kind, field.cardinality) {
@@ -517,11 +427,11 @@ fn messages<'a>(message: &'a Message, name: &str) -> Option<(&'a Field, MessageI
     }
 }
 
-fn is_text(field: &Field) -> bool {
+pub(super) fn is_text(field: &Field) -> bool {
     field.is_single() && field.kind == Kind::String
 }
 
-fn is_number(field: &Field) -> bool {
+pub(super) fn is_number(field: &Field) -> bool {
     field.is_single()
         && matches!(
             field.kind,

@@ -11,10 +11,13 @@ mod compile;
 mod fallback;
 mod field_path;
 mod fields;
+mod final_after;
+mod refresh;
 mod request_template;
 mod side_read;
 mod start;
 mod state;
+mod unknown;
 
 pub(super) mod log;
 
@@ -26,18 +29,19 @@ use prost::Message as _;
 use super::{Outcome, Watch};
 use crate::Error;
 use crate::api::drawbridge::v1::WatchEvent;
-use crate::call::Call;
 use crate::json::wire::{self, Value};
-use crate::schema::{FieldIndex, Kind, MessageId, Schema};
+use crate::schema::{FieldIndex, MessageId, Schema};
 use canonical::canonical;
 pub(super) use compile::compile;
 pub use fallback::{Fallback, Found};
 use field_path::{FieldPath, Part};
-use fields::{key_text, member, missing, translated};
+use fields::{key_text, missing, translated};
+pub use final_after::{Held, Hold};
+use refresh::Refresh;
 pub use side_read::SideRead;
 pub use start::{Find, Start};
-pub use state::{Held, Hold};
-use state::{State, States, Unknown};
+use state::{State, States};
+use unknown::Unknown;
 
 /// The name of the message that every message of a watch has.
 const EVENT: &str = "drawbridge.v1.WatchEvent";
@@ -72,19 +76,6 @@ pub(super) struct Tables {
     fields: Vec<(u32, u32)>,
     /// Numbers of the fields of the watch's request that further calls look at.
     aside: BTreeSet<u32>,
-}
-
-/// How the request for one item is made of the request for the list.
-#[derive(Debug)]
-struct Refresh {
-    /// Fields that stand in both paths: number in the list's request, and in the
-    /// item's.
-    copied: Vec<(u32, u32)>,
-    /// The field that takes the key.
-    number: u32,
-    kind: Kind,
-    /// The field of the response that holds the item; none when it is the item.
-    item: Option<u32>,
 }
 
 impl Watch {
@@ -128,48 +119,6 @@ impl Watch {
             }
         }
         Ok(key.into())
-    }
-
-    /// Lists with `refresh` only: the call that reads the item of this key, from
-    /// the list's own request. Fields that both paths have are taken over.
-    pub fn refresh_call(&self, request: &[u8], key: &str, dialect: &str) -> Result<Call, Error> {
-        let (Some(rpc), Some(table)) = (&self.refresh, &self.tables.refresh) else {
-            return Err(Error::Malformed("the watch has no refresh".into()));
-        };
-        let mut wire = Vec::with_capacity(64 + key.len());
-        for (from, to) in &table.copied {
-            match wire::last(request, *from).map_err(Error::malformed)? {
-                Some(Value::Bytes(bytes)) => wire::write_bytes(&mut wire, *to, bytes),
-                Some(Value::Varint(number)) => wire::write_uint(&mut wire, *to, number),
-                _ => {}
-            }
-        }
-        match table.kind {
-            Kind::String => wire::write_bytes(&mut wire, table.number, key.as_bytes()),
-            _ => {
-                // Negative numbers stand as their 64-bit complement, as protobuf has them.
-                let number = key
-                    .parse::<i64>()
-                    .map(|number| number as u64)
-                    .or_else(|_| key.parse::<u64>())
-                    .map_err(|_| Error::Malformed(format!("`{key}` is not a number")))?;
-                wire::write_uint(&mut wire, table.number, number);
-            }
-        }
-        rpc.bind(&wire, dialect)
-    }
-
-    /// Lists with `refresh` only: the item in a response of the refresh rpc, as a
-    /// slice without a copy. One that is not there is `Error::Decode`.
-    pub fn refreshed(&self, response: &Bytes) -> Result<Bytes, Error> {
-        let Some(number) = self.tables.refresh.as_ref().and_then(|table| table.item) else {
-            return Ok(response.clone());
-        };
-        let output = self.refresh.as_ref().unwrap_or(&self.poll).output;
-        match self.schema().message(output).by_number(number) {
-            Some((_, field)) => member(response, field)?.ok_or_else(|| missing(field)),
-            None => Ok(response.clone()),
-        }
     }
 
     /// Whether the item has settled. A state that is not told or not known has not.

@@ -5,7 +5,10 @@
 
 mod cursor;
 mod duplicate_names;
+mod enums;
 mod error_path;
+mod lists;
+mod maps;
 mod numbers;
 mod well_known_types;
 
@@ -423,10 +426,7 @@ impl<'t, 'o> Reader<'t, 'o> {
             b'"' => {
                 let content = self.string()?;
                 if let Kind::Enum(id) = kind {
-                    let number = str::from_utf8(&content)
-                        .ok()
-                        .and_then(|text| self.schema.enumeration(id).number(text));
-                    return Ok(number.map(|number| i64::from(number) as u64));
+                    return Ok(self.enum_bits(id, &content));
                 }
                 match content.trim_ascii() {
                     b"" => return Ok(None),
@@ -465,204 +465,5 @@ impl<'t, 'o> Reader<'t, 'o> {
         if self.inexact.len() < MAX_NOTES {
             self.inexact.push((at, String::new()));
         }
-    }
-
-    fn list(&mut self, message: &Message, field: &Field, depth: u32) -> Outcome {
-        if field.form == Form::CommaList && self.peek() == b'"' {
-            return self.comma_list(message, field);
-        }
-        if self.peek() != b'[' {
-            return self.expected("an array");
-        }
-        let start = self.out.len();
-        let packed = field.kind.is_packable();
-        let mut content = 0;
-        if packed {
-            field.packed_tag.write(self.out);
-            content = wire::open(self.out);
-        }
-        // Where the elements stand, if a raw companion is to have them.
-        let mut places = Vec::new();
-        if !self.opened(b']') {
-            loop {
-                let at = self.pos;
-                if packed {
-                    let bits = self.scalar(field.kind)?.unwrap_or(0);
-                    write_bits(self.out, field.kind, bits);
-                } else {
-                    self.list_element(field, depth)?;
-                }
-                if field.raw.is_some() {
-                    places.push((at, self.pos));
-                }
-                if !self.more(b']')? {
-                    break;
-                }
-            }
-        }
-        if packed {
-            if self.out.len() == content {
-                self.out.truncate(start);
-            } else {
-                wire::close(self.out, content);
-            }
-        }
-        if let Some(raw) = field.raw {
-            let end = self.pos;
-            for (at, end) in places {
-                self.raw(&message.fields[usize::from(raw)], at, end)?;
-            }
-            self.pos = end;
-        }
-        Ok(())
-    }
-
-    /// An element that is not packed; one that says there is none is a default.
-    fn list_element(&mut self, field: &Field, depth: u32) -> Outcome {
-        let start = self.out.len();
-        let set = if self.is_null() && !self.is_any_json(field) {
-            self.null()?;
-            false
-        } else {
-            self.element(field, true, depth)?
-        };
-        if !set {
-            self.out.truncate(start);
-            field.tag.write(self.out);
-            self.out.push(0);
-        }
-        Ok(())
-    }
-
-    fn is_any_json(&self, field: &Field) -> bool {
-        match field.kind {
-            Kind::Message(id) => self.schema.message(id).shape == Shape::Value,
-            _ => false,
-        }
-    }
-
-    /// A list as one text with commas; an empty one has no elements.
-    fn comma_list(&mut self, message: &Message, field: &Field) -> Outcome {
-        let at = self.pos;
-        let content = self.string()?;
-        let end = self.pos;
-        let texts = || content.split(|&b| b == b',').map(<[u8]>::trim_ascii);
-        if content.trim_ascii().is_empty() {
-            return Ok(());
-        }
-        for text in texts() {
-            field.tag.write(self.out);
-            let read = match field.kind {
-                Kind::String => {
-                    wire::write_varint(self.out, text.len() as u64);
-                    self.out.extend_from_slice(text);
-                    continue;
-                }
-                Kind::Enum(id) => {
-                    let number = str::from_utf8(text).ok();
-                    let number = number.and_then(|t| self.schema.enumeration(id).number(t));
-                    Ok(i64::from(number.unwrap_or(0)) as u64)
-                }
-                Kind::Bool => token::boolean(text).map(u64::from),
-                Kind::Bytes => {
-                    let start = wire::open(self.out);
-                    if print::read_base64(self.out, text) {
-                        wire::close(self.out, start);
-                        continue;
-                    }
-                    Err("")
-                }
-                kind => bits_of_text(kind, text),
-            };
-            match read {
-                Ok(bits) => write_bits(self.out, field.kind, bits),
-                Err(_) => {
-                    self.pos = at;
-                    return self.fault("an element of the comma list cannot be read");
-                }
-            }
-        }
-        if let Some(raw) = field.raw {
-            for text in texts() {
-                message.fields[usize::from(raw)].tag.write(self.out);
-                wire::write_varint(self.out, text.len() as u64);
-                self.out.extend_from_slice(text);
-            }
-        }
-        self.pos = end;
-        Ok(())
-    }
-
-    fn map(&mut self, field: &Field, depth: u32) -> Outcome {
-        if self.peek() != b'{' {
-            return self.expected("an object");
-        }
-        let Kind::Message(entry) = field.kind else {
-            return self.fault("the map has no entries");
-        };
-        let [key, value] = &self.schema.message(entry).fields[..] else {
-            return self.fault("the map has no keys and values");
-        };
-        if depth >= MAX_DEPTH {
-            return self.fault(format!("nested deeper than {MAX_DEPTH} messages"));
-        }
-        if self.opened(b'}') {
-            return Ok(());
-        }
-        loop {
-            field.tag.write(self.out);
-            let entry = wire::open(self.out);
-            self.map_key(key)?;
-            self.colon()?;
-            let start = self.out.len();
-            if self.is_null() && !self.is_any_json(value) {
-                self.null()?;
-            } else {
-                let set = match value.kind {
-                    Kind::Message(id) => {
-                        value.tag.write(self.out);
-                        let content = wire::open(self.out);
-                        let set = self.message(id, field.form, depth + 2)?;
-                        wire::close(self.out, content);
-                        set
-                    }
-                    _ => self.element(value, false, depth + 1)?,
-                };
-                if !set {
-                    self.out.truncate(start);
-                }
-            }
-            wire::close(self.out, entry);
-            if !self.more(b'}')? {
-                return Ok(());
-            }
-        }
-    }
-
-    fn map_key(&mut self, key: &Field) -> Outcome {
-        key.tag.write(self.out);
-        if self.peek() != b'"' {
-            return self.expected("a name in quotes");
-        }
-        if key.kind == Kind::String {
-            return self.string_out();
-        }
-        let at = self.pos;
-        let content = self.string()?;
-        let bits = match key.kind {
-            Kind::Bool => token::boolean(&content).map(u64::from),
-            kind => bits_of_text(kind, &content),
-        };
-        match bits {
-            Ok(bits) => write_bits(self.out, key.kind, bits),
-            Err(_) => {
-                self.pos = at;
-                return self.expected(match key.kind {
-                    Kind::Bool => "true or false as a name",
-                    _ => "an integer as a name",
-                });
-            }
-        }
-        Ok(())
     }
 }

@@ -7,11 +7,11 @@ use super::fields::field_named;
 use crate::api::drawbridge::v1::MethodRules;
 use crate::api::google::api::HttpRule;
 use crate::api::google::api::http_rule::Pattern;
+use crate::contract::Action;
 use crate::contract::bind::{Body, PathField, Piece};
 use crate::contract::diagnostics::{Diagnostics, HTTP, check_json};
 use crate::contract::path_template::{Part, Template, Variable};
-use crate::contract::{Action, edit};
-use crate::schema::{Cardinality, FieldIndex, Kind, MessageId, Schema, Shape};
+use crate::schema::{Cardinality, FieldIndex, Kind, MessageId, Schema};
 
 /// Reads what an rpc says of its REST call.
 pub(super) struct Route<'a, 'p> {
@@ -244,65 +244,5 @@ impl Route<'_, '_> {
                 None => Body::None,
             },
         }
-    }
-
-    pub fn action(&mut self, template: &Template) -> Option<Action> {
-        let rule = self.rules.action.as_ref()?;
-        if template.last_literal().is_none() && !rule.same_path {
-            self.diagnostics.report_rule(
-                "action",
-                "the path must end in a fixed segment, as `/invoke`: without it, it is the \
-                 document's path",
-            );
-        }
-        if rule.name_member.is_empty() && !rule.name_value.is_empty() {
-            self.diagnostics
-                .report_rule("action.name_member", "is missing: name_value is its value");
-        }
-        let mut members: Vec<(Box<str>, Box<str>)> = Vec::new();
-        for (name, json) in &rule.members {
-            if let Err(problem) = check_json(json) {
-                let problem = format!("`{name}`: {problem}");
-                self.diagnostics.report_rule("action.members", problem);
-            }
-            members.push((name.as_str().into(), json.as_str().into()));
-        }
-        // The map comes in no order of its own.
-        members.sort();
-        let mut document = None;
-        if !rule.document.is_empty() {
-            let request = self.schema.message(self.input);
-            match request.field(&rule.document) {
-                None => {
-                    let problem = format!("{} has no field `{}`", request.name, rule.document);
-                    self.diagnostics.report_rule("action.document", problem);
-                }
-                Some((index, field)) => {
-                    let is_object = matches!(field.kind, Kind::Message(id)
-                        if matches!(self.schema.message(id).shape,
-                            Shape::Object | Shape::Struct | Shape::Value));
-                    if !is_object || field.cardinality != Cardinality::Explicit {
-                        self.diagnostics.report_rule(
-                            "action.document",
-                            "must be one message, for example a google.protobuf.Struct",
-                        );
-                    }
-                    document = Some(index);
-                }
-            }
-        }
-        Some(Action {
-            name: (!rule.name_member.is_empty()).then(|| {
-                (
-                    rule.name_member.as_str().into(),
-                    rule.name_value.as_str().into(),
-                )
-            }),
-            members,
-            document,
-            same_path: rule.same_path,
-            colon_offsets: rule.rfc3339_offsets,
-            edits: edit::compile(&rule.edits, self.schema, self.input, self.diagnostics),
-        })
     }
 }

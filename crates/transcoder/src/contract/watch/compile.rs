@@ -1,16 +1,14 @@
 //! From what an rpc says of its watch to the tables.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::call_compiler::CallCompiler;
 use super::field_path::{FieldPath, Part};
 use super::fields::{bool_field, shared_fields};
 use super::side_read::SideRead;
-use super::start;
 use super::state::{State, States, Written};
-use super::{EVENT, Refresh, Tables};
+use super::{EVENT, Tables, final_after, refresh, start, unknown};
 use crate::api::drawbridge::v1 as rules;
 use crate::contract::diagnostics::Diagnostics;
 use crate::contract::rpc_lookup::{RpcLookup, check_same_call, unknown_rpc};
@@ -66,7 +64,7 @@ pub(in crate::contract) fn compile(
         )
         .map(|(index, _)| index)
     };
-    let refresh = refresh(rule, list.then_some(item_type), method, rpcs, diagnostics);
+    let refresh = refresh::compile(rule, list.then_some(item_type), method, rpcs, diagnostics);
     if let (Some((_, table)), Some(key)) = (&refresh, key)
         && message.fields[usize::from(key)].kind != table.kind
     {
@@ -163,12 +161,12 @@ pub(in crate::contract) fn compile(
             diagnostics.report_rule("watch.follow_after", problem);
         }
         if let Some(rule) = &rule.unknown {
-            unknown = state.unknown(rule, schema, item_type, diagnostics);
+            unknown = unknown::compile(state, rule, schema, item_type, diagnostics);
         }
         hold = rule
             .final_after
             .iter()
-            .filter_map(|hold| state.hold(hold, schema, item_type, diagnostics))
+            .filter_map(|hold| final_after::compile(state, hold, schema, item_type, diagnostics))
             .collect();
         gone_well = state.states(
             schema,
@@ -352,102 +350,6 @@ fn stream_fields(
     );
     diagnostics.report_rule("watch", problem);
     None
-}
-
-fn refresh(
-    rule: &rules::Watch,
-    item: Option<MessageId>,
-    method: &Method,
-    rpcs: &RpcLookup<'_>,
-    diagnostics: &mut Diagnostics<'_>,
-) -> Option<(Arc<Method>, Refresh)> {
-    if rule.refresh.is_empty() {
-        return None;
-    }
-    let Some(item) = item else {
-        diagnostics.report_rule(
-            "watch.refresh",
-            "is for lists; what is watched is one thing",
-        );
-        return None;
-    };
-    let Some(rpc) = rpcs.find(&rule.refresh) else {
-        diagnostics.report_rule("watch.refresh", unknown_rpc("refresh", &rule.refresh));
-        return None;
-    };
-    let schema = &*method.schema;
-    let ours = schema.message(method.input);
-    let mut copied = Vec::new();
-    let mut keys = Vec::new();
-    for (steps, field) in rpc.binding.path_fields() {
-        let known = ours.field(&field.name).filter(|(index, known)| {
-            known.kind == field.kind
-                && method.binding.path_fields().any(|(s, f)| {
-                    s.is_empty() && f.number == ours.fields[usize::from(*index)].number
-                })
-        });
-        match known {
-            Some((_, known)) if steps.is_empty() => copied.push((known.number, field.number)),
-            // The upstream's own stands in.
-            None if field.project_id => {}
-            _ => keys.push((steps, field)),
-        }
-    }
-    let [(steps, key)] = &*keys else {
-        let problem = format!(
-            "`{}` must have one path field beside those of the watch, for the key: it has {}",
-            rule.refresh,
-            keys.len()
-        );
-        diagnostics.report_rule("watch.refresh", problem);
-        return None;
-    };
-    if !steps.is_empty() || !key.is_key() {
-        let problem = format!(
-            "`{}`: the path field must be a string or integer",
-            rule.refresh
-        );
-        diagnostics.report_rule("watch.refresh", problem);
-        return None;
-    }
-    let theirs = schema.message(rpc.input);
-    for field in theirs.fields.iter().filter(|field| field.required) {
-        let filled = field.number == key.number
-            || field.project_id
-            || copied.iter().any(|(_, number)| *number == field.number);
-        if !filled {
-            let problem = format!(
-                "`{}`: nothing fills its REQUIRED field `{}`",
-                rule.refresh, field.name
-            );
-            diagnostics.report_rule("watch.refresh", problem);
-        }
-    }
-    let response = schema.message(rpc.output);
-    let holds = |field: &&Field| {
-        (field.kind, field.cardinality) == (Kind::Message(item), Cardinality::Explicit)
-    };
-    let mut holders = response.fields.iter().filter(holds);
-    let item = match (rpc.output == item, holders.next(), holders.next()) {
-        (true, _, _) => None,
-        (false, Some(holder), None) => Some(holder.number),
-        _ => {
-            let problem = format!(
-                "{} must have one field of type {}",
-                response.name,
-                schema.message(item).name
-            );
-            diagnostics.report_rule("watch.refresh", problem);
-            return None;
-        }
-    };
-    let table = Refresh {
-        copied,
-        number: key.number,
-        kind: key.kind,
-        item,
-    };
-    Some((rpc.clone(), table))
 }
 
 fn interval(

@@ -1,20 +1,17 @@
 //! The state of a watched thing, and what it means.
 
-use std::time::Duration;
-
 use super::field_path::FieldPath;
-use crate::api::drawbridge::v1 as rules;
 use crate::contract::Outcome;
 use crate::contract::diagnostics::Diagnostics;
 use crate::contract::view::{View, descend};
 use crate::json;
 use crate::json::wire::Value;
-use crate::schema::{Cardinality, EnumId, Field, Kind, MessageId, Schema};
+use crate::schema::{EnumId, Field, Kind, MessageId, Schema};
 
 /// Where the state stands and which values are an end.
 #[derive(Debug)]
 pub(super) struct State {
-    field_path: FieldPath,
+    pub field_path: FieldPath,
     well: States,
     badly: States,
 }
@@ -29,18 +26,6 @@ enum One {
     Number(i32),
 }
 
-/// States that are an end only when they last.
-#[derive(Debug)]
-pub struct Hold {
-    states: States,
-    /// Only while this field has this text.
-    unless: Option<(FieldPath, Box<str>)>,
-    /// It was read for so long.
-    pub time: Duration,
-    /// And in so many polls in a row.
-    pub polls: u32,
-}
-
 /// Where the rules of a state stand.
 pub(super) struct Written<'a> {
     pub state: &'a str,
@@ -48,28 +33,6 @@ pub(super) struct Written<'a> {
     pub badly: &'a [String],
     /// `watch`, `watch.fallback`.
     pub option: &'a str,
-}
-
-/// When an item in a state that is not known has settled.
-#[derive(Debug)]
-pub(super) struct Unknown {
-    set: FieldPath,
-    polls: u32,
-}
-
-/// What looks like an end and is one only when it lasts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
-    /// Which of the watch's holds says so; none: its state is not known.
-    pub rule: Option<usize>,
-    /// What must stay the same meanwhile.
-    pub mark: String,
-    /// What it is then.
-    pub outcome: Outcome,
-    /// For so long it must have been read.
-    pub time: Duration,
-    /// And in so many polls in a row.
-    pub polls: u32,
 }
 
 impl State {
@@ -159,113 +122,6 @@ impl State {
         states
     }
 
-    /// Compiles what settles an item whose state is not known.
-    pub fn unknown(
-        &self,
-        rule: &rules::Unknown,
-        schema: &Schema,
-        item: MessageId,
-        diagnostics: &mut Diagnostics<'_>,
-    ) -> Option<Unknown> {
-        if !matches!(self.field_path.field(schema).kind, Kind::Enum(_)) {
-            let problem = "is for a state that is an enum: of a text every value is known";
-            diagnostics.report_rule("watch.unknown", problem);
-        }
-        let set = match FieldPath::find(schema, item, &rule.final_when_set) {
-            Ok(field_path) if field_path.field(schema).cardinality == Cardinality::Explicit => {
-                field_path
-            }
-            Ok(_) => {
-                let problem = format!(
-                    "`{}` must be one value that may be unset",
-                    rule.final_when_set
-                );
-                diagnostics.report_rule("watch.unknown.final_when_set", problem);
-                return None;
-            }
-            Err(problem) => {
-                diagnostics.report_rule("watch.unknown.final_when_set", problem);
-                return None;
-            }
-        };
-        let polls = match u32::try_from(rule.polls) {
-            Ok(0) => 2,
-            Ok(polls @ 1..=1_000) => polls,
-            _ => {
-                diagnostics.report_rule("watch.unknown.polls", "must be 1 to 1000");
-                return None;
-            }
-        };
-        Some(Unknown { set, polls })
-    }
-
-    /// Compiles states of this one that are an end only when they last.
-    pub fn hold(
-        &self,
-        rule: &rules::FinalAfter,
-        schema: &Schema,
-        item: MessageId,
-        diagnostics: &mut Diagnostics<'_>,
-    ) -> Option<Hold> {
-        let states = self.ends(
-            schema,
-            &rule.states,
-            "watch.final_after.states",
-            diagnostics,
-        );
-        if rule.states.is_empty() {
-            diagnostics.report_rule("watch.final_after.states", "is missing: name the states");
-        }
-        let unless = if rule.field.is_empty() {
-            if !rule.value.is_empty() {
-                diagnostics.report_rule(
-                    "watch.final_after.field",
-                    "is missing: value is what it must be",
-                );
-            }
-            None
-        } else {
-            match FieldPath::find(schema, item, &rule.field) {
-                Ok(field_path) if field_path.field(schema).is_single() => {
-                    Some((field_path, rule.value.as_str().into()))
-                }
-                Ok(_) => {
-                    let problem = format!("`{}` must be one value", rule.field);
-                    diagnostics.report_rule("watch.final_after.field", problem);
-                    None
-                }
-                Err(problem) => {
-                    diagnostics.report_rule("watch.final_after.field", problem);
-                    None
-                }
-            }
-        };
-        let time = match rule.duration.map(Duration::try_from) {
-            None => Duration::ZERO,
-            Some(Ok(time)) if time <= Duration::from_secs(86_400) => time,
-            Some(_) => {
-                diagnostics.report_rule("watch.final_after.duration", "must be 0 to 1 day");
-                return None;
-            }
-        };
-        let polls = match u32::try_from(rule.polls) {
-            Ok(polls @ 0..=1_000) => polls.max(1),
-            _ => {
-                diagnostics.report_rule("watch.final_after.polls", "must be 1 to 1000");
-                return None;
-            }
-        };
-        if time.is_zero() && polls == 1 {
-            diagnostics.report_rule("watch.final_after", "holds nothing: give a time or polls");
-        }
-        Some(Hold {
-            states,
-            unless,
-            time,
-            polls,
-        })
-    }
-
     /// Whether the item has settled. A state that is not told or not known has not.
     pub fn outcome(&self, schema: &Schema, item: &[u8]) -> Outcome {
         self.read(schema, item, |field, value| {
@@ -297,7 +153,7 @@ impl State {
     }
 
     /// Whether the state of the item is one of the enum's values.
-    fn is_known(&self, schema: &Schema, item: &[u8]) -> bool {
+    pub fn is_known(&self, schema: &Schema, item: &[u8]) -> bool {
         let Kind::Enum(id) = self.field_path.field(schema).kind else {
             return true;
         };
@@ -359,45 +215,9 @@ impl State {
     }
 }
 
-impl Unknown {
-    /// What lasts, where the item's state is not known and it is said to be over.
-    pub(super) fn held(&self, schema: &Schema, state: &State, item: &[u8]) -> Option<Held> {
-        if state.is_known(schema, item) {
-            return None;
-        }
-        let since = self.set.texts(schema, item);
-        if since.iter().all(String::is_empty) {
-            return None;
-        }
-        let state = state.text(schema, item).unwrap_or_default();
-        Some(Held {
-            rule: None,
-            mark: format!("{state}\0{}", since.join("\0")),
-            outcome: Outcome::Failed,
-            time: Duration::ZERO,
-            polls: self.polls,
-        })
-    }
-}
-
 impl States {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
-    }
-}
-
-impl Hold {
-    /// Whether the item is in such a state, as `state` tells.
-    pub(super) fn holds(&self, schema: &Schema, state: &State, item: &[u8]) -> bool {
-        let unless = self.unless.as_ref().is_none_or(|(field_path, want)| {
-            let text = field_path.text(schema, item);
-            let text = text.or_else(|| {
-                let is_bool = field_path.field(schema).kind == Kind::Bool;
-                is_bool.then(|| "false".to_owned())
-            });
-            text.as_deref().unwrap_or_default() == &**want
-        });
-        unless && state.is_in(schema, item, &self.states)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What of a request is put into an action's document.
 
-use super::diagnostics::{Diagnostics, check_json};
 use crate::api::drawbridge::v1 as rules;
+use crate::contract::diagnostics::{Diagnostics, check_json};
 use crate::schema::{Cardinality, FieldIndex, Kind, MessageId, Schema, Shape};
 
 /// A compiled `drawbridge.v1.Edit`.

@@ -1,0 +1,83 @@
+//! What `upload` and `download` have in common.
+
+use prost_reflect::MethodDescriptor;
+
+use super::diagnostics::Diagnostics;
+use crate::api::drawbridge::v1::MethodRules;
+use crate::schema::{Field, Kind, MessageId, Schema};
+
+/// Whether the rpc streams as its `upload` and `download` say, and is nothing else
+/// that streams.
+pub(super) fn streams_fit(
+    rpc: &MethodDescriptor,
+    rules: &MethodRules,
+    diagnostics: &mut Diagnostics<'_>,
+) -> bool {
+    let before = diagnostics.all.len();
+    if rules.upload.is_some() {
+        if !rpc.is_client_streaming() || rpc.is_server_streaming() {
+            diagnostics.report_rule(
+                "upload",
+                "an upload is client-streaming, and no more: write `(stream ...) returns (...)`",
+            );
+        }
+        alone(
+            diagnostics,
+            "upload",
+            &others(rules, rules.download.is_some()),
+        );
+    } else if rules.download.is_some() {
+        if !rpc.is_server_streaming() {
+            diagnostics.report_rule(
+                "download",
+                "a download is server-streaming: write `returns (stream ...)`",
+            );
+        }
+        alone(diagnostics, "download", &others(rules, false));
+    }
+    diagnostics.all.len() == before
+}
+
+fn others(rules: &MethodRules, download: bool) -> [(&'static str, bool); 6] {
+    [
+        ("download", download),
+        ("watch", rules.watch.is_some()),
+        ("pages", !rules.pages.is_empty()),
+        ("paging", rules.paging.is_some()),
+        ("merge_pages", rules.merge_pages.is_some()),
+        ("location", !rules.location.is_empty()),
+    ]
+}
+
+/// Refuses rules that do not go together with `rule`.
+pub(super) fn alone(diagnostics: &mut Diagnostics<'_>, rule: &str, others: &[(&str, bool)]) {
+    for (other, _) in others.iter().filter(|(_, is_set)| *is_set) {
+        let problem = format!("does not go together with `{other}`: leave out one of them");
+        diagnostics.report_rule(rule, problem);
+    }
+}
+
+/// The field of this name, if it is one value of this kind.
+pub(super) fn field<'a>(
+    schema: &'a Schema,
+    id: MessageId,
+    rule: &str,
+    name: &str,
+    kind: Kind,
+    diagnostics: &mut Diagnostics<'_>,
+) -> Option<&'a Field> {
+    let message = schema.message(id);
+    let found = message
+        .field(name)
+        .map(|(_, field)| field)
+        .filter(|field| field.is_single() && field.kind == kind);
+    if found.is_none() {
+        let kind = match kind {
+            Kind::String => "string",
+            _ => "bytes",
+        };
+        let problem = format!("{} has no {kind} field `{name}`", message.name);
+        diagnostics.report_rule(rule, problem);
+    }
+    found
+}
