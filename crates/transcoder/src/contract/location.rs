@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn locations_are_read_from_their_end() {
+    fn locations_are_matched_from_their_end() {
         let id = "495c3572-4b1b-4703-8214-f509041aeb6d";
         for (location, want) in [
             ("http://h:8004/v1/p/stacks/web/17", Some(("web", "17"))),

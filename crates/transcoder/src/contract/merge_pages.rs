@@ -250,7 +250,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_of_a_page_become_those_of_the_list() {
+    fn paths_in_a_page_become_paths_in_the_list() {
         let gather = MergePages {
             items: 1,
             member: "tasks[".into(),

@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn templates_are_read() {
+    fn templates_parse() {
         use Segment::{Literal, One, Rest};
         for (text, want) in [
             ("/", vec![literal("/")]),
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_templates_are_refused() {
+    fn malformed_templates_are_rejected() {
         for (text, want) in [
             ("", "does not begin with `/`"),
             ("v1/stacks", "does not begin with `/`"),
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_would_name_something_else_are_refused() {
+    fn values_that_would_change_the_path_are_rejected() {
         for (pattern, value, want) in [
             ("*", "", "must not be empty"),
             ("**", "", "must not be empty"),
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_segment_is_told_when_it_is_fixed() {
+    fn last_literal_is_the_fixed_last_segment() {
         for (text, want) in [
             ("/a/{b}/invoke", Some("invoke")),
             ("/a/invoke", Some("invoke")),

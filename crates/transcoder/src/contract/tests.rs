@@ -85,6 +85,7 @@ impl Bind for World {
     }
 }
 
+mod bare_text;
 mod bind;
 mod decode;
 mod diagnostics;
@@ -92,6 +93,7 @@ mod expression;
 mod paging;
 mod random_input;
 mod required_omitted;
+mod resolve;
 mod watch;
 pub(crate) mod watch_calls;
 mod watch_log;

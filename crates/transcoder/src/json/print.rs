@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn integers_are_written() {
+    fn integers_print_as_decimals() {
         for value in [0, 1, 9, 10, 99, 100, 101, 1_000, 12_345, u64::MAX, 1 << 53] {
             assert_eq!(text(|out| int(out, value)), value.to_string());
         }
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn doubles_are_short_and_come_back() {
+    fn doubles_print_shortest_and_round_trip() {
         for (value, want) in [
             (5.0, "5"),
             (-5.0, "-5"),
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn strings_are_escaped_as_little_as_may_be() {
+    fn strings_escape_only_what_json_requires() {
         for (value, want) in [
             ("", r#""""#),
             ("plain", r#""plain""#),

@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_byte_at_every_place() {
+    fn special_bytes_are_found_at_every_position() {
         for len in 0..40 {
             let text = vec![b'a'; len];
             assert_eq!(plain(&text), (len, true));

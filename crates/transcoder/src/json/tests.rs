@@ -1,6 +1,7 @@
 //! Tables of cases, both ways.
 
 mod decode;
+mod decode_errors;
 mod encode;
 mod random_input;
 mod shapes;
@@ -83,7 +84,7 @@ pub(super) fn bytes(field: u32, value: impl AsRef<[u8]>) -> Vec<u8> {
 }
 
 #[test]
-fn values_have_texts() {
+fn each_value_has_a_text() {
     let schema = &*SCHEMA;
     let texts = |message: &str, field: &str, wire: &[u8]| {
         let (index, _) = schema.message(id(message)).field(field).expect("a field");
@@ -204,7 +205,7 @@ fn values_have_texts() {
 }
 
 #[test]
-fn a_field_can_be_the_whole_body() {
+fn one_field_can_be_the_body() {
     let schema = &*SCHEMA;
     for (field, text, wire) in [
         (

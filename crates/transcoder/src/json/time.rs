@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_read_as_upstreams_send_them() {
+    fn timestamps_are_read_in_all_upstream_formats() {
         for (text, want) in [
             ("2015-01-31T15:12:36Z", at(1_422_717_156, 0)),
             ("2015-01-31t15:12:36z", at(1_422_717_156, 0)),
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_written_with_the_digits_they_need() {
+    fn timestamps_print_the_digits_they_need() {
         for (time, want) in [
             (at(0, 0), "1970-01-01T00:00:00Z"),
             (at(-1, 1), "1969-12-31T23:59:59.000000001Z"),
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn every_day_of_the_calendar_comes_back() {
+    fn every_calendar_day_round_trips() {
         for seconds in (FIRST..=LAST).step_by(86_400 * 13 + 3_601) {
             let time = Seconds { seconds, nanos: 0 };
             let mut out = Vec::new();
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn mask_paths_change_case_and_back() {
+    fn mask_paths_round_trip_between_cases() {
         for (snake, camel) in [("foo_bar.baz", "fooBar.baz"), ("a", "a"), ("a_b_c", "aBC")] {
             let mut out = Vec::new();
             assert!(write_mask_path(&mut out, snake));

@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message_is_an_error() {
+    fn invalid_wire_data_is_an_error() {
         for (wire, want) in [
             (&b"\x08"[..], Malformed::Truncated),
             (b"\x80", Malformed::Truncated),
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_value_counts_and_messages_merge() {
+    fn last_value_wins_and_messages_merge() {
         let wire = b"\x08\x01\x12\x01a\x08\x02\x12\x01b";
         assert_eq!(last(wire, 1), Ok(Some(Value::Varint(2))));
         assert_eq!(last(wire, 3), Ok(None));
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_single_or_packed() {
+    fn single_and_packed_values_are_read() {
         let read = |kind, value| values(kind, value).collect::<Result<Vec<_>, _>>();
         let ones = Ok(vec![Value::Varint(1), Value::Varint(300)]);
         assert_eq!(read(Kind::Int32, Value::Bytes(b"\x01\xac\x02")), ones);
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_are_put_before_what_they_measure() {
+    fn length_prefix_grows_with_its_content() {
         for len in [0, 1, 127, 128, 16_383, 16_384, 3_000_000] {
             let mut out = b"x\x0a".to_vec();
             let start = open(&mut out);

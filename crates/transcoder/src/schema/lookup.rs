@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_found_however_high() {
+    fn large_field_numbers_are_found() {
         let numbers = Numbers::new([3, 1, 1_023, 1_024, 536_870_911].into_iter());
         for (number, want) in [
             (0, None),
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_found_whatever_their_length() {
+    fn names_of_any_length_are_found() {
         let names: Vec<String> = (0..300)
             .map(|i| "x".repeat(i % 20) + &i.to_string())
             .collect();

@@ -18,7 +18,7 @@ fn http(rule: &str, messages: &str) -> World {
 }
 
 #[test]
-fn verbs_and_idempotency() {
+fn verb_and_idempotency_come_from_the_annotations() {
     for (options, verb, idempotency) in [
         (
             "option (google.api.http) = {get: \"/x\"};",
@@ -103,7 +103,7 @@ fn path_values_stay_in_their_segment() {
 }
 
 #[test]
-fn path_fields_of_all_kinds() {
+fn path_fields_can_have_any_scalar_type() {
     let world = http(
         "get: \"/{a.b.name=things/*/**}/{n}/{e}/{opt}/{flag}:do\"",
         "message Req { A a = 1; int64 n = 2; E e = 3; string e_raw = 4 [
@@ -154,7 +154,7 @@ fn path_fields_of_all_kinds() {
 }
 
 #[test]
-fn an_empty_project_is_the_upstreams() {
+fn empty_project_id_is_left_to_the_upstream() {
     let world = http(
         "get: \"/v1/{project_id}/things/{id}\"",
         "message Req { string project_id = 1 [(drawbridge.v1.field).upstream_value = \"project_id\",
@@ -168,7 +168,7 @@ fn an_empty_project_is_the_upstreams() {
 }
 
 #[test]
-fn queries_in_the_order_of_the_proto() {
+fn query_parameters_follow_the_order_of_the_proto() {
     let world = get(
         r#"string s = 2;
            optional string o = 3;
@@ -251,7 +251,7 @@ fn queries_in_the_order_of_the_proto() {
 }
 
 #[test]
-fn names_are_as_the_file_says() {
+fn json_names_follow_the_file_rule() {
     let world = World::new(
         &unary(
             "option (google.api.http) = {get: \"/x\"};",
@@ -267,7 +267,7 @@ fn names_are_as_the_file_says() {
 }
 
 #[test]
-fn a_constant_query_comes_last() {
+fn constant_query_is_appended() {
     let world = World::new(&unary(
         "option (google.api.http) = {get: \"/x\"};
          option (drawbridge.v1.method).constant_query = \"alt=json&v=1\";",
@@ -279,7 +279,7 @@ fn a_constant_query_comes_last() {
 }
 
 #[test]
-fn bodies_hold_what_stands_nowhere_else() {
+fn body_holds_the_fields_outside_path_and_query() {
     let messages = r#"
         message Req {
           string id = 1;
@@ -348,7 +348,7 @@ fn bodies_hold_what_stands_nowhere_else() {
 }
 
 #[test]
-fn bodies_that_are_one_field() {
+fn body_can_be_one_field() {
     let world = http(
         "post: \"/{id}\" body: \"things\"",
         "message Req { string id = 1; repeated Thing things = 2; string text = 3; }
@@ -397,7 +397,7 @@ fn bodies_that_are_one_field() {
 }
 
 #[test]
-fn constant_bodies_are_sent_as_they_stand() {
+fn constant_body_is_sent_verbatim() {
     let world = World::new(&unary(
         "option (google.api.http) = {post: \"/{id}/actions\"};
          option (drawbridge.v1.method).constant_body = '{\"suspend\": null}';",
@@ -409,7 +409,7 @@ fn constant_bodies_are_sent_as_they_stand() {
 }
 
 #[test]
-fn required_fields_are_named() {
+fn error_names_the_missing_required_field() {
     let required = "[(google.api.field_behavior) = REQUIRED]";
     let messages = format!(
         r#"message Req {{
@@ -476,7 +476,7 @@ fn required_fields_are_named() {
 }
 
 #[test]
-fn dialects_differ_by_table() {
+fn dialects_differ_in_required_and_absent_fields() {
     let world = http(
         "post: \"/{id}\" body: \"*\"",
         r#"message Req {
@@ -538,7 +538,7 @@ fn dialects_differ_by_table() {
 }
 
 #[test]
-fn the_wire_is_read_as_protobuf_says() {
+fn last_value_wins_and_message_parts_merge() {
     let world = http(
         "post: \"/{id}/{a.id}\" body: \"*\"",
         "message Req { string id = 1; A a = 2; repeated int32 n = 3
@@ -585,7 +585,7 @@ fn the_wire_is_read_as_protobuf_says() {
 }
 
 #[test]
-fn nesting_is_bounded() {
+fn nesting_depth_is_limited() {
     let world = http(
         "post: \"/x\" body: \"*\"",
         "message Req { Req in = 1; string name = 2 [(google.api.field_behavior) = OUTPUT_ONLY]; }
@@ -609,7 +609,7 @@ fn nesting_is_bounded() {
 }
 
 #[test]
-fn actions_take_a_document_or_none() {
+fn action_document_is_optional() {
     let world = World::new(&unary(
         r#"option (google.api.http) = {
              post: "/objects/{project_id}/Services/{id}/actions/release/invoke"

@@ -38,7 +38,7 @@ fn decode(world: &World, reply: &Reply) -> Result<Json, Error> {
 }
 
 #[test]
-fn replies_without_content() {
+fn empty_replies_decode_only_where_the_contract_allows() {
     let thing =
         "message Req {} message Res { Thing thing = 1; } message Thing { string name = 1; }";
     let nothing = "message Req {} message Res {}";
@@ -92,7 +92,7 @@ fn replies_without_content() {
 }
 
 #[test]
-fn replies_are_read_where_the_contract_says() {
+fn response_body_selects_the_field() {
     for (response_body, body, want) in [
         (
             "",
@@ -131,7 +131,7 @@ fn replies_are_read_where_the_contract_says() {
 }
 
 #[test]
-fn replies_that_are_not_what_the_contract_says() {
+fn unexpected_replies_are_decode_errors() {
     for (response_body, content_type, body, want_path, want) in [
         (
             "",
@@ -224,7 +224,7 @@ fn replies_that_are_not_what_the_contract_says() {
 }
 
 #[test]
-fn statuses_that_are_success_too() {
+fn also_success_adds_statuses() {
     let world = world("");
     assert_eq!(*world.rpc("Do").also_success, [300]);
 }

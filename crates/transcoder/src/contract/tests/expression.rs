@@ -55,7 +55,7 @@ fn filter(world: &World, filter: Json) -> Result<Option<String>, Error> {
 }
 
 #[test]
-fn conditions_are_written() {
+fn conditions_become_an_expression() {
     let world = world();
     for (request, want) in [
         (json!({}), None),
@@ -106,7 +106,7 @@ fn conditions_are_written() {
 }
 
 #[test]
-fn what_cannot_be_said_is_refused() {
+fn values_without_a_literal_are_rejected() {
     let world = world();
     let mut deep = json!({"n": 1});
     for _ in 0..12 {
@@ -144,7 +144,7 @@ fn what_cannot_be_said_is_refused() {
 }
 
 #[test]
-fn names_are_those_of_fields() {
+fn field_names_become_rest_names() {
     let world = world();
     for (request, want) in [
         (
@@ -173,7 +173,7 @@ fn names_are_those_of_fields() {
 }
 
 #[test]
-fn groups_want_one_of_their_fields() {
+fn groups_require_at_least_one_field() {
     let world = World::new(&unary(
         r#"option (google.api.http) = {delete: "/v1/x"};
            option (drawbridge.v1.method).at_least_one = {fields: ["since", "group", "all"]};"#,
@@ -202,7 +202,7 @@ fn groups_want_one_of_their_fields() {
 }
 
 #[test]
-fn bodies_paths_and_replies_have_their_variants() {
+fn count_members_path_in_and_response_choices_apply() {
     let world = World::new(&unary(
         r#"option (google.api.http) = {put: "/v1/a/{id}" body: "*" response_body: "one"};
            option (drawbridge.v1.method) = {
@@ -400,7 +400,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_text_stays_a_value(
+    fn any_text_stays_a_literal(
         name in proptest::option::of(hostile()),
         starts in proptest::option::of(hostile()),
         states in proptest::collection::vec(hostile(), 0..4),

@@ -13,7 +13,7 @@ fn built_in() -> Contract {
 }
 
 #[test]
-fn a_path_value_comes_back_as_it_went() {
+fn path_values_round_trip() {
     let world = World::new(&unary(
         "option (google.api.http) = {get: \"/v1/{id}/x\"};",
         "message Req { string id = 1; string q = 2; } message Res {}",
@@ -43,7 +43,7 @@ fn a_path_value_comes_back_as_it_went() {
 }
 
 #[test]
-fn no_bytes_make_a_panic() {
+fn random_requests_do_not_panic() {
     let contract = built_in();
     let methods = contract.methods();
     let call = |bytes: &[u8]| {

@@ -26,7 +26,7 @@ fn options(http: &str, rules: &str) -> String {
 }
 
 #[test]
-fn an_rpc_says_what_it_requires_and_sends() {
+fn required_and_omitted_apply_per_rpc() {
     let world = World::new(&unary(
         &options(
             "put: \"/things/{id}\" body: \"thing\"",
@@ -67,7 +67,7 @@ fn an_rpc_says_what_it_requires_and_sends() {
 }
 
 #[test]
-fn constant_members_go_with_a_whole_body() {
+fn constant_members_are_added_to_an_object_body() {
     let world = World::new(&unary(
         &options(
             "post: \"/things/{id}\" body: \"*\"",
@@ -87,7 +87,7 @@ fn constant_members_go_with_a_whole_body() {
 }
 
 #[test]
-fn contradictions_are_reported() {
+fn contradictory_body_rules_are_reported() {
     let put = "put: \"/things/{id}\" body: \"thing\"";
     let post = "post: \"/things/{id}\" body: \"*\"";
     let get = "get: \"/things/{id}\"";

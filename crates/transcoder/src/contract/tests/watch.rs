@@ -65,7 +65,7 @@ fn watch(world: &World) -> &Watch {
 }
 
 #[test]
-fn rules_and_defaults() {
+fn watch_rules_compile_with_defaults() {
     let secs = Duration::from_secs;
     for (rules, first, max) in [
         ("", secs(1), secs(10)),
@@ -159,7 +159,7 @@ fn items_are_slices_of_the_response() {
 }
 
 #[test]
-fn the_whole_response_can_be_watched() {
+fn response_itself_can_be_the_item() {
     let proto = proto(
         r#"service S {
              rpc Watch(Req) returns (stream WatchRes) {
@@ -204,7 +204,7 @@ fn the_whole_response_can_be_watched() {
 }
 
 #[test]
-fn outcomes_go_by_the_rest_text() {
+fn outcome_follows_the_rest_text_of_the_state() {
     let world = world(LIST);
     let watch = watch(&world);
     for (item, want, text) in [
@@ -250,7 +250,7 @@ fn outcomes_go_by_the_rest_text() {
 }
 
 #[test]
-fn keys_tell_the_items_apart() {
+fn items_are_identified_by_their_key() {
     let strings = world(LIST);
     let wire = strings.wire("t.Thing", json!({"id": "ключ"}));
     assert_eq!(&*watch(&strings).key(&wire).unwrap(), "ключ");
@@ -284,7 +284,7 @@ fn keys_tell_the_items_apart() {
 }
 
 #[test]
-fn one_item_is_read_by_its_key() {
+fn refresh_reads_one_item_by_its_key() {
     let world = world(LIST);
     let watch = watch(&world);
     let request = world.wire(
@@ -314,7 +314,7 @@ fn one_item_is_read_by_its_key() {
 }
 
 #[test]
-fn messages_hold_the_event_and_the_item() {
+fn stream_message_holds_event_and_item() {
     let world = world(LIST);
     let event = WatchEvent {
         r#type: WatchEventType::Modified.into(),

@@ -10,7 +10,7 @@ fn watch<'w>(world: &'w World, path: &str) -> &'w Watch {
 }
 
 #[test]
-fn a_call_leads_to_what_is_polled() {
+fn started_call_fills_the_poll_request() {
     let world = World::new(&jobs(DO, STARTED));
     let method = world.contract.method("/t.AddonService/DoAndWatch").unwrap();
     assert_eq!(method.idempotency, Idempotency::NonIdempotent);
@@ -45,7 +45,7 @@ fn a_call_leads_to_what_is_polled() {
 }
 
 #[test]
-fn ids_are_taken_out_of_urls_and_lists() {
+fn ids_are_extracted_from_urls_and_lists() {
     let world = World::new(&jobs(FIND, "DoRes begun = 9;"));
     let start = watch(&world, "/t.AddonService/DoAndWatch")
         .start
@@ -89,7 +89,7 @@ fn ids_are_taken_out_of_urls_and_lists() {
 }
 
 #[test]
-fn what_is_read_beside_and_instead() {
+fn side_reads_and_fallback_fill_their_fields() {
     let world = World::new(&jobs(DO, STARTED));
     let watch = watch(&world, "/t.S/Watch");
     let request = world.wire(
@@ -171,7 +171,7 @@ fn what_is_read_beside_and_instead() {
 }
 
 #[test]
-fn states_that_must_last_and_that_may_go() {
+fn final_after_and_not_found_depend_on_the_state() {
     let world = World::new(&jobs(DO, STARTED));
     let watch = watch(&world, "/t.S/Watch");
     for (item, held, gone_well) in [
@@ -196,7 +196,7 @@ fn states_that_must_last_and_that_may_go() {
 }
 
 #[test]
-fn what_decides_on_what_is_told_beside() {
+fn shared_watch_key_has_the_fields_of_further_calls() {
     let world = World::new(&jobs(DO, STARTED));
     let watch = watch(&world, "/t.S/Watch");
     let aside = |request: Json| {
@@ -219,7 +219,7 @@ fn what_decides_on_what_is_told_beside() {
 }
 
 #[test]
-fn rules_that_contradict_are_reported() {
+fn contradictory_watch_calls_are_reported() {
     let plain =
         r#"poll: "S.GetJob" item: "job" start: {call: "Do" bind: {from: "job_id" to: "job_id"}}"#;
     let with = |more: &str| format!("{plain} {more}");
@@ -577,7 +577,7 @@ fn rules_that_contradict_are_reported() {
 }
 
 #[test]
-fn the_order_of_members_is_no_difference() {
+fn member_order_does_not_change_the_canonical_message() {
     let world = World::new(&jobs(DO, STARTED));
     let watch = watch(&world, "/t.S/Watch");
     // uuid, then two entries of `more`; and the other way round.

@@ -60,7 +60,7 @@ const TEXT: &str =
 const LINE: &str = "drawbridge.v1.LogLine line = 2; int64 next = 3;";
 
 #[test]
-fn a_list_is_read_behind_its_marker() {
+fn entries_are_read_after_the_marker() {
     let world = World::new(&log_proto(&format!("{EVENTS} {ENDS}"), "", EVENT));
     let method = world.rpc("Watch");
     let log = method.log.as_ref().unwrap();
@@ -109,7 +109,7 @@ fn a_list_is_read_behind_its_marker() {
 }
 
 #[test]
-fn a_text_is_read_from_its_offset() {
+fn text_is_read_from_its_offset() {
     let world = World::new(&log_proto(TEXT, "", LINE));
     let method = world.rpc("Watch");
     let log = method.log.as_ref().unwrap();
@@ -131,7 +131,7 @@ fn a_text_is_read_from_its_offset() {
 }
 
 #[test]
-fn contradictions_are_reported() {
+fn contradictory_log_rules_are_reported() {
     let swap = |from: &str, to: &str| {
         assert!(EVENTS.contains(from), "{from}");
         EVENTS.replace(from, to)

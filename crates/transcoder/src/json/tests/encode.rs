@@ -1,7 +1,9 @@
+//! Messages to JSON.
+
 use super::*;
 
 #[test]
-fn messages_become_json() {
+fn messages_encode_to_json() {
     let inner = |name: &str| bytes(1, name);
     let cases: Vec<(&str, &str, Vec<u8>, &str)> = vec![
         ("nothing", "All", vec![], "{}"),
@@ -421,7 +423,7 @@ fn messages_become_json() {
 }
 
 #[test]
-fn what_is_wrong_is_named_with_its_path() {
+fn encode_errors_name_the_path() {
     let deep = |levels: usize| (0..levels).fold(Vec::new(), |inner, _| bytes(17, inner));
     assert!(json("All", &deep(100)).is_ok());
     let cases: Vec<(&str, Vec<u8>, &str, &str)> = vec![
@@ -551,7 +553,7 @@ fn what_is_wrong_is_named_with_its_path() {
 }
 
 #[test]
-fn depth_counts_all_messages() {
+fn depth_limit_counts_all_messages() {
     // Each level is a Value, a list and a Value.
     let lists =
         |levels: usize| (0..levels).fold(number(4, 1), |value, _| bytes(6, bytes(1, value)));
@@ -563,7 +565,7 @@ fn depth_counts_all_messages() {
 /// then again, the innermost would be written 2^30 times and more: the test would
 /// not end.
 #[test]
-fn nothing_is_written_twice() {
+fn duplicate_fields_are_written_once() {
     let entry = |key: &str, value: &[u8]| bytes(1, [bytes(1, key), bytes(2, value)].concat());
     let structs = (0..30).fold(number(4, 1), |value, _| {
         bytes(
@@ -595,7 +597,7 @@ fn nothing_is_written_twice() {
 }
 
 #[test]
-fn fields_can_be_left_out() {
+fn skipped_fields_are_not_written() {
     let wire = [
         bytes(21, "x"),
         bytes(22, [bytes(1, "n"), bytes(3, "y")].concat()),
@@ -625,7 +627,7 @@ fn fields_can_be_left_out() {
 }
 
 #[test]
-fn many_keys_are_told_apart() {
+fn large_maps_keep_the_last_value_per_key() {
     let entry = |i: usize| bytes(61, [bytes(1, i.to_string()), bytes(2, "v")].concat());
     let wire: Vec<u8> = (0..100).chain([50]).flat_map(entry).collect();
     let text = json("All", &wire).unwrap();
@@ -634,7 +636,7 @@ fn many_keys_are_told_apart() {
 }
 
 #[test]
-fn messages_may_have_many_fields() {
+fn messages_with_many_fields_encode() {
     let fields: String = (1..=300).map(|i| format!("int32 f{i} = {i};")).collect();
     let pool = compile(&format!(
         "syntax = \"proto3\"; package many; message Many {{ {fields} }}"

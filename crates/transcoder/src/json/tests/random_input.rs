@@ -312,7 +312,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn json_is_read_as_the_oracle_reads_it(value in all()) {
+    fn json_decodes_as_in_the_oracle(value in all()) {
         let text = value.to_string();
         let mut ours = Vec::new();
         to_wire(&SCHEMA, id(MESSAGE), text.as_bytes(), &mut ours).unwrap();
@@ -327,7 +327,7 @@ proptest! {
     }
 
     #[test]
-    fn messages_are_written_as_the_oracle_writes_them(value in all()) {
+    fn messages_encode_as_in_the_oracle(value in all()) {
         let mut wire = Vec::new();
         to_wire(&SCHEMA, id(MESSAGE), value.to_string().as_bytes(), &mut wire).unwrap();
         let ours = our_json(&wire).unwrap();
@@ -336,7 +336,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_reads_as_the_same(value in all()) {
+    fn messages_round_trip(value in all()) {
         let mut wire = Vec::new();
         to_wire(&SCHEMA, id(MESSAGE), value.to_string().as_bytes(), &mut wire).unwrap();
         let mut text = Vec::new();
@@ -347,7 +347,7 @@ proptest! {
     }
 
     #[test]
-    fn torn_messages_are_read_as_the_oracle_reads_them(value in all(), order in vec(0_usize..50, 0..20)) {
+    fn reordered_fields_encode_as_in_the_oracle(value in all(), order in vec(0_usize..50, 0..20)) {
         let mut wire = Vec::new();
         to_wire(&SCHEMA, id(MESSAGE), value.to_string().as_bytes(), &mut wire).unwrap();
         let wire = torn(&wire, &order);
@@ -359,7 +359,7 @@ proptest! {
     }
 
     #[test]
-    fn doubles_come_back_bit_by_bit(value in any::<f64>().prop_filter("a JSON number", |v| v.is_finite()), small in any::<f32>().prop_filter("a JSON number", |v| v.is_finite())) {
+    fn doubles_round_trip_exactly(value in any::<f64>().prop_filter("a JSON number", |v| v.is_finite()), small in any::<f32>().prop_filter("a JSON number", |v| v.is_finite())) {
         let mut wire = [&[0x09][..], &value.to_le_bytes(), &[0x15], &small.to_le_bytes()].concat();
         wire.extend(super::bytes(105, [&[0x11][..], &value.to_le_bytes()].concat()));
         let mut text = Vec::new();
@@ -372,7 +372,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_json_or_a_problem(wire in vec(any::<u8>(), 0..200), at in 0..4) {
+    fn random_wire_data_does_not_panic(wire in vec(any::<u8>(), 0..200), at in 0..4) {
         let message = ["All", "Ruled", "Envelope", "Inner"][at as usize];
         let mut out = Vec::new();
         if to_json(&SCHEMA, id(message), &wire, &|_| false, &mut out).is_ok() {
@@ -384,7 +384,7 @@ proptest! {
     }
 
     #[test]
-    fn any_text_is_a_message_or_a_problem(text in vec(any::<u8>(), 0..200), at in 0..4) {
+    fn random_text_does_not_panic(text in vec(any::<u8>(), 0..200), at in 0..4) {
         let message = ["All", "Ruled", "Envelope", "Inner"][at as usize];
         let mut out = Vec::new();
         if to_wire(&SCHEMA, id(message), &text, &mut out).is_ok() {
@@ -393,7 +393,7 @@ proptest! {
     }
 
     #[test]
-    fn a_damaged_text_is_a_message_or_a_problem(value in all(), edits in vec((any::<prop::sample::Index>(), any::<u8>(), 0..3), 0..6)) {
+    fn damaged_json_does_not_panic(value in all(), edits in vec((any::<prop::sample::Index>(), any::<u8>(), 0..3), 0..6)) {
         let mut text = value.to_string().into_bytes();
         for (index, byte, how) in edits {
             let byte = b"{}[],:\"\\n0-1eE. tu"[usize::from(byte) % 18];

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn messages_and_fields_that_contradict() {
+fn contradictory_message_and_field_rules_are_reported() {
     for (messages, element, option, want) in [
         (
             "message Req { option (drawbridge.v1.message).bare_text = \"ids\"; repeated string ids = 1; }",
@@ -65,5 +65,120 @@ fn messages_and_fields_that_contradict() {
                 && diagnostic.problem.contains(want)
         });
         assert!(hit, "{option}: {}\n{messages}", told(&found));
+    }
+}
+
+#[test]
+fn unsuitable_conditions_and_forms_are_reported() {
+    let expression = |field: &str| format!("Filter f = 1; }} message Filter {{ {field}");
+    for (field, option, want) in [
+        (
+            expression("map<string, string> m = 1 [(drawbridge.v1.field).condition = {}];"),
+            "field condition",
+            "a map is no condition",
+        ),
+        (
+            expression("double d = 1 [(drawbridge.v1.field).condition = {}];"),
+            "field condition",
+            "fractions and bytes",
+        ),
+        (
+            expression("bytes b = 1 [(drawbridge.v1.field).condition = {}];"),
+            "field condition",
+            "fractions and bytes",
+        ),
+        (
+            expression("google.protobuf.Struct s = 1 [(drawbridge.v1.field).condition = {}];"),
+            "field condition",
+            "a message is an expression by itself, or a time",
+        ),
+        (
+            expression("string s = 1 [(drawbridge.v1.field).condition = {member: \"a'b\"}];"),
+            "field condition",
+            "printable ASCII without quotes",
+        ),
+        (
+            expression("string s = 1 [(drawbridge.v1.field).condition = {operator: \"eq (\"}];"),
+            "field condition",
+            "printable ASCII without quotes",
+        ),
+        (
+            "string n = 1 [(drawbridge.v1.field).additional_properties = true];".into(),
+            "field additional_properties",
+            "only a single google.protobuf.Struct",
+        ),
+        (
+            "repeated google.protobuf.Struct n = 1 [(drawbridge.v1.field).additional_properties = true];".into(),
+            "field additional_properties",
+            "only a single google.protobuf.Struct",
+        ),
+        (
+            "google.protobuf.Struct n = 1 [(drawbridge.v1.field) = {additional_properties: true name: \"x\"}];"
+                .into(),
+            "field additional_properties",
+            "leave out name",
+        ),
+        (
+            "google.protobuf.Struct a = 1 [(drawbridge.v1.field).additional_properties = true];
+             google.protobuf.Struct b = 2 [(drawbridge.v1.field).additional_properties = true];"
+                .into(),
+            "field additional_properties",
+            "another field takes them already",
+        ),
+        (
+            "string s = 1 [(drawbridge.v1.field).form = FORM_EXPRESSION];".into(),
+            "field form",
+            "EXPRESSION is for a single message",
+        ),
+        (
+            "repeated bool s = 1 [(drawbridge.v1.field).form = FORM_FLAG];".into(),
+            "field form",
+            "FLAG is for a single bool",
+        ),
+        (
+            "string s = 1 [(drawbridge.v1.field).form = FORM_OFFSET_TIME];".into(),
+            "field form",
+            "OFFSET_TIME is for google.protobuf.Timestamp",
+        ),
+        (
+            "string s = 1 [(drawbridge.v1.field).form = FORM_COMMA_LIST];".into(),
+            "field form",
+            "COMMA_LIST is for repeated",
+        ),
+    ] {
+        let messages = format!("message Req {{ {field} }} message Res {{ string id = 1; }}");
+        let options = "option (google.api.http) = {post: \"/v1/x\" body: \"*\"};";
+        refused(&unary(options, &messages), option, want, &field);
+    }
+}
+
+#[test]
+fn unsuitable_bare_text_and_arrays_are_reported() {
+    for (res, option, want) in [
+        (
+            "option (drawbridge.v1.message).bare_text = \"n\"; int32 n = 1;",
+            "message bare_text",
+            "`n` is no single string",
+        ),
+        (
+            "option (drawbridge.v1.message).bare_array = \"n\"; string n = 1;",
+            "message bare_array",
+            "`n` is no repeated field",
+        ),
+        (
+            "option (drawbridge.v1.message).as_array = \"no\"; repeated string n = 1;",
+            "message as_array",
+            "`no` is no repeated field",
+        ),
+        (
+            "option (drawbridge.v1.message) = {bare_array: \"n\" as_array: \"n\"};
+             repeated string n = 1;",
+            "message as_array",
+            "goes with no other array",
+        ),
+    ] {
+        let messages = format!("message Req {{ string id = 1; }} message Res {{ {res} }}");
+        let options = "option (google.api.http) = {get: \"/v1/x\"};";
+        refused(&unary(options, &messages), option, want, res);
     }
 }

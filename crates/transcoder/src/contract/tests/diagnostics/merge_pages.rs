@@ -26,7 +26,7 @@ fn gathering(http: &str, level: &str, rules: &str, messages: &str) -> String {
 }
 
 #[test]
-fn lists_that_cannot_be_gathered() {
+fn unsuitable_merge_pages_is_reported() {
     let whole =
         "merge_pages: {items: \"tasks\" total: \"task_count\" offset: \"offset\" size: \"limit\"}";
     World::new(&gathering(GET, READS, whole, MESSAGES));
@@ -156,7 +156,7 @@ fn lists_that_cannot_be_gathered() {
 }
 
 #[test]
-fn what_is_for_unary_rpcs() {
+fn unary_options_on_streams_are_reported() {
     for (rule, option, want) in [
         (
             "merge_pages: {items: \"tasks\" total: \"task_count\" offset: \"offset\"}",

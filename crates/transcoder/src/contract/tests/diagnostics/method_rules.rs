@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn rules_of_an_rpc_that_contradict() {
+fn contradictory_method_rules_are_reported() {
     let get = "option (google.api.http) = {get: \"/v1/x\"};";
     let post = "option (google.api.http) = {post: \"/v1/x\" body: \"*\"};";
     let thing = "option (google.api.http) = {post: \"/v1/x/{id}\"};";
@@ -89,7 +89,7 @@ fn rules_of_an_rpc_that_contradict() {
 
 /// Rules that an rpc may have, each in a use that contradicts.
 #[test]
-fn rules_that_name_what_is_not_there() {
+fn unknown_names_in_method_rules_are_reported() {
     const MESSAGES: &str = r#"
         message Req {
           string id = 1; string other = 2; repeated string ids = 3; Thing thing = 4;
@@ -200,7 +200,7 @@ fn rules_that_name_what_is_not_there() {
 
 /// The checkers of JP1/AO are known to its family alone.
 #[test]
-fn checks_whose_fields_are_not_there() {
+fn check_with_unknown_fields_is_reported() {
     for (check, want) in [
         (
             "checker: \"nope\"",

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn routes_that_are_none() {
+fn invalid_routes_are_reported() {
     let http = "google.api.http";
     for (options, messages, option, want) in [
         ("", PLAIN, http, "is missing: say which REST call"),
@@ -119,7 +119,7 @@ fn routes_that_are_none() {
 }
 
 #[test]
-fn queries_that_cannot_be() {
+fn unsuitable_query_parameters_are_reported() {
     for (fields, want) in [
         (
             "map<string, string> m = 1;",

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn files_that_cannot_be() {
+fn unsuitable_uploads_and_downloads_are_reported() {
     const FILES: &str = r#"
         message Req { string id = 1; string name = 2 [(drawbridge.v1.field).gateway_only = true];
           bytes chunk = 3 [(drawbridge.v1.field).gateway_only = true];

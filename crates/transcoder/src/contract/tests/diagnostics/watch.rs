@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn streams_that_are_no_watches() {
+fn streams_without_a_kind_are_reported() {
     for (rpc, option, want) in [
         (
             "rpc Do(stream Req) returns (Res)",
@@ -97,7 +97,7 @@ fn watch_with(rules: &str, route: &str, request: &str, response: &str) -> String
 }
 
 #[test]
-fn watches_that_contradict() {
+fn contradictory_watches_are_reported() {
     for (rules, option, want) in [
         ("", "watch.poll", "is missing: name the rpc to poll"),
         (
@@ -274,7 +274,7 @@ fn watches_that_contradict() {
 }
 
 #[test]
-fn watches_whose_messages_do_not_fit() {
+fn unsuitable_watch_messages_are_reported() {
     let rules = "poll: \"List\" item: \"one\"";
     let route = "option (google.api.http) = {get: \"/v1/{p}/things\"};";
     let event = "drawbridge.v1.WatchEvent event = 1;";
