@@ -9,20 +9,21 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::call_context::CallContext;
+use super::pager::{NumberCursor, OnRepeat, Pager};
 use crate::error::Error;
 use document::{Document, Object};
 use drawbridge_transcoder::call::{Call, Reply};
 use drawbridge_transcoder::contract::{Action, Check, Edit, EditPlace, Method};
 
 /// The most pages of definitions that are read to check values.
-const MAX_PAGES: u32 = 50;
+const MAX_DEFINITION_PAGES: u32 = 50;
 
-/// The most bytes that one field puts into a document.
-const MAX_WRITTEN: usize = 16 << 20;
+/// The most bytes that one field adds to a document.
+const MAX_EDIT_BYTES: usize = 16 << 20;
 
-/// Carries out a two-step call: the document is the caller's own, or is fetched;
-/// then it is edited, and sent. Not atomic: between the steps the state can
-/// change, and the upstream then refuses the second.
+/// Makes a two-step call: fetches the document, unless the client has sent one, edits it
+/// and sends it. Not atomic: where the state changes between the steps, the upstream
+/// rejects the second.
 pub async fn call(
     context: CallContext<'_>,
     method: &Method,
@@ -38,7 +39,7 @@ pub async fn call(
     context.call(method, &call).await
 }
 
-/// The document as it is sent.
+/// Returns the edited document.
 pub async fn document(
     context: CallContext<'_>,
     method: &Method,
@@ -60,7 +61,7 @@ pub async fn document(
     if let Some(check) = &method.check
         && let Some(definitions) = check.definitions()
     {
-        compare(context, method, check, definitions, request, &document).await?;
+        check_values(context, method, check, definitions, request, &document).await?;
     }
     let mut edits = Vec::new();
     for edit in &action.edits {
@@ -78,8 +79,8 @@ pub async fn document(
     edited.write()
 }
 
-/// Compares the values in the request with the definitions of the upstream.
-async fn compare(
+/// Checks the values in the request against the definitions of the upstream.
+async fn check_values(
     context: CallContext<'_>,
     method: &Method,
     check: &Check,
@@ -91,40 +92,25 @@ async fn compare(
         None => serde_json::Map::new(),
         Some(json) => serde_json::from_slice(&json).map_err(document::unreadable)?,
     };
-    let dialect = context.dialect();
+    let too_many = Error::Binding {
+        field: check.name.to_string(),
+        problem: format!(
+            "cannot be checked: the upstream has more than {} definitions",
+            MAX_DEFINITION_PAGES as usize * Check::PAGE_SIZE
+        ),
+    };
+    let cursor = NumberCursor::new(check, definitions, request);
+    let mut pager = Pager::new(cursor, OnRepeat::End).with_limit(MAX_DEFINITION_PAGES, too_many);
     let mut items = Vec::new();
-    let mut page = 0;
-    loop {
-        page += 1;
-        if page > MAX_PAGES {
-            return Err(Error::Binding {
-                field: check.name.to_string(),
-                problem: format!(
-                    "cannot be checked: the upstream has more than {} definitions",
-                    MAX_PAGES as usize * Check::PAGE_SIZE
-                ),
-            });
-        }
-        let call = definitions.bind(&check.page(definitions, request, page)?, dialect)?;
-        let reply = context.call(definitions, &call).await?;
-        let response = definitions.decode(&reply)?.message;
-        let found = check.items(definitions, &response)?;
-        // A server that does not count pages sends the first one for ever.
-        let repeated = !found.is_empty() && items.ends_with(&found);
-        let last = found.len() < Check::PAGE_SIZE || repeated;
-        if !repeated {
-            items.extend(found);
-        }
-        if last {
-            break;
-        }
+    while let Some(page) = pager.next(context).await? {
+        items.extend(page.items);
     }
     let problems = (check.checker)(&items, &values, document);
     if problems.is_empty() {
         return Ok(());
     }
     let field = |key: String| format!("{}[{key}]", check.name);
-    Err(Error::Violations(
+    Err(Error::FieldViolations(
         problems
             .into_iter()
             .map(|(key, problem)| (field(key), problem))
@@ -132,14 +118,14 @@ async fn compare(
     ))
 }
 
-/// Puts the value of a request's field into the document.
+/// Writes the value of a request's field into the document.
 fn apply(document: &mut Document, edit: &Edit, value: &[u8]) -> Result<(), Error> {
     let fault = |field: String, problem: &str| Error::Binding {
         field,
         problem: problem.to_owned(),
     };
     let value: Box<RawValue> = serde_json::from_slice(value).map_err(document::unreadable)?;
-    // What is left to be placed: the entries of a map, or the value as a whole.
+    // The entries of a map; empty for an edit that writes the value itself.
     let mut entries: Vec<(String, Box<RawValue>)> = Vec::new();
     if matches!(
         edit.place,
@@ -148,7 +134,7 @@ fn apply(document: &mut Document, edit: &Edit, value: &[u8]) -> Result<(), Error
         let object: Object = serde_json::from_str(value.get()).map_err(document::unreadable)?;
         for (name, value) in object.into_members() {
             let place = format!("{}[{name}]", edit.name);
-            let value = as_wanted(edit, value).map_err(|problem| fault(place, problem))?;
+            let value = convert(edit, value).map_err(|problem| fault(place, problem))?;
             entries.push((name, value));
         }
     }
@@ -160,12 +146,12 @@ fn apply(document: &mut Document, edit: &Edit, value: &[u8]) -> Result<(), Error
         .collect();
     let whole = match edit.place {
         EditPlace::Member(_) | EditPlace::Marker => {
-            as_wanted(edit, value).map_err(|problem| fault(edit.name.to_string(), problem))?
+            convert(edit, value).map_err(|problem| fault(edit.name.to_string(), problem))?
         }
         _ => value,
     };
-    // A value goes into every object that takes it: many small ones must not make
-    // a document that no memory holds.
+    // A value is copied into each matching object: a small document with many of them
+    // must not exhaust the memory.
     let size = match edit.place {
         EditPlace::Member(_) | EditPlace::Marker => whole.get().len(),
         _ => entries
@@ -188,14 +174,14 @@ fn apply(document: &mut Document, edit: &Edit, value: &[u8]) -> Result<(), Error
                 }
             }
         };
-        // An entry with a key goes into the objects of that key alone, once each.
+        // A keyed entry is only copied into the objects with its key.
         if !matches!(edit.place, EditPlace::Keyed(_)) {
             written += size;
         }
-        if written > MAX_WRITTEN {
+        if written > MAX_EDIT_BYTES {
             return Err(fault(
                 edit.name.to_string(),
-                "goes into too many places of the document",
+                "is copied into too many places of the document",
             ));
         }
         match (&edit.place, marker) {
@@ -227,7 +213,7 @@ fn apply(document: &mut Document, edit: &Edit, value: &[u8]) -> Result<(), Error
             }
             (EditPlace::Member(member), _) => object.set(member, whole.clone()),
             (EditPlace::Marker, Some(marker)) => object.set(&marker, whole.clone()),
-            // Refused at start.
+            // Rejected at start.
             (EditPlace::Keyed(_) | EditPlace::Marker, None) => return Ok(()),
         }
         found = true;
@@ -243,7 +229,7 @@ fn apply(document: &mut Document, edit: &Edit, value: &[u8]) -> Result<(), Error
             None => Ok(()),
             Some(((name, _), _)) => Err(fault(
                 format!("{}[{name}]", edit.name),
-                "is not among what the action asks for",
+                "is not in the document of the action",
             )),
         };
     }
@@ -251,19 +237,19 @@ fn apply(document: &mut Document, edit: &Edit, value: &[u8]) -> Result<(), Error
         true => Ok(()),
         false => Err(fault(
             edit.name.to_string(),
-            "has no place in what the action asks for: leave it out",
+            "has no place in the document of the action: leave it out",
         )),
     }
 }
 
-/// The value in the form that the edit wants.
-fn as_wanted(edit: &Edit, value: Box<RawValue>) -> Result<Box<RawValue>, &'static str> {
+/// Converts the value to a JSON string where the edit requires one.
+fn convert(edit: &Edit, value: Box<RawValue>) -> Result<Box<RawValue>, &'static str> {
     if !edit.as_text {
         return Ok(value);
     }
     match serde_json::from_str(value.get()) {
         Ok(Value::String(_)) => Ok(value),
-        // The number as it was written.
+        // Keeps the digits of a number.
         Ok(Value::Number(_) | Value::Bool(_)) => {
             serde_json::value::to_raw_value(value.get()).map_err(|_| "cannot be written")
         }
@@ -271,11 +257,10 @@ fn as_wanted(edit: &Edit, value: Box<RawValue>) -> Result<Box<RawValue>, &'stati
     }
 }
 
-/// Prepares the fetched JSON `document` for `action`: sets the member that names
-/// the action and adds the members that must be there; one that is `null` counts
-/// as missing. All else stays as it came, in its order and to the digit; an `href`
-/// among it is passed back, never followed. A document that is not a JSON object
-/// is `Error::Decode`.
+/// Prepares the fetched JSON `document` for `action`: sets the member that names the
+/// action, and adds required members that are missing or `null`. Everything else keeps its
+/// order and its digits; an `href` is sent back and never followed. A document that is not
+/// a JSON object is `Error::Decode`.
 fn prepare(document: &[u8], action: &Action) -> Result<Bytes, Error> {
     let mut object: Object = serde_json::from_slice(document).map_err(document::unreadable)?;
     if let Some((name, value)) = &action.name {
@@ -319,7 +304,7 @@ mod tests {
     #[test]
     fn documents_are_edited_in_place() {
         for (document, want) in [
-            // The four members of the API: nothing but the name is touched.
+            // The four members of the API: only the name is changed.
             (
                 r#"{"name":"wrong","href":" http://inner:22015/x","method":"POST","parameters":[]}"#,
                 r#"{"name":"release","href":" http://inner:22015/x","method":"POST","parameters":[]}"#,
@@ -338,7 +323,7 @@ mod tests {
                 "{}",
                 r#"{"name":"release","method":"POST","href":"","parameters":[]}"#,
             ),
-            // A name given twice stays once.
+            // Of duplicate members, one is kept.
             (
                 r#"{"name":1,"method":"POST","href":"a","href":"b","name":2,"parameters":[1]}"#,
                 r#"{"name":"release","method":"POST","href":"b","parameters":[1]}"#,
@@ -350,13 +335,13 @@ mod tests {
     }
 
     #[test]
-    fn offsets_get_a_colon() {
+    fn colon_is_added_to_offsets() {
         for (document, want) in [
             (
                 r#"{"a":"2026-01-02T03:04:05.678+0900","b":["2026-01-02T03:04:05-0330", null]}"#,
                 r#"{"a":"2026-01-02T03:04:05.678+09:00","b":["2026-01-02T03:04:05-03:30", null]}"#,
             ),
-            // As they should be, no times, within other text, and to the byte.
+            // Valid offsets, invalid times and times within other text are kept to the byte.
             (
                 r#"{ "a" : "2026-01-02T03:04:05.678+09:00", "b":"2026-13-02T03:04:05+0900" }"#,
                 r#"{ "a" : "2026-01-02T03:04:05.678+09:00", "b":"2026-13-02T03:04:05+0900" }"#,
@@ -376,9 +361,9 @@ mod tests {
         }
     }
 
-    // Would not end if members or entries were searched one by one.
+    // Would not complete with a linear search per member or entry.
     #[test]
-    fn very_many_members_and_entries() {
+    fn documents_with_many_members_are_edited_in_linear_time() {
         let edit = Edit {
             name: "properties".into(),
             within: Some("parameters".into()),
@@ -400,7 +385,7 @@ mod tests {
         let entries = format!("{{{}}}", entries.collect::<Vec<_>>().join(","));
         let mut document = Document::read(text(|_| 0).as_bytes()).unwrap();
         apply(&mut document, &edit, entries.as_bytes()).unwrap();
-        // No `assert_eq!`: nobody reads megabytes.
+        // `assert_eq!` would print megabytes.
         assert!(document.write().unwrap() == text(|n| n + 1));
 
         let problem = apply(&mut document, &edit, br#"{"k7":1,"k50000":1}"#).unwrap_err();
@@ -411,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_for_too_many_places_is_refused() {
+    fn value_that_makes_the_document_too_large_is_rejected() {
         let edit = Edit {
             name: "name".into(),
             within: Some("parameters".into()),
@@ -431,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_added_first_keeps_the_places_right() {
+    fn set_first_shifts_the_index_of_other_members() {
         let mut object: Object = serde_json::from_str(r#"{"a":1,"b":2}"#).unwrap();
         let value = |json: &str| RawValue::from_string(json.to_owned()).unwrap();
         object.set_first("first", value("0"));
@@ -444,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_an_object_is_refused() {
+    fn document_that_is_not_an_object_is_rejected() {
         for (document, want) in [
             ("[]", "a JSON object"),
             ("\"secret\"", "a JSON object"),

@@ -1,4 +1,4 @@
-//! What every step of a call needs: where it goes, with whose credentials, until when.
+//! What each step of a call needs: the upstream, the client, the deadline.
 
 use std::sync::Arc;
 
@@ -13,18 +13,18 @@ use crate::upstream::{Operation, Upstream};
 /// The context of one call.
 #[derive(Clone, Copy)]
 pub struct CallContext<'a> {
-    /// The upstream that serves it.
+    /// The upstream that serves the call.
     pub upstream: &'a Arc<Upstream>,
-    /// The client, whose credentials or headers may be sent on.
+    /// The client, whose credentials or headers may be forwarded.
     pub client: &'a Caller,
-    /// When it must be over.
+    /// When the call must be complete.
     pub deadline: Deadline,
 }
 
-/// The context of a stream, which makes calls as long as it is open.
+/// The context of a stream, which makes calls while it is open.
 #[derive(Clone)]
 pub struct StreamContext {
-    /// The upstream that serves it.
+    /// The upstream that serves the stream.
     pub upstream: Arc<Upstream>,
     /// The client; of a shared poll loop, the one that started it: all of its clients
     /// have the same credentials.

@@ -1,4 +1,4 @@
-//! A file for the caller, told in pieces.
+//! Sends a file that was downloaded from the upstream to the client, in chunks.
 
 use std::fmt;
 use std::pin::Pin;
@@ -18,21 +18,21 @@ use crate::error::Error;
 use drawbridge_transcoder::call::Room;
 use drawbridge_transcoder::contract::{Download, Method};
 
-/// The bytes of a piece.
-const PIECE: usize = 64 << 10;
-/// The longest name of a file that is told, in characters.
-const MAX_NAME: usize = 255;
+/// The longest chunk, in bytes.
+const MAX_CHUNK_BYTES: usize = 64 << 10;
+/// The longest name of a file, in characters; longer ones are cut.
+const MAX_FILE_NAME_CHARS: usize = 255;
 
-/// The name of a file, and then the file, each piece as a message of the stream.
+/// Streams the name of a file and then its chunks.
 pub struct FileStream {
     method: Arc<Method>,
-    /// When the stream ends, where the caller said so.
+    /// The deadline of the stream, if the client has set one.
     deadline: Option<Deadline>,
-    /// The message that comes first, until it is told.
+    /// The message with the file's name, until it is sent.
     first: Option<Bytes>,
-    /// What is still to be told.
+    /// The part of the file that is not sent yet.
     rest: Bytes,
-    /// What the file takes up; it is given back with the stream.
+    /// The share of the response memory that the file occupies.
     _room: Room,
 }
 
@@ -43,8 +43,7 @@ impl fmt::Debug for FileStream {
 }
 
 impl FileStream {
-    /// Reads the file. An error here is the status of the rpc; `deadline` is that of the
-    /// stream.
+    /// Reads the file. An error is the status of the rpc; `deadline` is that of the stream.
     pub async fn open(
         context: CallContext<'_>,
         method: &Arc<Method>,
@@ -54,7 +53,7 @@ impl FileStream {
         let download = download(method)?;
         let mut call = method.bind(request, context.dialect())?;
         call.media.accept = Some(download.accept.clone());
-        let reply = unary::reply(context, method, request, call).await?;
+        let reply = unary::send(context, method, request, call).await?;
         Ok(Self {
             method: method.clone(),
             deadline,
@@ -79,10 +78,10 @@ impl Stream for FileStream {
             _ if late => Err(Error::StreamDeadline),
             Some(first) => Ok(first),
             None => download(&this.method).map(|download| {
-                let length = this.rest.len().min(PIECE);
-                let piece = download.piece(&this.rest[..length]);
+                let length = this.rest.len().min(MAX_CHUNK_BYTES);
+                let message = download.piece(&this.rest[..length]);
                 this.rest.advance(length);
-                piece.into()
+                message.into()
             }),
         };
         if next.is_err() {
@@ -92,14 +91,14 @@ impl Stream for FileStream {
     }
 }
 
-/// The tables of a download.
+/// Returns the `download` of a method.
 fn download(method: &Method) -> Result<&Download, Error> {
     let download = method.download.as_ref();
-    download.ok_or_else(|| Error::Malformed(format!("{} is no download", method.path)))
+    download.ok_or_else(|| Error::Malformed(format!("{} is not a download", method.path)))
 }
 
-/// The name that `Content-Disposition` gives the file, without a path; empty for
-/// none. Source: RFC 6266, section 4.3.
+/// Reads the file name in `Content-Disposition`, without a path; empty where there is none.
+/// Source: RFC 6266, section 4.3.
 fn file_name(headers: &HeaderMap) -> String {
     let value = headers.get(CONTENT_DISPOSITION).map(|v| v.as_bytes());
     let text = String::from_utf8_lossy(value.unwrap_or_default());
@@ -117,17 +116,18 @@ fn file_name(headers: &HeaderMap) -> String {
     });
     let name = extended.or_else(|| get("filename").map(str::to_owned));
     let name = name.unwrap_or_default();
-    // Whoever writes the file takes the name for a name, not for a place.
+    // A client that writes the file under its name must not leave the directory.
     let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
-    let plain = last.chars().filter(|c| !c.is_control()).take(MAX_NAME);
-    let plain: String = plain.collect();
+    let plain = last.chars().filter(|c| !c.is_control());
+    let plain: String = plain.take(MAX_FILE_NAME_CHARS).collect();
     match plain.trim() {
         "." | ".." => String::new(),
         plain => plain.to_owned(),
     }
 }
 
-/// The parameters of a header's value, names in lower case. Quotes are taken off.
+/// Returns the parameters of a header's value, with names in lower case and without
+/// quotes.
 fn parameters(text: &str) -> Vec<(String, String)> {
     let mut parameters = Vec::new();
     let mut rest = match text.split_once(';') {
@@ -167,7 +167,7 @@ mod tests {
     use http::HeaderValue;
 
     #[test]
-    fn names_of_files() {
+    fn file_name_is_read_without_its_path() {
         for (value, want) in [
             ("attachment; filename=\"a b.st\"", "a b.st"),
             ("attachment; filename=a.st", "a.st"),

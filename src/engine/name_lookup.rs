@@ -1,5 +1,5 @@
-//! Path fields that the client left empty: another rpc looks them up, and the result is
-//! cached for a moment.
+//! Finds path fields that the client left empty, such as the id of a stack that is given
+//! by name: calls another rpc and caches the result for a few seconds.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,14 +15,14 @@ use crate::error::Error;
 use drawbridge_transcoder::call::Idempotency;
 use drawbridge_transcoder::contract::{Method, Resolve};
 
-/// How long a result is cached. Names get another meaning without the gateway's notice
-/// (a stack is deleted, another gets its name), and Heat still serves the old one.
+/// How long a result is cached. A name can be reused without the gateway's notice (a stack
+/// is deleted, another one gets its name), and Heat still serves the deleted stack.
 const CACHE_TTL: Duration = Duration::from_secs(5);
 
-/// How many results are cached.
+/// The most results that are cached.
 const MAX_CACHED: usize = 10_000;
 
-/// Looks up path fields, and caches the results.
+/// Looks up path fields and caches the results.
 #[derive(Default)]
 pub struct NameLookup(Mutex<Cache>);
 
@@ -37,17 +37,17 @@ impl fmt::Debug for NameLookup {
 #[derive(Default)]
 struct Cache {
     results: HashMap<Arc<Key>, Cached>,
-    /// How often results were invalidated: one that was requested before and arrives
-    /// after may be stale.
+    /// How often results were invalidated. A result that was requested before and arrives
+    /// after an invalidation may be stale.
     invalidations: u64,
 }
 
-/// What was looked up, and with which credential.
+/// A lookup and the credential that it is made with.
 #[derive(PartialEq, Eq, Hash)]
 struct Key {
     upstream: Box<str>,
     rpc: Box<str>,
-    question: Bytes,
+    request: Bytes,
     credential: Viewer,
 }
 
@@ -57,7 +57,7 @@ struct Cached {
 }
 
 /// Guard: invalidates cached lookups of an upstream when a mutating call ends, even if it
-/// was cancelled, since it may have freed a name, or given one.
+/// was cancelled: it may have freed or assigned a name.
 #[must_use]
 struct InvalidateOnDrop<'a> {
     lookup: &'a NameLookup,
@@ -75,35 +75,35 @@ impl Drop for InvalidateOnDrop<'_> {
     }
 }
 
-/// A request whose empty path fields were looked up. While it exists its call runs: when
-/// it is dropped, a mutating call has ended.
+/// A request whose empty path fields are filled in. Kept while its call runs: when it is
+/// dropped, a mutating call has ended.
 pub struct Resolved<'a> {
     /// The request to send.
     pub request: Bytes,
     context: CallContext<'a>,
     resolve: Option<&'a Resolve>,
-    /// Set where a cached result was used.
+    /// The cached result, if one was used.
     cached: Option<(Arc<Key>, Bytes)>,
     invalidate: InvalidateOnDrop<'a>,
 }
 
 impl Resolved<'_> {
-    /// Returns whether the call is to be made once more, with the new `request`: where the
-    /// upstream answered 404 to a call with a cached result, and the name means another
-    /// resource by now. A call that found nothing has changed nothing, so that any call
-    /// may be retried.
+    /// Returns whether to retry the call with the new `request`: the upstream responded 404
+    /// to a call with a cached result, and the name now belongs to another resource. A call
+    /// that found nothing has changed nothing, so calls that are not idempotent are retried,
+    /// too.
     pub async fn retry(&mut self, error: Option<&Error>) -> Result<bool, Error> {
         let not_found = matches!(error, Some(Error::Upstream(fault)) if fault.http_status == 404);
         if !not_found {
             return Ok(false);
         }
-        let (Some((key, before)), Some(resolve)) = (self.cached.take(), self.resolve) else {
+        let (Some((key, cached)), Some(resolve)) = (self.cached.take(), self.resolve) else {
             return Ok(false);
         };
         let lookup = self.invalidate.lookup;
         lookup.lock().results.remove(&key);
         let found = lookup.find(self.context, resolve, key).await?;
-        if found == before {
+        if found == cached {
             return Ok(false);
         }
         self.request = resolve.answered(&self.request, &found)?;
@@ -112,7 +112,7 @@ impl Resolved<'_> {
 }
 
 impl NameLookup {
-    /// Looks up the empty path fields of a request, if its rpc has such.
+    /// Looks up the empty path fields of a request, if its rpc has any.
     pub async fn resolve<'a>(
         &'a self,
         context: CallContext<'a>,
@@ -129,13 +129,13 @@ impl NameLookup {
         let Some(resolve) = &method.resolve else {
             return Ok(resolved);
         };
-        let Some(question) = resolve.question(request)? else {
+        let Some(lookup_request) = resolve.question(request)? else {
             return Ok(resolved);
         };
         let key = Arc::new(Key {
             upstream: context.upstream.settings.name.as_str().into(),
             rpc: resolve.rpc.path.clone(),
-            question,
+            request: lookup_request,
             credential: context.upstream.credentials.viewer(context.client),
         });
         if let Some(message) = self.cached(&key) {
@@ -168,7 +168,7 @@ impl NameLookup {
         }
     }
 
-    /// Makes the lookup, and caches its result.
+    /// Makes the lookup and caches its result.
     async fn find(
         &self,
         context: CallContext<'_>,
@@ -177,7 +177,7 @@ impl NameLookup {
     ) -> Result<Bytes, Error> {
         let rpc = &resolve.rpc;
         let invalidations = self.lock().invalidations;
-        let call = rpc.bind(&key.question, context.dialect())?;
+        let call = rpc.bind(&key.request, context.dialect())?;
         let reply = context.call(rpc, &call).await?;
         let message = rpc.decode(&reply)?.message;
         let cached = Cached {
@@ -207,7 +207,7 @@ impl NameLookup {
     }
 
     fn lock(&self) -> MutexGuard<'_, Cache> {
-        // No state is left half changed under this lock.
+        // No code under this lock can panic halfway through a change.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,5 +1,4 @@
-//! Places for streams, of watches and of lists: so many at once, and none once the
-//! gateway stops.
+//! Bounds the open streams, of watches and lists together, and ends them on drain.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,12 +10,12 @@ use tonic::Code;
 
 use crate::error::Error;
 
-/// When to try again where all places are taken.
+/// When to try again where no permit is left.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
-/// The places. Clones share them.
+/// Issues a permit per open stream. Clones share the permits.
 #[derive(Clone, Debug)]
-pub struct Streams(Arc<Shared>);
+pub struct StreamLimiter(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -26,23 +25,23 @@ struct Shared {
     drain: watch::Sender<bool>,
 }
 
-/// A place, given back when dropped.
-pub struct Place(Arc<Shared>);
+/// The right to hold one stream open; returned when dropped.
+pub struct StreamPermit(Arc<Shared>);
 
-impl fmt::Debug for Place {
+impl fmt::Debug for StreamPermit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Place")
+        f.write_str("StreamPermit")
     }
 }
 
-impl Drop for Place {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Release);
     }
 }
 
-impl Streams {
-    /// As many places as this, all free.
+impl StreamLimiter {
+    /// Creates a limiter of `max` streams.
     pub fn new(max: usize) -> Self {
         Self(Arc::new(Shared {
             max,
@@ -51,44 +50,44 @@ impl Streams {
         }))
     }
 
-    /// A place. Fails with [`Error::Overload`] where all are taken, and with
-    /// [`Error::Draining`] when the gateway stops.
-    pub fn place(&self) -> Result<Place, Error> {
+    /// Returns a permit without waiting. Fails with [`Error::Overload`] where none is
+    /// left, and with [`Error::Draining`] after [`StreamLimiter::drain`].
+    pub fn acquire(&self) -> Result<StreamPermit, Error> {
         if self.is_draining() {
             return Err(Error::Draining);
         }
         let one_more = |open| (open < self.0.max).then_some(open + 1);
         let update = (self.0.open).fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more);
         match update {
-            Ok(_) => Ok(Place(Arc::clone(&self.0))),
-            Err(_) => Err(full("streams", "max_watchers")),
+            Ok(_) => Ok(StreamPermit(Arc::clone(&self.0))),
+            Err(_) => Err(limit_reached("streams", "watch.max_streams")),
         }
     }
 
-    /// Places that are taken.
+    /// Returns the number of open streams.
     pub fn open(&self) -> usize {
         self.0.open.load(Ordering::Acquire)
     }
 
-    /// Tells every stream to end, and gives no place from now on.
+    /// Ends all streams, and rejects new ones.
     pub fn drain(&self) {
         self.0.drain.send_replace(true);
     }
 
-    /// Whether [`Streams::drain`] was called.
+    /// Returns whether [`StreamLimiter::drain`] was called.
     pub fn is_draining(&self) -> bool {
         *self.0.drain.borrow()
     }
 
-    /// Returns when [`Streams::drain`] is called.
+    /// Returns when [`StreamLimiter::drain`] is called.
     pub async fn drained(&self) {
-        // The sender is here as long as this.
+        // Cannot fail: `self` keeps the sender.
         let _ = self.0.drain.subscribe().wait_for(|drained| *drained).await;
     }
 }
 
-/// The error where `setting` allows no more.
-pub(crate) fn full(what: &str, setting: &str) -> Error {
+/// Returns the error of a limit: `setting` allows no more of `what`.
+pub(crate) fn limit_reached(what: &str, setting: &str) -> Error {
     Error::Overload {
         code: Code::ResourceExhausted,
         problem: format!("too many {what} at once (setting `{setting}`)"),

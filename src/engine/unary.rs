@@ -6,51 +6,53 @@ use http::HeaderMap;
 
 use super::action;
 use super::call_context::CallContext;
+use super::pager::{MergeCursor, OnRepeat, Pager};
 use crate::error::Error;
 use drawbridge_transcoder::call::{Call, Reply, Room};
 use drawbridge_transcoder::contract::{Decoded, Method};
 
-/// What a call was answered.
+/// The response to a unary rpc.
 #[derive(Debug)]
-pub struct Answered {
+pub struct UnaryResponse {
     /// The response message.
     pub decoded: Decoded,
-    /// The headers of the reply that it was read from.
+    /// The headers of the upstream's response, of the first page for a merged list.
     pub headers: HeaderMap,
-    /// What a long answer takes up until it is sent.
+    /// The share of the response memory that a long response occupies.
     pub room: Room,
 }
 
-/// Makes the call of `method`.
+/// Makes the call of `method`: two calls for an action, one per page for a merged list.
 pub async fn call(
     context: CallContext<'_>,
     method: &Method,
     request: &Bytes,
-) -> Result<Answered, Error> {
+) -> Result<UnaryResponse, Error> {
     let dialect = context.dialect();
     let page = match &method.paging {
         Some(paging) => Some((paging, paging.asked(request, dialect)?)),
         None => None,
     };
     let call = method.bind(request, dialect)?;
-    let again = method.merge_pages.as_ref().map(|_| call.clone());
-    let reply = reply(context, method, request, call).await?;
+    let first_call = method.merge_pages.as_ref().map(|_| call.clone());
+    let reply = send(context, method, request, call).await?;
     let mut decoded = method.decode(&reply)?;
     if let Some((paging, asked)) = page {
         decoded.message = paging.with_next(asked, decoded.message)?;
     }
-    if let Some(call) = again {
-        decoded = whole(context, method, &call, decoded).await?;
+    if let Some(call) = first_call {
+        decoded = merge_pages(context, method, &call, decoded).await?;
     }
-    Ok(Answered {
+    Ok(UnaryResponse {
         decoded,
         headers: reply.headers,
         room: reply.room,
     })
 }
 
-/// The reply to `call`, which is bound from `request`, in one step or two.
-pub async fn reply(
+/// Sends `call`, which is bound from `request`: as it is bound, or by the action of
+/// `method`.
+pub async fn send(
     context: CallContext<'_>,
     method: &Method,
     request: &Bytes,
@@ -62,25 +64,21 @@ pub async fn reply(
     action::call(context, method, action, request, call).await
 }
 
-/// The response with its whole list, where `method` gathers one; `first` is what
-/// `call` was answered.
-pub async fn whole(
+/// Reads the pages behind `first`, the response to `call`, and merges them into it,
+/// where `method` has `merge_pages`.
+pub async fn merge_pages(
     context: CallContext<'_>,
     method: &Method,
     call: &Call,
     first: Decoded,
 ) -> Result<Decoded, Error> {
-    let Some(gather) = &method.merge_pages else {
+    let Some(rule) = &method.merge_pages else {
         return Ok(first);
     };
-    let Some(mut gathering) = gather.begin(method, call, &first)? else {
+    let Some(cursor) = MergeCursor::after_first(method, rule, call, &first)? else {
         return Ok(first);
     };
-    loop {
-        let next = gather.next(call, &gathering)?;
-        let reply = context.call(method, &next).await?;
-        if gather.add(&mut gathering, method.decode(&reply)?)? {
-            return Ok(gathering.whole());
-        }
-    }
+    let mut pager = Pager::new(cursor, OnRepeat::Keep);
+    while pager.next(context).await?.is_some() {}
+    Ok(pager.into_cursor().into_merged())
 }

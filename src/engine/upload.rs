@@ -1,4 +1,5 @@
-//! A file from the caller, gathered until it is whole.
+//! Collects a file from a client stream, to send it in one REST call. An incomplete file
+//! is never sent.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,56 +14,55 @@ use crate::error::Error;
 use drawbridge_transcoder::call::Call;
 use drawbridge_transcoder::contract::{Method, Upload};
 
-/// How many files of the longest kind are held at once.
-const AT_ONCE: usize = 4;
-/// The longest name of a file, in bytes. Common file systems have the same.
-const MAX_NAME: usize = 255;
-/// When to try again where there was no room.
-const AFTER_FULL: Duration = Duration::from_secs(1);
+/// How many files of the maximum size are buffered at once.
+const MAX_BUFFERED_FILES: usize = 4;
+/// The longest name of a file, in bytes: the limit of common file systems.
+const MAX_FILE_NAME_BYTES: usize = 255;
+/// When to try again where the buffer is full.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The room for files that callers send.
+/// Buffers the files that clients upload, in bounded memory.
 #[derive(Debug)]
 pub struct Uploads {
     max_bytes: usize,
-    /// In KiB.
-    room: Arc<Semaphore>,
+    /// One permit per KiB.
+    buffer: Arc<Semaphore>,
 }
 
-/// A file that came whole, as the call that sends it on. It takes room until it is
-/// dropped.
+/// A complete file as a REST call. Occupies the buffer until it is dropped.
 #[derive(Debug)]
-pub struct Received {
-    /// The call, with the file as its body.
+pub struct UploadedFile {
+    /// The call, with the file in its body.
     pub call: Call,
-    _room: Room,
+    _share: BufferShare,
 }
 
-/// What a file takes of the room.
+/// The part of the buffer that a file occupies.
 #[derive(Debug, Default)]
-struct Room {
+struct BufferShare {
     kib: usize,
-    share: Option<OwnedSemaphorePermit>,
+    permits: Option<OwnedSemaphorePermit>,
 }
 
 impl Uploads {
-    /// Room for files of at most `max_bytes`.
+    /// Creates a buffer for files of at most `max_bytes` each.
     pub fn new(max_bytes: usize) -> Self {
-        let kib = AT_ONCE.saturating_mul(max_bytes.div_ceil(1024));
+        let kib = MAX_BUFFERED_FILES.saturating_mul(max_bytes.div_ceil(1024));
         Self {
             max_bytes,
-            room: Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))),
+            buffer: Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))),
         }
     }
 
-    /// Gathers the file of `method` from its messages, to their end. Nothing is sent
-    /// yet, and nothing will be when this fails.
+    /// Reads the messages of a stream to the end and makes the call that sends the file.
+    /// Nothing is sent yet, or at all where this fails.
     pub async fn receive(
         &self,
         method: &Method,
         upload: &Upload,
         dialect: &str,
         messages: &mut (impl Stream<Item = Result<Bytes, Status>> + Unpin),
-    ) -> Result<Received, Error> {
+    ) -> Result<UploadedFile, Error> {
         let Some(first) = next(messages).await? else {
             return Err(Error::Malformed("the stream has no message".into()));
         };
@@ -70,20 +70,20 @@ impl Uploads {
         let file_name = upload.file_name(&first)?;
         let boundary = boundary();
         let mut body = head(upload, file_name, &boundary)?.into_bytes();
-        let before = body.len();
-        let mut room = Room::default();
-        self.add(&mut body, before, &mut room, upload.piece(&first)?)?;
+        let head_len = body.len();
+        let mut share = BufferShare::default();
+        self.append(&mut body, head_len, &mut share, upload.piece(&first)?)?;
         drop(first);
         while let Some(message) = next(messages).await? {
             if !upload.file_name(&message)?.is_empty() {
                 return Err(Error::Binding {
                     field: upload.name_field.to_string(),
-                    problem: "stands in the first message alone: one call sends one file".into(),
+                    problem: "may only be set in the first message: one call sends one file".into(),
                 });
             }
-            self.add(&mut body, before, &mut room, upload.piece(&message)?)?;
+            self.append(&mut body, head_len, &mut share, upload.piece(&message)?)?;
         }
-        if body.len() == before {
+        if body.len() == head_len {
             return Err(Error::Binding {
                 field: upload.chunk_field.to_string(),
                 problem: "the file is empty".into(),
@@ -93,20 +93,23 @@ impl Uploads {
         call.body = Some(body.into());
         let content_type = format!("multipart/form-data; boundary={boundary}");
         call.media.content_type = HeaderValue::try_from(content_type).ok();
-        Ok(Received { call, _room: room })
+        Ok(UploadedFile {
+            call,
+            _share: share,
+        })
     }
 
-    /// Adds a piece to a body whose file begins at `before`.
-    fn add(
+    /// Appends a chunk of the file, which begins at `head_len` of the body.
+    fn append(
         &self,
         body: &mut Vec<u8>,
-        before: usize,
-        room: &mut Room,
-        piece: &[u8],
+        head_len: usize,
+        share: &mut BufferShare,
+        chunk: &[u8],
     ) -> Result<(), Error> {
-        let length = body.len() - before + piece.len();
+        let length = body.len() - head_len + chunk.len();
         if length > self.max_bytes {
-            return Err(Error::Stream {
+            return Err(Error::RequestStream {
                 code: Code::ResourceExhausted,
                 problem: format!(
                     "the file is longer than {} bytes (setting max_upload_bytes)",
@@ -114,50 +117,50 @@ impl Uploads {
                 ),
             });
         }
-        room.grow(&self.room, length.div_ceil(1024))?;
-        body.extend_from_slice(piece);
+        share.grow(&self.buffer, length.div_ceil(1024))?;
+        body.extend_from_slice(chunk);
         Ok(())
     }
 }
 
-impl Room {
-    /// Takes as much of the room as makes `kib` in all.
-    fn grow(&mut self, of: &Arc<Semaphore>, kib: usize) -> Result<(), Error> {
+impl BufferShare {
+    /// Acquires as many permits as make `kib` in total.
+    fn grow(&mut self, buffer: &Arc<Semaphore>, kib: usize) -> Result<(), Error> {
         let more = kib.saturating_sub(self.kib);
-        let more_permits = u32::try_from(more).unwrap_or(u32::MAX);
-        let Ok(more_share) = of.clone().try_acquire_many_owned(more_permits) else {
+        let count = u32::try_from(more).unwrap_or(u32::MAX);
+        let Ok(more_permits) = buffer.clone().try_acquire_many_owned(count) else {
             return Err(Error::Overload {
                 code: Code::ResourceExhausted,
-                problem: "too many files are being sent at once".into(),
-                retry_after: AFTER_FULL,
+                problem: "too many files are being uploaded at once".into(),
+                retry_after: RETRY_AFTER,
             });
         };
-        match &mut self.share {
-            Some(share) => share.merge(more_share),
-            None => self.share = Some(more_share),
+        match &mut self.permits {
+            Some(permits) => permits.merge(more_permits),
+            None => self.permits = Some(more_permits),
         }
         self.kib += more;
         Ok(())
     }
 }
 
-/// What stands before the file. Source: RFC 7578; quotes as the HTML standard
-/// writes them, "multipart form data".
+/// Returns the part header before the file. Source: RFC 7578; quotes are escaped as in the
+/// HTML standard, "multipart form data".
 fn head(upload: &Upload, file_name: &str, boundary: &str) -> Result<String, Error> {
-    let wrong = |problem: &str| {
+    let invalid = |problem: &str| {
         Err(Error::Binding {
             field: upload.name_field.to_string(),
             problem: problem.to_owned(),
         })
     };
     if file_name.is_empty() {
-        return wrong("the first message must name the file");
+        return invalid("the first message must name the file");
     }
-    if file_name.len() > MAX_NAME {
-        return wrong("a file's name has at most 255 bytes");
+    if file_name.len() > MAX_FILE_NAME_BYTES {
+        return invalid("a file's name has at most 255 bytes");
     }
     if file_name.contains(|c: char| c.is_control() || matches!(c, '/' | '\\')) {
-        return wrong("a file's name has no path and no control characters");
+        return invalid("a file's name has no path and no control characters");
     }
     Ok(format!(
         "--{boundary}\r\nContent-Disposition: form-data; name=\"{}\"; filename=\"{}\"\r\n\
@@ -167,19 +170,19 @@ fn head(upload: &Upload, file_name: &str, boundary: &str) -> Result<String, Erro
     ))
 }
 
-/// A line that no file has: 128 bits of chance.
+/// Returns a boundary that no file contains: 128 random bits.
 fn boundary() -> String {
     format!("drawbridge-{:032x}", fastrand::u128(..))
 }
 
-/// The next message. A stream that ends before its time ends by its caller, or on the
-/// way to him.
+/// Returns the next message. A stream that fails was cancelled by the client, or its
+/// connection was lost.
 async fn next(
     messages: &mut (impl Stream<Item = Result<Bytes, Status>> + Unpin),
 ) -> Result<Option<Bytes>, Error> {
     let message = messages.next().await.transpose();
-    message.map_err(|status| Error::Stream {
+    message.map_err(|status| Error::RequestStream {
         code: status.code(),
-        problem: format!("the stream broke off: {}", status.message()),
+        problem: format!("the request stream failed: {}", status.message()),
     })
 }

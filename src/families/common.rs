@@ -50,7 +50,7 @@ pub(crate) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
         retry_after,
         not_processed: not_processed(reply),
         transient: is_transient(status),
-        credential_refused: status == StatusCode::UNAUTHORIZED,
+        credential_rejected: status == StatusCode::UNAUTHORIZED,
         fields: words.fields,
         metadata: metadata([(HINT, redirect_hint(status))]),
         locale: None,
@@ -322,7 +322,7 @@ mod tests {
             assert_eq!(fault.code, want, "{status}");
             assert_eq!(fault.transient, transient, "{status}");
             assert_eq!(fault.reason, format!("HTTP_{status}"));
-            assert_eq!(fault.credential_refused, status == 401);
+            assert_eq!(fault.credential_rejected, status == 401);
             assert_eq!(fault.not_processed, status == 429);
             assert_eq!(fault.message.is_empty(), status != 302);
         }

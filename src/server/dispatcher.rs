@@ -11,14 +11,14 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use tonic::body::Body;
 use tonic::codec::CompressionEncoding;
 use tonic::server::Grpc;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::engine::call_context::CallContext;
-use crate::engine::list_stream::{self, PageStream};
+use crate::engine::list_stream::{self, ListStream};
 use crate::engine::name_lookup::NameLookup;
-use crate::engine::unary::{self, Answered};
+use crate::engine::unary::{self, UnaryResponse};
 use crate::engine::{FileStream, Uploads};
 use crate::error::{self, Error};
 use crate::families::family;
@@ -134,12 +134,12 @@ impl Dispatcher {
             reason = error.log_text(),
             "call refused at the door"
         );
-        self.metrics.refused.inc();
-        error.status(&error::Context {
+        self.metrics.unauthenticated.inc();
+        error.status(&error::StatusContext {
             operation,
             upstream: "",
             request_id: "",
-            begun: false,
+            action_started: false,
         })
     }
 
@@ -166,7 +166,7 @@ impl Dispatcher {
         if let Some(record) = arriving
             && let Some(status) = Status::from_header_map(response.headers())
         {
-            let error = Error::Unreceived {
+            let error = Error::RequestNotReceived {
                 code: status.code(),
                 problem: status.message().to_owned(),
             };
@@ -258,7 +258,7 @@ impl Dispatcher {
         record: &mut StreamInfo,
         headers: &HeaderMap,
         request: &Bytes,
-    ) -> Result<Answered, Error> {
+    ) -> Result<UnaryResponse, Error> {
         let served = record.served.clone();
         let method = &served.method;
         let deadline = record.deadline;
@@ -318,7 +318,7 @@ impl Dispatcher {
         record: &mut StreamInfo,
         headers: &HeaderMap,
         messages: &mut Streaming<Bytes>,
-    ) -> Result<Answered, Error> {
+    ) -> Result<UnaryResponse, Error> {
         let served = record.served.clone();
         let method = &served.method;
         let Some(upload) = &method.upload else {
@@ -334,7 +334,7 @@ impl Dispatcher {
             deadline,
         };
         let reply = context.call(method, &received.call).await?;
-        Ok(Answered {
+        Ok(UnaryResponse {
             decoded: method.decode(&reply)?,
             headers: reply.headers,
             room: reply.room,
@@ -411,14 +411,14 @@ impl Dispatcher {
             let watch = watches.watch(method, request, context, deadline);
             return watch.await.map(ResponseStream::Watch);
         }
-        let route = list_stream::Route {
+        let settings = list_stream::Settings {
             method: method.clone(),
             context: context.to_stream(),
             deadline,
             page_timeout: self.default_deadline,
-            streams: self.watches.streams().clone(),
+            limiter: self.watches.streams().clone(),
         };
-        PageStream::open(route, request)
+        ListStream::open(settings, request)
             .await
             .map(ResponseStream::Pages)
     }
@@ -427,5 +427,11 @@ impl Dispatcher {
 /// The record for the one call that tonic makes when the message has come.
 fn once(arriving: &mut Option<StreamInfo>) -> Result<StreamInfo, Status> {
     let record = arriving.take();
-    record.ok_or_else(|| Status::internal("a request has one message"))
+    record.ok_or_else(|| {
+        let error = Error::RequestNotReceived {
+            code: Code::Internal,
+            problem: "the request has more than one message".to_owned(),
+        };
+        error.status(&error::StatusContext::default())
+    })
 }

@@ -77,8 +77,8 @@ impl Gateway {
         let contract = config.contract()?;
         let metrics = Metrics::default();
         let counted = |name: &str| -> AttemptHook {
-            let attempts = metrics.attempts(name);
-            Arc::new(move |attempt| attempts.count(attempt.status.map(|s| s.as_u16())))
+            let requests = metrics.upstream_requests(name);
+            Arc::new(move |attempt| requests.count(attempt.status.map(|s| s.as_u16())))
         };
         let upstreams = Upstreams::build(&config.upstreams, family, |name| Some(counted(name)))?;
         let watches = Watches::new(config.watch.clone());
@@ -146,7 +146,7 @@ impl Gateway {
             .accept_http1(true)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .max_concurrent_streams(settings.max_streams)
+            .max_concurrent_streams(settings.max_concurrent_streams)
             .http2_keepalive_interval(Some(settings.keepalive_interval))
             .http2_keepalive_timeout(Some(settings.keepalive_timeout));
         if let Some(age) = settings.max_connection_age {
@@ -202,19 +202,19 @@ impl BoundGateway {
         let probing = tokio::spawn(health::report(
             reporter.clone(),
             watched,
-            config.server.probe_interval,
+            config.server.health_check_interval,
         ));
         let admin_task =
             admin.map(|admin| tokio::spawn(serve_admin(admin, metrics, readiness.clone())));
         let router = RouterLayer {
             dispatcher: dispatcher.clone(),
-            tokens: ClientTokens::new(&config.caller_tokens),
+            tokens: ClientTokens::new(&config.client_tokens),
         };
         let incoming = TcpIncoming::from(listener)
             .with_nodelay(Some(true))
             .map(|connection| connection.map(CoalescedWrites::new));
         let (stop, stopped) = oneshot::channel::<()>();
-        let drain = config.server.drain;
+        let drain = config.server.drain_timeout;
         readiness.set(true);
         let done = tokio::spawn(async move {
             let (closing, closed) = oneshot::channel::<()>();
@@ -233,7 +233,7 @@ impl BoundGateway {
                 result = serving => result,
                 () = async { let _ = closed.await; tokio::time::sleep(drain).await } => {
                     tracing::warn!(
-                        drain_secs = drain.as_secs(),
+                        drain_timeout_secs = drain.as_secs(),
                         "calls are cut off: the drain time has passed"
                     );
                     Ok(())

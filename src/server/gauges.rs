@@ -1,11 +1,11 @@
-//! What the rooms count themselves, for the metrics.
+//! Gauges and counters that the watches and the upstreams keep themselves.
 
 use std::sync::Arc;
 
 use crate::server::dispatcher::Dispatcher;
 use crate::telemetry::Sample;
 
-/// Lets the metrics read what the rooms count themselves.
+/// Registers the gauges and counters of the watches and of each upstream, read at scrape time.
 pub fn report(dispatcher: &Arc<Dispatcher>) {
     let weak = Arc::downgrade(dispatcher);
     dispatcher.metrics.add_source(move || {
@@ -18,17 +18,25 @@ pub fn report(dispatcher: &Arc<Dispatcher>) {
             help,
             upstream: None,
             value,
-            counts: false,
+            is_counter: false,
         };
         let counted = |sample| Sample {
-            counts: true,
+            is_counter: true,
             ..sample
         };
-        let (watchers, loops) = (watches.watchers as u64, watches.loops as u64);
+        let (streams, loops) = (watches.watchers as u64, watches.loops as u64);
         let mut samples = vec![
-            own("watchers", "Open streams of watches and of lists", watchers),
-            own("watch_loops", "Poll loops", loops),
-            counted(own("watch_polls", "Polls", watches.polls_total)),
+            own(
+                "open_streams",
+                "Open streams of watches and of lists",
+                streams,
+            ),
+            own("watch_poll_loops", "Running poll loops", loops),
+            counted(own(
+                "watch_polls",
+                "Polls of watched resources and logs",
+                watches.polls_total,
+            )),
         ];
         for upstream in dispatcher.upstreams.all() {
             let stats = upstream.stats();
@@ -37,12 +45,28 @@ pub fn report(dispatcher: &Arc<Dispatcher>) {
                 ..own(name, help, value)
             };
             let (in_flight, queued) = (stats.in_flight as u64, stats.queued as u64);
-            let open = stats.breaker_open.into();
+            let open = stats.circuit_breaker_open.into();
             samples.extend([
-                of("upstream_in_flight", "Calls at the upstream", in_flight),
-                of("upstream_queued", "Calls waiting for a place", queued),
-                counted(of("upstream_retries", "Retries", stats.retries_total)),
-                of("upstream_breaker_open", "1 while calls are refused", open),
+                of(
+                    "upstream_calls_in_flight",
+                    "Calls that hold a permit of the upstream",
+                    in_flight,
+                ),
+                of(
+                    "upstream_calls_queued",
+                    "Calls that wait for a permit of the upstream",
+                    queued,
+                ),
+                counted(of(
+                    "upstream_retries",
+                    "Retries of calls",
+                    stats.retries_total,
+                )),
+                of(
+                    "upstream_circuit_breaker_open",
+                    "1 while the circuit breaker rejects calls, otherwise 0",
+                    open,
+                ),
             ]);
         }
         samples

@@ -7,14 +7,14 @@ use bytes::Bytes;
 use tokio_stream::Stream;
 
 use crate::engine::FileStream;
-use crate::engine::list_stream::PageStream;
+use crate::engine::list_stream::ListStream;
 use crate::error::Error;
 use crate::watch::WatchStream;
 
 /// The messages of a server-streaming response, by the kind of the rpc.
 pub(super) enum ResponseStream {
     Watch(WatchStream),
-    Pages(PageStream),
+    Pages(ListStream),
     File(FileStream),
 }
 

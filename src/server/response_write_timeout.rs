@@ -219,11 +219,11 @@ impl http_body::Body for GuardedBody {
             State::Dropped { partial, idle } => {
                 let (partial, idle) = (*partial, *idle);
                 *state = State::Ended;
-                let status = unread(idle).status(&error::Context {
+                let status = unread(idle).status(&error::StatusContext {
                     operation: "",
                     upstream: "",
                     request_id: "",
-                    begun: false,
+                    action_started: false,
                 });
                 let mut trailers = HeaderMap::new();
                 Poll::Ready(Some(match partial {
@@ -255,7 +255,7 @@ impl http_body::Body for GuardedBody {
 
 /// The error of a response that its client has not read for `idle`.
 fn unread(idle: Duration) -> Error {
-    Error::Undelivered {
+    Error::ResponseNotDelivered {
         code: Code::DeadlineExceeded,
         problem: format!(
             "the client read nothing of the response for {} s",

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tonic::Response;
 
-use crate::engine::unary::Answered;
+use crate::engine::unary::UnaryResponse;
 use crate::server::unary_response;
 use crate::telemetry::RpcMetrics;
 use crate::upstream::Upstream;
@@ -30,8 +30,8 @@ pub struct ServedMethod {
 
 impl ServedMethod {
     /// The response, with what goes into its metadata.
-    pub(super) fn response(&self, answered: Answered) -> Response<Bytes> {
-        let Answered {
+    pub(super) fn response(&self, answered: UnaryResponse) -> Response<Bytes> {
+        let UnaryResponse {
             decoded,
             headers,
             room,

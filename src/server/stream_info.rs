@@ -161,11 +161,11 @@ impl StreamInfo {
         let operation = &self.served.method.path[1..];
         let (upstream, request_id) = (self.upstream_name(), self.request_id());
         let watch = self.served.method.watch.as_ref();
-        let mut status = error.status(&error::Context {
+        let mut status = error.status(&error::StatusContext {
             operation,
             upstream,
             request_id,
-            begun: self.answered && watch.is_some_and(|watch| watch.start.is_some()),
+            action_started: self.answered && watch.is_some_and(|watch| watch.start.is_some()),
         });
         if let Some(id) = &self.caller.request_id {
             let metadata = status.metadata_mut().as_mut();

@@ -60,7 +60,7 @@ async fn silent() -> (tokio::net::TcpListener, upstream::Settings) {
     settings.is_default = true;
     settings.endpoint = Some(url.parse().unwrap());
     settings.project_id = Some("p1".into());
-    settings.transport.proxy_from_environment = false;
+    settings.transport.proxy_from_env = false;
     (listener, settings)
 }
 
@@ -122,7 +122,7 @@ async fn a_message_that_does_not_come_is_not_waited_for() {
         _ = &mut call => panic!("it does not come"),
         () = sleep(Duration::from_secs(1)) => {}
     }
-    let in_flight = || ended(&dispatcher, "rpc_in_flight");
+    let in_flight = || ended(&dispatcher, "rpc_calls_in_flight");
     assert!(in_flight().ends_with(" 1"), "{}", in_flight());
     drop(call);
     assert!(in_flight().ends_with(" 0"), "{}", in_flight());

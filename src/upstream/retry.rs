@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::error::Error;
+use crate::error::{Error, Retry};
 use drawbridge_transcoder::call::Idempotency;
 
 /// The longest pause before the first retry; it doubles with each.
@@ -30,7 +30,7 @@ impl Policy {
         remaining: Duration,
         random: f64,
     ) -> Option<Duration> {
-        if number >= self.max_attempts || !helps(error, idempotency) {
+        if number >= self.max_attempts || !may_retry(error, idempotency) {
             return None;
         }
         let wanted = match error {
@@ -48,35 +48,12 @@ impl Policy {
     }
 }
 
-/// Whether trying again is allowed and may help.
-fn helps(error: &Error, idempotency: Idempotency) -> bool {
-    let repeatable = idempotency != Idempotency::NonIdempotent;
-    match error {
-        Error::Connect(_) => true,
-        Error::NoAnswer(_) => repeatable,
-        Error::Upstream(fault) => fault.not_processed || (repeatable && fault.transient),
-        // Nothing was sent, and nothing will be different: or the rest of the
-        // answer will be as long, or as wrong, as it was.
-        Error::Binding { .. }
-        | Error::Violations(_)
-        | Error::Stream { .. }
-        | Error::Unreceived { .. }
-        | Error::Malformed(_)
-        | Error::Unsupported { .. }
-        | Error::NoUpstream(_)
-        | Error::NotConfigured(_)
-        | Error::Refused { .. }
-        | Error::Restarted
-        | Error::Overload { .. }
-        | Error::Credential { .. }
-        | Error::Login { .. }
-        | Error::Deadline { .. }
-        | Error::StreamDeadline
-        | Error::OutcomeUnknown(_)
-        | Error::TooLarge { .. }
-        | Error::Undelivered { .. }
-        | Error::Decode { .. }
-        | Error::Draining => false,
+/// Returns whether the call may be retried after this error.
+fn may_retry(error: &Error, idempotency: Idempotency) -> bool {
+    match error.retry() {
+        Retry::Never => false,
+        Retry::IfIdempotent => idempotency != Idempotency::NonIdempotent,
+        Retry::Always => true,
     }
 }
 
@@ -107,12 +84,12 @@ mod tests {
         };
         for (error, no_side_effects, idempotent, non_idempotent) in [
             (Error::Connect("x".into()), true, true, true),
-            (Error::NoAnswer("x".into()), true, true, false),
+            (Error::NoResponse("x".into()), true, true, false),
             (upstream(true, true), true, true, true),
             (upstream(true, false), true, true, true),
             (upstream(false, true), true, true, false),
             (upstream(false, false), false, false, false),
-            (Error::TooLarge { limit: 1 }, false, false, false),
+            (Error::ResponseTooLarge { limit: 1 }, false, false, false),
             (Error::Deadline { sent: false }, false, false, false),
             (Error::Draining, false, false, false),
         ] {

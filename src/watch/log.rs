@@ -28,7 +28,7 @@ use super::stream::WatchStream;
 use super::{Key, Registry, Watches};
 use crate::deadline::Deadline;
 use crate::engine::call_context::StreamContext;
-use crate::engine::stream_limiter::{Place, full};
+use crate::engine::stream_limiter::{StreamPermit, limit_reached};
 use crate::error::Error;
 use drawbridge_transcoder::contract::{Grows, Method};
 use position::Position;
@@ -71,7 +71,7 @@ impl Tails {
 
 /// A place among the watchers, given back when dropped.
 struct Seat {
-    _place: Place,
+    _place: StreamPermit,
     registry: Arc<Registry>,
     tail: Arc<Tail>,
 }
@@ -158,7 +158,7 @@ impl Watches {
         source: impl FnOnce() -> Arc<dyn LogSource>,
     ) -> Result<Joins, Error> {
         let registry = &self.0;
-        let place = registry.streams.place()?;
+        let place = registry.streams.acquire()?;
         let loops = registry.lock();
         let mut tails = registry.tails.lock();
         let running = loops.len() + tails.len();
@@ -167,8 +167,8 @@ impl Watches {
                 let tail = Arc::clone(entry.get());
                 (tail.news.subscribe(), tail)
             }
-            Slot::Vacant(_) if running >= registry.settings.max_loops => {
-                return Err(full("watched things", "max_loops"));
+            Slot::Vacant(_) if running >= registry.settings.max_poll_loops => {
+                return Err(limit_reached("poll loops", "watch.max_poll_loops"));
             }
             Slot::Vacant(entry) => {
                 let key = Arc::clone(entry.key());

@@ -128,6 +128,7 @@ impl RestSource {
         })
     }
 
+    #[expect(clippy::expect_used, reason = "checked by `new`")]
     fn watch(&self) -> &Watch {
         self.method.watch.as_ref().expect("checked by `new`")
     }
@@ -212,7 +213,7 @@ impl RestSource {
                 return Ok(items.into_iter().flatten().collect());
             };
             let (at, response) =
-                read.map_err(|_| Error::NoAnswer("a refresh was broken off".to_owned()))?;
+                read.map_err(|_| Error::NoResponse("a refresh was broken off".to_owned()))?;
             match response {
                 Ok(response) => {
                     let bytes = watch.refreshed(&response)?;
@@ -289,7 +290,7 @@ impl StreamContext {
         let context = self.until(deadline);
         let reply = context.call(method, call).await?;
         let first = method.decode(&reply)?;
-        let whole = unary::whole(context, method, call, first);
+        let whole = unary::merge_pages(context, method, call, first);
         Ok(whole.await?.message)
     }
 }

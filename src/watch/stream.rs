@@ -16,7 +16,7 @@ use tokio_stream::Stream;
 use super::snapshot::Snapshot;
 use super::{Joins, Registry};
 use crate::deadline::Deadline;
-use crate::engine::stream_limiter::Place;
+use crate::engine::stream_limiter::StreamPermit;
 use crate::error::Error;
 use crate::watch::shared_loop::{End, Loop, News, Stage};
 use drawbridge_transcoder::api::drawbridge::v1::WatchEventType;
@@ -54,7 +54,7 @@ enum Tell {
 
 /// A place among the watchers, given back when dropped.
 pub(super) struct Seat {
-    pub(super) _place: Place,
+    pub(super) _place: StreamPermit,
     pub(super) registry: Arc<Registry>,
     pub(super) shared: Arc<Loop>,
     pub(super) follow: bool,

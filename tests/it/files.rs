@@ -196,7 +196,7 @@ async fn what_is_no_file_is_refused_before_anything_is_sent() {
         (
             &[(named, b"x"), (named, b"y")],
             Code::InvalidArgument,
-            "first message alone",
+            "only be set in the first message",
         ),
         (
             &[(&[("place", "p"), ("name", "a/b")], b"x")],
@@ -253,7 +253,7 @@ async fn a_caller_who_leaves_sends_nothing() {
             let messages = tokio_stream::iter([first]).chain(tokio_stream::pending());
             client.send(PUT, messages).await
         });
-        let began = told(&["drawbridge_rpc_in_flight", " 1"]);
+        let began = told(&["drawbridge_rpc_calls_in_flight", " 1"]);
         tokio::time::timeout(PATIENCE, began)
             .await
             .expect("it begins");

@@ -55,7 +55,7 @@ impl Ao {
         let recorder = Recorder::start(move |seen| (*answers.lock().unwrap())(seen)).await;
         let mut settings = upstream("ao", "jp1ao", &recorder.url());
         // Failures of one case are not those of the next.
-        settings.breaker_failures = 0;
+        settings.circuit_breaker_failures = 0;
         change(&mut settings);
         let gateway = Gateway::with(vec![settings]).await;
         Self {
@@ -330,10 +330,7 @@ async fn submissions_are_checked() {
         ),
         (
             json!({"host": "a", "nobody": "x"}),
-            vec![(
-                "properties[nobody]",
-                "is not among what the action asks for",
-            )],
+            vec![("properties[nobody]", "is not in the document of the action")],
         ),
     ] {
         let request = json!({"id": 41, "properties": properties});

@@ -1,5 +1,5 @@
-//! A JSON document that is changed here and there: all else keeps its order, and
-//! numbers their digits.
+//! A JSON document that is edited in place: members keep their order, numbers their
+//! digits.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,25 +13,25 @@ use serde_json::value::RawValue;
 use crate::error::Error;
 use drawbridge_transcoder::json::read_timestamp;
 
-/// How deep arrays are looked into.
-const MAX_DEPTH: usize = 16;
+/// How deep nested arrays are searched.
+const MAX_ARRAY_DEPTH: usize = 16;
 
-/// A document: an object.
+/// A document, which is a JSON object.
 pub struct Document(Object);
 
 impl Document {
-    /// Reads it; what is no JSON object is `Error::Decode`.
+    /// Parses a document. Anything else than a JSON object is `Error::Decode`.
     pub fn read(json: &[u8]) -> Result<Self, Error> {
         serde_json::from_slice(json).map(Self).map_err(unreadable)
     }
 
-    /// Its JSON.
+    /// Returns the document as JSON.
     pub fn write(&self) -> Result<Bytes, Error> {
         write(&self.0)
     }
 
-    /// Shows all objects that stand in this member, also in arrays in arrays, or the
-    /// document itself where none is named.
+    /// Calls `change` with each object in the member `within`, also in nested arrays; with
+    /// the document itself where no member is named.
     pub fn objects(
         &mut self,
         within: Option<&str>,
@@ -48,7 +48,7 @@ impl Document {
     }
 }
 
-/// The value with all objects in it changed.
+/// Returns the value with all objects in it changed.
 fn objects_in(
     value: &RawValue,
     change: &mut dyn FnMut(&mut Object) -> Result<(), Error>,
@@ -60,7 +60,7 @@ fn objects_in(
             change(&mut object)?;
             serde_json::value::to_raw_value(&object).map_err(unreadable)
         }
-        Some(b'[') if depth < MAX_DEPTH => {
+        Some(b'[') if depth < MAX_ARRAY_DEPTH => {
             let items: Vec<&RawValue> = serde_json::from_str(value.get()).map_err(unreadable)?;
             let mut changed = Vec::with_capacity(items.len());
             for item in items {
@@ -72,15 +72,15 @@ fn objects_in(
     }
 }
 
-/// The JSON of an object.
+/// Returns an object as JSON.
 pub fn write(object: &Object) -> Result<Bytes, Error> {
     serde_json::to_vec(object)
         .map(Bytes::from)
         .map_err(unreadable)
 }
 
-/// The JSON, with a colon in the offset of every text that is a time without one:
-/// `2015-01-31T15:12:36.000+0900`. All else stays to the byte.
+/// Adds a colon to the offset of each string that is a time without one:
+/// `2015-01-31T15:12:36.000+0900`. Everything else is kept to the byte.
 pub fn with_colons(json: &[u8]) -> Bytes {
     let mut whole = Vec::with_capacity(json.len() + 16);
     let mut rest = json;
@@ -109,8 +109,7 @@ pub fn with_colons(json: &[u8]) -> Bytes {
     whole.into()
 }
 
-/// Where the minutes of an offset without a colon begin, if the text is a time
-/// with one.
+/// Returns where the minutes begin in a time whose offset has no colon.
 fn minutes_at(text: &[u8]) -> Option<usize> {
     let at = text.len().checked_sub(2)?;
     let [sign, hours @ ..] = text.get(at.checked_sub(3)?..at)? else {
@@ -122,7 +121,7 @@ fn minutes_at(text: &[u8]) -> Option<usize> {
     is_time.then_some(at)
 }
 
-/// The error without serde's own words, which may quote the document.
+/// Converts a JSON error, without serde's text, which may quote the document.
 pub fn unreadable(error: serde_json::Error) -> Error {
     let problem = match error.classify() {
         Category::Data => "expected the document of the action, a JSON object".to_owned(),
@@ -135,46 +134,46 @@ pub fn unreadable(error: serde_json::Error) -> Error {
     Error::decode("", problem)
 }
 
-/// The members of a JSON object, in order, their values as text. Of a name given
-/// twice, the first place and the last value count, as for most readers.
+/// The members of a JSON object, in order, with their values as JSON text. Of duplicate
+/// members, the first position and the last value count, as in most parsers.
 #[derive(Default)]
 pub struct Object {
     members: Vec<(String, Box<RawValue>)>,
-    /// Where each name stands in `members`: a caller's document may have very many.
-    places: HashMap<String, usize>,
+    /// The index in `members` by name: a document of a client may have very many.
+    index: HashMap<String, usize>,
 }
 
 impl Object {
-    /// The members' names.
+    /// Returns the names of the members.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.members.iter().map(|(name, _)| &**name)
     }
 
-    /// The value of a member.
+    /// Returns the value of a member.
     pub fn get(&self, name: &str) -> Option<&RawValue> {
-        let at = *self.places.get(name)?;
+        let at = *self.index.get(name)?;
         Some(&self.members[at].1)
     }
 
-    /// Sets a member: in its place, or behind all others.
+    /// Sets a member in its position, or appends it.
     pub fn set(&mut self, name: &str, value: Box<RawValue>) {
-        match self.places.get(name) {
+        match self.index.get(name) {
             Some(&at) => self.members[at].1 = value,
             None => {
-                self.places.insert(name.to_owned(), self.members.len());
+                self.index.insert(name.to_owned(), self.members.len());
                 self.members.push((name.to_owned(), value));
             }
         }
     }
 
-    /// Adds a member that is not there yet before all others.
+    /// Inserts a member that is missing before all others.
     pub fn set_first(&mut self, name: &str, value: Box<RawValue>) {
-        self.places.values_mut().for_each(|at| *at += 1);
-        self.places.insert(name.to_owned(), 0);
+        self.index.values_mut().for_each(|at| *at += 1);
+        self.index.insert(name.to_owned(), 0);
         self.members.insert(0, (name.to_owned(), value));
     }
 
-    /// The members themselves.
+    /// Returns the members.
     pub fn into_members(self) -> Vec<(String, Box<RawValue>)> {
         self.members
     }

@@ -17,9 +17,10 @@ use tonic::Code;
 use super::super::stream::WatchStream;
 use super::position::{Page, Position};
 use super::source::Reading;
-use super::tail::{Joined, Mark, News, Share, Stage, Told, goes_on};
+use super::tail::{Joined, Mark, News, Share, Stage, Told};
 use super::{Joins, Seat};
 use crate::deadline::Deadline;
+use crate::engine::pager::{Progress, ProgressGuard};
 use crate::error::Error;
 use crate::watch::poll_backoff::{Cadence, Patience};
 use drawbridge_transcoder::api::drawbridge::v1::{Outcome, WatchEvent, WatchEventType};
@@ -141,8 +142,7 @@ struct CatchUp {
     retry_at: Option<Instant>,
     cadence: Cadence,
     patience: Patience,
-    /// Pages in a row that brought nothing new.
-    idle: u32,
+    guard: ProgressGuard,
 }
 
 impl LogStream {
@@ -282,8 +282,8 @@ impl CatchUp {
             reading: None,
             retry_at: None,
             cadence: Cadence::new(rules.first_interval, rules.max_interval, registry.random),
-            patience: Patience::new(registry.settings.max_failing),
-            idle: 0,
+            patience: Patience::new(registry.settings.failure_tolerance),
+            guard: ProgressGuard::default(),
         }
     }
 }
@@ -374,15 +374,17 @@ impl Reader {
                 own.patience.recovered();
                 self.unconfirmed_since = None;
                 self.observed_at = (self.seat.registry.clock)();
-                let (last, came) = (page.last, !page.entries.is_empty());
+                let (last, is_empty) = (page.last, page.entries.is_empty());
                 let before = self.position.at();
                 let new = self.position.take(page);
-                own.idle = if new.is_empty() { own.idle + 1 } else { 0 };
                 own.cadence.changed();
-                if !last
-                    && own.idle > 0
-                    && let Err(error) = goes_on(own.idle, came, self.position.at() != before)
-                {
+                let progress = Progress {
+                    is_last: last,
+                    is_empty,
+                    has_new: !new.is_empty(),
+                    has_moved: self.position.at() != before,
+                };
+                if let Err(error) = own.guard.check(progress) {
                     self.failed = Some(error);
                 }
                 let new = new.late.into_iter().chain(new.entries);

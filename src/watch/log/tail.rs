@@ -13,6 +13,7 @@ use super::super::{Key, Registry};
 use super::position::{At, Position, offset};
 use super::source::{LogSource, Reading, Rules};
 use crate::deadline::Deadline;
+use crate::engine::pager::{Progress, ProgressGuard};
 use crate::error::Error;
 use crate::watch::poll_backoff::{Cadence, Patience};
 use drawbridge_transcoder::contract::Entry;
@@ -22,8 +23,6 @@ const WINDOW: usize = 1_000;
 const WINDOW_BYTES: usize = 4 << 20;
 /// Late entries that are kept for those who fell out of the window.
 const LATE: usize = 1_000;
-/// Pages in a row that may bring nothing new.
-pub(super) const IDLE_PAGES: u32 = 10_000;
 
 /// What a tail and its readers share.
 pub(super) struct Tail {
@@ -276,7 +275,7 @@ pub(super) async fn run(registry: Arc<Registry>, key: Arc<Key>, this: Arc<Tail>)
         registry: &registry,
         key: &key,
         this: &this,
-        end: Error::NoAnswer("the poll loop has stopped".to_owned()),
+        end: Error::NoResponse("the poll loop has stopped".to_owned()),
     };
     // What is not chosen is dropped: a read under way is broken off.
     tokio::select! {
@@ -322,7 +321,7 @@ async fn unread(registry: &Registry, key: &Key, this: &Arc<Tail>) {
 async fn follow(registry: &Registry, key: &Key, this: &Arc<Tail>) -> Error {
     let rules = this.rules;
     let mut cadence = Cadence::new(rules.first_interval, rules.max_interval, registry.random);
-    let mut patience = Patience::new(registry.settings.max_failing);
+    let mut patience = Patience::new(registry.settings.failure_tolerance);
     let mut position = None;
     let mut round = 0u32;
     let mut joining: Vec<Joining> = Vec::new();
@@ -442,15 +441,20 @@ async fn read_on(
         false => None,
     };
     let mut changed = false;
-    let mut idle = 0;
+    let mut guard = ProgressGuard::default();
     loop {
         let before = position.at();
         let page = bounded(registry, Arc::clone(&this.source).page(before.clone())).await?;
         let now = (registry.clock)();
-        let (last, came) = (page.last, !page.entries.is_empty());
+        let (last, is_empty) = (page.last, page.entries.is_empty());
         let new = position.take(page);
-        idle = if new.is_empty() { idle + 1 } else { 0 };
-        changed |= !new.is_empty();
+        let progress = Progress {
+            is_last: last,
+            is_empty,
+            has_new: !new.is_empty(),
+            has_moved: position.at() != before,
+        };
+        changed |= progress.has_new;
         let marker = before.marker.as_deref().unwrap_or_default();
         this.publish(new.late, true, marker, now);
         this.publish(new.entries, false, "", now);
@@ -464,9 +468,7 @@ async fn read_on(
         if last {
             break;
         }
-        if idle > 0 {
-            goes_on(idle, came, position.at() != before)?;
-        }
+        guard.check(progress)?;
     }
     if let Some(page) = newest {
         let late = position.look_back(page);
@@ -474,17 +476,6 @@ async fn read_on(
         this.publish(late, true, position.marker(), (registry.clock)());
     }
     Ok(changed)
-}
-
-/// Refuses a list that never ends though it brings nothing new.
-pub(super) fn goes_on(idle: u32, came: bool, moved: bool) -> Result<(), Error> {
-    if idle < IDLE_PAGES && came && moved {
-        return Ok(());
-    }
-    Err(Error::decode(
-        "",
-        "the list does not go on behind its marker: does the upstream page it?",
-    ))
 }
 
 async fn bounded(registry: &Registry, reading: Reading) -> Result<super::position::Page, Error> {

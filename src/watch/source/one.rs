@@ -11,6 +11,7 @@ use tonic::Code;
 use super::aim::{Aim, Instead, Target};
 use super::{Item, POLL_TIMEOUT, Read, RestSource, is_not_found, repeatable};
 use crate::deadline::Deadline;
+use crate::engine::pager::{OnRepeat, Pager, TokenCursor};
 use crate::error::Error;
 use drawbridge_transcoder::call::Call;
 use drawbridge_transcoder::contract::{Fallback, Found, Held, Outcome, SideRead};
@@ -228,26 +229,18 @@ impl RestSource {
         by: Deadline,
     ) -> Result<Bytes, Error> {
         let rpc = &side.rpc;
-        let mut page = self.context.fetch(rpc, call, by).await?;
-        let Some(paging) = &rpc.paging else {
-            return Ok(page);
-        };
-        let dialect = &self.context.upstream.settings.dialect;
-        let mut asked = paging.asked(request, dialect)?;
-        let mut items = paging.items(&page)?;
-        let mut whole = page.to_vec();
-        while let Some(token) = paging.next(asked, &page)? {
-            let request = paging.at(request, &token);
-            asked = paging.asked(&request, dialect)?;
-            let call = repeatable(rpc.bind(&request, dialect)?);
-            page = self.context.fetch(rpc, &call, by).await?;
-            let more = paging.items(&page)?;
-            // An API that does not page gives the first one for ever.
-            if more.is_empty() || items.ends_with(&more) {
-                break;
-            }
-            items.extend(more);
-            if items.len() > self.max_items {
+        if rpc.paging.is_none() {
+            return self.context.fetch(rpc, call, by).await;
+        }
+        let request = Bytes::copy_from_slice(request);
+        let cursor = TokenCursor::new(Arc::clone(rpc), request)?.with_prepare(repeatable);
+        let mut pager = Pager::new(cursor, OnRepeat::End);
+        let mut whole = Vec::new();
+        let mut items = 0;
+        while let Some(page) = pager.next(self.context.until(by)).await? {
+            items += page.items.len();
+            // A list of one page is bounded by its bytes alone.
+            if !whole.is_empty() && items > self.max_items {
                 let problem = format!(
                     "it has more than {} items (setting `max_items`)",
                     self.max_items
@@ -255,7 +248,7 @@ impl RestSource {
                 return Err(Error::decode("", problem));
             }
             // Messages are joined by joining their bytes.
-            whole.extend_from_slice(&page);
+            whole.extend_from_slice(&page.message);
         }
         Ok(whole.into())
     }

@@ -87,7 +87,7 @@ impl Heat {
             endpoint: Some(endpoint.parse().unwrap()),
             ..Settings::new("cloud", "heat", crate::credentials::Settings::Passthrough)
         };
-        settings.transport.proxy_from_environment = false;
+        settings.transport.proxy_from_env = false;
         Arc::new(Upstream::new(settings, crate::families::family(""), None).unwrap())
     }
 

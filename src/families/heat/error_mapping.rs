@@ -77,7 +77,7 @@ pub(super) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
         not_processed: undelivered || not_processed(reply),
         // Not ActionInProgress: an action takes minutes, a retry here seconds.
         transient: lost || undelivered || torn || is_transient(reply.status),
-        credential_refused: reply.status == StatusCode::UNAUTHORIZED,
+        credential_rejected: reply.status == StatusCode::UNAUTHORIZED,
         fields: Vec::new(),
         metadata: metadata([
             (HINT, hint),

@@ -1,0 +1,570 @@
+//! Reads a list page after page.
+//!
+//! A [`PageCursor`] says how the next page is requested and does no I/O. The [`Pager`]
+//! makes the calls, bounds their number and detects repeated pages: an API that ignores
+//! the paging parameters returns its first page for ever. Readers of logs, whose position
+//! outlives a walk, detect the same with a [`ProgressGuard`].
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::call_context::CallContext;
+use crate::error::Error;
+use drawbridge_transcoder::call::{Call, Room};
+use drawbridge_transcoder::contract::{
+    Asked, Check, Decoded, MergePages, MergedPages, Method, Paging,
+};
+use drawbridge_transcoder::json::Notes;
+
+/// Pages of a log in a row that may have no new entries.
+const MAX_IDLE_PAGES: u32 = 10_000;
+
+/// Decides which page is requested next.
+pub trait PageCursor: Send + Sync {
+    /// Returns the rpc that reads a page.
+    fn method(&self) -> &Method;
+
+    /// Returns the call of the next page; `None` after the last one.
+    fn next_call(&mut self, dialect: &str) -> Result<Option<Call>, Error>;
+
+    /// Moves behind a page and returns its items.
+    fn advance(&mut self, page: &Decoded) -> Result<Vec<Bytes>, Error>;
+
+    /// Returns the key of an item; `None` where nothing identifies it.
+    fn key(&self, _item: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        Ok(None)
+    }
+}
+
+/// What the pager does with a repeated page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnRepeat {
+    /// Fails with [`Error::ListRestarted`]. Items of the page before are removed from a page
+    /// that has others, too: the list has shifted between the calls.
+    Fail,
+    /// Ends the walk without the repeated page; also at an empty page behind the first.
+    /// All items are kept to compare them, so the walk must be bounded.
+    End,
+    /// Keeps the page: the cursor ends the walk by a count.
+    Keep,
+}
+
+/// Fetches the pages of a list one at a time.
+pub struct Pager<C> {
+    cursor: C,
+    repeats: Repeats,
+    /// The most pages, and the error of a list that has more.
+    limit: Option<(u32, Error)>,
+    pages: u32,
+    ended: bool,
+}
+
+/// A page of a list.
+pub struct Page {
+    /// The response message.
+    pub message: Bytes,
+    /// Its items, without repeated ones.
+    pub items: Vec<Bytes>,
+    /// What decoding it has noted.
+    pub notes: Notes,
+    /// The share of the response memory that it occupies.
+    pub room: Room,
+}
+
+/// What is kept of the pages so far, by [`OnRepeat`].
+enum Repeats {
+    Fail(Box<SeenKeys>),
+    End(Vec<Bytes>),
+    Keep,
+}
+
+impl<C: PageCursor> Pager<C> {
+    /// Creates a pager that begins where `cursor` is.
+    pub fn new(cursor: C, on_repeat: OnRepeat) -> Self {
+        Self {
+            cursor,
+            repeats: match on_repeat {
+                OnRepeat::Fail => Repeats::Fail(Box::default()),
+                OnRepeat::End => Repeats::End(Vec::new()),
+                OnRepeat::Keep => Repeats::Keep,
+            },
+            limit: None,
+            pages: 0,
+            ended: false,
+        }
+    }
+
+    /// Fails with `error` at the page after `max_pages`.
+    #[must_use]
+    pub fn with_limit(mut self, max_pages: u32, error: Error) -> Self {
+        self.limit = Some((max_pages, error));
+        self
+    }
+
+    /// Fetches the next page; `None` after the last one. A walk does not continue after an
+    /// error.
+    pub async fn next(&mut self, context: CallContext<'_>) -> Result<Option<Page>, Error> {
+        if self.ended {
+            return Ok(None);
+        }
+        let Some(call) = self.cursor.next_call(context.dialect())? else {
+            return Ok(None);
+        };
+        if let Some((max_pages, error)) = &self.limit
+            && self.pages >= *max_pages
+        {
+            return Err(error.clone());
+        }
+        let method = self.cursor.method();
+        let reply = context.call(method, &call).await?;
+        let page = method.decode(&reply)?;
+        let items = self.cursor.advance(&page)?;
+        let items = match &mut self.repeats {
+            Repeats::Fail(seen) => seen.filter(items, |item| self.cursor.key(item))?,
+            Repeats::End(seen) if self.pages > 0 && seen.ends_with(&items) => {
+                self.ended = true;
+                return Ok(None);
+            }
+            Repeats::End(seen) => {
+                seen.extend_from_slice(&items);
+                items
+            }
+            Repeats::Keep => items,
+        };
+        self.pages = self.pages.saturating_add(1);
+        Ok(Some(Page {
+            message: page.message,
+            items,
+            notes: page.notes,
+            room: reply.room,
+        }))
+    }
+
+    /// Returns the cursor.
+    pub fn cursor(&self) -> &C {
+        &self.cursor
+    }
+
+    /// Returns the cursor, with what it has collected.
+    pub fn into_cursor(self) -> C {
+        self.cursor
+    }
+}
+
+/// Keys of the pages that show that a list has begun anew. However long the list is, the
+/// keys of three pages are kept.
+#[derive(Default)]
+struct SeenKeys {
+    /// Those of the first page.
+    first: HashSet<Vec<u8>>,
+    /// Those of the page before.
+    previous: HashSet<Vec<u8>>,
+    /// Those of the second page, then the fourth, the eighth... A list that runs in a
+    /// cycle returns to one of them.
+    checkpoint: HashSet<Vec<u8>>,
+    /// A digest of the page before, where items have no keys.
+    previous_digest: Option<u64>,
+    pages: u64,
+}
+
+impl SeenKeys {
+    /// Removes the items of the page before. Fails with [`Error::ListRestarted`] where no
+    /// other is left, where an item of an older page is among them, and where a page of
+    /// items without keys equals the page before.
+    fn filter(
+        &mut self,
+        items: Vec<Bytes>,
+        key: impl Fn(&[u8]) -> Result<Option<Vec<u8>>, Error>,
+    ) -> Result<Vec<Bytes>, Error> {
+        let count = items.len();
+        let mut keys = HashSet::with_capacity(count);
+        let mut new = Vec::with_capacity(count);
+        let mut hasher = DefaultHasher::new();
+        let mut any_without_key = false;
+        for item in items {
+            let Some(key) = key(&item)? else {
+                item.hash(&mut hasher);
+                any_without_key = true;
+                new.push(item);
+                continue;
+            };
+            let shifted = self.previous.contains(&key) || keys.contains(&key);
+            if !shifted && (self.first.contains(&key) || self.checkpoint.contains(&key)) {
+                return Err(Error::ListRestarted);
+            }
+            if !shifted {
+                new.push(item);
+            }
+            keys.insert(key);
+        }
+        let digest = any_without_key.then(|| hasher.finish());
+        let is_repeated = new.is_empty() || any_without_key && digest == self.previous_digest;
+        if count > 0 && is_repeated {
+            return Err(Error::ListRestarted);
+        }
+        self.pages += 1;
+        match self.pages {
+            1 => self.first.clone_from(&keys),
+            pages if pages.is_power_of_two() => self.checkpoint.clone_from(&keys),
+            _ => {}
+        }
+        self.previous = keys;
+        self.previous_digest = digest;
+        Ok(new)
+    }
+}
+
+/// Walks a list by `drawbridge.v1.Paging`: the token of a page is in its request.
+pub struct TokenCursor {
+    method: Arc<Method>,
+    /// The request of the first page.
+    request: Bytes,
+    /// What the page that is being read was requested with.
+    asked: Option<Asked>,
+    next: Next,
+    prepare: fn(Call) -> Call,
+}
+
+/// Where the next page starts.
+enum Next {
+    First,
+    At(String),
+    End,
+}
+
+impl TokenCursor {
+    /// Creates a cursor at the first page of `request`. The method has `paging`, or names
+    /// in `pages` a list that has it.
+    pub fn new(method: Arc<Method>, request: Bytes) -> Result<Self, Error> {
+        let request = match &method.pages {
+            Some(pages) => pages.first(&request)?,
+            None => request,
+        };
+        let cursor = Self {
+            method,
+            request,
+            asked: None,
+            next: Next::First,
+            prepare: |call| call,
+        };
+        cursor.paging()?;
+        Ok(cursor)
+    }
+
+    /// Changes each call by `prepare` before it is made.
+    #[must_use]
+    pub fn with_prepare(self, prepare: fn(Call) -> Call) -> Self {
+        Self { prepare, ..self }
+    }
+
+    /// Whether the last page was read.
+    pub fn is_at_end(&self) -> bool {
+        matches!(self.next, Next::End)
+    }
+
+    fn paging(&self) -> Result<&Paging, Error> {
+        let paging = match &self.method.pages {
+            Some(pages) => pages.list.paging.as_ref(),
+            None => self.method.paging.as_ref(),
+        };
+        paging.ok_or_else(|| Error::Malformed(format!("{} has no pages", self.method.path)))
+    }
+
+    fn request_at(&self, token: &str) -> Result<Bytes, Error> {
+        Ok(match &self.method.pages {
+            Some(pages) => pages.at(&self.request, token),
+            None => self.paging()?.at(&self.request, token),
+        })
+    }
+}
+
+impl PageCursor for TokenCursor {
+    fn method(&self) -> &Method {
+        &self.method
+    }
+
+    fn next_call(&mut self, dialect: &str) -> Result<Option<Call>, Error> {
+        let request = match &self.next {
+            Next::First => self.request.clone(),
+            Next::At(token) => self.request_at(token)?,
+            Next::End => return Ok(None),
+        };
+        self.asked = Some(self.paging()?.asked(&request, dialect)?);
+        let call = self.method.bind(&request, dialect)?;
+        Ok(Some((self.prepare)(call)))
+    }
+
+    fn advance(&mut self, page: &Decoded) -> Result<Vec<Bytes>, Error> {
+        let paging = self.paging()?;
+        let next = match self.asked {
+            Some(asked) => paging.next(asked, &page.message)?,
+            None => None,
+        };
+        let items = paging.items(&page.message)?;
+        self.next = next.map_or(Next::End, Next::At);
+        Ok(items)
+    }
+
+    fn key(&self, item: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        Ok(self.paging()?.key(item)?)
+    }
+}
+
+/// Walks the definitions of a [`Check`] by page number: a short page is the last.
+pub struct NumberCursor<'a> {
+    check: &'a Check,
+    definitions: &'a Method,
+    /// The request whose values are checked.
+    request: &'a [u8],
+    /// The page that is read next, from 1.
+    page: u32,
+    is_at_end: bool,
+}
+
+impl<'a> NumberCursor<'a> {
+    /// Creates a cursor at page 1.
+    pub fn new(check: &'a Check, definitions: &'a Method, request: &'a [u8]) -> Self {
+        Self {
+            check,
+            definitions,
+            request,
+            page: 1,
+            is_at_end: false,
+        }
+    }
+}
+
+impl PageCursor for NumberCursor<'_> {
+    fn method(&self) -> &Method {
+        self.definitions
+    }
+
+    fn next_call(&mut self, dialect: &str) -> Result<Option<Call>, Error> {
+        if self.is_at_end {
+            return Ok(None);
+        }
+        let definitions = self.definitions;
+        let request = self.check.page(definitions, self.request, self.page)?;
+        Ok(Some(definitions.bind(&request, dialect)?))
+    }
+
+    fn advance(&mut self, page: &Decoded) -> Result<Vec<Bytes>, Error> {
+        let items = self.check.items(self.definitions, &page.message)?;
+        self.is_at_end = items.len() < Check::PAGE_SIZE;
+        self.page += 1;
+        Ok(items)
+    }
+}
+
+/// Walks a list by `drawbridge.v1.MergePages`: by offset, until as many items are merged
+/// as the first page has announced. The transcoder bounds pages and bytes.
+pub struct MergeCursor<'a> {
+    method: &'a Method,
+    rule: &'a MergePages,
+    /// The call of the first page.
+    first: &'a Call,
+    merged: MergedPages,
+    is_at_end: bool,
+}
+
+impl<'a> MergeCursor<'a> {
+    /// Creates a cursor behind the first page. `None` where there are no others, or the
+    /// client has requested a single page.
+    pub fn after_first(
+        method: &'a Method,
+        rule: &'a MergePages,
+        first: &'a Call,
+        page: &Decoded,
+    ) -> Result<Option<Self>, Error> {
+        let merged = rule.begin(method, first, page)?;
+        Ok(merged.map(|merged| Self {
+            method,
+            rule,
+            first,
+            merged,
+            is_at_end: false,
+        }))
+    }
+
+    /// Returns the response with all items.
+    pub fn into_merged(self) -> Decoded {
+        self.merged.whole()
+    }
+}
+
+impl PageCursor for MergeCursor<'_> {
+    fn method(&self) -> &Method {
+        self.method
+    }
+
+    fn next_call(&mut self, _dialect: &str) -> Result<Option<Call>, Error> {
+        if self.is_at_end {
+            return Ok(None);
+        }
+        Ok(Some(self.rule.next(self.first, &self.merged)?))
+    }
+
+    fn advance(&mut self, page: &Decoded) -> Result<Vec<Bytes>, Error> {
+        let page = Decoded {
+            message: page.message.clone(),
+            notes: page.notes.clone(),
+        };
+        self.is_at_end = self.rule.add(&mut self.merged, page)?;
+        // The items are in the merged message.
+        Ok(Vec::new())
+    }
+}
+
+/// Detects a log that does not continue behind its marker.
+#[derive(Debug, Default)]
+pub struct ProgressGuard {
+    /// Pages in a row without new entries.
+    idle_pages: u32,
+}
+
+/// What one page of a log has brought.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// The log ends with the page.
+    pub is_last: bool,
+    /// The page has no entries.
+    pub is_empty: bool,
+    /// The page has entries that no page before had.
+    pub has_new: bool,
+    /// The next page starts elsewhere than this one.
+    pub has_moved: bool,
+}
+
+impl ProgressGuard {
+    /// Counts a page. Fails where another page without new entries follows and the marker
+    /// has not moved, or has moved too often without them.
+    pub fn check(&mut self, page: Progress) -> Result<(), Error> {
+        self.idle_pages = match page.has_new {
+            true => 0,
+            false => self.idle_pages + 1,
+        };
+        let continues = self.idle_pages < MAX_IDLE_PAGES && !page.is_empty && page.has_moved;
+        if page.is_last || page.has_new || continues {
+            return Ok(());
+        }
+        Err(Error::decode(
+            "",
+            "the list does not go on behind its marker: does the upstream page it?",
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::{World, proto};
+
+    fn page(ids: &[&'static str]) -> Vec<Bytes> {
+        ids.iter().map(|id| Bytes::from(*id)).collect()
+    }
+
+    #[test]
+    fn repeated_page_without_keys_is_an_error() {
+        let world = World::new(&proto(
+            r#"service S {
+              rpc List(ListRequest) returns (ListResponse) {
+                option (google.api.http) = {get: "/v1/things"};
+                option (drawbridge.v1.method).paging = {
+                  style: PAGING_STYLE_OFFSET items: "things"
+                };
+                option idempotency_level = NO_SIDE_EFFECTS;
+              }
+            }
+            message ListRequest {
+              int32 page_size = 2 [(drawbridge.v1.field).name = "limit"];
+              string page_token = 3 [(drawbridge.v1.field).name = "start"];
+            }
+            message ListResponse {
+              repeated Thing things = 1;
+              string next_page_token = 9 [(drawbridge.v1.field).gateway_only = true];
+            }
+            message Thing { string id = 1; }"#,
+        ));
+        let paging = world.rpc("List").paging.as_ref().unwrap();
+        let key = |item: &[u8]| Ok(paging.key(item)?);
+        let mut seen = SeenKeys::default();
+        for ids in [&["a", "b"][..], &["b", "a"], &["b", "b"], &[], &["b", "b"]] {
+            let new = seen.filter(page(ids), key).unwrap();
+            assert_eq!(new.len(), ids.len(), "items without keys may repeat");
+        }
+        let error = seen.filter(page(&["b", "b"]), key).unwrap_err();
+        assert!(matches!(error, Error::ListRestarted), "{error:?}");
+    }
+
+    #[test]
+    fn items_of_older_pages_are_an_error() {
+        let key = |item: &[u8]| Ok(Some(item.to_vec()));
+        for (pages, want) in [
+            (&[&["a", "b"][..], &["b", "c"], &["d"]][..], Some(vec!["d"])),
+            (&[&["a"], &["a"]], None),
+            (&[&["a"], &["b"], &["a"]], None),
+            (&[&["a"], &["b"], &["c"], &["b"]], None),
+            (&[&["a"], &[], &["b"]], Some(vec!["b"])),
+        ] {
+            let mut seen = SeenKeys::default();
+            let last = pages.iter().map(|ids| seen.filter(page(ids), key)).last();
+            match (last.unwrap(), &want) {
+                (Ok(items), Some(want)) => assert_eq!(&items, want, "{pages:?}"),
+                (Err(Error::ListRestarted), None) => {}
+                (got, _) => panic!("{pages:?}: {got:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn log_without_progress_is_an_error() {
+        let idle = Progress {
+            is_last: false,
+            is_empty: false,
+            has_new: false,
+            has_moved: true,
+        };
+        let mut guard = ProgressGuard::default();
+        for _ in 1..MAX_IDLE_PAGES {
+            guard.check(idle).unwrap();
+        }
+        guard.check(idle).unwrap_err();
+        for (page, ok) in [
+            (
+                Progress {
+                    is_last: true,
+                    is_empty: true,
+                    ..idle
+                },
+                true,
+            ),
+            (
+                Progress {
+                    has_new: true,
+                    has_moved: false,
+                    ..idle
+                },
+                true,
+            ),
+            (
+                Progress {
+                    is_empty: true,
+                    ..idle
+                },
+                false,
+            ),
+            (
+                Progress {
+                    has_moved: false,
+                    ..idle
+                },
+                false,
+            ),
+        ] {
+            assert_eq!(ProgressGuard::default().check(page).is_ok(), ok, "{page:?}");
+        }
+    }
+}
