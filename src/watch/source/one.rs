@@ -123,7 +123,7 @@ impl RestSource {
         let mut items = self.watch().items(&response)?;
         items
             .pop()
-            .ok_or_else(|| Error::decode("", "what is watched is missing"))
+            .ok_or_else(|| Error::decode("", "the watched resource is missing"))
     }
 
     /// Whether the thing has settled, and whether its state is about to move.

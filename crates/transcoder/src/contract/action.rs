@@ -12,17 +12,17 @@ pub use edit::{Edit, Place as EditPlace};
 /// A compiled `drawbridge.v1.Action`.
 #[derive(Debug)]
 pub struct Action {
-    /// The document's member that names the action, and its value.
+    /// The document's member with the name of the action, and its value.
     pub name: Option<(Box<str>, Box<str>)>,
-    /// Members that the document must have, with the JSON text to add.
+    /// Members that are added to a document without them, with their JSON.
     pub members: Vec<(Box<str>, Box<str>)>,
     /// The field of the request that holds the document.
     pub document: Option<FieldIndex>,
-    /// What of the request is put into the document.
+    /// What to change in the document.
     pub edits: Vec<Edit>,
-    /// The document is fetched from the path itself.
+    /// Whether the document is fetched from the path of the call itself.
     pub same_path: bool,
-    /// Times in the document are given a colon in their offset.
+    /// Whether offsets of times in the document get a colon: `+0900` becomes `+09:00`.
     pub colon_offsets: bool,
 }
 
@@ -42,7 +42,7 @@ pub(super) fn compile(
         );
     }
     if rule.name_member.is_empty() && !rule.name_value.is_empty() {
-        diagnostics.report_rule("action.name_member", "is missing: name_value is its value");
+        diagnostics.report_rule("action.name_member", "is missing: `name_value` needs it");
     }
     let mut members: Vec<(Box<str>, Box<str>)> = Vec::new();
     for (name, json) in &rule.members {
@@ -52,7 +52,7 @@ pub(super) fn compile(
         }
         members.push((name.as_str().into(), json.as_str().into()));
     }
-    // The map comes in no order of its own.
+    // A map has no order: sorted, so that bodies are reproducible.
     members.sort();
     let mut document = None;
     if !rule.document.is_empty() {
@@ -69,7 +69,7 @@ pub(super) fn compile(
                 if !is_object || field.cardinality != Cardinality::Explicit {
                     diagnostics.report_rule(
                         "action.document",
-                        "must be one message, for example a google.protobuf.Struct",
+                        "must be a single message, for example a google.protobuf.Struct",
                     );
                 }
                 document = Some(index);

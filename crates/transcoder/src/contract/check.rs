@@ -1,4 +1,4 @@
-//! Values that are checked against definitions which another rpc reads.
+//! `check`: compares values of a request with definitions that another rpc lists.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -16,17 +16,17 @@ use crate::schema::{Cardinality, FieldIndex, Kind, MessageId, Schema};
 /// A compiled `drawbridge.v1.Check`.
 #[derive(Debug)]
 pub struct Check {
-    /// What compares the values with the definitions.
+    /// Compares the values with the definitions.
     pub checker: Checker,
-    /// The gRPC path of the rpc that lists the definitions, and the rpc, which is
-    /// found when all are compiled.
+    /// The gRPC path of the rpc that lists the definitions. The rpc itself is set when
+    /// all methods are compiled.
     path: Box<str>,
     definitions: OnceLock<Arc<Method>>,
-    /// The field with the values, and its name.
+    /// The field with the values.
     pub field: FieldIndex,
-    /// Its name.
+    /// The name of that field.
     pub name: Box<str>,
-    /// The number of the field that says whose definitions.
+    /// Number of the field that is sent as the `argument` of the definitions.
     id: u32,
     argument: Box<str>,
     page: Box<str>,
@@ -34,10 +34,10 @@ pub struct Check {
 }
 
 impl Check {
-    /// The most definitions asked for at once.
+    /// Definitions per page.
     pub const PAGE_SIZE: usize = 100;
 
-    /// Compiles a check of a two-step call.
+    /// Compiles the `check` of a two-step call.
     pub(super) fn compile(
         rule: &rules::Check,
         schema: &Schema,
@@ -66,7 +66,7 @@ impl Check {
             return report(format!("{} has no field `{}`", request.name, rule.field));
         };
         if of.cardinality != Cardinality::Map {
-            return report(format!("`{}` is no map", rule.field));
+            return report(format!("`{}` is not a map", rule.field));
         }
         let Some((_, id)) = request.field(&rule.id_field) else {
             return report(format!("{} has no field `{}`", request.name, rule.id_field));
@@ -84,12 +84,12 @@ impl Check {
         })
     }
 
-    /// The rpc that lists the definitions.
+    /// Returns the rpc that lists the definitions.
     pub fn definitions(&self) -> Option<&Method> {
         self.definitions.get().map(|method| &**method)
     }
 
-    /// Finds the rpc of the definitions, and whether it fits.
+    /// Finds the rpc of the definitions and checks that it is suitable.
     pub(super) fn definitions_in(
         &self,
         methods: &HashMap<Box<str>, Arc<Method>>,
@@ -109,11 +109,11 @@ impl Check {
                 self.definitions.get_or_init(|| method.clone());
                 Ok(())
             }
-            None => Err(format!("`{}` answers no list", &self.path[1..])),
+            None => Err(format!("`{}` does not return a list", &self.path[1..])),
         }
     }
 
-    /// The request for a page of the definitions, from 1, which belong to `request`.
+    /// Returns the request for one page of the definitions; pages count from 1.
     pub fn page(&self, definitions: &Method, request: &[u8], page: u32) -> Result<Bytes, Error> {
         let message = definitions.schema.message(definitions.input);
         let mut out = Vec::new();
@@ -138,7 +138,7 @@ impl Check {
         Ok(out.into())
     }
 
-    /// The definitions in the response of a page.
+    /// Returns the definitions in the response of a page.
     pub fn items(&self, definitions: &Method, response: &[u8]) -> Result<Vec<Bytes>, Error> {
         let Some(number) = items(definitions) else {
             return Ok(Vec::new());
@@ -148,7 +148,7 @@ impl Check {
     }
 }
 
-/// The number of the field with the items of a list.
+/// Returns the number of the first repeated message field.
 fn items(method: &Method) -> Option<u32> {
     let message = method.schema.message(method.output);
     let is_list = |field: &&crate::schema::Field| {

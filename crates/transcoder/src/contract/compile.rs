@@ -1,5 +1,5 @@
-//! From descriptors to methods. Every contradiction is a diagnostic; all are
-//! collected, so that one start tells them all.
+//! Compiles descriptors into methods. All contradictions are collected, so that one
+//! start reports them all.
 
 mod fields;
 mod route;
@@ -42,8 +42,9 @@ pub(super) fn compile(
                     element: String::new(),
                     option: String::new(),
                     problem: format!(
-                        "not a whole descriptor set ({problem}): make one with `buf build -o \
-                         my.binpb`, or `protoc --include_imports --descriptor_set_out=my.binpb`"
+                        "not a complete descriptor set ({problem}): create one with `buf build \
+                         -o my.binpb`, or `protoc --include_imports \
+                         --descriptor_set_out=my.binpb`"
                     ),
                 });
                 continue;
@@ -66,7 +67,7 @@ pub(super) fn compile(
                     element: name.to_string(),
                     option: "service".to_owned(),
                     problem: format!(
-                        "stands in two descriptor sets, {origin} and {}: leave one out",
+                        "is in two descriptor sets, {origin} and {}: remove one",
                         source.name
                     ),
                 });
@@ -107,7 +108,8 @@ pub(super) fn compile(
     })
 }
 
-/// Not the gateway's own services, and not those of gRPC itself.
+/// Returns whether the service is one of a REST API. The gateway implements those of
+/// `drawbridge.v1` and of gRPC itself.
 fn is_served(service: &ServiceDescriptor) -> bool {
     let package = service.package_name();
     package != "drawbridge.v1" && package != "grpc" && !package.starts_with("grpc.")
@@ -118,7 +120,7 @@ struct Service<'a> {
     schema: &'a Arc<Schema>,
     options: &'a Options,
     diagnostics: &'a mut Vec<Diagnostic>,
-    /// Compiled but for the rpcs that they name.
+    /// Methods that name other rpcs, to be linked when all are compiled.
     unlinked: &'a mut Vec<Unlinked>,
     families: &'a Families,
 }
@@ -143,7 +145,7 @@ impl Service<'_> {
         if family.is_empty() {
             diagnostics.report(
                 "(drawbridge.v1.file).family",
-                "the file has no package to be named after: name the family",
+                "the file has no package: set the family",
             );
         }
 
@@ -164,7 +166,7 @@ impl Service<'_> {
         Diagnostics::of_rpc(rpc, self.diagnostics)
     }
 
-    /// Compiles one rpc, all but what it says of others.
+    /// Compiles one rpc except for the options that name other rpcs.
     fn rpc(&mut self, rpc: &MethodDescriptor, family: &str) -> Option<(Method, MethodRules)> {
         let family_rules = (self.families)(family);
         let schema = self.schema;
@@ -183,7 +185,7 @@ impl Service<'_> {
         let Some(http) = http else {
             diagnostics.report(
                 HTTP,
-                "is missing: say which REST call the rpc is, as in `get: \"/v1/things/{id}\"`",
+                "is missing: annotate the REST call, for example `get: \"/v1/things/{id}\"`",
             );
             return None;
         };
@@ -232,7 +234,7 @@ impl Service<'_> {
         });
         let response_choices = response_choices(schema, output, &rules, &mut diagnostics);
         let response_body = if rpc.is_server_streaming() {
-            // It is the reply of the rpc that it calls that is read.
+            // A stream decodes the replies of the rpc that it calls.
             None
         } else {
             field_named(
@@ -252,8 +254,11 @@ impl Service<'_> {
         };
         let paging = match &rules.paging {
             Some(_) if rpc.is_server_streaming() => {
-                diagnostics
-                    .report_rule("paging", "is for a unary rpc; a stream names it in `pages`");
+                diagnostics.report_rule(
+                    "paging",
+                    "is for unary rpcs: a stream names the list rpc in \
+                                            `pages`",
+                );
                 None
             }
             Some(rule) => paging::compile(rule, schema, (input, output), &mut diagnostics),
@@ -332,13 +337,13 @@ impl Service<'_> {
             if rpc.is_server_streaming() {
                 diagnostics.report_rule(
                     "merge_pages",
-                    "is for a unary rpc: a watch of it gathers, too",
+                    "is for unary rpcs: a watch merges the pages that its poll returns",
                 );
             }
             if rules.paging.is_some() {
                 diagnostics.report_rule(
                     "merge_pages",
-                    "does not go together with `paging`: leave out one of them",
+                    "cannot be combined with `paging`: remove one of them",
                 );
             }
             method.merge_pages = merge_pages::compile(rule, &method, &mut diagnostics);
@@ -347,7 +352,8 @@ impl Service<'_> {
     }
 }
 
-/// Whether the rpc streams as what it says of itself must.
+/// Returns whether the rpc streams in the directions that its options need, and reports
+/// where it does not.
 fn streams_fit(
     rpc: &MethodDescriptor,
     rules: &MethodRules,
@@ -356,8 +362,7 @@ fn streams_fit(
     if rpc.is_client_streaming() && rules.upload.is_none() {
         diagnostics.report(
             "stream",
-            "client streaming has no REST call to become but that of an upload: say which \
-             with (drawbridge.v1.method).upload",
+            "a client-streaming rpc must be an upload: set (drawbridge.v1.method).upload",
         );
         return false;
     }
@@ -365,7 +370,7 @@ fn streams_fit(
         return false;
     }
     if rules.watch.is_some() && !rules.pages.is_empty() {
-        diagnostics.report_rule("pages", "the rpc is a watch already: leave out one of them");
+        diagnostics.report_rule("pages", "the rpc is already a watch: remove one of them");
         return false;
     }
     match (rpc.is_server_streaming(), &rules.watch) {
@@ -380,8 +385,8 @@ fn streams_fit(
         (true, None) => {
             diagnostics.report_rule(
                 "watch",
-                "a server-streaming rpc must be a watch or a stream of pages, and name its rpc, \
-                 or a download",
+                "a server-streaming rpc must be a watch, a stream of pages or a download: set \
+                 `watch`, `pages` or `download`",
             );
             return false;
         }
@@ -397,7 +402,7 @@ fn streams_fit(
     true
 }
 
-/// From protobuf's own option; what is not said may not be sent twice.
+/// Returns protobuf's `idempotency_level`; without one, the call is not idempotent.
 fn idempotency(rpc: &MethodDescriptor) -> Idempotency {
     use prost_types::method_options::IdempotencyLevel;
     let options = rpc.method_descriptor_proto().options.as_ref();

@@ -12,19 +12,19 @@ use crate::schema::{Kind, MessageId, Schema};
 /// A compiled `drawbridge.v1.Download`.
 #[derive(Debug)]
 pub struct Download {
-    /// What is sent as `Accept`.
+    /// The `Accept` header of the call.
     pub accept: HeaderValue,
     name: u32,
     chunk: u32,
 }
 
 impl Download {
-    /// The message with the file's name.
+    /// Encodes the message with the file's name.
     pub fn named(&self, name: &str) -> Vec<u8> {
         message(self.name, name.as_bytes())
     }
 
-    /// The message with a piece of the file.
+    /// Encodes a message with a chunk of the file.
     pub fn piece(&self, piece: &[u8]) -> Vec<u8> {
         message(self.chunk, piece)
     }

@@ -6,8 +6,8 @@ use super::diagnostics::Diagnostics;
 use crate::api::drawbridge::v1::MethodRules;
 use crate::schema::{Field, Kind, MessageId, Schema};
 
-/// Whether the rpc streams as its `upload` and `download` say, and is nothing else
-/// that streams.
+/// Returns whether the rpc streams in the directions that `upload` and `download` need,
+/// without other streaming options. Reports where it does not.
 pub(super) fn streams_fit(
     rpc: &MethodDescriptor,
     rules: &MethodRules,
@@ -18,7 +18,7 @@ pub(super) fn streams_fit(
         if !rpc.is_client_streaming() || rpc.is_server_streaming() {
             diagnostics.report_rule(
                 "upload",
-                "an upload is client-streaming, and no more: write `(stream ...) returns (...)`",
+                "an upload is client-streaming only: write `(stream ...) returns (...)`",
             );
         }
         alone(
@@ -49,15 +49,15 @@ fn others(rules: &MethodRules, download: bool) -> [(&'static str, bool); 6] {
     ]
 }
 
-/// Refuses rules that do not go together with `rule`.
+/// Reports options that cannot be combined with `rule`.
 pub(super) fn alone(diagnostics: &mut Diagnostics<'_>, rule: &str, others: &[(&str, bool)]) {
     for (other, _) in others.iter().filter(|(_, is_set)| *is_set) {
-        let problem = format!("does not go together with `{other}`: leave out one of them");
+        let problem = format!("cannot be combined with `{other}`: remove one of them");
         diagnostics.report_rule(rule, problem);
     }
 }
 
-/// The field of this name, if it is one value of this kind.
+/// Finds the single field of this name and kind, or reports that there is none.
 pub(super) fn field<'a>(
     schema: &'a Schema,
     id: MessageId,

@@ -25,13 +25,13 @@ pub(super) enum Segment {
 }
 
 impl Location {
-    /// Reads the answer from a redirect; nothing else of it is looked at.
+    /// Reads the response from a redirect's `Location`, and nothing else.
     pub fn read(&self, reply: &Reply) -> Result<Vec<u8>, Error> {
         let fault = |problem: String| Error::decode("Location", problem);
         let location = match reply.headers.get(LOCATION).map(|value| value.to_str()) {
             Some(Ok(location)) => location,
             Some(Err(_)) => return Err(fault("is no text".into())),
-            None => return Err(fault("the redirect has none".into())),
+            None => return Err(fault("is missing in the redirect".into())),
         };
         let path = path(location);
         let other = || {
@@ -51,7 +51,7 @@ impl Location {
                 _ => return Err(other()),
             }
         }
-        // The pattern begins with a slash.
+        // The pattern begins with a slash: the path goes on before it.
         if found.next().is_none() {
             return Err(other());
         }
@@ -63,7 +63,7 @@ impl Location {
     }
 }
 
-/// The path of a URL or a path, without query and fragment.
+/// Returns the path of a URL or a path, without query and fragment.
 fn path(location: &str) -> &str {
     let end = location.find(['?', '#']).unwrap_or(location.len());
     let location = &location[..end];
@@ -84,7 +84,7 @@ pub(super) fn compile(
     let mut names: Vec<&str> = Vec::new();
     let message = schema.message(output);
     let rest = match pattern.strip_prefix('/') {
-        // It is read as a path template is, so that both look alike.
+        // Checked as a path template, so that both have the same syntax.
         Some(rest) if Template::parse(pattern).is_ok() => rest,
         _ => {
             diagnostics.report_rule("location", "is not a path, as `/things/{thing_id}`");
@@ -105,14 +105,14 @@ pub(super) fn compile(
                 segments.push(Segment::Field(name.into(), field.number));
             }
             _ => {
-                let problem = format!("`{name}` is no single string of {}", message.name);
+                let problem = format!("`{name}` is not a single string field of {}", message.name);
                 diagnostics.report_rule("location", problem);
                 return None;
             }
         }
     }
     if names.is_empty() {
-        diagnostics.report_rule("location", "has no variable: nothing would be read");
+        diagnostics.report_rule("location", "has no variable: the response would be empty");
         return None;
     }
     Some(Location {

@@ -12,25 +12,25 @@ use crate::Error;
 use crate::json::wire::{self, Value};
 use crate::schema::{Cardinality, Kind};
 
-/// The most items a stream of pages asks for at a time.
-const MOST: u64 = 1_000;
+/// Most items per page that a stream requests.
+const MAX_PAGE_SIZE: u64 = 1_000;
 
 /// A compiled `MethodRules.pages`.
 #[derive(Debug)]
 pub struct Pages {
     /// The rpc that lists one page.
     pub list: Arc<Method>,
-    /// Numbers of fields of the stream's own request.
+    /// Field numbers in the request of the stream.
     size: u32,
     token: u32,
-    /// The number of the field of its messages that holds the item.
+    /// Number of the field of the stream's messages that holds the item.
     item: u32,
     default_size: u32,
 }
 
 impl Pages {
-    /// The request of the first page: it has a size whatever the caller says, and
-    /// one of at most [`MOST`].
+    /// Returns the request of the first page. It always has a page size, of at most
+    /// [`MAX_PAGE_SIZE`].
     pub fn first(&self, request: &[u8]) -> Result<Bytes, Error> {
         let size = wire::last(request, self.size).map_err(Error::malformed)?;
         if let Some(Value::Varint(size)) = size
@@ -42,24 +42,25 @@ impl Pages {
             });
         }
         let asked = match size {
-            Some(Value::Varint(size)) if size <= MOST => {
+            Some(Value::Varint(size)) if size <= MAX_PAGE_SIZE => {
                 return Ok(Bytes::copy_from_slice(request));
             }
-            Some(_) => MOST,
-            None => u64::from(self.default_size).min(MOST),
+            Some(_) => MAX_PAGE_SIZE,
+            None => u64::from(self.default_size).min(MAX_PAGE_SIZE),
         };
         let mut first = request.to_vec();
-        // The last value of a field is the one that counts.
+        // The last occurrence of a field wins.
         wire::write_uint(&mut first, self.size, asked);
         Ok(first.into())
     }
 
-    /// The request of the page that starts at `token`, after that of any other.
+    /// Returns the request of the page that starts at `token`, from that of any other
+    /// page.
     pub fn at(&self, request: &[u8], token: &str) -> Bytes {
         with_token(request, self.token, token)
     }
 
-    /// A message of the stream.
+    /// Encodes a message of the stream.
     pub fn message(&self, item: &[u8]) -> Bytes {
         let mut message = Vec::with_capacity(item.len() + 8);
         wire::write_bytes(&mut message, self.item, item);
@@ -67,7 +68,7 @@ impl Pages {
     }
 }
 
-/// Compiles the `pages` of `method`, whose service has `methods`.
+/// Compiles the `pages` of `method`.
 pub(super) fn compile(
     list: &str,
     method: &Method,

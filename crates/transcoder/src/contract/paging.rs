@@ -12,8 +12,8 @@ pub(super) const SIZE: &str = "page_size";
 pub(super) const TOKEN: &str = "page_token";
 const NEXT: &str = "next_page_token";
 
-/// The longest token, in bytes.
-const LONGEST: usize = 4_096;
+/// Longest accepted page token, in bytes.
+const MAX_TOKEN_BYTES: usize = 4_096;
 
 /// A compiled `drawbridge.v1.Paging`.
 #[derive(Debug)]
@@ -21,20 +21,20 @@ pub struct Paging {
     style: Style,
     size: Param,
     token: Param,
-    /// Numbers of fields of the response.
+    /// Field numbers in the response.
     items: u32,
     next: u32,
-    /// Steps to the number that tells how much there is in all.
+    /// Field numbers that lead to the total number of items or pages.
     total: Vec<u32>,
-    /// The links of the response, and what they lead to.
+    /// Field numbers of `next_links` and of their `rel`.
     links: Option<(u32, u32)>,
-    /// The key of an item.
+    /// The field that identifies an item.
     key: Option<Key>,
     pub(super) item: MessageId,
     pub(super) default_size: u32,
 }
 
-/// How the API says where a page starts.
+/// How the API names the start of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Style {
     Marker,
@@ -46,7 +46,7 @@ enum Style {
 #[derive(Debug)]
 pub(super) struct Param {
     pub number: u32,
-    /// Dialects to which it is not sent.
+    /// Dialects that do not have the parameter.
     absent_in: Vec<Box<str>>,
 }
 
@@ -56,20 +56,20 @@ struct Key {
     kind: Kind,
 }
 
-/// What was asked of a page.
+/// The part of a list that a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asked {
-    /// The most items it may have. None: the caller did not say, or the dialect
-    /// does not take it.
+    /// Page size. None: the client did not set it, or the dialect does not have it.
     size: Option<u64>,
-    /// OFFSET and PAGE: where the API is taken to cut a page by itself.
+    /// OFFSET and PAGE: the page size that the API applies by itself.
     cut: Option<u64>,
-    /// OFFSET and PAGE: where it starts.
+    /// OFFSET and PAGE: where the page starts.
     at: u64,
 }
 
 impl Paging {
-    /// What a request asks. A token that is none is `Error::Binding`.
+    /// Reads the paging fields of a request. A page token that no response contained is
+    /// `Error::Binding`.
     pub fn asked(&self, request: &[u8], dialect: &str) -> Result<Asked, Error> {
         let fault = |problem: &str| Error::Binding {
             field: TOKEN.into(),
@@ -77,8 +77,8 @@ impl Paging {
         };
         let token = wire::last(request, self.token.number).map_err(Error::malformed)?;
         let token = token.map(|value| value.bytes()).unwrap_or_default();
-        if token.len() > LONGEST {
-            return Err(fault("is no token: it is too long"));
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(fault("is too long for a page token"));
         }
         let at = match (self.style, token) {
             (Style::Marker | Style::Offset, b"") => 0,
@@ -88,7 +88,7 @@ impl Paging {
                 .ok()
                 .filter(|text| text.bytes().all(|b| b.is_ascii_digit()))
                 .and_then(|text| text.parse().ok())
-                .ok_or_else(|| fault("must be a next_page_token as it came"))?,
+                .ok_or_else(|| fault("must be the `next_page_token` of an earlier response"))?,
         };
         let sent = is_in(&self.size.absent_in, dialect);
         let size = match wire::last(request, self.size.number).map_err(Error::malformed)? {
@@ -104,9 +104,9 @@ impl Paging {
         })
     }
 
-    /// Where the page behind this one starts; none when this is the last. A page
-    /// with more items than asked for is one of an API that does not page: it is
-    /// the whole list.
+    /// Returns the token of the next page; none when this is the last one. A page with
+    /// more items than requested means that the API does not page: the list is
+    /// complete.
     pub fn next(&self, asked: Asked, page: &[u8]) -> Result<Option<String>, Error> {
         let items = wire::all(page, self.items).map_err(Error::malformed)?;
         let Some(last) = items.last() else {
@@ -133,7 +133,7 @@ impl Paging {
         })
     }
 
-    /// The page with the token of the next one in it.
+    /// Returns the page with `next_page_token` set.
     pub fn with_next(&self, asked: Asked, page: Bytes) -> Result<Bytes, Error> {
         let Some(token) = self.next(asked, &page)? else {
             return Ok(page);
@@ -144,18 +144,19 @@ impl Paging {
         Ok(whole.into())
     }
 
-    /// The request of the page that starts at `token`, after that of any other.
+    /// Returns the request of the page that starts at `token`, from that of any other
+    /// page.
     pub fn at(&self, request: &[u8], token: &str) -> Bytes {
         with_token(request, self.token.number, token)
     }
 
-    /// The items of a page, without a copy.
+    /// Returns the items of a page, without a copy.
     pub fn items(&self, page: &Bytes) -> Result<Vec<Bytes>, Error> {
         let items = wire::all(page, self.items).map_err(Error::malformed)?;
         Ok(items.into_iter().map(|item| page.slice_ref(item)).collect())
     }
 
-    /// What identifies an item, as bytes; none where nothing does.
+    /// Returns the key of an item as bytes; none where it has no key.
     pub fn key(&self, item: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         let Some(key) = self.key else {
             return Ok(None);
@@ -169,14 +170,14 @@ impl Paging {
         )
     }
 
-    /// The text of the marker behind this item.
+    /// Returns the marker after this item: its key.
     fn marker(&self, last: &[u8], count: u64) -> Result<String, Error> {
         self.key(last)?
             .and_then(|key| String::from_utf8(key).ok())
             .ok_or_else(|| {
                 Error::decode(
                     format!("[{}]", count - 1),
-                    "the last item has no key, so that the next page cannot be asked for",
+                    "the last item has no key, so the next page cannot be requested",
                 )
             })
     }
@@ -193,7 +194,7 @@ impl Paging {
             };
             at = below.into();
         }
-        // None at all, with items on the page, is a total that is not there.
+        // A total of 0 on a page with items means that the API does not set it.
         Ok(match wire::last(&at, *number).map_err(Error::malformed)? {
             Some(Value::Varint(total)) if total > 0 && total <= i64::MAX as u64 => Some(total),
             _ => None,
@@ -214,11 +215,11 @@ impl Paging {
     }
 }
 
-/// The request of the page that starts at `token`, after that of any other.
+/// Returns a request with its page token replaced.
 pub(super) fn with_token(request: &[u8], field: u32, token: &str) -> Bytes {
     let mut next = Vec::with_capacity(request.len() + token.len() + 8);
     next.extend_from_slice(request);
-    // The last value of a field is the one that counts.
+    // The last occurrence of a field wins.
     wire::write_bytes(&mut next, field, token.as_bytes());
     next.into()
 }
@@ -239,7 +240,7 @@ pub(super) fn compile(
             first: u64::try_from(rule.first_page.unwrap_or(1)).unwrap_or_default(),
         },
         PagingStyle::Unspecified => {
-            diagnostics.report_rule("paging.style", "is missing: MARKER, OFFSET or PAGE");
+            diagnostics.report_rule("paging.style", "is missing: set MARKER, OFFSET or PAGE");
             return None;
         }
     };
@@ -247,7 +248,7 @@ pub(super) fn compile(
         diagnostics.report_rule("paging.first_page", "must not be negative");
     }
     if rule.first_page.is_some() && !matches!(style, Style::Page { .. }) {
-        diagnostics.report_rule("paging.first_page", "is for PAGE");
+        diagnostics.report_rule("paging.first_page", "is for the style PAGE");
     }
     if rule.default_size < 0 {
         diagnostics.report_rule("paging.default_size", "must not be negative");
@@ -258,7 +259,7 @@ pub(super) fn compile(
         Some((_, field)) if is_text(field) && field.gateway_only => Some(field.number),
         _ => {
             let problem = format!(
-                "{} needs `string {NEXT}`, marked `gateway_only`: the gateway fills it in",
+                "{} needs `string {NEXT}`, marked `gateway_only`: the gateway sets it",
                 response.name
             );
             diagnostics.report_rule("paging", problem);
@@ -267,7 +268,7 @@ pub(super) fn compile(
     };
     let Some((items, item)) = messages(response, &rule.items) else {
         let problem = format!(
-            "`{}` is no repeated message of {}",
+            "`{}` is not a repeated message field of {}",
             rule.items, response.name
         );
         diagnostics.report_rule("paging.items", problem);
@@ -309,7 +310,7 @@ pub(super) fn param(
         _ => {
             let what = if name == SIZE { "int32" } else { "string" };
             let problem = format!(
-                "{} needs `{what} {name}`, with the REST name that it is sent by",
+                "{} needs `{what} {name}`, with its REST name as `name`",
                 request.name
             );
             diagnostics.report_rule("paging", problem);
@@ -328,7 +329,7 @@ fn key(
         if style == Style::Marker {
             diagnostics.report_rule(
                 "paging.key",
-                "is missing: the last item's is where the next page starts",
+                "is missing: the next page starts after the key of the last item",
             );
         }
         return None;
@@ -340,7 +341,7 @@ fn key(
         }),
         _ => {
             let problem = format!(
-                "`{}` is no single string or integer of {}",
+                "`{}` is not a single string or integer field of {}",
                 rule.key, item.name
             );
             diagnostics.report_rule("paging.key", problem);
@@ -361,7 +362,7 @@ fn total(
         return steps;
     }
     if style == Style::Marker {
-        diagnostics.report_rule("paging.total", "is for OFFSET and PAGE");
+        diagnostics.report_rule("paging.total", "is for the styles OFFSET and PAGE");
         return steps;
     }
     let mut message = schema.message(output);
@@ -382,7 +383,7 @@ fn total(
                 message = schema.message(*below);
             }
             _ => {
-                let problem = format!("`{name}` is no single integer of {}", message.name);
+                let problem = format!("`{name}` is not a single integer field of {}", message.name);
                 diagnostics.report_rule("paging.total", problem);
                 return Vec::new();
             }
@@ -402,7 +403,7 @@ fn links(
         return None;
     }
     if style != Style::Marker {
-        diagnostics.report_rule("paging.next_links", "is for MARKER");
+        diagnostics.report_rule("paging.next_links", "is for the style MARKER");
         return None;
     }
     let found = messages(response, &rule.next_links).and_then(|(field, link)| {
@@ -411,7 +412,7 @@ fn links(
     });
     if found.is_none() {
         let problem = format!(
-            "`{}` is no repeated message of {} with a string `rel`",
+            "`{}` is not a repeated message field of {} with a string `rel`",
             rule.next_links, response.name
         );
         diagnostics.report_rule("paging.next_links", problem);
@@ -442,7 +443,7 @@ pub(super) fn is_number(field: &Field) -> bool {
 fn print(kind: Kind, number: u64) -> String {
     match kind {
         Kind::Uint32 | Kind::Uint64 => number.to_string(),
-        // Two's complement.
+        // Negative numbers are two's complement on the wire.
         _ => (number as i64).to_string(),
     }
 }

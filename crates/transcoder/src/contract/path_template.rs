@@ -1,9 +1,9 @@
-//! Path templates of `google.api.http`, read in the direction of a caller: a
-//! field's value becomes path segments.
+//! Path templates of `google.api.http`, applied from message to URL: the value of a
+//! field becomes path segments.
 //!
-//! Grammar: `google/api/http.proto`. Beyond it, `/` alone and a `/` at the end
-//! are taken, since some APIs have such paths. `*` and `**` outside a variable
-//! are refused: no field would fill them.
+//! Grammar: `google/api/http.proto`. In addition, `/` alone and a trailing `/` are
+//! accepted, since some APIs have such paths. `*` and `**` outside a variable are
+//! rejected, since no field would fill them.
 
 use percent_encoding::utf8_percent_encode;
 
@@ -12,14 +12,14 @@ use crate::call::RESERVED;
 /// A parsed template.
 #[derive(Debug)]
 pub(super) struct Template {
-    /// The parts, to be written one behind the other.
+    /// The parts, in order.
     pub parts: Vec<Part>,
 }
 
 /// One part of a template.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Part {
-    /// Text as it goes out, slashes included.
+    /// Percent-encoded text, slashes included.
     Literal(Box<str>),
     /// The value of a field.
     Variable(Variable),
@@ -30,7 +30,7 @@ pub(super) enum Part {
 pub(super) struct Variable {
     /// The field, as in the template: `stack_id`, `stack.id`.
     pub path: Box<str>,
-    /// What the value must look like; `*` when nothing is said.
+    /// The form of the value; by default `*`.
     pub pattern: Vec<Segment>,
 }
 
@@ -46,14 +46,14 @@ pub(super) enum Segment {
 }
 
 impl Template {
-    /// Reads a template; the error says what is wrong with it.
+    /// Parses a template; the error says what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
         let Some(mut rest) = text.strip_prefix('/') else {
             return Err(format!("`{text}` does not begin with `/`"));
         };
         let mut parts = Vec::new();
         let mut literal = String::from("/");
-        // Each round reads one segment and the `/` or `:verb` behind it.
+        // Each round parses one segment and the `/` or `:verb` after it.
         while !rest.is_empty() {
             if let Some(inside) = rest.strip_prefix('{') {
                 let Some((inside, behind)) = inside.split_once('}') else {
@@ -69,7 +69,7 @@ impl Template {
                 let (segment, behind) = rest.split_at(end);
                 if behind.starts_with('{') {
                     return Err(format!(
-                        "`{segment}{behind}`: a variable is a whole segment, between slashes"
+                        "`{segment}{behind}`: a variable must be a complete segment"
                     ));
                 }
                 check_literal(segment)?;
@@ -81,16 +81,14 @@ impl Template {
                 rest = behind;
             } else if let Some(verb) = rest.strip_prefix(':') {
                 if verb.contains('/') {
-                    return Err(format!("`:{verb}`: a verb stands at the end of the path"));
+                    return Err(format!("`:{verb}`: a verb must end the path"));
                 }
                 check_literal(verb)?;
                 literal.push(':');
                 literal.push_str(verb);
                 rest = "";
             } else if !rest.is_empty() {
-                return Err(format!(
-                    "`{rest}`: a variable is a whole segment, between slashes"
-                ));
+                return Err(format!("`{rest}`: a variable must be a complete segment"));
             }
         }
         if !literal.is_empty() {
@@ -99,7 +97,7 @@ impl Template {
         Ok(Self { parts })
     }
 
-    /// The last segment, when it is fixed text and not the only one.
+    /// Returns the last segment when it is fixed text and not the only segment.
     pub fn last_literal(&self) -> Option<&str> {
         let Some(Part::Literal(text)) = self.parts.last() else {
             return None;
@@ -126,16 +124,16 @@ impl Variable {
         let mut segments = Vec::new();
         for segment in pattern.split('/') {
             if segments.last() == Some(&Segment::Rest) {
-                return Err(format!("`{{{text}}}`: `**` stands last in a pattern"));
+                return Err(format!("`{{{text}}}`: `**` must end the pattern"));
             }
             segments.push(match segment {
                 "*" => Segment::One,
                 "**" => Segment::Rest,
                 literal => {
                     check_literal(literal)?;
-                    // It is compared with the value, which is not encoded yet.
+                    // A pattern is compared with the value before that is encoded.
                     if literal.contains('%') {
-                        return Err(format!("`{{{text}}}`: `%` in a pattern"));
+                        return Err(format!("`{{{text}}}`: a pattern cannot contain `%`"));
                     }
                     Segment::Literal(literal.into())
                 }
@@ -147,14 +145,14 @@ impl Variable {
         })
     }
 
-    /// Writes `value` percent-encoded behind `out`; the error says why it cannot
-    /// stand in a path. `out` then is to be thrown away.
+    /// Appends `value` to `out`, percent-encoded. The error says why it cannot be in a
+    /// path; `out` is then undefined.
     pub fn write(&self, value: &str, out: &mut String) -> Result<(), String> {
         if value.is_empty() {
             return Err("is part of the path and must not be empty".into());
         }
-        // Also within one segment: there the slash is encoded, but servers that
-        // decode the path before they route would see the dots again.
+        // Within one segment, too: the slash is encoded there, but servers that decode
+        // a path before they route it would see the dots again.
         if let Some(dots) = value.split('/').find(|s| matches!(*s, "." | "..")) {
             return Err(format!(
                 "must not have `{dots}` as a path segment: it would name another resource"
@@ -218,21 +216,22 @@ impl Variable {
     }
 }
 
-/// Writes `text` behind `out`, all but unreserved characters as upper-case `%XX`.
+/// Appends `text` to `out`; all but unreserved characters become upper-case `%XX`.
 pub(super) fn encode(text: &str, out: &mut String) {
     out.extend(utf8_percent_encode(text, RESERVED));
 }
 
-/// A fixed segment: what RFC 3986 lets stand in one, but not dots alone.
+/// Checks a fixed segment: the characters that RFC 3986 allows in one, but not `.` or
+/// `..`.
 fn check_literal(text: &str) -> Result<(), String> {
     match text {
         "" => return Err("a segment is empty".into()),
         "*" | "**" => {
             return Err(format!(
-                "`{text}` has no field to fill it: name one, as in `{{name={text}}}`"
+                "`{text}` has no field: name one, as in `{{name={text}}}`"
             ));
         }
-        "." | ".." => return Err(format!("`{text}` as a segment")),
+        "." | ".." => return Err(format!("`{text}` cannot be a segment")),
         _ => {}
     }
     let bytes = text.as_bytes();
@@ -244,7 +243,7 @@ fn check_literal(text: &str) -> Result<(), String> {
             }
             b'?' => {
                 return Err(format!(
-                    "`{text}`: a query has no place in a path; see `constant_query`"
+                    "`{text}`: a path has no query: use `constant_query`"
                 ));
             }
             b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+'
@@ -334,22 +333,22 @@ mod tests {
             ("/v1/{a..b}", "is not the name of a field"),
             ("/v1/{1a}", "is not the name of a field"),
             ("/v1/{a={b}}", "must be percent-encoded"),
-            ("/v1/{a}b", "a variable is a whole segment"),
-            ("/v1/{a}{b}", "a variable is a whole segment"),
-            ("/v1/a{b}", "a variable is a whole segment"),
-            ("/v1/{a=**/b}", "`**` stands last"),
+            ("/v1/{a}b", "a variable must be a complete segment"),
+            ("/v1/{a}{b}", "a variable must be a complete segment"),
+            ("/v1/a{b}", "a variable must be a complete segment"),
+            ("/v1/{a=**/b}", "`**` must end the pattern"),
             ("/v1/{a=b//c}", "a segment is empty"),
-            ("/v1/{a=b%20c}", "`%` in a pattern"),
-            ("/v1/*", "`*` has no field to fill it"),
-            ("/v1/**", "`**` has no field to fill it"),
-            ("/v1/../x", "`..` as a segment"),
-            ("/v1/x?y=1", "see `constant_query`"),
+            ("/v1/{a=b%20c}", "a pattern cannot contain `%`"),
+            ("/v1/*", "`*` has no field"),
+            ("/v1/**", "`**` has no field"),
+            ("/v1/../x", "`..` cannot be a segment"),
+            ("/v1/x?y=1", "use `constant_query`"),
             ("/v1/x#y", "must be percent-encoded"),
             ("/v1/a b", "must be percent-encoded"),
             ("/v1/ä", "`ä` must be percent-encoded"),
             ("/v1/%2", "`%` must be percent-encoded"),
             ("/v1/{a}:", "a segment is empty"),
-            ("/v1/{a}:b/c", "a verb stands at the end"),
+            ("/v1/{a}:b/c", "a verb must end the path"),
             ("/v1/}", "must be percent-encoded"),
         ] {
             let error = Template::parse(text).expect_err(text);

@@ -11,41 +11,42 @@ use crate::Error;
 use crate::json::wire;
 use crate::schema::{Message, MessageId, Schema};
 
-/// The longest text that is looked up.
-const LONGEST: usize = 4_096;
+/// Longest value that is looked up, in bytes.
+const MAX_IDENTITY_BYTES: usize = 4_096;
 
 /// A compiled `MethodRules.resolve`.
 #[derive(Debug)]
 pub struct Resolve {
-    /// The rpc that finds out.
+    /// The rpc that looks up.
     pub rpc: Arc<Method>,
-    /// What it finds, in the order of its `location`.
+    /// The fields that it returns, in the order of its `location`.
     found: Vec<Found>,
     identity: Identity,
-    /// Fields that both requests have: number in the caller's, and in its own.
+    /// Fields that both requests have: number in the client's request, and in that of
+    /// the lookup.
     copied: Vec<(u32, u32)>,
 }
 
-/// The field of the finding rpc's request that takes what is known.
+/// The field of the lookup's request for the known value.
 #[derive(Debug)]
 struct Identity {
     name: Box<str>,
     number: u32,
 }
 
-/// A field that can be found out.
+/// A field that can be looked up.
 #[derive(Debug)]
 struct Found {
     name: Box<str>,
-    /// Its number in the caller's request.
+    /// Its number in the client's request.
     request: u32,
-    /// Its number in the answer of the finding rpc.
+    /// Its number in the response of the lookup.
     answer: u32,
 }
 
 impl Resolve {
-    /// The request of the finding rpc for this one; none where nothing is to be
-    /// found out. An error when there is nothing to begin with.
+    /// Returns the request of the lookup; none where all path fields are set. Fails
+    /// when none is set.
     pub fn question(&self, request: &[u8]) -> Result<Option<Bytes>, Error> {
         let mut known = None;
         let mut missing = false;
@@ -66,8 +67,8 @@ impl Resolve {
         let Some(known) = known else {
             return Err(fault(format!("is required: give {}", names.join(" or "))));
         };
-        if known.len() > LONGEST {
-            return Err(fault(format!("is longer than {LONGEST} bytes")));
+        if known.len() > MAX_IDENTITY_BYTES {
+            return Err(fault(format!("is longer than {MAX_IDENTITY_BYTES} bytes")));
         }
         let mut question = Vec::with_capacity(known.len() + 64);
         for (ours, theirs) in &self.copied {
@@ -79,8 +80,8 @@ impl Resolve {
         Ok(Some(question.into()))
     }
 
-    /// An error of the finding rpc, in the words of the request that asked: what it
-    /// says of its own field is said of the one that was taken for it.
+    /// Names the field of the client's request in an error of the lookup: its
+    /// `identity` is whichever field the client has set.
     pub fn blame(&self, request: &[u8], field: String) -> String {
         if *field != *self.identity.name {
             return field;
@@ -92,7 +93,7 @@ impl Resolve {
         }
     }
 
-    /// The request with what the finding rpc has answered.
+    /// Returns the request with the fields of the lookup's response.
     pub fn answered(&self, request: &[u8], answer: &[u8]) -> Result<Bytes, Error> {
         let mut whole = Vec::with_capacity(request.len() + answer.len());
         whole.extend_from_slice(request);
@@ -100,17 +101,17 @@ impl Resolve {
             let Some(value) = text(answer, field.answer)? else {
                 return Err(Error::decode(
                     &*field.name,
-                    format!("{} did not find it out", self.rpc.name),
+                    format!("{} did not return it", self.rpc.name),
                 ));
             };
-            // The last value of a field is the one that counts.
+            // The last occurrence of a field wins.
             wire::write_bytes(&mut whole, field.request, value);
         }
         Ok(whole.into())
     }
 }
 
-/// A string field that is set and not empty.
+/// Returns a string field that is set and not empty.
 fn text(message: &[u8], number: u32) -> Result<Option<&[u8]>, Error> {
     let value = wire::last(message, number).map_err(Error::malformed)?;
     Ok(value
@@ -118,7 +119,7 @@ fn text(message: &[u8], number: u32) -> Result<Option<&[u8]>, Error> {
         .filter(|text| !text.is_empty()))
 }
 
-/// Compiles a `resolve` by `finder` for an rpc with this request, whose path has
+/// Compiles a `resolve` by `lookup`, for an rpc with this request, whose path contains
 /// the fields `in_path`.
 pub(super) fn compile(
     finder: Arc<Method>,
@@ -149,7 +150,7 @@ pub(super) fn compile(
             }
             _ => {
                 let problem = format!(
-                    "`{}` finds out `{name}`, which must be a string of {} that stands in the \
+                    "`{}` returns `{name}`, which must be a string field of {} that is in the \
                      path and is not REQUIRED",
                     finder.name, request.name
                 );
@@ -167,8 +168,7 @@ pub(super) fn compile(
     })
 }
 
-/// The field of the finding rpc's request that takes what is known, and those
-/// that are copied to it.
+/// Finds the field of the lookup's request for the known value, and the fields to copy.
 fn asked(
     finder: &Method,
     question: &Message,
@@ -201,7 +201,7 @@ fn asked(
     }
     if identity.is_none() {
         let problem = format!(
-            "`{}` has no REQUIRED string of its own to take what is known",
+            "`{}` has no REQUIRED string of its own for the known name or id",
             finder.name
         );
         diagnostics.report_rule("resolve", problem);

@@ -13,30 +13,30 @@ use crate::schema::{Kind, MessageId, Schema};
 /// A compiled `drawbridge.v1.Upload`.
 #[derive(Debug)]
 pub struct Upload {
-    /// The name of the part.
+    /// The name of the multipart part.
     pub part: Box<str>,
-    /// The name of the field that has the file's name.
+    /// The name of the field with the file's name.
     pub name_field: Box<str>,
-    /// The name of the field that has a piece of the file.
+    /// The name of the field with a chunk of the file.
     pub chunk_field: Box<str>,
     name: u32,
     chunk: u32,
 }
 
 impl Upload {
-    /// The file's name, where this message of the request has one.
+    /// Returns the file's name, if this message of the request stream has one.
     pub fn file_name<'a>(&self, message: &'a [u8]) -> Result<&'a str, Error> {
         std::str::from_utf8(bytes(message, self.name)?)
             .map_err(|_| Error::Malformed(format!("{} is not UTF-8", self.name_field)))
     }
 
-    /// The piece of the file in this message of the request; empty for none.
+    /// Returns the chunk in this message of the request stream; empty for none.
     pub fn piece<'a>(&self, message: &'a [u8]) -> Result<&'a [u8], Error> {
         bytes(message, self.chunk)
     }
 }
 
-/// The last value of a field of texts or bytes; empty for none.
+/// Returns the last value of a string or bytes field; empty for none.
 fn bytes(message: &[u8], number: u32) -> Result<&[u8], Error> {
     match wire::last(message, number) {
         Ok(None) => Ok(&[]),
@@ -59,7 +59,7 @@ pub(super) fn compile(
     if !http.body.is_empty() || !matches!(*verb, Verb::POST | Verb::PUT | Verb::PATCH) {
         diagnostics.report_rule(
             RULE,
-            "the body is the file: the REST call is a POST, PUT or PATCH without `body`",
+            "the body is the file: use POST, PUT or PATCH without `body`",
         );
     }
     let others = [
@@ -81,13 +81,16 @@ pub(super) fn compile(
     {
         diagnostics.report_rule(
             "upload.part",
-            "must be of letters, digits and `-`, `_`, `.`, `[`, `]`",
+            "must consist of letters, digits, `-`, `_`, `.`, `[`, `]`",
         );
     }
     let mut of = |what: &str, name: &str, kind| {
         let field = field(schema, input, what, name, kind, diagnostics)?;
         if !field.gateway_only {
-            let problem = format!("`{name}` would be sent elsewhere too: make it `gateway_only`");
+            let problem = format!(
+                "`{name}` would also be sent as a parameter: mark it \
+                                   `gateway_only`"
+            );
             diagnostics.report_rule(what, problem);
         }
         Some(field)

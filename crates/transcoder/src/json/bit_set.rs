@@ -1,6 +1,6 @@
-//! Which fields have been seen.
+//! A set of small numbers.
 
-/// A set of small numbers; those below 256 take no allocation.
+/// A set of small numbers. Numbers below 256 need no allocation.
 #[derive(Default)]
 pub(super) struct BitSet {
     low: [u64; 4],
@@ -8,7 +8,7 @@ pub(super) struct BitSet {
 }
 
 impl BitSet {
-    /// False if it is there already.
+    /// Adds a number; returns whether it is new.
     #[inline]
     pub fn insert(&mut self, bit: u16) -> bool {
         let word = match self.low.get_mut(usize::from(bit >> 6)) {

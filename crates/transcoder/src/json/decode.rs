@@ -1,7 +1,7 @@
-//! JSON text to protobuf bytes.
+//! Decodes JSON text to protobuf bytes.
 //!
-//! Problems are kept as a place in the text; their path is found by walking the
-//! text again, so that nothing is spent on paths while all is well.
+//! An error is kept as a position in the text. Its path is computed afterwards by
+//! reading the text again, so that paths cost nothing without an error.
 
 mod cursor;
 mod duplicate_names;
@@ -23,27 +23,28 @@ use crate::schema::{
     Cardinality, Field, FieldIndex, Form, Kind, Message, MessageId, Schema, Shape,
 };
 
-/// The most paths that `Notes::inexact` names.
+/// Most paths in `Notes::inexact`.
 pub(super) const MAX_NOTES: usize = 16;
 
-/// A problem at a place in the text. Boxed, so that success is told in a register.
+/// An error at a position in the text. Boxed, so that a success fits into a register.
 #[derive(Debug)]
 pub(super) struct Fault {
     pub at: usize,
-    /// The path within a text that stands in a string.
+    /// The path within JSON that is in a string.
     pub inner: String,
     pub problem: String,
 }
 
 pub(super) type Outcome<T = ()> = Result<T, Box<Fault>>;
 
-/// Reads one text.
+/// Decodes one text.
 pub(super) struct Reader<'t, 'o> {
     schema: &'o Schema,
     text: &'t [u8],
     pos: usize,
     out: &'o mut Vec<u8>,
-    /// Integers that were rounded: where, and the path within a text there.
+    /// Integers that were rounded: position, and path within JSON that is in a string
+    /// there.
     pub inexact: Vec<(usize, String)>,
 }
 
@@ -58,7 +59,7 @@ impl<'t, 'o> Reader<'t, 'o> {
         }
     }
 
-    /// Reads the whole text as a message; false if it is empty or `null`.
+    /// Decodes the text as a message; false if it is empty or `null`.
     pub fn document(&mut self, id: MessageId, depth: u32) -> Outcome<bool> {
         if self.text.starts_with(b"\xef\xbb\xbf") {
             self.pos = 3;
@@ -82,12 +83,12 @@ impl<'t, 'o> Reader<'t, 'o> {
         self.space();
         match self.pos == self.text.len() {
             true => Ok(set),
-            false => self.fault("there is more behind the end"),
+            false => self.fault("unexpected data after the JSON value"),
         }
     }
 
-    /// Reads a value as the fields of a message; false if it says that there is
-    /// none. `depth` is how many messages it stands in.
+    /// Decodes a value as the fields of a message; false for an unset one. `depth` is
+    /// the number of messages around it.
     fn message(&mut self, id: MessageId, form: Form, depth: u32) -> Outcome<bool> {
         if depth > MAX_DEPTH {
             return self.fault(format!("nested deeper than {MAX_DEPTH} messages"));
@@ -110,7 +111,7 @@ impl<'t, 'o> Reader<'t, 'o> {
         Ok(true)
     }
 
-    /// A message as the JSON in a string.
+    /// Decodes JSON in a string as a message.
     fn json_text(&mut self, id: MessageId, depth: u32) -> Outcome<bool> {
         let at = self.pos;
         let content = self.string()?;
@@ -161,7 +162,7 @@ impl<'t, 'o> Reader<'t, 'o> {
         }
     }
 
-    /// Where an object stands that is the value here, or its first element.
+    /// Returns the position of an object: the value at `at`, or its first element.
     fn object_at(&self, at: usize) -> Option<usize> {
         let at = match self.text[at] {
             b'[' => self.behind_bracket(at),
@@ -174,14 +175,14 @@ impl<'t, 'o> Reader<'t, 'o> {
         self.text[at] == b'[' && self.text.get(self.behind_bracket(at)) == Some(&b']')
     }
 
-    /// Where what follows the bracket here begins.
+    /// Returns the position of the first token after a bracket.
     fn behind_bracket(&self, at: usize) -> usize {
         let rest = self.text[at + 1..].iter();
         at + 1 + rest.take_while(|b| b.is_ascii_whitespace()).count()
     }
 
-    /// Where the values of these members of the object here are (of the last
-    /// ones, should a name come twice), and where the object ends.
+    /// Returns the positions of the values of these members (the last ones of duplicate
+    /// names), and the end of the object.
     fn find<const N: usize>(&mut self, names: [&[u8]; N]) -> Outcome<([Option<usize>; N], usize)> {
         let start = self.pos;
         let mut found = [None; N];
@@ -253,8 +254,8 @@ impl<'t, 'o> Reader<'t, 'o> {
         Ok(())
     }
 
-    /// Reads a member that has no field into the one that takes such: a part of
-    /// its own, since the parts of a message are one.
+    /// Decodes a member without a field into the field with additional properties. Each
+    /// is a part of its own: protobuf merges the parts of a message.
     fn extra(&mut self, field: &Field, depth: u32) -> Outcome {
         field.tag.write(self.out);
         let start = wire::open(self.out);
@@ -263,7 +264,7 @@ impl<'t, 'o> Reader<'t, 'o> {
         Ok(())
     }
 
-    /// Reads a member's name: mostly that of the field behind the last one.
+    /// Reads a member's name. It is mostly that of the field after the last one.
     #[inline]
     fn key(&mut self, message: &Message, guess: usize) -> Outcome<Option<FieldIndex>> {
         if let Some(field) = message.fields.get(guess) {
@@ -278,7 +279,7 @@ impl<'t, 'o> Reader<'t, 'o> {
         Ok(message.names.get(&name))
     }
 
-    /// Whether `null` is a value of the field and not its absence.
+    /// Returns whether `null` is a value of the field instead of its absence.
     fn keeps_null(&self, field: &Field) -> bool {
         let single = field.is_single();
         match field.kind {
@@ -300,7 +301,7 @@ impl<'t, 'o> Reader<'t, 'o> {
         let explicit = field.cardinality == Cardinality::Explicit;
         let raw = field.raw.map(|raw| &message.fields[usize::from(raw)]);
         let set = match self.element(field, explicit, depth) {
-            // The raw companion keeps what cannot be read as a time.
+            // The raw field keeps a text that is not a time.
             Err(_) if raw.is_some() && self.is_time(field) && self.text.get(at) == Some(&b'"') => {
                 self.pos = at;
                 self.skip()?;
@@ -327,7 +328,7 @@ impl<'t, 'o> Reader<'t, 'o> {
         }
     }
 
-    /// Writes the text of a value as the value of its raw companion.
+    /// Writes the text of a value to its raw field.
     fn raw(&mut self, raw: &Field, at: usize, end: usize) -> Outcome {
         let start = self.out.len();
         raw.tag.write(self.out);
@@ -351,8 +352,8 @@ impl<'t, 'o> Reader<'t, 'o> {
         Ok(())
     }
 
-    /// Reads one value and writes it with its tag; false, and what was written is
-    /// to be cut off, if there is none. A zero is none unless `explicit`.
+    /// Decodes one value and writes it with its tag; false for an unset value, whose
+    /// bytes the caller removes. Zero is unset unless `explicit`.
     #[inline]
     fn element(&mut self, field: &Field, explicit: bool, depth: u32) -> Outcome<bool> {
         field.tag.write(self.out);
@@ -396,7 +397,7 @@ impl<'t, 'o> Reader<'t, 'o> {
         }
     }
 
-    /// Writes a number or a bool as the text it is, for a string.
+    /// Writes a number or a bool as its text, for a string field.
     fn literal_text(&mut self) -> Outcome {
         let start = self.pos;
         match self.peek() {
@@ -410,8 +411,8 @@ impl<'t, 'o> Reader<'t, 'o> {
         Ok(())
     }
 
-    /// Reads a number, a bool or an enum: the bits it has on the wire. None for
-    /// an empty string and for an unknown text of an enum.
+    /// Decodes a number, a bool or an enum to its wire bits. None for an empty string
+    /// and for an unknown text of an enum.
     fn scalar(&mut self, kind: Kind) -> Outcome<Option<u64>> {
         let at = self.pos;
         let read = match self.peek() {
@@ -460,7 +461,7 @@ impl<'t, 'o> Reader<'t, 'o> {
         })
     }
 
-    /// Notes that the number at this place was rounded.
+    /// Notes that the number at this position was rounded.
     fn is_inexact(&mut self, at: usize) {
         if self.inexact.len() < MAX_NOTES {
             self.inexact.push((at, String::new()));

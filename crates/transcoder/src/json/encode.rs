@@ -1,10 +1,9 @@
-//! Protobuf bytes to JSON text.
+//! Encodes protobuf bytes as JSON text.
 //!
-//! A message is written in the order of its wire. That holds as long as each
-//! field stands there once, in one piece, which is what every encoder makes. A
-//! message that is not so is put in order first, and then written. Which it is,
-//! is seen before the first of its parts is written: nothing is written twice,
-//! however deep it stands.
+//! The members are written in the order of the wire. This needs each field once and in
+//! one piece, as every encoder writes it. Any other message is reordered first. This is
+//! checked before anything of the message is written, so that nothing is written twice
+//! at any depth.
 
 mod field_order;
 mod json;
@@ -18,7 +17,7 @@ use crate::schema::{
     Cardinality, Field, FieldIndex, Form, Kind, Message, MessageId, Schema, Shape,
 };
 
-/// Boxed, so that success is told in a register.
+/// Boxed, so that a success fits into a register.
 pub(super) type Outcome<T = ()> = Result<T, Box<Problem>>;
 
 fn fault<T>(problem: impl Into<String>) -> Outcome<T> {
@@ -38,7 +37,7 @@ impl From<Malformed> for Box<Problem> {
     }
 }
 
-/// Puts a step before the path of a problem.
+/// Prepends a step to the path of a problem.
 #[cold]
 fn within(mut problem: Box<Problem>, step: &str) -> Box<Problem> {
     let join = match problem.path.as_bytes().first() {
@@ -60,12 +59,12 @@ pub(super) struct Writer<'s> {
 /// Which fields to leave out.
 pub(super) type Skip<'f> = Option<&'f dyn Fn(FieldIndex) -> bool>;
 
-/// A field number and a value behind what was written last.
+/// The field number and value that follow.
 type Next<'a> = Option<(u32, Value<'a>)>;
 
 impl Writer<'_> {
-    /// Writes a message in the form of its type. `depth` is how many messages
-    /// it stands in.
+    /// Writes a message in the form of its type. `depth` is the number of messages
+    /// around it.
     pub fn message(
         &self,
         out: &mut Vec<u8>,
@@ -132,8 +131,7 @@ impl Writer<'_> {
         }
     }
 
-    /// A message that stands as the array of one of its fields, unless another
-    /// one is set.
+    /// Writes a message as the array of one of its fields, unless another field is set.
     fn array(
         &self,
         out: &mut Vec<u8>,
@@ -186,7 +184,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Writes an object whose fields stand on the wire once each.
+    /// Writes an object whose fields are on the wire once each.
     fn in_turn(
         &self,
         out: &mut Vec<u8>,
@@ -201,7 +199,7 @@ impl Writer<'_> {
                 || self.dialect.is_some_and(|dialect| !field.is_in(dialect))
         };
         let mut seen = BitSet::default();
-        // What is written counts only where it decides on something.
+        // Written fields are tracked only where it matters later.
         let tracked = !message.emit_empty.is_empty() || !message.raws.is_empty();
         let mut written = BitSet::default();
         out.push(b'{');
@@ -281,8 +279,8 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Writes a field that is unset from its raw companion, if that has a text.
-    /// `zero` says that the field stands on the wire as its zero.
+    /// Writes an unset field from its raw field, if that has a text. `zero` says that
+    /// the field is on the wire with its zero value.
     fn raw(
         &self,
         out: &mut Vec<u8>,
@@ -331,8 +329,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Writes the elements of a list, as far as they stand together. Nothing for
-    /// an empty list.
+    /// Writes consecutive elements of a list; nothing for an empty list.
     fn list<'a>(
         &self,
         out: &mut Vec<u8>,
@@ -449,7 +446,7 @@ fn quoted(out: &mut Vec<u8>, quote: bool, write: impl FnOnce(&mut Vec<u8>) -> Ou
     Ok(())
 }
 
-/// Writes a member's name; `empty` is where the object's first one stands.
+/// Writes a member's name; `empty` is the position of the object's first member.
 #[inline]
 fn begin(out: &mut Vec<u8>, empty: usize, field: &Field) {
     out.extend_from_slice(match out.len() > empty {
@@ -458,7 +455,7 @@ fn begin(out: &mut Vec<u8>, empty: usize, field: &Field) {
     });
 }
 
-/// An empty list or map.
+/// Returns an empty list or map.
 fn blank(field: &Field) -> &'static [u8] {
     match (field.cardinality, field.form) {
         (Cardinality::Map, _) => b"{}",
@@ -467,7 +464,7 @@ fn blank(field: &Field) -> &'static [u8] {
     }
 }
 
-/// The next field of another number.
+/// Returns the next field with another number.
 fn past<'a>(fields: &mut Fields<'a>, number: u32) -> Outcome<Next<'a>> {
     loop {
         match fields.read()? {

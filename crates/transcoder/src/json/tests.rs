@@ -153,7 +153,12 @@ fn each_value_has_a_text() {
             bytes(17, []),
             Err("a test.All has no text"),
         ),
-        ("All", "string_map", vec![], Err("a map has no text")),
+        (
+            "All",
+            "string_map",
+            vec![],
+            Err("a map cannot be a single text"),
+        ),
         ("All", "a_string", bytes(14, [0xff]), Err("is not UTF-8")),
         (
             "All",

@@ -1,4 +1,4 @@
-//! What of a request is put into an action's document.
+//! Edits of an action's document.
 
 use crate::api::drawbridge::v1 as rules;
 use crate::contract::diagnostics::{Diagnostics, check_json};
@@ -9,33 +9,34 @@ use crate::schema::{Cardinality, FieldIndex, Kind, MessageId, Schema, Shape};
 pub struct Edit {
     /// The field's name, for errors.
     pub name: Box<str>,
-    /// The member of the document in which objects are looked for. None: the
-    /// document itself is the object.
+    /// The member of the document whose objects are edited. None: the document itself
+    /// is the object.
     pub within: Option<Box<str>>,
-    /// How names of members begin that mark an object; none: every object.
+    /// Prefixes of the members that mark an object to edit; empty: every object.
     pub marked_by: Vec<Box<str>>,
-    /// Where the value goes.
+    /// The target of the value.
     pub place: Place,
-    /// The value is written as a text.
+    /// Whether the value is written as a string.
     pub as_text: bool,
-    /// Members that are set along with it, as JSON texts.
+    /// Members that are set together with it, as JSON.
     pub members: Vec<(Box<str>, Box<str>)>,
     /// The field of the request that has the value.
     pub field: FieldIndex,
 }
 
-/// Where the value of an edit goes.
+/// The target of an edit's value.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Place {
-    /// Its members become members of the object.
+    /// The members of the value become members of the object.
     Members,
-    /// Its entries replace members of the object.
+    /// The entries of the value replace members of the object.
     Entries,
-    /// Each entry goes to this member of the object whose marker holds its key.
+    /// Each entry of the value becomes this member of the object whose marker member
+    /// contains the entry's key.
     Keyed(Box<str>),
-    /// It becomes this member.
+    /// The value becomes this member.
     Member(Box<str>),
-    /// It takes the place of the marker's value.
+    /// The value replaces that of the marker member.
     Marker,
 }
 
@@ -65,7 +66,11 @@ fn one(rule: &rules::Edit, schema: &Schema, input: MessageId) -> Result<Edit, St
         return Err(format!("{} has no such field", request.name));
     };
     if field.gateway_only || field.output_only || field.query {
-        return Err("is local, OUTPUT_ONLY or a query parameter".into());
+        return Err(
+            "is `gateway_only`, OUTPUT_ONLY or a query parameter, so the document cannot \
+                    contain it"
+                .into(),
+        );
     }
     let object =
         matches!(field.kind, Kind::Message(id) if schema.message(id).shape == Shape::Object);
@@ -84,7 +89,7 @@ fn one(rule: &rules::Edit, schema: &Schema, input: MessageId) -> Result<Edit, St
         Cardinality::Map => Place::Entries,
         Cardinality::Explicit if object => Place::Members,
         _ if marked => Place::Marker,
-        _ => return Err("has no place: name it in `target_member`".into()),
+        _ => return Err("has no target: set `target_member`".into()),
     };
     if rule.as_text && matches!(to, Place::Members) {
         return Err("a message cannot be written as a text".into());

@@ -83,7 +83,10 @@ fn empty_replies_decode_only_where_the_contract_allows() {
                 Err(Error::Decode { path, problem, .. }) => {
                     assert!(!good, "{name}: {status} {body}");
                     assert_eq!(path, "");
-                    assert!(problem.contains("found an empty answer"), "{problem}");
+                    assert!(
+                        problem.contains("expected a response body, found none"),
+                        "{problem}"
+                    );
                 }
                 Err(other) => panic!("{name}: {other}"),
             }
@@ -145,14 +148,14 @@ fn unexpected_replies_are_decode_errors() {
             "",
             "<html>",
             "",
-            "found an answer without a content type",
+            "found a response without a content type",
         ),
         (
             "thing",
             "text/plain",
             "OK",
             "",
-            "found text/plain: is the upstream's endpoint right?",
+            "found text/plain: check the upstream's endpoint",
         ),
         (
             "",
@@ -211,7 +214,7 @@ fn unexpected_replies_are_decode_errors() {
             "text/plain",
             "not json",
             "",
-            "(the answer is text/plain)",
+            "(the response is text/plain)",
         ),
     ] {
         let error = decode(&world(response_body), &reply(200, content_type, body)).unwrap_err();

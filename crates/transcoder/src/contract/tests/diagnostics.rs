@@ -81,14 +81,16 @@ fn unreadable_and_duplicate_descriptor_sets_are_reported() {
     assert_eq!(diagnostics.len(), 1);
     assert_eq!(diagnostics[0].file, "second.binpb");
     assert!(
-        diagnostics[0].problem.contains("make one with `buf build"),
+        diagnostics[0]
+            .problem
+            .contains("create one with `buf build"),
         "{}",
         diagnostics[0]
     );
     assert!(
         diagnostics[0]
             .to_string()
-            .starts_with("second.binpb: not a whole"),
+            .starts_with("second.binpb: not a complete"),
         "{}",
         diagnostics[0]
     );
@@ -97,8 +99,8 @@ fn unreadable_and_duplicate_descriptor_sets_are_reported() {
     let diagnostics = Contract::compile(sources(again), &super::families).unwrap_err();
     assert_eq!(
         told(&diagnostics),
-        "t.proto: t.S: service: stands in two descriptor sets, first.binpb and second.binpb: \
-         leave one out"
+        "t.proto: t.S: service: is in two descriptor sets, first.binpb and second.binpb: remove \
+         one"
     );
 }
 

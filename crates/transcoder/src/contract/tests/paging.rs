@@ -333,31 +333,31 @@ fn contradictory_paging_is_reported() {
             r#"style: PAGING_STYLE_OFFSET items: "count""#,
             MESSAGES.into(),
             "paging.items",
-            "no repeated message",
+            "is not a repeated message",
         ),
         (
             r#"style: PAGING_STYLE_OFFSET items: "things" key: "no""#,
             MESSAGES.into(),
             "paging.key",
-            "`no` is no single",
+            "`no` is not a single",
         ),
         (
             r#"style: PAGING_STYLE_OFFSET items: "things" total: "pagination""#,
             MESSAGES.into(),
             "paging.total",
-            "no single integer",
+            "not a single integer",
         ),
         (
             r#"style: PAGING_STYLE_OFFSET items: "things" total: "links.rel""#,
             MESSAGES.into(),
             "paging.total",
-            "no single integer",
+            "not a single integer",
         ),
         (
             r#"style: PAGING_STYLE_OFFSET items: "things" first_page: 1"#,
             MESSAGES.into(),
             "paging.first_page",
-            "is for PAGE",
+            "is for the style PAGE",
         ),
         (
             r#"style: PAGING_STYLE_PAGE items: "things" first_page: -1"#,
@@ -375,13 +375,13 @@ fn contradictory_paging_is_reported() {
             r#"style: PAGING_STYLE_PAGE items: "things" next_links: "links""#,
             MESSAGES.into(),
             "paging.next_links",
-            "is for MARKER",
+            "is for the style MARKER",
         ),
         (
             &format!(r#"{marker} total: "count""#),
             MESSAGES.into(),
             "paging.total",
-            "is for OFFSET and PAGE",
+            "is for the styles OFFSET and PAGE",
         ),
         (
             &format!(r#"{marker} next_links: "things""#),
@@ -449,5 +449,5 @@ fn watch_of_a_paged_list_is_reported() {
           }"#,
     );
     let told = told(&diagnostics(&watched));
-    assert!(told.contains("watch.poll: comes in pages"), "{told}");
+    assert!(told.contains("watch.poll: has `paging`"), "{told}");
 }

@@ -256,7 +256,7 @@ fn contradictory_watch_calls_are_reported() {
             start(r#"call: "Do""#),
             STARTED,
             "watch.start.bind",
-            "nothing fills its field `job_id`",
+            "nothing sets its field `job_id`",
         ),
         (
             plain.to_owned(),
@@ -268,13 +268,13 @@ fn contradictory_watch_calls_are_reported() {
             plain.to_owned(),
             "Job started = 3;",
             "watch.start.field",
-            "`started` of t.WatchRes must be one t.DoRes",
+            "`started` of t.WatchRes must be a single t.DoRes",
         ),
         (
             plain.to_owned(),
             "DoRes started = 3; DoRes x = 4;",
             "watch",
-            "must have two fields beside those that are named",
+            "must have two fields besides the named ones",
         ),
         (
             start(r#"call: "Do" bind: {from: "nope" to: "job_id"}"#),
@@ -286,7 +286,7 @@ fn contradictory_watch_calls_are_reported() {
             start(r#"call: "Do" bind: {from: "urls" to: "job_id"}"#),
             STARTED,
             "watch.start.bind",
-            "give a pattern",
+            "set `pattern`",
         ),
         (
             start(r#"call: "Do" bind: {from: "urls" pattern: "x" to: "job_id"}"#),
@@ -304,7 +304,7 @@ fn contradictory_watch_calls_are_reported() {
             start(r#"call: "Do" bind: {poll: "p" to: "job_id"}"#),
             STARTED,
             "watch.start.bind",
-            "no request of the poll yet",
+            "the poll has no request yet",
         ),
         (
             start(r#"call: "Do" bind: {value: "maybe" to: "full"}"#),
@@ -316,7 +316,7 @@ fn contradictory_watch_calls_are_reported() {
             start(r#"call: "Do" bind: {value: "x" pattern: "/{}" to: "job_id"}"#),
             STARTED,
             "watch.start.bind",
-            "goes with `from`",
+            "a pattern needs `from`",
         ),
         (
             start(r#"call: "Do" bind: {request: "p" to: "full"}"#),
@@ -378,7 +378,7 @@ fn contradictory_watch_calls_are_reported() {
             side(r#"call: "S.ListJobs" item: "jobs" field: "x" count_by: "more""#),
             "DoRes started = 3; map<string, int32> x = 4;",
             "watch.side_read.count_by",
-            "`more` must be one string, enum or bool",
+            "`more` must be a single string, enum or bool",
         ),
         (
             side(r#"call: "S.ListSteps" item: "steps" field: "x" count_by: "no""#),
@@ -390,7 +390,7 @@ fn contradictory_watch_calls_are_reported() {
             side(r#"call: "S.ListSteps" item: "steps" field: "x" when: "p""#),
             "DoRes started = 3; repeated Step x = 4;",
             "watch.side_read.when",
-            "must be one bool",
+            "must be a single bool",
         ),
         (
             side(r#"call: "S.ListSteps" item: "steps" field: "x" states: "A""#),
@@ -408,7 +408,7 @@ fn contradictory_watch_calls_are_reported() {
             with(r#"state: "state" not_found_succeeds_after: "A" on_not_found: ON_NOT_FOUND_SUCCEED"#),
             STARTED,
             "watch.not_found_succeeds_after",
-            "says nothing beside",
+            "has no effect with",
         ),
         (
             with(r#"final_after: {states: "A" polls: 2}"#),
@@ -420,13 +420,13 @@ fn contradictory_watch_calls_are_reported() {
             with(r#"state: "state" succeeded: "A" final_after: {states: "B" polls: 2}"#),
             STARTED,
             "watch.final_after.states",
-            "must name states that stand in",
+            "must name states of",
         ),
         (
             with(r#"state: "state" succeeded: "A" final_after: {states: "A"}"#),
             STARTED,
             "watch.final_after",
-            "holds nothing",
+            "has no effect",
         ),
         (
             with(r#"state: "state" succeeded: "A" final_after: {states: "A" polls: -2}"#),
@@ -450,7 +450,7 @@ fn contradictory_watch_calls_are_reported() {
             with(r#"state: "state" succeeded: "A" final_after: {states: "A" polls: 2 field: "more"}"#),
             STARTED,
             "watch.final_after.field",
-            "must be one value",
+            "must be a single value",
         ),
         (
             with(r#"state: "state" succeeded: "A" final_after: {states: "A" polls: 2 field: "no"}"#),
@@ -468,7 +468,7 @@ fn contradictory_watch_calls_are_reported() {
             with(r#"set_when_final: "p""#),
             STARTED,
             "watch.set_when_final",
-            "must be one bool",
+            "must be a single bool",
         ),
         (
             fallback(
@@ -492,13 +492,13 @@ fn contradictory_watch_calls_are_reported() {
             ),
             "DoRes started = 3; JobsRes x = 4;",
             "watch.fallback.must_match",
-            "`jobs` must be one value",
+            "`jobs` must be a single value",
         ),
         (
             fallback(r#"call: "GetAddon" field: "addon""#),
             "DoRes started = 3; Addon addon = 4;",
             "watch.fallback.bind",
-            "nothing fills its field `addon`",
+            "nothing sets its field `addon`",
         ),
         (
             fallback(
@@ -522,7 +522,7 @@ fn contradictory_watch_calls_are_reported() {
             ),
             "DoRes started = 3; Addon addon = 4;",
             "watch.fallback.on_not_found",
-            "leave out `on_not_found` or `is_final`",
+            "has no effect with `is_final`",
         ),
         (
             fallback(
@@ -538,7 +538,7 @@ fn contradictory_watch_calls_are_reported() {
             ),
             "DoRes started = 3; Addon addon = 4;",
             "watch.fallback.not_found_succeeds_after",
-            "is for a fallback that is polled",
+            "has no effect with `is_final`",
         ),
         (
             fallback(
@@ -546,14 +546,14 @@ fn contradictory_watch_calls_are_reported() {
             ),
             "DoRes started = 3; Addon addon = 4;",
             "watch.fallback.not_found_succeeds_after",
-            "says nothing beside ON_NOT_FOUND_SUCCEED",
+            "has no effect with ON_NOT_FOUND_SUCCEED",
         ),
         (
             r#"poll: "S.ListJobs" item: "jobs" key: "uuid" set_when_final: "x" start: {call: "Do"}"#
                 .to_owned(),
             STARTED,
             "watch.set_when_final",
-            "what is watched is a list",
+            "but `item` is a list",
         ),
     ] {
         let bytes = descriptors(&jobs(&rules, response));

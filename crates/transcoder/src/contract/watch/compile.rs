@@ -1,4 +1,4 @@
-//! From what an rpc says of its watch to the tables.
+//! Compiles the options of a watch.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub(in crate::contract) fn compile(
     if method.action.is_some() || poll.action.is_some() {
         diagnostics.report_rule(
             "watch",
-            "an action cannot be watched: it is not to be done twice",
+            "an action cannot be polled: it must not be repeated",
         );
     }
     if rule.start.is_none() {
@@ -71,18 +71,18 @@ pub(in crate::contract) fn compile(
         diagnostics.report_rule(
             "watch.refresh",
             format!(
-                "`{}` takes a key of another type than `{}`",
+                "`{}` has a key of another type than `{}`",
                 rule.refresh, rule.key
             ),
         );
     }
     if rules::OnNotFound::try_from(rule.on_not_found).is_err() {
-        diagnostics.report_rule("watch.on_not_found", "is not a value that is known");
+        diagnostics.report_rule("watch.on_not_found", "is not a known value");
     }
     let (first_interval, max_interval) = intervals(rule, diagnostics);
 
     if list && poll.paging.is_some() {
-        let problem = "comes in pages: a watch reads a list whole";
+        let problem = "has `paging`: a watch needs a complete list";
         diagnostics.report_rule("watch.poll", problem);
     }
     if list {
@@ -99,7 +99,7 @@ pub(in crate::contract) fn compile(
             (!rule.set_when_final.is_empty(), "set_when_final"),
         ] {
             if given {
-                let problem = "is for one thing; what is watched is a list";
+                let problem = "is for a single resource, but `item` is a list";
                 diagnostics.report_rule(&format!("watch.{option}"), problem);
             }
         }
@@ -115,7 +115,7 @@ pub(in crate::contract) fn compile(
             (rule.unknown.is_some(), "unknown"),
         ] {
             if given {
-                let problem = "the watch has no `state`: name it";
+                let problem = "the watch has no `state`: set it";
                 diagnostics.report_rule(&format!("watch.{option}"), problem);
             }
         }
@@ -123,7 +123,7 @@ pub(in crate::contract) fn compile(
     if !rule.not_found_succeeds_after.is_empty()
         && rule.on_not_found() == rules::OnNotFound::Succeed
     {
-        let problem = "says nothing beside ON_NOT_FOUND_SUCCEED: leave out one of them";
+        let problem = "has no effect with ON_NOT_FOUND_SUCCEED: remove one of them";
         diagnostics.report_rule("watch.not_found_succeeds_after", problem);
     }
     let calls = CallCompiler {
@@ -157,7 +157,7 @@ pub(in crate::contract) fn compile(
             diagnostics,
         );
         if !rule.follow_after.is_empty() && rule.follow.is_empty() {
-            let problem = "says after what to go on: name the field of `follow`";
+            let problem = "needs `follow`: name its field";
             diagnostics.report_rule("watch.follow_after", problem);
         }
         if let Some(rule) = &rule.unknown {
@@ -221,7 +221,7 @@ pub(in crate::contract) fn compile(
     })
 }
 
-/// The pauses: the first one, and the longest.
+/// Compiles the first pause and the longest one.
 pub(super) fn intervals(
     rule: &rules::Watch,
     diagnostics: &mut Diagnostics<'_>,
@@ -234,7 +234,7 @@ pub(super) fn intervals(
     let max_interval = interval(rule.max_interval.as_ref(), "max_interval", diagnostics);
     let first = first_interval.unwrap_or(Duration::from_secs(1));
     let max = max_interval.unwrap_or(Duration::from_secs(10).max(first));
-    // A longest pause that is given bounds the default of the first one, too.
+    // A `max_interval` bounds the default of `initial_interval`, too.
     let first = if first_interval.is_none() {
         first.min(max)
     } else {
@@ -255,13 +255,13 @@ pub(super) fn key(
     match (list, rule.key.is_empty()) {
         (false, true) => return None,
         (false, false) => {
-            diagnostics.report_rule("watch.key", "is for lists; what is watched is one thing");
+            diagnostics.report_rule("watch.key", "is for lists, but `item` is a single resource");
             return None;
         }
         (true, true) => {
             diagnostics.report_rule(
                 "watch.key",
-                "is missing: name the field that tells the items of the list apart",
+                "is missing: name the field that identifies an item of the list",
             );
             return None;
         }
@@ -273,7 +273,7 @@ pub(super) fn key(
         return None;
     };
     if !field.is_key() {
-        let problem = format!("`{}` must be one string or integer", rule.key);
+        let problem = format!("`{}` must be a single string or integer", rule.key);
         diagnostics.report_rule("watch.key", problem);
     }
     Some(index)
@@ -288,7 +288,7 @@ fn additional_keys(
 ) -> Vec<FieldPath> {
     let fits = rule.additional_keys.is_empty() || (list && rule.refresh.is_empty());
     if !fits {
-        let problem = "is for lists whose items are not read by their key (`refresh`)";
+        let problem = "is for lists without `refresh`";
         diagnostics.report_rule("watch.additional_keys", problem);
     }
     let mut field_paths = Vec::new();
@@ -301,7 +301,7 @@ fn additional_keys(
     field_paths
 }
 
-/// The numbers of the fields of the stream's messages: the event's, the item's.
+/// Returns the field numbers of event and item in the stream's messages.
 fn stream_fields(
     rule: &rules::Watch,
     method: &Method,
@@ -344,7 +344,7 @@ fn stream_fields(
         if named.is_empty() {
             ""
         } else {
-            " beside those that are named"
+            " besides the named ones"
         },
         schema.message(item).name
     );
@@ -368,7 +368,8 @@ fn interval(
     }
 }
 
-/// The bool of the poll's request that makes it cheaper when false.
+/// Compiles `set_when_final`: the bool of the poll's request that makes the poll
+/// cheaper when false.
 fn light(
     name: &str,
     schema: &Schema,
@@ -383,7 +384,7 @@ fn light(
         diagnostics,
     )?;
     if field.cardinality != Cardinality::Explicit {
-        let problem = format!("`{name}` must be `optional`: else its false is not sent");
+        let problem = format!("`{name}` must be `optional`: otherwise `false` is not sent");
         diagnostics.report_rule("watch.set_when_final", problem);
     }
     Some(index)

@@ -9,35 +9,35 @@ use crate::contract::Outcome;
 use crate::contract::diagnostics::Diagnostics;
 use crate::schema::{Kind, MessageId, Schema};
 
-/// States that are an end only when they last.
+/// A compiled `drawbridge.v1.FinalAfter`.
 #[derive(Debug)]
 pub struct Hold {
     states: States,
-    /// Only while this field has this text.
+    /// The rule applies only while this field has this text.
     unless: Option<(FieldPath, Box<str>)>,
-    /// It was read for so long.
+    /// For how long the state must last.
     pub time: Duration,
-    /// And in so many polls in a row.
+    /// In how many consecutive polls it must be read.
     pub polls: u32,
 }
 
-/// What looks like an end and is one only when it lasts.
+/// A state that is final only when it lasts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
-    /// Which of the watch's holds says so; none: its state is not known.
+    /// Index of the rule in `final_after`; none where the state is unknown.
     pub rule: Option<usize>,
-    /// What must stay the same meanwhile.
+    /// The value that must stay the same.
     pub mark: String,
-    /// What it is then.
+    /// The outcome once it has lasted.
     pub outcome: Outcome,
-    /// For so long it must have been read.
+    /// For how long it must last.
     pub time: Duration,
-    /// And in so many polls in a row.
+    /// In how many consecutive polls it must be read.
     pub polls: u32,
 }
 
 impl Hold {
-    /// Whether the item is in such a state, as `state` tells.
+    /// Returns whether the rule applies to the item.
     pub(super) fn holds(&self, schema: &Schema, state: &State, item: &[u8]) -> bool {
         let unless = self.unless.as_ref().is_none_or(|(field_path, want)| {
             let text = field_path.text(schema, item);
@@ -51,7 +51,7 @@ impl Hold {
     }
 }
 
-/// Compiles states of this one that are an end only when they last.
+/// Compiles a rule of `final_after`.
 pub(super) fn compile(
     state: &State,
     rule: &rules::FinalAfter,
@@ -72,7 +72,7 @@ pub(super) fn compile(
         if !rule.value.is_empty() {
             diagnostics.report_rule(
                 "watch.final_after.field",
-                "is missing: value is what it must be",
+                "is missing: name the field of `value`",
             );
         }
         None
@@ -82,7 +82,7 @@ pub(super) fn compile(
                 Some((field_path, rule.value.as_str().into()))
             }
             Ok(_) => {
-                let problem = format!("`{}` must be one value", rule.field);
+                let problem = format!("`{}` must be a single value", rule.field);
                 diagnostics.report_rule("watch.final_after.field", problem);
                 None
             }
@@ -108,7 +108,10 @@ pub(super) fn compile(
         }
     };
     if time.is_zero() && polls == 1 {
-        diagnostics.report_rule("watch.final_after", "holds nothing: give a time or polls");
+        diagnostics.report_rule(
+            "watch.final_after",
+            "has no effect: set `duration` or `polls`",
+        );
     }
     Some(Hold {
         states,

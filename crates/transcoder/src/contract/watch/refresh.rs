@@ -14,22 +14,22 @@ use crate::contract::{Method, Watch};
 use crate::json::wire::{self, Value};
 use crate::schema::{Cardinality, Field, Kind, MessageId};
 
-/// How the request for one item is made of the request for the list.
+/// How to build the request for one item from the request for the list.
 #[derive(Debug)]
 pub(super) struct Refresh {
-    /// Fields that stand in both paths: number in the list's request, and in the
-    /// item's.
+    /// Path fields of both rpcs: number in the list's request, and in the item's.
     copied: Vec<(u32, u32)>,
-    /// The field that takes the key.
+    /// Number of the field for the key.
     number: u32,
     pub kind: Kind,
-    /// The field of the response that holds the item; none when it is the item.
+    /// Number of the response's field with the item; none when the response is the
+    /// item.
     item: Option<u32>,
 }
 
 impl Watch {
-    /// Lists with `refresh` only: the call that reads the item of this key, from
-    /// the list's own request. Fields that both paths have are taken over.
+    /// Lists with `refresh` only: returns the call that reads the item of this key,
+    /// from the list's request. Path fields of both rpcs are copied.
     pub fn refresh_call(&self, request: &[u8], key: &str, dialect: &str) -> Result<Call, Error> {
         let (Some(rpc), Some(table)) = (&self.refresh, &self.tables.refresh) else {
             return Err(Error::Malformed("the watch has no refresh".into()));
@@ -45,7 +45,7 @@ impl Watch {
         match table.kind {
             Kind::String => wire::write_bytes(&mut wire, table.number, key.as_bytes()),
             _ => {
-                // Negative numbers stand as their 64-bit complement, as protobuf has them.
+                // Protobuf encodes negative numbers as 64-bit two's complement.
                 let number = key
                     .parse::<i64>()
                     .map(|number| number as u64)
@@ -57,8 +57,8 @@ impl Watch {
         rpc.bind(&wire, dialect)
     }
 
-    /// Lists with `refresh` only: the item in a response of the refresh rpc, as a
-    /// slice without a copy. One that is not there is `Error::Decode`.
+    /// Lists with `refresh` only: returns the item in a response of the `refresh` rpc,
+    /// as a slice without a copy. A missing item is `Error::Decode`.
     pub fn refreshed(&self, response: &Bytes) -> Result<Bytes, Error> {
         let Some(number) = self.tables.refresh.as_ref().and_then(|table| table.item) else {
             return Ok(response.clone());
@@ -85,7 +85,7 @@ pub(super) fn compile(
     let Some(item) = item else {
         diagnostics.report_rule(
             "watch.refresh",
-            "is for lists; what is watched is one thing",
+            "is for lists, but `item` is a single resource",
         );
         return None;
     };
@@ -106,14 +106,14 @@ pub(super) fn compile(
         });
         match known {
             Some((_, known)) if steps.is_empty() => copied.push((known.number, field.number)),
-            // The upstream's own stands in.
+            // The upstream has a project id of its own.
             None if field.project_id => {}
             _ => keys.push((steps, field)),
         }
     }
     let [(steps, key)] = &*keys else {
         let problem = format!(
-            "`{}` must have one path field beside those of the watch, for the key: it has {}",
+            "`{}` must have exactly one path field more than the watch, for the key: it has {}",
             rule.refresh,
             keys.len()
         );
@@ -135,7 +135,7 @@ pub(super) fn compile(
             || copied.iter().any(|(_, number)| *number == field.number);
         if !filled {
             let problem = format!(
-                "`{}`: nothing fills its REQUIRED field `{}`",
+                "`{}`: nothing sets its REQUIRED field `{}`",
                 rule.refresh, field.name
             );
             diagnostics.report_rule("watch.refresh", problem);

@@ -1,4 +1,4 @@
-//! The state of a watched thing, and what it means.
+//! `state`, `succeeded`, `failed`: the state of a watched resource, and its outcome.
 
 use super::field_path::FieldPath;
 use crate::contract::Outcome;
@@ -8,7 +8,7 @@ use crate::json;
 use crate::json::wire::Value;
 use crate::schema::{EnumId, Field, Kind, MessageId, Schema};
 
-/// Where the state stands and which values are an end.
+/// The field with the state, and its final values.
 #[derive(Debug)]
 pub(super) struct State {
     pub field_path: FieldPath,
@@ -16,7 +16,7 @@ pub(super) struct State {
     badly: States,
 }
 
-/// Some values of a state.
+/// A set of values of a state.
 #[derive(Debug, Default)]
 pub(super) struct States(Vec<One>);
 
@@ -26,12 +26,12 @@ enum One {
     Number(i32),
 }
 
-/// Where the rules of a state stand.
+/// The options that define a state.
 pub(super) struct Written<'a> {
     pub state: &'a str,
     pub well: &'a [String],
     pub badly: &'a [String],
-    /// `watch`, `watch.fallback`.
+    /// The option that contains them: `watch` or `watch.fallback`.
     pub option: &'a str,
 }
 
@@ -53,7 +53,7 @@ impl State {
             if !well.is_empty() || !badly.is_empty() {
                 diagnostics.report_rule(
                     &at("state"),
-                    "is missing: name the field that succeeded and failed speak of",
+                    "is missing: name the field of `succeeded` and `failed`",
                 );
             }
             return None;
@@ -69,12 +69,12 @@ impl State {
         if !field.is_single() || !matches!(field.kind, Kind::String | Kind::Enum(_)) {
             diagnostics.report_rule(
                 &at("state"),
-                format!("`{state}` must be one string or enum"),
+                format!("`{state}` must be a single string or enum"),
             );
             return None;
         }
         if let Some(both) = badly.iter().find(|text| well.contains(text)) {
-            let problem = format!("`{both}` stands in succeeded, too");
+            let problem = format!("`{both}` is also in `succeeded`");
             diagnostics.report_rule(&at("failed"), problem);
         }
         let mut this = Self {
@@ -87,7 +87,7 @@ impl State {
         Some(this)
     }
 
-    /// Further values of this state.
+    /// Compiles further values of this state.
     pub fn states(
         &self,
         schema: &Schema,
@@ -106,7 +106,7 @@ impl State {
         states
     }
 
-    /// Values that must be an end.
+    /// Compiles values that must be final.
     pub fn ends(
         &self,
         schema: &Schema,
@@ -117,12 +117,12 @@ impl State {
         let states = self.states(schema, texts, option, diagnostics);
         let is_end = |state: &One| self.well.0.contains(state) || self.badly.0.contains(state);
         if !states.0.iter().all(is_end) {
-            diagnostics.report_rule(option, "must name states that stand in succeeded or failed");
+            diagnostics.report_rule(option, "must name states of `succeeded` or `failed`");
         }
         states
     }
 
-    /// Whether the item has settled. A state that is not told or not known has not.
+    /// Returns the outcome of the item. A state that is unset or unknown is not final.
     pub fn outcome(&self, schema: &Schema, item: &[u8]) -> Outcome {
         self.read(schema, item, |field, value| {
             if self.is(schema, &self.well, field, value) {
@@ -136,7 +136,7 @@ impl State {
         .unwrap_or(Outcome::Pending)
     }
 
-    /// Whether the item is in one of these states.
+    /// Returns whether the item is in one of these states.
     pub fn is_in(&self, schema: &Schema, item: &[u8], states: &States) -> bool {
         self.read(schema, item, |field, value| {
             self.is(schema, states, field, value)
@@ -144,7 +144,7 @@ impl State {
         .unwrap_or(false)
     }
 
-    /// The state as the REST API has it; at most 100 characters.
+    /// Returns the state as the REST API names it, at most 100 characters.
     pub fn text(&self, schema: &Schema, item: &[u8]) -> Option<String> {
         self.read(schema, item, |field, value| {
             let text = json::text(schema, field, value).ok()?;
@@ -152,7 +152,7 @@ impl State {
         })?
     }
 
-    /// Whether the state of the item is one of the enum's values.
+    /// Returns whether the state of the item is a value of the enum.
     pub fn is_known(&self, schema: &Schema, item: &[u8]) -> bool {
         let Kind::Enum(id) = self.field_path.field(schema).kind else {
             return true;
@@ -180,7 +180,7 @@ impl State {
                 (One::Number(number), Kind::Enum(_), Value::Varint(value)) => {
                     *number == value as i32
                 }
-                // The raw text of an enum, where that is not set.
+                // The raw field has the text of an unknown enum value.
                 (One::Number(number), Kind::String, Value::Bytes(value)) => {
                     let known = std::str::from_utf8(value).ok();
                     match (self.field_path.field(schema).kind, known) {
@@ -194,7 +194,8 @@ impl State {
             })
     }
 
-    /// Calls `read` with the state of the item, or with the raw text kept beside it.
+    /// Calls `read` with the state of the item, or with its raw field where that is
+    /// unset.
     fn read<T>(
         &self,
         schema: &Schema,

@@ -1,4 +1,4 @@
-//! `unknown`: when an item is final whose state the contract does not know.
+//! `unknown`: when an item with a state that the enum does not have is final.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::contract::Outcome;
 use crate::contract::diagnostics::Diagnostics;
 use crate::schema::{Cardinality, Kind, MessageId, Schema};
 
-/// When an item in a state that is not known has settled.
+/// A compiled `drawbridge.v1.Unknown`.
 #[derive(Debug)]
 pub(super) struct Unknown {
     set: FieldPath,
@@ -18,7 +18,8 @@ pub(super) struct Unknown {
 }
 
 impl Unknown {
-    /// What lasts, where the item's state is not known and it is said to be over.
+    /// Returns the state that must last, where the item's state is unknown and
+    /// `final_when_set` is set.
     pub(super) fn held(&self, schema: &Schema, state: &State, item: &[u8]) -> Option<Held> {
         if state.is_known(schema, item) {
             return None;
@@ -38,7 +39,7 @@ impl Unknown {
     }
 }
 
-/// Compiles what settles an item whose state is not known.
+/// Compiles the `unknown` of a watch.
 pub(super) fn compile(
     state: &State,
     rule: &rules::Unknown,
@@ -47,7 +48,7 @@ pub(super) fn compile(
     diagnostics: &mut Diagnostics<'_>,
 ) -> Option<Unknown> {
     if !matches!(state.field_path.field(schema).kind, Kind::Enum(_)) {
-        let problem = "is for a state that is an enum: of a text every value is known";
+        let problem = "needs an enum as `state`: a string has no unknown values";
         diagnostics.report_rule("watch.unknown", problem);
     }
     let set = match FieldPath::find(schema, item, &rule.final_when_set) {
@@ -56,7 +57,7 @@ pub(super) fn compile(
         }
         Ok(_) => {
             let problem = format!(
-                "`{}` must be one value that may be unset",
+                "`{}` must be a single `optional` value or message",
                 rule.final_when_set
             );
             diagnostics.report_rule("watch.unknown.final_when_set", problem);

@@ -1,16 +1,16 @@
-//! Objects in which a name comes twice: the last value counts.
+//! Objects with duplicate names: the last value counts.
 
 use std::collections::HashSet;
 
 use super::super::wire;
 use crate::schema::{FieldIndex, Message};
 
-/// What the members of an object wrote, once a name has come twice: the field and
-/// where its bytes begin.
+/// The fields that an object with duplicate names has written, and where the bytes of
+/// each begin.
 pub(super) struct Segments(pub(super) Vec<(FieldIndex, usize)>);
 
 impl Segments {
-    /// Of an object in which no name has come twice so far.
+    /// Returns the segments of an object without duplicate names so far.
     pub(super) fn of(message: &Message, wire: &[u8]) -> Self {
         let mut segments: Vec<(FieldIndex, usize)> = Vec::new();
         let mut fields = wire::fields(wire);
@@ -27,8 +27,8 @@ impl Segments {
         Self(segments)
     }
 
-    /// Cuts out all but the last segment of each field; of `extras` all stay.
-    /// `out[start..]` is what the segments are of.
+    /// Removes all but the last segment of each field; additional properties keep all.
+    /// The segments are of `out[start..]`.
     pub(super) fn keep_last(self, out: &mut Vec<u8>, start: usize, extras: Option<FieldIndex>) {
         let wire = out.split_off(start);
         let mut end = wire.len();

@@ -1,9 +1,9 @@
-//! Places in a text, as paths of members and elements.
+//! Paths of members and elements, computed from positions in the text.
 
 use super::super::excerpt;
 use super::Fault;
 
-/// The path of a fault in its text.
+/// Returns the path of an error in its text.
 pub(in super::super) fn path_of(text: &[u8], fault: &Fault) -> String {
     join(path_at(text, fault.at), &fault.inner)
 }
@@ -15,8 +15,8 @@ pub(in super::super) fn join(mut path: String, inner: &str) -> String {
     path + inner
 }
 
-/// The path of the value at a place in the text, which was read without fault up
-/// to there: `software_deployments[3].creation_time`.
+/// Returns the path of the value at a position in the text, which is valid up to there:
+/// `software_deployments[3].creation_time`.
 pub(in super::super) fn path_at(text: &[u8], at: usize) -> String {
     enum Step<'a> {
         Member(&'a [u8]),

@@ -1,4 +1,4 @@
-//! Repeated fields: arrays, and lists in one text with commas.
+//! Repeated fields: arrays, and lists in one string, separated by commas.
 
 use super::super::{print, token, wire};
 use super::numbers::{bits_of_text, write_bits};
@@ -20,7 +20,7 @@ impl Reader<'_, '_> {
             field.packed_tag.write(self.out);
             content = wire::open(self.out);
         }
-        // Where the elements stand, if a raw companion is to have them.
+        // Positions of the elements, for a raw field.
         let mut places = Vec::new();
         if !self.opened(b']') {
             loop {
@@ -56,7 +56,7 @@ impl Reader<'_, '_> {
         Ok(())
     }
 
-    /// An element that is not packed; one that says there is none is a default.
+    /// Decodes an element that is not packed; an unset one becomes the default.
     pub(super) fn list_element(&mut self, field: &Field, depth: u32) -> Outcome {
         let start = self.out.len();
         let set = if self.is_null() && !self.is_any_json(field) {
@@ -80,7 +80,7 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// A list as one text with commas; an empty one has no elements.
+    /// Decodes a list in one string; an empty string has no elements.
     pub(super) fn comma_list(&mut self, message: &Message, field: &Field) -> Outcome {
         let at = self.pos;
         let content = self.string()?;

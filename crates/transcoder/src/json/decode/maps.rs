@@ -1,4 +1,4 @@
-//! Map fields: objects with any names.
+//! Map fields.
 
 use super::super::token;
 use super::super::wire::{self, MAX_DEPTH};
@@ -12,7 +12,7 @@ impl Reader<'_, '_> {
             return self.expected("an object");
         }
         let Kind::Message(entry) = field.kind else {
-            return self.fault("the map has no entries");
+            return self.fault("the map has no entry type");
         };
         let [key, value] = &self.schema.message(entry).fields[..] else {
             return self.fault("the map has no keys and values");
@@ -56,7 +56,7 @@ impl Reader<'_, '_> {
     fn map_key(&mut self, key: &Field) -> Outcome {
         key.tag.write(self.out);
         if self.peek() != b'"' {
-            return self.expected("a name in quotes");
+            return self.expected("a member name in quotes");
         }
         if key.kind == Kind::String {
             return self.string_out();

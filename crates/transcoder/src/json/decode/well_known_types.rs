@@ -1,4 +1,4 @@
-//! The well-known types. Their field numbers stand here as their tags.
+//! The well-known types. Their field numbers are written as encoded tags.
 
 use super::super::token::{self, Number};
 use super::super::wire::{self, MAX_DEPTH};
@@ -23,14 +23,14 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// One member of a Struct.
+    /// Decodes one member of a Struct.
     pub(super) fn structure_entry(&mut self, depth: u32) -> Outcome {
-        // Struct.fields, then key and value of the entry.
+        // The tags of Struct.fields, and of key and value of an entry.
         self.out.push(0x0a);
         let entry = wire::open(self.out);
         self.out.push(0x0a);
         if self.peek() != b'"' {
-            return self.expected("a name in quotes");
+            return self.expected("a member name in quotes");
         }
         self.string_out()?;
         self.colon()?;
@@ -124,7 +124,7 @@ impl Reader<'_, '_> {
                 if text.is_empty() {
                     return Ok(false);
                 }
-                // More digits than a year has.
+                // A number with more digits than a year.
                 let epoch = form == Form::EpochMillis && token::number(text, 0) == Ok(text.len());
                 match epoch {
                     true => millis(text),
@@ -171,7 +171,7 @@ impl Reader<'_, '_> {
 
     pub(super) fn mask(&mut self) -> Outcome {
         let content = self.string()?;
-        // The document is UTF-8, and escapes make nothing else.
+        // The text is UTF-8, and escapes decode to UTF-8.
         let paths = String::from_utf8_lossy(&content);
         for path in paths.split(',').map(str::trim).filter(|p| !p.is_empty()) {
             wire::write_bytes(self.out, 1, time::read_mask_path(path).as_bytes());
@@ -179,7 +179,7 @@ impl Reader<'_, '_> {
         Ok(())
     }
 
-    /// A wrapper; its zero is set too. An empty text is none for a number.
+    /// Decodes a wrapper; zero is a value. An empty string is unset for a number.
     pub(super) fn wrapper(&mut self, field: &Field) -> Outcome<bool> {
         let start = self.out.len();
         match field.kind {
@@ -217,7 +217,7 @@ impl Reader<'_, '_> {
         let url = self.string()?;
         let Some(id) = any_type(self.schema, &url) else {
             self.pos = at;
-            return self.expected("a type that is known");
+            return self.expected("a known type");
         };
         wire::write_bytes(self.out, 1, &url);
         self.out.push(0x12);

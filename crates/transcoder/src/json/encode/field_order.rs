@@ -1,4 +1,4 @@
-//! Messages whose fields do not stand once each, in one piece.
+//! Messages whose fields are not on the wire once each, in one piece.
 
 use std::collections::HashMap;
 
@@ -6,8 +6,8 @@ use super::super::bit_set::BitSet;
 use super::super::wire::{self, Malformed};
 use crate::schema::{Cardinality, FieldIndex, Kind, Message};
 
-/// Whether each field stands there once and in one piece, and of a oneof one
-/// member.
+/// Returns whether each field is there once and in one piece, and one member of each
+/// oneof.
 pub(super) fn is_in_order(message: &Message, wire: &[u8]) -> Result<bool, Malformed> {
     let mut seen = BitSet::default();
     let mut before = 0;
@@ -21,7 +21,7 @@ pub(super) fn is_in_order(message: &Message, wire: &[u8]) -> Result<bool, Malfor
         if again && matches!(field.cardinality, Cardinality::Repeated | Cardinality::Map) {
             continue;
         }
-        // Oneofs are counted behind the fields.
+        // Oneofs are numbered after the fields.
         let of_oneof = |oneof| message.fields.len() as u16 + oneof;
         if !seen.insert(index) || field.oneof.is_some_and(|o| !seen.insert(of_oneof(o))) {
             return Ok(false);
@@ -30,8 +30,8 @@ pub(super) fn is_in_order(message: &Message, wire: &[u8]) -> Result<bool, Malfor
     Ok(true)
 }
 
-/// The message with each field once and in one piece: of single values the last,
-/// of messages all parts as one, of a oneof the last member.
+/// Returns the message with each field once and in one piece: the last of single
+/// values, all parts of a message joined, the last member of a oneof.
 pub(super) fn in_order(message: &Message, wire: &[u8]) -> Result<Vec<u8>, Malformed> {
     let mut found = Vec::new();
     for field in wire::fields(wire) {
@@ -43,8 +43,8 @@ pub(super) fn in_order(message: &Message, wire: &[u8]) -> Result<Vec<u8>, Malfor
             found.push((index, field, value));
         }
     }
-    // From the end: the first member of a oneof that is met is the one that
-    // counts, back to where another one stands.
+    // From the end: the last member of a oneof counts, with its values back to where
+    // another member is set.
     let mut members: HashMap<u16, (FieldIndex, bool)> = HashMap::new();
     let mut kept: Vec<_> = found
         .into_iter()

@@ -1,4 +1,4 @@
-//! Arbitrary JSON, which is written without tables: its types are always the same.
+//! Arbitrary JSON: `Struct`, `Value`, `ListValue` and `Any`, which need no tables.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ use super::{Outcome, Writer, fault, within};
 use crate::schema::{Form, Message};
 
 impl Writer<'_> {
-    /// Writes the members of a Struct beside those of the fields.
+    /// Writes the members of a Struct next to those of the fields.
     pub(super) fn extras(
         &self,
         out: &mut Vec<u8>,
@@ -46,7 +46,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// `google.protobuf.Struct`.
+    /// Writes a `google.protobuf.Struct`.
     pub(super) fn structure(&self, out: &mut Vec<u8>, wire: &[u8], depth: u32) -> Outcome {
         let wire = last_entries(wire)?;
         out.push(b'{');
@@ -60,7 +60,7 @@ impl Writer<'_> {
             if out.len() > empty {
                 out.push(b',');
             }
-            // The entry is a message as well.
+            // The entry is a message, too.
             self.string(out, key)
                 .and_then(|()| {
                     out.push(b':');
@@ -72,7 +72,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// `google.protobuf.ListValue`.
+    /// Writes a `google.protobuf.ListValue`.
     pub(super) fn any_list(&self, out: &mut Vec<u8>, wire: &[u8], depth: u32) -> Outcome {
         let mut index = 0_usize;
         out.push(b'[');
@@ -95,7 +95,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// `google.protobuf.Value`. One that holds nothing is `null`.
+    /// Writes a `google.protobuf.Value`. An empty one is `null`.
     pub(super) fn any_json(&self, out: &mut Vec<u8>, wire: &[u8], depth: u32) -> Outcome {
         if depth > MAX_DEPTH {
             return Err(Malformed::Depth.into());
@@ -111,8 +111,8 @@ impl Writer<'_> {
                 return Ok(());
             }
         }
-        // All fields are members of one oneof: the last one counts, and a message
-        // takes in the parts that stand before it.
+        // All fields are members of one oneof: the last one counts, and a message joins
+        // its parts.
         let mut last = (0, Value::Varint(0));
         let mut parts = Vec::new();
         for field in wire::fields(wire) {
@@ -135,7 +135,7 @@ impl Writer<'_> {
         }
     }
 
-    /// The one field of a Value, by its number.
+    /// Writes the field of a Value, by its number.
     #[inline]
     fn any_kind(&self, out: &mut Vec<u8>, kind: u32, value: Value<'_>, depth: u32) -> Outcome {
         match (kind, value) {
@@ -143,7 +143,7 @@ impl Writer<'_> {
             (2, Value::Fixed64(bits)) => {
                 let value = f64::from_bits(bits);
                 if !value.is_finite() {
-                    return fault("NaN and infinities are no JSON numbers");
+                    return fault("NaN and infinities are not JSON numbers");
                 }
                 print::double(out, value);
             }
@@ -157,13 +157,13 @@ impl Writer<'_> {
             (5, Value::Bytes(wire)) => return self.structure(out, wire, depth + 1),
             (6, Value::Bytes(wire)) => return self.any_list(out, wire, depth + 1),
             (1..=6, _) => return Err(Malformed::Alien.into()),
-            // A kind that is not known.
+            // An unknown kind.
             _ => out.extend_from_slice(b"null"),
         }
         Ok(())
     }
 
-    /// `google.protobuf.Any`.
+    /// Writes a `google.protobuf.Any`.
     pub(super) fn any(&self, out: &mut Vec<u8>, wire: &[u8], depth: u32) -> Outcome {
         let url = wire::last(wire, 1)?.map_or(&[][..], |url| url.bytes());
         let value = wire::last(wire, 2)?.map_or(&[][..], |value| value.bytes());
@@ -196,7 +196,7 @@ impl Writer<'_> {
     }
 }
 
-/// Whether the value has the wire type of this kind of a Value.
+/// Returns whether the value has the wire type of this field of a Value.
 fn is_any_kind(kind: u32, value: Value<'_>) -> bool {
     match kind {
         1 | 4 => matches!(value, Value::Varint(_)),
@@ -205,7 +205,7 @@ fn is_any_kind(kind: u32, value: Value<'_>) -> bool {
     }
 }
 
-/// The key of an entry of a Struct.
+/// Returns the key of an entry of a Struct.
 #[inline]
 fn any_key(wire: &[u8]) -> Result<&[u8], Malformed> {
     let mut key: &[u8] = &[];
@@ -220,7 +220,7 @@ fn any_key(wire: &[u8]) -> Result<&[u8], Malformed> {
     Ok(key)
 }
 
-/// Key and value of an entry of a Struct.
+/// Returns key and value of an entry of a Struct.
 #[inline]
 fn any_entry(wire: &[u8]) -> Result<(&[u8], Cow<'_, [u8]>), Malformed> {
     let mut key: &[u8] = &[];
@@ -238,7 +238,7 @@ fn any_entry(wire: &[u8]) -> Result<(&[u8], Cow<'_, [u8]>), Malformed> {
     Ok((key, value.unwrap_or_default()))
 }
 
-/// A Struct with only the last entry of each key; as it is, if no key comes twice.
+/// Returns a Struct with the last entry of each key; unchanged if no key is duplicate.
 fn last_entries(wire: &[u8]) -> Result<Cow<'_, [u8]>, Malformed> {
     let mut keys = Keys::default();
     let mut distinct = true;

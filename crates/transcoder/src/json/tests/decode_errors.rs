@@ -9,7 +9,7 @@ fn decode_errors_name_path_and_kind() {
             "All",
             "<html><body>Bad gateway</body></html>",
             "",
-            "expected an object, found no JSON",
+            "expected an object, found invalid JSON",
         ),
         ("All", "[]", "", "expected an object, found a JSON array"),
         (
@@ -18,20 +18,30 @@ fn decode_errors_name_path_and_kind() {
             "",
             "expected an object, found a JSON string",
         ),
-        ("All", "nul", "", "expected a JSON value, found no JSON"),
+        (
+            "All",
+            "nul",
+            "",
+            "expected a JSON value, found invalid JSON",
+        ),
         (
             "All",
             "{",
             "",
             "expected a string, found the end of the text",
         ),
-        ("All", "{} {}", "", "there is more behind the end"),
-        ("All", "null null", "", "there is more behind the end"),
+        ("All", "{} {}", "", "unexpected data after the JSON value"),
+        (
+            "All",
+            "null null",
+            "",
+            "unexpected data after the JSON value",
+        ),
         (
             "All",
             "{\"a_string\":\"x",
             "a_string",
-            "the string does not end",
+            "the string is not terminated",
         ),
         (
             "All",
@@ -218,7 +228,7 @@ fn decode_errors_name_path_and_kind() {
             "All",
             "{\"a_string\":\"\\x\"}",
             "a_string",
-            "not an escape of JSON",
+            "not a JSON escape sequence",
         ),
         (
             "All",
@@ -230,7 +240,7 @@ fn decode_errors_name_path_and_kind() {
             "All",
             "{\"a_string\":\"\\u12",
             "a_string",
-            "the string does not end",
+            "the string is not terminated",
         ),
         (
             "All",
@@ -242,7 +252,7 @@ fn decode_errors_name_path_and_kind() {
             "All",
             "{\"any\":{\"@type\":\"x.Y\"}}",
             "any.@type",
-            "expected a type that is known, found a JSON string",
+            "expected a known type, found a JSON string",
         ),
         (
             "Ruled",

@@ -496,7 +496,7 @@ fn encode_errors_name_the_path() {
                 ),
             ),
             "object.k",
-            "NaN and infinities are no JSON numbers",
+            "NaN and infinities are not JSON numbers",
         ),
         (
             "All",

@@ -49,12 +49,9 @@ fn check_with_unsuitable_definitions_is_reported() {
 #[test]
 fn unsuitable_edits_are_reported() {
     for (edit, want) in [
-        ("field: \"near\" target_member: \"x\"", "is local"),
-        (
-            "field: \"note\"",
-            "has no place: name it in `target_member`",
-        ),
-        ("field: \"words\"", "has no place"),
+        ("field: \"near\" target_member: \"x\"", "is `gateway_only`"),
+        ("field: \"note\"", "has no target: set `target_member`"),
+        ("field: \"words\"", "has no target"),
         (
             "field: \"note\" keyed: true member_prefixes: \"k\" target_member: \"v\"",
             "`keyed` is for a map",

@@ -9,13 +9,13 @@ fn contradictory_message_and_field_rules_are_reported() {
             "message Req { option (drawbridge.v1.message).bare_text = \"ids\"; repeated string ids = 1; }",
             "t.Req",
             "(drawbridge.v1.message).bare_text",
-            "`ids` is no single string here",
+            "`ids` is not a single string field of this message",
         ),
         (
             "message Req { option (drawbridge.v1.message).bare_text = \"no\"; string id = 1; }",
             "t.Req",
             "(drawbridge.v1.message).bare_text",
-            "`no` is no single string here",
+            "`no` is not a single string field of this message",
         ),
         (
             "message Req {
@@ -24,13 +24,13 @@ fn contradictory_message_and_field_rules_are_reported() {
              }",
             "t.Req",
             "(drawbridge.v1.message).text_is_error",
-            "leave out one of the two",
+            "remove one of them",
         ),
         (
             "message Req { int32 a = 1 [(drawbridge.v1.field).field_names = {message: \"Res\"}]; }",
             "t.Req.a",
             "(drawbridge.v1.field).field_names",
-            "only a string can be the name of a field",
+            "only for strings",
         ),
         (
             "message Req { string a = 1 [(drawbridge.v1.field).field_names = {message: \"No\"}]; }",
@@ -51,7 +51,7 @@ fn contradictory_message_and_field_rules_are_reported() {
              }",
             "t.E",
             "(drawbridge.v1.enum_type).lenient",
-            "by its letters, `a` is the text of two values",
+            "compared by letters only, `a` is the text of two values",
         ),
     ] {
         let options = "option (google.api.http) = {get: \"/v1/x\"};";
@@ -75,7 +75,7 @@ fn unsuitable_conditions_and_forms_are_reported() {
         (
             expression("map<string, string> m = 1 [(drawbridge.v1.field).condition = {}];"),
             "field condition",
-            "a map is no condition",
+            "a map cannot be a condition",
         ),
         (
             expression("double d = 1 [(drawbridge.v1.field).condition = {}];"),
@@ -90,7 +90,7 @@ fn unsuitable_conditions_and_forms_are_reported() {
         (
             expression("google.protobuf.Struct s = 1 [(drawbridge.v1.field).condition = {}];"),
             "field condition",
-            "a message is an expression by itself, or a time",
+            "a condition is a scalar, an enum or a Timestamp, not a message",
         ),
         (
             expression("string s = 1 [(drawbridge.v1.field).condition = {member: \"a'b\"}];"),
@@ -105,25 +105,25 @@ fn unsuitable_conditions_and_forms_are_reported() {
         (
             "string n = 1 [(drawbridge.v1.field).additional_properties = true];".into(),
             "field additional_properties",
-            "only a single google.protobuf.Struct",
+            "only for a single google.protobuf.Struct",
         ),
         (
             "repeated google.protobuf.Struct n = 1 [(drawbridge.v1.field).additional_properties = true];".into(),
             "field additional_properties",
-            "only a single google.protobuf.Struct",
+            "only for a single google.protobuf.Struct",
         ),
         (
             "google.protobuf.Struct n = 1 [(drawbridge.v1.field) = {additional_properties: true name: \"x\"}];"
                 .into(),
             "field additional_properties",
-            "leave out name",
+            "cannot be combined with `name`",
         ),
         (
             "google.protobuf.Struct a = 1 [(drawbridge.v1.field).additional_properties = true];
              google.protobuf.Struct b = 2 [(drawbridge.v1.field).additional_properties = true];"
                 .into(),
             "field additional_properties",
-            "another field takes them already",
+            "another field already has this option",
         ),
         (
             "string s = 1 [(drawbridge.v1.field).form = FORM_EXPRESSION];".into(),
@@ -158,23 +158,23 @@ fn unsuitable_bare_text_and_arrays_are_reported() {
         (
             "option (drawbridge.v1.message).bare_text = \"n\"; int32 n = 1;",
             "message bare_text",
-            "`n` is no single string",
+            "`n` is not a single string field",
         ),
         (
             "option (drawbridge.v1.message).bare_array = \"n\"; string n = 1;",
             "message bare_array",
-            "`n` is no repeated field",
+            "`n` is not a repeated field",
         ),
         (
             "option (drawbridge.v1.message).as_array = \"no\"; repeated string n = 1;",
             "message as_array",
-            "`no` is no repeated field",
+            "`no` is not a repeated field",
         ),
         (
             "option (drawbridge.v1.message) = {bare_array: \"n\" as_array: \"n\"};
              repeated string n = 1;",
             "message as_array",
-            "goes with no other array",
+            "cannot be combined with `bare_array`",
         ),
     ] {
         let messages = format!("message Req {{ string id = 1; }} message Res {{ {res} }}");

@@ -13,7 +13,7 @@ fn contradictory_method_rules_are_reported() {
             post,
             "constant_body: \"{}\"",
             "constant_body",
-            "another body already",
+            "already has a body",
         ),
         (get, "constant_body: \"{\"", "constant_body", "is not JSON"),
         (get, "also_success: 204", "also_success", "204 is not"),
@@ -22,7 +22,7 @@ fn contradictory_method_rules_are_reported() {
             get,
             "constant_query: \"?a=b\"",
             "constant_query",
-            "without `?` and `&`",
+            "must not begin with `?` or `&`",
         ),
         (
             get,
@@ -52,7 +52,7 @@ fn contradictory_method_rules_are_reported() {
             invoke,
             "action: {document: \"id\"}",
             "action.document",
-            "must be one message",
+            "must be a single message",
         ),
         (
             invoke,
@@ -64,7 +64,7 @@ fn contradictory_method_rules_are_reported() {
             invoke,
             "action: {} constant_body: \"{}\"",
             "constant_body",
-            "another body already",
+            "already has a body",
         ),
     ] {
         let options = format!("{http} option (drawbridge.v1.method) = {{ {rule} }};");
@@ -117,19 +117,19 @@ fn unknown_names_in_method_rules_are_reported() {
             post,
             "at_least_one: {fields: \"id\"}",
             "at_least_one",
-            "names fewer than two fields: make a single one REQUIRED",
+            "needs at least two fields: mark a single one REQUIRED",
         ),
         (
             post,
             "count_members: {key: \"n\" value: \"id\"}",
             "count_members",
-            "`n`: `id` is no repeated field here",
+            "`n`: `id` is not a repeated field of this message",
         ),
         (
             post,
             "count_members: {key: \"n\" value: \"no\"}",
             "count_members",
-            "`n`: `no` is no repeated field here",
+            "`n`: `no` is not a repeated field of this message",
         ),
         (
             post,
@@ -141,13 +141,13 @@ fn unknown_names_in_method_rules_are_reported() {
             get,
             "count_members: {key: \"n\" value: \"ids\"}",
             "count_members",
-            "`n`: is for the body `*`",
+            "`n`: needs the body `*`",
         ),
         (
             post,
             "response_choices: {field: \"thing\"}",
             "response_choices",
-            "a member has no name",
+            "`member` is empty",
         ),
         (
             post,
@@ -212,7 +212,7 @@ fn check_with_unknown_fields_is_reported() {
         ),
         (
             "checker: \"property-definitions\" field: \"id\" id_field: \"id\"",
-            "`id` is no map",
+            "`id` is not a map",
         ),
         (
             "checker: \"property-definitions\" field: \"labels\" id_field: \"no\"",

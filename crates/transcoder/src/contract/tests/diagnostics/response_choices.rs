@@ -10,31 +10,31 @@ fn contradictory_path_in_response_choices_and_count_members_are_reported() {
             POST,
             "path_in: {key: \"old\" value: \"/v0\"} absent_in: \"old\"",
             "path_in",
-            "`old` lacks the operation",
+            "`old` is also in `absent_in`",
         ),
         (
             POST,
             "response_choices: {member: \"a\" field: \"text\"}",
             "response_choices",
-            "`text` must be one message",
+            "`text` must be a single message",
         ),
         (
             POST,
             "response_choices: {member: \"a\" field: \"many\"}",
             "response_choices",
-            "`many` must be one message",
+            "`many` must be a single message",
         ),
         (
             POST,
             "response_choices: [{member: \"a\" field: \"one\"}, {member: \"a\" field: \"one\"}]",
             "response_choices",
-            "`a` is told apart already",
+            "`a` is listed twice",
         ),
         (
             POST,
             "required: \"properties.value\"",
             "required",
-            "`properties` is no message with fields",
+            "`properties` is not a message with fields",
         ),
     ] {
         let options = format!(

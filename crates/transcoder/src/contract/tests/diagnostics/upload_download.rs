@@ -33,7 +33,7 @@ fn unsuitable_uploads_and_downloads_are_reported() {
             POST,
             &[UP],
             "upload",
-            "and no more",
+            "is client-streaming only",
         ),
         (
             "Do(Req) returns (Res)",
@@ -47,7 +47,7 @@ fn unsuitable_uploads_and_downloads_are_reported() {
             get,
             &[UP],
             "upload",
-            "a POST, PUT or PATCH without `body`",
+            "use POST, PUT or PATCH without `body`",
         ),
         (into, with_body, &[UP], "upload", "without `body`"),
         (
@@ -55,7 +55,7 @@ fn unsuitable_uploads_and_downloads_are_reported() {
             POST,
             &[UP, DOWN],
             "upload",
-            "together with `download`",
+            "combined with `download`",
         ),
         (
             into,
@@ -118,14 +118,14 @@ fn unsuitable_uploads_and_downloads_are_reported() {
             POST,
             &["upload = {file_name: \"sent\" chunk: \"chunk\"}"],
             "upload.file_name",
-            "make it `gateway_only`",
+            "mark it `gateway_only`",
         ),
         (
             into,
             POST,
             &["upload = {part: \"a\\\"b\" file_name: \"name\" chunk: \"chunk\"}"],
             "upload.part",
-            "must be of letters",
+            "must consist of letters",
         ),
         (
             out,

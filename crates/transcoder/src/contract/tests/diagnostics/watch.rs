@@ -8,12 +8,12 @@ fn streams_without_a_kind_are_reported() {
         (
             "rpc Do(stream Req) returns (Res)",
             "stream",
-            "client streaming",
+            "a client-streaming rpc must be an upload",
         ),
         (
             "rpc Do(stream Req) returns (stream Res)",
             "stream",
-            "client streaming",
+            "a client-streaming rpc must be an upload",
         ),
         (
             "rpc Do(Req) returns (stream Res)",
@@ -144,12 +144,12 @@ fn contradictory_watches_are_reported() {
         (
             "poll: \"List\" item: \"things\" key: \"weight\"",
             "watch.key",
-            "one string or integer",
+            "a single string or integer",
         ),
         (
             "poll: \"List\" item: \"things\" key: \"inner\"",
             "watch.key",
-            "one string or integer",
+            "a single string or integer",
         ),
         (
             "poll: \"List\" item: \"one\" key: \"id\"",
@@ -169,22 +169,22 @@ fn contradictory_watches_are_reported() {
         (
             "poll: \"List\" item: \"one\" state: \"id.no\"",
             "watch.state",
-            "`id` is not one message",
+            "`id` is not a single message",
         ),
         (
             "poll: \"List\" item: \"one\" state: \"inners.state\"",
             "watch.state",
-            "`inners` is not one message",
+            "`inners` is not a single message",
         ),
         (
             "poll: \"List\" item: \"one\" state: \"size\"",
             "watch.state",
-            "one string or enum",
+            "a single string or enum",
         ),
         (
             "poll: \"List\" item: \"one\" state: \"inner\"",
             "watch.state",
-            "one string or enum",
+            "a single string or enum",
         ),
         (
             "poll: \"List\" item: \"one\" succeeded: \"done\"",
@@ -204,7 +204,7 @@ fn contradictory_watches_are_reported() {
         (
             "poll: \"List\" item: \"one\" state: \"state\" succeeded: \"done\" failed: \"done\"",
             "watch.failed",
-            "`done` stands in succeeded, too",
+            "`done` is also in `succeeded`",
         ),
         (
             "poll: \"List\" item: \"one\" follow: \"no\"",
@@ -214,7 +214,7 @@ fn contradictory_watches_are_reported() {
         (
             "poll: \"List\" item: \"one\" follow: \"p\"",
             "watch.follow",
-            "`p` must be one bool",
+            "`p` must be a single bool",
         ),
         (
             "poll: \"List\" item: \"one\" refresh: \"Get\"",
@@ -229,7 +229,7 @@ fn contradictory_watches_are_reported() {
         (
             "poll: \"List\" item: \"things\" key: \"id\" refresh: \"List\"",
             "watch.refresh",
-            "must have one path field beside those of the watch, for the key: it has 0",
+            "must have exactly one path field more than the watch, for the key: it has 0",
         ),
         (
             "poll: \"List\" item: \"things\" key: \"id\" refresh: \"Odd\"",
@@ -239,7 +239,7 @@ fn contradictory_watches_are_reported() {
         (
             "poll: \"List\" item: \"things\" key: \"id\" refresh: \"More\"",
             "watch.refresh",
-            "nothing fills its REQUIRED field `q`",
+            "nothing sets its REQUIRED field `q`",
         ),
         (
             "poll: \"List\" item: \"things\" key: \"size\" refresh: \"Get\"",
@@ -308,7 +308,7 @@ fn unsuitable_watch_messages_are_reported() {
         (
             "string p = 1; bool follow = 2;",
             response,
-            "the field `follow` of t.WatchReq is not one of t.ListReq: name it alike, or mark it",
+            "the field `follow` of t.WatchReq is not one of t.ListReq: use the same name and type, or mark it",
         ),
         (
             "string p = 1 [(drawbridge.v1.field).name = \"q\"];",
@@ -326,7 +326,7 @@ fn unsuitable_watch_messages_are_reported() {
         response,
     ));
     assert!(
-        diagnostic.problem.contains("an action cannot be watched"),
+        diagnostic.problem.contains("an action cannot be polled"),
         "{diagnostic}"
     );
 }

@@ -31,7 +31,7 @@ fn unsuitable_final_states_are_reported() {
         (
             format!("{one} follow: \"follow\" follow_after: \"BUSY\""),
             "watch.follow_after",
-            "states that stand in succeeded or failed",
+            "states of `succeeded` or `failed`",
         ),
         (
             format!("{one} follow: \"follow\" follow_after: \"NO\""),
@@ -41,7 +41,7 @@ fn unsuitable_final_states_are_reported() {
         (
             format!("{one} follow_after: \"FAILED\""),
             "watch.follow_after",
-            "name the field of `follow`",
+            "needs `follow`",
         ),
         (
             "item: \"one\" follow: \"follow\" follow_after: \"FAILED\"".into(),
@@ -57,12 +57,12 @@ fn unsuitable_final_states_are_reported() {
             "item: \"all\" key: \"id\" state: \"state\" succeeded: \"DONE\" unknown: {final_when_set: \"over\"}"
                 .into(),
             "watch.unknown",
-            "what is watched is a list",
+            "but `item` is a list",
         ),
         (
             "item: \"one\" state: \"text\" succeeded: \"DONE\" unknown: {final_when_set: \"over\"}".into(),
             "watch.unknown",
-            "is for a state that is an enum",
+            "needs an enum as `state`",
         ),
         (
             format!("{one} unknown: {{}}"),
@@ -72,7 +72,7 @@ fn unsuitable_final_states_are_reported() {
         (
             format!("{one} unknown: {{final_when_set: \"end\"}}"),
             "watch.unknown.final_when_set",
-            "must be one value that may be unset",
+            "must be a single `optional` value or message",
         ),
         (
             format!("{one} unknown: {{final_when_set: \"over\" polls: -1}}"),
