@@ -22,7 +22,7 @@ pub enum Error {
         /// Path of the member: `software_deployments[3].creation_time`; empty for the
         /// body itself.
         path: String,
-        /// What was found and what was expected.
+        /// The value found and the value expected.
         problem: String,
         /// The upstream's id of the request, where the reply has one.
         request_id: Option<String>,

@@ -24,7 +24,7 @@ pub use time::read_timestamp;
 pub struct Problem {
     /// Path of the field or member: `software_deployments[3].status`.
     pub path: String,
-    /// What was found and what was expected.
+    /// The value found and the value expected.
     pub problem: String,
 }
 

@@ -16,11 +16,10 @@ pub(crate) use lookup::{Names, Numbers, Tag};
 pub struct Diagnostic {
     /// The proto file.
     pub file: String,
-    /// The rpc, message, field or enum value: its full name. Empty for a file as
-    /// a whole.
+    /// The full name of the rpc, message, field or enum value. Empty for a file.
     pub element: String,
     /// The invalid option: `google.api.http`, `(drawbridge.v1.method).watch.poll`.
-    /// Empty for an element as a whole.
+    /// Empty for an element.
     pub option: String,
     /// What is wrong and what to do.
     pub problem: String,

@@ -60,7 +60,7 @@ fn bare_strings_are_values_or_errors() {
         Err(Error::Decode { .. })
     ));
 
-    // What comes with a 202 says nothing; with a 200 it may come from elsewhere.
+    // The body of a 202 is ignored; that of a 200 can come from a proxy.
     let start = world.rpc("Start");
     for body in [
         "<html>",
@@ -107,7 +107,7 @@ fn oneof_members_can_share_a_name() {
             "{request}"
         );
     }
-    // Any of them is what is required.
+    // Any member of the oneof is enough.
     assert!(
         world
             .bind_in(json!({"template_json": {}}), "strict")

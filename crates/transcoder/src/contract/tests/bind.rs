@@ -1,8 +1,8 @@
-//! Requests and the REST calls they become.
+//! Binding of requests to REST calls.
 
 use super::*;
 
-/// A GET of `/v1/{id}` whose request has these fields, too.
+/// Compiles a GET of `/v1/{id}` whose request has further fields.
 fn get(fields: &str, more: &str) -> World {
     World::new(&unary(
         "option (google.api.http) = {get: \"/v1/{id}\"};",
@@ -129,7 +129,7 @@ fn path_fields_can_have_any_scalar_type() {
         request[key] = value;
         request
     };
-    // The raw text stands in for an enum value that the proto does not know.
+    // The raw field has the text of an enum value that the proto does not know.
     let mut raw = with("e", json!(0));
     raw["e_raw"] = json!("other");
     assert!(world.bind(raw).unwrap().path.contains("/other/"));
@@ -325,7 +325,7 @@ fn body_holds_the_fields_outside_path_and_query() {
             "",
             Some("{}".into()),
         ),
-        // Path fields never stand in the body, however deep.
+        // Path fields are never in the body, at any depth.
         (
             "patch: \"/{thing.name}\" body: \"thing\"",
             &json!({"thing": all["thing"]}),
@@ -361,7 +361,7 @@ fn body_can_be_one_field() {
         .bind(json!({"id": "i", "things": [{"name": "a", "kind": "E_ONE"}, {}], "text": "t"}))
         .unwrap();
     assert_eq!(body(&call), Some(r#"[{"name":"a","kind":"ONE"},{}]"#));
-    // All other fields are the query.
+    // All other fields are in the query.
     assert_eq!(call.query, "text=t");
     let call = world
         .bind_in(
@@ -454,7 +454,7 @@ fn error_names_the_missing_required_field() {
         let mut request = whole.clone();
         request[key] = value.clone();
         let error = world.bind(request).unwrap_err();
-        // A field that leads to the missing one is looked at first.
+        // A message that contains the missing field is checked first.
         let (found, problem) = fault(&error);
         if key == "tree" && value.get("leaves").is_none() {
             assert_eq!(found, "tree.leaves");
@@ -463,8 +463,8 @@ fn error_names_the_missing_required_field() {
         }
         assert_eq!(problem, "is required", "{key}: {value}");
     }
-    // What is not sent is not checked; an empty list may be what is meant; a raw
-    // text is as good as its value.
+    // Fields that are not sent are not checked; an empty list counts as set, and so
+    // does a raw field.
     let mut request = whole.clone();
     request["made"] = json!({});
     request["e"] = json!("E_UNSPECIFIED");
@@ -549,8 +549,8 @@ fn last_value_wins_and_message_parts_merge() {
          message Res {}",
     );
     let rpc = world.rpc("Do");
-    // The last value counts, messages merge, lists come packed and not, of a oneof
-    // the last member, unknown fields are ignored.
+    // The last value wins, messages merge, lists are packed or not, the last member of
+    // a oneof is set, unknown fields are ignored.
     let wire = b"\x0a\x01a\x12\x03\x0a\x01b\x1a\x02\x01\x02\x18\x03\x22\x01x\x2a\x01y\
                  \x0a\x01c\x12\x03\x12\x01n\x1a\x01\x04\x7a\x01z\xa0\x06\x05";
     let call = rpc.bind(wire, "").unwrap();

@@ -1,4 +1,4 @@
-//! Replies and the messages they become.
+//! Decoding of replies.
 
 use super::*;
 
@@ -51,7 +51,7 @@ fn empty_replies_decode_only_where_the_contract_allows() {
                     option idempotency_level = NO_SIDE_EFFECTS;";
         World::new(&unary(safe, messages))
     };
-    // Whether nothing at all, and whether `null`, is an empty message.
+    // Whether an empty body, and whether `null`, is an empty message.
     for (name, world, empty, null) in [
         ("a read", of("get", thing), false, false),
         ("a read by POST", world_of_post(thing), false, false),
@@ -104,7 +104,7 @@ fn response_body_selects_the_field() {
         ),
         ("thing", r#"{"name": "n"}"#, json!({"thing": {"name": "n"}})),
         ("thing", "{}", json!({"thing": {}})),
-        // The envelope is not looked for inside.
+        // `unwrap` does not apply within the field.
         ("thing", r#"{"thing": {"name": "n"}}"#, json!({"thing": {}})),
         (
             "things",

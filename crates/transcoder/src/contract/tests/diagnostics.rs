@@ -1,5 +1,5 @@
-//! Diagnostics at start: by theme in the modules below, what
-//! holds for all here.
+//! Diagnostics at start: those of all options here, the others by option in the modules
+//! below.
 
 mod action;
 mod fields;
@@ -17,7 +17,7 @@ const PLAIN: &str = r#"
     message Req { string id = 1; }
     message Res { string id = 1; }"#;
 
-/// Returns the one diagnostic of a proto, and that it names the file.
+/// Returns the single diagnostic of a proto, and checks that it names the file.
 fn one(proto: &str) -> Diagnostic {
     let diagnostics = diagnostics(proto);
     assert_eq!(diagnostics.len(), 1, "{}\n{proto}", told(&diagnostics));
@@ -25,7 +25,7 @@ fn one(proto: &str) -> Diagnostic {
     diagnostics[0].clone()
 }
 
-/// The diagnostics that are of a rule of the method: `(option, problem)`.
+/// Returns the diagnostics of annotations as `(option, problem)`.
 fn of_rules(proto: &str) -> Vec<(String, String)> {
     let diagnostics = diagnostics(proto);
     let rules = diagnostics.iter().filter_map(|diagnostic| {

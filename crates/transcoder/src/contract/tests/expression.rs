@@ -1,4 +1,4 @@
-//! Messages as expressions: what is a value never becomes syntax.
+//! Expressions: a value never becomes syntax.
 
 use percent_encoding::percent_decode_str;
 use proptest::prelude::*;
@@ -40,7 +40,7 @@ fn world() -> World {
     ))
 }
 
-/// The decoded value of the parameter.
+/// Returns the decoded value of the query parameter.
 fn filter(world: &World, filter: Json) -> Result<Option<String>, Error> {
     let call = world.bind(json!({ "filter": filter }))?;
     if call.query.is_empty() {
@@ -254,7 +254,7 @@ fn count_members_path_in_and_response_choices_apply() {
     }
 }
 
-/// What an expression says, read by a parser that shares nothing with the writer.
+/// A parsed expression. The parser shares no code with the writer.
 #[derive(Clone, Debug, PartialEq)]
 enum Said {
     All(Vec<Said>),

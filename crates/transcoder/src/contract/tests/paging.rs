@@ -1,4 +1,4 @@
-//! Pages, finding out, locations, and what a bare string is.
+//! `paging` and `pages`.
 
 use super::*;
 
@@ -42,7 +42,7 @@ fn lists(paging: &str, messages: &str) -> String {
     ))
 }
 
-/// The next token of a page.
+/// Returns the next token of a page.
 fn next(world: &World, request: Json, dialect: &str, page: Json) -> Option<String> {
     let paging = world.rpc("List").paging.as_ref().unwrap();
     let request = world.wire("t.ListRequest", request);
@@ -92,21 +92,21 @@ fn marker_is_the_key_of_the_last_item() {
             json!({"things": things(&["a"])}),
             None,
         ),
-        // More than asked for: it does not page.
+        // More items than requested: the API does not page.
         (
             json!({"pageSize": 1}),
             "",
             json!({"things": things(&["a", "b"])}),
             None,
         ),
-        // The size is not sent to this dialect.
+        // The dialect does not have the size.
         (
             json!({"pageSize": 2}),
             "old",
             json!({"things": things(&["a", "b"])}),
             None,
         ),
-        // A server that gives less than was asked for says so.
+        // An API with a smaller limit has a link to the next page.
         (
             json!({"pageSize": 9}),
             "",
@@ -124,7 +124,7 @@ fn marker_is_the_key_of_the_last_item() {
         let got = next(&world, request.clone(), dialect, page.clone());
         assert_eq!(got.as_deref(), want, "{request} {dialect} {page}");
     }
-    // Without a key there is no way on, and the list is not whole.
+    // Without a key there is no next page, and the list would be incomplete.
     let paging = world.rpc("List").paging.as_ref().unwrap();
     let asked = paging
         .asked(&world.wire("t.ListRequest", json!({"pageSize": 1})), "")
@@ -227,7 +227,7 @@ fn offsets_and_pages_are_counted() {
             json!({"things": two}),
             None,
         ),
-        // As many as the API sends by itself, or at most, and no word of more.
+        // As many items as the API returns by default, or at most, and no total.
         (&by_itself, json!({}), json!({"things": two}), Some("2")),
         (
             &by_itself,
@@ -434,7 +434,7 @@ fn contradictory_paging_is_reported() {
     assert!(told(&diagnostics(&other)).contains("the routes must be the same"));
 }
 
-/// What stands on a later page would be told as gone.
+/// The watch would report items of later pages as deleted.
 #[test]
 fn watch_of_a_paged_list_is_reported() {
     let paging = r#"style: PAGING_STYLE_MARKER items: "things" key: "id""#;

@@ -1,4 +1,4 @@
-//! What holds for any input.
+//! Properties of any input.
 
 use proptest::prelude::*;
 
@@ -58,7 +58,7 @@ fn random_requests_do_not_panic() {
             let _ = method.bind(bytes, "rackspace");
             let _ = method.document(bytes);
             if let Ok(decoded) = method.decode(&reply) {
-                // Never OK without a message that was there.
+                // Decoding never succeeds without a message in the body.
                 let text = bytes.trim_ascii();
                 assert!(
                     text.is_empty()
@@ -82,7 +82,7 @@ fn random_requests_do_not_panic() {
             let _ = watch.refresh_call(bytes, "1", "");
         }
     };
-    // Small field numbers and lengths reach deeper than any bytes do.
+    // Small field numbers and lengths reach more code than random bytes.
     let field = (1u32..12, proptest::collection::vec(any::<u8>(), 0..20));
     let wire = proptest::collection::vec(field, 0..8).prop_map(|fields| {
         let mut wire = Vec::new();

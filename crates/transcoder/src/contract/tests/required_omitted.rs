@@ -1,4 +1,4 @@
-//! Messages that several rpcs share, each with its own view of their fields.
+//! `required`, `omitted` and `constant_members`: messages that several rpcs share.
 
 use super::*;
 
@@ -61,7 +61,7 @@ fn required_and_omitted_apply_per_rpc() {
             _ => panic!("{thing}: {call:?}"),
         }
     }
-    // A body that is not set has the constant members all the same.
+    // An unset body has the constant members, too.
     let call = world.bind(json!({"id": "1"})).unwrap();
     assert_eq!(document(&call), json!({"kind": "x", "z": [1]}));
 }
@@ -152,7 +152,7 @@ fn contradictory_body_rules_are_reported() {
         ),
     ] {
         let diagnostics = diagnostics(&unary(&options(http, rule), MESSAGES));
-        // A query that cannot be is told, too.
+        // Diagnostics of the query are reported, too.
         let of_rules: Vec<_> = diagnostics
             .iter()
             .filter(|r| r.option != "google.api.http")

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A thing that is found by name.
+/// Returns a proto whose `Get` looks up its path by `Find`.
 fn found(resolve: &str, location: &str, request: &str) -> String {
     proto(&format!(
         r#"service S {{

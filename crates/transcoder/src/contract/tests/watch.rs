@@ -1,4 +1,4 @@
-//! Watches: what is told from the replies of the polled rpc.
+//! Watches: items, states and messages.
 
 use super::*;
 use crate::api::drawbridge::v1::WatchEventType;
@@ -95,7 +95,7 @@ fn watch_rules_compile_with_defaults() {
     assert!(watch.list && watch.gone_ends_well);
     assert_eq!(&*watch.poll.name, "List");
     assert_eq!(watch.refresh.as_ref().map(|rpc| &*rpc.name), Some("Get"));
-    // Its calls are polls, and its replies those of the poll.
+    // The calls of a watch are its polls, whose replies it decodes.
     let method = world.rpc("Watch");
     assert_eq!(method.idempotency, Idempotency::NoSideEffects);
     let wire = world.wire(
@@ -140,7 +140,7 @@ fn items_are_slices_of_the_response() {
     let response = Bytes::from(world.wire("t.ListRes", json!({"one": {"id": "a"}})));
     let items = watch(&world).items(&response).unwrap();
     assert_eq!(world.json("t.Thing", &items[0]), json!({"id": "a"}));
-    // In parts, they are put together.
+    // Parts of a message are joined.
     let items = watch(&world)
         .items(&Bytes::from_static(b"\x12\x03\x0a\x01a\x12\x02\x10\x01"))
         .unwrap();
@@ -230,7 +230,7 @@ fn outcome_follows_the_rest_text_of_the_state() {
             Outcome::Succeeded,
             Some("done"),
         ),
-        // A text that the enum does not know says nothing about an end.
+        // A text that the enum does not know is not final.
         (json!({"stateRaw": "NEW"}), Outcome::Pending, Some("NEW")),
         (
             json!({"stateRaw": "finished"}),

@@ -1,5 +1,4 @@
-//! Watches that make further calls: what their rules become and which are
-//! refused.
+//! Further calls of a watch: `start`, `find`, `side_read`, `fallback`.
 
 use super::world::{DO, FIND, STARTED, jobs};
 use super::*;
@@ -65,7 +64,7 @@ fn ids_are_extracted_from_urls_and_lists() {
             None,
             Some("5"),
         ),
-        // Not a number, as the field is.
+        // Not a number, which the field needs.
         (json!(["/groups/five"]), None, None),
         (json!(null), None, None),
     ] {
@@ -580,7 +579,7 @@ fn contradictory_watch_calls_are_reported() {
 fn member_order_does_not_change_the_canonical_message() {
     let world = World::new(&jobs(DO, STARTED));
     let watch = watch(&world, "/t.S/Watch");
-    // uuid, then two entries of `more`; and the other way round.
+    // uuid, then two entries of `more`; and in the other order.
     let (a, b) = (b"\x22\x06\x0a\x01a\x12\x01x", b"\x22\x06\x0a\x01b\x12\x01y");
     let uuid = b"\x0a\x02u1";
     let one = [&uuid[..], a, b].concat();
@@ -591,10 +590,10 @@ fn member_order_does_not_change_the_canonical_message() {
     assert!(!same(&[&uuid[..], a].concat(), b""));
     assert!(!same(&[&uuid[..], a, a].concat(), b""));
     assert!(!same(&one, b"\x2a\x00"));
-    // Lists keep their order: two steps, told beside.
+    // Lists keep their order: two steps of a side read.
     let (a, b) = (b"\x1a\x03\x0a\x01a", b"\x1a\x03\x0a\x01b");
     let beside = |told: [&[u8]; 2]| watch.canonical(None, &told.concat());
     assert_ne!(beside([a, b]), beside([b, a]));
-    // What cannot be read is only like itself.
+    // An unreadable message equals only itself.
     assert!(!same(b"\x0a\x05", b""));
 }

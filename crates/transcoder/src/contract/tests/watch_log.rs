@@ -1,4 +1,4 @@
-//! Watches of what only grows: what is read of replies, what is refused.
+//! Watches of logs: `log` and `text_log`.
 
 use super::*;
 

@@ -347,7 +347,7 @@ fn json_decodes_to_messages() {
             " { \"strings\" : [ \"a\" , \"b\" ] , \"a_message\" : { } } ",
             [bytes(54, "a"), bytes(54, "b"), bytes(17, [])].concat(),
         ),
-        // Rules.
+        // Annotations.
         (
             "an enum with its raw text",
             "Ruled",

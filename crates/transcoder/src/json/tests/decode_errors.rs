@@ -1,4 +1,4 @@
-//! JSON that cannot be read: the error names the path and what was found.
+//! JSON that cannot be decoded: errors name the path and the kind of the value found.
 
 use super::*;
 

@@ -319,7 +319,7 @@ fn messages_encode_to_json() {
             number(84, 0),
             r#"{"one_null":null}"#,
         ),
-        // Rules.
+        // Annotations.
         (
             "enum texts",
             "Ruled",
@@ -561,9 +561,9 @@ fn depth_limit_counts_all_messages() {
     assert!(json("All", &bytes(105, lists(50))).is_err());
 }
 
-/// Each level stands out of order. Were a level written before that is seen, and
-/// then again, the innermost would be written 2^30 times and more: the test would
-/// not end.
+/// Each level has its fields out of order. If a level were written before that is
+/// noticed, and then again, the innermost one would be written more than 2^30 times,
+/// and the test would not end.
 #[test]
 fn duplicate_fields_are_written_once() {
     let entry = |key: &str, value: &[u8]| bytes(1, [bytes(1, key), bytes(2, value)].concat());
@@ -656,7 +656,7 @@ fn messages_with_many_fields_encode() {
         format!("{{{}}}", want.join(","))
     );
     let mut back = Vec::new();
-    // A name twice, above and below the first 256.
+    // A duplicate name, above and below the first 256 fields.
     let text = String::from_utf8(text)
         .unwrap()
         .replacen('{', "{\"f1\":7,\"f300\":9,", 1);

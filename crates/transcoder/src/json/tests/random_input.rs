@@ -1,5 +1,5 @@
-//! Properties that hold for every message and every text, with prost-reflect's
-//! proto3 JSON as the oracle.
+//! Properties of any message and any text. The oracle is the proto3 JSON of
+//! prost-reflect.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 
 use super::*;
 
-/// Rules of REST do not disturb the oracle here: `test.All` has none.
+/// `test.All` has no annotations, which the oracle does not know.
 const MESSAGE: &str = "All";
 
 fn oracle_json(message: &DynamicMessage) -> Option<Json> {
@@ -26,9 +26,9 @@ fn our_json(wire: &[u8]) -> Result<Json, Problem> {
     Ok(serde_json::from_slice(&out).expect("what is written is JSON"))
 }
 
-/// Numbers by value: one implementation writes `5.0` where the other writes `5`,
-/// serde_json reads doubles to within their last digit only, and the oracle writes
-/// floats with the digits of doubles. That ours are exact is a property of its own.
+/// Compares numbers by value: one implementation writes `5.0` where the other writes
+/// `5`, serde_json reads doubles only to within their last digit, and the oracle writes
+/// floats with the digits of doubles. Another test checks that ours are exact.
 fn same(a: &Json, b: &Json) -> bool {
     match (a, b) {
         (Json::Number(a), Json::Number(b)) => {
@@ -49,7 +49,7 @@ fn same(a: &Json, b: &Json) -> bool {
     }
 }
 
-/// Arbitrary JSON, as deep as a Struct can be for other implementations too.
+/// Arbitrary JSON, as deep as other implementations accept in a Struct.
 fn json() -> impl Strategy<Value = Json> {
     let leaf = prop_oneof![
         Just(Json::Null),
@@ -68,8 +68,8 @@ fn object(value: impl Strategy<Value = Json>) -> impl Strategy<Value = Json> {
         .prop_map(|members| Json::Object(members.into_iter().collect()))
 }
 
-/// Finite, and not -0: the oracle takes that for unset in a plain field, though
-/// it is not the default of the wire.
+/// Finite numbers except -0, which the oracle takes for unset in a field without
+/// presence.
 fn finite() -> impl Strategy<Value = f64> {
     prop_oneof![
         any::<f64>().prop_filter("a JSON number", |v| v.is_finite() && v.to_bits() != 1 << 63),
@@ -127,7 +127,7 @@ fn duration() -> impl Strategy<Value = Json> {
     )
 }
 
-/// One member of `test.All`, of whatever kind.
+/// One member of `test.All`, of any kind.
 fn member(inner: BoxedStrategy<Json>) -> impl Strategy<Value = (String, Json)> {
     fn named(
         name: &'static str,
@@ -274,7 +274,7 @@ fn member(inner: BoxedStrategy<Json>) -> impl Strategy<Value = (String, Json)> {
     ])
 }
 
-/// The JSON of a `test.All`, at most one member of its oneof.
+/// The JSON of a `test.All`, with at most one member of its oneof.
 fn all() -> impl Strategy<Value = Json> {
     Just(serde_json::json!({})).prop_recursive(3, 40, 6, |inner| {
         vec(member(inner.boxed()), 0..8).prop_map(|members| {
@@ -289,7 +289,7 @@ fn all() -> impl Strategy<Value = Json> {
     })
 }
 
-/// The wire of a message torn apart: its fields twice, in parts, and reordered.
+/// Duplicates, splits and reorders the fields of a message.
 fn torn(wire: &[u8], order: &[usize]) -> Vec<u8> {
     let mut whole = wire::fields(wire);
     let mut records = Vec::new();
@@ -320,7 +320,7 @@ proptest! {
         let options = prost_reflect::DeserializeOptions::new().deny_unknown_fields(false);
         let mut deserializer = serde_json::Deserializer::from_str(&text);
         let theirs = DynamicMessage::deserialize_with_options(descriptor, &mut deserializer, &options).unwrap();
-        // NaN is not equal to itself, but its text is.
+        // NaN does not equal itself, but its text does.
         let ours = oracle_json(&dynamic(MESSAGE, &ours)).unwrap();
         let theirs = oracle_json(&theirs).unwrap();
         prop_assert!(same(&ours, &theirs), "{} is not {}", ours, theirs);
@@ -353,7 +353,8 @@ proptest! {
         let wire = torn(&wire, &order);
         let message = dynamic(MESSAGE, &wire);
         let ours = our_json(&wire).unwrap();
-        // The oracle keeps the parts of a oneof apart as we do; it writes each field once.
+        // The oracle joins the parts of a oneof's members as we do, and writes each
+        // field once.
         let theirs = oracle_json(&message).unwrap();
         prop_assert!(same(&ours, &theirs), "{} is not {}", ours, theirs);
     }
@@ -407,8 +408,8 @@ proptest! {
         match to_wire(&SCHEMA, id(MESSAGE), &text, &mut out) {
             Ok(_) => {
                 dynamic(MESSAGE, &out);
-                // What is passed over is checked as well: it is JSON for others too,
-                // save for what is more lenient here.
+                // Skipped values are checked, too: they are JSON for other
+                // implementations, except where this one is more lenient.
                 let mut read = Vec::new();
                 to_json(&SCHEMA, id(MESSAGE), &out, &|_| false, &mut read).unwrap();
             }

@@ -1,4 +1,4 @@
-//! Messages that stand as arrays, and members that have no field.
+//! Messages that are arrays in JSON, and additional properties.
 
 use super::*;
 

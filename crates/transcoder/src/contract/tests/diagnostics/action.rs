@@ -84,7 +84,7 @@ fn unsuitable_edits_are_reported() {
         let proto = unary(&options, MESSAGES);
         refused(&proto, "method action.edits", want, edit);
     }
-    // The document's own path needs no segment behind it; another one does.
+    // With `same_path` the path needs no fixed last segment; otherwise it does.
     let at = |rule: &str| {
         unary(
             &format!(

@@ -1,4 +1,4 @@
-//! Rules of messages and fields; those that others share stand with what they do.
+//! Options of messages, fields and enums.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Lists read whole, and pages.
+//! `merge_pages`, `paging` and `pages`.
 
 use super::*;
 
@@ -15,7 +15,7 @@ const MESSAGES: &str = r#"
 const GET: &str = "get: \"/v1/{id}\"";
 const READS: &str = "NO_SIDE_EFFECTS";
 
-/// One unary rpc whose list is gathered.
+/// Returns a proto of one unary rpc with `merge_pages`.
 fn gathering(http: &str, level: &str, rules: &str, messages: &str) -> String {
     let options = format!(
         "option (google.api.http) = {{ {http} }};

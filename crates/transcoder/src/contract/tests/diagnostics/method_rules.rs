@@ -1,4 +1,4 @@
-//! Rules of an rpc that say what is sent.
+//! Options of an rpc that say what is sent.
 
 use super::*;
 
@@ -87,7 +87,7 @@ fn contradictory_method_rules_are_reported() {
     );
 }
 
-/// Rules that an rpc may have, each in a use that contradicts.
+/// Options of an rpc, each with a contradiction.
 #[test]
 fn unknown_names_in_method_rules_are_reported() {
     const MESSAGES: &str = r#"
@@ -176,7 +176,7 @@ fn unknown_names_in_method_rules_are_reported() {
     ] {
         let options = format!("{http} option (drawbridge.v1.method) = {{ {rule} }};");
         let found = diagnostics(&unary(&options, MESSAGES));
-        // What the query cannot hold is told, too.
+        // Diagnostics of the query are reported, too.
         let of_rules: Vec<_> = found
             .iter()
             .filter(|diagnostic| diagnostic.option != "google.api.http")
@@ -198,7 +198,7 @@ fn unknown_names_in_method_rules_are_reported() {
     }
 }
 
-/// The checkers of JP1/AO are known to its family alone.
+/// Only the family of JP1/AO has checkers.
 #[test]
 fn check_with_unknown_fields_is_reported() {
     for (check, want) in [

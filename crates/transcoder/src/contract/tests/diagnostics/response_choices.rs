@@ -41,7 +41,7 @@ fn contradictory_path_in_response_choices_and_count_members_are_reported() {
             "option (google.api.http) = {{{http}}};\noption (drawbridge.v1.method) = {{{rule}}};"
         );
         let option = format!("method {option}");
-        // What else the body or the query cannot take is no rule of these.
+        // Diagnostics of body and query belong to `google.api.http`.
         refused(&unary(&options, MESSAGES), &option, want, rule);
     }
 }

@@ -1,4 +1,4 @@
-//! Routes: paths, bodies and queries.
+//! `google.api.http`: paths, bodies and queries.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Files as streams.
+//! `upload` and `download`.
 
 use super::*;
 

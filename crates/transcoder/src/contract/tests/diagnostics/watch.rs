@@ -1,4 +1,4 @@
-//! Watches.
+//! `watch`.
 
 use super::*;
 
@@ -36,7 +36,7 @@ fn streams_without_a_kind_are_reported() {
     );
 }
 
-/// A service with an rpc to poll, one to refresh, and a watch of these rules.
+/// Returns a proto of an rpc to poll, one to refresh, and a watch with these options.
 fn watch(rules: &str) -> String {
     watch_with(
         rules,

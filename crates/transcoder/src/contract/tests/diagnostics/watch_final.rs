@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Watches with every part that the options below speak of.
+/// Returns a proto of a watch with all that these options refer to.
 fn watch(rules: &str) -> String {
     proto(&format!(
         r#"service S {{
