@@ -153,14 +153,14 @@ pub fn to_wire(
 
 /// Returns the beginning of a text for an error message: short, on one line.
 fn excerpt(text: &[u8]) -> String {
-    const LONGEST: usize = 40;
-    let cut = &text[..text.len().min(LONGEST)];
+    const MAX_EXCERPT_BYTES: usize = 40;
+    let cut = &text[..text.len().min(MAX_EXCERPT_BYTES)];
     let mut shown: String = String::from_utf8_lossy(cut)
         .trim_end_matches(char::REPLACEMENT_CHARACTER)
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect();
-    if text.len() > LONGEST {
+    if text.len() > MAX_EXCERPT_BYTES {
         shown.push('…');
     }
     shown

@@ -73,7 +73,7 @@ pub struct Message {
     /// Whether `MessageRules.as_array` is set: the message is written as an array, too.
     pub as_array: bool,
     /// The field with additional properties.
-    pub extras: Option<FieldIndex>,
+    pub additional_properties: Option<FieldIndex>,
     /// `MessageRules.bare_text`: index of the field.
     pub bare_text: Option<FieldIndex>,
     /// `MessageRules.text_is_error`.
@@ -141,7 +141,7 @@ pub struct Field {
     /// Written even when empty.
     pub emit_empty: bool,
     /// Whether it has the additional properties.
-    pub extras: bool,
+    pub additional_properties: bool,
     /// REQUIRED by `google.api.field_behavior`.
     pub required: bool,
     /// OUTPUT_ONLY by `google.api.field_behavior`.
@@ -245,7 +245,7 @@ pub struct Enum {
     pub(crate) texts: Names,
     /// Values by the letters of text and alias, in lower case, where the enum is
     /// `lenient`.
-    pub(crate) loose: Option<Names>,
+    pub(crate) lenient: Option<Names>,
     /// Whether it is `google.protobuf.NullValue`, which is `null` in JSON.
     pub(crate) null: bool,
 }
@@ -331,8 +331,8 @@ impl Enum {
     /// Returns the number of this REST text or alias.
     pub fn number(&self, text: &str) -> Option<i32> {
         let index = self.texts.get(text.as_bytes()).or_else(|| {
-            let loose = self.loose.as_ref()?;
-            loose.get(letters(text).as_bytes())
+            let lenient = self.lenient.as_ref()?;
+            lenient.get(letters(text).as_bytes())
         })?;
         Some(self.values[usize::from(index)].number)
     }

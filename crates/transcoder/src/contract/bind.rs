@@ -68,7 +68,7 @@ pub(super) enum Body {
     /// The same JSON in every call.
     Constant(Bytes),
     /// An object of all fields outside path and query.
-    Whole,
+    Fields,
     /// The value of one field.
     Field { index: FieldIndex },
 }
@@ -181,16 +181,16 @@ impl Binding {
         let Some(object) = body.strip_suffix(b"}") else {
             return body;
         };
-        let mut whole = object.to_vec();
+        let mut json = object.to_vec();
         for (name, index) in &self.counts {
-            if whole != b"{" {
-                whole.push(b',');
+            if json != b"{" {
+                json.push(b',');
             }
-            whole.extend_from_slice(name.as_bytes());
-            whole.extend_from_slice(view.elements(*index).count().to_string().as_bytes());
+            json.extend_from_slice(name.as_bytes());
+            json.extend_from_slice(view.elements(*index).count().to_string().as_bytes());
         }
-        whole.push(b'}');
-        whole.into()
+        json.push(b'}');
+        json.into()
     }
 
     fn plan(&self, dialect: &str) -> &Plan {
@@ -360,7 +360,7 @@ impl Binding {
                 Some(of) => &message.fields[usize::from(of)],
                 None => field,
             })
-            .filter(|field| !field.extras);
+            .filter(|field| !field.additional_properties);
         let suffix = suffix.map(|suffix| {
             let mut known = rule.suffixes.iter();
             known.find(|known| known.eq_ignore_ascii_case(suffix))
@@ -408,7 +408,7 @@ impl Binding {
         let index = match &self.body {
             Body::None => return Ok(None),
             Body::Constant(text) => return Ok(Some(text.clone())),
-            Body::Whole => {
+            Body::Fields => {
                 let mut json = Vec::new();
                 let skip = |index: FieldIndex| plan.skip[usize::from(index)];
                 json::to_json_in(&self.schema, self.input, request, dialect, &skip, &mut json)

@@ -135,7 +135,7 @@ impl Service<'_> {
             all: &mut *self.diagnostics,
         };
         let rules: FileRules = diagnostics
-            .take("(drawbridge.v1.file)", rules)
+            .value_or_report("(drawbridge.v1.file)", rules)
             .unwrap_or_default();
         let family = if rules.family.is_empty() {
             file.package_name()
@@ -174,12 +174,12 @@ impl Service<'_> {
         let http = self.options.read(&options, HTTP);
         let rules = self.options.read(&options, "drawbridge.v1.method");
         let mut diagnostics = self.diagnostics(rpc);
-        let http: Option<HttpRule> = diagnostics.take(HTTP, http);
+        let http: Option<HttpRule> = diagnostics.value_or_report(HTTP, http);
         let rules: MethodRules = diagnostics
-            .take("(drawbridge.v1.method)", rules)
+            .value_or_report("(drawbridge.v1.method)", rules)
             .unwrap_or_default();
 
-        if !streams_fit(rpc, &rules, &mut diagnostics) {
+        if !check_streaming(rpc, &rules, &mut diagnostics) {
             return None;
         }
         let Some(http) = http else {
@@ -354,7 +354,7 @@ impl Service<'_> {
 
 /// Returns whether the rpc streams in the directions that its options need, and reports
 /// where it does not.
-fn streams_fit(
+fn check_streaming(
     rpc: &MethodDescriptor,
     rules: &MethodRules,
     diagnostics: &mut Diagnostics<'_>,
@@ -366,7 +366,7 @@ fn streams_fit(
         );
         return false;
     }
-    if !file_fields::streams_fit(rpc, rules, diagnostics) {
+    if !file_fields::check_streaming(rpc, rules, diagnostics) {
         return false;
     }
     if rules.watch.is_some() && !rules.pages.is_empty() {

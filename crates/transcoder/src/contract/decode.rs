@@ -26,8 +26,8 @@ pub(super) fn decode(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
     let body = reply.body.trim_ascii();
     let response = method.schema.message(method.output);
     // The body of a 202 only says that it is one, in JSON, HTML or plain text.
-    let told = reply.status == http::StatusCode::ACCEPTED && response.fields.is_empty();
-    let no_content = reply.status == http::StatusCode::NO_CONTENT || told;
+    let is_accepted = reply.status == http::StatusCode::ACCEPTED && response.fields.is_empty();
+    let no_content = reply.status == http::StatusCode::NO_CONTENT || is_accepted;
     if no_content || body.is_empty() || body == b"null" {
         if !no_content && lacks(method, body) {
             return Err(Error::decode("", "expected a response body, found none"));

@@ -75,7 +75,11 @@ impl<'a> Diagnostics<'a> {
     }
 
     /// Returns the value of an option, or reports why it is invalid.
-    pub fn take<T: Default>(&mut self, option: &str, read: Result<Option<T>, String>) -> Option<T> {
+    pub fn value_or_report<T: Default>(
+        &mut self,
+        option: &str,
+        read: Result<Option<T>, String>,
+    ) -> Option<T> {
         read.unwrap_or_else(|problem| {
             self.report(option, problem);
             None

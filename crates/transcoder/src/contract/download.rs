@@ -3,7 +3,7 @@
 use http::HeaderValue;
 
 use super::diagnostics::Diagnostics;
-use super::file_fields::{alone, field};
+use super::file_fields::{field, report_combinations};
 use crate::api::drawbridge::v1::MethodRules;
 use crate::api::google::api::HttpRule;
 use crate::json::wire;
@@ -50,7 +50,7 @@ pub(super) fn compile(
         ("response_body", !http.response_body.is_empty()),
         ("response_choices", !rules.response_choices.is_empty()),
     ];
-    alone(diagnostics, "download", &others);
+    report_combinations(diagnostics, "download", &others);
     let accept = match &*rule.accept {
         "" => Some(HeaderValue::from_static("application/octet-stream")),
         accept => HeaderValue::from_str(accept).ok(),

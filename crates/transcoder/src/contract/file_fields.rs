@@ -8,7 +8,7 @@ use crate::schema::{Field, Kind, MessageId, Schema};
 
 /// Returns whether the rpc streams in the directions that `upload` and `download` need,
 /// without other streaming options. Reports where it does not.
-pub(super) fn streams_fit(
+pub(super) fn check_streaming(
     rpc: &MethodDescriptor,
     rules: &MethodRules,
     diagnostics: &mut Diagnostics<'_>,
@@ -21,7 +21,7 @@ pub(super) fn streams_fit(
                 "an upload is client-streaming only: write `(stream ...) returns (...)`",
             );
         }
-        alone(
+        report_combinations(
             diagnostics,
             "upload",
             &others(rules, rules.download.is_some()),
@@ -33,7 +33,7 @@ pub(super) fn streams_fit(
                 "a download is server-streaming: write `returns (stream ...)`",
             );
         }
-        alone(diagnostics, "download", &others(rules, false));
+        report_combinations(diagnostics, "download", &others(rules, false));
     }
     diagnostics.all.len() == before
 }
@@ -50,7 +50,11 @@ fn others(rules: &MethodRules, download: bool) -> [(&'static str, bool); 6] {
 }
 
 /// Reports options that cannot be combined with `rule`.
-pub(super) fn alone(diagnostics: &mut Diagnostics<'_>, rule: &str, others: &[(&str, bool)]) {
+pub(super) fn report_combinations(
+    diagnostics: &mut Diagnostics<'_>,
+    rule: &str,
+    others: &[(&str, bool)],
+) {
     for (other, _) in others.iter().filter(|(_, is_set)| *is_set) {
         let problem = format!("cannot be combined with `{other}`: remove one of them");
         diagnostics.report_rule(rule, problem);

@@ -72,7 +72,7 @@ impl Unlinked {
             schema,
         };
         if !rules.resolve.is_empty() {
-            method.resolve = find_out(&rules.resolve, &method, &rpcs, &mut diagnostics);
+            method.resolve = compile_resolve(&rules.resolve, &method, &rpcs, &mut diagnostics);
         }
         let called =
             if let Some(rule) = rules.watch.as_ref().filter(|rule| watch::log::is_log(rule)) {
@@ -99,13 +99,13 @@ impl Unlinked {
     }
 }
 
-fn find_out(
+fn compile_resolve(
     name: &str,
     method: &Method,
     rpcs: &RpcLookup<'_>,
     diagnostics: &mut Diagnostics<'_>,
 ) -> Option<super::Resolve> {
-    let Some(finder) = rpcs.find(name).filter(|f| f.family == method.family) else {
+    let Some(lookup) = rpcs.find(name).filter(|f| f.family == method.family) else {
         let problem = format!(
             "`{name}` is not a unary rpc of this service or package, is itself invalid, or has a \
              `resolve` of its own"
@@ -120,7 +120,7 @@ fn find_out(
         .map(|(_, field)| &*field.name)
         .collect();
     resolve::compile(
-        finder.clone(),
+        lookup.clone(),
         &method.schema,
         method.input,
         &in_path,

@@ -111,7 +111,9 @@ impl MergePages {
         let more = self.count(&page)?;
         let have = merged.have;
         let paths = notes.inexact.into_iter();
-        merged.notes.add(paths.map(|path| self.moved(path, have)));
+        merged
+            .notes
+            .add(paths.map(|path| self.path_in_list(path, have)));
         merged.have += more;
         merged.pages += 1;
         Ok(more == 0 || merged.have >= merged.total)
@@ -119,7 +121,7 @@ impl MergePages {
 
     /// Converts a path in a page into the path in the complete list, which had `have`
     /// items before.
-    fn moved(&self, path: String, have: u64) -> String {
+    fn path_in_list(&self, path: String, have: u64) -> String {
         let item = path.strip_prefix(&*self.member);
         let item = item.and_then(|item| item.split_once(']'));
         match item.and_then(|(at, rest)| Some((at.parse::<u64>().ok()?, rest))) {
@@ -268,7 +270,7 @@ mod tests {
             ("job.n", "job.n"),
             ("tasks[x]", "tasks[x]"),
         ] {
-            assert_eq!(gather.moved(path.to_owned(), 20), want);
+            assert_eq!(gather.path_in_list(path.to_owned(), 20), want);
         }
     }
 }

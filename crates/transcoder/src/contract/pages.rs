@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::Method;
 use super::diagnostics::Diagnostics;
-use super::paging::{SIZE, TOKEN, is_number, is_text, param, with_token};
+use super::paging::{PAGE_SIZE, PAGE_TOKEN, is_number, is_text, param, with_token};
 use super::rpc_lookup::{RpcLookup, check_same_call};
 use crate::Error;
 use crate::json::wire::{self, Value};
@@ -37,7 +37,7 @@ impl Pages {
             && (size == 0 || size > i32::MAX as u64)
         {
             return Err(Error::Binding {
-                field: SIZE.into(),
+                field: PAGE_SIZE.into(),
                 problem: "must be at least 1".into(),
             });
         }
@@ -85,8 +85,8 @@ pub(super) fn compile(
     check_same_call(method, list, "pages", diagnostics);
     let schema = &*method.schema;
     let request = schema.message(method.input);
-    let size = param(request, SIZE, is_number, diagnostics);
-    let token = param(request, TOKEN, is_text, diagnostics);
+    let size = param(request, PAGE_SIZE, is_number, diagnostics);
+    let token = param(request, PAGE_TOKEN, is_text, diagnostics);
     let response = schema.message(method.output);
     let item = match &response.fields[..] {
         [field]

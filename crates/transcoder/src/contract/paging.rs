@@ -8,9 +8,9 @@ use crate::api::drawbridge::v1::{self as rules, PagingStyle};
 use crate::json::wire::{self, Value};
 use crate::schema::{Cardinality, Field, Kind, Message, MessageId, Schema, is_in};
 
-pub(super) const SIZE: &str = "page_size";
-pub(super) const TOKEN: &str = "page_token";
-const NEXT: &str = "next_page_token";
+pub(super) const PAGE_SIZE: &str = "page_size";
+pub(super) const PAGE_TOKEN: &str = "page_token";
+const NEXT_PAGE_TOKEN: &str = "next_page_token";
 
 /// Longest accepted page token, in bytes.
 const MAX_TOKEN_BYTES: usize = 4_096;
@@ -72,7 +72,7 @@ impl Paging {
     /// `Error::Binding`.
     pub fn asked(&self, request: &[u8], dialect: &str) -> Result<Asked, Error> {
         let fault = |problem: &str| Error::Binding {
-            field: TOKEN.into(),
+            field: PAGE_TOKEN.into(),
             problem: problem.into(),
         };
         let token = wire::last(request, self.token.number).map_err(Error::malformed)?;
@@ -138,10 +138,10 @@ impl Paging {
         let Some(token) = self.next(asked, &page)? else {
             return Ok(page);
         };
-        let mut whole = Vec::with_capacity(page.len() + token.len() + 8);
-        whole.extend_from_slice(&page);
-        wire::write_bytes(&mut whole, self.next, token.as_bytes());
-        Ok(whole.into())
+        let mut out = Vec::with_capacity(page.len() + token.len() + 8);
+        out.extend_from_slice(&page);
+        wire::write_bytes(&mut out, self.next, token.as_bytes());
+        Ok(out.into())
     }
 
     /// Returns the request of the page that starts at `token`, from that of any other
@@ -253,13 +253,13 @@ pub(super) fn compile(
     if rule.default_size < 0 {
         diagnostics.report_rule("paging.default_size", "must not be negative");
     }
-    let size = param(request, SIZE, is_number, diagnostics);
-    let token = param(request, TOKEN, is_text, diagnostics);
-    let next = match response.field(NEXT) {
+    let size = param(request, PAGE_SIZE, is_number, diagnostics);
+    let token = param(request, PAGE_TOKEN, is_text, diagnostics);
+    let next = match response.field(NEXT_PAGE_TOKEN) {
         Some((_, field)) if is_text(field) && field.gateway_only => Some(field.number),
         _ => {
             let problem = format!(
-                "{} needs `string {NEXT}`, marked `gateway_only`: the gateway sets it",
+                "{} needs `string {NEXT_PAGE_TOKEN}`, marked `gateway_only`: the gateway sets it",
                 response.name
             );
             diagnostics.report_rule("paging", problem);
@@ -308,7 +308,7 @@ pub(super) fn param(
             })
         }
         _ => {
-            let what = if name == SIZE { "int32" } else { "string" };
+            let what = if name == PAGE_SIZE { "int32" } else { "string" };
             let problem = format!(
                 "{} needs `{what} {name}`, with its REST name as `name`",
                 request.name

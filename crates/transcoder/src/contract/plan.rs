@@ -72,7 +72,7 @@ pub(super) struct Layout<'a> {
     pub input: MessageId,
     /// Fields of the path, each as the indices that lead to it.
     pub path: &'a [Vec<FieldIndex>],
-    pub body: Share,
+    pub body: BodyFields,
     /// Marks of fields in messages of the body.
     pub marks: &'a [(Vec<FieldIndex>, Mark)],
     /// Fields that are written to an action's document only.
@@ -87,12 +87,12 @@ pub(super) enum Mark {
     /// The field is required.
     Required,
     /// The field is not sent.
-    Unsent,
+    Omitted,
 }
 
 /// Which fields the body contains.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Share {
+pub(super) enum BodyFields {
     /// No fields.
     None,
     /// All fields outside path and query.
@@ -113,7 +113,7 @@ impl Plan {
         let schema = layout.schema;
         let request = schema.message(layout.input);
         let in_path = |index| layout.path.iter().any(|path| *path == [index]);
-        let omitted = |field: &Field| is_unsent(request, field, dialect);
+        let omitted = |field: &Field| is_omitted(request, field, dialect);
 
         let mut faults = Vec::new();
         let mut query = Vec::new();
@@ -125,9 +125,9 @@ impl Plan {
         };
         for (index, field) in (0..).zip(&request.fields) {
             let in_query = match layout.body {
-                Share::None => true,
-                Share::Rest => field.query,
-                Share::One(body) => index != body,
+                BodyFields::None => true,
+                BodyFields::Rest => field.query,
+                BodyFields::One(body) => index != body,
             };
             let edited = layout.edited.contains(&index);
             if in_query && !in_path(index) && !edited && !omitted(field) {
@@ -136,21 +136,21 @@ impl Plan {
         }
 
         let elsewhere = |index: FieldIndex, field: &Field| {
-            in_path(index) || omitted(field) || layout.body == Share::Rest && field.query
+            in_path(index) || omitted(field) || layout.body == BodyFields::Rest && field.query
         };
         let skip = (0..)
             .zip(&request.fields)
             .map(|(index, field)| {
                 let other = match layout.body {
-                    Share::None => true,
-                    Share::Rest => false,
-                    Share::One(body) => index != body,
+                    BodyFields::None => true,
+                    BodyFields::Rest => false,
+                    BodyFields::One(body) => index != body,
                 };
                 // The raw field of a field outside the body is not in the body either.
-                let told = field
+                let is_raw = field
                     .raw_of
                     .is_some_and(|of| elsewhere(of, &request.fields[usize::from(of)]));
-                other || told || elsewhere(index, field)
+                other || is_raw || elsewhere(index, field)
             })
             .collect();
 
@@ -184,13 +184,13 @@ pub(super) fn dialects(schema: &Schema, message: MessageId) -> BTreeSet<&str> {
 }
 
 /// Returns whether the field is never sent to this dialect.
-fn is_unsent(message: &Message, field: &Field, dialect: &str) -> bool {
+fn is_omitted(message: &Message, field: &Field, dialect: &str) -> bool {
     field.gateway_only
         || is_output(message, field)
         || !field.is_in(dialect)
         || field
             .raw_of
-            .is_some_and(|of| is_unsent(message, &message.fields[usize::from(of)], dialect))
+            .is_some_and(|of| is_omitted(message, &message.fields[usize::from(of)], dialect))
 }
 
 /// Returns whether the field, or the field that it is the raw field of, is OUTPUT_ONLY.
@@ -237,7 +237,7 @@ fn ruled(schema: &Schema, message: MessageId, dialect: &str) -> HashSet<MessageI
             let message = schema.message(*id);
             let has_rule = message.fields.iter().any(|field| {
                 is_required(field, dialect)
-                    || is_unsent(message, field, dialect)
+                    || is_omitted(message, field, dialect)
                     || matches!(field.kind, Kind::Message(below) if ruled.contains(&below))
             });
             if has_rule {
@@ -282,8 +282,8 @@ impl Nodes<'_> {
                 .map(|(steps, mark)| (&steps[1..], *mark))
                 .partition(|(steps, _)| steps.is_empty());
             let is = |mark| here.iter().any(|(_, found)| *found == mark);
-            let taken_out = is(Mark::InPath) || is(Mark::Unsent);
-            let omitted = is_unsent(message, field, self.dialect) || taken_out;
+            let taken_out = is(Mark::InPath) || is(Mark::Omitted);
+            let omitted = is_omitted(message, field, self.dialect) || taken_out;
             let below = match field.kind {
                 Kind::Message(below)
                     if !omitted && (!deeper.is_empty() || self.ruled.contains(&below)) =>
@@ -417,7 +417,7 @@ impl Flatten<'_> {
         for (index, field) in (0..).zip(&message.fields) {
             steps.push(index);
             let in_path = self.layout.path.contains(steps);
-            if !in_path && !is_unsent(message, field, self.dialect) {
+            if !in_path && !is_omitted(message, field, self.dialect) {
                 params.extend(self.param(steps, field, &path, &name));
             }
             steps.pop();

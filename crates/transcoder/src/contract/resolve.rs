@@ -20,7 +20,7 @@ pub struct Resolve {
     /// The rpc that looks up.
     pub rpc: Arc<Method>,
     /// The fields that it returns, in the order of its `location`.
-    found: Vec<Found>,
+    found: Vec<LookedUpField>,
     identity: Identity,
     /// Fields that both requests have: number in the client's request, and in that of
     /// the lookup.
@@ -36,12 +36,12 @@ struct Identity {
 
 /// A field that can be looked up.
 #[derive(Debug)]
-struct Found {
+struct LookedUpField {
     name: Box<str>,
     /// Its number in the client's request.
     request: u32,
     /// Its number in the response of the lookup.
-    answer: u32,
+    response: u32,
 }
 
 impl Resolve {
@@ -70,14 +70,14 @@ impl Resolve {
         if known.len() > MAX_IDENTITY_BYTES {
             return Err(fault(format!("is longer than {MAX_IDENTITY_BYTES} bytes")));
         }
-        let mut question = Vec::with_capacity(known.len() + 64);
+        let mut lookup_request = Vec::with_capacity(known.len() + 64);
         for (ours, theirs) in &self.copied {
             if let Some(value) = text(request, *ours)? {
-                wire::write_bytes(&mut question, *theirs, value);
+                wire::write_bytes(&mut lookup_request, *theirs, value);
             }
         }
-        wire::write_bytes(&mut question, self.identity.number, known);
-        Ok(Some(question.into()))
+        wire::write_bytes(&mut lookup_request, self.identity.number, known);
+        Ok(Some(lookup_request.into()))
     }
 
     /// Names the field of the client's request in an error of the lookup: its
@@ -86,7 +86,7 @@ impl Resolve {
         if *field != *self.identity.name {
             return field;
         }
-        let given = |found: &&Found| matches!(text(request, found.request), Ok(Some(_)));
+        let given = |found: &&LookedUpField| matches!(text(request, found.request), Ok(Some(_)));
         match self.found.iter().find(given) {
             Some(found) => found.name.to_string(),
             None => field,
@@ -94,20 +94,20 @@ impl Resolve {
     }
 
     /// Returns the request with the fields of the lookup's response.
-    pub fn answered(&self, request: &[u8], answer: &[u8]) -> Result<Bytes, Error> {
-        let mut whole = Vec::with_capacity(request.len() + answer.len());
-        whole.extend_from_slice(request);
+    pub fn answered(&self, request: &[u8], response: &[u8]) -> Result<Bytes, Error> {
+        let mut out = Vec::with_capacity(request.len() + response.len());
+        out.extend_from_slice(request);
         for field in &self.found {
-            let Some(value) = text(answer, field.answer)? else {
+            let Some(value) = text(response, field.response)? else {
                 return Err(Error::decode(
                     &*field.name,
                     format!("{} did not return it", self.rpc.name),
                 ));
             };
             // The last occurrence of a field wins.
-            wire::write_bytes(&mut whole, field.request, value);
+            wire::write_bytes(&mut out, field.request, value);
         }
-        Ok(whole.into())
+        Ok(out.into())
     }
 }
 
@@ -122,46 +122,46 @@ fn text(message: &[u8], number: u32) -> Result<Option<&[u8]>, Error> {
 /// Compiles a `resolve` by `lookup`, for an rpc with this request, whose path contains
 /// the fields `in_path`.
 pub(super) fn compile(
-    finder: Arc<Method>,
+    lookup: Arc<Method>,
     schema: &Schema,
     input: MessageId,
     in_path: &[&str],
     diagnostics: &mut Diagnostics<'_>,
 ) -> Option<Resolve> {
-    let Some(location) = &finder.location else {
-        let problem = format!("`{}` has no `location` to read", finder.name);
+    let Some(location) = &lookup.location else {
+        let problem = format!("`{}` has no `location` to read", lookup.name);
         diagnostics.report_rule("resolve", problem);
         return None;
     };
     let request = schema.message(input);
-    let question = schema.message(finder.input);
+    let lookup_message = schema.message(lookup.input);
     let mut found = Vec::new();
     for segment in &location.segments {
-        let Segment::Field(name, answer) = segment else {
+        let Segment::Field(name, response) = segment else {
             continue;
         };
         match request.field(name) {
             Some((_, field)) if is_text(field) && !field.required && in_path.contains(&&**name) => {
-                found.push(Found {
+                found.push(LookedUpField {
                     name: name.clone(),
                     request: field.number,
-                    answer: *answer,
+                    response: *response,
                 });
             }
             _ => {
                 let problem = format!(
                     "`{}` returns `{name}`, which must be a string field of {} that is in the \
                      path and is not REQUIRED",
-                    finder.name, request.name
+                    lookup.name, request.name
                 );
                 diagnostics.report_rule("resolve", problem);
                 return None;
             }
         }
     }
-    let (identity, copied) = asked(&finder, question, request, diagnostics)?;
+    let (identity, copied) = identity_and_copied(&lookup, lookup_message, request, diagnostics)?;
     Some(Resolve {
-        rpc: finder,
+        rpc: lookup,
         found,
         identity,
         copied,
@@ -169,15 +169,15 @@ pub(super) fn compile(
 }
 
 /// Finds the field of the lookup's request for the known value, and the fields to copy.
-fn asked(
-    finder: &Method,
-    question: &Message,
+fn identity_and_copied(
+    lookup: &Method,
+    lookup_message: &Message,
     request: &Message,
     diagnostics: &mut Diagnostics<'_>,
 ) -> Option<(Identity, Vec<(u32, u32)>)> {
     let mut identity = None;
     let mut copied = Vec::new();
-    for field in &question.fields {
+    for field in &lookup_message.fields {
         match request.field(&field.name) {
             Some((_, ours)) if is_text(field) && is_text(ours) => {
                 copied.push((ours.number, field.number));
@@ -191,7 +191,7 @@ fn asked(
             _ if field.required => {
                 let problem = format!(
                     "`{}` also requires `{}`, which {} does not have",
-                    finder.name, field.name, request.name
+                    lookup.name, field.name, request.name
                 );
                 diagnostics.report_rule("resolve", problem);
                 return None;
@@ -202,7 +202,7 @@ fn asked(
     if identity.is_none() {
         let problem = format!(
             "`{}` has no REQUIRED string of its own for the known name or id",
-            finder.name
+            lookup.name
         );
         diagnostics.report_rule("resolve", problem);
     }

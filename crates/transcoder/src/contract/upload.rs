@@ -3,7 +3,7 @@
 use http::Method as Verb;
 
 use super::diagnostics::Diagnostics;
-use super::file_fields::{alone, field};
+use super::file_fields::{field, report_combinations};
 use crate::Error;
 use crate::api::drawbridge::v1::MethodRules;
 use crate::api::google::api::HttpRule;
@@ -70,7 +70,7 @@ pub(super) fn compile(
         ("constant_members", !rules.constant_members.is_empty()),
         ("count_members", !rules.count_members.is_empty()),
     ];
-    alone(diagnostics, RULE, &others);
+    report_combinations(diagnostics, RULE, &others);
     let part = match &*rule.part {
         "" => "file",
         part => part,

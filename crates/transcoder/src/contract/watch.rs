@@ -66,16 +66,16 @@ pub(super) struct Tables {
     item_number: u32,
     refresh: Option<Refresh>,
     /// States after which "not found" is SUCCEEDED.
-    gone_well: States,
+    not_found_succeeds_after: States,
     /// Final states after which following clients go on; empty: all.
     follow_after: States,
     unknown: Option<Unknown>,
     /// Number of the bool in the poll's request that makes the poll cheaper when false.
-    light: Option<u32>,
+    set_when_final: Option<u32>,
     /// Fields that the watch's request and the poll's have in common: number in each.
     fields: Vec<(u32, u32)>,
     /// Numbers of the fields of the watch's request that further calls read.
-    aside: BTreeSet<u32>,
+    further_call_fields: BTreeSet<u32>,
 }
 
 impl Watch {
@@ -96,7 +96,7 @@ impl Watch {
         let items = self.tables.item.items(self.schema(), output, response)?;
         items.ok_or_else(|| match self.tables.item {
             Part::One(index) => missing(&self.schema().message(output).fields[usize::from(index)]),
-            Part::Whole | Part::List(_) => Error::decode("", "the watched resource is missing"),
+            Part::Response | Part::List(_) => Error::decode("", "the watched resource is missing"),
         })
     }
 
@@ -178,11 +178,9 @@ impl Watch {
     /// Returns whether "not found" is SUCCEEDED after this item.
     pub fn is_gone_well(&self, item: &[u8]) -> bool {
         self.gone_ends_well
-            || self
-                .tables
-                .state
-                .as_ref()
-                .is_some_and(|state| state.is_in(self.schema(), item, &self.tables.gone_well))
+            || self.tables.state.as_ref().is_some_and(|state| {
+                state.is_in(self.schema(), item, &self.tables.not_found_succeeds_after)
+            })
     }
 
     /// Returns whether this side read is made in the state of the item.
@@ -198,7 +196,7 @@ impl Watch {
     /// Returns the poll's request with the field of `set_when_final` false; none
     /// without such a field.
     pub fn light_request(&self, poll: &[u8]) -> Option<Vec<u8>> {
-        let number = self.tables.light?;
+        let number = self.tables.set_when_final?;
         let mut out = Vec::with_capacity(poll.len() + 4);
         out.extend_from_slice(poll);
         // The last occurrence of a field wins.
@@ -210,7 +208,7 @@ impl Watch {
     /// a poll loop only where these are equal.
     pub fn aside(&self, request: &[u8]) -> Result<Vec<u8>, Error> {
         let mut out = Vec::new();
-        for number in &self.tables.aside {
+        for number in &self.tables.further_call_fields {
             for field in wire::fields(request) {
                 let (found, value) = field.map_err(Error::malformed)?;
                 let unset = matches!(value, Value::Varint(0) | Value::Bytes([]));

@@ -219,7 +219,7 @@ impl<'t, 'o> Reader<'t, 'o> {
             let index = self.key(message, guess)?;
             self.colon()?;
             match index.map(|index| (index, &message.fields[usize::from(index)])) {
-                None => match message.extras {
+                None => match message.additional_properties {
                     None => self.skip()?,
                     Some(index) => {
                         self.pos = at;
@@ -249,7 +249,7 @@ impl<'t, 'o> Reader<'t, 'o> {
             }
         }
         if let Some(segments) = segments {
-            segments.keep_last(self.out, start, message.extras);
+            segments.keep_last(self.out, start, message.additional_properties);
         }
         Ok(())
     }
@@ -269,7 +269,7 @@ impl<'t, 'o> Reader<'t, 'o> {
     fn key(&mut self, message: &Message, guess: usize) -> Outcome<Option<FieldIndex>> {
         if let Some(field) = message.fields.get(guess) {
             let quoted = field.quoted();
-            let named = field.raw_of.is_none() && !field.extras;
+            let named = field.raw_of.is_none() && !field.additional_properties;
             if named && self.text[self.pos..].starts_with(quoted) {
                 self.pos += quoted.len();
                 return Ok(Some(guess as FieldIndex));

@@ -39,7 +39,7 @@ impl From<Malformed> for Box<Problem> {
 
 /// Prepends a step to the path of a problem.
 #[cold]
-fn within(mut problem: Box<Problem>, step: &str) -> Box<Problem> {
+fn prepend_step(mut problem: Box<Problem>, step: &str) -> Box<Problem> {
     let join = match problem.path.as_bytes().first() {
         None | Some(b'[') => "",
         Some(_) => ".",
@@ -178,14 +178,14 @@ impl Writer<'_> {
         depth: u32,
     ) -> Outcome {
         if is_in_order(message, wire)? {
-            self.in_turn(out, message, wire, skip, depth)
+            self.members_in_order(out, message, wire, skip, depth)
         } else {
-            self.in_turn(out, message, &in_order(message, wire)?, skip, depth)
+            self.members_in_order(out, message, &in_order(message, wire)?, skip, depth)
         }
     }
 
     /// Writes an object whose fields are on the wire once each.
-    fn in_turn(
+    fn members_in_order(
         &self,
         out: &mut Vec<u8>,
         message: &Message,
@@ -213,43 +213,46 @@ impl Writer<'_> {
             };
             seen.insert(index);
             if hidden(index, field) || field.raw_of.is_some() {
-                next = past(&mut fields, number)?;
+                next = skip_occurrences(&mut fields, number)?;
                 continue;
             }
-            if field.extras {
-                let Value::Bytes(extras) = value else {
-                    return Err(within(Malformed::Alien.into(), &field.name));
+            if field.additional_properties {
+                let Value::Bytes(additional_properties) = value else {
+                    return Err(prepend_step(Malformed::Alien.into(), &field.name));
                 };
-                self.extras(out, empty, message, extras, depth)
-                    .map_err(|e| within(e, &field.name))?;
+                self.additional_properties(out, empty, message, additional_properties, depth)
+                    .map_err(|e| prepend_step(e, &field.name))?;
                 next = fields.read()?;
                 continue;
             }
             let start = out.len();
-            begin(out, empty, field);
+            begin_member(out, empty, field);
             let value_start = out.len();
             let after = match field.cardinality {
                 Cardinality::Implicit | Cardinality::Explicit => {
                     let zero = text::is_zero(value)
                         && match field.kind {
                             Kind::Message(_) => false,
-                            _ => field.cardinality == Cardinality::Implicit || text::yields(field),
+                            _ => {
+                                field.cardinality == Cardinality::Implicit
+                                    || text::raw_replaces_zero(field)
+                            }
                         };
                     if zero {
                         wire::of_kind(field.kind, value)
-                            .map_err(|e| within(e.into(), &field.name))?;
+                            .map_err(|e| prepend_step(e.into(), &field.name))?;
                     } else {
                         self.value(out, field.kind, field.form, value, depth)
-                            .map_err(|e| within(e, &field.name))?;
+                            .map_err(|e| prepend_step(e, &field.name))?;
                     }
                     fields.read()?
                 }
                 Cardinality::Repeated => self
                     .list(out, field, value, &mut fields, depth)
-                    .map_err(|e| within(e, &field.name))?,
+                    .map_err(|e| prepend_step(e, &field.name))?,
                 Cardinality::Map => self
                     .map(out, field, value, &mut fields, depth)
-                    .map_err(|e| within(e, &field.name))?,
+                    .map_err(|e| prepend_step(e, &field.name))?,
             };
             next = after;
             if out.len() == value_start {
@@ -261,8 +264,8 @@ impl Writer<'_> {
         for &index in &message.emit_empty {
             let field = &message.fields[usize::from(index)];
             if !written.contains(index) && !hidden(index, field) && field.raw.is_none() {
-                begin(out, empty, field);
-                out.extend_from_slice(blank(field));
+                begin_member(out, empty, field);
+                out.extend_from_slice(empty_value(field));
                 written.insert(index);
             }
         }
@@ -272,7 +275,7 @@ impl Writer<'_> {
             let field = &message.fields[usize::from(of)];
             if !written.contains(of) && !hidden(of, field) {
                 self.raw(out, empty, field, raw, wire, seen.contains(of))
-                    .map_err(|e| within(e, &raw.name))?;
+                    .map_err(|e| prepend_step(e, &raw.name))?;
             }
         }
         out.push(b'}');
@@ -293,21 +296,21 @@ impl Writer<'_> {
         let texts = wire::all(wire, raw.number)?;
         if field.cardinality == Cardinality::Repeated {
             if !texts.is_empty() {
-                begin(out, empty, field);
+                begin_member(out, empty, field);
                 self.texts(out, field.form, &texts)?;
             } else if field.emit_empty {
-                begin(out, empty, field);
-                out.extend_from_slice(blank(field));
+                begin_member(out, empty, field);
+                out.extend_from_slice(empty_value(field));
             }
             return Ok(());
         }
         match texts.last() {
             Some(text) if !text.is_empty() => {
-                begin(out, empty, field);
+                begin_member(out, empty, field);
                 self.string(out, text)
             }
             _ if zero && field.cardinality == Cardinality::Explicit => {
-                begin(out, empty, field);
+                begin_member(out, empty, field);
                 self.value(out, field.kind, field.form, text::zero(field.kind), 0)
             }
             _ => Ok(()),
@@ -354,7 +357,7 @@ impl Writer<'_> {
                     Ok(value) if comma_list => self.comma_element(out, field.kind, value, element),
                     Ok(value) => self.value(out, field.kind, field.form, value, depth),
                 };
-                result.map_err(|e| within(e, &format!("[{index}]")))?;
+                result.map_err(|e| prepend_step(e, &format!("[{index}]")))?;
                 index += 1;
             }
             match fields.read()? {
@@ -448,7 +451,7 @@ fn quoted(out: &mut Vec<u8>, quote: bool, write: impl FnOnce(&mut Vec<u8>) -> Ou
 
 /// Writes a member's name; `empty` is the position of the object's first member.
 #[inline]
-fn begin(out: &mut Vec<u8>, empty: usize, field: &Field) {
+fn begin_member(out: &mut Vec<u8>, empty: usize, field: &Field) {
     out.extend_from_slice(match out.len() > empty {
         true => field.next_member.as_bytes(),
         false => field.member.as_bytes(),
@@ -456,7 +459,7 @@ fn begin(out: &mut Vec<u8>, empty: usize, field: &Field) {
 }
 
 /// Returns an empty list or map.
-fn blank(field: &Field) -> &'static [u8] {
+fn empty_value(field: &Field) -> &'static [u8] {
     match (field.cardinality, field.form) {
         (Cardinality::Map, _) => b"{}",
         (_, Form::CommaList) => b"\"\"",
@@ -465,7 +468,7 @@ fn blank(field: &Field) -> &'static [u8] {
 }
 
 /// Returns the next field with another number.
-fn past<'a>(fields: &mut Fields<'a>, number: u32) -> Outcome<Next<'a>> {
+fn skip_occurrences<'a>(fields: &mut Fields<'a>, number: u32) -> Outcome<Next<'a>> {
     loop {
         match fields.read()? {
             Some((same, _)) if same == number => {}

@@ -7,7 +7,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use super::scan;
 
-const PAIRS: &[u8; 200] = b"0001020304050607080910111213141516171819\
+const DIGIT_PAIRS: &[u8; 200] = b"0001020304050607080910111213141516171819\
     2021222324252627282930313233343536373839\
     4041424344454647484950515253545556575859\
     6061626364656667686970717273747576777879\
@@ -26,7 +26,7 @@ pub fn int(out: &mut Vec<u8>, mut value: u64) {
         let pair = (value % 100) as usize * 2;
         value /= 100;
         at -= 2;
-        text[at..at + 2].copy_from_slice(&PAIRS[pair..pair + 2]);
+        text[at..at + 2].copy_from_slice(&DIGIT_PAIRS[pair..pair + 2]);
     }
     if value > 0 {
         at -= 1;

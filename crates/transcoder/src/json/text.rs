@@ -72,7 +72,7 @@ fn own_texts(
             let text = if let (Kind::Message(_), [_, _, ..]) = (field.kind, &values[..]) {
                 let parts: Vec<u8> = values.iter().flat_map(|v| v.bytes()).copied().collect();
                 text(schema, field, Value::Bytes(&parts))?
-            } else if is_zero(*last) && (!is_explicit(field) || yields(field)) {
+            } else if is_zero(*last) && (!is_explicit(field) || raw_replaces_zero(field)) {
                 return Ok(Vec::new());
             } else {
                 text(schema, field, *last)?
@@ -87,7 +87,7 @@ fn is_explicit(field: &Field) -> bool {
 }
 
 /// Returns whether a zero of the field is replaced by its raw field.
-pub(super) fn yields(field: &Field) -> bool {
+pub(super) fn raw_replaces_zero(field: &Field) -> bool {
     field.raw.is_some() && matches!(field.kind, Kind::Enum(_))
 }
 

@@ -3,11 +3,11 @@
 use super::print::int;
 
 /// 0001-01-01T00:00:00Z, the first time of a Timestamp, in seconds since 1970.
-const FIRST: i64 = -62_135_596_800;
+const MIN_TIMESTAMP_SECONDS: i64 = -62_135_596_800;
 /// 9999-12-31T23:59:59Z, the last time of a Timestamp, in seconds since 1970.
-const LAST: i64 = 253_402_300_799;
+const MAX_TIMESTAMP_SECONDS: i64 = 253_402_300_799;
 /// The longest Duration in seconds, about 10,000 years.
-const LONGEST: i64 = 315_576_000_000;
+const MAX_DURATION_SECONDS: i64 = 315_576_000_000;
 
 /// A Timestamp or a Duration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,11 +31,12 @@ impl Seconds {
     }
 
     pub fn is_timestamp(self) -> bool {
-        (FIRST..=LAST).contains(&self.seconds) && (0..1_000_000_000).contains(&self.nanos)
+        (MIN_TIMESTAMP_SECONDS..=MAX_TIMESTAMP_SECONDS).contains(&self.seconds)
+            && (0..1_000_000_000).contains(&self.nanos)
     }
 
     pub fn is_duration(self) -> bool {
-        (-LONGEST..=LONGEST).contains(&self.seconds)
+        (-MAX_DURATION_SECONDS..=MAX_DURATION_SECONDS).contains(&self.seconds)
             && (-999_999_999..=999_999_999).contains(&self.nanos)
             && (self.seconds == 0 || self.nanos == 0 || (self.seconds < 0) == (self.nanos < 0))
     }
@@ -307,8 +308,11 @@ mod tests {
             ("2015-01-31", at(1_422_662_400, 0)),
             ("2016-12-31T23:59:60Z", at(1_483_228_800, 0)),
             ("1969-12-31T23:59:59.9999999999Z", at(-1, 999_999_999)),
-            ("0001-01-01T00:00:00Z", at(FIRST, 0)),
-            ("9999-12-31T23:59:59.999999999Z", at(LAST, 999_999_999)),
+            ("0001-01-01T00:00:00Z", at(MIN_TIMESTAMP_SECONDS, 0)),
+            (
+                "9999-12-31T23:59:59.999999999Z",
+                at(MAX_TIMESTAMP_SECONDS, 999_999_999),
+            ),
             ("2000-02-29T00:00:00Z", at(951_782_400, 0)),
             ("1900-02-29T00:00:00Z", None),
             ("2015-13-01T00:00:00Z", None),
@@ -339,8 +343,8 @@ mod tests {
                 at(1_422_717_156, 455_761_000),
                 "2015-01-31T15:12:36.455761Z",
             ),
-            (at(FIRST, 0), "0001-01-01T00:00:00Z"),
-            (at(LAST, 0), "9999-12-31T23:59:59Z"),
+            (at(MIN_TIMESTAMP_SECONDS, 0), "0001-01-01T00:00:00Z"),
+            (at(MAX_TIMESTAMP_SECONDS, 0), "9999-12-31T23:59:59Z"),
             (at(951_782_400, 0), "2000-02-29T00:00:00Z"),
         ] {
             let mut out = Vec::new();
@@ -351,7 +355,8 @@ mod tests {
 
     #[test]
     fn every_calendar_day_round_trips() {
-        for seconds in (FIRST..=LAST).step_by(86_400 * 13 + 3_601) {
+        for seconds in (MIN_TIMESTAMP_SECONDS..=MAX_TIMESTAMP_SECONDS).step_by(86_400 * 13 + 3_601)
+        {
             let time = Seconds { seconds, nanos: 0 };
             let mut out = Vec::new();
             write_timestamp(&mut out, time);
@@ -366,7 +371,7 @@ mod tests {
             ("3.500s", at(3, 500_000_000)),
             ("-3.500s", at(-3, -500_000_000)),
             ("-0.000000001s", at(0, -1)),
-            ("315576000000s", at(LONGEST, 0)),
+            ("315576000000s", at(MAX_DURATION_SECONDS, 0)),
         ] {
             assert_eq!(read_duration(text), want, "{text}");
             let mut out = Vec::new();

@@ -147,7 +147,7 @@ impl Builder {
             .collect();
         for (index, rules) in of_fields.iter().enumerate() {
             if !rules.raw_of.is_empty()
-                && let Err(problem) = pair(&mut fields, index, &rules.raw_of)
+                && let Err(problem) = link_raw_field(&mut fields, index, &rules.raw_of)
             {
                 let element = descriptors[index].full_name();
                 self.report(&file, element, "(drawbridge.v1.field).raw_of", problem);
@@ -181,11 +181,11 @@ impl Builder {
             let option = format!("(drawbridge.v1.message).{option}");
             self.report(&file, name, &option, problem);
         }
-        let extras = fields.iter().position(|f| f.extras);
+        let additional_properties = fields.iter().position(|f| f.additional_properties);
         if let Some(second) = fields
             .iter()
-            .rposition(|f| f.extras)
-            .filter(|i| Some(*i) != extras)
+            .rposition(|f| f.additional_properties)
+            .filter(|i| Some(*i) != additional_properties)
         {
             let element = descriptors[second].full_name();
             let problem = "another field already has this option".into();
@@ -228,7 +228,7 @@ impl Builder {
         let mut known: BTreeMap<&str, &Field> = BTreeMap::new();
         let mut names: Vec<(&str, u16)> = Vec::new();
         for (index, field) in fields.iter().enumerate() {
-            if field.raw_of.is_some() || field.extras || message.is_map_entry() {
+            if field.raw_of.is_some() || field.additional_properties || message.is_map_entry() {
                 continue;
             }
             let all = std::iter::once(&field.wire_name).chain(&field.aliases);
@@ -260,7 +260,7 @@ impl Builder {
                 .map(Into::into),
             bare_array,
             as_array: !of_message.as_array.is_empty(),
-            extras: extras.map(|index| index as FieldIndex),
+            additional_properties: additional_properties.map(|index| index as FieldIndex),
             bare_text,
             text_is_error: of_message.text_is_error,
             numbers: Numbers::new(fields.iter().map(|f| f.number)),
@@ -318,7 +318,7 @@ impl Builder {
                 Form::Plain
             }
         };
-        if let Err(problem) = fits(form, &element, cardinality) {
+        if let Err(problem) = check_form(form, &element, cardinality) {
             report("form", problem);
         }
         if rules.emit_empty && !many {
@@ -384,10 +384,12 @@ impl Builder {
                 (ProtoKind::Message(m), _) if shape(m.full_name()) != Shape::Timestamp => {
                     Some("a condition is a scalar, an enum or a Timestamp, not a message")
                 }
-                _ if !plain(&condition.member) || !plain(&condition.operator) => Some(
-                    "`member` and `operator` must be printable ASCII without quotes and \
+                _ if !is_bare_text(&condition.member) || !is_bare_text(&condition.operator) => {
+                    Some(
+                        "`member` and `operator` must be printable ASCII without quotes and \
                           brackets",
-                ),
+                    )
+                }
                 _ => None,
             };
             if let Some(problem) = problem {
@@ -420,7 +422,7 @@ impl Builder {
             query: rules.query,
             gateway_only: rules.gateway_only,
             emit_empty: rules.emit_empty,
-            extras: rules.additional_properties,
+            additional_properties: rules.additional_properties,
             required: behavior.contains(&2),
             output_only: behavior.contains(&3),
             required_in: rules
@@ -538,13 +540,13 @@ impl Builder {
             "(drawbridge.v1.enum_type)",
             of_enum,
         );
-        let loose: Vec<(String, u16)> = texts
+        let lenient: Vec<(String, u16)> = texts
             .iter()
             .filter(|_| of_enum.lenient)
             .map(|(text, index)| (letters(text), *index))
             .collect();
         let mut first: BTreeMap<&str, i32> = BTreeMap::new();
-        for (text, index) in &loose {
+        for (text, index) in &lenient {
             let number = values[usize::from(*index)].number;
             if *first.entry(text).or_insert(number) != number {
                 let problem = format!(
@@ -555,9 +557,9 @@ impl Builder {
                 self.report(&file, descriptor.full_name(), option, problem);
             }
         }
-        let loose = of_enum
+        let lenient = of_enum
             .lenient
-            .then(|| Names::new(loose.iter().map(|(text, i)| (&**text, *i)).collect()));
+            .then(|| Names::new(lenient.iter().map(|(text, i)| (&**text, *i)).collect()));
         if texts.len() >= usize::from(u16::MAX) {
             let problem = "too many values".into();
             self.report(&file, descriptor.full_name(), "values", problem);
@@ -566,7 +568,7 @@ impl Builder {
         Enum {
             name: descriptor.full_name().into(),
             texts: Names::new(texts),
-            loose,
+            lenient,
             null: descriptor.full_name() == "google.protobuf.NullValue",
             values,
         }
@@ -586,7 +588,7 @@ fn condition(rule: &rules::Condition, wire_name: &str, many: bool) -> Condition 
 }
 
 /// Returns whether the text needs no quotes in an expression.
-fn plain(text: &str) -> bool {
+fn is_bare_text(text: &str) -> bool {
     let fine = |c: char| (c == ' ' || c.is_ascii_graphic()) && !"'\"()[]".contains(c);
     !text.is_empty() && text.chars().all(fine)
 }
@@ -597,7 +599,7 @@ fn indexes(fields: &[Field], wanted: impl Fn(&Field) -> bool) -> Box<[FieldIndex
 }
 
 /// Links the raw field at `index` to the field whose text it has.
-fn pair(fields: &mut [Field], index: usize, target: &str) -> Result<(), String> {
+fn link_raw_field(fields: &mut [Field], index: usize, target: &str) -> Result<(), String> {
     let raw = &fields[index];
     let Some(of) = fields.iter().position(|f| *f.name == *target) else {
         return Err(format!("there is no field `{target}`"));
@@ -627,7 +629,11 @@ fn pair(fields: &mut [Field], index: usize, target: &str) -> Result<(), String> 
 }
 
 /// Checks that values of this type have the form.
-fn fits(form: Form, element: &ProtoKind, cardinality: Cardinality) -> Result<(), &'static str> {
+fn check_form(
+    form: Form,
+    element: &ProtoKind,
+    cardinality: Cardinality,
+) -> Result<(), &'static str> {
     let message = element.as_message().map(|m| shape(m.full_name()));
     let number = match element {
         ProtoKind::String | ProtoKind::Bytes | ProtoKind::Enum(_) => false,

@@ -5,7 +5,7 @@ use super::{FieldIndex, Kind};
 const NONE: u16 = u16::MAX;
 
 /// Numbers up to this one are looked up by index, higher ones by search.
-const DENSE: u32 = 1_024;
+const MAX_DENSE_NUMBER: u32 = 1_024;
 
 /// Fields by number.
 #[derive(Debug, Default)]
@@ -18,7 +18,7 @@ impl Numbers {
     pub fn new(numbers: impl Iterator<Item = u32>) -> Self {
         let mut sparse: Vec<(u32, u16)> = numbers.zip(0..).collect();
         sparse.sort_unstable();
-        let low = sparse.partition_point(|(number, _)| *number < DENSE);
+        let low = sparse.partition_point(|(number, _)| *number < MAX_DENSE_NUMBER);
         let size = low.checked_sub(1).map_or(0, |i| sparse[i].0 as usize + 1);
         let mut dense = vec![NONE; size];
         for (number, index) in sparse.drain(..low) {

@@ -3,7 +3,7 @@
 use crate::api::drawbridge::v1::{self as rules, MethodRules};
 use crate::contract::bind::{Body, Piece};
 use crate::contract::diagnostics::{Diagnostics, HTTP, check_json};
-use crate::contract::plan::{Layout, Mark, Plan, Share, dialects};
+use crate::contract::plan::{BodyFields, Layout, Mark, Plan, dialects};
 use crate::schema::{Cardinality, FieldIndex, Kind, MessageId, Schema, Shape};
 
 /// Compiles `response_choices`.
@@ -86,9 +86,9 @@ pub(super) fn plans(
         input,
         path: &in_path,
         body: match body {
-            Body::None | Body::Constant(_) => Share::None,
-            Body::Whole => Share::Rest,
-            Body::Field { index, .. } => Share::One(*index),
+            Body::None | Body::Constant(_) => BodyFields::None,
+            Body::Fields => BodyFields::Rest,
+            Body::Field { index, .. } => BodyFields::One(*index),
         },
         marks,
         edited,
@@ -123,7 +123,7 @@ pub(super) fn marks(
         steps.map(|steps| (steps, mark)).collect()
     };
     let mut marks = of("required", &rules.required, Mark::Required, diagnostics);
-    let omitted = of("omitted", &rules.omitted, Mark::Unsent, diagnostics);
+    let omitted = of("omitted", &rules.omitted, Mark::Omitted, diagnostics);
     for (steps, _) in &omitted {
         if marks
             .iter()
@@ -171,7 +171,7 @@ fn steps(
     }
     let first = &schema.message(input).fields[usize::from(steps[0])];
     let in_body = match body {
-        Body::Whole => !first.query,
+        Body::Fields => !first.query,
         Body::Field { index, .. } => *index == steps[0],
         Body::None | Body::Constant(_) => false,
     };
@@ -199,7 +199,7 @@ pub(super) fn constants(
         return "".into();
     }
     let (message, above) = match body {
-        Body::Whole => (Some(input), None),
+        Body::Fields => (Some(input), None),
         Body::Field { index, .. } => {
             let field = &schema.message(input).fields[usize::from(*index)];
             match (field.kind, field.cardinality) {
@@ -223,7 +223,7 @@ pub(super) fn constants(
         }
         let omitted = |index| {
             let steps: Vec<FieldIndex> = above.into_iter().chain([index]).collect();
-            marks.contains(&(steps, Mark::Unsent))
+            marks.contains(&(steps, Mark::Omitted))
         };
         if message
             .names

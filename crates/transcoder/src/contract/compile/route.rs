@@ -137,7 +137,7 @@ impl Route<'_, '_> {
         for (name, of) in &rules.count_members {
             let taken = request.fields.iter().any(|f| *f.wire_name == **name);
             let problem = match request.field(of) {
-                _ if !matches!(body, Body::Whole) => "needs the body `*`".to_owned(),
+                _ if !matches!(body, Body::Fields) => "needs the body `*`".to_owned(),
                 _ if name.is_empty() || taken => "must have a name that no field has".to_owned(),
                 Some((index, field)) if field.cardinality == Cardinality::Repeated => {
                     let name = serde_json::Value::from(name.as_str());
@@ -229,7 +229,7 @@ impl Route<'_, '_> {
         }
         match &*http.body {
             "" => Body::None,
-            "*" => Body::Whole,
+            "*" => Body::Fields,
             name => match field_named(self.schema, self.input, name, self.diagnostics, "body") {
                 Some(index) => {
                     let field = &self.schema.message(self.input).fields[usize::from(index)];

@@ -7,7 +7,7 @@ use super::call_compiler::CallCompiler;
 use super::field_path::{FieldPath, Part};
 use super::fields::{bool_field, shared_fields};
 use super::side_read::SideRead;
-use super::state::{State, States, Written};
+use super::state::{State, StateOptions, States};
 use super::{EVENT, Tables, final_after, refresh, start, unknown};
 use crate::api::drawbridge::v1 as rules;
 use crate::contract::diagnostics::Diagnostics;
@@ -44,13 +44,13 @@ pub(in crate::contract) fn compile(
     let message = schema.message(item_type);
     let key = key(rule, list, message, diagnostics);
     let additional_keys = additional_keys(rule, list, schema, item_type, diagnostics);
-    let written = Written {
+    let options = StateOptions {
         state: &rule.state,
-        well: &rule.succeeded,
-        badly: &rule.failed,
+        succeeded: &rule.succeeded,
+        failed: &rule.failed,
         option: "watch",
     };
-    let state = State::compile(&written, schema, item_type, diagnostics);
+    let state = State::compile(&options, schema, item_type, diagnostics);
     let (event_number, item_number) = stream_fields(rule, method, item_type, diagnostics)?;
     let follow = if rule.follow.is_empty() {
         None
@@ -147,7 +147,7 @@ pub(in crate::contract) fn compile(
         Some(fallback) => Some(calls.fallback(fallback, diagnostics)?),
         None => None,
     };
-    let (mut hold, mut gone_well) = (Vec::new(), States::default());
+    let (mut hold, mut not_found_succeeds_after) = (Vec::new(), States::default());
     let (mut follow_after, mut unknown) = (States::default(), None);
     if let Some(state) = &state {
         follow_after = state.ends(
@@ -168,24 +168,25 @@ pub(in crate::contract) fn compile(
             .iter()
             .filter_map(|hold| final_after::compile(state, hold, schema, item_type, diagnostics))
             .collect();
-        gone_well = state.states(
+        not_found_succeeds_after = state.states(
             schema,
             &rule.not_found_succeeds_after,
             "watch.not_found_succeeds_after",
             diagnostics,
         );
     }
-    let light = if rule.set_when_final.is_empty() {
+    let set_when_final = if rule.set_when_final.is_empty() {
         None
     } else {
-        let index = light(&rule.set_when_final, schema, poll, diagnostics)?;
+        let index = set_when_final(&rule.set_when_final, schema, poll, diagnostics)?;
         Some(schema.message(poll.input).fields[usize::from(index)].number)
     };
-    let mut aside = HashSet::new();
-    side.iter().for_each(|side| side.asked(&mut aside));
+    let mut further_call_fields = HashSet::new();
+    side.iter()
+        .for_each(|side| side.add_request_fields(&mut further_call_fields));
     fallback
         .iter()
-        .for_each(|fallback| fallback.asked(&mut aside));
+        .for_each(|fallback| fallback.add_request_fields(&mut further_call_fields));
 
     let (refresh_rpc, refresh) = refresh.unzip();
     Some(Watch {
@@ -211,12 +212,12 @@ pub(in crate::contract) fn compile(
             event_number,
             item_number,
             refresh,
-            gone_well,
+            not_found_succeeds_after,
             follow_after,
             unknown,
-            light,
+            set_when_final,
             fields: shared_fields(schema, method.input, poll.input),
-            aside: aside.into_iter().collect(),
+            further_call_fields: further_call_fields.into_iter().collect(),
         },
     })
 }
@@ -370,7 +371,7 @@ fn interval(
 
 /// Compiles `set_when_final`: the bool of the poll's request that makes the poll
 /// cheaper when false.
-fn light(
+fn set_when_final(
     name: &str,
     schema: &Schema,
     poll: &Method,

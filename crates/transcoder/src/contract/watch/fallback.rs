@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::call_compiler::CallCompiler;
 use super::field_path::{FieldPath, Part};
 use super::request_template::{RequestTemplate, Sources};
-use super::state::{State, States, Written};
+use super::state::{State, StateOptions, States};
 use crate::Error;
 use crate::api::drawbridge::v1 as rules;
 use crate::contract::diagnostics::Diagnostics;
@@ -31,7 +31,7 @@ pub struct Fallback {
     item: Part,
     number: u32,
     state: Option<State>,
-    gone_well: States,
+    not_found_succeeds_after: States,
     same: Option<Same>,
 }
 
@@ -70,19 +70,19 @@ impl CallCompiler<'_> {
         let name = self.schema.message(id).name.clone();
         let number = self.stream_field(
             &rule.field,
-            Self::fits(Part::Whole, id),
+            Self::fits(Part::Response, id),
             &format!("a single {name}"),
             OPTION,
             diagnostics,
         )?;
-        let written = Written {
+        let options = StateOptions {
             state: &rule.state,
-            well: &rule.succeeded,
-            badly: &rule.failed,
+            succeeded: &rule.succeeded,
+            failed: &rule.failed,
             option: OPTION,
         };
-        let state = State::compile(&written, self.schema, id, diagnostics);
-        let gone_well = match &state {
+        let state = State::compile(&options, self.schema, id, diagnostics);
+        let not_found_succeeds_after = match &state {
             Some(state) => {
                 let option = "watch.fallback.not_found_succeeds_after";
                 state.states(
@@ -133,7 +133,7 @@ impl CallCompiler<'_> {
             item,
             number,
             state,
-            gone_well,
+            not_found_succeeds_after,
             same,
         })
     }
@@ -206,7 +206,7 @@ impl Fallback {
                 None => Outcome::Pending,
             },
             leaving: (self.state.as_ref())
-                .is_some_and(|state| state.is_in(schema, item, &self.gone_well)),
+                .is_some_and(|state| state.is_in(schema, item, &self.not_found_succeeds_after)),
             item: item.clone(),
         }))
     }
@@ -218,7 +218,7 @@ impl Fallback {
         out.into()
     }
 
-    pub(super) fn asked(&self, into: &mut HashSet<u32>) {
-        self.request.asked(into);
+    pub(super) fn add_request_fields(&self, into: &mut HashSet<u32>) {
+        self.request.add_request_fields(into);
     }
 }

@@ -111,7 +111,7 @@ fn collect(value: serde_json::Value, texts: &mut Vec<String>) {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
     /// The response itself.
-    Whole,
+    Response,
     /// The message in this field.
     One(FieldIndex),
     /// Each message of this list.
@@ -127,7 +127,7 @@ impl Part {
         name: &str,
     ) -> Result<(Self, MessageId), String> {
         if name.is_empty() {
-            return Ok((Self::Whole, output));
+            return Ok((Self::Response, output));
         }
         let message = schema.message(output);
         let Some((index, field)) = message.field(name) else {
@@ -150,7 +150,7 @@ impl Part {
     ) -> Result<Option<Vec<Bytes>>, crate::Error> {
         let field = |index: FieldIndex| &schema.message(output).fields[usize::from(index)];
         match self {
-            Self::Whole => Ok(Some(vec![response.clone()])),
+            Self::Response => Ok(Some(vec![response.clone()])),
             Self::List(index) => {
                 let field = field(index);
                 let items = json::wire::all(response, field.number)

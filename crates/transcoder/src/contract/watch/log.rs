@@ -152,7 +152,7 @@ enum Read {
         steps: Vec<u32>,
         /// Number of the field with additional properties, where the text's message has
         /// one.
-        extras: Option<u32>,
+        additional_properties: Option<u32>,
     },
 }
 
@@ -323,7 +323,12 @@ impl Log {
 
     /// Texts only: returns the text in a response; empty for none.
     pub fn text(&self, response: &[u8]) -> Result<String, Error> {
-        let Read::Text { steps, extras, .. } = &self.tables.read else {
+        let Read::Text {
+            steps,
+            additional_properties,
+            ..
+        } = &self.tables.read
+        else {
             return Ok(String::new());
         };
         let fault = |problem: String| Error::decode("", problem);
@@ -333,9 +338,12 @@ impl Log {
             let mut below = Vec::new();
             for part in parts {
                 let found = wire::all(part, *step).map_err(|p| fault(p.to_string()))?;
-                match extras {
-                    Some(extras) if last && found.is_empty() => {
-                        below.extend(only_text(part, *extras).map_err(|p| fault(p.to_string()))?);
+                match additional_properties {
+                    Some(additional_properties) if last && found.is_empty() => {
+                        below.extend(
+                            only_text(part, *additional_properties)
+                                .map_err(|p| fault(p.to_string()))?,
+                        );
                     }
                     _ => below.extend(found),
                 }
@@ -404,13 +412,13 @@ impl Param {
 }
 
 /// Returns the text among the additional properties, if there is exactly one.
-fn only_text(message: &[u8], extras: u32) -> Result<Option<&[u8]>, wire::Malformed> {
+fn only_text(message: &[u8], additional_properties: u32) -> Result<Option<&[u8]>, wire::Malformed> {
     // Field numbers of google.protobuf.Struct, of an entry of its map, and of Value.
     const MEMBERS: u32 = 1;
     const VALUE: u32 = 2;
     const TEXT: u32 = 3;
     let mut texts = Vec::new();
-    for members in wire::all(message, extras)? {
+    for members in wire::all(message, additional_properties)? {
         for entry in wire::all(members, MEMBERS)? {
             for value in wire::all(entry, VALUE)? {
                 texts.extend(wire::all(value, TEXT)?);

@@ -115,7 +115,7 @@ impl RequestTemplate {
     }
 
     /// Adds the numbers of the fields of the watch's request that are bound.
-    pub fn asked(&self, into: &mut HashSet<u32>) {
+    pub fn add_request_fields(&self, into: &mut HashSet<u32>) {
         for binding in &self.bindings {
             if let Source::Request(number) = binding.what {
                 into.insert(number);

@@ -25,7 +25,7 @@ pub struct SideRead {
     request: RequestTemplate,
     item: Part,
     /// The field by whose values the items are counted.
-    tally: Option<FieldPath>,
+    count_by: Option<FieldPath>,
     /// Number of the field of the stream's messages.
     number: u32,
     /// Number of the bool of the watch's request that enables it.
@@ -45,12 +45,12 @@ impl CallCompiler<'_> {
         let (item, id) = Part::find(self.schema, rpc.output, &rule.item)
             .map_err(|problem| diagnostics.report_rule("watch.side_read.item", problem))
             .ok()?;
-        let tally = if rule.count_by.is_empty() {
+        let count_by = if rule.count_by.is_empty() {
             None
         } else {
-            Some(self.tally(&rule.count_by, item, id, diagnostics)?)
+            Some(self.count_by(&rule.count_by, item, id, diagnostics)?)
         };
-        let number = if tally.is_some() {
+        let number = if count_by.is_some() {
             let counts = |field: &Field| self.is_counts(field);
             self.stream_field(
                 &rule.field,
@@ -100,14 +100,14 @@ impl CallCompiler<'_> {
             rpc,
             request,
             item,
-            tally,
+            count_by,
             number,
             when,
             states,
         })
     }
 
-    fn tally(
+    fn count_by(
         &self,
         name: &str,
         part: Part,
@@ -179,7 +179,7 @@ impl SideRead {
         let items = self.item.items(schema, self.rpc.output, response)?;
         let items = items.unwrap_or_default();
         let mut out = Vec::with_capacity(items.iter().map(|item| item.len() + 8).sum());
-        let Some(tally) = &self.tally else {
+        let Some(count_by) = &self.count_by else {
             for item in &items {
                 wire::write_bytes(&mut out, self.number, item);
             }
@@ -187,7 +187,7 @@ impl SideRead {
         };
         let mut counts: BTreeMap<String, u64> = BTreeMap::new();
         for item in &items {
-            if let Some(text) = tally.text(schema, item) {
+            if let Some(text) = count_by.text(schema, item) {
                 *counts.entry(text).or_default() += 1;
             }
         }
@@ -201,8 +201,8 @@ impl SideRead {
         Ok(out.into())
     }
 
-    pub(super) fn asked(&self, into: &mut HashSet<u32>) {
-        self.request.asked(into);
+    pub(super) fn add_request_fields(&self, into: &mut HashSet<u32>) {
+        self.request.add_request_fields(into);
         into.extend(self.when);
     }
 

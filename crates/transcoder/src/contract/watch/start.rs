@@ -62,7 +62,7 @@ impl CallCompiler<'_> {
         let response = self.schema.message(rpc.output);
         let number = self.stream_field(
             name,
-            Self::fits(Part::Whole, rpc.output),
+            Self::fits(Part::Response, rpc.output),
             &format!("a single {}", response.name),
             "watch.start",
             diagnostics,

@@ -12,45 +12,45 @@ use crate::schema::{EnumId, Field, Kind, MessageId, Schema};
 #[derive(Debug)]
 pub(super) struct State {
     pub field_path: FieldPath,
-    well: States,
-    badly: States,
+    succeeded: States,
+    failed: States,
 }
 
 /// A set of values of a state.
 #[derive(Debug, Default)]
-pub(super) struct States(Vec<One>);
+pub(super) struct States(Vec<StateValue>);
 
 #[derive(Debug, PartialEq, Eq)]
-enum One {
+enum StateValue {
     Text(Box<str>),
     Number(i32),
 }
 
 /// The options that define a state.
-pub(super) struct Written<'a> {
+pub(super) struct StateOptions<'a> {
     pub state: &'a str,
-    pub well: &'a [String],
-    pub badly: &'a [String],
+    pub succeeded: &'a [String],
+    pub failed: &'a [String],
     /// The option that contains them: `watch` or `watch.fallback`.
     pub option: &'a str,
 }
 
 impl State {
     pub fn compile(
-        written: &Written<'_>,
+        options: &StateOptions<'_>,
         schema: &Schema,
         item: MessageId,
         diagnostics: &mut Diagnostics<'_>,
     ) -> Option<Self> {
-        let Written {
+        let StateOptions {
             state,
-            well,
-            badly,
+            succeeded,
+            failed,
             option,
-        } = written;
+        } = options;
         let at = |what: &str| format!("{option}.{what}");
         if state.is_empty() {
-            if !well.is_empty() || !badly.is_empty() {
+            if !succeeded.is_empty() || !failed.is_empty() {
                 diagnostics.report_rule(
                     &at("state"),
                     "is missing: name the field of `succeeded` and `failed`",
@@ -73,17 +73,17 @@ impl State {
             );
             return None;
         }
-        if let Some(both) = badly.iter().find(|text| well.contains(text)) {
+        if let Some(both) = failed.iter().find(|text| succeeded.contains(text)) {
             let problem = format!("`{both}` is also in `succeeded`");
             diagnostics.report_rule(&at("failed"), problem);
         }
         let mut this = Self {
             field_path,
-            well: States::default(),
-            badly: States::default(),
+            succeeded: States::default(),
+            failed: States::default(),
         };
-        this.well = this.states(schema, well, &at("succeeded"), diagnostics);
-        this.badly = this.states(schema, badly, &at("failed"), diagnostics);
+        this.succeeded = this.states(schema, succeeded, &at("succeeded"), diagnostics);
+        this.failed = this.states(schema, failed, &at("failed"), diagnostics);
         Some(this)
     }
 
@@ -98,7 +98,7 @@ impl State {
         let kind = self.field_path.field(schema).kind;
         let mut states = States::default();
         for text in texts {
-            match one(schema, kind, text) {
+            match state_value(schema, kind, text) {
                 Ok(state) => states.0.push(state),
                 Err(problem) => diagnostics.report_rule(option, problem),
             }
@@ -115,7 +115,8 @@ impl State {
         diagnostics: &mut Diagnostics<'_>,
     ) -> States {
         let states = self.states(schema, texts, option, diagnostics);
-        let is_end = |state: &One| self.well.0.contains(state) || self.badly.0.contains(state);
+        let is_end =
+            |state: &StateValue| self.succeeded.0.contains(state) || self.failed.0.contains(state);
         if !states.0.iter().all(is_end) {
             diagnostics.report_rule(option, "must name states of `succeeded` or `failed`");
         }
@@ -125,9 +126,9 @@ impl State {
     /// Returns the outcome of the item. A state that is unset or unknown is not final.
     pub fn outcome(&self, schema: &Schema, item: &[u8]) -> Outcome {
         self.read(schema, item, |field, value| {
-            if self.is(schema, &self.well, field, value) {
+            if self.is(schema, &self.succeeded, field, value) {
                 Outcome::Succeeded
-            } else if self.is(schema, &self.badly, field, value) {
+            } else if self.is(schema, &self.failed, field, value) {
                 Outcome::Failed
             } else {
                 Outcome::Pending
@@ -175,13 +176,15 @@ impl State {
             .0
             .iter()
             .any(|state| match (state, field.kind, value) {
-                (One::Text(text), Kind::String, Value::Bytes(value)) => text.as_bytes() == value,
+                (StateValue::Text(text), Kind::String, Value::Bytes(value)) => {
+                    text.as_bytes() == value
+                }
                 // Enums are sign-extended to 64 bits on the wire.
-                (One::Number(number), Kind::Enum(_), Value::Varint(value)) => {
+                (StateValue::Number(number), Kind::Enum(_), Value::Varint(value)) => {
                     *number == value as i32
                 }
                 // The raw field has the text of an unknown enum value.
-                (One::Number(number), Kind::String, Value::Bytes(value)) => {
+                (StateValue::Number(number), Kind::String, Value::Bytes(value)) => {
                     let known = std::str::from_utf8(value).ok();
                     match (self.field_path.field(schema).kind, known) {
                         (Kind::Enum(id), Some(text)) => {
@@ -222,13 +225,13 @@ impl States {
     }
 }
 
-fn one(schema: &Schema, kind: Kind, text: &str) -> Result<One, String> {
+fn state_value(schema: &Schema, kind: Kind, text: &str) -> Result<StateValue, String> {
     let Kind::Enum(EnumId(id)) = kind else {
-        return Ok(One::Text(text.into()));
+        return Ok(StateValue::Text(text.into()));
     };
     let table = &schema.enums[id as usize];
     match table.number(text) {
-        Some(number) => Ok(One::Number(number)),
+        Some(number) => Ok(StateValue::Number(number)),
         None => {
             let known: Vec<&str> = table.values.iter().map(|value| &*value.text).collect();
             Err(format!(

@@ -29,13 +29,18 @@ impl Segments {
 
     /// Removes all but the last segment of each field; additional properties keep all.
     /// The segments are of `out[start..]`.
-    pub(super) fn keep_last(self, out: &mut Vec<u8>, start: usize, extras: Option<FieldIndex>) {
+    pub(super) fn keep_last(
+        self,
+        out: &mut Vec<u8>,
+        start: usize,
+        additional_properties: Option<FieldIndex>,
+    ) {
         let wire = out.split_off(start);
         let mut end = wire.len();
         let mut met = HashSet::new();
         let mut kept = Vec::new();
         for (index, at) in self.0.into_iter().rev() {
-            if met.insert(index) || Some(index) == extras {
+            if met.insert(index) || Some(index) == additional_properties {
                 kept.push(at..end);
             }
             end = at;

@@ -6,12 +6,12 @@ use std::collections::HashMap;
 use super::super::wire::{self, MAX_DEPTH, Malformed, Value};
 use super::super::{any_is_plain, any_type, excerpt, print};
 use super::map::{Key, Keys};
-use super::{Outcome, Writer, fault, within};
+use super::{Outcome, Writer, fault, prepend_step};
 use crate::schema::{Form, Message};
 
 impl Writer<'_> {
     /// Writes the members of a Struct next to those of the fields.
-    pub(super) fn extras(
+    pub(super) fn additional_properties(
         &self,
         out: &mut Vec<u8>,
         empty: usize,
@@ -41,7 +41,7 @@ impl Writer<'_> {
                     out.push(b':');
                     self.any_json(out, &value, depth + 3)
                 })
-                .map_err(|e| within(e, &Key::Text(key).to_string()))?;
+                .map_err(|e| prepend_step(e, &Key::Text(key).to_string()))?;
         }
         Ok(())
     }
@@ -66,7 +66,7 @@ impl Writer<'_> {
                     out.push(b':');
                     self.any_json(out, &value, depth + 2)
                 })
-                .map_err(|e| within(e, &Key::Text(key).to_string()))?;
+                .map_err(|e| prepend_step(e, &Key::Text(key).to_string()))?;
         }
         out.push(b'}');
         Ok(())
@@ -88,7 +88,7 @@ impl Writer<'_> {
                 Value::Bytes(element) => self.any_json(out, element, depth + 1),
                 _ => Err(Malformed::Alien.into()),
             }
-            .map_err(|e| within(e, &format!("[{index}]")))?;
+            .map_err(|e| prepend_step(e, &format!("[{index}]")))?;
             index += 1;
         }
         out.push(b']');

@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::super::wire::{self, Fields, MAX_DEPTH, Malformed, Value};
 use super::super::{excerpt, text};
-use super::{Next, Outcome, Writer, fault, within};
+use super::{Next, Outcome, Writer, fault, prepend_step};
 use crate::schema::{Field, Form, Kind};
 
 impl Writer<'_> {
@@ -47,7 +47,7 @@ impl Writer<'_> {
                     out.push(b',');
                 }
                 self.entry(out, &map, &entry, depth)
-                    .map_err(|e| within(e, &key.to_string()))?;
+                    .map_err(|e| prepend_step(e, &key.to_string()))?;
             }
             index += 1;
             match fields.read()? {

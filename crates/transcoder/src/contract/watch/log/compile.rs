@@ -288,8 +288,8 @@ fn text(
         }
     }
     let table = schema.message(at);
-    let extras = table
-        .extras
+    let additional_properties = table
+        .additional_properties
         .map(|index| table.fields[usize::from(index)].number);
     let Some(item) = schema.message_id(LINE) else {
         diagnostics.report_rule(
@@ -306,7 +306,7 @@ fn text(
         offset,
         size,
         steps,
-        extras,
+        additional_properties,
     };
     Some((read, grows, item, Kind::Int64))
 }
