@@ -88,7 +88,7 @@ pub(super) fn handle(upstreams: &Upstreams, request: &Request) -> Response {
     let response = match request.segments()[..] {
         ["healthcheck"] => Response::ok(json!({"detailed": false, "reasons": []})),
         ["v1" | "v1.0", ref rest @ ..] => {
-            authenticated(upstreams, request, rest).unwrap_or_else(|refused| refused)
+            authenticated(upstreams, request, rest).unwrap_or_else(|error| error)
         }
         // Observed: `/` and any unknown version, without a token.
         _ => versions(upstreams),

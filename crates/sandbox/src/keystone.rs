@@ -122,7 +122,7 @@ fn lookup(upstreams: &Upstreams, token: &str) -> Option<Token> {
 
 pub(super) fn handle(upstreams: &Upstreams, request: &Request) -> Response {
     route(upstreams, request)
-        .unwrap_or_else(|refused| refused)
+        .unwrap_or_else(|error| error)
         .with_header("x-openstack-request-id", format!("req-{}", Uuid::new_v4()))
         .with_header("vary", "X-Auth-Token")
 }

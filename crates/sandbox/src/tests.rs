@@ -122,10 +122,10 @@ fn heat(rest: &str) -> String {
 #[tokio::test]
 async fn public_listen_address_is_rejected() {
     let listen: SocketAddr = "0.0.0.0:0".parse().unwrap();
-    let refused = Sandbox::start(listen, Settings::default())
+    let error = Sandbox::start(listen, Settings::default())
         .await
         .unwrap_err();
-    assert!(refused.to_string().contains("loopback"), "{refused}");
+    assert!(error.to_string().contains("loopback"), "{error}");
 }
 
 #[tokio::test]

@@ -197,7 +197,7 @@ fn conforms(value: &Value, schema: &Value, depth: usize) -> Result<(), String> {
 /// Checks a constraint of a property or parameter. Fails with Heat's message.
 pub(super) fn constrained(value: &Value, constraint: &Value) -> Result<(), String> {
     let own = constraint["description"].as_str();
-    let refuse = |message: String| Err(own.map_or(message, str::to_owned));
+    let invalid = |message: String| Err(own.map_or(message, str::to_owned));
     let bound = |what: &str, of: &str| constraint[of][what].as_f64();
     let bounds = |of: &str| {
         let shown: Vec<String> = ["min", "max"]
@@ -216,7 +216,7 @@ pub(super) fn constrained(value: &Value, constraint: &Value) -> Result<(), Strin
         && outside(number, "range")
     {
         let shown = functions::text(value);
-        return refuse(format!("{shown} is out of range ({})", bounds("range")));
+        return invalid(format!("{shown} is out of range ({})", bounds("range")));
     }
     if constraint["length"].is_object() {
         let length = match value {
@@ -226,7 +226,7 @@ pub(super) fn constrained(value: &Value, constraint: &Value) -> Result<(), Strin
             _ => 0,
         };
         if outside(length as f64, "length") {
-            return refuse(format!(
+            return invalid(format!(
                 "length ({length}) is out of range ({})",
                 bounds("length")
             ));
@@ -244,7 +244,7 @@ pub(super) fn constrained(value: &Value, constraint: &Value) -> Result<(), Strin
         };
         if !all_fine {
             let shown: Vec<String> = allowed.iter().map(functions::text).collect();
-            return refuse(format!(
+            return invalid(format!(
                 "{} is not an allowed value [{}]",
                 repr_double(value),
                 shown.join(", ")
@@ -254,7 +254,7 @@ pub(super) fn constrained(value: &Value, constraint: &Value) -> Result<(), Strin
     if let Some(pattern) = constraint["allowed_pattern"].as_str() {
         let text = functions::text(value);
         if !super::pattern::matches(pattern, &text, true) {
-            return refuse(format!("\"{text}\" does not match pattern \"{pattern}\""));
+            return invalid(format!("\"{text}\" does not match pattern \"{pattern}\""));
         }
     }
     Ok(())

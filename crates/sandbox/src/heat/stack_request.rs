@@ -132,10 +132,10 @@ impl StackRequest {
 
     /// A stack's name: a letter, then at most 254 letters, digits, `_`, `-`, `.`.
     pub fn name(&self) -> Result<&str, Response> {
-        let refused = |message: String| Fault::new("StackValidationFailed", message).to_response();
+        let invalid = |message: String| Fault::new("StackValidationFailed", message).to_response();
         let Some(name) = self.name.as_str() else {
             let shown = super::resource_types::repr(&self.name);
-            return Err(refused(format!(
+            return Err(invalid(format!(
                 "Invalid stack name {shown}, must be a string"
             )));
         };
@@ -145,7 +145,7 @@ impl StackRequest {
             && name.len() <= 255;
         match fine {
             true => Ok(name),
-            false => Err(refused(format!(
+            false => Err(invalid(format!(
                 "Invalid stack name {name} must contain only alphanumeric or \"_-.\" characters, must start with alpha and must be 255 characters or less."
             ))),
         }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::body::{Kind as Type, Member, optional, required, text};
-use super::errors::{invalid, object_not_found, refusal, unknown_action, unknown_api};
+use super::errors::{error_response, invalid, object_not_found, unknown_action, unknown_api};
 use super::jobs::{Job, Kind, Status};
 use super::store::Resource;
 use super::{Call, Project};
@@ -97,7 +97,7 @@ pub fn handle(
 ) -> Result<Response, Response> {
     if state.environments.get(environment).is_none() {
         // As in the fixture `ExecuteAddonAction.json`.
-        return Err(refusal(
+        return Err(error_response(
             StatusCode::NOT_FOUND,
             "00100411",
             "The environment does not exist.",

@@ -8,7 +8,8 @@ use super::body::{
     Kind as Type, Member, Object, fill, is_name_char, member, optional, required, text,
 };
 use super::errors::{
-    bad_value, has_components, invalid, object_not_found, refusal, unknown_action, unknown_api,
+    bad_value, error_response, has_components, invalid, object_not_found, unknown_action,
+    unknown_api,
 };
 use super::store::page;
 use super::{Call, Project, components};
@@ -187,7 +188,7 @@ fn show_configuration(call: &Call<'_>, state: &Project, id: &str) -> Result<Resp
         .map(|((_, environment), configuration)| configured(id, environment, configuration))
         .collect();
     match list.is_empty() {
-        true => Err(refusal(
+        true => Err(error_response(
             StatusCode::NOT_FOUND,
             "00100401",
             "The configuration does not exist.",
@@ -225,7 +226,7 @@ fn check_name_unused(state: &Project, name: &str, own: &str) -> Result<(), Respo
 /// A missing environment is 404 here, as seen by another official client
 /// (docs/apis/servicestage.md, "ApplicationService").
 fn no_environment() -> Response {
-    refusal(
+    error_response(
         StatusCode::NOT_FOUND,
         "00100411",
         "The environment does not exist.",

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::message::Response;
 
 /// Builds an error of ServiceStage, with `error_message`.
-pub fn refusal(status: StatusCode, code: &str, message: &str) -> Response {
+pub fn error_response(status: StatusCode, code: &str, message: &str) -> Response {
     Response::json(
         status,
         json!({"error_code": format!("SVCSTG.{code}"), "error_message": message}),
@@ -25,13 +25,13 @@ pub fn gateway(status: StatusCode, code: &str, message: &str) -> Response {
 
 /// The body or the query is invalid.
 pub fn invalid(message: impl AsRef<str>) -> Response {
-    refusal(StatusCode::BAD_REQUEST, "00100400", message.as_ref())
+    error_response(StatusCode::BAD_REQUEST, "00100400", message.as_ref())
 }
 
 /// An environment, application, component or add-on does not exist: 401, not 404, as
 /// seen by another official client (docs/apis/servicestage.md, "Operations").
 pub fn object_not_found() -> Response {
-    refusal(
+    error_response(
         StatusCode::UNAUTHORIZED,
         "00100401",
         "The object does not exist.",
@@ -40,7 +40,7 @@ pub fn object_not_found() -> Response {
 
 /// Another kind of resource does not exist: its pages document 404.
 pub fn resource_not_found() -> Response {
-    refusal(
+    error_response(
         StatusCode::NOT_FOUND,
         "00100401",
         "The object does not exist.",
@@ -49,7 +49,7 @@ pub fn resource_not_found() -> Response {
 
 /// Components prevent a deletion.
 pub fn has_components() -> Response {
-    refusal(
+    error_response(
         StatusCode::BAD_REQUEST,
         "00100402",
         "Components are still deployed.",
@@ -59,7 +59,7 @@ pub fn has_components() -> Response {
 /// Another job is running. Status and code are those of the fixture
 /// `BatchOperateComponents.json`.
 pub fn busy() -> Response {
-    refusal(
+    error_response(
         StatusCode::CONFLICT,
         "00100402",
         "Another operation is under way.",
@@ -68,7 +68,7 @@ pub fn busy() -> Response {
 
 /// Invalid values with a code of their own: always 400.
 pub fn bad_value(code: &str, message: &str) -> Response {
-    refusal(StatusCode::BAD_REQUEST, code, message)
+    error_response(StatusCode::BAD_REQUEST, code, message)
 }
 
 /// Unknown action.

@@ -5,7 +5,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::body::{Kind as Type, Member, Object, fill, member, optional, required, text};
-use super::errors::{invalid, refusal, resource_not_found, unknown_api};
+use super::errors::{error_response, invalid, resource_not_found, unknown_api};
 use super::{Call, Project};
 use crate::message::Response;
 
@@ -140,7 +140,7 @@ pub fn handle(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Res
             let stack = project_stack(call, state, id)?.clone();
             if users(state, &stack) > 0 {
                 // As in the fixture.
-                return Err(refusal(
+                return Err(error_response(
                     StatusCode::CONFLICT,
                     "00100400",
                     "The runtime stack is in use.",
