@@ -28,7 +28,11 @@ async fn state_that_is_final_at_first_is_sent_and_ends_the_stream() {
     );
     tokio::time::sleep(S(60)).await;
     assert_eq!(source.polls(), 1);
-    assert_eq!(watches.stats().loops, 0, "although the stream is not dropped yet");
+    assert_eq!(
+        watches.stats().loops,
+        0,
+        "although the stream is not dropped yet"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -192,7 +196,11 @@ async fn stream_ends_at_its_deadline() {
     assert_eq!(START.get().unwrap().elapsed(), S(5));
     assert_eq!(next(&mut endless).await, "INITIAL 1");
     source.returns(&["2"]);
-    assert_eq!(next(&mut endless).await, "MODIFIED 2", "other streams continue");
+    assert_eq!(
+        next(&mut endless).await,
+        "MODIFIED 2",
+        "other streams continue"
+    );
 
     // The deadline also ends the wait for the first message.
     let hangs = ScriptedSource::of(false, &[]);

@@ -77,7 +77,11 @@ async fn list_is_sent_item_by_item() {
         ["ADDED d=1", "MODIFIED b=2", "DELETED a=1"]
     );
     source.returns(&["d=1", "c=1", "b=2", "d=2"]);
-    assert_eq!(next(&mut stream).await, "MODIFIED d=2", "the last item of a key");
+    assert_eq!(
+        next(&mut stream).await,
+        "MODIFIED d=2",
+        "the last item of a key"
+    );
     source.returns(&["done"]);
     assert_eq!(
         all(&mut stream, 4).await,

@@ -251,7 +251,10 @@ async fn loop_with_a_new_stream_is_not_removed() {
     assert!(!watches.0.remove_if_left(&key, &shared), "it has a stream");
     drop(stream);
     let stream = watches.join(&source).await;
-    assert!(!watches.0.remove_if_left(&key, &shared), "it has a stream again");
+    assert!(
+        !watches.0.remove_if_left(&key, &shared),
+        "it has a stream again"
+    );
     drop(stream);
     assert!(watches.0.remove_if_left(&key, &shared));
 
