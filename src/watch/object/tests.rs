@@ -13,7 +13,7 @@ use tokio_stream::StreamExt;
 use tonic::Code;
 
 use super::*;
-use crate::downstream::Caller;
+use crate::downstream::Downstream;
 use crate::engine::call_context::{CallContext, StreamContext};
 use crate::upstream::{Settings, Upstream};
 use crate::watch::source::SnapshotSource;
@@ -173,10 +173,10 @@ impl Fixture {
     }
 }
 
-fn caller() -> Caller {
-    Caller {
+fn caller() -> Downstream {
+    Downstream {
         token: Some(http::HeaderValue::from_static("t1")),
-        ..Caller::default()
+        ..Downstream::default()
     }
 }
 
