@@ -220,10 +220,10 @@ async fn light_read_is_used_until_the_state_is_final() {
             (200, job("OK")),
         ],
     );
-    let settled = one(&source).await;
-    assert_eq!(settled.outcome, Outcome::Succeeded);
+    let final_item = one(&source).await;
+    assert_eq!(final_item.outcome, Outcome::Succeeded);
     assert_eq!(
-        fixture.message_of(&source, &settled),
+        fixture.message_of(&source, &final_item),
         json!({"job": {"uuid": "j1", "state": "OK", "more": {"a": "b"}}})
     );
     assert_eq!(
@@ -231,7 +231,7 @@ async fn light_read_is_used_until_the_state_is_final() {
         ["GET /v1/p1/jobs/j1?full=false", "GET /v1/p1/jobs/j1"]
     );
     // With `follow`: an unchanged resource is not read in full again.
-    assert_eq!(one(&source).await, settled);
+    assert_eq!(one(&source).await, final_item);
     assert_eq!(cloud.seen(), ["GET /v1/p1/jobs/j1?full=false"]);
 
     // The state has changed between the light and the full read.
@@ -344,7 +344,7 @@ async fn side_reads_are_part_of_the_message() {
 async fn fallback_is_read_after_not_found() {
     let fixture = Fixture::new(DO, STARTED).await;
     let Fixture { cloud, .. } = &fixture;
-    // Without the id of the add-on there is no fallback.
+    // The request has no id for the fallback.
     let nowhere = fixture.source(json!({"p": "p1", "jobId": "j1"}));
     assert!(is_not_found(&nowhere.read().await.unwrap_err()));
 

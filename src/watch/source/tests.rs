@@ -202,7 +202,7 @@ async fn items_that_are_not_final_are_refreshed() {
 
     heat.lists([
         deployment("moves", "IN_PROGRESS"),
-        deployment("settled", "COMPLETE"),
+        deployment("final", "COMPLETE"),
         deployment("gone", "IN_PROGRESS"),
         deployment("stays", "IN_PROGRESS"),
     ]);
@@ -213,7 +213,7 @@ async fn items_that_are_not_final_are_refreshed() {
         states(&items),
         [
             ("moves", Outcome::Failed),
-            ("settled", Outcome::Succeeded),
+            ("final", Outcome::Succeeded),
             ("stays", Outcome::Pending)
         ]
     );
