@@ -1,13 +1,14 @@
 //! A poll loop and its subscribers: one task polls for all streams with equal keys.
 //!
-//! [`Registry::subscribe`] joins the loop of a key or starts it. The loop then runs
-//! one round after the other: [`SharedLoop::begin_round`], [`LoopSource::poll`],
-//! publication of the result, a pause. Subscribers read the newest [`Published`] value
-//! from a watch channel, so a slow one skips states and nothing is queued for it. The
-//! loop ends by itself, when the gateway drains, or with its last [`Subscription`].
+//! [`Registry::subscribe`] joins the loop of a key or starts it. [`LoopTask::poll_to_end`]
+//! then runs one round after another: [`LoopSource::poll`] reads, `finish_read` or
+//! `finish_unread` publishes the result, and `pause` waits. Subscribers read the newest
+//! [`Published`] value from a watch channel: a slow one skips states, and nothing is
+//! queued for it. The loop ends with a final state or an error, when the gateway drains,
+//! or when the last [`Subscription`] is dropped.
 //!
-//! What is polled, and what a state is, is up to the [`LoopSource`]: a snapshot of
-//! one resource or a list (`snapshot_loop`), or the end of a log (`log/tail`).
+//! A [`LoopSource`] defines what a round reads and what a state is: a snapshot of one
+//! resource or of a list (`snapshot_loop`), or the end of a log (`log::tail`).
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -35,7 +36,7 @@ pub(super) type LoopMap<S> = HashMap<Arc<Key>, Arc<SharedLoop<S>>>;
 pub(super) trait LoopSource: Sized + Send + Sync + 'static {
     /// The state that subscribers read; cheap to clone.
     type State: Clone + Send + Sync;
-    /// What the source remembers from one round to the next.
+    /// What the source keeps from one round to the next.
     type Cursor: Default + Send;
     /// What a round reports to the subscribers that waited for it.
     type Mark: Clone + Send;
@@ -59,7 +60,7 @@ pub(super) trait LoopSource: Sized + Send + Sync + 'static {
         false
     }
 
-    /// Returns how a failure ends the loop at once, however transient it is.
+    /// Returns the end of the loop if a failure ends it at once, even if it is transient.
     fn ended_by(&self, _error: &Error, _last: &Self::State, _now: SystemTime) -> Option<End> {
         None
     }
@@ -69,7 +70,7 @@ pub(super) trait LoopSource: Sized + Send + Sync + 'static {
         false
     }
 
-    /// Whether subscribers that wait for a round wait on when it fails.
+    /// Whether subscribers that wait for a round that fails wait for the next one.
     fn waits_past_failures(&self) -> bool {
         false
     }
@@ -87,7 +88,7 @@ pub(super) struct Intervals {
 pub(super) struct Round {
     /// The number of the round, from 1.
     pub(super) number: u64,
-    /// A subscriber waits for it, so it may begin before the pause is over.
+    /// A subscriber has requested the round, so the pause before it may be omitted.
     pub(super) out_of_turn: bool,
 }
 
@@ -119,7 +120,7 @@ pub(super) struct Published<S: LoopSource> {
     pub(super) finished: u64,
     /// Rounds that have read a state.
     pub(super) succeeded: u64,
-    /// The error of the last round, where it has failed and that is tolerated.
+    /// The error of the last round, if it has failed and is tolerated.
     pub(super) failed: Option<Error>,
     /// Pauses are short until so many rounds have succeeded.
     hurry_until: u64,
@@ -134,7 +135,7 @@ pub(super) enum Phase<T> {
     Unread,
     /// More rounds follow. `Ended` comes last.
     Following(Observed<T>),
-    /// There are no more rounds. A subscriber sends the last state first, then the end.
+    /// There are no more rounds. Subscribers send the last state first, then the end.
     Ended(Option<Observed<T>>, End),
 }
 
@@ -142,7 +143,7 @@ pub(super) enum Phase<T> {
 #[derive(Clone)]
 pub(super) struct Observed<T> {
     pub(super) state: T,
-    /// When a round has read it last.
+    /// When a round has last read it.
     pub(super) observed_at: SystemTime,
     /// The last round has not read it.
     pub(super) unconfirmed: bool,
@@ -161,9 +162,9 @@ pub(super) enum End {
 
 /// A subscriber that waits for the end of a round.
 struct Waiting<M> {
-    /// The number of the round; a later one will do.
+    /// The number of the round; a later one is accepted too.
     round: u64,
-    /// The round begins at once, without a pause before it.
+    /// Omits the pause before the round.
     at_once: bool,
     sender: oneshot::Sender<Result<M, Error>>,
 }
@@ -174,8 +175,8 @@ impl<M> Waiting<M> {
     }
 }
 
-/// Receives the mark of a round, or its error. Closed when the round was over already
-/// or never comes: the published value then says more.
+/// Receives the mark of a round, or its error. Closed if the round is over already or the
+/// loop has ended, which the published value shows.
 pub(super) type RoundEnd<M> = oneshot::Receiver<Result<M, Error>>;
 
 impl<T> Phase<T> {
@@ -220,11 +221,11 @@ impl<S: LoopSource> Published<S> {
         self.failed = failed;
     }
 
-    /// Reports to all that have waited for the last round.
+    /// Sends the result to all subscribers that have waited for the last round.
     fn report(&mut self, result: &Result<S::Mark, Error>) {
         let finished = self.finished;
         for waiting in self.waiting.extract_if(.., |w| w.round <= finished) {
-            // It may have left.
+            // The subscriber may have left.
             let _ = waiting.sender.send(result.clone());
         }
     }
@@ -233,15 +234,15 @@ impl<S: LoopSource> Published<S> {
 /// What a loop and its subscribers share.
 pub(super) struct SharedLoop<S: LoopSource> {
     pub(super) source: S,
-    /// All that is known of the rounds is in the channel, under its lock: who sees
-    /// that a round is over also has the mark of that round.
+    /// Holds the rounds and those who wait for them under one lock: a subscriber that sees
+    /// that a round is over has received the mark of that round.
     published: watch::Sender<Published<S>>,
     /// Subscribers that go on after a final state. Raised under the lock of the
     /// registry only.
     followers: AtomicUsize,
-    /// An urgent subscriber waits.
+    /// Notified when a subscriber requests a round at once.
     urgent: Notify,
-    /// Shorter pauses were requested.
+    /// Notified when shorter pauses are requested.
     hurry: Notify,
 }
 
@@ -266,8 +267,7 @@ impl<S: LoopSource> SharedLoop<S> {
         (Arc::new(this), receiver)
     }
 
-    /// Waits for the end of this round or a later one. `at_once` omits the pause before
-    /// it.
+    /// Waits for the end of this round or a later one. `at_once` omits the pause before it.
     pub(super) fn round_end(&self, round: u64, at_once: bool) -> RoundEnd<S::Mark> {
         self.wait_for(|_| round, at_once)
     }
@@ -397,7 +397,7 @@ impl<S: LoopSource> SharedLoop<S> {
         })
     }
 
-    /// Returns when a subscriber waits for a round that has not begun.
+    /// Waits until a subscriber requests a round that has not begun.
     async fn is_requested(&self) {
         let is_requested = || {
             let published = self.published.borrow();
@@ -405,13 +405,13 @@ impl<S: LoopSource> SharedLoop<S> {
             let mut waiting = published.waiting.iter();
             waiting.any(|w| w.round > begun && w.is_urgent())
         };
-        // A permit may be left from a subscriber whose round is over.
+        // A notification may be left from a request whose round is over.
         while !is_requested() {
             self.urgent.notified().await;
         }
     }
 
-    /// Waits between two rounds: less when that is requested.
+    /// Waits between two rounds, shorter if requested.
     async fn pause(&self, pause: Duration, shortest: Duration) {
         let paused = async {
             tokio::select! {
@@ -428,7 +428,7 @@ impl<S: LoopSource> SharedLoop<S> {
     }
 }
 
-/// A stream's part in a loop. The last one that is dropped ends the loop.
+/// A stream's subscription to a loop. The loop ends when the last one is dropped.
 pub(super) struct Subscription<S: LoopSource> {
     pub(super) published: watch::Receiver<Published<S>>,
     pub(super) shared: Arc<SharedLoop<S>>,
@@ -442,13 +442,13 @@ pub(super) struct Subscription<S: LoopSource> {
 
 impl<S: LoopSource> Subscription<S> {
     /// Waits for the end of the first round that begins after the stream has joined; it
-    /// begins at once. Streams that join during a round share the next one: there is
-    /// never more than one round at a time. Closed when the loop ends.
+    /// begins at once. Streams that join during a round share the next one: rounds never
+    /// overlap. Closed when the loop ends.
     pub(super) fn request_round(&self) -> RoundEnd<S::Mark> {
         let joined_after = self.joined_after;
         let first = |published: &Published<S>| match published.finished > joined_after {
             false => joined_after + 1,
-            // That one is over, and its mark is gone.
+            // The mark of an earlier round is not kept.
             true => published.begun + 1,
         };
         self.shared.wait_for(first, true)
@@ -525,7 +525,7 @@ impl Registry {
         })
     }
 
-    /// Fails when one more stream, or one more loop, is more than the settings allow.
+    /// Fails if the limits of the settings leave no room for one more stream or loop.
     pub(super) fn has_room(&self) -> Result<(), Error> {
         let _permit = self.streams.acquire()?;
         if self.lock().len() >= self.settings.max_poll_loops {
@@ -534,8 +534,8 @@ impl Registry {
         Ok(())
     }
 
-    /// Removes this loop from the registry if `end` says so while no stream can join
-    /// it. Returns whether it is out.
+    /// Removes this loop from the registry if `end` returns true, under the lock under
+    /// which streams join. Returns whether the loop is removed.
     pub(super) fn remove_if<S: LoopSource>(
         &self,
         key: &Key,
@@ -556,8 +556,8 @@ impl Registry {
         }
     }
 
-    /// Removes a loop without subscribers. Streams join under the same lock: either one
-    /// has joined meanwhile, and the loop stays, or none will.
+    /// Removes this loop if it has no subscribers. Either a stream has joined meanwhile and
+    /// the loop stays, or none can join any more.
     pub(super) fn remove_if_left<S: LoopSource>(
         &self,
         key: &Key,
@@ -583,7 +583,7 @@ pub(super) struct LoopTask<S: LoopSource> {
 
 impl<S: LoopSource> Drop for LoopTask<S> {
     fn drop(&mut self) {
-        // First out of the registry: a stream that joins from now on gets a new loop.
+        // Removed before the end is published: streams that join from now on get a new loop.
         self.registry.remove_if(&self.key, &self.shared, || true);
         let end = self.end.take().unwrap_or_else(|| {
             End::Failed(Error::NoResponse("the poll loop has stopped".to_owned()))
@@ -598,7 +598,7 @@ impl<S: LoopSource> Drop for LoopTask<S> {
 
 impl<S: LoopSource> LoopTask<S> {
     async fn run(mut self) {
-        // The other futures are dropped, which cancels a poll in progress.
+        // The other branches are dropped, which cancels a poll in progress.
         let end = tokio::select! {
             biased;
             () = self.registry.streams.drained() => Some(End::Failed(Error::Draining)),

@@ -1,4 +1,4 @@
-//! Logs over a scripted upstream, in paused time.
+//! Tests of logs over a scripted source, in paused time.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -19,20 +19,19 @@ use drawbridge_transcoder::contract::{Entry, Order};
 const S: fn(u64) -> Duration = Duration::from_secs;
 const PAGE: usize = 10;
 
-/// A list as an upstream keeps it, oldest first: keys like `7.c`, which stand at
-/// the time 7.
+/// A scripted list, oldest first. Keys are like `7.c`, whose time is 7.
 #[derive(Default)]
-struct World {
+struct ScriptedLog {
     list: Mutex<Vec<String>>,
     reads: AtomicUsize,
-    /// Markers are ignored.
-    ignores: AtomicBool,
-    /// There are no pages: all of it comes with every read.
-    whole: bool,
-    /// It is a text, each line of which is one long.
+    /// The list ignores_markers markers.
+    ignores_markers: AtomicBool,
+    /// The list is not paged: each read returns all of it.
+    unpaged: bool,
+    /// The log is a text of lines with one byte.
     text: bool,
     fails: AtomicBool,
-    /// A read has what was there when it began, and brings it so many seconds later.
+    /// Seconds that a read takes. It returns what existed when it began.
     delay: AtomicU64,
 }
 
@@ -57,11 +56,11 @@ fn entry(key: &String) -> Entry {
     }
 }
 
-impl World {
+impl ScriptedLog {
     fn counting(to: usize) -> Arc<Self> {
-        let world = Self::default();
-        *world.list.lock().unwrap() = (0..to).map(|n| n.to_string()).collect();
-        Arc::new(world)
+        let log = Self::default();
+        *log.list.lock().unwrap() = (0..to).map(|n| n.to_string()).collect();
+        Arc::new(log)
     }
 
     fn add(&self, keys: &[&str]) {
@@ -107,27 +106,27 @@ impl World {
                 whole: false,
             });
         }
-        // One that is not known is ignored.
+        // An unknown marker is ignored.
         let known = at.and_then(|at| list.iter().position(|key| key == at));
-        let ignores = self.whole || self.ignores.load(Ordering::Relaxed);
-        let from = known.filter(|_| !ignores).map_or(0, |at| at + 1);
-        let most = if self.whole { usize::MAX } else { PAGE };
+        let ignores_markers = self.unpaged || self.ignores_markers.load(Ordering::Relaxed);
+        let from = known.filter(|_| !ignores_markers).map_or(0, |at| at + 1);
+        let most = if self.unpaged { usize::MAX } else { PAGE };
         let entries: Vec<Entry> = list[from..].iter().take(most).map(entry).collect();
         Ok(Page {
-            last: self.whole || entries.len() < PAGE,
+            last: self.unpaged || entries.len() < PAGE,
             entries,
-            whole: self.whole,
+            whole: self.unpaged,
             next: None,
         })
     }
 }
 
-impl LogSource for World {
+impl LogSource for ScriptedLog {
     fn rules(&self) -> LogRules {
         LogRules {
             first_interval: S(1),
             max_interval: S(4),
-            look_back: if self.whole || self.text { 0 } else { 3 },
+            look_back: if self.unpaged || self.text { 0 } else { 3 },
             text: self.text,
         }
     }
@@ -141,7 +140,7 @@ impl LogSource for World {
     }
 
     fn newest(self: Arc<Self>) -> PageFuture {
-        if self.whole {
+        if self.unpaged {
             return self.page(ReadPosition::default());
         }
         Box::pin(async move {
@@ -192,21 +191,25 @@ fn key() -> Key {
     }
 }
 
-async fn open(watches: &Watches, world: &Arc<World>, begin: StartAt) -> Result<WatchStream, Error> {
-    let source = || -> Arc<dyn LogSource> { world.clone() };
-    watches.open_log(key(), begin, None, None, source).await
+async fn open(
+    watches: &Watches,
+    log: &Arc<ScriptedLog>,
+    start: StartAt,
+) -> Result<WatchStream, Error> {
+    let source = || -> Arc<dyn LogSource> { log.clone() };
+    watches.open_log(key(), start, None, None, source).await
 }
 
-async fn from(watches: &Watches, world: &Arc<World>, marker: &str) -> WatchStream {
+async fn from(watches: &Watches, log: &Arc<ScriptedLog>, marker: &str) -> WatchStream {
     let marker = (!marker.is_empty()).then(|| marker.into());
-    let begin = StartAt::Position(Position::new(marker, world.text));
-    open(watches, world, begin).await.unwrap()
+    let start = StartAt::Position(Position::new(marker, log.text));
+    open(watches, log, start).await.unwrap()
 }
 
-/// The next message, as text.
+/// Returns the next message as text.
 async fn next(stream: &mut WatchStream) -> String {
     let message = tokio::time::timeout(S(3_600), stream.next()).await;
-    match message.expect("it comes within an hour") {
+    match message.expect("it is sent within an hour") {
         Some(Ok(message)) => {
             let message = Message::decode(message).unwrap();
             let event = message.event.unwrap();
@@ -218,7 +221,7 @@ async fn next(stream: &mut WatchStream) -> String {
             let since = event.unconfirmed_since.map_or("", |_| " unconfirmed");
             match message.item {
                 Some(item) => format!("{kind} {item}{since}"),
-                None => format!("{kind} behind {}{since}", message.marker),
+                None => format!("{kind} at {}{since}", message.marker),
             }
         }
         Some(Err(error)) => format!("ERROR {error}"),
@@ -227,28 +230,28 @@ async fn next(stream: &mut WatchStream) -> String {
 }
 
 async fn all(stream: &mut WatchStream, count: usize) -> String {
-    let mut told = Vec::new();
+    let mut sent = Vec::new();
     for _ in 0..count {
-        told.push(next(stream).await);
+        sent.push(next(stream).await);
     }
-    told.join(", ")
+    sent.join(", ")
 }
 
-/// The next entries, without the messages in between.
+/// Returns the next entries, without bookmarks.
 async fn entries(stream: &mut WatchStream, count: usize) -> Vec<String> {
-    let mut told = Vec::new();
-    while told.len() < count {
+    let mut sent = Vec::new();
+    while sent.len() < count {
         let text = next(stream).await;
         match text.split_once(' ') {
-            Some(("INITIAL" | "ADDED", entry)) => told.push(entry.to_owned()),
+            Some(("INITIAL" | "ADDED", entry)) => sent.push(entry.to_owned()),
             Some(("BOOKMARK", _)) => {}
-            _ => panic!("{text} after {} entries", told.len()),
+            _ => panic!("{text} after {} entries", sent.len()),
         }
     }
-    told
+    sent
 }
 
-/// Polls a future once, and drops it where it is not ready.
+/// Polls a future once, and drops it if it is not ready.
 async fn polled_once<F: Future>(future: F) -> Option<F::Output> {
     tokio::select! {
         biased;
@@ -257,49 +260,46 @@ async fn polled_once<F: Future>(future: F) -> Option<F::Output> {
     }
 }
 
-async fn silent(stream: &mut WatchStream, time: Duration) {
-    if let Ok(told) = tokio::time::timeout(time, stream.next()).await {
-        panic!("told {told:?}");
+async fn assert_silent(stream: &mut WatchStream, time: Duration) {
+    if let Ok(sent) = tokio::time::timeout(time, stream.next()).await {
+        panic!("sent {sent:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn from_the_start_from_a_marker_and_from_now() {
-    for whole in [false, true] {
-        let world = Arc::new(World {
-            whole,
-            ..World::default()
+async fn log_is_read_from_the_start_a_marker_or_now() {
+    for unpaged in [false, true] {
+        let log = Arc::new(ScriptedLog {
+            unpaged,
+            ..ScriptedLog::default()
         });
-        // Equal times are no matter.
-        world.add(&["1.a", "2.a", "2.b", "2.c"]);
+        // Several entries have equal times.
+        log.add(&["1.a", "2.a", "2.b", "2.c"]);
         let watches = watches();
-        let mut start = from(&watches, &world, "").await;
+        let mut start = from(&watches, &log, "").await;
         assert_eq!(
             all(&mut start, 5).await,
-            "INITIAL 1.a, INITIAL 2.a, INITIAL 2.b, INITIAL 2.c, BOOKMARK behind 2.c"
+            "INITIAL 1.a, INITIAL 2.a, INITIAL 2.b, INITIAL 2.c, BOOKMARK at 2.c"
         );
-        let mut marker = from(&watches, &world, "2.b").await;
-        assert_eq!(
-            all(&mut marker, 2).await,
-            "INITIAL 2.c, BOOKMARK behind 2.c"
-        );
-        let mut now = open(&watches, &world, StartAt::Now).await.unwrap();
-        assert_eq!(next(&mut now).await, "BOOKMARK behind 2.c");
-        world.add(&["2.d", "3.a"]);
+        let mut marker = from(&watches, &log, "2.b").await;
+        assert_eq!(all(&mut marker, 2).await, "INITIAL 2.c, BOOKMARK at 2.c");
+        let mut now = open(&watches, &log, StartAt::Now).await.unwrap();
+        assert_eq!(next(&mut now).await, "BOOKMARK at 2.c");
+        log.add(&["2.d", "3.a"]);
         for stream in [&mut start, &mut marker, &mut now] {
-            assert_eq!(all(stream, 2).await, "ADDED 2.d, ADDED 3.a", "{whole}");
+            assert_eq!(all(stream, 2).await, "ADDED 2.d, ADDED 3.a", "{unpaged}");
         }
         for stream in [&mut start, &mut marker, &mut now] {
-            silent(stream, S(5)).await;
+            assert_silent(stream, S(5)).await;
         }
-        assert_eq!(watches.stats().loops, 1, "one tail for all");
-        // Even though it was not told by the tail yet, it is not told again.
-        world.add(&["4.a", "4.b"]);
-        let mut ahead = from(&watches, &world, "4.a").await;
-        assert_eq!(all(&mut ahead, 2).await, "INITIAL 4.b, BOOKMARK behind 4.b");
+        assert_eq!(watches.stats().loops, 1, "one loop for all");
+        // The tail has not read this entry yet; it is not sent again.
+        log.add(&["4.a", "4.b"]);
+        let mut ahead = from(&watches, &log, "4.a").await;
+        assert_eq!(all(&mut ahead, 2).await, "INITIAL 4.b, BOOKMARK at 4.b");
         assert_eq!(all(&mut start, 2).await, "ADDED 4.a, ADDED 4.b");
-        world.add(&["5"]);
-        assert_eq!(next(&mut ahead).await, "ADDED 5", "{whole}");
+        log.add(&["5"]);
+        assert_eq!(next(&mut ahead).await, "ADDED 5", "{unpaged}");
         drop((start, marker, now, ahead));
         for _ in 0..20 {
             tokio::task::yield_now().await;
@@ -310,77 +310,81 @@ async fn from_the_start_from_a_marker_and_from_now() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn from_now_begins_where_the_list_ends_when_the_call_arrives() {
-    for whole in [false, true] {
-        let world = Arc::new(World {
-            whole,
-            ..World::default()
+async fn from_now_starts_at_the_end_of_the_list_when_the_rpc_arrives() {
+    for unpaged in [false, true] {
+        let log = Arc::new(ScriptedLog {
+            unpaged,
+            ..ScriptedLog::default()
         });
-        world.add(&["1", "3"]);
+        log.add(&["1", "3"]);
         let watches = watches();
-        let mut start = from(&watches, &world, "").await;
+        let mut start = from(&watches, &log, "").await;
         assert_eq!(
             all(&mut start, 3).await,
-            "INITIAL 1, INITIAL 3, BOOKMARK behind 3"
+            "INITIAL 1, INITIAL 3, BOOKMARK at 3"
         );
-        // The tail has not read these, one of which stands before what it has read.
-        world.add(&["4", "5"]);
-        world.list.lock().unwrap().insert(1, "2".to_owned());
+        // The tail has not read these; one precedes entries that it has read.
+        log.add(&["4", "5"]);
+        log.list.lock().unwrap().insert(1, "2".to_owned());
         let arrived = tokio::time::Instant::now();
-        let mut now = open(&watches, &world, StartAt::Now).await.unwrap();
-        assert_eq!(arrived.elapsed(), S(0), "it waits for no poll that is due");
-        world.add(&["6"]);
+        let mut now = open(&watches, &log, StartAt::Now).await.unwrap();
+        assert_eq!(
+            arrived.elapsed(),
+            S(0),
+            "it does not wait for the next regular poll"
+        );
+        log.add(&["6"]);
         // These are read before the client reads its first message.
-        let mut told = entries(&mut start, 4).await;
-        told.sort();
-        assert_eq!(told, ["2", "4", "5", "6"]);
-        world.add(&["7"]);
+        let mut sent = entries(&mut start, 4).await;
+        sent.sort();
+        assert_eq!(sent, ["2", "4", "5", "6"]);
+        log.add(&["7"]);
         assert_eq!(
             all(&mut now, 3).await,
-            "BOOKMARK behind 5, ADDED 6, ADDED 7",
-            "{whole}"
+            "BOOKMARK at 5, ADDED 6, ADDED 7",
+            "{unpaged}"
         );
         assert_eq!(entries(&mut start, 1).await, ["7"]);
         for stream in [&mut start, &mut now] {
-            silent(stream, S(10)).await;
+            assert_silent(stream, S(10)).await;
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_read_that_began_before_the_call_is_not_its_present() {
+async fn round_begun_before_the_rpc_is_not_its_start() {
     for first in [false, true] {
-        let (watches, world) = (watches(), World::counting(3));
-        // A client without news of its own keeps the tail.
+        let (watches, log) = (watches(), ScriptedLog::counting(3));
+        // A client keeps the loop running.
         let mut before = None;
         if !first {
-            before = Some(open(&watches, &world, StartAt::Now).await.unwrap());
+            before = Some(open(&watches, &log, StartAt::Now).await.unwrap());
         }
-        world.delay.store(2, Ordering::Relaxed);
-        let reads = world.reads();
+        log.delay.store(2, Ordering::Relaxed);
+        let reads = log.reads();
         let join = || async {
-            while world.reads() == reads {
+            while log.reads() == reads {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
-            world.add(&["3"]);
-            open(&watches, &world, StartAt::Now).await.unwrap()
+            log.add(&["3"]);
+            open(&watches, &log, StartAt::Now).await.unwrap()
         };
         let mut now = if first {
-            let (begins, now) = tokio::join!(open(&watches, &world, StartAt::Now), join());
-            before = Some(begins.unwrap());
+            let (first, now) = tokio::join!(open(&watches, &log, StartAt::Now), join());
+            before = Some(first.unwrap());
             now
         } else {
             join().await
         };
-        assert_eq!(next(&mut now).await, "BOOKMARK behind 3", "{first}");
+        assert_eq!(next(&mut now).await, "BOOKMARK at 3", "{first}");
         let mut before = before.unwrap();
         assert_eq!(
             all(&mut before, 2).await,
-            "BOOKMARK behind 2, ADDED 3",
+            "BOOKMARK at 2, ADDED 3",
             "{first}"
         );
-        world.delay.store(0, Ordering::Relaxed);
-        world.add(&["4"]);
+        log.delay.store(0, Ordering::Relaxed);
+        log.add(&["4"]);
         for stream in [&mut before, &mut now] {
             assert_eq!(next(stream).await, "ADDED 4");
         }
@@ -388,106 +392,106 @@ async fn a_read_that_began_before_the_call_is_not_its_present() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_who_join_together_share_one_round() {
-    let (watches, world) = (watches(), World::counting(3));
-    let mut first = open(&watches, &world, StartAt::Now).await.unwrap();
-    assert_eq!(next(&mut first).await, "BOOKMARK behind 2");
-    world.delay.store(2, Ordering::Relaxed);
-    world.add(&["3"]);
-    let reads = world.reads();
-    // All join before the first of them has its read.
+async fn streams_that_join_together_share_one_round() {
+    let (watches, log) = (watches(), ScriptedLog::counting(3));
+    let mut first = open(&watches, &log, StartAt::Now).await.unwrap();
+    assert_eq!(next(&mut first).await, "BOOKMARK at 2");
+    log.delay.store(2, Ordering::Relaxed);
+    log.add(&["3"]);
+    let reads = log.reads();
+    // All join before the first one has its mark.
     let join = |_| {
-        let (watches, world) = (watches.clone(), Arc::clone(&world));
-        async move { open(&watches, &world, StartAt::Now).await.unwrap() }
+        let (watches, log) = (watches.clone(), Arc::clone(&log));
+        async move { open(&watches, &log, StartAt::Now).await.unwrap() }
     };
     let mut joining: tokio::task::JoinSet<_> = (0..1_000).map(join).collect();
     while let Some(stream) = joining.join_next().await {
-        assert_eq!(next(&mut stream.unwrap()).await, "BOOKMARK behind 3");
+        assert_eq!(next(&mut stream.unwrap()).await, "BOOKMARK at 3");
     }
-    // The newest page and what is behind the marker.
-    assert_eq!(world.reads(), reads + 2);
+    // The newest page, and the entries after the marker.
+    assert_eq!(log.reads(), reads + 2);
     assert_eq!(next(&mut first).await, "ADDED 3");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_leaves_before_its_mark_costs_no_read() {
-    let (watches, world) = (watches(), World::counting(3));
-    let mut first = open(&watches, &world, StartAt::Now).await.unwrap();
-    assert_eq!(next(&mut first).await, "BOOKMARK behind 2");
-    let reads = world.reads();
-    let join = open(&watches, &world, StartAt::Now);
-    assert!(polled_once(join).await.is_none(), "it waits for a read");
+async fn client_that_leaves_before_its_mark_causes_no_read() {
+    let (watches, log) = (watches(), ScriptedLog::counting(3));
+    let mut first = open(&watches, &log, StartAt::Now).await.unwrap();
+    assert_eq!(next(&mut first).await, "BOOKMARK at 2");
+    let reads = log.reads();
+    let join = open(&watches, &log, StartAt::Now);
+    assert!(polled_once(join).await.is_none(), "it waits for a round");
     for _ in 0..20 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(world.reads(), reads);
+    assert_eq!(log.reads(), reads);
     let stats = watches.stats();
     assert_eq!((stats.watchers, stats.loops), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn from_now_fails_as_its_first_read_does() {
-    let (watches, world) = (watches(), World::counting(3));
-    let mut first = open(&watches, &world, StartAt::Now).await.unwrap();
-    assert_eq!(next(&mut first).await, "BOOKMARK behind 2");
-    world.fails.store(true, Ordering::Relaxed);
+async fn from_now_fails_with_the_error_of_its_round() {
+    let (watches, log) = (watches(), ScriptedLog::counting(3));
+    let mut first = open(&watches, &log, StartAt::Now).await.unwrap();
+    assert_eq!(next(&mut first).await, "BOOKMARK at 2");
+    log.fails.store(true, Ordering::Relaxed);
     for _ in 0..3 {
-        let error = open(&watches, &world, StartAt::Now).await.err().unwrap();
+        let error = open(&watches, &log, StartAt::Now).await.err().unwrap();
         assert_eq!(error.code(), Code::Unavailable);
     }
-    // The failure is tolerated for the client that is there.
-    assert_eq!(next(&mut first).await, "BOOKMARK behind 2 unconfirmed");
-    world.fails.store(false, Ordering::Relaxed);
-    let mut now = open(&watches, &world, StartAt::Now).await.unwrap();
-    assert_eq!(next(&mut now).await, "BOOKMARK behind 2");
-    // Its tail ends while it joins.
-    let (joining, ()) = tokio::join!(open(&watches, &world, StartAt::Now), async {
+    // The failure is tolerated for the first client.
+    assert_eq!(next(&mut first).await, "BOOKMARK at 2 unconfirmed");
+    log.fails.store(false, Ordering::Relaxed);
+    let mut now = open(&watches, &log, StartAt::Now).await.unwrap();
+    assert_eq!(next(&mut now).await, "BOOKMARK at 2");
+    // The loop ends while a client joins.
+    let (joining, ()) = tokio::join!(open(&watches, &log, StartAt::Now), async {
         watches.drain();
     });
     assert!(matches!(joining.err(), Some(Error::Draining)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_text_is_present_up_to_its_end_when_the_call_arrives() {
-    let world = Arc::new(World {
+async fn lines_that_exist_when_the_rpc_arrives_are_initial() {
+    let log = Arc::new(ScriptedLog {
         text: true,
         delay: AtomicU64::new(1),
-        ..World::default()
+        ..ScriptedLog::default()
     });
     let lines = |range: std::ops::Range<usize>, kind: &str| -> Vec<String> {
         range.map(|n| format!("{kind} {n}")).collect()
     };
     let add = |range: std::ops::Range<usize>| {
-        let mut list = world.list.lock().unwrap();
+        let mut list = log.list.lock().unwrap();
         list.extend(range.map(|n| n.to_string()));
     };
     add(0..25);
     let watches = watches();
-    let mut first = from(&watches, &world, "").await;
-    // Sent as they are read, and all of them before the end of what is present.
+    let mut first = from(&watches, &log, "").await;
+    // Sent as they are read, all before the bookmark.
     let mut want = lines(0..25, "INITIAL");
-    want.push("BOOKMARK behind 25".to_owned());
+    want.push("BOOKMARK at 25".to_owned());
     assert_eq!(all(&mut first, 26).await, want.join(", "));
     // The tail has not read these.
     add(25..30);
-    let mut joins = from(&watches, &world, "").await;
+    let mut joins = from(&watches, &log, "").await;
     let mut want = lines(0..30, "INITIAL");
-    want.push("BOOKMARK behind 30".to_owned());
+    want.push("BOOKMARK at 30".to_owned());
     assert_eq!(all(&mut joins, 31).await, want.join(", "));
-    // It cannot be read for a moment.
-    world.fails.store(true, Ordering::Relaxed);
+    // Reads fail for a moment.
+    log.fails.store(true, Ordering::Relaxed);
     add(30..32);
-    let mut late = from(&watches, &world, "").await;
+    let mut late = from(&watches, &log, "").await;
     let mut want = lines(0..30, "INITIAL");
-    want.push("BOOKMARK behind 30 unconfirmed".to_owned());
+    want.push("BOOKMARK at 30 unconfirmed".to_owned());
     assert_eq!(all(&mut late, 31).await, want.join(", "));
-    let reads = world.reads();
-    silent(&mut late, S(20)).await;
-    assert!(world.reads() - reads <= 10, "at the pace of polls");
-    world.fails.store(false, Ordering::Relaxed);
+    let reads = log.reads();
+    assert_silent(&mut late, S(20)).await;
+    assert!(log.reads() - reads <= 10, "at the regular interval");
+    log.fails.store(false, Ordering::Relaxed);
     assert_eq!(
         all(&mut late, 3).await,
-        "INITIAL 30, INITIAL 31, BOOKMARK behind 32"
+        "INITIAL 30, INITIAL 31, BOOKMARK at 32"
     );
     add(32..33);
     assert_eq!(next(&mut late).await, "ADDED 32");
@@ -497,81 +501,80 @@ async fn a_text_is_present_up_to_its_end_when_the_call_arrives() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fifty_thousand_each_once_while_more_come() {
-    let (watches, world) = (watches(), World::counting(50_000));
-    let mut stream = from(&watches, &world, "").await;
-    let mut told = entries(&mut stream, 20_000).await;
-    // A whole page, and nothing behind it, is no end.
-    world
-        .list
+async fn each_of_fifty_thousand_entries_is_sent_once() {
+    let (watches, log) = (watches(), ScriptedLog::counting(50_000));
+    let mut stream = from(&watches, &log, "").await;
+    let mut sent = entries(&mut stream, 20_000).await;
+    // The list does not end at a full page with nothing after it.
+    log.list
         .lock()
         .unwrap()
         .extend((50_000..50_010).map(|n| n.to_string()));
-    told.extend(entries(&mut stream, 30_010).await);
+    sent.extend(entries(&mut stream, 30_010).await);
     let want: Vec<String> = (0..50_010).map(|n| n.to_string()).collect();
-    assert!(told == want);
-    // Reconnect: nothing lost, nothing twice.
+    assert!(sent == want);
+    // A client that reconnects misses no entry and gets none again.
     drop(stream);
-    world.add(&["50010"]);
-    let mut stream = from(&watches, &world, "50009").await;
+    log.add(&["50010"]);
+    let mut stream = from(&watches, &log, "50009").await;
     assert_eq!(entries(&mut stream, 1).await, ["50010"]);
-    assert_eq!(next(&mut stream).await, "BOOKMARK behind 50010");
-    silent(&mut stream, S(20)).await;
+    assert_eq!(next(&mut stream).await, "BOOKMARK at 50010");
+    assert_silent(&mut stream, S(20)).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_marker_that_is_purged_restarts_the_list_unseen() {
-    let (watches, world) = (watches(), World::counting(5_000));
-    let mut stream = from(&watches, &world, "99").await;
+async fn purged_marker_repeats_no_entry() {
+    let (watches, log) = (watches(), ScriptedLog::counting(5_000));
+    let mut stream = from(&watches, &log, "99").await;
     assert_eq!(entries(&mut stream, 4_900).await.last().unwrap(), "4999");
-    assert_eq!(next(&mut stream).await, "BOOKMARK behind 4999");
-    // The marker alone is gone: page one comes, and nothing of it is new.
-    world.list.lock().unwrap().retain(|key| key != "4999");
-    silent(&mut stream, S(20)).await;
-    world.add(&["5000"]);
+    assert_eq!(next(&mut stream).await, "BOOKMARK at 4999");
+    // Only the marker was purged: the first page has no new entries.
+    log.list.lock().unwrap().retain(|key| key != "4999");
+    assert_silent(&mut stream, S(20)).await;
+    log.add(&["5000"]);
     assert_eq!(next(&mut stream).await, "ADDED 5000");
-    // All that was told is gone: page one is what is new.
-    *world.list.lock().unwrap() = (6_000..6_025).map(|n| n.to_string()).collect();
+    // All sent entries were purged: the first page is new.
+    *log.list.lock().unwrap() = (6_000..6_025).map(|n| n.to_string()).collect();
     let want: Vec<String> = (6_000..6_025).map(|n| n.to_string()).collect();
     assert_eq!(entries(&mut stream, 25).await, want);
-    silent(&mut stream, S(20)).await;
-    // A caller's marker that is not known begins at the start.
-    let mut odd = from(&watches, &world, "nonsense").await;
+    assert_silent(&mut stream, S(20)).await;
+    // An unknown marker of a client starts at the beginning.
+    let mut odd = from(&watches, &log, "nonsense").await;
     assert_eq!(entries(&mut odd, 25).await, want);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_comes_behind_the_marker_is_told_late() {
-    for whole in [false, true] {
-        let (watches, world) = (
+async fn entry_added_before_the_marker_is_sent_late() {
+    for unpaged in [false, true] {
+        let (watches, log) = (
             watches(),
-            Arc::new(World {
-                whole,
-                ..World::default()
+            Arc::new(ScriptedLog {
+                unpaged,
+                ..ScriptedLog::default()
             }),
         );
-        world.add(&["1", "3", "5"]);
-        let mut stream = from(&watches, &world, "1").await;
+        log.add(&["1", "3", "5"]);
+        let mut stream = from(&watches, &log, "1").await;
         assert_eq!(
             all(&mut stream, 3).await,
-            "INITIAL 3, INITIAL 5, BOOKMARK behind 5"
+            "INITIAL 3, INITIAL 5, BOOKMARK at 5"
         );
-        world.list.lock().unwrap().insert(2, "4".to_owned());
+        log.list.lock().unwrap().insert(2, "4".to_owned());
         let message = stream.next().await.unwrap().unwrap();
         let message = Message::decode(message).unwrap();
         assert_eq!(message.item.unwrap(), "4");
-        assert_eq!(message.marker, "5", "to resume behind all that was told");
-        world.add(&["6"]);
+        assert_eq!(message.marker, "5", "to resume after all sent entries");
+        log.add(&["6"]);
         assert_eq!(next(&mut stream).await, "ADDED 6");
-        silent(&mut stream, S(20)).await;
+        assert_silent(&mut stream, S(20)).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_upstream_that_ignores_markers_is_no_endless_loop() {
-    let (watches, world) = (watches(), World::counting(25));
-    world.ignores.store(true, Ordering::Relaxed);
-    let mut stream = from(&watches, &world, "").await;
+async fn upstream_that_ignores_markers_fails_the_watch() {
+    let (watches, log) = (watches(), ScriptedLog::counting(25));
+    log.ignores_markers.store(true, Ordering::Relaxed);
+    let mut stream = from(&watches, &log, "").await;
     assert_eq!(entries(&mut stream, 10).await.len(), 10);
     assert!(
         next(&mut stream)
@@ -579,66 +582,63 @@ async fn an_upstream_that_ignores_markers_is_no_endless_loop() {
             .contains("does not go on behind its marker")
     );
     assert_eq!(next(&mut stream).await, "END");
-    assert!(world.reads.load(Ordering::Relaxed) < 10);
+    assert!(log.reads.load(Ordering::Relaxed) < 10);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_reader_catches_up_and_loses_nothing() {
-    let (watches, world) = (watches(), World::counting(5));
-    let mut slow = from(&watches, &world, "").await;
-    let mut fast = open(&watches, &world, StartAt::Now).await.unwrap();
-    assert_eq!(next(&mut fast).await, "BOOKMARK behind 4");
+async fn slow_reader_catches_up_without_loss() {
+    let (watches, log) = (watches(), ScriptedLog::counting(5));
+    let mut slow = from(&watches, &log, "").await;
+    let mut fast = open(&watches, &log, StartAt::Now).await.unwrap();
+    assert_eq!(next(&mut fast).await, "BOOKMARK at 4");
     assert_eq!(entries(&mut slow, 5).await.len(), 5);
-    assert_eq!(next(&mut slow).await, "BOOKMARK behind 4");
-    // More than stands in the window, with one that comes late.
-    world
-        .list
+    assert_eq!(next(&mut slow).await, "BOOKMARK at 4");
+    // More entries than the window has, one of them late.
+    log.list
         .lock()
         .unwrap()
         .extend((10..3_000).map(|n| n.to_string()));
     assert_eq!(entries(&mut fast, 2_990).await.len(), 2_990);
-    world
-        .list
+    log.list
         .lock()
         .unwrap()
         .insert(3_000 - 12, "2990.late".to_owned());
     assert_eq!(entries(&mut fast, 1).await, ["2990.late"]);
-    world
-        .list
+    log.list
         .lock()
         .unwrap()
         .extend((3_000..5_000).map(|n| n.to_string()));
     assert_eq!(entries(&mut fast, 2_000).await.len(), 2_000);
-    let mut told = entries(&mut slow, 4_991).await;
-    silent(&mut slow, S(20)).await;
-    told.sort_by_key(|key| key.split('.').next().unwrap().parse::<u32>().unwrap());
-    told.dedup();
-    assert_eq!(told.len(), 4_991);
+    let mut sent = entries(&mut slow, 4_991).await;
+    assert_silent(&mut slow, S(20)).await;
+    sent.sort_by_key(|key| key.split('.').next().unwrap().parse::<u32>().unwrap());
+    sent.dedup();
+    assert_eq!(sent.len(), 4_991);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_reader_of_a_whole_list_is_told_nothing_twice() {
-    let world = Arc::new(World {
-        whole: true,
-        ..World::default()
+async fn slow_reader_of_an_unpaged_list_gets_each_entry_once() {
+    let log = Arc::new(ScriptedLog {
+        unpaged: true,
+        ..ScriptedLog::default()
     });
-    world.add(&["0", "1", "2", "3", "4"]);
+    log.add(&["0", "1", "2", "3", "4"]);
     let watches = watches();
-    let mut slow = from(&watches, &world, "").await;
-    let mut fast = open(&watches, &world, StartAt::Now).await.unwrap();
-    assert_eq!(next(&mut fast).await, "BOOKMARK behind 4");
+    let mut slow = from(&watches, &log, "").await;
+    let mut fast = open(&watches, &log, StartAt::Now).await.unwrap();
+    assert_eq!(next(&mut fast).await, "BOOKMARK at 4");
     assert_eq!(entries(&mut slow, 5).await.len(), 5);
-    assert_eq!(next(&mut slow).await, "BOOKMARK behind 4");
-    // By now it has given back the memory of what it told.
-    assert_eq!(next(&mut slow).await, "BOOKMARK behind 4");
-    // More than stands in the window, with one that comes late.
+    assert_eq!(next(&mut slow).await, "BOOKMARK at 4");
+    // By now the reader has dropped its memory of sent keys.
+    assert_eq!(next(&mut slow).await, "BOOKMARK at 4");
+    // More entries than the window has, one of them late.
     let more = |keys: std::ops::Range<u32>| {
-        let mut list = world.list.lock().unwrap();
+        let mut list = log.list.lock().unwrap();
         list.extend(keys.map(|n| n.to_string()));
     };
     more(10..3_000);
     assert_eq!(entries(&mut fast, 2_990).await.len(), 2_990);
-    world.list.lock().unwrap().insert(3, "2.late".to_owned());
+    log.list.lock().unwrap().insert(3, "2.late".to_owned());
     assert_eq!(entries(&mut fast, 1).await, ["2.late"]);
     more(3_000..5_000);
     assert_eq!(entries(&mut fast, 2_000).await.len(), 2_000);
@@ -646,34 +646,34 @@ async fn a_slow_reader_of_a_whole_list_is_told_nothing_twice() {
     want.extend((10..5_000).map(|n| n.to_string()));
     assert!(entries(&mut slow, want.len()).await == want);
     for stream in [&mut slow, &mut fast] {
-        silent(stream, S(10)).await;
+        assert_silent(stream, S(10)).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_begins_a_text_behind_its_end_keeps_nothing_from_others() {
-    let world = Arc::new(World {
+async fn reader_beyond_the_end_of_a_text_does_not_affect_others() {
+    let log = Arc::new(ScriptedLog {
         text: true,
-        ..World::default()
+        ..ScriptedLog::default()
     });
-    world.add(&["1", "2", "3"]);
+    log.add(&["1", "2", "3"]);
     let watches = watches();
-    let mut far = from(&watches, &world, "10000000").await;
-    assert_eq!(next(&mut far).await, "BOOKMARK behind 10000000");
-    let mut start = from(&watches, &world, "").await;
-    let mut zero = from(&watches, &world, "0").await;
+    let mut far = from(&watches, &log, "10000000").await;
+    assert_eq!(next(&mut far).await, "BOOKMARK at 10000000");
+    let mut start = from(&watches, &log, "").await;
+    let mut zero = from(&watches, &log, "0").await;
     for stream in [&mut start, &mut zero] {
         assert_eq!(entries(stream, 3).await, ["1", "2", "3"]);
         assert!(next(stream).await.starts_with("BOOKMARK"));
     }
-    world.add(&["4"]);
+    log.add(&["4"]);
     for stream in [&mut start, &mut zero] {
         assert_eq!(next(stream).await, "ADDED 4");
     }
     assert_eq!(
         watches.stats().loops,
         2,
-        "one from the start, one far behind"
+        "one from the start, one beyond the end"
     );
 }
 
@@ -681,24 +681,24 @@ thread_local! {
     static BEGAN: std::cell::Cell<Option<tokio::time::Instant>> = const { std::cell::Cell::new(None) };
 }
 
-/// The paused clock as wall time, which began at 1,000.
+/// Returns the paused time as wall-clock time from 1,000 s on.
 fn clock() -> SystemTime {
     let began = BEGAN.get().expect("set by the test");
     SystemTime::UNIX_EPOCH + S(1_000) + began.elapsed()
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_that_is_told_says_when_it_was_read() {
+async fn observed_at_is_the_time_of_the_read() {
     for text in [true, false] {
-        let world = Arc::new(World {
+        let log = Arc::new(ScriptedLog {
             text,
-            ..World::default()
+            ..ScriptedLog::default()
         });
-        world.add(&["1", "2", "3"]);
+        log.add(&["1", "2", "3"]);
         BEGAN.set(Some(tokio::time::Instant::now()));
         let watches = Watches::with(Settings::default(), clock, || 0.5);
-        let mut stream = from(&watches, &world, "").await;
-        let mut told = async |count: usize| {
+        let mut stream = from(&watches, &log, "").await;
+        let mut sent = async |count: usize| {
             let mut seconds = Vec::new();
             for _ in 0..count {
                 let message = stream.next().await.unwrap().unwrap();
@@ -707,98 +707,98 @@ async fn all_that_is_told_says_when_it_was_read() {
             }
             seconds
         };
-        // Three entries and a bookmark, all of the first read.
-        assert_eq!(told(4).await, [1_000; 4], "text: {text}");
+        // Three entries and a bookmark, all from the first read.
+        assert_eq!(sent(4).await, [1_000; 4], "text: {text}");
         tokio::time::advance(S(20)).await;
-        world.add(&["4"]);
-        let [read] = told(1).await[..] else { panic!() };
+        log.add(&["4"]);
+        let [read] = sent(1).await[..] else { panic!() };
         assert!((1_020..=1_040).contains(&read), "text: {text}: {read}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_tail_hurries_no_longer_than_it_is_awaited() {
-    let world = Arc::new(World {
-        whole: true,
-        ..World::default()
+async fn pauses_are_short_only_until_the_requested_round() {
+    let log = Arc::new(ScriptedLog {
+        unpaged: true,
+        ..ScriptedLog::default()
     });
-    world.add(&["1"]);
+    log.add(&["1"]);
     let watches = watches();
-    let mut stream = open(&watches, &world, StartAt::Now).await.unwrap();
-    assert_eq!(next(&mut stream).await, "BOOKMARK behind 1");
-    silent(&mut stream, S(20)).await;
+    let mut stream = open(&watches, &log, StartAt::Now).await.unwrap();
+    assert_eq!(next(&mut stream).await, "BOOKMARK at 1");
+    assert_silent(&mut stream, S(20)).await;
     let tail = Arc::clone(watches.0.lock().logs.values().next().unwrap());
     let rounds = tail.succeeded();
     tail.hurry(rounds + 2);
-    silent(&mut stream, S(3)).await;
+    assert_silent(&mut stream, S(3)).await;
     assert_eq!(tail.succeeded(), rounds + 2);
-    assert_eq!(next(&mut stream).await, "BOOKMARK behind 1");
+    assert_eq!(next(&mut stream).await, "BOOKMARK at 1");
     let rounds = tail.succeeded();
-    silent(&mut stream, S(20)).await;
+    assert_silent(&mut stream, S(20)).await;
     let slow = tail.succeeded() - rounds;
     assert!(slow <= 6, "{slow} rounds of 4 s in 20 s");
 }
 
 #[tokio::test(start_paused = true)]
-async fn tails_take_the_places_of_loops() {
+async fn log_loops_count_against_the_limit_of_loops() {
     let settings = Settings {
         max_poll_loops: 1,
         ..Settings::default()
     };
     let watches = Watches::with(settings, || SystemTime::UNIX_EPOCH, || 0.5);
-    let _log = from(&watches, &World::counting(5), "").await;
+    let _log = from(&watches, &ScriptedLog::counting(5), "").await;
     let refused = |error: Option<Error>| error.unwrap().code() == Code::ResourceExhausted;
     assert!(refused(watches.0.has_room().err()));
-    let begins = || panic!("there is no place");
-    let loops = watches.open(key(), false, None, begins).await;
+    let source = || panic!("the limit is reached");
+    let loops = watches.open(key(), false, None, source).await;
     assert!(refused(loops.err()));
 }
 
 #[tokio::test(start_paused = true)]
-async fn failures_are_borne_and_told() {
-    let (watches, world) = (watches(), World::counting(25));
-    let mut stream = from(&watches, &world, "").await;
+async fn failures_are_tolerated_and_reported() {
+    let (watches, log) = (watches(), ScriptedLog::counting(25));
+    let mut stream = from(&watches, &log, "").await;
     assert_eq!(entries(&mut stream, 10).await.len(), 10);
-    world.fails.store(true, Ordering::Relaxed);
-    assert_eq!(next(&mut stream).await, "BOOKMARK behind 9 unconfirmed");
-    world.fails.store(false, Ordering::Relaxed);
+    log.fails.store(true, Ordering::Relaxed);
+    assert_eq!(next(&mut stream).await, "BOOKMARK at 9 unconfirmed");
+    log.fails.store(false, Ordering::Relaxed);
     assert_eq!(entries(&mut stream, 15).await.len(), 15);
-    assert_eq!(next(&mut stream).await, "BOOKMARK behind 24");
-    world.fails.store(true, Ordering::Relaxed);
-    assert_eq!(next(&mut stream).await, "BOOKMARK behind 24 unconfirmed");
-    world.add(&["25"]);
-    world.fails.store(false, Ordering::Relaxed);
+    assert_eq!(next(&mut stream).await, "BOOKMARK at 24");
+    log.fails.store(true, Ordering::Relaxed);
+    assert_eq!(next(&mut stream).await, "BOOKMARK at 24 unconfirmed");
+    log.add(&["25"]);
+    log.fails.store(false, Ordering::Relaxed);
     assert_eq!(
         all(&mut stream, 2).await,
-        "ADDED 25, BOOKMARK behind 25",
+        "ADDED 25, BOOKMARK at 25",
         "confirmed by the read that brings it"
     );
-    // From the start on, it is the rpc's own error.
+    // A failure of the first read is the error of the rpc.
     drop(stream);
     for _ in 0..20 {
         tokio::task::yield_now().await;
     }
-    world.fails.store(true, Ordering::Relaxed);
-    let begin = StartAt::Position(Position::new(None, false));
-    let error = open(&watches, &world, begin).await.err().unwrap();
+    log.fails.store(true, Ordering::Relaxed);
+    let start = StartAt::Position(Position::new(None, false));
+    let error = open(&watches, &log, start).await.err().unwrap();
     assert_eq!(error.code(), Code::Unavailable);
 }
 
 #[tokio::test(start_paused = true)]
-async fn draining_ends_logs() {
-    let (watches, world) = (watches(), World::counting(25));
-    let mut behind = from(&watches, &world, "").await;
-    let mut now = open(&watches, &world, StartAt::Now).await.unwrap();
-    assert_eq!(next(&mut now).await, "BOOKMARK behind 24");
+async fn drain_ends_logs() {
+    let (watches, log) = (watches(), ScriptedLog::counting(25));
+    let mut reading = from(&watches, &log, "").await;
+    let mut now = open(&watches, &log, StartAt::Now).await.unwrap();
+    assert_eq!(next(&mut now).await, "BOOKMARK at 24");
     watches.drain();
     for _ in 0..20 {
         tokio::task::yield_now().await;
     }
-    for stream in [&mut behind, &mut now] {
+    for stream in [&mut reading, &mut now] {
         assert_eq!(all(stream, 2).await, "ERROR the gateway is stopping, END");
     }
     assert!(matches!(
-        open(&watches, &world, StartAt::Now).await.err(),
+        open(&watches, &log, StartAt::Now).await.err(),
         Some(Error::Draining)
     ));
 }

@@ -1,5 +1,6 @@
-//! Tests of what is read around a poll: lightly, beside, elsewhere, and after the
-//! call that begins it. Own protos, and an HTTP server that answers by path.
+//! Tests of the reads of one resource: light reads, debounced states, side reads, the
+//! fallback, and watches that begin with a call. Protos of the tests, and an HTTP server
+//! that responds by path.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -25,20 +26,20 @@ const JOB: &str = "GET /v1/p1/jobs/j1";
 const ADDON: &str = "GET /v1/p1/addons/a1";
 const DO_IT: &str = "POST /v1/p1/addons/a1/do";
 
-/// Answers by verb and path: the answers in order, the last one again and again.
+/// Responds by verb and path with the scripted responses in order; the last one repeats.
 #[derive(Default)]
-struct Cloud {
+struct ScriptedUpstream {
     answers: Mutex<HashMap<&'static str, VecDeque<(u16, Value)>>>,
     seen: Mutex<Vec<String>>,
 }
 
-async fn answer(State(cloud): State<Arc<Cloud>>, request: Request) -> Response {
+async fn respond(State(cloud): State<Arc<ScriptedUpstream>>, request: Request) -> Response {
     let path = request.uri().path_and_query().unwrap().as_str();
-    let asked = format!("{} {path}", request.method());
-    let place = format!("{} {}", request.method(), request.uri().path());
-    cloud.seen.lock().unwrap().push(asked);
+    let line = format!("{} {path}", request.method());
+    let key = format!("{} {}", request.method(), request.uri().path());
+    cloud.seen.lock().unwrap().push(line);
     let mut answers = cloud.answers.lock().unwrap();
-    let answer = match answers.get_mut(&*place) {
+    let answer = match answers.get_mut(&*key) {
         Some(rest) if rest.len() > 1 => rest.pop_front(),
         Some(rest) => rest.front().cloned(),
         None => None,
@@ -47,31 +48,33 @@ async fn answer(State(cloud): State<Arc<Cloud>>, request: Request) -> Response {
     (StatusCode::from_u16(status).unwrap(), axum::Json(body)).into_response()
 }
 
-impl Cloud {
-    fn says(&self, place: &'static str, answers: impl IntoIterator<Item = (u16, Value)>) {
+impl ScriptedUpstream {
+    fn script(&self, place: &'static str, answers: impl IntoIterator<Item = (u16, Value)>) {
         let answers = answers.into_iter().collect();
         self.answers.lock().unwrap().insert(place, answers);
     }
 
     fn job(&self, state: &str) {
-        self.says(JOB, [(200, job(state))]);
+        self.script(JOB, [(200, job(state))]);
     }
 
-    /// What was asked for since this was called last.
+    /// Returns the requests since the last call of this function.
     fn seen(&self) -> Vec<String> {
         std::mem::take(&mut *self.seen.lock().unwrap())
     }
 
     fn count(&self, place: &str) -> usize {
         let seen = self.seen.lock().unwrap();
-        seen.iter().filter(|asked| asked.starts_with(place)).count()
+        seen.iter()
+            .filter(|request| request.starts_with(place))
+            .count()
     }
 
     async fn serve(self: &Arc<Self>) -> Arc<Upstream> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let router = axum::Router::new()
-            .fallback(answer)
+            .fallback(respond)
             .with_state(Arc::clone(self));
         tokio::spawn(async move { axum::serve(listener, router).await });
         let mut settings = Settings {
@@ -88,16 +91,16 @@ fn job(state: &str) -> Value {
     json!({"job": {"uuid": "j1", "state": state}})
 }
 
-struct Stage {
+struct Fixture {
     world: World,
-    cloud: Arc<Cloud>,
+    cloud: Arc<ScriptedUpstream>,
     upstream: Arc<Upstream>,
 }
 
-impl Stage {
+impl Fixture {
     async fn new(rules: &str, response: &str) -> Self {
         let world = World::new(&jobs(rules, response));
-        let cloud = Arc::new(Cloud::default());
+        let cloud = Arc::new(ScriptedUpstream::default());
         let upstream = cloud.serve().await;
         Self {
             world,
@@ -110,7 +113,7 @@ impl Stage {
         self.world.contract.method(path).unwrap()
     }
 
-    /// A source of `S.Watch`.
+    /// Returns a source of `S.Watch`.
     fn source(&self, request: Value) -> RestSnapshotSource {
         let method = self.method("/t.S/Watch");
         let watch = method.watch.as_ref().unwrap();
@@ -126,12 +129,12 @@ impl Stage {
             .unwrap()
     }
 
-    /// What is told of a read, but for the event.
-    fn told(&self, source: &RestSnapshotSource, item: &Item) -> Value {
+    /// Returns the message of an item, without its event.
+    fn message_of(&self, source: &RestSnapshotSource, item: &Item) -> Value {
         let message = source.message(&WatchEvent::default(), Some(item));
-        let mut told = self.world.json("t.WatchJobRes", &message);
-        told.as_object_mut().unwrap().remove("event");
-        told
+        let mut json = self.world.json("t.WatchJobRes", &message);
+        json.as_object_mut().unwrap().remove("event");
+        json
     }
 
     async fn begin(&self, watches: &Watches, request: Value) -> Result<WatchStream, Error> {
@@ -150,21 +153,21 @@ impl Stage {
             .await
     }
 
-    /// The next message of `AddonService.DoAndWatch`, without its times.
+    /// Returns the next message of `AddonService.DoAndWatch`, without its times.
     async fn next(&self, stream: &mut WatchStream) -> Value {
         let next = tokio::time::timeout(Duration::from_secs(60), stream.next()).await;
-        match next.expect("it comes") {
+        match next.expect("a message within a minute") {
             None => json!("END"),
             Some(Err(error)) => json!(format!("{:?}", error.code())),
             Some(Ok(message)) => {
-                let mut told = self.world.json("t.WatchRes", &message);
-                let event = told["event"].take();
+                let mut message = self.world.json("t.WatchRes", &message);
+                let event = message["event"].take();
                 let kind = event["type"].as_str().unwrap();
-                told["event"] = json!(kind.trim_start_matches("WATCH_EVENT_TYPE_"));
+                message["event"] = json!(kind.trim_start_matches("WATCH_EVENT_TYPE_"));
                 if let Some(outcome) = event.get("outcome") {
-                    told["outcome"] = outcome.clone();
+                    message["outcome"] = outcome.clone();
                 }
-                told
+                message
             }
         }
     }
@@ -184,7 +187,7 @@ async fn one(source: &RestSnapshotSource) -> Item {
     }
 }
 
-/// Lets the clock jump, and go on as before.
+/// Advances the clock.
 async fn pass(time: Duration) {
     tokio::time::pause();
     tokio::time::advance(time).await;
@@ -192,11 +195,11 @@ async fn pass(time: Duration) {
 }
 
 #[tokio::test]
-async fn it_is_read_lightly_until_it_is_final() {
-    let stage = Stage::new(DO, STARTED).await;
-    let Stage { cloud, .. } = &stage;
+async fn light_read_is_used_until_the_state_is_final() {
+    let fixture = Fixture::new(DO, STARTED).await;
+    let Fixture { cloud, .. } = &fixture;
     cloud.job("WAITING");
-    let source = stage.source(json!({"p": "p1", "jobId": "j1"}));
+    let source = fixture.source(json!({"p": "p1", "jobId": "j1"}));
     one(&source).await;
     one(&source).await;
     assert_eq!(
@@ -206,7 +209,7 @@ async fn it_is_read_lightly_until_it_is_final() {
             "GET /v1/p1/jobs/j1?full=false"
         ]
     );
-    cloud.says(
+    cloud.script(
         JOB,
         [
             (200, job("OK")),
@@ -217,22 +220,22 @@ async fn it_is_read_lightly_until_it_is_final() {
             (200, job("OK")),
         ],
     );
-    let settled = one(&source).await;
-    assert_eq!(settled.outcome, Outcome::Succeeded);
+    let final_item = one(&source).await;
+    assert_eq!(final_item.outcome, Outcome::Succeeded);
     assert_eq!(
-        stage.told(&source, &settled),
+        fixture.message_of(&source, &final_item),
         json!({"job": {"uuid": "j1", "state": "OK", "more": {"a": "b"}}})
     );
     assert_eq!(
         cloud.seen(),
         ["GET /v1/p1/jobs/j1?full=false", "GET /v1/p1/jobs/j1"]
     );
-    // For those who follow: what has not changed is not read in full again.
-    assert_eq!(one(&source).await, settled);
+    // With `follow`: an unchanged resource is not read in full again.
+    assert_eq!(one(&source).await, final_item);
     assert_eq!(cloud.seen(), ["GET /v1/p1/jobs/j1?full=false"]);
 
-    // It has moved on between the two reads.
-    cloud.says(
+    // The state has changed between the light and the full read.
+    cloud.script(
         JOB,
         [(200, job("BUSY")), (200, job("OK")), (200, job("BUSY"))],
     );
@@ -242,54 +245,54 @@ async fn it_is_read_lightly_until_it_is_final() {
 }
 
 #[tokio::test]
-async fn states_are_an_end_when_they_last() {
-    let stage = Stage::new(DO, STARTED).await;
-    let Stage { cloud, .. } = &stage;
-    let source = stage.source(json!({"p": "p1", "jobId": "j1"}));
+async fn debounced_state_is_final_only_when_it_lasts() {
+    let fixture = Fixture::new(DO, STARTED).await;
+    let Fixture { cloud, .. } = &fixture;
+    let source = fixture.source(json!({"p": "p1", "jobId": "j1"}));
     let read = async || {
         let item = one(&source).await;
         (item.outcome, item.poll_soon)
     };
-    let (held, open) = ((Outcome::Pending, true), (Outcome::Pending, false));
-    let bad = (Outcome::Failed, false);
+    let (debounced, open) = ((Outcome::Pending, true), (Outcome::Pending, false));
+    let failed = (Outcome::Failed, false);
     let secs = Duration::from_secs;
     cloud.job("BAD");
-    assert_eq!(read().await, held);
+    assert_eq!(read().await, debounced);
     pass(secs(9)).await;
-    assert_eq!(read().await, held);
-    // A rollback follows, and another failure is held anew.
+    assert_eq!(read().await, debounced);
+    // A rollback follows, and another failure is debounced anew.
     cloud.job("BUSY");
     assert_eq!(read().await, open);
     cloud.job("BAD");
-    assert_eq!(read().await, held);
+    assert_eq!(read().await, debounced);
     pass(secs(10)).await;
-    assert_eq!(read().await, bad);
-    assert_eq!(read().await, bad);
+    assert_eq!(read().await, failed);
+    assert_eq!(read().await, failed);
 
-    let steadfast = json!({"job": {"uuid": "j1", "state": "BAD", "sticky": true}});
-    cloud.says(JOB, [(200, steadfast)]);
-    assert_eq!(read().await, bad);
+    let immediate = json!({"job": {"uuid": "j1", "state": "BAD", "sticky": true}});
+    cloud.script(JOB, [(200, immediate)]);
+    assert_eq!(read().await, failed);
 
     cloud.job("LOST");
-    assert_eq!((read().await, read().await), (held, held));
+    assert_eq!((read().await, read().await), (debounced, debounced));
     cloud.job("BUSY");
     assert_eq!(read().await, open);
     cloud.job("LOST");
-    assert_eq!((read().await, read().await), (held, held));
-    assert_eq!((read().await, read().await), (bad, bad));
+    assert_eq!((read().await, read().await), (debounced, debounced));
+    assert_eq!((read().await, read().await), (failed, failed));
 }
 
 #[tokio::test]
-async fn what_is_told_beside() {
-    let stage = Stage::new(DO, STARTED).await;
-    let Stage { cloud, .. } = &stage;
+async fn side_reads_are_part_of_the_message() {
+    let fixture = Fixture::new(DO, STARTED).await;
+    let Fixture { cloud, .. } = &fixture;
     let steps = json!({"steps": [{"name": "1", "state": "OK"}, {"name": "2", "state": "BUSY"}]});
     cloud.job("BUSY");
-    cloud.says("GET /v1/p1/steps", [(200, steps)]);
-    let plain = stage.source(json!({"p": "p1", "jobId": "j1"}));
+    cloud.script("GET /v1/p1/steps", [(200, steps)]);
+    let plain = fixture.source(json!({"p": "p1", "jobId": "j1"}));
     let counts = json!({"OK": 1, "BUSY": 1});
     assert_eq!(
-        stage.told(&plain, &one(&plain).await),
+        fixture.message_of(&plain, &one(&plain).await),
         json!({"job": {"uuid": "j1", "state": "BUSY"}, "progress": counts})
     );
     assert_eq!(
@@ -300,31 +303,37 @@ async fn what_is_told_beside() {
         ]
     );
 
-    let asks = stage.source(json!({"p": "p1", "jobId": "j1", "steps": true, "depth": 2}));
-    let told = stage.told(&asks, &one(&asks).await);
+    let with_steps = fixture.source(json!({"p": "p1", "jobId": "j1", "steps": true, "depth": 2}));
+    let message = fixture.message_of(&with_steps, &one(&with_steps).await);
     assert_eq!(
-        (told["steps"].as_array().map(Vec::len), &told["progress"]),
+        (
+            message["steps"].as_array().map(Vec::len),
+            &message["progress"]
+        ),
         (Some(2), &counts)
     );
     assert_eq!(cloud.count("GET /v1/p1/steps?filter.job=j1&depth=2"), 1);
-    // Failures that may pass keep what was told; others leave it out.
-    cloud.says("GET /v1/p1/steps", [(503, json!({}))]);
-    assert_eq!(stage.told(&asks, &one(&asks).await), told);
-    cloud.says("GET /v1/p1/steps", [(403, json!({}))]);
+    // A transient failure keeps the part that was sent, another one omits it.
+    cloud.script("GET /v1/p1/steps", [(503, json!({}))]);
     assert_eq!(
-        stage.told(&asks, &one(&asks).await),
+        fixture.message_of(&with_steps, &one(&with_steps).await),
+        message
+    );
+    cloud.script("GET /v1/p1/steps", [(403, json!({}))]);
+    assert_eq!(
+        fixture.message_of(&with_steps, &one(&with_steps).await),
         json!({"job": {"uuid": "j1", "state": "BUSY"}})
     );
-    // In the end it is read once more, and then no more while nothing changes.
+    // With the final state the side read is repeated once, then only after a change.
     cloud.job("OK");
-    cloud.says(
+    cloud.script(
         "GET /v1/p1/steps",
         [(200, json!({"steps": [{"name": "3"}]}))],
     );
     cloud.seen();
     for _ in 0..3 {
         assert_eq!(
-            stage.told(&asks, &one(&asks).await),
+            fixture.message_of(&with_steps, &one(&with_steps).await),
             json!({"job": {"uuid": "j1", "state": "OK"}, "steps": [{"name": "3"}]})
         );
     }
@@ -332,54 +341,54 @@ async fn what_is_told_beside() {
 }
 
 #[tokio::test]
-async fn what_the_poll_does_not_find_is_looked_for_elsewhere() {
-    let stage = Stage::new(DO, STARTED).await;
-    let Stage { cloud, .. } = &stage;
-    // Nobody says where.
-    let nowhere = stage.source(json!({"p": "p1", "jobId": "j1"}));
+async fn fallback_is_read_after_not_found() {
+    let fixture = Fixture::new(DO, STARTED).await;
+    let Fixture { cloud, .. } = &fixture;
+    // The request has no id for the fallback.
+    let nowhere = fixture.source(json!({"p": "p1", "jobId": "j1"}));
     assert!(is_not_found(&nowhere.read().await.unwrap_err()));
 
     let addon = |job: &str, state: &str| json!({"id": "a1", "job_id": job, "state": state});
     let request = json!({"p": "p1", "jobId": "j1", "addon": "a1"});
-    // In the third poll in a row; not before.
-    let source = stage.source(request.clone());
-    cloud.says(ADDON, [(200, addon("j0", "OK"))]);
+    // From the third miss in a row on.
+    let source = fixture.source(request.clone());
+    cloud.script(ADDON, [(200, addon("j0", "OK"))]);
     cloud.seen();
     for _ in 0..2 {
         assert!(matches!(source.read().await, Ok(SnapshotRead::NotFound)));
     }
     assert_eq!(cloud.count(ADDON), 0);
-    // The job before is not the one that is watched: it has not settled.
+    // The previous job is not the watched one, so its state is not final.
     let item = one(&source).await;
     assert_eq!((item.outcome, item.poll_soon), (Outcome::Pending, true));
     assert_eq!(
-        stage.told(&source, &item),
+        fixture.message_of(&source, &item),
         json!({"addon": addon("j0", "OK")})
     );
-    cloud.says(ADDON, [(200, addon("j1", "BUSY"))]);
+    cloud.script(ADDON, [(200, addon("j1", "BUSY"))]);
     assert_eq!(one(&source).await.outcome, Outcome::Pending);
-    cloud.says(ADDON, [(200, addon("j1", "OK"))]);
+    cloud.script(ADDON, [(200, addon("j1", "OK"))]);
     assert_eq!(one(&source).await.outcome, Outcome::Succeeded);
-    assert_eq!(cloud.count(JOB), 3, "the poll is over");
-    // Gone is the good end of a deletion.
-    cloud.says(ADDON, [(404, json!({}))]);
+    assert_eq!(cloud.count(JOB), 3, "the job is not polled any more");
+    // NOT_FOUND is the success of a deletion.
+    cloud.script(ADDON, [(404, json!({}))]);
     match source.read().await {
         Ok(SnapshotRead::Deleted(item)) => {
             assert_eq!(item.outcome, Outcome::Succeeded);
             assert_eq!(
-                stage.told(&source, &item),
+                fixture.message_of(&source, &item),
                 json!({"addon": addon("j1", "OK")})
             );
         }
         other => panic!("{other:?}"),
     }
-    // A later job takes its place.
-    cloud.says(ADDON, [(200, addon("j2", "OK"))]);
+    // A later job replaces it.
+    cloud.script(ADDON, [(200, addon("j2", "OK"))]);
     let aborted = source.read().await.unwrap_err();
     assert_eq!(aborted.code(), Code::Aborted, "{aborted}");
 
-    // It was never the one that is watched.
-    let source = stage.source(request.clone());
+    // The fallback never describes the watched job.
+    let source = fixture.source(request.clone());
     let mut reads = 0;
     let error = loop {
         match source.read().await {
@@ -389,9 +398,9 @@ async fn what_the_poll_does_not_find_is_looked_for_elsewhere() {
     };
     assert_eq!((reads, error.code()), (11, Code::Aborted));
 
-    // Neither here nor there.
-    cloud.says(ADDON, [(404, json!({}))]);
-    let source = stage.source(request);
+    // Neither the poll nor the fallback finds it.
+    cloud.script(ADDON, [(404, json!({}))]);
+    let source = fixture.source(request);
     for _ in 0..2 {
         assert!(matches!(source.read().await, Ok(SnapshotRead::NotFound)));
     }
@@ -399,20 +408,23 @@ async fn what_the_poll_does_not_find_is_looked_for_elsewhere() {
 }
 
 #[tokio::test]
-async fn gone_is_a_good_end_after_some_states() {
-    let stage = Stage::new(DO, STARTED).await;
-    let Stage { cloud, .. } = &stage;
-    for (state, well) in [("LEAVING", true), ("BUSY", false)] {
+async fn not_found_succeeds_only_after_listed_states() {
+    let fixture = Fixture::new(DO, STARTED).await;
+    let Fixture { cloud, .. } = &fixture;
+    for (state, succeeds) in [("LEAVING", true), ("BUSY", false)] {
         cloud.job(state);
-        let source = stage.source(json!({"p": "p1", "jobId": "j1"}));
+        let source = fixture.source(json!({"p": "p1", "jobId": "j1"}));
         one(&source).await;
-        cloud.says(JOB, [(404, json!({}))]);
+        cloud.script(JOB, [(404, json!({}))]);
         match source.read().await {
-            Ok(SnapshotRead::Deleted(item)) if well => {
+            Ok(SnapshotRead::Deleted(item)) if succeeds => {
                 assert_eq!(item.outcome, Outcome::Succeeded);
-                assert_eq!(stage.told(&source, &item)["job"]["state"], "LEAVING");
+                assert_eq!(
+                    fixture.message_of(&source, &item)["job"]["state"],
+                    "LEAVING"
+                );
             }
-            Err(error) if !well => assert!(is_not_found(&error), "{error}"),
+            Err(error) if !succeeds => assert!(is_not_found(&error), "{error}"),
             other => panic!("{state}: {other:?}"),
         }
     }
@@ -426,15 +438,15 @@ fn do_request() -> Value {
 }
 
 #[tokio::test]
-async fn a_call_is_made_once_and_followed() {
-    let stage = Stage::new(&format!("{DO} {QUICK}"), STARTED).await;
-    let Stage { cloud, .. } = &stage;
+async fn started_call_is_made_once_and_its_resource_watched() {
+    let fixture = Fixture::new(&format!("{DO} {QUICK}"), STARTED).await;
+    let Fixture { cloud, .. } = &fixture;
     let watches = Watches::new(watch::Settings::default());
-    cloud.says(DO_IT, [(200, json!({"job_id": "j1"}))]);
-    // Not there so far, then not to be read for a while.
+    cloud.script(DO_IT, [(200, json!({"job_id": "j1"}))]);
+    // NOT_FOUND at first, then a transient failure.
     let missing = (404, json!({}));
     let down = (503, json!({}));
-    cloud.says(
+    cloud.script(
         JOB,
         [
             missing.clone(),
@@ -446,7 +458,7 @@ async fn a_call_is_made_once_and_followed() {
             (200, job("OK")),
         ],
     );
-    let mut stream = stage.begin(&watches, do_request()).await.unwrap();
+    let mut stream = fixture.begin(&watches, do_request()).await.unwrap();
     for want in [
         json!({"event": "STARTED", "started": {"job_id": "j1"}}),
         json!({"event": "INITIAL", "job": {"uuid": "j1", "state": "BUSY"}}),
@@ -454,76 +466,76 @@ async fn a_call_is_made_once_and_followed() {
                "outcome": "OUTCOME_SUCCEEDED"}),
         json!("END"),
     ] {
-        assert_eq!(stage.next(&mut stream).await, want);
+        assert_eq!(fixture.next(&mut stream).await, want);
     }
     assert_eq!(cloud.count(DO_IT), 1);
     assert_eq!(watches.stats().loops, 0);
 
-    // Each one makes its own call and has its own loop.
+    // Each watch makes its own call and has its own loop.
     cloud.job("BUSY");
     let mut both = vec![
-        stage.begin(&watches, do_request()).await.unwrap(),
-        stage.begin(&watches, do_request()).await.unwrap(),
+        fixture.begin(&watches, do_request()).await.unwrap(),
+        fixture.begin(&watches, do_request()).await.unwrap(),
     ];
     for stream in &mut both {
-        assert_eq!(stage.next(stream).await["event"], "STARTED");
-        assert_eq!(stage.next(stream).await["event"], "INITIAL");
+        assert_eq!(fixture.next(stream).await["event"], "STARTED");
+        assert_eq!(fixture.next(stream).await["event"], "INITIAL");
     }
     assert_eq!((cloud.count(DO_IT), watches.stats().loops), (3, 2));
     watches.drain();
     for stream in &mut both {
-        assert_eq!(stage.next(stream).await, "Unavailable");
+        assert_eq!(fixture.next(stream).await, "Unavailable");
     }
-    let refused = stage.begin(&watches, do_request()).await;
-    assert!(matches!(refused.err(), Some(Error::Draining)));
+    let rejected = fixture.begin(&watches, do_request()).await;
+    assert!(matches!(rejected.err(), Some(Error::Draining)));
     assert_eq!(cloud.count(DO_IT), 3);
 }
 
 #[tokio::test]
-async fn a_call_that_fails_or_starts_nothing() {
-    let stage = Stage::new(&format!("{DO} {QUICK}"), STARTED).await;
-    let Stage { cloud, .. } = &stage;
+async fn started_call_that_fails_or_starts_nothing_ends_the_watch() {
+    let fixture = Fixture::new(&format!("{DO} {QUICK}"), STARTED).await;
+    let Fixture { cloud, .. } = &fixture;
     let watches = Watches::new(watch::Settings::default());
-    cloud.says(DO_IT, [(503, json!({})), (200, json!({"job_id": "j1"}))]);
-    let error = stage.begin(&watches, do_request()).await.err().unwrap();
-    // A proxy may have said it: what became of the call is not known.
+    cloud.script(DO_IT, [(503, json!({})), (200, json!({"job_id": "j1"}))]);
+    let error = fixture.begin(&watches, do_request()).await.err().unwrap();
+    // A proxy may have responded: whether the call was processed is unknown.
     assert_eq!(error.code(), Code::Unknown);
-    assert_eq!(cloud.seen().len(), 1, "neither again nor polled");
+    assert_eq!(cloud.seen().len(), 1, "neither retried nor polled");
 
-    // The job never comes: the caller has the id, and is told.
-    let mut stream = stage.begin(&watches, do_request()).await.unwrap();
-    assert_eq!(stage.next(&mut stream).await["started"]["job_id"], "j1");
-    assert_eq!(stage.next(&mut stream).await, "NotFound");
-    assert_eq!(stage.next(&mut stream).await, "END");
+    // The job never appears: the client has its id, and gets the error.
+    let mut stream = fixture.begin(&watches, do_request()).await.unwrap();
+    assert_eq!(fixture.next(&mut stream).await["started"]["job_id"], "j1");
+    assert_eq!(fixture.next(&mut stream).await, "NotFound");
+    assert_eq!(fixture.next(&mut stream).await, "END");
     assert_eq!((cloud.count(DO_IT), cloud.count(JOB)), (1, 4));
 
     for (answer, end) in [(json!({}), "END"), (json!({"job_id": ".."}), "Internal")] {
-        cloud.says(DO_IT, [(200, answer.clone())]);
+        cloud.script(DO_IT, [(200, answer.clone())]);
         cloud.seen();
-        let mut stream = stage.begin(&watches, do_request()).await.unwrap();
-        let told = stage.next(&mut stream).await;
-        assert_eq!(told, json!({"event": "STARTED", "started": answer}));
-        assert_eq!(stage.next(&mut stream).await, end);
+        let mut stream = fixture.begin(&watches, do_request()).await.unwrap();
+        let message = fixture.next(&mut stream).await;
+        assert_eq!(message, json!({"event": "STARTED", "started": answer}));
+        assert_eq!(fixture.next(&mut stream).await, end);
         assert_eq!(cloud.seen().len(), 1);
     }
-    // Without a place for the watch nothing is done.
+    // At the limit of loops the call is not made.
     let full = Watches::new(watch::Settings {
         max_poll_loops: 0,
         ..watch::Settings::default()
     });
-    let error = stage.begin(&full, do_request()).await.err().unwrap();
+    let error = fixture.begin(&full, do_request()).await.err().unwrap();
     assert_eq!(error.code(), Code::ResourceExhausted);
     assert!(cloud.seen().is_empty());
 }
 
 #[tokio::test]
-async fn who_leaves_after_the_call_ends_the_polls_and_no_more() {
-    let stage = Stage::new(&format!("{DO} {QUICK}"), STARTED).await;
-    let Stage { cloud, .. } = &stage;
+async fn client_that_leaves_after_the_call_ends_only_the_polls() {
+    let fixture = Fixture::new(&format!("{DO} {QUICK}"), STARTED).await;
+    let Fixture { cloud, .. } = &fixture;
     let watches = Watches::new(watch::Settings::default());
-    cloud.says(DO_IT, [(200, json!({"job_id": "j1"}))]);
+    cloud.script(DO_IT, [(200, json!({"job_id": "j1"}))]);
     cloud.job("BUSY");
-    let stream = stage.begin(&watches, do_request()).await.unwrap();
+    let stream = fixture.begin(&watches, do_request()).await.unwrap();
     drop(stream);
     while watches.stats().loops > 0 {
         tokio::task::yield_now().await;
@@ -533,13 +545,13 @@ async fn who_leaves_after_the_call_ends_the_polls_and_no_more() {
 }
 
 #[tokio::test]
-async fn what_is_named_only_by_what_it_belongs_to_is_found() {
-    let stage = Stage::new(&format!("{FIND} {QUICK}"), "DoRes begun = 3;").await;
-    let Stage { cloud, .. } = &stage;
+async fn resource_is_searched_in_a_list_by_its_parent() {
+    let fixture = Fixture::new(&format!("{FIND} {QUICK}"), "DoRes begun = 3;").await;
+    let Fixture { cloud, .. } = &fixture;
     let watches = Watches::new(watch::Settings::default());
     let urls = |url: &str| json!({ "urls": [format!("http://inner:22015{url}")] });
-    cloud.says(DO_IT, [(200, urls("/x/groups/7"))]);
-    cloud.says(
+    cloud.script(DO_IT, [(200, urls("/x/groups/7"))]);
+    cloud.script(
         "GET /v1/p1/jobs",
         [
             (404, json!({})),
@@ -548,14 +560,14 @@ async fn what_is_named_only_by_what_it_belongs_to_is_found() {
         ],
     );
     cloud.job("BAD");
-    let mut stream = stage.begin(&watches, do_request()).await.unwrap();
-    assert_eq!(stage.next(&mut stream).await["event"], "STARTED");
+    let mut stream = fixture.begin(&watches, do_request()).await.unwrap();
+    assert_eq!(fixture.next(&mut stream).await["event"], "STARTED");
     assert_eq!(
-        stage.next(&mut stream).await,
+        fixture.next(&mut stream).await,
         json!({"event": "INITIAL", "job": {"uuid": "j1", "state": "BAD"},
                "outcome": "OUTCOME_FAILED"})
     );
-    assert_eq!(stage.next(&mut stream).await, "END");
+    assert_eq!(fixture.next(&mut stream).await, "END");
     assert_eq!(
         cloud.seen(),
         [
@@ -566,14 +578,14 @@ async fn what_is_named_only_by_what_it_belongs_to_is_found() {
             JOB
         ]
     );
-    // Named at once, no list is read.
-    cloud.says(DO_IT, [(200, urls("/jobs/j1"))]);
-    let mut stream = stage.begin(&watches, do_request()).await.unwrap();
-    stage.next(&mut stream).await;
-    assert_eq!(stage.next(&mut stream).await["event"], "INITIAL");
+    // A response that names the job needs no search.
+    cloud.script(DO_IT, [(200, urls("/jobs/j1"))]);
+    let mut stream = fixture.begin(&watches, do_request()).await.unwrap();
+    fixture.next(&mut stream).await;
+    assert_eq!(fixture.next(&mut stream).await["event"], "INITIAL");
     assert_eq!(cloud.seen(), [DO_IT, JOB]);
-    cloud.says(DO_IT, [(200, urls("/others/3"))]);
-    let mut stream = stage.begin(&watches, do_request()).await.unwrap();
-    stage.next(&mut stream).await;
-    assert_eq!(stage.next(&mut stream).await, "END");
+    cloud.script(DO_IT, [(200, urls("/others/3"))]);
+    let mut stream = fixture.begin(&watches, do_request()).await.unwrap();
+    fixture.next(&mut stream).await;
+    assert_eq!(fixture.next(&mut stream).await, "END");
 }

@@ -1,4 +1,4 @@
-//! Sources over the built-in contract and an HTTP server that speaks Heat.
+//! Tests of sources with the built-in contract and an HTTP server with the API of Heat.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
@@ -19,21 +19,21 @@ use crate::upstream::{Settings, Upstream};
 use crate::watch::list::REFRESH_CONCURRENCY;
 use crate::watch::poll_target::{PollTarget, ResourceCalls};
 use crate::watch::{self, Watches};
-use drawbridge_transcoder::api::drawbridge::v1::{Outcome as ToldOutcome, WatchEventType};
+use drawbridge_transcoder::api::drawbridge::v1::{Outcome as SentOutcome, WatchEventType};
 use drawbridge_transcoder::contract::{self, Contract, Outcome};
 
 const SERVICE: &str = "/openstack.orchestration.v1.SoftwareDeploymentService";
 
-/// Answers by path with the deployments it is given.
+/// Responds by path with scripted deployments.
 #[derive(Default)]
 struct Heat {
     list: Mutex<Vec<Value>>,
     by_id: Mutex<HashMap<String, Value>>,
-    /// Ids read one by one, and the most reads at once.
+    /// Ids of the single reads, and the largest number of concurrent ones.
     read: Mutex<Vec<String>>,
     now: Mutex<usize>,
     peak: Mutex<usize>,
-    /// Answered are so many reads one by one, together.
+    /// Holds single reads back until so many have arrived.
     together: Option<tokio::sync::Barrier>,
 }
 
@@ -45,7 +45,7 @@ fn deployment(id: &str, status: &str) -> Value {
     })
 }
 
-async fn answer(State(heat): State<Arc<Heat>>, request: Request) -> Response {
+async fn respond(State(heat): State<Arc<Heat>>, request: Request) -> Response {
     let path = request.uri().path();
     let Some((_, rest)) = path.split_once("/v1/p1/software_deployments") else {
         return StatusCode::BAD_REQUEST.into_response();
@@ -82,7 +82,7 @@ impl Heat {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let router = axum::Router::new()
-            .fallback(answer)
+            .fallback(respond)
             .with_state(Arc::clone(self));
         tokio::spawn(async move { axum::serve(listener, router).await });
         let mut settings = Settings {
@@ -168,7 +168,7 @@ fn states(items: &[Item]) -> Vec<(&str, Outcome)> {
 }
 
 #[tokio::test]
-async fn one_thing_is_read() {
+async fn single_resource_is_read_with_its_outcome() {
     let heat = Arc::new(Heat::default());
     let source = source(
         &method("WatchSoftwareDeployment"),
@@ -191,7 +191,7 @@ async fn one_thing_is_read() {
 }
 
 #[tokio::test]
-async fn of_a_list_what_has_not_settled_is_read_one_by_one() {
+async fn items_that_are_not_final_are_refreshed() {
     let heat = Arc::new(Heat::default());
     let source = source(
         &method("WatchSoftwareDeployments"),
@@ -202,7 +202,7 @@ async fn of_a_list_what_has_not_settled_is_read_one_by_one() {
 
     heat.lists([
         deployment("moves", "IN_PROGRESS"),
-        deployment("settled", "COMPLETE"),
+        deployment("final", "COMPLETE"),
         deployment("gone", "IN_PROGRESS"),
         deployment("stays", "IN_PROGRESS"),
     ]);
@@ -213,7 +213,7 @@ async fn of_a_list_what_has_not_settled_is_read_one_by_one() {
         states(&items),
         [
             ("moves", Outcome::Failed),
-            ("settled", Outcome::Succeeded),
+            ("final", Outcome::Succeeded),
             ("stays", Outcome::Pending)
         ]
     );
@@ -227,8 +227,8 @@ async fn of_a_list_what_has_not_settled_is_read_one_by_one() {
 }
 
 #[tokio::test]
-async fn refreshes_are_few_at_once_and_items_bounded() {
-    // It answers none before so many have come.
+async fn refreshes_and_items_are_limited() {
+    // Responds to none before so many have arrived.
     let heat = Arc::new(Heat {
         together: Some(tokio::sync::Barrier::new(REFRESH_CONCURRENCY)),
         ..Heat::default()
@@ -257,7 +257,7 @@ async fn refreshes_are_few_at_once_and_items_bounded() {
 }
 
 #[tokio::test]
-async fn a_watch_from_end_to_end() {
+async fn watch_sends_events_from_polls() {
     let heat = Arc::new(Heat::default());
     let upstream = heat.serve().await;
     let method = method("WatchSoftwareDeployment");
@@ -293,24 +293,24 @@ async fn a_watch_from_end_to_end() {
     ];
     assert_eq!(watches.stats().loops, 1);
     streams.push(watch("d1", "t2").await.unwrap());
-    assert_eq!(watches.stats().loops, 2, "another token, other eyes");
+    assert_eq!(watches.stats().loops, 2, "another token has another loop");
     for stream in &mut streams {
-        let told = stream.next().await.unwrap().unwrap();
-        let told = api::WatchSoftwareDeploymentResponse::decode(told).unwrap();
-        assert_eq!(told.event.unwrap().r#type(), WatchEventType::Initial);
-        assert_eq!(told.software_deployment.unwrap().id, "d1");
+        let message = stream.next().await.unwrap().unwrap();
+        let message = api::WatchSoftwareDeploymentResponse::decode(message).unwrap();
+        assert_eq!(message.event.unwrap().r#type(), WatchEventType::Initial);
+        assert_eq!(message.software_deployment.unwrap().id, "d1");
     }
     heat.has(deployment("d1", "COMPLETE"));
     for stream in &mut streams {
-        let told = stream.next().await.unwrap().unwrap();
-        let told = api::WatchSoftwareDeploymentResponse::decode(told).unwrap();
-        let event = told.event.unwrap();
+        let message = stream.next().await.unwrap().unwrap();
+        let message = api::WatchSoftwareDeploymentResponse::decode(message).unwrap();
+        let event = message.event.unwrap();
         assert_eq!(event.r#type(), WatchEventType::Modified);
-        assert_eq!(event.outcome(), ToldOutcome::Succeeded);
+        assert_eq!(event.outcome(), SentOutcome::Succeeded);
         assert!(stream.next().await.is_none());
     }
     assert_eq!(watches.stats().loops, 0);
-    // Not a watch.
+    // A method without the option `watch`.
     let get = Arc::clone(&method.watch.as_ref().unwrap().poll);
     let error = watches
         .watch(
@@ -329,17 +329,17 @@ async fn a_watch_from_end_to_end() {
 }
 
 #[test]
-fn a_poll_may_be_sent_again() {
+fn poll_is_idempotent_whatever_its_rpc_says() {
     use drawbridge_transcoder::call::Idempotency::{Idempotent, NoSideEffects, NonIdempotent};
     let mut call = method("WatchSoftwareDeployment")
         .bind(&one("d1"), "")
         .unwrap();
-    for (said, want) in [
+    for (declared, want) in [
         (NoSideEffects, NoSideEffects),
         (Idempotent, Idempotent),
         (NonIdempotent, Idempotent),
     ] {
-        call.idempotency = said;
+        call.idempotency = declared;
         assert_eq!(repeatable(call.clone()).idempotency, want);
     }
 }
