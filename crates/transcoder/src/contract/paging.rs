@@ -62,7 +62,7 @@ pub struct Asked {
     /// Page size. None: the client did not set it, or the dialect does not have it.
     size: Option<u64>,
     /// OFFSET and PAGE: the page size that the API applies by itself.
-    cut: Option<u64>,
+    default_size: Option<u64>,
     /// OFFSET and PAGE: where the page starts.
     at: u64,
 }
@@ -95,11 +95,12 @@ impl Paging {
             Some(Value::Varint(size)) if sent && size > 0 => Some(size),
             _ => None,
         };
-        let cut = u64::from(self.default_size);
-        let cuts = sent && self.style != Style::Marker && size.is_none_or(|size| cut < size);
+        let default_size = u64::from(self.default_size);
+        let applies =
+            sent && self.style != Style::Marker && size.is_none_or(|size| default_size < size);
         Ok(Asked {
             size,
-            cut: cuts.then_some(cut),
+            default_size: applies.then_some(default_size),
             at,
         })
     }
@@ -113,7 +114,7 @@ impl Paging {
             return Ok(None);
         };
         let count = items.len() as u64;
-        let full = [asked.size, asked.cut].contains(&Some(count));
+        let full = [asked.size, asked.default_size].contains(&Some(count));
         let total = self.total(page)?;
         Ok(match self.style {
             Style::Marker if full || self.has_next_link(page)? => Some(self.marker(last, count)?),

@@ -415,23 +415,23 @@ fn contradictory_paging_is_reported() {
                 .iter()
                 .any(|r| r.option == option && r.problem.contains(want)),
             "{paging}: {}",
-            told(&diagnostics)
+            printed(&diagnostics)
         );
     }
     let unary = lists(marker, MESSAGES).replace(
         "returns (stream StreamResponse)",
         "returns (StreamResponse)",
     );
-    assert!(told(&diagnostics(&unary)).contains("a stream of pages is server-streaming"));
+    assert!(printed(&diagnostics(&unary)).contains("a stream of pages is server-streaming"));
     let none = lists(marker, MESSAGES).replace("pages = \"List\"", "pages = \"Stream\"");
-    assert!(told(&diagnostics(&none)).contains("`Stream` is not a unary rpc"));
+    assert!(printed(&diagnostics(&none)).contains("`Stream` is not a unary rpc"));
     let other = lists(marker, MESSAGES).replace(
         r#"option (google.api.http) = {get: "/v1/{owner}/things"};
             option (drawbridge.v1.method).pages"#,
         r#"option (google.api.http) = {get: "/v1/{owner}/others"};
             option (drawbridge.v1.method).pages"#,
     );
-    assert!(told(&diagnostics(&other)).contains("the routes must be the same"));
+    assert!(printed(&diagnostics(&other)).contains("the routes must be the same"));
 }
 
 /// The watch would report items of later pages as deleted.
@@ -448,6 +448,6 @@ fn watch_of_a_paged_list_is_reported() {
             option (drawbridge.v1.method).watch = {poll: "List" item: "things" key: "id"};
           }"#,
     );
-    let told = told(&diagnostics(&watched));
+    let told = printed(&diagnostics(&watched));
     assert!(told.contains("watch.poll: has `paging`"), "{told}");
 }

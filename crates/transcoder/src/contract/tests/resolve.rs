@@ -155,12 +155,12 @@ fn contradictory_resolve_and_location_are_reported() {
                 .iter()
                 .any(|r| r.option == option && r.problem.contains(want)),
             "{resolve} {location}: {}",
-            told(&diagnostics)
+            printed(&diagnostics)
         );
     }
     let required = found("Find", "/things/{name}/{id}", "").replace(
         "string id = 8;",
         "string id = 8 [(google.api.field_behavior) = REQUIRED];",
     );
-    assert!(told(&diagnostics(&required)).contains("is not REQUIRED"));
+    assert!(printed(&diagnostics(&required)).contains("is not REQUIRED"));
 }

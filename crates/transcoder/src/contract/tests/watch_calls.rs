@@ -570,7 +570,7 @@ fn contradictory_watch_calls_are_reported() {
                 |r| (&*r.element, &r.option) == (place.0, &place.1) && r.problem.contains(want)
             ),
             "{rules}\nwanted {option}: {want}\n{}",
-            told(&diagnostics)
+            printed(&diagnostics)
         );
     }
 }

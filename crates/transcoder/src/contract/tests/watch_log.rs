@@ -315,6 +315,6 @@ fn contradictory_log_rules_are_reported() {
         let found = diagnostics
             .iter()
             .any(|r| r.option == option && r.problem.contains(want) && r.element == "t.S.Watch");
-        assert!(found, "{option}: {want}\n{}", told(&diagnostics));
+        assert!(found, "{option}: {want}\n{}", printed(&diagnostics));
     }
 }
