@@ -145,7 +145,7 @@ impl Dispatcher {
 
     /// The deadline of a request whose headers have just come.
     pub(super) fn deadline(&self, headers: &HeaderMap) -> Deadline {
-        Deadline::of(headers, self.default_deadline)
+        Deadline::from_metadata(headers, self.default_deadline)
     }
 
     /// Serves one request of a method.
@@ -284,7 +284,7 @@ impl Dispatcher {
         headers: &HeaderMap,
     ) -> Result<&Arc<Upstream>, Error> {
         let method = &record.served.method;
-        let upstream = self.upstreams.pick(&method.family, headers)?;
+        let upstream = self.upstreams.select(&method.family, headers)?;
         record.upstream = Some(upstream.clone());
         let dialect = &upstream.settings.dialect;
         if !method.is_in(dialect) {

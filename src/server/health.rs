@@ -6,7 +6,7 @@ use std::time::Duration;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use crate::upstream::{State, Upstream};
+use crate::upstream::{Health, Upstream};
 
 /// A service and the upstreams that can serve it.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub async fn report(reporter: HealthReporter, services: Vec<Watched>, interval: 
 
 /// An upstream that nobody could ask yet counts as there.
 fn status(upstreams: &[Arc<Upstream>]) -> ServingStatus {
-    if upstreams.iter().any(|u| u.state() != State::Unhealthy) {
+    if upstreams.iter().any(|u| u.health() != Health::Unhealthy) {
         ServingStatus::Serving
     } else {
         ServingStatus::NotServing

@@ -11,7 +11,7 @@ use tokio_stream::Stream;
 use tonic::{Code, Status};
 
 use crate::deadline::Deadline;
-use crate::downstream::Caller;
+use crate::downstream::Downstream;
 use crate::error::{self, Error};
 use crate::server::response_stream::ResponseStream;
 use crate::server::response_write_timeout::SlowReader;
@@ -31,7 +31,7 @@ pub async fn traced<T>(span: Option<tracing::Span>, work: impl Future<Output = T
 /// whose caller has left is counted when this is dropped.
 pub struct StreamInfo {
     pub served: Arc<ServedMethod>,
-    pub caller: Caller,
+    pub caller: Downstream,
     pub upstream: Option<Arc<Upstream>>,
     /// When the call ends, wherever it is by then.
     pub deadline: Deadline,
@@ -59,7 +59,7 @@ impl StreamInfo {
         headers: &HeaderMap,
         deadline: Deadline,
     ) -> Self {
-        let mut caller = Caller::of(headers);
+        let mut caller = Downstream::from_metadata(headers);
         if caller.request_id.is_none() {
             caller.request_id = Some(request_id(fastrand::u64(..)));
         }
@@ -120,9 +120,9 @@ impl StreamInfo {
         self.answer();
         self.untaken = Some(untaken);
         // The rest of it, credentials among them, is the stream's affair.
-        self.caller = Caller {
+        self.caller = Downstream {
             request_id: self.caller.request_id.take(),
-            ..Caller::default()
+            ..Downstream::default()
         };
         InstrumentedStream {
             told,

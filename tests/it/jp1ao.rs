@@ -326,7 +326,7 @@ async fn submissions_are_checked() {
         ),
         (
             json!({"host": [1]}),
-            vec![("properties[host]", "must be a text")],
+            vec![("properties[host]", "must be a string")],
         ),
         (
             json!({"host": "a", "nobody": "x"}),
@@ -1190,7 +1190,7 @@ async fn errors() {
             404,
             "",
             Code::NotFound,
-            "may not see it",
+            "has no permission for it",
         ),
         ("TaskService/DeleteTask", 405, "", Code::Unimplemented, ""),
         ("TaskService/GetTask", 406, "", Code::Internal, ""),

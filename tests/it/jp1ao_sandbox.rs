@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use drawbridge::cli::quickstart;
 use drawbridge_sandbox::{
-    Jp1aoLinks, Jp1aoRules, Jp1aoSubmitted, Jp1aoVersion, Sandbox, Seen, Settings,
+    Jp1aoLinks, Jp1aoOptions, Jp1aoSubmitted, Jp1aoVersion, RecordedRequest, Sandbox, Settings,
 };
 use serde_json::{Value, json};
 use tonic::{Code, Status};
@@ -23,7 +23,7 @@ struct Place {
 }
 
 impl Place {
-    async fn new(rules: Jp1aoRules) -> Self {
+    async fn new(rules: Jp1aoOptions) -> Self {
         let settings = Settings {
             step: Duration::from_millis(1),
             jp1ao: rules,
@@ -100,7 +100,7 @@ impl Place {
     }
 
     /// What the sandbox was asked to change.
-    fn changes(&self) -> Vec<Seen> {
+    fn changes(&self) -> Vec<RecordedRequest> {
         let mut seen = self.sandbox.requests();
         seen.retain(|seen| seen.method != "GET");
         seen
@@ -116,9 +116,9 @@ async fn within<T>(what: impl Future<Output = T>) -> T {
 /// JP1/AO does not take back its own times without a colon: the gateway mends them.
 #[tokio::test]
 async fn compact_times_are_written_back_with_a_colon() {
-    let rules = Jp1aoRules {
+    let rules = Jp1aoOptions {
         compact_offsets: true,
-        ..Jp1aoRules::default()
+        ..Jp1aoOptions::default()
     };
     let place = Place::new(rules).await;
     let task = place.submit(json!({"id": 2005, "name": "t"})).await;
@@ -143,9 +143,9 @@ async fn compact_times_are_written_back_with_a_colon() {
 /// Seed 5: the document is fetched, edited and invoked.
 #[tokio::test]
 async fn a_service_is_released() {
-    let rules = Jp1aoRules {
+    let rules = Jp1aoOptions {
         links: Jp1aoLinks::Plain,
-        ..Jp1aoRules::default()
+        ..Jp1aoOptions::default()
     };
     let place = Place::new(rules).await;
     let release = "AutomationServiceService/ReleaseService";
@@ -197,10 +197,10 @@ async fn a_service_is_released() {
 /// nothing is sent again by itself.
 #[tokio::test]
 async fn down_for_now() {
-    let place = Place::new(Jp1aoRules::default()).await;
+    let place = Place::new(Jp1aoOptions::default()).await;
     let template = json!({"name": "release", "href": "", "method": "POST", "parameters": []});
     let request = json!({"id": 2004, "template": template});
-    place.sandbox.jp1ao_goes_down(1000);
+    place.sandbox.make_jp1ao_unavailable(1000);
     let release = "AutomationServiceService/ReleaseService";
     let status = place.call(release, request.clone()).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
@@ -213,7 +213,7 @@ async fn down_for_now() {
     );
     assert_eq!(details.error_info().unwrap().reason, "KNAE02113-E");
     assert_eq!(place.changes().len(), 1);
-    place.sandbox.jp1ao_goes_down(0);
+    place.sandbox.make_jp1ao_unavailable(0);
     let got = place.ok(release, request).await;
     assert_eq!(got["action_result"]["state"], "ACTION_STATE_SUCCESS");
 }
@@ -221,10 +221,10 @@ async fn down_for_now() {
 /// A task from its submit to its history, in every way that the manuals print.
 #[tokio::test]
 async fn a_task_is_submitted_answered_and_archived() {
-    let plain = Jp1aoRules::default();
+    let plain = Jp1aoOptions::default();
     for rules in [
         plain,
-        Jp1aoRules {
+        Jp1aoOptions {
             compact_offsets: true,
             schema_envelope: true,
             links: Jp1aoLinks::Portless,
@@ -233,7 +233,7 @@ async fn a_task_is_submitted_answered_and_archived() {
             submitted: Jp1aoSubmitted::Schedule,
             ..plain
         },
-        Jp1aoRules {
+        Jp1aoOptions {
             version: Jp1aoVersion::V11,
             submitted: Jp1aoSubmitted::Task,
             ..plain
@@ -406,7 +406,7 @@ async fn a_task_is_submitted_answered_and_archived() {
 /// A failed task is run again; what the state does not allow is said as such.
 #[tokio::test]
 async fn tasks_fail_and_are_run_again() {
-    let place = Place::new(Jp1aoRules::default()).await;
+    let place = Place::new(Jp1aoOptions::default()).await;
     for (method, fails_at) in [("RetryTask", 1), ("RetryTaskFromNextStep", 3)] {
         let task = place
             .submit(json!({"id": 2008, "properties": {"startvm.failAtStep": fails_at}}))
@@ -453,7 +453,7 @@ async fn tasks_fail_and_are_run_again() {
 /// Schedules wait, and are suspended, resumed and cancelled; again and again is no error.
 #[tokio::test]
 async fn schedules_wait() {
-    let place = Place::new(Jp1aoRules::default()).await;
+    let place = Place::new(Jp1aoOptions::default()).await;
     for plan in [
         json!({"at": "2199-01-01T00:00:00Z"}),
         json!({"recurring": {"recurrence_interval": "monthly", "recurrence_last_day_of_month": true, "recurrence_start_date": "2199-01-01"}}),
@@ -495,7 +495,7 @@ async fn schedules_wait() {
 /// Texts in filters, names and notes are data, whatever they hold.
 #[tokio::test]
 async fn odd_texts_are_data() {
-    let place = Place::new(Jp1aoRules::default()).await;
+    let place = Place::new(Jp1aoOptions::default()).await;
     for name in [
         "it's",
         "''",
@@ -545,7 +545,7 @@ async fn odd_texts_are_data() {
 /// Lists of tags and of properties can be filtered as all others.
 #[tokio::test]
 async fn tags_and_properties_are_filtered() {
-    let place = Place::new(Jp1aoRules::default()).await;
+    let place = Place::new(Jp1aoOptions::default()).await;
     let names = async |rpc: &str, name: &str, request: Value| {
         let found = place.ok(rpc, request).await;
         let found = found["data"].as_array().cloned().unwrap_or_default();
@@ -592,9 +592,9 @@ async fn tags_and_properties_are_filtered() {
 /// What version 10 lacks is UNIMPLEMENTED; what it does its own way works.
 #[tokio::test]
 async fn version_10() {
-    let rules = Jp1aoRules {
+    let rules = Jp1aoOptions {
         version: Jp1aoVersion::V10,
-        ..Jp1aoRules::default()
+        ..Jp1aoOptions::default()
     };
     let place = Place::new(rules).await;
     for (method, request) in [
@@ -634,7 +634,7 @@ async fn version_10() {
 /// completed is an end for those who follow, too.
 #[tokio::test]
 async fn a_retry_is_followed() {
-    let place = Place::new(Jp1aoRules::default()).await;
+    let place = Place::new(Jp1aoOptions::default()).await;
     let client = &place.gateway.client;
     let submit = json!({"id": 2008, "properties": {"startvm.failAtStep": 2}, "follow": true});
     let mut task = client
@@ -691,7 +691,7 @@ async fn a_retry_is_followed() {
 /// no status is an end, and what is deleted is.
 #[tokio::test]
 async fn schedules_and_services_are_watched() {
-    let place = Place::new(Jp1aoRules::default()).await;
+    let place = Place::new(Jp1aoOptions::default()).await;
     let watch = async |method: &str, id: &Value| {
         let watch = place.gateway.client.watch(method, json!({"id": id}), &[]);
         watch.await
@@ -728,7 +728,7 @@ async fn schedules_and_services_are_watched() {
             if *action == "DeleteService" {
                 let end = within(told.next()).await.unwrap().unwrap_err();
                 assert_eq!(end.code(), Code::NotFound);
-                assert!(end.message().contains("gone since it was last read"));
+                assert!(end.message().contains("deleted since it was last read"));
                 break;
             }
             let changed = within(told.event()).await;

@@ -9,19 +9,20 @@ use tonic::Code;
 use tonic_types::StatusExt;
 
 use crate::support::client::json as to_json;
-use crate::support::heat_suite::{Place, check_transcript, life, through_the_gateway, transcript};
+use crate::support::heat_suite::transcript::{check_transcript, transcript};
+use crate::support::heat_suite::{HeatTarget, configs_and_deployments, stack_lifecycle};
 use crate::support::{Gateway, upstream};
 
-async fn start(settings: sandbox::Settings) -> (Sandbox, Place) {
+async fn start(settings: sandbox::Settings) -> (Sandbox, HeatTarget) {
     let sandbox = Sandbox::start(([127, 0, 0, 1], 0).into(), settings)
         .await
         .unwrap();
-    let place = Place {
+    let target = HeatTarget {
         heat: sandbox.servicestage_url(),
         keystone: sandbox.keystone_url(),
         password: sandbox::PASSWORD.into(),
     };
-    (sandbox, place)
+    (sandbox, target)
 }
 
 /// Nothing moves by itself, nothing is there at first: as with real Heat.
@@ -35,29 +36,29 @@ fn honest() -> sandbox::Settings {
 }
 
 #[tokio::test]
-async fn answers_like_real_heat() {
-    let (_sandbox, place) = start(honest()).await;
-    check_transcript(&transcript(&place).await);
+async fn responses_equal_real_heat() {
+    let (_sandbox, target) = start(honest()).await;
+    check_transcript(&transcript(&target).await);
 }
 
 #[tokio::test]
 async fn heat_through_the_gateway() {
-    let (_sandbox, place) = start(honest()).await;
-    through_the_gateway(&place).await;
+    let (_sandbox, target) = start(honest()).await;
+    configs_and_deployments(&target).await;
 }
 
 #[tokio::test]
-async fn a_stacks_life_as_on_real_heat() {
-    let (_sandbox, place) = start(honest()).await;
-    life::life(&place).await;
+async fn stack_lifecycle_equals_real_heat() {
+    let (_sandbox, target) = start(honest()).await;
+    stack_lifecycle::create_update_and_delete(&target).await;
 }
 
 #[tokio::test]
-async fn a_stack_is_moved_as_on_real_heat() {
+async fn abandon_and_adopt_equal_real_heat() {
     let mut settings = honest();
     settings.adopt_and_abandon = true;
-    let (_sandbox, place) = start(settings).await;
-    life::moved(&place).await;
+    let (_sandbox, target) = start(settings).await;
+    stack_lifecycle::abandon_and_adopt(&target).await;
 }
 
 /// Steps short enough for a test to wait for.

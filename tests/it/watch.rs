@@ -1,4 +1,4 @@
-//! Watches over the whole path: shared polls, viewers kept apart, the ends.
+//! End-to-end tests of watches: shared polls, separation by credentials, the end.
 
 use std::sync::Arc;
 use std::sync::Mutex;
