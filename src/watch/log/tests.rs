@@ -125,7 +125,7 @@ impl World {
 impl LogSource for World {
     fn rules(&self) -> LogRules {
         LogRules {
-            first_interval: S(1),
+            initial_interval: S(1),
             max_interval: S(4),
             look_back: if self.whole || self.text { 0 } else { 3 },
             text: self.text,

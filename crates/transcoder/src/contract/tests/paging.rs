@@ -46,7 +46,7 @@ fn lists(paging: &str, messages: &str) -> String {
 fn next(world: &World, request: Json, dialect: &str, page: Json) -> Option<String> {
     let paging = world.rpc("List").paging.as_ref().unwrap();
     let request = world.wire("t.ListRequest", request);
-    let asked = paging.asked(&request, dialect).unwrap();
+    let asked = paging.page_request(&request, dialect).unwrap();
     let page = world.wire("t.ListResponse", page);
     let next = paging.next(asked, &page).unwrap();
     let whole = paging.with_next(asked, page.into()).unwrap();
@@ -124,10 +124,10 @@ fn marker_is_the_key_of_the_last_item() {
         let got = next(&world, request.clone(), dialect, page.clone());
         assert_eq!(got.as_deref(), want, "{request} {dialect} {page}");
     }
-    // Without a key there is no next page, and the list would be incomplete.
+    // Without a key the next page cannot be requested.
     let paging = world.rpc("List").paging.as_ref().unwrap();
     let asked = paging
-        .asked(&world.wire("t.ListRequest", json!({"pageSize": 1})), "")
+        .page_request(&world.wire("t.ListRequest", json!({"pageSize": 1})), "")
         .unwrap();
     let page = world.wire("t.ListResponse", json!({"things": [{"number": 1}]}));
     assert!(matches!(
@@ -264,7 +264,7 @@ fn offsets_and_pages_are_counted() {
         for world in [&offset, &page] {
             let paging = world.rpc("List").paging.as_ref().unwrap();
             let request = world.wire("t.ListRequest", json!({"pageToken": token}));
-            let error = paging.asked(&request, "").unwrap_err();
+            let error = paging.page_request(&request, "").unwrap_err();
             assert_eq!(fault(&error).0, "page_token", "{token}");
         }
     }
