@@ -103,7 +103,7 @@ impl Error {
             Self::NotConfigured(_) =>
                 row(FailedPrecondition, "NOT_CONFIGURED", NOT_SENT, PERMANENT, Never, All, NO_PREFIX),
             Self::Overload { code: code @ Unavailable, .. } =>
-                row(*code, "UPSTREAM_DOWN", NOT_SENT, TRANSIENT, Never, All, PREFIX),
+                row(*code, "CIRCUIT_BREAKER_OPEN", NOT_SENT, TRANSIENT, Never, All, PREFIX),
             Self::Overload { code, .. } =>
                 row(*code, "OVERLOADED", NOT_SENT, TRANSIENT, Never, All, PREFIX),
             Self::Credential { code, .. } =>
@@ -111,20 +111,20 @@ impl Error {
             Self::Login { code, .. } =>
                 row(*code, login_reason(*code), NOT_SENT, *code == Unavailable, Never, Operators, PREFIX),
             Self::Deadline { sent } =>
-                row(DeadlineExceeded, "DEADLINE_PASSED", *sent, TRANSIENT, Never, All, PREFIX),
+                row(DeadlineExceeded, "DEADLINE_EXCEEDED", *sent, TRANSIENT, Never, All, PREFIX),
             Self::StreamDeadline =>
-                row(DeadlineExceeded, "DEADLINE_PASSED", SENT, TRANSIENT, Never, All, PREFIX),
+                row(DeadlineExceeded, "DEADLINE_EXCEEDED", SENT, TRANSIENT, Never, All, PREFIX),
             Self::Connect(_) =>
                 row(Unavailable, "CANNOT_CONNECT", NOT_SENT, TRANSIENT, Always, All, PREFIX),
             Self::NoResponse(_) =>
-                row(Unavailable, "NO_ANSWER", SENT, TRANSIENT, IfIdempotent, All, PREFIX),
+                row(Unavailable, "NO_RESPONSE", SENT, TRANSIENT, IfIdempotent, All, PREFIX),
             // Not UNAVAILABLE, since clients retry that by themselves.
             Self::OutcomeUnknown(_) =>
                 row(Unknown, "OUTCOME_UNKNOWN", SENT, PERMANENT, Never, All, PREFIX),
             Self::ResponseTooLarge { .. } =>
-                row(ResourceExhausted, "ANSWER_TOO_LARGE", SENT, PERMANENT, Never, All, PREFIX),
+                row(ResourceExhausted, "RESPONSE_TOO_LARGE", SENT, PERMANENT, Never, All, PREFIX),
             Self::ResponseNotDelivered { code, .. } =>
-                row(*code, "ANSWER_NOT_DELIVERED", SENT, *code == ResourceExhausted, Never, All, PREFIX),
+                row(*code, "RESPONSE_NOT_DELIVERED", SENT, *code == ResourceExhausted, Never, All, PREFIX),
             Self::Upstream(fault) => Row {
                 code: fault.code,
                 reason: match fault.reason.is_empty() {
@@ -145,13 +145,13 @@ impl Error {
                 names_upstream: matches!(fault.http_status, 502..=504),
             },
             Self::Decode { .. } =>
-                row(Internal, "UNREADABLE_ANSWER", SENT, PERMANENT, Never, All, PREFIX),
+                row(Internal, "UNREADABLE_RESPONSE", SENT, PERMANENT, Never, All, PREFIX),
             Self::ErrorInSuccess { .. } =>
-                row(InvalidArgument, "REFUSED_IN_SUCCESS", SENT, PERMANENT, Never, Client, NO_PREFIX),
+                row(InvalidArgument, "ERROR_IN_SUCCESS", SENT, PERMANENT, Never, Client, NO_PREFIX),
             Self::ListRestarted =>
                 row(Aborted, "LIST_RESTARTED", SENT, TRANSIENT, Never, All, PREFIX),
             Self::Draining =>
-                row(Unavailable, "STOPPING", NOT_SENT, TRANSIENT, Never, All, NO_PREFIX),
+                row(Unavailable, "DRAINING", NOT_SENT, TRANSIENT, Never, All, NO_PREFIX),
         }
     }
 }
@@ -162,7 +162,7 @@ fn login_reason(code: Code) -> &'static str {
         Code::PermissionDenied => "LOGIN_FORBIDDEN",
         Code::FailedPrecondition => "LOGIN_NOT_POSSIBLE",
         Code::Unavailable => "LOGIN_UNAVAILABLE",
-        _ => "CREDENTIALS_REFUSED",
+        _ => "CREDENTIALS_REJECTED",
     }
 }
 

@@ -1199,7 +1199,7 @@ async fn errors() {
             409,
             "",
             Code::FailedPrecondition,
-            "depends on it",
+            "a dependent resource",
         ),
         (
             "TaskService/GetRespondTaskAction",

@@ -122,30 +122,30 @@ Malformed            InvalidArgument    MALFORMED_REQUEST       -    -         N
 Unsupported          Unimplemented      DIALECT_LACKS_OPERATION -    -         Never        All       prefix
 UnknownUpstream      InvalidArgument    UNKNOWN_UPSTREAM        -    -         Never        All       -
 NotConfigured        FailedPrecondition NOT_CONFIGURED          -    -         Never        All       -
-Overload             Unavailable        UPSTREAM_DOWN           -    transient Never        All       prefix
+Overload             Unavailable        CIRCUIT_BREAKER_OPEN    -    transient Never        All       prefix
 Overload             ResourceExhausted  OVERLOADED              -    transient Never        All       prefix
-Credential           Unauthenticated    CREDENTIALS_REFUSED     -    -         Never        All       prefix
-Login                Unauthenticated    CREDENTIALS_REFUSED     -    -         Never        Operators prefix
+Credential           Unauthenticated    CREDENTIALS_REJECTED    -    -         Never        All       prefix
+Login                Unauthenticated    CREDENTIALS_REJECTED    -    -         Never        Operators prefix
 Login                PermissionDenied   LOGIN_FORBIDDEN         -    -         Never        Operators prefix
 Login                FailedPrecondition LOGIN_NOT_POSSIBLE      -    -         Never        Operators prefix
 Login                Unavailable        LOGIN_UNAVAILABLE       -    transient Never        Operators prefix
-Deadline             DeadlineExceeded   DEADLINE_PASSED         -    transient Never        All       prefix
-Deadline             DeadlineExceeded   DEADLINE_PASSED         sent transient Never        All       prefix
-StreamDeadline       DeadlineExceeded   DEADLINE_PASSED         sent transient Never        All       prefix
+Deadline             DeadlineExceeded   DEADLINE_EXCEEDED       -    transient Never        All       prefix
+Deadline             DeadlineExceeded   DEADLINE_EXCEEDED       sent transient Never        All       prefix
+StreamDeadline       DeadlineExceeded   DEADLINE_EXCEEDED       sent transient Never        All       prefix
 Connect              Unavailable        CANNOT_CONNECT          -    transient Always       All       prefix
-NoResponse           Unavailable        NO_ANSWER               sent transient IfIdempotent All       prefix
+NoResponse           Unavailable        NO_RESPONSE             sent transient IfIdempotent All       prefix
 OutcomeUnknown       Unknown            OUTCOME_UNKNOWN         sent -         Never        All       prefix
-ResponseTooLarge     ResourceExhausted  ANSWER_TOO_LARGE        sent -         Never        All       prefix
-ResponseNotDelivered ResourceExhausted  ANSWER_NOT_DELIVERED    sent transient Never        All       prefix
-ResponseNotDelivered DeadlineExceeded   ANSWER_NOT_DELIVERED    sent -         Never        All       prefix
+ResponseTooLarge     ResourceExhausted  RESPONSE_TOO_LARGE      sent -         Never        All       prefix
+ResponseNotDelivered ResourceExhausted  RESPONSE_NOT_DELIVERED  sent transient Never        All       prefix
+ResponseNotDelivered DeadlineExceeded   RESPONSE_NOT_DELIVERED  sent -         Never        All       prefix
 Upstream             NotFound           HTTP_404                sent -         Never        Client    -
 Upstream             Aborted            HTTP_409                sent transient IfIdempotent Client    -
 Upstream             ResourceExhausted  HTTP_429                -    transient Always       Client    -
 Upstream             Unavailable        HTTP_503                sent transient IfIdempotent Client    prefix
-Decode               Internal           UNREADABLE_ANSWER       sent -         Never        All       prefix
-ErrorInSuccess       InvalidArgument    REFUSED_IN_SUCCESS      sent -         Never        Client    -
+Decode               Internal           UNREADABLE_RESPONSE     sent -         Never        All       prefix
+ErrorInSuccess       InvalidArgument    ERROR_IN_SUCCESS        sent -         Never        Client    -
 ListRestarted        Aborted            LIST_RESTARTED          sent transient Never        All       prefix
-Draining             Unavailable        STOPPING                -    transient Never        All       -
+Draining             Unavailable        DRAINING                -    transient Never        All       -
 ";
 
 #[test]
