@@ -196,7 +196,12 @@ impl Watches {
             return Ok(self.watch_started(method, watch, &started, request));
         }
         let call = method.bind(&request, context.dialect())?;
-        let key = Key::new(method, &call, &context, watch.aside(&request)?);
+        let key = Key::new(
+            method,
+            &call,
+            &context,
+            watch.further_call_fields(&request)?,
+        );
         let max_items = self.0.settings.max_items;
         let poll = watch.poll_request(&request)?;
         let calls = ResourceCalls::new(watch, poll, Some(call), context.dialect())?;

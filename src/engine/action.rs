@@ -13,7 +13,7 @@ use super::pager::{NumberCursor, OnRepeat, Pager};
 use crate::error::Error;
 use document::{Document, Object};
 use drawbridge_transcoder::call::{Call, Reply};
-use drawbridge_transcoder::contract::{Action, Check, Edit, EditPlace, Method};
+use drawbridge_transcoder::contract::{Action, Check, Edit, EditTarget, Method};
 
 /// The most pages of definitions that are read to check values.
 const MAX_DEFINITION_PAGES: u32 = 50;
@@ -128,8 +128,8 @@ fn apply(document: &mut Document, edit: &Edit, value: &[u8]) -> Result<(), Error
     // The entries of a map; empty for an edit that writes the value itself.
     let mut entries: Vec<(String, Box<RawValue>)> = Vec::new();
     if matches!(
-        edit.place,
-        EditPlace::Members | EditPlace::Entries | EditPlace::Keyed(_)
+        edit.target,
+        EditTarget::Members | EditTarget::Entries | EditTarget::Keyed(_)
     ) {
         let object: Object = serde_json::from_str(value.get()).map_err(document::unreadable)?;
         for (name, value) in object.into_members() {
@@ -144,16 +144,16 @@ fn apply(document: &mut Document, edit: &Edit, value: &[u8]) -> Result<(), Error
         .enumerate()
         .map(|(at, (name, _))| (&**name, at))
         .collect();
-    let whole = match edit.place {
-        EditPlace::Member(_) | EditPlace::Marker => {
+    let whole = match edit.target {
+        EditTarget::Member(_) | EditTarget::Marker => {
             convert(edit, value).map_err(|problem| fault(edit.name.to_string(), problem))?
         }
         _ => value,
     };
     // A value is copied into each matching object: a small document with many of them
     // must not exhaust the memory.
-    let size = match edit.place {
-        EditPlace::Member(_) | EditPlace::Marker => whole.get().len(),
+    let size = match edit.target {
+        EditTarget::Member(_) | EditTarget::Marker => whole.get().len(),
         _ => entries
             .iter()
             .map(|(name, value)| name.len() + value.get().len())
@@ -161,8 +161,8 @@ fn apply(document: &mut Document, edit: &Edit, value: &[u8]) -> Result<(), Error
     };
     let mut written = 0;
     let mut found = false;
-    document.objects(edit.within.as_deref(), &mut |object| {
-        let marker = match &*edit.marked_by {
+    document.objects(edit.parent_member.as_deref(), &mut |object| {
+        let marker = match &*edit.member_prefixes {
             [] => None,
             marks => {
                 let marker = object
@@ -175,7 +175,7 @@ fn apply(document: &mut Document, edit: &Edit, value: &[u8]) -> Result<(), Error
             }
         };
         // A keyed entry is only copied into the objects with its key.
-        if !matches!(edit.place, EditPlace::Keyed(_)) {
+        if !matches!(edit.target, EditTarget::Keyed(_)) {
             written += size;
         }
         if written > MAX_EDIT_BYTES {
@@ -184,13 +184,13 @@ fn apply(document: &mut Document, edit: &Edit, value: &[u8]) -> Result<(), Error
                 "is copied into too many places of the document",
             ));
         }
-        match (&edit.place, marker) {
-            (EditPlace::Members, _) => {
+        match (&edit.target, marker) {
+            (EditTarget::Members, _) => {
                 for (name, value) in &entries {
                     object.set(name, value.clone());
                 }
             }
-            (EditPlace::Entries, _) => {
+            (EditTarget::Entries, _) => {
                 for ((name, value), placed) in entries.iter().zip(&mut placed) {
                     if object.get(name).is_some() {
                         object.set(name, value.clone());
@@ -198,7 +198,7 @@ fn apply(document: &mut Document, edit: &Edit, value: &[u8]) -> Result<(), Error
                     }
                 }
             }
-            (EditPlace::Keyed(member), Some(marker)) => {
+            (EditTarget::Keyed(member), Some(marker)) => {
                 let key = object
                     .get(&marker)
                     .and_then(|text| serde_json::from_str::<String>(text.get()).ok());
@@ -211,10 +211,10 @@ fn apply(document: &mut Document, edit: &Edit, value: &[u8]) -> Result<(), Error
                     None => return Ok(()),
                 }
             }
-            (EditPlace::Member(member), _) => object.set(member, whole.clone()),
-            (EditPlace::Marker, Some(marker)) => object.set(&marker, whole.clone()),
+            (EditTarget::Member(member), _) => object.set(member, whole.clone()),
+            (EditTarget::Marker, Some(marker)) => object.set(&marker, whole.clone()),
             // Rejected at start.
-            (EditPlace::Keyed(_) | EditPlace::Marker, None) => return Ok(()),
+            (EditTarget::Keyed(_) | EditTarget::Marker, None) => return Ok(()),
         }
         found = true;
         for (name, json) in &edit.members {
@@ -223,7 +223,7 @@ fn apply(document: &mut Document, edit: &Edit, value: &[u8]) -> Result<(), Error
         }
         Ok(())
     })?;
-    let by_entry = matches!(edit.place, EditPlace::Entries | EditPlace::Keyed(_));
+    let by_entry = matches!(edit.target, EditTarget::Entries | EditTarget::Keyed(_));
     if by_entry {
         return match entries.iter().zip(placed).find(|(_, placed)| !placed) {
             None => Ok(()),
@@ -366,9 +366,9 @@ mod tests {
     fn documents_with_many_members_are_edited_in_linear_time() {
         let edit = Edit {
             name: "properties".into(),
-            within: Some("parameters".into()),
-            marked_by: vec!["keyName".into()],
-            place: EditPlace::Keyed("value".into()),
+            parent_member: Some("parameters".into()),
+            member_prefixes: vec!["keyName".into()],
+            target: EditTarget::Keyed("value".into()),
             as_text: false,
             members: Vec::new(),
             field: 0,
@@ -399,9 +399,9 @@ mod tests {
     fn value_that_makes_the_document_too_large_is_rejected() {
         let edit = Edit {
             name: "name".into(),
-            within: Some("parameters".into()),
-            marked_by: vec!["scheduleType".into()],
-            place: EditPlace::Member("name".into()),
+            parent_member: Some("parameters".into()),
+            member_prefixes: vec!["scheduleType".into()],
+            target: EditTarget::Member("name".into()),
             as_text: false,
             members: Vec::new(),
             field: 0,

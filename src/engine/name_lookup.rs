@@ -106,7 +106,7 @@ impl Resolved<'_> {
         if found == cached {
             return Ok(false);
         }
-        self.request = resolve.answered(&self.request, &found)?;
+        self.request = resolve.with_lookup(&self.request, &found)?;
         Ok(true)
     }
 }
@@ -129,7 +129,7 @@ impl NameLookup {
         let Some(resolve) = &method.resolve else {
             return Ok(resolved);
         };
-        let Some(lookup_request) = resolve.question(request)? else {
+        let Some(lookup_request) = resolve.lookup_request(request)? else {
             return Ok(resolved);
         };
         let key = Arc::new(Key {
@@ -139,19 +139,19 @@ impl NameLookup {
             credential: context.upstream.credentials.credential_id(context.client),
         });
         if let Some(message) = self.cached(&key) {
-            resolved.request = resolve.answered(request, &message)?;
+            resolved.request = resolve.with_lookup(request, &message)?;
             resolved.cached = Some((key, message));
             return Ok(resolved);
         }
         let found = self.find(context, resolve, key).await;
         let message = found.map_err(|error| match error {
             Error::Binding { field, problem } => Error::Binding {
-                field: resolve.blame(request, field),
+                field: resolve.client_field(request, field),
                 problem,
             },
             other => other,
         })?;
-        resolved.request = resolve.answered(request, &message)?;
+        resolved.request = resolve.with_lookup(request, &message)?;
         Ok(resolved)
     }
 

@@ -15,7 +15,7 @@ use super::call_context::CallContext;
 use crate::error::Error;
 use drawbridge_transcoder::call::{Call, Room};
 use drawbridge_transcoder::contract::{
-    Asked, Check, Decoded, MergePages, MergedPages, Method, Paging,
+    Check, Decoded, MergePages, MergedPages, Method, PageRequest, Paging,
 };
 use drawbridge_transcoder::json::Notes;
 
@@ -223,7 +223,7 @@ pub struct TokenCursor {
     /// The request of the first page.
     request: Bytes,
     /// What the page that is being read was requested with.
-    asked: Option<Asked>,
+    asked: Option<PageRequest>,
     next: Next,
     prepare: fn(Call) -> Call,
 }
@@ -292,7 +292,7 @@ impl PageCursor for TokenCursor {
             Next::At(token) => self.request_at(token)?,
             Next::End => return Ok(None),
         };
-        self.asked = Some(self.paging()?.asked(&request, dialect)?);
+        self.asked = Some(self.paging()?.page_request(&request, dialect)?);
         let call = self.method.bind(&request, dialect)?;
         Ok(Some((self.prepare)(call)))
     }
@@ -391,7 +391,7 @@ impl<'a> MergeCursor<'a> {
 
     /// Returns the response with all items.
     pub fn into_merged(self) -> Decoded {
-        self.merged.whole()
+        self.merged.finish()
     }
 }
 

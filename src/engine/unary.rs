@@ -30,7 +30,7 @@ pub async fn call(
 ) -> Result<UnaryResponse, Error> {
     let dialect = context.dialect();
     let page = match &method.paging {
-        Some(paging) => Some((paging, paging.asked(request, dialect)?)),
+        Some(paging) => Some((paging, paging.page_request(request, dialect)?)),
         None => None,
     };
     let call = method.bind(request, dialect)?;

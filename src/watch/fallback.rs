@@ -53,8 +53,8 @@ impl RestSnapshotSource {
             }
         }
         match last {
-            Some(item) if watch.is_gone_well(&item) => Ok(deleted(Some(item), side)),
-            None if watch.start.is_some() && watch.gone_ends_well => {
+            Some(item) if watch.not_found_succeeds_after(&item) => Ok(deleted(Some(item), side)),
+            None if watch.start.is_some() && watch.not_found_succeeds => {
                 Ok(deleted(None, Bytes::new()))
             }
             None if may_still_appear => Ok(SnapshotRead::NotFound),
@@ -83,18 +83,18 @@ impl RestSnapshotSource {
             let history = self.history();
             let (part, item) = (history.fallback_part.clone(), history.item.clone());
             let existed = part.is_some() || watch.start.is_some();
-            if history.is_deleting || (fallback.gone_ends_well && existed) {
+            if history.is_deleting || (fallback.not_found_succeeds && existed) {
                 return Ok(deleted(None, part.unwrap_or_default()));
             }
             return match item {
-                Some(item) if watch.is_gone_well(&item) => {
+                Some(item) if watch.not_found_succeeds_after(&item) => {
                     Ok(deleted(Some(item), history.side_parts.concat().into()))
                 }
                 _ => Err(call.cause.clone()),
             };
         };
-        let part = fallback.told(&found.item);
-        if fallback.last {
+        let part = fallback.stream_fields(&found.item);
+        if fallback.is_final {
             return Ok(SnapshotRead::Deleted(Item {
                 outcome: found.outcome,
                 ..last_item(None, part)
@@ -104,7 +104,7 @@ impl RestSnapshotSource {
         {
             let mut history = self.history();
             history.fallback_part = Some(part.clone());
-            history.is_deleting = found.leaving;
+            history.is_deleting = found.not_found_succeeds;
             history.was_read = true;
         }
         self.set_target(PollTarget::Fallback(call));
@@ -113,7 +113,7 @@ impl RestSnapshotSource {
             bytes: None,
             side: part,
             outcome,
-            poll_soon: !found.same,
+            poll_soon: !found.matches,
         }]))
     }
 
@@ -121,7 +121,7 @@ impl RestSnapshotSource {
     /// something else than the watched resource.
     fn fallback_outcome(&self, found: &Found, call: &FallbackCall) -> Result<Outcome, Error> {
         let mut history = self.history();
-        if found.same {
+        if found.matches {
             (history.has_matched, history.mismatches) = (true, 0);
             return Ok(found.outcome);
         }

@@ -26,7 +26,7 @@ use super::stream::WatchStream;
 use crate::deadline::Deadline;
 use crate::engine::call_context::StreamContext;
 use crate::error::Error;
-use drawbridge_transcoder::contract::{Grows, Method};
+use drawbridge_transcoder::contract::{LogKind, Method};
 use position::Position;
 pub(super) use reader::LogStream;
 use reader::{EndWatch, StartAt};
@@ -45,7 +45,7 @@ impl Watches {
         let not_a_log = || Error::Malformed(format!("{} is not a watch", method.path));
         let log = method.log.as_ref().ok_or_else(not_a_log)?;
         let call = method.bind(&request, &context.upstream.settings.dialect)?;
-        let text = matches!(log.grows, Grows::Text { .. });
+        let text = matches!(log.kind, LogKind::Text { .. });
         let start = match (log.resume(&request)?, log.from_now(&request)) {
             (Some(_), true) => {
                 return Err(Error::Binding {
@@ -57,7 +57,7 @@ impl Watches {
             (None, true) => StartAt::Now,
             (marker, false) => StartAt::Position(Position::new(marker, text)),
         };
-        let end = match (&log.ends_with, log.settles(&request)) {
+        let end = match (&log.ends_with, log.ends_with_watch(&request)) {
             (Some(watch), true) => {
                 let request = log.ends_request(&request)?;
                 // Recurses once: the option accepts no log here.

@@ -16,7 +16,7 @@ use crate::deadline::Deadline;
 use crate::engine::pager::{OnRepeat, Pager, TokenCursor};
 use crate::error::Error;
 use drawbridge_transcoder::call::Call;
-use drawbridge_transcoder::contract::{Held, Outcome, SideRead};
+use drawbridge_transcoder::contract::{DebounceRule, Outcome, SideRead};
 
 /// How much of [`POLL_TIMEOUT`] is reserved for side reads.
 const SIDE_READS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,14 +47,14 @@ pub(super) struct ReadHistory {
 
 /// Counts how long a state lasts that is final only when it lasts (`final_after`).
 pub(super) struct Debounce {
-    rule: Held,
+    rule: DebounceRule,
     since: Instant,
     polls: u32,
 }
 
 impl Debounce {
     /// Counts one more read of the state, or starts anew when the state differs.
-    fn count(last: Option<Self>, rule: Held) -> Self {
+    fn count(last: Option<Self>, rule: DebounceRule) -> Self {
         match last {
             Some(last) if last.rule == rule => Self {
                 polls: last.polls.saturating_add(1),
@@ -88,7 +88,7 @@ impl RestSnapshotSource {
         let Some(calls) = self.resolve_target(deadline).await? else {
             return Ok(SnapshotRead::NotFound);
         };
-        let item_deadline = if watch.side.is_empty() {
+        let item_deadline = if watch.side_reads.is_empty() {
             deadline
         } else {
             Deadline::after(POLL_TIMEOUT - SIDE_READS_TIMEOUT)
@@ -158,7 +158,7 @@ impl RestSnapshotSource {
     fn outcome(&self, item: &[u8]) -> (Outcome, bool) {
         let watch = self.watch();
         let mut history = self.history();
-        let Some(rule) = watch.held(item) else {
+        let Some(rule) = watch.debounce_rule(item) else {
             history.debounce = None;
             return (watch.outcome(item), false);
         };
@@ -180,20 +180,20 @@ impl RestSnapshotSource {
         deadline: Deadline,
     ) -> Bytes {
         let watch = self.watch();
-        if watch.side.is_empty() {
+        if watch.side_reads.is_empty() {
             return Bytes::new();
         }
         let mut parts = {
             let history = self.history();
             let is_unchanged = history.item.as_ref() == Some(item);
-            let is_complete = history.side_parts.len() == watch.side.len();
+            let is_complete = history.side_parts.len() == watch.side_reads.len();
             if outcome != Outcome::Pending && is_unchanged && is_complete {
                 return history.side_parts.concat().into();
             }
             history.side_parts.clone()
         };
-        parts.resize(watch.side.len(), Bytes::new());
-        for (side, part) in watch.side.iter().zip(&mut parts) {
+        parts.resize(watch.side_reads.len(), Bytes::new());
+        for (side, part) in watch.side_reads.iter().zip(&mut parts) {
             let last = std::mem::take(part);
             *part = self.side_read(side, item, calls, last, deadline).await;
         }
@@ -213,7 +213,7 @@ impl RestSnapshotSource {
         deadline: Deadline,
     ) -> Bytes {
         let watch = self.watch();
-        if !side.is_asked(&self.request) || !watch.reads_beside(side, item) {
+        if !side.is_enabled(&self.request) || !watch.makes_side_read(side, item) {
             return Bytes::new();
         }
         let request = side.request(item, &calls.request, &self.request);
@@ -225,7 +225,7 @@ impl RestSnapshotSource {
             return Bytes::new();
         };
         let response = self.fetch_side(side, &request, &call, deadline).await;
-        match response.and_then(|response| Ok(side.told(&response)?)) {
+        match response.and_then(|response| Ok(side.stream_fields(&response)?)) {
             Ok(part) => part,
             Err(error) => {
                 tracing::debug!(

@@ -57,7 +57,7 @@ impl ResourceCalls {
             None => watch.poll.bind(&request, dialect)?,
         };
         let light = watch
-            .light_request(&request)
+            .cheap_request(&request)
             .map(|light| watch.poll.bind(&light, dialect))
             .transpose()?;
         Ok(Self {

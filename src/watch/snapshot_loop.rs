@@ -45,7 +45,7 @@ impl LoopSource for SnapshotLoop {
 
     fn intervals(&self) -> Intervals {
         Intervals {
-            first: self.rules.first_interval,
+            first: self.rules.initial_interval,
             max: self.rules.max_interval,
         }
     }

@@ -62,7 +62,7 @@ pub(super) trait SnapshotSource: Send + Sync + 'static {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PollRules {
     pub(super) list: bool,
-    pub(super) first_interval: Duration,
+    pub(super) initial_interval: Duration,
     pub(super) max_interval: Duration,
     /// NOT_FOUND ends the watch with OK.
     pub(super) not_found_succeeds: bool,
@@ -141,9 +141,9 @@ impl SnapshotSource for RestSnapshotSource {
         let watch = self.watch();
         PollRules {
             list: watch.list,
-            first_interval: watch.first_interval,
+            initial_interval: watch.initial_interval,
             max_interval: watch.max_interval,
-            not_found_succeeds: watch.gone_ends_well,
+            not_found_succeeds: watch.not_found_succeeds,
             started_by_call: watch.start.is_some(),
         }
     }
@@ -171,7 +171,7 @@ impl SnapshotSource for RestSnapshotSource {
     fn continues_after(&self, item: &Item) -> bool {
         let watch = self.watch();
         let item = item.bytes.as_deref();
-        item.is_none_or(|item| watch.goes_on_after(item))
+        item.is_none_or(|item| watch.follows_after(item))
     }
 }
 

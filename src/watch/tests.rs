@@ -132,7 +132,7 @@ impl ScriptedSource {
         Arc::new(Self {
             rules: PollRules {
                 list,
-                first_interval: S(1),
+                initial_interval: S(1),
                 max_interval: S(4),
                 not_found_succeeds,
                 started_by_call,

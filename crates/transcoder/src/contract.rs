@@ -25,7 +25,7 @@ mod upload;
 mod view;
 mod watch;
 
-pub use action::{Action, Edit, EditPlace};
+pub use action::{Action, Edit, EditTarget};
 pub use check::Check;
 
 use std::collections::{BTreeMap, HashMap};
@@ -42,11 +42,11 @@ use crate::schema::{self, FieldIndex, MessageId, Schema};
 pub use download::Download;
 pub use merge_pages::{MergePages, MergedPages};
 pub use pages::Pages;
-pub use paging::{Asked, Paging};
+pub use paging::{PageRequest, Paging};
 pub use resolve::Resolve;
 pub use upload::Upload;
-pub use watch::log::{Entry, Grows, Log, Order, Slice};
-pub use watch::{Fallback, Find, Found, Held, Hold, SideRead, Start};
+pub use watch::log::{Entry, Log, LogKind, Order, Slice};
+pub use watch::{DebounceRule, Fallback, FinalAfter, Find, Found, SideRead, Start};
 
 /// All methods that the gateway serves, by gRPC path.
 #[derive(Debug)]
@@ -129,18 +129,18 @@ pub struct Watch {
     /// Whether a list is watched, item by item.
     pub list: bool,
     /// Pause after the first poll and after each change.
-    pub first_interval: Duration,
+    pub initial_interval: Duration,
     /// Longest pause while nothing changes.
     pub max_interval: Duration,
     /// Ends the watch with SUCCEEDED when the resource is not found after it was found
     /// once.
-    pub gone_ends_well: bool,
+    pub not_found_succeeds: bool,
     /// A call made once, before the first poll.
     pub start: Option<Start>,
     /// Further reads with each poll.
-    pub side: Vec<SideRead>,
+    pub side_reads: Vec<SideRead>,
     /// States that are final only when they last.
-    pub hold: Vec<Hold>,
+    pub final_after: Vec<FinalAfter>,
     /// The rpc to read when the poll does not find the resource.
     pub fallback: Option<Fallback>,
     tables: watch::Tables,

@@ -27,9 +27,9 @@ pub struct Diagnostic {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for place in [&self.file, &self.element, &self.option] {
-            if !place.is_empty() {
-                write!(f, "{place}: ")?;
+        for part in [&self.file, &self.element, &self.option] {
+            if !part.is_empty() {
+                write!(f, "{part}: ")?;
             }
         }
         f.write_str(&self.problem)

@@ -267,7 +267,7 @@ impl CatchUp {
         Self {
             reading: None,
             retry_at: None,
-            backoff: PollBackoff::new(rules.first_interval, rules.max_interval, registry.random),
+            backoff: PollBackoff::new(rules.initial_interval, rules.max_interval, registry.random),
             tolerance: FailureTolerance::new(registry.settings.failure_tolerance),
             guard: ProgressGuard::default(),
         }
@@ -541,7 +541,7 @@ impl Reader {
                         "the reader is too slow, resume from the marker `{}`",
                         self.marker
                     ),
-                    retry_after: self.subscription.shared.source.rules.first_interval,
+                    retry_after: self.subscription.shared.source.rules.initial_interval,
                 });
             }
         }
@@ -559,7 +559,7 @@ impl Reader {
             false => item.marker,
         };
         self.sent_unconfirmed_since = None;
-        let lost = item.entry.is_lost();
+        let lost = item.entry.is_gap();
         let kind = match self.initial {
             _ if lost => WatchEventType::Gap,
             Initial::Sent => WatchEventType::Added,

@@ -15,7 +15,7 @@ use crate::engine::call_context::StreamContext;
 use crate::error::Error;
 use drawbridge_transcoder::api::drawbridge::v1::WatchEvent;
 use drawbridge_transcoder::call::Call;
-use drawbridge_transcoder::contract::{Entry, Grows, Log, Method, Slice};
+use drawbridge_transcoder::contract::{Entry, Log, LogKind, Method, Slice};
 
 /// A read in progress.
 pub(super) type PageFuture = Pin<Box<dyn Future<Output = Result<Page, Error>> + Send>>;
@@ -34,7 +34,7 @@ pub(super) trait LogSource: Send + Sync + 'static {
 /// How a log is polled; from `drawbridge.v1.Watch`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LogRules {
-    pub(super) first_interval: Duration,
+    pub(super) initial_interval: Duration,
     pub(super) max_interval: Duration,
     /// Every so many rounds read the newest page too; 0 means never.
     pub(super) look_back: u32,
@@ -132,24 +132,24 @@ impl LogSource for RestLogSource {
         let log = self.log();
         let pages = log.pages(self.dialect());
         LogRules {
-            first_interval: log.first_interval,
+            initial_interval: log.initial_interval,
             max_interval: log.max_interval,
-            look_back: match log.grows {
-                Grows::Entries { look_back, .. } if pages => look_back,
+            look_back: match log.kind {
+                LogKind::Entries { look_back, .. } if pages => look_back,
                 _ => 0,
             },
-            text: matches!(log.grows, Grows::Text { .. }),
+            text: matches!(log.kind, LogKind::Text { .. }),
         }
     }
 
     fn page(self: Arc<Self>, at: ReadPosition) -> PageFuture {
         Box::pin(async move {
-            match self.log().grows {
-                Grows::Entries { page_size, .. } => {
+            match self.log().kind {
+                LogKind::Entries { page_size, .. } => {
                     let slice = at.marker.as_deref().map_or(Slice::Start, Slice::After);
                     self.entries(slice, page_size).await
                 }
-                Grows::Text {
+                LogKind::Text {
                     first_size,
                     max_size,
                 } => text::page(&*self, &self.text, at, (first_size, max_size)).await,
@@ -159,9 +159,9 @@ impl LogSource for RestLogSource {
 
     fn newest(self: Arc<Self>) -> PageFuture {
         Box::pin(async move {
-            match self.log().grows {
-                Grows::Entries { page_size, .. } => self.entries(Slice::Newest, page_size).await,
-                Grows::Text { .. } => Ok(Page::default()),
+            match self.log().kind {
+                LogKind::Entries { page_size, .. } => self.entries(Slice::Newest, page_size).await,
+                LogKind::Text { .. } => Ok(Page::default()),
             }
         })
     }

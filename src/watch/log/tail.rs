@@ -202,7 +202,7 @@ impl LoopSource for Tail {
 
     fn intervals(&self) -> Intervals {
         Intervals {
-            first: self.rules.first_interval,
+            first: self.rules.initial_interval,
             max: self.rules.max_interval,
         }
     }

@@ -124,7 +124,7 @@ impl ScriptedLog {
 impl LogSource for ScriptedLog {
     fn rules(&self) -> LogRules {
         LogRules {
-            first_interval: S(1),
+            initial_interval: S(1),
             max_interval: S(4),
             look_back: if self.unpaged || self.text { 0 } else { 3 },
             text: self.text,

@@ -128,7 +128,7 @@ impl<P: Parts> Text<'_, P> {
             &ReadPosition::default(),
             anchor_size,
         );
-        page.entries.insert(0, Entry::lost(mark.to_string().into()));
+        page.entries.insert(0, Entry::gap(mark.to_string().into()));
         Ok(page)
     }
 
@@ -263,7 +263,7 @@ mod tests {
                 let page = page.unwrap();
                 *at = page.next.unwrap();
                 for entry in page.entries {
-                    let line = match entry.is_lost() {
+                    let line = match entry.is_gap() {
                         true => "GAP".to_owned(),
                         false => String::from_utf8_lossy(&entry.bytes[2..]).into_owned(),
                     };

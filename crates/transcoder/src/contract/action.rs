@@ -7,7 +7,7 @@ use super::path_template::Template;
 use crate::api::drawbridge::v1 as rules;
 use crate::schema::{Cardinality, FieldIndex, Kind, MessageId, Schema, Shape};
 
-pub use edit::{Edit, Place as EditPlace};
+pub use edit::{Edit, EditTarget};
 
 /// A compiled `drawbridge.v1.Action`.
 #[derive(Debug)]

@@ -82,10 +82,10 @@ impl Binding {
             binding: self,
             plan,
             dialect,
-            surplus: false,
+            has_unsent: false,
         };
         checker.check(&plan.nodes[0], &view, &Trail::ROOT)?;
-        let surplus = checker.surplus;
+        let has_unsent = checker.has_unsent;
         self.check_groups(&view)?;
 
         let other = self.other_paths.iter().find(|(name, _)| **name == *dialect);
@@ -97,7 +97,7 @@ impl Binding {
             separate(&mut query);
             query.push_str(&self.constant_query);
         }
-        let body = if surplus {
+        let body = if has_unsent {
             let mut pruned = Vec::with_capacity(request.len());
             plan.prune(&plan.nodes[0], request, &mut pruned)
                 .map_err(Error::malformed)?;
@@ -136,16 +136,16 @@ impl Binding {
     pub fn path_fields(&self) -> impl Iterator<Item = (&[FieldIndex], &Field)> {
         self.path.iter().filter_map(|piece| match piece {
             Piece::Literal(_) => None,
-            Piece::Field(place) => {
+            Piece::Field(path_field) => {
                 let mut id = self.input;
-                for step in &place.steps {
+                for step in &path_field.steps {
                     match self.schema.message(id).fields[usize::from(*step)].kind {
                         Kind::Message(below) => id = below,
                         _ => return None,
                     }
                 }
-                let field = &self.schema.message(id).fields[usize::from(place.index)];
-                Some((&*place.steps, field))
+                let field = &self.schema.message(id).fields[usize::from(path_field.index)];
+                Some((&*path_field.steps, field))
             }
         })
     }
@@ -212,23 +212,23 @@ impl Binding {
         let mut path = String::with_capacity(128);
         let mut project = None;
         for piece in pieces {
-            let place = match piece {
+            let path_field = match piece {
                 Piece::Literal(text) => {
                     path.push_str(text);
                     continue;
                 }
-                Piece::Field(place) => place,
+                Piece::Field(path_field) => path_field,
             };
             let fault = |problem| Error::Binding {
-                field: place.variable.path.to_string(),
+                field: path_field.variable.path.to_string(),
                 problem,
             };
             let nested;
             let below;
-            let view = if place.steps.is_empty() {
+            let view = if path_field.steps.is_empty() {
                 view
             } else {
-                let found = descend(&self.schema, self.input, request, &place.steps);
+                let found = descend(&self.schema, self.input, request, &path_field.steps);
                 let Some((id, bytes)) = found.map_err(Error::malformed)? else {
                     return Err(fault("is part of the path and must not be empty".into()));
                 };
@@ -236,13 +236,16 @@ impl Binding {
                 nested = View::of(&self.schema, id, &below).map_err(Error::malformed)?;
                 &nested
             };
-            let value = self.text(view, place.index).map_err(unreadable)?;
+            let value = self.text(view, path_field.index).map_err(unreadable)?;
             let value = value.unwrap_or_default();
             let start = path.len();
-            if !(value.is_empty() && place.project_id) {
-                place.variable.write(&value, &mut path).map_err(fault)?;
+            if !(value.is_empty() && path_field.project_id) {
+                path_field
+                    .variable
+                    .write(&value, &mut path)
+                    .map_err(fault)?;
             }
-            if place.project_id {
+            if path_field.project_id {
                 project = Some(start..path.len());
             }
         }
@@ -460,15 +463,15 @@ struct Checker<'a> {
     plan: &'a Plan,
     dialect: &'a str,
     /// Whether a field below the outermost level is set that must not be sent.
-    surplus: bool,
+    has_unsent: bool,
 }
 
 impl Checker<'_> {
     fn check(&mut self, node: &Node, view: &View<'_>, trail: &Trail<'_>) -> Result<(), Error> {
         for rule in &node.rules {
             let field = view.field(rule.index);
-            if rule.surplus {
-                self.surplus |= view.is_set(rule.index);
+            if rule.unsent {
+                self.has_unsent |= view.is_set(rule.index);
                 continue;
             }
             if rule.required
@@ -528,7 +531,7 @@ impl Plan {
             let (number, value) = item?;
             let rule = node.rules.iter().find(|rule| rule.number == number);
             match (rule, value) {
-                (Some(rule), _) if rule.surplus => {}
+                (Some(rule), _) if rule.unsent => {}
                 (
                     Some(super::plan::Rule {
                         below: Some(at), ..

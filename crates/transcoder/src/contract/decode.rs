@@ -86,7 +86,7 @@ pub(super) fn decode(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
 /// `null`.
 fn lacks(method: &Method, body: &[u8]) -> bool {
     let response = method.schema.message(method.output);
-    let thing = match method.response_body {
+    let resource = match method.response_body {
         None => Some(response),
         Some(index) => match response.fields[usize::from(index)] {
             Field {
@@ -97,8 +97,8 @@ fn lacks(method: &Method, body: &[u8]) -> bool {
             _ => None,
         },
     };
-    let is_object =
-        thing.is_some_and(|thing| thing.shape == Shape::Object && thing.bare_array.is_none());
+    let is_object = resource
+        .is_some_and(|resource| resource.shape == Shape::Object && resource.bare_array.is_none());
     let reads =
         method.verb == http::Method::GET || method.idempotency == Idempotency::NoSideEffects;
     reads && !response.fields.is_empty() && (body.is_empty() || is_object)
@@ -141,11 +141,11 @@ fn begins_as_json(body: &[u8]) -> bool {
 }
 
 fn unreadable(problem: Problem, reply: &Reply) -> Error {
-    let whole = problem.path.is_empty();
-    let json = content_type(reply).contains("json");
+    let is_body = problem.path.is_empty();
+    let is_json = content_type(reply).contains("json");
     Error::decode(
         problem.path,
-        if whole && !json {
+        if is_body && !is_json {
             format!(
                 "{} (the response is {})",
                 problem.problem,

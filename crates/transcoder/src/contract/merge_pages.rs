@@ -142,7 +142,7 @@ impl MergePages {
 
 impl MergedPages {
     /// Returns the response with the complete list.
-    pub fn whole(self) -> Decoded {
+    pub fn finish(self) -> Decoded {
         Decoded {
             message: self.message.into(),
             notes: self.notes,

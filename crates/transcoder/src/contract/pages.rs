@@ -41,7 +41,7 @@ impl Pages {
                 problem: "must be at least 1".into(),
             });
         }
-        let asked = match size {
+        let page_size = match size {
             Some(Value::Varint(size)) if size <= MAX_PAGE_SIZE => {
                 return Ok(Bytes::copy_from_slice(request));
             }
@@ -50,7 +50,7 @@ impl Pages {
         };
         let mut first = request.to_vec();
         // The last occurrence of a field wins.
-        wire::write_uint(&mut first, self.size, asked);
+        wire::write_uint(&mut first, self.size, page_size);
         Ok(first.into())
     }
 

@@ -58,11 +58,11 @@ struct Key {
 
 /// The part of a list that a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asked {
+pub struct PageRequest {
     /// Page size. None: the client did not set it, or the dialect does not have it.
     size: Option<u64>,
     /// OFFSET and PAGE: the page size that the API applies by itself.
-    cut: Option<u64>,
+    default_size: Option<u64>,
     /// OFFSET and PAGE: where the page starts.
     at: u64,
 }
@@ -70,7 +70,7 @@ pub struct Asked {
 impl Paging {
     /// Reads the paging fields of a request. A page token that no response contained is
     /// `Error::Binding`.
-    pub fn asked(&self, request: &[u8], dialect: &str) -> Result<Asked, Error> {
+    pub fn page_request(&self, request: &[u8], dialect: &str) -> Result<PageRequest, Error> {
         let fault = |problem: &str| Error::Binding {
             field: PAGE_TOKEN.into(),
             problem: problem.into(),
@@ -95,11 +95,12 @@ impl Paging {
             Some(Value::Varint(size)) if sent && size > 0 => Some(size),
             _ => None,
         };
-        let cut = u64::from(self.default_size);
-        let cuts = sent && self.style != Style::Marker && size.is_none_or(|size| cut < size);
-        Ok(Asked {
+        let default_size = u64::from(self.default_size);
+        let applies =
+            sent && self.style != Style::Marker && size.is_none_or(|size| default_size < size);
+        Ok(PageRequest {
             size,
-            cut: cuts.then_some(cut),
+            default_size: applies.then_some(default_size),
             at,
         })
     }
@@ -107,25 +108,25 @@ impl Paging {
     /// Returns the token of the next page; none when this is the last one. A page with
     /// more items than requested means that the API does not page: the list is
     /// complete.
-    pub fn next(&self, asked: Asked, page: &[u8]) -> Result<Option<String>, Error> {
+    pub fn next(&self, request: PageRequest, page: &[u8]) -> Result<Option<String>, Error> {
         let items = wire::all(page, self.items).map_err(Error::malformed)?;
         let Some(last) = items.last() else {
             return Ok(None);
         };
         let count = items.len() as u64;
-        let full = [asked.size, asked.cut].contains(&Some(count));
+        let full = [request.size, request.default_size].contains(&Some(count));
         let total = self.total(page)?;
         Ok(match self.style {
             Style::Marker if full || self.has_next_link(page)? => Some(self.marker(last, count)?),
             Style::Marker => None,
             Style::Offset => {
-                let next = asked.at.saturating_add(count);
+                let next = request.at.saturating_add(count);
                 total
                     .map_or(full, |total| next < total)
                     .then(|| next.to_string())
             }
             Style::Page { first } => {
-                let next = asked.at.saturating_add(1);
+                let next = request.at.saturating_add(1);
                 total
                     .map_or(full, |pages| next.saturating_sub(first) < pages)
                     .then(|| next.to_string())
@@ -134,8 +135,8 @@ impl Paging {
     }
 
     /// Returns the page with `next_page_token` set.
-    pub fn with_next(&self, asked: Asked, page: Bytes) -> Result<Bytes, Error> {
-        let Some(token) = self.next(asked, &page)? else {
+    pub fn with_next(&self, request: PageRequest, page: Bytes) -> Result<Bytes, Error> {
+        let Some(token) = self.next(request, &page)? else {
             return Ok(page);
         };
         let mut out = Vec::with_capacity(page.len() + token.len() + 8);

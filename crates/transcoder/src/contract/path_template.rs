@@ -56,29 +56,29 @@ impl Template {
         // Each round parses one segment and the `/` or `:verb` after it.
         while !rest.is_empty() {
             if let Some(inside) = rest.strip_prefix('{') {
-                let Some((inside, behind)) = inside.split_once('}') else {
+                let Some((inside, after)) = inside.split_once('}') else {
                     return Err(format!("`{{{inside}` is not closed"));
                 };
                 if !literal.is_empty() {
                     parts.push(Part::Literal(std::mem::take(&mut literal).into()));
                 }
                 parts.push(Part::Variable(Variable::parse(inside)?));
-                rest = behind;
+                rest = after;
             } else {
                 let end = rest.find(['/', '{']).unwrap_or(rest.len());
-                let (segment, behind) = rest.split_at(end);
-                if behind.starts_with('{') {
+                let (segment, after) = rest.split_at(end);
+                if after.starts_with('{') {
                     return Err(format!(
-                        "`{segment}{behind}`: a variable must be a complete segment"
+                        "`{segment}{after}`: a variable must be a complete segment"
                     ));
                 }
                 check_literal(segment)?;
                 literal.push_str(segment);
-                rest = behind;
+                rest = after;
             }
-            if let Some(behind) = rest.strip_prefix('/') {
+            if let Some(after) = rest.strip_prefix('/') {
                 literal.push('/');
-                rest = behind;
+                rest = after;
             } else if let Some(verb) = rest.strip_prefix(':') {
                 if verb.contains('/') {
                     return Err(format!("`:{verb}`: a verb must end the path"));

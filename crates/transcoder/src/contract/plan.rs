@@ -33,7 +33,7 @@ pub(super) struct Rule {
     pub number: u32,
     pub required: bool,
     /// Below the outermost level: the field is not sent, even when it is set.
-    pub surplus: bool,
+    pub unsent: bool,
     /// The node of the field's message, if it has rules.
     pub below: Option<usize>,
 }
@@ -296,13 +296,13 @@ impl Nodes<'_> {
                 && (!omitted || field.gateway_only);
             // `Plan::skip` leaves out fields of the request itself. The encoder leaves
             // out fields that are `gateway_only` or absent in the dialect.
-            let surplus = !is_request && (is_output(message, field) || taken_out);
-            if required || surplus || below.is_some() {
+            let unsent = !is_request && (is_output(message, field) || taken_out);
+            if required || unsent || below.is_some() {
                 rules.push(Rule {
                     index,
                     number: field.number,
                     required,
-                    surplus,
+                    unsent,
                     below,
                 });
             }

@@ -47,7 +47,7 @@ struct LookedUpField {
 impl Resolve {
     /// Returns the request of the lookup; none where all path fields are set. Fails
     /// when none is set.
-    pub fn question(&self, request: &[u8]) -> Result<Option<Bytes>, Error> {
+    pub fn lookup_request(&self, request: &[u8]) -> Result<Option<Bytes>, Error> {
         let mut known = None;
         let mut missing = false;
         for field in &self.found {
@@ -82,7 +82,7 @@ impl Resolve {
 
     /// Names the field of the client's request in an error of the lookup: its
     /// `identity` is whichever field the client has set.
-    pub fn blame(&self, request: &[u8], field: String) -> String {
+    pub fn client_field(&self, request: &[u8], field: String) -> String {
         if *field != *self.identity.name {
             return field;
         }
@@ -94,7 +94,7 @@ impl Resolve {
     }
 
     /// Returns the request with the fields of the lookup's response.
-    pub fn answered(&self, request: &[u8], response: &[u8]) -> Result<Bytes, Error> {
+    pub fn with_lookup(&self, request: &[u8], response: &[u8]) -> Result<Bytes, Error> {
         let mut out = Vec::with_capacity(request.len() + response.len());
         out.extend_from_slice(request);
         for field in &self.found {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value as Json, json};
 
-use self::world::{World, descriptors, families, proto, told};
+use self::world::{World, descriptors, families, printed, proto};
 use super::*;
 use crate::api::drawbridge::v1::WatchEvent;
 use crate::call::Reply;

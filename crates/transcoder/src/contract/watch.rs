@@ -36,7 +36,7 @@ pub(super) use compile::compile;
 pub use fallback::{Fallback, Found};
 use field_path::{FieldPath, Part};
 use fields::{key_text, missing, translated};
-pub use final_after::{Held, Hold};
+pub use final_after::{DebounceRule, FinalAfter};
 use refresh::Refresh;
 pub use side_read::SideRead;
 pub use start::{Find, Start};
@@ -136,16 +136,16 @@ impl Watch {
     }
 
     /// Returns the rule by which the state of the item is final only when it lasts.
-    pub fn held(&self, item: &[u8]) -> Option<Held> {
+    pub fn debounce_rule(&self, item: &[u8]) -> Option<DebounceRule> {
         let (schema, state) = (self.schema(), self.tables.state.as_ref()?);
         if let Some(unknown) = &self.tables.unknown
-            && let Some(held) = unknown.held(schema, state, item)
+            && let Some(held) = unknown.debounce_rule(schema, state, item)
         {
             return Some(held);
         }
-        let mut holds = self.hold.iter().enumerate();
+        let mut holds = self.final_after.iter().enumerate();
         let (rule, hold) = holds.find(|(_, hold)| hold.holds(schema, state, item))?;
-        Some(Held {
+        Some(DebounceRule {
             rule: Some(rule),
             mark: state.text(schema, item).unwrap_or_default(),
             outcome: state.outcome(schema, item),
@@ -155,7 +155,7 @@ impl Watch {
     }
 
     /// Returns whether following clients go on after this item, whose state is final.
-    pub fn goes_on_after(&self, item: &[u8]) -> bool {
+    pub fn follows_after(&self, item: &[u8]) -> bool {
         let after = &self.tables.follow_after;
         after.is_empty()
             || self
@@ -176,15 +176,15 @@ impl Watch {
     }
 
     /// Returns whether "not found" is SUCCEEDED after this item.
-    pub fn is_gone_well(&self, item: &[u8]) -> bool {
-        self.gone_ends_well
+    pub fn not_found_succeeds_after(&self, item: &[u8]) -> bool {
+        self.not_found_succeeds
             || self.tables.state.as_ref().is_some_and(|state| {
                 state.is_in(self.schema(), item, &self.tables.not_found_succeeds_after)
             })
     }
 
     /// Returns whether this side read is made in the state of the item.
-    pub fn reads_beside(&self, side: &SideRead, item: &[u8]) -> bool {
+    pub fn makes_side_read(&self, side: &SideRead, item: &[u8]) -> bool {
         side.is_read_in(self.tables.state.as_ref(), self.schema(), item)
     }
 
@@ -195,7 +195,7 @@ impl Watch {
 
     /// Returns the poll's request with the field of `set_when_final` false; none
     /// without such a field.
-    pub fn light_request(&self, poll: &[u8]) -> Option<Vec<u8>> {
+    pub fn cheap_request(&self, poll: &[u8]) -> Option<Vec<u8>> {
         let number = self.tables.set_when_final?;
         let mut out = Vec::with_capacity(poll.len() + 4);
         out.extend_from_slice(poll);
@@ -206,7 +206,7 @@ impl Watch {
 
     /// Returns the fields of the watch's request that further calls read. Watches share
     /// a poll loop only where these are equal.
-    pub fn aside(&self, request: &[u8]) -> Result<Vec<u8>, Error> {
+    pub fn further_call_fields(&self, request: &[u8]) -> Result<Vec<u8>, Error> {
         let mut out = Vec::new();
         for number in &self.tables.further_call_fields {
             for field in wire::fields(request) {
@@ -220,33 +220,33 @@ impl Watch {
         Ok(out)
     }
 
-    /// Encodes a message of the stream. `beside` are further encoded fields.
-    pub fn message(&self, event: &WatchEvent, item: Option<&[u8]>, beside: &[u8]) -> Bytes {
+    /// Encodes a message of the stream. `more` are further encoded fields.
+    pub fn message(&self, event: &WatchEvent, item: Option<&[u8]>, more: &[u8]) -> Bytes {
         let item_len = item.map_or(0, <[u8]>::len);
         let event = event.encode_to_vec();
-        let mut message = Vec::with_capacity(event.len() + item_len + beside.len() + 24);
+        let mut message = Vec::with_capacity(event.len() + item_len + more.len() + 24);
         wire::write_bytes(&mut message, self.tables.event_number, &event);
         if let Some(item) = item {
             wire::write_bytes(&mut message, self.tables.item_number, item);
         }
-        message.extend_from_slice(beside);
+        message.extend_from_slice(more);
         message.into()
     }
 
     /// Encodes a message of the stream without its event, in a form that is equal for
     /// equal messages, in whatever order their fields and map entries were.
-    pub fn canonical(&self, item: Option<&[u8]>, beside: &[u8]) -> Bytes {
-        let message = self.message(&WatchEvent::default(), item, beside);
+    pub fn canonical(&self, item: Option<&[u8]>, more: &[u8]) -> Bytes {
+        let message = self.message(&WatchEvent::default(), item, more);
         canonical(self.schema(), self.tables.output, &message, 0).map_or(message, Bytes::from)
     }
 
     /// Encodes the message with the response of the call of `start`.
     pub fn started_message(&self, event: &WatchEvent, response: &[u8]) -> Bytes {
-        let mut beside = Vec::with_capacity(response.len() + 8);
+        let mut more = Vec::with_capacity(response.len() + 8);
         if let Some(start) = &self.start {
-            wire::write_bytes(&mut beside, start.number, response);
+            wire::write_bytes(&mut more, start.number, response);
         }
-        self.message(event, None, &beside)
+        self.message(event, None, &more)
     }
 
     fn schema(&self) -> &Schema {

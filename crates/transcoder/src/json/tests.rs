@@ -46,7 +46,7 @@ pub(super) fn json(message: &str, wire: &[u8]) -> Result<String, Problem> {
     let text = String::from_utf8(out).expect("JSON is UTF-8");
     Ok(text
         .strip_prefix("before")
-        .expect("it is written behind")
+        .expect("the output is appended")
         .to_owned())
 }
 
@@ -54,9 +54,9 @@ pub(super) fn json(message: &str, wire: &[u8]) -> Result<String, Problem> {
 pub(super) fn wire(message: &str, text: impl AsRef<[u8]>) -> Result<Vec<u8>, Problem> {
     let mut out = b"before".to_vec();
     let result = to_wire(&SCHEMA, id(message), text.as_ref(), &mut out);
-    let wire = out.strip_prefix(b"before").expect("it is written behind");
+    let wire = out.strip_prefix(b"before").expect("the output is appended");
     if result.is_err() {
-        assert_eq!(wire, b"", "nothing is left of a text with a fault");
+        assert_eq!(wire, b"", "a failed text leaves no output");
     }
     result.map(|_| wire.to_vec())
 }

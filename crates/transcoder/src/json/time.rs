@@ -67,8 +67,8 @@ pub fn write_timestamp(out: &mut Vec<u8>, time: Seconds) {
 /// Writes `2015-01-31T15:12:36.000+00:00`: always milliseconds, rounded down, and a
 /// numeric offset. The time must be in range.
 pub fn write_offset_time(out: &mut Vec<u8>, time: Seconds) {
-    let whole = Seconds { nanos: 0, ..time };
-    write_timestamp(out, whole);
+    let seconds = Seconds { nanos: 0, ..time };
+    write_timestamp(out, seconds);
     // The `Z`.
     out.pop();
     let millis = time.nanos.unsigned_abs() / 1_000_000;

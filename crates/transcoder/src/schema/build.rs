@@ -161,17 +161,17 @@ impl Builder {
             self.report(&file, name, "(drawbridge.v1.message)", problem);
         }
         let mut bare_array = None;
-        for (option, wanted) in [
+        for (option, array_field) in [
             ("bare_array", &of_message.bare_array),
             ("as_array", &of_message.as_array),
         ] {
-            if wanted.is_empty() {
+            if array_field.is_empty() {
                 continue;
             }
-            let found = fields.iter().position(|f| *f.name == **wanted);
+            let found = fields.iter().position(|f| *f.name == **array_field);
             let found = found.filter(|&i| fields[i].cardinality == Cardinality::Repeated);
             let problem = match found {
-                None => format!("`{wanted}` is not a repeated field of this message"),
+                None => format!("`{array_field}` is not a repeated field of this message"),
                 Some(_) if bare_array.is_some() => "cannot be combined with `bare_array`".into(),
                 Some(index) => {
                     bare_array = Some(index as FieldIndex);

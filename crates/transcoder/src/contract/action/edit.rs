@@ -11,11 +11,11 @@ pub struct Edit {
     pub name: Box<str>,
     /// The member of the document whose objects are edited. None: the document itself
     /// is the object.
-    pub within: Option<Box<str>>,
+    pub parent_member: Option<Box<str>>,
     /// Prefixes of the members that mark an object to edit; empty: every object.
-    pub marked_by: Vec<Box<str>>,
+    pub member_prefixes: Vec<Box<str>>,
     /// The target of the value.
-    pub place: Place,
+    pub target: EditTarget,
     /// Whether the value is written as a string.
     pub as_text: bool,
     /// Members that are set together with it, as JSON.
@@ -26,7 +26,7 @@ pub struct Edit {
 
 /// The target of an edit's value.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum EditTarget {
     /// The members of the value become members of the object.
     Members,
     /// The entries of the value replace members of the object.
@@ -76,22 +76,22 @@ fn one(rule: &rules::Edit, schema: &Schema, input: MessageId) -> Result<Edit, St
         matches!(field.kind, Kind::Message(id) if schema.message(id).shape == Shape::Object);
     let marked = !rule.member_prefixes.is_empty();
     let sets = || rule.target_member.as_str().into();
-    let to = match field.cardinality {
+    let target = match field.cardinality {
         Cardinality::Map if rule.keyed && marked && !rule.target_member.is_empty() => {
-            Place::Keyed(sets())
+            EditTarget::Keyed(sets())
         }
         _ if rule.keyed => {
             return Err(
                 "`keyed` is for a map, and needs `member_prefixes` and `target_member`".into(),
             );
         }
-        _ if !rule.target_member.is_empty() => Place::Member(sets()),
-        Cardinality::Map => Place::Entries,
-        Cardinality::Explicit if object => Place::Members,
-        _ if marked => Place::Marker,
+        _ if !rule.target_member.is_empty() => EditTarget::Member(sets()),
+        Cardinality::Map => EditTarget::Entries,
+        Cardinality::Explicit if object => EditTarget::Members,
+        _ if marked => EditTarget::Marker,
         _ => return Err("has no target: set `target_member`".into()),
     };
-    if rule.as_text && matches!(to, Place::Members) {
+    if rule.as_text && matches!(target, EditTarget::Members) {
         return Err("a message cannot be written as a text".into());
     }
     if rule.member_prefixes.iter().any(String::is_empty) {
@@ -105,13 +105,13 @@ fn one(rule: &rules::Edit, schema: &Schema, input: MessageId) -> Result<Edit, St
     members.sort();
     Ok(Edit {
         name: field.name.clone(),
-        within: (!rule.parent_member.is_empty()).then(|| rule.parent_member.as_str().into()),
-        marked_by: rule
+        parent_member: (!rule.parent_member.is_empty()).then(|| rule.parent_member.as_str().into()),
+        member_prefixes: rule
             .member_prefixes
             .iter()
             .map(|m| m.as_str().into())
             .collect(),
-        place: to,
+        target,
         as_text: rule.as_text,
         members,
         field: index,

@@ -64,11 +64,11 @@ impl Route<'_, '_> {
         }
         let fields = &self.schema.message(self.input).fields;
         for (index, field) in (0..).zip(fields) {
-            let stands = pieces.iter().any(|piece| match piece {
+            let is_in_path = pieces.iter().any(|piece| match piece {
                 Piece::Field(field) => field.steps.is_empty() && field.index == index,
                 Piece::Literal(_) => false,
             });
-            if field.project_id && !stands {
+            if field.project_id && !is_in_path {
                 let problem = format!(
                     "the field `{}` defaults to the upstream's project id and must be in the \
                      path: add `{{{}}}`",

@@ -126,5 +126,5 @@ fn oneof_members_can_share_a_name() {
         r#"option (google.api.http) = {post: "/v1/x" body: "*"};"#,
         apart,
     ));
-    assert!(told(&refused).contains("the name `template` is also the name"));
+    assert!(printed(&refused).contains("the name `template` is also the name"));
 }

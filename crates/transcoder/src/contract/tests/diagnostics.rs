@@ -20,7 +20,7 @@ const PLAIN: &str = r#"
 /// Returns the single diagnostic of a proto, and checks that it names the file.
 fn one(proto: &str) -> Diagnostic {
     let diagnostics = diagnostics(proto);
-    assert_eq!(diagnostics.len(), 1, "{}\n{proto}", told(&diagnostics));
+    assert_eq!(diagnostics.len(), 1, "{}\n{proto}", printed(&diagnostics));
     assert_eq!(diagnostics[0].file, "t.proto", "{proto}");
     diagnostics[0].clone()
 }
@@ -98,7 +98,7 @@ fn unreadable_and_duplicate_descriptor_sets_are_reported() {
     let again = descriptors(&unary("option (google.api.http) = {get: \"/y\"};", PLAIN));
     let diagnostics = Contract::compile(sources(again), &super::families).unwrap_err();
     assert_eq!(
-        told(&diagnostics),
+        printed(&diagnostics),
         "t.proto: t.S: service: is in two descriptor sets, first.binpb and second.binpb: remove \
          one"
     );
@@ -149,7 +149,7 @@ fn built_in_protos_have_no_diagnostics() {
         bytes: super::BUILT_IN.clone(),
     };
     let contract = Contract::compile(vec![source], &super::families)
-        .unwrap_or_else(|r| panic!("{}", told(&r)));
+        .unwrap_or_else(|r| panic!("{}", printed(&r)));
     assert!(!contract.methods().is_empty());
     assert_eq!(contract.descriptor_sets(), [super::BUILT_IN.as_slice()]);
     let services = contract.services();

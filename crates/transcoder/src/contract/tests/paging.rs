@@ -46,7 +46,7 @@ fn lists(paging: &str, messages: &str) -> String {
 fn next(world: &World, request: Json, dialect: &str, page: Json) -> Option<String> {
     let paging = world.rpc("List").paging.as_ref().unwrap();
     let request = world.wire("t.ListRequest", request);
-    let asked = paging.asked(&request, dialect).unwrap();
+    let asked = paging.page_request(&request, dialect).unwrap();
     let page = world.wire("t.ListResponse", page);
     let next = paging.next(asked, &page).unwrap();
     let whole = paging.with_next(asked, page.into()).unwrap();
@@ -124,10 +124,10 @@ fn marker_is_the_key_of_the_last_item() {
         let got = next(&world, request.clone(), dialect, page.clone());
         assert_eq!(got.as_deref(), want, "{request} {dialect} {page}");
     }
-    // Without a key there is no next page, and the list would be incomplete.
+    // Without a key the next page cannot be requested.
     let paging = world.rpc("List").paging.as_ref().unwrap();
     let asked = paging
-        .asked(&world.wire("t.ListRequest", json!({"pageSize": 1})), "")
+        .page_request(&world.wire("t.ListRequest", json!({"pageSize": 1})), "")
         .unwrap();
     let page = world.wire("t.ListResponse", json!({"things": [{"number": 1}]}));
     assert!(matches!(
@@ -264,7 +264,7 @@ fn offsets_and_pages_are_counted() {
         for world in [&offset, &page] {
             let paging = world.rpc("List").paging.as_ref().unwrap();
             let request = world.wire("t.ListRequest", json!({"pageToken": token}));
-            let error = paging.asked(&request, "").unwrap_err();
+            let error = paging.page_request(&request, "").unwrap_err();
             assert_eq!(fault(&error).0, "page_token", "{token}");
         }
     }
@@ -415,23 +415,23 @@ fn contradictory_paging_is_reported() {
                 .iter()
                 .any(|r| r.option == option && r.problem.contains(want)),
             "{paging}: {}",
-            told(&diagnostics)
+            printed(&diagnostics)
         );
     }
     let unary = lists(marker, MESSAGES).replace(
         "returns (stream StreamResponse)",
         "returns (StreamResponse)",
     );
-    assert!(told(&diagnostics(&unary)).contains("a stream of pages is server-streaming"));
+    assert!(printed(&diagnostics(&unary)).contains("a stream of pages is server-streaming"));
     let none = lists(marker, MESSAGES).replace("pages = \"List\"", "pages = \"Stream\"");
-    assert!(told(&diagnostics(&none)).contains("`Stream` is not a unary rpc"));
+    assert!(printed(&diagnostics(&none)).contains("`Stream` is not a unary rpc"));
     let other = lists(marker, MESSAGES).replace(
         r#"option (google.api.http) = {get: "/v1/{owner}/things"};
             option (drawbridge.v1.method).pages"#,
         r#"option (google.api.http) = {get: "/v1/{owner}/others"};
             option (drawbridge.v1.method).pages"#,
     );
-    assert!(told(&diagnostics(&other)).contains("the routes must be the same"));
+    assert!(printed(&diagnostics(&other)).contains("the routes must be the same"));
 }
 
 /// The watch would report items of later pages as deleted.
@@ -448,6 +448,6 @@ fn watch_of_a_paged_list_is_reported() {
             option (drawbridge.v1.method).watch = {poll: "List" item: "things" key: "id"};
           }"#,
     );
-    let told = told(&diagnostics(&watched));
+    let told = printed(&diagnostics(&watched));
     assert!(told.contains("watch.poll: has `paging`"), "{told}");
 }

@@ -9,7 +9,7 @@ fn built_in() -> Contract {
         name: "built-in".into(),
         bytes: super::BUILT_IN.clone(),
     };
-    Contract::compile(vec![source], &super::families).unwrap_or_else(|r| panic!("{}", told(&r)))
+    Contract::compile(vec![source], &super::families).unwrap_or_else(|r| panic!("{}", printed(&r)))
 }
 
 #[test]

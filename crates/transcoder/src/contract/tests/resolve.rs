@@ -41,17 +41,18 @@ fn empty_path_fields_are_looked_up() {
         (json!({"id": "i"}), Some(json!({"identity": "i"}))),
     ] {
         let question = resolve
-            .question(&world.wire("t.GetRequest", request.clone()))
+            .lookup_request(&world.wire("t.GetRequest", request.clone()))
             .unwrap();
         let question = question.map(|question| world.json("t.FindRequest", &question));
         assert_eq!(question, want, "{request}");
     }
-    let none = resolve.question(&world.wire("t.GetRequest", json!({"project_id": "p"})));
+    let none = resolve.lookup_request(&world.wire("t.GetRequest", json!({"project_id": "p"})));
     assert_eq!(
         fault(&none.unwrap_err()),
         ("name", "is required: give name or id")
     );
-    let long = resolve.question(&world.wire("t.GetRequest", json!({"name": "n".repeat(5_000)})));
+    let long =
+        resolve.lookup_request(&world.wire("t.GetRequest", json!({"name": "n".repeat(5_000)})));
     assert_eq!(fault(&long.unwrap_err()).0, "name");
 
     let request = world.wire(
@@ -59,11 +60,11 @@ fn empty_path_fields_are_looked_up() {
         json!({"project_id": "p", "name": "an alias"}),
     );
     let answer = world.wire("t.FindResponse", json!({"name": "n", "id": "i"}));
-    let whole = resolve.answered(&request, &answer).unwrap();
+    let whole = resolve.with_lookup(&request, &answer).unwrap();
     assert_eq!(get.bind(&whole, "").unwrap().path, "/v1/p/things/n/i");
     let half = world.wire("t.FindResponse", json!({"name": "n"}));
     assert!(
-        matches!(resolve.answered(&request, &half), Err(Error::Decode { path, .. }) if path == "id")
+        matches!(resolve.with_lookup(&request, &half), Err(Error::Decode { path, .. }) if path == "id")
     );
 }
 
@@ -155,12 +156,12 @@ fn contradictory_resolve_and_location_are_reported() {
                 .iter()
                 .any(|r| r.option == option && r.problem.contains(want)),
             "{resolve} {location}: {}",
-            told(&diagnostics)
+            printed(&diagnostics)
         );
     }
     let required = found("Find", "/things/{name}/{id}", "").replace(
         "string id = 8;",
         "string id = 8 [(google.api.field_behavior) = REQUIRED];",
     );
-    assert!(told(&diagnostics(&required)).contains("is not REQUIRED"));
+    assert!(printed(&diagnostics(&required)).contains("is not REQUIRED"));
 }

@@ -84,15 +84,15 @@ fn watch_rules_compile_with_defaults() {
         let world = world(&format!("item: \"one\" {rules}"));
         let watch = watch(&world);
         assert_eq!(
-            (watch.first_interval, watch.max_interval),
+            (watch.initial_interval, watch.max_interval),
             (first, max),
             "{rules}"
         );
-        assert!(!watch.list && !watch.gone_ends_well && watch.refresh.is_none());
+        assert!(!watch.list && !watch.not_found_succeeds && watch.refresh.is_none());
     }
     let world = world(&format!("{LIST} on_not_found: ON_NOT_FOUND_SUCCEED"));
     let watch = watch(&world);
-    assert!(watch.list && watch.gone_ends_well);
+    assert!(watch.list && watch.not_found_succeeds);
     assert_eq!(&*watch.poll.name, "List");
     assert_eq!(watch.refresh.as_ref().map(|rpc| &*rpc.name), Some("Get"));
     // The calls of a watch are its polls, whose replies it decodes.

@@ -100,18 +100,18 @@ fn side_reads_and_fallback_fill_their_fields() {
         world.json("t.JobReq", &poll),
         json!({"p": "p1", "job_id": "name"})
     );
-    let light = watch.light_request(&poll).unwrap();
+    let light = watch.cheap_request(&poll).unwrap();
     assert_eq!(
         world.json("t.JobReq", &light),
         json!({"p": "p1", "job_id": "name", "full": false})
     );
     let item = world.wire("t.Job", json!({"uuid": "u1", "state": "BUSY"}));
-    let [steps, progress] = &watch.side[..] else {
+    let [steps, progress] = &watch.side_reads[..] else {
         panic!("two side reads");
     };
-    assert!(!steps.is_asked(&request) && progress.is_asked(&request));
+    assert!(!steps.is_enabled(&request) && progress.is_enabled(&request));
     let asks = world.wire("t.WatchJobReq", json!({"steps": true}));
-    assert!(steps.is_asked(&asks));
+    assert!(steps.is_enabled(&asks));
     let beside = steps.request(&item, &poll, &request).unwrap();
     assert_eq!(
         world.json("t.StepsReq", &beside),
@@ -119,8 +119,8 @@ fn side_reads_and_fallback_fill_their_fields() {
     );
     for (state, want) in [("BUSY", true), ("OK", false)] {
         let item = world.wire("t.Job", json!({ "state": state }));
-        assert!(watch.reads_beside(steps, &item));
-        assert_eq!(watch.reads_beside(progress, &item), want, "{state}");
+        assert!(watch.makes_side_read(steps, &item));
+        assert_eq!(watch.makes_side_read(progress, &item), want, "{state}");
     }
     let response = Bytes::from(world.wire(
         "t.StepsRes",
@@ -130,8 +130,8 @@ fn side_reads_and_fallback_fill_their_fields() {
         ]}),
     ));
     let told = [
-        steps.told(&response).unwrap(),
-        progress.told(&response).unwrap(),
+        steps.stream_fields(&response).unwrap(),
+        progress.stream_fields(&response).unwrap(),
     ]
     .concat();
     let message = watch.message(&WatchEvent::default(), Some(&item), &told);
@@ -141,7 +141,7 @@ fn side_reads_and_fallback_fill_their_fields() {
     assert_eq!(message["job"]["uuid"], "u1");
 
     let fallback = watch.fallback.as_ref().unwrap();
-    assert!(fallback.gone_ends_well && !fallback.last && fallback.after == 3);
+    assert!(fallback.not_found_succeeds && !fallback.is_final && fallback.after == 3);
     let instead = fallback.request(&[], &poll, &request).unwrap();
     assert_eq!(
         world.json("t.AddonReq", &instead),
@@ -164,7 +164,7 @@ fn side_reads_and_fallback_fill_their_fields() {
     ] {
         let response = Bytes::from(world.wire("t.Addon", addon));
         let found = fallback.found(&response, &poll).unwrap().unwrap();
-        assert_eq!((found.same, found.outcome), (same, outcome));
+        assert_eq!((found.matches, found.outcome), (same, outcome));
         assert_eq!(found.item, response);
     }
 }
@@ -187,10 +187,10 @@ fn final_after_and_not_found_depend_on_the_state() {
     ] {
         let wire = world.wire("t.Job", item.clone());
         let got = watch
-            .held(&wire)
+            .debounce_rule(&wire)
             .map(|held| (held.rule.unwrap(), held.time.as_secs(), held.polls));
         assert_eq!(got, held, "{item}");
-        assert_eq!(watch.is_gone_well(&wire), gone_well, "{item}");
+        assert_eq!(watch.not_found_succeeds_after(&wire), gone_well, "{item}");
     }
 }
 
@@ -200,7 +200,7 @@ fn shared_watch_key_has_the_fields_of_further_calls() {
     let watch = watch(&world, "/t.S/Watch");
     let aside = |request: Json| {
         let wire = world.wire("t.WatchJobReq", request);
-        watch.aside(&wire).unwrap()
+        watch.further_call_fields(&wire).unwrap()
     };
     let plain = aside(json!({"p": "p1", "jobId": "j", "other": true}));
     assert!(plain.is_empty(), "neither sent fields nor those of no call");
@@ -570,7 +570,7 @@ fn contradictory_watch_calls_are_reported() {
                 |r| (&*r.element, &r.option) == (place.0, &place.1) && r.problem.contains(want)
             ),
             "{rules}\nwanted {option}: {want}\n{}",
-            told(&diagnostics)
+            printed(&diagnostics)
         );
     }
 }

@@ -85,13 +85,13 @@ fn entries_are_read_after_the_marker() {
         assert_eq!(log.pages(dialect), dialect.is_empty());
     }
     assert_eq!(log.resume(&request).unwrap().as_deref(), Some("m"));
-    assert!(!log.from_now(&request) && !log.settles(&request));
+    assert!(!log.from_now(&request) && !log.ends_with_watch(&request));
     let request = world.wire(
         "t.WatchReq",
         json!({"thing": "x", "now": true, "end": true}),
     );
     assert_eq!(log.resume(&request).unwrap(), None);
-    assert!(log.from_now(&request) && log.settles(&request));
+    assert!(log.from_now(&request) && log.ends_with_watch(&request));
     let ends = log.ends_request(&request).unwrap();
     assert_eq!(world.json("t.GetReq", &ends), json!({"id": "x"}));
     assert!(log.ends_with.is_some());
@@ -315,6 +315,6 @@ fn contradictory_log_rules_are_reported() {
         let found = diagnostics
             .iter()
             .any(|r| r.option == option && r.problem.contains(want) && r.element == "t.S.Watch");
-        assert!(found, "{option}: {want}\n{}", told(&diagnostics));
+        assert!(found, "{option}: {want}\n{}", printed(&diagnostics));
     }
 }

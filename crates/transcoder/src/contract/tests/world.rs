@@ -91,7 +91,7 @@ impl World {
         };
         match Contract::compile(vec![source], &families) {
             Ok(contract) => Self { contract, pool },
-            Err(diagnostics) => panic!("{}\n{proto}", told(&diagnostics)),
+            Err(diagnostics) => panic!("{}\n{proto}", printed(&diagnostics)),
         }
     }
 
@@ -119,7 +119,7 @@ impl World {
     }
 }
 
-pub(crate) fn told(diagnostics: &[Diagnostic]) -> String {
+pub(crate) fn printed(diagnostics: &[Diagnostic]) -> String {
     let lines: Vec<String> = diagnostics.iter().map(Diagnostic::to_string).collect();
     lines.join("\n")
 }

@@ -79,7 +79,7 @@ pub(in crate::contract) fn compile(
     if rules::OnNotFound::try_from(rule.on_not_found).is_err() {
         diagnostics.report_rule("watch.on_not_found", "is not a known value");
     }
-    let (first_interval, max_interval) = intervals(rule, diagnostics);
+    let (initial_interval, max_interval) = intervals(rule, diagnostics);
 
     if list && poll.paging.is_some() {
         let problem = "has `paging`: a watch needs a complete list";
@@ -138,7 +138,7 @@ pub(in crate::contract) fn compile(
         Some(start) => Some(calls.start(start, diagnostics)?),
         None => None,
     };
-    let side: Vec<SideRead> = rule
+    let side_reads: Vec<SideRead> = rule
         .side_read
         .iter()
         .filter_map(|side| calls.side(side, diagnostics))
@@ -147,7 +147,7 @@ pub(in crate::contract) fn compile(
         Some(fallback) => Some(calls.fallback(fallback, diagnostics)?),
         None => None,
     };
-    let (mut hold, mut not_found_succeeds_after) = (Vec::new(), States::default());
+    let (mut final_after_rules, mut not_found_succeeds_after) = (Vec::new(), States::default());
     let (mut follow_after, mut unknown) = (States::default(), None);
     if let Some(state) = &state {
         follow_after = state.ends(
@@ -163,7 +163,7 @@ pub(in crate::contract) fn compile(
         if let Some(rule) = &rule.unknown {
             unknown = unknown::compile(state, rule, schema, item_type, diagnostics);
         }
-        hold = rule
+        final_after_rules = rule
             .final_after
             .iter()
             .filter_map(|hold| final_after::compile(state, hold, schema, item_type, diagnostics))
@@ -182,7 +182,8 @@ pub(in crate::contract) fn compile(
         Some(schema.message(poll.input).fields[usize::from(index)].number)
     };
     let mut further_call_fields = HashSet::new();
-    side.iter()
+    side_reads
+        .iter()
         .for_each(|side| side.add_request_fields(&mut further_call_fields));
     fallback
         .iter()
@@ -193,12 +194,12 @@ pub(in crate::contract) fn compile(
         poll: poll.clone(),
         refresh: refresh_rpc,
         list,
-        first_interval,
+        initial_interval,
         max_interval,
-        gone_ends_well: rule.on_not_found() == rules::OnNotFound::Succeed,
+        not_found_succeeds: rule.on_not_found() == rules::OnNotFound::Succeed,
         start,
-        side,
-        hold,
+        side_reads,
+        final_after: final_after_rules,
         fallback,
         tables: Tables {
             input: method.input,
@@ -227,16 +228,16 @@ pub(super) fn intervals(
     rule: &rules::Watch,
     diagnostics: &mut Diagnostics<'_>,
 ) -> (Duration, Duration) {
-    let first_interval = interval(
+    let initial_interval = interval(
         rule.initial_interval.as_ref(),
         "initial_interval",
         diagnostics,
     );
     let max_interval = interval(rule.max_interval.as_ref(), "max_interval", diagnostics);
-    let first = first_interval.unwrap_or(Duration::from_secs(1));
+    let first = initial_interval.unwrap_or(Duration::from_secs(1));
     let max = max_interval.unwrap_or(Duration::from_secs(10).max(first));
     // A `max_interval` bounds the default of `initial_interval`, too.
-    let first = if first_interval.is_none() {
+    let first = if initial_interval.is_none() {
         first.min(max)
     } else {
         first

@@ -24,9 +24,9 @@ pub struct Fallback {
     /// Number of polls in a row that must find nothing.
     pub after: u32,
     /// Whether its result is the final state of the resource.
-    pub last: bool,
+    pub is_final: bool,
     /// Whether the watch ends with SUCCEEDED when the fallback finds nothing.
-    pub gone_ends_well: bool,
+    pub not_found_succeeds: bool,
     request: RequestTemplate,
     item: Part,
     number: u32,
@@ -48,11 +48,11 @@ pub struct Found {
     /// The item, as a slice of the response.
     pub item: Bytes,
     /// Whether the item is the watched resource, by `must_match`.
-    pub same: bool,
+    pub matches: bool,
     /// The outcome of the item.
     pub outcome: Outcome,
     /// Whether "not found" is SUCCEEDED after this item.
-    pub leaving: bool,
+    pub not_found_succeeds: bool,
 }
 
 impl CallCompiler<'_> {
@@ -125,10 +125,10 @@ impl CallCompiler<'_> {
             diagnostics.report_rule("watch.fallback.on_not_found", problem);
         }
         Some(Fallback {
-            gone_ends_well: rule.on_not_found() == rules::OnNotFound::Succeed,
+            not_found_succeeds: rule.on_not_found() == rules::OnNotFound::Succeed,
             rpc,
             after,
-            last: rule.is_final,
+            is_final: rule.is_final,
             request,
             item,
             number,
@@ -200,19 +200,19 @@ impl Fallback {
             (_, found) => found.or(items.first()),
         };
         Ok(found.map(|item| Found {
-            same: is_same(item),
+            matches: is_same(item),
             outcome: match &self.state {
                 Some(state) => state.outcome(schema, item),
                 None => Outcome::Pending,
             },
-            leaving: (self.state.as_ref())
+            not_found_succeeds: (self.state.as_ref())
                 .is_some_and(|state| state.is_in(schema, item, &self.not_found_succeeds_after)),
             item: item.clone(),
         }))
     }
 
     /// Encodes the item as a field of the stream's messages.
-    pub fn told(&self, item: &[u8]) -> Bytes {
+    pub fn stream_fields(&self, item: &[u8]) -> Bytes {
         let mut out = Vec::with_capacity(item.len() + 8);
         wire::write_bytes(&mut out, self.number, item);
         out.into()

@@ -11,7 +11,7 @@ use crate::schema::{Kind, MessageId, Schema};
 
 /// A compiled `drawbridge.v1.FinalAfter`.
 #[derive(Debug)]
-pub struct Hold {
+pub struct FinalAfter {
     states: States,
     /// The rule applies only while this field has this text.
     unless: Option<(FieldPath, Box<str>)>,
@@ -23,7 +23,7 @@ pub struct Hold {
 
 /// A state that is final only when it lasts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
+pub struct DebounceRule {
     /// Index of the rule in `final_after`; none where the state is unknown.
     pub rule: Option<usize>,
     /// The value that must stay the same.
@@ -36,7 +36,7 @@ pub struct Held {
     pub polls: u32,
 }
 
-impl Hold {
+impl FinalAfter {
     /// Returns whether the rule applies to the item.
     pub(super) fn holds(&self, schema: &Schema, state: &State, item: &[u8]) -> bool {
         let unless = self.unless.as_ref().is_none_or(|(field_path, want)| {
@@ -58,7 +58,7 @@ pub(super) fn compile(
     schema: &Schema,
     item: MessageId,
     diagnostics: &mut Diagnostics<'_>,
-) -> Option<Hold> {
+) -> Option<FinalAfter> {
     let states = state.ends(
         schema,
         &rule.states,
@@ -113,7 +113,7 @@ pub(super) fn compile(
             "has no effect: set `duration` or `polls`",
         );
     }
-    Some(Hold {
+    Some(FinalAfter {
         states,
         unless,
         time,

@@ -32,11 +32,11 @@ pub struct Log {
     /// The rpc to poll.
     pub poll: Arc<Method>,
     /// The kind of the log.
-    pub grows: Grows,
+    pub kind: LogKind,
     /// The watch that ends the log, by `ends_with`.
     pub ends_with: Option<Arc<Method>>,
     /// Pause after new data.
-    pub first_interval: Duration,
+    pub initial_interval: Duration,
     /// Longest pause without new data.
     pub max_interval: Duration,
     tables: Tables,
@@ -44,7 +44,7 @@ pub struct Log {
 
 /// The kind of a log, and how it is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Grows {
+pub enum LogKind {
     /// A list of entries.
     Entries {
         /// Entries per page.
@@ -75,7 +75,7 @@ pub struct Entry {
 impl Entry {
     /// Returns a mark: entries before the next one may be missing, because the upstream
     /// removed them before they were read.
-    pub fn lost(key: Box<str>) -> Self {
+    pub fn gap(key: Box<str>) -> Self {
         Self {
             key,
             order: None,
@@ -84,7 +84,7 @@ impl Entry {
     }
 
     /// Returns whether this is such a mark.
-    pub fn is_lost(&self) -> bool {
+    pub fn is_gap(&self) -> bool {
         self.bytes.is_empty()
     }
 }
@@ -202,7 +202,7 @@ impl Log {
     }
 
     /// Returns whether the log ends when the watch of `ends_with` does.
-    pub fn settles(&self, request: &[u8]) -> bool {
+    pub fn ends_with_watch(&self, request: &[u8]) -> bool {
         match (&self.ends_with, self.tables.until_final) {
             (None, _) => false,
             (Some(_), Some(flag)) => self.flag(Some(flag), request),
@@ -373,9 +373,9 @@ impl Log {
         if let Some(item) = item {
             wire::write_bytes(&mut message, tables.item, item);
         }
-        match (&self.grows, marker.parse()) {
-            (Grows::Text { .. }, Ok(0)) => {}
-            (Grows::Text { .. }, Ok(offset)) => {
+        match (&self.kind, marker.parse()) {
+            (LogKind::Text { .. }, Ok(0)) => {}
+            (LogKind::Text { .. }, Ok(offset)) => {
                 wire::write_uint(&mut message, tables.marker, offset);
             }
             _ if marker.is_empty() => {}

@@ -255,9 +255,9 @@ impl FieldBinding {
 fn within(text: &str, before: &str, after: &str) -> Option<String> {
     let (_, rest) = text.split_once(before)?;
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (segment, behind) = rest.split_at(end);
+    let (segment, rest_of_url) = rest.split_at(end);
     let found = percent_decode_str(segment).decode_utf8().ok()?;
-    (!found.is_empty() && behind.starts_with(after)).then(|| found.into_owned())
+    (!found.is_empty() && rest_of_url.starts_with(after)).then(|| found.into_owned())
 }
 
 /// Copies all values of a field; returns whether there are any.

@@ -156,7 +156,7 @@ impl CallCompiler<'_> {
 
 impl SideRead {
     /// Returns whether the watch's request enables it.
-    pub fn is_asked(&self, request: &[u8]) -> bool {
+    pub fn is_enabled(&self, request: &[u8]) -> bool {
         self.when.is_none_or(|number| {
             matches!(wire::last(request, number), Ok(Some(Value::Varint(set))) if set != 0)
         })
@@ -174,7 +174,7 @@ impl SideRead {
     }
 
     /// Encodes its result as fields of the stream's messages.
-    pub fn told(&self, response: &Bytes) -> Result<Bytes, Error> {
+    pub fn stream_fields(&self, response: &Bytes) -> Result<Bytes, Error> {
         let schema = &*self.rpc.schema;
         let items = self.item.items(schema, self.rpc.output, response)?;
         let items = items.unwrap_or_default();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::field_path::FieldPath;
-use super::final_after::Held;
+use super::final_after::DebounceRule;
 use super::state::State;
 use crate::api::drawbridge::v1 as rules;
 use crate::contract::Outcome;
@@ -20,7 +20,12 @@ pub(super) struct Unknown {
 impl Unknown {
     /// Returns the state that must last, where the item's state is unknown and
     /// `final_when_set` is set.
-    pub(super) fn held(&self, schema: &Schema, state: &State, item: &[u8]) -> Option<Held> {
+    pub(super) fn debounce_rule(
+        &self,
+        schema: &Schema,
+        state: &State,
+        item: &[u8],
+    ) -> Option<DebounceRule> {
         if state.is_known(schema, item) {
             return None;
         }
@@ -29,7 +34,7 @@ impl Unknown {
             return None;
         }
         let state = state.text(schema, item).unwrap_or_default();
-        Some(Held {
+        Some(DebounceRule {
             rule: None,
             mark: format!("{state}\0{}", since.join("\0")),
             outcome: Outcome::Failed,

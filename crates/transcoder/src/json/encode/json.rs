@@ -229,7 +229,7 @@ fn any_entry(wire: &[u8]) -> Result<(&[u8], Cow<'_, [u8]>), Malformed> {
     while let Some((number, found)) = fields.read()? {
         match (number, found, &mut value) {
             (1, Value::Bytes(text), _) => key = text,
-            (2, Value::Bytes(whole), None) => value = Some(Cow::Borrowed(whole)),
+            (2, Value::Bytes(first), None) => value = Some(Cow::Borrowed(first)),
             (2, Value::Bytes(part), Some(parts)) => parts.to_mut().extend_from_slice(part),
             (1 | 2, ..) => return Err(Malformed::Alien),
             _ => {}

@@ -577,11 +577,11 @@ fn rounded_integers_are_noted() {
         ("1e23", true),
         ("0.1", true),
     ] {
-        let told = notes(&format!("{{\"object\":{{\"a\":[1,{number}]}}}}"));
+        let noted = notes(&format!("{{\"object\":{{\"a\":[1,{number}]}}}}"));
         let want: &[&str] = if exact { &[] } else { &["object.a[1]"] };
-        assert_eq!(told, want, "{number}");
+        assert_eq!(noted, want, "{number}");
     }
-    for (text, told) in [
+    for (text, noted) in [
         (r#"{"a_double":9007199254740993}"#, &["a_double"][..]),
         (r#"{"a_double":"9007199254740993"}"#, &["a_double"]),
         (r#"{"a_double":9007199254740992,"a_float":16777216}"#, &[]),
@@ -589,14 +589,14 @@ fn rounded_integers_are_noted() {
         (r#"{"a_float":0.1,"a_double":1e23}"#, &[]),
         (r#"{"a_double":"Infinity"}"#, &[]),
     ] {
-        assert_eq!(notes(text), told, "{text}");
+        assert_eq!(notes(text), noted, "{text}");
     }
     let many = format!("{{\"value\":[{}1]}}", "9007199254740993,".repeat(20));
     assert_eq!(notes(&many).len(), 16);
     assert_eq!(notes(&many)[15], "value[15]");
     let text = r#"{"text_object":"{\"a\":9007199254740993}"}"#;
-    let told = to_wire(&SCHEMA, id("Ruled"), text.as_bytes(), &mut Vec::new()).unwrap();
-    assert_eq!(told.inexact, ["text_object.a"]);
+    let noted = to_wire(&SCHEMA, id("Ruled"), text.as_bytes(), &mut Vec::new()).unwrap();
+    assert_eq!(noted.inexact, ["text_object.a"]);
 }
 
 #[test]

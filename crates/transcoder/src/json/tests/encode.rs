@@ -8,7 +8,7 @@ fn messages_encode_to_json() {
     let cases: Vec<(&str, &str, Vec<u8>, &str)> = vec![
         ("nothing", "All", vec![], "{}"),
         (
-            "zeros whose absence cannot be told",
+            "zeros without presence",
             "All",
             [number(3, 0), bytes(14, ""), number(13, 0)].concat(),
             "{}",

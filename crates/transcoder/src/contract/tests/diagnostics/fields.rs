@@ -64,7 +64,7 @@ fn contradictory_message_and_field_rules_are_reported() {
                 && diagnostic.option == option
                 && diagnostic.problem.contains(want)
         });
-        assert!(hit, "{option}: {}\n{messages}", told(&found));
+        assert!(hit, "{option}: {}\n{messages}", printed(&found));
     }
 }
 

@@ -151,7 +151,7 @@ fn unsuitable_merge_pages_is_reported() {
                 && diagnostic.option == option
                 && diagnostic.problem.contains(want)
         });
-        assert!(hit, "{option}: {want}: {}\n{rules}", told(&found));
+        assert!(hit, "{option}: {want}: {}\n{rules}", printed(&found));
     }
 }
 
@@ -190,6 +190,6 @@ fn unary_options_on_streams_are_reported() {
                 && diagnostic.option == option
                 && diagnostic.problem.contains(want)
         });
-        assert!(hit, "{option}: {}", told(&found));
+        assert!(hit, "{option}: {}", printed(&found));
     }
 }

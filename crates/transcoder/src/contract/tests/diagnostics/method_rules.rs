@@ -182,7 +182,7 @@ fn unknown_names_in_method_rules_are_reported() {
             .filter(|diagnostic| diagnostic.option != "google.api.http")
             .collect();
         let [diagnostic] = &of_rules[..] else {
-            panic!("{rule}: {}", told(&found));
+            panic!("{rule}: {}", printed(&found));
         };
         assert_eq!(
             diagnostic.option,

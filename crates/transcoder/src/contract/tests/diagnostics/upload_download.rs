@@ -153,6 +153,6 @@ fn unsuitable_uploads_and_downloads_are_reported() {
         let hit = found
             .iter()
             .any(|r| r.option == rule(option) && r.problem.contains(want) && r.element == "t.S.Do");
-        assert!(hit, "{want}: {}\n{text}", told(&found));
+        assert!(hit, "{want}: {}\n{text}", printed(&found));
     }
 }

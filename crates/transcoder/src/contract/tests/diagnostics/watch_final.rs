@@ -101,16 +101,16 @@ fn unknown_state_is_final_when_the_field_is_set() {
         (json!({"state": "STATE_FAILED"}), false, true),
     ] {
         let wire = world.wire("t.Thing", item.clone());
-        let got = watch.held(&wire);
+        let got = watch.debounce_rule(&wire);
         assert_eq!(got.is_some(), held, "{item}");
         assert!(got.is_none_or(|held| {
             (held.outcome, held.polls, held.rule) == (Outcome::Failed, 2, None)
         }));
-        assert_eq!(watch.goes_on_after(&wire), goes_on, "{item}");
+        assert_eq!(watch.follows_after(&wire), goes_on, "{item}");
     }
     let mark = |over: &str| {
         let wire = world.wire("t.Thing", json!({ "over": over }));
-        watch.held(&wire).unwrap().mark
+        watch.debounce_rule(&wire).unwrap().mark
     };
     assert_eq!(mark(over), mark(over));
     assert_ne!(mark(over), mark("2026-01-02T03:04:06Z"));

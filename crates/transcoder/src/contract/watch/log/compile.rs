@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::super::EVENT;
 use super::super::compile::{intervals, key};
 use super::super::field_path::Part;
-use super::{Grows, LINE, Log, Param, Read, Tables};
+use super::{LINE, Log, LogKind, Param, Read, Tables};
 use crate::api::drawbridge::v1 as rules;
 use crate::contract::Method;
 use crate::contract::diagnostics::{Diagnostics, check_query};
@@ -71,7 +71,7 @@ pub(in crate::contract) fn compile(
     check_same_call(method, poll, "watch.poll", diagnostics);
     let (first, max) = intervals(rule, diagnostics);
 
-    let (read, grows, item, marker_kind) = match (&rule.log, &rule.text_log) {
+    let (read, kind, item, marker_kind) = match (&rule.log, &rule.text_log) {
         (Some(log), None) => entries(rule, log, method, poll, diagnostics)?,
         (None, Some(log)) => text(rule, log, method, poll, diagnostics)?,
         _ => {
@@ -96,7 +96,7 @@ pub(in crate::contract) fn compile(
     let follow = flag(&rule.follow, "watch.follow");
     let until_final = flag(&rule.until_final, "watch.until_final");
     let from_now = flag(&rule.from_now, "watch.from_now");
-    if from_now.is_some() && matches!(grows, Grows::Text { .. }) {
+    if from_now.is_some() && matches!(kind, LogKind::Text { .. }) {
         diagnostics.report_rule(
             "watch.from_now",
             "is for entry logs: a text log resumes at an \
@@ -126,9 +126,9 @@ pub(in crate::contract) fn compile(
         .and_then(|ends| ends.watch.as_ref()?.follow_number());
     Some(Log {
         poll: poll.clone(),
-        grows,
+        kind,
         ends_with,
-        first_interval: first,
+        initial_interval: first,
         max_interval: max,
         tables: Tables {
             input: method.input,
@@ -147,7 +147,7 @@ pub(in crate::contract) fn compile(
     })
 }
 
-type Compiled = (Read, Grows, MessageId, Kind);
+type Compiled = (Read, LogKind, MessageId, Kind);
 
 fn entries(
     rule: &rules::Watch,
@@ -218,7 +218,7 @@ fn entries(
         "watch.log.page_size",
         diagnostics,
     );
-    let grows = Grows::Entries {
+    let kind = LogKind::Entries {
         page_size: page_size as usize,
         look_back: LOOK_BACK,
     };
@@ -233,7 +233,7 @@ fn entries(
         newest: log.newest.as_str().into(),
         page_size: page_size as usize,
     };
-    Some((read, grows, item, Kind::String))
+    Some((read, kind, item, Kind::String))
 }
 
 fn text(
@@ -298,7 +298,7 @@ fn text(
         );
         return None;
     };
-    let grows = Grows::Text {
+    let kind = LogKind::Text {
         first_size: FIRST_READ_BYTES,
         max_size: MAX_READ_BYTES,
     };
@@ -308,7 +308,7 @@ fn text(
         steps,
         additional_properties,
     };
-    Some((read, grows, item, Kind::Int64))
+    Some((read, kind, item, Kind::Int64))
 }
 
 fn bounded(
