@@ -304,7 +304,7 @@ async fn a_stream_is_recorded_to_its_end() {
     assert!(text.contains(&counted("PERMISSION_DENIED")), "{text}");
     assert!(!text.contains(&counted("OK")), "{text}");
     assert!(text.contains("drawbridge_rpc_in_flight 0"), "{text}");
-    let lines = logged("call refused");
+    let lines = logged("call failed");
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(
         lines[0].contains(&id[..128]) && lines[0].contains(STREAM),
