@@ -1,5 +1,6 @@
-//! Compiles `proto/` with a pure-Rust compiler: to a descriptor set, which is the
-//! gateway's program, and to Rust code for the few messages that Rust code uses.
+//! Compiles `proto/` with protox, a protobuf compiler in Rust: to a descriptor set, from
+//! which the gateway serves its methods, and to Rust code for the few messages and services
+//! that Rust code uses (prost-build for messages, tonic-build for services).
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -7,22 +8,23 @@ use std::{env, fs};
 
 use prost_types::field_descriptor_proto::Type;
 use prost_types::{DescriptorProto, FileDescriptorSet};
+use tonic_build::manual;
 
-/// What the library uses: messages and services, and whatever these refer to. The
-/// contract's rpcs are served from tables; code for all of it would be 40,000 lines.
-const USED: [&str; 2] = [
+/// Messages and services that the library uses. Those that they refer to are added. Code for
+/// all of `proto/` would be 40,000 lines.
+const USED_BY_LIBRARY: [&str; 2] = [
     ".drawbridge.v1.GatewayService",
     ".hitachi.automation.v1.PropertyDefinition",
 ];
 
-/// What tests and benches use beside that.
+/// Further messages and services that tests and benches use.
 const USED_BY_TESTS: [&str; 2] = [
     ".openstack.orchestration.v1.ListStacksRequest",
     ".openstack.orchestration.v1.SoftwareDeploymentService",
 ];
 
-/// What `drawbridge-transcoder` has generated.
-const TRANSCODERS: [&str; 3] = [
+/// Types that `drawbridge-transcoder` generates.
+const EXTERNAL_TYPES: [&str; 3] = [
     ".drawbridge.v1.Outcome",
     ".drawbridge.v1.WatchEvent",
     ".drawbridge.v1.WatchEventType",
@@ -39,34 +41,79 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .include_source_info(true)
         .open_files(&files)?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    // Encoded by protox: prost's own encoding drops the options that the contract is made of.
+    // Encoded by protox, because prost drops options that it does not know, and the contract
+    // consists of those.
     fs::write(
         out.join("contract.binpb"),
         compiler.encode_file_descriptor_set(),
     )?;
     let set = compiler.file_descriptor_set();
-    generate(only(&set, &USED), out.join("library"))?;
-    generate(only(&set, &USED_BY_TESTS), out.join("tests"))?;
+    generate(select(&set, &USED_BY_LIBRARY), out.join("library"))?;
+    generate(select(&set, &USED_BY_TESTS), out.join("tests"))?;
     Ok(())
 }
 
-/// Writes `api.rs`, and what it includes, to this folder.
-fn generate(set: FileDescriptorSet, folder: PathBuf) -> std::io::Result<()> {
-    fs::create_dir_all(&folder)?;
-    let mut config = tonic_prost_build::configure().out_dir(folder);
-    for name in TRANSCODERS {
+/// Writes `api.rs`, and the files that it includes, to this directory.
+fn generate(set: FileDescriptorSet, directory: PathBuf) -> std::io::Result<()> {
+    fs::create_dir_all(&directory)?;
+    let mut config = prost_build::Config::new();
+    config
+        .out_dir(directory)
+        .include_file("api.rs")
+        .service_generator(Box::new(ServiceGenerator));
+    for name in EXTERNAL_TYPES {
         let path = name.replace('.', "::");
-        config = config.extern_path(name, format!("::drawbridge_transcoder::api{path}"));
+        config.extern_path(name, format!("::drawbridge_transcoder::api{path}"));
     }
-    config.include_file("api.rs").compile_fds(set)
+    config.compile_fds(set)
 }
 
-/// The services and messages with these names, and all that they refer to. Without
-/// comments, which go by position.
-fn only(set: &FileDescriptorSet, names: &[&str]) -> FileDescriptorSet {
+/// Generates the client and the server trait of each service with tonic-build.
+struct ServiceGenerator;
+
+impl prost_build::ServiceGenerator for ServiceGenerator {
+    fn generate(&mut self, service: prost_build::Service, code: &mut String) {
+        // The code of a service is a module of its own, below that of the messages.
+        let rust_type = |name: &str| match name.starts_with("::") {
+            true => name.to_owned(),
+            false => format!("super::{name}"),
+        };
+        let mut builder = manual::Service::builder()
+            .name(&service.name)
+            .package(&service.package);
+        for method in &service.methods {
+            let mut rpc = manual::Method::builder()
+                .name(&method.name)
+                .route_name(&method.proto_name)
+                .input_type(rust_type(&method.input_type))
+                .output_type(rust_type(&method.output_type))
+                .codec_path("tonic_prost::ProstCodec");
+            if method.client_streaming {
+                rpc = rpc.client_streaming();
+            }
+            if method.server_streaming {
+                rpc = rpc.server_streaming();
+            }
+            builder = builder.method(rpc.build());
+        }
+        let service = builder.build();
+        let mut generator = tonic_build::CodeGenBuilder::new();
+        generator.build_transport(false);
+        for part in [
+            generator.generate_client(&service, "super"),
+            generator.generate_server(&service, "super"),
+        ] {
+            code.push_str(&part.to_string());
+        }
+    }
+}
+
+/// Returns the services and messages with these names and all that they refer to, without
+/// comments, whose positions would no longer match.
+fn select(set: &FileDescriptorSet, names: &[&str]) -> FileDescriptorSet {
     let mut kept: BTreeSet<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let mut set = set.clone();
-    // Until nothing is added: a message may refer to one that was passed already.
+    // Repeated until nothing is added: a message may refer to one of an earlier file.
     loop {
         let before = kept.len();
         for file in &set.file {
@@ -81,7 +128,7 @@ fn only(set: &FileDescriptorSet, names: &[&str]) -> FileDescriptorSet {
             }
             for message in &file.message_type {
                 if is_kept(&kept, &full(message.name())) {
-                    refer(message, &mut kept);
+                    add_field_types(message, &mut kept);
                 }
             }
         }
@@ -104,31 +151,32 @@ fn only(set: &FileDescriptorSet, names: &[&str]) -> FileDescriptorSet {
     set
 }
 
-/// Whether this, or something inside of it, is used.
+/// Returns whether this type, or one nested in it, is kept.
 fn is_kept(kept: &BTreeSet<String>, name: &str) -> bool {
-    let inside = format!("{name}.");
-    kept.contains(name) || kept.iter().any(|other| other.starts_with(&inside))
+    let nested = format!("{name}.");
+    kept.contains(name) || kept.iter().any(|other| other.starts_with(&nested))
 }
 
-/// Adds the types of a message's fields, and of those of the messages inside of it.
-fn refer(message: &DescriptorProto, kept: &mut BTreeSet<String>) {
+/// Adds the types of the fields of a message and of its nested messages.
+fn add_field_types(message: &DescriptorProto, kept: &mut BTreeSet<String>) {
     for field in &message.field {
         if matches!(field.r#type(), Type::Message | Type::Group | Type::Enum) {
             kept.insert(field.type_name().to_owned());
         }
     }
     for nested in &message.nested_type {
-        refer(nested, kept);
+        add_field_types(nested, kept);
     }
 }
 
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
-    for entry in fs::read_dir(folder)? {
+/// Adds the `.proto` files below a directory, relative to `proto/`.
+fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    for entry in fs::read_dir(directory)? {
         let path = entry?.path();
         if path.is_dir() {
             collect(&path, files)?;
         } else if path.extension().is_some_and(|e| e == "proto") {
-            files.push(path.strip_prefix("proto").expect("below proto").to_owned());
+            files.push(path.strip_prefix("proto").unwrap_or(&path).to_owned());
         }
     }
     Ok(())

@@ -7,6 +7,15 @@
 //! The gateway measured has core 0 for itself; the upstream stub and the load
 //! share core 1. Ratios can be trusted more than microseconds.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "a benchmark may panic, and prints its results"
+)]
+
 #[path = "support/api.rs"]
 mod api;
 #[path = "support/plain.rs"]

@@ -3,6 +3,15 @@
 //!
 //!     cargo bench --bench transcode
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "a benchmark may panic, and prints its results"
+)]
+
 #[path = "support/api.rs"]
 mod api;
 #[path = "support/plain.rs"]

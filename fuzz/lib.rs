@@ -12,7 +12,7 @@ const MESSAGES: [&str; 4] = ["test.All", "test.Ruled", "test.Envelope", "test.In
 /// The test proto as descriptors.
 pub static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let folders = [root.join("src/transcode/tests"), root.join("proto")];
+    let folders = [root.join("crates/transcoder/src/json/tests"), root.join("proto")];
     let mut compiler = protox::Compiler::new(folders).expect("the folders are there");
     compiler
         .include_imports(true)

@@ -1,5 +1,11 @@
 //! The command line: arguments, then one module per command.
 
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "commands write their results and errors to the terminal"
+)]
+
 pub mod check;
 #[cfg(feature = "sandbox")]
 pub mod quickstart;

@@ -42,7 +42,7 @@ pub struct Config {
     /// TLS. None: plain HTTP/2.
     pub tls: Option<Tls>,
     /// Tokens of which every caller must bring one. Empty: none is asked for.
-    pub caller_tokens: Vec<SecretString>,
+    pub client_tokens: Vec<SecretString>,
     /// Bounds of serving.
     pub server: Server,
     /// Bounds of watching.
@@ -77,7 +77,7 @@ pub struct Server {
     /// once. Default: 64 MiB.
     pub max_upload_bytes: usize,
     /// Calls and streams at once on one connection. Default: 4,096.
-    pub max_streams: u32,
+    pub max_concurrent_streams: u32,
     /// How often an idle connection is asked whether it is alive. Default: 30 s.
     pub keepalive_interval: Duration,
     /// How long it may take to answer. Default: 20 s.
@@ -90,9 +90,9 @@ pub struct Server {
     /// 60 s for its engine.
     pub default_deadline: Duration,
     /// How long calls may finish after SIGTERM. Default: 30 s.
-    pub drain: Duration,
+    pub drain_timeout: Duration,
     /// How often upstreams are asked whether they are there. Default: 10 s.
-    pub probe_interval: Duration,
+    pub health_check_interval: Duration,
     /// How long a request body may be idle. Default: 30 s.
     pub request_body_idle_timeout: Duration,
     /// How long a request body may take, even where the client's deadline is later.
@@ -135,14 +135,14 @@ impl Default for Server {
         Self {
             max_request_bytes: 4 << 20,
             max_upload_bytes: 64 << 20,
-            max_streams: 4_096,
+            max_concurrent_streams: 4_096,
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(20),
             max_connection_age: None,
             max_connection_age_grace: Duration::from_secs(60),
             default_deadline: Duration::from_secs(120),
-            drain: Duration::from_secs(30),
-            probe_interval: Duration::from_secs(10),
+            drain_timeout: Duration::from_secs(30),
+            health_check_interval: Duration::from_secs(10),
             request_body_idle_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(15 * 60),
             response_write_timeout: Duration::from_secs(30),
@@ -167,7 +167,7 @@ impl Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 50_051)),
             admin: None,
             tls: None,
-            caller_tokens: Vec::new(),
+            client_tokens: Vec::new(),
             server: Server::default(),
             watch: watch::Settings::default(),
             upstreams: Vec::new(),
@@ -285,19 +285,19 @@ impl Config {
             self.tls = tls::read(&tls);
             tls.finish();
         }
-        let callers = section.section("callers");
-        if let Some(bytes) = callers.file("tokens_file") {
+        let clients = section.section("clients");
+        if let Some(bytes) = clients.file("tokens_file") {
             let text = String::from_utf8_lossy(&bytes);
             let tokens = text.lines().map(str::trim);
-            self.caller_tokens = tokens
+            self.client_tokens = tokens
                 .filter(|line| !line.is_empty() && !line.starts_with('#'))
                 .map(SecretString::from)
                 .collect();
-            if self.caller_tokens.is_empty() {
-                callers.wrong("tokens_file", "has no token: write one a line");
+            if self.client_tokens.is_empty() {
+                clients.wrong("tokens_file", "has no token: write one a line");
             }
         }
-        callers.finish();
+        clients.finish();
         section.finish();
     }
 
@@ -305,8 +305,8 @@ impl Config {
         let server = &mut self.server;
         section.size("max_request_bytes", 1, &mut server.max_request_bytes);
         section.size("max_upload_bytes", 1, &mut server.max_upload_bytes);
-        if let Some(n) = section.number("max_streams", 1, i64::from(u32::MAX)) {
-            server.max_streams = n as u32;
+        if let Some(n) = section.number("max_concurrent_streams", 1, i64::from(u32::MAX)) {
+            server.max_concurrent_streams = n as u32;
         }
         section.duration("keepalive_interval_secs", &mut server.keepalive_interval);
         section.duration("keepalive_timeout_secs", &mut server.keepalive_timeout);
@@ -318,8 +318,11 @@ impl Config {
             &mut server.max_connection_age_grace,
         );
         section.duration("default_deadline_secs", &mut server.default_deadline);
-        section.duration_or_zero("drain_secs", &mut server.drain);
-        section.duration("probe_interval_secs", &mut server.probe_interval);
+        section.duration_or_zero("drain_timeout_secs", &mut server.drain_timeout);
+        section.duration(
+            "health_check_interval_secs",
+            &mut server.health_check_interval,
+        );
         section.duration(
             "request_body_idle_timeout_secs",
             &mut server.request_body_idle_timeout,
@@ -338,10 +341,10 @@ impl Config {
 
     fn read_watch(&mut self, section: &Section<'_>) {
         let watch = &mut self.watch;
-        section.size("max_watchers", 1, &mut watch.max_watchers);
-        section.size("max_loops", 1, &mut watch.max_loops);
+        section.size("max_streams", 1, &mut watch.max_streams);
+        section.size("max_poll_loops", 1, &mut watch.max_poll_loops);
         section.duration("bookmark_interval_secs", &mut watch.bookmark_interval);
-        section.duration_or_zero("max_failing_secs", &mut watch.max_failing);
+        section.duration_or_zero("failure_tolerance_secs", &mut watch.failure_tolerance);
         section.size("max_items", 1, &mut watch.max_items);
         section.finish();
     }
@@ -435,14 +438,14 @@ impl Config {
     /// come over a network in the clear.
     pub fn tokens_in_the_clear(&self) -> bool {
         let passes = |upstream: &upstream::Settings| matches!(upstream.auth, Auth::Passthrough);
-        let tokens = !self.caller_tokens.is_empty() || self.upstreams.iter().any(passes);
+        let tokens = !self.client_tokens.is_empty() || self.upstreams.iter().any(passes);
         tokens && self.tls.is_none() && !self.listen.ip().is_loopback()
     }
 
     /// A gateway that holds credentials must know who calls, beyond loopback.
     fn check_callers_known(&self, root: &Section<'_>) {
         let mutual = self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-        if self.listen.ip().is_loopback() || mutual || !self.caller_tokens.is_empty() {
+        if self.listen.ip().is_loopback() || mutual || !self.client_tokens.is_empty() {
             return;
         }
         let holds = |auth: &Auth| !matches!(auth, Auth::Passthrough | Auth::None);
@@ -452,7 +455,7 @@ impl Config {
                 "listen",
                 &format!(
                     "anyone who reaches {} could use the credentials of upstream {}: set \
-                     listen.tls.client_ca_file or listen.callers.tokens_file, or listen on \
+                     listen.tls.client_ca_file or listen.clients.tokens_file, or listen on \
                      127.0.0.1",
                     self.listen, upstream.name
                 ),

@@ -41,7 +41,9 @@ pub enum Settings {
     None,
     /// A fixed header, for example `x-auth-token`.
     Token {
+        /// The name of the header.
         header: HeaderName,
+        /// Its value.
         token: SecretString,
     },
     /// OpenStack Keystone v3; also Huawei and Open Telekom Cloud IAM.
@@ -52,12 +54,16 @@ pub enum Settings {
     AkSk(AkSk),
     /// HTTP Basic.
     Basic {
+        /// The name of the user.
         username: String,
+        /// The password of the user.
         password: SecretString,
     },
     /// JP1/AO: Basic at first, then the HSSO token of each answer.
     Hsso {
+        /// The name of the user.
         username: String,
+        /// The password of the user.
         password: SecretString,
     },
 }
@@ -97,11 +103,19 @@ pub struct Keystone {
 #[derive(Clone, Debug)]
 pub enum Identity {
     /// By password.
-    Password { user: Named, password: SecretString },
+    Password {
+        /// The user, in its domain.
+        user: Named,
+        /// The password of the user.
+        password: SecretString,
+    },
     /// By application credential; `user` only when it is given by name.
     ApplicationCredential {
+        /// The credential.
         id_or_name: IdOrName,
+        /// Its owner.
         user: Option<Named>,
+        /// The secret of the credential.
         secret: SecretString,
     },
     /// By another token.

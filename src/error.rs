@@ -1,17 +1,23 @@
-//! What can go wrong with a call: one variant per stage, in the order of the
-//! stages. The only place that makes a `tonic::Status`.
+//! Why a call failed, and the gRPC status that the client receives for it.
+//!
+//! [`Error`] has a variant for each cause, in the order of a call's stages. `table` has
+//! one row for each variant: code, reason, whether the call was sent, whether repeating it
+//! may help, and who may read the text. `status` makes the `tonic::Status`.
 
 mod status;
+mod table;
 
 pub(crate) use status::{cut, head};
+use table::Audience;
+pub(crate) use table::Retry;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::Code;
 
-/// Why a call failed. The doc line of each variant says whether anything was
-/// sent: it is what a caller must know before trying again.
+/// Why a call failed. The doc line of each variant says whether anything was sent:
+/// a client must know it before it repeats the call.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// The request cannot become a REST call. Nothing was sent.
@@ -22,22 +28,24 @@ pub enum Error {
         /// What is wrong with it and what would be right.
         problem: String,
     },
-    /// Values of the request are not what the upstream's definitions want. Nothing
-    /// but reads was sent.
+    /// Values of the request do not match the upstream's definitions. Only reads were
+    /// sent.
     #[error("{}", .0.iter().map(|(field, problem)| format!("{field}: {problem}")).collect::<Vec<_>>().join("; "))]
-    Violations(Vec<(String, String)>),
-    /// The caller's stream is too long, or broke off. Nothing was sent.
+    FieldViolations(Vec<(String, String)>),
+    /// The messages of a client stream are too long, or the stream ended early. Nothing
+    /// was sent.
     #[error("{problem}")]
-    Stream {
-        /// RESOURCE_EXHAUSTED for what is too long, else why it broke off.
+    RequestStream {
+        /// RESOURCE_EXHAUSTED if it is too long, else the code of the stream's error.
         code: Code,
         /// What is wrong with it.
         problem: String,
     },
-    /// The request did not come whole, or not as gRPC wants it. Nothing was sent.
+    /// The request message did not arrive completely, or is not valid gRPC. Nothing was
+    /// sent.
     #[error("{problem}")]
-    Unreceived {
-        /// DEADLINE_EXCEEDED for one that does not come, else what tonic says.
+    RequestNotReceived {
+        /// DEADLINE_EXCEEDED if the request body stalled, else tonic's code.
         code: Code,
         /// What is wrong with it.
         problem: String,
@@ -53,26 +61,27 @@ pub enum Error {
         /// The dialect of the upstream.
         dialect: Arc<str>,
     },
-    /// The caller named an upstream that does not exist or does not serve the
-    /// rpc. Nothing was sent.
+    /// The client named an upstream that does not exist or does not serve the rpc.
+    /// Nothing was sent.
     #[error("{0}")]
-    NoUpstream(String),
-    /// The configuration lacks what the call needs: an upstream for the family, a
-    /// default one, a project id, an endpoint. Nothing was sent.
+    UnknownUpstream(String),
+    /// The configuration lacks a value that the call needs: an upstream for the family, a
+    /// default upstream, a project id, an endpoint. Nothing was sent.
     #[error("{0}")]
     NotConfigured(String),
-    /// Too much is under way, or the upstream is known to be down. Nothing was sent.
+    /// A limit of the gateway is reached, or the circuit breaker is open. Nothing was sent.
     #[error("{problem}")]
     Overload {
-        /// RESOURCE_EXHAUSTED for our own limits, UNAVAILABLE for an open breaker.
+        /// RESOURCE_EXHAUSTED for a limit of the gateway, UNAVAILABLE for an open circuit
+        /// breaker.
         code: Code,
-        /// What is full or down.
+        /// Which limit is reached, or which upstream is down.
         problem: String,
         /// When to try again.
         retry_after: Duration,
     },
-    /// The caller brought no credentials, or those that are configured cannot be sent.
-    /// The call itself was not sent.
+    /// The client sent no credentials, or the configured ones cannot be sent. The call
+    /// itself was not sent.
     #[error("{problem}")]
     Credential {
         /// UNAUTHENTICATED, PERMISSION_DENIED, FAILED_PRECONDITION or UNAVAILABLE.
@@ -80,9 +89,9 @@ pub enum Error {
         /// What failed, and what to do. Never a secret.
         problem: String,
     },
-    /// The gateway could not log in: the text, which names its user and where it logs
-    /// in, is for its operators; callers are told no more than what `code` says. The
-    /// call itself was not sent.
+    /// The gateway's own login failed. The text names its user and the identity service,
+    /// so it is for the log only; clients get a text by `code`. The call itself was not
+    /// sent.
     #[error("{problem}")]
     Login {
         /// UNAUTHENTICATED, PERMISSION_DENIED, FAILED_PRECONDITION or UNAVAILABLE.
@@ -93,71 +102,73 @@ pub enum Error {
     /// The deadline passed. `sent` says whether the upstream may have acted.
     #[error("the deadline passed{}", if *.sent { "; the upstream may have acted" } else { " before anything was sent" })]
     Deadline {
-        /// Whether an attempt had gone out.
+        /// Whether an attempt was sent.
         sent: bool,
     },
-    /// The deadline of a stream that reads passed while it went on. What was read
-    /// was told.
+    /// The deadline of a stream of reads passed while it was open. The messages sent
+    /// before are valid.
     #[error("the deadline of the stream passed")]
     StreamDeadline,
-    /// No connection came about. Nothing was sent.
+    /// The connection could not be opened. Nothing was sent.
     #[error("cannot connect: {0}")]
     Connect(String),
-    /// The call went out and no whole answer came. The upstream may have acted,
-    /// and the call may be sent again, as its idempotency says.
-    #[error("no answer: {0}")]
-    NoAnswer(String),
-    /// As `NoAnswer`, of a call that must not be sent twice: `upstream` turns the
-    /// one into the other by the call's idempotency.
-    #[error("no answer: {0}; the upstream may have acted, look before sending it again")]
+    /// The call was sent and no complete response arrived. The upstream may have acted.
+    /// Only of calls that can be repeated.
+    #[error("no response: {0}")]
+    NoResponse(String),
+    /// As `NoResponse`, of a non-idempotent call: `upstream` turns the one into the other.
+    #[error("no response: {0}; the upstream may have acted: check before you repeat the call")]
     OutcomeUnknown(String),
-    /// The answer is longer than the limit. The upstream has acted.
-    #[error("the answer is longer than {limit} bytes (setting max_response_bytes)")]
-    TooLarge {
+    /// The response is longer than the limit. The upstream has acted.
+    #[error("the response is longer than {limit} bytes (setting max_response_bytes)")]
+    ResponseTooLarge {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// The answer came and was not passed on: there is no room for it, or its caller
-    /// takes nothing of it. The upstream has acted.
+    /// The response arrived and was not forwarded: the buffer for long responses is full,
+    /// or the client does not read. The upstream has acted.
     #[error("{problem}")]
-    Undelivered {
-        /// RESOURCE_EXHAUSTED for no room, DEADLINE_EXCEEDED for no reader.
+    ResponseNotDelivered {
+        /// RESOURCE_EXHAUSTED for a full buffer, DEADLINE_EXCEEDED for a client that does
+        /// not read.
         code: Code,
-        /// What is full, or what was waited for.
+        /// What is full, or which timeout passed.
         problem: String,
     },
-    /// The upstream answered with an error.
+    /// The upstream responded with an error. `not_processed` says whether it may have
+    /// acted.
     #[error("{}", .0.message)]
     Upstream(Box<Fault>),
-    /// The upstream's answer is not what the contract says. The upstream has acted.
-    #[error("the upstream's answer cannot be read: {path}{}{problem}", if .path.is_empty() { "" } else { ": " })]
+    /// The response does not match the contract. The upstream has acted.
+    #[error("the upstream's response cannot be read: {path}{}{problem}", if .path.is_empty() { "" } else { ": " })]
     Decode {
-        /// Path of the member: `software_deployments[3].creation_time`; empty
-        /// for the body as a whole.
+        /// Path of the member: `software_deployments[3].creation_time`; empty for the
+        /// body itself.
         path: String,
         /// What was found and what was expected.
         problem: String,
-        /// The upstream's id of the request, once the answer's headers were read.
+        /// The upstream's id of the request, if the response headers were read.
         request_id: Option<String>,
     },
-    /// The upstream answered success, and in it why it will not do it.
+    /// The upstream responded with a success status and an error in the body. It was
+    /// sent; the upstream says that it did not act.
     #[error("{problem}")]
-    Refused {
-        /// Its own words.
+    ErrorInSuccess {
+        /// The upstream's own words.
         problem: String,
         /// The upstream's id of the request.
         request_id: Option<String>,
     },
-    /// The list that is streamed has begun anew: what was told is right, the rest
-    /// is not known. The upstream has acted, as it does for reads.
-    #[error("the list began anew while it was read; read it again")]
-    Restarted,
+    /// A streamed list restarted at its first page. The items sent before are valid, the
+    /// rest is unknown. Reads were sent.
+    #[error("the list restarted while it was read: read it again")]
+    ListRestarted,
     /// The gateway is stopping. Nothing was sent.
     #[error("the gateway is stopping")]
     Draining,
 }
 
-/// An upstream's error reply as its family reads it.
+/// An upstream's error reply, as the error mapping of its family reads it.
 #[derive(Clone, Debug)]
 pub struct Fault {
     /// The gRPC code.
@@ -166,8 +177,8 @@ pub struct Fault {
     pub reason: String,
     /// `ErrorInfo.domain`: `heat`, `servicestage.huaweicloud`, `jp1ao`...
     pub domain: &'static str,
-    /// For people: the upstream's own words. No tracebacks, no HTML. Empty when
-    /// it gave none.
+    /// For people: the upstream's own words, without tracebacks and HTML. Empty if the
+    /// reply has none.
     pub message: String,
     /// The HTTP status.
     pub http_status: u16,
@@ -175,40 +186,41 @@ pub struct Fault {
     pub request_id: Option<String>,
     /// When to try again, from `Retry-After`.
     pub retry_after: Option<Duration>,
-    /// The call was surely not processed, so that any call may be sent again.
+    /// The upstream certainly did not act, so that any call can be retried.
     pub not_processed: bool,
-    /// Trying again may help (for calls that may be sent twice).
+    /// Trying again may help (for calls that can be repeated).
     pub transient: bool,
-    /// The credentials were refused: the lease is dropped and renewed once.
-    pub credential_refused: bool,
-    /// Fields at fault: path and description.
+    /// The credential was rejected: it is dropped, and the call is retried once with a new
+    /// one.
+    pub credential_rejected: bool,
+    /// Invalid fields: path and description.
     pub fields: Vec<(String, String)>,
-    /// More for `ErrorInfo.metadata`. What stands under [`HINT`] is told in the
-    /// status text too.
+    /// More entries of `ErrorInfo.metadata`. The value under [`HINT`] is also appended to
+    /// the status text.
     pub metadata: Vec<(&'static str, String)>,
-    /// `LocalizedMessage.locale` when `message` is in the caller's language.
+    /// `LocalizedMessage.locale` if `message` is in the client's language.
     pub locale: Option<String>,
 }
 
-/// The key in [`Fault::metadata`] of the gateway's own words: what the upstream's
-/// words leave out.
+/// Key in [`Fault::metadata`] of the gateway's own advice, which the upstream's message
+/// lacks.
 pub const HINT: &str = "hint";
 
-/// When a caller may try again after meeting a gateway that stops.
-const AFTER_DRAINING: Duration = Duration::from_secs(1);
+/// `RetryInfo` of a gateway that is stopping: a client can reconnect to another one.
+const RETRY_AFTER_DRAINING: Duration = Duration::from_secs(1);
 
-/// What a status says about where it came from.
-#[derive(Clone, Copy, Debug)]
-pub struct Context<'a> {
+/// The values of a call that its status shows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StatusContext<'a> {
     /// Full rpc name: `openstack.orchestration.v1.StackService/GetStack`.
     pub operation: &'a str,
-    /// Name of the upstream, or empty before one was picked.
+    /// Name of the upstream; empty before one is selected.
     pub upstream: &'a str,
-    /// The caller's or our own request id.
+    /// The request id of the client or of the gateway.
     pub request_id: &'a str,
-    /// The rpc's own call had been answered before, and its stream begun: what
-    /// fails now is what follows, and to ask again would be to call again.
-    pub begun: bool,
+    /// The stream began with an action that succeeded. The status then says `sent` and
+    /// has no `RetryInfo`, since repeating the rpc would repeat the action.
+    pub action_started: bool,
 }
 
 impl From<drawbridge_transcoder::Error> for Error {
@@ -229,7 +241,7 @@ impl From<drawbridge_transcoder::Error> for Error {
             Transcoding::Refused {
                 problem,
                 request_id,
-            } => Self::Refused {
+            } => Self::ErrorInSuccess {
                 problem,
                 request_id,
             },
@@ -238,7 +250,7 @@ impl From<drawbridge_transcoder::Error> for Error {
 }
 
 impl Error {
-    /// An answer that is not what the contract says, at this path of it.
+    /// Returns an error for a response that does not match the contract at this path.
     pub(crate) fn decode(path: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Decode {
             path: path.into(),
@@ -247,108 +259,68 @@ impl Error {
         }
     }
 
-    /// The upstream's id of the request, where its answer came and said so.
+    /// Returns the gRPC code.
+    pub fn code(&self) -> Code {
+        self.row().code
+    }
+
+    /// Returns whether trying again, later or elsewhere, may help. Whether the call can
+    /// be repeated depends on its idempotency: see [`Self::retry`].
+    pub fn is_transient(&self) -> bool {
+        self.row().transient
+    }
+
+    /// Returns which calls the gateway may retry after this error.
+    pub(crate) fn retry(&self) -> Retry {
+        self.row().retry
+    }
+
+    /// Returns when to try again, if that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Overload { retry_after, .. } => Some(*retry_after),
+            Self::Upstream(fault) => fault.retry_after,
+            Self::Draining => Some(RETRY_AFTER_DRAINING),
+            _ => None,
+        }
+    }
+
+    /// Returns the upstream's id of the request, if its response had one.
     fn request_id(&self) -> Option<&str> {
         match self {
             Self::Upstream(fault) => fault.request_id.as_deref(),
-            Self::Decode { request_id, .. } | Self::Refused { request_id, .. } => {
+            Self::Decode { request_id, .. } | Self::ErrorInSuccess { request_id, .. } => {
                 request_id.as_deref()
             }
             _ => None,
         }
     }
 
-    /// The gRPC code of the error.
-    pub fn code(&self) -> Code {
-        match self {
-            Self::Binding { .. }
-            | Self::Violations(_)
-            | Self::Malformed(_)
-            | Self::NoUpstream(_)
-            | Self::Refused { .. } => Code::InvalidArgument,
-            Self::Restarted => Code::Aborted,
-            Self::Unsupported { .. } => Code::Unimplemented,
-            Self::NotConfigured(_) => Code::FailedPrecondition,
-            Self::Overload { code, .. }
-            | Self::Credential { code, .. }
-            | Self::Login { code, .. }
-            | Self::Undelivered { code, .. }
-            | Self::Unreceived { code, .. }
-            | Self::Stream { code, .. } => *code,
-            Self::Deadline { .. } | Self::StreamDeadline => Code::DeadlineExceeded,
-            Self::Connect(_) | Self::NoAnswer(_) | Self::Draining => Code::Unavailable,
-            // UNAVAILABLE would make clients send it again by themselves.
-            Self::OutcomeUnknown(_) => Code::Unknown,
-            Self::TooLarge { .. } => Code::ResourceExhausted,
-            Self::Upstream(fault) => fault.code,
-            Self::Decode { .. } => Code::Internal,
-        }
-    }
-
-    /// Whether trying again, later or elsewhere, may help. Whether the call may
-    /// be sent twice is another question, which its idempotency answers.
-    pub fn is_transient(&self) -> bool {
-        match self {
-            Self::Overload { .. }
-            | Self::Deadline { .. }
-            | Self::StreamDeadline
-            | Self::Connect(_)
-            | Self::NoAnswer(_)
-            | Self::Restarted
-            | Self::Draining => true,
-            Self::Credential { code, .. } | Self::Login { code, .. } => *code == Code::Unavailable,
-            Self::Undelivered { code, .. } => *code == Code::ResourceExhausted,
-            Self::Upstream(fault) => {
-                fault.transient
-                    || fault.not_processed
-                    || matches!(fault.code, Code::Unavailable | Code::ResourceExhausted)
-            }
-            Self::Binding { .. }
-            | Self::Violations(_)
-            | Self::Stream { .. }
-            | Self::Unreceived { .. }
-            | Self::Malformed(_)
-            | Self::Unsupported { .. }
-            | Self::NoUpstream(_)
-            | Self::NotConfigured(_)
-            | Self::OutcomeUnknown(_)
-            | Self::TooLarge { .. }
-            | Self::Refused { .. }
-            | Self::Decode { .. } => false,
-        }
-    }
-
-    /// When trying again has use, where that is known.
-    pub fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Overload { retry_after, .. } => Some(*retry_after),
-            Self::Upstream(fault) => fault.retry_after,
-            Self::Draining => Some(AFTER_DRAINING),
-            _ => None,
-        }
-    }
-
-    /// The error as a gRPC status with `google.rpc` details. It stays below
-    /// 7 KiB of metadata whatever the upstream said; longer texts are cut and say so.
-    pub fn status(&self, context: &Context<'_>) -> tonic::Status {
+    /// Makes the gRPC status with `google.rpc` details. Its metadata stays below 7 KiB;
+    /// longer texts are truncated and say so.
+    pub fn status(&self, context: &StatusContext<'_>) -> tonic::Status {
         status::status(self, context)
     }
 
-    /// The error for the log: what the caller sees, less the values of the call
-    /// that the upstream's words or the caller's own may hold.
+    /// Returns the text for the log. Texts that may hold values of the request or of the
+    /// upstream's resources are replaced.
     pub fn log_text(&self) -> String {
+        let row = self.row();
+        if row.audience != Audience::Client {
+            return self.to_string();
+        }
         match self {
-            Self::Binding { field, .. } => format!("{field}: refused before sending"),
-            Self::Refused { .. } => "refused within a success".to_owned(),
-            Self::Violations(all) => format!("{} fields: refused before sending", all.len()),
+            Self::Binding { field, .. } => format!("{field}: rejected before sending"),
+            Self::FieldViolations(all) => format!("{} fields: rejected before sending", all.len()),
             Self::Upstream(fault) => {
                 let request = fault.request_id.as_deref().unwrap_or("unknown");
                 format!(
-                    "the upstream answered {} {} (its request id: {request})",
+                    "the upstream responded {} {} (its request id: {request})",
                     fault.http_status, fault.reason
                 )
             }
-            other => other.to_string(),
+            Self::ErrorInSuccess { .. } => "an error in a success response".to_owned(),
+            _ => row.reason.into_owned(),
         }
     }
 }

@@ -26,7 +26,7 @@ use crate::http_client::reqwest_client::General;
 mod hyper_client;
 mod reqwest_client;
 #[cfg(test)]
-pub(crate) mod script;
+pub(crate) mod test_server;
 #[cfg(test)]
 mod tests;
 
@@ -72,7 +72,7 @@ pub struct Settings {
     /// not passed on. At least `max_response_bytes`. Default: 32 MiB.
     pub max_buffered_bytes: usize,
     /// Use the `HTTP_PROXY` family of variables. Default: true.
-    pub proxy_from_environment: bool,
+    pub proxy_from_env: bool,
 }
 
 impl Default for Settings {
@@ -83,7 +83,7 @@ impl Default for Settings {
             read_timeout: Duration::from_secs(100),
             max_response_bytes: 16 << 20,
             max_buffered_bytes: 32 << 20,
-            proxy_from_environment: true,
+            proxy_from_env: true,
         }
     }
 }
@@ -132,7 +132,7 @@ impl Transport {
     /// Makes the client; connects nowhere. Fails when `ca_file` cannot be read
     /// or holds no certificate.
     pub fn new(settings: &Settings) -> Result<Self, String> {
-        let proxies = settings.proxy_from_environment && proxy_for_http();
+        let proxies = settings.proxy_from_env && proxy_for_http();
         let bytes = settings.max_buffered_bytes;
         let room = bytes.max(settings.max_response_bytes).div_ceil(1024);
         let semaphore = |kib: usize| Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS)));
@@ -195,7 +195,7 @@ impl Transport {
     {
         let limit = self.max_response_bytes;
         if announced > limit {
-            return Err(Error::TooLarge { limit });
+            return Err(Error::ResponseTooLarge { limit });
         }
         let mut shares = Vec::new();
         let mut taken = SHORT;
@@ -205,7 +205,7 @@ impl Transport {
         }
         let first = self.piece(from.as_mut()).await?.unwrap_or_default();
         if first.len() > limit {
-            return Err(Error::TooLarge { limit });
+            return Err(Error::ResponseTooLarge { limit });
         }
         let Some(second) = self.piece(from.as_mut()).await? else {
             return Ok((first, Room::of(shares)));
@@ -218,7 +218,7 @@ impl Transport {
         let mut next = Some(second);
         while let Some(piece) = next {
             if piece.len() > limit - whole.len() {
-                return Err(Error::TooLarge { limit });
+                return Err(Error::ResponseTooLarge { limit });
             }
             whole.extend_from_slice(&piece);
             drop(piece);
@@ -244,7 +244,7 @@ impl Transport {
         loop {
             match self.unless_silent(from.frame()).await? {
                 None => return Ok(None),
-                Some(Err(error)) => return Err(Error::NoAnswer(cause(&*error.into()))),
+                Some(Err(error)) => return Err(Error::NoResponse(cause(&*error.into()))),
                 // What is no data are trailers.
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
@@ -260,7 +260,7 @@ impl Transport {
         let within = tokio::time::timeout(self.read_timeout, next).await;
         within.map_err(|_| {
             let silent = self.read_timeout;
-            Error::NoAnswer(format!("silent for {silent:?} (setting read_timeout)"))
+            Error::NoResponse(format!("silent for {silent:?} (setting read_timeout)"))
         })
     }
 
@@ -278,7 +278,7 @@ impl Transport {
     fn room_at_once(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
         let take = |room: &Arc<Semaphore>| room.clone().try_acquire_many_owned(self.kib(bytes));
         let share = take(&self.room).or_else(|_| take(&self.beyond));
-        share.map_err(|_| Error::Undelivered {
+        share.map_err(|_| Error::ResponseNotDelivered {
             code: Code::ResourceExhausted,
             problem: "too many long answers wait for their callers to take them \
                       (setting max_buffered_bytes)"

@@ -3,10 +3,10 @@
 //! 1. `listener` and `tls` accept the connection; hyper and tonic speak HTTP/2.
 //! 2. `router` rejects what is not gRPC (`protocol`) and what is not authenticated (`authn`).
 //!    Health, reflection and `gateway_service` are tonic's services.
-//! 3. `dispatcher` looks the method up, opens the record of the call (`stream_info`), reads
-//!    the message within `request_body_timeout`, and selects the upstream.
-//! 4. `crate::engine` turns the request message into the response message;
-//!    `crate::watch` serves watches.
+//! 3. `dispatcher` looks up the `served_method`, opens the record of the call (`stream_info`),
+//!    reads the message within `request_body_timeout`, and selects the upstream.
+//! 4. `crate::engine` turns the request message into the response message; a streaming
+//!    call, which may be a watch (`crate::watch`), has a `response_stream`.
 //! 5. The response gets its `response_metadata`. `unary_body` frames a message without a
 //!    copy, and `response_write_timeout` drops a response whose client does not read.
 //! 6. `write_coalescing` writes the responses that are ready to the socket at once.
@@ -26,8 +26,10 @@ mod protocol;
 mod reflection;
 mod request_body_timeout;
 mod response_metadata;
+mod response_stream;
 mod response_write_timeout;
 mod router;
+mod served_method;
 mod stream_info;
 #[cfg(test)]
 mod tests;

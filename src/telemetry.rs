@@ -3,7 +3,7 @@
 mod metrics;
 mod traces;
 
-pub use metrics::{AttemptMetrics, Metrics, RpcMetrics, Sample, code_name};
+pub use metrics::{Metrics, RpcMetrics, Sample, UpstreamRequestMetrics, code_name};
 pub use traces::server_span;
 
 use std::io::IsTerminal;

@@ -180,8 +180,8 @@ impl Upstream {
             }
             None => None,
         };
-        if settings.max_concurrent == 0 || settings.max_attempts == 0 {
-            return Err("max_concurrent and max_attempts must be at least 1".into());
+        if settings.max_concurrent_calls == 0 || settings.max_attempts == 0 {
+            return Err("max_concurrent_calls and max_attempts must be at least 1".into());
         }
         let mut headers = HeaderMap::with_capacity(2 * family.headers.len());
         for (name, value) in family.headers {
@@ -210,8 +210,11 @@ impl Upstream {
                 max_backoff: settings.max_backoff,
             },
             budget: Budget::new(),
-            breaker: Breaker::new(settings.breaker_failures, settings.breaker_open),
-            limit: Limit::new(settings.max_concurrent, settings.max_queued),
+            breaker: Breaker::new(
+                settings.circuit_breaker_failures,
+                settings.circuit_breaker_open,
+            ),
+            limit: Limit::new(settings.max_concurrent_calls, settings.max_queued_calls),
             retries: AtomicU64::new(0),
             settings,
         })
@@ -279,7 +282,7 @@ impl Upstream {
                 Err(error @ Error::Overload { .. }) => return Err(last.unwrap_or(error)),
                 Err(error) => error,
             };
-            if matches!(&error, Error::Upstream(fault) if fault.credential_refused)
+            if matches!(&error, Error::Upstream(fault) if fault.credential_rejected)
                 && self.credentials.refuse(&lease)
                 && !renewed
             {
@@ -343,10 +346,10 @@ impl Upstream {
             Ok(reply) => {
                 let fault = self.fault(journey, &reply);
                 // What comes with a refusal is no next token.
-                if !fault.credential_refused {
+                if !fault.credential_rejected {
                     self.credentials.observe(&reply.headers);
                 }
-                let surely_not = fault.not_processed || fault.credential_refused;
+                let surely_not = fault.not_processed || fault.credential_rejected;
                 (Error::Upstream(fault), surely_not)
             }
             Err(error) => {
@@ -390,7 +393,7 @@ impl Upstream {
             // breaker for others: in time for a connection, nothing is known.
             (Err(Error::Deadline { .. }), _)
                 if elapsed < self.settings.transport.connect_timeout => {}
-            (Err(Error::Connect(_) | Error::NoAnswer(_) | Error::Deadline { .. }), _) => {
+            (Err(Error::Connect(_) | Error::NoResponse(_) | Error::Deadline { .. }), _) => {
                 pass.failed();
             }
             // A proxy's word that nobody is behind it, or the upstream's own.
@@ -529,7 +532,7 @@ impl Upstream {
         let mut fault = (self.family.fault)(&context, reply);
         // A proxy says this of what the upstream may have done, or may do yet; and
         // UNAVAILABLE would make clients send it again by themselves.
-        if call.idempotency == Idempotency::Unsafe
+        if call.idempotency == Idempotency::NonIdempotent
             && fault.code == Code::Unavailable
             && !fault.not_processed
             && matches!(reply.status.as_u16(), 502..=504)
@@ -575,7 +578,7 @@ fn told(call: &Call, acted: bool, error: Error) -> Error {
     match error {
         Error::Deadline { .. } => Error::Deadline { sent: acted },
         Error::Connect(cause) if acted => no_answer(call, cause),
-        Error::NoAnswer(cause) => no_answer(call, cause),
+        Error::NoResponse(cause) => no_answer(call, cause),
         Error::Upstream(mut fault) if acted && fault.not_processed => {
             fault.not_processed = false;
             fault.transient = true;
@@ -588,7 +591,7 @@ fn told(call: &Call, acted: bool, error: Error) -> Error {
 /// What a call without an answer is to its caller.
 fn no_answer(call: &Call, cause: String) -> Error {
     match call.idempotency {
-        Idempotency::Safe | Idempotency::Idempotent => Error::NoAnswer(cause),
-        Idempotency::Unsafe => Error::OutcomeUnknown(cause),
+        Idempotency::NoSideEffects | Idempotency::Idempotent => Error::NoResponse(cause),
+        Idempotency::NonIdempotent => Error::OutcomeUnknown(cause),
     }
 }

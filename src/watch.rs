@@ -47,13 +47,13 @@ pub use stream::WatchStream;
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Streams at once, of watches and of lists. Default: 50,000.
-    pub max_watchers: usize,
+    pub max_streams: usize,
     /// Poll loops at once. Default: 10,000.
-    pub max_loops: usize,
+    pub max_poll_loops: usize,
     /// The longest silence of a stream, from 1 s to 1 day. Default: 30 s.
     pub bookmark_interval: Duration,
     /// How long an upstream that cannot be read is borne. Default: 5 min.
-    pub max_failing: Duration,
+    pub failure_tolerance: Duration,
     /// Items of a watched list. Default: 100,000.
     pub max_items: usize,
 }
@@ -61,10 +61,10 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            max_watchers: 50_000,
-            max_loops: 10_000,
+            max_streams: 50_000,
+            max_poll_loops: 10_000,
             bookmark_interval: Duration::from_secs(30),
-            max_failing: Duration::from_secs(300),
+            failure_tolerance: Duration::from_secs(300),
             max_items: 100_000,
         }
     }
@@ -170,7 +170,7 @@ impl Watches {
         let (shortest, longest) = (Duration::from_secs(1), Duration::from_secs(86_400));
         settings.bookmark_interval = settings.bookmark_interval.clamp(shortest, longest);
         Self(Arc::new(Registry {
-            streams: StreamLimiter::new(settings.max_watchers),
+            streams: StreamLimiter::new(settings.max_streams),
             settings,
             loops: Mutex::default(),
             tails: log::Tails::default(),
@@ -312,7 +312,7 @@ impl Watches {
             // Another loop was begun since: all its reads are later than the call.
             let mut joins = self.join(&key, follow, &source)?;
             joins.reads = 0;
-            let stopped = || Error::NoAnswer("the poll loop has stopped".to_owned());
+            let stopped = || Error::NoResponse("the poll loop has stopped".to_owned());
             let stream = WatchStream::open(joins, deadline).await?;
             stream.ok_or_else(stopped)
         };
@@ -337,8 +337,8 @@ impl Watches {
                 let shared = Arc::clone(entry.get());
                 (shared.news.subscribe(), shared)
             }
-            Entry::Vacant(_) if running >= registry.settings.max_loops => {
-                return Err(limit_reached("watched things", "max_loops"));
+            Entry::Vacant(_) if running >= registry.settings.max_poll_loops => {
+                return Err(limit_reached("poll loops", "watch.max_poll_loops"));
             }
             Entry::Vacant(entry) => {
                 let key = Arc::clone(key);
@@ -384,8 +384,8 @@ impl Registry {
     fn has_room(&self) -> Result<(), Error> {
         let _place = self.streams.acquire()?;
         let loops = self.lock();
-        if loops.len() + self.tails.len() >= self.settings.max_loops {
-            return Err(limit_reached("watched things", "max_loops"));
+        if loops.len() + self.tails.len() >= self.settings.max_poll_loops {
+            return Err(limit_reached("poll loops", "watch.max_poll_loops"));
         }
         Ok(())
     }

@@ -11,11 +11,11 @@ fuzz_target!(|input: &[u8]| {
         return;
     };
     let mut text = Vec::new();
-    if transcode::to_json(&SCHEMA, id, wire, &|_| false, &mut text).is_ok() {
+    if json::to_json(&SCHEMA, id, wire, &|_| false, &mut text).is_ok() {
         let text = std::str::from_utf8(&text).expect("JSON is UTF-8");
         serde_json::from_str::<&RawValue>(text).expect(text);
     }
     for field in 0..SCHEMA.message(id).fields.len() {
-        let _ = transcode::texts(&SCHEMA, id, field as u16, wire);
+        let _ = json::texts(&SCHEMA, id, field as u16, wire);
     }
 });

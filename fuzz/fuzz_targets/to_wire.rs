@@ -12,7 +12,7 @@ fuzz_target!(|input: &[u8]| {
         return;
     };
     let mut wire = Vec::new();
-    if transcode::to_wire(&SCHEMA, id, text, &mut wire).is_ok() {
+    if json::to_wire(&SCHEMA, id, text, &mut wire).is_ok() {
         let descriptor = POOL.get_message_by_name(name).expect("it is picked from the pool");
         DynamicMessage::decode(descriptor, wire.as_slice()).expect("a message that others read");
     }

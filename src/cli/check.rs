@@ -78,7 +78,7 @@ async fn accepted(upstream: &Upstream, path: &str, query: &str) -> Result<&'stat
         path: path.replace("{project_id}", ""),
         query: query.to_owned(),
         body: None,
-        idempotency: Idempotency::Safe,
+        idempotency: Idempotency::NoSideEffects,
         media: Media::default(),
     };
     let operation = Operation {

@@ -50,7 +50,7 @@ pub fn upstreams(sandbox: &Sandbox) -> Vec<Settings> {
         let dialects = crate::families::family(family).dialects;
         settings.dialect = dialects.first().copied().unwrap_or_default().to_owned();
         settings.is_default = true;
-        settings.transport.proxy_from_environment = false;
+        settings.transport.proxy_from_env = false;
         if family != "jp1ao" {
             settings.project_id = Some(sandbox::PROJECT_ID.into());
         }

@@ -20,6 +20,9 @@ pub(super) const ADDRESS: &str = "must be an IP address and a port, as 127.0.0.1
 /// The longest duration: a year.
 const MAX_SECS: f64 = 31_536_000.0;
 
+/// Ends of keys that a reader may leave out.
+const UNITS: [&str; 4] = ["_env", "_file", "_secs", "_bytes"];
+
 /// All that is wrong, as it is found.
 pub(super) struct Report {
     file: String,
@@ -437,19 +440,29 @@ fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-/// `, did you mean X?` where one of the known words is near.
+/// Returns `, did you mean X?` for the known word that is spelled most alike, or else for
+/// the shortest that has every part of `word`: `drain_timeout_secs` for `drain_secs`.
 pub(super) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> String {
-    let endings = ["_env", "_file", "_secs", "_bytes"];
+    let alike = |candidate: &str| {
+        let bare = UNITS.iter().find_map(|unit| candidate.strip_suffix(unit));
+        let forms = std::iter::once(candidate).chain(bare);
+        let least = forms.map(|form| distance(word, form)).min()?;
+        (least <= 1 + word.len() / 5).then_some(least)
+    };
+    let parts: Vec<&str> = word.split('_').collect();
+    let is_only_unit = UNITS.iter().any(|unit| &unit[1..] == word);
+    let contains_all = |candidate: &str| {
+        let all = parts
+            .iter()
+            .all(|part| candidate.split('_').any(|p| p == *part));
+        (all && !is_only_unit).then_some(64 + candidate.len())
+    };
     let near = known
         .filter_map(|candidate| {
-            let bare = endings.iter().find_map(|end| candidate.strip_suffix(end));
-            let least = std::iter::once(candidate)
-                .chain(bare)
-                .map(|form| distance(word, form))
-                .min()?;
-            (least <= 1 + word.len() / 5).then_some((least, candidate))
+            let rank = alike(candidate).or_else(|| contains_all(candidate))?;
+            Some((rank, candidate))
         })
-        .min_by_key(|(least, _)| *least);
+        .min_by_key(|(rank, _)| *rank);
     near.map_or_else(String::new, |(_, candidate)| {
         format!(", did you mean {candidate}?")
     })

@@ -161,8 +161,8 @@ fn a_file_that_is_not_there() {
 
 #[test]
 fn everything_wrong_is_told_at_once() {
-    let text = "[listen]\ngrpc = 'localhost'\nport = 1\n\n[server]\nmax_streams = 'many'\n\
-                drain_sec = 3\n[log]\nformat = 'jsn'\n[[upstream]]\nname = 'a b'\n\
+    let text = "[listen]\ngrpc = 'localhost'\nport = 1\n\n[server]\nmax_concurrent_streams = 'many'\n\
+                drain_timeout_sec = 3\n[log]\nformat = 'jsn'\n[[upstream]]\nname = 'a b'\n\
                 family = 'heat'\nendpoint = 'https://a.test/?x=1'\ndefault = 1\n\
                 [upstream.auth]\nkind = 'basic'\npasword = 'x'\n";
     assert_eq!(
@@ -170,8 +170,8 @@ fn everything_wrong_is_told_at_once() {
         [
             "d.toml:2: listen.grpc: must be an IP address and a port, as 127.0.0.1:50051",
             "d.toml:3: listen.port: unknown key",
-            "d.toml:6: server.max_streams: must be a whole number, is a text",
-            "d.toml:7: server.drain_sec: unknown key, did you mean drain_secs?",
+            "d.toml:6: server.max_concurrent_streams: must be a whole number, is a text",
+            "d.toml:7: server.drain_timeout_sec: unknown key, did you mean drain_timeout_secs?",
             "d.toml:9: log.format: must be one of text, json, did you mean json?",
             "d.toml:11: upstream.name: must be 1 to 64 letters, digits, '-', '_' or '.'",
             "d.toml:13: upstream.endpoint: must have no query and no fragment",
@@ -512,14 +512,14 @@ fn callers_must_be_known_beyond_loopback() {
     );
 
     let own = parse(&format!("{listen}{HEAT}")).expect("callers bring their own");
-    assert!(own.caller_tokens.is_empty());
+    assert!(own.client_tokens.is_empty());
     assert!(own.tokens_in_the_clear(), "tokens pass through");
     let sealed = parse(&format!("{listen}{tls}{HEAT}")).expect("TLS");
     assert!(!sealed.tokens_in_the_clear());
-    let tokens = format!("{listen}[listen.callers]\ntokens_file='tokens'\n{basic}");
+    let tokens = format!("{listen}[listen.clients]\ntokens_file='tokens'\n{basic}");
     let config = parse(&tokens).expect("tokens");
     let tokens: Vec<_> = config
-        .caller_tokens
+        .client_tokens
         .iter()
         .map(|t| t.expose_secret())
         .collect();
@@ -530,10 +530,10 @@ fn callers_must_be_known_beyond_loopback() {
     assert!(!at_home.tokens_in_the_clear());
     let mutual = format!("{listen}{tls}client_ca_file='pem'\n{basic}");
     assert!(parse(&mutual).expect("mTLS").tls.is_some());
-    let none = format!("{listen}[listen.callers]\ntokens_file='none'\n{basic}");
+    let none = format!("{listen}[listen.clients]\ntokens_file='none'\n{basic}");
     let problems = parse(&none).expect_err("no token");
     let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    let want = "d.toml:4: listen.callers.tokens_file: has no token: write one a line";
+    let want = "d.toml:4: listen.clients.tokens_file: has no token: write one a line";
     assert!(told.contains(&want.to_owned()), "{told:?}");
 }
 
@@ -554,11 +554,18 @@ fn own_families_need_their_descriptors() {
 fn near_words() {
     for (word, want) in [
         ("pasword", ", did you mean password_env?"),
-        ("drain", ", did you mean drain_secs?"),
+        ("drain", ", did you mean drain_timeout_secs?"),
         ("endpont", ", did you mean endpoint?"),
+        ("timeout_secs", ", did you mean drain_timeout_secs?"),
+        ("secs", ""),
         ("colour", ""),
     ] {
-        let known = ["endpoint", "drain_secs", "password_env", "password_file"];
+        let known = [
+            "endpoint",
+            "drain_timeout_secs",
+            "password_env",
+            "password_file",
+        ];
         assert_eq!(reader::nearest(word, known.into_iter()), want, "{word}");
     }
 }

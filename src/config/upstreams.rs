@@ -59,16 +59,23 @@ pub(super) fn read(section: &Section<'_>) -> Option<upstream::Settings> {
 }
 
 fn limits(section: &Section<'_>, settings: &mut upstream::Settings) {
-    section.size("max_concurrent", 1, &mut settings.max_concurrent);
-    section.size("max_queued", 0, &mut settings.max_queued);
+    section.size(
+        "max_concurrent_calls",
+        1,
+        &mut settings.max_concurrent_calls,
+    );
+    section.size("max_queued_calls", 0, &mut settings.max_queued_calls);
     if let Some(n) = section.number("max_attempts", 1, 10) {
         settings.max_attempts = n as u32;
     }
     section.duration_or_zero("max_backoff_secs", &mut settings.max_backoff);
-    if let Some(n) = section.number("breaker_failures", 0, 1_000_000) {
-        settings.breaker_failures = n as u32;
+    if let Some(n) = section.number("circuit_breaker_failures", 0, 1_000_000) {
+        settings.circuit_breaker_failures = n as u32;
     }
-    section.duration("breaker_open_secs", &mut settings.breaker_open);
+    section.duration(
+        "circuit_breaker_open_secs",
+        &mut settings.circuit_breaker_open,
+    );
 }
 
 fn transport(section: &Section<'_>) -> http_client::Settings {
@@ -80,8 +87,8 @@ fn transport(section: &Section<'_>) -> http_client::Settings {
     section.duration("read_timeout_secs", &mut settings.read_timeout);
     section.size("max_response_bytes", 1, &mut settings.max_response_bytes);
     section.size("max_buffered_bytes", 1, &mut settings.max_buffered_bytes);
-    if let Some(flag) = section.flag("proxy_from_environment") {
-        settings.proxy_from_environment = flag;
+    if let Some(flag) = section.flag("proxy_from_env") {
+        settings.proxy_from_env = flag;
     }
     settings
 }

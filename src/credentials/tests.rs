@@ -3,7 +3,7 @@ use std::time::Duration;
 use http::Method;
 
 use super::*;
-use crate::http_client::script::{self, Answer, Script, reply};
+use crate::http_client::test_server::{self, Answer, Script, reply};
 
 /// A transport that is never used.
 fn transport() -> Transport {
@@ -12,7 +12,7 @@ fn transport() -> Transport {
         connect_timeout: Duration::from_secs(1),
         read_timeout: Duration::from_secs(1),
         max_response_bytes: 1024,
-        proxy_from_environment: false,
+        proxy_from_env: false,
         ..crate::http_client::Settings::default()
     };
     Transport::new(&settings).unwrap()
@@ -260,7 +260,9 @@ async fn logins() {
     let auth_url = identity.url("/v3");
     drop(identity);
     let mut nowhere = auth_url;
-    nowhere.set_port(Some(script::nowhere().port())).unwrap();
+    nowhere
+        .set_port(Some(test_server::nowhere().port()))
+        .unwrap();
     let login = Credentials::new(keystone(nowhere), heat, transport());
     let Err(Error::Login { code, problem }) = login.lease(&caller, soon()).await else {
         panic!("a lease from nowhere");

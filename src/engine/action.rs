@@ -110,7 +110,7 @@ async fn check_values(
         return Ok(());
     }
     let field = |key: String| format!("{}[{key}]", check.name);
-    Err(Error::Violations(
+    Err(Error::FieldViolations(
         problems
             .into_iter()
             .map(|(key, problem)| (field(key), problem))

@@ -160,7 +160,8 @@ impl NameLookup {
         context: CallContext<'a>,
         method: &Method,
     ) -> InvalidateOnDrop<'a> {
-        let mutates = method.verb != http::Method::GET && method.idempotency != Idempotency::Safe;
+        let mutates =
+            method.verb != http::Method::GET && method.idempotency != Idempotency::NoSideEffects;
         InvalidateOnDrop {
             lookup: self,
             upstream: mutates.then_some(&*context.upstream.settings.name),

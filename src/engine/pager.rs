@@ -42,7 +42,7 @@ pub trait PageCursor: Send + Sync {
 /// What the pager does with a repeated page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnRepeat {
-    /// Fails with [`Error::Restarted`]. Items of the page before are removed from a page
+    /// Fails with [`Error::ListRestarted`]. Items of the page before are removed from a page
     /// that has others, too: the list has shifted between the calls.
     Fail,
     /// Ends the walk without the repeated page; also at an empty page behind the first.
@@ -171,7 +171,7 @@ struct SeenKeys {
 }
 
 impl SeenKeys {
-    /// Removes the items of the page before. Fails with [`Error::Restarted`] where no
+    /// Removes the items of the page before. Fails with [`Error::ListRestarted`] where no
     /// other is left, where an item of an older page is among them, and where a page of
     /// items without keys equals the page before.
     fn filter(
@@ -193,7 +193,7 @@ impl SeenKeys {
             };
             let shifted = self.previous.contains(&key) || keys.contains(&key);
             if !shifted && (self.first.contains(&key) || self.checkpoint.contains(&key)) {
-                return Err(Error::Restarted);
+                return Err(Error::ListRestarted);
             }
             if !shifted {
                 new.push(item);
@@ -203,7 +203,7 @@ impl SeenKeys {
         let digest = any_without_key.then(|| hasher.finish());
         let is_repeated = new.is_empty() || any_without_key && digest == self.previous_digest;
         if count > 0 && is_repeated {
-            return Err(Error::Restarted);
+            return Err(Error::ListRestarted);
         }
         self.pages += 1;
         match self.pages {
@@ -496,7 +496,7 @@ mod tests {
             assert_eq!(new.len(), ids.len(), "items without keys may repeat");
         }
         let error = seen.filter(page(&["b", "b"]), key).unwrap_err();
-        assert!(matches!(error, Error::Restarted), "{error:?}");
+        assert!(matches!(error, Error::ListRestarted), "{error:?}");
     }
 
     #[test]
@@ -513,7 +513,7 @@ mod tests {
             let last = pages.iter().map(|ids| seen.filter(page(ids), key)).last();
             match (last.unwrap(), &want) {
                 (Ok(items), Some(want)) => assert_eq!(&items, want, "{pages:?}"),
-                (Err(Error::Restarted), None) => {}
+                (Err(Error::ListRestarted), None) => {}
                 (got, _) => panic!("{pages:?}: {got:?}"),
             }
         }

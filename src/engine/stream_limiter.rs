@@ -60,7 +60,7 @@ impl StreamLimiter {
         let update = (self.0.open).fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more);
         match update {
             Ok(_) => Ok(StreamPermit(Arc::clone(&self.0))),
-            Err(_) => Err(limit_reached("streams", "max_watchers")),
+            Err(_) => Err(limit_reached("streams", "watch.max_streams")),
         }
     }
 

@@ -109,7 +109,7 @@ impl Uploads {
     ) -> Result<(), Error> {
         let length = body.len() - head_len + chunk.len();
         if length > self.max_bytes {
-            return Err(Error::Stream {
+            return Err(Error::RequestStream {
                 code: Code::ResourceExhausted,
                 problem: format!(
                     "the file is longer than {} bytes (setting max_upload_bytes)",
@@ -181,7 +181,7 @@ async fn next(
     messages: &mut (impl Stream<Item = Result<Bytes, Status>> + Unpin),
 ) -> Result<Option<Bytes>, Error> {
     let message = messages.next().await.transpose();
-    message.map_err(|status| Error::Stream {
+    message.map_err(|status| Error::RequestStream {
         code: status.code(),
         problem: format!("the request stream failed: {}", status.message()),
     })

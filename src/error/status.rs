@@ -1,34 +1,38 @@
-//! An error as a `tonic::Status` with `google.rpc` details.
+//! Makes the gRPC status of an error, with `google.rpc` details. Every status that the
+//! gateway itself makes for a call is made here; tonic makes those of invalid gRPC frames,
+//! of health checks and of reflection.
 //!
-//! - `ErrorInfo`: always. `domain` is `drawbridge` for the gateway's own errors
-//!   and the family's for an upstream's; `metadata` says `sent` (whether the call
-//!   had gone out), and `operation`, `upstream`, `http_status` where there is one.
-//! - `RequestInfo`: `request_id` is the upstream's id of the request, empty when
-//!   it gave none; `serving_data` is the gateway's id of it, as in its log.
-//! - `RetryInfo`: when it is known when to try again; not in a stream that began
-//!   with a call, since that would be made again.
-//! - `BadRequest`: the fields at fault.
-//! - `LocalizedMessage`: when the upstream answered in the caller's language.
+//! - `ErrorInfo`: always. `domain` is `drawbridge` for the gateway's own errors and the
+//!   family's for an upstream's; `metadata` has `sent` (whether the upstream may have
+//!   received the call), and `operation`, `upstream`, `http_status` if known.
+//! - `RequestInfo`: `request_id` is the upstream's id of the request, empty if it sent
+//!   none; `serving_data` is the gateway's id, as in its log.
+//! - `RetryInfo`: if it is known when to try again; never in a stream that began with an
+//!   action, since repeating the rpc would repeat the action.
+//! - `BadRequest`: the invalid fields.
+//! - `LocalizedMessage`: if the upstream's message is in the client's language.
 
 use std::collections::HashMap;
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
-use super::{Context, Error, Fault, HINT};
+use super::table::Audience;
+use super::{Error, Fault, HINT, StatusContext};
 
-/// Bytes of metadata that the text and the details take at most. Clients give up
-/// on more than 8 KiB of trailers, in which other entries want room too.
+/// Limit of the text and the details as metadata, in bytes. Clients reject more than
+/// 8 KiB of trailers, which have other entries too.
 /// Source: `GRPC_ARG_MAX_METADATA_SIZE` of gRPC's C core.
-const MAX_BYTES: usize = 7 * 1024;
-/// What of it the status text may take, with its copies in the details.
+const MAX_STATUS_BYTES: usize = 7 * 1024;
+/// Share of the status text, including its copies in the details.
 const MAX_TEXT_BYTES: usize = 4 * 1024;
-/// The longest value in the details: of metadata, of an id, of a violation.
-const MAX_VALUE: usize = 200;
-/// What a detail costs beside its texts: the type's URL and the lengths.
-const DETAIL: usize = 60;
+/// Limit of a value in the details: of metadata, of an id, of a violation.
+const MAX_VALUE_BYTES: usize = 200;
+/// Size of a detail without its texts: the type's URL and the lengths.
+const DETAIL_OVERHEAD_BYTES: usize = 60;
 
-pub(super) fn status(error: &Error, context: &Context<'_>) -> Status {
+pub(super) fn status(error: &Error, context: &StatusContext<'_>) -> Status {
+    let row = error.row();
     let fault = match error {
         Error::Upstream(fault) => Some(&**fault),
         _ => None,
@@ -36,117 +40,91 @@ pub(super) fn status(error: &Error, context: &Context<'_>) -> Status {
     let locale = fault.and_then(|fault| fault.locale.as_deref());
     let copies = if locale.is_some() { 2 } else { 1 };
     let text = cut_text(&text(error, context), copies);
-    let mut room = Room::after(&text, copies);
+    let mut budget = ByteBudget::after(&text, copies);
     let mut details = ErrorDetails::new();
 
-    room.detail();
-    let reason = room.value(&reason(error));
-    let domain = room.value(fault.map_or("drawbridge", |fault| fault.domain));
+    budget.reserve_detail();
+    let reason = budget.value(&row.reason);
+    let domain = budget.value(fault.map_or("drawbridge", |fault| fault.domain));
     let mut metadata = HashMap::new();
-    let mut note = |room: &mut Room, key: &str, value: &str| {
-        if !value.is_empty() && !metadata.contains_key(key) && room.has(key.len(), value) {
-            room.left -= key.len();
-            metadata.insert(key.to_owned(), room.value(value));
+    let mut add = |budget: &mut ByteBudget, key: &str, value: &str| {
+        if !value.is_empty() && !metadata.contains_key(key) && budget.fits(key.len(), value) {
+            budget.left -= key.len();
+            metadata.insert(key.to_owned(), budget.value(value));
         }
     };
-    note(
-        &mut room,
-        "sent",
-        if context.begun || sent(error) {
-            "true"
-        } else {
-            "false"
-        },
-    );
-    note(&mut room, "operation", context.operation);
-    note(&mut room, "upstream", context.upstream);
+    let sent = context.action_started || row.sent;
+    add(&mut budget, "sent", if sent { "true" } else { "false" });
+    add(&mut budget, "operation", context.operation);
+    add(&mut budget, "upstream", context.upstream);
     if let Some(fault) = fault {
-        note(&mut room, "http_status", &fault.http_status.to_string());
+        add(&mut budget, "http_status", &fault.http_status.to_string());
     }
 
-    room.detail();
-    let request_id = room.value(error.request_id().unwrap_or_default());
-    let serving_data = room.value(context.request_id);
+    budget.reserve_detail();
+    let request_id = budget.value(error.request_id().unwrap_or_default());
+    let serving_data = budget.value(context.request_id);
     if !request_id.is_empty() || !serving_data.is_empty() {
         details.set_request_info(request_id, serving_data);
     }
-    // What was begun must not be begun again.
-    if !context.begun
+    if !context.action_started
         && let Some(delay) = error.retry_after()
     {
-        room.detail();
+        budget.reserve_detail();
         details.set_retry_info(Some(delay));
     }
     if let Some(locale) = locale {
-        room.detail();
-        details.set_localized_message(room.value(locale), text.clone());
+        budget.reserve_detail();
+        details.set_localized_message(budget.value(locale), text.clone());
     }
     for (key, value) in fault.map_or(&[][..], |fault| &fault.metadata) {
-        note(&mut room, key, value);
+        add(&mut budget, key, value);
     }
     details.set_error_info(reason, domain, metadata);
 
-    let violations = violations(error, &mut room);
+    let violations = violations(error, &mut budget);
     if !violations.is_empty() {
         details.set_bad_request(violations);
     }
-    let code = match error.code() {
-        // An error is never told as a success.
+    let code = match row.code {
+        // Clients take OK for a success.
         Code::Ok => Code::Unknown,
         code => code,
     };
     Status::with_error_details(code, text, details)
 }
 
-/// The text for the caller: what happened, where, what to do.
-fn text(error: &Error, context: &Context<'_>) -> String {
-    match error {
-        Error::Binding { .. }
-        | Error::Violations(_)
-        | Error::Stream { .. }
-        | Error::Unreceived { .. }
-        | Error::Malformed(_)
-        | Error::NoUpstream(_)
-        | Error::NotConfigured(_)
-        | Error::Refused { .. }
-        | Error::Draining => error.to_string(),
-        Error::Unsupported { .. }
-        | Error::Overload { .. }
-        | Error::Credential { .. }
-        | Error::Deadline { .. }
-        | Error::StreamDeadline
-        | Error::Connect(_)
-        | Error::NoAnswer(_)
-        | Error::OutcomeUnknown(_)
-        | Error::TooLarge { .. }
-        | Error::Undelivered { .. }
-        | Error::Restarted
-        | Error::Decode { .. } => match context.upstream {
-            "" => error.to_string(),
-            upstream => format!("upstream {upstream}: {error}"),
-        },
-        Error::Login { code, .. } => {
-            let what = match code {
-                Code::Unavailable => "cannot log in just now",
-                Code::FailedPrecondition => "cannot log in as it is configured",
-                _ => "was refused when it logged in",
+/// Returns the text for the client: what happened, where, what to do.
+fn text(error: &Error, context: &StatusContext<'_>) -> String {
+    let row = error.row();
+    let text = match error {
+        Error::Upstream(fault) => return upstream_text(fault, row.names_upstream, context),
+        _ if row.audience == Audience::Operators => {
+            let what = match row.code {
+                Code::Unavailable => "cannot log in at the moment",
+                Code::FailedPrecondition => "cannot log in as configured",
+                _ => "was rejected at login",
             };
-            let upstream = context.upstream;
-            format!("upstream {upstream}: the gateway {what}; its log says more")
+            format!("the gateway {what}: its log has the cause")
         }
-        Error::Upstream(fault) => upstream_text(fault, context),
+        _ => error.to_string(),
+    };
+    match context.upstream {
+        upstream if row.names_upstream && !upstream.is_empty() => {
+            format!("upstream {upstream}: {text}")
+        }
+        _ => text,
     }
 }
 
-/// The upstream's own words, and behind them the gateway's.
-fn upstream_text(fault: &Fault, context: &Context<'_>) -> String {
+/// Returns the upstream's message, followed by the gateway's hint.
+fn upstream_text(fault: &Fault, names_upstream: bool, context: &StatusContext<'_>) -> String {
     let mut text = if fault.message.trim().is_empty() {
         format!(
-            "upstream {} answered HTTP {} without saying why",
+            "upstream {} responded HTTP {} without a message",
             context.upstream, fault.http_status
         )
-    } else if matches!(fault.http_status, 502..=504) {
-        // Often the words of a proxy, which do not say whose they are.
+    } else if names_upstream {
         format!("upstream {}: {}", context.upstream, fault.message)
     } else {
         fault.message.clone()
@@ -159,168 +137,95 @@ fn upstream_text(fault: &Fault, context: &Context<'_>) -> String {
     text
 }
 
-/// `ErrorInfo.reason`: stable, for programs.
-/// Form of our own: <https://google.aip.dev/193>.
-fn reason(error: &Error) -> String {
-    match error {
-        Error::Binding { .. } | Error::Violations(_) => "INVALID_FIELD",
-        Error::Stream {
-            code: Code::ResourceExhausted,
-            ..
-        } => "FILE_TOO_LARGE",
-        Error::Stream { .. } => "STREAM_BROKEN",
-        Error::Unreceived { .. } => "REQUEST_NOT_RECEIVED",
-        Error::Malformed(_) => "MALFORMED_REQUEST",
-        Error::Unsupported { .. } => "DIALECT_LACKS_OPERATION",
-        Error::NoUpstream(_) => "UNKNOWN_UPSTREAM",
-        Error::NotConfigured(_) => "NOT_CONFIGURED",
-        Error::Overload {
-            code: Code::Unavailable,
-            ..
-        } => "UPSTREAM_DOWN",
-        Error::Overload { .. } => "OVERLOADED",
-        Error::Credential { code, .. } | Error::Login { code, .. } => match code {
-            Code::PermissionDenied => "LOGIN_FORBIDDEN",
-            Code::FailedPrecondition => "LOGIN_NOT_POSSIBLE",
-            Code::Unavailable => "LOGIN_UNAVAILABLE",
-            _ => "CREDENTIALS_REFUSED",
-        },
-        Error::Deadline { .. } | Error::StreamDeadline => "DEADLINE_PASSED",
-        Error::Connect(_) => "CANNOT_CONNECT",
-        Error::NoAnswer(_) => "NO_ANSWER",
-        Error::OutcomeUnknown(_) => "OUTCOME_UNKNOWN",
-        Error::TooLarge { .. } => "ANSWER_TOO_LARGE",
-        Error::Undelivered { .. } => "ANSWER_NOT_DELIVERED",
-        Error::Upstream(fault) if fault.reason.is_empty() => {
-            return format!("HTTP_{}", fault.http_status);
-        }
-        Error::Upstream(fault) => &fault.reason,
-        Error::Decode { .. } => "UNREADABLE_ANSWER",
-        Error::Refused { .. } => "REFUSED_IN_SUCCESS",
-        Error::Restarted => "LIST_RESTARTED",
-        Error::Draining => "STOPPING",
-    }
-    .to_owned()
-}
-
-/// Whether the call had gone out, so that the upstream may have acted.
-fn sent(error: &Error) -> bool {
-    match error {
-        Error::Deadline { sent } => *sent,
-        Error::Upstream(fault) => !fault.not_processed,
-        Error::StreamDeadline
-        | Error::NoAnswer(_)
-        | Error::OutcomeUnknown(_)
-        | Error::TooLarge { .. }
-        | Error::Undelivered { .. }
-        | Error::Refused { .. }
-        | Error::Restarted
-        | Error::Decode { .. } => true,
-        Error::Binding { .. }
-        | Error::Violations(_)
-        | Error::Stream { .. }
-        | Error::Unreceived { .. }
-        | Error::Malformed(_)
-        | Error::Unsupported { .. }
-        | Error::NoUpstream(_)
-        | Error::NotConfigured(_)
-        | Error::Overload { .. }
-        | Error::Credential { .. }
-        | Error::Login { .. }
-        | Error::Connect(_)
-        | Error::Draining => false,
-    }
-}
-
-/// The fields at fault, as many as there is room for; the last says how many more.
-fn violations(error: &Error, room: &mut Room) -> Vec<FieldViolation> {
+/// Returns the invalid fields that fit into the budget; the last entry counts the others.
+fn violations(error: &Error, budget: &mut ByteBudget) -> Vec<FieldViolation> {
     let one;
     let fields = match error {
         Error::Binding { field, problem } => {
             one = [(field.clone(), problem.clone())];
             &one[..]
         }
-        Error::Violations(all) => all,
+        Error::FieldViolations(all) => all,
         Error::Upstream(fault) => &fault.fields,
         _ => &[],
     };
-    let mut told = Vec::new();
-    // The word on the rest is reserved in advance.
-    room.detail();
-    room.detail();
+    let mut violations = Vec::new();
+    // Once for `BadRequest`, once for the entry that counts the others.
+    budget.reserve_detail();
+    budget.reserve_detail();
     for (n, (field, problem)) in fields.iter().enumerate() {
-        if !room.has(field.len().min(MAX_VALUE), problem) {
-            let rest = format!("{} more fields are at fault", fields.len() - n);
-            told.push(FieldViolation::new("", rest));
+        if !budget.fits(field.len().min(MAX_VALUE_BYTES), problem) {
+            let rest = format!("{} more fields are invalid", fields.len() - n);
+            violations.push(FieldViolation::new("", rest));
             break;
         }
-        let field = room.value(field);
-        told.push(FieldViolation::new(field, room.value(problem)));
+        let field = budget.value(field);
+        violations.push(FieldViolation::new(field, budget.value(problem)));
     }
-    told
+    violations
 }
 
-/// The bytes that are left for details, before base64.
-struct Room {
+/// Bytes left for the details, before base64.
+struct ByteBudget {
     left: usize,
 }
 
-impl Room {
-    /// What the text and its copies in the details leave.
+impl ByteBudget {
+    /// Returns what the text and its copies in the details leave.
     fn after(text: &str, copies: usize) -> Self {
-        let encoded = text.chars().map(percent_encoded).sum::<usize>();
-        let bytes = (MAX_BYTES.saturating_sub(encoded)) / 4 * 3;
+        let encoded = text.chars().map(percent_encoded_len).sum::<usize>();
+        let bytes = (MAX_STATUS_BYTES.saturating_sub(encoded)) / 4 * 3;
         Self {
             left: bytes.saturating_sub(text.len() * copies + 16),
         }
     }
 
-    /// Takes what a detail costs beside its texts.
-    fn detail(&mut self) {
-        self.left = self.left.saturating_sub(DETAIL);
+    /// Subtracts the size of a detail without its texts.
+    fn reserve_detail(&mut self) {
+        self.left = self.left.saturating_sub(DETAIL_OVERHEAD_BYTES);
     }
 
-    /// Whether a key and a value would fit, cut or not.
-    fn has(&self, key: usize, value: &str) -> bool {
-        self.left > key + value.len().min(MAX_VALUE) + DETAIL
+    /// Returns whether a key of this length and a value fit, truncated if necessary.
+    fn fits(&self, key_len: usize, value: &str) -> bool {
+        self.left > key_len + value.len().min(MAX_VALUE_BYTES) + DETAIL_OVERHEAD_BYTES
     }
 
-    /// The value as it fits, paid for.
+    /// Returns the value, truncated if necessary, and subtracts its size.
     fn value(&mut self, value: &str) -> String {
-        let value = cut(value, MAX_VALUE.min(self.left));
+        let value = cut(value, MAX_VALUE_BYTES.min(self.left));
         self.left = self.left.saturating_sub(value.len() + 12);
         value
     }
 }
 
-/// The text, cut so that with its copies in the details it keeps to its share.
+/// Truncates the text to its share, copies in the details included.
 fn cut_text(text: &str, copies: usize) -> String {
     let mut cost = 0;
     for (at, c) in text.char_indices() {
-        // In thirds of a byte, since base64 makes four of three.
-        cost += 3 * percent_encoded(c) + 4 * c.len_utf8() * copies;
+        // In thirds of a byte, since base64 turns three bytes into four.
+        cost += 3 * percent_encoded_len(c) + 4 * c.len_utf8() * copies;
         if cost > 3 * MAX_TEXT_BYTES {
-            return shortened(text, at);
+            return truncated(text, at);
         }
     }
     text.to_owned()
 }
 
-/// The text, cut to about `max` bytes.
+/// Truncates the text to about `max` bytes and appends how many are missing.
 pub(crate) fn cut(text: &str, max: usize) -> String {
     if text.len() <= max {
         return text.to_owned();
     }
-    // Room for the word on the rest.
-    shortened(text, max.saturating_sub(24))
+    // 24 bytes for the suffix.
+    truncated(text, max.saturating_sub(24))
 }
 
-fn shortened(text: &str, end: usize) -> String {
+fn truncated(text: &str, end: usize) -> String {
     let kept = head(text, end);
     format!("{kept}... ({} bytes more)", text.len() - kept.len())
 }
 
-/// The first `max` bytes of the text, or a few less at a character's boundary.
+/// Returns at most the first `max` bytes of the text, up to a character boundary.
 pub(crate) fn head(text: &str, max: usize) -> &str {
     let mut end = max.min(text.len());
     while !text.is_char_boundary(end) {
@@ -329,8 +234,8 @@ pub(crate) fn head(text: &str, max: usize) -> &str {
     &text[..end]
 }
 
-/// What a character costs in `grpc-message`, at most.
-fn percent_encoded(c: char) -> usize {
+/// Returns the largest size of a character in `grpc-message`.
+fn percent_encoded_len(c: char) -> usize {
     if c.is_ascii_alphanumeric() {
         1
     } else {

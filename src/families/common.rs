@@ -50,7 +50,7 @@ pub(crate) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
         retry_after,
         not_processed: not_processed(reply),
         transient: is_transient(status),
-        credential_refused: status == StatusCode::UNAUTHORIZED,
+        credential_rejected: status == StatusCode::UNAUTHORIZED,
         fields: words.fields,
         metadata: metadata([(HINT, redirect_hint(status))]),
         locale: None,
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn absences() {
-        let (get, post) = (Idempotency::Safe, Idempotency::Unsafe);
+        let (get, post) = (Idempotency::NoSideEffects, Idempotency::NonIdempotent);
         for (status, idempotency, not_processed, want) in [
             (
                 502,
@@ -315,15 +315,18 @@ mod tests {
             (599, Code::Internal, false),
             (999, Code::Unknown, false),
         ] {
-            let fault = fault(&context("GetX", Idempotency::Safe), &reply(status, &[], ""));
+            let fault = fault(
+                &context("GetX", Idempotency::NoSideEffects),
+                &reply(status, &[], ""),
+            );
             assert_eq!(fault.code, want, "{status}");
             assert_eq!(fault.transient, transient, "{status}");
             assert_eq!(fault.reason, format!("HTTP_{status}"));
-            assert_eq!(fault.credential_refused, status == 401);
+            assert_eq!(fault.credential_rejected, status == 401);
             assert_eq!(fault.not_processed, status == 429);
             assert_eq!(fault.message.is_empty(), status != 302);
         }
-        let create = context("CreateX", Idempotency::Unsafe);
+        let create = context("CreateX", Idempotency::NonIdempotent);
         assert_eq!(
             fault(&create, &reply(409, &[], "")).code,
             Code::AlreadyExists
@@ -420,7 +423,7 @@ mod tests {
             ("[1]", Code::Internal, "HTTP_500", "", 0),
             ("{\"message\":", Code::Internal, "HTTP_500", "", 0),
         ] {
-            let context = context("GetX", Idempotency::Safe);
+            let context = context("GetX", Idempotency::NoSideEffects);
             let fault = fault(&context, &reply(500, &[], body));
             assert_eq!(fault.code, code, "{body}");
             assert_eq!(fault.reason, reason, "{body}");
@@ -432,7 +435,7 @@ mod tests {
     #[test]
     fn a_redirect_is_not_told_where_to() {
         let reply = reply(302, &[("location", "http://inside.test:8004/")], "");
-        let fault = fault(&context("GetX", Idempotency::Safe), &reply);
+        let fault = fault(&context("GetX", Idempotency::NoSideEffects), &reply);
         let said = format!("{fault:?}");
         assert!(
             said.contains("not followed") && !said.contains("inside"),

@@ -1,7 +1,7 @@
 //! OpenStack Heat Orchestration v1, and what others made of it: Open Telekom
 //! Cloud's RTS and Rackspace Cloud Orchestration.
 
-mod fault;
+mod error_mapping;
 
 use crate::upstream::family::Family;
 
@@ -18,7 +18,7 @@ pub const RACKSPACE: &str = "rackspace";
 pub static FAMILY: Family = Family {
     name: "heat",
     dialects: &[OPENSTACK, RTS, RACKSPACE],
-    fault: fault::fault,
+    fault: error_mapping::fault,
     // A catalog's url ends in the project, a configured one often in the version.
     endpoint_suffixes: &["/v1/{project_id}", "/v1"],
     // Rackspace's too. Source: its catalog; the manual's service-access page is wrong.

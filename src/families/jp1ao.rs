@@ -1,7 +1,7 @@
 //! Hitachi JP1/Automatic Operation, and Ops Center Automator, which shares its API.
 
-mod fault;
-mod properties;
+mod error_mapping;
+mod property_check;
 
 use crate::upstream::family::Family;
 
@@ -11,7 +11,7 @@ use crate::upstream::family::Family;
 pub static FAMILY: Family = Family {
     name: "jp1ao",
     dialects: &["v12", "v11", "v10"],
-    fault: fault::fault,
+    fault: error_mapping::fault,
     // The paths of the protos begin with it.
     endpoint_suffixes: &["/Automation/v1"],
     catalog_type: None,
@@ -24,5 +24,5 @@ pub static FAMILY: Family = Family {
     request_id_headers: &["x-request-id"],
     probe: "/Automation/v1/configuration/version",
     login_check: Some(("/Automation/v1/configuration/version", "")),
-    checkers: &[("property-definitions", properties::check)],
+    checkers: &[("property-definitions", property_check::check)],
 };

@@ -1,6 +1,6 @@
 //! Huawei Cloud ServiceStage v3.
 
-mod fault;
+mod error_mapping;
 
 use crate::upstream::family::Family;
 
@@ -9,7 +9,7 @@ use crate::upstream::family::Family;
 pub static FAMILY: Family = Family {
     name: "servicestage",
     dialects: &[],
-    fault: fault::fault,
+    fault: error_mapping::fault,
     // The paths of the protos begin with the version.
     endpoint_suffixes: &["/v3/{project_id}/cas", "/v3/{project_id}", "/v3"],
     // Its endpoint is configured per region: IAM's catalog is not relied upon.

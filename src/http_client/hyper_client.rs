@@ -55,7 +55,7 @@ impl Direct {
         // Whether anything can have been sent.
         answer.map_err(|error| match error.is_connect() {
             true => Error::Connect(cause(&error)),
-            false => Error::NoAnswer(cause(&error)),
+            false => Error::NoResponse(cause(&error)),
         })
     }
 }

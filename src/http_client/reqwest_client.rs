@@ -41,7 +41,7 @@ impl General {
                 .tcp_nodelay(true)
                 .tcp_keepalive(KEEPALIVE)
                 .pool_idle_timeout(IDLE);
-            if settings.proxy_from_environment {
+            if settings.proxy_from_env {
                 builder
             } else {
                 builder.no_proxy()
@@ -80,7 +80,7 @@ fn failure(error: reqwest::Error) -> Error {
     } else if error.is_connect() {
         Error::Connect(cause(&error))
     } else {
-        Error::NoAnswer(cause(&error))
+        Error::NoResponse(cause(&error))
     }
 }
 

@@ -2,7 +2,7 @@ use std::io::Write as _;
 
 use http::StatusCode;
 
-use super::script::{Answer, Script, nowhere, reply};
+use super::test_server::{Answer, Script, nowhere, reply};
 use super::*;
 
 const LIMIT: usize = 1 << 20;
@@ -10,7 +10,7 @@ const LIMIT: usize = 1 << 20;
 fn settings() -> Settings {
     Settings {
         max_response_bytes: LIMIT,
-        proxy_from_environment: false,
+        proxy_from_env: false,
         ..Settings::default()
     }
 }
@@ -192,7 +192,7 @@ async fn bodies_up_to_the_limit() {
             match want {
                 Some(length) => assert_eq!(got.unwrap().body.len(), length),
                 None => assert!(
-                    matches!(got, Err(Error::TooLarge { limit: LIMIT })),
+                    matches!(got, Err(Error::ResponseTooLarge { limit: LIMIT })),
                     "{got:?}"
                 ),
             }
@@ -216,7 +216,7 @@ async fn no_whole_answer() {
             url.set_username("user").unwrap();
             url.set_password(Some("s3cret")).unwrap();
             match transport.exchange(get(url)).await {
-                Err(Error::NoAnswer(text)) => {
+                Err(Error::NoResponse(text)) => {
                     assert!(!text.is_empty() && text.len() <= MAX_CAUSE);
                     assert!(
                         !text.contains("s3cret") && !text.contains("there"),
@@ -270,7 +270,7 @@ async fn a_silent_upstream() {
         for transport in both(&settings) {
             let server = Script::start([answer.clone()]).await;
             match transport.exchange(get(server.url("/"))).await {
-                Err(Error::NoAnswer(text)) => {
+                Err(Error::NoResponse(text)) => {
                     assert_eq!(text, "silent for 20ms (setting read_timeout)");
                 }
                 other => panic!("{other:?}"),
@@ -316,7 +316,7 @@ async fn long_answers_wait_for_room() {
     let transport = Transport::new(&Settings {
         max_response_bytes: LIMIT,
         max_buffered_bytes: LIMIT,
-        proxy_from_environment: false,
+        proxy_from_env: false,
         ..Settings::default()
     })
     .unwrap();
@@ -369,7 +369,7 @@ async fn long_answers_in_chunks_take_their_room() {
     let transport = Transport::new(&Settings {
         max_response_bytes: 4 << 20,
         max_buffered_bytes: 4 << 20,
-        proxy_from_environment: false,
+        proxy_from_env: false,
         ..Settings::default()
     })
     .unwrap();
@@ -382,7 +382,7 @@ async fn long_answers_in_chunks_take_their_room() {
     let _none = transport.room.try_acquire_many(4096).unwrap();
     let _beyond = transport.beyond.try_acquire_many(7 * 4096).unwrap();
     match transport.exchange(get(server.url("/"))).await {
-        Err(Error::Undelivered { code, .. }) => assert_eq!(code, Code::ResourceExhausted),
+        Err(Error::ResponseNotDelivered { code, .. }) => assert_eq!(code, Code::ResourceExhausted),
         other => panic!("{other:?}"),
     }
 }

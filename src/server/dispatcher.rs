@@ -2,18 +2,15 @@
 //! or opens a watch, and records the result.
 
 use std::collections::HashMap;
-use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use tokio_stream::Stream;
 use tonic::body::Body;
 use tonic::codec::CompressionEncoding;
 use tonic::server::Grpc;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::config::Config;
 use crate::deadline::Deadline;
@@ -26,13 +23,15 @@ use crate::error::{self, Error};
 use crate::families::family;
 use crate::server::codec::WireCodec;
 use crate::server::request_body_timeout::{RequestTimeouts, TimeoutBody};
-use crate::server::response_metadata::{SANDBOX, add_inexact, forward};
+use crate::server::response_metadata::{SANDBOX, add_inexact};
+use crate::server::response_stream::ResponseStream;
 use crate::server::response_write_timeout::{ResponseWriteTimeout, SlowReader};
+use crate::server::served_method::ServedMethod;
 use crate::server::stream_info::{InstrumentedStream, StreamInfo, traced};
 use crate::server::unary_body::UnaryBody;
-use crate::telemetry::{Metrics, RpcMetrics};
+use crate::telemetry::Metrics;
 use crate::upstream::{Upstream, Upstreams};
-use crate::watch::{self, Watches};
+use crate::watch::Watches;
 use drawbridge_transcoder::contract::Contract;
 use drawbridge_transcoder::contract::Method;
 use drawbridge_transcoder::json::Notes;
@@ -53,17 +52,6 @@ pub struct Dispatcher {
     pub(super) traces: bool,
     /// Whether the embedded upstreams are served.
     pub(super) sandbox: bool,
-}
-
-/// A method, and its metrics for each upstream that can serve it.
-#[derive(Debug)]
-pub struct ServedMethod {
-    pub(super) method: Arc<Method>,
-    pub(super) by_upstream: Vec<(Arc<Upstream>, RpcMetrics)>,
-    /// Metrics of calls that fail before an upstream is selected.
-    pub(super) unrouted: RpcMetrics,
-    /// Headers of the upstream's response that become response metadata.
-    pub(super) forwarded_headers: Vec<HeaderName>,
 }
 
 impl Dispatcher {
@@ -144,12 +132,12 @@ impl Dispatcher {
             reason = error.log_text(),
             "request rejected: unauthenticated"
         );
-        self.metrics.refused.inc();
-        error.status(&error::Context {
+        self.metrics.unauthenticated.inc();
+        error.status(&error::StatusContext {
             operation,
             upstream: "",
             request_id: "",
-            begun: false,
+            action_started: false,
         })
     }
 
@@ -176,7 +164,7 @@ impl Dispatcher {
         if let Some(info) = pending
             && let Some(status) = Status::from_header_map(response.headers())
         {
-            let error = Error::Unreceived {
+            let error = Error::RequestNotReceived {
                 code: status.code(),
                 problem: status.message().to_owned(),
             };
@@ -436,46 +424,13 @@ impl Dispatcher {
     }
 }
 
-impl ServedMethod {
-    /// Makes the gRPC response and its metadata.
-    fn response(&self, response: UnaryResponse) -> Response<Bytes> {
-        let UnaryResponse {
-            decoded,
-            headers,
-            room,
-        } = response;
-        let mut response = Response::new(decoded.message);
-        if room.0.is_some() {
-            response.extensions_mut().insert(room);
-        }
-        let metadata = response.metadata_mut().as_mut();
-        forward(&self.forwarded_headers, &headers, metadata);
-        add_inexact(&decoded.notes, metadata);
-        response
-    }
-}
-
 /// Takes the record for the one call that tonic makes when the message has arrived.
 fn take(pending: &mut Option<StreamInfo>) -> Result<StreamInfo, Status> {
-    let info = pending.take();
-    info.ok_or_else(|| Status::internal("a request has one message"))
-}
-
-/// The messages of a server-streaming call.
-pub(super) enum ResponseStream {
-    Watch(watch::WatchStream),
-    List(ListStream),
-    File(FileStream),
-}
-
-impl Stream for ResponseStream {
-    type Item = Result<Bytes, Error>;
-
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        match self.get_mut() {
-            ResponseStream::Watch(stream) => Pin::new(stream).poll_next(cx),
-            ResponseStream::List(stream) => Pin::new(stream).poll_next(cx),
-            ResponseStream::File(stream) => Pin::new(stream).poll_next(cx),
-        }
-    }
+    pending.take().ok_or_else(|| {
+        let error = Error::RequestNotReceived {
+            code: Code::Internal,
+            problem: "the request has more than one message".to_owned(),
+        };
+        error.status(&error::StatusContext::default())
+    })
 }

@@ -51,7 +51,7 @@ impl Drain {
             result = serving => result,
             () = async { let _ = draining.await; tokio::time::sleep(timeout).await } => {
                 tracing::warn!(
-                    drain_secs = timeout.as_secs(),
+                    drain_timeout_secs = timeout.as_secs(),
                     "drain timeout: the remaining calls are cut off"
                 );
                 Ok(())

@@ -71,8 +71,8 @@ impl Gateway {
         let contract = config.contract()?;
         let metrics = Metrics::default();
         let count_attempts = |name: &str| -> AttemptHook {
-            let attempts = metrics.attempts(name);
-            Arc::new(move |attempt| attempts.count(attempt.status.map(|s| s.as_u16())))
+            let requests = metrics.upstream_requests(name);
+            Arc::new(move |attempt| requests.count(attempt.status.map(|s| s.as_u16())))
         };
         let upstreams =
             Upstreams::build(&config.upstreams, family, |name| Some(count_attempts(name)))?;
@@ -174,20 +174,20 @@ impl BoundGateway {
         let probing = tokio::spawn(health::probe_and_report(
             reporter.clone(),
             probed,
-            config.server.probe_interval,
+            config.server.health_check_interval,
         ));
         let admin_task =
             admin.map(|admin| tokio::spawn(serve_admin(admin, metrics, readiness.clone())));
         let router = RouterLayer {
             dispatcher: dispatcher.clone(),
-            tokens: ClientTokens::new(&config.caller_tokens),
+            tokens: ClientTokens::new(&config.client_tokens),
         };
         let drain = Drain {
             readiness: readiness.clone(),
             health: reporter,
             services,
             dispatcher,
-            timeout: config.server.drain,
+            timeout: config.server.drain_timeout,
         };
         let (stop, stopped) = oneshot::channel::<()>();
         readiness.set(true);

@@ -1,12 +1,11 @@
-//! Metrics that are read when they are scraped: open streams, poll loops, and the state of
-//! each upstream.
+//! Registers the gauges and counters that watches and upstreams keep themselves.
 
 use std::sync::Arc;
 
 use crate::server::dispatcher::Dispatcher;
 use crate::telemetry::Sample;
 
-/// Registers the source of these metrics.
+/// Registers the gauges and counters of the watches and of each upstream, read at scrape time.
 pub fn register(dispatcher: &Arc<Dispatcher>) {
     let weak = Arc::downgrade(dispatcher);
     dispatcher.metrics.add_source(move || {
@@ -19,17 +18,25 @@ pub fn register(dispatcher: &Arc<Dispatcher>) {
             help,
             upstream: None,
             value,
-            counts: false,
+            is_counter: false,
         };
         let counter = |sample| Sample {
-            counts: true,
+            is_counter: true,
             ..sample
         };
-        let (watchers, loops) = (watches.watchers as u64, watches.loops as u64);
+        let (streams, loops) = (watches.watchers as u64, watches.loops as u64);
         let mut samples = vec![
-            gauge("watchers", "Open streams of watches and of lists", watchers),
-            gauge("watch_loops", "Poll loops", loops),
-            counter(gauge("watch_polls", "Polls", watches.polls_total)),
+            gauge(
+                "open_streams",
+                "Open streams of watches and of lists",
+                streams,
+            ),
+            gauge("watch_poll_loops", "Running poll loops", loops),
+            counter(gauge(
+                "watch_polls",
+                "Polls of watched resources and logs",
+                watches.polls_total,
+            )),
         ];
         for upstream in dispatcher.upstreams.all() {
             let stats = upstream.stats();
@@ -38,18 +45,26 @@ pub fn register(dispatcher: &Arc<Dispatcher>) {
                 ..gauge(name, help, value)
             };
             let (in_flight, queued) = (stats.in_flight as u64, stats.queued as u64);
-            let open = stats.breaker_open.into();
+            let open = stats.circuit_breaker_open.into();
             samples.extend([
-                upstream_gauge("upstream_in_flight", "Calls at the upstream", in_flight),
-                upstream_gauge("upstream_queued", "Calls waiting for a permit", queued),
+                upstream_gauge(
+                    "upstream_calls_in_flight",
+                    "Calls that hold a permit of the upstream",
+                    in_flight,
+                ),
+                upstream_gauge(
+                    "upstream_calls_queued",
+                    "Calls that wait for a permit of the upstream",
+                    queued,
+                ),
                 counter(upstream_gauge(
                     "upstream_retries",
-                    "Retries",
+                    "Retries of calls",
                     stats.retries_total,
                 )),
                 upstream_gauge(
-                    "upstream_breaker_open",
-                    "1 while the circuit breaker is open",
+                    "upstream_circuit_breaker_open",
+                    "1 while the circuit breaker rejects calls, otherwise 0",
                     open,
                 ),
             ]);

@@ -46,7 +46,7 @@ pub(super) fn server(config: &Config) -> Result<Server, Vec<String>> {
         .accept_http1(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_concurrent_streams(settings.max_streams)
+        .max_concurrent_streams(settings.max_concurrent_streams)
         .http2_keepalive_interval(Some(settings.keepalive_interval))
         .http2_keepalive_timeout(Some(settings.keepalive_timeout));
     if let Some(age) = settings.max_connection_age {

@@ -88,15 +88,15 @@ impl http_body::Body for TimeoutBody {
             true => format!("the request body was idle for {} s", idle.as_secs()),
             false => "the request body was not complete in time".to_owned(),
         };
-        let error = Error::Unreceived {
+        let error = Error::RequestNotReceived {
             code: Code::DeadlineExceeded,
             problem,
         };
-        let context = error::Context {
+        let context = error::StatusContext {
             operation: "",
             upstream: "",
             request_id: "",
-            begun: false,
+            action_started: false,
         };
         Poll::Ready(Some(Err(error.status(&context))))
     }

@@ -220,11 +220,11 @@ impl http_body::Body for GuardedBody {
             State::Dropped { partial, idle } => {
                 let (partial, idle) = (*partial, *idle);
                 *state = State::Ended;
-                let status = unread(idle).status(&error::Context {
+                let status = unread(idle).status(&error::StatusContext {
                     operation: "",
                     upstream: "",
                     request_id: "",
-                    begun: false,
+                    action_started: false,
                 });
                 let mut trailers = HeaderMap::new();
                 Poll::Ready(Some(match partial {
@@ -256,7 +256,7 @@ impl http_body::Body for GuardedBody {
 
 /// The error of a response that its client has not read for `idle`.
 fn unread(idle: Duration) -> Error {
-    Error::Undelivered {
+    Error::ResponseNotDelivered {
         code: Code::DeadlineExceeded,
         problem: format!(
             "the client read nothing of the response for {} s",
@@ -350,7 +350,7 @@ mod tests {
             assert_eq!(read(&mut body).await, want);
             sleep(TIMEOUT - SECOND).await;
         }
-        // The client waits, and there is no data.
+        // The client waits for data that does not arrive.
         assert!(tokio::time::timeout(SECOND, body.frame()).await.is_err());
         sleep(10 * TIMEOUT).await;
         assert!(Arc::strong_count(&memory) == 3 && slow_reader.error().is_none());

@@ -13,8 +13,9 @@ use tonic::{Code, Status};
 use crate::deadline::Deadline;
 use crate::downstream::Caller;
 use crate::error::{self, Error};
-use crate::server::dispatcher::{ResponseStream, ServedMethod};
+use crate::server::response_stream::ResponseStream;
 use crate::server::response_write_timeout::SlowReader;
+use crate::server::served_method::ServedMethod;
 use crate::telemetry::{self, RpcMetrics, code_name};
 use crate::upstream::Upstream;
 
@@ -160,11 +161,11 @@ impl StreamInfo {
         let operation = &self.served.method.path[1..];
         let (upstream, request_id) = (self.upstream_name(), self.request_id());
         let watch = self.served.method.watch.as_ref();
-        let mut status = error.status(&error::Context {
+        let mut status = error.status(&error::StatusContext {
             operation,
             upstream,
             request_id,
-            begun: self.responded && watch.is_some_and(|watch| watch.start.is_some()),
+            action_started: self.responded && watch.is_some_and(|watch| watch.start.is_some()),
         });
         if let Some(id) = &self.caller.request_id {
             let metadata = status.metadata_mut().as_mut();

@@ -60,7 +60,7 @@ async fn silent() -> (tokio::net::TcpListener, upstream::Settings) {
     settings.is_default = true;
     settings.endpoint = Some(url.parse().unwrap());
     settings.project_id = Some("p1".into());
-    settings.transport.proxy_from_environment = false;
+    settings.transport.proxy_from_env = false;
     (listener, settings)
 }
 
@@ -124,7 +124,7 @@ async fn incomplete_message_times_out_and_is_counted() {
         _ = &mut call => panic!("no message was sent"),
         () = sleep(Duration::from_secs(1)) => {}
     }
-    let in_flight = || metric(&dispatcher, "rpc_in_flight");
+    let in_flight = || metric(&dispatcher, "rpc_calls_in_flight");
     assert!(in_flight().ends_with(" 1"), "{}", in_flight());
     drop(call);
     assert!(in_flight().ends_with(" 0"), "{}", in_flight());
@@ -295,13 +295,17 @@ async fn unread_responses_free_memory_and_permits() {
     let router = &mut router;
     let request = pb::ListStacksRequest::default;
     for (path, encoding) in [(list, None), (list, Some("gzip")), (stream, None)] {
-        let mut unread = Vec::new();
+        // Opened at once: each waits for the memory of the read buffer, then of the write buffer.
+        let mut opened = tokio::task::JoinSet::new();
         for _ in 0..9 {
-            let response = open(router, path, request(), encoding).await;
-            assert!(Status::from_header_map(response.headers()).is_none());
-            unread.push(response);
+            let mut router = router.clone();
+            opened.spawn(async move { open(&mut router, path, request(), encoding).await });
         }
-        let full = status(&open(router, list, request(), None).await);
+        let unread = opened.join_all().await;
+        for response in &unread {
+            assert!(Status::from_header_map(response.headers()).is_none());
+        }
+        let full = status(&in_paused_time(open(router, list, request(), None)).await);
         assert_eq!(full.code(), Code::ResourceExhausted, "{path} {encoding:?}");
         in_paused_time(sleep(Duration::from_secs(40))).await;
         let response = open(router, list, request(), encoding).await;

@@ -1,4 +1,5 @@
-//! Prometheus metrics. Labels come from closed lists: operation, upstream, code.
+//! Prometheus metrics. Labels come from closed sets: operation, upstream, gRPC code, HTTP
+//! status. `docs/operations.md` describes each metric.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -14,8 +15,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use tonic::Code;
 
-/// Seconds; from a cached read to a slow engine.
-const BUCKETS: [f64; 13] = [
+/// Upper bounds in seconds, from a cached lookup to Heat's 60 s for its engine.
+const DURATION_BUCKETS: [f64; 13] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 20.0, 60.0,
 ];
 
@@ -33,9 +34,9 @@ struct CodeLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct AttemptLabels {
+struct UpstreamRequestLabels {
     upstream: String,
-    outcome: String,
+    http_status: String,
 }
 
 /// All metrics of a gateway.
@@ -43,12 +44,12 @@ struct AttemptLabels {
 pub struct Metrics {
     registry: Arc<Mutex<Registry>>,
     calls: Family<CodeLabels, Counter>,
-    seconds: Family<RpcLabels, Histogram, fn() -> Histogram>,
-    attempts: Family<AttemptLabels, Counter>,
+    durations: Family<RpcLabels, Histogram, fn() -> Histogram>,
+    upstream_requests: Family<UpstreamRequestLabels, Counter>,
     in_flight: Gauge,
-    /// Requests without a known client token.
-    pub refused: Counter,
-    /// Requests that are not gRPC.
+    /// Counts requests without a known client token.
+    pub unauthenticated: Counter,
+    /// Counts requests that are not gRPC.
     pub unsupported: Counter,
 }
 
@@ -58,29 +59,40 @@ impl fmt::Debug for Metrics {
     }
 }
 
-/// The metrics of one operation at one upstream; found once, then counted
-/// without a look-up.
+/// Counts and times the calls of one operation at one upstream. Each series is looked up
+/// once.
 #[derive(Debug)]
 pub struct RpcMetrics {
     labels: RpcLabels,
     codes: [OnceLock<Counter>; 17],
     calls: Family<CodeLabels, Counter>,
-    /// Found with the first call: most operations never see one, and a histogram
-    /// is 16 lines of text.
-    timed: OnceLock<Histogram>,
-    seconds: Family<RpcLabels, Histogram, fn() -> Histogram>,
-    /// Calls under way in the whole gateway.
+    /// Created by the first call: most operations are never called, and a histogram is 16
+    /// lines of text.
+    duration: OnceLock<Histogram>,
+    durations: Family<RpcLabels, Histogram, fn() -> Histogram>,
+    /// Calls in flight in the gateway, of all operations.
     pub in_flight: Gauge,
 }
 
-/// Counts what became of each HTTP exchange with one upstream; each counter is
-/// found once.
+/// Counts the HTTP exchanges with one upstream by status. Each series is looked up once.
 #[derive(Debug)]
-pub struct AttemptMetrics {
+pub struct UpstreamRequestMetrics {
     upstream: String,
-    /// By status from 100 to 599; the last is for what is no such status.
-    outcomes: Box<[OnceLock<Counter>; 501]>,
-    attempts: Family<AttemptLabels, Counter>,
+    /// By [`status_slot`].
+    counters: Box<[OnceLock<Counter>; STATUS_SLOTS]>,
+    upstream_requests: Family<UpstreamRequestLabels, Counter>,
+}
+
+/// One slot per status from 100 to 599, one for other statuses, one for no response.
+const STATUS_SLOTS: usize = 502;
+
+/// Returns the slot of a response's status, and its label.
+fn status_slot(status: Option<u16>) -> (usize, String) {
+    match status {
+        Some(status @ 100..600) => (usize::from(status - 100), status.to_string()),
+        Some(_) => (500, "other".to_owned()),
+        None => (501, "no_response".to_owned()),
+    }
 }
 
 impl Default for Metrics {
@@ -88,42 +100,42 @@ impl Default for Metrics {
         let mut registry = Registry::with_prefix("drawbridge");
         let metrics = Self {
             calls: Family::default(),
-            seconds: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
-            attempts: Family::default(),
+            durations: Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS)),
+            upstream_requests: Family::default(),
             in_flight: Gauge::default(),
-            refused: Counter::default(),
+            unauthenticated: Counter::default(),
             unsupported: Counter::default(),
             registry: Arc::default(),
         };
         registry.register(
             "rpc_calls",
-            "Calls and streams that have ended, by code",
+            "Calls and streams that have ended, by gRPC code",
             metrics.calls.clone(),
         );
         registry.register_with_unit(
             "rpc_duration",
-            "From the request to the answer; for streams, to the first message",
+            "Time from the request headers to the response, of a stream to its first message",
             Unit::Seconds,
-            metrics.seconds.clone(),
+            metrics.durations.clone(),
         );
         registry.register(
-            "upstream_exchanges",
-            "HTTP exchanges with an upstream, by status or failure",
-            metrics.attempts.clone(),
-        );
-        registry.register(
-            "rpc_in_flight",
-            "Calls under way",
+            "rpc_calls_in_flight",
+            "Calls and streams that have not ended",
             metrics.in_flight.clone(),
         );
         registry.register(
-            "callers_refused",
-            "Requests refused for want of a token that the gateway knows",
-            metrics.refused.clone(),
+            "upstream_requests",
+            "HTTP requests to an upstream, retries included, by status of the response",
+            metrics.upstream_requests.clone(),
+        );
+        registry.register(
+            "unauthenticated_requests",
+            "Requests rejected because they have no known client token",
+            metrics.unauthenticated.clone(),
         );
         registry.register(
             "unsupported_requests",
-            "Requests rejected for their HTTP version, method or content type",
+            "Requests rejected because of their HTTP version, method or content type",
             metrics.unsupported.clone(),
         );
         *metrics.registry.lock().unwrap_or_else(|e| e.into_inner()) = registry;
@@ -132,31 +144,31 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// The metrics of an operation at an upstream.
+    /// Returns the metrics of an operation at an upstream.
     pub fn rpc(&self, operation: &str, upstream: &str) -> RpcMetrics {
         RpcMetrics {
             labels: RpcLabels {
                 operation: operation.to_owned(),
                 upstream: upstream.to_owned(),
             },
-            timed: OnceLock::new(),
-            seconds: self.seconds.clone(),
+            duration: OnceLock::new(),
+            durations: self.durations.clone(),
             codes: Default::default(),
             calls: self.calls.clone(),
             in_flight: self.in_flight.clone(),
         }
     }
 
-    /// The counter of an upstream's exchanges.
-    pub fn attempts(&self, upstream: &str) -> AttemptMetrics {
-        AttemptMetrics {
+    /// Returns the counters of the HTTP exchanges with an upstream.
+    pub fn upstream_requests(&self, upstream: &str) -> UpstreamRequestMetrics {
+        UpstreamRequestMetrics {
             upstream: upstream.to_owned(),
-            outcomes: Box::new([const { OnceLock::new() }; 501]),
-            attempts: self.attempts.clone(),
+            counters: Box::new([const { OnceLock::new() }; STATUS_SLOTS]),
+            upstream_requests: self.upstream_requests.clone(),
         }
     }
 
-    /// Adds values that are read when the metrics are.
+    /// Registers values that `source` computes at each scrape.
     pub fn add_source(&self, source: impl Fn() -> Vec<Sample> + Send + Sync + 'static) {
         self.registry
             .lock()
@@ -164,7 +176,7 @@ impl Metrics {
             .register_collector(Box::new(Source(Box::new(source))));
     }
 
-    /// The metrics in OpenMetrics text.
+    /// Renders the metrics in the OpenMetrics text format.
     pub fn text(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
         let registry = self.registry.lock().unwrap_or_else(|e| e.into_inner());
@@ -174,7 +186,7 @@ impl Metrics {
 }
 
 impl RpcMetrics {
-    /// Counts a call that ended with this code.
+    /// Counts a call that has ended with `code`.
     pub fn count(&self, code: Code) {
         self.codes[code as usize]
             .get_or_init(|| {
@@ -188,50 +200,48 @@ impl RpcMetrics {
             .inc();
     }
 
-    /// Takes in how long a caller has waited for an answer, or for the first message
-    /// of a stream.
+    /// Observes the time to the response, or to the first message of a stream.
     pub fn time(&self, elapsed: Duration) {
-        self.timed
-            .get_or_init(|| self.seconds.get_or_create(&self.labels).clone())
+        self.duration
+            .get_or_init(|| self.durations.get_or_create(&self.labels).clone())
             .observe(elapsed.as_secs_f64());
     }
 }
 
-impl AttemptMetrics {
-    /// Counts an exchange that ended with this HTTP status, or with none.
+impl UpstreamRequestMetrics {
+    /// Counts an exchange by the status of its response, if one arrived.
     pub fn count(&self, status: Option<u16>) {
-        let known = status.filter(|s| (100..600).contains(s));
-        let slot = known.map_or(500, |s| usize::from(s - 100));
-        self.outcomes[slot]
+        let (slot, http_status) = status_slot(status);
+        self.counters[slot]
             .get_or_init(|| {
-                let labels = AttemptLabels {
+                let labels = UpstreamRequestLabels {
                     upstream: self.upstream.clone(),
-                    outcome: known.map_or_else(|| "no_answer".to_owned(), |s| s.to_string()),
+                    http_status,
                 };
-                self.attempts.get_or_create(&labels).clone()
+                self.upstream_requests.get_or_create(&labels).clone()
             })
             .inc();
     }
 }
 
-/// A value read when the metrics are.
+/// One value of a source, see [`Metrics::add_source`].
 #[derive(Clone, Debug)]
 pub struct Sample {
-    /// Name without the prefix.
+    /// The name, without the prefix `drawbridge_` and without `_total`.
     pub name: &'static str,
-    /// What it counts.
+    /// The help text.
     pub help: &'static str,
-    /// The upstream, where the value is of one.
+    /// The label `upstream`, if the value is that of one upstream.
     pub upstream: Option<String>,
     /// The value.
     pub value: u64,
-    /// It only grows.
-    pub counts: bool,
+    /// Whether it is a counter; otherwise it is a gauge.
+    pub is_counter: bool,
 }
 
 impl Sample {
     fn encode(&self, encoder: MetricEncoder<'_>) -> fmt::Result {
-        match self.counts {
+        match self.is_counter {
             true => ConstCounter::new(self.value).encode(encoder),
             false => ConstGauge::new(self.value as i64).encode(encoder),
         }
@@ -251,14 +261,14 @@ impl Collector for Source {
         let mut samples = (self.0)();
         samples.sort_by(|a, b| (a.name, &a.upstream).cmp(&(b.name, &b.upstream)));
         for group in samples.chunk_by(|a, b| a.name == b.name) {
-            let of = &group[0];
-            let kind = match of.counts {
+            let first = &group[0];
+            let kind = match first.is_counter {
                 true => MetricType::Counter,
                 false => MetricType::Gauge,
             };
-            let mut metric = encoder.encode_descriptor(of.name, of.help, None, kind)?;
-            if of.upstream.is_none() {
-                of.encode(metric)?;
+            let mut metric = encoder.encode_descriptor(first.name, first.help, None, kind)?;
+            if first.upstream.is_none() {
+                first.encode(metric)?;
                 continue;
             }
             for sample in group {
@@ -270,7 +280,7 @@ impl Collector for Source {
     }
 }
 
-/// The canonical name of a code. Source: google.rpc.Code.
+/// Returns the canonical name of a code, as in `google.rpc.Code`.
 pub fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
@@ -298,43 +308,44 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_show_up_in_the_text() {
+    fn text_has_counters_histograms_and_samples() {
         let metrics = Metrics::default();
         let rpc = metrics.rpc("a.B/C", "up");
         for _ in 0..2 {
             rpc.time(Duration::from_millis(3));
             rpc.count(Code::NotFound);
         }
-        metrics.refused.inc();
+        metrics.unauthenticated.inc();
         metrics.unsupported.inc_by(2);
-        let attempts = metrics.attempts("up");
-        for status in [Some(404), Some(404), None] {
-            attempts.count(status);
+        let requests = metrics.upstream_requests("up");
+        for status in [Some(404), Some(404), Some(999), None] {
+            requests.count(status);
         }
         metrics.add_source(|| {
-            let of = |name, upstream: Option<&str>, value, counts| Sample {
+            let sample = |name, upstream: Option<&str>, value, is_counter| Sample {
                 name,
-                help: "Some",
+                help: "Help",
                 upstream: upstream.map(str::to_owned),
                 value,
-                counts,
+                is_counter,
             };
             vec![
-                of("watchers", None, 7, false),
-                of("queued", Some("up"), 1, false),
-                of("queued", Some("b"), 2, false),
-                of("polls", None, 3, true),
-                of("retries", Some("up"), 4, true),
+                sample("open_streams", None, 7, false),
+                sample("queued", Some("up"), 1, false),
+                sample("queued", Some("b"), 2, false),
+                sample("polls", None, 3, true),
+                sample("retries", Some("up"), 4, true),
             ]
         });
         let text = metrics.text().unwrap();
         for line in [
             r#"drawbridge_rpc_calls_total{operation="a.B/C",upstream="up",code="NOT_FOUND"} 2"#,
             r#"drawbridge_rpc_duration_seconds_count{operation="a.B/C",upstream="up"} 2"#,
-            r#"drawbridge_upstream_exchanges_total{upstream="up",outcome="404"} 2"#,
-            r#"drawbridge_upstream_exchanges_total{upstream="up",outcome="no_answer"} 1"#,
-            "drawbridge_watchers 7",
-            "drawbridge_callers_refused_total 1",
+            r#"drawbridge_upstream_requests_total{upstream="up",http_status="404"} 2"#,
+            r#"drawbridge_upstream_requests_total{upstream="up",http_status="other"} 1"#,
+            r#"drawbridge_upstream_requests_total{upstream="up",http_status="no_response"} 1"#,
+            "drawbridge_open_streams 7",
+            "drawbridge_unauthenticated_requests_total 1",
             "drawbridge_unsupported_requests_total 2",
             r#"drawbridge_queued{upstream="up"} 1"#,
             r#"drawbridge_queued{upstream="b"} 2"#,

@@ -49,7 +49,7 @@ impl Limit {
             .map_err(|queued| Error::Overload {
                 code: Code::ResourceExhausted,
                 problem: format!(
-                    "upstream {upstream}: {} calls are under way and {queued} wait (settings `max_concurrent`, `max_queued`)",
+                    "upstream {upstream}: {} calls are under way and {queued} wait (settings `max_concurrent_calls`, `max_queued_calls`)",
                     self.max_concurrent
                 ),
                 retry_after: RETRY_AFTER,

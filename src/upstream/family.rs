@@ -93,7 +93,7 @@ pub(crate) fn absence_hint(
         _ => return None,
     };
     let advice = match idempotency {
-        Idempotency::Unsafe if !not_processed => {
+        Idempotency::NonIdempotent if !not_processed => {
             "the upstream may have acted, look before sending it again"
         }
         _ => "try again later, and if it lasts see whether it runs",

@@ -12,14 +12,14 @@ use crate::http_client::Exchange;
 /// What an upstream is doing now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Calls that hold one of `max_concurrent` places.
+    /// Calls that hold one of `max_concurrent_calls` places.
     pub in_flight: usize,
     /// Calls that wait for a place.
     pub queued: usize,
     /// Retries since the start.
     pub retries_total: u64,
     /// Whether the breaker holds calls back.
-    pub breaker_open: bool,
+    pub circuit_breaker_open: bool,
 }
 
 /// Whether an upstream answers, as last seen.
@@ -59,9 +59,9 @@ impl Upstream {
             body: None,
         };
         let answer = match tokio::time::timeout(timeout, self.transport.exchange(exchange)).await {
-            Ok(Ok(_) | Err(Error::TooLarge { .. })) => Ok(()),
+            Ok(Ok(_) | Err(Error::ResponseTooLarge { .. })) => Ok(()),
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(Error::NoAnswer(format!(
+            Err(_) => Err(Error::NoResponse(format!(
                 "nothing came within {} s",
                 timeout.as_secs()
             ))),
@@ -84,7 +84,7 @@ impl Upstream {
             in_flight: self.limit.in_flight(),
             queued: self.limit.queued(),
             retries_total: self.retries.load(Relaxed),
-            breaker_open: self.breaker.is_open(),
+            circuit_breaker_open: self.breaker.is_open(),
         }
     }
 }

@@ -120,7 +120,7 @@ impl Upstreams {
             Some(name) => {
                 let name = String::from_utf8_lossy(name.as_bytes());
                 let name: String = name.chars().take(MAX_NAME).collect();
-                Error::NoUpstream(format!(
+                Error::UnknownUpstream(format!(
                     "metadata `{NAME}`: no upstream of family {family} is named {name:?}; there are: {names}"
                 ))
             }
@@ -214,7 +214,7 @@ mod tests {
         let name = HeaderValue::from_bytes(&[0xff; 4_000]).unwrap();
         let metadata = HeaderMap::from_iter([(http::HeaderName::from_static(NAME), name)]);
         match upstreams.pick("heat", &metadata) {
-            Err(Error::NoUpstream(text)) => assert!(text.len() < 400, "{text}"),
+            Err(Error::UnknownUpstream(text)) => assert!(text.len() < 400, "{text}"),
             other => panic!("{other:?}"),
         }
     }

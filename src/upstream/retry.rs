@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::error::Error;
+use crate::error::{Error, Retry};
 use drawbridge_transcoder::call::Idempotency;
 
 /// The longest pause before the first retry; it doubles with each.
@@ -30,7 +30,7 @@ impl Policy {
         remaining: Duration,
         random: f64,
     ) -> Option<Duration> {
-        if number >= self.max_attempts || !helps(error, idempotency) {
+        if number >= self.max_attempts || !may_retry(error, idempotency) {
             return None;
         }
         let wanted = match error {
@@ -48,41 +48,18 @@ impl Policy {
     }
 }
 
-/// Whether trying again is allowed and may help.
-fn helps(error: &Error, idempotency: Idempotency) -> bool {
-    let repeatable = idempotency != Idempotency::Unsafe;
-    match error {
-        Error::Connect(_) => true,
-        Error::NoAnswer(_) => repeatable,
-        Error::Upstream(fault) => fault.not_processed || (repeatable && fault.transient),
-        // Nothing was sent, and nothing will be different: or the rest of the
-        // answer will be as long, or as wrong, as it was.
-        Error::Binding { .. }
-        | Error::Violations(_)
-        | Error::Stream { .. }
-        | Error::Unreceived { .. }
-        | Error::Malformed(_)
-        | Error::Unsupported { .. }
-        | Error::NoUpstream(_)
-        | Error::NotConfigured(_)
-        | Error::Refused { .. }
-        | Error::Restarted
-        | Error::Overload { .. }
-        | Error::Credential { .. }
-        | Error::Login { .. }
-        | Error::Deadline { .. }
-        | Error::StreamDeadline
-        | Error::OutcomeUnknown(_)
-        | Error::TooLarge { .. }
-        | Error::Undelivered { .. }
-        | Error::Decode { .. }
-        | Error::Draining => false,
+/// Returns whether the call may be retried after this error.
+fn may_retry(error: &Error, idempotency: Idempotency) -> bool {
+    match error.retry() {
+        Retry::Never => false,
+        Retry::IfIdempotent => idempotency != Idempotency::NonIdempotent,
+        Retry::Always => true,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Idempotency::{Idempotent, Safe, Unsafe};
+    use super::Idempotency::{Idempotent, NoSideEffects, NonIdempotent};
     use super::*;
     use crate::upstream::tests::fault;
 
@@ -105,18 +82,22 @@ mod tests {
                 ..fault(503)
             }))
         };
-        for (error, safe, idempotent, unsafe_) in [
+        for (error, no_side_effects, idempotent, non_idempotent) in [
             (Error::Connect("x".into()), true, true, true),
-            (Error::NoAnswer("x".into()), true, true, false),
+            (Error::NoResponse("x".into()), true, true, false),
             (upstream(true, true), true, true, true),
             (upstream(true, false), true, true, true),
             (upstream(false, true), true, true, false),
             (upstream(false, false), false, false, false),
-            (Error::TooLarge { limit: 1 }, false, false, false),
+            (Error::ResponseTooLarge { limit: 1 }, false, false, false),
             (Error::Deadline { sent: false }, false, false, false),
             (Error::Draining, false, false, false),
         ] {
-            for (idempotency, want) in [(Safe, safe), (Idempotent, idempotent), (Unsafe, unsafe_)] {
+            for (idempotency, want) in [
+                (NoSideEffects, no_side_effects),
+                (Idempotent, idempotent),
+                (NonIdempotent, non_idempotent),
+            ] {
                 let pause = POLICY.pause(&error, idempotency, 1, LONG, 0.5);
                 assert_eq!(pause.is_some(), want, "{error:?} {idempotency:?}");
             }
@@ -136,7 +117,7 @@ mod tests {
             (1, 1.0, ms(101), Some(ms(100))),
             (1, 0.0, ms(0), None),
         ] {
-            let pause = POLICY.pause(&error, Unsafe, number, remaining, random);
+            let pause = POLICY.pause(&error, NonIdempotent, number, remaining, random);
             assert_eq!(pause, want, "{number} {random} {remaining:?}");
         }
         let many = Policy {
@@ -144,7 +125,7 @@ mod tests {
             ..POLICY
         };
         for number in [7, 20, 1_000, u32::MAX - 1] {
-            let pause = many.pause(&error, Unsafe, number, LONG, 1.0);
+            let pause = many.pause(&error, NonIdempotent, number, LONG, 1.0);
             assert_eq!(pause, Some(many.max_backoff));
         }
     }
@@ -164,7 +145,7 @@ mod tests {
                 retry_after: Some(Duration::from_secs(retry_after)),
                 ..fault(429)
             }));
-            let pause = POLICY.pause(&error, Unsafe, 1, remaining, random);
+            let pause = POLICY.pause(&error, NonIdempotent, 1, remaining, random);
             assert_eq!(pause, want, "{retry_after} {random} {remaining:?}");
         }
     }

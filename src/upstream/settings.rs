@@ -27,18 +27,18 @@ pub struct Settings {
     /// Connections.
     pub transport: http_client::Settings,
     /// Calls under way at once. Default: 256.
-    pub max_concurrent: usize,
+    pub max_concurrent_calls: usize,
     /// Calls that may wait for a place. Default: 1,024.
-    pub max_queued: usize,
+    pub max_queued_calls: usize,
     /// Attempts of one call, the first included. Default: 3.
     pub max_attempts: u32,
     /// The longest pause between attempts. Default: 5 s. A `Retry-After` that is
     /// longer is not waited for but told to the caller.
     pub max_backoff: Duration,
     /// Failures in a row that open the breaker. Default: 20. 0: no breaker.
-    pub breaker_failures: u32,
+    pub circuit_breaker_failures: u32,
     /// How long the breaker stays open. Default: 5 s.
-    pub breaker_open: Duration,
+    pub circuit_breaker_open: Duration,
 }
 
 impl Settings {
@@ -57,12 +57,12 @@ impl Settings {
             project_id: None,
             auth,
             transport: http_client::Settings::default(),
-            max_concurrent: 256,
-            max_queued: 1_024,
+            max_concurrent_calls: 256,
+            max_queued_calls: 1_024,
             max_attempts: 3,
             max_backoff: Duration::from_secs(5),
-            breaker_failures: 20,
-            breaker_open: Duration::from_secs(5),
+            circuit_breaker_failures: 20,
+            circuit_breaker_open: Duration::from_secs(5),
         }
     }
 }

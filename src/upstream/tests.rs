@@ -12,7 +12,7 @@ pub(super) fn fault(http_status: u16) -> Fault {
         retry_after: None,
         not_processed: false,
         transient: false,
-        credential_refused: false,
+        credential_rejected: false,
         fields: Vec::new(),
         metadata: Vec::new(),
         locale: None,
@@ -30,7 +30,7 @@ use super::*;
 use crate::credentials;
 use crate::families::common;
 use crate::families::error_body::retry_after;
-use crate::http_client::script::{self, Answer, Script, reply};
+use crate::http_client::test_server::{self, Answer, Script, reply};
 
 static FAMILY: Family = Family {
     name: "test",
@@ -56,7 +56,7 @@ fn read(context: &FaultContext<'_>, reply: &Reply) -> Fault {
         message: format!("said {status}, {} bytes", reply.body.len()),
         transient: matches!(status, 502..=504),
         not_processed: common::not_processed(reply),
-        credential_refused: status == 401,
+        credential_rejected: status == 401,
         ..fault(status)
     }
 }
@@ -76,7 +76,7 @@ fn upstream(endpoint: Url, change: impl FnOnce(&mut Settings)) -> Upstream {
         max_backoff: Duration::from_millis(1),
         ..Settings::new("cloud", "test", credentials::Settings::None)
     };
-    settings.transport.proxy_from_environment = false;
+    settings.transport.proxy_from_env = false;
     change(&mut settings);
     Upstream::new(settings, &FAMILY, None).unwrap()
 }
@@ -88,7 +88,7 @@ fn get(path: &str) -> Call {
         project: None,
         query: String::new(),
         body: None,
-        idempotency: Idempotency::Safe,
+        idempotency: Idempotency::NoSideEffects,
         media: drawbridge_transcoder::call::Media::default(),
     }
 }
@@ -97,7 +97,7 @@ fn post(path: &str) -> Call {
     Call {
         verb: Method::POST,
         body: Some(Bytes::from_static(b"{\"a\":1}")),
-        idempotency: Idempotency::Unsafe,
+        idempotency: Idempotency::NonIdempotent,
         ..get(path)
     }
 }
@@ -140,7 +140,7 @@ fn upstream_fault(result: Result<Reply, Error>) -> Box<Fault> {
 
 /// An address where nobody listens.
 fn nowhere() -> Url {
-    let address = script::nowhere();
+    let address = test_server::nowhere();
     format!("http://{address}").parse().unwrap()
 }
 
@@ -285,7 +285,7 @@ async fn successes_and_faults() {
         ),
         (
             reply(200, &[], vec![b' '; 20 << 20]),
-            Err("the answer is longer than 16777216 bytes (setting max_response_bytes)"),
+            Err("the response is longer than 16777216 bytes (setting max_response_bytes)"),
         ),
     ] {
         let mut server = Script::start([Answer::Close(answer)]).await;
@@ -321,7 +321,7 @@ async fn what_is_sent_again() {
         (
             get("/x"),
             || vec![cut_off(), cut_off(), cut_off()],
-            Err("no answer"),
+            Err("no response"),
             3,
         ),
         // An attempt before has deleted it, or somebody else: it is gone.
@@ -350,7 +350,7 @@ async fn what_is_sent_again() {
             Err("said 404"),
             2,
         ),
-        (post("/x"), || vec![cut_off()], Err("no answer"), 1),
+        (post("/x"), || vec![cut_off()], Err("no response"), 1),
         (post("/x"), || vec![says(503)], Err("said 503"), 1),
         (post("/x"), || vec![says(429), says(429), ok()], Ok(()), 3),
     ];
@@ -416,11 +416,11 @@ async fn an_unsafe_call_that_a_proxy_answers_may_have_been_done() {
 #[tokio::test]
 async fn what_an_earlier_attempt_may_have_done_is_told() {
     let sent = |error: Error| {
-        let status = error.status(&crate::error::Context {
+        let status = error.status(&crate::error::StatusContext {
             operation: "a.B/C",
             upstream: "cloud",
             request_id: "r",
-            begun: false,
+            action_started: false,
         });
         let details = tonic_types::StatusExt::get_error_details(&status);
         details.error_info().unwrap().metadata["sent"].clone()
@@ -483,7 +483,9 @@ async fn retry_after_is_waited_for_or_told() {
 #[tokio::test]
 async fn retries_have_a_budget() {
     let mut server = Script::start((0..100).map(|_| says(502))).await;
-    let upstream = upstream(server.url(""), |settings| settings.breaker_failures = 0);
+    let upstream = upstream(server.url(""), |settings| {
+        settings.circuit_breaker_failures = 0
+    });
     for _ in 0..20 {
         upstream_fault(call(&upstream, &get("/x")).await);
     }
@@ -499,8 +501,8 @@ async fn retries_have_a_budget() {
 async fn the_breaker() {
     let upstream = upstream(nowhere(), |settings| {
         settings.max_attempts = 1;
-        settings.breaker_failures = 2;
-        settings.breaker_open = Duration::from_secs(3_600);
+        settings.circuit_breaker_failures = 2;
+        settings.circuit_breaker_open = Duration::from_secs(3_600);
     });
     assert_eq!(upstream.state(), State::Unknown);
     for _ in 0..2 {
@@ -519,7 +521,7 @@ async fn the_breaker() {
         }
         other => panic!("{other:?}"),
     }
-    assert!(upstream.stats().breaker_open);
+    assert!(upstream.stats().circuit_breaker_open);
     assert_eq!(upstream.state(), State::Unhealthy);
 }
 
@@ -535,7 +537,7 @@ async fn the_breaker_opens_for_an_upstream_that_hangs() {
             Arc::new(move |attempt: &Attempt<'_>| told.lock().unwrap().push(attempt.status))
         };
         let settings = upstream(server.url(""), |settings| {
-            settings.breaker_failures = 1;
+            settings.circuit_breaker_failures = 1;
             settings.transport.connect_timeout = Duration::from_secs(connect_timeout);
             settings.transport.read_timeout = Duration::from_secs(3_600);
         })
@@ -555,7 +557,7 @@ async fn the_breaker_opens_for_an_upstream_that_hangs() {
         );
         server.left().await;
         assert_eq!(*told.lock().unwrap(), [None], "it is counted");
-        assert_eq!(upstream.stats().breaker_open, opens);
+        assert_eq!(upstream.stats().circuit_breaker_open, opens);
     }
 }
 
@@ -564,8 +566,8 @@ async fn recovery() {
     let mut server = Script::start([says(503), says(503), ok(), ok()]).await;
     let upstream = upstream(server.url(""), |settings| {
         settings.max_attempts = 2;
-        settings.breaker_failures = 2;
-        settings.breaker_open = Duration::ZERO;
+        settings.circuit_breaker_failures = 2;
+        settings.circuit_breaker_open = Duration::ZERO;
     });
     upstream_fault(call(&upstream, &get("/x")).await);
     for _ in 0..2 {
@@ -580,7 +582,9 @@ async fn recovery() {
 #[tokio::test]
 async fn the_failure_itself_is_told_when_it_opens_the_breaker() {
     let mut server = Script::start([says(502)]).await;
-    let upstream = upstream(server.url(""), |settings| settings.breaker_failures = 1);
+    let upstream = upstream(server.url(""), |settings| {
+        settings.circuit_breaker_failures = 1
+    });
     assert_eq!(
         upstream_fault(call(&upstream, &get("/x")).await).http_status,
         502
@@ -754,8 +758,8 @@ async fn a_caller_that_leaves_closes_the_request() {
 async fn a_full_queue() {
     let mut server = Script::start([Answer::Hang]).await;
     let upstream = Arc::new(upstream(server.url(""), |settings| {
-        settings.max_concurrent = 1;
-        settings.max_queued = 1;
+        settings.max_concurrent_calls = 1;
+        settings.max_queued_calls = 1;
     }));
     let hanging = tokio::spawn({
         let upstream = upstream.clone();
@@ -843,7 +847,7 @@ fn settings_that_cannot_be() {
             "endpoint: must begin with http",
         ),
         (|s| s.project_id = Some("..".into()), "project_id: "),
-        (|s| s.max_concurrent = 0, "max_concurrent and "),
+        (|s| s.max_concurrent_calls = 0, "max_concurrent_calls and "),
         (
             |s| s.transport.ca_file = Some("/nowhere".into()),
             "ca_file /nowhere: ",

@@ -167,8 +167,8 @@ impl Watches {
                 let tail = Arc::clone(entry.get());
                 (tail.news.subscribe(), tail)
             }
-            Slot::Vacant(_) if running >= registry.settings.max_loops => {
-                return Err(limit_reached("watched things", "max_loops"));
+            Slot::Vacant(_) if running >= registry.settings.max_poll_loops => {
+                return Err(limit_reached("poll loops", "watch.max_poll_loops"));
             }
             Slot::Vacant(entry) => {
                 let key = Arc::clone(entry.key());

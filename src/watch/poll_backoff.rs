@@ -178,7 +178,7 @@ mod tests {
                 problem: "no token".to_owned(),
             },
             Error::decode("", "HTML"),
-            Error::TooLarge { limit: 1 },
+            Error::ResponseTooLarge { limit: 1 },
         ] {
             assert_eq!(Patience::new(S(60)).bear(&error, S(1)), None, "{error}");
         }

@@ -252,7 +252,7 @@ impl Drop for Farewell<'_> {
         // First out of the registry: who comes now gets a new loop.
         self.registry.remove(self.key, self.this);
         let end = self.end.take().unwrap_or_else(|| {
-            End::Failed(Error::NoAnswer("the poll loop has stopped".to_owned()))
+            End::Failed(Error::NoResponse("the poll loop has stopped".to_owned()))
         });
         self.this.news.send_modify(|news| {
             let stage = std::mem::replace(&mut news.stage, Stage::Unread);
@@ -281,7 +281,7 @@ pub(super) fn leave(registry: &Registry, key: &Key, this: &Arc<Loop>) -> bool {
 async fn follow(registry: &Registry, key: &Key, this: &Arc<Loop>) -> End {
     let rules = this.rules;
     let mut cadence = Cadence::new(rules.first_interval, rules.max_interval, registry.random);
-    let mut patience = Patience::new(registry.settings.max_failing);
+    let mut patience = Patience::new(registry.settings.failure_tolerance);
     let mut seen: Option<Seen> = None;
     loop {
         registry.polls.fetch_add(1, Ordering::Relaxed);

@@ -80,7 +80,7 @@ pub(super) fn is_not_found(error: &Error) -> bool {
 /// A poll is sent again and again: a watch says that it may be, even where the
 /// polled rpc has no `idempotency_level`.
 pub(super) fn repeatable(mut call: Call) -> Call {
-    if call.idempotency == Idempotency::Unsafe {
+    if call.idempotency == Idempotency::NonIdempotent {
         call.idempotency = Idempotency::Idempotent;
     }
     call
@@ -128,6 +128,7 @@ impl RestSource {
         })
     }
 
+    #[expect(clippy::expect_used, reason = "checked by `new`")]
     fn watch(&self) -> &Watch {
         self.method.watch.as_ref().expect("checked by `new`")
     }
@@ -212,7 +213,7 @@ impl RestSource {
                 return Ok(items.into_iter().flatten().collect());
             };
             let (at, response) =
-                read.map_err(|_| Error::NoAnswer("a refresh was broken off".to_owned()))?;
+                read.map_err(|_| Error::NoResponse("a refresh was broken off".to_owned()))?;
             match response {
                 Ok(response) => {
                     let bytes = watch.refreshed(&response)?;

@@ -13,7 +13,6 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_stream::Stream;
 
-use super::log::LogStream;
 use super::snapshot::Snapshot;
 use super::{Joins, Registry};
 use crate::deadline::Deadline;
@@ -40,8 +39,8 @@ enum State {
     Waiting(Pin<Box<dyn Future<Output = Reader> + Send>>),
     /// A message, and an error behind it.
     Last(Option<Bytes>, Option<Error>),
-    /// What is told is a log.
-    Log(Box<LogStream>),
+    /// The stream of a log.
+    Log(Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>),
     /// The end was told.
     Over,
 }
@@ -108,9 +107,9 @@ enum Telling {
 }
 
 impl WatchStream {
-    /// The stream of a log.
-    pub(super) fn log(stream: LogStream) -> Self {
-        Self(State::Log(Box::new(stream)))
+    /// Wraps the stream of a log. Any stream: `log` itself reads a `WatchStream`.
+    pub(super) fn log(stream: impl Stream<Item = Result<Bytes, Error>> + Send + 'static) -> Self {
+        Self(State::Log(Box::pin(stream)))
     }
 
     /// Waits until there is something to tell. An error here is the answer to
@@ -191,7 +190,7 @@ impl Stream for WatchStream {
                     let next = next.or_else(|| error.take().map(Err));
                     return Poll::Ready(next);
                 }
-                State::Log(log) => return Pin::new(log).poll_next(cx),
+                State::Log(log) => return log.as_mut().poll_next(cx),
                 State::Waiting(wait) => match wait.as_mut().poll(cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(reader) => self.0 = State::Telling(reader),

@@ -199,7 +199,7 @@ fn watches_with(settings: Settings) -> Watches {
 
 fn watches() -> Watches {
     watches_with(Settings {
-        max_failing: S(60),
+        failure_tolerance: S(60),
         ..Settings::default()
     })
 }
@@ -320,7 +320,7 @@ fn fault(code: Code, retry_after: Option<Duration>) -> Error {
         retry_after,
         not_processed: false,
         transient: false,
-        credential_refused: false,
+        credential_rejected: false,
         fields: Vec::new(),
         metadata: Vec::new(),
         locale: None,
@@ -595,7 +595,7 @@ async fn the_first_failure_is_the_rpcs_own() {
 async fn transient_failures_are_borne_and_seen() {
     for error in [
         down(),
-        Error::NoAnswer("reset".to_owned()),
+        Error::NoResponse("reset".to_owned()),
         Error::Deadline { sent: true },
         fault(Code::Unavailable, None),
         fault(Code::ResourceExhausted, None),
@@ -941,7 +941,7 @@ async fn what_a_call_began_may_fail_at_first() {
         ),
         (
             Answer::Panics,
-            &["ERROR no answer: the poll loop has stopped", "END"],
+            &["ERROR no response: the poll loop has stopped", "END"],
         ),
     ] {
         world.answers(answer);
@@ -1235,7 +1235,7 @@ async fn a_panic_ends_the_watches_and_no_more() {
         all(&mut stream, 3).await,
         [
             "INITIAL 1",
-            "ERROR no answer: the poll loop has stopped",
+            "ERROR no response: the poll loop has stopped",
             "END"
         ]
     );
@@ -1247,8 +1247,8 @@ async fn a_panic_ends_the_watches_and_no_more() {
 #[tokio::test(start_paused = true)]
 async fn places_are_limited() {
     let watches = watches_with(Settings {
-        max_watchers: 3,
-        max_loops: 2,
+        max_streams: 3,
+        max_poll_loops: 2,
         ..Settings::default()
     });
     let world = World::of(false, &["1"]);
@@ -1268,9 +1268,9 @@ async fn places_are_limited() {
         }
         other => panic!("{other:?}"),
     };
-    assert!(refusal(open("/c").await).contains("`max_loops`"));
+    assert!(refusal(open("/c").await).contains("`watch.max_poll_loops`"));
     streams.push(open("/a").await.unwrap());
-    assert!(refusal(open("/a").await).contains("`max_watchers`"));
+    assert!(refusal(open("/a").await).contains("`watch.max_streams`"));
     // Streams of lists count as well.
     let place = || {
         watches
@@ -1278,7 +1278,7 @@ async fn places_are_limited() {
             .acquire()
             .map(|_| unreachable!("all are taken"))
     };
-    assert!(refusal(place()).contains("`max_watchers`"));
+    assert!(refusal(place()).contains("`watch.max_streams`"));
     streams.clear();
     let_run().await;
     streams.push(open("/c").await.unwrap());

@@ -54,7 +54,7 @@ async fn proxies() {
     // None for this host, or for this upstream.
     for (more, env) in [
         ("", &[("NO_PROXY", "127.0.0.1")][..]),
-        ("proxy_from_environment = false\n", &[]),
+        ("proxy_from_env = false\n", &[]),
     ] {
         let upstream = deployment().await;
         let nowhere = ("HTTP_PROXY", "http://127.0.0.1:1");

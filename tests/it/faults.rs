@@ -579,8 +579,8 @@ async fn a_flood_is_refused_quickly_and_the_gateway_lives_on() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let mut one = upstream("u", "heat", &url);
-    one.max_concurrent = 2;
-    one.max_queued = 2;
+    one.max_concurrent_calls = 2;
+    one.max_queued_calls = 2;
     let gateway = Gateway::with(vec![one]).await;
     // The upstream accepts and never answers.
     let held = tokio::spawn(async move {

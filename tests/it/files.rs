@@ -253,7 +253,7 @@ async fn a_caller_who_leaves_sends_nothing() {
             let messages = tokio_stream::iter([first]).chain(tokio_stream::pending());
             client.send(PUT, messages).await
         });
-        let began = told(&["drawbridge_rpc_in_flight", " 1"]);
+        let began = told(&["drawbridge_rpc_calls_in_flight", " 1"]);
         tokio::time::timeout(PATIENCE, began)
             .await
             .expect("it begins");

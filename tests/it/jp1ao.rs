@@ -55,7 +55,7 @@ impl Ao {
         let recorder = Recorder::start(move |seen| (*answers.lock().unwrap())(seen)).await;
         let mut settings = upstream("ao", "jp1ao", &recorder.url());
         // Failures of one case are not those of the next.
-        settings.breaker_failures = 0;
+        settings.circuit_breaker_failures = 0;
         change(&mut settings);
         let gateway = Gateway::with(vec![settings]).await;
         Self {

@@ -2,6 +2,15 @@
 //! records what it saw, or the sandbox. They need nothing but the crate registry;
 //! `tests/real_systems` is the stage that needs more.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "a test may panic"
+)]
+
 #[path = "../support/mod.rs"]
 mod support;
 

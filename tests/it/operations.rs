@@ -99,11 +99,11 @@ fn all_bound(name: &str, count: usize, left_out: &[(&str, &str)]) {
         if said && dialects.len() > 1 && dialects != operation.dialects {
             wrong.push(format!("{}: offered by {dialects:?}", operation.rpc));
         }
-        // What may be sent twice by mistake is worse than what may not.
+        // The proto may be stricter than the document: a wrong retry is the worse mistake.
         let safe = operation.idempotency == "safe";
         let never = operation.idempotency == "no";
-        if (method.idempotency == Idempotency::Safe && !safe)
-            || (method.idempotency != Idempotency::Unsafe && never)
+        if (method.idempotency == Idempotency::NoSideEffects && !safe)
+            || (method.idempotency != Idempotency::NonIdempotent && never)
         {
             wrong.push(format!("{}: {:?}", operation.rpc, method.idempotency));
         }

@@ -366,14 +366,14 @@ async fn streams_of_lists_are_bounded() {
     let answering = Arc::clone(&list);
     let recorder = Recorder::start(move |seen| answering.answer(seen)).await;
     let mut config = settings(vec![upstream("u", "heat", &recorder.url())]);
-    config.watch.max_watchers = 1;
+    config.watch.max_streams = 1;
     let gateway = Gateway::start(config).await;
     // More than a page may have counts as what it may.
     let request = json!({"page_size": 100_000});
     let stream = gateway.client.watch(STACKS, request.clone(), &[]).await;
     let mut stream = stream.unwrap();
     let (_, gauges) = http_get(&metrics(&gateway)).await;
-    assert!(gauges.contains("drawbridge_watchers 1\n"), "{gauges}");
+    assert!(gauges.contains("drawbridge_open_streams 1\n"), "{gauges}");
     let (ids, end) = drain(&mut stream, "stack").await;
     assert!(end.is_none(), "{end:?}");
     assert_eq!(ids.len(), 3_000);
@@ -403,7 +403,7 @@ async fn streams_of_lists_are_bounded() {
     assert!(
         status
             .message()
-            .contains("too many streams at once (setting `max_watchers`)")
+            .contains("too many streams at once (setting `watch.max_streams`)")
     );
     drop(first);
     let room = async {

@@ -1,6 +1,7 @@
 //! The server around the rpcs: health, reflection, metrics, compression, who
 //! may call.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use drawbridge::config::Tls;
@@ -209,12 +210,27 @@ async fn the_admin_listener() {
     assert_eq!(status, 200);
     for line in [
         r#"drawbridge_rpc_calls_total{operation="openstack.orchestration.v1.SoftwareDeploymentService/ListSoftwareDeployments",upstream="u",code="OK"} 1"#,
-        r#"drawbridge_upstream_exchanges_total{upstream="u",outcome="200"}"#,
-        "drawbridge_rpc_in_flight 0",
-        r#"drawbridge_upstream_breaker_open{upstream="u"} 0"#,
+        r#"drawbridge_upstream_requests_total{upstream="u",http_status="200"}"#,
+        "drawbridge_rpc_calls_in_flight 0",
+        r#"drawbridge_upstream_circuit_breaker_open{upstream="u"} 0"#,
     ] {
         assert!(text.contains(line), "{line} not in\n{text}");
     }
+    let served: BTreeSet<String> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+        .map(|(name, kind)| match kind {
+            "counter" => format!("{name}_total"),
+            _ => name.to_owned(),
+        })
+        .collect();
+    let documented: BTreeSet<String> = include_str!("../../docs/operations.md")
+        .lines()
+        .filter_map(|line| Some(line.strip_prefix("| `")?.split_once('`')?.0))
+        .filter(|name| name.starts_with("drawbridge_"))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(served, documented, "docs/operations.md lists every metric");
 }
 
 std::thread_local! {
@@ -303,7 +319,7 @@ async fn a_stream_is_recorded_to_its_end() {
     };
     assert!(text.contains(&counted("PERMISSION_DENIED")), "{text}");
     assert!(!text.contains(&counted("OK")), "{text}");
-    assert!(text.contains("drawbridge_rpc_in_flight 0"), "{text}");
+    assert!(text.contains("drawbridge_rpc_calls_in_flight 0"), "{text}");
     let lines = logged("call failed");
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(
@@ -372,7 +388,7 @@ async fn compression_is_the_callers_choice() {
 async fn callers_bring_a_token_where_one_is_asked_for() {
     let recorder = Recorder::fixed(Answer::json(200, &json!({"software_deployments": []}))).await;
     let mut settings = settings(vec![upstream("u", "heat", &recorder.url())]);
-    settings.caller_tokens = vec!["first".into(), "second".into()];
+    settings.client_tokens = vec!["first".into(), "second".into()];
     let gateway = Gateway::start(settings).await;
     for token in [None, Some("third")] {
         let metadata: Vec<_> = token.iter().map(|t| ("drawbridge-token", *t)).collect();
@@ -391,7 +407,7 @@ async fn callers_bring_a_token_where_one_is_asked_for() {
     let admin = gateway.running.admin.unwrap();
     let (_, text) = http_get(&format!("http://{admin}/metrics")).await;
     assert!(
-        text.contains("drawbridge_callers_refused_total 2"),
+        text.contains("drawbridge_unauthenticated_requests_total 2"),
         "guesses leave a trace: {text}"
     );
     for token in ["first", "second"] {
@@ -538,7 +554,7 @@ async fn requests_that_are_not_grpc_are_rejected_and_not_executed() {
     let upstreams = || vec![upstream("u", "jp1ao", &recorder.url())];
     let gateway = Gateway::with(upstreams()).await;
     let mut config = settings(upstreams());
-    config.caller_tokens = vec!["t0ken".into()];
+    config.client_tokens = vec!["t0ken".into()];
     let guarded = Gateway::start(config).await;
     let release = "/hitachi.automation.v1.AutomationServiceService/ReleaseService";
     // The message `id: 4`, as a web page can send it.

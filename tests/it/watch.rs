@@ -204,8 +204,8 @@ async fn a_thousand_watchers_share_one_poll() {
     let before = heat.1.load(Ordering::SeqCst);
     let metrics = metrics(&gateway).await;
     let after = heat.1.load(Ordering::SeqCst);
-    assert_eq!(metric(&metrics, "drawbridge_watchers"), 1000);
-    assert_eq!(metric(&metrics, "drawbridge_watch_loops"), 1);
+    assert_eq!(metric(&metrics, "drawbridge_open_streams"), 1000);
+    assert_eq!(metric(&metrics, "drawbridge_watch_poll_loops"), 1);
     // Every read of the upstream is a poll of the one loop; one more may be on its way.
     let polls = metric(&metrics, "drawbridge_watch_polls_total") as usize;
     assert!(
@@ -225,8 +225,8 @@ async fn a_thousand_watchers_share_one_poll() {
 async fn gone(gateway: &Gateway) {
     loop {
         let metrics = metrics(gateway).await;
-        if metric(&metrics, "drawbridge_watchers") == 0
-            && metric(&metrics, "drawbridge_watch_loops") == 0
+        if metric(&metrics, "drawbridge_open_streams") == 0
+            && metric(&metrics, "drawbridge_watch_poll_loops") == 0
         {
             return;
         }
@@ -257,7 +257,7 @@ async fn callers_with_different_tokens_never_share() {
         watches.push(watch);
     }
     assert_eq!(
-        metric(&metrics(&gateway).await, "drawbridge_watch_loops"),
+        metric(&metrics(&gateway).await, "drawbridge_watch_poll_loops"),
         2
     );
     let tokens: Vec<_> = recorder

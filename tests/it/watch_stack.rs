@@ -257,8 +257,8 @@ async fn two_thousand_watches_of_two_hundred_stacks() {
         assert_eq!(told(watch).await, present);
     }
     let text = metrics(&gateway).await;
-    assert_eq!(metric(&text, "drawbridge_watchers"), 2_000);
-    assert_eq!(metric(&text, "drawbridge_watch_loops"), 400);
+    assert_eq!(metric(&text, "drawbridge_open_streams"), 2_000);
+    assert_eq!(metric(&text, "drawbridge_watch_poll_loops"), 400);
     for id in &ids {
         heat.is(id, "CREATE_COMPLETE");
     }
@@ -268,7 +268,7 @@ async fn two_thousand_watches_of_two_hundred_stacks() {
         assert_eq!(end(watch).await, None);
     }
     let text = metrics(&gateway).await;
-    assert_eq!(metric(&text, "drawbridge_watch_loops"), 0);
+    assert_eq!(metric(&text, "drawbridge_watch_poll_loops"), 0);
     let polls = metric(&text, "drawbridge_watch_polls_total") as usize;
     // Each poll is one light read and one of the resources, whoever watches; each
     // loop reads in full once.

@@ -5,6 +5,16 @@
 //! It needs Python 3.11 or newer, curl and a Python package index, and installs
 //! pinned packages below `target/`. What is missing fails it: nothing is skipped.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "a test may panic"
+)]
+
 #[path = "../support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "tests/it uses the rest")]
 mod support;

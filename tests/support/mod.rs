@@ -31,7 +31,7 @@ pub fn upstream(name: &str, family: &str, endpoint: &str) -> upstream::Settings 
     settings.is_default = true;
     settings.endpoint = Some(Url::parse(endpoint).unwrap());
     settings.project_id = Some("p1".to_owned());
-    settings.transport.proxy_from_environment = false;
+    settings.transport.proxy_from_env = false;
     settings
 }
 
@@ -98,7 +98,7 @@ pub fn settings(upstreams: Vec<upstream::Settings>) -> Config {
     config.sandbox = false;
     config.listen = ([127, 0, 0, 1], 0).into();
     config.admin = Some(([127, 0, 0, 1], 0).into());
-    config.server.drain = Duration::from_secs(5);
+    config.server.drain_timeout = Duration::from_secs(5);
     config.upstreams = upstreams;
     config
 }

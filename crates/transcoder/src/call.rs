@@ -8,15 +8,15 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
 
-/// Whether a call may be sent twice. From `idempotency_level` of its rpc.
+/// Whether a call can be repeated, by protobuf's `idempotency_level` of its rpc.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Idempotency {
-    /// It reads only.
-    Safe,
-    /// Twice is as good as once.
+    /// The call only reads.
+    NoSideEffects,
+    /// The call changes something, and a repetition changes nothing more.
     Idempotent,
-    /// Twice may do twice.
-    Unsafe,
+    /// A repetition may act again. Never retried once the upstream may have acted.
+    NonIdempotent,
 }
 
 /// All but the unreserved characters: what is escaped in paths and queries.

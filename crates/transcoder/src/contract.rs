@@ -13,6 +13,7 @@ mod merge_pages;
 mod paging;
 mod plan;
 mod resolve;
+mod rpc_lookup;
 mod template;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -65,8 +66,8 @@ pub struct Method {
     pub verb: http::Method,
     /// The path template, as annotated: `/v1/{project_id}/stacks/{stack_id}`.
     pub template: Box<str>,
-    /// Whether it may be sent twice. For a watch, whether its poll may, or the call
-    /// that it begins with.
+    /// Whether it can be repeated. For a watch, whether its poll can, or the call of
+    /// its `start`.
     pub idempotency: Idempotency,
     /// Dialects that lack it.
     pub absent_in: Vec<Box<str>>,
@@ -230,19 +231,18 @@ impl Contract {
             .collect()
     }
 
-    /// What is covered, as a Markdown table: a row for each method, by path.
+    /// Returns all methods as a Markdown table, one row each, sorted by path.
     pub fn coverage(&self) -> String {
-        let mut table = "| Service | RPC | REST | Absent in | Sent twice |\n\
+        let mut table = "| Service | RPC | REST | Absent in | Retried |\n\
                          |---|---|---|---|---|\n"
             .to_owned();
         for method in self.methods() {
-            let twice = match method.idempotency {
-                Idempotency::Safe => "reads only",
-                Idempotency::Idempotent => "may be",
-                Idempotency::Unsafe => "never",
+            let retried = match method.idempotency {
+                Idempotency::NoSideEffects | Idempotency::Idempotent => "yes",
+                Idempotency::NonIdempotent => "no",
             };
             table += &format!(
-                "| `{}` | `{}`{} | `{} {}` | {} | {twice} |\n",
+                "| `{}` | `{}`{} | `{} {}` | {} | {retried} |\n",
                 method.service,
                 method.name,
                 match () {
@@ -317,7 +317,7 @@ impl Method {
             path,
             query: self.binding.constant_query.to_string(),
             body: None,
-            idempotency: Idempotency::Safe,
+            idempotency: Idempotency::NoSideEffects,
             media: Media::default(),
         })
     }

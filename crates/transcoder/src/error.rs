@@ -1,5 +1,7 @@
 //! Why a message cannot become a call, or a reply cannot become a message.
 
+use crate::json::wire;
+
 /// Why binding or decoding failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -36,6 +38,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Returns an error for a request whose bytes are not a message.
+    pub(crate) fn malformed(problem: wire::Malformed) -> Self {
+        Self::Malformed(problem.to_string())
+    }
+
     /// Returns an error for a reply that is not what the contract says at this path.
     pub(crate) fn decode(path: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Decode {

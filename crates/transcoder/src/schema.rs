@@ -351,6 +351,23 @@ pub(crate) fn is_in(absent_in: &[Box<str>], dialect: &str) -> bool {
 }
 
 impl Field {
+    /// Whether the field holds a single value, neither a list nor a map.
+    pub(crate) fn is_single(&self) -> bool {
+        matches!(
+            self.cardinality,
+            Cardinality::Implicit | Cardinality::Explicit
+        )
+    }
+
+    /// Whether the field can hold the identity of an item.
+    pub(crate) fn is_key(&self) -> bool {
+        let kind = matches!(
+            self.kind,
+            Kind::String | Kind::Int32 | Kind::Int64 | Kind::Uint32 | Kind::Uint64
+        );
+        kind && self.is_single()
+    }
+
     /// Whether the dialect has the field.
     #[inline]
     pub(crate) fn is_in(&self, dialect: &str) -> bool {

@@ -7,11 +7,11 @@ use tonic_types::StatusExt;
 use super::*;
 use crate::error::Fault;
 
-const CONTEXT: Context<'static> = Context {
+const CONTEXT: StatusContext<'static> = StatusContext {
     operation: "openstack.orchestration.v1.StackService/GetStack",
     upstream: "north",
     request_id: "gw-1",
-    begun: false,
+    action_started: false,
 };
 
 fn fault() -> Fault {
@@ -25,7 +25,7 @@ fn fault() -> Fault {
         retry_after: None,
         not_processed: false,
         transient: false,
-        credential_refused: false,
+        credential_rejected: false,
         fields: Vec::new(),
         metadata: vec![("title", "Conflict".into())],
         locale: None,
@@ -47,11 +47,11 @@ fn size(status: &Status) -> usize {
 }
 
 #[test]
-fn every_variant() {
+fn status_has_code_reason_and_text_of_the_error() {
     let text = |s: &str| s.to_owned();
     for (error, code, reason, sent, transient, message) in [
         (
-            Error::Stream {
+            Error::RequestStream {
                 code: Code::ResourceExhausted,
                 problem: text("the file is longer than 9 bytes"),
             },
@@ -62,15 +62,15 @@ fn every_variant() {
             "the file is longer than 9 bytes",
         ),
         (
-            Error::Stream {
+            Error::RequestStream {
                 code: Code::Cancelled,
-                problem: text("the stream broke off: gone"),
+                problem: text("the stream ended early: reset"),
             },
             Code::Cancelled,
             "STREAM_BROKEN",
             "false",
             false,
-            "the stream broke off: gone",
+            "the stream ended early: reset",
         ),
         (
             Error::Binding {
@@ -103,7 +103,7 @@ fn every_variant() {
             "upstream north: the dialect rackspace of heat does not have this operation",
         ),
         (
-            Error::NoUpstream(text("no upstream is named x")),
+            Error::UnknownUpstream(text("no upstream is named x")),
             Code::InvalidArgument,
             "UNKNOWN_UPSTREAM",
             "false",
@@ -133,14 +133,14 @@ fn every_variant() {
         (
             Error::Overload {
                 code: Code::Unavailable,
-                problem: text("it does not answer"),
+                problem: text("it does not respond"),
                 retry_after: Duration::from_secs(1),
             },
             Code::Unavailable,
             "UPSTREAM_DOWN",
             "false",
             true,
-            "upstream north: it does not answer",
+            "upstream north: it does not respond",
         ),
         (
             Error::Credential {
@@ -162,7 +162,7 @@ fn every_variant() {
             "LOGIN_UNAVAILABLE",
             "false",
             true,
-            "upstream north: the gateway cannot log in just now; its log says more",
+            "upstream north: the gateway cannot log in at the moment: its log has the cause",
         ),
         (
             Error::Login {
@@ -173,10 +173,10 @@ fn every_variant() {
             "CREDENTIALS_REFUSED",
             "false",
             false,
-            "upstream north: the gateway was refused when it logged in; its log says more",
+            "upstream north: the gateway was rejected at login: its log has the cause",
         ),
         (
-            Error::Undelivered {
+            Error::ResponseNotDelivered {
                 code: Code::ResourceExhausted,
                 problem: text("no room"),
             },
@@ -211,12 +211,12 @@ fn every_variant() {
             "upstream north: cannot connect: connection refused",
         ),
         (
-            Error::NoAnswer(text("connection closed")),
+            Error::NoResponse(text("connection closed")),
             Code::Unavailable,
             "NO_ANSWER",
             "true",
             true,
-            "upstream north: no answer: connection closed",
+            "upstream north: no response: connection closed",
         ),
         (
             Error::OutcomeUnknown(text("connection closed")),
@@ -224,16 +224,16 @@ fn every_variant() {
             "OUTCOME_UNKNOWN",
             "true",
             false,
-            "upstream north: no answer: connection closed; the upstream may have acted, \
-             look before sending it again",
+            "upstream north: no response: connection closed; the upstream may have acted: \
+             check before you repeat the call",
         ),
         (
-            Error::TooLarge { limit: 5 },
+            Error::ResponseTooLarge { limit: 5 },
             Code::ResourceExhausted,
             "ANSWER_TOO_LARGE",
             "true",
             false,
-            "upstream north: the answer is longer than 5 bytes (setting max_response_bytes)",
+            "upstream north: the response is longer than 5 bytes (setting max_response_bytes)",
         ),
         (
             upstream(fault()),
@@ -249,7 +249,7 @@ fn every_variant() {
             "UNREADABLE_ANSWER",
             "true",
             false,
-            "upstream north: the upstream's answer cannot be read: a[3].b: a number, expected text",
+            "upstream north: the upstream's response cannot be read: a[3].b: a number, expected text",
         ),
         (
             Error::Draining,
@@ -276,7 +276,7 @@ fn every_variant() {
 }
 
 #[test]
-fn what_fails_after_the_start() {
+fn errors_after_a_started_action_are_sent_and_have_no_retry_info() {
     let overload = Error::Overload {
         code: Code::ResourceExhausted,
         problem: "too many watches at once".into(),
@@ -293,20 +293,29 @@ fn what_fails_after_the_start() {
         (Error::Connect("connection refused".into()), None),
         (unprocessed, Some(3)),
     ] {
-        for begun in [false, true] {
-            let context = Context { begun, ..CONTEXT };
+        for action_started in [false, true] {
+            let context = StatusContext {
+                action_started,
+                ..CONTEXT
+            };
             let details = error.status(&context).get_error_details();
             let info = details.error_info().expect("ErrorInfo");
-            assert_eq!(info.metadata["sent"], begun.to_string(), "{error:?}");
+            assert_eq!(
+                info.metadata["sent"],
+                action_started.to_string(),
+                "{error:?}"
+            );
             let retry = details.retry_info().and_then(|info| info.retry_delay);
-            let want = retry_before.filter(|_| !begun).map(Duration::from_secs);
-            assert_eq!(retry, want, "{error:?}, begun: {begun}");
+            let want = retry_before
+                .filter(|_| !action_started)
+                .map(Duration::from_secs);
+            assert_eq!(retry, want, "{error:?}, action_started: {action_started}");
         }
     }
 }
 
 #[test]
-fn details_of_a_fault() {
+fn details_have_the_values_of_the_fault() {
     let error = upstream(Fault {
         retry_after: Some(Duration::from_millis(1500)),
         fields: vec![("name".into(), "too long".into())],
@@ -342,7 +351,7 @@ fn details_of_a_fault() {
 }
 
 #[test]
-fn a_fault_without_words() {
+fn fault_without_message_names_upstream_and_http_status() {
     let error = upstream(Fault {
         message: " \n".into(),
         reason: String::new(),
@@ -353,16 +362,16 @@ fn a_fault_without_words() {
     assert_eq!(status.code(), Code::Unknown, "an error is never OK");
     assert_eq!(
         status.message(),
-        "upstream north answered HTTP 409 without saying why"
+        "upstream north responded HTTP 409 without a message"
     );
     let details = status.get_error_details();
     assert_eq!(details.error_info().expect("ErrorInfo").reason, "HTTP_409");
 }
 
 #[test]
-fn never_too_long() {
+fn status_stays_below_8_kilobytes() {
     for (name, unit) in [
-        ("words", "a stack failed "),
+        ("text", "a stack failed "),
         ("letters", "a"),
         ("lines", "a\n\t"),
         ("japanese", "サービスの状態が不正です。\n"),
@@ -380,11 +389,11 @@ fn never_too_long() {
                 message,
                 ..fault()
             });
-            let context = Context {
+            let context = StatusContext {
                 operation: &"o".repeat(5_000),
                 upstream: &"u".repeat(5_000),
                 request_id: &"r".repeat(5_000),
-                begun: false,
+                action_started: false,
             };
             let status = error.status(&context);
             let size = size(&status);
@@ -402,34 +411,34 @@ fn never_too_long() {
 }
 
 #[test]
-fn a_thousand_fields() {
+fn last_violation_counts_the_omitted_ones() {
     let fields: Vec<_> = (0..1_000)
         .map(|n| (format!("stack.parameters[{n}]"), "unknown".to_owned()))
         .collect();
     let status = upstream(Fault { fields, ..fault() }).status(&CONTEXT);
     assert!(size(&status) < 8_000, "{} bytes", size(&status));
     let details = status.get_error_details();
-    let told = &details.bad_request().expect("BadRequest").field_violations;
-    assert!(told.len() > 20, "{} told", told.len());
-    let last = &told[told.len() - 1];
-    let rest = 1_000 - (told.len() - 1);
-    assert_eq!(last.description, format!("{rest} more fields are at fault"));
+    let violations = &details.bad_request().expect("BadRequest").field_violations;
+    assert!(violations.len() > 20, "{}", violations.len());
+    let last = &violations[violations.len() - 1];
+    let rest = 1_000 - (violations.len() - 1);
+    assert_eq!(last.description, format!("{rest} more fields are invalid"));
 }
 
 #[test]
-fn the_log_keeps_no_values() {
+fn log_omits_values_of_the_call() {
     let error = Error::Binding {
         field: "password".into(),
         problem: "hunter2 is too short".into(),
     };
-    assert_eq!(error.log_text(), "password: refused before sending");
+    assert_eq!(error.log_text(), "password: rejected before sending");
     assert_eq!(
         upstream(Fault {
             message: "hunter2".into(),
             ..fault()
         })
         .log_text(),
-        "the upstream answered 409 StackExists (its request id: req-1)"
+        "the upstream responded 409 StackExists (its request id: req-1)"
     );
     assert_eq!(
         Error::Connect("connection refused".into()).log_text(),
@@ -438,7 +447,7 @@ fn the_log_keeps_no_values() {
 }
 
 #[test]
-fn cutting() {
+fn truncated_text_says_how_many_bytes_are_missing() {
     for (text, max, want) in [
         ("short", 10, "short"),
         ("0123456789", 10, "0123456789"),

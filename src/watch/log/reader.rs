@@ -282,7 +282,7 @@ impl CatchUp {
             reading: None,
             retry_at: None,
             cadence: Cadence::new(rules.first_interval, rules.max_interval, registry.random),
-            patience: Patience::new(registry.settings.max_failing),
+            patience: Patience::new(registry.settings.failure_tolerance),
             guard: ProgressGuard::default(),
         }
     }

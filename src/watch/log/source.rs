@@ -69,6 +69,7 @@ impl RestLog {
         })
     }
 
+    #[expect(clippy::expect_used, reason = "checked by `new`")]
     fn log(&self) -> &Log {
         self.method.log.as_ref().expect("checked by `new`")
     }

@@ -275,7 +275,7 @@ pub(super) async fn run(registry: Arc<Registry>, key: Arc<Key>, this: Arc<Tail>)
         registry: &registry,
         key: &key,
         this: &this,
-        end: Error::NoAnswer("the poll loop has stopped".to_owned()),
+        end: Error::NoResponse("the poll loop has stopped".to_owned()),
     };
     // What is not chosen is dropped: a read under way is broken off.
     tokio::select! {
@@ -321,7 +321,7 @@ async fn unread(registry: &Registry, key: &Key, this: &Arc<Tail>) {
 async fn follow(registry: &Registry, key: &Key, this: &Arc<Tail>) -> Error {
     let rules = this.rules;
     let mut cadence = Cadence::new(rules.first_interval, rules.max_interval, registry.random);
-    let mut patience = Patience::new(registry.settings.max_failing);
+    let mut patience = Patience::new(registry.settings.failure_tolerance);
     let mut position = None;
     let mut round = 0u32;
     let mut joining: Vec<Joining> = Vec::new();

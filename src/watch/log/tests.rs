@@ -741,7 +741,7 @@ async fn a_tail_hurries_no_longer_than_it_is_awaited() {
 #[tokio::test(start_paused = true)]
 async fn tails_take_the_places_of_loops() {
     let settings = Settings {
-        max_loops: 1,
+        max_poll_loops: 1,
         ..Settings::default()
     };
     let watches = Watches::with(settings, || SystemTime::UNIX_EPOCH, || 0.5);

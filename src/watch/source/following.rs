@@ -73,7 +73,7 @@ impl Cloud {
             endpoint: Some(endpoint.parse().unwrap()),
             ..Settings::new("cloud", "t", crate::credentials::Settings::Passthrough)
         };
-        settings.transport.proxy_from_environment = false;
+        settings.transport.proxy_from_env = false;
         settings.max_attempts = 1;
         Arc::new(Upstream::new(settings, crate::families::family(""), None).unwrap())
     }
@@ -502,7 +502,7 @@ async fn a_call_that_fails_or_starts_nothing() {
     }
     // Without a place for the watch nothing is done.
     let full = Watches::new(watch::Settings {
-        max_loops: 0,
+        max_poll_loops: 0,
         ..watch::Settings::default()
     });
     let error = stage.begin(&full, do_request()).await.err().unwrap();

@@ -87,7 +87,7 @@ impl Heat {
             endpoint: Some(endpoint.parse().unwrap()),
             ..Settings::new("cloud", "heat", crate::credentials::Settings::Passthrough)
         };
-        settings.transport.proxy_from_environment = false;
+        settings.transport.proxy_from_env = false;
         Arc::new(Upstream::new(settings, crate::families::family(""), None).unwrap())
     }
 
@@ -328,11 +328,15 @@ async fn a_watch_from_end_to_end() {
 
 #[test]
 fn a_poll_may_be_sent_again() {
-    use drawbridge_transcoder::call::Idempotency::{Idempotent, Safe, Unsafe};
+    use drawbridge_transcoder::call::Idempotency::{Idempotent, NoSideEffects, NonIdempotent};
     let mut call = method("WatchSoftwareDeployment")
         .bind(&one("d1"), "")
         .unwrap();
-    for (said, want) in [(Safe, Safe), (Idempotent, Idempotent), (Unsafe, Idempotent)] {
+    for (said, want) in [
+        (NoSideEffects, NoSideEffects),
+        (Idempotent, Idempotent),
+        (NonIdempotent, Idempotent),
+    ] {
         call.idempotency = said;
         assert_eq!(repeatable(call.clone()).idempotency, want);
     }

@@ -77,7 +77,7 @@ impl Binding {
     /// Binds a request; see [`super::Method::bind`].
     pub fn bind(&self, request: &[u8], dialect: &str) -> Result<Call, Error> {
         let plan = self.plan(dialect);
-        let view = View::of(&self.schema, self.input, request).map_err(malformed)?;
+        let view = View::of(&self.schema, self.input, request).map_err(Error::malformed)?;
         let mut checker = Checker {
             binding: self,
             plan,
@@ -100,7 +100,7 @@ impl Binding {
         let body = if surplus {
             let mut pruned = Vec::with_capacity(request.len());
             plan.prune(&plan.nodes[0], request, &mut pruned)
-                .map_err(malformed)?;
+                .map_err(Error::malformed)?;
             self.body(plan, &pruned, dialect)?
         } else {
             self.body(plan, request, dialect)?
@@ -156,7 +156,7 @@ impl Binding {
 
     /// The path of `google.api.http`, whatever the dialect.
     pub fn own_path(&self, request: &[u8]) -> Result<(String, Option<Range<usize>>), Error> {
-        let view = View::of(&self.schema, self.input, request).map_err(malformed)?;
+        let view = View::of(&self.schema, self.input, request).map_err(Error::malformed)?;
         self.path(&self.path, &view, request)
     }
 
@@ -228,11 +228,11 @@ impl Binding {
                 view
             } else {
                 let found = descend(&self.schema, self.input, request, &place.steps);
-                let Some((id, bytes)) = found.map_err(malformed)? else {
+                let Some((id, bytes)) = found.map_err(Error::malformed)? else {
                     return Err(fault("is part of the path and must not be empty".into()));
                 };
                 below = bytes;
-                nested = View::of(&self.schema, id, &below).map_err(malformed)?;
+                nested = View::of(&self.schema, id, &below).map_err(Error::malformed)?;
                 &nested
             };
             let value = self.text(view, place.index).map_err(unreadable)?;
@@ -274,7 +274,7 @@ impl Binding {
             match &param.what {
                 What::Message(id, params) => {
                     if let Some(bytes) = view.message(param.index) {
-                        let below = View::of(&self.schema, *id, bytes).map_err(malformed)?;
+                        let below = View::of(&self.schema, *id, bytes).map_err(Error::malformed)?;
                         self.query(params, &below, out)?;
                     }
                 }
@@ -300,7 +300,7 @@ impl Binding {
                 }
                 What::Each => {
                     for value in view.elements(param.index) {
-                        let value = value.map_err(malformed)?;
+                        let value = value.map_err(Error::malformed)?;
                         let value = text(&self.schema, field, value).map_err(fault)?;
                         let value = self.name(field, value, &param.path)?;
                         param.write(&value, out);
@@ -309,7 +309,7 @@ impl Binding {
                 What::CommaList => {
                     let mut list = String::new();
                     for (at, value) in view.elements(param.index).enumerate() {
-                        let value = value.map_err(malformed)?;
+                        let value = value.map_err(Error::malformed)?;
                         let value = text(&self.schema, field, value).map_err(fault)?;
                         if value.contains(',') {
                             return Err(Error::Binding {
@@ -491,7 +491,7 @@ impl Checker<'_> {
             };
             if let Cardinality::Repeated | Cardinality::Map = field.cardinality {
                 for (at, element) in view.elements(rule.index).enumerate() {
-                    if let Value::Bytes(bytes) = element.map_err(malformed)? {
+                    if let Value::Bytes(bytes) = element.map_err(Error::malformed)? {
                         let trail = trail.below(&field.name, Some(at));
                         self.descend(below, id, bytes, &trail)?;
                     }
@@ -582,10 +582,6 @@ impl fmt::Display for Trail<'_> {
             None => Ok(()),
         }
     }
-}
-
-pub(super) fn malformed(problem: Malformed) -> Error {
-    Error::Malformed(problem.to_string())
 }
 
 /// A value that cannot be written: the field's fault when it has a name.

@@ -396,8 +396,8 @@ fn idempotency(rpc: &MethodDescriptor) -> Idempotency {
     use prost_types::method_options::IdempotencyLevel;
     let options = rpc.method_descriptor_proto().options.as_ref();
     match options.map(|options| options.idempotency_level()) {
-        Some(IdempotencyLevel::NoSideEffects) => Idempotency::Safe,
+        Some(IdempotencyLevel::NoSideEffects) => Idempotency::NoSideEffects,
         Some(IdempotencyLevel::Idempotent) => Idempotency::Idempotent,
-        Some(IdempotencyLevel::IdempotencyUnknown) | None => Idempotency::Unsafe,
+        Some(IdempotencyLevel::IdempotencyUnknown) | None => Idempotency::NonIdempotent,
     }
 }

@@ -102,7 +102,8 @@ fn lacks(method: &Method, body: &[u8]) -> bool {
     };
     let is_object =
         thing.is_some_and(|thing| thing.shape == Shape::Object && thing.bare_array.is_none());
-    let reads = method.verb == http::Method::GET || method.idempotency == Idempotency::Safe;
+    let reads =
+        method.verb == http::Method::GET || method.idempotency == Idempotency::NoSideEffects;
     reads && !response.fields.is_empty() && (body.is_empty() || is_object)
 }
 

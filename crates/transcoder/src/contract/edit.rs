@@ -20,6 +20,7 @@ pub struct Edit {
     pub as_text: bool,
     /// Members that are set along with it, as JSON texts.
     pub members: Vec<(Box<str>, Box<str>)>,
+    /// The field of the request that has the value.
     pub field: FieldIndex,
 }
 

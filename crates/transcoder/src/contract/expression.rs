@@ -4,7 +4,6 @@
 
 use std::fmt::Write as _;
 
-use super::bind;
 use super::view::View;
 use crate::Error;
 use crate::json::{self, wire::Value};
@@ -71,7 +70,7 @@ fn write(
     if depth > MAX_DEPTH {
         return Err(fault(path, "is nested too deep"));
     }
-    let view = View::of(schema, id, wire).map_err(bind::malformed)?;
+    let view = View::of(schema, id, wire).map_err(Error::malformed)?;
     let start = out.len();
     for (index, field) in (0..).zip(&schema.message(id).fields) {
         let path = format!("{path}.{}", field.name);
@@ -84,7 +83,7 @@ fn write(
             (Some(condition), _, Cardinality::Repeated) => {
                 let mut opened = false;
                 for (at, value) in view.elements(index).enumerate() {
-                    let value = value.map_err(bind::malformed)?;
+                    let value = value.map_err(Error::malformed)?;
                     if opened {
                         out.push_str(", ");
                     } else {
@@ -107,7 +106,7 @@ fn write(
             (None, Kind::Message(below), Cardinality::Repeated) => {
                 let mut opened = false;
                 for (at, value) in view.elements(index).enumerate() {
-                    let Value::Bytes(wire) = value.map_err(bind::malformed)? else {
+                    let Value::Bytes(wire) = value.map_err(Error::malformed)? else {
                         continue;
                     };
                     out.push_str(if opened { " or " } else { "(" });

@@ -8,7 +8,7 @@ use crate::Error;
 use crate::api::drawbridge::v1::MethodRules;
 use crate::api::google::api::HttpRule;
 use crate::json::wire::{self, Malformed, Value};
-use crate::schema::{Cardinality, Field, Kind, MessageId, Schema};
+use crate::schema::{Field, Kind, MessageId, Schema};
 
 /// A compiled `drawbridge.v1.Upload`.
 #[derive(Debug)]
@@ -226,13 +226,10 @@ fn field<'a>(
     diagnostics: &mut Diagnostics<'_>,
 ) -> Option<&'a Field> {
     let message = schema.message(id);
-    let found = message.field(name).map(|(_, field)| field).filter(|field| {
-        let single = matches!(
-            field.cardinality,
-            Cardinality::Implicit | Cardinality::Explicit
-        );
-        single && field.kind == kind
-    });
+    let found = message
+        .field(name)
+        .map(|(_, field)| field)
+        .filter(|field| field.is_single() && field.kind == kind);
     if found.is_none() {
         let kind = match kind {
             Kind::String => "string",

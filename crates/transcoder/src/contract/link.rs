@@ -6,8 +6,8 @@ use std::sync::Arc;
 use prost_reflect::MethodDescriptor;
 
 use super::diagnostics::Diagnostics;
-use super::watch::{self, Rpcs};
-use super::{Diagnostic, Method, paging, resolve};
+use super::rpc_lookup::RpcLookup;
+use super::{Diagnostic, Method, paging, resolve, watch};
 use crate::api::drawbridge::v1::MethodRules;
 use crate::schema::Schema;
 
@@ -66,7 +66,7 @@ impl Unlinked {
         } = self;
         let mut diagnostics = Diagnostics::of_rpc(&rpc, diagnostics);
         let service = method.service.clone();
-        let rpcs = Rpcs {
+        let rpcs = RpcLookup {
             service: &service,
             methods,
             schema,
@@ -102,7 +102,7 @@ impl Unlinked {
 fn find_out(
     name: &str,
     method: &Method,
-    rpcs: &Rpcs<'_>,
+    rpcs: &RpcLookup<'_>,
     diagnostics: &mut Diagnostics<'_>,
 ) -> Option<super::Resolve> {
     let Some(finder) = rpcs.find(name).filter(|f| f.family == method.family) else {

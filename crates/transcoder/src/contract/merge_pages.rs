@@ -55,8 +55,8 @@ impl MergePages {
         if call.query.split('&').any(says_page) {
             return Ok(None);
         }
-        let view = View::of(&method.schema, method.output, &first.message)
-            .map_err(super::bind::malformed)?;
+        let view =
+            View::of(&method.schema, method.output, &first.message).map_err(Error::malformed)?;
         let total = match view.value(self.total) {
             Some(Value::Varint(total)) => u64::try_from(total as i64).unwrap_or(0),
             _ => 0,
@@ -96,7 +96,7 @@ impl MergePages {
             notes,
         } = page;
         for field in wire::fields(&page) {
-            if let (number, Value::Bytes(item)) = field.map_err(super::bind::malformed)?
+            if let (number, Value::Bytes(item)) = field.map_err(Error::malformed)?
                 && number == self.items
             {
                 wire::write_bytes(&mut merged.message, number, item);
@@ -130,7 +130,7 @@ impl MergePages {
     fn count(&self, page: &Bytes) -> Result<u64, Error> {
         let mut count = 0;
         for field in wire::fields(page) {
-            let (number, _) = field.map_err(super::bind::malformed)?;
+            let (number, _) = field.map_err(Error::malformed)?;
             count += u64::from(number == self.items);
         }
         Ok(count)
@@ -157,14 +157,13 @@ pub(super) fn compile(
     let is_list =
         |f: &Field| f.cardinality == Cardinality::Repeated && matches!(f.kind, Kind::Message(_));
     let is_count = |f: &Field| {
-        matches!(f.cardinality, Cardinality::Implicit | Cardinality::Explicit)
+        f.is_single()
             && matches!(
                 f.kind,
                 Kind::Int32 | Kind::Int64 | Kind::Uint32 | Kind::Uint64
             )
     };
-    let is_one = |f: &Field| !matches!(f.cardinality, Cardinality::Repeated | Cardinality::Map);
-    if method.idempotency == Idempotency::Unsafe || method.action.is_some() {
+    if method.idempotency == Idempotency::NonIdempotent || method.action.is_some() {
         diagnostics.report_rule("merge_pages", "is for reads: say so by `idempotency_level`");
     }
     if method.response_body.is_some() {
@@ -204,7 +203,7 @@ pub(super) fn compile(
             method.input,
             "size",
             name,
-            is_one,
+            Field::is_single,
             diagnostics,
         )?),
     };

@@ -2,9 +2,8 @@
 
 use bytes::Bytes;
 
-use super::bind::malformed;
 use super::diagnostics::Diagnostics;
-use super::watch::{Rpcs, is_key, same_call};
+use super::rpc_lookup::{RpcLookup, check_same_call};
 use super::{Method, Pages};
 use crate::Error;
 use crate::api::drawbridge::v1::{self as rules, PagingStyle};
@@ -81,7 +80,7 @@ impl Paging {
             field: TOKEN.into(),
             problem: problem.into(),
         };
-        let token = wire::last(request, self.token.number).map_err(malformed)?;
+        let token = wire::last(request, self.token.number).map_err(Error::malformed)?;
         let token = token.map(|value| value.bytes()).unwrap_or_default();
         if token.len() > LONGEST {
             return Err(fault("is no token: it is too long"));
@@ -97,7 +96,7 @@ impl Paging {
                 .ok_or_else(|| fault("must be a next_page_token as it came"))?,
         };
         let sent = is_in(&self.size.absent_in, dialect);
-        let size = match wire::last(request, self.size.number).map_err(malformed)? {
+        let size = match wire::last(request, self.size.number).map_err(Error::malformed)? {
             Some(Value::Varint(size)) if sent && size > 0 => Some(size),
             _ => None,
         };
@@ -114,7 +113,7 @@ impl Paging {
     /// with more items than asked for is one of an API that does not page: it is
     /// the whole list.
     pub fn next(&self, asked: Asked, page: &[u8]) -> Result<Option<String>, Error> {
-        let items = wire::all(page, self.items).map_err(malformed)?;
+        let items = wire::all(page, self.items).map_err(Error::malformed)?;
         let Some(last) = items.last() else {
             return Ok(None);
         };
@@ -157,7 +156,7 @@ impl Paging {
 
     /// The items of a page, without a copy.
     pub fn items(&self, page: &Bytes) -> Result<Vec<Bytes>, Error> {
-        let items = wire::all(page, self.items).map_err(malformed)?;
+        let items = wire::all(page, self.items).map_err(Error::malformed)?;
         Ok(items.into_iter().map(|item| page.slice_ref(item)).collect())
     }
 
@@ -166,11 +165,13 @@ impl Paging {
         let Some(key) = self.key else {
             return Ok(None);
         };
-        Ok(match wire::last(item, key.number).map_err(malformed)? {
-            Some(Value::Bytes(text)) if !text.is_empty() => Some(text.to_vec()),
-            Some(Value::Varint(number)) => Some(print(key.kind, number).into_bytes()),
-            _ => None,
-        })
+        Ok(
+            match wire::last(item, key.number).map_err(Error::malformed)? {
+                Some(Value::Bytes(text)) if !text.is_empty() => Some(text.to_vec()),
+                Some(Value::Varint(number)) => Some(print(key.kind, number).into_bytes()),
+                _ => None,
+            },
+        )
     }
 
     /// The text of the marker behind this item.
@@ -191,14 +192,14 @@ impl Paging {
         };
         let mut at = std::borrow::Cow::Borrowed(page);
         for step in steps {
-            let below = wire::message(&at, *step).map_err(malformed)?;
+            let below = wire::message(&at, *step).map_err(Error::malformed)?;
             let Some(below) = below.map(std::borrow::Cow::into_owned) else {
                 return Ok(None);
             };
             at = below.into();
         }
         // None at all, with items on the page, is a total that is not there.
-        Ok(match wire::last(&at, *number).map_err(malformed)? {
+        Ok(match wire::last(&at, *number).map_err(Error::malformed)? {
             Some(Value::Varint(total)) if total > 0 && total <= i64::MAX as u64 => Some(total),
             _ => None,
         })
@@ -208,8 +209,8 @@ impl Paging {
         let Some((links, rel)) = self.links else {
             return Ok(false);
         };
-        for link in wire::all(page, links).map_err(malformed)? {
-            let rel = wire::last(link, rel).map_err(malformed)?;
+        for link in wire::all(page, links).map_err(Error::malformed)? {
+            let rel = wire::last(link, rel).map_err(Error::malformed)?;
             if rel.is_some_and(|rel| rel.bytes() == b"next") {
                 return Ok(true);
             }
@@ -231,7 +232,7 @@ impl Pages {
     /// The request of the first page: it has a size whatever the caller says, and
     /// one of at most [`MOST`].
     pub fn first(&self, request: &[u8]) -> Result<Bytes, Error> {
-        let size = wire::last(request, self.size).map_err(malformed)?;
+        let size = wire::last(request, self.size).map_err(Error::malformed)?;
         if let Some(Value::Varint(size)) = size
             && (size == 0 || size > i32::MAX as u64)
         {
@@ -377,7 +378,7 @@ fn key(
         return None;
     }
     match item.field(&rule.key) {
-        Some((_, field)) if is_key(field) => Some(Key {
+        Some((_, field)) if field.is_key() => Some(Key {
             number: field.number,
             kind: field.kind,
         }),
@@ -466,7 +467,7 @@ fn links(
 pub(super) fn pages(
     list: &str,
     method: &Method,
-    rpcs: &Rpcs<'_>,
+    rpcs: &RpcLookup<'_>,
     diagnostics: &mut Diagnostics<'_>,
 ) -> Option<Pages> {
     let Some(list) = rpcs.find(list).filter(|list| list.paging.is_some()) else {
@@ -476,7 +477,7 @@ pub(super) fn pages(
         return None;
     };
     let paging = list.paging.as_ref()?;
-    same_call(method, list, "pages", diagnostics);
+    check_same_call(method, list, "pages", diagnostics);
     let schema = &*method.schema;
     let request = schema.message(method.input);
     let size = param(request, SIZE, is_number, diagnostics);
@@ -516,19 +517,12 @@ fn messages<'a>(message: &'a Message, name: &str) -> Option<(&'a Field, MessageI
     }
 }
 
-fn is_single(field: &Field) -> bool {
-    matches!(
-        field.cardinality,
-        Cardinality::Implicit | Cardinality::Explicit
-    )
-}
-
 fn is_text(field: &Field) -> bool {
-    is_single(field) && field.kind == Kind::String
+    field.is_single() && field.kind == Kind::String
 }
 
 fn is_number(field: &Field) -> bool {
-    is_single(field)
+    field.is_single()
         && matches!(
             field.kind,
             Kind::Int32 | Kind::Int64 | Kind::Uint32 | Kind::Uint64

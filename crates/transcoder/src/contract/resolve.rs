@@ -8,13 +8,12 @@ use http::header::LOCATION;
 use percent_encoding::percent_decode_str;
 
 use super::Method;
-use super::bind::malformed;
 use super::diagnostics::Diagnostics;
 use super::template::Template;
 use crate::Error;
 use crate::call::Reply;
 use crate::json::wire;
-use crate::schema::{Cardinality, Field, Kind, Message, MessageId, Schema};
+use crate::schema::{Field, Kind, Message, MessageId, Schema};
 
 /// The longest text that is looked up.
 const LONGEST: usize = 4_096;
@@ -180,7 +179,7 @@ fn path(location: &str) -> &str {
 
 /// A string field that is set and not empty.
 fn text(message: &[u8], number: u32) -> Result<Option<&[u8]>, Error> {
-    let value = wire::last(message, number).map_err(malformed)?;
+    let value = wire::last(message, number).map_err(Error::malformed)?;
     Ok(value
         .map(|value| value.bytes())
         .filter(|text| !text.is_empty()))
@@ -326,11 +325,7 @@ fn asked(
 }
 
 fn is_text(field: &Field) -> bool {
-    field.kind == Kind::String
-        && matches!(
-            field.cardinality,
-            Cardinality::Implicit | Cardinality::Explicit
-        )
+    field.kind == Kind::String && field.is_single()
 }
 
 #[cfg(test)]

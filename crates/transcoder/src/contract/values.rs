@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 
 use super::diagnostics::Diagnostics;
-use super::{Action, Method, bind};
+use super::{Action, Method};
 use crate::Error;
 use crate::api::drawbridge::v1 as rules;
 use crate::family::{Checker, FamilyRules};
@@ -130,7 +130,7 @@ impl Check {
                 Value::Fixed32(_) | Value::Fixed64(_) => {}
             }
         };
-        if let Some(id) = wire::last(request, self.id).map_err(bind::malformed)? {
+        if let Some(id) = wire::last(request, self.id).map_err(Error::malformed)? {
             put(&self.argument, id);
         }
         put(&self.page, Value::Varint(page.into()));
@@ -143,7 +143,7 @@ impl Check {
         let Some(number) = items(definitions) else {
             return Ok(Vec::new());
         };
-        let items = wire::all(response, number).map_err(bind::malformed)?;
+        let items = wire::all(response, number).map_err(Error::malformed)?;
         Ok(items.into_iter().map(Bytes::copy_from_slice).collect())
     }
 }

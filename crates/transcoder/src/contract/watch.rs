@@ -1,36 +1,41 @@
-//! Watches: what to look at in the replies of the polled rpc, as tables.
+//! Watches, compiled: which rpc to poll, and what its replies mean.
 //!
-//! `field_path` is a field somewhere in a message, `state` what its value means,
-//! `request_template` how the request of a further call is built, `calls` those calls, `log`
-//! what only grows. `compile` makes the tables.
+//! Each further call has the module of its option: `start`, `side_read`, `fallback`.
+//! `request_template` builds their requests, `state` reads the state of an item,
+//! `field_path` finds a field in a message, `log` is for data that only grows.
+//! `compile` reads the annotations.
 
-mod calls;
+mod call_compiler;
 mod canonical;
 mod compile;
+mod fallback;
 mod field_path;
+mod fields;
 mod request_template;
+mod side_read;
+mod start;
 mod state;
 
 pub(super) mod log;
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::bind::malformed;
 use super::{Outcome, Watch};
 use crate::Error;
 use crate::api::drawbridge::v1::WatchEvent;
 use crate::call::Call;
-use crate::json;
-use crate::json::wire::{self, Malformed, Value};
-use crate::schema::{Field, FieldIndex, Kind, MessageId, Schema};
-pub use calls::{Fallback, Find, Found, SideRead, Start};
+use crate::json::wire::{self, Value};
+use crate::schema::{FieldIndex, Kind, MessageId, Schema};
 use canonical::canonical;
-pub(super) use compile::{Rpcs, compile, is_key, same_call};
+pub(super) use compile::compile;
+pub use fallback::{Fallback, Found};
 use field_path::{FieldPath, Part};
+use fields::{key_text, member, missing, translated};
+pub use side_read::SideRead;
+pub use start::{Find, Start};
 pub use state::{Held, Hold};
 use state::{State, States, Unknown};
 
@@ -80,18 +85,6 @@ struct Refresh {
     kind: Kind,
     /// The field of the response that holds the item; none when it is the item.
     item: Option<u32>,
-}
-
-/// A message as another one that has these fields, too; the others are left out.
-fn translated(message: &[u8], fields: &[(u32, u32)]) -> Result<Vec<u8>, Error> {
-    let mut out = Vec::with_capacity(message.len());
-    for field in wire::fields(message) {
-        let (number, value) = field.map_err(malformed)?;
-        if let Some((_, to)) = fields.iter().find(|(from, _)| *from == number) {
-            wire::write_value(&mut out, *to, value);
-        }
-    }
-    Ok(out)
 }
 
 impl Watch {
@@ -145,7 +138,7 @@ impl Watch {
         };
         let mut wire = Vec::with_capacity(64 + key.len());
         for (from, to) in &table.copied {
-            match wire::last(request, *from).map_err(malformed)? {
+            match wire::last(request, *from).map_err(Error::malformed)? {
                 Some(Value::Bytes(bytes)) => wire::write_bytes(&mut wire, *to, bytes),
                 Some(Value::Varint(number)) => wire::write_uint(&mut wire, *to, number),
                 _ => {}
@@ -244,7 +237,7 @@ impl Watch {
 
     /// Whether this side read is made in the state of the item.
     pub fn reads_beside(&self, side: &SideRead, item: &[u8]) -> bool {
-        side.is_read_in(&self.tables, self.schema(), item)
+        side.is_read_in(self.tables.state.as_ref(), self.schema(), item)
     }
 
     /// The poll's request, of a watch that begins with no call.
@@ -268,7 +261,7 @@ impl Watch {
         let mut out = Vec::new();
         for number in &self.tables.aside {
             for field in wire::fields(request) {
-                let (found, value) = field.map_err(malformed)?;
+                let (found, value) = field.map_err(Error::malformed)?;
                 let unset = matches!(value, Value::Varint(0) | Value::Bytes([]));
                 if found == *number && !unset {
                     wire::write_value(&mut out, found, value);
@@ -310,40 +303,4 @@ impl Watch {
     fn schema(&self) -> &Schema {
         &self.poll.schema
     }
-}
-
-/// The identity of an item. One without is `Error::Decode`.
-fn key_text(schema: &Schema, field: &Field, item: &[u8]) -> Result<Box<str>, Error> {
-    let fault = |problem: String| Error::decode(&*field.name, problem);
-    let value = wire::last(item, field.number).map_err(|p| broken(field, p))?;
-    let text = match value {
-        Some(value) => {
-            json::text(schema, field, value).map_err(|problem| fault(problem.problem))?
-        }
-        None => String::new(),
-    };
-    if text.is_empty() {
-        return Err(fault(
-            "is missing, and is what tells the items apart".into(),
-        ));
-    }
-    Ok(text.into())
-}
-
-/// The message in a field of `response`, as a slice of it; copied only when it
-/// stands in parts. None when it is not set.
-fn member(response: &Bytes, field: &Field) -> Result<Option<Bytes>, Error> {
-    let member = wire::message(response, field.number).map_err(|p| broken(field, p))?;
-    Ok(member.map(|member| match member {
-        Cow::Borrowed(item) => response.slice_ref(item),
-        Cow::Owned(item) => item.into(),
-    }))
-}
-
-fn missing(field: &Field) -> Error {
-    Error::decode(&*field.name, "is missing, and is what is watched")
-}
-
-fn broken(field: &Field, problem: Malformed) -> Error {
-    Error::decode(&*field.name, problem.to_string())
 }

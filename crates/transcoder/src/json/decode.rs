@@ -277,10 +277,7 @@ impl<'t, 'o> Reader<'t, 'o> {
 
     /// Whether `null` is a value of the field and not its absence.
     fn keeps_null(&self, field: &Field) -> bool {
-        let single = matches!(
-            field.cardinality,
-            Cardinality::Implicit | Cardinality::Explicit
-        );
+        let single = field.is_single();
         match field.kind {
             Kind::Message(id) => single && self.schema.message(id).shape == Shape::Value,
             Kind::Enum(id) => single && self.schema.enumeration(id).null,

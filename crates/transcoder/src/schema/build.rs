@@ -201,12 +201,7 @@ impl Builder {
         if !of_message.bare_text.is_empty() {
             let found = fields.iter().position(|f| *f.name == *of_message.bare_text);
             let is_text = |field: &Field| {
-                field.kind == Kind::String
-                    && field.raw_of.is_none()
-                    && matches!(
-                        field.cardinality,
-                        Cardinality::Implicit | Cardinality::Explicit
-                    )
+                field.kind == Kind::String && field.raw_of.is_none() && field.is_single()
             };
             match found.filter(|&i| is_text(&fields[i])) {
                 Some(index) => bare_text = Some(index as FieldIndex),

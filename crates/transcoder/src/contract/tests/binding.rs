@@ -23,13 +23,13 @@ fn verbs_and_idempotency() {
         (
             "option (google.api.http) = {get: \"/x\"};",
             "GET",
-            Idempotency::Unsafe,
+            Idempotency::NonIdempotent,
         ),
         (
             "option (google.api.http) = {get: \"/x\"};
              option idempotency_level = NO_SIDE_EFFECTS;",
             "GET",
-            Idempotency::Safe,
+            Idempotency::NoSideEffects,
         ),
         (
             "option (google.api.http) = {put: \"/x\"}; option idempotency_level = IDEMPOTENT;",
@@ -40,22 +40,22 @@ fn verbs_and_idempotency() {
             "option (google.api.http) = {post: \"/x\"};
              option idempotency_level = IDEMPOTENCY_UNKNOWN;",
             "POST",
-            Idempotency::Unsafe,
+            Idempotency::NonIdempotent,
         ),
         (
             "option (google.api.http) = {delete: \"/x\"};",
             "DELETE",
-            Idempotency::Unsafe,
+            Idempotency::NonIdempotent,
         ),
         (
             "option (google.api.http) = {patch: \"/x\"};",
             "PATCH",
-            Idempotency::Unsafe,
+            Idempotency::NonIdempotent,
         ),
         (
             "option (google.api.http) = {custom: {kind: \"PURGE\" path: \"/x\"}};",
             "PURGE",
-            Idempotency::Unsafe,
+            Idempotency::NonIdempotent,
         ),
     ] {
         let world = World::new(&unary(options, "message Req {} message Res {}"));
@@ -642,7 +642,7 @@ fn actions_take_a_document_or_none() {
     assert_eq!(get.verb, http::Method::GET);
     assert_eq!((&*get.query, body(&get)), ("v=1", None));
     assert_eq!(get.project, Some(9..9));
-    assert_eq!(get.idempotency, Idempotency::Safe);
+    assert_eq!(get.idempotency, Idempotency::NoSideEffects);
 
     let wire = world.wire(
         "t.Req",

@@ -13,7 +13,7 @@ fn watch<'w>(world: &'w World, path: &str) -> &'w Watch {
 fn a_call_leads_to_what_is_polled() {
     let world = World::new(&jobs(DO, STARTED));
     let method = world.contract.method("/t.AddonService/DoAndWatch").unwrap();
-    assert_eq!(method.idempotency, Idempotency::Unsafe);
+    assert_eq!(method.idempotency, Idempotency::NonIdempotent);
     let watch = watch(&world, "/t.AddonService/DoAndWatch");
     let start = watch.start.as_ref().unwrap();
     assert_eq!(&*start.rpc.name, "Do");

@@ -278,7 +278,7 @@ fn streams_ask_page_by_page() {
     ));
     let stream = world.rpc("Stream");
     assert!(stream.is_stream());
-    assert_eq!(stream.idempotency, Idempotency::Safe);
+    assert_eq!(stream.idempotency, Idempotency::NoSideEffects);
     let pages = stream.pages.as_ref().unwrap();
     for (request, want) in [
         (json!({"owner": "o"}), "limit=30"),

@@ -97,14 +97,14 @@ fn rules_and_defaults() {
     assert_eq!(watch.refresh.as_ref().map(|rpc| &*rpc.name), Some("Get"));
     // Its calls are polls, and its replies those of the poll.
     let method = world.rpc("Watch");
-    assert_eq!(method.idempotency, Idempotency::Safe);
+    assert_eq!(method.idempotency, Idempotency::NoSideEffects);
     let wire = world.wire(
         "t.WatchReq",
         json!({"group": "g", "q": "x", "follow": true}),
     );
     let call = method.bind(&wire, "").unwrap();
     assert_eq!((&*call.path, &*call.query), ("/v1//g/things", "q=x"));
-    assert_eq!(call.idempotency, Idempotency::Safe);
+    assert_eq!(call.idempotency, Idempotency::NoSideEffects);
     assert!(watch.follows(&wire));
     assert!(!watch.follows(&world.wire("t.WatchReq", json!({"group": "g"}))));
     assert!(!watch.follows(b"\x20"));

@@ -1,63 +1,32 @@
 //! From what an rpc says of its watch to the tables.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::calls::{self, Around, SideRead};
-use super::field_path::{FieldPath, Part, is_one};
+use super::call_compiler::CallCompiler;
+use super::field_path::{FieldPath, Part};
+use super::fields::{bool_field, shared_fields};
+use super::side_read::SideRead;
+use super::start;
 use super::state::{State, States, Written};
 use super::{EVENT, Refresh, Tables};
 use crate::api::drawbridge::v1 as rules;
 use crate::contract::diagnostics::Diagnostics;
+use crate::contract::rpc_lookup::{RpcLookup, check_same_call, unknown_rpc};
 use crate::contract::{Method, Watch};
 use crate::schema::{Cardinality, Field, FieldIndex, Kind, Message, MessageId, Schema};
-
-/// The rpcs that a watch can name.
-pub(in crate::contract) struct Rpcs<'a> {
-    /// The full name of its own service.
-    pub service: &'a str,
-    /// All that are unary, by gRPC path.
-    pub methods: &'a HashMap<Box<str>, Arc<Method>>,
-    /// Those of its own descriptor set count.
-    pub schema: &'a Arc<Schema>,
-}
-
-impl Rpcs<'_> {
-    /// The rpc `GetJob` of the same service, or `JobService.GetJob` of the package.
-    pub fn find(&self, name: &str) -> Option<&Arc<Method>> {
-        self.named(name)
-            .filter(|rpc| !rpc.is_stream() && rpc.upload.is_none())
-    }
-
-    /// As [`Rpcs::find`], for a watch.
-    pub fn watch(&self, name: &str) -> Option<&Arc<Method>> {
-        self.named(name).filter(|rpc| rpc.watch.is_some())
-    }
-
-    fn named(&self, name: &str) -> Option<&Arc<Method>> {
-        let path = match name.split_once('.') {
-            None => format!("/{}/{name}", self.service),
-            Some((service, name)) => match self.service.rsplit_once('.') {
-                Some((package, _)) => format!("/{package}.{service}/{name}"),
-                None => format!("/{service}/{name}"),
-            },
-        };
-        let rpc = self.methods.get(&*path)?;
-        Arc::ptr_eq(&rpc.schema, self.schema).then_some(rpc)
-    }
-}
 
 /// Compiles the watch of `method`.
 pub(in crate::contract) fn compile(
     rule: &rules::Watch,
     method: &Method,
-    rpcs: &Rpcs<'_>,
+    rpcs: &RpcLookup<'_>,
     diagnostics: &mut Diagnostics<'_>,
 ) -> Option<Watch> {
     let schema = &*method.schema;
     let Some(poll) = rpcs.find(&rule.poll) else {
-        diagnostics.report_rule("watch.poll", unknown("poll", &rule.poll));
+        diagnostics.report_rule("watch.poll", unknown_rpc("poll", &rule.poll));
         return None;
     };
     if method.action.is_some() || poll.action.is_some() {
@@ -67,7 +36,7 @@ pub(in crate::contract) fn compile(
         );
     }
     if rule.start.is_none() {
-        same_call(method, poll, "watch.poll", diagnostics);
+        check_same_call(method, poll, "watch.poll", diagnostics);
     }
 
     let (item, item_type) = Part::find(schema, poll.output, &rule.item)
@@ -159,7 +128,7 @@ pub(in crate::contract) fn compile(
         let problem = "says nothing beside ON_NOT_FOUND_SUCCEED: leave out one of them";
         diagnostics.report_rule("watch.not_found_succeeds_after", problem);
     }
-    let around = Around {
+    let calls = CallCompiler {
         schema,
         rpcs,
         method,
@@ -168,16 +137,16 @@ pub(in crate::contract) fn compile(
         state: state.as_ref(),
     };
     let start = match &rule.start {
-        Some(start) => Some(around.start(start, diagnostics)?),
+        Some(start) => Some(calls.start(start, diagnostics)?),
         None => None,
     };
     let side: Vec<SideRead> = rule
         .side_read
         .iter()
-        .filter_map(|side| around.side(side, diagnostics))
+        .filter_map(|side| calls.side(side, diagnostics))
         .collect();
     let fallback = match &rule.fallback {
-        Some(fallback) => Some(around.fallback(fallback, diagnostics)?),
+        Some(fallback) => Some(calls.fallback(fallback, diagnostics)?),
         None => None,
     };
     let (mut hold, mut gone_well) = (Vec::new(), States::default());
@@ -211,7 +180,7 @@ pub(in crate::contract) fn compile(
     let light = if rule.set_when_final.is_empty() {
         None
     } else {
-        let index = calls::light(&rule.set_when_final, schema, poll, diagnostics)?;
+        let index = light(&rule.set_when_final, schema, poll, diagnostics)?;
         Some(schema.message(poll.input).fields[usize::from(index)].number)
     };
     let mut aside = HashSet::new();
@@ -279,74 +248,6 @@ pub(super) fn intervals(
     (first, max)
 }
 
-pub(super) fn unknown(rule: &str, name: &str) -> String {
-    if name.is_empty() {
-        return format!("is missing: name the rpc to {rule}");
-    }
-    format!("`{name}` is not a unary rpc of this service or package that can be served")
-}
-
-/// A stream's own request makes the calls of `other`, so its route and fields
-/// must be those of it.
-pub(in crate::contract) fn same_call(
-    method: &Method,
-    other: &Method,
-    option: &str,
-    diagnostics: &mut Diagnostics<'_>,
-) {
-    if (&method.verb, &method.template) != (&other.verb, &other.template) {
-        let problem = format!(
-            "`{}` is {} {}, the stream is {} {}: the routes must be the same",
-            other.name, other.verb, other.template, method.verb, method.template
-        );
-        diagnostics.report_rule(option, problem);
-        return;
-    }
-    let schema = &*method.schema;
-    let (ours, theirs) = (schema.message(method.input), schema.message(other.input));
-    for field in ours.fields.iter().filter(|field| !field.gateway_only) {
-        let same = theirs.field(&field.name).is_some_and(|(_, known)| {
-            schema.alike(known, field) && known.wire_name == field.wire_name
-        });
-        if !same {
-            let problem = format!(
-                "the field `{}` of {} is not one of {}: name it alike, or mark it `gateway_only`",
-                field.name, ours.name, theirs.name
-            );
-            diagnostics.report_rule(option, problem);
-        }
-    }
-    for field in theirs.fields.iter().filter(|field| field.required) {
-        if ours
-            .field(&field.name)
-            .is_none_or(|(_, known)| !known.required)
-        {
-            let problem = format!(
-                "the field `{}` is REQUIRED in {} and must be so in {}",
-                field.name, theirs.name, ours.name
-            );
-            diagnostics.report_rule(option, problem);
-        }
-    }
-}
-
-/// The fields that two messages have alike: numbers in the one and in the other.
-pub(super) fn shared_fields(schema: &Schema, from: MessageId, to: MessageId) -> Vec<(u32, u32)> {
-    let theirs = schema.message(to);
-    schema
-        .message(from)
-        .fields
-        .iter()
-        .filter(|field| !field.gateway_only)
-        .filter_map(|field| {
-            let (_, known) = theirs.field(&field.name)?;
-            schema
-                .alike(known, field)
-                .then_some((field.number, known.number))
-        })
-        .collect()
-}
-
 pub(super) fn key(
     rule: &rules::Watch,
     list: bool,
@@ -373,7 +274,7 @@ pub(super) fn key(
         diagnostics.report_rule("watch.key", problem);
         return None;
     };
-    if !is_key(field) {
+    if !field.is_key() {
         let problem = format!("`{}` must be one string or integer", rule.key);
         diagnostics.report_rule("watch.key", problem);
     }
@@ -402,15 +303,6 @@ fn additional_keys(
     field_paths
 }
 
-/// Whether a field can hold the identity of an item.
-pub(in crate::contract) fn is_key(field: &Field) -> bool {
-    let kind = matches!(
-        field.kind,
-        Kind::String | Kind::Int32 | Kind::Int64 | Kind::Uint32 | Kind::Uint64
-    );
-    kind && is_one(field)
-}
-
 /// The numbers of the fields of the stream's messages: the event's, the item's.
 fn stream_fields(
     rule: &rules::Watch,
@@ -423,7 +315,7 @@ fn stream_fields(
     let started = rule
         .start
         .as_ref()
-        .map(|start| calls::field_name(&start.field));
+        .map(|start| start::field_name(&start.field));
     let mut named = HashSet::new();
     let sides = rule.side_read.iter().map(|side| &*side.field);
     let fallback = rule.fallback.as_ref().map(|fallback| &*fallback.field);
@@ -462,31 +354,11 @@ fn stream_fields(
     None
 }
 
-/// The single bool of this name in a message.
-pub(super) fn bool_field<'s>(
-    name: &str,
-    schema: &'s Schema,
-    message: MessageId,
-    option: &str,
-    diagnostics: &mut Diagnostics<'_>,
-) -> Option<(FieldIndex, &'s Field)> {
-    let message = schema.message(message);
-    let Some((index, field)) = message.field(name) else {
-        let problem = format!("{} has no field `{name}`", message.name);
-        diagnostics.report_rule(option, problem);
-        return None;
-    };
-    if field.kind != Kind::Bool || !is_one(field) {
-        diagnostics.report_rule(option, format!("`{name}` must be one bool"));
-    }
-    Some((index, field))
-}
-
 fn refresh(
     rule: &rules::Watch,
     item: Option<MessageId>,
     method: &Method,
-    rpcs: &Rpcs<'_>,
+    rpcs: &RpcLookup<'_>,
     diagnostics: &mut Diagnostics<'_>,
 ) -> Option<(Arc<Method>, Refresh)> {
     if rule.refresh.is_empty() {
@@ -500,7 +372,7 @@ fn refresh(
         return None;
     };
     let Some(rpc) = rpcs.find(&rule.refresh) else {
-        diagnostics.report_rule("watch.refresh", unknown("refresh", &rule.refresh));
+        diagnostics.report_rule("watch.refresh", unknown_rpc("refresh", &rule.refresh));
         return None;
     };
     let schema = &*method.schema;
@@ -530,7 +402,7 @@ fn refresh(
         diagnostics.report_rule("watch.refresh", problem);
         return None;
     };
-    if !steps.is_empty() || !is_key(key) {
+    if !steps.is_empty() || !key.is_key() {
         let problem = format!(
             "`{}`: the path field must be a string or integer",
             rule.refresh
@@ -592,4 +464,25 @@ fn interval(
             None
         }
     }
+}
+
+/// The bool of the poll's request that makes it cheaper when false.
+fn light(
+    name: &str,
+    schema: &Schema,
+    poll: &Method,
+    diagnostics: &mut Diagnostics<'_>,
+) -> Option<FieldIndex> {
+    let (index, field) = bool_field(
+        name,
+        schema,
+        poll.input,
+        "watch.set_when_final",
+        diagnostics,
+    )?;
+    if field.cardinality != Cardinality::Explicit {
+        let problem = format!("`{name}` must be `optional`: else its false is not sent");
+        diagnostics.report_rule("watch.set_when_final", problem);
+    }
+    Some(index)
 }

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::fields::{broken, member};
 use crate::contract::view::descend;
 use crate::json;
 use crate::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema};
@@ -37,7 +38,7 @@ impl FieldPath {
                 });
             }
             match field.kind {
-                Kind::Message(below) if is_one(field) => {
+                Kind::Message(below) if field.is_single() => {
                     steps.push(index);
                     message = below;
                 }
@@ -108,14 +109,6 @@ fn collect(value: serde_json::Value, texts: &mut Vec<String>) {
     }
 }
 
-/// Whether the field has a single value.
-pub(super) fn is_one(field: &Field) -> bool {
-    matches!(
-        field.cardinality,
-        Cardinality::Implicit | Cardinality::Explicit
-    )
-}
-
 /// A single message, or a list of them, in a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
@@ -162,11 +155,11 @@ impl Part {
             Self::List(index) => {
                 let field = field(index);
                 let items = json::wire::all(response, field.number)
-                    .map_err(|problem| super::broken(field, problem))?;
+                    .map_err(|problem| broken(field, problem))?;
                 let slice = |item| response.slice_ref(item);
                 Ok(Some(items.into_iter().map(slice).collect()))
             }
-            Self::One(index) => Ok(super::member(response, field(index))?.map(|item| vec![item])),
+            Self::One(index) => Ok(member(response, field(index))?.map(|item| vec![item])),
         }
     }
 }

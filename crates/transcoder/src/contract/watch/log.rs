@@ -10,9 +10,8 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use super::super::Method;
-use super::super::bind::malformed;
 use super::super::template::encode;
-use super::broken;
+use super::fields::{broken, key_text};
 use crate::Error;
 use crate::api::drawbridge::v1::WatchEvent;
 use crate::call::Call;
@@ -177,7 +176,7 @@ impl Log {
             problem: problem.to_owned(),
         };
         Ok(
-            match wire::last(request, field.number).map_err(malformed)? {
+            match wire::last(request, field.number).map_err(Error::malformed)? {
                 Some(Value::Bytes(text)) => {
                     let text = std::str::from_utf8(text).map_err(|_| fault("is not UTF-8"))?;
                     (!text.is_empty()).then(|| text.into())
@@ -217,7 +216,7 @@ impl Log {
     pub fn ends_request(&self, request: &[u8]) -> Result<Bytes, Error> {
         let mut out = Vec::with_capacity(request.len());
         for item in wire::fields(request) {
-            let (number, value) = item.map_err(malformed)?;
+            let (number, value) = item.map_err(Error::malformed)?;
             let Some(&number) = self.tables.ends.get(&number) else {
                 continue;
             };
@@ -300,7 +299,7 @@ impl Log {
             .into_iter()
             .map(|item| {
                 Ok(Entry {
-                    key: super::key_text(schema, key, item)?,
+                    key: key_text(schema, key, item)?,
                     order: order
                         .map(|field| order_of(schema, field, item))
                         .transpose()?

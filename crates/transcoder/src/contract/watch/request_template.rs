@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use percent_encoding::percent_decode_str;
 
-use super::field_path::{FieldPath, is_one};
+use super::field_path::FieldPath;
 use crate::api::drawbridge::v1 as rules;
 use crate::contract::Method;
 use crate::contract::diagnostics::Diagnostics;
@@ -171,7 +171,7 @@ impl FieldBinding {
             let field_path = FieldPath::find(schema, item, &rule.from)?;
             if rule.pattern.is_empty() {
                 let source = field_path.field(schema);
-                if !is_one(source) || !is_text(source.kind) {
+                if !source.is_single() || !is_text(source.kind) {
                     return Err(format!(
                         "`{}` must be one string, number, bool or enum; give a pattern to read \
                          it out of texts",
@@ -210,7 +210,7 @@ impl FieldBinding {
             let Some((_, source)) = message.field(name) else {
                 return Err(format!("{} has no field `{name}`", message.name));
             };
-            if (source.kind, is_one(source)) != (field.kind, is_one(field)) {
+            if (source.kind, source.is_single()) != (field.kind, field.is_single()) {
                 return Err(format!("`{name}` is of another type than `{}`", rule.to));
             }
             if rule.poll.is_empty() {
@@ -220,7 +220,7 @@ impl FieldBinding {
             }
         };
         let copied = matches!(what, Source::Poll(_) | Source::Request(_));
-        let fits = copied || (is_one(field) && is_text(field.kind));
+        let fits = copied || (field.is_single() && is_text(field.kind));
         if !fits {
             return Err(format!(
                 "`{}` must be one string, number, bool or enum",

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::field_path::{FieldPath, is_one};
+use super::field_path::FieldPath;
 use crate::api::drawbridge::v1 as rules;
 use crate::contract::Outcome;
 use crate::contract::diagnostics::Diagnostics;
@@ -103,7 +103,7 @@ impl State {
             }
         };
         let field = field_path.field(schema);
-        if !is_one(field) || !matches!(field.kind, Kind::String | Kind::Enum(_)) {
+        if !field.is_single() || !matches!(field.kind, Kind::String | Kind::Enum(_)) {
             diagnostics.report_rule(
                 &at("state"),
                 format!("`{state}` must be one string or enum"),
@@ -226,7 +226,7 @@ impl State {
             None
         } else {
             match FieldPath::find(schema, item, &rule.field) {
-                Ok(field_path) if is_one(field_path.field(schema)) => {
+                Ok(field_path) if field_path.field(schema).is_single() => {
                     Some((field_path, rule.value.as_str().into()))
                 }
                 Ok(_) => {

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::super::EVENT;
-use super::super::compile::{Rpcs, intervals, is_key, same_call, unknown};
-use super::super::field_path::{Part, is_one};
+use super::super::compile::{intervals, key};
+use super::super::field_path::Part;
 use super::{Grows, LINE, Log, Param, Read, Tables};
 use crate::api::drawbridge::v1 as rules;
 use crate::contract::Method;
 use crate::contract::diagnostics::{Diagnostics, check_query};
+use crate::contract::rpc_lookup::{RpcLookup, check_same_call, unknown_rpc};
 use crate::contract::template::encode;
 use crate::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema, Shape};
 
@@ -31,12 +32,12 @@ pub(in crate::contract) fn is_log(rule: &rules::Watch) -> bool {
 pub(in crate::contract) fn compile(
     rule: &rules::Watch,
     method: &Method,
-    rpcs: &Rpcs<'_>,
+    rpcs: &RpcLookup<'_>,
     diagnostics: &mut Diagnostics<'_>,
 ) -> Option<Log> {
     let schema = &*method.schema;
     let Some(poll) = rpcs.find(&rule.poll) else {
-        diagnostics.report_rule("watch.poll", unknown("poll", &rule.poll));
+        diagnostics.report_rule("watch.poll", unknown_rpc("poll", &rule.poll));
         return None;
     };
     if method.action.is_some() || poll.action.is_some() {
@@ -67,7 +68,7 @@ pub(in crate::contract) fn compile(
             diagnostics.report_rule(&option, "is not for logs: name a watch in `ends_with`");
         }
     }
-    same_call(method, poll, "watch.poll", diagnostics);
+    check_same_call(method, poll, "watch.poll", diagnostics);
     let (first, max) = intervals(rule, diagnostics);
 
     let (read, grows, item, marker_kind) = match (&rule.log, &rule.text_log) {
@@ -82,7 +83,7 @@ pub(in crate::contract) fn compile(
     let mut flag = |name: &str, option: &str| {
         let field = local(name, option, method, diagnostics)?;
         let table = &schema.message(method.input).fields[usize::from(field)];
-        if table.kind != Kind::Bool || !is_one(table) {
+        if table.kind != Kind::Bool || !table.is_single() {
             diagnostics.report_rule(option, format!("`{name}` must be one bool"));
             return None;
         }
@@ -160,7 +161,7 @@ fn entries(
         }
     };
     let message = schema.message(item);
-    let key = super::super::compile::key(rule, true, message, diagnostics)?;
+    let key = key(rule, true, message, diagnostics)?;
     let mut order = None;
     if !log.order_by.is_empty() {
         match message.field(&log.order_by) {
@@ -322,9 +323,9 @@ fn bounded(
 fn is_order(schema: &Schema, field: &Field) -> bool {
     let kind = match field.kind {
         Kind::Message(id) => schema.message(id).shape == Shape::Timestamp,
-        _ => return is_key(field),
+        _ => return field.is_key(),
     };
-    kind && is_one(field)
+    kind && field.is_single()
 }
 
 /// A field of the polled rpc's request that the engine sets in the query.
@@ -355,7 +356,12 @@ fn param(
         Kind::Int32 | Kind::Int64 | Kind::Uint32 | Kind::Uint64 => true,
         _ => false,
     };
-    if !fits || !is_one(field) || in_path || field.gateway_only || poll.verb != http::Method::GET {
+    if !fits
+        || !field.is_single()
+        || in_path
+        || field.gateway_only
+        || poll.verb != http::Method::GET
+    {
         let problem = format!("`{name}` must be one query parameter of `{}`", poll.name);
         diagnostics.report_rule(option, problem);
         return None;
@@ -406,7 +412,7 @@ fn resume(
 ) -> Option<FieldIndex> {
     let index = local(&rule.resume, "watch.resume", method, diagnostics)?;
     let field = &method.schema.message(method.input).fields[usize::from(index)];
-    if field.kind != kind || !is_one(field) {
+    if field.kind != kind || !field.is_single() {
         let problem = format!("`{}` must be one {}", rule.resume, kind_name(kind));
         diagnostics.report_rule("watch.resume", problem);
         return None;
@@ -435,7 +441,7 @@ fn stream_fields(
         let mut fields = message
             .fields
             .iter()
-            .filter(move |field| field.kind == kind && is_one(field));
+            .filter(move |field| field.kind == kind && field.is_single());
         fields.next().filter(|_| fields.next().is_none())
     };
     if let (Some(event), Some(item), Some(marker), 3) = (
@@ -459,7 +465,7 @@ fn stream_fields(
 /// The number of the one field that holds a [`WatchEvent`].
 fn event_number(schema: &Schema, message: MessageId) -> Option<u32> {
     let is_event = |field: &&Field| match field.kind {
-        Kind::Message(id) => &*schema.message(id).name == EVENT && is_one(field),
+        Kind::Message(id) => &*schema.message(id).name == EVENT && field.is_single(),
         _ => false,
     };
     let mut events = schema.message(message).fields.iter().filter(is_event);
@@ -472,7 +478,7 @@ type Ends = (Arc<Method>, HashMap<u32, u32>, u32);
 fn ends(
     rule: &rules::Watch,
     method: &Method,
-    rpcs: &Rpcs<'_>,
+    rpcs: &RpcLookup<'_>,
     diagnostics: &mut Diagnostics<'_>,
 ) -> Option<Ends> {
     const OPTION: &str = "watch.ends_with";

@@ -11,7 +11,7 @@ fn context(rpc: &str) -> FaultContext<'_> {
         dialect: "",
         rpc,
         dialect_optional: false,
-        idempotency: Idempotency::Unsafe,
+        idempotency: Idempotency::NonIdempotent,
     }
 }
 
@@ -49,7 +49,7 @@ fn every_recorded_error() {
             );
             assert_eq!(fault.domain, "servicestage.huaweicloud", "{name}");
             assert!(
-                !fault.credential_refused,
+                !fault.credential_rejected,
                 "{name}: nothing that a login helps"
             );
             seen.insert(format!("{status} {} {:?}", fault.reason, fault.code));
@@ -209,7 +209,7 @@ fn a_refused_credential() {
     ] {
         let body = format!(r#"{{"error_code":"{reason}","error_msg":"{message}"}}"#);
         let fault = fault(&context("GetX"), &reply(status, &[], body));
-        assert_eq!(fault.credential_refused, refused, "{message}");
+        assert_eq!(fault.credential_rejected, refused, "{message}");
     }
 }
 

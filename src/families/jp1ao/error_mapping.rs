@@ -50,7 +50,7 @@ pub(super) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
         },
         not_processed: not_processed(reply),
         transient: unavailable || is_transient(reply.status),
-        credential_refused: status == 401,
+        credential_rejected: status == 401,
         fields: Vec::new(),
         metadata: metadata([
             (HINT, hint(context, reply)),
@@ -152,7 +152,7 @@ mod tests {
             dialect: "",
             rpc,
             dialect_optional: false,
-            idempotency: Idempotency::Safe,
+            idempotency: Idempotency::NoSideEffects,
         }
     }
 
@@ -191,7 +191,7 @@ mod tests {
             assert_eq!(fault.code, want, "{status} {rpc}");
             assert_eq!(fault.transient, transient, "{status} {rpc}");
             assert_eq!(fault.reason, "KNAE02102-E");
-            assert_eq!(fault.credential_refused, status == 401);
+            assert_eq!(fault.credential_rejected, status == 401);
             let wait = fault.retry_after.map(|wait| wait.as_secs());
             assert_eq!(
                 wait,

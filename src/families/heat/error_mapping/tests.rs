@@ -9,11 +9,11 @@ const READ: FaultContext<'static> = FaultContext {
     dialect: "openstack",
     rpc: "GetStack",
     dialect_optional: false,
-    idempotency: Idempotency::Safe,
+    idempotency: Idempotency::NoSideEffects,
 };
 const WRITE: FaultContext<'static> = FaultContext {
     rpc: "CreateStack",
-    idempotency: Idempotency::Unsafe,
+    idempotency: Idempotency::NonIdempotent,
     ..READ
 };
 
@@ -148,7 +148,7 @@ fn every_recorded_error() {
             "{name}: {}",
             fault.message
         );
-        assert_eq!(fault.credential_refused, status == 401, "{name}");
+        assert_eq!(fault.credential_rejected, status == 401, "{name}");
         assert!(!fault.transient && !fault.not_processed, "{name}");
         let key = format!("{:?} {}", fault.code, fault.reason);
         seen.entry(key).or_default().push(name.into_owned());

@@ -76,7 +76,7 @@ fn read(context: &FaultContext<'_>, reply: &Reply, now: SystemTime) -> Fault {
     Fault {
         code,
         // A wrong signature stays wrong, and five in a row lock the key.
-        credential_refused: status == 401
+        credential_rejected: status == 401
             && code == Code::Unauthenticated
             && reason != APP_REFUSED
             && !is_signature(&reason, &said),

@@ -77,7 +77,7 @@ pub(super) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
         not_processed: undelivered || not_processed(reply),
         // Not ActionInProgress: an action takes minutes, a retry here seconds.
         transient: lost || undelivered || torn || is_transient(reply.status),
-        credential_refused: reply.status == StatusCode::UNAUTHORIZED,
+        credential_rejected: reply.status == StatusCode::UNAUTHORIZED,
         fields: Vec::new(),
         metadata: metadata([
             (HINT, hint),
@@ -152,7 +152,7 @@ fn code(context: &FaultContext<'_>, reply: &Reply, words: &Words) -> Code {
         (400 | 500, class) if STATE_FORBIDS.contains(&class) => Code::FailedPrecondition,
         (400 | 403 | 500, class) if LIMITS.contains(&class) => Code::ResourceExhausted,
         (404, _) if is_torn(reply.status, words) => match context.idempotency {
-            Idempotency::Unsafe => Code::Aborted,
+            Idempotency::NonIdempotent => Code::Aborted,
             _ => Code::Unavailable,
         },
         // It is in the template, but was not created yet.
@@ -166,7 +166,9 @@ fn code(context: &FaultContext<'_>, reply: &Reply, words: &Words) -> Code {
         (500, "RemoteError") if is_in_use(context) => Code::FailedPrecondition,
         (500, "MessageDeliveryFailure") => Code::Unavailable,
         // The engine was asked and did not answer in time: it may act yet.
-        (500, "MessagingTimeout") if context.idempotency == Idempotency::Unsafe => Code::Unknown,
+        (500, "MessagingTimeout") if context.idempotency == Idempotency::NonIdempotent => {
+            Code::Unknown
+        }
         (500, "MessagingTimeout") => Code::Unavailable,
         _ => common::code(context, reply),
     }
@@ -218,7 +220,7 @@ fn hint(
         (403, Some("HTTPForbidden" | "InvalidTenant")) => {
             "the project in the path must be the token's own"
         }
-        (_, Some("MessagingTimeout")) if context.idempotency == Idempotency::Safe => {
+        (_, Some("MessagingTimeout")) if context.idempotency == Idempotency::NoSideEffects => {
             "heat's engine did not answer in time"
         }
         (_, Some("MessagingTimeout")) => {

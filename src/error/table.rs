@@ -1,0 +1,170 @@
+//! One row for each variant of [`Error`]. Everything that depends on the variant is read
+//! from here: the status, the retry policy, the log.
+
+use std::borrow::Cow;
+
+use tonic::Code;
+
+use super::Error;
+
+/// Which calls may be retried after an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Retry {
+    /// None: the result would be the same, or only the client can decide.
+    Never,
+    /// Idempotent calls: the upstream may have acted.
+    IfIdempotent,
+    /// All calls: the upstream certainly did not act.
+    Always,
+}
+
+/// Who may read the text of an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Audience {
+    /// The client and the operators: it is sent and logged.
+    All,
+    /// The client only, since it may hold values of the request or of the upstream's
+    /// resources.
+    Client,
+    /// The operators only, since it names the gateway's user and its identity service.
+    Operators,
+}
+
+/// The properties of an error.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Row<'a> {
+    /// The gRPC code.
+    pub(super) code: Code,
+    /// `ErrorInfo.reason`: stable, for programs. Form: <https://google.aip.dev/193>.
+    pub(super) reason: Cow<'a, str>,
+    /// Whether the call may have reached the upstream.
+    pub(super) sent: bool,
+    /// Whether trying again, later or elsewhere, may help.
+    pub(super) transient: bool,
+    /// Which calls the gateway may retry.
+    pub(super) retry: Retry,
+    /// Who may read the text.
+    pub(super) audience: Audience,
+    /// Whether the client's text begins with the name of the upstream.
+    pub(super) names_upstream: bool,
+}
+
+const SENT: bool = true;
+const NOT_SENT: bool = false;
+const TRANSIENT: bool = true;
+const PERMANENT: bool = false;
+const PREFIX: bool = true;
+const NO_PREFIX: bool = false;
+
+fn row(
+    code: Code,
+    reason: &str,
+    sent: bool,
+    transient: bool,
+    retry: Retry,
+    audience: Audience,
+    names_upstream: bool,
+) -> Row<'_> {
+    Row {
+        code,
+        reason: Cow::Borrowed(reason),
+        sent,
+        transient,
+        retry,
+        audience,
+        names_upstream,
+    }
+}
+
+impl Error {
+    /// Returns the row of the variant. Exhaustive, so that a new variant needs one.
+    #[rustfmt::skip] // one row a line
+    pub(super) fn row(&self) -> Row<'_> {
+        use Audience::{All, Client, Operators};
+        use Code::*;
+        use Retry::{Always, IfIdempotent, Never};
+        match self {
+            Self::Binding { .. } =>
+                row(InvalidArgument, "INVALID_FIELD", NOT_SENT, PERMANENT, Never, Client, NO_PREFIX),
+            Self::FieldViolations(_) =>
+                row(InvalidArgument, "INVALID_FIELD", NOT_SENT, PERMANENT, Never, Client, NO_PREFIX),
+            Self::RequestStream { code: code @ ResourceExhausted, .. } =>
+                row(*code, "FILE_TOO_LARGE", NOT_SENT, PERMANENT, Never, All, NO_PREFIX),
+            Self::RequestStream { code, .. } =>
+                row(*code, "STREAM_BROKEN", NOT_SENT, PERMANENT, Never, All, NO_PREFIX),
+            Self::RequestNotReceived { code, .. } =>
+                row(*code, "REQUEST_NOT_RECEIVED", NOT_SENT, PERMANENT, Never, All, NO_PREFIX),
+            Self::Malformed(_) =>
+                row(InvalidArgument, "MALFORMED_REQUEST", NOT_SENT, PERMANENT, Never, All, NO_PREFIX),
+            Self::Unsupported { .. } =>
+                row(Unimplemented, "DIALECT_LACKS_OPERATION", NOT_SENT, PERMANENT, Never, All, PREFIX),
+            Self::UnknownUpstream(_) =>
+                row(InvalidArgument, "UNKNOWN_UPSTREAM", NOT_SENT, PERMANENT, Never, All, NO_PREFIX),
+            Self::NotConfigured(_) =>
+                row(FailedPrecondition, "NOT_CONFIGURED", NOT_SENT, PERMANENT, Never, All, NO_PREFIX),
+            Self::Overload { code: code @ Unavailable, .. } =>
+                row(*code, "UPSTREAM_DOWN", NOT_SENT, TRANSIENT, Never, All, PREFIX),
+            Self::Overload { code, .. } =>
+                row(*code, "OVERLOADED", NOT_SENT, TRANSIENT, Never, All, PREFIX),
+            Self::Credential { code, .. } =>
+                row(*code, login_reason(*code), NOT_SENT, *code == Unavailable, Never, All, PREFIX),
+            Self::Login { code, .. } =>
+                row(*code, login_reason(*code), NOT_SENT, *code == Unavailable, Never, Operators, PREFIX),
+            Self::Deadline { sent } =>
+                row(DeadlineExceeded, "DEADLINE_PASSED", *sent, TRANSIENT, Never, All, PREFIX),
+            Self::StreamDeadline =>
+                row(DeadlineExceeded, "DEADLINE_PASSED", SENT, TRANSIENT, Never, All, PREFIX),
+            Self::Connect(_) =>
+                row(Unavailable, "CANNOT_CONNECT", NOT_SENT, TRANSIENT, Always, All, PREFIX),
+            Self::NoResponse(_) =>
+                row(Unavailable, "NO_ANSWER", SENT, TRANSIENT, IfIdempotent, All, PREFIX),
+            // Not UNAVAILABLE, since clients retry that by themselves.
+            Self::OutcomeUnknown(_) =>
+                row(Unknown, "OUTCOME_UNKNOWN", SENT, PERMANENT, Never, All, PREFIX),
+            Self::ResponseTooLarge { .. } =>
+                row(ResourceExhausted, "ANSWER_TOO_LARGE", SENT, PERMANENT, Never, All, PREFIX),
+            Self::ResponseNotDelivered { code, .. } =>
+                row(*code, "ANSWER_NOT_DELIVERED", SENT, *code == ResourceExhausted, Never, All, PREFIX),
+            Self::Upstream(fault) => Row {
+                code: fault.code,
+                reason: match fault.reason.is_empty() {
+                    true => Cow::Owned(format!("HTTP_{}", fault.http_status)),
+                    false => Cow::Borrowed(&fault.reason),
+                },
+                sent: !fault.not_processed,
+                transient: fault.transient
+                    || fault.not_processed
+                    || matches!(fault.code, Unavailable | ResourceExhausted),
+                retry: match (fault.not_processed, fault.transient) {
+                    (true, _) => Always,
+                    (false, true) => IfIdempotent,
+                    (false, false) => Never,
+                },
+                audience: Client,
+                // Only of a proxy's words, which do not say which host wrote them.
+                names_upstream: matches!(fault.http_status, 502..=504),
+            },
+            Self::Decode { .. } =>
+                row(Internal, "UNREADABLE_ANSWER", SENT, PERMANENT, Never, All, PREFIX),
+            Self::ErrorInSuccess { .. } =>
+                row(InvalidArgument, "REFUSED_IN_SUCCESS", SENT, PERMANENT, Never, Client, NO_PREFIX),
+            Self::ListRestarted =>
+                row(Aborted, "LIST_RESTARTED", SENT, TRANSIENT, Never, All, PREFIX),
+            Self::Draining =>
+                row(Unavailable, "STOPPING", NOT_SENT, TRANSIENT, Never, All, NO_PREFIX),
+        }
+    }
+}
+
+/// Returns the reason of a failed login or a missing credential.
+fn login_reason(code: Code) -> &'static str {
+    match code {
+        Code::PermissionDenied => "LOGIN_FORBIDDEN",
+        Code::FailedPrecondition => "LOGIN_NOT_POSSIBLE",
+        Code::Unavailable => "LOGIN_UNAVAILABLE",
+        _ => "CREDENTIALS_REFUSED",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,31 @@
+//! The messages of a server-streaming response.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio_stream::Stream;
+
+use crate::engine::FileStream;
+use crate::engine::list_stream::ListStream;
+use crate::error::Error;
+use crate::watch::WatchStream;
+
+/// The messages of a server-streaming response, by the kind of the rpc.
+pub(super) enum ResponseStream {
+    Watch(WatchStream),
+    List(ListStream),
+    File(FileStream),
+}
+
+impl Stream for ResponseStream {
+    type Item = Result<Bytes, Error>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match self.get_mut() {
+            ResponseStream::Watch(stream) => Pin::new(stream).poll_next(cx),
+            ResponseStream::List(stream) => Pin::new(stream).poll_next(cx),
+            ResponseStream::File(stream) => Pin::new(stream).poll_next(cx),
+        }
+    }
+}
