@@ -612,7 +612,7 @@ async fn requests_that_are_not_grpc_are_rejected_and_not_executed() {
         let mut text = String::new();
         tcp.read_to_string(&mut text).await.unwrap();
         assert!(text.contains(" 426 Upgrade Required\r\n"), "{text}");
-        assert!(text.contains("HTTP/2 alone"), "{text}");
+        assert!(text.contains("HTTP/2 only"), "{text}");
     }
     assert!(recorder.seen().is_empty());
     // With parameters and in capitals it is the same content type.
