@@ -1,6 +1,6 @@
-//! JP1/AO through the gateway, against an upstream that answers as its manuals
-//! print and as they contradict themselves. Numbers of quirks are those of the
-//! fact sheet, section (g).
+//! JP1/AO through the gateway, against an upstream that responds as the manuals print, also
+//! where they contradict each other. Numbers of quirks are those of docs/apis/jp1ao.md,
+//! "Quirks".
 
 mod actions;
 mod errors;
@@ -37,8 +37,8 @@ async fn start_as(
 
 type Answerer = Box<dyn Fn(&Seen) -> Answer + Send + Sync>;
 
-/// A gateway before a JP1/AO that answers otherwise from case to case: to start one
-/// takes longer than most cases.
+/// A gateway and a JP1/AO whose responses change from case to case: starting them takes
+/// longer than most cases.
 struct Ao {
     recorder: Recorder,
     gateway: Gateway,
@@ -56,7 +56,7 @@ impl Ao {
         let answers = Arc::clone(&answer);
         let recorder = Recorder::start(move |seen| (*answers.lock().unwrap())(seen)).await;
         let mut settings = upstream("ao", "jp1ao", &recorder.url());
-        // Failures of one case are not those of the next.
+        // Failures of one case must not open the circuit breaker for the next.
         settings.circuit_breaker_failures = 0;
         change(&mut settings);
         let gateway = Gateway::with(vec![settings]).await;
@@ -67,7 +67,7 @@ impl Ao {
         }
     }
 
-    /// From now on it answers so, and nothing was seen yet.
+    /// Changes the responses and forgets the recorded requests.
     fn answers(
         &self,
         answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static,
@@ -89,11 +89,12 @@ fn envelope() -> Value {
 }
 
 fn calls(recorder: &Recorder) -> Vec<String> {
-    let told = |seen: &Seen| format!("{} {}", seen.method, seen.target);
-    recorder.seen().iter().map(told).collect()
+    let line = |seen: &Seen| format!("{} {}", seen.method, seen.target);
+    recorder.seen().iter().map(line).collect()
 }
 
-/// The document of a submission, flat and nested, as the manual leaves open.
+/// The document of a submission. The manual does not say whether the values are flat or
+/// nested.
 fn submission(nested: bool) -> Value {
     let values = json!([
         {"instanceID": 7, "keyName": "host", "value": "", "type": "string", "serviceID": 41},

@@ -9,11 +9,11 @@ use crate::support::client::json as to_json;
 use crate::support::compare::same;
 use crate::support::recorder::Answer;
 
-/// Every action: the document is fetched, named after the action called whatever
-/// it says itself (quirks 6 and 7), completed, and sent to the documented path
-/// whatever its `href` says (quirk 11). GETs have no body, POSTs have one (22).
+/// Each action fetches the document, names it after the action whatever it contains
+/// (quirks 6 and 7), adds missing members, and sends it to the documented path whatever its
+/// `href` is (quirk 11). GETs have no body, POSTs have one (quirk 22).
 #[tokio::test]
-async fn actions_are_fetched_and_invoked() {
+async fn action_is_fetched_and_invoked() {
     let (recorder, gateway) = start(|seen| match seen.method.as_str() {
         "GET" if seen.path().ends_with("/PropertyDefinitions") => {
             Answer::json(200, &json!({"data": [], "count": 0}))
@@ -85,15 +85,15 @@ async fn actions_are_fetched_and_invoked() {
             "{rpc}"
         );
         let mut seen = recorder.take();
-        // The definitions of properties are read in between.
+        // The definitions of properties are read before.
         seen.retain(|seen| !seen.path().ends_with("/PropertyDefinitions"));
         let path = format!("{V1}/objects/{resource}/41/actions/{action}");
-        let told: Vec<_> = seen
+        let sent: Vec<_> = seen
             .iter()
             .map(|s| (s.method.as_str(), s.target.clone()))
             .collect();
         assert_eq!(
-            told,
+            sent,
             [("GET", path.clone()), ("POST", format!("{path}/invoke"))],
             "{rpc}"
         );
@@ -106,7 +106,7 @@ async fn actions_are_fetched_and_invoked() {
             "{rpc}"
         );
 
-        // With a document there is one step, and the document is the caller's.
+        // A document in the request is sent without the first step.
         let template =
             json!({"name": "mine", "method": "POST", "parameters": [], "more": {"zz": 1}});
         let request = json!({"id": 41, "template": template});
@@ -122,9 +122,9 @@ async fn actions_are_fetched_and_invoked() {
     }
 }
 
-/// Schedules and values go into the document in place, wherever their objects are.
+/// Schedules and values replace those of the document in place, flat or nested.
 #[tokio::test]
-async fn submit() {
+async fn submission_is_edited_in_place() {
     let ao = Ao::new().await;
     for (nested, schedule, want) in [
         (
@@ -176,7 +176,7 @@ async fn submit() {
             place["value"] = json!(value);
         }
         let sent = &recorder.seen()[2];
-        // Order and all: `preserve_order` keeps it.
+        // The same order: `preserve_order` keeps it.
         assert_eq!(
             std::str::from_utf8(&sent.body).unwrap(),
             expected.to_string(),
@@ -185,12 +185,12 @@ async fn submit() {
     }
 }
 
-/// Values are checked before anything is submitted; each one at fault is named.
+/// Values are checked before the submission; each invalid one is named.
 #[tokio::test]
-async fn submissions_are_checked() {
+async fn invalid_submission_is_not_sent() {
     let (recorder, gateway) = start(submitting(true)).await;
     for (properties, want) in [
-        // `host` is required, has no default and stands empty in the document.
+        // `host` is required, has no default and is empty in the document.
         (json!({}), vec![("properties[host]", "is required")]),
         (
             json!({"host": "much too long", "size": 101, "fast": "perhaps", "secret": "x"}),
@@ -210,8 +210,11 @@ async fn submissions_are_checked() {
             vec![("properties[host]", "must be a text")],
         ),
         (
-            json!({"host": "a", "nobody": "x"}),
-            vec![("properties[nobody]", "is not in the document of the action")],
+            json!({"host": "a", "unknown": "x"}),
+            vec![(
+                "properties[unknown]",
+                "is not in the document of the action",
+            )],
         ),
     ] {
         let request = json!({"id": 41, "properties": properties});
@@ -226,14 +229,14 @@ async fn submissions_are_checked() {
             "{properties}: {error:?}"
         );
         let details = error.get_error_details();
-        let mut told: Vec<_> = details.bad_request().unwrap().field_violations.clone();
-        told.sort_by(|a, b| a.field.cmp(&b.field));
+        let mut violations: Vec<_> = details.bad_request().unwrap().field_violations.clone();
+        violations.sort_by(|a, b| a.field.cmp(&b.field));
         let mut want = want;
         want.sort();
-        assert_eq!(told.len(), want.len(), "{properties}: {told:?}");
-        for (told, (field, problem)) in told.iter().zip(want) {
-            assert_eq!(told.field, field, "{properties}");
-            assert!(told.description.contains(problem), "{told:?}");
+        assert_eq!(violations.len(), want.len(), "{properties}: {violations:?}");
+        for (violation, (field, problem)) in violations.iter().zip(want) {
+            assert_eq!(violation.field, field, "{properties}");
+            assert!(violation.description.contains(problem), "{violation:?}");
         }
         assert_eq!(details.error_info().unwrap().metadata["sent"], "false");
     }
@@ -252,15 +255,15 @@ async fn submissions_are_checked() {
     );
 }
 
-/// Values are not sent where there are more definitions than are compared.
+/// Values are not sent where there are more definitions than are read.
 #[tokio::test]
-async fn values_that_cannot_be_checked_are_not_sent() {
+async fn values_are_not_sent_with_too_many_definitions() {
     let ok = submitting(false);
     let (recorder, gateway) = start(move |seen| {
         if !seen.path().ends_with("/PropertyDefinitions") {
             return ok(seen);
         }
-        // Each page is full, and another.
+        // Each page is full, and differs from the one before.
         let start = seen.pairs().into_iter().find(|(name, _)| name == "page");
         let page: usize = start.unwrap().1.parse().unwrap();
         let one = |n| json!({"instanceID": n, "keyName": format!("k{n}"), "type": "string"});
@@ -281,9 +284,9 @@ async fn values_that_cannot_be_checked_are_not_sent() {
     assert!(recorder.seen().iter().all(|seen| seen.method == "GET"));
 }
 
-/// A submission is never sent twice, whatever happens to it.
+/// A submission is not retried, however it fails.
 #[tokio::test]
-async fn a_submission_is_sent_once() {
+async fn submission_is_not_retried() {
     let ao = Ao::new().await;
     for (status, code) in [
         (412, Code::Unavailable),
@@ -314,12 +317,12 @@ async fn a_submission_is_sent_once() {
     }
 }
 
-/// What a step asks is answered in the document's own members.
+/// The response to a step is written into the document's own members.
 #[tokio::test]
-async fn respond() {
-    let asked = json!({"name": "response", "href": "h", "method": "POST", "parameters": [
+async fn response_to_a_step_is_written_into_the_document() {
+    let prompt = json!({"name": "response", "href": "h", "method": "POST", "parameters": [
         {"instanceId": 5, "labelbutton1": "Retry", "labelbutton2": "Give up", "taskId": 41}]});
-    let document = asked.clone();
+    let document = prompt.clone();
     let (recorder, gateway) = start(move |seen| match seen.method.as_str() {
         "GET" => Answer::json(200, &document),
         _ => Answer::json(
@@ -335,8 +338,8 @@ async fn respond() {
         .unwrap();
     let parameters = &to_json(&got)["template"]["parameters"];
     assert!(
-        same(parameters, &asked["parameters"]),
-        "what it asks: {parameters}"
+        same(parameters, &prompt["parameters"]),
+        "the prompt: {parameters}"
     );
     let request = json!({"id": 41, "labels": {"labelbutton2": "pressed"}});
     let got = gateway
@@ -347,14 +350,14 @@ async fn respond() {
     let got = to_json(&got);
     assert_eq!(got["action_result"]["state"], "ACTION_STATE_RUNNING");
     assert_eq!(got["action_result"]["instance_id"], "i");
-    let mut expected = asked.clone();
+    let mut expected = prompt.clone();
     expected["parameters"][0]["labelbutton2"] = json!("pressed");
     assert_eq!(recorder.seen().last().unwrap().json(), expected);
 }
 
-/// Updates read the whole resource, change what is given, and write it back.
+/// Updates read the resource, change the fields of the request, and write it back.
 #[tokio::test]
-async fn updates_keep_what_is_not_given() {
+async fn update_keeps_unset_fields() {
     let ao = Ao::new().await;
     for (rpc, path, request, before, change) in [
         (
@@ -411,9 +414,9 @@ async fn updates_keep_what_is_not_given() {
     }
 }
 
-/// The list envelope is the body of a batch.
+/// The body of a batch is a list envelope.
 #[tokio::test]
-async fn values_are_set_in_a_batch() {
+async fn batch_update_sends_a_list_envelope() {
     let (recorder, gateway) = start(|_| Answer::json(200, &json!({"data": [], "count": 0}))).await;
     let data = json!([{"instance_id": 1, "value": "a"}, {"instance_id": 2, "hidden": false}]);
     for (service, query) in [(json!(7), "?serviceID=7"), (Value::Null, "")] {
@@ -437,10 +440,10 @@ async fn values_are_set_in_a_batch() {
     }
 }
 
-/// `reset` answers a document or an envelope (quirk 8); `detailhelp` names itself
-/// wrongly, and only its `href` counts (quirk 6).
+/// `reset` returns a document or an envelope (quirk 8); `detailhelp` returns a wrong name,
+/// and only its `href` is used (quirk 6).
 #[tokio::test]
-async fn odd_answers() {
+async fn reset_and_detailhelp_accept_both_reply_forms() {
     let ao = Ao::new().await;
     let document = json!({"name": "reset", "href": "h", "method": "POST", "parameters": []});
     for (answer, field) in [
@@ -477,7 +480,7 @@ async fn odd_answers() {
         assert_eq!(to_json(&got), json!({"href": "http://h/help"}));
         assert!(recorder.seen()[0].target.ends_with("/7/actions/detailhelp"));
     }
-    // A failure within a 200 is told as data.
+    // A failure within a 200 is returned as data.
     let (_recorder, gateway) = ao.answers(|seen| match seen.method.as_str() {
         "GET" => Answer::json(200, &json!({})),
         _ => Answer::json(200, &json!({"state": "failed", "affectedResources": null})),
@@ -493,9 +496,9 @@ async fn odd_answers() {
     );
 }
 
-/// Versions differ: 11 has another path (quirk 10), 10 lacks operations (21).
+/// Version 11 has another path (quirk 10), version 10 lacks operations (quirk 21).
 #[tokio::test]
-async fn versions() {
+async fn versions_differ_in_paths_and_operations() {
     for (dialect, path) in [
         ("v12", "objects/Services/7/actions/applyTemplate/invoke"),
         ("v11", "objects/Services/7/applyTemplate/invoke"),

@@ -8,9 +8,9 @@ use super::{Ao, start};
 use crate::support::client::json as to_json;
 use crate::support::recorder::Answer;
 
-/// A delete: 204 in its forms (quirk 5), and the 303 that is no success (quirk 4).
+/// A delete succeeds with 204 in all its forms (quirk 5), and fails with 303 (quirk 4).
 #[tokio::test]
-async fn deletes() {
+async fn delete_follows_no_redirect() {
     let ao = Ao::new().await;
     for rpc in [
         "AutomationServiceService/DeleteService",
@@ -52,12 +52,12 @@ async fn deletes() {
     assert_eq!(recorder.seen().len(), 1, "no redirect is followed");
 }
 
-/// What statuses mean, in whichever rpc they come.
+/// HTTP statuses map to gRPC codes, by rpc where they mean different things.
 #[tokio::test]
-async fn errors() {
-    // Each is told as it comes, without trying again.
+async fn http_status_maps_to_grpc_code() {
+    // One attempt, so that each error is returned at once.
     let ao = Ao::with(|settings| settings.max_attempts = 1).await;
-    for (rpc, status, body, code, words) in [
+    for (rpc, status, body, code, text) in [
         ("TaskService/GetTask", 400, "", Code::InvalidArgument, ""),
         (
             "TaskService/GetTask",
@@ -148,18 +148,18 @@ async fn errors() {
             .unwrap_err();
         assert_eq!(error.code(), code, "{rpc} {status} {body}: {error:?}");
         assert!(
-            error.message().contains(words),
+            error.message().contains(text),
             "{status}: {}",
             error.message()
         );
-        let wait = error.get_error_details().retry_info().is_some();
-        assert_eq!(wait, code == Code::Unavailable, "{status}");
+        let has_retry_info = error.get_error_details().retry_info().is_some();
+        assert_eq!(has_retry_info, code == Code::Unavailable, "{status}");
     }
 }
 
-/// 412 is a server that is down for now: reads recover by themselves (quirk 14).
+/// 412 means a server that is down for a while: reads are retried (quirk 14).
 #[tokio::test]
-async fn a_read_outlasts_a_412() {
+async fn read_is_retried_after_412() {
     let tries = std::sync::atomic::AtomicU32::new(0);
     let (recorder, gateway) =
         start(

@@ -8,10 +8,10 @@ use super::{Ao, V1, start};
 use crate::support::client::json as to_json;
 use crate::support::recorder::Answer;
 
-/// Requests that would do too much, or that JP1/AO cannot take, are not sent
-/// (quirks 18 and 19).
+/// Requests that would delete too much, or that JP1/AO rejects, are not sent (quirks 18
+/// and 19).
 #[tokio::test]
-async fn what_is_not_sent() {
+async fn request_that_jp1ao_rejects_is_not_sent() {
     let (recorder, gateway) = start(|_| Answer::text(204, "text/plain", "")).await;
     for (rpc, request, field) in [
         ("TaskHistoryService/DeleteTaskHistories", json!({}), "start"),
@@ -52,8 +52,8 @@ async fn what_is_not_sent() {
             "{rpc} {request}: {error:?}"
         );
         let details = error.get_error_details();
-        let told = &details.bad_request().unwrap().field_violations[0].field;
-        assert_eq!(told, field, "{rpc} {request}");
+        let violation = &details.bad_request().unwrap().field_violations[0];
+        assert_eq!(violation.field, field, "{rpc} {request}");
     }
     assert!(recorder.seen().is_empty());
     for (request, query) in [
@@ -74,9 +74,9 @@ async fn what_is_not_sent() {
     }
 }
 
-/// Values are data in queries, whatever they hold.
+/// Values are escaped in queries and in filters.
 #[tokio::test]
-async fn values_in_queries() {
+async fn values_are_escaped_in_queries() {
     let (recorder, gateway) = start(|_| Answer::json(200, &json!({"data": [], "count": 0}))).await;
     for value in [
         "it's",
@@ -130,7 +130,7 @@ async fn values_in_queries() {
             ],
             "{value:?}"
         );
-        // As the manual writes the name; all else is encoded.
+        // The parameter's name is spelled as in the manual; everything else is encoded.
         assert!(
             seen[0].query().contains("HQL::filter=%28name"),
             "{}",
@@ -163,9 +163,9 @@ async fn values_in_queries() {
     );
 }
 
-/// JP1/AO may cut a list at 100 without a word: there is a next page all the same.
+/// JP1/AO may cut a list at 100 without `pagination`: there is a next page anyway.
 #[tokio::test]
-async fn lists_without_pagination_go_on() {
+async fn list_cut_without_pagination_has_a_next_page() {
     let (recorder, gateway) = start(|seen| {
         let items = if seen.query().contains("page=2") {
             50
@@ -188,16 +188,16 @@ async fn lists_without_pagination_go_on() {
         let second = to_json(&gateway.client.call(rpc, request).await.unwrap());
         assert_eq!(second["data"].as_array().map(Vec::len), Some(50), "{rpc}");
         assert_eq!(second["next_page_token"], Value::Null, "{rpc}");
-        let asked = recorder.seen().pop().unwrap();
-        assert!(asked.query().ends_with("page=2"), "{}", asked.target);
+        let second = recorder.seen().pop().unwrap();
+        assert!(second.query().ends_with("page=2"), "{}", second.target);
     }
 }
 
-/// The caller's language goes to the upstream, and the message says which it is in.
+/// The client's language is sent to the upstream, and the message names its own.
 #[tokio::test]
-async fn languages() {
+async fn language_is_forwarded_and_returned() {
     let ao = Ao::new().await;
-    for (asked, sent, said, locale) in [
+    for (requested, sent, text, locale) in [
         (None, "en", "It is not there.", "en"),
         (Some("ja"), "ja", "ありません。", "ja"),
         (
@@ -208,11 +208,11 @@ async fn languages() {
         ),
     ] {
         let (recorder, gateway) = ao.answers(move |_| {
-            Answer::json(404, &json!({"message": said, "messageID": "KNAE02102-E"}))
+            Answer::json(404, &json!({"message": text, "messageID": "KNAE02102-E"}))
         });
-        let metadata: Vec<_> = asked
+        let metadata: Vec<_> = requested
             .iter()
-            .map(|asked| ("accept-language", *asked))
+            .map(|requested| ("accept-language", *requested))
             .collect();
         let error = gateway
             .client
@@ -226,6 +226,6 @@ async fn languages() {
             .localized_message()
             .expect("a message in a language");
         assert_eq!(message.locale, locale);
-        assert!(message.message.contains(said));
+        assert!(message.message.contains(text));
     }
 }

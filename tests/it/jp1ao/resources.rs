@@ -7,10 +7,10 @@ use crate::support::client::json as to_json;
 use crate::support::compare::differences;
 use crate::support::recorder::Answer;
 
-/// Resources come through member by member; unknown members and texts break
-/// nothing (quirks 1 to 5, 8, 12, 20 of section f and g).
+/// Resources are decoded member by member; unknown members and texts are accepted (quirks
+/// 1 to 5, 8, 12, 20).
 #[tokio::test]
-async fn resources_come_through() {
+async fn resource_is_decoded_completely() {
     let ao = Ao::new().await;
     let service = json!({
         "instanceID": 41, "name": "s", "description": "", "tags": "a,b c", "serviceTemplateName": "t",
@@ -163,7 +163,7 @@ async fn resources_come_through() {
                 &answer,
             ),
         };
-        // A second name, a number as text: told apart by their own tests.
+        // A second name and a number as text have their own tests.
         found.retain(|d| {
             !d.contains("minValue")
                 && !d.contains("resourceGroup[1]")
@@ -174,9 +174,9 @@ async fn resources_come_through() {
     }
 }
 
-/// Statuses in all forms that are known, and one that is not.
+/// Statuses are read in all known spellings; an unknown one is kept as text.
 #[tokio::test]
-async fn statuses_are_read_loosely() {
+async fn status_is_read_in_all_spellings() {
     const FORMS: &[(&str, &str)] = &[
         ("waiting", "TASK_STATUS_WAITING"),
         ("Holding", "TASK_STATUS_SUSPENDED"),
@@ -222,9 +222,9 @@ async fn statuses_are_read_loosely() {
     }
 }
 
-/// Members that no manual page shows are kept beside those that are likely.
+/// Undocumented members are kept together with the likely ones.
 #[tokio::test]
-async fn unknown_members_are_kept() {
+async fn unknown_member_is_kept() {
     let body = json!({"count": 1, "data": [
         {"stepName": "copy", "status": "In Progress", "returnValue": 0, "odd": {"a": [1, null]}, "n": 1.5}]});
     let (_recorder, gateway) = start(move |_| Answer::json(200, &body)).await;
@@ -242,9 +242,9 @@ async fn unknown_members_are_kept() {
     assert_eq!(step["more"], json!({"odd": {"a": [1.0, null]}, "n": 1.5}));
 }
 
-/// The members of a log's part are not printed: likely shapes are read (2.7.21).
+/// The manual does not print the members of a log part: likely shapes are read.
 #[tokio::test]
-async fn logs_of_several_shapes() {
+async fn log_is_read_in_several_shapes() {
     let ao = Ao::new().await;
     for (body, want) in [
         (json!({"data": ["a\nb\n"], "count": 1}), "a\nb\n"),
@@ -267,13 +267,13 @@ async fn logs_of_several_shapes() {
             .client
             .watch("TaskService/WatchTaskLog", json!({"task_id": 7}), &[])
             .await;
-        let (mut log, mut told) = (log.unwrap(), String::new());
+        let (mut log, mut text) = (log.unwrap(), String::new());
         while let Some(message) = log.next().await {
             if let Some(line) = to_json(&message.unwrap())["line"]["text"].as_str() {
-                told += &format!("{line}\n");
+                text += &format!("{line}\n");
             }
         }
-        assert_eq!(told, want);
+        assert_eq!(text, want);
     }
     let (_, gateway) = ao.answers(|_| Answer::json(200, &json!({"data": ["a\n"], "count": 1})));
     let got = gateway

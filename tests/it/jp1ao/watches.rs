@@ -8,9 +8,9 @@ use super::{Ao, start, submitting};
 use crate::support::client::json as to_json;
 use crate::support::recorder::Answer;
 
-/// A submission is followed: what came of it, then the task; one call submits.
+/// A submission is sent once; its result and then its task are streamed.
 #[tokio::test]
-async fn submit_and_watch() {
+async fn submission_is_sent_once_and_watched() {
     let ao = Ao::new().await;
     for (affected, listed) in [
         (
@@ -61,9 +61,9 @@ async fn submit_and_watch() {
     }
 }
 
-/// A task says what it asks while it waits; archived, it ends with its history.
+/// A waiting task has its prompt; an archived one ends with its history.
 #[tokio::test]
-async fn watch_a_task_until_it_is_archived() {
+async fn archived_task_ends_with_its_history() {
     let reads = std::sync::atomic::AtomicU32::new(0);
     let (recorder, gateway) = start(move |seen| match seen.path() {
         path if path.ends_with("/Tasks/7") => {
@@ -107,19 +107,19 @@ async fn watch_a_task_until_it_is_archived() {
     assert_eq!(last["history"]["status"], "TASK_STATUS_FAILED", "{last}");
     assert!(watch.next().await.is_none());
     let seen = recorder.seen();
-    let looked = seen
+    let history = seen
         .iter()
         .find(|s| s.path().ends_with("/TaskHistories"))
         .unwrap();
     assert_eq!(
-        looked.pairs()[0],
+        history.pairs()[0],
         ("HQL::filter".to_owned(), "(taskID eq 7)".to_owned())
     );
 }
 
-/// A task of more steps than a page holds: the watch tells them all.
+/// Steps on further pages are in the watch's events, too.
 #[tokio::test]
-async fn watch_a_task_of_many_steps() {
+async fn all_pages_of_steps_are_sent() {
     let (recorder, gateway) = start(move |seen| {
         if seen.path().ends_with("/Tasks/7") {
             return Answer::json(200, &json!({"instanceID": 7, "status": "completed"}));
@@ -141,27 +141,27 @@ async fn watch_a_task_of_many_steps() {
         .watch("TaskService/WatchTask", request, &[])
         .await
         .unwrap();
-    let told = watch.event().await;
-    let steps = told["steps"].as_array().unwrap();
+    let event = watch.event().await;
+    let steps = event["steps"].as_array().unwrap();
     assert_eq!(steps.len(), 130);
     assert_eq!(steps[129]["instance_id"], 130);
     assert!(watch.next().await.is_none());
-    let asked: Vec<_> = recorder
+    let queries: Vec<_> = recorder
         .seen()
         .iter()
         .map(|seen| seen.query().to_owned())
         .collect();
-    assert_eq!(asked, ["", "taskID=7", "taskID=7&page=2"]);
+    assert_eq!(queries, ["", "taskID=7", "taskID=7&page=2"]);
 }
 
-/// A status that nobody knows is no end, unless two polls in a row find the same time
-/// of completion. Sheet, section (c).
+/// An unknown status is final where two polls in a row find the same completion time.
+/// docs/apis/jp1ao.md, "Watching a task".
 #[tokio::test]
-async fn an_unknown_status_ends_when_its_completion_stays() {
+async fn unknown_status_is_final_with_a_stable_completion_time() {
     const OVER: &str = "2026-01-02T03:04:05.678+09:00";
     const LATER: &str = "2026-01-02T03:04:06.000+09:00";
     const NONE: &str = "";
-    // Status and completion of each read, then what the watch says of each.
+    // Status and completion time of each read, then the outcome of each event.
     type Case = (
         &'static [(&'static str, &'static str)],
         &'static [&'static str],
@@ -180,7 +180,7 @@ async fn an_unknown_status_ends_when_its_completion_stays() {
             &[("paused", OVER), ("inProgress", NONE), ("completed", OVER)],
             &["", "", "SUCCEEDED"],
         ),
-        // Without a time it goes on, however long: here until it is known again.
+        // Without a time it is not final: here until a known status follows.
         (
             &[
                 ("paused", NONE),
@@ -190,7 +190,7 @@ async fn an_unknown_status_ends_when_its_completion_stays() {
             ],
             &["", "FAILED"],
         ),
-        // One that is known is no end by its time.
+        // A known status is not final by its time.
         (
             &[
                 ("inProgress", OVER),
@@ -230,14 +230,14 @@ async fn an_unknown_status_ends_when_its_completion_stays() {
         watches.spawn(async move {
             let request = json!({"id": case + 1});
             let watch = client.watch("TaskService/WatchTask", request, &[]).await;
-            let (mut watch, mut told) = (watch.unwrap(), Vec::new());
+            let (mut watch, mut outcomes) = (watch.unwrap(), Vec::new());
             while let Some(message) = watch.next().await {
                 let message = to_json(&message.unwrap());
                 assert!(message["task"]["status_raw"].is_string(), "{message}");
                 let outcome = message["event"]["outcome"].as_str().unwrap_or_default();
-                told.push(outcome.replace("OUTCOME_", ""));
+                outcomes.push(outcome.replace("OUTCOME_", ""));
             }
-            assert_eq!(told, *want, "{polls:?}");
+            assert_eq!(outcomes, *want, "{polls:?}");
             assert_eq!(reads.lock().unwrap()[case], polls.len(), "{polls:?}");
         });
     }
