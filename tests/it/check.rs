@@ -7,7 +7,7 @@ use drawbridge_sandbox as sandbox;
 use crate::support::settings;
 
 #[tokio::test]
-async fn says_which_upstream_refuses_whom() {
+async fn check_reports_each_upstream() {
     let sandbox = sandbox::Sandbox::start(([127, 0, 0, 1], 0).into(), Default::default())
         .await
         .unwrap();

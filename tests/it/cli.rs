@@ -12,7 +12,7 @@ fn run(arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn without_a_configuration_it_explains_itself_and_serves_nothing() {
+fn missing_configuration_prints_help_and_serves_nothing() {
     for arguments in [&[][..], &["serve"], &["check"]] {
         let output = run(arguments);
         let text = String::from_utf8(output.stderr).unwrap();
@@ -32,7 +32,7 @@ fn examples_need_no_gateway() {
 }
 
 #[test]
-fn an_empty_variable_names_no_configuration() {
+fn empty_config_variable_is_unset() {
     for (command, code) in [("serve", 2), ("check", 2), ("coverage", 0), ("examples", 0)] {
         let output = Command::new(env!("CARGO_BIN_EXE_drawbridge"))
             .arg(command)
@@ -46,7 +46,7 @@ fn an_empty_variable_names_no_configuration() {
 }
 
 #[test]
-fn the_banner_announces_the_sandbox_and_fits_a_terminal() {
+fn banner_announces_the_sandbox_and_fits_a_terminal() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_drawbridge"))
         .arg("sandbox")
         .env_clear()

@@ -1,4 +1,4 @@
-//! What the environment says: a proxy to go through, a collector of traces.
+//! What the environment says: a proxy to go through, a collector of spans_are_exported_with_the_clients_trace.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ async fn get(process: &Process, metadata: &[(&str, &str)]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn proxies() {
+async fn proxy_of_the_environment_is_used() {
     for variable in ["HTTP_PROXY", "http_proxy", "ALL_PROXY"] {
         let proxy = deployment().await;
         let process = Process::start(
@@ -96,7 +96,7 @@ async fn collector() -> (String, mpsc::UnboundedReceiver<Bytes>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn traces() {
+async fn spans_are_exported_with_the_clients_trace() {
     let (url, mut spans) = collector().await;
     let upstream = deployment().await;
     let process = Process::start(

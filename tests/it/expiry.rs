@@ -10,7 +10,7 @@ use crate::support::{Client, Gateway};
 /// 1,000 calls over 30 seconds on 50 connections: all succeed, and logins come
 /// one at a time, not one per caller.
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_outlive_their_tokens() {
+async fn calls_succeed_while_tokens_expire() {
     let sandbox = drawbridge_sandbox::Sandbox::start(
         ([127, 0, 0, 1], 0).into(),
         drawbridge_sandbox::Settings {

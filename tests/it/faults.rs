@@ -52,7 +52,7 @@ async fn answered(answer: Answer) -> (Recorder, Gateway, Result<serde_json::Valu
 }
 
 #[tokio::test]
-async fn answers_that_are_no_message() {
+async fn undecodable_response_is_internal() {
     for (name, answer, path) in [
         (
             "html",
@@ -118,7 +118,7 @@ async fn answers_that_are_no_message() {
 }
 
 #[tokio::test]
-async fn answers_without_content() {
+async fn response_without_content_is_accepted_for_empty_messages() {
     let none = Answer {
         status: 204,
         headers: Vec::new(),
@@ -136,7 +136,7 @@ async fn answers_without_content() {
 }
 
 #[tokio::test]
-async fn a_body_over_the_limit() {
+async fn response_over_the_limit_is_resource_exhausted() {
     let recorder =
         Recorder::fixed(Answer::text(200, "application/json", vec![b' '; 20 << 20])).await;
     let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
@@ -150,7 +150,7 @@ async fn a_body_over_the_limit() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_is_down() {
+async fn refused_connection_is_unavailable() {
     let mut settings = upstream("u", "heat", &format!("http://{}", nowhere()));
     settings.max_attempts = 1;
     let gateway = Gateway::with(vec![settings]).await;
@@ -160,7 +160,7 @@ async fn an_upstream_that_is_down() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_answers_for_the_upstream() {
+async fn error_page_of_a_proxy_is_classified() {
     let page = "<html><body><h1>502 Bad Gateway</h1><hr>nginx</body></html>";
     let recorder = Recorder::fixed(Answer::text(502, "text/html", page)).await;
     let mut settings = upstream("up1", "heat", &recorder.url());
@@ -191,7 +191,7 @@ async fn a_proxy_that_answers_for_the_upstream() {
 }
 
 #[tokio::test]
-async fn unavailable_with_retry_after_is_said_and_tried_again() {
+async fn unavailable_with_retry_after_is_retried() {
     let (recorder, _gateway, result) =
         answered(Answer::json(503, &json!({"message": "busy"})).with("retry-after", "3600")).await;
     let status = result.unwrap_err();
@@ -229,7 +229,7 @@ async fn unavailable_with_retry_after_is_said_and_tried_again() {
 }
 
 #[tokio::test]
-async fn what_is_not_safe_is_not_sent_twice() {
+async fn non_idempotent_call_is_not_retried() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
@@ -272,7 +272,7 @@ async fn what_is_not_safe_is_not_sent_twice() {
 }
 
 #[tokio::test]
-async fn a_redirect_to_another_host() {
+async fn redirect_to_another_host_is_not_followed() {
     let other = Recorder::fixed(Answer::json(200, &json!({}))).await;
     let location = format!("{}/v1/p1/software_deployments/d1", other.url());
     for status in [301, 302, 303, 307, 308] {
@@ -286,7 +286,7 @@ async fn a_redirect_to_another_host() {
 }
 
 #[tokio::test]
-async fn hostile_path_values() {
+async fn hostile_path_values_are_escaped_or_rejected() {
     let recorder = Recorder::fixed(Answer::json(200, &json!({}))).await;
     let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
     for id in ["", ".", "..", "../x", "a/../b"] {
@@ -325,7 +325,7 @@ async fn hostile_path_values() {
 }
 
 #[tokio::test]
-async fn a_deadline_shorter_than_the_upstream_and_a_caller_that_leaves() {
+async fn deadline_and_cancellation_end_the_upstream_call() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     // The deadline of calls that bring none: the client's own timer has no part in this.
@@ -381,7 +381,7 @@ async fn a_deadline_shorter_than_the_upstream_and_a_caller_that_leaves() {
 }
 
 #[tokio::test]
-async fn unknown_upstreams_and_methods() {
+async fn unknown_upstream_and_method_are_rejected() {
     let recorder = Recorder::fixed(Answer::json(200, &json!({}))).await;
     let gateway = Gateway::with(vec![upstream("one", "heat", &recorder.url())]).await;
     let status = gateway
@@ -407,7 +407,7 @@ async fn unknown_upstreams_and_methods() {
 }
 
 #[tokio::test]
-async fn requests_that_are_no_message() {
+async fn malformed_request_is_rejected() {
     let recorder = Recorder::fixed(Answer::json(200, &json!({}))).await;
     let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
     let method = gateway.client.method(GET);
@@ -446,7 +446,7 @@ async fn requests_that_are_no_message() {
 
 /// Of some operations nobody says whether Rackspace has them: its router does.
 #[tokio::test]
-async fn operations_that_a_dialect_may_lack() {
+async fn unverified_operation_is_sent_and_may_be_unimplemented() {
     let body = json!({"code": "404 Not Found", "title": "Not Found",
         "message": "The resource could not be found.<br /><br />\n\n\n"});
     let recorder = Recorder::fixed(Answer::json(404, &body)).await;
@@ -476,7 +476,7 @@ async fn operations_that_a_dialect_may_lack() {
 }
 
 #[tokio::test]
-async fn a_long_error_keeps_its_code() {
+async fn long_error_keeps_its_code() {
     let body = json!({"code": 404, "title": "Not Found", "explanation": "x",
         "error": {"type": "NotFound", "message": "é\n".repeat(10_000), "traceback": "secret"}});
     let (_recorder, _gateway, result) = answered(Answer::json(404, &body)).await;
@@ -488,7 +488,7 @@ async fn a_long_error_keeps_its_code() {
 }
 
 #[tokio::test]
-async fn nothing_of_the_callers_metadata_goes_up_unless_listed() {
+async fn only_listed_metadata_is_forwarded() {
     let recorder = Recorder::fixed(Answer::json(200, &json!({}))).await;
     let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
     gateway
@@ -533,7 +533,7 @@ async fn nothing_of_the_callers_metadata_goes_up_unless_listed() {
 }
 
 #[tokio::test]
-async fn passthrough_is_the_callers_own() {
+async fn passthrough_sends_the_clients_credentials() {
     let recorder = Recorder::fixed(Answer::json(200, &json!({}))).await;
     let mut settings = upstream("u", "heat", &recorder.url());
     settings.auth = drawbridge::credentials::Settings::Passthrough;
@@ -575,7 +575,7 @@ async fn passthrough_is_the_callers_own() {
 }
 
 #[tokio::test]
-async fn a_flood_is_refused_quickly_and_the_gateway_lives_on() {
+async fn calls_over_the_concurrency_limit_fail_at_once() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let mut one = upstream("u", "heat", &url);
@@ -615,7 +615,7 @@ async fn a_flood_is_refused_quickly_and_the_gateway_lives_on() {
 
 /// What some clients take for a broken answer is not passed on: the answer counts.
 #[tokio::test]
-async fn odd_headers_of_an_answer_are_left_out() {
+async fn invalid_response_headers_are_not_forwarded() {
     for (value, passed) in [
         ("199 - \"old\"".to_owned(), true),
         ("199 - \"für alle\"".to_owned(), false),

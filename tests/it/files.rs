@@ -138,7 +138,7 @@ async fn take(
 }
 
 #[tokio::test]
-async fn a_file_goes_up_as_one_form() {
+async fn upload_is_sent_as_one_multipart_form() {
     let (recorder, gateway) = acme(Answer::json(200, &json!({"id": "f1"}))).await;
     let first: &[(&str, &str)] = &[("place", "a b"), ("tag", "x&y"), ("name", "a\"b;é.zip")];
     let id = put(
@@ -174,7 +174,7 @@ async fn a_file_goes_up_as_one_form() {
 }
 
 #[tokio::test]
-async fn what_is_no_file_is_refused_before_anything_is_sent() {
+async fn invalid_upload_is_not_forwarded() {
     let (recorder, gateway) = acme(Answer::json(200, &json!({"id": "f1"}))).await;
     let named: &[(&str, &str)] = &[("place", "p"), ("name", "n")];
     let long = "n".repeat(256);
@@ -222,7 +222,7 @@ async fn what_is_no_file_is_refused_before_anything_is_sent() {
 }
 
 #[tokio::test]
-async fn a_file_is_not_sent_twice() {
+async fn upload_is_not_retried() {
     let (recorder, gateway) = acme(Answer::json(503, &json!({}))).await;
     let status = put(&gateway, &[(&[("place", "p"), ("name", "n")], b"x")])
         .await
@@ -232,7 +232,7 @@ async fn a_file_is_not_sent_twice() {
 }
 
 #[tokio::test]
-async fn a_caller_who_leaves_sends_nothing() {
+async fn cancelled_upload_is_not_forwarded() {
     let (recorder, gateway) = acme(Answer::json(200, &json!({"id": "f1"}))).await;
     // The connection to the upstream is there: nothing but the end of the file is missing.
     let named: &[(&str, &str)] = &[("place", "p"), ("name", "n")];
@@ -268,7 +268,7 @@ async fn a_caller_who_leaves_sends_nothing() {
 }
 
 #[tokio::test]
-async fn a_file_comes_in_pieces() {
+async fn download_is_sent_in_chunks() {
     let file: Vec<u8> = (0..150_000u32).map(|n| n as u8).collect();
     let answer = Answer::text(200, "application/zip", file.clone());
     let disposition = "attachment; filename=\"../a b.zip\"";
@@ -315,7 +315,7 @@ async fn a_file_comes_in_pieces() {
 /// Import and export of JP1/AO, before the sandbox that does both with real zip
 /// files: what was exported and deleted comes back by import.
 #[tokio::test]
-async fn a_service_template_goes_out_and_comes_back() {
+async fn exported_service_template_can_be_imported() {
     let sandbox = Sandbox::start(([127, 0, 0, 1], 0).into(), sandbox::Settings::default())
         .await
         .unwrap();

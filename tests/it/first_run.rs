@@ -38,7 +38,7 @@ fn python_calls(text: &str) -> Vec<(String, String)> {
 }
 
 #[tokio::test]
-async fn printed_examples_work_and_are_those_of_the_readme() {
+async fn printed_examples_work_and_match_the_readme() {
     let settings = sandbox::Settings {
         step: Duration::from_millis(50),
         ..sandbox::Settings::default()

@@ -32,7 +32,7 @@ async fn call(client: &Client, rpc: &str, dialect: &str) -> Result<(), Status> {
 }
 
 #[tokio::test]
-async fn what_a_dialect_lacks_is_said_and_not_sent() {
+async fn operation_that_a_dialect_lacks_is_not_sent() {
     let sandbox = Sandbox::start(([127, 0, 0, 1], 0).into(), sandbox::Settings::default())
         .await
         .unwrap();
@@ -98,7 +98,7 @@ const TIMES: [(&str, &str); 8] = [
 ];
 
 #[tokio::test]
-async fn times_of_all_forms_come_through() {
+async fn timestamps_are_read_in_all_forms() {
     // The thing's id says which time it has.
     let recorder = Recorder::start(|seen| {
         let id = seen.path().rsplit('/').next().unwrap();

@@ -115,7 +115,7 @@ async fn within<T>(what: impl Future<Output = T>) -> T {
 
 /// JP1/AO does not take back its own times without a colon: the gateway mends them.
 #[tokio::test]
-async fn compact_times_are_written_back_with_a_colon() {
+async fn compact_times_are_sent_back_with_a_colon() {
     let rules = Jp1aoRules {
         compact_offsets: true,
         ..Jp1aoRules::default()
@@ -142,7 +142,7 @@ async fn compact_times_are_written_back_with_a_colon() {
 
 /// Seed 5: the document is fetched, edited and invoked.
 #[tokio::test]
-async fn a_service_is_released() {
+async fn service_is_released() {
     let rules = Jp1aoRules {
         links: Jp1aoLinks::Plain,
         ..Jp1aoRules::default()
@@ -196,7 +196,7 @@ async fn a_service_is_released() {
 /// 412 is a server that is not running: UNAVAILABLE, with a pause to keep, and
 /// nothing is sent again by itself.
 #[tokio::test]
-async fn down_for_now() {
+async fn stopped_server_is_unavailable_and_not_retried() {
     let place = Place::new(Jp1aoRules::default()).await;
     let template = json!({"name": "release", "href": "", "method": "POST", "parameters": []});
     let request = json!({"id": 2004, "template": template});
@@ -220,7 +220,7 @@ async fn down_for_now() {
 
 /// A task from its submit to its history, in every way that the manuals print.
 #[tokio::test]
-async fn a_task_is_submitted_answered_and_archived() {
+async fn task_is_submitted_responded_to_and_archived() {
     let plain = Jp1aoRules::default();
     for rules in [
         plain,
@@ -405,7 +405,7 @@ async fn a_task_is_submitted_answered_and_archived() {
 
 /// A failed task is run again; what the state does not allow is said as such.
 #[tokio::test]
-async fn tasks_fail_and_are_run_again() {
+async fn failed_task_is_retried() {
     let place = Place::new(Jp1aoRules::default()).await;
     for (method, fails_at) in [("RetryTask", 1), ("RetryTaskFromNextStep", 3)] {
         let task = place
@@ -452,7 +452,7 @@ async fn tasks_fail_and_are_run_again() {
 
 /// Schedules wait, and are suspended, resumed and cancelled; again and again is no error.
 #[tokio::test]
-async fn schedules_wait() {
+async fn schedule_is_suspended_resumed_and_canceled() {
     let place = Place::new(Jp1aoRules::default()).await;
     for plan in [
         json!({"at": "2199-01-01T00:00:00Z"}),
@@ -494,7 +494,7 @@ async fn schedules_wait() {
 
 /// Texts in filters, names and notes are data, whatever they hold.
 #[tokio::test]
-async fn odd_texts_are_data() {
+async fn special_characters_are_data() {
     let place = Place::new(Jp1aoRules::default()).await;
     for name in [
         "it's",
@@ -633,7 +633,7 @@ async fn version_10() {
 /// A failed task is followed into its retry, and its log with it; one that has
 /// completed is an end for those who follow, too.
 #[tokio::test]
-async fn a_retry_is_followed() {
+async fn watch_follows_a_retried_task() {
     let place = Place::new(Jp1aoRules::default()).await;
     let client = &place.gateway.client;
     let submit = json!({"id": 2008, "properties": {"startvm.failAtStep": 2}, "follow": true});

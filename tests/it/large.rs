@@ -89,7 +89,7 @@ async fn walk(client: &Client, rpc: &str, field: &str, request: Value) -> (Vec<S
 }
 
 #[tokio::test]
-async fn five_thousand_stacks_and_fifty_thousand_events_with_memory_flat() {
+async fn memory_is_flat_with_fifty_thousand_events() {
     let settings = sandbox::Settings {
         preload: false,
         events_kept: EVENTS,

@@ -105,7 +105,7 @@ fn numbers(range: std::ops::Range<usize>) -> Vec<usize> {
 }
 
 #[tokio::test]
-async fn every_event_once_over_breaks_and_forgotten_markers() {
+async fn events_are_sent_once_across_resumes_and_lost_markers() {
     let heat = Heat::default();
     heat.add(0..5_000);
     let recorder = heat.start(true).await;
@@ -144,7 +144,7 @@ async fn every_event_once_over_breaks_and_forgotten_markers() {
 }
 
 #[tokio::test]
-async fn a_dialect_without_pages_is_read_whole() {
+async fn unpaged_dialect_reads_the_complete_list() {
     let heat = Heat::default();
     heat.add(0..300);
     let recorder = heat.start(false).await;
@@ -160,7 +160,7 @@ async fn a_dialect_without_pages_is_read_whole() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_is_said_before_the_stream() {
+async fn invalid_watch_fails_before_the_stream() {
     let heat = Heat::default();
     let recorder = heat.start(true).await;
     let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
@@ -241,7 +241,7 @@ impl Ao {
 /// A log that is full drops its oldest lines: the watch goes on behind what it told,
 /// and says where it cannot.
 #[tokio::test]
-async fn a_task_log_that_drops_its_front() {
+async fn truncated_task_log_has_a_gap() {
     const LOG: &str = "TaskService/WatchTaskLog";
     let ao = Ao::new("inProgress", "one\ntwo\nthree\n");
     let recorder = ao.start().await;
@@ -290,7 +290,7 @@ async fn a_task_log_that_drops_its_front() {
 }
 
 #[tokio::test]
-async fn a_task_log_line_by_line_to_its_end() {
+async fn task_log_is_sent_line_by_line_until_final() {
     const LOG: &str = "TaskService/WatchTaskLog";
     // One line is longer than what is read at first.
     let long = "x".repeat(100_000);

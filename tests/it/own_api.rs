@@ -89,7 +89,7 @@ pub fn compile(proto: &str) -> Result<Source, String> {
 }
 
 #[tokio::test]
-async fn is_called_and_watched() {
+async fn own_api_is_called_and_watched() {
     let phase = Arc::new(AtomicUsize::new(0));
     let polls = phase.clone();
     let recorder = Recorder::start(move |seen| match (seen.method.as_str(), seen.path()) {
@@ -207,7 +207,7 @@ async fn is_called_and_watched() {
 }
 
 #[tokio::test]
-async fn a_contradiction_stops_the_start_with_its_place() {
+async fn invalid_annotation_stops_the_start() {
     for (from, to, want) in [
         (
             "rollouts/{rollout_id}\" };\n    option idempotency_level",
@@ -262,7 +262,7 @@ async fn a_contradiction_stops_the_start_with_its_place() {
 /// What docs/own-api.md says, done as it says: compiled with the import
 /// paths of its command, configured with its lines, watched with its call.
 #[tokio::test]
-async fn the_readmes_own_api_is_served() {
+async fn documented_own_api_is_served() {
     let readme = include_str!("../../docs/own-api.md");
     let (_, section) = readme.split_once("<!-- own api -->").unwrap();
     let (section, _) = section.split_once("<!-- /own api -->").unwrap();

@@ -85,7 +85,7 @@ async fn drain(stream: &mut Watch, field: &str) -> (Vec<String>, Option<tonic::S
 }
 
 #[tokio::test]
-async fn pages_are_walked_by_token() {
+async fn unary_pages_are_linked_by_token() {
     let list = Arc::new(List::of("stacks", 7));
     let (recorder, gateway) = serve(list).await;
     let mut token = String::new();
@@ -128,7 +128,7 @@ async fn pages_are_walked_by_token() {
 }
 
 #[tokio::test]
-async fn five_thousand_stacks_each_once() {
+async fn stream_sends_five_thousand_stacks_once_each() {
     // The last page is just full: one call more shows that nothing follows.
     for (count, size, calls) in [
         (5_000, 500, 11),
@@ -148,7 +148,7 @@ async fn five_thousand_stacks_each_once() {
 }
 
 #[tokio::test]
-async fn a_server_that_gives_less_than_asked_is_walked_to_the_end() {
+async fn stream_continues_after_short_pages_with_a_next_link() {
     let mut list = List::of("stacks", 250);
     list.cap = 100;
     let (recorder, gateway) = serve(Arc::new(list)).await;
@@ -162,7 +162,7 @@ async fn a_server_that_gives_less_than_asked_is_walked_to_the_end() {
 }
 
 #[tokio::test]
-async fn fifty_thousand_events_each_once_by_name() {
+async fn stream_sends_fifty_thousand_events_once_each() {
     let list = Arc::new(List::of("events", 50_000));
     let lookups = Arc::new(AtomicUsize::new(0));
     let counted = lookups.clone();
@@ -189,7 +189,7 @@ async fn fifty_thousand_events_each_once_by_name() {
 }
 
 #[tokio::test]
-async fn the_next_page_waits_for_the_reader() {
+async fn next_page_is_read_when_the_client_reads() {
     const PAGE: usize = 50;
     let mut list = List::of("stacks", 40 * PAGE);
     // A page is 1.5 MB, far more than stands in windows and buffers on the way.
@@ -216,7 +216,7 @@ async fn the_next_page_waits_for_the_reader() {
 }
 
 #[tokio::test]
-async fn a_reader_who_leaves_ends_the_reading() {
+async fn cancelled_stream_reads_no_more_pages() {
     let mut list = List::of("stacks", 10_000);
     list.filling = "x".repeat(30_000);
     let (recorder, gateway) = serve(Arc::new(list)).await;
@@ -236,7 +236,7 @@ async fn a_reader_who_leaves_ends_the_reading() {
 }
 
 #[tokio::test]
-async fn a_list_that_begins_anew_ends_the_stream() {
+async fn restarted_list_aborts_the_stream() {
     // The item behind which the third page starts goes while the second is read.
     let list = Arc::new(List::of("stacks", 1_000));
     let answering = list.clone();
@@ -264,7 +264,7 @@ async fn a_list_that_begins_anew_ends_the_stream() {
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_page_is_no_endless_stream() {
+async fn upstream_without_paging_does_not_loop() {
     // It takes no notice of limit and marker: all at once is all there is; when
     // that is as many as asked for, the next page is the same again.
     for (count, want) in [(7, None), (5, Some(Code::Aborted)), (3, None)] {
@@ -294,7 +294,7 @@ async fn a_server_that_does_not_page_is_no_endless_stream() {
 }
 
 #[tokio::test]
-async fn items_that_shift_into_the_next_page_are_told_once() {
+async fn items_that_shift_to_the_next_page_are_sent_once() {
     // Another stack appears in front of the marker: Heat goes by the marker, but
     // the item before the marker was moved behind it.
     let list = Arc::new(List::of("stacks", 30));
@@ -319,7 +319,7 @@ async fn items_that_shift_into_the_next_page_are_told_once() {
 }
 
 #[tokio::test]
-async fn errors_come_first_or_in_their_place() {
+async fn errors_are_sent_at_their_position() {
     let failing = Arc::new(Mutex::new(1));
     let list = List::of("stacks", 100);
     let when = failing.clone();
@@ -361,7 +361,7 @@ async fn errors_come_first_or_in_their_place() {
 }
 
 #[tokio::test]
-async fn streams_of_lists_are_bounded() {
+async fn open_list_streams_are_limited() {
     let list = Arc::new(List::of("stacks", 3_000));
     let answering = Arc::clone(&list);
     let recorder = Recorder::start(move |seen| answering.answer(seen)).await;

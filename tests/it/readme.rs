@@ -1,7 +1,7 @@
 //! docs/coverage.md is what the tables say.
 
 #[test]
-fn the_coverage_table_is_that_of_the_contract() {
+fn coverage_table_matches_the_contract() {
     let readme = include_str!("../../docs/coverage.md");
     let inner = readme
         .split_once("<!-- coverage -->\n")

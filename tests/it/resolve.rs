@@ -91,7 +91,7 @@ fn targets(seen: &[Seen]) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn every_stack_operation_takes_a_name_alone() {
+async fn every_stack_operation_accepts_the_name_only() {
     let template = json!({"heat_template_version": "2018-08-31"});
     for (rpc, more, verb, rest) in [
         (
@@ -285,7 +285,7 @@ async fn every_stack_operation_takes_a_name_alone() {
 }
 
 #[tokio::test]
-async fn names_ids_and_arns() {
+async fn stack_is_found_by_name_id_or_arn() {
     let (stacks, recorder, gateway) = heat().await;
     // What was found is kept for some seconds.
     let _clock = StoppedClock::new();
@@ -355,7 +355,7 @@ async fn names_ids_and_arns() {
 }
 
 #[tokio::test]
-async fn find_stack_tells_name_and_id() {
+async fn find_stack_returns_name_and_id() {
     let (_, recorder, gateway) = heat().await;
     for identity in ["web", "17", "arn:openstack:heat::p1:stacks/web/17"] {
         let found = gateway
@@ -396,7 +396,7 @@ async fn find_stack_tells_name_and_id() {
 }
 
 #[tokio::test]
-async fn what_was_found_is_kept_for_one_caller_until_it_is_wrong() {
+async fn lookup_is_cached_per_credential_until_it_is_stale() {
     let stacks = Stacks::default();
     stacks.put("web", "17");
     let answering = stacks.clone();
@@ -497,7 +497,7 @@ async fn what_was_found_is_kept_for_one_caller_until_it_is_wrong() {
 }
 
 #[tokio::test]
-async fn the_versions_take_no_token() {
+async fn version_list_needs_no_token() {
     let versions = json!({"versions": [{"id": "v1.0", "status": "CURRENT", "links":
         [{"rel": "self", "href": "http://inner.example.test/v1/"}]}]});
     let recorder = Recorder::fixed(Answer::json(300, &versions)).await;
@@ -524,7 +524,7 @@ async fn the_versions_take_no_token() {
 /// Who leaves while his call runs leaves nothing behind: the call may have freed the
 /// name all the same.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_is_left_drops_what_was_found() {
+async fn cancelled_mutation_invalidates_lookups() {
     let stacks = Stacks::default();
     stacks.put("web", "17");
     let answering = stacks.clone();
@@ -575,7 +575,7 @@ async fn a_call_that_is_left_drops_what_was_found() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_looked_up_is_said_of_the_callers_own_field() {
+async fn failed_lookup_names_the_field_of_the_request() {
     let (_stacks, recorder, gateway) = heat().await;
     for (field, text) in [
         ("stack_name", ".."),

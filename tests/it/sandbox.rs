@@ -35,25 +35,25 @@ fn honest() -> sandbox::Settings {
 }
 
 #[tokio::test]
-async fn answers_like_real_heat() {
+async fn sandbox_matches_the_transcript_of_real_heat() {
     let (_sandbox, place) = start(honest()).await;
     check_transcript(&transcript(&place).await);
 }
 
 #[tokio::test]
-async fn heat_through_the_gateway() {
+async fn gateway_matches_the_heat_sandbox() {
     let (_sandbox, place) = start(honest()).await;
     through_the_gateway(&place).await;
 }
 
 #[tokio::test]
-async fn a_stacks_life_as_on_real_heat() {
+async fn stack_lifecycle_works_as_on_real_heat() {
     let (_sandbox, place) = start(honest()).await;
     life::life(&place).await;
 }
 
 #[tokio::test]
-async fn a_stack_is_moved_as_on_real_heat() {
+async fn stack_is_abandoned_and_adopted_as_on_real_heat() {
     let mut settings = honest();
     settings.adopt_and_abandon = true;
     let (_sandbox, place) = start(settings).await;
@@ -69,7 +69,7 @@ fn quick() -> sandbox::Settings {
 }
 
 #[tokio::test]
-async fn a_deployment_plays_to_its_end() {
+async fn deployment_becomes_final() {
     let (sandbox, _) = start(quick()).await;
     let gateway = Gateway::with(quickstart::upstreams(&sandbox)).await;
     let service = "SoftwareDeploymentService";
@@ -118,7 +118,7 @@ async fn a_deployment_plays_to_its_end() {
 
 /// Seed 4: redeploy an add-on with a signed request, watch the job to its end.
 #[tokio::test]
-async fn an_addon_is_redeployed() {
+async fn addon_is_redeployed_and_watched() {
     let (sandbox, _) = start(quick()).await;
     let gateway = Gateway::with(quickstart::upstreams(&sandbox)).await;
     let addon = json!({"environment_id": sandbox::ENVIRONMENT_ID, "addon_id": sandbox::ADDON_ID,
@@ -185,7 +185,7 @@ async fn an_addon_is_redeployed() {
 
 /// As an upstream that the configuration names: errors tell the dialect.
 #[tokio::test]
-async fn the_sandboxes_upstreams_have_a_dialect() {
+async fn sandbox_upstreams_have_a_dialect() {
     let (sandbox, _) = start(quick()).await;
     let gateway = Gateway::with(quickstart::upstreams(&sandbox)).await;
     let unknown = json!({"stack_name": "nowhere"});
@@ -199,7 +199,7 @@ async fn the_sandboxes_upstreams_have_a_dialect() {
 
 /// Seed 5: release a service, which cannot be released twice.
 #[tokio::test]
-async fn a_service_is_released() {
+async fn service_is_released_once() {
     let (sandbox, _) = start(quick()).await;
     let gateway = Gateway::with(quickstart::upstreams(&sandbox)).await;
     let service = "AutomationServiceService";

@@ -57,7 +57,7 @@ fn created(updated: bool) -> Value {
 /// Seeds 1 and 2: the create of RTS, whose response has no `updated_time`, and
 /// that of Rackspace, whose response has one.
 #[tokio::test]
-async fn create_a_deployment() {
+async fn deployment_is_created() {
     for (dialect, updated) in [("rts", false), ("rackspace", true)] {
         let recorder = Recorder::fixed(Answer::json(200, &created(updated))).await;
         let mut settings = upstream("u", "heat", &recorder.url());
@@ -126,7 +126,7 @@ async fn action_is_required_for_rackspace_only() {
 
 /// What a dialect lacks is refused before anything is sent.
 #[tokio::test]
-async fn a_dialect_lacks_an_operation() {
+async fn operation_that_the_dialect_lacks_is_not_sent() {
     let recorder = Recorder::fixed(Answer::json(200, &json!({"software_configs": []}))).await;
     let mut settings = upstream("rax", "heat", &recorder.url());
     settings.dialect = "rackspace".into();
@@ -147,7 +147,7 @@ async fn a_dialect_lacks_an_operation() {
 
 /// Seed 3: the list of RTS, with text and a number in `output_values`.
 #[tokio::test]
-async fn list_deployments() {
+async fn deployments_are_listed() {
     let body = json!({"software_deployments": [{
         "status": "COMPLETE",
         "server_id": "ec14c864-096e-4e27-bb8a-2c2b4dc6f3f5",
@@ -188,7 +188,7 @@ async fn list_deployments() {
 
 /// Seed 4: an add-on is redeployed, and answers with a job.
 #[tokio::test]
-async fn redeploy_an_addon() {
+async fn addon_is_redeployed() {
     let body = json!({"job_id": "JOB7e9317bb-a63a-46f4-a026-244de2f6eac3"});
     let recorder = Recorder::fixed(Answer::json(200, &body)).await;
     let gateway = Gateway::with(vec![upstream("u", "servicestage", &recorder.url())]).await;
@@ -243,7 +243,7 @@ async fn jp1ao(invoke: Answer) -> (Recorder, Gateway) {
 
 /// Seed 5: the action document is fetched, edited in place and invoked.
 #[tokio::test]
-async fn release_a_service() {
+async fn service_is_released_in_two_steps() {
     let (recorder, gateway) = jp1ao(Answer::json(200, &envelope())).await;
     let got = gateway
         .client
@@ -279,7 +279,7 @@ async fn release_a_service() {
 
 /// A caller who brings the document spares the first step.
 #[tokio::test]
-async fn release_a_service_with_a_document() {
+async fn service_is_released_with_the_clients_document() {
     let (recorder, gateway) = jp1ao(Answer::json(200, &envelope())).await;
     let template = json!({"name": "release", "href": "", "method": "POST", "parameters": []});
     gateway
@@ -299,7 +299,7 @@ async fn release_a_service_with_a_document() {
 
 /// The envelope in all the forms that the manuals print (jp1ao fact sheet, 1.1).
 #[tokio::test]
-async fn envelopes() {
+async fn action_result_is_read_in_all_forms() {
     let url = "http://h/Automation/v1/objects/Services/2004";
     for (name, body, resource) in [
         (
@@ -362,7 +362,7 @@ async fn envelopes() {
 
 /// What the seed's status table means to a caller.
 #[tokio::test]
-async fn release_errors() {
+async fn release_errors_are_mapped() {
     for (status, code) in [
         (400, Code::InvalidArgument),
         (401, Code::Unauthenticated),

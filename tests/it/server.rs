@@ -60,7 +60,7 @@ pub async fn services(gateway: &Gateway) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn health_follows_the_upstream() {
+async fn health_follows_upstream_probes() {
     let recorder = Recorder::fixed(Answer::json(300, &json!({}))).await;
     let gateway = Gateway::with(vec![
         upstream("up", "heat", &recorder.url()),
@@ -105,7 +105,7 @@ async fn health_follows_the_upstream() {
 }
 
 #[tokio::test]
-async fn reflection_in_both_versions() {
+async fn reflection_serves_both_versions() {
     let gateway = Gateway::with(vec![]).await;
     let listed = services(&gateway).await;
     for service in [
@@ -143,7 +143,7 @@ async fn reflection_in_both_versions() {
 }
 
 #[tokio::test]
-async fn an_unknown_method_is_unimplemented() {
+async fn unknown_method_is_unimplemented() {
     let gateway = Gateway::with(vec![]).await;
     let mut grpc = tonic::client::Grpc::new(gateway.client.channel.clone());
     grpc.ready().await.unwrap();
@@ -161,7 +161,7 @@ async fn an_unknown_method_is_unimplemented() {
 }
 
 #[tokio::test]
-async fn list_upstreams_without_secrets() {
+async fn list_upstreams_has_no_secrets() {
     let mut one = upstream("one", "heat", "http://127.0.0.1:1/v1");
     one.auth = drawbridge::credentials::Settings::Basic {
         username: "u".into(),
@@ -199,7 +199,7 @@ async fn list_upstreams_without_secrets() {
 }
 
 #[tokio::test]
-async fn the_admin_listener() {
+async fn admin_listener_serves_metrics_and_probes() {
     let recorder = Recorder::fixed(Answer::json(200, &json!({"software_deployments": []}))).await;
     let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
     gateway.client.call(LIST, json!({})).await.unwrap();
@@ -275,7 +275,7 @@ fn logged(word: &str) -> Vec<String> {
 /// What becomes of a stream after its first message is counted and logged as well,
 /// and its caller can ask for it by id.
 #[tokio::test]
-async fn a_stream_is_recorded_to_its_end() {
+async fn failed_stream_is_counted_and_logged_once() {
     const STREAM: &str = "StackService/StreamStacks";
     keep_log();
     let recorder = Recorder::start(|seen| match seen.query().contains("marker=b") {
@@ -331,7 +331,7 @@ async fn a_stream_is_recorded_to_its_end() {
 
 /// Which numbers are rounded is said also where it is not a single answer.
 #[tokio::test]
-async fn numbers_that_are_rounded_are_named() {
+async fn rounded_numbers_are_named_in_metadata() {
     let events = json!({"events": [{"id": "e1"},
         {"id": "e2", "resource_properties": {"größe, in": 9_007_199_254_740_993_u64}}]});
     let recorder = Recorder::fixed(Answer::json(200, &events)).await;
@@ -353,7 +353,7 @@ async fn numbers_that_are_rounded_are_named() {
 }
 
 #[tokio::test]
-async fn compression_is_the_callers_choice() {
+async fn response_is_compressed_as_the_request() {
     let item = json!({"id": "d", "status_reason": "x".repeat(10_000)});
     let recorder =
         Recorder::fixed(Answer::json(200, &json!({"software_deployments": [item]}))).await;
@@ -385,7 +385,7 @@ async fn compression_is_the_callers_choice() {
 }
 
 #[tokio::test]
-async fn callers_bring_a_token_where_one_is_asked_for() {
+async fn missing_or_invalid_client_token_is_unauthenticated() {
     let recorder = Recorder::fixed(Answer::json(200, &json!({"software_deployments": []}))).await;
     let mut settings = settings(vec![upstream("u", "heat", &recorder.url())]);
     settings.client_tokens = vec!["first".into(), "second".into()];
@@ -431,7 +431,7 @@ async fn callers_bring_a_token_where_one_is_asked_for() {
 }
 
 #[tokio::test]
-async fn mutual_tls() {
+async fn client_certificate_is_required_with_mtls() {
     use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
     let ca = rcgen_ca();
     let (server_cert, server_key) = ca.issue("localhost");
@@ -472,7 +472,7 @@ async fn mutual_tls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handshake_that_does_not_come_is_not_waited_for() {
+async fn stalled_tls_handshake_times_out() {
     use tokio::io::AsyncReadExt;
     let ca = rcgen_ca();
     let (certificate, key) = ca.issue("localhost");
@@ -518,7 +518,7 @@ impl Ca {
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_told() {
+async fn port_in_use_is_an_error_with_its_setting() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = listener.local_addr().unwrap();
     for (admin, variable) in [(false, "DRAWBRIDGE_LISTEN"), (true, "DRAWBRIDGE_ADMIN")] {
@@ -627,7 +627,7 @@ async fn requests_that_are_not_grpc_are_rejected_and_not_executed() {
 }
 
 #[tokio::test]
-async fn the_sandbox_says_so_in_every_response() {
+async fn sandbox_marks_every_response() {
     let recorder = Recorder::fixed(Answer::json(200, &json!({"stacks": []}))).await;
     for sandbox in [true, false] {
         let mut config = settings(vec![upstream("u", "heat", &recorder.url())]);

@@ -53,7 +53,7 @@ async fn heat(end: &'static str) -> (Recorder, Gateway) {
 }
 
 #[tokio::test]
-async fn a_deployment_in_a_pipe() {
+async fn deployment_is_printed_to_a_pipe() {
     for (end, code, sign) in [("COMPLETE", 0, "+"), ("FAILED", 1, "!")] {
         let (_recorder, gateway) = heat(end).await;
         let out = run(&gateway, &["deployment", "d1"]).await;
@@ -72,7 +72,7 @@ async fn a_deployment_in_a_pipe() {
 }
 
 #[tokio::test]
-async fn a_deployment_for_programs() {
+async fn deployment_is_printed_as_json() {
     let (_recorder, gateway) = heat("COMPLETE").await;
     let out = run(&gateway, &["deployment", "d1", "--json"]).await;
     assert_eq!(out.status.code(), Some(0), "{out:?}");
@@ -91,7 +91,7 @@ async fn a_deployment_for_programs() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_told_is_said() {
+async fn failed_watch_prints_the_error() {
     let (_recorder, gateway) = heat("COMPLETE").await;
     for (args, want) in [
         (
@@ -121,7 +121,7 @@ async fn what_cannot_be_told_is_said() {
 }
 
 #[tokio::test]
-async fn a_job_with_its_tasks() {
+async fn job_is_printed_with_its_tasks() {
     let reads = AtomicUsize::new(0);
     let recorder = Recorder::start(move |seen| {
         if !seen.path().contains("/jobs/") {
@@ -153,7 +153,7 @@ async fn a_job_with_its_tasks() {
 }
 
 #[tokio::test]
-async fn a_task_with_its_log() {
+async fn task_is_printed_with_its_log() {
     let ao = crate::logs::Ao::new("failed", "one\n\u{1b}[31mtwo\n");
     let recorder = ao.start().await;
     let gateway = Gateway::with(vec![upstream("u", "jp1ao", &recorder.url())]).await;

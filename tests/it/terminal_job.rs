@@ -42,7 +42,7 @@ fn lines(out: &[u8]) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_redeploy_is_followed_to_its_good_end() {
+async fn redeploy_is_printed_until_it_succeeds() {
     let (sandbox, gateway) = stage().await;
     let id = redeploy(&gateway).await;
     let out = run(&gateway, &["job", &id]).await;
@@ -80,7 +80,7 @@ async fn a_redeploy_is_followed_to_its_good_end() {
 }
 
 #[tokio::test]
-async fn a_deployment_that_fails_is_followed_to_its_bad_end() {
+async fn failed_deployment_sets_the_exit_code() {
     let (sandbox, gateway) = stage().await;
     let request = json!({"application_id": APPLICATION_ID, "component": {
         "name": "to-fail", "version": "1.0.1", "replica": 1, "environment_id": ENVIRONMENT_ID,
@@ -106,7 +106,7 @@ async fn a_deployment_that_fails_is_followed_to_its_bad_end() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_told_of_a_job() {
+async fn unknown_job_prints_the_error() {
     let (sandbox, gateway) = stage().await;
     let out = run(&gateway, &["job", "JOBnone"]).await;
     assert_eq!(out.status.code(), Some(2), "{out:?}");

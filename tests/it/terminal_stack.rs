@@ -176,7 +176,7 @@ fn timeless(line: &str) -> &str {
 }
 
 #[tokio::test]
-async fn events_and_resources_as_they_come() {
+async fn events_and_resources_are_printed() {
     let (_sandbox, gateway) = stack().await;
     let mut view = View::of("web", gateway.running.grpc, &[]);
     let waits = |line: &str| timeless(line) == "~ wait CREATE_IN_PROGRESS";
@@ -201,7 +201,7 @@ async fn events_and_resources_as_they_come() {
 }
 
 #[tokio::test]
-async fn a_failure_with_its_rollback_for_programs() {
+async fn failure_and_rollback_are_printed_as_json() {
     let (_sandbox, gateway) = stack().await;
     let mut view = View::of("web", gateway.running.grpc, &["--json"]);
     let waits = |line: &str| line.contains("\"wait\"");
@@ -232,7 +232,7 @@ async fn a_failure_with_its_rollback_for_programs() {
 }
 
 #[tokio::test]
-async fn what_breaks_is_resumed_where_it_broke() {
+async fn broken_stream_is_resumed() {
     let (_sandbox, gateway) = stack().await;
     let wire = Wire::to(gateway.running.grpc).await;
     let mut view = View::of("web", wire.address, &["--json"]);
@@ -266,7 +266,7 @@ async fn what_breaks_is_resumed_where_it_broke() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_told() {
+async fn unknown_stack_and_gateway_print_errors() {
     let (_sandbox, gateway) = stack().await;
     let view = View::of("nowhere", gateway.running.grpc, &[]);
     let (told, code, said) = view.end().await;
@@ -281,7 +281,7 @@ async fn what_cannot_be_told() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn ctrl_c_ends_it() {
+async fn ctrl_c_ends_the_view() {
     let (_sandbox, gateway) = stack().await;
     for more in [&[][..], &["--json"]] {
         let mut view = View::of("web", gateway.running.grpc, more);

@@ -114,7 +114,7 @@ impl Watch {
 
 /// It shows its steps, its log and what it asks, and goes on when it is answered.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_that_asks() {
+async fn waiting_task_prints_its_prompt() {
     let place = Place::new().await;
     let name = "disk \u{1b}[2J for web01";
     place
@@ -160,7 +160,7 @@ async fn a_task_that_asks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn how_it_ended_is_the_exit_code() {
+async fn outcome_sets_the_exit_code() {
     let place = Place::new().await;
     let fails = json!({"id": 2008, "properties": {"startvm.failAtStep": 2}});
     place.submit(fails).await;

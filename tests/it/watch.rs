@@ -64,7 +64,7 @@ async fn end(watch: &mut Watch) -> Option<tonic::Status> {
 }
 
 #[tokio::test]
-async fn a_deployment_to_its_end() {
+async fn deployment_is_watched_until_final() {
     let heat = Heat::default();
     heat.set(json!([deployment("d", "IN_PROGRESS")]));
     let recorder = heat.start().await;
@@ -123,7 +123,7 @@ async fn a_deployment_to_its_end() {
 }
 
 #[tokio::test]
-async fn all_deployments_of_a_server() {
+async fn deployments_of_a_server_are_watched() {
     let heat = Heat::default();
     heat.set(json!([
         deployment("a", "COMPLETE"),
@@ -186,7 +186,7 @@ async fn all_deployments_of_a_server() {
 }
 
 #[tokio::test]
-async fn a_thousand_watchers_share_one_poll() {
+async fn thousand_watches_share_one_poll_loop() {
     let heat = Heat::default();
     heat.set(json!([deployment("d", "IN_PROGRESS")]));
     let recorder = heat.start().await;
@@ -235,7 +235,7 @@ async fn gone(gateway: &Gateway) {
 }
 
 #[tokio::test]
-async fn callers_with_different_tokens_never_share() {
+async fn clients_with_different_tokens_share_no_watch() {
     let heat = Heat::default();
     heat.set(json!([deployment("d", "IN_PROGRESS")]));
     let recorder = heat.start().await;
@@ -272,7 +272,7 @@ async fn callers_with_different_tokens_never_share() {
 }
 
 #[tokio::test]
-async fn a_drain_ends_watches() {
+async fn drain_ends_watches() {
     let heat = Heat::default();
     heat.set(json!([deployment("d", "IN_PROGRESS")]));
     let recorder = heat.start().await;
@@ -292,7 +292,7 @@ async fn a_drain_ends_watches() {
 }
 
 #[tokio::test]
-async fn a_job_to_its_end() {
+async fn job_is_watched_until_final() {
     let polls = AtomicUsize::new(0);
     let recorder = Recorder::start(move |seen| {
         if !seen.path().contains("/jobs/") {

@@ -114,7 +114,7 @@ async fn end(watch: &mut Watch) -> Option<Code> {
 }
 
 #[tokio::test]
-async fn a_stack_to_its_end() {
+async fn stack_is_watched_until_final() {
     let heat = Heat::default();
     let resources = |first: &str| {
         json!([
@@ -177,7 +177,7 @@ async fn a_stack_to_its_end() {
 }
 
 #[tokio::test]
-async fn a_failure_is_no_end_where_a_rollback_follows() {
+async fn failure_before_a_rollback_is_not_final() {
     let heat = Heat::default();
     heat.is("t", "CREATE_IN_PROGRESS");
     let recorder = heat.start().await;
@@ -205,7 +205,7 @@ async fn a_failure_is_no_end_where_a_rollback_follows() {
 }
 
 #[tokio::test]
-async fn gone_is_the_good_end_of_a_deletion_alone() {
+async fn missing_stack_succeeds_only_after_a_deletion() {
     let heat = Heat::default();
     let recorder = heat.start().await;
     let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
@@ -233,7 +233,7 @@ async fn gone_is_the_good_end_of_a_deletion_alone() {
 }
 
 #[tokio::test]
-async fn two_thousand_watches_of_two_hundred_stacks() {
+async fn two_thousand_watches_share_two_hundred_poll_loops() {
     let heat = Heat::default();
     let ids: Vec<String> = (0..200).map(|n| format!("t{n}")).collect();
     for id in &ids {
@@ -302,7 +302,7 @@ async fn two_thousand_watches_of_two_hundred_stacks() {
 }
 
 #[tokio::test]
-async fn resources_as_they_come_and_go() {
+async fn resources_are_added_modified_and_deleted() {
     let heat = Heat::default();
     let set = |resources: Value| heat.has("t", stack("t", "UPDATE_IN_PROGRESS"), resources);
     // The same name in two nested stacks.
@@ -429,7 +429,7 @@ fn ids(range: std::ops::Range<usize>) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn events_until_the_stack_has_settled() {
+async fn events_are_watched_until_the_stack_is_final() {
     let story = Story::default();
     story.is(stack("t", "CREATE_IN_PROGRESS"), 2);
     let (_recorder, gateway) = story.start().await;

@@ -19,7 +19,7 @@ const REQUEST_ID: &str = "8f6d5b7c9a0e1f2d3c4b5a6978e0f1d2";
 const OTHERS: &[&str] = &["signing_vectors", "IamCreateToken"];
 
 #[tokio::test]
-async fn all_are_replayed() {
+async fn captures_are_replayed() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/servicestage");
     let mut names: Vec<String> = std::fs::read_dir(folder)
         .unwrap()

@@ -39,7 +39,7 @@ fn refused(why: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn temporary_keys_are_signed_and_tried_once() {
+async fn temporary_keys_are_signed_and_not_retried() {
     let world = World::new(true).await;
     let config =
         json!({"config_id": "c", "config_group_id": "g", "content": "a: 1", "type_raw": "yaml"});
@@ -82,7 +82,7 @@ async fn temporary_keys_are_signed_and_tried_once() {
 /// The signed project is the one of the path, wherever that came from: the service
 /// is a regional one, whatever else the keys are for.
 #[tokio::test]
-async fn the_project_of_the_path_is_signed() {
+async fn project_of_the_path_is_signed() {
     let recorder = Recorder::fixed(Answer::json(200, &json!({}))).await;
     let domain = Some("d78cbac186b744899480f25bd0221111".to_owned());
     let of_path = format!("{}/v3/{OTHER}/cas", recorder.url());
@@ -132,7 +132,7 @@ async fn the_project_of_the_path_is_signed() {
 /// Keys whose project the IAM told stay the same keys: a refused signature is as
 /// final, and in the upstream's own words.
 #[tokio::test]
-async fn keys_with_a_looked_up_project_are_tried_once() {
+async fn keys_with_a_looked_up_project_are_not_retried() {
     let why = "security token has expired";
     let recorder = Recorder::start(move |_| refused(why)).await;
     // The recorder counts no GET without a request id, as lookups are.
@@ -173,7 +173,7 @@ async fn keys_with_a_looked_up_project_are_tried_once() {
 }
 
 #[tokio::test]
-async fn a_wrong_clock_is_named() {
+async fn clock_skew_is_named() {
     let world = World::new(false).await;
     let dated = |date: &str| refused("verify aksk signature fail").with("date", date);
     for (answer, want) in [
@@ -290,7 +290,7 @@ const AT_A: &[(&str, &str)] = &[("drawbridge-upstream", "a")];
 const AT_B: &[(&str, &str)] = &[("drawbridge-upstream", "b")];
 
 #[tokio::test]
-async fn an_expired_token_is_renewed_once() {
+async fn expired_token_is_renewed_once() {
     // The sixth login is good: one token is used up, and a call renews but once.
     for (rpc, request) in [(LIST, json!({})), (ACTION, redeploy())] {
         for (expired, logins, sent, good) in [(0, 1, 1, true), (1, 2, 2, true), (9, 2, 2, false)] {
@@ -322,7 +322,7 @@ async fn an_expired_token_is_renewed_once() {
 }
 
 #[tokio::test]
-async fn what_is_done_and_followed_is_done_once_though_tokens_expire() {
+async fn action_is_sent_once_while_tokens_expire() {
     let job = |status: &str| json!({"task_count": 0, "job": {"job_id": "JOB1", "execution_status": status}});
     let cloud = Arc::new(Cloud {
         expired: 1,
@@ -397,7 +397,7 @@ async fn accounts_share_no_token_and_no_watch() {
 }
 
 #[tokio::test]
-async fn callers_with_tokens_of_their_own_see_through_their_own_eyes() {
+async fn clients_with_passthrough_tokens_share_no_watch() {
     let recorder = Recorder::start(|seen| match seen.header("x-auth-token") {
         "good" => Answer::json(
             200,
@@ -423,7 +423,7 @@ async fn callers_with_tokens_of_their_own_see_through_their_own_eyes() {
 }
 
 #[tokio::test]
-async fn the_sandbox_takes_temporary_keys_with_their_token_alone() {
+async fn sandbox_requires_the_token_of_temporary_keys() {
     let sandbox = Sandbox::start(([127, 0, 0, 1], 0).into(), sandbox::Settings::default())
         .await
         .unwrap();
@@ -473,7 +473,7 @@ async fn the_sandbox_takes_temporary_keys_with_their_token_alone() {
 /// Keys as the SDK's users have them, in the environment or in its file; and that
 /// the log, however talkative, shows no secret.
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_are_found_where_the_sdk_has_them_and_never_logged() {
+async fn sdk_keys_are_found_and_never_logged() {
     let recorder = Recorder::start(|seen| match seen.path().ends_with("/environments") {
         true => Answer::json(200, &json!({"environments": []})),
         false => refused("verify aksk signature fail"),

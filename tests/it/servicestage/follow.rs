@@ -71,7 +71,7 @@ async fn follow(client: Client, start: Start) {
 }
 
 #[tokio::test]
-async fn what_is_started_is_followed_to_its_end() {
+async fn started_jobs_are_watched_until_final() {
     let settings = sandbox::Settings {
         step: STEP,
         ..sandbox::Settings::default()

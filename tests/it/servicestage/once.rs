@@ -48,7 +48,7 @@ fn started() -> Answer {
 }
 
 #[tokio::test]
-async fn what_refuses_the_call_refuses_the_watch() {
+async fn rejected_call_rejects_the_watch() {
     let capture = json_file("fixtures/servicestage/ExecuteAddonAction.json");
     let variants = capture["response_variants"].as_array().unwrap();
     let answers = variants.iter().map(|variant| {
@@ -82,7 +82,7 @@ async fn what_refuses_the_call_refuses_the_watch() {
 }
 
 #[tokio::test]
-async fn a_call_without_an_answer_is_not_made_again() {
+async fn call_without_a_response_is_not_retried() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let calls = std::sync::Arc::new(AtomicUsize::new(0));
@@ -138,7 +138,7 @@ async fn a_call_without_an_answer_is_not_made_again() {
 
 /// Throttled is not done: then it is sent again, and done once.
 #[tokio::test]
-async fn what_was_not_processed_is_sent_again() {
+async fn unprocessed_call_is_retried() {
     let body = json!({"error_code": "APIGW.0308", "error_msg": "throttled"});
     let throttled = Answer::json(429, &body).with("retry-after", "0");
     let recorder = cloud(vec![throttled, started()], vec![job("SUCCEEDED")]).await;
@@ -159,7 +159,7 @@ async fn what_was_not_processed_is_sent_again() {
 
 /// A load balancer's word on when to come back says nothing of what was begun.
 #[tokio::test]
-async fn a_503_that_says_when_is_not_sent_again() {
+async fn unavailable_action_with_retry_after_is_not_retried() {
     let body = json!({"error_code": "APIGW.0801", "error_msg": "unavailable"});
     for (status, want) in [(503, Code::Unknown), (413, Code::InvalidArgument)] {
         let later = Answer::json(status, &body).with("retry-after", "0");
@@ -181,7 +181,7 @@ async fn a_503_that_says_when_is_not_sent_again() {
 
 /// Those who ask for the same get each their own.
 #[tokio::test]
-async fn callers_who_do_the_same_share_nothing() {
+async fn equal_actions_of_two_clients_are_both_sent() {
     let number = AtomicUsize::new(0);
     let recorder = Recorder::start(move |seen| match seen.method.as_str() {
         "POST" => {
@@ -221,7 +221,7 @@ async fn callers_who_do_the_same_share_nothing() {
 
 /// The caller leaves, or the gateway stops: the job is watched on by its id.
 #[tokio::test]
-async fn a_stream_that_breaks_is_taken_up_by_the_job() {
+async fn broken_stream_is_resumed_by_the_job() {
     for gateway_stops in [false, true] {
         let over = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
         let state = over.clone();
@@ -270,7 +270,7 @@ async fn a_stream_that_breaks_is_taken_up_by_the_job() {
 
 /// What becomes of the reads is no reason to do it again.
 #[tokio::test]
-async fn reads_that_fail_are_borne_or_end_the_stream() {
+async fn failed_polls_are_tolerated_or_end_the_stream() {
     let failing = |status: u16| {
         Answer::json(
             status,

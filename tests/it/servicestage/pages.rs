@@ -193,7 +193,7 @@ async fn every_list_is_paged_and_streamed() {
 }
 
 #[tokio::test]
-async fn lists_without_a_count_and_lists_that_shift() {
+async fn lists_without_a_count_and_lists_that_shift_are_complete() {
     let (service, _, member, field, _) = LISTS[0];
     let stream = format!("{service}/StreamEnvironments");
 
@@ -238,7 +238,7 @@ async fn lists_without_a_count_and_lists_that_shift() {
 }
 
 #[tokio::test]
-async fn what_is_no_token_or_size_is_refused() {
+async fn invalid_token_or_size_is_rejected() {
     let (recorder, gateway) = serve(|seen| answer(seen, "environments", &[], true)).await;
     for token in ["-1", "1.5", "x", " 1", "99999999999999999999"] {
         let fields = json!({"page_size": 5, "page_token": token});

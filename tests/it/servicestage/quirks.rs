@@ -28,7 +28,7 @@ fn component() -> Value {
 }
 
 #[tokio::test]
-async fn answers_in_all_their_forms() {
+async fn responses_are_read_in_all_forms() {
     let world = World::new(false).await;
     let stack = json!({"name": "s", "create_time": "1718000000123"});
     let pipeline = json!({"id": "p", "status": 4, "create_time": 0});
@@ -235,7 +235,7 @@ async fn answers_in_all_their_forms() {
 
 /// Q3: a delete answers 204, 200 without a body, `null`, or 200 with an id.
 #[tokio::test]
-async fn deletes_answer_in_many_ways() {
+async fn delete_accepts_all_reply_forms() {
     let world = World::new(false).await;
     let addon = json!({"environment_id": "e", "addon_id": "d"});
     for (name, request, status, body, want) in [
@@ -298,7 +298,7 @@ async fn deletes_answer_in_many_ways() {
 /// Q4: what was read in one of the three shapes is sent back in that shape; lists
 /// that are set and empty are sent, unset ones are not.
 #[tokio::test]
-async fn affinity_and_lists_go_back_as_they_came() {
+async fn affinity_and_lists_keep_their_form() {
     let world = World::new(false).await;
     let rule = json!({"condition": "required", "kind": "node", "weight": 100,
                       "match_expressions": [{"key": "arch", "operation": "In", "value": "amd64"}]});
@@ -359,7 +359,7 @@ async fn affinity_and_lists_go_back_as_they_came() {
 
 /// Q6 to Q9: where values stand in a request, and how they are escaped.
 #[tokio::test]
-async fn requests_say_things_in_odd_places() {
+async fn request_fields_are_placed_and_escaped() {
     let world = World::new(false).await;
     let cas = "/v3/p1/cas";
     let pipelines = "/v3/p1/pipeline/pipelines";
@@ -603,7 +603,7 @@ async fn requests_say_things_in_odd_places() {
 
 /// Q2 and Q13: errors of all producers and in all shapes.
 #[tokio::test]
-async fn errors_in_all_shapes() {
+async fn errors_are_read_in_all_shapes() {
     let world = World::new(false).await;
     let rpc = rpc(&world.gateway.client, "RefreshEnvironment");
     let json = |body: Value| body.to_string().into_bytes();

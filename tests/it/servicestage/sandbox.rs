@@ -212,7 +212,7 @@ pub(super) fn component(name: &str, more: Value) -> Value {
 const NO: Value = Value::Null;
 
 #[tokio::test]
-async fn every_rpc_says_what_the_sandbox_answered() {
+async fn every_rpc_matches_the_sandbox_response() {
     let mut stage = Stage::new().await;
     stage.play(environments_and_addons()).await;
     stage.play(applications()).await;

@@ -131,7 +131,7 @@ const WELL: &str = "OUTCOME_SUCCEEDED";
 const BADLY: &str = "OUTCOME_FAILED";
 
 #[tokio::test]
-async fn an_action_is_done_once_and_its_job_followed() {
+async fn action_is_sent_once_and_its_job_watched() {
     let told = watch(
         "ExecuteAddonActionAndWatch",
         redeploy(),
@@ -165,7 +165,7 @@ async fn an_action_is_done_once_and_its_job_followed() {
 }
 
 #[tokio::test]
-async fn an_add_on_stands_in_for_a_job_that_is_not_known() {
+async fn unknown_job_falls_back_to_the_addon() {
     let no_job = || vec![missing(401, "SVCSTG.00100401")];
     let action = || {
         (
@@ -229,7 +229,7 @@ async fn an_add_on_stands_in_for_a_job_that_is_not_known() {
 }
 
 #[tokio::test]
-async fn jobs_end_as_they_end() {
+async fn job_ends_with_its_outcome() {
     let update = json!({"application_id": "a", "component_id": "c", "component": {
         "name": "c", "version": "1.0.0", "source": {"kind_raw": "image"},
         "runtime_stack": {"name": "Docker", "deploy_mode_raw": "container"}}});
@@ -288,7 +288,7 @@ async fn jobs_end_as_they_end() {
 }
 
 #[tokio::test]
-async fn components_are_watched_to_their_end() {
+async fn component_is_watched_until_final() {
     let ids = || json!({"application_id": "a", "component_id": "c"});
     let (gray, deleted) = tokio::join!(
         watch(
@@ -333,7 +333,7 @@ async fn components_are_watched_to_their_end() {
 
 /// A job of 45 tasks, of which the upstream tells 20 at a time.
 #[tokio::test]
-async fn all_tasks_of_a_job_are_told() {
+async fn all_tasks_of_a_job_are_sent() {
     let page = |from: usize| {
         let tasks: Vec<Value> = (from..(from + 20).min(45))
             .map(|i| json!({"task_id": format!("TASK{i}"), "task_index": i}))
@@ -373,7 +373,7 @@ async fn all_tasks_of_a_job_are_told() {
 
 /// That an add-on is gone is the end of its deletion, and of nothing else.
 #[tokio::test]
-async fn an_add_on_that_is_gone_was_not_redeployed() {
+async fn missing_addon_succeeds_only_after_a_deletion() {
     let unknown = || ("GET", "/jobs/JOB1", vec![missing(400, "SVCSTG.00100429")]);
     let gone = || missing(401, "SVCSTG.00100401");
     let ids = || json!({"job_id": "JOB1", "environment_id": "e", "addon_id": "d"});
@@ -439,7 +439,7 @@ async fn an_add_on_that_is_gone_was_not_redeployed() {
 
 /// Add-ons, which the job query may not know.
 #[tokio::test]
-async fn add_ons_are_watched_to_their_end() {
+async fn addon_is_watched_until_final() {
     let ids = || json!({"environment_id": "e", "addon_id": "d"});
     // As manuals of 2024 have it.
     let wrapped = ok(json!({"addons": [{"id": "d", "status": "UPGRADING", "job_id": "JOB1"}]}));
@@ -493,7 +493,7 @@ async fn add_ons_are_watched_to_their_end() {
 
 /// States of a component that are an end, and those that are none.
 #[tokio::test]
-async fn components_end_as_they_end() {
+async fn component_ends_with_its_outcome() {
     let mut ends = tokio::task::JoinSet::new();
     for (states, types, outcome) in [
         (&["INITIALIZING", "RUNNING"][..], 2, WELL),
