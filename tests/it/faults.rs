@@ -1,5 +1,5 @@
-//! Broken upstreams, hostile input, callers that leave: the right code, a clear
-//! message, nothing sent that should not be, and the process serves on.
+//! Broken upstreams, hostile input and cancelled calls: the status, its message, what is
+//! sent, and that the gateway still serves.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ fn get() -> serde_json::Value {
     json!({"deployment_id": "d1"})
 }
 
-/// Reads a request's head and what body it announces.
+/// Reads the head of a request and its body by `content-length`.
 async fn read_request(stream: &mut TcpStream) -> String {
     let mut seen = Vec::new();
     let mut buffer = [0; 4096];
@@ -118,7 +118,7 @@ async fn undecodable_response_is_internal() {
 }
 
 #[tokio::test]
-async fn response_without_content_is_accepted_for_empty_messages() {
+async fn only_204_may_be_empty() {
     let none = Answer {
         status: 204,
         headers: Vec::new(),
@@ -160,7 +160,7 @@ async fn refused_connection_is_unavailable() {
 }
 
 #[tokio::test]
-async fn error_page_of_a_proxy_is_classified() {
+async fn error_page_of_a_proxy_depends_on_idempotency() {
     let page = "<html><body><h1>502 Bad Gateway</h1><hr>nginx</body></html>";
     let recorder = Recorder::fixed(Answer::text(502, "text/html", page)).await;
     let mut settings = upstream("up1", "heat", &recorder.url());
@@ -209,7 +209,7 @@ async fn unavailable_with_retry_after_is_retried() {
         "an hour is longer than anyone waits"
     );
 
-    // Zero seconds: even a create goes out again, for it was not processed.
+    // Zero seconds: even a create is retried, since it was not processed.
     let times = std::sync::atomic::AtomicUsize::new(0);
     let recorder =
         Recorder::start(
@@ -240,7 +240,7 @@ async fn non_idempotent_call_is_not_retried() {
             if !request.starts_with("GET / ") && !request.is_empty() {
                 tell.send(request).unwrap();
             }
-            // Closed without an answer.
+            // Closed without a response.
             drop(stream);
         }
     });
@@ -260,7 +260,7 @@ async fn non_idempotent_call_is_not_retried() {
         status.message()
     );
     assert!(told.recv().await.unwrap().starts_with("POST "));
-    // A read is tried again, up to the limit of attempts.
+    // A read is retried up to the limit of attempts.
     let status = gateway.client.call(GET, get()).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
     let mut gets = 0;
@@ -328,12 +328,12 @@ async fn hostile_path_values_are_escaped_or_rejected() {
 async fn deadline_and_cancellation_end_the_upstream_call() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    // The deadline of calls that bring none: the client's own timer has no part in this.
+    // The default deadline: a client's own timer would also end the call.
     let mut short = settings(vec![upstream("u", "heat", &url)]);
     short.server.default_deadline = Duration::from_secs(20);
     let hasty = Gateway::start(short).await;
     let gateway = Gateway::with(vec![upstream("u", "heat", &url)]).await;
-    // The probe of the health check comes as well: answer it and go on.
+    // The health probe connects, too: it gets a response.
     let accept = async || {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
@@ -357,7 +357,7 @@ async fn deadline_and_cancellation_end_the_upstream_call() {
         result = &mut call => panic!("{result:?}"),
         stream = accept() => stream,
     };
-    // It is sent, however long that took: now the deadline comes.
+    // The call is sent, however long that took; the deadline is next.
     tokio::time::pause();
     let result = call.await;
     tokio::time::resume();
@@ -444,9 +444,10 @@ async fn malformed_request_is_rejected() {
     assert!(recorder.seen().iter().all(|s| s.target == "/"));
 }
 
-/// Of some operations nobody says whether Rackspace has them: its router does.
+/// Rackspace's documents do not list some operations: a 404 of the router shows that one is
+/// missing.
 #[tokio::test]
-async fn unverified_operation_is_sent_and_may_be_unimplemented() {
+async fn not_found_of_an_unverified_operation_is_unimplemented() {
     let body = json!({"code": "404 Not Found", "title": "Not Found",
         "message": "The resource could not be found.<br /><br />\n\n\n"});
     let recorder = Recorder::fixed(Answer::json(404, &body)).await;
@@ -517,7 +518,7 @@ async fn only_listed_metadata_is_forwarded() {
         .unwrap();
     let mut names: Vec<_> = seen.headers.keys().map(|n| n.as_str()).collect();
     names.sort();
-    // No credentials: this upstream takes none.
+    // No credentials: this upstream has `auth` none.
     assert_eq!(
         names,
         [
@@ -582,7 +583,7 @@ async fn calls_over_the_concurrency_limit_fail_at_once() {
     one.max_concurrent_calls = 2;
     one.max_queued_calls = 2;
     let gateway = Gateway::with(vec![one]).await;
-    // The upstream accepts and never answers.
+    // The upstream accepts and never responds.
     let held = tokio::spawn(async move {
         let mut streams = Vec::new();
         loop {
@@ -594,7 +595,7 @@ async fn calls_over_the_concurrency_limit_fail_at_once() {
         let client = gateway.client.clone();
         calls.spawn(async move { client.call(GET, get()).await });
     }
-    // 46 find no place and no queue; the others still wait.
+    // 46 get no permit and no place in the queue; the others still wait.
     for _ in 0..46 {
         let status = calls.join_next().await.unwrap().unwrap().unwrap_err();
         assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
@@ -613,7 +614,7 @@ async fn calls_over_the_concurrency_limit_fail_at_once() {
     );
 }
 
-/// What some clients take for a broken answer is not passed on: the answer counts.
+/// Headers that some gRPC clients reject are not forwarded; the response is.
 #[tokio::test]
 async fn invalid_response_headers_are_not_forwarded() {
     for (value, passed) in [

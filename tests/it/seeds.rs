@@ -1,6 +1,5 @@
-//! The five documents that started the project: their own examples come
-//! through equal, against an upstream that answers as the documents print, and
-//! against the sandbox.
+//! The five documents that the project started from: their examples are sent and decoded
+//! unchanged, with an upstream that responds as printed, and with the sandbox.
 
 use serde_json::{Value, json};
 use tonic::Code;
@@ -124,7 +123,7 @@ async fn action_is_required_for_rackspace_only() {
     }
 }
 
-/// What a dialect lacks is refused before anything is sent.
+/// An operation that the dialect lacks is rejected before anything is sent.
 #[tokio::test]
 async fn operation_that_the_dialect_lacks_is_not_sent() {
     let recorder = Recorder::fixed(Answer::json(200, &json!({"software_configs": []}))).await;
@@ -145,7 +144,7 @@ async fn operation_that_the_dialect_lacks_is_not_sent() {
     assert!(recorder.seen().is_empty());
 }
 
-/// Seed 3: the list of RTS, with text and a number in `output_values`.
+/// Seed 3: the list of RTS, with a string and a number in `output_values`.
 #[tokio::test]
 async fn deployments_are_listed() {
     let body = json!({"software_deployments": [{
@@ -186,7 +185,7 @@ async fn deployments_are_listed() {
     );
 }
 
-/// Seed 4: an add-on is redeployed, and answers with a job.
+/// Seed 4: an add-on is redeployed; the response is a job.
 #[tokio::test]
 async fn addon_is_redeployed() {
     let body = json!({"job_id": "JOB7e9317bb-a63a-46f4-a026-244de2f6eac3"});
@@ -268,7 +267,7 @@ async fn service_is_released_in_two_steps() {
         [("GET", RELEASE), ("POST", &format!("{RELEASE}/invoke"))]
     );
     assert!(seen[0].body.is_empty());
-    // In place: order, unknown members and number texts are as they came.
+    // In place: order, unknown members and digits are unchanged.
     assert_eq!(
         std::str::from_utf8(&seen[1].body).unwrap(),
         r#"{"name":"release","extra":1.50,"href":" http://evil.test:1/steal","method":"POST","parameters":[]}"#
@@ -277,7 +276,7 @@ async fn service_is_released_in_two_steps() {
     assert_eq!(seen[1].header("accept-language"), "en");
 }
 
-/// A caller who brings the document spares the first step.
+/// A document in the request saves the first step.
 #[tokio::test]
 async fn service_is_released_with_the_clients_document() {
     let (recorder, gateway) = jp1ao(Answer::json(200, &envelope())).await;
@@ -297,7 +296,8 @@ async fn service_is_released_with_the_clients_document() {
     assert_eq!(seen[0].header("accept-language"), "ja");
 }
 
-/// The envelope in all the forms that the manuals print (jp1ao fact sheet, 1.1).
+/// The action result in all the forms that the manuals print. docs/apis/jp1ao.md, "Action
+/// result".
 #[tokio::test]
 async fn action_result_is_read_in_all_forms() {
     let url = "http://h/Automation/v1/objects/Services/2004";
@@ -344,7 +344,7 @@ async fn action_result_is_read_in_all_forms() {
             "{name}"
         );
     }
-    // A failure within a 200 is told as such.
+    // A failure within a 200 is returned as data.
     let (_recorder, gateway) = jp1ao(Answer::json(200, &json!({"state": "failed"}))).await;
     let got = gateway
         .client
@@ -360,7 +360,7 @@ async fn action_result_is_read_in_all_forms() {
     );
 }
 
-/// What the seed's status table means to a caller.
+/// The gRPC codes of the seed's status table.
 #[tokio::test]
 async fn release_errors_are_mapped() {
     for (status, code) in [
@@ -409,7 +409,7 @@ async fn release_errors_are_mapped() {
             "{status}: the host leaks"
         );
         assert_eq!(details.retry_info().is_some(), status == 412, "{status}");
-        // The invoke is never sent twice, and no redirect is followed.
+        // The invoke is not retried, and no redirect is followed.
         let posts = recorder
             .seen()
             .iter()

@@ -1,5 +1,5 @@
-//! The server around the rpcs: health, reflection, metrics, compression, who
-//! may call.
+//! The server around the rpcs: health, reflection, metrics, compression, authentication,
+//! TLS.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::support::{Gateway, http_get, nowhere, settings, upstream};
 
 const LIST: &str = "SoftwareDeploymentService/ListSoftwareDeployments";
 
-/// The health of a service, as its name in the proto.
+/// Returns the health of a service by its name in the proto.
 pub async fn health(gateway: &Gateway, service: &str) -> Result<String, tonic::Status> {
     let mut client = HealthClient::new(gateway.client.channel.clone());
     let request = HealthCheckRequest {
@@ -29,7 +29,7 @@ pub async fn health(gateway: &Gateway, service: &str) -> Result<String, tonic::S
     ))
 }
 
-/// The services that reflection lists.
+/// Returns the services that reflection lists.
 pub async fn services(gateway: &Gateway) -> Vec<String> {
     use v1::server_reflection_request::MessageRequest;
     use v1::server_reflection_response::MessageResponse;
@@ -68,7 +68,7 @@ async fn health_follows_upstream_probes() {
     ])
     .await;
     assert_eq!(health(&gateway, "").await.unwrap(), "Serving");
-    // The stream tells when the first probes are done.
+    // The stream sends a status when the first probes are done.
     for (service, want) in [
         (
             "openstack.orchestration.v1.SoftwareDeploymentService",
@@ -234,7 +234,7 @@ async fn admin_listener_serves_metrics_and_probes() {
 }
 
 std::thread_local! {
-    /// The log of whoever runs on this thread; None where nobody reads it.
+    /// The log of this thread; `None` where no test reads it.
     static LOG: std::cell::RefCell<Option<Vec<u8>>> = const { std::cell::RefCell::new(None) };
 }
 
@@ -251,10 +251,10 @@ impl std::io::Write for ThisThread {
     }
 }
 
-/// Keeps the log of this thread from now on, and the gateway's of its test with it.
+/// Captures the log of this thread, on which the gateway of the test runs, too.
 fn keep_log() {
     static ONE_FOR_ALL: std::sync::Once = std::sync::Once::new();
-    // One of a thread alone would not hear of what another thread has come by first.
+    // A subscriber of one thread misses callsites that another thread has registered first.
     ONE_FOR_ALL.call_once(|| {
         tracing_subscriber::fmt()
             .with_writer(|| ThisThread)
@@ -264,7 +264,7 @@ fn keep_log() {
     LOG.set(Some(Vec::new()));
 }
 
-/// The lines of the log with this word.
+/// Returns the lines of the log that contain a word.
 fn logged(word: &str) -> Vec<String> {
     let bytes = LOG.with_borrow(|log| log.clone()).unwrap();
     let text = String::from_utf8(bytes).unwrap();
@@ -272,8 +272,8 @@ fn logged(word: &str) -> Vec<String> {
     lines.map(str::to_owned).collect()
 }
 
-/// What becomes of a stream after its first message is counted and logged as well,
-/// and its caller can ask for it by id.
+/// The failure of a stream after its first message is counted and logged, with the request
+/// id of the status.
 #[tokio::test]
 async fn failed_stream_is_counted_and_logged_once() {
     const STREAM: &str = "StackService/StreamStacks";
@@ -302,11 +302,11 @@ async fn failed_stream_is_counted_and_logged_once() {
     }
     let status = stream.next().await.unwrap().unwrap_err();
     assert_eq!(status.code(), Code::PermissionDenied, "{status:?}");
-    let told = status.metadata().get("x-request-id").unwrap();
+    let request_id = status.metadata().get("x-request-id").unwrap();
     assert_eq!(
-        told.to_str().unwrap(),
+        request_id.to_str().unwrap(),
         &id[..128],
-        "cut: statuses are short"
+        "truncated: statuses are short"
     );
     assert!(stream.next().await.is_none());
 
@@ -329,7 +329,7 @@ async fn failed_stream_is_counted_and_logged_once() {
     assert!(logged("hunter2").is_empty());
 }
 
-/// Which numbers are rounded is said also where it is not a single answer.
+/// Rounded numbers are named in the metadata of unary and streaming responses.
 #[tokio::test]
 async fn rounded_numbers_are_named_in_metadata() {
     let events = json!({"events": [{"id": "e1"},
@@ -485,7 +485,7 @@ async fn stalled_tls_handshake_times_out() {
     let running = drawbridge::server::start(settings, false).await.unwrap();
     let mut silent = tokio::net::TcpStream::connect(running.grpc).await.unwrap();
     let mut byte = [0];
-    // The clock leaps from timer to timer while nothing is to be read: this is the last.
+    // Paused time advances to the next timer while no data arrives: this is the last one.
     let end = tokio::time::timeout(Duration::from_secs(86_400), silent.read(&mut byte)).await;
     assert!(matches!(end, Ok(Ok(0) | Err(_))), "{end:?}");
     running.stop().await.unwrap();
@@ -536,7 +536,7 @@ async fn port_in_use_is_an_error_with_its_setting() {
     }
 }
 
-/// Sends a request over HTTP/2 that need not be gRPC.
+/// Sends a request over HTTP/2, gRPC or not.
 async fn send(gateway: &Gateway, request: http::Request<tonic::body::Body>) -> (u16, String) {
     use http_body_util::BodyExt;
     use tower::{Service, ServiceExt};
@@ -559,7 +559,7 @@ async fn requests_that_are_not_grpc_are_rejected_and_not_executed() {
     let release = "/hitachi.automation.v1.AutomationServiceService/ReleaseService";
     // The message `id: 4`, as a web page can send it.
     let message = &b"\0\0\0\0\x02\x08\x04"[..];
-    // A body that never comes is not waited for.
+    // The rejection does not wait for the body.
     let again = |method: &str, path: &str, content_type: &str| {
         let frames =
             tokio_stream::pending::<Result<http_body::Frame<bytes::Bytes>, tonic::Status>>();
@@ -615,7 +615,7 @@ async fn requests_that_are_not_grpc_are_rejected_and_not_executed() {
         assert!(text.contains("HTTP/2 only"), "{text}");
     }
     assert!(recorder.seen().is_empty());
-    // With parameters and in capitals it is the same content type.
+    // Parameters and upper case do not change the content type.
     for content_type in ["application/grpc+proto", "Application/GRPC; charset=utf-8"] {
         let request = http::Request::post(release)
             .header("content-type", content_type)
