@@ -1,4 +1,4 @@
-//! `drawbridge check` before the sandbox.
+//! `drawbridge check` with the sandbox.
 
 use drawbridge::cli::{check, quickstart};
 use drawbridge::credentials;

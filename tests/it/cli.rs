@@ -70,7 +70,7 @@ fn banner_announces_the_sandbox_and_fits_a_terminal() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(banner[0].starts_with("SANDBOX"), "{banner:?}");
-    // One more with the admin listener.
+    // One more line with the admin listener.
     assert!(banner.len() <= 7, "{banner:?}");
     assert!(banner.iter().all(|line| line.len() <= 80), "{banner:?}");
 }

@@ -1,5 +1,4 @@
-//! The lines that a newcomer pastes: those that are printed, and the same in the
-//! README, do what they say.
+//! The example calls that the sandbox prints work, and the README has the same.
 
 use std::time::Duration;
 
@@ -10,8 +9,8 @@ use serde_json::Value;
 use crate::support::Gateway;
 use crate::support::client::json as to_json;
 
-/// The calls in a text with lines for grpcurl: method and request. Where the
-/// request has `'$job'`, it is the job of the line before.
+/// Reads the grpcurl lines of a text: method and request. `'$job'` in a request is the job of
+/// the line before.
 fn calls(text: &str, address: &str) -> Vec<(String, String)> {
     let text = text.replace("\\\n  ", "");
     text.lines()
@@ -24,7 +23,7 @@ fn calls(text: &str, address: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// The same of the lines for the Python client, whose services have no package.
+/// Reads the lines for the Python client, whose services have no package.
 fn python_calls(text: &str) -> Vec<(String, String)> {
     text.lines()
         .filter_map(|line| {
@@ -73,7 +72,7 @@ async fn printed_examples_work_and_match_the_readme() {
             watch.event().await;
             continue;
         }
-        // A stack or a job is followed to its end.
+        // A stack or a job is watched until its final state.
         let mut last = Value::Null;
         while let Some(event) = watch.next().await {
             last = to_json(&event.unwrap());

@@ -1,4 +1,4 @@
-//! The gateway before the embedded sandbox: what a newcomer has at first run.
+//! The gateway with the embedded sandbox, as on the first run.
 
 use std::time::Duration;
 
@@ -24,8 +24,8 @@ async fn start(settings: sandbox::Settings) -> (Sandbox, Place) {
     (sandbox, place)
 }
 
-/// Nothing moves by itself, nothing is there at first: as with real Heat.
-fn honest() -> sandbox::Settings {
+/// Settings as in real Heat: no simulated progress, no sample resources.
+fn like_real_heat() -> sandbox::Settings {
     sandbox::Settings {
         play: false,
         preload: false,
@@ -36,25 +36,25 @@ fn honest() -> sandbox::Settings {
 
 #[tokio::test]
 async fn sandbox_matches_the_transcript_of_real_heat() {
-    let (_sandbox, place) = start(honest()).await;
+    let (_sandbox, place) = start(like_real_heat()).await;
     check_transcript(&transcript(&place).await);
 }
 
 #[tokio::test]
 async fn gateway_matches_the_heat_sandbox() {
-    let (_sandbox, place) = start(honest()).await;
+    let (_sandbox, place) = start(like_real_heat()).await;
     through_the_gateway(&place).await;
 }
 
 #[tokio::test]
 async fn stack_lifecycle_works_as_on_real_heat() {
-    let (_sandbox, place) = start(honest()).await;
+    let (_sandbox, place) = start(like_real_heat()).await;
     life::life(&place).await;
 }
 
 #[tokio::test]
 async fn stack_is_abandoned_and_adopted_as_on_real_heat() {
-    let mut settings = honest();
+    let mut settings = like_real_heat();
     settings.adopt_and_abandon = true;
     let (_sandbox, place) = start(settings).await;
     life::moved(&place).await;
@@ -150,7 +150,7 @@ async fn addon_is_redeployed_and_watched() {
         .unwrap();
     assert_eq!(to_json(&got)["addon"]["status_raw"], "SUCCEEDED");
 
-    // A wrong key is refused, as the real service would.
+    // A wrong key is rejected, as by the real service.
     let mut wrong = quickstart::upstreams(&sandbox);
     let drawbridge::credentials::Settings::AkSk(keys) = &mut wrong[1].auth else {
         panic!()
@@ -168,7 +168,7 @@ async fn addon_is_redeployed_and_watched() {
         "APIGW.0301"
     );
 
-    // An IAM token does as well as a signature.
+    // An IAM token is accepted instead of a signature.
     let mut token = upstream("token", "servicestage", &sandbox.servicestage_url());
     token.project_id = None;
     token.auth = quickstart::upstreams(&sandbox)[0].auth.clone();
@@ -183,7 +183,7 @@ async fn addon_is_redeployed_and_watched() {
         .unwrap();
 }
 
-/// As an upstream that the configuration names: errors tell the dialect.
+/// Errors name the dialect of a sandbox upstream.
 #[tokio::test]
 async fn sandbox_upstreams_have_a_dialect() {
     let (sandbox, _) = start(quick()).await;

@@ -1,4 +1,4 @@
-//! `drawbridge watch`, the built binary, against a gateway.
+//! `drawbridge watch`, the built binary, with a gateway.
 
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::recorder::{Answer, Recorder};
 use crate::support::{Gateway, upstream};
 
-/// Runs it to its end, in a pipe.
+/// Runs the command with pipes until it exits.
 pub async fn run(gateway: &Gateway, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_drawbridge"));
     command
@@ -25,7 +25,8 @@ pub fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
-/// A Heat whose one deployment is in progress, and ends so with the third read.
+/// Starts a Heat with one deployment in progress, which has the status `end` from the third
+/// read on.
 async fn heat(end: &'static str) -> (Recorder, Gateway) {
     let reads = AtomicUsize::new(0);
     let recorder = Recorder::start(move |seen| {
@@ -160,7 +161,7 @@ async fn task_is_printed_with_its_log() {
     let out = run(&gateway, &["task", "7"]).await;
     assert_eq!(out.status.code(), Some(1), "{out:?}");
     let mut lines: Vec<&str> = text(&out.stdout).lines().collect();
-    // Two streams come in no order.
+    // The order of the two streams is undefined.
     lines.sort_by_key(|line| !line.starts_with(' '));
     assert_eq!(lines[..2], ["  one", "  \u{fffd}[31mtwo"]);
     assert_eq!(&lines[2][9..], "! task 7 failed");

@@ -1,9 +1,9 @@
 //! The same suite against the sandbox and against real Heat.
 //!
-//! First plain REST: what each answers to a script of requests is written down
-//! and must equal `tests/fixtures/heat_transcript.jsonl`, which real Heat wrote:
-//! where the sandbox shows a behaviour differently, the build fails. Then the
-//! gateway before each: every read equals what the upstream says itself.
+//! First plain REST: the responses to a script of requests must equal
+//! `tests/fixtures/heat_transcript.jsonl`, which is recorded from real Heat, so a sandbox that
+//! behaves differently fails the build. Then through the gateway: each read equals the
+//! upstream's own response.
 
 pub mod life;
 mod stacks;
@@ -32,7 +32,7 @@ pub struct Place {
     pub password: String,
 }
 
-/// A user logged in to a project, who speaks REST.
+/// A REST client that is logged in to a project.
 pub struct Rest {
     transport: Transport,
     token: String,
@@ -73,8 +73,8 @@ impl Rest {
         }
     }
 
-    /// Status, headers and body of a request below `/v1/{project}`, or of a path
-    /// from the root when it begins with `//`.
+    /// Sends a request below `/v1/{project}`, or from the root where the path begins with `//`.
+    /// Returns status, headers and body.
     pub async fn send(
         &self,
         verb: &str,
@@ -124,7 +124,7 @@ impl Rest {
     }
 }
 
-/// A script of requests, the ids it met, and what was answered.
+/// A script of requests: the ids that it keeps, and the recorded exchanges.
 struct Script {
     users: BTreeMap<&'static str, Rest>,
     names: BTreeMap<String, String>,
@@ -132,7 +132,7 @@ struct Script {
 }
 
 impl Script {
-    /// Sends one request; `keep` names the id in the answer.
+    /// Sends one request; `keep` names the id in the response.
     async fn step(&mut self, who: &str, verb: &str, path: &str, body: Option<Value>, keep: &str) {
         let body = body.map(|b| match b {
             Value::String(text) => text,
@@ -175,7 +175,7 @@ impl Script {
         self.transcript.push(entry);
     }
 
-    /// Ids by their names, times by a word.
+    /// Replaces ids by their names, and times by a word.
     fn tidy(&self, value: &Value) -> Value {
         match value {
             Value::String(text) => {
@@ -205,7 +205,7 @@ impl Script {
 
 const NOWHERE: &str = "00000000-0000-4000-8000-000000000000";
 
-/// Runs the script. What it makes it deletes.
+/// Runs the script, which deletes what it creates.
 pub async fn transcript(place: &Place) -> Vec<Value> {
     let demo = Rest::login(place, "demo", "demo").await;
     let mut nobody = Rest::login(place, "demo", "demo").await;
@@ -230,7 +230,7 @@ pub async fn transcript(place: &Place) -> Vec<Value> {
     };
     let server = "11111111-2222-4333-8444-555555555555";
 
-    // Who may.
+    // Authorization.
     for who in ["nobody", "forged", "strayed"] {
         s.step(who, "GET", "/software_configs", None, "").await;
         s.step(
@@ -599,13 +599,13 @@ pub async fn transcript(place: &Place) -> Vec<Value> {
     all
 }
 
-/// The recorded transcript: one exchange a line.
+/// The recorded transcript: one exchange per line.
 const TRANSCRIPT: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/tests/fixtures/heat_transcript.jsonl"
 );
 
-/// Replaces the recorded transcript. Called by the real systems alone.
+/// Replaces the recorded transcript. Only called with real Heat.
 #[allow(dead_code)]
 pub fn write_transcript(transcript: &[Value]) {
     let lines: String = transcript.iter().map(|e| format!("{e}\n")).collect();
@@ -625,7 +625,7 @@ fn read_transcript() -> Vec<Value> {
     lines.collect()
 }
 
-/// Compares with what real Heat wrote down, entry by entry.
+/// Compares with the transcript of real Heat, entry by entry.
 pub fn check_transcript(got: &[Value]) {
     let want = read_transcript();
     let mut differing = Vec::new();
@@ -643,8 +643,7 @@ pub fn check_transcript(got: &[Value]) {
     assert_eq!(got.len(), want.len());
 }
 
-/// A gateway before a Heat, that logs in by itself and finds the endpoint in the
-/// catalog.
+/// An upstream that logs in to Keystone and finds Heat's endpoint in the catalog.
 pub fn before(place: &Place) -> upstream::Settings {
     let mut settings = super::upstream("heat", "heat", &place.heat);
     settings.endpoint = None;
@@ -669,8 +668,8 @@ pub fn before(place: &Place) -> upstream::Settings {
 const CONFIG: &str = "SoftwareConfigService";
 const DEPLOYMENT: &str = "SoftwareDeploymentService";
 
-/// The life of configs and deployments through a gateway; every read is held
-/// against what the upstream itself says.
+/// Creates, changes and deletes configs and deployments through a gateway; each read is
+/// compared with the upstream's own response.
 pub async fn through_the_gateway(place: &Place) {
     let rest = Rest::login(place, "demo", "demo").await;
     let gateway = Gateway::with(vec![before(place)]).await;
@@ -738,7 +737,7 @@ pub async fn through_the_gateway(place: &Place) {
     let path = format!("/software_deployments/{id}");
     same(&created, &rest.get(&path).await, "create deployment");
 
-    // Watched, while it is changed straight at the upstream.
+    // Watched while it is changed at the upstream.
     let mut one = client
         .watch(
             &format!("{DEPLOYMENT}/WatchSoftwareDeployment"),
@@ -825,7 +824,7 @@ pub async fn through_the_gateway(place: &Place) {
         .unwrap();
     same(&got, &rest.get(&path).await, "update");
 
-    // A config in use cannot go.
+    // A config in use cannot be deleted.
     let status = client
         .call(
             &format!("{CONFIG}/DeleteSoftwareConfig"),

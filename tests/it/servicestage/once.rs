@@ -1,5 +1,4 @@
-//! Nothing is done twice: whatever becomes of the first call of `...AndWatch`, or of
-//! the stream behind it.
+//! The action of `...AndWatch` is sent once, however its call or its stream fails.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -29,12 +28,12 @@ fn stage(url: &str) -> drawbridge::upstream::Settings {
     settings
 }
 
-/// How many requests had this verb.
+/// Counts the requests with this verb.
 fn count(recorder: &Recorder, verb: &str) -> usize {
     recorder.seen().iter().filter(|s| s.method == verb).count()
 }
 
-/// What the add-on's action answers, and then its job.
+/// An upstream with these responses to the action, and then to polls of its job.
 async fn cloud(action: Vec<Answer>, jobs: Vec<Answer>) -> Recorder {
     let script = Script::new(vec![
         ("POST", "/addons/d/action", action),
@@ -72,7 +71,7 @@ async fn rejected_call_rejects_the_watch() {
         };
         assert_eq!(facts(&status), facts(&alone), "{answer:?}");
         assert_ne!(status.code(), Code::Ok);
-        // Once alone and once with the watch, and nothing was followed.
+        // One call without and one with the watch, and no polls.
         assert_eq!(count(&recorder, "POST"), 2, "{answer:?}");
         assert_eq!(count(&recorder, "GET"), 0, "{answer:?}");
         gateway.running.stop().await.unwrap();
@@ -89,7 +88,7 @@ async fn call_without_a_response_is_not_retried() {
     let counted = calls.clone();
     let waits = std::sync::Arc::new(tokio::sync::Notify::new());
     let waiting = waits.clone();
-    // Reads a request and hangs up; the second one it lets wait.
+    // Reads a request and closes the connection; the second one gets no response.
     let server = tokio::spawn(async move {
         let mut held = Vec::new();
         loop {
@@ -112,8 +111,7 @@ async fn call_without_a_response_is_not_retried() {
     assert!(status.message().contains("may have acted"), "{status:?}");
     assert_eq!(calls.load(Ordering::SeqCst), 1);
 
-    // The deadline of calls that bring none: the client's own timer has no part in
-    // this.
+    // The default deadline: a client's own timer would also end the call.
     let mut hasty = settings(vec![stage(&url)]);
     hasty.server.default_deadline = Duration::from_secs(20);
     let hasty = Gateway::start(hasty).await;
@@ -123,7 +121,7 @@ async fn call_without_a_response_is_not_retried() {
         _ = &mut watch => panic!("nobody answers"),
         () = waits.notified() => {}
     }
-    // It is sent, however long that took: now the deadline comes.
+    // The call is sent, however long that took; the deadline is next.
     tokio::time::pause();
     let watch = watch.await;
     tokio::time::resume();
@@ -136,7 +134,7 @@ async fn call_without_a_response_is_not_retried() {
     gateway.running.stop().await.unwrap();
 }
 
-/// Throttled is not done: then it is sent again, and done once.
+/// A throttled call was not processed: it is retried.
 #[tokio::test]
 async fn unprocessed_call_is_retried() {
     let body = json!({"error_code": "APIGW.0308", "error_msg": "throttled"});
@@ -157,7 +155,7 @@ async fn unprocessed_call_is_retried() {
     gateway.running.stop().await.unwrap();
 }
 
-/// A load balancer's word on when to come back says nothing of what was begun.
+/// `retry-after` of a load balancer does not prove that the call was not processed.
 #[tokio::test]
 async fn unavailable_action_with_retry_after_is_not_retried() {
     let body = json!({"error_code": "APIGW.0801", "error_msg": "unavailable"});
@@ -179,7 +177,7 @@ async fn unavailable_action_with_retry_after_is_not_retried() {
     }
 }
 
-/// Those who ask for the same get each their own.
+/// Two clients that start the same action get one job each.
 #[tokio::test]
 async fn equal_actions_of_two_clients_are_both_sent() {
     let number = AtomicUsize::new(0);
@@ -219,7 +217,7 @@ async fn equal_actions_of_two_clients_are_both_sent() {
     gateway.running.stop().await.unwrap();
 }
 
-/// The caller leaves, or the gateway stops: the job is watched on by its id.
+/// After a cancelled call or a drain, the job can be watched by its id.
 #[tokio::test]
 async fn broken_stream_is_resumed_by_the_job() {
     for gateway_stops in [false, true] {
@@ -249,7 +247,7 @@ async fn broken_stream_is_resumed_by_the_job() {
             stopped.unwrap();
             let status = end.expect("a status").unwrap_err();
             assert_eq!(status.code(), Code::Unavailable, "{status:?}");
-            // To be told when to try again would be to be told to do it again.
+            // `retry_info` would make clients repeat the action.
             let details = status.get_error_details();
             assert!(details.retry_info().is_none(), "{details:?}");
             assert_eq!(details.error_info().unwrap().metadata["sent"], "true");
@@ -268,7 +266,7 @@ async fn broken_stream_is_resumed_by_the_job() {
     }
 }
 
-/// What becomes of the reads is no reason to do it again.
+/// Failed polls do not repeat the action.
 #[tokio::test]
 async fn failed_polls_are_tolerated_or_end_the_stream() {
     let failing = |status: u16| {

@@ -1,9 +1,8 @@
 //! The stack part of the transcript: the requests of
 //! `tests/fixtures/heat_stacks.script`, which says itself how it is written.
 //!
-//! What differs from run to run stands under other names: ids that the script
-//! keeps, all other ids, random ends of names, times. What real Heat tells in no
-//! certain order is sorted.
+//! What differs from run to run is replaced by names: ids that the script keeps, all other
+//! ids, random suffixes of names, times. Lists without a defined order are sorted.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,21 +11,21 @@ use serde_json::{Value, json};
 
 use super::Rest;
 
-/// How long something may take to come about, in tries of [`PAUSE`].
-const TRIES: usize = 2_400;
-/// Between two looks: real Heat would not like to be asked without end.
+/// The most tries, with a [`PAUSE`] after each, until a state is reached.
+const MAX_TRIES: usize = 2_400;
+/// The pause between two polls, to spare real Heat.
 const PAUSE: Duration = Duration::from_millis(50);
 
 struct Script {
     users: BTreeMap<&'static str, Rest>,
-    /// Ids that were kept, by their names.
+    /// The kept ids, by name.
     names: BTreeMap<String, String>,
-    /// Pieces of bodies.
+    /// Fragments of bodies, by name.
     pieces: BTreeMap<String, String>,
     transcript: Vec<Value>,
 }
 
-/// Runs the script as the users that there are.
+/// Runs the script with these users.
 pub async fn transcript(users: BTreeMap<&'static str, Rest>) -> Vec<Value> {
     let text = include_str!("../../fixtures/heat_stacks.script");
     let mut lines: Vec<String> = Vec::new();
@@ -62,7 +61,7 @@ impl Script {
         }
     }
 
-    /// Replaces `<name>` by what it stands for.
+    /// Replaces `<name>` by its value.
     fn fill(&self, text: &str) -> String {
         self.names.iter().fold(text.to_owned(), |text, (name, id)| {
             text.replace(&format!("<{name}>"), id)
@@ -75,7 +74,7 @@ impl Script {
             panic!("{awaited}");
         };
         let mut last = Value::Null;
-        for _ in 0..TRIES {
+        for _ in 0..MAX_TRIES {
             let (_, _, answer) = self.users[who].send("GET", &self.fill(path), None).await;
             let found = answer.pointer(pointer);
             let as_json = found.map(Value::to_string);
@@ -85,7 +84,7 @@ impl Script {
             last = answer;
             tokio::time::sleep(PAUSE).await;
         }
-        // It stands where real Heat's transcript has nothing: a difference.
+        // Recorded, so that it differs from the transcript of real Heat.
         self.transcript
             .push(json!({"request": format!("await {awaited}"), "never": last}));
     }
@@ -97,7 +96,7 @@ impl Script {
         };
         let parts: Vec<&str> = line.splitn(4, ' ').collect();
         let (who, verb, path) = (parts[0], parts[1], parts[2]);
-        // Longer names first: one may begin like another.
+        // Longer names first: one may be a prefix of another.
         let body = parts.get(3).map(|body| {
             let pieces = self.pieces.iter().rev();
             let body = pieces.fold((*body).to_owned(), |body, (name, piece)| {
@@ -132,7 +131,7 @@ impl Script {
         self.transcript.push(entry);
     }
 
-    /// Whether `words` are to be compared only for being there.
+    /// Returns whether only the presence of `words` is compared.
     fn tidy(&self, value: &Value, words: bool) -> Value {
         match value {
             Value::String(text) => json!(self.named(text)),
@@ -145,7 +144,7 @@ impl Script {
                         Value::String(text) if words && description && !text.is_empty() => {
                             json!("<words>")
                         }
-                        // The script's random strings are of twelve characters.
+                        // The script's random strings have twelve characters.
                         Value::String(text)
                             if name.ends_with("value")
                                 && text.len() == 12
@@ -162,7 +161,7 @@ impl Script {
         }
     }
 
-    /// The text with names for what differs from run to run.
+    /// Replaces what differs from run to run by names.
     fn named(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for (name, id) in &self.names {
@@ -170,7 +169,7 @@ impl Script {
         }
         text = text.replace(&self.users["other"].project, "<project of other>");
         text = text.replace(&self.users["demo"].heat, "<heat>");
-        // What a parser of YAML says is its own; where it says it is not.
+        // The message of a YAML parser differs; its position does not.
         if let (Some(from), Some(to)) = (text.find("while parsing"), text.find("in \"<unicode")) {
             text.replace_range(from..to, "<why> ");
             text.truncate(text.find(", line").unwrap_or(text.len()));
@@ -183,7 +182,7 @@ impl Script {
     }
 }
 
-/// What comes in no certain order, sorted.
+/// Sorts lists without a defined order.
 fn unordered(name: &str, mut value: Value) -> Value {
     let lists = [
         "resources",
@@ -199,7 +198,7 @@ fn unordered(name: &str, mut value: Value) -> Value {
     if let Value::Array(items) = &mut value
         && lists.contains(&name)
     {
-        // Resources of stacks in stacks are lists in the list.
+        // Resources of nested stacks are lists in the list.
         for item in items.iter_mut().filter(|item| item.is_array()) {
             *item = unordered(name, item.take());
         }
@@ -223,7 +222,7 @@ fn unordered(name: &str, mut value: Value) -> Value {
     value
 }
 
-/// The text with words for ids, times and random ends of names.
+/// Replaces ids, times and random suffixes of names in a text.
 fn nameless(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = String::new();
