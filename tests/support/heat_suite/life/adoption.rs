@@ -1,0 +1,89 @@
+//! Export, abandon and adoption of a stack.
+
+use serde_json::json;
+use tonic::Code;
+
+use super::{MOVED, Suite};
+
+impl Suite {
+    /// A stack's way from one name to another.
+    pub(super) async fn go_over(&mut self) {
+        let created = self
+            .call(
+                "StackService/CreateStack",
+                json!({"template": MOVED, "parameters": {"n": 12}, "tags": ["blue"]}),
+            )
+            .await;
+        let id = created["stack"]["id"].as_str().unwrap().to_owned();
+        self.settled("CREATE_COMPLETE").await;
+        let at = format!("/stacks/{}/{id}", self.name);
+        let text = self.text().await;
+        let exported = self
+            .both_by(
+                "GET",
+                "StackService/ExportStack",
+                json!({"stack_name": self.name}),
+                &format!("{at}/export"),
+                None,
+                Some("data"),
+            )
+            .await;
+        let abandoned = self.call("StackService/AbandonStack", json!({})).await;
+        assert_eq!(abandoned, exported, "nothing has changed in between");
+        let of = json!({"stack_name": self.name, "stack_id": id});
+        self.gone(&of).await;
+        self.both("StackService/GetStack", of, &at).await;
+
+        // Its resources are there, and are taken over with what they are.
+        self.name += "-again";
+        let data = &abandoned["data"];
+        let adopted = self
+            .call(
+                "StackService/AdoptStack",
+                json!({"adopt_stack_data": data, "parameters": {"n": 12}}),
+            )
+            .await;
+        let id = adopted["stack"]["id"].as_str().unwrap().to_owned();
+        self.settled("ADOPT_COMPLETE").await;
+        assert_eq!(self.text().await, text);
+        let got = self
+            .both(
+                "StackResourceService/ListStackResources",
+                json!({"stack_name": self.name}),
+                &format!("/stacks/{}/{id}/resources", self.name),
+            )
+            .await;
+        let resources = got["resources"].as_array().unwrap();
+        assert_eq!(resources.len(), 4);
+        for resource in resources {
+            let name = resource["resource_name"].as_str().unwrap();
+            assert_eq!(
+                resource["physical_resource_id"], data["resources"][name]["resource_id"],
+                "{name}"
+            );
+            assert_eq!(resource["resource_status_raw"], "ADOPT_COMPLETE", "{name}");
+        }
+        self.both(
+            "StackEventService/ListStackEvents",
+            json!({"stack_name": self.name}),
+            &format!("/stacks/{}/{id}/events", self.name),
+        )
+        .await;
+        // What is no such data is refused, with Heat's own words.
+        for data in [json!({}), json!({"template": {}})] {
+            let body = json!({"stack_name": "none", "adopt_stack_data": data.to_string()});
+            self.refused_by(
+                "StackService/AdoptStack",
+                json!({"stack_name": "none", "adopt_stack_data": data}),
+                "POST",
+                "/stacks",
+                Some(body),
+                Code::InvalidArgument,
+            )
+            .await;
+        }
+        self.call("StackService/DeleteStack", json!({})).await;
+        self.gone(&json!({"stack_name": self.name, "stack_id": id}))
+            .await;
+    }
+}
