@@ -79,7 +79,7 @@ fn rpc(client: &crate::support::Client, name: &str) -> String {
     found[0].clone()
 }
 
-/// Computes the signature of a request from what was received. Shares no code with the
+/// Computes the signature of a received request anew. Shares no code with the
 /// gateway. Source: docs/apis/servicestage.md, "AK/SK signature".
 fn signature(seen: &Seen, secret: &str) -> String {
     use ring::{digest, hmac};

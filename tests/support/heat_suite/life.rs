@@ -1,6 +1,5 @@
-//! A stack's whole life on a Heat, the real one and the sandbox's, and every safe
-//! operation both ways: over gRPC, and by REST straight at Heat, compared member
-//! by member.
+//! The lifecycle of a stack, with real Heat and with the sandbox. Each read-only operation is
+//! called through the gateway and by plain REST, and compared member by member.
 
 mod adoption;
 mod comparison;
@@ -16,11 +15,10 @@ use crate::support::Gateway;
 use crate::support::client::{Watch, json as to_json};
 use crate::support::compare::differences;
 
-/// Ten resources: a nested stack, a deployment, one that fails when it is told to,
-/// and a wait condition, which is last of all and waits for as many signals as it
-/// is told to. So nothing else is under way when the one fails, or the other waits:
-/// a real Heat loses a race against a nested stack that is (OBSERVED.md), and no
-/// update ends before the suite says so.
+/// Ten resources: a nested stack, a deployment, one that fails with the parameter `fail`, and a
+/// wait condition, which is last and waits for `signals` signals. So nothing else is in
+/// progress when one fails or the other waits: real Heat loses a race against a nested stack in
+/// progress, and an update must not complete before its signal.
 const TEMPLATE: &str = r#"# A comment, and an order, that must arrive as they are.
 heat_template_version: 2018-08-31
 description: ten resources
@@ -58,7 +56,7 @@ resources:
   deeper: {type: OS::Heat::RandomString}
 "#;
 
-/// A stack whose resources need no other.
+/// A stack whose resources are independent of other stacks.
 const MOVED: &str = r#"heat_template_version: 2018-08-31
 parameters:
   n: {type: number, default: 8}
@@ -73,9 +71,8 @@ outputs:
 
 const WATCH: &str = "StackService/WatchStack";
 
-/// Reads of one stack: rpc, path below the stack, and the field that takes the
-/// whole of a body without an envelope.
-const OF_ONE: [(&str, &str, Option<&str>); 7] = [
+/// Reads of one stack: rpc, path below the stack, and the field of a body without an envelope.
+const STACK_READS: [(&str, &str, Option<&str>); 7] = [
     (
         "StackService/GetStackTemplate",
         "template",
@@ -89,10 +86,10 @@ const OF_ONE: [(&str, &str, Option<&str>); 7] = [
     ("StackEventService/ListStackEvents", "events", None),
 ];
 
-/// What a watch tells to its end: the type of the first event and its status, then
-/// each further status; the last with its outcome and the parameter `n`.
+/// Reads a watch to its end: the type of the first event and its status, then each further
+/// status; the last with its outcome and the parameter `n`.
 async fn follow(watch: &mut Watch) -> Vec<String> {
-    let mut told = Vec::new();
+    let mut lines = Vec::new();
     while let Some(event) = watch.next().await {
         let event = to_json(&event.unwrap());
         let kind = event["event"]["type"].as_str().unwrap();
@@ -108,11 +105,11 @@ async fn follow(watch: &mut Watch) -> Vec<String> {
             let n = event["stack"]["parameters"]["n"].as_str().unwrap();
             line = format!("{status} {outcome} {n}");
         }
-        if told.last() != Some(&line) {
-            told.push(line);
+        if lines.last() != Some(&line) {
+            lines.push(line);
         }
     }
-    told
+    lines
 }
 
 struct Suite {
@@ -123,18 +120,18 @@ struct Suite {
     compared: BTreeSet<String>,
 }
 
-/// On a Heat as it comes, which abandons and adopts nothing.
+/// Runs the suite with the default settings of Heat, without abandon and adopt.
 pub async fn life(place: &Place) {
     let mut suite = Suite::new(place, "life").await;
     suite.run().await;
     suite.gateway.running.stop().await.unwrap();
 }
 
-/// On one that is told to (`enable_stack_abandon`, `enable_stack_adopt`): a stack
-/// is exported, abandoned, and adopted under another name.
+/// With `enable_stack_abandon` and `enable_stack_adopt`: exports a stack, abandons it, and
+/// adopts it under another name.
 pub async fn moved(place: &Place) {
     let mut suite = Suite::new(place, "moved").await;
-    suite.go_over().await;
+    suite.adopt().await;
     suite.gateway.running.stop().await.unwrap();
 }
 
@@ -152,7 +149,7 @@ impl Suite {
         }
     }
 
-    /// A call about the suite's own stack.
+    /// Makes a call for the suite's own stack.
     async fn call(&self, rpc: &str, mut request: Value) -> Value {
         if !rpc.ends_with("/FindStack") {
             request["stack_name"] = json!(self.name);
@@ -161,8 +158,8 @@ impl Suite {
         to_json(&got.unwrap_or_else(|e| panic!("{rpc}: {e:?}")))
     }
 
-    /// Polls Heat, through the gateway, until the stack has come to an end of this
-    /// action; the status must be the wanted one.
+    /// Polls Heat through the gateway until the stack has this status; another final status of
+    /// the action fails.
     async fn settled(&self, want: &str) -> Value {
         let action = want.split('_').next().unwrap();
         for _ in 0..600 {
@@ -188,10 +185,10 @@ impl Suite {
             .iter()
             .map(|r| format!("{} {}", r["resource_name"], r["resource_status_raw"]))
             .collect();
-        panic!("the stack has not come to {want}: {at:?}");
+        panic!("the stack has not reached {want}: {at:?}");
     }
 
-    /// One safe operation both ways.
+    /// Compares a read-only operation with plain REST.
     async fn both(&mut self, rpc: &str, request: Value, path: &str) -> Value {
         self.both_by("GET", rpc, request, path, None, None).await
     }
@@ -223,12 +220,13 @@ impl Suite {
         to_json(&got)
     }
 
-    /// An operation that Heat refuses, both ways.
-    async fn refused(&mut self, rpc: &str, request: Value, verb: &str, path: &str, code: Code) {
-        self.refused_by(rpc, request, verb, path, None, code).await;
+    /// Compares the error of an operation with that of plain REST.
+    async fn both_fail(&mut self, rpc: &str, request: Value, verb: &str, path: &str, code: Code) {
+        self.both_fail_by(rpc, request, verb, path, None, code)
+            .await;
     }
 
-    async fn refused_by(
+    async fn both_fail_by(
         &mut self,
         rpc: &str,
         request: Value,
@@ -238,7 +236,7 @@ impl Suite {
         code: Code,
     ) {
         let status = self.gateway.client.call(rpc, request).await.err();
-        let status = status.unwrap_or_else(|| panic!("{rpc} was not refused"));
+        let status = status.unwrap_or_else(|| panic!("{rpc} has not failed"));
         let body = body.map(|body| body.to_string());
         let (http, _, body) = self.rest.send(verb, path, body.as_deref()).await;
         assert!(http >= 400, "{path}: {http}");
@@ -271,33 +269,33 @@ impl Suite {
         let mut watches = self.watches(&id).await;
         self.signal(1).await;
         for watch in &mut watches {
-            let told = follow(watch).await;
-            assert_eq!(told[0], "INITIAL CREATE_IN_PROGRESS", "{told:?}");
-            assert_eq!(told.last().unwrap(), "CREATE_COMPLETE SUCCEEDED 12");
+            let lines = follow(watch).await;
+            assert_eq!(lines[0], "INITIAL CREATE_IN_PROGRESS", "{lines:?}");
+            assert_eq!(lines.last().unwrap(), "CREATE_COMPLETE SUCCEEDED 12");
         }
         self.settled("CREATE_COMPLETE").await;
         self.compare(&id).await;
         self.health(&id).await;
 
-        // An update by a whole template drops what it does not repeat: tags, and
-        // here the parameter `fail`; and one that waits can be watched.
-        let whole = json!({"template": TEMPLATE, "files": {"nested.yaml": NESTED},
+        // An update with a template drops what it does not repeat: tags, and here the
+        // parameter `fail`. An update that waits can be watched.
+        let update = json!({"template": TEMPLATE, "files": {"nested.yaml": NESTED},
             "parameters": {"n": 13, "signals": 2}});
-        self.call("StackService/UpdateStack", whole).await;
+        self.call("StackService/UpdateStack", update).await;
         self.settled("UPDATE_IN_PROGRESS").await;
         let mut watches = self.watches(&id).await;
         self.signal(2).await;
         for watch in &mut watches {
-            let told = follow(watch).await;
-            assert_eq!(told[0], "INITIAL UPDATE_IN_PROGRESS", "{told:?}");
-            assert_eq!(told.last().unwrap(), "UPDATE_COMPLETE SUCCEEDED 13");
+            let lines = follow(watch).await;
+            assert_eq!(lines[0], "INITIAL UPDATE_IN_PROGRESS", "{lines:?}");
+            assert_eq!(lines.last().unwrap(), "UPDATE_COMPLETE SUCCEEDED 13");
         }
         let got = self.settled("UPDATE_COMPLETE").await;
         assert_eq!(got["stack"]["parameters"]["n"], "13");
         assert_eq!(got["stack"].get("tags"), None, "{got}");
         self.reads(&id).await;
 
-        // An update that keeps what is not given.
+        // A patch keeps what it does not set.
         self.call("StackService/PatchStack", json!({"parameters": {"n": 14}}))
             .await;
         let got = self.settled("UPDATE_COMPLETE").await;
@@ -338,8 +336,8 @@ impl Suite {
         self.call("StackActionService/CheckStack", json!({})).await;
         self.settled("CHECK_COMPLETE").await;
 
-        // An update that is cancelled while it waits; what is under way is not cut
-        // off, and the rollback is over when it is.
+        // An update that is cancelled while it waits: resources in progress are not
+        // interrupted, and the rollback ends after them.
         let waiting = json!({"parameters": {"n": 16, "signals": 3}});
         self.call("StackService/PatchStack", waiting).await;
         self.waits().await;
@@ -349,8 +347,8 @@ impl Suite {
         self.signal(3).await;
         self.settled("ROLLBACK_COMPLETE").await;
 
-        // And one that stays as it is when it is cancelled: no rollback follows,
-        // though the stack would be rolled back had it failed by itself.
+        // An update that is cancelled without a rollback, although a failure would be rolled
+        // back.
         let waiting = json!({"parameters": {"n": 17, "signals": 4}, "disable_rollback": false});
         self.call("StackService/PatchStack", waiting).await;
         self.waits().await;
@@ -361,8 +359,8 @@ impl Suite {
         assert_eq!(reason, "Stack UPDATE cancelled");
         let request = json!({"stack_name": self.name});
         let watch = self.gateway.client.watch(WATCH, request, &[]).await;
-        let told = follow(&mut watch.unwrap()).await;
-        assert_eq!(told.last().unwrap(), "UPDATE_FAILED FAILED 17");
+        let lines = follow(&mut watch.unwrap()).await;
+        assert_eq!(lines.last().unwrap(), "UPDATE_FAILED FAILED 17");
 
         self.events(&id).await;
         self.call("StackService/DeleteStack", json!({})).await;
@@ -376,7 +374,7 @@ impl Suite {
             &format!("{path}/events"),
         )
         .await;
-        self.refused(
+        self.both_fail(
             "StackService/DeleteStack",
             of,
             "DELETE",
@@ -387,8 +385,8 @@ impl Suite {
         assert!(self.compared.len() >= 32, "{:?}", self.compared);
     }
 
-    /// Waits until the stack is gone: it says DELETE_COMPLETE a moment before it is
-    /// listed no more.
+    /// Waits until the stack is deleted: it has DELETE_COMPLETE shortly before it leaves the
+    /// list.
     async fn gone(&self, of: &Value) {
         for _ in 0..600 {
             let client = &self.gateway.client;
@@ -403,10 +401,10 @@ impl Suite {
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        panic!("the stack does not go");
+        panic!("the stack is not deleted");
     }
 
-    /// The stack watched by its name alone, by its id alone, and by both.
+    /// Watches the stack by its name, by its id, and by both.
     async fn watches(&self, id: &str) -> Vec<Watch> {
         let mut watches = Vec::new();
         for request in [
@@ -420,7 +418,7 @@ impl Suite {
         watches
     }
 
-    /// A resource is said to be broken, and well again.
+    /// Marks a resource as unhealthy, and as healthy again.
     async fn health(&mut self, id: &str) {
         const MARK: &str = "StackResourceService/MarkStackResourceHealth";
         let at = format!("/stacks/{}/{id}/resources/other", self.name);
@@ -434,7 +432,7 @@ impl Suite {
         let resource = &got["resource"];
         assert_eq!(resource["resource_status"], "RESOURCE_STATUS_CHECK_FAILED");
         assert_eq!(resource["resource_status_reason"], "it smells");
-        // Its physical id will do.
+        // Its physical id is accepted, too.
         let physical = resource["physical_resource_id"].clone();
         let well = json!({"resource_name": physical, "mark_unhealthy": false});
         self.call(MARK, well).await;
@@ -450,11 +448,11 @@ impl Suite {
         unknown["stack_name"] = json!(self.name);
         unknown["resource_name"] = json!("nothing");
         let path = format!("/stacks/{}/{id}/resources/nothing", self.name);
-        self.refused_by(MARK, unknown, "PATCH", &path, Some(body), Code::NotFound)
+        self.both_fail_by(MARK, unknown, "PATCH", &path, Some(body), Code::NotFound)
             .await;
     }
 
-    /// The output `text` of the suite's stack.
+    /// Returns the output `text` of the suite's stack.
     async fn text(&self) -> String {
         let request = json!({"output_key": "text"});
         let got = self.call("StackOutputService/GetStackOutput", request);
@@ -464,7 +462,7 @@ impl Suite {
             .to_owned()
     }
 
-    /// Waits until the resource is there and has come to such a status.
+    /// Waits until the resource exists and has such a status.
     async fn resource(&self, name: &str, wanted: fn(&str) -> bool) {
         let request = json!({"stack_name": self.name, "resource_name": name});
         for _ in 0..600 {
@@ -483,17 +481,17 @@ impl Suite {
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        panic!("{name} has not come to the wanted status");
+        panic!("{name} has not reached the status");
     }
 
-    /// Waits until nothing but the wait condition of an update is under way.
+    /// Waits until only the wait condition of an update is in progress.
     async fn waits(&self) {
         self.resource("wait", |status| status == "UPDATE_IN_PROGRESS")
             .await;
     }
 
-    /// The wait condition's signal of this number. Heat loses, with a 200, what comes
-    /// while the handle is being created.
+    /// Sends a signal to the wait condition. Heat responds 200 and loses the signal while the
+    /// handle is being created.
     async fn signal(&self, number: u32) {
         self.resource("handle", |status| {
             status.ends_with("_COMPLETE") && status != "INIT_COMPLETE"

@@ -6,8 +6,8 @@ use tonic::Code;
 use super::{MOVED, Suite};
 
 impl Suite {
-    /// A stack's way from one name to another.
-    pub(super) async fn go_over(&mut self) {
+    /// Exports and abandons the stack, and adopts it under another name.
+    pub(super) async fn adopt(&mut self) {
         let created = self
             .call(
                 "StackService/CreateStack",
@@ -34,7 +34,7 @@ impl Suite {
         self.gone(&of).await;
         self.both("StackService/GetStack", of, &at).await;
 
-        // Its resources are there, and are taken over with what they are.
+        // Its resources still exist, and are adopted unchanged.
         self.name += "-again";
         let data = &abandoned["data"];
         let adopted = self
@@ -69,10 +69,10 @@ impl Suite {
             &format!("/stacks/{}/{id}/events", self.name),
         )
         .await;
-        // What is no such data is refused, with Heat's own words.
+        // Invalid data is rejected with Heat's own message.
         for data in [json!({}), json!({"template": {}})] {
             let body = json!({"stack_name": "none", "adopt_stack_data": data.to_string()});
-            self.refused_by(
+            self.both_fail_by(
                 "StackService/AdoptStack",
                 json!({"stack_name": "none", "adopt_stack_data": data}),
                 "POST",

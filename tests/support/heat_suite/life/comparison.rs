@@ -3,16 +3,16 @@
 use serde_json::{Value, json};
 use tonic::Code;
 
-use super::{MOVED, NESTED, OF_ONE, Suite, TEMPLATE};
+use super::{MOVED, NESTED, STACK_READS, Suite, TEMPLATE};
 use crate::support::client::json as to_json;
 
 impl Suite {
-    /// What a stack is, both ways, whatever has been done to it.
+    /// Compares the reads of a stack in any state.
     pub(super) async fn reads(&mut self, id: &str) {
         let at = format!("/stacks/{}/{id}", self.name);
         let none = json!({"stack_name": self.name});
         self.both("StackService/GetStack", none.clone(), &at).await;
-        for (rpc, path, field) in OF_ONE {
+        for (rpc, path, field) in STACK_READS {
             self.both_by(
                 "GET",
                 rpc,
@@ -40,7 +40,7 @@ impl Suite {
         }
     }
 
-    /// Every safe operation on a stack that stands.
+    /// Compares each read-only operation on a complete stack.
     pub(super) async fn compare(&mut self, id: &str) {
         let name = self.name.clone();
         let at = format!("/stacks/{name}/{id}");
@@ -73,7 +73,7 @@ impl Suite {
             &format!("{at}?resolve_outputs=false"),
         )
         .await;
-        for (rpc, path, field) in OF_ONE {
+        for (rpc, path, field) in STACK_READS {
             self.both_by("GET", rpc, none(), &format!("{at}/{path}"), None, field)
                 .await;
         }
@@ -96,7 +96,7 @@ impl Suite {
             None,
         )
         .await;
-        // By a whole template, with stacks in the stack, and with less in it.
+        // With a complete template, with nested stacks, and with fewer resources.
         let less = json!({"template": MOVED, "parameters": {"n": 13}});
         let whole = json!({"template": TEMPLATE, "files": {"nested.yaml": NESTED}});
         for (body, nested) in [(&less, false), (&whole, false), (&whole, true)] {
@@ -241,7 +241,7 @@ impl Suite {
             "/software_deployments/metadata/drawbridge-life",
         )
         .await;
-        self.refused(
+        self.both_fail(
             "StackService/ExportStack",
             none(),
             "GET",
@@ -249,7 +249,7 @@ impl Suite {
             Code::Unimplemented,
         )
         .await;
-        self.refused(
+        self.both_fail(
             "StackService/AbandonStack",
             none(),
             "DELETE",
@@ -257,7 +257,7 @@ impl Suite {
             Code::Unimplemented,
         )
         .await;
-        self.refused(
+        self.both_fail(
             "MetaService/ListServices",
             json!({}),
             "GET",
@@ -265,7 +265,7 @@ impl Suite {
             Code::PermissionDenied,
         )
         .await;
-        self.refused(
+        self.both_fail(
             "StackOutputService/GetStackOutput",
             of(json!({"output_key": "no"})),
             "GET",
@@ -273,7 +273,7 @@ impl Suite {
             Code::NotFound,
         )
         .await;
-        // By id and by ARN it is the same stack.
+        // Id and ARN name the same stack.
         for identity in [
             id.to_owned(),
             format!(
@@ -308,7 +308,7 @@ impl Suite {
             .await;
     }
 
-    /// All events, page by page, are those that Heat lists at once.
+    /// Compares the events of all pages with Heat's complete list.
     pub(super) async fn events(&mut self, id: &str) {
         let at = format!(
             "/stacks/{}/{id}/events?sort_dir=asc&nested_depth=3",
