@@ -1,11 +1,11 @@
-//! The whole gateway under load, on one core, beside the plain hand-written one
-//! in the same run: calls per second, CPU per call, latency of one stream,
-//! memory at 256 concurrent big lists, and 10,000 watchers.
+//! The gateway under load on one core, compared with the hand-written gateway of `plain` in
+//! the same run: calls per second, CPU time per call, latency of one stream, memory at 256
+//! concurrent long lists, and 10,000 watches.
 //!
 //!     cargo bench --bench gateway [SECONDS PER MEASUREMENT]
 //!
-//! The gateway measured has core 0 for itself; the upstream stub and the load
-//! share core 1. Ratios can be trusted more than microseconds.
+//! The measured gateway runs alone on core 0; the upstream stub and the load share core 1.
+//! Ratios are more reliable than absolute values.
 
 #![allow(
     clippy::expect_used,
@@ -67,7 +67,7 @@ fn run(work: impl Future<Output = ()>) {
         .block_on(work);
 }
 
-/// A child on one core, that says where it listens.
+/// A child process on one core that prints its address.
 struct Process {
     child: Child,
     address: SocketAddr,
@@ -96,7 +96,7 @@ impl Process {
         Self { child, address }
     }
 
-    /// CPU time used so far, and resident memory in MB.
+    /// Returns the CPU time used so far, and the resident memory in MB.
     fn usage(&self) -> (Duration, f64) {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
         let fields: Vec<&str> = stat
@@ -119,7 +119,7 @@ impl Drop for Process {
     }
 }
 
-/// The upstream: fixed bodies, and a deployment that changes when told to.
+/// Serves the upstream: fixed bodies, and a deployment that a request changes.
 async fn stub() {
     let many100 = Bytes::from(sample::many(100));
     let many1000 = Bytes::from(sample::many(1000));
@@ -242,7 +242,7 @@ async fn call(channel: &Channel, rpc: &str, request: &Bytes) -> usize {
         .into_inner()
 }
 
-/// Calls per second and CPU per call of the server, with so many streams.
+/// Measures calls per second and CPU time per call of the server, with concurrent `streams`.
 async fn load(
     process: &Process,
     rpc: &'static str,
@@ -255,10 +255,10 @@ async fn load(
     let cpu = process.usage().0;
     let count = Arc::new(AtomicU64::new(0));
     let begun = Instant::now();
-    let mut callers = tokio::task::JoinSet::new();
+    let mut clients = tokio::task::JoinSet::new();
     for _ in 0..streams {
         let (channel, request, count) = (channel.clone(), request.clone(), count.clone());
-        callers.spawn(async move {
+        clients.spawn(async move {
             let mut times = Vec::new();
             while Instant::now() < end {
                 let at = Instant::now();
@@ -272,7 +272,7 @@ async fn load(
         });
     }
     let mut times = Vec::new();
-    while let Some(result) = callers.join_next().await {
+    while let Some(result) = clients.join_next().await {
         times.extend(result.unwrap());
     }
     times.sort();
@@ -284,7 +284,7 @@ async fn load(
 async fn measure(time: Duration) {
     let own = std::env::current_exe().unwrap();
     let own = own.to_str().unwrap();
-    // The load is this process.
+    // This process is the load.
     let _ = Command::new("taskset")
         .args(["-cp", "-a", "1"])
         .arg(std::process::id().to_string())
@@ -334,7 +334,7 @@ async fn measure(time: Duration) {
     ] {
         let request = Bytes::from(request);
         let (mut a, mut b) = ((0.0, f64::MAX), (0.0, f64::MAX));
-        // Interleaved rounds: the machine's mood falls on both.
+        // Rounds are interleaved, so that other load on the machine affects both.
         for _ in 0..3 {
             let (rate, cpu, _) = load(&ours, rpc, request.clone(), 64, time / 3).await;
             a = (f64::max(a.0, rate), f64::min(a.1, cpu));
@@ -372,13 +372,13 @@ async fn measure(time: Duration) {
     watchers(&ours, &upstream).await;
 }
 
-/// The most memory while 256 lists of 1,000 are read at once, twice over.
+/// Measures the peak memory while 256 lists of 1,000 are read concurrently, in two rounds.
 async fn big_lists(process: &Process, request: Bytes) -> f64 {
     let channel = channel(process.address).await;
-    let mut callers = tokio::task::JoinSet::new();
+    let mut clients = tokio::task::JoinSet::new();
     for _ in 0..256 {
         let (channel, request) = (channel.clone(), request.clone());
-        callers.spawn(async move {
+        clients.spawn(async move {
             for _ in 0..2 {
                 call(&channel, "ListSoftwareDeployments", &request).await;
             }
@@ -388,14 +388,15 @@ async fn big_lists(process: &Process, request: Bytes) -> f64 {
     let mut tick = tokio::time::interval(Duration::from_millis(5));
     loop {
         tokio::select! {
-            next = callers.join_next() => match next { Some(done) => done.unwrap(), None => break },
+            next = clients.join_next() => match next { Some(done) => done.unwrap(), None => break },
             _ = tick.tick() => most = f64::max(most, process.usage().1),
         }
     }
     most
 }
 
-/// 10,000 streams on one deployment: memory, CPU, and how soon all have a change.
+/// Measures 10,000 watches of one deployment: memory, CPU time, and the time until all have
+/// received a change.
 async fn watchers(process: &Process, upstream: &str) {
     const COUNT: usize = 10_000;
     let before = process.usage().1;

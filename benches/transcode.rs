@@ -1,5 +1,5 @@
-//! JSON to protobuf and back: the table transcoder beside serde with prost, and
-//! beside prost-reflect. Nanoseconds per operation, the least of many rounds.
+//! JSON to protobuf and back: the transcoder compared with serde and prost, and with
+//! prost-reflect. Prints nanoseconds per operation, the minimum of many rounds.
 //!
 //!     cargo bench --bench transcode
 
@@ -32,7 +32,7 @@ use prost_reflect::{DescriptorPool, DynamicMessage};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The least time of one run, over rounds that fill about a second.
+/// Returns the minimum time of one run, over rounds of about a second in total.
 fn least(mut work: impl FnMut()) -> f64 {
     let begun = Instant::now();
     let mut least = f64::MAX;
@@ -96,8 +96,8 @@ fn main() {
                 .encode_to_vec()
             });
         });
-        // prost-reflect knows proto names only by option, and enums by full name:
-        // it is given what it can read of the same size.
+        // prost-reflect reads other names of fields and enum values; this JSON has the same
+        // size.
         let readable = json.replace("\"CREATE\"", "2").replace("\"COMPLETE\"", "2");
         let reflect = least(|| {
             let mut reader = serde_json::Deserializer::from_slice(black_box(readable.as_bytes()));

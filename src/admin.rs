@@ -1,4 +1,4 @@
-//! The admin listener: metrics, liveness, readiness. Never the gRPC port.
+//! The admin listener: `/metrics`, `/livez` and `/readyz` over HTTP/1.1, on a port of its own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,17 +10,17 @@ use tokio::net::TcpListener;
 
 use crate::telemetry::Metrics;
 
-/// Whether the gateway takes calls: from when it serves until it drains.
+/// Whether the gateway accepts calls: from the start of serving until it drains.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness(Arc<AtomicBool>);
 
 impl Readiness {
-    /// Says whether it does.
+    /// Sets whether it does.
     pub fn set(&self, ready: bool) {
         self.0.store(ready, Ordering::Release);
     }
 
-    /// Whether it does.
+    /// Returns whether it does.
     pub fn get(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }

@@ -1,4 +1,4 @@
-//! The command line: arguments, then one module per command.
+//! Command line: the arguments, and one module per command.
 
 #![allow(
     clippy::print_stderr,
@@ -6,6 +6,7 @@
     reason = "commands write their results and errors to the terminal"
 )]
 
+mod banner;
 pub mod check;
 #[cfg(feature = "sandbox")]
 pub mod quickstart;
@@ -25,8 +26,8 @@ use crate::config::Config;
 #[derive(Debug, Parser)]
 #[command(name = "drawbridge", version)]
 struct Args {
-    /// The configuration file; see drawbridge.example.toml. Needed by `serve` and
-    /// `check`. Default: the variable DRAWBRIDGE_CONFIG.
+    /// Configuration file, described in drawbridge.example.toml. Required by `serve` and
+    /// `check`. Default: the value of DRAWBRIDGE_CONFIG.
     #[arg(long, short, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -35,34 +36,36 @@ struct Args {
 
 #[derive(Clone, Debug, Subcommand)]
 enum Command {
-    /// Serve the configured upstreams (the default command).
+    /// Serve the configured upstreams (default).
     Serve,
-    /// Serve embedded upstreams of all three families, to try things out. Nothing
-    /// real is called. A configuration file may set where to listen, but has no
-    /// upstreams.
+    /// Serve embedded upstreams of all three families, to try the gateway. Nothing real is
+    /// called. The configuration file is optional and must not have upstreams.
     #[cfg(feature = "sandbox")]
     Sandbox,
-    /// Print calls to paste while `drawbridge sandbox` runs.
+    /// Print example calls to paste while `drawbridge sandbox` runs.
     #[cfg(feature = "sandbox")]
     Examples {
-        /// Where the gateway listens.
-        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:50051")]
+        /// Address of the gateway.
+        #[arg(long, value_name = "HOST:PORT", default_value = quickstart::DEFAULT_ADDRESS)]
         gateway: String,
+        /// Call the gateway over TLS.
+        #[arg(long)]
+        tls: bool,
     },
-    /// Check the configuration, the contract and each upstream's login, and exit.
+    /// Check the configuration, the annotations and the login to each upstream, and exit.
     Check,
-    /// Print the table of what is covered: rpc, REST call, dialects.
+    /// Print a table of all rpcs with their REST calls and dialects.
     Coverage,
-    /// Watch a resource over a running gateway. Exit code: 0 it succeeded, 1 it
-    /// failed, 2 unknown.
+    /// Watch a resource through a running gateway until its state is final. Exit code: 0
+    /// succeeded, 1 failed, 2 unknown.
     Watch(Box<watch::Options>),
 }
 
-/// How a command ends unsuccessfully.
+/// Why a command failed.
 enum Failure {
-    /// The command was used wrongly, or has nothing to work with: exit code 2.
+    /// Its arguments are invalid, or the configuration is missing. Exit code 2.
     Usage(String),
-    /// What it tried has failed: exit code 1.
+    /// It found these problems. Exit code 1.
     Problems(Vec<String>),
 }
 
@@ -72,7 +75,7 @@ impl From<Vec<String>> for Failure {
     }
 }
 
-/// Runs the command that the arguments name, and returns its exit code.
+/// Parses the arguments, runs the command and returns its exit code.
 pub fn main() -> ExitCode {
     let args = Args::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -83,7 +86,7 @@ pub fn main() -> ExitCode {
         Err(e) => return fail(Failure::Problems(vec![format!("cannot start: {e}")])),
     };
     let result = runtime.block_on(run(args));
-    // The tasks that are left belong to calls that were cut off.
+    // The remaining tasks belong to calls that were cut off.
     runtime.shutdown_background();
     result.unwrap_or_else(fail)
 }
@@ -104,7 +107,7 @@ fn fail(failure: Failure) -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<ExitCode, Failure> {
-    // Not by clap, which rejects a variable that is set and empty.
+    // Not read by clap, which rejects a variable that is set but empty.
     let variable = || std::env::var_os("DRAWBRIDGE_CONFIG").filter(|path| !path.is_empty());
     let path = args.config.or_else(|| variable().map(PathBuf::from));
     let path = path.as_deref();
@@ -113,7 +116,9 @@ async fn run(args: Args) -> Result<ExitCode, Failure> {
         #[cfg(feature = "sandbox")]
         Command::Sandbox => sandbox::run(path).await?,
         #[cfg(feature = "sandbox")]
-        Command::Examples { gateway } => print!("{}", quickstart::examples(&gateway, false)),
+        Command::Examples { gateway, tls } => {
+            print!("{}", quickstart::examples(&gateway, tls));
+        }
         Command::Check => check::run(&load(path, "check")?).await?,
         Command::Coverage => print!("{}", crate::contract::with_built_in(&[])?.coverage()),
         Command::Watch(options) => {
@@ -124,21 +129,21 @@ async fn run(args: Args) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Reads the configuration file, which `command` needs.
+/// Reads the configuration file, which `command` requires.
 fn load(path: Option<&std::path::Path>, command: &str) -> Result<Config, Failure> {
     let Some(path) = path else {
         let try_out = match cfg!(feature = "sandbox") {
-            true => "\n  drawbridge sandbox                           tries it out, without a file",
+            true => "\n  drawbridge sandbox                           needs no file",
             false => "",
         };
         return Err(Failure::Usage(format!(
-            "there is no configuration file, and `{command}` needs one\n\
+            "no configuration file was given, and `{command}` requires one\n\
              \n  drawbridge {command} --config drawbridge.toml   \
              (or the variable DRAWBRIDGE_CONFIG){try_out}\n\
              \nThe smallest file:\n\
              \n  [[upstream]]\n  name = \"north\"\n  family = \"heat\"\n  \
              auth = {{ kind = \"keystone\", cloud = \"north\" }}   # an entry of clouds.yaml\n\
-             \nEvery key is explained in drawbridge.example.toml."
+             \ndrawbridge.example.toml describes every key."
         )));
     };
     let env = |name: &str| std::env::var(name).ok();

@@ -1,10 +1,10 @@
-//! The configuration: one TOML file and the environment, read once into checked
-//! values. Everything that is wrong is told at once, with file and line.
+//! Configuration: one TOML file and the environment, read once into checked values. All
+//! problems are reported together, each with file and line.
 //!
-//! Variables go before the file: `DRAWBRIDGE_CONFIG` (the file),
-//! `DRAWBRIDGE_LISTEN`, `DRAWBRIDGE_ADMIN` (an address or `off`),
-//! `DRAWBRIDGE_LOG` (the level), `DRAWBRIDGE_LOG_FORMAT` (`text` or `json`). Every key
-//! of the file is explained in `drawbridge.example.toml`.
+//! Environment variables take precedence over the file: `DRAWBRIDGE_LISTEN`,
+//! `DRAWBRIDGE_ADMIN` (an address or `off`), `DRAWBRIDGE_LOG` (the level) and
+//! `DRAWBRIDGE_LOG_FORMAT` (`text` or `json`). `drawbridge.example.toml` describes every key
+//! of the file.
 
 mod auth;
 mod reader;
@@ -25,95 +25,96 @@ use crate::{telemetry, upstream, watch};
 use drawbridge_transcoder::contract::{Contract, Source};
 use reader::{Report, Section, nearest};
 
-/// The longest configuration, descriptor set or secret's file, in bytes.
-const MAX_FILE: u64 = 64 * 1024 * 1024;
+/// Maximum size of a configuration file, a descriptor set or a file with a secret.
+const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 
-/// The environment, as a value.
+/// Looks up an environment variable. Tests pass their own.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// What the gateway is started with.
+/// The configuration of a gateway.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where gRPC is served. Default: `127.0.0.1:50051`.
+    /// Address of the gRPC listener. Default: `127.0.0.1:50051`.
     pub listen: SocketAddr,
-    /// Where metrics, liveness and readiness are served. Default: nowhere; of
-    /// the sandbox `127.0.0.1:50052`.
+    /// Address of the admin listener, which serves metrics, liveness and readiness. Default:
+    /// none; in the sandbox `127.0.0.1:50052`.
     pub admin: Option<SocketAddr>,
-    /// TLS. None: plain HTTP/2.
+    /// TLS of the gRPC listener. None: plaintext HTTP/2.
     pub tls: Option<Tls>,
-    /// Tokens of which every caller must bring one. Empty: none is asked for.
+    /// Tokens that authenticate clients. Empty: clients need no token.
     pub client_tokens: Vec<SecretString>,
-    /// Bounds of serving.
+    /// `[server]`: limits and timeouts of the gRPC listener.
     pub server: Server,
-    /// Bounds of watching.
+    /// `[watch]`: limits and timeouts of watches.
     pub watch: watch::Settings,
-    /// The upstreams; the sandbox's own are not among them.
+    /// `[[upstream]]`. The sandbox adds its own when it starts.
     pub upstreams: Vec<upstream::Settings>,
-    /// Users' own descriptor sets.
+    /// `[[descriptors]]`: descriptor sets of the user's own REST APIs.
     pub descriptors: Vec<Source>,
-    /// The log.
+    /// `[log]`.
     pub log: telemetry::Settings,
-    /// Whether the embedded upstreams are served: each response says so.
+    /// Whether the upstreams are those of the sandbox. Every response then says so.
     pub sandbox: bool,
 }
 
-/// The server's certificate, and the authority that callers' must come from.
+/// The certificate of the gRPC listener, and the CA of client certificates.
 #[derive(Clone, Debug)]
 pub struct Tls {
     /// The certificate chain, PEM.
     pub certificate: Vec<u8>,
     /// The private key, PEM.
     pub key: SecretString,
-    /// The authority for callers' certificates, PEM. None: callers need none.
+    /// The CA that client certificates must be issued by, PEM. None: clients need no
+    /// certificate.
     pub client_ca: Option<Vec<u8>>,
 }
 
-/// Bounds of serving.
+/// Limits and timeouts of the gRPC listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// Longest request message, in bytes. Default: 4 MiB.
+    /// Maximum size of a request message, in bytes. Default: 4 MiB.
     pub max_request_bytes: usize,
-    /// Longest file that a caller may send, in bytes; four such files are held at
-    /// once. Default: 64 MiB.
+    /// Maximum size of an uploaded file, in bytes. At most four are buffered at once.
+    /// Default: 64 MiB.
     pub max_upload_bytes: usize,
-    /// Calls and streams at once on one connection. Default: 4,096.
+    /// Maximum number of concurrent calls and streams on one connection. Default: 4,096.
     pub max_concurrent_streams: u32,
-    /// How often an idle connection is asked whether it is alive. Default: 30 s.
+    /// Interval of HTTP/2 pings on an idle connection. Default: 30 s.
     pub keepalive_interval: Duration,
-    /// How long it may take to answer. Default: 20 s.
+    /// Timeout of a ping, after which the connection is closed. Default: 20 s.
     pub keepalive_timeout: Duration,
-    /// After what time a connection is asked to go. Default: never.
+    /// Age at which a connection gets GOAWAY. Default: never.
     pub max_connection_age: Option<Duration>,
-    /// How long it may then finish its calls. Default: 60 s.
+    /// Time after GOAWAY until the remaining calls are cut off. Default: 60 s.
     pub max_connection_age_grace: Duration,
-    /// The deadline of calls that bring none. Default: 120 s, since Heat waits
-    /// 60 s for its engine.
+    /// Deadline of calls without `grpc-timeout`. Default: 120 s, because Heat waits 60 s for
+    /// its engine.
     pub default_deadline: Duration,
-    /// How long calls may finish after SIGTERM. Default: 30 s.
+    /// Time after SIGTERM until the remaining calls are cut off. Default: 30 s.
     pub drain_timeout: Duration,
-    /// How often upstreams are asked whether they are there. Default: 10 s.
+    /// Interval of health checks of each upstream. Default: 10 s.
     pub health_check_interval: Duration,
-    /// How long a request body may be idle. Default: 30 s.
+    /// Maximum time between two parts of a request body. Default: 30 s.
     pub request_body_idle_timeout: Duration,
-    /// How long a request body may take, even where the client's deadline is later.
+    /// Maximum time until a request body is complete, even if the client's deadline is later.
     /// Default: 15 min.
     pub request_timeout: Duration,
-    /// How long a client may read nothing of a response. Default: 30 s.
+    /// Maximum time in which a client reads nothing of a response. Default: 30 s.
     pub response_write_timeout: Duration,
-    /// How long a TLS handshake may take. Default: 10 s.
+    /// Maximum duration of a TLS handshake. Default: 10 s.
     pub tls_handshake_timeout: Duration,
 }
 
-/// Something wrong in the configuration.
+/// One problem of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The file, or `environment`.
     pub file: String,
-    /// The line, from 1; none where it is not about one.
+    /// The line, counted from 1, if the problem has one.
     pub line: Option<usize>,
-    /// The key: `upstream.auth.password_env`; empty for the file as a whole.
+    /// The key, for example `upstream.auth.password_env`; empty for the file as such.
     pub key: String,
-    /// What is wrong and what would be right.
+    /// What is invalid, and how to correct it.
     pub problem: String,
 }
 
@@ -161,7 +162,7 @@ impl Config {
         }
     }
 
-    /// The defaults, with no upstream.
+    /// Returns the defaults, without an upstream.
     fn empty() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 50_051)),
@@ -177,27 +178,27 @@ impl Config {
         }
     }
 
-    /// Reads the file at `path` and the environment. Paths in the file are relative
-    /// to it.
+    /// Reads the file at `path` and the environment. Paths in the file are relative to its
+    /// directory.
     ///
     /// # Errors
     ///
-    /// All problems, each with file and line.
+    /// Returns all problems, each with file and line.
     pub fn load(path: &Path, env: Env<'_>) -> Result<Self, Vec<Problem>> {
         Self::read(path, Self::empty(), env)
     }
 
-    /// Reads the configuration of `drawbridge sandbox`: the file is optional and has
-    /// no upstreams.
+    /// Reads the configuration of `drawbridge sandbox`. The file is optional and has no
+    /// upstreams.
     ///
     /// # Errors
     ///
-    /// As [`Config::load`]; and an upstream in the file.
+    /// Returns the problems that [`Config::load`] returns, and one if the file has upstreams.
     pub fn load_sandbox(path: Option<&Path>, env: Env<'_>) -> Result<Self, Vec<Problem>> {
         let Some(path) = path else {
             let report = Report::new("environment", "");
             let mut config = Self::sandbox();
-            config.take_environment(&report, env);
+            config.apply_environment(&report, env);
             return report.finish(config);
         };
         Self::read(path, Self::sandbox(), env)
@@ -207,8 +208,8 @@ impl Config {
         let name = path.display().to_string();
         match read_text(path) {
             Ok(text) => {
-                let folder = path.parent().unwrap_or(Path::new(""));
-                Self::parse(&name, &text, folder, defaults, env)
+                let directory = path.parent().unwrap_or(Path::new(""));
+                Self::parse(&name, &text, directory, defaults, env)
             }
             Err(problem) => Err(vec![Problem {
                 file: name,
@@ -219,11 +220,11 @@ impl Config {
         }
     }
 
-    /// Reads the text of the file `name`, in which paths are relative to `folder`.
+    /// Reads the text of the file `name`, whose paths are relative to `directory`.
     fn parse(
         name: &str,
         text: &str,
-        folder: &Path,
+        directory: &Path,
         defaults: Self,
         env: Env<'_>,
     ) -> Result<Self, Vec<Problem>> {
@@ -231,9 +232,9 @@ impl Config {
         let (table, errors) = toml::de::DeTable::parse_recoverable(text);
         for error in errors {
             let at = error.span().map_or(0, |span| span.start);
-            report.tell(at, "", error.message());
+            report.add_at(at, "", error.message());
         }
-        let root = Section::root(&report, table.get_ref(), folder, env);
+        let root = Section::root(&report, table.get_ref(), directory, env);
         let mut config = defaults;
         config.read_listen(&root.section("listen"));
         config.read_server(&root.section("server"));
@@ -254,17 +255,17 @@ impl Config {
         }
         if let Some(level) = log.text("level") {
             if let Err(problem) = EnvFilter::try_new(&level.value) {
-                log.wrong_at(level.at, "level", &problem.to_string());
+                log.invalid_at(level.at, "level", &problem.to_string());
             }
             config.log.level = level.value;
         }
         log.finish();
-        config.take_environment(&report, env);
+        config.apply_environment(&report, env);
         upstreams::check_names(&root, &config);
         upstreams::check_defaults(&root);
-        config.check_callers_known(&root);
+        config.check_clients_authenticated(&root);
         root.finish();
-        // An upstream that is wrong is left out here, and told already.
+        // An invalid upstream has been reported, and is not in `config`.
         if report.is_clean() {
             config.check_upstreams(&report);
         }
@@ -294,7 +295,7 @@ impl Config {
                 .map(SecretString::from)
                 .collect();
             if self.client_tokens.is_empty() {
-                clients.wrong("tokens_file", "has no token: write one a line");
+                clients.invalid("tokens_file", "has no token: write one per line");
             }
         }
         clients.finish();
@@ -349,57 +350,57 @@ impl Config {
         section.finish();
     }
 
-    /// Takes the variables that go before the file.
-    fn take_environment(&mut self, report: &Report, env: Env<'_>) {
-        let wrong = |name: &str, problem: &str| {
-            report.push(Problem {
+    /// Applies the environment variables, which take precedence over the file.
+    fn apply_environment(&mut self, report: &Report, env: Env<'_>) {
+        let invalid = |name: &str, problem: &str| {
+            report.add(Problem {
                 file: "environment".to_owned(),
                 line: None,
                 key: name.to_owned(),
                 problem: problem.to_owned(),
             });
         };
-        if let Some(text) = set(env, "DRAWBRIDGE_LISTEN") {
+        if let Some(text) = non_empty(env, "DRAWBRIDGE_LISTEN") {
             match text.parse() {
                 Ok(address) => self.listen = address,
-                Err(_) => wrong("DRAWBRIDGE_LISTEN", reader::ADDRESS),
+                Err(_) => invalid("DRAWBRIDGE_LISTEN", reader::ADDRESS),
             }
         }
-        if let Some(text) = set(env, "DRAWBRIDGE_ADMIN") {
+        if let Some(text) = non_empty(env, "DRAWBRIDGE_ADMIN") {
             match text.parse() {
                 Ok(address) => self.admin = Some(address),
                 Err(_) if text == "off" => self.admin = None,
-                Err(_) => wrong(
+                Err(_) => invalid(
                     "DRAWBRIDGE_ADMIN",
-                    "must be off, or an address as 127.0.0.1:50052",
+                    "must be off, or an address like 127.0.0.1:50052",
                 ),
             }
         }
-        if let Some(level) = set(env, "DRAWBRIDGE_LOG") {
+        if let Some(level) = non_empty(env, "DRAWBRIDGE_LOG") {
             if let Err(problem) = EnvFilter::try_new(&level) {
-                wrong("DRAWBRIDGE_LOG", &problem.to_string());
+                invalid("DRAWBRIDGE_LOG", &problem.to_string());
             }
             self.log.level = level;
         }
-        match set(env, "DRAWBRIDGE_LOG_FORMAT").as_deref() {
+        match non_empty(env, "DRAWBRIDGE_LOG_FORMAT").as_deref() {
             None => {}
             Some("text") => self.log.json = false,
             Some("json") => self.log.json = true,
-            Some(_) => wrong("DRAWBRIDGE_LOG_FORMAT", "must be text or json"),
+            Some(_) => invalid("DRAWBRIDGE_LOG_FORMAT", "must be text or json"),
         }
     }
 
-    /// Reports a gateway with nothing to call, and a sandbox with upstreams.
+    /// Reports a gateway without upstreams, and a sandbox with upstreams.
     fn check_upstreams(&self, report: &Report) {
         let problem = match (self.sandbox, self.upstreams.is_empty()) {
-            (false, true) => "no upstream: add an [[upstream]], or try `drawbridge sandbox`",
+            (false, true) => "has no upstream: add an [[upstream]], or try `drawbridge sandbox`",
             (true, false) => {
-                "has upstreams, and `drawbridge sandbox` serves its own alone: use `drawbridge \
-                 serve` for these"
+                "has upstreams, but `drawbridge sandbox` serves only its own: use `drawbridge \
+                 serve`"
             }
             _ => return,
         };
-        report.push(Problem {
+        report.add(Problem {
             file: report.file().to_owned(),
             line: None,
             key: String::new(),
@@ -407,7 +408,12 @@ impl Config {
         });
     }
 
-    /// The rpcs that are served; and no upstream may be of a family without any.
+    /// Compiles the methods that the gateway serves, and checks that each upstream's family
+    /// has some.
+    ///
+    /// # Errors
+    ///
+    /// Returns all problems of the annotations, or all upstreams of unknown families.
     pub fn contract(&self) -> Result<Contract, Vec<String>> {
         let contract = crate::contract::with_built_in(&self.descriptors)?;
         let families: BTreeSet<&str> = contract.services().into_values().collect();
@@ -420,7 +426,7 @@ impl Config {
                 let near = nearest(&upstream.family, families.iter().copied());
                 let known: Vec<&str> = families.iter().copied().collect();
                 format!(
-                    "upstream {}: no rpc is of family {}{near}; there are {}",
+                    "upstream {}: no rpc has the family {}{near}; the families are {}",
                     upstream.name,
                     upstream.family,
                     known.join(", ")
@@ -434,16 +440,17 @@ impl Config {
         }
     }
 
-    /// Whether callers' tokens, the gateway's own or those that it passes through,
-    /// come over a network in the clear.
-    pub fn tokens_in_the_clear(&self) -> bool {
+    /// Returns whether clients send tokens, the gateway's or those of a passthrough upstream,
+    /// as plaintext over a network.
+    pub fn has_plaintext_tokens(&self) -> bool {
         let passes = |upstream: &upstream::Settings| matches!(upstream.auth, Auth::Passthrough);
         let tokens = !self.client_tokens.is_empty() || self.upstreams.iter().any(passes);
         tokens && self.tls.is_none() && !self.listen.ip().is_loopback()
     }
 
-    /// A gateway that holds credentials must know who calls, beyond loopback.
-    fn check_callers_known(&self, root: &Section<'_>) {
+    /// Reports a gateway that holds credentials and serves unauthenticated clients beyond
+    /// loopback.
+    fn check_clients_authenticated(&self, root: &Section<'_>) {
         let mutual = self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
         if self.listen.ip().is_loopback() || mutual || !self.client_tokens.is_empty() {
             return;
@@ -451,10 +458,10 @@ impl Config {
         let holds = |auth: &Auth| !matches!(auth, Auth::Passthrough | Auth::None);
         let mut holding = self.upstreams.iter().filter(|u| holds(&u.auth));
         if let Some(upstream) = holding.next() {
-            root.wrong(
+            root.invalid(
                 "listen",
                 &format!(
-                    "anyone who reaches {} could use the credentials of upstream {}: set \
+                    "any client that reaches {} could use the credentials of upstream {}: set \
                      listen.tls.client_ca_file or listen.clients.tokens_file, or listen on \
                      127.0.0.1",
                     self.listen, upstream.name
@@ -464,34 +471,34 @@ impl Config {
     }
 }
 
-/// One or more descriptor sets.
+/// Reads one entry of `[[descriptors]]`.
 fn descriptors(section: &Section<'_>) -> Option<Source> {
     let name = section.required_text("file")?.value;
     let bytes = section.file("file")?;
     Some(Source { name, bytes })
 }
 
-/// A variable that is set to something.
-fn set(env: Env<'_>, name: &str) -> Option<String> {
+/// Returns the trimmed value of a variable, unless it is unset or blank.
+fn non_empty(env: Env<'_>, name: &str) -> Option<String> {
     env(name)
         .map(|v| v.trim().to_owned())
         .filter(|v| !v.is_empty())
 }
 
-/// The bytes of a file of a sensible size.
+/// Reads a file of at most [`MAX_FILE_BYTES`].
 fn read_file(path: &Path) -> Result<Vec<u8>, String> {
-    let found = |e: std::io::Error| format!("cannot read {}: {e}", path.display());
-    let meta = std::fs::metadata(path).map_err(found)?;
+    let unreadable = |e: std::io::Error| format!("cannot read {}: {e}", path.display());
+    let meta = std::fs::metadata(path).map_err(unreadable)?;
     if !meta.is_file() {
         return Err(format!("{} is not a file", path.display()));
     }
-    if meta.len() > MAX_FILE {
+    if meta.len() > MAX_FILE_BYTES {
         return Err(format!(
-            "{} is longer than {MAX_FILE} bytes",
+            "{} is longer than {MAX_FILE_BYTES} bytes",
             path.display()
         ));
     }
-    std::fs::read(path).map_err(found)
+    std::fs::read(path).map_err(unreadable)
 }
 
 fn read_text(path: &Path) -> Result<String, String> {

@@ -1,6 +1,20 @@
-//! As whom a call is sent: credential providers, leases, signing.
+//! Credentials towards the upstreams. The identity of clients is `server::authn`.
+//!
+//! | what | module |
+//! |---|---|
+//! | token refresh, single flight | `token_cache` |
+//! | one login as a pure request and response | `login` |
+//! | Keystone v3 and Huawei IAM, their catalog | `keystone` |
+//! | Rackspace Identity v2, its catalog | `rackspace` |
+//! | errors of a catalog lookup | `catalog` |
+//! | AK/SK signing | `aksk` |
+//! | access keys from the environment, project lookup | `huawei` |
+//! | HSSO tokens of JP1/AO | `hsso` |
+//! | `clouds.yaml` and `OS_*` variables | `clouds_yaml` |
+//! | a credential and its lifetime | `credential` |
 
 pub mod aksk;
+mod catalog;
 pub mod clouds_yaml;
 mod credential;
 mod hsso;
@@ -21,21 +35,21 @@ use tonic::Code;
 use url::Url;
 
 use crate::deadline::Deadline;
-use crate::downstream::Caller;
+use crate::downstream::Downstream;
 use crate::error::Error;
 use crate::http_client::{Exchange, Transport};
 
 use crate::credentials::credential::Authorization;
-pub use crate::credentials::credential::Lease;
-use crate::credentials::token_cache::Keeper;
-use hsso::Session;
+pub use crate::credentials::credential::Credential;
+use crate::credentials::token_cache::TokenCache;
+use hsso::HssoSession;
 
 const X_AUTH_TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
 
 /// How an upstream's calls are authorized.
 #[derive(Clone, Debug)]
 pub enum Settings {
-    /// The caller's own `x-auth-token` or `authorization` goes through.
+    /// The client's own `x-auth-token` or `authorization` is forwarded.
     Passthrough,
     /// No credentials are sent.
     None,
@@ -59,7 +73,7 @@ pub enum Settings {
         /// The password of the user.
         password: SecretString,
     },
-    /// JP1/AO: Basic at first, then the HSSO token of each answer.
+    /// JP1/AO: HTTP Basic first, then the HSSO token of each response.
     Hsso {
         /// The name of the user.
         username: String,
@@ -69,7 +83,7 @@ pub enum Settings {
 }
 
 impl Settings {
-    /// The name of the kind, as in the configuration.
+    /// Returns the name of the kind, as in the configuration.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Passthrough => "passthrough",
@@ -89,9 +103,9 @@ impl Settings {
 pub struct Keystone {
     /// With or without `/v3`.
     pub auth_url: Url,
-    /// Who logs in.
+    /// The user or application credential.
     pub identity: Identity,
-    /// For which project; none for application credentials, which have theirs.
+    /// The project of the token. None for application credentials, which have their own.
     pub project: Option<Project>,
     /// The region of the catalog's endpoint. None: the first.
     pub region: Option<String>,
@@ -99,7 +113,7 @@ pub struct Keystone {
     pub interface: String,
 }
 
-/// Who logs in to Keystone.
+/// How a login authenticates to Keystone.
 #[derive(Clone, Debug)]
 pub enum Identity {
     /// By password.
@@ -109,7 +123,7 @@ pub enum Identity {
         /// The password of the user.
         password: SecretString,
     },
-    /// By application credential; `user` only when it is given by name.
+    /// By application credential. `user` only if it is identified by name.
     ApplicationCredential {
         /// The credential.
         id_or_name: IdOrName,
@@ -131,12 +145,12 @@ pub enum IdOrName {
     Name(String),
 }
 
-/// Something with a domain: a user.
+/// A user or project, by id, or by name and domain.
 #[derive(Clone, Debug)]
 pub struct Named {
     /// Its id or name.
     pub id_or_name: IdOrName,
-    /// Its domain; needed with a name only.
+    /// Its domain; required with a name only.
     pub domain: Option<IdOrName>,
 }
 
@@ -158,7 +172,7 @@ pub struct Rackspace {
     pub region: Option<String>,
 }
 
-/// What a Rackspace user logs in with.
+/// The secret of a Rackspace user.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub enum RackspaceSecret {
@@ -173,48 +187,49 @@ pub struct AkSk {
     pub access_key: String,
     /// The secret key (SK).
     pub secret_key: SecretString,
-    /// With temporary keys.
+    /// The token of temporary keys.
     pub security_token: Option<SecretString>,
-    /// For calls that name no project. Sent as `X-Project-Id` is the one of the path.
+    /// `X-Project-Id` of calls whose path has no project id.
     pub project_id: Option<String>,
-    /// Sent as `X-Domain-Id` where there is no project, as for global services.
+    /// `X-Domain-Id` of calls without a project, as for global services.
     pub domain_id: Option<String>,
-    /// Where the project id is looked up by `region` when none is configured.
+    /// Where the project id is looked up by `region` if none is configured.
     /// None: `https://iam.myhuaweicloud.com`.
     pub iam_endpoint: Option<Url>,
-    /// The region's name, for that. None: nothing is looked up.
+    /// The region whose project is looked up. None: no lookup.
     pub region: Option<String>,
 }
 
-/// Whose eyes a watch sees through: equal only for equal credentials. A digest,
-/// so that it can be kept and compared without keeping a secret.
+/// Identifies the credentials of a call: equal only for equal credentials. Part of every
+/// cache key, so that clients with different credentials share nothing. A digest, so that
+/// no secret is stored.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Viewer(pub [u8; 32]);
+pub struct CredentialId(pub [u8; 32]);
 
-/// The credentials of one upstream, and the lease they brought.
+/// The credentials of one upstream.
 #[derive(Debug)]
 pub struct Credentials {
     provider: Provider,
-    /// Of all callers where the gateway holds the credentials.
-    viewer: Viewer,
+    /// The id for all clients, unless they use their own credentials.
+    credential_id: CredentialId,
 }
 
 #[derive(Debug)]
 enum Provider {
-    /// The caller's own credentials.
+    /// The client's own credentials.
     Passthrough,
-    /// The same for ever; or why they cannot be sent.
-    Fixed(Result<Arc<Lease>, Error>),
-    /// Each answer brings the next token.
-    Hsso(Session),
+    /// Never changes; or why the credentials cannot be sent.
+    Fixed(Result<Arc<Credential>, Error>),
+    /// Each response has the next token.
+    Hsso(HssoSession),
     /// From logins.
-    Kept(Keeper),
+    Cached(TokenCache),
 }
 
 impl Credentials {
-    /// Logs in nowhere yet. `catalog_type` is the service whose endpoint the
-    /// login's catalog must have; None where the endpoint is configured.
-    /// `transport` is used for logins.
+    /// Prepares the credentials; does not log in. `catalog_type` is the service whose
+    /// endpoint the login's catalog must have; None if the endpoint is configured.
+    /// `transport` is for logins.
     pub fn new(
         settings: Settings,
         catalog_type: Option<&'static str>,
@@ -222,27 +237,27 @@ impl Credentials {
     ) -> Self {
         let provider = match settings {
             Settings::Passthrough => Provider::Passthrough,
-            Settings::None => Provider::Fixed(Ok(Lease::fixed(Authorization::None))),
+            Settings::None => Provider::Fixed(Ok(Credential::fixed(Authorization::None))),
             Settings::Token { header, token } => Provider::Fixed(
                 header_value("token", token.expose_secret())
-                    .map(|value| Lease::fixed(Authorization::Headers(vec![(header, value)]))),
+                    .map(|value| Credential::fixed(Authorization::Headers(vec![(header, value)]))),
             ),
             Settings::Basic { username, password } => Provider::Fixed(basic(&username, &password)),
             Settings::Hsso { username, password } => match basic(&username, &password) {
-                Ok(basic) => Provider::Hsso(Session::new(basic)),
+                Ok(basic) => Provider::Hsso(HssoSession::new(basic)),
                 Err(e) => Provider::Fixed(Err(e)),
             },
-            Settings::Keystone(settings) => Provider::Kept(login::keeper(
+            Settings::Keystone(settings) => Provider::Cached(login::token_cache(
                 keystone::Login::new(settings, catalog_type),
                 transport,
             )),
-            Settings::Rackspace(settings) => Provider::Kept(login::keeper(
+            Settings::Rackspace(settings) => Provider::Cached(login::token_cache(
                 rackspace::Login::new(settings, catalog_type),
                 transport,
             )),
             Settings::AkSk(settings) => match huawei::ProjectLookup::of(&settings) {
-                Some(lookup) => Provider::Kept(login::keeper(lookup, transport)),
-                None => Provider::Fixed(huawei::lease(&settings)),
+                Some(lookup) => Provider::Cached(login::token_cache(lookup, transport)),
+                None => Provider::Fixed(huawei::credential(&settings)),
             },
         };
         let mut random = [0; 32];
@@ -250,69 +265,73 @@ impl Credentials {
         random[16..].copy_from_slice(uuid::Uuid::new_v4().as_bytes());
         Self {
             provider,
-            viewer: Viewer(random),
+            credential_id: CredentialId(random),
         }
     }
 
-    /// The present lease, or a new one: one login in flight however many wait.
-    /// Fails with [`Error::Credential`], or [`Error::Deadline`] where the login
-    /// lasts longer; the login goes on for the others.
-    pub async fn lease(&self, caller: &Caller, deadline: Deadline) -> Result<Arc<Lease>, Error> {
+    /// Returns the current credential, or logs in: one login in flight for all waiting
+    /// calls. Fails with [`Error::Credential`] or [`Error::Login`], or with
+    /// [`Error::Deadline`] if the login takes longer; it continues for other calls.
+    pub async fn get(
+        &self,
+        client: &Downstream,
+        deadline: Deadline,
+    ) -> Result<Arc<Credential>, Error> {
         match &self.provider {
-            Provider::Passthrough => passthrough(caller),
-            Provider::Fixed(lease) => lease.clone(),
-            Provider::Hsso(session) => Ok(session.lease()),
-            Provider::Kept(keeper) => keeper.lease(deadline).await,
+            Provider::Passthrough => passthrough(client),
+            Provider::Fixed(credential) => credential.clone(),
+            Provider::Hsso(session) => Ok(session.get()),
+            Provider::Cached(token_cache) => token_cache.get(deadline).await,
         }
     }
 
-    /// The lease of a call that needs no credential.
-    pub fn nobody(&self) -> Arc<Lease> {
-        Lease::fixed(Authorization::None)
+    /// Returns the empty credential, for calls that need none.
+    pub fn anonymous(&self) -> Arc<Credential> {
+        Credential::fixed(Authorization::None)
     }
 
-    /// The upstream refused this lease: it is dropped, unless a newer one is
-    /// there already. True when asking again can bring another. Never for
-    /// signatures: five that fail lock an access key.
-    pub fn refuse(&self, lease: &Arc<Lease>) -> bool {
+    /// Drops a credential that the upstream rejected, unless it is replaced already. Returns
+    /// whether [`Self::get`] can return another one. Always false for signatures: five
+    /// rejected ones lock an access key.
+    pub fn invalidate(&self, credential: &Arc<Credential>) -> bool {
         match &self.provider {
-            // Looked up anew is the project alone: the keys stay the same.
-            _ if matches!(lease.authorization, Authorization::Signature(_)) => false,
+            // A new lookup returns the project only: the keys stay the same.
+            _ if matches!(credential.authorization, Authorization::Signature(_)) => false,
             Provider::Passthrough | Provider::Fixed(_) => false,
-            Provider::Hsso(session) => session.refuse(lease),
-            Provider::Kept(keeper) => keeper.refuse(lease),
+            Provider::Hsso(session) => session.invalidate(credential),
+            Provider::Cached(token_cache) => token_cache.invalidate(credential),
         }
     }
 
-    /// Looks at an answer's headers: some bring the next token. Not for answers
-    /// that refused the lease.
+    /// Reads the next token from response headers, if the credentials work that way. Not for
+    /// responses that reject the credential.
     pub fn observe(&self, headers: &HeaderMap) {
         if let Provider::Hsso(session) = &self.provider {
             session.observe(headers);
         }
     }
 
-    /// Whose eyes a call of this caller sees through.
-    pub fn viewer(&self, caller: &Caller) -> Viewer {
+    /// Returns the id of the credentials that a call of this client uses.
+    pub fn credential_id(&self, client: &Downstream) -> CredentialId {
         let Provider::Passthrough = self.provider else {
-            return self.viewer;
+            return self.credential_id;
         };
         let mut context = digest::Context::new(&digest::SHA256);
-        for value in [&caller.token, &caller.authorization] {
-            // The length goes first, so that no two pairs read alike.
+        for value in [&client.token, &client.authorization] {
+            // The length comes first, so that no two pairs have the same encoding.
             let bytes = value.as_ref().map(HeaderValue::as_bytes);
             context.update(&bytes.map_or(u64::MAX, |b| b.len() as u64).to_be_bytes());
             context.update(bytes.unwrap_or_default());
         }
-        let mut viewer = [0; 32];
-        viewer.copy_from_slice(context.finish().as_ref());
-        Viewer(viewer)
+        let mut id = [0; 32];
+        id.copy_from_slice(context.finish().as_ref());
+        CredentialId(id)
     }
 }
 
-impl Lease {
-    /// Puts the authorization onto a request; last, since a signature covers the
-    /// request as it is sent. `project` is the one of the path, percent-encoded.
+impl Credential {
+    /// Adds the authorization to a request. Must be the last change, since a signature
+    /// covers the request. `project` is the project id in the path, percent-encoded.
     pub fn authorize(&self, exchange: &mut Exchange, project: Option<&str>) -> Result<(), Error> {
         match &self.authorization {
             Authorization::None => {}
@@ -327,10 +346,10 @@ impl Lease {
     }
 }
 
-fn passthrough(caller: &Caller) -> Result<Arc<Lease>, Error> {
+fn passthrough(client: &Downstream) -> Result<Arc<Credential>, Error> {
     let own = [
-        (X_AUTH_TOKEN, &caller.token),
-        (header::AUTHORIZATION, &caller.authorization),
+        (X_AUTH_TOKEN, &client.token),
+        (header::AUTHORIZATION, &client.authorization),
     ];
     let headers: Vec<_> = own
         .into_iter()
@@ -341,46 +360,46 @@ fn passthrough(caller: &Caller) -> Result<Arc<Lease>, Error> {
         })
         .collect();
     if headers.is_empty() {
-        return Err(credential(
+        return Err(credential_error(
             Code::Unauthenticated,
-            "this upstream takes the caller's own credentials: \
+            "this upstream requires the client's own credentials: \
              send metadata `x-auth-token` or `authorization`",
         ));
     }
-    Ok(Lease::fixed(Authorization::Headers(headers)))
+    Ok(Credential::fixed(Authorization::Headers(headers)))
 }
 
-fn basic(username: &str, password: &SecretString) -> Result<Arc<Lease>, Error> {
+fn basic(username: &str, password: &SecretString) -> Result<Arc<Credential>, Error> {
     // Source: RFC 7617, section 2.
     if username.contains(':') {
-        return Err(credential(
+        return Err(credential_error(
             Code::FailedPrecondition,
-            "HTTP Basic cannot carry a user name with a colon",
+            "HTTP Basic does not allow a user name with a colon",
         ));
     }
     let pair = format!("{username}:{}", password.expose_secret());
     let pair = base64::engine::general_purpose::STANDARD.encode(pair);
     let value = header_value("password", &format!("Basic {pair}"))?;
-    Ok(Lease::fixed(Authorization::Headers(vec![(
+    Ok(Credential::fixed(Authorization::Headers(vec![(
         header::AUTHORIZATION,
         value,
     )])))
 }
 
-/// A secret as a header's value, marked sensitive. `what` names it where it
-/// cannot be one.
-fn header_value(what: &str, secret: &str) -> Result<HeaderValue, Error> {
+/// Returns a secret as a header value, marked sensitive. Fails with its `name` if it cannot
+/// be one.
+fn header_value(name: &str, secret: &str) -> Result<HeaderValue, Error> {
     let mut value = HeaderValue::from_str(secret).map_err(|_| {
-        credential(
+        credential_error(
             Code::FailedPrecondition,
-            format!("the {what} holds a character that no header may have, perhaps a line break"),
+            format!("the {name} has a character that is invalid in a header, perhaps a line break"),
         )
     })?;
     value.set_sensitive(true);
     Ok(value)
 }
 
-fn credential(code: Code, problem: impl Into<String>) -> Error {
+fn credential_error(code: Code, problem: impl Into<String>) -> Error {
     Error::Credential {
         code,
         problem: problem.into(),

@@ -1,4 +1,4 @@
-//! Until when a call may last.
+//! The deadline of a call.
 
 use std::future::Future;
 use std::time::Duration;
@@ -7,46 +7,46 @@ use tokio::time::Instant;
 
 use crate::error::Error;
 
-/// Kept back from the caller's own deadline, so that the caller reads our
+/// Subtracted from the client's deadline, so that the client receives the gateway's
 /// DEADLINE_EXCEEDED and not tonic's CANCELLED. A tenth of short timeouts.
-const MARGIN: Duration = Duration::from_millis(50);
+const CLIENT_MARGIN: Duration = Duration::from_millis(50);
 
-/// The instant at which everything done for a call ends: login, attempts, pauses.
+/// When a call must be over, including login, attempts and backoff.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline(Instant);
 
 impl Deadline {
-    /// The deadline of a caller's `grpc-timeout`, less a margin, or of `default`
-    /// where the caller set none. It counts from now: when the headers have come.
-    pub fn of(metadata: &http::HeaderMap, default: Duration) -> Self {
+    /// Returns the deadline of a client's `grpc-timeout`, less a margin, or of `default`. It
+    /// counts from now, when the headers have arrived.
+    pub fn from_metadata(metadata: &http::HeaderMap, default: Duration) -> Self {
         let timeout = metadata
             .get("grpc-timeout")
             .and_then(|v| parse(v.to_str().ok()?))
-            .map_or(default, |t| t.saturating_sub(MARGIN.min(t / 10)));
+            .map_or(default, |t| t.saturating_sub(CLIENT_MARGIN.min(t / 10)));
         Self::after(timeout)
     }
 
-    /// The deadline that is `timeout` from now, at most a year.
+    /// Returns the deadline `timeout` from now, at most a year.
     pub fn after(timeout: Duration) -> Self {
         Self(Instant::now() + timeout.min(Duration::from_secs(365 * 86_400)))
     }
 
-    /// The instant itself.
+    /// Returns the instant.
     pub fn instant(self) -> Instant {
         self.0
     }
 
-    /// What is left of it; zero when it has passed.
+    /// Returns the time until the deadline; zero after it.
     pub fn remaining(self) -> Duration {
         self.0.saturating_duration_since(Instant::now())
     }
 
-    /// The earlier of the two.
+    /// Returns the earlier of the two.
     pub fn min(self, other: Self) -> Self {
         Self(self.0.min(other.0))
     }
 
-    /// Runs `work` until the deadline; [`Error::Deadline`] when it passes.
+    /// Runs `work`; fails with [`Error::Deadline`] at the deadline.
     pub async fn bound<T>(self, work: impl Future<Output = T>) -> Result<T, Error> {
         tokio::time::timeout_at(self.0, work)
             .await
@@ -54,7 +54,7 @@ impl Deadline {
     }
 }
 
-/// Reads a `grpc-timeout`: at most 8 digits and a unit.
+/// Parses a `grpc-timeout`: at most 8 digits and a unit.
 /// Source: gRPC over HTTP/2, "Timeout".
 fn parse(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
@@ -78,19 +78,19 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_margin_is_kept_back() {
+    async fn margin_is_subtracted_from_the_timeout() {
         for (text, want) in [("10S", 9_950), ("300m", 270), ("nonsense", 7_000)] {
             let headers = http::HeaderMap::from_iter([(
                 http::HeaderName::from_static("grpc-timeout"),
                 http::HeaderValue::from_static(text),
             )]);
-            let deadline = Deadline::of(&headers, Duration::from_secs(7));
+            let deadline = Deadline::from_metadata(&headers, Duration::from_secs(7));
             assert_eq!(deadline.remaining().as_millis(), want, "{text}");
         }
     }
 
     #[test]
-    fn grpc_timeout() {
+    fn grpc_timeout_is_parsed() {
         for (text, want) in [
             ("1H", Some(Duration::from_secs(3600))),
             ("2M", Some(Duration::from_secs(120))),

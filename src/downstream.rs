@@ -1,31 +1,31 @@
-//! What a call needs to know of the client that made it.
+//! The downstream client of a call: the metadata that an upstream or the log may receive.
 
 use http::{HeaderMap, HeaderValue};
 
-/// The longest request id, in bytes; statuses have little room for it.
-const MAX_REQUEST_ID: usize = 128;
+/// Limit of a request id, since statuses have little space for it.
+const MAX_REQUEST_ID_BYTES: usize = 128;
 
-/// What of the caller's metadata matters to a call.
+/// The metadata of a client that matters to a call.
 #[derive(Clone, Default)]
-pub struct Caller {
+pub struct Downstream {
     /// `x-auth-token`, for upstreams with passthrough.
     pub token: Option<HeaderValue>,
     /// `authorization`, for upstreams with passthrough.
     pub authorization: Option<HeaderValue>,
-    /// `x-request-id`, its first 128 bytes: goes to the upstream and into the log,
-    /// and back to the caller with a failure.
+    /// The first 128 bytes of `x-request-id`: sent to the upstream, logged, and returned with
+    /// an error.
     pub request_id: Option<HeaderValue>,
-    /// W3C `traceparent` and `tracestate`.
+    /// W3C `traceparent`.
     pub traceparent: Option<HeaderValue>,
-    /// See `traceparent`.
+    /// W3C `tracestate`.
     pub tracestate: Option<HeaderValue>,
-    /// `accept-language`, where the family passes it on.
+    /// `accept-language`, for families that forward it.
     pub accept_language: Option<HeaderValue>,
 }
 
-impl Caller {
+impl Downstream {
     /// Reads the metadata of an rpc. Secret values are marked sensitive.
-    pub fn of(metadata: &HeaderMap) -> Self {
+    pub fn from_metadata(metadata: &HeaderMap) -> Self {
         let get = |name: &str| metadata.get(name).cloned();
         let secret = |name: &str| {
             get(name).map(|mut value| {
@@ -38,7 +38,7 @@ impl Caller {
             authorization: secret("authorization"),
             request_id: get("x-request-id").and_then(|id| {
                 let bytes = id.as_bytes();
-                HeaderValue::from_bytes(&bytes[..bytes.len().min(MAX_REQUEST_ID)]).ok()
+                HeaderValue::from_bytes(&bytes[..bytes.len().min(MAX_REQUEST_ID_BYTES)]).ok()
             }),
             traceparent: get("traceparent"),
             tracestate: get("tracestate"),

@@ -2,7 +2,7 @@
 //!
 //! [`Error`] has a variant for each cause, in the order of a call's stages. `table` has
 //! one row for each variant: code, reason, whether the call was sent, whether repeating it
-//! may help, and who may read the text. `status` makes the `tonic::Status`.
+//! may help, and the audience of the text. `status` makes the `tonic::Status`.
 
 mod status;
 mod table;
@@ -145,7 +145,7 @@ pub enum Error {
         /// Path of the member: `software_deployments[3].creation_time`; empty for the
         /// body itself.
         path: String,
-        /// What was found and what was expected.
+        /// The actual and the expected kind of value.
         problem: String,
         /// The upstream's id of the request, if the response headers were read.
         request_id: Option<String>,
@@ -154,7 +154,7 @@ pub enum Error {
     /// sent; the upstream says that it did not act.
     #[error("{problem}")]
     ErrorInSuccess {
-        /// The upstream's own words.
+        /// The upstream's message.
         problem: String,
         /// The upstream's id of the request.
         request_id: Option<String>,
@@ -177,7 +177,7 @@ pub struct Fault {
     pub reason: String,
     /// `ErrorInfo.domain`: `heat`, `servicestage.huaweicloud`, `jp1ao`...
     pub domain: &'static str,
-    /// For people: the upstream's own words, without tracebacks and HTML. Empty if the
+    /// For people: the upstream's message, without tracebacks and HTML. Empty if the
     /// reply has none.
     pub message: String,
     /// The HTTP status.
@@ -218,8 +218,8 @@ pub struct StatusContext<'a> {
     pub upstream: &'a str,
     /// The request id of the client or of the gateway.
     pub request_id: &'a str,
-    /// The stream began with an action that succeeded. The status then says `sent` and
-    /// has no `RetryInfo`, since repeating the rpc would repeat the action.
+    /// The stream began with an action that succeeded. The status then has `sent: true` and
+    /// no `RetryInfo`, since repeating the rpc would repeat the action.
     pub action_started: bool,
 }
 

@@ -1,4 +1,6 @@
-//! The families by name: a new one needs a line here, beside its room.
+//! The families of APIs by name. Each module has one: its data, and its error mapping.
+//!
+//! A new family needs two lines here: `mod`, and its name in [`family`].
 
 pub(crate) mod common;
 pub(crate) mod error_body;
@@ -9,7 +11,7 @@ mod servicestage;
 use crate::upstream::family::Family;
 pub(crate) use common::COMMON;
 
-/// The family of this name; a user's own family gets the common rules.
+/// Returns the family of this name; a user's own family has the common error mapping.
 pub fn family(name: &str) -> &'static Family {
     match name {
         "heat" => &heat::FAMILY,

@@ -1,5 +1,7 @@
-//! One HTTP exchange. The only place that knows the HTTP clients: `reqwest`, and for
-//! clear HTTP without a proxy hyper's own (`direct`).
+//! The HTTP client of the upstreams and identity services: one request, one response.
+//!
+//! `reqwest_client` sends everything with TLS or through a proxy, `hyper_client` plaintext
+//! HTTP without a proxy. Neither follows redirects nor retries: `upstream` does.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -20,8 +22,8 @@ use url::Url;
 use crate::error::Error;
 use drawbridge_transcoder::call::{Reply, Room};
 
-use crate::http_client::hyper_client::Direct;
-use crate::http_client::reqwest_client::General;
+use crate::http_client::hyper_client::HyperClient;
+use crate::http_client::reqwest_client::ReqwestClient;
 
 mod hyper_client;
 mod reqwest_client;
@@ -30,48 +32,49 @@ pub(crate) mod test_server;
 #[cfg(test)]
 mod tests;
 
-/// What an upstream sees us as.
 const USER_AGENT: &str = concat!("drawbridge/", env!("CARGO_PKG_VERSION"));
 
-/// How long an idle connection is kept. Shorter than what common servers keep
-/// theirs (uWSGI and nginx: 60 s and more), so that few die as they are reused.
-const IDLE: Duration = Duration::from_secs(50);
+/// How long an idle connection is pooled. Shorter than the keep-alive timeout of common
+/// servers (uWSGI and nginx: 60 s and more), which may close one while it is being reused.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 
-/// How often an idle connection is probed.
-const KEEPALIVE: Duration = Duration::from_secs(15);
+/// Interval of TCP keep-alive probes.
+const TCP_KEEPALIVE: Duration = Duration::from_secs(15);
 
-/// The most that is reserved on the word of a `Content-Length` alone.
-const MAX_RESERVE: usize = 1 << 20;
+/// Limit of the memory reserved because of a `Content-Length` alone.
+const MAX_RESERVE_BYTES: usize = 1 << 20;
 
-/// Answers up to this length, in bytes, need no room of their own.
-const SHORT: usize = 64 << 10;
+/// Response bodies up to this length do not count against the buffer.
+const SHORT_BODY_BYTES: usize = 64 << 10;
 
-/// How long an answer waits for room.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a response waits for buffer space.
+const BUFFER_WAIT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How much more room than that there is for answers that have waited in vain.
-const BEYOND: usize = 7;
+/// Size of the overflow buffer, for responses whose wait timed out, as a multiple of
+/// `max_buffered_bytes`.
+const OVERFLOW_FACTOR: usize = 7;
 
-/// The longest cause told of a failure, in bytes.
-const MAX_CAUSE: usize = 300;
+/// Limit of a failure's cause in an error.
+const MAX_CAUSE_BYTES: usize = 300;
 
-/// How to reach an upstream.
+/// The settings of connections to an upstream.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// PEM file with certificate authorities to trust besides the system's.
+    /// PEM file with CA certificates to trust in addition to the system's.
     pub ca_file: Option<std::path::PathBuf>,
-    /// How long connecting may last. Default: 10 s.
+    /// Timeout of connecting. Default: 10 s.
     pub connect_timeout: std::time::Duration,
-    /// How long the upstream may be silent. Default: 100 s (Heat waits 60 s for its engine).
+    /// Longest time without a byte from the upstream. Default: 100 s (Heat waits 60 s for
+    /// its engine).
     pub read_timeout: std::time::Duration,
-    /// Longest body read, in bytes. Default: 16 MiB.
+    /// Limit of a response body, in bytes. Default: 16 MiB.
     pub max_response_bytes: usize,
-    /// Bytes of long answers (over 64 KiB) held at once, from when they are read
-    /// until the caller has taken them; those that come later wait to be read,
-    /// at most 1 s. There are never more than eight times as many; what would be is
-    /// not passed on. At least `max_response_bytes`. Default: 32 MiB.
+    /// Buffer for long response bodies (over 64 KiB), in bytes, from when they are read until
+    /// the client has received them. If it is full, a response waits at most 1 s and then
+    /// draws from an overflow buffer of seven times the size; if that is full too, it is not
+    /// forwarded. At least `max_response_bytes`. Default: 32 MiB.
     pub max_buffered_bytes: usize,
-    /// Use the `HTTP_PROXY` family of variables. Default: true.
+    /// Whether the `HTTP_PROXY` family of variables is used. Default: true.
     pub proxy_from_env: bool,
 }
 
@@ -88,12 +91,12 @@ impl Default for Settings {
     }
 }
 
-/// A request as it goes out.
+/// An HTTP request, in its final form.
 #[derive(Clone)]
 pub struct Exchange {
     /// The HTTP method.
     pub verb: Method,
-    /// The whole address, encoded exactly as it is sent.
+    /// The URL, percent-encoded.
     pub url: Url,
     /// The headers; secret values are marked sensitive.
     pub headers: HeaderMap,
@@ -101,7 +104,7 @@ pub struct Exchange {
     pub body: Option<Bytes>,
 }
 
-/// Without the body, which may be a login.
+/// Omits the body, which may be a login.
 impl fmt::Debug for Exchange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Exchange")
@@ -113,72 +116,72 @@ impl fmt::Debug for Exchange {
     }
 }
 
-/// A pool of connections to one upstream. Never follows redirects, never sends
-/// anything twice. Clones share the pool.
+/// A connection pool to one upstream. Never follows redirects, never retries. Clones share
+/// the pool.
 #[derive(Clone, Debug)]
 pub struct Transport {
-    general: General,
-    /// For clear HTTP, unless there is a proxy to go through.
-    direct: Option<Direct>,
+    reqwest_client: ReqwestClient,
+    /// For plaintext HTTP. None if a proxy is used.
+    hyper_client: Option<HyperClient>,
     read_timeout: Duration,
     max_response_bytes: usize,
-    /// Room for long answers, in KiB.
-    room: Arc<Semaphore>,
-    /// Room for those that have waited for it long enough.
-    beyond: Arc<Semaphore>,
+    /// Free space for long responses, in KiB.
+    buffer: Arc<Semaphore>,
+    /// Free space for responses whose wait for `buffer` timed out, in KiB.
+    overflow: Arc<Semaphore>,
 }
 
 impl Transport {
-    /// Makes the client; connects nowhere. Fails when `ca_file` cannot be read
-    /// or holds no certificate.
+    /// Builds the HTTP clients; opens no connection. Fails if `ca_file` cannot be read or
+    /// contains no certificate.
     pub fn new(settings: &Settings) -> Result<Self, String> {
-        let proxies = settings.proxy_from_env && proxy_for_http();
+        let uses_proxy = settings.proxy_from_env && env_has_http_proxy();
         let bytes = settings.max_buffered_bytes;
-        let room = bytes.max(settings.max_response_bytes).div_ceil(1024);
+        let buffer_kib = bytes.max(settings.max_response_bytes).div_ceil(1024);
         let semaphore = |kib: usize| Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS)));
         Ok(Self {
-            general: General::new(settings)?,
-            direct: (!proxies).then(|| Direct::new(settings)),
+            reqwest_client: ReqwestClient::new(settings)?,
+            hyper_client: (!uses_proxy).then(|| HyperClient::new(settings)),
             read_timeout: settings.read_timeout,
             max_response_bytes: settings.max_response_bytes,
-            room: semaphore(room),
-            beyond: semaphore(room.saturating_mul(BEYOND)),
+            buffer: semaphore(buffer_kib),
+            overflow: semaphore(buffer_kib.saturating_mul(OVERFLOW_FACTOR)),
         })
     }
 
-    /// Sends the request and reads the whole answer. Dropping the future closes
-    /// the upstream request. Fails with `Connect`, `NoAnswer`, `TooLarge` or
-    /// `Undelivered`.
+    /// Sends the request and reads the complete response. Dropping the future closes the
+    /// upstream request. Fails with `Connect`, `NoResponse`, `ResponseTooLarge` or
+    /// `ResponseNotDelivered`.
     pub async fn exchange(&self, mut exchange: Exchange) -> Result<Reply, Error> {
         exchange.body = exchange.body.filter(|body| !body.is_empty());
-        // The clients say the length of a body themselves, but are silent about one
-        // that is missing where it is expected; some servers answer that with 411.
+        // The clients set the length of a body, but not `Content-Length: 0` for a method
+        // that normally has one; some servers respond 411 without it.
         // Source: RFC 9110, section 8.6.
         let expected = matches!(exchange.verb, Method::POST | Method::PUT | Method::PATCH);
         if exchange.body.is_none() && expected {
-            let none = HeaderValue::from_static("0");
-            exchange.headers.insert(CONTENT_LENGTH, none);
+            let zero = HeaderValue::from_static("0");
+            exchange.headers.insert(CONTENT_LENGTH, zero);
         }
-        match &self.direct {
-            Some(direct) if exchange.url.scheme() == "http" => {
-                self.reply(direct.send(exchange)).await
+        match &self.hyper_client {
+            Some(hyper_client) if exchange.url.scheme() == "http" => {
+                self.reply(hyper_client.send(exchange)).await
             }
-            // Boxed: it is the larger one, and TLS costs more than an allocation.
-            _ => Box::pin(self.reply(self.general.send(exchange))).await,
+            // Boxed since the future is large; TLS costs more than the allocation.
+            _ => Box::pin(self.reply(self.reqwest_client.send(exchange))).await,
         }
     }
 
     async fn reply<B>(
         &self,
-        answer: impl Future<Output = Result<Response<B>, Error>>,
+        response: impl Future<Output = Result<Response<B>, Error>>,
     ) -> Result<Reply, Error>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>>,
     {
-        let (head, body) = self.unless_silent(answer).await??.into_parts();
-        let announced = head.headers.get(CONTENT_LENGTH);
-        let announced = announced.and_then(|length| length.to_str().ok()?.parse().ok());
-        let (body, room) = self.read(pin!(body), announced.unwrap_or(0)).await?;
+        let (head, body) = self.with_read_timeout(response).await??.into_parts();
+        let content_length = head.headers.get(CONTENT_LENGTH);
+        let content_length = content_length.and_then(|length| length.to_str().ok()?.parse().ok());
+        let (body, room) = self.read(pin!(body), content_length.unwrap_or(0)).await?;
         Ok(Reply {
             status: head.status,
             headers: head.headers,
@@ -187,65 +190,70 @@ impl Transport {
         })
     }
 
-    /// Reads the body, decompressed, up to the limit. A body that comes in one
-    /// piece is not copied; a long one waits for room before it is read.
-    async fn read<B>(&self, mut from: Pin<&mut B>, announced: usize) -> Result<(Bytes, Room), Error>
+    /// Reads the decompressed body up to the limit. A body of one chunk is not copied. A long
+    /// body waits for buffer space before it is read.
+    async fn read<B>(
+        &self,
+        mut from: Pin<&mut B>,
+        content_length: usize,
+    ) -> Result<(Bytes, Room), Error>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>>,
     {
         let limit = self.max_response_bytes;
-        if announced > limit {
+        if content_length > limit {
             return Err(Error::ResponseTooLarge { limit });
         }
-        let mut shares = Vec::new();
-        let mut taken = SHORT;
-        if announced > SHORT {
-            shares.push(self.room(announced).await?);
-            taken = announced;
+        let mut permits = Vec::new();
+        let mut permitted = SHORT_BODY_BYTES;
+        if content_length > SHORT_BODY_BYTES {
+            permits.push(self.buffer_space(content_length).await?);
+            permitted = content_length;
         }
-        let first = self.piece(from.as_mut()).await?.unwrap_or_default();
+        let first = self.chunk(from.as_mut()).await?.unwrap_or_default();
         if first.len() > limit {
             return Err(Error::ResponseTooLarge { limit });
         }
-        let Some(second) = self.piece(from.as_mut()).await? else {
-            return Ok((first, Room::of(shares)));
+        let Some(second) = self.chunk(from.as_mut()).await? else {
+            return Ok((first, Room::of(permits)));
         };
-        // An announced length is believed only so far: it costs its sender nothing.
-        let reserve = announced.clamp(2 * first.len(), MAX_RESERVE.max(2 * first.len()));
-        let mut whole = BytesMut::with_capacity(reserve.min(limit));
-        whole.extend_from_slice(&first);
+        // `Content-Length` is trusted only up to a limit: it costs its sender nothing.
+        let max_reserve = MAX_RESERVE_BYTES.max(2 * first.len());
+        let reserve = content_length.clamp(2 * first.len(), max_reserve);
+        let mut body = BytesMut::with_capacity(reserve.min(limit));
+        body.extend_from_slice(&first);
         drop(first);
         let mut next = Some(second);
-        while let Some(piece) = next {
-            if piece.len() > limit - whole.len() {
+        while let Some(chunk) = next {
+            if chunk.len() > limit - body.len() {
                 return Err(Error::ResponseTooLarge { limit });
             }
-            whole.extend_from_slice(&piece);
-            drop(piece);
-            // A length that nobody announced is guessed, and again.
-            if whole.len() > taken {
-                shares.push(match taken {
-                    SHORT => self.room(MAX_RESERVE).await?,
-                    // It holds room already, for which others wait.
-                    _ => self.room_at_once(MAX_RESERVE)?,
+            body.extend_from_slice(&chunk);
+            drop(chunk);
+            // Without a `Content-Length`, space is acquired in steps.
+            if body.len() > permitted {
+                permits.push(match permitted {
+                    SHORT_BODY_BYTES => self.buffer_space(MAX_RESERVE_BYTES).await?,
+                    // Waiting while holding space could deadlock with other responses.
+                    _ => self.try_buffer_space(MAX_RESERVE_BYTES)?,
                 });
-                taken = whole.len().max(MAX_RESERVE * shares.len());
+                permitted = body.len().max(MAX_RESERVE_BYTES * permits.len());
             }
-            next = self.piece(from.as_mut()).await?;
+            next = self.chunk(from.as_mut()).await?;
         }
-        Ok((whole.freeze(), Room::of(shares)))
+        Ok((body.freeze(), Room::of(permits)))
     }
 
-    /// The next piece of a body; None at its end.
-    async fn piece<B>(&self, mut from: Pin<&mut B>) -> Result<Option<Bytes>, Error>
+    /// Returns the next chunk of a body; None at its end.
+    async fn chunk<B>(&self, mut from: Pin<&mut B>) -> Result<Option<Bytes>, Error>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>>,
     {
         loop {
-            match self.unless_silent(from.frame()).await? {
+            match self.with_read_timeout(from.frame()).await? {
                 None => return Ok(None),
                 Some(Err(error)) => return Err(Error::NoResponse(cause(&*error.into()))),
-                // What is no data are trailers.
+                // Trailers are skipped.
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
                         return Ok(Some(data));
@@ -255,32 +263,33 @@ impl Transport {
         }
     }
 
-    /// What comes of `next`, if it comes within `read_timeout`.
-    async fn unless_silent<T>(&self, next: impl Future<Output = T>) -> Result<T, Error> {
-        let within = tokio::time::timeout(self.read_timeout, next).await;
-        within.map_err(|_| {
-            let silent = self.read_timeout;
-            Error::NoResponse(format!("silent for {silent:?} (setting read_timeout)"))
+    /// Runs a read; fails with `NoResponse` after `read_timeout`.
+    async fn with_read_timeout<T>(&self, read: impl Future<Output = T>) -> Result<T, Error> {
+        let result = tokio::time::timeout(self.read_timeout, read).await;
+        result.map_err(|_| {
+            let timeout = self.read_timeout;
+            Error::NoResponse(format!("no byte for {timeout:?} (setting read_timeout)"))
         })
     }
 
-    /// Waits until there is room for so many bytes, first come, first served; but
-    /// not for ever: callers who do not take their answers shall not stop others.
-    async fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
-        let wait = self.room.clone().acquire_many_owned(self.kib(bytes));
-        match tokio::time::timeout(PATIENCE, wait).await {
-            Ok(Ok(share)) => Ok(share),
-            _ => self.room_at_once(bytes),
+    /// Waits for buffer space, in the order of the calls. After a timeout it uses the
+    /// overflow buffer, since clients that read slowly must not block others.
+    async fn buffer_space(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
+        let wait = self.buffer.clone().acquire_many_owned(self.kib(bytes));
+        match tokio::time::timeout(BUFFER_WAIT_TIMEOUT, wait).await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => self.try_buffer_space(bytes),
         }
     }
 
-    /// Room for so many bytes, if there is any.
-    fn room_at_once(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
-        let take = |room: &Arc<Semaphore>| room.clone().try_acquire_many_owned(self.kib(bytes));
-        let share = take(&self.room).or_else(|_| take(&self.beyond));
-        share.map_err(|_| Error::ResponseNotDelivered {
+    /// Acquires space of the buffer or the overflow buffer without waiting.
+    fn try_buffer_space(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
+        let acquire =
+            |space: &Arc<Semaphore>| space.clone().try_acquire_many_owned(self.kib(bytes));
+        let permit = acquire(&self.buffer).or_else(|_| acquire(&self.overflow));
+        permit.map_err(|_| Error::ResponseNotDelivered {
             code: Code::ResourceExhausted,
-            problem: "too many long answers wait for their callers to take them \
+            problem: "the buffer for long responses is full: clients read too slowly \
                       (setting max_buffered_bytes)"
                 .into(),
         })
@@ -294,22 +303,22 @@ impl Transport {
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// Whether the environment names a proxy for clear HTTP, as `reqwest` reads it.
-fn proxy_for_http() -> bool {
+/// Returns whether the environment has a proxy for plaintext HTTP, as `reqwest` reads it.
+fn env_has_http_proxy() -> bool {
     let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"]
         .into_iter()
         .any(set)
 }
 
-/// The chain of causes as one text. `reqwest`'s own line is left out: it says
-/// little and may hold the address, whose query is nobody else's business.
+/// Returns the chain of causes as one text. `reqwest`'s own message is omitted: it is
+/// generic and may contain the URL with its query.
 fn cause(error: &(dyn StdError + 'static)) -> String {
     let mut text = String::new();
     let mut next = Some(error);
     while let Some(error) = next {
         let line = error.to_string();
-        // Wrappers often repeat what they wrap.
+        // Wrappers often repeat the text of their source.
         if !error.is::<reqwest::Error>() && !line.is_empty() && !text.contains(&line) {
             let separator = if text.is_empty() { "" } else { ": " };
             let _ = write!(text, "{separator}{line}");
@@ -319,7 +328,7 @@ fn cause(error: &(dyn StdError + 'static)) -> String {
     if text.is_empty() {
         text.push_str("the request failed");
     }
-    while text.len() > MAX_CAUSE {
+    while text.len() > MAX_CAUSE_BYTES {
         text.pop();
     }
     text

@@ -1,4 +1,4 @@
-//! What the gateway tells of itself: logs, traces, metrics, the admin listener.
+//! Telemetry: the log, traces and metrics.
 
 mod metrics;
 mod traces;
@@ -12,12 +12,12 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
-/// How the log is written.
+/// `[log]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// One JSON object a line. Default: text for people.
+    /// Whether each line is a JSON object. Default: plain text.
     pub json: bool,
-    /// A level, or a filter as in `RUST_LOG`. Default: `info`.
+    /// A level, or a filter like that of `RUST_LOG`. Default: `info`.
     pub level: String,
 }
 
@@ -30,16 +30,16 @@ impl Default for Settings {
     }
 }
 
-/// Keeps the exporters alive; dropping it sends what is left.
+/// Owns the trace exporter. Dropping it exports the remaining spans.
 #[derive(Debug)]
 pub struct Telemetry {
     traces: Option<traces::Exporter>,
 }
 
 impl Telemetry {
-    /// Starts the log on standard error and, when the environment has an
-    /// `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`, the
-    /// traces. The level is a filter as in `RUST_LOG`, which wins when it is set.
+    /// Starts the log on standard error, and the traces if the environment has
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`. `RUST_LOG` takes
+    /// precedence over the configured level.
     pub fn start(log: &Settings) -> Result<Self, String> {
         let filter = match std::env::var("RUST_LOG") {
             Ok(text) if !text.is_empty() => {
@@ -63,7 +63,7 @@ impl Telemetry {
         Ok(Self { traces })
     }
 
-    /// Whether spans are exported.
+    /// Returns whether spans are exported.
     pub fn traces(&self) -> bool {
         self.traces.is_some()
     }

@@ -1,4 +1,17 @@
-//! A configured endpoint: deadline, retry, budget, breaker, redirect.
+//! A configured REST API: each call passes the circuit breaker, the concurrency limit and
+//! the retries before it becomes an HTTP exchange.
+//!
+//! | what | module |
+//! |---|---|
+//! | which upstream serves a call | `registry` |
+//! | circuit breaker (Envoy: outlier detection) | `circuit_breaker` |
+//! | concurrency limit and queue (Envoy: circuit breakers) | `concurrency_limit` |
+//! | retry policy, backoff | `retry` |
+//! | retry budget | `retry_budget` |
+//! | redirects | `redirect` |
+//! | endpoint and URL of a call | `endpoint` |
+//! | probes, health, statistics | `health` |
+//! | what a family of APIs defines | `family` |
 
 mod circuit_breaker;
 mod concurrency_limit;
@@ -7,6 +20,7 @@ pub mod family;
 mod health;
 mod redirect;
 mod registry;
+mod request_context;
 mod retry;
 mod retry_budget;
 mod settings;
@@ -16,7 +30,7 @@ mod tests;
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -28,72 +42,39 @@ use tonic::Code;
 use url::Url;
 
 pub use self::settings::Settings;
-use crate::credentials::{Credentials, Lease};
-use crate::deadline::Deadline;
-use crate::downstream::Caller;
+use crate::credentials::{Credential, Credentials};
+use crate::downstream::Downstream;
 use crate::error::{Error, Fault, HINT};
 use crate::http_client::{Exchange, Transport};
-use crate::upstream::circuit_breaker::Breaker;
-use crate::upstream::concurrency_limit::Limit;
-use crate::upstream::endpoint::Address;
-use crate::upstream::family::{Family, FaultContext, absence_hint};
-pub use crate::upstream::health::{State, Stats};
+use crate::upstream::circuit_breaker::CircuitBreaker;
+use crate::upstream::concurrency_limit::ConcurrencyLimit;
+use crate::upstream::endpoint::Endpoint;
+use crate::upstream::family::{Family, FaultContext, gateway_error_hint};
+pub use crate::upstream::health::{Health, Stats};
 pub use crate::upstream::registry::Upstreams;
-use crate::upstream::retry_budget::Budget;
+pub use crate::upstream::request_context::{Operation, RequestContext};
+use crate::upstream::retry_budget::RetryBudget;
 use drawbridge_transcoder::call::{Call, Idempotency, Reply, Room};
-use drawbridge_transcoder::contract;
 
-/// What a method says of a call, beside the call itself.
-#[derive(Clone, Copy, Debug)]
-pub struct Operation<'a> {
-    /// The rpc's own name.
-    pub rpc: &'a str,
-    /// Whether some dialect lacks it.
-    pub dialect_optional: bool,
-    /// Dialects that may lack it.
-    pub unverified_in: &'a [Box<str>],
-    /// Statuses outside 200 to 299 that are success.
-    pub also_success: &'a [u16],
-    /// The call needs no credential, and none is sent.
-    pub anonymous: bool,
-}
-
-impl<'a> Operation<'a> {
-    /// What this method says.
-    pub fn of(method: &'a contract::Method) -> Self {
-        Self {
-            rpc: &method.name,
-            dialect_optional: !method.absent_in.is_empty(),
-            unverified_in: &method.unverified_in,
-            also_success: &method.also_success,
-            anonymous: method.anonymous,
-        }
-    }
-
-    fn succeeded(&self, status: StatusCode) -> bool {
-        status.is_success() || self.also_success.contains(&status.as_u16())
-    }
-}
-
-/// One exchange with an upstream, as it is told to an [`AttemptHook`].
+/// One HTTP exchange with an upstream, for an [`AttemptHook`].
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt<'a> {
     /// The upstream's name.
     pub upstream: &'a str,
     /// The rpc's own name.
     pub rpc: &'a str,
-    /// 1 for the first; a redirect's second hop has the number of its first.
+    /// 1 for the first; the exchange after a redirect has the number of the one before.
     pub number: u32,
-    /// The HTTP status, or none when no whole answer came, until the deadline at most.
+    /// The HTTP status; None if no complete response arrived before the deadline.
     pub status: Option<StatusCode>,
-    /// From the first byte out to the last byte in, connecting included.
+    /// From before connecting until the last byte of the response.
     pub elapsed: Duration,
 }
 
-/// Called after each exchange, on the path of the call: it must be quick.
+/// Called after each exchange, while the call waits: it must not block.
 pub type AttemptHook = Arc<dyn Fn(&Attempt<'_>) + Send + Sync>;
 
-/// A configured endpoint.
+/// A configured REST API.
 pub struct Upstream {
     /// Its settings.
     pub settings: Settings,
@@ -103,20 +84,19 @@ pub struct Upstream {
     pub credentials: Credentials,
     transport: Transport,
     on_attempt: Option<AttemptHook>,
-    /// Where the configuration says it is.
-    configured: Option<Arc<Address>>,
-    /// Where the last login said it is, kept since it seldom changes.
-    learned: ArcSwapOption<(Url, Arc<Address>)>,
+    configured_endpoint: Option<Arc<Endpoint>>,
+    /// The endpoint of the last login's catalog, with the URL it was made of.
+    catalog_endpoint: ArcSwapOption<(Url, Arc<Endpoint>)>,
     /// The configured project id, percent-encoded.
     project_id: Option<String>,
     /// Headers of every call.
     headers: HeaderMap,
-    /// Sent where the caller says nothing. None: not sent at all.
+    /// Sent if the client sends none. None: the family does not use the header.
     accept_language: Option<HeaderValue>,
-    retry: retry::Policy,
-    budget: Budget,
-    breaker: Breaker,
-    limit: Limit,
+    retry_policy: retry::RetryPolicy,
+    retry_budget: RetryBudget,
+    circuit_breaker: CircuitBreaker,
+    concurrency_limit: ConcurrencyLimit,
     retries: AtomicU64,
 }
 
@@ -124,20 +104,20 @@ impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Upstream")
             .field("settings", &self.settings)
-            .field("state", &self.state())
+            .field("health", &self.health())
             .field("stats", &self.stats())
             .finish_non_exhaustive()
     }
 }
 
-/// Whether what was to be deleted is not there.
-fn is_gone(call: &Call, error: &Error) -> bool {
+/// Returns whether the error of an idempotent delete says that the resource does not exist.
+fn is_already_deleted(call: &Call, error: &Error) -> bool {
     let missing = matches!(error, Error::Upstream(fault)
         if fault.code == Code::NotFound && fault.http_status == 404);
     missing && call.verb == http::Method::DELETE && call.idempotency == Idempotency::Idempotent
 }
 
-/// What is answered where an attempt before has deleted it and its own answer was
+/// Returns the reply to a delete whose earlier attempt succeeded and whose response was
 /// lost.
 fn deleted() -> Reply {
     Reply {
@@ -148,35 +128,25 @@ fn deleted() -> Reply {
     }
 }
 
-/// A call on its way.
-struct Journey<'a> {
-    operation: Operation<'a>,
-    call: &'a Call,
-    caller: &'a Caller,
-    deadline: Deadline,
-    /// Whether the upstream may have acted on it.
-    may_have_acted: AtomicBool,
-}
-
 impl Upstream {
-    /// Builds clients; connects nowhere. Fails on an endpoint, a project id or a
-    /// certificate file that cannot be used. `on_attempt` is told of each exchange.
+    /// Builds the HTTP clients; opens no connection. Fails on an invalid endpoint, project
+    /// id or certificate file. `on_attempt` is called after each exchange.
     pub fn new(
         settings: Settings,
         family: &'static Family,
         on_attempt: Option<AttemptHook>,
     ) -> Result<Self, String> {
         let transport = Transport::new(&settings.transport)?;
-        let configured = match &settings.endpoint {
+        let configured_endpoint = match &settings.endpoint {
             Some(endpoint) => Some(Arc::new(
-                Address::of(endpoint, family.endpoint_suffixes)
+                Endpoint::new(endpoint, family.endpoint_suffixes)
                     .map_err(|problem| format!("endpoint: {problem}"))?,
             )),
             None => None,
         };
         let project_id = match &settings.project_id {
             Some(id) => {
-                Some(endpoint::segment(id).ok_or("project_id: cannot be empty, `.` or `..`")?)
+                Some(endpoint::segment(id).ok_or("project_id: must not be empty, `.` or `..`")?)
             }
             None => None,
         };
@@ -194,105 +164,103 @@ impl Upstream {
             family,
             credentials: Credentials::new(
                 settings.auth.clone(),
-                // A catalog is looked at only where it must say the endpoint.
+                // A configured endpoint makes the catalog unnecessary.
                 family.catalog_type.filter(|_| settings.endpoint.is_none()),
                 transport.clone(),
             ),
             transport,
             on_attempt,
-            configured,
-            learned: ArcSwapOption::empty(),
+            configured_endpoint,
+            catalog_endpoint: ArcSwapOption::empty(),
             project_id,
             headers,
             accept_language: family.accept_language.map(HeaderValue::from_static),
-            retry: retry::Policy {
+            retry_policy: retry::RetryPolicy {
                 max_attempts: settings.max_attempts,
                 max_backoff: settings.max_backoff,
             },
-            budget: Budget::new(),
-            breaker: Breaker::new(
+            retry_budget: RetryBudget::new(),
+            circuit_breaker: CircuitBreaker::new(
                 settings.circuit_breaker_failures,
                 settings.circuit_breaker_open,
             ),
-            limit: Limit::new(settings.max_concurrent_calls, settings.max_queued_calls),
+            concurrency_limit: ConcurrencyLimit::new(
+                settings.max_concurrent_calls,
+                settings.max_queued_calls,
+            ),
             retries: AtomicU64::new(0),
             settings,
         })
     }
 
-    /// Sends the call and returns a reply that is a success; everything that
-    /// happens on the way ends at the deadline. Dropping the future closes the
+    /// Sends the call, retries it if allowed, and returns the reply of a success. Queueing,
+    /// login, attempts and backoff end at the deadline. Dropping the future closes the
     /// upstream request.
-    pub async fn call(
-        &self,
-        operation: Operation<'_>,
-        call: &Call,
-        caller: &Caller,
-        deadline: Deadline,
-    ) -> Result<Reply, Error> {
-        let journey = Journey {
-            operation,
-            call,
-            caller,
-            deadline,
-            may_have_acted: AtomicBool::new(false),
-        };
-        // An elapsed timeout still polls once, which would send.
-        if deadline.remaining().is_zero() {
+    pub async fn call(&self, context: &RequestContext<'_>, call: &Call) -> Result<Reply, Error> {
+        // A timeout that has elapsed polls its future once, which would send.
+        if context.deadline.remaining().is_zero() {
             return Err(Error::Deadline { sent: false });
         }
-        let result = self.attempts(&journey).await;
-        let acted = journey.may_have_acted.load(Relaxed);
-        result.map_err(|error| told(call, acted, error))
+        let mut may_have_acted = false;
+        let result = self.attempts(context, call, &mut may_have_acted).await;
+        result.map_err(|error| adjust(call, may_have_acted, error))
     }
 
-    /// Attempts, until one succeeds or another would not help. All that is waited
-    /// for ends at the deadline.
-    async fn attempts(&self, journey: &Journey<'_>) -> Result<Reply, Error> {
-        let deadline = journey.deadline;
-        self.breaker.check().map_err(|wait| self.held(wait))?;
-        let _place = deadline
-            .bound(self.limit.admit(&self.settings.name))
+    /// Makes attempts until one succeeds or another one is not allowed or would not help.
+    /// Sets `may_have_acted` once an attempt may have reached the upstream.
+    async fn attempts(
+        &self,
+        context: &RequestContext<'_>,
+        call: &Call,
+        may_have_acted: &mut bool,
+    ) -> Result<Reply, Error> {
+        let deadline = context.deadline;
+        self.circuit_breaker
+            .check()
+            .map_err(|retry_after| self.circuit_open(retry_after))?;
+        let _permit = deadline
+            .bound(self.concurrency_limit.acquire(&self.settings.name))
             .await??;
-        self.budget.deposit();
+        self.retry_budget.deposit();
         let mut number = 1;
         let mut renewed = false;
         let mut last = None;
         loop {
-            let lease = if journey.operation.anonymous && self.configured.is_some() {
-                Ok(self.credentials.nobody())
+            let credential = if context.operation.anonymous && self.configured_endpoint.is_some() {
+                Ok(self.credentials.anonymous())
             } else {
-                self.credentials.lease(journey.caller, deadline).await
+                self.credentials.get(context.client, deadline).await
             };
-            let lease = match lease {
-                Ok(lease) => lease,
-                // What became of the call says more than that it cannot be sent again.
+            let credential = match credential {
+                Ok(credential) => credential,
+                // The failure of the attempt before says more than that of the login.
                 Err(error @ (Error::Credential { .. } | Error::Login { .. })) => {
                     return Err(last.unwrap_or(error));
                 }
                 Err(error) => return Err(error),
             };
-            let acted_before = journey.may_have_acted.load(Relaxed);
-            let error = match self.attempt(journey, &lease, number).await {
+            let acted_before = *may_have_acted;
+            let attempt = self.attempt(context, call, &credential, number, may_have_acted);
+            let error = match attempt.await {
                 Ok(reply) => return Ok(reply),
-                Err(error) if acted_before && is_gone(journey.call, &error) => {
+                Err(error) if acted_before && is_already_deleted(call, &error) => {
                     return Ok(deleted());
                 }
-                // The breaker has opened meanwhile: likewise.
+                // The circuit breaker opened after the attempt before: same as above.
                 Err(error @ Error::Overload { .. }) => return Err(last.unwrap_or(error)),
                 Err(error) => error,
             };
             if matches!(&error, Error::Upstream(fault) if fault.credential_rejected)
-                && self.credentials.refuse(&lease)
+                && self.credentials.invalidate(&credential)
                 && !renewed
             {
-                // With other credentials this is the first attempt still.
+                // Not counted: the upstream did not process the attempt.
                 renewed = true;
                 continue;
             }
-            let pause = self.retry.pause(
+            let pause = self.retry_policy.pause(
                 &error,
-                journey.call.idempotency,
+                call.idempotency,
                 number,
                 deadline.remaining(),
                 fastrand::f64(),
@@ -300,8 +268,8 @@ impl Upstream {
             let Some(pause) = pause else {
                 return Err(error);
             };
-            if !self.budget.withdraw() {
-                tracing::debug!(upstream = self.settings.name, "no retries left for now");
+            if !self.retry_budget.withdraw() {
+                tracing::debug!(upstream = self.settings.name, "retry budget exhausted");
                 return Err(error);
             }
             last = Some(error);
@@ -311,121 +279,129 @@ impl Upstream {
         }
     }
 
-    /// One attempt: an exchange, and another where the upstream says that the
-    /// thing has another address.
+    /// Makes one attempt: an exchange, and a second one if the upstream redirects to the
+    /// canonical path of the resource.
     async fn attempt(
         &self,
-        journey: &Journey<'_>,
-        lease: &Arc<Lease>,
+        context: &RequestContext<'_>,
+        call: &Call,
+        credential: &Credential,
         number: u32,
+        may_have_acted: &mut bool,
     ) -> Result<Reply, Error> {
-        let Journey {
-            operation, call, ..
-        } = journey;
-        let address = self.address(lease)?;
-        let (path, project) = self.path(call, &address, lease)?;
-        let project = project.as_deref();
-        let acted_before = journey.may_have_acted.load(Relaxed);
-        let url = address.url(&path, &call.query)?;
-        let mut sent = self.send(journey, lease, url, project, number).await;
-        if let Ok(reply) = &sent
+        let operation = &context.operation;
+        let endpoint = self.endpoint(credential)?;
+        let (path, project) = self.path(call, &endpoint, credential)?;
+        let acted_before = *may_have_acted;
+        let exchange = |url: Url| -> Result<Exchange, Error> {
+            let mut exchange = Exchange {
+                verb: call.verb.clone(),
+                url,
+                headers: self.headers(call, context.client),
+                body: call.body.clone(),
+            };
+            if !operation.anonymous {
+                credential.authorize(&mut exchange, project.as_deref())?;
+            }
+            Ok(exchange)
+        };
+        let first = exchange(endpoint.url(&path, &call.query)?)?;
+        let mut result = self.send(context, first, number, may_have_acted).await;
+        if let Ok(reply) = &result
             && !operation.succeeded(reply.status)
             && let Some(anchor) = self.family.redirect_anchor
             && let Some(target) = redirect::target(reply, anchor, &path, &call.query)
-            // What cannot be an address is the reply's fault, not the call's.
-            && let Ok(url) = address.url(&target.path, &target.query)
+            // An invalid `Location` is the reply's error, not the call's.
+            && let Ok(url) = endpoint.url(&target.path, &target.query)
         {
             self.credentials.observe(&reply.headers);
-            sent = self.send(journey, lease, url, project, number).await;
+            result = match exchange(url) {
+                Ok(second) => self.send(context, second, number, may_have_acted).await,
+                Err(error) => Err(error),
+            };
         }
-        let (error, surely_not) = match sent {
+        let (error, not_processed) = match result {
             Ok(reply) if operation.succeeded(reply.status) => {
                 self.credentials.observe(&reply.headers);
                 return Ok(reply);
             }
             Ok(reply) => {
-                let fault = self.fault(journey, &reply);
-                // What comes with a refusal is no next token.
+                let fault = self.fault(context, call, &reply);
+                // The header of a rejection is a challenge, not the next token.
                 if !fault.credential_rejected {
                     self.credentials.observe(&reply.headers);
                 }
-                let surely_not = fault.not_processed || fault.credential_rejected;
-                (Error::Upstream(fault), surely_not)
+                let not_processed = fault.not_processed || fault.credential_rejected;
+                (Error::Upstream(fault), not_processed)
             }
             Err(error) => {
-                let surely_not = matches!(error, Error::Connect(_));
-                (error, surely_not)
+                let not_processed = matches!(error, Error::Connect(_));
+                (error, not_processed)
             }
         };
-        if surely_not {
-            journey.may_have_acted.store(acted_before, Relaxed);
+        if not_processed {
+            *may_have_acted = acted_before;
         }
         Err(error)
     }
 
-    /// One exchange, if the breaker lets it through.
+    /// Makes one exchange, unless the circuit breaker is open, and reports its result to
+    /// the circuit breaker, the log and the hook.
     async fn send(
         &self,
-        journey: &Journey<'_>,
-        lease: &Arc<Lease>,
-        url: Url,
-        project: Option<&str>,
+        context: &RequestContext<'_>,
+        exchange: Exchange,
         number: u32,
+        may_have_acted: &mut bool,
     ) -> Result<Reply, Error> {
-        let mut exchange = Exchange {
-            verb: journey.call.verb.clone(),
-            url,
-            headers: self.headers(journey.call, journey.caller),
-            body: journey.call.body.clone(),
-        };
-        if !journey.operation.anonymous {
-            lease.authorize(&mut exchange, project)?;
-        }
-        let pass = self.breaker.pass().map_err(|wait| self.held(wait))?;
-        journey.may_have_acted.store(true, Relaxed);
-        let began = Instant::now();
-        let answer = self.transport.exchange(exchange);
-        let sent = journey.deadline.bound(answer).await.unwrap_or_else(Err);
-        let elapsed = began.elapsed();
-        let status = sent.as_ref().ok().map(|reply| reply.status);
-        match (&sent, status) {
-            // An upstream that hangs, or a caller in a hurry, who shall not open the
-            // breaker for others: in time for a connection, nothing is known.
+        let permit = self
+            .circuit_breaker
+            .acquire()
+            .map_err(|retry_after| self.circuit_open(retry_after))?;
+        *may_have_acted = true;
+        let started = Instant::now();
+        let response = self.transport.exchange(exchange);
+        let result = context.deadline.bound(response).await.unwrap_or_else(Err);
+        let elapsed = started.elapsed();
+        let status = result.as_ref().ok().map(|reply| reply.status);
+        match (&result, status) {
+            // The deadline may have been too short to connect: that says nothing about the
+            // upstream, and must not open the circuit breaker for other clients.
             (Err(Error::Deadline { .. }), _)
                 if elapsed < self.settings.transport.connect_timeout => {}
             (Err(Error::Connect(_) | Error::NoResponse(_) | Error::Deadline { .. }), _) => {
-                pass.failed();
+                permit.record_failure();
             }
-            // A proxy's word that nobody is behind it, or the upstream's own.
+            // From a proxy without a backend, or from an upstream that does not serve.
             (_, Some(StatusCode::BAD_GATEWAY))
             | (_, Some(StatusCode::SERVICE_UNAVAILABLE))
-            | (_, Some(StatusCode::GATEWAY_TIMEOUT)) => pass.failed(),
-            _ => pass.answered(),
+            | (_, Some(StatusCode::GATEWAY_TIMEOUT)) => permit.record_failure(),
+            _ => permit.record_success(),
         }
         tracing::debug!(
             upstream = self.settings.name,
-            rpc = journey.operation.rpc,
+            rpc = context.operation.rpc,
             attempt = number,
             status = status.map(|s| s.as_u16()),
-            error = sent.as_ref().err().map(tracing::field::display),
+            error = result.as_ref().err().map(tracing::field::display),
             elapsed_ms = elapsed.as_millis() as u64,
             "attempt"
         );
         if let Some(hook) = &self.on_attempt {
             hook(&Attempt {
                 upstream: &self.settings.name,
-                rpc: journey.operation.rpc,
+                rpc: context.operation.rpc,
                 number,
                 status,
                 elapsed,
             });
         }
-        sent
+        result
     }
 
-    /// The headers of a call, less its authorization. Nothing else of the
-    /// caller's metadata goes out.
-    fn headers(&self, call: &Call, caller: &Caller) -> HeaderMap {
+    /// Returns the headers of a call without its authorization. No other metadata of the
+    /// client is forwarded.
+    fn headers(&self, call: &Call, client: &Downstream) -> HeaderMap {
         let mut headers = self.headers.clone();
         if call.body.is_some() {
             let json = || HeaderValue::from_static("application/json");
@@ -436,13 +412,13 @@ impl Upstream {
             headers.insert(ACCEPT, accept.clone());
         }
         if let Some(default) = &self.accept_language {
-            let language = caller.accept_language.as_ref().unwrap_or(default);
+            let language = client.accept_language.as_ref().unwrap_or(default);
             headers.insert(ACCEPT_LANGUAGE, language.clone());
         }
         for (name, value) in [
-            ("x-request-id", &caller.request_id),
-            ("traceparent", &caller.traceparent),
-            ("tracestate", &caller.tracestate),
+            ("x-request-id", &client.request_id),
+            ("traceparent", &client.traceparent),
+            ("tracestate", &client.tracestate),
         ] {
             if let Some(value) = value {
                 headers.insert(HeaderName::from_static(name), value.clone());
@@ -451,59 +427,59 @@ impl Upstream {
         headers
     }
 
-    /// Where the upstream is: what is configured, else what the login said.
-    fn address(&self, lease: &Lease) -> Result<Arc<Address>, Error> {
-        if let Some(address) = &self.configured {
-            return Ok(address.clone());
+    /// Returns the configured endpoint, else that of the login's catalog.
+    fn endpoint(&self, credential: &Credential) -> Result<Arc<Endpoint>, Error> {
+        if let Some(endpoint) = &self.configured_endpoint {
+            return Ok(endpoint.clone());
         }
-        let Some(endpoint) = &lease.endpoint else {
+        let Some(url) = &credential.endpoint else {
             return Err(Error::NotConfigured(format!(
-                "upstream {}: neither the configuration nor the login says where it is: set `endpoint`",
+                "upstream {}: neither the configuration nor the login has an endpoint: set `endpoint`",
                 self.settings.name
             )));
         };
-        if let Some(learned) = &*self.learned.load()
-            && learned.0 == *endpoint
+        if let Some(cached) = &*self.catalog_endpoint.load()
+            && cached.0 == *url
         {
-            return Ok(learned.1.clone());
+            return Ok(cached.1.clone());
         }
-        let address = Address::of(endpoint, self.family.endpoint_suffixes).map_err(|problem| {
+        let endpoint = Endpoint::new(url, self.family.endpoint_suffixes).map_err(|problem| {
             Error::NotConfigured(format!(
-                "upstream {}: the endpoint that the login brought {problem}: set `endpoint`",
+                "upstream {}: the endpoint in the login's catalog {problem}: set `endpoint`",
                 self.settings.name
             ))
         })?;
-        let address = Arc::new(address);
-        self.learned
-            .store(Some(Arc::new((endpoint.clone(), address.clone()))));
-        Ok(address)
+        let endpoint = Arc::new(endpoint);
+        self.catalog_endpoint
+            .store(Some(Arc::new((url.clone(), endpoint.clone()))));
+        Ok(endpoint)
     }
 
-    /// The call's path, with the project id where the caller left it out; and that
-    /// id, percent-encoded, if the path has one.
+    /// Returns the call's path, with a project id if the client left it empty; and the
+    /// project id of the path, percent-encoded.
     fn path<'a>(
         &self,
         call: &'a Call,
-        address: &Address,
-        lease: &Lease,
+        endpoint: &Endpoint,
+        credential: &Credential,
     ) -> Result<(Cow<'a, str>, Option<Cow<'a, str>>), Error> {
-        let whole = Cow::Borrowed(&*call.path);
-        let Some(at) = call.project.clone() else {
-            return Ok((whole, None));
+        let unchanged = Cow::Borrowed(&*call.path);
+        let Some(range) = call.project.clone() else {
+            return Ok((unchanged, None));
         };
-        let start = at.start;
-        if let Some(given) = call.path.get(at).filter(|id| !id.is_empty()) {
-            return Ok((whole, Some(Cow::Borrowed(given))));
+        let start = range.start;
+        if let Some(id) = call.path.get(range).filter(|id| !id.is_empty()) {
+            return Ok((unchanged, Some(Cow::Borrowed(id))));
         }
-        let leased = match (&self.project_id, &lease.project_id) {
+        let of_login = match (&self.project_id, &credential.project_id) {
             (None, Some(id)) => endpoint::segment(id),
             _ => None,
         };
         let project_id = self
             .project_id
             .as_deref()
-            .or(leased.as_deref())
-            .or(address.project_id());
+            .or(of_login.as_deref())
+            .or(endpoint.project_id());
         match (project_id, call.path.split_at_checked(start)) {
             (Some(project_id), Some((before, after))) => Ok((
                 Cow::Owned([before, project_id, after].concat()),
@@ -512,26 +488,27 @@ impl Upstream {
             _ => Err(Error::Binding {
                 field: "project_id".into(),
                 problem: format!(
-                    "is empty and the upstream knows none: give it in the request, or set `project_id` of upstream {}",
+                    "is empty and the upstream has no default: set it in the request, or set `project_id` of upstream {}",
                     self.settings.name
                 ),
             }),
         }
     }
 
-    fn fault(&self, journey: &Journey<'_>, reply: &Reply) -> Box<Fault> {
-        let (operation, call) = (&journey.operation, journey.call);
+    /// Reads an error reply with the family's error mapping.
+    fn fault(&self, context: &RequestContext<'_>, call: &Call, reply: &Reply) -> Box<Fault> {
+        let operation = &context.operation;
         let dialect = &*self.settings.dialect;
-        let uncertain = operation.unverified_in.iter().any(|one| **one == *dialect);
-        let context = FaultContext {
+        let unverified = operation.unverified_in.iter().any(|one| **one == *dialect);
+        let fault_context = FaultContext {
             dialect,
             rpc: operation.rpc,
-            dialect_optional: operation.dialect_optional || uncertain,
+            dialect_optional: operation.dialect_optional || unverified,
             idempotency: call.idempotency,
         };
-        let mut fault = (self.family.fault)(&context, reply);
-        // A proxy says this of what the upstream may have done, or may do yet; and
-        // UNAVAILABLE would make clients send it again by themselves.
+        let mut fault = (self.family.fault)(&fault_context, reply);
+        // From a proxy: the upstream may have acted, or may still act. Clients retry
+        // UNAVAILABLE by themselves.
         if call.idempotency == Idempotency::NonIdempotent
             && fault.code == Code::Unavailable
             && !fault.not_processed
@@ -540,46 +517,48 @@ impl Upstream {
             fault.code = Code::Unknown;
         }
         if fault.metadata.iter().all(|(key, _)| *key != HINT)
-            && let Some(hint) = absence_hint(reply.status, call.idempotency, fault.not_processed)
+            && let Some(hint) =
+                gateway_error_hint(reply.status, call.idempotency, fault.not_processed)
         {
             fault.metadata.push((HINT, hint));
         }
-        // Words that the family could not tell the language of are in the one that
-        // was asked for.
+        // Without a language in the reply, the message is in the requested one.
         if fault.locale.is_none() && self.accept_language.is_some() && !fault.message.is_ascii() {
-            let asked = journey.caller.accept_language.as_ref();
-            fault.locale = asked.and_then(|asked| language(asked.to_str().ok()?));
+            let requested = context.client.accept_language.as_ref();
+            fault.locale = requested.and_then(|value| first_language(value.to_str().ok()?));
         }
         Box::new(fault)
     }
 
-    /// The breaker's answer.
-    fn held(&self, wait: Duration) -> Error {
+    /// Returns the error of a call that the circuit breaker rejects.
+    fn circuit_open(&self, retry_after: Duration) -> Error {
         Error::Overload {
             code: Code::Unavailable,
             problem: format!(
-                "upstream {} does not answer; nothing is sent to it for a moment",
+                "upstream {} does not respond: its circuit breaker is open",
                 self.settings.name
             ),
-            retry_after: wait,
+            retry_after,
         }
     }
 }
 
-/// The first language that an `accept-language` names.
-fn language(asked: &str) -> Option<String> {
-    let first = asked.split([',', ';']).next()?.trim();
+/// Returns the first language of an `accept-language` header.
+fn first_language(header: &str) -> Option<String> {
+    let first = header.split([',', ';']).next()?.trim();
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
     (!first.is_empty() && first.len() <= 35 && first.chars().all(plain)).then(|| first.to_owned())
 }
 
-/// The error of a call, one of whose attempts may have `acted`, if only an earlier one.
-fn told(call: &Call, acted: bool, error: Error) -> Error {
+/// Adjusts the error of the last attempt if any attempt may have reached the upstream.
+fn adjust(call: &Call, may_have_acted: bool, error: Error) -> Error {
     match error {
-        Error::Deadline { .. } => Error::Deadline { sent: acted },
-        Error::Connect(cause) if acted => no_answer(call, cause),
-        Error::NoResponse(cause) => no_answer(call, cause),
-        Error::Upstream(mut fault) if acted && fault.not_processed => {
+        Error::Deadline { .. } => Error::Deadline {
+            sent: may_have_acted,
+        },
+        Error::Connect(cause) if may_have_acted => no_response(call, cause),
+        Error::NoResponse(cause) => no_response(call, cause),
+        Error::Upstream(mut fault) if may_have_acted && fault.not_processed => {
             fault.not_processed = false;
             fault.transient = true;
             Error::Upstream(fault)
@@ -588,8 +567,8 @@ fn told(call: &Call, acted: bool, error: Error) -> Error {
     }
 }
 
-/// What a call without an answer is to its caller.
-fn no_answer(call: &Call, cause: String) -> Error {
+/// Returns the error of a call without a response, by its idempotency.
+fn no_response(call: &Call, cause: String) -> Error {
     match call.idempotency {
         Idempotency::NoSideEffects | Idempotency::Idempotent => Error::NoResponse(cause),
         Idempotency::NonIdempotent => Error::OutcomeUnknown(cause),

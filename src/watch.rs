@@ -29,7 +29,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use tokio::sync::watch;
 
-use crate::credentials::Viewer;
+use crate::credentials::CredentialId;
 use crate::deadline::Deadline;
 use crate::engine::call_context::{CallContext, StreamContext};
 use crate::engine::stream_limiter::{StreamLimiter, limit_reached};
@@ -130,7 +130,7 @@ struct Key {
     query: String,
     body: Option<Bytes>,
     /// Nobody sees through another's eyes.
-    viewer: Viewer,
+    viewer: CredentialId,
     /// Where the family passes it on: nobody reads another's language.
     language: Option<HeaderValue>,
     /// What else of the request decides on what is told. For a watch that begins
@@ -150,7 +150,7 @@ impl Key {
             project: call.project.clone(),
             query: call.query.clone(),
             body: call.body.clone(),
-            viewer: upstream.credentials.viewer(client),
+            viewer: upstream.credentials.credential_id(client),
             language: upstream
                 .family
                 .accept_language

@@ -1,5 +1,5 @@
-//! What a good engineer writes in an afternoon: serde structs, conversions to
-//! prost messages, tonic handlers that call reqwest. The measure to beat.
+//! A hand-written gateway for comparison: serde structs, conversions to prost messages, and
+//! tonic handlers that call reqwest.
 
 use std::collections::BTreeMap;
 
@@ -57,7 +57,7 @@ struct Create {
     status_reason: Option<String>,
 }
 
-/// JSON to the protobuf type for any JSON.
+/// Converts arbitrary JSON to `google.protobuf.Value`.
 pub fn to_value(value: serde_json::Value) -> prost_types::Value {
     let kind = match value {
         serde_json::Value::Null => Kind::NullValue(0),
@@ -77,7 +77,7 @@ pub fn to_value(value: serde_json::Value) -> prost_types::Value {
     prost_types::Value { kind: Some(kind) }
 }
 
-/// And back.
+/// Converts `google.protobuf.Value` to JSON.
 pub fn from_value(value: prost_types::Value) -> serde_json::Value {
     match value.kind {
         None | Some(Kind::NullValue(_)) => serde_json::Value::Null,
@@ -113,7 +113,7 @@ fn action_of(text: &str) -> pb::DeploymentAction {
     }
 }
 
-/// The REST object as the message.
+/// Converts the REST object to the message.
 pub fn to_message(d: Deployment) -> pb::SoftwareDeployment {
     pb::SoftwareDeployment {
         id: d.id,
@@ -131,7 +131,7 @@ pub fn to_message(d: Deployment) -> pb::SoftwareDeployment {
     }
 }
 
-/// The gateway: one client, one endpoint.
+/// The gateway, with one HTTP client and one endpoint.
 pub struct Plain {
     client: reqwest::Client,
     base: String,

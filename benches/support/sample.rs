@@ -1,6 +1,6 @@
-//! The REST bodies that are measured with: a real deployment, and lists of it.
+//! REST bodies: a deployment as recorded, and lists of it.
 
-/// One deployment, about 650 bytes.
+/// Returns one deployment of about 650 bytes.
 pub fn deployment() -> String {
     let value = serde_json::json!({
         "id": "a9c794b3-edd8-418a-b2b6-11c5398f7068",
@@ -29,7 +29,7 @@ pub fn one() -> String {
     format!(r#"{{"software_deployment": {}}}"#, deployment())
 }
 
-/// `{"software_deployments": [...]}` of `n`.
+/// Returns `{"software_deployments": [...]}` with `n` deployments.
 pub fn many(n: usize) -> String {
     format!(
         r#"{{"software_deployments": [{}]}}"#,

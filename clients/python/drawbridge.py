@@ -1,16 +1,16 @@
 """Calls and watches the rpcs of a Drawbridge gateway from the command line.
 
-    drawbridge.py call  SERVICE/METHOD [JSON]     one request, one answer
+    drawbridge.py call  SERVICE/METHOD [JSON]     one request, one response
     drawbridge.py watch SERVICE/METHOD [JSON]     one request, a line per message
     drawbridge.py list  [WORD]                    the rpcs, or those with WORD in their name
 
-Reads the messages' types from the .proto files beside it, compiled anew at each
-run: no generated code. JSON `-` is read from stdin; it may name fields as in the
-REST manual (`server_id`) or in camelCase. Answers go to stdout as JSON, errors to
+Reads the message types from the .proto files of the repository, which it compiles at each
+run: there is no generated code. JSON `-` is read from stdin; it may name fields as in the
+REST API (`server_id`) or in camelCase. Responses are written to stdout as JSON, errors to
 stderr with code, message and details.
 
-Exit code: 0, 2 when used wrongly, 64 + the gRPC code when the call fails (as
-grpcurl does), 130 after Ctrl-C.
+Exit code: 0, 2 for invalid arguments, 64 + the gRPC code if the call fails (like
+grpcurl), 130 after Ctrl-C.
 """
 import argparse
 import contextlib
@@ -32,15 +32,15 @@ DETAILS = "grpc-status-details-bin"
 
 
 class Usage(Exception):
-    """The command cannot be carried out as it was given. Nothing was sent."""
+    """The arguments are invalid. Nothing was sent."""
 
 
-def compile_protos(folders):
-    """All .proto files of the folders as a pool of descriptors, and their own files."""
-    files = sorted({str(f.relative_to(d)) for d in folders for f in d.rglob("*.proto")})
+def compile_protos(directories):
+    """Compiles the .proto files below the directories; returns a descriptor pool and their files."""
+    files = sorted({str(f.relative_to(d)) for d in directories for f in d.rglob("*.proto")})
     if not files:
-        raise Usage(f"no .proto files in {', '.join(map(str, folders))}: name their folder with --proto")
-    includes = [*folders, Path(grpc_tools.__file__).parent / "_proto"]
+        raise Usage(f"no .proto files in {', '.join(map(str, directories))}: name their directory with --proto")
+    includes = [*directories, Path(grpc_tools.__file__).parent / "_proto"]
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch, "all.binpb")
         code = protoc.main(["protoc", *(f"-I{i}" for i in includes), "--include_imports",
@@ -55,15 +55,15 @@ def compile_protos(folders):
 
 
 def rpcs(files):
-    """Every rpc of the files, as `package.Service/Method`, with its descriptor."""
+    """Returns every rpc of the files, as `package.Service/Method`, with its descriptor."""
     return {f"{service.full_name}/{method.name}": method
             for file in files
             for service in file.services_by_name.values()
             for method in service.methods}
 
 
-def pick(methods, wanted):
-    """The rpc of this name; package and service may be left out where it is the only one."""
+def find_rpc(methods, wanted):
+    """Returns the rpc of this name; a unique name needs neither package nor service."""
     wanted = wanted.strip("/")
     found = [method for name, method in methods.items() if f"/{name}".replace("/", ".").endswith(
         "." + wanted.replace("/", "."))]
@@ -71,11 +71,11 @@ def pick(methods, wanted):
         return found[0]
     method = wanted.replace("/", ".").rpartition(".")[2]
     near = [name for name in methods if method.lower() in name.lower()] or list(methods)
-    raise Usage(f"no single rpc is called {wanted}; there are:\n  " + "\n  ".join(sorted(near)))
+    raise Usage(f"{wanted} does not name exactly one rpc; similar rpcs:\n  " + "\n  ".join(sorted(near)))
 
 
 def channel(options):
-    """A channel to the gateway, with TLS if asked for."""
+    """Returns a channel to the gateway, with TLS if --tls is set."""
     host = options.address.rpartition(":")[0].strip("[]")
     with contextlib.suppress(ValueError):
         if host == "localhost" or ipaddress.ip_address(host).is_loopback:
@@ -89,7 +89,7 @@ def channel(options):
 
 
 def metadata(options):
-    """The request's metadata, from --upstream and --header."""
+    """Returns the metadata of the request, from --upstream and --header."""
     pairs = [("drawbridge-upstream", options.upstream)] if options.upstream else []
     for header in options.header:
         name, colon, value = header.partition(":")
@@ -100,7 +100,7 @@ def metadata(options):
 
 
 def plain(value):
-    """JSON with whole numbers written as `5`: in arbitrary JSON protobuf has doubles only."""
+    """Writes integers in arbitrary JSON as `5`, not `5.0`: protobuf has only doubles there."""
     if isinstance(value, dict):
         return {name: plain(member) for name, member in value.items()}
     if isinstance(value, list):
@@ -109,13 +109,13 @@ def plain(value):
 
 
 def text(message, indent):
-    """A message as JSON, its fields named as in the REST manual."""
+    """Returns a message as JSON, with field names as in the REST API."""
     return json.dumps(plain(json_format.MessageToDict(message, preserving_proto_field_name=True)),
                       indent=indent, ensure_ascii=False)
 
 
 def details(error):
-    """The google.rpc details of a failed call, one line of text each."""
+    """Yields the google.rpc details of a failed call, one line each."""
     for name, value in error.trailing_metadata() or ():
         if name != DETAILS:
             continue
@@ -130,7 +130,7 @@ def details(error):
 
 
 def run(options):
-    """Carries out the command."""
+    """Runs the command."""
     pool, files = compile_protos(options.proto or [PROTO])
     methods = rpcs(files)
     if options.command == "list":
@@ -138,19 +138,19 @@ def run(options):
             if options.word.lower() in name.lower():
                 print(name, "(stream)" if method.server_streaming else "")
         return
-    method = pick(methods, options.method)
+    method = find_rpc(methods, options.method)
     if method.client_streaming or method.server_streaming != (options.command == "watch"):
-        raise Usage(f"{method.name} is {'a stream: watch' if method.server_streaming else 'no stream: call'} it")
+        raise Usage(f"{method.name} is {'a stream: use watch' if method.server_streaming else 'not a stream: use call'}")
     body = sys.stdin.read() if options.json == "-" else options.json
     request = message_factory.GetMessageClass(method.input_type)()
     try:
         json_format.Parse(body, request, descriptor_pool=pool)
     except json_format.ParseError as problem:
-        raise Usage(f"the request is no {method.input_type.full_name}: {problem}") from None
+        raise Usage(f"the request is not a valid {method.input_type.full_name}: {problem}") from None
     if options.command == "watch" and options.until:
         field = method.output_type.fields_by_name.get(options.until)
         if not field or not field.has_presence:
-            raise Usage(f"{method.output_type.full_name} has no single field {options.until}")
+            raise Usage(f"{method.output_type.full_name} has no field {options.until} that can be unset")
     read = message_factory.GetMessageClass(method.output_type).FromString
     path = f"/{method.containing_service.full_name}/{method.name}"
     with channel(options) as to:
@@ -166,8 +166,8 @@ def run(options):
                     return
             call = messages
         else:
-            answer, call = rpc.with_call(request, **send)
-            print(text(answer, 2))
+            response, call = rpc.with_call(request, **send)
+            print(text(response, 2))
         if options.verbose:
             for name, value in (*call.initial_metadata(), *call.trailing_metadata()):
                 print(f"{name}: {value}", file=sys.stderr)
@@ -176,28 +176,28 @@ def run(options):
 def arguments():
     parser = argparse.ArgumentParser(
         prog="drawbridge", description=__doc__.partition("\n")[0],
-        epilog="Exit code: 0, 2 when used wrongly, 64 + the gRPC code when the call fails.")
+        epilog="Exit code: 0, 2 for invalid arguments, 64 + the gRPC code if the call fails.")
     parser.add_argument("-a", "--address", metavar="HOST:PORT",
                         default=os.environ.get("DRAWBRIDGE_ADDR", "127.0.0.1:50051"),
-                        help="where the gateway listens (default: $DRAWBRIDGE_ADDR, else 127.0.0.1:50051)")
-    parser.add_argument("-u", "--upstream", metavar="NAME", help="the upstream to call (default: the family's own)")
+                        help="the gateway (default: $DRAWBRIDGE_ADDR, else 127.0.0.1:50051)")
+    parser.add_argument("-u", "--upstream", metavar="NAME", help="the upstream to call (default: that of the family)")
     parser.add_argument("-H", "--header", metavar="'NAME: VALUE'", action="append", default=[],
                         help="request metadata, for example 'x-auth-token: ...'; may be repeated")
     parser.add_argument("-t", "--timeout", metavar="SECONDS", type=float, help="the deadline (default: none)")
     parser.add_argument("-v", "--verbose", action="store_true", help="print the response metadata too")
     parser.add_argument("--proto", metavar="DIR", type=Path, action="append",
-                        help=f"folder with the .proto files; may be repeated (default: {PROTO})")
+                        help=f"directory with .proto files; may be repeated (default: {PROTO})")
     parser.add_argument("--tls", action="store_true", help="use TLS")
-    parser.add_argument("--ca", metavar="FILE", help="who may sign the gateway's certificate (PEM)")
-    parser.add_argument("--cert", metavar="FILE", help="the caller's certificate (PEM)")
-    parser.add_argument("--key", metavar="FILE", help="the caller's private key (PEM)")
+    parser.add_argument("--ca", metavar="FILE", help="CA certificate of the gateway (PEM)")
+    parser.add_argument("--cert", metavar="FILE", help="client certificate (PEM)")
+    parser.add_argument("--key", metavar="FILE", help="private key of the client certificate (PEM)")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, what in (("call", "call an rpc"), ("watch", "follow a stream")):
+    for name, what in (("call", "call an rpc"), ("watch", "print the messages of a stream")):
         command = commands.add_parser(name, help=what)
         command.add_argument("method", metavar="SERVICE/METHOD")
         command.add_argument("json", metavar="JSON", nargs="?", default="{}", help="the request, - for stdin (default: {})")
         if name == "watch":
-            command.add_argument("-n", "--count", type=int, help="end after so many messages")
+            command.add_argument("-n", "--count", type=int, help="end after this number of messages")
             command.add_argument("--until", metavar="FIELD", help="end after the first message that has this field")
     command = commands.add_parser("list", help="list the rpcs")
     command.add_argument("word", metavar="WORD", nargs="?", default="")
@@ -218,7 +218,7 @@ def main():
         return 64 + error.code().value[0]
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:                  # the reader, `head` say, has enough
+    except BrokenPipeError:                  # the reader, for example `head`, has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 

@@ -1,4 +1,4 @@
-//! `drawbridge check`: is the configuration good, and do the upstreams let us in?
+//! `drawbridge check`: checks the configuration, the annotations and the login to each upstream.
 
 use std::time::Duration;
 
@@ -6,15 +6,15 @@ use tonic::Code;
 
 use crate::config::Config;
 use crate::deadline::Deadline;
-use crate::downstream::Caller;
+use crate::downstream::Downstream;
 use crate::error::Error;
-use crate::upstream::{Operation, Upstream, Upstreams};
+use crate::upstream::{Operation, RequestContext, Upstream, Upstreams};
 use drawbridge_transcoder::call::{Call, Idempotency, Media};
 
-/// How long one login and one probe may last.
+/// Timeout of a login, and of a health check.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Prints a line per upstream; fails when one is not reached or refuses the login.
+/// Prints a line per upstream. Fails if one does not respond or rejects the credentials.
 pub async fn run(config: &Config) -> Result<(), Vec<String>> {
     let contract = config.contract()?;
     println!("contract: {} rpcs", contract.methods().len());
@@ -22,7 +22,7 @@ pub async fn run(config: &Config) -> Result<(), Vec<String>> {
     let mut problems = Vec::new();
     for upstream in upstreams.all() {
         let name = &upstream.settings.name;
-        match look(upstream).await {
+        match check(upstream).await {
             Ok(line) => println!("upstream {name}: {line}"),
             Err(problem) => problems.push(format!("upstream {name}: {problem}")),
         }
@@ -34,43 +34,43 @@ pub async fn run(config: &Config) -> Result<(), Vec<String>> {
     }
 }
 
-async fn look(upstream: &Upstream) -> Result<String, String> {
+async fn check(upstream: &Upstream) -> Result<String, String> {
     let kind = upstream.settings.auth.kind();
-    // Whose credentials they are is known with a call only.
+    // Only a call has credentials.
     if kind == "passthrough" {
         return Ok(format!(
-            "credentials are the callers' own; {}",
+            "credentials are those of each client; {}",
             reach(upstream).await?
         ));
     }
-    let lease = upstream
+    let credential = upstream
         .credentials
-        .lease(&Caller::default(), Deadline::after(TIMEOUT))
+        .get(&Downstream::default(), Deadline::after(TIMEOUT))
         .await
         .map_err(|e| e.to_string())?;
-    let project = lease.project_id.as_deref();
+    let project = credential.project_id.as_deref();
     let project = project
         .map(|p| format!(", project {p}"))
         .unwrap_or_default();
-    let there = reach(upstream).await?;
+    let health = reach(upstream).await?;
     let accepted = match upstream.family.login_check {
         Some((path, query)) if kind != "none" => accepted(upstream, path, query).await?,
         _ => "",
     };
-    Ok(format!("credentials {kind}{project}{accepted}; {there}"))
+    Ok(format!("credentials {kind}{project}{accepted}; {health}"))
 }
 
-/// Whether it is there.
+/// Checks whether the upstream responds.
 async fn reach(upstream: &Upstream) -> Result<&'static str, String> {
-    match upstream.ask(TIMEOUT).await {
-        Some(Ok(())) => Ok("it answers"),
-        Some(Err(e)) => Err(format!("does not answer: {e}; is the endpoint right?")),
-        None => Ok("not asked, its endpoint is known by login only"),
+    match upstream.try_probe(TIMEOUT).await {
+        Some(Ok(())) => Ok("it responds"),
+        Some(Err(e)) => Err(format!("does not respond: {e}; check the endpoint")),
+        None => Ok("not checked, because the endpoint comes from the login"),
     }
 }
 
-/// Whether a call with the credentials is let in. Only a word against them
-/// counts: the upstream may lack the call.
+/// Checks whether the upstream accepts the credentials, with one call. Other failures than
+/// UNAUTHENTICATED and PERMISSION_DENIED are no problem: the upstream may lack that call.
 async fn accepted(upstream: &Upstream, path: &str, query: &str) -> Result<&'static str, String> {
     let call = Call {
         verb: http::Method::GET,
@@ -88,17 +88,18 @@ async fn accepted(upstream: &Upstream, path: &str, query: &str) -> Result<&'stat
         also_success: &[],
         anonymous: false,
     };
-    let deadline = Deadline::after(TIMEOUT);
-    match upstream
-        .call(operation, &call, &Caller::default(), deadline)
-        .await
-    {
+    let context = RequestContext {
+        operation,
+        client: &Downstream::default(),
+        deadline: Deadline::after(TIMEOUT),
+    };
+    match upstream.call(&context, &call).await {
         Ok(_) => Ok(" accepted"),
         Err(Error::Upstream(fault))
             if !matches!(fault.code, Code::Unauthenticated | Code::PermissionDenied) =>
         {
-            Ok(" not refused")
+            Ok(" not rejected")
         }
-        Err(e) => Err(format!("refuses the credentials, or the call: {e}")),
+        Err(e) => Err(format!("rejects the credentials, or the call: {e}")),
     }
 }

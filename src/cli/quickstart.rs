@@ -1,11 +1,14 @@
-//! The sandbox for newcomers: its upstreams, its banner, and lines to paste.
+//! The upstreams of `drawbridge sandbox`, and the example calls of `drawbridge examples`.
 
 use drawbridge_sandbox::{self as sandbox, Sandbox};
 
 use crate::credentials::{AkSk, IdOrName, Identity, Keystone, Named, Settings as Auth};
 use crate::upstream::Settings;
 
-/// One upstream per family, before the sandbox.
+/// Where the gateway listens by default.
+pub const DEFAULT_ADDRESS: &str = "127.0.0.1:50051";
+
+/// Returns one upstream per family, each an endpoint of the sandbox.
 pub fn upstreams(sandbox: &Sandbox) -> Vec<Settings> {
     let named = |name: &str| Named {
         id_or_name: IdOrName::Name(name.into()),
@@ -59,33 +62,28 @@ pub fn upstreams(sandbox: &Sandbox) -> Vec<Settings> {
     .collect()
 }
 
-/// The first line of the banner.
-pub const ANNOUNCEMENT: &str =
-    "SANDBOX: embedded OpenStack Heat, Huawei ServiceStage and Hitachi JP1/AO\n";
-
-/// Returns the last lines of the banner: two calls to paste, and where more are.
-pub fn hints(grpc: &str, tls: bool) -> String {
-    let security = security(tls);
-    format!(
-        "Paste into another terminal:
-  grpcurl {security} {grpc} list
-  grpcurl {security} {grpc} hitachi.automation.v1.TaskService/ListTasks
-`drawbridge examples` prints more. Ctrl-C stops.
-"
-    )
-}
-
-/// How grpcurl connects. The sandbox's certificate is whatever the user has made.
-fn security(tls: bool) -> &'static str {
-    match tls {
-        true => "-insecure",
-        false => "-plaintext",
-    }
-}
-
-/// Returns calls to paste, for a sandbox behind the gateway at this address.
-pub fn examples(grpc: &str, tls: bool) -> String {
-    let security = security(tls);
+/// Returns calls to paste, for a sandbox behind the gateway at this address: with grpcurl,
+/// with the Python client, and with `drawbridge watch`.
+pub fn examples(gateway: &str, tls: bool) -> String {
+    // The certificate of a sandbox is usually self-signed.
+    let (security, python_tls, url) = match tls {
+        true => (
+            "-insecure",
+            " --tls --ca ca.pem",
+            format!("https://{gateway} --ca ca.pem"),
+        ),
+        false => ("-plaintext", "", format!("http://{gateway}")),
+    };
+    let is_default = gateway == DEFAULT_ADDRESS;
+    let python_address = match is_default {
+        true => String::new(),
+        false => format!(" -a {gateway}"),
+    };
+    let python = format!("clients/python/drawbridge{python_address}{python_tls}");
+    let watch_gateway = match is_default && !tls {
+        true => String::new(),
+        false => format!(" --gateway {url}"),
+    };
     let deployment = "openstack.orchestration.v1.SoftwareDeploymentService";
     let stack = "openstack.orchestration.v1.StackService";
     let stage = "huaweicloud.servicestage.v3";
@@ -112,33 +110,33 @@ pub fn examples(grpc: &str, tls: bool) -> String {
     format!(
         "With grpcurl, while `drawbridge sandbox` runs:
 
-  grpcurl {security} -d '{server}' {grpc} {deployment}/ListSoftwareDeployments
-  grpcurl {security} -d '{create}' {grpc} {deployment}/CreateSoftwareDeployment
-  grpcurl {security} -d '{server}' {grpc} {deployment}/WatchSoftwareDeployments
-  grpcurl {security} -d '{shop}' {grpc} {stack}/CreateStack
-  grpcurl {security} -d '{{\"stack_name\": \"shop\"}}' {grpc} {stack}/WatchStack
-  job=$(grpcurl {security} -d '{addon}' {grpc} {stage}.AddonService/ExecuteAddonAction | grep -o 'JOB[^\"]*'); echo $job
-  grpcurl {security} -d '{{\"job_id\": \"'$job'\"}}' {grpc} {stage}.JobService/WatchJob
-  grpcurl {security} -d '{addon}' {grpc} {stage}.AddonService/ExecuteAddonActionAndWatch
-  grpcurl {security} -d '{{\"id\": 2004}}' {grpc} {automation}.AutomationServiceService/ReleaseService
-  grpcurl {security} -d '{machines}' {grpc} {automation}.TaskService/SubmitServiceAndWatch
+  grpcurl {security} -d '{server}' {gateway} {deployment}/ListSoftwareDeployments
+  grpcurl {security} -d '{create}' {gateway} {deployment}/CreateSoftwareDeployment
+  grpcurl {security} -d '{server}' {gateway} {deployment}/WatchSoftwareDeployments
+  grpcurl {security} -d '{shop}' {gateway} {stack}/CreateStack
+  grpcurl {security} -d '{{\"stack_name\": \"shop\"}}' {gateway} {stack}/WatchStack
+  job=$(grpcurl {security} -d '{addon}' {gateway} {stage}.AddonService/ExecuteAddonAction | grep -o 'JOB[^\"]*'); echo $job
+  grpcurl {security} -d '{{\"job_id\": \"'$job'\"}}' {gateway} {stage}.JobService/WatchJob
+  grpcurl {security} -d '{addon}' {gateway} {stage}.AddonService/ExecuteAddonActionAndWatch
+  grpcurl {security} -d '{{\"id\": 2004}}' {gateway} {automation}.AutomationServiceService/ReleaseService
+  grpcurl {security} -d '{machines}' {gateway} {automation}.TaskService/SubmitServiceAndWatch
 
-or the same with the small Python client (its first run sets itself up):
+The same with the Python client, which installs itself on first use:
 
-  clients/python/drawbridge call SoftwareDeploymentService/ListSoftwareDeployments '{server}'
-  clients/python/drawbridge call SoftwareDeploymentService/CreateSoftwareDeployment '{create}'
-  clients/python/drawbridge watch SoftwareDeploymentService/WatchSoftwareDeployments '{server}'
-  clients/python/drawbridge call StackService/CreateStack '{shop}'
-  clients/python/drawbridge watch StackService/WatchStack '{{\"stack_name\": \"shop\"}}'
-  job=$(clients/python/drawbridge call AddonService/ExecuteAddonAction '{addon}' | grep -o 'JOB[^\"]*'); echo $job
-  clients/python/drawbridge watch JobService/WatchJob '{{\"job_id\": \"'$job'\"}}'
-  clients/python/drawbridge watch AddonService/ExecuteAddonActionAndWatch '{addon}'
-  clients/python/drawbridge call AutomationServiceService/ReleaseService '{{\"id\": 2004}}'
-  clients/python/drawbridge watch TaskService/SubmitServiceAndWatch '{machines}'
+  {python} call SoftwareDeploymentService/ListSoftwareDeployments '{server}'
+  {python} call SoftwareDeploymentService/CreateSoftwareDeployment '{create}'
+  {python} watch SoftwareDeploymentService/WatchSoftwareDeployments '{server}'
+  {python} call StackService/CreateStack '{shop}'
+  {python} watch StackService/WatchStack '{{\"stack_name\": \"shop\"}}'
+  job=$({python} call AddonService/ExecuteAddonAction '{addon}' | grep -o 'JOB[^\"]*'); echo $job
+  {python} watch JobService/WatchJob '{{\"job_id\": \"'$job'\"}}'
+  {python} watch AddonService/ExecuteAddonActionAndWatch '{addon}'
+  {python} call AutomationServiceService/ReleaseService '{{\"id\": 2004}}'
+  {python} watch TaskService/SubmitServiceAndWatch '{machines}'
 
-On a terminal, with a view that follows a resource to its end:
+Watch a stack on the terminal until its state is final:
 
-  drawbridge watch stack shop
+  drawbridge watch stack shop{watch_gateway}
 "
     )
 }

@@ -4,13 +4,12 @@ use std::path::Path;
 
 use drawbridge_sandbox::{Sandbox, Settings};
 
-use super::serve::{listening, until_stopped};
+use super::serve::run_until_stopped;
 use super::{Failure, problems, quickstart};
 use crate::config::Config;
-use crate::server;
 use crate::telemetry::Telemetry;
 
-/// Starts the sandbox on loopback and serves it.
+/// Starts the embedded upstreams on loopback, and serves them.
 pub(super) async fn run(path: Option<&Path>) -> Result<(), Failure> {
     let env = |name: &str| std::env::var(name).ok();
     let mut config = Config::load_sandbox(path, &env).map_err(problems)?;
@@ -19,14 +18,6 @@ pub(super) async fn run(path: Option<&Path>) -> Result<(), Failure> {
         .await
         .map_err(|e| vec![format!("cannot start the sandbox: {e}")])?;
     config.upstreams = quickstart::upstreams(&sandbox);
-    let tls = config.tls.is_some();
-    let running = server::start(config, telemetry.traces()).await?;
-    print!(
-        "{}{}{}",
-        quickstart::ANNOUNCEMENT,
-        listening(&running),
-        quickstart::hints(&running.grpc.to_string(), tls)
-    );
-    until_stopped(running).await?;
+    run_until_stopped(config, &telemetry).await?;
     Ok(())
 }

@@ -1,38 +1,33 @@
 //! `drawbridge serve`: serves until SIGTERM or SIGINT, then drains.
 
-use std::fmt::Write as _;
-
+use super::banner::{GrpcurlFlags, banner};
 use crate::config::Config;
-use crate::server::{self, ServerHandle};
+use crate::server;
 use crate::telemetry::Telemetry;
 
 /// Serves the configured upstreams.
 pub(super) async fn run(config: Config) -> Result<(), Vec<String>> {
     let telemetry = Telemetry::start(&config.log).map_err(|e| vec![e])?;
-    let running = server::start(config, telemetry.traces()).await?;
-    print!("{}", listening(&running));
-    until_stopped(running).await
+    run_until_stopped(config, &telemetry).await
 }
 
-/// Waits for a signal, then drains.
-pub(super) async fn until_stopped(running: ServerHandle) -> Result<(), Vec<String>> {
+/// Starts the gateway, prints the banner, waits for a signal and drains.
+pub(super) async fn run_until_stopped(
+    config: Config,
+    telemetry: &Telemetry,
+) -> Result<(), Vec<String>> {
+    let is_sandbox = config.sandbox;
+    let flags = GrpcurlFlags::new(&config);
+    let gateway = server::start(config, telemetry.traces()).await?;
+    print!(
+        "{}",
+        banner(is_sandbox, gateway.grpc, gateway.admin, &flags)
+    );
     let signal = stop_signal()
         .await
         .map_err(|e| vec![format!("cannot wait for signals: {e}")])?;
     tracing::info!(signal, "draining: watches end, calls may finish");
-    running.stop().await.map_err(|e| vec![e])
-}
-
-/// Returns what is listening.
-pub(super) fn listening(running: &ServerHandle) -> String {
-    let mut text = format!("drawbridge serves gRPC on {}\n", running.grpc);
-    if let Some(admin) = running.admin {
-        let _ = writeln!(
-            text,
-            "metrics, liveness, readiness on http://{admin}/metrics /livez /readyz"
-        );
-    }
-    text
+    gateway.stop().await.map_err(|e| vec![e])
 }
 
 /// Waits for SIGTERM or SIGINT and returns its name.

@@ -1,9 +1,8 @@
-//! The terminal view, `drawbridge watch`: a gRPC client of any running gateway
-//! that shows how something goes on, and says by its exit code how it ended.
+//! `drawbridge watch`: a gRPC client of any running gateway that shows the progress of a
+//! resource, and whose exit code is its outcome.
 //!
-//! In reading order: `options` is what the user asks for, `client` brings the
-//! messages of a stream and resumes it, `view` makes lines of them, `paint` puts
-//! those on a terminal or into a pipe.
+//! In reading order: `options` has the arguments, `client` reads streams and resumes them,
+//! `view` turns messages into lines, `render` writes these to a terminal or a pipe.
 
 mod client;
 mod options;
@@ -18,38 +17,38 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use client::{Gateway, News};
+use client::{Gateway, StreamEvent};
 use drawbridge_transcoder::contract::Contract;
 pub use options::Options;
 use options::Source;
-use render::{Look, Paint};
+use render::{Renderer, Style};
 use view::View;
 
-/// It settled as it should.
-const WELL: u8 = 0;
-/// It settled, and not as it should.
-const BADLY: u8 = 1;
-/// There is no telling: the stream broke, or the thing is not there.
-const UNTOLD: u8 = 2;
-/// Ctrl-C, as shells have it.
+/// Exit code of a resource that succeeded.
+const SUCCEEDED: u8 = 0;
+/// Exit code of a resource that failed.
+const FAILED: u8 = 1;
+/// Exit code without an outcome: the stream broke, or the resource does not exist.
+const UNKNOWN: u8 = 2;
+/// Exit code after Ctrl-C, as in shells.
 const INTERRUPTED: u8 = 130;
-/// How long the rest of a log is waited for when its subject has settled.
-const REST: Duration = Duration::from_secs(20);
-/// How often the bottom line is drawn anew.
-const FRAME: Duration = Duration::from_millis(200);
+/// How long the other streams may take to end after that of the state.
+const TRAILING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Interval at which the status line is redrawn.
+const REDRAW_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Watches what the options name, and returns the exit code: 0 it settled well, 1
-/// it settled badly, 2 it could not be told, 130 interrupted.
+/// Watches a resource until its state is final, and returns the exit code: 0 succeeded, 1
+/// failed, 2 unknown, 130 interrupted.
 pub async fn run(options: &Options, contract: &Contract) -> u8 {
     let out = std::io::stdout();
     let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let look = Look::of(out.is_terminal(), options.json, &env);
-    let mut paint = Paint::new(out, look);
+    let style = Style::of(out.is_terminal(), options.json, &env);
+    let mut renderer = Renderer::new(out, style);
     let code = tokio::select! {
-        code = follow(options, contract, &env, &mut paint) => code,
+        code = follow(options, contract, &env, &mut renderer) => code,
         _ = tokio::signal::ctrl_c() => INTERRUPTED,
     };
-    paint.clear();
+    renderer.clear();
     code
 }
 
@@ -57,118 +56,119 @@ async fn follow<W: Write>(
     options: &Options,
     contract: &Contract,
     env: &dyn Fn(&str) -> Option<String>,
-    paint: &mut Paint<W>,
+    renderer: &mut Renderer<W>,
 ) -> u8 {
-    let plans = options.plans(contract);
-    let Some(main) = plans.first() else {
-        complain(paint, "this gateway's contract has no such watch");
-        return UNTOLD;
+    let stream_requests = options.stream_requests(contract);
+    let Some(main) = stream_requests.first() else {
+        print_error(renderer, "the contract has no such watch");
+        return UNKNOWN;
     };
     let gateway = match Gateway::new(options, env) {
         Ok(gateway) => Arc::new(gateway),
         Err(problem) => {
-            complain(paint, &problem);
-            return UNTOLD;
+            print_error(renderer, &problem);
+            return UNKNOWN;
         }
     };
-    let (news, mut told) = mpsc::channel(256);
+    let (sender, mut events) = mpsc::channel(256);
     let mut view = View::new(options.title());
-    for plan in plans.iter().cloned() {
-        tokio::spawn(client::follow(Arc::clone(&gateway), plan, news.clone()));
+    for stream_request in stream_requests.iter().cloned() {
+        tokio::spawn(client::follow(
+            Arc::clone(&gateway),
+            stream_request,
+            sender.clone(),
+        ));
     }
-    drop(news);
-    let mut open = plans.len();
+    drop(sender);
+    let mut open = stream_requests.len();
     let mut code = None;
-    let mut until = None;
-    let mut frames = tokio::time::interval(FRAME);
+    let mut timeout_at = None;
+    let mut frames = tokio::time::interval(REDRAW_INTERVAL);
     frames.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
-        let rest = async {
-            match until {
-                Some(until) => tokio::time::sleep_until(until).await,
+        let timeout = async {
+            match timeout_at {
+                Some(timeout_at) => tokio::time::sleep_until(timeout_at).await,
                 None => std::future::pending().await,
             }
         };
         let item = tokio::select! {
-            item = told.recv() => item,
-            _ = frames.tick(), if paint.is_live() => {
-                paint.status(&view.status());
+            item = events.recv() => item,
+            _ = frames.tick(), if renderer.has_status_line() => {
+                renderer.status(&view.status());
                 continue;
             }
-            () = rest => None,
+            () = timeout => None,
         };
         let Some((source, item)) = item else { break };
         let is_main = source == main.source;
-        let kept = match item {
-            News::Message(message) => tell(&mut view, source, &message, paint),
-            News::Trouble(problem) => {
-                eprint_over(
-                    paint,
-                    &format!("{}: {problem}; trying again", source.name()),
-                );
+        let is_open = match item {
+            StreamEvent::Message(message) => show(&mut view, source, &message, renderer),
+            StreamEvent::Retry(problem) => {
+                print_error(renderer, &format!("{}: {problem}; retrying", source.name()));
                 true
             }
-            News::Over(Ok(())) => {
+            StreamEvent::End(Ok(())) => {
                 open -= 1;
                 if is_main {
-                    code = Some(
-                        view.outcome()
-                            .map_or(UNTOLD, |well| if well { WELL } else { BADLY }),
-                    );
+                    code = Some(view.outcome().map_or(UNKNOWN, |succeeded| {
+                        if succeeded { SUCCEEDED } else { FAILED }
+                    }));
                 }
                 true
             }
-            News::Over(Err(problem)) => {
+            StreamEvent::End(Err(problem)) => {
                 open -= 1;
                 if is_main {
-                    complain(paint, &problem);
-                    return UNTOLD;
+                    print_error(renderer, &problem);
+                    return UNKNOWN;
                 }
-                // The rest of the view goes on without it.
-                eprint_over(paint, &format!("{}: {problem}", source.name()));
+                // The view continues without this stream.
+                print_error(renderer, &format!("{}: {problem}", source.name()));
                 true
             }
         };
-        if !kept {
-            return UNTOLD;
+        if !is_open {
+            return UNKNOWN;
         }
         if code.is_some() {
             if open == 0 {
                 break;
             }
-            until.get_or_insert_with(|| Instant::now() + REST);
+            timeout_at.get_or_insert_with(|| Instant::now() + TRAILING_TIMEOUT);
         }
     }
-    let code = code.unwrap_or(UNTOLD);
+    let code = code.unwrap_or(UNKNOWN);
     if !options.json {
-        for line in view.farewell(code == WELL) {
-            paint.line(&line);
+        for line in view.output_lines(code == SUCCEEDED) {
+            renderer.line(&line);
         }
     }
-    if code == UNTOLD {
-        complain(paint, "the stream ended without telling how it ended");
+    if code == UNKNOWN {
+        print_error(renderer, "the stream ended without an outcome");
     }
     code
 }
 
-/// Shows a message. False when nobody reads any more.
-fn tell<W: Write>(view: &mut View, source: Source, message: &Value, paint: &mut Paint<W>) -> bool {
-    let lines = view.tell(source, message);
-    if paint.is_json() {
-        let told = json!({ "stream": source.name(), "message": message });
-        return paint.text(&told.to_string());
+/// Shows a message. Returns false if the reader has closed the pipe.
+fn show<W: Write>(
+    view: &mut View,
+    source: Source,
+    message: &Value,
+    renderer: &mut Renderer<W>,
+) -> bool {
+    let lines = view.apply(source, message);
+    if renderer.is_json() {
+        let line = json!({ "stream": source.name(), "message": message });
+        return renderer.text(&line.to_string());
     }
-    let kept = lines.iter().all(|line| paint.line(line));
-    paint.status(&view.status());
-    kept
+    let is_open = lines.iter().all(|line| renderer.line(line));
+    renderer.status(&view.status());
+    is_open
 }
 
-fn complain<W: Write>(paint: &mut Paint<W>, problem: &str) {
-    eprint_over(paint, problem);
-}
-
-/// To standard error, without the bottom line in between.
-fn eprint_over<W: Write>(paint: &mut Paint<W>, text: &str) {
-    paint.clear();
-    eprintln!("drawbridge: {}", view::clean(text));
+/// Writes to standard error, after erasing the status line.
+fn print_error<W: Write>(renderer: &mut Renderer<W>, text: &str) {
+    renderer.clear();
+    eprintln!("drawbridge: {}", view::sanitize(text));
 }

@@ -1,4 +1,4 @@
-//! `[upstream.auth]`: as whom an upstream is called.
+//! `[upstream.auth]`: the credentials for the calls to an upstream.
 
 use std::path::PathBuf;
 
@@ -18,23 +18,23 @@ use crate::credentials::clouds_yaml;
 use crate::credentials::huawei;
 use crate::upstream::family::Family;
 
-/// Where Rackspace logs in.
-const RACKSPACE: &str = "https://identity.api.rackspacecloud.com/v2.0";
+/// The default `auth_url` of Rackspace.
+const RACKSPACE_AUTH_URL: &str = "https://identity.api.rackspacecloud.com/v2.0";
 
-/// Credentials, and what else their source says of the upstream.
+/// Credentials, and the settings of the upstream that their source contains as well.
 pub(super) struct Login {
     pub(super) settings: Settings,
     pub(super) endpoint: Option<Url>,
     pub(super) project_id: Option<String>,
     pub(super) ca_file: Option<PathBuf>,
-    /// The login says where the services are.
-    pub(super) brings_catalog: bool,
+    /// Whether the response to the login contains a catalog of endpoints.
+    pub(super) has_catalog: bool,
 }
 
 impl From<Settings> for Login {
     fn from(settings: Settings) -> Self {
         Self {
-            brings_catalog: matches!(settings, Settings::Keystone(_) | Settings::Rackspace(_)),
+            has_catalog: matches!(settings, Settings::Keystone(_) | Settings::Rackspace(_)),
             settings,
             endpoint: None,
             project_id: None,
@@ -56,7 +56,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// What a login of this kind may say.
+    /// Returns the keys of this kind.
     fn keys(self, section: &Section<'_>) -> &'static [&'static str] {
         match self {
             Self::Passthrough | Self::None => &[],
@@ -112,8 +112,8 @@ impl Kind {
     }
 }
 
-/// The credentials; none where something is wrong with them. `project_id` is the
-/// upstream's.
+/// Reads `[upstream.auth]`. Returns none if it is invalid. `project_id` is that of the
+/// upstream.
 pub(super) fn read(
     section: &Section<'_>,
     project_id: Option<&str>,
@@ -135,11 +135,11 @@ pub(super) fn read(
     let kind = match kind {
         Some(kind) => kind,
         None if section.has("kind") => return None,
-        // A cloud of clouds.yaml is a Keystone login.
+        // An entry of clouds.yaml is always a Keystone login.
         None if section.has("cloud") => Kind::Keystone,
         None => Kind::Passthrough,
     };
-    section.know(kind.keys(section));
+    section.allow(kind.keys(section));
     let login =
         match kind {
             Kind::Passthrough => Some(Settings::Passthrough.into()),
@@ -177,7 +177,7 @@ fn token(section: &Section<'_>) -> Option<Settings> {
         Some(found) => {
             let parsed = HeaderName::from_bytes(found.value.as_bytes());
             if parsed.is_err() {
-                section.wrong("header", "is not the name of a header");
+                section.invalid("header", "is not a header name");
             }
             parsed.ok()
         }
@@ -188,34 +188,34 @@ fn token(section: &Section<'_>) -> Option<Settings> {
     })
 }
 
-/// A cloud of `clouds.yaml`, or what `OS_*` say.
+/// Reads a Keystone login from `clouds.yaml` or from the `OS_*` variables.
 fn cloud(section: &Section<'_>) -> Option<Login> {
     let from_env = section.flag("from_env");
     let cloud = if section.has("cloud") {
         if from_env == Some(true) {
-            section.wrong("from_env", "there is cloud too: leave one out");
+            section.invalid("from_env", "conflicts with cloud: remove one of them");
             return None;
         }
         let name = section.text("cloud")?;
         clouds_yaml::from_cloud(Some(&name.value), section.env())
-            .map_err(|problem| section.wrong("cloud", &problem))
+            .map_err(|problem| section.invalid("cloud", &problem))
             .ok()?
     } else {
         match clouds_yaml::from_env(section.env()) {
             _ if from_env != Some(true) => {
-                section.wrong("from_env", "must be true, or be left out");
+                section.invalid("from_env", "must be true, or be removed");
                 return None;
             }
             Ok(Some(cloud)) => cloud,
             Ok(None) => {
-                section.wrong(
+                section.invalid(
                     "from_env",
-                    "no OS_* variables are set: OS_AUTH_URL and its kin",
+                    "no OS_* variables are set, for example OS_AUTH_URL",
                 );
                 return None;
             }
             Err(problem) => {
-                section.wrong("from_env", &problem);
+                section.invalid("from_env", &problem);
                 return None;
             }
         }
@@ -240,9 +240,9 @@ fn interface(section: &Section<'_>) -> Option<String> {
 
 fn keystone(section: &Section<'_>, project_id: Option<&str>, family: &Family) -> Option<Keystone> {
     if !section.has("auth_url") {
-        section.wrong(
+        section.invalid(
             "auth_url",
-            "is missing: where does one log in? Or name a cloud of clouds.yaml (cloud), or set \
+            "is missing: set the URL of Keystone, or cloud to an entry of clouds.yaml, or \
              from_env = true for OS_*",
         );
     }
@@ -256,34 +256,34 @@ fn keystone(section: &Section<'_>, project_id: Option<&str>, family: &Family) ->
     );
     let mut project = named(section, "project", !family.bare_project_names);
     let interface = interface(section).unwrap_or_else(|| "public".to_owned());
-    let given: Vec<&str> = [
+    let methods: Vec<&str> = [
         ("application_credential_secret", app.is_some()),
         ("token", section.has_secret("token")),
         ("password", section.has_secret("password")),
     ]
     .iter()
-    .filter(|(_, there)| *there)
+    .filter(|(_, present)| *present)
     .map(|(name, _)| *name)
     .collect();
-    if let [first, second, ..] = given[..] {
-        let problem = format!("there is {first} too: log in by one of them");
-        section.wrong(&format!("{second}_env"), &problem);
+    if let [first, second, ..] = methods[..] {
+        let problem = format!("conflicts with {first}: remove one of them");
+        section.invalid(&format!("{second}_env"), &problem);
         return None;
     }
     let identity = match app {
         Some(id_or_name) => {
             let secret = section.required_secret("application_credential_secret");
             if matches!(id_or_name, IdOrName::Name(_)) && user.is_none() {
-                section.wrong(
+                section.invalid(
                     "application_credential_name",
-                    "needs its user too: username and user_domain_name, or user_id",
+                    "also needs its user: username and user_domain_name, or user_id",
                 );
                 return None;
             }
             if project.take().is_some() {
-                section.wrong(
+                section.invalid(
                     "application_credential_id",
-                    "has its project by itself: leave project_id and project_name out",
+                    "determines the project: remove project_id and project_name",
                 );
                 return None;
             }
@@ -301,21 +301,21 @@ fn keystone(section: &Section<'_>, project_id: Option<&str>, family: &Family) ->
                 })
             });
             if project.is_none() {
-                section.wrong(
-                    "project_name",
-                    "is missing: give project_name or project_id",
-                );
+                section.invalid("project_name", "is missing: set project_name or project_id");
             }
             if section.has_secret("token") {
                 if user.is_some() {
-                    section.wrong("token_env", "says who logs in: leave the user out");
+                    section.invalid(
+                        "token_env",
+                        "determines the user: remove username and user_id",
+                    );
                 }
                 Identity::Token(section.secret("token")?)
             } else {
                 if user.is_none() {
-                    section.wrong(
+                    section.invalid(
                         "username",
-                        "is missing: give username, user_id, application_credential_id or \
+                        "is missing: set username, user_id, application_credential_id or \
                          token_env",
                     );
                 }
@@ -340,7 +340,7 @@ fn id_or_name(section: &Section<'_>, id: &str, name: &str) -> Option<IdOrName> {
     let found = text(section, name);
     match text(section, id) {
         Some(_) if found.is_some() => {
-            section.wrong(name, &format!("there is {id} too: leave one out"));
+            section.invalid(name, &format!("conflicts with {id}: remove one of them"));
             None
         }
         Some(id) => Some(IdOrName::Id(id)),
@@ -348,16 +348,16 @@ fn id_or_name(section: &Section<'_>, id: &str, name: &str) -> Option<IdOrName> {
     }
 }
 
-/// A user or a project, and its domain: with a name that needs one, `default`, as
-/// in Keystone.
-fn named(section: &Section<'_>, what: &str, needs_domain: bool) -> Option<Named> {
-    let name = if what == "user" {
+/// Reads a user or a project and its domain. A name that needs a domain gets `default`, as in
+/// Keystone.
+fn named(section: &Section<'_>, prefix: &str, needs_domain: bool) -> Option<Named> {
+    let name = if prefix == "user" {
         "username"
     } else {
         "project_name"
     };
     let [id, domain_id, domain_name] =
-        ["id", "domain_id", "domain_name"].map(|end| format!("{what}_{end}"));
+        ["id", "domain_id", "domain_name"].map(|suffix| format!("{prefix}_{suffix}"));
     let id_or_name = id_or_name(section, &id, name);
     let domain = self::id_or_name(section, &domain_id, &domain_name);
     let id_or_name = id_or_name?;
@@ -374,7 +374,7 @@ fn rackspace(section: &Section<'_>) -> Option<Rackspace> {
     let auth_url = if section.has("auth_url") {
         section.url("auth_url")
     } else {
-        Url::parse(RACKSPACE).ok()
+        Url::parse(RACKSPACE_AUTH_URL).ok()
     };
     let username = section.required_text("username");
     let tenant_id = text(section, "tenant_id");
@@ -383,7 +383,7 @@ fn rackspace(section: &Section<'_>) -> Option<Rackspace> {
         section.secret("password").map(RackspaceSecret::Password)
     } else {
         if section.has_secret("password") {
-            section.wrong("password_env", "there is an api_key too: leave one out");
+            section.invalid("password_env", "conflicts with api_key: remove one of them");
         }
         section
             .required_secret("api_key")
@@ -406,15 +406,15 @@ fn ak_sk(section: &Section<'_>, project_id: Option<&str>) -> Option<Login> {
         match huawei::from_env(section.env()) {
             Ok(Some(keys)) => keys,
             Ok(None) => {
-                section.wrong(
+                section.invalid(
                     "from_env",
-                    "neither HUAWEICLOUD_SDK_AK and HUAWEICLOUD_SDK_SK nor a credentials file \
-                     are there",
+                    "found neither HUAWEICLOUD_SDK_AK and HUAWEICLOUD_SDK_SK nor a credentials \
+                     file",
                 );
                 return None;
             }
             Err(problem) => {
-                section.wrong("from_env", &problem);
+                section.invalid("from_env", &problem);
                 return None;
             }
         }

@@ -1,5 +1,4 @@
-//! Sections of the file, read key by key. What is asked for is known; what is
-//! left over is an error.
+//! Sections of the configuration file, read key by key. A key that no code reads is an error.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -12,21 +11,21 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use url::Url;
 
-use super::{Env, Problem, read_file, read_text, set};
+use super::{Env, Problem, non_empty, read_file, read_text};
 
-/// What an address must be.
-pub(super) const ADDRESS: &str = "must be an IP address and a port, as 127.0.0.1:50051";
+/// The problem of an invalid address.
+pub(super) const ADDRESS: &str = "must be an IP address and a port, like 127.0.0.1:50051";
 
-/// The longest duration: a year.
-const MAX_SECS: f64 = 31_536_000.0;
+/// Maximum duration in seconds: a year.
+const MAX_DURATION_SECS: f64 = 31_536_000.0;
 
-/// Ends of keys that a reader may leave out.
-const UNITS: [&str; 4] = ["_env", "_file", "_secs", "_bytes"];
+/// Suffixes of keys that a user may forget.
+const SUFFIXES: [&str; 4] = ["_env", "_file", "_secs", "_bytes"];
 
-/// All that is wrong, as it is found.
+/// Collects problems.
 pub(super) struct Report {
     file: String,
-    /// Where each line begins.
+    /// The offset of each line but the first.
     lines: Vec<usize>,
     problems: RefCell<Vec<Problem>>,
 }
@@ -45,9 +44,9 @@ impl Report {
         &self.file
     }
 
-    /// Tells of a problem at this byte of the file.
-    pub(super) fn tell(&self, at: usize, key: &str, problem: &str) {
-        self.push(Problem {
+    /// Adds a problem at this byte offset of the file.
+    pub(super) fn add_at(&self, at: usize, key: &str, problem: &str) {
+        self.add(Problem {
             file: self.file.clone(),
             line: Some(1 + self.lines.partition_point(|start| *start <= at)),
             key: key.to_owned(),
@@ -55,7 +54,7 @@ impl Report {
         });
     }
 
-    pub(super) fn push(&self, problem: Problem) {
+    pub(super) fn add(&self, problem: Problem) {
         self.problems.borrow_mut().push(problem);
     }
 
@@ -63,12 +62,12 @@ impl Report {
         self.problems.borrow().is_empty()
     }
 
-    /// The value, if nothing is wrong; else the problems in the file's order.
+    /// Returns the value if there are no problems, otherwise the problems by line.
     pub(super) fn finish<T>(self, value: T) -> Result<T, Vec<Problem>> {
         let mut problems = self.problems.into_inner();
         problems.sort_by_key(|problem| problem.line);
-        let mut told = HashSet::new();
-        problems.retain(|problem| told.insert(problem.to_string()));
+        let mut seen = HashSet::new();
+        problems.retain(|problem| seen.insert(problem.to_string()));
         if problems.is_empty() {
             Ok(value)
         } else {
@@ -77,29 +76,30 @@ impl Report {
     }
 }
 
-/// A value and where it stands.
+/// A value and its byte offset in the file.
 #[derive(Clone, Debug)]
 pub(super) struct Found<T> {
     pub(super) value: T,
     pub(super) at: usize,
 }
 
-/// A table of the file. One that is not there has no keys.
+/// A table of the file. An absent table has no keys.
 pub(super) struct Section<'a> {
     report: &'a Report,
     table: Option<&'a DeTable<'a>>,
     path: String,
     at: usize,
-    folder: &'a Path,
+    directory: &'a Path,
     env: Env<'a>,
-    asked: RefCell<Vec<String>>,
+    /// The keys that were read.
+    known: RefCell<Vec<String>>,
 }
 
 impl<'a> Section<'a> {
     pub(super) fn root(
         report: &'a Report,
         table: &'a DeTable<'a>,
-        folder: &'a Path,
+        directory: &'a Path,
         env: Env<'a>,
     ) -> Self {
         Self {
@@ -107,18 +107,18 @@ impl<'a> Section<'a> {
             table: Some(table),
             path: String::new(),
             at: 0,
-            folder,
+            directory,
             env,
-            asked: RefCell::default(),
+            known: RefCell::default(),
         }
     }
 
-    /// The environment.
+    /// Returns the environment.
     pub(super) fn env(&self) -> Env<'a> {
         self.env
     }
 
-    /// The whole name of a key.
+    /// Returns the full name of a key, for example `upstream.auth.kind`.
     fn name(&self, key: &str) -> String {
         match (self.path.as_str(), key) {
             ("", key) => key.to_owned(),
@@ -127,46 +127,45 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Whether the key is there.
+    /// Returns whether the section has the key.
     pub(super) fn has(&self, key: &str) -> bool {
         self.get(key).is_some()
     }
 
     fn get(&self, key: &str) -> Option<&'a Spanned<DeValue<'a>>> {
-        if !self.asked.borrow().iter().any(|asked| asked == key) {
-            self.asked.borrow_mut().push(key.to_owned());
+        if !self.known.borrow().iter().any(|known| known == key) {
+            self.known.borrow_mut().push(key.to_owned());
         }
         let entry = self.table?.iter().find(|(name, _)| name.get_ref() == key)?;
         Some(entry.1)
     }
 
-    /// Tells of a problem with this key, where it stands or else where the
-    /// section does.
-    pub(super) fn wrong(&self, key: &str, problem: &str) {
+    /// Reports a problem of a key, at the key or, if it is absent, at the section.
+    pub(super) fn invalid(&self, key: &str, problem: &str) {
         let found = self.table.and_then(|table| {
             let entry = table.iter().find(|(name, _)| name.get_ref() == key)?;
             Some(entry.0.span().start)
         });
         self.report
-            .tell(found.unwrap_or(self.at), &self.name(key), problem);
+            .add_at(found.unwrap_or(self.at), &self.name(key), problem);
     }
 
-    /// Tells of a problem at another place of the file.
-    pub(super) fn wrong_at(&self, at: usize, key: &str, problem: &str) {
-        self.report.tell(at, &self.name(key), problem);
+    /// Reports a problem of a key at this byte offset of the file.
+    pub(super) fn invalid_at(&self, at: usize, key: &str, problem: &str) {
+        self.report.add_at(at, &self.name(key), problem);
     }
 
-    fn sort(&self, key: &str, wanted: &str, value: &DeValue<'_>) {
-        self.wrong(key, &format!("must be {wanted}, is {}", kind(value)));
+    fn wrong_type(&self, key: &str, wanted: &str, value: &DeValue<'_>) {
+        self.invalid(key, &format!("must be {wanted}, is {}", kind(value)));
     }
 
-    /// The table of this name; an empty one where it is not there.
+    /// Returns the table of this name, an empty one if it is absent.
     pub(super) fn section(&self, key: &str) -> Section<'a> {
         let found = self.get(key);
         let table = found.and_then(|value| match value.get_ref() {
             DeValue::Table(table) => Some(table),
             other => {
-                self.sort(key, &format!("a table, [{}]", self.name(key)), other);
+                self.wrong_type(key, &format!("a table, [{}]", self.name(key)), other);
                 None
             }
         });
@@ -177,20 +176,20 @@ impl<'a> Section<'a> {
         )
     }
 
-    /// The tables of an array of tables.
+    /// Returns the tables of an array of tables.
     pub(super) fn sections(&self, key: &str) -> Vec<Section<'a>> {
         let Some(found) = self.get(key) else {
             return Vec::new();
         };
-        let wanted = format!("a list of tables, [[{}]]", self.name(key));
+        let wanted = format!("an array of tables, [[{}]]", self.name(key));
         let DeValue::Array(items) = found.get_ref() else {
-            self.sort(key, &wanted, found.get_ref());
+            self.wrong_type(key, &wanted, found.get_ref());
             return Vec::new();
         };
         let tables = items.iter().filter_map(|item| match item.get_ref() {
             DeValue::Table(table) => Some(self.below(key, Some(table), item.span().start)),
             other => {
-                self.sort(key, &wanted, other);
+                self.wrong_type(key, &wanted, other);
                 None
             }
         });
@@ -203,18 +202,18 @@ impl<'a> Section<'a> {
             table,
             path: self.name(key),
             at,
-            folder: self.folder,
+            directory: self.directory,
             env: self.env,
-            asked: RefCell::default(),
+            known: RefCell::default(),
         }
     }
 
-    /// A text; an empty one is an error.
+    /// Reads a string. A blank one is an error.
     pub(super) fn text(&self, key: &str) -> Option<Found<String>> {
         let found = self.get(key)?;
         match found.get_ref() {
             DeValue::String(text) if text.trim().is_empty() => {
-                self.wrong(key, "is empty: give it a value or leave it out");
+                self.invalid(key, "is empty: set a value or remove the key");
                 None
             }
             DeValue::String(text) => Some(Found {
@@ -222,16 +221,16 @@ impl<'a> Section<'a> {
                 at: found.span().start,
             }),
             other => {
-                self.sort(key, "a text in quotes", other);
+                self.wrong_type(key, "a string in quotes", other);
                 None
             }
         }
     }
 
-    /// A text that must be there.
+    /// Reads a string that must be present.
     pub(super) fn required_text(&self, key: &str) -> Option<Found<String>> {
         if !self.has(key) {
-            self.wrong(key, "is missing");
+            self.invalid(key, "is missing");
         }
         self.text(key)
     }
@@ -240,39 +239,39 @@ impl<'a> Section<'a> {
         match self.get(key)?.get_ref() {
             DeValue::Boolean(flag) => Some(*flag),
             other => {
-                self.sort(key, "true or false", other);
+                self.wrong_type(key, "true or false", other);
                 None
             }
         }
     }
 
-    /// A whole number from `min` to `max`.
+    /// Reads an integer from `min` to `max`.
     pub(super) fn number(&self, key: &str, min: i64, max: i64) -> Option<i64> {
         let DeValue::Integer(n) = self.get(key)?.get_ref() else {
-            self.sort(key, "a whole number", self.get(key)?.get_ref());
+            self.wrong_type(key, "an integer", self.get(key)?.get_ref());
             return None;
         };
         let n = i64::from_str_radix(n.as_str(), n.radix()).ok();
         let n = n.filter(|n| (min..=max).contains(n));
         if n.is_none() {
-            self.wrong(key, &format!("must be from {min} to {max}"));
+            self.invalid(key, &format!("must be from {min} to {max}"));
         }
         n
     }
 
-    /// A number of things or bytes.
+    /// Reads a count or a number of bytes, if present.
     pub(super) fn size(&self, key: &str, min: i64, into: &mut usize) {
         if let Some(n) = self.number(key, min, 1 << 40) {
             *into = usize::try_from(n).unwrap_or(usize::MAX);
         }
     }
 
-    /// Seconds, more than none.
+    /// Reads a positive number of seconds, if present.
     pub(super) fn duration(&self, key: &str, into: &mut Duration) {
         self.seconds(key, 0.001, into);
     }
 
-    /// Seconds, or none.
+    /// Reads a number of seconds, if present. It may be 0.
     pub(super) fn duration_or_zero(&self, key: &str, into: &mut Duration) {
         self.seconds(key, 0.0, into);
     }
@@ -284,22 +283,25 @@ impl<'a> Section<'a> {
                 .ok()
                 .map(|n| n as f64),
             DeValue::Float(n) => n.as_str().parse().ok(),
-            other => return self.sort(key, "a number of seconds", other),
+            other => return self.wrong_type(key, "a number of seconds", other),
         };
-        match seconds.filter(|s: &f64| (min..=MAX_SECS).contains(s)) {
+        match seconds.filter(|s: &f64| (min..=MAX_DURATION_SECS).contains(s)) {
             Some(seconds) => *into = Duration::from_secs_f64(seconds),
-            None => self.wrong(key, &format!("must be from {min} to {MAX_SECS} seconds")),
+            None => self.invalid(
+                key,
+                &format!("must be from {min} to {MAX_DURATION_SECS} seconds"),
+            ),
         }
     }
 
-    /// One of these words.
+    /// Reads one of these words.
     pub(super) fn choice<T: Copy>(&self, key: &str, choices: &[(&str, T)]) -> Option<T> {
         let text = self.text(key)?;
         let found = choices.iter().find(|(word, _)| *word == text.value);
         if found.is_none() {
             let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
             let near = nearest(&text.value, words.iter().copied());
-            self.wrong(key, &format!("must be one of {}{near}", words.join(", ")));
+            self.invalid(key, &format!("must be one of {}{near}", words.join(", ")));
         }
         found.map(|(_, value)| *value)
     }
@@ -307,12 +309,12 @@ impl<'a> Section<'a> {
     pub(super) fn address(&self, key: &str) -> Option<SocketAddr> {
         let parsed = self.text(key)?.value.parse();
         if parsed.is_err() {
-            self.wrong(key, ADDRESS);
+            self.invalid(key, ADDRESS);
         }
         parsed.ok()
     }
 
-    /// An http or https address without credentials, query and fragment.
+    /// Reads an `http` or `https` URL without credentials, query and fragment.
     pub(super) fn url(&self, key: &str) -> Option<Url> {
         let text = self.text(key)?.value;
         let problem = match Url::parse(&text) {
@@ -321,108 +323,109 @@ impl<'a> Section<'a> {
                 "must begin with https:// or http://".to_owned()
             }
             Ok(url) if url.query().is_some() || url.fragment().is_some() => {
-                "must have no query and no fragment".to_owned()
+                "must not have a query or a fragment".to_owned()
             }
             Ok(url) if !url.username().is_empty() || url.password().is_some() => {
-                "must hold no credentials: they belong to [upstream.auth]".to_owned()
+                "must not contain credentials: set them in [upstream.auth]".to_owned()
             }
             Ok(url) => return Some(url),
         };
-        self.wrong(key, &problem);
+        self.invalid(key, &problem);
         None
     }
 
-    /// The path of a file that is there, relative to the configuration.
+    /// Reads the path of an existing file, relative to the configuration file.
     pub(super) fn path(&self, key: &str) -> Option<PathBuf> {
-        let path = self.folder.join(self.text(key)?.value);
+        let path = self.directory.join(self.text(key)?.value);
         if !path.is_file() {
-            self.wrong(key, &format!("there is no file {}", path.display()));
+            self.invalid(key, &format!("the file {} does not exist", path.display()));
             return None;
         }
         Some(path)
     }
 
-    /// What a file holds.
+    /// Returns the contents of the file that the key names.
     pub(super) fn file(&self, key: &str) -> Option<Vec<u8>> {
         let path = self.path(key)?;
         read_file(&path)
-            .map_err(|problem| self.wrong(key, &problem))
+            .map_err(|problem| self.invalid(key, &problem))
             .ok()
     }
 
-    /// What a file holds that must be named.
+    /// Returns the contents of a file whose key must be present.
     pub(super) fn required_file(&self, key: &str) -> Option<Vec<u8>> {
         self.required_text(key)?;
         self.file(key)
     }
 
-    /// Whether a secret is given, in whichever way.
+    /// Returns whether the section has `KEY_env`, `KEY_file` or, wrongly, `KEY`.
     pub(super) fn has_secret(&self, key: &str) -> bool {
         let [env, file] = [format!("{key}_env"), format!("{key}_file")];
         self.has(&env) || self.has(&file) || self.has(key)
     }
 
-    /// A secret: the variable that `KEY_env` names, or the file `KEY_file`.
+    /// Reads a secret from the variable that `KEY_env` names or the file that `KEY_file` names.
     pub(super) fn secret(&self, key: &str) -> Option<SecretString> {
         let [env, file] = [format!("{key}_env"), format!("{key}_file")];
         if self.has(key) {
-            let problem = format!("secrets do not stand in this file: use {env} or {file}");
-            self.wrong(key, &problem);
+            let problem =
+                format!("must not be in this file because it is a secret: use {env} or {file}");
+            self.invalid(key, &problem);
             return None;
         }
         if self.has(&env) && self.has(&file) {
-            self.wrong(&file, &format!("there is {env} too: leave one out"));
+            self.invalid(&file, &format!("conflicts with {env}: remove one of them"));
             return None;
         }
         if self.has(&env) {
             let variable = self.text(&env)?.value;
-            let value = set(self.env, &variable);
+            let value = non_empty(self.env, &variable);
             if value.is_none() {
-                self.wrong(&env, &format!("the variable {variable} is not set"));
+                self.invalid(&env, &format!("the variable {variable} is not set"));
             }
             return value.map(SecretString::from);
         }
         let path = self.path(&file)?;
         match read_text(&path) {
             Ok(text) if text.trim().is_empty() => {
-                self.wrong(&file, &format!("{} is empty", path.display()));
+                self.invalid(&file, &format!("{} is empty", path.display()));
                 None
             }
             Ok(text) => Some(SecretString::from(text.trim())),
             Err(problem) => {
-                self.wrong(&file, &problem);
+                self.invalid(&file, &problem);
                 None
             }
         }
     }
 
-    /// A secret that must be there.
+    /// Reads a secret that must be present.
     pub(super) fn required_secret(&self, key: &str) -> Option<SecretString> {
         if !self.has_secret(key) {
-            self.wrong(
+            self.invalid(
                 &format!("{key}_env"),
-                &format!("is missing: name a variable here, or a file in {key}_file"),
+                &format!("is missing: set it to the name of a variable, or {key}_file to a file"),
             );
             return None;
         }
         self.secret(key)
     }
 
-    /// Says that these keys may be there, whether they are asked for or not.
-    pub(super) fn know(&self, keys: &[&str]) {
-        let mut asked = self.asked.borrow_mut();
-        asked.extend(keys.iter().map(|key| (*key).to_owned()));
+    /// Allows keys that are not read in every case.
+    pub(super) fn allow(&self, keys: &[&str]) {
+        let mut known = self.known.borrow_mut();
+        known.extend(keys.iter().map(|key| (*key).to_owned()));
     }
 
-    /// Tells of every key that is not known.
+    /// Reports every key that was neither read nor allowed.
     pub(super) fn finish(&self) {
-        let asked = self.asked.borrow();
+        let known = self.known.borrow();
         for (key, _) in self.table.into_iter().flatten() {
             let name = key.get_ref();
-            if !asked.iter().any(|known| known == name) {
-                let near = nearest(name, asked.iter().map(String::as_str));
+            if !known.iter().any(|known| known == name) {
+                let near = nearest(name, known.iter().map(String::as_str));
                 let at = key.span().start;
-                self.wrong_at(at, name, &format!("unknown key{near}"));
+                self.invalid_at(at, name, &format!("unknown key{near}"));
             }
         }
     }
@@ -430,36 +433,38 @@ impl<'a> Section<'a> {
 
 fn kind(value: &DeValue<'_>) -> &'static str {
     match value {
-        DeValue::String(_) => "a text",
-        DeValue::Integer(_) => "a whole number",
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
         DeValue::Float(_) => "a number",
-        DeValue::Boolean(_) => "true or false",
-        DeValue::Datetime(_) => "a time",
-        DeValue::Array(_) => "a list",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date or time",
+        DeValue::Array(_) => "an array",
         DeValue::Table(_) => "a table",
     }
 }
 
-/// Returns `, did you mean X?` for the known word that is spelled most alike, or else for
-/// the shortest that has every part of `word`: `drain_timeout_secs` for `drain_secs`.
+/// Returns `, did you mean X?` for the known word with the most similar spelling, or else for
+/// the shortest one with all parts of `word`: `drain_timeout_secs` for `drain_secs`.
 pub(super) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> String {
-    let alike = |candidate: &str| {
-        let bare = UNITS.iter().find_map(|unit| candidate.strip_suffix(unit));
+    let similarity = |candidate: &str| {
+        let bare = SUFFIXES
+            .iter()
+            .find_map(|suffix| candidate.strip_suffix(suffix));
         let forms = std::iter::once(candidate).chain(bare);
         let least = forms.map(|form| distance(word, form)).min()?;
         (least <= 1 + word.len() / 5).then_some(least)
     };
     let parts: Vec<&str> = word.split('_').collect();
-    let is_only_unit = UNITS.iter().any(|unit| &unit[1..] == word);
-    let contains_all = |candidate: &str| {
+    let is_suffix = SUFFIXES.iter().any(|suffix| &suffix[1..] == word);
+    let has_all_parts = |candidate: &str| {
         let all = parts
             .iter()
             .all(|part| candidate.split('_').any(|p| p == *part));
-        (all && !is_only_unit).then_some(64 + candidate.len())
+        (all && !is_suffix).then_some(64 + candidate.len())
     };
     let near = known
         .filter_map(|candidate| {
-            let rank = alike(candidate).or_else(|| contains_all(candidate))?;
+            let rank = similarity(candidate).or_else(|| has_all_parts(candidate))?;
             Some((rank, candidate))
         })
         .min_by_key(|(rank, _)| *rank);
@@ -468,7 +473,7 @@ pub(super) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> S
     })
 }
 
-/// How many letters must be changed, added or left out (Levenshtein).
+/// Returns the Levenshtein distance.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().take(64).collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

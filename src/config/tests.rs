@@ -29,17 +29,17 @@ fn parse(text: &str) -> Result<Config, Vec<Problem>> {
     )
 }
 
-/// What is wrong, a line each.
-fn wrong(text: &str) -> Vec<String> {
+/// Returns the problems of an invalid file, one line each.
+fn problems_of(text: &str) -> Vec<String> {
     match parse(text) {
         Ok(config) => panic!("accepted: {config:?}"),
         Err(problems) => problems.iter().map(ToString::to_string).collect(),
     }
 }
 
-/// What is wrong with the auth section.
-fn wrong_auth(auth: &str) -> Vec<String> {
-    wrong(&format!("{HEAT}[upstream.auth]\n{auth}"))
+/// Returns the problems of an invalid `[upstream.auth]`.
+fn problems_of_auth(auth: &str) -> Vec<String> {
+    problems_of(&format!("{HEAT}[upstream.auth]\n{auth}"))
 }
 
 fn auth(auth: &str) -> Auth {
@@ -51,7 +51,7 @@ fn auth(auth: &str) -> Auth {
 }
 
 #[test]
-fn the_example_loads() {
+fn example_loads() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("drawbridge.example.toml");
     let env = |name: &str| match name {
         "NORTH_PASSWORD" | "STAGE_SECRET_KEY" => Some("secret".to_owned()),
@@ -64,9 +64,8 @@ fn the_example_loads() {
     assert_eq!(config.log, telemetry::Settings::default());
 }
 
-/// Every default that the example tells is the real one.
 #[test]
-fn the_examples_defaults_are_the_real_ones() {
+fn defaults_of_the_example_are_the_real_ones() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("drawbridge.example.toml");
     let text = fs::read_to_string(path).expect("the example");
     let numbers = |line: &str| {
@@ -104,7 +103,7 @@ fn the_examples_defaults_are_the_real_ones() {
 }
 
 #[test]
-fn the_sandbox_needs_no_file() {
+fn sandbox_needs_no_file() {
     let config = Config::load_sandbox(None, &no_env).expect("the sandbox");
     assert!(config.sandbox && config.upstreams.is_empty());
     assert_eq!(config.listen.to_string(), "127.0.0.1:50051");
@@ -115,7 +114,7 @@ fn the_sandbox_needs_no_file() {
 }
 
 #[test]
-fn variables_go_before_the_file() {
+fn variables_take_precedence_over_the_file() {
     let env = |name: &str| {
         let value = match name {
             "DRAWBRIDGE_LISTEN" => "127.0.0.1:1",
@@ -137,74 +136,77 @@ fn variables_go_before_the_file() {
     let env = |name: &str| name.starts_with("DRAWBRIDGE_").then(|| "what".to_owned());
     let problems =
         Config::parse("d.toml", HEAT, Path::new(""), Config::empty(), &env).expect_err("wrong");
-    let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    let reported: Vec<String> = problems.iter().map(ToString::to_string).collect();
     assert_eq!(
-        told,
+        reported,
         [
-            "environment: DRAWBRIDGE_LISTEN: must be an IP address and a port, as 127.0.0.1:50051",
-            "environment: DRAWBRIDGE_ADMIN: must be off, or an address as 127.0.0.1:50052",
+            "environment: DRAWBRIDGE_LISTEN: must be an IP address and a port, like 127.0.0.1:50051",
+            "environment: DRAWBRIDGE_ADMIN: must be off, or an address like 127.0.0.1:50052",
             "environment: DRAWBRIDGE_LOG_FORMAT: must be text or json",
         ]
     );
 }
 
 #[test]
-fn a_file_that_is_not_there() {
+fn missing_file_is_reported() {
     let path = Path::new("/nonexistent/d.toml");
     let problems = Config::load(path, &no_env).expect_err("no file");
-    let told = problems[0].to_string();
+    let reported = problems[0].to_string();
     assert!(
-        told.starts_with("/nonexistent/d.toml: cannot read"),
-        "{told}"
+        reported.starts_with("/nonexistent/d.toml: cannot read"),
+        "{reported}"
     );
 }
 
 #[test]
-fn everything_wrong_is_told_at_once() {
+fn all_problems_are_reported_at_once() {
     let text = "[listen]\ngrpc = 'localhost'\nport = 1\n\n[server]\nmax_concurrent_streams = 'many'\n\
                 drain_timeout_sec = 3\n[log]\nformat = 'jsn'\n[[upstream]]\nname = 'a b'\n\
                 family = 'heat'\nendpoint = 'https://a.test/?x=1'\ndefault = 1\n\
                 [upstream.auth]\nkind = 'basic'\npasword = 'x'\n";
     assert_eq!(
-        wrong(text),
+        problems_of(text),
         [
-            "d.toml:2: listen.grpc: must be an IP address and a port, as 127.0.0.1:50051",
+            "d.toml:2: listen.grpc: must be an IP address and a port, like 127.0.0.1:50051",
             "d.toml:3: listen.port: unknown key",
-            "d.toml:6: server.max_concurrent_streams: must be a whole number, is a text",
+            "d.toml:6: server.max_concurrent_streams: must be an integer, is a string",
             "d.toml:7: server.drain_timeout_sec: unknown key, did you mean drain_timeout_secs?",
             "d.toml:9: log.format: must be one of text, json, did you mean json?",
             "d.toml:11: upstream.name: must be 1 to 64 letters, digits, '-', '_' or '.'",
-            "d.toml:13: upstream.endpoint: must have no query and no fragment",
-            "d.toml:14: upstream.default: must be true or false, is a whole number",
+            "d.toml:13: upstream.endpoint: must not have a query or a fragment",
+            "d.toml:14: upstream.default: must be true or false, is an integer",
             "d.toml:15: upstream.auth.username: is missing",
-            "d.toml:15: upstream.auth.password_env: is missing: name a variable here, or a file \
-             in password_file",
+            "d.toml:15: upstream.auth.password_env: is missing: set it to the name of a \
+             variable, or password_file to a file",
             "d.toml:17: upstream.auth.pasword: unknown key, did you mean password_env?",
         ]
     );
 }
 
 #[test]
-fn broken_toml() {
-    let told = wrong("[listen\ngrpc = \n[log]\nlevel = 3\n");
+fn problems_after_a_syntax_error_are_reported() {
+    let reported = problems_of("[listen\ngrpc = \n[log]\nlevel = 3\n");
     assert!(
-        told.iter().any(|line| line.starts_with("d.toml:1: ")),
-        "{told:?}"
+        reported.iter().any(|line| line.starts_with("d.toml:1: ")),
+        "{reported:?}"
     );
     assert!(
-        told.contains(&"d.toml:4: log.level: must be a text in quotes, is a whole number".into()),
-        "{told:?}"
+        reported.contains(&"d.toml:4: log.level: must be a string in quotes, is an integer".into()),
+        "{reported:?}"
     );
 }
 
 #[test]
-fn one_thing_wrong() {
+fn each_problem_has_line_key_and_hint() {
     let two = |more: &str| format!("{HEAT}{HEAT}{more}").replacen("name='a'", "name='b'", 1);
     for (text, want) in [
-        (String::new(), "d.toml: no upstream: add an [[upstream]]"),
+        (
+            String::new(),
+            "d.toml: has no upstream: add an [[upstream]]",
+        ),
         (
             "upstream = 3".into(),
-            "d.toml:1: upstream: must be a list of tables, [[upstream]]",
+            "d.toml:1: upstream: must be an array of tables, [[upstream]]",
         ),
         (
             "listen = 3".into(),
@@ -216,15 +218,15 @@ fn one_thing_wrong() {
         ),
         (
             format!("{HEAT}{HEAT}"),
-            "d.toml:6: upstream.name: there is another upstream named a",
+            "d.toml:6: upstream.name: another upstream has the name a too",
         ),
         (
             two("").replace("family", "default=true\nfamily"),
-            "d.toml:8: upstream.default: upstream b is the default of heat already",
+            "d.toml:8: upstream.default: upstream b is already the default of heat",
         ),
         (
             HEAT.replace("heat", "het"),
-            "d.toml:3: upstream.family: there is no family het, did you mean heat?",
+            "d.toml:3: upstream.family: the family het does not exist, did you mean heat?",
         ),
         (
             format!("{HEAT}dialect='rack'"),
@@ -240,7 +242,7 @@ fn one_thing_wrong() {
         ),
         (
             HEAT.replace("https://a", "https://u:p@a"),
-            "d.toml:4: upstream.endpoint: must hold no credentials",
+            "d.toml:4: upstream.endpoint: must not contain credentials",
         ),
         (
             "[[upstream]]\nname='a'\nfamily='heat'\n".into(),
@@ -256,11 +258,11 @@ fn one_thing_wrong() {
         ),
         (
             format!("{HEAT}ca_file='ca.pem'"),
-            "d.toml:5: upstream.ca_file: there is no file",
+            "d.toml:5: upstream.ca_file: the file /nonexistent/ca.pem does not exist",
         ),
         (
             format!("{HEAT}[[descriptors]]\nfile='my.binpb'"),
-            "d.toml:6: descriptors.file: there is no file /nonexistent/my.binpb",
+            "d.toml:6: descriptors.file: the file /nonexistent/my.binpb does not exist",
         ),
         (
             format!("{HEAT}[[descriptors]]\n"),
@@ -271,22 +273,22 @@ fn one_thing_wrong() {
             "d.toml:5: listen.tls.key_file: is missing",
         ),
     ] {
-        let told = wrong(&text);
-        assert!(told[0].starts_with(want), "{text}: {told:#?}");
+        let reported = problems_of(&text);
+        assert!(reported[0].starts_with(want), "{text}: {reported:#?}");
     }
 }
 
 #[test]
-fn secrets_stay_out_of_the_file() {
+fn secrets_in_the_file_are_rejected_and_not_printed() {
     for (auth, want) in [
         (
             "kind='basic'\nusername='u'\npassword='hunter2'",
-            "upstream.auth.password: secrets do not stand in this file: use password_env or \
-             password_file",
+            "upstream.auth.password: must not be in this file because it is a secret: use \
+             password_env or password_file",
         ),
         (
             "kind='basic'\nusername='u'\npassword_env='SECRET'\npassword_file='x'",
-            "upstream.auth.password_file: there is password_env too: leave one out",
+            "upstream.auth.password_file: conflicts with password_env: remove one of them",
         ),
         (
             "kind='basic'\nusername='u'\npassword_env='MISSING'",
@@ -298,13 +300,13 @@ fn secrets_stay_out_of_the_file() {
         ),
         (
             "kind='token'\ntoken_file='token'",
-            "upstream.auth.token_file: there is no file /nonexistent/token",
+            "upstream.auth.token_file: the file /nonexistent/token does not exist",
         ),
     ] {
-        let told = wrong_auth(auth);
-        assert_eq!(told.len(), 1, "{told:?}");
-        assert!(told[0].ends_with(want), "{told:?}");
-        assert!(!told[0].contains("hunter2"));
+        let reported = problems_of_auth(auth);
+        assert_eq!(reported.len(), 1, "{reported:?}");
+        assert!(reported[0].ends_with(want), "{reported:?}");
+        assert!(!reported[0].contains("hunter2"));
     }
     let config = parse(&format!(
         "{HEAT}[upstream.auth]\nkind='basic'\nusername='u'\npassword_env='SECRET'"
@@ -314,7 +316,7 @@ fn secrets_stay_out_of_the_file() {
 }
 
 #[test]
-fn kinds_of_credentials() {
+fn all_kinds_of_credentials_are_read() {
     assert!(matches!(auth(""), Auth::Passthrough));
     assert!(matches!(auth("kind='none'"), Auth::None));
     match auth("kind='token'\ntoken_env='SECRET'\nheader='X-Key'") {
@@ -355,7 +357,7 @@ fn kinds_of_credentials() {
         }
         other => panic!("{other:?}"),
     }
-    // Huawei's IAM: the project of a region has its name, in the user's own domain.
+    // Huawei IAM: the project of a region has the name of the region, in the user's domain.
     let stage = HEAT.replace("'heat'", "'servicestage'");
     for (domain, want) in [("", false), ("project_domain_name='D'\n", true)] {
         let text = format!("{stage}[upstream.auth]\n{keystone}{domain}{password}");
@@ -384,7 +386,7 @@ fn kinds_of_credentials() {
 }
 
 #[test]
-fn credentials_that_cannot_be() {
+fn contradictory_credentials_are_rejected() {
     let keystone = "kind='keystone'\nauth_url='https://k.test/v3'\n";
     for (auth, want) in [
         (
@@ -400,11 +402,11 @@ fn credentials_that_cannot_be() {
             format!(
                 "{keystone}project_name='p'\nusername='u'\npassword_env='SECRET'\ntoken_env='SECRET'"
             ),
-            "auth.password_env: there is token too: log in by one of them",
+            "auth.password_env: conflicts with token: remove one of them",
         ),
         (
             format!("{keystone}project_name='p'\nusername='u'\ntoken_env='SECRET'"),
-            "auth.token_env: says who logs in: leave the user out",
+            "auth.token_env: determines the user: remove username and user_id",
         ),
         (
             format!("{keystone}username='u'\npassword_env='SECRET'"),
@@ -412,13 +414,13 @@ fn credentials_that_cannot_be() {
         ),
         (
             format!("{keystone}project_name='p'\nproject_id='i'\ntoken_env='SECRET'"),
-            "auth.project_name: there is project_id too: leave one out",
+            "auth.project_name: conflicts with project_id: remove one of them",
         ),
         (
             format!(
                 "{keystone}project_name='p'\napplication_credential_id='i'\napplication_credential_secret_env='SECRET'"
             ),
-            "auth.application_credential_id: has its project by itself",
+            "auth.application_credential_id: determines the project",
         ),
         (
             "kind='keystone'\nfrom_env=true".into(),
@@ -426,7 +428,7 @@ fn credentials_that_cannot_be() {
         ),
         (
             "cloud='c'\nfrom_env=true".into(),
-            "auth.from_env: there is cloud too: leave one out",
+            "auth.from_env: conflicts with cloud: remove one of them",
         ),
         (
             "kind='ak_sk'\naccess_key='a'".into(),
@@ -434,35 +436,35 @@ fn credentials_that_cannot_be() {
         ),
         (
             "kind='token'\ntoken_env='SECRET'\nheader='a b'".into(),
-            "auth.header: is not the name",
+            "auth.header: is not a header name",
         ),
     ] {
-        let told = wrong_auth(&auth);
+        let reported = problems_of_auth(&auth);
         assert!(
-            told.iter().any(|line| line.contains(want)),
-            "{auth}: {told:#?}"
+            reported.iter().any(|line| line.contains(want)),
+            "{auth}: {reported:#?}"
         );
     }
 }
 
 #[test]
-fn the_login_may_say_where() {
+fn endpoint_is_optional_with_a_catalog() {
     let text = "[[upstream]]\nname='a'\nfamily='heat'\n[upstream.auth]\nkind='keystone'\n\
                 auth_url='https://k.test'\nusername='u'\npassword_env='SECRET'\nproject_id='p'";
     let upstream = parse(text).expect("right").upstreams.remove(0);
     assert!(upstream.endpoint.is_none());
-    // IAM's catalog does not know ServiceStage.
-    let told = wrong(&text.replace("heat", "servicestage"));
+    // IAM's catalog does not contain ServiceStage.
+    let reported = problems_of(&text.replace("heat", "servicestage"));
     assert!(
-        told[0].contains("upstream.endpoint: is missing"),
-        "{told:?}"
+        reported[0].contains("upstream.endpoint: is missing"),
+        "{reported:?}"
     );
 }
 
 #[test]
-fn a_cloud_of_clouds_yaml() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let clouds = folder.path().join("clouds.yaml");
+fn clouds_yaml_is_read() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let clouds = directory.path().join("clouds.yaml");
     let yaml = "clouds:\n  south:\n    auth:\n      auth_url: https://k.test/v3\n      \
                 username: u\n      password: hunter2\n      project_id: p1\n      \
                 user_domain_name: Default\n    region_name: R1\n";
@@ -478,44 +480,48 @@ fn a_cloud_of_clouds_yaml() {
     let text = text.replace("south", "west");
     let problems =
         Config::parse("d.toml", &text, Path::new(""), Config::empty(), &env).expect_err("no west");
-    let told = problems[0].to_string();
+    let reported = problems[0].to_string();
     assert!(
-        told.starts_with("d.toml:4: upstream.auth.cloud: "),
-        "{told}"
+        reported.starts_with("d.toml:4: upstream.auth.cloud: "),
+        "{reported}"
     );
 }
 
 #[test]
-fn callers_must_be_known_beyond_loopback() {
-    let folder = tempfile::tempdir().expect("a folder");
+fn clients_must_be_authenticated_beyond_loopback() {
+    let directory = tempfile::tempdir().expect("a directory");
     let write =
-        |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("written");
+        |name: &str, text: &str| fs::write(directory.path().join(name), text).expect("written");
     write("tokens", "# of the build farm\nhunter2\n\n  second  \n");
-    write("none", "# nobody yet\n");
+    write("none", "# none yet\n");
     let own = rcgen::generate_simple_self_signed(["gateway".to_owned()]).expect("a certificate");
     write("pem", &own.cert.pem());
     write("key", &own.signing_key.serialize_pem());
-    let parse = |text: &str| Config::parse("d.toml", text, folder.path(), Config::empty(), &env);
+    let parse = |text: &str| Config::parse("d.toml", text, directory.path(), Config::empty(), &env);
     let listen = "[listen]\ngrpc='0.0.0.0:50051'\n";
     let basic = format!("{HEAT}auth={{kind='basic',username='u',password_env='SECRET'}}\n");
     let tls = "[listen.tls]\ncert_file='pem'\nkey_file='key'\n";
 
-    let problems = parse(&format!("{listen}{basic}")).expect_err("anyone could call");
-    let told = problems[0].to_string();
+    let problems = parse(&format!("{listen}{basic}")).expect_err("clients are not authenticated");
+    let reported = problems[0].to_string();
     assert!(
-        told.starts_with("d.toml:1: listen: anyone who reaches 0.0.0.0:50051 could use the"),
-        "{told}"
+        reported
+            .starts_with("d.toml:1: listen: any client that reaches 0.0.0.0:50051 could use the"),
+        "{reported}"
     );
     assert!(
         parse(&format!("{listen}{tls}{basic}")).is_err(),
-        "TLS alone knows nobody"
+        "TLS alone authenticates no client"
     );
 
-    let own = parse(&format!("{listen}{HEAT}")).expect("callers bring their own");
+    let own = parse(&format!("{listen}{HEAT}")).expect("clients send their own credentials");
     assert!(own.client_tokens.is_empty());
-    assert!(own.tokens_in_the_clear(), "tokens pass through");
-    let sealed = parse(&format!("{listen}{tls}{HEAT}")).expect("TLS");
-    assert!(!sealed.tokens_in_the_clear());
+    assert!(
+        own.has_plaintext_tokens(),
+        "passthrough tokens are plaintext"
+    );
+    let with_tls = parse(&format!("{listen}{tls}{HEAT}")).expect("TLS");
+    assert!(!with_tls.has_plaintext_tokens());
     let tokens = format!("{listen}[listen.clients]\ntokens_file='tokens'\n{basic}");
     let config = parse(&tokens).expect("tokens");
     let tokens: Vec<_> = config
@@ -524,34 +530,34 @@ fn callers_must_be_known_beyond_loopback() {
         .map(|t| t.expose_secret())
         .collect();
     assert_eq!(tokens, ["hunter2", "second"]);
-    assert!(config.tokens_in_the_clear());
-    let at_home =
-        Config::parse("d.toml", HEAT, folder.path(), Config::empty(), &env).expect("loopback");
-    assert!(!at_home.tokens_in_the_clear());
+    assert!(config.has_plaintext_tokens());
+    let on_loopback =
+        Config::parse("d.toml", HEAT, directory.path(), Config::empty(), &env).expect("loopback");
+    assert!(!on_loopback.has_plaintext_tokens());
     let mutual = format!("{listen}{tls}client_ca_file='pem'\n{basic}");
     assert!(parse(&mutual).expect("mTLS").tls.is_some());
     let none = format!("{listen}[listen.clients]\ntokens_file='none'\n{basic}");
     let problems = parse(&none).expect_err("no token");
-    let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    let want = "d.toml:4: listen.clients.tokens_file: has no token: write one a line";
-    assert!(told.contains(&want.to_owned()), "{told:?}");
+    let reported: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    let want = "d.toml:4: listen.clients.tokens_file: has no token: write one per line";
+    assert!(reported.contains(&want.to_owned()), "{reported:?}");
 }
 
 #[test]
-fn own_families_need_their_descriptors() {
-    let folder = tempfile::tempdir().expect("a folder");
-    fs::write(folder.path().join("my.binpb"), b"\x0a\x00").expect("written");
+fn own_families_need_descriptors() {
+    let directory = tempfile::tempdir().expect("a directory");
+    fs::write(directory.path().join("my.binpb"), b"\x0a\x00").expect("written");
     let text = format!("{HEAT}dialect='any'\n[[descriptors]]\nfile='my.binpb'\n");
     let text = text.replace("'heat'", "'mine.v1'");
     let config =
-        Config::parse("d.toml", &text, folder.path(), Config::empty(), &env).expect("right");
+        Config::parse("d.toml", &text, directory.path(), Config::empty(), &env).expect("right");
     assert_eq!(config.upstreams[0].dialect, "any");
     assert_eq!(config.descriptors[0].name, "my.binpb");
     assert_eq!(config.descriptors[0].bytes, b"\x0a\x00");
 }
 
 #[test]
-fn near_words() {
+fn hints_name_the_nearest_key() {
     for (word, want) in [
         ("pasword", ", did you mean password_env?"),
         ("drain", ", did you mean drain_timeout_secs?"),
@@ -571,10 +577,10 @@ fn near_words() {
 }
 
 #[test]
-fn what_could_not_be_served_is_told() {
-    let folder = tempfile::tempdir().expect("a folder");
+fn invalid_tls_files_and_log_levels_are_reported() {
+    let directory = tempfile::tempdir().expect("a directory");
     let write =
-        |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("written");
+        |name: &str, text: &str| fs::write(directory.path().join(name), text).expect("written");
     let certificate = || rcgen::generate_simple_self_signed(["gateway".to_owned()]).expect("one");
     let (own, other) = (certificate(), certificate());
     write("cert", &own.cert.pem());
@@ -587,49 +593,52 @@ fn what_could_not_be_served_is_told() {
             "words",
             "key",
             "cert",
-            Some("6: listen.tls.cert_file: holds no certificate in PEM"),
+            Some("6: listen.tls.cert_file: contains no certificate in PEM"),
         ),
         (
             "cert",
             "words",
             "cert",
-            Some("7: listen.tls.key_file: holds no private key in PEM"),
+            Some("7: listen.tls.key_file: contains no private key in PEM"),
         ),
         (
             "cert",
             "other",
             "cert",
-            Some("7: listen.tls.key_file: does not go with cert_file: "),
+            Some("7: listen.tls.key_file: does not match cert_file: "),
         ),
         (
             "cert",
             "key",
             "words",
-            Some("8: listen.tls.client_ca_file: holds no certificate in PEM"),
+            Some("8: listen.tls.client_ca_file: contains no certificate in PEM"),
         ),
         (
             "cert",
             "key",
             "key",
-            Some("8: listen.tls.client_ca_file: holds no certificate in PEM"),
+            Some("8: listen.tls.client_ca_file: contains no certificate in PEM"),
         ),
     ] {
         let text = format!(
             "{HEAT}[listen.tls]\ncert_file='{cert}'\nkey_file='{key}'\nclient_ca_file='{ca}'\n"
         );
-        let got = Config::parse("d.toml", &text, folder.path(), Config::empty(), &env);
+        let got = Config::parse("d.toml", &text, directory.path(), Config::empty(), &env);
         match want {
             None => assert!(got.is_ok(), "{got:?}"),
             Some(want) => {
                 let problems = got.expect_err(want);
-                let told = problems[0].to_string();
-                assert!(told.starts_with(&format!("d.toml:{want}")), "{told}");
+                let reported = problems[0].to_string();
+                assert!(
+                    reported.starts_with(&format!("d.toml:{want}")),
+                    "{reported}"
+                );
             }
         }
     }
     let text = format!("{HEAT}[log]\nlevel='info,h2=loud'\n");
-    let problems =
-        Config::parse("d.toml", &text, folder.path(), Config::empty(), &env).expect_err("no level");
+    let problems = Config::parse("d.toml", &text, directory.path(), Config::empty(), &env)
+        .expect_err("no level");
     assert!(
         problems[0].to_string().contains("log.level: "),
         "{}",
@@ -638,21 +647,21 @@ fn what_could_not_be_served_is_told() {
 }
 
 #[test]
-fn an_upstream_without_rpcs_is_told() {
+fn upstream_of_an_unknown_family_is_reported() {
     let mut config =
         Config::parse("d.toml", HEAT, Path::new("."), Config::empty(), &env).expect("good");
     assert!(config.contract().is_ok());
     config.upstreams[0].family = "hea".to_owned();
-    let told = config.contract().expect_err("no such family");
-    assert_eq!(told.len(), 1);
+    let reported = config.contract().expect_err("no such family");
+    assert_eq!(reported.len(), 1);
     assert!(
-        told[0].contains("no rpc is of family hea, did you mean heat?"),
-        "{told:?}"
+        reported[0].contains("no rpc has the family hea, did you mean heat?"),
+        "{reported:?}"
     );
 }
 
 #[test]
-fn the_sandbox_takes_a_file_without_upstreams_only() {
+fn sandbox_rejects_a_file_with_upstreams() {
     let sandbox =
         |text: &str| Config::parse("d.toml", text, Path::new(""), Config::sandbox(), &no_env);
     let config = sandbox("[listen]\ngrpc = '127.0.0.1:7'\n").expect("right");

@@ -1,4 +1,4 @@
-//! The certificate that the gateway shows, and whose callers' it trusts.
+//! `[listen.tls]`: the certificate of the gRPC listener, and the CA of client certificates.
 
 use rustls::RootCertStore;
 use rustls::crypto::ring::default_provider;
@@ -10,28 +10,31 @@ use secrecy::SecretString;
 use super::Tls;
 use super::reader::Section;
 
-/// Reads `[listen.tls]`; what TLS could not be served with is told.
+/// Reads `[listen.tls]`, and reports what rustls would not accept.
 pub(super) fn read(section: &Section<'_>) -> Option<Tls> {
     let certificate = section.required_file("cert_file");
     let key = section.required_file("key_file");
     let client_ca = section.file("client_ca_file");
     if let Some(pem) = &client_ca {
         let mut roots = RootCertStore::empty();
-        for authority in certificates(section, "client_ca_file", pem)? {
-            if let Err(problem) = roots.add(authority) {
-                section.wrong("client_ca_file", &format!("is no authority: {problem}"));
+        for ca in certificates(section, "client_ca_file", pem)? {
+            if let Err(problem) = roots.add(ca) {
+                section.invalid(
+                    "client_ca_file",
+                    &format!("is not a CA certificate: {problem}"),
+                );
             }
         }
     }
     let (certificate, key) = (certificate?, key?);
     let chain = certificates(section, "cert_file", &certificate)?;
     let Ok(own) = PrivateKeyDer::from_pem_slice(&key) else {
-        section.wrong("key_file", "holds no private key in PEM");
+        section.invalid("key_file", "contains no private key in PEM");
         return None;
     };
     if let Err(problem) = CertifiedKey::from_der(chain, own, &default_provider()) {
-        let problem = format!("does not go with cert_file: {problem}");
-        section.wrong("key_file", &problem);
+        let problem = format!("does not match cert_file: {problem}");
+        section.invalid("key_file", &problem);
         return None;
     }
     Some(Tls {
@@ -41,7 +44,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<Tls> {
     })
 }
 
-/// The certificates of a PEM file: one at least.
+/// Returns the certificates of a PEM file, at least one.
 fn certificates(
     section: &Section<'_>,
     key: &str,
@@ -51,7 +54,7 @@ fn certificates(
     match found {
         Ok(found) if !found.is_empty() => Some(found),
         _ => {
-            section.wrong(key, "holds no certificate in PEM");
+            section.invalid(key, "contains no certificate in PEM");
             None
         }
     }

@@ -1,4 +1,4 @@
-//! `[[upstream]]`: the endpoints to call.
+//! `[[upstream]]`: the REST APIs to call.
 
 use std::collections::HashMap;
 
@@ -10,17 +10,17 @@ use crate::http_client;
 use crate::upstream;
 use crate::upstream::family::Family;
 
-/// The families that the gateway knows beside users' own.
+/// The built-in families.
 const FAMILIES: [&str; 3] = ["heat", "servicestage", "jp1ao"];
 
-/// One upstream; none where something is wrong with it.
+/// Reads one upstream. Returns none if it is invalid.
 pub(super) fn read(section: &Section<'_>) -> Option<upstream::Settings> {
     let name = section.required_text("name");
     if let Some(name) = &name
         && !is_name(&name.value)
     {
         let problem = "must be 1 to 64 letters, digits, '-', '_' or '.'";
-        section.wrong_at(name.at, "name", problem);
+        section.invalid_at(name.at, "name", problem);
     }
     let family_name = section.required_text("family").map(|found| found.value);
     let family = family(family_name.as_deref().unwrap_or_default());
@@ -31,15 +31,15 @@ pub(super) fn read(section: &Section<'_>) -> Option<upstream::Settings> {
     let mut transport = transport(section);
     let login = auth::read(&section.section("auth"), project_id.as_deref(), family);
     if let Some(login) = &login {
-        // What `clouds.yaml` says stands behind what is said here.
+        // The upstream's own keys take precedence over `clouds.yaml`.
         endpoint = endpoint.or_else(|| login.endpoint.clone());
         project_id = project_id.or_else(|| login.project_id.clone());
         transport.ca_file = transport.ca_file.take().or_else(|| login.ca_file.clone());
-        let found_by_login = login.brings_catalog && family.catalog_type.is_some();
+        let found_by_login = login.has_catalog && family.catalog_type.is_some();
         if endpoint.is_none() && !section.has("endpoint") && !found_by_login {
-            section.wrong(
+            section.invalid(
                 "endpoint",
-                "is missing: where is the upstream? (https://...)",
+                "is missing: set the URL of the upstream (https://...)",
             );
         }
     }
@@ -93,8 +93,8 @@ fn transport(section: &Section<'_>) -> http_client::Settings {
     settings
 }
 
-/// The dialect: one of the family's, the first by default. A user's own family
-/// may have any.
+/// Reads the dialect: one of the family's, by default the first. The user's own family may
+/// have any.
 fn dialect(section: &Section<'_>, family: &Family) -> Option<String> {
     let first = family.dialects.first().copied().unwrap_or_default();
     if !section.has("dialect") {
@@ -105,23 +105,23 @@ fn dialect(section: &Section<'_>, family: &Family) -> Option<String> {
         return Some(dialect);
     }
     let problem = if family.dialects.is_empty() {
-        format!("the family {} has no dialects: leave it out", family.name)
+        format!("the family {} has no dialects: remove the key", family.name)
     } else {
         let near = nearest(&dialect, family.dialects.iter().copied());
         let known = family.dialects.join(", ");
         format!("the family {} has the dialects {known}{near}", family.name)
     };
-    section.wrong("dialect", &problem);
+    section.invalid("dialect", &problem);
     None
 }
 
-/// Names go into metadata, logs and metric labels.
+/// Returns whether metadata, logs and metric labels can carry the name.
 fn is_name(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     (1..=64).contains(&name.len()) && name.chars().all(plain)
 }
 
-/// Names are told apart, and families known.
+/// Reports duplicate names and unknown families.
 pub(super) fn check_names(root: &Section<'_>, config: &Config) {
     let mut seen = HashMap::new();
     let own = !config.descriptors.is_empty() || root.has("descriptors");
@@ -129,8 +129,8 @@ pub(super) fn check_names(root: &Section<'_>, config: &Config) {
         if let Some(name) = section.text("name")
             && seen.insert(name.value.clone(), ()).is_some()
         {
-            let problem = format!("there is another upstream named {}", name.value);
-            section.wrong_at(name.at, "name", &problem);
+            let problem = format!("another upstream has the name {} too", name.value);
+            section.invalid_at(name.at, "name", &problem);
         }
         if let Some(name) = section.text("family")
             && !FAMILIES.contains(&&*name.value)
@@ -138,17 +138,17 @@ pub(super) fn check_names(root: &Section<'_>, config: &Config) {
         {
             let near = nearest(&name.value, FAMILIES.into_iter());
             let problem = format!(
-                "there is no family {}{near}; built in are {}, and for a REST API of your own, \
+                "the family {} does not exist{near}; built in are {}; for a REST API of your own, \
                  name its descriptor set in [[descriptors]]",
                 name.value,
                 FAMILIES.join(", ")
             );
-            section.wrong_at(name.at, "family", &problem);
+            section.invalid_at(name.at, "family", &problem);
         }
     }
 }
 
-/// At most one default a family.
+/// Reports more than one default per family.
 pub(super) fn check_defaults(root: &Section<'_>) {
     let mut chosen: HashMap<String, String> = HashMap::new();
     for section in root.sections("upstream") {
@@ -163,10 +163,10 @@ pub(super) fn check_defaults(root: &Section<'_>) {
             .map_or_else(String::new, |name| name.value);
         if let Some(first) = chosen.get(&family.value) {
             let problem = format!(
-                "upstream {first} is the default of {} already",
+                "upstream {first} is already the default of {}",
                 family.value
             );
-            section.wrong("default", &problem);
+            section.invalid("default", &problem);
         } else {
             chosen.insert(family.value, name);
         }

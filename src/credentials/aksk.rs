@@ -1,5 +1,5 @@
-//! Huawei Cloud's request signature, `SDK-HMAC-SHA256`. Pure: the clock is an
-//! argument, and nothing that is signed is changed afterwards.
+//! AK/SK signing: Huawei Cloud's request signature, `SDK-HMAC-SHA256`. Pure: the time is an
+//! argument.
 //!
 //! Source of the rules: the official Python signer (huaweicloudsdkcore,
 //! `signer/signer.py`); its vectors are in `tests/fixtures/servicestage`.
@@ -24,9 +24,9 @@ const SECURITY_TOKEN: HeaderName = HeaderName::from_static("x-security-token");
 const PAYLOAD: HeaderName = HeaderName::from_static("x-sdk-content-sha256");
 const UNSIGNED: HeaderValue = HeaderValue::from_static("UNSIGNED-PAYLOAD");
 
-/// What is signed where present, in sorted order. No more, so that a proxy may
-/// add or change any other header.
-const SIGNED: [&str; 7] = [
+/// The headers that are signed if present, in sorted order. A proxy may add or change any
+/// other header.
+const SIGNED_HEADERS: [&str; 7] = [
     "content-type",
     "host",
     "x-domain-id",
@@ -36,32 +36,32 @@ const SIGNED: [&str; 7] = [
     "x-security-token",
 ];
 
-/// What stays as it is in canonical paths and queries.
+/// The characters that are encoded in canonical paths and queries.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
     .remove(b'.')
     .remove(b'~');
 
-/// How far a request's date may be from the server's clock.
+/// The largest accepted difference between a request's date and the server's clock.
 /// Source: Huaweicloud API Gateway, "AK/SK Signing and Authentication".
-pub const MAX_SKEW: Duration = Duration::from_secs(15 * 60);
+pub const MAX_CLOCK_SKEW: Duration = Duration::from_secs(15 * 60);
 
 /// Access keys, ready to sign.
 #[derive(Clone, Debug)]
 pub struct Keys {
     access_key: String,
-    // Keeps the secret key's hash state alone; its Debug shows the algorithm.
+    // Contains only hash states of the secret key; its `Debug` prints the algorithm.
     secret_key: hmac::Key,
     security_token: Option<HeaderValue>,
-    /// `x-project-id`, or `x-domain-id` where there is no project: of calls whose
-    /// path names no project.
+    /// `x-project-id`, or `x-domain-id` without a project, of calls whose path has no project
+    /// id.
     scope: Option<(HeaderName, HeaderValue)>,
 }
 
 impl Keys {
-    /// Checks the keys. Fails with FAILED_PRECONDITION where one of them cannot
-    /// be a header's value.
+    /// Checks the keys. Fails with FAILED_PRECONDITION if one of them cannot be a header
+    /// value.
     pub fn new(settings: &AkSk) -> Result<Self, Error> {
         header_value("access key", &settings.access_key)?;
         let scope = match (&settings.project_id, &settings.domain_id) {
@@ -81,10 +81,9 @@ impl Keys {
         })
     }
 
-    /// Signs the request as it stands: sets the headers that a signature needs
-    /// and `authorization`. Url and body are left as they are. `project` is the one
-    /// in the path, percent-encoded, which the signature is for. Fails where that
-    /// cannot be a header's value.
+    /// Signs the request: sets the headers that a signature needs, and `authorization`. URL
+    /// and body are unchanged. `project` is the project id in the path, percent-encoded; it
+    /// is sent as `x-project-id`. Fails if it cannot be a header value.
     pub fn sign(
         &self,
         exchange: &mut Exchange,
@@ -102,7 +101,7 @@ impl Keys {
         if let Some(token) = &self.security_token {
             exchange.headers.insert(SECURITY_TOKEN, token.clone());
         }
-        if leaves_payload_out(&exchange.headers) {
+        if payload_is_unsigned(&exchange.headers) {
             exchange.headers.insert(PAYLOAD, UNSIGNED);
         }
         let request = Request {
@@ -113,7 +112,7 @@ impl Keys {
             headers: &exchange.headers,
             body: exchange.body.as_deref().unwrap_or_default(),
         };
-        let signed: Vec<&str> = SIGNED
+        let signed: Vec<&str> = SIGNED_HEADERS
             .into_iter()
             .filter(|name| request.header(name).is_some())
             .collect();
@@ -136,26 +135,26 @@ impl Keys {
     }
 }
 
-/// The project of a path as a header's value.
+/// Returns the project id of a path as a header value.
 fn project_header(id: &str) -> Result<HeaderValue, Error> {
     let id: Cow<'_, [u8]> = percent_decode_str(id).into();
     HeaderValue::from_bytes(&id).map_err(|_| Error::Binding {
         field: "project_id".into(),
-        problem: "holds a character that no header may have, perhaps a line break".into(),
+        problem: "has a character that is invalid in a header, perhaps a line break".into(),
     })
 }
 
-/// How far our clock is from that of whoever answered, from the reply's `Date`
-/// (whole seconds). None where there is none or it cannot be read.
+/// Returns the difference between the gateway's clock and the reply's `Date`, which has a
+/// resolution of 1 s. None without a valid `Date`.
 pub fn clock_skew(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let date = headers.get(header::DATE)?.to_str().ok()?;
-    Some(apart(httpdate::parse_http_date(date).ok()?, now))
+    Some(difference(httpdate::parse_http_date(date).ok()?, now))
 }
 
-/// What a signature covers.
+/// The parts of a request that a signature covers.
 struct Request<'a> {
     verb: &'a Method,
-    /// Stands for `host` where that is not among the headers.
+    /// The value of `host` if the headers have none.
     authority: &'a str,
     path: &'a str,
     query: &'a str,
@@ -190,8 +189,8 @@ impl Request<'_> {
         text.extend_from_slice(signed.join(";").as_bytes());
         text.push(b'\n');
         match self.headers.get(PAYLOAD) {
-            // The hash of an empty body is its own, whatever the header says.
-            Some(stated) if !self.body.is_empty() => text.extend_from_slice(stated.as_bytes()),
+            // An empty body is always hashed.
+            Some(header) if !self.body.is_empty() => text.extend_from_slice(header.as_bytes()),
             _ => text.extend_from_slice(sha256(self.body).as_bytes()),
         }
         text
@@ -206,8 +205,8 @@ impl Request<'_> {
     }
 }
 
-/// Decoded as a whole, then encoded segment by segment, so that `%2F` becomes a
-/// separator; always ends in `/`, here alone.
+/// Decodes the path, then encodes each segment, so that `%2F` becomes a separator. Ends in
+/// `/`, which the sent path may not.
 fn canonical_path(path: &str) -> String {
     let decoded: Cow<'_, [u8]> = percent_decode_str(path).into();
     let mut text = decoded
@@ -221,8 +220,8 @@ fn canonical_path(path: &str) -> String {
     text
 }
 
-/// Decoded pairs sorted by key, then value, and encoded again. A `+` is a space,
-/// as the servers' own form decoding has it.
+/// Decodes the pairs, sorts them by key and value and encodes them. `+` is decoded as a
+/// space, as the servers do.
 fn canonical_query(query: &str) -> String {
     let decode = |text: &str| -> Vec<u8> { percent_decode_str(&text.replace('+', " ")).collect() };
     let mut pairs: Vec<(Vec<u8>, Vec<u8>)> = query
@@ -231,7 +230,7 @@ fn canonical_query(query: &str) -> String {
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
         .map(|(key, value)| (decode(key), decode(value)))
         .collect();
-    // UTF-8 sorts by bytes as by code points.
+    // The byte order of UTF-8 is the order of code points.
     pairs.sort_unstable();
     pairs
         .iter()
@@ -244,8 +243,8 @@ fn escape(bytes: &[u8]) -> String {
     percent_encode(bytes, ESCAPED).to_string()
 }
 
-/// Bodies that are neither JSON nor BSON are not signed.
-fn leaves_payload_out(headers: &HeaderMap) -> bool {
+/// Returns whether the body is not signed: if it is neither JSON nor BSON.
+fn payload_is_unsigned(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|value| {
         !["application/json", "application/bson"]
             .iter()
@@ -253,14 +252,14 @@ fn leaves_payload_out(headers: &HeaderMap) -> bool {
     })
 }
 
-/// `YYYYMMDDTHHMMSSZ`, in UTC.
+/// Formats a time as `YYYYMMDDTHHMMSSZ`, in UTC.
 fn date(now: SystemTime) -> String {
     let mut time = prost_types::Timestamp::from(now);
     time.nanos = 0;
     time.to_string().replace(['-', ':'], "")
 }
 
-fn apart(a: SystemTime, b: SystemTime) -> Duration {
+fn difference(a: SystemTime, b: SystemTime) -> Duration {
     a.duration_since(b).unwrap_or_else(|e| e.duration())
 }
 

@@ -1,4 +1,4 @@
-//! Keystone settings as users have them: `clouds.yaml` and `OS_*`.
+//! Reads Keystone settings from `clouds.yaml` and from `OS_*` variables.
 //!
 //! Sources: openstacksdk, `config/loader.py`; python-openstackclient,
 //! "Environment Variables".
@@ -13,30 +13,30 @@ use url::Url;
 
 use super::{IdOrName, Identity, Keystone, Named};
 
-/// Longest `clouds.yaml`, in bytes.
-const LONGEST: u64 = 1024 * 1024;
+/// Limit of `clouds.yaml`.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
-/// A cloud as its user describes it.
+/// One cloud of a file or of the environment.
 #[derive(Clone, Debug)]
 pub struct CloudConfig {
     /// How to log in.
     pub keystone: Keystone,
-    /// `orchestration_endpoint_override`: goes before the catalog.
+    /// `orchestration_endpoint_override`: takes precedence over the catalog.
     pub endpoint_override: Option<Url>,
-    /// PEM file with the authority to trust.
+    /// PEM file with the CA to trust.
     pub cacert: Option<PathBuf>,
-    /// The project's id, where it is given.
+    /// The project's id, if it is set.
     pub project_id: Option<String>,
 }
 
-/// The environment, as a value.
+/// Returns the value of an environment variable.
 type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// A cloud of `clouds.yaml`: the named one, else `OS_CLOUD`, else the only one.
+/// Reads a cloud of `clouds.yaml`: the named one, else `OS_CLOUD`, else the only one.
 /// The file is `OS_CLIENT_CONFIG_FILE`, else the first of `./clouds.yaml`,
 /// `~/.config/openstack/clouds.yaml` and `/etc/openstack/clouds.yaml` (also `.yml`
 /// and `.json`); secrets may be in `secure.yaml` in the same places. Fails with
-/// what is missing where, and what to do.
+/// what is missing in which place, and what to do.
 pub fn from_cloud(name: Option<&str>, env: Env<'_>) -> Result<CloudConfig, String> {
     let places = places(env);
     let path = match set(env, "OS_CLIENT_CONFIG_FILE") {
@@ -60,10 +60,10 @@ pub fn from_cloud(name: Option<&str>, env: Env<'_>) -> Result<CloudConfig, Strin
     cloud(&path, clouds, name.as_deref(), env)
 }
 
-/// The login that `OS_*` describe. None where they describe none; fails with
-/// what is missing.
+/// Reads a login from the `OS_*` variables. None if they have no login; fails with what is
+/// missing.
 pub fn from_env(env: Env<'_>) -> Result<Option<CloudConfig>, String> {
-    const SIGNS: [&str; 7] = [
+    const LOGIN_VARIABLES: [&str; 7] = [
         "OS_AUTH_URL",
         "OS_USERNAME",
         "OS_USER_ID",
@@ -72,7 +72,7 @@ pub fn from_env(env: Env<'_>) -> Result<Option<CloudConfig>, String> {
         "OS_APPLICATION_CREDENTIAL_SECRET",
         "OS_TOKEN",
     ];
-    if SIGNS.iter().all(|name| set(env, name).is_none()) {
+    if LOGIN_VARIABLES.iter().all(|name| set(env, name).is_none()) {
         return Ok(None);
     }
     let variable = |key: &str| format!("OS_{}", key.to_ascii_uppercase());
@@ -84,7 +84,7 @@ pub fn from_env(env: Env<'_>) -> Result<Option<CloudConfig>, String> {
     source.config().map(Some)
 }
 
-/// The directories that are looked into, in this order.
+/// Returns the directories of the search path, in order.
 fn places(env: Env<'_>) -> Vec<PathBuf> {
     let home = set(env, "XDG_CONFIG_HOME")
         .map(PathBuf::from)
@@ -102,42 +102,44 @@ fn places(env: Env<'_>) -> Vec<PathBuf> {
 fn find(places: &[PathBuf], stem: &str) -> Option<PathBuf> {
     places
         .iter()
-        .flat_map(|place| ["yaml", "yml", "json"].map(|end| place.join(format!("{stem}.{end}"))))
+        .flat_map(|directory| {
+            ["yaml", "yml", "json"].map(|end| directory.join(format!("{stem}.{end}")))
+        })
         .find(|path| path.is_file())
 }
 
-/// A file's text; at most `longest` bytes.
-pub(super) fn read(path: &Path, longest: u64) -> Result<String, String> {
-    let place = path.display();
-    let fail = |e: std::io::Error| format!("{place}: cannot be read: {e}");
+/// Reads a text file of at most `max_bytes`.
+pub(super) fn read(path: &Path, max_bytes: u64) -> Result<String, String> {
+    let location = path.display();
+    let fail = |e: std::io::Error| format!("{location}: cannot be read: {e}");
     let mut text = String::new();
     File::open(path)
         .map_err(fail)?
-        .take(longest + 1)
+        .take(max_bytes + 1)
         .read_to_string(&mut text)
         .map_err(fail)?;
-    if text.len() as u64 > longest {
-        return Err(format!("{place}: longer than {longest} bytes"));
+    if text.len() as u64 > max_bytes {
+        return Err(format!("{location}: longer than {max_bytes} bytes"));
     }
     Ok(text)
 }
 
-/// The member `clouds` of a file.
+/// Reads the member `clouds` of a file.
 fn clouds(path: &Path) -> Result<Mapping, String> {
-    let place = path.display();
-    let text = read(path, LONGEST)?;
+    let location = path.display();
+    let text = read(path, MAX_FILE_BYTES)?;
     let file: Value = serde_yaml_ng::from_str(&text).map_err(|e| {
-        // The parser's own words may repeat a secret.
+        // The parser's message may contain a secret.
         let line = e.location().map_or(0, |l| l.line());
-        format!("{place}: line {line}: this is not YAML")
+        format!("{location}: line {line}: this is not YAML")
     })?;
     match file.get("clouds") {
         Some(Value::Mapping(clouds)) => Ok(clouds.clone()),
-        _ => Err(format!("{place}: there is no mapping `clouds`")),
+        _ => Err(format!("{location}: there is no mapping `clouds`")),
     }
 }
 
-/// Adds `other`'s values to those of `base`, and over them.
+/// Merges `other` into `base`; values of `other` take precedence.
 fn merge(base: &mut Mapping, other: Mapping) {
     for (key, value) in other {
         match (base.get_mut(&key), value) {
@@ -155,21 +157,21 @@ fn cloud(
     name: Option<&str>,
     env: Env<'_>,
 ) -> Result<CloudConfig, String> {
-    let place = path.display();
+    let location = path.display();
     let names: Vec<&str> = clouds.keys().filter_map(Value::as_str).collect();
     let name = match (name, names.as_slice()) {
         (Some(name), _) => name,
         (None, [name]) => name,
         (None, _) => {
             return Err(format!(
-                "{place}: name one of its clouds ({}), or set OS_CLOUD",
+                "{location}: name one of its clouds ({}), or set OS_CLOUD",
                 names.join(", ")
             ));
         }
     };
     let Some(Value::Mapping(cloud)) = clouds.get(name) else {
         return Err(format!(
-            "{place}: there is no cloud {name}: it has {}",
+            "{location}: there is no cloud {name}: it has {}",
             names.join(", ")
         ));
     };
@@ -182,7 +184,7 @@ fn cloud(
                 .flatten()
                 .find_map(|map| scalar(map.get(key).or_else(|| map.get(&dashed))?))
         },
-        label: &|key| format!("{place}: cloud {name}: `{key}`"),
+        label: &|key| format!("{location}: cloud {name}: `{key}`"),
         env,
     };
     let profile = || (source.get)("profile").or_else(|| (source.get)("cloud"));
@@ -190,20 +192,20 @@ fn cloud(
         && let Some(profile) = profile()
     {
         return Err(format!(
-            "{place}: cloud {name}: the vendor profile {profile} is not known here: \
+            "{location}: cloud {name}: the vendor profile {profile} is unknown: \
              write its `auth_url` under `auth`"
         ));
     }
     source.config()
 }
 
-/// A scalar's text; none for an empty one.
+/// Returns the text of a scalar; None if it is empty.
 fn scalar(value: &Value) -> Option<String> {
     let text = match value {
         Value::String(text) => text.clone(),
         Value::Number(number) => number.to_string(),
         Value::Bool(bool) => bool.to_string(),
-        // `regions: [RegionOne, ...]`: the first.
+        // `regions: [RegionOne, ...]`: the first one.
         Value::Sequence(values) => scalar(values.first()?)?,
         _ => return None,
     };
@@ -214,17 +216,17 @@ fn set(env: Env<'_>, name: &str) -> Option<String> {
     env(name).filter(|value| !value.trim().is_empty())
 }
 
-/// An http url.
-pub(super) fn url(place: &str, text: &str) -> Result<Url, String> {
+/// Parses an http or https URL.
+pub(super) fn url(location: &str, text: &str) -> Result<Url, String> {
     match Url::parse(text.trim()) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
         _ => Err(format!(
-            "{place} is not a url: write https://host[:port]/path"
+            "{location} is not a URL: write https://host[:port]/path"
         )),
     }
 }
 
-/// Values by their names in `clouds.yaml`, and how a name is told to the user.
+/// Values by their names in `clouds.yaml`, and the names for messages.
 struct Source<'a> {
     get: &'a dyn Fn(&str) -> Option<String>,
     label: &'a dyn Fn(&str) -> String,
@@ -262,7 +264,7 @@ impl Source<'_> {
                 .is_some_and(|version| version.starts_with('2'));
         if old {
             return Err(format!(
-                "{}: Keystone v2 is not spoken: use v3",
+                "{}: Keystone v2 is not supported: use v3",
                 (self.label)("auth_url")
             ));
         }
@@ -273,7 +275,7 @@ impl Source<'_> {
         let unverified = [("verify", "false"), ("insecure", "true"), ("insecure", "1")];
         if let Some((key, _)) = unverified.into_iter().find(|(key, value)| is(key, value)) {
             return Err(format!(
-                "{}: certificates are always verified: name the authority's file in {}",
+                "{}: certificates are always verified: set the CA file in {}",
                 (self.label)(key),
                 (self.label)("cacert")
             ));
@@ -307,7 +309,7 @@ impl Source<'_> {
         })
     }
 
-    /// `~` is the home directory.
+    /// Expands `~` to the home directory.
     fn expand(&self, path: &str) -> PathBuf {
         match (path.strip_prefix("~/"), (self.env)("HOME")) {
             (Some(rest), Some(home)) => PathBuf::from(home).join(rest),
@@ -362,8 +364,8 @@ impl Source<'_> {
             .ok_or_else(|| format!("{} is missing", (self.label)("application_credential_id")))?;
         let user = self.user().ok_or_else(|| {
             format!(
-                "{} is missing: an application credential by name belongs to a user; \
-                 or give it by id",
+                "{} is missing: an application credential by name needs its user; \
+                 or set its id",
                 (self.label)("username")
             )
         })?;
@@ -400,14 +402,14 @@ impl Source<'_> {
                 domain: Some(self.domain("project", "user")),
             })),
             None => Err(format!(
-                "{} is missing: the services need a token of a project",
+                "{} is missing: the services need a token with a project",
                 (self.label)("project_name")
             )),
         }
     }
 
-    /// The domain of `what`: its own, the one given for all, that of the `other`,
-    /// else `default`, as openstackclient has it.
+    /// Returns the domain of `what`: its own, the common one, that of `other`, else
+    /// `default`, as openstackclient does.
     fn domain(&self, what: &str, other: &str) -> IdOrName {
         let of = |what: &str| {
             self.get(&format!("{what}domain_id"))

@@ -1,4 +1,4 @@
-//! What a login brings, and how long it holds.
+//! A credential and its lifetime.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -9,30 +9,30 @@ use url::Url;
 
 use crate::credentials::aksk::Keys;
 
-/// A lease is renewed this long before it ends, or a fifth of its life before.
-const MARGIN: Duration = Duration::from_secs(60);
+/// A token is refreshed this long before it expires, or a fifth of its lifetime before.
+const REFRESH_MARGIN: Duration = Duration::from_secs(60);
 
-/// Nothing is believed to live shorter, so that a wrong clock does not make each
-/// call log in.
-const SHORTEST: Duration = Duration::from_secs(1);
+/// Lower bound of a token's lifetime, so that a wrong clock does not cause a login for each
+/// call.
+const MIN_LIFETIME: Duration = Duration::from_secs(1);
 
-/// The right to call, for a time.
+/// What authorizes a call towards an upstream.
 #[derive(Debug)]
-pub struct Lease {
-    /// Where the service is, when the login said so.
+pub struct Credential {
+    /// The endpoint of the service, from the login's catalog.
     pub endpoint: Option<Url>,
-    /// The project, when the login said so.
+    /// The project id, from the login.
     pub project_id: Option<String>,
     pub(super) authorization: Authorization,
-    /// When it was asked for.
-    pub(super) since: Instant,
-    /// Asked for because the one before was refused.
-    pub(super) follows_refusal: bool,
-    /// None: it holds until it is refused.
-    life: Option<Life>,
+    /// When its login started.
+    pub(super) requested_at: Instant,
+    /// Whether the credential before was rejected.
+    pub(super) follows_rejection: bool,
+    /// None: valid until it is rejected.
+    expiry: Option<Expiry>,
 }
 
-/// How requests show the right.
+/// How a request is authorized.
 #[derive(Clone, Debug)]
 pub(super) enum Authorization {
     None,
@@ -40,77 +40,77 @@ pub(super) enum Authorization {
     Signature(Box<Keys>),
 }
 
-/// What a login brought.
+/// The result of a login.
 #[derive(Debug)]
-pub(super) struct Grant {
+pub(super) struct IssuedToken {
     pub authorization: Authorization,
-    /// From the request on. None: it holds until it is refused.
+    /// From the start of the login on. None: valid until it is rejected.
     pub lifetime: Option<Duration>,
     pub endpoint: Option<Url>,
     pub project_id: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Life {
-    renew_at: Instant,
-    /// A little before it ends, since a request takes a while to be judged.
+struct Expiry {
+    refresh_at: Instant,
+    /// Somewhat before the token expires, since a request takes time to reach the upstream.
     usable_until: Instant,
 }
 
-/// Where a lease stands.
+/// Whether a credential can be used now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// Good for now.
-    Fresh,
-    /// Good still; its successor should be asked for.
-    Aging,
-    /// No longer to be used.
-    Spent,
+pub(super) enum Validity {
+    /// It can be used.
+    Valid,
+    /// It can be used, and must be refreshed in the background.
+    ExpiresSoon,
+    /// It cannot be used.
+    Expired,
 }
 
-impl Lease {
-    /// One that never changes.
+impl Credential {
+    /// Returns one that never expires.
     pub(super) fn fixed(authorization: Authorization) -> Arc<Self> {
-        let grant = Grant {
+        let token = IssuedToken {
             authorization,
             lifetime: None,
             endpoint: None,
             project_id: None,
         };
-        Arc::new(Self::new(grant, Instant::now(), false))
+        Arc::new(Self::new(token, Instant::now(), false))
     }
 
-    pub(super) fn new(grant: Grant, since: Instant, follows_refusal: bool) -> Self {
-        let life = grant.lifetime.map(|lifetime| {
-            let lifetime = lifetime.clamp(SHORTEST, Duration::from_secs(365 * 86_400));
-            let margin = MARGIN.min(lifetime / 5);
-            Life {
-                renew_at: since + lifetime - margin,
-                usable_until: since + lifetime - margin / 4,
+    pub(super) fn new(token: IssuedToken, requested_at: Instant, follows_rejection: bool) -> Self {
+        let expiry = token.lifetime.map(|lifetime| {
+            let lifetime = lifetime.clamp(MIN_LIFETIME, Duration::from_secs(365 * 86_400));
+            let margin = REFRESH_MARGIN.min(lifetime / 5);
+            Expiry {
+                refresh_at: requested_at + lifetime - margin,
+                usable_until: requested_at + lifetime - margin / 4,
             }
         });
         Self {
-            endpoint: grant.endpoint,
-            project_id: grant.project_id,
-            authorization: grant.authorization,
-            since,
-            follows_refusal,
-            life,
+            endpoint: token.endpoint,
+            project_id: token.project_id,
+            authorization: token.authorization,
+            requested_at,
+            follows_rejection,
+            expiry,
         }
     }
 
-    pub(super) fn phase(&self, now: Instant) -> Phase {
-        match self.life {
-            Some(life) if now >= life.usable_until => Phase::Spent,
-            Some(life) if now >= life.renew_at => Phase::Aging,
-            _ => Phase::Fresh,
+    pub(super) fn validity(&self, now: Instant) -> Validity {
+        match self.expiry {
+            Some(expiry) if now >= expiry.usable_until => Validity::Expired,
+            Some(expiry) if now >= expiry.refresh_at => Validity::ExpiresSoon,
+            _ => Validity::Valid,
         }
     }
 }
 
-/// How long a token lives, from the request on. Counted on the server's own
-/// clock where it tells one (`issued`, else the reply's `Date`), so that ours may
-/// be wrong. None where `expires` cannot be read.
+/// Returns the lifetime of a token, from the request on. It is the difference of two times
+/// of the server's clock (`expires` and `issued`, else the reply's `Date`), so that the
+/// gateway's clock may be wrong. None if `expires` is invalid.
 pub(super) fn lifetime(
     issued: Option<&str>,
     expires: &str,
@@ -122,16 +122,16 @@ pub(super) fn lifetime(
         let date = reply.get(header::DATE)?.to_str().ok()?;
         httpdate::parse_http_date(date).ok()
     });
-    let life = expires
+    let lifetime = expires
         .duration_since(issued.unwrap_or(now))
         .unwrap_or_default();
-    // Keystone cuts times to whole seconds, so that a token made late in a second
-    // ends up to a second earlier than the difference says. Seen: Keystone 30.
-    let cut = if issued.is_some() { 1 } else { 0 };
-    Some(life.saturating_sub(Duration::from_secs(cut)))
+    // Keystone truncates times to seconds: a token issued late in a second expires up
+    // to a second earlier than the difference says. Observed on Keystone 30.
+    let truncated = if issued.is_some() { 1 } else { 0 };
+    Some(lifetime.saturating_sub(Duration::from_secs(truncated)))
 }
 
-/// Reads an RFC 3339 time; without a zone it is UTC.
+/// Parses an RFC 3339 time; without a time zone it is UTC.
 fn time(text: &str) -> Option<SystemTime> {
     let read = |text: &str| -> Option<SystemTime> {
         text.parse::<prost_types::Timestamp>().ok()?.try_into().ok()
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times() {
+    fn times_without_zone_are_utc() {
         let want = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_231_866);
         for (text, want) in [
             ("2026-11-21T03:31:06.000000Z", Some(want)),
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn lifetimes() {
+    fn lifetime_is_the_difference_of_server_times() {
         let now = time("2026-11-21T02:00:00Z").unwrap();
         let dated = HeaderMap::from_iter([(
             header::DATE,
@@ -192,29 +192,32 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn phases() {
-        for (lifetime, aging, spent) in [
+    async fn credential_is_refreshed_before_it_expires() {
+        for (lifetime, soon, expired) in [
             (Some(86_400.0), 86_340.0, 86_385.0),
             (Some(5.0), 4.0, 4.75),
             (Some(0.0), 0.8, 0.95),
         ] {
-            let since = Instant::now();
-            let grant = Grant {
+            let requested_at = Instant::now();
+            let token = IssuedToken {
                 authorization: Authorization::None,
                 lifetime: lifetime.map(Duration::from_secs_f64),
                 endpoint: None,
                 project_id: None,
             };
-            let lease = Lease::new(grant, since, false);
-            let at = |secs: f64| lease.phase(since + Duration::from_secs_f64(secs));
-            assert_eq!(at(0.0), Phase::Fresh);
-            assert_eq!(at(aging - 0.01), Phase::Fresh);
-            assert_eq!(at(aging), Phase::Aging);
-            assert_eq!(at(spent - 0.01), Phase::Aging);
-            assert_eq!(at(spent), Phase::Spent);
+            let credential = Credential::new(token, requested_at, false);
+            let at = |secs: f64| credential.validity(requested_at + Duration::from_secs_f64(secs));
+            assert_eq!(at(0.0), Validity::Valid);
+            assert_eq!(at(soon - 0.01), Validity::Valid);
+            assert_eq!(at(soon), Validity::ExpiresSoon);
+            assert_eq!(at(expired - 0.01), Validity::ExpiresSoon);
+            assert_eq!(at(expired), Validity::Expired);
         }
-        let lease = Lease::fixed(Authorization::None);
-        let ages = Duration::from_secs(100 * 365 * 86_400);
-        assert_eq!(lease.phase(Instant::now() + ages), Phase::Fresh);
+        let credential = Credential::fixed(Authorization::None);
+        let hundred_years = Duration::from_secs(100 * 365 * 86_400);
+        assert_eq!(
+            credential.validity(Instant::now() + hundred_years),
+            Validity::Valid
+        );
     }
 }

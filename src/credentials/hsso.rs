@@ -1,4 +1,4 @@
-//! JP1/AO: HTTP Basic at first, then the token that came with the last answer.
+//! JP1/AO: HTTP Basic first, then the HSSO token of the latest response.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,69 +8,73 @@ use http::{HeaderMap, HeaderValue, header};
 use tokio::time::Instant;
 
 use super::header_value;
-use crate::credentials::credential::{Authorization, Grant, Lease, Phase};
+use crate::credentials::credential::{Authorization, Credential, IssuedToken, Validity};
 
-/// A token is no longer used at this age; the server ends it at 1,000 s.
-/// Source: JP1/AO Command and API Reference 12, 2.2.2.
-const LIFETIME: Duration = Duration::from_secs(800);
+/// Age until which a token is used; the server expires it at 1,000 s.
+/// Source: docs/apis/jp1ao.md, "Authentication and transport".
+const MAX_TOKEN_AGE: Duration = Duration::from_secs(800);
 
 /// The credentials of one user.
 #[derive(Debug)]
-pub(super) struct Session {
-    basic: Arc<Lease>,
-    current: ArcSwap<Lease>,
+pub(super) struct HssoSession {
+    basic: Arc<Credential>,
+    current: ArcSwap<Credential>,
 }
 
-impl Session {
-    pub(super) fn new(basic: Arc<Lease>) -> Self {
+impl HssoSession {
+    pub(super) fn new(basic: Arc<Credential>) -> Self {
         Self {
             current: ArcSwap::new(basic.clone()),
             basic,
         }
     }
 
-    pub(super) fn lease(&self) -> Arc<Lease> {
-        let lease = self.current.load_full();
-        if lease.phase(Instant::now()) == Phase::Fresh {
-            return lease;
+    pub(super) fn get(&self) -> Arc<Credential> {
+        let credential = self.current.load_full();
+        if credential.validity(Instant::now()) == Validity::Valid {
+            return credential;
         }
-        self.current.compare_and_swap(&lease, self.basic.clone());
+        self.current
+            .compare_and_swap(&credential, self.basic.clone());
         self.basic.clone()
     }
 
-    /// A refused token falls back to Basic; a refused password is final.
-    pub(super) fn refuse(&self, lease: &Arc<Lease>) -> bool {
-        if Arc::ptr_eq(lease, &self.basic) {
+    /// Falls back from a rejected token to Basic. Returns false for a rejected password.
+    pub(super) fn invalidate(&self, credential: &Arc<Credential>) -> bool {
+        if Arc::ptr_eq(credential, &self.basic) {
             return false;
         }
-        self.current.compare_and_swap(lease, self.basic.clone());
+        self.current
+            .compare_and_swap(credential, self.basic.clone());
         true
     }
 
-    /// Takes the token of an answer. The same one again keeps its age.
+    /// Stores the token of a response. The same token again keeps its age.
     pub(super) fn observe(&self, headers: &HeaderMap) {
-        let Some(value) = next(headers) else { return };
+        let Some(value) = next_token(headers) else {
+            return;
+        };
         let current = self.current.load();
         let same = matches!(&current.authorization, Authorization::Headers(present)
             if present.iter().any(|(_, present)| *present == value));
-        if same && current.phase(Instant::now()) == Phase::Fresh {
+        if same && current.validity(Instant::now()) == Validity::Valid {
             return;
         }
-        let grant = Grant {
+        let token = IssuedToken {
             authorization: Authorization::Headers(vec![(header::AUTHORIZATION, value)]),
-            // `Lease` keeps a margin of 60 s from lives that long.
-            lifetime: Some(LIFETIME + Duration::from_secs(60)),
+            // A `Credential` with such a lifetime is valid until 60 s before its end.
+            lifetime: Some(MAX_TOKEN_AGE + Duration::from_secs(60)),
             endpoint: None,
             project_id: None,
         };
         self.current
-            .store(Arc::new(Lease::new(grant, Instant::now(), false)));
+            .store(Arc::new(Credential::new(token, Instant::now(), false)));
     }
 }
 
-/// The `authorization` that an answer's `www-authenticate` brings. On success it
-/// is no challenge but the next token. Source: as above, 2.2.13.
-fn next(headers: &HeaderMap) -> Option<HeaderValue> {
+/// Returns the next `authorization`, from a response's `www-authenticate`: in a success it
+/// is a token, not a challenge. Source: docs/apis/jp1ao.md, "Response headers".
+fn next_token(headers: &HeaderMap) -> Option<HeaderValue> {
     headers
         .get_all(header::WWW_AUTHENTICATE)
         .iter()
@@ -88,27 +92,27 @@ fn next(headers: &HeaderMap) -> Option<HeaderValue> {
 mod tests {
     use super::*;
 
-    fn answer(value: &str) -> HeaderMap {
+    fn response(value: &str) -> HeaderMap {
         HeaderMap::from_iter([(header::WWW_AUTHENTICATE, value.parse().unwrap())])
     }
 
-    fn shown(lease: &Lease) -> &str {
-        match &lease.authorization {
+    fn authorization(credential: &Credential) -> &str {
+        match &credential.authorization {
             Authorization::Headers(headers) => headers[0].1.to_str().unwrap(),
             other => panic!("{other:?}"),
         }
     }
 
-    fn session() -> Session {
+    fn session() -> HssoSession {
         let basic = header_value("password", "Basic dTpw").unwrap();
-        Session::new(Lease::fixed(Authorization::Headers(vec![(
+        HssoSession::new(Credential::fixed(Authorization::Headers(vec![(
             header::AUTHORIZATION,
             basic,
         )])))
     }
 
     #[test]
-    fn tokens() {
+    fn token_is_read_from_www_authenticate() {
         for (value, want) in [
             ("HSSO 0123=_V0300", Some("HSSO 0123=_V0300")),
             ("hsso  abc ", Some("HSSO abc")),
@@ -117,36 +121,36 @@ mod tests {
             ("HSSO realm a", None),
             ("Basic realm=\"x\"", None),
         ] {
-            let next = next(&answer(value));
+            let next = next_token(&response(value));
             assert_eq!(next.as_ref().map(|v| v.to_str().unwrap()), want, "{value}");
             assert!(next.is_none_or(|v| v.is_sensitive()), "{value}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_session() {
+    async fn latest_token_is_used_until_it_is_old_or_rejected() {
         let session = session();
-        let basic = session.lease();
-        assert_eq!(shown(&basic), "Basic dTpw");
+        let basic = session.get();
+        assert_eq!(authorization(&basic), "Basic dTpw");
 
-        session.observe(&answer("HSSO one"));
-        let one = session.lease();
-        assert_eq!(shown(&one), "HSSO one");
+        session.observe(&response("HSSO one"));
+        let one = session.get();
+        assert_eq!(authorization(&one), "HSSO one");
 
-        // The same token again is not younger for it.
+        // The same token again keeps its age.
         tokio::time::advance(Duration::from_secs(799)).await;
-        session.observe(&answer("HSSO one"));
-        assert!(Arc::ptr_eq(&session.lease(), &one));
+        session.observe(&response("HSSO one"));
+        assert!(Arc::ptr_eq(&session.get(), &one));
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert!(Arc::ptr_eq(&session.lease(), &basic));
+        assert!(Arc::ptr_eq(&session.get(), &basic));
 
-        session.observe(&answer("HSSO two"));
-        let two = session.lease();
-        session.observe(&answer("HSSO three"));
-        assert!(session.refuse(&two), "there is a newer one");
-        assert_eq!(shown(&session.lease()), "HSSO three");
-        assert!(session.refuse(&session.lease()), "Basic again");
-        assert!(Arc::ptr_eq(&session.lease(), &basic));
-        assert!(!session.refuse(&basic), "a wrong password stays wrong");
+        session.observe(&response("HSSO two"));
+        let two = session.get();
+        session.observe(&response("HSSO three"));
+        assert!(session.invalidate(&two), "another one is current");
+        assert_eq!(authorization(&session.get()), "HSSO three");
+        assert!(session.invalidate(&session.get()), "falls back to Basic");
+        assert!(Arc::ptr_eq(&session.get(), &basic));
+        assert!(!session.invalidate(&basic), "a rejected password is final");
     }
 }

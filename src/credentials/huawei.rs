@@ -1,4 +1,4 @@
-//! Huawei Cloud access keys as users have them, and the project they belong to.
+//! Huawei Cloud access keys from the environment or a file, and the lookup of their project.
 //!
 //! Sources: huaweicloudsdkcore, `auth/provider.py` (variables, credentials file);
 //! Identity and Access Management API, "Querying Project Information".
@@ -13,10 +13,10 @@ use serde::Deserialize;
 use tonic::Code;
 use url::Url;
 
-use super::login::{Login, below, json, refusal, shown};
-use super::{AkSk, aksk, clouds_yaml, credential};
+use super::login::{Login, below, display_url, json, rejection};
+use super::{AkSk, aksk, clouds_yaml, credential_error};
 use crate::credentials::aksk::Keys;
-use crate::credentials::credential::{Authorization, Grant, Lease};
+use crate::credentials::credential::{Authorization, Credential, IssuedToken};
 use crate::error::Error;
 use crate::http_client::Exchange;
 use drawbridge_transcoder::call::Reply;
@@ -24,13 +24,13 @@ use drawbridge_transcoder::call::Reply;
 /// The default of the official SDK.
 const IAM: &str = "https://iam.myhuaweicloud.com";
 
-/// Longest credentials file, in bytes.
-const LONGEST: u64 = 64 * 1024;
+/// Limit of the credentials file.
+const MAX_FILE_BYTES: u64 = 64 * 1024;
 
-/// Access keys from `HUAWEICLOUD_SDK_AK` and its siblings, else from the SDK's
-/// credentials file (`HUAWEICLOUD_SDK_CREDENTIALS_FILE`, default
-/// `~/.huaweicloud/credentials`). None where neither is there; fails with what is
-/// missing where, and what to do.
+/// Reads access keys from `HUAWEICLOUD_SDK_AK` and the related variables, else from the
+/// SDK's credentials file (`HUAWEICLOUD_SDK_CREDENTIALS_FILE`, default
+/// `~/.huaweicloud/credentials`). None if neither exists. Fails with what is missing in
+/// which place, and what to do.
 pub fn from_env(env: &dyn Fn(&str) -> Option<String>) -> Result<Option<AkSk>, String> {
     let get = |name: &str| {
         let value = env(&format!("HUAWEICLOUD_SDK_{name}"))?;
@@ -46,14 +46,14 @@ pub fn from_env(env: &dyn Fn(&str) -> Option<String>) -> Result<Option<AkSk>, St
             iam_endpoint: None,
             region: None,
         }),
-        (Some(_), None) => return Err(half("HUAWEICLOUD_SDK_AK", "HUAWEICLOUD_SDK_SK")),
-        (None, Some(_)) => return Err(half("HUAWEICLOUD_SDK_SK", "HUAWEICLOUD_SDK_AK")),
+        (Some(_), None) => return Err(incomplete("HUAWEICLOUD_SDK_AK", "HUAWEICLOUD_SDK_SK")),
+        (None, Some(_)) => return Err(incomplete("HUAWEICLOUD_SDK_SK", "HUAWEICLOUD_SDK_AK")),
         (None, None) => from_file(get("CREDENTIALS_FILE"), env)?,
     };
     let Some(mut keys) = keys else {
         return Ok(None);
     };
-    // What the environment says of the place goes before the file.
+    // The environment takes precedence over the file.
     keys.project_id = get("PROJECT_ID").or(keys.project_id);
     keys.domain_id = get("DOMAIN_ID").or(keys.domain_id);
     keys.region = get("REGION").or(keys.region);
@@ -63,7 +63,7 @@ pub fn from_env(env: &dyn Fn(&str) -> Option<String>) -> Result<Option<AkSk>, St
     Ok(Some(keys))
 }
 
-fn half(present: &str, missing: &str) -> String {
+fn incomplete(present: &str, missing: &str) -> String {
     format!("{present} is set and {missing} is not: set both")
 }
 
@@ -79,33 +79,33 @@ fn from_file(
             None => return Ok(None),
         },
     };
-    let text = clouds_yaml::read(&path, LONGEST)?;
+    let text = clouds_yaml::read(&path, MAX_FILE_BYTES)?;
     profile(&path, &text).map(Some)
 }
 
-/// The keys of a credentials file: of `[basic]`, else of `[global]`.
+/// Reads the keys of a credentials file: of `[basic]`, else of `[global]`.
 fn profile(path: &Path, text: &str) -> Result<AkSk, String> {
-    let place = path.display();
+    let location = path.display();
     let Some(name) = ["basic", "global"]
         .into_iter()
         .find(|name| lines(text).any(|(section, ..)| section == *name))
     else {
         return Err(format!(
-            "{place}: there is neither a [basic] nor a [global] section with keys"
+            "{location}: there is no [basic] or [global] section with keys"
         ));
     };
-    // What stands in [DEFAULT] holds for every section that does not say it.
+    // [DEFAULT] has the values of keys that the section lacks.
     let get = |key: &str| {
         [name, "DEFAULT"].into_iter().find_map(|name| {
             let found =
                 lines(text).find(|(section, k, _)| *section == name && k.eq_ignore_ascii_case(key));
-            // `%` is special to the SDK's reader, and doubled by its users.
+            // The SDK's reader requires `%` to be doubled.
             found
                 .filter(|(.., value)| !value.is_empty())
                 .map(|(.., value)| value.replace("%%", "%"))
         })
     };
-    let need = |key: &str| get(key).ok_or_else(|| format!("{place}: [{name}] has no `{key}`"));
+    let need = |key: &str| get(key).ok_or_else(|| format!("{location}: [{name}] has no `{key}`"));
     Ok(AkSk {
         access_key: need("ak")?,
         secret_key: need("sk")?.into(),
@@ -113,15 +113,14 @@ fn profile(path: &Path, text: &str) -> Result<AkSk, String> {
         project_id: get("project_id"),
         domain_id: get("domain_id"),
         iam_endpoint: get("iam_endpoint")
-            .map(|text| iam_endpoint(&format!("{place}: [{name}] iam_endpoint"), &text))
+            .map(|text| iam_endpoint(&format!("{location}: [{name}] iam_endpoint"), &text))
             .transpose()?,
         region: get("region"),
     })
 }
 
-/// Section, key and value of each line that has them. The SDK reads the file with
-/// Python's `configparser`: keys in any case, `=` or `:`, comments on lines of
-/// their own.
+/// Returns section, key and value of each line that has them. The SDK reads the file with
+/// Python's `configparser`: keys in any case, `=` or `:`, comments on separate lines.
 fn lines(text: &str) -> impl Iterator<Item = (&str, &str, &str)> {
     let mut section = "";
     text.lines().filter_map(move |line| {
@@ -138,17 +137,18 @@ fn lines(text: &str) -> impl Iterator<Item = (&str, &str, &str)> {
     })
 }
 
-fn iam_endpoint(place: &str, text: &str) -> Result<Url, String> {
-    clouds_yaml::url(place, text)
+fn iam_endpoint(location: &str, text: &str) -> Result<Url, String> {
+    clouds_yaml::url(location, text)
 }
 
-/// The lease of keys that need no lookup.
-pub(super) fn lease(settings: &AkSk) -> Result<Arc<Lease>, Error> {
-    grant(settings).map(|grant| Arc::new(Lease::new(grant, tokio::time::Instant::now(), false)))
+/// Returns the credential of keys that need no lookup.
+pub(super) fn credential(settings: &AkSk) -> Result<Arc<Credential>, Error> {
+    token(settings)
+        .map(|token| Arc::new(Credential::new(token, tokio::time::Instant::now(), false)))
 }
 
-fn grant(settings: &AkSk) -> Result<Grant, Error> {
-    Ok(Grant {
+fn token(settings: &AkSk) -> Result<IssuedToken, Error> {
+    Ok(IssuedToken {
         authorization: Authorization::Signature(Box::new(Keys::new(settings)?)),
         lifetime: None,
         endpoint: None,
@@ -156,7 +156,7 @@ fn grant(settings: &AkSk) -> Result<Grant, Error> {
     })
 }
 
-/// Finds the project of a region: a signed `GET {iam}/v3/projects?name=`.
+/// Looks up the project of a region: a signed `GET {iam}/v3/projects?name=`.
 pub(super) struct ProjectLookup {
     settings: AkSk,
     region: String,
@@ -174,7 +174,7 @@ struct Project {
 }
 
 impl ProjectLookup {
-    /// None where the project is known, or the region is not.
+    /// Returns None if the project is configured, or the region is not.
     pub(super) fn of(settings: &AkSk) -> Option<Self> {
         let region = settings.region.clone()?;
         let iam = settings
@@ -190,10 +190,10 @@ impl ProjectLookup {
 }
 
 impl Login for ProjectLookup {
-    fn place(&self) -> String {
+    fn label(&self) -> String {
         format!(
             "{} with access key {}",
-            shown(&self.iam),
+            display_url(&self.iam),
             self.settings.access_key
         )
     }
@@ -218,12 +218,14 @@ impl Login for ProjectLookup {
         Ok(exchange)
     }
 
-    fn read(&self, reply: &Reply, now: SystemTime) -> Result<Grant, Error> {
-        let place = self.place();
+    fn read(&self, reply: &Reply, now: SystemTime) -> Result<IssuedToken, Error> {
+        let label = self.label();
         if !reply.status.is_success() {
-            let error = refusal(&place, reply, self.settings.secret_key.expose_secret());
+            let error = rejection(&label, reply, self.settings.secret_key.expose_secret());
             return Err(match (error, aksk::clock_skew(&reply.headers, now)) {
-                (Error::Credential { code, problem }, Some(skew)) if skew > aksk::MAX_SKEW => {
+                (Error::Credential { code, problem }, Some(skew))
+                    if skew > aksk::MAX_CLOCK_SKEW =>
+                {
                     let minutes = skew.as_secs() / 60;
                     let problem = format!("{problem}; the clocks differ by {minutes} minutes");
                     Error::Credential { code, problem }
@@ -231,17 +233,17 @@ impl Login for ProjectLookup {
                 (error, _) => error,
             });
         }
-        let Projects { projects } = json(&place, reply)?;
+        let Projects { projects } = json(&label, reply)?;
         let project = projects.into_iter().next().ok_or_else(|| {
-            credential(
+            credential_error(
                 Code::FailedPrecondition,
                 format!(
-                    "{place} finds no project of region {}: check the region, or configure `project_id`",
+                    "{label}: no project of region {}: check the region, or configure `project_id`",
                     self.region
                 ),
             )
         })?;
-        grant(&AkSk {
+        token(&AkSk {
             project_id: Some(project.id),
             ..self.settings.clone()
         })

@@ -1,5 +1,5 @@
-//! OpenStack Keystone v3, and Huawei's and Open Telekom Cloud's IAM, which speak
-//! the same. Source: Identity API v3, "Authentication and token management".
+//! Login at OpenStack Keystone v3, or at the IAM of Huawei or Open Telekom Cloud, which
+//! have the same API. Source: Identity API v3, "Authentication and token management".
 
 use std::time::SystemTime;
 
@@ -9,9 +9,10 @@ use serde_json::{Map, Value, json};
 use tonic::Code;
 use url::Url;
 
-use super::login::{self, Login as _, below, not_in_catalog, post, refusal, shown, unreadable};
-use super::{IdOrName, Identity, Keystone, Named, X_AUTH_TOKEN, credential};
-use crate::credentials::credential::{Authorization, Grant, lifetime};
+use super::catalog;
+use super::login::{self, Login as _, below, display_url, post, rejection, unreadable};
+use super::{IdOrName, Identity, Keystone, Named, X_AUTH_TOKEN, credential_error};
+use crate::credentials::credential::{Authorization, IssuedToken, lifetime};
 use crate::error::Error;
 use crate::http_client::Exchange;
 use drawbridge_transcoder::call::Reply;
@@ -19,13 +20,13 @@ use drawbridge_transcoder::call::Reply;
 /// A login with these settings.
 pub(super) struct Login {
     settings: Keystone,
-    /// The service to find; None: the catalog is not asked for.
+    /// The service to look up. None: the catalog is not requested.
     catalog_type: Option<&'static str>,
 }
 
-/// What is read of an answer.
+/// The part of a response that is read.
 #[derive(Deserialize)]
-struct Answer {
+struct LoginResponse {
     token: Token,
 }
 
@@ -99,18 +100,18 @@ impl Login {
             Identity::Token(_) => json!({"methods": ["token"], "token": {"id": secret}}),
         };
         let mut auth = json!({"identity": identity});
-        // The scope of an application credential is its own, and naming one fails.
-        let fixed = matches!(
+        // An application credential has its own scope; Keystone rejects another.
+        let has_scope = matches!(
             self.settings.identity,
             Identity::ApplicationCredential { .. }
         );
-        if let Some(project) = self.settings.project.as_ref().filter(|_| !fixed) {
+        if let Some(project) = self.settings.project.as_ref().filter(|_| !has_scope) {
             auth["scope"] = json!({"project": named(project)});
         }
         json!({"auth": auth})
     }
 
-    /// The url of the wanted service.
+    /// Looks up the URL of the service in the catalog.
     fn endpoint(&self, catalog: &[Service]) -> Result<Option<Url>, Error> {
         let Some(wanted) = self.catalog_type else {
             return Ok(None);
@@ -131,16 +132,16 @@ impl Login {
         });
         match found {
             Some(endpoint) => Url::parse(&endpoint.url).map(Some).map_err(|e| {
-                credential(
+                credential_error(
                     Code::FailedPrecondition,
                     format!(
-                        "the catalog of {} has a bad url for {wanted}: {e}",
-                        self.place()
+                        "the catalog of {} has an invalid URL for {wanted}: {e}",
+                        self.label()
                     ),
                 )
             }),
-            None => Err(not_in_catalog(
-                &self.place(),
+            None => Err(catalog::not_found(
+                &self.label(),
                 &format!("{wanted} ({})", self.settings.interface),
                 region,
                 candidates().filter_map(|e| e.region_id.clone().or(e.region.clone())),
@@ -150,15 +151,15 @@ impl Login {
 }
 
 impl login::Login for Login {
-    fn place(&self) -> String {
-        let who = match &self.settings.identity {
+    fn label(&self) -> String {
+        let identity = match &self.settings.identity {
             Identity::Password { user, .. } => format!("user {}", text(&user.id_or_name)),
             Identity::ApplicationCredential { id_or_name, .. } => {
                 format!("application credential {}", text(id_or_name))
             }
-            Identity::Token(_) => "the bearer of a token".to_owned(),
+            Identity::Token(_) => "the owner of a token".to_owned(),
         };
-        format!("{} as {who}", shown(&self.settings.auth_url))
+        format!("{} as {identity}", display_url(&self.settings.auth_url))
     }
 
     fn request(&self, _now: SystemTime) -> Result<Exchange, Error> {
@@ -171,19 +172,19 @@ impl login::Login for Login {
         Ok(post(below(base, path, query), &self.body()))
     }
 
-    fn read(&self, reply: &Reply, now: SystemTime) -> Result<Grant, Error> {
-        let place = self.place();
+    fn read(&self, reply: &Reply, now: SystemTime) -> Result<IssuedToken, Error> {
+        let label = self.label();
         if !reply.status.is_success() {
-            return Err(self.refused(&place, reply));
+            return Err(self.rejected(&label, reply));
         }
         let token = reply
             .headers
             .get("x-subject-token")
-            .ok_or_else(|| unreadable(&place, "it has no header X-Subject-Token"))?;
-        let header = login::token(&place, X_AUTH_TOKEN, token.clone())?;
-        let Answer { token } = login::json(&place, reply)?;
+            .ok_or_else(|| unreadable(&label, "it has no header X-Subject-Token"))?;
+        let header = login::token_header(&label, X_AUTH_TOKEN, token.clone())?;
+        let LoginResponse { token } = login::json(&label, reply)?;
         let issued = token.issued_at.as_deref();
-        Ok(Grant {
+        Ok(IssuedToken {
             authorization: Authorization::Headers(vec![header]),
             lifetime: token
                 .expires_at
@@ -195,32 +196,32 @@ impl login::Login for Login {
 }
 
 impl Login {
-    fn refused(&self, place: &str, reply: &Reply) -> Error {
-        // An unknown application credential is 404 (Keystone 30).
+    fn rejected(&self, label: &str, reply: &Reply) -> Error {
+        // Keystone 30 responds 404 to an unknown application credential.
         let unknown = reply.status == 404
             && matches!(
                 self.settings.identity,
                 Identity::ApplicationCredential { .. }
             )
-            && login::words(&reply.body).is_some();
+            && login::message(&reply.body).is_some();
         if unknown {
-            return credential(
+            return credential_error(
                 Code::Unauthenticated,
                 format!(
-                    "the login was refused at {place}: there is no such application credential"
+                    "the login was rejected at {label}: the application credential does not exist"
                 ),
             );
         }
         if reply.headers.contains_key("openstack-auth-receipt") {
-            return credential(
+            return credential_error(
                 Code::Unauthenticated,
                 format!(
-                    "the login was refused at {place}: it needs a second factor: \
+                    "the login was rejected at {label}: it needs a second factor: \
                      use an application credential"
                 ),
             );
         }
-        refusal(place, reply, self.secret().expose_secret())
+        rejection(label, reply, self.secret().expose_secret())
     }
 }
 
@@ -238,7 +239,7 @@ fn insert(object: &mut Map<String, Value>, id_or_name: &IdOrName) {
     object.insert(key.into(), text.as_str().into());
 }
 
-/// An id stands alone; a name has its domain beside it.
+/// Returns `{id}`, or `{name, domain}`.
 fn named(named: &Named) -> Map<String, Value> {
     let mut object = Map::new();
     insert(&mut object, &named.id_or_name);

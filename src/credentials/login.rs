@@ -1,4 +1,5 @@
-//! A login: one exchange with an identity service, whose two ends are pure.
+//! A login: one exchange with an identity service. Making the request and reading the
+//! response are pure functions.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -10,38 +11,38 @@ use serde_json::Value;
 use tonic::Code;
 use url::Url;
 
-use super::credential;
-use crate::credentials::credential::Grant;
-use crate::credentials::token_cache::Keeper;
+use super::credential_error;
+use crate::credentials::credential::IssuedToken;
+use crate::credentials::token_cache::TokenCache;
 use crate::error::Error;
 use crate::http_client::{Exchange, Transport};
 use drawbridge_transcoder::call::Reply;
 
-/// Longest text of an identity service that goes into a message, in characters.
-const WORDS: usize = 200;
+/// Limit of an identity service's message in an error, in characters.
+const MAX_MESSAGE_CHARS: usize = 200;
 
-/// How one kind of identity service is asked and answers.
+/// The protocol of one kind of identity service.
 pub(super) trait Login: Send + Sync + 'static {
-    /// Who logs in where, for messages: `https://… as user demo`.
-    fn place(&self) -> String;
-    /// The request.
+    /// Returns identity service and user, for messages: `https://… as user demo`.
+    fn label(&self) -> String;
+    /// Makes the request.
     fn request(&self, now: SystemTime) -> Result<Exchange, Error>;
-    /// What the answer brings. Fails with [`Error::Credential`].
-    fn read(&self, reply: &Reply, now: SystemTime) -> Result<Grant, Error>;
+    /// Reads the response. Fails with [`Error::Credential`].
+    fn read(&self, reply: &Reply, now: SystemTime) -> Result<IssuedToken, Error>;
 }
 
-/// Keeps what this login brings.
-pub(super) fn keeper(login: impl Login, transport: Transport) -> Keeper {
+/// Returns a token cache that uses this login.
+pub(super) fn token_cache(login: impl Login, transport: Transport) -> TokenCache {
     let login = Arc::new(login);
-    Keeper::new(Box::new(move || {
+    TokenCache::new(Box::new(move || {
         let (login, transport) = (login.clone(), transport.clone());
         Box::pin(async move {
             let request = login.request(SystemTime::now())?;
             let reply = transport.exchange(request).await.map_err(|error| {
-                let place = login.place();
-                credential(
+                let label = login.label();
+                credential_error(
                     Code::Unavailable,
-                    format!("cannot log in at {place}: {error}"),
+                    format!("cannot log in at {label}: {error}"),
                 )
             })?;
             login.read(&reply, SystemTime::now())
@@ -49,7 +50,7 @@ pub(super) fn keeper(login: impl Login, transport: Transport) -> Keeper {
     }))
 }
 
-/// A `POST` of JSON.
+/// Returns a `POST` of JSON.
 pub(super) fn post(url: Url, body: &Value) -> Exchange {
     let json = HeaderValue::from_static("application/json");
     Exchange {
@@ -63,7 +64,7 @@ pub(super) fn post(url: Url, body: &Value) -> Exchange {
     }
 }
 
-/// `base` with `path` after its own, and this query.
+/// Returns `base` with `path` appended, and this query.
 pub(super) fn below(base: &Url, path: &str, query: Option<&str>) -> Url {
     let mut url = base.clone();
     url.set_path(&format!("{}{path}", base.path().trim_end_matches('/')));
@@ -72,13 +73,13 @@ pub(super) fn below(base: &Url, path: &str, query: Option<&str>) -> Url {
     url
 }
 
-/// A url for messages: without what might be secret in it.
-pub(super) fn shown(url: &Url) -> String {
+/// Returns a URL for messages: without user, password and query, which may be secret.
+pub(super) fn display_url(url: &Url) -> String {
     format!("{}{}", url.origin().ascii_serialization(), url.path())
 }
 
-/// The error of a login that was not granted. `secret` never gets into it.
-pub(super) fn refusal(place: &str, reply: &Reply, secret: &str) -> Error {
+/// Returns the error of a rejected login, never with `secret` in it.
+pub(super) fn rejection(label: &str, reply: &Reply, secret: &str) -> Error {
     let status = reply.status.as_u16();
     let (code, hint) = match status {
         401 | 403 => (
@@ -88,29 +89,29 @@ pub(super) fn refusal(place: &str, reply: &Reply, secret: &str) -> Error {
         400 => (Code::FailedPrecondition, "check user, domain and project"),
         300..=399 | 404 | 405 | 410 => (
             Code::FailedPrecondition,
-            "no identity service answers there: check the url",
+            "it is not an identity service: check the URL",
         ),
         _ => (Code::Unavailable, "try again later"),
     };
-    // A 400 repeats what was sent.
-    let words = match words(&reply.body) {
-        Some(words) if status != 400 && !(words.contains(secret)) => format!(" ({words})"),
+    // The message of a 400 can contain values of the request.
+    let message = match message(&reply.body) {
+        Some(message) if status != 400 && !message.contains(secret) => format!(" ({message})"),
         _ => String::new(),
     };
     let what = if code == Code::Unauthenticated {
-        "the login was refused"
+        "the login was rejected"
     } else {
         "cannot log in"
     };
-    credential(
+    credential_error(
         code,
-        format!("{what} at {place}: HTTP {status}{words}: {hint}"),
+        format!("{what} at {label}: HTTP {status}{message}: {hint}"),
     )
 }
 
-/// The service's own words: Keystone's `error.message`, Huawei's `error_msg`,
+/// Returns the service's own message: Keystone's `error.message`, Huawei's `error_msg`,
 /// Rackspace's `unauthorized.message`.
-pub(super) fn words(body: &Bytes) -> Option<String> {
+pub(super) fn message(body: &Bytes) -> Option<String> {
     let body: Value = serde_json::from_slice(body).ok()?;
     let text = body
         .get("error_msg")
@@ -119,64 +120,39 @@ pub(super) fn words(body: &Bytes) -> Option<String> {
     Some(
         text.chars()
             .map(|c| if c.is_control() { ' ' } else { c })
-            .take(WORDS)
+            .take(MAX_MESSAGE_CHARS)
             .collect(),
     )
 }
 
-/// Reads the JSON of an answer that granted the login.
-pub(super) fn json<T: DeserializeOwned>(place: &str, reply: &Reply) -> Result<T, Error> {
-    // Only where it went wrong is told: the text may hold the token.
+/// Parses the body of a successful login.
+pub(super) fn json<T: DeserializeOwned>(label: &str, reply: &Reply) -> Result<T, Error> {
+    // Only the position: the body may contain the token.
     serde_json::from_slice(&reply.body).map_err(|e| {
         unreadable(
-            place,
+            label,
             &format!("line {}, column {} is unexpected", e.line(), e.column()),
         )
     })
 }
 
-/// The error of an answer that is not what an identity service sends.
-pub(super) fn unreadable(place: &str, problem: &str) -> Error {
-    credential(
+/// Returns the error of a response that no identity service sends.
+pub(super) fn unreadable(label: &str, problem: &str) -> Error {
+    credential_error(
         Code::Unavailable,
-        format!("the answer to the login at {place} cannot be read: {problem}"),
+        format!("the response to the login at {label} cannot be read: {problem}"),
     )
 }
 
-/// A header of a grant.
-pub(super) fn token(
-    place: &str,
+/// Returns the header with an issued token. Fails on an empty token.
+pub(super) fn token_header(
+    label: &str,
     name: HeaderName,
     mut value: HeaderValue,
 ) -> Result<(HeaderName, HeaderValue), Error> {
     if value.is_empty() {
-        return Err(unreadable(place, "the token is empty"));
+        return Err(unreadable(label, "the token is empty"));
     }
     value.set_sensitive(true);
     Ok((name, value))
-}
-
-/// The error of a catalog that lacks what is looked for.
-pub(super) fn not_in_catalog(
-    place: &str,
-    wanted: &str,
-    region: Option<&str>,
-    regions: impl IntoIterator<Item = String>,
-) -> Error {
-    let mut regions: Vec<String> = regions.into_iter().take(100).collect();
-    regions.sort();
-    regions.dedup();
-    let problem = match (region, regions.is_empty()) {
-        (_, true) => "there is none at all: check that the service exists and that the login \
-                      has a project, or configure `endpoint`"
-            .to_owned(),
-        (Some(region), false) => {
-            format!("none in region {region}: there is {}", regions.join(", "))
-        }
-        (None, false) => format!("set the region: there is {}", regions.join(", ")),
-    };
-    credential(
-        Code::FailedPrecondition,
-        format!("no endpoint for {wanted} in the catalog of {place}: {problem}"),
-    )
 }

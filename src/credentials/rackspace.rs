@@ -1,4 +1,4 @@
-//! Rackspace Identity v2. Source: Rackspace Identity API v2.0, "Authenticate".
+//! Login at Rackspace Identity v2. Source: Rackspace Identity API v2.0, "Authenticate".
 
 use std::time::SystemTime;
 
@@ -9,9 +9,10 @@ use serde_json::json;
 use tonic::Code;
 use url::Url;
 
-use super::login::{self, Login as _, below, not_in_catalog, post, refusal, shown, unreadable};
-use super::{Rackspace, RackspaceSecret, X_AUTH_TOKEN, credential};
-use crate::credentials::credential::{Authorization, Grant, lifetime};
+use super::catalog;
+use super::login::{self, Login as _, below, display_url, post, rejection, unreadable};
+use super::{Rackspace, RackspaceSecret, X_AUTH_TOKEN, credential_error};
+use crate::credentials::credential::{Authorization, IssuedToken, lifetime};
 use crate::error::Error;
 use crate::http_client::Exchange;
 use drawbridge_transcoder::call::Reply;
@@ -19,13 +20,13 @@ use drawbridge_transcoder::call::Reply;
 /// A login with these settings.
 pub(super) struct Login {
     settings: Rackspace,
-    /// The service to find; None: the catalog is not looked at.
+    /// The service to look up. None: the catalog is not read.
     catalog_type: Option<&'static str>,
 }
 
-/// What is read of an answer.
+/// The part of a response that is read.
 #[derive(Deserialize)]
-struct Answer {
+struct LoginResponse {
     access: Access,
 }
 
@@ -89,8 +90,8 @@ impl Login {
         }
     }
 
-    /// The wanted service's endpoint in the configured region, else in the user's
-    /// default region, else the only one there is.
+    /// Looks up the service's endpoint in the configured region, else in the user's default
+    /// region, else the only one.
     fn endpoint<'a>(&self, access: &'a Access) -> Result<Option<&'a Endpoint>, Error> {
         let Some(wanted) = self.catalog_type else {
             return Ok(None);
@@ -123,8 +124,8 @@ impl Login {
             None => candidates.first().filter(|_| candidates.len() == 1),
         };
         found.copied().map(Some).ok_or_else(|| {
-            not_in_catalog(
-                &self.place(),
+            catalog::not_found(
+                &self.label(),
                 wanted,
                 region,
                 candidates.iter().filter_map(|e| e.region.clone()),
@@ -134,10 +135,10 @@ impl Login {
 }
 
 impl login::Login for Login {
-    fn place(&self) -> String {
+    fn label(&self) -> String {
         format!(
             "{} as user {}",
-            shown(&self.settings.auth_url),
+            display_url(&self.settings.auth_url),
             self.settings.username
         )
     }
@@ -161,15 +162,15 @@ impl login::Login for Login {
         Ok(post(below(base, path, None), &json!({"auth": auth})))
     }
 
-    fn read(&self, reply: &Reply, now: SystemTime) -> Result<Grant, Error> {
-        let place = self.place();
+    fn read(&self, reply: &Reply, now: SystemTime) -> Result<IssuedToken, Error> {
+        let label = self.label();
         if !reply.status.is_success() {
-            return Err(self.refused(&place, reply));
+            return Err(self.rejected(&label, reply));
         }
-        let Answer { access } = login::json(&place, reply)?;
+        let LoginResponse { access } = login::json(&label, reply)?;
         let token = HeaderValue::from_str(&access.token.id)
-            .map_err(|_| unreadable(&place, "the token is no header value"))?;
-        let header = login::token(&place, X_AUTH_TOKEN, token)?;
+            .map_err(|_| unreadable(&label, "the token is not a valid header value"))?;
+        let header = login::token_header(&label, X_AUTH_TOKEN, token)?;
         let endpoint = self.endpoint(&access)?;
         let project_id = self
             .settings
@@ -178,19 +179,19 @@ impl login::Login for Login {
             .or_else(|| endpoint.and_then(|e| e.tenant_id.clone()))
             .or_else(|| access.token.tenant.as_ref().map(|t| t.id.clone()));
         let url = endpoint.map(|e| Url::parse(&e.public_url)).transpose();
-        Ok(Grant {
+        Ok(IssuedToken {
             authorization: Authorization::Headers(vec![header]),
-            // The same token may come again with less of its life left, until an
-            // hour before its end; this counts what is left.
+            // Rackspace returns the same token until an hour before it expires: this is the
+            // rest of its lifetime.
             lifetime: access
                 .token
                 .expires
                 .as_deref()
                 .and_then(|expires| lifetime(None, expires, &reply.headers, now)),
             endpoint: url.map_err(|e| {
-                credential(
+                credential_error(
                     Code::FailedPrecondition,
-                    format!("the catalog of {place} has a bad publicURL: {e}"),
+                    format!("the catalog of {label} has an invalid publicURL: {e}"),
                 )
             })?,
             project_id,
@@ -199,20 +200,20 @@ impl login::Login for Login {
 }
 
 impl Login {
-    fn refused(&self, place: &str, reply: &Reply) -> Error {
+    fn rejected(&self, label: &str, reply: &Reply) -> Error {
         let factor = reply
             .headers
             .get(http::header::WWW_AUTHENTICATE)
             .is_some_and(|value| value.as_bytes().starts_with(b"OS-MF"));
         if factor {
-            return credential(
+            return credential_error(
                 Code::Unauthenticated,
                 format!(
-                    "the login was refused at {place}: it needs a second factor: use an API key"
+                    "the login was rejected at {label}: it needs a second factor: use an API key"
                 ),
             );
         }
-        refusal(place, reply, self.secret())
+        rejection(label, reply, self.secret())
     }
 }
 

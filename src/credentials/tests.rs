@@ -3,9 +3,9 @@ use std::time::Duration;
 use http::Method;
 
 use super::*;
-use crate::http_client::test_server::{self, Answer, Script, reply};
+use crate::http_client::test_server::{self, TestResponse, TestServer, reply};
 
-/// A transport that is never used.
+/// Returns a transport with short timeouts.
 fn transport() -> Transport {
     let settings = crate::http_client::Settings {
         ca_file: None,
@@ -31,11 +31,11 @@ fn exchange() -> Exchange {
     }
 }
 
-fn caller(token: Option<&str>, authorization: Option<&str>) -> Caller {
-    Caller {
+fn client(token: Option<&str>, authorization: Option<&str>) -> Downstream {
+    Downstream {
         token: token.map(|t| t.parse().unwrap()),
         authorization: authorization.map(|t| t.parse().unwrap()),
-        ..Caller::default()
+        ..Downstream::default()
     }
 }
 
@@ -55,15 +55,15 @@ fn soon() -> Deadline {
     Deadline::after(Duration::from_secs(5))
 }
 
-/// What each provider that needs no login puts onto a request.
+/// Without a login: the headers of a request, or the error.
 #[tokio::test]
-async fn authorizations() {
+async fn credentials_without_login_authorize_requests() {
     let user = || "u".to_owned();
-    let bearer = caller(None, Some("Bearer SECRET"));
-    let none = Caller::default();
-    for (settings, caller, want) in [
+    let bearer = client(None, Some("Bearer SECRET"));
+    let none = Downstream::default();
+    for (settings, client, want) in [
         (Settings::None, &none, Ok(&[][..])),
-        // The caller's own credentials go nowhere else.
+        // The client's own credentials go nowhere else.
         (Settings::None, &bearer, Ok(&[])),
         (
             Settings::Token {
@@ -96,7 +96,7 @@ async fn authorizations() {
         ),
         (
             Settings::Passthrough,
-            &caller(Some("SECRET"), None),
+            &client(Some("SECRET"), None),
             Ok(&[("x-auth-token", "SECRET")]),
         ),
         (
@@ -122,16 +122,16 @@ async fn authorizations() {
         ),
     ] {
         let credentials = credentials(settings.clone());
-        for shown in [format!("{settings:?}"), format!("{credentials:?}")] {
+        for debug in [format!("{settings:?}"), format!("{credentials:?}")] {
             assert!(
-                !shown.contains("SECRET") && !shown.contains("dTp"),
-                "{shown}"
+                !debug.contains("SECRET") && !debug.contains("dTp"),
+                "{debug}"
             );
         }
-        match (credentials.lease(caller, soon()).await, want) {
-            (Ok(lease), Ok(want)) => {
+        match (credentials.get(client, soon()).await, want) {
+            (Ok(credential), Ok(want)) => {
                 let mut exchange = exchange();
-                lease.authorize(&mut exchange, None).unwrap();
+                credential.authorize(&mut exchange, None).unwrap();
                 let got: Vec<(&str, &str)> = exchange
                     .headers
                     .iter()
@@ -139,16 +139,19 @@ async fn authorizations() {
                     .collect();
                 assert_eq!(got, want, "{settings:?}");
                 assert!(exchange.headers.values().all(HeaderValue::is_sensitive));
-                let shown = format!("{lease:?} {exchange:?}");
+                let debug = format!("{credential:?} {exchange:?}");
                 assert!(
-                    !shown.contains("SECRET") && !shown.contains("dTp"),
-                    "{shown}"
+                    !debug.contains("SECRET") && !debug.contains("dTp"),
+                    "{debug}"
                 );
-                assert!(!credentials.refuse(&lease), "there is no other");
+                assert!(
+                    !credentials.invalidate(&credential),
+                    "there is no other one"
+                );
             }
-            (Err(Error::Credential { code, problem }), Err((want, words))) => {
+            (Err(Error::Credential { code, problem }), Err((want, part))) => {
                 assert_eq!(code, want, "{problem}");
-                assert!(problem.contains(words), "{problem}");
+                assert!(problem.contains(part), "{problem}");
                 assert!(!problem.contains("SECRET"), "{problem}");
             }
             (got, want) => panic!("{settings:?}: {got:?}, not {want:?}"),
@@ -156,28 +159,30 @@ async fn authorizations() {
     }
 }
 
-/// Keys with a known project sign at once, and a refused signature is final.
+/// Keys with a project id need no lookup, and a rejected signature is final.
 #[tokio::test]
-async fn signatures() {
+async fn signature_covers_project_and_is_not_renewed() {
     let credentials = credentials(Settings::AkSk(keys()));
-    let lease = credentials.lease(&Caller::default(), soon()).await.unwrap();
-    assert_eq!(lease.project_id.as_deref(), Some("P"));
+    let credential = credentials
+        .get(&Downstream::default(), soon())
+        .await
+        .unwrap();
+    assert_eq!(credential.project_id.as_deref(), Some("P"));
     let mut exchange = exchange();
-    lease.authorize(&mut exchange, None).unwrap();
+    credential.authorize(&mut exchange, None).unwrap();
     assert_eq!(exchange.headers["x-project-id"], "P");
     assert!(!exchange.headers.contains_key("x-domain-id"));
-    assert_eq!(exchange.url.query(), Some("b=2&a=1"), "sent as it was");
+    assert_eq!(exchange.url.query(), Some("b=2&a=1"), "unchanged");
     let signed = exchange.headers[header::AUTHORIZATION].to_str().unwrap();
     let list = "SignedHeaders=host;x-project-id;x-sdk-date;x-security-token,";
     assert!(signed.contains(list), "{signed}");
-    assert!(!credentials.refuse(&lease));
-    let shown = format!("{credentials:?} {lease:?} {exchange:?}");
-    assert!(!shown.contains("SECRET"), "{shown}");
+    assert!(!credentials.invalidate(&credential));
+    let debug = format!("{credentials:?} {credential:?} {exchange:?}");
+    assert!(!debug.contains("SECRET"), "{debug}");
 }
 
-/// Only keys without a project, whose region is known, ask for it.
 #[test]
-fn lookups() {
+fn project_is_looked_up_for_keys_with_a_region_only() {
     for (project_id, region, want) in [
         (None, Some("R"), true),
         (None, None, false),
@@ -189,44 +194,50 @@ fn lookups() {
             ..keys()
         };
         let provider = credentials(Settings::AkSk(keys)).provider;
-        assert_eq!(matches!(provider, Provider::Kept(_)), want, "{region:?}");
+        assert_eq!(matches!(provider, Provider::Cached(_)), want, "{region:?}");
     }
 }
 
 #[test]
-fn viewers() {
+fn credential_ids_differ_for_different_credentials() {
     let passthrough = credentials(Settings::Passthrough);
     let other = credentials(Settings::Passthrough);
-    let callers = [
-        caller(None, None),
-        caller(Some("a"), None),
-        caller(None, Some("a")),
-        caller(Some(""), Some("a")),
-        caller(Some("a"), Some("a")),
-        caller(Some("aa"), None),
+    let clients = [
+        client(None, None),
+        client(Some("a"), None),
+        client(None, Some("a")),
+        client(Some(""), Some("a")),
+        client(Some("a"), Some("a")),
+        client(Some("aa"), None),
     ];
-    for (i, a) in callers.iter().enumerate() {
-        assert_eq!(passthrough.viewer(a), other.viewer(a), "{i}");
-        for (j, b) in callers.iter().enumerate() {
-            let same = passthrough.viewer(a) == passthrough.viewer(b);
+    for (i, a) in clients.iter().enumerate() {
+        assert_eq!(passthrough.credential_id(a), other.credential_id(a), "{i}");
+        for (j, b) in clients.iter().enumerate() {
+            let same = passthrough.credential_id(a) == passthrough.credential_id(b);
             assert_eq!(same, i == j, "{i} {j}");
         }
     }
-    let (held, another) = (credentials(Settings::None), credentials(Settings::None));
-    assert_eq!(held.viewer(&callers[0]), held.viewer(&callers[1]));
-    assert_ne!(held.viewer(&callers[0]), another.viewer(&callers[0]));
+    let (one, another) = (credentials(Settings::None), credentials(Settings::None));
+    assert_eq!(
+        one.credential_id(&clients[0]),
+        one.credential_id(&clients[1])
+    );
+    assert_ne!(
+        one.credential_id(&clients[0]),
+        another.credential_id(&clients[0])
+    );
 }
 
-/// Over a real connection: one login for all, another after a refusal, and what
-/// is told when nobody is there.
+/// Over a connection: one login for concurrent calls, another one after a rejection, and the
+/// error without a connection.
 #[tokio::test]
-async fn logins() {
-    let granted = |token: &str| {
+async fn login_is_shared_and_repeated_after_a_rejection() {
+    let issued = |token: &str| {
         let body = r#"{"token": {"project": {"id": "P"}, "catalog": [{"type": "orchestration",
             "endpoints": [{"interface": "public", "url": "http://heat.test/v1/P"}]}]}}"#;
-        Answer::Keep(reply(201, &[("x-subject-token", token)], body))
+        TestResponse::Keep(reply(201, &[("x-subject-token", token)], body))
     };
-    let mut identity = Script::start([granted("one"), granted("two")]).await;
+    let mut identity = TestServer::start([issued("one"), issued("two")]).await;
     let keystone = |auth_url: Url| {
         Settings::Keystone(Keystone {
             auth_url,
@@ -238,8 +249,8 @@ async fn logins() {
     };
     let heat = Some("orchestration");
     let login = Credentials::new(keystone(identity.url("/v3")), heat, transport());
-    let caller = Caller::default();
-    let (one, same) = tokio::join!(login.lease(&caller, soon()), login.lease(&caller, soon()));
+    let client = Downstream::default();
+    let (one, same) = tokio::join!(login.get(&client, soon()), login.get(&client, soon()));
     let one = one.unwrap();
     assert!(Arc::ptr_eq(&one, &same.unwrap()));
     assert_eq!(one.project_id.as_deref(), Some("P"));
@@ -249,28 +260,25 @@ async fn logins() {
     let body = String::from_utf8(body).unwrap();
     assert!(body.contains("SECRET"), "{body}");
 
-    assert!(login.refuse(&one));
+    assert!(login.invalidate(&one));
     let mut exchange = exchange();
-    let two = login.lease(&caller, soon()).await.unwrap();
+    let two = login.get(&client, soon()).await.unwrap();
     two.authorize(&mut exchange, None).unwrap();
     assert_eq!(exchange.headers[X_AUTH_TOKEN], "two");
     identity.request().await;
-    assert_eq!(identity.untaken(), 0);
+    assert_eq!(identity.unread_requests(), 0);
 
     let auth_url = identity.url("/v3");
     drop(identity);
-    let mut nowhere = auth_url;
-    nowhere
-        .set_port(Some(test_server::nowhere().port()))
+    let mut unused_url = auth_url;
+    unused_url
+        .set_port(Some(test_server::unused_address().port()))
         .unwrap();
-    let login = Credentials::new(keystone(nowhere), heat, transport());
-    let Err(Error::Login { code, problem }) = login.lease(&caller, soon()).await else {
-        panic!("a lease from nowhere");
+    let login = Credentials::new(keystone(unused_url), heat, transport());
+    let Err(Error::Login { code, problem }) = login.get(&client, soon()).await else {
+        panic!("no error");
     };
     assert_eq!(code, Code::Unavailable, "{problem}");
-    assert!(
-        problem.contains("/v3 as the bearer of a token"),
-        "{problem}"
-    );
+    assert!(problem.contains("/v3 as the owner of a token"), "{problem}");
     assert!(!problem.contains("SECRET"), "{problem}");
 }

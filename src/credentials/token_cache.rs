@@ -1,5 +1,5 @@
-//! Keeps a lease: read without a lock, renewed ahead of its end, by one login at
-//! a time however many callers wait.
+//! Token refresh: caches the credential of one upstream's login. Reads take no lock; the
+//! token is refreshed before it expires, by one login at a time for all waiting calls.
 
 use std::fmt;
 use std::future::Future;
@@ -12,64 +12,65 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::Code;
 
-use super::credential;
-use crate::credentials::credential::{Grant, Lease, Phase};
+use super::credential_error;
+use crate::credentials::credential::{Credential, IssuedToken, Validity};
 use crate::deadline::Deadline;
 use crate::error::Error;
 
-/// How long a login may last.
+/// Timeout of a login.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// For how long a refused login is not tried again: at first, and at most. It
-/// doubles each time, so that a wrong password does not lock its account.
-const REFUSED: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
+/// Pause after a rejected login: initial and maximum. It doubles each time, so that a wrong
+/// password does not lock its account.
+const REJECTED_LOGIN_BACKOFF: Duration = Duration::from_secs(5);
+const MAX_REJECTED_LOGIN_BACKOFF: Duration = Duration::from_secs(300);
 
-/// For how long a login that met no answer is not tried again.
-const UNAVAILABLE: Duration = Duration::from_secs(1);
+/// Pause after a login without a response.
+const UNAVAILABLE_BACKOFF: Duration = Duration::from_secs(1);
 
-/// Where a fresh lease that followed a refusal is refused as well, logging in
-/// again does not help; it is done at most this often.
-const AFTER_REFUSAL: Duration = Duration::from_secs(1);
+/// Minimum time between logins whose tokens are rejected: if the upstream rejects a new
+/// token too, another login does not help.
+const MIN_RELOGIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Logs in once.
 type Login =
-    Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<Grant, Error>> + Send>> + Send + Sync>;
+    Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<IssuedToken, Error>> + Send>> + Send + Sync>;
 
-/// None while under way.
-type Outcome = Option<Result<Arc<Lease>, Error>>;
+/// The result of a login; None while it runs.
+type LoginResult = Option<Result<Arc<Credential>, Error>>;
 
-/// The lease of one upstream.
-pub(super) struct Keeper(Arc<Shared>);
+/// The cached credential of one upstream.
+pub(super) struct TokenCache(Arc<Shared>);
 
 struct Shared {
     login: Login,
-    current: ArcSwapOption<Lease>,
+    current: ArcSwapOption<Credential>,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// The login under way.
-    flight: Option<watch::Receiver<Outcome>>,
-    /// The last login's failure, told until this instant instead of trying.
+    /// The running login.
+    in_flight: Option<watch::Receiver<LoginResult>>,
+    /// The last login's failure, returned until this instant without another login.
     failure: Option<(Error, Instant)>,
-    /// Logins refused in a row.
-    refusals: u32,
-    /// The last lease was refused and not replaced yet.
-    lease_refused: bool,
+    /// Consecutive rejected logins.
+    rejected_logins: u32,
+    /// The last credential was rejected and is not replaced yet.
+    credential_rejected: bool,
 }
 
-/// What asking for a login comes to.
-enum Asked {
-    /// Somebody else's login has just ended well.
-    Ready(Arc<Lease>),
-    /// It is too early to try again.
+/// What a call gets that asks for a login.
+enum LoginTicket {
+    /// Another call's login has succeeded in the meantime.
+    Done(Arc<Credential>),
+    /// The last login failed and its pause has not passed.
     Failed(Error),
-    /// It is under way.
-    Flying(watch::Receiver<Outcome>),
+    /// A login runs.
+    InFlight(watch::Receiver<LoginResult>),
 }
 
-impl Keeper {
+impl TokenCache {
     pub(super) fn new(login: Login) -> Self {
         Self(Arc::new(Shared {
             login,
@@ -78,43 +79,46 @@ impl Keeper {
         }))
     }
 
-    pub(super) async fn lease(&self, deadline: Deadline) -> Result<Arc<Lease>, Error> {
-        if let Some(lease) = self.0.current.load_full() {
-            match lease.phase(Instant::now()) {
-                Phase::Fresh => return Ok(lease),
-                Phase::Aging => {
-                    self.0.ask();
-                    return Ok(lease);
+    /// Returns the cached credential, or waits for a login. Fails with the login's error, or
+    /// with [`Error::Deadline`]; the login continues for other calls.
+    pub(super) async fn get(&self, deadline: Deadline) -> Result<Arc<Credential>, Error> {
+        if let Some(credential) = self.0.current.load_full() {
+            match credential.validity(Instant::now()) {
+                Validity::Valid => return Ok(credential),
+                Validity::ExpiresSoon => {
+                    self.0.join_or_start_login();
+                    return Ok(credential);
                 }
-                Phase::Spent => {}
+                Validity::Expired => {}
             }
         }
-        match self.0.ask() {
-            Asked::Ready(lease) => Ok(lease),
-            Asked::Failed(error) => Err(error),
-            Asked::Flying(mut flight) => deadline.bound(landed(&mut flight)).await?,
+        match self.0.join_or_start_login() {
+            LoginTicket::Done(credential) => Ok(credential),
+            LoginTicket::Failed(error) => Err(error),
+            LoginTicket::InFlight(mut login) => deadline.bound(finished(&mut login)).await?,
         }
     }
 
-    /// See [`super::Credentials::refuse`].
-    pub(super) fn refuse(&self, lease: &Arc<Lease>) -> bool {
+    /// See [`super::Credentials::invalidate`].
+    pub(super) fn invalidate(&self, credential: &Arc<Credential>) -> bool {
         let mut state = self.0.state();
         let current = self.0.current.load_full();
-        if !current.is_some_and(|current| Arc::ptr_eq(&current, lease)) {
+        if !current.is_some_and(|current| Arc::ptr_eq(&current, credential)) {
             return true;
         }
-        if lease.follows_refusal && lease.since.elapsed() < AFTER_REFUSAL {
+        if credential.follows_rejection && credential.requested_at.elapsed() < MIN_RELOGIN_INTERVAL
+        {
             return false;
         }
         self.0.current.store(None);
-        state.lease_refused = true;
+        state.credential_rejected = true;
         true
     }
 }
 
-impl fmt::Debug for Keeper {
+impl fmt::Debug for TokenCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keeper").finish_non_exhaustive()
+        f.debug_struct("TokenCache").finish_non_exhaustive()
     }
 }
 
@@ -123,68 +127,68 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Joins the login under way or starts one. It runs in a task of its own, so
-    /// that no caller who leaves breaks it off for the others.
-    fn ask(self: &Arc<Self>) -> Asked {
+    /// Joins the running login or starts one, in a task of its own, so that a cancelled
+    /// call does not cancel it for the others.
+    fn join_or_start_login(self: &Arc<Self>) -> LoginTicket {
         let mut state = self.state();
         let now = Instant::now();
-        if let Some(lease) = self.current.load_full()
-            && lease.phase(now) == Phase::Fresh
+        if let Some(credential) = self.current.load_full()
+            && credential.validity(now) == Validity::Valid
         {
-            return Asked::Ready(lease);
+            return LoginTicket::Done(credential);
         }
-        // A flight whose task is gone without an outcome is none.
-        if let Some(flight) = state.flight.clone().filter(|f| f.has_changed().is_ok()) {
-            return Asked::Flying(flight);
+        // A login whose task panicked has closed its channel.
+        if let Some(login) = state.in_flight.clone().filter(|l| l.has_changed().is_ok()) {
+            return LoginTicket::InFlight(login);
         }
         if let Some((error, until)) = &state.failure
             && now < *until
         {
-            return Asked::Failed(error.clone());
+            return LoginTicket::Failed(error.clone());
         }
-        let (sender, flight) = watch::channel(None);
-        state.flight = Some(flight.clone());
-        let follows_refusal = state.lease_refused;
+        let (sender, login) = watch::channel(None);
+        state.in_flight = Some(login.clone());
+        let follows_rejection = state.credential_rejected;
         drop(state);
         let shared = self.clone();
         tokio::spawn(async move {
             let result = tokio::time::timeout(LOGIN_TIMEOUT, (shared.login)()).await;
             let result = result.unwrap_or_else(|_| {
-                Err(credential(
+                Err(credential_error(
                     Code::Unavailable,
-                    format!("the login had no answer in {} s", LOGIN_TIMEOUT.as_secs()),
+                    format!("no response to the login in {} s", LOGIN_TIMEOUT.as_secs()),
                 ))
             });
-            let result = result.map(|grant| Arc::new(Lease::new(grant, now, follows_refusal)));
-            let result = result.map_err(login);
-            shared.land(&result);
+            let result =
+                result.map(|token| Arc::new(Credential::new(token, now, follows_rejection)));
+            let result = result.map_err(login_error);
+            shared.finish_login(&result);
             sender.send_replace(Some(result));
         });
-        Asked::Flying(flight)
+        LoginTicket::InFlight(login)
     }
 
-    /// Takes in how a login ended.
-    fn land(&self, result: &Result<Arc<Lease>, Error>) {
+    fn finish_login(&self, result: &Result<Arc<Credential>, Error>) {
         let mut state = self.state();
-        state.flight = None;
+        state.in_flight = None;
         match result {
-            Ok(lease) => {
-                tracing::debug!(project_id = lease.project_id, "logged in");
+            Ok(credential) => {
+                tracing::debug!(project_id = credential.project_id, "logged in");
                 state.failure = None;
-                state.refusals = 0;
-                state.lease_refused = false;
-                self.current.store(Some(lease.clone()));
+                state.rejected_logins = 0;
+                state.credential_rejected = false;
+                self.current.store(Some(credential.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "login failed");
                 let pause = match error {
                     Error::Login { code, .. } if *code != Code::Unavailable => {
-                        let (first, most) = REFUSED;
-                        let pause = first * 2_u32.pow(state.refusals.min(6));
-                        state.refusals = state.refusals.saturating_add(1);
-                        pause.min(most)
+                        let pause =
+                            REJECTED_LOGIN_BACKOFF * 2_u32.pow(state.rejected_logins.min(6));
+                        state.rejected_logins = state.rejected_logins.saturating_add(1);
+                        pause.min(MAX_REJECTED_LOGIN_BACKOFF)
                     }
-                    _ => UNAVAILABLE,
+                    _ => UNAVAILABLE_BACKOFF,
                 };
                 state.failure = Some((error.clone(), Instant::now() + pause));
             }
@@ -192,20 +196,20 @@ impl Shared {
     }
 }
 
-/// The error of a login, which is nothing for callers.
-fn login(error: Error) -> Error {
+/// Turns an error of a login into one whose text is for the log only.
+fn login_error(error: Error) -> Error {
     match error {
         Error::Credential { code, problem } => Error::Login { code, problem },
         error => error,
     }
 }
 
-/// Waits for the outcome of a login.
-async fn landed(flight: &mut watch::Receiver<Outcome>) -> Result<Arc<Lease>, Error> {
-    let broken = || login(credential(Code::Unavailable, "the login was broken off"));
-    match flight.wait_for(Option::is_some).await {
-        Ok(outcome) => outcome.clone().unwrap_or_else(|| Err(broken())),
-        Err(_) => Err(broken()),
+/// Waits for the result of a login.
+async fn finished(login: &mut watch::Receiver<LoginResult>) -> Result<Arc<Credential>, Error> {
+    let aborted = || login_error(credential_error(Code::Unavailable, "the login was aborted"));
+    match login.wait_for(Option::is_some).await {
+        Ok(result) => result.clone().unwrap_or_else(|| Err(aborted())),
+        Err(_) => Err(aborted()),
     }
 }
 

@@ -253,7 +253,7 @@ fn convert(edit: &Edit, value: Box<RawValue>) -> Result<Box<RawValue>, &'static 
         Ok(Value::Number(_) | Value::Bool(_)) => {
             serde_json::value::to_raw_value(value.get()).map_err(|_| "cannot be written")
         }
-        _ => Err("must be a text, a number or a bool"),
+        _ => Err("must be a string, a number or a bool"),
     }
 }
 

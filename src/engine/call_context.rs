@@ -6,17 +6,18 @@ use drawbridge_transcoder::call::{Call, Reply};
 use drawbridge_transcoder::contract::Method;
 
 use crate::deadline::Deadline;
-use crate::downstream::Caller;
+use crate::downstream::Downstream;
 use crate::error::Error;
-use crate::upstream::{Operation, Upstream};
+use crate::upstream::{Operation, RequestContext, Upstream};
 
-/// The context of one call.
+/// The context of one call. For each REST call, `upstream` gets client and deadline as a
+/// [`RequestContext`], since it cannot import the engine.
 #[derive(Clone, Copy)]
 pub struct CallContext<'a> {
     /// The upstream that serves the call.
     pub upstream: &'a Arc<Upstream>,
     /// The client, whose credentials or headers may be forwarded.
-    pub client: &'a Caller,
+    pub client: &'a Downstream,
     /// When the call must be complete.
     pub deadline: Deadline,
 }
@@ -28,15 +29,18 @@ pub struct StreamContext {
     pub upstream: Arc<Upstream>,
     /// The client; of a shared poll loop, the one that started it: all of its clients
     /// have the same credentials.
-    pub client: Caller,
+    pub client: Downstream,
 }
 
 impl CallContext<'_> {
     /// Makes one REST call.
     pub async fn call(&self, method: &Method, call: &Call) -> Result<Reply, Error> {
-        self.upstream
-            .call(Operation::of(method), call, self.client, self.deadline)
-            .await
+        let context = RequestContext {
+            operation: Operation::of(method),
+            client: self.client,
+            deadline: self.deadline,
+        };
+        self.upstream.call(&context, call).await
     }
 
     /// Returns the dialect of the upstream.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::call_context::CallContext;
-use crate::credentials::Viewer;
+use crate::credentials::CredentialId;
 use crate::error::Error;
 use drawbridge_transcoder::call::Idempotency;
 use drawbridge_transcoder::contract::{Method, Resolve};
@@ -48,7 +48,7 @@ struct Key {
     upstream: Box<str>,
     rpc: Box<str>,
     request: Bytes,
-    credential: Viewer,
+    credential: CredentialId,
 }
 
 struct Cached {
@@ -136,7 +136,7 @@ impl NameLookup {
             upstream: context.upstream.settings.name.as_str().into(),
             rpc: resolve.rpc.path.clone(),
             request: lookup_request,
-            credential: context.upstream.credentials.viewer(context.client),
+            credential: context.upstream.credentials.credential_id(context.client),
         });
         if let Some(message) = self.cached(&key) {
             resolved.request = resolve.answered(request, &message)?;

@@ -18,7 +18,7 @@ pub(crate) enum Retry {
     Always,
 }
 
-/// Who may read the text of an error.
+/// The audience of an error's text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Audience {
     /// The client and the operators: it is sent and logged.
@@ -43,7 +43,7 @@ pub(super) struct Row<'a> {
     pub(super) transient: bool,
     /// Which calls the gateway may retry.
     pub(super) retry: Retry,
-    /// Who may read the text.
+    /// The audience of the text.
     pub(super) audience: Audience,
     /// Whether the client's text begins with the name of the upstream.
     pub(super) names_upstream: bool,
@@ -141,7 +141,7 @@ impl Error {
                     (false, false) => Never,
                 },
                 audience: Client,
-                // Only of a proxy's words, which do not say which host wrote them.
+                // A proxy's message does not name the upstream.
                 names_upstream: matches!(fault.http_status, 502..=504),
             },
             Self::Decode { .. } =>

@@ -1,4 +1,4 @@
-//! Error replies of APIs that the gateway knows by their protos alone.
+//! The error mapping of APIs without a family of their own, by the rules of HTTP.
 
 use std::time::SystemTime;
 
@@ -8,12 +8,12 @@ use tonic::Code;
 
 use crate::error::{Fault, HINT};
 use crate::families::error_body::{
-    http_reason, json, member, message, metadata, page, retry_after,
+    http_reason, json, member, message, metadata, page_text, retry_after,
 };
 use crate::upstream::family::{Family, FaultContext};
 use drawbridge_transcoder::call::Reply;
 
-/// The rules for APIs that the gateway knows by their protos alone.
+/// The family of all other names.
 pub(crate) static COMMON: Family = Family {
     name: "",
     dialects: &[],
@@ -30,34 +30,34 @@ pub(crate) static COMMON: Family = Family {
     checkers: &[],
 };
 
-/// Fields at fault that are read from a body, at most.
+/// Limit of the invalid fields read from a body.
 const MAX_FIELDS: usize = 100;
 
-/// Reads an error reply by the rules of HTTP and the common JSON error bodies.
+/// Maps an error reply by its HTTP status and the common JSON error bodies.
 pub(crate) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
     let body = json(reply);
-    let words = body.as_ref().map(words).unwrap_or_default();
+    let error = body.as_ref().map(error_body).unwrap_or_default();
     let status = reply.status;
     let retry_after = retry_after(&reply.headers, SystemTime::now());
-    let code = words.code.unwrap_or_else(|| code(context, reply));
+    let code = error.code.unwrap_or_else(|| code(context, reply));
     Fault {
         code,
-        reason: words.reason.unwrap_or_else(|| http_reason(status)),
+        reason: error.reason.unwrap_or_else(|| http_reason(status)),
         domain: "rest",
-        message: said(reply, words.message),
+        message: fault_message(reply, error.message),
         http_status: status.as_u16(),
         request_id: COMMON.request_id(&reply.headers),
         retry_after,
         not_processed: not_processed(reply),
         transient: is_transient(status),
         credential_rejected: status == StatusCode::UNAUTHORIZED,
-        fields: words.fields,
+        fields: error.fields,
         metadata: metadata([(HINT, redirect_hint(status))]),
         locale: None,
     }
 }
 
-/// What an HTTP status means, by the comments of `google.rpc.Code`.
+/// Returns the code of an HTTP status, by the comments of `google.rpc.Code`.
 /// Source: googleapis, `google/rpc/code.proto`. gRPC's own table
 /// (`http-grpc-status-mapping.md`) is for broken servers, not for REST errors.
 pub(crate) fn code(context: &FaultContext<'_>, reply: &Reply) -> Code {
@@ -71,7 +71,7 @@ pub(crate) fn code(context: &FaultContext<'_>, reply: &Reply) -> Code {
         408 => Code::DeadlineExceeded,
         409 if context.rpc.starts_with("Create") => Code::AlreadyExists,
         409 => Code::Aborted,
-        // With a word on when to try again, it is the rate that is too large.
+        // With `Retry-After` it is a rate limit, not a size limit.
         413 if reply.headers.contains_key(http::header::RETRY_AFTER) => Code::ResourceExhausted,
         416 => Code::OutOfRange,
         429 | 507 => Code::ResourceExhausted,
@@ -83,51 +83,50 @@ pub(crate) fn code(context: &FaultContext<'_>, reply: &Reply) -> Code {
     }
 }
 
-/// Whether trying again may help, by the HTTP status.
+/// Returns whether the HTTP status is transient.
 pub(crate) fn is_transient(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 425 | 429 | 502 | 503 | 504)
 }
 
-/// Whether the call was surely not processed: a limit, or a server that says when
-/// to come back.
+/// Returns whether the call was certainly not processed: a rate limit, or `Retry-After`.
 pub(crate) fn not_processed(reply: &Reply) -> bool {
-    let says_when = reply.headers.contains_key(http::header::RETRY_AFTER);
+    let has_retry_after = reply.headers.contains_key(http::header::RETRY_AFTER);
     match reply.status.as_u16() {
         429 => true,
-        413 | 503 => says_when,
+        413 | 503 => has_retry_after,
         _ => false,
     }
 }
 
-/// The message of a fault: the words found in the body, else those of its page.
-/// Of a redirect nothing is told, since it names where to, maybe internally.
-pub(crate) fn said(reply: &Reply, words: Option<String>) -> String {
+/// Returns the message of a fault: the one found in the body, else the body's text. A
+/// redirect has a fixed message, since its body may name an internal host.
+pub(crate) fn fault_message(reply: &Reply, found: Option<String>) -> String {
     if reply.status.is_redirection() {
-        return "the upstream redirects to another address".to_owned();
+        return "the upstream redirects to another URL".to_owned();
     }
-    words.map_or_else(|| page(reply), |text| message(&text))
+    found.map_or_else(|| page_text(reply), |text| message(&text))
 }
 
-/// What to do about a redirect.
+/// Returns the hint for a redirect.
 pub(crate) fn redirect_hint(status: StatusCode) -> Option<String> {
     status
         .is_redirection()
         .then(|| "not followed: check the endpoint in the gateway's configuration".to_owned())
 }
 
-/// What an error body says.
+/// The values of an error body.
 #[derive(Default)]
-struct Words {
+struct ErrorBody {
     code: Option<Code>,
     reason: Option<String>,
     message: Option<String>,
     fields: Vec<(String, String)>,
 }
 
-/// Reads the common shapes: `{error: {code, message, status, details}}` and its
+/// Reads the common formats: `{error: {code, message, status, details}}` and its
 /// inner object alone (`google.rpc.Status`), `{error, error_description}`
 /// (RFC 6749), problem details (RFC 9457), `{code, message}`, `{errors: [...]}`.
-fn words(body: &Value) -> Words {
+fn error_body(body: &Value) -> ErrorBody {
     let inner = match body.get("error") {
         Some(inner @ Value::Object(_)) => inner,
         _ => body,
@@ -139,7 +138,7 @@ fn words(body: &Value) -> Words {
         .as_deref()
         .and_then(named_code)
         .or_else(|| numbered_code(inner));
-    // RFC 9457: `about:blank` says no more than the status does.
+    // RFC 9457: `about:blank` means no more than the status.
     let kind = member(inner, &["type"]).filter(|kind| kind != "about:blank");
     let reason = detail(inner, "ErrorInfo")
         .and_then(|info| member(info, &["reason"]))
@@ -153,7 +152,7 @@ fn words(body: &Value) -> Words {
         .or_else(|| body.get("error")?.as_str().map(str::to_owned))
         .or_else(|| member(first?, &["message", "detail", "title"]))
         .or_else(|| first?.as_str().map(str::to_owned));
-    Words {
+    ErrorBody {
         code,
         reason,
         message,
@@ -161,7 +160,7 @@ fn words(body: &Value) -> Words {
     }
 }
 
-/// The detail of this type, of a `google.rpc.Status` in JSON.
+/// Returns the detail of this type, of a `google.rpc.Status` in JSON.
 fn detail<'a>(status: &'a Value, name: &str) -> Option<&'a Value> {
     status.get("details")?.as_array()?.iter().find(|detail| {
         let kind = detail.get("@type").and_then(Value::as_str);
@@ -169,8 +168,7 @@ fn detail<'a>(status: &'a Value, name: &str) -> Option<&'a Value> {
     })
 }
 
-/// The fields at fault: of `BadRequest`, or of the lists that problem details
-/// commonly carry.
+/// Returns the invalid fields: of `BadRequest`, or of the common lists in problem details.
 fn fields(inner: &Value) -> Vec<(String, String)> {
     let of_status = detail(inner, "BadRequest").and_then(|d| d.get("fieldViolations"));
     let lists = ["errors", "invalid_params", "invalid-params", "violations"];
@@ -181,15 +179,15 @@ fn fields(inner: &Value) -> Vec<(String, String)> {
         .flatten()
         .filter_map(|item| {
             let field = member(item, &["field", "name", "pointer", "param", "path"])?;
-            let said = ["description", "message", "reason", "detail"];
-            let problem = member(item, &said).unwrap_or_else(|| "invalid".to_owned());
+            let keys = ["description", "message", "reason", "detail"];
+            let problem = member(item, &keys).unwrap_or_else(|| "invalid".to_owned());
             Some((message(&field), message(&problem)))
         })
         .take(MAX_FIELDS)
         .collect()
 }
 
-/// The code of a `google.rpc.Status` by name.
+/// Returns the code of a `google.rpc.Status` by name.
 fn named_code(name: &str) -> Option<Code> {
     Some(match name {
         "CANCELLED" => Code::Cancelled,
@@ -212,8 +210,8 @@ fn named_code(name: &str) -> Option<Code> {
     })
 }
 
-/// The code of a `google.rpc.Status` by number, as grpc-gateway writes it:
-/// `code`, `message` and `details` together, and nothing else counts as one.
+/// Returns the code of a `google.rpc.Status` by number, as grpc-gateway writes it: only if
+/// `code`, `message` and `details` are all there.
 fn numbered_code(status: &Value) -> Option<Code> {
     status.get("details")?.as_array()?;
     status.get("message")?.as_str()?;
@@ -227,7 +225,7 @@ fn numbered_code(status: &Value) -> Option<Code> {
 mod tests {
     use super::*;
     use crate::families::error_body::tests::reply;
-    use crate::upstream::family::absence_hint;
+    use crate::upstream::family::gateway_error_hint;
     use drawbridge_transcoder::call::Idempotency;
 
     fn context(rpc: &str, idempotency: Idempotency) -> FaultContext<'_> {
@@ -240,20 +238,20 @@ mod tests {
     }
 
     #[test]
-    fn absences() {
+    fn gateway_errors_have_a_hint() {
         let (get, post) = (Idempotency::NoSideEffects, Idempotency::NonIdempotent);
         for (status, idempotency, not_processed, want) in [
             (
                 502,
                 get,
                 false,
-                "a proxy before it had no valid answer from it; try again later",
+                "a proxy in front of it got no valid response from it; try again later",
             ),
             (
                 502,
                 post,
                 false,
-                "; the upstream may have acted, look before sending it again",
+                "; the upstream may have acted: check before you repeat the call",
             ),
             (
                 503,
@@ -265,7 +263,7 @@ mod tests {
                 503,
                 post,
                 false,
-                "; the upstream may have acted, look before sending it again",
+                "; the upstream may have acted: check before you repeat the call",
             ),
             (
                 503,
@@ -277,20 +275,20 @@ mod tests {
                 504,
                 get,
                 false,
-                "a proxy before it had no answer from it in time; try again",
+                "a proxy in front of it got no response from it in time; try again",
             ),
             (500, get, false, ""),
             (404, get, false, ""),
         ] {
             let status = StatusCode::from_u16(status).expect("a status");
-            let hint = absence_hint(status, idempotency, not_processed).unwrap_or_default();
+            let hint = gateway_error_hint(status, idempotency, not_processed).unwrap_or_default();
             assert!(hint.contains(want), "{status} {idempotency:?}: {hint}");
             assert_eq!(hint.is_empty(), want.is_empty(), "{status}: {hint}");
         }
     }
 
     #[test]
-    fn codes() {
+    fn http_status_decides_the_code() {
         for (status, want, transient) in [
             (302, Code::FailedPrecondition, false),
             (400, Code::InvalidArgument, false),
@@ -341,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies() {
+    fn common_error_bodies_are_read() {
         for (body, code, reason, message, fields) in [
             (
                 r#"{"error":{"code":409,"message":"exists","status":"ALREADY_EXISTS"}}"#,
@@ -433,13 +431,13 @@ mod tests {
     }
 
     #[test]
-    fn a_redirect_is_not_told_where_to() {
+    fn target_of_a_redirect_is_not_in_the_fault() {
         let reply = reply(302, &[("location", "http://inside.test:8004/")], "");
         let fault = fault(&context("GetX", Idempotency::NoSideEffects), &reply);
-        let said = format!("{fault:?}");
+        let debug = format!("{fault:?}");
         assert!(
-            said.contains("not followed") && !said.contains("inside"),
-            "{said}"
+            debug.contains("not followed") && !debug.contains("inside"),
+            "{debug}"
         );
     }
 }

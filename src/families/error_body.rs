@@ -1,5 +1,5 @@
-//! Reading error replies: what the fault readers of all families share. Nothing
-//! here fails: a body that cannot be read is one without words.
+//! Reads error replies: shared by the error mappings of all families. Nothing here fails: a
+//! body that cannot be parsed has no message.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,30 +9,29 @@ use serde_json::Value;
 use crate::error::{cut, head};
 use drawbridge_transcoder::call::Reply;
 
-/// The longest error body that is read as JSON, in bytes.
-const MAX_JSON: usize = 256 * 1024;
-/// How much of a body that is not JSON is looked at for words, in bytes.
-const MAX_PAGE: usize = 16 * 1024;
-/// The longest message kept of an upstream's words, in bytes.
-const MAX_MESSAGE: usize = 1024;
-/// The longest `Retry-After` that is believed.
+/// Limit of an error body that is parsed as JSON.
+const MAX_JSON_BYTES: usize = 256 * 1024;
+/// How much of a text or HTML body is searched for a message.
+const MAX_PAGE_BYTES: usize = 16 * 1024;
+/// Limit of an upstream's message.
+const MAX_MESSAGE_BYTES: usize = 1024;
+/// Upper bound of `Retry-After`.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(86_400);
-/// The difference of clocks from which on it is worth a word. Signed requests
-/// and tokens are refused beyond about 15 minutes.
+/// Difference of clocks from which a hint is added. Servers reject signatures and tokens
+/// beyond about 15 minutes.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(600);
 
-/// The body as JSON, if it is an object or an array of a sensible size. Words that
-/// are not UTF-8 do not hide what stands beside them: a code, an id.
+/// Parses the body as JSON, if it is an object or array and not too large. Invalid UTF-8 is
+/// replaced, so that the other members can be read.
 pub(crate) fn json(reply: &Reply) -> Option<Value> {
-    if reply.body.len() > MAX_JSON {
+    if reply.body.len() > MAX_JSON_BYTES {
         return None;
     }
     let value: Value = serde_json::from_str(&String::from_utf8_lossy(&reply.body)).ok()?;
     (value.is_object() || value.is_array()).then_some(value)
 }
 
-/// The first of these members that is text or a number, as text. Empty texts do
-/// not count.
+/// Returns the first of these members that is a non-empty string or a number, as text.
 pub(crate) fn member(value: &Value, names: &[&str]) -> Option<String> {
     names.iter().find_map(|name| match value.get(*name)? {
         Value::String(text) if !text.trim().is_empty() => Some(text.clone()),
@@ -41,50 +40,49 @@ pub(crate) fn member(value: &Value, names: &[&str]) -> Option<String> {
     })
 }
 
-/// Words of an upstream that writes no HTML, as a message: `<` is a `<`. No
-/// traceback, at most 1 KiB.
-pub(crate) fn verbatim(text: &str) -> String {
-    cut(untraced(text).trim(), MAX_MESSAGE)
+/// Returns the message of an upstream that writes no HTML: `<` stays. Without traceback, at
+/// most 1 KiB.
+pub(crate) fn plain_message(text: &str) -> String {
+    cut(without_traceback(text).trim(), MAX_MESSAGE_BYTES)
 }
 
-fn untraced(text: &str) -> &str {
+fn without_traceback(text: &str) -> &str {
     text.find("Traceback (most recent call last)")
         .map_or(text, |at| &text[..at])
 }
 
-/// Words of the upstream as a message: no tags, no traceback, at most 1 KiB.
+/// Returns the message of an upstream without tags and traceback, at most 1 KiB.
 pub(crate) fn message(text: &str) -> String {
-    let text = untraced(text);
+    let text = without_traceback(text);
     let text = if text.contains('<') && text.contains('>') {
-        plain(head(text, MAX_PAGE))
+        strip_tags(head(text, MAX_PAGE_BYTES))
     } else {
         text.trim().to_owned()
     };
-    cut(&text, MAX_MESSAGE)
+    cut(&text, MAX_MESSAGE_BYTES)
 }
 
-/// The words of a body that is not the JSON it should be: text, or a page of HTML
-/// without its tags.
-pub(crate) fn page(reply: &Reply) -> String {
-    let body = &reply.body[..reply.body.len().min(MAX_PAGE)];
+/// Returns the text of a body that is not JSON: plain text, or HTML without tags.
+pub(crate) fn page_text(reply: &Reply) -> String {
+    let body = &reply.body[..reply.body.len().min(MAX_PAGE_BYTES)];
     let text = String::from_utf8_lossy(body);
     let trimmed = text.trim();
-    // Cut-off or alien JSON is for programs; `null` and `{}` say nothing.
+    // Truncated or unknown JSON is not for people.
     if trimmed == "null" || trimmed.starts_with(['{', '[']) {
         return String::new();
     }
-    // A body in the middle of which a multi-byte character was cut.
+    // A multi-byte character may have been truncated at the limit.
     message(trimmed.trim_end_matches('\u{fffd}'))
 }
 
-/// Text without tags, scripts and styles; white space folded.
-fn plain(html: &str) -> String {
-    let mut text = String::with_capacity(html.len().min(MAX_MESSAGE));
+/// Returns the text without tags, scripts and styles, with white space folded.
+fn strip_tags(html: &str) -> String {
+    let mut text = String::with_capacity(html.len().min(MAX_MESSAGE_BYTES));
     let mut rest = html;
     while let Some(open) = rest.find('<') {
         text.push_str(&rest[..open]);
         rest = &rest[open..];
-        // `a < b` is no tag.
+        // Not in `a < b`.
         let is_tag = rest[1..].starts_with(|c: char| c.is_ascii_alphabetic() || "/!?".contains(c));
         if !is_tag {
             text.push('<');
@@ -94,8 +92,8 @@ fn plain(html: &str) -> String {
         text.push(' ');
         let end = ["script", "style", "head"]
             .into_iter()
-            .find(|name| opens(rest, name))
-            .and_then(|name| find_close(rest, name));
+            .find(|name| starts_with_tag(rest, name))
+            .and_then(|name| find_end_of_element(rest, name));
         rest = match end.or_else(|| rest.find('>')) {
             Some(end) => &rest[end + 1..],
             None => "",
@@ -124,16 +122,16 @@ fn plain(html: &str) -> String {
     folded
 }
 
-/// Whether `html` begins with the start tag of this element.
-fn opens(html: &str, name: &str) -> bool {
+/// Returns whether `html` begins with the start tag of this element.
+fn starts_with_tag(html: &str, name: &str) -> bool {
     let Some(tag) = html.get(1..1 + name.len()) else {
         return false;
     };
     tag.eq_ignore_ascii_case(name) && html[1 + name.len()..].starts_with(['>', ' ', '\n', '\t'])
 }
 
-/// Where the end tag of this element ends.
-fn find_close(html: &str, name: &str) -> Option<usize> {
+/// Returns the position after the end tag of this element.
+fn find_end_of_element(html: &str, name: &str) -> Option<usize> {
     let mut from = 0;
     while let Some(at) = html[from..].find("</") {
         let tag = from + at + 2;
@@ -146,7 +144,7 @@ fn find_close(html: &str, name: &str) -> Option<usize> {
     None
 }
 
-/// `Retry-After`: seconds, or an HTTP date seen from `now`. At most a day.
+/// Parses `Retry-After`: seconds, or an HTTP date relative to `now`. At most a day.
 /// Source: RFC 9110, section 10.2.3.
 pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
@@ -159,8 +157,8 @@ pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Durati
     Some(wait.min(MAX_RETRY_AFTER))
 }
 
-/// What to say when the reply's `Date` shows that our clock is far off, which
-/// makes signatures and tokens be refused.
+/// Returns a hint if the reply's `Date` shows that the gateway's clock is wrong, which makes
+/// servers reject signatures and tokens.
 pub(crate) fn clock_hint(headers: &HeaderMap, now: SystemTime) -> Option<String> {
     let date = headers.get(header::DATE)?.to_str().ok()?;
     let theirs = httpdate::parse_http_date(date).ok()?;
@@ -176,12 +174,12 @@ pub(crate) fn clock_hint(headers: &HeaderMap, now: SystemTime) -> Option<String>
     })
 }
 
-/// `HTTP_404`: the reason where the upstream gives none.
+/// Returns the reason of an error without one: `HTTP_404`.
 pub(crate) fn http_reason(status: StatusCode) -> String {
     format!("HTTP_{}", status.as_u16())
 }
 
-/// The metadata of a fault, less what is empty.
+/// Returns the metadata of a fault without empty values.
 pub(crate) fn metadata(
     entries: impl IntoIterator<Item = (&'static str, Option<String>)>,
 ) -> Vec<(&'static str, String)> {
@@ -197,7 +195,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// A reply for tests.
+    /// Returns a reply for tests.
     pub(crate) fn reply(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Reply {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
@@ -212,7 +210,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// A recorded exchange's response, or one of its variants.
+    /// Returns the response of a recorded exchange, or one of its variants.
     pub(crate) fn recorded(response: &Value) -> Reply {
         let headers: Vec<(&str, &str)> = response["headers"]
             .as_object()
@@ -229,7 +227,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn words_of_a_page() {
+    fn page_text_has_no_tags_and_no_traceback() {
         for (body, want) in [
             ("", ""),
             ("null", ""),
@@ -251,19 +249,19 @@ pub(crate) mod tests {
             ),
             ("<é>", "<é>"),
         ] {
-            assert_eq!(page(&reply(500, &[], body)), want, "{body}");
+            assert_eq!(page_text(&reply(500, &[], body)), want, "{body}");
         }
-        let long = page(&reply(500, &[], "é".repeat(100_000)));
+        let long = page_text(&reply(500, &[], "é".repeat(100_000)));
         assert!(
             long.len() <= 1_100 && long.ends_with("bytes more)"),
             "{long}"
         );
         let bytes: Vec<u8> = (0..=255).cycle().take(70_000).collect();
-        assert!(page(&reply(500, &[], bytes)).len() <= 1_100);
+        assert!(page_text(&reply(500, &[], bytes)).len() <= 1_100);
     }
 
     #[test]
-    fn when_to_try_again() {
+    fn retry_after_is_parsed() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_770);
         for (text, want) in [
             ("7", Some(7)),
@@ -286,7 +284,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn clocks() {
+    fn clock_difference_has_a_hint() {
         let date = "Sun, 06 Nov 1994 08:49:37 GMT";
         let theirs = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
         let reply = reply(401, &[("date", date)], "");

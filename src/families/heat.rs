@@ -1,5 +1,5 @@
-//! OpenStack Heat Orchestration v1, and what others made of it: Open Telekom
-//! Cloud's RTS and Rackspace Cloud Orchestration.
+//! OpenStack Heat Orchestration v1, and the APIs derived from it: Open Telekom Cloud's RTS
+//! and Rackspace Cloud Orchestration. Source: docs/apis/heat.md.
 
 mod error_mapping;
 
@@ -7,11 +7,11 @@ use crate::upstream::family::Family;
 
 /// Heat as OpenStack publishes it.
 pub const OPENSTACK: &str = "openstack";
-/// Resource Template Service of Open Telekom Cloud, a Heat of about release 6
-/// (Mitaka). Source: the template versions and operations that its manual lists.
+/// Resource Template Service of Open Telekom Cloud, a Heat of about release 6 (Mitaka).
+/// Source: docs/apis/heat.md, "Versions behind RTS and Rackspace".
 pub const RTS: &str = "rts";
-/// Rackspace Cloud Orchestration, a Heat between Juno and Liberty. Source: the
-/// span of its manual's pages.
+/// Rackspace Cloud Orchestration, a Heat between Juno and Liberty.
+/// Source: docs/apis/heat.md, "Versions behind RTS and Rackspace".
 pub const RACKSPACE: &str = "rackspace";
 
 /// The family `heat`.
@@ -19,28 +19,29 @@ pub static FAMILY: Family = Family {
     name: "heat",
     dialects: &[OPENSTACK, RTS, RACKSPACE],
     fault: error_mapping::fault,
-    // A catalog's url ends in the project, a configured one often in the version.
+    // A catalog's URL ends in the project, a configured one often in the version.
     endpoint_suffixes: &["/v1/{project_id}", "/v1"],
-    // Rackspace's too. Source: its catalog; the manual's service-access page is wrong.
+    // Also in Rackspace's catalog; the service-access page of its manual is wrong.
     catalog_type: Some("orchestration"),
     bare_project_names: false,
-    // With any other `Accept`, 202, 302 and 404 of the router are HTML. Seen on
-    // Heat 27.0.1.
+    // With any other `Accept`, the router's 202, 302 and 404 are HTML. Observed on Heat
+    // 27.0.1.
     headers: &[("accept", "application/json")],
     accept_language: None,
-    // Stacks have their canonical address by name and id; by either alone, Heat
-    // redirects to an address as it sees itself, often an internal one.
+    // The canonical path of a stack has name and id; for either alone, Heat redirects to a
+    // URL with its own host name, often an internal one.
+    // Source: docs/apis/heat.md, "Redirects and FindStack".
     redirect_anchor: Some("stacks"),
-    // Heat's own; then what older OpenStack and Rackspace's proxies add.
+    // Heat's own first, then those of older OpenStack and of Rackspace's proxies.
     request_id_headers: &[
         "x-openstack-request-id",
         "x-compute-request-id",
         "x-trans-id",
         "x-request-id",
     ],
-    // The list of versions, without credentials.
+    // The list of versions needs no credentials.
     probe: "/",
-    // Any reader may. Source: Heat's default policies.
+    // Allowed for the role reader by Heat's default policies.
     login_check: Some(("/v1/{project_id}/build_info", "")),
     checkers: &[],
 };

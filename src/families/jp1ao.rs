@@ -1,13 +1,13 @@
-//! Hitachi JP1/Automatic Operation, and Ops Center Automator, which shares its API.
+//! Hitachi JP1/Automatic Operation, and Ops Center Automator, which has the same API.
+//! Source: docs/apis/jp1ao.md.
 
 mod error_mapping;
 mod property_check;
 
 use crate::upstream::family::Family;
 
-/// The family `jp1ao`. Its dialects are versions: 10 lacks most of what changes
-/// things, 11 has another path for one action. Source: version differences in the
-/// manuals of versions 10, 11 and 12, appendix A.1.
+/// The family `jp1ao`. Its dialects are versions: 10 lacks most mutating operations, 11 has
+/// another path for one action. Source: docs/apis/jp1ao.md, "Version differences".
 pub static FAMILY: Family = Family {
     name: "jp1ao",
     dialects: &["v12", "v11", "v10"],
@@ -16,9 +16,9 @@ pub static FAMILY: Family = Family {
     endpoint_suffixes: &["/Automation/v1"],
     catalog_type: None,
     bare_project_names: false,
-    // Required. Source: JP1/AO Command and API Reference 12, 2.2.10.
+    // Required. Source: docs/apis/jp1ao.md, "Authentication and transport".
     headers: &[("accept", "application/json")],
-    // Required too: `en`, `ja` or `zh`, anything else is English. Source: same.
+    // Required too: `en`, `ja` or `zh`; anything else means English.
     accept_language: Some("en"),
     redirect_anchor: None,
     request_id_headers: &["x-request-id"],

@@ -1,5 +1,5 @@
-//! Clear HTTP without a proxy, by hyper's own client, which is also below `reqwest`:
-//! alone it costs less, and lets what a connection reads ahead be bounded.
+//! hyper's client, for plaintext HTTP without a proxy. reqwest uses it underneath; used
+//! directly it costs less per call, and its read buffer can be bounded.
 
 use bytes::Bytes;
 use http::header::{ACCEPT, USER_AGENT};
@@ -12,32 +12,32 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tower::Service;
 use tower_http::decompression::{Decompression, DecompressionBody};
 
-use super::{Exchange, IDLE, KEEPALIVE, Settings, cause};
+use super::{Exchange, POOL_IDLE_TIMEOUT, Settings, TCP_KEEPALIVE, cause};
 use crate::error::Error;
 
-/// The most that a connection reads ahead, in bytes; a head must fit into it.
-/// hyper's own bound, which `reqwest` keeps to, is 400 KiB: for 256 connections
-/// with long answers, 100 MB.
-const READ_AHEAD: usize = 32 << 10;
+/// Limit of a connection's read buffer, which must hold the response head. hyper's default,
+/// which `reqwest` uses, is 400 KiB: 100 MB for 256 connections with long responses.
+const MAX_READ_BUFFER_BYTES: usize = 32 << 10;
 
 #[derive(Clone, Debug)]
-pub(super) struct Direct(Decompression<Client<HttpConnector, Full<Bytes>>>);
+pub(super) struct HyperClient(Decompression<Client<HttpConnector, Full<Bytes>>>);
 
-impl Direct {
+impl HyperClient {
     pub fn new(settings: &Settings) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
-        connector.set_keepalive(Some(KEEPALIVE));
+        connector.set_keepalive(Some(TCP_KEEPALIVE));
         connector.set_connect_timeout(Some(settings.connect_timeout));
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .http1_max_buf_size(READ_AHEAD)
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+            .http1_max_buf_size(MAX_READ_BUFFER_BYTES)
             .build(connector);
         Self(Decompression::new(client))
     }
 
-    /// Sends it, and reads the head of the answer.
+    /// Sends the request and reads the head of the response. Fails with `Connect` if
+    /// nothing was sent, else with `NoResponse`.
     pub async fn send(
         &self,
         exchange: Exchange,
@@ -45,15 +45,14 @@ impl Direct {
         let mut request = Request::new(Full::new(exchange.body.unwrap_or_default()));
         *request.method_mut() = exchange.verb;
         *request.uri_mut() = Uri::from_maybe_shared(Bytes::from(String::from(exchange.url)))
-            .map_err(|_| Error::Connect("the address cannot be used".into()))?;
+            .map_err(|_| Error::Connect("the URL is invalid".into()))?;
         *request.headers_mut() = exchange.headers;
         let headers = request.headers_mut();
         let any = HeaderValue::from_static("*/*");
         headers.entry(ACCEPT).or_insert(any);
         headers.insert(USER_AGENT, HeaderValue::from_static(super::USER_AGENT));
-        let answer = self.0.clone().call(request).await;
-        // Whether anything can have been sent.
-        answer.map_err(|error| match error.is_connect() {
+        let response = self.0.clone().call(request).await;
+        response.map_err(|error| match error.is_connect() {
             true => Error::Connect(cause(&error)),
             false => Error::NoResponse(cause(&error)),
         })

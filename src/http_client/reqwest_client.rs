@@ -1,28 +1,28 @@
-//! HTTP by `reqwest`: with TLS, and through proxies.
+//! reqwest's client, for TLS and for proxies.
 
 use std::sync::OnceLock;
 
 use http::Response;
 use reqwest::{Body, Certificate, ClientBuilder, redirect, retry};
 
-use super::{Exchange, IDLE, KEEPALIVE, Settings, USER_AGENT, cause};
+use super::{Exchange, POOL_IDLE_TIMEOUT, Settings, TCP_KEEPALIVE, USER_AGENT, cause};
 use crate::error::Error;
 
 #[derive(Clone, Debug)]
-pub(super) struct General(reqwest::Client);
+pub(super) struct ReqwestClient(reqwest::Client);
 
-impl General {
-    /// Fails when `ca_file` cannot be read or holds no certificate.
+impl ReqwestClient {
+    /// Fails if `ca_file` cannot be read or contains no certificate.
     pub fn new(settings: &Settings) -> Result<Self, String> {
-        provide_crypto();
-        let authorities = match &settings.ca_file {
+        install_crypto_provider();
+        let ca_certificates = match &settings.ca_file {
             None => Vec::new(),
             Some(path) => {
-                let told = |problem: String| format!("ca_file {}: {problem}", path.display());
-                let pem = std::fs::read(path).map_err(|e| told(e.to_string()))?;
-                let found = Certificate::from_pem_bundle(&pem).map_err(|e| told(cause(&e)))?;
+                let in_file = |problem: String| format!("ca_file {}: {problem}", path.display());
+                let pem = std::fs::read(path).map_err(|e| in_file(e.to_string()))?;
+                let found = Certificate::from_pem_bundle(&pem).map_err(|e| in_file(cause(&e)))?;
                 if found.is_empty() {
-                    return Err(told("holds no PEM certificate".into()));
+                    return Err(in_file("contains no PEM certificate".into()));
                 }
                 found
             }
@@ -30,30 +30,30 @@ impl General {
         let builder = || {
             let builder = ClientBuilder::new()
                 .user_agent(USER_AGENT)
-                // A redirect would carry `x-auth-token` to wherever it points.
+                // A redirect would send `x-auth-token` to another host.
                 .redirect(redirect::Policy::none())
                 .referer(false)
-                // Retries have one layer, and it is not this one.
+                // `upstream` retries.
                 .retry(retry::never())
                 .http1_only()
                 .gzip(true)
                 .connect_timeout(settings.connect_timeout)
                 .tcp_nodelay(true)
-                .tcp_keepalive(KEEPALIVE)
-                .pool_idle_timeout(IDLE);
+                .tcp_keepalive(TCP_KEEPALIVE)
+                .pool_idle_timeout(POOL_IDLE_TIMEOUT);
             if settings.proxy_from_env {
                 builder
             } else {
                 builder.no_proxy()
             }
         };
-        match builder().tls_certs_merge(authorities.clone()).build() {
+        match builder().tls_certs_merge(ca_certificates.clone()).build() {
             Ok(client) => Ok(Self(client)),
-            // A machine without any certificate authority can still speak clear HTTP.
-            Err(error) if authorities.is_empty() => {
+            // Plaintext HTTP works on a machine without CA certificates.
+            Err(error) if ca_certificates.is_empty() => {
                 tracing::warn!(
                     error = cause(&error),
-                    "no certificate authorities: https upstreams will not be trusted"
+                    "no CA certificates found: calls to https upstreams will fail"
                 );
                 let client = builder().tls_certs_only([]).build();
                 client.map(Self).map_err(|e| cause(&e))
@@ -62,7 +62,8 @@ impl General {
         }
     }
 
-    /// Sends it, and reads the head of the answer.
+    /// Sends the request and reads the head of the response. Fails with `Connect` if
+    /// nothing was sent, else with `NoResponse`.
     pub async fn send(&self, exchange: Exchange) -> Result<Response<Body>, Error> {
         let mut request = reqwest::Request::new(exchange.verb, exchange.url);
         *request.headers_mut() = exchange.headers;
@@ -72,11 +73,10 @@ impl General {
     }
 }
 
-/// What a failure of the client means: whether anything can have been sent.
 fn failure(error: reqwest::Error) -> Error {
-    // A builder's error is about an address that no request can be made of.
+    // Fails before connecting, on a URL that hyper cannot parse.
     if error.is_builder() {
-        Error::Connect("the address cannot be used".into())
+        Error::Connect("the URL is invalid".into())
     } else if error.is_connect() {
         Error::Connect(cause(&error))
     } else {
@@ -84,11 +84,10 @@ fn failure(error: reqwest::Error) -> Error {
     }
 }
 
-/// Chooses ring for all TLS of the process, once. Whoever has chosen before keeps
-/// their choice.
-fn provide_crypto() {
-    static CHOSEN: OnceLock<()> = OnceLock::new();
-    CHOSEN.get_or_init(|| {
+/// Makes ring the process's TLS crypto provider, once, unless there is one already.
+fn install_crypto_provider() {
+    static INSTALLED: OnceLock<()> = OnceLock::new();
+    INSTALLED.get_or_init(|| {
         let _ = rustls::crypto::ring::default_provider().install_default();
     });
 }

@@ -1,5 +1,5 @@
-//! An HTTP server that answers what it is told to, and tells what it saw, byte
-//! for byte. For tests.
+//! A scripted HTTP server for tests: sends the given responses and records each request
+//! byte for byte.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -11,94 +11,94 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-/// How long a test waits for what must come.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a test waits for an expected event.
+const EVENT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What is done with a request.
+/// The response to one request.
 #[derive(Clone)]
-pub(crate) enum Answer {
+pub(crate) enum TestResponse {
     /// These bytes; the connection stays open.
     Keep(Vec<u8>),
     /// These bytes, and the connection is closed.
     Close(Vec<u8>),
-    /// Nothing. [`Seen::Left`] follows when the client closes.
+    /// None. [`TestEvent::Disconnected`] follows when the client closes the connection.
     Hang,
 }
 
-/// What was seen.
+/// An observed event.
 #[derive(Debug)]
-pub(crate) enum Seen {
-    /// A whole request: head (request line and headers, CRLF) and body.
+pub(crate) enum TestEvent {
+    /// A complete request: head (request line and headers, CRLF) and body.
     Request { head: String, body: Vec<u8> },
-    /// The client closed a connection whose request was left hanging.
-    Left,
+    /// The client closed a connection whose request had no response.
+    Disconnected,
 }
 
-/// A running server; ends when dropped.
-pub(crate) struct Script {
+/// A running server; stops when dropped.
+pub(crate) struct TestServer {
     pub address: SocketAddr,
-    seen: mpsc::UnboundedReceiver<Seen>,
+    events: mpsc::UnboundedReceiver<TestEvent>,
     task: JoinHandle<()>,
 }
 
-impl Script {
-    /// Listens on loopback. When the answers run out, it answers 500.
-    pub(crate) async fn start(answers: impl IntoIterator<Item = Answer>) -> Self {
+impl TestServer {
+    /// Listens on loopback. Responds 500 after the last of the responses.
+    pub(crate) async fn start(responses: impl IntoIterator<Item = TestResponse>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let answers = Arc::new(Mutex::new(answers.into_iter().collect::<VecDeque<_>>()));
-        let (told, seen) = mpsc::unbounded_channel();
+        let responses = Arc::new(Mutex::new(responses.into_iter().collect::<VecDeque<_>>()));
+        let (sender, events) = mpsc::unbounded_channel();
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(serve(stream, answers.clone(), told.clone()));
+                connections.spawn(serve(stream, responses.clone(), sender.clone()));
             }
         });
         Self {
             address,
-            seen,
+            events,
             task,
         }
     }
 
-    /// `http://127.0.0.1:port` and this path.
+    /// Returns `http://127.0.0.1:port` with this path.
     pub(crate) fn url(&self, path: &str) -> url::Url {
         format!("http://{}{path}", self.address).parse().unwrap()
     }
 
-    /// The next request: head and body.
+    /// Waits for the next request and returns its head and body.
     pub(crate) async fn request(&mut self) -> (String, Vec<u8>) {
         match self.next().await {
-            Seen::Request { head, body } => (head, body),
-            Seen::Left => panic!("the client left; a request was expected"),
+            TestEvent::Request { head, body } => (head, body),
+            TestEvent::Disconnected => panic!("the client disconnected; a request was expected"),
         }
     }
 
-    /// The client closes a request left hanging.
-    pub(crate) async fn left(&mut self) {
-        assert!(matches!(self.next().await, Seen::Left));
+    /// Waits until the client closes a request that has no response.
+    pub(crate) async fn expect_disconnect(&mut self) {
+        assert!(matches!(self.next().await, TestEvent::Disconnected));
     }
 
-    async fn next(&mut self) -> Seen {
-        let seen = tokio::time::timeout(PATIENCE, self.seen.recv()).await;
-        seen.expect("nothing came").expect("the server runs")
+    async fn next(&mut self) -> TestEvent {
+        let event = tokio::time::timeout(EVENT_TIMEOUT, self.events.recv()).await;
+        event.expect("no event").expect("the server runs")
     }
 
-    /// How many requests were seen and not yet taken.
-    pub(crate) fn untaken(&self) -> usize {
-        self.seen.len()
+    /// Returns how many events were observed and not yet read.
+    pub(crate) fn unread_requests(&self) -> usize {
+        self.events.len()
     }
 }
 
-impl Drop for Script {
+impl Drop for TestServer {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-/// An address where nobody listens: bound to the end of the process, so that no one
-/// else gets its port.
-pub(crate) fn nowhere() -> SocketAddr {
+/// Returns an address that accepts no connections. The port stays bound until the process
+/// ends, so that no other socket gets it.
+pub(crate) fn unused_address() -> SocketAddr {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
     let address = socket.local_addr().unwrap();
@@ -106,11 +106,11 @@ pub(crate) fn nowhere() -> SocketAddr {
     address
 }
 
-/// A reply with a length.
+/// Returns a response with `content-length`.
 pub(crate) fn reply(status: u16, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Vec<u8> {
     let body = body.as_ref();
     let mut text = format!(
-        "HTTP/1.1 {status} Said\r\ncontent-length: {}\r\n",
+        "HTTP/1.1 {status} Reason\r\ncontent-length: {}\r\n",
         body.len()
     );
     for (name, value) in headers {
@@ -122,8 +122,8 @@ pub(crate) fn reply(status: u16, headers: &[(&str, &str)], body: impl AsRef<[u8]
 
 async fn serve(
     mut stream: TcpStream,
-    answers: Arc<Mutex<VecDeque<Answer>>>,
-    told: mpsc::UnboundedSender<Seen>,
+    responses: Arc<Mutex<VecDeque<TestResponse>>>,
+    events: mpsc::UnboundedSender<TestEvent>,
 ) {
     let mut buffer = Vec::new();
     loop {
@@ -147,21 +147,21 @@ async fn serve(
         }
         let rest = buffer.split_off(length);
         let body = std::mem::replace(&mut buffer, rest);
-        let _ = told.send(Seen::Request { head, body });
-        let answer = answers.lock().unwrap().pop_front();
-        match answer.unwrap_or_else(|| Answer::Keep(reply(500, &[], "the script is over"))) {
-            Answer::Keep(bytes) => {
+        let _ = events.send(TestEvent::Request { head, body });
+        let response = responses.lock().unwrap().pop_front();
+        match response.unwrap_or_else(|| TestResponse::Keep(reply(500, &[], "no more responses"))) {
+            TestResponse::Keep(bytes) => {
                 if stream.write_all(&bytes).await.is_err() {
                     return;
                 }
             }
-            Answer::Close(bytes) => {
+            TestResponse::Close(bytes) => {
                 let _ = stream.write_all(&bytes).await;
                 return;
             }
-            Answer::Hang => {
+            TestResponse::Hang => {
                 let _ = stream.read_buf(&mut buffer).await;
-                let _ = told.send(Seen::Left);
+                let _ = events.send(TestEvent::Disconnected);
                 return;
             }
         }

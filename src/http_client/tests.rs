@@ -2,7 +2,7 @@ use std::io::Write as _;
 
 use http::StatusCode;
 
-use super::test_server::{Answer, Script, nowhere, reply};
+use super::test_server::{TestResponse, TestServer, reply, unused_address};
 use super::*;
 
 const LIMIT: usize = 1 << 20;
@@ -19,15 +19,15 @@ fn transport() -> Transport {
     Transport::new(&settings()).unwrap()
 }
 
-/// By each of the two clients.
+/// Returns a transport with each of the two clients.
 fn both(settings: &Settings) -> [Transport; 2] {
     let transport = Transport::new(settings).unwrap();
-    assert!(transport.direct.is_some());
-    let general = Transport {
-        direct: None,
+    assert!(transport.hyper_client.is_some());
+    let reqwest_client = Transport {
+        hyper_client: None,
         ..transport.clone()
     };
-    [transport, general]
+    [transport, reqwest_client]
 }
 
 fn exchange(verb: Method, url: Url, body: Option<&'static str>) -> Exchange {
@@ -44,8 +44,9 @@ fn get(url: Url) -> Exchange {
 }
 
 #[tokio::test]
-async fn what_is_sent() {
-    let mut server = Script::start((0..14).map(|_| Answer::Keep(reply(200, &[], "{}")))).await;
+async fn requests_are_sent_unchanged_with_few_headers() {
+    let mut server =
+        TestServer::start((0..14).map(|_| TestResponse::Keep(reply(200, &[], "{}")))).await;
     for (verb, body, length) in [
         (Method::GET, None, None),
         (Method::DELETE, None, None),
@@ -56,7 +57,7 @@ async fn what_is_sent() {
         (Method::PATCH, None, Some("0")),
     ] {
         for transport in both(&settings()) {
-            // Encoded by us, and sent as it is.
+            // Encoded by the gateway, and sent unchanged.
             let path = "/v1/a%2Fb/~x*(1):@,;=+$&!/%E2%82%AC%20..?q=a%2Bb%20c&r=%27~*%2E%2E";
             let sent = exchange(verb.clone(), server.url(path), body);
             transport.exchange(sent).await.unwrap();
@@ -87,19 +88,19 @@ async fn what_is_sent() {
 }
 
 #[tokio::test]
-async fn replies() {
-    let answers = [
-        Answer::Keep(reply(200, &[("x-id", "7")], "{}")),
-        Answer::Keep(b"HTTP/1.1 204 No Content\r\n\r\n".to_vec()),
-        Answer::Keep(reply(302, &[("location", "http://192.0.2.1/")], "")),
-        Answer::Close(b"HTTP/1.1 200 OK\r\n\r\nuntil the end".to_vec()),
-        Answer::Keep(
+async fn replies_of_all_framings_are_read() {
+    let responses = [
+        TestResponse::Keep(reply(200, &[("x-id", "7")], "{}")),
+        TestResponse::Keep(b"HTTP/1.1 204 No Content\r\n\r\n".to_vec()),
+        TestResponse::Keep(reply(302, &[("location", "http://192.0.2.1/")], "")),
+        TestResponse::Close(b"HTTP/1.1 200 OK\r\n\r\nuntil the end".to_vec()),
+        TestResponse::Keep(
             b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"
                 .to_vec(),
         ),
     ];
     for transport in both(&settings()) {
-        let server = Script::start(answers.clone()).await;
+        let server = TestServer::start(responses.clone()).await;
         for (status, body) in [
             (200, "{}"),
             (204, ""),
@@ -117,8 +118,8 @@ async fn replies() {
 }
 
 fn gzip_of_zeros(length: usize) -> Vec<u8> {
-    // Little that becomes much, without a library: one literal 0, then matches of
-    // 258 bytes at distance 1, in the fixed Huffman code.
+    // A small stream with a large content, made without a library: one literal 0, then
+    // matches of 258 bytes at distance 1, in the fixed Huffman code.
     // Source: RFC 1951, section 3.2.6; RFC 1952 for the frame.
     struct Bits(Vec<u8>, u32);
     impl Bits {
@@ -166,7 +167,7 @@ fn gzip_of_zeros(length: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn bodies_up_to_the_limit() {
+async fn longer_bodies_than_the_limit_are_rejected() {
     let gzip = [("content-encoding", "gzip")];
     let small = 258 * 100 + 1;
     let large = 258 * 8_000 + 1;
@@ -187,7 +188,7 @@ async fn bodies_up_to_the_limit() {
         (reply(200, &gzip, gzip_of_zeros(large)), None),
     ] {
         for transport in both(&settings()) {
-            let server = Script::start([Answer::Close(bytes.clone())]).await;
+            let server = TestServer::start([TestResponse::Close(bytes.clone())]).await;
             let got = transport.exchange(get(server.url("/"))).await;
             match want {
                 Some(length) => assert_eq!(got.unwrap().body.len(), length),
@@ -201,7 +202,7 @@ async fn bodies_up_to_the_limit() {
 }
 
 #[tokio::test]
-async fn no_whole_answer() {
+async fn incomplete_response_is_no_response() {
     for bytes in [
         &b""[..],
         b"HTTP/1.1 200 OK\r\n",
@@ -211,13 +212,13 @@ async fn no_whole_answer() {
         b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
     ] {
         for transport in both(&settings()) {
-            let server = Script::start([Answer::Close(bytes.to_vec())]).await;
+            let server = TestServer::start([TestResponse::Close(bytes.to_vec())]).await;
             let mut url = server.url("/there?key=s3cret");
             url.set_username("user").unwrap();
             url.set_password(Some("s3cret")).unwrap();
             match transport.exchange(get(url)).await {
                 Err(Error::NoResponse(text)) => {
-                    assert!(!text.is_empty() && text.len() <= MAX_CAUSE);
+                    assert!(!text.is_empty() && text.len() <= MAX_CAUSE_BYTES);
                     assert!(
                         !text.contains("s3cret") && !text.contains("there"),
                         "{text}"
@@ -230,19 +231,19 @@ async fn no_whole_answer() {
 }
 
 #[tokio::test]
-async fn nothing_sent() {
-    let free = nowhere();
-    let clear = Script::start([]).await;
+async fn failed_connection_is_a_connect_error() {
+    let unused = unused_address();
+    let plaintext = TestServer::start([]).await;
     let settings = Settings {
-        // Some resolvers take their time to say that a name does not exist.
+        // Some resolvers are slow to report that a name does not exist.
         connect_timeout: Duration::from_millis(500),
         ..settings()
     };
     for url in [
-        format!("http://user:s3cret@{free}/there?key=s3cret"),
+        format!("http://user:s3cret@{unused}/there?key=s3cret"),
         "http://nowhere.invalid/there".into(),
-        // Speaks no TLS.
-        format!("https://{}/there", clear.address),
+        // A plaintext server.
+        format!("https://{}/there", plaintext.address),
     ] {
         for transport in both(&settings) {
             match transport.exchange(get(url.parse().unwrap())).await {
@@ -260,18 +261,18 @@ async fn nothing_sent() {
 }
 
 #[tokio::test]
-async fn a_silent_upstream() {
+async fn read_timeout_applies_to_head_and_body() {
     let settings = Settings {
         read_timeout: Duration::from_millis(20),
         ..settings()
     };
-    let begun = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{".to_vec();
-    for answer in [Answer::Hang, Answer::Keep(begun)] {
+    let partial = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{".to_vec();
+    for response in [TestResponse::Hang, TestResponse::Keep(partial)] {
         for transport in both(&settings) {
-            let server = Script::start([answer.clone()]).await;
+            let server = TestServer::start([response.clone()]).await;
             match transport.exchange(get(server.url("/"))).await {
                 Err(Error::NoResponse(text)) => {
-                    assert_eq!(text, "silent for 20ms (setting read_timeout)");
+                    assert_eq!(text, "no byte for 20ms (setting read_timeout)");
                 }
                 other => panic!("{other:?}"),
             }
@@ -280,20 +281,20 @@ async fn a_silent_upstream() {
 }
 
 #[tokio::test]
-async fn leaving_closes_the_request() {
+async fn cancelled_exchange_closes_the_request() {
     for transport in both(&settings()) {
-        let mut server = Script::start([Answer::Hang]).await;
+        let mut server = TestServer::start([TestResponse::Hang]).await;
         let sent = get(server.url("/"));
         let call = tokio::spawn(async move { transport.exchange(sent).await });
         server.request().await;
         call.abort();
         assert!(call.await.unwrap_err().is_cancelled());
-        server.left().await;
+        server.expect_disconnect().await;
     }
 }
 
 #[test]
-fn certificate_authorities() {
+fn ca_file_without_certificates_is_rejected() {
     let settings = |path: &std::path::Path| Settings {
         ca_file: Some(path.to_owned()),
         ..Settings::default()
@@ -306,13 +307,14 @@ fn certificate_authorities() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(b"not a certificate").unwrap();
     let empty = Transport::new(&settings(file.path())).unwrap_err();
-    assert!(empty.ends_with("holds no PEM certificate"), "{empty}");
+    assert!(empty.ends_with("contains no PEM certificate"), "{empty}");
 }
 
 #[tokio::test]
-async fn long_answers_wait_for_room() {
+async fn long_responses_wait_for_buffer_space() {
     let long = "x".repeat(700 << 10);
-    let mut server = Script::start((0..2).map(|_| Answer::Keep(reply(200, &[], &long)))).await;
+    let mut server =
+        TestServer::start((0..2).map(|_| TestResponse::Keep(reply(200, &[], &long)))).await;
     let transport = Transport::new(&Settings {
         max_response_bytes: LIMIT,
         max_buffered_bytes: LIMIT,
@@ -322,50 +324,50 @@ async fn long_answers_wait_for_room() {
     .unwrap();
     let first = transport.exchange(get(server.url("/1"))).await.unwrap();
     server.request().await;
-    assert_eq!(transport.room.available_permits(), 324);
+    assert_eq!(transport.buffer.available_permits(), 324);
     let mut second = Box::pin(transport.exchange(get(server.url("/2"))));
     tokio::select! {
         biased;
-        _ = &mut second => panic!("there is no room for the second"),
+        _ = &mut second => panic!("the buffer has no space for the second"),
         _ = server.request() => {}
     }
-    // What was made of an answer has its room.
+    // The space is held as long as the reply's `room`, even without the body.
     let room = first.room;
     drop(first.body);
-    assert_eq!(transport.room.available_permits(), 324);
+    assert_eq!(transport.buffer.available_permits(), 324);
     drop(room);
     let second = second.await.unwrap();
     assert_eq!(second.body.len(), long.len());
-    assert_eq!(transport.room.available_permits(), 324);
-    // Who leaves while waiting leaves no trace.
-    drop(transport.room(LIMIT));
+    assert_eq!(transport.buffer.available_permits(), 324);
+    // A cancelled wait holds nothing.
+    drop(transport.buffer_space(LIMIT));
     drop(second);
-    assert_eq!(transport.room.available_permits(), 1024);
+    assert_eq!(transport.buffer.available_permits(), 1024);
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_waits_for_room_for_ever() {
+async fn overflow_buffer_is_used_after_the_wait_timeout() {
     let transport = transport();
-    let _held = transport.room(LIMIT).await.unwrap();
-    let rest = transport.room.available_permits() as u32;
-    let _rest = transport.room.try_acquire_many(rest).unwrap();
-    let there = transport.beyond.available_permits();
-    let beyond = transport.room(LIMIT).await.unwrap();
-    assert_eq!(transport.beyond.available_permits(), there - 1024);
-    drop(beyond);
-    // But there is an end to it.
-    let _all = transport.beyond.try_acquire_many(there as u32).unwrap();
-    let error = transport.room(1).await.unwrap_err();
+    let _held = transport.buffer_space(LIMIT).await.unwrap();
+    let rest = transport.buffer.available_permits() as u32;
+    let _rest = transport.buffer.try_acquire_many(rest).unwrap();
+    let free = transport.overflow.available_permits();
+    let overflow = transport.buffer_space(LIMIT).await.unwrap();
+    assert_eq!(transport.overflow.available_permits(), free - 1024);
+    drop(overflow);
+    // The overflow buffer is bounded too.
+    let _all = transport.overflow.try_acquire_many(free as u32).unwrap();
+    let error = transport.buffer_space(1).await.unwrap_err();
     assert_eq!(error.code(), Code::ResourceExhausted, "{error}");
 }
 
-/// A length that nobody announced takes the room that it needs.
+/// A body without `Content-Length` acquires space while it is read.
 #[tokio::test]
-async fn long_answers_in_chunks_take_their_room() {
+async fn chunked_bodies_acquire_buffer_space() {
     let chunk = format!("{:x}\r\n{}\r\n", 3 << 20, "x".repeat(3 << 20));
     let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
-    let answer = || Answer::Keep(format!("{head}{chunk}0\r\n\r\n").into_bytes());
-    let server = Script::start([answer(), answer()]).await;
+    let response = || TestResponse::Keep(format!("{head}{chunk}0\r\n\r\n").into_bytes());
+    let server = TestServer::start([response(), response()]).await;
     let transport = Transport::new(&Settings {
         max_response_bytes: 4 << 20,
         max_buffered_bytes: 4 << 20,
@@ -373,14 +375,14 @@ async fn long_answers_in_chunks_take_their_room() {
         ..Settings::default()
     })
     .unwrap();
-    let kib = || transport.room.available_permits();
+    let kib = || transport.buffer.available_permits();
     let reply = transport.exchange(get(server.url("/"))).await.unwrap();
     assert_eq!(reply.body.len(), 3 << 20);
-    assert_eq!(kib(), 1024, "3 MiB are taken");
+    assert_eq!(kib(), 1024, "3 MiB are acquired");
     drop(reply);
     assert_eq!(kib(), 4096);
-    let _none = transport.room.try_acquire_many(4096).unwrap();
-    let _beyond = transport.beyond.try_acquire_many(7 * 4096).unwrap();
+    let _none = transport.buffer.try_acquire_many(4096).unwrap();
+    let _overflow = transport.overflow.try_acquire_many(7 * 4096).unwrap();
     match transport.exchange(get(server.url("/"))).await {
         Err(Error::ResponseNotDelivered { code, .. }) => assert_eq!(code, Code::ResourceExhausted),
         other => panic!("{other:?}"),

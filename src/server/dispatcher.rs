@@ -143,7 +143,7 @@ impl Dispatcher {
 
     /// Returns the deadline of a request whose headers have just arrived.
     pub(super) fn deadline(&self, headers: &HeaderMap) -> Deadline {
-        Deadline::of(headers, self.default_deadline)
+        Deadline::from_metadata(headers, self.default_deadline)
     }
 
     /// Serves one request of a method, and records it from its headers on.
@@ -264,7 +264,7 @@ impl Dispatcher {
         let upstream = self.select_upstream(info, headers)?;
         let context = CallContext {
             upstream,
-            client: &info.caller,
+            client: &info.client,
             deadline,
         };
         let mut resolved = self.names.resolve(context, method, request).await?;
@@ -283,7 +283,7 @@ impl Dispatcher {
         headers: &HeaderMap,
     ) -> Result<&Arc<Upstream>, Error> {
         let method = &info.served.method;
-        let upstream = self.upstreams.pick(&method.family, headers)?;
+        let upstream = self.upstreams.select(&method.family, headers)?;
         info.upstream = Some(upstream.clone());
         let dialect = &upstream.settings.dialect;
         if !method.is_in(dialect) {
@@ -332,7 +332,7 @@ impl Dispatcher {
         let file = (self.uploads.receive(method, upload, dialect, messages)).await?;
         let context = CallContext {
             upstream,
-            client: &info.caller,
+            client: &info.client,
             deadline,
         };
         let reply = context.call(method, &file.call).await?;
@@ -382,7 +382,7 @@ impl Dispatcher {
         let upstream = self.select_upstream(info, headers)?;
         let context = CallContext {
             upstream,
-            client: &info.caller,
+            client: &info.client,
             deadline: first_by,
         };
         let mut resolved = self.names.resolve(context, method, request).await?;

@@ -102,7 +102,7 @@ impl Gateway {
     pub async fn bind(self) -> Result<BoundGateway, Vec<String>> {
         let grpc =
             listener::bind(self.config.listen, "", "listen.grpc or DRAWBRIDGE_LISTEN").await?;
-        if self.config.tokens_in_the_clear() {
+        if self.config.has_plaintext_tokens() {
             tracing::warn!(
                 listen = %self.config.listen,
                 "client tokens are received over plaintext: set [listen.tls], unless a proxy \

@@ -9,7 +9,7 @@ use crate::api::drawbridge::v1::{
     ListUpstreamsRequest, ListUpstreamsResponse, Upstream, UpstreamState,
 };
 use crate::server::dispatcher::Dispatcher;
-use crate::upstream::State;
+use crate::upstream::Health;
 
 /// Serves the rpcs from the dispatcher's tables.
 #[derive(Debug)]
@@ -40,10 +40,10 @@ impl GatewayService for Service {
                     .map(ToString::to_string)
                     .unwrap_or_default(),
                 credentials: u.settings.auth.kind().to_owned(),
-                state: match u.state() {
-                    State::Unknown => UpstreamState::Unspecified,
-                    State::Healthy => UpstreamState::Healthy,
-                    State::Unhealthy => UpstreamState::Unhealthy,
+                state: match u.health() {
+                    Health::Unknown => UpstreamState::Unspecified,
+                    Health::Healthy => UpstreamState::Healthy,
+                    Health::Unhealthy => UpstreamState::Unhealthy,
                 }
                 .into(),
             })

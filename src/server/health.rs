@@ -6,7 +6,7 @@ use std::time::Duration;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use crate::upstream::{State, Upstream};
+use crate::upstream::{Health, Upstream};
 
 /// A service and the upstreams that can serve it.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub async fn probe_and_report(
 
 /// Returns the status of a service. An upstream that was not probed yet counts as healthy.
 fn status(upstreams: &[Arc<Upstream>]) -> ServingStatus {
-    if upstreams.iter().any(|u| u.state() != State::Unhealthy) {
+    if upstreams.iter().any(|u| u.health() != Health::Unhealthy) {
         ServingStatus::Serving
     } else {
         ServingStatus::NotServing

@@ -11,7 +11,7 @@ use tokio_stream::Stream;
 use tonic::{Code, Status};
 
 use crate::deadline::Deadline;
-use crate::downstream::Caller;
+use crate::downstream::Downstream;
 use crate::error::{self, Error};
 use crate::server::response_stream::ResponseStream;
 use crate::server::response_write_timeout::SlowReader;
@@ -30,7 +30,7 @@ pub async fn traced<T>(span: Option<tracing::Span>, work: impl Future<Output = T
 /// The record of a call. Dropped before the call has ended, it counts the call as CANCELLED.
 pub struct StreamInfo {
     pub served: Arc<ServedMethod>,
-    pub caller: Caller,
+    pub client: Downstream,
     pub upstream: Option<Arc<Upstream>>,
     /// When the call ends at the latest.
     pub deadline: Deadline,
@@ -58,15 +58,15 @@ impl StreamInfo {
         headers: &HeaderMap,
         deadline: Deadline,
     ) -> Self {
-        let mut caller = Caller::of(headers);
-        if caller.request_id.is_none() {
-            caller.request_id = Some(request_id(fastrand::u64(..)));
+        let mut client = Downstream::from_metadata(headers);
+        if client.request_id.is_none() {
+            client.request_id = Some(request_id(fastrand::u64(..)));
         }
-        let span = traces.then(|| telemetry::server_span(&served.method, &mut caller));
+        let span = traces.then(|| telemetry::server_span(&served.method, &mut client));
         served.unrouted.in_flight.inc();
         Self {
             served: served.clone(),
-            caller,
+            client,
             upstream: None,
             deadline,
             begun: Instant::now(),
@@ -78,7 +78,7 @@ impl StreamInfo {
     }
 
     fn request_id(&self) -> &str {
-        self.caller
+        self.client
             .request_id
             .as_ref()
             .and_then(|v| v.to_str().ok())
@@ -119,10 +119,10 @@ impl StreamInfo {
     pub fn stream(mut self, stream: ResponseStream, slow_reader: SlowReader) -> InstrumentedStream {
         self.record_response();
         self.slow_reader = Some(slow_reader);
-        // The stream has a copy of what it needs: keeps no credentials twice.
-        self.caller = Caller {
-            request_id: self.caller.request_id.take(),
-            ..Caller::default()
+        // The stream has its own copy of the client: the record keeps no credentials.
+        self.client = Downstream {
+            request_id: self.client.request_id.take(),
+            ..Downstream::default()
         };
         InstrumentedStream {
             stream,
@@ -167,7 +167,7 @@ impl StreamInfo {
             request_id,
             action_started: self.responded && watch.is_some_and(|watch| watch.start.is_some()),
         });
-        if let Some(id) = &self.caller.request_id {
+        if let Some(id) = &self.client.request_id {
             let metadata = status.metadata_mut().as_mut();
             metadata.insert("x-request-id", id.clone());
         }

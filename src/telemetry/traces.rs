@@ -1,4 +1,4 @@
-//! OpenTelemetry traces over OTLP, as the `OTEL_*` variables say.
+//! OpenTelemetry traces over OTLP, configured by the `OTEL_*` variables.
 
 use http::HeaderValue;
 use opentelemetry::trace::TracerProvider;
@@ -9,22 +9,25 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::Layer;
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::downstream::Caller;
+use crate::downstream::Downstream;
 use drawbridge_transcoder::contract::Method;
 
-/// The target of the spans that are exported, and of nothing else.
+/// The target of all exported spans.
 pub const TARGET: &str = "drawbridge::rpc";
 
-/// Sends spans to a collector.
+/// Exports spans to a collector.
 #[derive(Debug)]
 pub struct Exporter {
     provider: SdkTracerProvider,
 }
 
 impl Exporter {
-    /// The exporter that the environment asks for, or none. The endpoint,
-    /// headers, timeout and sampling are read by the OpenTelemetry SDK itself;
-    /// the protocol is gRPC.
+    /// Creates the exporter if the environment names an endpoint. The OpenTelemetry SDK reads
+    /// endpoint, headers, timeout and sampling itself; the protocol is always gRPC.
+    ///
+    /// # Errors
+    ///
+    /// Fails for another protocol than gRPC, and for an invalid endpoint.
     pub fn from_env(env: &dyn Fn(&str) -> Option<String>) -> Result<Option<Self>, String> {
         let set = |name: &str| env(name).is_some_and(|v| !v.is_empty());
         if env("OTEL_SDK_DISABLED").is_some_and(|v| v.eq_ignore_ascii_case("true")) {
@@ -39,7 +42,7 @@ impl Exporter {
         ] {
             if let Some(protocol) = env(name).filter(|p| !p.is_empty() && p != "grpc") {
                 return Err(format!(
-                    "{name}={protocol}: traces are sent with grpc only; unset it or set it to grpc"
+                    "{name}={protocol}: traces are only exported with grpc: unset it or set it to grpc"
                 ));
             }
         }
@@ -61,7 +64,7 @@ impl Exporter {
         Ok(Some(Self { provider }))
     }
 
-    /// The layer that hands spans of [`TARGET`] to the exporter.
+    /// Returns the layer that passes spans of [`TARGET`] to the exporter.
     pub fn layer<S>(&self) -> impl Layer<S> + use<S>
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
@@ -76,13 +79,14 @@ impl Exporter {
 
 impl Drop for Exporter {
     fn drop(&mut self) {
-        // A collector that is gone must not keep the gateway from stopping.
+        // An unreachable collector must not prevent the gateway from stopping.
         let _ = self.provider.shutdown();
     }
 }
 
-/// The span of a call: below the caller's, and the upstream's will be below it.
-pub fn server_span(method: &Method, caller: &mut Caller) -> tracing::Span {
+/// Creates the span of a call, a child of the client's span. The `traceparent` that is sent to
+/// the upstream becomes that of this span.
+pub fn server_span(method: &Method, client: &mut Downstream) -> tracing::Span {
     let span = tracing::info_span!(
         target: TARGET,
         "rpc",
@@ -95,13 +99,13 @@ pub fn server_span(method: &Method, caller: &mut Caller) -> tracing::Span {
         drawbridge.upstream = tracing::field::Empty,
     );
     opentelemetry::global::get_text_map_propagator(|propagator| {
-        let _ = span.set_parent(propagator.extract(&Parent(caller)));
-        propagator.inject_context(&span.context(), &mut Child(caller));
+        let _ = span.set_parent(propagator.extract(&Parent(client)));
+        propagator.inject_context(&span.context(), &mut Child(client));
     });
     span
 }
 
-struct Parent<'a>(&'a Caller);
+struct Parent<'a>(&'a Downstream);
 
 impl opentelemetry::propagation::Extractor for Parent<'_> {
     fn get(&self, key: &str) -> Option<&str> {
@@ -117,7 +121,7 @@ impl opentelemetry::propagation::Extractor for Parent<'_> {
     }
 }
 
-struct Child<'a>(&'a mut Caller);
+struct Child<'a>(&'a mut Downstream);
 
 impl opentelemetry::propagation::Injector for Child<'_> {
     fn set(&mut self, key: &str, value: String) {

@@ -1,5 +1,7 @@
-//! Holds calls back from an upstream that does not answer, and knows whether it
-//! does.
+//! Rejects calls to an upstream that does not respond, and keeps its health.
+//!
+//! linkerd's sense of the word: it opens after consecutive failures. Envoy calls this
+//! outlier detection; its circuit breakers are our `concurrency_limit`.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
@@ -7,102 +9,104 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::State;
+use super::Health;
 
-/// Failures in a row after which an upstream counts as not answering: one alone
-/// may be a connection that died idle.
-const UNHEALTHY_AFTER: u32 = 3;
+/// Consecutive failures after which an upstream is unhealthy: a single one can be an idle
+/// connection that the upstream closed.
+const UNHEALTHY_AFTER_FAILURES: u32 = 3;
 
-/// How long one call has to itself that looks whether the upstream is back; then
-/// another may. It may be one that takes long, or hangs.
-const LOOKING: Duration = Duration::from_secs(1);
+/// Half-open: minimum time between probes, in case a probe hangs.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Counts failures in a row. At so many it opens: calls fail at once. After a
-/// while one is let through; its answer closes it, its failure opens it again.
+/// Counts consecutive failures.
+///
+/// - Closed: all attempts pass. `max_failures` consecutive failures open it.
+/// - Open: attempts fail at once for `open_for`. It is then half-open.
+/// - Half-open: one attempt per [`PROBE_INTERVAL`] passes as a probe. A success closes the
+///   circuit breaker, a failure of the probe opens it again.
 #[derive(Debug)]
-pub(super) struct Breaker {
+pub(super) struct CircuitBreaker {
     /// 0: never opens.
     max_failures: u32,
     open_for: Duration,
-    /// Failures in a row. Below `max_failures` this is all that is looked at.
+    /// Consecutive failures. While they are below `max_failures`, no lock is taken.
     failures: AtomicU32,
     open: Mutex<Option<Open>>,
-    state: AtomicU8,
+    health: AtomicU8,
 }
 
-/// An open breaker.
+/// An open or half-open circuit breaker.
 #[derive(Clone, Copy, Debug)]
 struct Open {
-    /// Until then nothing goes through; then one call.
+    /// When the next probe may pass.
     until: Instant,
 }
 
-/// The right to send one attempt. Dropped without a word, when the caller has
-/// left, it leaves things as they were.
+/// The permission to make one attempt. Dropping it without a result, as a cancelled call
+/// does, changes nothing.
 #[derive(Debug)]
-pub(super) struct Pass<'a> {
-    breaker: &'a Breaker,
-    /// It is a call that looks.
-    looks: bool,
+pub(super) struct Permit<'a> {
+    circuit_breaker: &'a CircuitBreaker,
+    is_probe: bool,
 }
 
-impl Breaker {
+impl CircuitBreaker {
     pub(super) fn new(max_failures: u32, open_for: Duration) -> Self {
         Self {
             max_failures,
             open_for,
             failures: AtomicU32::new(0),
             open: Mutex::new(None),
-            state: AtomicU8::new(State::Unknown as u8),
+            health: AtomicU8::new(Health::Unknown as u8),
         }
     }
 
-    /// Whether a call would get through now; else when to try again.
+    /// Returns whether an attempt would pass now; if not, when to try again.
     pub(super) fn check(&self) -> Result<(), Duration> {
         match self.opened() {
-            Some(open) => open.held(Instant::now()).map_or(Ok(()), Err),
+            Some(open) => open.remaining(Instant::now()).map_or(Ok(()), Err),
             None => Ok(()),
         }
     }
 
-    /// Lets an attempt through; else says when to try again.
-    pub(super) fn pass(&self) -> Result<Pass<'_>, Duration> {
-        let mut looks = false;
+    /// Admits an attempt, or returns when to try again.
+    pub(super) fn acquire(&self) -> Result<Permit<'_>, Duration> {
+        let mut is_probe = false;
         if self.tripped() {
             let mut open = self.lock();
             if let Some(open) = &mut *open {
-                if let Some(wait) = open.held(Instant::now()) {
-                    return Err(wait);
+                if let Some(remaining) = open.remaining(Instant::now()) {
+                    return Err(remaining);
                 }
-                open.until = Instant::now() + LOOKING;
-                looks = true;
+                open.until = Instant::now() + PROBE_INTERVAL;
+                is_probe = true;
             }
         }
-        Ok(Pass {
-            breaker: self,
-            looks,
+        Ok(Permit {
+            circuit_breaker: self,
+            is_probe,
         })
     }
 
-    /// Whether it holds calls back.
+    /// Returns whether it rejects attempts.
     pub(super) fn is_open(&self) -> bool {
         self.check().is_err()
     }
 
-    /// Whether the upstream answers, as last seen.
-    pub(super) fn state(&self) -> State {
-        match self.state.load(Relaxed) {
-            1 => State::Healthy,
-            2 => State::Unhealthy,
-            _ => State::Unknown,
+    /// Returns whether the upstream responded to the latest attempts and probes.
+    pub(super) fn health(&self) -> Health {
+        match self.health.load(Relaxed) {
+            1 => Health::Healthy,
+            2 => Health::Unhealthy,
+            _ => Health::Unknown,
         }
     }
 
-    /// What somebody else has seen, who looked on purpose.
-    pub(super) fn saw(&self, state: State) {
-        // Mostly it is so already; then nothing is written, and no cores compete.
-        if self.state.load(Relaxed) != state as u8 {
-            self.state.store(state as u8, Relaxed);
+    /// Stores the result of a health probe.
+    pub(super) fn set_health(&self, health: Health) {
+        // Written only on a change, since cores would compete for the cache line.
+        if self.health.load(Relaxed) != health as u8 {
+            self.health.store(health as u8, Relaxed);
         }
     }
 
@@ -115,45 +119,45 @@ impl Breaker {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Open>> {
-        // Nothing under it panics; were it so, the value would still be whole.
+        // Poisoning is ignored: each write is a single assignment.
         self.open.lock().unwrap_or_else(|e| e.into_inner())
     }
 }
 
 impl Open {
-    fn held(&self, now: Instant) -> Option<Duration> {
-        let wait = self.until.saturating_duration_since(now);
-        (!wait.is_zero()).then_some(wait)
+    fn remaining(&self, now: Instant) -> Option<Duration> {
+        let remaining = self.until.saturating_duration_since(now);
+        (!remaining.is_zero()).then_some(remaining)
     }
 }
 
-impl Pass<'_> {
-    /// The upstream answered, whatever it said.
-    pub(super) fn answered(self) {
-        let breaker = self.breaker;
-        if breaker.failures.load(Relaxed) != 0 {
-            let mut open = breaker.lock();
+impl Permit<'_> {
+    /// Records a response of any status: closes the circuit breaker.
+    pub(super) fn record_success(self) {
+        let circuit_breaker = self.circuit_breaker;
+        if circuit_breaker.failures.load(Relaxed) != 0 {
+            let mut open = circuit_breaker.lock();
             *open = None;
-            breaker.failures.store(0, Relaxed);
+            circuit_breaker.failures.store(0, Relaxed);
         }
-        breaker.saw(State::Healthy);
+        circuit_breaker.set_health(Health::Healthy);
     }
 
-    /// No answer came, or one that says that nobody is there.
-    pub(super) fn failed(self) {
-        let breaker = self.breaker;
-        let mut open = breaker.lock();
-        let failures = breaker.failures.load(Relaxed).saturating_add(1);
-        breaker.failures.store(failures, Relaxed);
-        if breaker.max_failures > 0
-            && failures >= breaker.max_failures
-            && (self.looks || open.is_none())
+    /// Records that no response arrived, or one that says that no backend serves.
+    pub(super) fn record_failure(self) {
+        let circuit_breaker = self.circuit_breaker;
+        let mut open = circuit_breaker.lock();
+        let failures = circuit_breaker.failures.load(Relaxed).saturating_add(1);
+        circuit_breaker.failures.store(failures, Relaxed);
+        if circuit_breaker.max_failures > 0
+            && failures >= circuit_breaker.max_failures
+            && (self.is_probe || open.is_none())
         {
-            let until = Instant::now() + breaker.open_for;
+            let until = Instant::now() + circuit_breaker.open_for;
             *open = Some(Open { until });
         }
-        if failures >= UNHEALTHY_AFTER || open.is_some() {
-            breaker.saw(State::Unhealthy);
+        if failures >= UNHEALTHY_AFTER_FAILURES || open.is_some() {
+            circuit_breaker.set_health(Health::Unhealthy);
         }
     }
 }
@@ -164,82 +168,82 @@ mod tests {
 
     const OPEN: Duration = Duration::from_secs(5);
 
-    fn fail(breaker: &Breaker, times: usize) {
+    fn fail(circuit_breaker: &CircuitBreaker, times: usize) {
         for _ in 0..times {
-            breaker.pass().unwrap().failed();
+            circuit_breaker.acquire().unwrap().record_failure();
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn opens_looks_and_closes() {
-        let breaker = Breaker::new(3, OPEN);
-        fail(&breaker, 2);
-        breaker.pass().unwrap().answered();
-        fail(&breaker, 2);
-        assert!(!breaker.is_open());
-        let late = breaker.pass().unwrap();
-        fail(&breaker, 1);
-        assert_eq!(breaker.check(), Err(OPEN));
-        assert_eq!(breaker.pass().unwrap_err(), OPEN);
+    async fn opens_after_consecutive_failures_probes_and_closes() {
+        let circuit_breaker = CircuitBreaker::new(3, OPEN);
+        fail(&circuit_breaker, 2);
+        circuit_breaker.acquire().unwrap().record_success();
+        fail(&circuit_breaker, 2);
+        assert!(!circuit_breaker.is_open());
+        let late = circuit_breaker.acquire().unwrap();
+        fail(&circuit_breaker, 1);
+        assert_eq!(circuit_breaker.check(), Err(OPEN));
+        assert_eq!(circuit_breaker.acquire().unwrap_err(), OPEN);
 
-        // One that was on its way changes nothing by failing.
+        // The failure of an attempt from before it opened does not extend it.
         tokio::time::advance(OPEN / 2).await;
-        late.failed();
-        assert_eq!(breaker.check(), Err(OPEN / 2));
+        late.record_failure();
+        assert_eq!(circuit_breaker.check(), Err(OPEN / 2));
 
         tokio::time::advance(OPEN / 2).await;
-        assert_eq!(breaker.check(), Ok(()));
-        let look = breaker.pass().unwrap();
-        assert_eq!(breaker.pass().unwrap_err(), LOOKING);
-        look.failed();
-        assert_eq!(breaker.check(), Err(OPEN));
+        assert_eq!(circuit_breaker.check(), Ok(()));
+        let probe = circuit_breaker.acquire().unwrap();
+        assert_eq!(circuit_breaker.acquire().unwrap_err(), PROBE_INTERVAL);
+        probe.record_failure();
+        assert_eq!(circuit_breaker.check(), Err(OPEN));
 
-        // One that leaves, or takes long, lets another look.
+        // A probe that is cancelled or hangs does not prevent the next one.
         tokio::time::advance(OPEN).await;
-        let _left = breaker.pass().unwrap();
-        assert_eq!(breaker.pass().unwrap_err(), LOOKING);
-        tokio::time::advance(LOOKING).await;
-        let _slow = breaker.pass().unwrap();
-        tokio::time::advance(LOOKING).await;
-        let look = breaker.pass().unwrap();
-        assert!(breaker.is_open());
-        look.answered();
-        assert!(!breaker.is_open());
-        fail(&breaker, 2);
-        assert!(!breaker.is_open());
+        let _cancelled = circuit_breaker.acquire().unwrap();
+        assert_eq!(circuit_breaker.acquire().unwrap_err(), PROBE_INTERVAL);
+        tokio::time::advance(PROBE_INTERVAL).await;
+        let _hanging = circuit_breaker.acquire().unwrap();
+        tokio::time::advance(PROBE_INTERVAL).await;
+        let probe = circuit_breaker.acquire().unwrap();
+        assert!(circuit_breaker.is_open());
+        probe.record_success();
+        assert!(!circuit_breaker.is_open());
+        fail(&circuit_breaker, 2);
+        assert!(!circuit_breaker.is_open());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_on_its_way_closes() {
-        let breaker = Breaker::new(1, OPEN);
-        let late = breaker.pass().unwrap();
-        fail(&breaker, 1);
-        assert!(breaker.is_open());
-        late.answered();
-        assert!(!breaker.is_open());
+    async fn success_of_an_earlier_attempt_closes() {
+        let circuit_breaker = CircuitBreaker::new(1, OPEN);
+        let late = circuit_breaker.acquire().unwrap();
+        fail(&circuit_breaker, 1);
+        assert!(circuit_breaker.is_open());
+        late.record_success();
+        assert!(!circuit_breaker.is_open());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn none() {
-        let breaker = Breaker::new(0, OPEN);
-        fail(&breaker, 100);
-        assert!(!breaker.is_open());
-        assert_eq!(breaker.state(), State::Unhealthy);
+    async fn never_opens_with_zero_failures_configured() {
+        let circuit_breaker = CircuitBreaker::new(0, OPEN);
+        fail(&circuit_breaker, 100);
+        assert!(!circuit_breaker.is_open());
+        assert_eq!(circuit_breaker.health(), Health::Unhealthy);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whether_it_answers() {
-        let breaker = Breaker::new(20, OPEN);
-        assert_eq!(breaker.state(), State::Unknown);
-        breaker.pass().unwrap().answered();
-        assert_eq!(breaker.state(), State::Healthy);
-        fail(&breaker, 2);
-        assert_eq!(breaker.state(), State::Healthy);
-        fail(&breaker, 1);
-        assert_eq!(breaker.state(), State::Unhealthy);
-        breaker.pass().unwrap().answered();
-        assert_eq!(breaker.state(), State::Healthy);
-        breaker.saw(State::Unhealthy);
-        assert_eq!(breaker.state(), State::Unhealthy);
+    async fn health_follows_results() {
+        let circuit_breaker = CircuitBreaker::new(20, OPEN);
+        assert_eq!(circuit_breaker.health(), Health::Unknown);
+        circuit_breaker.acquire().unwrap().record_success();
+        assert_eq!(circuit_breaker.health(), Health::Healthy);
+        fail(&circuit_breaker, 2);
+        assert_eq!(circuit_breaker.health(), Health::Healthy);
+        fail(&circuit_breaker, 1);
+        assert_eq!(circuit_breaker.health(), Health::Unhealthy);
+        circuit_breaker.acquire().unwrap().record_success();
+        assert_eq!(circuit_breaker.health(), Health::Healthy);
+        circuit_breaker.set_health(Health::Unhealthy);
+        assert_eq!(circuit_breaker.health(), Health::Unhealthy);
     }
 }

@@ -1,4 +1,4 @@
-//! Where an upstream is, and the whole address of a call.
+//! The endpoint of an upstream, and the URL of a call.
 
 use percent_encoding::utf8_percent_encode;
 use url::Url;
@@ -6,35 +6,35 @@ use url::Url;
 use crate::error::Error;
 use drawbridge_transcoder::call::RESERVED;
 
-/// What stands for the project id in `Family::endpoint_suffixes`.
-const PROJECT: &str = "{project_id}";
+/// Placeholder of the project id in `Family::endpoint_suffixes`.
+const PROJECT_PLACEHOLDER: &str = "{project_id}";
 
-/// The longest address of a call, in bytes. The client fails on one over 64 KiB as
-/// if the upstream could not be reached, and few servers take one of 32.
-const MAX_LENGTH: usize = 32 << 10;
+/// Limit of a call's URL, in bytes. The HTTP client fails on more than 64 KiB as if the
+/// upstream could not be reached; few servers accept 32 KiB.
+const MAX_URL_BYTES: usize = 32 << 10;
 
-/// An endpoint, ready for the paths of calls.
+/// An endpoint, prepared for the paths of calls.
 #[derive(Debug)]
-pub(super) struct Address {
-    /// The endpoint; a call's address is made of it, so that the host is parsed
-    /// but once.
-    endpoint: Url,
-    /// What comes before the paths of calls: the endpoint's path without what
-    /// they begin with, and no slash at its end.
-    before: String,
-    /// The project id that the endpoint ended in, percent-encoded.
+pub(super) struct Endpoint {
+    /// The configured URL. The URL of a call is a modified copy, so that the host is parsed
+    /// only once.
+    url: Url,
+    /// The path of the endpoint without the suffix that the paths of calls begin with, and
+    /// without a trailing slash.
+    path_prefix: String,
+    /// The project id at the end of the URL, percent-encoded.
     project_id: Option<String>,
 }
 
-impl Address {
-    /// Cuts off the first of `suffixes` that the endpoint ends in, and slashes.
-    /// Refuses what is more than scheme, host, port and path.
-    pub(super) fn of(endpoint: &Url, suffixes: &[&str]) -> Result<Self, String> {
-        let problem = if !matches!(endpoint.scheme(), "http" | "https") {
+impl Endpoint {
+    /// Removes the first of `suffixes` that the URL ends in, and trailing slashes. Rejects
+    /// a URL that is more than scheme, host, port and path.
+    pub(super) fn new(url: &Url, suffixes: &[&str]) -> Result<Self, String> {
+        let problem = if !matches!(url.scheme(), "http" | "https") {
             Some("must begin with http:// or https://")
-        } else if !endpoint.username().is_empty() || endpoint.password().is_some() {
-            Some("must not hold a user or password: set them under `auth`")
-        } else if endpoint.query().is_some() || endpoint.fragment().is_some() {
+        } else if !url.username().is_empty() || url.password().is_some() {
+            Some("must not contain a user or password: set them under `auth`")
+        } else if url.query().is_some() || url.fragment().is_some() {
             Some("must end with its path, without `?` and `#`")
         } else {
             None
@@ -42,60 +42,60 @@ impl Address {
         if let Some(problem) = problem {
             return Err(problem.into());
         }
-        let path = endpoint.path().trim_end_matches('/');
+        let path = url.path().trim_end_matches('/');
         let (path, project_id) = suffixes
             .iter()
-            .find_map(|suffix| cut(path, suffix))
+            .find_map(|suffix| strip_suffix(path, suffix))
             .unwrap_or((path, None));
         Ok(Self {
-            before: path.trim_end_matches('/').to_owned(),
+            path_prefix: path.trim_end_matches('/').to_owned(),
             project_id: project_id.map(str::to_owned),
-            endpoint: endpoint.clone(),
+            url: url.clone(),
         })
     }
 
-    /// The project id that the endpoint ended in, percent-encoded.
+    /// Returns the project id at the end of the URL, percent-encoded.
     pub(super) fn project_id(&self) -> Option<&str> {
         self.project_id.as_deref()
     }
 
-    /// The address of `path` below the endpoint, both percent-encoded, exactly as
-    /// it will be sent. A path that would be sent otherwise is refused: `..` would
-    /// lead to something else than the contract says.
+    /// Returns the URL of `path` below the endpoint, both percent-encoded. Rejects a path
+    /// that URL parsing would change: `..` would address a resource other than the
+    /// contract's.
     pub(super) fn url(&self, path: &str, query: &str) -> Result<Url, Error> {
-        let mut url = self.endpoint.clone();
-        if self.before.is_empty() {
+        let mut url = self.url.clone();
+        if self.path_prefix.is_empty() {
             url.set_path(path);
         } else {
-            url.set_path(&[&self.before, path].concat());
+            url.set_path(&[&self.path_prefix, path].concat());
         }
         url.set_query(Some(query).filter(|query| !query.is_empty()));
-        let refused = |problem| Error::Binding {
+        let invalid = |problem| Error::Binding {
             field: "path".into(),
             problem,
         };
-        if url.as_str().len() > MAX_LENGTH {
-            return Err(refused(format!(
-                "the call's address is longer than {MAX_LENGTH} bytes: a value in path or query is too long"
+        if url.as_str().len() > MAX_URL_BYTES {
+            return Err(invalid(format!(
+                "the call's URL is longer than {MAX_URL_BYTES} bytes: a value in path or query is too long"
             )));
         }
-        let exact = url.path().strip_prefix(&*self.before) == Some(path)
+        let exact = url.path().strip_prefix(&*self.path_prefix) == Some(path)
             && url.query().unwrap_or_default() == query;
         exact.then_some(url).ok_or_else(|| {
-            refused(format!(
-                "{path:?} cannot be sent as it is: it has a segment `.` or `..`, or a character that needs percent-encoding"
+            invalid(format!(
+                "{path:?} cannot be sent unchanged: it has a segment `.` or `..`, or a character that needs percent-encoding"
             ))
         })
     }
 }
 
-/// `path` without `suffix`, and the segment that stood for the project id.
-fn cut<'a>(path: &'a str, suffix: &str) -> Option<(&'a str, Option<&'a str>)> {
+/// Returns `path` without `suffix`, and the segment at the place of the project id.
+fn strip_suffix<'a>(path: &'a str, suffix: &str) -> Option<(&'a str, Option<&'a str>)> {
     let mut rest = path;
     let mut project_id = None;
     for want in suffix.trim_start_matches('/').rsplit('/') {
         let (before, segment) = rest.rsplit_once('/')?;
-        if want == PROJECT && !segment.is_empty() {
+        if want == PROJECT_PLACEHOLDER && !segment.is_empty() {
             project_id = Some(segment);
         } else if want != segment {
             return None;
@@ -105,10 +105,10 @@ fn cut<'a>(path: &'a str, suffix: &str) -> Option<(&'a str, Option<&'a str>)> {
     Some((rest, project_id))
 }
 
-/// A project id as a path segment; None when it cannot be one.
+/// Returns a project id as a path segment; None if it cannot be one.
 pub(super) fn segment(project_id: &str) -> Option<String> {
-    let fit = !matches!(project_id, "" | "." | "..");
-    fit.then(|| utf8_percent_encode(project_id, RESERVED).to_string())
+    let valid = !matches!(project_id, "" | "." | "..");
+    valid.then(|| utf8_percent_encode(project_id, RESERVED).to_string())
 }
 
 #[cfg(test)]
@@ -118,8 +118,8 @@ mod tests {
     const HEAT: &[&str] = &["/v1/{project_id}", "/v1"];
 
     #[test]
-    fn endpoints() {
-        for (endpoint, suffixes, base, project_id) in [
+    fn suffix_and_project_id_are_removed() {
+        for (text, suffixes, base, project_id) in [
             ("http://h:8004/v1/abc", HEAT, "http://h:8004", Some("abc")),
             ("http://h:8004/v1/abc/", HEAT, "http://h:8004", Some("abc")),
             ("http://h:8004/v1/", HEAT, "http://h:8004", None),
@@ -138,41 +138,44 @@ mod tests {
             ("https://h/a/b//", &[], "https://h/a/b", None),
             ("https://[::1]:1/v1/x", HEAT, "https://[::1]:1", Some("x")),
         ] {
-            let address = Address::of(&endpoint.parse().unwrap(), suffixes).unwrap();
-            assert_eq!(address.project_id(), project_id, "{endpoint}");
-            let url = address.url("/v1/p/stacks", "a=b").unwrap();
+            let endpoint = Endpoint::new(&text.parse().unwrap(), suffixes).unwrap();
+            assert_eq!(endpoint.project_id(), project_id, "{text}");
+            let url = endpoint.url("/v1/p/stacks", "a=b").unwrap();
             assert_eq!(url.as_str(), format!("{base}/v1/p/stacks?a=b"));
-            assert_eq!(address.url("/x", "").unwrap().as_str(), format!("{base}/x"));
+            assert_eq!(
+                endpoint.url("/x", "").unwrap().as_str(),
+                format!("{base}/x")
+            );
         }
     }
 
     #[test]
-    fn endpoints_refused() {
-        for (endpoint, says) in [
+    fn urls_with_more_than_a_path_are_rejected() {
+        for (text, want) in [
             ("ftp://h/", "http://"),
             ("http://user@h/", "user"),
             ("http://:s3cret@h/", "password"),
             ("http://h/?a", "`?`"),
             ("http://h/#a", "`#`"),
         ] {
-            let problem = Address::of(&endpoint.parse().unwrap(), &[]).unwrap_err();
+            let problem = Endpoint::new(&text.parse().unwrap(), &[]).unwrap_err();
             assert!(
-                problem.contains(says) && !problem.contains("s3cret"),
+                problem.contains(want) && !problem.contains("s3cret"),
                 "{problem}"
             );
         }
     }
 
     #[test]
-    fn paths_are_sent_as_they_are_or_not_at_all() {
-        let address = Address::of(&"http://h/base".parse().unwrap(), &[]).unwrap();
+    fn paths_are_sent_unchanged_or_rejected() {
+        let endpoint = Endpoint::new(&"http://h/base".parse().unwrap(), &[]).unwrap();
         for path in [
             "/v1/a%2Fb/~x*(1):@,;=+$&!/%E2%82%AC%20../...",
             "/v1//stacks",
             "/a%252E%252E/%25",
         ] {
             assert_eq!(
-                address.url(path, "").unwrap().path(),
+                endpoint.url(path, "").unwrap().path(),
                 format!("/base{path}")
             );
         }
@@ -187,22 +190,22 @@ mod tests {
             "/v1#x",
             "/v1/\t",
         ] {
-            let refused = address.url(path, "");
+            let result = endpoint.url(path, "");
             assert!(
-                matches!(refused, Err(Error::Binding { .. })),
-                "{path}: {refused:?}"
+                matches!(result, Err(Error::Binding { .. })),
+                "{path}: {result:?}"
             );
         }
     }
 
     #[test]
-    fn a_long_address_is_the_callers_fault() {
-        let address = Address::of(&"http://h".parse().unwrap(), &[]).unwrap();
-        let long = "a".repeat(MAX_LENGTH);
+    fn long_url_is_an_invalid_argument() {
+        let endpoint = Endpoint::new(&"http://h".parse().unwrap(), &[]).unwrap();
+        let long = "a".repeat(MAX_URL_BYTES);
         for (path, query) in [(format!("/{long}"), ""), ("/x".into(), &*long)] {
-            let refused = address.url(&path, query);
-            let Err(Error::Binding { problem, .. }) = refused else {
-                panic!("{refused:?}");
+            let result = endpoint.url(&path, query);
+            let Err(Error::Binding { problem, .. }) = result else {
+                panic!("{result:?}");
             };
             assert!(
                 problem.contains("too long") && problem.len() < 200,
@@ -212,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn project_ids_as_segments() {
+    fn project_ids_become_path_segments() {
         for (id, want) in [
             ("1234abcd", Some("1234abcd")),
             ("a/b c", Some("a%2Fb%20c")),

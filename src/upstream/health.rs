@@ -1,4 +1,4 @@
-//! Whether an upstream answers, and what it is doing.
+//! Health probes and statistics of an upstream.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -9,82 +9,82 @@ use super::Upstream;
 use crate::error::Error;
 use crate::http_client::Exchange;
 
-/// What an upstream is doing now.
+/// The current statistics of an upstream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Calls that hold one of `max_concurrent_calls` places.
+    /// Calls with one of the `max_concurrent_calls` permits.
     pub in_flight: usize,
-    /// Calls that wait for a place.
+    /// Calls that wait for a permit.
     pub queued: usize,
     /// Retries since the start.
     pub retries_total: u64,
-    /// Whether the breaker holds calls back.
+    /// Whether the circuit breaker rejects calls.
     pub circuit_breaker_open: bool,
 }
 
-/// Whether an upstream answers, as last seen.
+/// Whether an upstream responded to the latest calls and probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum State {
+pub enum Health {
     Unknown,
     Healthy,
     Unhealthy,
 }
 
 impl Upstream {
-    /// Asks the cheap path of the family whether the upstream is there, without
-    /// credentials: any answer will do. Where the address is known by login only
-    /// and nobody has logged in, the state is what it was.
-    pub async fn probe(&self, timeout: Duration) -> State {
-        match self.ask(timeout).await {
-            None => self.state(),
-            Some(Ok(())) => State::Healthy,
-            Some(Err(_)) => State::Unhealthy,
+    /// Sends a request to the family's probe path, without credentials; any response means
+    /// healthy. Returns the health as it was if the endpoint depends on a login that has
+    /// not happened yet.
+    pub async fn probe(&self, timeout: Duration) -> Health {
+        match self.try_probe(timeout).await {
+            None => self.health(),
+            Some(Ok(())) => Health::Healthy,
+            Some(Err(_)) => Health::Unhealthy,
         }
     }
 
-    /// As [`Self::probe`], with the reason why it does not answer; None where
-    /// its address is not known yet.
-    pub async fn ask(&self, timeout: Duration) -> Option<Result<(), Error>> {
-        let learned = self.learned.load();
-        let address = self
-            .configured
+    /// Probes as [`Self::probe`] does and returns why there was no response; None if the
+    /// endpoint is not known yet.
+    pub async fn try_probe(&self, timeout: Duration) -> Option<Result<(), Error>> {
+        let catalog = self.catalog_endpoint.load();
+        let endpoint = self
+            .configured_endpoint
             .as_ref()
-            .or(learned.as_ref().map(|learned| &learned.1));
-        let url = address.and_then(|address| address.url(self.family.probe, "").ok())?;
+            .or(catalog.as_ref().map(|catalog| &catalog.1));
+        let url = endpoint.and_then(|endpoint| endpoint.url(self.family.probe, "").ok())?;
         let exchange = Exchange {
             verb: Method::GET,
             url,
             headers: self.headers.clone(),
             body: None,
         };
-        let answer = match tokio::time::timeout(timeout, self.transport.exchange(exchange)).await {
+        let result = match tokio::time::timeout(timeout, self.transport.exchange(exchange)).await {
             Ok(Ok(_) | Err(Error::ResponseTooLarge { .. })) => Ok(()),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(Error::NoResponse(format!(
-                "nothing came within {} s",
+                "none within {} s",
                 timeout.as_secs()
             ))),
         };
-        self.breaker.saw(match answer {
-            Ok(()) => State::Healthy,
-            Err(_) => State::Unhealthy,
+        self.circuit_breaker.set_health(match result {
+            Ok(()) => Health::Healthy,
+            Err(_) => Health::Unhealthy,
         });
-        Some(answer)
+        Some(result)
     }
 
-    /// Whether it answers, as last seen by calls and probes.
-    pub fn state(&self) -> State {
-        self.breaker.state()
+    /// Returns whether the latest calls and probes got a response.
+    pub fn health(&self) -> Health {
+        self.circuit_breaker.health()
     }
 
-    /// What it is doing now.
+    /// Returns the current statistics.
     pub fn stats(&self) -> Stats {
         Stats {
-            in_flight: self.limit.in_flight(),
-            queued: self.limit.queued(),
+            in_flight: self.concurrency_limit.in_flight(),
+            queued: self.concurrency_limit.queued(),
             retries_total: self.retries.load(Relaxed),
-            circuit_breaker_open: self.breaker.is_open(),
+            circuit_breaker_open: self.circuit_breaker.is_open(),
         }
     }
 }

@@ -1,23 +1,28 @@
-//! The one hop that is followed: to where an upstream says that a thing is,
-//! but never to another host than the configured one.
+//! Redirects: one is followed, to the canonical path of a resource below the configured
+//! endpoint. The host of `Location` is ignored.
 
 use http::StatusCode;
 use http::header::LOCATION;
 
 use drawbridge_transcoder::call::Reply;
 
-/// Path and query, both percent-encoded, below the endpoint.
+/// Path and query below the endpoint, both percent-encoded.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Target {
+pub(super) struct RedirectTarget {
     pub(super) path: String,
     pub(super) query: String,
 }
 
-/// Where the reply to a call of `path` and `query` leads. `anchor` is the path
-/// segment from which on `Location` is believed: what stands before it, host
-/// and scheme included, is what a server behind proxies thinks of itself.
-pub(super) fn target(reply: &Reply, anchor: &str, path: &str, query: &str) -> Option<Target> {
-    // Not 303: it asks for a GET of something else.
+/// Returns where the reply to a call of `path` and `query` redirects to. Of `Location`,
+/// only the path from the segment `anchor` on is used: a server behind proxies does not
+/// know its public scheme, host and path prefix.
+pub(super) fn target(
+    reply: &Reply,
+    anchor: &str,
+    path: &str,
+    query: &str,
+) -> Option<RedirectTarget> {
+    // Not 303, which asks for a GET of another resource.
     if !matches!(
         reply.status,
         StatusCode::MOVED_PERMANENTLY
@@ -37,10 +42,10 @@ pub(super) fn target(reply: &Reply, anchor: &str, path: &str, query: &str) -> Op
         Some((_, rest)) => &rest[rest.find('/')?..],
         None => location,
     };
-    Some(Target {
+    Some(RedirectTarget {
         path: [before(path, anchor)?, from(location, anchor)?].concat(),
-        // Heat repeats the call's query in `Location`. Source: OBSERVED.md of the
-        // real server; an upstream that does not still gets it.
+        // Heat repeats the call's query in `Location`; other servers may not.
+        // Source: docs/apis/heat.md, "Redirects and FindStack".
         query: location_query.unwrap_or(query).to_owned(),
     })
 }
@@ -53,7 +58,7 @@ fn from<'a>(path: &'a str, anchor: &str) -> Option<&'a str> {
     Some(&path[find(path, anchor)?..])
 }
 
-/// Where `/anchor` begins, as a whole segment, first in the path.
+/// Returns the position of the first path segment that equals `anchor`, with its slash.
 fn find(path: &str, anchor: &str) -> Option<usize> {
     path.match_indices('/').map(|(at, _)| at).find(|at| {
         path[at + 1..]
@@ -70,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn targets() {
+    fn only_path_from_the_anchor_and_query_are_followed() {
         let path = "/v1/p1/stacks/web";
         for (status, location, want) in [
             (
@@ -113,7 +118,7 @@ mod tests {
                 body: Bytes::new(),
                 room: Default::default(),
             };
-            let want = want.map(|(path, query)| Target {
+            let want = want.map(|(path, query)| RedirectTarget {
                 path: path.into(),
                 query: query.into(),
             });

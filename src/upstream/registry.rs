@@ -1,4 +1,4 @@
-//! Which upstream a call is for.
+//! The registry of upstreams: selects the one that serves a call.
 
 use std::sync::Arc;
 
@@ -8,23 +8,23 @@ use super::{AttemptHook, Settings, Upstream};
 use crate::error::Error;
 use crate::upstream::family::Families;
 
-/// The metadata in which a caller names an upstream.
-const NAME: &str = "drawbridge-upstream";
+/// Metadata key with which a client names an upstream.
+const UPSTREAM_KEY: &str = "drawbridge-upstream";
 
-/// How much of a name that nobody has is repeated to its caller.
-const MAX_NAME: usize = 64;
+/// Limit of an unknown name in the error, in characters.
+const MAX_NAME_CHARS: usize = 64;
 
 /// All upstreams, by name and by family.
 #[derive(Debug, Default)]
 pub struct Upstreams {
     all: Vec<Arc<Upstream>>,
-    /// Where in `all` each family has the one that serves callers who name none.
+    /// Indices in `all` of the upstreams that serve clients that name none.
     defaults: Vec<usize>,
 }
 
 impl Upstreams {
-    /// All that are configured, each with its hook, told by name. All that is wrong
-    /// is told at once.
+    /// Builds all configured upstreams; `hook` returns the attempt hook of a name. Returns
+    /// all problems at once.
     pub fn build(
         settings: &[Settings],
         families: Families,
@@ -48,7 +48,7 @@ impl Upstreams {
         Self::new(all).map_err(|e| vec![e])
     }
 
-    /// Fails on a name that two have and on a family with two defaults.
+    /// Fails if two upstreams have the same name, or a family has two defaults.
     pub fn new(all: Vec<Arc<Upstream>>) -> Result<Self, String> {
         for (i, one) in all.iter().enumerate() {
             for other in &all[..i] {
@@ -74,11 +74,11 @@ impl Upstreams {
         Ok(Self { all, defaults })
     }
 
-    /// The one that the metadata `drawbridge-upstream` names, else the family's
-    /// default: the one that says so, or the only one. Fails with `NoUpstream` or
-    /// `NotConfigured`, naming those that there are.
-    pub fn pick(&self, family: &str, metadata: &HeaderMap) -> Result<&Arc<Upstream>, Error> {
-        let found = match metadata.get(NAME) {
+    /// Returns the upstream named by the metadata `drawbridge-upstream`, else the family's
+    /// default: the one with `is_default`, or the only one. Fails with `UnknownUpstream` or
+    /// `NotConfigured` and the existing names.
+    pub fn select(&self, family: &str, metadata: &HeaderMap) -> Result<&Arc<Upstream>, Error> {
+        let found = match metadata.get(UPSTREAM_KEY) {
             Some(name) => self
                 .of(family)
                 .find(|u| u.settings.name.as_bytes() == name.as_bytes()),
@@ -88,40 +88,40 @@ impl Upstreams {
                 .map(|i| &self.all[*i])
                 .find(|u| u.settings.family == family),
         };
-        found.ok_or_else(|| self.none(family, metadata))
+        found.ok_or_else(|| self.not_found(family, metadata))
     }
 
-    /// Whether it serves the callers of its family who name none.
+    /// Returns whether it serves the clients of its family that name no upstream.
     pub fn is_default(&self, upstream: &Upstream) -> bool {
         let mut defaults = self.defaults.iter();
         defaults.any(|i| std::ptr::eq(&*self.all[*i], upstream))
     }
 
-    /// All of them, in the order of the configuration.
+    /// Returns all upstreams in the order of the configuration.
     pub fn all(&self) -> &[Arc<Upstream>] {
         &self.all
     }
 
-    /// Those of a family.
+    /// Returns the upstreams of a family.
     pub fn of(&self, family: &str) -> impl Iterator<Item = &Arc<Upstream>> {
         self.all.iter().filter(move |u| u.settings.family == family)
     }
 
-    fn none(&self, family: &str, metadata: &HeaderMap) -> Error {
+    fn not_found(&self, family: &str, metadata: &HeaderMap) -> Error {
         let names: Vec<&str> = self.of(family).map(|u| &*u.settings.name).collect();
         let names = names.join(", ");
-        match metadata.get(NAME) {
+        match metadata.get(UPSTREAM_KEY) {
             _ if names.is_empty() => {
                 Error::NotConfigured(format!("no upstream of family {family} is configured"))
             }
             None => Error::NotConfigured(format!(
-                "family {family} has several upstreams and no default: name one in the metadata `{NAME}`: {names}"
+                "family {family} has several upstreams and no default: name one in the metadata `{UPSTREAM_KEY}`: {names}"
             )),
             Some(name) => {
                 let name = String::from_utf8_lossy(name.as_bytes());
-                let name: String = name.chars().take(MAX_NAME).collect();
+                let name: String = name.chars().take(MAX_NAME_CHARS).collect();
                 Error::UnknownUpstream(format!(
-                    "metadata `{NAME}`: no upstream of family {family} is named {name:?}; there are: {names}"
+                    "metadata `{UPSTREAM_KEY}`: no upstream of family {family} is named {name:?}; there are: {names}"
                 ))
             }
         }
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn picks() {
+    fn metadata_selects_the_upstream_else_the_default() {
         let upstreams = upstreams(&[
             ("one", "heat", false),
             ("two", "heat", true),
@@ -193,9 +193,9 @@ mod tests {
         ] {
             let mut metadata = HeaderMap::new();
             if let Some(name) = name {
-                metadata.insert(NAME, HeaderValue::from_static(name));
+                metadata.insert(UPSTREAM_KEY, HeaderValue::from_static(name));
             }
-            match (upstreams.pick(family, &metadata), want) {
+            match (upstreams.select(family, &metadata), want) {
                 (Ok(upstream), Ok(want)) => assert_eq!(upstream.settings.name, want),
                 (Err(error), Err(want)) => assert!(error.to_string().ends_with(want), "{error}"),
                 (got, want) => panic!("{family} {name:?}: {got:?}, not {want:?}"),
@@ -209,19 +209,19 @@ mod tests {
     }
 
     #[test]
-    fn a_long_or_binary_name_is_cut() {
+    fn long_or_binary_name_is_truncated_in_the_error() {
         let upstreams = upstreams(&[("one", "heat", false)]).unwrap();
         let name = HeaderValue::from_bytes(&[0xff; 4_000]).unwrap();
-        let metadata = HeaderMap::from_iter([(http::HeaderName::from_static(NAME), name)]);
-        match upstreams.pick("heat", &metadata) {
+        let metadata = HeaderMap::from_iter([(http::HeaderName::from_static(UPSTREAM_KEY), name)]);
+        match upstreams.select("heat", &metadata) {
             Err(Error::UnknownUpstream(text)) => assert!(text.len() < 400, "{text}"),
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
-    fn contradictions() {
-        for (all, says) in [
+    fn duplicate_names_and_defaults_are_rejected() {
+        for (all, want) in [
             (
                 &[("one", "heat", false), ("one", "jp1ao", false)],
                 "two upstreams are named one",
@@ -231,7 +231,7 @@ mod tests {
                 "upstreams one and two are both the default of family heat",
             ),
         ] {
-            assert_eq!(upstreams(all).unwrap_err(), says);
+            assert_eq!(upstreams(all).unwrap_err(), want);
         }
     }
 }

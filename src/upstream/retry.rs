@@ -1,27 +1,27 @@
-//! Whether a failed attempt is made again, and after what pause.
+//! The retry policy: whether a failed attempt is retried, and after which backoff.
 
 use std::time::Duration;
 
 use crate::error::{Error, Retry};
 use drawbridge_transcoder::call::Idempotency;
 
-/// The longest pause before the first retry; it doubles with each.
-const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+/// Upper bound of the backoff before the first retry; it doubles with each retry.
+const INITIAL_BACKOFF: Duration = Duration::from_millis(100);
 
-/// How often and how patiently.
+/// The limits of retries.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Policy {
+pub(super) struct RetryPolicy {
     /// Attempts of one call, the first included.
     pub(super) max_attempts: u32,
-    /// The longest pause.
+    /// The longest pause, `Retry-After` included.
     pub(super) max_backoff: Duration,
 }
 
-impl Policy {
-    /// The pause after attempt `number` (1 is the first) failed with `error`, or
-    /// None when that was the last. `random` is from 0 to 1; `remaining` is what
-    /// is left of the deadline. A `Retry-After` that is longer than the longest
-    /// pause or than what is left is for the caller to wait for.
+impl RetryPolicy {
+    /// Returns the pause after attempt `number` (1 is the first) failed with `error`, or
+    /// None if it is not retried. `random` is from 0 to 1; `remaining` is the time until
+    /// the deadline. A `Retry-After` longer than `max_backoff` or `remaining` is not waited
+    /// for: the client gets it with the error.
     pub(super) fn pause(
         &self,
         error: &Error,
@@ -33,17 +33,17 @@ impl Policy {
         if number >= self.max_attempts || !may_retry(error, idempotency) {
             return None;
         }
-        let wanted = match error {
+        let retry_after = match error {
             Error::Upstream(fault) => fault.retry_after.unwrap_or_default(),
             _ => Duration::ZERO,
         };
-        if wanted > self.max_backoff {
+        if retry_after > self.max_backoff {
             return None;
         }
-        // Full jitter: those who failed together do not come back together.
+        // Full jitter, so that calls that failed together are not retried together.
         let doublings = (number - 1).min(16);
-        let backoff = (FIRST_BACKOFF * (1 << doublings)).min(self.max_backoff);
-        let pause = (wanted + backoff.mul_f64(random)).min(self.max_backoff);
+        let backoff = (INITIAL_BACKOFF * (1 << doublings)).min(self.max_backoff);
+        let pause = (retry_after + backoff.mul_f64(random)).min(self.max_backoff);
         (pause < remaining).then_some(pause)
     }
 }
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
     use crate::upstream::tests::fault;
 
-    const POLICY: Policy = Policy {
+    const POLICY: RetryPolicy = RetryPolicy {
         max_attempts: 4,
         max_backoff: Duration::from_secs(5),
     };
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn which() {
+    fn idempotency_and_error_decide_whether_to_retry() {
         let upstream = |not_processed, transient| {
             Error::Upstream(Box::new(crate::error::Fault {
                 not_processed,
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn how_long() {
+    fn backoff_doubles_up_to_the_limit_and_the_deadline() {
         let error = Error::Connect("x".into());
         for (number, random, remaining, want) in [
             (1, 0.0, LONG, Some(ms(0))),
@@ -120,18 +120,18 @@ mod tests {
             let pause = POLICY.pause(&error, NonIdempotent, number, remaining, random);
             assert_eq!(pause, want, "{number} {random} {remaining:?}");
         }
-        let many = Policy {
+        let unlimited = RetryPolicy {
             max_attempts: u32::MAX,
             ..POLICY
         };
         for number in [7, 20, 1_000, u32::MAX - 1] {
-            let pause = many.pause(&error, NonIdempotent, number, LONG, 1.0);
-            assert_eq!(pause, Some(many.max_backoff));
+            let pause = unlimited.pause(&error, NonIdempotent, number, LONG, 1.0);
+            assert_eq!(pause, Some(unlimited.max_backoff));
         }
     }
 
     #[test]
-    fn as_long_as_the_upstream_says() {
+    fn retry_after_is_waited_for_up_to_the_limit() {
         for (retry_after, random, remaining, want) in [
             (0, 1.0, LONG, Some(ms(100))),
             (1, 0.0, LONG, Some(ms(1_000))),

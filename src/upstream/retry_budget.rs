@@ -1,38 +1,40 @@
-//! How many retries an upstream gets in all, so that retries cannot multiply an
-//! outage: a tenth of its calls, and a few at once.
+//! Limits the retries to an upstream, so that they do not multiply an outage: to a tenth
+//! of its calls, with a burst of ten. tower calls this a retry budget.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// What a call brings in, in thousandths of a retry.
-const DEPOSIT: u32 = 100;
-/// What a retry costs.
-const RETRY: u32 = 1_000;
-/// The most there can be, and what there is at first.
-const FULL: u32 = 10_000;
+/// Deposit of a call, in thousandths of a retry.
+const DEPOSIT_PER_CALL: u32 = 100;
+/// Cost of a retry, in thousandths.
+const COST_PER_RETRY: u32 = 1_000;
+/// Limit and initial value, in thousandths of a retry.
+const MAX_BALANCE: u32 = 10_000;
 
-/// Retries that may still be made, in thousandths.
+/// The balance, in thousandths of a retry.
 #[derive(Debug)]
-pub(super) struct Budget(AtomicU32);
+pub(super) struct RetryBudget(AtomicU32);
 
-impl Budget {
+impl RetryBudget {
     pub(super) fn new() -> Self {
-        Self(AtomicU32::new(FULL))
+        Self(AtomicU32::new(MAX_BALANCE))
     }
 
-    /// A call begins.
+    /// Adds the deposit of a call.
     pub(super) fn deposit(&self) {
-        // Mostly it is full; then nothing is written, and no cores compete.
-        if self.0.load(Relaxed) < FULL {
-            let _ = self
-                .0
-                .fetch_update(Relaxed, Relaxed, |left| Some((left + DEPOSIT).min(FULL)));
+        // Written only below the limit, since cores would compete for the cache line.
+        if self.0.load(Relaxed) < MAX_BALANCE {
+            let _ = self.0.fetch_update(Relaxed, Relaxed, |balance| {
+                Some((balance + DEPOSIT_PER_CALL).min(MAX_BALANCE))
+            });
         }
     }
 
-    /// Whether a retry may be made; if so, it is paid.
+    /// Withdraws the cost of a retry. Returns false if the balance is too low.
     pub(super) fn withdraw(&self) -> bool {
         self.0
-            .fetch_update(Relaxed, Relaxed, |left| left.checked_sub(RETRY))
+            .fetch_update(Relaxed, Relaxed, |balance| {
+                balance.checked_sub(COST_PER_RETRY)
+            })
             .is_ok()
     }
 }
@@ -42,24 +44,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_few_at_once_then_a_tenth() {
-        let budget = Budget::new();
-        let paid = |n: usize| (0..n).filter(|_| budget.withdraw()).count();
-        assert_eq!(paid(100), 10);
+    fn allows_a_burst_of_ten_then_a_tenth_of_the_calls() {
+        let budget = RetryBudget::new();
+        let withdrawn = |n: usize| (0..n).filter(|_| budget.withdraw()).count();
+        assert_eq!(withdrawn(100), 10);
         for _ in 0..9 {
             budget.deposit();
         }
-        assert_eq!(paid(1), 0);
+        assert_eq!(withdrawn(1), 0);
         budget.deposit();
-        assert_eq!(paid(2), 1);
+        assert_eq!(withdrawn(2), 1);
         for _ in 0..1_000 {
             budget.deposit();
         }
-        assert_eq!(paid(100), 10);
-        let sent = (0..1_000).filter(|_| {
+        assert_eq!(withdrawn(100), 10);
+        let retries = (0..1_000).filter(|_| {
             budget.deposit();
             budget.withdraw()
         });
-        assert_eq!(sent.count(), 100);
+        assert_eq!(retries.count(), 100);
     }
 }

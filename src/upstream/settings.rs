@@ -1,4 +1,4 @@
-//! What an upstream is configured with.
+//! The settings of an upstream.
 
 use std::time::Duration;
 
@@ -7,42 +7,42 @@ use url::Url;
 use crate::credentials;
 use crate::http_client;
 
-/// A configured endpoint, as checked values.
+/// The settings of an upstream, as checked values.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The name in metadata, logs and metrics.
     pub name: String,
     /// The family's name.
     pub family: String,
-    /// The dialect; empty when the family has none.
+    /// The dialect; empty if the family has none.
     pub dialect: String,
-    /// Used where the caller names none; the only one of its family is anyhow.
+    /// Serves the clients that name no upstream. Implied for the only upstream of a family.
     pub is_default: bool,
-    /// Where it is. None: the login says.
+    /// The URL. None: from the login's catalog.
     pub endpoint: Option<Url>,
-    /// The project id, where the caller leaves it empty. None: the login says.
+    /// The project id for requests that leave it empty. None: from the login.
     pub project_id: Option<String>,
     /// Credentials.
     pub auth: credentials::Settings,
     /// Connections.
     pub transport: http_client::Settings,
-    /// Calls under way at once. Default: 256.
+    /// Calls in flight at once. Default: 256.
     pub max_concurrent_calls: usize,
-    /// Calls that may wait for a place. Default: 1,024.
+    /// Calls that may wait for a permit. Default: 1,024.
     pub max_queued_calls: usize,
     /// Attempts of one call, the first included. Default: 3.
     pub max_attempts: u32,
-    /// The longest pause between attempts. Default: 5 s. A `Retry-After` that is
-    /// longer is not waited for but told to the caller.
+    /// The longest pause between attempts. Default: 5 s. A longer `Retry-After` is sent to
+    /// the client instead.
     pub max_backoff: Duration,
-    /// Failures in a row that open the breaker. Default: 20. 0: no breaker.
+    /// Consecutive failures that open the circuit breaker. Default: 20. 0: never.
     pub circuit_breaker_failures: u32,
-    /// How long the breaker stays open. Default: 5 s.
+    /// How long the circuit breaker stays open. Default: 5 s.
     pub circuit_breaker_open: Duration,
 }
 
 impl Settings {
-    /// The defaults, for an upstream of this name and family.
+    /// Returns the defaults for an upstream of this name and family.
     pub fn new(
         name: impl Into<String>,
         family: impl Into<String>,

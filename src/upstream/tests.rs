@@ -1,12 +1,12 @@
 use crate::error::Fault;
 
-/// A fault as the tests' family reads it.
+/// Returns a fault as the test family maps it.
 pub(super) fn fault(http_status: u16) -> Fault {
     Fault {
         code: tonic::Code::Unknown,
         reason: String::new(),
         domain: "test",
-        message: format!("said {http_status}"),
+        message: format!("HTTP {http_status}"),
         http_status,
         request_id: None,
         retry_after: None,
@@ -28,9 +28,10 @@ use secrecy::SecretString;
 
 use super::*;
 use crate::credentials;
+use crate::deadline::Deadline;
 use crate::families::common;
 use crate::families::error_body::retry_after;
-use crate::http_client::test_server::{self, Answer, Script, reply};
+use crate::http_client::test_server::{self, TestResponse, TestServer, reply};
 
 static FAMILY: Family = Family {
     name: "test",
@@ -53,7 +54,7 @@ fn read(context: &FaultContext<'_>, reply: &Reply) -> Fault {
     Fault {
         code: common::code(context, reply),
         retry_after: retry_after(&reply.headers, SystemTime::now()),
-        message: format!("said {status}, {} bytes", reply.body.len()),
+        message: format!("HTTP {status}, {} bytes", reply.body.len()),
         transient: matches!(status, 502..=504),
         not_processed: common::not_processed(reply),
         credential_rejected: status == 401,
@@ -69,7 +70,7 @@ const OPERATION: Operation<'static> = Operation {
     anonymous: false,
 };
 
-/// An upstream at the endpoint, with short pauses, as the tests wish.
+/// Returns an upstream at the endpoint, with short backoff and changed settings.
 fn upstream(endpoint: Url, change: impl FnOnce(&mut Settings)) -> Upstream {
     let mut settings = Settings {
         endpoint: Some(endpoint),
@@ -102,24 +103,30 @@ fn post(path: &str) -> Call {
     }
 }
 
-/// Calls with nothing of the caller's and a deadline far away.
+fn context(client: &Downstream, timeout_secs: u64) -> RequestContext<'_> {
+    RequestContext {
+        operation: OPERATION,
+        client,
+        deadline: Deadline::after(Duration::from_secs(timeout_secs)),
+    }
+}
+
+/// Calls without client metadata and with a deadline of 60 s.
 async fn call(upstream: &Upstream, call: &Call) -> Result<Reply, Error> {
-    let deadline = Deadline::after(Duration::from_secs(60));
-    upstream
-        .call(OPERATION, call, &Caller::default(), deadline)
-        .await
+    let client = Downstream::default();
+    upstream.call(&context(&client, 60), call).await
 }
 
-fn ok() -> Answer {
-    Answer::Keep(reply(200, &[], "{}"))
+fn ok() -> TestResponse {
+    TestResponse::Keep(reply(200, &[], "{}"))
 }
 
-fn says(status: u16) -> Answer {
-    Answer::Keep(reply(status, &[], ""))
+fn with_status(status: u16) -> TestResponse {
+    TestResponse::Keep(reply(status, &[], ""))
 }
 
-fn cut_off() -> Answer {
-    Answer::Close(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{".to_vec())
+fn truncated() -> TestResponse {
+    TestResponse::Close(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{".to_vec())
 }
 
 fn line(head: &str) -> &str {
@@ -138,15 +145,14 @@ fn upstream_fault(result: Result<Reply, Error>) -> Box<Fault> {
     }
 }
 
-/// An address where nobody listens.
-fn nowhere() -> Url {
-    let address = test_server::nowhere();
+/// Returns a URL whose port accepts no connections.
+fn unused_url() -> Url {
+    let address = test_server::unused_address();
     format!("http://{address}").parse().unwrap()
 }
 
-/// The output of a call once the clock has come to the next instant that anything
-/// waits for. Until then time passes as it does, however long that takes.
-async fn later<F: Future>(work: F) -> F::Output {
+/// Runs `work` with a paused clock, which advances to the next timer when all tasks wait.
+async fn with_paused_clock<F: Future>(work: F) -> F::Output {
     tokio::time::pause();
     let output = work.await;
     tokio::time::resume();
@@ -154,8 +160,8 @@ async fn later<F: Future>(work: F) -> F::Output {
 }
 
 #[tokio::test]
-async fn what_is_sent() {
-    let mut server = Script::start([ok(), ok()]).await;
+async fn configured_and_forwarded_headers_are_sent() {
+    let mut server = TestServer::start([ok(), ok()]).await;
     let upstream = upstream(server.url("/base/v1/p%201/"), |settings| {
         settings.auth = credentials::Settings::Token {
             header: HeaderName::from_static("x-auth-token"),
@@ -163,9 +169,9 @@ async fn what_is_sent() {
         };
     });
     let metadata = [
-        ("x-auth-token", "callers"),
-        ("authorization", "Bearer callers"),
-        ("cookie", "callers"),
+        ("x-auth-token", "of-client"),
+        ("authorization", "Bearer of-client"),
+        ("cookie", "of-client"),
         ("x-request-id", "r-1"),
         ("traceparent", "00-1-1-00"),
         ("tracestate", "a=b"),
@@ -177,17 +183,13 @@ async fn what_is_sent() {
             HeaderValue::from_static(value),
         )
     });
-    let caller = Caller::of(&HeaderMap::from_iter(metadata));
-    let deadline = Deadline::after(Duration::from_secs(60));
+    let client = Downstream::from_metadata(&HeaderMap::from_iter(metadata));
     let sent = Call {
         project: Some(4..4),
         query: "a=b%20c".into(),
         ..post("/v1//stacks/x%2Fy/~*")
     };
-    upstream
-        .call(OPERATION, &sent, &caller, deadline)
-        .await
-        .unwrap();
+    upstream.call(&context(&client, 60), &sent).await.unwrap();
     let (head, body) = server.request().await;
     assert_eq!(
         line(&head),
@@ -207,7 +209,7 @@ async fn what_is_sent() {
     ] {
         assert_eq!(header(&head, name), value, "{name}");
     }
-    assert!(!head.contains("callers"));
+    assert!(!head.contains("of-client"));
     assert_eq!(body, b"{\"a\":1}");
 
     call(&upstream, &get("/v1/p/stacks")).await.unwrap();
@@ -227,8 +229,8 @@ async fn what_is_sent() {
 }
 
 #[tokio::test]
-async fn project_ids() {
-    let mut server = Script::start([ok(), ok()]).await;
+async fn empty_project_id_is_filled_from_settings_or_endpoint() {
+    let mut server = TestServer::start([ok(), ok()]).await;
     let without = Call {
         project: Some(4..4),
         ..get("/v1//stacks")
@@ -256,39 +258,39 @@ async fn project_ids() {
         }
         other => panic!("{other:?}"),
     }
-    assert_eq!(server.untaken(), 0);
+    assert_eq!(server.unread_requests(), 0);
 }
 
 #[tokio::test]
-async fn nothing_is_sent_that_would_be_another_path() {
-    let server = Script::start([]).await;
+async fn paths_that_change_in_a_url_are_not_sent() {
+    let server = TestServer::start([]).await;
     let upstream = upstream(server.url(""), |_| {});
     for path in ["/v1/../admin", "/v1/%2e%2e/admin"] {
-        let refused = call(&upstream, &get(path)).await;
-        assert!(matches!(refused, Err(Error::Binding { .. })), "{refused:?}");
+        let result = call(&upstream, &get(path)).await;
+        assert!(matches!(result, Err(Error::Binding { .. })), "{result:?}");
     }
-    assert_eq!(server.untaken(), 0);
+    assert_eq!(server.unread_requests(), 0);
 }
 
 #[tokio::test]
-async fn successes_and_faults() {
+async fn status_decides_success_or_fault() {
     let html = "<html><body>Bad Gateway</body></html>";
-    for (answer, want) in [
+    for (response, want) in [
         (reply(200, &[], "null"), Ok("null")),
         (b"HTTP/1.1 204 No Content\r\n\r\n".to_vec(), Ok("")),
         (reply(300, &[], "[]"), Ok("[]")),
-        (reply(502, &[], html), Err("said 502, 37 bytes")),
-        (reply(404, &[], "{}"), Err("said 404, 2 bytes")),
+        (reply(502, &[], html), Err("HTTP 502, 37 bytes")),
+        (reply(404, &[], "{}"), Err("HTTP 404, 2 bytes")),
         (
             reply(303, &[("location", "/stacks/x")], ""),
-            Err("said 303, 0 bytes"),
+            Err("HTTP 303, 0 bytes"),
         ),
         (
             reply(200, &[], vec![b' '; 20 << 20]),
             Err("the response is longer than 16777216 bytes (setting max_response_bytes)"),
         ),
     ] {
-        let mut server = Script::start([Answer::Close(answer)]).await;
+        let mut server = TestServer::start([TestResponse::Close(response)]).await;
         let got = call(&upstream(server.url(""), |_| {}), &post("/x")).await;
         let got = got.map(|reply| String::from_utf8_lossy(&reply.body).into_owned());
         assert_eq!(
@@ -296,49 +298,64 @@ async fn successes_and_faults() {
             want.map_err(str::to_owned)
         );
         server.request().await;
-        assert_eq!(server.untaken(), 0, "sent once");
+        assert_eq!(server.unread_requests(), 0, "sent once");
     }
 }
 
 #[tokio::test]
-async fn what_is_sent_again() {
+async fn only_idempotent_or_unprocessed_calls_are_retried() {
     let idempotent = || Call {
         verb: Method::DELETE,
         idempotency: Idempotency::Idempotent,
         ..get("/x")
     };
-    type Answers = fn() -> Vec<Answer>;
-    let cases: &[(Call, Answers, Result<(), &str>, usize)] = &[
-        (get("/x"), || vec![says(503), says(504), ok()], Ok(()), 3),
+    type Responses = fn() -> Vec<TestResponse>;
+    let cases: &[(Call, Responses, Result<(), &str>, usize)] = &[
         (
             get("/x"),
-            || vec![says(502), says(502), says(502)],
-            Err("said 502"),
+            || vec![with_status(503), with_status(504), ok()],
+            Ok(()),
             3,
         ),
-        (get("/x"), || vec![says(500)], Err("said 500"), 1),
-        (get("/x"), || vec![cut_off(), ok()], Ok(()), 2),
         (
             get("/x"),
-            || vec![cut_off(), cut_off(), cut_off()],
+            || vec![with_status(502), with_status(502), with_status(502)],
+            Err("HTTP 502"),
+            3,
+        ),
+        (get("/x"), || vec![with_status(500)], Err("HTTP 500"), 1),
+        (get("/x"), || vec![truncated(), ok()], Ok(()), 2),
+        (
+            get("/x"),
+            || vec![truncated(), truncated(), truncated()],
             Err("no response"),
             3,
         ),
-        // An attempt before has deleted it, or somebody else: it is gone.
-        (idempotent(), || vec![cut_off(), says(404)], Ok(()), 2),
-        (idempotent(), || vec![says(504), says(404)], Ok(()), 2),
-        // But not where none before can have acted, or it was no delete.
-        (idempotent(), || vec![says(404)], Err("said 404"), 1),
+        // 404 after an attempt that may have deleted the resource is a success.
         (
             idempotent(),
-            || vec![says(429), says(404)],
-            Err("said 404"),
+            || vec![truncated(), with_status(404)],
+            Ok(()),
             2,
         ),
         (
             idempotent(),
-            || vec![cut_off(), says(403)],
-            Err("said 403"),
+            || vec![with_status(504), with_status(404)],
+            Ok(()),
+            2,
+        ),
+        // Not if no earlier attempt can have acted, or the call is not a delete.
+        (idempotent(), || vec![with_status(404)], Err("HTTP 404"), 1),
+        (
+            idempotent(),
+            || vec![with_status(429), with_status(404)],
+            Err("HTTP 404"),
+            2,
+        ),
+        (
+            idempotent(),
+            || vec![truncated(), with_status(403)],
+            Err("HTTP 403"),
             2,
         ),
         (
@@ -346,49 +363,54 @@ async fn what_is_sent_again() {
                 verb: Method::PUT,
                 ..idempotent()
             },
-            || vec![cut_off(), says(404)],
-            Err("said 404"),
+            || vec![truncated(), with_status(404)],
+            Err("HTTP 404"),
             2,
         ),
-        (post("/x"), || vec![cut_off()], Err("no response"), 1),
-        (post("/x"), || vec![says(503)], Err("said 503"), 1),
-        (post("/x"), || vec![says(429), says(429), ok()], Ok(()), 3),
+        (post("/x"), || vec![truncated()], Err("no response"), 1),
+        (post("/x"), || vec![with_status(503)], Err("HTTP 503"), 1),
+        (
+            post("/x"),
+            || vec![with_status(429), with_status(429), ok()],
+            Ok(()),
+            3,
+        ),
     ];
-    for (sent, answers, want, times) in cases {
-        let mut server = Script::start(answers()).await;
+    for (sent, responses, want, times) in cases {
+        let mut server = TestServer::start(responses()).await;
         let upstream = upstream(server.url(""), |_| {});
         let got = call(&upstream, sent).await;
         match (&got, want) {
             (Ok(_), Ok(())) => {}
-            (Err(error), Err(says)) => assert!(error.to_string().starts_with(says), "{error}"),
+            (Err(error), Err(want)) => assert!(error.to_string().starts_with(want), "{error}"),
             _ => panic!("{got:?}, not {want:?}"),
         }
         for _ in 0..*times {
             let (_, body) = server.request().await;
             assert_eq!(body, sent.body.clone().unwrap_or_default());
         }
-        assert_eq!(server.untaken(), 0);
+        assert_eq!(server.unread_requests(), 0);
         assert_eq!(upstream.stats().retries_total, *times as u64 - 1);
     }
 }
 
 #[tokio::test]
-async fn an_outcome_unknown_is_said_to_be() {
-    let server = Script::start([cut_off()]).await;
+async fn non_idempotent_call_without_response_is_outcome_unknown() {
+    let server = TestServer::start([truncated()]).await;
     let error = call(&upstream(server.url(""), |_| {}), &post("/x"))
         .await
         .unwrap_err();
     assert!(matches!(error, Error::OutcomeUnknown(_)), "{error:?}");
-    // Nothing was sent: then it is known.
-    let error = call(&upstream(nowhere(), |_| {}), &post("/x"))
+    // Without a connection nothing was sent.
+    let error = call(&upstream(unused_url(), |_| {}), &post("/x"))
         .await
         .unwrap_err();
     assert!(matches!(error, Error::Connect(_)), "{error:?}");
 }
 
-/// UNAVAILABLE would make clients send it again by themselves.
+/// Clients retry UNAVAILABLE by themselves.
 #[tokio::test]
-async fn an_unsafe_call_that_a_proxy_answers_may_have_been_done() {
+async fn gateway_error_of_a_non_idempotent_call_is_unknown() {
     let delete = Call {
         idempotency: Idempotency::Idempotent,
         ..post("/x")
@@ -397,12 +419,12 @@ async fn an_unsafe_call_that_a_proxy_answers_may_have_been_done() {
         (502, &[][..], &post("/x"), Code::Unknown),
         (503, &[], &post("/x"), Code::Unknown),
         (504, &[], &post("/x"), Code::Unknown),
-        // It was surely not done.
+        // `Retry-After`: certainly not processed.
         (503, &[("retry-after", "9")], &post("/x"), Code::Unavailable),
-        // What is found out by sending it again.
+        // An idempotent call can be repeated.
         (504, &[], &delete, Code::Unavailable),
     ] {
-        let server = Script::start([Answer::Keep(reply(status, headers, ""))]).await;
+        let server = TestServer::start([TestResponse::Keep(reply(status, headers, ""))]).await;
         let upstream = upstream(server.url(""), |settings| settings.max_attempts = 1);
         let fault = upstream_fault(call(&upstream, sent).await);
         assert_eq!(fault.code, code, "{status} {headers:?}");
@@ -412,9 +434,9 @@ async fn an_unsafe_call_that_a_proxy_answers_may_have_been_done() {
     }
 }
 
-/// An attempt that surely did nothing says nothing of the one before.
+/// The last attempt was not processed, but an earlier one may have been.
 #[tokio::test]
-async fn what_an_earlier_attempt_may_have_done_is_told() {
+async fn sent_is_true_if_an_earlier_attempt_may_have_acted() {
     let sent = |error: Error| {
         let status = error.status(&crate::error::StatusContext {
             operation: "a.B/C",
@@ -425,21 +447,21 @@ async fn what_an_earlier_attempt_may_have_done_is_told() {
         let details = tonic_types::StatusExt::get_error_details(&status);
         details.error_info().unwrap().metadata["sent"].clone()
     };
-    let limited = || Answer::Keep(reply(429, &[("retry-after", "9")], ""));
-    for (answers, want) in [
+    let limited = || TestResponse::Keep(reply(429, &[("retry-after", "9")], ""));
+    for (responses, want) in [
         (vec![limited()], "false"),
-        (vec![cut_off(), limited()], "true"),
+        (vec![truncated(), limited()], "true"),
     ] {
-        let server = Script::start(answers).await;
+        let server = TestServer::start(responses).await;
         let error = call(&upstream(server.url(""), |_| {}), &get("/x")).await;
         assert_eq!(sent(error.unwrap_err()), want);
     }
-    // The token ends before the second attempt, and there is no other.
+    // The token expires before the second attempt, and the next login fails.
     let token = r#"{"token":{"expires_at":"2000-01-01T00:00:00Z"}}"#;
-    let server = Script::start([
-        Answer::Keep(reply(201, &[("x-subject-token", "t1")], token)),
-        Answer::Keep(reply(502, &[("retry-after", "1")], "")),
-        says(401),
+    let server = TestServer::start([
+        TestResponse::Keep(reply(201, &[("x-subject-token", "t1")], token)),
+        TestResponse::Keep(reply(502, &[("retry-after", "1")], "")),
+        with_status(401),
     ])
     .await;
     let upstream = upstream(server.url(""), |settings| {
@@ -453,58 +475,58 @@ async fn what_an_earlier_attempt_may_have_done_is_told() {
         });
     });
     let error = call(&upstream, &get("/x")).await.unwrap_err();
-    assert!(error.to_string().starts_with("said 502"), "{error}");
+    assert!(error.to_string().starts_with("HTTP 502"), "{error}");
     assert_eq!(sent(error), "true");
 }
 
 #[tokio::test]
-async fn retry_after_is_waited_for_or_told() {
-    // Longer than any call waits, and than this test runs.
+async fn long_retry_after_is_returned_and_short_one_waited_for() {
+    // Longer than `max_backoff`, and than the test runs.
     let in_a_day = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(86_400));
-    for (value, least, most) in [("7", 7, 7), (&*in_a_day, 3_600, 86_400)] {
-        let answer = reply(503, &[("retry-after", value)], "");
-        let mut server = Script::start([Answer::Keep(answer)]).await;
+    for (value, min, max) in [("7", 7, 7), (&*in_a_day, 3_600, 86_400)] {
+        let response = reply(503, &[("retry-after", value)], "");
+        let mut server = TestServer::start([TestResponse::Keep(response)]).await;
         let fault = upstream_fault(call(&upstream(server.url(""), |_| {}), &get("/x")).await);
-        let told = fault.retry_after.unwrap().as_secs();
-        assert!((least..=most).contains(&told), "{told}");
+        let secs = fault.retry_after.unwrap().as_secs();
+        assert!((min..=max).contains(&secs), "{secs}");
         server.request().await;
-        assert_eq!(server.untaken(), 0);
+        assert_eq!(server.unread_requests(), 0);
     }
-    let again = Answer::Keep(reply(503, &[("retry-after", "1")], ""));
-    let server = Script::start([again, ok()]).await;
-    let patient = upstream(server.url(""), |settings| {
+    let busy = TestResponse::Keep(reply(503, &[("retry-after", "1")], ""));
+    let server = TestServer::start([busy, ok()]).await;
+    let upstream = upstream(server.url(""), |settings| {
         settings.max_backoff = Duration::from_secs(1);
     });
-    let began = Instant::now();
-    call(&patient, &get("/x")).await.unwrap();
-    assert!(began.elapsed() >= Duration::from_secs(1));
+    let started = Instant::now();
+    call(&upstream, &get("/x")).await.unwrap();
+    assert!(started.elapsed() >= Duration::from_secs(1));
 }
 
 #[tokio::test]
-async fn retries_have_a_budget() {
-    let mut server = Script::start((0..100).map(|_| says(502))).await;
+async fn retry_budget_bounds_retries() {
+    let mut server = TestServer::start((0..100).map(|_| with_status(502))).await;
     let upstream = upstream(server.url(""), |settings| {
         settings.circuit_breaker_failures = 0
     });
     for _ in 0..20 {
         upstream_fault(call(&upstream, &get("/x")).await);
     }
-    // Ten at first, and one for each ten calls.
+    // The initial balance of ten, and one for each ten calls.
     assert_eq!(upstream.stats().retries_total, 11);
     for _ in 0..31 {
         server.request().await;
     }
-    assert_eq!(server.untaken(), 0);
+    assert_eq!(server.unread_requests(), 0);
 }
 
 #[tokio::test]
-async fn the_breaker() {
-    let upstream = upstream(nowhere(), |settings| {
+async fn open_circuit_breaker_rejects_calls() {
+    let upstream = upstream(unused_url(), |settings| {
         settings.max_attempts = 1;
         settings.circuit_breaker_failures = 2;
         settings.circuit_breaker_open = Duration::from_secs(3_600);
     });
-    assert_eq!(upstream.state(), State::Unknown);
+    assert_eq!(upstream.health(), Health::Unknown);
     for _ in 0..2 {
         let error = call(&upstream, &get("/x")).await.unwrap_err();
         assert!(matches!(error, Error::Connect(_)), "{error:?}");
@@ -516,25 +538,24 @@ async fn the_breaker() {
             retry_after,
         }) => {
             assert_eq!(code, Code::Unavailable);
-            assert!(problem.starts_with("upstream cloud does not answer"));
+            assert!(problem.starts_with("upstream cloud does not respond"));
             assert!(retry_after > Duration::from_secs(60));
         }
         other => panic!("{other:?}"),
     }
     assert!(upstream.stats().circuit_breaker_open);
-    assert_eq!(upstream.state(), State::Unhealthy);
+    assert_eq!(upstream.health(), Health::Unhealthy);
 }
 
-/// An upstream that hangs is one that does not answer; who asks for an answer at
-/// once opens no breaker.
+/// A deadline counts as a failure only if it was long enough to connect.
 #[tokio::test]
-async fn the_breaker_opens_for_an_upstream_that_hangs() {
+async fn circuit_breaker_opens_for_an_upstream_that_hangs() {
     for (connect_timeout, opens) in [(30, true), (90, false)] {
-        let mut server = Script::start([Answer::Hang]).await;
-        let told = Arc::new(Mutex::new(Vec::new()));
+        let mut server = TestServer::start([TestResponse::Hang]).await;
+        let statuses = Arc::new(Mutex::new(Vec::new()));
         let hook: AttemptHook = {
-            let told = told.clone();
-            Arc::new(move |attempt: &Attempt<'_>| told.lock().unwrap().push(attempt.status))
+            let statuses = statuses.clone();
+            Arc::new(move |attempt: &Attempt<'_>| statuses.lock().unwrap().push(attempt.status))
         };
         let settings = upstream(server.url(""), |settings| {
             settings.circuit_breaker_failures = 1;
@@ -543,27 +564,27 @@ async fn the_breaker_opens_for_an_upstream_that_hangs() {
         })
         .settings;
         let upstream = Upstream::new(settings, &FAMILY, Some(hook)).unwrap();
-        let deadline = Deadline::after(Duration::from_secs(60));
-        let (sent, caller) = (get("/x"), Caller::default());
-        let mut hangs = Box::pin(upstream.call(OPERATION, &sent, &caller, deadline));
+        let (sent, client) = (get("/x"), Downstream::default());
+        let context = context(&client, 60);
+        let mut hangs = Box::pin(upstream.call(&context, &sent));
         tokio::select! {
             result = &mut hangs => panic!("{result:?}"),
             _ = server.request() => {}
         }
-        let result = later(hangs).await;
+        let result = with_paused_clock(hangs).await;
         assert!(
             matches!(result, Err(Error::Deadline { sent: true })),
             "{result:?}"
         );
-        server.left().await;
-        assert_eq!(*told.lock().unwrap(), [None], "it is counted");
+        server.expect_disconnect().await;
+        assert_eq!(*statuses.lock().unwrap(), [None]);
         assert_eq!(upstream.stats().circuit_breaker_open, opens);
     }
 }
 
 #[tokio::test]
-async fn recovery() {
-    let mut server = Script::start([says(503), says(503), ok(), ok()]).await;
+async fn success_after_failures_makes_healthy() {
+    let mut server = TestServer::start([with_status(503), with_status(503), ok(), ok()]).await;
     let upstream = upstream(server.url(""), |settings| {
         settings.max_attempts = 2;
         settings.circuit_breaker_failures = 2;
@@ -576,12 +597,12 @@ async fn recovery() {
     for _ in 0..4 {
         server.request().await;
     }
-    assert_eq!(upstream.state(), State::Healthy);
+    assert_eq!(upstream.health(), Health::Healthy);
 }
 
 #[tokio::test]
-async fn the_failure_itself_is_told_when_it_opens_the_breaker() {
-    let mut server = Script::start([says(502)]).await;
+async fn failure_that_opens_the_circuit_breaker_is_returned() {
+    let mut server = TestServer::start([with_status(502)]).await;
     let upstream = upstream(server.url(""), |settings| {
         settings.circuit_breaker_failures = 1
     });
@@ -590,19 +611,19 @@ async fn the_failure_itself_is_told_when_it_opens_the_breaker() {
         502
     );
     server.request().await;
-    assert_eq!(server.untaken(), 0);
+    assert_eq!(server.unread_requests(), 0);
 }
 
 #[tokio::test]
-async fn a_redirect_is_followed_once_and_only_here() {
-    let elsewhere = Script::start([ok()]).await;
-    let location = format!("http://{}/v1/p/stacks/web%2Fx/17?a=b", elsewhere.address);
-    let redirect = || Answer::Keep(reply(302, &[("location", &location)], "moved"));
+async fn redirect_is_followed_once_on_the_same_host() {
+    let other_host = TestServer::start([ok()]).await;
+    let location = format!("http://{}/v1/p/stacks/web%2Fx/17?a=b", other_host.address);
+    let redirect = || TestResponse::Keep(reply(302, &[("location", &location)], "moved"));
     let sent = Call {
         query: "a=b".into(),
         ..post("/v1/p/stacks/web%2Fx")
     };
-    let mut server = Script::start([redirect(), ok(), redirect(), redirect()]).await;
+    let mut server = TestServer::start([redirect(), ok(), redirect(), redirect()]).await;
     let upstream = upstream(server.url("/base"), |settings| {
         settings.auth = credentials::Settings::Token {
             header: HeaderName::from_static("x-auth-token"),
@@ -620,17 +641,17 @@ async fn a_redirect_is_followed_once_and_only_here() {
         assert_eq!(header(&head, "content-type"), Some("application/json"));
         assert_eq!(body, b"{\"a\":1}");
     }
-    // A second one is an error.
+    // A second redirect is an error.
     assert_eq!(
         upstream_fault(call(&upstream, &sent).await).http_status,
         302
     );
-    assert_eq!(server.untaken(), 2);
-    assert_eq!(elsewhere.untaken(), 0);
+    assert_eq!(server.unread_requests(), 2);
+    assert_eq!(other_host.unread_requests(), 0);
 }
 
 #[tokio::test]
-async fn redirects_that_lead_astray() {
+async fn redirects_to_other_resources_are_not_followed() {
     for location in [
         "http://192.0.2.1/login",
         "http://192.0.2.1/v1/p/stacks/../../admin",
@@ -639,19 +660,19 @@ async fn redirects_that_lead_astray() {
         "https://192.0.2.1",
         "",
     ] {
-        let answer = reply(302, &[("location", location)], "");
-        let mut server = Script::start([Answer::Keep(answer)]).await;
+        let response = reply(302, &[("location", location)], "");
+        let mut server = TestServer::start([TestResponse::Keep(response)]).await;
         let upstream = upstream(server.url(""), |_| {});
         let fault = upstream_fault(call(&upstream, &get("/v1/p/stacks/web")).await);
         assert_eq!(fault.http_status, 302, "{location}");
         server.request().await;
-        assert_eq!(server.untaken(), 0, "{location}");
+        assert_eq!(server.unread_requests(), 0, "{location}");
     }
 }
 
 #[tokio::test]
-async fn a_refused_token_that_cannot_be_renewed() {
-    let mut server = Script::start([says(401)]).await;
+async fn rejected_fixed_token_is_not_retried() {
+    let mut server = TestServer::start([with_status(401)]).await;
     let upstream = upstream(server.url(""), |settings| {
         settings.auth = credentials::Settings::Token {
             header: HeaderName::from_static("x-auth-token"),
@@ -663,22 +684,23 @@ async fn a_refused_token_that_cannot_be_renewed() {
         401
     );
     server.request().await;
-    assert_eq!(server.untaken(), 0);
+    assert_eq!(server.unread_requests(), 0);
 }
 
 #[tokio::test]
-async fn a_refused_token_is_renewed_once() {
+async fn rejected_token_is_renewed_once() {
     let token = |token: &str| {
         let body = r#"{"token":{"expires_at":"2999-01-01T00:00:00Z","project":{"id":"p1"}}}"#;
-        Answer::Keep(reply(201, &[("x-subject-token", token)], body))
+        TestResponse::Keep(reply(201, &[("x-subject-token", token)], body))
     };
     let sent = Call {
         project: Some(4..4),
         ..post("/v1//x")
     };
-    // The login, then the call; another login, and the call again, unsafe as it is.
-    for (last, status) in [(ok(), 200), (says(401), 401)] {
-        let mut server = Script::start([token("t1"), says(401), token("t2"), last]).await;
+    // Login, call, login, call: even a non-idempotent call is repeated.
+    for (last, status) in [(ok(), 200), (with_status(401), 401)] {
+        let mut server =
+            TestServer::start([token("t1"), with_status(401), token("t2"), last]).await;
         let upstream = upstream(server.url(""), |settings| {
             settings.auth = credentials::Settings::Keystone(credentials::Keystone {
                 auth_url: server.url("/v3"),
@@ -690,7 +712,7 @@ async fn a_refused_token_is_renewed_once() {
         });
         match call(&upstream, &sent).await {
             Ok(reply) => assert_eq!(reply.status.as_u16(), status),
-            refused => assert_eq!(upstream_fault(refused).http_status, status),
+            rejected => assert_eq!(upstream_fault(rejected).http_status, status),
         }
         for want in ["t1", "t2"] {
             let (head, _) = server.request().await;
@@ -699,27 +721,28 @@ async fn a_refused_token_is_renewed_once() {
             assert_eq!(line(&head), "POST /v1/p1/x HTTP/1.1");
             assert_eq!(header(&head, "x-auth-token"), Some(want));
         }
-        assert_eq!(server.untaken(), 0);
+        assert_eq!(server.unread_requests(), 0);
         assert_eq!(upstream.stats().retries_total, 0);
     }
 }
 
 #[tokio::test]
-async fn deadlines() {
-    let mut server = Script::start([Answer::Hang, says(503), Answer::Hang]).await;
+async fn deadline_bounds_all_attempts() {
+    let mut server =
+        TestServer::start([TestResponse::Hang, with_status(503), TestResponse::Hang]).await;
     let upstream = upstream(server.url(""), |settings| {
         settings.transport.read_timeout = Duration::from_secs(3_600);
     });
-    let (sent, caller) = (get("/x"), Caller::default());
-    let within = |seconds| {
-        let deadline = Deadline::after(Duration::from_secs(seconds));
-        Box::pin(upstream.call(OPERATION, &sent, &caller, deadline))
+    let (sent, client) = (get("/x"), Downstream::default());
+    let within = |timeout_secs| {
+        let (upstream, sent, client) = (&upstream, &sent, &client);
+        Box::pin(async move { upstream.call(&context(client, timeout_secs), sent).await })
     };
     match within(0).await {
-        Err(Error::Deadline { sent: false }) => assert_eq!(server.untaken(), 0),
+        Err(Error::Deadline { sent: false }) => assert_eq!(server.unread_requests(), 0),
         other => panic!("{other:?}"),
     }
-    // The only attempt hangs, and then the second one.
+    // First the only attempt hangs, then the second of two.
     for attempts in [1, 2] {
         let mut hangs = within(60);
         for _ in 0..attempts {
@@ -728,18 +751,18 @@ async fn deadlines() {
                 _ = server.request() => {}
             }
         }
-        match later(hangs).await {
+        match with_paused_clock(hangs).await {
             Err(Error::Deadline { sent: true }) => {}
             other => panic!("{other:?}"),
         }
-        server.left().await;
+        server.expect_disconnect().await;
     }
     assert_eq!(upstream.stats().in_flight, 0);
 }
 
 #[tokio::test]
-async fn a_caller_that_leaves_closes_the_request() {
-    let mut server = Script::start([Answer::Hang, ok()]).await;
+async fn cancelled_call_closes_the_request() {
+    let mut server = TestServer::start([TestResponse::Hang, ok()]).await;
     let upstream = Arc::new(upstream(server.url(""), |_| {}));
     let task = tokio::spawn({
         let upstream = upstream.clone();
@@ -749,14 +772,14 @@ async fn a_caller_that_leaves_closes_the_request() {
     assert_eq!(upstream.stats().in_flight, 1);
     task.abort();
     assert!(task.await.unwrap_err().is_cancelled());
-    server.left().await;
+    server.expect_disconnect().await;
     assert_eq!(upstream.stats().in_flight, 0);
     call(&upstream, &get("/x")).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_full_queue() {
-    let mut server = Script::start([Answer::Hang]).await;
+async fn full_queue_rejects_calls() {
+    let mut server = TestServer::start([TestResponse::Hang]).await;
     let upstream = Arc::new(upstream(server.url(""), |settings| {
         settings.max_concurrent_calls = 1;
         settings.max_queued_calls = 1;
@@ -766,31 +789,31 @@ async fn a_full_queue() {
         async move { call(&upstream, &get("/x")).await }
     });
     server.request().await;
-    // One that waits ends at its deadline, and has sent nothing.
-    let deadline = Deadline::after(Duration::from_secs(30));
-    let (sent, caller) = (get("/x"), Caller::default());
-    let waiting = upstream.call(OPERATION, &sent, &caller, deadline);
-    // Polled in this order: the first is in the queue before the second comes.
+    // A queued call fails at its deadline, with nothing sent.
+    let (sent, client) = (get("/x"), Downstream::default());
+    let context = context(&client, 30);
+    let waiting = upstream.call(&context, &sent);
+    // Polled in this order: the first fills the queue.
     let both = async { tokio::join!(biased; waiting, call(&upstream, &sent)) };
-    let (waited, refused) = later(both).await;
+    let (waited, rejected) = with_paused_clock(both).await;
     assert!(
         matches!(waited, Err(Error::Deadline { sent: false })),
         "{waited:?}"
     );
-    match refused {
+    match rejected {
         Err(Error::Overload { code, .. }) => assert_eq!(code, Code::ResourceExhausted),
         other => panic!("{other:?}"),
     }
     hanging.abort();
     assert!(hanging.await.unwrap_err().is_cancelled());
-    server.left().await;
-    assert_eq!(server.untaken(), 0);
+    server.expect_disconnect().await;
+    assert_eq!(server.unread_requests(), 0);
     assert_eq!(upstream.stats(), Stats::default());
 }
 
 #[tokio::test]
-async fn probes() {
-    let mut server = Script::start([says(404), Answer::Hang]).await;
+async fn any_response_to_a_probe_is_healthy() {
+    let mut server = TestServer::start([with_status(404), TestResponse::Hang]).await;
     let upstream_ = upstream(server.url("/base/v1/p"), |settings| {
         settings.auth = credentials::Settings::Token {
             header: HeaderName::from_static("x-auth-token"),
@@ -799,47 +822,50 @@ async fn probes() {
     });
     assert_eq!(
         upstream_.probe(Duration::from_secs(60)).await,
-        State::Healthy
+        Health::Healthy
     );
-    assert_eq!(upstream_.state(), State::Healthy);
+    assert_eq!(upstream_.health(), Health::Healthy);
     let (head, _) = server.request().await;
     assert_eq!(line(&head), "GET /base/healthcheck HTTP/1.1");
     assert_eq!(header(&head, "x-auth-token"), None);
     assert_eq!(
         upstream_.probe(Duration::from_millis(20)).await,
-        State::Unhealthy
+        Health::Unhealthy
     );
-    assert_eq!(upstream_.state(), State::Unhealthy);
-    let down = upstream(nowhere(), |_| {});
-    assert_eq!(down.probe(Duration::from_secs(60)).await, State::Unhealthy);
-    // Nobody has said where it is.
-    let unknown = upstream(nowhere(), |settings| settings.endpoint = None);
-    assert_eq!(unknown.probe(Duration::from_secs(60)).await, State::Unknown);
+    assert_eq!(upstream_.health(), Health::Unhealthy);
+    let down = upstream(unused_url(), |_| {});
+    assert_eq!(down.probe(Duration::from_secs(60)).await, Health::Unhealthy);
+    // Without an endpoint and a login.
+    let unknown = upstream(unused_url(), |settings| settings.endpoint = None);
+    assert_eq!(
+        unknown.probe(Duration::from_secs(60)).await,
+        Health::Unknown
+    );
     let error = call(&unknown, &get("/x")).await.unwrap_err();
     assert!(matches!(error, Error::NotConfigured(_)), "{error:?}");
 }
 
 #[tokio::test]
-async fn attempts_are_told() {
-    let server = Script::start([says(503), cut_off(), ok()]).await;
-    let told = Arc::new(Mutex::new(Vec::new()));
+async fn hook_is_called_after_each_attempt() {
+    let server = TestServer::start([with_status(503), truncated(), ok()]).await;
+    let attempts = Arc::new(Mutex::new(Vec::new()));
     let hook: AttemptHook = {
-        let told = told.clone();
+        let attempts = attempts.clone();
         Arc::new(move |attempt: &Attempt<'_>| {
             assert_eq!((attempt.upstream, attempt.rpc), ("cloud", "Do"));
             let status = attempt.status.map(|status| status.as_u16());
-            told.lock().unwrap().push((attempt.number, status));
+            attempts.lock().unwrap().push((attempt.number, status));
         })
     };
     let settings = upstream(server.url(""), |_| {}).settings;
     let upstream = Upstream::new(settings, &FAMILY, Some(hook)).unwrap();
     call(&upstream, &get("/x")).await.unwrap();
-    let told = told.lock().unwrap();
-    assert_eq!(*told, [(1, Some(503)), (2, None), (3, Some(200))]);
+    let attempts = attempts.lock().unwrap();
+    assert_eq!(*attempts, [(1, Some(503)), (2, None), (3, Some(200))]);
 }
 
 #[test]
-fn settings_that_cannot_be() {
+fn invalid_settings_are_rejected() {
     type Change = fn(&mut Settings);
     let cases: [(Change, &str); 4] = [
         (
@@ -853,10 +879,10 @@ fn settings_that_cannot_be() {
             "ca_file /nowhere: ",
         ),
     ];
-    for (change, says) in cases {
+    for (change, want) in cases {
         let mut settings = Settings::new("cloud", "test", credentials::Settings::None);
         change(&mut settings);
         let problem = Upstream::new(settings, &FAMILY, None).unwrap_err();
-        assert!(problem.starts_with(says), "{problem}");
+        assert!(problem.starts_with(want), "{problem}");
     }
 }

@@ -213,7 +213,7 @@ fn key(path: &str, viewer: u8) -> Key {
         project: None,
         query: String::new(),
         body: None,
-        viewer: Viewer([viewer; 32]),
+        viewer: CredentialId([viewer; 32]),
         language: None,
         aside: Vec::new(),
     }
@@ -420,7 +420,7 @@ fn every_part_of_a_key_tells_watches_apart() {
         |key| key.project = Some(1..1),
         |key| key.query = "a=1".to_owned(),
         |key| key.body = Some(Bytes::from_static(b"{}")),
-        |key| key.viewer = Viewer([9; 32]),
+        |key| key.viewer = CredentialId([9; 32]),
         |key| key.language = Some(HeaderValue::from_static("ja")),
         |key| key.aside = vec![1],
     ];

@@ -1,4 +1,4 @@
-//! `drawbridge check` with the sandbox.
+//! `drawbridge check` with the upstreams of the sandbox.
 
 use drawbridge::cli::{check, quickstart};
 use drawbridge::credentials;
@@ -7,7 +7,7 @@ use drawbridge_sandbox as sandbox;
 use crate::support::settings;
 
 #[tokio::test]
-async fn check_reports_each_upstream() {
+async fn upstreams_that_do_not_respond_or_reject_the_login_are_reported() {
     let sandbox = sandbox::Sandbox::start(([127, 0, 0, 1], 0).into(), Default::default())
         .await
         .unwrap();
@@ -17,7 +17,7 @@ async fn check_reports_each_upstream() {
     let mut wrong = good;
     wrong[0].endpoint = Some("http://127.0.0.1:1".parse().unwrap());
     let credentials::Settings::AkSk(keys) = &mut wrong[1].auth else {
-        panic!("the sandbox's ServiceStage wants signatures");
+        panic!("the sandbox's ServiceStage requires signatures");
     };
     keys.secret_key = "another".into();
     wrong[2].auth = credentials::Settings::Basic {
@@ -26,9 +26,9 @@ async fn check_reports_each_upstream() {
     };
     let problems = check::run(&settings(wrong)).await.unwrap_err();
     for (problem, says) in problems.iter().zip([
-        "upstream sandbox-heat: does not answer: cannot connect",
-        "upstream sandbox-servicestage: refuses the credentials",
-        "upstream sandbox-jp1ao: refuses the credentials",
+        "upstream sandbox-heat: does not respond: cannot connect",
+        "upstream sandbox-servicestage: rejects the credentials",
+        "upstream sandbox-jp1ao: rejects the credentials",
     ]) {
         assert!(problem.starts_with(says), "{problem}");
         assert!(!problem.contains("another"), "{problem}");

@@ -1,4 +1,4 @@
-//! The binary without a configuration, and as the sandbox.
+//! The binary without a configuration, and its banners.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Output, Stdio};
@@ -12,12 +12,12 @@ fn run(arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn missing_configuration_prints_help_and_serves_nothing() {
+fn missing_configuration_is_explained() {
     for arguments in [&[][..], &["serve"], &["check"]] {
         let output = run(arguments);
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
-        assert!(text.contains("there is no configuration file"), "{text}");
+        assert!(text.contains("no configuration file was given"), "{text}");
         assert!(text.contains("drawbridge sandbox"), "{text}");
         assert!(output.stdout.is_empty());
     }
@@ -32,7 +32,7 @@ fn examples_need_no_gateway() {
 }
 
 #[test]
-fn empty_config_variable_is_unset() {
+fn empty_variable_names_no_configuration() {
     for (command, code) in [("serve", 2), ("check", 2), ("coverage", 0), ("examples", 0)] {
         let output = Command::new(env!("CARGO_BIN_EXE_drawbridge"))
             .arg(command)
@@ -46,31 +46,44 @@ fn empty_config_variable_is_unset() {
 }
 
 #[test]
-fn banner_announces_the_sandbox_and_fits_a_terminal() {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_drawbridge"))
-        .arg("sandbox")
-        .env_clear()
-        .env("DRAWBRIDGE_LISTEN", "127.0.0.1:0")
-        .env("DRAWBRIDGE_ADMIN", "off")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let stdout = BufReader::new(child.stdout.take().unwrap());
-    let mut banner = Vec::new();
-    for line in stdout.lines() {
-        banner.push(line.unwrap());
-        if banner
-            .last()
-            .is_some_and(|line| line.contains("Ctrl-C stops"))
-        {
-            break;
+fn banners_say_what_is_listening_and_fit_a_terminal() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("drawbridge.toml");
+    let upstream = "[[upstream]]\nname = 'u'\nfamily = 'heat'\nendpoint = 'http://127.0.0.1:1'\n";
+    std::fs::write(&config, upstream).unwrap();
+    for (arguments, first, call) in [
+        (vec!["sandbox"], "SANDBOX", "TaskService/ListTasks"),
+        (
+            vec!["serve", "--config", config.to_str().unwrap()],
+            "drawbridge serves gRPC on 127.0.0.1:",
+            "GatewayService/ListUpstreams",
+        ),
+    ] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_drawbridge"))
+            .args(&arguments)
+            .env_clear()
+            .env("DRAWBRIDGE_LISTEN", "127.0.0.1:0")
+            .env("DRAWBRIDGE_ADMIN", "127.0.0.1:0")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut banner = String::new();
+        while !banner.contains(call) {
+            assert_ne!(stdout.read_line(&mut banner).unwrap(), 0, "{banner}");
         }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(banner.starts_with(first), "{banner}");
+        for part in [
+            "serves gRPC on 127",
+            "/metrics /livez /readyz",
+            "grpcurl -plaintext 127",
+        ] {
+            assert!(banner.contains(part), "{banner}");
+        }
+        assert!(banner.lines().count() <= 7, "{banner}");
+        assert!(banner.lines().all(|line| line.len() <= 80), "{banner}");
     }
-    child.kill().unwrap();
-    child.wait().unwrap();
-    assert!(banner[0].starts_with("SANDBOX"), "{banner:?}");
-    // One more line with the admin listener.
-    assert!(banner.len() <= 7, "{banner:?}");
-    assert!(banner.iter().all(|line| line.len() <= 80), "{banner:?}");
 }

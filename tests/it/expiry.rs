@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::heat_suite::{Place, before};
+use crate::support::heat_suite::{HeatTarget, gateway_settings};
 use crate::support::{Client, Gateway};
 
 /// 1,000 calls in 30 seconds on 50 connections succeed, and logins are single flight.
@@ -19,12 +19,12 @@ async fn calls_succeed_while_tokens_expire() {
     )
     .await
     .unwrap();
-    let place = Place {
+    let target = HeatTarget {
         heat: sandbox.servicestage_url(),
         keystone: sandbox.keystone_url(),
         password: drawbridge_sandbox::PASSWORD.into(),
     };
-    let gateway = Gateway::with(vec![before(&place)]).await;
+    let gateway = Gateway::with(vec![gateway_settings(&target)]).await;
     let began = Instant::now();
     let mut callers = tokio::task::JoinSet::new();
     for n in 0..50_u32 {

@@ -171,15 +171,15 @@ async fn error_page_of_a_proxy_depends_on_idempotency() {
             GET,
             get(),
             Code::Unavailable,
-            "upstream up1: 502 Bad Gateway nginx (a proxy before it had no valid answer from it; \
-             try again later, and if it lasts see whether it runs)",
+            "upstream up1: 502 Bad Gateway nginx (a proxy in front of it got no valid response from it; \
+             try again later; if it persists, check that the upstream is running)",
         ),
         (
             CREATE,
             json!({"name": "x"}),
             Code::Unknown,
-            "upstream up1: 502 Bad Gateway nginx (a proxy before it had no valid answer from it; \
-             the upstream may have acted, look before sending it again)",
+            "upstream up1: 502 Bad Gateway nginx (a proxy in front of it got no valid response from it; \
+             the upstream may have acted: check before you repeat the call)",
         ),
     ] {
         let status = gateway.client.call(method, request).await.unwrap_err();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use drawbridge::cli::quickstart;
 use drawbridge_sandbox::{
-    Jp1aoLinks, Jp1aoRules, Jp1aoSubmitted, Jp1aoVersion, Sandbox, Seen, Settings,
+    Jp1aoLinks, Jp1aoOptions, Jp1aoSubmitted, Jp1aoVersion, RecordedRequest, Sandbox, Settings,
 };
 use serde_json::{Value, json};
 use tonic::{Code, Status};
@@ -23,7 +23,7 @@ struct Place {
 }
 
 impl Place {
-    async fn new(rules: Jp1aoRules) -> Self {
+    async fn new(rules: Jp1aoOptions) -> Self {
         let settings = Settings {
             step: Duration::from_millis(1),
             jp1ao: rules,
@@ -100,7 +100,7 @@ impl Place {
     }
 
     /// Returns the mutating requests that the sandbox has received.
-    fn changes(&self) -> Vec<Seen> {
+    fn changes(&self) -> Vec<RecordedRequest> {
         let mut seen = self.sandbox.requests();
         seen.retain(|seen| seen.method != "GET");
         seen
@@ -116,9 +116,9 @@ async fn within<T>(what: impl Future<Output = T>) -> T {
 /// JP1/AO rejects its own times without a colon: the gateway adds it.
 #[tokio::test]
 async fn compact_times_are_sent_back_with_a_colon() {
-    let rules = Jp1aoRules {
+    let rules = Jp1aoOptions {
         compact_offsets: true,
-        ..Jp1aoRules::default()
+        ..Jp1aoOptions::default()
     };
     let place = Place::new(rules).await;
     let task = place.submit(json!({"id": 2005, "name": "t"})).await;
@@ -143,9 +143,9 @@ async fn compact_times_are_sent_back_with_a_colon() {
 /// Seed 5: the document is fetched, edited and invoked.
 #[tokio::test]
 async fn service_is_released() {
-    let rules = Jp1aoRules {
+    let rules = Jp1aoOptions {
         links: Jp1aoLinks::Plain,
-        ..Jp1aoRules::default()
+        ..Jp1aoOptions::default()
     };
     let place = Place::new(rules).await;
     let release = "AutomationServiceService/ReleaseService";
@@ -197,10 +197,10 @@ async fn service_is_released() {
 /// mutating call.
 #[tokio::test]
 async fn stopped_server_is_unavailable_and_not_retried() {
-    let place = Place::new(Jp1aoRules::default()).await;
+    let place = Place::new(Jp1aoOptions::default()).await;
     let template = json!({"name": "release", "href": "", "method": "POST", "parameters": []});
     let request = json!({"id": 2004, "template": template});
-    place.sandbox.jp1ao_goes_down(1000);
+    place.sandbox.make_jp1ao_unavailable(1000);
     let release = "AutomationServiceService/ReleaseService";
     let status = place.call(release, request.clone()).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
@@ -213,7 +213,7 @@ async fn stopped_server_is_unavailable_and_not_retried() {
     );
     assert_eq!(details.error_info().unwrap().reason, "KNAE02113-E");
     assert_eq!(place.changes().len(), 1);
-    place.sandbox.jp1ao_goes_down(0);
+    place.sandbox.make_jp1ao_unavailable(0);
     let got = place.ok(release, request).await;
     assert_eq!(got["action_result"]["state"], "ACTION_STATE_SUCCESS");
 }
@@ -221,10 +221,10 @@ async fn stopped_server_is_unavailable_and_not_retried() {
 /// A task from its submission to its history, as the manuals describe.
 #[tokio::test]
 async fn task_is_submitted_responded_to_and_archived() {
-    let plain = Jp1aoRules::default();
+    let plain = Jp1aoOptions::default();
     for rules in [
         plain,
-        Jp1aoRules {
+        Jp1aoOptions {
             compact_offsets: true,
             schema_envelope: true,
             links: Jp1aoLinks::Portless,
@@ -233,7 +233,7 @@ async fn task_is_submitted_responded_to_and_archived() {
             submitted: Jp1aoSubmitted::Schedule,
             ..plain
         },
-        Jp1aoRules {
+        Jp1aoOptions {
             version: Jp1aoVersion::V11,
             submitted: Jp1aoSubmitted::Task,
             ..plain
@@ -406,7 +406,7 @@ async fn task_is_submitted_responded_to_and_archived() {
 /// A failed task is retried; an action that its state does not allow fails.
 #[tokio::test]
 async fn failed_task_is_retried() {
-    let place = Place::new(Jp1aoRules::default()).await;
+    let place = Place::new(Jp1aoOptions::default()).await;
     for (method, fails_at) in [("RetryTask", 1), ("RetryTaskFromNextStep", 3)] {
         let task = place
             .submit(json!({"id": 2008, "properties": {"startvm.failAtStep": fails_at}}))
@@ -453,7 +453,7 @@ async fn failed_task_is_retried() {
 /// Schedules are suspended, resumed and canceled; repeating an action is not an error.
 #[tokio::test]
 async fn schedule_is_suspended_resumed_and_canceled() {
-    let place = Place::new(Jp1aoRules::default()).await;
+    let place = Place::new(Jp1aoOptions::default()).await;
     for plan in [
         json!({"at": "2199-01-01T00:00:00Z"}),
         json!({"recurring": {"recurrence_interval": "monthly", "recurrence_last_day_of_month": true, "recurrence_start_date": "2199-01-01"}}),
@@ -495,7 +495,7 @@ async fn schedule_is_suspended_resumed_and_canceled() {
 /// Special characters in filters, names and notes are data.
 #[tokio::test]
 async fn special_characters_are_data() {
-    let place = Place::new(Jp1aoRules::default()).await;
+    let place = Place::new(Jp1aoOptions::default()).await;
     for name in [
         "it's",
         "''",
@@ -545,7 +545,7 @@ async fn special_characters_are_data() {
 /// Lists of tags and of properties can be filtered.
 #[tokio::test]
 async fn tags_and_properties_are_filtered() {
-    let place = Place::new(Jp1aoRules::default()).await;
+    let place = Place::new(Jp1aoOptions::default()).await;
     let names = async |rpc: &str, name: &str, request: Value| {
         let found = place.ok(rpc, request).await;
         let found = found["data"].as_array().cloned().unwrap_or_default();
@@ -592,9 +592,9 @@ async fn tags_and_properties_are_filtered() {
 /// An operation that version 10 lacks is UNIMPLEMENTED; one that differs works.
 #[tokio::test]
 async fn version_10() {
-    let rules = Jp1aoRules {
+    let rules = Jp1aoOptions {
         version: Jp1aoVersion::V10,
-        ..Jp1aoRules::default()
+        ..Jp1aoOptions::default()
     };
     let place = Place::new(rules).await;
     for (method, request) in [
@@ -634,7 +634,7 @@ async fn version_10() {
 /// completed task ends both.
 #[tokio::test]
 async fn watch_follows_a_retried_task() {
-    let place = Place::new(Jp1aoRules::default()).await;
+    let place = Place::new(Jp1aoOptions::default()).await;
     let client = &place.gateway.client;
     let submit = json!({"id": 2008, "properties": {"startvm.failAtStep": 2}, "follow": true});
     let mut task = client
@@ -690,7 +690,7 @@ async fn watch_follows_a_retried_task() {
 /// Watches of schedules and services send each change; no status is final, a deletion is.
 #[tokio::test]
 async fn schedules_and_services_are_watched() {
-    let place = Place::new(Jp1aoRules::default()).await;
+    let place = Place::new(Jp1aoOptions::default()).await;
     let watch = async |method: &str, id: &Value| {
         let watch = place.gateway.client.watch(method, json!({"id": id}), &[]);
         watch.await

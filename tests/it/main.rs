@@ -14,13 +14,14 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod annotations;
 mod check;
+mod citations;
 mod cli;
 mod environment;
 mod expiry;
 mod faults;
 mod files;
-mod first_run;
 mod fixtures;
 mod heat_dialects;
 mod jp1ao;
@@ -31,6 +32,7 @@ mod logs;
 mod operations;
 mod own_api;
 mod paging;
+mod quickstart;
 mod readme;
 mod resolve;
 mod sandbox;

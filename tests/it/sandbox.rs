@@ -9,19 +9,20 @@ use tonic::Code;
 use tonic_types::StatusExt;
 
 use crate::support::client::json as to_json;
-use crate::support::heat_suite::{Place, check_transcript, life, through_the_gateway, transcript};
+use crate::support::heat_suite::transcript::{check_transcript, transcript};
+use crate::support::heat_suite::{HeatTarget, configs_and_deployments, stack_lifecycle};
 use crate::support::{Gateway, upstream};
 
-async fn start(settings: sandbox::Settings) -> (Sandbox, Place) {
+async fn start(settings: sandbox::Settings) -> (Sandbox, HeatTarget) {
     let sandbox = Sandbox::start(([127, 0, 0, 1], 0).into(), settings)
         .await
         .unwrap();
-    let place = Place {
+    let target = HeatTarget {
         heat: sandbox.servicestage_url(),
         keystone: sandbox.keystone_url(),
         password: sandbox::PASSWORD.into(),
     };
-    (sandbox, place)
+    (sandbox, target)
 }
 
 /// Settings as in real Heat: no simulated progress, no sample resources.
@@ -35,29 +36,29 @@ fn like_real_heat() -> sandbox::Settings {
 }
 
 #[tokio::test]
-async fn sandbox_matches_the_transcript_of_real_heat() {
-    let (_sandbox, place) = start(like_real_heat()).await;
-    check_transcript(&transcript(&place).await);
+async fn responses_equal_real_heat() {
+    let (_sandbox, target) = start(like_real_heat()).await;
+    check_transcript(&transcript(&target).await);
 }
 
 #[tokio::test]
-async fn gateway_matches_the_heat_sandbox() {
-    let (_sandbox, place) = start(like_real_heat()).await;
-    through_the_gateway(&place).await;
+async fn heat_through_the_gateway() {
+    let (_sandbox, target) = start(like_real_heat()).await;
+    configs_and_deployments(&target).await;
 }
 
 #[tokio::test]
-async fn stack_lifecycle_works_as_on_real_heat() {
-    let (_sandbox, place) = start(like_real_heat()).await;
-    life::life(&place).await;
+async fn stack_lifecycle_equals_real_heat() {
+    let (_sandbox, target) = start(like_real_heat()).await;
+    stack_lifecycle::create_update_and_delete(&target).await;
 }
 
 #[tokio::test]
-async fn stack_is_abandoned_and_adopted_as_on_real_heat() {
+async fn abandon_and_adopt_equal_real_heat() {
     let mut settings = like_real_heat();
     settings.adopt_and_abandon = true;
-    let (_sandbox, place) = start(settings).await;
-    life::moved(&place).await;
+    let (_sandbox, target) = start(settings).await;
+    stack_lifecycle::abandon_and_adopt(&target).await;
 }
 
 /// Steps short enough for a test to wait for.

@@ -252,7 +252,7 @@ async fn broken_stream_is_resumed() {
     told.extend(rest);
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("WatchStack: "), "{said}");
-    assert!(said.contains("; trying again"), "{said}");
+    assert!(said.contains("; retrying"), "{said}");
     let ids: Vec<String> = told
         .iter()
         .filter_map(|line| {

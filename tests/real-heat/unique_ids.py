@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Lets Heat's database, still empty, give no row id twice.
+"""Makes the row ids of Heat's empty database unique for ever.
 
     unique_ids.py FILE
 
-SQLite gives the ids of deleted rows anew, unless a table says AUTOINCREMENT. MySQL
-and PostgreSQL never do, and Heat counts on it: a resource remembers the id of the
-row with its attributes, which may be deleted behind its back.
+SQLite reuses the ids of deleted rows unless a table has AUTOINCREMENT. MySQL and
+PostgreSQL never do, and Heat relies on that: a resource stores the id of the row
+with its attributes, which may have been deleted meanwhile.
 """
 import re
 import sqlite3

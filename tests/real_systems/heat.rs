@@ -1,29 +1,29 @@
-//! The suite of `support/heat_suite.rs`, and a Python client, against a real
-//! OpenStack Heat and Keystone on loopback.
+//! The tests of `support/heat_suite.rs` and a Python client, with a real OpenStack Heat and
+//! Keystone on loopback.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::python::tests;
 use crate::support::Gateway;
+use crate::support::heat_suite::transcript::{check_transcript, transcript, write_transcript};
 use crate::support::heat_suite::{
-    Place, before, check_transcript, life, through_the_gateway, transcript, write_transcript,
+    HeatTarget, configs_and_deployments, gateway_settings, stack_lifecycle,
 };
 
-/// A running Heat; stopped when dropped, its data kept for the next run.
+/// A running Heat. Stops when dropped; its data is kept for the next run.
 struct RealHeat {
     folder: PathBuf,
     ports: [String; 2],
-    /// What `up` prints: addresses and accounts.
+    /// Variables that `up` prints: addresses and accounts.
     env: Vec<(String, String)>,
 }
 
-/// Of a run that ended well: its data is as new, and its ports stand there.
+/// File with the ports of a successful run, whose data can be reused.
 const PORTS: &str = "ports";
 
-/// Keystone's port and Heat's: those of the last run, since the data knows them.
-/// Where they are taken, or the last run did not end well and left who knows what,
-/// other ones and no data.
+/// Returns the ports of Keystone and Heat: those of the last run, because its data contains
+/// them. If they are in use or the last run failed, deletes the data and returns free ports.
 fn ports(folder: &Path) -> [String; 2] {
     let file = folder.join(PORTS);
     let bind = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port));
@@ -47,7 +47,7 @@ fn ports(folder: &Path) -> [String; 2] {
     held.map(|listener| listener.local_addr().unwrap().port().to_string())
 }
 
-/// Brings it up with these settings, and returns what there is to know of it.
+/// Starts the services with these settings. Returns the variables that `up` prints.
 fn up(
     folder: &Path,
     [keystone, heat]: &[String; 2],
@@ -82,13 +82,13 @@ impl RealHeat {
         Self { folder, ports, env }
     }
 
-    /// Restarts it with other settings, its data kept.
+    /// Restarts the services with other settings and the same data.
     fn restart(self, settings: &[(&str, &str)]) -> Self {
         up(&self.folder, &self.ports, settings);
         self
     }
 
-    /// Marks the data as clean: the next run reuses it.
+    /// Marks the data as reusable by the next run.
     fn keep_data(&self) {
         std::fs::write(self.folder.join(PORTS), self.ports.join(" ")).unwrap();
     }
@@ -110,31 +110,31 @@ impl Drop for RealHeat {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_suite_holds_on_real_heat() {
+async fn heat_suite_passes_on_real_heat() {
     let heat = tokio::task::spawn_blocking(RealHeat::start).await.unwrap();
-    let place = Place {
+    let target = HeatTarget {
         heat: heat.get("REAL_HEAT_URL"),
         keystone: heat.get("OS_AUTH_URL"),
         password: heat.get("OS_PASSWORD"),
     };
-    let got = transcript(&place).await;
+    let got = transcript(&target).await;
     if std::env::var_os("UPDATE_TRANSCRIPT").is_some() {
         write_transcript(&got);
     }
     check_transcript(&got);
-    through_the_gateway(&place).await;
-    life::life(&place).await;
-    python(&heat, &place).await;
+    configs_and_deployments(&target).await;
+    stack_lifecycle::create_update_and_delete(&target).await;
+    python(&heat, &target).await;
     let heat = tokio::task::spawn_blocking(|| heat.restart(&[("REAL_HEAT_ABANDON", "true")]));
     let heat = heat.await.unwrap();
-    life::moved(&place).await;
+    stack_lifecycle::abandon_and_adopt(&target).await;
     heat.keep_data();
 }
 
-/// The main job, as a user has it: a Python client with stubs generated from the
-/// protos, while OpenStack's own client changes things straight at Heat.
-async fn python(heat: &RealHeat, place: &Place) {
-    let gateway = Gateway::with(vec![before(place)]).await;
+/// Runs a Python client with stubs generated from the protos, while OpenStack's own client
+/// changes resources directly at Heat.
+async fn python(heat: &RealHeat, target: &HeatTarget) {
+    let gateway = Gateway::with(vec![gateway_settings(target)]).await;
     let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let python = temporary.join("real-heat-venv/bin/python");
     let mut command = Command::new(&python);

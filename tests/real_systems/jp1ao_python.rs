@@ -1,4 +1,4 @@
-//! JP1/AO's main job as a user has it: by Python clients, before the sandbox.
+//! Python clients that run a JP1/AO task through a gateway to the sandbox.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -10,7 +10,7 @@ use drawbridge_sandbox::{self as sandbox, Sandbox};
 use crate::python::{python, tests};
 use crate::support::Gateway;
 
-/// A gateway before a sandbox, and a Python with what the client needs.
+/// A gateway to a sandbox, and a Python with the packages of the client.
 struct Place {
     sandbox: Sandbox,
     gateway: Gateway,
@@ -51,7 +51,7 @@ impl Place {
     }
 }
 
-/// With stubs generated from the protos.
+/// Uses stubs generated from the protos.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_is_submitted_answered_and_archived() {
     let place = Place::new().await;
@@ -74,11 +74,11 @@ async fn the_readmes_lines_work_as_pasted() {
     let (_, rest) = readme.split_once("<!-- jp1ao -->\n```sh\n").unwrap();
     let lines = rest.split_once("```\n<!-- /jp1ao -->").unwrap().0;
     let mut command = Command::new("bash");
-    // In a script that stops at the first line that fails.
+    // Run as a script that stops at the first failing line.
     command
         .args(["-euo", "pipefail", "-c", lines])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
-        // The environment that the client would make for itself on first use.
+        // The environment that the client would create on first use.
         .env(
             "DRAWBRIDGE_PYTHON_ENV",
             place.python.ancestors().nth(2).unwrap_or(Path::new("/")),
@@ -87,14 +87,14 @@ async fn the_readmes_lines_work_as_pasted() {
     let text = told(&out);
     assert!(out.status.success(), "{text}");
     for told in [
-        // The steps beside the task, then the question in both watches.
+        // The steps next to the task, then the question in both watches.
         "\"steps\": [{",
         "\"labelbutton1\": \"Continue\"",
         "\"status\": \"TASK_STATUS_WAITING_FOR_INPUT\"",
-        // The log, also of what came after the answer.
+        // The log, including the lines after the response.
         "\"line\": {\"text\": ",
         "The response was Continue.",
-        // Both streams end well, and the history is listed.
+        // Both streams end with OK, and the history is listed.
         "\"outcome\": \"OUTCOME_SUCCEEDED\"",
         "\"task_id\": \"10001\"",
     ] {

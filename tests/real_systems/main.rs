@@ -1,9 +1,9 @@
-//! The second test stage: against what others wrote. OpenStack's own Heat and
-//! Keystone, Huawei's own SDK, and Python clients generated from the protos.
+//! The second test stage, with software of others: OpenStack's Heat and Keystone, Huawei's
+//! SDK, and Python clients generated from the protos.
 //!
 //! `cargo test --test real_systems` runs it; plain `cargo test` does not build it.
 //! It needs Python 3.11 or newer, curl and a Python package index, and installs
-//! pinned packages below `target/`. What is missing fails it: nothing is skipped.
+//! pinned packages below `target/`. A missing requirement is a failure; nothing is skipped.
 
 #![allow(
     clippy::expect_used,

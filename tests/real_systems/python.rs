@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
-/// Held while an environment is created: tests run side by side.
+/// Held while an environment is created, because tests run in parallel.
 static CREATION: Mutex<()> = Mutex::new(());
 
-/// A file below `tests/`.
+/// Returns the path of a file below `tests/`.
 pub fn tests(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests")
@@ -51,7 +51,7 @@ fn environment(name: &str, requirements: &Path) -> Result<PathBuf, String> {
     Ok(python)
 }
 
-/// Runs it; the error is what it wrote.
+/// Runs a command. Fails with its output.
 fn run(command: &mut Command) -> Result<(), String> {
     let output = command.output().map_err(|e| format!("{command:?}: {e}"))?;
     if output.status.success() {

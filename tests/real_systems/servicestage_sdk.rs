@@ -1,5 +1,4 @@
-//! The sandbox's ServiceStage is a fair stand-in: Huawei's own Python SDK works on
-//! it.
+//! Huawei's own Python SDK works with the sandbox's ServiceStage.
 
 use std::process::Command;
 use std::time::Duration;
@@ -8,7 +7,7 @@ use drawbridge_sandbox::{self as sandbox, Sandbox};
 
 use crate::python::{python, tests};
 
-/// Steps short enough for a client to wait for.
+/// Steps short enough for a waiting client.
 async fn start(step: Duration) -> Sandbox {
     let settings = sandbox::Settings {
         step,

@@ -1,5 +1,5 @@
-//! The signer against Huawei's own, which signs in one Python process: what we
-//! sign it signs alike, and what it signs we take, and nothing near it.
+//! Compares the gateway's signer and the sandbox's verifier with Huawei's signer, which runs
+//! in one Python process.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -17,10 +17,10 @@ use serde_json::{Value, json};
 
 use crate::python::{python, tests};
 
-/// How many requests each direction signs.
+/// Number of requests in each direction.
 const CASES: usize = 2000;
 
-/// Huawei's signer: a line in, a line out.
+/// Huawei's signer, with one line of input and output per request.
 struct Theirs {
     child: Child,
     asks: ChildStdin,
@@ -46,9 +46,9 @@ impl Theirs {
 
     fn sign(&mut self, case: &Case, headers: &HeaderMap) -> Value {
         let text = |(name, value): (&HeaderName, &HeaderValue)| {
-            // The SDK has header values as text and signs them as UTF-8.
+            // The SDK stores header values as text and signs them as UTF-8.
             let value = String::from_utf8(value.as_bytes().to_vec()).unwrap();
-            // It knows the content type by this spelling only.
+            // It recognizes the content type only in this spelling.
             let name = name.as_str().replace("content-type", "Content-Type");
             (name, Value::from(value))
         };
@@ -81,13 +81,13 @@ impl Drop for Theirs {
 struct Case {
     verb: Method,
     host: String,
-    /// Decoded; never `.` or `..`, which no URL keeps.
+    /// Decoded; never `.` or `..`, which URLs normalize.
     segments: Vec<String>,
     /// Ends in a slash.
     is_folder: bool,
     /// Decoded, in the order of sending.
     query: Vec<(String, String)>,
-    /// Spaces in the query go out as `+`.
+    /// Encodes spaces in the query as `+`.
     plus: bool,
     content_type: Option<&'static str>,
     body: Vec<u8>,
@@ -98,7 +98,7 @@ struct Case {
     at: SystemTime,
 }
 
-/// What a path segment need not escape, and more than that: both must sign alike.
+/// Characters that a path segment need not escape, and others: both must sign equally.
 const LOOSE: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -137,7 +137,7 @@ impl Case {
         let mut query: Vec<(String, String)> = (0..pairs)
             .map(|_| (word(random, 1), word(random, 0)))
             .collect();
-        // The same key more than once.
+        // A repeated key.
         if let Some((key, _)) = query.first().cloned().filter(|_| random.bool()) {
             query.push((key, word(random, 0)));
         }
@@ -172,7 +172,7 @@ impl Case {
         }
     }
 
-    /// As it is sent.
+    /// Returns the target as sent.
     fn path(&self) -> String {
         let mut path: String = (self.segments.iter())
             .map(|segment| format!("/{}", utf8_percent_encode(segment, LOOSE)))
@@ -202,7 +202,7 @@ impl Case {
     }
 }
 
-/// A word of letters and of what must be escaped, or not, or only sometimes.
+/// Returns a word of letters and of characters that must, can or must not be escaped.
 fn word(random: &mut fastrand::Rng, least: usize) -> String {
     const SPICE: [char; 28] = [
         ' ', '+', '&', '=', '/', '~', '*', '-', '_', '.', '%', '?', '#', ';', ':', '@', '!', '$',
@@ -224,7 +224,7 @@ fn seed() -> u64 {
     seed
 }
 
-/// What our signer signs, theirs signs alike, given the same headers.
+/// Both signers return the same signature for the same headers.
 #[test]
 fn ours_is_theirs() {
     let mut theirs = Theirs::start();
@@ -257,7 +257,7 @@ fn ours_is_theirs() {
         assert_eq!(exchange.url.path(), case.path(), "sent as it is: {place}");
         let mut headers = exchange.headers.clone();
         let ours = headers.remove("authorization").unwrap();
-        // Theirs adds it by itself, and with its own spelling.
+        // Their signer adds it itself, in its own spelling.
         headers.remove("x-sdk-content-sha256");
         headers.insert("host", case.host.parse().unwrap());
         let signed = theirs.sign(&case, &headers);
@@ -265,7 +265,7 @@ fn ours_is_theirs() {
     }
 }
 
-/// What their signer signs, with whatever headers, we take; anything near, not.
+/// Signatures of their signer verify, with arbitrary headers; changed requests do not.
 #[test]
 fn theirs_is_taken() {
     let mut theirs = Theirs::start();
@@ -284,7 +284,7 @@ fn theirs_is_taken() {
         let signed = theirs.sign(&case, &headers);
         let authorization = signed["authorization"].as_str().unwrap();
         headers.insert("authorization", authorization.parse().unwrap());
-        // The SDK leaves such bodies out, and says so in a header that it adds.
+        // The SDK does not sign such bodies and adds a header that says so.
         let unsigned = (case.content_type).is_some_and(|kind| !kind.contains("son"));
         if unsigned {
             headers.insert(
@@ -309,7 +309,7 @@ fn theirs_is_taken() {
             };
             signature::verify(request, secret, Some(at)).is_ok()
         };
-        // As the SDK sends it, and with the query as it came.
+        // As the SDK sends it, and with the original query.
         assert!(
             takes(&sent, &headers, &case.body, secret, case.at),
             "{place}"
@@ -347,7 +347,7 @@ fn theirs_is_taken() {
             !takes(&other, &headers, &case.body, secret, case.at),
             "query: {place}"
         );
-        // Any one signed header, changed or gone.
+        // One signed header, changed or removed.
         let list = authorization.split("SignedHeaders=").nth(1).unwrap();
         for name in list.split(',').next().unwrap().split(';') {
             let mut less = headers.clone();
@@ -365,7 +365,7 @@ fn theirs_is_taken() {
     }
 }
 
-/// Some that a client may send, with spaces around and inside, and beyond ASCII.
+/// Headers with spaces around and inside the value, and with non-ASCII characters.
 fn random_headers(random: &mut fastrand::Rng) -> HeaderMap {
     let names = [
         "x-project-id",

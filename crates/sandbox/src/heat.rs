@@ -1,44 +1,47 @@
-//! OpenStack Heat: the way of a request down to its noun.
+//! OpenStack Heat: routing of a request to the module of its resource.
 //!
-//! Recorded from Heat 27.0.1: `fixtures/heat/`, and `OBSERVED.md`, which is meant
-//! by "observed" below.
+//! Recorded from Heat 27.0.1: `tests/fixtures/heat/` and `tests/real-heat/OBSERVED.md`.
+//! "Observed" in comments below refers to these.
 
-mod configs;
-mod deployments;
 mod engine;
 mod events;
 mod functions;
-mod kinds;
 mod meta;
 mod parameters;
 mod pattern;
-mod request;
+mod resource_plugins;
+mod resource_types;
 mod resources;
 mod snapshots;
+mod software_configs;
+mod software_deployments;
 mod stack;
+mod stack_request;
 mod stacks;
 mod template;
-mod types;
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::plain::{Answer, Ask, seconds};
-use super::{Clock, PROJECT_ID, SERVER_ID, Settings, USERNAME, World, keystone, lock, python};
-use configs::Config;
-use deployments::Deployment;
+use super::message::{Request, Response, seconds};
+use super::{
+    Clock, PROJECT_ID, SERVER_ID, Settings, USERNAME, Upstreams, keystone, lock, python_json,
+};
 use engine::Now;
+use software_configs::Config;
+use software_deployments::Deployment;
 use stack::{Stack, Stacks};
 
-/// `max_json_body_size`; longer bodies are 400, never 413 (observed).
-const MAX_JSON: usize = 1 << 20;
-/// Configs, and deployments, of one project (heat.md 2.10: Heat >= 22).
-const QUOTA: usize = 4096;
+/// `max_json_body_size`; larger bodies are 400, never 413 (observed).
+const MAX_JSON_BYTES: usize = 1 << 20;
+/// Maximum number of software configs, and of deployments, of a project
+/// (docs/apis/heat.md, "Software configs": Heat >= 22).
+const MAX_CONFIGS_OR_DEPLOYMENTS: usize = 4096;
 
 const MALFORMED: &str = "The server could not comply with the request since it is either malformed or otherwise incorrect.";
 
-/// What Heat keeps. Oldest first.
+/// State of Heat. Lists are oldest first.
 pub(super) struct Heat {
     configs: Vec<Config>,
     deployments: Vec<Deployment>,
@@ -54,16 +57,16 @@ impl Heat {
         };
         if preload {
             let made = seconds(clock.now());
-            heat.configs.push(Config::sample(PROJECT_ID, &made));
+            heat.configs.push(Config::preloaded(PROJECT_ID, &made));
             heat.deployments
-                .push(Deployment::sample(PROJECT_ID, SERVER_ID, &made));
+                .push(Deployment::preloaded(PROJECT_ID, SERVER_ID, &made));
         }
         heat
     }
 }
 
 impl Heat {
-    /// Adds complete stacks that have nothing but events.
+    /// Adds complete stacks without resources.
     pub fn seed(&mut self, stacks: usize, events: usize, clock: &Clock, settings: &Settings) {
         let now = Now::new(clock.instant(), clock, settings);
         let seeded = |stack: &&Stack| stack.name.starts_with("seeded-");
@@ -76,65 +79,65 @@ impl Heat {
     }
 }
 
-/// The endpoint of a project, as in the catalog.
+/// Returns the endpoint of a project, as in the catalog.
 pub(super) fn endpoint(base: &str, project: &str) -> String {
     format!("{base}/v1/{project}")
 }
 
-pub(super) fn answer(world: &World, ask: &Ask) -> Answer {
-    let answer = match ask.segments()[..] {
-        ["healthcheck"] => Answer::ok(json!({"detailed": false, "reasons": []})),
+pub(super) fn handle(upstreams: &Upstreams, request: &Request) -> Response {
+    let response = match request.segments()[..] {
+        ["healthcheck"] => Response::ok(json!({"detailed": false, "reasons": []})),
         ["v1" | "v1.0", ref rest @ ..] => {
-            authenticated(world, ask, rest).unwrap_or_else(|refused| refused)
+            authenticated(upstreams, request, rest).unwrap_or_else(|refused| refused)
         }
         // Observed: `/` and any unknown version, without a token.
-        _ => versions(world),
+        _ => versions(upstreams),
     };
-    answer.with("x-openstack-request-id", format!("req-{}", Uuid::new_v4()))
+    response.with_header("x-openstack-request-id", format!("req-{}", Uuid::new_v4()))
 }
 
-fn versions(world: &World) -> Answer {
-    let links = json!([{"rel": "self", "href": format!("{}/v1/", world.base)}]);
+fn versions(upstreams: &Upstreams) -> Response {
+    let links = json!([{"rel": "self", "href": format!("{}/v1/", upstreams.base)}]);
     let versions = json!({"versions": [{"id": "v1.0", "status": "CURRENT", "links": links}]});
-    Answer::json(StatusCode::MULTIPLE_CHOICES, versions)
+    Response::json(StatusCode::MULTIPLE_CHOICES, versions)
 }
 
-/// What an operation gets to work on.
+/// Arguments of an operation.
 struct Context<'a> {
     project: &'a str,
-    /// The name of who asks.
+    /// Name of the user.
     user: &'a str,
-    /// Whether it is more than a reader who asks.
+    /// Whether the user's role permits writing.
     may_write: bool,
-    /// The path after the noun.
+    /// Path segments after the resource name.
     rest: &'a [&'a str],
     /// `http://host:port`.
     base: &'a str,
-    ask: &'a Ask,
+    request: &'a Request,
     body: Option<Value>,
     settings: &'a Settings,
     now: Now<'a>,
 }
 
 impl<'a> Context<'a> {
-    /// The body; without one Heat answers the generic sentence (observed).
-    fn body(&self) -> Result<&Value, Answer> {
+    /// Returns the body; without one Heat returns the generic message (observed).
+    fn body(&self) -> Result<&Value, Response> {
         self.body.as_ref().ok_or_else(malformed)
     }
 
-    /// A part of the path after the noun; empty if it is not so long.
+    /// Returns a path segment after the resource name, or an empty string.
     fn segment(&self, index: usize) -> &'a str {
         self.rest.get(index).copied().unwrap_or_default()
     }
 
-    /// The id at the end of the path; empty for a collection.
+    /// Returns the last path segment; empty for a collection.
     fn id(&self) -> &'a str {
         self.rest.last().copied().unwrap_or_default()
     }
 
-    /// All values of a query parameter, but empty ones.
+    /// Returns all non-empty values of a query parameter.
     fn all(&self, name: &str) -> Vec<&'a str> {
-        let found = self.ask.query.iter().filter(|(key, _)| key == name);
+        let found = self.request.query.iter().filter(|(key, _)| key == name);
         found
             .map(|(_, value)| value.as_str())
             .filter(|value| !value.is_empty())
@@ -142,16 +145,16 @@ impl<'a> Context<'a> {
     }
 }
 
-/// An operation: its name in Heat's policy, whether a reader may do it, its code.
+/// An operation: its name in Heat's policy, whether a reader may call it, its handler.
 struct Operation {
     policy: &'static str,
     read: bool,
-    run: fn(&mut Heat, &Context) -> Result<Answer, Answer>,
+    run: fn(&mut Heat, &Context) -> Result<Response, Response>,
 }
 
 const fn read(
     policy: &'static str,
-    run: fn(&mut Heat, &Context) -> Result<Answer, Answer>,
+    run: fn(&mut Heat, &Context) -> Result<Response, Response>,
 ) -> Operation {
     Operation {
         policy,
@@ -162,7 +165,7 @@ const fn read(
 
 const fn write(
     policy: &'static str,
-    run: fn(&mut Heat, &Context) -> Result<Answer, Answer>,
+    run: fn(&mut Heat, &Context) -> Result<Response, Response>,
 ) -> Operation {
     Operation {
         policy,
@@ -171,14 +174,19 @@ const fn write(
     }
 }
 
-/// The order of the checks is Heat's: token, route, body, project, policy.
-fn authenticated(world: &World, ask: &Ask, rest: &[&str]) -> Result<Answer, Answer> {
-    let token = keystone::token(world, ask).ok_or_else(|| keystone::middleware_refusal(world))?;
+/// Checks in the order of Heat: token, route, body, project, policy.
+fn authenticated(
+    upstreams: &Upstreams,
+    request: &Request,
+    rest: &[&str],
+) -> Result<Response, Response> {
+    let token = keystone::token(upstreams, request)
+        .ok_or_else(|| keystone::invalid_token_response(upstreams))?;
     let &[project, noun, ref rest @ ..] = rest else {
         return Err(no_route());
     };
-    let operation = route(&ask.method, noun, rest)?;
-    let body = json_body(ask)?;
+    let operation = route(&request.method, noun, rest)?;
+    let body = json_body(request)?;
     // Observed: another project in the path is 403, never 404; unscoped tokens too.
     if token.project.is_none_or(|own| own.id != project) {
         return Err(fault(
@@ -191,7 +199,7 @@ fn authenticated(world: &World, ask: &Ask, rest: &[&str]) -> Result<Answer, Answ
         return Err(forbidden(operation.policy));
     }
     if noun == "stacks" && !operation.read && token.by_application_credential() {
-        // Observed: Heat makes a trust for a stack, which such tokens may not.
+        // Observed: Heat creates a trust for a stack, which these tokens do not permit.
         return Err(fault(
             StatusCode::INTERNAL_SERVER_ERROR,
             "RemoteError",
@@ -203,18 +211,27 @@ fn authenticated(world: &World, ask: &Ask, rest: &[&str]) -> Result<Answer, Answ
         user: token.user.name,
         may_write: token.may_write(),
         rest,
-        base: &world.base,
-        ask,
+        base: &upstreams.base,
+        request,
         body,
-        settings: &world.settings,
-        now: Now::new(world.clock.instant(), &world.clock, &world.settings),
+        settings: &upstreams.settings,
+        now: Now::new(
+            upstreams.clock.instant(),
+            &upstreams.clock,
+            &upstreams.settings,
+        ),
     };
-    let mut heat = lock(&world.heat);
-    engine::advance(&mut heat, context.now.at, &world.clock, &world.settings);
+    let mut heat = lock(&upstreams.heat);
+    engine::advance(
+        &mut heat,
+        context.now.at,
+        &upstreams.clock,
+        &upstreams.settings,
+    );
     (operation.run)(&mut heat, &context)
 }
 
-/// The operations of a path, in the order in which `Allow` names them.
+/// Returns the operations of a path, in the order of `Allow`.
 fn operations(noun: &str, rest: &[&str]) -> Vec<(Method, Operation)> {
     const GET: Method = Method::GET;
     const POST: Method = Method::POST;
@@ -229,50 +246,76 @@ fn operations(noun: &str, rest: &[&str]) -> Vec<(Method, Operation)> {
         ("template_versions", [_, "functions"]) => {
             vec![(GET, read("stacks:list_template_functions", meta::functions))]
         }
-        ("resource_types", []) => vec![(GET, read("stacks:list_resource_types", types::list))],
-        ("resource_types", [_]) => vec![(GET, read("stacks:resource_schema", types::show))],
-        ("resource_types", [_, "template"]) => {
-            vec![(GET, write("stacks:generate_template", types::template))]
+        ("resource_types", []) => vec![(
+            GET,
+            read("stacks:list_resource_types", resource_types::list),
+        )],
+        ("resource_types", [_]) => {
+            vec![(GET, read("stacks:resource_schema", resource_types::show))]
         }
-        ("validate", []) => vec![(POST, write("stacks:validate_template", request::validate))],
+        ("resource_types", [_, "template"]) => {
+            vec![(
+                GET,
+                write("stacks:generate_template", resource_types::template),
+            )]
+        }
+        ("validate", []) => vec![(
+            POST,
+            write("stacks:validate_template", stack_request::validate),
+        )],
         ("software_configs", []) => vec![
-            (GET, read("software_configs:index", configs::list)),
-            (POST, write("software_configs:create", configs::create)),
-        ],
-        ("software_configs", [_]) => vec![
-            (GET, read("software_configs:show", configs::show)),
-            (DELETE, write("software_configs:delete", configs::delete)),
-        ],
-        ("software_deployments", []) => vec![
-            (GET, read("software_deployments:index", deployments::list)),
+            (GET, read("software_configs:index", software_configs::list)),
             (
                 POST,
-                write("software_deployments:create", deployments::create),
+                write("software_configs:create", software_configs::create),
+            ),
+        ],
+        ("software_configs", [_]) => vec![
+            (GET, read("software_configs:show", software_configs::show)),
+            (
+                DELETE,
+                write("software_configs:delete", software_configs::delete),
+            ),
+        ],
+        ("software_deployments", []) => vec![
+            (
+                GET,
+                read("software_deployments:index", software_deployments::list),
+            ),
+            (
+                POST,
+                write("software_deployments:create", software_deployments::create),
             ),
         ],
         ("software_deployments", ["metadata", _]) => {
             vec![(
                 GET,
-                read("software_deployments:metadata", deployments::metadata),
+                read(
+                    "software_deployments:metadata",
+                    software_deployments::metadata,
+                ),
             )]
         }
         ("software_deployments", [_]) => vec![
-            (GET, read("software_deployments:show", deployments::show)),
+            (
+                GET,
+                read("software_deployments:show", software_deployments::show),
+            ),
             (
                 PUT,
-                write("software_deployments:update", deployments::update),
+                write("software_deployments:update", software_deployments::update),
             ),
             (
                 DELETE,
-                write("software_deployments:delete", deployments::delete),
+                write("software_deployments:delete", software_deployments::delete),
             ),
         ],
-        ("stacks", rest) => of_stacks(rest),
+        ("stacks", rest) => stack_operations(rest),
         _ => Vec::new(),
     }
 }
 
-fn of_stacks(rest: &[&str]) -> Vec<(Method, Operation)> {
+fn stack_operations(rest: &[&str]) -> Vec<(Method, Operation)> {
     const GET: Method = Method::GET;
     const POST: Method = Method::POST;
     const PUT: Method = Method::PUT;
@@ -317,7 +360,7 @@ fn of_stacks(rest: &[&str]) -> Vec<(Method, Operation)> {
         [_, _, "files"] => vec![(GET, read("stacks:files", stacks::files))],
         [_, _, "outputs"] => vec![(GET, read("stacks:list_outputs", stacks::outputs))],
         [_, _, "outputs", _] => vec![(GET, read("stacks:show_output", stacks::output))],
-        // Which right it needs is in the body.
+        // The required permission depends on the body.
         [_, _, "actions"] => vec![(POST, read("actions:action", stacks::action))],
         [_, _, "snapshots"] => vec![
             (GET, read("stacks:list_snapshots", snapshots::list)),
@@ -349,8 +392,8 @@ fn of_stacks(rest: &[&str]) -> Vec<(Method, Operation)> {
     }
 }
 
-fn route(method: &Method, noun: &str, rest: &[&str]) -> Result<Operation, Answer> {
-    // A slash at the end is no route (observed).
+fn route(method: &Method, noun: &str, rest: &[&str]) -> Result<Operation, Response> {
+    // Observed: a trailing slash is an unknown route.
     if rest.contains(&"") {
         return Err(no_route());
     }
@@ -363,10 +406,10 @@ fn route(method: &Method, noun: &str, rest: &[&str]) -> Result<Operation, Answer
             .iter()
             .map(|(method, _)| method.as_str())
             .collect();
-        return Err(Answer::empty(StatusCode::NO_CONTENT).with("allow", allowed.join(",")));
+        return Err(Response::empty(StatusCode::NO_CONTENT).with_header("allow", allowed.join(",")));
     }
     let mut operations = operations.into_iter();
-    // Without `Allow`; HEAD as well (observed).
+    // Observed: without `Allow`; the same for HEAD.
     operations
         .find(|(known, _)| known == method)
         .map(|(_, operation)| operation)
@@ -376,30 +419,33 @@ fn route(method: &Method, noun: &str, rest: &[&str]) -> Result<Operation, Answer
         })
 }
 
-/// The body, whatever its Content-Type (observed). What does not begin with `{`,
-/// or came without a Content-Length, is no body at all for Heat.
-fn json_body(ask: &Ask) -> Result<Option<Value>, Answer> {
-    if !ask.headers.contains_key("content-length") || !ask.body.starts_with(b"{") {
+/// Parses the body, whatever its Content-Type (observed). Heat ignores a body that does
+/// not begin with `{` or has no Content-Length.
+fn json_body(request: &Request) -> Result<Option<Value>, Response> {
+    if !request.headers.contains_key("content-length") || !request.body.starts_with(b"{") {
         return Ok(None);
     }
-    if ask.body.len() > MAX_JSON {
+    if request.body.len() > MAX_JSON_BYTES {
         return Err(limit_exceeded(&format!(
-            "JSON body size ({} bytes) exceeds maximum allowed size ({MAX_JSON} bytes).",
-            ask.body.len()
+            "JSON body size ({} bytes) exceeds maximum allowed size ({MAX_JSON_BYTES} bytes).",
+            request.body.len()
         )));
     }
-    serde_json::from_slice(&ask.body).map(Some).map_err(|_| {
-        let text = String::from_utf8_lossy(&ask.body);
-        let message = python::complaint(&text);
-        bad_request(message.as_deref().unwrap_or(MALFORMED))
-    })
+    serde_json::from_slice(&request.body)
+        .map(Some)
+        .map_err(|_| {
+            let text = String::from_utf8_lossy(&request.body);
+            let message = python_json::json_error(&text);
+            bad_request(message.as_deref().unwrap_or(MALFORMED))
+        })
 }
 
 const ACCESS_DENIED: &str = "Access was denied to this resource.";
 
-/// Heat's own errors: shape 1 of OBSERVED.md. No message: the exception is not
-/// one that Heat deems safe to show.
-fn fault(status: StatusCode, kind: &str, message: Option<&str>) -> Answer {
+/// Heat's own errors: the first of tests/real-heat/OBSERVED.md, "Error bodies: three
+/// shapes". The message is missing if Heat does not consider the exception safe to
+/// show.
+fn fault(status: StatusCode, kind: &str, message: Option<&str>) -> Response {
     let explanation = match status.as_u16() {
         403 => ACCESS_DENIED,
         409 => "There was a conflict when trying to complete your request.",
@@ -412,21 +458,21 @@ fn fault(status: StatusCode, kind: &str, message: Option<&str>) -> Answer {
         error["message"] = json!(message);
     }
     let title = status.canonical_reason().unwrap_or_default();
-    Answer::json(
+    Response::json(
         status,
         json!({"code": status.as_u16(), "title": title, "explanation": explanation, "error": error}),
     )
 }
 
-fn malformed() -> Answer {
+fn malformed() -> Response {
     bad_request(MALFORMED)
 }
 
-fn bad_request(message: &str) -> Answer {
+fn bad_request(message: &str) -> Response {
     fault(StatusCode::BAD_REQUEST, "HTTPBadRequest", Some(message))
 }
 
-fn limit_exceeded(message: &str) -> Answer {
+fn limit_exceeded(message: &str) -> Response {
     let message = format!("Request limit exceeded: {message}");
     fault(
         StatusCode::BAD_REQUEST,
@@ -435,29 +481,30 @@ fn limit_exceeded(message: &str) -> Answer {
     )
 }
 
-/// Python's `ValueError`, never shown.
-fn value_error() -> Answer {
+/// Python's `ValueError`, whose message is never shown.
+fn value_error() -> Response {
     fault(StatusCode::BAD_REQUEST, "ValueError", None)
 }
 
-/// An engine's failure that Heat does not show.
-fn remote_error() -> Answer {
+/// An error of the engine whose message Heat does not show.
+fn remote_error() -> Response {
     fault(StatusCode::INTERNAL_SERVER_ERROR, "RemoteError", None)
 }
 
-fn not_found(what: &str, id: &str) -> Answer {
+fn not_found(what: &str, id: &str) -> Response {
     let message = format!("{what} with id {id} not found");
     fault(StatusCode::NOT_FOUND, "NotFound", Some(&message))
 }
 
-fn forbidden(policy: &str) -> Answer {
+fn forbidden(policy: &str) -> Response {
     let message = format!("You are not authorized to use {policy}.");
     fault(StatusCode::FORBIDDEN, "Forbidden", Some(&message))
 }
 
-/// The router's 404: shape 3 of OBSERVED.md.
-fn no_route() -> Answer {
-    Answer::json(
+/// The router's 404: the third of tests/real-heat/OBSERVED.md, "Error bodies: three
+/// shapes".
+fn no_route() -> Response {
+    Response::json(
         StatusCode::NOT_FOUND,
         json!({
             "message": "The resource could not be found.<br /><br />\n\n\n",
@@ -467,24 +514,24 @@ fn no_route() -> Answer {
     )
 }
 
-/// A state that does not allow it, or a feature that is off.
-fn not_supported(what: &str) -> Answer {
+/// The state does not permit the action, or the feature is disabled.
+fn not_supported(what: &str) -> Response {
     let message = format!("{what} is not supported.");
     fault(StatusCode::BAD_REQUEST, "NotSupported", Some(&message))
 }
 
-fn entity_not_found(what: &str, name: &str) -> Answer {
+fn entity_not_found(what: &str, name: &str) -> Response {
     let message = format!("The {what} ({name}) could not be found.");
     fault(StatusCode::NOT_FOUND, "EntityNotFound", Some(&message))
 }
 
-/// Python's `AttributeError`, never shown.
-fn attribute_error() -> Answer {
+/// Python's `AttributeError`, whose message is never shown.
+fn attribute_error() -> Response {
     fault(StatusCode::BAD_REQUEST, "AttributeError", None)
 }
 
-/// A number that Python would print the same way again, and not below zero.
-fn limit(text: &str, name: &str) -> Result<usize, Answer> {
+/// Parses a non-negative number in its canonical form.
+fn limit(text: &str, name: &str) -> Result<usize, Response> {
     match text.parse::<i64>() {
         Ok(number) if number.to_string() == text => usize::try_from(number).map_err(|_| {
             bad_request(&format!(
@@ -497,9 +544,9 @@ fn limit(text: &str, name: &str) -> Result<usize, Answer> {
     }
 }
 
-/// `sort_dir`: whether it is descending.
-fn direction(context: &Context) -> Result<Option<bool>, Answer> {
-    match context.ask.parameter("sort_dir") {
+/// Parses `sort_dir`; true if descending.
+fn direction(context: &Context) -> Result<Option<bool>, Response> {
+    match context.request.parameter("sort_dir") {
         None => Ok(None),
         Some("asc") => Ok(Some(false)),
         Some("desc") => Ok(Some(true)),
@@ -507,14 +554,14 @@ fn direction(context: &Context) -> Result<Option<bool>, Answer> {
     }
 }
 
-/// How deep nested stacks are looked into: `max_nested_stack_depth` at most.
-fn nested_depth(context: &Context) -> Result<usize, Answer> {
-    let given = context.ask.parameter("nested_depth");
+/// Parses the depth of nested stacks, capped at `max_nested_stack_depth`.
+fn nested_depth(context: &Context) -> Result<usize, Response> {
+    let given = context.request.parameter("nested_depth");
     let depth = given.map(|text| limit(text, "nested_depth")).transpose()?;
     Ok(depth.unwrap_or(0).min(5))
 }
 
-/// `true` or `false` in any case, as text or as JSON has it.
+/// Accepts `true` and `false` in any case, as text or JSON booleans.
 fn boolean_of(value: &Value) -> Option<bool> {
     match functions::text(value).to_lowercase().as_str() {
         "true" => Some(true),
@@ -523,9 +570,9 @@ fn boolean_of(value: &Value) -> Option<bool> {
     }
 }
 
-/// A boolean of the query; `end` is how Heat ends its complaint there.
-fn boolean_parameter(context: &Context, name: &str, end: &str) -> Result<Option<bool>, Answer> {
-    let Some(given) = context.ask.parameter(name) else {
+/// Parses a boolean query parameter; `end` is the end of Heat's error message for it.
+fn boolean_parameter(context: &Context, name: &str, end: &str) -> Result<Option<bool>, Response> {
+    let Some(given) = context.request.parameter(name) else {
         return Ok(None);
     };
     boolean_of(&json!(given)).map(Some).ok_or_else(|| {
@@ -535,7 +582,7 @@ fn boolean_parameter(context: &Context, name: &str, end: &str) -> Result<Option<
     })
 }
 
-/// Whether Python holds this value for false: Heat skips such members.
+/// Returns whether Python treats the value as false: Heat ignores such members.
 fn falsy(value: &Value) -> bool {
     match value {
         Value::Null => true,
@@ -547,9 +594,9 @@ fn falsy(value: &Value) -> bool {
     }
 }
 
-/// A value in a text column, as it is read back: 5 becomes "5" (observed for a
-/// config's name). The database refuses lists and objects.
-fn column(value: &Value) -> Result<Value, Answer> {
+/// Converts a value as Heat's text columns do: 5 becomes "5" (observed for the name of
+/// a config). The database rejects lists and objects.
+fn column(value: &Value) -> Result<Value, Response> {
     match value {
         Value::Null | Value::String(_) => Ok(value.clone()),
         Value::Bool(value) => Ok(json!(u8::from(*value).to_string())),

@@ -1,97 +1,101 @@
-//! Hitachi JP1/AO (Automation Director, Ops Center Automator), API v1 whole.
+//! Hitachi JP1/AO (Automation Director, Ops Center Automator), the complete API v1.
 //!
-//! Source: `jp1ao.md`, by section; no answer here was recorded. A call is checked
-//! (availability, credentials, version, what is accepted), then time moves on to
-//! now, then the resource's own file answers. What only one version or one manual
-//! page does is in [`Jp1aoRules`].
+//! Written from `docs/apis/jp1ao.md`; nothing was recorded from a real server. Numbers
+//! such as V12 2.5.9 are sections of the manuals in docs/apis/jp1ao.md, "Editions".
+//!
+//! A call passes the checks (availability, credentials, version, accepted types), then
+//! the state advances to the current time, then the module of the resource answers.
+//! Behaviour that only one version or one manual page has is selected by
+//! [`Jp1aoOptions`].
 
 mod access;
 mod action;
-mod archive;
+mod errors;
 mod histories;
 mod hql;
 mod info;
+mod json_layout;
 mod list;
-mod log;
-mod plan;
-mod print;
+mod multipart_and_zip;
+mod options;
+mod preload;
 mod properties;
-mod rules;
-mod run;
 mod schedules;
 mod services;
-mod stock;
+mod start_times;
+mod task_log;
+mod task_run;
 mod tasks;
 mod templates;
-mod when;
-mod words;
+mod time_format;
 
 use std::time::{Duration, SystemTime};
 
 use http::{Method, StatusCode};
 use serde_json::{Map, Value};
 
-use super::plain::{Answer, Ask};
-use super::{World, lock};
+use super::message::{Request, Response};
+use super::{Upstreams, lock};
 use access::{Role, Tokens, User};
+use errors::ApiError;
 use histories::History;
+pub use options::{Jp1aoLinks, Jp1aoOptions, Jp1aoSubmitted, Jp1aoVersion};
 use properties::Property;
-pub use rules::{Jp1aoLinks, Jp1aoRules, Jp1aoSubmitted, Jp1aoVersion};
 use schedules::Schedule;
 use services::Service;
 use tasks::Task;
 use templates::Template;
-use words::Problem;
 
-/// The host in every link, as in the manual's samples: not the one that answers,
-/// so that a client that follows links is found out.
-const FOREIGN: &str = "http://10.196.184.182";
+/// Host in every link, as in the manual's samples. It differs from the sandbox's own,
+/// to detect clients that follow links.
+const LINK_HOST: &str = "http://10.196.184.182";
 
-/// The id of the first task that is submitted.
-pub(super) const FIRST_TASK_ID: u64 = stock::LAST_ID + 1;
+/// Id of the first task that is submitted.
+pub(super) const FIRST_TASK_ID: u64 = preload::LAST_ID + 1;
 
-type Outcome = Result<Answer, Problem>;
+type HandlerResult = Result<Response, ApiError>;
 
-/// All that is there. Lists are in the order of their ids.
+/// State of the product. Lists are sorted by id.
 pub(super) struct Jp1ao {
-    rules: Jp1aoRules,
+    options: Jp1aoOptions,
     tokens: Tokens,
     templates: Vec<Template>,
     services: Vec<Service>,
     schedules: Vec<Schedule>,
     tasks: Vec<Task>,
     histories: Vec<History>,
-    /// The share properties.
+    /// Share properties.
     shared: Vec<Property>,
-    /// Tasks, schedules, services, templates and histories share their ids.
+    /// Last id of a task, schedule, service, template or history, which share one
+    /// sequence.
     last_id: u64,
-    /// So do their properties, steps and definitions.
+    /// Last id of a property, step or definition.
     last_part: u64,
-    /// How many requests are still answered as if the server were down.
+    /// Number of requests that are still answered as if the server were down.
     down: u32,
 }
 
-/// One request, and what it may and shall have.
+/// A request with the settings that apply to it.
 struct Call<'a> {
-    ask: &'a Ask,
+    request: &'a Request,
     user: &'static User,
-    rules: Jp1aoRules,
+    options: Jp1aoOptions,
     now: SystemTime,
 }
 
-/// How time passes.
+/// Speed of tasks.
 #[derive(Clone, Copy)]
-struct Pace {
-    /// How long a step of a task takes.
+struct TaskTiming {
+    /// Duration of a step of a task.
     step: Duration,
-    /// Whether tasks move on by themselves.
+    /// Whether tasks progress by themselves.
     play: bool,
 }
 
 impl Jp1ao {
-    pub fn new(rules: Jp1aoRules, preload: bool, now: SystemTime) -> Self {
+    pub fn new(options: Jp1aoOptions, preload: bool, now: SystemTime) -> Self {
         let mut jp1ao = Self {
-            rules,
+            options,
             tokens: Tokens::new(),
             templates: Vec::new(),
             services: Vec::new(),
@@ -99,75 +103,75 @@ impl Jp1ao {
             tasks: Vec::new(),
             histories: Vec::new(),
             shared: Vec::new(),
-            last_id: stock::LAST_ID,
-            last_part: stock::LAST_PART,
+            last_id: preload::LAST_ID,
+            last_part: preload::LAST_PART,
             down: 0,
         };
-        stock::fill(&mut jp1ao, preload, when::cut(now));
+        preload::fill(&mut jp1ao, preload, time_format::truncate(now));
         jp1ao
     }
 
-    /// From now on so many requests are answered with 412.
-    pub fn go_down(&mut self, requests: u32) {
+    /// Answers the next `requests` requests with 412.
+    pub fn set_unavailable(&mut self, requests: u32) {
         self.down = requests;
     }
 
-    /// An id for something new.
+    /// Returns the next id of a resource.
     fn id(&mut self) -> u64 {
         self.last_id += 1;
         self.last_id
     }
 
-    /// An id for a part of something.
+    /// Returns the next id of a property, step or definition.
     fn part(&mut self) -> u64 {
         self.last_part += 1;
         self.last_part
     }
 }
 
-pub(super) fn answer(world: &World, ask: &Ask) -> Answer {
-    let mut jp1ao = lock(&world.jp1ao);
-    let segments = ask.segments();
+pub(super) fn handle(upstreams: &Upstreams, request: &Request) -> Response {
+    let mut jp1ao = lock(&upstreams.jp1ao);
+    let segments = request.segments();
     let ["Automation", "v1", rest @ ..] = &segments[..] else {
-        return words::not_of_the_product(&ask.method);
+        return errors::not_of_the_product(&request.method);
     };
-    let now = when::cut(world.clock.now());
-    let user = jp1ao.tokens.user(ask.header("authorization"), now);
+    let now = time_format::truncate(upstreams.clock.now());
+    let user = jp1ao.tokens.user(request.header("authorization"), now);
     let call = Call {
-        ask,
-        user: user.unwrap_or(access::nobody()),
-        rules: jp1ao.rules,
+        request,
+        user: user.unwrap_or(access::placeholder_user()),
+        options: jp1ao.options,
         now,
     };
     if jp1ao.down > 0 {
         jp1ao.down -= 1;
-        return Problem::Down
-            .answer(&call)
-            .with("cache-control", "no-cache");
+        return ApiError::Down
+            .to_response(&call)
+            .with_header("cache-control", "no-cache");
     }
     if user.is_none() {
-        return Problem::Login
-            .answer(&call)
-            .with("cache-control", "no-cache");
+        return ApiError::Login
+            .to_response(&call)
+            .with_header("cache-control", "no-cache");
     }
     jp1ao.advance(
         now,
-        Pace {
-            step: world.settings.step,
-            play: world.settings.play,
+        TaskTiming {
+            step: upstreams.settings.step,
+            play: upstreams.settings.play,
         },
     );
-    let answer = route(&mut jp1ao, &call, rest)
-        .unwrap_or_else(|problem| problem.answer(&call))
-        .with("server", "Cosminexus HTTP Server")
-        .with("access-control-expose-headers", "WWW-Authenticate")
-        .with("access-control-allow-origin", "*")
-        .with(
+    let response = route(&mut jp1ao, &call, rest)
+        .unwrap_or_else(|problem| problem.to_response(&call))
+        .with_header("server", "Cosminexus HTTP Server")
+        .with_header("access-control-expose-headers", "WWW-Authenticate")
+        .with_header("access-control-allow-origin", "*")
+        .with_header(
             "access-control-allow-methods",
             "GET, POST, DELETE, PUT, HEAD, OPTIONS",
         )
-        .with("access-control-allow-credentials", "true")
-        .with(
+        .with_header("access-control-allow-credentials", "true")
+        .with_header(
             "cache-control",
             if *rest == ["user"] {
                 "no-store, no-transform"
@@ -175,24 +179,27 @@ pub(super) fn answer(world: &World, ask: &Ask) -> Answer {
                 "no-cache"
             },
         );
-    // Not a challenge: the next token, on success and failure alike (d).
+    // Not a challenge: the next token, in successful and failed responses
+    // (docs/apis/jp1ao.md, "Authentication and transport").
     match jp1ao.tokens.issue(call.user, now) {
-        Some(token) => answer.with("www-authenticate", format!("HSSO {token}")),
-        None => answer,
+        Some(token) => response.with_header("www-authenticate", format!("HSSO {token}")),
+        None => response,
     }
 }
 
-fn route(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
-    if call.rules.version == Jp1aoVersion::V10 && !known_to_10(call, rest) {
-        // 0.4 and g.21: what version 10 lacks is not there.
-        return Err(Problem::NoFunction);
+fn route(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> HandlerResult {
+    if call.options.version == Jp1aoVersion::V10 && !exists_in_v10(call, rest) {
+        // Version 10 lacks these functions (docs/apis/jp1ao.md, "Version differences").
+        return Err(ApiError::NoFunction);
     }
     let binary = matches!(rest, [.., "export", "invoke"]) || matches!(rest, [.., "import"]);
-    if !binary && (!call.accepts("application/json") || call.ask.parameter("alt") == Some("xml")) {
-        return Err(Problem::NotAcceptable);
+    if !binary
+        && (!call.accepts("application/json") || call.request.parameter("alt") == Some("xml"))
+    {
+        return Err(ApiError::NotAcceptable);
     }
     if call.user.sees_nothing() && !matches!(rest, ["user"] | ["configuration", ..]) {
-        return Err(Problem::NoGroup);
+        return Err(ApiError::NoGroup);
     }
     match rest {
         ["user"] => info::user(call),
@@ -205,13 +212,13 @@ fn route(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
             rest @ ..,
         ] => templates::import(jp1ao, call, rest),
         ["objects", resource, rest @ ..] => match *resource {
-            "ServiceTemplates" => templates::answer(jp1ao, call, rest),
-            "Services" => services::answer(jp1ao, call, rest),
-            "Schedules" => schedules::answer(jp1ao, call, rest),
-            "Tasks" => tasks::answer(jp1ao, call, rest),
+            "ServiceTemplates" => templates::handle(jp1ao, call, rest),
+            "Services" => services::handle(jp1ao, call, rest),
+            "Schedules" => schedules::handle(jp1ao, call, rest),
+            "Tasks" => tasks::handle(jp1ao, call, rest),
             "FlowSteps" => tasks::steps(jp1ao, call, rest),
             "TaskLogs" => tasks::logs(jp1ao, call, rest),
-            "TaskHistories" => histories::answer(jp1ao, call, rest),
+            "TaskHistories" => histories::handle(jp1ao, call, rest),
             "PropertyDefinitions" => properties::definitions(jp1ao, call, rest),
             "PropertyInformations" => properties::informations(jp1ao, call, rest),
             "PropertyValues" => properties::values(jp1ao, call, rest),
@@ -219,21 +226,21 @@ fn route(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
             "ServiceGroups" => info::service_groups(call, rest),
             "TagGroups" => info::tag_groups(call, rest),
             "Tags" => info::tags(jp1ao, call, rest),
-            _ => Err(Problem::NoFunction),
+            _ => Err(ApiError::NoFunction),
         },
-        _ => Err(Problem::NoFunction),
+        _ => Err(ApiError::NoFunction),
     }
 }
 
-/// The functions that version 10 has (0.4, 2 to 8).
-fn known_to_10(call: &Call<'_>, rest: &[&str]) -> bool {
-    let get = call.ask.method == Method::GET;
+/// Returns whether version 10 has the function (docs/apis/jp1ao.md, "Functions").
+fn exists_in_v10(call: &Call<'_>, rest: &[&str]) -> bool {
+    let get = call.request.method == Method::GET;
     match rest {
         ["user"] | ["configuration", "version"] => true,
         ["objects", "FlowSteps" | "TaskLogs"] => true,
         ["objects", "PropertyDefinitions" | "PropertyValues"] => get,
         ["objects", "PropertyDefinitions" | "PropertyValues", _] => get,
-        // Inferred: without these two they are 33, and not 35.
+        // Inferred: without these two there are 33 functions instead of 35.
         [
             "objects",
             "PropertyDefinitions" | "PropertyValues",
@@ -253,35 +260,35 @@ fn known_to_10(call: &Call<'_>, rest: &[&str]) -> bool {
 }
 
 impl Call<'_> {
-    /// The URL by which an answer names something of the API.
+    /// Returns the URL in responses for a path of the API.
     fn link(&self, path: &str) -> String {
-        let port = match self.rules.links {
+        let port = match self.options.links {
             Jp1aoLinks::Portless => ":",
             Jp1aoLinks::Spaced | Jp1aoLinks::Plain => ":22015",
         };
-        format!("{FOREIGN}{port}/Automation/v1/{path}")
+        format!("{LINK_HOST}{port}/Automation/v1/{path}")
     }
 
     fn time(&self, at: SystemTime) -> String {
-        when::write(at, self.rules.compact_offsets)
+        time_format::format(at, self.options.compact_offsets)
     }
 
-    /// The time, or null.
-    fn maybe(&self, at: Option<SystemTime>) -> Value {
+    /// Formats a time, or null.
+    fn time_or_null(&self, at: Option<SystemTime>) -> Value {
         at.map_or(Value::Null, |at| self.time(at).into())
     }
 
     fn japanese(&self) -> bool {
-        let wanted = self.ask.header("accept-language").unwrap_or_default();
+        let wanted = self.request.header("accept-language").unwrap_or_default();
         wanted
             .trim_start()
             .get(..2)
             .is_some_and(|tag| tag.eq_ignore_ascii_case("ja"))
     }
 
-    /// Whether `accept` allows this kind. Without one everything is allowed.
+    /// Returns whether the `accept` header permits this type; it does if missing.
     fn accepts(&self, kind: &str) -> bool {
-        let Some(accept) = self.ask.header("accept") else {
+        let Some(accept) = self.request.header("accept") else {
             return true;
         };
         let family = kind.split('/').next().unwrap_or_default();
@@ -291,93 +298,94 @@ impl Call<'_> {
             .any(|part| part == kind || part == "*/*" || part.strip_suffix("/*") == Some(family))
     }
 
-    /// Refuses query parameters outside these.
-    fn only(&self, allowed: &[&[&str]]) -> Result<(), Problem> {
+    /// Rejects all other query parameters.
+    fn reject_other_parameters(&self, allowed: &[&[&str]]) -> Result<(), ApiError> {
         let known = |name: &str| allowed.iter().any(|names| names.contains(&name));
-        match self.ask.query.iter().find(|(name, _)| !known(name)) {
-            Some((name, _)) => Err(Problem::Query(name.clone())),
+        match self.request.query.iter().find(|(name, _)| !known(name)) {
+            Some((name, _)) => Err(ApiError::Query(name.clone())),
             None => Ok(()),
         }
     }
 
-    /// A query parameter that is a number.
-    fn number(&self, name: &str) -> Result<Option<u64>, Problem> {
-        let given = self.ask.parameter(name).map(str::parse);
+    /// Parses a numeric query parameter.
+    fn number(&self, name: &str) -> Result<Option<u64>, ApiError> {
+        let given = self.request.parameter(name).map(str::parse);
         given
             .transpose()
-            .map_err(|_| Problem::Query(name.to_owned()))
+            .map_err(|_| ApiError::Query(name.to_owned()))
     }
 
-    /// The body as a JSON object.
-    fn body(&self) -> Result<Map<String, Value>, Problem> {
-        let kind = self.ask.header("content-type").unwrap_or_default();
+    /// Parses the body as a JSON object.
+    fn body(&self) -> Result<Map<String, Value>, ApiError> {
+        let kind = self.request.header("content-type").unwrap_or_default();
         if kind.contains("xml") {
-            return Err(Problem::Xml);
+            return Err(ApiError::Xml);
         }
-        self.ask
+        self.request
             .object()
-            .ok_or_else(|| Problem::body("it is no JSON object"))
+            .ok_or_else(|| ApiError::body("it is no JSON object"))
     }
 
-    /// Refuses users below this role.
-    fn needs(&self, role: Role) -> Result<(), Problem> {
+    /// Rejects users below this role.
+    fn require_role(&self, role: Role) -> Result<(), ApiError> {
         (self.user.role >= role)
             .then_some(())
-            .ok_or(Problem::Forbidden)
+            .ok_or(ApiError::Forbidden)
     }
 
-    /// As `needs`, for functions whose pages know no 403: there it is a 404 (b.2).
-    fn needs_or_absent(&self, role: Role) -> Result<(), Problem> {
-        self.needs(role).map_err(|_| Problem::Absent)
+    /// Like `needs`, for functions whose pages document no 403: they return 404
+    /// (docs/apis/jp1ao.md, "Error codes").
+    fn require_role_or_absent(&self, role: Role) -> Result<(), ApiError> {
+        self.require_role(role).map_err(|_| ApiError::Absent)
     }
 }
 
-/// The id in a path.
-fn id(text: &str) -> Result<u64, Problem> {
+/// Parses the id in a path.
+fn id(text: &str) -> Result<u64, ApiError> {
     let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     plain
         .then(|| text.parse().ok())
         .flatten()
-        .ok_or(Problem::Absent)
+        .ok_or(ApiError::Absent)
 }
 
-/// What is said to a path that no function has.
-fn no_function(rest: &[&str], actions: &[&str]) -> Problem {
+/// Error for a path of no function.
+fn no_function(rest: &[&str], actions: &[&str]) -> ApiError {
     match rest {
-        [] | [_] | [_, "actions"] => Problem::Method,
+        [] | [_] | [_, "actions"] => ApiError::Method,
         [_, "actions", action] | [_, "actions", action, "invoke"] if actions.contains(action) => {
-            Problem::Method
+            ApiError::Method
         }
-        _ => Problem::NoFunction,
+        _ => ApiError::NoFunction,
     }
 }
 
-fn ok(body: &Value) -> Answer {
+fn ok(body: &Value) -> Response {
     json(StatusCode::OK, body)
 }
 
-fn json(status: StatusCode, body: &Value) -> Answer {
-    Answer::raw(status, "application/json", print::print(body))
+fn json(status: StatusCode, body: &Value) -> Response {
+    Response::raw(status, "application/json", json_layout::print(body))
 }
 
-/// A text member of a body, if it is there: at most so many characters.
-fn text(body: &Map<String, Value>, name: &str, most: usize) -> Result<Option<String>, Problem> {
+/// Reads an optional text member of a body, with at most `most` characters.
+fn text(body: &Map<String, Value>, name: &str, most: usize) -> Result<Option<String>, ApiError> {
     match body.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) if text.chars().count() <= most => Ok(Some(text.clone())),
-        Some(Value::String(_)) => Err(Problem::body(format!(
+        Some(Value::String(_)) => Err(ApiError::body(format!(
             "{name} has more than {most} characters"
         ))),
-        Some(_) => Err(Problem::body(format!("{name} is no text"))),
+        Some(_) => Err(ApiError::body(format!("{name} is no text"))),
     }
 }
 
-/// A boolean member of a body, if it is there.
-fn boolean(body: &Map<String, Value>, name: &str) -> Result<Option<bool>, Problem> {
+/// Reads an optional boolean member of a body.
+fn boolean(body: &Map<String, Value>, name: &str) -> Result<Option<bool>, ApiError> {
     match body.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Bool(given)) => Ok(Some(*given)),
-        Some(_) => Err(Problem::body(format!("{name} is not true or false"))),
+        Some(_) => Err(ApiError::body(format!("{name} is not true or false"))),
     }
 }
 

@@ -1,7 +1,9 @@
-//! Keystone v3, which is Huawei's IAM as well: logins, and what a token may do.
+//! Keystone v3, which also serves as Huawei's IAM: login, validation and revocation of
+//! tokens.
 //!
-//! Recorded from Keystone 30.0.0: `fixtures/heat/auth.tokens.*.json`, and
-//! `OBSERVED.md`, "Tokens". IAM's differences: `servicestage.md` section (c).
+//! Recorded from Keystone 30.0.0: `tests/fixtures/heat/auth.tokens.*.json`, and
+//! tests/real-heat/OBSERVED.md, "Tokens". IAM's differences: docs/apis/servicestage.md,
+//! "Token".
 
 use std::collections::HashMap;
 use std::time::SystemTime;
@@ -10,14 +12,14 @@ use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::plain::{Answer, Ask, microseconds};
+use super::message::{Request, Response, microseconds};
 use super::{
     APPLICATION_CREDENTIAL_ID, APPLICATION_CREDENTIAL_NAME, APPLICATION_CREDENTIAL_SECRET, DOMAIN,
     OTHER_PROJECT_ID, OTHER_USERNAME, PASSWORD, PROJECT_ID, PROJECT_NAME, READER_USERNAME, REGION,
-    USERNAME, World, heat, lock, servicestage,
+    USERNAME, Upstreams, heat, lock, servicestage,
 };
 
-/// More tokens than this and the one that expires first goes.
+/// Maximum number of tokens; beyond it the one that expires first is deleted.
 const MAX_TOKENS: usize = 10_000;
 
 const REQUIRES_AUTHENTICATION: &str = "The request you have made requires authentication.";
@@ -42,7 +44,7 @@ impl User {
     }
 }
 
-/// A role: its name and its id.
+/// Name and id of a role.
 type Role = (&'static str, &'static str);
 
 const READER: Role = ("reader", "1376f1c0d33748888359f13212f89523");
@@ -79,15 +81,15 @@ static USERS: [User; 3] = [
     },
 ];
 
-/// The tokens that have been issued, by themselves.
+/// Issued tokens by their text.
 #[derive(Default)]
 pub(super) struct Tokens(HashMap<String, Token>);
 
-/// What a token stands for.
+/// Identity and rights of a token.
 #[derive(Clone, Debug)]
 pub(super) struct Token {
     pub user: &'static User,
-    /// None: unscoped.
+    /// `None` for an unscoped token.
     pub project: Option<Project>,
     method: &'static str,
     issued: SystemTime,
@@ -96,53 +98,53 @@ pub(super) struct Token {
 }
 
 impl Token {
-    /// Whether its holder may change things, and not only look.
+    /// Checks for a role that permits writing.
     pub fn may_write(&self) -> bool {
         self.user.roles.iter().any(|role| *role != READER)
     }
 
-    /// Whether it came from an application credential.
+    /// Checks whether an application credential was used.
     pub fn by_application_credential(&self) -> bool {
         self.method == "application_credential"
     }
 }
 
-/// The token of a request, if it is good.
-pub(super) fn token(world: &World, ask: &Ask) -> Option<Token> {
-    lookup(world, ask.header("x-auth-token")?)
+/// Returns the token of a request if it is valid.
+pub(super) fn token(upstreams: &Upstreams, request: &Request) -> Option<Token> {
+    lookup(upstreams, request.header("x-auth-token")?)
 }
 
-fn lookup(world: &World, token: &str) -> Option<Token> {
-    let tokens = lock(&world.keystone);
+fn lookup(upstreams: &Upstreams, token: &str) -> Option<Token> {
+    let tokens = lock(&upstreams.keystone);
     let found = tokens.0.get(token)?;
-    (found.expires > world.clock.now()).then(|| found.clone())
+    (found.expires > upstreams.clock.now()).then(|| found.clone())
 }
 
-pub(super) fn answer(world: &World, ask: &Ask) -> Answer {
-    route(world, ask)
+pub(super) fn handle(upstreams: &Upstreams, request: &Request) -> Response {
+    route(upstreams, request)
         .unwrap_or_else(|refused| refused)
-        .with("x-openstack-request-id", format!("req-{}", Uuid::new_v4()))
-        .with("vary", "X-Auth-Token")
+        .with_header("x-openstack-request-id", format!("req-{}", Uuid::new_v4()))
+        .with_header("vary", "X-Auth-Token")
 }
 
-fn route(world: &World, ask: &Ask) -> Result<Answer, Answer> {
-    let segments = ask.segments();
+fn route(upstreams: &Upstreams, request: &Request) -> Result<Response, Response> {
+    let segments = request.segments();
     let rest = match segments[..] {
         ["identity", "v3", ref rest @ ..] | ["v3", ref rest @ ..] => rest,
-        // `GET /identity`: the versions there are.
+        // `GET /identity`: the supported versions.
         ["identity"] | ["identity", ""] => {
-            let versions = json!({"versions": {"values": [version(world)]}});
-            return Ok(Answer::json(StatusCode::MULTIPLE_CHOICES, versions));
+            let versions = json!({"versions": {"values": [version(upstreams)]}});
+            return Ok(Response::json(StatusCode::MULTIPLE_CHOICES, versions));
         }
         _ => return Err(not_found()),
     };
-    match (&ask.method, rest) {
-        (&Method::GET, [] | [""]) => Ok(Answer::ok(json!({"version": version(world)}))),
-        (&Method::POST, ["auth", "tokens"]) => login(world, ask),
-        (&Method::GET, ["auth", "tokens"]) => validate(world, ask),
-        (&Method::DELETE, ["auth", "tokens"]) => revoke(world, ask),
-        (&Method::GET, ["projects"]) => projects(world, ask),
-        (_, [] | [""] | ["auth", "tokens"] | ["projects"]) => Err(refusal(
+    match (&request.method, rest) {
+        (&Method::GET, [] | [""]) => Ok(Response::ok(json!({"version": version(upstreams)}))),
+        (&Method::POST, ["auth", "tokens"]) => login(upstreams, request),
+        (&Method::GET, ["auth", "tokens"]) => validate(upstreams, request),
+        (&Method::DELETE, ["auth", "tokens"]) => revoke(upstreams, request),
+        (&Method::GET, ["projects"]) => projects(upstreams, request),
+        (_, [] | [""] | ["auth", "tokens"] | ["projects"]) => Err(error_response(
             StatusCode::METHOD_NOT_ALLOWED,
             "The method is not allowed for the requested URL.",
         )),
@@ -150,39 +152,39 @@ fn route(world: &World, ask: &Ask) -> Result<Answer, Answer> {
     }
 }
 
-fn version(world: &World) -> Value {
+fn version(upstreams: &Upstreams) -> Value {
     json!({
         "id": "v3.14",
         "status": "stable",
         "updated": "2020-04-07T00:00:00Z",
-        "links": [{"rel": "self", "href": format!("{}/identity/v3/", world.base)}],
+        "links": [{"rel": "self", "href": format!("{}/identity/v3/", upstreams.base)}],
         "media-types": [{"base": "application/json", "type": "application/vnd.openstack.identity-v3+json"}],
     })
 }
 
-/// `POST /auth/tokens`: 201, the token in `X-Subject-Token`, never in the body.
-fn login(world: &World, ask: &Ask) -> Result<Answer, Answer> {
-    let body: Value = serde_json::from_slice(&ask.body).map_err(|_| expecting("valid JSON"))?;
+/// `POST /auth/tokens`: 201 with the token in `X-Subject-Token`, never in the body.
+fn login(upstreams: &Upstreams, request: &Request) -> Result<Response, Response> {
+    let body: Value = serde_json::from_slice(&request.body).map_err(|_| expecting("valid JSON"))?;
     let auth = body
         .get("auth")
         .and_then(Value::as_object)
         .ok_or_else(|| expecting("auth"))?;
-    let token = identify(world, auth)?;
+    let token = identify(upstreams, auth)?;
     let value = format!(
         "gAAAAA{}{}",
         Uuid::new_v4().simple(),
         Uuid::new_v4().simple()
     );
-    let catalog = ask.query.iter().all(|(key, _)| key != "nocatalog");
-    let answer = Answer::json(StatusCode::CREATED, describe(world, &token, catalog))
-        .with("x-subject-token", &value)
-        .with(
+    let catalog = request.query.iter().all(|(key, _)| key != "nocatalog");
+    let response = Response::json(StatusCode::CREATED, describe(upstreams, &token, catalog))
+        .with_header("x-subject-token", &value)
+        .with_header(
             "x-iam-trace-id",
             format!("token_{}", Uuid::new_v4().simple()),
         );
-    let mut tokens = lock(&world.keystone);
+    let mut tokens = lock(&upstreams.keystone);
     if tokens.0.len() >= MAX_TOKENS {
-        let now = world.clock.now();
+        let now = upstreams.clock.now();
         tokens.0.retain(|_, token| token.expires > now);
         let first = tokens
             .0
@@ -194,26 +196,26 @@ fn login(world: &World, ask: &Ask) -> Result<Answer, Answer> {
         }
     }
     tokens.0.insert(value, token);
-    Ok(answer)
+    Ok(response)
 }
 
-/// Who logs in, and for which project.
-fn identify(world: &World, auth: &Map<String, Value>) -> Result<Token, Answer> {
+/// Returns the token data for the user and project of a login.
+fn identify(upstreams: &Upstreams, auth: &Map<String, Value>) -> Result<Token, Response> {
     let identity = auth.get("identity").ok_or_else(|| expecting("identity"))?;
     let methods = identity["methods"]
         .as_array()
         .ok_or_else(|| expecting("methods"))?;
     let [method] = &methods[..] else {
-        return Err(unauthorized(world));
+        return Err(unauthorized(upstreams));
     };
-    let now = world.clock.now();
-    let ttl_end = now + world.settings.token_ttl;
+    let now = upstreams.clock.now();
+    let ttl_end = now + upstreams.settings.token_ttl;
     let (user, method, expires, fixed) = match method.as_str() {
         Some("password") => {
             let given = &identity["password"]["user"];
-            let user = named_user(given)?.ok_or_else(|| unauthorized(world))?;
+            let user = named_user(given)?.ok_or_else(|| unauthorized(upstreams))?;
             if given["password"].as_str() != Some(PASSWORD) {
-                return Err(unauthorized(world));
+                return Err(unauthorized(upstreams));
             }
             (user, "password", ttl_end, None)
         }
@@ -221,22 +223,22 @@ fn identify(world: &World, auth: &Map<String, Value>) -> Result<Token, Answer> {
             let given = &identity["application_credential"];
             match given["id"].as_str() {
                 Some(APPLICATION_CREDENTIAL_ID) => {}
-                // Keystone 30 tells an unknown id (404) from a wrong secret (401).
+                // Keystone 30 returns 404 for an unknown id, 401 for a wrong secret.
                 Some(id) => {
                     let message = format!("Could not find Application Credential: {id}.");
-                    return Err(refusal(StatusCode::NOT_FOUND, &message));
+                    return Err(error_response(StatusCode::NOT_FOUND, &message));
                 }
                 None => {
                     let user = named_user(&given["user"])?;
                     if given["name"].as_str() != Some(APPLICATION_CREDENTIAL_NAME)
                         || user.is_none_or(|user| user.name != USERNAME)
                     {
-                        return Err(unauthorized(world));
+                        return Err(unauthorized(upstreams));
                     }
                 }
             }
             if given["secret"].as_str() != Some(APPLICATION_CREDENTIAL_SECRET) {
-                return Err(unauthorized(world));
+                return Err(unauthorized(upstreams));
             }
             (&USERS[0], "application_credential", ttl_end, Some(DEMO))
         }
@@ -244,22 +246,22 @@ fn identify(world: &World, auth: &Map<String, Value>) -> Result<Token, Answer> {
             let given = identity["token"]["id"]
                 .as_str()
                 .ok_or_else(|| expecting("token"))?;
-            let old = lookup(world, given).ok_or_else(|| unauthorized(world))?;
-            // heat.md 7.1: the expiry stays, and an application credential's
-            // token cannot be exchanged.
+            let old = lookup(upstreams, given).ok_or_else(|| unauthorized(upstreams))?;
+            // The expiry does not change, and a token of an application credential
+            // cannot be exchanged. Source: docs/apis/heat.md, "Keystone v3".
             if old.by_application_credential() {
-                return Err(refusal(
+                return Err(error_response(
                     StatusCode::FORBIDDEN,
                     "Rescoping a token is not permitted for this token.",
                 ));
             }
             (old.user, "token", old.expires, None)
         }
-        _ => return Err(unauthorized(world)),
+        _ => return Err(unauthorized(upstreams)),
     };
     let project = match fixed {
         Some(project) => Some(project),
-        None => scope(world, auth.get("scope"), user)?,
+        None => scope(upstreams, auth.get("scope"), user)?,
     };
     let audit = Uuid::new_v4().simple().to_string()[..22].to_owned();
     Ok(Token {
@@ -272,8 +274,8 @@ fn identify(world: &World, auth: &Map<String, Value>) -> Result<Token, Answer> {
     })
 }
 
-/// The user that a login names, by id or by name and domain.
-fn named_user(given: &Value) -> Result<Option<&'static User>, Answer> {
+/// Finds the user that a login names, by id or by name and domain.
+fn named_user(given: &Value) -> Result<Option<&'static User>, Response> {
     if let Some(id) = given["id"].as_str() {
         return Ok(USERS.iter().find(|user| user.id == id));
     }
@@ -291,8 +293,12 @@ fn in_domain(given: &Value) -> bool {
     domain["id"].as_str() == Some("default") || domain["name"].as_str() == Some(DOMAIN)
 }
 
-/// The project that a login asks for; none for an unscoped token.
-fn scope(world: &World, scope: Option<&Value>, user: &User) -> Result<Option<Project>, Answer> {
+/// Finds the project that a login names; `None` for an unscoped token.
+fn scope(
+    upstreams: &Upstreams,
+    scope: Option<&Value>,
+    user: &User,
+) -> Result<Option<Project>, Response> {
     let given = match scope {
         None => return Ok(None),
         Some(Value::String(text)) if text == "unscoped" => return Ok(None),
@@ -301,46 +307,53 @@ fn scope(world: &World, scope: Option<&Value>, user: &User) -> Result<Option<Pro
     let own = user.project;
     let found = match (given["id"].as_str(), given["name"].as_str()) {
         (Some(id), _) => id == own.id,
-        // Huawei's IAM: the project of a region has the region's name, and no
-        // domain need be said.
+        // In Huawei's IAM a region's project has the name of the region, and the domain
+        // is optional.
         (None, Some(name)) => name == REGION || (name == own.name && in_domain(given)),
         (None, None) => false,
     };
     match found {
         true => Ok(Some(own)),
-        false => Err(unauthorized(world)),
+        false => Err(unauthorized(upstreams)),
     }
 }
 
-fn validate(world: &World, ask: &Ask) -> Result<Answer, Answer> {
-    token(world, ask).ok_or_else(|| unauthorized(world))?;
-    let subject = ask.header("x-subject-token").unwrap_or_default();
-    match lookup(world, subject) {
+fn validate(upstreams: &Upstreams, request: &Request) -> Result<Response, Response> {
+    token(upstreams, request).ok_or_else(|| unauthorized(upstreams))?;
+    let subject = request.header("x-subject-token").unwrap_or_default();
+    match lookup(upstreams, subject) {
         Some(token) => {
-            Ok(Answer::ok(describe(world, &token, true)).with("x-subject-token", subject))
+            Ok(Response::ok(describe(upstreams, &token, true))
+                .with_header("x-subject-token", subject))
         }
-        None => Err(refusal(StatusCode::NOT_FOUND, "Failed to validate token")),
+        None => Err(error_response(
+            StatusCode::NOT_FOUND,
+            "Failed to validate token",
+        )),
     }
 }
 
-fn revoke(world: &World, ask: &Ask) -> Result<Answer, Answer> {
-    token(world, ask).ok_or_else(|| unauthorized(world))?;
-    let subject = ask.header("x-subject-token").unwrap_or_default();
-    match lock(&world.keystone).0.remove(subject) {
-        Some(_) => Ok(Answer::empty(StatusCode::NO_CONTENT)),
-        None => Err(refusal(StatusCode::NOT_FOUND, "Failed to validate token")),
+fn revoke(upstreams: &Upstreams, request: &Request) -> Result<Response, Response> {
+    token(upstreams, request).ok_or_else(|| unauthorized(upstreams))?;
+    let subject = request.header("x-subject-token").unwrap_or_default();
+    match lock(&upstreams.keystone).0.remove(subject) {
+        Some(_) => Ok(Response::empty(StatusCode::NO_CONTENT)),
+        None => Err(error_response(
+            StatusCode::NOT_FOUND,
+            "Failed to validate token",
+        )),
     }
 }
 
-/// `GET /projects?name=`: how a client with access keys and a region's name finds
-/// its project id; signed, or with a token.
-fn projects(world: &World, ask: &Ask) -> Result<Answer, Answer> {
-    let own = match token(world, ask) {
+/// `GET /projects?name=`: lets a client with access keys and a region's name find its
+/// project id. Accepts a signature or a token.
+fn projects(upstreams: &Upstreams, request: &Request) -> Result<Response, Response> {
+    let own = match token(upstreams, request) {
         Some(token) => token.user.project,
-        None if servicestage::signed(world, ask) => DEMO,
-        None => return Err(unauthorized(world)),
+        None if servicestage::signed(upstreams, request) => DEMO,
+        None => return Err(unauthorized(upstreams)),
     };
-    let name = ask.parameter("name").unwrap_or(own.name);
+    let name = request.parameter("name").unwrap_or(own.name);
     let found = match name == own.name || name == REGION {
         true => json!([{
             "id": own.id, "name": name, "domain_id": "default", "parent_id": "default",
@@ -348,14 +361,14 @@ fn projects(world: &World, ask: &Ask) -> Result<Answer, Answer> {
         }]),
         false => json!([]),
     };
-    Ok(Answer::ok(json!({
+    Ok(Response::ok(json!({
         "projects": found,
-        "links": {"next": null, "previous": null, "self": format!("{}/v3/projects", world.base)},
+        "links": {"next": null, "previous": null, "self": format!("{}/v3/projects", upstreams.base)},
     })))
 }
 
-/// The body of a login or a validation.
-fn describe(world: &World, token: &Token, catalog: bool) -> Value {
+/// Builds the body of a login or a validation.
+fn describe(upstreams: &Upstreams, token: &Token, catalog: bool) -> Value {
     let domain = json!({"id": "default", "name": DOMAIN});
     let user = token.user;
     let mut body = json!({
@@ -379,13 +392,13 @@ fn describe(world: &World, token: &Token, catalog: bool) -> Value {
                     "1399db816371462c91dfa148c8a0c02c",
                     "identity",
                     "keystone",
-                    &format!("{}/identity/v3", world.base)
+                    &format!("{}/identity/v3", upstreams.base)
                 ),
                 service(
                     "883bc2625afe4ed6a15fdd777e75fb0f",
                     "orchestration",
                     "heat",
-                    &heat::endpoint(&world.base, project.id)
+                    &heat::endpoint(&upstreams.base, project.id)
                 ),
             ]);
         }
@@ -407,33 +420,33 @@ fn service(id: &str, kind: &str, name: &str, url: &str) -> Value {
     json!({"endpoints": endpoints, "id": id, "type": kind, "name": name})
 }
 
-fn unauthorized(world: &World) -> Answer {
-    refusal(StatusCode::UNAUTHORIZED, REQUIRES_AUTHENTICATION)
-        .with("www-authenticate", challenge(world))
+fn unauthorized(upstreams: &Upstreams) -> Response {
+    error_response(StatusCode::UNAUTHORIZED, REQUIRES_AUTHENTICATION)
+        .with_header("www-authenticate", challenge(upstreams))
 }
 
-/// `WWW-Authenticate` of a 401, Heat's too.
-pub(super) fn challenge(world: &World) -> String {
-    format!("Keystone uri=\"{}/identity/v3\"", world.base)
+/// Value of `WWW-Authenticate` in a 401, also in Heat's.
+pub(super) fn challenge(upstreams: &Upstreams) -> String {
+    format!("Keystone uri=\"{}/identity/v3\"", upstreams.base)
 }
 
-/// Heat's answer to a missing or bad token, made by its token middleware
+/// Heat's response to a missing or invalid token, sent by its token middleware
 /// (`auth.heat.missing_token.json`).
-pub(super) fn middleware_refusal(world: &World) -> Answer {
+pub(super) fn invalid_token_response(upstreams: &Upstreams) -> Response {
     let error = json!({"code": 401, "title": "Unauthorized", "message": REQUIRES_AUTHENTICATION});
-    Answer::json(StatusCode::UNAUTHORIZED, json!({"error": error}))
-        .with("www-authenticate", challenge(world))
+    Response::json(StatusCode::UNAUTHORIZED, json!({"error": error}))
+        .with_header("www-authenticate", challenge(upstreams))
 }
 
-fn not_found() -> Answer {
-    refusal(
+fn not_found() -> Response {
+    error_response(
         StatusCode::NOT_FOUND,
         "The requested URL was not found on the server.",
     )
 }
 
-fn expecting(what: &str) -> Answer {
-    refusal(
+fn expecting(what: &str) -> Response {
+    error_response(
         StatusCode::BAD_REQUEST,
         &match what {
             "domain in user" => format!("Expecting to find {what}. {MALFORMED}"),
@@ -445,9 +458,9 @@ fn expecting(what: &str) -> Answer {
 const MALFORMED: &str = "The server could not comply with the request since it is either malformed or otherwise \
                          incorrect. The client is assumed to be in error.";
 
-fn refusal(status: StatusCode, message: &str) -> Answer {
+fn error_response(status: StatusCode, message: &str) -> Response {
     let title = status.canonical_reason().unwrap_or_default();
-    Answer::json(
+    Response::json(
         status,
         json!({"error": {"code": status.as_u16(), "message": message, "title": title}}),
     )

@@ -1,7 +1,7 @@
-//! Embedded upstreams of the three families, with state in memory: something to
-//! try the gateway on, and something to test it against.
+//! Embedded upstreams of the three families with their state in memory, for trying the
+//! gateway and for testing it.
 //!
-//! One listener, paths apart:
+//! One listener serves all of them; the path selects the upstream:
 //!
 //! | path | upstream | file |
 //! | --- | --- | --- |
@@ -10,15 +10,15 @@
 //! | `/Automation/...` | Hitachi JP1/AO | `jp1ao.rs` |
 //! | everything else | OpenStack Heat | `heat.rs` |
 //!
-//! Each upstream is one function from an [`Ask`] to an [`Answer`] over its own
-//! state: no I/O, no timers. What moves on by itself is worked out from the time
-//! that has passed when somebody looks.
+//! Each upstream is one function from a [`Request`] to a [`Response`] over its own
+//! state, without I/O or timers. Each request first advances the state to the current
+//! time.
 
 mod heat;
 mod jp1ao;
 mod keystone;
-mod plain;
-mod python;
+mod message;
+mod python_json;
 mod servicestage;
 pub mod signature;
 
@@ -31,108 +31,107 @@ use std::time::{Duration, SystemTime};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::IntoResponse;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-pub use jp1ao::{Jp1aoLinks, Jp1aoRules, Jp1aoSubmitted, Jp1aoVersion};
-use plain::{Answer, Ask};
+pub use jp1ao::{Jp1aoLinks, Jp1aoOptions, Jp1aoSubmitted, Jp1aoVersion};
+use message::{Request, Response};
 
-/// The user of Keystone and of IAM with all rights in [`PROJECT_ID`].
+/// User of Keystone and IAM with all rights in [`PROJECT_ID`].
 pub const USERNAME: &str = "demo";
-/// The password of [`USERNAME`], [`OTHER_USERNAME`] and [`READER_USERNAME`].
+/// Password of [`USERNAME`], [`OTHER_USERNAME`] and [`READER_USERNAME`].
 pub const PASSWORD: &str = "sandbox";
-/// The name of the domain of all users and projects; its id is `default`.
+/// Name of the domain of all users and projects; its id is `default`.
 pub const DOMAIN: &str = "Default";
-/// The project of [`USERNAME`] and [`READER_USERNAME`].
+/// Project of [`USERNAME`] and [`READER_USERNAME`].
 pub const PROJECT_ID: &str = "d91f788dea90457093be2871ee40c820";
-/// Its name.
+/// Name of [`PROJECT_ID`].
 pub const PROJECT_NAME: &str = "demo";
-/// The region of every endpoint; Huawei's IAM also knows the project by it.
+/// Region of every endpoint; Huawei's IAM also accepts it as the project's name.
 pub const REGION: &str = "RegionOne";
-/// A user of another project, who sees nothing of the first.
+/// User of [`OTHER_PROJECT_ID`], without access to [`PROJECT_ID`].
 pub const OTHER_USERNAME: &str = "other";
-/// The project of [`OTHER_USERNAME`]; its name is `other`.
+/// Project of [`OTHER_USERNAME`]; its name is `other`.
 pub const OTHER_PROJECT_ID: &str = "40a6d264b4eb4907854a7fc4764d0190";
-/// A user who may look but not touch.
+/// User of [`PROJECT_ID`] with read-only access.
 pub const READER_USERNAME: &str = "reader";
-/// An application credential of [`USERNAME`].
+/// Id of an application credential of [`USERNAME`].
 pub const APPLICATION_CREDENTIAL_ID: &str = "1acf51ab94b54a30b6596de5ae9fa89c";
-/// Its name, for a login that names the user as well.
+/// Name of the application credential, for login_count that name the user as well.
 pub const APPLICATION_CREDENTIAL_NAME: &str = "sandbox";
-/// Its secret.
+/// Secret of the application credential.
 pub const APPLICATION_CREDENTIAL_SECRET: &str = "sandbox-credential";
-/// ServiceStage's access key (AK).
+/// Access key (AK) of ServiceStage.
 pub const ACCESS_KEY: &str = "AKSANDBOX";
-/// The secret key (SK) of [`ACCESS_KEY`].
+/// Secret key (SK) of [`ACCESS_KEY`].
 pub const SECRET_KEY: &str = "SKSANDBOX";
-/// A temporary access key, good with [`SECURITY_TOKEN`] only.
+/// Temporary access key, valid only together with [`SECURITY_TOKEN`].
 pub const TEMPORARY_ACCESS_KEY: &str = "AKTEMPORARY";
-/// The secret key of [`TEMPORARY_ACCESS_KEY`].
+/// Secret key of [`TEMPORARY_ACCESS_KEY`].
 pub const TEMPORARY_SECRET_KEY: &str = "SKTEMPORARY";
-/// The security token of [`TEMPORARY_ACCESS_KEY`].
+/// Security token of [`TEMPORARY_ACCESS_KEY`].
 pub const SECURITY_TOKEN: &str = "sandbox-security-token";
-/// The environment that ServiceStage starts with.
+/// ServiceStage environment that exists at the start.
 pub const ENVIRONMENT_ID: &str = "7f8f6c9b-1d2e-4b3a-9c4d-5e6f7a8b9c0d";
-/// The add-on in [`ENVIRONMENT_ID`].
+/// Add-on in [`ENVIRONMENT_ID`].
 pub const ADDON_ID: &str = "d2e4f6a8-1c3b-4d5e-9f70-8b6a4c2e0d13";
-/// The application that ServiceStage starts with.
+/// ServiceStage application that exists at the start.
 pub const APPLICATION_ID: &str = "9c1f6f0e-2f5d-4a0c-8d1a-3f1b7e6c5d4e";
-/// The running component of [`APPLICATION_ID`] in [`ENVIRONMENT_ID`].
+/// Running component of [`APPLICATION_ID`] in [`ENVIRONMENT_ID`].
 pub const COMPONENT_ID: &str = "3d5b8a12-7e4c-4f0b-a6d9-0c1e2f3a4b5c";
-/// The administrator of JP1/AO.
+/// Administrator of JP1/AO.
 pub const JP1AO_USERNAME: &str = "system";
-/// A user of JP1/AO with the Submit role on the default service group alone.
+/// User of JP1/AO with the Submit role on the default service group only.
 pub const JP1AO_OPERATOR: &str = "operator";
-/// A user of JP1/AO without any service group.
+/// User of JP1/AO without any service group.
 pub const JP1AO_OUTSIDER: &str = "outsider";
-/// The id of the first task that is submitted.
+/// Id of the first task that is submitted.
 pub const FIRST_TASK_ID: u64 = jp1ao::FIRST_TASK_ID;
-/// The password of all users of JP1/AO.
+/// Password of all users of JP1/AO.
 pub const JP1AO_PASSWORD: &str = "manager";
-/// The config that Heat starts with.
+/// Software config that Heat has at the start.
 pub const CONFIG_ID: &str = "8da95794-2ad9-4979-8ae5-739ce314c5cd";
-/// The server whose config and deployment Heat starts with.
+/// Server of the software config and deployment that Heat has at the start.
 pub const SERVER_ID: &str = "ec14c864-096e-4e27-bb8a-2c2b4dc6f3f5";
 
-/// The longest request body that is read at all. Longer ones get 413; Heat's own
-/// limit of 1 MiB is far below.
-const MAX_BODY: usize = 16 << 20;
-/// How many requests the log keeps.
-const MAX_SEEN: usize = 4096;
-/// How much of a request's body the log keeps.
-const MAX_SEEN_BODY: usize = 64 << 10;
-/// How long [`Sandbox::stop`] waits for requests in flight.
-const STOP_WAIT: Duration = Duration::from_secs(1);
+/// Maximum size of a request body; a larger one is answered with 413. Heat's own limit
+/// of 1 MiB is far below.
+const MAX_BODY_BYTES: usize = 16 << 20;
+/// Number of requests kept for [`Sandbox::requests`].
+const MAX_RECORDED_REQUESTS: usize = 4096;
+/// Number of bytes kept of a request's body.
+const MAX_RECORDED_BODY_BYTES: usize = 64 << 10;
+/// Time that [`Sandbox::stop`] waits for requests in flight.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How a sandbox behaves.
+/// Behaviour of a sandbox.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How long one step of a deployment or job takes. Default: 2 s.
+    /// Duration of one step of a deployment or job. Default: 2 s.
     pub step: Duration,
-    /// How long a Keystone token lives. Default: 1 h, as Keystone's.
+    /// Lifetime of a Keystone token. Default: 1 h, as in Keystone.
     pub token_ttl: Duration,
-    /// Whether deployments and jobs move on by themselves. Default: yes. Without
-    /// it Heat is exactly a Heat whose servers have no agent.
+    /// Whether deployments and jobs progress by themselves. Default: true. If false,
+    /// Heat behaves as with servers that run no agent.
     pub play: bool,
-    /// Whether there is something to list at the start. Default: yes.
-    /// ServiceStage's environment with its add-on and JP1/AO's services are there
-    /// in any case.
+    /// Whether resources exist at the start. Default: true. ServiceStage's environment
+    /// with its add-on and JP1/AO's services exist in any case.
     pub preload: bool,
-    /// What JP1/AO does this way or that.
-    pub jp1ao: Jp1aoRules,
-    /// Whether Heat adopts and abandons stacks. Default: yes. Heat's own default
-    /// is no (`enable_stack_adopt`, `enable_stack_abandon`).
+    /// Variants of JP1/AO's behaviour.
+    pub jp1ao: Jp1aoOptions,
+    /// Whether Heat adopts and abandons stacks. Default: true. Heat's own default is
+    /// false (`enable_stack_adopt`, `enable_stack_abandon`).
     pub adopt_and_abandon: bool,
-    /// How many stacks a project may have. Default: 512, as Heat's
+    /// Maximum number of stacks of a project. Default: 512, as in Heat
     /// (`max_stacks_per_tenant`).
     pub stack_quota: usize,
-    /// How many events Heat keeps of a stack; a fifth of them goes when there are
-    /// more. Default: 1,000, as Heat's (`max_events_per_stack`,
+    /// Maximum number of events of a stack. When there are more, Heat deletes the
+    /// oldest fifth. Default: 1,000, as in Heat (`max_events_per_stack`,
     /// `event_purge_batch_size`).
     pub events_kept: usize,
 }
@@ -144,7 +143,7 @@ impl Default for Settings {
             token_ttl: Duration::from_secs(3600),
             play: true,
             preload: true,
-            jp1ao: Jp1aoRules::default(),
+            jp1ao: Jp1aoOptions::default(),
             adopt_and_abandon: true,
             stack_quota: 512,
             events_kept: 1_000,
@@ -152,34 +151,34 @@ impl Default for Settings {
     }
 }
 
-/// A request that the sandbox got.
+/// A request that the sandbox received.
 #[derive(Clone, Debug)]
-pub struct Seen {
-    /// The method.
+pub struct RecordedRequest {
+    /// HTTP method.
     pub method: Method,
-    /// The target as it was sent, still percent-encoded.
+    /// Request target as received, still percent-encoded.
     pub path_and_query: String,
-    /// All headers; the values of those that carry a secret read `***`.
+    /// All headers; the values of those that carry a secret are `***`.
     pub headers: HeaderMap,
-    /// The body's first 64 KiB; empty for a login, which holds a password.
+    /// First 64 KiB of the body; empty for a login, whose body contains a password.
     pub body: Bytes,
 }
 
-/// A running sandbox. It stops when dropped.
+/// A running sandbox. Stops when dropped.
 #[derive(Debug)]
 pub struct Sandbox {
-    /// Where it listens.
+    /// Address of the listener.
     pub addr: SocketAddr,
-    world: Arc<World>,
+    upstreams: Arc<Upstreams>,
     stop: Option<oneshot::Sender<()>>,
     server: JoinHandle<()>,
 }
 
 impl Sandbox {
-    /// Starts to listen; port 0 takes a free one.
+    /// Starts the listener; port 0 selects a free port.
     ///
-    /// Fails when `listen` is not a loopback address, since the passwords are
-    /// printed in the manual, and when the port cannot be had.
+    /// Fails if `listen` is not a loopback address, because the passwords are public,
+    /// and if the port is not available.
     pub async fn start(listen: SocketAddr, settings: Settings) -> io::Result<Self> {
         if !listen.ip().is_loopback() {
             return Err(io::Error::new(
@@ -191,8 +190,8 @@ impl Sandbox {
         }
         let listener = TcpListener::bind(listen).await?;
         let addr = listener.local_addr()?;
-        let world = Arc::new(World::new(format!("http://{addr}"), settings));
-        let router = router(world.clone());
+        let upstreams = Arc::new(Upstreams::new(format!("http://{addr}"), settings));
+        let router = router(upstreams.clone());
         let (stop, stopped) = oneshot::channel::<()>();
         let server = tokio::spawn(async move {
             let served = axum::serve(listener, router).with_graceful_shutdown(async {
@@ -205,19 +204,19 @@ impl Sandbox {
         });
         Ok(Self {
             addr,
-            world,
+            upstreams,
             stop: Some(stop),
             server,
         })
     }
 
-    /// Stops listening and waits for the requests in flight, at most a second.
+    /// Stops the listener and waits up to a second for requests in flight.
     pub async fn stop(mut self) {
         if let Some(stop) = self.stop.take() {
-            // It fails only when the server has ended already.
+            // Fails only if the server has already ended.
             let _ = stop.send(());
         }
-        if tokio::time::timeout(STOP_WAIT, &mut self.server)
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT, &mut self.server)
             .await
             .is_err()
         {
@@ -225,68 +224,68 @@ impl Sandbox {
         }
     }
 
-    /// The last 4,096 requests, oldest first.
-    pub fn requests(&self) -> Vec<Seen> {
-        lock(&self.world.log).seen.iter().cloned().collect()
+    /// Returns the last 4,096 requests, oldest first.
+    pub fn requests(&self) -> Vec<RecordedRequest> {
+        lock(&self.upstreams.log).requests.iter().cloned().collect()
     }
 
-    /// How many requests came in all.
+    /// Returns the number of all requests received.
     pub fn request_count(&self) -> u64 {
-        lock(&self.world.log).requests
+        lock(&self.upstreams.log).request_count
     }
 
-    /// How many of them were logins at Keystone or IAM, failed ones included.
+    /// Returns the number of logins at Keystone or IAM, failed ones included.
     pub fn login_count(&self) -> u64 {
-        lock(&self.world.log).logins
+        lock(&self.upstreams.log).login_count
     }
 
-    /// Keystone's URL, for `auth_url`.
+    /// Returns the URL of Keystone, for `auth_url`.
     pub fn keystone_url(&self) -> String {
-        format!("{}/identity/v3", self.world.base)
+        format!("{}/identity/v3", self.upstreams.base)
     }
 
-    /// Heat's endpoint, project included, as the catalog has it.
+    /// Returns Heat's endpoint with the project id, as in the catalog.
     pub fn heat_url(&self) -> String {
-        heat::endpoint(&self.world.base, PROJECT_ID)
+        heat::endpoint(&self.upstreams.base, PROJECT_ID)
     }
 
-    /// Adds complete stacks to Heat's project, each with so many events (at most
-    /// [`Settings::events_kept`]): what lists are paged for. Their names are
-    /// `seeded-0` and so on; where there are some already, the next ones.
+    /// Adds complete stacks to Heat's project, each with `events` events (at most
+    /// [`Settings::events_kept`]), to test paging. Their names are `seeded-0` and so
+    /// on; a second call continues the numbering.
     pub fn seed_stacks(&self, stacks: usize, events: usize) {
-        self.world.seed_stacks(stacks, events);
+        self.upstreams.seed_stacks(stacks, events);
     }
 
-    /// Lets time stand still for all upstreams until [`Sandbox::go_on`]: what has
-    /// begun stays as far as it is, and tokens stay as old as they are.
-    pub fn stand_still(&self) {
-        self.world.clock.stand_still();
+    /// Stops the clock of all upstreams until [`Sandbox::resume_clock`]: running jobs
+    /// make no progress and tokens do not expire.
+    pub fn pause_clock(&self) {
+        self.upstreams.clock.pause_clock();
     }
 
-    /// Lets time go on from where it stood still.
-    pub fn go_on(&self) {
-        self.world.clock.go_on();
+    /// Resumes the clock after [`Sandbox::pause_clock`].
+    pub fn resume_clock(&self) {
+        self.upstreams.clock.resume_clock();
     }
 
-    /// ServiceStage's endpoint; IAM is at the same place.
+    /// Returns the endpoint of ServiceStage; IAM has the same one.
     pub fn servicestage_url(&self) -> String {
-        self.world.base.clone()
+        self.upstreams.base.clone()
     }
 
-    /// Lets JP1/AO answer so many of the next requests with 412: not running.
-    pub fn jp1ao_goes_down(&self, requests: u32) {
-        lock(&self.world.jp1ao).go_down(requests);
+    /// Makes JP1/AO answer the next `requests` requests with 412: server not running.
+    pub fn make_jp1ao_unavailable(&self, requests: u32) {
+        lock(&self.upstreams.jp1ao).set_unavailable(requests);
     }
 
-    /// JP1/AO's endpoint.
+    /// Returns the endpoint of JP1/AO.
     pub fn jp1ao_url(&self) -> String {
-        self.world.base.clone()
+        self.upstreams.base.clone()
     }
 }
 
-/// All upstreams' state. Each has its own lock, held for one request.
-struct World {
-    /// `http://host:port`, without a slash at the end.
+/// State of all upstreams. Each has its own lock, held for one request.
+struct Upstreams {
+    /// `http://host:port`, without a trailing slash.
     base: String,
     settings: Settings,
     clock: Clock,
@@ -297,9 +296,9 @@ struct World {
     log: Mutex<Log>,
 }
 
-impl std::fmt::Debug for World {
+impl std::fmt::Debug for Upstreams {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("World")
+        f.debug_struct("Upstreams")
             .field("base", &self.base)
             .finish_non_exhaustive()
     }
@@ -307,12 +306,12 @@ impl std::fmt::Debug for World {
 
 #[derive(Default)]
 struct Log {
-    seen: VecDeque<Seen>,
-    requests: u64,
-    logins: u64,
+    requests: VecDeque<RecordedRequest>,
+    request_count: u64,
+    login_count: u64,
 }
 
-impl World {
+impl Upstreams {
     fn new(base: String, settings: Settings) -> Self {
         let clock = Clock::new();
         Self {
@@ -338,17 +337,17 @@ impl World {
         lock(&self.heat).seed(stacks, events, &self.clock, &self.settings);
     }
 
-    fn answer(&self, ask: &Ask) -> Answer {
-        match ask.segments()[..] {
-            ["identity", ..] | ["v3", "auth" | "projects", ..] => keystone::answer(self, ask),
-            ["v3", _, "cas" | "pipeline", ..] => servicestage::answer(self, ask),
-            ["Automation", ..] => jp1ao::answer(self, ask),
-            _ => heat::answer(self, ask),
+    fn handle(&self, request: &Request) -> Response {
+        match request.segments()[..] {
+            ["identity", ..] | ["v3", "auth" | "projects", ..] => keystone::handle(self, request),
+            ["v3", _, "cas" | "pipeline", ..] => servicestage::handle(self, request),
+            ["Automation", ..] => jp1ao::handle(self, request),
+            _ => heat::handle(self, request),
         }
     }
 
-    fn note(&self, parts: &http::request::Parts, ask: &Ask) {
-        let login = ask.method == Method::POST && ask.path.ends_with("/auth/tokens");
+    fn record(&self, parts: &http::request::Parts, request: &Request) {
+        let login = request.method == Method::POST && request.path.ends_with("/auth/tokens");
         let mut headers = parts.headers.clone();
         for name in [
             "authorization",
@@ -363,16 +362,18 @@ impl World {
         }
         let body = match login {
             true => Bytes::new(),
-            // A copy, so that a kept slice does not keep 16 MiB alive.
-            false => Bytes::copy_from_slice(&ask.body[..ask.body.len().min(MAX_SEEN_BODY)]),
+            // Copied, because a slice would keep up to 16 MiB alive.
+            false => Bytes::copy_from_slice(
+                &request.body[..request.body.len().min(MAX_RECORDED_BODY_BYTES)],
+            ),
         };
         let mut log = lock(&self.log);
-        log.requests += 1;
-        log.logins += u64::from(login);
-        if log.seen.len() == MAX_SEEN {
-            log.seen.pop_front();
+        log.request_count += 1;
+        log.login_count += u64::from(login);
+        if log.requests.len() == MAX_RECORDED_REQUESTS {
+            log.requests.pop_front();
         }
-        log.seen.push_back(Seen {
+        log.requests.push_back(RecordedRequest {
             method: parts.method.clone(),
             path_and_query: parts.uri.to_string(),
             headers,
@@ -381,21 +382,21 @@ impl World {
     }
 }
 
-/// Wall time and elapsed time, both of tokio's clock, so that a test that pauses
-/// time moves tokens' expiry along with everything else.
+/// Wall time and elapsed time, both from tokio's clock, so that a test with paused time
+/// also controls the expiry of tokens.
 struct Clock {
     at_start: SystemTime,
     started: Instant,
-    still: Mutex<Still>,
+    pause: Mutex<PauseState>,
 }
 
-/// How a clock has stood still.
+/// Pause state of a clock.
 #[derive(Default)]
-struct Still {
-    /// Since when it stands, if it does.
+struct PauseState {
+    /// Start of the current pause, if paused.
     since: Option<Instant>,
-    /// How far earlier stands have left it behind tokio's.
-    behind: Duration,
+    /// Total duration of all earlier pauses.
+    total: Duration,
 }
 
 impl Clock {
@@ -403,7 +404,7 @@ impl Clock {
         Self {
             at_start: SystemTime::now(),
             started: Instant::now(),
-            still: Mutex::default(),
+            pause: Mutex::default(),
         }
     }
 
@@ -412,18 +413,18 @@ impl Clock {
     }
 
     fn instant(&self) -> Instant {
-        let still = lock(&self.still);
-        still.since.unwrap_or_else(Instant::now) - still.behind
+        let pause = lock(&self.pause);
+        pause.since.unwrap_or_else(Instant::now) - pause.total
     }
 
-    fn stand_still(&self) {
-        lock(&self.still).since.get_or_insert_with(Instant::now);
+    fn pause_clock(&self) {
+        lock(&self.pause).since.get_or_insert_with(Instant::now);
     }
 
-    fn go_on(&self) {
-        let mut still = lock(&self.still);
-        if let Some(since) = still.since.take() {
-            still.behind += since.elapsed();
+    fn resume_clock(&self) {
+        let mut pause = lock(&self.pause);
+        if let Some(since) = pause.since.take() {
+            pause.total += since.elapsed();
         }
     }
 
@@ -432,26 +433,29 @@ impl Clock {
     }
 }
 
-fn router(world: Arc<World>) -> Router {
-    Router::new().fallback(handle).with_state(world)
+fn router(upstreams: Arc<Upstreams>) -> Router {
+    Router::new().fallback(handle).with_state(upstreams)
 }
 
-async fn handle(State(world): State<Arc<World>>, request: Request<Body>) -> Response {
+async fn handle(
+    State(upstreams): State<Arc<Upstreams>>,
+    request: http::Request<Body>,
+) -> axum::response::Response {
     let (parts, body) = request.into_parts();
-    let Ok(body) = to_bytes(body, MAX_BODY).await else {
+    let Ok(body) = to_bytes(body, MAX_BODY_BYTES).await else {
         return (
             StatusCode::PAYLOAD_TOO_LARGE,
             [(header::CONNECTION, "close")],
         )
             .into_response();
     };
-    let ask = Ask::new(&parts, body);
-    world.note(&parts, &ask);
-    world.answer(&ask).into_response()
+    let request = Request::new(&parts, body);
+    upstreams.record(&parts, &request);
+    upstreams.handle(&request).into_response()
 }
 
-/// A panic while a lock is held cannot leave these states half changed in a way
-/// that matters to a sandbox.
+/// Ignores poisoning: a panic cannot leave this state inconsistent in a way that
+/// matters to a sandbox.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

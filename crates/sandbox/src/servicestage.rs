@@ -1,13 +1,12 @@
-//! Huawei Cloud ServiceStage v3 ("cas"), with the release management beside it
-//! ("pipeline").
+//! Huawei Cloud ServiceStage v3 ("cas") and its release management ("pipeline").
 //!
-//! `servicestage.md`, section 3 for the operations, (a) to (c) for errors, jobs
-//! and signatures; bodies as in `fixtures/servicestage/`. No answer here was
-//! recorded from the real service: texts are ours, and so is what moves when.
+//! Operations, errors, jobs and signatures are those of `docs/apis/servicestage.md`;
+//! bodies are as in `tests/fixtures/servicestage/`. Nothing was recorded from the real
+//! service: error texts and timing are the sandbox's own.
 //!
-//! A request goes through `access`, then to its noun's file. Nouns without a life
-//! of their own are JSON objects on a [`Shelf`]; components and add-ons follow
-//! their last job (`jobs`).
+//! A request passes `access`, then the module of its resource. Resources without a
+//! lifecycle are JSON objects in a [`Store`]; the state of components and add-ons
+//! follows their last job (`jobs`).
 
 mod access;
 mod addons;
@@ -15,15 +14,15 @@ mod applications;
 mod body;
 mod components;
 mod configs;
-mod directories;
+mod directory_settings;
 mod environments;
+mod errors;
 mod jobs;
 mod lanes;
 mod pipelines;
-mod plans;
-mod refusal;
-mod shelf;
-mod stacks;
+mod release_plans;
+mod runtime_stacks;
+mod store;
 
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -33,82 +32,83 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use self::body::{Member, Object};
-use self::refusal::no_api;
-use self::shelf::Shelf;
-use super::plain::{Answer, Ask};
-use super::{ADDON_ID, ENVIRONMENT_ID, PROJECT_ID, World, lock};
+use self::errors::unknown_api;
+use self::store::Store;
+use super::message::{Request, Response};
+use super::{ADDON_ID, ENVIRONMENT_ID, PROJECT_ID, Upstreams, lock};
 
 pub(super) use access::signed;
 
-/// The service, a project at a time: no project sees another's things.
+/// State of the service, by project. No project can access another one's resources.
 pub(super) struct ServiceStage {
-    /// By project id. As many as [`access`] lets through: Keystone's.
+    /// By project id. [`access`] only lets Keystone's projects through.
     projects: BTreeMap<String, Project>,
 }
 
-/// What one project has.
+/// Resources of one project.
 struct Project {
-    environments: Shelf<Object>,
-    addons: Shelf<addons::Addon>,
-    applications: Shelf<Object>,
+    environments: Store<Object>,
+    addons: Store<addons::Addon>,
+    applications: Store<Object>,
     /// By application and environment.
     configurations: BTreeMap<(String, String), Value>,
-    components: Shelf<components::Component>,
+    components: Store<components::Component>,
     jobs: jobs::Jobs,
-    /// Those that the project made; the system's own are in `stacks.rs`.
-    stacks: Shelf<Object>,
-    config_groups: Shelf<Object>,
-    configs: Shelf<configs::Config>,
-    directories: Shelf<Object>,
-    plans: Shelf<plans::Plan>,
-    pipelines: Shelf<pipelines::Pipeline>,
-    lane_groups: Shelf<Object>,
-    lanes: Shelf<Object>,
+    /// The project's own runtime stacks; those of the system are constants.
+    stacks: Store<Object>,
+    config_groups: Store<Object>,
+    configs: Store<configs::Config>,
+    directories: Store<Object>,
+    plans: Store<release_plans::ReleasePlan>,
+    pipelines: Store<pipelines::Pipeline>,
+    lane_groups: Store<Object>,
+    lanes: Store<Object>,
 }
 
 impl Default for Project {
     fn default() -> Self {
-        // Most are limits of ours, so that the sandbox stays small. 300 lane
-        // groups a project is the manual's (3.11).
+        // The capacities are the sandbox's own, to bound its memory, except for 300
+        // lane groups a project (docs/apis/servicestage.md, "LaneGroupService and
+        // LaneService").
         Self {
-            environments: Shelf::new("environments", 1000),
-            addons: Shelf::new("add-ons", 1000),
-            applications: Shelf::new("applications", 1000),
+            environments: Store::new("environments", 1000),
+            addons: Store::new("add-ons", 1000),
+            applications: Store::new("applications", 1000),
             configurations: BTreeMap::new(),
-            components: Shelf::new("components", 1000),
+            components: Store::new("components", 1000),
             jobs: jobs::Jobs::default(),
-            stacks: Shelf::new("runtime stacks", 200),
-            config_groups: Shelf::new("config groups", 200),
-            configs: Shelf::new("configs", 500),
-            directories: Shelf::new("directory settings", 200),
-            plans: Shelf::new("release plans", 200),
-            pipelines: Shelf::new("pipelines", 200),
-            lane_groups: Shelf::new("lane groups", 300),
-            lanes: Shelf::new("lanes", 1000),
+            stacks: Store::new("runtime stacks", 200),
+            config_groups: Store::new("config groups", 200),
+            configs: Store::new("configs", 500),
+            directories: Store::new("directory settings", 200),
+            plans: Store::new("release plans", 200),
+            pipelines: Store::new("pipelines", 200),
+            lane_groups: Store::new("lane groups", 300),
+            lanes: Store::new("lanes", 1000),
         }
     }
 }
 
 impl ServiceStage {
-    /// With the environment and the add-on that the lines to paste name; with
-    /// `preload` an application and a running component as well.
+    /// Creates the environment and the add-on that the printed example commands use;
+    /// with `preload` also an application and a running component.
     pub fn new(preload: bool, now: SystemTime) -> Self {
         let mut project = Project::default();
         let now = millis(now);
         project
             .environments
-            .preload(environments::first(ENVIRONMENT_ID, PROJECT_ID, now));
-        let addon = addons::Addon::first(ADDON_ID, ENVIRONMENT_ID);
-        project.jobs.keep(addon.job().clone());
+            .preload(environments::preloaded(ENVIRONMENT_ID, PROJECT_ID, now));
+        let addon = addons::Addon::preloaded(ADDON_ID, ENVIRONMENT_ID);
+        project.jobs.add(addon.job().clone());
         project.addons.preload(addon);
         if preload {
             project
                 .applications
-                .preload(applications::first(PROJECT_ID, now));
-            let component = components::Component::first(now);
+                .preload(applications::preloaded(PROJECT_ID, now));
+            let component = components::Component::preloaded(now);
             component
                 .jobs()
-                .for_each(|job| project.jobs.keep(job.clone()));
+                .for_each(|job| project.jobs.add(job.clone()));
             project.components.preload(component);
         }
         Self {
@@ -117,32 +117,32 @@ impl ServiceStage {
     }
 }
 
-/// A request whose caller is known.
+/// An authenticated request.
 struct Call<'a> {
-    world: &'a World,
-    ask: &'a Ask,
-    /// The caller's project, which is the path's.
+    upstreams: &'a Upstreams,
+    request: &'a Request,
+    /// Project of the user and of the path.
     project: &'a str,
-    /// The caller's name.
+    /// Name of the user.
     user: &'static str,
 }
 
 impl Call<'_> {
     fn method(&self) -> &Method {
-        &self.ask.method
+        &self.request.method
     }
 
-    /// The known members of the body, checked.
-    fn body(&self, members: &[Member]) -> Result<Object, Answer> {
-        body::read(&self.ask.body, members)
+    /// Parses the body and keeps the known members.
+    fn body(&self, members: &[Member]) -> Result<Object, Response> {
+        body::read(&self.request.body, members)
     }
 
-    /// Now, in epoch milliseconds: what most times of the API are.
+    /// Returns the current time in epoch milliseconds, the API's most common form.
     fn now(&self) -> i64 {
-        millis(self.world.clock.now())
+        millis(self.upstreams.clock.now())
     }
 
-    /// Makes a body a thing: an id, whose it is, and since when.
+    /// Adds id, project, creator and times to a new resource.
     fn stamp(&self, body: &mut Object) {
         let now = self.now();
         body.insert("id".into(), json!(Uuid::new_v4().to_string()));
@@ -152,10 +152,10 @@ impl Call<'_> {
         body.insert("update_time".into(), json!(now));
     }
 
-    /// Puts a body's members over a thing's.
-    fn change(&self, thing: &mut Object, body: Object) {
-        thing.extend(body);
-        thing.insert("update_time".into(), json!(self.now()));
+    /// Merges a body into a resource.
+    fn merge_body(&self, resource: &mut Object, body: Object) {
+        resource.extend(body);
+        resource.insert("update_time".into(), json!(self.now()));
     }
 }
 
@@ -164,40 +164,41 @@ fn millis(at: SystemTime) -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-pub(super) fn answer(world: &World, ask: &Ask) -> Answer {
+pub(super) fn handle(upstreams: &Upstreams, request: &Request) -> Response {
     let request_id = Uuid::new_v4().simple().to_string();
-    let mut answer = route(world, ask).unwrap_or_else(|refused| refused);
-    // The API gateway in front repeats its request id in the body: (a).
-    if let Some(body) = answer
+    let mut response = route(upstreams, request).unwrap_or_else(|unauthorized| unauthorized);
+    // The API gateway in front repeats its request id in the body
+    // (docs/apis/servicestage.md, "Body shapes").
+    if let Some(body) = response
         .body
         .as_mut()
         .filter(|body| body.get("error_msg").is_some())
     {
         body["request_id"] = json!(request_id);
     }
-    answer
-        .with("x-request-id", request_id)
-        .with("content-type", "application/json;charset=UTF-8")
+    response
+        .with_header("x-request-id", request_id)
+        .with_header("content-type", "application/json;charset=UTF-8")
 }
 
-fn route(world: &World, ask: &Ask) -> Result<Answer, Answer> {
-    let segments = ask.segments();
+fn route(upstreams: &Upstreams, request: &Request) -> Result<Response, Response> {
+    let segments = request.segments();
     let ["v3", project, area, ref rest @ ..] = segments[..] else {
-        return Err(no_api());
+        return Err(unknown_api());
     };
-    let user = access::caller(world, ask, project)?;
+    let user = access::authorize(upstreams, request, project)?;
     let call = Call {
-        world,
-        ask,
+        upstreams,
+        request,
         project,
         user,
     };
-    let mut state = lock(&world.servicestage);
+    let mut state = lock(&upstreams.servicestage);
     let state = state.projects.entry(project.to_owned()).or_default();
-    state.settle(world);
+    state.apply_finished_jobs(upstreams);
     match (area, rest) {
-        ("pipeline", ["pipelines", rest @ ..]) => pipelines::answer(&call, state, rest),
-        ("cas", ["jobs", id]) => jobs::answer(&call, state, id),
+        ("pipeline", ["pipelines", rest @ ..]) => pipelines::handle(&call, state, rest),
+        ("cas", ["jobs", id]) => jobs::handle(&call, state, id),
         (
             "cas",
             [
@@ -206,26 +207,29 @@ fn route(world: &World, ask: &Ask) -> Result<Answer, Answer> {
                 "addons" | "addons-metadata",
                 ..,
             ],
-        ) => addons::answer(&call, state, environment, &rest[2..]),
-        ("cas", ["environments", rest @ ..]) => environments::answer(&call, state, rest),
+        ) => addons::handle(&call, state, environment, &rest[2..]),
+        ("cas", ["environments", rest @ ..]) => environments::handle(&call, state, rest),
         ("cas", ["applications", _, "components", ..] | ["components", ..]) => {
-            components::answer(&call, state, rest)
+            components::handle(&call, state, rest)
         }
-        ("cas", ["applications", rest @ ..]) => applications::answer(&call, state, rest),
-        ("cas", ["runtimestacks" | "innerimages", ..]) => stacks::answer(&call, state, rest),
-        ("cas", ["config-groups" | "configs", ..]) => configs::answer(&call, state, rest),
-        ("cas", ["vmapp-configs", rest @ ..]) => directories::answer(&call, state, rest),
-        ("cas", ["release-plans", rest @ ..]) => plans::answer(&call, state, rest),
-        ("cas", ["swimlane-group" | "swimlane", ..]) => lanes::answer(&call, state, rest),
-        _ => Err(no_api()),
+        ("cas", ["applications", rest @ ..]) => applications::handle(&call, state, rest),
+        ("cas", ["runtimestacks" | "innerimages", ..]) => {
+            runtime_stacks::handle(&call, state, rest)
+        }
+        ("cas", ["config-groups" | "configs", ..]) => configs::handle(&call, state, rest),
+        ("cas", ["vmapp-configs", rest @ ..]) => directory_settings::handle(&call, state, rest),
+        ("cas", ["release-plans", rest @ ..]) => release_plans::handle(&call, state, rest),
+        ("cas", ["swimlane-group" | "swimlane", ..]) => lanes::handle(&call, state, rest),
+        _ => Err(unknown_api()),
     }
 }
 
 impl Project {
-    /// Lets happen what the time has brought: whoever's job is over has its state.
-    fn settle(&mut self, world: &World) {
-        self.jobs.at(world.clock.instant());
-        self.addons.retain(|addon| !addon.is_gone(world));
-        self.components.retain(|component| component.settle(world));
+    /// Applies the results of all jobs that have ended by now.
+    fn apply_finished_jobs(&mut self, upstreams: &Upstreams) {
+        self.jobs.at(upstreams.clock.instant());
+        self.addons.retain(|addon| !addon.is_deleted(upstreams));
+        self.components
+            .retain(|component| component.apply_finished_jobs(upstreams));
     }
 }

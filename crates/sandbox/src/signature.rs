@@ -1,7 +1,7 @@
-//! Verifies Huawei Cloud's request signature, `SDK-HMAC-SHA256`, of a request as it
-//! arrived.
+//! Verifies Huawei Cloud's request signature, `SDK-HMAC-SHA256`, of a request as
+//! received.
 //!
-//! This is code of its own, not the gateway's signer: the two check each other.
+//! Implemented independently of the gateway's signer, so that the two check each other.
 //! Source of the rules: the official Python signer (huaweicloudsdkcore,
 //! `signer/signer.py`); its vectors are in `tests/fixtures/servicestage`.
 
@@ -14,20 +14,20 @@ use ring::{digest, hmac};
 
 const ALGORITHM: &str = "SDK-HMAC-SHA256";
 
-/// How far the date of a request may be from the server's clock.
-/// Source: Huaweicloud API Gateway, "AK/SK Signing and Authentication".
+/// Maximum difference between the date of a request and the server's clock. Source:
+/// Huaweicloud API Gateway, "AK/SK Signing and Authentication".
 pub const MAX_SKEW: Duration = Duration::from_secs(15 * 60);
 
-/// A request as it arrived.
+/// A request as received.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// The HTTP method.
+    /// HTTP method.
     pub method: &'a Method,
-    /// Path and query as they were on the wire.
+    /// Path and query as on the wire.
     pub target: &'a str,
     /// All headers, `host` included.
     pub headers: &'a HeaderMap,
-    /// The body as it was on the wire.
+    /// Body as on the wire.
     pub body: &'a [u8],
 }
 
@@ -36,8 +36,8 @@ pub fn access_key(headers: &HeaderMap) -> Option<&str> {
     Some(parse_authorization(headers)?.access_key)
 }
 
-/// Verifies the signature against the secret key, in constant time, and where `now`
-/// is given the date against the clock. Fails with what is wrong.
+/// Verifies the signature with the secret key, in constant time, and the date against
+/// `now` if given. Fails with the reason.
 pub fn verify(
     request: Request<'_>,
     secret: &str,
@@ -101,8 +101,8 @@ fn parse_authorization(headers: &HeaderMap) -> Option<Authorization<'_>> {
     })
 }
 
-/// Method, path, query, headers, their names, and the hash of the body, a line each.
-/// Fails when one of the headers is missing.
+/// Joins method, path, query, headers, header names and body hash with line breaks.
+/// Fails if a signed header is missing.
 fn canonical_request(request: Request<'_>, signed: &str) -> Result<Vec<u8>, &'static str> {
     let Request {
         method,
@@ -121,19 +121,19 @@ fn canonical_request(request: Request<'_>, signed: &str) -> Result<Vec<u8>, &'st
         let name = name.as_bytes();
         lines.push([name, value.as_bytes().trim_ascii()].join(&b':'));
     }
-    // The block of headers ends with a line break of its own.
+    // The block of headers ends with an additional line break.
     lines.push(Vec::new());
     lines.push(signed.as_bytes().to_vec());
     lines.push(match headers.get("x-sdk-content-sha256") {
-        // The hash of an empty body is its own, whatever the header says.
+        // An empty body is always hashed, whatever the header says.
         Some(stated) if !body.is_empty() => stated.as_bytes().to_vec(),
         _ => hex_sha256(body).into_bytes(),
     });
     Ok(lines.join(&b'\n'))
 }
 
-/// Decodes the path before it is cut into segments, so that `%2F` separates; ends in a
-/// slash.
+/// Decodes the path before it is split into segments, so that `%2F` separates; adds a
+/// trailing slash.
 fn canonical_path(path: &str) -> String {
     let mut out = String::with_capacity(path.len() + 1);
     for byte in percent_decode_str(path) {

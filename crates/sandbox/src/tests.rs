@@ -9,17 +9,17 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 /// A sandbox without a socket.
-struct Bench {
-    world: Arc<World>,
+struct TestSandbox {
+    upstreams: Arc<Upstreams>,
 }
 
-struct Got {
+struct TestResponse {
     status: u16,
     headers: HeaderMap,
     body: Value,
 }
 
-impl Got {
+impl TestResponse {
     fn header(&self, name: &str) -> &str {
         self.headers
             .get(name)
@@ -27,12 +27,12 @@ impl Got {
     }
 }
 
-const QUIET: Settings = Settings {
+const TEST_SETTINGS: Settings = Settings {
     step: Duration::from_secs(2),
     token_ttl: Duration::from_secs(3600),
     play: false,
     preload: false,
-    jp1ao: Jp1aoRules {
+    jp1ao: Jp1aoOptions {
         version: Jp1aoVersion::V12,
         compact_offsets: false,
         schema_envelope: false,
@@ -46,10 +46,10 @@ const QUIET: Settings = Settings {
     events_kept: 1_000,
 };
 
-impl Bench {
+impl TestSandbox {
     fn new(settings: Settings) -> Self {
         Self {
-            world: Arc::new(World::new("http://127.0.0.1:1".to_owned(), settings)),
+            upstreams: Arc::new(Upstreams::new("http://127.0.0.1:1".to_owned(), settings)),
         }
     }
 
@@ -59,8 +59,8 @@ impl Bench {
         target: &str,
         headers: &[(&str, &str)],
         body: Option<&str>,
-    ) -> Got {
-        let mut request = Request::builder().method(method).uri(target);
+    ) -> TestResponse {
+        let mut request = http::Request::builder().method(method).uri(target);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -70,21 +70,24 @@ impl Bench {
         let request = request
             .body(Body::from(body.unwrap_or_default().to_owned()))
             .unwrap();
-        let response = router(self.world.clone()).oneshot(request).await.unwrap();
+        let response = router(self.upstreams.clone())
+            .oneshot(request)
+            .await
+            .unwrap();
         let (parts, body) = response.into_parts();
         let bytes = to_bytes(body, usize::MAX).await.unwrap();
         let body = match bytes.is_empty() {
             true => Value::Null,
             false => serde_json::from_slice(&bytes).unwrap(),
         };
-        Got {
+        TestResponse {
             status: parts.status.as_u16(),
             headers: parts.headers,
             body,
         }
     }
 
-    async fn call(&self, token: &str, method: &str, target: &str, body: Value) -> Got {
+    async fn call(&self, token: &str, method: &str, target: &str, body: Value) -> TestResponse {
         let text = (!body.is_null()).then(|| body.to_string());
         self.send(method, target, &[("x-auth-token", token)], text.as_deref())
             .await
@@ -117,7 +120,7 @@ fn heat(rest: &str) -> String {
 }
 
 #[tokio::test]
-async fn public_addresses_are_refused() {
+async fn public_listen_address_is_rejected() {
     let listen: SocketAddr = "0.0.0.0:0".parse().unwrap();
     let refused = Sandbox::start(listen, Settings::default())
         .await
@@ -126,7 +129,7 @@ async fn public_addresses_are_refused() {
 }
 
 #[tokio::test]
-async fn serves_a_socket_until_stopped() {
+async fn stop_closes_the_listener() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let sandbox = Sandbox::start("127.0.0.1:0".parse().unwrap(), Settings::default())
         .await
@@ -135,9 +138,9 @@ async fn serves_a_socket_until_stopped() {
     let mut socket = tokio::net::TcpStream::connect(addr).await.unwrap();
     let request = "GET /healthcheck?a=%20b HTTP/1.1\r\nHost: x\r\nX-Auth-Token: geheim\r\nConnection: close\r\n\r\n";
     socket.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    let mut response = String::new();
+    socket.read_to_string(&mut response).await.unwrap();
+    assert!(response.starts_with("HTTP/1.1 200 OK"), "{response}");
     let seen = sandbox.requests();
     assert_eq!(seen[0].path_and_query, "/healthcheck?a=%20b");
     assert_eq!(seen[0].headers["x-auth-token"], "***");
@@ -149,18 +152,18 @@ async fn serves_a_socket_until_stopped() {
 
 #[tokio::test(start_paused = true)]
 async fn tokens_expire_and_are_rescoped_and_revoked() {
-    let bench = Bench::new(QUIET);
-    let token = bench.demo().await;
+    let sandbox = TestSandbox::new(TEST_SETTINGS);
+    let token = sandbox.demo().await;
     tokio::time::advance(Duration::from_secs(3599)).await;
-    // A token for a token keeps the old expiry (heat.md 7.1).
-    let again = bench
+    // Exchanging a token keeps the expiry (docs/apis/heat.md, "Keystone v3").
+    let again = sandbox
         .token_of(json!({"auth": {
             "identity": {"methods": ["token"], "token": {"id": token}},
             "scope": {"project": {"id": PROJECT_ID}},
         }}))
         .await;
     assert_eq!(
-        bench
+        sandbox
             .call(&again, "GET", &heat("software_configs"), Value::Null)
             .await
             .status,
@@ -168,30 +171,30 @@ async fn tokens_expire_and_are_rescoped_and_revoked() {
     );
     tokio::time::advance(Duration::from_secs(1)).await;
     for token in [token, again] {
-        let got = bench
+        let got = sandbox
             .call(&token, "GET", &heat("software_configs"), Value::Null)
             .await;
         assert_eq!(got.status, 401);
         assert!(got.header("www-authenticate").starts_with("Keystone uri="));
     }
-    let token = bench.demo().await;
+    let token = sandbox.demo().await;
     let headers = [
         ("x-auth-token", token.as_str()),
         ("x-subject-token", token.as_str()),
     ];
-    let shown = bench
+    let shown = sandbox
         .send("GET", "/identity/v3/auth/tokens", &headers, None)
         .await;
     assert_eq!(shown.body["token"]["project"]["id"], PROJECT_ID);
     assert_eq!(
-        bench
+        sandbox
             .send("DELETE", "/identity/v3/auth/tokens", &headers, None)
             .await
             .status,
         204
     );
     assert_eq!(
-        bench
+        sandbox
             .send("GET", "/identity/v3/auth/tokens", &headers, None)
             .await
             .status,
@@ -201,9 +204,9 @@ async fn tokens_expire_and_are_rescoped_and_revoked() {
 
 #[tokio::test]
 async fn unscoped_tokens_are_forbidden() {
-    let bench = Bench::new(QUIET);
-    let token = bench.login(USERNAME, None).await;
-    let got = bench
+    let sandbox = TestSandbox::new(TEST_SETTINGS);
+    let token = sandbox.login(USERNAME, None).await;
+    let got = sandbox
         .call(&token, "GET", &heat("software_configs"), Value::Null)
         .await;
     assert_eq!(
@@ -213,9 +216,9 @@ async fn unscoped_tokens_are_forbidden() {
 }
 
 #[tokio::test]
-async fn heats_edges() {
-    let bench = Bench::new(QUIET);
-    let token = bench.demo().await;
+async fn heat_routing_and_body_errors() {
+    let sandbox = TestSandbox::new(TEST_SETTINGS);
+    let token = sandbox.demo().await;
     for (method, path, status) in [
         ("GET", "/".to_owned(), 300),
         ("GET", "/v9/x".to_owned(), 300),
@@ -232,28 +235,28 @@ async fn heats_edges() {
         ("GET", heat("software_deployments?server_id="), 200),
         ("GET", heat("stacks"), 200),
     ] {
-        let got = bench.call(&token, method, &path, Value::Null).await;
+        let got = sandbox.call(&token, method, &path, Value::Null).await;
         assert_eq!(got.status, status, "{method} {path}: {}", got.body);
         assert!(
             got.header("x-openstack-request-id").starts_with("req-"),
             "{path}"
         );
     }
-    // A body without a length is none, and so is one that a space leads.
+    // A body without a length is ignored, and so is one with a leading space.
     let headers = [("x-auth-token", token.as_str())];
     for body in [" {}", "[]", "\"{}\""] {
-        let got = bench
+        let got = sandbox
             .send("POST", &heat("software_configs"), &headers, Some(body))
             .await;
         assert_eq!(got.status, 400, "{body}");
     }
-    let used = bench
+    let used = sandbox
         .call(&token, "POST", &heat("software_configs"), json!({}))
         .await;
     let config = used.body["software_config"]["id"].as_str().unwrap();
     let server = json!({"config_id": config, "server_id": "s"});
     assert_eq!(
-        bench
+        sandbox
             .call(
                 &token,
                 "POST",
@@ -264,7 +267,7 @@ async fn heats_edges() {
             .status,
         200
     );
-    let got = bench
+    let got = sandbox
         .call(
             &token,
             "DELETE",
@@ -278,7 +281,7 @@ async fn heats_edges() {
     );
     let mut long = server;
     long["stack_user_project_id"] = json!("x".repeat(65));
-    let got = bench
+    let got = sandbox
         .call(&token, "POST", &heat("software_deployments"), long)
         .await;
     assert_eq!(
@@ -288,21 +291,21 @@ async fn heats_edges() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn deployments_play() {
-    let bench = Bench::new(Settings {
+async fn deployments_complete_by_themselves() {
+    let sandbox = TestSandbox::new(Settings {
         play: true,
-        ..QUIET
+        ..TEST_SETTINGS
     });
-    let token = bench.demo().await;
+    let token = sandbox.demo().await;
     let make = async |config: Value, inputs: Value| {
-        let config = bench
+        let config = sandbox
             .call(&token, "POST", &heat("software_configs"), config)
             .await;
         let body = json!({
             "config_id": config.body["software_config"]["id"], "server_id": "s", "status": "IN_PROGRESS",
             "input_values": inputs,
         });
-        let made = bench
+        let made = sandbox
             .call(&token, "POST", &heat("software_deployments"), body)
             .await;
         made.body["software_deployment"]["id"]
@@ -323,14 +326,14 @@ async fn deployments_play() {
     let path = |id: &str| heat(&format!("software_deployments/{id}"));
     let working = json!({"status": "IN_PROGRESS", "status_reason": "by hand"});
     assert_eq!(
-        bench
+        sandbox
             .call(&token, "PUT", &path(&taken), working)
             .await
             .status,
         200
     );
     let statuses = async || {
-        let list = bench
+        let list = sandbox
             .call(&token, "GET", &heat("software_deployments"), Value::Null)
             .await;
         let found = list.body["software_deployments"]
@@ -352,7 +355,11 @@ async fn deployments_play() {
         "a list does not fetch what lies in Swift"
     );
     let show = async |id: &str| {
-        bench.call(&token, "GET", &path(id), Value::Null).await.body["software_deployment"].clone()
+        sandbox
+            .call(&token, "GET", &path(id), Value::Null)
+            .await
+            .body["software_deployment"]
+            .clone()
     };
     assert_eq!(show(&lazy).await["status"], "COMPLETE");
     assert_eq!(show(&taken).await["status"], "IN_PROGRESS");
@@ -377,11 +384,11 @@ async fn deployments_play() {
 }
 
 #[tokio::test]
-async fn something_is_there_at_first() {
-    let bench = Bench::new(Settings::default());
-    let token = bench.demo().await;
+async fn preloaded_objects_exist_at_start() {
+    let sandbox = TestSandbox::new(Settings::default());
+    let token = sandbox.demo().await;
     let path = heat(&format!("software_deployments?server_id={SERVER_ID}"));
-    let list = bench.call(&token, "GET", &path, Value::Null).await;
+    let list = sandbox.call(&token, "GET", &path, Value::Null).await;
     let found = &list.body["software_deployments"][0];
     assert_eq!(found["status"], "COMPLETE");
     let config = heat(&format!(
@@ -389,7 +396,10 @@ async fn something_is_there_at_first() {
         found["config_id"].as_str().unwrap()
     ));
     assert_eq!(
-        bench.call(&token, "GET", &config, Value::Null).await.status,
+        sandbox
+            .call(&token, "GET", &config, Value::Null)
+            .await
+            .status,
         200
     );
 }

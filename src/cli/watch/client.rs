@@ -1,4 +1,4 @@
-//! Streams of a gateway, as JSON, resumed when they break.
+//! Reads streams of a gateway as JSON, and resumes them when the connection breaks.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -13,36 +13,36 @@ use tonic::metadata::{MetadataKey, MetadataMap, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Request, Status};
 
-use super::options::{Options, Plan, Source};
+use super::options::{Options, Source, StreamRequest};
 use crate::server::{TOKEN, WireCodec};
 use drawbridge_transcoder::json::{self, wire};
 
-/// Tries in a row before a stream is given up.
-const TRIES: u32 = 6;
-/// The pause before the second try; each further one is twice as long.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// The largest message taken.
-const MAX_MESSAGE: usize = 64 << 20;
+/// Maximum number of attempts in a row without a message.
+const MAX_ATTEMPTS: u32 = 6;
+/// Backoff before the second attempt. It doubles with each further attempt.
+const INITIAL_BACKOFF: Duration = Duration::from_millis(250);
+/// Maximum size of a message.
+const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
-/// What a stream brings.
+/// What happens on a stream.
 #[derive(Debug)]
-pub(super) enum News {
+pub(super) enum StreamEvent {
     /// A message, as JSON.
     Message(Value),
-    /// It broke and is tried again.
-    Trouble(String),
-    /// It has ended, or cannot go on.
-    Over(Result<(), String>),
+    /// The stream broke and is resumed. The text describes the status.
+    Retry(String),
+    /// The stream has ended, or cannot be resumed.
+    End(Result<(), String>),
 }
 
-/// A gateway, and as whom it is spoken to.
+/// A connection to a gateway, and the metadata of each call.
 pub(super) struct Gateway {
     channel: Channel,
     metadata: MetadataMap,
 }
 
 impl Gateway {
-    /// Connects with the first call.
+    /// Creates a connection, which the first call opens.
     pub(super) fn new(
         options: &Options,
         env: &dyn Fn(&str) -> Option<String>,
@@ -88,7 +88,9 @@ fn metadata(
         let key = MetadataKey::from_bytes(name.as_bytes());
         let value = MetadataValue::try_from(value);
         let (Ok(key), Ok(mut value)) = (key, value) else {
-            return Err(format!("the metadata `{name}` is not what gRPC can send"));
+            return Err(format!(
+                "the name or the value of the metadata `{name}` is invalid in gRPC"
+            ));
         };
         value.set_sensitive(secret);
         metadata.insert(key, value);
@@ -111,49 +113,60 @@ fn metadata(
     Ok(metadata)
 }
 
-/// Follows a stream to its end; what it brings goes to `news`.
-pub(super) async fn follow(gateway: Arc<Gateway>, plan: Plan, news: mpsc::Sender<(Source, News)>) {
-    let source = plan.source;
-    let mut request = plan.request.clone();
-    let mut tries = 0;
+/// Reads a stream until it ends, and sends what happens to `events`.
+pub(super) async fn follow(
+    gateway: Arc<Gateway>,
+    stream_request: StreamRequest,
+    events: mpsc::Sender<(Source, StreamEvent)>,
+) {
+    let source = stream_request.source;
+    let mut request = stream_request.request.clone();
+    let mut attempts = 0;
     loop {
-        let mut brought = false;
-        let end = stream(&gateway, &plan, &mut request, &news, &mut brought).await;
-        if brought {
-            tries = 0;
+        let mut received = false;
+        let end = stream(
+            &gateway,
+            &stream_request,
+            &mut request,
+            &events,
+            &mut received,
+        )
+        .await;
+        if received {
+            attempts = 0;
         }
         let Some(end) = end else {
             return;
         };
-        let over = match end {
+        let end = match end {
             Ok(()) => Ok(()),
-            Err(status) if passes(&status) && tries + 1 < TRIES => {
-                tries += 1;
-                let trouble = News::Trouble(told(&status));
-                // Once is enough.
-                if tries == 1 && news.send((source, trouble)).await.is_err() {
+            Err(status) if is_retryable(&status) && attempts + 1 < MAX_ATTEMPTS => {
+                attempts += 1;
+                let retry = StreamEvent::Retry(describe(&status));
+                // Only the first attempt of a row is reported.
+                if attempts == 1 && events.send((source, retry)).await.is_err() {
                     return;
                 }
-                tokio::time::sleep(FIRST_PAUSE * (1 << (tries - 1))).await;
+                tokio::time::sleep(INITIAL_BACKOFF * (1 << (attempts - 1))).await;
                 continue;
             }
-            Err(status) => Err(told(&status)),
+            Err(status) => Err(describe(&status)),
         };
-        let _ = news.send((source, News::Over(over))).await;
+        let _ = events.send((source, StreamEvent::End(end))).await;
         return;
     }
 }
 
-/// One stream until it ends. None when nobody listens any more.
+/// Reads one stream until it ends. Returns none if the receiver of `events` is gone.
 async fn stream(
     gateway: &Gateway,
-    plan: &Plan,
+    stream_request: &StreamRequest,
     request: &mut Bytes,
-    news: &mpsc::Sender<(Source, News)>,
-    brought: &mut bool,
+    events: &mpsc::Sender<(Source, StreamEvent)>,
+    received: &mut bool,
 ) -> Option<Result<(), Status>> {
-    let method = &plan.method;
-    let mut grpc = Grpc::new(gateway.channel.clone()).max_decoding_message_size(MAX_MESSAGE);
+    let method = &stream_request.method;
+    let mut grpc = Grpc::new(gateway.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
     if let Err(e) = grpc.ready().await {
         return Some(Err(Status::unavailable(causes(&e))));
     }
@@ -173,7 +186,7 @@ async fn stream(
             Ok(None) => return Some(Ok(())),
             Err(status) => return Some(Err(status)),
         };
-        *brought = true;
+        *received = true;
         let mut json = Vec::with_capacity(message.len() * 2);
         let written = json::to_json(
             &method.schema,
@@ -186,15 +199,15 @@ async fn stream(
             Ok(Ok(value)) => value,
             _ => {
                 return Some(Err(Status::internal(
-                    "a message is not what the contract says",
+                    "a message does not match the contract",
                 )));
             }
         };
-        if let Some(next) = resumed(plan, &value) {
+        if let Some(next) = resumed_request(stream_request, &value) {
             *request = next;
         }
-        if news
-            .send((plan.source, News::Message(value)))
+        if events
+            .send((stream_request.source, StreamEvent::Message(value)))
             .await
             .is_err()
         {
@@ -203,11 +216,11 @@ async fn stream(
     }
 }
 
-/// The request that goes on behind this message.
-fn resumed(plan: &Plan, message: &Value) -> Option<Bytes> {
-    let (field, member) = plan.resume.as_ref()?;
+/// Returns the request that resumes the stream after this message.
+fn resumed_request(stream_request: &StreamRequest, message: &Value) -> Option<Bytes> {
+    let (field, member) = stream_request.resume.as_ref()?;
     let field = *field;
-    let mut request = plan.request.to_vec();
+    let mut request = stream_request.request.to_vec();
     match message.get(&**member)? {
         Value::String(marker) => wire::write_bytes(&mut request, field, marker.as_bytes()),
         Value::Number(offset) => wire::write_uint(&mut request, field, offset.as_u64()?),
@@ -216,8 +229,8 @@ fn resumed(plan: &Plan, message: &Value) -> Option<Bytes> {
     Some(request.into())
 }
 
-/// Whether the same stream may go on a little later.
-fn passes(status: &Status) -> bool {
+/// Returns whether the stream can be resumed: the gateway or the connection is unavailable.
+fn is_retryable(status: &Status) -> bool {
     status.code() == Code::Unavailable
         || (status.source().is_some()
             && matches!(
@@ -226,7 +239,7 @@ fn passes(status: &Status) -> bool {
             ))
 }
 
-fn told(status: &Status) -> String {
+fn describe(status: &Status) -> String {
     let code = crate::telemetry::code_name(status.code());
     match status.message() {
         "" => code.to_owned(),
@@ -234,7 +247,7 @@ fn told(status: &Status) -> String {
     }
 }
 
-/// An error with its causes, of which the last one says most.
+/// Returns an error and its sources; the last is usually the most specific.
 fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -1,4 +1,4 @@
-//! What the user wants to see, and the streams that show it.
+//! Arguments of `drawbridge watch`, and the streams to open for them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use drawbridge_transcoder::contract::{Contract, Method};
 use drawbridge_transcoder::json::wire;
 use drawbridge_transcoder::schema::Kind;
 
-/// What `drawbridge watch` was asked for.
+/// Arguments of `drawbridge watch`.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// What to watch.
+    /// The resource to watch.
     #[command(subcommand)]
     pub subject: Subject,
-    /// The gateway; `https://` needs --ca.
+    /// URL of the gateway. https:// needs --ca.
     #[arg(
         long,
         value_name = "URL",
@@ -24,32 +24,32 @@ pub struct Options {
         global = true
     )]
     pub gateway: String,
-    /// The upstream, by its name at the gateway. Default: the family's default.
+    /// Name of the upstream. Default: the default upstream of the family.
     #[arg(long, value_name = "NAME", global = true)]
     pub upstream: Option<String>,
-    /// The project. Default: the upstream's own.
+    /// Project id. Default: that of the upstream.
     #[arg(long, value_name = "ID", global = true)]
     pub project: Option<String>,
-    /// One JSON object per line and message, for programs.
+    /// Print each message as one line of JSON.
     #[arg(long, global = true)]
     pub json: bool,
-    /// Further request metadata, NAME=VALUE. Secrets are better in the environment:
-    /// DRAWBRIDGE_TOKEN for the gateway's own callers' tokens, OS_TOKEN for
-    /// upstreams that take the caller's `x-auth-token`.
+    /// Further request metadata; may be repeated. Set secrets in the environment instead:
+    /// DRAWBRIDGE_TOKEN is sent as `drawbridge-token`, which authenticates clients of the
+    /// gateway, OS_TOKEN as `x-auth-token`, for upstreams of the kind passthrough.
     #[arg(long, value_name = "NAME=VALUE", global = true)]
     pub metadata: Vec<String>,
-    /// The certificate authority of the gateway, PEM.
+    /// CA certificate of the gateway, PEM.
     #[arg(long, value_name = "FILE", global = true)]
     pub ca: Option<PathBuf>,
-    /// The client's certificate, PEM.
+    /// Client certificate, PEM.
     #[arg(long, value_name = "FILE", requires = "key", global = true)]
     pub cert: Option<PathBuf>,
-    /// The client's key, PEM.
+    /// Private key of the client certificate, PEM.
     #[arg(long, value_name = "FILE", requires = "cert", global = true)]
     pub key: Option<PathBuf>,
 }
 
-/// What is watched.
+/// The resource to watch.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Subject {
     /// An OpenStack stack: its state, resources and events.
@@ -74,19 +74,19 @@ pub enum Subject {
     },
 }
 
-/// One stream of a view.
+/// One stream of a view, with the name of its rpc.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Source {
-    /// The state of the subject: its end is the end of the view.
+    /// The states of the resource. The view ends when this stream ends.
     State(&'static str),
-    /// Entries, each told once.
+    /// Events of the resource.
     Events(&'static str),
-    /// Lines of a text.
+    /// Lines of a log.
     Log(&'static str),
 }
 
 impl Source {
-    /// The name of the rpc.
+    /// Returns the name of the rpc.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::State(name) | Self::Events(name) | Self::Log(name) => name,
@@ -94,23 +94,23 @@ impl Source {
     }
 }
 
-/// One stream to open.
+/// A stream to open.
 #[derive(Clone, Debug)]
-pub(super) struct Plan {
+pub(super) struct StreamRequest {
     pub(super) source: Source,
     pub(super) method: Arc<Method>,
     pub(super) request: Bytes,
-    /// Logs: the field of the request to resume by, and the member of the
-    /// messages that it takes.
+    /// For events and logs: the request field to resume at, and the message member that has
+    /// its value.
     pub(super) resume: Option<(u32, Box<str>)>,
 }
 
 const HEAT: &str = "openstack.orchestration.v1";
-const STAGE: &str = "huaweicloud.servicestage.v3";
-const AO: &str = "hitachi.automation.v1";
+const SERVICESTAGE: &str = "huaweicloud.servicestage.v3";
+const JP1AO: &str = "hitachi.automation.v1";
 
 impl Options {
-    /// What stands at the head of the view.
+    /// Returns the title of the view.
     pub(super) fn title(&self) -> String {
         match &self.subject {
             Subject::Stack { name } => format!("stack {name}"),
@@ -120,59 +120,60 @@ impl Options {
         }
     }
 
-    /// The streams of the view, the one of the state first. None, where the
-    /// contract lacks that; others are left out.
-    pub(super) fn plans(&self, contract: &Contract) -> Vec<Plan> {
-        let plan = |package: &str, service: &str, source: Source, fields: &[(&str, &str)]| {
-            let path = format!("/{package}.{service}/{}", source.name());
-            let method = contract.method(&path)?;
-            let resume = match source {
-                Source::State(_) => None,
-                Source::Events(_) => Some(("marker", "marker")),
-                Source::Log(_) => Some(("offset", "next_offset")),
-            };
-            let input = method.schema.message(method.input);
-            let resume = match resume {
-                Some((field, member)) => {
-                    let output = method.schema.message(method.output);
-                    let member = output.field(member)?.1.wire_name.clone();
-                    Some((input.field(field)?.1.number, member))
-                }
-                None => None,
-            };
-            let mut request = Vec::new();
-            let project = self
-                .project
-                .as_deref()
-                .map(|project| ("project_id", project));
-            for (name, value) in fields.iter().copied().chain(project) {
-                let Some((_, field)) = input.field(name) else {
-                    continue;
+    /// Returns the streams of the view, beginning with that of the state. Without that one
+    /// in the contract there are none; others may be missing.
+    pub(super) fn stream_requests(&self, contract: &Contract) -> Vec<StreamRequest> {
+        let stream_request =
+            |package: &str, service: &str, source: Source, fields: &[(&str, &str)]| {
+                let path = format!("/{package}.{service}/{}", source.name());
+                let method = contract.method(&path)?;
+                let resume = match source {
+                    Source::State(_) => None,
+                    Source::Events(_) => Some(("marker", "marker")),
+                    Source::Log(_) => Some(("offset", "next_offset")),
                 };
-                match (field.kind, value.parse()) {
-                    (Kind::String, _) => {
-                        wire::write_bytes(&mut request, field.number, value.as_bytes());
+                let input = method.schema.message(method.input);
+                let resume = match resume {
+                    Some((field, member)) => {
+                        let output = method.schema.message(method.output);
+                        let member = output.field(member)?.1.wire_name.clone();
+                        Some((input.field(field)?.1.number, member))
                     }
-                    (_, Ok(number)) => wire::write_uint(&mut request, field.number, number),
-                    _ => {}
+                    None => None,
+                };
+                let mut request = Vec::new();
+                let project = self
+                    .project
+                    .as_deref()
+                    .map(|project| ("project_id", project));
+                for (name, value) in fields.iter().copied().chain(project) {
+                    let Some((_, field)) = input.field(name) else {
+                        continue;
+                    };
+                    match (field.kind, value.parse()) {
+                        (Kind::String, _) => {
+                            wire::write_bytes(&mut request, field.number, value.as_bytes());
+                        }
+                        (_, Ok(number)) => wire::write_uint(&mut request, field.number, number),
+                        _ => {}
+                    }
                 }
-            }
-            Some(Plan {
-                source,
-                method: method.clone(),
-                request: request.into(),
-                resume,
-            })
-        };
-        let plans = match &self.subject {
+                Some(StreamRequest {
+                    source,
+                    method: method.clone(),
+                    request: request.into(),
+                    resume,
+                })
+            };
+        let stream_requests = match &self.subject {
             Subject::Stack { name } => [
-                plan(
+                stream_request(
                     HEAT,
                     "StackService",
                     Source::State("WatchStack"),
                     &[("stack_name", name)],
                 ),
-                plan(
+                stream_request(
                     HEAT,
                     "StackEventService",
                     Source::Events("WatchStackEvents"),
@@ -180,7 +181,7 @@ impl Options {
                 ),
             ],
             Subject::Deployment { id } => [
-                plan(
+                stream_request(
                     HEAT,
                     "SoftwareDeploymentService",
                     Source::State("WatchSoftwareDeployment"),
@@ -189,8 +190,8 @@ impl Options {
                 None,
             ],
             Subject::Job { id } => [
-                plan(
-                    STAGE,
+                stream_request(
+                    SERVICESTAGE,
                     "JobService",
                     Source::State("WatchJob"),
                     &[("job_id", id)],
@@ -200,14 +201,14 @@ impl Options {
             Subject::Task { id } => {
                 let id = id.to_string();
                 [
-                    plan(
-                        AO,
+                    stream_request(
+                        JP1AO,
                         "TaskService",
                         Source::State("WatchTask"),
                         &[("id", &id), ("steps", "1")],
                     ),
-                    plan(
-                        AO,
+                    stream_request(
+                        JP1AO,
                         "TaskService",
                         Source::Log("WatchTaskLog"),
                         &[("task_id", &id)],
@@ -215,9 +216,9 @@ impl Options {
                 ]
             }
         };
-        match plans {
+        match stream_requests {
             [None, _] => Vec::new(),
-            plans => plans.into_iter().flatten().collect(),
+            stream_requests => stream_requests.into_iter().flatten().collect(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! From the messages of streams to lines: pure, so that tables test it.
+//! Turns the messages of streams into lines. Pure: no I/O and no clock.
 
 use std::collections::HashMap;
 
@@ -6,43 +6,43 @@ use serde_json::Value;
 
 use super::options::Source;
 
-/// How something stands.
+/// How a line is marked and coloured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mark {
-    /// It is done as it should be.
-    Good,
-    /// It has failed.
-    Bad,
-    /// It goes on.
-    Busy,
-    /// A remark.
-    Note,
+    /// Succeeded.
+    Success,
+    /// Failed.
+    Failure,
+    /// In progress.
+    Progress,
+    /// Neither of these.
+    Info,
 }
 
 /// One line of the view.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Line {
-    /// `12:00:01`, or empty.
+    /// `12:00:01`, or empty if the message has no time.
     pub(super) time: String,
     pub(super) mark: Mark,
-    pub(super) what: String,
+    pub(super) subject: String,
     pub(super) state: String,
-    pub(super) why: String,
+    pub(super) reason: String,
 }
 
-/// The bottom line.
+/// The status line at the bottom of a terminal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Status {
-    pub(super) what: String,
+    pub(super) subject: String,
     pub(super) state: String,
     pub(super) mark: Mark,
-    /// How many parts are done, of how many.
+    /// Number of finished parts, and of all parts.
     pub(super) parts: Option<(u64, u64)>,
-    /// The state could not be confirmed since.
+    /// Since when the upstream could not be read.
     pub(super) unconfirmed: Option<String>,
 }
 
-/// What was told so far.
+/// The state of the watched resource, as far as lines show it.
 #[derive(Debug)]
 pub(super) struct View {
     title: String,
@@ -51,13 +51,13 @@ pub(super) struct View {
     /// The states of steps, by name.
     steps: HashMap<String, String>,
     outputs: Vec<(String, String)>,
-    /// What it asks.
-    asks: Vec<String>,
+    /// The possible responses to the question of a task.
+    questions: Vec<String>,
     outcome: Option<bool>,
     unconfirmed: Option<String>,
 }
 
-/// Where the state stands in the messages, by family.
+/// JSON pointers to the state of a resource, in the messages of all families.
 const STATES: [&str; 6] = [
     "/stack/stack_status",
     "/software_deployment/status",
@@ -66,34 +66,35 @@ const STATES: [&str; 6] = [
     "/history/status",
     "/snapshot/status",
 ];
+/// JSON pointers to the reason of a state.
 const REASONS: [&str; 2] = [
     "/stack/stack_status_reason",
     "/software_deployment/status_reason",
 ];
-/// Where the steps stand.
+/// JSON pointers to the steps of a resource.
 const STEPS: [&str; 3] = ["/snapshot/tasks", "/steps", "/task_steps"];
 
 impl View {
     pub(super) fn new(title: String) -> Self {
         Self {
-            title: clean(&title),
+            title: sanitize(&title),
             state: String::new(),
             parts: None,
             steps: HashMap::new(),
             outputs: Vec::new(),
-            asks: Vec::new(),
+            questions: Vec::new(),
             outcome: None,
             unconfirmed: None,
         }
     }
 
-    /// Whether it has settled, and well.
+    /// Returns whether the resource has succeeded, once its state is final.
     pub(super) fn outcome(&self) -> Option<bool> {
         self.outcome
     }
 
-    /// What is new in a message.
-    pub(super) fn tell(&mut self, source: Source, message: &Value) -> Vec<Line> {
+    /// Applies a message, and returns a line for each change.
+    pub(super) fn apply(&mut self, source: Source, message: &Value) -> Vec<Line> {
         match source {
             Source::State(_) => self.state(message),
             Source::Events(_) => event(message).into_iter().collect(),
@@ -107,8 +108,8 @@ impl View {
             .pointer("/event/unconfirmed_since")
             .map(|since| clock(Some(since)));
         let is_bookmark = message.pointer("/event/type") == Some(&Value::from("BOOKMARK"));
-        let told = text(message.pointer("/event/outcome"));
-        match told.as_str() {
+        let outcome = text(message.pointer("/event/outcome"));
+        match outcome.as_str() {
             "SUCCEEDED" => self.outcome = Some(true),
             "FAILED" => self.outcome = Some(false),
             _ if !is_bookmark => self.outcome = None,
@@ -124,22 +125,22 @@ impl View {
                     text(found)
                 };
                 let state = first(&["task_status", "status", "step_status"]);
-                let mut what = first(&["task_name", "name", "step_name"]);
-                if what.is_empty() {
-                    what = format!("step {}", number + 1);
+                let mut subject = first(&["task_name", "name", "step_name"]);
+                if subject.is_empty() {
+                    subject = format!("step {}", number + 1);
                 }
                 let mark = mark(&state);
-                done += u64::from(mark == Mark::Good);
-                let key = format!("{number} {what}");
+                done += u64::from(mark == Mark::Success);
+                let key = format!("{number} {subject}");
                 if !state.is_empty()
                     && self.steps.insert(key, state.clone()).as_ref() != Some(&state)
                 {
                     lines.push(Line {
                         time: time.clone(),
                         mark,
-                        what,
+                        subject,
                         state,
-                        why: first(&["messages", "error_msg", "comment"]),
+                        reason: first(&["messages", "error_msg", "comment"]),
                     });
                 }
             }
@@ -152,9 +153,9 @@ impl View {
         if let Some(outputs) = outputs(message) {
             self.outputs = outputs;
         }
-        let gone = message.pointer("/event/type") == Some(&Value::from("DELETED"));
-        let state = if gone && state.is_empty() {
-            "GONE".to_owned()
+        let is_deleted = message.pointer("/event/type") == Some(&Value::from("DELETED"));
+        let state = if is_deleted && state.is_empty() {
+            "DELETED".to_owned()
         } else {
             state
         };
@@ -162,44 +163,44 @@ impl View {
             lines.push(Line {
                 time: time.clone(),
                 mark: self.mark_of(&state),
-                what: self.title.clone(),
+                subject: self.title.clone(),
                 state: state.clone(),
-                why: text(REASONS.iter().find_map(|at| message.pointer(at))),
+                reason: text(REASONS.iter().find_map(|at| message.pointer(at))),
             });
             self.state = state;
         }
         if !is_bookmark {
-            let asks = message.get("asks").map(asks).unwrap_or_default();
-            if asks != self.asks {
-                lines.extend(asks.iter().map(|answer| Line {
+            let questions = message.get("asks").map(responses).unwrap_or_default();
+            if questions != self.questions {
+                lines.extend(questions.iter().map(|response| Line {
                     time: time.clone(),
-                    mark: Mark::Busy,
-                    what: "asks".to_owned(),
+                    mark: Mark::Progress,
+                    subject: "asks".to_owned(),
                     state: String::new(),
-                    why: answer.clone(),
+                    reason: response.clone(),
                 }));
-                self.asks = asks;
+                self.questions = questions;
             }
         }
         lines
     }
 
-    /// As the watch says, or as the text looks.
+    /// Returns the mark of a state: by the outcome, or before that by the text.
     fn mark_of(&self, state: &str) -> Mark {
         match self.outcome {
-            Some(true) => Mark::Good,
-            Some(false) => Mark::Bad,
+            Some(true) => Mark::Success,
+            Some(false) => Mark::Failure,
             None => match mark(state) {
-                Mark::Good => Mark::Busy,
+                Mark::Success => Mark::Progress,
                 mark => mark,
             },
         }
     }
 
-    /// The bottom line.
+    /// Returns the status line.
     pub(super) fn status(&self) -> Status {
         Status {
-            what: self.title.clone(),
+            subject: self.title.clone(),
             state: match &*self.state {
                 "" => "waiting".to_owned(),
                 state => state.to_owned(),
@@ -210,58 +211,58 @@ impl View {
         }
     }
 
-    /// What is said at the end: the outputs.
-    pub(super) fn farewell(&self, well: bool) -> Vec<Line> {
-        let mark = if well { Mark::Good } else { Mark::Note };
+    /// Returns a line for each output, to be printed at the end.
+    pub(super) fn output_lines(&self, succeeded: bool) -> Vec<Line> {
+        let mark = if succeeded { Mark::Success } else { Mark::Info };
         let outputs = self.outputs.iter().map(|(name, value)| Line {
             time: String::new(),
             mark,
-            what: format!("output {name}"),
+            subject: format!("output {name}"),
             state: String::new(),
-            why: value.clone(),
+            reason: value.clone(),
         });
         outputs.collect()
     }
 }
 
-/// A line for an event of a stack or one of its resources.
+/// Returns the line of an event of a stack or of one of its resources.
 fn event(message: &Value) -> Option<Line> {
     let event = message.get("stack_event")?;
     let state = text(event.get("resource_status"));
-    let why = text(event.get("resource_status_reason"));
+    let reason = text(event.get("resource_status_reason"));
     Some(Line {
         time: clock(event.get("event_time")),
         mark: mark(&state),
-        what: text(event.get("resource_name")),
-        // What Heat says of every one.
-        why: if why == "state changed" {
+        subject: text(event.get("resource_name")),
+        // Heat's reason of every event without one.
+        reason: if reason == "state changed" {
             String::new()
         } else {
-            why
+            reason
         },
         state,
     })
 }
 
-/// A line of a log.
+/// Returns the line of a log entry.
 fn log(message: &Value) -> Option<Line> {
-    let lost = message.pointer("/event/type") == Some(&Value::from("GAP"));
-    let why = match lost {
-        true => "... lines are missing: the log is bounded and has dropped them".to_owned(),
+    let is_gap = message.pointer("/event/type") == Some(&Value::from("GAP"));
+    let reason = match is_gap {
+        true => "... lines are missing: the log has dropped its oldest lines".to_owned(),
         false => text(message.get("line")?.get("text")),
     };
     Some(Line {
         time: String::new(),
-        mark: Mark::Note,
-        what: String::new(),
+        mark: Mark::Info,
+        subject: String::new(),
         state: String::new(),
-        why,
+        reason,
     })
 }
 
-/// What a task asks, one text for each possible answer: `labelbutton1: Continue`.
-/// The arguments stand in lists, nested or not.
-fn asks(document: &Value) -> Vec<String> {
+/// Returns the possible responses to the question of a task, for example
+/// `labelbutton1: Continue`. They are members of objects in lists, which may be nested.
+fn responses(document: &Value) -> Vec<String> {
     fn collect(value: &Value, into: &mut Vec<String>) {
         match value {
             Value::Array(values) => values.iter().for_each(|value| collect(value, into)),
@@ -269,19 +270,20 @@ fn asks(document: &Value) -> Vec<String> {
                 members
                     .iter()
                     .filter(|(name, _)| name.starts_with("label"))
-                    .map(|(name, value)| format!("{}: {}", clean(name), short(value))),
+                    .map(|(name, value)| format!("{}: {}", sanitize(name), truncated(value))),
             ),
             _ => {}
         }
     }
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     if let Some(parameters) = document.get("parameters") {
-        collect(parameters, &mut answers);
+        collect(parameters, &mut responses);
     }
-    answers
+    responses
 }
 
-/// How many resources are done with what the stack does now.
+/// Returns the number of resources that have completed the current action of the stack, and
+/// of all resources.
 fn progress(counts: &serde_json::Map<String, Value>, state: &str) -> Option<(u64, u64)> {
     let action = state.split('_').next().unwrap_or_default();
     let of_action = matches!(
@@ -306,45 +308,45 @@ fn outputs(message: &Value) -> Option<Vec<(String, String)>> {
         let pairs = values.iter().filter(|(_, value)| !value.is_null());
         return Some(
             pairs
-                .map(|(name, value)| (clean(name), short(value)))
+                .map(|(name, value)| (sanitize(name), truncated(value)))
                 .collect(),
         );
     }
     let outputs = message.pointer("/stack/outputs")?.as_array()?;
     let pairs = outputs.iter().map(|output| {
         let value = output.get("output_value").unwrap_or(&Value::Null);
-        (text(output.get("output_key")), short(value))
+        (text(output.get("output_key")), truncated(value))
     });
     Some(pairs.collect())
 }
 
-/// How a state looks, for families that say it in words of their own.
+/// Returns the mark of a state by its text, whose words differ between the families.
 pub(super) fn mark(state: &str) -> Mark {
     let state = state.to_ascii_uppercase();
     let has = |words: &[&str]| words.iter().any(|word| state.contains(word));
     if has(&["FAIL", "ERROR", "ABORT", "CANCEL", "ABNORMAL"]) {
-        Mark::Bad
+        Mark::Failure
     } else if state.starts_with("INIT_") {
-        Mark::Note
+        Mark::Info
     } else if has(&["COMPLETE", "SUCCE", "NORMAL"]) {
-        Mark::Good
+        Mark::Success
     } else {
-        Mark::Busy
+        Mark::Progress
     }
 }
 
-/// `12:00:01` of `2026-11-21T12:00:01.5Z`.
+/// Returns `12:00:01` for `2026-11-21T12:00:01.5Z`.
 fn clock(time: Option<&Value>) -> String {
     let text = text(time);
     text.get(11..19).unwrap_or_default().to_owned()
 }
 
-/// A text on one line, without what a terminal would obey.
-pub(super) fn clean(text: &str) -> String {
+/// Returns the text on one line, with control characters and bidirectional marks replaced: a
+/// terminal would interpret them.
+pub(super) fn sanitize(text: &str) -> String {
     let show = |c: char| match c {
         '\t' | '\n' | '\r' => ' ',
         c if c.is_control() => '\u{fffd}',
-        // Marks that turn the direction of what follows.
         '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
         c => c,
     };
@@ -354,14 +356,14 @@ pub(super) fn clean(text: &str) -> String {
 fn text(value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => String::new(),
-        Some(Value::String(text)) => clean(text),
-        Some(other) => clean(&other.to_string()),
+        Some(Value::String(text)) => sanitize(text),
+        Some(other) => sanitize(&other.to_string()),
     }
 }
 
-/// A value on one line, cut to what one can read.
-fn short(value: &Value) -> String {
-    // What commands print ends with a line's end.
+/// Returns a value on one line of at most 200 characters.
+fn truncated(value: &Value) -> String {
+    // The output of a command ends with a newline.
     let text = text(Some(value));
     let text = text.trim_end();
     match text.char_indices().nth(200) {
@@ -375,21 +377,21 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn told(view: &mut View, source: Source, message: Value) -> Vec<String> {
-        let lines = view.tell(source, &message);
-        let told = lines.iter().map(|l| {
+    fn apply(view: &mut View, source: Source, message: Value) -> Vec<String> {
+        let lines = view.apply(source, &message);
+        let lines = lines.iter().map(|l| {
             let mark = format!("{:?}", l.mark);
-            [&l.time, &mark, &l.what, &l.state, &l.why]
+            [&l.time, &mark, &l.subject, &l.state, &l.reason]
                 .map(String::as_str)
                 .join("|")
         });
-        told.collect()
+        lines.collect()
     }
 
     const STATE: Source = Source::State("WatchStack");
 
     #[test]
-    fn the_life_of_a_stack() {
+    fn stack_has_a_line_per_change() {
         let mut view = View::new("stack web".into());
         let at = "2026-11-21T12:00:01Z";
         let of = |kind: &str, state: &str, progress: Value, outcome: &str| {
@@ -397,25 +399,25 @@ mod tests {
                 "stack": {"stack_status": state, "stack_status_reason": "because"},
                 "progress": progress})
         };
-        let begun = of(
+        let initial = of(
             "INITIAL",
             "CREATE_IN_PROGRESS",
             json!({"INIT_COMPLETE": 3, "CREATE_COMPLETE": 1}),
             "",
         );
         assert_eq!(
-            told(&mut view, STATE, begun.clone()),
-            ["12:00:01|Busy|stack web|CREATE_IN_PROGRESS|because"]
+            apply(&mut view, STATE, initial.clone()),
+            ["12:00:01|Progress|stack web|CREATE_IN_PROGRESS|because"]
         );
         assert_eq!(view.status().parts, Some((1, 4)));
-        // A stream that was resumed says nothing new.
-        assert!(told(&mut view, STATE, begun).is_empty());
+        // A resumed stream begins with the state that is already known.
+        assert!(apply(&mut view, STATE, initial).is_empty());
         let event = json!({"event": {"type": "ADDED"}, "stack_event": {
             "event_time": "2026-11-21T12:00:07Z", "resource_name": "db\u{1b}[2J",
             "resource_status": "CREATE_FAILED", "resource_status_reason": "no room"}});
         assert_eq!(
-            told(&mut view, Source::Events("WatchStackEvents"), event),
-            ["12:00:07|Bad|db\u{fffd}[2J|CREATE_FAILED|no room"]
+            apply(&mut view, Source::Events("WatchStackEvents"), event),
+            ["12:00:07|Failure|db\u{fffd}[2J|CREATE_FAILED|no room"]
         );
         let failed = of(
             "MODIFIED",
@@ -424,24 +426,24 @@ mod tests {
             "",
         );
         assert_eq!(
-            told(&mut view, STATE, failed),
-            ["12:00:01|Bad|stack web|CREATE_FAILED|because"]
+            apply(&mut view, STATE, failed),
+            ["12:00:01|Failure|stack web|CREATE_FAILED|because"]
         );
         assert_eq!(view.outcome(), None, "a rollback may follow");
-        let over = of("MODIFIED", "ROLLBACK_COMPLETE", json!({}), "FAILED");
+        let rolled_back = of("MODIFIED", "ROLLBACK_COMPLETE", json!({}), "FAILED");
         assert_eq!(
-            told(&mut view, STATE, over),
-            ["12:00:01|Bad|stack web|ROLLBACK_COMPLETE|because"]
+            apply(&mut view, STATE, rolled_back),
+            ["12:00:01|Failure|stack web|ROLLBACK_COMPLETE|because"]
         );
         assert_eq!(view.outcome(), Some(false));
         let bookmark = json!({"event": {"type": "BOOKMARK", "unconfirmed_since": at}});
-        assert!(told(&mut view, STATE, bookmark).is_empty());
+        assert!(apply(&mut view, STATE, bookmark).is_empty());
         assert_eq!(view.outcome(), Some(false));
         assert_eq!(view.status().unconfirmed.as_deref(), Some("12:00:01"));
     }
 
     #[test]
-    fn jobs_and_tasks_have_steps() {
+    fn jobs_and_tasks_have_a_line_per_step() {
         let mut view = View::new("job J".into());
         let of = |one: &str, two: &str, job: &str| {
             json!({"event": {"type": "MODIFIED"}, "snapshot": {"job": {"execution_status": job},
@@ -449,30 +451,30 @@ mod tests {
                     {"task_status": two, "messages": "m"}]}})
         };
         assert_eq!(
-            told(&mut view, STATE, of("SUCCEEDED", "RUNNING", "RUNNING")),
+            apply(&mut view, STATE, of("SUCCEEDED", "RUNNING", "RUNNING")),
             [
-                "|Good|pull|SUCCEEDED|",
-                "|Busy|step 2|RUNNING|m",
-                "|Busy|job J|RUNNING|"
+                "|Success|pull|SUCCEEDED|",
+                "|Progress|step 2|RUNNING|m",
+                "|Progress|job J|RUNNING|"
             ]
         );
         assert_eq!(view.status().parts, Some((1, 2)));
         assert_eq!(
-            told(&mut view, STATE, of("SUCCEEDED", "FAILED", "FAILED")),
-            ["|Bad|step 2|FAILED|m", "|Bad|job J|FAILED|"]
+            apply(&mut view, STATE, of("SUCCEEDED", "FAILED", "FAILED")),
+            ["|Failure|step 2|FAILED|m", "|Failure|job J|FAILED|"]
         );
         let line = json!({"event": {}, "line": {"text": "a\tb"}, "next_offset": 4});
         assert_eq!(
-            told(&mut view, Source::Log("WatchTaskLog"), line),
-            ["|Note|||a b"]
+            apply(&mut view, Source::Log("WatchTaskLog"), line),
+            ["|Info|||a b"]
         );
-        let lost = json!({"event": {"type": "GAP"}, "next_offset": 5});
-        let told = told(&mut view, Source::Log("WatchTaskLog"), lost);
-        assert!(told[0].contains("lines are missing"), "{told:?}");
+        let gap = json!({"event": {"type": "GAP"}, "next_offset": 5});
+        let lines = apply(&mut view, Source::Log("WatchTaskLog"), gap);
+        assert!(lines[0].contains("lines are missing"), "{lines:?}");
     }
 
     #[test]
-    fn what_a_task_asks_is_shown_once() {
+    fn question_of_a_task_is_shown_once() {
         let mut view = View::new("task 7".into());
         let of = |kind: &str, status: &str, parameters: Value| {
             let asks = match parameters {
@@ -484,33 +486,36 @@ mod tests {
         let question = json!([[{"instanceId": 1, "taskId": 7, "labelbutton1": "Go\u{1b}[2J",
             "labelbutton2": "Stop"}]]);
         let asking = of("MODIFIED", "waitingForInput", question);
-        let said = [
-            "|Busy|asks||labelbutton1: Go\u{fffd}[2J",
-            "|Busy|asks||labelbutton2: Stop",
+        let questions = [
+            "|Progress|asks||labelbutton1: Go\u{fffd}[2J",
+            "|Progress|asks||labelbutton2: Stop",
         ];
-        let told_now = told(&mut view, STATE, asking.clone());
-        assert_eq!(told_now[0], "|Busy|task 7|waitingForInput|");
-        assert_eq!(told_now[1..], said);
-        assert!(told(&mut view, STATE, asking.clone()).is_empty());
+        let lines = apply(&mut view, STATE, asking.clone());
+        assert_eq!(lines[0], "|Progress|task 7|waitingForInput|");
+        assert_eq!(lines[1..], questions);
+        assert!(apply(&mut view, STATE, asking.clone()).is_empty());
         let bookmark = json!({"event": {"type": "BOOKMARK"}});
-        assert!(told(&mut view, STATE, bookmark).is_empty());
-        assert!(told(&mut view, STATE, asking.clone()).is_empty());
-        // Answered, and asked anew.
-        let goes_on = of("MODIFIED", "inProgress", Value::Null);
+        assert!(apply(&mut view, STATE, bookmark).is_empty());
+        assert!(apply(&mut view, STATE, asking.clone()).is_empty());
+        // The task gets a response, and asks again.
+        let continued = of("MODIFIED", "inProgress", Value::Null);
         assert_eq!(
-            told(&mut view, STATE, goes_on),
-            ["|Busy|task 7|inProgress|"]
+            apply(&mut view, STATE, continued),
+            ["|Progress|task 7|inProgress|"]
         );
-        assert_eq!(told(&mut view, STATE, asking).len(), 3);
-        // Archived meanwhile.
-        let gone = json!({"event": {"type": "DELETED", "outcome": "FAILED"},
+        assert_eq!(apply(&mut view, STATE, asking).len(), 3);
+        // The task is archived.
+        let archived = json!({"event": {"type": "DELETED", "outcome": "FAILED"},
             "history": {"status": "failed"}});
-        assert_eq!(told(&mut view, STATE, gone), ["|Bad|task 7|failed|"]);
+        assert_eq!(
+            apply(&mut view, STATE, archived),
+            ["|Failure|task 7|failed|"]
+        );
         assert_eq!(view.outcome(), Some(false));
     }
 
     #[test]
-    fn progress_is_of_the_action() {
+    fn progress_counts_resources_of_the_current_action() {
         for (state, counts, want) in [
             (
                 "CREATE_IN_PROGRESS",
@@ -543,22 +548,22 @@ mod tests {
     }
 
     #[test]
-    fn outputs_are_said_at_the_end() {
+    fn outputs_are_sanitized_and_truncated() {
         let mut view = View::new("deployment d".into());
         let message = json!({"event": {"type": "MODIFIED", "outcome": "SUCCEEDED"},
             "software_deployment": {"status": "COMPLETE",
                 "output_values": {"deploy_status_code": 0, "deploy_stdout": "one\ntwo\u{1b}\r\n",
                     "nothing": null, "long": "x".repeat(300)}}});
         assert_eq!(
-            told(&mut view, STATE, message),
-            ["|Good|deployment d|COMPLETE|"]
+            apply(&mut view, STATE, message),
+            ["|Success|deployment d|COMPLETE|"]
         );
-        let lines = view.farewell(true);
+        let lines = view.output_lines(true);
         assert_eq!(
-            (lines.len(), &*lines[0].what, &*lines[0].why),
+            (lines.len(), &*lines[0].subject, &*lines[0].reason),
             (3, "output deploy_status_code", "0")
         );
-        assert_eq!(lines[1].why, "one two\u{fffd}");
-        assert_eq!(lines[2].why.len(), 203);
+        assert_eq!(lines[1].reason, "one two\u{fffd}");
+        assert_eq!(lines[2].reason.len(), 203);
     }
 }

@@ -49,9 +49,9 @@ fn instant(text: &str) -> SystemTime {
     time.try_into().unwrap()
 }
 
-/// Every vector: what the official signer makes of a request.
+/// The intermediate texts and the signature are those of the official signer.
 #[test]
-fn vectors() {
+fn signing_vectors_of_the_official_signer_match() {
     let file = std::fs::read_to_string(format!("{FIXTURES}/signing_vectors.json")).unwrap();
     let file: Value = serde_json::from_str(&file).unwrap();
     let vectors = file["vectors"].as_array().unwrap();
@@ -60,7 +60,7 @@ fn vectors() {
         let name = text(vector, "name");
         let expected = &vector["expected"];
         let mut all = headers(&vector["headers"]);
-        if leaves_payload_out(&all) {
+        if payload_is_unsigned(&all) {
             all.insert(PAYLOAD, UNSIGNED);
         }
         assert_eq!(
@@ -92,21 +92,21 @@ fn vectors() {
             "{name}"
         );
 
-        // The query in any order signs alike.
+        // The order of the query does not matter.
         let mut pairs: Vec<&str> = query.split('&').collect();
         pairs.reverse();
         assert_eq!(canonical_query(&pairs.join("&")), query, "{name}");
     }
 }
 
-/// The same vectors through the door: a whole exchange, signed at their instant.
+/// The same vectors as complete requests, signed at their time.
 #[test]
-fn exchanges() {
+fn signed_requests_match_the_vectors() {
     let file = std::fs::read_to_string(format!("{FIXTURES}/signing_vectors.json")).unwrap();
     let file: Value = serde_json::from_str(&file).unwrap();
     for vector in file["vectors"].as_array().unwrap() {
         let name = text(vector, "name");
-        // The gateway signs no headers of its own.
+        // The gateway never sends such headers.
         if name == "header_spacing_and_case" {
             continue;
         }
@@ -135,17 +135,17 @@ fn exchanges() {
             .unwrap()
             .sign(&mut exchange, None, now)
             .unwrap();
-        assert_eq!(exchange.url.as_str(), url, "{name}: sent as signed");
+        assert_eq!(exchange.url.as_str(), url, "{name}: the URL is unchanged");
         let authorization = &exchange.headers[header::AUTHORIZATION];
         assert_eq!(authorization, text(expected, "authorization"), "{name}");
         assert!(authorization.is_sensitive(), "{name}");
     }
 }
 
-/// The vendor's printed vectors, and one of our own.
+/// The vectors in the vendor's documentation, and one more.
 /// Source: Open Telekom Cloud, API Gateway user guide, signing examples.
 #[test]
-fn printed() {
+fn documented_signatures_match() {
     const PROJECT_ID: &str = "95d02433133a4c0a87ba6967474a2ad3";
     let path = format!("/v1/{PROJECT_ID}/software_deployments");
     for (verb, path, query, date, more, body, signature) in [
@@ -198,7 +198,7 @@ fn printed() {
 }
 
 #[test]
-fn canonical_forms() {
+fn path_and_query_are_canonicalized() {
     for (path, want) in [
         ("", "/"),
         ("/", "/"),
@@ -228,7 +228,7 @@ fn canonical_forms() {
 }
 
 #[test]
-fn host_is_the_authority() {
+fn default_port_is_not_in_the_authority() {
     for (url, host) in [
         ("https://h.test/a", "h.test"),
         ("https://h.test:443/a", "h.test"),
@@ -243,7 +243,7 @@ fn host_is_the_authority() {
 }
 
 #[test]
-fn skew() {
+fn clock_skew_is_read_from_the_date() {
     let now = httpdate::parse_http_date("Sat, 21 Nov 2026 04:00:00 GMT").unwrap();
     for (date, want) in [
         ("Sat, 21 Nov 2026 04:00:10 GMT", Some(10)),
@@ -261,7 +261,7 @@ fn skew() {
 }
 
 #[test]
-fn bad_keys_are_named() {
+fn invalid_key_is_named_without_its_value() {
     let mut bad = settings("AK\n", "SK");
     assert!(
         Keys::new(&bad)

@@ -28,10 +28,10 @@ fn named(value: &Named) -> String {
     )
 }
 
-/// The login in a line: who, with what, for what, where.
-fn line(config: &CloudConfig) -> String {
+/// Returns the login as one text.
+fn login_as_text(config: &CloudConfig) -> String {
     let keystone = &config.keystone;
-    let who = match &keystone.identity {
+    let identity = match &keystone.identity {
         Identity::Password { user, password } => {
             format!("{} {}", named(user), password.expose_secret())
         }
@@ -48,7 +48,7 @@ fn line(config: &CloudConfig) -> String {
         Identity::Token(token) => format!("token {}", token.expose_secret()),
     };
     format!(
-        "{who} {} {} {} {}",
+        "{identity} {} {} {} {}",
         keystone.project.as_ref().map_or("-".into(), named),
         keystone.region.as_deref().unwrap_or("-"),
         keystone.interface,
@@ -57,7 +57,7 @@ fn line(config: &CloudConfig) -> String {
 }
 
 #[test]
-fn variables() {
+fn login_is_read_from_variables() {
     let url = ("OS_AUTH_URL", "https://k.test/v3");
     let user = ("OS_USERNAME", "demo");
     let password = ("OS_PASSWORD", "pw");
@@ -133,7 +133,7 @@ fn variables() {
         ),
         (
             &[("OS_AUTH_URL", "k.test"), user],
-            Err("OS_AUTH_URL is not a url"),
+            Err("OS_AUTH_URL is not a URL"),
         ),
         (
             &[("OS_AUTH_URL", "https://k.test/v2.0"), user],
@@ -151,7 +151,7 @@ fn variables() {
     ] {
         match (from_env(&env(variables)), want) {
             (Ok(got), Ok(want)) => {
-                assert_eq!(got.as_ref().map(line).unwrap_or_default(), want);
+                assert_eq!(got.as_ref().map(login_as_text).unwrap_or_default(), want);
             }
             (Err(got), Err(want)) => assert!(got.contains(want), "{got}"),
             (got, want) => panic!("{variables:?}: {got:?}, not {want:?}"),
@@ -185,7 +185,7 @@ clouds:
 ";
 
 #[test]
-fn files() {
+fn login_is_read_from_files() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| {
         let path = folder.path().join(name);
@@ -276,7 +276,7 @@ fn files() {
         ),
     ] {
         match (from_cloud(name, &env(variables)), want) {
-            (Ok(got), Ok(want)) => assert_eq!(line(&got), want),
+            (Ok(got), Ok(want)) => assert_eq!(login_as_text(&got), want),
             (Err(got), Err(want)) => {
                 assert!(got.contains(want), "{got}");
                 assert!(!got.contains("SECRET"), "{got}");
@@ -297,11 +297,11 @@ fn files() {
 }
 
 #[test]
-fn files_have_a_bound() {
+fn long_files_are_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("clouds.yaml");
-    for (length, good) in [(10, true), (11, false)] {
+    for (length, valid) in [(10, true), (11, false)] {
         std::fs::write(&path, "x".repeat(length)).unwrap();
-        assert_eq!(read(&path, 10).is_ok(), good, "{length}");
+        assert_eq!(read(&path, 10).is_ok(), valid, "{length}");
     }
 }

@@ -10,8 +10,8 @@ fn keys(variables: &[(&str, &str)]) -> Result<Option<AkSk>, String> {
     from_env(&|name| variables.get(name).map(|v| (*v).to_owned()))
 }
 
-/// The keys as text; a secret is told by its presence.
-fn shown_keys(keys: AkSk) -> String {
+/// Returns all values as one text.
+fn keys_as_text(keys: AkSk) -> String {
     let text = |value: Option<String>| value.unwrap_or_else(|| "-".into());
     [
         keys.access_key,
@@ -26,7 +26,7 @@ fn shown_keys(keys: AkSk) -> String {
 }
 
 #[test]
-fn environment() {
+fn keys_are_read_from_the_environment() {
     let ak = ("HUAWEICLOUD_SDK_AK", "A");
     let sk = ("HUAWEICLOUD_SDK_SK", "S");
     for (variables, want) in [
@@ -49,7 +49,7 @@ fn environment() {
         (&[sk], Err("HUAWEICLOUD_SDK_AK is not")),
         (
             &[ak, sk, ("HUAWEICLOUD_SDK_IAM_ENDPOINT", "iam.test")],
-            Err("HUAWEICLOUD_SDK_IAM_ENDPOINT is not a url"),
+            Err("HUAWEICLOUD_SDK_IAM_ENDPOINT is not a URL"),
         ),
         (
             &[("HUAWEICLOUD_SDK_CREDENTIALS_FILE", "/nowhere/credentials")],
@@ -59,7 +59,7 @@ fn environment() {
         match (keys(variables), want) {
             (Ok(got), Ok(want)) => {
                 assert_eq!(
-                    got.map(shown_keys).unwrap_or_default(),
+                    got.map(keys_as_text).unwrap_or_default(),
                     want,
                     "{variables:?}"
                 );
@@ -71,7 +71,7 @@ fn environment() {
 }
 
 #[test]
-fn files() {
+fn keys_are_read_from_the_credentials_file() {
     for (text, want) in [
         ("[basic]\nak = A\nsk = S=\n", Ok("A S= - P - - -")),
         (
@@ -79,26 +79,26 @@ fn files() {
             Ok("A S T P - https://iam.test/ -"),
         ),
         ("[global]\nak=G\nsk=g\ndomain_id=D", Ok("G g - P D - -")),
-        // As Python's configparser reads it.
+        // The syntax of Python's configparser.
         (
             "[DEFAULT]\niam_endpoint = https://iam.test\n[basic]\nAK: A\n  ; a note\nSK = a=b:c%%d\n",
             Ok("A a=b:c%d - P - https://iam.test/ -"),
         ),
         ("[basic]\nak = A\nsk =\n", Err("[basic] has no `sk`")),
-        ("[other]\nak = A\n", Err("neither a [basic] nor a [global]")),
-        ("", Err("neither a [basic] nor a [global]")),
+        ("[other]\nak = A\n", Err("no [basic] or [global]")),
+        ("", Err("no [basic] or [global]")),
     ] {
         let home = tempfile::tempdir().unwrap();
         let folder = home.path().join(".huaweicloud");
         std::fs::create_dir(&folder).unwrap();
         std::fs::write(folder.join("credentials"), text).unwrap();
-        // The environment's project goes before the file's.
+        // The environment's project takes precedence.
         let variables = [
             ("HOME", home.path().to_str().unwrap()),
             ("HUAWEICLOUD_SDK_PROJECT_ID", "P"),
         ];
         match (keys(&variables), want) {
-            (Ok(got), Ok(want)) => assert_eq!(got.map(shown_keys).unwrap(), want, "{text}"),
+            (Ok(got), Ok(want)) => assert_eq!(got.map(keys_as_text).unwrap(), want, "{text}"),
             (Err(got), Err(want)) => assert!(got.contains(want), "{got}"),
             (got, want) => panic!("{text}: {got:?}, not {want:?}"),
         }
@@ -118,10 +118,10 @@ fn lookup() -> ProjectLookup {
     .unwrap()
 }
 
-/// The sandbox's code verifies it.
+/// The sandbox verifies the signature.
 #[cfg(feature = "sandbox")]
 #[test]
-fn the_lookup_is_signed() {
+fn project_lookup_is_signed() {
     let lookup = lookup();
     let mut sent = lookup.request(SystemTime::now()).unwrap();
     assert_eq!(sent.url.path(), "/v3/projects");
@@ -142,8 +142,8 @@ fn the_lookup_is_signed() {
 }
 
 #[test]
-fn the_lookup_brings_the_project() {
-    let answer = |status: u16, body: &'static str| Reply {
+fn project_lookup_returns_the_first_project() {
+    let response = |status: u16, body: &'static str| Reply {
         status: StatusCode::from_u16(status).unwrap(),
         headers: HeaderMap::from_iter([(
             header::DATE,
@@ -155,44 +155,44 @@ fn the_lookup_brings_the_project() {
     let now = httpdate::parse_http_date("Sat, 21 Nov 2026 03:00:00 GMT").unwrap();
     for (reply, want) in [
         (
-            answer(200, r#"{"projects": [{"id": "P"}, {"id": "Q"}]}"#),
+            response(200, r#"{"projects": [{"id": "P"}, {"id": "Q"}]}"#),
             Ok("P"),
         ),
         (
-            answer(200, r#"{"projects": []}"#),
+            response(200, r#"{"projects": []}"#),
             Err((Code::FailedPrecondition, "no project of region eu-de 1")),
         ),
         (
-            answer(
+            response(
                 401,
                 r#"{"error_msg": "wrong key", "error_code": "APIGW.0301"}"#,
             ),
             Err((Code::Unauthenticated, "(wrong key)")),
         ),
         (
-            answer(401, ""),
+            response(401, ""),
             Err((Code::Unauthenticated, "differ by 60 minutes")),
         ),
         (
-            answer(502, ""),
+            response(502, ""),
             Err((
                 Code::Unavailable,
                 "https://iam.test/ with access key AKTEST",
             )),
         ),
         (
-            answer(200, "<html>"),
+            response(200, "<html>"),
             Err((Code::Unavailable, "cannot be read")),
         ),
     ] {
         match (lookup().read(&reply, now), want) {
-            (Ok(grant), Ok(project)) => {
-                assert_eq!(grant.project_id.as_deref(), Some(project));
-                assert!(matches!(grant.authorization, Authorization::Signature(_)));
+            (Ok(token), Ok(project)) => {
+                assert_eq!(token.project_id.as_deref(), Some(project));
+                assert!(matches!(token.authorization, Authorization::Signature(_)));
             }
-            (Err(Error::Credential { code, problem }), Err((want, words))) => {
+            (Err(Error::Credential { code, problem }), Err((want, part))) => {
                 assert_eq!(code, want, "{problem}");
-                assert!(problem.contains(words), "{problem}");
+                assert!(problem.contains(part), "{problem}");
                 assert!(!problem.contains("SKTEST"), "{problem}");
             }
             (got, want) => panic!("{got:?}, not {want:?}"),

@@ -83,9 +83,9 @@ fn huawei() -> Keystone {
     }
 }
 
-/// The requests that real clients sent, and what their answers bring.
+/// Requests of real clients, and the tokens of their responses.
 #[test]
-fn captures() {
+fn recorded_logins_are_sent_and_read() {
     let unscoped = Keystone {
         project: None,
         ..password("SECRET")
@@ -134,7 +134,10 @@ fn captures() {
             "heat/auth.tokens.application_credential.unknown",
             application_credential("00000000000000000000000000000000"),
             heat,
-            Err((Code::Unauthenticated, "no such application credential")),
+            Err((
+                Code::Unauthenticated,
+                "the application credential does not exist",
+            )),
         ),
     ] {
         let fixture = fixture(file);
@@ -147,11 +150,11 @@ fn captures() {
         assert_eq!(sent.headers["content-type"], "application/json", "{file}");
 
         match (login.read(&reply(&fixture), SystemTime::UNIX_EPOCH), want) {
-            (Ok(grant), Ok(project)) => {
-                assert_eq!(grant.project_id.as_deref(), project, "{file}");
+            (Ok(token), Ok(project)) => {
+                assert_eq!(token.project_id.as_deref(), project, "{file}");
                 let expected = catalog.map(|_| format!("http://127.0.0.1:18004/v1/{demo}"));
-                assert_eq!(grant.endpoint.map(String::from), expected, "{file}");
-                let Authorization::Headers(headers) = grant.authorization else {
+                assert_eq!(token.endpoint.map(String::from), expected, "{file}");
+                let Authorization::Headers(headers) = token.authorization else {
                     panic!("{file}");
                 };
                 assert_eq!(headers[0].0, "x-auth-token", "{file}");
@@ -161,13 +164,13 @@ fn captures() {
                     "{file}"
                 );
                 assert!(headers[0].1.is_sensitive(), "{file}");
-                // An hour or a day, less the second that cut-off times may hide.
-                let lifetime = grant.lifetime.unwrap() + Duration::from_secs(1);
+                // An hour or a day, less a second for truncated times.
+                let lifetime = token.lifetime.unwrap() + Duration::from_secs(1);
                 assert!([3_600, 86_400].contains(&lifetime.as_secs()), "{file}");
             }
-            (Err(Error::Credential { code, problem }), Err((want, words))) => {
+            (Err(Error::Credential { code, problem }), Err((want, part))) => {
                 assert_eq!(code, want, "{file}: {problem}");
-                assert!(problem.contains(words), "{file}: {problem}");
+                assert!(problem.contains(part), "{file}: {problem}");
                 for secret in ["SECRET", "not-the-password", "TOKEN"] {
                     assert!(!problem.contains(secret), "{file}: {problem}");
                 }
@@ -178,7 +181,7 @@ fn captures() {
 }
 
 #[test]
-fn urls() {
+fn auth_url_may_lack_the_version() {
     for (auth_url, catalog, want) in [
         (
             "https://k.test",
@@ -211,7 +214,7 @@ fn urls() {
 }
 
 #[test]
-fn bodies() {
+fn login_body_has_identity_and_scope() {
     let by_name = Identity::ApplicationCredential {
         id_or_name: name("ci"),
         user: Some(in_default("demo")),
@@ -247,7 +250,7 @@ fn bodies() {
     }
 }
 
-fn granted(catalog: Value) -> Reply {
+fn issued(catalog: Value) -> Reply {
     let body = json!({"token": {"expires_at": null, "catalog": catalog}});
     Reply {
         status: StatusCode::CREATED,
@@ -261,7 +264,7 @@ fn granted(catalog: Value) -> Reply {
 }
 
 #[test]
-fn catalogs() {
+fn endpoint_is_looked_up_by_interface_and_region() {
     let endpoint = |interface: &str, region: &str, url: &str| json!({"interface": interface, "region": region, "region_id": region, "url": url});
     let catalog = json!([
         {"type": "cloudformation", "endpoints": [endpoint("public", "A", "http://cfn.test")]},
@@ -282,8 +285,8 @@ fn catalogs() {
             Err("none in region Z: there is A, B, C"),
         ),
         (Some("B"), "internal", Err("none in region B: there is A")),
-        (Some("A"), "admin", Err("there is none at all")),
-        (Some("C"), "public", Err("bad url")),
+        (Some("A"), "admin", Err("none in any region")),
+        (Some("C"), "public", Err("invalid URL")),
     ] {
         let settings = Keystone {
             region: region.map(str::to_owned),
@@ -292,16 +295,16 @@ fn catalogs() {
         };
         let login = Login::new(settings, Some("orchestration"));
         match (
-            login.read(&granted(catalog.clone()), SystemTime::UNIX_EPOCH),
+            login.read(&issued(catalog.clone()), SystemTime::UNIX_EPOCH),
             want,
         ) {
-            (Ok(grant), Ok(url)) => {
-                assert_eq!(grant.endpoint.unwrap().as_str(), url);
-                assert_eq!(grant.lifetime, None);
+            (Ok(token), Ok(url)) => {
+                assert_eq!(token.endpoint.unwrap().as_str(), url);
+                assert_eq!(token.lifetime, None);
             }
-            (Err(Error::Credential { code, problem }), Err(words)) => {
+            (Err(Error::Credential { code, problem }), Err(part)) => {
                 assert_eq!(code, Code::FailedPrecondition);
-                assert!(problem.contains(words), "{problem}");
+                assert!(problem.contains(part), "{problem}");
             }
             (got, want) => panic!("{got:?}, not {want:?}"),
         }
@@ -309,35 +312,35 @@ fn catalogs() {
 }
 
 #[test]
-fn answers_that_grant_nothing() {
-    let answer = |status: u16, body: &'static str| Reply {
+fn rejected_or_invalid_logins_are_errors_without_secrets() {
+    let response = |status: u16, body: &'static str| Reply {
         status: StatusCode::from_u16(status).unwrap(),
         headers: HeaderMap::new(),
         body: Bytes::from_static(body.as_bytes()),
         room: Default::default(),
     };
-    let mut factor = answer(401, "");
+    let mut factor = response(401, "");
     factor
         .headers
         .insert("openstack-auth-receipt", "r".parse().unwrap());
-    let mut html = granted(json!([]));
+    let mut html = issued(json!([]));
     html.body = Bytes::from_static(b"<html>SECRET</html>");
-    let mut empty = granted(json!([]));
+    let mut empty = issued(json!([]));
     empty.headers.insert("x-subject-token", "".parse().unwrap());
     let echo = r#"{"error": {"message": "'SECRET' is not a password"}}"#;
-    for (reply, code, words) in [
-        (answer(401, echo), Code::Unauthenticated, "check user"),
-        (answer(403, ""), Code::Unauthenticated, "HTTP 403"),
-        (answer(400, echo), Code::FailedPrecondition, "HTTP 400"),
+    for (reply, code, part) in [
+        (response(401, echo), Code::Unauthenticated, "check user"),
+        (response(403, ""), Code::Unauthenticated, "HTTP 403"),
+        (response(400, echo), Code::FailedPrecondition, "HTTP 400"),
         (
-            answer(404, "<html>"),
+            response(404, "<html>"),
             Code::FailedPrecondition,
-            "check the url",
+            "check the URL",
         ),
-        (answer(302, ""), Code::FailedPrecondition, "check the url"),
-        (answer(429, ""), Code::Unavailable, "HTTP 429"),
-        (answer(503, echo), Code::Unavailable, "HTTP 503"),
-        (answer(200, "{}"), Code::Unavailable, "X-Subject-Token"),
+        (response(302, ""), Code::FailedPrecondition, "check the URL"),
+        (response(429, ""), Code::Unavailable, "HTTP 429"),
+        (response(503, echo), Code::Unavailable, "HTTP 503"),
+        (response(200, "{}"), Code::Unavailable, "X-Subject-Token"),
         (factor, Code::Unauthenticated, "second factor"),
         (html, Code::Unavailable, "line 1, column 1"),
         (empty, Code::Unavailable, "the token is empty"),
@@ -346,10 +349,10 @@ fn answers_that_grant_nothing() {
         let Err(Error::Credential { code: got, problem }) =
             login.read(&reply, SystemTime::UNIX_EPOCH)
         else {
-            panic!("{words}");
+            panic!("{part}");
         };
         assert_eq!(got, code, "{problem}");
-        assert!(problem.contains(words), "{problem}");
+        assert!(problem.contains(part), "{problem}");
         assert!(problem.contains("127.0.0.1:15000"), "{problem}");
         assert!(!problem.contains("SECRET"), "{problem}");
     }

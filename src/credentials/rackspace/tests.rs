@@ -30,7 +30,7 @@ fn reply(status: u16, body: Value) -> Reply {
     }
 }
 
-fn granted(default_region: Option<&str>) -> Reply {
+fn issued(default_region: Option<&str>) -> Reply {
     let endpoint = |region: &str| {
         json!({"region": region, "tenantId": "123456", "publicURL": format!(
             "https://{}.orchestration.api.rackspacecloud.com/v1/123456", region.to_lowercase())})
@@ -51,7 +51,7 @@ fn granted(default_region: Option<&str>) -> Reply {
 }
 
 #[test]
-fn requests() {
+fn login_sends_api_key_or_password() {
     let by_password = Rackspace {
         secret: RackspaceSecret::Password("p".into()),
         auth_url: "https://lon.identity.api.rackspacecloud.com/"
@@ -82,7 +82,7 @@ fn requests() {
 }
 
 #[test]
-fn endpoints() {
+fn endpoint_is_looked_up_by_region() {
     let dfw = "https://dfw.orchestration.api.rackspacecloud.com/v1/123456";
     let ord = "https://ord.orchestration.api.rackspacecloud.com/v1/123456";
     for (region, default, want) in [
@@ -96,41 +96,41 @@ fn endpoints() {
         (None, None, Err("set the region: there is DFW, ORD")),
     ] {
         let login = Login::new(settings(region, None), Some("orchestration"));
-        match (login.read(&granted(default), SystemTime::UNIX_EPOCH), want) {
-            (Ok(grant), Ok(url)) => {
-                assert_eq!(grant.endpoint.unwrap().as_str(), url);
-                assert_eq!(grant.project_id.as_deref(), Some("123456"));
-                assert_eq!(grant.lifetime.map(|l| l.as_secs()), Some(86_399));
+        match (login.read(&issued(default), SystemTime::UNIX_EPOCH), want) {
+            (Ok(token), Ok(url)) => {
+                assert_eq!(token.endpoint.unwrap().as_str(), url);
+                assert_eq!(token.project_id.as_deref(), Some("123456"));
+                assert_eq!(token.lifetime.map(|l| l.as_secs()), Some(86_399));
             }
-            (Err(Error::Credential { code, problem }), Err(words)) => {
+            (Err(Error::Credential { code, problem }), Err(part)) => {
                 assert_eq!(code, Code::FailedPrecondition);
-                assert!(problem.contains(words), "{problem}");
+                assert!(problem.contains(part), "{problem}");
             }
             (got, want) => panic!("{got:?}, not {want:?}"),
         }
     }
 }
 
-/// Without tenant, catalog or user, as the sample of a second factor has it.
+/// As in the documented example of a second factor.
 #[test]
-fn a_bare_answer() {
-    let bare = reply(200, json!({"access": {"token": {"id": "TOKEN"}}}));
-    let grant = Login::new(settings(None, Some("7")), None)
-        .read(&bare, SystemTime::UNIX_EPOCH)
+fn tenant_catalog_and_user_are_optional() {
+    let minimal = reply(200, json!({"access": {"token": {"id": "TOKEN"}}}));
+    let token = Login::new(settings(None, Some("7")), None)
+        .read(&minimal, SystemTime::UNIX_EPOCH)
         .unwrap();
-    assert_eq!(grant.project_id.as_deref(), Some("7"));
-    assert_eq!((grant.endpoint, grant.lifetime), (None, None::<Duration>));
-    assert!(!format!("{:?}", grant.authorization).contains("TOKEN"));
+    assert_eq!(token.project_id.as_deref(), Some("7"));
+    assert_eq!((token.endpoint, token.lifetime), (None, None::<Duration>));
+    assert!(!format!("{:?}", token.authorization).contains("TOKEN"));
 }
 
 #[test]
-fn refusals() {
+fn rejected_logins_are_errors_without_secrets() {
     let mut factor = reply(401, json!({}));
     factor.headers.insert(
         header::WWW_AUTHENTICATE,
         "OS-MF sessionId='s', factor='PASSCODE'".parse().unwrap(),
     );
-    for (reply, code, words) in [
+    for (reply, code, part) in [
         (
             reply(
                 401,
@@ -161,10 +161,10 @@ fn refusals() {
         let Err(Error::Credential { code: got, problem }) =
             login.read(&reply, SystemTime::UNIX_EPOCH)
         else {
-            panic!("{words}");
+            panic!("{part}");
         };
         assert_eq!(got, code, "{problem}");
-        assert!(problem.contains(words), "{problem}");
+        assert!(problem.contains(part), "{problem}");
         assert!(!problem.contains("SECRET"), "{problem}");
     }
 }

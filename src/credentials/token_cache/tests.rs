@@ -6,30 +6,30 @@ use tokio::time::{advance, sleep};
 use super::*;
 use crate::credentials::credential::Authorization;
 
-/// An identity service in memory: counts logins and answers from a closure.
+/// An identity service in memory: counts logins and responds with a closure.
 #[derive(Clone, Default)]
 struct Identity {
     logins: Arc<AtomicUsize>,
-    now: Arc<AtomicUsize>,
-    most: Arc<AtomicUsize>,
+    concurrent: Arc<AtomicUsize>,
+    max_concurrent: Arc<AtomicUsize>,
 }
 
 impl Identity {
-    fn keeper<F, Fut>(&self, answer: F) -> Arc<Keeper>
+    fn token_cache<F, Fut>(&self, respond: F) -> Arc<TokenCache>
     where
         F: Fn(usize) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<Grant, Error>> + Send + 'static,
+        Fut: Future<Output = Result<IssuedToken, Error>> + Send + 'static,
     {
         let this = self.clone();
-        Arc::new(Keeper::new(Box::new(move || {
+        Arc::new(TokenCache::new(Box::new(move || {
             let this = this.clone();
-            let answer = answer(this.logins.fetch_add(1, SeqCst));
+            let response = respond(this.logins.fetch_add(1, SeqCst));
             Box::pin(async move {
-                let now = this.now.fetch_add(1, SeqCst) + 1;
-                this.most.fetch_max(now, SeqCst);
-                let answer = answer.await;
-                this.now.fetch_sub(1, SeqCst);
-                answer
+                let concurrent = this.concurrent.fetch_add(1, SeqCst) + 1;
+                this.max_concurrent.fetch_max(concurrent, SeqCst);
+                let response = response.await;
+                this.concurrent.fetch_sub(1, SeqCst);
+                response
             })
         })))
     }
@@ -39,9 +39,9 @@ impl Identity {
     }
 }
 
-/// A grant that names which login brought it.
-fn grant(login: usize, secs: u64) -> Result<Grant, Error> {
-    Ok(Grant {
+/// Returns a token whose project id is the number of its login.
+fn token(login: usize, secs: u64) -> Result<IssuedToken, Error> {
+    Ok(IssuedToken {
         authorization: Authorization::None,
         lifetime: Some(Duration::from_secs(secs)),
         endpoint: None,
@@ -49,17 +49,17 @@ fn grant(login: usize, secs: u64) -> Result<Grant, Error> {
     })
 }
 
-fn refused() -> Result<Grant, Error> {
-    Err(credential(Code::Unauthenticated, "refused"))
+fn rejected() -> Result<IssuedToken, Error> {
+    Err(credential_error(Code::Unauthenticated, "rejected"))
 }
 
 fn soon() -> Deadline {
     Deadline::after(Duration::from_secs(60))
 }
 
-async fn which(keeper: &Keeper) -> String {
-    keeper
-        .lease(soon())
+async fn login_number(token_cache: &TokenCache) -> String {
+    token_cache
+        .get(soon())
         .await
         .unwrap()
         .project_id
@@ -67,31 +67,31 @@ async fn which(keeper: &Keeper) -> String {
         .unwrap()
 }
 
-/// Tokens of 5 s, logins of 300 ms, 50 connections that make 1,000 calls over
-/// 30 s: no call sees a dead token, no two logins overlap.
+/// Tokens of 5 s, logins of 300 ms, 50 clients that make 1,000 calls over 30 s: no call gets
+/// an expired token, no two logins overlap.
 #[tokio::test(start_paused = true)]
-async fn short_tokens() {
+async fn short_tokens_are_refreshed_before_they_expire() {
     let identity = Identity::default();
-    let keeper = identity.keeper(|login| async move {
+    let token_cache = identity.token_cache(|login| async move {
         sleep(Duration::from_millis(300)).await;
-        grant(login, 5)
+        token(login, 5)
     });
     let mut calls = tokio::task::JoinSet::new();
-    for connection in 0..50_u64 {
-        let keeper = keeper.clone();
+    for client in 0..50_u64 {
+        let token_cache = token_cache.clone();
         calls.spawn(async move {
-            sleep(Duration::from_millis(connection * 7)).await;
+            sleep(Duration::from_millis(client * 7)).await;
             for _ in 0..20 {
-                let lease = keeper.lease(soon()).await.unwrap();
-                // The server made it after it was asked for.
-                assert!(lease.since.elapsed() < Duration::from_secs(5));
+                let credential = token_cache.get(soon()).await.unwrap();
+                // The server issued it after the login started.
+                assert!(credential.requested_at.elapsed() < Duration::from_secs(5));
                 sleep(Duration::from_millis(1_500)).await;
             }
             20
         });
     }
     assert_eq!(calls.join_all().await.iter().sum::<u32>(), 1_000);
-    assert_eq!(identity.most.load(SeqCst), 1);
+    assert_eq!(identity.max_concurrent.load(SeqCst), 1);
     assert!(
         (6..=8).contains(&identity.logins()),
         "{}",
@@ -99,59 +99,62 @@ async fn short_tokens() {
     );
 }
 
-/// While a lease still holds, nobody waits for its successor.
+/// While a credential is valid, no call waits for the next one.
 #[tokio::test(start_paused = true)]
-async fn renewal_is_in_the_background() {
+async fn refresh_runs_in_the_background() {
     let identity = Identity::default();
     let gate = Arc::new(Semaphore::new(1));
     let pass = gate.clone();
-    let keeper = identity.keeper(move |login| {
+    let token_cache = identity.token_cache(move |login| {
         let pass = pass.clone();
         async move {
             pass.acquire().await.unwrap().forget();
-            grant(login, 100)
+            token(login, 100)
         }
     });
-    assert_eq!(which(&keeper).await, "0");
+    assert_eq!(login_number(&token_cache).await, "0");
     advance(Duration::from_secs(79)).await;
-    assert_eq!(which(&keeper).await, "0");
+    assert_eq!(login_number(&token_cache).await, "0");
     assert_eq!(identity.logins(), 1);
     advance(Duration::from_secs(2)).await;
     for _ in 0..10 {
-        assert_eq!(which(&keeper).await, "0");
+        assert_eq!(login_number(&token_cache).await, "0");
     }
     gate.add_permits(1);
-    while which(&keeper).await == "0" {
+    while login_number(&token_cache).await == "0" {
         tokio::task::yield_now().await;
     }
-    assert_eq!((which(&keeper).await.as_str(), identity.logins()), ("1", 2));
+    assert_eq!(
+        (login_number(&token_cache).await.as_str(), identity.logins()),
+        ("1", 2)
+    );
 }
 
-/// The caller that started a login leaves; the login goes on for the others.
+/// The login continues for the other calls.
 #[tokio::test(start_paused = true)]
-async fn a_caller_leaves() {
+async fn cancelled_call_does_not_cancel_the_login() {
     let identity = Identity::default();
     let gate = Arc::new(Semaphore::new(0));
-    let (began, mut begins) = mpsc::unbounded_channel();
+    let (started, mut starts) = mpsc::unbounded_channel();
     let pass = gate.clone();
-    let keeper = identity.keeper(move |login| {
+    let token_cache = identity.token_cache(move |login| {
         let pass = pass.clone();
-        began.send(()).unwrap();
+        started.send(()).unwrap();
         async move {
             pass.acquire().await.unwrap().forget();
-            grant(login, 100)
+            token(login, 100)
         }
     });
     let spawn = |deadline| {
-        let keeper = keeper.clone();
-        tokio::spawn(async move { keeper.lease(deadline).await })
+        let token_cache = token_cache.clone();
+        tokio::spawn(async move { token_cache.get(deadline).await })
     };
     let first = spawn(soon());
-    begins.recv().await.unwrap();
+    starts.recv().await.unwrap();
     let second = spawn(soon());
-    let hasty = spawn(Deadline::after(Duration::from_millis(5)));
+    let short = spawn(Deadline::after(Duration::from_millis(5)));
     assert!(matches!(
-        hasty.await.unwrap(),
+        short.await.unwrap(),
         Err(Error::Deadline { sent: false })
     ));
     first.abort();
@@ -164,14 +167,14 @@ async fn a_caller_leaves() {
     assert_eq!(identity.logins(), 1);
 }
 
-/// A refused login is told from memory, for longer each time.
+/// A rejected login is not repeated for a pause that doubles.
 #[tokio::test(start_paused = true)]
-async fn refused_logins_are_not_hammered() {
+async fn rejected_logins_back_off() {
     let identity = Identity::default();
-    let keeper = identity.keeper(|login| async move {
+    let token_cache = identity.token_cache(|login| async move {
         match login {
-            0..=8 => refused(),
-            _ => grant(login, 100),
+            0..=8 => rejected(),
+            _ => token(login, 100),
         }
     });
     for (tries, pause) in [5, 10, 20, 40, 80, 160, 300, 300, 300]
@@ -179,81 +182,80 @@ async fn refused_logins_are_not_hammered() {
         .enumerate()
     {
         for _ in 0..100 {
-            let Err(Error::Login { code, .. }) = keeper.lease(soon()).await else {
+            let Err(Error::Login { code, .. }) = token_cache.get(soon()).await else {
                 panic!("{tries}");
             };
             assert_eq!(code, Code::Unauthenticated);
         }
         assert_eq!(identity.logins(), tries + 1);
         advance(Duration::from_millis(pause * 1_000 - 1)).await;
-        assert!(keeper.lease(soon()).await.is_err());
+        assert!(token_cache.get(soon()).await.is_err());
         assert_eq!(identity.logins(), tries + 1);
         advance(Duration::from_millis(1)).await;
     }
-    assert_eq!(which(&keeper).await, "9");
+    assert_eq!(login_number(&token_cache).await, "9");
 }
 
-/// An identity service that is away during renewal: callers go on, and then
-/// learn why they cannot.
+/// The old token is used while it is valid; then calls fail with the error of the login.
 #[tokio::test(start_paused = true)]
-async fn an_absent_service() {
+async fn failed_refresh_keeps_the_valid_token() {
     let identity = Identity::default();
-    let keeper = identity.keeper(|login| async move {
+    let token_cache = identity.token_cache(|login| async move {
         match login {
-            0 | 3 => grant(login, 100),
-            1 => Err(Error::Connect("nobody there".into())),
+            0 | 3 => token(login, 100),
+            1 => Err(Error::Connect("connection refused".into())),
             _ => std::future::pending().await,
         }
     });
-    assert_eq!(which(&keeper).await, "0");
+    assert_eq!(login_number(&token_cache).await, "0");
     advance(Duration::from_secs(81)).await;
-    assert_eq!(which(&keeper).await, "0");
-    while identity.now.load(SeqCst) == 1 || identity.logins() == 1 {
+    assert_eq!(login_number(&token_cache).await, "0");
+    while identity.concurrent.load(SeqCst) == 1 || identity.logins() == 1 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(which(&keeper).await, "0");
-    assert_eq!(identity.logins(), 2, "not again within a second");
+    assert_eq!(login_number(&token_cache).await, "0");
+    assert_eq!(identity.logins(), 2, "not repeated within a second");
     advance(Duration::from_secs(20)).await;
-    let error = keeper.lease(soon()).await.unwrap_err();
+    let error = token_cache.get(soon()).await.unwrap_err();
     assert!(error.to_string().contains("30 s"), "{error}");
-    advance(UNAVAILABLE).await;
-    assert_eq!(which(&keeper).await, "3");
+    advance(UNAVAILABLE_BACKOFF).await;
+    assert_eq!(login_number(&token_cache).await, "3");
 }
 
 #[tokio::test(start_paused = true)]
-async fn refused_leases() {
+async fn rejected_credential_is_replaced_once() {
     let identity = Identity::default();
-    let keeper = identity.keeper(|login| async move { grant(login, 100) });
-    let zero = keeper.lease(soon()).await.unwrap();
-    assert!(keeper.refuse(&zero));
-    let one = keeper.lease(soon()).await.unwrap();
+    let token_cache = identity.token_cache(|login| async move { token(login, 100) });
+    let zero = token_cache.get(soon()).await.unwrap();
+    assert!(token_cache.invalidate(&zero));
+    let one = token_cache.get(soon()).await.unwrap();
     assert_eq!(one.project_id.as_deref(), Some("1"));
 
-    // A late refusal of the old one leaves the new one alone.
-    assert!(keeper.refuse(&zero));
-    assert!(Arc::ptr_eq(&one, &keeper.lease(soon()).await.unwrap()));
+    // A late rejection of the old one does not drop the new one.
+    assert!(token_cache.invalidate(&zero));
+    assert!(Arc::ptr_eq(&one, &token_cache.get(soon()).await.unwrap()));
 
-    // The new one refused at once: it is not the token's age.
-    assert!(!keeper.refuse(&one));
-    assert!(Arc::ptr_eq(&one, &keeper.lease(soon()).await.unwrap()));
+    // If the new one is rejected at once, another login does not help.
+    assert!(!token_cache.invalidate(&one));
+    assert!(Arc::ptr_eq(&one, &token_cache.get(soon()).await.unwrap()));
     assert_eq!(identity.logins(), 2);
 
-    advance(AFTER_REFUSAL).await;
-    assert!(keeper.refuse(&one));
-    assert_eq!(which(&keeper).await, "2");
+    advance(MIN_RELOGIN_INTERVAL).await;
+    assert!(token_cache.invalidate(&one));
+    assert_eq!(login_number(&token_cache).await, "2");
 }
 
-/// A login that panics is over, and the next caller starts another.
+/// After a login panicked, the next call starts another.
 #[tokio::test(start_paused = true)]
-async fn a_broken_login() {
+async fn panicking_login_is_an_error_and_repeated() {
     let identity = Identity::default();
-    let keeper = identity.keeper(|login| async move {
+    let token_cache = identity.token_cache(|login| async move {
         assert!(login > 0, "this panic is meant");
-        grant(login, 100)
+        token(login, 100)
     });
-    let Err(Error::Login { code, problem }) = keeper.lease(soon()).await else {
-        panic!("a lease from nowhere");
+    let Err(Error::Login { code, problem }) = token_cache.get(soon()).await else {
+        panic!("the login panicked");
     };
     assert_eq!(code, Code::Unavailable, "{problem}");
-    assert_eq!(which(&keeper).await, "1");
+    assert_eq!(login_number(&token_cache).await, "1");
 }

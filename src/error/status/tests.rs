@@ -167,7 +167,7 @@ fn status_has_code_reason_and_text_of_the_error() {
         (
             Error::Login {
                 code: Code::Unauthenticated,
-                problem: text("refused at https://inside.test as user robot"),
+                problem: text("rejected at https://inside.test as user robot"),
             },
             Code::Unauthenticated,
             "CREDENTIALS_REFUSED",

@@ -1,7 +1,6 @@
-//! What JP1/AO's errors mean.
+//! JP1/AO's error mapping. Source: docs/apis/jp1ao.md, "Error body" and "Error codes".
 //!
-//! Source: JP1/AO Command and API Reference, version 12, 2.2.17 (status codes)
-//! and 2.2.18 (the body). Several codes have two meanings, and are told with both.
+//! Several HTTP statuses have two meanings; the hint names both.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,16 +9,16 @@ use url::Url;
 
 use super::FAMILY;
 use crate::error::{Fault, HINT};
-use crate::families::common::{self, is_transient, not_processed, redirect_hint, said};
+use crate::families::common::{self, fault_message, is_transient, not_processed, redirect_hint};
 use crate::families::error_body::{http_reason, json, member, message, metadata, retry_after};
 use crate::upstream::family::FaultContext;
 use drawbridge_transcoder::call::Reply;
 
-/// When to try again after a 412, which names no time. An estimate of ours: the
-/// server is starting or being maintained.
-const AFTER_UNAVAILABLE: Duration = Duration::from_secs(3);
+/// `RetryInfo` of a 412 without `Retry-After`. An estimate: the server is starting or under
+/// maintenance.
+const RETRY_AFTER_UNAVAILABLE: Duration = Duration::from_secs(3);
 
-/// Reads an error reply.
+/// Maps an error reply.
 pub(super) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
     let body = json(reply);
     let get = |name: &str| member(body.as_ref()?, &[name]);
@@ -40,12 +39,12 @@ pub(super) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
         message: if archive {
             "nothing was deleted: a task of this kind is archived, not deleted".to_owned()
         } else {
-            said(reply, own)
+            fault_message(reply, own)
         },
         http_status: status,
         request_id: FAMILY.request_id(&reply.headers),
         retry_after: match unavailable {
-            true => retry_after.or(Some(AFTER_UNAVAILABLE)),
+            true => retry_after.or(Some(RETRY_AFTER_UNAVAILABLE)),
             false => retry_after,
         },
         not_processed: not_processed(reply),
@@ -64,7 +63,7 @@ pub(super) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
                 get("errorSource").and_then(|url| path(&url)),
             ),
         ]),
-        // Words of our own are not in the caller's language.
+        // The gateway's own message for redirects is always English.
         locale: locale.filter(|_| !reply.status.is_redirection()),
     }
 }
@@ -72,12 +71,12 @@ pub(super) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
 fn code(context: &FaultContext<'_>, reply: &Reply) -> Code {
     match reply.status.as_u16() {
         status if must_be_archived(context, status) => Code::FailedPrecondition,
-        // Source: the mapping of issue 5.
+        // Source: docs/apis/jp1ao.md, "Error codes".
         300..=399 => Code::Internal,
-        // What the gateway sends is wrong, unless the caller has uploaded it.
+        // A defect of the gateway, except for a file that the client uploads.
         415 if context.rpc.starts_with("Import") => Code::InvalidArgument,
         406 | 415 => Code::Internal,
-        // Another state, or no dependents, is wanted: no retry by itself helps.
+        // Wrong state, or dependents exist: a retry does not help.
         409 => Code::FailedPrecondition,
         412 if is_definition(context) => Code::Aborted,
         412 => Code::Unavailable,
@@ -85,33 +84,33 @@ fn code(context: &FaultContext<'_>, reply: &Reply) -> Code {
     }
 }
 
-/// Deleting a normal task is answered with a redirect to nowhere useful. Source:
-/// 2.7, deletion of a task.
+/// Returns whether the reply is the redirect that means that the task must be archived
+/// instead of deleted. Source: docs/apis/jp1ao.md, "Error codes".
 fn must_be_archived(context: &FaultContext<'_>, status: u16) -> bool {
     status == 303 && context.rpc.starts_with("Delete")
 }
 
-/// Actions of property definitions, of which alone a 412 means a conflict. Source:
-/// 2.9.3.
+/// Returns whether the call lists the actions of a property definition, for which alone 412
+/// means a conflict. Source: docs/apis/jp1ao.md, "Properties".
 fn is_definition(context: &FaultContext<'_>) -> bool {
     context.rpc == "ListPropertyDefinitionActions"
 }
 
-/// What the upstream's own words leave out.
+/// Returns the cause or advice that the upstream's message lacks.
 fn hint(context: &FaultContext<'_>, reply: &Reply) -> Option<String> {
     let hint = match reply.status.as_u16() {
         status if must_be_archived(context, status) => "archive the task instead",
-        401 => "the login was refused, or its user lacks the permission for this service group",
-        404 => "it is not there, or the user may not see it",
-        409 => "its state, or something that depends on it, does not allow this",
-        412 if !is_definition(context) => "the server is not available just now",
+        401 => "the login was rejected, or its user lacks the permission for this service group",
+        404 => "the resource does not exist, or the user has no permission for it",
+        409 => "its state, or a dependent resource, does not allow this",
+        412 if !is_definition(context) => "the server is not available at the moment",
         _ => return redirect_hint(reply.status),
     };
     Some(hint.to_owned())
 }
 
-/// In which language the message is: as the reply says (`Language` is what the
-/// manual names, 2.2.13); English, the default, if it may be.
+/// Returns the language of the message: of `Content-Language` or `Language`, else English,
+/// the default, if the text is ASCII. Source: docs/apis/jp1ao.md, "Response headers".
 fn locale(reply: &Reply, text: &str) -> Option<String> {
     ["content-language", "language"]
         .iter()
@@ -125,14 +124,14 @@ fn locale(reply: &Reply, text: &str) -> Option<String> {
         .or_else(|| text.is_ascii().then(|| "en".to_owned()))
 }
 
-/// The path of `errorSource`: host and port are the upstream's own affair, the
-/// query is the caller's.
+/// Returns the path of `errorSource`. Host and port are internal to the upstream, and the
+/// query may have values of the request.
 fn path(source: &str) -> Option<String> {
     let source = source.trim();
     if let Ok(url) = Url::parse(source) {
         return (!url.cannot_be_a_base()).then(|| url.path().to_owned());
     }
-    // As `http://:22015/...`, which is no valid address.
+    // For example `http://:22015/...`, which is not a valid URL.
     let rest = match source.split_once("://") {
         Some((_, rest)) => &rest[rest.find('/')?..],
         None => source,
@@ -162,7 +161,7 @@ mod tests {
         "messageID": "KNAE02102-E", "application": "Automation", "messageData": "7"}"#;
 
     #[test]
-    fn codes() {
+    fn status_and_rpc_decide_the_code() {
         use Code::*;
         for (status, rpc, want, transient) in [
             (303, "DeleteTask", FailedPrecondition, false),
@@ -198,7 +197,7 @@ mod tests {
                 (status == 412 && transient).then_some(3),
                 "{status} {rpc}"
             );
-            assert!(!format!("{fault:?}").contains("inside"), "no host is told");
+            assert!(!format!("{fault:?}").contains("inside"), "without a host");
         }
         let later = reply(412, &[("retry-after", "20")], BODY);
         let wait = fault(&context("GetX"), &later).retry_after;
@@ -206,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn the_body() {
+    fn body_is_read_without_host_and_query() {
         let fault = fault(&context("GetService"), &reply(404, &[], BODY));
         assert_eq!(
             fault.message,
@@ -217,7 +216,7 @@ mod tests {
             [
                 (
                     HINT,
-                    "it is not there, or the user may not see it".to_owned()
+                    "the resource does not exist, or the user has no permission for it".to_owned()
                 ),
                 ("message_data", "7".to_owned()),
                 ("application", "Automation".to_owned()),
@@ -230,8 +229,8 @@ mod tests {
     }
 
     #[test]
-    fn other_bodies() {
-        for (status, rpc, body, reason, said) in [
+    fn bodies_without_json_or_message_id_are_read() {
+        for (status, rpc, body, reason, message) in [
             (
                 400,
                 "GetX",
@@ -256,12 +255,16 @@ mod tests {
             ),
         ] {
             let fault = fault(&context(rpc), &reply(status, &[], body));
-            assert_eq!((&*fault.reason, &*fault.message), (reason, said), "{body}");
+            assert_eq!(
+                (&*fault.reason, &*fault.message),
+                (reason, message),
+                "{body}"
+            );
         }
     }
 
     #[test]
-    fn languages() {
+    fn locale_is_read_from_headers_or_ascii() {
         let japanese = r#"{"message":"サービスがありません。"}"#;
         for (headers, body, want) in [
             (
@@ -281,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn sources() {
+    fn error_source_is_reduced_to_its_path() {
         for (source, want) in [
             (
                 "http://host:22015/Automation/v1/x?y=1",

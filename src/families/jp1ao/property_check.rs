@@ -1,8 +1,7 @@
-//! Values of properties against their definitions, before a service is submitted.
+//! Checks values of properties against their definitions, before a service is submitted.
 //!
-//! Source: JP1/AO Command and API Reference 12 and 13, 2.9.1 and 2.9.2. The texts
-//! of `type` are not printed there: those that are likely are known, any other is
-//! a text. What cannot be told here is left for JP1/AO to refuse.
+//! Source: docs/apis/jp1ao.md, "Properties". The values of `type` are not documented: likely
+//! ones are recognized, any other is a string. JP1/AO rejects what is not checked here.
 
 use std::collections::HashMap;
 
@@ -13,11 +12,11 @@ use serde_json::{Map, Value};
 
 use crate::api::hitachi::automation::v1::PropertyDefinition;
 
-/// Bytes that a pattern's automaton may take.
-const PATTERN_LIMIT: usize = 1 << 20;
+/// Limit of a pattern's compiled size.
+const MAX_PATTERN_BYTES: usize = 1 << 20;
 
-/// Compares `values` with the definitions: what is wrong, by key. `document` is the
-/// action's document, which has the values that hold where none is given.
+/// Returns the invalid `values`, by key. `document` is the action's document, with the
+/// current values.
 pub(super) fn check(
     definitions: &[Bytes],
     values: &Map<String, Value>,
@@ -37,12 +36,12 @@ pub(super) fn check(
         let Some(definition) = by_key.get(&**key) else {
             continue;
         };
-        // A service has its own word on both: what its document asks for is taken.
+        // A service can override `readOnly` and `hidden`: what its document lists is open.
         let closed = match present.contains_key(key) {
             true => Ok(()),
             false => is_open(definition),
         };
-        if let Err(problem) = closed.and_then(|()| one(definition, value)) {
+        if let Err(problem) = closed.and_then(|()| check_value(definition, value)) {
             problems.push((key.clone(), problem));
         }
     }
@@ -51,7 +50,7 @@ pub(super) fn check(
             continue;
         };
         let empty = |text: &Option<String>| text.as_deref().is_none_or(str::is_empty);
-        // What the action does not take cannot be missing from it.
+        // Only properties of the document can be missing.
         if definition.required()
             && !values.contains_key(key)
             && present.get(key).is_some_and(|has_value| !has_value)
@@ -63,7 +62,7 @@ pub(super) fn check(
     problems
 }
 
-/// What kind of value a definition wants.
+/// The kind of value of a definition.
 enum Kind {
     Integer,
     Number,
@@ -88,24 +87,24 @@ impl Kind {
     }
 }
 
-/// Whether values can be given at all, unless a service says otherwise: `readOnly`
-/// and `hidden` can be changed for one service (2.9.6).
+/// Fails if the definition does not allow a value. A service can override `readOnly` and
+/// `hidden`. Source: docs/apis/jp1ao.md, "Properties".
 fn is_open(definition: &PropertyDefinition) -> Result<(), String> {
     if definition.read_only() {
         return Err("is read-only".into());
     }
     if definition.hidden() || matches!(definition.visibility(), "hidden" | "none") {
-        return Err("is hidden: it cannot be given".into());
+        return Err("is hidden: it cannot be set".into());
     }
     Ok(())
 }
 
-/// Checks one value.
-fn one(definition: &PropertyDefinition, value: &Value) -> Result<(), String> {
+/// Checks one value against its definition.
+fn check_value(definition: &PropertyDefinition, value: &Value) -> Result<(), String> {
     let text = match value {
         Value::String(text) => text.clone(),
         Value::Number(_) | Value::Bool(_) => value.to_string(),
-        _ => return Err("must be a text, a number or a bool".into()),
+        _ => return Err("must be a string, a number or a bool".into()),
     };
     if text.is_empty() {
         return match definition.required() {
@@ -133,31 +132,31 @@ fn one(definition: &PropertyDefinition, value: &Value) -> Result<(), String> {
 }
 
 fn range(definition: &PropertyDefinition, number: f64) -> Result<(), String> {
-    if let Some(least) = definition.min_value.filter(|least| number < *least) {
-        return Err(format!("must be at least {least}"));
+    if let Some(min) = definition.min_value.filter(|min| number < *min) {
+        return Err(format!("must be at least {min}"));
     }
-    if let Some(greatest) = definition.max_value.filter(|most| number > *most) {
-        return Err(format!("must be at most {greatest}"));
+    if let Some(max) = definition.max_value.filter(|max| number > *max) {
+        return Err(format!("must be at most {max}"));
     }
     Ok(())
 }
 
 fn length(definition: &PropertyDefinition, characters: usize) -> Result<(), String> {
     let characters = i64::try_from(characters).unwrap_or(i64::MAX);
-    if let Some(fewest) = definition.min_length.filter(|least| characters < *least) {
-        return Err(format!("must have at least {fewest} characters"));
+    if let Some(min) = definition.min_length.filter(|min| characters < *min) {
+        return Err(format!("must have at least {min} characters"));
     }
-    // A limit of 0 would leave no value at all: it stands for none.
-    if let Some(most) = definition
+    // 0 means no limit.
+    if let Some(max) = definition
         .max_length
-        .filter(|most| *most > 0 && characters > *most)
+        .filter(|max| *max > 0 && characters > *max)
     {
-        return Err(format!("must have at most {most} characters"));
+        return Err(format!("must have at most {max} characters"));
     }
     Ok(())
 }
 
-/// One of the values to choose from, or several with commas.
+/// Fails unless the text is one of the listed values, or several separated by commas.
 fn choice(definition: &PropertyDefinition, text: &str) -> Result<(), String> {
     let list = definition.value_list();
     let known: Vec<&str> = list.split(',').map(str::trim).collect();
@@ -170,21 +169,23 @@ fn choice(definition: &PropertyDefinition, text: &str) -> Result<(), String> {
     Err(format!("must be one of: {}", known.join(", ")))
 }
 
-/// The manual does not say whether a pattern must match the whole value: what it
-/// matches in a part of it is let through. So is a pattern of another dialect of
-/// regular expressions.
+/// Fails if the pattern matches no part of the text: the manual does not say whether it must
+/// match all of it. A pattern of another regular expression dialect is ignored.
 fn pattern(definition: &PropertyDefinition, text: &str) -> Result<(), String> {
     let pattern = definition.pattern();
     if pattern.is_empty() {
         return Ok(());
     }
-    match RegexBuilder::new(pattern).size_limit(PATTERN_LIMIT).build() {
+    match RegexBuilder::new(pattern)
+        .size_limit(MAX_PATTERN_BYTES)
+        .build()
+    {
         Ok(regex) if !regex.is_match(text) => Err(format!("must match `{pattern}`")),
         _ => Ok(()),
     }
 }
 
-/// The keys that the document has, and whether each has a value.
+/// Returns the keys in the document, and whether each has a value.
 fn present(document: &[u8]) -> HashMap<String, bool> {
     let mut found = HashMap::new();
     if let Ok(document) = serde_json::from_slice::<Value>(document) {
@@ -236,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn values() {
+    fn values_are_checked_against_their_definition() {
         for (definition, value, want) in [
             (typed("integer"), json!(5), ""),
             (typed("Integer"), json!("10"), ""),
@@ -255,9 +256,9 @@ mod tests {
             // Characters, not bytes.
             (typed("string"), json!("日本語"), ""),
             (typed("string"), json!("a"), "must have at least 2"),
-            (typed("unheard of"), json!("abcd"), "must have at most 3"),
-            (typed("string"), json!(null), "must be a text"),
-            (typed("string"), json!(["a"]), "must be a text"),
+            (typed("unknown"), json!("abcd"), "must have at most 3"),
+            (typed("string"), json!(null), "must be a string"),
+            (typed("string"), json!(["a"]), "must be a string"),
             (with(|d| d.max_length = Some(0)), json!("any"), ""),
             (with(|d| d.required = Some(true)), json!(""), "is required"),
             (with(|d| d.min_length = Some(2)), json!(""), ""),
@@ -278,7 +279,7 @@ mod tests {
                 json!("x"),
                 "must match",
             ),
-            // Another dialect: not ours to judge.
+            // Another regular expression dialect.
             (with(|d| d.pattern = Some("(?!x)".into())), json!("x"), ""),
             (
                 with(|d| d.pattern = Some("((a{99}){99}){99}".into())),
@@ -286,7 +287,7 @@ mod tests {
                 "",
             ),
         ] {
-            match one(&definition, &value) {
+            match check_value(&definition, &value) {
                 Ok(()) => assert_eq!(want, "", "{value} of {definition:?}"),
                 Err(problem) => assert!(
                     !want.is_empty() && problem.contains(want),
@@ -297,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_services_document_says_what_can_be_given() {
+    fn document_of_a_service_opens_properties() {
         for (definition, want) in [
             (with(|d| d.read_only = Some(true)), "is read-only"),
             (with(|d| d.hidden = Some(true)), "is hidden"),
@@ -311,15 +312,15 @@ mod tests {
                 let values = values.as_object().unwrap();
                 check(&definitions, values, document.as_bytes()).pop()
             };
-            let refused = problem(json!({"parameters": []})).unwrap_or_default().1;
-            assert!(refused.starts_with(want) && refused.is_empty() == want.is_empty());
-            let asked = json!({"parameters": [{"keyName": "k", "value": ""}]});
-            assert_eq!(problem(asked), None, "{want}");
+            let rejected = problem(json!({"parameters": []})).unwrap_or_default().1;
+            assert!(rejected.starts_with(want) && rejected.is_empty() == want.is_empty());
+            let document = json!({"parameters": [{"keyName": "k", "value": ""}]});
+            assert_eq!(problem(document), None, "{want}");
         }
     }
 
     #[test]
-    fn what_is_missing() {
+    fn required_properties_of_the_document_must_have_a_value() {
         let wire = |key: &str, change: fn(&mut PropertyDefinition)| {
             let definition = definition(|d| {
                 d.key_name = Some(key.into());
@@ -337,7 +338,7 @@ mod tests {
             wire("elsewhere", |_| {}),
             Bytes::from_static(b"\xff"),
         ];
-        // Nested, as the manual leaves open.
+        // Nested: the manual allows both.
         let document = json!({"parameters": [{"scheduleType": "immediate"}, [
             {"keyName": "given", "value": ""}, {"keyName": "empty", "value": ""},
             {"keyName": "null", "value": null}, {"keyName": "has a default", "value": ""},

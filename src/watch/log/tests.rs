@@ -10,7 +10,7 @@ use tonic::Code;
 use super::position::{At, Page};
 use super::source::{Reading, Rules};
 use super::*;
-use crate::credentials::Viewer;
+use crate::credentials::CredentialId;
 use crate::watch::Settings;
 use drawbridge_transcoder::api::drawbridge::v1::{Outcome, WatchEvent};
 use drawbridge_transcoder::contract::{Entry, Order};
@@ -185,7 +185,7 @@ fn key() -> Key {
         project: None,
         query: String::new(),
         body: None,
-        viewer: Viewer([0; 32]),
+        viewer: CredentialId([0; 32]),
         language: None,
         aside: Vec::new(),
     }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio_stream::StreamExt;
 
 use super::*;
-use crate::downstream::Caller;
+use crate::downstream::Downstream;
 use crate::engine::call_context::CallContext;
 use crate::upstream::{Settings, Upstream};
 use crate::watch::{self, WatchStream, Watches};
@@ -164,10 +164,10 @@ impl Stage {
     }
 }
 
-fn caller() -> Caller {
-    Caller {
+fn caller() -> Downstream {
+    Downstream {
         token: Some(http::HeaderValue::from_static("t1")),
-        ..Caller::default()
+        ..Downstream::default()
     }
 }
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio_stream::StreamExt;
 
 use super::*;
-use crate::downstream::Caller;
+use crate::downstream::Downstream;
 use crate::engine::call_context::CallContext;
 use crate::test_api::openstack::orchestration::v1 as api;
 use crate::upstream::{Settings, Upstream};
@@ -110,10 +110,10 @@ fn method(name: &str) -> Arc<Method> {
     Arc::clone(contract.method(&format!("{SERVICE}/{name}")).unwrap())
 }
 
-fn caller(token: &'static str) -> Caller {
-    Caller {
+fn caller(token: &'static str) -> Downstream {
+    Downstream {
         token: Some(HeaderValue::from_static(token)),
-        ..Caller::default()
+        ..Downstream::default()
     }
 }
 

@@ -207,7 +207,7 @@ async fn invalid_submission_is_not_sent() {
         ),
         (
             json!({"host": [1]}),
-            vec![("properties[host]", "must be a text")],
+            vec![("properties[host]", "must be a string")],
         ),
         (
             json!({"host": "a", "unknown": "x"}),

@@ -72,7 +72,7 @@ async fn http_status_maps_to_grpc_code() {
             404,
             "",
             Code::NotFound,
-            "may not see it",
+            "has no permission for it",
         ),
         ("TaskService/DeleteTask", 405, "", Code::Unimplemented, ""),
         ("TaskService/GetTask", 406, "", Code::Internal, ""),

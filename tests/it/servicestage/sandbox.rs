@@ -121,8 +121,8 @@ impl Stage {
                     self.names.insert(id, value.unwrap_or("none").to_owned());
                 }
                 Line::Finish(job) => self.finish(job).await,
-                Line::StandStill => self.sandbox.stand_still(),
-                Line::GoOn => self.sandbox.go_on(),
+                Line::StandStill => self.sandbox.pause_clock(),
+                Line::GoOn => self.sandbox.resume_clock(),
             }
         }
     }

@@ -1,9 +1,9 @@
-//! How stacks move: an action is a graph of what has to be done to resources, and
-//! each resource takes its time.
+//! Execution of stack actions. An action is a graph of operations on resources, each of
+//! which takes some time.
 //!
-//! Nothing runs by itself. What is due is kept by its time, and whoever looks first
-//! lets all that has become due happen, at the times at which it would have.
-//! The order of things is that of Heat's convergence engine, as observed.
+//! Nothing runs in the background. Timers are kept sorted by time; each request first
+//! fires all timers that are due, each at its own time. The order of operations is that
+//! of Heat's convergence engine, as observed.
 
 use std::time::Duration;
 
@@ -12,19 +12,19 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::super::plain::{Answer, seconds};
+use super::super::message::{Response, seconds};
 use super::super::{Clock, Settings};
 use super::events::Event;
-use super::stack::{Plan, Resource, Running, Stack};
-use super::{Heat, fault, kinds};
+use super::stack::{Resource, ResourceAction, Stack, StackDefinition};
+use super::{Heat, fault, resource_plugins};
 
 /// `stack_action_timeout` of Heat's configuration.
 const ACTION_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// The moment at which something happens.
+/// Time at which a timer fires or a request arrives.
 pub(super) struct Now<'a> {
     pub at: Instant,
-    /// As Heat prints it.
+    /// As Heat formats it.
     pub text: String,
     pub settings: &'a Settings,
 }
@@ -35,9 +35,9 @@ impl<'a> Now<'a> {
         Self { at, text, settings }
     }
 
-    /// How long any resource takes: a step, when the sandbox plays for somebody to
-    /// watch; else nothing, which is about what real Heat takes.
-    pub fn pause(&self) -> Duration {
+    /// Returns the duration of an action on a resource: one step if the sandbox
+    /// simulates progress, otherwise zero, which is close to real Heat.
+    pub fn resource_duration(&self) -> Duration {
         match self.settings.play {
             true => self.settings.step,
             false => Duration::ZERO,
@@ -45,59 +45,59 @@ impl<'a> Now<'a> {
     }
 }
 
-/// Something that is due.
-pub(super) enum Tick {
-    /// A stack's action begins with its first resources.
-    Begin { stack: u64, work: u64 },
-    /// A resource has had its time.
-    Over {
+/// A timer.
+pub(super) enum Timer {
+    /// Starts the first resources of a stack's action.
+    StartAction { stack: u64, work: u64 },
+    /// Completes the action of a resource.
+    ResourceDone {
         stack: u64,
         resource: u64,
         tick: u64,
     },
-    /// A stack's action has lasted too long.
-    Expired { stack: u64, work: u64 },
+    /// Fails a stack's action with a timeout.
+    ActionTimeout { stack: u64, work: u64 },
 }
 
-/// An action of a stack that goes on.
-pub(super) struct Work {
+/// A running action of a stack.
+pub(super) struct StackAction {
     id: u64,
     action: &'static str,
     nodes: Vec<Node>,
-    /// The first thing that failed; only a check goes on after it.
+    /// First failure; only a check continues after one.
     failure: Option<String>,
 }
 
 struct Node {
-    what: What,
-    /// The nodes that come first.
+    what: NodeAction,
+    /// Nodes that must be done before this one.
     waits: Vec<usize>,
     state: State,
 }
 
-enum What {
-    /// Make the resource as the template has it.
+enum NodeAction {
+    /// Create or update the resource according to the template.
     Converge(String),
-    /// Do this to the resource with this number.
+    /// Run this action on the resource with this serial number.
     Act(u64, &'static str),
 }
 
 #[derive(PartialEq)]
 enum State {
     Waiting,
-    /// The resource with this number is at it.
+    /// Executing on the resource with this serial number.
     Running(u64),
     Done,
 }
 
-/// What became of something that was started.
+/// State of an action right after its start.
 pub(super) enum Progress {
     Done,
     Running,
     Failed(String),
 }
 
-/// Lets everything happen that is due by `until`.
+/// Fires all timers that are due by `until`.
 pub(super) fn advance(heat: &mut Heat, until: Instant, clock: &Clock, settings: &Settings) {
     while let Some(entry) = heat.stacks.due.first_entry() {
         let at = entry.key().0;
@@ -106,43 +106,44 @@ pub(super) fn advance(heat: &mut Heat, until: Instant, clock: &Clock, settings: 
         }
         let now = Now::new(at, clock, settings);
         match entry.remove() {
-            Tick::Begin { stack, work } => {
+            Timer::StartAction { stack, work } => {
                 if heat
                     .stacks
                     .get(stack)
-                    .is_some_and(|stack| stack.works(work))
+                    .is_some_and(|stack| stack.is_running_action(work))
                 {
-                    proceed(heat, stack, &now);
+                    start_ready_nodes(heat, stack, &now);
                 }
             }
-            Tick::Over {
+            Timer::ResourceDone {
                 stack,
                 resource,
                 tick,
             } => {
-                let Some(part) = heat
+                let Some(found) = heat
                     .stacks
                     .get_mut(stack)
-                    .and_then(|stack| stack.part(resource))
+                    .and_then(|stack| stack.resource_mut(resource))
                 else {
                     continue;
                 };
-                let Some(running) = part.running.as_ref().filter(|it| it.tick == Some(tick)) else {
+                let Some(running) = found.running.as_ref().filter(|it| it.tick == Some(tick))
+                else {
                     continue;
                 };
-                let failure = match part.kind.as_str() {
-                    "OS::Heat::WaitCondition" => kinds::timed_out(heat, stack, resource),
+                let failure = match found.kind.as_str() {
+                    "OS::Heat::WaitCondition" => resource_plugins::timed_out(heat, stack, resource),
                     _ => running.failure.clone(),
                 };
-                over(heat, stack, resource, failure, &now);
+                end_resource_action(heat, stack, resource, failure, &now);
             }
-            Tick::Expired { stack, work } => {
+            Timer::ActionTimeout { stack, work } => {
                 if heat
                     .stacks
                     .get(stack)
-                    .is_some_and(|stack| stack.works(work))
+                    .is_some_and(|stack| stack.is_running_action(work))
                 {
-                    finish(heat, stack, Some("Timed out".to_owned()), &now);
+                    end_stack_action(heat, stack, Some("Timed out".to_owned()), &now);
                 }
             }
         }
@@ -150,19 +151,25 @@ pub(super) fn advance(heat: &mut Heat, until: Instant, clock: &Clock, settings: 
 }
 
 impl Stack {
-    fn works(&self, id: u64) -> bool {
+    fn is_running_action(&self, id: u64) -> bool {
         self.work.as_ref().is_some_and(|work| work.id == id)
     }
 }
 
-fn schedule(heat: &mut Heat, at: Instant, tick: impl FnOnce(u64) -> Tick) -> u64 {
-    let number = heat.stacks.next_tick();
+fn schedule(heat: &mut Heat, at: Instant, tick: impl FnOnce(u64) -> Timer) -> u64 {
+    let number = heat.stacks.next_timer_id();
     heat.stacks.due.insert((at, number), tick(number));
     number
 }
 
-/// Begins an action that makes the stack as `plan` has it.
-pub(super) fn converge(heat: &mut Heat, serial: u64, action: &'static str, plan: Plan, now: &Now) {
+/// Starts an action that changes the stack to match `plan`.
+pub(super) fn converge(
+    heat: &mut Heat,
+    serial: u64,
+    action: &'static str,
+    plan: StackDefinition,
+    now: &Now,
+) {
     let Some(stack) = heat.stacks.get_mut(serial) else {
         return;
     };
@@ -178,8 +185,8 @@ pub(super) fn converge(heat: &mut Heat, serial: u64, action: &'static str, plan:
         .resources()
         .map(|(name, _)| name.clone())
         .collect();
-    // What the template has no more goes; what it has newly is there at once, as
-    // yet untouched.
+    // Resources that the template no longer has become leftovers to delete; new ones
+    // are listed at once, in state INIT.
     let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut stack.resources)
         .into_iter()
         .partition(|resource| names.contains(&resource.name));
@@ -199,11 +206,12 @@ pub(super) fn converge(heat: &mut Heat, serial: u64, action: &'static str, plan:
                 .resource(name)
                 .cloned()
                 .unwrap_or_default();
-            let fresh = Resource::fresh(&stack.name, name, definition, requires, &now.text);
-            stack.resources.push(fresh);
+            let new_resource =
+                Resource::not_created(&stack.name, name, definition, requires, &now.text);
+            stack.resources.push(new_resource);
         }
         nodes.push(Node {
-            what: What::Converge(name.clone()),
+            what: NodeAction::Converge(name.clone()),
             waits,
             state: State::Waiting,
         });
@@ -223,7 +231,7 @@ pub(super) fn converge(heat: &mut Heat, serial: u64, action: &'static str, plan:
             .filter(|other| other.requires.contains(&leftover.name))
             .filter_map(|other| names.iter().position(|name| *name == other.name));
         nodes.push(Node {
-            what: What::Act(leftover.serial, "DELETE"),
+            what: NodeAction::Act(leftover.serial, "DELETE"),
             waits: needing.chain(changing).collect(),
             state: State::Waiting,
         });
@@ -231,28 +239,27 @@ pub(super) fn converge(heat: &mut Heat, serial: u64, action: &'static str, plan:
     begin(heat, serial, action, nodes, now);
 }
 
-/// Begins an action that is done to every resource: suspend, resume, check,
-/// snapshot, delete.
+/// Starts an action on every resource: suspend, resume, check, snapshot or delete.
 pub(super) fn act_on_all(heat: &mut Heat, serial: u64, action: &'static str, now: &Now) {
     let Some(stack) = heat.stacks.get(serial) else {
         return;
     };
-    let parts: Vec<&Resource> = match action {
+    let resources: Vec<&Resource> = match action {
         "DELETE" => stack.resources.iter().chain(&stack.leftovers).collect(),
         _ => stack.resources.iter().collect(),
     };
     let forward = matches!(action, "RESUME" | "CHECK" | "SNAPSHOT");
-    let nodes = parts
+    let nodes = resources
         .iter()
-        .map(|part| {
+        .map(|resource| {
             let comes_first = |other: &Resource| match forward {
-                true => part.requires.contains(&other.name),
-                false => other.requires.contains(&part.name) && other.serial != part.serial,
+                true => resource.requires.contains(&other.name),
+                false => other.requires.contains(&resource.name) && other.serial != resource.serial,
             };
             Node {
-                what: What::Act(part.serial, action),
-                waits: (0..parts.len())
-                    .filter(|i| comes_first(parts[*i]))
+                what: NodeAction::Act(resource.serial, action),
+                waits: (0..resources.len())
+                    .filter(|i| comes_first(resources[*i]))
                     .collect(),
                 state: State::Waiting,
             }
@@ -260,34 +267,34 @@ pub(super) fn act_on_all(heat: &mut Heat, serial: u64, action: &'static str, now
         .collect();
     begin(heat, serial, action, nodes, now);
     if action == "DELETE" {
-        give_up(heat, serial, now);
+        abort_resource_actions(heat, serial, now);
     }
 }
 
-/// A deletion gives up whatever goes on in the stack.
-fn give_up(heat: &mut Heat, serial: u64, now: &Now) {
+/// Aborts all running actions of the stack's resources, for a deletion.
+fn abort_resource_actions(heat: &mut Heat, serial: u64, now: &Now) {
     let Some(stack) = heat.stacks.get_mut(serial) else {
         return;
     };
-    let parts = stack.resources.iter_mut().chain(&mut stack.leftovers);
-    let mut given_up = Vec::new();
-    for part in parts {
-        if let Some(running) = part.running.take() {
-            // An update counts for nothing (observed: the old `wait_secs` holds).
+    let resources = stack.resources.iter_mut().chain(&mut stack.leftovers);
+    let mut aborted = Vec::new();
+    for resource in resources {
+        if let Some(running) = resource.running.take() {
+            // An aborted update has no effect (observed: the old `wait_secs` remains).
             if let Some(before) = running.before {
-                part.properties = before;
+                resource.properties = before;
             }
-            given_up.push((part.serial, running.action));
+            aborted.push((resource.serial, running.action));
         }
     }
-    for (part, action) in given_up {
+    for (resource, action) in aborted {
         let reason = format!("{action} aborted (user triggered cancel)");
-        stack.enter_part(part, action, "FAILED", &reason, now);
+        stack.set_resource_state(resource, action, "FAILED", &reason, now);
     }
 }
 
 fn begin(heat: &mut Heat, serial: u64, action: &'static str, nodes: Vec<Node>, now: &Now) {
-    let id = heat.stacks.next_tick();
+    let id = heat.stacks.next_timer_id();
     let Some(stack) = heat.stacks.get_mut(serial) else {
         return;
     };
@@ -295,8 +302,8 @@ fn begin(heat: &mut Heat, serial: u64, action: &'static str, nodes: Vec<Node>, n
         stack.updated = Some(now.text.clone());
     }
     let reason = format!("Stack {action} started");
-    stack.enter(action, "IN_PROGRESS", reason, now);
-    stack.work = Some(Work {
+    stack.set_state(action, "IN_PROGRESS", reason, now);
+    stack.work = Some(StackAction {
         id,
         action,
         nodes,
@@ -308,18 +315,18 @@ fn begin(heat: &mut Heat, serial: u64, action: &'static str, nodes: Vec<Node>, n
     let timeout = minutes.map_or(ACTION_TIMEOUT, |minutes| {
         Duration::from_secs(minutes.saturating_mul(60).min(86_400 * 365))
     });
-    schedule(heat, now.at, |_| Tick::Begin {
+    schedule(heat, now.at, |_| Timer::StartAction {
         stack: serial,
         work: id,
     });
-    schedule(heat, now.at + timeout, |_| Tick::Expired {
+    schedule(heat, now.at + timeout, |_| Timer::ActionTimeout {
         stack: serial,
         work: id,
     });
 }
 
 impl Stack {
-    fn enter(&mut self, action: &'static str, status: &'static str, reason: String, now: &Now) {
+    fn set_state(&mut self, action: &'static str, status: &'static str, reason: String, now: &Now) {
         self.action = action;
         self.status = status;
         self.reason = reason;
@@ -335,13 +342,13 @@ impl Stack {
             reason: self.reason.clone(),
             properties: Value::Null,
         };
-        self.note(event, now);
+        self.record_event(event, now);
     }
 
-    /// Completes it at once, after so many events.
+    /// Completes the stack at once with `events` events, for preloading.
     pub fn seed(&mut self, events: usize, now: &Now) {
         for _ in 1..events {
-            self.enter(
+            self.set_state(
                 "CREATE",
                 "IN_PROGRESS",
                 "Stack CREATE started".to_owned(),
@@ -349,29 +356,29 @@ impl Stack {
             );
         }
         let reason = "Stack CREATE completed successfully".to_owned();
-        self.enter("CREATE", "COMPLETE", reason, now);
+        self.set_state("CREATE", "COMPLETE", reason, now);
     }
 
-    /// Ends it as deleted, with nothing done to its resources.
-    pub fn forsake(&mut self, now: &Now) {
+    /// Marks the stack as deleted and leaves its resources alone.
+    pub fn mark_deleted(&mut self, now: &Now) {
         self.work = None;
         self.updated = Some(now.text.clone());
         let reason = "Stack DELETE completed successfully".to_owned();
-        self.enter("DELETE", "COMPLETE", reason, now);
+        self.set_state("DELETE", "COMPLETE", reason, now);
         self.end(now);
         self.resources.clear();
     }
 
     fn end(&mut self, now: &Now) {
         self.deleted = true;
-        self.gone = Some(now.text.clone());
-        self.plan.template = self.plan.template.emptied();
+        self.deleted_at = Some(now.text.clone());
+        self.plan.template = self.plan.template.without_resources();
         self.snapshots.clear();
         self.leftovers.clear();
     }
 
-    /// Takes a resource to a state and notes it.
-    pub fn enter_part(
+    /// Sets the state of a resource and records an event.
+    pub fn set_resource_state(
         &mut self,
         serial: u64,
         action: &'static str,
@@ -379,21 +386,21 @@ impl Stack {
         reason: &str,
         now: &Now,
     ) {
-        let Some(part) = self.part(serial) else {
+        let Some(resource) = self.resource_mut(serial) else {
             return;
         };
-        part.action = action;
-        part.status = status;
-        part.reason = reason.to_owned();
-        part.updated = now.text.clone();
-        let event = Event::of(part, action, status, reason, now);
-        self.note(event, now);
+        resource.action = action;
+        resource.status = status;
+        resource.reason = reason.to_owned();
+        resource.updated = now.text.clone();
+        let event = Event::of(resource, action, status, reason, now);
+        self.record_event(event, now);
     }
 }
 
 impl Resource {
-    /// One that is not yet made.
-    pub fn fresh(
+    /// Builds a resource that is not created yet.
+    pub fn not_created(
         stack: &str,
         name: &str,
         definition: Value,
@@ -410,7 +417,7 @@ impl Resource {
             },
             definition,
             requires,
-            physical_name: format!("{stack}-{name}-{}", kinds::tail()),
+            physical_name: format!("{stack}-{name}-{}", resource_plugins::random_suffix()),
             action: "INIT",
             status: "COMPLETE",
             created: now.to_owned(),
@@ -420,9 +427,9 @@ impl Resource {
     }
 }
 
-/// Starts all that can be started; ends the action when nothing is left.
-fn proceed(heat: &mut Heat, serial: u64, now: &Now) {
-    while let Some(index) = heat.stacks.get(serial).and_then(ready) {
+/// Starts every node that can start; finishes the action when no node is left.
+fn start_ready_nodes(heat: &mut Heat, serial: u64, now: &Now) {
+    while let Some(index) = heat.stacks.get(serial).and_then(ready_node) {
         let Some(stack) = heat.stacks.get_mut(serial) else {
             return;
         };
@@ -431,15 +438,15 @@ fn proceed(heat: &mut Heat, serial: u64, now: &Now) {
         };
         let checks = work.action == "CHECK";
         let skipped = checks && work.failure.is_some();
-        let (progress, part) = match &work.nodes[index].what {
+        let (progress, resource) = match &work.nodes[index].what {
             _ if skipped => (Progress::Done, 0),
-            What::Act(part, action) => {
-                let (part, action) = (*part, *action);
-                (act(heat, serial, part, action, None, now), part)
+            NodeAction::Act(resource, action) => {
+                let (resource, action) = (*resource, *action);
+                (act(heat, serial, resource, action, None, now), resource)
             }
-            What::Converge(name) => {
+            NodeAction::Converge(name) => {
                 let name = name.clone();
-                converge_part(heat, serial, &name, now)
+                converge_resource(heat, serial, &name, now)
             }
         };
         let Some(work) = heat
@@ -451,10 +458,10 @@ fn proceed(heat: &mut Heat, serial: u64, now: &Now) {
         };
         match progress {
             Progress::Done => work.nodes[index].state = State::Done,
-            Progress::Running => work.nodes[index].state = State::Running(part),
+            Progress::Running => work.nodes[index].state = State::Running(resource),
             Progress::Failed(reason) => {
                 work.nodes[index].state = State::Done;
-                if !failed(heat, serial, reason, now) {
+                if !record_failure(heat, serial, reason, now) {
                     return;
                 }
             }
@@ -466,20 +473,20 @@ fn proceed(heat: &mut Heat, serial: u64, now: &Now) {
         over.then(|| work.failure.clone())
     };
     if let Some(failure) = heat.stacks.get(serial).and_then(over) {
-        finish(heat, serial, failure, now);
+        end_stack_action(heat, serial, failure, now);
     }
 }
 
-/// A node that waits for nothing any more, and whose resource is idle.
-fn ready(stack: &Stack) -> Option<usize> {
+/// Returns a node whose predecessors are done and whose resource is idle.
+fn ready_node(stack: &Stack) -> Option<usize> {
     let work = stack.work.as_ref()?;
-    let busy = |what: &What| {
-        let mut parts = stack.resources.iter().chain(&stack.leftovers);
-        parts.any(|part| {
-            part.running.is_some()
+    let busy = |what: &NodeAction| {
+        let mut resources = stack.resources.iter().chain(&stack.leftovers);
+        resources.any(|resource| {
+            resource.running.is_some()
                 && match what {
-                    What::Converge(name) => part.name == *name,
-                    What::Act(serial, _) => part.serial == *serial,
+                    NodeAction::Converge(name) => resource.name == *name,
+                    NodeAction::Act(serial, _) => resource.serial == *serial,
                 }
         })
     };
@@ -493,8 +500,8 @@ fn ready(stack: &Stack) -> Option<usize> {
     })
 }
 
-/// A part of the action failed. Whether it goes on nevertheless.
-fn failed(heat: &mut Heat, serial: u64, reason: String, now: &Now) -> bool {
+/// Records a failed node. Returns whether the action continues.
+fn record_failure(heat: &mut Heat, serial: u64, reason: String, now: &Now) -> bool {
     if let Some(work) = heat
         .stacks
         .get_mut(serial)
@@ -504,12 +511,12 @@ fn failed(heat: &mut Heat, serial: u64, reason: String, now: &Now) -> bool {
         work.failure.get_or_insert(reason);
         return true;
     }
-    finish(heat, serial, Some(reason), now);
+    end_stack_action(heat, serial, Some(reason), now);
     false
 }
 
-/// Makes one resource as the template has it.
-fn converge_part(heat: &mut Heat, serial: u64, name: &str, now: &Now) -> (Progress, u64) {
+/// Creates, updates or replaces one resource according to the template.
+fn converge_resource(heat: &mut Heat, serial: u64, name: &str, now: &Now) -> (Progress, u64) {
     let Some((existing, stack)) = heat
         .stacks
         .get(serial)
@@ -517,7 +524,7 @@ fn converge_part(heat: &mut Heat, serial: u64, name: &str, now: &Now) -> (Progre
     else {
         return (Progress::Done, 0);
     };
-    let part = existing.serial;
+    let resource = existing.serial;
     let definition = stack
         .plan
         .template
@@ -533,60 +540,61 @@ fn converge_part(heat: &mut Heat, serial: u64, name: &str, now: &Now) -> (Progre
                 let reason = format!("StackValidationFailed: resources.{name}: {problem}");
                 return (
                     Progress::Failed(format!("Resource CREATE failed: {reason}")),
-                    part,
+                    resource,
                 );
             }
         };
     }
-    let change = kinds::change(existing, &definition, &properties, &stack.plan.files);
+    let change = resource_plugins::change(existing, &definition, &properties, &stack.plan.files);
     let Some(stack) = heat.stacks.get_mut(serial) else {
         return (Progress::Done, 0);
     };
     let settle = |stack: &mut Stack| {
-        if let Some(part) = stack.part(part) {
-            part.requires = requires.clone();
+        if let Some(resource) = stack.resource_mut(resource) {
+            resource.requires = requires.clone();
         }
     };
     match change {
-        kinds::Change::None => {
+        resource_plugins::Change::None => {
             settle(stack);
-            if let Some(part) = stack.part(part) {
-                part.definition = definition;
+            if let Some(resource) = stack.resource_mut(resource) {
+                resource.definition = definition;
             }
-            (Progress::Done, part)
+            (Progress::Done, resource)
         }
-        kinds::Change::Create => {
+        resource_plugins::Change::Create => {
             settle(stack);
-            if let Some(part) = stack.part(part) {
-                part.kind = definition["type"].as_str().unwrap_or_default().to_owned();
-                part.definition = definition;
-                part.properties = properties;
+            if let Some(resource) = stack.resource_mut(resource) {
+                resource.kind = definition["type"].as_str().unwrap_or_default().to_owned();
+                resource.definition = definition;
+                resource.properties = properties;
             }
             let adopts = stack.action == "ADOPT" && stack.adopted[name].is_object();
             let action = if adopts { "ADOPT" } else { "CREATE" };
-            (act(heat, serial, part, action, None, now), part)
+            (act(heat, serial, resource, action, None, now), resource)
         }
-        kinds::Change::Update => {
+        resource_plugins::Change::Update => {
             settle(stack);
-            let before = stack.part(part).map(|part| {
-                part.definition = definition;
-                std::mem::replace(&mut part.properties, properties)
+            let before = stack.resource_mut(resource).map(|resource| {
+                resource.definition = definition;
+                std::mem::replace(&mut resource.properties, properties)
             });
-            (act(heat, serial, part, "UPDATE", before, now), part)
+            (act(heat, serial, resource, "UPDATE", before, now), resource)
         }
-        kinds::Change::Replace => {
-            let mut fresh = Resource::fresh(&stack.name, name, definition, requires, &now.text);
-            fresh.properties = properties;
-            let new = fresh.serial;
+        resource_plugins::Change::Replace => {
+            let mut new_resource =
+                Resource::not_created(&stack.name, name, definition, requires, &now.text);
+            new_resource.properties = properties;
+            let new = new_resource.serial;
             if let Some(at) = stack
                 .resources
                 .iter()
-                .position(|other| other.serial == part)
+                .position(|other| other.serial == resource)
             {
-                let old = std::mem::replace(&mut stack.resources[at], fresh);
+                let old = std::mem::replace(&mut stack.resources[at], new_resource);
                 stack.leftovers.push(old);
             }
-            // The old one goes when all that needed it have the new one.
+            // The old resource is deleted after all its dependents use the new one.
             if let Some(work) = &mut stack.work {
                 let needing = &stack.plan.template;
                 let waits = work
@@ -594,15 +602,15 @@ fn converge_part(heat: &mut Heat, serial: u64, name: &str, now: &Now) -> (Progre
                     .iter()
                     .enumerate()
                     .filter(|(_, node)| match &node.what {
-                        What::Converge(other) => {
+                        NodeAction::Converge(other) => {
                             other == name || needing.requires(other).iter().any(|it| it == name)
                         }
-                        What::Act(..) => false,
+                        NodeAction::Act(..) => false,
                     })
                     .map(|(index, _)| index)
                     .collect();
                 work.nodes.push(Node {
-                    what: What::Act(part, "DELETE"),
+                    what: NodeAction::Act(resource, "DELETE"),
                     waits,
                     state: State::Waiting,
                 });
@@ -612,12 +620,12 @@ fn converge_part(heat: &mut Heat, serial: u64, name: &str, now: &Now) -> (Progre
     }
 }
 
-/// Begins an action of one resource. `before` are the properties that an update
-/// changes.
+/// Starts an action on one resource. `before` holds the previous properties for an
+/// update.
 fn act(
     heat: &mut Heat,
     serial: u64,
-    part: u64,
+    resource: u64,
     action: &'static str,
     before: Option<Map<String, Value>>,
     now: &Now,
@@ -625,36 +633,36 @@ fn act(
     let Some(stack) = heat.stacks.get_mut(serial) else {
         return Progress::Done;
     };
-    let Some(found) = stack.part(part) else {
+    let Some(found) = stack.resource_mut(resource) else {
         return Progress::Done;
     };
-    // What was never made needs nothing but to be forgotten.
+    // A resource that was never created needs no work.
     if found.action == "INIT" && !matches!(action, "CREATE" | "ADOPT") {
         if action == "DELETE" {
-            stack.forget(part);
+            stack.remove_resource(resource);
         }
         return Progress::Done;
     }
-    if action == "CHECK" && !kinds::can_check(&found.kind) {
+    if action == "CHECK" && !resource_plugins::can_check(&found.kind) {
         let reason = format!("CHECK not supported for {}", found.kind);
-        stack.enter_part(part, "CHECK", "COMPLETE", &reason, now);
+        stack.set_resource_state(resource, "CHECK", "COMPLETE", &reason, now);
         return Progress::Done;
     }
-    stack.enter_part(part, action, "IN_PROGRESS", "state changed", now);
-    let started = kinds::start(heat, serial, part, action, before.as_ref(), now);
+    stack.set_resource_state(resource, action, "IN_PROGRESS", "state changed", now);
+    let started = resource_plugins::start(heat, serial, resource, action, before.as_ref(), now);
     let tick = started.takes.map(|takes| {
-        schedule(heat, now.at + takes, |tick| Tick::Over {
+        schedule(heat, now.at + takes, |tick| Timer::ResourceDone {
             stack: serial,
-            resource: part,
+            resource: resource,
             tick,
         })
     });
-    if let Some(part) = heat
+    if let Some(resource) = heat
         .stacks
         .get_mut(serial)
-        .and_then(|stack| stack.part(part))
+        .and_then(|stack| stack.resource_mut(resource))
     {
-        part.running = Some(Running {
+        resource.running = Some(ResourceAction {
             action,
             before,
             failure: started.failure,
@@ -664,30 +672,38 @@ fn act(
     Progress::Running
 }
 
-/// A resource's action is over, well or with a failure (what Heat says of it,
-/// without the resource's place).
-pub(super) fn over(heat: &mut Heat, serial: u64, part: u64, failure: Option<String>, now: &Now) {
+/// Ends a resource's action. `failure` is Heat's message without the resource's path.
+pub(super) fn end_resource_action(
+    heat: &mut Heat,
+    serial: u64,
+    resource: u64,
+    failure: Option<String>,
+    now: &Now,
+) {
     let Some(stack) = heat.stacks.get_mut(serial) else {
         return;
     };
-    let Some(running) = stack.part(part).and_then(|part| part.running.take()) else {
+    let Some(running) = stack
+        .resource_mut(resource)
+        .and_then(|resource| resource.running.take())
+    else {
         return;
     };
     let action = running.action;
     match &failure {
-        None => stack.enter_part(part, action, "COMPLETE", "state changed", now),
-        Some(reason) => stack.enter_part(part, action, "FAILED", reason, now),
+        None => stack.set_resource_state(resource, action, "COMPLETE", "state changed", now),
+        Some(reason) => stack.set_resource_state(resource, action, "FAILED", reason, now),
     }
-    kinds::ended(heat, serial, part, action, failure.is_none(), now);
+    resource_plugins::ended(heat, serial, resource, action, failure.is_none(), now);
     let Some(stack) = heat.stacks.get_mut(serial) else {
         return;
     };
     let name = stack
-        .part(part)
-        .map(|part| part.name.clone())
+        .resource_mut(resource)
+        .map(|resource| resource.name.clone())
         .unwrap_or_default();
     if action == "DELETE" && failure.is_none() {
-        stack.forget(part);
+        stack.remove_resource(resource);
     }
     let Some(work) = &mut stack.work else {
         return;
@@ -696,7 +712,7 @@ pub(super) fn over(heat: &mut Heat, serial: u64, part: u64, failure: Option<Stri
     let node = work
         .nodes
         .iter_mut()
-        .find(|node| node.state == State::Running(part));
+        .find(|node| node.state == State::Running(resource));
     if let Some(node) = node {
         node.state = State::Done;
         if let Some(reason) = failure {
@@ -706,23 +722,23 @@ pub(super) fn over(heat: &mut Heat, serial: u64, part: u64, failure: Option<Stri
                 }
                 false => format!("Resource {action} failed: {reason}"),
             };
-            if !failed(heat, serial, reason, now) {
+            if !record_failure(heat, serial, reason, now) {
                 return;
             }
         }
     }
-    proceed(heat, serial, now);
+    start_ready_nodes(heat, serial, now);
 }
 
 impl Stack {
-    fn forget(&mut self, part: u64) {
-        self.resources.retain(|resource| resource.serial != part);
-        self.leftovers.retain(|resource| resource.serial != part);
+    fn remove_resource(&mut self, serial: u64) {
+        self.resources.retain(|resource| resource.serial != serial);
+        self.leftovers.retain(|resource| resource.serial != serial);
     }
 }
 
-/// The action is over. A failed one is rolled back, if the stack is to be.
-fn finish(heat: &mut Heat, serial: u64, failure: Option<String>, now: &Now) {
+/// Ends the stack's action. Starts a rollback if it failed and the stack allows one.
+fn end_stack_action(heat: &mut Heat, serial: u64, failure: Option<String>, now: &Now) {
     let Some(stack) = heat.stacks.get_mut(serial) else {
         return;
     };
@@ -733,7 +749,7 @@ fn finish(heat: &mut Heat, serial: u64, failure: Option<String>, now: &Now) {
     let unchecked = stack
         .resources
         .iter()
-        .any(|resource| !kinds::can_check(&resource.kind));
+        .any(|resource| !resource_plugins::can_check(&resource.kind));
     let partly = match action == "CHECK" && unchecked {
         true => ". 'CHECK' not fully supported (see resources)",
         false => "",
@@ -743,7 +759,7 @@ fn finish(heat: &mut Heat, serial: u64, failure: Option<String>, now: &Now) {
         None => ("COMPLETE", format!("Stack {action} completed successfully")),
         Some(failure) => ("FAILED", failure),
     };
-    stack.enter(action, status, reason + partly, now);
+    stack.set_state(action, status, reason + partly, now);
     if action == "DELETE" && well {
         stack.end(now);
     }
@@ -754,25 +770,25 @@ fn finish(heat: &mut Heat, serial: u64, failure: Option<String>, now: &Now) {
         && !stack.disable_rollback
         && matches!(action, "CREATE" | "ADOPT" | "UPDATE" | "RESTORE")
     {
-        roll_back(heat, serial, now);
+        start_rollback(heat, serial, now);
         return;
     }
-    tell_parent(heat, serial, now);
+    notify_parent(heat, serial, now);
 }
 
-/// Goes back to what was before the present action.
-pub(super) fn roll_back(heat: &mut Heat, serial: u64, now: &Now) {
+/// Starts a rollback to the plan before the current action.
+pub(super) fn start_rollback(heat: &mut Heat, serial: u64, now: &Now) {
     let Some(stack) = heat.stacks.get_mut(serial) else {
         return;
     };
-    let plan = stack.previous.take().unwrap_or_else(|| Plan {
-        template: stack.plan.template.nothing(),
-        ..Plan::default()
+    let plan = stack.previous.take().unwrap_or_else(|| StackDefinition {
+        template: stack.plan.template.empty_template(),
+        ..StackDefinition::default()
     });
     converge(heat, serial, "ROLLBACK", plan, now);
 }
 
-/// Ends the present action at once, as cancelled.
+/// Ends the current action immediately, as cancelled.
 pub(super) fn cancel(heat: &mut Heat, serial: u64, now: &Now) {
     let Some(stack) = heat.stacks.get_mut(serial) else {
         return;
@@ -781,12 +797,12 @@ pub(super) fn cancel(heat: &mut Heat, serial: u64, now: &Now) {
         return;
     };
     let reason = format!("Stack {} cancelled", work.action);
-    stack.enter(work.action, "FAILED", reason, now);
-    tell_parent(heat, serial, now);
+    stack.set_state(work.action, "FAILED", reason, now);
+    notify_parent(heat, serial, now);
 }
 
-/// A stack in a stack ends the action of the resource that it stands for.
-fn tell_parent(heat: &mut Heat, serial: u64, now: &Now) {
+/// Ends the action of the parent resource if this is a nested stack.
+fn notify_parent(heat: &mut Heat, serial: u64, now: &Now) {
     let Some(stack) = heat.stacks.get(serial) else {
         return;
     };
@@ -796,24 +812,24 @@ fn tell_parent(heat: &mut Heat, serial: u64, now: &Now) {
     let Some(outer) = heat.stacks.get(parent.stack) else {
         return;
     };
-    let parts = || outer.resources.iter().chain(&outer.leftovers);
-    let Some(part) = parts().find(|part| part.serial == parent.resource) else {
+    let resources = || outer.resources.iter().chain(&outer.leftovers);
+    let Some(resource) = resources().find(|resource| resource.serial == parent.resource) else {
         return;
     };
-    if part
+    if resource
         .running
         .as_ref()
         .is_none_or(|running| running.tick.is_some())
     {
         return;
     }
-    let failure =
-        (stack.status == "FAILED").then(|| kinds::inner_failure(&part.name, &stack.reason));
-    over(heat, parent.stack, parent.resource, failure, now);
+    let failure = (stack.status == "FAILED")
+        .then(|| resource_plugins::inner_failure(&resource.name, &stack.reason));
+    end_resource_action(heat, parent.stack, parent.resource, failure, now);
 }
 
-/// What a stack refuses while something else is being done to it.
-pub(super) fn in_progress(stack: &Stack) -> Answer {
+/// Error for a request that conflicts with a running action.
+pub(super) fn in_progress(stack: &Stack) -> Response {
     let message = format!(
         "Stack {} already has an action ({}) in progress.",
         stack.name, stack.action

@@ -1,4 +1,5 @@
-//! A stack's events: `heat.md` 2.7, `OBSERVED.md` "Events".
+//! Stack events: docs/apis/heat.md, "Stack events"; tests/real-heat/OBSERVED.md,
+//! "Events, resources, signals, snapshots".
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -6,7 +7,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::super::plain::Answer;
+use super::super::message::Response;
 use super::engine::Now;
 use super::stack::{Resource, Stack};
 use super::{Context, Heat, direction, fault, limit, nested_depth, stacks};
@@ -14,8 +15,8 @@ use super::{Context, Heat, direction, fault, limit, nested_depth, stacks};
 #[derive(Clone)]
 pub(super) struct Event {
     pub id: String,
-    /// Later ones have higher numbers, whatever stack they are of: times do not
-    /// order the events of one second.
+    /// Increases with every event of any stack. Timestamps cannot order events within
+    /// one second.
     pub order: u64,
     pub time: String,
     pub resource: String,
@@ -27,7 +28,7 @@ pub(super) struct Event {
     pub properties: Value,
 }
 
-/// The number of the next event.
+/// Returns the next order number.
 pub(super) fn next() -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     LAST.fetch_add(1, Ordering::Relaxed)
@@ -35,7 +36,7 @@ pub(super) fn next() -> u64 {
 
 impl Event {
     pub fn of(
-        part: &Resource,
+        resource: &Resource,
         action: &'static str,
         status: &'static str,
         reason: &str,
@@ -45,16 +46,16 @@ impl Event {
             id: Uuid::new_v4().to_string(),
             order: next(),
             time: now.text.clone(),
-            resource: part.name.clone(),
-            kind: part.kind.clone(),
-            physical: match part.physical_id.is_empty() {
-                true => part.physical_name.clone(),
-                false => part.physical_id.clone(),
+            resource: resource.name.clone(),
+            kind: resource.kind.clone(),
+            physical: match resource.physical_id.is_empty() {
+                true => resource.physical_name.clone(),
+                false => resource.physical_id.clone(),
             },
             action,
             status,
             reason: reason.to_owned(),
-            properties: Value::Object(part.properties.clone()),
+            properties: Value::Object(resource.properties.clone()),
         }
     }
 
@@ -82,18 +83,18 @@ impl Event {
     }
 }
 
-/// Newest first, unless turned. A marker that is not there is ignored.
-pub(super) fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
-    let stack = stacks::identified(heat, context)?;
+/// Newest first by default. An unknown marker is ignored.
+pub(super) fn list(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
+    let stack = stacks::find_any(heat, context)?;
     let of_resource = (context.rest.len() > 3).then(|| context.segment(3));
-    let ask = context.ask;
-    let limit = ask
+    let request = context.request;
+    let limit = request
         .parameter("limit")
         .map(|text| limit(text, "limit"))
         .transpose()?;
     let depth = nested_depth(context)?;
-    // Keys that are known turn the order round; others are ignored (observed).
-    let keyed = ask.query.iter().any(|(name, key)| {
+    // Any known sort key reverses the order; other keys are ignored (observed).
+    let keyed = request.query.iter().any(|(name, key)| {
         name == "sort_keys" && ["event_time", "resource_type"].contains(&key.as_str())
     });
     let descending = direction(context)?.unwrap_or(!keyed);
@@ -124,7 +125,7 @@ pub(super) fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer>
     if depth > 0 {
         of.sort_by_key(|(_, event)| event.order);
     }
-    if ask
+    if request
         .query
         .iter()
         .any(|(name, key)| name == "sort_keys" && key == "resource_type")
@@ -134,7 +135,7 @@ pub(super) fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer>
     if descending {
         of.reverse();
     }
-    if let Some(marker) = ask.parameter("marker")
+    if let Some(marker) = request.parameter("marker")
         && let Some(at) = of.iter().position(|(_, event)| event.id == marker)
     {
         of.drain(..=at);
@@ -151,15 +152,15 @@ pub(super) fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer>
         .take(limit.unwrap_or(usize::MAX))
         .map(|(stack, event)| event.show(stack, root, context.base))
         .collect();
-    Ok(Answer::ok(json!({"events": shown})))
+    Ok(Response::ok(json!({"events": shown})))
 }
 
-fn no_events(message: &str) -> Answer {
+fn no_events(message: &str) -> Response {
     fault(StatusCode::NOT_FOUND, "HTTPNotFound", Some(message))
 }
 
-pub(super) fn show(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
-    let stack = stacks::identified(heat, context)?;
+pub(super) fn show(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
+    let stack = stacks::find_any(heat, context)?;
     let (resource, id) = (context.segment(3), context.segment(5));
     let found = stack
         .events
@@ -169,5 +170,5 @@ pub(super) fn show(heat: &mut Heat, context: &Context) -> Result<Answer, Answer>
     let mut shown = found.show(stack, None, context.base);
     shown["resource_type"] = json!(found.kind);
     shown["resource_properties"] = found.properties.clone();
-    Ok(Answer::ok(json!({"event": shown})))
+    Ok(Response::ok(json!({"event": shown})))
 }

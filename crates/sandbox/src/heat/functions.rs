@@ -1,29 +1,29 @@
-//! HOT's functions, resolved: what `get_param`, `get_attr` and the like stand for.
+//! Evaluation of HOT's intrinsic functions such as `get_param` and `get_attr`.
 //!
-//! Source: the template guide of Heat, "Intrinsic functions"; results as observed.
+//! Source: Heat's template guide, "Intrinsic functions"; results as observed.
 
 use serde_json::{Map, Value, json};
 
-use super::super::python;
+use super::super::python_json;
 
-/// What a template's functions may ask for.
+/// Values that a template's functions can refer to.
 pub(super) trait Scope {
-    /// The value of a parameter or pseudo parameter; none if there is no such.
+    /// Returns the value of a parameter or pseudo parameter.
     fn parameter(&self, name: &str) -> Option<Value>;
-    /// What `get_resource` gives; none if there is no such resource.
+    /// Returns the value of `get_resource`; `None` for an unknown resource.
     fn reference(&self, name: &str) -> Option<Value>;
-    /// An attribute, or why there is none.
+    /// Returns an attribute, or Heat's message if it does not exist.
     fn attribute(&self, resource: &str, attribute: &str) -> Result<Value, String>;
-    /// A file that came with the template.
+    /// Returns a file sent with the template.
     fn file(&self, name: &str) -> Option<&str>;
 }
 
-/// Deeper values are left as they are.
+/// Maximum nesting depth; deeper values are not evaluated.
 const MAX_DEPTH: usize = 64;
-/// A value made by functions is no bigger than this, in characters or members.
-const MAX_SIZE: usize = 1 << 20;
+/// Maximum size of the result of a function, in characters or members.
+const MAX_RESULT_SIZE: usize = 1 << 20;
 
-/// The functions of a template of 2018-08-31 that are played here.
+/// Supported functions of template version 2018-08-31.
 pub(super) const NAMES: [&str; 9] = [
     "get_param",
     "get_resource",
@@ -36,14 +36,14 @@ pub(super) const NAMES: [&str; 9] = [
     "digest",
 ];
 
-/// The function that a map stands for, if it is one.
+/// Returns name and argument if the map is a function.
 pub(super) fn function(value: &Value) -> Option<(&str, &Value)> {
     let members = value.as_object().filter(|members| members.len() == 1)?;
     let (name, argument) = members.iter().next()?;
     (NAMES.contains(&name.as_str()) && name != "digest").then_some((name, argument))
 }
 
-/// The value without functions. An error is what Heat says of it.
+/// Evaluates all functions in a value. Fails with Heat's message.
 pub(super) fn resolve(value: &Value, scope: &dyn Scope) -> Result<Value, String> {
     resolved(value, scope, 0)
 }
@@ -75,12 +75,12 @@ fn resolved(value: &Value, scope: &dyn Scope, depth: usize) -> Result<Value, Str
 fn call(name: &str, argument: &Value, scope: &dyn Scope) -> Result<Value, String> {
     match name {
         "get_param" => {
-            let (name, path) = head(argument)
+            let (name, path) = split_path(argument)
                 .ok_or_else(|| format!("Argument to \"{name}\" must be a string or a list"))?;
             let value = scope
                 .parameter(name)
                 .ok_or_else(|| format!("The Parameter ({name}) was not provided."))?;
-            Ok(walk(&value, path))
+            Ok(value_at_path(&value, path))
         }
         "get_resource" => {
             let name = argument
@@ -91,13 +91,13 @@ fn call(name: &str, argument: &Value, scope: &dyn Scope) -> Result<Value, String
                 .ok_or_else(|| format!("The specified reference \"{name}\" is incorrect."))
         }
         "get_attr" => {
-            let (resource, path) = head(argument)
+            let (resource, path) = split_path(argument)
                 .ok_or("Arguments to \"get_attr\" must be of the form [resource_name, attribute, (path), ...]")?;
             let Some((attribute, path)) = path.split_first() else {
                 return Ok(Value::Null);
             };
             let value = scope.attribute(resource, &text(attribute))?;
-            Ok(walk(&value, path))
+            Ok(value_at_path(&value, path))
         }
         "get_file" => {
             let name = argument
@@ -114,8 +114,8 @@ fn call(name: &str, argument: &Value, scope: &dyn Scope) -> Result<Value, String
     }
 }
 
-/// The name before a path: `"a"` or `["a", ...]`.
-fn head(argument: &Value) -> Option<(&str, &[Value])> {
+/// Splits off the name before a path: `"a"` or `["a", ...]`.
+fn split_path(argument: &Value) -> Option<(&str, &[Value])> {
     match argument {
         Value::String(name) => Some((name, &[])),
         Value::Array(items) => {
@@ -126,8 +126,8 @@ fn head(argument: &Value) -> Option<(&str, &[Value])> {
     }
 }
 
-/// The value at a path; nothing there is "" (observed for json parameters).
-fn walk(value: &Value, path: &[Value]) -> Value {
+/// Returns the value at a path; "" if it does not exist (observed for json parameters).
+fn value_at_path(value: &Value, path: &[Value]) -> Value {
     let mut at = value;
     for step in path {
         let index = step
@@ -147,7 +147,7 @@ fn walk(value: &Value, path: &[Value]) -> Value {
     at.clone()
 }
 
-/// A scalar as text; lists and maps as JSON.
+/// Formats a scalar as text, lists and maps as JSON.
 pub(super) fn text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
@@ -155,12 +155,12 @@ pub(super) fn text(value: &Value) -> String {
         Value::Bool(true) => "True".to_owned(),
         Value::Bool(false) => "False".to_owned(),
         Value::Number(number) => number.to_string(),
-        other => python::dumps(other),
+        other => python_json::dumps(other),
     }
 }
 
-fn bounded(text: String) -> Result<String, String> {
-    match text.len() <= MAX_SIZE {
+fn check_size(text: String) -> Result<String, String> {
+    match text.len() <= MAX_RESULT_SIZE {
         true => Ok(text),
         false => Err("the value is too long".to_owned()),
     }
@@ -174,14 +174,14 @@ fn str_replace(argument: &Value) -> Result<Value, String> {
         .as_object()
         .ok_or("\"str_replace\" params must be a map")?;
     let mut names: Vec<&String> = params.keys().filter(|name| !name.is_empty()).collect();
-    // The longest name first, as Heat does it.
+    // Longest name first, as Heat does.
     names.sort_by_key(|name| std::cmp::Reverse(name.len()));
     let mut out = String::new();
     let mut rest = template;
     'outer: while let Some(c) = rest.chars().next() {
         for name in &names {
             if let Some(after) = rest.strip_prefix(name.as_str()) {
-                out = bounded(out + &text(&params[*name]))?;
+                out = check_size(out + &text(&params[*name]))?;
                 rest = after;
                 continue 'outer;
             }
@@ -210,7 +210,7 @@ fn list_join(argument: &Value) -> Result<Value, String> {
         .iter()
         .map(text)
         .collect();
-    bounded(items.join(delimiter.as_str().ok_or(wrong)?)).map(Value::from)
+    check_size(items.join(delimiter.as_str().ok_or(wrong)?)).map(Value::from)
 }
 
 fn str_split(argument: &Value) -> Result<Value, String> {
@@ -226,12 +226,15 @@ fn str_split(argument: &Value) -> Result<Value, String> {
     };
     let parts: Vec<Value> = text.split(delimiter).map(Value::from).collect();
     match items.get(2) {
-        Some(index) => Ok(walk(&Value::Array(parts), std::slice::from_ref(index))),
+        Some(index) => Ok(value_at_path(
+            &Value::Array(parts),
+            std::slice::from_ref(index),
+        )),
         None => Ok(Value::Array(parts)),
     }
 }
 
-/// `for_each` maps each variable to a list; the template comes once for each
+/// `for_each` maps each variable to a list; the result has the template once for each
 /// combination of their items.
 fn repeat(argument: &Value, scope: &dyn Scope, depth: usize) -> Result<Value, String> {
     let wrong = "\"repeat\" must have \"for_each\" and \"template\"";
@@ -259,7 +262,7 @@ fn repeat(argument: &Value, scope: &dyn Scope, depth: usize) -> Result<Value, St
     Ok(Value::Array(made?))
 }
 
-/// The value with every `name` in its texts replaced.
+/// Replaces every `name` in the strings of a value.
 pub(super) fn replaced(value: &Value, name: &str, by: &Value, depth: usize) -> Value {
     match value {
         _ if depth > MAX_DEPTH || name.is_empty() => value.clone(),
@@ -282,7 +285,7 @@ pub(super) fn replaced(value: &Value, name: &str, by: &Value, depth: usize) -> V
     }
 }
 
-/// The attributes that a value speaks of: resource, attribute, and where.
+/// Collects the attributes that a value refers to: resource, attribute and path.
 pub(super) fn attributes(value: &Value, path: &str, found: &mut Vec<[String; 3]>, depth: usize) {
     if depth > MAX_DEPTH {
         return;
@@ -301,14 +304,14 @@ pub(super) fn attributes(value: &Value, path: &str, found: &mut Vec<[String; 3]>
         _ => {}
     }
     if let Some(("get_attr", argument)) = function(value)
-        && let Some((resource, [attribute, ..])) = head(argument)
+        && let Some((resource, [attribute, ..])) = split_path(argument)
     {
         let place = format!("{path}.get_attr");
         found.push([resource.to_owned(), text(attribute), place]);
     }
 }
 
-/// The resources that a value speaks of, each with the path in the value where.
+/// Collects the resources that a value refers to, each with the path of the reference.
 pub(super) fn references(
     value: &Value,
     path: &str,
@@ -319,7 +322,7 @@ pub(super) fn references(
         return;
     }
     if let Some((name, argument)) = function(value) {
-        if let ("get_resource" | "get_attr", Some((resource, _))) = (name, head(argument)) {
+        if let ("get_resource" | "get_attr", Some((resource, _))) = (name, split_path(argument)) {
             found.push((resource.to_owned(), path.to_owned()));
         }
         return references(argument, path, found, depth + 1);
@@ -343,9 +346,9 @@ pub(super) fn references(
 mod tests {
     use super::*;
 
-    struct Few;
+    struct TestScope;
 
-    impl Scope for Few {
+    impl Scope for TestScope {
         fn parameter(&self, name: &str) -> Option<Value> {
             (name == "p").then(|| json!({"k": ["a", "b"]}))
         }
@@ -384,14 +387,14 @@ mod tests {
                 json!({"repeat": {"for_each": {"%x%": ["1", "2"], "%y%": ["a"]}, "template": {"n": "%x%%y%"}}}),
                 json!([{"n": "1a"}, {"n": "2a"}]),
             ),
-            // Two members, or no function's name: a map like any other.
+            // Two members, or an unknown name: an ordinary map.
             (
                 json!({"get_param": "p", "b": 1}),
                 json!({"get_param": "p", "b": 1}),
             ),
             (json!({"dance": 1}), json!({"dance": 1})),
         ] {
-            assert_eq!(resolve(&value, &Few), Ok(want), "{value}");
+            assert_eq!(resolve(&value, &TestScope), Ok(want), "{value}");
         }
         for value in [
             json!({"get_param": "q"}),
@@ -399,12 +402,12 @@ mod tests {
             json!({"get_file": "g"}),
             json!({"list_join": 1}),
         ] {
-            assert!(resolve(&value, &Few).is_err(), "{value}");
+            assert!(resolve(&value, &TestScope).is_err(), "{value}");
         }
     }
 
     #[test]
-    fn references_know_their_place() {
+    fn references_have_paths() {
         let mut found = Vec::new();
         let value = json!({"a": [{"get_attr": ["r", "x"]}], "b": {"list_join": [",", [{"get_resource": "s"}]]}});
         references(&value, "Properties", &mut found, 0);

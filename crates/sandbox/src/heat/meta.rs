@@ -1,22 +1,23 @@
-//! What Heat says of itself: `heat.md` 2.1 and 2.9.
+//! Build info, services and template versions: docs/apis/heat.md, "Meta" and
+//! "Templates".
 
 use serde_json::{Value, json};
 
-use super::super::plain::Answer;
+use super::super::message::Response;
 use super::template::VERSIONS;
 use super::{Context, Heat, boolean_parameter, forbidden};
 
-pub(super) fn build_info(_: &mut Heat, _: &Context) -> Result<Answer, Answer> {
+pub(super) fn build_info(_: &mut Heat, _: &Context) -> Result<Response, Response> {
     let unknown = json!({"revision": "unknown"});
-    Ok(Answer::ok(json!({"api": unknown, "engine": unknown})))
+    Ok(Response::ok(json!({"api": unknown, "engine": unknown})))
 }
 
-/// For administrators, of whom the sandbox has none.
-pub(super) fn services(_: &mut Heat, _: &Context) -> Result<Answer, Answer> {
+/// Requires an administrator, which the sandbox does not have.
+pub(super) fn services(_: &mut Heat, _: &Context) -> Result<Response, Response> {
     Err(forbidden("service:index"))
 }
 
-pub(super) fn versions(_: &mut Heat, _: &Context) -> Result<Answer, Answer> {
+pub(super) fn versions(_: &mut Heat, _: &Context) -> Result<Response, Response> {
     let cfn = [
         "AWSTemplateFormatVersion.2010-09-09",
         "HeatTemplateFormatVersion.2012-12-12",
@@ -30,11 +31,11 @@ pub(super) fn versions(_: &mut Heat, _: &Context) -> Result<Answer, Answer> {
         json!({"version": format!("heat_template_version.{date}"), "type": "hot", "aliases": aliases})
     });
     let all: Vec<Value> = cfn.into_iter().chain(hot).collect();
-    Ok(Answer::ok(json!({"template_versions": all})))
+    Ok(Response::ok(json!({"template_versions": all})))
 }
 
-/// A function of templates: its name, since which version, up to which, and
-/// whether it is for conditions.
+/// A template function: its name, the versions that have it, and whether it belongs to
+/// conditions.
 struct Function {
     name: &'static str,
     about: &'static str,
@@ -113,9 +114,9 @@ const FUNCTIONS: [Function; 25] = [
     condition("or", "Whether a condition holds."),
 ];
 
-/// A version has the functions of the versions before it. What the oldest two and
-/// CloudFormation have besides is not listed here.
-pub(super) fn functions(_: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+/// A version has the functions of all earlier versions. Functions that only the oldest
+/// two and CloudFormation have are not listed.
+pub(super) fn functions(_: &mut Heat, context: &Context) -> Result<Response, Response> {
     let with_conditions = boolean_parameter(context, "with_condition_func", ".")?.unwrap_or(false);
     let wanted = context.segment(0);
     let version = wanted
@@ -127,17 +128,17 @@ pub(super) fn functions(_: &mut Heat, context: &Context) -> Result<Answer, Answe
     let Some((date, alias)) = version else {
         return Err(unknown_version(wanted));
     };
-    // Observed: by its other name, a version tells its conditions too.
+    // Observed: the list for a version's alias includes the condition functions.
     let with_conditions = with_conditions || alias.is_some_and(|alias| wanted.ends_with(alias));
     let found: Vec<Value> = FUNCTIONS
         .iter()
         .filter(|function| function.since <= *date && (with_conditions || !function.condition))
         .map(|function| json!({"functions": function.name, "description": function.about}))
         .collect();
-    Ok(Answer::ok(json!({"template_functions": found})))
+    Ok(Response::ok(json!({"template_functions": found})))
 }
 
-fn unknown_version(version: &str) -> Answer {
+fn unknown_version(version: &str) -> Response {
     let message = format!("Template with version {version} not found");
     super::fault(http::StatusCode::NOT_FOUND, "NotFound", Some(&message))
 }

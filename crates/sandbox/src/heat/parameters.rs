@@ -1,14 +1,14 @@
-//! A stack's parameters: their values, read by type and held against their
-//! constraints, and the ways they are shown.
+//! A stack's parameters: values converted to their types, checked against their
+//! constraints, and formatted for responses.
 
 use serde_json::{Map, Value, json};
 
-use super::super::python;
+use super::super::python_json;
 use super::functions::text;
+use super::resource_types;
 use super::template::{Environment, Fault, Template};
-use super::types;
 
-/// The values of a template's parameters, in its order.
+/// Values of a template's parameters, in the template's order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Parameters(pub Vec<Parameter>);
 
@@ -17,13 +17,13 @@ pub(super) struct Parameter {
     pub name: String,
     kind: String,
     hidden: bool,
-    /// Read by type: numbers as numbers, lists as lists.
+    /// Converted to the type: numbers as numbers, lists as lists.
     pub value: Value,
 }
 
 impl Parameters {
-    /// What is given goes before the environment's defaults, these before the
-    /// template's.
+    /// Values of the request take precedence over the environment's defaults, and these
+    /// over the template's.
     pub fn read(template: &Template, environment: &Environment) -> Result<Self, Fault> {
         for name in environment.parameters.keys() {
             if !template.parameters().any(|(known, _)| known == name) {
@@ -55,7 +55,7 @@ impl Parameters {
             };
             let value = typed(kind, value).map_err(invalid)?;
             for constraint in constraints(schema) {
-                types::constrained(&value, constraint).map_err(invalid)?;
+                resource_types::constrained(&value, constraint).map_err(invalid)?;
             }
             read.push(Parameter {
                 name: name.clone(),
@@ -74,7 +74,7 @@ impl Parameters {
             .map(|parameter| &parameter.value)
     }
 
-    /// As a stack shows them: all text.
+    /// Formats all values as text, as in a stack.
     pub fn show(&self, stack: &str, project: &str, name: &str) -> Value {
         let mut shown = Map::new();
         shown.insert("OS::stack_id".to_owned(), json!(stack));
@@ -86,7 +86,7 @@ impl Parameters {
                 (_, "comma_delimited_list", Value::Array(items)) => {
                     items.iter().map(text).collect::<Vec<_>>().join(",")
                 }
-                (_, "json", value) => python::dumps(value),
+                (_, "json", value) => python_json::dumps(value),
                 (_, _, value) => text(value),
             };
             shown.insert(parameter.name.clone(), json!(value));
@@ -99,7 +99,7 @@ fn constraints(schema: &Value) -> impl Iterator<Item = &Value> {
     schema["constraints"].as_array().into_iter().flatten()
 }
 
-/// A value as a parameter of that type has it; the error is Heat's message.
+/// Converts a value to the parameter's type. Fails with Heat's message.
 fn typed(kind: &str, value: &Value) -> Result<Value, String> {
     match kind {
         "number" => match value {
@@ -114,7 +114,7 @@ fn typed(kind: &str, value: &Value) -> Result<Value, String> {
                     Ok(number) if number.is_finite() => Ok(json!(number)),
                     _ => Err(format!(
                         "could not convert string to float: {}",
-                        types::repr(&json!(given))
+                        resource_types::repr(&json!(given))
                     )),
                 }
             }
@@ -145,19 +145,19 @@ fn typed(kind: &str, value: &Value) -> Result<Value, String> {
                     return Ok(json!({}));
                 }
                 serde_json::from_str(&given).map_err(|_| {
-                    let why = python::complaint(&given).unwrap_or_default();
+                    let why = python_json::json_error(&given).unwrap_or_default();
                     format!("Value must be valid JSON: {why}")
                 })
             }
         },
         _ => match value {
-            Value::Array(_) | Value::Object(_) => Ok(json!(python::dumps(value))),
+            Value::Array(_) | Value::Object(_) => Ok(json!(python_json::dumps(value))),
             other => Ok(json!(text(other))),
         },
     }
 }
 
-/// The parameters as `/validate` shows them.
+/// Builds the parameters of a response of `/validate`.
 pub(super) fn describe(template: &Template, environment: &Environment) -> Value {
     let mut shown = Map::new();
     for (name, schema) in template.parameters() {
@@ -185,7 +185,7 @@ pub(super) fn describe(template: &Template, environment: &Environment) -> Value 
             one["Value"] = value.clone();
         }
         for constraint in constraints(schema) {
-            types::constraint_members(constraint, &mut one);
+            resource_types::constraint_members(constraint, &mut one);
         }
         shown.insert(name.clone(), one);
     }

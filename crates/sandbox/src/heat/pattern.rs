@@ -1,17 +1,16 @@
-//! Regular expressions of callers and templates: matched in linear time, and
-//! small ones only.
+//! Regular expressions from clients and templates, matched in linear time and limited
+//! in size.
 
 use regex::RegexBuilder;
 
-/// The longest compiled form, in bytes.
-const MAX_COMPILED: usize = 1 << 16;
+/// Maximum size of the compiled form, in bytes.
+const MAX_COMPILED_BYTES: usize = 1 << 16;
 
-/// Whether `text` matches from its start, or as a whole. A pattern that is not
-/// one matches nothing.
+/// Matches `text` from its start, or completely. An invalid pattern never matches.
 pub(super) fn matches(pattern: &str, text: &str, whole: bool) -> bool {
     let end = if whole { "$" } else { "" };
     RegexBuilder::new(&format!("^(?:{pattern}){end}"))
-        .size_limit(MAX_COMPILED)
+        .size_limit(MAX_COMPILED_BYTES)
         .build()
         .is_ok_and(|expression| expression.is_match(text))
 }

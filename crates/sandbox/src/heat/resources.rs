@@ -1,13 +1,14 @@
-//! A stack's resources: `heat.md` 2.6, `OBSERVED.md` "Events, resources, signals".
+//! Stack resources: docs/apis/heat.md, "Stack resources"; tests/real-heat/OBSERVED.md,
+//! "Events, resources, signals, snapshots".
 
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::super::plain::Answer;
+use super::super::message::Response;
 use super::stack::{Resource, Stack};
 use super::{
-    Context, Heat, bad_request, boolean_of, boolean_parameter, fault, forbidden, kinds, malformed,
-    nested_depth, not_supported, stacks,
+    Context, Heat, bad_request, boolean_of, boolean_parameter, fault, forbidden, malformed,
+    nested_depth, not_supported, resource_plugins, stacks,
 };
 
 impl Resource {
@@ -37,8 +38,8 @@ impl Resource {
         let parent = stack.parent.as_ref().filter(|parent| parent.nested);
         let outer = parent.and_then(|parent| {
             let outer = heat.stacks.get(parent.stack)?;
-            let mut parts = outer.resources.iter().chain(&outer.leftovers);
-            parts.find(|part| part.serial == parent.resource)
+            let mut resources = outer.resources.iter().chain(&outer.leftovers);
+            resources.find(|resource| resource.serial == parent.resource)
         });
         if let Some(outer) = outer {
             shown["parent_resource"] = json!(outer.name);
@@ -63,13 +64,13 @@ const FILTERS: [&str; 6] = [
     "physical_resource_id",
 ];
 
-/// Unlike in other lists, an unknown filter is refused.
-pub(super) fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
-    let stack = stacks::identified(heat, context)?;
+/// Unlike other lists, rejects unknown filters.
+pub(super) fn list(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
+    let stack = stacks::find_any(heat, context)?;
     let depth = nested_depth(context)?;
     let detailed = boolean_parameter(context, "with_detail", ".")?.unwrap_or(false);
     let unknown = context
-        .ask
+        .request
         .query
         .iter()
         .map(|(name, _)| name.as_str())
@@ -82,34 +83,35 @@ pub(super) fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer>
     if context.all("type").len() > 1 {
         return Err(malformed());
     }
-    let wanted = |part: &Resource| {
+    let wanted = |resource: &Resource| {
         FILTERS.into_iter().all(|filter| {
             let wanted = context.all(filter);
             wanted.is_empty()
                 || wanted.into_iter().any(|wanted| match filter {
-                    "type" => part.kind.contains(wanted),
-                    "status" => part.status == wanted || part.state() == wanted,
-                    "name" => part.name == wanted,
-                    "action" => part.action == wanted,
-                    "physical_resource_id" => part.physical_id == wanted,
-                    // A number of Heat's database, which the sandbox has not.
+                    "type" => resource.kind.contains(wanted),
+                    "status" => resource.status == wanted || resource.state() == wanted,
+                    "name" => resource.name == wanted,
+                    "action" => resource.action == wanted,
+                    "physical_resource_id" => resource.physical_id == wanted,
+                    // The id of a row in Heat's database, which the sandbox does not
+                    // have.
                     _ => false,
                 })
         })
     };
     let mut shown = Vec::new();
     for stack in stacks::with_nested(heat, stack, depth) {
-        for part in stack.resources.iter().filter(|part| wanted(part)) {
+        for resource in stack.resources.iter().filter(|resource| wanted(resource)) {
             shown.push(match detailed {
-                true => part.show_all(heat, stack, context.base, &[]),
-                false => part.show(heat, stack, context.base),
+                true => resource.show_all(heat, stack, context.base, &[]),
+                false => resource.show(heat, stack, context.base),
             });
         }
     }
-    Ok(Answer::ok(json!({"resources": shown})))
+    Ok(Response::ok(json!({"resources": shown})))
 }
 
-fn found<'a>(stack: &'a Stack, name: &str) -> Result<&'a Resource, Answer> {
+fn found<'a>(stack: &'a Stack, name: &str) -> Result<&'a Resource, Response> {
     stack.resource(name).ok_or_else(|| {
         let message = format!(
             "The Resource ({name}) could not be found in Stack {}.",
@@ -119,32 +121,32 @@ fn found<'a>(stack: &'a Stack, name: &str) -> Result<&'a Resource, Answer> {
     })
 }
 
-pub(super) fn show(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
-    let stack = stacks::identified(heat, context)?;
-    let part = found(stack, context.segment(3))?;
+pub(super) fn show(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
+    let stack = stacks::find_any(heat, context)?;
+    let resource = found(stack, context.segment(3))?;
     let more = context.all("with_attr");
-    let shown = part.show_all(heat, stack, context.base, &more);
-    Ok(Answer::ok(json!({"resource": shown})))
+    let shown = resource.show_all(heat, stack, context.base, &more);
+    Ok(Response::ok(json!({"resource": shown})))
 }
 
-pub(super) fn metadata(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
-    let stack = stacks::identified(heat, context)?;
-    let part = found(stack, context.segment(3))?;
-    Ok(Answer::ok(json!({"metadata": part.metadata})))
+pub(super) fn metadata(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
+    let stack = stacks::find_any(heat, context)?;
+    let resource = found(stack, context.segment(3))?;
+    Ok(Response::ok(json!({"metadata": resource.metadata})))
 }
 
-/// A signal is taken, whatever comes of it.
-pub(super) fn signal(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
-    let stack = stacks::identified(heat, context)?;
+/// Always accepts a signal, whatever its effect.
+pub(super) fn signal(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
+    let stack = stacks::find_any(heat, context)?;
     let name = context.segment(3);
-    let part = found(stack, name)?;
+    let resource = found(stack, name)?;
     if matches!(stack.action, "SUSPEND" | "DELETE") {
         return Err(not_supported(&format!(
             "Signal resource during {}",
             stack.action
         )));
     }
-    if !kinds::takes_signals(&part.kind) {
+    if !resource_plugins::takes_signals(&resource.kind) {
         let message = "signal is not supported for resource.";
         return Err(fault(
             StatusCode::BAD_REQUEST,
@@ -152,7 +154,7 @@ pub(super) fn signal(heat: &mut Heat, context: &Context) -> Result<Answer, Answe
             Some(message),
         ));
     }
-    if part.action == "INIT" {
+    if resource.action == "INIT" {
         let message = format!("The Resource ({name}) is not available.");
         return Err(fault(
             StatusCode::NOT_FOUND,
@@ -161,17 +163,17 @@ pub(super) fn signal(heat: &mut Heat, context: &Context) -> Result<Answer, Answe
         ));
     }
     let serial = stack.serial;
-    // A list does nothing (observed).
-    if !context.ask.body.starts_with(b"[") {
-        kinds::signal(heat, serial, name, context.body.as_ref(), &context.now);
+    // A list has no effect (observed).
+    if !context.request.body.starts_with(b"[") {
+        resource_plugins::signal(heat, serial, name, context.body.as_ref(), &context.now);
     }
-    Ok(Answer::ok(Value::Null))
+    Ok(Response::ok(Value::Null))
 }
 
-const BY_HAND: &str = "state changed by resource_mark_unhealthy api";
+const MARK_UNHEALTHY_REASON: &str = "state changed by resource_mark_unhealthy api";
 
-/// Marks a resource, by its name or its physical id, as unhealthy or well.
-pub(super) fn mark(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+/// Marks a resource, found by its name or physical id, as unhealthy or healthy.
+pub(super) fn mark(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
     if !context.may_write {
         return Err(forbidden("resource:mark_unhealthy"));
     }
@@ -197,27 +199,30 @@ pub(super) fn mark(heat: &mut Heat, context: &Context) -> Result<Answer, Answer>
             "Unrecognized value \"{given}\" for \"mark_unhealthy\", acceptable values are: true, false."
         ))
     })?;
-    let stack = stacks::identified(heat, context)?;
+    let stack = stacks::find_any(heat, context)?;
     let name = context.segment(3);
-    let by_id = stack.resources.iter().find(|part| part.physical_id == name);
-    let part = match found(stack, name) {
-        Ok(part) => part,
+    let by_id = stack
+        .resources
+        .iter()
+        .find(|resource| resource.physical_id == name);
+    let resource = match found(stack, name) {
+        Ok(resource) => resource,
         Err(missing) => by_id.filter(|_| !name.is_empty()).ok_or(missing)?,
     };
-    let (serial, part_serial) = (stack.serial, part.serial);
+    let (serial, resource_serial) = (stack.serial, resource.serial);
     let action = match unhealthy {
-        true if part.action != "DELETE" => Some("FAILED"),
-        false if part.state() == "CHECK_FAILED" => Some("COMPLETE"),
+        true if resource.action != "DELETE" => Some("FAILED"),
+        false if resource.state() == "CHECK_FAILED" => Some("COMPLETE"),
         _ => None,
     };
     let reason = body
         .get("resource_status_reason")
         .and_then(Value::as_str)
-        .unwrap_or(BY_HAND)
+        .unwrap_or(MARK_UNHEALTHY_REASON)
         .to_owned();
     if let Some(status) = action {
         let stack = stacks::at(heat, serial)?;
-        stack.enter_part(part_serial, "CHECK", status, &reason, &context.now);
+        stack.set_resource_state(resource_serial, "CHECK", status, &reason, &context.now);
     }
-    Ok(Answer::ok(Value::Null))
+    Ok(Response::ok(Value::Null))
 }

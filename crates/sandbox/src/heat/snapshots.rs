@@ -1,11 +1,11 @@
-//! A stack's snapshots: `heat.md` 2.5.
+//! Stack snapshots: docs/apis/heat.md, "Stack snapshots".
 
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::super::plain::Answer;
-use super::stack::{Plan, Stack};
+use super::super::message::Response;
+use super::stack::{Stack, StackDefinition};
 use super::{
     Context, Heat, engine, entity_not_found, limit_exceeded, not_found, not_supported, stacks,
 };
@@ -20,7 +20,7 @@ pub(super) struct Snapshot {
     reason: Value,
     data: Value,
     created: String,
-    plan: Plan,
+    plan: StackDefinition,
 }
 
 impl Snapshot {
@@ -38,10 +38,10 @@ impl Snapshot {
 }
 
 impl Stack {
-    /// What abandoning and snapshots tell of a stack.
-    fn data(&self, resources: bool) -> Value {
-        let mut parts = Map::new();
-        for resource in self.resources.iter().filter(|_| resources) {
+    /// Builds the data of a snapshot or an export.
+    fn data(&self, with_resources: bool) -> Value {
+        let mut resources = Map::new();
+        for resource in self.resources.iter().filter(|_| with_resources) {
             let data = match resource.nested {
                 Some(_) => json!({}),
                 None => json!(resource.data),
@@ -55,7 +55,7 @@ impl Stack {
                 "metadata": resource.metadata,
                 "resource_data": data,
             });
-            parts.insert(resource.name.clone(), one);
+            resources.insert(resource.name.clone(), one);
         }
         json!({
             "name": self.name,
@@ -65,14 +65,14 @@ impl Stack {
             "files": self.plan.files,
             "status": self.status,
             "template": self.plan.template.raw,
-            "resources": parts,
+            "resources": resources,
             "project_id": self.project,
             "stack_user_project_id": self.user_project,
             "tags": self.tags,
         })
     }
 
-    /// The snapshot that was in progress is as the stack is now.
+    /// Stores the current state of the stack in the snapshot in progress.
     pub fn end_snapshot(&mut self, well: bool) {
         let data = self.data(true);
         let reason = json!(self.reason);
@@ -85,15 +85,15 @@ impl Stack {
     }
 }
 
-pub(super) fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
-    let stack = stacks::identified(heat, context)?;
+pub(super) fn list(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
+    let stack = stacks::find_any(heat, context)?;
     let shown: Vec<Value> = stack.snapshots.iter().map(Snapshot::show).collect();
-    Ok(Answer::ok(json!({"snapshots": shown})))
+    Ok(Response::ok(json!({"snapshots": shown})))
 }
 
-/// The answer is the bare snapshot (observed).
-pub(super) fn create(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
-    let serial = stacks::identified(heat, context)?.serial;
+/// Returns the snapshot without a wrapper (observed).
+pub(super) fn create(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
+    let serial = stacks::find_any(heat, context)?.serial;
     let body = context.body()?;
     let stack = stacks::at(heat, serial)?;
     if stack.busy() {
@@ -116,37 +116,37 @@ pub(super) fn create(heat: &mut Heat, context: &Context) -> Result<Answer, Answe
     let shown = snapshot.show();
     stack.snapshots.push(snapshot);
     engine::act_on_all(heat, serial, "SNAPSHOT", &context.now);
-    Ok(Answer::ok(shown))
+    Ok(Response::ok(shown))
 }
 
-fn place(stack: &Stack, context: &Context) -> Result<usize, Answer> {
+fn snapshot_index(stack: &Stack, context: &Context) -> Result<usize, Response> {
     let id = context.segment(3);
     let mut all = stack.snapshots.iter();
     all.position(|snapshot| snapshot.id == id)
         .ok_or_else(|| not_found("Snapshot", id))
 }
 
-pub(super) fn show(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
-    let stack = stacks::identified(heat, context)?;
-    let snapshot = &stack.snapshots[place(stack, context)?];
-    Ok(Answer::ok(json!({"snapshot": snapshot.show()})))
+pub(super) fn show(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
+    let stack = stacks::find_any(heat, context)?;
+    let snapshot = &stack.snapshots[snapshot_index(stack, context)?];
+    Ok(Response::ok(json!({"snapshot": snapshot.show()})))
 }
 
-pub(super) fn delete(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
-    let stack = stacks::identified(heat, context)?;
-    let place = place(stack, context)?;
+pub(super) fn delete(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
+    let stack = stacks::find_any(heat, context)?;
+    let place = snapshot_index(stack, context)?;
     if stack.snapshots[place].status == "IN_PROGRESS" {
         return Err(not_supported("Deleting in-progress snapshot"));
     }
     let serial = stack.serial;
     stacks::at(heat, serial)?.snapshots.remove(place);
-    Ok(Answer::empty(StatusCode::NO_CONTENT))
+    Ok(Response::empty(StatusCode::NO_CONTENT))
 }
 
-/// Tags and timeout are not restored (observed).
-pub(super) fn restore(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
-    let stack = stacks::identified(heat, context)?;
-    let place = place(stack, context)?;
+/// Does not restore tags and timeout (observed).
+pub(super) fn restore(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
+    let stack = stacks::find_any(heat, context)?;
+    let place = snapshot_index(stack, context)?;
     let snapshot = &stack.snapshots[place];
     if snapshot.status != "COMPLETE" {
         let message = format!("Restore from {} snapshot", snapshot.status);
@@ -158,24 +158,24 @@ pub(super) fn restore(heat: &mut Heat, context: &Context) -> Result<Answer, Answ
     Ok(stacks::accepted())
 }
 
-/// The stack is forgotten, its resources are not touched.
-pub(super) fn abandon(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+/// Deletes the stack without touching its resources.
+pub(super) fn abandon(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
     let shown = export(heat, context)?;
-    let serial = stacks::identified(heat, context)?.serial;
+    let serial = stacks::find_any(heat, context)?.serial;
     if let Some(stack) = heat.stacks.get_mut(serial) {
-        stack.forsake(&context.now);
+        stack.mark_deleted(&context.now);
     }
     Ok(shown)
 }
 
-/// What abandoning answers, and nothing done. Both are off by default in Heat.
-pub(super) fn export(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
-    let stack = stacks::identified(heat, context)?;
+/// Returns the same data as abandon, without effect. Heat disables both by default.
+pub(super) fn export(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
+    let stack = stacks::find_any(heat, context)?;
     if !context.settings.adopt_and_abandon {
         return Err(not_supported("Stack Abandon"));
     }
     if stack.deleted {
         return Err(entity_not_found("Stack", context.segment(0)));
     }
-    Ok(Answer::ok(stack.data(true)))
+    Ok(Response::ok(stack.data(true)))
 }

@@ -1,30 +1,28 @@
-//! A stack and its parts as values: what they are, what they are worth, how they
-//! are shown.
+//! Model of stacks and resources: their members, attributes and JSON representations.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::engine::{Now, Work};
+use super::engine::{Now, StackAction};
 use super::events::Event;
 use super::functions::{self, Scope};
 use super::parameters::Parameters;
 use super::template::{Environment, Template};
-use super::{Heat, types};
+use super::{Heat, resource_types};
 
-/// Deleted stacks that are kept to be looked at.
-const MAX_DELETED: usize = 200;
+/// Maximum number of deleted stacks kept for reads by id.
+const MAX_DELETED_STACKS: usize = 200;
 
-/// All stacks, oldest first, and what is due.
+/// All stacks, oldest first, and the pending timers.
 #[derive(Default)]
 pub(super) struct Stacks {
     by_serial: BTreeMap<u64, Stack>,
     serials: HashMap<String, u64>,
     last: u64,
-    /// What happens next, by its time; the second part keeps the order of those
-    /// that happen together.
-    pub due: BTreeMap<(Instant, u64), super::engine::Tick>,
+    /// Pending timers by time; the sequence number orders timers of the same time.
+    pub due: BTreeMap<(Instant, u64), super::engine::Timer>,
     ticks: u64,
 }
 
@@ -48,7 +46,7 @@ impl Stacks {
 
     pub fn add(&mut self, mut stack: Stack) -> u64 {
         let gone = self.by_serial.values().filter(|stack| stack.deleted);
-        if gone.clone().count() >= MAX_DELETED
+        if gone.clone().count() >= MAX_DELETED_STACKS
             && let Some(oldest) = gone.map(|stack| stack.serial).next()
             && let Some(oldest) = self.by_serial.remove(&oldest)
         {
@@ -61,8 +59,7 @@ impl Stacks {
         self.last
     }
 
-    /// How many resources the stack has that this one belongs to, all levels taken
-    /// together.
+    /// Returns the number of resources in the tree that this stack belongs to.
     pub fn size(&self, stack: &Stack) -> usize {
         let mut root = stack;
         while let Some(outer) = root
@@ -76,39 +73,42 @@ impl Stacks {
         let mut left = vec![root];
         while let Some(stack) = left.pop() {
             count += stack.resources.len();
-            let inner = stack.resources.iter().filter_map(|part| part.nested);
+            let inner = stack
+                .resources
+                .iter()
+                .filter_map(|resource| resource.nested);
             left.extend(inner.filter_map(|serial| self.get(serial)));
         }
         count
     }
 
-    pub fn next_tick(&mut self) -> u64 {
+    pub fn next_timer_id(&mut self) -> u64 {
         self.ticks += 1;
         self.ticks
     }
 }
 
-/// What a stack is made of, and can be rolled back to.
+/// Content of a stack, to which it can be rolled back.
 #[derive(Clone, Default)]
-pub(super) struct Plan {
+pub(super) struct StackDefinition {
     pub template: Template,
     pub environment: Environment,
     pub files: Map<String, Value>,
     pub parameters: Parameters,
 }
 
-/// The resource of another stack that a stack belongs to.
+/// The resource of another stack that this stack belongs to.
 #[derive(Clone)]
 pub(super) struct Parent {
     pub stack: u64,
     pub resource: u64,
-    /// Whether lists and depths count it as nested; a stack that is made by
-    /// `OS::Heat::Stack` stands by itself.
+    /// Whether lists and depths count it as nested. A stack made by `OS::Heat::Stack`
+    /// does not.
     pub nested: bool,
 }
 
 pub(super) struct Stack {
-    /// Younger ones have higher numbers.
+    /// Increases with every stack.
     pub serial: u64,
     pub id: String,
     pub project: String,
@@ -122,38 +122,38 @@ pub(super) struct Stack {
     pub created: String,
     pub updated: Option<String>,
     pub deleted: bool,
-    /// When it was deleted; only lists tell (observed).
-    pub gone: Option<String>,
-    pub plan: Plan,
-    /// What a rollback of the present action goes back to.
-    pub previous: Option<Plan>,
+    /// Time of the deletion; shown in lists only (observed).
+    pub deleted_at: Option<String>,
+    pub plan: StackDefinition,
+    /// Plan that a rollback of the current action restores.
+    pub previous: Option<StackDefinition>,
     pub disable_rollback: bool,
     pub timeout_mins: Option<i64>,
     pub tags: Vec<String>,
     pub user_project: String,
     pub resources: Vec<Resource>,
-    /// Replaced and removed ones that still have to be deleted.
+    /// Replaced and removed resources that still have to be deleted.
     pub leftovers: Vec<Resource>,
     pub events: VecDeque<Event>,
     pub snapshots: Vec<super::snapshots::Snapshot>,
-    /// What the resources of an adopted stack are.
+    /// Resources of an adopted stack.
     pub adopted: Value,
-    /// What is being done.
-    pub work: Option<Work>,
+    /// Running action.
+    pub work: Option<StackAction>,
 }
 
 #[derive(Clone, Default)]
 pub(super) struct Resource {
-    /// Its own among all resources.
+    /// Unique among all resources.
     pub serial: u64,
     pub name: String,
     pub kind: String,
-    /// As the template has it.
+    /// As in the template.
     pub definition: Value,
-    /// The properties, resolved when it was last acted upon.
+    /// Resolved properties of the last action.
     pub properties: Map<String, Value>,
     pub requires: Vec<String>,
-    /// Its name among all resources; its id too, for many types.
+    /// Unique name; also the id for many types.
     pub physical_name: String,
     /// Empty until known.
     pub physical_id: String,
@@ -163,23 +163,23 @@ pub(super) struct Resource {
     pub created: String,
     pub updated: String,
     pub metadata: Value,
-    /// What the type keeps: `resource_data`.
+    /// Data of the resource plug-in: `resource_data`.
     pub data: Map<String, Value>,
-    /// The stack that it is made of.
+    /// Nested stack of the resource.
     pub nested: Option<u64>,
-    /// The action that goes on.
-    pub running: Option<Running>,
+    /// Running action.
+    pub running: Option<ResourceAction>,
 }
 
-/// An action of a resource that goes on.
+/// A running action of a resource.
 #[derive(Clone)]
-pub(super) struct Running {
+pub(super) struct ResourceAction {
     pub action: &'static str,
-    /// The properties that an update changes.
+    /// Previous properties, for an update.
     pub before: Option<Map<String, Value>>,
-    /// Why it will fail, if it will.
+    /// Reason, if the action will fail.
     pub failure: Option<String>,
-    /// Which tick ends it; none: something else does, such as a signal.
+    /// Timer that ends the action; `None` if a signal or a nested stack does.
     pub tick: Option<u64>,
 }
 
@@ -201,25 +201,25 @@ impl Stack {
         self.resources.iter().find(|resource| resource.name == name)
     }
 
-    /// A resource by its own number, leftovers included.
-    pub fn part(&mut self, serial: u64) -> Option<&mut Resource> {
+    /// Finds a resource by its serial number, leftovers included.
+    pub fn resource_mut(&mut self, serial: u64) -> Option<&mut Resource> {
         self.resources
             .iter_mut()
             .chain(&mut self.leftovers)
             .find(|resource| resource.serial == serial)
     }
 
-    /// Keeps an event; the oldest go when there are too many.
-    pub fn note(&mut self, event: Event, now: &Now) {
-        let most = now.settings.events_kept;
-        if self.events.len() >= most {
-            let gone = most.div_ceil(5).min(self.events.len());
-            self.events.drain(..gone);
+    /// Records an event. Deletes the oldest events if there are too many.
+    pub fn record_event(&mut self, event: Event, now: &Now) {
+        let max_events = now.settings.events_kept;
+        if self.events.len() >= max_events {
+            let removed = max_events.div_ceil(5).min(self.events.len());
+            self.events.drain(..removed);
         }
         self.events.push_back(event);
     }
 
-    /// The resources that need this one, by name.
+    /// Returns the names of the resources that depend on this one.
     pub fn required_by(&self, name: &str) -> Vec<&str> {
         self.resources
             .iter()
@@ -239,7 +239,7 @@ impl Stack {
         json!([{"href": self.href(base), "rel": "self"}])
     }
 
-    /// All that a show has but status and outputs.
+    /// Builds the representation without status and outputs.
     pub fn show(&self, base: &str) -> Value {
         let description = self.plan.template.description();
         json!({
@@ -263,7 +263,7 @@ impl Stack {
         })
     }
 
-    /// The show with status, as `GET` has it.
+    /// Builds the representation with status, as in `GET`.
     pub fn show_all(&self, heat: &Heat, base: &str, outputs: bool) -> Value {
         let mut shown = self.show(base);
         shown["parent"] = self.parent_id(heat);
@@ -290,7 +290,7 @@ impl Stack {
         )
     }
 
-    /// As lists have it.
+    /// Builds the representation in lists.
     pub fn summary(&self, heat: &Heat, base: &str) -> Value {
         json!({
             "id": self.id,
@@ -301,7 +301,7 @@ impl Stack {
             "stack_status_reason": self.reason,
             "creation_time": self.created,
             "updated_time": self.updated,
-            "deletion_time": self.gone,
+            "deletion_time": self.deleted_at,
             "stack_owner": self.owner,
             "parent": self.parent_id(heat),
             "stack_user_project_id": self.user_project,
@@ -318,7 +318,7 @@ impl Stack {
             "output_key": name,
             "description": output["description"].as_str().unwrap_or("No description given"),
         });
-        let value = match self.dangling(&output["value"]) {
+        let value = match self.unknown_reference(&output["value"]) {
             Some(problem) => Err(problem),
             None => self.resolve(heat, &output["value"]),
         };
@@ -332,8 +332,9 @@ impl Stack {
         shown
     }
 
-    /// Why a value speaks of a resource that the template has not.
-    fn dangling(&self, value: &Value) -> Option<String> {
+    /// Returns Heat's message if a value refers to a resource that the template does
+    /// not have.
+    fn unknown_reference(&self, value: &Value) -> Option<String> {
         let mut references = Vec::new();
         functions::references(value, "", &mut references, 0);
         let (name, _) = references
@@ -345,11 +346,10 @@ impl Stack {
     }
 
     pub fn resolve(&self, heat: &Heat, value: &Value) -> Result<Value, String> {
-        functions::resolve(value, &Known { heat, stack: self })
+        functions::resolve(value, &StackScope { heat, stack: self })
     }
 
-    /// A resource's properties, each resolved; those whose value is not known are
-    /// left out.
+    /// Resolves the properties of a resource; omits those whose value is not known yet.
     pub fn properties(&self, heat: &Heat, definition: &Value) -> Map<String, Value> {
         let given = definition["properties"].as_object();
         given
@@ -363,13 +363,13 @@ impl Stack {
     }
 }
 
-/// What a stack's own functions may ask for.
-struct Known<'a> {
+/// Scope of a stack's own functions.
+struct StackScope<'a> {
     heat: &'a Heat,
     stack: &'a Stack,
 }
 
-impl Scope for Known<'_> {
+impl Scope for StackScope<'_> {
     fn parameter(&self, name: &str) -> Option<Value> {
         Some(match name {
             "OS::stack_id" => json!(self.stack.id),
@@ -400,7 +400,7 @@ impl Resource {
         format!("{}_{}", self.action, self.status)
     }
 
-    /// What `get_resource` gives.
+    /// Returns the value of `get_resource`.
     pub fn reference(&self) -> Value {
         if self.kind == "OS::Heat::RandomString"
             && let Some(value) = self.data.get("value")
@@ -413,7 +413,7 @@ impl Resource {
         }
     }
 
-    /// An attribute; null while there is none.
+    /// Returns an attribute; null if it has no value yet.
     pub fn attribute(&self, heat: &Heat, stack: &Stack, name: &str) -> Value {
         let made = self.action != "INIT";
         match (self.kind.as_str(), name) {
@@ -436,10 +436,10 @@ impl Resource {
                 .find(|deployment| deployment.id == self.physical_id)
                 .map(|deployment| deployment.output_values[name].clone())
                 .unwrap_or_default(),
-            ("OS::Heat::WaitCondition", "data") => json!(self.signalled(stack)),
-            ("OS::Heat::ResourceGroup", name) => self.of_members(heat, name),
-            ("OS::Heat::Stack", name) => self.of_remote(heat, name),
-            (kind, name) if !types::exists(kind) => match self.inner(heat) {
+            ("OS::Heat::WaitCondition", "data") => json!(self.apply_signal(stack)),
+            ("OS::Heat::ResourceGroup", name) => self.group_attribute(heat, name),
+            ("OS::Heat::Stack", name) => self.nested_stack_attribute(heat, name),
+            (kind, name) if !resource_types::exists(kind) => match self.inner(heat) {
                 Some(inner) if inner.plan.template.output(name).is_null() => Value::Null,
                 Some(inner) => inner.output(heat, name)["output_value"].take(),
                 None => Value::Null,
@@ -452,8 +452,8 @@ impl Resource {
         heat.stacks.get(self.nested?)
     }
 
-    /// The data of all signals, as JSON text.
-    fn signalled(&self, stack: &Stack) -> String {
+    /// Returns the data of all signals as JSON text.
+    fn apply_signal(&self, stack: &Stack) -> String {
         let handle = self.properties.get("handle");
         let found = stack
             .resources
@@ -465,10 +465,10 @@ impl Resource {
             .flatten()
             .map(|(id, signal)| (id.clone(), signal["data"].clone()))
             .collect();
-        super::super::python::dumps(&Value::Object(data))
+        super::super::python_json::dumps(&Value::Object(data))
     }
 
-    fn of_members(&self, heat: &Heat, name: &str) -> Value {
+    fn group_attribute(&self, heat: &Heat, name: &str) -> Value {
         let Some(inner) = self.inner(heat) else {
             return Value::Null;
         };
@@ -496,7 +496,7 @@ impl Resource {
         }
     }
 
-    fn of_remote(&self, heat: &Heat, name: &str) -> Value {
+    fn nested_stack_attribute(&self, heat: &Heat, name: &str) -> Value {
         let Some(inner) = self.inner(heat) else {
             return Value::Null;
         };
@@ -517,7 +517,7 @@ impl Resource {
         }
     }
 
-    /// The attributes that a detailed show has.
+    /// Returns the attributes in a detailed representation.
     pub fn attributes(&self, heat: &Heat, stack: &Stack, base: &str, more: &[&str]) -> Value {
         let mut shown = Map::new();
         match self.kind.as_str() {
@@ -546,13 +546,13 @@ impl Resource {
                 }
             }
             "OS::Heat::ResourceGroup" => {
-                // Observed: only the removed ones are told.
+                // Observed: only removed resources are listed.
                 shown.insert("removed_rsrc_list".to_owned(), json!([]));
                 for name in ["attributes", "refs_map", "refs"] {
                     shown.insert(name.to_owned(), Value::Null);
                 }
             }
-            kind if !types::exists(kind) => {
+            kind if !resource_types::exists(kind) => {
                 if let Some(inner) = self.inner(heat) {
                     for (name, _) in inner.plan.template.outputs() {
                         shown.insert(name.clone(), self.attribute(heat, stack, name));
@@ -560,7 +560,7 @@ impl Resource {
                 }
             }
             kind => {
-                for name in types::attributes(kind) {
+                for name in resource_types::attributes(kind) {
                     shown.insert(name.to_owned(), self.attribute(heat, stack, name));
                 }
             }
@@ -573,10 +573,16 @@ impl Resource {
         Value::Object(shown)
     }
 
-    /// As a previewed stack and a previewed update have it.
+    /// Builds the representation in previews.
     pub fn raw(&self, heat: &Heat, stack: &Stack, base: &str, properties: bool) -> Value {
-        let fresh = self.action == "INIT";
-        let time = |text: &String| if fresh { Value::Null } else { json!(text) };
+        let not_created = self.action == "INIT";
+        let time = |text: &String| {
+            if not_created {
+                Value::Null
+            } else {
+                json!(text)
+            }
+        };
         let identity = |path: String| json!({"tenant": stack.project, "stack_name": stack.name, "stack_id": stack.id, "path": path});
         let mut shown = json!({
             "updated_time": time(&self.updated),
@@ -600,13 +606,13 @@ impl Resource {
         });
         if properties {
             let mut all = Map::new();
-            for (name, schema) in types::properties(&self.kind) {
+            for (name, schema) in resource_types::properties(&self.kind) {
                 let known = self.properties.get(name).filter(|value| !value.is_null());
                 let value = known.or(schema.get("default"));
                 all.insert(name.clone(), value.cloned().unwrap_or_default());
             }
             if self.kind == "OS::Heat::RandomString" {
-                // A property of old, which its schema does not show any more.
+                // A legacy property that the type's schema no longer contains.
                 all.entry("sequence").or_insert(Value::Null);
             }
             shown["properties"] = Value::Object(all);

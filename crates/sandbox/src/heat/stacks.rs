@@ -1,5 +1,5 @@
-//! Stacks: making, finding, listing, showing, changing and deleting them
-//! (`heat.md` 2.2 to 2.4, `OBSERVED.md` "Stacks").
+//! Stacks: create, find, list, show, update and delete (docs/apis/heat.md, "Stacks",
+//! "Stack outputs" and "Stack actions"; tests/real-heat/OBSERVED.md, "Stacks").
 
 mod list;
 mod preview;
@@ -8,19 +8,19 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::super::plain::Answer;
+use super::super::message::Response;
 use super::engine::{self, Now};
-use super::request::{Given, Place};
-use super::stack::{Plan, Resource, Stack};
+use super::stack::{Resource, Stack, StackDefinition};
+use super::stack_request::{RequestKind, StackRequest};
 use super::{
     Context, Heat, boolean_parameter, entity_not_found, fault, forbidden, limit_exceeded,
-    malformed, not_supported, types,
+    malformed, not_supported, resource_types,
 };
 pub(super) use list::{detail, list};
 pub(super) use preview::{preview, preview_patch, preview_update};
 
 impl Stack {
-    /// One of which only the name is known.
+    /// Builds an empty stack with this name.
     pub fn new(project: &str, name: &str, owner: &str, now: &Now) -> Self {
         Self {
             serial: 0,
@@ -36,8 +36,8 @@ impl Stack {
             created: now.text.clone(),
             updated: None,
             deleted: false,
-            gone: None,
-            plan: Plan::default(),
+            deleted_at: None,
+            plan: StackDefinition::default(),
             previous: None,
             disable_rollback: true,
             timeout_mins: None,
@@ -53,8 +53,8 @@ impl Stack {
     }
 }
 
-/// The stack that the path names and numbers, deleted ones too.
-pub(super) fn identified<'a>(heat: &'a Heat, context: &Context) -> Result<&'a Stack, Answer> {
+/// Finds the stack with the name and id of the path, deleted ones included.
+pub(super) fn find_any<'a>(heat: &'a Heat, context: &Context) -> Result<&'a Stack, Response> {
     let (name, id) = (context.segment(0), context.segment(1));
     heat.stacks
         .find(id)
@@ -63,28 +63,28 @@ pub(super) fn identified<'a>(heat: &'a Heat, context: &Context) -> Result<&'a St
         .ok_or_else(|| entity_not_found("Stack", name))
 }
 
-/// The same, but gone when deleted.
-fn living<'a>(heat: &'a Heat, context: &Context) -> Result<&'a Stack, Answer> {
-    identified(heat, context).and_then(|stack| match stack.deleted {
+/// Like [`find_any`], but fails for deleted stacks.
+fn find_existing<'a>(heat: &'a Heat, context: &Context) -> Result<&'a Stack, Response> {
+    find_any(heat, context).and_then(|stack| match stack.deleted {
         true => Err(entity_not_found("Stack", context.segment(0))),
         false => Ok(stack),
     })
 }
 
-pub(super) fn at(heat: &mut Heat, serial: u64) -> Result<&mut Stack, Answer> {
+pub(super) fn at(heat: &mut Heat, serial: u64) -> Result<&mut Stack, Response> {
     heat.stacks.get_mut(serial).ok_or_else(malformed)
 }
 
-/// A stack and those in it, down to a depth.
+/// Returns a stack and its nested stacks down to a depth.
 pub(super) fn with_nested<'a>(heat: &'a Heat, stack: &'a Stack, depth: usize) -> Vec<&'a Stack> {
     let mut found = vec![stack];
     if depth > 0 {
         let inner = stack
             .resources
             .iter()
-            .filter(|part| part.kind != "OS::Heat::Stack");
-        for part in inner {
-            if let Some(inner) = part.nested.and_then(|serial| heat.stacks.get(serial)) {
+            .filter(|resource| resource.kind != "OS::Heat::Stack");
+        for resource in inner {
+            if let Some(inner) = resource.nested.and_then(|serial| heat.stacks.get(serial)) {
                 found.extend(with_nested(heat, inner, depth - 1));
             }
         }
@@ -92,9 +92,10 @@ pub(super) fn with_nested<'a>(heat: &'a Heat, stack: &'a Stack, depth: usize) ->
     found
 }
 
-/// The 202 of whatever goes on by itself: shape 3 of OBSERVED.md.
-pub(super) fn accepted() -> Answer {
-    Answer::json(
+/// The 202 of an asynchronous operation: the third of tests/real-heat/OBSERVED.md,
+/// "Error bodies: three shapes".
+pub(super) fn accepted() -> Response {
+    Response::json(
         StatusCode::ACCEPTED,
         json!({
             "message": "The request is accepted for processing.<br /><br />\n\n\n",
@@ -104,47 +105,52 @@ pub(super) fn accepted() -> Answer {
     )
 }
 
-fn exists(name: &str) -> Answer {
+fn exists(name: &str) -> Response {
     let message = format!("The Stack ({name}) already exists.");
     fault(StatusCode::CONFLICT, "StackExists", Some(&message))
 }
 
-/// A stack as it is asked for, all checked, with its resources as yet unmade.
-fn wanted(heat: &Heat, context: &Context, given: &Given) -> Result<Stack, Answer> {
+/// Builds the requested stack after all checks; no resource is created yet.
+fn build_requested(
+    heat: &Heat,
+    context: &Context,
+    given: &StackRequest,
+) -> Result<Stack, Response> {
     let name = given.name()?;
-    let mut living = heat
+    let mut find_existing = heat
         .stacks
         .all()
         .filter(|stack| !stack.deleted && !stack.is_nested());
-    if living.any(|stack| stack.project == context.project && stack.name == name) {
+    if find_existing.any(|stack| stack.project == context.project && stack.name == name) {
         return Err(exists(name));
     }
     let mut stack = Stack::new(context.project, name, context.user, &context.now);
-    given.settle(&mut stack);
-    stack.plan = given.plan(Place::Create)?;
-    unmade(heat, &mut stack, &context.now);
-    checked(heat, &stack)?;
+    given.apply_settings(&mut stack);
+    stack.plan = given.plan(RequestKind::Create)?;
+    add_pending_resources(heat, &mut stack, &context.now);
+    check_properties(heat, &stack)?;
     Ok(stack)
 }
 
-/// Gives the stack a resource for each that its template has.
-fn unmade(heat: &Heat, stack: &mut Stack, now: &Now) {
+/// Adds a resource in state INIT for each resource of the template.
+fn add_pending_resources(heat: &Heat, stack: &mut Stack, now: &Now) {
     let template = stack.plan.template.clone();
     for (name, definition) in template.resources() {
         let requires = template.requires(name);
-        let mut part = Resource::fresh(&stack.name, name, definition.clone(), requires, &now.text);
-        part.properties = stack.properties(heat, definition);
-        stack.resources.push(part);
+        let mut resource =
+            Resource::not_created(&stack.name, name, definition.clone(), requires, &now.text);
+        resource.properties = stack.properties(heat, definition);
+        stack.resources.push(resource);
     }
 }
 
-/// Checks all properties, as far as their values are known before anything is made.
-fn checked(heat: &Heat, stack: &Stack) -> Result<(), Answer> {
-    for part in &stack.resources {
-        if !types::exists(&part.kind) {
+/// Checks all properties whose values are known before any resource is created.
+fn check_properties(heat: &Heat, stack: &Stack) -> Result<(), Response> {
+    for resource in &stack.resources {
+        if !resource_types::exists(&resource.kind) {
             continue;
         }
-        let given = &part.definition["properties"];
+        let given = &resource.definition["properties"];
         let mut known = Map::new();
         for (name, value) in given.as_object().into_iter().flatten() {
             let mut references = Vec::new();
@@ -155,7 +161,7 @@ fn checked(heat: &Heat, stack: &Stack) -> Result<(), Answer> {
                 }
                 Ok(_) => {}
                 Err(problem) => {
-                    let place = format!("resources.{}.properties.{name}", part.name);
+                    let place = format!("resources.{}.properties.{name}", resource.name);
                     let message = format!("Property error: : {place}: : {problem}");
                     return Err(fault(
                         StatusCode::BAD_REQUEST,
@@ -165,15 +171,16 @@ fn checked(heat: &Heat, stack: &Stack) -> Result<(), Answer> {
                 }
             }
         }
-        types::check(&part.name, &part.kind, given, &known).map_err(|fault| fault.answer())?;
+        resource_types::check(&resource.name, &resource.kind, given, &known)
+            .map_err(|fault| fault.to_response())?;
     }
     Ok(())
 }
 
-/// The stack is there at once; its resources follow.
-pub(super) fn create(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
-    let given = Given::read(context, Place::Create)?;
-    let mut stack = wanted(heat, context, &given)?;
+/// Returns immediately; the resources are created afterwards.
+pub(super) fn create(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
+    let given = StackRequest::read(context, RequestKind::Create)?;
+    let mut stack = build_requested(heat, context, &given)?;
     let own = heat
         .stacks
         .all()
@@ -186,7 +193,7 @@ pub(super) fn create(heat: &mut Heat, context: &Context) -> Result<Answer, Answe
     }
     stack.resources.clear();
     let plan = std::mem::take(&mut stack.plan);
-    let answer = json!({"stack": {"id": stack.id, "links": stack.links(context.base)}});
+    let response = json!({"stack": {"id": stack.id, "links": stack.links(context.base)}});
     let location = stack.href(context.base);
     let adopted = given.adopted.clone();
     let serial = heat.stacks.add(stack);
@@ -197,23 +204,23 @@ pub(super) fn create(heat: &mut Heat, context: &Context) -> Result<Answer, Answe
             engine::converge(heat, serial, "ADOPT", plan, &context.now);
         }
     }
-    Ok(Answer::json(StatusCode::CREATED, answer).with("location", location))
+    Ok(Response::json(StatusCode::CREATED, response).with_header("location", location))
 }
 
-pub(super) fn update(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
-    update_by(heat, context, Place::Put)
+pub(super) fn update(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
+    update_by(heat, context, RequestKind::Put)
 }
 
-pub(super) fn patch(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
-    update_by(heat, context, Place::Patch)
+pub(super) fn patch(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
+    update_by(heat, context, RequestKind::Patch)
 }
 
-/// An update overtakes whatever is going on.
-fn update_by(heat: &mut Heat, context: &Context, place: Place) -> Result<Answer, Answer> {
-    let given = Given::read(context, place)?;
-    // Real Heat takes an update of a deleted stack and makes it anew; nobody can
-    // want to rely on that, so here it is not found.
-    let stack = living(heat, context)?;
+/// Updates a stack. An update supersedes a running action.
+fn update_by(heat: &mut Heat, context: &Context, place: RequestKind) -> Result<Response, Response> {
+    let given = StackRequest::read(context, place)?;
+    // Deviation: real Heat accepts an update of a deleted stack and creates it again.
+    // Here it is not found.
+    let stack = find_existing(heat, context)?;
     if stack.action == "SUSPEND" {
         return Err(not_supported("Updating a stack when it is suspended"));
     }
@@ -224,32 +231,33 @@ fn update_by(heat: &mut Heat, context: &Context, place: Place) -> Result<Answer,
     let mut after = Stack::new(&stack.project, &stack.name, &stack.owner, &context.now);
     after.id = stack.id.clone();
     after.plan = plan;
-    unmade(heat, &mut after, &context.now);
-    checked(heat, &after)?;
+    add_pending_resources(heat, &mut after, &context.now);
+    check_properties(heat, &after)?;
     let serial = stack.serial;
     let stack = at(heat, serial)?;
-    if place == Place::Put {
+    if place == RequestKind::Put {
         stack.tags.clear();
     }
-    given.settle(stack);
+    given.apply_settings(stack);
     engine::converge(heat, serial, "UPDATE", after.plan, &context.now);
     Ok(accepted())
 }
 
-pub(super) fn delete(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
-    let serial = living(heat, context)?.serial;
+pub(super) fn delete(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
+    let serial = find_existing(heat, context)?.serial;
     engine::act_on_all(heat, serial, "DELETE", &context.now);
-    Ok(Answer::empty(StatusCode::NO_CONTENT))
+    Ok(Response::empty(StatusCode::NO_CONTENT))
 }
 
-/// By name or id alone: a redirect to both, whatever comes after and whatever is
-/// asked, nothing done.
-pub(super) fn find(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+/// Redirects a path with only a name or an id to the path with both, keeping sub-path
+/// and query. Has no other effect.
+pub(super) fn find(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
     let (wanted, suffix) = context.rest.split_first().ok_or_else(malformed)?;
     let mut suffix = suffix.to_vec();
     let own = |stack: &&Stack| stack.project == context.project;
     let (name, id) = match wanted.strip_prefix("arn:openstack:heat::") {
-        // It is not looked up (observed). The decoded path is cut at its slashes.
+        // A stack that is given by ARN is not looked up (observed). The decoded path is
+        // split at slashes.
         Some(rest) => match (rest.strip_suffix(":stacks"), &suffix[..]) {
             (Some(_), [name, id, ..]) => ((*name).to_owned(), (*id).to_owned()),
             _ => return Err(entity_not_found("Stack", wanted)),
@@ -275,11 +283,11 @@ pub(super) fn find(heat: &mut Heat, context: &Context) -> Result<Answer, Answer>
         suffix.drain(..2);
     }
     let mut location = format!("{}/v1/{}/stacks/{name}/{id}", context.base, context.project);
-    for part in suffix {
+    for segment in suffix {
         location.push('/');
-        location.push_str(part);
+        location.push_str(segment);
     }
-    if let Some((_, query)) = context.ask.target.split_once('?') {
+    if let Some((_, query)) = context.request.target.split_once('?') {
         location.push('?');
         location.push_str(query);
     }
@@ -287,27 +295,27 @@ pub(super) fn find(heat: &mut Heat, context: &Context) -> Result<Answer, Answer>
         "The resource was found at <a href=\"{location}\">{location}</a>;\nyou should be redirected automatically.\n\n"
     );
     let body = json!({"message": message, "code": "302 Found", "title": "Found"});
-    Ok(Answer::json(StatusCode::FOUND, body).with("location", location))
+    Ok(Response::json(StatusCode::FOUND, body).with_header("location", location))
 }
 
-pub(super) fn show(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+pub(super) fn show(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
     let outputs = boolean_parameter(context, "resolve_outputs", ".")?.unwrap_or(true);
-    let stack = identified(heat, context)?;
-    Ok(Answer::ok(
+    let stack = find_any(heat, context)?;
+    Ok(Response::ok(
         json!({"stack": stack.show_all(heat, context.base, outputs)}),
     ))
 }
 
-pub(super) fn template(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
-    Ok(Answer::ok(json!(
-        identified(heat, context)?.plan.template.raw
+pub(super) fn template(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
+    Ok(Response::ok(json!(
+        find_any(heat, context)?.plan.template.raw
     )))
 }
 
-pub(super) fn environment(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
-    let stack = identified(heat, context)?;
+pub(super) fn environment(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
+    let stack = find_any(heat, context)?;
     let mut shown = stack.plan.environment.show();
-    // Hidden ones stay hidden.
+    // Hidden values stay hidden.
     let values = stack
         .plan
         .parameters
@@ -320,15 +328,15 @@ pub(super) fn environment(heat: &mut Heat, context: &Context) -> Result<Answer, 
         }
     }
     shown["encrypted_param_names"] = json!([]);
-    Ok(Answer::ok(shown))
+    Ok(Response::ok(shown))
 }
 
-pub(super) fn files(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
-    Ok(Answer::ok(json!(identified(heat, context)?.plan.files)))
+pub(super) fn files(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
+    Ok(Response::ok(json!(find_any(heat, context)?.plan.files)))
 }
 
-pub(super) fn outputs(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
-    let stack = identified(heat, context)?;
+pub(super) fn outputs(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
+    let stack = find_any(heat, context)?;
     let shown: Vec<Value> = stack
         .plan
         .template
@@ -341,17 +349,17 @@ pub(super) fn outputs(heat: &mut Heat, context: &Context) -> Result<Answer, Answ
             })
         })
         .collect();
-    Ok(Answer::ok(json!({"outputs": shown})))
+    Ok(Response::ok(json!({"outputs": shown})))
 }
 
-pub(super) fn output(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
-    let stack = identified(heat, context)?;
+pub(super) fn output(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
+    let stack = find_any(heat, context)?;
     let name = context.segment(3);
     if stack.plan.template.output(name).is_null() {
         let message = format!("Specified output key {name} not found.");
         return Err(fault(StatusCode::NOT_FOUND, "NotFound", Some(&message)));
     }
-    Ok(Answer::ok(json!({"output": stack.output(heat, name)})))
+    Ok(Response::ok(json!({"output": stack.output(heat, name)})))
 }
 
 const ACTIONS: [&str; 5] = [
@@ -362,8 +370,8 @@ const ACTIONS: [&str; 5] = [
     "cancel_without_rollback",
 ];
 
-/// One key of the body says what to do.
-pub(super) fn action(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+/// The single key of the body is the action.
+pub(super) fn action(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
     let empty = json!({});
     let body = context.body.as_ref().unwrap_or(&empty);
     let keys: Vec<&String> = body
@@ -385,20 +393,20 @@ pub(super) fn action(heat: &mut Heat, context: &Context) -> Result<Answer, Answe
     if !context.may_write && action != "check" {
         return Err(forbidden(&format!("actions:{action}")));
     }
-    let stack = living(heat, context)?;
+    let stack = find_existing(heat, context)?;
     let (serial, state) = (stack.serial, stack.state());
     let done = (stack.action, stack.status);
     let unfit = || not_supported(&format!("Cancelling update when stack is {state}"));
     let now = &context.now;
     match action {
-        // Twice is once (observed).
+        // A repeated suspend has no effect (observed).
         "suspend" if done == ("SUSPEND", "COMPLETE") => {}
         "resume" if done == ("RESUME", "COMPLETE") => {}
         "suspend" => engine::act_on_all(heat, serial, "SUSPEND", now),
         "resume" => engine::act_on_all(heat, serial, "RESUME", now),
         "check" => engine::act_on_all(heat, serial, "CHECK", now),
         "cancel_update" if done == ("UPDATE", "IN_PROGRESS") => {
-            engine::roll_back(heat, serial, now)
+            engine::start_rollback(heat, serial, now)
         }
         "cancel_without_rollback"
             if ["UPDATE", "CREATE"].contains(&done.0) && done.1 == "IN_PROGRESS" =>
@@ -407,5 +415,5 @@ pub(super) fn action(heat: &mut Heat, context: &Context) -> Result<Answer, Answe
         }
         _ => return Err(unfit()),
     }
-    Ok(Answer::ok(Value::Null))
+    Ok(Response::ok(Value::Null))
 }

@@ -1,17 +1,17 @@
-//! Templates (HOT, as YAML or JSON) and environments, read and checked.
+//! Templates (HOT, as YAML or JSON) and environments: parsing and checks.
 //!
-//! Messages as observed; where the same fault is told differently by `/validate`
-//! and by a create, [`Fault`] says which kind of exception it is.
+//! Messages are as observed. `/validate` and create report some errors differently;
+//! [`Fault`] holds the exception's type for this.
 
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
-use super::super::plain::Answer;
-use super::{bad_request, fault, functions, limit_exceeded, malformed, types};
+use super::super::message::Response;
+use super::{bad_request, fault, functions, limit_exceeded, malformed, resource_types};
 
 /// `max_template_size`.
-const MAX_TEMPLATE: usize = 512 << 10;
-/// Versions of HOT that Heat 27 reads, with their other names.
+const MAX_TEMPLATE_BYTES: usize = 512 << 10;
+/// Versions of HOT that Heat 27 reads, with their aliases.
 pub(super) const VERSIONS: [(&str, Option<&str>); 11] = [
     ("2013-05-23", None),
     ("2014-10-16", None),
@@ -26,7 +26,7 @@ pub(super) const VERSIONS: [(&str, Option<&str>); 11] = [
     ("2021-04-16", Some("wallaby")),
 ];
 
-/// Why a template is refused: the exception's name and what it says.
+/// Reason why a template is invalid: type and message of the exception.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Fault {
     pub kind: &'static str,
@@ -43,29 +43,29 @@ impl Fault {
         Self::new("StackValidationFailed", message)
     }
 
-    pub fn answer(&self) -> Answer {
+    pub fn to_response(&self) -> Response {
         fault(StatusCode::BAD_REQUEST, self.kind, Some(&self.message))
     }
 
-    /// `/validate` hands most of them on as a bad request (observed).
-    pub fn answer_of_validate(&self) -> Answer {
+    /// `/validate` reports most of them as a bad request (observed).
+    pub fn to_validate_response(&self) -> Response {
         match self.kind {
             "StackValidationFailed" | "EntityNotFound" | "UserParameterMissing" => {
                 bad_request(&self.message)
             }
-            _ => self.answer(),
+            _ => self.to_response(),
         }
     }
 }
 
-/// A template, its sections checked.
+/// A template with checked sections.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Template {
-    /// As it was sent.
+    /// As sent.
     pub raw: Map<String, Value>,
 }
 
-static NOTHING: Value = Value::Null;
+static NULL: Value = Value::Null;
 
 impl Template {
     fn section(&self, name: &str) -> impl Iterator<Item = (&String, &Value)> {
@@ -93,8 +93,8 @@ impl Template {
     }
 
     pub fn output(&self, name: &str) -> &Value {
-        let outputs = self.raw.get("outputs").unwrap_or(&NOTHING);
-        outputs.get(name).unwrap_or(&NOTHING)
+        let outputs = self.raw.get("outputs").unwrap_or(&NULL);
+        outputs.get(name).unwrap_or(&NULL)
     }
 
     pub fn description(&self) -> &str {
@@ -104,7 +104,7 @@ impl Template {
             .unwrap_or("No description")
     }
 
-    /// The names of the resources that `name` waits for.
+    /// Returns the names of the resources that `name` depends on.
     pub fn requires(&self, name: &str) -> Vec<String> {
         let Some(definition) = self.resource(name) else {
             return Vec::new();
@@ -119,8 +119,8 @@ impl Template {
         found
     }
 
-    /// The template that a creation is rolled back to.
-    pub fn nothing(&self) -> Self {
+    /// Returns an empty template, which a rollback of a creation restores.
+    pub fn empty_template(&self) -> Self {
         let version = "heat_template_version";
         let version_of_it = self.raw.get(version).cloned().unwrap_or_default();
         Self {
@@ -128,18 +128,18 @@ impl Template {
         }
     }
 
-    /// The template without resources, as a deleted stack keeps it.
-    pub fn emptied(&self) -> Self {
+    /// Returns the template without resources, as a deleted stack keeps it.
+    pub fn without_resources(&self) -> Self {
         let mut raw = self.raw.clone();
         raw.insert("resources".to_owned(), json!({}));
         Self { raw }
     }
 
-    /// From text or an object of a request.
-    pub fn read(value: &Value) -> Result<Self, Answer> {
+    /// Parses a template from a string or an object of a request.
+    pub fn read(value: &Value) -> Result<Self, Response> {
         let raw = match value {
             Value::String(text) => {
-                if text.len() > MAX_TEMPLATE {
+                if text.len() > MAX_TEMPLATE_BYTES {
                     return Err(too_long(text.len()));
                 }
                 parse(text).map_err(|problem| {
@@ -150,13 +150,13 @@ impl Template {
             _ => return Err(malformed()),
         };
         let size = Value::Object(raw.clone()).to_string().len();
-        if size > MAX_TEMPLATE {
+        if size > MAX_TEMPLATE_BYTES {
             return Err(too_long(size));
         }
         Ok(Self { raw })
     }
 
-    /// Checks all that needs neither parameters nor the types of resources.
+    /// Checks everything that depends neither on parameters nor on resource types.
     pub fn check(&self, known: &dyn Fn(&str) -> bool) -> Result<(), Fault> {
         self.check_version()?;
         for (section, value) in &self.raw {
@@ -211,7 +211,7 @@ impl Template {
                     all.join(", ")
                 )
             }
-            // CloudFormation's templates are not played here.
+            // CloudFormation's templates are not supported.
             _ => "Template version was not provided".to_owned(),
         };
         Err(Fault::new(
@@ -259,7 +259,7 @@ impl Template {
                     "Could not fetch remote template \"{kind}\": Invalid URL scheme "
                 )));
             }
-            if !types::exists(kind) && !known(kind) {
+            if !resource_types::exists(kind) && !known(kind) {
                 return Err(Fault::invalid(format!(
                     "The Resource Type ({kind}) could not be found."
                 )));
@@ -272,16 +272,16 @@ impl Template {
                 .collect();
             let path = format!("{name}.Properties");
             functions::references(&definition["properties"], &path, &mut references, 0);
-            for (other, place) in references {
+            for (other, path) in references {
                 if self.resource(&other).is_none() {
                     let message =
-                        format!("The specified reference \"{other}\" (in {place}) is incorrect.");
+                        format!("The specified reference \"{other}\" (in {path}) is incorrect.");
                     return Err(Fault::new("InvalidTemplateReference", message));
                 }
             }
         }
         self.check_attributes()?;
-        self.check_circles()
+        self.check_dependency_cycles()
     }
 
     fn check_attributes(&self) -> Result<(), Fault> {
@@ -289,12 +289,12 @@ impl Template {
             let mut found = Vec::new();
             let path = format!("resources.{name}.properties");
             functions::attributes(&definition["properties"], &path, &mut found, 0);
-            for [other, attribute, place] in found {
+            for [other, attribute, path] in found {
                 let kind = self.resource(&other).map(|other| &other["type"]);
                 let kind = kind.and_then(Value::as_str).unwrap_or_default();
-                if !types::has_attribute(kind, &attribute) {
+                if !resource_types::has_attribute(kind, &attribute) {
                     return Err(Fault::invalid(format!(
-                        "{place}: : The Referenced Attribute ({other} {attribute}) is incorrect."
+                        "{path}: : The Referenced Attribute ({other} {attribute}) is incorrect."
                     )));
                 }
             }
@@ -302,25 +302,25 @@ impl Template {
         Ok(())
     }
 
-    /// The outputs speak of resources that there are; only a create looks.
+    /// Checks the references of outputs to resources; only create does this.
     pub fn check_outputs(&self) -> Result<(), Fault> {
         for (name, output) in self.outputs() {
             let path = format!("outputs.{name}.value");
             let mut attributes = Vec::new();
             functions::attributes(&output["value"], &path, &mut attributes, 0);
-            for [other, _, place] in attributes {
+            for [other, _, path] in attributes {
                 if self.resource(&other).is_none() {
                     return Err(Fault::invalid(format!(
-                        "{place}: : The specified reference \"{other}\" (in unknown) is incorrect."
+                        "{path}: : The specified reference \"{other}\" (in unknown) is incorrect."
                     )));
                 }
             }
             let mut references = Vec::new();
             functions::references(&output["value"], &path, &mut references, 0);
-            for (other, place) in references {
+            for (other, path) in references {
                 if self.resource(&other).is_none() {
                     let message =
-                        format!("The specified reference \"{other}\" (in {place}) is incorrect.");
+                        format!("The specified reference \"{other}\" (in {path}) is incorrect.");
                     return Err(Fault::new("InvalidTemplateReference", message));
                 }
             }
@@ -328,7 +328,7 @@ impl Template {
         Ok(())
     }
 
-    fn check_circles(&self) -> Result<(), Fault> {
+    fn check_dependency_cycles(&self) -> Result<(), Fault> {
         let mut left: Vec<(&String, Vec<String>)> = self
             .resources()
             .map(|(name, _)| (name, self.requires(name)))
@@ -346,7 +346,8 @@ impl Template {
             if stuck.len() == left.len() {
                 let named = |name: &String| {
                     let kind = self.resource(name).map(|definition| &definition["type"]);
-                    let class = types::class(kind.and_then(Value::as_str).unwrap_or_default());
+                    let class =
+                        resource_types::class(kind.and_then(Value::as_str).unwrap_or_default());
                     format!("{class} \"{name}\"")
                 };
                 let edges: Vec<String> = stuck
@@ -364,7 +365,7 @@ impl Template {
     }
 }
 
-/// A missing section and an empty list are fine.
+/// A missing section and an empty list are valid.
 fn check_section(section: &str, value: &Value) -> Result<(), Fault> {
     match value {
         Value::Null | Value::Object(_) => Ok(()),
@@ -399,16 +400,17 @@ fn python_class(value: &Value) -> &'static str {
     }
 }
 
-fn too_long(length: usize) -> Answer {
+fn too_long(length: usize) -> Response {
     limit_exceeded(&format!(
-        "Template size ({length} bytes) exceeds maximum allowed size ({MAX_TEMPLATE} bytes)."
+        "Template size ({length} bytes) exceeds maximum allowed size ({MAX_TEMPLATE_BYTES} bytes)."
     ))
 }
 
-/// YAML (of which JSON is a part) as an object. Dates and the like stay text, as
-/// Heat's own loader has it.
+/// Parses YAML, which includes JSON, into an object. Dates and the like stay text, as
+/// in Heat's loader.
 fn parse(text: &str) -> Result<Map<String, Value>, String> {
-    match serde_yaml_ng::from_str::<serde_yaml_ng::Value>(text).map(|value| plain(value, 0)) {
+    match serde_yaml_ng::from_str::<serde_yaml_ng::Value>(text).map(|value| yaml_to_json(value, 0))
+    {
         Ok(Value::Object(members)) if members.is_empty() => {
             Err("Template format version not found.".to_owned())
         }
@@ -427,21 +429,22 @@ fn parse(text: &str) -> Result<Map<String, Value>, String> {
         Ok(_) => Err("The template is not a JSON object or YAML mapping.".to_owned()),
         Err(error) => Err(format!(
             "Error parsing template [root stack] {}",
-            place(&error)
+            error_position(&error)
         )),
     }
 }
 
-/// Where a text stops being YAML. Heat's parser has other words, at the same place.
-fn place(error: &serde_yaml_ng::Error) -> String {
+/// Position of a YAML error. Heat's parser words the message differently but reports
+/// the same position.
+fn error_position(error: &serde_yaml_ng::Error) -> String {
     let (line, column) = error
         .location()
-        .map_or((1, 1), |place| (place.line(), place.column()));
+        .map_or((1, 1), |at| (at.line(), at.column()));
     format!("while parsing: {error}\n  in \"<unicode string>\", line {line}, column {column}")
 }
 
-/// YAML as JSON: keys and odd scalars as text.
-fn plain(value: serde_yaml_ng::Value, depth: usize) -> Value {
+/// Converts YAML to JSON: keys and unusual scalars become text.
+fn yaml_to_json(value: serde_yaml_ng::Value, depth: usize) -> Value {
     use serde_yaml_ng::Value as Yaml;
     if depth > 64 {
         return Value::Null;
@@ -458,53 +461,54 @@ fn plain(value: serde_yaml_ng::Value, depth: usize) -> Value {
         Yaml::String(text) => Value::String(text),
         Yaml::Sequence(items) => items
             .into_iter()
-            .map(|item| plain(item, depth + 1))
+            .map(|item| yaml_to_json(item, depth + 1))
             .collect(),
         Yaml::Mapping(members) => members
             .into_iter()
             .map(|(key, member)| {
-                let key = functions::text(&plain(key, depth + 1));
-                (key, plain(member, depth + 1))
+                let key = functions::text(&yaml_to_json(key, depth + 1));
+                (key, yaml_to_json(member, depth + 1))
             })
             .collect(),
-        Yaml::Tagged(tagged) => plain(tagged.value, depth + 1),
+        Yaml::Tagged(tagged) => yaml_to_json(tagged.value, depth + 1),
     }
 }
 
-/// A nested template from among a stack's files.
+/// Parses a nested template from a stack's files.
 pub(super) fn nested(text: &str) -> Result<Template, Fault> {
     let raw = parse(text).map_err(Fault::invalid)?;
     Ok(Template { raw })
 }
 
-/// What parameters are worth, and files.
+/// Parameter values and the resource registry of an environment.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Environment {
     pub parameters: Map<String, Value>,
     pub parameter_defaults: Map<String, Value>,
-    /// Type names that stand for other ones; kept with the rest of the section.
+    /// Aliases of resource types.
     pub registry: Map<String, Value>,
 }
 
 impl Environment {
-    /// From text or an object; a missing one is empty.
-    pub fn read(value: &Value) -> Result<Self, Answer> {
+    /// Parses a string or an object; a missing one is empty.
+    pub fn read(value: &Value) -> Result<Self, Response> {
         let wrong =
             |problem: &str| bad_request(&format!("Environment not in valid format: {problem}"));
         let members = match value {
             Value::Null => Map::new(),
             Value::Object(members) => members.clone(),
-            Value::String(text) => match serde_yaml_ng::from_str(text).map(|value| plain(value, 0))
-            {
-                Ok(Value::Null) => Map::new(),
-                Ok(Value::Object(members)) => members,
-                Ok(_) => {
-                    return Err(wrong(
-                        "The environment is not a valid YAML mapping data type.",
-                    ));
+            Value::String(text) => {
+                match serde_yaml_ng::from_str(text).map(|value| yaml_to_json(value, 0)) {
+                    Ok(Value::Null) => Map::new(),
+                    Ok(Value::Object(members)) => members,
+                    Ok(_) => {
+                        return Err(wrong(
+                            "The environment is not a valid YAML mapping data type.",
+                        ));
+                    }
+                    Err(error) => return Err(wrong(&error_position(&error))),
                 }
-                Err(error) => return Err(wrong(&place(&error))),
-            },
+            }
             _ => return Err(malformed()),
         };
         let mut environment = Self::default();
@@ -521,7 +525,7 @@ impl Environment {
         Ok(environment)
     }
 
-    /// As a stack's snapshot and `/validate` have it.
+    /// Builds the representation in snapshots and responses of `/validate`.
     pub fn show(&self) -> Value {
         let mut registry = self.registry.clone();
         registry.entry("resources").or_insert_with(|| json!({}));

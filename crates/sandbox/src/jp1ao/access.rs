@@ -1,4 +1,5 @@
-//! Who calls: users, roles, HTTP Basic and HSSO tokens (`jp1ao.md` 0.3, d).
+//! Users, roles, HTTP Basic and HSSO tokens (docs/apis/jp1ao.md, "Role letters" and
+//! "Authentication and transport").
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,10 +10,10 @@ use ring::rand::SystemRandom;
 
 use crate::{JP1AO_OPERATOR, JP1AO_OUTSIDER, JP1AO_PASSWORD, JP1AO_USERNAME};
 
-/// A token dies this long after its issue.
+/// Lifetime of a token.
 const TOKEN_TTL: Duration = Duration::from_secs(1000);
 
-/// What a user may do; each may do what those before it may.
+/// Roles; each includes the rights of the previous ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     Submit,
@@ -26,7 +27,7 @@ pub struct User {
     pub name: &'static str,
     pub full_name: &'static str,
     pub role: Role,
-    /// The service groups that the user sees; none: all of them.
+    /// Accessible service groups; `None` for all.
     groups: Option<&'static [u64]>,
 }
 
@@ -41,7 +42,7 @@ static USERS: [User; 3] = [
         name: JP1AO_OPERATOR,
         full_name: "",
         role: Role::Submit,
-        groups: Some(&[super::stock::DEFAULT_GROUP]),
+        groups: Some(&[super::preload::DEFAULT_GROUP]),
     },
     User {
         name: JP1AO_OUTSIDER,
@@ -65,9 +66,9 @@ impl User {
     }
 }
 
-/// Signs the tokens, so that none has to be kept: each answer issues one.
+/// Signs tokens, one for each response, so that none has to be stored.
 pub struct Tokens {
-    /// None only if the system has no random numbers; then only Basic works.
+    /// `None` if the system has no random numbers; then only Basic works.
     key: Option<hmac::Key>,
 }
 
@@ -77,7 +78,7 @@ impl Tokens {
         Self { key: key.ok() }
     }
 
-    /// The user whom an `authorization` names, if it is good.
+    /// Returns the user of a valid `authorization` header.
     pub fn user(&self, authorization: Option<&str>, now: SystemTime) -> Option<&'static User> {
         match authorization?.split_once(' ')? {
             ("Basic", given) => {
@@ -91,7 +92,7 @@ impl Tokens {
         }
     }
 
-    /// The next token: `<40 hex digits>_<base64>_V0810`.
+    /// Issues a token: `<40 hex digits>_<base64>_V0810`.
     pub fn issue(&self, user: &User, now: SystemTime) -> Option<String> {
         let expiry = (now + TOKEN_TTL)
             .duration_since(UNIX_EPOCH)
@@ -121,7 +122,7 @@ impl Tokens {
     }
 }
 
-/// Stands for whoever could not be told.
-pub fn nobody() -> &'static User {
+/// Placeholder for the user of an unauthenticated request.
+pub fn placeholder_user() -> &'static User {
     &USERS[2]
 }

@@ -1,17 +1,17 @@
-//! The convention of all actions: a document to read, edit and post; an envelope
-//! that comes back (`jp1ao.md`, 1).
+//! The convention of all actions: a document to fetch, edit and post, and an envelope
+//! as the response (docs/apis/jp1ao.md, "Actions").
 
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::words::Problem;
-use super::{Call, Jp1aoLinks, Jp1aoVersion, Outcome, list, ok};
+use super::errors::ApiError;
+use super::{Call, HandlerResult, Jp1aoLinks, Jp1aoVersion, list, ok};
 
-/// Properties in one call.
+/// Maximum number of properties in one call.
 const MAX_ARGUMENTS: usize = 1000;
 
-/// The document of an action of `objects/...`, with its arguments filled in. The
-/// first of them may stand apart from the rest ([`super::Jp1aoRules`]).
+/// Builds the document of an action of `objects/...` with its arguments. The first
+/// argument may be separate from the others ([`super::Jp1aoOptions`]).
 pub fn document(call: &Call<'_>, path: &str, action: &str, arguments: Vec<Value>) -> Value {
     let (name, method, href) = match action {
         "update" | "delete" => (
@@ -19,13 +19,15 @@ pub fn document(call: &Call<'_>, path: &str, action: &str, arguments: Vec<Value>
             if action == "update" { "PUT" } else { "DELETE" },
             call.link(path),
         ),
-        // The template gives the name of its sibling, with the right link (g.7).
+        // The document has the name of a sibling, with the correct link
+        // (docs/apis/jp1ao.md, "Quirks").
         "rerunStepStart" => (
             "rerunStart",
             "POST",
             call.link(&format!("{path}/actions/{action}/invoke")),
         ),
-        // The schema of detailhelp says `export` and POST (g.6).
+        // The schema of detailhelp says `export` and POST (docs/apis/jp1ao.md,
+        // "Quirks").
         "detailhelp" => (
             "export",
             "POST",
@@ -38,14 +40,14 @@ pub fn document(call: &Call<'_>, path: &str, action: &str, arguments: Vec<Value>
             call.link(&format!("{path}/actions/{action}/invoke")),
         ),
     };
-    let space = if call.rules.links == Jp1aoLinks::Spaced {
+    let space = if call.options.links == Jp1aoLinks::Spaced {
         " "
     } else {
         ""
     };
     let parameters = match arguments.split_first() {
-        None if call.rules.version == Jp1aoVersion::V10 => Value::Null,
-        Some((first, rest)) if call.rules.nested_parameters && !rest.is_empty() => {
+        None if call.options.version == Jp1aoVersion::V10 => Value::Null,
+        Some((first, rest)) if call.options.nested_parameters && !rest.is_empty() => {
             json!([first, rest])
         }
         _ => arguments.into(),
@@ -53,73 +55,73 @@ pub fn document(call: &Call<'_>, path: &str, action: &str, arguments: Vec<Value>
     json!({"name": name, "href": format!("{space}{href}"), "method": method, "parameters": parameters})
 }
 
-/// Answers the list of a thing's actions; all without arguments, as is usual for
-/// lists of links.
-pub fn listed(call: &Call<'_>, path: &str, actions: &[&str]) -> Outcome {
+/// Returns the list of an object's actions, without arguments, as is usual for lists of
+/// links.
+pub fn listed(call: &Call<'_>, path: &str, actions: &[&str]) -> HandlerResult {
     let documents = actions
         .iter()
         .map(|action| document(call, path, action, Vec::new()));
-    list::whole(call, documents.collect())
+    list::unpaged(call, documents.collect())
 }
 
-/// Answers the document.
-pub fn shown(call: &Call<'_>, path: &str, action: &str, arguments: Vec<Value>) -> Outcome {
-    call.only(&[&["alt"]])?;
+/// Returns the document.
+pub fn shown(call: &Call<'_>, path: &str, action: &str, arguments: Vec<Value>) -> HandlerResult {
+    call.reject_other_parameters(&[&["alt"]])?;
     Ok(ok(&document(call, path, action, arguments)))
 }
 
-/// The arguments that came: the objects within `parameters`, however nested. The
-/// document must have come back with its four members and its own name.
-pub fn arguments(call: &Call<'_>, action: &str) -> Result<Vec<Map<String, Value>>, Problem> {
-    call.only(&[&["alt"]])?;
+/// Returns the arguments of a posted document: the objects in `parameters`, at any
+/// nesting level. The document must have its four members and its own name.
+pub fn arguments(call: &Call<'_>, action: &str) -> Result<Vec<Map<String, Value>>, ApiError> {
+    call.reject_other_parameters(&[&["alt"]])?;
     let mut document = call.body()?;
     let named = document.get("name").and_then(Value::as_str) == Some(action);
     let linked = document.get("href").is_some_and(Value::is_string);
     let posted = document.get("method").and_then(Value::as_str) == Some("POST");
     if !(named && linked && posted) {
-        return Err(Problem::body("it is not the document of the action"));
+        return Err(ApiError::body("it is not the document of the action"));
     }
     let mut found = Vec::new();
     match document.remove("parameters") {
         Some(Value::Null) => {}
         Some(Value::Array(items)) => flatten(items, &mut found)?,
-        _ => return Err(Problem::body("parameters is no list")),
+        _ => return Err(ApiError::body("parameters is no list")),
     }
     Ok(found)
 }
 
-/// JSON is nested no deeper than 128, which the reader holds.
-fn flatten(items: Vec<Value>, found: &mut Vec<Map<String, Value>>) -> Result<(), Problem> {
+/// Recursion is bounded by the JSON parser's maximum depth of 128.
+fn flatten(items: Vec<Value>, found: &mut Vec<Map<String, Value>>) -> Result<(), ApiError> {
     for item in items {
         match item {
             Value::Array(items) => flatten(items, found)?,
             Value::Object(_) if found.len() == MAX_ARGUMENTS => {
-                return Err(Problem::body(format!(
+                return Err(ApiError::body(format!(
                     "more than {MAX_ARGUMENTS} arguments"
                 )));
             }
             Value::Object(argument) => found.push(argument),
-            _ => return Err(Problem::body("an argument is no object")),
+            _ => return Err(ApiError::body("an argument is no object")),
         }
     }
     Ok(())
 }
 
-/// For actions that take none.
-pub fn no_arguments(call: &Call<'_>, action: &str) -> Result<(), Problem> {
+/// Rejects arguments, for actions without any.
+pub fn no_arguments(call: &Call<'_>, action: &str) -> Result<(), ApiError> {
     match arguments(call, action)?.is_empty() {
         true => Ok(()),
-        false => Err(Problem::body("the action takes no arguments")),
+        false => Err(ApiError::body("the action takes no arguments")),
     }
 }
 
-/// What came of an action (1.1): done at once, so all three times are one.
-/// `affected` are paths, `objects/...`.
+/// Builds the envelope of an action (docs/apis/jp1ao.md, "Action result"). Actions
+/// complete at once, so all three times are equal. `affected` are paths, `objects/...`.
 pub fn envelope(call: &Call<'_>, affected: &[String]) -> Value {
     let id = Uuid::new_v4().to_string();
     let now = call.time(call.now);
     let links = affected.iter().map(|path| call.link(path));
-    match call.rules.schema_envelope {
+    match call.options.schema_envelope {
         false => json!({
             "instanceID": id,
             "created": now,
@@ -142,7 +144,7 @@ pub fn envelope(call: &Call<'_>, affected: &[String]) -> Value {
     }
 }
 
-/// Answers with an envelope.
-pub fn done(call: &Call<'_>, affected: &[String]) -> Outcome {
+/// Returns an envelope as the response.
+pub fn done(call: &Call<'_>, affected: &[String]) -> HandlerResult {
     Ok(ok(&envelope(call, affected)))
 }

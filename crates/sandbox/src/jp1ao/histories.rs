@@ -1,4 +1,4 @@
-//! Histories: what is left of tasks that were archived (2.8).
+//! Histories, the remains of archived tasks (V12 2.8).
 
 use std::time::SystemTime;
 
@@ -6,13 +6,13 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::access::Role;
-use super::list::{self, Kind, Shape};
+use super::errors::ApiError;
+use super::list::{self, Kind, ListSchema};
 use super::tasks::Task;
-use super::words::Problem;
-use super::{Call, Jp1ao, Outcome, action, id, no_function, ok, when};
-use crate::plain::Answer;
+use super::{Call, HandlerResult, Jp1ao, action, id, no_function, ok, time_format};
+use crate::message::Response;
 
-/// Histories at once; beyond, the oldest are purged, as the product does.
+/// Maximum number of histories; the oldest are purged, as in the product.
 const MAX_HISTORIES: usize = 2000;
 
 pub struct History {
@@ -21,7 +21,7 @@ pub struct History {
     archived: SystemTime,
 }
 
-pub const SHAPE: Shape = Shape {
+pub const LIST_SCHEMA: ListSchema = ListSchema {
     members: &[
         ("instanceID", Kind::Long),
         ("taskID", Kind::Long),
@@ -69,7 +69,7 @@ impl History {
     fn show(&self, call: &Call<'_>) -> Value {
         let task = &self.task;
         let mut when = json!({});
-        task.plan.show(call, &mut when, task.run.scheduled);
+        task.start_times.show(call, &mut when, task.run.scheduled);
         json!({
             "instanceID": self.id,
             "taskID": task.id,
@@ -80,13 +80,13 @@ impl History {
             "notes": task.notes,
             "serviceGroupName": task.group_name,
             "tags": task.tags,
-            "scheduleType": task.plan.kind(),
-            "status": task.run.status.text(call.rules.version),
+            "scheduleType": task.start_times.kind(),
+            "status": task.run.status.text(call.options.version),
             "serviceState": task.service_state,
             "scheduledStartTime": when["scheduledStartTime"],
-            "startTime": call.maybe(task.run.started),
-            "completionTime": call.maybe(task.run.completed),
-            "stepStartTime": call.maybe(task.run.stepped),
+            "startTime": call.time_or_null(task.run.started),
+            "completionTime": call.time_or_null(task.run.completed),
+            "stepStartTime": call.time_or_null(task.run.step_changed_at),
             "archiveTime": call.time(self.archived),
             "submitTime": call.time(task.submitted),
             "recurrenceInterval": when["recurrenceInterval"],
@@ -100,7 +100,8 @@ impl History {
         })
     }
 
-    /// What a canceled task never had lies outside every span.
+    /// Returns whether the task ran within the span; a time that it does not have is
+    /// outside every span.
     fn within(&self, start: Option<SystemTime>, end: Option<SystemTime>) -> bool {
         let run = &self.task.run;
         start.is_none_or(|start| run.started.is_some_and(|at| at >= start))
@@ -110,7 +111,7 @@ impl History {
 
 impl Jp1ao {
     pub(super) fn keep(&mut self, mut history: History) {
-        // Nobody reads them again.
+        // Logs of histories cannot be read.
         history.task.run.log = Default::default();
         history.task.run.steps = Vec::new();
         history.task.properties = Vec::new();
@@ -129,20 +130,20 @@ pub fn all(jp1ao: &Jp1ao, call: &Call<'_>) -> Vec<Value> {
     seen.map(|history| history.show(call)).collect()
 }
 
-/// `start` and `end`: complete times, as in filters.
-fn span(call: &Call<'_>) -> Result<(Option<SystemTime>, Option<SystemTime>), Problem> {
-    let time = |name: &str| match call.ask.parameter(name) {
+/// Parses `start` and `end`, which must be complete times, as in filters.
+fn span(call: &Call<'_>) -> Result<(Option<SystemTime>, Option<SystemTime>), ApiError> {
+    let time = |name: &str| match call.request.parameter(name) {
         None => Ok(None),
-        Some(text) => when::read(text, true)
+        Some(text) => time_format::parse(text, true)
             .map(Some)
-            .ok_or_else(|| Problem::Query(name.to_owned())),
+            .ok_or_else(|| ApiError::Query(name.to_owned())),
     };
     Ok((time("start")?, time("end")?))
 }
 
-pub fn answer(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
+pub fn handle(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> HandlerResult {
     let seen = |history: &&History| call.user.sees(history.task.group);
-    match (&call.ask.method, rest) {
+    match (&call.request.method, rest) {
         (&Method::GET, []) => {
             let (start, end) = span(call)?;
             let found = jp1ao
@@ -150,34 +151,35 @@ pub fn answer(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
                 .iter()
                 .filter(seen)
                 .filter(|history| history.within(start, end));
-            list::answer(
+            list::handle(
                 call,
                 found.map(|history| history.show(call)).collect(),
-                &SHAPE,
+                &LIST_SCHEMA,
                 &["start", "end"],
             )
         }
-        // Without conditions it is all of them: not described, so the worst (h.7).
+        // Undocumented without conditions; assumed to delete everything
+        // (docs/apis/jp1ao.md, "Not established").
         (&Method::DELETE, []) => {
-            call.only(&[&["alt", "start", "end", "serviceGroupID"]])?;
-            call.needs(Role::Modify)?;
+            call.reject_other_parameters(&[&["alt", "start", "end", "serviceGroupID"]])?;
+            call.require_role(Role::Modify)?;
             let (start, end) = span(call)?;
             let group = call.number("serviceGroupID")?;
             jp1ao.histories.retain(|history| {
                 let meant = group.is_none_or(|group| history.task.group == group);
                 !(meant && history.within(start, end) && call.user.sees(history.task.group))
             });
-            Ok(Answer::empty(StatusCode::NO_CONTENT))
+            Ok(Response::empty(StatusCode::NO_CONTENT))
         }
         (&Method::GET, [wanted, rest @ ..]) if rest.is_empty() || *rest == ["actions"] => {
             let wanted = id(wanted)?;
             let mut found = jp1ao.histories.iter().filter(seen);
             let found = found
                 .find(|history| history.id == wanted)
-                .ok_or(Problem::Absent)?;
+                .ok_or(ApiError::Absent)?;
             match rest {
                 [] => {
-                    call.only(&[&["alt"]])?;
+                    call.reject_other_parameters(&[&["alt"]])?;
                     Ok(ok(&found.show(call)))
                 }
                 _ => action::listed(
@@ -188,13 +190,13 @@ pub fn answer(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
             }
         }
         (&Method::DELETE, [wanted]) => {
-            call.only(&[&["alt"]])?;
-            call.needs(Role::Modify)?;
+            call.reject_other_parameters(&[&["alt"]])?;
+            call.require_role(Role::Modify)?;
             let wanted = id(wanted).unwrap_or(0);
             jp1ao
                 .histories
                 .retain(|history| history.id != wanted || !call.user.sees(history.task.group));
-            Ok(Answer::empty(StatusCode::NO_CONTENT))
+            Ok(Response::empty(StatusCode::NO_CONTENT))
         }
         _ => Err(no_function(rest, &[])),
     }

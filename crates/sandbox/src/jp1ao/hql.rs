@@ -1,4 +1,4 @@
-//! Hitachi Query Language: filters and orders of lists (2.2.11, `jp1ao.md` a.3).
+//! Hitachi Query Language: filters and orders of lists (docs/apis/jp1ao.md, "HQL").
 //!
 //! ```text
 //! filter     = all { "or" all }
@@ -8,22 +8,22 @@
 //! value      = "'" text with '' for a quote "'" | digits | true | false
 //! ```
 //!
-//! Which of `and` and `or` binds closer is not documented; here it is `and`.
+//! The precedence of `and` and `or` is undocumented; here `and` binds more tightly.
 
 use std::cmp::Ordering;
 use std::time::SystemTime;
 
 use serde_json::Value;
 
-use super::list::{Kind, Shape};
-use super::when;
+use super::list::{Kind, ListSchema};
+use super::time_format;
 
-/// The longest filter.
-const MAX_FILTER: usize = 16 << 10;
-/// How deep parentheses may go.
+/// Maximum length of a filter.
+const MAX_FILTER_BYTES: usize = 16 << 10;
+/// Maximum nesting of parentheses.
 const MAX_DEPTH: usize = 32;
 
-/// A filter that fits the members it names.
+/// A filter that is valid for its members.
 #[derive(Debug, PartialEq)]
 pub enum Filter {
     All(Vec<Filter>),
@@ -53,31 +53,31 @@ pub enum Literal {
 }
 
 impl Literal {
-    /// How the member's value compares; none if it has none of this kind.
+    /// Compares the member's value with the literal; `None` if the kinds differ.
     fn order(&self, value: &Value) -> Option<Ordering> {
         match self {
             Self::Number(number) => Some(value.as_u64()?.cmp(number)),
             Self::Text(text) => Some(value.as_str()?.cmp(text)),
             Self::Bool(bool) => Some(value.as_bool()?.cmp(bool)),
-            Self::Time(time) => Some(moment(value)?.cmp(time)),
+            Self::Time(time) => Some(parse_time(value)?.cmp(time)),
         }
     }
 }
 
-/// A time of an answer; also one whose offset the server wrote without a colon.
-pub fn moment(value: &Value) -> Option<SystemTime> {
+/// Parses a time of a response, also with an offset without a colon.
+pub fn parse_time(value: &Value) -> Option<SystemTime> {
     let text = value.as_str()?;
     match text.strip_suffix("+0900") {
-        Some(text) => when::read(&format!("{text}+09:00"), true),
-        None => when::read(text, true),
+        Some(text) => time_format::parse(&format!("{text}+09:00"), true),
+        None => time_format::parse(text, true),
     }
 }
 
 impl Filter {
-    /// Reads a filter, or says what is wrong with it.
-    pub fn read(text: &str, shape: &Shape) -> Result<Self, String> {
-        if text.len() > MAX_FILTER {
-            return Err(format!("longer than {MAX_FILTER} bytes"));
+    /// Parses a filter. Fails with a message.
+    pub fn read(text: &str, shape: &ListSchema) -> Result<Self, String> {
+        if text.len() > MAX_FILTER_BYTES {
+            return Err(format!("longer than {MAX_FILTER_BYTES} bytes"));
         }
         let tokens = tokens(text)?;
         let mut parser = Parser {
@@ -95,7 +95,7 @@ impl Filter {
         match self {
             Self::All(filters) => filters.iter().all(|filter| filter.holds(item)),
             Self::Any(filters) => filters.iter().any(|filter| filter.holds(item)),
-            // A value that is not there is neither equal nor unequal.
+            // A missing value is neither equal nor unequal.
             Self::In(member, literals, negated) => {
                 let orders = || literals.iter().map(|literal| literal.order(&item[*member]));
                 match negated {
@@ -198,7 +198,7 @@ fn span(text: &str, of: impl Fn(char) -> bool) -> usize {
     text.find(|c| !of(c)).unwrap_or(text.len())
 }
 
-/// The text between quotes, and how long it is with them.
+/// Returns the text between quotes, and its length with them.
 fn quoted(text: &str) -> Result<(String, usize), String> {
     let mut out = String::new();
     let mut chars = text.char_indices().skip(1).peekable();
@@ -214,7 +214,7 @@ fn quoted(text: &str) -> Result<(String, usize), String> {
 
 struct Parser<'a> {
     tokens: &'a [Token],
-    shape: &'a Shape,
+    shape: &'a ListSchema,
 }
 
 impl<'a> Parser<'a> {
@@ -297,7 +297,7 @@ impl<'a> Parser<'a> {
         ))
     }
 
-    /// A member that may be filtered by, bare or in brackets.
+    /// Parses a filterable member, bare or in brackets.
     fn member(&mut self) -> Result<(&'static str, Kind), String> {
         let bracketed = self.tokens.first() == Some(&Token::OpenList);
         if bracketed {
@@ -330,12 +330,12 @@ impl<'a> Parser<'a> {
         })
     }
 
-    /// A value of the member's kind: quoted or not as the kind has it.
+    /// Parses a value of the member's kind, quoted or bare accordingly.
     fn literal(&mut self, member: &str, kind: Kind) -> Result<Literal, String> {
         let literal = match (kind, self.next()?) {
             (Kind::Long, Token::Number(number)) => Some(Literal::Number(*number)),
             (Kind::Text | Kind::Enum, Token::Text(text)) => Some(Literal::Text(text.clone())),
-            (Kind::Time, Token::Text(text)) => when::read(text, true).map(Literal::Time),
+            (Kind::Time, Token::Text(text)) => time_format::parse(text, true).map(Literal::Time),
             (Kind::Bool, Token::Word(word)) => match word.as_str() {
                 "true" | "TRUE" => Some(Literal::Bool(true)),
                 "false" | "FALSE" => Some(Literal::Bool(false)),
@@ -349,20 +349,20 @@ impl<'a> Parser<'a> {
 
 /// One member of an order.
 #[derive(Debug, PartialEq)]
-pub struct By {
+pub struct SortKey {
     pub member: &'static str,
     pub kind: Kind,
     pub descending: bool,
 }
 
-impl By {
-    /// What has no value comes first.
+impl SortKey {
+    /// Missing values come first.
     pub fn compare(&self, a: &Value, b: &Value) -> Ordering {
         let (a, b) = (&a[self.member], &b[self.member]);
         let ordering = match self.kind {
             Kind::Long => a.as_u64().cmp(&b.as_u64()),
             Kind::Bool => a.as_bool().cmp(&b.as_bool()),
-            Kind::Time => moment(a).cmp(&moment(b)),
+            Kind::Time => parse_time(a).cmp(&parse_time(b)),
             _ => a.as_str().cmp(&b.as_str()),
         };
         if self.descending {
@@ -373,8 +373,8 @@ impl By {
     }
 }
 
-/// Reads `member [ASC|DESC]`, several separated by commas.
-pub fn order(text: &str, shape: &Shape) -> Result<Vec<By>, String> {
+/// Parses `member [ASC|DESC]`, separated by commas.
+pub fn order(text: &str, shape: &ListSchema) -> Result<Vec<SortKey>, String> {
     text.split(',')
         .map(|part| {
             let words: Vec<&str> = part.split_whitespace().collect();
@@ -389,7 +389,7 @@ pub fn order(text: &str, shape: &Shape) -> Result<Vec<By>, String> {
                 .and_then(|name| name.strip_suffix(']'))
                 .unwrap_or(name);
             let (member, kind) = shape.comparable(name)?;
-            Ok(By {
+            Ok(SortKey {
                 member,
                 kind,
                 descending,
@@ -403,7 +403,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    const SHAPE: Shape = Shape {
+    const LIST_SCHEMA: ListSchema = ListSchema {
         members: &[
             ("instanceID", Kind::Long),
             ("name", Kind::Text),
@@ -455,19 +455,19 @@ mod tests {
             ("STATUS = 'failed'", false),
             ("status EQ 'failed'", true),
         ] {
-            match Filter::read(filter, &SHAPE) {
+            match Filter::read(filter, &LIST_SCHEMA) {
                 Ok(read) => assert_eq!(read.holds(&item), want, "{filter}"),
-                Err(problem) => assert_eq!(filter, "STATUS = 'failed'", "{problem}"),
+                Err(error) => assert_eq!(filter, "STATUS = 'failed'", "{error}"),
             }
         }
-        // What has no value is in no list and outside none.
+        // A missing value is in no list, and `not in` does not match it either.
         for filter in [
             "instanceID != 1",
             "name not in ['a']",
             "startTime lt '2100-01-01T00:00:00Z'",
         ] {
             assert!(
-                !Filter::read(filter, &SHAPE)
+                !Filter::read(filter, &LIST_SCHEMA)
                     .unwrap()
                     .holds(&json!({"name": null})),
                 "{filter}"
@@ -476,9 +476,9 @@ mod tests {
     }
 
     #[test]
-    fn wrong_filters() {
+    fn invalid_filters_are_rejected() {
         let deep = format!("{}instanceID=1{}", "(".repeat(5000), ")".repeat(5000));
-        let long = format!("name='{}'", "x".repeat(MAX_FILTER));
+        let long = format!("name='{}'", "x".repeat(MAX_FILTER_BYTES));
         for filter in [
             "",
             " ",
@@ -523,14 +523,14 @@ mod tests {
             &deep,
             &long,
         ] {
-            assert!(Filter::read(filter, &SHAPE).is_err(), "{filter:.40}");
+            assert!(Filter::read(filter, &LIST_SCHEMA).is_err(), "{filter:.40}");
         }
     }
 
     #[test]
     fn orders() {
         let read = |text| {
-            let order = order(text, &SHAPE).ok()?;
+            let order = order(text, &LIST_SCHEMA).ok()?;
             Some(
                 order
                     .iter()
@@ -550,24 +550,24 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn nothing_panics(text in ".{0,80}", pieces in proptest::collection::vec(0usize..14, 0..30)) {
+        fn arbitrary_input_does_not_panic(text in ".{0,80}", pieces in proptest::collection::vec(0usize..14, 0..30)) {
             const PIECES: [&str; 14] = [
                 "name ", "'", "''", "[", "]", "(", ")", "in ", "not ", "and ", "= ", "日", "1", ",",
             ];
             let made: String = pieces.iter().map(|at| PIECES[*at]).collect();
             for text in [&text, &made] {
-                if let Ok(filter) = Filter::read(text, &SHAPE) {
+                if let Ok(filter) = Filter::read(text, &LIST_SCHEMA) {
                     filter.holds(&json!({"name": "x"}));
                 }
-                let _ = order(text, &SHAPE);
+                let _ = order(text, &LIST_SCHEMA);
             }
         }
 
-        /// Whatever a text holds, quoted it is the same text.
+        /// A quoted text is equal to the original, whatever it contains.
         #[test]
-        fn quoted_texts_are_data(text in ".{0,60}") {
+        fn quoted_text_is_data(text in ".{0,60}") {
             let filter = format!("name = '{}'", text.replace('\'', "''"));
-            let read = Filter::read(&filter, &SHAPE).unwrap();
+            let read = Filter::read(&filter, &LIST_SCHEMA).unwrap();
             let holds = read.holds(&json!({"name": text}));
             proptest::prop_assert!(holds);
         }

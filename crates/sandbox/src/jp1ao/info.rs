@@ -1,4 +1,4 @@
-//! Service groups, tags, the user and the version (2.10 to 2.12).
+//! Service groups, tags, the user and the version (V12 2.10 to 2.12).
 
 use std::collections::BTreeSet;
 
@@ -6,14 +6,15 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::access::Role;
-use super::list::{self, Kind, Shape, csv};
-use super::stock::{SERVICE_GROUPS, TAG_GROUPS};
-use super::words::Problem;
+use super::errors::ApiError;
+use super::list::{self, Kind, ListSchema, csv};
+use super::preload::{SERVICE_GROUPS, TAG_GROUPS};
 use super::{
-    Call, Jp1ao, Jp1aoVersion, Outcome, histories, id, no_function, ok, services, tasks, templates,
+    Call, HandlerResult, Jp1ao, Jp1aoVersion, histories, id, no_function, ok, services, tasks,
+    templates,
 };
 
-const SERVICE_GROUP: Shape = Shape {
+const SERVICE_GROUP: ListSchema = ListSchema {
     members: &[
         ("instanceID", Kind::Long),
         ("objectID", Kind::Text),
@@ -24,7 +25,7 @@ const SERVICE_GROUP: Shape = Shape {
     equal: &[],
 };
 
-const TAG_GROUP: Shape = Shape {
+const TAG_GROUP: ListSchema = ListSchema {
     members: &[
         ("instanceID", Kind::Long),
         ("name", Kind::Text),
@@ -34,7 +35,7 @@ const TAG_GROUP: Shape = Shape {
     equal: &[],
 };
 
-const TAG: Shape = Shape {
+const TAG: ListSchema = ListSchema {
     members: &[
         ("instanceID", Kind::Long),
         ("name", Kind::Text),
@@ -45,8 +46,9 @@ const TAG: Shape = Shape {
     equal: &[],
 };
 
-/// Who calls. The V12 example spells `instanceID` here, its schema `instanceId`.
-pub fn user(call: &Call<'_>) -> Outcome {
+/// Describes the user. The V12 example spells `instanceID` here, its schema
+/// `instanceId`.
+pub fn user(call: &Call<'_>) -> HandlerResult {
     get(call)?;
     let words: &[&str] = match call.user.role {
         Role::Submit => &["View", "Execute"],
@@ -55,7 +57,7 @@ pub fn user(call: &Call<'_>) -> Outcome {
         Role::Admin => &["View", "Execute", "Develop", "Modify", "Admin"],
     };
     let group = |object: &str, name: &str| {
-        let id = match call.rules.schema_envelope {
+        let id = match call.options.schema_envelope {
             true => "instanceId",
             false => "instanceID",
         };
@@ -82,7 +84,7 @@ pub fn user(call: &Call<'_>) -> Outcome {
         "accessPermission": manages,
         "resourceGroup": groups,
     });
-    if call.rules.version == Jp1aoVersion::V10
+    if call.options.version == Jp1aoVersion::V10
         && let Some(members) = shown.as_object_mut()
     {
         members.retain(|name, _| !["fullName", "description", "email"].contains(&name.as_str()));
@@ -90,10 +92,10 @@ pub fn user(call: &Call<'_>) -> Outcome {
     Ok(ok(&shown))
 }
 
-/// The manual of version 12 still prints that of 11.
-pub fn version(call: &Call<'_>) -> Outcome {
+/// The manual of version 12 still prints the version of 11.
+pub fn version(call: &Call<'_>) -> HandlerResult {
     get(call)?;
-    let (product, api) = match call.rules.version {
+    let (product, api) = match call.options.version {
         Jp1aoVersion::V10 => ("10-50-00", "01.00.00"),
         Jp1aoVersion::V11 | Jp1aoVersion::V12 => ("11-00-00", "01.01.00"),
     };
@@ -104,56 +106,56 @@ pub fn version(call: &Call<'_>) -> Outcome {
     })))
 }
 
-fn get(call: &Call<'_>) -> Result<(), Problem> {
-    match call.ask.method {
-        Method::GET => call.only(&[&["alt"]]),
-        _ => Err(Problem::Method),
+fn get(call: &Call<'_>) -> Result<(), ApiError> {
+    match call.request.method {
+        Method::GET => call.reject_other_parameters(&[&["alt"]]),
+        _ => Err(ApiError::Method),
     }
 }
 
-pub fn service_groups(call: &Call<'_>, rest: &[&str]) -> Outcome {
+pub fn service_groups(call: &Call<'_>, rest: &[&str]) -> HandlerResult {
     let mut seen = SERVICE_GROUPS
         .iter()
         .filter(|group| call.user.sees(group.id));
-    let show = |group: &super::stock::ServiceGroup| json!({"instanceID": group.id, "objectID": group.object, "name": group.name, "description": group.description});
-    match (&call.ask.method, rest) {
-        (&Method::GET, []) => list::answer(call, seen.map(show).collect(), &SERVICE_GROUP, &[]),
+    let show = |group: &super::preload::ServiceGroup| json!({"instanceID": group.id, "objectID": group.object, "name": group.name, "description": group.description});
+    match (&call.request.method, rest) {
+        (&Method::GET, []) => list::handle(call, seen.map(show).collect(), &SERVICE_GROUP, &[]),
         (&Method::GET, [wanted, rest @ ..]) if rest.is_empty() || *rest == ["actions"] => {
             let wanted = id(wanted)?;
             let group = seen
                 .find(|group| group.id == wanted)
-                .ok_or(Problem::Absent)?;
+                .ok_or(ApiError::Absent)?;
             match rest {
                 [] => {
-                    call.only(&[&["alt"]])?;
+                    call.reject_other_parameters(&[&["alt"]])?;
                     Ok(ok(&show(group)))
                 }
-                _ => list::whole(call, Vec::new()),
+                _ => list::unpaged(call, Vec::new()),
             }
         }
         _ => Err(no_function(rest, &[])),
     }
 }
 
-pub fn tag_groups(call: &Call<'_>, rest: &[&str]) -> Outcome {
-    match (&call.ask.method, rest) {
+pub fn tag_groups(call: &Call<'_>, rest: &[&str]) -> HandlerResult {
+    match (&call.request.method, rest) {
         (&Method::GET, []) => {
             let show = |(at, (name, tags)): (usize, &(&str, &[&str]))| json!({"instanceID": at + 1, "name": name, "tags": tags.join(",")});
             let groups = TAG_GROUPS.iter().enumerate().map(show).collect();
-            list::answer(call, groups, &TAG_GROUP, &[])
+            list::handle(call, groups, &TAG_GROUP, &[])
         }
-        (_, []) => Err(Problem::Method),
-        _ => Err(Problem::NoFunction),
+        (_, []) => Err(ApiError::Method),
+        _ => Err(ApiError::NoFunction),
     }
 }
 
-/// All tags, or those in use by the resources of a type that match. `detail` adds
+/// Lists all tags, or those used by the matching resources of a type. `detail` adds
 /// their group.
-pub fn tags(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
-    match (&call.ask.method, rest) {
+pub fn tags(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> HandlerResult {
+    match (&call.request.method, rest) {
         (&Method::GET, []) => {}
-        (_, []) => return Err(Problem::Method),
-        _ => return Err(Problem::NoFunction),
+        (_, []) => return Err(ApiError::Method),
+        _ => return Err(ApiError::NoFunction),
     }
     const OWN: &[&str] = &["detail", "resourceType"];
     let known = TAG_GROUPS
@@ -164,25 +166,25 @@ pub fn tags(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
         });
     let show = |at: usize, tag: &str, group: Option<(usize, &str)>| {
         let mut shown = json!({"instanceID": at + 1, "name": tag});
-        if call.ask.has("detail") {
+        if call.request.has("detail") {
             shown["tagGroupID"] = group.map(|(id, _)| id).into();
             shown["tagGroupName"] = group.map(|(_, name)| name).into();
         }
         shown
     };
-    let Some(resource) = call.ask.parameter("resourceType") else {
+    let Some(resource) = call.request.parameter("resourceType") else {
         let all = known
             .enumerate()
             .map(|(at, (tag, group))| show(at, tag, group))
             .collect();
-        return list::answer(call, all, &TAG, OWN);
+        return list::handle(call, all, &TAG, OWN);
     };
     let (items, shape) = match resource {
-        "ServiceTemplate" => (templates::all(jp1ao, call), &templates::SHAPE),
-        "Service" => (services::all(jp1ao, call), &services::SHAPE),
-        "Task" => (tasks::all(jp1ao, call), &tasks::SHAPE),
-        "TaskHistory" => (histories::all(jp1ao, call), &histories::SHAPE),
-        _ => return Err(Problem::Query("resourceType".to_owned())),
+        "ServiceTemplate" => (templates::all(jp1ao, call), &templates::LIST_SCHEMA),
+        "Service" => (services::all(jp1ao, call), &services::LIST_SCHEMA),
+        "Task" => (tasks::all(jp1ao, call), &tasks::LIST_SCHEMA),
+        "TaskHistory" => (histories::all(jp1ao, call), &histories::LIST_SCHEMA),
+        _ => return Err(ApiError::Query("resourceType".to_owned())),
     };
     let found = list::matching(call, items, shape, OWN)?;
     let used: BTreeSet<&str> = found

@@ -1,21 +1,22 @@
-//! Lists: what every list function takes, and the envelope (`jp1ao.md` a.2, a.5).
+//! Parameters of all list functions, and the envelope (docs/apis/jp1ao.md, "Query
+//! parameters" and "List envelope").
 
 use std::cmp::Ordering;
 
 use serde_json::{Map, Value, json};
 
+use super::errors::ApiError;
 use super::hql::{self, Filter};
-use super::when;
-use super::words::Problem;
-use super::{Call, Outcome, ok};
-use crate::plain::Answer;
+use super::time_format;
+use super::{Call, HandlerResult, ok};
+use crate::message::Response;
 
-/// The page size when none is asked for; that of the sister API.
+/// Default page size; that of the sister API.
 const PAGE_SIZE: usize = 100;
-/// The largest page, offset and page number.
-const MOST: usize = 1_000_000;
-/// What every list takes. `HQL::limit` is the likely partner of `HQL::offset`:
-/// its name was cut off in every source.
+/// Maximum page size, offset and page number.
+const MAX_PAGING_VALUE: usize = 1_000_000;
+/// Parameters of every list. `HQL::limit` is the likely name of the partner of
+/// `HQL::offset`, which was truncated in every source.
 const COMMON: [&str; 8] = [
     "alt",
     "HQL::filter",
@@ -27,7 +28,7 @@ const COMMON: [&str; 8] = [
     "pageSize",
 ];
 
-/// What kind a member is of.
+/// Type of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Long,
@@ -35,21 +36,21 @@ pub enum Kind {
     Enum,
     Time,
     Bool,
-    /// Comma lists, URLs and whatever else is not marked as filterable.
+    /// Comma lists, URLs and all other members that are not marked as filterable.
     Other,
 }
 
-/// What a resource looks like to lists.
-pub struct Shape {
-    /// Its members, in the order in which they are shown.
+/// Members of a resource, for lists.
+pub struct ListSchema {
+    /// Members in the order of responses.
     pub members: &'static [(&'static str, Kind)],
-    /// The members that `q` looks into; with them `q` and `tags` are taken.
+    /// Members that `q` searches. If there are any, `q` and `tags` are accepted.
     pub searched: &'static [&'static str],
-    /// The members that are query parameters as well and must be equal.
+    /// Members that are also query parameters, compared for equality.
     pub equal: &'static [&'static str],
 }
 
-impl Shape {
+impl ListSchema {
     fn kind(&self, name: &str) -> Option<(&'static str, Kind)> {
         self.members
             .iter()
@@ -57,7 +58,7 @@ impl Shape {
             .copied()
     }
 
-    /// A member that filters and orders may name.
+    /// Returns a member that filters and orders may use.
     pub fn comparable(&self, name: &str) -> Result<(&'static str, Kind), String> {
         match self.kind(name) {
             Some((_, Kind::Other)) => Err(format!("{name} cannot be filtered by")),
@@ -67,30 +68,35 @@ impl Shape {
     }
 }
 
-/// Refuses a body that has times as they are not taken, such as those with an
-/// offset without a colon (2.2.12).
-pub fn times(body: &Map<String, Value>, shape: &Shape) -> Result<(), Problem> {
+/// Rejects a body with unparsable times, such as those with an offset without a colon
+/// (V12 2.2.12).
+pub fn times(body: &Map<String, Value>, shape: &ListSchema) -> Result<(), ApiError> {
     let mut times = shape.members.iter().filter(|(_, kind)| *kind == Kind::Time);
     let wrong = times.find(|(name, _)| match body.get(*name) {
         None | Some(Value::Null) => false,
-        Some(Value::String(text)) => !text.is_empty() && when::read(text, false).is_none(),
+        Some(Value::String(text)) => !text.is_empty() && time_format::parse(text, false).is_none(),
         Some(_) => true,
     });
     match wrong {
-        Some((name, _)) => Err(Problem::body(format!("{name} is no time"))),
+        Some((name, _)) => Err(ApiError::body(format!("{name} is no time"))),
         None => Ok(()),
     }
 }
 
-/// Answers a list of these. `also`: further parameters that the caller has heeded.
-pub fn answer(call: &Call<'_>, items: Vec<Value>, shape: &Shape, also: &[&str]) -> Outcome {
+/// Returns the matching part of a list. `also` are parameters that were handled before.
+pub fn handle(
+    call: &Call<'_>,
+    items: Vec<Value>,
+    shape: &ListSchema,
+    also: &[&str],
+) -> HandlerResult {
     let found = matching(call, items, shape, also)?;
     let fields = call
-        .ask
+        .request
         .parameter("HQL::fields")
         .map(|text| fields(text, shape))
         .transpose()
-        .map_err(|problem| Problem::Query(format!("HQL::fields: {problem}")))?;
+        .map_err(|error| ApiError::Query(format!("HQL::fields: {error}")))?;
     let found = found.into_iter().map(|item| match &fields {
         Some(fields) => only(item, fields),
         None => item,
@@ -98,52 +104,52 @@ pub fn answer(call: &Call<'_>, items: Vec<Value>, shape: &Shape, also: &[&str]) 
     page(call, found.collect())
 }
 
-/// Answers the page that is asked for.
-pub fn page(call: &Call<'_>, items: Vec<Value>) -> Outcome {
+/// Returns the requested page.
+pub fn page(call: &Call<'_>, items: Vec<Value>) -> HandlerResult {
     let place = Place::read(call)?;
     let count = items.len();
     let data = items.into_iter().skip(place.skip).take(place.take);
     Ok(wrapped(data.collect(), count, place.pagination(count)))
 }
 
-/// Those that the query asks for, in the order that it asks for.
+/// Filters and sorts the items according to the query.
 pub fn matching(
     call: &Call<'_>,
     items: Vec<Value>,
-    shape: &Shape,
+    shape: &ListSchema,
     also: &[&str],
-) -> Result<Vec<Value>, Problem> {
+) -> Result<Vec<Value>, ApiError> {
     let searched: &[&str] = if shape.searched.is_empty() {
         &[]
     } else {
         &["q", "tags"]
     };
-    call.only(&[&COMMON, searched, shape.equal, also])?;
-    let bad = |name: &str, problem: String| Problem::Query(format!("{name}: {problem}"));
+    call.reject_other_parameters(&[&COMMON, searched, shape.equal, also])?;
+    let bad = |name: &str, error: String| ApiError::Query(format!("{name}: {error}"));
 
     let mut tests = Vec::new();
     for name in shape.equal {
-        if let Some(given) = call.ask.parameter(name) {
+        if let Some(given) = call.request.parameter(name) {
             let wanted = equal(shape, name, given);
             tests.push((
                 *name,
-                wanted.ok_or_else(|| Problem::Query((*name).to_owned()))?,
+                wanted.ok_or_else(|| ApiError::Query((*name).to_owned()))?,
             ));
         }
     }
-    let words: Vec<String> = match call.ask.parameter("q") {
+    let words: Vec<String> = match call.request.parameter("q") {
         Some(text) => text.split_whitespace().map(str::to_lowercase).collect(),
         None => Vec::new(),
     };
-    let tags: Vec<&str> = csv(call.ask.parameter("tags").unwrap_or_default());
+    let tags: Vec<&str> = csv(call.request.parameter("tags").unwrap_or_default());
     let filter = call
-        .ask
+        .request
         .parameter("HQL::filter")
         .map(|text| Filter::read(text, shape))
         .transpose()
-        .map_err(|problem| bad("HQL::filter", problem))?;
-    let order = match call.ask.parameter("HQL::sortBy") {
-        Some(text) => hql::order(text, shape).map_err(|problem| bad("HQL::sortBy", problem))?,
+        .map_err(|error| bad("HQL::filter", error))?;
+    let order = match call.request.parameter("HQL::sortBy") {
+        Some(text) => hql::order(text, shape).map_err(|error| bad("HQL::sortBy", error))?,
         None => Vec::new(),
     };
     let mut found: Vec<Value> = items
@@ -164,8 +170,8 @@ pub fn matching(
     Ok(found)
 }
 
-/// `count` is that of all that match, whatever the page.
-fn wrapped(data: Vec<Value>, count: usize, pagination: Option<Value>) -> Answer {
+/// Builds the envelope. `count` is the number of all matches, on every page.
+fn wrapped(data: Vec<Value>, count: usize, pagination: Option<Value>) -> Response {
     let mut body = json!({"data": data, "count": count});
     if let Some(pagination) = pagination {
         body["pagination"] = pagination;
@@ -173,14 +179,14 @@ fn wrapped(data: Vec<Value>, count: usize, pagination: Option<Value>) -> Answer 
     ok(&body)
 }
 
-/// A short list that takes no parameters.
-pub fn whole(call: &Call<'_>, data: Vec<Value>) -> Outcome {
-    call.only(&[&["alt"]])?;
+/// Returns a short list that accepts no parameters.
+pub fn unpaged(call: &Call<'_>, data: Vec<Value>) -> HandlerResult {
+    call.reject_other_parameters(&[&["alt"]])?;
     let count = data.len();
     Ok(wrapped(data, count, None))
 }
 
-/// Where a list is cut.
+/// Page of a list.
 struct Place {
     skip: usize,
     take: usize,
@@ -188,13 +194,13 @@ struct Place {
 }
 
 impl Place {
-    /// Page and page size win over offset and limit, as in the sister API.
-    fn read(call: &Call<'_>) -> Result<Self, Problem> {
-        let number = |name: &str, least: usize| match call.ask.parameter(name) {
+    /// Page and page size take precedence over offset and limit, as in the sister API.
+    fn read(call: &Call<'_>) -> Result<Self, ApiError> {
+        let number = |name: &str, least: usize| match call.request.parameter(name) {
             None => Ok(None),
             Some(text) => match text.parse::<usize>() {
-                Ok(number) if (least..=MOST).contains(&number) => Ok(Some(number)),
-                _ => Err(Problem::Query(name.to_owned())),
+                Ok(number) if (least..=MAX_PAGING_VALUE).contains(&number) => Ok(Some(number)),
+                _ => Err(ApiError::Query(name.to_owned())),
             },
         };
         let (page, size) = (number("page", 1)?, number("pageSize", 1)?);
@@ -220,7 +226,7 @@ impl Place {
     }
 }
 
-fn fields<'a>(text: &'a str, shape: &Shape) -> Result<Vec<&'a str>, String> {
+fn fields<'a>(text: &'a str, shape: &ListSchema) -> Result<Vec<&'a str>, String> {
     let fields = csv(text);
     match fields.iter().find(|name| shape.kind(name).is_none()) {
         Some(unknown) => Err(format!("there is no member {unknown}")),
@@ -238,8 +244,8 @@ fn only(item: Value, fields: &[&str]) -> Value {
     Value::Object(kept.collect::<Map<_, _>>())
 }
 
-/// The value that a query parameter asks for.
-fn equal(shape: &Shape, name: &str, given: &str) -> Option<Value> {
+/// Converts a query parameter to the member's type.
+fn equal(shape: &ListSchema, name: &str, given: &str) -> Option<Value> {
     match shape.kind(name)?.1 {
         Kind::Long => given.parse::<u64>().ok().map(Value::from),
         Kind::Bool => given.parse::<bool>().ok().map(Value::from),
@@ -247,7 +253,7 @@ fn equal(shape: &Shape, name: &str, given: &str) -> Option<Value> {
     }
 }
 
-/// Texts are compared without regard to case (2.4.1).
+/// Strings are compared case-insensitively (V12 2.4.1).
 fn same(value: &Value, wanted: &Value) -> bool {
     match (value.as_str(), wanted.as_str()) {
         (Some(value), Some(wanted)) => value.to_lowercase() == wanted.to_lowercase(),
@@ -267,7 +273,7 @@ fn tagged(item: &Value, tags: &[&str]) -> bool {
     tags.iter().all(|tag| present.contains(tag))
 }
 
-/// The parts of a comma list, trimmed; an empty text has none.
+/// Splits a comma list and trims the parts; an empty text has none.
 pub fn csv(text: &str) -> Vec<&str> {
     text.split(',')
         .map(str::trim)

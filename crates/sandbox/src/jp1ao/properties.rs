@@ -1,4 +1,4 @@
-//! Properties: definitions, values, both together, and groups (2.9).
+//! Properties: definitions, values, informations (both together) and groups (V12 2.9).
 
 use std::sync::Arc;
 
@@ -6,46 +6,46 @@ use http::Method;
 use serde_json::{Map, Value, json};
 
 use super::access::Role;
-use super::list::{self, Kind, Shape, csv};
-use super::words::Problem;
-use super::{Call, Jp1ao, Outcome, action, boolean, id, no_function, ok, text};
+use super::errors::ApiError;
+use super::list::{self, Kind, ListSchema, csv};
+use super::{Call, HandlerResult, Jp1ao, action, boolean, id, no_function, ok, text};
 
-/// The longest value.
-const MAX_VALUE: usize = 4096;
-/// What a password reads as. Written back it changes nothing.
-const MASK: &str = "********";
+/// Maximum length of a value.
+const MAX_VALUE_CHARS: usize = 4096;
+/// Text shown for a password. Writing it has no effect.
+const PASSWORD_MASK: &str = "********";
 
-/// What can be set on a service, a schedule or a task.
+/// Definition of a property of a service, schedule or task.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Definition {
     pub id: u64,
     pub key: String,
     pub display: String,
     pub description: String,
-    /// `string`, `password`, `boolean`, `integer`, `list`: the texts are ours.
+    /// `string`, `password`, `boolean`, `integer`, `list`; the sandbox's own names.
     pub kind: String,
     /// `in` or `out`.
     pub mode: String,
-    /// `exec`: asked for at a submit. `config`: set on the service.
+    /// `exec`: set at a submit. `config`: set on the service.
     pub visibility: String,
     /// `local`, or `shared` for all services.
     pub scope: String,
     pub required: bool,
     pub default: String,
-    /// Bounds of an integer.
+    /// Range of an integer.
     pub range: Option<(i64, i64)>,
-    /// The most characters.
+    /// Maximum number of characters.
     pub length: u32,
-    /// What a `list` can be, with commas.
+    /// Values of a `list`, comma-separated.
     pub choices: String,
     pub group: String,
     pub read_only: bool,
     pub hidden: bool,
-    /// None: a share property.
+    /// `None` for a share property.
     pub template: Option<u64>,
 }
 
-/// A value of a definition, of one owner.
+/// Value of a definition for one owner.
 #[derive(Clone, Debug)]
 pub struct Property {
     pub id: u64,
@@ -55,7 +55,7 @@ pub struct Property {
     pub hidden: bool,
 }
 
-/// Whose a value is.
+/// Owner of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
     Shared,
@@ -64,7 +64,7 @@ pub enum Owner {
     Task(u64),
 }
 
-const DEFINITION: Shape = Shape {
+const DEFINITION: ListSchema = ListSchema {
     members: &[
         ("instanceID", Kind::Long),
         ("keyName", Kind::Text),
@@ -93,7 +93,7 @@ const DEFINITION: Shape = Shape {
     equal: &[],
 };
 
-const VALUE: Shape = Shape {
+const VALUE: ListSchema = ListSchema {
     members: &[
         ("instanceID", Kind::Long),
         ("type", Kind::Enum),
@@ -109,7 +109,7 @@ const VALUE: Shape = Shape {
     equal: &[],
 };
 
-const INFORMATION: Shape = Shape {
+const INFORMATION: ListSchema = ListSchema {
     members: &[
         ("instanceID", Kind::Long),
         ("keyName", Kind::Text),
@@ -142,7 +142,7 @@ const INFORMATION: Shape = Shape {
     equal: &[],
 };
 
-const GROUP: Shape = Shape {
+const GROUP: ListSchema = ListSchema {
     members: &[
         ("instanceID", Kind::Long),
         ("keyName", Kind::Text),
@@ -181,14 +181,14 @@ impl Definition {
         })
     }
 
-    /// Reads what `show` shows, for templates that are imported.
+    /// Parses the output of `show`, for imported templates.
     pub fn read(shown: &Value) -> Option<Self> {
         let text = |name: &str| {
             Some(
                 shown[name]
                     .as_str()?
                     .chars()
-                    .take(MAX_VALUE)
+                    .take(MAX_VALUE_CHARS)
                     .collect::<String>(),
             )
         };
@@ -215,12 +215,12 @@ impl Definition {
         })
     }
 
-    /// What is wrong with a value, if anything is.
+    /// Returns the reason why a value is invalid, if it is.
     pub fn refuses(&self, value: &str) -> Option<String> {
         let most = usize::try_from(self.length)
-            .unwrap_or(MAX_VALUE)
-            .min(MAX_VALUE);
-        let problem = if value.is_empty() {
+            .unwrap_or(MAX_VALUE_CHARS)
+            .min(MAX_VALUE_CHARS);
+        let error = if value.is_empty() {
             if !self.required {
                 return None;
             }
@@ -240,7 +240,7 @@ impl Definition {
         } else {
             return None;
         };
-        Some(format!("{}: {problem}", self.key))
+        Some(format!("{}: {error}", self.key))
     }
 }
 
@@ -255,10 +255,10 @@ impl Property {
         }
     }
 
-    /// The value as it is told: a password never is.
-    fn told(&self) -> &str {
+    /// Returns the visible value; a password is masked.
+    fn visible_value(&self) -> &str {
         match self.definition.kind.as_str() {
-            "password" if !self.value.is_empty() => MASK,
+            "password" if !self.value.is_empty() => PASSWORD_MASK,
             _ => &self.value,
         }
     }
@@ -268,7 +268,7 @@ impl Property {
             "instanceID": self.id,
             "type": self.definition.kind,
             "keyName": self.definition.key,
-            "value": self.told(),
+            "value": self.visible_value(),
             "readOnly": self.read_only,
             "hidden": self.hidden,
         });
@@ -276,39 +276,39 @@ impl Property {
         shown
     }
 
-    fn inform(&self, owner: Owner) -> Value {
+    fn show_information(&self, owner: Owner) -> Value {
         let mut shown = self.definition.show();
         shown["instanceID"] = self.id.into();
-        shown["value"] = self.told().into();
+        shown["value"] = self.visible_value().into();
         shown["readOnly"] = self.read_only.into();
         shown["hidden"] = self.hidden.into();
         owner.write(&mut shown);
         shown
     }
 
-    /// Whether a submit asks for it.
-    pub fn asked(&self) -> bool {
+    /// Returns whether a submit sets this property.
+    pub fn is_set_at_submit(&self) -> bool {
         self.definition.visibility == "exec" && self.definition.mode == "in" && !self.hidden
     }
 
-    /// As an argument of an action.
+    /// Builds an action's argument.
     pub fn argument(&self) -> Value {
-        json!({"keyName": self.definition.key, "value": self.told()})
+        json!({"keyName": self.definition.key, "value": self.visible_value()})
     }
 
-    /// Takes a value, or says what is wrong with it.
-    pub fn set(&mut self, value: &str) -> Result<(), Problem> {
-        if value == self.told() {
+    /// Sets a value. Fails with the reason if it is invalid.
+    pub fn set(&mut self, value: &str) -> Result<(), ApiError> {
+        if value == self.visible_value() {
             return Ok(());
         }
         if self.read_only {
-            return Err(Problem::body(format!(
+            return Err(ApiError::body(format!(
                 "{} is read-only",
                 self.definition.key
             )));
         }
         match self.definition.refuses(value) {
-            Some(problem) => Err(Problem::Body(problem)),
+            Some(error) => Err(ApiError::Body(error)),
             None => {
                 self.value = value.to_owned();
                 Ok(())
@@ -328,27 +328,27 @@ impl Owner {
     }
 }
 
-/// Sets what the arguments of an action name (`keyName`, `value`).
-pub fn fill(properties: &mut [Property], arguments: &[Map<String, Value>]) -> Result<(), Problem> {
+/// Sets the values in an action's arguments (`keyName`, `value`).
+pub fn fill(properties: &mut [Property], arguments: &[Map<String, Value>]) -> Result<(), ApiError> {
     for argument in arguments {
-        let key = text(argument, "keyName", MAX_VALUE)?
-            .ok_or_else(|| Problem::body("keyName is missing"))?;
-        let value = text(argument, "value", MAX_VALUE)?.unwrap_or_default();
+        let key = text(argument, "keyName", MAX_VALUE_CHARS)?
+            .ok_or_else(|| ApiError::body("keyName is missing"))?;
+        let value = text(argument, "value", MAX_VALUE_CHARS)?.unwrap_or_default();
         let found = properties
             .iter_mut()
             .find(|property| property.definition.key == key);
         found
-            .ok_or_else(|| Problem::body(format!("there is no property {key}")))?
+            .ok_or_else(|| ApiError::body(format!("there is no property {key}")))?
             .set(&value)?;
     }
     let missing = properties
         .iter()
         .find_map(|property| property.definition.refuses(&property.value));
-    missing.map_or(Ok(()), |problem| Err(Problem::Body(problem)))
+    missing.map_or(Ok(()), |error| Err(ApiError::Body(error)))
 }
 
 impl Jp1ao {
-    /// The values of an owner whom the caller may see.
+    /// Returns the values of an owner, if the user may see it.
     fn owned(&self, call: &Call<'_>, owner: Owner) -> Option<&[Property]> {
         match owner {
             Owner::Shared => Some(&self.shared),
@@ -371,7 +371,7 @@ impl Jp1ao {
         }
     }
 
-    /// Where a value is.
+    /// Returns the owner of a value.
     fn owner_of(&self, call: &Call<'_>, id: u64) -> Option<Owner> {
         let services = self
             .services
@@ -392,7 +392,7 @@ impl Jp1ao {
             })
     }
 
-    /// A value that may be edited: those of services, and the shared ones.
+    /// Returns an editable value: one of a service, or a shared one.
     fn editable(&mut self, owner: Owner, id: u64) -> Option<&mut Property> {
         let properties = match owner {
             Owner::Shared => &mut self.shared,
@@ -408,9 +408,9 @@ impl Jp1ao {
         properties.iter_mut().find(|property| property.id == id)
     }
 
-    /// The template of what the query names, and the definitions of all that it
-    /// names; with nothing named all.
-    fn templates_of(&self, call: &Call<'_>) -> Result<Vec<u64>, Problem> {
+    /// Returns the templates of the objects that the query names, or all templates if
+    /// it names none.
+    fn templates_of(&self, call: &Call<'_>) -> Result<Vec<u64>, ApiError> {
         let mut wanted: Vec<Option<u64>> = Vec::new();
         if let Some(id) = call.number("serviceTemplateID")? {
             wanted.push(
@@ -440,8 +440,9 @@ impl Jp1ao {
             .collect())
     }
 
-    /// Whom the query names, in this order; unknown ones own nothing.
-    fn owners(&self, call: &Call<'_>) -> Result<Vec<Owner>, Problem> {
+    /// Returns the owners that the query names, in this order; an unknown one has no
+    /// values.
+    fn owners(&self, call: &Call<'_>) -> Result<Vec<Owner>, ApiError> {
         let mut owners = Vec::new();
         owners.extend(call.number("serviceID")?.map(Owner::Service));
         owners.extend(call.number("scheduleID")?.map(Owner::Schedule));
@@ -466,8 +467,8 @@ impl Jp1ao {
     }
 }
 
-/// `PropertyDefinitions`: those that go in or out, and the shared ones.
-pub fn definitions(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
+/// `PropertyDefinitions`: input, output and share properties.
+pub fn definitions(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> HandlerResult {
     const FILTERS: &[&str] = &["serviceID", "taskID", "serviceTemplateID"];
     let all = || {
         let shared = jp1ao.shared.iter().map(|property| &property.definition);
@@ -477,15 +478,15 @@ pub fn definitions(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome
             .flat_map(|template| &template.definitions)
             .chain(shared)
     };
-    match (&call.ask.method, rest) {
+    match (&call.request.method, rest) {
         (&Method::GET, []) => {
             let templates = jp1ao.templates_of(call)?;
-            let named = FILTERS.iter().any(|name| call.ask.has(name));
+            let named = FILTERS.iter().any(|name| call.request.has(name));
             let found = all().filter(|definition| match definition.template {
                 Some(template) => templates.contains(&template),
                 None => !named,
             });
-            list::answer(
+            list::handle(
                 call,
                 found.map(|definition| definition.show()).collect(),
                 &DEFINITION,
@@ -496,65 +497,65 @@ pub fn definitions(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome
             let wanted = id(wanted)?;
             let found = all()
                 .find(|definition| definition.id == wanted)
-                .ok_or(Problem::Absent)?;
+                .ok_or(ApiError::Absent)?;
             match rest {
                 [] => {
-                    call.only(&[&["alt"]])?;
+                    call.reject_other_parameters(&[&["alt"]])?;
                     Ok(ok(&found.show()))
                 }
-                _ => list::whole(call, Vec::new()),
+                _ => list::unpaged(call, Vec::new()),
             }
         }
         _ => Err(no_function(rest, &[])),
     }
 }
 
-/// `PropertyInformations`: definition and value in one. What is wanted must be said.
-pub fn informations(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
-    match (&call.ask.method, rest) {
+/// `PropertyInformations`: definition and value together. Requires a filter.
+pub fn informations(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> HandlerResult {
+    match (&call.request.method, rest) {
         (&Method::GET, []) => {
             let mut owners = jp1ao.owners(call)?;
-            if call.ask.has("shared") {
+            if call.request.has("shared") {
                 owners.push(Owner::Shared);
             }
             if owners.is_empty() {
-                return Err(Problem::Query(
+                return Err(ApiError::Query(
                     "one of serviceID, taskID, scheduleID, shared is required".to_owned(),
                 ));
             }
-            let found = jp1ao.listed(call, &owners, Property::inform);
-            list::answer(
+            let found = jp1ao.listed(call, &owners, Property::show_information);
+            list::handle(
                 call,
                 found,
                 &INFORMATION,
                 &["serviceID", "taskID", "scheduleID", "shared"],
             )
         }
-        (_, []) => Err(Problem::Method),
-        _ => Err(Problem::NoFunction),
+        (_, []) => Err(ApiError::Method),
+        _ => Err(ApiError::NoFunction),
     }
 }
 
 /// `PropertyValues`, one by one or all those of a service.
-pub fn values(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
-    match (&call.ask.method, rest) {
+pub fn values(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> HandlerResult {
+    match (&call.request.method, rest) {
         (&Method::GET, []) => {
             let mut owners = jp1ao.owners(call)?;
             if owners.is_empty() {
                 owners.push(Owner::Shared);
             }
             let found = jp1ao.listed(call, &owners, Property::show);
-            list::answer(call, found, &VALUE, &["serviceID", "scheduleID", "taskID"])
+            list::handle(call, found, &VALUE, &["serviceID", "scheduleID", "taskID"])
         }
         (&Method::PUT, []) => update_all(jp1ao, call),
         (&Method::GET, [wanted]) => {
-            call.only(&[&["alt"]])?;
+            call.reject_other_parameters(&[&["alt"]])?;
             let (owner, property) = jp1ao.value(call, id(wanted)?)?;
             Ok(ok(&property.show(owner)))
         }
         (&Method::PUT, [wanted]) => {
-            call.only(&[&["alt"]])?;
-            call.needs(Role::Modify)?;
+            call.reject_other_parameters(&[&["alt"]])?;
+            call.require_role(Role::Modify)?;
             let wanted = id(wanted)?;
             let (owner, _) = jp1ao.value(call, wanted)?;
             let body = call.body()?;
@@ -562,11 +563,11 @@ pub fn values(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
                 .get("instanceID")
                 .is_some_and(|given| given.as_u64() != Some(wanted))
             {
-                return Err(Problem::body("instanceID is that of another"));
+                return Err(ApiError::body("instanceID is that of another"));
             }
-            let value = text(&body, "value", MAX_VALUE)?
-                .ok_or_else(|| Problem::body("value is missing"))?;
-            let not_editable = || Problem::body("it is not editable");
+            let value = text(&body, "value", MAX_VALUE_CHARS)?
+                .ok_or_else(|| ApiError::body("value is missing"))?;
+            let not_editable = || ApiError::body("it is not editable");
             let property = jp1ao.editable(owner, wanted).ok_or_else(not_editable)?;
             property.set(&value)?;
             Ok(ok(&property.show(owner)))
@@ -585,43 +586,43 @@ pub fn values(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
 }
 
 impl Jp1ao {
-    fn value(&self, call: &Call<'_>, id: u64) -> Result<(Owner, &Property), Problem> {
-        let owner = self.owner_of(call, id).ok_or(Problem::Absent)?;
+    fn value(&self, call: &Call<'_>, id: u64) -> Result<(Owner, &Property), ApiError> {
+        let owner = self.owner_of(call, id).ok_or(ApiError::Absent)?;
         let owned = self.owned(call, owner).unwrap_or_default();
         let found = owned.iter().find(|property| property.id == id);
-        Ok((owner, found.ok_or(Problem::Absent)?))
+        Ok((owner, found.ok_or(ApiError::Absent)?))
     }
 }
 
-/// Takes the list envelope back with new values: all or none. Without a service
-/// the shared ones are meant; only with one can `readOnly` and `hidden` change.
-fn update_all(jp1ao: &mut Jp1ao, call: &Call<'_>) -> Outcome {
-    call.only(&[&["alt", "serviceID"]])?;
-    call.needs(Role::Modify)?;
+/// Updates all values of a posted list envelope, or none. Without a service it updates
+/// the shared ones; `readOnly` and `hidden` can change only with one.
+fn update_all(jp1ao: &mut Jp1ao, call: &Call<'_>) -> HandlerResult {
+    call.reject_other_parameters(&[&["alt", "serviceID"]])?;
+    call.require_role(Role::Modify)?;
     let owner = call
         .number("serviceID")?
         .map_or(Owner::Shared, Owner::Service);
-    let mut changed = jp1ao.owned(call, owner).ok_or(Problem::Absent)?.to_vec();
+    let mut changed = jp1ao.owned(call, owner).ok_or(ApiError::Absent)?.to_vec();
     let body = call.body()?;
     let Some(Value::Array(data)) = body.get("data") else {
-        return Err(Problem::body("data is no list"));
+        return Err(ApiError::body("data is no list"));
     };
     for item in data {
         let item = item
             .as_object()
-            .ok_or_else(|| Problem::body("an element of data is no object"))?;
+            .ok_or_else(|| ApiError::body("an element of data is no object"))?;
         let id = item.get("instanceID").and_then(Value::as_u64);
         let property = changed
             .iter_mut()
             .find(|property| Some(property.id) == id)
-            .ok_or_else(|| Problem::body("instanceID is none of theirs"))?;
+            .ok_or_else(|| ApiError::body("instanceID is none of theirs"))?;
         let flags = (boolean(item, "readOnly")?, boolean(item, "hidden")?);
         if owner != Owner::Shared {
             property.read_only = flags.0.unwrap_or(property.read_only);
             property.hidden = flags.1.unwrap_or(property.hidden);
         }
-        if let Some(value) = text(item, "value", MAX_VALUE)? {
-            // Who sets the value may free it in the same call.
+        if let Some(value) = text(item, "value", MAX_VALUE_CHARS)? {
+            // A call that makes the property read-only may still set its value.
             property.set(&value)?;
         }
     }
@@ -638,13 +639,13 @@ fn update_all(jp1ao: &mut Jp1ao, call: &Call<'_>) -> Outcome {
     Ok(ok(&json!({"data": data, "count": count})))
 }
 
-/// `PropertyGroups` of exactly one thing.
-pub fn groups(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
+/// `PropertyGroups` of exactly one object.
+pub fn groups(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> HandlerResult {
     const ONE: &[&str] = &["serviceTemplateID", "serviceID", "scheduleID", "taskID"];
-    match (&call.ask.method, rest) {
+    match (&call.request.method, rest) {
         (&Method::GET, []) => {
-            if ONE.iter().filter(|name| call.ask.has(name)).count() != 1 {
-                return Err(Problem::Query(format!(
+            if ONE.iter().filter(|name| call.request.has(name)).count() != 1 {
+                return Err(ApiError::Query(format!(
                     "exactly one of {} is required",
                     ONE.join(", ")
                 )));
@@ -656,15 +657,15 @@ pub fn groups(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
                     .find(|one| one.id == id && call.user.sees(one.group));
                 found.map(|one| one.template)
             });
-            let template = match call.ask.has("scheduleID") {
+            let template = match call.request.has("scheduleID") {
                 true => scheduled,
                 false => jp1ao.templates_of(call)?.first().copied(),
             };
             let found = jp1ao.templates.iter().find(|one| Some(one.id) == template);
             let groups = found.map(|template| template.groups()).unwrap_or_default();
-            list::answer(call, groups, &GROUP, ONE)
+            list::handle(call, groups, &GROUP, ONE)
         }
-        (_, []) => Err(Problem::Method),
-        _ => Err(Problem::NoFunction),
+        (_, []) => Err(ApiError::Method),
+        _ => Err(ApiError::NoFunction),
     }
 }

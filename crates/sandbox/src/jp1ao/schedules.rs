@@ -1,19 +1,19 @@
-//! Schedules: made by a submit, each with its tasks (2.6).
+//! Schedules, each created by a submit and with its own tasks (V12 2.6).
 
 use std::time::SystemTime;
 
 use http::Method;
 use serde_json::{Value, json};
 
-use super::list::{self, Kind, Shape};
-use super::plan::Plan;
+use super::errors::ApiError;
+use super::list::{self, Kind, ListSchema};
 use super::properties::Property;
-use super::run::{Run, Status, Step};
+use super::start_times::StartTimes;
+use super::task_run::{Run, Status, Step};
 use super::tasks::{Task, waits};
-use super::words::Problem;
-use super::{Call, Jp1ao, Outcome, action, id, no_function, ok};
+use super::{Call, HandlerResult, Jp1ao, action, id, no_function, ok};
 
-/// Schedules at once. Beyond, the oldest without a task is forgotten.
+/// Maximum number of schedules; beyond it the oldest without a task is deleted.
 const MAX_SCHEDULES: usize = 2000;
 const ACTIONS: &[&str] = &["cancel", "suspend", "resume"];
 
@@ -25,8 +25,8 @@ pub struct Schedule {
     pub submitter: &'static str,
     pub made: SystemTime,
     pub modified: SystemTime,
-    pub plan: Plan,
-    /// When its last task starts or started.
+    pub start_times: StartTimes,
+    /// Start time of the last task.
     pub scheduled: SystemTime,
     pub service: u64,
     pub service_state: &'static str,
@@ -36,7 +36,7 @@ pub struct Schedule {
     pub canceled: bool,
 }
 
-const SHAPE: Shape = Shape {
+const LIST_SCHEMA: ListSchema = ListSchema {
     members: &[
         ("instanceID", Kind::Long),
         ("name", Kind::Text),
@@ -64,8 +64,7 @@ const SHAPE: Shape = Shape {
 };
 
 impl Schedule {
-    /// The only status text that is in a source is `running`: some task was not
-    /// executed yet.
+    /// `running` is the only documented status: some task was not executed yet.
     fn status(&self, jp1ao: &Jp1ao) -> &'static str {
         let task = jp1ao
             .tasks
@@ -91,7 +90,7 @@ impl Schedule {
             "modifyTime": call.time(self.modified),
             "description": self.description,
         });
-        self.plan.show(call, &mut shown, self.scheduled);
+        self.start_times.show(call, &mut shown, self.scheduled);
         shown["serviceState"] = self.service_state.into();
         shown["serviceID"] = self.service.into();
         shown["serviceGroupID"] = self.group.into();
@@ -104,13 +103,13 @@ impl Schedule {
     }
 }
 
-pub fn answer(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
-    match (&call.ask.method, rest) {
+pub fn handle(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> HandlerResult {
+    match (&call.request.method, rest) {
         (&Method::GET, []) => {
-            let running = match call.ask.parameter("scheduleStatus") {
+            let running = match call.request.parameter("scheduleStatus") {
                 None => false,
                 Some("running") => true,
-                Some(_) => return Err(Problem::Query("scheduleStatus".to_owned())),
+                Some(_) => return Err(ApiError::Query("scheduleStatus".to_owned())),
             };
             let seen = jp1ao
                 .schedules
@@ -118,10 +117,10 @@ pub fn answer(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
                 .filter(|schedule| call.user.sees(schedule.group));
             let wanted = seen.filter(|schedule| !running || schedule.status(jp1ao) == "running");
             let shown = wanted.map(|schedule| schedule.show(jp1ao, call)).collect();
-            list::answer(call, shown, &SHAPE, &["scheduleStatus"])
+            list::handle(call, shown, &LIST_SCHEMA, &["scheduleStatus"])
         }
         (&Method::GET, [wanted]) => {
-            call.only(&[&["alt"]])?;
+            call.reject_other_parameters(&[&["alt"]])?;
             let schedule = jp1ao.schedule(call, wanted)?.clone();
             Ok(ok(&schedule.show(jp1ao, call)))
         }
@@ -141,15 +140,15 @@ pub fn answer(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
     }
 }
 
-/// What holds for the schedule's last task holds for the schedule. What is
-/// canceled, or suspended, already is no error.
-fn invoke(jp1ao: &mut Jp1ao, call: &Call<'_>, wanted: &str, action: &str) -> Outcome {
+/// Applies an action to the schedule's last task. Canceling a canceled schedule or
+/// suspending a suspended one succeeds.
+fn invoke(jp1ao: &mut Jp1ao, call: &Call<'_>, wanted: &str, action: &str) -> HandlerResult {
     let schedule = jp1ao.schedule(call, wanted)?;
     let (path, wanted) = (schedule.path(), schedule.id);
     if schedule.canceled {
         return match action {
             "cancel" => action::done(call, &[path]),
-            _ => Err(Problem::State("canceled")),
+            _ => Err(ApiError::State("canceled")),
         };
     }
     let task = jp1ao
@@ -157,7 +156,7 @@ fn invoke(jp1ao: &mut Jp1ao, call: &Call<'_>, wanted: &str, action: &str) -> Out
         .iter_mut()
         .rev()
         .find(|task| task.schedule == wanted && waits(task));
-    let task = task.ok_or(Problem::State("completed"))?;
+    let task = task.ok_or(ApiError::State("completed"))?;
     match action {
         "cancel" => task.run.cancel(call.now)?,
         "suspend" => task.run.suspend(call.now)?,
@@ -172,45 +171,45 @@ fn invoke(jp1ao: &mut Jp1ao, call: &Call<'_>, wanted: &str, action: &str) -> Out
 }
 
 impl Jp1ao {
-    fn schedule(&mut self, call: &Call<'_>, wanted: &str) -> Result<&mut Schedule, Problem> {
+    fn schedule(&mut self, call: &Call<'_>, wanted: &str) -> Result<&mut Schedule, ApiError> {
         let wanted = id(wanted)?;
         let found = self
             .schedules
             .iter_mut()
             .find(|one| one.id == wanted && call.user.sees(one.group));
-        found.ok_or(Problem::Absent)
+        found.ok_or(ApiError::Absent)
     }
 
-    /// Makes a schedule of a service and its first task; answers with their ids.
-    pub(super) fn plan(
+    /// Creates a schedule of a service and its first task. Returns their ids.
+    pub(super) fn create_schedule(
         &mut self,
         call: &Call<'_>,
         service: u64,
-        plan: Plan,
+        start_times: StartTimes,
         name: String,
         description: String,
         properties: Vec<Property>,
-    ) -> Result<(u64, u64), Problem> {
+    ) -> Result<(u64, u64), ApiError> {
         let found = self
             .services
             .iter_mut()
             .find(|one| one.id == service && call.user.sees(one.group));
-        let service = found.ok_or(Problem::Absent)?;
+        let service = found.ok_or(ApiError::Absent)?;
         if service.state == "disabled" {
-            return Err(Problem::State(service.state));
+            return Err(ApiError::State(service.state));
         }
         if !service
             .schedule_types
             .split(',')
-            .any(|kind| kind == plan.kind())
+            .any(|kind| kind == start_times.kind())
         {
-            return Err(Problem::body(
+            return Err(ApiError::body(
                 "the service does not support this scheduleType",
             ));
         }
-        let scheduled = plan
+        let scheduled = start_times
             .next(call.now)
-            .ok_or_else(|| Problem::body("it never starts"))?;
+            .ok_or_else(|| ApiError::body("it never starts"))?;
         let mut schedule = Schedule {
             id: 0,
             name,
@@ -218,7 +217,7 @@ impl Jp1ao {
             submitter: call.user.name,
             made: call.now,
             modified: call.now,
-            plan,
+            start_times,
             scheduled,
             service: service.id,
             service_state: service.state,
@@ -227,7 +226,7 @@ impl Jp1ao {
             properties,
             canceled: false,
         };
-        self.room_for_task(call.now)?;
+        self.ensure_task_capacity(call.now)?;
         if let Some(service) = self
             .services
             .iter_mut()
@@ -242,7 +241,7 @@ impl Jp1ao {
             property.id = self.part();
         }
         self.start(&schedule, task, call.now)
-            .ok_or(Problem::Absent)?;
+            .ok_or(ApiError::Absent)?;
         if self.schedules.len() >= MAX_SCHEDULES {
             let idle =
                 |schedule: &Schedule| !self.tasks.iter().any(|task| task.schedule == schedule.id);
@@ -255,8 +254,9 @@ impl Jp1ao {
         Ok((id, task))
     }
 
-    /// The next task of a recurring schedule, unless there is no room or no service.
-    pub(super) fn repeat(&mut self, schedule: u64, now: SystemTime) {
+    /// Creates the next task of a recurring schedule, unless there are too many tasks
+    /// or the service is deleted.
+    pub(super) fn schedule_next_task(&mut self, schedule: u64, now: SystemTime) {
         let Some(at) = self
             .schedules
             .iter()
@@ -265,14 +265,14 @@ impl Jp1ao {
             return;
         };
         let mut schedule = self.schedules[at].clone();
-        // The one that has just started is not started again.
+        // Excludes the task that has just started.
         let Some(next) = schedule
-            .plan
+            .start_times
             .next(now + std::time::Duration::from_millis(1))
         else {
             return;
         };
-        if self.room_for_task(now).is_err() {
+        if self.ensure_task_capacity(now).is_err() {
             return;
         }
         schedule.scheduled = next;
@@ -282,7 +282,7 @@ impl Jp1ao {
         }
     }
 
-    /// Makes a task of a schedule, unless its service is gone.
+    /// Creates a task of a schedule, unless its service is deleted.
     fn start(&mut self, schedule: &Schedule, id: u64, now: SystemTime) -> Option<()> {
         let mut properties = schedule.properties.clone();
         for property in &mut properties {
@@ -299,7 +299,7 @@ impl Jp1ao {
         }
         let fails_at = properties
             .iter()
-            .find(|property| property.definition.key == super::stock::FAIL_AT)
+            .find(|property| property.definition.key == super::preload::FAIL_AT_PROPERTY)
             .and_then(|property| property.value.parse::<usize>().ok()?.checked_sub(1));
         if let Some(step) = fails_at.and_then(|at| steps.get_mut(at)) {
             step.fails = true;

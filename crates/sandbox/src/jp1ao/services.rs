@@ -1,4 +1,4 @@
-//! Services (2.5): templates made ready to run.
+//! Services: configured service templates that can be submitted (V12 2.5).
 
 use std::time::SystemTime;
 
@@ -6,16 +6,16 @@ use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::access::Role;
-use super::list::{self, Kind, Shape, csv};
-use super::plan;
+use super::errors::ApiError;
+use super::list::{self, Kind, ListSchema, csv};
 use super::properties::Property;
-use super::run::News;
+use super::start_times;
+use super::task_run::RunEvent;
 use super::templates::Template;
-use super::words::Problem;
-use super::{Call, Jp1ao, Jp1aoVersion, Outcome, action, boolean, id, no_function, ok, text};
-use crate::plain::Answer;
+use super::{Call, HandlerResult, Jp1ao, Jp1aoVersion, action, boolean, id, no_function, ok, text};
+use crate::message::Response;
 
-/// Services at once.
+/// Maximum number of services.
 const MAX_SERVICES: usize = 500;
 
 const ACTIONS: &[&str] = &[
@@ -44,7 +44,7 @@ pub struct Service {
     pub made: SystemTime,
     pub modified: SystemTime,
     pub properties: Vec<Property>,
-    /// Since `reset`.
+    /// Number of submits since the last `reset`.
     pub submits: u64,
     pub submitted: Option<SystemTime>,
     pub executed: u64,
@@ -54,7 +54,7 @@ pub struct Service {
     pub reset: Option<SystemTime>,
 }
 
-pub const SHAPE: Shape = Shape {
+pub const LIST_SCHEMA: ListSchema = ListSchema {
     members: &[
         ("instanceID", Kind::Long),
         ("name", Kind::Text),
@@ -93,8 +93,8 @@ pub const SHAPE: Shape = Shape {
     equal: &["serviceGroupID", "serviceTemplateID", "favorite"],
 };
 
-/// All that version 10 shows (9.4.2).
-const SHOWN_BY_10: [&str; 10] = [
+/// Members in version 10 (V10 9.4.2).
+const V10_MEMBERS: [&str; 10] = [
     "instanceID",
     "name",
     "description",
@@ -115,7 +115,7 @@ impl Service {
             description: String::new(),
             tags: template.tags.clone(),
             template: template.id,
-            group: super::stock::DEFAULT_GROUP,
+            group: super::preload::DEFAULT_GROUP,
             favorite: false,
             state: "test",
             schedule_types: template.schedule_types.clone(),
@@ -146,29 +146,29 @@ impl Service {
             "createTime": call.time(self.made),
             "modifyTime": call.time(self.modified),
             "serviceState": self.state,
-            "serviceGroupName": super::stock::group_name(self.group),
+            "serviceGroupName": super::preload::group_name(self.group),
             "iconURL": format!("{host}icon/services/{}", self.id),
             "imageURL": format!("{host}image/services/{}", self.id),
             "vendorName": of(|template| &template.vendor),
             "version": of(|template| &template.version),
-            "lastSubmitTime": call.maybe(self.submitted),
+            "lastSubmitTime": call.time_or_null(self.submitted),
             "favorite": self.favorite,
             "failedCount": self.failed,
             "completedCount": self.completed,
             "executedCount": self.executed,
             "submitCount": self.submits,
-            "lastFailedTime": call.maybe(self.last_failed),
-            "resetTime": call.maybe(self.reset),
+            "lastFailedTime": call.time_or_null(self.last_failed),
+            "resetTime": call.time_or_null(self.reset),
             "latest": latest,
             "supportedScheduleType": self.schedule_types,
             "serviceTemplateID": self.template,
             "serviceGroupID": self.group,
             "supportedActionType": "forceStop,forceRetry",
         });
-        if call.rules.version == Jp1aoVersion::V10
+        if call.options.version == Jp1aoVersion::V10
             && let Some(members) = shown.as_object_mut()
         {
-            members.retain(|name, _| SHOWN_BY_10.contains(&name.as_str()));
+            members.retain(|name, _| V10_MEMBERS.contains(&name.as_str()));
         }
         shown
     }
@@ -177,26 +177,27 @@ impl Service {
         format!("objects/Services/{}", self.id)
     }
 
-    pub fn count(&mut self, news: News, at: Option<SystemTime>) {
-        match news {
-            News::Started => self.executed += 1,
-            News::Completed => self.completed += 1,
-            News::Failed => {
+    pub fn count(&mut self, event: RunEvent, at: Option<SystemTime>) {
+        match event {
+            RunEvent::Started => self.executed += 1,
+            RunEvent::Completed => self.completed += 1,
+            RunEvent::Failed => {
                 self.failed += 1;
                 self.last_failed = at;
             }
         }
     }
 
-    /// Goes to a state, if the one it is in lets it (c.1).
-    fn go(&mut self, action: &str, now: SystemTime) -> Result<(), Problem> {
+    /// Applies a status action, if the current state permits it (docs/apis/jp1ao.md,
+    /// "Service status").
+    fn go(&mut self, action: &str, now: SystemTime) -> Result<(), ApiError> {
         let (to, from): (_, &[&str]) = match action {
             "release" => ("release", &["test", "maintenance", "disabled"]),
             "maintenance" => ("maintenance", &["release"]),
             _ => ("disabled", &["release"]),
         };
         if !from.contains(&self.state) {
-            return Err(Problem::State(self.state));
+            return Err(ApiError::State(self.state));
         }
         (self.state, self.modified) = (to, now);
         Ok(())
@@ -211,10 +212,10 @@ pub fn all(jp1ao: &Jp1ao, call: &Call<'_>) -> Vec<Value> {
     seen.map(|service| service.show(jp1ao, call)).collect()
 }
 
-pub fn answer(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
-    match (&call.ask.method, rest) {
+pub fn handle(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> HandlerResult {
+    match (&call.request.method, rest) {
         (&Method::GET, []) => {
-            let key = call.ask.parameter("propertyKey").unwrap_or_default();
+            let key = call.request.parameter("propertyKey").unwrap_or_default();
             let has = |service: &Service| {
                 let mut keys = service
                     .properties
@@ -227,40 +228,40 @@ pub fn answer(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
                 .iter()
                 .filter(|service| call.user.sees(service.group) && has(service));
             let shown = seen.map(|service| service.show(jp1ao, call)).collect();
-            if call.rules.version == Jp1aoVersion::V10 {
-                // None of the filters but HQL is documented there.
-                const PLAIN: Shape = Shape {
+            if call.options.version == Jp1aoVersion::V10 {
+                // Only the HQL filters are documented there.
+                const PLAIN: ListSchema = ListSchema {
                     searched: &[],
                     equal: &[],
-                    ..SHAPE
+                    ..LIST_SCHEMA
                 };
-                return list::answer(call, shown, &PLAIN, &[]);
+                return list::handle(call, shown, &PLAIN, &[]);
             }
-            list::answer(call, shown, &SHAPE, &["propertyKey"])
+            list::handle(call, shown, &LIST_SCHEMA, &["propertyKey"])
         }
         (&Method::GET, [wanted]) => {
-            call.only(&[&["alt"]])?;
+            call.reject_other_parameters(&[&["alt"]])?;
             let wanted = jp1ao.service(call, wanted)?;
             Ok(ok(&jp1ao.services[wanted].show(jp1ao, call)))
         }
         (&Method::PUT, [wanted]) => {
-            call.only(&[&["alt"]])?;
+            call.reject_other_parameters(&[&["alt"]])?;
             let at = jp1ao.service(call, wanted)?;
             update(jp1ao, call, at)?;
             Ok(ok(&jp1ao.services[at].show(jp1ao, call)))
         }
         (&Method::DELETE, [wanted]) => {
-            call.only(&[&["alt"]])?;
-            call.needs(Role::Modify)?;
+            call.reject_other_parameters(&[&["alt"]])?;
+            call.require_role(Role::Modify)?;
             if let Ok(at) = jp1ao.service(call, wanted) {
                 let id = jp1ao.services[at].id;
                 if jp1ao.tasks.iter().any(|task| task.service == id) {
-                    return Err(Problem::InUse);
+                    return Err(ApiError::InUse);
                 }
                 jp1ao.services.remove(at);
                 jp1ao.schedules.retain(|schedule| schedule.service != id);
             }
-            Ok(Answer::empty(StatusCode::NO_CONTENT))
+            Ok(Response::empty(StatusCode::NO_CONTENT))
         }
         (&Method::GET, [wanted, "actions"]) => {
             let at = jp1ao.service(call, wanted)?;
@@ -271,13 +272,13 @@ pub fn answer(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
             template(jp1ao, call, at, action)
         }
         (&Method::POST, [wanted, "actions", "applyTemplate", "invoke"])
-            if call.rules.version == Jp1aoVersion::V12 =>
+            if call.options.version == Jp1aoVersion::V12 =>
         {
             apply_template(jp1ao, call, wanted, "instanceID")
         }
-        // Its own path, and its own spelling (g.10).
+        // Its own path and spelling (docs/apis/jp1ao.md, "Quirks").
         (&Method::POST, [wanted, "applyTemplate", "invoke"])
-            if call.rules.version == Jp1aoVersion::V11 =>
+            if call.options.version == Jp1aoVersion::V11 =>
         {
             apply_template(jp1ao, call, wanted, "insatnceID")
         }
@@ -286,65 +287,65 @@ pub fn answer(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
         {
             invoke(jp1ao, call, wanted, action)
         }
-        (_, [_, "actions", "applyTemplate", "invoke"]) => Err(Problem::NoFunction),
+        (_, [_, "actions", "applyTemplate", "invoke"]) => Err(ApiError::NoFunction),
         _ => Err(no_function(rest, ACTIONS)),
     }
 }
 
-/// Those that have a document and are invoked.
+/// Actions with a document that can be invoked.
 fn is_action(action: &str) -> bool {
     ACTIONS.contains(&action) && !["update", "delete"].contains(&action)
 }
 
 impl Jp1ao {
-    /// Where a service is that the caller sees.
-    fn service(&self, call: &Call<'_>, wanted: &str) -> Result<usize, Problem> {
+    /// Returns the index of a service that the user may see.
+    fn service(&self, call: &Call<'_>, wanted: &str) -> Result<usize, ApiError> {
         let wanted = id(wanted)?;
         let found = self
             .services
             .iter()
             .position(|one| one.id == wanted && call.user.sees(one.group));
-        found.ok_or(Problem::Absent)
+        found.ok_or(ApiError::Absent)
     }
 
-    /// Makes a service of a template (the template's action `bind`).
+    /// Creates a service from a template (the template's action `bind`).
     pub(super) fn bind(
         &mut self,
         call: &Call<'_>,
         template: usize,
         arguments: &[Map<String, Value>],
-    ) -> Outcome {
+    ) -> HandlerResult {
         let (values, rest): (Vec<_>, Vec<_>) = arguments
             .iter()
             .cloned()
             .partition(|argument| argument.contains_key("keyName"));
         let [given] = &rest[..] else {
-            return Err(Problem::body("exactly one Service is required"));
+            return Err(ApiError::body("exactly one Service is required"));
         };
         if self.services.len() >= MAX_SERVICES {
-            return Err(Problem::Limit);
+            return Err(ApiError::Limit);
         }
         let name = text(given, "name", 128)?.filter(|name| !name.is_empty());
-        let name = name.ok_or_else(|| Problem::body("name is missing"))?;
+        let name = name.ok_or_else(|| ApiError::body("name is missing"))?;
         if self.services.iter().any(|service| service.name == name) {
-            return Err(Problem::Taken);
+            return Err(ApiError::Taken);
         }
         let group = match text(given, "serviceGroupName", 128)?.filter(|name| !name.is_empty()) {
-            None => super::stock::DEFAULT_GROUP,
-            Some(name) => super::stock::group_id(&name)
+            None => super::preload::DEFAULT_GROUP,
+            Some(name) => super::preload::group_id(&name)
                 .filter(|group| call.user.sees(*group))
-                .ok_or_else(|| Problem::body("no permission on serviceGroupName"))?,
+                .ok_or_else(|| ApiError::body("no permission on serviceGroupName"))?,
         };
         let template = &self.templates[template];
         let mut service = Service::new(0, &name, template, call.now);
         service.group = group;
         service.take(given)?;
         if let Some(state) = text(given, "serviceState", 32)? {
-            // A new service is tried out, or usable at once.
+            // A new service is in test, or usable at once.
             service.state = ["test", "release", "debug"]
                 .into_iter()
                 .find(|known| *known == state)
-                .ok_or_else(|| Problem::body("serviceState is none of test, release, debug"))?;
+                .ok_or_else(|| ApiError::body("serviceState is none of test, release, debug"))?;
         }
         service.properties = template
             .definitions
@@ -363,8 +364,8 @@ impl Jp1ao {
 }
 
 impl Service {
-    /// Takes what an update and a bind have in common.
-    fn take(&mut self, given: &Map<String, Value>) -> Result<(), Problem> {
+    /// Sets the members that an update and a bind have in common.
+    fn take(&mut self, given: &Map<String, Value>) -> Result<(), ApiError> {
         let description = text(given, "description", 1024)?;
         let tags = text(given, "tags", 1024)?;
         let kinds = text(given, "supportedScheduleType", 200)?;
@@ -374,7 +375,7 @@ impl Service {
                 .iter()
                 .any(|kind| !["immediate", "schedule", "recurrence"].contains(kind))
         {
-            return Err(Problem::body(
+            return Err(ApiError::body(
                 "supportedScheduleType is none of immediate, schedule, recurrence",
             ));
         }
@@ -392,11 +393,11 @@ impl Service {
     }
 }
 
-/// Takes the six members that can change; all or none. A user of the Submit role
-/// changes only `favorite` (2.5.3).
-fn update(jp1ao: &mut Jp1ao, call: &Call<'_>, at: usize) -> Result<(), Problem> {
+/// Updates the six editable members, all or none. The Submit role can only change
+/// `favorite` (V12 2.5.3).
+fn update(jp1ao: &mut Jp1ao, call: &Call<'_>, at: usize) -> Result<(), ApiError> {
     let body = call.body()?;
-    list::times(&body, &SHAPE)?;
+    list::times(&body, &LIST_SCHEMA)?;
     let taken = |name: &str| {
         jp1ao
             .services
@@ -407,10 +408,10 @@ fn update(jp1ao: &mut Jp1ao, call: &Call<'_>, at: usize) -> Result<(), Problem> 
     let name = text(&body, "name", 128)?;
     if let Some(name) = &name {
         if name.is_empty() {
-            return Err(Problem::body("name is empty"));
+            return Err(ApiError::body("name is empty"));
         }
         if taken(name) {
-            return Err(Problem::Taken);
+            return Err(ApiError::Taken);
         }
     }
     let service = &mut jp1ao.services[at];
@@ -418,7 +419,7 @@ fn update(jp1ao: &mut Jp1ao, call: &Call<'_>, at: usize) -> Result<(), Problem> 
         .get("instanceID")
         .is_some_and(|given| given.as_u64() != Some(service.id))
     {
-        return Err(Problem::body("instanceID is that of another"));
+        return Err(ApiError::body("instanceID is that of another"));
     }
     let state = text(&body, "serviceState", 32)?;
     if call.user.role == Role::Submit {
@@ -429,12 +430,12 @@ fn update(jp1ao: &mut Jp1ao, call: &Call<'_>, at: usize) -> Result<(), Problem> 
         let action = match state.as_str() {
             "release" | "maintenance" => state.as_str(),
             "disabled" => "disable",
-            _ => return Err(Problem::body("serviceState cannot be set to this")),
+            _ => return Err(ApiError::body("serviceState cannot be set to this")),
         };
-        // Its page knows no 409.
+        // Its page documents no 409.
         service
             .go(action, call.now)
-            .map_err(|_| Problem::body("serviceState cannot change to this"))?;
+            .map_err(|_| ApiError::body("serviceState cannot change to this"))?;
     }
     service.take(&body)?;
     if let Some(name) = name {
@@ -444,15 +445,15 @@ fn update(jp1ao: &mut Jp1ao, call: &Call<'_>, at: usize) -> Result<(), Problem> 
     Ok(())
 }
 
-fn template(jp1ao: &Jp1ao, call: &Call<'_>, at: usize, action: &str) -> Outcome {
+fn template(jp1ao: &Jp1ao, call: &Call<'_>, at: usize, action: &str) -> HandlerResult {
     let service = &jp1ao.services[at];
     let arguments = match action {
         "submit" => {
-            let schedule = plan::argument(&service.name, "", call.rules.version);
+            let schedule = start_times::argument(&service.name, "", call.options.version);
             let asked = service
                 .properties
                 .iter()
-                .filter(|property| property.asked());
+                .filter(|property| property.is_set_at_submit());
             std::iter::once(schedule)
                 .chain(asked.map(Property::argument))
                 .collect()
@@ -461,7 +462,7 @@ fn template(jp1ao: &Jp1ao, call: &Call<'_>, at: usize, action: &str) -> Outcome 
             let latest = jp1ao
                 .latest_of(service.template)
                 .unwrap_or(service.template);
-            let name = match call.rules.version {
+            let name = match call.options.version {
                 Jp1aoVersion::V11 => "insatnceID",
                 _ => "instanceID",
             };
@@ -472,11 +473,11 @@ fn template(jp1ao: &Jp1ao, call: &Call<'_>, at: usize, action: &str) -> Outcome 
     action::shown(call, &service.path(), action, arguments)
 }
 
-fn invoke(jp1ao: &mut Jp1ao, call: &Call<'_>, wanted: &str, action: &str) -> Outcome {
+fn invoke(jp1ao: &mut Jp1ao, call: &Call<'_>, wanted: &str, action: &str) -> HandlerResult {
     if action == "reset" {
-        call.needs(Role::Modify)?;
+        call.require_role(Role::Modify)?;
     } else if action != "submit" {
-        call.needs_or_absent(Role::Modify)?;
+        call.require_role_or_absent(Role::Modify)?;
     }
     let at = jp1ao.service(call, wanted)?;
     if action == "submit" {
@@ -499,17 +500,17 @@ fn invoke(jp1ao: &mut Jp1ao, call: &Call<'_>, wanted: &str, action: &str) -> Out
         service.failed,
     ) = (0, 0, 0, 0);
     (service.last_failed, service.reset) = (None, Some(call.now));
-    match call.rules.reset_envelope {
+    match call.options.reset_envelope {
         true => action::done(call, &[path]),
-        // What the page of version 12 prints as the response (2.5.9).
+        // Response on the page of version 12 (V12 2.5.9).
         false => Ok(ok(&action::document(call, &path, action, Vec::new()))),
     }
 }
 
-/// Goes over to another version of the same template; what both have keeps its
-/// value. Not while disabled (AG11 4.9.1).
-fn apply_template(jp1ao: &mut Jp1ao, call: &Call<'_>, wanted: &str, member: &str) -> Outcome {
-    call.needs_or_absent(Role::Modify)?;
+/// Changes to another version of the same template; properties of both versions keep
+/// their values. Not permitted while disabled (AG11 4.9.1).
+fn apply_template(jp1ao: &mut Jp1ao, call: &Call<'_>, wanted: &str, member: &str) -> HandlerResult {
+    call.require_role_or_absent(Role::Modify)?;
     let at = jp1ao.service(call, wanted)?;
     let arguments = action::arguments(call, "applyTemplate")?;
     let target = match &arguments[..] {
@@ -517,13 +518,13 @@ fn apply_template(jp1ao: &mut Jp1ao, call: &Call<'_>, wanted: &str, member: &str
         _ => None,
     };
     let target = target.ok_or_else(|| {
-        Problem::body(format!(
+        ApiError::body(format!(
             "exactly one ServiceTemplate with {member} is required"
         ))
     })?;
     let service = &jp1ao.services[at];
     if !["release", "maintenance", "test"].contains(&service.state) {
-        return Err(Problem::State(service.state));
+        return Err(ApiError::State(service.state));
     }
     let key = jp1ao
         .templates
@@ -535,7 +536,7 @@ fn apply_template(jp1ao: &mut Jp1ao, call: &Call<'_>, wanted: &str, member: &str
         .iter()
         .find(|one| one.id == target && Some(&one.key) == key.as_ref());
     let target =
-        target.ok_or_else(|| Problem::body("it is no version of the service's template"))?;
+        target.ok_or_else(|| ApiError::body("it is no version of the service's template"))?;
     let (id, definitions) = (target.id, target.definitions.clone());
     let mut properties = Vec::new();
     for definition in &definitions {

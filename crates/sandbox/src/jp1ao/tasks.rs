@@ -1,4 +1,4 @@
-//! Tasks, their steps and logs (2.7).
+//! Tasks, their steps and logs (V12 2.7).
 
 use std::time::SystemTime;
 
@@ -6,26 +6,29 @@ use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::access::Role;
+use super::errors::ApiError;
 use super::histories::History;
-use super::list::{self, Kind, Shape};
-use super::plan::{self, Plan};
+use super::list::{self, Kind, ListSchema};
 use super::properties::{self, Property};
-use super::run::{News, Run, Status, Step};
 use super::schedules::Schedule;
 use super::services::Service;
-use super::words::Problem;
-use super::{Call, Jp1ao, Jp1aoVersion, Outcome, Pace, action, boolean, id, no_function, ok, text};
-use crate::plain::Answer;
+use super::start_times::{self, StartTimes};
+use super::task_run::{Run, RunEvent, Status, Step};
+use super::{
+    Call, HandlerResult, Jp1ao, Jp1aoVersion, TaskTiming, action, boolean, id, no_function, ok,
+    text,
+};
+use crate::message::Response;
 
-/// Tasks at once. Beyond, the oldest that has ended is archived, as the product
-/// does once a day (AG11 1.6.5).
+/// Maximum number of tasks; beyond it the oldest finished one is archived, as the
+/// product does once a day (AG11 1.6.5).
 const MAX_TASKS: usize = 1000;
-/// The longest notes.
-const MAX_NOTES: usize = 1024;
-/// How much of a log is read where nothing is said.
-const READ_SIZE: usize = 64 << 10;
-/// How much at most.
-const MAX_READ_SIZE: usize = 4 << 20;
+/// Maximum length of notes.
+const MAX_NOTES_CHARS: usize = 1024;
+/// Default number of bytes read from a log.
+const DEFAULT_READ_BYTES: usize = 64 << 10;
+/// Maximum number of bytes read from a log.
+const MAX_READ_BYTES: usize = 4 << 20;
 
 const ACTIONS: &[&str] = &[
     "update",
@@ -39,7 +42,7 @@ const ACTIONS: &[&str] = &[
     "rerunStepStart",
 ];
 
-/// A task, with what its service was when it was submitted.
+/// A task, with a copy of its service's members at the submit.
 pub struct Task {
     pub id: u64,
     pub name: String,
@@ -57,12 +60,12 @@ pub struct Task {
     pub group_name: &'static str,
     pub template: u64,
     pub schedule: u64,
-    pub plan: Plan,
+    pub start_times: StartTimes,
     pub run: Run,
     pub properties: Vec<Property>,
 }
 
-pub const SHAPE: Shape = Shape {
+pub const LIST_SCHEMA: ListSchema = ListSchema {
     members: &[
         ("instanceID", Kind::Long),
         ("name", Kind::Text),
@@ -108,7 +111,7 @@ pub const SHAPE: Shape = Shape {
 };
 
 impl Task {
-    /// A task that has nothing to do yet.
+    /// Builds a task without steps.
     pub fn new(id: u64, schedule: &Schedule, service: &Service, now: SystemTime) -> Self {
         Self {
             id,
@@ -124,10 +127,10 @@ impl Task {
             service_name: service.name.clone(),
             service_state: schedule.service_state,
             group: service.group,
-            group_name: super::stock::group_name(service.group),
+            group_name: super::preload::group_name(service.group),
             template: schedule.template,
             schedule: schedule.id,
-            plan: schedule.plan.clone(),
+            start_times: schedule.start_times.clone(),
             run: Run::new(schedule.scheduled, Vec::new()),
             properties: Vec::new(),
         }
@@ -135,16 +138,17 @@ impl Task {
 
     fn show(&self, call: &Call<'_>) -> Value {
         let mut when = json!({});
-        self.plan.show(call, &mut when, self.run.scheduled);
+        self.start_times.show(call, &mut when, self.run.scheduled);
         json!({
             "instanceID": self.id,
             "name": self.name,
-            "status": self.run.status.text(call.rules.version),
-            "startTime": call.maybe(self.run.started),
-            // Null before it ran, empty while it runs: both were documented (g.12).
+            "status": self.run.status.text(call.options.version),
+            "startTime": call.time_or_null(self.run.started),
+            // Null before the start, empty while running: both are documented
+            // (docs/apis/jp1ao.md, "Quirks").
             "completionTime": match (self.run.started, self.run.completed) {
                 (Some(_), None) => "".into(),
-                (_, completed) => call.maybe(completed),
+                (_, completed) => call.time_or_null(completed),
             },
             "scheduledStartTime": when["scheduledStartTime"],
             "submitter": self.submitter,
@@ -155,7 +159,7 @@ impl Task {
                 self.modified.max(self.run.changed())
             }),
             "serviceState": self.service_state,
-            "scheduleType": self.plan.kind(),
+            "scheduleType": self.start_times.kind(),
             "description": self.description,
             "serviceName": self.service_name,
             "serviceGroupName": self.group_name,
@@ -165,7 +169,7 @@ impl Task {
             "recurrenceStartDate": when["recurrenceStartDate"],
             "toDo": self.todo,
             "notes": self.notes,
-            "stepTime": call.maybe(self.run.stepped),
+            "stepTime": call.time_or_null(self.run.step_changed_at),
             "serviceTemplateID": self.template,
             "scheduleID": self.schedule,
             "serviceGroupID": self.group,
@@ -190,8 +194,8 @@ impl Step {
             "name": self.name,
             "status": self.status,
             "returnCode": self.code,
-            "startTime": call.maybe(self.started),
-            "endTime": call.maybe(self.ended),
+            "startTime": call.time_or_null(self.started),
+            "endTime": call.time_or_null(self.ended),
             "comment": self.comment,
             "taskID": task,
         })
@@ -203,15 +207,15 @@ pub fn all(jp1ao: &Jp1ao, call: &Call<'_>) -> Vec<Value> {
     seen.map(|task| task.show(call)).collect()
 }
 
-pub fn answer(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
-    match (&call.ask.method, rest) {
-        (&Method::GET, []) => list::answer(call, all(jp1ao, call), &SHAPE, &[]),
+pub fn handle(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> HandlerResult {
+    match (&call.request.method, rest) {
+        (&Method::GET, []) => list::handle(call, all(jp1ao, call), &LIST_SCHEMA, &[]),
         (&Method::GET, [wanted]) => {
-            call.only(&[&["alt"]])?;
+            call.reject_other_parameters(&[&["alt"]])?;
             Ok(ok(&jp1ao.task(call, wanted)?.show(call)))
         }
         (&Method::PUT, [wanted]) => {
-            call.only(&[&["alt"]])?;
+            call.reject_other_parameters(&[&["alt"]])?;
             let task = jp1ao.task(call, wanted)?;
             update(task, call)?;
             Ok(ok(&task.show(call)))
@@ -231,17 +235,17 @@ pub fn answer(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
     }
 }
 
-/// Of what comes back only `notes` and `toDo` are taken.
-fn update(task: &mut Task, call: &Call<'_>) -> Result<(), Problem> {
+/// Updates `notes` and `toDo`; ignores all other members.
+fn update(task: &mut Task, call: &Call<'_>) -> Result<(), ApiError> {
     let body = call.body()?;
-    list::times(&body, &SHAPE)?;
+    list::times(&body, &LIST_SCHEMA)?;
     if body
         .get("instanceID")
         .is_some_and(|given| given.as_u64() != Some(task.id))
     {
-        return Err(Problem::body("instanceID is that of another"));
+        return Err(ApiError::body("instanceID is that of another"));
     }
-    let notes = text(&body, "notes", MAX_NOTES)?;
+    let notes = text(&body, "notes", MAX_NOTES_CHARS)?;
     let todo = boolean(&body, "toDo")?;
     task.notes = notes.unwrap_or_else(|| std::mem::take(&mut task.notes));
     task.todo = todo.unwrap_or(task.todo);
@@ -249,22 +253,22 @@ fn update(task: &mut Task, call: &Call<'_>) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Only tasks of services in debug are deleted; for all others the answer says
-/// where to archive them (2.7.4). What is gone is gone.
-fn delete(jp1ao: &mut Jp1ao, call: &Call<'_>, wanted: &str) -> Outcome {
-    call.only(&[&["alt"]])?;
-    call.needs(Role::Modify)?;
+/// Deletes a task of a debug service; for others the response refers to archiving (V12
+/// 2.7.4). Deleting a missing task succeeds.
+fn delete(jp1ao: &mut Jp1ao, call: &Call<'_>, wanted: &str) -> HandlerResult {
+    call.reject_other_parameters(&[&["alt"]])?;
+    call.require_role(Role::Modify)?;
     if let Ok(task) = jp1ao.task(call, wanted) {
         if !task.is_debug() {
-            return Err(Problem::Archive(task.id));
+            return Err(ApiError::Archive(task.id));
         }
         let gone = task.id;
         jp1ao.tasks.retain(|task| task.id != gone);
     }
-    Ok(Answer::empty(StatusCode::NO_CONTENT))
+    Ok(Response::empty(StatusCode::NO_CONTENT))
 }
 
-fn template(task: &Task, call: &Call<'_>, action: &str) -> Outcome {
+fn template(task: &Task, call: &Call<'_>, action: &str) -> HandlerResult {
     let arguments = match action {
         "response" => {
             let (step, buttons) = task.run.question()?;
@@ -276,8 +280,12 @@ fn template(task: &Task, call: &Call<'_>, action: &str) -> Outcome {
             vec![argument]
         }
         "resubmit" => {
-            let schedule = plan::argument(&task.name, &task.description, call.rules.version);
-            let asked = task.properties.iter().filter(|property| property.asked());
+            let schedule =
+                start_times::argument(&task.name, &task.description, call.options.version);
+            let asked = task
+                .properties
+                .iter()
+                .filter(|property| property.is_set_at_submit());
             std::iter::once(schedule)
                 .chain(asked.map(Property::argument))
                 .collect()
@@ -287,9 +295,9 @@ fn template(task: &Task, call: &Call<'_>, action: &str) -> Outcome {
     action::shown(call, &task.path(), action, arguments)
 }
 
-fn invoke(jp1ao: &mut Jp1ao, call: &Call<'_>, wanted: &str, action: &str) -> Outcome {
+fn invoke(jp1ao: &mut Jp1ao, call: &Call<'_>, wanted: &str, action: &str) -> HandlerResult {
     if action == "archive" {
-        call.needs_or_absent(Role::Modify)?;
+        call.require_role_or_absent(Role::Modify)?;
     }
     let task = jp1ao.task(call, wanted)?;
     task.run.allows(action)?;
@@ -320,23 +328,23 @@ fn invoke(jp1ao: &mut Jp1ao, call: &Call<'_>, wanted: &str, action: &str) -> Out
         }
     }
     task.modified = call.now;
-    jp1ao.count_news(call.now);
+    jp1ao.process_run_events(call.now);
     action::done(call, &[path])
 }
 
-/// Which button was pressed. How this is said was in no source: the one that is
-/// marked (`true`, `selected`...), or the one that alone was left.
-fn chosen(task: &Task, arguments: &[Map<String, Value>]) -> Result<usize, Problem> {
+/// Returns the pressed button. The form is undocumented: accepts the one that is marked
+/// (`true`, `selected`...) or the only one left.
+fn chosen(task: &Task, arguments: &[Map<String, Value>]) -> Result<usize, ApiError> {
     let (step, buttons) = task.run.question()?;
     let [argument] = arguments else {
-        return Err(Problem::body("exactly one ResponseInput is required"));
+        return Err(ApiError::body("exactly one ResponseInput is required"));
     };
     for (name, wanted) in [("instanceId", step.id), ("taskId", task.id)] {
         let given = argument
             .get(name)
-            .ok_or_else(|| Problem::body(format!("{name} is missing")))?;
+            .ok_or_else(|| ApiError::body(format!("{name} is missing")))?;
         if given.as_u64() != Some(wanted) && given.as_str() != Some(&wanted.to_string()) {
-            return Err(Problem::body(format!("{name} is that of another")));
+            return Err(ApiError::body(format!("{name} is that of another")));
         }
     }
     let (mut marked, mut left) = (Vec::new(), Vec::new());
@@ -348,7 +356,7 @@ fn chosen(task: &Task, arguments: &[Map<String, Value>]) -> Result<usize, Proble
         let at = number
             .and_then(|number| number.checked_sub(1))
             .filter(|at| *at < buttons.len());
-        let at = at.ok_or_else(|| Problem::body(format!("there is no {name}")))?;
+        let at = at.ok_or_else(|| ApiError::body(format!("there is no {name}")))?;
         match value {
             Value::Bool(true) => marked.push(at),
             Value::String(text) if *text == buttons[at] => left.push(at),
@@ -361,7 +369,7 @@ fn chosen(task: &Task, arguments: &[Map<String, Value>]) -> Result<usize, Proble
             Value::Bool(false) | Value::Null => {}
             Value::String(text) if text.is_empty() || text == "false" => {}
             _ => {
-                return Err(Problem::body(format!(
+                return Err(ApiError::body(format!(
                     "{name} is neither its label nor a mark"
                 )));
             }
@@ -369,57 +377,59 @@ fn chosen(task: &Task, arguments: &[Map<String, Value>]) -> Result<usize, Proble
     }
     match (&marked[..], &left[..]) {
         ([one], _) | ([], [one]) => Ok(*one),
-        _ => Err(Problem::body("no single button is marked or left")),
+        _ => Err(ApiError::body("no single button is marked or left")),
     }
 }
 
 impl Jp1ao {
-    /// A task that the caller sees.
-    fn task(&mut self, call: &Call<'_>, wanted: &str) -> Result<&mut Task, Problem> {
+    /// Returns a task that the user may see.
+    fn task(&mut self, call: &Call<'_>, wanted: &str) -> Result<&mut Task, ApiError> {
         let wanted = id(wanted)?;
         let found = self
             .tasks
             .iter_mut()
             .find(|task| task.id == wanted && call.user.sees(task.group));
-        found.ok_or(Problem::Absent)
+        found.ok_or(ApiError::Absent)
     }
 
-    /// Lets time pass until now.
-    pub(super) fn advance(&mut self, now: SystemTime, pace: Pace) {
-        if !pace.play {
+    /// Advances all tasks to `now`.
+    pub(super) fn advance(&mut self, now: SystemTime, timing: TaskTiming) {
+        if !timing.play {
             return;
         }
         for task in &mut self.tasks {
-            task.run.advance(now, pace.step);
+            task.run.advance(now, timing.step);
         }
-        self.count_news(now);
+        self.process_run_events(now);
     }
 
-    /// Tells services and schedules what became of tasks. A recurrence has its
-    /// next task as soon as the last has started; what it missed meanwhile is left out.
-    pub(super) fn count_news(&mut self, now: SystemTime) {
+    /// Passes the events of tasks to services and schedules. A recurrence gets its next
+    /// task as soon as the last one has started; starts missed in between are skipped.
+    pub(super) fn process_run_events(&mut self, now: SystemTime) {
         let mut recurring = Vec::new();
         for task in &mut self.tasks {
-            for news in task.run.take_news() {
+            for event in task.run.take_events() {
                 let service = self
                     .services
                     .iter_mut()
                     .find(|service| service.id == task.service);
                 if let Some(service) = service {
-                    service.count(news, task.run.completed);
+                    service.count(event, task.run.completed);
                 }
-                if news == News::Started && matches!(task.plan, Plan::Recurring(_)) {
+                if event == RunEvent::Started
+                    && matches!(task.start_times, StartTimes::Recurring(_))
+                {
                     recurring.push(task.schedule);
                 }
             }
         }
         for schedule in recurring {
-            self.repeat(schedule, now);
+            self.schedule_next_task(schedule, now);
         }
     }
 
-    /// Makes room for a task.
-    pub(super) fn room_for_task(&mut self, now: SystemTime) -> Result<(), Problem> {
+    /// Archives a finished task if the maximum number is reached.
+    pub(super) fn ensure_task_capacity(&mut self, now: SystemTime) -> Result<(), ApiError> {
         if self.tasks.len() < MAX_TASKS {
             return Ok(());
         }
@@ -429,8 +439,8 @@ impl Jp1ao {
             .find(|task| task.run.status.is_ended())
             .map(|task| task.id);
         let task = self
-            .take(ended.ok_or(Problem::Limit)?)
-            .ok_or(Problem::Limit)?;
+            .take(ended.ok_or(ApiError::Limit)?)
+            .ok_or(ApiError::Limit)?;
         self.remember(task, now);
         Ok(())
     }
@@ -440,7 +450,7 @@ impl Jp1ao {
         Some(self.tasks.remove(at))
     }
 
-    /// Debug tasks are forgotten, all others become histories.
+    /// Drops a debug task; turns any other into a history.
     fn remember(&mut self, task: Task, now: SystemTime) {
         if !task.is_debug() {
             let id = self.id();
@@ -448,8 +458,8 @@ impl Jp1ao {
         }
     }
 
-    fn archive(&mut self, call: &Call<'_>, task: u64) -> Outcome {
-        let task = self.take(task).ok_or(Problem::Absent)?;
+    fn archive(&mut self, call: &Call<'_>, task: u64) -> HandlerResult {
+        let task = self.take(task).ok_or(ApiError::Absent)?;
         self.remember(task, call.now);
         let histories = match self.histories.last() {
             Some(history) => vec![format!("objects/TaskHistories/{}", history.id)],
@@ -458,37 +468,38 @@ impl Jp1ao {
         action::done(call, &histories)
     }
 
-    /// Makes a service's task and its schedule (submit, resubmit).
+    /// Creates a task and its schedule for a service (submit, resubmit).
     pub(super) fn submit(
         &mut self,
         call: &Call<'_>,
         service: u64,
         mut values: Vec<Property>,
         arguments: &[Map<String, Value>],
-    ) -> Outcome {
+    ) -> HandlerResult {
         let (schedules, rest): (Vec<_>, Vec<_>) = arguments
             .iter()
             .cloned()
             .partition(|argument| argument.contains_key("scheduleType"));
         let [given] = &schedules[..] else {
-            return Err(Problem::body("exactly one Schedule is required"));
+            return Err(ApiError::body("exactly one Schedule is required"));
         };
         let name = text(given, "name", 128)?.filter(|name| !name.is_empty());
-        let name = name.ok_or_else(|| Problem::body("name is missing"))?;
+        let name = name.ok_or_else(|| ApiError::body("name is missing"))?;
         let description = text(given, "description", 1024)?.unwrap_or_default();
-        let plan = Plan::read(given)?;
+        let start_times = StartTimes::read(given)?;
         properties::fill(&mut values, &rest)?;
-        let (schedule, task) = self.plan(call, service, plan, name, description, values)?;
+        let (schedule, task) =
+            self.create_schedule(call, service, start_times, name, description, values)?;
         let (schedule, task) = (
             format!("objects/Schedules/{schedule}"),
             format!("objects/Tasks/{task}"),
         );
-        let affected = match call.rules.submitted {
+        let affected = match call.options.submitted {
             super::Jp1aoSubmitted::TaskAndSchedule => vec![task, schedule],
             super::Jp1aoSubmitted::Task => vec![task],
             super::Jp1aoSubmitted::Schedule => vec![schedule],
         };
-        let status = match call.rules.version {
+        let status = match call.options.version {
             Jp1aoVersion::V10 => StatusCode::CREATED,
             Jp1aoVersion::V11 | Jp1aoVersion::V12 => StatusCode::OK,
         };
@@ -496,17 +507,17 @@ impl Jp1ao {
     }
 }
 
-/// `FlowSteps`: of one task, which must be the only thing that is said.
-pub fn steps(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
+/// `FlowSteps` of one task, whose id must be the only parameter.
+pub fn steps(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> HandlerResult {
     get(call, rest)?;
-    let wanted = sole(call, "taskID")?;
+    let wanted = required_parameter(call, "taskID")?;
     if call
-        .ask
+        .request
         .query
         .iter()
         .any(|(name, _)| !["taskID", "alt", "page", "pageSize"].contains(&&**name))
     {
-        return Err(Problem::Query("taskID must be the only one".to_owned()));
+        return Err(ApiError::Query("taskID must be the only one".to_owned()));
     }
     let task = jp1ao.task(call, &wanted)?;
     let steps: Vec<Value> = task
@@ -518,53 +529,53 @@ pub fn steps(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
     list::page(call, steps)
 }
 
-/// `TaskLogs`: a part of a task's log, of whole lines.
-pub fn logs(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
+/// `TaskLogs`: a part of a task's log, in complete lines.
+pub fn logs(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> HandlerResult {
     get(call, rest)?;
-    call.only(&[&["alt", "taskID", "offset", "readSize", "reverse"]])?;
-    let wanted = sole(call, "taskID")?;
+    call.reject_other_parameters(&[&["alt", "taskID", "offset", "readSize", "reverse"]])?;
+    let wanted = required_parameter(call, "taskID")?;
     let size = |name: &str| match call.number(name)?.map(usize::try_from) {
         None => Ok(None),
         Some(Ok(number)) => Ok(Some(number)),
-        Some(Err(_)) => Err(Problem::Query(name.to_owned())),
+        Some(Err(_)) => Err(ApiError::Query(name.to_owned())),
     };
     let offset = size("offset")?;
-    let read_size = size("readSize")?.unwrap_or(READ_SIZE);
-    if !(1..=MAX_READ_SIZE).contains(&read_size) {
-        return Err(Problem::Query("readSize".to_owned()));
+    let read_size = size("readSize")?.unwrap_or(DEFAULT_READ_BYTES);
+    if !(1..=MAX_READ_BYTES).contains(&read_size) {
+        return Err(ApiError::Query("readSize".to_owned()));
     }
-    // A flag without a value (g.17).
-    if call.ask.parameter("reverse").is_some() {
-        return Err(Problem::Query("reverse takes no value".to_owned()));
+    // A flag without a value (docs/apis/jp1ao.md, "Quirks").
+    if call.request.parameter("reverse").is_some() {
+        return Err(ApiError::Query("reverse takes no value".to_owned()));
     }
     let task = jp1ao.task(call, &wanted)?;
     let part = task
         .run
         .log
-        .read(offset, read_size, call.ask.has("reverse"));
+        .read(offset, read_size, call.request.has("reverse"));
     Ok(ok(
         &json!({"data": [{"taskID": task.id, "taskLog": part}], "count": 1}),
     ))
 }
 
-fn get(call: &Call<'_>, rest: &[&str]) -> Result<(), Problem> {
-    match (&call.ask.method, rest) {
+fn get(call: &Call<'_>, rest: &[&str]) -> Result<(), ApiError> {
+    match (&call.request.method, rest) {
         (&Method::GET, []) => Ok(()),
-        (_, []) => Err(Problem::Method),
-        _ => Err(Problem::NoFunction),
+        (_, []) => Err(ApiError::Method),
+        _ => Err(ApiError::NoFunction),
     }
 }
 
-/// A parameter that must be there, once, and a number.
-fn sole(call: &Call<'_>, name: &str) -> Result<String, Problem> {
-    let mut given = call.ask.query.iter().filter(|(key, _)| key == name);
+/// Returns a required numeric parameter that must be the only one.
+fn required_parameter(call: &Call<'_>, name: &str) -> Result<String, ApiError> {
+    let mut given = call.request.query.iter().filter(|(key, _)| key == name);
     match (given.next(), given.next()) {
         (Some((_, value)), None) if value.parse::<u64>().is_ok() => Ok(value.clone()),
-        _ => Err(Problem::Query(format!("exactly one {name} is required"))),
+        _ => Err(ApiError::Query(format!("exactly one {name} is required"))),
     }
 }
 
-/// Whether it waits for its time.
+/// Returns whether the task waits for its start time.
 pub fn waits(task: &Task) -> bool {
     matches!(task.run.status, Status::Waiting | Status::Suspended)
 }

@@ -1,5 +1,5 @@
-//! Service templates (2.4): what services are made of, imported and exported as
-//! files.
+//! Service templates, which services are created from, with import and export as files
+//! (V12 2.4).
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -9,21 +9,23 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::access::Role;
-use super::list::{self, Kind, Shape, csv};
+use super::errors::ApiError;
+use super::list::{self, Kind, ListSchema, csv};
 use super::properties::Definition;
-use super::run::Work;
-use super::words::Problem;
-use super::{Call, Jp1ao, Jp1aoVersion, Outcome, action, archive, id, no_function, ok};
-use crate::plain::Answer;
+use super::task_run::StepKind;
+use super::{
+    Call, HandlerResult, Jp1ao, Jp1aoVersion, action, id, multipart_and_zip, no_function, ok,
+};
+use crate::message::Response;
 
-/// Templates at once.
+/// Maximum number of templates.
 const MAX_TEMPLATES: usize = 100;
-/// What all files that were imported may take.
-const MAX_FILES: usize = 64 << 20;
-/// Steps and properties of a template that is imported.
-const MAX_PARTS: usize = 100;
-/// The file within a template's file.
-const INNER: &str = "template.json";
+/// Maximum size of all imported files.
+const MAX_IMPORTED_BYTES: usize = 64 << 20;
+/// Maximum number of steps, and of properties, of an imported template.
+const MAX_STEPS_AND_PROPERTIES: usize = 100;
+/// Name of the JSON file in an exported archive.
+const TEMPLATE_FILE_NAME: &str = "template.json";
 
 const ACTIONS: &[&str] = &["delete", "export", "detailhelp", "bind"];
 
@@ -42,15 +44,15 @@ pub struct Template {
     pub state: &'static str,
     pub schedule_types: String,
     pub definitions: Vec<Arc<Definition>>,
-    /// The steps of its tasks.
-    pub flow: Vec<(String, Work)>,
-    /// Templates that are part of it.
+    /// Steps of the tasks.
+    pub flow: Vec<(String, StepKind)>,
+    /// Templates that it includes.
     pub components: Vec<u64>,
-    /// As it was imported.
+    /// Imported file.
     pub file: Option<Bytes>,
 }
 
-pub const SHAPE: Shape = Shape {
+pub const LIST_SCHEMA: ListSchema = ListSchema {
     members: &[
         ("instanceID", Kind::Long),
         ("keyName", Kind::Text),
@@ -105,7 +107,7 @@ impl Template {
             "vendorName": self.vendor,
             "tags": self.tags,
         });
-        if call.rules.version == Jp1aoVersion::V12 {
+        if call.options.version == Jp1aoVersion::V12 {
             shown["serviceSpecificationVersion"] = "1.0".into();
         }
         for (name, value) in [
@@ -146,7 +148,7 @@ impl Template {
         format!("objects/ServiceTemplates/{}", self.id)
     }
 
-    /// The property groups of its definitions (2.9.10).
+    /// Returns the property groups of its definitions (V12 2.9.10).
     pub fn groups(&self) -> Vec<Value> {
         let mut names: Vec<&str> = self
             .definitions
@@ -166,15 +168,15 @@ impl Template {
         names.iter().enumerate().map(show).collect()
     }
 
-    /// The template as a file: a zip with one JSON file.
+    /// Exports the template: a zip archive with one JSON file.
     fn file(&self) -> Option<Bytes> {
         if let Some(file) = &self.file {
             return Some(file.clone());
         }
-        let step = |(name, work): &(String, Work)| match work {
-            Work::Plain => json!({"name": name, "work": "plain"}),
-            Work::Long => json!({"name": name, "work": "long"}),
-            Work::Ask { question, buttons } => {
+        let step = |(name, work): &(String, StepKind)| match work {
+            StepKind::Plain => json!({"name": name, "work": "plain"}),
+            StepKind::Long => json!({"name": name, "work": "long"}),
+            StepKind::WaitForInput { question, buttons } => {
                 json!({"name": name, "work": "ask", "question": question, "buttons": buttons})
             }
         };
@@ -190,11 +192,11 @@ impl Template {
             "flow": self.flow.iter().map(step).collect::<Vec<_>>(),
             "properties": self.definitions.iter().map(|one| one.show()).collect::<Vec<_>>(),
         });
-        archive::zip(INNER, content.to_string().as_bytes()).map(Bytes::from)
+        multipart_and_zip::zip(TEMPLATE_FILE_NAME, content.to_string().as_bytes()).map(Bytes::from)
     }
 
     fn file_name(&self) -> String {
-        // It goes into a header: nothing but plain characters.
+        // ASCII letters and digits only, because it is sent in a header.
         let name = format!("{}_{}_{}.st", self.vendor_id, self.key, self.version);
         name.chars()
             .map(|c| {
@@ -207,7 +209,7 @@ impl Template {
             .collect()
     }
 
-    /// Reads what `file` wrote.
+    /// Parses the output of `file`.
     fn read(content: &[u8], now: SystemTime) -> Option<Self> {
         let given: Value = serde_json::from_slice(content).ok()?;
         let short =
@@ -215,9 +217,9 @@ impl Template {
         let text = |name: &str| short(&given[name]);
         let part = |step: &Value| {
             let work = match step["work"].as_str()? {
-                "plain" => Work::Plain,
-                "long" => Work::Long,
-                "ask" => Work::Ask {
+                "plain" => StepKind::Plain,
+                "long" => StepKind::Long,
+                "ask" => StepKind::WaitForInput {
                     question: short(&step["question"])?,
                     buttons: step["buttons"]
                         .as_array()
@@ -233,7 +235,7 @@ impl Template {
         let parts = |name: &str| {
             given[name]
                 .as_array()
-                .filter(|parts| parts.len() <= MAX_PARTS)
+                .filter(|parts| parts.len() <= MAX_STEPS_AND_PROPERTIES)
         };
         let kinds = text("supportedScheduleType")?;
         Some(Self {
@@ -258,7 +260,7 @@ impl Template {
         })
     }
 
-    /// A template of which only the file's name is known.
+    /// Builds a template of which only the file name is known.
     fn unread(name: &str, now: SystemTime) -> Self {
         let stem: String = name
             .rsplit_once('.')
@@ -279,7 +281,7 @@ impl Template {
             state: "release",
             schedule_types: "immediate,schedule,recurrence".to_owned(),
             definitions: Vec::new(),
-            flow: vec![("Run".to_owned(), Work::Plain)],
+            flow: vec![("Run".to_owned(), StepKind::Plain)],
             components: Vec::new(),
             file: None,
         }
@@ -287,7 +289,7 @@ impl Template {
 }
 
 impl Jp1ao {
-    /// How many templates another one is part of.
+    /// Returns the number of templates that include this one.
     fn users(&self, id: u64) -> usize {
         self.templates
             .iter()
@@ -295,7 +297,7 @@ impl Jp1ao {
             .count()
     }
 
-    /// Whether none of the same vendor and key has a later version.
+    /// Returns whether no later version of the same vendor and key exists.
     pub(super) fn is_latest(&self, template: &Template) -> bool {
         let same = |one: &&Template| one.key == template.key && one.vendor_id == template.vendor_id;
         !self
@@ -305,7 +307,7 @@ impl Jp1ao {
             .any(|one| one.version > template.version)
     }
 
-    /// The latest version of a template.
+    /// Returns the latest version of a template.
     pub(super) fn latest_of(&self, id: u64) -> Option<u64> {
         let given = self.templates.iter().find(|one| one.id == id)?;
         let same = self
@@ -316,12 +318,12 @@ impl Jp1ao {
             .map(|one| one.id)
     }
 
-    fn template(&self, wanted: &str) -> Result<usize, Problem> {
+    fn template(&self, wanted: &str) -> Result<usize, ApiError> {
         let wanted = id(wanted)?;
         self.templates
             .iter()
             .position(|one| one.id == wanted)
-            .ok_or(Problem::Absent)
+            .ok_or(ApiError::Absent)
     }
 }
 
@@ -333,19 +335,19 @@ pub fn all(jp1ao: &Jp1ao, call: &Call<'_>) -> Vec<Value> {
         .collect()
 }
 
-pub fn answer(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
-    // Not for the Submit role at all; the list's page has no 403, so that role
-    // sees nothing of them (2.4).
+pub fn handle(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> HandlerResult {
+    // Not permitted to the Submit role. The page of the list documents no 403, so the
+    // list is empty for that role (V12 2.4).
     if call.user.role < Role::Modify {
-        return match (&call.ask.method, rest) {
+        return match (&call.request.method, rest) {
             (&Method::GET, []) => {
-                list::answer(call, Vec::new(), &SHAPE, &["usingServiceTemplateID"])
+                list::handle(call, Vec::new(), &LIST_SCHEMA, &["usingServiceTemplateID"])
             }
-            (&Method::GET, [_]) | (&Method::DELETE, [_]) => Err(Problem::Forbidden),
-            _ => Err(Problem::Absent),
+            (&Method::GET, [_]) | (&Method::DELETE, [_]) => Err(ApiError::Forbidden),
+            _ => Err(ApiError::Absent),
         };
     }
-    match (&call.ask.method, rest) {
+    match (&call.request.method, rest) {
         (&Method::GET, []) => {
             let component = call.number("usingServiceTemplateID")?;
             let wanted = |one: &&Template| component.is_none_or(|id| one.components.contains(&id));
@@ -355,10 +357,10 @@ pub fn answer(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
                 .filter(wanted)
                 .map(|one| one.show(jp1ao, call))
                 .collect();
-            list::answer(call, shown, &SHAPE, &["usingServiceTemplateID"])
+            list::handle(call, shown, &LIST_SCHEMA, &["usingServiceTemplateID"])
         }
         (&Method::GET, [wanted]) => {
-            call.only(&[&["alt"]])?;
+            call.reject_other_parameters(&[&["alt"]])?;
             let at = jp1ao.template(wanted)?;
             Ok(ok(&jp1ao.templates[at].show(jp1ao, call)))
         }
@@ -381,7 +383,7 @@ pub fn answer(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
                 _ => Vec::new(),
             };
             if *action == "export" {
-                call.needs_or_absent(Role::Develop)?;
+                call.require_role_or_absent(Role::Develop)?;
             }
             action::shown(call, &template.path(), action, arguments)
         }
@@ -391,22 +393,22 @@ pub fn answer(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
             jp1ao.bind(call, at, &arguments)
         }
         (&Method::POST, [wanted, "actions", "export", "invoke"]) => {
-            call.needs_or_absent(Role::Develop)?;
+            call.require_role_or_absent(Role::Develop)?;
             if !call.accepts("application/octet-stream") {
-                return Err(Problem::NotAcceptable);
+                return Err(ApiError::NotAcceptable);
             }
             let template = &jp1ao.templates[jp1ao.template(wanted)?];
             action::no_arguments(call, "export")?;
-            let file = template.file().ok_or(Problem::Limit)?;
+            let file = template.file().ok_or(ApiError::Limit)?;
             let disposition = format!("attachment; filename=\"{}\"", template.file_name());
-            let answer = Answer::raw(StatusCode::OK, "application/octet-stream", file);
-            Ok(answer.with("content-disposition", disposition))
+            let response = Response::raw(StatusCode::OK, "application/octet-stream", file);
+            Ok(response.with_header("content-disposition", disposition))
         }
         _ => Err(no_function(rest, ACTIONS)),
     }
 }
 
-/// All six members of a service, and the properties.
+/// Builds the arguments of `bind`: six members of a service, and the properties.
 fn bind_arguments(template: &Template) -> Vec<Value> {
     let service = json!({
         "name": "",
@@ -414,7 +416,7 @@ fn bind_arguments(template: &Template) -> Vec<Value> {
         "tags": template.tags,
         "supportedScheduleType": template.schedule_types,
         "serviceState": "test",
-        "serviceGroupName": super::stock::group_name(super::stock::DEFAULT_GROUP),
+        "serviceGroupName": super::preload::group_name(super::preload::DEFAULT_GROUP),
     });
     let properties = template
         .definitions
@@ -424,56 +426,59 @@ fn bind_arguments(template: &Template) -> Vec<Value> {
     std::iter::once(service).chain(properties).collect()
 }
 
-/// The 204 says JSON all the same (g.5).
-fn delete(jp1ao: &mut Jp1ao, call: &Call<'_>, wanted: &str) -> Outcome {
-    call.only(&[&["alt"]])?;
-    call.needs(Role::Develop)?;
+/// The 204 has a JSON content type (docs/apis/jp1ao.md, "Quirks").
+fn delete(jp1ao: &mut Jp1ao, call: &Call<'_>, wanted: &str) -> HandlerResult {
+    call.reject_other_parameters(&[&["alt"]])?;
+    call.require_role(Role::Develop)?;
     if let Ok(at) = jp1ao.template(wanted) {
         let id = jp1ao.templates[at].id;
         if jp1ao.users(id) > 0 || jp1ao.services.iter().any(|one| one.template == id) {
-            return Err(Problem::InUse);
+            return Err(ApiError::InUse);
         }
         jp1ao.templates.remove(at);
     }
-    Ok(Answer::empty(StatusCode::NO_CONTENT).with("content-type", "application/json"))
+    Ok(Response::empty(StatusCode::NO_CONTENT).with_header("content-type", "application/json"))
 }
 
-/// The form, and the upload (2.4.5, 2.4.6).
-pub fn import(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> Outcome {
-    const FORM: &str = "<html><body><form method=\"post\" enctype=\"multipart/form-data\" action=\"import/invoke\">\
+/// Serves the form and the upload (V12 2.4.5, 2.4.6).
+pub fn import(jp1ao: &mut Jp1ao, call: &Call<'_>, rest: &[&str]) -> HandlerResult {
+    const IMPORT_FORM: &str = "<html><body><form method=\"post\" enctype=\"multipart/form-data\" action=\"import/invoke\">\
         <input type=\"file\" name=\"file\"/><input type=\"submit\"/></form></body></html>";
-    call.only(&[&["alt"]])?;
-    call.needs(Role::Develop)?;
-    match (&call.ask.method, rest) {
-        (&Method::GET, []) if !call.accepts("text/html") => Err(Problem::NotAcceptable),
-        (&Method::GET, []) => Ok(Answer::raw(StatusCode::OK, "text/html", FORM)),
+    call.reject_other_parameters(&[&["alt"]])?;
+    call.require_role(Role::Develop)?;
+    match (&call.request.method, rest) {
+        (&Method::GET, []) if !call.accepts("text/html") => Err(ApiError::NotAcceptable),
+        (&Method::GET, []) => Ok(Response::raw(StatusCode::OK, "text/html", IMPORT_FORM)),
         (&Method::POST, ["invoke"]) => {
-            let boundary = call.ask.header("content-type").and_then(archive::boundary);
-            let boundary = boundary.ok_or(Problem::MediaType)?;
-            let file = archive::file(&call.ask.body, boundary, "file");
-            let file = file.ok_or_else(|| Problem::body("there is no part `file` with a file"))?;
+            let boundary = call
+                .request
+                .header("content-type")
+                .and_then(multipart_and_zip::boundary);
+            let boundary = boundary.ok_or(ApiError::MediaType)?;
+            let file = multipart_and_zip::file(&call.request.body, boundary, "file");
+            let file = file.ok_or_else(|| ApiError::body("there is no part `file` with a file"))?;
             if !(file.name.ends_with(".st") || file.name.ends_with(".zip"))
-                || !archive::is_zip(file.bytes)
+                || !multipart_and_zip::is_zip(file.bytes)
             {
-                return Err(Problem::body("the file is no .st or .zip, or is corrupt"));
+                return Err(ApiError::body("the file is no .st or .zip, or is corrupt"));
             }
-            let mut template = match archive::unzip(file.bytes, INNER) {
+            let mut template = match multipart_and_zip::unzip(file.bytes, TEMPLATE_FILE_NAME) {
                 Some(content) => Template::read(content, call.now)
-                    .ok_or_else(|| Problem::body("the file is corrupt"))?,
+                    .ok_or_else(|| ApiError::body("the file is corrupt"))?,
                 None => Template::unread(&file.name, call.now),
             };
             template.file = Some(Bytes::copy_from_slice(file.bytes));
             let id = jp1ao.import(template)?;
             action::done(call, &[format!("objects/ServiceTemplates/{id}")])
         }
-        (_, [] | ["invoke"]) => Err(Problem::Method),
-        _ => Err(Problem::NoFunction),
+        (_, [] | ["invoke"]) => Err(ApiError::Method),
+        _ => Err(ApiError::NoFunction),
     }
 }
 
 impl Jp1ao {
-    /// Takes a template; the same version again replaces what was there.
-    fn import(&mut self, mut template: Template) -> Result<u64, Problem> {
+    /// Adds a template, replacing one of the same version.
+    fn import(&mut self, mut template: Template) -> Result<u64, ApiError> {
         let same = |one: &Template| {
             one.key == template.key
                 && one.vendor_id == template.vendor_id
@@ -483,8 +488,8 @@ impl Jp1ao {
         let length = |one: &Template| one.file.as_ref().map_or(0, Bytes::len);
         let kept: usize = self.templates.iter().map(length).sum();
         let full = self.templates.len() >= MAX_TEMPLATES && at.is_none();
-        if full || kept + length(&template) > MAX_FILES {
-            return Err(Problem::Limit);
+        if full || kept + length(&template) > MAX_IMPORTED_BYTES {
+            return Err(ApiError::Limit);
         }
         template.id = match at {
             Some(at) => self.templates[at].id,

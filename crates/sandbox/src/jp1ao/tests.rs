@@ -1,8 +1,8 @@
-//! JP1/AO by its REST calls, without a socket and without waiting.
+//! Tests of JP1/AO's REST calls, without a socket and with paused time.
 
 mod lists;
 mod properties;
-mod quirks;
+mod protocol;
 mod services;
 mod tasks;
 mod templates;
@@ -13,35 +13,35 @@ use axum::body::{Body, to_bytes};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use http::{HeaderMap, Request};
+use http::HeaderMap;
 use serde_json::json;
 use tower::ServiceExt;
 
 use super::*;
 use crate::{JP1AO_PASSWORD, JP1AO_USERNAME, Settings, router};
 
-/// A sandbox, and who asks it.
-struct Ao {
-    world: Arc<World>,
+/// A sandbox and a user.
+struct TestClient {
+    upstreams: Arc<Upstreams>,
     user: &'static str,
 }
 
-struct Got {
+struct TestResponse {
     status: u16,
     headers: HeaderMap,
     bytes: Bytes,
-    /// Null if the body is none, or no JSON.
+    /// Null if the body is empty or not JSON.
     body: Value,
 }
 
-impl Got {
+impl TestResponse {
     fn header(&self, name: &str) -> &str {
         self.headers
             .get(name)
             .map_or("", |value| value.to_str().unwrap())
     }
 
-    /// Members of the list.
+    /// Returns a member of every item of the list.
     fn all(&self, name: &str) -> Vec<Value> {
         assert_eq!(self.status, 200, "{}", self.body);
         self.body["data"]
@@ -53,38 +53,38 @@ impl Got {
     }
 }
 
-fn quiet() -> Settings {
+fn test_settings() -> Settings {
     Settings {
         preload: false,
         ..Settings::default()
     }
 }
 
-impl Ao {
-    /// Tasks move on, at two seconds a step; nothing ran before.
+impl TestClient {
+    /// Tasks progress at two seconds a step; no task exists at the start.
     fn new() -> Self {
-        Self::with(Jp1aoRules::default())
+        Self::with(Jp1aoOptions::default())
     }
 
-    fn with(rules: Jp1aoRules) -> Self {
+    fn with(options: Jp1aoOptions) -> Self {
         Self::of(Settings {
-            jp1ao: rules,
-            ..quiet()
+            jp1ao: options,
+            ..test_settings()
         })
     }
 
     fn of(settings: Settings) -> Self {
-        let world = World::new("http://127.0.0.1:1".to_owned(), settings);
+        let upstreams = Upstreams::new("http://127.0.0.1:1".to_owned(), settings);
         Self {
-            world: Arc::new(world),
+            upstreams: Arc::new(upstreams),
             user: JP1AO_USERNAME,
         }
     }
 
-    /// The same sandbox for somebody else.
+    /// Returns the same sandbox with another user.
     fn by(&self, user: &'static str) -> Self {
         Self {
-            world: self.world.clone(),
+            upstreams: self.upstreams.clone(),
             user,
         }
     }
@@ -102,17 +102,20 @@ impl Ao {
         path: &str,
         headers: &[(&str, &str)],
         body: impl Into<Body>,
-    ) -> Got {
-        let mut request = Request::builder().method(method).uri(path);
+    ) -> TestResponse {
+        let mut request = http::Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let request = request.body(body.into()).unwrap();
-        let response = router(self.world.clone()).oneshot(request).await.unwrap();
+        let response = router(self.upstreams.clone())
+            .oneshot(request)
+            .await
+            .unwrap();
         let (parts, body) = response.into_parts();
         let bytes = to_bytes(body, usize::MAX).await.unwrap();
         let body = serde_json::from_slice(&bytes).unwrap_or_default();
-        Got {
+        TestResponse {
             status: parts.status.as_u16(),
             headers: parts.headers,
             bytes,
@@ -121,7 +124,7 @@ impl Ao {
     }
 
     /// Calls `/Automation/v1/objects/...`, with a JSON body unless it is null.
-    async fn send(&self, method: &str, path: &str, body: Value) -> Got {
+    async fn send(&self, method: &str, path: &str, body: Value) -> TestResponse {
         let authorization = self.basic();
         let path = format!("/Automation/v1/objects/{path}");
         let text = if body.is_null() {
@@ -133,35 +136,35 @@ impl Ao {
             .await
     }
 
-    async fn get(&self, path: &str) -> Got {
+    async fn get(&self, path: &str) -> TestResponse {
         self.send("GET", path, Value::Null).await
     }
 
-    /// What is there: the body of a GET that must go well.
+    /// Returns the body of a GET, which must succeed.
     async fn read(&self, path: &str) -> Value {
         let got = self.get(path).await;
         assert_eq!(got.status, 200, "{path}: {}", got.body);
         got.body
     }
 
-    /// Fetches an action's document, edits it, and posts it.
-    async fn act(&self, path: &str, action: &str, edit: impl FnOnce(&mut Value)) -> Got {
+    /// Fetches an action's document, edits it and posts it.
+    async fn act(&self, path: &str, action: &str, edit: impl FnOnce(&mut Value)) -> TestResponse {
         let mut document = self.read(&format!("{path}/actions/{action}")).await;
-        // As a client must: by the action, not by the template.
+        // Named after the action, not the document, as a client must do.
         document["name"] = action.into();
         edit(&mut document);
         self.send("POST", &format!("{path}/actions/{action}/invoke"), document)
             .await
     }
 
-    /// Posts a document without arguments, unseen.
-    async fn invoke(&self, path: &str, action: &str) -> Got {
+    /// Posts a document without arguments, without fetching it.
+    async fn invoke(&self, path: &str, action: &str) -> TestResponse {
         let document = json!({"name": action, "href": "x", "method": "POST", "parameters": []});
         self.send("POST", &format!("{path}/actions/{action}/invoke"), document)
             .await
     }
 
-    /// Submits a service; its task.
+    /// Submits a service. Returns the task's path.
     async fn submit(&self, service: u64, edit: impl FnOnce(&mut Value)) -> String {
         let got = self
             .act(&format!("Services/{service}"), "submit", edit)
@@ -182,7 +185,7 @@ impl Ao {
     }
 }
 
-/// Lets so many steps pass.
+/// Advances the clock by a number of steps.
 async fn steps(steps: u32) {
     tokio::time::advance(Duration::from_secs(2) * steps).await;
 }

@@ -1,45 +1,56 @@
-//! Who may call: a token of the IAM, or a request signed with an access key;
-//! either way the path's project must be the caller's. `servicestage.md` (c).
+//! Authentication and authorization: a token of IAM or a request signed with an access
+//! key, for the project of the path. Source: docs/apis/servicestage.md,
+//! "Authentication".
 
 use http::{Method, StatusCode};
 
-use super::refusal::gateway;
-use crate::plain::{Answer, Ask};
+use super::errors::gateway;
+use crate::message::{Request, Response};
 use crate::{
     ACCESS_KEY, PROJECT_ID, SECRET_KEY, SECURITY_TOKEN, TEMPORARY_ACCESS_KEY, TEMPORARY_SECRET_KEY,
-    USERNAME, World, keystone, signature,
+    USERNAME, Upstreams, keystone, signature,
 };
 
-/// The longest request body that the API gateway takes (a).
-const MAX_BODY: usize = 12 << 20;
+/// Maximum size of a request body at the API gateway (docs/apis/servicestage.md,
+/// "Codes").
+const MAX_BODY_BYTES: usize = 12 << 20;
 
-/// The caller's name, if it may do this to the project.
-pub fn caller(world: &World, ask: &Ask, project: &str) -> Result<&'static str, Answer> {
-    let (user, own, may_write) = match keystone::token(world, ask) {
+/// Returns the user's name if the user may call this method in the project.
+pub fn authorize(
+    upstreams: &Upstreams,
+    request: &Request,
+    project: &str,
+) -> Result<&'static str, Response> {
+    let (user, own, may_write) = match keystone::token(upstreams, request) {
         Some(token) => (
             token.user.name(),
             token.project.map_or("", |project| project.id),
             token.may_write(),
         ),
-        None if ask.header("authorization").is_none() && ask.header("x-auth-token").is_some() => {
-            return Err(refused("decrypt token fail"));
+        None if request.header("authorization").is_none()
+            && request.header("x-auth-token").is_some() =>
+        {
+            return Err(unauthorized("decrypt token fail"));
         }
         None => {
-            verify(world, ask)?;
+            verify(upstreams, request)?;
             (USERNAME, PROJECT_ID, true)
         }
     };
     if own != project {
         return Err(forbidden("The project is not yours."));
     }
-    // A regional service's calls name the project a second time.
-    if ask.header("x-project-id").is_some_and(|id| id != project) {
+    // Calls of a regional service name the project a second time.
+    if request
+        .header("x-project-id")
+        .is_some_and(|id| id != project)
+    {
         return Err(forbidden("X-Project-Id is not the path's project."));
     }
-    if !may_write && ask.method != Method::GET {
+    if !may_write && request.method != Method::GET {
         return Err(forbidden("You may look, but not touch."));
     }
-    if ask.body.len() > MAX_BODY {
+    if request.body.len() > MAX_BODY_BYTES {
         return Err(gateway(
             StatusCode::PAYLOAD_TOO_LARGE,
             "0201",
@@ -49,34 +60,36 @@ pub fn caller(world: &World, ask: &Ask, project: &str) -> Result<&'static str, A
     Ok(user)
 }
 
-/// Whether the request is signed with the sandbox's keys; IAM takes that too.
-pub fn signed(world: &World, ask: &Ask) -> bool {
-    verify(world, ask).is_ok()
+/// Returns whether the request is signed with one of the sandbox's keys; IAM accepts
+/// this too.
+pub fn signed(upstreams: &Upstreams, request: &Request) -> bool {
+    verify(upstreams, request).is_ok()
 }
 
-fn verify(world: &World, ask: &Ask) -> Result<(), Answer> {
-    let token = ask.header("x-security-token");
-    // Temporary keys are good with their token only, and lasting ones without.
-    let (secret, lasting) = match signature::access_key(&ask.headers) {
+fn verify(upstreams: &Upstreams, request: &Request) -> Result<(), Response> {
+    let token = request.header("x-security-token");
+    // Temporary keys are valid only with their token, permanent ones only without.
+    let (secret, lasting) = match signature::access_key(&request.headers) {
         Some(ACCESS_KEY) => (SECRET_KEY, token.is_none()),
         Some(TEMPORARY_ACCESS_KEY) => (TEMPORARY_SECRET_KEY, token == Some(SECURITY_TOKEN)),
-        // Signed by nobody: checked all the same, to fail in the same way.
+        // Verified with some key, so that an unknown access key fails like a wrong
+        // signature.
         _ => (SECRET_KEY, false),
     };
     let request = signature::Request {
-        method: &ask.method,
-        target: &ask.target,
-        headers: &ask.headers,
-        body: &ask.body,
+        method: &request.method,
+        target: &request.target,
+        headers: &request.headers,
+        body: &request.body,
     };
-    match signature::verify(request, secret, Some(world.clock.now())) {
+    match signature::verify(request, secret, Some(upstreams.clock.now())) {
         Ok(()) if lasting => Ok(()),
-        // The fixtures' words; the gateway does not say what exactly was wrong.
-        _ => Err(refused("verify aksk signature fail")),
+        // Text of the fixtures; the gateway does not report the exact reason.
+        _ => Err(unauthorized("verify aksk signature fail")),
     }
 }
 
-fn refused(why: &str) -> Answer {
+fn unauthorized(why: &str) -> Response {
     gateway(
         StatusCode::UNAUTHORIZED,
         "0301",
@@ -84,6 +97,6 @@ fn refused(why: &str) -> Answer {
     )
 }
 
-fn forbidden(message: &str) -> Answer {
+fn forbidden(message: &str) -> Response {
     gateway(StatusCode::FORBIDDEN, "0302", message)
 }

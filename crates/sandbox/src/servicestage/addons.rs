@@ -1,27 +1,27 @@
-//! Add-ons of an environment. `servicestage.md` 3.2; the action is the seed's
-//! (4-servicestage-addon-action.txt).
+//! Add-ons of an environment. Source: docs/apis/servicestage.md, "AddonService";
+//! example of the action: `tests/seeds/4-servicestage-addon-action.json`.
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::body::{Kind as Is, Member, may, must, text};
+use super::body::{Kind as Type, Member, optional, required, text};
+use super::errors::{invalid, object_not_found, refusal, unknown_action, unknown_api};
 use super::jobs::{Job, Kind, Status};
-use super::refusal::{invalid, missing, no_action, no_api, refusal};
-use super::shelf::Thing;
+use super::store::Resource;
 use super::{Call, Project};
-use crate::World;
-use crate::plain::Answer;
+use crate::Upstreams;
+use crate::message::Response;
 
 const ADDON: &[Member] = &[
-    must("name", Is::Text(64)),
-    must("cce_id", Is::Text(64)),
-    may("cse_id", Is::Text(64)),
+    required("name", Type::Text(64)),
+    required("cce_id", Type::Text(64)),
+    optional("cse_id", Type::Text(64)),
 ];
-const ACTION: &[Member] = &[must("action", Is::Text(64))];
+const ACTION: &[Member] = &[required("action", Type::Text(64))];
 
-/// The only name that is documented.
-const INJECTOR: &str = "sermantInjector";
+/// The only documented name.
+const INJECTOR_NAME: &str = "sermantInjector";
 
 pub struct Addon {
     id: String,
@@ -29,26 +29,26 @@ pub struct Addon {
     name: String,
     cce_id: String,
     cse_id: Option<String>,
-    /// Its last job, which its status follows.
+    /// Last job, which determines the status.
     job: Job,
 }
 
-impl Thing for Addon {
+impl Resource for Addon {
     fn id(&self) -> &str {
         &self.id
     }
 }
 
 impl Addon {
-    /// The one that is there at the start.
-    pub fn first(id: &str, environment_id: &str) -> Self {
+    /// Builds the add-on that exists at the start.
+    pub fn preloaded(id: &str, environment_id: &str) -> Self {
         Self {
             id: id.to_owned(),
             environment_id: environment_id.to_owned(),
-            name: INJECTOR.to_owned(),
+            name: INJECTOR_NAME.to_owned(),
             cce_id: "5e0a1c7b-3d94-11ee-8f26-0255ac100b0a".to_owned(),
             cse_id: Some("a7c2e4f6-1b3d-4a5c-8e9f-0d2b4c6e8a1f".to_owned()),
-            job: Job::past("JOB7e9317bb-a63a-46f4-a026-244de2f6eac3", Kind::Operation),
+            job: Job::finished("JOB7e9317bb-a63a-46f4-a026-244de2f6eac3", Kind::Operation),
         }
     }
 
@@ -56,8 +56,8 @@ impl Addon {
         &self.job
     }
 
-    pub fn is_gone(&self, world: &World) -> bool {
-        self.job.kind() == Kind::Removal && self.job.status(world) == Status::Succeeded
+    pub fn is_deleted(&self, upstreams: &Upstreams) -> bool {
+        self.job.kind() == Kind::Removal && self.job.status(upstreams) == Status::Succeeded
     }
 
     pub fn is_in(&self, environment_id: &str) -> bool {
@@ -68,8 +68,8 @@ impl Addon {
         self.name.contains("fail")
     }
 
-    fn view(&self, world: &World) -> Value {
-        let status = match (self.job.status(world), self.job.kind()) {
+    fn view(&self, upstreams: &Upstreams) -> Value {
+        let status = match (self.job.status(upstreams), self.job.kind()) {
             (Status::Succeeded, _) => "SUCCEEDED",
             (Status::Failed, _) => "FAILED",
             (_, Kind::Provision | Kind::Build) => "INITIALIZING",
@@ -89,14 +89,14 @@ impl Addon {
     }
 }
 
-pub fn answer(
+pub fn handle(
     call: &Call<'_>,
     state: &mut Project,
     environment: &str,
     rest: &[&str],
-) -> Result<Answer, Answer> {
+) -> Result<Response, Response> {
     if state.environments.get(environment).is_none() {
-        // As in the fixture ExecuteAddonAction.json.
+        // As in the fixture `ExecuteAddonAction.json`.
         return Err(refusal(
             StatusCode::NOT_FOUND,
             "00100411",
@@ -106,24 +106,24 @@ pub fn answer(
     let Project { addons, jobs, .. } = state;
     let addon = |id: &&str| {
         let found = addons.get(id).filter(|addon| addon.is_in(environment));
-        found.ok_or_else(missing)
+        found.ok_or_else(object_not_found)
     };
     match (call.method(), rest) {
-        (&Method::GET, ["addons-metadata"]) => Ok(Answer::ok(
-            json!({"addons": [{"name": INJECTOR, "latest_version": "1.3.1.0"}]}),
+        (&Method::GET, ["addons-metadata"]) => Ok(Response::ok(
+            json!({"addons": [{"name": INJECTOR_NAME, "latest_version": "1.3.1.0"}]}),
         )),
         (&Method::GET, ["addons"]) => {
             let here = addons.iter().filter(|addon| addon.is_in(environment));
-            let views: Vec<Value> = here.map(|addon| addon.view(call.world)).collect();
-            Ok(Answer::ok(json!({"addons": views})))
+            let views: Vec<Value> = here.map(|addon| addon.view(call.upstreams)).collect();
+            Ok(Response::ok(json!({"addons": views})))
         }
         (&Method::POST, ["addons"]) => {
             let body = call.body(ADDON)?;
             let (name, cse_id) = (text(&body, "name"), text(&body, "cse_id"));
-            if name == INJECTOR && cse_id.is_empty() {
+            if name == INJECTOR_NAME && cse_id.is_empty() {
                 return Err(invalid("cse_id is missing."));
             }
-            addons.room()?;
+            addons.check_capacity()?;
             let job = jobs.submit(Kind::Provision, name.contains("fail"));
             let addon = Addon {
                 id: Uuid::new_v4().to_string(),
@@ -133,15 +133,15 @@ pub fn answer(
                 cse_id: (!cse_id.is_empty()).then(|| cse_id.to_owned()),
                 job,
             };
-            let answer = Answer::ok(json!({"job_id": addon.job.id(), "id": addon.id}));
+            let response = Response::ok(json!({"job_id": addon.job.id(), "id": addon.id}));
             addons.add(addon)?;
-            Ok(answer)
+            Ok(response)
         }
-        (&Method::GET, ["addons", id]) => Ok(Answer::ok(addon(id)?.view(call.world))),
+        (&Method::GET, ["addons", id]) => Ok(Response::ok(addon(id)?.view(call.upstreams))),
         (&Method::POST, ["addons", id, "action"]) => {
             let body = call.body(ACTION)?;
             if !matches!(text(&body, "action"), "restart" | "redeploy") {
-                return Err(no_action());
+                return Err(unknown_action());
             }
             let fails = addon(id)?.fails();
             start(state, id, Kind::Operation, fails)
@@ -151,14 +151,14 @@ pub fn answer(
             // 200 with a job, not 204.
             start(state, id, Kind::Removal, false)
         }
-        _ => Err(no_api()),
+        _ => Err(unknown_api()),
     }
 }
 
-/// A later job takes the place of the one before, done or not (b).
-fn start(state: &mut Project, id: &str, kind: Kind, fails: bool) -> Result<Answer, Answer> {
+/// Starts a job in place of the last one, even if that has not ended.
+fn start(state: &mut Project, id: &str, kind: Kind, fails: bool) -> Result<Response, Response> {
     let job = state.jobs.submit(kind, fails);
-    let answer = Answer::ok(json!({"job_id": job.id()}));
-    state.addons.get_mut(id).ok_or_else(missing)?.job = job;
-    Ok(answer)
+    let response = Response::ok(json!({"job_id": job.id()}));
+    state.addons.get_mut(id).ok_or_else(object_not_found)?.job = job;
+    Ok(response)
 }

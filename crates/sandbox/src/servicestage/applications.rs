@@ -1,53 +1,64 @@
-//! Applications and their configuration. `servicestage.md` 3.3.
+//! Applications and their configurations. Source: docs/apis/servicestage.md,
+//! "ApplicationService".
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::body::{Kind as Is, Member, Object, fill, in_name, may, member, must, text};
-use super::refusal::{bad, deployed, invalid, missing, no_action, no_api, refusal};
-use super::shelf::page;
+use super::body::{
+    Kind as Type, Member, Object, fill, is_name_char, member, optional, required, text,
+};
+use super::errors::{
+    bad_value, has_components, invalid, object_not_found, refusal, unknown_action, unknown_api,
+};
+use super::store::page;
 use super::{Call, Project, components};
-use crate::plain::Answer;
+use crate::message::Response;
 use crate::{APPLICATION_ID, USERNAME};
 
-const NEW: &[Member] = &[
-    must("name", Is::Name(in_name)),
-    may("description", Is::Text(128)),
-    may("enterprise_project_id", Is::Text(64)),
-    may("labels", Is::Labels),
+const CREATE_BODY: &[Member] = &[
+    required("name", Type::Name(is_name_char)),
+    optional("description", Type::Text(128)),
+    optional("enterprise_project_id", Type::Text(64)),
+    optional("labels", Type::Labels),
 ];
-const CHANGED: &[Member] = &[
-    may("name", Is::Name(in_name)),
-    may("description", Is::Text(128)),
-    may("enterprise_project_id", Is::Text(64)),
-    may("labels", Is::Labels),
+const UPDATE_BODY: &[Member] = &[
+    optional("name", Type::Name(is_name_char)),
+    optional("description", Type::Text(128)),
+    optional("enterprise_project_id", Type::Text(64)),
+    optional("labels", Type::Labels),
 ];
 const CONFIGURATION: &[Member] = &[
-    must("environment_id", Is::Text(64)),
-    must(
+    required("environment_id", Type::Text(64)),
+    required(
         "configuration",
-        Is::Object(&[
-            must(
+        Type::Object(&[
+            required(
                 "env",
-                Is::List(&[must("name", Is::Text(64)), may("value", Is::Text(2048))]),
+                Type::List(&[
+                    required("name", Type::Text(64)),
+                    optional("value", Type::Text(2048)),
+                ]),
             ),
-            may("assign_strategy", Is::Flag),
+            optional("assign_strategy", Type::Flag),
         ]),
     ),
 ];
 const ACTION: &[Member] = &[
-    must("action", Is::Text(64)),
-    must(
+    required("action", Type::Text(64)),
+    required(
         "parameters",
-        Is::Object(&[must("components", Is::List(&[must("id", Is::Text(64))]))]),
+        Type::Object(&[required(
+            "components",
+            Type::List(&[required("id", Type::Text(64))]),
+        )]),
     ),
 ];
 
-/// Configurations of a project: a limit of ours.
+/// Maximum number of configurations of a project; the sandbox's own limit.
 const MAX_CONFIGURATIONS: usize = 1000;
 
-/// The application that is there at the start.
-pub fn first(project: &str, now: i64) -> Object {
+/// Builds the application that exists at the start.
+pub fn preloaded(project: &str, now: i64) -> Object {
     let mut first = Object::new();
     fill(
         &mut first,
@@ -66,50 +77,53 @@ pub fn first(project: &str, now: i64) -> Object {
     first
 }
 
-pub fn answer(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Answer, Answer> {
+pub fn handle(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Response, Response> {
     if let [id, ..] = rest {
-        state.applications.get(id).ok_or_else(missing)?;
+        state.applications.get(id).ok_or_else(object_not_found)?;
     }
     match (call.method(), rest) {
         (&Method::POST, []) => {
-            let mut body = call.body(NEW)?;
-            unused(state, text(&body, "name"), "")?;
+            let mut body = call.body(CREATE_BODY)?;
+            check_name_unused(state, text(&body, "name"), "")?;
             fill(
                 &mut body,
                 json!({"description": "", "enterprise_project_id": "0", "labels": []}),
             );
             call.stamp(&mut body);
-            // A creation's answer has no component_count.
-            let answer = Answer::ok(Value::Object(body.clone()));
+            // The response to a creation has no `component_count`.
+            let response = Response::ok(Value::Object(body.clone()));
             state.applications.add(body)?;
-            Ok(answer)
+            Ok(response)
         }
         (&Method::GET, []) => {
             let applications = state.applications.iter();
             let views = applications.map(|a| view(state, a)).collect();
-            page(call.ask, "applications", views)
+            page(call.request, "applications", views)
         }
         (&Method::GET, [id]) => {
-            let application = state.applications.get(id).ok_or_else(missing)?;
-            Ok(Answer::ok(view(state, application)))
+            let application = state.applications.get(id).ok_or_else(object_not_found)?;
+            Ok(Response::ok(view(state, application)))
         }
         (&Method::PUT, [id]) => {
-            let body = call.body(CHANGED)?;
-            unused(state, text(&body, "name"), id)?;
-            let application = state.applications.get_mut(id).ok_or_else(missing)?;
-            call.change(application, body);
+            let body = call.body(UPDATE_BODY)?;
+            check_name_unused(state, text(&body, "name"), id)?;
+            let application = state
+                .applications
+                .get_mut(id)
+                .ok_or_else(object_not_found)?;
+            call.merge_body(application, body);
             let application = application.clone();
-            Ok(Answer::ok(view(state, &application)))
+            Ok(Response::ok(view(state, &application)))
         }
         (&Method::DELETE, [id]) => {
             if state.components.iter().any(|c| c.application_id() == *id) {
-                return Err(deployed());
+                return Err(has_components());
             }
             state.applications.remove(id);
             state
                 .configurations
                 .retain(|(application, _), _| application != id);
-            Ok(Answer::empty(StatusCode::NO_CONTENT))
+            Ok(Response::empty(StatusCode::NO_CONTENT))
         }
         (&Method::GET, [id, "configuration"]) => show_configuration(call, state, id),
         (&Method::PUT, [id, "configuration"]) => {
@@ -119,7 +133,8 @@ pub fn answer(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Ans
                 return Err(no_environment());
             }
             let configuration = body.get("configuration").cloned().unwrap_or_default();
-            // One object, where GET has a list (Q5).
+            // One object, while GET returns a list (docs/apis/servicestage.md,
+            // "Quirks").
             let view = configured(id, &environment, &configuration);
             let key = ((*id).to_owned(), environment);
             let is_new = !state.configurations.contains_key(&key);
@@ -127,21 +142,21 @@ pub fn answer(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Ans
                 return Err(invalid("There are too many configurations."));
             }
             state.configurations.insert(key, configuration);
-            Ok(Answer::ok(view))
+            Ok(Response::ok(view))
         }
         (&Method::DELETE, [id, "configuration"]) => {
-            let environment = call.ask.parameter("environment_id");
+            let environment = call.request.parameter("environment_id");
             let environment = environment.ok_or_else(|| invalid("environment_id is missing."))?;
             let key = ((*id).to_owned(), environment.to_owned());
             state.configurations.remove(&key);
-            // As observed, also where nothing was configured.
-            Ok(Answer::empty(StatusCode::NO_CONTENT))
+            // As observed, even if nothing was configured.
+            Ok(Response::empty(StatusCode::NO_CONTENT))
         }
         (&Method::POST, [id, "action"]) => {
             let body = call.body(ACTION)?;
             let action = text(&body, "action");
             if !matches!(action, "start" | "stop" | "restart") {
-                return Err(no_action());
+                return Err(unknown_action());
             }
             let ids: Vec<&str> = member(&body, "parameters")["components"]
                 .as_array()
@@ -150,15 +165,15 @@ pub fn answer(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Ans
                 .filter_map(|component| component["id"].as_str())
                 .collect();
             components::act_on_all(call, state, id, &ids, action)?;
-            Ok(Answer::empty(StatusCode::NO_CONTENT))
+            Ok(Response::empty(StatusCode::NO_CONTENT))
         }
-        _ => Err(no_api()),
+        _ => Err(unknown_api()),
     }
 }
 
-/// All of the application, or that of `environment_id`.
-fn show_configuration(call: &Call<'_>, state: &Project, id: &str) -> Result<Answer, Answer> {
-    let wanted = call.ask.parameter("environment_id");
+/// Returns all configurations of the application, or that of `environment_id`.
+fn show_configuration(call: &Call<'_>, state: &Project, id: &str) -> Result<Response, Response> {
+    let wanted = call.request.parameter("environment_id");
     if wanted.is_some_and(|wanted| state.environments.get(wanted).is_none()) {
         return Err(no_environment());
     }
@@ -177,7 +192,7 @@ fn show_configuration(call: &Call<'_>, state: &Project, id: &str) -> Result<Answ
             "00100401",
             "The configuration does not exist.",
         )),
-        false => Ok(Answer::ok(json!({"configuration": list}))),
+        false => Ok(Response::ok(json!({"configuration": list}))),
     }
 }
 
@@ -197,18 +212,19 @@ fn view(state: &Project, application: &Object) -> Value {
     Value::Object(view)
 }
 
-/// Fails where another application than `own` has the name.
-fn unused(state: &Project, name: &str, own: &str) -> Result<(), Answer> {
+/// Fails if an application other than `own` has the name.
+fn check_name_unused(state: &Project, name: &str, own: &str) -> Result<(), Response> {
     let named = |application: &Object| text(application, "name") == name;
     let mut others = state.applications.iter().filter(|a| text(a, "id") != own);
     match others.any(named) {
-        true => Err(bad("00100458", "The application name is in use.")),
+        true => Err(bad_value("00100458", "The application name is in use.")),
         false => Ok(()),
     }
 }
 
-/// A missing environment is 404 here, as another official client saw it (3.3).
-fn no_environment() -> Answer {
+/// A missing environment is 404 here, as seen by another official client
+/// (docs/apis/servicestage.md, "ApplicationService").
+fn no_environment() -> Response {
     refusal(
         StatusCode::NOT_FOUND,
         "00100411",

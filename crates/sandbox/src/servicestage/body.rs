@@ -1,18 +1,19 @@
-//! Request bodies, checked against tables of members.
+//! Validation of request bodies with tables of members.
 //!
-//! Members that no table names are left out, as unknown ones are by the service;
-//! what is inside a member is kept as it is.
+//! Members that no table names are dropped, as the service does with unknown ones; the
+//! content of a member is kept unchanged.
 
 use serde_json::Value;
 
-use super::refusal::invalid;
-use crate::plain::Answer;
+use super::errors::invalid;
+use crate::message::Response;
 
 /// A JSON object.
 pub type Object = serde_json::Map<String, Value>;
 
-/// The longest body that is read: what the sandbox keeps of one thing. Ours.
-const MAX_BODY: usize = 64 << 10;
+/// Maximum size of a body, which bounds the memory of a resource; the sandbox's own
+/// limit.
+const MAX_BODY_BYTES: usize = 64 << 10;
 
 /// A member of a body.
 #[derive(Clone, Copy)]
@@ -22,15 +23,15 @@ pub struct Member {
     required: bool,
 }
 
-/// What a member may be.
+/// Type of a member.
 #[derive(Clone, Copy)]
 pub enum Kind {
-    /// A string of at most so many characters.
+    /// A string with a maximum number of characters.
     Text(usize),
-    /// A string of 1 to 64 characters, each of which may be in a name.
+    /// A string of 1 to 64 characters, all of which satisfy the function.
     Name(fn(char) -> bool),
-    /// `^([0-9]+)(.[0-9]+){2,3}$`, at most 64 characters; the dot is any character
-    /// (Q16).
+    /// `^([0-9]+)(.[0-9]+){2,3}$`, at most 64 characters. The dot matches any character
+    /// (docs/apis/servicestage.md, "Quirks").
     Version,
     /// One of these strings.
     OneOf(&'static [&'static str]),
@@ -43,13 +44,14 @@ pub enum Kind {
     List(&'static [Member]),
     /// A list of strings.
     Texts,
-    /// At most 20 pairs; key 1 to 36 characters, value 2 to 43 (section 1).
+    /// At most 20 pairs; key 1 to 36 characters, value 2 to 43
+    /// (docs/apis/servicestage.md, "Common rules").
     Labels,
     Any,
 }
 
-/// A member that must be there, and not empty if it is a string.
-pub const fn must(name: &'static str, kind: Kind) -> Member {
+/// Declares a required member; a string must not be empty.
+pub const fn required(name: &'static str, kind: Kind) -> Member {
     Member {
         name,
         kind,
@@ -57,8 +59,8 @@ pub const fn must(name: &'static str, kind: Kind) -> Member {
     }
 }
 
-/// A member that may be there; null is absent.
-pub const fn may(name: &'static str, kind: Kind) -> Member {
+/// Declares an optional member; null is absent.
+pub const fn optional(name: &'static str, kind: Kind) -> Member {
     Member {
         name,
         kind,
@@ -66,24 +68,24 @@ pub const fn may(name: &'static str, kind: Kind) -> Member {
     }
 }
 
-/// The names of environments: the published pattern (section 1).
-pub fn in_environment_name(c: char) -> bool {
+/// Characters of the names of environments (docs/apis/servicestage.md, "Common rules").
+pub fn is_environment_name_char(c: char) -> bool {
     c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'
 }
 
-/// The names of components.
-pub fn in_component_name(c: char) -> bool {
-    in_environment_name(c) || c == '_'
+/// Characters of the names of components.
+pub fn is_component_name_char(c: char) -> bool {
+    is_environment_name_char(c) || c == '_'
 }
 
-/// The names of applications, and of most other things.
-pub fn in_name(c: char) -> bool {
+/// Characters of the names of applications and most other resources.
+pub fn is_name_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '-' | '_')
 }
 
-/// The members of the body that the table names.
-pub fn read(body: &[u8], members: &[Member]) -> Result<Object, Answer> {
-    if body.len() > MAX_BODY {
+/// Returns the members of the body that the table names.
+pub fn read(body: &[u8], members: &[Member]) -> Result<Object, Response> {
+    if body.len() > MAX_BODY_BYTES {
         return Err(invalid(
             "The body is longer than the 64 KiB that the sandbox keeps.",
         ));
@@ -100,7 +102,7 @@ pub fn read(body: &[u8], members: &[Member]) -> Result<Object, Answer> {
     Ok(known)
 }
 
-/// Gives members that are not there their defaults.
+/// Sets defaults for missing members.
 pub fn fill(body: &mut Object, defaults: Value) {
     if let Value::Object(defaults) = defaults {
         for (name, value) in defaults {
@@ -109,17 +111,17 @@ pub fn fill(body: &mut Object, defaults: Value) {
     }
 }
 
-/// The text of a member; empty where there is none.
+/// Returns the text of a member, or an empty string.
 pub fn text<'a>(object: &'a Object, name: &str) -> &'a str {
     object.get(name).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// A member; null where there is none.
+/// Returns a member, or null.
 pub fn member<'a>(object: &'a Object, name: &str) -> &'a Value {
     object.get(name).unwrap_or(&Value::Null)
 }
 
-/// The strings in a member that is a list.
+/// Returns the strings of a list member.
 pub fn texts(object: &Object, name: &str) -> Vec<String> {
     let list = object.get(name).and_then(Value::as_array);
     list.into_iter()
@@ -129,7 +131,7 @@ pub fn texts(object: &Object, name: &str) -> Vec<String> {
         .collect()
 }
 
-fn check(object: &Object, members: &[Member], place: &str) -> Result<(), Answer> {
+fn check(object: &Object, members: &[Member], place: &str) -> Result<(), Response> {
     for member in members {
         let path = format!("{place}{}", member.name);
         match object.get(member.name).filter(|value| !value.is_null()) {
@@ -144,7 +146,7 @@ fn check(object: &Object, members: &[Member], place: &str) -> Result<(), Answer>
     Ok(())
 }
 
-fn check_value(value: &Value, kind: Kind, path: &str) -> Result<(), Answer> {
+fn check_value(value: &Value, kind: Kind, path: &str) -> Result<(), Response> {
     let text = value.as_str();
     let (good, must_be) = match kind {
         Kind::Text(max) => (
@@ -217,7 +219,7 @@ fn is_labels(value: &Value) -> bool {
 fn is_version(text: &str) -> bool {
     let runs: Vec<&str> = text.split(|c: char| !c.is_ascii_digit()).collect();
     let separators = runs.len() - 1;
-    // Since the dot is any character, digits between digits can be it too.
+    // Because the dot matches any character, a digit between digits can be a separator.
     let hidden: usize = runs.iter().map(|run| run.len().saturating_sub(1) / 2).sum();
     let apart = runs.iter().all(|run| !run.is_empty());
     apart && separators <= 3 && separators + hidden >= 2 && text.len() <= 64
@@ -251,16 +253,16 @@ mod tests {
     #[test]
     fn bodies() {
         const TABLE: &[Member] = &[
-            must("name", Kind::Name(in_environment_name)),
-            may("description", Kind::Text(3)),
-            may("labels", Kind::Labels),
-            may("replica", Kind::Integer),
-            may(
+            required("name", Kind::Name(is_environment_name_char)),
+            optional("description", Kind::Text(3)),
+            optional("labels", Kind::Labels),
+            optional("replica", Kind::Integer),
+            optional(
                 "source",
-                Kind::Object(&[must("kind", Kind::OneOf(&["image", "code"]))]),
+                Kind::Object(&[required("kind", Kind::OneOf(&["image", "code"]))]),
             ),
-            may("list", Kind::List(&[must("id", Kind::Text(9))])),
-            may("ids", Kind::Texts),
+            optional("list", Kind::List(&[required("id", Kind::Text(9))])),
+            optional("ids", Kind::Texts),
         ];
         for (body, want) in [
             (json!({"name": "a-1", "other": 1}), None),
@@ -322,15 +324,15 @@ mod tests {
             let got = read(body.to_string().as_bytes(), TABLE);
             match (got, want) {
                 (Ok(known), None) => assert!(!known.contains_key("other"), "{body}"),
-                (Err(refused), Some(want)) => {
-                    let said = refused.body.unwrap();
+                (Err(unauthorized), Some(want)) => {
+                    let said = unauthorized.body.unwrap();
                     let said = said["error_message"].as_str().unwrap();
                     assert!(said.starts_with(want), "{body}: {said}");
                 }
                 (got, want) => panic!("{body}: {got:?}, wanted {want:?}"),
             }
         }
-        let long = format!("{{\"name\":\"{}\"}}", "a".repeat(MAX_BODY));
+        let long = format!("{{\"name\":\"{}\"}}", "a".repeat(MAX_BODY_BYTES));
         assert!(read(long.as_bytes(), TABLE).is_err());
         let deep = "[".repeat(1000);
         assert!(read(deep.as_bytes(), TABLE).is_err());

@@ -1,4 +1,5 @@
-//! Config groups, configs and what these were before. `servicestage.md` 3.7.
+//! Config groups, configs and config histories. Source: docs/apis/servicestage.md,
+//! "ConfigurationService".
 
 use std::collections::VecDeque;
 
@@ -6,65 +7,65 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::body::{Kind as Is, Member, Object, fill, may, member, must, text};
-use super::refusal::{absent, invalid, no_api};
-use super::shelf::{Thing, matches, page};
+use super::body::{Kind as Type, Member, Object, fill, member, optional, required, text};
+use super::errors::{invalid, resource_not_found, unknown_api};
+use super::store::{Resource, matches, page};
 use super::{Call, Project};
-use crate::plain::Answer;
+use crate::message::Response;
 
 const GROUP: &[Member] = &[
-    must("name", Is::Text(64)),
-    may("description", Is::Text(256)),
-    may("enterprise_project_id", Is::Text(64)),
-    may("labels", Is::Labels),
+    required("name", Type::Text(64)),
+    optional("description", Type::Text(256)),
+    optional("enterprise_project_id", Type::Text(64)),
+    optional("labels", Type::Labels),
 ];
-const ENCRYPTION: &[Member] = &[must("key_id", Is::Text(64))];
-const TYPES: Is = Is::OneOf(&["yaml", "properties"]);
-const NEW: &[Member] = &[
-    must("config_group_id", Is::Text(64)),
-    must("name", Is::Text(64)),
-    must("content", Is::Text(usize::MAX)),
-    must("type", TYPES),
-    must("sensitive", Is::Flag),
-    may("description", Is::Text(128)),
-    may("config_encryption", Is::Object(ENCRYPTION)),
+const ENCRYPTION: &[Member] = &[required("key_id", Type::Text(64))];
+const TYPES: Type = Type::OneOf(&["yaml", "properties"]);
+const CREATE_BODY: &[Member] = &[
+    required("config_group_id", Type::Text(64)),
+    required("name", Type::Text(64)),
+    required("content", Type::Text(usize::MAX)),
+    required("type", TYPES),
+    required("sensitive", Type::Flag),
+    optional("description", Type::Text(128)),
+    optional("config_encryption", Type::Object(ENCRYPTION)),
 ];
-const CHANGED: &[Member] = &[
-    must("config_group_id", Is::Text(64)),
-    may("name", Is::Text(64)),
-    must("content", Is::Text(usize::MAX)),
-    must("type", TYPES),
-    may("sensitive", Is::Flag),
-    may("description", Is::Text(128)),
-    may("config_encryption", Is::Object(ENCRYPTION)),
+const UPDATE_BODY: &[Member] = &[
+    required("config_group_id", Type::Text(64)),
+    optional("name", Type::Text(64)),
+    required("content", Type::Text(usize::MAX)),
+    required("type", TYPES),
+    optional("sensitive", Type::Flag),
+    optional("description", Type::Text(128)),
+    optional("config_encryption", Type::Object(ENCRYPTION)),
 ];
 
-/// How many earlier versions of a config are kept: a limit of ours.
+/// Maximum number of earlier versions of a config; the sandbox's own limit.
 const MAX_HISTORIES: usize = 20;
 
 pub struct Config {
     view: Object,
-    /// How often it was changed, and one.
+    /// Number of changes plus one.
     version: u32,
     /// Oldest first.
     histories: VecDeque<Object>,
 }
 
-impl Thing for Config {
+impl Resource for Config {
     fn id(&self) -> &str {
         self.view.id()
     }
 }
 
-pub fn answer(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Answer, Answer> {
+pub fn handle(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Response, Response> {
     match rest {
         ["config-groups", rest @ ..] => groups(call, state, rest),
         ["configs", rest @ ..] => configs(call, state, rest),
-        _ => Err(no_api()),
+        _ => Err(unknown_api()),
     }
 }
 
-fn groups(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Answer, Answer> {
+fn groups(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Response, Response> {
     let groups = &mut state.config_groups;
     match (call.method(), rest) {
         (&Method::POST, []) => {
@@ -75,35 +76,37 @@ fn groups(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Answer,
             );
             call.stamp(&mut body);
             body.remove("update_time");
-            // The answer to a creation is shorter than a look.
+            // The response to a creation has fewer members than a read.
             let mut short = body.clone();
             short.remove("enterprise_project_id");
             short.remove("labels");
             groups.add(body)?;
-            Ok(Answer::ok(Value::Object(short)))
+            Ok(Response::ok(Value::Object(short)))
         }
         (&Method::GET, []) => {
             let wanted = groups
                 .iter()
-                .filter(|group| matches(call.ask, "name", text(group, "name")));
-            page(call.ask, "config_groups", wanted.map(object).collect())
+                .filter(|group| matches(call.request, "name", text(group, "name")));
+            page(call.request, "config_groups", wanted.map(object).collect())
         }
-        (&Method::GET, [id]) => Ok(Answer::ok(object(groups.get(id).ok_or_else(absent)?))),
+        (&Method::GET, [id]) => Ok(Response::ok(object(
+            groups.get(id).ok_or_else(resource_not_found)?,
+        ))),
         (&Method::DELETE, [id]) => {
             groups.remove(id);
-            let within = |config: &Config| text(&config.view, "config_group_id") == *id;
-            state.configs.retain(|config| !within(config));
-            // As observed, also for a group that is not there; the docs have 204.
-            Ok(Answer::empty(StatusCode::OK))
+            let handle_application = |config: &Config| text(&config.view, "config_group_id") == *id;
+            state.configs.retain(|config| !handle_application(config));
+            // As observed, even for a missing group; the documentation says 204.
+            Ok(Response::empty(StatusCode::OK))
         }
-        _ => Err(no_api()),
+        _ => Err(unknown_api()),
     }
 }
 
-fn configs(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Answer, Answer> {
+fn configs(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Response, Response> {
     match (call.method(), rest) {
         (&Method::POST, []) => {
-            let mut body = call.body(NEW)?;
+            let mut body = call.body(CREATE_BODY)?;
             in_group(state, &body)?;
             fill(
                 &mut body,
@@ -111,73 +114,78 @@ fn configs(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Answer
             );
             body.remove("config_encryption");
             call.stamp(&mut body);
-            let answer = Answer::ok(Value::Object(body.clone()));
+            let response = Response::ok(Value::Object(body.clone()));
             state.configs.add(Config {
                 view: body,
                 version: 1,
                 histories: VecDeque::new(),
             })?;
-            Ok(answer)
+            Ok(response)
         }
         (&Method::GET, []) => {
-            let group = call.ask.parameter("config_group_id");
-            // No component is bound to a config here: no call binds one.
-            let bound = call.ask.parameter("component_id").is_none();
+            let group = call.request.parameter("config_group_id");
+            // Configs are never bound to a component, because no call does that.
+            let bound = call.request.parameter("component_id").is_none();
             let wanted = |config: &&Config| {
                 bound
-                    && matches(call.ask, "name", text(&config.view, "name"))
+                    && matches(call.request, "name", text(&config.view, "name"))
                     && group.is_none_or(|group| group == text(&config.view, "config_group_id"))
             };
             let configs = state.configs.iter().filter(wanted);
             let views = configs.map(|config| object(&config.view)).collect();
-            page(call.ask, "configs", views)
+            page(call.request, "configs", views)
         }
         (&Method::GET, [id]) => {
-            let config = state.configs.get(id).ok_or_else(absent)?;
-            Ok(Answer::ok(object(&config.view)))
+            let config = state.configs.get(id).ok_or_else(resource_not_found)?;
+            Ok(Response::ok(object(&config.view)))
         }
         (&Method::PUT, [id]) => {
-            state.configs.get(id).ok_or_else(absent)?;
-            let mut body = call.body(CHANGED)?;
+            state.configs.get(id).ok_or_else(resource_not_found)?;
+            let mut body = call.body(UPDATE_BODY)?;
             in_group(state, &body)?;
             body.remove("config_encryption");
-            let config = state.configs.get_mut(id).ok_or_else(absent)?;
-            config.remember();
+            let config = state.configs.get_mut(id).ok_or_else(resource_not_found)?;
+            config.save_history();
             config.version = config.version.saturating_add(1);
             body.insert("version".into(), json!(format!("v{}", config.version)));
-            call.change(&mut config.view, body);
-            Ok(Answer::ok(object(&config.view)))
+            call.merge_body(&mut config.view, body);
+            Ok(Response::ok(object(&config.view)))
         }
         (&Method::DELETE, [id]) => {
-            state.configs.remove(id).ok_or_else(absent)?;
-            Ok(Answer::empty(StatusCode::NO_CONTENT))
+            state.configs.remove(id).ok_or_else(resource_not_found)?;
+            Ok(Response::empty(StatusCode::NO_CONTENT))
         }
         (&Method::GET, [id, "histories"]) => {
-            let histories = &state.configs.get(id).ok_or_else(absent)?.histories;
+            let histories = &state
+                .configs
+                .get(id)
+                .ok_or_else(resource_not_found)?
+                .histories;
             let newest_first: Vec<&Object> = histories.iter().rev().collect();
-            Ok(Answer::ok(
+            Ok(Response::ok(
                 json!({"count": histories.len(), "histories": newest_first}),
             ))
         }
         (&Method::GET, [id, "histories", history]) => {
-            let config = state.configs.get(id).ok_or_else(absent)?;
-            let at = config.find(history).ok_or_else(absent)?;
-            Ok(Answer::ok(object(&config.histories[at])))
+            let config = state.configs.get(id).ok_or_else(resource_not_found)?;
+            let at = config.find(history).ok_or_else(resource_not_found)?;
+            Ok(Response::ok(object(&config.histories[at])))
         }
         (&Method::DELETE, [id, "histories", history]) => {
-            let config = state.configs.get_mut(id).ok_or_else(absent)?;
-            let at = config.find(history).ok_or_else(absent)?;
+            let config = state.configs.get_mut(id).ok_or_else(resource_not_found)?;
+            let at = config.find(history).ok_or_else(resource_not_found)?;
             config.histories.remove(at);
-            Ok(Answer::empty(StatusCode::NO_CONTENT))
+            Ok(Response::empty(StatusCode::NO_CONTENT))
         }
-        _ => Err(no_api()),
+        _ => Err(unknown_api()),
     }
 }
 
 impl Config {
-    /// Keeps what the config is now; the oldest version may go.
-    fn remember(&mut self) {
-        // The group is `group_id` here.
+    /// Adds the current version to the history. Drops the oldest version if there are
+    /// too many.
+    fn save_history(&mut self) {
+        // The group is called `group_id` here.
         let of = |name: &str| member(&self.view, name);
         let mut past = Object::new();
         fill(
@@ -209,7 +217,7 @@ impl Config {
     }
 }
 
-fn in_group(state: &Project, body: &Object) -> Result<(), Answer> {
+fn in_group(state: &Project, body: &Object) -> Result<(), Response> {
     match state.config_groups.get(text(body, "config_group_id")) {
         Some(_) => Ok(()),
         None => Err(invalid("config_group_id is not that of a config group.")),

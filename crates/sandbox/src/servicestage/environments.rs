@@ -1,42 +1,45 @@
-//! Environments and their resources. `servicestage.md` 3.1.
+//! Environments and their resources. Source: docs/apis/servicestage.md,
+//! "EnvironmentService".
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::body::{Kind as Is, Member, Object, fill, in_environment_name, may, member, must, text};
+use super::body::{
+    Kind as Type, Member, Object, fill, is_environment_name_char, member, optional, required, text,
+};
+use super::errors::{bad_value, has_components, invalid, object_not_found, unknown_api};
 use super::jobs::Kind;
-use super::refusal::{bad, deployed, invalid, missing, no_api};
-use super::shelf::{matches, page};
+use super::store::{matches, page};
 use super::{Call, Project};
-use crate::plain::Answer;
+use crate::message::Response;
 
-const NEW: &[Member] = &[
-    must("name", Is::Name(in_environment_name)),
-    may("description", Is::Text(128)),
-    may("enterprise_project_id", Is::Text(64)),
-    must("vpc_id", Is::Text(64)),
-    may(
+const CREATE_BODY: &[Member] = &[
+    required("name", Type::Name(is_environment_name_char)),
+    optional("description", Type::Text(128)),
+    optional("enterprise_project_id", Type::Text(64)),
+    required("vpc_id", Type::Text(64)),
+    optional(
         "deploy_mode",
-        Is::OneOf(&["container", "virtualmachine", "mixed"]),
+        Type::OneOf(&["container", "virtualmachine", "mixed"]),
     ),
-    may("labels", Is::Labels),
+    optional("labels", Type::Labels),
 ];
-const CHANGED: &[Member] = &[
-    must("name", Is::Name(in_environment_name)),
-    may("description", Is::Text(128)),
-    may("labels", Is::Labels),
+const UPDATE_BODY: &[Member] = &[
+    required("name", Type::Name(is_environment_name_char)),
+    optional("description", Type::Text(128)),
+    optional("labels", Type::Labels),
 ];
-const RESOURCES: &[Member] = &[must(
+const RESOURCES: &[Member] = &[required(
     "resources",
-    Is::List(&[
-        must("id", Is::Text(64)),
-        must("type", Is::Text(64)),
-        may("name", Is::Text(64)),
+    Type::List(&[
+        required("id", Type::Text(64)),
+        required("type", Type::Text(64)),
+        optional("name", Type::Text(64)),
     ]),
 )];
 
-/// What the cloud beside ServiceStage has: type, id, name. Those of the fixtures.
-const CLOUD: [(&str, &str, &str); 6] = [
+/// Cloud resources outside ServiceStage: type, id, name. As in the fixtures.
+const CLOUD_RESOURCES: [(&str, &str, &str); 6] = [
     ("vpc", VPC_ID, "vpc-prod"),
     ("cce", "5e0a1c7b-3d94-11ee-8f26-0255ac100b0a", "cce-prod"),
     ("cse", "a7c2e4f6-1b3d-4a5c-8e9f-0d2b4c6e8a1f", "cse-prod"),
@@ -46,8 +49,8 @@ const CLOUD: [(&str, &str, &str); 6] = [
 ];
 const VPC_ID: &str = "081c539d-ed09-43b0-9d2b-6f7a8c1e2d34";
 
-/// The environment that is there at the start.
-pub fn first(id: &str, project: &str, now: i64) -> Object {
+/// Builds the environment that exists at the start.
+pub fn preloaded(id: &str, project: &str, now: i64) -> Object {
     let resources: Vec<Value> = cloud(|kind| matches!(kind, "vpc" | "cce" | "cse"));
     let mut first = Object::new();
     fill(
@@ -70,83 +73,87 @@ pub fn first(id: &str, project: &str, now: i64) -> Object {
     first
 }
 
-pub fn answer(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Answer, Answer> {
+pub fn handle(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Response, Response> {
     let Project { environments, .. } = state;
     match (call.method(), rest) {
         (&Method::POST, []) => create(call, state),
         (&Method::GET, []) => {
             let wanted = |environment: &&Object| {
                 let is = |filter: &str, member: &str| {
-                    let want = call.ask.parameter(filter);
+                    let want = call.request.parameter(filter);
                     want.is_none_or(|want| want == text(environment, member))
                 };
-                matches(call.ask, "name", text(environment, "name"))
+                matches(call.request, "name", text(environment, "name"))
                     && is("environment_id", "id")
                     && is("enterprise_project_id", "enterprise_project_id")
             };
             let views = environments.iter().filter(wanted).map(plain).collect();
-            page(call.ask, "environments", views)
+            page(call.request, "environments", views)
         }
-        // Before the rule for ids: `resources` is none (Q9).
+        // Matched before the check of ids, because `resources` is not one
+        // (docs/apis/servicestage.md, "Quirks").
         (&Method::GET, ["resources"]) => {
-            let wanted = call.ask.parameter("resource_type");
+            let wanted = call.request.parameter("resource_type");
             let wanted = wanted.ok_or_else(|| invalid("resource_type is missing."))?;
             let resources = cloud(|kind| kind == wanted);
-            Ok(Answer::ok(json!({"resources": resources})))
+            Ok(Response::ok(json!({"resources": resources})))
         }
         (&Method::GET, [id]) => {
-            let environment = environments.get(id).ok_or_else(missing)?;
-            Ok(Answer::ok(Value::Object(environment.clone())))
+            let environment = environments.get(id).ok_or_else(object_not_found)?;
+            Ok(Response::ok(Value::Object(environment.clone())))
         }
         (&Method::PUT, [id]) => {
-            environments.get(id).ok_or_else(missing)?;
-            let body = call.body(CHANGED)?;
-            unused(state, text(&body, "name"), id)?;
-            let environment = state.environments.get_mut(id).ok_or_else(missing)?;
-            call.change(environment, body);
-            Ok(Answer::ok(Value::Object(environment.clone())))
+            environments.get(id).ok_or_else(object_not_found)?;
+            let body = call.body(UPDATE_BODY)?;
+            check_name_unused(state, text(&body, "name"), id)?;
+            let environment = state
+                .environments
+                .get_mut(id)
+                .ok_or_else(object_not_found)?;
+            call.merge_body(environment, body);
+            Ok(Response::ok(Value::Object(environment.clone())))
         }
         (&Method::DELETE, [id]) => {
-            environments.get(id).ok_or_else(missing)?;
+            environments.get(id).ok_or_else(object_not_found)?;
             if state.components.iter().any(|c| c.environment_id() == *id) {
-                return Err(deployed());
+                return Err(has_components());
             }
             state.environments.remove(id);
             state.addons.retain(|addon| !addon.is_in(id));
             state
                 .configurations
                 .retain(|(_, environment), _| environment != id);
-            Ok(Answer::empty(StatusCode::NO_CONTENT))
+            Ok(Response::empty(StatusCode::NO_CONTENT))
         }
         (&Method::GET, [id, "resources"]) => {
-            let environment = environments.get(id).ok_or_else(missing)?;
-            Ok(Answer::ok(
+            let environment = environments.get(id).ok_or_else(object_not_found)?;
+            Ok(Response::ok(
                 json!({"resources": member(environment, "resources")}),
             ))
         }
         (&Method::PUT, [id, "resources"]) => {
-            let environment = environments.get_mut(id).ok_or_else(missing)?;
-            // An empty list is a list: it dissociates everything.
+            let environment = environments.get_mut(id).ok_or_else(object_not_found)?;
+            // An empty list is valid: it dissociates all resources.
             let body = call.body(RESOURCES)?;
-            call.change(environment, body);
-            Ok(Answer::ok(
+            call.merge_body(environment, body);
+            Ok(Response::ok(
                 json!({"resources": member(environment, "resources")}),
             ))
         }
         (&Method::POST, [id, "refresh"]) => {
-            environments.get(id).ok_or_else(missing)?;
+            environments.get(id).ok_or_else(object_not_found)?;
             let job = state.jobs.submit(Kind::Operation, false);
-            Ok(Answer::ok(
+            Ok(Response::ok(
                 json!({"job_id": job.id(), "environment_id": id}),
             ))
         }
-        _ => Err(no_api()),
+        _ => Err(unknown_api()),
     }
 }
 
-fn create(call: &Call<'_>, state: &mut Project) -> Result<Answer, Answer> {
-    let mut body = call.body(NEW)?;
-    unused(state, text(&body, "name"), "")?;
+fn create(call: &Call<'_>, state: &mut Project) -> Result<Response, Response> {
+    let mut body = call.body(CREATE_BODY)?;
+    check_name_unused(state, text(&body, "name"), "")?;
     fill(
         &mut body,
         json!({
@@ -158,22 +165,22 @@ fn create(call: &Call<'_>, state: &mut Project) -> Result<Answer, Answer> {
         }),
     );
     call.stamp(&mut body);
-    let answer = Answer::ok(plain(&body));
+    let response = Response::ok(plain(&body));
     state.environments.add(body)?;
-    Ok(answer)
+    Ok(response)
 }
 
-/// Fails where another environment than `own` has the name.
-fn unused(state: &Project, name: &str, own: &str) -> Result<(), Answer> {
+/// Fails if an environment other than `own` has the name.
+fn check_name_unused(state: &Project, name: &str, own: &str) -> Result<(), Response> {
     let named = |environment: &Object| text(environment, "name") == name;
     let mut others = state.environments.iter().filter(|e| text(e, "id") != own);
     match others.any(named) {
-        true => Err(bad("00100449", "The environment name is in use.")),
+        true => Err(bad_value("00100449", "The environment name is in use.")),
         false => Ok(()),
     }
 }
 
-/// As creations and lists have it: without resources.
+/// Representation in creations and lists: without resources.
 fn plain(environment: &Object) -> Value {
     let mut view = environment.clone();
     view.remove("resources");
@@ -181,7 +188,7 @@ fn plain(environment: &Object) -> Value {
 }
 
 fn cloud(wanted: impl Fn(&str) -> bool) -> Vec<Value> {
-    let wanted = CLOUD.iter().filter(|(kind, ..)| wanted(kind));
+    let wanted = CLOUD_RESOURCES.iter().filter(|(kind, ..)| wanted(kind));
     wanted
         .map(|(kind, id, name)| json!({"id": id, "name": name, "type": kind}))
         .collect()

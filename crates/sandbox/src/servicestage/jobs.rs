@@ -1,4 +1,5 @@
-//! Jobs, which move forward a task at a time. `servicestage.md` 3.5, (b).
+//! Jobs, which progress one task at a time. Source: docs/apis/servicestage.md,
+//! "JobService" and "Jobs".
 
 use std::collections::VecDeque;
 
@@ -7,43 +8,43 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::refusal::{bad, invalid, no_api};
+use super::errors::{bad_value, invalid, unknown_api};
 use super::{Call, Project, millis};
-use crate::World;
-use crate::plain::{Answer, spaced};
+use crate::Upstreams;
+use crate::message::{Response, space_separated_seconds};
 
-/// Jobs beyond this many are forgotten, the oldest first. What they are about
-/// goes on: it has a copy of its job.
+/// Maximum number of jobs; beyond it the oldest can no longer be read. Their resources
+/// are not affected, because they hold a copy.
 const MAX_JOBS: usize = 4096;
 
-/// The jobs that can be asked for.
+/// Jobs that clients can read.
 pub struct Jobs {
     kept: VecDeque<Job>,
-    /// When the request that is answered came: what it starts begins then.
+    /// Arrival time of the current request, at which new jobs start.
     now: Instant,
 }
 
-/// Something that takes time: a step submitted, then a step for each task.
+/// A job: one step in SUBMITTED, then one step for each task.
 #[derive(Clone)]
 pub struct Job {
     id: String,
     kind: Kind,
-    /// Whether its last task fails.
+    /// Whether the last task fails.
     fails: bool,
-    /// None: it was over before the sandbox started.
+    /// `None` for a job that ended before the sandbox started.
     started: Option<Instant>,
 }
 
-/// What a job is about.
+/// Type of a job.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Kind {
-    /// Something is made.
+    /// Creates a resource.
     Provision,
-    /// The same, from source code.
+    /// Creates a resource from source code.
     Build,
-    /// Something is changed.
+    /// Changes a resource.
     Operation,
-    /// Something is removed.
+    /// Deletes a resource.
     Removal,
 }
 
@@ -56,7 +57,7 @@ impl Kind {
         }
     }
 
-    /// As `job_type` has it (3.5).
+    /// Returns `job_type` (docs/apis/servicestage.md, "JobService").
     fn text(self) -> &'static str {
         match self {
             Self::Provision | Self::Build => "PROVISION",
@@ -66,7 +67,8 @@ impl Kind {
     }
 }
 
-/// How far a job or a task is, of those in (b) that the sandbox plays.
+/// Status of a job or a task; the subset of docs/apis/servicestage.md, "Jobs" that
+/// occurs here.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Status {
     Submitted,
@@ -90,13 +92,13 @@ impl Status {
     }
 }
 
-/// How many steps have passed since `started`; none where nothing plays.
-pub fn steps(world: &World, started: Instant) -> usize {
-    if !world.settings.play {
+/// Returns the number of steps since `started`; zero if nothing progresses by itself.
+pub fn steps(upstreams: &Upstreams, started: Instant) -> usize {
+    if !upstreams.settings.play {
         return 0;
     }
-    let step = world.settings.step.as_millis().max(1);
-    let passed = world.clock.instant().saturating_duration_since(started);
+    let step = upstreams.settings.step.as_millis().max(1);
+    let passed = upstreams.clock.instant().saturating_duration_since(started);
     usize::try_from(passed.as_millis() / step).unwrap_or(usize::MAX)
 }
 
@@ -110,8 +112,8 @@ impl Job {
         }
     }
 
-    /// One that ended well before the sandbox started.
-    pub fn past(id: &str, kind: Kind) -> Self {
+    /// Builds a successful job that ended before the sandbox started.
+    pub fn finished(id: &str, kind: Kind) -> Self {
         Self {
             id: id.to_owned(),
             kind,
@@ -128,16 +130,16 @@ impl Job {
         self.kind
     }
 
-    /// How many steps it has had. 0: submitted. n: task n runs.
-    fn steps(&self, world: &World) -> usize {
+    /// Returns the number of elapsed steps: 0 is SUBMITTED, n means that task n runs.
+    fn steps(&self, upstreams: &Upstreams) -> usize {
         match self.started {
             None => usize::MAX,
-            Some(started) => steps(world, started),
+            Some(started) => steps(upstreams, started),
         }
     }
 
-    pub fn status(&self, world: &World) -> Status {
-        match self.steps(world) {
+    pub fn status(&self, upstreams: &Upstreams) -> Status {
+        match self.steps(upstreams) {
             0 => Status::Submitted,
             n if n <= self.kind.tasks().len() => Status::Running,
             _ if self.fails => Status::Failed,
@@ -145,28 +147,28 @@ impl Job {
         }
     }
 
-    /// When it was after so many steps, at most its last.
-    fn at(&self, steps: usize, world: &World) -> std::time::SystemTime {
+    /// Returns the time of a step, at most that of the last one.
+    fn at(&self, steps: usize, upstreams: &Upstreams) -> std::time::SystemTime {
         let steps = steps.min(self.kind.tasks().len() + 1);
-        let begun = self.started.unwrap_or(world.clock.started);
+        let start_time = self.started.unwrap_or(upstreams.clock.started);
         let passed = u32::try_from(steps).unwrap_or(u32::MAX);
-        world
+        upstreams
             .clock
-            .wall(begun + world.settings.step.saturating_mul(passed))
+            .wall(start_time + upstreams.settings.step.saturating_mul(passed))
     }
 
-    pub fn begun(&self, world: &World) -> i64 {
-        millis(self.at(0, world))
+    pub fn start_time(&self, upstreams: &Upstreams) -> i64 {
+        millis(self.at(0, upstreams))
     }
 
-    /// None while it goes on.
-    pub fn ended(&self, world: &World) -> Option<i64> {
-        let over = self.status(world).is_over();
-        over.then(|| millis(self.at(usize::MAX, world)))
+    /// Returns the time of the end; `None` while the job runs.
+    pub fn end_time(&self, upstreams: &Upstreams) -> Option<i64> {
+        let over = self.status(upstreams).is_over();
+        over.then(|| millis(self.at(usize::MAX, upstreams)))
     }
 
-    fn task(&self, index: usize, world: &World) -> Value {
-        let steps = self.steps(world);
+    fn task(&self, index: usize, upstreams: &Upstreams) -> Value {
+        let steps = self.steps(upstreams);
         let names = self.kind.tasks();
         let last = index + 1 == names.len();
         let status = match steps.checked_sub(index + 1) {
@@ -176,10 +178,10 @@ impl Job {
             Some(_) => Status::Succeeded,
         };
         json!({
-            "created_at": spaced(self.at(0, world)),
-            "update_at": spaced(self.at(steps.min(index + 2), world)),
+            "created_at": space_separated_seconds(self.at(0, upstreams)),
+            "update_at": space_separated_seconds(self.at(steps.min(index + 2), upstreams)),
             "messages": if status == Status::Failed { "the sandbox failed it" } else { "" },
-            // The same in each answer.
+            // Equal in each response.
             "task_id": format!("TASK{}-{index}", self.id.trim_start_matches("JOB")),
             "task_name": names[index],
             "task_status": status.text(),
@@ -199,13 +201,13 @@ impl Default for Jobs {
 }
 
 impl Jobs {
-    /// Says what time it is.
+    /// Sets the current time.
     pub fn at(&mut self, now: Instant) {
         self.now = now;
     }
 
-    /// Lets a job be asked for.
-    pub fn keep(&mut self, job: Job) {
+    /// Makes a job readable.
+    pub fn add(&mut self, job: Job) {
         if self.kept.len() == MAX_JOBS {
             self.kept.pop_front();
         }
@@ -215,43 +217,43 @@ impl Jobs {
     /// Starts a job.
     pub fn submit(&mut self, kind: Kind, fails: bool) -> Job {
         let job = Job::new(kind, fails, self.now);
-        self.keep(job.clone());
+        self.add(job.clone());
         job
     }
 }
 
 /// `GET /jobs/{job_id}`. `limit`, `offset` and `desc` page and order the tasks.
-pub fn answer(call: &Call<'_>, state: &Project, id: &str) -> Result<Answer, Answer> {
-    let (world, ask) = (call.world, call.ask);
+pub fn handle(call: &Call<'_>, state: &Project, id: &str) -> Result<Response, Response> {
+    let (upstreams, request) = (call.upstreams, call.request);
     if call.method() != Method::GET {
-        return Err(no_api());
+        return Err(unknown_api());
     }
     if id.is_empty() {
-        return Err(bad("00100414", "The job ID is empty."));
+        return Err(bad_value("00100414", "The job ID is empty."));
     }
-    let number = |name: &str, default: usize| match ask.parameter(name).map(str::parse) {
+    let number = |name: &str, default: usize| match request.parameter(name).map(str::parse) {
         None => Ok(default),
         Some(Ok(number)) => Ok(number),
         Some(Err(_)) => Err(invalid(format!("{name} is not a number."))),
     };
     let (limit, offset) = (number("limit", 20)?, number("offset", 0)?);
-    let desc = match ask.parameter("desc") {
+    let desc = match request.parameter("desc") {
         None | Some("false") => false,
         Some("true") => true,
         Some(_) => return Err(invalid("desc is neither true nor false.")),
     };
     let job = (state.jobs.kept.iter().find(|job| job.id == id))
-        .ok_or_else(|| bad("00100429", "The job does not exist."))?;
+        .ok_or_else(|| bad_value("00100429", "The job does not exist."))?;
     let count = job.kind.tasks().len();
-    let mut tasks: Vec<Value> = (0..count).map(|index| job.task(index, world)).collect();
+    let mut tasks: Vec<Value> = (0..count).map(|index| job.task(index, upstreams)).collect();
     if desc {
         tasks.reverse();
     }
     let tasks: Vec<Value> = tasks.into_iter().skip(offset).take(limit).collect();
-    Ok(Answer::ok(json!({
+    Ok(Response::ok(json!({
         "task_count": count,
         "job": {
-            "execution_status": job.status(world).text(),
+            "execution_status": job.status(upstreams).text(),
             "job_id": job.id,
             "job_type": job.kind.text(),
             "rollback_enabled": false,

@@ -1,74 +1,84 @@
-//! Lane groups and their lanes. `servicestage.md` 3.11.
+//! Lane groups and their lanes. Source: docs/apis/servicestage.md, "LaneGroupService
+//! and LaneService".
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::body::{Kind as Is, Member, Object, fill, may, member, must, text, texts};
-use super::refusal::{absent, invalid, no_action, no_api};
+use super::body::{Kind as Type, Member, Object, fill, member, optional, required, text, texts};
+use super::errors::{invalid, resource_not_found, unknown_action, unknown_api};
 use super::{Call, Project};
-use crate::plain::Answer;
+use crate::message::Response;
 
 const GATEWAY: &[Member] = &[
-    must("engine_id", Is::Text(64)),
-    must("id", Is::Text(64)),
-    may("name", Is::Text(64)),
-    may("target_services", Is::List(&[must("host", Is::Text(256))])),
+    required("engine_id", Type::Text(64)),
+    required("id", Type::Text(64)),
+    optional("name", Type::Text(64)),
+    optional(
+        "target_services",
+        Type::List(&[required("host", Type::Text(256))]),
+    ),
 ];
 const GROUP: &[Member] = &[
-    must("name", Is::Text(64)),
-    may("gateways", Is::List(GATEWAY)),
-    may("description", Is::Text(128)),
+    required("name", Type::Text(64)),
+    optional("gateways", Type::List(GATEWAY)),
+    optional("description", Type::Text(128)),
 ];
 const RULE: &[Member] = &[
-    must("type", Is::OneOf(&["HEADER"])),
-    may("key", Is::Text(256)),
-    may("value", Is::Text(256)),
-    may("condition", Is::OneOf(&["EXACT", "PREFIX", "REGEX"])),
+    required("type", Type::OneOf(&["HEADER"])),
+    optional("key", Type::Text(256)),
+    optional("value", Type::Text(256)),
+    optional("condition", Type::OneOf(&["EXACT", "PREFIX", "REGEX"])),
 ];
 const ROUTE: &[Member] = &[
-    may("gray_release_type", Is::OneOf(&["WEIGHT", "CONTENT"])),
-    may(
+    optional("gray_release_type", Type::OneOf(&["WEIGHT", "CONTENT"])),
+    optional(
         "swimlanes",
-        Is::List(&[
-            must("id", Is::Text(64)),
-            may("rule_match_mode", Is::OneOf(&["ALL", "ANY"])),
-            may("rules", Is::List(RULE)),
-            may("weight", Is::Integer),
+        Type::List(&[
+            required("id", Type::Text(64)),
+            optional("rule_match_mode", Type::OneOf(&["ALL", "ANY"])),
+            optional("rules", Type::List(RULE)),
+            optional("weight", Type::Integer),
         ]),
     ),
 ];
-const VIEW: &[Member] = &[must("swimlanes", Is::Texts)];
-const LANES_ACTION: &[Member] = &[must("action", Is::Text(64)), must("swimlanes", Is::Texts)];
-const LANE: &[Member] = &[
-    must("name", Is::Text(64)),
-    must("tag", Is::Text(64)),
-    must("type", Is::OneOf(&["BASE", "GRAY"])),
+const VIEW: &[Member] = &[required("swimlanes", Type::Texts)];
+const LANES_ACTION: &[Member] = &[
+    required("action", Type::Text(64)),
+    required("swimlanes", Type::Texts),
 ];
-/// Which members may be changed is not fully established.
-const CHANGED_LANE: &[Member] = &[may("name", Is::Text(64)), may("tag", Is::Text(64))];
-const LANE_ACTION: &[Member] = &[must("route_status", Is::Text(64))];
+const LANE: &[Member] = &[
+    required("name", Type::Text(64)),
+    required("tag", Type::Text(64)),
+    required("type", Type::OneOf(&["BASE", "GRAY"])),
+];
+/// Which members can be changed is not fully established.
+const UPDATE_LANE_BODY: &[Member] = &[
+    optional("name", Type::Text(64)),
+    optional("tag", Type::Text(64)),
+];
+const LANE_ACTION: &[Member] = &[required("route_status", Type::Text(64))];
 const INSTANCES: &[Member] = &[
-    must("action", Is::Text(64)),
-    must("instance_ids", Is::Texts),
+    required("action", Type::Text(64)),
+    required("instance_ids", Type::Texts),
 ];
 
-/// Instances in a lane: a limit of ours.
+/// Maximum number of instances of a lane; the sandbox's own limit.
 const MAX_INSTANCES: usize = 1000;
 
-pub fn answer(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Answer, Answer> {
+pub fn handle(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Response, Response> {
     match rest {
         ["swimlane"] => by_engine(call, state),
         ["swimlane-group", id, "swimlane", rest @ ..] => {
-            state.lane_groups.get(id).ok_or_else(absent)?;
+            state.lane_groups.get(id).ok_or_else(resource_not_found)?;
             lanes(call, state, id, rest)
         }
         ["swimlane-group", rest @ ..] => groups(call, state, rest),
-        _ => Err(no_api()),
+        _ => Err(unknown_api()),
     }
 }
 
-fn groups(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Answer, Answer> {
-    let done = || Ok(Answer::empty(StatusCode::OK));
+fn groups(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Response, Response> {
+    let done = || Ok(Response::empty(StatusCode::OK));
     match (call.method(), rest) {
         (&Method::POST, []) => {
             let mut body = call.body(GROUP)?;
@@ -77,9 +87,9 @@ fn groups(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Answer,
                 json!({"gateways": [], "description": "", "gray_release_type": "CONTENT"}),
             );
             call.stamp(&mut body);
-            let answer = Answer::ok(view(state, &body));
+            let response = Response::ok(view(state, &body));
             state.lane_groups.add(body)?;
-            Ok(answer)
+            Ok(response)
         }
         (&Method::GET, []) => {
             let mut views: Vec<Value> = (state.lane_groups.iter())
@@ -90,33 +100,39 @@ fn groups(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Answer,
                 })
                 .collect();
             views.reverse();
-            // The one camelCase key of these answers.
-            Ok(Answer::ok(
+            // The only camelCase key of these responses.
+            Ok(Response::ok(
                 json!({"count": views.len(), "swimlaneGroups": views}),
             ))
         }
         (&Method::GET, ["target-services"]) => {
-            let gateway = call.ask.parameter("gateway_id");
+            let gateway = call.request.parameter("gateway_id");
             let groups = state.lane_groups.iter();
             let services: Vec<Value> = groups
                 .flat_map(|group| target_services(group, gateway))
                 .collect();
-            Ok(Answer::ok(json!({"target_services": services})))
+            Ok(Response::ok(json!({"target_services": services})))
         }
         (&Method::GET, [id]) => {
-            let group = state.lane_groups.get(id).ok_or_else(absent)?;
+            let group = state.lane_groups.get(id).ok_or_else(resource_not_found)?;
             let mut view = view(state, group);
             view["swimlanes"] = json!(of_group(state, id).map(lane_view).collect::<Vec<_>>());
-            Ok(Answer::ok(view))
+            Ok(Response::ok(view))
         }
         (&Method::PUT, [id]) => {
-            let group = state.lane_groups.get_mut(id).ok_or_else(absent)?;
-            call.change(group, call.body(GROUP)?);
+            let group = state
+                .lane_groups
+                .get_mut(id)
+                .ok_or_else(resource_not_found)?;
+            call.merge_body(group, call.body(GROUP)?);
             let group = group.clone();
-            Ok(Answer::ok(view(state, &group)))
+            Ok(Response::ok(view(state, &group)))
         }
         (&Method::DELETE, [id]) => {
-            state.lane_groups.remove(id).ok_or_else(absent)?;
+            state
+                .lane_groups
+                .remove(id)
+                .ok_or_else(resource_not_found)?;
             state
                 .lanes
                 .retain(|lane| text(lane, "swimlane_group_id") != *id);
@@ -124,8 +140,8 @@ fn groups(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Answer,
         }
         (&Method::PUT, [id, "route"]) => route(call, state, id),
         (&Method::GET, [id, "view"]) => {
-            let group = state.lane_groups.get(id).ok_or_else(absent)?;
-            // Not set: all of them.
+            let group = state.lane_groups.get(id).ok_or_else(resource_not_found)?;
+            // All lanes if no view is set.
             let shown = match group.get("view") {
                 Some(shown) => shown.clone(),
                 None => json!(
@@ -134,40 +150,47 @@ fn groups(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Answer,
                         .collect::<Vec<_>>()
                 ),
             };
-            Ok(Answer::ok(json!({"swimlanes": shown})))
+            Ok(Response::ok(json!({"swimlanes": shown})))
         }
         (&Method::PUT, [id, "view"]) => {
             let body = call.body(VIEW)?;
             let lanes = texts(&body, "swimlanes");
-            all_in(state, id, &lanes)?;
-            let group = state.lane_groups.get_mut(id).ok_or_else(absent)?;
+            check_lanes_in_group(state, id, &lanes)?;
+            let group = state
+                .lane_groups
+                .get_mut(id)
+                .ok_or_else(resource_not_found)?;
             group.insert("view".into(), json!(lanes));
-            Ok(Answer::ok(json!({"swimlanes": lanes})))
+            Ok(Response::ok(json!({"swimlanes": lanes})))
         }
         (&Method::POST, [id, "swimlanes-action"]) => {
-            state.lane_groups.get(id).ok_or_else(absent)?;
+            state.lane_groups.get(id).ok_or_else(resource_not_found)?;
             let body = call.body(LANES_ACTION)?;
             let lanes = texts(&body, "swimlanes");
-            all_in(state, id, &lanes)?;
-            let within = |lane: &Object| lanes.iter().any(|id| id == text(lane, "id"));
+            check_lanes_in_group(state, id, &lanes)?;
+            let handle_application = |lane: &Object| lanes.iter().any(|id| id == text(lane, "id"));
             match text(&body, "action") {
-                "DELETE" => state.lanes.retain(|lane| !within(lane)),
+                "DELETE" => state.lanes.retain(|lane| !handle_application(lane)),
                 status @ ("ENABLE" | "DISABLED") => {
-                    for lane in state.lanes.iter_mut().filter(|lane| within(lane)) {
+                    for lane in state
+                        .lanes
+                        .iter_mut()
+                        .filter(|lane| handle_application(lane))
+                    {
                         lane.insert("route_status".into(), json!(status));
                     }
                 }
-                _ => return Err(no_action()),
+                _ => return Err(unknown_action()),
             }
             done()
         }
-        _ => Err(no_api()),
+        _ => Err(unknown_api()),
     }
 }
 
-/// How requests are shared out among a group's lanes.
-fn route(call: &Call<'_>, state: &mut Project, id: &str) -> Result<Answer, Answer> {
-    state.lane_groups.get(id).ok_or_else(absent)?;
+/// Sets the routing rules of a lane group.
+fn route(call: &Call<'_>, state: &mut Project, id: &str) -> Result<Response, Response> {
+    state.lane_groups.get(id).ok_or_else(resource_not_found)?;
     let mut body = call.body(ROUTE)?;
     let routes = body.remove("swimlanes").unwrap_or_default();
     let routes: Vec<&Object> = (routes.as_array().into_iter().flatten())
@@ -177,7 +200,7 @@ fn route(call: &Call<'_>, state: &mut Project, id: &str) -> Result<Answer, Answe
         .iter()
         .map(|route| text(route, "id").to_owned())
         .collect();
-    all_in(state, id, &ids)?;
+    check_lanes_in_group(state, id, &ids)?;
     if routes.iter().any(|route| {
         let weight = route.get("weight").and_then(Value::as_i64);
         weight.is_some_and(|weight| !(0..=100).contains(&weight))
@@ -191,24 +214,27 @@ fn route(call: &Call<'_>, state: &mut Project, id: &str) -> Result<Answer, Answe
                 let value = route.get(*name)?.clone();
                 Some(((*name).to_owned(), value))
             });
-            call.change(lane, known.collect());
+            call.merge_body(lane, known.collect());
         }
     }
-    let group = state.lane_groups.get_mut(id).ok_or_else(absent)?;
-    call.change(group, body);
+    let group = state
+        .lane_groups
+        .get_mut(id)
+        .ok_or_else(resource_not_found)?;
+    call.merge_body(group, body);
     let group = group.clone();
-    Ok(Answer::ok(view(state, &group)))
+    Ok(Response::ok(view(state, &group)))
 }
 
-/// The lanes of a group, which exists.
+/// Handles the lanes of an existing group.
 fn lanes(
     call: &Call<'_>,
     state: &mut Project,
     group: &str,
     rest: &[&str],
-) -> Result<Answer, Answer> {
+) -> Result<Response, Response> {
     if let [id, ..] = rest {
-        all_in(state, group, &[(*id).to_owned()])?;
+        check_lanes_in_group(state, group, &[(*id).to_owned()])?;
     }
     match (call.method(), rest) {
         (&Method::POST, []) => {
@@ -228,33 +254,33 @@ fn lanes(
             });
             fill(&mut body, defaults);
             call.stamp(&mut body);
-            let answer = Answer::ok(lane_view(&body));
+            let response = Response::ok(lane_view(&body));
             state.lanes.add(body)?;
-            Ok(answer)
+            Ok(response)
         }
         (&Method::GET, []) => {
             let views: Vec<Value> = of_group(state, group).map(lane_view).collect();
             let count = views.len();
-            Ok(Answer::ok(json!({"swimlanes": views, "count": count})))
+            Ok(Response::ok(json!({"swimlanes": views, "count": count})))
         }
         (&Method::DELETE, [id]) => {
-            state.lanes.remove(id).ok_or_else(absent)?;
-            Ok(Answer::empty(StatusCode::OK))
+            state.lanes.remove(id).ok_or_else(resource_not_found)?;
+            Ok(Response::empty(StatusCode::OK))
         }
         (method, [id, rest @ ..]) => {
-            let lane = state.lanes.get_mut(id).ok_or_else(absent)?;
+            let lane = state.lanes.get_mut(id).ok_or_else(resource_not_found)?;
             match (method, rest) {
                 (&Method::GET, []) => {}
                 (&Method::PUT, []) => {
-                    let body = call.body(CHANGED_LANE)?;
-                    call.change(lane, body);
+                    let body = call.body(UPDATE_LANE_BODY)?;
+                    call.merge_body(lane, body);
                 }
                 (&Method::POST, ["action"]) => {
                     let body = call.body(LANE_ACTION)?;
                     if !matches!(text(&body, "route_status"), "ENABLE" | "DISABLED") {
-                        return Err(no_action());
+                        return Err(unknown_action());
                     }
-                    call.change(lane, body);
+                    call.merge_body(lane, body);
                 }
                 (&Method::POST, ["components-action"]) | (&Method::PUT, ["instances"]) => {
                     instances(call, lane, ["ADD", "REMOVE"])?;
@@ -263,16 +289,16 @@ fn lanes(
                 (&Method::PUT, ["component-instances"]) => {
                     instances(call, lane, ["add", "delete"])?;
                 }
-                _ => return Err(no_api()),
+                _ => return Err(unknown_api()),
             }
-            Ok(Answer::ok(lane_view(lane)))
+            Ok(Response::ok(lane_view(lane)))
         }
-        _ => Err(no_api()),
+        _ => Err(unknown_api()),
     }
 }
 
-/// Puts instances into a lane or takes them out.
-fn instances(call: &Call<'_>, lane: &mut Object, [add, remove]: [&str; 2]) -> Result<(), Answer> {
+/// Adds instances to a lane or removes them.
+fn instances(call: &Call<'_>, lane: &mut Object, [add, remove]: [&str; 2]) -> Result<(), Response> {
     let body = call.body(INSTANCES)?;
     let ids = texts(&body, "instance_ids");
     let mut all = member(lane, "instances")
@@ -291,24 +317,24 @@ fn instances(call: &Call<'_>, lane: &mut Object, [add, remove]: [&str; 2]) -> Re
         action if action == remove => {
             all.retain(|instance| !ids.iter().any(|id| named(instance, id)));
         }
-        _ => return Err(no_action()),
+        _ => return Err(unknown_action()),
     }
     if all.len() > MAX_INSTANCES {
         return Err(invalid("There are too many instances."));
     }
-    call.change(
+    call.merge_body(
         lane,
         Object::from_iter([("instances".to_owned(), json!(all))]),
     );
     Ok(())
 }
 
-/// Those of all groups with a gateway of the engine.
-fn by_engine(call: &Call<'_>, state: &Project) -> Result<Answer, Answer> {
+/// Lists the lanes of all groups with a gateway of the engine.
+fn by_engine(call: &Call<'_>, state: &Project) -> Result<Response, Response> {
     if call.method() != Method::GET {
-        return Err(no_api());
+        return Err(unknown_api());
     }
-    let engine = call.ask.parameter("engine_id");
+    let engine = call.request.parameter("engine_id");
     let engine = engine.ok_or_else(|| invalid("engine_id is missing."))?;
     let mut views = Vec::new();
     for group in state.lane_groups.iter() {
@@ -326,7 +352,7 @@ fn by_engine(call: &Call<'_>, state: &Project) -> Result<Answer, Answer> {
             views.push(view);
         }
     }
-    Ok(Answer::ok(
+    Ok(Response::ok(
         json!({"count": views.len(), "swimlanes": views}),
     ))
 }
@@ -337,12 +363,13 @@ fn of_group<'a>(state: &'a Project, group: &str) -> impl Iterator<Item = &'a Obj
     lanes.filter(move |lane| text(lane, "swimlane_group_id") == group)
 }
 
-/// Fails where one of them is not a lane of the group.
-fn all_in(state: &Project, group: &str, lanes: &[String]) -> Result<(), Answer> {
-    let within = |id: &String| of_group(state, group).any(|lane| text(lane, "id") == id);
-    match lanes.iter().all(within) {
+/// Fails if one of the ids is not a lane of the group.
+fn check_lanes_in_group(state: &Project, group: &str, lanes: &[String]) -> Result<(), Response> {
+    let handle_application =
+        |id: &String| of_group(state, group).any(|lane| text(lane, "id") == id);
+    match lanes.iter().all(handle_application) {
         true => Ok(()),
-        false => Err(absent()),
+        false => Err(resource_not_found()),
     }
 }
 
@@ -361,7 +388,7 @@ fn engine_ids(group: &Object) -> Vec<String> {
     ids
 }
 
-/// Those behind the group's gateways, or behind one of them.
+/// Returns the services behind the group's gateways, or behind one of them.
 fn target_services(group: &Object, gateway: Option<&str>) -> Vec<Value> {
     gateways(group)
         .filter(|of| gateway.is_none_or(|id| of["id"] == id))
@@ -380,18 +407,18 @@ fn view(state: &Project, group: &Object) -> Value {
         "target_services".into(),
         json!(target_services(group, None)),
     );
-    Value::Object(spelled(view))
+    Value::Object(with_text_times(view))
 }
 
 fn lane_view(lane: &Object) -> Value {
     let mut view = lane.clone();
     let count = member(lane, "instances").as_array().map_or(0, Vec::len);
     view.insert("instance_count".into(), json!(count));
-    Value::Object(spelled(view))
+    Value::Object(with_text_times(view))
 }
 
-/// Times are text in lane groups and lanes.
-fn spelled(mut view: Object) -> Object {
+/// Formats the times as text, as in lane groups and lanes.
+fn with_text_times(mut view: Object) -> Object {
     for name in ["create_time", "update_time"] {
         if let Some(time) = view.get(name).and_then(Value::as_i64) {
             view.insert(name.to_owned(), json!(time.to_string()));

@@ -1,4 +1,5 @@
-//! Pipelines, the new release management. `servicestage.md` 3.10.
+//! Pipelines, the new release management. Source: docs/apis/servicestage.md,
+//! "PipelineService".
 
 use std::collections::VecDeque;
 
@@ -6,54 +7,57 @@ use http::Method;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::body::{Kind as Is, Member, Object, fill, may, member, must, text};
+use super::body::{Kind as Type, Member, Object, fill, member, optional, required, text};
 use super::components::{TEMPLATE_SOURCE, template};
+use super::errors::{invalid, resource_not_found, unknown_action, unknown_api};
 use super::jobs::steps;
-use super::refusal::{absent, invalid, no_action, no_api};
-use super::shelf::{Thing, page};
+use super::store::{Resource, page};
 use super::{Call, Project};
-use crate::World;
-use crate::plain::Answer;
+use crate::Upstreams;
+use crate::message::Response;
 
-const SOURCES: Is = Is::List(&[
-    must("template_source", TEMPLATE_SOURCE),
-    may("input_values", Is::Object(&[])),
+const SOURCES: Type = Type::List(&[
+    required("template_source", TEMPLATE_SOURCE),
+    optional("input_values", Type::Object(&[])),
 ]);
 const PIPELINE: &[Member] = &[
-    must("name", Is::Text(64)),
-    must("model_version", Is::Integer),
-    must("config_mode", Is::OneOf(&["ui", "template"])),
-    may("description", Is::Text(128)),
-    may("enterprise_project_id", Is::Text(64)),
-    may("fail_mode", Is::OneOf(&["stop", "continue"])),
-    may("sources", SOURCES),
-    may("stages", Is::List(&[])),
+    required("name", Type::Text(64)),
+    required("model_version", Type::Integer),
+    required("config_mode", Type::OneOf(&["ui", "template"])),
+    optional("description", Type::Text(128)),
+    optional("enterprise_project_id", Type::Text(64)),
+    optional("fail_mode", Type::OneOf(&["stop", "continue"])),
+    optional("sources", SOURCES),
+    optional("stages", Type::List(&[])),
 ];
-const TASKS: Is = Is::List(&[must("stage_name", Is::Text(64)), must("tasks", Is::Texts)]);
+const TASKS: Type = Type::List(&[
+    required("stage_name", Type::Text(64)),
+    required("tasks", Type::Texts),
+]);
 const ACTION: &[Member] = &[
-    may("selected_tasks", TASKS),
-    may("task_name", Is::Text(64)),
-    may("approval_type", Is::OneOf(&["agree", "refuse"])),
-    may("message", Is::Text(1024)),
+    optional("selected_tasks", TASKS),
+    optional("task_name", Type::Text(64)),
+    optional("approval_type", Type::OneOf(&["agree", "refuse"])),
+    optional("message", Type::Text(1024)),
 ];
 const HOOKS: &[Member] = &[
-    must("strategy_type", Is::Integer),
-    may("selected_tasks", TASKS),
-    may(
+    required("strategy_type", Type::Integer),
+    optional("selected_tasks", TASKS),
+    optional(
         "hooks",
-        Is::List(&[
-            must("schedule", Is::Text(64)),
-            must("timezone_operator", Is::OneOf(&["+", "-"])),
-            must("timezone_hour", Is::Integer),
+        Type::List(&[
+            required("schedule", Type::Text(64)),
+            required("timezone_operator", Type::OneOf(&["+", "-"])),
+            required("timezone_hour", Type::Integer),
         ]),
     ),
 ];
-const PARSE: &[Member] = &[must("sources", SOURCES)];
+const PARSE: &[Member] = &[required("sources", SOURCES)];
 
-/// How many runs of a pipeline are kept: a limit of ours.
+/// Maximum number of runs of a pipeline; the sandbox's own limit.
 const MAX_RUNS: usize = 100;
 
-/// What `status` may be, with the meanings of 3.10.
+/// Values of `status` (docs/apis/servicestage.md, "PipelineService").
 const READY: i32 = 1;
 const RELEASED: i32 = 2;
 const FAILED: i32 = 3;
@@ -65,29 +69,29 @@ const ROLLED_BACK: i32 = 11;
 const STOPPING: i32 = 13;
 const RESTARTING: i32 = 14;
 
-/// A pipeline. One with `fail` in its name fails; one with `approval` in it waits
-/// to be approved.
+/// A pipeline. If its name contains `fail` it fails, with `approval` it waits for
+/// approval.
 pub struct Pipeline {
     view: Object,
     hooks: Option<Object>,
     version: i32,
     triggered: i64,
-    /// One status a step, the last one for good.
+    /// One status per step; the last one stays.
     path: &'static [i32],
     since: Instant,
     runs: VecDeque<Value>,
 }
 
-impl Thing for Pipeline {
+impl Resource for Pipeline {
     fn id(&self) -> &str {
         self.view.id()
     }
 }
 
 impl Pipeline {
-    fn status(&self, world: &World) -> i32 {
+    fn status(&self, upstreams: &Upstreams) -> i32 {
         let last = self.path.len().saturating_sub(1);
-        let at = steps(world, self.since).min(last);
+        let at = steps(upstreams, self.since).min(last);
         self.path.get(at).copied().unwrap_or(READY)
     }
 
@@ -96,7 +100,7 @@ impl Pipeline {
         self.since = now;
     }
 
-    /// What a release goes through, by the pipeline's name.
+    /// Returns the statuses of a release, which depend on the pipeline's name.
     fn release(&self) -> &'static [i32] {
         let name = text(&self.view, "name");
         match () {
@@ -106,7 +110,7 @@ impl Pipeline {
         }
     }
 
-    fn item(&self, world: &World) -> Value {
+    fn item(&self, upstreams: &Upstreams) -> Value {
         let of = |name: &str| member(&self.view, name);
         json!({
             "id": self.id(),
@@ -117,7 +121,7 @@ impl Pipeline {
             "version": self.version,
             "model_version": of("model_version"),
             "config_mode": of("config_mode"),
-            "status": self.status(world),
+            "status": self.status(upstreams),
             "creator": of("creator"),
             "last_trigger_at": self.triggered,
             "enterprise_project_id": of("enterprise_project_id"),
@@ -139,7 +143,7 @@ impl Pipeline {
     }
 }
 
-pub fn answer(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Answer, Answer> {
+pub fn handle(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Response, Response> {
     let pipelines = &mut state.pipelines;
     match (call.method(), rest) {
         (&Method::POST, []) => {
@@ -156,74 +160,78 @@ pub fn answer(call: &Call<'_>, state: &mut Project, rest: &[&str]) -> Result<Ans
                 }),
             );
             call.stamp(&mut body);
-            let answer = Answer::ok(json!({"id": body.id(), "name": member(&body, "name")}));
+            let response = Response::ok(json!({"id": body.id(), "name": member(&body, "name")}));
             pipelines.add(Pipeline {
                 view: body,
                 hooks: None,
                 version: 1,
                 triggered: 0,
                 path: &[READY],
-                since: call.world.clock.instant(),
+                since: call.upstreams.clock.instant(),
                 runs: VecDeque::new(),
             })?;
-            Ok(answer)
+            Ok(response)
         }
         (&Method::GET, []) => {
             let newest_first = pipelines.iter().rev();
-            let items: Vec<Value> = newest_first.map(|p| p.item(call.world)).collect();
-            Ok(Answer::ok(json!({"pipelines": items})))
+            let items: Vec<Value> = newest_first.map(|p| p.item(call.upstreams)).collect();
+            Ok(Response::ok(json!({"pipelines": items})))
         }
-        // A GET with a body, and no id.
+        // A GET with a body and without an id.
         (&Method::GET, ["parse-template-package"]) => {
             call.body(PARSE)?;
-            Ok(Answer::ok(template()))
+            Ok(Response::ok(template()))
         }
         (&Method::GET, [id]) => {
-            let pipeline = pipelines.get(id).ok_or_else(absent)?;
-            Ok(Answer::ok(pipeline.detail()))
+            let pipeline = pipelines.get(id).ok_or_else(resource_not_found)?;
+            Ok(Response::ok(pipeline.detail()))
         }
         (&Method::PUT, [id]) => {
-            let pipeline = pipelines.get_mut(id).ok_or_else(absent)?;
+            let pipeline = pipelines.get_mut(id).ok_or_else(resource_not_found)?;
             let body = call.body(PIPELINE)?;
             described(&body)?;
-            call.change(&mut pipeline.view, body);
+            call.merge_body(&mut pipeline.view, body);
             pipeline.version = pipeline.version.saturating_add(1);
             let name = member(&pipeline.view, "name");
-            Ok(Answer::ok(json!({"id": pipeline.id(), "name": name})))
+            Ok(Response::ok(json!({"id": pipeline.id(), "name": name})))
         }
         (&Method::POST, [id, "action"]) => {
-            let pipeline = pipelines.get_mut(id).ok_or_else(absent)?;
+            let pipeline = pipelines.get_mut(id).ok_or_else(resource_not_found)?;
             act(call, pipeline)
         }
         (&Method::GET, [id, "records"]) => {
-            let pipeline = pipelines.get(id).ok_or_else(absent)?;
-            page(call.ask, "records", pipeline.runs.iter().cloned().collect())
+            let pipeline = pipelines.get(id).ok_or_else(resource_not_found)?;
+            page(
+                call.request,
+                "records",
+                pipeline.runs.iter().cloned().collect(),
+            )
         }
         (&Method::GET, [id, "hooks"]) => {
-            let pipeline = pipelines.get(id).ok_or_else(absent)?;
-            let hooks = pipeline.hooks.clone().ok_or_else(absent)?;
-            Ok(Answer::ok(Value::Object(hooks)))
+            let pipeline = pipelines.get(id).ok_or_else(resource_not_found)?;
+            let hooks = pipeline.hooks.clone().ok_or_else(resource_not_found)?;
+            Ok(Response::ok(Value::Object(hooks)))
         }
         (&Method::POST | &Method::PUT, [id, "hooks"]) => {
-            let pipeline = pipelines.get_mut(id).ok_or_else(absent)?;
+            let pipeline = pipelines.get_mut(id).ok_or_else(resource_not_found)?;
             let mut body = call.body(HOOKS)?;
             fill(&mut body, json!({"selected_tasks": [], "hooks": []}));
             pipeline.hooks = Some(body.clone());
-            Ok(Answer::ok(Value::Object(body)))
+            Ok(Response::ok(Value::Object(body)))
         }
-        _ => Err(no_api()),
+        _ => Err(unknown_api()),
     }
 }
 
-/// The verb is in the query.
-fn act(call: &Call<'_>, pipeline: &mut Pipeline) -> Result<Answer, Answer> {
-    let verb = call.ask.parameter("action_id");
+/// The action is in the query.
+fn act(call: &Call<'_>, pipeline: &mut Pipeline) -> Result<Response, Response> {
+    let verb = call.request.parameter("action_id");
     let verb = verb.ok_or_else(|| invalid("action_id is missing."))?;
-    let body = match call.ask.body.is_empty() {
+    let body = match call.request.body.is_empty() {
         true => Object::new(),
         false => call.body(ACTION)?,
     };
-    let status = pipeline.status(call.world);
+    let status = pipeline.status(call.upstreams);
     let path: &[i32] = match (verb, status) {
         ("start", READY | RELEASED | FAILED | PAUSED | ROLLED_BACK) => pipeline.release(),
         ("stop", RELEASING | AWAITING) => &[STOPPING, PAUSED],
@@ -238,13 +246,13 @@ fn act(call: &Call<'_>, pipeline: &mut Pipeline) -> Result<Answer, Answer> {
         ("start" | "stop" | "retry" | "continue" | "rollback" | "approval", _) => {
             return Err(invalid("The pipeline's status does not allow it."));
         }
-        _ => return Err(no_action()),
+        _ => return Err(unknown_action()),
     };
-    pipeline.go(path, call.world.clock.instant());
+    pipeline.go(path, call.upstreams.clock.instant());
     if verb == "start" || pipeline.runs.is_empty() {
         pipeline.triggered = call.now();
         let run = json!({
-            // Counts the runs from a number like the manual's.
+            // Increases from a number like that of the manual's example.
             "id": pipeline.runs.back().map_or(288_506, |run| run["id"].as_i64().unwrap_or(0) + 1),
             "pipeline_id": pipeline.id(),
             "trigger": {"type": "manual", "user": call.user},
@@ -256,15 +264,15 @@ fn act(call: &Call<'_>, pipeline: &mut Pipeline) -> Result<Answer, Answer> {
         pipeline.runs.push_back(run);
     }
     let run = pipeline.runs.back().map(|run| run["id"].clone());
-    Ok(Answer::ok(json!({
+    Ok(Response::ok(json!({
         "id": run,
         "pipeline_id": pipeline.id(),
-        "status": pipeline.status(call.world),
+        "status": pipeline.status(call.upstreams),
     })))
 }
 
-/// A template needs its sources, and `model_version` is always 2.
-fn described(body: &Object) -> Result<(), Answer> {
+/// A template requires its sources, and `model_version` is always 2.
+fn described(body: &Object) -> Result<(), Response> {
     if member(body, "model_version").as_f64() != Some(2.0) {
         return Err(invalid("model_version must be 2."));
     }

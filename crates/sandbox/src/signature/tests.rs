@@ -37,7 +37,7 @@ pub(crate) fn sign(
     more: &[(&'static str, &str)],
 ) -> HeaderMap {
     let mut sent = HeaderMap::new();
-    let date = crate::plain::seconds(at).replace(['-', ':'], "");
+    let date = crate::message::seconds(at).replace(['-', ':'], "");
     sent.insert("x-sdk-date", date.parse().unwrap());
     sent.insert("host", HeaderValue::from_static("127.0.0.1:1"));
     for (name, value) in more {
@@ -63,10 +63,9 @@ pub(crate) fn sign(
     sent
 }
 
-/// What the official signer makes of each request verifies, and its canonical form is
-/// the same.
+/// Each request of the official signer verifies, and its canonical form is equal.
 #[test]
-fn vectors_of_the_official_signer_verify() {
+fn official_vectors_verify() {
     let file = read("signing_vectors.json");
     let vectors = file["vectors"].as_array().unwrap();
     assert!(vectors.len() >= 18, "{}", vectors.len());
@@ -100,7 +99,7 @@ fn vectors_of_the_official_signer_verify() {
     }
 }
 
-/// What the official client put on the wire verifies, and nothing near it does.
+/// Requests of the official client verify; with any change they do not.
 #[test]
 fn only_the_request_that_was_signed_verifies() {
     let mut seen = 0;
@@ -141,7 +140,7 @@ fn only_the_request_that_was_signed_verifies() {
             body: b"[]",
             ..request
         };
-        // The hash of a body that is not signed is a word.
+        // Clients that do not sign the body send a word in place of its hash.
         let unsigned = all.contains_key("x-sdk-content-sha256");
         assert!(
             unsigned || verify(other_body, secret, None).is_err(),
@@ -195,7 +194,7 @@ fn paths_and_queries_have_one_canonical_form() {
 }
 
 #[test]
-fn malformed_headers_are_no_signature() {
+fn malformed_headers_are_rejected() {
     for value in [
         "",
         "Basic abc",

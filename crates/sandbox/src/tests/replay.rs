@@ -1,13 +1,13 @@
-//! Every recorded exchange of configs, deployments and tokens, in an order in
-//! which it can have been recorded; each answer must be the recorded one but for
-//! ids, times and links.
+//! Replays every recorded exchange of configs, deployments and tokens, in a possible
+//! order of the recording. Each response must equal the recorded one, apart from ids,
+//! times and links.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{Bench, QUIET};
+use super::{TEST_SETTINGS, TestSandbox};
 use crate::{
     APPLICATION_CREDENTIAL_ID, APPLICATION_CREDENTIAL_SECRET, OTHER_PROJECT_ID, OTHER_USERNAME,
     PASSWORD, PROJECT_ID, READER_USERNAME, USERNAME,
@@ -20,15 +20,15 @@ pub(super) fn read(name: &str) -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
-/// Made by a stack; the transcript has such ones.
-const LATER: [&str; 2] = [
+/// Made by a stack; covered by the transcript.
+const MADE_BY_STACK: [&str; 2] = [
     "software_deployments.metadata.from_stack",
     "software_deployments.show.from_stack",
 ];
 
-/// Objects of the recorded run whose making is not among the fixtures: `make`
-/// and the recorded id. And changes likewise: `put`, the id, the body.
-const RUN: &str = r#"
+/// Objects and changes of the recorded run without a fixture of their own: `make` and
+/// the recorded id; `put`, the id and the body.
+const RECORDED_RUN: &str = r#"
 software_configs.create.ok
 software_configs.create.minimal
 software_configs.create.empty_object
@@ -139,46 +139,46 @@ software_deployments.show.deleted
 software_configs.show.after_deployment_delete
 "#;
 
-struct Run {
-    bench: Bench,
-    /// Recorded ids and those that the sandbox gave.
+struct Replayer {
+    sandbox: TestSandbox,
+    /// Sandbox ids by recorded ids.
     ids: HashMap<String, String>,
     tokens: HashMap<&'static str, String>,
 }
 
-impl Run {
+impl Replayer {
     async fn new() -> Self {
-        let bench = Bench::new(QUIET);
+        let sandbox = TestSandbox::new(TEST_SETTINGS);
         let credential =
             json!({"id": APPLICATION_CREDENTIAL_ID, "secret": APPLICATION_CREDENTIAL_SECRET});
         let identity =
             json!({"methods": ["application_credential"], "application_credential": credential});
         let tokens = HashMap::from([
-            ("demo", bench.demo().await),
+            ("demo", sandbox.demo().await),
             (
                 "other",
-                bench.login(OTHER_USERNAME, Some(OTHER_PROJECT_ID)).await,
+                sandbox.login(OTHER_USERNAME, Some(OTHER_PROJECT_ID)).await,
             ),
             (
                 "reader",
-                bench.login(READER_USERNAME, Some(PROJECT_ID)).await,
+                sandbox.login(READER_USERNAME, Some(PROJECT_ID)).await,
             ),
             (
                 "credential",
-                bench
+                sandbox
                     .token_of(json!({"auth": {"identity": identity}}))
                     .await,
             ),
         ]);
         Self {
-            bench,
+            sandbox,
             ids: HashMap::new(),
             tokens,
         }
     }
 
-    /// The text with the sandbox's ids for the recorded ones.
-    fn ours(&self, text: &str) -> String {
+    /// Replaces recorded ids in the text with the sandbox's.
+    fn to_sandbox_ids(&self, text: &str) -> String {
         self.ids
             .iter()
             .fold(text.to_owned(), |text, (recorded, ours)| {
@@ -215,10 +215,10 @@ impl Run {
         if body["status_reason"] == "None" {
             body["status_reason"] = Value::Null;
         }
-        let body = serde_json::from_str(&self.ours(&body.to_string())).unwrap();
+        let body = serde_json::from_str(&self.to_sandbox_ids(&body.to_string())).unwrap();
         let path = format!("/v1/{PROJECT_ID}/{noun}");
         let made = self
-            .bench
+            .sandbox
             .call(&self.tokens["demo"], "POST", &path, body)
             .await;
         let id = made.body[noun.trim_end_matches('s')]["id"]
@@ -232,17 +232,17 @@ impl Run {
         let (request, response) = (&fixture["request"], &fixture["response"]);
         let body = match &request["body"] {
             Value::Null => None,
-            // Not JSON, or sent as it stands.
+            // Not JSON, or sent verbatim.
             Value::String(text) => Some(text.clone()),
-            // As Python wrote it: its length is in the answer.
+            // As formatted by Python: the message contains its length.
             _ if name.ends_with("create.oversize") => Some(format!(
                 "{{\"name\": \"big\", \"config\": \"{}\"}}",
                 "x".repeat(1_100_000)
             )),
             body => Some(body.to_string()),
         };
-        let body = body.map(|body| self.ours(&body));
-        let path = self.ours(request["path"].as_str().unwrap());
+        let body = body.map(|body| self.to_sandbox_ids(&body));
+        let path = self.to_sandbox_ids(request["path"].as_str().unwrap());
         let token = [("x-auth-token", self.token(name))];
         let headers = if name.contains("missing_token") {
             &[]
@@ -250,7 +250,7 @@ impl Run {
             &token[..]
         };
         let got = self
-            .bench
+            .sandbox
             .send(
                 request["method"].as_str().unwrap(),
                 &path,
@@ -275,12 +275,13 @@ impl Run {
                     .or_insert_with(|| id.to_owned());
             }
         }
-        let want: Value = serde_json::from_str(&self.ours(&response["body"].to_string())).unwrap();
-        assert_eq!(timeless(&got.body), timeless(&want), "{name}");
+        let want: Value =
+            serde_json::from_str(&self.to_sandbox_ids(&response["body"].to_string())).unwrap();
+        assert_eq!(without_times(&got.body), without_times(&want), "{name}");
         for (header, value) in response["headers"].as_object().unwrap() {
             let (got, want) = (got.header(&header.to_lowercase()), value.as_str().unwrap());
             match header.as_str() {
-                // The recording server's own.
+                // Specific to the recording server.
                 "Content-Length" | "Connection" => {}
                 "X-Openstack-Request-Id" => assert_eq!(got.len(), want.len(), "{name}"),
                 "Www-Authenticate" => {
@@ -292,8 +293,8 @@ impl Run {
     }
 }
 
-/// The same without what the clock decides, as text: members in their order.
-fn timeless(value: &Value) -> String {
+/// Formats a value without its times, with the members in order.
+fn without_times(value: &Value) -> String {
     fn walk(value: &mut Value) {
         match value {
             Value::Array(items) => items.iter_mut().for_each(walk),
@@ -320,17 +321,19 @@ fn timeless(value: &Value) -> String {
 }
 
 #[tokio::test]
-async fn heat_answers_as_recorded() {
-    let mut run = Run::new().await;
-    let mut replayed: BTreeSet<String> = LATER.iter().map(|name| name.to_string()).collect();
-    for line in RUN.lines().filter(|line| !line.is_empty()) {
+async fn heat_responses_equal_recordings() {
+    let mut run = Replayer::new().await;
+    let mut replayed: BTreeSet<String> =
+        MADE_BY_STACK.iter().map(|name| name.to_string()).collect();
+    for line in RECORDED_RUN.lines().filter(|line| !line.is_empty()) {
         match line.splitn(3, ' ').collect::<Vec<_>>()[..] {
             ["make", noun, id] => run.make(noun, id).await,
             ["put", id, body] => {
-                let path = run.ours(&format!("/v1/{PROJECT_ID}/software_deployments/{id}"));
+                let path =
+                    run.to_sandbox_ids(&format!("/v1/{PROJECT_ID}/software_deployments/{id}"));
                 let body = serde_json::from_str(body).unwrap();
                 let put = run
-                    .bench
+                    .sandbox
                     .call(&run.tokens["demo"], "PUT", &path, body)
                     .await;
                 assert_eq!(put.status, 200, "{line}");
@@ -360,7 +363,7 @@ async fn heat_answers_as_recorded() {
     assert_eq!(recorded, replayed, "every recording is replayed");
 }
 
-/// The same members and kinds of values; the texts, ids and order of roles differ.
+/// Reduces a value to members and types; texts, ids and the order of roles differ.
 fn shape(value: &Value) -> Value {
     match value {
         Value::Object(members) => members
@@ -375,8 +378,8 @@ fn shape(value: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn keystone_answers_as_recorded() {
-    let bench = Bench::new(QUIET);
+async fn keystone_responses_equal_recordings() {
+    let sandbox = TestSandbox::new(TEST_SETTINGS);
     let mut replayed = 0;
     for entry in std::fs::read_dir(Path::new(FIXTURES).join("heat")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
@@ -394,7 +397,7 @@ async fn keystone_answers_as_recorded() {
             Value::String(text) => text.clone(),
             body => body.to_string().replace("SECRET", secret),
         };
-        let got = bench
+        let got = sandbox
             .send("POST", request["path"].as_str().unwrap(), &[], Some(&body))
             .await;
         assert_eq!(

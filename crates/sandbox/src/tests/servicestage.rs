@@ -1,6 +1,6 @@
-//! ServiceStage, a call at a time.
+//! Tests of single calls to ServiceStage.
 
-mod lives;
+mod scenarios;
 
 use super::*;
 
@@ -13,9 +13,9 @@ fn addons(rest: &str) -> String {
 }
 
 #[tokio::test]
-async fn servicestage_refuses() {
-    let bench = Bench::new(QUIET);
-    let token = bench.demo().await;
+async fn invalid_servicestage_calls_are_rejected() {
+    let sandbox = TestSandbox::new(TEST_SETTINGS);
+    let token = sandbox.demo().await;
     let action = addons(&format!("/{ADDON_ID}/action"));
     for (method, path, body, status, code) in [
         (
@@ -79,7 +79,7 @@ async fn servicestage_refuses() {
             "APIGW.0302",
         ),
     ] {
-        let got = bench.call(&token, method, &path, body).await;
+        let got = sandbox.call(&token, method, &path, body).await;
         assert_eq!(
             (got.status, got.body["error_code"].as_str()),
             (status, Some(code)),
@@ -87,7 +87,7 @@ async fn servicestage_refuses() {
         );
         assert_eq!(got.header("x-request-id").len(), 32);
     }
-    let got = bench
+    let got = sandbox
         .call("nonsense", "GET", &addons(""), Value::Null)
         .await;
     assert_eq!(
@@ -95,22 +95,22 @@ async fn servicestage_refuses() {
         (401, Some("APIGW.0301"))
     );
     assert_eq!(got.body["request_id"], got.header("x-request-id"));
-    // A refused token is to be had anew; a refused signature stays wrong.
+    // An expired token can be replaced; an invalid signature stays invalid.
     let said = got.body["error_msg"].as_str().unwrap();
     assert!(!said.contains("aksk"), "{said}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn jobs_move_step_by_step() {
-    let bench = Bench::new(Settings {
+async fn jobs_progress_one_task_per_step() {
+    let sandbox = TestSandbox::new(Settings {
         play: true,
-        ..QUIET
+        ..TEST_SETTINGS
     });
-    let token = bench.demo().await;
-    let read = async |path: String| bench.call(&token, "GET", &path, Value::Null).await.body;
+    let token = sandbox.demo().await;
+    let read = async |path: String| sandbox.call(&token, "GET", &path, Value::Null).await.body;
     let create = async |name: &str| {
         let body = json!({"name": name, "cce_id": "c", "cse_id": "e"});
-        bench.call(&token, "POST", &addons(""), body).await.body
+        sandbox.call(&token, "POST", &addons(""), body).await.body
     };
     let (well, ill) = (create("sermantInjector").await, create("to-fail").await);
     for (job, addon, tasks) in [
@@ -155,7 +155,7 @@ async fn jobs_move_step_by_step() {
         (1, &json!("FAILED"))
     );
 
-    let redeployed = bench
+    let redeployed = sandbox
         .call(
             &token,
             "POST",
@@ -174,14 +174,14 @@ async fn jobs_move_step_by_step() {
         "UPGRADING"
     );
 
-    let deleted = bench
+    let deleted = sandbox
         .call(&token, "DELETE", &addons(&format!("/{ill}")), Value::Null)
         .await;
     assert_eq!(deleted.status, 200);
     assert_eq!(read(addons(&format!("/{ill}"))).await["status"], "DELETING");
     tokio::time::advance(Duration::from_secs(6)).await;
     assert_eq!(
-        bench
+        sandbox
             .call(&token, "GET", &addons(&format!("/{ill}")), Value::Null)
             .await
             .status,
@@ -194,17 +194,17 @@ async fn jobs_move_step_by_step() {
 }
 
 #[tokio::test]
-async fn addons_look_as_in_the_fixtures() {
-    let bench = Bench::new(QUIET);
-    let token = bench.demo().await;
+async fn addon_responses_equal_fixtures() {
+    let sandbox = TestSandbox::new(TEST_SETTINGS);
+    let token = sandbox.demo().await;
     let fixture = replay::read("servicestage/GetAddon.json");
-    let got = bench
+    let got = sandbox
         .call(&token, "GET", &addons(&format!("/{ADDON_ID}")), Value::Null)
         .await;
     assert_eq!(got.body, fixture["response"]["body"]);
     let fixture = replay::read("servicestage/GetJob.json");
     let job = cas(&format!("jobs/{}", got.body["job_id"].as_str().unwrap()));
-    let got = bench.call(&token, "GET", &job, Value::Null).await;
+    let got = sandbox.call(&token, "GET", &job, Value::Null).await;
     let members = |value: &Value| {
         value
             .as_object()
@@ -222,8 +222,8 @@ async fn addons_look_as_in_the_fixtures() {
 
 #[tokio::test(start_paused = true)]
 async fn signatures_are_verified() {
-    let bench = Bench::new(QUIET);
-    let started = bench.world.clock.now();
+    let sandbox = TestSandbox::new(TEST_SETTINGS);
+    let started = sandbox.upstreams.clock.now();
     let scoped = |access: &str,
                   secret: &str,
                   token: Option<&str>,
@@ -247,7 +247,7 @@ async fn signatures_are_verified() {
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()))
             .collect();
-        bench.send("GET", target, &headers, None).await
+        sandbox.send("GET", target, &headers, None).await
     };
     let list = addons("");
     let target = format!("{list}?b=%20x&a=1");
@@ -268,8 +268,8 @@ async fn signatures_are_verified() {
         (403, &json!("APIGW.0302"))
     );
     let without = |name: &str, headers: &[(String, String)]| -> Vec<(String, String)> {
-        let kept = headers.iter().filter(|(header, _)| header != name);
-        kept.cloned().collect()
+        let stored = headers.iter().filter(|(header, _)| header != name);
+        stored.cloned().collect()
     };
     for (what, target, headers) in [
         ("another query", format!("{list}?b=%20x&a=2"), good.clone()),

@@ -1,4 +1,4 @@
-//! Stacks move by the clock and by nothing else.
+//! Stack actions progress with the clock and with nothing else.
 
 use serde_json::{Value, json};
 
@@ -8,29 +8,29 @@ fn template(resources: Value) -> Value {
     json!({"heat_template_version": "2018-08-31", "resources": resources})
 }
 
-struct Player {
-    bench: Bench,
+struct StackClient {
+    sandbox: TestSandbox,
     token: String,
 }
 
-impl Player {
+impl StackClient {
     async fn new() -> Self {
-        let bench = Bench::new(Settings {
+        let sandbox = TestSandbox::new(Settings {
             play: true,
             adopt_and_abandon: true,
-            ..QUIET
+            ..TEST_SETTINGS
         });
-        let token = bench.demo().await;
-        Self { bench, token }
+        let token = sandbox.demo().await;
+        Self { sandbox, token }
     }
 
-    async fn call(&self, method: &str, path: &str, body: Value) -> Got {
-        self.bench
+    async fn call(&self, method: &str, path: &str, body: Value) -> TestResponse {
+        self.sandbox
             .call(&self.token, method, &heat(path), body)
             .await
     }
 
-    /// Makes a stack; its path.
+    /// Creates a stack. Returns its path.
     async fn make(&self, body: Value) -> String {
         let made = self.call("POST", "stacks", body).await;
         assert_eq!(made.status, 201, "{}", made.body);
@@ -47,7 +47,7 @@ impl Player {
             .to_owned()
     }
 
-    /// `name STATUS` of each event, oldest first.
+    /// Returns `name STATUS` of each event, oldest first.
     async fn events(&self, path: &str) -> Vec<String> {
         let got = self
             .call("GET", &format!("{path}/events?sort_dir=asc"), Value::Null)
@@ -68,26 +68,26 @@ impl Player {
     }
 }
 
-/// One step of [`QUIET`].
+/// Advances the clock by one step of [`TEST_SETTINGS`].
 async fn step() {
     tokio::time::advance(Duration::from_secs(2)).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn resources_are_made_one_after_the_other() {
-    let player = Player::new().await;
+async fn resources_are_created_in_dependency_order() {
+    let client = StackClient::new().await;
     let resources = json!({
         "a": {"type": "OS::Heat::Value", "properties": {"value": 1}},
         "b": {"type": "OS::Heat::TestResource", "depends_on": "a", "properties": {"wait_secs": 3}},
         "c": {"type": "OS::Heat::None", "depends_on": "a"},
     });
-    let path = player
+    let path = client
         .make(json!({"stack_name": "s", "template": template(resources)}))
         .await;
-    assert_eq!(player.status(&path).await, "CREATE_IN_PROGRESS");
+    assert_eq!(client.status(&path).await, "CREATE_IN_PROGRESS");
     step().await;
     assert_eq!(
-        player.events(&path).await,
+        client.events(&path).await,
         [
             "s CREATE_IN_PROGRESS",
             "a CREATE_IN_PROGRESS",
@@ -97,11 +97,11 @@ async fn resources_are_made_one_after_the_other() {
         ]
     );
     step().await;
-    assert_eq!(player.status(&path).await, "CREATE_IN_PROGRESS");
+    assert_eq!(client.status(&path).await, "CREATE_IN_PROGRESS");
     tokio::time::advance(Duration::from_secs(3)).await;
-    assert_eq!(player.status(&path).await, "CREATE_COMPLETE");
-    // Whoever looks late sees the same times.
-    let got = player
+    assert_eq!(client.status(&path).await, "CREATE_COMPLETE");
+    // The times do not depend on when the first read happens.
+    let got = client
         .call("GET", &format!("{path}/events"), Value::Null)
         .await;
     let times: std::collections::BTreeSet<&str> = got.body["events"]
@@ -112,28 +112,28 @@ async fn resources_are_made_one_after_the_other() {
         .collect();
     assert!(times.len() >= 4, "{times:?}");
 
-    assert_eq!(player.call("DELETE", &path, Value::Null).await.status, 204);
+    assert_eq!(client.call("DELETE", &path, Value::Null).await.status, 204);
     step().await;
-    assert_eq!(player.status(&path).await, "DELETE_IN_PROGRESS");
+    assert_eq!(client.status(&path).await, "DELETE_IN_PROGRESS");
     tokio::time::advance(Duration::from_secs(60)).await;
-    assert_eq!(player.status(&path).await, "DELETE_COMPLETE");
+    assert_eq!(client.status(&path).await, "DELETE_COMPLETE");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_is_rolled_back() {
-    let player = Player::new().await;
+async fn failed_stack_is_rolled_back() {
+    let client = StackClient::new().await;
     let resources = json!({
         "ok": {"type": "OS::Heat::TestResource"},
         "bad": {"type": "OS::Heat::TestResource", "depends_on": "ok", "properties": {"fail": true}},
     });
     let body =
         json!({"stack_name": "s", "template": template(resources), "disable_rollback": false});
-    let path = player.make(body).await;
+    let path = client.make(body).await;
     tokio::time::advance(Duration::from_secs(4)).await;
-    assert_eq!(player.status(&path).await, "ROLLBACK_IN_PROGRESS");
+    assert_eq!(client.status(&path).await, "ROLLBACK_IN_PROGRESS");
     tokio::time::advance(Duration::from_secs(60)).await;
     assert_eq!(
-        player.events(&path).await,
+        client.events(&path).await,
         [
             "s CREATE_IN_PROGRESS",
             "ok CREATE_IN_PROGRESS",
@@ -152,34 +152,34 @@ async fn a_failure_is_rolled_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stack_has_only_so_long() {
-    let player = Player::new().await;
+async fn stack_action_times_out() {
+    let client = StackClient::new().await;
     let resources =
         json!({"t": {"type": "OS::Heat::TestResource", "properties": {"wait_secs": -1}}});
     let body = json!({"stack_name": "s", "template": template(resources), "timeout_mins": 1});
-    let path = player.make(body).await;
+    let path = client.make(body).await;
     tokio::time::advance(Duration::from_secs(59)).await;
-    assert_eq!(player.status(&path).await, "CREATE_IN_PROGRESS");
+    assert_eq!(client.status(&path).await, "CREATE_IN_PROGRESS");
     tokio::time::advance(Duration::from_secs(1)).await;
-    let got = player.call("GET", &path, Value::Null).await;
+    let got = client.call("GET", &path, Value::Null).await;
     assert_eq!(got.body["stack"]["stack_status"], "CREATE_FAILED");
     assert_eq!(got.body["stack"]["stack_status_reason"], "Timed out");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deployment_in_a_stack_is_carried_out() {
-    let player = Player::new().await;
+async fn deployment_in_stack_completes() {
+    let client = StackClient::new().await;
     let resources = json!({
         "cfg": {"type": "OS::Heat::SoftwareConfig", "properties": {"config": "echo", "outputs": [{"name": "result"}]}},
         "dep": {"type": "OS::Heat::SoftwareDeployment", "properties": {
             "config": {"get_resource": "cfg"}, "server": "s1", "signal_transport": "HEAT_SIGNAL"}},
     });
-    let path = player
+    let path = client
         .make(json!({"stack_name": "s", "template": template(resources)}))
         .await;
     step().await;
     let deployments = async || {
-        let got = player
+        let got = client
             .call("GET", "software_deployments?server_id=s1", Value::Null)
             .await;
         got.body["software_deployments"][0]["status"].clone()
@@ -187,32 +187,32 @@ async fn a_deployment_in_a_stack_is_carried_out() {
     assert_eq!(deployments().await, "IN_PROGRESS");
     step().await;
     assert_eq!(deployments().await, "COMPLETE");
-    assert_eq!(player.status(&path).await, "CREATE_COMPLETE");
+    assert_eq!(client.status(&path).await, "CREATE_COMPLETE");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_abandoned_stack_is_adopted() {
-    let player = Player::new().await;
+async fn abandoned_stack_can_be_adopted() {
+    let client = StackClient::new().await;
     let resources = json!({"r": {"type": "OS::Heat::RandomString"}});
-    let path = player
+    let path = client
         .make(json!({"stack_name": "s", "template": template(resources)}))
         .await;
     tokio::time::advance(Duration::from_secs(10)).await;
-    let export = player
+    let export = client
         .call("GET", &format!("{path}/export"), Value::Null)
         .await;
-    let gone = player
+    let gone = client
         .call("DELETE", &format!("{path}/abandon"), Value::Null)
         .await;
     assert_eq!((gone.status, &gone.body), (200, &export.body));
     let data = gone.body.to_string();
-    let again = player
+    let again = client
         .make(json!({"stack_name": "s", "adopt_stack_data": data}))
         .await;
-    assert_eq!(player.status(&again).await, "ADOPT_IN_PROGRESS");
+    assert_eq!(client.status(&again).await, "ADOPT_IN_PROGRESS");
     tokio::time::advance(Duration::from_secs(10)).await;
-    assert_eq!(player.status(&again).await, "ADOPT_COMPLETE");
-    let got = player
+    assert_eq!(client.status(&again).await, "ADOPT_COMPLETE");
+    let got = client
         .call("GET", &format!("{again}/resources/r"), Value::Null)
         .await;
     assert_eq!(
@@ -226,25 +226,25 @@ async fn an_abandoned_stack_is_adopted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn everything_has_its_bounds() {
-    let player = Player::new().await;
-    // A stack in a stack in a stack, without end.
+async fn nesting_text_size_and_events_are_limited() {
+    let client = StackClient::new().await;
+    // A stack that contains itself.
     let endless = "heat_template_version: 2018-08-31\nresources:\n  i: {type: me.yaml}\n";
     let body = json!({"stack_name": "deep", "template": endless, "files": {"me.yaml": endless}});
-    let path = player.make(body).await;
+    let path = client.make(body).await;
     tokio::time::advance(Duration::from_secs(120)).await;
-    let got = player.call("GET", &path, Value::Null).await;
+    let got = client.call("GET", &path, Value::Null).await;
     assert_eq!(got.body["stack"]["stack_status"], "CREATE_FAILED");
     let reason = got.body["stack"]["stack_status_reason"].as_str().unwrap();
     assert!(reason.contains("Recursion depth exceeds"), "{reason}");
 
     let many = json!({"g": {"type": "OS::Heat::ResourceGroup", "properties": {
         "count": 100_000, "resource_def": {"type": "OS::Heat::None"}}}});
-    let path = player
+    let path = client
         .make(json!({"stack_name": "many", "template": template(many)}))
         .await;
     tokio::time::advance(Duration::from_secs(60)).await;
-    assert_eq!(player.status(&path).await, "CREATE_FAILED");
+    assert_eq!(client.status(&path).await, "CREATE_FAILED");
 
     // A text that doubles many times.
     let mut value = json!("x".repeat(100));
@@ -252,7 +252,7 @@ async fn everything_has_its_bounds() {
         value = json!({"str_replace": {"template": "aa", "params": {"a": value}}});
     }
     let body = template(json!({"v": {"type": "OS::Heat::Value", "properties": {"value": value}}}));
-    let got = player
+    let got = client
         .call(
             "POST",
             "stacks",
@@ -261,30 +261,30 @@ async fn everything_has_its_bounds() {
         .await;
     assert_eq!(got.status, 400, "{}", got.body);
 
-    // Ever more events, of which the oldest go.
-    let path = player
+    // The oldest events are deleted when there are too many.
+    let path = client
         .make(json!({"stack_name": "busy", "template": template(json!({}))}))
         .await;
     for _ in 0..600 {
         tokio::time::advance(Duration::from_millis(1)).await;
-        let check = player
+        let check = client
             .call("POST", &format!("{path}/actions"), json!({"check": null}))
             .await;
         assert_eq!(check.status, 200);
     }
-    let events = player.events(&path).await.len();
+    let events = client.events(&path).await.len();
     assert!((700..=1000).contains(&events), "{events}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn thousands_of_stacks_are_paged() {
-    let player = Player::new().await;
-    player.bench.world.seed_stacks(5_000, 10);
+async fn list_pages_reach_every_stack() {
+    let client = StackClient::new().await;
+    client.sandbox.upstreams.seed_stacks(5_000, 10);
     let mut seen = std::collections::BTreeSet::new();
     let mut marker = String::new();
     loop {
         let path = format!("stacks?limit=1000{marker}");
-        let got = player.call("GET", &path, Value::Null).await;
+        let got = client.call("GET", &path, Value::Null).await;
         let stacks = got.body["stacks"].as_array().unwrap();
         for stack in stacks {
             assert!(seen.insert(stack["id"].as_str().unwrap().to_owned()));
@@ -295,7 +295,7 @@ async fn thousands_of_stacks_are_paged() {
         }
     }
     assert_eq!(seen.len(), 5_000);
-    let got = player
+    let got = client
         .call("GET", "stacks?with_count=true&limit=1", Value::Null)
         .await;
     assert_eq!(got.body["count"], 5_000);
@@ -305,5 +305,5 @@ async fn thousands_of_stacks_are_paged() {
         stack["stack_name"].as_str().unwrap(),
         stack["id"].as_str().unwrap()
     );
-    assert_eq!(player.events(&path).await.len(), 10);
+    assert_eq!(client.events(&path).await.len(), 10);
 }

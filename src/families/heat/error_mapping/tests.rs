@@ -17,8 +17,7 @@ const WRITE: FaultContext<'static> = FaultContext {
     ..READ
 };
 
-/// The recorded error exchanges by code and reason. A new recording asks for its
-/// place here.
+/// The recorded error exchanges by code and reason. A new recording must be added.
 #[rustfmt::skip]
 const EXPECTED: &[(&str, &[&str])] = &[
     ("Aborted ActionInProgress", &["stacks.snapshot.create.action_in_progress"]),
@@ -116,7 +115,7 @@ const EXPECTED: &[(&str, &[&str])] = &[
 ];
 
 #[test]
-fn every_recorded_error() {
+fn recorded_errors_have_the_expected_code_and_reason() {
     let mut seen: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/heat");
     for entry in fs::read_dir(folder).expect("the fixtures") {
@@ -139,7 +138,7 @@ fn every_recorded_error() {
         let of_heat = exchange["response"]["headers"]["X-Openstack-Request-Id"].as_str();
         assert_eq!(fault.request_id.as_deref(), of_heat, "{name}");
         assert!(!fault.message.is_empty(), "{name}: no message");
-        // Heat's own words may have `<unicode string>`; a page has none of these.
+        // Heat's own message may contain `<unicode string>`, but no HTML.
         for tag in ["<html", "<br", "<h1", "</"] {
             assert!(!fault.message.contains(tag), "{name}: {}", fault.message);
         }
@@ -168,7 +167,7 @@ fn every_recorded_error() {
 }
 
 #[test]
-fn classes() {
+fn class_decides_the_code() {
     use Code::*;
     for (status, class, read, write) in [
         (400, "HTTPBadRequest", InvalidArgument, InvalidArgument),
@@ -264,7 +263,7 @@ fn classes() {
 }
 
 #[test]
-fn other_producers() {
+fn bodies_of_middleware_and_gateways_are_read() {
     use Code::*;
     let rate = [("retry-after", "30")];
     for (status, headers, body, code, reason, message) in [
@@ -342,7 +341,7 @@ fn other_producers() {
             r#"{"versions":[]}"#,
             FailedPrecondition,
             "HTTP_300",
-            "the upstream redirects to another address",
+            "the upstream redirects to another URL",
         ),
     ] {
         let fault = fault(&WRITE, &reply(status, headers, body));
@@ -360,7 +359,7 @@ fn other_producers() {
 }
 
 #[test]
-fn no_api_is_told_from_no_object() {
+fn missing_route_is_unimplemented_if_the_dialect_may_lack_it() {
     let optional = FaultContext {
         dialect_optional: true,
         ..READ
@@ -380,7 +379,7 @@ fn no_api_is_told_from_no_object() {
 }
 
 #[test]
-fn a_feature_switched_off() {
+fn disabled_feature_is_unimplemented() {
     for (message, code) in [
         ("Stack Abandon is not supported.", Code::Unimplemented),
         ("Stack Adopt is not supported.", Code::Unimplemented),
@@ -395,7 +394,7 @@ fn a_feature_switched_off() {
 }
 
 #[test]
-fn a_config_in_use_on_rts() {
+fn deleting_a_used_config_on_rts_is_a_failed_precondition() {
     let body = r#"{"code":500,"explanation":"e","error":{"type":"RemoteError","message":"e"}}"#;
     for (dialect, rpc, want) in [
         ("rts", "DeleteSoftwareConfig", Code::FailedPrecondition),
@@ -417,7 +416,7 @@ fn a_config_in_use_on_rts() {
 }
 
 #[test]
-fn hints() {
+fn hints_add_what_the_message_lacks() {
     let hint = |context: &FaultContext<'_>, reply: &Reply| {
         let fault = fault(context, reply);
         let found = fault.metadata.into_iter().find(|(key, _)| *key == HINT);
@@ -432,24 +431,28 @@ fn hints() {
     };
     for (context, reply, want) in [
         (&READ, of("ValueError", 400), "does not say what is wrong"),
-        (&READ, of("RemoteError", 500), "its log does"),
+        (&READ, of("RemoteError", 500), "its log has the cause"),
         (&READ, of("HTTPForbidden", 403), "the token's own"),
-        (&READ, of("MessagingTimeout", 500), "did not answer in time"),
+        (
+            &READ,
+            of("MessagingTimeout", 500),
+            "did not respond in time",
+        ),
         (&WRITE, of("MessagingTimeout", 500), "may have acted"),
         (&READ, of("NotFound", 404), ""),
         (&READ, reply(300, &[], ""), "end in /v1"),
         (&READ, reply(302, &[], ""), "not followed"),
     ] {
-        let said = hint(context, &reply);
+        let got = hint(context, &reply);
         assert!(
-            said.contains(want) && said.is_empty() == want.is_empty(),
-            "{said}: {want}"
+            got.contains(want) && got.is_empty() == want.is_empty(),
+            "{got}: {want}"
         );
     }
 }
 
 #[test]
-fn heats_own_words_are_no_html() {
+fn message_of_heat_is_not_read_as_html() {
     let body = serde_json::json!({"code": 400, "title": "Bad Request", "explanation": "x", "error": {
         "type": "HTTPBadRequest",
         "message": "bad\n  in \"<unicode string>\", line 1\nTraceback (most recent call last):\n  File x",
@@ -467,18 +470,21 @@ fn heats_own_words_are_no_html() {
 }
 
 #[test]
-fn a_row_that_went_while_heat_read_is_no_missing_stack() {
+fn row_deleted_while_heat_reads_is_unavailable() {
     let of = |class: &str, message: &str, context: &FaultContext<'_>| {
         let body = serde_json::json!({"code": 404, "title": "Not Found", "explanation": "x",
             "error": {"type": class, "message": message, "traceback": null}});
         let fault = fault(context, &reply(404, &[], body.to_string()));
         (fault.code, fault.transient)
     };
-    let torn = "ResourcePropertiesData with id 227 not found";
-    assert_eq!(of("NotFound", torn, &READ), (Code::Unavailable, true));
-    assert_eq!(of("NotFound", torn, &WRITE), (Code::Aborted, true));
+    let row_deleted = "ResourcePropertiesData with id 227 not found";
+    assert_eq!(
+        of("NotFound", row_deleted, &READ),
+        (Code::Unavailable, true)
+    );
+    assert_eq!(of("NotFound", row_deleted, &WRITE), (Code::Aborted, true));
     for (class, message) in [
-        ("EntityNotFound", torn),
+        ("EntityNotFound", row_deleted),
         ("NotFound", "Deployment with id 1 not found"),
     ] {
         assert_eq!(

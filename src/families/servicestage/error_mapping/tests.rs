@@ -16,7 +16,7 @@ fn context(rpc: &str) -> FaultContext<'_> {
 }
 
 #[test]
-fn every_recorded_error() {
+fn recorded_errors_have_the_expected_code() {
     let mut seen = BTreeSet::new();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/servicestage");
     for entry in fs::read_dir(folder).expect("the fixtures") {
@@ -38,10 +38,10 @@ fn every_recorded_error() {
             let name = path.file_stem().expect("a name").to_string_lossy();
             let fault = fault(&context(&name), &recorded(variant));
             let body = &variant["body"];
-            let words = body["error_message"]
+            let message = body["error_message"]
                 .as_str()
                 .or(body["error_msg"].as_str());
-            assert_eq!(Some(&*fault.message), words, "{name}");
+            assert_eq!(Some(&*fault.message), message, "{name}");
             assert_eq!(
                 fault.request_id.as_deref(),
                 body["request_id"].as_str(),
@@ -50,7 +50,7 @@ fn every_recorded_error() {
             assert_eq!(fault.domain, "servicestage.huaweicloud", "{name}");
             assert!(
                 !fault.credential_rejected,
-                "{name}: nothing that a login helps"
+                "{name}: another login does not help"
             );
             seen.insert(format!("{status} {} {:?}", fault.reason, fault.code));
         }
@@ -78,7 +78,7 @@ fn every_recorded_error() {
 }
 
 #[test]
-fn codes() {
+fn status_and_reason_decide_the_code() {
     use Code::*;
     for (status, reason, rpc, want) in [
         (400, "SVCSTG.00100402", "DeleteX", FailedPrecondition),
@@ -113,7 +113,7 @@ fn codes() {
 }
 
 #[test]
-fn shapes() {
+fn all_body_formats_are_read() {
     for (body, reason, message, detail) in [
         (
             r#"{"error_code":"SVCSTG.1","error_message":"m","error_msg":"n","error_detail":"d"}"#,
@@ -167,7 +167,7 @@ fn shapes() {
 }
 
 #[test]
-fn request_ids() {
+fn request_id_is_read_from_header_or_body() {
     let body = r#"{"error_code":"A","error_msg":"m","request_id":"of-body"}"#;
     let both = [("x-request-id", "of-header"), ("x-iam-trace-id", "of-iam")];
     for (headers, body, want) in [
@@ -182,8 +182,8 @@ fn request_ids() {
 }
 
 #[test]
-fn a_refused_credential() {
-    for (status, reason, message, refused) in [
+fn only_a_rejected_token_is_renewed() {
+    for (status, reason, message, rejected) in [
         (
             401,
             "APIGW.0301",
@@ -209,12 +209,12 @@ fn a_refused_credential() {
     ] {
         let body = format!(r#"{{"error_code":"{reason}","error_msg":"{message}"}}"#);
         let fault = fault(&context("GetX"), &reply(status, &[], body));
-        assert_eq!(fault.credential_rejected, refused, "{message}");
+        assert_eq!(fault.credential_rejected, rejected, "{message}");
     }
 }
 
 #[test]
-fn a_wrong_clock_is_named() {
+fn wrong_clock_has_a_hint() {
     let date = [("date", "Sun, 06 Nov 1994 08:49:37 GMT")];
     let theirs = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
     let late = theirs - Duration::from_secs(3_600);
@@ -227,16 +227,16 @@ fn a_wrong_clock_is_named() {
     ] {
         let body = format!(r#"{{"error_code":"{reason}","error_msg":"m"}}"#);
         let fault = read(&context("GetX"), &reply(status, &date, body), now);
-        let told = fault
+        let has_hint = fault
             .metadata
             .iter()
             .any(|(_, text)| text.contains("clock is 3600 s behind"));
-        assert_eq!(told, want, "{status} {reason}");
+        assert_eq!(has_hint, want, "{status} {reason}");
     }
 }
 
 #[test]
-fn throttling_says_when() {
+fn throttling_has_retry_info() {
     for (headers, want) in [(&[("retry-after", "9")][..], 9), (&[], 1)] {
         let fault = fault(&context("GetX"), &reply(429, headers, ""));
         assert_eq!(fault.retry_after, Some(Duration::from_secs(want)));
@@ -245,7 +245,7 @@ fn throttling_says_when() {
 }
 
 #[test]
-fn only_throttling_was_surely_not_processed() {
+fn only_throttling_is_not_processed() {
     for (status, not_processed) in [(429, true), (503, false), (413, false), (502, false)] {
         let later = &[("retry-after", "1")];
         let fault = fault(&context("CreateX"), &reply(status, later, ""));

@@ -1,12 +1,12 @@
-//! Lists of stacks: filters, order, pages.
+//! Lists of stacks: filters, order, paging.
 
 use serde_json::{Value, json};
 
-use super::super::super::plain::Answer;
+use super::super::super::message::Response;
 use super::super::stack::Stack;
 use super::super::{Context, Heat, boolean_parameter, direction, forbidden, limit, remote_error};
 
-/// The filters that Heat's database has a column for, and what a stack has there.
+/// Filters with a column in Heat's database.
 const COLUMNS: [&str; 7] = [
     "id", "name", "status", "action", "tenant", "username", "owner_id",
 ];
@@ -31,7 +31,7 @@ fn column<'a>(heat: &'a Heat, stack: &'a Stack, name: &str) -> &'a str {
     }
 }
 
-/// Other names for some of them, which a count does not know (observed).
+/// Synonyms of some filters, which `count` ignores (observed).
 const SYNONYMS: [&str; 7] = [
     "stack_name",
     "stack_status",
@@ -42,10 +42,10 @@ const SYNONYMS: [&str; 7] = [
     "stack_user_project_id",
 ];
 
-pub fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+pub fn list(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
     let flag = |name: &str| boolean_parameter(context, name, ".").map(|it| it.unwrap_or(false));
-    let ask = context.ask;
-    let limit = ask
+    let request = context.request;
+    let limit = request
         .parameter("limit")
         .map(|text| limit(text, "limit"))
         .transpose()?;
@@ -69,7 +69,7 @@ pub fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
             .contains(key)
         })
         .collect();
-    // Any key turns the order round (observed).
+    // Any sort key reverses the order (observed).
     let ascending = sort.map_or(!keys.is_empty(), |descending| !descending);
 
     let asked: Vec<(&str, Vec<&str>)> = COLUMNS
@@ -117,7 +117,7 @@ pub fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
         .filter(visible)
         .filter(|stack| asked.iter().all(|filter| of_filter(stack, filter)))
         .collect();
-    // They come oldest first; a stable sort keeps that among equals.
+    // Stacks are sorted oldest first; a stable sort keeps that order among equals.
     for key in keys.iter().rev() {
         found.sort_by(|a, b| match *key {
             "stack_name" => a.name.cmp(&b.name),
@@ -129,7 +129,7 @@ pub fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
     if !ascending {
         found.reverse();
     }
-    if let Some(marker) = ask.parameter("marker")
+    if let Some(marker) = request.parameter("marker")
         && let Some(at) = found.iter().position(|stack| stack.id == marker)
     {
         found.drain(..=at);
@@ -139,23 +139,23 @@ pub fn list(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
         .iter()
         .map(|stack| stack.summary(heat, context.base))
         .collect();
-    let mut answer = json!({"stacks": shown});
+    let mut response = json!({"stacks": shown});
     if limit.is_some_and(|limit| limit == found.len())
         && let Some(last) = found.last()
     {
-        answer["links"] = json!([{"rel": "next", "href": next(context, &last.id)}]);
+        response["links"] = json!([{"rel": "next", "href": next(context, &last.id)}]);
     }
     if let Some(count) = count {
-        answer["count"] = json!(count);
+        response["count"] = json!(count);
     }
-    Ok(Answer::ok(answer))
+    Ok(Response::ok(response))
 }
 
-/// The query with another marker.
+/// Builds the query of the next page.
 fn next(context: &Context, marker: &str) -> String {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     let mut marked = false;
-    for (name, value) in &context.ask.query {
+    for (name, value) in &context.request.query {
         match name.as_str() {
             "marker" => {
                 query.append_pair(name, marker);
@@ -173,10 +173,10 @@ fn next(context: &Context, marker: &str) -> String {
     format!("{}/v1/{}/stacks?{query}", context.base, context.project)
 }
 
-/// Whether the four filters by tags let a stack pass.
+/// Returns whether the four tag filters match a stack.
 fn tagged(stack: &Stack, context: &Context) -> bool {
     let asked = |name: &str| {
-        let text = context.ask.parameter(name)?;
+        let text = context.request.parameter(name)?;
         Some(text.split(',').map(str::to_owned).collect::<Vec<String>>())
     };
     let all = |tags: &[String]| tags.iter().all(|tag| stack.tags.contains(tag));
@@ -187,8 +187,8 @@ fn tagged(stack: &Stack, context: &Context) -> bool {
         && asked("not_tags_any").is_none_or(|tags| !any(&tags))
 }
 
-/// The same rows, all of them, whatever is asked.
-pub fn detail(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
+/// Returns all stacks, ignoring every parameter.
+pub fn detail(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
     let shown: Vec<Value> = heat
         .stacks
         .all()
@@ -196,5 +196,5 @@ pub fn detail(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
         .filter(|stack| stack.project == context.project && !stack.deleted && !stack.is_nested())
         .map(|stack| stack.summary(heat, context.base))
         .collect();
-    Ok(Answer::ok(json!({"stacks": shown})))
+    Ok(Response::ok(json!({"stacks": shown})))
 }

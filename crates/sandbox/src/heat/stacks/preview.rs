@@ -1,67 +1,71 @@
-//! What a create, an update or a patch would do.
+//! Previews of create, update and patch.
 
 use serde_json::{Map, Value, json};
 
-use super::super::super::plain::Answer;
-use super::super::request::{Given, Place};
+use super::super::super::message::Response;
 use super::super::stack::{Resource, Stack};
-use super::super::{Context, Heat, boolean_parameter, functions, kinds};
-use super::{checked, living, unmade, wanted};
+use super::super::stack_request::{RequestKind, StackRequest};
+use super::super::{Context, Heat, boolean_parameter, functions, resource_plugins};
+use super::{add_pending_resources, build_requested, check_properties, find_existing};
 
-/// The stack that would be made.
-pub fn preview(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
-    let given = Given::read(context, Place::Create)?;
-    let mut stack = wanted(heat, context, &given)?;
+/// Previews a new stack.
+pub fn preview(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
+    let given = StackRequest::read(context, RequestKind::Create)?;
+    let mut stack = build_requested(heat, context, &given)?;
     stack.id = "None".to_owned();
     let mut shown = stack.show(context.base);
     shown["stack_user_project_id"] = Value::Null;
     shown["outputs"] = json!([]);
     shown["resources"] = previewed(heat, context, &stack, 0);
-    Ok(Answer::ok(json!({"stack": shown})))
+    Ok(Response::ok(json!({"stack": shown})))
 }
 
-/// The resources of a previewed stack; those that are stacks are lists.
+/// Lists the resources of a previewed stack; nested stacks are lists.
 fn previewed(heat: &Heat, context: &Context, stack: &Stack, depth: usize) -> Value {
-    let one = |part: &Resource| match kinds::preview(stack, part) {
+    let one = |resource: &Resource| match resource_plugins::preview(stack, resource) {
         Some(plan) if depth < 5 => {
-            let name = format!("{}-{}", stack.name, part.name);
+            let name = format!("{}-{}", stack.name, resource.name);
             let mut inner = Stack::new(&stack.project, &name, &stack.owner, &context.now);
             inner.id = "None".to_owned();
             inner.plan = plan;
-            unmade(heat, &mut inner, &context.now);
+            add_pending_resources(heat, &mut inner, &context.now);
             let mut shown = previewed(heat, context, &inner, depth + 1);
-            for resource in shown.as_array_mut().into_iter().flatten() {
-                if resource.is_object() {
-                    resource["parent_resource"] = json!(part.name);
+            for nested in shown.as_array_mut().into_iter().flatten() {
+                if nested.is_object() {
+                    nested["parent_resource"] = json!(resource.name);
                 }
             }
             shown
         }
-        _ => part.raw(heat, stack, context.base, true),
+        _ => resource.raw(heat, stack, context.base, true),
     };
     stack.resources.iter().map(one).collect()
 }
 
-/// What an update would do.
-pub fn preview_update(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
-    preview_of(heat, context, Place::Put)
+/// Previews an update.
+pub fn preview_update(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
+    preview_of(heat, context, RequestKind::Put)
 }
 
-/// What a patch would do.
-pub fn preview_patch(heat: &mut Heat, context: &Context) -> Result<Answer, Answer> {
-    preview_of(heat, context, Place::Patch)
+/// Previews a patch.
+pub fn preview_patch(heat: &mut Heat, context: &Context) -> Result<Response, Response> {
+    preview_of(heat, context, RequestKind::Patch)
 }
 
-fn preview_of(heat: &mut Heat, context: &Context, place: Place) -> Result<Answer, Answer> {
-    let given = Given::read(context, place)?;
+fn preview_of(
+    heat: &mut Heat,
+    context: &Context,
+    place: RequestKind,
+) -> Result<Response, Response> {
+    let given = StackRequest::read(context, place)?;
     boolean_parameter(context, "show_nested", ".")?;
-    let stack = living(heat, context)?;
+    let stack = find_existing(heat, context)?;
     let plan = given.plan_over(&stack.plan, place)?;
     let mut after = Stack::new(&stack.project, &stack.name, &stack.owner, &context.now);
     after.id = stack.id.clone();
     after.plan = plan;
-    unmade(heat, &mut after, &context.now);
-    checked(heat, &after)?;
+    add_pending_resources(heat, &mut after, &context.now);
+    check_properties(heat, &after)?;
     let mut changes: [(&str, Vec<Value>); 5] = [
         ("unchanged", Vec::new()),
         ("updated", Vec::new()),
@@ -69,50 +73,57 @@ fn preview_of(heat: &mut Heat, context: &Context, place: Place) -> Result<Answer
         ("added", Vec::new()),
         ("deleted", Vec::new()),
     ];
-    for part in &after.resources {
-        let fresh = || part.raw(heat, &after, context.base, false);
-        let (which, shown) = match stack.resource(&part.name) {
-            None => (3, fresh()),
+    for resource in &after.resources {
+        let shown_new = || resource.raw(heat, &after, context.base, false);
+        let (which, shown) = match stack.resource(&resource.name) {
+            None => (3, shown_new()),
             Some(old) => {
-                // As far as it is known, what is there stays.
+                // Unresolved properties keep their current values.
                 let mut properties = old.properties.clone();
-                properties.retain(|name, _| part.definition["properties"].get(name).is_some());
-                for (name, value) in stack_properties(heat, stack, &after, part) {
+                properties.retain(|name, _| resource.definition["properties"].get(name).is_some());
+                for (name, value) in stack_properties(heat, stack, &after, resource) {
                     properties.insert(name, value);
                 }
-                match kinds::change(old, &part.definition, &properties, &after.plan.files) {
-                    kinds::Change::None => (0, fresh()),
-                    kinds::Change::Update => (1, old.raw(heat, stack, context.base, false)),
-                    kinds::Change::Replace => (2, fresh()),
-                    kinds::Change::Create => (3, fresh()),
+                match resource_plugins::change(
+                    old,
+                    &resource.definition,
+                    &properties,
+                    &after.plan.files,
+                ) {
+                    resource_plugins::Change::None => (0, shown_new()),
+                    resource_plugins::Change::Update => {
+                        (1, old.raw(heat, stack, context.base, false))
+                    }
+                    resource_plugins::Change::Replace => (2, shown_new()),
+                    resource_plugins::Change::Create => (3, shown_new()),
                 }
             }
         };
         changes[which].1.push(shown);
     }
-    for part in &stack.resources {
-        if after.resource(&part.name).is_none() {
+    for resource in &stack.resources {
+        if after.resource(&resource.name).is_none() {
             changes[4]
                 .1
-                .push(part.raw(heat, stack, context.base, false));
+                .push(resource.raw(heat, stack, context.base, false));
         }
     }
     let changes: Map<String, Value> = changes
         .into_iter()
         .map(|(name, found)| (name.to_owned(), json!(found)))
         .collect();
-    Ok(Answer::ok(json!({"resource_changes": changes})))
+    Ok(Response::ok(json!({"resource_changes": changes})))
 }
 
-/// The properties that a resource would have: parameters as they will be,
-/// attributes of other resources as they are.
+/// Resolves a resource's properties with the future parameters and the current
+/// attributes of other resources.
 fn stack_properties(
     heat: &Heat,
     stack: &Stack,
     after: &Stack,
-    part: &Resource,
+    resource: &Resource,
 ) -> Map<String, Value> {
-    let given = part.definition["properties"].as_object();
+    let given = resource.definition["properties"].as_object();
     let mut found = Map::new();
     for (name, value) in given.into_iter().flatten() {
         let mut references = Vec::new();

@@ -2,7 +2,7 @@ use super::*;
 
 #[tokio::test]
 async fn services_are_filtered_sorted_and_paged() {
-    let ao = Ao::new();
+    let client = TestClient::new();
     for (query, want, count) in [
         ("", vec![2004, 2005, 2006, 2007, 2008, 2009], 6),
         ("?q=disks", vec![2004, 2005], 2),
@@ -38,7 +38,7 @@ async fn services_are_filtered_sorted_and_paged() {
             2,
         ),
     ] {
-        let got = ao.get(&format!("Services{query}")).await;
+        let got = client.get(&format!("Services{query}")).await;
         let ids: Vec<u64> = got
             .all("instanceID")
             .iter()
@@ -50,12 +50,12 @@ async fn services_are_filtered_sorted_and_paged() {
             "{query}"
         );
     }
-    let got = ao.read("Services?page=2&pageSize=4").await;
+    let got = client.read("Services?page=2&pageSize=4").await;
     assert_eq!(
         got["pagination"],
         json!({"page": 2, "pageSize": 4, "numPages": 2})
     );
-    let got = ao
+    let got = client
         .read("Services?HQL::fields=name,instanceID&pageSize=1")
         .await;
     assert_eq!(
@@ -82,7 +82,7 @@ async fn services_are_filtered_sorted_and_paged() {
         "=",
         "vendorID=x",
     ] {
-        let got = ao.get(&format!("Services?{query}")).await;
+        let got = client.get(&format!("Services?{query}")).await;
         assert_eq!(
             (got.status, &got.body["messageID"]),
             (400, &json!("KNAE02104-E")),
@@ -91,10 +91,10 @@ async fn services_are_filtered_sorted_and_paged() {
     }
 }
 
-/// Whatever a filter and `q` hold, they are data.
+/// Filters and `q` treat any text as data.
 #[tokio::test]
-async fn odd_texts_are_found_as_they_are() {
-    let ao = Ao::new();
+async fn filters_match_special_characters() {
+    let client = TestClient::new();
     let names = [
         "it's",
         "a/../b",
@@ -109,25 +109,25 @@ async fn odd_texts_are_found_as_they_are() {
         "+ +",
     ];
     for name in names {
-        let mut service = ao.read("Services/2004").await;
+        let mut service = client.read("Services/2004").await;
         service["name"] = name.into();
         assert_eq!(
-            ao.send("PUT", "Services/2004", service).await.status,
+            client.send("PUT", "Services/2004", service).await.status,
             200,
             "{name}"
         );
         let filter = encoded(&format!("name = '{}'", name.replace('\'', "''")));
-        let got = ao.get(&format!("Services?HQL::filter={filter}")).await;
+        let got = client.get(&format!("Services?HQL::filter={filter}")).await;
         assert_eq!(got.all("name"), [name]);
         let word = name.split_whitespace().next().unwrap();
-        let got = ao.get(&format!("Services?q={}", encoded(word))).await;
+        let got = client.get(&format!("Services?q={}", encoded(word))).await;
         assert!(got.all("name").contains(&json!(name)), "{name}");
     }
 }
 
 #[tokio::test]
-async fn what_cannot_change() {
-    let ao = Ao::of(Settings::default());
+async fn groups_and_tags_are_listed() {
+    let client = TestClient::of(Settings::default());
     for (path, member, want) in [
         (
             "ServiceGroups",
@@ -184,9 +184,12 @@ async fn what_cannot_change() {
         ("Tasks", "status", json!(["completed", "failed"])),
         ("Schedules", "status", json!(["completed", "completed"])),
     ] {
-        assert_eq!(json!(ao.get(path).await.all(member)), want, "{path}");
+        assert_eq!(json!(client.get(path).await.all(member)), want, "{path}");
     }
-    assert_eq!(ao.read("ServiceGroups/1002").await["name"], "Operations");
+    assert_eq!(
+        client.read("ServiceGroups/1002").await["name"],
+        "Operations"
+    );
     for (path, status) in [
         ("ServiceGroups/1", 404),
         ("Tags?resourceType=Plugin", 400),
@@ -195,11 +198,12 @@ async fn what_cannot_change() {
         ("TagGroups/1", 404),
         ("Users", 404),
     ] {
-        assert_eq!(ao.get(path).await.status, status, "{path}");
+        assert_eq!(client.get(path).await.status, status, "{path}");
     }
-    assert_eq!(ao.send("POST", "Services", json!({})).await.status, 405);
+    assert_eq!(client.send("POST", "Services", json!({})).await.status, 405);
     assert_eq!(
-        ao.send("PATCH", "ServiceGroups/1001", json!({}))
+        client
+            .send("PATCH", "ServiceGroups/1001", json!({}))
             .await
             .status,
         405

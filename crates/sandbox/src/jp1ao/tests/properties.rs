@@ -1,22 +1,22 @@
 use super::*;
 
 #[tokio::test]
-async fn values_are_set_one_by_one_and_together() {
-    let ao = Ao::new();
-    let mut all = ao.read("PropertyValues?serviceID=2004").await;
+async fn values_are_updated_singly_and_in_bulk() {
+    let client = TestClient::new();
+    let mut all = client.read("PropertyValues?serviceID=2004").await;
     let at = |all: &Value, key: &str| {
         let data = all["data"].as_array().unwrap();
         data.iter().position(|one| one["keyName"] == key).unwrap()
     };
     let size = at(&all, "disk.sizeGB");
     let path = format!("PropertyValues/{}", all["data"][size]["instanceID"]);
-    let mut one = ao.read(&path).await;
+    let mut one = client.read(&path).await;
     assert_eq!(
         (&one["value"], &one["type"], &one["serviceID"]),
         (&json!("10"), &json!("integer"), &json!(2004))
     );
     one["value"] = "20".into();
-    let got = ao.send("PUT", &path, one).await;
+    let got = client.send("PUT", &path, one).await;
     assert_eq!((got.status, &got.body["value"]), (200, &json!("20")));
     for wrong in [
         json!({"value": "x"}),
@@ -26,46 +26,50 @@ async fn values_are_set_one_by_one_and_together() {
         Value::Null,
     ] {
         assert_eq!(
-            ao.send("PUT", &path, wrong.clone()).await.status,
+            client.send("PUT", &path, wrong.clone()).await.status,
             400,
             "{wrong}"
         );
     }
     assert_eq!(
-        ao.get(&format!("{path}/actions")).await.all("name"),
+        client.get(&format!("{path}/actions")).await.all("name"),
         ["update"]
     );
 
-    // All or none: the second value is wrong, so the first is not taken either.
+    // All or none: the second value is invalid, so the first is not set either.
     let (name, fixed) = (at(&all, "common.vmName"), at(&all, "common.vcenter"));
     all["data"][name]["value"] = "日本'\"/..%\n".into();
     all["data"][size]["value"] = "0".into();
     assert_eq!(
-        ao.send("PUT", "PropertyValues?serviceID=2004", all.clone())
+        client
+            .send("PUT", "PropertyValues?serviceID=2004", all.clone())
             .await
             .status,
         400
     );
     assert_eq!(
-        ao.read("PropertyValues?serviceID=2004").await["data"][name]["value"],
+        client.read("PropertyValues?serviceID=2004").await["data"][name]["value"],
         "web01"
     );
     all["data"][size]["value"] = "30".into();
     all["data"][fixed]["value"] = "other".into();
     assert_eq!(
-        ao.send("PUT", "PropertyValues?serviceID=2004", all.clone())
+        client
+            .send("PUT", "PropertyValues?serviceID=2004", all.clone())
             .await
             .status,
         400,
         "it is read-only"
     );
     all["data"][fixed]["readOnly"] = false.into();
-    let got = ao.send("PUT", "PropertyValues?serviceID=2004", all).await;
+    let got = client
+        .send("PUT", "PropertyValues?serviceID=2004", all)
+        .await;
     assert_eq!(got.status, 200, "{}", got.body);
     assert_eq!(got.body["data"][name]["value"], "日本'\"/..%\n");
     assert_eq!(got.body["data"][fixed]["value"], "other");
 
-    // A password is never told, and its mask changes nothing.
+    // A password is never shown, and writing its mask has no effect.
     let secret = got.body["data"]
         .as_array()
         .unwrap()
@@ -75,12 +79,12 @@ async fn values_are_set_one_by_one_and_together() {
     assert_eq!(secret["value"], "********");
     assert!(!got.bytes.windows(6).any(|window| window == b"secret"));
 
-    // Without a service: the shared ones, of which only the value changes.
-    let mut shared = ao.read("PropertyValues").await;
+    // Without a service: the share properties, of which only the value changes.
+    let mut shared = client.read("PropertyValues").await;
     assert_eq!(shared["count"], 2);
     shared["data"][1]["value"] = "587".into();
     shared["data"][1]["readOnly"] = true.into();
-    let got = ao.send("PUT", "PropertyValues", shared).await;
+    let got = client.send("PUT", "PropertyValues", shared).await;
     assert_eq!(
         (
             &got.body["data"][1]["value"],
@@ -100,7 +104,7 @@ async fn values_are_set_one_by_one_and_together() {
         ("PropertyValues?taskID=1", json!({"data": []}), 400),
     ] {
         assert_eq!(
-            ao.send("PUT", path, body.clone()).await.status,
+            client.send("PUT", path, body.clone()).await.status,
             status,
             "{path} {body}"
         );
@@ -108,10 +112,10 @@ async fn values_are_set_one_by_one_and_together() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn definitions_informations_and_groups() {
-    let ao = Ao::new();
-    let task = ao.submit(2005, |_| {}).await;
-    let shown = ao.read(&task).await;
+async fn definitions_informations_and_groups_are_listed() {
+    let client = TestClient::new();
+    let task = client.submit(2005, |_| {}).await;
+    let shown = client.read(&task).await;
     let (task, schedule) = (shown["instanceID"].clone(), shown["scheduleID"].clone());
     for (path, count) in [
         ("PropertyDefinitions".to_owned(), 21),
@@ -152,13 +156,13 @@ async fn definitions_informations_and_groups() {
             1,
         ),
     ] {
-        assert_eq!(ao.read(&path).await["count"], count, "{path}");
+        assert_eq!(client.read(&path).await["count"], count, "{path}");
     }
-    let definition = ao
+    let definition = client
         .get("PropertyDefinitions?serviceID=2005&HQL::filter=keyName%20%3D%20'disk.sizeGB'")
         .await;
     let id = definition.all("instanceID")[0].clone();
-    let definition = ao.read(&format!("PropertyDefinitions/{id}")).await;
+    let definition = client.read(&format!("PropertyDefinitions/{id}")).await;
     for (member, want) in [
         ("minValue", json!(1)),
         ("maxValue", json!(1024)),
@@ -170,12 +174,13 @@ async fn definitions_informations_and_groups() {
         assert_eq!(definition[member], want, "{member}");
     }
     assert_eq!(
-        ao.get(&format!("PropertyDefinitions/{id}/actions"))
+        client
+            .get(&format!("PropertyDefinitions/{id}/actions"))
             .await
             .body["count"],
         0
     );
-    let information = ao
+    let information = client
         .read(&format!("PropertyInformations?taskID={task}"))
         .await;
     assert!(
@@ -194,15 +199,15 @@ async fn definitions_informations_and_groups() {
         ("PropertyValues/1", 404),
         ("PropertyValues?serviceID=x", 400),
     ] {
-        assert_eq!(ao.get(path).await.status, status, "{path}");
+        assert_eq!(client.get(path).await.status, status, "{path}");
     }
-    // What a task was given stays as it was.
-    let of_task = ao
+    // The values of a task do not change any more.
+    let of_task = client
         .get(&format!("PropertyValues?taskID={task}"))
         .await
         .all("instanceID")[0]
         .clone();
-    let got = ao
+    let got = client
         .send(
             "PUT",
             &format!("PropertyValues/{of_task}"),

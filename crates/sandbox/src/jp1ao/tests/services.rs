@@ -1,10 +1,10 @@
 use super::*;
 
 #[tokio::test]
-async fn a_service_is_released_once() {
-    let ao = Ao::new();
+async fn release_changes_the_state_once() {
+    let client = TestClient::new();
     let path = "Services/2004/actions/release";
-    let document = ao.read(path).await;
+    let document = client.read(path).await;
     assert_eq!(document["parameters"], json!([]));
     assert!(
         document["href"]
@@ -12,7 +12,7 @@ async fn a_service_is_released_once() {
             .unwrap()
             .starts_with(" http://10.196.184.182:22015/")
     );
-    let state = async || ao.read("Services/2004").await["serviceState"].clone();
+    let state = async || client.read("Services/2004").await["serviceState"].clone();
     assert_eq!(state().await, "test", "reading the action changes nothing");
 
     let invoke = format!("{path}/invoke");
@@ -28,19 +28,19 @@ async fn a_service_is_released_once() {
         json!([1]),
     ] {
         assert_eq!(
-            ao.send("POST", &invoke, body.clone()).await.status,
+            client.send("POST", &invoke, body.clone()).await.status,
             400,
             "{body}"
         );
     }
-    let done = ao.send("POST", &invoke, document.clone()).await;
+    let done = client.send("POST", &invoke, document.clone()).await;
     assert_eq!((done.status, &done.body["state"]), (200, &json!("success")));
     let affected = json!(["http://10.196.184.182:22015/Automation/v1/objects/Services/2004"]);
     assert_eq!(done.body["affectedResource"], affected);
     assert_eq!(done.body["created"], done.body["completed"]);
     assert!(done.body["created"].as_str().unwrap().ends_with("+09:00"));
     assert_eq!(state().await, "release");
-    let again = ao.send("POST", &invoke, document).await;
+    let again = client.send("POST", &invoke, document).await;
     assert_eq!(
         (again.status, &again.body["messageData"]),
         (409, &json!("release"))
@@ -48,8 +48,8 @@ async fn a_service_is_released_once() {
 }
 
 #[tokio::test]
-async fn services_change_as_the_manual_lets_them() {
-    let ao = Ao::new();
+async fn status_actions_follow_the_manual() {
+    let client = TestClient::new();
     for (id, action, status) in [
         (2004, "maintenance", 409),
         (2004, "release", 200),
@@ -64,10 +64,10 @@ async fn services_change_as_the_manual_lets_them() {
         (2009, "release", 409),
         (9999, "release", 404),
     ] {
-        let got = ao.invoke(&format!("Services/{id}"), action).await;
+        let got = client.invoke(&format!("Services/{id}"), action).await;
         assert_eq!(got.status, status, "{id} {action}: {}", got.body);
     }
-    let got = ao.get("Services/9999").await;
+    let got = client.get("Services/9999").await;
     assert_eq!(
         (got.status, &got.body["messageID"]),
         (404, &json!("KNAE02102-E"))
@@ -75,8 +75,8 @@ async fn services_change_as_the_manual_lets_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_is_made_edited_and_deleted() {
-    let ao = Ao::new();
+async fn service_is_created_edited_and_deleted() {
+    let client = TestClient::new();
     let name = "x'y/../\\\"\n%2F日本";
     let set = |document: &mut Value| {
         let arguments = document["parameters"].as_array_mut().unwrap();
@@ -90,11 +90,11 @@ async fn a_service_is_made_edited_and_deleted() {
             }
         }
     };
-    let got = ao.act("ServiceTemplates/3004", "bind", set).await;
+    let got = client.act("ServiceTemplates/3004", "bind", set).await;
     assert_eq!(got.status, 200, "{}", got.body);
     let url = got.body["affectedResource"][0].as_str().unwrap();
     let path = url.split_once("/objects/").unwrap().1;
-    let mut shown = ao.read(path).await;
+    let mut shown = client.read(path).await;
     for (member, want) in [
         ("name", json!(name)),
         ("tags", json!("a,b")),
@@ -106,7 +106,7 @@ async fn a_service_is_made_edited_and_deleted() {
     ] {
         assert_eq!(shown[member], want, "{member}");
     }
-    let values = ao
+    let values = client
         .get(&format!("PropertyValues?serviceID={}", shown["instanceID"]))
         .await;
     let size = values.body["data"]
@@ -117,7 +117,10 @@ async fn a_service_is_made_edited_and_deleted() {
     assert_eq!(size.unwrap()["value"], "77");
 
     assert_eq!(
-        ao.act("ServiceTemplates/3004", "bind", set).await.status,
+        client
+            .act("ServiceTemplates/3004", "bind", set)
+            .await
+            .status,
         400,
         "the name is taken"
     );
@@ -129,7 +132,7 @@ async fn a_service_is_made_edited_and_deleted() {
         ("serviceState", json!("disabled")),
         ("supportedScheduleType", json!("never")),
     ] {
-        let got = ao
+        let got = client
             .act("ServiceTemplates/3004", "bind", |document| {
                 document["parameters"][0]["name"] = "other".into();
                 document["parameters"][0][argument] = value.clone();
@@ -138,14 +141,14 @@ async fn a_service_is_made_edited_and_deleted() {
         assert_eq!(got.status, 400, "{argument} {value}");
     }
 
-    // The whole service goes back; only what may change does.
+    // The complete service is sent; only the editable members change.
     shown["name"] = "renamed".into();
     shown["favorite"] = true.into();
     shown["submitCount"] = 99.into();
     shown["serviceState"] = "maintenance".into();
-    let got = ao.send("PUT", path, shown.clone()).await;
+    let got = client.send("PUT", path, shown.clone()).await;
     assert_eq!(got.status, 200, "{}", got.body);
-    let now = ao.read(path).await;
+    let now = client.read(path).await;
     assert_eq!(now, got.body);
     for (member, want) in [
         ("name", json!("renamed")),
@@ -166,51 +169,52 @@ async fn a_service_is_made_edited_and_deleted() {
         let mut wrong = now.clone();
         wrong[member] = value.clone();
         assert_eq!(
-            ao.send("PUT", path, wrong).await.status,
+            client.send("PUT", path, wrong).await.status,
             400,
             "{member} {value}"
         );
     }
-    assert_eq!(ao.read(path).await, now, "nothing of that was taken");
+    assert_eq!(client.read(path).await, now, "nothing of that was taken");
 
     let id = now["instanceID"].as_u64().unwrap();
-    assert_eq!(ao.act(path, "release", |_| {}).await.status, 200);
-    ao.submit(id, |_| {}).await;
+    assert_eq!(client.act(path, "release", |_| {}).await.status, 200);
+    client.submit(id, |_| {}).await;
     assert_eq!(
-        ao.send("DELETE", path, Value::Null).await.status,
+        client.send("DELETE", path, Value::Null).await.status,
         409,
         "it has a task"
     );
     steps(100).await;
-    let task = ao
+    let task = client
         .get(&format!("Tasks?serviceID={id}"))
         .await
         .all("instanceID")[0]
         .clone();
     let task = format!("Tasks/{task}");
-    assert_eq!(ao.invoke(&task, "forceStop").await.status, 200);
-    assert_eq!(ao.invoke(&task, "archive").await.status, 200);
+    assert_eq!(client.invoke(&task, "forceStop").await.status, 200);
+    assert_eq!(client.invoke(&task, "archive").await.status, 200);
     for _ in 0..2 {
-        assert_eq!(ao.send("DELETE", path, Value::Null).await.status, 204);
+        assert_eq!(client.send("DELETE", path, Value::Null).await.status, 204);
     }
-    assert_eq!(ao.get(path).await.status, 404);
+    assert_eq!(client.get(path).await.status, 404);
 }
 
 #[tokio::test(start_paused = true)]
-async fn tasks_are_counted_until_reset() {
-    let ao = Ao::new();
-    ao.submit(2008, |_| {}).await;
-    ao.submit(2008, |document| {
-        for argument in document["parameters"].as_array_mut().unwrap() {
-            if argument["keyName"] == stock::FAIL_AT {
-                argument["value"] = "2".into();
+async fn reset_clears_task_counters() {
+    let client = TestClient::new();
+    client.submit(2008, |_| {}).await;
+    client
+        .submit(2008, |document| {
+            for argument in document["parameters"].as_array_mut().unwrap() {
+                if argument["keyName"] == preload::FAIL_AT_PROPERTY {
+                    argument["value"] = "2".into();
+                }
             }
-        }
-    })
-    .await;
+        })
+        .await;
     steps(10).await;
     let counts = async || {
-        let shown = ao.read("Services/2008").await;
+        let shown = client.read("Services/2008").await;
         [
             "submitCount",
             "executedCount",
@@ -220,21 +224,21 @@ async fn tasks_are_counted_until_reset() {
         .map(|name| shown[name].as_u64().unwrap())
     };
     assert_eq!(counts().await, [2, 2, 1, 1]);
-    assert!(ao.read("Services/2008").await["lastFailedTime"].is_string());
-    let got = ao.invoke("Services/2008", "reset").await;
-    // The document in place of the envelope (2.5.9).
+    assert!(client.read("Services/2008").await["lastFailedTime"].is_string());
+    let got = client.invoke("Services/2008", "reset").await;
+    // The document in place of the envelope (V12 2.5.9).
     assert_eq!(
         (got.status, &got.body["name"], &got.body["state"]),
         (200, &json!("reset"), &Value::Null)
     );
     assert_eq!(counts().await, [0; 4]);
-    assert!(ao.read("Services/2008").await["resetTime"].is_string());
+    assert!(client.read("Services/2008").await["resetTime"].is_string());
 }
 
 #[tokio::test]
-async fn the_newest_template_is_applied() {
-    let ao = Ao::new();
-    assert_eq!(ao.read("Services/2005").await["latest"], false);
+async fn apply_template_changes_the_version() {
+    let client = TestClient::new();
+    assert_eq!(client.read("Services/2005").await["latest"], false);
     for (target, status) in [
         (3002, 400),
         (9999, 400),
@@ -242,7 +246,7 @@ async fn the_newest_template_is_applied() {
         (3004, 200),
         (3001, 200),
     ] {
-        let got = ao
+        let got = client
             .act("Services/2005", "applyTemplate", |document| {
                 document["parameters"] = json!([{"instanceID": target}]);
             })
@@ -250,34 +254,36 @@ async fn the_newest_template_is_applied() {
         assert_eq!(got.status, status, "{target}: {}", got.body);
     }
     assert_eq!(
-        ao.act("Services/2005", "applyTemplate", |_| {})
+        client
+            .act("Services/2005", "applyTemplate", |_| {})
             .await
             .status,
         200
     );
     assert_eq!(
-        ao.read("Services/2005").await["latest"],
+        client.read("Services/2005").await["latest"],
         true,
         "the template names the newest"
     );
     assert_eq!(
-        ao.act("Services/2007", "applyTemplate", |_| {})
+        client
+            .act("Services/2007", "applyTemplate", |_| {})
             .await
             .status,
         409,
         "disabled"
     );
-    let got = ao
+    let got = client
         .send("POST", "Services/2005/applyTemplate/invoke", json!({}))
         .await;
     assert_eq!(got.status, 404, "only version 11 has that path");
 }
 
 #[tokio::test]
-async fn what_a_user_may() {
-    let ao = Ao::new();
-    let operator = ao.by(crate::JP1AO_OPERATOR);
-    // Of another group it sees nothing, and what its role lacks is 403 or 404.
+async fn roles_restrict_functions() {
+    let client = TestClient::new();
+    let operator = client.by(crate::JP1AO_OPERATOR);
+    // Other groups are invisible; a function that the role lacks is 403 or 404.
     for (method, path, status) in [
         ("GET", "Services/2005", 200),
         ("GET", "Services/2008", 404),
@@ -315,12 +321,12 @@ async fn what_a_user_may() {
         (&json!(true), &json!("Add disks to the web servers"))
     );
     let task = operator.submit(2005, |_| {}).await;
-    assert_eq!(ao.read(&task).await["submitter"], "operator");
+    assert_eq!(client.read(&task).await["submitter"], "operator");
 
-    let outsider = ao.by(crate::JP1AO_OUTSIDER);
+    let outsider = client.by(crate::JP1AO_OUTSIDER);
     assert_eq!(outsider.get("Services").await.status, 401);
     let basic = outsider.basic();
-    let got = ao
+    let got = client
         .raw(
             "GET",
             "/Automation/v1/user",

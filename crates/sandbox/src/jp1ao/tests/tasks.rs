@@ -1,14 +1,14 @@
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn a_task_asks_and_goes_on_once_answered() {
-    let ao = Ao::new();
-    let task = ao
+async fn task_waits_for_a_response() {
+    let client = TestClient::new();
+    let task = client
         .submit(2005, |document| {
             document["parameters"][0]["name"] = "夜の仕事".into()
         })
         .await;
-    let shown = ao.read(&task).await;
+    let shown = client.read(&task).await;
     assert_eq!(
         (&shown["name"], &shown["status"]),
         (&json!("夜の仕事"), &json!("inProgress"))
@@ -19,7 +19,7 @@ async fn a_task_asks_and_goes_on_once_answered() {
     );
     let id = shown["instanceID"].as_u64().unwrap();
     let steps_of = async || {
-        let got = ao.get(&format!("FlowSteps?taskID={id}")).await;
+        let got = client.get(&format!("FlowSteps?taskID={id}")).await;
         got.all("status")
             .iter()
             .map(|one| one.as_str().unwrap().to_owned())
@@ -30,32 +30,32 @@ async fn a_task_asks_and_goes_on_once_answered() {
         ["inProgress", "waiting", "waiting", "waiting"]
     );
     for action in ["archive", "response", "rerunStart", "rerunStepStart"] {
-        assert_eq!(ao.invoke(&task, action).await.status, 409, "{action}");
+        assert_eq!(client.invoke(&task, action).await.status, 409, "{action}");
     }
     assert_eq!(
-        ao.get(&format!("{task}/actions/response")).await.status,
+        client.get(&format!("{task}/actions/response")).await.status,
         409
     );
 
     let log = async |query: &str| {
-        let body = ao.read(&format!("TaskLogs?taskID={id}{query}")).await;
+        let body = client.read(&format!("TaskLogs?taskID={id}{query}")).await;
         body["data"][0]["taskLog"].as_str().unwrap().to_owned()
     };
     let early = log("").await;
     steps(3).await;
-    assert_eq!(ao.status(&task).await, "waitingForInput");
+    assert_eq!(client.status(&task).await, "waitingForInput");
     assert_eq!(
         steps_of().await,
         ["completed", "completed", "waitingForInput", "waiting"]
     );
     steps(1000).await;
     assert_eq!(
-        ao.status(&task).await,
+        client.status(&task).await,
         "waitingForInput",
         "it waits for a person"
     );
 
-    // The log only grows: what was read once stays, and the rest follows.
+    // The log is append-only: later reads begin with the earlier text.
     let whole = log("").await;
     assert!(whole.starts_with(&early) && whole.len() > early.len() && whole.contains("Go on?"));
     assert_eq!(
@@ -74,18 +74,18 @@ async fn a_task_asks_and_goes_on_once_answered() {
     );
     assert_eq!(log(&format!("&offset={}", whole.len())).await, "");
 
-    let document = ao.read(&format!("{task}/actions/response")).await;
+    let document = client.read(&format!("{task}/actions/response")).await;
     let argument = &document["parameters"][0];
     assert_eq!(
         (&argument["labelbutton1"], &argument["labelbutton2"]),
         (&json!("Continue"), &json!("Cancel"))
     );
     let answered = |edit: Value| {
-        let ao = ao.by(JP1AO_USERNAME);
+        let client = client.by(JP1AO_USERNAME);
         let task = task.clone();
         async move {
             let edit = edit.as_object().unwrap().clone();
-            let got = ao.act(&task, "response", |document| {
+            let got = client.act(&task, "response", |document| {
                 for (name, value) in edit {
                     let argument = document["parameters"][0].as_object_mut().unwrap();
                     match value.is_number() && name.starts_with("label") {
@@ -109,24 +109,24 @@ async fn a_task_asks_and_goes_on_once_answered() {
     ] {
         assert_eq!(answered(wrong.clone()).await, 400, "{wrong}");
     }
-    // 0 stands for: left out. Only one button is left then.
+    // 0 means omitted. Only one button is left then.
     assert_eq!(answered(json!({"labelbutton2": 0})).await, 200);
-    assert_eq!(ao.status(&task).await, "inProgress");
-    assert_eq!(answered_again(&ao, &task).await, 409);
+    assert_eq!(client.status(&task).await, "inProgress");
+    assert_eq!(status_of_second_response(&client, &task).await, 409);
     steps(1).await;
-    let shown = ao.read(&task).await;
+    let shown = client.read(&task).await;
     assert_eq!(shown["status"], "completed");
     assert!(shown["completionTime"].is_string() && shown["stepTime"].is_string());
     assert_eq!(steps_of().await, ["completed"; 4]);
     assert!(log("").await.contains("The response was Continue."));
 }
 
-async fn answered_again(ao: &Ao, task: &str) -> u16 {
-    ao.get(&format!("{task}/actions/response")).await.status
+async fn status_of_second_response(client: &TestClient, task: &str) -> u16 {
+    client.get(&format!("{task}/actions/response")).await.status
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_way_to_press_a_button() {
+async fn each_form_of_a_button_is_accepted() {
     for (edit, failed) in [
         (json!({"labelbutton1": true}), false),
         (json!({"labelbutton2": "selected"}), true),
@@ -137,10 +137,10 @@ async fn every_way_to_press_a_button() {
         ),
         (json!({"labelbutton1": null}), true),
     ] {
-        let ao = Ao::new();
-        let task = ao.submit(2005, |_| {}).await;
+        let client = TestClient::new();
+        let task = client.submit(2005, |_| {}).await;
         steps(3).await;
-        let got = ao
+        let got = client
             .act(&task, "response", |document| {
                 for (name, value) in edit.as_object().unwrap() {
                     document["parameters"][0][name] = value.clone();
@@ -150,7 +150,7 @@ async fn every_way_to_press_a_button() {
         assert_eq!(got.status, 200, "{edit}: {}", got.body);
         steps(1).await;
         assert_eq!(
-            ao.status(&task).await,
+            client.status(&task).await,
             if failed { "failed" } else { "completed" },
             "{edit}"
         );
@@ -160,7 +160,7 @@ async fn every_way_to_press_a_button() {
 fn fail_at(step: &'static str) -> impl FnOnce(&mut Value) {
     move |document| {
         for argument in document["parameters"].as_array_mut().unwrap() {
-            if argument["keyName"] == stock::FAIL_AT {
+            if argument["keyName"] == preload::FAIL_AT_PROPERTY {
                 argument["value"] = step.into();
             }
         }
@@ -168,16 +168,17 @@ fn fail_at(step: &'static str) -> impl FnOnce(&mut Value) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_task_is_run_again_and_archived() {
-    let ao = Ao::new();
-    let task = ao.submit(2008, fail_at("2")).await;
+async fn failed_task_is_rerun_and_archived() {
+    let client = TestClient::new();
+    let task = client.submit(2008, fail_at("2")).await;
     steps(2).await;
-    assert_eq!(ao.status(&task).await, "inProgressWithError");
+    assert_eq!(client.status(&task).await, "inProgressWithError");
     steps(1).await;
-    assert_eq!(ao.status(&task).await, "failed");
-    assert_eq!(ao.invoke(&task, "stop").await.status, 409);
-    // The template of this one names its sibling; the action must be named.
-    let document = ao.read(&format!("{task}/actions/rerunStepStart")).await;
+    assert_eq!(client.status(&task).await, "failed");
+    assert_eq!(client.invoke(&task, "stop").await.status, 409);
+    // The document of this action has the name of a sibling; the request must use the
+    // action's name.
+    let document = client.read(&format!("{task}/actions/rerunStepStart")).await;
     assert_eq!(document["name"], "rerunStart");
     assert!(
         document["href"]
@@ -185,7 +186,7 @@ async fn a_failed_task_is_run_again_and_archived() {
             .unwrap()
             .ends_with("/actions/rerunStepStart/invoke")
     );
-    let got = ao
+    let got = client
         .send(
             "POST",
             &format!("{task}/actions/rerunStepStart/invoke"),
@@ -193,31 +194,34 @@ async fn a_failed_task_is_run_again_and_archived() {
         )
         .await;
     assert_eq!(got.status, 400);
-    assert_eq!(ao.act(&task, "rerunStepStart", |_| {}).await.status, 200);
+    assert_eq!(
+        client.act(&task, "rerunStepStart", |_| {}).await.status,
+        200
+    );
     steps(1).await;
-    assert_eq!(ao.status(&task).await, "completed");
+    assert_eq!(client.status(&task).await, "completed");
 
-    let other = ao.submit(2008, fail_at("1")).await;
+    let other = client.submit(2008, fail_at("1")).await;
     steps(2).await;
-    assert_eq!(ao.act(&other, "rerunStart", |_| {}).await.status, 200);
+    assert_eq!(client.act(&other, "rerunStart", |_| {}).await.status, 200);
     steps(3).await;
-    assert_eq!(ao.status(&other).await, "completed");
+    assert_eq!(client.status(&other).await, "completed");
 
-    // A change of notes is kept, and goes into the history.
-    let mut shown = ao.read(&other).await;
+    // Changed notes are stored and move to the history.
+    let mut shown = client.read(&other).await;
     (shown["notes"], shown["toDo"], shown["status"]) =
         ("seen".into(), true.into(), "failed".into());
-    let got = ao.send("PUT", &other, shown).await;
+    let got = client.send("PUT", &other, shown).await;
     assert_eq!(
         (&got.body["notes"], &got.body["toDo"], &got.body["status"]),
         (&json!("seen"), &json!(true), &json!("completed"))
     );
-    let got = ao.act(&other, "archive", |_| {}).await;
+    let got = client.act(&other, "archive", |_| {}).await;
     assert_eq!(got.status, 200);
-    assert_eq!(ao.get(&other).await.status, 404);
+    assert_eq!(client.get(&other).await.status, 404);
     let id: u64 = other.strip_prefix("Tasks/").unwrap().parse().unwrap();
     let filter = encoded(&format!("(taskID = {id})"));
-    let found = ao
+    let found = client
         .read(&format!("TaskHistories?HQL::filter={filter}"))
         .await;
     assert_eq!(found["count"], 1);
@@ -228,50 +232,62 @@ async fn a_failed_task_is_run_again_and_archived() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tasks_are_stopped() {
-    let ao = Ao::new();
+async fn stop_ends_running_tasks() {
+    let client = TestClient::new();
     for (service, action, after, wait, at_once, at_last) in [
         (2008, "stop", 0, 1, "inProgressTerminating", "failed"),
         (2008, "stop", 2, 1, "inProgressTerminating", "completed"),
         (2008, "forceStop", 0, 0, "failed", "failed"),
         (2005, "stop", 3, 1, "inProgressTerminating", "failed"),
     ] {
-        let task = ao.submit(service, |_| {}).await;
+        let task = client.submit(service, |_| {}).await;
         steps(after).await;
         assert_eq!(
-            ao.act(&task, action, |_| {}).await.status,
+            client.act(&task, action, |_| {}).await.status,
             200,
             "{action} after {after}"
         );
-        assert_eq!(ao.status(&task).await, at_once, "{action} after {after}");
         assert_eq!(
-            ao.invoke(&task, action).await.status,
+            client.status(&task).await,
+            at_once,
+            "{action} after {after}"
+        );
+        assert_eq!(
+            client.invoke(&task, action).await.status,
             409,
             "{action} after {after}"
         );
         steps(wait).await;
-        assert_eq!(ao.status(&task).await, at_last, "{action} after {after}");
+        assert_eq!(
+            client.status(&task).await,
+            at_last,
+            "{action} after {after}"
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn schedules_wait_are_suspended_and_canceled() {
-    let ao = Ao::new();
-    let later = when::write(ao.world.clock.now() + Duration::from_secs(3600), false);
+async fn waiting_schedules_are_suspended_and_canceled() {
+    let client = TestClient::new();
+    let later = time_format::format(
+        client.upstreams.clock.now() + Duration::from_secs(3600),
+        false,
+    );
     let plan = |document: &mut Value| {
         document["parameters"][0]["scheduleType"] = "schedule".into();
         document["parameters"][0]["scheduledStartTime"] = later.as_str().into();
     };
-    let task = ao.submit(2008, plan).await;
-    let shown = ao.read(&task).await;
+    let task = client.submit(2008, plan).await;
+    let shown = client.read(&task).await;
     assert_eq!(
         (&shown["status"], &shown["scheduledStartTime"]),
         (&json!("waiting"), &json!(later))
     );
     let schedule = format!("Schedules/{}", shown["scheduleID"]);
-    let of_task = async |task: &str| ao.status(task).await;
+    let of_task = async |task: &str| client.status(task).await;
     let running = async || {
-        ao.get("Schedules?scheduleStatus=running")
+        client
+            .get("Schedules?scheduleStatus=running")
             .await
             .all("instanceID")
             .len()
@@ -285,38 +301,38 @@ async fn schedules_wait_are_suspended_and_canceled() {
         ("cancel", 200, "canceled", 0),
         ("suspend", 409, "canceled", 0),
     ] {
-        let got = ao.act(&schedule, action, |_| {}).await;
+        let got = client.act(&schedule, action, |_| {}).await;
         assert_eq!(got.status, status, "{action}: {}", got.body);
         assert_eq!(of_task(&task).await, task_status, "{action}");
         assert_eq!(running().await, left, "{action}");
     }
-    // Left alone it starts at its time.
-    let task = ao.submit(2008, plan).await;
+    // Without any action it starts at its time.
+    let task = client.submit(2008, plan).await;
     tokio::time::advance(Duration::from_secs(3599)).await;
     assert_eq!(of_task(&task).await, "waiting");
     tokio::time::advance(Duration::from_secs(2)).await;
     assert_eq!(of_task(&task).await, "inProgress");
-    let schedule = format!("Schedules/{}", ao.read(&task).await["scheduleID"]);
+    let schedule = format!("Schedules/{}", client.read(&task).await["scheduleID"]);
     assert_eq!(
-        ao.act(&schedule, "cancel", |_| {}).await.status,
+        client.act(&schedule, "cancel", |_| {}).await.status,
         409,
         "it runs"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_recurrence_goes_on() {
-    let ao = Ao::new();
-    let task = ao
+async fn recurrence_creates_the_next_task() {
+    let client = TestClient::new();
+    let task = client
         .submit(2008, |document| {
             document["parameters"][0]["scheduleType"] = "recurrence".into();
             document["parameters"][0]["recurrenceInterval"] = "daily".into();
             document["parameters"][0]["recurrenceTime"] = "03:00".into();
         })
         .await;
-    let schedule = ao.read(&task).await["scheduleID"].clone();
+    let schedule = client.read(&task).await["scheduleID"].clone();
     let statuses = async || {
-        let all = ao
+        let all = client
             .get(&format!("Tasks?scheduleID={schedule}"))
             .await
             .all("status");
@@ -336,11 +352,12 @@ async fn a_recurrence_goes_on() {
         }
         assert_eq!(statuses().await, want);
     }
-    // After a year without a look there is one more, not hundreds.
+    // After a year without requests there is one more task, not hundreds.
     tokio::time::advance(Duration::from_secs(365 * 24 * 3600)).await;
     assert_eq!(statuses().await.len(), 5);
     assert_eq!(
-        ao.act(&format!("Schedules/{schedule}"), "cancel", |_| {})
+        client
+            .act(&format!("Schedules/{schedule}"), "cancel", |_| {})
             .await
             .status,
         200
@@ -350,8 +367,8 @@ async fn a_recurrence_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_submit_refuses() {
-    let ao = Ao::new();
+async fn invalid_submits_are_rejected() {
+    let client = TestClient::new();
     for (service, edit, status) in [
         (2007, json!([0, "name", "x"]), 409),
         (2005, json!([0, "name", ""]), 400),
@@ -369,7 +386,7 @@ async fn what_a_submit_refuses() {
         (2005, json!([1, "keyName", "no.such"]), 400),
         (2005, json!([2, "value", "1024"]), 200),
     ] {
-        let got = ao
+        let got = client
             .act(&format!("Services/{service}"), "submit", |document| {
                 let at = edit[0].as_u64().unwrap() as usize;
                 document["parameters"][at][edit[1].as_str().unwrap()] = edit[2].clone();
@@ -384,34 +401,38 @@ async fn what_a_submit_refuses() {
             .unwrap()
             .push(schedule);
     };
-    assert_eq!(ao.act("Services/2005", "submit", twice).await.status, 400);
     assert_eq!(
-        ao.act(
-            "Services/2005",
-            "submit",
-            |document| document["parameters"] = json!([])
-        )
-        .await
-        .status,
+        client.act("Services/2005", "submit", twice).await.status,
         400
     );
     assert_eq!(
-        ao.get("Tasks").await.body["count"],
+        client
+            .act(
+                "Services/2005",
+                "submit",
+                |document| document["parameters"] = json!([])
+            )
+            .await
+            .status,
+        400
+    );
+    assert_eq!(
+        client.get("Tasks").await.body["count"],
         1,
         "only the last of the first ones"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_is_submitted_again_with_its_values() {
-    let ao = Ao::new();
-    let first = ao
+async fn resubmit_keeps_the_values() {
+    let client = TestClient::new();
+    let first = client
         .submit(2005, |document| {
             document["parameters"][0]["name"] = "first".into();
             document["parameters"][2]["value"] = "99".into();
         })
         .await;
-    let got = ao.act(&first, "resubmit", |document| {
+    let got = client.act(&first, "resubmit", |document| {
         assert_eq!(document["parameters"][0]["name"], "first");
         assert_eq!(
             document["parameters"][2],
@@ -420,55 +441,57 @@ async fn a_task_is_submitted_again_with_its_values() {
     });
     let got = got.await;
     assert_eq!(got.status, 200, "{}", got.body);
-    let ids = ao
+    let ids = client
         .get("Tasks?HQL::sortBy=instanceID%20DESC")
         .await
         .all("instanceID");
     assert_eq!(ids.len(), 2);
-    let values = ao.get(&format!("PropertyValues?taskID={}", ids[0])).await;
+    let values = client
+        .get(&format!("PropertyValues?taskID={}", ids[0]))
+        .await;
     assert!(values.all("value").contains(&json!("99")));
 }
 
 #[tokio::test(start_paused = true)]
 async fn only_debug_tasks_are_deleted() {
-    let ao = Ao::new();
-    let debug = ao.submit(2009, |_| {}).await;
-    let normal = ao.submit(2008, |_| {}).await;
+    let client = TestClient::new();
+    let debug = client.submit(2009, |_| {}).await;
+    let normal = client.submit(2008, |_| {}).await;
     for _ in 0..2 {
-        let got = ao.send("DELETE", &debug, Value::Null).await;
+        let got = client.send("DELETE", &debug, Value::Null).await;
         assert_eq!((got.status, got.bytes.len()), (204, 0));
     }
-    let got = ao.send("DELETE", &normal, Value::Null).await;
+    let got = client.send("DELETE", &normal, Value::Null).await;
     assert_eq!((got.status, got.header("content-type")), (303, "text/html"));
     assert!(
         got.header("location")
             .ends_with(&format!("/objects/{normal}/actions/archive"))
     );
     assert!(got.bytes.starts_with(b"<html>"));
-    assert_eq!(ao.get(&normal).await.status, 200, "it is still there");
+    assert_eq!(client.get(&normal).await.status, 200, "it is still there");
 }
 
 #[tokio::test(start_paused = true)]
 async fn histories_are_listed_and_deleted_by_their_times() {
-    let ao = Ao::new();
+    let client = TestClient::new();
     let mut times = Vec::new();
     for service in [2008, 2005, 2008] {
-        let task = ao.submit(service, |_| {}).await;
+        let task = client.submit(service, |_| {}).await;
         steps(2).await;
-        assert_eq!(ao.invoke(&task, "forceStop").await.status, 200);
+        assert_eq!(client.invoke(&task, "forceStop").await.status, 200);
         times.push(
-            ao.read(&task).await["completionTime"]
+            client.read(&task).await["completionTime"]
                 .as_str()
                 .unwrap()
                 .to_owned(),
         );
-        assert_eq!(ao.invoke(&task, "archive").await.status, 200);
+        assert_eq!(client.invoke(&task, "archive").await.status, 200);
         tokio::time::advance(Duration::from_secs(60)).await;
     }
-    let ids = ao.get("TaskHistories").await.all("instanceID");
+    let ids = client.get("TaskHistories").await.all("instanceID");
     assert_eq!(ids.len(), 3);
     let of = async |query: &str| {
-        let all = ao
+        let all = client
             .get(&format!("TaskHistories{query}"))
             .await
             .all("instanceID");
@@ -490,7 +513,8 @@ async fn histories_are_listed_and_deleted_by_their_times() {
     }
     for wrong in ["?start=2026", "?end=x", "?serviceGroupID=x", "?other=1"] {
         assert_eq!(
-            ao.send("DELETE", &format!("TaskHistories{wrong}"), Value::Null)
+            client
+                .send("DELETE", &format!("TaskHistories{wrong}"), Value::Null)
                 .await
                 .status,
             400,
@@ -498,9 +522,9 @@ async fn histories_are_listed_and_deleted_by_their_times() {
         );
     }
     let one = format!("TaskHistories/{}", ids[2]);
-    assert_eq!(ao.read(&one).await["submitter"], "system");
+    assert_eq!(client.read(&one).await["submitter"], "system");
     assert_eq!(
-        ao.get(&format!("{one}/actions")).await.all("name"),
+        client.get(&format!("{one}/actions")).await.all("name"),
         ["delete"]
     );
     for (path, left) in [
@@ -512,14 +536,14 @@ async fn histories_are_listed_and_deleted_by_their_times() {
         (one, vec![0]),
         ("TaskHistories".to_owned(), vec![]),
     ] {
-        assert_eq!(ao.send("DELETE", &path, Value::Null).await.status, 204);
+        assert_eq!(client.send("DELETE", &path, Value::Null).await.status, 204);
         assert_eq!(of("").await, left, "{path}");
     }
 }
 
 #[tokio::test]
-async fn wrong_questions_about_tasks() {
-    let ao = Ao::of(Settings {
+async fn invalid_task_requests_are_rejected() {
+    let client = TestClient::of(Settings {
         play: false,
         ..Settings::default()
     });
@@ -547,19 +571,19 @@ async fn wrong_questions_about_tasks() {
         ("Tasks/..%2F..%2F..", 404),
         ("Tasks/6001/actions/stop/invoke", 405),
     ] {
-        assert_eq!(ao.get(path).await.status, status, "{path}");
+        assert_eq!(client.get(path).await.status, status, "{path}");
     }
-    // Without play nothing moves by itself.
-    let task = ao.submit(2005, |_| {}).await;
-    assert_eq!(ao.status(&task).await, "waiting");
+    // If `play` is off, nothing progresses.
+    let task = client.submit(2005, |_| {}).await;
+    assert_eq!(client.status(&task).await, "waiting");
 }
 
 #[tokio::test(start_paused = true)]
-async fn there_is_an_end_to_everything() {
-    let ao = Ao::new();
-    let document = ao.read("Services/2008/actions/submit").await;
+async fn task_limit_archives_finished_tasks() {
+    let client = TestClient::new();
+    let document = client.read("Services/2008/actions/submit").await;
     for _ in 0..1100 {
-        let got = ao
+        let got = client
             .send(
                 "POST",
                 "Services/2008/actions/submit/invoke",
@@ -569,16 +593,16 @@ async fn there_is_an_end_to_everything() {
         assert_eq!(got.status, 200, "{}", got.body);
         steps(5).await;
     }
-    let count = async |path: &str| ao.read(path).await["count"].as_u64().unwrap();
+    let count = async |path: &str| client.read(path).await["count"].as_u64().unwrap();
     assert_eq!(count("Tasks").await, 1000, "the oldest were archived");
     assert_eq!(count("TaskHistories").await, 100);
-    // Where none has ended, none can go.
+    // If no task is finished, none can be archived.
     let later = json!({"scheduleType": "schedule", "scheduledStartTime": "2199", "name": "x"});
     let mut status = 200;
     for _ in 0..1001 {
         let mut document = document.clone();
         document["parameters"] = json!([later]);
-        status = ao
+        status = client
             .send("POST", "Services/2008/actions/submit/invoke", document)
             .await
             .status;

@@ -1,31 +1,32 @@
 use super::*;
 
-async fn upload(ao: &Ao, name: &str, file: &[u8]) -> Got {
+async fn upload(client: &TestClient, name: &str, file: &[u8]) -> TestResponse {
     let mut body = format!(
         "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\r\n"
     )
     .into_bytes();
     body.extend_from_slice(file);
     body.extend_from_slice(b"\r\n--b--\r\n");
-    let basic = ao.basic();
+    let basic = client.basic();
     let headers = [
         ("authorization", basic.as_str()),
         ("content-type", "multipart/form-data; boundary=b"),
     ];
-    ao.raw(
-        "POST",
-        "/Automation/v1/services/ServiceTemplates/actions/import/invoke",
-        &headers,
-        body,
-    )
-    .await
+    client
+        .raw(
+            "POST",
+            "/Automation/v1/services/ServiceTemplates/actions/import/invoke",
+            &headers,
+            body,
+        )
+        .await
 }
 
 #[tokio::test]
-async fn a_template_is_exported_deleted_imported_and_bound() {
-    let ao = Ao::new();
-    let before = ao.read("ServiceTemplates/3004").await;
-    let exported = ao.act("ServiceTemplates/3004", "export", |_| {}).await;
+async fn exported_template_can_be_imported_and_bound() {
+    let client = TestClient::new();
+    let before = client.read("ServiceTemplates/3004").await;
+    let exported = client.act("ServiceTemplates/3004", "export", |_| {}).await;
     assert_eq!(
         (exported.status, exported.header("content-type")),
         (200, "application/octet-stream")
@@ -35,19 +36,19 @@ async fn a_template_is_exported_deleted_imported_and_bound() {
         "attachment; filename=\"com.hitachi.software.dna_addDisk_01.14.00.st\""
     );
     for _ in 0..2 {
-        let got = ao
+        let got = client
             .send("DELETE", "ServiceTemplates/3004", Value::Null)
             .await;
-        // Nothing, as JSON (g.5).
+        // An empty body with a JSON content type (docs/apis/jp1ao.md, "Quirks").
         assert_eq!(
             (got.status, got.bytes.len(), got.header("content-type")),
             (204, 0, "application/json")
         );
     }
-    assert_eq!(ao.get("ServiceTemplates/3004").await.status, 404);
-    assert_eq!(ao.read("Services/2005").await["latest"], true);
+    assert_eq!(client.get("ServiceTemplates/3004").await.status, 404);
+    assert_eq!(client.read("Services/2005").await["latest"], true);
 
-    let got = upload(&ao, "addDisk.st", &exported.bytes).await;
+    let got = upload(&client, "addDisk.st", &exported.bytes).await;
     assert_eq!(got.status, 200, "{}", got.body);
     let path = got.body["affectedResource"][0]
         .as_str()
@@ -56,7 +57,7 @@ async fn a_template_is_exported_deleted_imported_and_bound() {
         .unwrap()
         .1
         .to_owned();
-    let mut after = ao.read(&path).await;
+    let mut after = client.read(&path).await;
     for name in [
         "instanceID",
         "iconURL",
@@ -66,12 +67,12 @@ async fn a_template_is_exported_deleted_imported_and_bound() {
     ] {
         after[name] = before[name].clone();
     }
-    // What it is made of is not in the file.
+    // The file does not contain the included templates.
     after["usedTemplates"] = before["usedTemplates"].clone();
     assert_eq!(after, before);
-    let again = ao.act(&path, "export", |_| {}).await;
+    let again = client.act(&path, "export", |_| {}).await;
     assert_eq!(again.bytes, exported.bytes, "the very file comes back");
-    let replaced = upload(&ao, "addDisk.zip", &exported.bytes).await;
+    let replaced = upload(&client, "addDisk.zip", &exported.bytes).await;
     assert!(
         replaced.body["affectedResource"][0]
             .as_str()
@@ -79,26 +80,28 @@ async fn a_template_is_exported_deleted_imported_and_bound() {
             .ends_with(&path)
     );
 
-    let got = ao
+    let got = client
         .act(&path, "bind", |document| {
             document["parameters"][0]["name"] = "imported".into()
         })
         .await;
     assert_eq!(got.status, 200, "{}", got.body);
     assert_eq!(
-        ao.send("DELETE", &path, Value::Null).await.status,
+        client.send("DELETE", &path, Value::Null).await.status,
         409,
         "it has a service"
     );
     assert_eq!(
-        ao.send("DELETE", "ServiceTemplates/3005", Value::Null)
+        client
+            .send("DELETE", "ServiceTemplates/3005", Value::Null)
             .await
             .status,
         409,
         "it is a component"
     );
     assert_eq!(
-        ao.get("ServiceTemplates?usingServiceTemplateID=3005")
+        client
+            .get("ServiceTemplates?usingServiceTemplateID=3005")
             .await
             .all("instanceID"),
         [3001]
@@ -106,14 +109,14 @@ async fn a_template_is_exported_deleted_imported_and_bound() {
 }
 
 #[tokio::test]
-async fn uploads_are_looked_at() {
-    let ao = Ao::new();
-    let good = ao
+async fn invalid_uploads_are_rejected() {
+    let client = TestClient::new();
+    let good = client
         .act("ServiceTemplates/3002", "export", |_| {})
         .await
         .bytes;
-    let unknown = archive::zip("else.xml", b"<x/>").unwrap();
-    let wrong = archive::zip("template.json", b"{}").unwrap();
+    let unknown = multipart_and_zip::zip("else.xml", b"<x/>").unwrap();
+    let wrong = multipart_and_zip::zip("template.json", b"{}").unwrap();
     for (name, file, status) in [
         ("a.st", &good[..], 200),
         ("a.zip", &good[..], 200),
@@ -123,15 +126,16 @@ async fn uploads_are_looked_at() {
         ("a.st", &wrong[..], 400),
         ("日本.zip", &unknown[..], 200),
     ] {
-        assert_eq!(upload(&ao, name, file).await.status, status, "{name}");
+        assert_eq!(upload(&client, name, file).await.status, status, "{name}");
     }
     assert_eq!(
-        ao.get("ServiceTemplates?vendorID=IMPORTED")
+        client
+            .get("ServiceTemplates?vendorID=IMPORTED")
             .await
             .all("keyName"),
         ["日本"]
     );
-    let basic = ao.basic();
+    let basic = client.basic();
     let path = "/Automation/v1/services/ServiceTemplates/actions/import";
     let invoke = format!("{path}/invoke");
     let form = "multipart/form-data; boundary=b";
@@ -176,10 +180,10 @@ async fn uploads_are_looked_at() {
         ),
         ("GET", path, vec![basic, ("accept", "text/html")], "", 200),
     ] {
-        let got = ao.raw(method, path, &headers, body).await;
+        let got = client.raw(method, path, &headers, body).await;
         assert_eq!(got.status, status, "{method} {path} {headers:?}");
     }
-    let got = ao
+    let got = client
         .raw("GET", path, &[basic, ("accept", "text/*;q=0.5")], "")
         .await;
     assert_eq!(got.header("content-type"), "text/html");
@@ -187,7 +191,7 @@ async fn uploads_are_looked_at() {
 
 #[tokio::test]
 async fn templates_are_listed() {
-    let ao = Ao::new();
+    let client = TestClient::new();
     for (query, want) in [
         ("", vec![3001, 3002, 3003, 3004, 3005]),
         ("?keyName=ADDDISK", vec![3001, 3004]),
@@ -199,10 +203,10 @@ async fn templates_are_listed() {
         ),
         ("?HQL::filter=releaseState%20%3D%20'debug'", vec![3005]),
     ] {
-        let got = ao.get(&format!("ServiceTemplates{query}")).await;
+        let got = client.get(&format!("ServiceTemplates{query}")).await;
         assert_eq!(json!(got.all("instanceID")), json!(want), "{query}");
     }
-    let shown = ao.read("ServiceTemplates/3001").await;
+    let shown = client.read("ServiceTemplates/3001").await;
     assert_eq!(
         (
             &shown["usedServices"],
@@ -211,17 +215,20 @@ async fn templates_are_listed() {
         (&json!(2), &json!("1.0"))
     );
     assert_eq!(
-        ao.get("ServiceTemplates/3001/actions")
+        client
+            .get("ServiceTemplates/3001/actions")
             .await
             .all("name")
             .len(),
         4
     );
-    let help = ao.read("ServiceTemplates/3001/actions/detailhelp").await;
+    let help = client
+        .read("ServiceTemplates/3001/actions/detailhelp")
+        .await;
     assert!(help["href"].as_str().unwrap().contains("/help/"), "{help}");
-    // Who takes no binary gets none.
-    let basic = ao.basic();
-    let got = ao
+    // Clients that do not accept binary data get none.
+    let basic = client.basic();
+    let got = client
         .raw(
             "POST",
             "/Automation/v1/objects/ServiceTemplates/3001/actions/export/invoke",

@@ -1,125 +1,133 @@
-//! The bodies that describe a component.
+//! Bodies that describe a component.
 
 use serde_json::{Value, json};
 
-use super::super::body::{Kind as Is, Member, Object, in_component_name, may, member, must, text};
-use super::super::refusal::{bad, invalid};
-use super::super::stacks;
-use crate::plain::Answer;
+use super::super::body::{
+    Kind as Type, Member, Object, is_component_name_char, member, optional, required, text,
+};
+use super::super::errors::{bad_value, invalid};
+use super::super::runtime_stacks;
+use crate::message::Response;
 
-const STACK: Is = Is::Object(&[
-    must("name", Is::Text(64)),
-    must("type", Is::Text(64)),
-    // Another official client leaves it out.
-    may("version", Is::Text(64)),
-    must("deploy_mode", Is::OneOf(&["container", "virtualmachine"])),
+const STACK: Type = Type::Object(&[
+    required("name", Type::Text(64)),
+    required("type", Type::Text(64)),
+    // Another official client omits it.
+    optional("version", Type::Text(64)),
+    required("deploy_mode", Type::OneOf(&["container", "virtualmachine"])),
 ]);
-const SOURCE: Is = Is::Object(&[
-    must("kind", Is::OneOf(&["code", "package", "image"])),
-    may("url", Is::Text(2048)),
+const SOURCE: Type = Type::Object(&[
+    required("kind", Type::OneOf(&["code", "package", "image"])),
+    optional("url", Type::Text(2048)),
 ]);
-const BUILD: Is = Is::Object(&[may("parameters", Is::Object(&[]))]);
-const STRATEGY: Is = Is::Object(&[
-    must(
+const BUILD: Type = Type::Object(&[optional("parameters", Type::Object(&[]))]);
+const STRATEGY: Type = Type::Object(&[
+    required(
         "type",
-        Is::OneOf(&["OneBatchRelease", "RollingRelease", "GrayRelease"]),
+        Type::OneOf(&["OneBatchRelease", "RollingRelease", "GrayRelease"]),
     ),
-    may(
+    optional(
         "rolling_release",
-        Is::Object(&[must("batches", Is::Integer)]),
+        Type::Object(&[required("batches", Type::Integer)]),
     ),
-    may("gray_release", Is::Object(&[])),
+    optional("gray_release", Type::Object(&[])),
 ]);
-const PROBE: Is = Is::Object(&[
-    must("type", Is::OneOf(&["http", "tcp", "command"])),
-    must("delay", Is::Integer),
-    must("timeout", Is::Integer),
+const PROBE: Type = Type::Object(&[
+    required("type", Type::OneOf(&["http", "tcp", "command"])),
+    required("delay", Type::Integer),
+    required("timeout", Type::Integer),
 ]);
-const HOOK: Is = Is::Object(&[must("type", Is::OneOf(&["http", "command"]))]);
-const REFERRED: Is = Is::List(&[must("type", Is::Text(64)), may("id", Is::Text(64))]);
+const HOOK: Type = Type::Object(&[required("type", Type::OneOf(&["http", "command"]))]);
+const REFERRED: Type = Type::List(&[
+    required("type", Type::Text(64)),
+    optional("id", Type::Text(64)),
+]);
 
-/// All that a component can be told.
+/// Members of a component's spec.
 pub const SPEC: &[Member] = &[
-    must("name", Is::Name(in_component_name)),
-    may("description", Is::Text(128)),
-    may("labels", Is::Labels),
-    must("runtime_stack", STACK),
-    may("source", SOURCE),
-    may("build", BUILD),
-    may("environment_id", Is::Text(64)),
-    may("limit_cpu", Is::Number),
-    may("limit_memory", Is::Number),
-    may("request_cpu", Is::Number),
-    may("request_memory", Is::Number),
-    may("replica", Is::Integer),
-    must("version", Is::Version),
-    may("swimlane_id", Is::Text(64)),
-    may("envs", Is::List(&[must("name", Is::Text(64))])),
-    may(
+    required("name", Type::Name(is_component_name_char)),
+    optional("description", Type::Text(128)),
+    optional("labels", Type::Labels),
+    required("runtime_stack", STACK),
+    optional("source", SOURCE),
+    optional("build", BUILD),
+    optional("environment_id", Type::Text(64)),
+    optional("limit_cpu", Type::Number),
+    optional("limit_memory", Type::Number),
+    optional("request_cpu", Type::Number),
+    optional("request_memory", Type::Number),
+    optional("replica", Type::Integer),
+    required("version", Type::Version),
+    optional("swimlane_id", Type::Text(64)),
+    optional("envs", Type::List(&[required("name", Type::Text(64))])),
+    optional(
         "storages",
-        Is::List(&[must("type", Is::Text(64)), must("name", Is::Text(64))]),
+        Type::List(&[
+            required("type", Type::Text(64)),
+            required("name", Type::Text(64)),
+        ]),
     ),
-    may("deploy_strategy", STRATEGY),
-    may("command", Is::Object(&[])),
-    may("post_start", HOOK),
-    may("pre_stop", HOOK),
-    may("mesher", Is::Object(&[must("port", Is::Integer)])),
-    may("timezone", Is::Text(64)),
-    may("jvm_opts", Is::Text(4096)),
-    may("tomcat_opts", Is::Object(&[])),
-    may("logs", Is::List(&[must("log_path", Is::Text(512))])),
-    may("custom_metric", Is::Object(&[])),
-    // Three shapes are in circulation (Q4).
-    may("affinity", Is::Any),
-    may("anti_affinity", Is::Any),
-    may("liveness_probe", PROBE),
-    may("readiness_probe", PROBE),
-    may("refer_resources", REFERRED),
-    may("external_accesses", Is::List(&[])),
-    may("create_mode", Is::Text(64)),
-    may("workload_name", Is::Text(64)),
-    may("workload_kind", Is::Text(64)),
-    may("config_mode", Is::Text(64)),
-    may("workload_content", Is::Text(usize::MAX)),
-    may("update_strategy", Is::Object(&[])),
-    may("enterprise_project_id", Is::Text(64)),
-    may("pod_labels", Is::Any),
+    optional("deploy_strategy", STRATEGY),
+    optional("command", Type::Object(&[])),
+    optional("post_start", HOOK),
+    optional("pre_stop", HOOK),
+    optional("mesher", Type::Object(&[required("port", Type::Integer)])),
+    optional("timezone", Type::Text(64)),
+    optional("jvm_opts", Type::Text(4096)),
+    optional("tomcat_opts", Type::Object(&[])),
+    optional("logs", Type::List(&[required("log_path", Type::Text(512))])),
+    optional("custom_metric", Type::Object(&[])),
+    // Three shapes are in use (docs/apis/servicestage.md, "Quirks").
+    optional("affinity", Type::Any),
+    optional("anti_affinity", Type::Any),
+    optional("liveness_probe", PROBE),
+    optional("readiness_probe", PROBE),
+    optional("refer_resources", REFERRED),
+    optional("external_accesses", Type::List(&[])),
+    optional("create_mode", Type::Text(64)),
+    optional("workload_name", Type::Text(64)),
+    optional("workload_kind", Type::Text(64)),
+    optional("config_mode", Type::Text(64)),
+    optional("workload_content", Type::Text(usize::MAX)),
+    optional("update_strategy", Type::Object(&[])),
+    optional("enterprise_project_id", Type::Text(64)),
+    optional("pod_labels", Type::Any),
 ];
 
-pub const TEMPLATE_SOURCE: Is = Is::Object(&[
-    must("storage", Is::OneOf(&["devcloud", "obs", "http"])),
-    must("url", Is::Text(2048)),
+pub const TEMPLATE_SOURCE: Type = Type::Object(&[
+    required("storage", Type::OneOf(&["devcloud", "obs", "http"])),
+    required("url", Type::Text(2048)),
 ]);
 pub const FROM_TEMPLATE: &[Member] = &[
-    must("environment_id", Is::Text(64)),
-    must("application_id", Is::Text(64)),
-    must("template_source", TEMPLATE_SOURCE),
-    may("input_values", Is::Object(&[])),
+    required("environment_id", Type::Text(64)),
+    required("application_id", Type::Text(64)),
+    required("template_source", TEMPLATE_SOURCE),
+    optional("input_values", Type::Object(&[])),
 ];
 pub const PARSE: &[Member] = &[
-    must("template_source", TEMPLATE_SOURCE),
-    may("component_id", Is::Text(64)),
+    required("template_source", TEMPLATE_SOURCE),
+    optional("component_id", Type::Text(64)),
 ];
 pub const ACTION: &[Member] = &[
-    must("action", Is::Text(64)),
-    may(
+    required("action", Type::Text(64)),
+    optional(
         "parameters",
-        Is::Object(&[
-            may("replica", Is::Integer),
-            may("hosts", Is::Texts),
-            may("version", Is::Text(64)),
+        Type::Object(&[
+            optional("replica", Type::Integer),
+            optional("hosts", Type::Texts),
+            optional("version", Type::Text(64)),
         ]),
     ),
 ];
 
-/// What no table says: what a spec must have to be deployed.
-pub fn check(spec: &Object, is_new: bool) -> Result<(), Answer> {
-    if !stacks::TYPES.contains(
+/// Checks the rules for a deployable spec that the tables do not express.
+pub fn check(spec: &Object, is_new: bool) -> Result<(), Response> {
+    if !runtime_stacks::TYPES.contains(
         &member(spec, "runtime_stack")["type"]
             .as_str()
             .unwrap_or_default(),
     ) {
-        return Err(bad("00100420", "The runtime is not supported."));
+        return Err(bad_value("00100420", "The runtime is not supported."));
     }
     if text(spec, "create_mode") == "import" {
         return match ["workload_name", "workload_kind"]
@@ -139,11 +147,11 @@ pub fn check(spec: &Object, is_new: bool) -> Result<(), Answer> {
         _ => artifact("url"),
     };
     if !found {
-        return Err(bad("00100425", "The artifact is empty."));
+        return Err(bad_value("00100425", "The artifact is empty."));
     }
     let resources = member(spec, "refer_resources").as_array();
     if is_new && resources.is_none_or(Vec::is_empty) {
-        return Err(bad("00100422", "The base resource is empty."));
+        return Err(bad_value("00100422", "The base resource is empty."));
     }
     if member(spec, "replica").as_f64().is_some_and(|n| n < 0.0) {
         return Err(invalid("replica must not be negative."));
@@ -151,7 +159,7 @@ pub fn check(spec: &Object, is_new: bool) -> Result<(), Answer> {
     Ok(())
 }
 
-/// What every template package holds here.
+/// Content of every template package.
 pub fn template() -> Value {
     json!({
         "template": {"component.yaml": "replicas: ${replicas}\nimage: ${image}\n"},
@@ -162,7 +170,7 @@ pub fn template() -> Value {
     })
 }
 
-/// The spec that a template makes of its inputs.
+/// Builds the spec of a template with its inputs.
 pub fn of_template(name: &str, inputs: &Value) -> Value {
     let replicas = inputs["replicas"]
         .as_str()

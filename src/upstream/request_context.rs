@@ -1,0 +1,55 @@
+//! The part of the engine's `CallContext` that an upstream reads.
+
+use drawbridge_transcoder::contract::Method;
+use http::StatusCode;
+
+use crate::deadline::Deadline;
+use crate::downstream::Downstream;
+
+/// The client, deadline and operation of a REST call.
+///
+/// The engine's `CallContext` makes one for each REST call of an rpc: it adds the operation
+/// to its own client and deadline. It is a type of its own since `upstream` cannot import
+/// the engine.
+#[derive(Clone, Copy)]
+pub struct RequestContext<'a> {
+    /// The method's properties.
+    pub operation: Operation<'a>,
+    /// The client, whose credentials and headers may be forwarded.
+    pub client: &'a Downstream,
+    /// When the call must be over, retries included.
+    pub deadline: Deadline,
+}
+
+/// The properties of a method that matter to an upstream.
+#[derive(Clone, Copy, Debug)]
+pub struct Operation<'a> {
+    /// The rpc's own name.
+    pub rpc: &'a str,
+    /// Whether some dialect lacks it.
+    pub dialect_optional: bool,
+    /// Dialects that may lack it.
+    pub unverified_in: &'a [Box<str>],
+    /// HTTP statuses outside 200 to 299 that are a success.
+    pub also_success: &'a [u16],
+    /// Whether it needs no credential: then none is sent.
+    pub anonymous: bool,
+}
+
+impl<'a> Operation<'a> {
+    /// Returns the properties of this method.
+    pub fn of(method: &'a Method) -> Self {
+        Self {
+            rpc: &method.name,
+            dialect_optional: !method.absent_in.is_empty(),
+            unverified_in: &method.unverified_in,
+            also_success: &method.also_success,
+            anonymous: method.anonymous,
+        }
+    }
+
+    /// Returns whether the HTTP status is a success.
+    pub(super) fn succeeded(&self, status: StatusCode) -> bool {
+        status.is_success() || self.also_success.contains(&status.as_u16())
+    }
+}
