@@ -81,7 +81,7 @@ async fn http_status_maps_to_grpc_code() {
             409,
             "",
             Code::FailedPrecondition,
-            "depends on it",
+            "a dependent resource",
         ),
         (
             "TaskService/GetRespondTaskAction",
