@@ -1,4 +1,4 @@
-//! When to poll again, and how long failures are borne: two policies.
+//! When to poll again, and how long failures are tolerated: two policies.
 
 use std::time::Duration;
 
@@ -6,18 +6,19 @@ use tokio::time::Instant;
 
 use crate::error::Error;
 
-/// No pause is shorter, whatever an annotation says.
-const SHORTEST: Duration = Duration::from_millis(10);
-/// No pause is longer, whatever an annotation says.
-const LONGEST: Duration = Duration::from_secs(3_600);
-/// How much longer each pause is than the one before while nothing changes.
-const GROWTH: f64 = 1.5;
-/// How far a pause is moved at random, so that loops do not march in step.
-const JITTER: f64 = 0.1;
+/// The shortest pause, whatever an annotation says.
+const MIN_PAUSE: Duration = Duration::from_millis(10);
+/// The longest pause, whatever an annotation says.
+const MAX_PAUSE: Duration = Duration::from_secs(3_600);
+/// How much longer each pause is than the previous one while nothing changes.
+const GROWTH_FACTOR: f64 = 1.5;
+/// The largest random change of a pause, as a share of it, so that loops do not poll in
+/// step.
+const JITTER_SHARE: f64 = 0.1;
 
-/// How fast to poll: fast after a change, slower while nothing moves.
+/// Computes the pauses between polls: short after a change, longer while nothing changes.
 #[derive(Debug)]
-pub(super) struct Cadence {
+pub(super) struct PollBackoff {
     first: Duration,
     max: Duration,
     pause: Duration,
@@ -25,10 +26,10 @@ pub(super) struct Cadence {
     random: fn() -> f64,
 }
 
-impl Cadence {
+impl PollBackoff {
     pub(super) fn new(first: Duration, max: Duration, random: fn() -> f64) -> Self {
-        let max = max.clamp(SHORTEST, LONGEST);
-        let first = first.clamp(SHORTEST, max);
+        let max = max.clamp(MIN_PAUSE, MAX_PAUSE);
+        let first = first.clamp(MIN_PAUSE, max);
         Self {
             first,
             max,
@@ -37,51 +38,51 @@ impl Cadence {
         }
     }
 
-    /// The pause after a read that brought something new; the first read does.
-    pub(super) fn changed(&mut self) -> Duration {
+    /// Returns the pause after a poll that has found a change, such as the first one.
+    pub(super) fn reset(&mut self) -> Duration {
         self.pause = self.first;
         self.jittered()
     }
 
-    /// The pause after a read that brought nothing new.
-    pub(super) fn unchanged(&mut self) -> Duration {
-        self.pause = self.pause.mul_f64(GROWTH).min(self.max);
+    /// Returns the pause after a poll that has found no change.
+    pub(super) fn grow(&mut self) -> Duration {
+        self.pause = self.pause.mul_f64(GROWTH_FACTOR).min(self.max);
         self.jittered()
     }
 
-    /// The pause after a read out of turn that brought nothing new.
-    pub(super) fn same(&self) -> Duration {
+    /// Returns the pause after a poll out of turn that has found no change.
+    pub(super) fn keep(&self) -> Duration {
         self.jittered()
     }
 
     fn jittered(&self) -> Duration {
         self.pause
-            .mul_f64(1.0 - JITTER + 2.0 * JITTER * (self.random)().clamp(0.0, 1.0))
+            .mul_f64(1.0 - JITTER_SHARE + 2.0 * JITTER_SHARE * (self.random)().clamp(0.0, 1.0))
     }
 }
 
-/// How long failures in a row are borne.
+/// Limits the time of failures in a row.
 #[derive(Debug)]
-pub(super) struct Patience {
+pub(super) struct FailureTolerance {
     limit: Duration,
-    /// The first failure of the row.
+    /// When the first failure of the row happened.
     since: Option<Instant>,
 }
 
-impl Patience {
+impl FailureTolerance {
     pub(super) fn new(limit: Duration) -> Self {
         Self { limit, since: None }
     }
 
-    /// A read has succeeded. True when it ends a row of failures.
+    /// Records a success. Returns whether it ends a row of failures.
     pub(super) fn recovered(&mut self) -> bool {
         self.since.take().is_some()
     }
 
-    /// A read has failed, and the cadence asks for `pause`: how long to wait
-    /// before the next one. None when that has no use: the error lasts, the
-    /// limit is reached, or the upstream wants to be left alone for longer.
-    pub(super) fn bear(&mut self, error: &Error, pause: Duration) -> Option<Duration> {
+    /// Records a failure and returns the pause before the next poll, which is `pause` or
+    /// longer if the upstream requests that. Returns none if the error is not transient,
+    /// the limit is reached, or the upstream requests a pause beyond the limit.
+    pub(super) fn tolerate(&mut self, error: &Error, pause: Duration) -> Option<Duration> {
         if !error.is_transient() {
             return None;
         }
@@ -102,76 +103,77 @@ mod tests {
     const MS: fn(u64) -> Duration = Duration::from_millis;
 
     #[test]
-    fn pauses_grow_until_something_changes() {
-        let mut cadence = Cadence::new(S(1), S(3), || 0.5);
-        assert_eq!(cadence.changed(), S(1));
-        assert_eq!(cadence.unchanged(), MS(1_500));
-        assert_eq!(cadence.same(), MS(1_500));
-        assert_eq!(cadence.unchanged(), MS(2_250));
-        assert_eq!(cadence.unchanged(), S(3));
-        assert_eq!(cadence.unchanged(), S(3));
-        assert_eq!(cadence.changed(), S(1));
+    fn pauses_grow_until_a_change() {
+        let mut backoff = PollBackoff::new(S(1), S(3), || 0.5);
+        assert_eq!(backoff.reset(), S(1));
+        assert_eq!(backoff.grow(), MS(1_500));
+        assert_eq!(backoff.keep(), MS(1_500));
+        assert_eq!(backoff.grow(), MS(2_250));
+        assert_eq!(backoff.grow(), S(3));
+        assert_eq!(backoff.grow(), S(3));
+        assert_eq!(backoff.reset(), S(1));
     }
 
     #[test]
-    fn jitter_is_a_tenth_either_way() {
+    fn jitter_is_at_most_a_tenth() {
         for (random, want) in [
             ((|| 0.0) as fn() -> f64, MS(900)),
             (|| 1.0, MS(1_100)),
             (|| 7.0, MS(1_100)),
         ] {
-            assert_eq!(Cadence::new(S(1), S(3), random).changed(), want);
+            assert_eq!(PollBackoff::new(S(1), S(3), random).reset(), want);
         }
     }
 
     #[test]
-    fn odd_intervals_neither_spin_nor_panic() {
-        for (first, max, changed, unchanged) in [
-            (S(0), S(0), SHORTEST, SHORTEST),
+    fn extreme_intervals_are_clamped() {
+        for (first, max, shortest, second) in [
+            (S(0), S(0), MIN_PAUSE, MIN_PAUSE),
             (S(5), S(2), S(2), S(2)),
-            (Duration::MAX, Duration::MAX, LONGEST, LONGEST),
+            (Duration::MAX, Duration::MAX, MAX_PAUSE, MAX_PAUSE),
         ] {
-            let mut cadence = Cadence::new(first, max, || 0.5);
-            assert_eq!(
-                (cadence.changed(), cadence.unchanged()),
-                (changed, unchanged)
-            );
+            let mut backoff = PollBackoff::new(first, max, || 0.5);
+            assert_eq!((backoff.reset(), backoff.grow()), (shortest, second));
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failures_are_borne_up_to_the_limit() {
+    async fn failures_are_tolerated_up_to_the_limit() {
         let down = Error::Connect("refused".to_owned());
-        let mut patience = Patience::new(S(10));
-        assert_eq!(patience.bear(&down, S(4)), Some(S(4)));
+        let mut tolerance = FailureTolerance::new(S(10));
+        assert_eq!(tolerance.tolerate(&down, S(4)), Some(S(4)));
         tokio::time::advance(S(8)).await;
         assert_eq!(
-            patience.bear(&down, S(4)),
+            tolerance.tolerate(&down, S(4)),
             Some(S(2)),
-            "a last try at the limit"
+            "one more poll at the limit"
         );
         tokio::time::advance(S(2)).await;
-        assert_eq!(patience.bear(&down, S(4)), None);
-        assert!(patience.recovered());
-        assert!(!patience.recovered());
-        assert_eq!(patience.bear(&down, S(4)), Some(S(4)), "a new row");
+        assert_eq!(tolerance.tolerate(&down, S(4)), None);
+        assert!(tolerance.recovered());
+        assert!(!tolerance.recovered());
+        assert_eq!(tolerance.tolerate(&down, S(4)), Some(S(4)), "a new row");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn retry_after_is_kept() {
+    async fn retry_after_extends_the_pause() {
         let busy = |seconds| Error::Overload {
             code: Code::ResourceExhausted,
             problem: "full".to_owned(),
             retry_after: S(seconds),
         };
-        let mut patience = Patience::new(S(60));
-        assert_eq!(patience.bear(&busy(20), S(1)), Some(S(20)));
-        assert_eq!(patience.bear(&busy(0), S(1)), Some(S(1)));
-        assert_eq!(patience.bear(&busy(61), S(1)), None, "longer than is borne");
+        let mut tolerance = FailureTolerance::new(S(60));
+        assert_eq!(tolerance.tolerate(&busy(20), S(1)), Some(S(20)));
+        assert_eq!(tolerance.tolerate(&busy(0), S(1)), Some(S(1)));
+        assert_eq!(
+            tolerance.tolerate(&busy(61), S(1)),
+            None,
+            "beyond the limit"
+        );
     }
 
     #[test]
-    fn what_lasts_is_not_borne() {
+    fn permanent_failures_are_not_tolerated() {
         for error in [
             Error::Credential {
                 code: Code::Unauthenticated,
@@ -180,7 +182,11 @@ mod tests {
             Error::decode("", "HTML"),
             Error::ResponseTooLarge { limit: 1 },
         ] {
-            assert_eq!(Patience::new(S(60)).bear(&error, S(1)), None, "{error}");
+            assert_eq!(
+                FailureTolerance::new(S(60)).tolerate(&error, S(1)),
+                None,
+                "{error}"
+            );
         }
     }
 }

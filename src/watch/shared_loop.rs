@@ -1,434 +1,731 @@
-//! A poll loop: one task per watched thing and credential, whoever watches.
+//! A poll loop and its subscribers: one task polls for all streams with equal keys.
+//!
+//! [`Registry::subscribe`] joins the loop of a key or starts it. The loop then runs
+//! one round after the other: [`SharedLoop::begin_round`], [`LoopSource::poll`],
+//! publication of the result, a pause. Subscribers read the newest [`Published`] value
+//! from a watch channel, so a slow one skips states and nothing is queued for it. The
+//! loop ends by itself, when the gateway drains, or with its last [`Subscription`].
+//!
+//! What is polled, and what a state is, is up to the [`LoopSource`]: a snapshot of
+//! one resource or a list (`snapshot_loop`), or the end of a log (`log/tail`).
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
-use super::snapshot::{Item, Snapshot};
-use super::source::{POLL_TIMEOUT, Read, Rules, Source, is_not_found};
-use super::{Key, Registry};
+use super::key::Key;
+use super::poll_backoff::{FailureTolerance, PollBackoff};
+use super::source::POLL_TIMEOUT;
+use super::{Loops, Registry};
 use crate::deadline::Deadline;
+use crate::engine::stream_limiter::{StreamPermit, limit_reached};
 use crate::error::Error;
-use crate::watch::poll_backoff::{Cadence, Patience};
-use drawbridge_transcoder::api::drawbridge::v1::{self, WatchEvent, WatchEventType};
-use drawbridge_transcoder::contract::Outcome;
 
-/// What a loop and its watchers share.
-pub(super) struct Loop {
-    pub(super) source: Arc<dyn Source>,
-    pub(super) rules: Rules,
-    /// The newest, so that a slow watcher skips and never lags.
-    pub(super) news: watch::Sender<News>,
-    /// Watchers that go on after settling: with none, settling ends the loop.
-    /// Raised under the registry's lock only.
-    pub(super) followers: AtomicUsize,
-    /// Reads that have begun.
-    reads: AtomicU64,
-    /// A watcher waits for a read that begins now.
-    hurry: Notify,
+/// The running loops of one kind.
+pub(super) type LoopMap<S> = HashMap<Arc<Key>, Arc<SharedLoop<S>>>;
+
+/// What a loop polls, and what it publishes.
+pub(super) trait LoopSource: Sized + Send + Sync + 'static {
+    /// The state that subscribers read; cheap to clone.
+    type State: Clone + Send + Sync;
+    /// What the source remembers from one round to the next.
+    type Cursor: Default + Send;
+    /// What a round reports to the subscribers that waited for it.
+    type Mark: Clone + Send;
+
+    /// Returns the map of the loops of this kind.
+    fn map(loops: &mut Loops) -> &mut LoopMap<Self>;
+
+    /// Returns the first and the longest pause between two rounds.
+    fn intervals(&self) -> Intervals;
+
+    /// Runs one round.
+    fn poll(
+        task: &LoopTask<Self>,
+        cursor: &mut Self::Cursor,
+        round: Round,
+    ) -> impl Future<Output = Result<Polled<Self>, Error>> + Send;
+
+    /// Whether the state is the last one, for subscribers that follow or for those
+    /// that do not.
+    fn is_final(&self, _state: &Self::State, _follow: bool) -> bool {
+        false
+    }
+
+    /// Returns how a failure ends the loop at once, however transient it is.
+    fn ended_by(&self, _error: &Error, _last: &Self::State, _now: SystemTime) -> Option<End> {
+        None
+    }
+
+    /// Whether failures are tolerated before the first state is published.
+    fn tolerates_first_failure(&self) -> bool {
+        false
+    }
+
+    /// Whether subscribers that wait for a round wait on when it fails.
+    fn waits_past_failures(&self) -> bool {
+        false
+    }
 }
 
-/// What a loop has to tell.
-pub(super) struct News {
-    pub(super) stage: Stage,
-    /// The number of the last read that is over, from 1 on.
-    pub(super) read: u64,
-    /// Its error, where it has failed and that is tolerated.
+/// The pauses between two rounds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Intervals {
+    pub(super) first: Duration,
+    pub(super) max: Duration,
+}
+
+/// A round that begins.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Round {
+    /// The number of the round, from 1.
+    pub(super) number: u64,
+    /// A subscriber waits for it, so it may begin before the pause is over.
+    pub(super) out_of_turn: bool,
+}
+
+/// The result of a round.
+pub(super) enum Polled<S: LoopSource> {
+    /// The round has read a state.
+    Read {
+        state: S::State,
+        mark: S::Mark,
+        observed_at: SystemTime,
+        /// Wakes the subscribers.
+        notify: bool,
+        /// Makes the next pause the shortest one.
+        reset_backoff: bool,
+    },
+    /// The upstream has responded, but without a state. The last state becomes
+    /// unconfirmed.
+    Missing,
+    /// The loop ends.
+    Ended(End),
+}
+
+/// The newest value of a loop.
+pub(super) struct Published<S: LoopSource> {
+    pub(super) phase: Phase<S::State>,
+    /// Rounds that have begun.
+    begun: u64,
+    /// Rounds that are over.
+    pub(super) finished: u64,
+    /// Rounds that have read a state.
+    pub(super) succeeded: u64,
+    /// The error of the last round, where it has failed and that is tolerated.
     pub(super) failed: Option<Error>,
-    /// Watchers wait for the reads up to this one, whatever they bring.
-    awaited: u64,
+    /// Pauses are short until so many rounds have succeeded.
+    hurry_until: u64,
+    /// Subscribers that wait for a round.
+    waiting: Vec<Waiting<S::Mark>>,
 }
 
-/// Where a loop stands.
-pub(super) enum Stage {
-    /// Nothing was read yet.
-    Unread,
-    /// The watchers have what was seen or are about to get it; more polls follow.
-    Following(Seen),
-    /// There are no more polls. What was seen is told first, then the end.
-    Ended(Option<Seen>, End),
-}
-
-/// What the reads have brought so far.
+/// The phases of a loop, in order.
 #[derive(Clone)]
-pub(super) struct Seen {
-    pub(super) snapshot: Arc<Snapshot>,
-    /// The messages that lead from the snapshot before to this one, encoded
-    /// once for all whom the one before was told.
-    pub(super) step: Arc<[Bytes]>,
-    /// The newest snapshot that had settled; not for lists. It is the last one
-    /// for most watchers, even when others make the loop go on.
-    pub(super) settled: Option<Arc<Snapshot>>,
-    /// The last good read.
+pub(super) enum Phase<T> {
+    /// No state was read yet. `Following` or `Ended` comes next.
+    Unread,
+    /// More rounds follow. `Ended` comes last.
+    Following(Observed<T>),
+    /// There are no more rounds. A subscriber sends the last state first, then the end.
+    Ended(Option<Observed<T>>, End),
+}
+
+/// A state and when it was read.
+#[derive(Clone)]
+pub(super) struct Observed<T> {
+    pub(super) state: T,
+    /// When a round has read it last.
     pub(super) observed_at: SystemTime,
-    /// The last read has failed.
+    /// The last round has not read it.
     pub(super) unconfirmed: bool,
-    /// When the next read begins.
-    pub(super) next_poll: Instant,
+    /// When the next round begins.
+    next_poll: Instant,
 }
 
 /// How a loop ends.
 #[derive(Clone)]
 pub(super) enum End {
     /// With these last messages, and OK.
-    Well(Arc<[Bytes]>),
+    Completed(Arc<[Bytes]>),
     /// With an error.
     Failed(Error),
 }
 
-impl Stage {
-    pub(super) fn seen(&self) -> Option<&Seen> {
-        match self {
-            Self::Unread => None,
-            Self::Following(seen) => Some(seen),
-            Self::Ended(seen, _) => seen.as_ref(),
-        }
-    }
+/// A subscriber that waits for the end of a round.
+struct Waiting<M> {
+    /// The number of the round; a later one will do.
+    round: u64,
+    /// The round begins at once, without a pause before it.
+    at_once: bool,
+    sender: oneshot::Sender<Result<M, Error>>,
+}
 
-    /// Whether a new watcher can be told this at once: it is no older than the
-    /// present interval, or known to be unconfirmed, or the end.
-    pub(super) fn is_presentable(&self) -> bool {
-        match self {
-            Self::Unread => false,
-            Self::Following(seen) => seen.unconfirmed || Instant::now() < seen.next_poll,
-            Self::Ended(..) => true,
-        }
+impl<M> Waiting<M> {
+    fn is_urgent(&self) -> bool {
+        self.at_once && !self.sender.is_closed()
     }
 }
 
-impl Seen {
+/// Receives the mark of a round, or its error. Closed when the round was over already
+/// or never comes: the published value then says more.
+pub(super) type RoundEnd<M> = oneshot::Receiver<Result<M, Error>>;
+
+impl<T> Phase<T> {
+    pub(super) fn observed(&self) -> Option<&Observed<T>> {
+        match self {
+            Self::Unread => None,
+            Self::Following(observed) => Some(observed),
+            Self::Ended(observed, _) => observed.as_ref(),
+        }
+    }
+
+    pub(super) fn is_unread(&self) -> bool {
+        matches!(self, Self::Unread)
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        matches!(self, Self::Ended(_, End::Failed(Error::Draining)))
+    }
+}
+
+impl<T> Observed<T> {
+    /// Whether a new subscriber can use it without another round: it was read before the
+    /// current pause, or is known to be unconfirmed.
+    pub(super) fn is_current(&self) -> bool {
+        self.unconfirmed || Instant::now() < self.next_poll
+    }
+
     pub(super) fn unconfirmed_since(&self) -> Option<SystemTime> {
         self.unconfirmed.then_some(self.observed_at)
     }
 }
 
-impl Loop {
-    pub(super) fn new(source: Arc<dyn Source>) -> (Arc<Self>, watch::Receiver<News>) {
-        let (news, first) = watch::channel(News {
-            stage: Stage::Unread,
-            read: 0,
+impl<S: LoopSource> Published<S> {
+    /// Returns the number of rounds that have begun.
+    pub(super) fn begun(&self) -> u64 {
+        self.begun
+    }
+
+    /// Ends the round that has begun last.
+    fn finish_round(&mut self, failed: Option<Error>) {
+        self.finished = self.begun;
+        self.failed = failed;
+    }
+
+    /// Reports to all that have waited for the last round.
+    fn report(&mut self, result: &Result<S::Mark, Error>) {
+        let finished = self.finished;
+        for waiting in self.waiting.extract_if(.., |w| w.round <= finished) {
+            // It may have left.
+            let _ = waiting.sender.send(result.clone());
+        }
+    }
+}
+
+/// What a loop and its subscribers share.
+pub(super) struct SharedLoop<S: LoopSource> {
+    pub(super) source: S,
+    /// All that is known of the rounds is in the channel, under its lock: who sees
+    /// that a round is over also has the mark of that round.
+    published: watch::Sender<Published<S>>,
+    /// Subscribers that go on after a final state. Raised under the lock of the
+    /// registry only.
+    followers: AtomicUsize,
+    /// An urgent subscriber waits.
+    urgent: Notify,
+    /// Shorter pauses were requested.
+    hurry: Notify,
+}
+
+impl<S: LoopSource> SharedLoop<S> {
+    fn new(source: S) -> (Arc<Self>, watch::Receiver<Published<S>>) {
+        let (published, receiver) = watch::channel(Published {
+            phase: Phase::Unread,
+            begun: 0,
+            finished: 0,
+            succeeded: 0,
             failed: None,
-            awaited: 0,
+            hurry_until: 0,
+            waiting: Vec::new(),
         });
         let this = Self {
-            rules: source.rules(),
             source,
-            news,
+            published,
             followers: AtomicUsize::new(0),
-            reads: AtomicU64::new(0),
+            urgent: Notify::new(),
             hurry: Notify::new(),
         };
-        (Arc::new(this), first)
+        (Arc::new(this), receiver)
     }
 
-    /// Whether this snapshot is an end for those who do not follow.
-    pub(super) fn has_settled(&self, snapshot: &Snapshot) -> bool {
-        !self.rules.list && snapshot.outcome() != Outcome::Pending
+    /// Waits for the end of this round or a later one. `at_once` omits the pause before
+    /// it.
+    pub(super) fn round_end(&self, round: u64, at_once: bool) -> RoundEnd<S::Mark> {
+        self.wait_for(|_| round, at_once)
     }
 
-    /// Whether it is an end for a watcher: who follows goes on where it may move
-    /// again.
-    pub(super) fn is_end(&self, snapshot: &Snapshot, follows: bool) -> bool {
-        let goes_on = |item: &Item| self.source.goes_on_after(item);
-        self.has_settled(snapshot) && !(follows && snapshot.items.iter().any(goes_on))
-    }
-
-    /// Encodes what is told of an item.
-    pub(super) fn told(
+    fn wait_for(
         &self,
-        kind: WatchEventType,
-        item: &Item,
-        observed_at: SystemTime,
-        unconfirmed_since: Option<SystemTime>,
-    ) -> Bytes {
-        let outcome = match item.outcome {
-            Outcome::Pending => v1::Outcome::Unspecified,
-            Outcome::Succeeded => v1::Outcome::Succeeded,
-            Outcome::Failed => v1::Outcome::Failed,
-        };
-        let event = WatchEvent {
-            r#type: kind.into(),
-            observed_at: Some(observed_at.into()),
-            outcome: outcome.into(),
-            unconfirmed_since: unconfirmed_since.map(Into::into),
-        };
-        self.source.message(&event, Some(item))
-    }
-
-    /// Encodes a sign of life.
-    pub(super) fn bookmark(
-        &self,
-        observed_at: SystemTime,
-        unconfirmed_since: Option<SystemTime>,
-    ) -> Bytes {
-        let event = WatchEvent {
-            r#type: WatchEventType::Bookmark.into(),
-            observed_at: Some(observed_at.into()),
-            outcome: v1::Outcome::Unspecified.into(),
-            unconfirmed_since: unconfirmed_since.map(Into::into),
-        };
-        self.source.message(&event, None)
-    }
-
-    /// The number of reads that have begun: all later ones begin after this call.
-    pub(super) fn reads(&self) -> u64 {
-        self.reads.load(Ordering::Acquire)
-    }
-
-    /// Makes each read up to this one wake the watchers. False when it is over.
-    pub(super) fn awaits(&self, read: u64) -> bool {
-        let mut waits = false;
-        self.news.send_if_modified(|news| {
-            waits = news.read < read;
-            news.awaited = news.awaited.max(read);
+        round: impl FnOnce(&Published<S>) -> u64,
+        at_once: bool,
+    ) -> RoundEnd<S::Mark> {
+        let (sender, receiver) = oneshot::channel();
+        self.published.send_if_modified(|published| {
+            let round = round(published);
+            let is_over = round <= published.finished;
+            if !is_over && !matches!(published.phase, Phase::Ended(..)) {
+                published.waiting.push(Waiting {
+                    round,
+                    at_once,
+                    sender,
+                });
+            }
             false
         });
-        waits
+        if at_once {
+            self.urgent.notify_one();
+        }
+        receiver
     }
 
-    /// Ends the pause before the next read, which somebody awaits; where a read is
-    /// under way, omits the pause behind it.
-    pub(super) fn hurry(&self) {
+    /// Returns the number of rounds that have read a state.
+    pub(super) fn succeeded(&self) -> u64 {
+        self.published.borrow().succeeded
+    }
+
+    /// Makes pauses short, and each round wake the subscribers, until so many rounds
+    /// have succeeded.
+    pub(super) fn hurry(&self, succeeded: u64) {
+        self.published.send_if_modified(|published| {
+            published.hurry_until = published.hurry_until.max(succeeded);
+            false
+        });
         self.hurry.notify_one();
     }
 
-    /// Returns when the next read is to come at once.
-    async fn hurried(&self) {
+    /// Publishes a state during a round. Wakes the subscribers if `notify`, or if it is
+    /// the first one.
+    pub(super) fn publish(&self, state: S::State, observed_at: SystemTime, notify: bool) {
+        self.published.send_if_modified(|published| {
+            let is_first = published.phase.is_unread();
+            published.phase = Phase::Following(Observed {
+                state,
+                observed_at,
+                unconfirmed: false,
+                next_poll: Instant::now(),
+            });
+            is_first || notify
+        });
+    }
+
+    /// Returns the newest state.
+    pub(super) fn state(&self) -> Option<S::State> {
+        let published = self.published.borrow();
+        let observed = published.phase.observed();
+        observed.map(|observed| observed.state.clone())
+    }
+
+    fn is_followed(&self) -> bool {
+        self.followers.load(Ordering::Acquire) > 0
+    }
+
+    fn is_hurried(&self) -> bool {
+        let published = self.published.borrow();
+        published.succeeded < published.hurry_until
+    }
+
+    fn begin_round(&self) -> Round {
+        let mut round = Round {
+            number: 0,
+            out_of_turn: false,
+        };
+        self.published.send_if_modified(|published| {
+            published.begun += 1;
+            published.waiting.retain(|w| !w.sender.is_closed());
+            round = Round {
+                number: published.begun,
+                out_of_turn: published.waiting.iter().any(Waiting::is_urgent),
+            };
+            false
+        });
+        round
+    }
+
+    /// Publishes the state that a round has read. Wakes the subscribers if `notify`, or
+    /// if the state is the first one or was unconfirmed.
+    fn finish_read(&self, mut observed: Observed<S::State>, mark: S::Mark, notify: bool) {
+        observed.unconfirmed = false;
+        self.published.send_if_modified(|published| {
+            let before = published.phase.observed();
+            let notify = notify || before.is_none_or(|before| before.unconfirmed);
+            published.phase = Phase::Following(observed);
+            published.succeeded += 1;
+            published.finish_round(None);
+            published.report(&Ok(mark));
+            notify
+        });
+    }
+
+    /// Publishes that a round has not read a state. Returns whether the last state was
+    /// confirmed until now; the subscribers are woken then.
+    fn finish_unread(&self, failed: Option<Error>, next_poll: Instant) -> bool {
+        self.published.send_if_modified(|published| {
+            published.finish_round(failed);
+            match &published.failed {
+                Some(_) if self.source.waits_past_failures() => {}
+                Some(error) => published.report(&Err(error.clone())),
+                None => {
+                    let finished = published.finished;
+                    published.waiting.retain(|w| w.round > finished);
+                }
+            }
+            match &mut published.phase {
+                Phase::Following(observed) => {
+                    observed.next_poll = next_poll;
+                    !std::mem::replace(&mut observed.unconfirmed, true)
+                }
+                Phase::Unread | Phase::Ended(..) => false,
+            }
+        })
+    }
+
+    /// Returns when a subscriber waits for a round that has not begun.
+    async fn is_requested(&self) {
+        let is_requested = || {
+            let published = self.published.borrow();
+            let begun = published.begun;
+            let mut waiting = published.waiting.iter();
+            waiting.any(|w| w.round > begun && w.is_urgent())
+        };
+        // A permit may be left from a subscriber whose round is over.
+        while !is_requested() {
+            self.urgent.notified().await;
+        }
+    }
+
+    /// Waits between two rounds: less when that is requested.
+    async fn pause(&self, pause: Duration, shortest: Duration) {
+        let paused = async {
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.hurry.notified() => {
+                    tokio::time::sleep(pause.min(shortest)).await;
+                }
+            }
+        };
+        tokio::select! {
+            () = paused => {}
+            () = self.is_requested() => {}
+        }
+    }
+}
+
+/// A stream's part in a loop. The last one that is dropped ends the loop.
+pub(super) struct Subscription<S: LoopSource> {
+    pub(super) published: watch::Receiver<Published<S>>,
+    pub(super) shared: Arc<SharedLoop<S>>,
+    pub(super) registry: Arc<Registry>,
+    /// The stream goes on after a final state.
+    pub(super) follow: bool,
+    /// The number of rounds that had begun when the stream joined.
+    pub(super) joined_after: u64,
+    _permit: StreamPermit,
+}
+
+impl<S: LoopSource> Subscription<S> {
+    /// Waits for the end of the first round that begins after the stream has joined; it
+    /// begins at once. Streams that join during a round share the next one: there is
+    /// never more than one round at a time. Closed when the loop ends.
+    pub(super) fn request_round(&self) -> RoundEnd<S::Mark> {
+        let joined_after = self.joined_after;
+        let first = |published: &Published<S>| match published.finished > joined_after {
+            false => joined_after + 1,
+            // That one is over, and its mark is gone.
+            true => published.begun + 1,
+        };
+        self.shared.wait_for(first, true)
+    }
+
+    /// Waits for the end of the loop and returns its error.
+    pub(super) async fn error(&mut self) -> Error {
+        let is_ended = |published: &Published<S>| matches!(published.phase, Phase::Ended(..));
+        match self.published.wait_for(is_ended).await.as_deref() {
+            Ok(Published {
+                phase: Phase::Ended(_, End::Failed(error)),
+                ..
+            }) => error.clone(),
+            _ => Error::Draining,
+        }
+    }
+}
+
+impl<S: LoopSource> Drop for Subscription<S> {
+    fn drop(&mut self) {
+        if self.follow {
+            self.shared.followers.fetch_sub(1, Ordering::Release);
+        }
+    }
+}
+
+impl Registry {
+    /// Joins the loop of this key, or starts it with `source`.
+    pub(super) fn subscribe<S: LoopSource>(
+        self: &Arc<Self>,
+        key: &Arc<Key>,
+        follow: bool,
+        source: impl FnOnce() -> S,
+    ) -> Result<Subscription<S>, Error> {
+        let permit = self.streams.acquire()?;
+        let mut loops = self.lock();
+        let running = loops.len();
+        let mut starts = None;
+        let (shared, published) = match S::map(&mut loops).entry(Arc::clone(key)) {
+            Entry::Occupied(entry) => {
+                let shared = Arc::clone(entry.get());
+                let published = shared.published.subscribe();
+                (shared, published)
+            }
+            Entry::Vacant(_) if running >= self.settings.max_poll_loops => return Err(no_room()),
+            Entry::Vacant(entry) => {
+                let (shared, published) = SharedLoop::new(source());
+                entry.insert(Arc::clone(&shared));
+                starts = Some(LoopTask {
+                    registry: Arc::clone(self),
+                    key: Arc::clone(key),
+                    shared: Arc::clone(&shared),
+                    end: None,
+                });
+                (shared, published)
+            }
+        };
+        if follow {
+            shared.followers.fetch_add(1, Ordering::Release);
+        }
+        let joined_after = published.borrow().begun;
+        // A runtime that shuts down drops the task at once, which takes the lock.
+        drop(loops);
+        if let Some(task) = starts {
+            tokio::spawn(task.run());
+        }
+        Ok(Subscription {
+            published,
+            shared,
+            registry: Arc::clone(self),
+            follow,
+            joined_after,
+            _permit: permit,
+        })
+    }
+
+    /// Fails when one more stream, or one more loop, is more than the settings allow.
+    pub(super) fn has_room(&self) -> Result<(), Error> {
+        let _permit = self.streams.acquire()?;
+        if self.lock().len() >= self.settings.max_poll_loops {
+            return Err(no_room());
+        }
+        Ok(())
+    }
+
+    /// Removes this loop from the registry if `end` says so while no stream can join
+    /// it. Returns whether it is out.
+    pub(super) fn remove_if<S: LoopSource>(
+        &self,
+        key: &Key,
+        shared: &Arc<SharedLoop<S>>,
+        end: impl FnOnce() -> bool,
+    ) -> bool {
+        let mut loops = self.lock();
+        let map = S::map(&mut loops);
+        match map.get(key) {
+            Some(there) if Arc::ptr_eq(there, shared) => {
+                let ends = end();
+                if ends {
+                    map.remove(key);
+                }
+                ends
+            }
+            _ => true,
+        }
+    }
+
+    /// Removes a loop without subscribers. Streams join under the same lock: either one
+    /// has joined meanwhile, and the loop stays, or none will.
+    pub(super) fn remove_if_left<S: LoopSource>(
+        &self,
+        key: &Key,
+        shared: &Arc<SharedLoop<S>>,
+    ) -> bool {
+        self.remove_if(key, shared, || shared.published.receiver_count() == 0)
+    }
+}
+
+fn no_room() -> Error {
+    limit_reached("poll loops", "watch.max_poll_loops")
+}
+
+/// The task of a loop. Dropping it removes the loop from the registry and publishes
+/// the end, also after a panic: no subscriber waits forever, and the next one starts a
+/// new loop.
+pub(super) struct LoopTask<S: LoopSource> {
+    registry: Arc<Registry>,
+    key: Arc<Key>,
+    pub(super) shared: Arc<SharedLoop<S>>,
+    end: Option<End>,
+}
+
+impl<S: LoopSource> Drop for LoopTask<S> {
+    fn drop(&mut self) {
+        // First out of the registry: a stream that joins from now on gets a new loop.
+        self.registry.remove_if(&self.key, &self.shared, || true);
+        let end = self.end.take().unwrap_or_else(|| {
+            End::Failed(Error::NoResponse("the poll loop has stopped".to_owned()))
+        });
+        self.shared.published.send_modify(|published| {
+            let last = published.phase.observed().cloned();
+            published.phase = Phase::Ended(last, end);
+            published.waiting.clear();
+        });
+    }
+}
+
+impl<S: LoopSource> LoopTask<S> {
+    async fn run(mut self) {
+        // The other futures are dropped, which cancels a poll in progress.
+        let end = tokio::select! {
+            biased;
+            () = self.registry.streams.drained() => Some(End::Failed(Error::Draining)),
+            () = self.is_left() => None,
+            end = self.poll_to_end() => Some(end),
+        };
+        self.end = end;
+    }
+
+    /// Returns when the last subscriber has left and none can join any more.
+    async fn is_left(&self) {
         loop {
-            self.hurry.notified().await;
-            let news = self.news.borrow();
-            // A permit may be left that was for the last read.
-            if news.awaited > news.read {
+            self.shared.published.closed().await;
+            if self.registry.remove_if_left(&self.key, &self.shared) {
                 return;
             }
         }
     }
 
-    /// Publishes the last read that has begun. Wakes the watchers only when there is
-    /// something to tell.
-    fn publish(&self, seen: Seen, failed: Option<Error>, tell: bool) {
-        let read = self.reads();
-        self.news.send_if_modified(|news| {
-            news.stage = Stage::Following(seen);
-            news.read = read;
-            news.failed = failed;
-            read <= news.awaited || tell
-        });
+    /// Returns the wall-clock time.
+    pub(super) fn now(&self) -> SystemTime {
+        (self.registry.clock)()
     }
-}
 
-/// Runs a loop to its end: settled, failed, drained, or left by its last watcher.
-pub(super) async fn run(registry: Arc<Registry>, key: Arc<Key>, this: Arc<Loop>) {
-    let mut farewell = Farewell {
-        registry: &registry,
-        key: &key,
-        this: &this,
-        end: None,
-    };
-    // What is not chosen is dropped: a poll under way is broken off.
-    farewell.end = tokio::select! {
-        biased;
-        () = registry.streams.drained() => Some(End::Failed(Error::Draining)),
-        () = unwatched(&registry, &key, &this) => None,
-        end = follow(&registry, &key, &this) => Some(end),
-    };
-}
-
-/// Takes the loop out of the registry and tells its end, whatever ended it; a
-/// panic too, so that no watcher waits for ever and the next one starts anew.
-struct Farewell<'a> {
-    registry: &'a Registry,
-    key: &'a Key,
-    this: &'a Arc<Loop>,
-    end: Option<End>,
-}
-
-impl Drop for Farewell<'_> {
-    fn drop(&mut self) {
-        // First out of the registry: who comes now gets a new loop.
-        self.registry.remove(self.key, self.this);
-        let end = self.end.take().unwrap_or_else(|| {
-            End::Failed(Error::NoResponse("the poll loop has stopped".to_owned()))
-        });
-        self.this.news.send_modify(|news| {
-            let stage = std::mem::replace(&mut news.stage, Stage::Unread);
-            news.stage = Stage::Ended(stage.seen().cloned(), end);
-        });
+    /// Runs one read of a round, within [`POLL_TIMEOUT`].
+    pub(super) async fn read<T>(
+        &self,
+        read: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        self.registry.polls.fetch_add(1, Ordering::Relaxed);
+        Deadline::after(POLL_TIMEOUT).bound(read).await?
     }
-}
 
-/// Returns when the last watcher has left and no new one can come.
-async fn unwatched(registry: &Registry, key: &Key, this: &Arc<Loop>) {
-    loop {
-        this.news.closed().await;
-        if leave(registry, key, this) {
-            return;
-        }
-    }
-}
-
-/// Takes an unwatched loop out. Watchers join under the same lock: either one
-/// has come meanwhile, and the loop stays, or none will.
-pub(super) fn leave(registry: &Registry, key: &Key, this: &Arc<Loop>) -> bool {
-    registry.remove_if(key, this, || this.news.receiver_count() == 0)
-}
-
-/// Polls until there is an end.
-async fn follow(registry: &Registry, key: &Key, this: &Arc<Loop>) -> End {
-    let rules = this.rules;
-    let mut cadence = Cadence::new(rules.first_interval, rules.max_interval, registry.random);
-    let mut patience = Patience::new(registry.settings.failure_tolerance);
-    let mut seen: Option<Seen> = None;
-    loop {
-        registry.polls.fetch_add(1, Ordering::Relaxed);
-        this.reads.fetch_add(1, Ordering::AcqRel);
-        let read = Deadline::after(POLL_TIMEOUT)
-            .bound(this.source.read())
-            .await
-            .and_then(|read| read);
-        let now = (registry.clock)();
-        let pause = match (read, seen.take()) {
-            (Ok(Read::Gone(item)), _) => {
-                let removed = this.told(WatchEventType::Deleted, &item, now, None);
-                return End::Well(Arc::from([removed]));
-            }
-            (Ok(Read::Nothing), before) => {
-                // The upstream has answered.
-                patience.recovered();
-                let pause = cadence.unchanged();
-                if let Some(mut last) = before {
-                    let first = !std::mem::replace(&mut last.unconfirmed, true);
-                    last.next_poll = Instant::now() + pause;
-                    seen = Some(last.clone());
-                    this.publish(last, None, first);
+    async fn poll_to_end(&self) -> End {
+        let shared = &self.shared;
+        let source = &shared.source;
+        let settings = &self.registry.settings;
+        let intervals = source.intervals();
+        let mut backoff = PollBackoff::new(intervals.first, intervals.max, self.registry.random);
+        let mut tolerance = FailureTolerance::new(settings.failure_tolerance);
+        let mut cursor = S::Cursor::default();
+        loop {
+            let round = shared.begin_round();
+            let pause = match S::poll(self, &mut cursor, round).await {
+                Ok(Polled::Ended(end)) => return end,
+                Ok(Polled::Missing) => {
+                    tolerance.recovered();
+                    let pause = backoff.grow();
+                    shared.finish_unread(None, Instant::now() + pause);
+                    pause
                 }
-                pause
-            }
-            (Ok(Read::Items(items)), before) => {
-                let restless = !rules.list && items.iter().any(|item| item.restless);
-                let recovered = patience.recovered();
-                if recovered {
-                    tracing::info!(
-                        operation = &*key.rpc,
-                        upstream = &*key.upstream,
-                        "a watched state can be read again"
-                    );
+                Ok(Polled::Read {
+                    state,
+                    mark,
+                    observed_at,
+                    notify,
+                    reset_backoff,
+                }) => {
+                    let recovered = tolerance.recovered();
+                    if recovered {
+                        self.log_recovery();
+                    }
+                    let is_hurried = shared.is_hurried();
+                    let pause = if reset_backoff || is_hurried {
+                        backoff.reset()
+                    } else if round.out_of_turn {
+                        backoff.keep()
+                    } else {
+                        backoff.grow()
+                    };
+                    let is_final = source.is_final(&state, false);
+                    let is_last = source.is_final(&state, true);
+                    let observed = Observed {
+                        state,
+                        observed_at,
+                        unconfirmed: false,
+                        next_poll: Instant::now() + pause,
+                    };
+                    shared.finish_read(observed, mark, notify || recovered || is_hurried);
+                    let ends = || is_last || !shared.is_followed();
+                    if is_final && self.registry.remove_if(&self.key, shared, ends) {
+                        return End::Completed(Arc::from([]));
+                    }
+                    pause
                 }
-                let confirmed = before.as_ref().is_some_and(|before| before.unconfirmed);
-                let (mut next, changed) = this.advance(before, items, now);
-                let pause = if changed || restless {
-                    cadence.changed()
-                } else {
-                    cadence.unchanged()
-                };
-                next.next_poll = Instant::now() + pause;
-                seen = Some(next.clone());
-                let settled = this.has_settled(&next.snapshot);
-                let last = this.is_end(&next.snapshot, true);
-                this.publish(next, None, changed || recovered || confirmed);
-                if settled && registry.remove_if(key, this, || last || !this.is_followed()) {
-                    return End::Well(Arc::from([]));
+                Err(error) => {
+                    let last = shared.state();
+                    let ended = last
+                        .as_ref()
+                        .and_then(|last| source.ended_by(&error, last, self.now()));
+                    if let Some(end) = ended {
+                        return end;
+                    }
+                    let pause = match round.out_of_turn {
+                        true => backoff.keep(),
+                        false => backoff.grow(),
+                    };
+                    let is_tolerated = last.is_some() || source.tolerates_first_failure();
+                    let pause = match tolerance.tolerate(&error, pause) {
+                        Some(pause) if is_tolerated => pause,
+                        _ => return End::Failed(error),
+                    };
+                    let next_poll = Instant::now() + pause;
+                    if shared.finish_unread(Some(error.clone()), next_poll) {
+                        self.log_failure(&error);
+                    }
+                    pause
                 }
-                pause
-            }
-            (Err(error), None) => match patience.bear(&error, cadence.unchanged()) {
-                // The answer to the rpc was given when the call was made.
-                Some(pause) if rules.begun => pause,
-                _ => return End::Failed(error),
-            },
-            (Err(error), Some(last)) if is_not_found(&error) => {
-                return this.gone(error, &last, now);
-            }
-            (Err(error), Some(mut last)) => {
-                let Some(pause) = patience.bear(&error, cadence.unchanged()) else {
-                    return End::Failed(error);
-                };
-                let first = !std::mem::replace(&mut last.unconfirmed, true);
-                if first {
-                    tracing::warn!(
-                        operation = &*key.rpc,
-                        upstream = &*key.upstream,
-                        reason = error.log_text(),
-                        "a watched state cannot be read and is unconfirmed"
-                    );
-                }
-                last.next_poll = Instant::now() + pause;
-                seen = Some(last.clone());
-                this.publish(last, Some(error), first);
-                pause
-            }
-        };
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = this.hurried() => {}
-        }
-    }
-}
-
-impl Loop {
-    fn is_followed(&self) -> bool {
-        self.followers.load(Ordering::Acquire) > 0
-    }
-
-    /// What is seen after a good read, and whether it is something new.
-    fn advance(&self, before: Option<Seen>, mut items: Vec<Item>, now: SystemTime) -> (Seen, bool) {
-        let Some(mut seen) = before else {
-            let snapshot = Arc::new(Snapshot::new(0, items, now));
-            let seen = Seen {
-                settled: self.has_settled(&snapshot).then(|| Arc::clone(&snapshot)),
-                snapshot,
-                step: Arc::from([]),
-                observed_at: now,
-                unconfirmed: false,
-                next_poll: Instant::now(),
             };
-            return (seen, true);
-        };
-        seen.observed_at = now;
-        seen.unconfirmed = false;
-        if seen.snapshot.is(&items) {
-            return (seen, false);
+            shared.pause(pause, intervals.first).await;
         }
-        seen.snapshot
-            .keep(&mut items, |old, new| self.source.alike(old, new));
-        let next = Snapshot::new(seen.snapshot.seq + 1, items, now);
-        let step: Arc<[Bytes]> = (0..next.places(&seen.snapshot))
-            .filter_map(|place| next.difference(&seen.snapshot, place))
-            .map(|(kind, item)| self.told(kind, item, now, None))
-            .collect();
-        if step.is_empty() {
-            return (seen, false);
-        }
-        seen.snapshot = Arc::new(next);
-        seen.step = step;
-        if self.has_settled(&seen.snapshot) {
-            seen.settled = Some(Arc::clone(&seen.snapshot));
-        }
-        (seen, true)
     }
 
-    /// The end of what was there and is no more.
-    fn gone(&self, error: Error, last: &Seen, now: SystemTime) -> End {
-        if !self.rules.gone_ends_well {
-            return End::Failed(match error {
-                Error::Upstream(mut fault) => {
-                    fault.message = format!("gone since it was last read: {}", fault.message);
-                    Error::Upstream(fault)
-                }
-                other => other,
-            });
-        }
-        let removed = |item: &Item| {
-            let mut item = item.clone();
-            if !self.rules.list {
-                item.outcome = Outcome::Succeeded;
-            }
-            self.told(WatchEventType::Deleted, &item, now, None)
-        };
-        End::Well(last.snapshot.items.iter().map(removed).collect())
+    fn log_recovery(&self) {
+        tracing::info!(
+            operation = &*self.key.rpc,
+            upstream = &*self.key.upstream,
+            "the watched resource can be read again"
+        );
+    }
+
+    fn log_failure(&self, error: &Error) {
+        tracing::warn!(
+            operation = &*self.key.rpc,
+            upstream = &*self.key.upstream,
+            reason = error.log_text(),
+            "the watched resource cannot be read; its last state is unconfirmed"
+        );
     }
 }

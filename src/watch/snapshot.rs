@@ -1,4 +1,4 @@
-//! What one read brought, and how two reads differ.
+//! The items that one poll has read, and the difference between two polls.
 
 use std::time::SystemTime;
 
@@ -7,45 +7,45 @@ use bytes::Bytes;
 use drawbridge_transcoder::api::drawbridge::v1::WatchEventType;
 use drawbridge_transcoder::contract::Outcome;
 
-/// A watched thing as it was read.
+/// A watched resource as a poll has read it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Item {
-    /// What identifies it in a list; empty where one thing alone is watched.
+    /// Identifies the item in a list; empty when one resource is watched.
     pub(super) key: Box<str>,
-    /// Its message, encoded; none where something else is told in its place.
+    /// The encoded message; none if only `side` describes the resource.
     pub(super) bytes: Option<Bytes>,
-    /// What is told together with it: further fields of the stream's message.
-    pub(super) beside: Bytes,
-    /// Whether it has settled.
+    /// Further encoded fields of the stream's message, from side reads or the fallback.
+    pub(super) side: Bytes,
+    /// SUCCEEDED or FAILED once the item is final.
     pub(super) outcome: Outcome,
-    /// Its state is about to move: look again soon.
-    pub(super) restless: bool,
+    /// The state is about to change: the next poll comes after the shortest pause.
+    pub(super) poll_soon: bool,
 }
 
 impl Item {
-    /// Whether both are told alike.
-    fn is_told_as(&self, other: &Self) -> bool {
-        (&self.bytes, &self.beside, self.outcome) == (&other.bytes, &other.beside, other.outcome)
+    /// Whether both are sent alike.
+    fn is_sent_as(&self, other: &Self) -> bool {
+        (&self.bytes, &self.side, self.outcome) == (&other.bytes, &other.side, other.outcome)
     }
 }
 
-/// All items of one read, each key once.
+/// All items of one poll, with distinct keys.
 #[derive(Debug)]
 pub(super) struct Snapshot {
-    /// Counts the differing snapshots of a loop.
+    /// Counts the snapshots of a loop that differ.
     pub(super) seq: u64,
     /// The items, in the upstream's order.
     pub(super) items: Vec<Item>,
-    /// When this state was first read.
+    /// When a poll has read this state first.
     pub(super) observed_at: SystemTime,
-    /// Positions in `items`, sorted by key.
+    /// Indices of `items`, sorted by key.
     by_key: Vec<u32>,
 }
 
 impl Snapshot {
-    /// Of several items with the same key the last one counts.
+    /// Keeps the last one of several items with the same key.
     pub(super) fn new(seq: u64, mut items: Vec<Item>, observed_at: SystemTime) -> Self {
-        let key = |at: u32| &*items[at as usize].key;
+        let key = |index: u32| &*items[index as usize].key;
         let mut by_key: Vec<u32> = (0..items.len() as u32).collect();
         by_key.sort_unstable_by(|&a, &b| key(a).cmp(key(b)).then(a.cmp(&b)));
         let shadowed: Vec<u32> = by_key
@@ -62,35 +62,39 @@ impl Snapshot {
             };
         }
         let mut keep = vec![true; items.len()];
-        for at in shadowed {
-            keep[at as usize] = false;
+        for index in shadowed {
+            keep[index as usize] = false;
         }
         let mut keep = keep.into_iter();
         items.retain(|_| keep.next().unwrap_or(true));
         Self::new(seq, items, observed_at)
     }
 
-    /// Whether a read brought the very same items; a cheap look, before a
-    /// snapshot is made of them.
-    pub(super) fn is(&self, items: &[Item]) -> bool {
+    /// Whether a poll has read these very items. Cheaper than a difference, which needs a
+    /// snapshot of them first.
+    pub(super) fn has_items(&self, items: &[Item]) -> bool {
         self.items == items
     }
 
-    /// Gives items that are told like before the very bytes they had, so that what
-    /// comes in another order, as members of JSON may, is no change.
-    pub(super) fn keep(&self, items: &mut [Item], alike: impl Fn(&Item, &Item) -> bool) {
-        for (place, item) in items.iter_mut().enumerate() {
-            if let Some(old) = self.find(&item.key, place)
-                && !old.is_told_as(item)
-                && alike(old, item)
+    /// Replaces the bytes of items that are equivalent to the old ones by the old bytes,
+    /// so that another order, such as that of JSON members, is not a change.
+    pub(super) fn reuse_bytes(
+        &self,
+        items: &mut [Item],
+        is_equivalent: impl Fn(&Item, &Item) -> bool,
+    ) {
+        for (index, item) in items.iter_mut().enumerate() {
+            if let Some(old) = self.find(&item.key, index)
+                && !old.is_sent_as(item)
+                && is_equivalent(old, item)
             {
                 item.bytes.clone_from(&old.bytes);
-                item.beside.clone_from(&old.beside);
+                item.side.clone_from(&old.side);
             }
         }
     }
 
-    /// How the thing watched alone stands; lists do not settle.
+    /// Returns the outcome of a single watched resource. Lists are never final.
     pub(super) fn outcome(&self) -> Outcome {
         match &self.items[..] {
             [item] => item.outcome,
@@ -98,41 +102,42 @@ impl Snapshot {
         }
     }
 
-    /// The number of places in which `self` may differ from `before`.
-    pub(super) fn places(&self, before: &Self) -> usize {
+    /// Returns the number of steps of the difference between `before` and `self`.
+    pub(super) fn diff_len(&self, before: &Self) -> usize {
         self.items.len() + before.items.len()
     }
 
-    /// How `self` differs from `before` in one of its places: first the items
-    /// that are there, in order, then those that are gone. Order is no difference.
-    pub(super) fn difference<'a>(
+    /// Returns one step of the difference between `before` and `self`, if it is a change:
+    /// first the items of `self`, in order, then those that only `before` has. The order
+    /// of items is not a difference.
+    pub(super) fn diff_at<'a>(
         &'a self,
         before: &'a Self,
-        place: usize,
+        step: usize,
     ) -> Option<(WatchEventType, &'a Item)> {
-        if let Some(item) = self.items.get(place) {
-            return match before.find(&item.key, place) {
+        if let Some(item) = self.items.get(step) {
+            return match before.find(&item.key, step) {
                 None => Some((WatchEventType::Added, item)),
-                Some(old) if !old.is_told_as(item) => Some((WatchEventType::Modified, item)),
+                Some(old) if !old.is_sent_as(item) => Some((WatchEventType::Modified, item)),
                 Some(_) => None,
             };
         }
-        let place = place - self.items.len();
-        let item = before.items.get(place)?;
-        match self.find(&item.key, place) {
+        let index = step - self.items.len();
+        let item = before.items.get(index)?;
+        match self.find(&item.key, index) {
             None => Some((WatchEventType::Deleted, item)),
             Some(_) => None,
         }
     }
 
-    /// The item of this key; looked for at `near` first, where it mostly is.
-    fn find(&self, key: &str, near: usize) -> Option<&Item> {
-        if let Some(item) = self.items.get(near).filter(|item| &*item.key == key) {
+    /// Returns the item of this key. Tries the index `hint` first, which is mostly right.
+    fn find(&self, key: &str, hint: usize) -> Option<&Item> {
+        if let Some(item) = self.items.get(hint).filter(|item| &*item.key == key) {
             return Some(item);
         }
         let at = self
             .by_key
-            .binary_search_by(|&at| (*self.items[at as usize].key).cmp(key))
+            .binary_search_by(|&index| (*self.items[index as usize].key).cmp(key))
             .ok()?;
         Some(&self.items[self.by_key[at] as usize])
     }
@@ -149,9 +154,9 @@ mod tests {
             .map(|&(key, text)| Item {
                 key: key.into(),
                 bytes: Some(Bytes::from_static(text.as_bytes())),
-                beside: Bytes::new(),
+                side: Bytes::new(),
                 outcome: Outcome::Pending,
-                restless: false,
+                poll_soon: false,
             })
             .collect();
         Snapshot::new(0, items, SystemTime::UNIX_EPOCH)
@@ -162,18 +167,22 @@ mod tests {
     }
 
     #[test]
-    fn differences() {
+    fn differences_are_added_modified_and_deleted_items() {
         let old = [("a", "1"), ("b", "1"), ("c", "1")];
         for (name, new, want) in [
-            ("the same", &old[..], vec![]),
-            ("other order", &[("c", "1"), ("a", "1"), ("b", "1")], vec![]),
+            ("unchanged", &old[..], vec![]),
             (
-                "one of each",
+                "another order",
+                &[("c", "1"), ("a", "1"), ("b", "1")],
+                vec![],
+            ),
+            (
+                "one change of each kind",
                 &[("d", "1"), ("c", "1"), ("b", "2")],
                 vec![(Added, "d", "1"), (Modified, "b", "2"), (Deleted, "a", "1")],
             ),
             (
-                "all gone",
+                "all deleted",
                 &[],
                 vec![
                     (Deleted, "a", "1"),
@@ -182,19 +191,19 @@ mod tests {
                 ],
             ),
             (
-                "twice the same key",
+                "a duplicate key",
                 &[("a", "7"), ("b", "1"), ("a", "1"), ("c", "1")],
                 vec![],
             ),
             (
-                "twice the same key, the last one new",
+                "a duplicate key, the last one modified",
                 &[("a", "1"), ("b", "1"), ("c", "1"), ("a", "8"), ("a", "9")],
                 vec![(Modified, "a", "9")],
             ),
         ] {
             let (before, after) = (snapshot(&old), snapshot(new));
-            let got: Vec<_> = (0..after.places(&before))
-                .filter_map(|place| after.difference(&before, place))
+            let got: Vec<_> = (0..after.diff_len(&before))
+                .filter_map(|step| after.diff_at(&before, step))
                 .map(|(kind, item)| (kind, &*item.key, text(item)))
                 .collect();
             assert_eq!(got, want, "{name}");
@@ -202,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_a_key_keeps_its_place() {
+    fn last_item_of_a_key_is_kept_at_its_index() {
         let got = snapshot(&[("a", "1"), ("b", "1"), ("a", "2"), ("c", "1")]);
         let keys: Vec<_> = got.items.iter().map(|item| &*item.key).collect();
         assert_eq!(keys, ["b", "a", "c"]);
@@ -211,26 +220,26 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_beside_and_the_outcome_differ_too() {
+    fn side_reads_and_outcome_are_part_of_the_difference() {
         let before = snapshot(&[("a", "1")]);
         let changes: [fn(&mut Item); 3] = [
-            |item| item.beside = Bytes::from_static(b"x"),
+            |item| item.side = Bytes::from_static(b"x"),
             |item| item.outcome = Outcome::Succeeded,
             |item| item.bytes = None,
         ];
         for change in changes {
             let mut after = snapshot(&[("a", "1")]);
             change(&mut after.items[0]);
-            let (kind, _) = after.difference(&before, 0).unwrap();
+            let (kind, _) = after.diff_at(&before, 0).unwrap();
             assert_eq!(kind, Modified);
         }
-        let mut restless = snapshot(&[("a", "1")]);
-        restless.items[0].restless = true;
-        assert!(restless.difference(&before, 0).is_none());
+        let mut poll_soon = snapshot(&[("a", "1")]);
+        poll_soon.items[0].poll_soon = true;
+        assert!(poll_soon.diff_at(&before, 0).is_none());
     }
 
     #[test]
-    fn what_is_alike_keeps_its_bytes() {
+    fn equivalent_item_keeps_its_bytes() {
         let before = snapshot(&[("a", "1 2"), ("b", "1 2")]);
         let mut after = snapshot(&[("b", "2 1"), ("a", "2 2"), ("c", "1 2")]).items;
         let sorted = |item: &Item| {
@@ -238,7 +247,7 @@ mod tests {
             words.sort_unstable();
             words.join(" ")
         };
-        before.keep(&mut after, |old, new| sorted(old) == sorted(new));
+        before.reuse_bytes(&mut after, |old, new| sorted(old) == sorted(new));
         let texts: Vec<_> = after.iter().map(text).collect();
         assert_eq!(texts, ["1 2", "2 2", "1 2"]);
     }

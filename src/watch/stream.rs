@@ -1,28 +1,29 @@
-//! What one watcher is told: a future that is polled, never a task.
+//! The response stream of a watch: a cursor over the snapshots of a poll loop.
+//!
+//! A stream is polled by the server, it is not a task. It holds what it has sent last and
+//! compares that with the newest snapshot whenever the client can take a message: a slow
+//! client skips states and nothing is queued for it.
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_stream::Stream;
 
+use super::shared_loop::{End, Phase, Subscription};
 use super::snapshot::Snapshot;
-use super::{Joins, Registry};
+use super::snapshot_loop::SnapshotLoop;
 use crate::deadline::Deadline;
-use crate::engine::stream_limiter::StreamPermit;
 use crate::error::Error;
-use crate::watch::shared_loop::{End, Loop, News, Stage};
 use drawbridge_transcoder::api::drawbridge::v1::WatchEventType;
 
-/// The messages of one watch, encoded. Ends with OK when what is watched has
-/// settled or is gone as it should, else with the error that says why.
+/// The encoded messages of one watch. Ends with OK when the resource is final or deleted
+/// as expected, otherwise with an error.
 pub struct WatchStream(State);
 
 impl fmt::Debug for WatchStream {
@@ -31,79 +32,66 @@ impl fmt::Debug for WatchStream {
     }
 }
 
-/// Where a stream stands.
+/// The states of a stream.
 enum State {
-    /// There may be something to tell at once.
-    Telling(Reader),
-    /// All is told; the future ends when there may be more.
-    Waiting(Pin<Box<dyn Future<Output = Reader> + Send>>),
-    /// A message, and an error behind it.
+    /// The cursor may have an event now.
+    Ready(Cursor),
+    /// Everything was sent. `Ready` comes next, when the future ends.
+    Waiting(Pin<Box<dyn Future<Output = Cursor> + Send>>),
+    /// A last message, and an error after it.
     Last(Option<Bytes>, Option<Error>),
     /// The stream of a log.
     Log(Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>),
-    /// The end was told.
-    Over,
+    /// The end was sent.
+    Ended,
 }
 
-/// What a reader has to say.
-enum Tell {
+/// What a cursor does next.
+enum Event {
     Message(Bytes),
-    NothingYet,
-    Over(Result<(), Error>),
+    /// Waits: everything was sent.
+    Pending,
+    End(Result<(), Error>),
 }
 
-/// A place among the watchers, given back when dropped.
-pub(super) struct Seat {
-    pub(super) _place: StreamPermit,
-    pub(super) registry: Arc<Registry>,
-    pub(super) shared: Arc<Loop>,
-    pub(super) follow: bool,
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        if self.follow {
-            self.shared.followers.fetch_sub(1, Ordering::Release);
-        }
-    }
-}
-
-/// One watcher of a loop.
-struct Reader {
-    news: watch::Receiver<News>,
-    seat: Seat,
-    telling: Telling,
-    /// What was told last, or is being told.
-    told: Arc<Snapshot>,
-    /// The `unconfirmed_since` that was told last.
-    unconfirmed_since: Option<SystemTime>,
+/// The position of one stream in the snapshots of its loop.
+struct Cursor {
+    subscription: Subscription<SnapshotLoop>,
+    state: CursorState,
+    /// The snapshot that was sent last, or is being sent.
+    sent: Arc<Snapshot>,
+    /// The `unconfirmed_since` that was sent last.
+    sent_unconfirmed_since: Option<SystemTime>,
     /// When a bookmark is due.
-    silent_until: Instant,
-    /// When the stream ends itself: `grpc-timeout` does not reach its body.
+    bookmark_at: Instant,
+    /// When the stream ends itself: tonic does not apply `grpc-timeout` to its body.
     deadline: Option<Instant>,
 }
 
-/// What a reader is in the middle of telling.
-enum Telling {
-    /// That the call was made with which the watch begins.
+/// The states of a cursor.
+enum CursorState {
+    /// STARTED is next: the response of the call that the watch begins with. `Unread`
+    /// comes next.
     Started(Bytes),
-    /// Nothing was read yet; `told` is empty.
+    /// No snapshot was read yet; `sent` is empty. `Initial` or `Final` comes next.
     Unread,
-    /// All items of `told` from `at` on, then for a list that these were all.
-    Present {
-        at: usize,
+    /// Sends the items of `sent` from `next` on as INITIAL, and a bookmark after those of
+    /// a list. `UpToDate` comes next.
+    Initial {
+        next: usize,
         observed_at: SystemTime,
         unconfirmed_since: Option<SystemTime>,
     },
-    /// The messages from `at` on that the loop made for all.
-    Step { messages: Arc<[Bytes]>, at: usize },
-    /// How `told` differs, from `place` on, from what this slow reader had
-    /// been told before.
-    Difference { before: Arc<Snapshot>, place: usize },
-    /// The loop's last messages from `at` on; then the end.
-    Farewell { messages: Arc<[Bytes]>, at: usize },
-    /// `told` is told.
-    Nothing,
+    /// Sends the messages from `next` on, which the loop has encoded for all streams that
+    /// have sent the previous snapshot. `UpToDate` comes next.
+    Step { messages: Arc<[Bytes]>, next: usize },
+    /// Sends the difference between an older snapshot and `sent`, from `next` on, because
+    /// the stream was slow. `UpToDate` comes next.
+    Difference { before: Arc<Snapshot>, next: usize },
+    /// `sent` was sent. `Step`, `Difference`, `Final` or the end comes next.
+    UpToDate,
+    /// Sends the last messages of the loop from `next` on. The end comes next.
+    Final { messages: Arc<[Bytes]>, next: usize },
 }
 
 impl WatchStream {
@@ -112,67 +100,62 @@ impl WatchStream {
         Self(State::Log(Box::pin(stream)))
     }
 
-    /// Waits until there is something to tell. An error here is the answer to
-    /// the rpc, not the end of a stream.
+    /// Waits until there is a first event. An error here is the response to the rpc, not
+    /// the end of a stream.
     ///
-    /// An end that a read has brought which had begun when the watcher joined may be
-    /// older than its call, and what is watched may have begun to move since: the
-    /// watcher waits for a later read. None: that was the end of the loop, and the
-    /// watcher needs another one.
+    /// A final state may be older than the rpc if its round had begun when the stream
+    /// joined: the resource may have changed since. The stream then waits for a later
+    /// round. Returns none if the loop has ended without one: the caller joins another
+    /// loop.
     pub(super) async fn open(
-        joins: Joins,
+        mut subscription: Subscription<SnapshotLoop>,
         deadline: Option<Deadline>,
     ) -> Result<Option<Self>, Error> {
-        let Joins {
-            mut news,
-            seat,
-            reads: joined,
-        } = joins;
-        let shared = &seat.shared;
+        let shared = Arc::clone(&subscription.shared);
+        let (joined_after, follow) = (subscription.joined_after, subscription.follow);
         loop {
-            // The read to wait for, and whether it comes sooner for it.
-            let (read, hurry) = {
-                let news = news.borrow_and_update();
-                match &news.stage {
-                    Stage::Ended(_, End::Failed(Error::Draining)) => return Err(Error::Draining),
-                    Stage::Ended(..) if shared.reads() <= joined => return Ok(None),
-                    Stage::Ended(_, End::Failed(error)) => return Err(error.clone()),
-                    Stage::Ended(..) => break,
-                    Stage::Following(seen) if shared.is_end(&seen.snapshot, seat.follow) => {
-                        match &news.failed {
-                            _ if news.read <= joined => (joined + 1, shared.reads() == joined),
+            // The round to wait for, and whether it begins at once.
+            let (round, at_once) = {
+                let published = subscription.published.borrow_and_update();
+                let next = published.finished + 1;
+                match &published.phase {
+                    phase if phase.is_draining() => return Err(Error::Draining),
+                    Phase::Ended(..) if published.begun() <= joined_after => return Ok(None),
+                    Phase::Ended(_, End::Failed(error)) => return Err(error.clone()),
+                    Phase::Ended(..) => break,
+                    Phase::Following(observed)
+                        if shared.source.is_end(&observed.state.snapshot, follow) =>
+                    {
+                        match &published.failed {
+                            _ if published.finished <= joined_after => (joined_after + 1, true),
                             Some(error) => return Err(error.clone()),
                             None => break,
                         }
                     }
-                    stage if stage.is_presentable() => break,
-                    Stage::Following(_) | Stage::Unread => (news.read + 1, false),
+                    Phase::Following(observed) if observed.is_current() => break,
+                    Phase::Following(_) | Phase::Unread => (next, false),
                 }
             };
-            if !shared.awaits(read) {
-                continue;
-            }
-            if hurry {
-                shared.hurry();
-            }
-            // The sender lives as long as the seat.
-            news.changed().await.map_err(|_| Error::Draining)?;
+            // The published value has the result, also of a failed round.
+            let _ = shared.round_end(round, at_once).await;
         }
-        let mut reader = Reader::new(Telling::Unread, news, seat, deadline);
-        // What is there now is told first, whatever comes until it is read.
-        reader.begin();
-        Ok(Some(Self(State::Telling(reader))))
+        let mut cursor = Cursor::new(CursorState::Unread, subscription, deadline);
+        // The present state is sent first, even if it changes before the client reads.
+        cursor.read_first();
+        Ok(Some(Self(State::Ready(cursor))))
     }
 
-    /// Tells at once that the call was made with which the watch begins; the
-    /// first read comes behind it.
-    pub(super) fn started(message: Bytes, joins: Joins, deadline: Option<Deadline>) -> Self {
-        let Joins { news, seat, .. } = joins;
-        let telling = Telling::Started(message);
-        Self(State::Telling(Reader::new(telling, news, seat, deadline)))
+    /// Sends STARTED at once; the first read of the loop follows.
+    pub(super) fn started(
+        message: Bytes,
+        subscription: Subscription<SnapshotLoop>,
+        deadline: Option<Deadline>,
+    ) -> Self {
+        let state = CursorState::Started(message);
+        Self(State::Ready(Cursor::new(state, subscription, deadline)))
     }
 
-    /// Tells one message, and then that this was all, or what is wrong.
+    /// Sends one message and ends.
     pub(super) fn last(message: Bytes, end: Result<(), Error>) -> Self {
         Self(State::Last(Some(message), end.err()))
     }
@@ -184,7 +167,7 @@ impl Stream for WatchStream {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
             match &mut self.0 {
-                State::Over => return Poll::Ready(None),
+                State::Ended => return Poll::Ready(None),
                 State::Last(message, error) => {
                     let next = message.take().map(Ok);
                     let next = next.or_else(|| error.take().map(Err));
@@ -193,19 +176,19 @@ impl Stream for WatchStream {
                 State::Log(log) => return log.as_mut().poll_next(cx),
                 State::Waiting(wait) => match wait.as_mut().poll(cx) {
                     Poll::Pending => return Poll::Pending,
-                    Poll::Ready(reader) => self.0 = State::Telling(reader),
+                    Poll::Ready(cursor) => self.0 = State::Ready(cursor),
                 },
-                State::Telling(reader) => match reader.tell() {
-                    Tell::Message(message) => return Poll::Ready(Some(Ok(message))),
-                    Tell::NothingYet => {
-                        let State::Telling(reader) = std::mem::replace(&mut self.0, State::Over)
+                State::Ready(cursor) => match cursor.next_event() {
+                    Event::Message(message) => return Poll::Ready(Some(Ok(message))),
+                    Event::Pending => {
+                        let State::Ready(cursor) = std::mem::replace(&mut self.0, State::Ended)
                         else {
                             return Poll::Ready(None);
                         };
-                        self.0 = State::Waiting(Box::pin(reader.wait()));
+                        self.0 = State::Waiting(Box::pin(cursor.wait()));
                     }
-                    Tell::Over(end) => {
-                        self.0 = State::Over;
+                    Event::End(end) => {
+                        self.0 = State::Ended;
                         return Poll::Ready(end.err().map(Err));
                     }
                 },
@@ -214,214 +197,219 @@ impl Stream for WatchStream {
     }
 }
 
-impl Reader {
+impl Cursor {
     fn new(
-        telling: Telling,
-        news: watch::Receiver<News>,
-        seat: Seat,
+        state: CursorState,
+        subscription: Subscription<SnapshotLoop>,
         deadline: Option<Deadline>,
     ) -> Self {
-        let now = (seat.registry.clock)();
+        let registry = &subscription.registry;
+        let now = (registry.clock)();
         Self {
-            telling,
-            unconfirmed_since: None,
-            told: Arc::new(Snapshot::new(0, Vec::new(), now)),
-            silent_until: Instant::now() + seat.registry.settings.bookmark_interval,
+            state,
+            sent_unconfirmed_since: None,
+            sent: Arc::new(Snapshot::new(0, Vec::new(), now)),
+            bookmark_at: Instant::now() + registry.settings.bookmark_interval,
             deadline: deadline.map(Deadline::instant),
-            news,
-            seat,
+            subscription,
         }
     }
 
-    /// Waits for news, a due bookmark or the deadline.
+    /// Waits for a new state, a due bookmark or the deadline.
     async fn wait(mut self) -> Self {
-        let until = self.deadline.map_or(self.silent_until, |deadline| {
-            deadline.min(self.silent_until)
-        });
+        let until = self
+            .deadline
+            .map_or(self.bookmark_at, |deadline| deadline.min(self.bookmark_at));
         tokio::select! {
-            // The sender lives as long as this reader's seat.
-            Ok(()) = self.news.changed() => {}
+            // The sender lives as long as this subscription.
+            Ok(()) = self.subscription.published.changed() => {}
             () = tokio::time::sleep_until(until) => {}
         }
         self
     }
 
-    /// The next message, if there is one by now.
-    fn tell(&mut self) -> Tell {
-        // Who is not told what the call made cannot look for it.
-        if let Telling::Started(_) = self.telling {
-            return self.next();
+    /// Returns the next message, or the end. The deadline and a drain end the stream
+    /// before the next message.
+    fn next_event(&mut self) -> Event {
+        // STARTED comes before all: the client needs the id of what it has started.
+        if let CursorState::Started(_) = self.state {
+            return self.advance();
         }
         let now = Instant::now();
         if self.deadline.is_some_and(|deadline| deadline <= now) {
-            return Tell::Over(Err(match self.seat.shared.rules.begun {
+            let rules = self.subscription.shared.source.rules;
+            return Event::End(Err(match rules.started_by_call {
                 true => Error::Deadline { sent: true },
                 false => Error::StreamDeadline,
             }));
         }
-        if let Stage::Ended(_, End::Failed(Error::Draining)) = &self.news.borrow().stage {
-            return Tell::Over(Err(Error::Draining));
+        if self.subscription.published.borrow().phase.is_draining() {
+            return Event::End(Err(Error::Draining));
         }
-        let tell = match self.next() {
-            Tell::NothingYet if self.silent_until <= now => Tell::Message(self.bookmark()),
-            tell => tell,
+        let event = match self.advance() {
+            Event::Pending if self.bookmark_at <= now => Event::Message(self.bookmark()),
+            event => event,
         };
-        if let Tell::Message(_) = tell {
-            self.silent_until = now + self.seat.registry.settings.bookmark_interval;
+        if let Event::Message(_) = event {
+            self.bookmark_at = now + self.subscription.registry.settings.bookmark_interval;
         }
-        tell
+        event
     }
 
-    fn next(&mut self) -> Tell {
-        let shared = Arc::clone(&self.seat.shared);
+    fn advance(&mut self) -> Event {
+        let shared = Arc::clone(&self.subscription.shared);
+        let source = &shared.source;
         loop {
-            match &mut self.telling {
-                Telling::Started(message) => {
+            match &mut self.state {
+                CursorState::Started(message) => {
                     let message = std::mem::take(message);
-                    self.telling = Telling::Unread;
-                    return Tell::Message(message);
+                    self.state = CursorState::Unread;
+                    return Event::Message(message);
                 }
-                Telling::Unread => {
-                    if let Some(tell) = self.begin() {
-                        return tell;
+                CursorState::Unread => {
+                    if let Some(event) = self.read_first() {
+                        return event;
                     }
                 }
-                Telling::Present {
-                    at,
+                CursorState::Initial {
+                    next,
                     observed_at,
                     unconfirmed_since,
                 } => {
                     let (observed_at, unconfirmed_since) = (*observed_at, *unconfirmed_since);
-                    if let Some(item) = self.told.items.get(*at) {
-                        *at += 1;
-                        return Tell::Message(shared.told(
+                    if let Some(item) = self.sent.items.get(*next) {
+                        *next += 1;
+                        return Event::Message(source.item_message(
                             WatchEventType::Initial,
                             item,
                             observed_at,
                             unconfirmed_since,
                         ));
                     }
-                    self.telling = Telling::Nothing;
-                    if shared.rules.list {
-                        return Tell::Message(shared.bookmark(observed_at, unconfirmed_since));
+                    self.state = CursorState::UpToDate;
+                    if source.rules.list {
+                        return Event::Message(source.bookmark(observed_at, unconfirmed_since));
                     }
                 }
-                Telling::Step { messages, at } => match messages.get(*at) {
+                CursorState::Step { messages, next } => match messages.get(*next) {
                     Some(message) => {
-                        *at += 1;
-                        self.unconfirmed_since = None;
-                        return Tell::Message(message.clone());
+                        *next += 1;
+                        self.sent_unconfirmed_since = None;
+                        return Event::Message(message.clone());
                     }
-                    None => self.telling = Telling::Nothing,
+                    None => self.state = CursorState::UpToDate,
                 },
-                Telling::Difference { before, place } => {
-                    if *place >= self.told.places(before) {
-                        self.telling = Telling::Nothing;
+                CursorState::Difference { before, next } => {
+                    if *next >= self.sent.diff_len(before) {
+                        self.state = CursorState::UpToDate;
                         continue;
                     }
-                    let difference = self.told.difference(before, *place);
-                    *place += 1;
-                    if let Some((kind, item)) = difference {
-                        self.unconfirmed_since = None;
-                        let message = shared.told(kind, item, self.told.observed_at, None);
-                        return Tell::Message(message);
+                    let change = self.sent.diff_at(before, *next);
+                    *next += 1;
+                    if let Some((kind, item)) = change {
+                        self.sent_unconfirmed_since = None;
+                        let observed_at = self.sent.observed_at;
+                        let message = source.item_message(kind, item, observed_at, None);
+                        return Event::Message(message);
                     }
                 }
-                Telling::Farewell { messages, at } => match messages.get(*at) {
+                CursorState::Final { messages, next } => match messages.get(*next) {
                     Some(message) => {
-                        *at += 1;
-                        return Tell::Message(message.clone());
+                        *next += 1;
+                        return Event::Message(message.clone());
                     }
-                    None => return Tell::Over(Ok(())),
+                    None => return Event::End(Ok(())),
                 },
-                Telling::Nothing if shared.is_end(&self.told, self.seat.follow) => {
-                    return Tell::Over(Ok(()));
+                CursorState::UpToDate if source.is_end(&self.sent, self.subscription.follow) => {
+                    return Event::End(Ok(()));
                 }
-                Telling::Nothing => {
-                    if let Some(tell) = self.look() {
-                        return tell;
+                CursorState::UpToDate => {
+                    if let Some(event) = self.read_newest() {
+                        return event;
                     }
                 }
             }
         }
     }
 
-    /// Looks for the first read. None: there is something, and `telling` says what.
-    fn begin(&mut self) -> Option<Tell> {
-        let news = self.news.borrow_and_update();
-        if let Some(seen) = news.stage.seen() {
-            self.unconfirmed_since = seen.unconfirmed_since();
-            self.told = Arc::clone(&seen.snapshot);
-            self.telling = Telling::Present {
-                at: 0,
-                observed_at: seen.observed_at,
-                unconfirmed_since: self.unconfirmed_since,
+    /// Reads the first state. Returns none if `state` has changed.
+    fn read_first(&mut self) -> Option<Event> {
+        let published = self.subscription.published.borrow_and_update();
+        if let Some(observed) = published.phase.observed() {
+            self.sent_unconfirmed_since = observed.unconfirmed_since();
+            self.sent = Arc::clone(&observed.state.snapshot);
+            self.state = CursorState::Initial {
+                next: 0,
+                observed_at: observed.observed_at,
+                unconfirmed_since: self.sent_unconfirmed_since,
             };
             return None;
         }
-        let Stage::Ended(_, end) = &news.stage else {
-            return Some(Tell::NothingYet);
+        let Phase::Ended(_, end) = &published.phase else {
+            return Some(Event::Pending);
         };
         match end {
-            End::Failed(error) => Some(Tell::Over(Err(error.clone()))),
-            End::Well(messages) => {
+            End::Failed(error) => Some(Event::End(Err(error.clone()))),
+            End::Completed(messages) => {
                 let messages = Arc::clone(messages);
-                self.telling = Telling::Farewell { messages, at: 0 };
+                self.state = CursorState::Final { messages, next: 0 };
                 None
             }
         }
     }
 
-    /// Looks at the news. None: there is something, and `telling` says what.
-    fn look(&mut self) -> Option<Tell> {
-        let news = self.news.borrow_and_update();
-        let Some(seen) = news.stage.seen() else {
-            return Some(Tell::NothingYet);
+    /// Compares the newest state with `sent`. Returns none if `state` has changed.
+    fn read_newest(&mut self) -> Option<Event> {
+        let published = self.subscription.published.borrow_and_update();
+        let Some(observed) = published.phase.observed() else {
+            return Some(Event::Pending);
         };
-        let target = match &seen.settled {
-            // The loop may have gone on for others.
-            Some(settled) if !self.seat.follow && settled.seq > self.told.seq => settled,
-            _ => &seen.snapshot,
+        let state = &observed.state;
+        let target = match &state.last_final {
+            // A stream that does not follow ends there, even if the loop has continued.
+            Some(last) if !self.subscription.follow && last.seq > self.sent.seq => last,
+            _ => &state.snapshot,
         };
-        if target.seq > self.told.seq {
-            let before = std::mem::replace(&mut self.told, Arc::clone(target));
-            let made_for_all = target.seq == seen.snapshot.seq && before.seq + 1 == target.seq;
-            self.telling = if made_for_all {
-                let messages = Arc::clone(&seen.step);
-                Telling::Step { messages, at: 0 }
+        if target.seq > self.sent.seq {
+            let before = std::mem::replace(&mut self.sent, Arc::clone(target));
+            let is_one_step = target.seq == state.snapshot.seq && before.seq + 1 == target.seq;
+            self.state = if is_one_step {
+                let messages = Arc::clone(&state.step);
+                CursorState::Step { messages, next: 0 }
             } else {
-                Telling::Difference { before, place: 0 }
+                CursorState::Difference { before, next: 0 }
             };
             return None;
         }
-        if let Stage::Ended(_, end) = &news.stage {
+        if let Phase::Ended(_, end) = &published.phase {
             match end {
-                End::Failed(error) => return Some(Tell::Over(Err(error.clone()))),
-                End::Well(messages) => {
+                End::Failed(error) => return Some(Event::End(Err(error.clone()))),
+                End::Completed(messages) => {
                     let messages = Arc::clone(messages);
-                    self.telling = Telling::Farewell { messages, at: 0 };
+                    self.state = CursorState::Final { messages, next: 0 };
                     return None;
                 }
             }
         }
-        let changed = seen.unconfirmed_since() != self.unconfirmed_since;
-        drop(news);
+        let changed = observed.unconfirmed_since() != self.sent_unconfirmed_since;
+        drop(published);
         Some(if changed {
-            Tell::Message(self.bookmark())
+            Event::Message(self.bookmark())
         } else {
-            Tell::NothingYet
+            Event::Pending
         })
     }
 
-    /// A sign of life, and whether the state is confirmed.
+    /// Encodes a bookmark, which also says whether the state is confirmed.
     fn bookmark(&mut self) -> Bytes {
-        let news = self.news.borrow();
-        let (observed_at, unconfirmed_since) = match news.stage.seen() {
-            Some(seen) => (seen.observed_at, seen.unconfirmed_since()),
-            None => (self.told.observed_at, None),
+        let published = self.subscription.published.borrow();
+        let (observed_at, unconfirmed_since) = match published.phase.observed() {
+            Some(observed) => (observed.observed_at, observed.unconfirmed_since()),
+            None => (self.sent.observed_at, None),
         };
-        self.unconfirmed_since = unconfirmed_since;
-        self.seat.shared.bookmark(observed_at, unconfirmed_since)
+        self.sent_unconfirmed_since = unconfirmed_since;
+        let source = &self.subscription.shared.source;
+        source.bookmark(observed_at, unconfirmed_since)
     }
 }
 
@@ -430,12 +418,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stream_is_small() {
-        // The future that waits holds the reader, a timer and a place in a list.
-        fn future_of<F: Future>(_: fn(Reader) -> F) -> usize {
+    fn size_of_a_stream_is_bounded() {
+        // The waiting future holds the cursor, a timer and an entry of a waiter list.
+        fn future_of<F: Future>(_: fn(Cursor) -> F) -> usize {
             size_of::<F>()
         }
-        let waiting = future_of(Reader::wait);
+        let waiting = future_of(Cursor::wait);
         assert!(
             size_of::<WatchStream>() <= 256,
             "{}",

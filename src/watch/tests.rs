@@ -11,8 +11,9 @@ use tokio_stream::StreamExt;
 use tonic::Code;
 
 use super::snapshot::Item;
-use super::source::{Read, Reading, Rules};
+use super::source::{PollRules, ReadFuture, SnapshotRead};
 use super::*;
+use crate::credentials::CredentialId;
 use crate::error::Fault;
 use drawbridge_transcoder::api::drawbridge::v1::{
     Outcome as ToldOutcome, WatchEvent, WatchEventType,
@@ -24,7 +25,7 @@ const MS: fn(u64) -> Duration = Duration::from_millis;
 
 /// An upstream that answers each poll with what it is told to.
 struct World {
-    rules: Rules,
+    rules: PollRules,
     answer: Mutex<Answer>,
     polls: Mutex<Vec<Instant>>,
     encoded: AtomicUsize,
@@ -50,24 +51,24 @@ struct Told {
     item: Option<Vec<u8>>,
 }
 
-impl Source for World {
-    fn rules(&self) -> Rules {
+impl SnapshotSource for World {
+    fn rules(&self) -> PollRules {
         self.rules
     }
 
-    fn goes_on_after(&self, item: &Item) -> bool {
+    fn continues_after(&self, item: &Item) -> bool {
         item.bytes.as_deref() != Some(b"final")
     }
 
-    fn read(&self) -> Reading<'_> {
+    fn read(&self) -> ReadFuture<'_> {
         self.polls.lock().unwrap().push(Instant::now());
         let answer = self.answer.lock().unwrap().clone();
         Box::pin(async move {
             let mut items = match answer {
                 Answer::Items(items) => items,
                 Answer::Fails(error) => return Err(error),
-                Answer::Nothing => return Ok(Read::Nothing),
-                Answer::Gone(item) => return Ok(Read::Gone(item)),
+                Answer::Nothing => return Ok(SnapshotRead::NotFound),
+                Answer::Gone(item) => return Ok(SnapshotRead::Deleted(item)),
                 Answer::Late(delay, items) => {
                     tokio::time::sleep(delay).await;
                     items
@@ -77,7 +78,7 @@ impl Source for World {
             if !self.rules.list {
                 items.iter_mut().for_each(|item| item.key = "".into());
             }
-            Ok(Read::Items(items))
+            Ok(SnapshotRead::Items(items))
         })
     }
 
@@ -93,7 +94,7 @@ impl Source for World {
     }
 
     /// `1 2` says the same as `2 1`.
-    fn alike(&self, old: &Item, new: &Item) -> bool {
+    fn is_equivalent(&self, old: &Item, new: &Item) -> bool {
         let words = |item: &Item| {
             let text = String::from_utf8(item.bytes.clone().unwrap().to_vec()).unwrap();
             let mut words: Vec<_> = text.split(' ').map(str::to_owned).collect();
@@ -109,22 +110,27 @@ impl World {
         Self::with(list, false, items)
     }
 
-    fn with(list: bool, gone_ends_well: bool, items: &[&str]) -> Arc<Self> {
-        Self::begun_or_not(list, gone_ends_well, false, items)
+    fn with(list: bool, not_found_succeeds: bool, items: &[&str]) -> Arc<Self> {
+        Self::new(list, not_found_succeeds, false, items)
     }
 
-    fn begun() -> Arc<Self> {
-        Self::begun_or_not(false, false, true, &[])
+    fn started_by_call() -> Arc<Self> {
+        Self::new(false, false, true, &[])
     }
 
-    fn begun_or_not(list: bool, gone_ends_well: bool, begun: bool, items: &[&str]) -> Arc<Self> {
+    fn new(
+        list: bool,
+        not_found_succeeds: bool,
+        started_by_call: bool,
+        items: &[&str],
+    ) -> Arc<Self> {
         Arc::new(Self {
-            rules: Rules {
+            rules: PollRules {
                 list,
                 first_interval: S(1),
                 max_interval: S(4),
-                gone_ends_well,
-                begun,
+                not_found_succeeds,
+                started_by_call,
             },
             answer: Mutex::new(Answer::Items(self::items(items))),
             polls: Mutex::default(),
@@ -171,8 +177,8 @@ fn items(texts: &[&str]) -> Vec<Item> {
             }
             .into(),
             bytes: Some(Bytes::copy_from_slice(text.as_bytes())),
-            beside: Bytes::new(),
-            restless: text.starts_with("restless"),
+            side: Bytes::new(),
+            poll_soon: text.starts_with("poll_soon"),
             outcome: match *text {
                 "done" | "final" => Outcome::Succeeded,
                 "broken" => Outcome::Failed,
@@ -204,7 +210,7 @@ fn watches() -> Watches {
     })
 }
 
-fn key(path: &str, viewer: u8) -> Key {
+fn key(path: &str, credential: u8) -> Key {
     Key {
         upstream: "cloud".into(),
         rpc: "/test.v1.ThingService/WatchThing".into(),
@@ -213,9 +219,9 @@ fn key(path: &str, viewer: u8) -> Key {
         project: None,
         query: String::new(),
         body: None,
-        viewer: CredentialId([viewer; 32]),
+        credential: CredentialId([credential; 32]),
         language: None,
-        aside: Vec::new(),
+        discriminator: Vec::new(),
     }
 }
 
@@ -225,12 +231,12 @@ impl Watches {
     }
 
     async fn try_see(&self, world: &Arc<World>) -> Result<WatchStream, Error> {
-        let source = || -> Arc<dyn Source> { world.clone() };
+        let source = || -> Arc<dyn SnapshotSource> { world.clone() };
         within_an_hour(self.open(key("/thing", 0), false, None, source)).await
     }
 
     async fn follow(&self, world: &Arc<World>) -> WatchStream {
-        let source = || -> Arc<dyn Source> { world.clone() };
+        let source = || -> Arc<dyn SnapshotSource> { world.clone() };
         self.open(key("/thing", 0), true, None, source)
             .await
             .expect("the first poll succeeds")
@@ -238,16 +244,18 @@ impl Watches {
 
     /// The stream behind a call that was made.
     fn started(&self, world: &Arc<World>, deadline: Option<Deadline>) -> WatchStream {
-        let source = || -> Arc<dyn Source> { world.clone() };
-        let joins = self
-            .join(&Arc::new(key("/thing", 0)), false, source)
+        let source = || -> Arc<dyn SnapshotSource> { world.clone() };
+        let source = || SnapshotLoop::new(source());
+        let subscription = self
+            .0
+            .subscribe(&Arc::new(key("/thing", 0)), false, source)
             .unwrap();
         let event = WatchEvent {
             r#type: WatchEventType::Started.into(),
             observed_at: Some(clock().into()),
             ..WatchEvent::default()
         };
-        WatchStream::started(world.message(&event, None), joins, deadline)
+        WatchStream::started(world.message(&event, None), subscription, deadline)
     }
 }
 
@@ -393,11 +401,11 @@ async fn who_asks_while_the_first_read_is_under_way_waits_for_it() {
 async fn nobody_sees_through_anothers_eyes() {
     let watches = watches();
     let (mine, yours) = (World::of(false, &["mine"]), World::of(false, &["yours"]));
-    let open = |viewer, world: &Arc<World>| {
+    let open = |credential, world: &Arc<World>| {
         let (watches, world) = (watches.clone(), Arc::clone(world));
         async move {
             watches
-                .open(key("/thing", viewer), false, None, || world.clone())
+                .open(key("/thing", credential), false, None, || world.clone())
                 .await
                 .unwrap()
         }
@@ -420,9 +428,9 @@ fn every_part_of_a_key_tells_watches_apart() {
         |key| key.project = Some(1..1),
         |key| key.query = "a=1".to_owned(),
         |key| key.body = Some(Bytes::from_static(b"{}")),
-        |key| key.viewer = CredentialId([9; 32]),
-        |key| key.language = Some(HeaderValue::from_static("ja")),
-        |key| key.aside = vec![1],
+        |key| key.credential = CredentialId([9; 32]),
+        |key| key.language = Some(http::HeaderValue::from_static("ja")),
+        |key| key.discriminator = vec![1],
     ];
     let mut keys = HashSet::new();
     for change in changes {
@@ -532,7 +540,7 @@ async fn who_follows_ends_where_nothing_can_come() {
 
 #[tokio::test(start_paused = true)]
 async fn gone_as_the_annotation_says() {
-    let gone = "ERROR gone since it was last read: NotFound";
+    let gone = "ERROR deleted since it was last read: NotFound";
     for (ends_well, list, want) in [
         (false, false, &[gone, "END"][..]),
         (true, false, &["DELETED a=1 [well]", "END"]),
@@ -603,7 +611,7 @@ async fn transient_failures_are_borne_and_seen() {
         let (watches, world) = (watches(), World::of(false, &["1"]));
         let mut stream = watches.see(&world).await;
         assert_eq!(next(&mut stream).await, "INITIAL 1");
-        tokio::time::sleep(MS(3_000)).await; // Read at 0, 1 and 2.5 s.
+        tokio::time::sleep(MS(3_000)).await; // SnapshotRead at 0, 1 and 2.5 s.
         world.fails(error);
         // At once, and again with each bookmark.
         let unconfirmed = "BOOKMARK unconfirmed since 2";
@@ -728,7 +736,7 @@ async fn bookmarks_break_the_silence() {
         let event = Told::decode(message).unwrap().event.unwrap();
         assert_eq!(event.r#type(), WatchEventType::Bookmark);
         assert_eq!(start.elapsed().as_secs(), bookmark * 30);
-        // Read within the longest interval.
+        // SnapshotRead within the longest interval.
         let seconds = event.observed_at.unwrap().seconds as u64;
         assert!((bookmark * 30 - 4..=bookmark * 30).contains(&seconds));
     }
@@ -888,7 +896,7 @@ async fn that_the_call_was_made_is_told_whatever_comes() {
         (true, false, true, draining),
         (false, true, true, late),
     ] {
-        let (watches, world) = (watches(), World::begun());
+        let (watches, world) = (watches(), World::started_by_call());
         world.answers(Answer::Late(S(20), Vec::new()));
         let mut stream = watches.started(&world, Some(Deadline::after(S(5))));
         let mut told = Vec::new();
@@ -912,7 +920,7 @@ async fn that_the_call_was_made_is_told_whatever_comes() {
 #[tokio::test(start_paused = true)]
 async fn what_a_call_began_may_fail_at_first() {
     let watches = watches();
-    let world = World::begun();
+    let world = World::started_by_call();
     let begin = || watches.started(&world, None);
     world.fails(down());
     let mut stream = begin();
@@ -981,9 +989,9 @@ async fn what_is_not_there_for_a_moment_is_unconfirmed() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_about_to_move_is_read_soon_again() {
-    let (watches, world) = (watches(), World::of(false, &["restless"]));
+    let (watches, world) = (watches(), World::of(false, &["poll_soon"]));
     let mut stream = watches.see(&world).await;
-    assert_eq!(next(&mut stream).await, "INITIAL restless");
+    assert_eq!(next(&mut stream).await, "INITIAL poll_soon");
     silent(&mut stream, MS(4_500)).await;
     assert_eq!(world.poll_times(), [0, 1_000, 2_000, 3_000, 4_000]);
 }
@@ -1125,28 +1133,42 @@ async fn a_loop_stays_for_who_came_in_the_last_moment() {
     let stream = watches.see(&world).await;
     let there = || {
         let loops = watches.0.lock();
-        let (key, shared) = loops.iter().next().expect("one loop");
+        let (key, shared) = loops.snapshots.iter().next().expect("one loop");
         (Arc::clone(key), Arc::clone(shared))
     };
     let (key, shared) = there();
-    assert!(
-        !shared_loop::leave(&watches.0, &key, &shared),
-        "it is watched"
-    );
+    assert!(!watches.0.remove_if_left(&key, &shared), "it is watched");
     drop(stream);
     let stream = watches.see(&world).await;
-    assert!(
-        !shared_loop::leave(&watches.0, &key, &shared),
-        "watched again"
-    );
+    assert!(!watches.0.remove_if_left(&key, &shared), "watched again");
     drop(stream);
-    assert!(shared_loop::leave(&watches.0, &key, &shared));
+    assert!(watches.0.remove_if_left(&key, &shared));
 
     // A loop that is out takes no other one with it.
     let _anew = watches.see(&world).await;
     assert!(!Arc::ptr_eq(&shared, &there().1));
-    watches.0.remove(&key, &shared);
+    watches.0.remove_if(&key, &shared, || true);
     assert_eq!(watches.stats().loops, 1);
+}
+
+#[test]
+fn a_loop_that_a_stopped_runtime_drops_is_removed() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let handle = runtime.handle().clone();
+    runtime.shutdown_background();
+    let _entered = handle.enter();
+    let (watches, world) = (watches(), World::of(false, &["1"]));
+    let source = || SnapshotLoop::new(world.clone());
+    let key = Arc::new(key("/thing", 0));
+    let subscription = watches.0.subscribe(&key, false, source).unwrap();
+    assert_eq!(watches.stats().loops, 0);
+    assert!(matches!(
+        subscription.published.borrow().phase,
+        shared_loop::Phase::Ended(..)
+    ));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

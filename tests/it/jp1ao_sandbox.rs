@@ -727,7 +727,7 @@ async fn schedules_and_services_are_watched() {
             if *action == "DeleteService" {
                 let end = within(told.next()).await.unwrap().unwrap_err();
                 assert_eq!(end.code(), Code::NotFound);
-                assert!(end.message().contains("gone since it was last read"));
+                assert!(end.message().contains("deleted since it was last read"));
                 break;
             }
             let changed = within(told.event()).await;

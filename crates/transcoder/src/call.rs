@@ -19,45 +19,45 @@ pub enum Idempotency {
     NonIdempotent,
 }
 
-/// All but the unreserved characters: what is escaped in paths and queries.
-/// Source: RFC 3986, section 2.3.
+/// Characters to escape in paths and queries: all but the unreserved ones. Source: RFC
+/// 3986, section 2.3.
 pub const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
 
-/// A REST call, bound from a request message. It knows neither the upstream's
+/// A REST call, bound from a request message. It contains neither the upstream's
 /// address nor credentials.
 #[derive(Clone, Debug)]
 pub struct Call {
     /// The HTTP method.
     pub verb: Method,
-    /// The path below the upstream's endpoint, percent-encoded, from `/` on.
+    /// The path below the upstream's endpoint, percent-encoded, with its leading `/`.
     pub path: String,
-    /// Where in `path` the project id stands; empty where the upstream's is to be
-    /// inserted, since the caller left it out. None: the path has none.
+    /// The range of the project id in `path`; empty where the client left it out, and
+    /// the upstream's project id is to be inserted. None: the path has no project id.
     pub project: Option<Range<usize>>,
     /// The query, percent-encoded, without `?`; empty for none.
     pub query: String,
     /// The JSON body, or none.
     pub body: Option<Bytes>,
-    /// Whether it may be sent twice.
+    /// Whether the call can be repeated.
     pub idempotency: Idempotency,
-    /// What it carries and asks for.
+    /// Media types of request and response.
     pub media: Media,
 }
 
-/// Types of content. Default: JSON, and what the family asks for with every call.
+/// Media types. Default: JSON, and what the family requests in every call.
 #[derive(Clone, Debug, Default)]
 pub struct Media {
-    /// The body's, where it is not JSON.
+    /// The media type of the body, if not JSON.
     pub content_type: Option<HeaderValue>,
-    /// What is asked for, where it is not what the family asks for.
+    /// The requested media type, if not the family's.
     pub accept: Option<HeaderValue>,
 }
 
-/// The answer to a call, read whole.
+/// The reply to a call, read completely.
 #[derive(Clone, Debug)]
 pub struct Reply {
     /// The HTTP status.
@@ -66,17 +66,17 @@ pub struct Reply {
     pub headers: HeaderMap,
     /// The body, decompressed.
     pub body: Bytes,
-    /// What a long body takes of the room for such.
+    /// Memory permits of a long body.
     pub room: Room,
 }
 
-/// A share of a bounded room, given back when the last clone is dropped. Short
-/// replies have none.
+/// Permits of a bounded amount of memory, returned when the last clone is dropped.
+/// Short replies have none.
 #[derive(Clone, Debug, Default)]
 pub struct Room(pub Option<Arc<dyn Any + Send + Sync>>);
 
 impl Room {
-    /// Shares that belong together. None of them is no room.
+    /// Joins permits; none for an empty list.
     pub fn of<T: Any + Send + Sync>(shares: Vec<T>) -> Self {
         Self((!shares.is_empty()).then(|| Arc::new(shares) as Arc<dyn Any + Send + Sync>))
     }

@@ -1,28 +1,32 @@
-//! The contract: descriptors as compiled methods. Every diagnostic names file, rpc
-//! and option, and stops the start.
+//! Compiles descriptor sets into methods. Every diagnostic names file, rpc and option,
+//! and stops the start.
 
+mod action;
 mod bind;
+mod check;
 mod compile;
 mod decode;
 mod diagnostics;
-mod edit;
+mod download;
 mod expression;
-mod file;
+mod file_fields;
 mod link;
+mod location;
 mod merge_pages;
+mod pages;
 mod paging;
+mod path_template;
 mod plan;
 mod resolve;
 mod rpc_lookup;
-mod template;
 #[cfg(test)]
 pub(crate) mod tests;
-mod values;
+mod upload;
 mod view;
 mod watch;
 
-pub use edit::{Edit, Place as EditPlace};
-pub use values::Check;
+pub use action::{Action, Edit, EditPlace};
+pub use check::Check;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -35,10 +39,12 @@ use crate::call::{Call, Idempotency, Media, Reply};
 use crate::family::{Families, FamilyRules};
 pub use crate::schema::Diagnostic;
 use crate::schema::{self, FieldIndex, MessageId, Schema};
-pub use file::{Download, Upload};
+pub use download::Download;
 pub use merge_pages::{MergePages, MergedPages};
+pub use pages::Pages;
 pub use paging::{Asked, Paging};
 pub use resolve::Resolve;
+pub use upload::Upload;
 pub use watch::log::{Entry, Grows, Log, Order, Slice};
 pub use watch::{Fallback, Find, Found, Held, Hold, SideRead, Start};
 
@@ -66,14 +72,14 @@ pub struct Method {
     pub verb: http::Method,
     /// The path template, as annotated: `/v1/{project_id}/stacks/{stack_id}`.
     pub template: Box<str>,
-    /// Whether it can be repeated. For a watch, whether its poll can, or the call of
-    /// its `start`.
+    /// Whether the call can be repeated. For a watch, whether its poll can, or the call
+    /// of its `start`.
     pub idempotency: Idempotency,
-    /// Dialects that lack it.
+    /// Dialects without the operation.
     pub absent_in: Vec<Box<str>>,
-    /// Dialects that may lack it.
+    /// Dialects that may not have the operation.
     pub unverified_in: Vec<Box<str>>,
-    /// HTTP statuses outside 200 to 299 that are success too.
+    /// HTTP statuses outside 200 to 299 that count as success.
     pub also_success: Vec<u16>,
     /// The request message.
     pub input: MessageId,
@@ -81,65 +87,36 @@ pub struct Method {
     pub output: MessageId,
     /// The tables of its descriptor set.
     pub schema: Arc<Schema>,
-    /// Set for a watch.
+    /// Set for a watch of a resource or a list.
     pub watch: Option<Watch>,
     /// Set for a watch of a log.
     pub log: Option<Log>,
     /// Set for a two-step call.
     pub action: Option<Action>,
-    /// Set where path fields may be left empty.
+    /// Set where the client can leave path fields empty.
     pub resolve: Option<Resolve>,
-    /// Set for a list in pages.
+    /// Set for a list rpc that returns one page.
     pub paging: Option<Paging>,
     /// Set for a stream of the items of all pages.
     pub pages: Option<Pages>,
-    /// Set where the caller sends a file.
+    /// Set where the client sends a file.
     pub upload: Option<Upload>,
-    /// Set where the answer is a file.
+    /// Set where the response body is a file.
     pub download: Option<Download>,
     /// The call needs no credential.
     pub anonymous: bool,
-    /// Values that are checked against definitions of the upstream.
+    /// Values that are compared with definitions of the upstream before they are sent.
     pub check: Option<Check>,
-    /// Members that tell into which field a reply is read.
+    /// Members of a reply, each with the field that the reply is decoded into when it
+    /// has the member.
     response_choices: Vec<(Box<str>, FieldIndex)>,
-    /// Set for a list that is read whole.
+    /// Set for a list whose further pages are fetched and appended.
     pub merge_pages: Option<MergePages>,
     binding: bind::Binding,
-    /// Set where the answer is read from a redirect.
-    location: Option<resolve::Location>,
-    /// The field of the response that the whole reply is read into.
+    /// Set where the response is decoded from a redirect.
+    location: Option<location::Location>,
+    /// The field of the response that the reply's body is decoded into.
     response_body: Option<FieldIndex>,
-}
-
-/// A compiled `drawbridge.v1.Action`.
-#[derive(Debug)]
-pub struct Action {
-    /// The document's member that names the action, and its value.
-    pub name: Option<(Box<str>, Box<str>)>,
-    /// Members that the document must have, with the JSON text to add.
-    pub members: Vec<(Box<str>, Box<str>)>,
-    /// The field of the request that holds the document.
-    pub document: Option<FieldIndex>,
-    /// What of the request is put into the document.
-    pub edits: Vec<Edit>,
-    /// The document is fetched from the path itself.
-    pub same_path: bool,
-    /// Times in the document are given a colon in their offset.
-    pub colon_offsets: bool,
-}
-
-/// A compiled `MethodRules.pages`.
-#[derive(Debug)]
-pub struct Pages {
-    /// The rpc that lists one page.
-    pub list: Arc<Method>,
-    /// Numbers of fields of the stream's own request.
-    size: u32,
-    token: u32,
-    /// The number of the field of its messages that holds the item.
-    item: u32,
-    default_size: u32,
 }
 
 /// A compiled `drawbridge.v1.Watch`.
@@ -149,37 +126,38 @@ pub struct Watch {
     pub poll: Arc<Method>,
     /// Lists only: the rpc that reads one item by its key.
     pub refresh: Option<Arc<Method>>,
-    /// Whether a list is watched, told item by item.
+    /// Whether a list is watched, item by item.
     pub list: bool,
-    /// The pause after the first read and after each change.
+    /// Pause after the first poll and after each change.
     pub first_interval: Duration,
-    /// The longest pause while nothing changes.
+    /// Longest pause while nothing changes.
     pub max_interval: Duration,
-    /// The watch ends well when the thing is gone after it was seen once.
+    /// Ends the watch with SUCCEEDED when the resource is not found after it was found
+    /// once.
     pub gone_ends_well: bool,
     /// A call made once, before the first poll.
     pub start: Option<Start>,
-    /// Reads beside each poll.
+    /// Further reads with each poll.
     pub side: Vec<SideRead>,
-    /// States that are an end only when they last.
+    /// States that are final only when they last.
     pub hold: Vec<Hold>,
-    /// Where to look for what the poll does not find.
+    /// The rpc to read when the poll does not find the resource.
     pub fallback: Option<Fallback>,
     tables: watch::Tables,
 }
 
-/// The outcome of a watched resource, as its state says.
+/// The outcome of a watched resource, by its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Not final: more is to come.
+    /// Not final: the watch goes on.
     Pending,
-    /// Final, and as it should be.
+    /// Final, by `succeeded`.
     Succeeded,
-    /// Final, and not as it should be.
+    /// Final, by `failed`.
     Failed,
 }
 
-/// A descriptor set and where it came from.
+/// A descriptor set and its origin.
 #[derive(Clone, Debug)]
 pub struct Source {
     /// `built-in`, or the file's path.
@@ -188,7 +166,7 @@ pub struct Source {
     pub bytes: Vec<u8>,
 }
 
-/// A response message, ready to be sent.
+/// An encoded response message.
 #[derive(Debug)]
 pub struct Decoded {
     /// The protobuf bytes.
@@ -198,32 +176,31 @@ pub struct Decoded {
 }
 
 impl Contract {
-    /// Compiles the descriptor sets; the services of `drawbridge.v1` and of gRPC
-    /// itself are left out, being the gateway's own. All that is wrong is told at
-    /// once. Of `additional_bindings` none is used: they are further ways to reach
-    /// an rpc, and a caller takes the main one.
+    /// Compiles the descriptor sets and reports all problems at once. Services of
+    /// `drawbridge.v1` and of gRPC itself are left out: the gateway implements them.
+    /// `additional_bindings` are ignored: each rpc is sent as its main binding.
     pub fn compile(sources: Vec<Source>, families: &Families) -> Result<Self, Vec<Diagnostic>> {
         compile::compile(sources, families)
     }
 
-    /// The method at this gRPC path.
+    /// Returns the method of this gRPC path.
     pub fn method(&self, path: &str) -> Option<&Arc<Method>> {
         self.methods.get(path)
     }
 
-    /// All methods, sorted by path.
+    /// Returns all methods, sorted by path.
     pub fn methods(&self) -> Vec<&Arc<Method>> {
         let mut methods: Vec<_> = self.methods.values().collect();
         methods.sort_by(|a, b| a.path.cmp(&b.path));
         methods
     }
 
-    /// The encoded descriptor sets, for server reflection.
+    /// Returns the encoded descriptor sets, for server reflection.
     pub fn descriptor_sets(&self) -> &[Vec<u8>] {
         &self.descriptor_sets
     }
 
-    /// The services by full name, sorted, each with its family.
+    /// Returns the services by full name, sorted, each with its family.
     pub fn services(&self) -> BTreeMap<&str, &str> {
         self.methods
             .values()
@@ -260,20 +237,21 @@ impl Contract {
 }
 
 impl Method {
-    /// Binds a request message to the REST call it stands for, in this order: the
-    /// wire format (`Error::Malformed`), REQUIRED fields, path, query, body (each
-    /// `Error::Binding`). A required text, list or map that is empty counts as
-    /// missing, as does a zero whose field is not `optional`. Fields that are
-    /// OUTPUT_ONLY, or absent in the dialect, are not sent. Nothing is guessed.
+    /// Binds a request message to its REST call, in this order: the wire format
+    /// (`Error::Malformed`), REQUIRED fields, path, query, body (each
+    /// `Error::Binding`). An empty string, list or map counts as missing, and so does a
+    /// zero whose field is not `optional`. Fields that are OUTPUT_ONLY, or absent in
+    /// the dialect, are not sent.
     pub fn bind(&self, request: &[u8], dialect: &str) -> Result<Call, Error> {
         self.binding.bind(request, dialect)
     }
 
-    /// Reads a successful reply as the response message; for a stream, that of the
-    /// rpc that it calls. 204 is an empty message; so is any 202 where the response
-    /// has no fields, and a body that is empty or `null`, unless it answers a GET
-    /// whose response has fields (a list may be `null`). All else that is not JSON
-    /// of the response's form is `Error::Decode`, with the upstream's request id.
+    /// Decodes a successful reply into the response message; for a stream, into that of
+    /// the rpc that it calls. These replies are an empty message: 204, a 202 whose
+    /// response has no fields, and a body that is empty or `null`, except in reply to a
+    /// GET whose response has fields (a list may be `null`). Any other reply that is
+    /// not JSON of the response's form is `Error::Decode`, with the upstream's request
+    /// id.
     pub fn decode(&self, reply: &Reply) -> Result<Decoded, Error> {
         let watched = self.watch.as_ref().map(|watch| &watch.poll);
         let logged = self.log.as_ref().map(|log| &log.poll);
@@ -283,7 +261,7 @@ impl Method {
             .map_err(|error| error.of_request(self.family_rules.request_id(&reply.headers)))
     }
 
-    /// Whether the rpc answers with a stream.
+    /// Returns whether the rpc is server-streaming.
     pub fn is_stream(&self) -> bool {
         self.watch.is_some()
             || self.log.is_some()
@@ -291,8 +269,8 @@ impl Method {
             || self.download.is_some()
     }
 
-    /// For a two-step call: the document the caller has set in the request, as
-    /// JSON, or none. It is the body of the bound call, too.
+    /// Returns the document that the client has set in the request of a two-step call,
+    /// as JSON; none when it is unset. It is the body of the bound call, too.
     pub fn document(&self, request: &[u8]) -> Result<Option<Bytes>, Error> {
         match &self.action {
             Some(Action {
@@ -302,9 +280,9 @@ impl Method {
         }
     }
 
-    /// For a two-step call: the call that fetches the document, which stands at the
-    /// path of `google.api.http`, as a rule without its last segment. Of the query,
-    /// only what every call has.
+    /// Returns the call of a two-step call that fetches the document. Its path is that
+    /// of `google.api.http`, without the last segment unless `same_path` is set. Its
+    /// query has the constant parameters only.
     pub fn document_call(&self, request: &[u8]) -> Result<Call, Error> {
         let (mut path, project) = self.binding.own_path(request)?;
         let same = self.action.as_ref().is_some_and(|action| action.same_path);
@@ -322,12 +300,12 @@ impl Method {
         })
     }
 
-    /// The value of a field of the request as JSON; none when it is not set.
+    /// Returns the value of a field of the request as JSON; none when it is unset.
     pub fn field_json(&self, index: FieldIndex, request: &[u8]) -> Result<Option<Bytes>, Error> {
         self.binding.field_json(index, request)
     }
 
-    /// Whether the dialect has the operation.
+    /// Returns whether the dialect has the operation.
     pub fn is_in(&self, dialect: &str) -> bool {
         schema::is_in(&self.absent_in, dialect)
     }

@@ -1,8 +1,8 @@
-//! Why a message cannot become a call, or a reply cannot become a message.
+//! Errors of binding and decoding.
 
 use crate::json::wire;
 
-/// Why binding or decoding failed.
+/// An error of binding a request or decoding a reply.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The request cannot become a REST call. Nothing was sent.
@@ -10,27 +10,27 @@ pub enum Error {
     Binding {
         /// Path of the field, as in the proto: `deployment.config_id`.
         field: String,
-        /// What is wrong with it and what would be right.
+        /// What is wrong and what would be right.
         problem: String,
     },
     /// The request's bytes are not a message of its type. Nothing was sent.
     #[error("the request is not a valid message: {0}")]
     Malformed(String),
-    /// The reply is not what the contract says. The upstream has acted.
-    #[error("the upstream's answer cannot be read: {path}{}{problem}", if .path.is_empty() { "" } else { ": " })]
+    /// The reply does not match the contract. The upstream has acted.
+    #[error("the upstream's response cannot be read: {path}{}{problem}", if .path.is_empty() { "" } else { ": " })]
     Decode {
         /// Path of the member: `software_deployments[3].creation_time`; empty for the
         /// body itself.
         path: String,
-        /// What was found and what was expected.
+        /// The value found and the value expected.
         problem: String,
         /// The upstream's id of the request, where the reply has one.
         request_id: Option<String>,
     },
-    /// The reply is a success that says why the upstream does not do it.
+    /// The reply is a success whose body says why the upstream did not act.
     #[error("{problem}")]
     Refused {
-        /// The upstream's own words.
+        /// The text of the upstream.
         problem: String,
         /// The upstream's id of the request, where the reply has one.
         request_id: Option<String>,
@@ -43,7 +43,7 @@ impl Error {
         Self::Malformed(problem.to_string())
     }
 
-    /// Returns an error for a reply that is not what the contract says at this path.
+    /// Returns an error for a reply that does not match the contract at this path.
     pub(crate) fn decode(path: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Decode {
             path: path.into(),

@@ -1,4 +1,4 @@
-//! What a family of APIs adds to its descriptors.
+//! What a family adds to its descriptors.
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -12,9 +12,9 @@ pub type Checker = fn(&[Bytes], &Map<String, Value>, &[u8]) -> Vec<(String, Stri
 /// The rules of one family that descriptors cannot express.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FamilyRules {
-    /// Reply headers that hold the upstream's request id, best first.
+    /// Reply headers that contain the upstream's request id, in order of preference.
     pub request_id_headers: &'static [&'static str],
-    /// What `(drawbridge.v1.method).check` can name.
+    /// Checkers that `(drawbridge.v1.method).check` can name.
     pub checkers: &'static [(&'static str, Checker)],
 }
 

@@ -1,13 +1,10 @@
-//! Protobuf bytes to JSON text and JSON text to protobuf bytes, in one pass
-//! each, driven by the contract's tables. Pure: no I/O, no clock, no message
-//! structs in between.
+//! Converts protobuf bytes to JSON text and back, in one pass each, by the tables of
+//! the contract. Pure: no I/O, no clock, no intermediate message structs.
 
-mod bits;
+mod bit_set;
 mod decode;
 mod encode;
 mod print;
-#[cfg(test)]
-mod properties;
 mod scan;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -27,7 +24,7 @@ pub use time::read_timestamp;
 pub struct Problem {
     /// Path of the field or member: `software_deployments[3].status`.
     pub path: String,
-    /// What was found and what was expected.
+    /// The value found and the value expected.
     pub problem: String,
 }
 
@@ -40,25 +37,24 @@ impl fmt::Display for Problem {
     }
 }
 
-/// What reading JSON has to tell beside the message.
+/// Observations of decoding JSON, in addition to the message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Notes {
-    /// Paths of integers in arbitrary JSON that a double cannot hold, at most 16:
-    /// told to the caller, since the number in the message is rounded.
+    /// Paths of integers that are rounded in the message because a double cannot hold
+    /// them, at most 16. The client is informed.
     pub inexact: Vec<String>,
 }
 
 impl Notes {
-    /// Adds what is noted of another part of the same message.
+    /// Adds the notes of another part of the same message.
     pub fn add(&mut self, inexact: impl IntoIterator<Item = String>) {
         let room = decode::MAX_NOTES.saturating_sub(self.inexact.len());
         self.inexact.extend(inexact.into_iter().take(room));
     }
 }
 
-/// Writes the message in `wire` as JSON behind `out`, without the top-level
-/// fields for which `skip` says true. After an error `out` holds what was written
-/// until then.
+/// Appends the message in `wire` to `out` as JSON, without the top-level fields for
+/// which `skip` is true. After an error `out` contains a part of it.
 pub fn to_json(
     schema: &Schema,
     message: MessageId,
@@ -69,8 +65,8 @@ pub fn to_json(
     write_json(schema, message, wire, None, skip, out)
 }
 
-/// As [`to_json`], for an upstream of this dialect: fields that are absent in it
-/// are left out at every level.
+/// Like [`to_json`], for an upstream of this dialect: fields that are absent in it are
+/// left out at every level.
 pub fn to_json_in(
     schema: &Schema,
     message: MessageId,
@@ -82,8 +78,8 @@ pub fn to_json_in(
     write_json(schema, message, wire, Some(dialect), skip, out)
 }
 
-/// Writes the value of one field alone, for a body that is a field: an object, a
-/// list or a bare value. False, and nothing written, when the field is unset.
+/// Appends the value of one field, for a body that is a field: an object, a list or a
+/// bare value. Returns false, and appends nothing, when the field is unset.
 pub fn field_to_json(
     schema: &Schema,
     message: MessageId,
@@ -120,8 +116,8 @@ fn write_json(
         .map_err(|problem| *problem)
 }
 
-/// Reads JSON `text` as the message and writes its protobuf bytes behind `out`.
-/// Empty text and `null` are an empty message. After an error `out` is as it was.
+/// Decodes JSON `text` as the message and appends its protobuf bytes to `out`. Empty
+/// text and `null` are an empty message. After an error `out` is unchanged.
 pub fn to_wire(
     schema: &Schema,
     message: MessageId,
@@ -155,29 +151,29 @@ pub fn to_wire(
     }
 }
 
-/// The beginning of a text for a message to people: short, on one line.
+/// Returns the beginning of a text for an error message: short, on one line.
 fn excerpt(text: &[u8]) -> String {
-    const LONGEST: usize = 40;
-    let cut = &text[..text.len().min(LONGEST)];
+    const MAX_EXCERPT_BYTES: usize = 40;
+    let cut = &text[..text.len().min(MAX_EXCERPT_BYTES)];
     let mut shown: String = String::from_utf8_lossy(cut)
         .trim_end_matches(char::REPLACEMENT_CHARACTER)
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect();
-    if text.len() > LONGEST {
+    if text.len() > MAX_EXCERPT_BYTES {
         shown.push('…');
     }
     shown
 }
 
-/// The type that the URL of an Any names: what comes after the last `/`.
+/// Returns the type in the URL of an Any: the name after the last `/`.
 fn any_type(schema: &Schema, url: &[u8]) -> Option<MessageId> {
     let url = str::from_utf8(url).ok()?;
     schema.message_id(url.rsplit_once('/')?.1)
 }
 
-/// Whether the fields of such a message stand beside `@type` in an Any; a special
-/// JSON form stands in the member `value`.
+/// Returns whether the fields of such a message are next to `@type` in an Any. A
+/// message with a special JSON form is in the member `value`.
 fn any_is_plain(message: &Message) -> bool {
     message.shape == Shape::Object && &*message.name != "google.protobuf.Empty"
 }

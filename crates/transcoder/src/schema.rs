@@ -1,4 +1,5 @@
-//! Messages and enums as tables, from descriptors. What transcoding walks.
+//! The messages and enums of a descriptor set as tables. Binding and JSON conversion
+//! read these instead of descriptors.
 
 mod build;
 mod lookup;
@@ -15,13 +16,12 @@ pub(crate) use lookup::{Names, Numbers, Tag};
 pub struct Diagnostic {
     /// The proto file.
     pub file: String,
-    /// The rpc, message, field or enum value: its full name. Empty for a file as
-    /// a whole.
+    /// The full name of the rpc, message, field or enum value. Empty for a file.
     pub element: String,
-    /// The option at fault: `google.api.http`, `(drawbridge.v1.method).watch.poll`.
-    /// Empty for an element as a whole.
+    /// The invalid option: `google.api.http`, `(drawbridge.v1.method).watch.poll`.
+    /// Empty for an element.
     pub option: String,
-    /// What is wrong and what would be right.
+    /// What is wrong and what to do.
     pub problem: String,
 }
 
@@ -62,7 +62,7 @@ pub struct Schema {
 pub struct Message {
     /// Full name: `openstack.orchestration.v1.SoftwareDeployment`.
     pub name: Box<str>,
-    /// How it stands in JSON.
+    /// Its form in JSON.
     pub shape: Shape,
     /// The fields, in the order of the proto file.
     pub fields: Vec<Field>,
@@ -70,25 +70,25 @@ pub struct Message {
     pub unwrap: Option<Box<str>>,
     /// `MessageRules.bare_array`, or `as_array`: index of the field.
     pub bare_array: Option<FieldIndex>,
-    /// `MessageRules.as_array`: the field of `bare_array` is written bare, too.
+    /// Whether `MessageRules.as_array` is set: the message is written as an array, too.
     pub as_array: bool,
-    /// The field that takes the members of no other field.
-    pub extras: Option<FieldIndex>,
+    /// The field with additional properties.
+    pub additional_properties: Option<FieldIndex>,
     /// `MessageRules.bare_text`: index of the field.
     pub bare_text: Option<FieldIndex>,
     /// `MessageRules.text_is_error`.
     pub text_is_error: bool,
-    /// Fields by number, for reading the wire.
+    /// Fields by number, for decoding protobuf.
     pub(crate) numbers: Numbers,
-    /// Fields by name and alias, for reading JSON.
+    /// Fields by name and alias, for decoding JSON.
     pub(crate) names: Names,
     /// Fields that are written even when empty.
     pub(crate) emit_empty: Box<[FieldIndex]>,
-    /// Fields that keep the text of another one.
+    /// Raw fields, each with the text of another field.
     pub(crate) raws: Box<[FieldIndex]>,
 }
 
-/// How a message stands in JSON.
+/// The form of a message in JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// An object of its fields.
@@ -105,7 +105,7 @@ pub enum Shape {
     Duration,
     /// `google.protobuf.FieldMask`.
     FieldMask,
-    /// `google.protobuf.StringValue` and its kin: the one field's value.
+    /// `google.protobuf.StringValue` and the other wrappers: the value of the field.
     Wrapper,
     /// `google.protobuf.Any`.
     Any,
@@ -118,21 +118,21 @@ pub struct Field {
     pub name: Box<str>,
     /// The field number.
     pub number: u32,
-    /// The name in JSON and in queries.
+    /// The name in JSON and in query parameters.
     pub wire_name: Box<str>,
-    /// Further names accepted when reading.
+    /// Further names that are accepted in JSON.
     pub aliases: Vec<Box<str>>,
     /// The type of one value.
     pub kind: Kind,
-    /// How many values, and whether absence can be told.
+    /// Cardinality and presence.
     pub cardinality: Cardinality,
-    /// How the value is written.
+    /// How a value is written in JSON.
     pub form: Form,
-    /// This field keeps the text of that one.
+    /// The field whose text this raw field has.
     pub raw_of: Option<FieldIndex>,
-    /// That field keeps the text of this one.
+    /// The raw field that has the text of this field.
     pub raw: Option<FieldIndex>,
-    /// Index of the oneof, if it is in one (not for `optional`).
+    /// Index of the oneof that contains it; none for `optional`.
     pub oneof: Option<u16>,
     /// Sent as a query parameter even though the body is `*`.
     pub query: bool,
@@ -140,8 +140,8 @@ pub struct Field {
     pub gateway_only: bool,
     /// Written even when empty.
     pub emit_empty: bool,
-    /// Takes the members of no other field.
-    pub extras: bool,
+    /// Whether it has the additional properties.
+    pub additional_properties: bool,
     /// REQUIRED by `google.api.field_behavior`.
     pub required: bool,
     /// OUTPUT_ONLY by `google.api.field_behavior`.
@@ -150,46 +150,46 @@ pub struct Field {
     pub required_in: Vec<Box<str>>,
     /// Dialects in which it is not sent.
     pub absent_in: Vec<Box<str>>,
-    /// `FieldRules.upstream_value`: the upstream's project id stands in.
+    /// `FieldRules.upstream_value`: empty, it is the upstream's project id.
     pub project_id: bool,
-    /// The condition that it is in an expression.
+    /// The condition that the field is in an expression.
     pub condition: Option<Box<Condition>>,
-    /// Its values are names of fields.
+    /// Set where its values are names of fields.
     pub names: Option<Box<NameRule>>,
-    /// The tag of one value on the wire.
+    /// The tag of a single value on the wire.
     pub(crate) tag: Tag,
     /// The tag of a packed list on the wire.
     pub(crate) packed_tag: Tag,
-    /// The name as JSON has it before a value: `"status":`.
+    /// The name in JSON before a value: `"status":`.
     pub(crate) member: Box<str>,
-    /// The same behind another value: `,"status":`.
+    /// The same after another member: `,"status":`.
     pub(crate) next_member: Box<str>,
 }
 
 /// A compiled `drawbridge.v1.Condition`.
 #[derive(Debug)]
 pub struct Condition {
-    /// The member.
+    /// The member that is compared.
     pub member: Box<str>,
     /// The operator.
     pub operator: Box<str>,
 }
 
-/// A compiled `drawbridge.v1.Names`.
+/// A compiled `drawbridge.v1.FieldNames`.
 #[derive(Debug)]
 pub struct NameRule {
     /// The message whose fields are named.
     pub message: MessageId,
-    /// Words that may follow a name.
+    /// Words that can follow a name.
     pub suffixes: Vec<Box<str>>,
 }
 
-/// How many values, and whether absence can be told.
+/// Cardinality and presence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cardinality {
-    /// One value; the default is not written.
+    /// One value without presence: the default is not encoded.
     Implicit,
-    /// One value; absence can be told (`optional`, messages, oneof members).
+    /// One value with presence (`optional`, messages, oneof members).
     Explicit,
     /// A list.
     Repeated,
@@ -220,7 +220,7 @@ pub enum Kind {
     Message(MessageId),
 }
 
-/// How a value is written. See `drawbridge.v1.Form`.
+/// How a value is written in JSON. See `drawbridge.v1.Form`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Form {
@@ -243,9 +243,10 @@ pub struct Enum {
     pub values: Vec<EnumValue>,
     /// Values by text and alias, for reading JSON.
     pub(crate) texts: Names,
-    /// The same by their letters alone, in lower case, where the enum is `lenient`.
-    pub(crate) loose: Option<Names>,
-    /// `google.protobuf.NullValue`, which is `null` in JSON.
+    /// Values by the letters of text and alias, in lower case, where the enum is
+    /// `lenient`.
+    pub(crate) lenient: Option<Names>,
+    /// Whether it is `google.protobuf.NullValue`, which is `null` in JSON.
     pub(crate) null: bool,
 }
 
@@ -256,29 +257,29 @@ pub struct EnumValue {
     pub number: i32,
     /// The REST text.
     pub text: Box<str>,
-    /// Further texts accepted when reading.
+    /// Further texts that are accepted in JSON.
     pub aliases: Vec<Box<str>>,
 }
 
 impl Schema {
-    /// Makes the tables of all messages and enums of the pool. Reports rules that
-    /// contradict each other or name what is not there.
+    /// Builds the tables of all messages and enums of the pool. Reports contradictory
+    /// rules and unknown names.
     pub fn build(pool: &DescriptorPool) -> Result<Self, Vec<Diagnostic>> {
         build::build(pool)
     }
 
-    /// The message of this id.
+    /// Returns the message of this id.
     pub fn message(&self, id: MessageId) -> &Message {
         &self.messages[id.0 as usize]
     }
 
-    /// The enum of this id.
+    /// Returns the enum of this id.
     pub fn enumeration(&self, id: EnumId) -> &Enum {
         &self.enums[id.0 as usize]
     }
 
-    /// Whether two fields have the same type. Each map has an entry type of its
-    /// own: there it is keys and values that count.
+    /// Returns whether two fields have the same type. Each map field has an entry type
+    /// of its own, so keys and values are compared.
     pub fn alike(&self, one: &Field, other: &Field) -> bool {
         let entry = |field: &Field| match field.kind {
             Kind::Message(id) if field.cardinality == Cardinality::Map => {
@@ -293,20 +294,20 @@ impl Schema {
             }
     }
 
-    /// The id of the message of this full name.
+    /// Returns the id of the message of this full name.
     pub fn message_id(&self, name: &str) -> Option<MessageId> {
         self.by_name.get(name).copied()
     }
 }
 
 impl Message {
-    /// The field of this proto name.
+    /// Returns the field of this name.
     pub fn field(&self, name: &str) -> Option<(FieldIndex, &Field)> {
         let index = self.fields.iter().position(|f| &*f.name == name)?;
         Some((index as FieldIndex, &self.fields[index]))
     }
 
-    /// The field of this number.
+    /// Returns the field of this number.
     pub fn by_number(&self, number: u32) -> Option<(FieldIndex, &Field)> {
         let index = self.numbers.get(number)?;
         Some((index, &self.fields[usize::from(index)]))
@@ -314,9 +315,10 @@ impl Message {
 }
 
 impl Enum {
-    /// The REST text of this number; the first one where several values share it.
+    /// Returns the REST text of this number; the first one if several values have the
+    /// number.
     pub fn text(&self, number: i32) -> Option<&str> {
-        // Values mostly stand in the order of their numbers, from 0.
+        // Most enums number their values from 0, in order.
         let guess = usize::try_from(number)
             .ok()
             .and_then(|i| self.values.get(i));
@@ -326,17 +328,17 @@ impl Enum {
             .map(|value| &*value.text)
     }
 
-    /// The number of this REST text or alias.
+    /// Returns the number of this REST text or alias.
     pub fn number(&self, text: &str) -> Option<i32> {
         let index = self.texts.get(text.as_bytes()).or_else(|| {
-            let loose = self.loose.as_ref()?;
-            loose.get(letters(text).as_bytes())
+            let lenient = self.lenient.as_ref()?;
+            lenient.get(letters(text).as_bytes())
         })?;
         Some(self.values[usize::from(index)].number)
     }
 }
 
-/// The letters of a text, in lower case.
+/// Returns the letters of a text in lower case.
 fn letters(text: &str) -> String {
     text.chars()
         .filter(|c| c.is_alphabetic())
@@ -344,14 +346,14 @@ fn letters(text: &str) -> String {
         .collect()
 }
 
-/// Whether a dialect is none of those that lack something.
+/// Returns whether the dialect is not in `absent_in`.
 #[inline]
 pub(crate) fn is_in(absent_in: &[Box<str>], dialect: &str) -> bool {
     !absent_in.iter().any(|absent| **absent == *dialect)
 }
 
 impl Field {
-    /// Whether the field holds a single value, neither a list nor a map.
+    /// Returns whether the field holds a single value, neither a list nor a map.
     pub(crate) fn is_single(&self) -> bool {
         matches!(
             self.cardinality,
@@ -359,7 +361,7 @@ impl Field {
         )
     }
 
-    /// Whether the field can hold the identity of an item.
+    /// Returns whether the field can identify an item.
     pub(crate) fn is_key(&self) -> bool {
         let kind = matches!(
             self.kind,
@@ -368,13 +370,13 @@ impl Field {
         kind && self.is_single()
     }
 
-    /// Whether the dialect has the field.
+    /// Returns whether the dialect has the field.
     #[inline]
     pub(crate) fn is_in(&self, dialect: &str) -> bool {
         is_in(&self.absent_in, dialect)
     }
 
-    /// The name as JSON has it: `"status"`.
+    /// Returns the name in JSON: `"status"`.
     #[inline]
     pub(crate) fn quoted(&self) -> &[u8] {
         &self.member.as_bytes()[..self.member.len() - 1]
@@ -382,7 +384,7 @@ impl Field {
 }
 
 impl Kind {
-    /// Whether lists of it are packed on the wire.
+    /// Returns whether lists of it are packed on the wire.
     pub(crate) fn is_packable(self) -> bool {
         !matches!(self, Kind::String | Kind::Bytes | Kind::Message(_))
     }

@@ -1,47 +1,48 @@
-//! Where one stands in a log: what was read, and what is new.
+//! How far a log was read, and which entries of a page are new.
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use drawbridge_transcoder::contract::{Entry, Order};
 
-/// Keys of entries that were told, as a position remembers them: as many as an
-/// upstream can repeat when it has forgotten the marker.
-const REMEMBERED: usize = 4_096;
+/// How many keys of sent entries a position remembers: as many as an upstream can repeat
+/// when it no longer knows the marker.
+const MAX_SENT_KEYS: usize = 4_096;
 
 /// Where the next read begins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct At {
+pub(super) struct ReadPosition {
     /// The key of the last entry read, or the offset of a text; none at the start.
     pub(super) marker: Option<Box<str>>,
-    /// The text read last had no line end, so the next one may begin with it.
+    /// The text read last did not end with a line break, so the next read may begin with
+    /// one.
     pub(super) open: bool,
-    /// Texts: the end of what was read; empty where nothing was.
+    /// Texts: the last bytes that were read; empty before the first read.
     pub(super) anchor: Box<str>,
 }
 
-/// What one read brought, oldest first.
+/// The result of one read, oldest entry first.
 #[derive(Debug, Default)]
 pub(super) struct Page {
     pub(super) entries: Vec<Entry>,
-    /// Nothing is behind it by now.
+    /// No entry follows.
     pub(super) last: bool,
-    /// It is the whole list, whatever was asked for.
+    /// The page is the complete list, regardless of the marker.
     pub(super) whole: bool,
     /// Texts: where the next read begins.
-    pub(super) next: Option<At>,
+    pub(super) next: Option<ReadPosition>,
 }
 
-/// What of a page is new.
+/// The new entries of a page.
 #[derive(Debug, Default)]
-pub(super) struct New {
-    /// Entries that stand before what was read already.
+pub(super) struct NewEntries {
+    /// Entries that precede entries that were read before.
     pub(super) late: Vec<Entry>,
-    /// All others, in order.
+    /// All other entries, in order.
     pub(super) entries: Vec<Entry>,
 }
 
-impl New {
+impl NewEntries {
     pub(super) fn is_empty(&self) -> bool {
         self.late.is_empty() && self.entries.is_empty()
     }
@@ -49,123 +50,124 @@ impl New {
 
 /// How far a log was read.
 #[derive(Debug)]
-pub(super) struct Position {
-    at: At,
+pub(in crate::watch) struct Position {
+    at: ReadPosition,
     text: bool,
-    /// Where it began: the last entry that is not to be told.
-    start: Option<Box<str>>,
-    seen: Seen,
-    /// What was seen before was given back.
-    forgot: bool,
-    /// Entries that stand before this were told, or are not to be.
+    /// The marker at which the log was opened: the last entry that is not sent.
+    started_behind: Option<Box<str>>,
+    sent: SentKeys,
+    /// `forget` was called.
+    forgot_sent: bool,
+    /// Entries below this order were sent, or are never sent.
     floor: Option<Order>,
-    /// Nothing was read yet.
-    fresh: bool,
+    /// No page was read yet.
+    is_unread: bool,
 }
 
 impl Position {
-    /// At this marker or offset; none is the start.
+    /// Starts after this marker or offset; none is the start of the log.
     pub(super) fn new(marker: Option<Box<str>>, text: bool) -> Self {
         Self {
-            start: marker.clone(),
-            at: At {
+            started_behind: marker.clone(),
+            at: ReadPosition {
                 marker,
-                ..At::default()
+                ..ReadPosition::default()
             },
             text,
-            seen: Seen::default(),
-            forgot: false,
+            sent: SentKeys::default(),
+            forgot_sent: false,
             floor: None,
-            fresh: true,
+            is_unread: true,
         }
     }
 
-    /// Behind all of the newest page: none of it is new.
+    /// Starts after all entries of the newest page.
     pub(super) fn behind(page: Page) -> Self {
         let mut position = Self::new(None, false);
-        position.fresh = false;
+        position.is_unread = false;
         if !page.last {
             position.floor = page.entries.first().and_then(|entry| entry.order.clone());
         }
         for entry in &page.entries {
-            position.seen.insert(entry);
+            position.sent.insert(entry);
         }
         position.at.marker = page.entries.into_iter().next_back().map(|entry| entry.key);
         position
     }
 
-    pub(super) fn at(&self) -> At {
+    pub(super) fn at(&self) -> ReadPosition {
         self.at.clone()
     }
 
-    /// The marker to resume from; empty at the start.
+    /// Returns the marker to resume from; empty at the start.
     pub(super) fn marker(&self) -> &str {
         self.at.marker.as_deref().unwrap_or_default()
     }
 
-    /// The offset of a text.
+    /// Returns the offset of a text.
     pub(super) fn offset(&self) -> u64 {
         offset(self.marker())
     }
 
-    /// What sets its tail apart: that of a text begins where its first reader does,
-    /// perhaps far behind the end, where it has nothing for those before.
-    pub(super) fn aside(&self) -> Vec<u8> {
+    /// Returns the part of the loop's key that depends on the position. The window of a
+    /// text starts at the position of its first reader, perhaps after the end of the
+    /// text, and has no lines for readers that start before.
+    pub(super) fn discriminator(&self) -> Vec<u8> {
         match self.text && self.offset() > 0 {
             true => self.marker().into(),
             false => Vec::new(),
         }
     }
 
-    /// Goes behind the page: what of it is new.
-    pub(super) fn take(&mut self, mut page: Page) -> New {
+    /// Moves to the end of the page and returns its new entries.
+    pub(super) fn advance(&mut self, mut page: Page) -> NewEntries {
         if self.text {
             let from = self.offset();
             page.entries.retain(|entry| offset(&entry.key) > from);
             if let Some(next) = page.next {
                 self.at = next;
             }
-            return New {
+            return NewEntries {
                 late: Vec::new(),
                 entries: page.entries,
             };
         }
-        let fresh = std::mem::replace(&mut self.fresh, false);
+        let is_unread = std::mem::replace(&mut self.is_unread, false);
         let mut late = 0;
         if page.whole {
-            // It comes again with every read.
-            self.seen.room = self.seen.room.max(REMEMBERED + page.entries.len());
+            // The list is repeated by every read.
+            self.sent.capacity = self.sent.capacity.max(MAX_SENT_KEYS + page.entries.len());
             let is_marker = |entry: &Entry| Some(&entry.key) == self.at.marker.as_ref();
             late = page
                 .entries
                 .iter()
                 .position(is_marker)
                 .map_or(0, |at| at + 1);
-            if self.forgot {
-                // Told, or the tail tells it as late.
+            if self.forgot_sent {
+                // They were sent, or the tail sends them as late entries.
                 page.entries.drain(..std::mem::take(&mut late));
             }
         }
-        if fresh {
+        if is_unread {
             for entry in page.entries.drain(..std::mem::take(&mut late)) {
-                self.seen.insert(&entry);
+                self.sent.insert(&entry);
             }
             if self.at.marker.is_some() {
-                // What an upstream repeats from before the marker is not wanted.
+                // The upstream may repeat entries from before the marker.
                 self.floor = page.entries.first().and_then(|entry| entry.order.clone());
             }
         }
         if let Some(last) = page.entries.last() {
             self.at.marker = Some(last.key.clone());
         }
-        let mut new = New::default();
+        let mut new = NewEntries::default();
         for (number, entry) in page.entries.into_iter().enumerate() {
-            let told = entry.order.is_some() && entry.order < self.floor;
-            // A late one stands low and is new all the same.
-            if (told && number >= late) || !self.seen.insert(&entry) {
+            let is_below = entry.order.is_some() && entry.order < self.floor;
+            // Late entries are new although their order is low.
+            if (is_below && number >= late) || !self.sent.insert(&entry) {
                 continue;
             }
-            if let Some(forgotten) = self.seen.overflow() {
+            if let Some(forgotten) = self.sent.overflow() {
                 self.floor = self.floor.take().max(forgotten);
             }
             match number < late {
@@ -176,76 +178,76 @@ impl Position {
         new
     }
 
-    /// What of the newest page is new; the position stays.
+    /// Returns the new entries of the newest page without moving.
     pub(super) fn look_back(&mut self, page: Page) -> Vec<Entry> {
         let mut entries = page.entries;
-        entries.retain(|entry| self.seen.insert(entry));
-        while let Some(forgotten) = self.seen.overflow() {
+        entries.retain(|entry| self.sent.insert(entry));
+        while let Some(forgotten) = self.sent.overflow() {
             self.floor = self.floor.take().max(forgotten);
         }
         entries
     }
 
-    /// Whether an entry that came by the tail was told from a page.
+    /// Whether an entry of the window was sent from a page already.
     pub(super) fn has(&self, entry: &Entry) -> bool {
         if self.text {
             return offset(&entry.key) <= self.offset();
         }
-        self.seen.has(entry)
+        self.sent.has(entry)
     }
 
-    /// Whether it is the one behind which this began.
-    pub(super) fn began_behind(&self, entry: &Entry) -> bool {
-        !self.text && self.start.as_ref() == Some(&entry.key)
+    /// Whether the log was opened at this entry.
+    pub(super) fn started_behind(&self, entry: &Entry) -> bool {
+        !self.text && self.started_behind.as_ref() == Some(&entry.key)
     }
 
-    /// An entry was told that came by the tail; a late one stands before what was
-    /// told already.
-    pub(super) fn tell(&mut self, entry: &Entry, late: bool) {
+    /// Records that an entry of the window was sent. A late entry precedes entries that
+    /// were sent before.
+    pub(super) fn mark_sent(&mut self, entry: &Entry, late: bool) {
         if late {
-            self.seen.insert(entry);
+            self.sent.insert(entry);
             return;
         }
         self.at.marker = Some(entry.key.clone());
-        self.fresh = false;
+        self.is_unread = false;
         if entry.order.is_some() {
             self.floor = self.floor.take().max(entry.order.clone());
         }
     }
 
-    /// Gives back the memory of what was told: the tail does not repeat it.
+    /// Releases the memory of sent keys: from now on the tail repeats none of them.
     pub(super) fn forget(&mut self) {
-        self.forgot = true;
-        self.seen = Seen::default();
+        self.forgot_sent = true;
+        self.sent = SentKeys::default();
     }
 }
 
-/// The offset that a marker of a text stands for.
+/// Returns the offset in a marker of a text.
 pub(super) fn offset(marker: &str) -> u64 {
     marker.parse().unwrap_or_default()
 }
 
-/// Keys that were told, the oldest forgotten first.
+/// Keys of sent entries; the oldest are dropped first.
 #[derive(Debug)]
-struct Seen {
+struct SentKeys {
     keys: HashSet<u128>,
     order: VecDeque<(u128, Option<Order>)>,
-    /// How many are remembered.
-    room: usize,
+    /// How many keys are remembered.
+    capacity: usize,
 }
 
-impl Default for Seen {
+impl Default for SentKeys {
     fn default() -> Self {
         Self {
             keys: HashSet::new(),
             order: VecDeque::new(),
-            room: REMEMBERED,
+            capacity: MAX_SENT_KEYS,
         }
     }
 }
 
-impl Seen {
-    /// False when it was there.
+impl SentKeys {
+    /// Returns whether the key is new.
     fn insert(&mut self, entry: &Entry) -> bool {
         let key = digest(&entry.key);
         let new = self.keys.insert(key);
@@ -259,9 +261,9 @@ impl Seen {
         self.keys.contains(&digest(&entry.key))
     }
 
-    /// Forgets what is too much: where that stood.
+    /// Drops the oldest key when there are too many, and returns its order.
     fn overflow(&mut self) -> Option<Option<Order>> {
-        if self.order.len() <= self.room {
+        if self.order.len() <= self.capacity {
             return None;
         }
         let (key, order) = self.order.pop_front()?;
@@ -270,7 +272,7 @@ impl Seen {
     }
 }
 
-/// Long enough that two keys never share one.
+/// Hashes to 128 bits: collisions are practically impossible.
 fn digest(key: &str) -> u128 {
     let half = |salt: u8| {
         let mut hasher = DefaultHasher::new();

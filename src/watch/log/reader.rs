@@ -1,4 +1,8 @@
-//! What one caller is told of a log: a future that is polled, never a task.
+//! The response stream of a log: one client's reader.
+//!
+//! A reader that starts before the window of the tail reads pages of its own until it has
+//! caught up (`CatchUp`), then the window that all readers of the loop share (`Tail`). A
+//! slow reader that falls behind the window catches up again.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -9,217 +13,200 @@ use std::task::{Context, Poll};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Code;
 
+use super::super::shared_loop::{End, Phase, Published, Subscription};
 use super::super::stream::WatchStream;
-use super::position::{Page, Position};
-use super::source::Reading;
-use super::tail::{Joined, Mark, News, Share, Stage, Told};
-use super::{Joins, Seat};
+use super::position::{Page, Position, ReadPosition};
+use super::source::PageFuture;
+use super::tail::{Mark, MarkReceiver, Tail, WindowEntry, WindowRead};
 use crate::deadline::Deadline;
 use crate::engine::pager::{Progress, ProgressGuard};
 use crate::error::Error;
-use crate::watch::poll_backoff::{Cadence, Patience};
+use crate::watch::poll_backoff::{FailureTolerance, PollBackoff};
 use drawbridge_transcoder::api::drawbridge::v1::{Outcome, WatchEvent, WatchEventType};
 use drawbridge_transcoder::contract::Method;
 
-/// Entries taken from the window at once.
-const AT_ONCE: usize = 64;
-/// Rounds of the tail after which one has begun and ended since: the first may
-/// have begun before.
-const ROUNDS: u64 = 2;
+/// How many entries are read from the window at once.
+const ENTRIES_PER_READ: usize = 64;
+/// Of so many rounds that have succeeded from now on, the last one has also begun after
+/// now: the first one may have begun before.
+const ROUNDS_UNTIL_CERTAIN: u64 = 2;
 
-/// Where a caller wants to begin.
-pub(super) enum Begin {
-    /// Behind this.
-    At(Position),
-    /// With what comes from now on: behind all that is there when the call arrives.
+/// Where a client starts to read.
+pub(super) enum StartAt {
+    /// After this position.
+    Position(Position),
+    /// After all entries that exist when the rpc arrives.
     Now,
 }
 
-/// The messages of a log, encoded. Ends with OK when what it is about has settled
-/// and all is told, where that was asked for.
+/// The encoded messages of a log. If the client requests that, it ends with OK after all
+/// entries when the resource of the log is final.
 pub(in super::super) struct LogStream(State);
 
-/// Where a stream stands.
+/// The states of a stream.
 enum State {
-    /// There may be something to tell at once.
-    Telling(Box<Reader>),
-    /// All is told; the future ends when there may be more.
+    /// The reader may have an event now.
+    Ready(Box<Reader>),
+    /// Everything was sent. `Ready` comes next, when the future ends.
     Waiting(Pin<Box<dyn Future<Output = Box<Reader>> + Send>>),
-    /// The end was told.
-    Over,
+    /// The end was sent.
+    Ended,
 }
 
-/// What a reader has to say.
-enum Tell {
+/// What a reader does next.
+enum Event {
     Message(Bytes),
-    NothingYet,
-    Over(Result<(), Error>),
+    Pending,
+    End(Result<(), Error>),
 }
 
-/// Reads the outcome that a message of a watch tells; none where it tells none.
-type ReadOutcome = dyn Fn(&[u8]) -> Option<Outcome> + Send + Sync;
+/// Decodes the outcome of a message of a watch.
+type DecodeOutcome = dyn Fn(&[u8]) -> Option<Outcome> + Send + Sync;
 
-/// The watch whose end is the end of the log.
-pub(super) struct End {
+/// The watch of the log's resource. The log ends after it.
+pub(super) struct EndWatch {
     stream: Box<WatchStream>,
-    event: Box<ReadOutcome>,
+    decode: Box<DecodeOutcome>,
     outcome: Outcome,
-    /// It has ended; the log is at its end after so many rounds of the tail.
+    /// The watch has ended; the log ends when so many rounds of the loop have succeeded.
     rounds: Option<u64>,
-    /// The outcome was told.
-    told: bool,
+    /// The outcome was sent.
+    outcome_sent: bool,
 }
 
-impl End {
+impl EndWatch {
     pub(super) fn new(stream: Box<WatchStream>, method: Arc<Method>) -> Self {
-        let event = move |message: &[u8]| {
+        let decode = move |message: &[u8]| {
             let log = method.log.as_ref()?;
             Some(log.ends_event(message)?.outcome())
         };
         Self {
             stream,
-            event: Box::new(event),
+            decode: Box::new(decode),
             outcome: Outcome::Unspecified,
             rounds: None,
-            told: false,
+            outcome_sent: false,
         }
     }
 }
 
-/// One caller.
+/// One client's reader.
 struct Reader {
-    news: watch::Receiver<News>,
-    seat: Seat,
+    subscription: Subscription<Tail>,
     mode: Mode,
     position: Position,
-    /// The number of the next entry to take from the window.
+    /// The number of the next entry to read from the window.
     next: u64,
-    /// What comes by the window may have come by a page, too, until the tail has
-    /// made so many rounds: the next one but one begins after the last page.
-    doubtful: Option<u64>,
-    queue: VecDeque<Told>,
-    present: Present,
-    /// The marker behind what was told.
+    /// Entries of the window may have been sent from a page until so many rounds of the
+    /// loop have succeeded.
+    dedup_until: Option<u64>,
+    queue: VecDeque<WindowEntry>,
+    initial: Initial,
+    /// The marker to resume after all entries that were sent.
     marker: Box<str>,
     observed_at: SystemTime,
-    /// Own reads fail since.
-    unconfirmed_since: Option<SystemTime>,
-    /// The `unconfirmed_since` that was told last.
-    told_unconfirmed: Option<SystemTime>,
-    end: Option<End>,
+    /// Since when the reader's own reads fail.
+    own_unconfirmed_since: Option<SystemTime>,
+    /// The `unconfirmed_since` that was sent last.
+    sent_unconfirmed_since: Option<SystemTime>,
+    end: Option<EndWatch>,
     failed: Option<Error>,
-    silent_until: Instant,
+    bookmark_at: Instant,
     deadline: Option<Instant>,
 }
 
-/// How much of what was there when the reader joined is still to be sent.
-enum Present {
-    /// All up to the end of pages of its own.
+/// Which entries are sent as INITIAL: those that existed when the reader joined.
+enum Initial {
+    /// All up to the end of the reader's own pages. `Until` comes next.
     Pages,
-    /// All up to a mark that the tail has not found yet.
-    Unmarked(Joined),
-    /// All entries of the window up to this number.
+    /// All up to a mark that the loop has not found yet. `Until` comes next.
+    Unmarked(MarkReceiver),
+    /// All entries of the window up to this number. `Sent` comes next, with a bookmark.
     Until(u64),
-    /// Nothing.
+    /// None any more.
     Sent,
 }
 
-/// How a reader reads.
+/// Where a reader gets entries from.
 enum Mode {
-    /// By pages of its own.
+    /// From pages of its own.
     CatchUp(CatchUp),
-    /// By the window.
+    /// From the window of the loop.
     Tail,
 }
 
 struct CatchUp {
-    reading: Option<Reading>,
+    reading: Option<PageFuture>,
     retry_at: Option<Instant>,
-    cadence: Cadence,
-    patience: Patience,
+    backoff: PollBackoff,
+    tolerance: FailureTolerance,
     guard: ProgressGuard,
 }
 
 impl LogStream {
-    /// Waits until the log was read. An error here is the answer to the rpc.
+    /// Waits until the log was read. An error here is the response to the rpc, not the
+    /// end of a stream.
     pub(super) async fn open(
-        joins: Joins,
-        begin: Begin,
-        end: Option<End>,
+        mut subscription: Subscription<Tail>,
+        start: StartAt,
+        end: Option<EndWatch>,
         deadline: Option<Deadline>,
     ) -> Result<Self, Error> {
-        let Joins {
-            mut news,
-            seat,
-            joined,
-        } = joins;
-        let begins = match begin {
-            Begin::Now => Begins::now(&mut news, joined).await?,
-            Begin::At(position) => Begins::at(&mut news, joined, &seat, position).await?,
+        let opening = match start {
+            StartAt::Now => Opening::now(&mut subscription).await?,
+            StartAt::Position(position) => Opening::at(&mut subscription, position).await?,
         };
-        let silent_until = Instant::now() + seat.registry.settings.bookmark_interval;
+        let bookmark_at = Instant::now() + subscription.registry.settings.bookmark_interval;
         let mut reader = Box::new(Reader {
-            doubtful: begins.doubtful,
-            news,
-            seat,
-            mode: begins.mode,
-            marker: begins.position.marker().into(),
-            position: begins.position,
-            next: begins.next,
+            dedup_until: opening.dedup_until,
+            subscription,
+            mode: opening.mode,
+            marker: opening.position.marker().into(),
+            position: opening.position,
+            next: opening.next,
             queue: VecDeque::new(),
-            present: begins.present,
-            observed_at: begins.observed_at,
-            unconfirmed_since: None,
-            told_unconfirmed: None,
+            initial: opening.initial,
+            observed_at: opening.observed_at,
+            own_unconfirmed_since: None,
+            sent_unconfirmed_since: None,
             end,
             failed: None,
-            silent_until,
+            bookmark_at,
             deadline: deadline.map(Deadline::instant),
         });
         if let Mode::CatchUp(_) = reader.mode {
             let at = reader.position.at();
-            reader.seat.registry.polls.fetch_add(1, Ordering::Relaxed);
-            let page = Arc::clone(&reader.seat.tail.source).page(at).await?;
-            reader.took(Ok(page));
+            let page = start_read(&reader.subscription, at).await?;
+            reader.handle_page(Ok(page));
         }
         match reader.failed.take() {
             Some(error) => Err(error),
-            None => Ok(Self(State::Telling(reader))),
+            None => Ok(Self(State::Ready(reader))),
         }
     }
 }
 
-/// Where and how a reader begins.
-struct Begins {
+/// Where and how a reader starts.
+struct Opening {
     position: Position,
     mode: Mode,
     next: u64,
-    doubtful: Option<u64>,
-    present: Present,
+    dedup_until: Option<u64>,
+    initial: Initial,
     observed_at: SystemTime,
 }
 
-impl Begins {
-    /// Begins at the end that a round has found since the reader joined: the end of
-    /// the last round may be older than its call.
-    async fn now(news: &mut watch::Receiver<News>, joined: Option<Joined>) -> Result<Self, Error> {
-        let mark = match joined {
-            Some(joined) => joined.await.ok(),
-            None => None,
-        };
-        let Some(mark) = mark else {
-            // The tail ends.
-            let ended = |news: &News| matches!(news.stage, Stage::Ended(_));
-            let news = news.wait_for(ended).await.map_err(|_| Error::Draining)?;
-            return Err(match &news.stage {
-                Stage::Ended(error) => error.clone(),
-                _ => Error::Draining,
-            });
+impl Opening {
+    /// Starts at the end of the log that a round finds which begins after the reader has
+    /// joined: what the last round has found may be older than the rpc.
+    async fn now(subscription: &mut Subscription<Tail>) -> Result<Self, Error> {
+        let Ok(mark) = subscription.request_round().await else {
+            return Err(subscription.error().await);
         };
         let Mark {
             head,
@@ -227,62 +214,61 @@ impl Begins {
             observed_at,
         } = mark?;
         let mut position = Position::new((!marker.is_empty()).then_some(marker), false);
-        // The tail sends each entry behind the mark once.
+        // The window has each entry after the mark exactly once.
         position.forget();
         Ok(Self {
             position,
             mode: Mode::Tail,
             next: head,
-            doubtful: None,
-            present: Present::Until(head),
+            dedup_until: None,
+            initial: Initial::Until(head),
             observed_at,
         })
     }
 
-    async fn at(
-        news: &mut watch::Receiver<News>,
-        joined: Option<Joined>,
-        seat: &Seat,
-        position: Position,
-    ) -> Result<Self, Error> {
+    async fn at(subscription: &mut Subscription<Tail>, position: Position) -> Result<Self, Error> {
+        let shared = Arc::clone(&subscription.shared);
+        // A reader that starts before the window reads pages of its own.
+        let covers = || shared.source.covers(position.offset());
+        let mark = covers().map(|_| subscription.request_round());
         let (observed_at, rounds) = {
-            let news = news
-                .wait_for(|news| !matches!(news.stage, Stage::Unread))
-                .await
-                .map_err(|_| Error::Draining)?;
-            if let Stage::Ended(error) = &news.stage {
-                return Err(error.clone());
+            let is_read = |published: &Published<Tail>| !published.phase.is_unread();
+            let published = subscription.published.wait_for(is_read).await;
+            let published = published.map_err(|_| Error::Draining)?;
+            match &published.phase {
+                Phase::Following(observed) => (observed.observed_at, published.succeeded),
+                Phase::Ended(_, End::Failed(error)) => return Err(error.clone()),
+                Phase::Ended(..) | Phase::Unread => return Err(Error::Draining),
             }
-            (news.observed_at, news.rounds)
         };
-        let window = joined.zip(seat.tail.covers(position.offset()));
-        let (mode, next, present) = match window {
-            Some((joined, first)) => (Mode::Tail, first, Present::Unmarked(joined)),
+        let window = mark.zip(covers());
+        let (mode, next, initial) = match window {
+            Some((mark, first)) => (Mode::Tail, first, Initial::Unmarked(mark)),
             None => {
-                let mode = Mode::CatchUp(CatchUp::new(seat));
-                (mode, seat.tail.head(), Present::Pages)
+                let mode = Mode::CatchUp(CatchUp::new(subscription));
+                (mode, shared.source.head(), Initial::Pages)
             }
         };
         Ok(Self {
             position,
             mode,
             next,
-            doubtful: Some(rounds + ROUNDS),
-            present,
+            dedup_until: Some(rounds + ROUNDS_UNTIL_CERTAIN),
+            initial,
             observed_at,
         })
     }
 }
 
 impl CatchUp {
-    fn new(seat: &Seat) -> Self {
-        let rules = seat.tail.rules;
-        let registry = &seat.registry;
+    fn new(subscription: &Subscription<Tail>) -> Self {
+        let rules = subscription.shared.source.rules;
+        let registry = &subscription.registry;
         Self {
             reading: None,
             retry_at: None,
-            cadence: Cadence::new(rules.first_interval, rules.max_interval, registry.random),
-            patience: Patience::new(registry.settings.failure_tolerance),
+            backoff: PollBackoff::new(rules.first_interval, rules.max_interval, registry.random),
+            tolerance: FailureTolerance::new(registry.settings.failure_tolerance),
             guard: ProgressGuard::default(),
         }
     }
@@ -294,22 +280,22 @@ impl Stream for LogStream {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
             match &mut self.0 {
-                State::Over => return Poll::Ready(None),
+                State::Ended => return Poll::Ready(None),
                 State::Waiting(wait) => match wait.as_mut().poll(cx) {
                     Poll::Pending => return Poll::Pending,
-                    Poll::Ready(reader) => self.0 = State::Telling(reader),
+                    Poll::Ready(reader) => self.0 = State::Ready(reader),
                 },
-                State::Telling(reader) => match reader.tell() {
-                    Tell::Message(message) => return Poll::Ready(Some(Ok(message))),
-                    Tell::NothingYet => {
-                        let State::Telling(reader) = std::mem::replace(&mut self.0, State::Over)
+                State::Ready(reader) => match reader.next_event() {
+                    Event::Message(message) => return Poll::Ready(Some(Ok(message))),
+                    Event::Pending => {
+                        let State::Ready(reader) = std::mem::replace(&mut self.0, State::Ended)
                         else {
                             return Poll::Ready(None);
                         };
                         self.0 = State::Waiting(Box::pin(reader.wait()));
                     }
-                    Tell::Over(end) => {
-                        self.0 = State::Over;
+                    Event::End(end) => {
+                        self.0 = State::Ended;
                         return Poll::Ready(end.err().map(Err));
                     }
                 },
@@ -319,39 +305,35 @@ impl Stream for LogStream {
 }
 
 impl Reader {
-    /// Waits for a page, news, the end of what the log is about, a due bookmark or
-    /// the deadline.
+    /// Waits for a page, a new state of the loop, an event of the end watch, a due
+    /// bookmark or the deadline.
     async fn wait(mut self: Box<Self>) -> Box<Self> {
-        let mut until = self.deadline.unwrap_or(self.silent_until);
-        until = until.min(self.silent_until);
+        let mut until = self.deadline.unwrap_or(self.bookmark_at);
+        until = until.min(self.bookmark_at);
         let mut reading = None;
         if let Mode::CatchUp(own) = &mut self.mode {
             match own.retry_at {
                 Some(at) if at > Instant::now() => until = until.min(at),
                 _ => {
                     own.retry_at = None;
-                    let source = &self.seat.tail.source;
                     let at = self.position.at();
-                    let started = own.reading.take().unwrap_or_else(|| {
-                        self.seat.registry.polls.fetch_add(1, Ordering::Relaxed);
-                        Arc::clone(source).page(at)
-                    });
-                    reading = Some(started);
+                    let started = own.reading.take();
+                    reading = Some(started.unwrap_or_else(|| start_read(&self.subscription, at)));
                 }
             }
         }
         let mut page = None;
         let mut event = None;
         tokio::select! {
-            // The sender lives as long as this reader's seat.
-            Ok(()) = self.news.changed() => {}
-            read = ready(&mut reading) => page = Some(read),
-            message = next(&mut self.end) => event = Some(message),
-            mark = marked(&mut self.present) => self.present = mark,
+            // The sender lives as long as this subscription.
+            Ok(()) = self.subscription.published.changed() => {}
+            read = next_page(&mut reading) => page = Some(read),
+            message = next_end_event(&mut self.end) => event = Some(message),
+            mark = next_mark(&mut self.initial) => self.initial = mark,
             () = tokio::time::sleep_until(until) => {}
         }
         match page {
-            Some(read) => self.took(read),
+            Some(read) => self.handle_page(read),
             None => {
                 if let Mode::CatchUp(own) = &mut self.mode {
                     own.reading = reading;
@@ -359,25 +341,25 @@ impl Reader {
             }
         }
         if let Some(message) = event {
-            self.settles(message);
+            self.handle_end_event(message);
         }
         self
     }
 
-    /// Goes on with what a read of its own has brought.
-    fn took(&mut self, read: Result<Page, Error>) {
+    /// Handles a page of the reader's own.
+    fn handle_page(&mut self, read: Result<Page, Error>) {
         let Mode::CatchUp(own) = &mut self.mode else {
             return;
         };
         match read {
             Ok(page) => {
-                own.patience.recovered();
-                self.unconfirmed_since = None;
-                self.observed_at = (self.seat.registry.clock)();
+                own.tolerance.recovered();
+                self.own_unconfirmed_since = None;
+                self.observed_at = (self.subscription.registry.clock)();
                 let (last, is_empty) = (page.last, page.entries.is_empty());
                 let before = self.position.at();
-                let new = self.position.take(page);
-                own.cadence.changed();
+                let new = self.position.advance(page);
+                own.backoff.reset();
                 let progress = Progress {
                     is_last: last,
                     is_empty,
@@ -389,7 +371,7 @@ impl Reader {
                 }
                 let new = new.late.into_iter().chain(new.entries);
                 let observed_at = self.observed_at;
-                self.queue.extend(new.map(|entry| Told {
+                self.queue.extend(new.map(|entry| WindowEntry {
                     marker: entry.key.clone(),
                     entry,
                     late: false,
@@ -397,30 +379,31 @@ impl Reader {
                 }));
                 if last {
                     self.mode = Mode::Tail;
-                    if !matches!(self.present, Present::Sent) {
-                        self.present = Present::Until(self.next);
+                    if !matches!(self.initial, Initial::Sent) {
+                        self.initial = Initial::Until(self.next);
                     }
-                    self.doubtful = Some(self.news.borrow().rounds + ROUNDS);
+                    self.dedup_until =
+                        Some(self.subscription.shared.succeeded() + ROUNDS_UNTIL_CERTAIN);
                 }
             }
-            Err(error) => match own.patience.bear(&error, own.cadence.unchanged()) {
+            Err(error) => match own.tolerance.tolerate(&error, own.backoff.grow()) {
                 Some(pause) => {
                     own.retry_at = Some(Instant::now() + pause);
-                    self.unconfirmed_since.get_or_insert(self.observed_at);
+                    self.own_unconfirmed_since.get_or_insert(self.observed_at);
                 }
                 None => self.failed = Some(error),
             },
         }
     }
 
-    /// The watch that ends the log has told something, or ended.
-    fn settles(&mut self, message: Option<Result<Bytes, Error>>) {
+    /// Handles a message, or the end, of the end watch.
+    fn handle_end_event(&mut self, message: Option<Result<Bytes, Error>>) {
         let Some(end) = &mut self.end else {
             return;
         };
         match message {
             Some(Ok(message)) => {
-                if let Some(outcome) = (end.event)(&message) {
+                if let Some(outcome) = (end.decode)(&message) {
                     end.outcome = match outcome {
                         Outcome::Unspecified => end.outcome,
                         outcome => outcome,
@@ -429,218 +412,257 @@ impl Reader {
             }
             Some(Err(error)) => self.failed = Some(error),
             None => {
-                let rounds = self.news.borrow().rounds + ROUNDS;
+                let rounds = self.subscription.shared.succeeded() + ROUNDS_UNTIL_CERTAIN;
                 end.rounds = Some(rounds);
-                self.seat.tail.hurry(rounds);
+                self.subscription.shared.hurry(rounds);
             }
         }
     }
 
-    /// The next message, if there is one by now.
-    fn tell(&mut self) -> Tell {
+    /// Returns the next message, or the end. The deadline and a drain end the stream
+    /// before the next message.
+    fn next_event(&mut self) -> Event {
         let now = Instant::now();
         if self.deadline.is_some_and(|deadline| deadline <= now) {
-            return Tell::Over(Err(Error::StreamDeadline));
+            return Event::End(Err(Error::StreamDeadline));
         }
-        if let Stage::Ended(Error::Draining) = &self.news.borrow().stage {
-            return Tell::Over(Err(Error::Draining));
+        if self.subscription.published.borrow().phase.is_draining() {
+            return Event::End(Err(Error::Draining));
         }
-        let tell = match self.next() {
-            Tell::NothingYet if self.silent_until <= now => {
-                Tell::Message(self.bookmark(Outcome::Unspecified))
+        let event = match self.advance() {
+            Event::Pending if self.bookmark_at <= now => {
+                Event::Message(self.bookmark(Outcome::Unspecified))
             }
-            tell => tell,
+            event => event,
         };
-        if let Tell::Message(_) = tell {
-            self.silent_until = now + self.seat.registry.settings.bookmark_interval;
+        if let Event::Message(_) = event {
+            self.bookmark_at = now + self.subscription.registry.settings.bookmark_interval;
         }
-        tell
+        event
     }
 
-    fn next(&mut self) -> Tell {
+    fn advance(&mut self) -> Event {
         loop {
-            if let Some(told) = self.queue.pop_front() {
-                return Tell::Message(self.entry(told));
+            if let Some(item) = self.queue.pop_front() {
+                return Event::Message(self.entry_message(item));
             }
             if let Some(error) = self.failed.take() {
-                return Tell::Over(Err(error));
+                return Event::End(Err(error));
             }
-            // Before the window: what it misses now wakes this reader again.
-            let news = self.news.borrow_and_update().clone();
+            // Before the window is read: entries added after this wake the reader again.
+            let status = LoopStatus::of(&self.subscription.published.borrow_and_update());
             if let Mode::Tail = self.mode {
-                if let Present::Unmarked(joined) = &mut self.present
-                    && let Some(present) = Present::now(joined)
+                if let Initial::Unmarked(mark) = &mut self.initial
+                    && let Some(initial) = Initial::now(mark)
                 {
-                    self.present = present;
+                    self.initial = initial;
                 }
-                if let Present::Until(number) = self.present
+                if let Initial::Until(number) = self.initial
                     && number <= self.next
                 {
-                    self.present = Present::Sent;
-                    return Tell::Message(self.bookmark(Outcome::Unspecified));
+                    self.initial = Initial::Sent;
+                    return Event::Message(self.bookmark(Outcome::Unspecified));
                 }
                 let before = self.next;
-                self.share();
+                self.read_window();
                 if self.next != before || self.failed.is_some() {
                     continue;
                 }
-                self.observed_at = self.observed_at.max(news.observed_at);
-                if self.doubtful.is_some_and(|rounds| rounds <= news.rounds) {
-                    self.doubtful = None;
+                self.observed_at = self.observed_at.max(status.observed_at);
+                if self
+                    .dedup_until
+                    .is_some_and(|rounds| rounds <= status.succeeded)
+                {
+                    self.dedup_until = None;
                     self.position.forget();
                 }
             }
             let caught_up = matches!(self.mode, Mode::Tail);
-            if let Stage::Ended(error) = news.stage {
-                return Tell::Over(Err(error));
+            if let Some(end) = status.end {
+                return Event::End(end);
             }
             if caught_up
                 && let Some(end) = &mut self.end
-                && end.rounds.is_some_and(|rounds| rounds <= news.rounds)
+                && end.rounds.is_some_and(|rounds| rounds <= status.succeeded)
             {
-                if std::mem::replace(&mut end.told, true) {
-                    return Tell::Over(Ok(()));
+                if std::mem::replace(&mut end.outcome_sent, true) {
+                    return Event::End(Ok(()));
                 }
                 let outcome = end.outcome;
-                return Tell::Message(self.bookmark(outcome));
+                return Event::Message(self.bookmark(outcome));
             }
-            return match self.unconfirmed(&news) == self.told_unconfirmed {
-                true => Tell::NothingYet,
-                false => Tell::Message(self.bookmark(Outcome::Unspecified)),
+            return match self.unconfirmed(&status) == self.sent_unconfirmed_since {
+                true => Event::Pending,
+                false => Event::Message(self.bookmark(Outcome::Unspecified)),
             };
         }
     }
 
-    /// Takes from the window what is new.
-    fn share(&mut self) {
-        // In doubt all at once, to find in it the entry behind which this began.
-        let most = match self.present {
-            Present::Until(number) => usize::try_from(number - self.next).unwrap_or(usize::MAX),
-            _ if self.doubtful.is_some() => usize::MAX,
-            _ => AT_ONCE,
+    /// Reads new entries from the window.
+    fn read_window(&mut self) {
+        // To remove duplicates, reads all at once and searches for the entry at which the
+        // log was opened.
+        let most = match self.initial {
+            Initial::Until(number) => usize::try_from(number - self.next).unwrap_or(usize::MAX),
+            _ if self.dedup_until.is_some() => usize::MAX,
+            _ => ENTRIES_PER_READ,
         };
-        match self.seat.tail.share(self.next, most) {
-            Share::Some(mut entries) => {
+        match self.subscription.shared.source.read(self.next, most) {
+            WindowRead::Entries(mut entries) => {
                 self.next += entries.len() as u64;
-                if self.doubtful.is_some() {
-                    let began = |told: &Told| self.position.began_behind(&told.entry);
-                    let skip = entries.iter().rposition(began).map_or(0, |at| at + 1);
+                if self.dedup_until.is_some() {
+                    let is_start = |read: &WindowEntry| self.position.started_behind(&read.entry);
+                    let skip = entries.iter().rposition(is_start).map_or(0, |at| at + 1);
                     entries.drain(..skip);
                 }
-                let check = self.doubtful.is_some() || self.seat.tail.rules.text;
-                for told in entries {
-                    if !check || !self.position.has(&told.entry) {
-                        self.queue.push_back(told);
+                let check =
+                    self.dedup_until.is_some() || self.subscription.shared.source.rules.text;
+                for item in entries {
+                    if !check || !self.position.has(&item.entry) {
+                        self.queue.push_back(item);
                     }
                 }
             }
-            Share::Gap(late, head) => {
-                for told in late {
-                    let known = self.position.has(&told.entry);
-                    self.position.tell(&told.entry, true);
+            WindowRead::Gap(late, head) => {
+                for item in late {
+                    let known = self.position.has(&item.entry);
+                    self.position.mark_sent(&item.entry, true);
                     if !known {
-                        self.queue.push_back(told);
+                        self.queue.push_back(item);
                     }
                 }
                 self.next = head;
-                self.mode = Mode::CatchUp(CatchUp::new(&self.seat));
+                self.mode = Mode::CatchUp(CatchUp::new(&self.subscription));
             }
-            Share::Lost => {
+            WindowRead::TooSlow => {
                 self.failed = Some(Error::Overload {
                     code: Code::Aborted,
                     problem: format!(
                         "the reader is too slow, resume from the marker `{}`",
                         self.marker
                     ),
-                    retry_after: self.seat.tail.rules.first_interval,
+                    retry_after: self.subscription.shared.source.rules.first_interval,
                 });
             }
         }
     }
 
-    fn entry(&mut self, told: Told) -> Bytes {
+    fn entry_message(&mut self, item: WindowEntry) -> Bytes {
         if let Mode::Tail = self.mode
-            && !told.late
+            && !item.late
         {
-            self.position.tell(&told.entry, false);
+            self.position.mark_sent(&item.entry, false);
         }
-        self.marker = match told.late && !self.marker.is_empty() {
-            // What it stands before was told.
+        self.marker = match item.late && !self.marker.is_empty() {
+            // The entries after it were sent before.
             true => self.marker.clone(),
-            false => told.marker,
+            false => item.marker,
         };
-        self.told_unconfirmed = None;
-        let lost = told.entry.is_lost();
-        let kind = match self.present {
+        self.sent_unconfirmed_since = None;
+        let lost = item.entry.is_lost();
+        let kind = match self.initial {
             _ if lost => WatchEventType::Gap,
-            Present::Sent => WatchEventType::Added,
+            Initial::Sent => WatchEventType::Added,
             _ => WatchEventType::Initial,
         };
         let event = WatchEvent {
             r#type: kind.into(),
-            observed_at: Some(told.observed_at.into()),
+            observed_at: Some(item.observed_at.into()),
             ..WatchEvent::default()
         };
-        let source = &self.seat.tail.source;
-        let item = (!lost).then_some(&*told.entry.bytes);
+        let source = &self.subscription.shared.source.source;
+        let item = (!lost).then_some(&*item.entry.bytes);
         source.message(&event, item, &self.marker)
     }
 
-    fn unconfirmed(&self, news: &News) -> Option<SystemTime> {
+    fn unconfirmed(&self, status: &LoopStatus) -> Option<SystemTime> {
         match self.mode {
-            Mode::CatchUp(_) => self.unconfirmed_since,
-            Mode::Tail => news.unconfirmed.then_some(news.observed_at),
+            Mode::CatchUp(_) => self.own_unconfirmed_since,
+            Mode::Tail => status.unconfirmed.then_some(status.observed_at),
         }
     }
 
     fn bookmark(&mut self, outcome: Outcome) -> Bytes {
-        let news = self.news.borrow().clone();
-        let unconfirmed = self.unconfirmed(&news);
-        self.told_unconfirmed = unconfirmed;
+        let status = LoopStatus::of(&self.subscription.published.borrow());
+        let unconfirmed = self.unconfirmed(&status);
+        self.sent_unconfirmed_since = unconfirmed;
         let event = WatchEvent {
             r#type: WatchEventType::Bookmark.into(),
             observed_at: Some(self.observed_at.into()),
             outcome: outcome.into(),
             unconfirmed_since: unconfirmed.map(Into::into),
         };
-        self.seat.tail.source.message(&event, None, &self.marker)
+        let source = &self.subscription.shared.source.source;
+        source.message(&event, None, &self.marker)
     }
 }
 
-/// The page of a read under way; never, where there is none.
-async fn ready(reading: &mut Option<Reading>) -> Result<Page, Error> {
+/// What a reader needs of the published value.
+struct LoopStatus {
+    observed_at: SystemTime,
+    unconfirmed: bool,
+    /// The number of rounds that have succeeded.
+    succeeded: u64,
+    end: Option<Result<(), Error>>,
+}
+
+impl LoopStatus {
+    fn of(published: &Published<Tail>) -> Self {
+        let observed = published.phase.observed();
+        Self {
+            observed_at: observed.map_or(SystemTime::UNIX_EPOCH, |observed| observed.observed_at),
+            unconfirmed: observed.is_some_and(|observed| observed.unconfirmed),
+            succeeded: published.succeeded,
+            end: match &published.phase {
+                Phase::Ended(_, End::Failed(error)) => Some(Err(error.clone())),
+                Phase::Ended(_, End::Completed(_)) => Some(Ok(())),
+                Phase::Unread | Phase::Following(_) => None,
+            },
+        }
+    }
+}
+
+/// Starts a read of a page.
+fn start_read(subscription: &Subscription<Tail>, at: ReadPosition) -> PageFuture {
+    subscription.registry.polls.fetch_add(1, Ordering::Relaxed);
+    Arc::clone(&subscription.shared.source.source).page(at)
+}
+
+/// Waits for the page of a read in progress; forever if there is none.
+async fn next_page(reading: &mut Option<PageFuture>) -> Result<Page, Error> {
     match reading {
         Some(reading) => reading.await,
         None => std::future::pending().await,
     }
 }
 
-impl Present {
-    /// What the tail has found; none where it has found nothing yet.
-    fn now(joined: &mut Joined) -> Option<Self> {
-        match joined.try_recv() {
+impl Initial {
+    /// Returns the mark if the loop has found it.
+    fn now(mark: &mut MarkReceiver) -> Option<Self> {
+        match mark.try_recv() {
             Ok(mark) => Some(Self::until(mark.ok())),
             Err(oneshot::error::TryRecvError::Empty) => None,
             Err(oneshot::error::TryRecvError::Closed) => Some(Self::until(None)),
         }
     }
 
-    /// Up to this mark. Without one the tail ends, and all that it has is sent.
+    /// Until this mark. Without one the loop has ended, and all entries of the window are
+    /// initial.
     fn until(mark: Option<Mark>) -> Self {
         Self::Until(mark.map_or(u64::MAX, |mark| mark.head))
     }
 }
 
-/// Returns when the tail has found the mark; never, where none is looked for.
-async fn marked(present: &mut Present) -> Present {
-    match present {
-        Present::Unmarked(joined) => Present::until(joined.await.ok().and_then(Result::ok)),
+/// Waits until the loop has found the mark; forever if none is expected.
+async fn next_mark(initial: &mut Initial) -> Initial {
+    match initial {
+        Initial::Unmarked(mark) => Initial::until(mark.await.ok().and_then(Result::ok)),
         _ => std::future::pending().await,
     }
 }
 
-/// The next message of the watch that ends the log; never, where there is none.
-async fn next(end: &mut Option<End>) -> Option<Result<Bytes, Error>> {
+/// Waits for the next message of the end watch; forever if there is none.
+async fn next_end_event(end: &mut Option<EndWatch>) -> Option<Result<Bytes, Error>> {
     match end {
         Some(end) if end.rounds.is_none() => end.stream.next().await,
         _ => std::future::pending().await,

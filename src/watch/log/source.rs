@@ -1,4 +1,4 @@
-//! How a page of a log is read.
+//! The REST calls that read a log page by page.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::super::source::{POLL_TIMEOUT, repeatable};
-use super::position::{At, Page};
+use super::position::{Page, ReadPosition};
 use super::text::{self, Progress};
 use crate::deadline::Deadline;
 use crate::engine::call_context::StreamContext;
@@ -17,33 +17,33 @@ use drawbridge_transcoder::api::drawbridge::v1::WatchEvent;
 use drawbridge_transcoder::call::Call;
 use drawbridge_transcoder::contract::{Entry, Grows, Log, Method, Slice};
 
-/// A read that is under way.
-pub(super) type Reading = Pin<Box<dyn Future<Output = Result<Page, Error>> + Send>>;
+/// A read in progress.
+pub(super) type PageFuture = Pin<Box<dyn Future<Output = Result<Page, Error>> + Send>>;
 
-/// What is read page by page.
+/// What the poll loop of a log reads.
 pub(super) trait LogSource: Send + Sync + 'static {
-    fn rules(&self) -> Rules;
-    /// Reads what stands behind `at`.
-    fn page(self: Arc<Self>, at: At) -> Reading;
-    /// Reads the newest page; `last` says that there is no more before it.
-    fn newest(self: Arc<Self>) -> Reading;
+    fn rules(&self) -> LogRules;
+    /// Reads the entries after `at`.
+    fn page(self: Arc<Self>, at: ReadPosition) -> PageFuture;
+    /// Reads the newest page; `last` means that no page precedes it.
+    fn newest(self: Arc<Self>) -> PageFuture;
     /// Encodes a message of the stream.
     fn message(&self, event: &WatchEvent, item: Option<&[u8]>, marker: &str) -> Bytes;
 }
 
 /// How a log is polled; from `drawbridge.v1.Watch`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rules {
+pub(super) struct LogRules {
     pub(super) first_interval: Duration,
     pub(super) max_interval: Duration,
-    /// After so many rounds the newest page is read too; never for 0.
+    /// Every so many rounds read the newest page too; 0 means never.
     pub(super) look_back: u32,
-    /// It is a text: markers are offsets.
+    /// The log is a text: markers are offsets.
     pub(super) text: bool,
 }
 
-/// A log as a REST API has it.
-pub(super) struct RestLog {
+/// Reads a log from a REST API.
+pub(super) struct RestLogSource {
     method: Arc<Method>,
     call: Call,
     context: StreamContext,
@@ -51,8 +51,8 @@ pub(super) struct RestLog {
     text: Progress,
 }
 
-impl RestLog {
-    /// None: the method is not a log.
+impl RestLogSource {
+    /// Returns none if the method is not a log.
     pub(super) fn new(
         method: &Arc<Method>,
         call: Call,
@@ -93,7 +93,7 @@ impl RestLog {
                 return Err(Error::decode(
                     "",
                     format!(
-                        "it has {} entries, and a watch takes at most {} (setting `max_items`)",
+                        "the list has {} entries, more than the {} of the setting `max_items`",
                         entries.len(),
                         self.max_items
                     ),
@@ -119,7 +119,7 @@ impl RestLog {
     }
 }
 
-impl text::Parts for RestLog {
+impl text::Parts for RestLogSource {
     async fn part(&self, from: u64, size: u32) -> Result<String, Error> {
         let log = self.log();
         let call = log.text_call(&self.call, self.dialect(), from, size);
@@ -127,11 +127,11 @@ impl text::Parts for RestLog {
     }
 }
 
-impl LogSource for RestLog {
-    fn rules(&self) -> Rules {
+impl LogSource for RestLogSource {
+    fn rules(&self) -> LogRules {
         let log = self.log();
         let pages = log.pages(self.dialect());
-        Rules {
+        LogRules {
             first_interval: log.first_interval,
             max_interval: log.max_interval,
             look_back: match log.grows {
@@ -142,7 +142,7 @@ impl LogSource for RestLog {
         }
     }
 
-    fn page(self: Arc<Self>, at: At) -> Reading {
+    fn page(self: Arc<Self>, at: ReadPosition) -> PageFuture {
         Box::pin(async move {
             match self.log().grows {
                 Grows::Entries { page_size, .. } => {
@@ -157,7 +157,7 @@ impl LogSource for RestLog {
         })
     }
 
-    fn newest(self: Arc<Self>) -> Reading {
+    fn newest(self: Arc<Self>) -> PageFuture {
         Box::pin(async move {
             match self.log().grows {
                 Grows::Entries { page_size, .. } => self.entries(Slice::Newest, page_size).await,
@@ -171,8 +171,8 @@ impl LogSource for RestLog {
     }
 }
 
-/// Puts a list in order that came in one of its own: by time, and among equal
-/// times as it came, turned where it was newest first.
+/// Sorts a complete list by time. Entries of equal time keep their order, reversed if the
+/// list is newest first.
 fn oldest_first(entries: &mut [Entry]) {
     let (first, last) = (entries.first(), entries.last());
     if first.map(|entry| &entry.order) > last.map(|entry| &entry.order) {
@@ -187,7 +187,7 @@ mod tests {
     use drawbridge_transcoder::contract::Order;
 
     #[test]
-    fn lists_in_no_known_order_are_sorted() {
+    fn lists_in_any_order_are_sorted_oldest_first() {
         let entry = |text: &str| Entry {
             key: text.into(),
             order: Some(Order::Number(text[..1].parse().unwrap())),

@@ -1,5 +1,6 @@
 //! Logs over a scripted upstream, in paused time.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -7,8 +8,8 @@ use prost::Message as _;
 use tokio_stream::StreamExt;
 use tonic::Code;
 
-use super::position::{At, Page};
-use super::source::{Reading, Rules};
+use super::position::{Page, ReadPosition};
+use super::source::{LogRules, PageFuture};
 use super::*;
 use crate::credentials::CredentialId;
 use crate::watch::Settings;
@@ -98,9 +99,9 @@ impl World {
                 .collect();
             return Ok(Page {
                 last: entries.is_empty(),
-                next: Some(At {
+                next: Some(ReadPosition {
                     marker: Some((from + entries.len()).to_string().into()),
-                    ..At::default()
+                    ..ReadPosition::default()
                 }),
                 entries,
                 whole: false,
@@ -122,8 +123,8 @@ impl World {
 }
 
 impl LogSource for World {
-    fn rules(&self) -> Rules {
-        Rules {
+    fn rules(&self) -> LogRules {
+        LogRules {
             first_interval: S(1),
             max_interval: S(4),
             look_back: if self.whole || self.text { 0 } else { 3 },
@@ -131,7 +132,7 @@ impl LogSource for World {
         }
     }
 
-    fn page(self: Arc<Self>, at: At) -> Reading {
+    fn page(self: Arc<Self>, at: ReadPosition) -> PageFuture {
         Box::pin(async move {
             let page = self.read(at.marker.as_deref());
             self.delays().await;
@@ -139,9 +140,9 @@ impl LogSource for World {
         })
     }
 
-    fn newest(self: Arc<Self>) -> Reading {
+    fn newest(self: Arc<Self>) -> PageFuture {
         if self.whole {
-            return self.page(At::default());
+            return self.page(ReadPosition::default());
         }
         Box::pin(async move {
             self.reads.fetch_add(1, Ordering::Relaxed);
@@ -185,20 +186,20 @@ fn key() -> Key {
         project: None,
         query: String::new(),
         body: None,
-        viewer: CredentialId([0; 32]),
+        credential: CredentialId([0; 32]),
         language: None,
-        aside: Vec::new(),
+        discriminator: Vec::new(),
     }
 }
 
-async fn open(watches: &Watches, world: &Arc<World>, begin: Begin) -> Result<WatchStream, Error> {
+async fn open(watches: &Watches, world: &Arc<World>, begin: StartAt) -> Result<WatchStream, Error> {
     let source = || -> Arc<dyn LogSource> { world.clone() };
     watches.open_log(key(), begin, None, None, source).await
 }
 
 async fn from(watches: &Watches, world: &Arc<World>, marker: &str) -> WatchStream {
     let marker = (!marker.is_empty()).then(|| marker.into());
-    let begin = Begin::At(Position::new(marker, world.text));
+    let begin = StartAt::Position(Position::new(marker, world.text));
     open(watches, world, begin).await.unwrap()
 }
 
@@ -282,7 +283,7 @@ async fn from_the_start_from_a_marker_and_from_now() {
             all(&mut marker, 2).await,
             "INITIAL 2.c, BOOKMARK behind 2.c"
         );
-        let mut now = open(&watches, &world, Begin::Now).await.unwrap();
+        let mut now = open(&watches, &world, StartAt::Now).await.unwrap();
         assert_eq!(next(&mut now).await, "BOOKMARK behind 2.c");
         world.add(&["2.d", "3.a"]);
         for stream in [&mut start, &mut marker, &mut now] {
@@ -326,7 +327,7 @@ async fn from_now_begins_where_the_list_ends_when_the_call_arrives() {
         world.add(&["4", "5"]);
         world.list.lock().unwrap().insert(1, "2".to_owned());
         let arrived = tokio::time::Instant::now();
-        let mut now = open(&watches, &world, Begin::Now).await.unwrap();
+        let mut now = open(&watches, &world, StartAt::Now).await.unwrap();
         assert_eq!(arrived.elapsed(), S(0), "it waits for no poll that is due");
         world.add(&["6"]);
         // These are read before the client reads its first message.
@@ -353,7 +354,7 @@ async fn a_read_that_began_before_the_call_is_not_its_present() {
         // A client without news of its own keeps the tail.
         let mut before = None;
         if !first {
-            before = Some(open(&watches, &world, Begin::Now).await.unwrap());
+            before = Some(open(&watches, &world, StartAt::Now).await.unwrap());
         }
         world.delay.store(2, Ordering::Relaxed);
         let reads = world.reads();
@@ -362,10 +363,10 @@ async fn a_read_that_began_before_the_call_is_not_its_present() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             world.add(&["3"]);
-            open(&watches, &world, Begin::Now).await.unwrap()
+            open(&watches, &world, StartAt::Now).await.unwrap()
         };
         let mut now = if first {
-            let (begins, now) = tokio::join!(open(&watches, &world, Begin::Now), join());
+            let (begins, now) = tokio::join!(open(&watches, &world, StartAt::Now), join());
             before = Some(begins.unwrap());
             now
         } else {
@@ -389,7 +390,7 @@ async fn a_read_that_began_before_the_call_is_not_its_present() {
 #[tokio::test(start_paused = true)]
 async fn those_who_join_together_share_one_round() {
     let (watches, world) = (watches(), World::counting(3));
-    let mut first = open(&watches, &world, Begin::Now).await.unwrap();
+    let mut first = open(&watches, &world, StartAt::Now).await.unwrap();
     assert_eq!(next(&mut first).await, "BOOKMARK behind 2");
     world.delay.store(2, Ordering::Relaxed);
     world.add(&["3"]);
@@ -397,7 +398,7 @@ async fn those_who_join_together_share_one_round() {
     // All join before the first of them has its read.
     let join = |_| {
         let (watches, world) = (watches.clone(), Arc::clone(&world));
-        async move { open(&watches, &world, Begin::Now).await.unwrap() }
+        async move { open(&watches, &world, StartAt::Now).await.unwrap() }
     };
     let mut joining: tokio::task::JoinSet<_> = (0..1_000).map(join).collect();
     while let Some(stream) = joining.join_next().await {
@@ -411,10 +412,10 @@ async fn those_who_join_together_share_one_round() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_leaves_before_its_mark_costs_no_read() {
     let (watches, world) = (watches(), World::counting(3));
-    let mut first = open(&watches, &world, Begin::Now).await.unwrap();
+    let mut first = open(&watches, &world, StartAt::Now).await.unwrap();
     assert_eq!(next(&mut first).await, "BOOKMARK behind 2");
     let reads = world.reads();
-    let join = open(&watches, &world, Begin::Now);
+    let join = open(&watches, &world, StartAt::Now);
     assert!(polled_once(join).await.is_none(), "it waits for a read");
     for _ in 0..20 {
         tokio::task::yield_now().await;
@@ -427,20 +428,20 @@ async fn a_client_that_leaves_before_its_mark_costs_no_read() {
 #[tokio::test(start_paused = true)]
 async fn from_now_fails_as_its_first_read_does() {
     let (watches, world) = (watches(), World::counting(3));
-    let mut first = open(&watches, &world, Begin::Now).await.unwrap();
+    let mut first = open(&watches, &world, StartAt::Now).await.unwrap();
     assert_eq!(next(&mut first).await, "BOOKMARK behind 2");
     world.fails.store(true, Ordering::Relaxed);
     for _ in 0..3 {
-        let error = open(&watches, &world, Begin::Now).await.err().unwrap();
+        let error = open(&watches, &world, StartAt::Now).await.err().unwrap();
         assert_eq!(error.code(), Code::Unavailable);
     }
     // The failure is tolerated for the client that is there.
     assert_eq!(next(&mut first).await, "BOOKMARK behind 2 unconfirmed");
     world.fails.store(false, Ordering::Relaxed);
-    let mut now = open(&watches, &world, Begin::Now).await.unwrap();
+    let mut now = open(&watches, &world, StartAt::Now).await.unwrap();
     assert_eq!(next(&mut now).await, "BOOKMARK behind 2");
     // Its tail ends while it joins.
-    let (joining, ()) = tokio::join!(open(&watches, &world, Begin::Now), async {
+    let (joining, ()) = tokio::join!(open(&watches, &world, StartAt::Now), async {
         watches.drain();
     });
     assert!(matches!(joining.err(), Some(Error::Draining)));
@@ -585,7 +586,7 @@ async fn an_upstream_that_ignores_markers_is_no_endless_loop() {
 async fn a_slow_reader_catches_up_and_loses_nothing() {
     let (watches, world) = (watches(), World::counting(5));
     let mut slow = from(&watches, &world, "").await;
-    let mut fast = open(&watches, &world, Begin::Now).await.unwrap();
+    let mut fast = open(&watches, &world, StartAt::Now).await.unwrap();
     assert_eq!(next(&mut fast).await, "BOOKMARK behind 4");
     assert_eq!(entries(&mut slow, 5).await.len(), 5);
     assert_eq!(next(&mut slow).await, "BOOKMARK behind 4");
@@ -624,7 +625,7 @@ async fn a_slow_reader_of_a_whole_list_is_told_nothing_twice() {
     world.add(&["0", "1", "2", "3", "4"]);
     let watches = watches();
     let mut slow = from(&watches, &world, "").await;
-    let mut fast = open(&watches, &world, Begin::Now).await.unwrap();
+    let mut fast = open(&watches, &world, StartAt::Now).await.unwrap();
     assert_eq!(next(&mut fast).await, "BOOKMARK behind 4");
     assert_eq!(entries(&mut slow, 5).await.len(), 5);
     assert_eq!(next(&mut slow).await, "BOOKMARK behind 4");
@@ -723,18 +724,18 @@ async fn a_tail_hurries_no_longer_than_it_is_awaited() {
     });
     world.add(&["1"]);
     let watches = watches();
-    let mut stream = open(&watches, &world, Begin::Now).await.unwrap();
+    let mut stream = open(&watches, &world, StartAt::Now).await.unwrap();
     assert_eq!(next(&mut stream).await, "BOOKMARK behind 1");
     silent(&mut stream, S(20)).await;
-    let tail = Arc::clone(watches.0.tails.lock().values().next().unwrap());
-    let rounds = tail.news.borrow().rounds;
+    let tail = Arc::clone(watches.0.lock().logs.values().next().unwrap());
+    let rounds = tail.succeeded();
     tail.hurry(rounds + 2);
     silent(&mut stream, S(3)).await;
-    assert_eq!(tail.news.borrow().rounds, rounds + 2);
+    assert_eq!(tail.succeeded(), rounds + 2);
     assert_eq!(next(&mut stream).await, "BOOKMARK behind 1");
-    let rounds = tail.news.borrow().rounds;
+    let rounds = tail.succeeded();
     silent(&mut stream, S(20)).await;
-    let slow = tail.news.borrow().rounds - rounds;
+    let slow = tail.succeeded() - rounds;
     assert!(slow <= 6, "{slow} rounds of 4 s in 20 s");
 }
 
@@ -778,7 +779,7 @@ async fn failures_are_borne_and_told() {
         tokio::task::yield_now().await;
     }
     world.fails.store(true, Ordering::Relaxed);
-    let begin = Begin::At(Position::new(None, false));
+    let begin = StartAt::Position(Position::new(None, false));
     let error = open(&watches, &world, begin).await.err().unwrap();
     assert_eq!(error.code(), Code::Unavailable);
 }
@@ -787,7 +788,7 @@ async fn failures_are_borne_and_told() {
 async fn draining_ends_logs() {
     let (watches, world) = (watches(), World::counting(25));
     let mut behind = from(&watches, &world, "").await;
-    let mut now = open(&watches, &world, Begin::Now).await.unwrap();
+    let mut now = open(&watches, &world, StartAt::Now).await.unwrap();
     assert_eq!(next(&mut now).await, "BOOKMARK behind 24");
     watches.drain();
     for _ in 0..20 {
@@ -797,7 +798,7 @@ async fn draining_ends_logs() {
         assert_eq!(all(stream, 2).await, "ERROR the gateway is stopping, END");
     }
     assert!(matches!(
-        open(&watches, &world, Begin::Now).await.err(),
+        open(&watches, &world, StartAt::Now).await.err(),
         Some(Error::Draining)
     ));
 }

@@ -1,44 +1,43 @@
-//! How a text that grows is read line by line, and what is done when it has lost
-//! its front: many upstreams bound their logs and drop the oldest part.
+//! Reads a growing text line by line, also when the upstream drops the oldest part of it,
+//! as many do to bound their logs.
 //!
-//! Offsets go on counting as if nothing had gone. Each read begins a little before
-//! what is wanted, with what was read last: when that does not come first, the text
-//! has moved, and is looked through for it.
+//! Offsets count all bytes since the first read, including dropped ones. Each read begins
+//! a little before the wanted offset, at the text that was read last, the anchor. If the
+//! response does not begin with the anchor, the text has moved, and is searched for it.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use super::position::{At, Page, offset};
+use super::position::{Page, ReadPosition, offset};
 use crate::error::Error;
 use drawbridge_transcoder::contract::{Entry, Log};
 
-/// The most that is kept of what was read last, in bytes; no more than a quarter of
-/// what is read at once.
-const ANCHOR: usize = 1_024;
-/// The most parts that are looked through.
-const MAX_PARTS: u32 = 64;
+/// The largest anchor, in bytes; at anchor_size a quarter of one read.
+const MAX_ANCHOR_BYTES: usize = 1_024;
+/// The largest number of parts that are searched for the anchor.
+const MAX_SEARCHED_PARTS: u32 = 64;
 
 /// A text that is read in parts.
 pub(super) trait Parts: Sync {
-    /// At most `size` bytes from an offset on, as the upstream counts it.
+    /// Reads at most `size` bytes from an offset of the upstream on.
     fn part(&self, from: u64, size: u32) -> impl Future<Output = Result<String, Error>> + Send;
 }
 
-/// What all reads of a text know of it.
+/// What all readers of a text share.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    /// The last read brought nothing new.
+    /// The last read had nothing new.
     idle: AtomicBool,
-    /// How much of its front has gone since it was first read, as far as was seen.
-    gone: AtomicU64,
+    /// How many bytes the upstream has dropped since the first read, as far as known.
+    dropped: AtomicU64,
 }
 
-/// Reads what stands behind `at`; `sizes` is how much is read at once, and how much
-/// when nothing came.
+/// Reads the text after `at`. `sizes` are the bytes of one read, and those of a read
+/// after one that had nothing new.
 pub(super) async fn page(
     parts: &impl Parts,
     progress: &Progress,
-    at: At,
+    at: ReadPosition,
     sizes: (u32, u32),
 ) -> Result<Page, Error> {
     let text = Text {
@@ -46,34 +45,34 @@ pub(super) async fn page(
         progress,
         sizes,
     };
-    let gone = progress.gone.load(Relaxed);
-    let behind = at.marker.as_deref().map_or(0, offset);
-    let most = ANCHOR.min(sizes.0 as usize / 4);
-    if behind == 0 {
-        return Ok(lines(&text.read(0, 0).await?, gone, &at, most));
+    let dropped = progress.dropped.load(Relaxed);
+    let reached = at.marker.as_deref().map_or(0, offset);
+    let anchor_size = MAX_ANCHOR_BYTES.min(sizes.0 as usize / 4);
+    if reached == 0 {
+        return Ok(lines(&text.read(0, 0).await?, dropped, &at, anchor_size));
     }
-    let from = behind.saturating_sub(gone);
-    if from == 0 && behind == gone && at.anchor.is_empty() {
-        return Ok(lines(&text.read(0, 0).await?, behind, &at, most));
+    let from = reached.saturating_sub(dropped);
+    if from == 0 && reached == dropped && at.anchor.is_empty() {
+        return Ok(lines(&text.read(0, 0).await?, reached, &at, anchor_size));
     }
-    // Of an offset that a caller gave, only that a line has ended there.
-    let given = at.anchor.is_empty();
+    // The client's offset has no anchor; a line must have ended there.
+    let is_requested = at.anchor.is_empty();
     let mut at = at;
-    if given {
+    if is_requested {
         at.anchor = "\n".into();
     }
     if let Some(start) = from.checked_sub(at.anchor.len() as u64) {
         let read = text.read(start, at.anchor.len()).await?;
         match read.strip_prefix(&*at.anchor) {
-            Some(rest) => return Ok(lines(rest, behind, &at, most)),
-            None if given && !read.is_empty() => {
+            Some(rest) => return Ok(lines(rest, reached, &at, anchor_size)),
+            None if is_requested && !read.is_empty() => {
                 at.anchor = Box::default();
-                return Ok(lines(&text.read(from, 0).await?, behind, &at, most));
+                return Ok(lines(&text.read(from, 0).await?, reached, &at, anchor_size));
             }
             None => {}
         }
     }
-    text.moved(behind, &at, most).await
+    text.read_moved(reached, &at, anchor_size).await
 }
 
 struct Text<'a, P> {
@@ -83,7 +82,7 @@ struct Text<'a, P> {
 }
 
 impl<P: Parts> Text<'_, P> {
-    /// What stands at `from`, of which the first `known` bytes are not new.
+    /// Reads the text at `from`, whose first `known` bytes are not new.
     async fn read(&self, from: u64, known: usize) -> Result<String, Error> {
         let (first_size, max_size) = self.sizes;
         let mut size = match self.progress.idle.load(Relaxed) {
@@ -91,47 +90,56 @@ impl<P: Parts> Text<'_, P> {
             true => max_size,
         };
         loop {
-            let whole = size.saturating_add(known as u32).min(max_size);
-            let text = self.parts.part(from, whole).await?;
+            let bytes = size.saturating_add(known as u32).min(max_size);
+            let text = self.parts.part(from, bytes).await?;
             let idle = text.len() <= known;
             self.progress.idle.store(idle, Relaxed);
             if !idle || size >= max_size {
                 return Ok(text);
             }
-            // A line longer than what was asked for does not come at all.
+            // The upstream omits a line that is longer than the read.
             size = max_size;
         }
     }
 
-    /// The text does not stand any more where it stood: goes on behind what was read
-    /// last, if that is left, and else from what is the front now, behind a mark that
-    /// something is lost.
-    async fn moved(&self, behind: u64, at: &At, most: usize) -> Result<Page, Error> {
+    /// Reads a text that has moved: after the anchor if the text still has it, otherwise
+    /// from the new start, with a gap before it.
+    async fn read_moved(
+        &self,
+        reached: u64,
+        at: &ReadPosition,
+        anchor_size: usize,
+    ) -> Result<Page, Error> {
         let last_line = at.anchor.trim_end_matches('\n').rfind('\n');
         let last_line = &at.anchor[last_line.map_or(0, |end| end + 1)..];
         for anchor in [&*at.anchor, last_line] {
-            if let Some((rest, at_front)) = self.find(anchor, behind).await? {
-                let gone = behind.saturating_sub(at_front);
-                self.progress.gone.fetch_max(gone, Relaxed);
-                return Ok(lines(&rest, behind, at, most));
+            if let Some((rest, at_front)) = self.find(anchor, reached).await? {
+                let dropped = reached.saturating_sub(at_front);
+                self.progress.dropped.fetch_max(dropped, Relaxed);
+                return Ok(lines(&rest, reached, at, anchor_size));
             }
         }
-        // The mark counts as a byte, so that offsets still only grow.
-        let mark = behind.saturating_add(1);
-        let gone = self.progress.gone.fetch_max(mark, Relaxed).max(mark);
-        let mut page = lines(&self.read(0, 0).await?, gone, &At::default(), most);
+        // The gap counts as a byte, so that offsets still increase.
+        let mark = reached.saturating_add(1);
+        let dropped = self.progress.dropped.fetch_max(mark, Relaxed).max(mark);
+        let mut page = lines(
+            &self.read(0, 0).await?,
+            dropped,
+            &ReadPosition::default(),
+            anchor_size,
+        );
         page.entries.insert(0, Entry::lost(mark.to_string().into()));
         Ok(page)
     }
 
-    /// What stands behind the first place of `anchor` within the part that has it,
-    /// and the offset there.
-    async fn find(&self, anchor: &str, behind: u64) -> Result<Option<(String, u64)>, Error> {
+    /// Searches the text for `anchor`. Returns the text after it, to the end of that
+    /// part, and its offset.
+    async fn find(&self, anchor: &str, reached: u64) -> Result<Option<(String, u64)>, Error> {
         let mut read = 0;
         let mut kept = String::new();
-        for _ in 0..MAX_PARTS {
-            // The end of a line alone stands anywhere.
-            if anchor.trim_end().is_empty() || read > behind {
+        for _ in 0..MAX_SEARCHED_PARTS {
+            // A line break alone may be anywhere.
+            if anchor.trim_end().is_empty() || read > reached {
                 break;
             }
             let part = self.parts.part(read, self.sizes.1).await?;
@@ -145,16 +153,16 @@ impl<P: Parts> Text<'_, P> {
                 let at = read - rest.len() as u64;
                 return Ok(Some((rest, at)));
             }
-            // It may stand across two parts.
+            // The anchor may span two parts.
             kept = end_of(&kept, anchor.len()).to_owned();
         }
         Ok(None)
     }
 }
 
-/// The lines of a text that begins at `from`, behind `at`; each has the offset behind
-/// it as its key. `most` bytes are kept of it.
-fn lines(text: &str, from: u64, at: &At, most: usize) -> Page {
+/// Splits a text that begins at `from`, after `at`, into lines. The key of a line is the
+/// offset after it. `anchor_size` is the size of the anchor.
+fn lines(text: &str, from: u64, at: &ReadPosition, anchor_size: usize) -> Page {
     let mut page = Page {
         last: text.is_empty(),
         ..Page::default()
@@ -162,7 +170,7 @@ fn lines(text: &str, from: u64, at: &At, most: usize) -> Page {
     let mut rest = text;
     let mut offset = from;
     if at.open {
-        // The end of the line before.
+        // The line break of the previous line.
         let end = ["\r\n", "\n"].iter().find(|end| rest.starts_with(**end));
         let end = end.map_or(0, |end| end.len());
         rest = &rest[end..];
@@ -179,32 +187,32 @@ fn lines(text: &str, from: u64, at: &At, most: usize) -> Page {
             bytes: Log::line(line, begin),
         });
     }
-    page.next = Some(At {
+    page.next = Some(ReadPosition {
         marker: Some(offset.to_string().into()),
         open: match text.is_empty() {
             true => at.open,
             false => !text.ends_with('\n'),
         },
-        anchor: anchor(&at.anchor, text, most),
+        anchor: anchor(&at.anchor, text, anchor_size),
     });
     page
 }
 
-/// The end of what was read, as far as it is kept: whole lines, if it has one.
-fn anchor(before: &str, text: &str, most: usize) -> Box<str> {
+/// Returns the anchor: the last bytes that were read, without a partial first line.
+fn anchor(before: &str, text: &str, anchor_size: usize) -> Box<str> {
     let all = before.len() + text.len();
-    let new = end_of(text, most);
-    let kept = [end_of(before, most - new.len()), new].concat();
-    let whole = match kept.find('\n') {
+    let new = end_of(text, anchor_size);
+    let kept = [end_of(before, anchor_size - new.len()), new].concat();
+    let trimmed = match kept.find('\n') {
         Some(end) if kept.len() < all && end + 1 < kept.len() => &kept[end + 1..],
         _ => &kept,
     };
-    whole.into()
+    trimmed.into()
 }
 
-/// At most so many bytes at the end of a text.
-fn end_of(text: &str, most: usize) -> &str {
-    let mut from = text.len().saturating_sub(most);
+/// Returns at most so many bytes at the end of a text.
+fn end_of(text: &str, size: usize) -> &str {
+    let mut from = text.len().saturating_sub(size);
     while !text.is_char_boundary(from) {
         from += 1;
     }
@@ -216,14 +224,14 @@ mod tests {
     use super::*;
     use std::sync::Mutex;
 
-    /// A text that is read as the upstream has it.
+    /// A scripted upstream with one text.
     #[derive(Default)]
-    struct World {
+    struct ScriptedText {
         text: Mutex<String>,
         progress: Progress,
     }
 
-    impl Parts for World {
+    impl Parts for ScriptedText {
         async fn part(&self, from: u64, size: u32) -> Result<String, Error> {
             let text = self.text.lock().unwrap();
             let rest = text.get(from as usize..).unwrap_or_default();
@@ -232,7 +240,7 @@ mod tests {
         }
     }
 
-    impl World {
+    impl ScriptedText {
         fn of(text: &str) -> Self {
             Self {
                 text: Mutex::new(text.to_owned()),
@@ -240,16 +248,16 @@ mod tests {
             }
         }
 
-        /// So many bytes go at the front, and this comes.
-        fn rolls(&self, gone: usize, come: &str) {
+        /// Drops bytes at the start and appends a text.
+        fn rotate(&self, dropped: usize, appended: &str) {
             let mut text = self.text.lock().unwrap();
-            text.drain(..gone);
-            text.push_str(come);
+            text.drain(..dropped);
+            text.push_str(appended);
         }
 
-        /// Reads to the end: what is told, with the offsets behind it.
-        async fn told(&self, at: &mut At) -> String {
-            let mut told = Vec::new();
+        /// Reads to the end. Returns each line with the offset after it.
+        async fn read_to_end(&self, at: &mut ReadPosition) -> String {
+            let mut lines = Vec::new();
             loop {
                 let page = page(self, &self.progress, at.clone(), (80, 1_000)).await;
                 let page = page.unwrap();
@@ -260,79 +268,82 @@ mod tests {
                         false => String::from_utf8_lossy(&entry.bytes[2..]).into_owned(),
                     };
                     let line = line.split('\u{10}').next().unwrap().to_owned();
-                    told.push(format!("{line}@{}", entry.key));
+                    lines.push(format!("{line}@{}", entry.key));
                 }
                 if page.last {
-                    return told.join(" ");
+                    return lines.join(" ");
                 }
             }
         }
     }
 
-    fn behind(offset: u64) -> At {
-        At {
+    fn reached(offset: u64) -> ReadPosition {
+        ReadPosition {
             marker: Some(offset.to_string().into()),
-            ..At::default()
+            ..ReadPosition::default()
         }
     }
 
     #[tokio::test]
-    async fn a_text_that_loses_its_front_is_followed() {
-        let world = World::of("one\ntwo\n");
-        let mut at = At::default();
-        assert_eq!(world.told(&mut at).await, "one@4 two@8");
-        assert_eq!(world.told(&mut at).await, "");
-        // What was read last has moved to the front, and a long line comes.
+    async fn text_is_followed_after_its_start_is_dropped() {
+        let world = ScriptedText::of("one\ntwo\n");
+        let mut at = ReadPosition::default();
+        assert_eq!(world.read_to_end(&mut at).await, "one@4 two@8");
+        assert_eq!(world.read_to_end(&mut at).await, "");
+        // The anchor has moved to the start, and a long line follows.
         let long = "l".repeat(100);
-        world.rolls(4, &format!("three\n{long}\n"));
-        assert_eq!(world.told(&mut at).await, format!("three@14 {long}@115"));
-        world.rolls(4, "four\n");
-        assert_eq!(world.told(&mut at).await, "four@120");
-        // A reader that comes later counts as all others.
-        let mut late = At::default();
+        world.rotate(4, &format!("three\n{long}\n"));
         assert_eq!(
-            world.told(&mut late).await,
+            world.read_to_end(&mut at).await,
+            format!("three@14 {long}@115")
+        );
+        world.rotate(4, "four\n");
+        assert_eq!(world.read_to_end(&mut at).await, "four@120");
+        // A later reader counts the same offsets.
+        let mut late = ReadPosition::default();
+        assert_eq!(
+            world.read_to_end(&mut late).await,
             format!("three@14 {long}@115 four@120")
         );
-        // It has all gone, and more with it, perhaps.
-        world.rolls(6 + 101 + 5, "five\nsix\n");
-        assert_eq!(world.told(&mut at).await, "GAP@121 five@126 six@130");
-        assert_eq!(world.told(&mut at).await, "");
-        world.rolls(9, "");
-        assert_eq!(world.told(&mut at).await, "GAP@131");
-        assert_eq!(world.told(&mut at).await, "");
-        world.rolls(0, "seven\n");
-        assert_eq!(world.told(&mut at).await, "seven@137");
+        // The anchor was dropped, and perhaps more.
+        world.rotate(6 + 101 + 5, "five\nsix\n");
+        assert_eq!(world.read_to_end(&mut at).await, "GAP@121 five@126 six@130");
+        assert_eq!(world.read_to_end(&mut at).await, "");
+        world.rotate(9, "");
+        assert_eq!(world.read_to_end(&mut at).await, "GAP@131");
+        assert_eq!(world.read_to_end(&mut at).await, "");
+        world.rotate(0, "seven\n");
+        assert_eq!(world.read_to_end(&mut at).await, "seven@137");
     }
 
     #[tokio::test]
-    async fn where_a_caller_begins() {
+    async fn text_is_read_from_a_requested_offset() {
         for (offset, want, then) in [
             (0, "one@4 two@8", "newer@14"),
             (4, "two@8", "newer@14"),
-            // Within a line, as he says.
+            // In the middle of a line, as requested.
             (5, "wo@8", "newer@14"),
-            // What he was told before is not known.
+            // The line before the offset is not known.
             (8, "", "GAP@9 two@13 newer@19"),
             (9, "GAP@10 one@14 two@18", "newer@24"),
             (5_000, "GAP@5001 one@5005 two@5009", "newer@5015"),
         ] {
-            let world = World::of("one\ntwo\n");
-            let mut at = behind(offset);
-            assert_eq!(world.told(&mut at).await, want, "{offset}");
-            world.rolls(4, "newer\n");
-            assert_eq!(world.told(&mut at).await, then, "{offset}");
+            let world = ScriptedText::of("one\ntwo\n");
+            let mut at = reached(offset);
+            assert_eq!(world.read_to_end(&mut at).await, want, "{offset}");
+            world.rotate(4, "newer\n");
+            assert_eq!(world.read_to_end(&mut at).await, then, "{offset}");
         }
     }
 
     #[test]
-    fn texts_become_lines() {
-        let told = |text, from, open| {
-            let at = At {
+    fn texts_are_split_into_lines() {
+        let split = |text, from, open| {
+            let at = ReadPosition {
                 open,
-                ..At::default()
+                ..ReadPosition::default()
             };
-            let page = lines(text, from, &at, ANCHOR);
+            let page = lines(text, from, &at, MAX_ANCHOR_BYTES);
             let keys: Vec<String> = page.entries.iter().map(|e| e.key.to_string()).collect();
             let next = page.next.unwrap();
             (keys.join(" "), next.marker.unwrap().to_string(), next.open)
@@ -347,28 +358,32 @@ mod tests {
             ("日本\n", 3, false, "10", "10", false),
         ] {
             let want = (keys.to_owned(), next.to_owned(), still_open);
-            assert_eq!(told(text, from, open), want, "{text:?}");
+            assert_eq!(split(text, from, open), want, "{text:?}");
         }
     }
 
     #[test]
-    fn what_is_kept_is_whole_lines() {
+    fn anchor_has_no_partial_first_line() {
         let long = "x".repeat(2_000);
         for (before, text, want) in [
             ("", "", ""),
             ("a\n", "", "a\n"),
             ("a\n", "b\n", "a\nb\n"),
-            ("a\n", &*long, &long[..ANCHOR]),
+            ("a\n", &*long, &long[..MAX_ANCHOR_BYTES]),
             (&format!("{long}\nb\n"), "c\n", "b\nc\n"),
             ("", &format!("{long}\nb\n"), "b\n"),
             (
                 "",
                 &format!("{long}\n"),
-                &format!("{}\n", &long[..ANCHOR - 1]),
+                &format!("{}\n", &long[..MAX_ANCHOR_BYTES - 1]),
             ),
             ("", &"日".repeat(400), &"日".repeat(341)),
         ] {
-            assert_eq!(&*anchor(before, text, ANCHOR), want, "{before} {text}");
+            assert_eq!(
+                &*anchor(before, text, MAX_ANCHOR_BYTES),
+                want,
+                "{before} {text}"
+            );
         }
     }
 }

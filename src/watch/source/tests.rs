@@ -16,9 +16,11 @@ use crate::downstream::Downstream;
 use crate::engine::call_context::CallContext;
 use crate::test_api::openstack::orchestration::v1 as api;
 use crate::upstream::{Settings, Upstream};
+use crate::watch::list::REFRESH_CONCURRENCY;
+use crate::watch::poll_target::{PollTarget, ResourceCalls};
 use crate::watch::{self, Watches};
 use drawbridge_transcoder::api::drawbridge::v1::{Outcome as ToldOutcome, WatchEventType};
-use drawbridge_transcoder::contract::{self, Contract};
+use drawbridge_transcoder::contract::{self, Contract, Outcome};
 
 const SERVICE: &str = "/openstack.orchestration.v1.SoftwareDeploymentService";
 
@@ -134,22 +136,22 @@ fn all() -> Bytes {
     request.encode_to_vec().into()
 }
 
-fn source(method: &Arc<Method>, request: Bytes, upstream: Arc<Upstream>) -> RestSource {
+fn source(method: &Arc<Method>, request: Bytes, upstream: Arc<Upstream>) -> RestSnapshotSource {
     let watch = method.watch.as_ref().unwrap();
     let call = method.bind(&request, "").unwrap();
     let poll = watch.poll_request(&request).unwrap();
-    let target = Target::new(watch, poll, Some(call), "").unwrap();
+    let target = ResourceCalls::new(watch, poll, Some(call), "").unwrap();
     let caller = caller("t1");
     let context = StreamContext {
         upstream,
         client: caller,
     };
-    RestSource::new(method, request, Aim::poll(target), context, 100).unwrap()
+    RestSnapshotSource::new(method, request, PollTarget::resource(target), context, 100).unwrap()
 }
 
-async fn read(source: &RestSource) -> Vec<Item> {
+async fn read(source: &RestSnapshotSource) -> Vec<Item> {
     match source.read().await {
-        Ok(Read::Items(items)) => items,
+        Ok(SnapshotRead::Items(items)) => items,
         other => panic!("{other:?}"),
     }
 }
@@ -228,7 +230,7 @@ async fn of_a_list_what_has_not_settled_is_read_one_by_one() {
 async fn refreshes_are_few_at_once_and_items_bounded() {
     // It answers none before so many have come.
     let heat = Arc::new(Heat {
-        together: Some(tokio::sync::Barrier::new(REFRESHES_AT_ONCE)),
+        together: Some(tokio::sync::Barrier::new(REFRESH_CONCURRENCY)),
         ..Heat::default()
     });
     let source = source(
@@ -236,7 +238,7 @@ async fn refreshes_are_few_at_once_and_items_bounded() {
         all(),
         heat.serve().await,
     );
-    let ids: Vec<_> = (0..12 * REFRESHES_AT_ONCE)
+    let ids: Vec<_> = (0..12 * REFRESH_CONCURRENCY)
         .map(|n| format!("d{n}"))
         .collect();
     heat.lists(ids.iter().map(|id| deployment(id, "IN_PROGRESS")));
@@ -247,7 +249,7 @@ async fn refreshes_are_few_at_once_and_items_bounded() {
     let keys: Vec<_> = items.iter().map(|item| item.key.to_string()).collect();
     assert_eq!(keys, ids, "in order");
     assert_eq!(heat.read.lock().unwrap().len(), ids.len());
-    assert_eq!(*heat.peak.lock().unwrap(), REFRESHES_AT_ONCE);
+    assert_eq!(*heat.peak.lock().unwrap(), REFRESH_CONCURRENCY);
 
     heat.lists((0..101).map(|n| deployment(&n.to_string(), "COMPLETE")));
     let error = source.read().await.unwrap_err();

@@ -249,7 +249,7 @@ async fn invalid_token_or_size_is_rejected() {
         assert_eq!(error.code(), Code::InvalidArgument, "{token}");
         assert_eq!(
             error.message(),
-            "page_token: must be a next_page_token as it came"
+            "page_token: must be the `next_page_token` of an earlier response"
         );
     }
     for size in [0, -1] {

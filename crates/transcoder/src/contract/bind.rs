@@ -1,4 +1,4 @@
-//! From a request message to a REST call, by tables made at start.
+//! Binds a request message to a REST call, by tables that are compiled at start.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,8 +8,8 @@ use bytes::Bytes;
 use http::Method as Verb;
 
 use super::expression::expression;
+use super::path_template::{Variable, encode};
 use super::plan::{Node, Param, Plan, What};
-use super::template::{Variable, encode};
 use super::view::{View, descend};
 use crate::Error;
 use crate::call::{Call, Idempotency, Media};
@@ -17,7 +17,7 @@ use crate::json::wire::{self, MAX_DEPTH, Malformed, Value};
 use crate::json::{self, Problem};
 use crate::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema};
 
-/// How the request of one rpc becomes a call.
+/// The tables of one rpc's request.
 #[derive(Debug)]
 pub(super) struct Binding {
     pub verb: Verb,
@@ -25,38 +25,38 @@ pub(super) struct Binding {
     pub schema: std::sync::Arc<Schema>,
     pub input: MessageId,
     pub path: Vec<Piece>,
-    /// Sent with every call, already encoded.
+    /// Query parameters of every call, percent-encoded.
     pub constant_query: Box<str>,
     pub body: Body,
-    /// Members of every body, as JSON has them: `"mode":"import"`.
+    /// Members of every body, as JSON: `"mode":"import"`.
     pub constant_members: Box<str>,
-    /// Members of the body that hold how many elements a field has.
+    /// Members of the body that contain the number of elements of a field.
     pub counts: Vec<(Box<str>, FieldIndex)>,
-    /// Groups of fields of which one at least must be set.
+    /// Groups of fields of which at least one must be set.
     pub at_least_one: Vec<Vec<FieldIndex>>,
-    /// Paths of dialects that have their own.
+    /// Paths of dialects whose path differs.
     pub other_paths: Vec<(Box<str>, Vec<Piece>)>,
-    /// By dialect; the first one, without a name, is for all not named.
+    /// Plans by dialect; the first one, without a name, is for all others.
     pub plans: Vec<(Box<str>, Plan)>,
 }
 
 /// One part of the path.
 #[derive(Debug)]
 pub(super) enum Piece {
-    /// Text as it goes out.
+    /// Percent-encoded text.
     Literal(Box<str>),
     /// A field's value.
     Field(PathField),
 }
 
-/// A field that stands in the path.
+/// A field of the request that is part of the path.
 #[derive(Debug)]
 pub(super) struct PathField {
-    /// The messages to step into, and then the field.
+    /// Indices of the messages that contain the field.
     pub steps: Vec<FieldIndex>,
     pub index: FieldIndex,
     pub variable: Variable,
-    /// Empty, it is the upstream's project id.
+    /// Whether the upstream's project id is used when the field is empty.
     pub project_id: bool,
 }
 
@@ -65,10 +65,10 @@ pub(super) struct PathField {
 pub(super) enum Body {
     /// Nothing.
     None,
-    /// Always this.
+    /// The same JSON in every call.
     Constant(Bytes),
-    /// All fields that stand nowhere else, as an object.
-    Whole,
+    /// An object of all fields outside path and query.
+    Fields,
     /// The value of one field.
     Field { index: FieldIndex },
 }
@@ -120,8 +120,8 @@ impl Binding {
         })
     }
 
-    /// The name of a field of the request in the query, percent-encoded; none where
-    /// it stands elsewhere.
+    /// Returns the percent-encoded name of a field's query parameter; none when the
+    /// field is not in the query.
     pub fn query_name(&self, index: FieldIndex) -> Option<&str> {
         let param = self.plans[0]
             .1
@@ -131,7 +131,8 @@ impl Binding {
         param.map(|param| &*param.name)
     }
 
-    /// The fields that stand in the path, each with the messages to step into.
+    /// Returns the fields of the path, each with the indices of the messages that
+    /// contain it.
     pub fn path_fields(&self) -> impl Iterator<Item = (&[FieldIndex], &Field)> {
         self.path.iter().filter_map(|piece| match piece {
             Piece::Literal(_) => None,
@@ -149,18 +150,18 @@ impl Binding {
         })
     }
 
-    /// The value of a body field alone, as JSON; none when it is not set.
+    /// Returns the value of the body field as JSON; none when it is unset.
     pub fn field_body(&self, request: &[u8]) -> Result<Option<Bytes>, Error> {
         self.body(&self.plans[0].1, request, "")
     }
 
-    /// The path of `google.api.http`, whatever the dialect.
+    /// Returns the path of `google.api.http`, for any dialect.
     pub fn own_path(&self, request: &[u8]) -> Result<(String, Option<Range<usize>>), Error> {
         let view = View::of(&self.schema, self.input, request).map_err(Error::malformed)?;
         self.path(&self.path, &view, request)
     }
 
-    /// Of each group of fields one at least must be set.
+    /// Fails when no field of a group is set.
     fn check_groups(&self, view: &View<'_>) -> Result<(), Error> {
         for group in &self.at_least_one {
             if group.iter().any(|index| view.is_set(*index)) {
@@ -169,27 +170,27 @@ impl Binding {
             let names: Vec<&str> = group.iter().map(|i| &*view.field(*i).name).collect();
             return Err(Error::Binding {
                 field: names.first().copied().unwrap_or_default().to_owned(),
-                problem: format!("is required, or another of: {}", names.join(", ")),
+                problem: format!("is required, or one of: {}", names.join(", ")),
             });
         }
         Ok(())
     }
 
-    /// The body, a JSON object, with the numbers of elements.
+    /// Adds the `count_members` to the body, a JSON object.
     fn with_counts(&self, body: Bytes, view: &View<'_>) -> Bytes {
         let Some(object) = body.strip_suffix(b"}") else {
             return body;
         };
-        let mut whole = object.to_vec();
+        let mut json = object.to_vec();
         for (name, index) in &self.counts {
-            if whole != b"{" {
-                whole.push(b',');
+            if json != b"{" {
+                json.push(b',');
             }
-            whole.extend_from_slice(name.as_bytes());
-            whole.extend_from_slice(view.elements(*index).count().to_string().as_bytes());
+            json.extend_from_slice(name.as_bytes());
+            json.extend_from_slice(view.elements(*index).count().to_string().as_bytes());
         }
-        whole.push(b'}');
-        whole.into()
+        json.push(b'}');
+        json.into()
     }
 
     fn plan(&self, dialect: &str) -> &Plan {
@@ -248,7 +249,7 @@ impl Binding {
         Ok((path, project))
     }
 
-    /// The text of a field that is set, or of the field that keeps its raw text.
+    /// Returns the text of a field that is set, or of its raw field.
     fn text<'v>(
         &self,
         view: &'v View<'_>,
@@ -314,8 +315,8 @@ impl Binding {
                         if value.contains(',') {
                             return Err(Error::Binding {
                                 field: format!("{}[{at}]", param.path),
-                                problem: "must not contain a comma: the API takes the list as \
-                                          one text with commas"
+                                problem: "must not contain a comma: the API separates the \
+                                          elements by commas"
                                     .into(),
                             });
                         }
@@ -335,8 +336,8 @@ impl Binding {
         Ok(())
     }
 
-    /// A value that is the name of a field, as its REST name; any other value as it
-    /// is.
+    /// Returns the REST name of the field that the value names, where the field has
+    /// `field_names`; any other value unchanged.
     fn name<'v>(
         &self,
         field: &Field,
@@ -359,7 +360,7 @@ impl Binding {
                 Some(of) => &message.fields[usize::from(of)],
                 None => field,
             })
-            .filter(|field| !field.extras);
+            .filter(|field| !field.additional_properties);
         let suffix = suffix.map(|suffix| {
             let mut known = rule.suffixes.iter();
             known.find(|known| known.eq_ignore_ascii_case(suffix))
@@ -371,9 +372,9 @@ impl Binding {
                 field: path.to_owned(),
                 problem: match found {
                     None => format!("is not the name of a field of {}", message.name),
-                    Some(_) if rule.suffixes.is_empty() => "must be a name alone".to_owned(),
+                    Some(_) if rule.suffixes.is_empty() => "must be a field name only".to_owned(),
                     Some(_) => format!(
-                        "must be a name, and behind it one of: {}",
+                        "must be a field name, optionally followed by one of: {}",
                         rule.suffixes.join(", ")
                     ),
                 },
@@ -381,7 +382,7 @@ impl Binding {
         }
     }
 
-    /// The value of any field of the request as JSON; none when it is not set.
+    /// Returns the value of any field of the request as JSON; none when it is unset.
     pub fn field_json(&self, index: FieldIndex, request: &[u8]) -> Result<Option<Bytes>, Error> {
         let mut json = Vec::new();
         json::field_to_json(&self.schema, self.input, index, request, "", &mut json)
@@ -389,13 +390,13 @@ impl Binding {
             .map_err(unreadable)
     }
 
-    /// The body with the constant members.
+    /// Returns the body with its constant members.
     fn body(&self, plan: &Plan, request: &[u8], dialect: &str) -> Result<Option<Bytes>, Error> {
         let body = self.own_body(plan, request, dialect)?;
         if self.constant_members.is_empty() {
             return Ok(body);
         }
-        // The compiler saw to it that the body is an object.
+        // The compiler accepts constant members only where the body is an object.
         let own = body.as_deref().and_then(|json| json.strip_prefix(b"{"));
         let rest = own.unwrap_or(b"}");
         let comma: &[u8] = if rest == b"}" { b"" } else { b"," };
@@ -407,7 +408,7 @@ impl Binding {
         let index = match &self.body {
             Body::None => return Ok(None),
             Body::Constant(text) => return Ok(Some(text.clone())),
-            Body::Whole => {
+            Body::Fields => {
                 let mut json = Vec::new();
                 let skip = |index: FieldIndex| plan.skip[usize::from(index)];
                 json::to_json_in(&self.schema, self.input, request, dialect, &skip, &mut json)
@@ -439,7 +440,7 @@ fn separate(query: &mut String) {
     }
 }
 
-/// The text of one value. Strings, the common case, are not copied.
+/// Returns the text of one value. Strings, the common case, are not copied.
 fn text<'v>(schema: &Schema, field: &Field, value: Value<'v>) -> Result<Cow<'v, str>, Problem> {
     if let (Kind::String, Value::Bytes(bytes)) = (field.kind, value) {
         return std::str::from_utf8(bytes)
@@ -452,13 +453,13 @@ fn text<'v>(schema: &Schema, field: &Field, value: Value<'v>) -> Result<Cow<'v, 
     json::text(schema, field, value).map(Cow::Owned)
 }
 
-/// Walks the messages that are set and finds what is missing and what is not to
-/// be sent.
+/// Checks all messages of a request for missing fields and for fields that must not be
+/// sent.
 struct Checker<'a> {
     binding: &'a Binding,
     plan: &'a Plan,
     dialect: &'a str,
-    /// A field below the outermost level is set that must not be sent.
+    /// Whether a field below the outermost level is set that must not be sent.
     surplus: bool,
 }
 
@@ -520,8 +521,8 @@ impl Checker<'_> {
 }
 
 impl Plan {
-    /// Copies a message without the fields below its outermost level that are not
-    /// to be sent. [`Checker`] went the same way, so the depth is bounded.
+    /// Copies a message without the fields below its outermost level that are not sent.
+    /// The depth is bounded: [`Checker`] has checked the same messages.
     fn prune(&self, node: &Node, wire: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
         for item in wire::fields(wire) {
             let (number, value) = item?;
@@ -545,7 +546,7 @@ impl Plan {
     }
 }
 
-/// The path to a field, written only when there is something to say about it.
+/// The path to a field; formatted only for an error.
 struct Trail<'a> {
     above: Option<&'a Trail<'a>>,
     name: &'a str,
@@ -584,7 +585,7 @@ impl fmt::Display for Trail<'_> {
     }
 }
 
-/// A value that cannot be written: the field's fault when it has a name.
+/// Converts the problem of a value: it belongs to the field, if it names one.
 fn unreadable(problem: Problem) -> Error {
     if problem.path.is_empty() {
         Error::Malformed(problem.problem)

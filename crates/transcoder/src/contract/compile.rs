@@ -1,5 +1,5 @@
-//! From descriptors to methods. Every contradiction is a diagnostic; all are
-//! collected, so that one start tells them all.
+//! Compiles descriptors into methods. All contradictions are collected, so that one
+//! start reports them all.
 
 mod fields;
 mod route;
@@ -14,8 +14,11 @@ use self::route::Route;
 use super::bind::Binding;
 use super::diagnostics::{Diagnostics, HTTP, Options, check_query};
 use super::link::{self, Unlinked};
-use super::template::Template;
-use super::{Check, Contract, Diagnostic, Method, Source, file, merge_pages, paging, resolve};
+use super::path_template::Template;
+use super::{
+    Check, Contract, Diagnostic, Method, Source, action, download, file_fields, location,
+    merge_pages, paging, upload,
+};
 use crate::api::drawbridge::v1::{FileRules, MethodRules};
 use crate::api::google::api::HttpRule;
 use crate::call::Idempotency;
@@ -39,8 +42,9 @@ pub(super) fn compile(
                     element: String::new(),
                     option: String::new(),
                     problem: format!(
-                        "not a whole descriptor set ({problem}): make one with `buf build -o \
-                         my.binpb`, or `protoc --include_imports --descriptor_set_out=my.binpb`"
+                        "not a complete descriptor set ({problem}): create one with `buf build \
+                         -o my.binpb`, or `protoc --include_imports \
+                         --descriptor_set_out=my.binpb`"
                     ),
                 });
                 continue;
@@ -63,7 +67,7 @@ pub(super) fn compile(
                     element: name.to_string(),
                     option: "service".to_owned(),
                     problem: format!(
-                        "stands in two descriptor sets, {origin} and {}: leave one out",
+                        "is in two descriptor sets, {origin} and {}: remove one",
                         source.name
                     ),
                 });
@@ -104,7 +108,8 @@ pub(super) fn compile(
     })
 }
 
-/// Not the gateway's own services, and not those of gRPC itself.
+/// Returns whether the service is one of a REST API. The gateway implements those of
+/// `drawbridge.v1` and of gRPC itself.
 fn is_served(service: &ServiceDescriptor) -> bool {
     let package = service.package_name();
     package != "drawbridge.v1" && package != "grpc" && !package.starts_with("grpc.")
@@ -115,7 +120,7 @@ struct Service<'a> {
     schema: &'a Arc<Schema>,
     options: &'a Options,
     diagnostics: &'a mut Vec<Diagnostic>,
-    /// Compiled but for the rpcs that they name.
+    /// Methods that name other rpcs, to be linked when all are compiled.
     unlinked: &'a mut Vec<Unlinked>,
     families: &'a Families,
 }
@@ -130,7 +135,7 @@ impl Service<'_> {
             all: &mut *self.diagnostics,
         };
         let rules: FileRules = diagnostics
-            .take("(drawbridge.v1.file)", rules)
+            .value_or_report("(drawbridge.v1.file)", rules)
             .unwrap_or_default();
         let family = if rules.family.is_empty() {
             file.package_name()
@@ -140,7 +145,7 @@ impl Service<'_> {
         if family.is_empty() {
             diagnostics.report(
                 "(drawbridge.v1.file).family",
-                "the file has no package to be named after: name the family",
+                "the file has no package: set the family",
             );
         }
 
@@ -161,7 +166,7 @@ impl Service<'_> {
         Diagnostics::of_rpc(rpc, self.diagnostics)
     }
 
-    /// Compiles one rpc, all but what it says of others.
+    /// Compiles one rpc except for the options that name other rpcs.
     fn rpc(&mut self, rpc: &MethodDescriptor, family: &str) -> Option<(Method, MethodRules)> {
         let family_rules = (self.families)(family);
         let schema = self.schema;
@@ -169,18 +174,18 @@ impl Service<'_> {
         let http = self.options.read(&options, HTTP);
         let rules = self.options.read(&options, "drawbridge.v1.method");
         let mut diagnostics = self.diagnostics(rpc);
-        let http: Option<HttpRule> = diagnostics.take(HTTP, http);
+        let http: Option<HttpRule> = diagnostics.value_or_report(HTTP, http);
         let rules: MethodRules = diagnostics
-            .take("(drawbridge.v1.method)", rules)
+            .value_or_report("(drawbridge.v1.method)", rules)
             .unwrap_or_default();
 
-        if !streams_fit(rpc, &rules, &mut diagnostics) {
+        if !check_streaming(rpc, &rules, &mut diagnostics) {
             return None;
         }
         let Some(http) = http else {
             diagnostics.report(
                 HTTP,
-                "is missing: say which REST call the rpc is, as in `get: \"/v1/things/{id}\"`",
+                "is missing: annotate the REST call, for example `get: \"/v1/things/{id}\"`",
             );
             return None;
         };
@@ -208,7 +213,10 @@ impl Service<'_> {
                 return None;
             }
         };
-        let action = route.action(&template);
+        let action = rules
+            .action
+            .as_ref()
+            .map(|rule| action::compile(rule, &template, schema, input, route.diagnostics));
         let path = route.path(template);
         let other_paths = route.other_paths();
         let body = route.body(&http, action.as_ref());
@@ -226,7 +234,7 @@ impl Service<'_> {
         });
         let response_choices = response_choices(schema, output, &rules, &mut diagnostics);
         let response_body = if rpc.is_server_streaming() {
-            // It is the reply of the rpc that it calls that is read.
+            // A stream decodes the replies of the rpc that it calls.
             None
         } else {
             field_named(
@@ -242,19 +250,22 @@ impl Service<'_> {
             None
         } else {
             also_success.extend([301, 302, 303, 307, 308]);
-            resolve::location(&rules.location, schema, output, &mut diagnostics)
+            location::compile(&rules.location, schema, output, &mut diagnostics)
         };
         let paging = match &rules.paging {
             Some(_) if rpc.is_server_streaming() => {
-                diagnostics
-                    .report_rule("paging", "is for a unary rpc; a stream names it in `pages`");
+                diagnostics.report_rule(
+                    "paging",
+                    "is for unary rpcs: a stream names the list rpc in \
+                                            `pages`",
+                );
                 None
             }
-            Some(rule) => paging::paging(rule, schema, (input, output), &mut diagnostics),
+            Some(rule) => paging::compile(rule, schema, (input, output), &mut diagnostics),
             None => None,
         };
-        let upload = file::upload(&rules, &http, &verb, (schema, input), &mut diagnostics);
-        let download = file::download(&rules, &http, (schema, output), &mut diagnostics);
+        let upload = upload::compile(&rules, &http, &verb, (schema, input), &mut diagnostics);
+        let download = download::compile(&rules, &http, (schema, output), &mut diagnostics);
         if let Err(problem) = check_query(&rules.constant_query) {
             diagnostics.report_rule("constant_query", problem);
         }
@@ -326,13 +337,13 @@ impl Service<'_> {
             if rpc.is_server_streaming() {
                 diagnostics.report_rule(
                     "merge_pages",
-                    "is for a unary rpc: a watch of it gathers, too",
+                    "is for unary rpcs: a watch merges the pages that its poll returns",
                 );
             }
             if rules.paging.is_some() {
                 diagnostics.report_rule(
                     "merge_pages",
-                    "does not go together with `paging`: leave out one of them",
+                    "cannot be combined with `paging`: remove one of them",
                 );
             }
             method.merge_pages = merge_pages::compile(rule, &method, &mut diagnostics);
@@ -341,8 +352,9 @@ impl Service<'_> {
     }
 }
 
-/// Whether the rpc streams as what it says of itself must.
-fn streams_fit(
+/// Returns whether the rpc streams in the directions that its options need, and reports
+/// where it does not.
+fn check_streaming(
     rpc: &MethodDescriptor,
     rules: &MethodRules,
     diagnostics: &mut Diagnostics<'_>,
@@ -350,16 +362,15 @@ fn streams_fit(
     if rpc.is_client_streaming() && rules.upload.is_none() {
         diagnostics.report(
             "stream",
-            "client streaming has no REST call to become but that of an upload: say which \
-             with (drawbridge.v1.method).upload",
+            "a client-streaming rpc must be an upload: set (drawbridge.v1.method).upload",
         );
         return false;
     }
-    if !file::streams_fit(rpc, rules, diagnostics) {
+    if !file_fields::check_streaming(rpc, rules, diagnostics) {
         return false;
     }
     if rules.watch.is_some() && !rules.pages.is_empty() {
-        diagnostics.report_rule("pages", "the rpc is a watch already: leave out one of them");
+        diagnostics.report_rule("pages", "the rpc is already a watch: remove one of them");
         return false;
     }
     match (rpc.is_server_streaming(), &rules.watch) {
@@ -374,8 +385,8 @@ fn streams_fit(
         (true, None) => {
             diagnostics.report_rule(
                 "watch",
-                "a server-streaming rpc must be a watch or a stream of pages, and name its rpc, \
-                 or a download",
+                "a server-streaming rpc must be a watch, a stream of pages or a download: set \
+                 `watch`, `pages` or `download`",
             );
             return false;
         }
@@ -391,7 +402,7 @@ fn streams_fit(
     true
 }
 
-/// From protobuf's own option; what is not said may not be sent twice.
+/// Returns protobuf's `idempotency_level`; without one, the call is not idempotent.
 fn idempotency(rpc: &MethodDescriptor) -> Idempotency {
     use prost_types::method_options::IdempotencyLevel;
     let options = rpc.method_descriptor_proto().options.as_ref();

@@ -1,4 +1,4 @@
-//! From a reply to the response message.
+//! Decodes a reply into the response message.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use crate::call::{Idempotency, Reply};
 use crate::json::{self, Notes, Problem, wire};
 use crate::schema::{Cardinality, Field, Kind, Shape};
 
-/// Reads a reply; see [`Method::decode`].
+/// Decodes a reply; see [`Method::decode`].
 pub(super) fn decode(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
     if let Some(location) = &method.location
         && reply.status.is_redirection()
@@ -25,15 +25,12 @@ pub(super) fn decode(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
     }
     let body = reply.body.trim_ascii();
     let response = method.schema.message(method.output);
-    // What comes with a 202 tells that it is one, in JSON, HTML or plain text.
-    let told = reply.status == http::StatusCode::ACCEPTED && response.fields.is_empty();
-    let no_content = reply.status == http::StatusCode::NO_CONTENT || told;
+    // The body of a 202 only says that it is one, in JSON, HTML or plain text.
+    let is_accepted = reply.status == http::StatusCode::ACCEPTED && response.fields.is_empty();
+    let no_content = reply.status == http::StatusCode::NO_CONTENT || is_accepted;
     if no_content || body.is_empty() || body == b"null" {
         if !no_content && lacks(method, body) {
-            return Err(Error::decode(
-                "",
-                "expected what was asked for, found an empty answer",
-            ));
+            return Err(Error::decode("", "expected a response body, found none"));
         }
         return Ok(Decoded {
             message: Bytes::new(),
@@ -52,7 +49,7 @@ pub(super) fn decode(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
         return Err(Error::decode(
             "",
             format!(
-                "expected JSON, found {}: is the upstream's endpoint right?",
+                "expected JSON, found {}: check the upstream's endpoint",
                 content_type(reply)
             ),
         ));
@@ -84,9 +81,9 @@ pub(super) fn decode(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
     })
 }
 
-/// Whether nothing, or `null`, is too little: for a read whose response has fields.
-/// What is changed may be answered with nothing, and a list without items, or
-/// arbitrary JSON, may be `null`.
+/// Returns whether an empty body or `null` is too little: for a read whose response has
+/// fields. The reply to a change may be empty, and a list or arbitrary JSON may be
+/// `null`.
 fn lacks(method: &Method, body: &[u8]) -> bool {
     let response = method.schema.message(method.output);
     let thing = match method.response_body {
@@ -107,14 +104,14 @@ fn lacks(method: &Method, body: &[u8]) -> bool {
     reads && !response.fields.is_empty() && (body.is_empty() || is_object)
 }
 
-/// Reads `body` as the value of one member of the response.
+/// Decodes `body` as the value of one member of the response.
 fn as_member(
     method: &Method,
     member: &str,
     body: &[u8],
     message: &mut Vec<u8>,
 ) -> Result<Notes, Problem> {
-    // One whole value, lest `1,"other":2` be read as two members.
+    // A single value, so that `1,"other":2` is not decoded as two members.
     if let Err(problem) = serde_json::from_slice::<serde::de::IgnoredAny>(body) {
         return Err(Problem {
             path: String::new(),
@@ -129,13 +126,13 @@ fn as_member(
     json::to_wire(&method.schema, method.output, &object, message)
 }
 
-/// Whether the body is an object with this member.
+/// Returns whether the body is an object with this member.
 fn has_member(body: &[u8], name: &str) -> bool {
     serde_json::from_slice::<BTreeMap<Cow<'_, str>, IgnoredAny>>(body)
         .is_ok_and(|members| members.contains_key(name))
 }
 
-/// Whether this can be JSON at all: HTML and the like are told apart by it.
+/// Returns whether the body can be JSON. HTML, for example, cannot.
 fn begins_as_json(body: &[u8]) -> bool {
     matches!(
         body.first(),
@@ -150,7 +147,7 @@ fn unreadable(problem: Problem, reply: &Reply) -> Error {
         problem.path,
         if whole && !json {
             format!(
-                "{} (the answer is {})",
+                "{} (the response is {})",
                 problem.problem,
                 content_type(reply)
             )
@@ -160,11 +157,11 @@ fn unreadable(problem: Problem, reply: &Reply) -> Error {
     )
 }
 
-/// What the reply says it is, at most 100 characters of it.
+/// Returns the reply's content type for errors, at most 100 characters of it.
 fn content_type(reply: &Reply) -> String {
     match reply.headers.get(CONTENT_TYPE).map(|value| value.to_str()) {
         Some(Ok(text)) => text.chars().take(100).collect(),
-        Some(Err(_)) => "a content type that is no text".into(),
-        None => "an answer without a content type".into(),
+        Some(Err(_)) => "an invalid content type".into(),
+        None => "a response without a content type".into(),
     }
 }

@@ -1,4 +1,4 @@
-//! Diagnostics: reads options and reports those that are invalid, with their place.
+//! Reads options, and collects diagnostics: each names file, element and option.
 
 use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor, Value};
 
@@ -7,7 +7,7 @@ use super::Diagnostic;
 /// The option of a REST call.
 pub(super) const HTTP: &str = "google.api.http";
 
-/// The extensions of a pool; a set that does not import them uses none.
+/// The extensions of a descriptor pool. A set that does not import them has no options.
 pub(super) struct Options {
     pool: DescriptorPool,
 }
@@ -17,7 +17,7 @@ impl Options {
         Self { pool: pool.clone() }
     }
 
-    /// Reads an extension as its message; none when it is not there.
+    /// Reads an extension as its message; none when it is not set.
     pub fn read<T: prost::Message + Default>(
         &self,
         options: &DynamicMessage,
@@ -74,8 +74,12 @@ impl<'a> Diagnostics<'a> {
         self.report(&format!("(drawbridge.v1.method).{rule}"), problem);
     }
 
-    /// Returns what was read, or reports why it cannot be.
-    pub fn take<T: Default>(&mut self, option: &str, read: Result<Option<T>, String>) -> Option<T> {
+    /// Returns the value of an option, or reports why it is invalid.
+    pub fn value_or_report<T: Default>(
+        &mut self,
+        option: &str,
+        read: Result<Option<T>, String>,
+    ) -> Option<T> {
         read.unwrap_or_else(|problem| {
             self.report(option, problem);
             None
@@ -83,19 +87,19 @@ impl<'a> Diagnostics<'a> {
     }
 }
 
-/// One JSON text.
+/// Fails where the text is not exactly one JSON value.
 pub(super) fn check_json(text: &str) -> Result<(), String> {
     serde_json::from_str::<serde::de::IgnoredAny>(text)
         .map(|_| ())
         .map_err(|problem| format!("is not JSON: {problem}"))
 }
 
-/// What RFC 3986 lets stand in a query.
+/// Fails where RFC 3986 does not allow the text as a query.
 pub(super) fn check_query(text: &str) -> Result<(), String> {
     let fine = |c: char| c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=:@/?%".contains(c);
     match text.chars().find(|c| !fine(*c)) {
         None if text.starts_with(['?', '&']) || text.ends_with('&') => {
-            Err("stands without `?` and `&` around it".into())
+            Err("must not begin with `?` or `&`, or end with `&`".into())
         }
         None => Ok(()),
         Some(c) => Err(format!("`{c}` must be percent-encoded")),

@@ -1,6 +1,6 @@
-//! A message as one expression, for query parameters that hold a small language:
-//! Hitachi's HQL, OData's `$filter`. Members and operators come from the contract,
-//! values stand in quotes: no value can become syntax.
+//! `FORM_EXPRESSION`: a message as one expression, for query parameters with a small
+//! language such as Hitachi's HQL and OData's `$filter`. Members and operators come
+//! from the annotations, and values are quoted, so that no value can become syntax.
 
 use std::fmt::Write as _;
 
@@ -9,14 +9,14 @@ use crate::Error;
 use crate::json::{self, wire::Value};
 use crate::schema::{Cardinality, Field, Kind, MessageId, Schema, Shape};
 
-/// The longest expression, in bytes before it is percent-encoded: it stands in an
-/// address, and servers commonly take 8 KiB of one.
+/// Longest expression, in bytes before percent-encoding. It is part of the URL, of
+/// which servers commonly accept 8 KiB.
 const MAX_BYTES: usize = 4_096;
 
-/// How deep expressions stand in expressions.
+/// Deepest nesting of expressions.
 const MAX_DEPTH: usize = 8;
 
-/// The expression that the message in `wire` is: `(a eq 'x') and (b in [1, 2])`.
+/// Returns the expression of the message in `wire`: `(a eq 'x') and (b in [1, 2])`.
 /// Empty when nothing is set. `path` is that of the field in the request.
 pub(super) fn expression(
     schema: &Schema,
@@ -29,7 +29,7 @@ pub(super) fn expression(
     Ok(text)
 }
 
-/// Whether the message can be an expression: why not, and in which field.
+/// Checks at start that the message can be an expression; the error names the field.
 pub(super) fn check(schema: &Schema, id: MessageId) -> Result<(), String> {
     let mut seen = vec![id];
     let mut at = 0;
@@ -123,7 +123,7 @@ fn write(
                     group(schema, below, wire, &path, depth, out)?;
                 }
             }
-            // Refused at start.
+            // Rejected at start.
             (None, ..) => {}
         }
         if out.len() == begun {
@@ -137,7 +137,7 @@ fn write(
     Ok(())
 }
 
-/// An expression within another one.
+/// Writes a nested expression in parentheses.
 fn group(
     schema: &Schema,
     id: MessageId,
@@ -150,14 +150,14 @@ fn group(
     let start = out.len();
     write(schema, id, wire, path, depth + 1, out)?;
     if out.len() == start {
-        // It would hold of everything, or be no expression at all.
+        // An empty group would match everything, or be a syntax error.
         return Err(fault(path, "has no condition"));
     }
     out.push(')');
     Ok(())
 }
 
-/// One value, so that it can be nothing else.
+/// Writes one value as a literal.
 fn literal(
     schema: &Schema,
     field: &Field,
@@ -191,7 +191,7 @@ fn literal(
         _ => {
             return Err(fault(
                 path,
-                "must not be negative: digits alone can be said",
+                "must not be negative: an expression has digits only",
             ));
         }
     }

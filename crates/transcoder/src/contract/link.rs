@@ -1,4 +1,4 @@
-//! What rpcs say of each other, once all are compiled by themselves.
+//! Compiles the options that name other rpcs, once all rpcs are compiled.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,11 +7,11 @@ use prost_reflect::MethodDescriptor;
 
 use super::diagnostics::Diagnostics;
 use super::rpc_lookup::RpcLookup;
-use super::{Diagnostic, Method, paging, resolve, watch};
+use super::{Diagnostic, Method, pages, resolve, watch};
 use crate::api::drawbridge::v1::MethodRules;
 use crate::schema::Schema;
 
-/// An rpc that names another one, compiled but for that.
+/// An rpc whose options name other rpcs, compiled except for those options.
 pub(super) struct Unlinked {
     pub rpc: MethodDescriptor,
     pub method: Method,
@@ -19,7 +19,7 @@ pub(super) struct Unlinked {
 }
 
 impl Unlinked {
-    /// Whether an rpc with these rules names another one.
+    /// Returns whether these options name another rpc.
     pub fn is(rules: &MethodRules) -> bool {
         !rules.resolve.is_empty() || is_stream(rules)
     }
@@ -29,15 +29,15 @@ fn is_stream(rules: &MethodRules) -> bool {
     rules.watch.is_some() || !rules.pages.is_empty()
 }
 
-/// Links the rpcs of one descriptor set to those of it in `methods`, and puts
-/// them there. An rpc that cannot be linked is reported.
+/// Links the rpcs of one descriptor set to each other, and adds them to `methods`. An
+/// rpc that cannot be linked is reported.
 pub(super) fn link(
     unlinked: Vec<Unlinked>,
     schema: &Arc<Schema>,
     methods: &mut HashMap<Box<str>, Arc<Method>>,
     diagnostics: &mut Vec<Diagnostic>,
 ) {
-    // Streams are made of the others' calls, and a log names a watch.
+    // Streams call unary rpcs, and a log names a watch: this is their order.
     let (streams, unary): (Vec<_>, Vec<_>) =
         unlinked.into_iter().partition(|one| is_stream(&one.rules));
     let (logs, streams): (Vec<_>, Vec<_>) = streams
@@ -72,7 +72,7 @@ impl Unlinked {
             schema,
         };
         if !rules.resolve.is_empty() {
-            method.resolve = find_out(&rules.resolve, &method, &rpcs, &mut diagnostics);
+            method.resolve = compile_resolve(&rules.resolve, &method, &rpcs, &mut diagnostics);
         }
         let called =
             if let Some(rule) = rules.watch.as_ref().filter(|rule| watch::log::is_log(rule)) {
@@ -80,13 +80,13 @@ impl Unlinked {
                 method.log.as_ref().map(|log| &log.poll)
             } else if let Some(rule) = &rules.watch {
                 method.watch = watch::compile(rule, &method, &rpcs, &mut diagnostics);
-                // Its calls are the polls, or the one that it begins with.
+                // Repeated calls of a watch are its polls, or the call of `start`.
                 method
                     .watch
                     .as_ref()
                     .map(|watch| watch.start.as_ref().map_or(&watch.poll, |start| &start.rpc))
             } else if !rules.pages.is_empty() {
-                method.pages = paging::pages(&rules.pages, &method, &rpcs, &mut diagnostics);
+                method.pages = pages::compile(&rules.pages, &method, &rpcs, &mut diagnostics);
                 method.pages.as_ref().map(|pages| &pages.list)
             } else {
                 None
@@ -99,16 +99,16 @@ impl Unlinked {
     }
 }
 
-fn find_out(
+fn compile_resolve(
     name: &str,
     method: &Method,
     rpcs: &RpcLookup<'_>,
     diagnostics: &mut Diagnostics<'_>,
 ) -> Option<super::Resolve> {
-    let Some(finder) = rpcs.find(name).filter(|f| f.family == method.family) else {
+    let Some(lookup) = rpcs.find(name).filter(|f| f.family == method.family) else {
         let problem = format!(
-            "`{name}` is not a unary rpc of this service or package that can be served, or it is \
-             to be found out itself"
+            "`{name}` is not a unary rpc of this service or package, is itself invalid, or has a \
+             `resolve` of its own"
         );
         diagnostics.report_rule("resolve", problem);
         return None;
@@ -119,8 +119,8 @@ fn find_out(
         .filter(|(steps, _)| steps.is_empty())
         .map(|(_, field)| &*field.name)
         .collect();
-    resolve::resolve(
-        finder.clone(),
+    resolve::compile(
+        lookup.clone(),
         &method.schema,
         method.input,
         &in_path,

@@ -1,4 +1,4 @@
-//! Lists that are read whole, although they come in pages among other things.
+//! `merge_pages`: fetches the further pages of a list and appends their items.
 
 use bytes::Bytes;
 
@@ -12,28 +12,28 @@ use crate::json::Notes;
 use crate::json::wire::{self, Value};
 use crate::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema};
 
-/// The most further pages of one list.
+/// Most further pages of one list.
 const MAX_PAGES: usize = 100;
-/// The longest that a list may become, in bytes of protobuf: what many of them
-/// take together is bounded by how many calls are answered at once.
+/// Largest list, in bytes of protobuf. The number of concurrent calls bounds what all
+/// lists use together.
 const MAX_BYTES: usize = 16 << 20;
 
-/// `MethodRules.merge_pages`, compiled.
+/// A compiled `MethodRules.merge_pages`.
 #[derive(Debug)]
 pub struct MergePages {
-    /// The number of the response's list.
+    /// Number of the response's list field.
     items: u32,
-    /// Its name in JSON, with `[`.
+    /// Its name in JSON, followed by `[`.
     member: Box<str>,
-    /// The response's field that says how many items there are.
+    /// The field of the response with the total number of items.
     total: FieldIndex,
-    /// The query parameter that says how many to pass over, with its `=`.
+    /// The query parameter with the number of items to skip, with its `=`.
     offset: Box<str>,
-    /// The query parameters that say which page, each with its `=`.
+    /// The query parameters that select a page, each with its `=`.
     page: Vec<Box<str>>,
 }
 
-/// A list on its way to be whole.
+/// A list with the pages fetched so far.
 pub struct MergedPages {
     message: Vec<u8>,
     notes: Notes,
@@ -43,8 +43,8 @@ pub struct MergedPages {
 }
 
 impl MergePages {
-    /// What the first page says. None: it is all there is, or all that is asked
-    /// for.
+    /// Starts with the first page. None: the list is complete, or the client requests a
+    /// single page.
     pub fn begin(
         &self,
         method: &Method,
@@ -71,12 +71,12 @@ impl MergePages {
         }))
     }
 
-    /// The call of the page behind those that are there.
+    /// Returns the call of the next page.
     pub fn next(&self, call: &Call, merged: &MergedPages) -> Result<Call, Error> {
         if merged.pages == MAX_PAGES {
             return Err(Error::decode(
                 "",
-                format!("the list has more than {MAX_PAGES} pages: ask for single ones"),
+                format!("the list has more than {MAX_PAGES} pages: request single pages"),
             ));
         }
         let mut call = call.clone();
@@ -88,8 +88,8 @@ impl MergePages {
         Ok(call)
     }
 
-    /// Puts the items of a page behind those that are there. True: the list is
-    /// whole; so it is also when a page brings nothing.
+    /// Appends the items of a page. Returns whether the list is complete; it is, too,
+    /// when a page has no items.
     pub fn add(&self, merged: &mut MergedPages, page: Decoded) -> Result<bool, Error> {
         let Decoded {
             message: page,
@@ -105,20 +105,23 @@ impl MergePages {
         if merged.message.len() > MAX_BYTES {
             return Err(Error::decode(
                 "",
-                format!("the list has more than {MAX_BYTES} bytes: ask for single pages"),
+                format!("the list has more than {MAX_BYTES} bytes: request single pages"),
             ));
         }
         let more = self.count(&page)?;
         let have = merged.have;
         let paths = notes.inexact.into_iter();
-        merged.notes.add(paths.map(|path| self.moved(path, have)));
+        merged
+            .notes
+            .add(paths.map(|path| self.path_in_list(path, have)));
         merged.have += more;
         merged.pages += 1;
         Ok(more == 0 || merged.have >= merged.total)
     }
 
-    /// A path into a page, as one into the whole list: `have` items are before it.
-    fn moved(&self, path: String, have: u64) -> String {
+    /// Converts a path in a page into the path in the complete list, which had `have`
+    /// items before.
+    fn path_in_list(&self, path: String, have: u64) -> String {
         let item = path.strip_prefix(&*self.member);
         let item = item.and_then(|item| item.split_once(']'));
         match item.and_then(|(at, rest)| Some((at.parse::<u64>().ok()?, rest))) {
@@ -138,7 +141,7 @@ impl MergePages {
 }
 
 impl MergedPages {
-    /// The response with the whole list.
+    /// Returns the response with the complete list.
     pub fn whole(self) -> Decoded {
         Decoded {
             message: self.message.into(),
@@ -147,7 +150,7 @@ impl MergedPages {
     }
 }
 
-/// Compiles the rule; every contradiction is reported.
+/// Compiles the `merge_pages` of `method`.
 pub(super) fn compile(
     rule: &Rule,
     method: &Method,
@@ -164,12 +167,16 @@ pub(super) fn compile(
             )
     };
     if method.idempotency == Idempotency::NonIdempotent || method.action.is_some() {
-        diagnostics.report_rule("merge_pages", "is for reads: say so by `idempotency_level`");
+        diagnostics.report_rule(
+            "merge_pages",
+            "is for reads: set `idempotency_level = \
+                                                NO_SIDE_EFFECTS`",
+        );
     }
     if method.response_body.is_some() {
         diagnostics.report_rule(
             "merge_pages",
-            "the response must be the whole body: leave `response_body` out",
+            "the response must be the complete body: remove `response_body`",
         );
     }
     let items = named(
@@ -213,7 +220,7 @@ pub(super) fn compile(
             Some(name) => page.push(format!("{name}=").into_boxed_str()),
             None => diagnostics.report_rule(
                 "merge_pages",
-                "what says which page must be a query parameter",
+                "`offset` and `size` must name query parameters",
             ),
         }
     }
@@ -227,7 +234,7 @@ pub(super) fn compile(
     })
 }
 
-/// The field of this name, if it is of the right kind.
+/// Finds a field of this name and of a suitable type, or reports that there is none.
 fn named(
     schema: &Schema,
     id: MessageId,
@@ -239,7 +246,7 @@ fn named(
     let message = schema.message(id);
     let found = message.field(name).filter(|(_, field)| fits(field));
     if found.is_none() {
-        let problem = format!("{} has no field `{name}` that it could be", message.name);
+        let problem = format!("{} has no field `{name}` of a suitable type", message.name);
         diagnostics.report_rule(&format!("merge_pages.{option}"), problem);
     }
     Some(found?.0)
@@ -250,7 +257,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_of_a_page_become_those_of_the_list() {
+    fn paths_in_a_page_become_paths_in_the_list() {
         let gather = MergePages {
             items: 1,
             member: "tasks[".into(),
@@ -263,7 +270,7 @@ mod tests {
             ("job.n", "job.n"),
             ("tasks[x]", "tasks[x]"),
         ] {
-            assert_eq!(gather.moved(path.to_owned(), 20), want);
+            assert_eq!(gather.path_in_list(path.to_owned(), 20), want);
         }
     }
 }

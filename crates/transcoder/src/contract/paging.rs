@@ -1,24 +1,19 @@
-//! Lists in pages: where the next one starts, and streams that walk them all.
+//! `paging`: a list in pages, and where the next page starts.
 
 use bytes::Bytes;
 
 use super::diagnostics::Diagnostics;
-use super::rpc_lookup::{RpcLookup, check_same_call};
-use super::{Method, Pages};
 use crate::Error;
 use crate::api::drawbridge::v1::{self as rules, PagingStyle};
 use crate::json::wire::{self, Value};
 use crate::schema::{Cardinality, Field, Kind, Message, MessageId, Schema, is_in};
 
-const SIZE: &str = "page_size";
-const TOKEN: &str = "page_token";
-const NEXT: &str = "next_page_token";
+pub(super) const PAGE_SIZE: &str = "page_size";
+pub(super) const PAGE_TOKEN: &str = "page_token";
+const NEXT_PAGE_TOKEN: &str = "next_page_token";
 
-/// The longest token, in bytes.
-const LONGEST: usize = 4_096;
-
-/// The most items a stream of pages asks for at a time.
-const MOST: u64 = 1_000;
+/// Longest accepted page token, in bytes.
+const MAX_TOKEN_BYTES: usize = 4_096;
 
 /// A compiled `drawbridge.v1.Paging`.
 #[derive(Debug)]
@@ -26,20 +21,20 @@ pub struct Paging {
     style: Style,
     size: Param,
     token: Param,
-    /// Numbers of fields of the response.
+    /// Field numbers in the response.
     items: u32,
     next: u32,
-    /// Steps to the number that tells how much there is in all.
+    /// Field numbers that lead to the total number of items or pages.
     total: Vec<u32>,
-    /// The links of the response, and what they lead to.
+    /// Field numbers of `next_links` and of their `rel`.
     links: Option<(u32, u32)>,
-    /// The key of an item.
+    /// The field that identifies an item.
     key: Option<Key>,
-    item: MessageId,
-    default_size: u32,
+    pub(super) item: MessageId,
+    pub(super) default_size: u32,
 }
 
-/// How the API says where a page starts.
+/// How the API names the start of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Style {
     Marker,
@@ -49,9 +44,9 @@ enum Style {
 
 /// A field of the request.
 #[derive(Debug)]
-struct Param {
-    number: u32,
-    /// Dialects to which it is not sent.
+pub(super) struct Param {
+    pub number: u32,
+    /// Dialects that do not have the parameter.
     absent_in: Vec<Box<str>>,
 }
 
@@ -61,29 +56,29 @@ struct Key {
     kind: Kind,
 }
 
-/// What was asked of a page.
+/// The part of a list that a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asked {
-    /// The most items it may have. None: the caller did not say, or the dialect
-    /// does not take it.
+    /// Page size. None: the client did not set it, or the dialect does not have it.
     size: Option<u64>,
-    /// OFFSET and PAGE: where the API is taken to cut a page by itself.
+    /// OFFSET and PAGE: the page size that the API applies by itself.
     cut: Option<u64>,
-    /// OFFSET and PAGE: where it starts.
+    /// OFFSET and PAGE: where the page starts.
     at: u64,
 }
 
 impl Paging {
-    /// What a request asks. A token that is none is `Error::Binding`.
+    /// Reads the paging fields of a request. A page token that no response contained is
+    /// `Error::Binding`.
     pub fn asked(&self, request: &[u8], dialect: &str) -> Result<Asked, Error> {
         let fault = |problem: &str| Error::Binding {
-            field: TOKEN.into(),
+            field: PAGE_TOKEN.into(),
             problem: problem.into(),
         };
         let token = wire::last(request, self.token.number).map_err(Error::malformed)?;
         let token = token.map(|value| value.bytes()).unwrap_or_default();
-        if token.len() > LONGEST {
-            return Err(fault("is no token: it is too long"));
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(fault("is too long for a page token"));
         }
         let at = match (self.style, token) {
             (Style::Marker | Style::Offset, b"") => 0,
@@ -93,7 +88,7 @@ impl Paging {
                 .ok()
                 .filter(|text| text.bytes().all(|b| b.is_ascii_digit()))
                 .and_then(|text| text.parse().ok())
-                .ok_or_else(|| fault("must be a next_page_token as it came"))?,
+                .ok_or_else(|| fault("must be the `next_page_token` of an earlier response"))?,
         };
         let sent = is_in(&self.size.absent_in, dialect);
         let size = match wire::last(request, self.size.number).map_err(Error::malformed)? {
@@ -109,9 +104,9 @@ impl Paging {
         })
     }
 
-    /// Where the page behind this one starts; none when this is the last. A page
-    /// with more items than asked for is one of an API that does not page: it is
-    /// the whole list.
+    /// Returns the token of the next page; none when this is the last one. A page with
+    /// more items than requested means that the API does not page: the list is
+    /// complete.
     pub fn next(&self, asked: Asked, page: &[u8]) -> Result<Option<String>, Error> {
         let items = wire::all(page, self.items).map_err(Error::malformed)?;
         let Some(last) = items.last() else {
@@ -138,29 +133,30 @@ impl Paging {
         })
     }
 
-    /// The page with the token of the next one in it.
+    /// Returns the page with `next_page_token` set.
     pub fn with_next(&self, asked: Asked, page: Bytes) -> Result<Bytes, Error> {
         let Some(token) = self.next(asked, &page)? else {
             return Ok(page);
         };
-        let mut whole = Vec::with_capacity(page.len() + token.len() + 8);
-        whole.extend_from_slice(&page);
-        wire::write_bytes(&mut whole, self.next, token.as_bytes());
-        Ok(whole.into())
+        let mut out = Vec::with_capacity(page.len() + token.len() + 8);
+        out.extend_from_slice(&page);
+        wire::write_bytes(&mut out, self.next, token.as_bytes());
+        Ok(out.into())
     }
 
-    /// The request of the page that starts at `token`, after that of any other.
+    /// Returns the request of the page that starts at `token`, from that of any other
+    /// page.
     pub fn at(&self, request: &[u8], token: &str) -> Bytes {
-        starting(request, self.token.number, token)
+        with_token(request, self.token.number, token)
     }
 
-    /// The items of a page, without a copy.
+    /// Returns the items of a page, without a copy.
     pub fn items(&self, page: &Bytes) -> Result<Vec<Bytes>, Error> {
         let items = wire::all(page, self.items).map_err(Error::malformed)?;
         Ok(items.into_iter().map(|item| page.slice_ref(item)).collect())
     }
 
-    /// What identifies an item, as bytes; none where nothing does.
+    /// Returns the key of an item as bytes; none where it has no key.
     pub fn key(&self, item: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         let Some(key) = self.key else {
             return Ok(None);
@@ -174,14 +170,14 @@ impl Paging {
         )
     }
 
-    /// The text of the marker behind this item.
+    /// Returns the marker after this item: its key.
     fn marker(&self, last: &[u8], count: u64) -> Result<String, Error> {
         self.key(last)?
             .and_then(|key| String::from_utf8(key).ok())
             .ok_or_else(|| {
                 Error::decode(
                     format!("[{}]", count - 1),
-                    "the last item has no key, so that the next page cannot be asked for",
+                    "the last item has no key, so the next page cannot be requested",
                 )
             })
     }
@@ -198,7 +194,7 @@ impl Paging {
             };
             at = below.into();
         }
-        // None at all, with items on the page, is a total that is not there.
+        // A total of 0 on a page with items means that the API does not set it.
         Ok(match wire::last(&at, *number).map_err(Error::malformed)? {
             Some(Value::Varint(total)) if total > 0 && total <= i64::MAX as u64 => Some(total),
             _ => None,
@@ -219,56 +215,17 @@ impl Paging {
     }
 }
 
-/// The request of the page that starts at `token`, after that of any other.
-fn starting(request: &[u8], field: u32, token: &str) -> Bytes {
+/// Returns a request with its page token replaced.
+pub(super) fn with_token(request: &[u8], field: u32, token: &str) -> Bytes {
     let mut next = Vec::with_capacity(request.len() + token.len() + 8);
     next.extend_from_slice(request);
-    // The last value of a field is the one that counts.
+    // The last occurrence of a field wins.
     wire::write_bytes(&mut next, field, token.as_bytes());
     next.into()
 }
 
-impl Pages {
-    /// The request of the first page: it has a size whatever the caller says, and
-    /// one of at most [`MOST`].
-    pub fn first(&self, request: &[u8]) -> Result<Bytes, Error> {
-        let size = wire::last(request, self.size).map_err(Error::malformed)?;
-        if let Some(Value::Varint(size)) = size
-            && (size == 0 || size > i32::MAX as u64)
-        {
-            return Err(Error::Binding {
-                field: SIZE.into(),
-                problem: "must be at least 1".into(),
-            });
-        }
-        let asked = match size {
-            Some(Value::Varint(size)) if size <= MOST => {
-                return Ok(Bytes::copy_from_slice(request));
-            }
-            Some(_) => MOST,
-            None => u64::from(self.default_size).min(MOST),
-        };
-        let mut first = request.to_vec();
-        // The last value of a field is the one that counts.
-        wire::write_uint(&mut first, self.size, asked);
-        Ok(first.into())
-    }
-
-    /// The request of the page that starts at `token`, after that of any other.
-    pub fn at(&self, request: &[u8], token: &str) -> Bytes {
-        starting(request, self.token, token)
-    }
-
-    /// A message of the stream.
-    pub fn message(&self, item: &[u8]) -> Bytes {
-        let mut message = Vec::with_capacity(item.len() + 8);
-        wire::write_bytes(&mut message, self.item, item);
-        message.into()
-    }
-}
-
 /// Compiles the `paging` of an rpc.
-pub(super) fn paging(
+pub(super) fn compile(
     rule: &rules::Paging,
     schema: &Schema,
     (input, output): (MessageId, MessageId),
@@ -283,7 +240,7 @@ pub(super) fn paging(
             first: u64::try_from(rule.first_page.unwrap_or(1)).unwrap_or_default(),
         },
         PagingStyle::Unspecified => {
-            diagnostics.report_rule("paging.style", "is missing: MARKER, OFFSET or PAGE");
+            diagnostics.report_rule("paging.style", "is missing: set MARKER, OFFSET or PAGE");
             return None;
         }
     };
@@ -291,18 +248,18 @@ pub(super) fn paging(
         diagnostics.report_rule("paging.first_page", "must not be negative");
     }
     if rule.first_page.is_some() && !matches!(style, Style::Page { .. }) {
-        diagnostics.report_rule("paging.first_page", "is for PAGE");
+        diagnostics.report_rule("paging.first_page", "is for the style PAGE");
     }
     if rule.default_size < 0 {
         diagnostics.report_rule("paging.default_size", "must not be negative");
     }
-    let size = param(request, SIZE, is_number, diagnostics);
-    let token = param(request, TOKEN, is_text, diagnostics);
-    let next = match response.field(NEXT) {
+    let size = param(request, PAGE_SIZE, is_number, diagnostics);
+    let token = param(request, PAGE_TOKEN, is_text, diagnostics);
+    let next = match response.field(NEXT_PAGE_TOKEN) {
         Some((_, field)) if is_text(field) && field.gateway_only => Some(field.number),
         _ => {
             let problem = format!(
-                "{} needs `string {NEXT}`, marked `gateway_only`: the gateway fills it in",
+                "{} needs `string {NEXT_PAGE_TOKEN}`, marked `gateway_only`: the gateway sets it",
                 response.name
             );
             diagnostics.report_rule("paging", problem);
@@ -311,7 +268,7 @@ pub(super) fn paging(
     };
     let Some((items, item)) = messages(response, &rule.items) else {
         let problem = format!(
-            "`{}` is no repeated message of {}",
+            "`{}` is not a repeated message field of {}",
             rule.items, response.name
         );
         diagnostics.report_rule("paging.items", problem);
@@ -337,7 +294,7 @@ pub(super) fn paging(
     })
 }
 
-fn param(
+pub(super) fn param(
     request: &Message,
     name: &str,
     fits: fn(&Field) -> bool,
@@ -351,9 +308,9 @@ fn param(
             })
         }
         _ => {
-            let what = if name == SIZE { "int32" } else { "string" };
+            let what = if name == PAGE_SIZE { "int32" } else { "string" };
             let problem = format!(
-                "{} needs `{what} {name}`, with the REST name that it is sent by",
+                "{} needs `{what} {name}`, with its REST name as `name`",
                 request.name
             );
             diagnostics.report_rule("paging", problem);
@@ -372,7 +329,7 @@ fn key(
         if style == Style::Marker {
             diagnostics.report_rule(
                 "paging.key",
-                "is missing: the last item's is where the next page starts",
+                "is missing: the next page starts after the key of the last item",
             );
         }
         return None;
@@ -384,7 +341,7 @@ fn key(
         }),
         _ => {
             let problem = format!(
-                "`{}` is no single string or integer of {}",
+                "`{}` is not a single string or integer field of {}",
                 rule.key, item.name
             );
             diagnostics.report_rule("paging.key", problem);
@@ -405,7 +362,7 @@ fn total(
         return steps;
     }
     if style == Style::Marker {
-        diagnostics.report_rule("paging.total", "is for OFFSET and PAGE");
+        diagnostics.report_rule("paging.total", "is for the styles OFFSET and PAGE");
         return steps;
     }
     let mut message = schema.message(output);
@@ -426,7 +383,7 @@ fn total(
                 message = schema.message(*below);
             }
             _ => {
-                let problem = format!("`{name}` is no single integer of {}", message.name);
+                let problem = format!("`{name}` is not a single integer field of {}", message.name);
                 diagnostics.report_rule("paging.total", problem);
                 return Vec::new();
             }
@@ -446,7 +403,7 @@ fn links(
         return None;
     }
     if style != Style::Marker {
-        diagnostics.report_rule("paging.next_links", "is for MARKER");
+        diagnostics.report_rule("paging.next_links", "is for the style MARKER");
         return None;
     }
     let found = messages(response, &rule.next_links).and_then(|(field, link)| {
@@ -455,58 +412,12 @@ fn links(
     });
     if found.is_none() {
         let problem = format!(
-            "`{}` is no repeated message of {} with a string `rel`",
+            "`{}` is not a repeated message field of {} with a string `rel`",
             rule.next_links, response.name
         );
         diagnostics.report_rule("paging.next_links", problem);
     }
     found
-}
-
-/// Compiles the `pages` of `method`, whose service has `methods`.
-pub(super) fn pages(
-    list: &str,
-    method: &Method,
-    rpcs: &RpcLookup<'_>,
-    diagnostics: &mut Diagnostics<'_>,
-) -> Option<Pages> {
-    let Some(list) = rpcs.find(list).filter(|list| list.paging.is_some()) else {
-        let problem =
-            format!("`{list}` is not a unary rpc of this service or package with `paging`");
-        diagnostics.report_rule("pages", problem);
-        return None;
-    };
-    let paging = list.paging.as_ref()?;
-    check_same_call(method, list, "pages", diagnostics);
-    let schema = &*method.schema;
-    let request = schema.message(method.input);
-    let size = param(request, SIZE, is_number, diagnostics);
-    let token = param(request, TOKEN, is_text, diagnostics);
-    let response = schema.message(method.output);
-    let item = match &response.fields[..] {
-        [field]
-            if field.kind == Kind::Message(paging.item)
-                && field.cardinality == Cardinality::Explicit =>
-        {
-            Some(field.number)
-        }
-        _ => {
-            let problem = format!(
-                "{} must have one field, of the type {}",
-                response.name,
-                schema.message(paging.item).name
-            );
-            diagnostics.report_rule("pages", problem);
-            None
-        }
-    };
-    Some(Pages {
-        list: list.clone(),
-        size: size?.number,
-        token: token?.number,
-        item: item?,
-        default_size: paging.default_size,
-    })
 }
 
 fn messages<'a>(message: &'a Message, name: &str) -> Option<(&'a Field, MessageId)> {
@@ -517,11 +428,11 @@ fn messages<'a>(message: &'a Message, name: &str) -> Option<(&'a Field, MessageI
     }
 }
 
-fn is_text(field: &Field) -> bool {
+pub(super) fn is_text(field: &Field) -> bool {
     field.is_single() && field.kind == Kind::String
 }
 
-fn is_number(field: &Field) -> bool {
+pub(super) fn is_number(field: &Field) -> bool {
     field.is_single()
         && matches!(
             field.kind,
@@ -532,7 +443,7 @@ fn is_number(field: &Field) -> bool {
 fn print(kind: Kind, number: u64) -> String {
     match kind {
         Kind::Uint32 | Kind::Uint64 => number.to_string(),
-        // Two's complement.
+        // Negative numbers are two's complement on the wire.
         _ => (number as i64).to_string(),
     }
 }

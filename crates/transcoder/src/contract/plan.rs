@@ -1,10 +1,10 @@
-//! What a request's fields are for, worked out once per rpc and dialect: which
-//! are required, which are sent, and which of them in the query.
+//! The binding plan of one rpc and dialect: which fields are required, which are sent,
+//! and which of them in the query.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::expression;
-use super::template::encode;
+use super::path_template::encode;
 use crate::schema::{
     Cardinality, Field, FieldIndex, Form, Kind, Message, MessageId, Schema, Shape,
 };
@@ -12,15 +12,15 @@ use crate::schema::{
 /// The tables for one dialect.
 #[derive(Debug)]
 pub(super) struct Plan {
-    /// What to check of a message; the first one is the request itself.
+    /// What to check in each message; the first node is the request itself.
     pub nodes: Vec<Node>,
     /// The query parameters, in the order of the proto file.
     pub query: Vec<Param>,
-    /// Fields of the request that are not in the body, by index.
+    /// Whether a field of the request is left out of the body, by index.
     pub skip: Box<[bool]>,
 }
 
-/// What to check of one message: only fields about which there is something.
+/// What to check in one message. Fields without rules are left out.
 #[derive(Debug, Default)]
 pub(super) struct Node {
     pub rules: Vec<Rule>,
@@ -32,9 +32,9 @@ pub(super) struct Rule {
     pub index: FieldIndex,
     pub number: u32,
     pub required: bool,
-    /// Below the outermost level: set or not, it is not sent.
+    /// Below the outermost level: the field is not sent, even when it is set.
     pub surplus: bool,
-    /// The node of the field's message, where that has rules.
+    /// The node of the field's message, if it has rules.
     pub below: Option<usize>,
 }
 
@@ -49,7 +49,7 @@ pub(super) struct Param {
     pub what: What,
 }
 
-/// How a field stands in the query.
+/// How a field is written in the query.
 #[derive(Debug)]
 pub(super) enum What {
     /// `name=value`.
@@ -60,60 +60,60 @@ pub(super) enum What {
     CommaList,
     /// `name`.
     Flag,
-    /// Its fields, each by itself.
+    /// The fields of the message, each as a parameter.
     Message(MessageId, Vec<Param>),
     /// `name=expression`.
     Expression(MessageId),
 }
 
-/// What an rpc's annotation says of its request's fields.
+/// The parts of an rpc's REST call that decide where fields are sent.
 pub(super) struct Layout<'a> {
     pub schema: &'a Schema,
     pub input: MessageId,
-    /// The fields in the path, each as the indices that lead to it.
+    /// Fields of the path, each as the indices that lead to it.
     pub path: &'a [Vec<FieldIndex>],
-    pub body: Share,
-    /// What the rpc says of fields in messages of the body.
+    pub body: BodyFields,
+    /// Marks of fields in messages of the body.
     pub marks: &'a [(Vec<FieldIndex>, Mark)],
-    /// Fields that are put into an action's document, and stand nowhere else.
+    /// Fields that are written to an action's document only.
     pub edited: &'a [FieldIndex],
 }
 
-/// What an rpc says of one field, wherever its message says something else.
+/// Overrides the rules of one field for one rpc.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mark {
-    /// It stands in the path.
+    /// The field is part of the path.
     InPath,
-    /// It is required.
+    /// The field is required.
     Required,
-    /// It is not sent.
-    Unsent,
+    /// The field is not sent.
+    Omitted,
 }
 
-/// Which fields the body takes.
+/// Which fields the body contains.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Share {
-    /// None of them.
+pub(super) enum BodyFields {
+    /// No fields.
     None,
-    /// All that stand nowhere else.
+    /// All fields outside path and query.
     Rest,
-    /// This one.
+    /// This field.
     One(FieldIndex),
 }
 
-/// The indices that lead to a field, and what is said of it.
+/// The indices that lead to a field, and its mark.
 type Marked<'a> = (&'a [FieldIndex], Mark);
 
-/// A field that cannot be what the annotation makes it: its path, and why.
+/// The path of a field and why it cannot be a query parameter.
 pub(super) type Fault = (String, String);
 
 impl Plan {
-    /// Works out the tables. The faults are those of query parameters.
+    /// Builds the plan. The faults are those of query parameters.
     pub fn new(layout: &Layout<'_>, dialect: &str) -> (Self, Vec<Fault>) {
         let schema = layout.schema;
         let request = schema.message(layout.input);
         let in_path = |index| layout.path.iter().any(|path| *path == [index]);
-        let omitted = |field: &Field| is_unsent(request, field, dialect);
+        let omitted = |field: &Field| is_omitted(request, field, dialect);
 
         let mut faults = Vec::new();
         let mut query = Vec::new();
@@ -125,9 +125,9 @@ impl Plan {
         };
         for (index, field) in (0..).zip(&request.fields) {
             let in_query = match layout.body {
-                Share::None => true,
-                Share::Rest => field.query,
-                Share::One(body) => index != body,
+                BodyFields::None => true,
+                BodyFields::Rest => field.query,
+                BodyFields::One(body) => index != body,
             };
             let edited = layout.edited.contains(&index);
             if in_query && !in_path(index) && !edited && !omitted(field) {
@@ -136,21 +136,21 @@ impl Plan {
         }
 
         let elsewhere = |index: FieldIndex, field: &Field| {
-            in_path(index) || omitted(field) || layout.body == Share::Rest && field.query
+            in_path(index) || omitted(field) || layout.body == BodyFields::Rest && field.query
         };
         let skip = (0..)
             .zip(&request.fields)
             .map(|(index, field)| {
                 let other = match layout.body {
-                    Share::None => true,
-                    Share::Rest => false,
-                    Share::One(body) => index != body,
+                    BodyFields::None => true,
+                    BodyFields::Rest => false,
+                    BodyFields::One(body) => index != body,
                 };
-                // The text of a field that is not in the body has no place there either.
-                let told = field
+                // The raw field of a field outside the body is not in the body either.
+                let is_raw = field
                     .raw_of
                     .is_some_and(|of| elsewhere(of, &request.fields[usize::from(of)]));
-                other || told || elsewhere(index, field)
+                other || is_raw || elsewhere(index, field)
             })
             .collect();
 
@@ -173,7 +173,7 @@ impl Plan {
     }
 }
 
-/// Dialects that some field of the message, or of a message in it, tells apart.
+/// Returns the dialects by which fields of the message, or of messages in it, differ.
 pub(super) fn dialects(schema: &Schema, message: MessageId) -> BTreeSet<&str> {
     reachable(schema, message)
         .into_iter()
@@ -183,17 +183,17 @@ pub(super) fn dialects(schema: &Schema, message: MessageId) -> BTreeSet<&str> {
         .collect()
 }
 
-/// Whether the field is never sent to this dialect.
-fn is_unsent(message: &Message, field: &Field, dialect: &str) -> bool {
+/// Returns whether the field is never sent to this dialect.
+fn is_omitted(message: &Message, field: &Field, dialect: &str) -> bool {
     field.gateway_only
         || is_output(message, field)
         || !field.is_in(dialect)
         || field
             .raw_of
-            .is_some_and(|of| is_unsent(message, &message.fields[usize::from(of)], dialect))
+            .is_some_and(|of| is_omitted(message, &message.fields[usize::from(of)], dialect))
 }
 
-/// Whether the field, or the one whose text it keeps, is OUTPUT_ONLY.
+/// Returns whether the field, or the field that it is the raw field of, is OUTPUT_ONLY.
 fn is_output(message: &Message, field: &Field) -> bool {
     let of = field.raw_of.map(|of| &message.fields[usize::from(of)]);
     field.output_only || of.is_some_and(|of| of.output_only)
@@ -226,8 +226,8 @@ fn reachable(schema: &Schema, message: MessageId) -> Vec<MessageId> {
     found
 }
 
-/// The messages within `message` in which, or below which, something is to be
-/// checked.
+/// Returns the messages within `message` that have rules, or contain a message that
+/// has.
 fn ruled(schema: &Schema, message: MessageId, dialect: &str) -> HashSet<MessageId> {
     let all = reachable(schema, message);
     let mut ruled: HashSet<MessageId> = HashSet::new();
@@ -237,7 +237,7 @@ fn ruled(schema: &Schema, message: MessageId, dialect: &str) -> HashSet<MessageI
             let message = schema.message(*id);
             let has_rule = message.fields.iter().any(|field| {
                 is_required(field, dialect)
-                    || is_unsent(message, field, dialect)
+                    || is_omitted(message, field, dialect)
                     || matches!(field.kind, Kind::Message(below) if ruled.contains(&below))
             });
             if has_rule {
@@ -255,14 +255,13 @@ struct Nodes<'a> {
     dialect: &'a str,
     ruled: HashSet<MessageId>,
     nodes: Vec<Node>,
-    /// Nodes of messages whatever their place.
+    /// Nodes of messages without marks.
     known: HashMap<MessageId, usize>,
 }
 
 impl Nodes<'_> {
-    /// Makes the node of a message, with what is said of the fields that `marked`
-    /// leads to from here. Messages within themselves end at the node that is there
-    /// already.
+    /// Builds the node of a message, with the marks of its fields and of those below. A
+    /// recursive message refers to the node that exists already.
     fn make(&mut self, id: MessageId, marked: &[Marked<'_>], is_request: bool) -> usize {
         let plain = marked.is_empty() && !is_request;
         if let Some(known) = self.known.get(&id).filter(|_| plain) {
@@ -283,8 +282,8 @@ impl Nodes<'_> {
                 .map(|(steps, mark)| (&steps[1..], *mark))
                 .partition(|(steps, _)| steps.is_empty());
             let is = |mark| here.iter().any(|(_, found)| *found == mark);
-            let taken_out = is(Mark::InPath) || is(Mark::Unsent);
-            let omitted = is_unsent(message, field, self.dialect) || taken_out;
+            let taken_out = is(Mark::InPath) || is(Mark::Omitted);
+            let omitted = is_omitted(message, field, self.dialect) || taken_out;
             let below = match field.kind {
                 Kind::Message(below)
                     if !omitted && (!deeper.is_empty() || self.ruled.contains(&below)) =>
@@ -295,8 +294,8 @@ impl Nodes<'_> {
             };
             let required = (is_required(field, self.dialect) || is(Mark::Required))
                 && (!omitted || field.gateway_only);
-            // What the request itself does not send is left out by `Plan::skip`, and
-            // what is local or absent in the dialect by the transcoder.
+            // `Plan::skip` leaves out fields of the request itself. The encoder leaves
+            // out fields that are `gateway_only` or absent in the dialect.
             let surplus = !is_request && (is_output(message, field) || taken_out);
             if required || surplus || below.is_some() {
                 rules.push(Rule {
@@ -313,18 +312,18 @@ impl Nodes<'_> {
     }
 }
 
-/// Makes query parameters of fields, and of the fields of messages.
+/// Builds query parameters from fields, and from the fields of messages.
 struct Flatten<'a> {
     layout: &'a Layout<'a>,
     dialect: &'a str,
-    /// The messages that the field stands in, from the request on.
+    /// The messages that contain the field, from the request on.
     above: Vec<MessageId>,
     faults: &'a mut Vec<Fault>,
 }
 
 impl Flatten<'_> {
-    /// The parameter of a field: `steps` lead to it, `path` and `name` are those of
-    /// the message it stands in.
+    /// Builds the parameter of a field: `steps` lead to it, `path` and `name` are those
+    /// of the message that contains it.
     fn param(
         &mut self,
         steps: &mut Vec<FieldIndex>,
@@ -332,7 +331,7 @@ impl Flatten<'_> {
         path: &str,
         name: &str,
     ) -> Option<Param> {
-        // It is told by the field whose text it keeps.
+        // It is sent with the field that it is the raw field of.
         if field.raw_of.is_some() {
             return None;
         }
@@ -349,7 +348,7 @@ impl Flatten<'_> {
         encode(&name, &mut encoded);
         Some(Param {
             index: *steps.last()?,
-            // A colon may stand in a query, and names such as `HQL::filter` are
+            // A query can contain a colon, and names such as `HQL::filter` are
             // documented with theirs. Source: RFC 3986, section 3.4.
             name: encoded.replace("%3A", ":").into(),
             path: path.into(),
@@ -392,7 +391,7 @@ impl Flatten<'_> {
             }
             (Some(Shape::Object), _) if message.is_some_and(|id| schema.message(id).as_array) => {
                 return Err(format!(
-                    "a message that stands as an array cannot be a query parameter; {ELSEWHERE}"
+                    "a message that is an array in JSON cannot be a query parameter; {ELSEWHERE}"
                 ));
             }
             (Some(Shape::Object), _) => {}
@@ -408,7 +407,7 @@ impl Flatten<'_> {
         };
         if self.above.contains(&id) {
             return Err(format!(
-                "a message within itself cannot be a query parameter; {ELSEWHERE}"
+                "a recursive message cannot be a query parameter; {ELSEWHERE}"
             ));
         }
         self.above.push(id);
@@ -418,7 +417,7 @@ impl Flatten<'_> {
         for (index, field) in (0..).zip(&message.fields) {
             steps.push(index);
             let in_path = self.layout.path.contains(steps);
-            if !in_path && !is_unsent(message, field, self.dialect) {
+            if !in_path && !is_omitted(message, field, self.dialect) {
                 params.extend(self.param(steps, field, &path, &name));
             }
             steps.pop();

@@ -48,7 +48,7 @@ pub(super) fn unknown_rpc(purpose: &str, name: &str) -> String {
     if name.is_empty() {
         return format!("is missing: name the rpc to {purpose}");
     }
-    format!("`{name}` is not a unary rpc of this service or package that can be served")
+    format!("`{name}` is not a unary rpc of this service or package, or is itself invalid")
 }
 
 /// Reports where a stream and the rpc `other` differ: the stream's request makes the
@@ -75,7 +75,8 @@ pub(super) fn check_same_call(
         });
         if !same {
             let problem = format!(
-                "the field `{}` of {} is not one of {}: name it alike, or mark it `gateway_only`",
+                "the field `{}` of {} is not one of {}: use the same name and type, or mark it \
+                 `gateway_only`",
                 field.name, ours.name, theirs.name
             );
             diagnostics.report_rule(option, problem);

@@ -1,4 +1,4 @@
-//! The contract's rules, shown on small protos that are compiled here.
+//! The rules of the contract, on small protos that are compiled here.
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -12,7 +12,7 @@ use super::*;
 use crate::api::drawbridge::v1::WatchEvent;
 use crate::call::Reply;
 
-/// The descriptor set of `proto/`.
+/// Returns the descriptor set of `proto/`.
 static BUILT_IN: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../proto"));
     let mut files = Vec::new();
@@ -37,7 +37,7 @@ fn collect(root: &Path, folder: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// One service with one rpc of these options, and messages.
+/// Returns a proto of one service with one unary rpc.
 fn unary(options: &str, messages: &str) -> String {
     proto(&format!(
         "service S {{ rpc Do(Req) returns (Res) {{ {options} }} }} {messages}"
@@ -62,7 +62,7 @@ fn body(call: &Call) -> Option<&str> {
     call.body.as_deref().map(text)
 }
 
-/// The field and the problem of `Error::Binding`.
+/// Returns field and problem of `Error::Binding`.
 fn fault(error: &Error) -> (&str, &str) {
     match error {
         Error::Binding { field, problem } => (field, problem),
@@ -85,14 +85,16 @@ impl Bind for World {
     }
 }
 
-mod binding;
-mod decoding;
+mod bare_text;
+mod bind;
+mod decode;
 mod diagnostics;
-mod expressions;
-pub(crate) mod following;
-mod logging;
+mod expression;
 mod paging;
-mod properties;
-mod sharing;
-mod watching;
+mod random_input;
+mod required_omitted;
+mod resolve;
+mod watch;
+pub(crate) mod watch_calls;
+mod watch_log;
 mod world;

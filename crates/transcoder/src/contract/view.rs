@@ -1,29 +1,29 @@
-//! One message on the wire, looked at field by field, without decoding it.
+//! Reads single fields of an encoded message without decoding it.
 
 use std::borrow::Cow;
 
 use crate::json::wire::{self, Malformed, Value};
 use crate::schema::{Cardinality, Field, FieldIndex, Kind, Message, MessageId, Schema};
 
-/// The fields of a message as protobuf reads them: the last value of a field
-/// counts, a message in parts is put together, one member of a oneof is set.
+/// The fields of a message as protobuf merges them: the last value of a field wins,
+/// parts of a message are joined, one member of a oneof is set.
 pub(super) struct View<'a> {
     message: &'a Message,
     wire: &'a [u8],
     slots: Vec<Slot<'a>>,
 }
 
-/// What stands in a field.
+/// The value of a field.
 enum Slot<'a> {
     Unset,
-    /// The value; of a list or map, one occurrence that is not empty.
+    /// The value; of a list or map, an occurrence that is not empty.
     Set(Value<'a>),
-    /// A message that came in parts.
+    /// A message that is encoded in parts, joined.
     Merged(Vec<u8>),
 }
 
 impl<'a> View<'a> {
-    /// Reads the outermost level of `wire`; all of it is checked.
+    /// Reads the outermost level of `wire`, and checks all of it.
     pub fn of(schema: &'a Schema, id: MessageId, wire: &'a [u8]) -> Result<Self, Malformed> {
         let message = schema.message(id);
         let mut slots: Vec<Slot<'a>> = message.fields.iter().map(|_| Slot::Unset).collect();
@@ -44,7 +44,7 @@ impl<'a> View<'a> {
                 (_, Kind::Message(_), Value::Bytes(part)) => {
                     slots[at].merge(part);
                 }
-                // One value is never packed.
+                // A single value is never packed.
                 (_, kind, Value::Bytes(_)) if !matches!(kind, Kind::String | Kind::Bytes) => {
                     return Err(Malformed::Alien);
                 }
@@ -69,13 +69,13 @@ impl<'a> View<'a> {
         })
     }
 
-    /// The table of the field.
+    /// Returns the table of the field.
     pub fn field(&self, index: FieldIndex) -> &'a Field {
         &self.message.fields[usize::from(index)]
     }
 
-    /// Whether there is anything to send: a value that is not the default of a
-    /// field whose absence cannot be told, an element, an entry.
+    /// Returns whether the field has anything to send: an element, an entry, or a value
+    /// that is not the default of a field without presence.
     pub fn is_set(&self, index: FieldIndex) -> bool {
         match &self.slots[usize::from(index)] {
             Slot::Unset => false,
@@ -87,7 +87,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Whether a field that is required is there: set, and as a text not empty.
+    /// Returns whether a required field is set, and not to an empty string.
     pub fn is_filled(&self, index: FieldIndex) -> bool {
         let field = self.field(index);
         let text = matches!(field.kind, Kind::String | Kind::Bytes)
@@ -95,7 +95,7 @@ impl<'a> View<'a> {
         self.is_set(index) && !(text && self.value(index).is_some_and(is_zero))
     }
 
-    /// Whether the oneof that the field is in has another member that is there.
+    /// Returns whether another member of the field's oneof is set.
     pub fn is_other_filled(&self, field: &Field) -> bool {
         let members = self.message.fields.iter();
         field.oneof.is_some()
@@ -104,7 +104,7 @@ impl<'a> View<'a> {
                 .any(|(index, other)| other.oneof == field.oneof && self.is_filled(index))
     }
 
-    /// The value of a field that is set; none for lists, maps, messages in parts.
+    /// Returns the value of a field that is set; none for lists and maps.
     pub fn value(&self, index: FieldIndex) -> Option<Value<'_>> {
         match &self.slots[usize::from(index)] {
             Slot::Set(value) if self.is_set(index) => Some(*value),
@@ -113,7 +113,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The bytes of a message field that is set.
+    /// Returns the bytes of a message field that is set.
     pub fn message(&self, index: FieldIndex) -> Option<&[u8]> {
         match self.value(index)? {
             Value::Bytes(bytes) => Some(bytes),
@@ -121,7 +121,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The elements of a list, or the entries of a map.
+    /// Returns the elements of a list, or the entries of a map.
     pub fn elements(
         &self,
         index: FieldIndex,
@@ -130,7 +130,7 @@ impl<'a> View<'a> {
         let number = field.number;
         let kind = field.kind;
         let set = !matches!(self.slots[usize::from(index)], Slot::Unset);
-        // The fields were read once without an error.
+        // `of` has read all fields without an error.
         wire::fields(if set { self.wire } else { &[] })
             .filter_map(Result::ok)
             .filter(move |(found, _)| *found == number)
@@ -149,11 +149,11 @@ impl<'a> Slot<'a> {
     }
 }
 
-/// A message and its type.
+/// The type of a message and its bytes.
 pub(super) type Typed<'a> = (MessageId, Cow<'a, [u8]>);
 
-/// The value of a message `steps` down from `wire`; empty steps are `wire` itself.
-/// None when a message on the way is not set.
+/// Returns the message that `steps` lead to from `wire`; without steps, `wire` itself.
+/// None when a message in between is unset.
 pub(super) fn descend<'a>(
     schema: &Schema,
     mut id: MessageId,

@@ -11,10 +11,13 @@ mod compile;
 mod fallback;
 mod field_path;
 mod fields;
+mod final_after;
+mod refresh;
 mod request_template;
 mod side_read;
 mod start;
 mod state;
+mod unknown;
 
 pub(super) mod log;
 
@@ -26,69 +29,57 @@ use prost::Message as _;
 use super::{Outcome, Watch};
 use crate::Error;
 use crate::api::drawbridge::v1::WatchEvent;
-use crate::call::Call;
 use crate::json::wire::{self, Value};
-use crate::schema::{FieldIndex, Kind, MessageId, Schema};
+use crate::schema::{FieldIndex, MessageId, Schema};
 use canonical::canonical;
 pub(super) use compile::compile;
 pub use fallback::{Fallback, Found};
 use field_path::{FieldPath, Part};
-use fields::{key_text, member, missing, translated};
+use fields::{key_text, missing, translated};
+pub use final_after::{Held, Hold};
+use refresh::Refresh;
 pub use side_read::SideRead;
 pub use start::{Find, Start};
-pub use state::{Held, Hold};
-use state::{State, States, Unknown};
+use state::{State, States};
+use unknown::Unknown;
 
-/// The name of the message that every message of a watch has.
+/// The message with the event in each message of a stream.
 const EVENT: &str = "drawbridge.v1.WatchEvent";
 
-/// Where things stand in the messages of a watch.
+/// The fields that a watch reads and writes.
 #[derive(Debug)]
 pub(super) struct Tables {
-    /// The watch's own request.
+    /// The request of the watch.
     input: MessageId,
-    /// The messages of its stream.
+    /// The message of its stream.
     output: MessageId,
     follow: Option<FieldIndex>,
     item: Part,
-    /// The type of what is watched.
+    /// The type of the watched item.
     item_type: MessageId,
     key: Option<FieldIndex>,
-    /// What identifies an item together with its key.
+    /// Fields that identify an item together with its key.
     additional_keys: Vec<FieldPath>,
     state: Option<State>,
-    /// Numbers of the fields of the stream's messages.
+    /// Field numbers in the stream's messages.
     event_number: u32,
     item_number: u32,
     refresh: Option<Refresh>,
-    /// States after which it is a good end that the thing is gone.
-    gone_well: States,
-    /// Settled states after which those who follow go on; all, where there is none.
+    /// States after which "not found" is SUCCEEDED.
+    not_found_succeeds_after: States,
+    /// Final states after which following clients go on; empty: all.
     follow_after: States,
     unknown: Option<Unknown>,
-    /// Number of the field of the poll's request that makes it cheaper when false.
-    light: Option<u32>,
-    /// The watch's request as that of the poll: numbers here and there.
+    /// Number of the bool in the poll's request that makes the poll cheaper when false.
+    set_when_final: Option<u32>,
+    /// Fields that the watch's request and the poll's have in common: number in each.
     fields: Vec<(u32, u32)>,
-    /// Numbers of the fields of the watch's request that further calls look at.
-    aside: BTreeSet<u32>,
-}
-
-/// How the request for one item is made of the request for the list.
-#[derive(Debug)]
-struct Refresh {
-    /// Fields that stand in both paths: number in the list's request, and in the
-    /// item's.
-    copied: Vec<(u32, u32)>,
-    /// The field that takes the key.
-    number: u32,
-    kind: Kind,
-    /// The field of the response that holds the item; none when it is the item.
-    item: Option<u32>,
+    /// Numbers of the fields of the watch's request that further calls read.
+    further_call_fields: BTreeSet<u32>,
 }
 
 impl Watch {
-    /// Whether the request asks to go on after settling.
+    /// Returns whether the client wants the watch to go on after a final state.
     pub fn follows(&self, request: &[u8]) -> bool {
         let Some(index) = self.tables.follow else {
             return false;
@@ -97,19 +88,19 @@ impl Watch {
         matches!(wire::last(request, field.number), Ok(Some(Value::Varint(set))) if set != 0)
     }
 
-    /// What is watched, in a response message of the polled rpc: the item, the
-    /// whole, or each item of the list, as slices of `response` without a copy. An
-    /// item that is not there is `Error::Decode`.
+    /// Returns the watched items in a response of the polled rpc, as slices without a
+    /// copy: the response, a message in it, or each element of a list. A missing item
+    /// is `Error::Decode`.
     pub fn items(&self, response: &Bytes) -> Result<Vec<Bytes>, Error> {
         let output = self.poll.output;
         let items = self.tables.item.items(self.schema(), output, response)?;
         items.ok_or_else(|| match self.tables.item {
             Part::One(index) => missing(&self.schema().message(output).fields[usize::from(index)]),
-            Part::Whole | Part::List(_) => Error::decode("", "what is watched is missing"),
+            Part::Response | Part::List(_) => Error::decode("", "the watched resource is missing"),
         })
     }
 
-    /// Lists only: the identity of an item. One without is `Error::Decode`.
+    /// Returns the key of an item of a list. An item without one is `Error::Decode`.
     pub fn key(&self, item: &[u8]) -> Result<Box<str>, Error> {
         let schema = self.schema();
         let Some(index) = self.tables.key else {
@@ -130,49 +121,7 @@ impl Watch {
         Ok(key.into())
     }
 
-    /// Lists with `refresh` only: the call that reads the item of this key, from
-    /// the list's own request. Fields that both paths have are taken over.
-    pub fn refresh_call(&self, request: &[u8], key: &str, dialect: &str) -> Result<Call, Error> {
-        let (Some(rpc), Some(table)) = (&self.refresh, &self.tables.refresh) else {
-            return Err(Error::Malformed("the watch has no refresh".into()));
-        };
-        let mut wire = Vec::with_capacity(64 + key.len());
-        for (from, to) in &table.copied {
-            match wire::last(request, *from).map_err(Error::malformed)? {
-                Some(Value::Bytes(bytes)) => wire::write_bytes(&mut wire, *to, bytes),
-                Some(Value::Varint(number)) => wire::write_uint(&mut wire, *to, number),
-                _ => {}
-            }
-        }
-        match table.kind {
-            Kind::String => wire::write_bytes(&mut wire, table.number, key.as_bytes()),
-            _ => {
-                // Negative numbers stand as their 64-bit complement, as protobuf has them.
-                let number = key
-                    .parse::<i64>()
-                    .map(|number| number as u64)
-                    .or_else(|_| key.parse::<u64>())
-                    .map_err(|_| Error::Malformed(format!("`{key}` is not a number")))?;
-                wire::write_uint(&mut wire, table.number, number);
-            }
-        }
-        rpc.bind(&wire, dialect)
-    }
-
-    /// Lists with `refresh` only: the item in a response of the refresh rpc, as a
-    /// slice without a copy. One that is not there is `Error::Decode`.
-    pub fn refreshed(&self, response: &Bytes) -> Result<Bytes, Error> {
-        let Some(number) = self.tables.refresh.as_ref().and_then(|table| table.item) else {
-            return Ok(response.clone());
-        };
-        let output = self.refresh.as_ref().unwrap_or(&self.poll).output;
-        match self.schema().message(output).by_number(number) {
-            Some((_, field)) => member(response, field)?.ok_or_else(|| missing(field)),
-            None => Ok(response.clone()),
-        }
-    }
-
-    /// Whether the item has settled. A state that is not told or not known has not.
+    /// Returns the outcome of the item. A state that is unset or unknown is not final.
     pub fn outcome(&self, item: &[u8]) -> Outcome {
         match &self.tables.state {
             Some(state) => state.outcome(self.schema(), item),
@@ -180,13 +129,13 @@ impl Watch {
         }
     }
 
-    /// The state of the item as the REST API has it, for logs; none when it is not
-    /// told. At most 100 characters.
+    /// Returns the state of the item as the REST API names it, for logs, at most 100
+    /// characters; none when it is unset.
     pub fn state_text(&self, item: &[u8]) -> Option<String> {
         self.tables.state.as_ref()?.text(self.schema(), item)
     }
 
-    /// The rule by which the state of the item is an end only when it lasts.
+    /// Returns the rule by which the state of the item is final only when it lasts.
     pub fn held(&self, item: &[u8]) -> Option<Held> {
         let (schema, state) = (self.schema(), self.tables.state.as_ref()?);
         if let Some(unknown) = &self.tables.unknown
@@ -205,7 +154,7 @@ impl Watch {
         })
     }
 
-    /// Whether those who follow go on after this item, which has settled.
+    /// Returns whether following clients go on after this item, whose state is final.
     pub fn goes_on_after(&self, item: &[u8]) -> bool {
         let after = &self.tables.follow_after;
         after.is_empty()
@@ -216,7 +165,8 @@ impl Watch {
                 .is_some_and(|state| state.is_in(self.schema(), item, after))
     }
 
-    /// The number of the request's field to follow by, where following has an end.
+    /// Returns the number of the request's `follow` field, for a watch with
+    /// `follow_after`.
     pub(super) fn follow_number(&self) -> Option<u32> {
         let index = self
             .tables
@@ -225,41 +175,40 @@ impl Watch {
         Some(self.schema().message(self.tables.input).fields[usize::from(index)].number)
     }
 
-    /// Whether it is a good end that the thing is gone after this.
+    /// Returns whether "not found" is SUCCEEDED after this item.
     pub fn is_gone_well(&self, item: &[u8]) -> bool {
         self.gone_ends_well
-            || self
-                .tables
-                .state
-                .as_ref()
-                .is_some_and(|state| state.is_in(self.schema(), item, &self.tables.gone_well))
+            || self.tables.state.as_ref().is_some_and(|state| {
+                state.is_in(self.schema(), item, &self.tables.not_found_succeeds_after)
+            })
     }
 
-    /// Whether this side read is made in the state of the item.
+    /// Returns whether this side read is made in the state of the item.
     pub fn reads_beside(&self, side: &SideRead, item: &[u8]) -> bool {
         side.is_read_in(self.tables.state.as_ref(), self.schema(), item)
     }
 
-    /// The poll's request, of a watch that begins with no call.
+    /// Returns the poll's request, for a watch without `start`.
     pub fn poll_request(&self, request: &[u8]) -> Result<Vec<u8>, Error> {
         translated(request, &self.tables.fields)
     }
 
-    /// The poll's request made cheaper; none when there is no such.
+    /// Returns the poll's request with the field of `set_when_final` false; none
+    /// without such a field.
     pub fn light_request(&self, poll: &[u8]) -> Option<Vec<u8>> {
-        let number = self.tables.light?;
+        let number = self.tables.set_when_final?;
         let mut out = Vec::with_capacity(poll.len() + 4);
         out.extend_from_slice(poll);
-        // The last value counts.
+        // The last occurrence of a field wins.
         wire::write_uint(&mut out, number, 0);
         Some(out)
     }
 
-    /// What of the watch's request decides on what is told beside the polls: equal
-    /// for watches that are told the same.
+    /// Returns the fields of the watch's request that further calls read. Watches share
+    /// a poll loop only where these are equal.
     pub fn aside(&self, request: &[u8]) -> Result<Vec<u8>, Error> {
         let mut out = Vec::new();
-        for number in &self.tables.aside {
+        for number in &self.tables.further_call_fields {
             for field in wire::fields(request) {
                 let (found, value) = field.map_err(Error::malformed)?;
                 let unset = matches!(value, Value::Varint(0) | Value::Bytes([]));
@@ -271,7 +220,7 @@ impl Watch {
         Ok(out)
     }
 
-    /// Encodes a message of the stream. `beside` are further fields of it.
+    /// Encodes a message of the stream. `beside` are further encoded fields.
     pub fn message(&self, event: &WatchEvent, item: Option<&[u8]>, beside: &[u8]) -> Bytes {
         let item_len = item.map_or(0, <[u8]>::len);
         let event = event.encode_to_vec();
@@ -284,14 +233,14 @@ impl Watch {
         message.into()
     }
 
-    /// What a message of the stream says, whatever the order in which its fields
-    /// and the members of its maps came: equal for those that say the same.
+    /// Encodes a message of the stream without its event, in a form that is equal for
+    /// equal messages, in whatever order their fields and map entries were.
     pub fn canonical(&self, item: Option<&[u8]>, beside: &[u8]) -> Bytes {
         let message = self.message(&WatchEvent::default(), item, beside);
         canonical(self.schema(), self.tables.output, &message, 0).map_or(message, Bytes::from)
     }
 
-    /// Encodes the message that tells the response of the call that began it.
+    /// Encodes the message with the response of the call of `start`.
     pub fn started_message(&self, event: &WatchEvent, response: &[u8]) -> Bytes {
         let mut beside = Vec::with_capacity(response.len() + 8);
         if let Some(start) = &self.start {

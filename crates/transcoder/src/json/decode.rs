@@ -1,18 +1,21 @@
-//! JSON text to protobuf bytes.
+//! Decodes JSON text to protobuf bytes.
 //!
-//! Problems are kept as a place in the text; their path is found by walking the
-//! text again, so that nothing is spent on paths while all is well.
+//! An error is kept as a position in the text. Its path is computed afterwards by
+//! reading the text again, so that paths cost nothing without an error.
 
 mod cursor;
-mod known;
+mod duplicate_names;
+mod enums;
+mod error_path;
+mod lists;
+mod maps;
 mod numbers;
-mod path;
-mod segments;
+mod well_known_types;
 
+use self::duplicate_names::Segments;
+pub(super) use self::error_path::{join, path_at, path_of};
 use self::numbers::{bits, bits_of_text, write_bits};
-pub(super) use self::path::{join, path_at, path_of};
-use self::segments::Segments;
-use super::bits::Bits;
+use super::bit_set::BitSet;
 use super::print;
 use super::token;
 use super::wire::{self, MAX_DEPTH};
@@ -20,27 +23,28 @@ use crate::schema::{
     Cardinality, Field, FieldIndex, Form, Kind, Message, MessageId, Schema, Shape,
 };
 
-/// The most paths that `Notes::inexact` names.
+/// Most paths in `Notes::inexact`.
 pub(super) const MAX_NOTES: usize = 16;
 
-/// A problem at a place in the text. Boxed, so that success is told in a register.
+/// An error at a position in the text. Boxed, so that a success fits into a register.
 #[derive(Debug)]
 pub(super) struct Fault {
     pub at: usize,
-    /// The path within a text that stands in a string.
+    /// The path within JSON that is in a string.
     pub inner: String,
     pub problem: String,
 }
 
 pub(super) type Outcome<T = ()> = Result<T, Box<Fault>>;
 
-/// Reads one text.
+/// Decodes one text.
 pub(super) struct Reader<'t, 'o> {
     schema: &'o Schema,
     text: &'t [u8],
     pos: usize,
     out: &'o mut Vec<u8>,
-    /// Integers that were rounded: where, and the path within a text there.
+    /// Integers that were rounded: position, and path within JSON that is in a string
+    /// there.
     pub inexact: Vec<(usize, String)>,
 }
 
@@ -55,7 +59,7 @@ impl<'t, 'o> Reader<'t, 'o> {
         }
     }
 
-    /// Reads the whole text as a message; false if it is empty or `null`.
+    /// Decodes the text as a message; false if it is empty or `null`.
     pub fn document(&mut self, id: MessageId, depth: u32) -> Outcome<bool> {
         if self.text.starts_with(b"\xef\xbb\xbf") {
             self.pos = 3;
@@ -79,12 +83,12 @@ impl<'t, 'o> Reader<'t, 'o> {
         self.space();
         match self.pos == self.text.len() {
             true => Ok(set),
-            false => self.fault("there is more behind the end"),
+            false => self.fault("unexpected data after the JSON value"),
         }
     }
 
-    /// Reads a value as the fields of a message; false if it says that there is
-    /// none. `depth` is how many messages it stands in.
+    /// Decodes a value as the fields of a message; false for an unset one. `depth` is
+    /// the number of messages around it.
     fn message(&mut self, id: MessageId, form: Form, depth: u32) -> Outcome<bool> {
         if depth > MAX_DEPTH {
             return self.fault(format!("nested deeper than {MAX_DEPTH} messages"));
@@ -107,7 +111,7 @@ impl<'t, 'o> Reader<'t, 'o> {
         Ok(true)
     }
 
-    /// A message as the JSON in a string.
+    /// Decodes JSON in a string as a message.
     fn json_text(&mut self, id: MessageId, depth: u32) -> Outcome<bool> {
         let at = self.pos;
         let content = self.string()?;
@@ -158,7 +162,7 @@ impl<'t, 'o> Reader<'t, 'o> {
         }
     }
 
-    /// Where an object stands that is the value here, or its first element.
+    /// Returns the position of an object: the value at `at`, or its first element.
     fn object_at(&self, at: usize) -> Option<usize> {
         let at = match self.text[at] {
             b'[' => self.behind_bracket(at),
@@ -171,14 +175,14 @@ impl<'t, 'o> Reader<'t, 'o> {
         self.text[at] == b'[' && self.text.get(self.behind_bracket(at)) == Some(&b']')
     }
 
-    /// Where what follows the bracket here begins.
+    /// Returns the position of the first token after a bracket.
     fn behind_bracket(&self, at: usize) -> usize {
         let rest = self.text[at + 1..].iter();
         at + 1 + rest.take_while(|b| b.is_ascii_whitespace()).count()
     }
 
-    /// Where the values of these members of the object here are (of the last
-    /// ones, should a name come twice), and where the object ends.
+    /// Returns the positions of the values of these members (the last ones of duplicate
+    /// names), and the end of the object.
     fn find<const N: usize>(&mut self, names: [&[u8]; N]) -> Outcome<([Option<usize>; N], usize)> {
         let start = self.pos;
         let mut found = [None; N];
@@ -204,7 +208,7 @@ impl<'t, 'o> Reader<'t, 'o> {
 
     fn members(&mut self, message: &Message, depth: u32) -> Outcome {
         let start = self.out.len();
-        let mut seen = Bits::default();
+        let mut seen = BitSet::default();
         let mut segments: Option<Segments> = None;
         let mut guess = 0;
         if self.opened(b'}') {
@@ -215,7 +219,7 @@ impl<'t, 'o> Reader<'t, 'o> {
             let index = self.key(message, guess)?;
             self.colon()?;
             match index.map(|index| (index, &message.fields[usize::from(index)])) {
-                None => match message.extras {
+                None => match message.additional_properties {
                     None => self.skip()?,
                     Some(index) => {
                         self.pos = at;
@@ -245,13 +249,13 @@ impl<'t, 'o> Reader<'t, 'o> {
             }
         }
         if let Some(segments) = segments {
-            segments.keep_last(self.out, start, message.extras);
+            segments.keep_last(self.out, start, message.additional_properties);
         }
         Ok(())
     }
 
-    /// Reads a member that has no field into the one that takes such: a part of
-    /// its own, since the parts of a message are one.
+    /// Decodes a member without a field into the field with additional properties. Each
+    /// is a part of its own: protobuf merges the parts of a message.
     fn extra(&mut self, field: &Field, depth: u32) -> Outcome {
         field.tag.write(self.out);
         let start = wire::open(self.out);
@@ -260,12 +264,12 @@ impl<'t, 'o> Reader<'t, 'o> {
         Ok(())
     }
 
-    /// Reads a member's name: mostly that of the field behind the last one.
+    /// Reads a member's name. It is mostly that of the field after the last one.
     #[inline]
     fn key(&mut self, message: &Message, guess: usize) -> Outcome<Option<FieldIndex>> {
         if let Some(field) = message.fields.get(guess) {
             let quoted = field.quoted();
-            let named = field.raw_of.is_none() && !field.extras;
+            let named = field.raw_of.is_none() && !field.additional_properties;
             if named && self.text[self.pos..].starts_with(quoted) {
                 self.pos += quoted.len();
                 return Ok(Some(guess as FieldIndex));
@@ -275,7 +279,7 @@ impl<'t, 'o> Reader<'t, 'o> {
         Ok(message.names.get(&name))
     }
 
-    /// Whether `null` is a value of the field and not its absence.
+    /// Returns whether `null` is a value of the field instead of its absence.
     fn keeps_null(&self, field: &Field) -> bool {
         let single = field.is_single();
         match field.kind {
@@ -297,7 +301,7 @@ impl<'t, 'o> Reader<'t, 'o> {
         let explicit = field.cardinality == Cardinality::Explicit;
         let raw = field.raw.map(|raw| &message.fields[usize::from(raw)]);
         let set = match self.element(field, explicit, depth) {
-            // The raw companion keeps what cannot be read as a time.
+            // The raw field keeps a text that is not a time.
             Err(_) if raw.is_some() && self.is_time(field) && self.text.get(at) == Some(&b'"') => {
                 self.pos = at;
                 self.skip()?;
@@ -324,7 +328,7 @@ impl<'t, 'o> Reader<'t, 'o> {
         }
     }
 
-    /// Writes the text of a value as the value of its raw companion.
+    /// Writes the text of a value to its raw field.
     fn raw(&mut self, raw: &Field, at: usize, end: usize) -> Outcome {
         let start = self.out.len();
         raw.tag.write(self.out);
@@ -348,8 +352,8 @@ impl<'t, 'o> Reader<'t, 'o> {
         Ok(())
     }
 
-    /// Reads one value and writes it with its tag; false, and what was written is
-    /// to be cut off, if there is none. A zero is none unless `explicit`.
+    /// Decodes one value and writes it with its tag; false for an unset value, whose
+    /// bytes the caller removes. Zero is unset unless `explicit`.
     #[inline]
     fn element(&mut self, field: &Field, explicit: bool, depth: u32) -> Outcome<bool> {
         field.tag.write(self.out);
@@ -393,7 +397,7 @@ impl<'t, 'o> Reader<'t, 'o> {
         }
     }
 
-    /// Writes a number or a bool as the text it is, for a string.
+    /// Writes a number or a bool as its text, for a string field.
     fn literal_text(&mut self) -> Outcome {
         let start = self.pos;
         match self.peek() {
@@ -407,8 +411,8 @@ impl<'t, 'o> Reader<'t, 'o> {
         Ok(())
     }
 
-    /// Reads a number, a bool or an enum: the bits it has on the wire. None for
-    /// an empty string and for an unknown text of an enum.
+    /// Decodes a number, a bool or an enum to its wire bits. None for an empty string
+    /// and for an unknown text of an enum.
     fn scalar(&mut self, kind: Kind) -> Outcome<Option<u64>> {
         let at = self.pos;
         let read = match self.peek() {
@@ -423,10 +427,7 @@ impl<'t, 'o> Reader<'t, 'o> {
             b'"' => {
                 let content = self.string()?;
                 if let Kind::Enum(id) = kind {
-                    let number = str::from_utf8(&content)
-                        .ok()
-                        .and_then(|text| self.schema.enumeration(id).number(text));
-                    return Ok(number.map(|number| i64::from(number) as u64));
+                    return Ok(self.enum_bits(id, &content));
                 }
                 match content.trim_ascii() {
                     b"" => return Ok(None),
@@ -460,209 +461,10 @@ impl<'t, 'o> Reader<'t, 'o> {
         })
     }
 
-    /// Notes that the number at this place was rounded.
+    /// Notes that the number at this position was rounded.
     fn is_inexact(&mut self, at: usize) {
         if self.inexact.len() < MAX_NOTES {
             self.inexact.push((at, String::new()));
         }
-    }
-
-    fn list(&mut self, message: &Message, field: &Field, depth: u32) -> Outcome {
-        if field.form == Form::CommaList && self.peek() == b'"' {
-            return self.comma_list(message, field);
-        }
-        if self.peek() != b'[' {
-            return self.expected("an array");
-        }
-        let start = self.out.len();
-        let packed = field.kind.is_packable();
-        let mut content = 0;
-        if packed {
-            field.packed_tag.write(self.out);
-            content = wire::open(self.out);
-        }
-        // Where the elements stand, if a raw companion is to have them.
-        let mut places = Vec::new();
-        if !self.opened(b']') {
-            loop {
-                let at = self.pos;
-                if packed {
-                    let bits = self.scalar(field.kind)?.unwrap_or(0);
-                    write_bits(self.out, field.kind, bits);
-                } else {
-                    self.list_element(field, depth)?;
-                }
-                if field.raw.is_some() {
-                    places.push((at, self.pos));
-                }
-                if !self.more(b']')? {
-                    break;
-                }
-            }
-        }
-        if packed {
-            if self.out.len() == content {
-                self.out.truncate(start);
-            } else {
-                wire::close(self.out, content);
-            }
-        }
-        if let Some(raw) = field.raw {
-            let end = self.pos;
-            for (at, end) in places {
-                self.raw(&message.fields[usize::from(raw)], at, end)?;
-            }
-            self.pos = end;
-        }
-        Ok(())
-    }
-
-    /// An element that is not packed; one that says there is none is a default.
-    fn list_element(&mut self, field: &Field, depth: u32) -> Outcome {
-        let start = self.out.len();
-        let set = if self.is_null() && !self.is_any_json(field) {
-            self.null()?;
-            false
-        } else {
-            self.element(field, true, depth)?
-        };
-        if !set {
-            self.out.truncate(start);
-            field.tag.write(self.out);
-            self.out.push(0);
-        }
-        Ok(())
-    }
-
-    fn is_any_json(&self, field: &Field) -> bool {
-        match field.kind {
-            Kind::Message(id) => self.schema.message(id).shape == Shape::Value,
-            _ => false,
-        }
-    }
-
-    /// A list as one text with commas; an empty one has no elements.
-    fn comma_list(&mut self, message: &Message, field: &Field) -> Outcome {
-        let at = self.pos;
-        let content = self.string()?;
-        let end = self.pos;
-        let texts = || content.split(|&b| b == b',').map(<[u8]>::trim_ascii);
-        if content.trim_ascii().is_empty() {
-            return Ok(());
-        }
-        for text in texts() {
-            field.tag.write(self.out);
-            let read = match field.kind {
-                Kind::String => {
-                    wire::write_varint(self.out, text.len() as u64);
-                    self.out.extend_from_slice(text);
-                    continue;
-                }
-                Kind::Enum(id) => {
-                    let number = str::from_utf8(text).ok();
-                    let number = number.and_then(|t| self.schema.enumeration(id).number(t));
-                    Ok(i64::from(number.unwrap_or(0)) as u64)
-                }
-                Kind::Bool => token::boolean(text).map(u64::from),
-                Kind::Bytes => {
-                    let start = wire::open(self.out);
-                    if print::read_base64(self.out, text) {
-                        wire::close(self.out, start);
-                        continue;
-                    }
-                    Err("")
-                }
-                kind => bits_of_text(kind, text),
-            };
-            match read {
-                Ok(bits) => write_bits(self.out, field.kind, bits),
-                Err(_) => {
-                    self.pos = at;
-                    return self.fault("an element of the comma list cannot be read");
-                }
-            }
-        }
-        if let Some(raw) = field.raw {
-            for text in texts() {
-                message.fields[usize::from(raw)].tag.write(self.out);
-                wire::write_varint(self.out, text.len() as u64);
-                self.out.extend_from_slice(text);
-            }
-        }
-        self.pos = end;
-        Ok(())
-    }
-
-    fn map(&mut self, field: &Field, depth: u32) -> Outcome {
-        if self.peek() != b'{' {
-            return self.expected("an object");
-        }
-        let Kind::Message(entry) = field.kind else {
-            return self.fault("the map has no entries");
-        };
-        let [key, value] = &self.schema.message(entry).fields[..] else {
-            return self.fault("the map has no keys and values");
-        };
-        if depth >= MAX_DEPTH {
-            return self.fault(format!("nested deeper than {MAX_DEPTH} messages"));
-        }
-        if self.opened(b'}') {
-            return Ok(());
-        }
-        loop {
-            field.tag.write(self.out);
-            let entry = wire::open(self.out);
-            self.map_key(key)?;
-            self.colon()?;
-            let start = self.out.len();
-            if self.is_null() && !self.is_any_json(value) {
-                self.null()?;
-            } else {
-                let set = match value.kind {
-                    Kind::Message(id) => {
-                        value.tag.write(self.out);
-                        let content = wire::open(self.out);
-                        let set = self.message(id, field.form, depth + 2)?;
-                        wire::close(self.out, content);
-                        set
-                    }
-                    _ => self.element(value, false, depth + 1)?,
-                };
-                if !set {
-                    self.out.truncate(start);
-                }
-            }
-            wire::close(self.out, entry);
-            if !self.more(b'}')? {
-                return Ok(());
-            }
-        }
-    }
-
-    fn map_key(&mut self, key: &Field) -> Outcome {
-        key.tag.write(self.out);
-        if self.peek() != b'"' {
-            return self.expected("a name in quotes");
-        }
-        if key.kind == Kind::String {
-            return self.string_out();
-        }
-        let at = self.pos;
-        let content = self.string()?;
-        let bits = match key.kind {
-            Kind::Bool => token::boolean(&content).map(u64::from),
-            kind => bits_of_text(kind, &content),
-        };
-        match bits {
-            Ok(bits) => write_bits(self.out, key.kind, bits),
-            Err(_) => {
-                self.pos = at;
-                return self.expected(match key.kind {
-                    Kind::Bool => "true or false as a name",
-                    _ => "an integer as a name",
-                });
-            }
-        }
-        Ok(())
     }
 }

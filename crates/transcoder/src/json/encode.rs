@@ -1,24 +1,23 @@
-//! Protobuf bytes to JSON text.
+//! Encodes protobuf bytes as JSON text.
 //!
-//! A message is written in the order of its wire. That holds as long as each
-//! field stands there once, in one piece, which is what every encoder makes. A
-//! message that is not so is put in order first, and then written. Which it is,
-//! is seen before the first of its parts is written: nothing is written twice,
-//! however deep it stands.
+//! The members are written in the order of the wire. This needs each field once and in
+//! one piece, as every encoder writes it. Any other message is reordered first. This is
+//! checked before anything of the message is written, so that nothing is written twice
+//! at any depth.
 
+mod field_order;
 mod json;
 mod map;
-mod order;
 
-use self::order::{in_order, is_in_order};
-use super::bits::Bits;
+use self::field_order::{in_order, is_in_order};
+use super::bit_set::BitSet;
 use super::wire::{self, Fields, MAX_DEPTH, Malformed, Value};
 use super::{Problem, excerpt, print, text};
 use crate::schema::{
     Cardinality, Field, FieldIndex, Form, Kind, Message, MessageId, Schema, Shape,
 };
 
-/// Boxed, so that success is told in a register.
+/// Boxed, so that a success fits into a register.
 pub(super) type Outcome<T = ()> = Result<T, Box<Problem>>;
 
 fn fault<T>(problem: impl Into<String>) -> Outcome<T> {
@@ -38,9 +37,9 @@ impl From<Malformed> for Box<Problem> {
     }
 }
 
-/// Puts a step before the path of a problem.
+/// Prepends a step to the path of a problem.
 #[cold]
-fn within(mut problem: Box<Problem>, step: &str) -> Box<Problem> {
+fn prepend_step(mut problem: Box<Problem>, step: &str) -> Box<Problem> {
     let join = match problem.path.as_bytes().first() {
         None | Some(b'[') => "",
         Some(_) => ".",
@@ -60,12 +59,12 @@ pub(super) struct Writer<'s> {
 /// Which fields to leave out.
 pub(super) type Skip<'f> = Option<&'f dyn Fn(FieldIndex) -> bool>;
 
-/// A field number and a value behind what was written last.
+/// The field number and value that follow.
 type Next<'a> = Option<(u32, Value<'a>)>;
 
 impl Writer<'_> {
-    /// Writes a message in the form of its type. `depth` is how many messages
-    /// it stands in.
+    /// Writes a message in the form of its type. `depth` is the number of messages
+    /// around it.
     pub fn message(
         &self,
         out: &mut Vec<u8>,
@@ -132,8 +131,7 @@ impl Writer<'_> {
         }
     }
 
-    /// A message that stands as the array of one of its fields, unless another
-    /// one is set.
+    /// Writes a message as the array of one of its fields, unless another field is set.
     fn array(
         &self,
         out: &mut Vec<u8>,
@@ -180,14 +178,14 @@ impl Writer<'_> {
         depth: u32,
     ) -> Outcome {
         if is_in_order(message, wire)? {
-            self.in_turn(out, message, wire, skip, depth)
+            self.members_in_order(out, message, wire, skip, depth)
         } else {
-            self.in_turn(out, message, &in_order(message, wire)?, skip, depth)
+            self.members_in_order(out, message, &in_order(message, wire)?, skip, depth)
         }
     }
 
-    /// Writes an object whose fields stand on the wire once each.
-    fn in_turn(
+    /// Writes an object whose fields are on the wire once each.
+    fn members_in_order(
         &self,
         out: &mut Vec<u8>,
         message: &Message,
@@ -200,10 +198,10 @@ impl Writer<'_> {
                 || skip.is_some_and(|skip| skip(index))
                 || self.dialect.is_some_and(|dialect| !field.is_in(dialect))
         };
-        let mut seen = Bits::default();
-        // What is written counts only where it decides on something.
+        let mut seen = BitSet::default();
+        // Written fields are tracked only where it matters later.
         let tracked = !message.emit_empty.is_empty() || !message.raws.is_empty();
-        let mut written = Bits::default();
+        let mut written = BitSet::default();
         out.push(b'{');
         let empty = out.len();
         let mut fields = wire::fields(wire);
@@ -215,43 +213,46 @@ impl Writer<'_> {
             };
             seen.insert(index);
             if hidden(index, field) || field.raw_of.is_some() {
-                next = past(&mut fields, number)?;
+                next = skip_occurrences(&mut fields, number)?;
                 continue;
             }
-            if field.extras {
-                let Value::Bytes(extras) = value else {
-                    return Err(within(Malformed::Alien.into(), &field.name));
+            if field.additional_properties {
+                let Value::Bytes(additional_properties) = value else {
+                    return Err(prepend_step(Malformed::Alien.into(), &field.name));
                 };
-                self.extras(out, empty, message, extras, depth)
-                    .map_err(|e| within(e, &field.name))?;
+                self.additional_properties(out, empty, message, additional_properties, depth)
+                    .map_err(|e| prepend_step(e, &field.name))?;
                 next = fields.read()?;
                 continue;
             }
             let start = out.len();
-            begin(out, empty, field);
+            begin_member(out, empty, field);
             let value_start = out.len();
             let after = match field.cardinality {
                 Cardinality::Implicit | Cardinality::Explicit => {
                     let zero = text::is_zero(value)
                         && match field.kind {
                             Kind::Message(_) => false,
-                            _ => field.cardinality == Cardinality::Implicit || text::yields(field),
+                            _ => {
+                                field.cardinality == Cardinality::Implicit
+                                    || text::raw_replaces_zero(field)
+                            }
                         };
                     if zero {
                         wire::of_kind(field.kind, value)
-                            .map_err(|e| within(e.into(), &field.name))?;
+                            .map_err(|e| prepend_step(e.into(), &field.name))?;
                     } else {
                         self.value(out, field.kind, field.form, value, depth)
-                            .map_err(|e| within(e, &field.name))?;
+                            .map_err(|e| prepend_step(e, &field.name))?;
                     }
                     fields.read()?
                 }
                 Cardinality::Repeated => self
                     .list(out, field, value, &mut fields, depth)
-                    .map_err(|e| within(e, &field.name))?,
+                    .map_err(|e| prepend_step(e, &field.name))?,
                 Cardinality::Map => self
                     .map(out, field, value, &mut fields, depth)
-                    .map_err(|e| within(e, &field.name))?,
+                    .map_err(|e| prepend_step(e, &field.name))?,
             };
             next = after;
             if out.len() == value_start {
@@ -263,8 +264,8 @@ impl Writer<'_> {
         for &index in &message.emit_empty {
             let field = &message.fields[usize::from(index)];
             if !written.contains(index) && !hidden(index, field) && field.raw.is_none() {
-                begin(out, empty, field);
-                out.extend_from_slice(blank(field));
+                begin_member(out, empty, field);
+                out.extend_from_slice(empty_value(field));
                 written.insert(index);
             }
         }
@@ -274,15 +275,15 @@ impl Writer<'_> {
             let field = &message.fields[usize::from(of)];
             if !written.contains(of) && !hidden(of, field) {
                 self.raw(out, empty, field, raw, wire, seen.contains(of))
-                    .map_err(|e| within(e, &raw.name))?;
+                    .map_err(|e| prepend_step(e, &raw.name))?;
             }
         }
         out.push(b'}');
         Ok(())
     }
 
-    /// Writes a field that is unset from its raw companion, if that has a text.
-    /// `zero` says that the field stands on the wire as its zero.
+    /// Writes an unset field from its raw field, if that has a text. `zero` says that
+    /// the field is on the wire with its zero value.
     fn raw(
         &self,
         out: &mut Vec<u8>,
@@ -295,21 +296,21 @@ impl Writer<'_> {
         let texts = wire::all(wire, raw.number)?;
         if field.cardinality == Cardinality::Repeated {
             if !texts.is_empty() {
-                begin(out, empty, field);
+                begin_member(out, empty, field);
                 self.texts(out, field.form, &texts)?;
             } else if field.emit_empty {
-                begin(out, empty, field);
-                out.extend_from_slice(blank(field));
+                begin_member(out, empty, field);
+                out.extend_from_slice(empty_value(field));
             }
             return Ok(());
         }
         match texts.last() {
             Some(text) if !text.is_empty() => {
-                begin(out, empty, field);
+                begin_member(out, empty, field);
                 self.string(out, text)
             }
             _ if zero && field.cardinality == Cardinality::Explicit => {
-                begin(out, empty, field);
+                begin_member(out, empty, field);
                 self.value(out, field.kind, field.form, text::zero(field.kind), 0)
             }
             _ => Ok(()),
@@ -331,8 +332,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Writes the elements of a list, as far as they stand together. Nothing for
-    /// an empty list.
+    /// Writes consecutive elements of a list; nothing for an empty list.
     fn list<'a>(
         &self,
         out: &mut Vec<u8>,
@@ -357,7 +357,7 @@ impl Writer<'_> {
                     Ok(value) if comma_list => self.comma_element(out, field.kind, value, element),
                     Ok(value) => self.value(out, field.kind, field.form, value, depth),
                 };
-                result.map_err(|e| within(e, &format!("[{index}]")))?;
+                result.map_err(|e| prepend_step(e, &format!("[{index}]")))?;
                 index += 1;
             }
             match fields.read()? {
@@ -449,17 +449,17 @@ fn quoted(out: &mut Vec<u8>, quote: bool, write: impl FnOnce(&mut Vec<u8>) -> Ou
     Ok(())
 }
 
-/// Writes a member's name; `empty` is where the object's first one stands.
+/// Writes a member's name; `empty` is the position of the object's first member.
 #[inline]
-fn begin(out: &mut Vec<u8>, empty: usize, field: &Field) {
+fn begin_member(out: &mut Vec<u8>, empty: usize, field: &Field) {
     out.extend_from_slice(match out.len() > empty {
         true => field.next_member.as_bytes(),
         false => field.member.as_bytes(),
     });
 }
 
-/// An empty list or map.
-fn blank(field: &Field) -> &'static [u8] {
+/// Returns an empty list or map.
+fn empty_value(field: &Field) -> &'static [u8] {
     match (field.cardinality, field.form) {
         (Cardinality::Map, _) => b"{}",
         (_, Form::CommaList) => b"\"\"",
@@ -467,8 +467,8 @@ fn blank(field: &Field) -> &'static [u8] {
     }
 }
 
-/// The next field of another number.
-fn past<'a>(fields: &mut Fields<'a>, number: u32) -> Outcome<Next<'a>> {
+/// Returns the next field with another number.
+fn skip_occurrences<'a>(fields: &mut Fields<'a>, number: u32) -> Outcome<Next<'a>> {
     loop {
         match fields.read()? {
             Some((same, _)) if same == number => {}

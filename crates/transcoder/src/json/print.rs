@@ -1,4 +1,4 @@
-//! Numbers and strings as text.
+//! Writes numbers and strings as JSON text.
 
 use std::io::Write;
 
@@ -7,7 +7,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use super::scan;
 
-const PAIRS: &[u8; 200] = b"0001020304050607080910111213141516171819\
+const DIGIT_PAIRS: &[u8; 200] = b"0001020304050607080910111213141516171819\
     2021222324252627282930313233343536373839\
     4041424344454647484950515253545556575859\
     6061626364656667686970717273747576777879\
@@ -26,13 +26,13 @@ pub fn int(out: &mut Vec<u8>, mut value: u64) {
         let pair = (value % 100) as usize * 2;
         value /= 100;
         at -= 2;
-        text[at..at + 2].copy_from_slice(&PAIRS[pair..pair + 2]);
+        text[at..at + 2].copy_from_slice(&DIGIT_PAIRS[pair..pair + 2]);
     }
     if value > 0 {
         at -= 1;
         text[at] = b'0' + value as u8;
     }
-    // An odd number of digits below ten pairs leaves no zero in front.
+    // An odd number of digits in ten pairs has no leading zero.
     out.extend_from_slice(&text[at..]);
 }
 
@@ -45,8 +45,8 @@ pub fn signed(out: &mut Vec<u8>, value: i64) {
     int(out, value.unsigned_abs());
 }
 
-/// Writes a finite double: the shortest text that reads as the same; integers
-/// below 2^64 with all their digits and without `.0`.
+/// Writes a finite double: the shortest text that reads as the same value. Integers
+/// below 2^64 have all their digits and no `.0`.
 pub fn double(out: &mut Vec<u8>, value: f64) {
     const TWO_TO_64: f64 = 18_446_744_073_709_551_616.0;
     let size = value.abs();
@@ -75,12 +75,11 @@ pub fn float(out: &mut Vec<u8>, value: f32) {
     }
 }
 
-/// Text that is not UTF-8.
+/// The text is not UTF-8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotUtf8;
 
-/// Writes a string with its quotes. What was written before an error is to be
-/// thrown away.
+/// Writes a string with its quotes. After an error `out` contains a part of it.
 #[inline]
 pub fn string(out: &mut Vec<u8>, text: &[u8]) -> Result<(), NotUtf8> {
     out.push(b'"');
@@ -130,16 +129,16 @@ const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
 const STANDARD: GeneralPurpose = GeneralPurpose::new(&base64::alphabet::STANDARD, LENIENT);
 const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&base64::alphabet::URL_SAFE, LENIENT);
 
-/// Writes padded base64 of the standard alphabet.
+/// Writes padded base64 in the standard alphabet.
 pub fn base64(out: &mut Vec<u8>, bytes: &[u8]) {
     let start = out.len();
     out.resize(start + bytes.len().div_ceil(3) * 4, 0);
-    // The room is exactly that of the encoding.
+    // The slice has exactly the length of the encoding.
     let written = STANDARD.encode_slice(bytes, &mut out[start..]);
     out.truncate(start + written.unwrap_or(0));
 }
 
-/// Base64 of the URL-safe alphabet, without padding: for paths and queries.
+/// Returns base64 in the URL-safe alphabet, without padding, for paths and queries.
 pub fn base64url(bytes: &[u8]) -> String {
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
 }
@@ -162,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn integers_are_written() {
+    fn integers_print_as_decimals() {
         for value in [0, 1, 9, 10, 99, 100, 101, 1_000, 12_345, u64::MAX, 1 << 53] {
             assert_eq!(text(|out| int(out, value)), value.to_string());
         }
@@ -172,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn doubles_are_short_and_come_back() {
+    fn doubles_print_shortest_and_round_trip() {
         for (value, want) in [
             (5.0, "5"),
             (-5.0, "-5"),
@@ -201,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn strings_are_escaped_as_little_as_may_be() {
+    fn strings_escape_only_what_json_requires() {
         for (value, want) in [
             ("", r#""""#),
             ("plain", r#""plain""#),

@@ -1,13 +1,13 @@
-//! Finding where a string's plain part ends.
+//! Finds the end of the part of a string without escapes.
 
-/// Whether a byte cannot stand as it is in a JSON string.
+/// Returns whether a JSON string must escape the byte.
 #[inline]
 fn is_special(byte: u8) -> bool {
     byte < 0x20 || byte == b'"' || byte == b'\\'
 }
 
-/// Index of the first `"`, `\` or control character, or the length; and whether
-/// no byte before it (and some behind it) has its high bit set.
+/// Returns the index of the first `"`, `\` or control character, or the length; and
+/// whether no byte before it (and some after it) has its high bit set.
 #[inline]
 pub fn plain(bytes: &[u8]) -> (usize, bool) {
     #[cfg(target_arch = "x86_64")]
@@ -37,8 +37,8 @@ fn portable(bytes: &[u8]) -> (usize, bool) {
     (at + rest, ascii && high == 0)
 }
 
-/// For what is shorter than a chunk: seen at once from both of its ends, which
-/// may overlap, and byte by byte only if something special is in it.
+/// Scans less than a chunk: both ends at once, which can overlap, and single bytes only
+/// if one of them is special.
 #[inline(never)]
 fn tail(bytes: &[u8]) -> (usize, bool) {
     let (first, last) = match (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
@@ -62,8 +62,8 @@ fn tail(bytes: &[u8]) -> (usize, bool) {
 const LOW: u64 = 0x0101_0101_0101_0101;
 const HIGH: u64 = 0x8080_8080_8080_8080;
 
-/// Whether one of eight bytes is special. May be true for bytes above 0x7f that
-/// stand behind one that is, which is true then all the same.
+/// Returns whether one of eight bytes is special. A byte above 0x7f after a special one
+/// can count as special, which does not change the result.
 #[inline]
 fn has_special(word: u64) -> bool {
     let below = |word: u64, limit: u64| word.wrapping_sub(LOW * limit) & !word & HIGH;
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_byte_at_every_place() {
+    fn special_bytes_are_found_at_every_position() {
         for len in 0..40 {
             let text = vec![b'a'; len];
             assert_eq!(plain(&text), (len, true));

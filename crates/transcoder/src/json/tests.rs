@@ -1,8 +1,10 @@
-//! Tables of cases, both ways.
+//! JSON conversion: tables of cases.
 
+mod decode;
+mod decode_errors;
+mod encode;
+mod random_input;
 mod shapes;
-mod to_json;
-mod to_wire;
 
 use std::sync::LazyLock;
 
@@ -18,7 +20,7 @@ pub(super) static POOL: LazyLock<DescriptorPool> =
 pub(super) static SCHEMA: LazyLock<Schema> =
     LazyLock::new(|| Schema::build(&POOL).expect("the test proto has no contradictions"));
 
-/// The pool of one proto file, with Drawbridge's own options to import.
+/// Compiles one proto file, which can import Drawbridge's options.
 pub(crate) fn compile(proto: &str) -> Result<DescriptorPool, protox::Error> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     std::fs::write(folder.path().join("test.proto"), proto).expect("the folder is writable");
@@ -37,7 +39,7 @@ pub(super) fn id(message: &str) -> MessageId {
         .expect("a message of the test proto")
 }
 
-/// The JSON of a message.
+/// Encodes a message as JSON.
 pub(super) fn json(message: &str, wire: &[u8]) -> Result<String, Problem> {
     let mut out = b"before".to_vec();
     to_json(&SCHEMA, id(message), wire, &|_| false, &mut out)?;
@@ -48,7 +50,7 @@ pub(super) fn json(message: &str, wire: &[u8]) -> Result<String, Problem> {
         .to_owned())
 }
 
-/// The wire bytes of a JSON text.
+/// Decodes JSON to wire bytes.
 pub(super) fn wire(message: &str, text: impl AsRef<[u8]>) -> Result<Vec<u8>, Problem> {
     let mut out = b"before".to_vec();
     let result = to_wire(&SCHEMA, id(message), text.as_ref(), &mut out);
@@ -59,7 +61,7 @@ pub(super) fn wire(message: &str, text: impl AsRef<[u8]>) -> Result<Vec<u8>, Pro
     result.map(|_| wire.to_vec())
 }
 
-/// What prost-reflect makes of wire bytes.
+/// Decodes wire bytes by prost-reflect.
 pub(super) fn dynamic(message: &str, wire: &[u8]) -> DynamicMessage {
     let descriptor = POOL
         .get_message_by_name(&format!("test.{message}"))
@@ -67,14 +69,14 @@ pub(super) fn dynamic(message: &str, wire: &[u8]) -> DynamicMessage {
     DynamicMessage::decode(descriptor, wire).expect("another implementation reads it")
 }
 
-/// A field with a number.
+/// Encodes a field with a number.
 pub(super) fn number(field: u32, value: u64) -> Vec<u8> {
     let mut out = Vec::new();
     wire::write_uint(&mut out, field, value);
     out
 }
 
-/// A field with bytes.
+/// Encodes a field with bytes.
 pub(super) fn bytes(field: u32, value: impl AsRef<[u8]>) -> Vec<u8> {
     let mut out = Vec::new();
     wire::write_bytes(&mut out, field, value.as_ref());
@@ -82,7 +84,7 @@ pub(super) fn bytes(field: u32, value: impl AsRef<[u8]>) -> Vec<u8> {
 }
 
 #[test]
-fn values_have_texts() {
+fn each_value_has_a_text() {
     let schema = &*SCHEMA;
     let texts = |message: &str, field: &str, wire: &[u8]| {
         let (index, _) = schema.message(id(message)).field(field).expect("a field");
@@ -151,7 +153,12 @@ fn values_have_texts() {
             bytes(17, []),
             Err("a test.All has no text"),
         ),
-        ("All", "string_map", vec![], Err("a map has no text")),
+        (
+            "All",
+            "string_map",
+            vec![],
+            Err("a map cannot be a single text"),
+        ),
         ("All", "a_string", bytes(14, [0xff]), Err("is not UTF-8")),
         (
             "All",
@@ -203,7 +210,7 @@ fn values_have_texts() {
 }
 
 #[test]
-fn a_field_can_be_the_whole_body() {
+fn one_field_can_be_the_body() {
     let schema = &*SCHEMA;
     for (field, text, wire) in [
         (
@@ -224,7 +231,7 @@ fn a_field_can_be_the_whole_body() {
         let all = id("All");
         let (index, _) = schema.message(all).field(field).unwrap();
         let mut out = b"before".to_vec();
-        // Other fields do not show.
+        // Other fields have no influence.
         let more = [wire, number(3, 5)].concat();
         assert_eq!(
             field_to_json(schema, all, index, &more, "openstack", &mut out),
@@ -240,7 +247,7 @@ fn a_field_can_be_the_whole_body() {
     );
 }
 
-/// Wire bytes of a message that prost-reflect reads from JSON.
+/// Returns the wire bytes of JSON by prost-reflect.
 pub(super) fn oracle(message: &str, json: &str) -> Vec<u8> {
     let descriptor = POOL
         .get_message_by_name(&format!("test.{message}"))

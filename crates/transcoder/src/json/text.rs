@@ -1,4 +1,4 @@
-//! Values as bare text, for paths, queries and map keys.
+//! Values as plain text, for paths, queries and map keys.
 
 use super::wire::{self, Malformed, Value};
 use super::{Problem, excerpt, print, time};
@@ -6,11 +6,11 @@ use crate::schema::{
     Cardinality, Enum, Field, FieldIndex, Form, Kind, Message, MessageId, Schema, Shape,
 };
 
-/// The text of one value of a field, as JSON has it but without quotes: numbers,
-/// `true` and `false`, the REST text of enums, RFC 3339 times (milliseconds since
-/// 1970 by EPOCH_MILLIS), durations, field masks, unpadded base64url of bytes,
-/// what a wrapper holds, and the JSON of a JSON_TEXT field. Other messages have
-/// none: that is an error, as is a value that is not of the field's type.
+/// Returns the text of one value, as in JSON but without quotes: numbers, `true` and
+/// `false`, REST texts of enums, RFC 3339 times (milliseconds since 1970 for
+/// EPOCH_MILLIS), durations, field masks, unpadded base64url of bytes, the value of a
+/// wrapper, and the JSON of a JSON_TEXT field. Fails for other messages, and for a
+/// value that is not of the field's type.
 pub fn text(schema: &Schema, field: &Field, value: Value<'_>) -> Result<String, Problem> {
     let mut out = Vec::new();
     write(&mut out, schema, field.kind, field.form, value)
@@ -18,10 +18,9 @@ pub fn text(schema: &Schema, field: &Field, value: Value<'_>) -> Result<String, 
         .map_err(|problem| at(field, problem))
 }
 
-/// The texts of a field in a message: none when it is unset (or the zero of a
-/// field whose absence cannot be told), one for a single value, one per element
-/// of a list. A COMMA_LIST is one text. Where the field is unset and a raw
-/// companion has its text, it is that. Maps have no text.
+/// Returns the texts of a field: none when it is unset (or zero, without presence), one
+/// for a single value or a COMMA_LIST, one per element of a list. An unset field has
+/// the text of its raw field. Fails for maps.
 pub fn texts(
     schema: &Schema,
     message: MessageId,
@@ -37,7 +36,7 @@ pub fn texts(
         texts = own_texts(schema, message, &message.fields[usize::from(raw)], wire)?;
     }
     if texts.is_empty() && field.raw.is_some() && is_explicit(field) {
-        // A zero that gave way to a raw text which is not there.
+        // A zero, where the raw field has no text.
         texts = values_of(message, field, wire)?
             .last()
             .map(|value| text(schema, field, *value))
@@ -55,7 +54,7 @@ pub fn texts(
     Ok(texts)
 }
 
-/// As [`texts`], without the raw companion.
+/// Like [`texts`], without the raw field.
 fn own_texts(
     schema: &Schema,
     message: &Message,
@@ -64,7 +63,7 @@ fn own_texts(
 ) -> Result<Vec<String>, Problem> {
     let values = values_of(message, field, wire)?;
     match field.cardinality {
-        Cardinality::Map => Err(at(field, "a map has no text".into())),
+        Cardinality::Map => Err(at(field, "a map cannot be a single text".into())),
         Cardinality::Repeated => values.iter().map(|v| text(schema, field, *v)).collect(),
         Cardinality::Implicit | Cardinality::Explicit => {
             let Some(last) = values.last() else {
@@ -73,7 +72,7 @@ fn own_texts(
             let text = if let (Kind::Message(_), [_, _, ..]) = (field.kind, &values[..]) {
                 let parts: Vec<u8> = values.iter().flat_map(|v| v.bytes()).copied().collect();
                 text(schema, field, Value::Bytes(&parts))?
-            } else if is_zero(*last) && (!is_explicit(field) || yields(field)) {
+            } else if is_zero(*last) && (!is_explicit(field) || raw_replaces_zero(field)) {
                 return Ok(Vec::new());
             } else {
                 text(schema, field, *last)?
@@ -87,12 +86,13 @@ fn is_explicit(field: &Field) -> bool {
     field.cardinality == Cardinality::Explicit
 }
 
-/// Whether a zero of the field gives way to its raw companion.
-pub(super) fn yields(field: &Field) -> bool {
+/// Returns whether a zero of the field is replaced by its raw field.
+pub(super) fn raw_replaces_zero(field: &Field) -> bool {
     field.raw.is_some() && matches!(field.kind, Kind::Enum(_))
 }
 
-/// Whether it is the default of its type, which says nothing of a message.
+/// Returns whether a value is the default of its type, which means unset for messages
+/// without presence.
 #[inline]
 pub(super) fn is_zero(value: Value<'_>) -> bool {
     match value {
@@ -102,8 +102,8 @@ pub(super) fn is_zero(value: Value<'_>) -> bool {
     }
 }
 
-/// The values of a field: packed lists taken apart, and of a oneof only what
-/// came behind the other members.
+/// Returns the values of a field: packed lists unpacked, and of a oneof only those
+/// after the other members.
 fn values_of<'a>(
     message: &Message,
     field: &Field,
@@ -190,7 +190,7 @@ fn message(
     }
 }
 
-/// The value of a kind that stands for absence.
+/// Returns the default of a kind.
 pub(super) fn zero(kind: Kind) -> Value<'static> {
     match kind {
         Kind::Double | Kind::Fixed64 | Kind::Sfixed64 => Value::Fixed64(0),
@@ -200,7 +200,7 @@ pub(super) fn zero(kind: Kind) -> Value<'static> {
     }
 }
 
-/// Writes a number or a bool. The value has the kind's wire type.
+/// Writes a number or a bool, whose value has the wire type of the kind.
 #[inline]
 pub(super) fn write_number(out: &mut Vec<u8>, kind: Kind, value: Value<'_>) {
     match (kind, value) {
@@ -236,7 +236,7 @@ pub(super) fn write_number(out: &mut Vec<u8>, kind: Kind, value: Value<'_>) {
     }
 }
 
-/// Whether a number has no JSON literal and stands as a string: NaN, Infinity.
+/// Returns whether a number has no JSON literal and is a string instead: NaN, Infinity.
 #[inline]
 pub(super) fn is_infinite(kind: Kind, value: Value<'_>) -> bool {
     match (kind, value) {
@@ -264,7 +264,7 @@ fn zigzag(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 
-/// Writes the REST text of an enum, or the number of one that is not known.
+/// Writes the REST text of an enum, or the number if it is unknown.
 pub(super) fn write_enum(out: &mut Vec<u8>, of: &Enum, number: i32) {
     match of.text(number) {
         Some(text) => out.extend_from_slice(text.as_bytes()),
@@ -272,7 +272,7 @@ pub(super) fn write_enum(out: &mut Vec<u8>, of: &Enum, number: i32) {
     }
 }
 
-/// A Timestamp or a Duration from the wire.
+/// Reads a Timestamp or a Duration from the wire.
 pub(super) fn seconds(wire: &[u8]) -> Result<time::Seconds, Malformed> {
     let mut read = time::Seconds::default();
     for field in wire::fields(wire) {
@@ -308,7 +308,7 @@ pub(super) fn write_duration(out: &mut Vec<u8>, duration: time::Seconds) -> Resu
     Ok(())
 }
 
-/// Writes the paths of a field mask, with commas.
+/// Writes the paths of a field mask, separated by commas.
 pub(super) fn write_mask(out: &mut Vec<u8>, wire: &[u8]) -> Result<(), String> {
     let mut first = true;
     for field in wire::fields(wire) {

@@ -2,14 +2,14 @@
 
 use super::print::int;
 
-/// Seconds since 1970 of 0001-01-01T00:00:00Z, the first a Timestamp can hold.
-const FIRST: i64 = -62_135_596_800;
-/// Seconds since 1970 of 9999-12-31T23:59:59Z, the last.
-const LAST: i64 = 253_402_300_799;
-/// The largest number of seconds of a Duration, about 10,000 years.
-const LONGEST: i64 = 315_576_000_000;
+/// 0001-01-01T00:00:00Z, the first time of a Timestamp, in seconds since 1970.
+const MIN_TIMESTAMP_SECONDS: i64 = -62_135_596_800;
+/// 9999-12-31T23:59:59Z, the last time of a Timestamp, in seconds since 1970.
+const MAX_TIMESTAMP_SECONDS: i64 = 253_402_300_799;
+/// The longest Duration in seconds, about 10,000 years.
+const MAX_DURATION_SECONDS: i64 = 315_576_000_000;
 
-/// A Timestamp or a Duration as protobuf holds it.
+/// A Timestamp or a Duration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seconds {
     pub seconds: i64,
@@ -25,24 +25,25 @@ impl Seconds {
         time.is_timestamp().then_some(time)
     }
 
-    /// Milliseconds since 1970; what is finer is cut off.
+    /// Returns milliseconds since 1970, rounded down.
     pub fn millis(self) -> i64 {
         self.seconds * 1_000 + i64::from(self.nanos / 1_000_000)
     }
 
     pub fn is_timestamp(self) -> bool {
-        (FIRST..=LAST).contains(&self.seconds) && (0..1_000_000_000).contains(&self.nanos)
+        (MIN_TIMESTAMP_SECONDS..=MAX_TIMESTAMP_SECONDS).contains(&self.seconds)
+            && (0..1_000_000_000).contains(&self.nanos)
     }
 
     pub fn is_duration(self) -> bool {
-        (-LONGEST..=LONGEST).contains(&self.seconds)
+        (-MAX_DURATION_SECONDS..=MAX_DURATION_SECONDS).contains(&self.seconds)
             && (-999_999_999..=999_999_999).contains(&self.nanos)
             && (self.seconds == 0 || self.nanos == 0 || (self.seconds < 0) == (self.nanos < 0))
     }
 }
 
-/// Writes `2015-01-31T15:12:36Z`, with 3, 6 or 9 digits of fraction where they
-/// are needed. The time must be in range.
+/// Writes `2015-01-31T15:12:36Z`, with 3, 6 or 9 fractional digits if needed. The time
+/// must be in range.
 pub fn write_timestamp(out: &mut Vec<u8>, time: Seconds) {
     let (year, month, day) = date(time.seconds.div_euclid(86_400));
     let second = time.seconds.rem_euclid(86_400) as u32;
@@ -63,8 +64,8 @@ pub fn write_timestamp(out: &mut Vec<u8>, time: Seconds) {
     out.push(b'Z');
 }
 
-/// Writes `2015-01-31T15:12:36.000+00:00`: always milliseconds, what is finer cut
-/// off, and a numeric offset. The time must be in range.
+/// Writes `2015-01-31T15:12:36.000+00:00`: always milliseconds, rounded down, and a
+/// numeric offset. The time must be in range.
 pub fn write_offset_time(out: &mut Vec<u8>, time: Seconds) {
     let whole = Seconds { nanos: 0, ..time };
     write_timestamp(out, whole);
@@ -105,10 +106,10 @@ fn write_fraction(out: &mut Vec<u8>, nanos: u32) {
     out.extend_from_slice(&text[..=digits]);
 }
 
-/// Year, month and day of a number of days since 1970-01-01. Years begin in
-/// March here, so that the leap day is a year's last.
+/// Returns year, month and day of a number of days since 1970-01-01. Years begin in
+/// March here, so that the leap day is the last day of a year.
 fn date(days: i64) -> (u32, u32, u32) {
-    // From 0000-03-01 on; in range since timestamps begin in year 1.
+    // Days since 0000-03-01; positive, since timestamps begin in year 1.
     let days = (days + 719_468) as u64;
     let era = days / 146_097;
     let of_era = days % 146_097;
@@ -122,7 +123,7 @@ fn date(days: i64) -> (u32, u32, u32) {
     (year as u32, month as u32, day as u32)
 }
 
-/// Days since 1970-01-01.
+/// Returns days since 1970-01-01.
 fn days(year: i64, month: i64, day: i64) -> i64 {
     let year = year - i64::from(month <= 2);
     let of_era = year.rem_euclid(400);
@@ -130,9 +131,9 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
     year.div_euclid(400) * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
-/// Reads a time: RFC 3339, and what upstreams send in its place: no zone (then
-/// UTC), `+0900` without colon, a space for the `T` or before the zone, no
-/// seconds, a date alone. Fractions are cut off after nanoseconds.
+/// Reads a time: RFC 3339, or a variant that upstreams send: no zone (UTC), `+0900`
+/// without colon, a space instead of the `T` or before the zone, no seconds, a date
+/// only. Fractions are truncated to nanoseconds.
 pub fn read_timestamp(text: &str) -> Option<Seconds> {
     let mut rest = text.trim().as_bytes();
     let year = digits(&mut rest, 4)?;
@@ -162,7 +163,7 @@ pub fn read_timestamp(text: &str) -> Option<Seconds> {
                 nanos = fraction(&mut rest)?;
             }
         }
-        // A leap second is the first of the next minute.
+        // A leap second becomes the first second of the next minute.
         if hour > 23 || minute > 59 || second > 60 {
             return None;
         }
@@ -172,7 +173,7 @@ pub fn read_timestamp(text: &str) -> Option<Seconds> {
     (rest.is_empty() && time.is_timestamp()).then_some(time)
 }
 
-/// The offset from UTC in seconds.
+/// Reads the offset from UTC, in seconds.
 fn zone(rest: &mut &[u8]) -> Option<i64> {
     let _ = expect(rest, b" ");
     let Some((&sign, after)) = rest.split_first() else {
@@ -229,7 +230,7 @@ pub fn read_duration(text: &str) -> Option<Seconds> {
     };
     let mut rest = text.as_bytes();
     let count = rest.iter().take_while(|b| b.is_ascii_digit()).count();
-    // Longer than any that is in range.
+    // More digits than any duration in range.
     if count == 0 || count > 15 {
         return None;
     }
@@ -248,8 +249,8 @@ pub fn read_duration(text: &str) -> Option<Seconds> {
     (rest.is_empty() && duration.is_duration()).then_some(duration)
 }
 
-/// Writes one path of a field mask in lowerCamel; false where the way back would
-/// not lead to it.
+/// Writes one path of a field mask in lowerCamel; false where that would not convert
+/// back to the path.
 pub fn write_mask_path(out: &mut Vec<u8>, path: &str) -> bool {
     let mut bytes = path.bytes();
     while let Some(byte) = bytes.next() {
@@ -267,7 +268,7 @@ pub fn write_mask_path(out: &mut Vec<u8>, path: &str) -> bool {
     true
 }
 
-/// The proto path of one path of a field mask in JSON.
+/// Returns the proto path of a JSON path of a field mask.
 pub fn read_mask_path(path: &str) -> String {
     let mut snake = String::with_capacity(path.len() + 4);
     for c in path.chars() {
@@ -288,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_read_as_upstreams_send_them() {
+    fn timestamps_are_read_in_all_upstream_formats() {
         for (text, want) in [
             ("2015-01-31T15:12:36Z", at(1_422_717_156, 0)),
             ("2015-01-31t15:12:36z", at(1_422_717_156, 0)),
@@ -307,8 +308,11 @@ mod tests {
             ("2015-01-31", at(1_422_662_400, 0)),
             ("2016-12-31T23:59:60Z", at(1_483_228_800, 0)),
             ("1969-12-31T23:59:59.9999999999Z", at(-1, 999_999_999)),
-            ("0001-01-01T00:00:00Z", at(FIRST, 0)),
-            ("9999-12-31T23:59:59.999999999Z", at(LAST, 999_999_999)),
+            ("0001-01-01T00:00:00Z", at(MIN_TIMESTAMP_SECONDS, 0)),
+            (
+                "9999-12-31T23:59:59.999999999Z",
+                at(MAX_TIMESTAMP_SECONDS, 999_999_999),
+            ),
             ("2000-02-29T00:00:00Z", at(951_782_400, 0)),
             ("1900-02-29T00:00:00Z", None),
             ("2015-13-01T00:00:00Z", None),
@@ -330,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_written_with_the_digits_they_need() {
+    fn timestamps_print_the_digits_they_need() {
         for (time, want) in [
             (at(0, 0), "1970-01-01T00:00:00Z"),
             (at(-1, 1), "1969-12-31T23:59:59.000000001Z"),
@@ -339,8 +343,8 @@ mod tests {
                 at(1_422_717_156, 455_761_000),
                 "2015-01-31T15:12:36.455761Z",
             ),
-            (at(FIRST, 0), "0001-01-01T00:00:00Z"),
-            (at(LAST, 0), "9999-12-31T23:59:59Z"),
+            (at(MIN_TIMESTAMP_SECONDS, 0), "0001-01-01T00:00:00Z"),
+            (at(MAX_TIMESTAMP_SECONDS, 0), "9999-12-31T23:59:59Z"),
             (at(951_782_400, 0), "2000-02-29T00:00:00Z"),
         ] {
             let mut out = Vec::new();
@@ -350,8 +354,9 @@ mod tests {
     }
 
     #[test]
-    fn every_day_of_the_calendar_comes_back() {
-        for seconds in (FIRST..=LAST).step_by(86_400 * 13 + 3_601) {
+    fn every_calendar_day_round_trips() {
+        for seconds in (MIN_TIMESTAMP_SECONDS..=MAX_TIMESTAMP_SECONDS).step_by(86_400 * 13 + 3_601)
+        {
             let time = Seconds { seconds, nanos: 0 };
             let mut out = Vec::new();
             write_timestamp(&mut out, time);
@@ -366,7 +371,7 @@ mod tests {
             ("3.500s", at(3, 500_000_000)),
             ("-3.500s", at(-3, -500_000_000)),
             ("-0.000000001s", at(0, -1)),
-            ("315576000000s", at(LONGEST, 0)),
+            ("315576000000s", at(MAX_DURATION_SECONDS, 0)),
         ] {
             assert_eq!(read_duration(text), want, "{text}");
             let mut out = Vec::new();
@@ -389,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn mask_paths_change_case_and_back() {
+    fn mask_paths_round_trip_between_cases() {
         for (snake, camel) in [("foo_bar.baz", "fooBar.baz"), ("a", "a"), ("a_b_c", "aBC")] {
             let mut out = Vec::new();
             assert!(write_mask_path(&mut out, snake));

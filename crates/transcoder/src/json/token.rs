@@ -1,14 +1,14 @@
-//! The tokens of JSON: numbers, strings with escapes, and what is passed over.
-//! Faults are a place in the text and what is wrong there.
+//! Reads JSON tokens: numbers, strings with escapes, and values to skip. An error is a
+//! position and what is wrong there.
 
 use super::scan;
 
 type Fault = (usize, &'static str);
 
-/// The deepest nesting of objects and arrays that is passed over unread.
+/// Deepest nesting of objects and arrays in a skipped value.
 const MAX_SKIPPED: usize = 100;
 
-/// Where the number that begins at `at` ends.
+/// Returns the end of the number that begins at `at`.
 pub fn number(text: &[u8], at: usize) -> Result<usize, Fault> {
     let digits = |from: usize| {
         let rest = text.get(from..).unwrap_or_default();
@@ -37,7 +37,7 @@ pub fn number(text: &[u8], at: usize) -> Result<usize, Fault> {
     Ok(end)
 }
 
-/// What a number is as an integer.
+/// A number as an integer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Number {
     Integer(i128),
@@ -47,7 +47,7 @@ pub enum Number {
     TooLarge,
 }
 
-/// Reads a JSON number as an integer: `5`, `5.0`, `1e3`. The text is a number.
+/// Reads a JSON number as an integer: `5`, `5.0`, `1e3`.
 pub fn integer(text: &[u8]) -> Number {
     let (negative, digits) = match text {
         [b'-', digits @ ..] => (true, digits),
@@ -62,7 +62,7 @@ pub fn integer(text: &[u8]) -> Number {
     }
     let at = digits.iter().position(|b| matches!(b, b'e' | b'E'));
     let (mantissa, exponent) = digits.split_at(at.unwrap_or(digits.len()));
-    // One too long for an i64 is as good as the largest.
+    // A longer exponent counts as the largest one.
     let exponent = exponent.get(1..).map_or(0, |text| {
         let (negative, text) = match text {
             [b'-', text @ ..] => (true, text),
@@ -84,7 +84,7 @@ pub fn integer(text: &[u8]) -> Number {
     }
     let leading = all().take_while(|&&b| b == b'0').count();
     let significant = count - zeros - leading;
-    // The value is the significant digits times ten to this.
+    // The value is the significant digits times ten to this power.
     let power = exponent
         .saturating_sub(fraction as i64)
         .saturating_add(zeros as i64);
@@ -101,8 +101,8 @@ pub fn integer(text: &[u8]) -> Number {
     Number::Integer(sign(value * 10_i128.pow(power as u32)))
 }
 
-/// Reads a JSON number as a double; and whether it is exact, if it is written as
-/// an integer. One that is too large for a double is an error.
+/// Reads a JSON number as a double, and whether an integer is exact. A number that is
+/// too large for a double is an error.
 pub fn double(text: &[u8]) -> Result<(f64, bool), &'static str> {
     let digits = text.strip_prefix(b"-").unwrap_or(text);
     let is_integer = digits.iter().all(u8::is_ascii_digit);
@@ -127,9 +127,9 @@ pub fn double(text: &[u8]) -> Result<(f64, bool), &'static str> {
     }
     let exact = match digits.len() {
         _ if !is_integer => true,
-        // Less than 2^64, so that the way back is exact.
+        // Less than 2^64, so that the conversion back is exact.
         0..=19 => text.trim_start_matches('-').parse() == Ok(value.abs() as u64),
-        // A double in `{:.0}` has all its digits.
+        // `{:.0}` prints all digits of a double.
         _ => format!("{:.0}", value.abs()).as_bytes() == digits,
     };
     Ok((value, exact))
@@ -156,8 +156,8 @@ pub fn boolean(text: &[u8]) -> Result<bool, &'static str> {
     }
 }
 
-/// Writes the content of the string that begins at `at`, behind its quote; gives
-/// the place behind the closing one. A surrogate without its pair is U+FFFD.
+/// Writes the content of the string that begins at `at`, after its quote; returns the
+/// position after the closing quote. An unpaired surrogate becomes U+FFFD.
 pub fn unescape(text: &[u8], mut at: usize, out: &mut Vec<u8>) -> Result<usize, Fault> {
     loop {
         let end = at + scan::plain(&text[at..]).0;
@@ -167,7 +167,7 @@ pub fn unescape(text: &[u8], mut at: usize, out: &mut Vec<u8>) -> Result<usize, 
             Some(b'"') => return Ok(at + 1),
             Some(b'\\') => {}
             Some(_) => return Err((at, "a control character in a string")),
-            None => return Err((at, "the string does not end")),
+            None => return Err((at, "the string is not terminated")),
         }
         let plain = match text.get(at + 1) {
             Some(byte @ (b'"' | b'\\' | b'/')) => *byte,
@@ -191,7 +191,7 @@ pub fn unescape(text: &[u8], mut at: usize, out: &mut Vec<u8>) -> Result<usize, 
                 out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
                 continue;
             }
-            _ => return Err((at, "not an escape of JSON")),
+            _ => return Err((at, "not a JSON escape sequence")),
         };
         out.push(plain);
         at += 2;
@@ -206,18 +206,18 @@ fn hex(text: &[u8], at: usize) -> Result<u32, Fault> {
         code = code << 4 | value.ok_or((at, "not four hexadecimal digits"))?;
     }
     match digits {
-        [] => Err((at.min(text.len()), "the string does not end")),
+        [] => Err((at.min(text.len()), "the string is not terminated")),
         _ => Ok(code),
     }
 }
 
-/// Passes over the value at `at`, checking it; gives the place behind it.
+/// Skips the value at `at` and checks its syntax; returns the position after it.
 pub fn skip(text: &[u8], mut at: usize) -> Result<usize, Fault> {
-    // A bit per open bracket: 1 for an object.
+    // One bit per open bracket: 1 for an object.
     let mut open = 0_u128;
     let mut depth = 0;
     loop {
-        // A value begins here.
+        // At the beginning of a value.
         match text.get(at) {
             Some(b'"') => at = skip_string(text, at + 1)?,
             Some(b'-' | b'0'..=b'9') => at = number(text, at)?,
@@ -247,7 +247,7 @@ pub fn skip(text: &[u8], mut at: usize) -> Result<usize, Fault> {
                 at += literal.len();
             }
         }
-        // A value has ended here.
+        // At the end of a value.
         loop {
             if depth == 0 {
                 return Ok(at);
@@ -280,10 +280,10 @@ fn space(text: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// Passes over `"name" : `.
+/// Skips `"name" : `.
 fn skip_name(text: &[u8], at: usize) -> Result<usize, Fault> {
     if text.get(at) != Some(&b'"') {
-        return Err((at, "expected a name in quotes"));
+        return Err((at, "expected a member name in quotes"));
     }
     let at = space(text, skip_string(text, at + 1)?);
     match text.get(at) {
@@ -296,7 +296,7 @@ fn skip_string(text: &[u8], start: usize) -> Result<usize, Fault> {
     let end = start + scan::plain(&text[start..]).0;
     match text.get(end) {
         Some(b'"') => Ok(end + 1),
-        // Rare enough to be unescaped into nowhere.
+        // Rare: the unescaped content is dropped.
         _ => unescape(text, start, &mut Vec::new()),
     }
 }

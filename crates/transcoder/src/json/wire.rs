@@ -1,12 +1,11 @@
-//! The protobuf wire format: fields of a message as slices, fully checked, and
-//! the few bytes that writing one takes.
+//! The protobuf wire format: reads the fields of a message as checked slices, and
+//! writes single fields.
 
 use std::borrow::Cow;
 
 use crate::schema::Kind;
 
-/// Nested messages, counted from the outermost one's fields: as deep as other
-/// implementations of protobuf read by default.
+/// Deepest nesting of messages: the default limit of other protobuf implementations.
 pub const MAX_DEPTH: u32 = 100;
 
 /// Why bytes are not a message.
@@ -32,7 +31,7 @@ pub enum Malformed {
     Depth,
 }
 
-/// One value as it stands on the wire.
+/// One value on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value<'a> {
     /// Integers, bools and enums.
@@ -46,7 +45,7 @@ pub enum Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    /// The bytes of a length-delimited value; none for others.
+    /// Returns the bytes of a length-delimited value; none for others.
     pub fn bytes(&self) -> &'a [u8] {
         match self {
             Value::Bytes(bytes) => bytes,
@@ -55,7 +54,7 @@ impl<'a> Value<'a> {
     }
 }
 
-/// The fields of a message, in the order of the wire.
+/// Returns the fields of a message, in the order of the wire.
 pub fn fields(message: &[u8]) -> Fields<'_> {
     Fields { rest: message }
 }
@@ -67,12 +66,12 @@ pub struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// What is not read yet.
+    /// Returns the unread rest.
     pub(super) fn rest(&self) -> &'a [u8] {
         self.rest
     }
 
-    /// The next field; none at the end.
+    /// Reads the next field; none at the end.
     #[inline(always)]
     pub(super) fn read(&mut self) -> Result<Option<(u32, Value<'a>)>, Malformed> {
         if self.rest.is_empty() {
@@ -152,8 +151,8 @@ fn bytes<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Malformed> {
     Ok(bytes)
 }
 
-/// The last value of a field, which is the one that counts; for messages see
-/// [`message`]. The whole message is checked.
+/// Returns the last value of a field, which is the one that counts; for messages see
+/// [`message`]. Checks the complete message.
 pub fn last(message: &[u8], number: u32) -> Result<Option<Value<'_>>, Malformed> {
     let mut last = None;
     let mut fields = fields(message);
@@ -165,8 +164,8 @@ pub fn last(message: &[u8], number: u32) -> Result<Option<Value<'_>>, Malformed>
     Ok(last)
 }
 
-/// All occurrences of a length-delimited field: the items of a repeated message
-/// field, without a copy. The whole message is checked.
+/// Returns all occurrences of a length-delimited field, such as the items of a repeated
+/// message field, without a copy. Checks the complete message.
 pub fn all(message: &[u8], number: u32) -> Result<Vec<&[u8]>, Malformed> {
     let mut all = Vec::new();
     let mut fields = fields(message);
@@ -181,8 +180,7 @@ pub fn all(message: &[u8], number: u32) -> Result<Vec<&[u8]>, Malformed> {
     Ok(all)
 }
 
-/// The value of a single message field: one that stands in parts is put
-/// together, which is how protobuf merges.
+/// Returns the value of a single message field. Parts are joined: protobuf merges them.
 pub fn message(message: &[u8], number: u32) -> Result<Option<Cow<'_, [u8]>>, Malformed> {
     let parts = all(message, number)?;
     Ok(match parts.as_slice() {
@@ -192,8 +190,8 @@ pub fn message(message: &[u8], number: u32) -> Result<Option<Cow<'_, [u8]>>, Mal
     })
 }
 
-/// The values of one occurrence of a field: one, or those of a packed list. Each
-/// has the wire type of `kind`, else it is an error.
+/// Returns the values of one occurrence of a field: one, or those of a packed list. A
+/// value with another wire type than that of `kind` is an error.
 pub fn values(kind: Kind, value: Value<'_>) -> Values<'_> {
     match value {
         Value::Bytes(packed) if kind.is_packable() => Values {
@@ -243,7 +241,7 @@ impl<'a> Iterator for Values<'a> {
     }
 }
 
-/// The value, if its wire type is that of the kind.
+/// Checks that the value has the wire type of the kind.
 #[inline]
 pub(super) fn of_kind(kind: Kind, value: Value<'_>) -> Result<Value<'_>, Malformed> {
     let fits = match kind {
@@ -269,20 +267,20 @@ pub fn write_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// Writes a whole field with an integer, a bool or an enum.
+/// Writes a field with an integer, a bool or an enum.
 pub fn write_uint(out: &mut Vec<u8>, number: u32, value: u64) {
     write_varint(out, u64::from(number) << 3);
     write_varint(out, value);
 }
 
-/// Writes a whole field with a string, bytes or a message.
+/// Writes a field with a string, bytes or a message.
 pub fn write_bytes(out: &mut Vec<u8>, number: u32, value: &[u8]) {
     write_varint(out, u64::from(number) << 3 | 2);
     write_varint(out, value.len() as u64);
     out.extend_from_slice(value);
 }
 
-/// Writes a whole field with a value as it stands on the wire.
+/// Writes a field with any value.
 pub fn write_value(out: &mut Vec<u8>, number: u32, value: Value<'_>) {
     match value {
         Value::Varint(value) => write_uint(out, number, value),
@@ -298,15 +296,15 @@ pub fn write_value(out: &mut Vec<u8>, number: u32, value: Value<'_>) {
     }
 }
 
-/// Reserves the place of a length; what is written next is measured by [`close`].
+/// Reserves a byte for a length; [`close`] writes the length of all that follows.
 #[inline]
 pub(super) fn open(out: &mut Vec<u8>) -> usize {
     out.push(0);
     out.len()
 }
 
-/// Writes the length of what came behind [`open`]. Lengths from 128 on need more
-/// than the one byte reserved: then the content moves.
+/// Writes the length of all bytes after [`open`]. A length from 128 on needs more than
+/// the reserved byte: then the content moves.
 #[inline]
 pub(super) fn close(out: &mut Vec<u8>, start: usize) {
     let len = out.len() - start;
@@ -352,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message_is_an_error() {
+    fn invalid_wire_data_is_an_error() {
         for (wire, want) in [
             (&b"\x08"[..], Malformed::Truncated),
             (b"\x80", Malformed::Truncated),
@@ -385,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_value_counts_and_messages_merge() {
+    fn last_value_wins_and_messages_merge() {
         let wire = b"\x08\x01\x12\x01a\x08\x02\x12\x01b";
         assert_eq!(last(wire, 1), Ok(Some(Value::Varint(2))));
         assert_eq!(last(wire, 3), Ok(None));
@@ -396,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_single_or_packed() {
+    fn single_and_packed_values_are_read() {
         let read = |kind, value| values(kind, value).collect::<Result<Vec<_>, _>>();
         let ones = Ok(vec![Value::Varint(1), Value::Varint(300)]);
         assert_eq!(read(Kind::Int32, Value::Bytes(b"\x01\xac\x02")), ones);
@@ -417,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_are_put_before_what_they_measure() {
+    fn length_prefix_grows_with_its_content() {
         for len in [0, 1, 127, 128, 16_383, 16_384, 3_000_000] {
             let mut out = b"x\x0a".to_vec();
             let start = open(&mut out);

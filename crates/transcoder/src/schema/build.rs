@@ -1,4 +1,4 @@
-//! From descriptors to tables. Every contradiction is a diagnostic.
+//! Builds the tables from descriptors. Every contradiction is a diagnostic.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,7 +13,7 @@ use crate::api::drawbridge::v1 as rules;
 #[cfg(test)]
 mod tests;
 
-/// The most fields of a message: with its oneofs they are counted in 16 bits.
+/// Most fields of a message: fields and oneofs together are counted in 16 bits.
 const MAX_FIELDS: usize = 30_000;
 
 pub(super) fn build(pool: &DescriptorPool) -> Result<Schema, Vec<Diagnostic>> {
@@ -41,7 +41,7 @@ pub(super) fn build(pool: &DescriptorPool) -> Result<Schema, Vec<Diagnostic>> {
     })
 }
 
-/// The extensions that hold the rules; none where the set does not import them.
+/// The extensions with the rules; none where the set does not import them.
 struct Options {
     file: Option<ExtensionDescriptor>,
     message: Option<ExtensionDescriptor>,
@@ -65,7 +65,7 @@ impl Options {
     }
 }
 
-/// Reads one rules message out of an element's options.
+/// Reads the rules in an element's options.
 fn read<T: prost::Message + Default>(
     options: &DynamicMessage,
     extension: Option<&ExtensionDescriptor>,
@@ -98,7 +98,7 @@ impl Builder {
         });
     }
 
-    /// The rules of an element; unreadable ones are reported.
+    /// Returns the rules of an element, or reports that they are unreadable.
     fn rules<T: prost::Message + Default>(
         &mut self,
         file: &FileDescriptor,
@@ -126,7 +126,7 @@ impl Builder {
             self.report(&file, file.name(), "(drawbridge.v1.file).naming", problem);
         }
 
-        // In the order of the proto file, as `Message::fields` promises.
+        // `Message::fields` is in the order of the proto file.
         let mut descriptors: Vec<FieldDescriptor> = message.fields().collect();
         descriptors.sort_by_key(|f| f.path().last().copied());
         if descriptors.len() > MAX_FIELDS {
@@ -147,7 +147,7 @@ impl Builder {
             .collect();
         for (index, rules) in of_fields.iter().enumerate() {
             if !rules.raw_of.is_empty()
-                && let Err(problem) = pair(&mut fields, index, &rules.raw_of)
+                && let Err(problem) = link_raw_field(&mut fields, index, &rules.raw_of)
             {
                 let element = descriptors[index].full_name();
                 self.report(&file, element, "(drawbridge.v1.field).raw_of", problem);
@@ -157,7 +157,7 @@ impl Builder {
         let shape = shape(name);
         let special = shape != Shape::Object;
         if special && of_message != rules::MessageRules::default() {
-            let problem = "a well-known type has no rules".into();
+            let problem = "well-known types cannot have rules".into();
             self.report(&file, name, "(drawbridge.v1.message)", problem);
         }
         let mut bare_array = None;
@@ -171,8 +171,8 @@ impl Builder {
             let found = fields.iter().position(|f| *f.name == **wanted);
             let found = found.filter(|&i| fields[i].cardinality == Cardinality::Repeated);
             let problem = match found {
-                None => format!("`{wanted}` is no repeated field here"),
-                Some(_) if bare_array.is_some() => "goes with no other array".into(),
+                None => format!("`{wanted}` is not a repeated field of this message"),
+                Some(_) if bare_array.is_some() => "cannot be combined with `bare_array`".into(),
                 Some(index) => {
                     bare_array = Some(index as FieldIndex);
                     continue;
@@ -181,14 +181,14 @@ impl Builder {
             let option = format!("(drawbridge.v1.message).{option}");
             self.report(&file, name, &option, problem);
         }
-        let extras = fields.iter().position(|f| f.extras);
+        let additional_properties = fields.iter().position(|f| f.additional_properties);
         if let Some(second) = fields
             .iter()
-            .rposition(|f| f.extras)
-            .filter(|i| Some(*i) != extras)
+            .rposition(|f| f.additional_properties)
+            .filter(|i| Some(*i) != additional_properties)
         {
             let element = descriptors[second].full_name();
-            let problem = "another field takes them already".into();
+            let problem = "another field already has this option".into();
             self.report(
                 &file,
                 element,
@@ -206,12 +206,15 @@ impl Builder {
             match found.filter(|&i| is_text(&fields[i])) {
                 Some(index) => bare_text = Some(index as FieldIndex),
                 None => {
-                    let problem = format!("`{}` is no single string here", of_message.bare_text);
+                    let problem = format!(
+                        "`{}` is not a single string field of this message",
+                        of_message.bare_text
+                    );
                     self.report(&file, name, "(drawbridge.v1.message).bare_text", problem);
                 }
             }
             if of_message.text_is_error {
-                let problem = "a bare string is a value here: leave out one of the two".into();
+                let problem = "cannot be combined with `bare_text`: remove one of them".into();
                 self.report(
                     &file,
                     name,
@@ -221,22 +224,22 @@ impl Builder {
             }
         }
 
-        // A raw companion has no name of its own in JSON, nor have extras.
+        // Raw fields and additional properties have no name of their own in JSON.
         let mut known: BTreeMap<&str, &Field> = BTreeMap::new();
         let mut names: Vec<(&str, u16)> = Vec::new();
         for (index, field) in fields.iter().enumerate() {
-            if field.raw_of.is_some() || field.extras || message.is_map_entry() {
+            if field.raw_of.is_some() || field.additional_properties || message.is_map_entry() {
                 continue;
             }
             let all = std::iter::once(&field.wire_name).chain(&field.aliases);
             for text in all.map(|text| &**text) {
                 match known.insert(text, field) {
-                    // One of them is set, at most: the first is read.
+                    // At most one member of a oneof is set: the first one is decoded.
                     Some(other) if other.oneof.is_some() && other.oneof == field.oneof => {}
                     Some(other) => {
                         let other = &other.name;
                         let problem =
-                            format!("the name `{text}` is also that of the field `{other}`");
+                            format!("the name `{text}` is also the name of the field `{other}`");
                         let element = descriptors[index].full_name();
                         self.report(&file, element, "(drawbridge.v1.field).name", problem);
                     }
@@ -257,7 +260,7 @@ impl Builder {
                 .map(Into::into),
             bare_array,
             as_array: !of_message.as_array.is_empty(),
-            extras: extras.map(|index| index as FieldIndex),
+            additional_properties: additional_properties.map(|index| index as FieldIndex),
             bare_text,
             text_is_error: of_message.text_is_error,
             numbers: Numbers::new(fields.iter().map(|f| f.number)),
@@ -311,31 +314,28 @@ impl Builder {
             Ok(rules::Form::OffsetTime) => Form::OffsetTime,
             Ok(rules::Form::Expression) => Form::Expression,
             Err(_) => {
-                report("form", "not a form that is known");
+                report("form", "is not a known form");
                 Form::Plain
             }
         };
-        if let Err(problem) = fits(form, &element, cardinality) {
+        if let Err(problem) = check_form(form, &element, cardinality) {
             report("form", problem);
         }
         if rules.emit_empty && !many {
             report(
                 "emit_empty",
-                "only a repeated field or a map can be empty; make it `optional`",
+                "only for a repeated field or a map: use `optional`",
             );
         }
         if rules.query && rules.gateway_only {
-            report(
-                "gateway_only",
-                "the field cannot be sent as a query and not be sent",
-            );
+            report("gateway_only", "cannot be combined with `query`");
         }
         if rules.additional_properties {
             let object = element.as_message().map(|m| shape(m.full_name())) == Some(Shape::Struct);
             if !object || many || form != Form::Plain {
                 report(
                     "additional_properties",
-                    "only a single google.protobuf.Struct can take them",
+                    "only for a single google.protobuf.Struct",
                 );
             }
             if rules.query
@@ -345,16 +345,16 @@ impl Builder {
             {
                 report(
                     "additional_properties",
-                    "the members stand by their own names; leave out name, aliases, query and gateway_only",
+                    "cannot be combined with `name`, `aliases`, `query` or `gateway_only`",
                 );
             }
         }
         let project_id = rules.upstream_value == "project_id";
         if !project_id && !rules.upstream_value.is_empty() {
-            report("upstream_value", "only `project_id` is known");
+            report("upstream_value", "must be `project_id`");
         }
         if project_id && (kind != Kind::String || many) {
-            report("upstream_value", "only a single string can take it");
+            report("upstream_value", "only for a single string");
         }
         if rules.aliases.iter().any(String::is_empty) {
             report("aliases", "an alias is empty");
@@ -377,15 +377,18 @@ impl Builder {
             .map(|rule| Box::new(condition(rule, wire_name, many_values)));
         if let Some(condition) = &condition {
             let problem = match (element, cardinality) {
-                (_, Cardinality::Map) => Some("a map is no condition"),
+                (_, Cardinality::Map) => Some("a map cannot be a condition"),
                 (ProtoKind::Double | ProtoKind::Float | ProtoKind::Bytes, _) => {
-                    Some("fractions and bytes have no form in an expression")
+                    Some("fractions and bytes cannot be part of an expression")
                 }
                 (ProtoKind::Message(m), _) if shape(m.full_name()) != Shape::Timestamp => {
-                    Some("a message is an expression by itself, or a time")
+                    Some("a condition is a scalar, an enum or a Timestamp, not a message")
                 }
-                _ if !plain(&condition.member) || !plain(&condition.operator) => {
-                    Some("member and operator are printable ASCII without quotes or brackets")
+                _ if !is_bare_text(&condition.member) || !is_bare_text(&condition.operator) => {
+                    Some(
+                        "`member` and `operator` must be printable ASCII without quotes and \
+                          brackets",
+                    )
                 }
                 _ => None,
             };
@@ -419,7 +422,7 @@ impl Builder {
             query: rules.query,
             gateway_only: rules.gateway_only,
             emit_empty: rules.emit_empty,
-            extras: rules.additional_properties,
+            additional_properties: rules.additional_properties,
             required: behavior.contains(&2),
             output_only: behavior.contains(&3),
             required_in: rules
@@ -443,7 +446,7 @@ impl Builder {
         let file = field.parent_message().parent_file();
         let option = "(drawbridge.v1.field).field_names";
         if !matches!(field.kind(), ProtoKind::String) || field.is_map() {
-            let problem = "only a string can be the name of a field".into();
+            let problem = "only for strings".into();
             self.report(&file, field.full_name(), option, problem);
             return None;
         }
@@ -462,7 +465,7 @@ impl Builder {
         })
     }
 
-    /// The numbers of `google.api.field_behavior`: 2 is REQUIRED, 3 OUTPUT_ONLY.
+    /// Returns the values of `google.api.field_behavior`: 2 is REQUIRED, 3 OUTPUT_ONLY.
     fn behavior(&self, field: &FieldDescriptor) -> Vec<i32> {
         let Some(extension) = &self.options.behavior else {
             return Vec::new();
@@ -490,7 +493,7 @@ impl Builder {
             ProtoKind::Bool => Kind::Bool,
             ProtoKind::String => Kind::String,
             ProtoKind::Bytes => Kind::Bytes,
-            // The pool has every type that its fields name.
+            // A pool contains all types that its fields refer to.
             ProtoKind::Message(message) => Kind::Message(self.message_ids[message.full_name()]),
             ProtoKind::Enum(e) => Kind::Enum(self.enum_ids[e.full_name()]),
         }
@@ -522,7 +525,8 @@ impl Builder {
                     None => texts.push((text, index as u16)),
                     Some(other) if other.number == value.number => {}
                     Some(other) => {
-                        let problem = format!("the text `{text}` is also that of {}", other.number);
+                        let problem =
+                            format!("the text `{text}` is also the text of {}", other.number);
                         let option = "(drawbridge.v1.enum_value).name";
                         self.report(&file, descriptor.full_name(), option, problem);
                     }
@@ -536,23 +540,26 @@ impl Builder {
             "(drawbridge.v1.enum_type)",
             of_enum,
         );
-        let loose: Vec<(String, u16)> = texts
+        let lenient: Vec<(String, u16)> = texts
             .iter()
             .filter(|_| of_enum.lenient)
             .map(|(text, index)| (letters(text), *index))
             .collect();
         let mut first: BTreeMap<&str, i32> = BTreeMap::new();
-        for (text, index) in &loose {
+        for (text, index) in &lenient {
             let number = values[usize::from(*index)].number;
             if *first.entry(text).or_insert(number) != number {
-                let problem = format!("by its letters, `{text}` is the text of two values");
+                let problem = format!(
+                    "compared by letters only, `{text}` is the text of two \
+                                       values"
+                );
                 let option = "(drawbridge.v1.enum_type).lenient";
                 self.report(&file, descriptor.full_name(), option, problem);
             }
         }
-        let loose = of_enum
+        let lenient = of_enum
             .lenient
-            .then(|| Names::new(loose.iter().map(|(text, i)| (&**text, *i)).collect()));
+            .then(|| Names::new(lenient.iter().map(|(text, i)| (&**text, *i)).collect()));
         if texts.len() >= usize::from(u16::MAX) {
             let problem = "too many values".into();
             self.report(&file, descriptor.full_name(), "values", problem);
@@ -561,7 +568,7 @@ impl Builder {
         Enum {
             name: descriptor.full_name().into(),
             texts: Names::new(texts),
-            loose,
+            lenient,
             null: descriptor.full_name() == "google.protobuf.NullValue",
             values,
         }
@@ -580,8 +587,8 @@ fn condition(rule: &rules::Condition, wire_name: &str, many: bool) -> Condition 
     }
 }
 
-/// What may stand bare in an expression.
-fn plain(text: &str) -> bool {
+/// Returns whether the text needs no quotes in an expression.
+fn is_bare_text(text: &str) -> bool {
     let fine = |c: char| (c == ' ' || c.is_ascii_graphic()) && !"'\"()[]".contains(c);
     !text.is_empty() && text.chars().all(fine)
 }
@@ -591,8 +598,8 @@ fn indexes(fields: &[Field], wanted: impl Fn(&Field) -> bool) -> Box<[FieldIndex
     all.map(|(index, _)| index).collect()
 }
 
-/// Ties the raw companion at `index` to the field it keeps the text of.
-fn pair(fields: &mut [Field], index: usize, target: &str) -> Result<(), String> {
+/// Links the raw field at `index` to the field whose text it has.
+fn link_raw_field(fields: &mut [Field], index: usize, target: &str) -> Result<(), String> {
     let raw = &fields[index];
     let Some(of) = fields.iter().position(|f| *f.name == *target) else {
         return Err(format!("there is no field `{target}`"));
@@ -600,29 +607,33 @@ fn pair(fields: &mut [Field], index: usize, target: &str) -> Result<(), String> 
     let other = &fields[of];
     let lists = [raw, other].map(|f| f.cardinality == Cardinality::Repeated);
     if of == index || other.raw_of.is_some() {
-        return Err("a raw text has no raw text itself".into());
+        return Err("a raw field cannot have a raw field itself".into());
     }
     if raw.kind != Kind::String || raw.cardinality == Cardinality::Map {
-        return Err("only a string can keep a raw text".into());
+        return Err("only a string can be a raw field".into());
     }
     if raw.oneof.is_some() || other.oneof.is_some() {
-        return Err("members of a oneof have no raw text".into());
+        return Err("members of a oneof cannot have a raw field".into());
     }
     if lists[0] != lists[1] || other.cardinality == Cardinality::Map {
         return Err(format!(
-            "`{target}` must be single or repeated as this field is"
+            "`{target}` and this field must both be single, or both repeated"
         ));
     }
     if other.raw.is_some() {
-        return Err(format!("`{target}` has a raw text already"));
+        return Err(format!("`{target}` already has a raw field"));
     }
     fields[index].raw_of = Some(of as FieldIndex);
     fields[of].raw = Some(index as FieldIndex);
     Ok(())
 }
 
-/// Whether values of this type can be written so.
-fn fits(form: Form, element: &ProtoKind, cardinality: Cardinality) -> Result<(), &'static str> {
+/// Checks that values of this type have the form.
+fn check_form(
+    form: Form,
+    element: &ProtoKind,
+    cardinality: Cardinality,
+) -> Result<(), &'static str> {
     let message = element.as_message().map(|m| shape(m.full_name()));
     let number = match element {
         ProtoKind::String | ProtoKind::Bytes | ProtoKind::Enum(_) => false,
@@ -666,7 +677,7 @@ fn shape(full_name: &str) -> Shape {
     }
 }
 
-/// The JSON name that protobuf gives a field which has no explicit one.
+/// Returns the JSON name that protobuf derives from a field's name.
 fn lower_camel(name: &str) -> String {
     let mut camel = String::with_capacity(name.len());
     let mut up = false;
@@ -683,9 +694,9 @@ fn lower_camel(name: &str) -> String {
     camel
 }
 
-/// A value's name without the enum's own: `IN_PROGRESS` for
-/// `DEPLOYMENT_STATUS_IN_PROGRESS` of `DeploymentStatus`. Underscores do not
-/// count, so that `Jp1Status` and `JP1Status` have the prefix `JP1_STATUS_` alike.
+/// Removes the enum's name from that of a value: `IN_PROGRESS` for
+/// `DEPLOYMENT_STATUS_IN_PROGRESS` of `DeploymentStatus`. Underscores are ignored: both
+/// `Jp1Status` and `JP1Status` have the prefix `JP1_STATUS_`.
 fn without_prefix<'a>(of: &str, value: &'a str) -> &'a str {
     let mut rest = value;
     for c in of.chars().filter(|&c| c != '_') {

@@ -1,11 +1,11 @@
-//! Fields by number and by name, fast.
+//! Lookup of fields by number and by name.
 
 use super::{FieldIndex, Kind};
 
 const NONE: u16 = u16::MAX;
 
-/// Field numbers up to this one are found by index, higher ones by search.
-const DENSE: u32 = 1_024;
+/// Numbers up to this one are looked up by index, higher ones by search.
+const MAX_DENSE_NUMBER: u32 = 1_024;
 
 /// Fields by number.
 #[derive(Debug, Default)]
@@ -18,7 +18,7 @@ impl Numbers {
     pub fn new(numbers: impl Iterator<Item = u32>) -> Self {
         let mut sparse: Vec<(u32, u16)> = numbers.zip(0..).collect();
         sparse.sort_unstable();
-        let low = sparse.partition_point(|(number, _)| *number < DENSE);
+        let low = sparse.partition_point(|(number, _)| *number < MAX_DENSE_NUMBER);
         let size = low.checked_sub(1).map_or(0, |i| sparse[i].0 as usize + 1);
         let mut dense = vec![NONE; size];
         for (number, index) in sparse.drain(..low) {
@@ -45,7 +45,7 @@ impl Numbers {
     }
 }
 
-/// Indexes by name: an open-addressed hash table, at most half full.
+/// Indices by name: an open-addressing hash table, at most half full.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     slots: Box<[u16]>,
@@ -53,7 +53,7 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    /// The first of two equal names counts.
+    /// Builds the table. The first of two equal names wins.
     pub fn new(names: Vec<(&str, u16)>) -> Self {
         let size = (names.len() * 2).next_power_of_two().max(2);
         let mut slots = vec![NONE; size];
@@ -87,8 +87,8 @@ impl Names {
     }
 }
 
-/// Mixes the length with the first and the last eight bytes: names that differ
-/// in the middle alone are rare, and only slower.
+/// Hashes the length and the first and last eight bytes. Names that differ only in the
+/// middle are rare, and only slower to find.
 #[inline]
 fn hash(name: &[u8]) -> usize {
     let (first, last) = match (name.first_chunk::<8>(), name.last_chunk::<8>()) {
@@ -109,7 +109,7 @@ fn hash(name: &[u8]) -> usize {
     (mixed >> 40) as usize
 }
 
-/// A tag in its encoding.
+/// An encoded tag.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tag {
     bytes: [u8; 5],
@@ -133,7 +133,7 @@ impl Tag {
         }
     }
 
-    /// The wire type of one value of this kind.
+    /// Returns the wire type of one value of this kind.
     pub fn wire_type(kind: Kind) -> u32 {
         match kind {
             Kind::Double | Kind::Fixed64 | Kind::Sfixed64 => 1,
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_found_however_high() {
+    fn large_field_numbers_are_found() {
         let numbers = Numbers::new([3, 1, 1_023, 1_024, 536_870_911].into_iter());
         for (number, want) in [
             (0, None),
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_found_whatever_their_length() {
+    fn names_of_any_length_are_found() {
         let names: Vec<String> = (0..300)
             .map(|i| "x".repeat(i % 20) + &i.to_string())
             .collect();

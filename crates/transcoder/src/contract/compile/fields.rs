@@ -1,12 +1,12 @@
-//! What an rpc says of single fields and members of its messages.
+//! Compiles options that name single fields and members of messages.
 
 use crate::api::drawbridge::v1::{self as rules, MethodRules};
 use crate::contract::bind::{Body, Piece};
 use crate::contract::diagnostics::{Diagnostics, HTTP, check_json};
-use crate::contract::plan::{Layout, Mark, Plan, Share, dialects};
+use crate::contract::plan::{BodyFields, Layout, Mark, Plan, dialects};
 use crate::schema::{Cardinality, FieldIndex, Kind, MessageId, Schema, Shape};
 
-/// Which member tells which kind of reply.
+/// Compiles `response_choices`.
 pub(super) fn response_choices(
     schema: &Schema,
     output: MessageId,
@@ -22,16 +22,16 @@ pub(super) fn response_choices(
     {
         let problem = match message.field(name) {
             None => format!("{} has no field `{name}`", message.name),
-            Some(_) if member.is_empty() => "a member has no name".to_owned(),
+            Some(_) if member.is_empty() => "`member` is empty".to_owned(),
             Some(_) if choices.iter().any(|(known, _)| **known == **member) => {
-                format!("`{member}` is told apart already")
+                format!("`{member}` is listed twice")
             }
             Some((index, field)) => match (field.kind, field.cardinality) {
                 (Kind::Message(_), Cardinality::Explicit) => {
                     choices.push((member.as_str().into(), index));
                     continue;
                 }
-                _ => format!("`{name}` must be one message"),
+                _ => format!("`{name}` must be a single message"),
             },
         };
         diagnostics.report_rule("response_choices", problem);
@@ -39,7 +39,7 @@ pub(super) fn response_choices(
     choices
 }
 
-/// The field of this name for `body` or `response_body`; none for no name.
+/// Finds the field that `body` or `response_body` names; none for an empty name.
 pub(super) fn field_named(
     schema: &Schema,
     id: MessageId,
@@ -61,7 +61,7 @@ pub(super) fn field_named(
     }
 }
 
-/// One plan for all dialects, and one for each that is told apart.
+/// Compiles a plan for each dialect that differs, after the one for all others.
 pub(super) fn plans(
     schema: &Schema,
     input: MessageId,
@@ -86,9 +86,9 @@ pub(super) fn plans(
         input,
         path: &in_path,
         body: match body {
-            Body::None | Body::Constant(_) => Share::None,
-            Body::Whole => Share::Rest,
-            Body::Field { index, .. } => Share::One(*index),
+            Body::None | Body::Constant(_) => BodyFields::None,
+            Body::Fields => BodyFields::Rest,
+            Body::Field { index, .. } => BodyFields::One(*index),
         },
         marks,
         edited,
@@ -104,7 +104,8 @@ pub(super) fn plans(
     plans
 }
 
-/// What `required` and `omitted` say of fields in messages of the body.
+/// Compiles `required` and `omitted`: the fields of messages in the body that they
+/// name.
 pub(super) fn marks(
     schema: &Schema,
     input: MessageId,
@@ -122,20 +123,20 @@ pub(super) fn marks(
         steps.map(|steps| (steps, mark)).collect()
     };
     let mut marks = of("required", &rules.required, Mark::Required, diagnostics);
-    let omitted = of("omitted", &rules.omitted, Mark::Unsent, diagnostics);
+    let omitted = of("omitted", &rules.omitted, Mark::Omitted, diagnostics);
     for (steps, _) in &omitted {
         if marks
             .iter()
             .any(|(required, _)| required.starts_with(steps))
         {
-            diagnostics.report_rule("omitted", "a field that is required is to be sent");
+            diagnostics.report_rule("omitted", "a field in `required` cannot be omitted");
         }
     }
     marks.extend(omitted);
     marks
 }
 
-/// The indices that lead to a field in a message of the body.
+/// Returns the indices that lead to a field in a message of the body.
 fn steps(
     schema: &Schema,
     input: MessageId,
@@ -162,7 +163,7 @@ fn steps(
             {
                 id = below;
             }
-            _ => return Err(format!("`{name}` is no message with fields")),
+            _ => return Err(format!("`{name}` is not a message with fields")),
         }
     }
     if steps.len() < 2 {
@@ -170,21 +171,21 @@ fn steps(
     }
     let first = &schema.message(input).fields[usize::from(steps[0])];
     let in_body = match body {
-        Body::Whole => !first.query,
+        Body::Fields => !first.query,
         Body::Field { index, .. } => *index == steps[0],
         Body::None | Body::Constant(_) => false,
     };
     let in_path = path.iter().any(|piece| match piece {
-        Piece::Field(diagnostics) => [&*diagnostics.steps, &[diagnostics.index]].concat() == steps,
+        Piece::Field(field) => [&*field.steps, &[field.index]].concat() == steps,
         Piece::Literal(_) => false,
     });
     match in_body && !in_path && !first.gateway_only && !first.output_only {
         true => Ok(steps),
-        false => Err("does not stand in the body".into()),
+        false => Err("is not in the body".into()),
     }
 }
 
-/// The members that every body has, as JSON has them.
+/// Compiles `constant_members` to JSON.
 pub(super) fn constants(
     schema: &Schema,
     input: MessageId,
@@ -198,7 +199,7 @@ pub(super) fn constants(
         return "".into();
     }
     let (message, above) = match body {
-        Body::Whole => (Some(input), None),
+        Body::Fields => (Some(input), None),
         Body::Field { index, .. } => {
             let field = &schema.message(input).fields[usize::from(*index)];
             match (field.kind, field.cardinality) {
@@ -212,7 +213,7 @@ pub(super) fn constants(
         .map(|id| schema.message(id))
         .filter(|message| message.shape == Shape::Object && !message.as_array);
     let Some(message) = message else {
-        diagnostics.report_rule(RULE, "the body must be an object of fields");
+        diagnostics.report_rule(RULE, "the body must be a message with fields");
         return "".into();
     };
     let mut members: Vec<String> = Vec::new();
@@ -222,7 +223,7 @@ pub(super) fn constants(
         }
         let omitted = |index| {
             let steps: Vec<FieldIndex> = above.into_iter().chain([index]).collect();
-            marks.contains(&(steps, Mark::Unsent))
+            marks.contains(&(steps, Mark::Omitted))
         };
         if message
             .names
@@ -230,20 +231,19 @@ pub(super) fn constants(
             .is_some_and(|index| !omitted(index))
         {
             let problem = format!(
-                "`{name}` is a member that {} has a field for: leave one out, or name the field in \
-                 `omitted`",
+                "`{name}` is also a field of {}: remove one, or name the field in `omitted`",
                 message.name
             );
             diagnostics.report_rule(RULE, problem);
         }
         members.push(format!("{}:{json}", serde_json::Value::from(name.as_str())));
     }
-    // The map comes in no order of its own.
+    // A map has no order: sorted, so that bodies are reproducible.
     members.sort();
     members.join(",").into()
 }
 
-/// The statuses outside 200 to 299 that are success.
+/// Compiles `also_success`: statuses outside 200 to 299.
 pub(super) fn statuses(rules: &MethodRules, diagnostics: &mut Diagnostics<'_>) -> Vec<u16> {
     let mut statuses = Vec::new();
     for status in &rules.also_success {

@@ -1,4 +1,4 @@
-//! The REST call that an rpc is: verb, path, body, action.
+//! Compiles the REST call of an rpc: HTTP method, path, body.
 
 use bytes::Bytes;
 use http::Method as Verb;
@@ -7,13 +7,13 @@ use super::fields::field_named;
 use crate::api::drawbridge::v1::MethodRules;
 use crate::api::google::api::HttpRule;
 use crate::api::google::api::http_rule::Pattern;
+use crate::contract::Action;
 use crate::contract::bind::{Body, PathField, Piece};
 use crate::contract::diagnostics::{Diagnostics, HTTP, check_json};
-use crate::contract::template::{Part, Template, Variable};
-use crate::contract::{Action, edit};
-use crate::schema::{Cardinality, FieldIndex, Kind, MessageId, Schema, Shape};
+use crate::contract::path_template::{Part, Template, Variable};
+use crate::schema::{Cardinality, FieldIndex, Kind, MessageId, Schema};
 
-/// Reads what an rpc says of its REST call.
+/// Compiles the options that describe the REST call.
 pub(super) struct Route<'a, 'p> {
     pub schema: &'a Schema,
     pub input: MessageId,
@@ -65,15 +65,13 @@ impl Route<'_, '_> {
         let fields = &self.schema.message(self.input).fields;
         for (index, field) in (0..).zip(fields) {
             let stands = pieces.iter().any(|piece| match piece {
-                Piece::Field(diagnostics) => {
-                    diagnostics.steps.is_empty() && diagnostics.index == index
-                }
+                Piece::Field(field) => field.steps.is_empty() && field.index == index,
                 Piece::Literal(_) => false,
             });
             if field.project_id && !stands {
                 let problem = format!(
-                    "the field `{}` takes the upstream's value and must stand in the path: write \
-                     `{{{}}}` where it belongs",
+                    "the field `{}` defaults to the upstream's project id and must be in the \
+                     path: add `{{{}}}`",
                     field.name, field.name
                 );
                 self.diagnostics.report(HTTP, problem);
@@ -82,13 +80,13 @@ impl Route<'_, '_> {
         pieces
     }
 
-    /// Paths of dialects that have their own.
+    /// Compiles `path_in`: the paths of dialects whose path differs.
     pub fn other_paths(&mut self) -> Vec<(Box<str>, Vec<Piece>)> {
         let rules = self.rules;
         let mut paths: Vec<(Box<str>, Vec<Piece>)> = Vec::new();
         for (dialect, text) in &rules.path_in {
             if rules.absent_in.contains(dialect) {
-                let problem = format!("`{dialect}` lacks the operation: leave one of them out");
+                let problem = format!("`{dialect}` is also in `absent_in`: remove one of them");
                 self.diagnostics.report_rule("path_in", problem);
             }
             match Template::parse(text) {
@@ -103,7 +101,7 @@ impl Route<'_, '_> {
         paths
     }
 
-    /// The groups of fields of which one must be set.
+    /// Compiles `at_least_one`: groups of fields of which one must be set.
     pub fn groups(&mut self) -> Vec<Vec<FieldIndex>> {
         let rules = self.rules;
         let request = self.schema.message(self.input);
@@ -122,7 +120,7 @@ impl Route<'_, '_> {
             if group.fields.len() < 2 {
                 self.diagnostics.report_rule(
                     "at_least_one",
-                    "names fewer than two fields: make a single one REQUIRED",
+                    "needs at least two fields: mark a single one REQUIRED",
                 );
             }
             groups.push(fields);
@@ -130,7 +128,8 @@ impl Route<'_, '_> {
         groups
     }
 
-    /// Members of the body that hold how many elements a field has.
+    /// Compiles `count_members`: members of the body with the number of elements of a
+    /// field.
     pub fn counts(&mut self, body: &Body) -> Vec<(Box<str>, FieldIndex)> {
         let rules = self.rules;
         let request = self.schema.message(self.input);
@@ -138,14 +137,14 @@ impl Route<'_, '_> {
         for (name, of) in &rules.count_members {
             let taken = request.fields.iter().any(|f| *f.wire_name == **name);
             let problem = match request.field(of) {
-                _ if !matches!(body, Body::Whole) => "is for the body `*`".to_owned(),
+                _ if !matches!(body, Body::Fields) => "needs the body `*`".to_owned(),
                 _ if name.is_empty() || taken => "must have a name that no field has".to_owned(),
                 Some((index, field)) if field.cardinality == Cardinality::Repeated => {
                     let name = serde_json::Value::from(name.as_str());
                     counts.push((format!("{name}:").into(), index));
                     continue;
                 }
-                _ => format!("`{of}` is no repeated field here"),
+                _ => format!("`{of}` is not a repeated field of this message"),
             };
             let problem = format!("`{name}`: {problem}");
             self.diagnostics.report_rule("count_members", problem);
@@ -169,8 +168,8 @@ impl Route<'_, '_> {
             }
             if field.gateway_only || field.output_only || !field.absent_in.is_empty() {
                 return Err(fault(format!(
-                    "`{name}` is not always sent (local, OUTPUT_ONLY or absent_in), but the path \
-                     needs it"
+                    "`{name}` is not always sent (`gateway_only`, OUTPUT_ONLY or `absent_in`), \
+                     but the path needs it"
                 )));
             }
             match (field.kind, names.peek()) {
@@ -204,7 +203,7 @@ impl Route<'_, '_> {
             if !http.body.is_empty() || action.is_some() {
                 self.diagnostics.report_rule(
                     "constant_body",
-                    "there is another body already: leave out one of them",
+                    "the rpc already has a body: remove one of them",
                 );
             }
             if let Err(problem) = check_json(&rules.constant_body) {
@@ -219,8 +218,8 @@ impl Route<'_, '_> {
             if !http.body.is_empty() && document != Some(&*http.body) {
                 self.diagnostics.report(
                     HTTP,
-                    "the body of an action is its document: leave `body` out, or name the \
-                     document's field",
+                    "the body of an action is its document: remove `body`, or name the field of \
+                     the document",
                 );
             }
             return match action.document {
@@ -230,7 +229,7 @@ impl Route<'_, '_> {
         }
         match &*http.body {
             "" => Body::None,
-            "*" => Body::Whole,
+            "*" => Body::Fields,
             name => match field_named(self.schema, self.input, name, self.diagnostics, "body") {
                 Some(index) => {
                     let field = &self.schema.message(self.input).fields[usize::from(index)];
@@ -244,65 +243,5 @@ impl Route<'_, '_> {
                 None => Body::None,
             },
         }
-    }
-
-    pub fn action(&mut self, template: &Template) -> Option<Action> {
-        let rule = self.rules.action.as_ref()?;
-        if template.last_literal().is_none() && !rule.same_path {
-            self.diagnostics.report_rule(
-                "action",
-                "the path must end in a fixed segment, as `/invoke`: without it, it is the \
-                 document's path",
-            );
-        }
-        if rule.name_member.is_empty() && !rule.name_value.is_empty() {
-            self.diagnostics
-                .report_rule("action.name_member", "is missing: name_value is its value");
-        }
-        let mut members: Vec<(Box<str>, Box<str>)> = Vec::new();
-        for (name, json) in &rule.members {
-            if let Err(problem) = check_json(json) {
-                let problem = format!("`{name}`: {problem}");
-                self.diagnostics.report_rule("action.members", problem);
-            }
-            members.push((name.as_str().into(), json.as_str().into()));
-        }
-        // The map comes in no order of its own.
-        members.sort();
-        let mut document = None;
-        if !rule.document.is_empty() {
-            let request = self.schema.message(self.input);
-            match request.field(&rule.document) {
-                None => {
-                    let problem = format!("{} has no field `{}`", request.name, rule.document);
-                    self.diagnostics.report_rule("action.document", problem);
-                }
-                Some((index, field)) => {
-                    let is_object = matches!(field.kind, Kind::Message(id)
-                        if matches!(self.schema.message(id).shape,
-                            Shape::Object | Shape::Struct | Shape::Value));
-                    if !is_object || field.cardinality != Cardinality::Explicit {
-                        self.diagnostics.report_rule(
-                            "action.document",
-                            "must be one message, for example a google.protobuf.Struct",
-                        );
-                    }
-                    document = Some(index);
-                }
-            }
-        }
-        Some(Action {
-            name: (!rule.name_member.is_empty()).then(|| {
-                (
-                    rule.name_member.as_str().into(),
-                    rule.name_value.as_str().into(),
-                )
-            }),
-            members,
-            document,
-            same_path: rule.same_path,
-            colon_offsets: rule.rfc3339_offsets,
-            edits: edit::compile(&rule.edits, self.schema, self.input, self.diagnostics),
-        })
     }
 }

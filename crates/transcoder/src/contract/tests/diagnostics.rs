@@ -1,13 +1,15 @@
-//! Diagnostics at start: by theme in the modules below, what
-//! holds for all here.
+//! Diagnostics at start: those of all options here, the others by option in the modules
+//! below.
 
-mod actions;
+mod action;
 mod fields;
-mod files;
-mod reads;
+mod merge_pages;
+mod method_rules;
+mod response_choices;
 mod routes;
-mod rules;
-mod watches;
+mod upload_download;
+mod watch;
+mod watch_final;
 
 use super::*;
 
@@ -15,7 +17,7 @@ const PLAIN: &str = r#"
     message Req { string id = 1; }
     message Res { string id = 1; }"#;
 
-/// Returns the one diagnostic of a proto, and that it names the file.
+/// Returns the single diagnostic of a proto, and checks that it names the file.
 fn one(proto: &str) -> Diagnostic {
     let diagnostics = diagnostics(proto);
     assert_eq!(diagnostics.len(), 1, "{}\n{proto}", told(&diagnostics));
@@ -23,8 +25,25 @@ fn one(proto: &str) -> Diagnostic {
     diagnostics[0].clone()
 }
 
+/// Returns the diagnostics of annotations as `(option, problem)`.
+fn of_rules(proto: &str) -> Vec<(String, String)> {
+    let diagnostics = diagnostics(proto);
+    let rules = diagnostics.iter().filter_map(|diagnostic| {
+        let option = diagnostic.option.strip_prefix("(drawbridge.v1.")?;
+        Some((option.replace(").", " "), diagnostic.problem.clone()))
+    });
+    rules.collect()
+}
+
+#[track_caller]
+fn refused(proto: &str, option: &str, want: &str, case: &str) {
+    let found = of_rules(proto);
+    let hit = |(at, problem): &(String, String)| at == option && problem.contains(want);
+    assert!(found.len() == 1 && hit(&found[0]), "{case}\n{found:?}");
+}
+
 #[test]
-fn all_that_is_wrong_is_told_at_once() {
+fn all_problems_are_reported_at_once() {
     let diagnostics = diagnostics(&proto(
         r#"service S {
              rpc A(Req) returns (Res) {}
@@ -42,7 +61,7 @@ fn all_that_is_wrong_is_told_at_once() {
 }
 
 #[test]
-fn descriptor_sets_that_cannot_be_read_or_stand_twice() {
+fn unreadable_and_duplicate_descriptor_sets_are_reported() {
     let sources = |second: Vec<u8>| {
         [
             (
@@ -62,14 +81,16 @@ fn descriptor_sets_that_cannot_be_read_or_stand_twice() {
     assert_eq!(diagnostics.len(), 1);
     assert_eq!(diagnostics[0].file, "second.binpb");
     assert!(
-        diagnostics[0].problem.contains("make one with `buf build"),
+        diagnostics[0]
+            .problem
+            .contains("create one with `buf build"),
         "{}",
         diagnostics[0]
     );
     assert!(
         diagnostics[0]
             .to_string()
-            .starts_with("second.binpb: not a whole"),
+            .starts_with("second.binpb: not a complete"),
         "{}",
         diagnostics[0]
     );
@@ -78,13 +99,13 @@ fn descriptor_sets_that_cannot_be_read_or_stand_twice() {
     let diagnostics = Contract::compile(sources(again), &super::families).unwrap_err();
     assert_eq!(
         told(&diagnostics),
-        "t.proto: t.S: service: stands in two descriptor sets, first.binpb and second.binpb: \
-         leave one out"
+        "t.proto: t.S: service: is in two descriptor sets, first.binpb and second.binpb: remove \
+         one"
     );
 }
 
 #[test]
-fn a_file_needs_a_family() {
+fn file_without_package_needs_a_family() {
     let diagnostics = diagnostics(
         r#"syntax = "proto3";
            import "google/api/annotations.proto";
@@ -95,7 +116,7 @@ fn a_file_needs_a_family() {
 }
 
 #[test]
-fn sets_without_drawbridges_options_and_services_of_others() {
+fn sets_without_our_options_compile_and_grpc_services_are_left_out() {
     let proto = r#"syntax = "proto3";
         package grpc.own;
         import "drawbridge/v1/gateway.proto";
@@ -122,7 +143,7 @@ fn sets_without_drawbridges_options_and_services_of_others() {
 }
 
 #[test]
-fn the_built_in_contract_holds_together() {
+fn built_in_protos_have_no_diagnostics() {
     let source = Source {
         name: "built-in".into(),
         bytes: super::BUILT_IN.clone(),

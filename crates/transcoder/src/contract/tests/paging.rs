@@ -1,4 +1,4 @@
-//! Pages, finding out, locations, and what a bare string is.
+//! `paging` and `pages`.
 
 use super::*;
 
@@ -42,7 +42,7 @@ fn lists(paging: &str, messages: &str) -> String {
     ))
 }
 
-/// The next token of a page.
+/// Returns the next token of a page.
 fn next(world: &World, request: Json, dialect: &str, page: Json) -> Option<String> {
     let paging = world.rpc("List").paging.as_ref().unwrap();
     let request = world.wire("t.ListRequest", request);
@@ -65,7 +65,7 @@ fn things(ids: &[&str]) -> Json {
 }
 
 #[test]
-fn a_marker_is_the_last_items_key() {
+fn marker_is_the_key_of_the_last_item() {
     let world = World::new(&lists(
         r#"style: PAGING_STYLE_MARKER items: "things" key: "id" next_links: "links""#,
         MESSAGES,
@@ -92,21 +92,21 @@ fn a_marker_is_the_last_items_key() {
             json!({"things": things(&["a"])}),
             None,
         ),
-        // More than asked for: it does not page.
+        // More items than requested: the API does not page.
         (
             json!({"pageSize": 1}),
             "",
             json!({"things": things(&["a", "b"])}),
             None,
         ),
-        // The size is not sent to this dialect.
+        // The dialect does not have the size.
         (
             json!({"pageSize": 2}),
             "old",
             json!({"things": things(&["a", "b"])}),
             None,
         ),
-        // A server that gives less than was asked for says so.
+        // An API with a smaller limit has a link to the next page.
         (
             json!({"pageSize": 9}),
             "",
@@ -124,7 +124,7 @@ fn a_marker_is_the_last_items_key() {
         let got = next(&world, request.clone(), dialect, page.clone());
         assert_eq!(got.as_deref(), want, "{request} {dialect} {page}");
     }
-    // Without a key there is no way on, and the list is not whole.
+    // Without a key there is no next page, and the list would be incomplete.
     let paging = world.rpc("List").paging.as_ref().unwrap();
     let asked = paging
         .asked(&world.wire("t.ListRequest", json!({"pageSize": 1})), "")
@@ -137,7 +137,7 @@ fn a_marker_is_the_last_items_key() {
 }
 
 #[test]
-fn numbers_can_be_keys() {
+fn keys_can_be_numbers() {
     let world = World::new(&lists(
         r#"style: PAGING_STYLE_MARKER items: "things" key: "number""#,
         MESSAGES,
@@ -227,7 +227,7 @@ fn offsets_and_pages_are_counted() {
             json!({"things": two}),
             None,
         ),
-        // As many as the API sends by itself, or at most, and no word of more.
+        // As many items as the API returns by default, or at most, and no total.
         (&by_itself, json!({}), json!({"things": two}), Some("2")),
         (
             &by_itself,
@@ -271,7 +271,7 @@ fn offsets_and_pages_are_counted() {
 }
 
 #[test]
-fn streams_ask_page_by_page() {
+fn streams_request_page_by_page() {
     let world = World::new(&lists(
         r#"style: PAGING_STYLE_MARKER items: "things" key: "id" default_size: 30"#,
         MESSAGES,
@@ -314,7 +314,7 @@ fn streams_ask_page_by_page() {
 }
 
 #[test]
-fn paging_that_contradicts_is_reported() {
+fn contradictory_paging_is_reported() {
     let marker = r#"style: PAGING_STYLE_MARKER items: "things" key: "id""#;
     for (paging, messages, option, want) in [
         (
@@ -333,31 +333,31 @@ fn paging_that_contradicts_is_reported() {
             r#"style: PAGING_STYLE_OFFSET items: "count""#,
             MESSAGES.into(),
             "paging.items",
-            "no repeated message",
+            "is not a repeated message",
         ),
         (
             r#"style: PAGING_STYLE_OFFSET items: "things" key: "no""#,
             MESSAGES.into(),
             "paging.key",
-            "`no` is no single",
+            "`no` is not a single",
         ),
         (
             r#"style: PAGING_STYLE_OFFSET items: "things" total: "pagination""#,
             MESSAGES.into(),
             "paging.total",
-            "no single integer",
+            "not a single integer",
         ),
         (
             r#"style: PAGING_STYLE_OFFSET items: "things" total: "links.rel""#,
             MESSAGES.into(),
             "paging.total",
-            "no single integer",
+            "not a single integer",
         ),
         (
             r#"style: PAGING_STYLE_OFFSET items: "things" first_page: 1"#,
             MESSAGES.into(),
             "paging.first_page",
-            "is for PAGE",
+            "is for the style PAGE",
         ),
         (
             r#"style: PAGING_STYLE_PAGE items: "things" first_page: -1"#,
@@ -375,13 +375,13 @@ fn paging_that_contradicts_is_reported() {
             r#"style: PAGING_STYLE_PAGE items: "things" next_links: "links""#,
             MESSAGES.into(),
             "paging.next_links",
-            "is for MARKER",
+            "is for the style MARKER",
         ),
         (
             &format!(r#"{marker} total: "count""#),
             MESSAGES.into(),
             "paging.total",
-            "is for OFFSET and PAGE",
+            "is for the styles OFFSET and PAGE",
         ),
         (
             &format!(r#"{marker} next_links: "things""#),
@@ -434,299 +434,9 @@ fn paging_that_contradicts_is_reported() {
     assert!(told(&diagnostics(&other)).contains("the routes must be the same"));
 }
 
-/// A thing that is found by name.
-fn found(resolve: &str, location: &str, request: &str) -> String {
-    proto(&format!(
-        r#"service S {{
-          rpc Find(FindRequest) returns (FindResponse) {{
-            option (google.api.http) = {{get: "/v1/{{project_id}}/things/{{identity}}"}};
-            option (drawbridge.v1.method).location = "{location}";
-          }}
-          rpc Get(GetRequest) returns (Res) {{
-            option (google.api.http) = {{get: "/v1/{{project_id}}/things/{{name}}/{{id}}"}};
-            option (drawbridge.v1.method).resolve = "{resolve}";
-          }}
-        }}
-        message FindRequest {{ string project_id = 1; string identity = 2 [(google.api.field_behavior) = REQUIRED]; }}
-        message FindResponse {{
-          option (drawbridge.v1.message).unwrap = "thing";
-          string name = 3;
-          string id = 4;
-          repeated string more = 5;
-        }}
-        message GetRequest {{ string project_id = 1; string name = 7; string id = 8; {request} }}
-        message Res {{}}"#
-    ))
-}
-
+/// The watch would report items of later pages as deleted.
 #[test]
-fn path_fields_are_found_out() {
-    let world = World::new(&found("Find", "/things/{name}/{id}", ""));
-    let get = world.rpc("Get");
-    let resolve = get.resolve.as_ref().unwrap();
-    for (request, want) in [
-        (json!({"name": "n", "id": "i"}), None),
-        (
-            json!({"project_id": "p", "name": "n"}),
-            Some(json!({"project_id": "p", "identity": "n"})),
-        ),
-        (json!({"id": "i"}), Some(json!({"identity": "i"}))),
-    ] {
-        let question = resolve
-            .question(&world.wire("t.GetRequest", request.clone()))
-            .unwrap();
-        let question = question.map(|question| world.json("t.FindRequest", &question));
-        assert_eq!(question, want, "{request}");
-    }
-    let none = resolve.question(&world.wire("t.GetRequest", json!({"project_id": "p"})));
-    assert_eq!(
-        fault(&none.unwrap_err()),
-        ("name", "is required: give name or id")
-    );
-    let long = resolve.question(&world.wire("t.GetRequest", json!({"name": "n".repeat(5_000)})));
-    assert_eq!(fault(&long.unwrap_err()).0, "name");
-
-    let request = world.wire(
-        "t.GetRequest",
-        json!({"project_id": "p", "name": "an alias"}),
-    );
-    let answer = world.wire("t.FindResponse", json!({"name": "n", "id": "i"}));
-    let whole = resolve.answered(&request, &answer).unwrap();
-    assert_eq!(get.bind(&whole, "").unwrap().path, "/v1/p/things/n/i");
-    let half = world.wire("t.FindResponse", json!({"name": "n"}));
-    assert!(
-        matches!(resolve.answered(&request, &half), Err(Error::Decode { path, .. }) if path == "id")
-    );
-}
-
-#[test]
-fn locations_and_bodies_answer_alike() {
-    let world = World::new(&found("Find", "/things/{name}/{id}", ""));
-    let find = world.rpc("Find");
-    let reply = |status, location: &'static str, body: &'static str| Reply {
-        status: StatusCode::from_u16(status).unwrap(),
-        headers: HeaderMap::from_iter([(
-            http::header::LOCATION,
-            HeaderValue::from_static(location),
-        )]),
-        body: Bytes::from_static(body.as_bytes()),
-        room: Default::default(),
-    };
-    for reply in [
-        reply(302, "http://elsewhere/v1/p/things/n/i", "<html>"),
-        reply(301, "/things/n/i?x=y", ""),
-        reply(
-            200,
-            "/things/no/no",
-            r#"{"thing": {"name": "n", "id": "i"}}"#,
-        ),
-    ] {
-        let status = reply.status.as_u16();
-        assert!(status == 200 || find.also_success.contains(&status));
-        let message = find.decode(&reply).unwrap().message;
-        let want = json!({"name": "n", "id": "i"});
-        assert_eq!(world.json("t.FindResponse", &message), want, "{reply:?}");
-    }
-    let lost = find.decode(&reply(302, "http://elsewhere/login", ""));
-    assert!(matches!(lost, Err(Error::Decode { path, .. }) if path == "Location"));
-    assert!(!world.rpc("Get").also_success.contains(&302));
-}
-
-#[test]
-fn finding_out_that_contradicts_is_reported() {
-    for (resolve, location, request, option, want) in [
-        ("Find", "things/{name}", "", "location", "is not a path"),
-        ("Find", "/things", "", "location", "has no variable"),
-        (
-            "Find",
-            "/things/{no}",
-            "",
-            "location",
-            "`no` is no single string",
-        ),
-        (
-            "Find",
-            "/things/{more}",
-            "",
-            "location",
-            "`more` is no single string",
-        ),
-        (
-            "Find",
-            "/things/{name}/{name}",
-            "",
-            "location",
-            "`name` is no single string",
-        ),
-        (
-            "Get",
-            "/things/{name}/{id}",
-            "",
-            "resolve",
-            "`Get` is not a unary rpc",
-        ),
-        (
-            "No",
-            "/things/{name}/{id}",
-            "",
-            "resolve",
-            "`No` is not a unary rpc",
-        ),
-        (
-            "Find",
-            "/things/{name}/{id}",
-            "string identity = 9;",
-            "resolve",
-            "no REQUIRED string of its own",
-        ),
-    ] {
-        let diagnostics = diagnostics(&found(resolve, location, request));
-        let option = format!("(drawbridge.v1.method).{option}");
-        assert!(
-            diagnostics
-                .iter()
-                .any(|r| r.option == option && r.problem.contains(want)),
-            "{resolve} {location}: {}",
-            told(&diagnostics)
-        );
-    }
-    let required = found("Find", "/things/{name}/{id}", "").replace(
-        "string id = 8;",
-        "string id = 8 [(google.api.field_behavior) = REQUIRED];",
-    );
-    assert!(told(&diagnostics(&required)).contains("is not REQUIRED"));
-}
-
-#[test]
-fn bare_strings_are_values_or_errors() {
-    let world = World::new(&proto(
-        r#"service S {
-          rpc Types(Req) returns (Types) { option (google.api.http) = {get: "/types"}; }
-          rpc Check(Req) returns (Checked) { option (google.api.http) = {post: "/check" body: "*"}; }
-          rpc Start(Req) returns (Nothing) { option (google.api.http) = {post: "/start"}; }
-        }
-        message Req {}
-        message Types { repeated Type types = 1; }
-        message Type {
-          option (drawbridge.v1.message).bare_text = "name";
-          string name = 1;
-          optional string description = 2;
-        }
-        message Checked {
-          option (drawbridge.v1.message).text_is_error = true;
-          string description = 1;
-        }
-        message Nothing {}"#,
-    ));
-    let reply = |status, body: &'static str| Reply {
-        status: StatusCode::from_u16(status).unwrap(),
-        headers: HeaderMap::new(),
-        body: Bytes::from_static(body.as_bytes()),
-        room: Default::default(),
-    };
-    let types = world
-        .rpc("Types")
-        .decode(&reply(
-            200,
-            r#"{"types": ["a\u0062", {"name": "c", "description": "d"}, ""]}"#,
-        ))
-        .unwrap();
-    assert_eq!(
-        world.json("t.Types", &types.message),
-        json!({"types": [{"name": "ab"}, {"name": "c", "description": "d"}, {}]})
-    );
-    assert!(
-        world
-            .rpc("Types")
-            .decode(&reply(200, r#"{"types": [5]}"#))
-            .is_err()
-    );
-
-    let check = world.rpc("Check");
-    let refused = check
-        .decode(&reply(200, r#" "Invalid codes: \u005b'x'\u005d" "#))
-        .unwrap_err();
-    assert!(
-        matches!(&refused, Error::Refused { problem, .. } if problem == "Invalid codes: ['x']")
-    );
-    assert!(check.decode(&reply(200, r#"{"description": "d"}"#)).is_ok());
-    assert!(matches!(
-        check.decode(&reply(200, r#""cut"#)),
-        Err(Error::Decode { .. })
-    ));
-
-    // What comes with a 202 says nothing; with a 200 it may come from elsewhere.
-    let start = world.rpc("Start");
-    for body in [
-        "<html>",
-        "202 Accepted",
-        r#"{"code": "202 Accepted"}"#,
-        "null",
-        "",
-    ] {
-        assert!(
-            start.decode(&reply(202, body)).unwrap().message.is_empty(),
-            "{body}"
-        );
-    }
-    assert!(start.decode(&reply(200, "<html>")).is_err());
-    assert!(start.decode(&reply(200, "null")).is_ok());
-}
-
-#[test]
-fn members_of_a_oneof_share_a_name() {
-    let world = World::new(&unary(
-        r#"option (google.api.http) = {post: "/v1/x" body: "*"};"#,
-        r#"message Req {
-          oneof template_as {
-            string template = 1 [(drawbridge.v1.field).required_in = "strict"];
-            google.protobuf.Struct template_json = 2 [(drawbridge.v1.field).name = "template"];
-          }
-        }
-        message Res {}"#,
-    ));
-    for (request, want) in [
-        (
-            json!({"template": "a: 1 # why\n"}),
-            r##"{"template":"a: 1 # why\n"}"##,
-        ),
-        (
-            json!({"template_json": {"a": 1}}),
-            r#"{"template":{"a":1}}"#,
-        ),
-        (json!({}), "{}"),
-    ] {
-        assert_eq!(
-            body(&world.bind(request.clone()).unwrap()),
-            Some(want),
-            "{request}"
-        );
-    }
-    // Any of them is what is required.
-    assert!(
-        world
-            .bind_in(json!({"template_json": {}}), "strict")
-            .is_ok()
-    );
-    assert_eq!(
-        fault(&world.bind_in(json!({}), "strict").unwrap_err()).0,
-        "template"
-    );
-    let apart = r#"message Req {
-          string template = 1;
-          google.protobuf.Struct template_json = 2 [(drawbridge.v1.field).name = "template"];
-        }
-        message Res {}"#;
-    let refused = diagnostics(&unary(
-        r#"option (google.api.http) = {post: "/v1/x" body: "*"};"#,
-        apart,
-    ));
-    assert!(told(&refused).contains("the name `template` is also that"));
-}
-
-/// What stands on a later page would be told as gone.
-#[test]
-fn a_watch_of_a_list_reads_it_whole() {
+fn watch_of_a_paged_list_is_reported() {
     let paging = r#"style: PAGING_STYLE_MARKER items: "things" key: "id""#;
     let watched = lists(paging, MESSAGES).replace(
         "service S {",
@@ -739,5 +449,5 @@ fn a_watch_of_a_list_reads_it_whole() {
           }"#,
     );
     let told = told(&diagnostics(&watched));
-    assert!(told.contains("watch.poll: comes in pages"), "{told}");
+    assert!(told.contains("watch.poll: has `paging`"), "{told}");
 }

@@ -1,5 +1,4 @@
-//! A contract compiled from a proto that exists in a test alone. Shared with the
-//! gateway's tests, which include this file.
+//! A contract compiled from a proto of one test. The gateway's tests include this file.
 
 use std::path::Path;
 
@@ -12,7 +11,7 @@ use protox::file::{
 };
 use serde_json::Value as Json;
 
-/// Rules with the checkers that the tests and `proto/` name.
+/// Returns the rules of a family, with the checkers that the tests and `proto/` name.
 pub(crate) fn families(name: &str) -> FamilyRules {
     FamilyRules {
         request_id_headers: &["x-request-id"],
@@ -23,7 +22,7 @@ pub(crate) fn families(name: &str) -> FamilyRules {
     }
 }
 
-/// One proto file that exists in a test alone.
+/// A proto file in memory.
 struct Alone(String);
 
 impl FileResolver for Alone {
@@ -43,7 +42,7 @@ impl FileResolver for Alone {
 pub(crate) fn descriptors(proto: &str) -> Vec<u8> {
     let mut resolver = ChainFileResolver::new();
     resolver.add(Alone(proto.to_owned()));
-    // The file is compiled in the workspace's root package and in this crate.
+    // This file is compiled in the workspace's root package, too.
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = ["proto", "../../proto"]
         .map(|folder| package.join(folder))
@@ -60,7 +59,7 @@ pub(crate) fn descriptors(proto: &str) -> Vec<u8> {
     compiler.encode_file_descriptor_set()
 }
 
-/// The package `t` with all imports and what is given.
+/// Returns the package `t` with all imports and these definitions.
 pub(crate) fn proto(rest: &str) -> String {
     format!(
         r#"syntax = "proto3";
@@ -101,7 +100,7 @@ impl World {
         self.contract.method(&path).expect(name)
     }
 
-    /// The protobuf bytes of a message given as proto3 JSON.
+    /// Returns the protobuf bytes of proto3 JSON.
     pub(crate) fn wire(&self, message: &str, json: Json) -> Vec<u8> {
         let descriptor = self.pool.get_message_by_name(message).expect(message);
         DynamicMessage::deserialize(descriptor, json)
@@ -109,7 +108,7 @@ impl World {
             .encode_to_vec()
     }
 
-    /// The proto3 JSON of a message given as protobuf bytes.
+    /// Returns the proto3 JSON of protobuf bytes.
     pub(crate) fn json(&self, message: &str, wire: &[u8]) -> Json {
         let descriptor = self.pool.get_message_by_name(message).expect(message);
         let message = DynamicMessage::decode(descriptor, wire).unwrap();
@@ -125,7 +124,7 @@ pub(crate) fn told(diagnostics: &[Diagnostic]) -> String {
     lines.join("\n")
 }
 
-/// Jobs of add-ons, with everything that a watch can say.
+/// Returns a service of jobs and add-ons that uses all options of a watch.
 pub(crate) fn jobs(rules: &str, response: &str) -> String {
     proto(&format!(
         r#"

@@ -44,7 +44,7 @@ impl CallCompiler<'_> {
     ) -> Option<Arc<Method>> {
         let rpc = self.rpc(name, option, diagnostics)?;
         if rpc.action.is_some() {
-            let problem = format!("`{name}` is an action: it is not to be done again and again");
+            let problem = format!("`{name}` is an action, which must not be repeated");
             diagnostics.report_rule(&format!("{option}.call"), problem);
         }
         Some(rpc)

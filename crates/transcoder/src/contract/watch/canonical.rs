@@ -1,9 +1,9 @@
-//! Messages in one form, so that two that say the same are equal.
+//! The canonical encoding of messages: equal messages have equal bytes.
 
 use crate::json::wire::{self, Value};
 use crate::schema::{Cardinality, Kind, MessageId, Schema};
 
-/// A message with its fields in the order of their numbers and its maps sorted;
+/// Encodes a message with its fields in the order of their numbers and its maps sorted;
 /// none when it cannot be read.
 pub(super) fn canonical(
     schema: &Schema,
@@ -30,7 +30,7 @@ pub(super) fn canonical(
         let is_entry = known.is_some_and(|field| field.cardinality == Cardinality::Map);
         fields.push((number, is_entry, out));
     }
-    // Stable: the elements of a list keep their order.
+    // The sort is stable: elements of a list keep their order.
     fields.sort_by(|(a, _, one), (b, is_entry, other)| {
         a.cmp(b).then_with(|| match is_entry {
             true => one.cmp(other),

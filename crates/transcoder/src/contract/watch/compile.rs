@@ -1,16 +1,14 @@
-//! From what an rpc says of its watch to the tables.
+//! Compiles the options of a watch.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::call_compiler::CallCompiler;
 use super::field_path::{FieldPath, Part};
 use super::fields::{bool_field, shared_fields};
 use super::side_read::SideRead;
-use super::start;
-use super::state::{State, States, Written};
-use super::{EVENT, Refresh, Tables};
+use super::state::{State, StateOptions, States};
+use super::{EVENT, Tables, final_after, refresh, start, unknown};
 use crate::api::drawbridge::v1 as rules;
 use crate::contract::diagnostics::Diagnostics;
 use crate::contract::rpc_lookup::{RpcLookup, check_same_call, unknown_rpc};
@@ -32,7 +30,7 @@ pub(in crate::contract) fn compile(
     if method.action.is_some() || poll.action.is_some() {
         diagnostics.report_rule(
             "watch",
-            "an action cannot be watched: it is not to be done twice",
+            "an action cannot be polled: it must not be repeated",
         );
     }
     if rule.start.is_none() {
@@ -46,13 +44,13 @@ pub(in crate::contract) fn compile(
     let message = schema.message(item_type);
     let key = key(rule, list, message, diagnostics);
     let additional_keys = additional_keys(rule, list, schema, item_type, diagnostics);
-    let written = Written {
+    let options = StateOptions {
         state: &rule.state,
-        well: &rule.succeeded,
-        badly: &rule.failed,
+        succeeded: &rule.succeeded,
+        failed: &rule.failed,
         option: "watch",
     };
-    let state = State::compile(&written, schema, item_type, diagnostics);
+    let state = State::compile(&options, schema, item_type, diagnostics);
     let (event_number, item_number) = stream_fields(rule, method, item_type, diagnostics)?;
     let follow = if rule.follow.is_empty() {
         None
@@ -66,25 +64,25 @@ pub(in crate::contract) fn compile(
         )
         .map(|(index, _)| index)
     };
-    let refresh = refresh(rule, list.then_some(item_type), method, rpcs, diagnostics);
+    let refresh = refresh::compile(rule, list.then_some(item_type), method, rpcs, diagnostics);
     if let (Some((_, table)), Some(key)) = (&refresh, key)
         && message.fields[usize::from(key)].kind != table.kind
     {
         diagnostics.report_rule(
             "watch.refresh",
             format!(
-                "`{}` takes a key of another type than `{}`",
+                "`{}` has a key of another type than `{}`",
                 rule.refresh, rule.key
             ),
         );
     }
     if rules::OnNotFound::try_from(rule.on_not_found).is_err() {
-        diagnostics.report_rule("watch.on_not_found", "is not a value that is known");
+        diagnostics.report_rule("watch.on_not_found", "is not a known value");
     }
     let (first_interval, max_interval) = intervals(rule, diagnostics);
 
     if list && poll.paging.is_some() {
-        let problem = "comes in pages: a watch reads a list whole";
+        let problem = "has `paging`: a watch needs a complete list";
         diagnostics.report_rule("watch.poll", problem);
     }
     if list {
@@ -101,7 +99,7 @@ pub(in crate::contract) fn compile(
             (!rule.set_when_final.is_empty(), "set_when_final"),
         ] {
             if given {
-                let problem = "is for one thing; what is watched is a list";
+                let problem = "is for a single resource, but `item` is a list";
                 diagnostics.report_rule(&format!("watch.{option}"), problem);
             }
         }
@@ -117,7 +115,7 @@ pub(in crate::contract) fn compile(
             (rule.unknown.is_some(), "unknown"),
         ] {
             if given {
-                let problem = "the watch has no `state`: name it";
+                let problem = "the watch has no `state`: set it";
                 diagnostics.report_rule(&format!("watch.{option}"), problem);
             }
         }
@@ -125,7 +123,7 @@ pub(in crate::contract) fn compile(
     if !rule.not_found_succeeds_after.is_empty()
         && rule.on_not_found() == rules::OnNotFound::Succeed
     {
-        let problem = "says nothing beside ON_NOT_FOUND_SUCCEED: leave out one of them";
+        let problem = "has no effect with ON_NOT_FOUND_SUCCEED: remove one of them";
         diagnostics.report_rule("watch.not_found_succeeds_after", problem);
     }
     let calls = CallCompiler {
@@ -149,7 +147,7 @@ pub(in crate::contract) fn compile(
         Some(fallback) => Some(calls.fallback(fallback, diagnostics)?),
         None => None,
     };
-    let (mut hold, mut gone_well) = (Vec::new(), States::default());
+    let (mut hold, mut not_found_succeeds_after) = (Vec::new(), States::default());
     let (mut follow_after, mut unknown) = (States::default(), None);
     if let Some(state) = &state {
         follow_after = state.ends(
@@ -159,35 +157,36 @@ pub(in crate::contract) fn compile(
             diagnostics,
         );
         if !rule.follow_after.is_empty() && rule.follow.is_empty() {
-            let problem = "says after what to go on: name the field of `follow`";
+            let problem = "needs `follow`: name its field";
             diagnostics.report_rule("watch.follow_after", problem);
         }
         if let Some(rule) = &rule.unknown {
-            unknown = state.unknown(rule, schema, item_type, diagnostics);
+            unknown = unknown::compile(state, rule, schema, item_type, diagnostics);
         }
         hold = rule
             .final_after
             .iter()
-            .filter_map(|hold| state.hold(hold, schema, item_type, diagnostics))
+            .filter_map(|hold| final_after::compile(state, hold, schema, item_type, diagnostics))
             .collect();
-        gone_well = state.states(
+        not_found_succeeds_after = state.states(
             schema,
             &rule.not_found_succeeds_after,
             "watch.not_found_succeeds_after",
             diagnostics,
         );
     }
-    let light = if rule.set_when_final.is_empty() {
+    let set_when_final = if rule.set_when_final.is_empty() {
         None
     } else {
-        let index = light(&rule.set_when_final, schema, poll, diagnostics)?;
+        let index = set_when_final(&rule.set_when_final, schema, poll, diagnostics)?;
         Some(schema.message(poll.input).fields[usize::from(index)].number)
     };
-    let mut aside = HashSet::new();
-    side.iter().for_each(|side| side.asked(&mut aside));
+    let mut further_call_fields = HashSet::new();
+    side.iter()
+        .for_each(|side| side.add_request_fields(&mut further_call_fields));
     fallback
         .iter()
-        .for_each(|fallback| fallback.asked(&mut aside));
+        .for_each(|fallback| fallback.add_request_fields(&mut further_call_fields));
 
     let (refresh_rpc, refresh) = refresh.unzip();
     Some(Watch {
@@ -213,17 +212,17 @@ pub(in crate::contract) fn compile(
             event_number,
             item_number,
             refresh,
-            gone_well,
+            not_found_succeeds_after,
             follow_after,
             unknown,
-            light,
+            set_when_final,
             fields: shared_fields(schema, method.input, poll.input),
-            aside: aside.into_iter().collect(),
+            further_call_fields: further_call_fields.into_iter().collect(),
         },
     })
 }
 
-/// The pauses: the first one, and the longest.
+/// Compiles the first pause and the longest one.
 pub(super) fn intervals(
     rule: &rules::Watch,
     diagnostics: &mut Diagnostics<'_>,
@@ -236,7 +235,7 @@ pub(super) fn intervals(
     let max_interval = interval(rule.max_interval.as_ref(), "max_interval", diagnostics);
     let first = first_interval.unwrap_or(Duration::from_secs(1));
     let max = max_interval.unwrap_or(Duration::from_secs(10).max(first));
-    // A longest pause that is given bounds the default of the first one, too.
+    // A `max_interval` bounds the default of `initial_interval`, too.
     let first = if first_interval.is_none() {
         first.min(max)
     } else {
@@ -257,13 +256,13 @@ pub(super) fn key(
     match (list, rule.key.is_empty()) {
         (false, true) => return None,
         (false, false) => {
-            diagnostics.report_rule("watch.key", "is for lists; what is watched is one thing");
+            diagnostics.report_rule("watch.key", "is for lists, but `item` is a single resource");
             return None;
         }
         (true, true) => {
             diagnostics.report_rule(
                 "watch.key",
-                "is missing: name the field that tells the items of the list apart",
+                "is missing: name the field that identifies an item of the list",
             );
             return None;
         }
@@ -275,7 +274,7 @@ pub(super) fn key(
         return None;
     };
     if !field.is_key() {
-        let problem = format!("`{}` must be one string or integer", rule.key);
+        let problem = format!("`{}` must be a single string or integer", rule.key);
         diagnostics.report_rule("watch.key", problem);
     }
     Some(index)
@@ -290,7 +289,7 @@ fn additional_keys(
 ) -> Vec<FieldPath> {
     let fits = rule.additional_keys.is_empty() || (list && rule.refresh.is_empty());
     if !fits {
-        let problem = "is for lists whose items are not read by their key (`refresh`)";
+        let problem = "is for lists without `refresh`";
         diagnostics.report_rule("watch.additional_keys", problem);
     }
     let mut field_paths = Vec::new();
@@ -303,7 +302,7 @@ fn additional_keys(
     field_paths
 }
 
-/// The numbers of the fields of the stream's messages: the event's, the item's.
+/// Returns the field numbers of event and item in the stream's messages.
 fn stream_fields(
     rule: &rules::Watch,
     method: &Method,
@@ -346,108 +345,12 @@ fn stream_fields(
         if named.is_empty() {
             ""
         } else {
-            " beside those that are named"
+            " besides the named ones"
         },
         schema.message(item).name
     );
     diagnostics.report_rule("watch", problem);
     None
-}
-
-fn refresh(
-    rule: &rules::Watch,
-    item: Option<MessageId>,
-    method: &Method,
-    rpcs: &RpcLookup<'_>,
-    diagnostics: &mut Diagnostics<'_>,
-) -> Option<(Arc<Method>, Refresh)> {
-    if rule.refresh.is_empty() {
-        return None;
-    }
-    let Some(item) = item else {
-        diagnostics.report_rule(
-            "watch.refresh",
-            "is for lists; what is watched is one thing",
-        );
-        return None;
-    };
-    let Some(rpc) = rpcs.find(&rule.refresh) else {
-        diagnostics.report_rule("watch.refresh", unknown_rpc("refresh", &rule.refresh));
-        return None;
-    };
-    let schema = &*method.schema;
-    let ours = schema.message(method.input);
-    let mut copied = Vec::new();
-    let mut keys = Vec::new();
-    for (steps, field) in rpc.binding.path_fields() {
-        let known = ours.field(&field.name).filter(|(index, known)| {
-            known.kind == field.kind
-                && method.binding.path_fields().any(|(s, f)| {
-                    s.is_empty() && f.number == ours.fields[usize::from(*index)].number
-                })
-        });
-        match known {
-            Some((_, known)) if steps.is_empty() => copied.push((known.number, field.number)),
-            // The upstream's own stands in.
-            None if field.project_id => {}
-            _ => keys.push((steps, field)),
-        }
-    }
-    let [(steps, key)] = &*keys else {
-        let problem = format!(
-            "`{}` must have one path field beside those of the watch, for the key: it has {}",
-            rule.refresh,
-            keys.len()
-        );
-        diagnostics.report_rule("watch.refresh", problem);
-        return None;
-    };
-    if !steps.is_empty() || !key.is_key() {
-        let problem = format!(
-            "`{}`: the path field must be a string or integer",
-            rule.refresh
-        );
-        diagnostics.report_rule("watch.refresh", problem);
-        return None;
-    }
-    let theirs = schema.message(rpc.input);
-    for field in theirs.fields.iter().filter(|field| field.required) {
-        let filled = field.number == key.number
-            || field.project_id
-            || copied.iter().any(|(_, number)| *number == field.number);
-        if !filled {
-            let problem = format!(
-                "`{}`: nothing fills its REQUIRED field `{}`",
-                rule.refresh, field.name
-            );
-            diagnostics.report_rule("watch.refresh", problem);
-        }
-    }
-    let response = schema.message(rpc.output);
-    let holds = |field: &&Field| {
-        (field.kind, field.cardinality) == (Kind::Message(item), Cardinality::Explicit)
-    };
-    let mut holders = response.fields.iter().filter(holds);
-    let item = match (rpc.output == item, holders.next(), holders.next()) {
-        (true, _, _) => None,
-        (false, Some(holder), None) => Some(holder.number),
-        _ => {
-            let problem = format!(
-                "{} must have one field of type {}",
-                response.name,
-                schema.message(item).name
-            );
-            diagnostics.report_rule("watch.refresh", problem);
-            return None;
-        }
-    };
-    let table = Refresh {
-        copied,
-        number: key.number,
-        kind: key.kind,
-        item,
-    };
-    Some((rpc.clone(), table))
 }
 
 fn interval(
@@ -466,8 +369,9 @@ fn interval(
     }
 }
 
-/// The bool of the poll's request that makes it cheaper when false.
-fn light(
+/// Compiles `set_when_final`: the bool of the poll's request that makes the poll
+/// cheaper when false.
+fn set_when_final(
     name: &str,
     schema: &Schema,
     poll: &Method,
@@ -481,7 +385,7 @@ fn light(
         diagnostics,
     )?;
     if field.cardinality != Cardinality::Explicit {
-        let problem = format!("`{name}` must be `optional`: else its false is not sent");
+        let problem = format!("`{name}` must be `optional`: otherwise `false` is not sent");
         diagnostics.report_rule("watch.set_when_final", problem);
     }
     Some(index)

@@ -1,4 +1,4 @@
-//! `fallback`: where to look for what the poll does not find.
+//! `fallback`: the rpc to read when the poll does not find the resource.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::call_compiler::CallCompiler;
 use super::field_path::{FieldPath, Part};
 use super::request_template::{RequestTemplate, Sources};
-use super::state::{State, States, Written};
+use super::state::{State, StateOptions, States};
 use crate::Error;
 use crate::api::drawbridge::v1 as rules;
 use crate::contract::diagnostics::Diagnostics;
@@ -16,42 +16,42 @@ use crate::contract::{Method, Outcome};
 use crate::json::wire;
 use crate::schema::MessageId;
 
-/// Where to look for what the poll does not find.
+/// A compiled `drawbridge.v1.Fallback`.
 #[derive(Debug)]
 pub struct Fallback {
     /// The rpc that is called.
     pub rpc: Arc<Method>,
-    /// After so many polls in a row that found nothing.
+    /// Number of polls in a row that must find nothing.
     pub after: u32,
-    /// What is found is the last there is of the thing.
+    /// Whether its result is the final state of the resource.
     pub last: bool,
-    /// It is a good end that it finds nothing.
+    /// Whether the watch ends with SUCCEEDED when the fallback finds nothing.
     pub gone_ends_well: bool,
     request: RequestTemplate,
     item: Part,
     number: u32,
     state: Option<State>,
-    gone_well: States,
+    not_found_succeeds_after: States,
     same: Option<Same>,
 }
 
-/// A field of the item, and its like in the poll's request.
+/// A field of the item and the field of the poll's request that it must equal.
 #[derive(Debug)]
 struct Same {
     item: FieldPath,
     poll: FieldPath,
 }
 
-/// What a fallback has found.
+/// The result of a fallback.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Found {
     /// The item, as a slice of the response.
     pub item: Bytes,
-    /// Whether it is about the very thing that is watched.
+    /// Whether the item is the watched resource, by `must_match`.
     pub same: bool,
-    /// Whether it has settled.
+    /// The outcome of the item.
     pub outcome: Outcome,
-    /// Whether it is a good end when it is gone next.
+    /// Whether "not found" is SUCCEEDED after this item.
     pub leaving: bool,
 }
 
@@ -70,19 +70,19 @@ impl CallCompiler<'_> {
         let name = self.schema.message(id).name.clone();
         let number = self.stream_field(
             &rule.field,
-            Self::fits(Part::Whole, id),
-            &format!("one {name}"),
+            Self::fits(Part::Response, id),
+            &format!("a single {name}"),
             OPTION,
             diagnostics,
         )?;
-        let written = Written {
+        let options = StateOptions {
             state: &rule.state,
-            well: &rule.succeeded,
-            badly: &rule.failed,
+            succeeded: &rule.succeeded,
+            failed: &rule.failed,
             option: OPTION,
         };
-        let state = State::compile(&written, self.schema, id, diagnostics);
-        let gone_well = match &state {
+        let state = State::compile(&options, self.schema, id, diagnostics);
+        let not_found_succeeds_after = match &state {
             Some(state) => {
                 let option = "watch.fallback.not_found_succeeds_after";
                 state.states(
@@ -96,12 +96,10 @@ impl CallCompiler<'_> {
         };
         let problem = match rule.not_found_succeeds_after.is_empty() {
             true => None,
-            false if state.is_none() => Some("the fallback has no `state`: name it"),
-            false if rule.is_final => {
-                Some("is for a fallback that is polled: leave out one of them")
-            }
+            false if state.is_none() => Some("the fallback has no `state`: set it"),
+            false if rule.is_final => Some("has no effect with `is_final`: remove one of them"),
             false if rule.on_not_found() == rules::OnNotFound::Succeed => {
-                Some("says nothing beside ON_NOT_FOUND_SUCCEED: leave out one of them")
+                Some("has no effect with ON_NOT_FOUND_SUCCEED: remove one of them")
             }
             false => None,
         };
@@ -120,14 +118,10 @@ impl CallCompiler<'_> {
             }
         };
         if rules::OnNotFound::try_from(rule.on_not_found).is_err() {
-            diagnostics.report_rule(
-                "watch.fallback.on_not_found",
-                "is not a value that is known",
-            );
+            diagnostics.report_rule("watch.fallback.on_not_found", "is not a known value");
         }
         if rule.is_final && rule.on_not_found() == rules::OnNotFound::Succeed {
-            let problem =
-                "is for a fallback that is polled: leave out `on_not_found` or `is_final`";
+            let problem = "has no effect with `is_final`: remove one of them";
             diagnostics.report_rule("watch.fallback.on_not_found", problem);
         }
         Some(Fallback {
@@ -139,7 +133,7 @@ impl CallCompiler<'_> {
             item,
             number,
             state,
-            gone_well,
+            not_found_succeeds_after,
             same,
         })
     }
@@ -158,7 +152,7 @@ impl CallCompiler<'_> {
         let mut find = |id, name: &str| match FieldPath::find(self.schema, id, name) {
             Ok(field_path) if field_path.field(self.schema).is_single() => Some(field_path),
             Ok(_) => {
-                let problem = format!("`{name}` must be one value");
+                let problem = format!("`{name}` must be a single value");
                 diagnostics.report_rule("watch.fallback.must_match", problem);
                 None
             }
@@ -175,8 +169,8 @@ impl CallCompiler<'_> {
 }
 
 impl Fallback {
-    /// Its request; none when something is missing for it. `item` is what was read
-    /// last, empty before the first read.
+    /// Returns its request; none when a bound value is missing. `item` is the last item
+    /// of the poll, empty before the first.
     pub fn request(&self, item: &[u8], poll: &[u8], request: &[u8]) -> Option<Vec<u8>> {
         let sources = Sources {
             item,
@@ -186,7 +180,7 @@ impl Fallback {
         self.request.fill(&self.rpc.schema, poll, sources, true)
     }
 
-    /// What a response says of the thing; none when it is not there.
+    /// Returns the resource in a response; none when it is not in it.
     pub fn found(&self, response: &Bytes, poll: &[u8]) -> Result<Option<Found>, Error> {
         let schema = &*self.rpc.schema;
         let items = self.item.items(schema, self.rpc.output, response)?;
@@ -201,7 +195,7 @@ impl Fallback {
         let items = items.unwrap_or_default();
         let found = items.iter().find(|item| is_same(item));
         let found = match (self.item, found) {
-            // Of a list, another one is none.
+            // Another element of a list is not the resource.
             (Part::List(_), found) => found,
             (_, found) => found.or(items.first()),
         };
@@ -212,19 +206,19 @@ impl Fallback {
                 None => Outcome::Pending,
             },
             leaving: (self.state.as_ref())
-                .is_some_and(|state| state.is_in(schema, item, &self.gone_well)),
+                .is_some_and(|state| state.is_in(schema, item, &self.not_found_succeeds_after)),
             item: item.clone(),
         }))
     }
 
-    /// What it tells, as a field of the stream's messages.
+    /// Encodes the item as a field of the stream's messages.
     pub fn told(&self, item: &[u8]) -> Bytes {
         let mut out = Vec::with_capacity(item.len() + 8);
         wire::write_bytes(&mut out, self.number, item);
         out.into()
     }
 
-    pub(super) fn asked(&self, into: &mut HashSet<u32>) {
-        self.request.asked(into);
+    pub(super) fn add_request_fields(&self, into: &mut HashSet<u32>) {
+        self.request.add_request_fields(into);
     }
 }

@@ -1,4 +1,4 @@
-//! One field of a message, wherever it stands in it: `job.execution_status`.
+//! Paths of fields in a message, such as `job.execution_status`.
 
 use bytes::Bytes;
 
@@ -7,19 +7,19 @@ use crate::contract::view::descend;
 use crate::json;
 use crate::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema};
 
-/// Where a field stands: the messages to step into, and then the field.
+/// The path of a field: indices of the messages that contain it, and its own.
 #[derive(Debug)]
 pub(super) struct FieldPath {
     pub root: MessageId,
     pub steps: Vec<FieldIndex>,
-    /// The message that has the field.
+    /// The message that directly contains the field.
     pub message: MessageId,
     pub index: FieldIndex,
 }
 
 impl FieldPath {
-    /// The field of this name, with dots, from the message `root` on. Messages on
-    /// the way must be single ones.
+    /// Finds a field by its dotted path from the message `root`. The messages in
+    /// between must be single.
     pub fn find(schema: &Schema, root: MessageId, path: &str) -> Result<Self, String> {
         let mut message = root;
         let mut steps = Vec::new();
@@ -42,18 +42,18 @@ impl FieldPath {
                     steps.push(index);
                     message = below;
                 }
-                _ => return Err(format!("`{path}`: `{name}` is not one message")),
+                _ => return Err(format!("`{path}`: `{name}` is not a single message")),
             }
         }
         Err(format!("`{path}` names no field"))
     }
 
-    /// The table of the field.
+    /// Returns the table of the field.
     pub fn field<'s>(&self, schema: &'s Schema) -> &'s Field {
         &schema.message(self.message).fields[usize::from(self.index)]
     }
 
-    /// The numbers of the messages to step into, and of the field.
+    /// Returns the numbers of the messages that contain the field, and its own.
     pub fn numbers(&self, schema: &Schema) -> Vec<u32> {
         let mut numbers = Vec::with_capacity(self.steps.len() + 1);
         let mut message = self.root;
@@ -67,16 +67,14 @@ impl FieldPath {
         numbers
     }
 
-    /// The text of a single value as the REST API has it; none when it is not
-    /// there or cannot be read.
+    /// Returns the REST text of a single value; none when it is unset or unreadable.
     pub fn text(&self, schema: &Schema, wire: &[u8]) -> Option<String> {
         let (id, wire) = descend(schema, self.root, wire, &self.steps).ok()??;
         let mut texts = json::texts(schema, id, self.index, &wire).ok()?;
         texts.pop().filter(|text| !text.is_empty())
     }
 
-    /// All texts within the field, lists and arbitrary JSON included, in their
-    /// order.
+    /// Returns all strings in the field, from lists and arbitrary JSON too, in order.
     pub fn texts(&self, schema: &Schema, wire: &[u8]) -> Vec<String> {
         let Ok(Some((id, wire))) = descend(schema, self.root, wire, &self.steps) else {
             return Vec::new();
@@ -109,11 +107,11 @@ fn collect(value: serde_json::Value, texts: &mut Vec<String>) {
     }
 }
 
-/// A single message, or a list of them, in a response.
+/// A message in a response, or a list of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
-    /// All of the response.
-    Whole,
+    /// The response itself.
+    Response,
     /// The message in this field.
     One(FieldIndex),
     /// Each message of this list.
@@ -121,14 +119,15 @@ pub(super) enum Part {
 }
 
 impl Part {
-    /// The part of this name, and its type; the whole for no name.
+    /// Finds the field of this name, and the type of its items. An empty name is the
+    /// response itself.
     pub fn find(
         schema: &Schema,
         output: MessageId,
         name: &str,
     ) -> Result<(Self, MessageId), String> {
         if name.is_empty() {
-            return Ok((Self::Whole, output));
+            return Ok((Self::Response, output));
         }
         let message = schema.message(output);
         let Some((index, field)) = message.field(name) else {
@@ -141,8 +140,8 @@ impl Part {
         }
     }
 
-    /// What stands there in a response, as slices of it without a copy. None: a
-    /// single message that is not set.
+    /// Returns the items in a response, as slices without a copy. None: a single
+    /// message that is unset.
     pub fn items(
         self,
         schema: &Schema,
@@ -151,7 +150,7 @@ impl Part {
     ) -> Result<Option<Vec<Bytes>>, crate::Error> {
         let field = |index: FieldIndex| &schema.message(output).fields[usize::from(index)];
         match self {
-            Self::Whole => Ok(Some(vec![response.clone()])),
+            Self::Response => Ok(Some(vec![response.clone()])),
             Self::List(index) => {
                 let field = field(index);
                 let items = json::wire::all(response, field.number)

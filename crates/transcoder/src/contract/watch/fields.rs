@@ -25,7 +25,7 @@ pub(super) fn bool_field<'s>(
         return None;
     };
     if field.kind != Kind::Bool || !field.is_single() {
-        diagnostics.report_rule(option, format!("`{name}` must be one bool"));
+        diagnostics.report_rule(option, format!("`{name}` must be a single bool"));
     }
     Some((index, field))
 }
@@ -72,9 +72,7 @@ pub(super) fn key_text(schema: &Schema, field: &Field, item: &[u8]) -> Result<Bo
         None => String::new(),
     };
     if text.is_empty() {
-        return Err(fault(
-            "is missing, and is what tells the items apart".into(),
-        ));
+        return Err(fault("is missing: it identifies the item".into()));
     }
     Ok(text.into())
 }
@@ -90,7 +88,7 @@ pub(super) fn member(response: &Bytes, field: &Field) -> Result<Option<Bytes>, E
 }
 
 pub(super) fn missing(field: &Field) -> Error {
-    Error::decode(&*field.name, "is missing, and is what is watched")
+    Error::decode(&*field.name, "is missing: it is the watched resource")
 }
 
 pub(super) fn broken(field: &Field, problem: Malformed) -> Error {

@@ -1,4 +1,4 @@
-//! Watches of what only grows: lists of entries and texts, as tables.
+//! Watches of data that only grows: `log` for lists of entries, `text_log` for texts.
 
 mod compile;
 
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use super::super::Method;
-use super::super::template::encode;
+use super::super::path_template::encode;
 use super::fields::{broken, key_text};
 use crate::Error;
 use crate::api::drawbridge::v1::WatchEvent;
@@ -20,43 +20,43 @@ use crate::json::wire::{self, Value};
 use crate::schema::{Field, FieldIndex, Kind, MessageId, Schema, is_in};
 pub(in crate::contract) use compile::{compile, is_log};
 
-/// The name of the message that holds a line of a text.
+/// The message with a line of a text.
 const LINE: &str = "drawbridge.v1.LogLine";
 /// Numbers of the fields of [`LINE`].
 const LINE_TEXT: u32 = 1;
 const LINE_OFFSET: u32 = 2;
 
-/// A compiled `drawbridge.v1.Watch` of what only grows.
+/// A compiled `drawbridge.v1.Watch` with `log` or `text_log`.
 #[derive(Debug)]
 pub struct Log {
     /// The rpc to poll.
     pub poll: Arc<Method>,
-    /// What grows.
+    /// The kind of the log.
     pub grows: Grows,
-    /// The watch whose end is the end of the log.
+    /// The watch that ends the log, by `ends_with`.
     pub ends_with: Option<Arc<Method>>,
-    /// The pause after something new.
+    /// Pause after new data.
     pub first_interval: Duration,
-    /// The longest pause while nothing comes.
+    /// Longest pause without new data.
     pub max_interval: Duration,
     tables: Tables,
 }
 
-/// What grows, and how it is read.
+/// The kind of a log, and how it is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grows {
     /// A list of entries.
     Entries {
         /// Entries per page.
         page_size: usize,
-        /// After so many reads the newest page is read too.
+        /// Number of reads after which the newest page is read too.
         look_back: u32,
     },
     /// A text, by byte offset.
     Text {
-        /// Bytes read at once.
+        /// Bytes per read.
         first_size: u32,
-        /// Bytes read when nothing came.
+        /// Bytes per read after one without a line end.
         max_size: u32,
     },
 }
@@ -64,17 +64,17 @@ pub enum Grows {
 /// One entry of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// What tells it apart.
+    /// Its identity.
     pub key: Box<str>,
-    /// Where it stands in the order of the list; none when it does not say.
+    /// Its position in the list; none when it is unset.
     pub order: Option<Order>,
-    /// Its message, encoded. Empty: see [`Entry::lost`].
+    /// The encoded entry. Empty: see [`Entry::lost`].
     pub bytes: Bytes,
 }
 
 impl Entry {
-    /// No entry: it says that here some may be missing, which went before they were
-    /// read.
+    /// Returns a mark: entries before the next one may be missing, because the upstream
+    /// removed them before they were read.
     pub fn lost(key: Box<str>) -> Self {
         Self {
             key,
@@ -83,13 +83,13 @@ impl Entry {
         }
     }
 
-    /// Whether it stands for some that are lost.
+    /// Returns whether this is such a mark.
     pub fn is_lost(&self) -> bool {
         self.bytes.is_empty()
     }
 }
 
-/// A value by which a list is ordered.
+/// The value that sorts a list.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Order {
     /// Seconds and nanoseconds since 1970.
@@ -100,12 +100,12 @@ pub enum Order {
     Text(Box<str>),
 }
 
-/// Which part of a list is read.
+/// The part of a list to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Slice<'a> {
     /// Oldest first, from the start.
     Start,
-    /// Oldest first, behind the entry of this key.
+    /// Oldest first, after the entry of this key.
     After(&'a str),
     /// The newest ones, newest first.
     Newest,
@@ -113,9 +113,9 @@ pub enum Slice<'a> {
 
 #[derive(Debug)]
 struct Tables {
-    /// The log's own request.
+    /// The request of the log.
     input: MessageId,
-    /// Numbers of the fields of the stream's messages.
+    /// Field numbers in the stream's messages.
     event: u32,
     item: u32,
     marker: u32,
@@ -123,16 +123,16 @@ struct Tables {
     from_now: Option<FieldIndex>,
     follow: Option<FieldIndex>,
     until_final: Option<FieldIndex>,
-    /// From the number of a field of this request to that of the end's request.
+    /// Field numbers of the log's request, to those of the request of `ends_with`.
     ends: HashMap<u32, u32>,
-    /// The number of the `WatchEvent` in the messages of `ends_with`.
+    /// Number of the `WatchEvent` field in the messages of `ends_with`.
     ends_event: u32,
-    /// The number of the field by which `ends_with` follows, where that has an end.
+    /// Number of the `follow` field of `ends_with`, if that has `follow_after`.
     ends_follow: Option<u32>,
     read: Read,
 }
 
-/// How a reply is read and the next call made.
+/// How to build calls and read replies.
 #[derive(Debug)]
 enum Read {
     Entries {
@@ -150,13 +150,13 @@ enum Read {
         offset: Param,
         size: Param,
         steps: Vec<u32>,
-        /// The number of the field that takes members without a field, where the
-        /// text's message has one.
-        extras: Option<u32>,
+        /// Number of the field with additional properties, where the text's message has
+        /// one.
+        additional_properties: Option<u32>,
     },
 }
 
-/// A query parameter that the engine sets.
+/// A query parameter that the watch sets.
 #[derive(Debug)]
 struct Param {
     name: Box<str>,
@@ -164,8 +164,8 @@ struct Param {
 }
 
 impl Log {
-    /// Where the caller wants to begin: the key of the last entry not to be told,
-    /// or the offset as text. None: at the start.
+    /// Returns where the client wants to resume: the key of the last known entry, or
+    /// the offset as text. None: at the start.
     pub fn resume(&self, request: &[u8]) -> Result<Option<Box<str>>, Error> {
         let Some(index) = self.tables.resume else {
             return Ok(None);
@@ -190,18 +190,18 @@ impl Log {
         )
     }
 
-    /// The name of the field that says where to begin.
+    /// Returns the name of the field with the position to resume at.
     pub fn resume_name(&self) -> &str {
         let name = |index| &*self.input().fields[usize::from(index)].name;
         self.tables.resume.map_or("", name)
     }
 
-    /// Whether the caller wants to leave out what is there already.
+    /// Returns whether the client wants new data only.
     pub fn from_now(&self, request: &[u8]) -> bool {
         self.flag(self.tables.from_now, request)
     }
 
-    /// Whether the log is to end with the watch that `ends_with` names.
+    /// Returns whether the log ends when the watch of `ends_with` does.
     pub fn settles(&self, request: &[u8]) -> bool {
         match (&self.ends_with, self.tables.until_final) {
             (None, _) => false,
@@ -212,7 +212,7 @@ impl Log {
         }
     }
 
-    /// The request of the watch that `ends_with` names, of the log's own.
+    /// Returns the request of the watch of `ends_with`, from the log's own.
     pub fn ends_request(&self, request: &[u8]) -> Result<Bytes, Error> {
         let mut out = Vec::with_capacity(request.len());
         for item in wire::fields(request) {
@@ -230,13 +230,13 @@ impl Log {
         Ok(out.into())
     }
 
-    /// The event in a message of the watch that `ends_with` names.
+    /// Returns the event in a message of the watch of `ends_with`.
     pub fn ends_event(&self, message: &[u8]) -> Option<WatchEvent> {
         let event = wire::message(message, self.tables.ends_event).ok()??;
         WatchEvent::decode(&*event).ok()
     }
 
-    /// Whether the dialect reads the list in pages.
+    /// Returns whether the list has pages in the dialect.
     pub fn pages(&self, dialect: &str) -> bool {
         match &self.tables.read {
             Read::Entries { marker, .. } => marker.is_in(dialect),
@@ -244,7 +244,8 @@ impl Log {
         }
     }
 
-    /// Entries only: the call that reads this slice; `call` is the bound request.
+    /// Entries only: returns the call that reads this slice; `call` is the bound
+    /// request.
     pub fn entries_call(&self, call: &Call, dialect: &str, slice: Slice<'_>) -> Call {
         let mut call = call.clone();
         let Read::Entries {
@@ -277,7 +278,7 @@ impl Log {
         call
     }
 
-    /// Entries only: those in a response of the polled rpc, in its order.
+    /// Entries only: returns the entries in a response, in its order.
     pub fn entries(&self, response: &Bytes) -> Result<Vec<Entry>, Error> {
         let Read::Entries {
             list,
@@ -310,7 +311,7 @@ impl Log {
             .collect()
     }
 
-    /// Texts only: the call that reads at most `size` bytes from `offset` on.
+    /// Texts only: returns the call that reads at most `bytes` bytes at offset `from`.
     pub fn text_call(&self, call: &Call, dialect: &str, from: u64, bytes: u32) -> Call {
         let mut call = call.clone();
         if let Read::Text { offset, size, .. } = &self.tables.read {
@@ -320,10 +321,14 @@ impl Log {
         call
     }
 
-    /// Texts only: the text in a response of the polled rpc; empty where there is
-    /// none.
+    /// Texts only: returns the text in a response; empty for none.
     pub fn text(&self, response: &[u8]) -> Result<String, Error> {
-        let Read::Text { steps, extras, .. } = &self.tables.read else {
+        let Read::Text {
+            steps,
+            additional_properties,
+            ..
+        } = &self.tables.read
+        else {
             return Ok(String::new());
         };
         let fault = |problem: String| Error::decode("", problem);
@@ -333,9 +338,12 @@ impl Log {
             let mut below = Vec::new();
             for part in parts {
                 let found = wire::all(part, *step).map_err(|p| fault(p.to_string()))?;
-                match extras {
-                    Some(extras) if last && found.is_empty() => {
-                        below.extend(only_text(part, *extras).map_err(|p| fault(p.to_string()))?);
+                match additional_properties {
+                    Some(additional_properties) if last && found.is_empty() => {
+                        below.extend(
+                            only_text(part, *additional_properties)
+                                .map_err(|p| fault(p.to_string()))?,
+                        );
                     }
                     _ => below.extend(found),
                 }
@@ -345,7 +353,7 @@ impl Log {
         String::from_utf8(parts.concat()).map_err(|_| fault("the text is not UTF-8".into()))
     }
 
-    /// Encodes a line of a text as the item of a message.
+    /// Encodes a line of a text as an item.
     pub fn line(text: &str, offset: u64) -> Bytes {
         let mut line = Vec::with_capacity(text.len() + 16);
         wire::write_bytes(&mut line, LINE_TEXT, text.as_bytes());
@@ -355,7 +363,7 @@ impl Log {
         line.into()
     }
 
-    /// Encodes a message of the stream; `marker` is where to resume behind it.
+    /// Encodes a message of the stream; `marker` is where to resume after it.
     pub fn message(&self, event: &WatchEvent, item: Option<&[u8]>, marker: &str) -> Bytes {
         let tables = &self.tables;
         let event = event.encode_to_vec();
@@ -403,14 +411,14 @@ impl Param {
     }
 }
 
-/// The text among the members without a field, where there is one alone.
-fn only_text(message: &[u8], extras: u32) -> Result<Option<&[u8]>, wire::Malformed> {
-    // Of google.protobuf.Struct, of an entry of its map, and of Value.
+/// Returns the text among the additional properties, if there is exactly one.
+fn only_text(message: &[u8], additional_properties: u32) -> Result<Option<&[u8]>, wire::Malformed> {
+    // Field numbers of google.protobuf.Struct, of an entry of its map, and of Value.
     const MEMBERS: u32 = 1;
     const VALUE: u32 = 2;
     const TEXT: u32 = 3;
     let mut texts = Vec::new();
-    for members in wire::all(message, extras)? {
+    for members in wire::all(message, additional_properties)? {
         for entry in wire::all(members, MEMBERS)? {
             for value in wire::all(entry, VALUE)? {
                 texts.extend(wire::all(value, TEXT)?);
@@ -430,7 +438,7 @@ fn add(query: &mut String, text: &str) {
     query.push_str(text);
 }
 
-/// Where an entry stands in the order of its list; none when it does not say.
+/// Returns the position of an entry in its list; none when it is unset.
 fn order_of(schema: &Schema, field: &Field, item: &[u8]) -> Result<Option<Order>, Error> {
     if let Kind::Message(_) = field.kind {
         let time = wire::message(item, field.number).map_err(|p| broken(field, p))?;

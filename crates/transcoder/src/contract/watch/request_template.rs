@@ -1,4 +1,4 @@
-//! Builds the request of a further call from messages that were read before.
+//! `bind`: builds the request of a further call from messages that were read before.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -12,18 +12,18 @@ use crate::contract::diagnostics::Diagnostics;
 use crate::json::wire::{self, Value};
 use crate::schema::{EnumId, Field, Kind, MessageId, Schema};
 
-/// The request of a further call: bound values, and the fields of the poll's request
-/// that stand in its path.
+/// The request of a further call: bound values, and path fields copied from another
+/// request.
 #[derive(Debug, Default)]
 pub(super) struct RequestTemplate {
-    /// Numbers: in the request that is copied from, and in this one.
+    /// Field numbers in the request that is copied from, and in this one.
     copied: Vec<(u32, u32)>,
     bindings: Vec<FieldBinding>,
 }
 
 #[derive(Debug)]
 struct FieldBinding {
-    /// Numbers: the messages to step into, and the field.
+    /// Numbers of the messages that contain the field, and its own.
     to: Vec<u32>,
     kind: Kind,
     what: Source,
@@ -33,24 +33,24 @@ struct FieldBinding {
 enum Source {
     /// The text of a field of the item.
     From(FieldPath),
-    /// What stands between these two in a text of the item.
+    /// The text between a prefix and a suffix, in a string of the item.
     Within(FieldPath, Box<str>, Box<str>),
-    /// A field of the poll's request, of this number.
+    /// A field of the poll's request, by number.
     Poll(u32),
-    /// A field of the watch's request, of this number.
+    /// A field of the watch's request, by number.
     Request(u32),
-    /// This text.
+    /// A constant.
     Text(Box<str>),
 }
 
 /// The messages that a request is built from.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sources<'a> {
-    /// The message that `from` reads.
+    /// The message that `from` refers to.
     pub item: &'a [u8],
     /// The poll's request.
     pub poll: &'a [u8],
-    /// The watch's own request.
+    /// The request of the watch.
     pub request: &'a [u8],
 }
 
@@ -60,12 +60,12 @@ pub(super) struct Types {
     pub item: Option<MessageId>,
     pub poll: Option<MessageId>,
     pub request: MessageId,
-    /// The request whose fields are copied by name.
+    /// The request that path fields are copied from, by name.
     pub copied: MessageId,
 }
 
 impl RequestTemplate {
-    /// Compiles the bindings of one call; `option` is where they stand.
+    /// Compiles the bindings of one call; `option` is the option that contains them.
     pub fn compile(
         bindings: &[rules::FieldBinding],
         rpc: &Method,
@@ -98,7 +98,7 @@ impl RequestTemplate {
         }
         for field in rpc.must_be_filled() {
             if !template.fills(field.number) {
-                let problem = format!("`{}`: nothing fills its field `{}`", rpc.name, field.name);
+                let problem = format!("`{}`: nothing sets its field `{}`", rpc.name, field.name);
                 diagnostics.report_rule(&format!("{option}.bind"), problem);
             }
         }
@@ -114,8 +114,8 @@ impl RequestTemplate {
         self.bindings.is_empty()
     }
 
-    /// Numbers of the fields of the watch's request that are bound.
-    pub fn asked(&self, into: &mut HashSet<u32>) {
+    /// Adds the numbers of the fields of the watch's request that are bound.
+    pub fn add_request_fields(&self, into: &mut HashSet<u32>) {
         for binding in &self.bindings {
             if let Source::Request(number) = binding.what {
                 into.insert(number);
@@ -123,8 +123,8 @@ impl RequestTemplate {
         }
     }
 
-    /// The request, copied fields from `base`; none when one of the bindings is not
-    /// filled and all must be.
+    /// Builds the request, with fields copied from `base`; none when `all` bindings are
+    /// needed and one has no value.
     pub fn fill(
         &self,
         schema: &Schema,
@@ -162,7 +162,7 @@ impl FieldBinding {
             ));
         }
         if !rule.pattern.is_empty() && rule.from.is_empty() {
-            return Err(format!("`{}`: a pattern goes with `from`", rule.to));
+            return Err(format!("`{}`: a pattern needs `from`", rule.to));
         }
         let what = if !rule.from.is_empty() {
             let item = types
@@ -173,8 +173,8 @@ impl FieldBinding {
                 let source = field_path.field(schema);
                 if !source.is_single() || !is_text(source.kind) {
                     return Err(format!(
-                        "`{}` must be one string, number, bool or enum; give a pattern to read \
-                         it out of texts",
+                        "`{}` must be a single string, number, bool or enum; set `pattern` to \
+                         extract it from texts",
                         rule.from
                     ));
                 }
@@ -186,7 +186,7 @@ impl FieldBinding {
                     }
                     _ => {
                         return Err(format!(
-                            "pattern `{}` must have one `{{}}` behind other text, as \
+                            "pattern `{}` must have one `{{}}` after other text, as in \
                              `/objects/Tasks/{{}}`",
                             rule.pattern
                         ));
@@ -203,7 +203,7 @@ impl FieldBinding {
             let (name, id) = if rule.poll.is_empty() {
                 (&rule.request, types.request)
             } else {
-                let none = || format!("`{}`: there is no request of the poll yet", rule.poll);
+                let none = || format!("`{}`: the poll has no request yet", rule.poll);
                 (&rule.poll, types.poll.ok_or_else(none)?)
             };
             let message = schema.message(id);
@@ -223,7 +223,7 @@ impl FieldBinding {
         let fits = copied || (field.is_single() && is_text(field.kind));
         if !fits {
             return Err(format!(
-                "`{}` must be one string, number, bool or enum",
+                "`{}` must be a single string, number, bool or enum",
                 rule.to
             ));
         }
@@ -234,7 +234,7 @@ impl FieldBinding {
         })
     }
 
-    /// Writes the value; false when there is none.
+    /// Writes the value; returns whether there is one.
     fn fill(&self, schema: &Schema, sources: Sources<'_>, out: &mut Vec<u8>) -> bool {
         let text = match &self.what {
             Source::Poll(number) => return copy(sources.poll, *number, &self.to, out),
@@ -251,7 +251,7 @@ impl FieldBinding {
     }
 }
 
-/// What stands between `before` and `after`, in one segment of a URL's path.
+/// Returns the text between `before` and `after`, within one segment of a URL's path.
 fn within(text: &str, before: &str, after: &str) -> Option<String> {
     let (_, rest) = text.split_once(before)?;
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
@@ -260,7 +260,7 @@ fn within(text: &str, before: &str, after: &str) -> Option<String> {
     (!found.is_empty() && behind.starts_with(after)).then(|| found.into_owned())
 }
 
-/// Copies all values of a field; false when there is none.
+/// Copies all values of a field; returns whether there are any.
 fn copy(from: &[u8], number: u32, to: &[u32], out: &mut Vec<u8>) -> bool {
     let mut inner = Vec::new();
     let (last, above) = match to.split_last() {
@@ -274,7 +274,7 @@ fn copy(from: &[u8], number: u32, to: &[u32], out: &mut Vec<u8>) -> bool {
         if found != number {
             continue;
         }
-        // An empty text says nothing.
+        // An empty string counts as unset.
         if value != Value::Bytes(&[]) {
             wire::write_value(&mut inner, *last, value);
         }
@@ -282,8 +282,7 @@ fn copy(from: &[u8], number: u32, to: &[u32], out: &mut Vec<u8>) -> bool {
     !inner.is_empty() && wrap(above, inner, out)
 }
 
-/// Writes the field of a message at `to` from its text; false when the text is
-/// none of its values.
+/// Writes a field from its text; returns whether the text is a value of the field.
 fn write(schema: &Schema, kind: Kind, to: &[u32], text: &str, out: &mut Vec<u8>) -> bool {
     let Some((last, above)) = to.split_last() else {
         return false;
@@ -313,7 +312,7 @@ fn enum_number(schema: &Schema, id: EnumId, text: &str) -> Option<i32> {
     schema.enumeration(id).number(text)
 }
 
-/// Puts a field into the messages above it.
+/// Wraps a field in the messages that contain it.
 fn wrap(above: &[u32], inner: Vec<u8>, out: &mut Vec<u8>) -> bool {
     let mut inner = inner;
     for number in above.iter().rev() {
@@ -325,7 +324,7 @@ fn wrap(above: &[u32], inner: Vec<u8>, out: &mut Vec<u8>) -> bool {
     true
 }
 
-/// Whether a value of this type has a text that can be put into a request.
+/// Returns whether values of this kind have a text.
 fn is_text(kind: Kind) -> bool {
     matches!(
         kind,
@@ -340,8 +339,8 @@ fn is_text(kind: Kind) -> bool {
 }
 
 impl Method {
-    /// The fields without which the call cannot be made: those REQUIRED, and those
-    /// of the path that the upstream does not fill.
+    /// Returns the fields that a call needs: those REQUIRED, and those of the path
+    /// without a default.
     pub(super) fn must_be_filled(&self) -> impl Iterator<Item = &Field> {
         let fields = &self.schema.message(self.input).fields;
         let in_path = |field: &Field| {

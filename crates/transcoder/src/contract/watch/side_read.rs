@@ -1,4 +1,4 @@
-//! `side_read`: a read beside each poll.
+//! `side_read`: a further read with each poll.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -17,18 +17,18 @@ use crate::contract::diagnostics::Diagnostics;
 use crate::json::wire::{self, Value};
 use crate::schema::{Cardinality, Field, Kind, MessageId, Schema};
 
-/// A read beside each poll.
+/// A compiled `drawbridge.v1.SideRead`.
 #[derive(Debug)]
 pub struct SideRead {
     /// The rpc that is called.
     pub rpc: Arc<Method>,
     request: RequestTemplate,
     item: Part,
-    /// The field whose values are counted, in the list's items.
-    tally: Option<FieldPath>,
+    /// The field by whose values the items are counted.
+    count_by: Option<FieldPath>,
     /// Number of the field of the stream's messages.
     number: u32,
-    /// Number of the bool of the watch's request that asks for it.
+    /// Number of the bool of the watch's request that enables it.
     when: Option<u32>,
     states: States,
 }
@@ -45,12 +45,12 @@ impl CallCompiler<'_> {
         let (item, id) = Part::find(self.schema, rpc.output, &rule.item)
             .map_err(|problem| diagnostics.report_rule("watch.side_read.item", problem))
             .ok()?;
-        let tally = if rule.count_by.is_empty() {
+        let count_by = if rule.count_by.is_empty() {
             None
         } else {
-            Some(self.tally(&rule.count_by, item, id, diagnostics)?)
+            Some(self.count_by(&rule.count_by, item, id, diagnostics)?)
         };
-        let number = if tally.is_some() {
+        let number = if count_by.is_some() {
             let counts = |field: &Field| self.is_counts(field);
             self.stream_field(
                 &rule.field,
@@ -91,10 +91,8 @@ impl CallCompiler<'_> {
             ),
             (None, true) => States::default(),
             (None, false) => {
-                diagnostics.report_rule(
-                    "watch.side_read.states",
-                    "the watch has no `state`: name it",
-                );
+                diagnostics
+                    .report_rule("watch.side_read.states", "the watch has no `state`: set it");
                 States::default()
             }
         };
@@ -102,14 +100,14 @@ impl CallCompiler<'_> {
             rpc,
             request,
             item,
-            tally,
+            count_by,
             number,
             when,
             states,
         })
     }
 
-    fn tally(
+    fn count_by(
         &self,
         name: &str,
         part: Part,
@@ -134,7 +132,7 @@ impl CallCompiler<'_> {
                 Some(field_path)
             }
             Ok(_) => {
-                let problem = format!("`{name}` must be one string, enum or bool");
+                let problem = format!("`{name}` must be a single string, enum or bool");
                 diagnostics.report_rule("watch.side_read.count_by", problem);
                 None
             }
@@ -157,14 +155,14 @@ impl CallCompiler<'_> {
 }
 
 impl SideRead {
-    /// Whether the watch's request asks for it.
+    /// Returns whether the watch's request enables it.
     pub fn is_asked(&self, request: &[u8]) -> bool {
         self.when.is_none_or(|number| {
             matches!(wire::last(request, number), Ok(Some(Value::Varint(set))) if set != 0)
         })
     }
 
-    /// Its request; none when something is missing for it.
+    /// Returns its request; none when a bound value is missing.
     pub fn request(&self, item: &[u8], poll: &[u8], request: &[u8]) -> Option<Vec<u8>> {
         let sources = Sources {
             item,
@@ -175,13 +173,13 @@ impl SideRead {
         self.request.fill(schema, poll, sources, false)
     }
 
-    /// What it tells, as fields of the stream's messages.
+    /// Encodes its result as fields of the stream's messages.
     pub fn told(&self, response: &Bytes) -> Result<Bytes, Error> {
         let schema = &*self.rpc.schema;
         let items = self.item.items(schema, self.rpc.output, response)?;
         let items = items.unwrap_or_default();
         let mut out = Vec::with_capacity(items.iter().map(|item| item.len() + 8).sum());
-        let Some(tally) = &self.tally else {
+        let Some(count_by) = &self.count_by else {
             for item in &items {
                 wire::write_bytes(&mut out, self.number, item);
             }
@@ -189,7 +187,7 @@ impl SideRead {
         };
         let mut counts: BTreeMap<String, u64> = BTreeMap::new();
         for item in &items {
-            if let Some(text) = tally.text(schema, item) {
+            if let Some(text) = count_by.text(schema, item) {
                 *counts.entry(text).or_default() += 1;
             }
         }
@@ -203,12 +201,12 @@ impl SideRead {
         Ok(out.into())
     }
 
-    pub(super) fn asked(&self, into: &mut HashSet<u32>) {
-        self.request.asked(into);
+    pub(super) fn add_request_fields(&self, into: &mut HashSet<u32>) {
+        self.request.add_request_fields(into);
         into.extend(self.when);
     }
 
-    /// Whether it is read in the state of this item.
+    /// Returns whether it is made in the state of this item.
     pub(super) fn is_read_in(&self, state: Option<&State>, schema: &Schema, item: &[u8]) -> bool {
         self.states.is_empty() || state.is_some_and(|state| state.is_in(schema, item, &self.states))
     }

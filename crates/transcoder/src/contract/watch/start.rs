@@ -1,5 +1,5 @@
-//! `start`: a call made once, before the first poll, and `find`, the list in which
-//! what it starts appears.
+//! `start`: a call made once, before the first poll, and `find`, the list in which the
+//! resource that it creates appears.
 
 use std::sync::Arc;
 
@@ -15,23 +15,24 @@ use crate::contract::Method;
 use crate::contract::diagnostics::Diagnostics;
 use crate::contract::rpc_lookup::check_same_call;
 
-/// A call made once, before the first poll.
+/// A compiled `drawbridge.v1.Start`.
 #[derive(Debug)]
 pub struct Start {
     /// The rpc that is called.
     pub rpc: Arc<Method>,
-    /// How the poll's request is made of the response, path fields from the
-    /// watch's request.
+    /// Builds the poll's request from the response, and path fields from the watch's
+    /// request.
     pub(super) poll: RequestTemplate,
-    /// The watch's request as that of the call: numbers here and there.
+    /// Fields that the watch's request and that of the call have in common: number in
+    /// each.
     pub(super) fields: Vec<(u32, u32)>,
-    /// Where the list is read in which the thing appears.
+    /// The list in which the created resource appears.
     pub find: Option<Find>,
-    /// Number of the field of the stream's messages that holds the response.
+    /// Number of the field of the stream's messages for the response.
     pub(super) number: u32,
 }
 
-/// A list that is read until it has an item.
+/// A list that is read until it contains the resource.
 #[derive(Debug)]
 pub struct Find {
     /// The rpc that reads the list.
@@ -61,8 +62,8 @@ impl CallCompiler<'_> {
         let response = self.schema.message(rpc.output);
         let number = self.stream_field(
             name,
-            Self::fits(Part::Whole, rpc.output),
-            &format!("one {}", response.name),
+            Self::fits(Part::Response, rpc.output),
+            &format!("a single {}", response.name),
             "watch.start",
             diagnostics,
         )?;
@@ -110,19 +111,19 @@ impl CallCompiler<'_> {
     }
 }
 
-/// The name of the field that holds the response of the started call.
+/// Returns the name of the field for the response.
 pub(super) fn field_name(given: &str) -> &str {
     if given.is_empty() { "started" } else { given }
 }
 
 impl Start {
-    /// The request of the call, from that of the watch.
+    /// Returns the request of the call, from that of the watch.
     pub fn request(&self, request: &[u8]) -> Result<Vec<u8>, Error> {
         translated(request, &self.fields)
     }
 
-    /// The poll's request, from the watch's own and the response; none when the
-    /// response names nothing to poll.
+    /// Returns the poll's request, from the watch's request and the response; none when
+    /// the response does not identify a resource.
     pub fn poll_request(&self, request: &[u8], response: &[u8]) -> Option<Vec<u8>> {
         let sources = Sources {
             item: response,
@@ -137,8 +138,8 @@ impl Start {
 }
 
 impl Find {
-    /// The request for the list, from the watch's own and the response of the
-    /// started call; none when the response does not name what it needs.
+    /// Returns the request for the list, from the watch's request and the response of
+    /// the call; none when a bound value is missing.
     pub fn request(&self, request: &[u8], started: &[u8]) -> Option<Vec<u8>> {
         let sources = Sources {
             item: started,
@@ -149,7 +150,7 @@ impl Find {
         self.request.fill(schema, request, sources, true)
     }
 
-    /// The poll's request, once the list has an item that says what it needs.
+    /// Returns the poll's request, once the list contains a suitable item.
     pub fn poll_request(&self, request: &[u8], list: &Bytes) -> Result<Option<Vec<u8>>, Error> {
         let schema = &*self.rpc.schema;
         let items = self.item.items(schema, self.rpc.output, list)?;

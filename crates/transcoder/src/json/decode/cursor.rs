@@ -1,4 +1,4 @@
-//! The text and where the reader stands in it.
+//! The position in the text, and the tokens at it.
 
 use std::borrow::Cow;
 
@@ -21,7 +21,7 @@ impl<'t> Reader<'t, '_> {
         self.fault(format!("expected {what}, found {}", self.found()))
     }
 
-    /// What kind of thing stands here. Never its text, which may be a secret.
+    /// Returns the kind of the next token. Never its text, which can be a secret.
     pub(super) fn found(&self) -> &'static str {
         let Some(byte) = self.text.get(self.pos) else {
             return "the end of the text";
@@ -39,9 +39,9 @@ impl<'t> Reader<'t, '_> {
                 [b't', b'r', b'u', b'e', ..] => "true",
                 [b'f', b'a', b'l', b's', b'e', ..] => "false",
                 [b'n', b'u', b'l', b'l', ..] => "null",
-                _ => "no JSON",
+                _ => "invalid JSON",
             },
-            _ => "no JSON",
+            _ => "invalid JSON",
         }
     }
 
@@ -52,7 +52,7 @@ impl<'t> Reader<'t, '_> {
 
     #[inline]
     pub(super) fn space(&mut self) {
-        // Compact texts have none, and readable ones have one at most.
+        // Compact JSON has no space, and formatted JSON mostly has one.
         while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.text.get(self.pos) {
             self.pos += 1;
         }
@@ -81,7 +81,7 @@ impl<'t> Reader<'t, '_> {
         Ok(value)
     }
 
-    /// Behind a member or an element: true if there is another one.
+    /// After a member or an element: returns whether another one follows.
     #[inline]
     pub(super) fn more(&mut self, close: u8) -> Outcome<bool> {
         self.space();
@@ -102,7 +102,7 @@ impl<'t> Reader<'t, '_> {
         }
     }
 
-    /// Behind an opening bracket: true if it is closed at once.
+    /// After an opening bracket: returns whether it is closed at once.
     #[inline]
     pub(super) fn opened(&mut self, close: u8) -> bool {
         self.pos += 1;
@@ -123,7 +123,7 @@ impl<'t> Reader<'t, '_> {
         Ok(())
     }
 
-    /// A string's content.
+    /// Reads the content of a string.
     #[inline]
     pub(super) fn string(&mut self) -> Outcome<Cow<'t, [u8]>> {
         if self.peek() != b'"' {
@@ -147,7 +147,7 @@ impl<'t> Reader<'t, '_> {
         self.fault(problem)
     }
 
-    /// Writes a string's content with its length in front.
+    /// Writes the content of a string with its length prefix.
     #[inline]
     pub(super) fn string_out(&mut self) -> Outcome {
         let start = self.pos + 1;
@@ -171,7 +171,7 @@ impl<'t> Reader<'t, '_> {
         Ok(&self.text[start..self.pos])
     }
 
-    /// Passes over a value of any type.
+    /// Skips a value of any type.
     pub(super) fn skip(&mut self) -> Outcome {
         self.pos = token::skip(self.text, self.pos).or_else(|e| self.bad(e))?;
         Ok(())

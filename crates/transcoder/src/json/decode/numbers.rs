@@ -1,4 +1,4 @@
-//! Numbers, as the bits they have on the wire.
+//! Numbers and their wire bits.
 
 use super::super::token::{self, Number};
 use super::super::wire;
@@ -14,7 +14,7 @@ pub(super) fn write_bits(out: &mut Vec<u8>, kind: Kind, bits: u64) {
     }
 }
 
-/// The bits of a JSON number on the wire.
+/// Returns the wire bits of a JSON number.
 pub(super) fn bits(kind: Kind, text: &[u8]) -> Result<u64, &'static str> {
     match kind {
         Kind::Double => return token::double(text).map(|(value, _)| value.to_bits()),
@@ -38,7 +38,7 @@ pub(super) fn bits(kind: Kind, text: &[u8]) -> Result<u64, &'static str> {
     .map_err(|_| "out of range")
 }
 
-/// Whether an integer is rounded as it becomes a field of this kind.
+/// Returns whether an integer is rounded in a field of this kind.
 pub(super) fn is_rounded(kind: Kind, text: &[u8]) -> bool {
     let is_integer = || {
         let digits = text.strip_prefix(b"-").unwrap_or(text);
@@ -51,7 +51,7 @@ pub(super) fn is_rounded(kind: Kind, text: &[u8]) -> bool {
     matches!(kind, Kind::Double | Kind::Float) && token::double(text).is_ok_and(rounded)
 }
 
-/// As [`bits`], of a number in a string.
+/// Like [`bits`], for a number in a string.
 pub(super) fn bits_of_text(kind: Kind, text: &[u8]) -> Result<u64, &'static str> {
     if matches!(kind, Kind::Double | Kind::Float) {
         let special = match text {

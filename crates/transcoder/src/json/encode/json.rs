@@ -1,4 +1,4 @@
-//! Arbitrary JSON, which is written without tables: its types are always the same.
+//! Arbitrary JSON: `Struct`, `Value`, `ListValue` and `Any`, which need no tables.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -6,12 +6,12 @@ use std::collections::HashMap;
 use super::super::wire::{self, MAX_DEPTH, Malformed, Value};
 use super::super::{any_is_plain, any_type, excerpt, print};
 use super::map::{Key, Keys};
-use super::{Outcome, Writer, fault, within};
+use super::{Outcome, Writer, fault, prepend_step};
 use crate::schema::{Form, Message};
 
 impl Writer<'_> {
-    /// Writes the members of a Struct beside those of the fields.
-    pub(super) fn extras(
+    /// Writes the members of a Struct next to those of the fields.
+    pub(super) fn additional_properties(
         &self,
         out: &mut Vec<u8>,
         empty: usize,
@@ -41,12 +41,12 @@ impl Writer<'_> {
                     out.push(b':');
                     self.any_json(out, &value, depth + 3)
                 })
-                .map_err(|e| within(e, &Key::Text(key).to_string()))?;
+                .map_err(|e| prepend_step(e, &Key::Text(key).to_string()))?;
         }
         Ok(())
     }
 
-    /// `google.protobuf.Struct`.
+    /// Writes a `google.protobuf.Struct`.
     pub(super) fn structure(&self, out: &mut Vec<u8>, wire: &[u8], depth: u32) -> Outcome {
         let wire = last_entries(wire)?;
         out.push(b'{');
@@ -60,19 +60,19 @@ impl Writer<'_> {
             if out.len() > empty {
                 out.push(b',');
             }
-            // The entry is a message as well.
+            // The entry is a message, too.
             self.string(out, key)
                 .and_then(|()| {
                     out.push(b':');
                     self.any_json(out, &value, depth + 2)
                 })
-                .map_err(|e| within(e, &Key::Text(key).to_string()))?;
+                .map_err(|e| prepend_step(e, &Key::Text(key).to_string()))?;
         }
         out.push(b'}');
         Ok(())
     }
 
-    /// `google.protobuf.ListValue`.
+    /// Writes a `google.protobuf.ListValue`.
     pub(super) fn any_list(&self, out: &mut Vec<u8>, wire: &[u8], depth: u32) -> Outcome {
         let mut index = 0_usize;
         out.push(b'[');
@@ -88,14 +88,14 @@ impl Writer<'_> {
                 Value::Bytes(element) => self.any_json(out, element, depth + 1),
                 _ => Err(Malformed::Alien.into()),
             }
-            .map_err(|e| within(e, &format!("[{index}]")))?;
+            .map_err(|e| prepend_step(e, &format!("[{index}]")))?;
             index += 1;
         }
         out.push(b']');
         Ok(())
     }
 
-    /// `google.protobuf.Value`. One that holds nothing is `null`.
+    /// Writes a `google.protobuf.Value`. An empty one is `null`.
     pub(super) fn any_json(&self, out: &mut Vec<u8>, wire: &[u8], depth: u32) -> Outcome {
         if depth > MAX_DEPTH {
             return Err(Malformed::Depth.into());
@@ -111,8 +111,8 @@ impl Writer<'_> {
                 return Ok(());
             }
         }
-        // All fields are members of one oneof: the last one counts, and a message
-        // takes in the parts that stand before it.
+        // All fields are members of one oneof: the last one counts, and a message joins
+        // its parts.
         let mut last = (0, Value::Varint(0));
         let mut parts = Vec::new();
         for field in wire::fields(wire) {
@@ -135,7 +135,7 @@ impl Writer<'_> {
         }
     }
 
-    /// The one field of a Value, by its number.
+    /// Writes the field of a Value, by its number.
     #[inline]
     fn any_kind(&self, out: &mut Vec<u8>, kind: u32, value: Value<'_>, depth: u32) -> Outcome {
         match (kind, value) {
@@ -143,7 +143,7 @@ impl Writer<'_> {
             (2, Value::Fixed64(bits)) => {
                 let value = f64::from_bits(bits);
                 if !value.is_finite() {
-                    return fault("NaN and infinities are no JSON numbers");
+                    return fault("NaN and infinities are not JSON numbers");
                 }
                 print::double(out, value);
             }
@@ -157,13 +157,13 @@ impl Writer<'_> {
             (5, Value::Bytes(wire)) => return self.structure(out, wire, depth + 1),
             (6, Value::Bytes(wire)) => return self.any_list(out, wire, depth + 1),
             (1..=6, _) => return Err(Malformed::Alien.into()),
-            // A kind that is not known.
+            // An unknown kind.
             _ => out.extend_from_slice(b"null"),
         }
         Ok(())
     }
 
-    /// `google.protobuf.Any`.
+    /// Writes a `google.protobuf.Any`.
     pub(super) fn any(&self, out: &mut Vec<u8>, wire: &[u8], depth: u32) -> Outcome {
         let url = wire::last(wire, 1)?.map_or(&[][..], |url| url.bytes());
         let value = wire::last(wire, 2)?.map_or(&[][..], |value| value.bytes());
@@ -196,7 +196,7 @@ impl Writer<'_> {
     }
 }
 
-/// Whether the value has the wire type of this kind of a Value.
+/// Returns whether the value has the wire type of this field of a Value.
 fn is_any_kind(kind: u32, value: Value<'_>) -> bool {
     match kind {
         1 | 4 => matches!(value, Value::Varint(_)),
@@ -205,7 +205,7 @@ fn is_any_kind(kind: u32, value: Value<'_>) -> bool {
     }
 }
 
-/// The key of an entry of a Struct.
+/// Returns the key of an entry of a Struct.
 #[inline]
 fn any_key(wire: &[u8]) -> Result<&[u8], Malformed> {
     let mut key: &[u8] = &[];
@@ -220,7 +220,7 @@ fn any_key(wire: &[u8]) -> Result<&[u8], Malformed> {
     Ok(key)
 }
 
-/// Key and value of an entry of a Struct.
+/// Returns key and value of an entry of a Struct.
 #[inline]
 fn any_entry(wire: &[u8]) -> Result<(&[u8], Cow<'_, [u8]>), Malformed> {
     let mut key: &[u8] = &[];
@@ -238,7 +238,7 @@ fn any_entry(wire: &[u8]) -> Result<(&[u8], Cow<'_, [u8]>), Malformed> {
     Ok((key, value.unwrap_or_default()))
 }
 
-/// A Struct with only the last entry of each key; as it is, if no key comes twice.
+/// Returns a Struct with the last entry of each key; unchanged if no key is duplicate.
 fn last_entries(wire: &[u8]) -> Result<Cow<'_, [u8]>, Malformed> {
     let mut keys = Keys::default();
     let mut distinct = true;

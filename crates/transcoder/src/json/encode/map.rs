@@ -1,15 +1,15 @@
-//! Maps, and what tells their keys apart.
+//! Maps and their keys.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use super::super::wire::{self, Fields, MAX_DEPTH, Malformed, Value};
 use super::super::{excerpt, text};
-use super::{Next, Outcome, Writer, fault, within};
+use super::{Next, Outcome, Writer, fault, prepend_step};
 use crate::schema::{Field, Form, Kind};
 
 impl Writer<'_> {
-    /// Writes the entries of a map; else as [`Self::list`].
+    /// Writes the consecutive entries of a map; see [`Self::list`].
     pub(super) fn map<'a>(
         &self,
         out: &mut Vec<u8>,
@@ -19,7 +19,7 @@ impl Writer<'_> {
         depth: u32,
     ) -> Outcome<Next<'a>> {
         let Kind::Message(entry) = field.kind else {
-            return fault("the map has no entries");
+            return fault("the map has no entry type");
         };
         if depth >= MAX_DEPTH {
             return Err(Malformed::Depth.into());
@@ -33,7 +33,7 @@ impl Writer<'_> {
             value,
             form: field.form,
         };
-        // Where a key comes twice, only its last entry counts.
+        // Of duplicate keys, the last entry counts.
         let last = map.last_entries(first, fields.clone())?;
         out.push(b'{');
         let empty = out.len();
@@ -47,7 +47,7 @@ impl Writer<'_> {
                     out.push(b',');
                 }
                 self.entry(out, &map, &entry, depth)
-                    .map_err(|e| within(e, &key.to_string()))?;
+                    .map_err(|e| prepend_step(e, &key.to_string()))?;
             }
             index += 1;
             match fields.read()? {
@@ -87,7 +87,7 @@ struct Map<'f> {
 }
 
 impl Map<'_> {
-    /// Which entry of each key is its last; None if no key comes twice.
+    /// Returns the index of the last entry of each key; none without duplicates.
     fn last_entries<'a>(
         &self,
         first: Value<'a>,
@@ -158,14 +158,14 @@ impl Map<'_> {
     }
 }
 
-/// One entry of a map; `merged` instead of `value` where that stands in parts.
+/// One entry of a map; `merged` replaces a `value` that is encoded in parts.
 struct Entry<'a> {
     key: Value<'a>,
     value: Value<'a>,
     merged: Option<Vec<u8>>,
 }
 
-/// What tells two keys of a map apart.
+/// The identity of a map key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Key<'a> {
     Text(&'a [u8]),
@@ -196,7 +196,7 @@ impl fmt::Display for Key<'_> {
     }
 }
 
-/// The keys of a map so far: few are compared one by one, without allocation.
+/// The keys of a map so far. The first few are compared one by one, without allocation.
 pub(super) struct Keys<'a> {
     few: [Key<'a>; 8],
     count: usize,
@@ -214,7 +214,7 @@ impl Default for Keys<'_> {
 }
 
 impl<'a> Keys<'a> {
-    /// False if the key is there already.
+    /// Adds a key; returns whether it is new.
     pub(super) fn insert(&mut self, key: Key<'a>) -> bool {
         if self.few[..self.count].contains(&key) {
             return false;

@@ -1,4 +1,4 @@
-//! Messages that stand as arrays, and members that have no field.
+//! Messages that are arrays in JSON, and additional properties.
 
 use super::*;
 
@@ -50,7 +50,7 @@ fn written(wire: &[u8]) -> Result<String, Problem> {
 }
 
 #[test]
-fn both_ways_they_stay_as_they_are() {
+fn arrays_round_trip() {
     for text in [
         "{}",
         r#"{"labels":[]}"#,
@@ -71,7 +71,7 @@ fn both_ways_they_stay_as_they_are() {
 }
 
 #[test]
-fn an_array_with_another_member_is_an_object() {
+fn array_message_with_another_member_becomes_an_object() {
     let rules = bytes(4, [bytes(1, bytes(2, "pod")), bytes(2, "node")].concat());
     assert_eq!(
         written(&rules).unwrap(),
@@ -91,7 +91,7 @@ fn an_array_with_another_member_is_an_object() {
 }
 
 #[test]
-fn extras_outlive_members_that_come_twice() {
+fn additional_properties_survive_duplicate_members() {
     let wire = read(r#"{"a":1,"name":"x","b":2,"name":"y","a":3,"c":4,"NAME":"z"}"#).unwrap();
     let back: serde_json::Value = serde_json::from_str(&written(&wire).unwrap()).unwrap();
     assert_eq!(
@@ -101,7 +101,7 @@ fn extras_outlive_members_that_come_twice() {
 }
 
 #[test]
-fn what_cannot_be_is_told_with_its_path() {
+fn invalid_arrays_are_reported_with_their_path() {
     let entry = |key: &str| bytes(1, [bytes(1, key), bytes(2, [0x08, 0])].concat());
     for (wire, path, problem) in [
         (

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn prefixes_of_enums_are_cut() {
+fn enum_prefixes_are_removed() {
     for (of, value, want) in [
         (
             "DeploymentStatus",
@@ -20,14 +20,14 @@ fn prefixes_of_enums_are_cut() {
 }
 
 #[test]
-fn json_names_are_as_protobuf_makes_them() {
+fn json_names_follow_protobuf() {
     for (name, want) in [("server_id", "serverId"), ("a__b_1", "aB1"), ("_x", "X")] {
         assert_eq!(lower_camel(name), want, "{name}");
     }
 }
 
 #[test]
-fn contradictions_are_reported_with_their_place() {
+fn contradictions_are_reported_with_file_and_element() {
     for (what, element, option) in [
         (
             "message M { int32 a = 1; int32 r = 2 [(drawbridge.v1.field).raw_of = \"a\"]; }",
@@ -170,7 +170,7 @@ fn contradictions_are_reported_with_their_place() {
 }
 
 #[test]
-fn names_follow_the_rules_of_file_and_field() {
+fn json_names_follow_file_and_field_rules() {
     let proto = "syntax = \"proto3\"; package t; import \"drawbridge/v1/options.proto\";
         import \"google/api/field_behavior.proto\";
         option (drawbridge.v1.file).naming = NAMING_JSON_NAMES;

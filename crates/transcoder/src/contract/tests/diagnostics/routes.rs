@@ -1,12 +1,12 @@
-//! Routes: paths, bodies and queries.
+//! `google.api.http`: paths, bodies and queries.
 
 use super::*;
 
 #[test]
-fn routes_that_are_none() {
+fn invalid_routes_are_reported() {
     let http = "google.api.http";
     for (options, messages, option, want) in [
-        ("", PLAIN, http, "is missing: say which REST call"),
+        ("", PLAIN, http, "is missing: annotate the REST call"),
         (
             "option (google.api.http) = {body: \"*\"};",
             PLAIN,
@@ -90,7 +90,7 @@ fn routes_that_are_none() {
             "message Req { string p = 1 [(drawbridge.v1.field).upstream_value = \"project_id\"]; }
              message Res {}",
             http,
-            "the field `p` takes the upstream's value and must stand in the path",
+            "the field `p` defaults to the upstream's project id and must be in the path",
         ),
         (
             "option (google.api.http) = {post: \"/v1/x\" body: \"no\"};",
@@ -119,7 +119,7 @@ fn routes_that_are_none() {
 }
 
 #[test]
-fn queries_that_cannot_be() {
+fn unsuitable_query_parameters_are_reported() {
     for (fields, want) in [
         (
             "map<string, string> m = 1;",
@@ -140,9 +140,9 @@ fn queries_that_cannot_be() {
         ("Sub sub = 1;", "`sub.map`: a map cannot be"),
         (
             "Bare bare = 1;",
-            "`bare`: a message that stands as an array cannot be",
+            "`bare`: a message that is an array in JSON cannot be",
         ),
-        ("Deep deep = 1;", "`deep.deep`: a message within itself"),
+        ("Deep deep = 1;", "`deep.deep`: a recursive message"),
         (
             "Deep deep = 1;",
             "put it in a body, or mark it `gateway_only`",

@@ -1,4 +1,4 @@
-//! From what an rpc says of its log to the tables.
+//! Compiles the options of a log.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,25 +10,25 @@ use super::{Grows, LINE, Log, Param, Read, Tables};
 use crate::api::drawbridge::v1 as rules;
 use crate::contract::Method;
 use crate::contract::diagnostics::{Diagnostics, check_query};
+use crate::contract::path_template::encode;
 use crate::contract::rpc_lookup::{RpcLookup, check_same_call, unknown_rpc};
-use crate::contract::template::encode;
 use crate::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema, Shape};
 
-/// Every so many reads of a list, its newest page is read too.
+/// Number of reads of a list after which its newest page is read too.
 const LOOK_BACK: u32 = 5;
 
-/// Bytes of a text read at once.
+/// Bytes per read of a text.
 const FIRST_READ_BYTES: u32 = 64 << 10;
 
-/// Bytes of a text read when those hold no line end.
+/// Bytes per read of a text after one without a line end.
 const MAX_READ_BYTES: u32 = 4 << 20;
 
-/// Whether this rule is one of a log.
+/// Returns whether these are the options of a log.
 pub(in crate::contract) fn is_log(rule: &rules::Watch) -> bool {
     rule.log.is_some() || rule.text_log.is_some()
 }
 
-/// Compiles the log of `method`; the watches among `rpcs` are compiled.
+/// Compiles the log of `method`. The watches in `rpcs` are compiled already.
 pub(in crate::contract) fn compile(
     rule: &rules::Watch,
     method: &Method,
@@ -43,7 +43,7 @@ pub(in crate::contract) fn compile(
     if method.action.is_some() || poll.action.is_some() {
         diagnostics.report_rule(
             "watch",
-            "an action cannot be watched: it is not to be done twice",
+            "an action cannot be polled: it must not be repeated",
         );
     }
     for (set, option) in [
@@ -75,7 +75,11 @@ pub(in crate::contract) fn compile(
         (Some(log), None) => entries(rule, log, method, poll, diagnostics)?,
         (None, Some(log)) => text(rule, log, method, poll, diagnostics)?,
         _ => {
-            diagnostics.report_rule("watch.text_log", "stands beside `log`: leave out one");
+            diagnostics.report_rule(
+                "watch.text_log",
+                "cannot be combined with `log`: remove one \
+                                                       of them",
+            );
             return None;
         }
     };
@@ -84,7 +88,7 @@ pub(in crate::contract) fn compile(
         let field = local(name, option, method, diagnostics)?;
         let table = &schema.message(method.input).fields[usize::from(field)];
         if table.kind != Kind::Bool || !table.is_single() {
-            diagnostics.report_rule(option, format!("`{name}` must be one bool"));
+            diagnostics.report_rule(option, format!("`{name}` must be a single bool"));
             return None;
         }
         Some(field)
@@ -93,7 +97,11 @@ pub(in crate::contract) fn compile(
     let until_final = flag(&rule.until_final, "watch.until_final");
     let from_now = flag(&rule.from_now, "watch.from_now");
     if from_now.is_some() && matches!(grows, Grows::Text { .. }) {
-        diagnostics.report_rule("watch.from_now", "is for entries: a text has its offsets");
+        diagnostics.report_rule(
+            "watch.from_now",
+            "is for entry logs: a text log resumes at an \
+                                                   offset",
+        );
     }
     let resume = resume(rule, method, marker_kind, diagnostics);
     let ends = ends(rule, method, rpcs, diagnostics);
@@ -105,11 +113,11 @@ pub(in crate::contract) fn compile(
         (None, None, None) | (Some(_), Some(_), None) | (Some(_), None, Some(_)) => {}
         (Some(_), _, _) => diagnostics.report_rule(
             "watch.ends_with",
-            "needs one of `follow` and `until_final`, which lets a caller choose",
+            "needs exactly one of `follow` and `until_final`, so that clients can choose",
         ),
         (None, _, _) if rule.ends_with.is_empty() => diagnostics.report_rule(
             "watch.ends_with",
-            "is missing: `follow` and `until_final` speak of the end",
+            "is missing: `follow` and `until_final` need it",
         ),
         (None, _, _) => {}
     }
@@ -152,7 +160,7 @@ fn entries(
     let (list, item) = match Part::find(schema, poll.output, &rule.item) {
         Ok((Part::List(list), item)) => (list, item),
         Ok(_) => {
-            diagnostics.report_rule("watch.item", "must be a list: its entries are told");
+            diagnostics.report_rule("watch.item", "must be a list of entries");
             return None;
         }
         Err(problem) => {
@@ -195,7 +203,7 @@ fn entries(
     if !marker.absent_in.is_empty() && order.is_none() {
         diagnostics.report_rule(
             "watch.log.order_by",
-            "is missing: dialects without a marker give the list in no known order",
+            "is missing: dialects without a marker return entries in no known order",
         );
     }
     for (query, option) in [(&log.ascending, "ascending"), (&log.newest, "newest")] {
@@ -239,7 +247,7 @@ fn text(
     if !rule.item.is_empty() || !rule.key.is_empty() {
         diagnostics.report_rule(
             "watch.item",
-            "is not for texts: `text_log.text` says where it is",
+            "is not for text logs: `text_log.text` names the field",
         );
     }
     let offset = param(
@@ -280,8 +288,8 @@ fn text(
         }
     }
     let table = schema.message(at);
-    let extras = table
-        .extras
+    let additional_properties = table
+        .additional_properties
         .map(|index| table.fields[usize::from(index)].number);
     let Some(item) = schema.message_id(LINE) else {
         diagnostics.report_rule(
@@ -298,7 +306,7 @@ fn text(
         offset,
         size,
         steps,
-        extras,
+        additional_properties,
     };
     Some((read, grows, item, Kind::Int64))
 }
@@ -328,7 +336,7 @@ fn is_order(schema: &Schema, field: &Field) -> bool {
     kind && field.is_single()
 }
 
-/// A field of the polled rpc's request that the engine sets in the query.
+/// Finds the query parameter of the polled rpc that the watch sets.
 fn param(
     name: &str,
     option: &str,
@@ -362,13 +370,16 @@ fn param(
         || field.gateway_only
         || poll.verb != http::Method::GET
     {
-        let problem = format!("`{name}` must be one query parameter of `{}`", poll.name);
+        let problem = format!(
+            "`{name}` must be a single query parameter of `{}`",
+            poll.name
+        );
         diagnostics.report_rule(option, problem);
         return None;
     }
     let own = schema.message(method.input).field(name);
     if own.is_some_and(|(_, own)| !own.gateway_only) {
-        let problem = format!("`{name}` is set by the watch: take it out of its request");
+        let problem = format!("`{name}` is set by the watch: remove it from the request");
         diagnostics.report_rule(option, problem);
     }
     let mut quoted = String::new();
@@ -379,7 +390,8 @@ fn param(
     })
 }
 
-/// A field of the log's own request, which must be local; none for no name.
+/// Finds a field of the log's own request, which must be `gateway_only`; none for an
+/// empty name.
 fn local(
     name: &str,
     option: &str,
@@ -413,7 +425,7 @@ fn resume(
     let index = local(&rule.resume, "watch.resume", method, diagnostics)?;
     let field = &method.schema.message(method.input).fields[usize::from(index)];
     if field.kind != kind || !field.is_single() {
-        let problem = format!("`{}` must be one {}", rule.resume, kind_name(kind));
+        let problem = format!("`{}` must be a single {}", rule.resume, kind_name(kind));
         diagnostics.report_rule("watch.resume", problem);
         return None;
     }
@@ -427,7 +439,7 @@ fn kind_name(kind: Kind) -> &'static str {
     }
 }
 
-/// The numbers of the event, the item and the marker in the stream's messages.
+/// Returns the field numbers of event, item and marker in the stream's messages.
 fn stream_fields(
     method: &Method,
     item: MessageId,
@@ -453,7 +465,7 @@ fn stream_fields(
         return Some((event, item.number, marker.number));
     }
     let problem = format!(
-        "{} must have three fields: one {EVENT}, one {} and one {} that takes the marker",
+        "{} must have three fields: one {EVENT}, one {} and one {} for the marker",
         message.name,
         schema.message(item).name,
         kind_name(marker)
@@ -462,7 +474,7 @@ fn stream_fields(
     None
 }
 
-/// The number of the one field that holds a [`WatchEvent`].
+/// Returns the number of the single field of type `WatchEvent`.
 fn event_number(schema: &Schema, message: MessageId) -> Option<u32> {
     let is_event = |field: &&Field| match field.kind {
         Kind::Message(id) => &*schema.message(id).name == EVENT && field.is_single(),
@@ -494,7 +506,7 @@ fn ends(
                 .is_some_and(|watch| !watch.list && watch.start.is_none())
     });
     let Some(watch) = found else {
-        let problem = format!("`{name}` is not a watch of one thing in this family");
+        let problem = format!("`{name}` is not a watch of a single resource in this family");
         diagnostics.report_rule(OPTION, problem);
         return None;
     };
@@ -515,10 +527,7 @@ fn ends(
                 fields.insert(own.number, field.number);
             }
             None if field.required => {
-                let problem = format!(
-                    "`{name}`: nothing fills its REQUIRED field `{}`",
-                    field.name
-                );
+                let problem = format!("`{name}`: nothing sets its REQUIRED field `{}`", field.name);
                 diagnostics.report_rule(OPTION, problem);
             }
             None => {}

@@ -1,0 +1,657 @@
+//! Binding of requests to REST calls.
+
+use super::*;
+
+/// Compiles a GET of `/v1/{id}` whose request has further fields.
+fn get(fields: &str, more: &str) -> World {
+    World::new(&unary(
+        "option (google.api.http) = {get: \"/v1/{id}\"};",
+        &format!("message Req {{ string id = 1; {fields} }} message Res {{}} {more}"),
+    ))
+}
+
+fn http(rule: &str, messages: &str) -> World {
+    World::new(&unary(
+        &format!("option (google.api.http) = {{ {rule} }};"),
+        messages,
+    ))
+}
+
+#[test]
+fn verb_and_idempotency_come_from_the_annotations() {
+    for (options, verb, idempotency) in [
+        (
+            "option (google.api.http) = {get: \"/x\"};",
+            "GET",
+            Idempotency::NonIdempotent,
+        ),
+        (
+            "option (google.api.http) = {get: \"/x\"};
+             option idempotency_level = NO_SIDE_EFFECTS;",
+            "GET",
+            Idempotency::NoSideEffects,
+        ),
+        (
+            "option (google.api.http) = {put: \"/x\"}; option idempotency_level = IDEMPOTENT;",
+            "PUT",
+            Idempotency::Idempotent,
+        ),
+        (
+            "option (google.api.http) = {post: \"/x\"};
+             option idempotency_level = IDEMPOTENCY_UNKNOWN;",
+            "POST",
+            Idempotency::NonIdempotent,
+        ),
+        (
+            "option (google.api.http) = {delete: \"/x\"};",
+            "DELETE",
+            Idempotency::NonIdempotent,
+        ),
+        (
+            "option (google.api.http) = {patch: \"/x\"};",
+            "PATCH",
+            Idempotency::NonIdempotent,
+        ),
+        (
+            "option (google.api.http) = {custom: {kind: \"PURGE\" path: \"/x\"}};",
+            "PURGE",
+            Idempotency::NonIdempotent,
+        ),
+    ] {
+        let world = World::new(&unary(options, "message Req {} message Res {}"));
+        let call = world.bind(json!({})).unwrap();
+        assert_eq!(call.verb.as_str(), verb, "{options}");
+        assert_eq!(call.idempotency, idempotency, "{options}");
+        assert_eq!((&*call.path, &*call.query, body(&call)), ("/x", "", None));
+    }
+}
+
+#[test]
+fn path_values_stay_in_their_segment() {
+    let world = http(
+        "get: \"/v1/{id}/x\"",
+        "message Req { string id = 1; } message Res {}",
+    );
+    for (value, want) in [
+        ("plain-._~", Ok("/v1/plain-._~/x")),
+        ("a/b", Ok("/v1/a%2Fb/x")),
+        ("%2e%2e", Ok("/v1/%252e%252e/x")),
+        ("a\nb", Ok("/v1/a%0Ab/x")),
+        ("?#&", Ok("/v1/%3F%23%26/x")),
+        ("é ü", Ok("/v1/%C3%A9%20%C3%BC/x")),
+        ("", Err("is part of the path and must not be empty")),
+        (
+            ".",
+            Err("must not have `.` as a path segment: it would name another resource"),
+        ),
+        (
+            "..",
+            Err("must not have `..` as a path segment: it would name another resource"),
+        ),
+        (
+            "../b",
+            Err("must not have `..` as a path segment: it would name another resource"),
+        ),
+    ] {
+        let call = world.bind(json!({ "id": value }));
+        match (&call, want) {
+            (Ok(call), Ok(want)) => assert_eq!(call.path, want, "{value}"),
+            (Err(error), Err(want)) => assert_eq!(fault(error), ("id", want), "{value}"),
+            _ => panic!("{value}: {call:?}"),
+        }
+    }
+}
+
+#[test]
+fn path_fields_can_have_any_scalar_type() {
+    let world = http(
+        "get: \"/{a.b.name=things/*/**}/{n}/{e}/{opt}/{flag}:do\"",
+        "message Req { A a = 1; int64 n = 2; E e = 3; string e_raw = 4 [
+           (drawbridge.v1.field).raw_of = \"e\"]; optional int32 opt = 5; bool flag = 6; }
+         message A { B b = 1; }
+         message B { string name = 1; }
+         enum E { E_UNSPECIFIED = 0; E_ONE = 1 [(drawbridge.v1.enum_value).name = \"the one\"]; }
+         message Res {}",
+    );
+    let all = json!({
+        "a": {"b": {"name": "things/1/a b/c"}},
+        "n": "-9007199254740993", "e": "E_ONE", "opt": 0, "flag": true,
+    });
+    let call = world.bind(all.clone()).unwrap();
+    assert_eq!(
+        call.path,
+        "/things/1/a%20b/c/-9007199254740993/the%20one/0/true:do"
+    );
+    assert_eq!(call.query, "");
+
+    let with = |key: &str, value: Json| {
+        let mut request = all.clone();
+        request[key] = value;
+        request
+    };
+    // The raw field has the text of an enum value that the proto does not know.
+    let mut raw = with("e", json!(0));
+    raw["e_raw"] = json!("other");
+    assert!(world.bind(raw).unwrap().path.contains("/other/"));
+    for (request, field) in [
+        (with("a", json!({})), "a.b.name"),
+        (with("a", json!({"b": {}})), "a.b.name"),
+        (with("n", json!(0)), "n"),
+        (with("e", json!(0)), "e"),
+        (with("flag", json!(false)), "flag"),
+    ] {
+        let error = world.bind(request).unwrap_err();
+        let want = "is part of the path and must not be empty";
+        assert_eq!(fault(&error), (field, want));
+    }
+    let error = world
+        .bind(with("a", json!({"b": {"name": "other/1"}})))
+        .unwrap_err();
+    assert_eq!(
+        fault(&error),
+        ("a.b.name", "must have the form `things/*/**`")
+    );
+}
+
+#[test]
+fn empty_project_id_is_left_to_the_upstream() {
+    let world = http(
+        "get: \"/v1/{project_id}/things/{id}\"",
+        "message Req { string project_id = 1 [(drawbridge.v1.field).upstream_value = \"project_id\",
+           (google.api.field_behavior) = REQUIRED]; string id = 2; }
+         message Res {}",
+    );
+    let call = world.bind(json!({"id": "i"})).unwrap();
+    assert_eq!((&*call.path, call.project), ("/v1//things/i", Some(4..4)));
+    let call = world.bind(json!({"project_id": "p", "id": "i"})).unwrap();
+    assert_eq!((&*call.path, call.project), ("/v1/p/things/i", Some(4..5)));
+}
+
+#[test]
+fn query_parameters_follow_the_order_of_the_proto() {
+    let world = get(
+        r#"string s = 2;
+           optional string o = 3;
+           repeated string list = 4;
+           repeated int32 numbers = 5;
+           Sub sub = 6;
+           bool flag = 7 [(drawbridge.v1.field).form = FORM_FLAG];
+           repeated string comma = 8 [(drawbridge.v1.field).form = FORM_COMMA_LIST];
+           google.protobuf.Timestamp since = 9;
+           google.protobuf.Int32Value limit = 10;
+           google.protobuf.Struct filter = 11 [(drawbridge.v1.field).form = FORM_JSON_TEXT];
+           E e = 12;
+           string e_raw = 13 [(drawbridge.v1.field).raw_of = "e"];
+           double d = 14;
+           bytes b = 15;
+           string own = 16 [(drawbridge.v1.field).name = "HQL::own"];
+           bool hidden = 17 [(drawbridge.v1.field).gateway_only = true];
+           string made = 18 [(google.api.field_behavior) = OUTPUT_ONLY];
+           google.protobuf.Timestamp at = 19 [(drawbridge.v1.field).form = FORM_EPOCH_MILLIS];
+           oneof which { string left = 20; string right = 21; }
+           int32 n = 22 [(drawbridge.v1.field).form = FORM_STRING];"#,
+        "message Sub { string name = 1; Deep deep = 2; repeated string many = 3; }
+         message Deep { optional bool on = 1; }
+         enum E { E_UNSPECIFIED = 0; E_ONE = 1; }",
+    );
+    for (request, want) in [
+        (json!({}), ""),
+        (json!({"s": ""}), ""),
+        (json!({"s": "a b+c&d=e/f?"}), "s=a%20b%2Bc%26d%3De%2Ff%3F"),
+        (json!({"s": "ü\n"}), "s=%C3%BC%0A"),
+        (json!({"o": ""}), "o="),
+        (json!({"o": "x", "s": "y"}), "s=y&o=x"),
+        (json!({"list": ["b", "", "a"]}), "list=b&list=&list=a"),
+        (
+            json!({"numbers": [1, 0, -2]}),
+            "numbers=1&numbers=0&numbers=-2",
+        ),
+        (json!({"sub": {}}), ""),
+        (
+            json!({"sub": {"many": ["x", "y"], "deep": {"on": false}, "name": "n"}}),
+            "sub.name=n&sub.deep.on=false&sub.many=x&sub.many=y",
+        ),
+        (json!({"flag": true}), "flag"),
+        (json!({"flag": false}), ""),
+        (json!({"flag": true, "s": "x"}), "s=x&flag"),
+        (json!({"comma": ["a", "b c"]}), "comma=a%2Cb%20c"),
+        (json!({"comma": []}), ""),
+        (
+            json!({"since": "2015-01-31T15:12:36Z"}),
+            "since=2015-01-31T15%3A12%3A36Z",
+        ),
+        (json!({"at": "1970-01-01T00:00:01.5Z"}), "at=1500"),
+        (json!({"limit": 0}), "limit=0"),
+        (
+            json!({"filter": {"a": [1, null]}}),
+            "filter=%7B%22a%22%3A%5B1%2Cnull%5D%7D",
+        ),
+        (json!({"e": "E_ONE"}), "e=ONE"),
+        (json!({"eRaw": "NEW"}), "e=NEW"),
+        (json!({"e": "E_ONE", "eRaw": "NEW"}), "e=ONE"),
+        (json!({"d": 0.5}), "d=0.5"),
+        (json!({"own": "x"}), "HQL::own=x"),
+        (json!({"hidden": true, "made": "x"}), ""),
+        (json!({"left": ""}), "left="),
+        (json!({"right": "r"}), "right=r"),
+        (json!({"n": 5}), "n=5"),
+    ] {
+        let mut request = request;
+        request["id"] = json!("i");
+        let call = world.bind(request.clone()).unwrap();
+        assert_eq!(call.query, want, "{request}");
+        assert_eq!((&*call.path, body(&call)), ("/v1/i", None), "{request}");
+    }
+    let error = world
+        .bind(json!({"id": "i", "comma": ["a", "b,c"]}))
+        .unwrap_err();
+    let (field, problem) = fault(&error);
+    assert_eq!(field, "comma[1]");
+    assert!(problem.starts_with("must not contain a comma"), "{problem}");
+}
+
+#[test]
+fn json_names_follow_the_file_rule() {
+    let world = World::new(
+        &unary(
+            "option (google.api.http) = {get: \"/x\"};",
+            "message Req { string server_id = 1; } message Res {}",
+        )
+        .replace(
+            "service S",
+            "option (drawbridge.v1.file).naming = NAMING_JSON_NAMES; service S",
+        ),
+    );
+    let call = world.bind(json!({"serverId": "s"})).unwrap();
+    assert_eq!(call.query, "serverId=s");
+}
+
+#[test]
+fn constant_query_is_appended() {
+    let world = World::new(&unary(
+        "option (google.api.http) = {get: \"/x\"};
+         option (drawbridge.v1.method).constant_query = \"alt=json&v=1\";",
+        "message Req { string s = 1; } message Res {}",
+    ));
+    assert_eq!(world.bind(json!({})).unwrap().query, "alt=json&v=1");
+    let call = world.bind(json!({"s": "x"})).unwrap();
+    assert_eq!(call.query, "s=x&alt=json&v=1");
+}
+
+#[test]
+fn body_holds_the_fields_outside_path_and_query() {
+    let messages = r#"
+        message Req {
+          string id = 1;
+          Thing thing = 2;
+          repeated string tags = 3;
+          bool dry_run = 4 [(drawbridge.v1.field).query = true];
+          bool follow = 5 [(drawbridge.v1.field).gateway_only = true];
+          string made = 6 [(google.api.field_behavior) = OUTPUT_ONLY];
+          string text = 7;
+        }
+        message Thing {
+          string name = 1;
+          optional int64 size = 2;
+          string state = 3 [(google.api.field_behavior) = OUTPUT_ONLY];
+          repeated Thing parts = 4;
+          string own = 5 [(drawbridge.v1.field).gateway_only = true];
+        }
+        message Res {}"#;
+    let all = json!({
+        "id": "i", "tags": ["a"], "dryRun": true, "follow": true, "made": "m",
+        "thing": {"name": "n", "size": 5, "state": "s", "parts": [{"state": "s"}, {"name": "p"}]},
+    });
+    let some = json!({"id": "i"});
+    let thing = r#"{"name":"n","size":5,"parts":[{},{"name":"p"}]}"#;
+    for (rule, request, query, want) in [
+        (
+            "post: \"/{id}\" body: \"*\"",
+            &all,
+            "dry_run=true",
+            Some(format!(r#"{{"thing":{thing},"tags":["a"]}}"#)),
+        ),
+        ("post: \"/{id}\" body: \"*\"", &some, "", Some("{}".into())),
+        (
+            "put: \"/{id}\" body: \"thing\"",
+            &json!({"id": "i", "thing": all["thing"]}),
+            "",
+            Some(thing.into()),
+        ),
+        ("put: \"/{id}\" body: \"thing\"", &some, "", None),
+        (
+            "put: \"/{id}\" body: \"thing\"",
+            &json!({"id": "i", "thing": {}}),
+            "",
+            Some("{}".into()),
+        ),
+        // Path fields are never in the body, at any depth.
+        (
+            "patch: \"/{thing.name}\" body: \"thing\"",
+            &json!({"thing": all["thing"]}),
+            "",
+            Some(r#"{"size":5,"parts":[{},{"name":"p"}]}"#.into()),
+        ),
+        (
+            "patch: \"/{thing.name}\" body: \"*\"",
+            &json!({"thing": {"name": "n"}, "text": "t"}),
+            "",
+            Some(r#"{"thing":{},"text":"t"}"#.into()),
+        ),
+    ] {
+        let world = http(rule, messages);
+        let call = world.bind(request.clone());
+        let call = call.unwrap_or_else(|error| panic!("{rule}: {error}"));
+        assert_eq!(call.query, query, "{rule} {request}");
+        assert_eq!(body(&call), want.as_deref(), "{rule} {request}");
+    }
+}
+
+#[test]
+fn body_can_be_one_field() {
+    let world = http(
+        "post: \"/{id}\" body: \"things\"",
+        "message Req { string id = 1; repeated Thing things = 2; string text = 3; }
+         message Thing { string name = 1; E kind = 2 [(drawbridge.v1.field).absent_in = \"b\"];
+           string kind_raw = 3 [(drawbridge.v1.field).raw_of = \"kind\"]; }
+         enum E { E_UNSPECIFIED = 0; E_ONE = 1; }
+         message Res {}",
+    );
+    let call = world
+        .bind(json!({"id": "i", "things": [{"name": "a", "kind": "E_ONE"}, {}], "text": "t"}))
+        .unwrap();
+    assert_eq!(body(&call), Some(r#"[{"name":"a","kind":"ONE"},{}]"#));
+    // All other fields are in the query.
+    assert_eq!(call.query, "text=t");
+    let call = world
+        .bind_in(
+            json!({"id": "i", "things": [{"name": "a", "kindRaw": "new"}]}),
+            "b",
+        )
+        .unwrap();
+    assert_eq!(body(&call), Some(r#"[{"name":"a"}]"#));
+
+    let world = World::new(&unary(
+        "option (google.api.http) = {post: \"/{id}\" body: \"text\"};",
+        "message Req { string id = 1; string text = 2; } message Res {}",
+    ));
+    let call = world.bind(json!({"id": "i", "text": "a\"b"})).unwrap();
+    assert_eq!(body(&call), Some(r#""a\"b""#));
+    let call = world.bind(json!({"id": "i"})).unwrap();
+    assert_eq!(body(&call), None);
+
+    for (kind, value, want) in [
+        ("google.protobuf.Struct", json!({"a": 5}), r#"{"a":5}"#),
+        ("google.protobuf.Struct", json!({}), "{}"),
+        ("google.protobuf.Value", json!([1, null]), "[1,null]"),
+        ("google.protobuf.Value", Json::Null, "null"),
+        ("optional int64", json!(0), "0"),
+    ] {
+        let world = http(
+            "post: \"/x\" body: \"value\"",
+            &format!("message Req {{ {kind} value = 1; }} message Res {{}}"),
+        );
+        let call = world.bind(json!({ "value": value })).unwrap();
+        assert_eq!(body(&call), Some(want), "{kind}");
+    }
+}
+
+#[test]
+fn constant_body_is_sent_verbatim() {
+    let world = World::new(&unary(
+        "option (google.api.http) = {post: \"/{id}/actions\"};
+         option (drawbridge.v1.method).constant_body = '{\"suspend\": null}';",
+        "message Req { string id = 1; string q = 2; } message Res {}",
+    ));
+    let call = world.bind(json!({"id": "i", "q": "x"})).unwrap();
+    assert_eq!(body(&call), Some(r#"{"suspend": null}"#));
+    assert_eq!(call.query, "q=x");
+}
+
+#[test]
+fn error_names_the_missing_required_field() {
+    let required = "[(google.api.field_behavior) = REQUIRED]";
+    let messages = format!(
+        r#"message Req {{
+          string id = 1 {required};
+          Thing thing = 2 {required};
+          repeated Thing things = 3;
+          map<string, Thing> named = 4;
+          optional string text = 5;
+          repeated string always = 6
+            [(google.api.field_behavior) = REQUIRED, (drawbridge.v1.field).emit_empty = true];
+          Tree tree = 7;
+          E e = 8 {required};
+          string e_raw = 9 [(drawbridge.v1.field).raw_of = "e"];
+          Made made = 10 [(google.api.field_behavior) = OUTPUT_ONLY];
+        }}
+        message Thing {{ int32 size = 1 {required}; optional string name = 2 {required}; }}
+        message Tree {{ Tree left = 1; repeated string leaves = 2 {required}; }}
+        message Made {{ string by = 1 {required}; }}
+        enum E {{ E_UNSPECIFIED = 0; E_ONE = 1; }}
+        message Res {{}}"#
+    );
+    let world = http("post: \"/x\" body: \"*\"", &messages);
+    let thing = json!({"size": 1, "name": "n"});
+    let whole = json!({"id": "i", "thing": thing, "e": "E_ONE"});
+    world.bind(whole.clone()).unwrap();
+    for (key, value, field) in [
+        ("id", json!(""), "id"),
+        ("thing", Json::Null, "thing"),
+        ("thing", json!({}), "thing.size"),
+        ("thing", json!({"size": 1}), "thing.name"),
+        ("thing", json!({"size": 1, "name": ""}), "thing.name"),
+        ("things", json!([thing, {"size": 1}]), "things[1].name"),
+        ("named", json!({"k": {"name": "n"}}), "named[0].value.size"),
+        ("tree", json!({"left": {"leaves": ["l"]}}), "tree.leaves"),
+        (
+            "tree",
+            json!({"left": {}, "leaves": ["l"]}),
+            "tree.left.leaves",
+        ),
+        ("e", json!("E_UNSPECIFIED"), "e"),
+    ] {
+        let mut request = whole.clone();
+        request[key] = value.clone();
+        let error = world.bind(request).unwrap_err();
+        // A message that contains the missing field is checked first.
+        let (found, problem) = fault(&error);
+        if key == "tree" && value.get("leaves").is_none() {
+            assert_eq!(found, "tree.leaves");
+        } else {
+            assert_eq!(found, field, "{key}: {value}");
+        }
+        assert_eq!(problem, "is required", "{key}: {value}");
+    }
+    // Fields that are not sent are not checked; an empty list counts as set, and so
+    // does a raw field.
+    let mut request = whole.clone();
+    request["made"] = json!({});
+    request["e"] = json!("E_UNSPECIFIED");
+    request["eRaw"] = json!("NEW");
+    let call = world.bind(request).unwrap();
+    let sent: Json = serde_json::from_slice(&call.body.unwrap()).unwrap();
+    let want = json!({"id": "i", "thing": {"size": 1, "name": "n"}, "always": [], "e": "NEW"});
+    assert_eq!(sent, want);
+}
+
+#[test]
+fn dialects_differ_in_required_and_absent_fields() {
+    let world = http(
+        "post: \"/{id}\" body: \"*\"",
+        r#"message Req {
+             string id = 1;
+             string action = 2 [(drawbridge.v1.field).required_in = "rackspace"];
+             string project = 3 [(drawbridge.v1.field).absent_in = "rackspace"];
+             Sub sub = 4;
+             string scope = 5 [(drawbridge.v1.field) = {query: true absent_in: "rts"}];
+             string kind = 6
+               [(google.api.field_behavior) = REQUIRED, (drawbridge.v1.field).absent_in = "rts"];
+           }
+           message Sub {
+             string a = 1 [(drawbridge.v1.field).absent_in = "rackspace"];
+             string b = 2 [(drawbridge.v1.field).required_in = "rts"];
+           }
+           message Res {}"#,
+    );
+    let request = json!({
+        "id": "i", "action": "A", "project": "p", "sub": {"a": "a"}, "scope": "s", "kind": "k",
+    });
+    for (dialect, query, want) in [
+        (
+            "",
+            "scope=s",
+            r#"{"action":"A","project":"p","sub":{"a":"a"},"kind":"k"}"#,
+        ),
+        (
+            "heat",
+            "scope=s",
+            r#"{"action":"A","project":"p","sub":{"a":"a"},"kind":"k"}"#,
+        ),
+        (
+            "rackspace",
+            "scope=s",
+            r#"{"action":"A","sub":{},"kind":"k"}"#,
+        ),
+    ] {
+        let call = world.bind_in(request.clone(), dialect).unwrap();
+        assert_eq!(
+            (&*call.query, body(&call)),
+            (query, Some(want)),
+            "{dialect}"
+        );
+    }
+    let error = world.bind_in(request.clone(), "rts").unwrap_err();
+    assert_eq!(fault(&error), ("sub.b", "is required by the dialect rts"));
+    let error = world
+        .bind_in(json!({"id": "i", "kind": "k"}), "rackspace")
+        .unwrap_err();
+    assert_eq!(
+        fault(&error),
+        ("action", "is required by the dialect rackspace")
+    );
+    assert!(world.bind_in(json!({"id": "i"}), "heat").is_err());
+    let call = world
+        .bind_in(json!({"id": "i", "scope": "s"}), "rts")
+        .unwrap();
+    assert_eq!((&*call.query, body(&call)), ("", Some("{}")));
+}
+
+#[test]
+fn last_value_wins_and_message_parts_merge() {
+    let world = http(
+        "post: \"/{id}/{a.id}\" body: \"*\"",
+        "message Req { string id = 1; A a = 2; repeated int32 n = 3
+             [(drawbridge.v1.field).query = true];
+           oneof one { string x = 4 [(drawbridge.v1.field).query = true];
+                       string y = 5 [(drawbridge.v1.field).query = true]; } }
+         message A { string id = 1; string name = 2 [(google.api.field_behavior) = REQUIRED]; }
+         message Res {}",
+    );
+    let rpc = world.rpc("Do");
+    // The last value wins, messages merge, lists are packed or not, the last member of
+    // a oneof is set, unknown fields are ignored.
+    let wire = b"\x0a\x01a\x12\x03\x0a\x01b\x1a\x02\x01\x02\x18\x03\x22\x01x\x2a\x01y\
+                 \x0a\x01c\x12\x03\x12\x01n\x1a\x01\x04\x7a\x01z\xa0\x06\x05";
+    let call = rpc.bind(wire, "").unwrap();
+    assert_eq!(call.path, "/c/b");
+    assert_eq!(call.query, "n=1&n=2&n=3&n=4&y=y");
+    assert_eq!(body(&call), Some(r#"{"a":{"name":"n"}}"#));
+
+    for (wire, want) in [
+        (&b"\x0a\x05a"[..], "cut off"),
+        (b"\x0a", "cut off"),
+        (b"\x00\x00", "field number"),
+        (b"\x0b\x0c", "wire type 3"),
+        (b"\x08\x01", "not that of the field"),
+        (b"\x0a\x01a\x12\x02\x0a\x05", "a: the message is cut off"),
+        (
+            b"\x0a\x01a\x12\x02\x08\x05",
+            "a: the wire type is not that of the field",
+        ),
+        (b"\x1a\x01\x80", "cut off"),
+        (b"\x1a\x03\x01\x02\x80", "cut off"),
+    ] {
+        let error = rpc.bind(wire, "").unwrap_err();
+        let Error::Malformed(problem) = &error else {
+            panic!("{wire:?}: {error:?}");
+        };
+        assert!(problem.contains(want), "{wire:?}: {problem}");
+    }
+    let error = rpc
+        .bind(b"\x0a\x02\xff\xfe\x12\x06\x0a\x01b\x12\x01n", "")
+        .unwrap_err();
+    assert_eq!(fault(&error), ("id", "is not UTF-8"));
+}
+
+#[test]
+fn nesting_depth_is_limited() {
+    let world = http(
+        "post: \"/x\" body: \"*\"",
+        "message Req { Req in = 1; string name = 2 [(google.api.field_behavior) = OUTPUT_ONLY]; }
+         message Res {}",
+    );
+    let nested = |depth: usize| {
+        let mut wire = b"\x12\x01n".to_vec();
+        for _ in 0..depth {
+            let mut outer = Vec::with_capacity(wire.len() + 6);
+            crate::json::wire::write_bytes(&mut outer, 1, &wire);
+            wire = outer;
+        }
+        wire
+    };
+    let rpc = world.rpc("Do");
+    let call = rpc.bind(&nested(20), "").unwrap();
+    let want = format!("{}{{}}{}", r#"{"in":"#.repeat(20), "}".repeat(20));
+    assert_eq!(body(&call), Some(&*want));
+    let error = rpc.bind(&nested(10_000), "").unwrap_err();
+    assert!(error.to_string().contains("nested deeper"), "{error}");
+}
+
+#[test]
+fn action_document_is_optional() {
+    let world = World::new(&unary(
+        r#"option (google.api.http) = {
+             post: "/objects/{project_id}/Services/{id}/actions/release/invoke"
+             body: "document"
+           };
+           option (drawbridge.v1.method) = {
+             constant_query: "v=1"
+             action: {
+               name_member: "name" name_value: "release" document: "document"
+               members: [{key: "parameters" value: "[]"}, {key: "method" value: "\"POST\""}]
+             }
+           };"#,
+        "message Req { string project_id = 3 [
+           (drawbridge.v1.field).upstream_value = \"project_id\"];
+           int64 id = 1; google.protobuf.Struct document = 2; string q = 4; }
+         message Res {}",
+    ));
+    let rpc = world.rpc("Do");
+    let action = rpc.action.as_ref().unwrap();
+    assert_eq!(action.name, Some(("name".into(), "release".into())));
+    let members: Vec<(&str, &str)> = action.members.iter().map(|(n, j)| (&**n, &**j)).collect();
+    assert_eq!(members, [("method", "\"POST\""), ("parameters", "[]")]);
+
+    let call = world.bind(json!({"id": 41, "q": "x"})).unwrap();
+    assert_eq!(call.path, "/objects//Services/41/actions/release/invoke");
+    assert_eq!((&*call.query, body(&call)), ("q=x&v=1", None));
+    let wire = world.wire("t.Req", json!({"id": 41, "q": "x"}));
+    let get = rpc.document_call(&wire).unwrap();
+    assert_eq!(get.path, "/objects//Services/41/actions/release");
+    assert_eq!(get.verb, http::Method::GET);
+    assert_eq!((&*get.query, body(&get)), ("v=1", None));
+    assert_eq!(get.project, Some(9..9));
+    assert_eq!(get.idempotency, Idempotency::NoSideEffects);
+
+    let wire = world.wire(
+        "t.Req",
+        json!({"id": 41, "document": {"name": "x", "n": 5}}),
+    );
+    let document = rpc.document(&wire).unwrap().unwrap();
+    let sent: Json = serde_json::from_slice(&document).unwrap();
+    assert_eq!(sent, json!({"name": "x", "n": 5}));
+    assert_eq!(rpc.bind(&wire, "").unwrap().body, Some(document));
+    let none = world.wire("t.Req", json!({"id": 41}));
+    assert_eq!(rpc.document(&none).unwrap(), None);
+}

@@ -1,0 +1,97 @@
+//! Properties of any input.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn built_in() -> Contract {
+    let source = Source {
+        name: "built-in".into(),
+        bytes: super::BUILT_IN.clone(),
+    };
+    Contract::compile(vec![source], &super::families).unwrap_or_else(|r| panic!("{}", told(&r)))
+}
+
+#[test]
+fn path_values_round_trip() {
+    let world = World::new(&unary(
+        "option (google.api.http) = {get: \"/v1/{id}/x\"};",
+        "message Req { string id = 1; string q = 2; } message Res {}",
+    ));
+    proptest!(|(value in any::<String>())| {
+        let mut wire = Vec::new();
+        crate::json::wire::write_bytes(&mut wire, 1, value.as_bytes());
+        crate::json::wire::write_bytes(&mut wire, 2, value.as_bytes());
+        let dots = value.split('/').any(|segment| matches!(segment, "." | ".."));
+        match world.rpc("Do").bind(&wire, "") {
+            Err(error) => {
+                prop_assert!(value.is_empty() || dots, "{:?}: {}", value, error);
+            }
+            Ok(call) => {
+                prop_assert!(!value.is_empty() && !dots);
+                let segments: Vec<&str> = call.path.split('/').collect();
+                prop_assert_eq!(segments.len(), 4);
+                let query = call.query.strip_prefix("q=");
+                prop_assert_eq!(query, Some(segments[2]), "one encoding for both");
+                let decoded = percent_encoding::percent_decode_str(segments[2]);
+                prop_assert_eq!(decoded.decode_utf8().unwrap(), value);
+                let unreserved = |b: u8| b.is_ascii_alphanumeric() || b"-._~%".contains(&b);
+                prop_assert!(segments[2].bytes().all(unreserved));
+            }
+        }
+    });
+}
+
+#[test]
+fn random_requests_do_not_panic() {
+    let contract = built_in();
+    let methods = contract.methods();
+    let call = |bytes: &[u8]| {
+        let message = Bytes::copy_from_slice(bytes);
+        let reply = Reply {
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            body: message.clone(),
+            room: Default::default(),
+        };
+        for method in &methods {
+            let _ = method.bind(bytes, "rackspace");
+            let _ = method.document(bytes);
+            if let Ok(decoded) = method.decode(&reply) {
+                // Decoding never succeeds without a message in the body.
+                let text = bytes.trim_ascii();
+                assert!(
+                    text.is_empty()
+                        || serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok(),
+                    "{}: {bytes:?} is {decoded:?}",
+                    method.path
+                );
+            }
+            let Some(watch) = &method.watch else {
+                continue;
+            };
+            watch.follows(bytes);
+            for item in watch.items(&message).unwrap_or_default() {
+                let _ = (
+                    watch.key(&item),
+                    watch.outcome(&item),
+                    watch.state_text(&item),
+                );
+            }
+            let _ = watch.refreshed(&message);
+            let _ = watch.refresh_call(bytes, "1", "");
+        }
+    };
+    // Small field numbers and lengths reach more code than random bytes.
+    let field = (1u32..12, proptest::collection::vec(any::<u8>(), 0..20));
+    let wire = proptest::collection::vec(field, 0..8).prop_map(|fields| {
+        let mut wire = Vec::new();
+        for (number, value) in fields {
+            crate::json::wire::write_bytes(&mut wire, number, &value);
+        }
+        wire
+    });
+    let any_bytes = proptest::collection::vec(any::<u8>(), 0..64);
+    let text = "[\\[\\]{}\":,0-9a-z ]{0,40}".prop_map(String::into_bytes);
+    proptest!(|(bytes in prop_oneof![wire, any_bytes, text])| call(&bytes));
+}

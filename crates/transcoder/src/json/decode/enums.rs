@@ -1,0 +1,15 @@
+//! Enum values: REST texts and numbers.
+
+use super::Reader;
+use crate::schema::EnumId;
+
+impl Reader<'_, '_> {
+    /// Returns the wire bits of the enum value of this REST text or alias; none when
+    /// the enum has no such value.
+    pub(super) fn enum_bits(&self, id: EnumId, text: &[u8]) -> Option<u64> {
+        let text = str::from_utf8(text).ok()?;
+        let number = self.schema.enumeration(id).number(text)?;
+        // Negative numbers are sign-extended to 64 bits.
+        Some(i64::from(number) as u64)
+    }
+}

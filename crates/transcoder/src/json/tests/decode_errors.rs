@@ -1,0 +1,345 @@
+//! JSON that cannot be decoded: errors name the path and the kind of the value found.
+
+use super::*;
+
+#[test]
+fn decode_errors_name_path_and_kind() {
+    for (message, text, path, problem) in [
+        (
+            "All",
+            "<html><body>Bad gateway</body></html>",
+            "",
+            "expected an object, found invalid JSON",
+        ),
+        ("All", "[]", "", "expected an object, found a JSON array"),
+        (
+            "All",
+            "\"x\"",
+            "",
+            "expected an object, found a JSON string",
+        ),
+        (
+            "All",
+            "nul",
+            "",
+            "expected a JSON value, found invalid JSON",
+        ),
+        (
+            "All",
+            "{",
+            "",
+            "expected a string, found the end of the text",
+        ),
+        ("All", "{} {}", "", "unexpected data after the JSON value"),
+        (
+            "All",
+            "null null",
+            "",
+            "unexpected data after the JSON value",
+        ),
+        (
+            "All",
+            "{\"a_string\":\"x",
+            "a_string",
+            "the string is not terminated",
+        ),
+        (
+            "All",
+            "{\"a_string\":",
+            "a_string",
+            "expected a string, found the end of the text",
+        ),
+        (
+            "All",
+            "{\"a_string\"",
+            "a_string",
+            "expected `:`, found the end of the text",
+        ),
+        (
+            "All",
+            "{\"a_string\":\"x\"",
+            "a_string",
+            "expected `,` or `}`, found the end of the text",
+        ),
+        (
+            "All",
+            "{\"a_string\":\"x\",}",
+            "",
+            "expected a string, found `}`",
+        ),
+        (
+            "All",
+            "{\"strings\":[\"x\",]}",
+            "strings[1]",
+            "expected a string, found `]`",
+        ),
+        ("All", "{\"x\":[1,]}", "x[1]", "not a JSON value"),
+        ("All", "{\"x\":{\"y\":tru}}", "x.y", "not a JSON value"),
+        ("All", "{\"x\":[}", "x[0]", "not a JSON value"),
+        (
+            "All",
+            "{\"a_message\":{\"messages\":[{},{\"an_int32\":2147483648}]}}",
+            "a_message.messages[1].an_int32",
+            "out of range",
+        ),
+        (
+            "All",
+            "{\"an_int32\":-2147483649}",
+            "an_int32",
+            "out of range",
+        ),
+        ("All", "{\"a_uint32\":-1}", "a_uint32", "out of range"),
+        (
+            "All",
+            "{\"an_int64\":9223372036854775808}",
+            "an_int64",
+            "out of range",
+        ),
+        ("All", "{\"an_int64\":1e40}", "an_int64", "out of range"),
+        (
+            "All",
+            "{\"an_int64\":1e99999999999999999999}",
+            "an_int64",
+            "out of range",
+        ),
+        (
+            "All",
+            "{\"an_int64\":1.5}",
+            "an_int64",
+            "expected an integer, found a JSON number",
+        ),
+        (
+            "All",
+            "{\"an_int64\":\"x\"}",
+            "an_int64",
+            "expected an integer, found a JSON string",
+        ),
+        (
+            "All",
+            "{\"an_int64\":true}",
+            "an_int64",
+            "expected an integer, found true",
+        ),
+        ("All", "{\"an_int64\":01}", "an_int64", "not a number"),
+        ("All", "{\"an_int64\":-}", "an_int64", "not a number"),
+        (
+            "All",
+            "{\"a_bool\":1}",
+            "a_bool",
+            "expected true or false, found a JSON number",
+        ),
+        (
+            "All",
+            "{\"a_bool\":\"yes\"}",
+            "a_bool",
+            "expected true or false, found a JSON string",
+        ),
+        (
+            "All",
+            "{\"a_double\":1e400}",
+            "a_double",
+            "the number is too large for a double",
+        ),
+        (
+            "All",
+            "{\"a_float\":1e40}",
+            "a_float",
+            "the number is too large for a float",
+        ),
+        (
+            "All",
+            "{\"a_double\":\"inf\"}",
+            "a_double",
+            "expected a number, found a JSON string",
+        ),
+        (
+            "All",
+            "{\"value\":1e400}",
+            "value",
+            "the number is too large for a double",
+        ),
+        (
+            "All",
+            "{\"a_string\":{}}",
+            "a_string",
+            "expected a string, found a JSON object",
+        ),
+        (
+            "All",
+            "{\"strings\":\"x\"}",
+            "strings",
+            "expected an array, found a JSON string",
+        ),
+        (
+            "All",
+            "{\"strings\":{}}",
+            "strings",
+            "expected an array, found a JSON object",
+        ),
+        (
+            "All",
+            "{\"a_message\":[]}",
+            "a_message",
+            "expected an object, found a JSON array",
+        ),
+        (
+            "All",
+            "{\"string_map\":[]}",
+            "string_map",
+            "expected an object, found a JSON array",
+        ),
+        (
+            "All",
+            "{\"int32_map\":{\"x\":1}}",
+            "int32_map",
+            "expected an integer as a name, found a JSON string",
+        ),
+        (
+            "All",
+            "{\"some_bytes\":\"?\"}",
+            "some_bytes",
+            "expected base64, found a JSON string",
+        ),
+        (
+            "All",
+            "{\"time\":\"soon\"}",
+            "time",
+            "expected a time such as `2015-01-31T15:12:36Z`, found a JSON string",
+        ),
+        (
+            "All",
+            "{\"time\":5}",
+            "time",
+            "expected a time such as `2015-01-31T15:12:36Z`, found a JSON number",
+        ),
+        (
+            "All",
+            "{\"duration\":\"1h\"}",
+            "duration",
+            "expected a duration such as `3.5s`, found a JSON string",
+        ),
+        (
+            "All",
+            "{\"a_string\":\"a\nb\"}",
+            "a_string",
+            "a control character in a string",
+        ),
+        (
+            "All",
+            "{\"a_string\":\"\\x\"}",
+            "a_string",
+            "not a JSON escape sequence",
+        ),
+        (
+            "All",
+            "{\"a_string\":\"\\u12g4\"}",
+            "a_string",
+            "not four hexadecimal digits",
+        ),
+        (
+            "All",
+            "{\"a_string\":\"\\u12",
+            "a_string",
+            "the string is not terminated",
+        ),
+        (
+            "All",
+            "{\"any\":{\"name\":\"x\"}}",
+            "any",
+            "expected an object with `@type`, found a JSON object",
+        ),
+        (
+            "All",
+            "{\"any\":{\"@type\":\"x.Y\"}}",
+            "any.@type",
+            "expected a known type, found a JSON string",
+        ),
+        (
+            "Ruled",
+            "{\"text\":\"{\\\"inner\\\":{\\\"size\\\":[]}}\"}",
+            "text.inner.size",
+            "expected an integer, found a JSON array",
+        ),
+        (
+            "Ruled",
+            "{\"created\": ",
+            "created",
+            "expected a time such as `2015-01-31T15:12:36Z`, found the end of the text",
+        ),
+        (
+            "Ruled",
+            "{\"levels\":\"1,x\"}",
+            "levels",
+            "an element of the comma list cannot be read",
+        ),
+        (
+            "Ruled",
+            "{\"millis\":99999999999999999}",
+            "millis",
+            "expected a time such as `2015-01-31T15:12:36Z`, found a JSON number",
+        ),
+        (
+            "Envelope",
+            "{\"addon\":{\"id\":[]}}",
+            "addon.id",
+            "expected a string, found a JSON array",
+        ),
+    ] {
+        let want = Problem {
+            path: path.into(),
+            problem: problem.into(),
+        };
+        assert_eq!(wire(message, text), Err(want), "{text}");
+    }
+}
+
+#[test]
+fn invalid_utf8_is_rejected() {
+    let problem = wire("All", b"{\"strings\":[\"a\",\"\xff\"]}").unwrap_err();
+    assert_eq!(problem.path, "strings[1]");
+    assert_eq!(problem.problem, "the text is not UTF-8");
+}
+
+#[test]
+fn errors_contain_member_names_but_no_values() {
+    for member in [
+        "\"a_bool\":\"SECRET\"",
+        "\"a_string\":{\"SECRET\":1}",
+        "\"time\":\"SECRET\"",
+        "\"some_bytes\":\"SECRET?\"",
+        "\"any\":{\"@type\":\"SECRET\"}",
+        "\"int32_map\":{\"x\":\"SECRET\"}",
+        "\"a_string\":SECRET",
+        "\"an_int64\":1.5} SECRET",
+    ] {
+        let problem = wire("All", format!("{{{member}}}")).unwrap_err();
+        assert!(!problem.to_string().contains("SECRET"), "{problem}");
+    }
+}
+
+#[test]
+fn nesting_depth_is_limited() {
+    let nested = |open: &str, close: &str, levels: usize| {
+        open.repeat(levels) + close.repeat(levels).as_str()
+    };
+    for (text, deepest) in [
+        (
+            &(|n| format!("{}{{}}{}", "{\"a_message\":".repeat(n), "}".repeat(n)))
+                as &dyn Fn(usize) -> String,
+            100,
+        ),
+        (&|n| format!("{{\"value\":{}}}", nested("[", "]", n)), 50),
+        (&|n| format!("{{\"x\":{}}}", nested("[", "]", n)), 100),
+        (
+            &|n| format!("{{\"x\":{}1{}}}", "{\"a\":".repeat(n), "}".repeat(n)),
+            100,
+        ),
+    ] {
+        let read = wire("All", text(deepest)).unwrap();
+        dynamic("All", &read);
+        json("All", &read).unwrap();
+        let problem = wire("All", text(deepest + 1)).unwrap_err();
+        assert!(problem.problem.starts_with("nested"), "{problem}");
+        assert!(wire("All", text(100_000)).is_err());
+    }
+}

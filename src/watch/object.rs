@@ -1,0 +1,277 @@
+//! Reads of one resource: light reads, states that count only when they last, side reads.
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::poll_target::{PollTarget, ResourceCalls};
+use super::snapshot::Item;
+use super::source::{POLL_TIMEOUT, RestSnapshotSource, SnapshotRead, is_not_found, repeatable};
+use crate::deadline::Deadline;
+use crate::engine::pager::{OnRepeat, Pager, TokenCursor};
+use crate::error::Error;
+use drawbridge_transcoder::call::Call;
+use drawbridge_transcoder::contract::{Held, Outcome, SideRead};
+
+/// How much of [`POLL_TIMEOUT`] is reserved for side reads.
+const SIDE_READS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What earlier reads have found.
+#[derive(Default)]
+pub(super) struct ReadHistory {
+    /// A read has found the resource.
+    pub(super) was_read: bool,
+    /// Reads in a row that have not found it.
+    pub(super) misses: u32,
+    /// The resource as the last read has found it.
+    pub(super) item: Option<Bytes>,
+    pub(super) debounce: Option<Debounce>,
+    /// The last light read with a final state, and the full read after it.
+    full: Option<(Bytes, Bytes)>,
+    /// The parts of the message that the side reads have found last, one per side read.
+    pub(super) side_parts: Vec<Bytes>,
+    /// The part of the message that the fallback has found last.
+    pub(super) fallback_part: Option<Bytes>,
+    /// The fallback reports a deletion, so NOT_FOUND is SUCCEEDED.
+    pub(super) is_deleting: bool,
+    /// The fallback has described the watched resource.
+    pub(super) has_matched: bool,
+    /// Reads in a row in which the fallback described something else.
+    pub(super) mismatches: u32,
+}
+
+/// Counts how long a state lasts that is final only when it lasts (`final_after`).
+pub(super) struct Debounce {
+    rule: Held,
+    since: Instant,
+    polls: u32,
+}
+
+impl Debounce {
+    /// Counts one more read of the state, or starts anew when the state differs.
+    fn count(last: Option<Self>, rule: Held) -> Self {
+        match last {
+            Some(last) if last.rule == rule => Self {
+                polls: last.polls.saturating_add(1),
+                ..last
+            },
+            _ => Self {
+                rule,
+                since: Instant::now(),
+                polls: 1,
+            },
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.since.elapsed() >= self.rule.time && self.polls >= self.rule.polls
+    }
+}
+
+impl RestSnapshotSource {
+    /// Reads the resource and its side reads.
+    pub(super) async fn read_object(&self) -> Result<SnapshotRead, Error> {
+        let watch = self.watch();
+        // A little before the loop cancels the poll.
+        let deadline = Deadline::after(POLL_TIMEOUT - Duration::from_secs(1));
+        if let PollTarget::Fallback(call) = self.target() {
+            return match &watch.fallback {
+                Some(fallback) => self.read_fallback(fallback, call, deadline).await,
+                None => Err(call.cause.clone()),
+            };
+        }
+        let Some(calls) = self.resolve_target(deadline).await? else {
+            return Ok(SnapshotRead::NotFound);
+        };
+        let item_deadline = if watch.side.is_empty() {
+            deadline
+        } else {
+            Deadline::after(POLL_TIMEOUT - SIDE_READS_TIMEOUT)
+        };
+        let (item, outcome, poll_soon) = match self.read_item(&calls, item_deadline).await {
+            Err(error) if is_not_found(&error) => {
+                return self.handle_not_found(error, &calls, deadline).await;
+            }
+            read => read?,
+        };
+        let side = self.side_reads(&item, outcome, &calls, deadline).await;
+        let mut history = self.history();
+        history.was_read = true;
+        history.misses = 0;
+        history.item = Some(item.clone());
+        Ok(SnapshotRead::Items(vec![Item {
+            key: "".into(),
+            bytes: Some(item),
+            side,
+            outcome,
+            poll_soon,
+        }]))
+    }
+
+    /// Returns the resource, its outcome, and whether to poll soon again.
+    async fn read_item(
+        &self,
+        calls: &ResourceCalls,
+        deadline: Deadline,
+    ) -> Result<(Bytes, Outcome, bool), Error> {
+        let watch = self.watch();
+        let call = calls.light.as_ref().unwrap_or(&calls.full);
+        let light = self.single_item(self.context.fetch(&watch.poll, call, deadline).await?)?;
+        let (outcome, poll_soon) = self.outcome(&light);
+        if calls.light.is_none() || outcome == Outcome::Pending {
+            self.history().full = None;
+            return Ok((light, outcome, poll_soon));
+        }
+        let known = self.history().full.clone();
+        let full = match known {
+            Some((before, full)) if before == light => full,
+            _ => {
+                let response = self
+                    .context
+                    .fetch(&watch.poll, &calls.full, deadline)
+                    .await?;
+                self.single_item(response)?
+            }
+        };
+        if watch.state_text(&full) == watch.state_text(&light) {
+            self.history().full = Some((light, full.clone()));
+            return Ok((full, outcome, false));
+        }
+        // The state has changed between the light and the full read.
+        self.history().debounce = None;
+        Ok((full, Outcome::Pending, true))
+    }
+
+    fn single_item(&self, response: Bytes) -> Result<Bytes, Error> {
+        let mut items = self.watch().items(&response)?;
+        items
+            .pop()
+            .ok_or_else(|| Error::decode("", "the watched resource is missing"))
+    }
+
+    /// Returns the outcome of the resource, and whether to poll soon again.
+    fn outcome(&self, item: &[u8]) -> (Outcome, bool) {
+        let watch = self.watch();
+        let mut history = self.history();
+        let Some(rule) = watch.held(item) else {
+            history.debounce = None;
+            return (watch.outcome(item), false);
+        };
+        let debounce = Debounce::count(history.debounce.take(), rule);
+        let debounced = match debounce.is_over() {
+            true => (debounce.rule.outcome, false),
+            false => (Outcome::Pending, true),
+        };
+        history.debounce = Some(debounce);
+        debounced
+    }
+
+    /// Returns the parts of the message that the side reads find.
+    async fn side_reads(
+        &self,
+        item: &Bytes,
+        outcome: Outcome,
+        calls: &ResourceCalls,
+        deadline: Deadline,
+    ) -> Bytes {
+        let watch = self.watch();
+        if watch.side.is_empty() {
+            return Bytes::new();
+        }
+        let mut parts = {
+            let history = self.history();
+            let is_unchanged = history.item.as_ref() == Some(item);
+            let is_complete = history.side_parts.len() == watch.side.len();
+            if outcome != Outcome::Pending && is_unchanged && is_complete {
+                return history.side_parts.concat().into();
+            }
+            history.side_parts.clone()
+        };
+        parts.resize(watch.side.len(), Bytes::new());
+        for (side, part) in watch.side.iter().zip(&mut parts) {
+            let last = std::mem::take(part);
+            *part = self.side_read(side, item, calls, last, deadline).await;
+        }
+        let concatenated = parts.concat().into();
+        self.history().side_parts = parts;
+        concatenated
+    }
+
+    /// Returns the part of the message that one side read finds. After a transient failure
+    /// that is `last`, after any other one it is empty.
+    async fn side_read(
+        &self,
+        side: &SideRead,
+        item: &Bytes,
+        calls: &ResourceCalls,
+        last: Bytes,
+        deadline: Deadline,
+    ) -> Bytes {
+        let watch = self.watch();
+        if !side.is_asked(&self.request) || !watch.reads_beside(side, item) {
+            return Bytes::new();
+        }
+        let request = side.request(item, &calls.request, &self.request);
+        let bound = request.and_then(|request| {
+            let call = self.context.bind(&side.rpc, &request)?;
+            Some((request, call))
+        });
+        let Some((request, call)) = bound else {
+            return Bytes::new();
+        };
+        let response = self.fetch_side(side, &request, &call, deadline).await;
+        match response.and_then(|response| Ok(side.told(&response)?)) {
+            Ok(part) => part,
+            Err(error) => {
+                tracing::debug!(
+                    operation = &*side.rpc.path,
+                    upstream = &*self.context.upstream.settings.name,
+                    reason = error.log_text(),
+                    "a side read of a watch has failed"
+                );
+                match error.is_transient() {
+                    true => last,
+                    false => Bytes::new(),
+                }
+            }
+        }
+    }
+
+    /// Returns the response of a side read, with all pages of its list.
+    async fn fetch_side(
+        &self,
+        side: &SideRead,
+        request: &[u8],
+        call: &Call,
+        deadline: Deadline,
+    ) -> Result<Bytes, Error> {
+        let rpc = &side.rpc;
+        if rpc.paging.is_none() {
+            return self.context.fetch(rpc, call, deadline).await;
+        }
+        let request = Bytes::copy_from_slice(request);
+        let cursor = TokenCursor::new(Arc::clone(rpc), request)?.with_prepare(repeatable);
+        let mut pager = Pager::new(cursor, OnRepeat::End);
+        let mut merged = Vec::new();
+        let mut items = 0;
+        while let Some(page) = pager.next(self.context.until(deadline)).await? {
+            items += page.items.len();
+            // A list of one page is bounded by its bytes alone.
+            if !merged.is_empty() && items > self.max_items {
+                let problem = format!(
+                    "the list has more items than the {} of the setting `max_items`",
+                    self.max_items
+                );
+                return Err(Error::decode("", problem));
+            }
+            // Messages are merged by concatenating their bytes.
+            merged.extend_from_slice(&page.message);
+        }
+        Ok(merged.into())
+    }
+}

@@ -1,0 +1,184 @@
+//! What a watch polls: it may have to be found first, and may be replaced by the fallback.
+
+use std::sync::{Arc, PoisonError};
+
+use bytes::Bytes;
+
+use super::source::{RestSnapshotSource, is_not_found, repeatable};
+use crate::deadline::Deadline;
+use crate::engine::call_context::StreamContext;
+use crate::error::Error;
+use drawbridge_transcoder::call::Call;
+use drawbridge_transcoder::contract::{Find, Watch};
+
+/// How many polls may find nothing before the resource of a started call appears.
+const MAX_MISSES_AT_START: u32 = 3;
+
+/// What the next read calls.
+#[derive(Clone)]
+pub(super) enum PollTarget {
+    /// The list in which the resource is to appear. `Resource` comes next.
+    Search(Box<Call>),
+    /// The watched resource. `Fallback` may come next.
+    Resource(Arc<ResourceCalls>),
+    /// The rpc of the `fallback` option, from now on.
+    Fallback(Arc<FallbackCall>),
+}
+
+/// The calls that read the watched resource.
+pub(super) struct ResourceCalls {
+    /// The request of the polled rpc.
+    pub request: Vec<u8>,
+    /// Reads the complete resource.
+    pub full: Call,
+    /// Reads only what is needed before the resource is final.
+    pub light: Option<Call>,
+}
+
+/// The call of a fallback.
+pub(super) struct FallbackCall {
+    pub call: Call,
+    /// The request of the polled rpc.
+    pub request: Vec<u8>,
+    /// The error of the poll.
+    pub cause: Error,
+}
+
+impl ResourceCalls {
+    /// Binds a request of the polled rpc; `full` is its call if that is bound already.
+    pub(super) fn new(
+        watch: &Watch,
+        request: Vec<u8>,
+        full: Option<Call>,
+        dialect: &str,
+    ) -> Result<Self, Error> {
+        let full = match full {
+            Some(call) => call,
+            None => watch.poll.bind(&request, dialect)?,
+        };
+        let light = watch
+            .light_request(&request)
+            .map(|light| watch.poll.bind(&light, dialect))
+            .transpose()?;
+        Ok(Self {
+            request,
+            full: repeatable(full),
+            light: light.map(repeatable),
+        })
+    }
+}
+
+impl PollTarget {
+    pub(super) fn resource(calls: ResourceCalls) -> Self {
+        Self::Resource(Arc::new(calls))
+    }
+
+    /// Reads the target from the response of a started call. Returns none if the response
+    /// names no resource.
+    pub(super) fn of_started(
+        watch: &Watch,
+        request: &[u8],
+        started: &[u8],
+        context: &StreamContext,
+    ) -> Result<Option<Self>, Error> {
+        let Some(start) = &watch.start else {
+            return Ok(None);
+        };
+        if let Some(poll) = start.poll_request(request, started) {
+            return bind_found(watch, poll, context).map(|calls| Some(Self::Resource(calls)));
+        }
+        let find = start.find.as_ref();
+        let list = find.and_then(|find| Some((find, find.request(request, started)?)));
+        Ok(list.and_then(|(find, list)| {
+            context
+                .bind(&find.rpc, &list)
+                .map(|call| Self::Search(Box::new(call)))
+        }))
+    }
+
+    /// Returns the call of the next read.
+    pub(super) fn call(&self) -> &Call {
+        match self {
+            Self::Search(call) => call,
+            Self::Resource(calls) => &calls.full,
+            Self::Fallback(fallback) => &fallback.call,
+        }
+    }
+}
+
+/// Binds a request of the polled rpc that was read from a response.
+fn bind_found(
+    watch: &Watch,
+    poll: Vec<u8>,
+    context: &StreamContext,
+) -> Result<Arc<ResourceCalls>, Error> {
+    ResourceCalls::new(watch, poll, None, context.dialect())
+        .map(Arc::new)
+        .map_err(|error| {
+            Error::decode(
+                "",
+                format!("it names no resource that can be watched: {error}"),
+            )
+        })
+}
+
+impl RestSnapshotSource {
+    pub(super) fn target(&self) -> PollTarget {
+        self.target
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(super) fn set_target(&self, target: PollTarget) {
+        *self.target.lock().unwrap_or_else(PoisonError::into_inner) = target;
+    }
+
+    /// Returns the calls of the watched resource, and searches for it if necessary.
+    /// Returns none if it has not appeared yet.
+    pub(super) async fn resolve_target(
+        &self,
+        deadline: Deadline,
+    ) -> Result<Option<Arc<ResourceCalls>>, Error> {
+        let call = match self.target() {
+            PollTarget::Resource(calls) => return Ok(Some(calls)),
+            PollTarget::Search(call) => call,
+            PollTarget::Fallback(_) => return Ok(None),
+        };
+        let start = self.watch().start.as_ref();
+        match start.and_then(|start| start.find.as_ref()) {
+            Some(find) => self.search(find, &call, deadline).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn search(
+        &self,
+        find: &Find,
+        call: &Call,
+        deadline: Deadline,
+    ) -> Result<Option<Arc<ResourceCalls>>, Error> {
+        let list: Bytes = match self.context.fetch(&find.rpc, call, deadline).await {
+            Err(error) if is_not_found(&error) && self.may_still_appear() => return Ok(None),
+            list => list?,
+        };
+        let Some(poll) = find.poll_request(&self.request, &list)? else {
+            return Ok(None);
+        };
+        let calls = bind_found(self.watch(), poll, &self.context)?;
+        self.history().misses = 0;
+        self.set_target(PollTarget::Resource(Arc::clone(&calls)));
+        Ok(Some(calls))
+    }
+
+    /// Counts a read that has not found the resource of a started call. Returns whether
+    /// the resource may still appear.
+    pub(super) fn may_still_appear(&self) -> bool {
+        let mut history = self.history();
+        if self.watch().start.is_none() || history.was_read {
+            return false;
+        }
+        history.misses += 1;
+        history.misses <= MAX_MISSES_AT_START
+    }
+}
