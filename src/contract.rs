@@ -8,11 +8,11 @@ use crate::families::family;
 /// The descriptor set of `proto/`, with comments.
 pub const BUILT_IN: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/contract.binpb"));
 
-/// Compiles the built-in descriptor set and these of users.
+/// Compiles the built-in descriptor set and those of users.
 ///
 /// # Errors
 ///
-/// All problems of the descriptor sets, each with file, element and option.
+/// Returns all problems of the descriptor sets, each with file, element and option.
 pub fn with_built_in(own: &[Source]) -> Result<Contract, Vec<String>> {
     let mut sources = vec![Source {
         name: "built-in".into(),
@@ -23,7 +23,7 @@ pub fn with_built_in(own: &[Source]) -> Result<Contract, Vec<String>> {
         .map_err(|diagnostics| diagnostics.iter().map(ToString::to_string).collect())
 }
 
-/// Returns what the transcoder needs to know of a family.
+/// Returns the rules that the transcoder needs of a family.
 pub fn family_rules(name: &str) -> FamilyRules {
     let family = family(name);
     FamilyRules {

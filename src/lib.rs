@@ -1,16 +1,17 @@
 //! Drawbridge: a gRPC gateway to the REST APIs that deploy and automate
 //! infrastructure.
 //!
-//! Read in this order, which is the way of a request: [`gateway`] takes an rpc
-//! and looks it up in the [`contract`]; the contract binds the message to a REST
-//! [`rest::Call`] with [`transcode`], which walks the tables of the [`schema`];
-//! [`upstream`] sends it within its [`deadline`], as whom [`auth`] says, over
-//! [`transport`]; the reply goes back the same way ([`unary`] says it in one
-//! sentence). [`resolve`] finds out what a caller left out of the path, [`action`]
-//! makes a call in two steps, [`watch`] polls for streams, [`pages`] walks long lists,
-//! both in places that [`streams`] gives, and [`files`] takes and gives files. What no
-//! annotation can say of an API is in its [`family`], one of the [`families`].
-//! [`error`] makes every status.
+//! In the order of a request: [`server`] accepts an rpc and looks it up in the
+//! [`contract`]. [`engine`] binds the message to a REST call by the transcoder
+//! (`drawbridge_transcoder`), and [`upstream`] sends the call within its [`deadline`], with
+//! [`credentials`], through an [`http_client`]. The reply is decoded and written back.
+//! [`watch`] polls upstreams for streams of changes. What annotations cannot express of an
+//! API is in its family, one of the [`families`]. [`error`] makes the status of a failed
+//! call, and [`telemetry`] counts and logs it.
+//!
+//! [`cli`] is the command line, [`config`] reads the configuration, and [`admin`] serves
+//! metrics and readiness. `docs/architecture.md` describes the parts and their
+//! dependencies.
 
 pub mod admin;
 pub mod cli;
@@ -32,8 +33,8 @@ pub mod watch;
 #[path = "../crates/transcoder/src/contract/tests/world.rs"]
 mod world;
 
-/// Messages generated from `proto/`: those that the gateway looks into. It carries all
-/// others as wire bytes.
+/// Messages generated from `proto/`: those that the gateway reads itself. All others are
+/// wire bytes to it.
 #[allow(clippy::all, missing_docs, rustdoc::all)]
 pub mod api {
     include!(concat!(env!("OUT_DIR"), "/library/api.rs"));

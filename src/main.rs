@@ -1,4 +1,4 @@
-//! The `drawbridge` binary: the allocator, and the command line of the library.
+//! The `drawbridge` binary: the allocator and the library's command line.
 
 use std::process::ExitCode;
 

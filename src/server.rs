@@ -1,16 +1,31 @@
-//! The gRPC server: `router` admits a request, `dispatcher` serves it by the engine or
-//! by a watch, and the response is written back. `gateway` builds and runs it all.
+//! The gRPC server. A request passes, in this order:
+//!
+//! 1. `listener` and `tls` accept the connection; hyper and tonic speak HTTP/2.
+//! 2. `router` rejects what is not gRPC (`protocol`) and what is not authenticated (`authn`).
+//!    Health, reflection and `gateway_service` are tonic's services.
+//! 3. `dispatcher` looks up the `served_method`, opens the record of the call (`stream_info`),
+//!    reads the message within `request_body_timeout`, and selects the upstream.
+//! 4. `crate::engine` turns the request message into the response message; a streaming
+//!    call, which may be a watch (`crate::watch`), has a `response_stream`.
+//! 5. The response gets its `response_metadata`. `unary_body` frames a message without a
+//!    copy, and `response_write_timeout` drops a response whose client does not read.
+//! 6. `write_coalescing` writes the responses that are ready to the socket at once.
+//!
+//! `gateway` builds all of it and serves; `drain` ends it.
 
 mod authn;
 mod codec;
 mod dispatcher;
+mod drain;
 mod gateway;
 mod gateway_service;
 mod gauges;
 mod health;
+mod listener;
 mod protocol;
 mod reflection;
 mod request_body_timeout;
+mod response_metadata;
 mod response_stream;
 mod response_write_timeout;
 mod router;
@@ -19,7 +34,7 @@ mod stream_info;
 #[cfg(test)]
 mod tests;
 mod tls;
-mod unary_response;
+mod unary_body;
 mod write_coalescing;
 
 pub use authn::TOKEN;

@@ -50,8 +50,7 @@ pub async fn call(
     })
 }
 
-/// Sends `call`, which is bound from `request`: as it is bound, or by the action of
-/// `method`.
+/// Sends `call`, which is bound from `request`, in two steps where `method` has an action.
 pub async fn send(
     context: CallContext<'_>,
     method: &Method,

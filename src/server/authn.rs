@@ -1,4 +1,4 @@
-//! Who may call: tokens of clients. mTLS is in `tls`.
+//! Authenticates clients by a token in the request metadata. mTLS is in `tls`.
 
 use std::sync::Arc;
 
@@ -7,15 +7,15 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::error::Error;
 
-/// Request metadata for the gateway's own token, where the configuration requires one.
+/// Request metadata with the client's token for the gateway.
 pub const TOKEN: &str = "drawbridge-token";
 
-/// The tokens of clients, as digests. Empty: none is required.
+/// Digests of the tokens that are accepted. Empty: no token is required.
 #[derive(Clone, Debug, Default)]
 pub struct ClientTokens(Arc<[[u8; 32]]>);
 
 impl ClientTokens {
-    /// Keeps digests of the tokens.
+    /// Accepts these tokens.
     pub fn new(tokens: &[SecretString]) -> Self {
         Self(
             tokens
@@ -25,24 +25,21 @@ impl ClientTokens {
         )
     }
 
-    /// Rejects a request without a known token, where one is required.
-    pub(super) fn admit(&self, headers: &http::HeaderMap) -> Result<(), Error> {
+    /// Rejects a request without a valid token, where one is required.
+    pub(super) fn authenticate(&self, headers: &http::HeaderMap) -> Result<(), Error> {
         if self.0.is_empty() {
             return Ok(());
         }
         let given = headers.get(TOKEN).map(|v| hash(v.as_bytes()));
-        // Digests are compared, so that the time it takes says nothing about a token.
-        let known = given.is_some_and(|given| self.0.contains(&given));
-        if known {
+        // Comparing digests takes a time that reveals nothing about a token.
+        if given.is_some_and(|given| self.0.contains(&given)) {
             return Ok(());
         }
         Err(Error::Credential {
             code: tonic::Code::Unauthenticated,
             problem: match given {
-                Some(_) => format!("the gateway does not know this `{TOKEN}`"),
-                None => {
-                    format!("the gateway wants a token of its own: send it as metadata `{TOKEN}`")
-                }
+                Some(_) => format!("the metadata `{TOKEN}` is not a valid client token"),
+                None => format!("this gateway requires a client token in metadata `{TOKEN}`"),
             },
         })
     }

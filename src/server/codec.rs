@@ -1,23 +1,22 @@
-//! Carries message bytes as they are: the engine transcodes wire bytes, so no
-//! message struct is ever made of a request or a response.
+//! Passes message bytes through unparsed: the engine transcodes wire bytes.
 
 use bytes::{Buf, BufMut, Bytes};
 use tonic::Status;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
-/// A codec of bytes, with buffers of a given size.
+/// A codec of bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct WireCodec(BufferSettings);
 
 impl WireCodec {
-    /// For single messages.
+    /// Returns the codec of unary rpcs.
     pub fn unary() -> Self {
-        // Most messages are short, and a longer one makes its own room.
+        // Most messages are short; the buffer grows for a longer one.
         Self(BufferSettings::new(2048, 32 * 1024))
     }
 
-    /// For watches, of which there may be very many: half of a stream's memory
-    /// would be the default buffer.
+    /// Returns the codec of streams. Tens of thousands may be open, and the default buffer
+    /// would double the memory of each.
     pub fn stream() -> Self {
         Self(BufferSettings::new(1024, 32 * 1024))
     }

@@ -1,6 +1,5 @@
-//! Serves one request: looks its method up by path, picks the upstream, calls the engine
-//! or opens a watch, and records the result. `router` admits requests, `gateway` builds
-//! the dispatcher.
+//! Serves one request: looks its method up by path, selects the upstream, calls the engine
+//! or opens a watch, and records the result.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -24,21 +23,20 @@ use crate::error::{self, Error};
 use crate::families::family;
 use crate::server::codec::WireCodec;
 use crate::server::request_body_timeout::{RequestTimeouts, TimeoutBody};
+use crate::server::response_metadata::{SANDBOX, add_inexact};
 use crate::server::response_stream::ResponseStream;
 use crate::server::response_write_timeout::{ResponseWriteTimeout, SlowReader};
-use crate::server::served_method::{INEXACT, ServedMethod};
+use crate::server::served_method::ServedMethod;
 use crate::server::stream_info::{InstrumentedStream, StreamInfo, traced};
-use crate::server::unary_response::{self, Answer};
+use crate::server::unary_body::UnaryBody;
 use crate::telemetry::Metrics;
 use crate::upstream::{Upstream, Upstreams};
 use crate::watch::Watches;
 use drawbridge_transcoder::contract::Contract;
 use drawbridge_transcoder::contract::Method;
+use drawbridge_transcoder::json::Notes;
 
-/// Response metadata of the sandbox: nothing real was called.
-const SANDBOX: HeaderName = HeaderName::from_static("drawbridge-sandbox");
-
-/// Looks rpcs up and carries them out.
+/// The methods of the contract and what their calls share.
 #[derive(Debug)]
 pub struct Dispatcher {
     pub(super) methods: HashMap<Box<str>, Arc<ServedMethod>>,
@@ -57,7 +55,7 @@ pub struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// Makes the tables of methods and the parts that calls share.
+    /// Builds the dispatcher of all methods.
     pub(super) fn new(
         config: &Config,
         traces: bool,
@@ -74,12 +72,12 @@ impl Dispatcher {
                 let family = family(&method.family);
                 let served = ServedMethod {
                     method: method.clone(),
-                    at: upstreams
+                    by_upstream: upstreams
                         .of(&method.family)
                         .map(|u| (u.clone(), metrics.rpc(operation, &u.settings.name)))
                         .collect(),
-                    nowhere: metrics.rpc(operation, ""),
-                    forwarded: family
+                    unrouted: metrics.rpc(operation, ""),
+                    forwarded_headers: family
                         .request_id_headers
                         .iter()
                         .chain(&["warning"])
@@ -108,13 +106,13 @@ impl Dispatcher {
         }
     }
 
-    /// The method at this gRPC path.
-    pub(super) fn served(&self, path: &str) -> Option<Arc<ServedMethod>> {
+    /// Returns the method at a gRPC path.
+    pub(super) fn method(&self, path: &str) -> Option<Arc<ServedMethod>> {
         self.methods.get(path).cloned()
     }
 
-    /// Adds to a response that it comes from the sandbox, if it does.
-    pub(super) fn announce(&self, mut response: http::Response<Body>) -> http::Response<Body> {
+    /// Marks the response of a gateway that serves the sandbox.
+    pub(super) fn mark_sandbox(&self, mut response: http::Response<Body>) -> http::Response<Body> {
         if self.sandbox {
             let yes = HeaderValue::from_static("true");
             response.headers_mut().insert(SANDBOX, yes);
@@ -122,9 +120,9 @@ impl Dispatcher {
         response
     }
 
-    /// The status of a call that was refused at the door.
-    pub(super) fn refuse(&self, path: &str, error: &Error) -> Status {
-        // Whatever path somebody has thought of is nothing for the log.
+    /// Counts and logs a request that is not authenticated, and returns its status.
+    pub(super) fn reject(&self, path: &str, error: &Error) -> Status {
+        // A path that is not in the contract could be any text: it is not logged.
         let operation = match self.methods.get(path) {
             Some(_) => &path[1..],
             None => "",
@@ -132,7 +130,7 @@ impl Dispatcher {
         tracing::info!(
             operation,
             reason = error.log_text(),
-            "call refused at the door"
+            "request rejected: unauthenticated"
         );
         self.metrics.unauthenticated.inc();
         error.status(&error::StatusContext {
@@ -143,45 +141,45 @@ impl Dispatcher {
         })
     }
 
-    /// The deadline of a request whose headers have just come.
+    /// Returns the deadline of a request whose headers have just arrived.
     pub(super) fn deadline(&self, headers: &HeaderMap) -> Deadline {
         Deadline::from_metadata(headers, self.default_deadline)
     }
 
-    /// Serves one request of a method.
+    /// Serves one request of a method, and records it from its headers on.
     pub(super) async fn serve(
         &self,
         served: &Arc<ServedMethod>,
         request: http::Request<TimeoutBody>,
         deadline: Deadline,
     ) -> http::Response<Body> {
-        // It is taken when the message has come.
-        let mut arriving = Some(StreamInfo::begin(
+        // Taken when the first message has arrived.
+        let mut pending = Some(StreamInfo::begin(
             served,
             self.traces,
             request.headers(),
             deadline,
         ));
-        let mut response = self.answer(served, request, &mut arriving).await;
-        if let Some(record) = arriving
+        let mut response = self.handle(served, request, &mut pending).await;
+        if let Some(info) = pending
             && let Some(status) = Status::from_header_map(response.headers())
         {
             let error = Error::RequestNotReceived {
                 code: status.code(),
                 problem: status.message().to_owned(),
             };
-            // What else tonic says, of encodings that it takes, stays.
-            let _ = record.fail(&error).add_header(response.headers_mut());
+            // Keeps tonic's other metadata: the encodings that it accepts.
+            let _ = info.fail(&error).add_header(response.headers_mut());
         }
         self.write_timeout.guard(response)
     }
 
-    /// Reads the message, and has it answered.
-    pub(super) async fn answer(
+    /// Reads the request message and calls the handler of its kind.
+    async fn handle(
         &self,
         served: &Arc<ServedMethod>,
         request: http::Request<TimeoutBody>,
-        arriving: &mut Option<StreamInfo>,
+        pending: &mut Option<StreamInfo>,
     ) -> http::Response<Body> {
         let stream = served.method.is_stream();
         let codec = if stream {
@@ -192,8 +190,8 @@ impl Dispatcher {
         let mut grpc = Grpc::new(codec)
             .max_decoding_message_size(self.max_request_bytes)
             .accept_compressed(CompressionEncoding::Gzip);
-        // Compressing costs more than most answers: the caller chooses it by
-        // compressing the request, as gRPC servers commonly do.
+        // Compressing costs more than most responses save: the client opts in by
+        // compressing the request, as with other gRPC servers.
         let encoding = request.headers().get("grpc-encoding");
         let compressed = encoding.map(HeaderValue::as_bytes) == Some(b"gzip");
         if compressed {
@@ -202,7 +200,7 @@ impl Dispatcher {
         if stream {
             return grpc
                 .server_streaming(
-                    tower::service_fn(|r| self.stream(once(arriving), r)),
+                    tower::service_fn(|r| self.stream(take(pending), r)),
                     request,
                 )
                 .await;
@@ -210,62 +208,63 @@ impl Dispatcher {
         if served.method.upload.is_some() {
             return grpc
                 .client_streaming(
-                    tower::service_fn(|r| self.upload(once(arriving), r)),
+                    tower::service_fn(|r| self.upload(take(pending), r)),
                     request,
                 )
                 .await;
         }
-        // Set aside where it goes out as it is; tonic would copy it.
-        let answer = OnceLock::new();
-        let aside = (!compressed).then_some(&answer);
+        // An uncompressed response bypasses tonic, which would copy it.
+        let body = OnceLock::new();
+        let bypass = (!compressed).then_some(&body);
         let response = grpc
             .unary(
-                tower::service_fn(|r| self.unary(once(arriving), r, aside)),
+                tower::service_fn(|r| self.unary(take(pending), r, bypass)),
                 request,
             )
             .await;
-        match answer.into_inner() {
-            Some(answer) => response.map(|_| Body::new(answer)),
+        match body.into_inner() {
+            Some(body) => response.map(|_| Body::new(body)),
             None => response,
         }
     }
 
-    pub(super) async fn unary(
+    /// Serves a unary call. The response message is in `bypass`, where there is one.
+    async fn unary(
         &self,
-        record: Result<StreamInfo, Status>,
+        info: Result<StreamInfo, Status>,
         request: Request<Bytes>,
-        aside: Option<&OnceLock<Answer>>,
+        bypass: Option<&OnceLock<UnaryBody>>,
     ) -> Result<Response<Bytes>, Status> {
-        let mut record = record?;
-        let served = record.served.clone();
+        let mut info = info?;
+        let served = info.served.clone();
         let headers = request.metadata().as_ref();
-        let span = record.span.clone();
-        let work = self.call(&mut record, headers, request.get_ref());
+        let span = info.span.clone();
+        let work = self.call(&mut info, headers, request.get_ref());
         let result = traced(span, work).await;
-        let mut response = served.response(record.finish(result)?);
-        if let Some(aside) = aside
-            && let Some(answer) = Answer::new(response.get_ref().clone())
-            && aside.set(answer).is_ok()
+        let mut response = served.response(info.finish(result)?);
+        if let Some(bypass) = bypass
+            && let Some(body) = UnaryBody::new(response.get_ref().clone())
+            && bypass.set(body).is_ok()
         {
             *response.get_mut() = Bytes::new();
         }
         Ok(response)
     }
 
-    /// The way of a unary call.
-    pub(super) async fn call(
+    /// Looks up empty path fields and makes the call.
+    async fn call(
         &self,
-        record: &mut StreamInfo,
+        info: &mut StreamInfo,
         headers: &HeaderMap,
         request: &Bytes,
     ) -> Result<UnaryResponse, Error> {
-        let served = record.served.clone();
+        let served = info.served.clone();
         let method = &served.method;
-        let deadline = record.deadline;
-        let upstream = self.pick(record, headers)?;
+        let deadline = info.deadline;
+        let upstream = self.select_upstream(info, headers)?;
         let context = CallContext {
             upstream,
-            client: &record.caller,
+            client: &info.client,
             deadline,
         };
         let mut resolved = self.names.resolve(context, method, request).await?;
@@ -277,15 +276,15 @@ impl Dispatcher {
         }
     }
 
-    /// The upstream of a call, whose dialect has the operation.
-    pub(super) fn pick(
+    /// Selects the upstream of a call. Fails where its dialect lacks the operation.
+    fn select_upstream(
         &self,
-        record: &mut StreamInfo,
+        info: &mut StreamInfo,
         headers: &HeaderMap,
     ) -> Result<&Arc<Upstream>, Error> {
-        let method = &record.served.method;
+        let method = &info.served.method;
         let upstream = self.upstreams.select(&method.family, headers)?;
-        record.upstream = Some(upstream.clone());
+        info.upstream = Some(upstream.clone());
         let dialect = &upstream.settings.dialect;
         if !method.is_in(dialect) {
             return Err(Error::Unsupported {
@@ -296,44 +295,47 @@ impl Dispatcher {
         Ok(upstream)
     }
 
-    /// Takes a file, and sends it on.
-    pub(super) async fn upload(
+    /// Serves an upload.
+    async fn upload(
         &self,
-        record: Result<StreamInfo, Status>,
+        info: Result<StreamInfo, Status>,
         request: Request<Streaming<Bytes>>,
     ) -> Result<Response<Bytes>, Status> {
-        let mut record = record?;
-        let served = record.served.clone();
+        let mut info = info?;
+        let served = info.served.clone();
         let (metadata, _, mut messages) = request.into_parts();
         let headers = metadata.into_headers();
-        let span = record.span.clone();
-        let work = self.send_on(&mut record, &headers, &mut messages);
+        let span = info.span.clone();
+        let work = self.call_with_file(&mut info, &headers, &mut messages);
         let result = traced(span, work).await;
-        Ok(served.response(record.finish(result)?))
+        Ok(served.response(info.finish(result)?))
     }
 
-    /// The way of a file.
-    pub(super) async fn send_on(
+    /// Collects the file and makes the call that sends it.
+    async fn call_with_file(
         &self,
-        record: &mut StreamInfo,
+        info: &mut StreamInfo,
         headers: &HeaderMap,
         messages: &mut Streaming<Bytes>,
     ) -> Result<UnaryResponse, Error> {
-        let served = record.served.clone();
+        let served = info.served.clone();
         let method = &served.method;
         let Some(upload) = &method.upload else {
-            return Err(Error::Malformed(format!("{} is no upload", method.path)));
+            return Err(Error::Malformed(format!(
+                "{} is not an upload",
+                method.path
+            )));
         };
-        let deadline = record.deadline;
-        let upstream = self.pick(record, headers)?;
+        let deadline = info.deadline;
+        let upstream = self.select_upstream(info, headers)?;
         let dialect = &upstream.settings.dialect;
-        let received = (self.uploads.receive(method, upload, dialect, messages)).await?;
+        let file = (self.uploads.receive(method, upload, dialect, messages)).await?;
         let context = CallContext {
             upstream,
-            client: &record.caller,
+            client: &info.client,
             deadline,
         };
-        let reply = context.call(method, &received.call).await?;
+        let reply = context.call(method, &file.call).await?;
         Ok(UnaryResponse {
             decoded: method.decode(&reply)?,
             headers: reply.headers,
@@ -341,60 +343,59 @@ impl Dispatcher {
         })
     }
 
-    pub(super) async fn stream(
+    /// Serves a server-streaming call up to its first message.
+    async fn stream(
         &self,
-        record: Result<StreamInfo, Status>,
+        info: Result<StreamInfo, Status>,
         request: Request<Bytes>,
     ) -> Result<Response<InstrumentedStream>, Status> {
-        let mut record = record?;
+        let mut info = info?;
         let headers = request.metadata().as_ref();
-        let result = self.open(&mut record, headers, request.get_ref()).await;
-        let told = match result {
-            Ok(told) => told,
-            Err(error) => return Err(record.fail(&error)),
+        let result = self.open(&mut info, headers, request.get_ref()).await;
+        let stream = match result {
+            Ok(stream) => stream,
+            Err(error) => return Err(info.fail(&error)),
         };
-        let inexact = match &told {
-            ResponseStream::Pages(stream) => unary_response::inexact(stream.notes()),
-            ResponseStream::Watch(_) | ResponseStream::File(_) => None,
+        let notes = match &stream {
+            ResponseStream::List(stream) => stream.notes().clone(),
+            ResponseStream::Watch(_) | ResponseStream::File(_) => Notes::default(),
         };
-        let untaken = SlowReader::default();
-        let mut response = Response::new(record.stream(told, untaken.clone()));
-        response.extensions_mut().insert(untaken);
-        if let Some(paths) = inexact {
-            let metadata = response.metadata_mut().as_mut();
-            metadata.insert(INEXACT, paths);
-        }
+        let slow_reader = SlowReader::default();
+        let mut response = Response::new(info.stream(stream, slow_reader.clone()));
+        response.extensions_mut().insert(slow_reader);
+        add_inexact(&notes, response.metadata_mut().as_mut());
         Ok(response)
     }
 
-    /// The way of a stream, up to its first message.
-    pub(super) async fn open(
+    /// Looks up empty path fields and opens the stream.
+    async fn open(
         &self,
-        record: &mut StreamInfo,
+        info: &mut StreamInfo,
         headers: &HeaderMap,
         request: &Bytes,
     ) -> Result<ResponseStream, Error> {
-        let served = record.served.clone();
+        let served = info.served.clone();
         let method = &served.method;
-        let call_by = record.deadline;
-        let deadline = headers.contains_key("grpc-timeout").then_some(call_by);
-        let upstream = self.pick(record, headers)?;
+        let first_by = info.deadline;
+        // The default deadline is for the first message; a stream may last longer.
+        let deadline = headers.contains_key("grpc-timeout").then_some(first_by);
+        let upstream = self.select_upstream(info, headers)?;
         let context = CallContext {
             upstream,
-            client: &record.caller,
-            deadline: call_by,
+            client: &info.client,
+            deadline: first_by,
         };
         let mut resolved = self.names.resolve(context, method, request).await?;
         loop {
-            let result = (self.begin(context, method, deadline, &resolved.request)).await;
+            let result = (self.open_resolved(context, method, deadline, &resolved.request)).await;
             if !resolved.retry(result.as_ref().err()).await? {
                 return result;
             }
         }
     }
 
-    /// Begins a stream whose request has all it needs.
-    pub(super) async fn begin(
+    /// Opens a download, a list stream or a watch.
+    async fn open_resolved(
         &self,
         context: CallContext<'_>,
         method: &Arc<Method>,
@@ -418,16 +419,14 @@ impl Dispatcher {
             page_timeout: self.default_deadline,
             limiter: self.watches.streams().clone(),
         };
-        ListStream::open(settings, request)
-            .await
-            .map(ResponseStream::Pages)
+        let stream = ListStream::open(settings, request);
+        stream.await.map(ResponseStream::List)
     }
 }
 
-/// The record for the one call that tonic makes when the message has come.
-fn once(arriving: &mut Option<StreamInfo>) -> Result<StreamInfo, Status> {
-    let record = arriving.take();
-    record.ok_or_else(|| {
+/// Takes the record for the one call that tonic makes when the message has arrived.
+fn take(pending: &mut Option<StreamInfo>) -> Result<StreamInfo, Status> {
+    pending.take().ok_or_else(|| {
         let error = Error::RequestNotReceived {
             code: Code::Internal,
             problem: "the request has more than one message".to_owned(),

@@ -1,4 +1,5 @@
-//! Builds a gateway from its configuration, binds its listeners, serves.
+//! Builds a gateway from its configuration, binds its listeners and serves: the
+//! composition root.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,16 +7,13 @@ use std::sync::Arc;
 use drawbridge_transcoder::contract::Contract;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tokio_stream::StreamExt as _;
 use tonic::service::Routes;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
 use super::authn::ClientTokens;
 use super::dispatcher::Dispatcher;
+use super::drain::Drain;
 use super::router::RouterLayer;
-use super::write_coalescing::CoalescedWrites;
-use super::{gateway_service, gauges, health, reflection, tls};
+use super::{gateway_service, gauges, health, listener, reflection};
 use crate::admin::{Readiness, serve_admin};
 use crate::api::drawbridge::v1::gateway_service_server::GatewayServiceServer;
 use crate::config::Config;
@@ -24,11 +22,7 @@ use crate::telemetry::Metrics;
 use crate::upstream::{AttemptHook, Upstreams};
 use crate::watch::Watches;
 
-/// Flow control windows, in bytes: of a stream, and of a connection.
-const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
-
-/// A gateway that is built and listens nowhere yet.
+/// A gateway that is built and has no listeners yet.
 #[derive(Debug)]
 pub struct Gateway {
     config: Config,
@@ -48,39 +42,40 @@ pub struct BoundGateway {
 /// A gateway that serves. Stops when dropped.
 #[derive(Debug)]
 pub struct ServerHandle {
-    /// Where gRPC is served.
+    /// The address of the gRPC listener.
     pub grpc: SocketAddr,
-    /// Where metrics are served.
+    /// The address of the admin listener.
     pub admin: Option<SocketAddr>,
     stop: oneshot::Sender<()>,
     done: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
 }
 
-/// Builds a gateway, binds its listeners, and serves. `traces` says whether spans are
+/// Builds a gateway, binds its listeners and serves. `traces` says whether spans are
 /// exported.
 ///
 /// # Errors
 ///
-/// All problems of a step, one per entry.
+/// Returns all problems of the first step that fails.
 pub async fn start(config: Config, traces: bool) -> Result<ServerHandle, Vec<String>> {
     Gateway::build(config, traces)?.bind().await?.serve()
 }
 
 impl Gateway {
-    /// Compiles the contract and makes upstreams, watches and the dispatcher; connects
-    /// nowhere.
+    /// Compiles the contract and builds upstreams, watches and the dispatcher. Opens no
+    /// connection.
     ///
     /// # Errors
     ///
-    /// All problems of the descriptors, or of the upstreams.
+    /// Returns all problems of the descriptors, or of the upstreams.
     pub fn build(config: Config, traces: bool) -> Result<Self, Vec<String>> {
         let contract = config.contract()?;
         let metrics = Metrics::default();
-        let counted = |name: &str| -> AttemptHook {
+        let count_attempts = |name: &str| -> AttemptHook {
             let requests = metrics.upstream_requests(name);
             Arc::new(move |attempt| requests.count(attempt.status.map(|s| s.as_u16())))
         };
-        let upstreams = Upstreams::build(&config.upstreams, family, |name| Some(counted(name)))?;
+        let upstreams =
+            Upstreams::build(&config.upstreams, family, |name| Some(count_attempts(name)))?;
         let watches = Watches::new(config.watch.clone());
         let dispatcher = Arc::new(Dispatcher::new(
             &config,
@@ -90,7 +85,7 @@ impl Gateway {
             watches,
             metrics.clone(),
         ));
-        gauges::report(&dispatcher);
+        gauges::register(&dispatcher);
         Ok(Self {
             config,
             contract,
@@ -103,9 +98,10 @@ impl Gateway {
     ///
     /// # Errors
     ///
-    /// An address that is taken or not this machine's.
+    /// Fails for an address that is in use or does not belong to this machine.
     pub async fn bind(self) -> Result<BoundGateway, Vec<String>> {
-        let grpc = bind(self.config.listen, "", "listen.grpc or DRAWBRIDGE_LISTEN").await?;
+        let grpc =
+            listener::bind(self.config.listen, "", "listen.grpc or DRAWBRIDGE_LISTEN").await?;
         if self.config.has_plaintext_tokens() {
             tracing::warn!(
                 listen = %self.config.listen,
@@ -115,7 +111,7 @@ impl Gateway {
         }
         let admin = match self.config.admin {
             Some(address) => {
-                Some(bind(address, " (admin)", "listen.admin or DRAWBRIDGE_ADMIN").await?)
+                Some(listener::bind(address, " (admin)", "listen.admin or DRAWBRIDGE_ADMIN").await?)
             }
             None => None,
         };
@@ -127,48 +123,24 @@ impl Gateway {
     }
 
     /// Returns each service with the upstreams that can serve it.
-    fn services(&self) -> Vec<health::Watched> {
+    fn services(&self) -> Vec<health::ProbedService> {
         self.contract
             .services()
             .into_iter()
-            .map(|(service, family)| health::Watched {
-                service: service.to_owned(),
+            .map(|(service, family)| health::ProbedService {
+                name: service.to_owned(),
                 upstreams: self.dispatcher.upstreams.of(family).cloned().collect(),
             })
             .collect()
     }
-
-    /// Returns tonic's server with the limits of the configuration.
-    fn server(&self) -> Result<Server, Vec<String>> {
-        let settings = &self.config.server;
-        let mut server = Server::builder()
-            // HTTP/1.1 is accepted to be rejected in words.
-            .accept_http1(true)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .max_concurrent_streams(settings.max_concurrent_streams)
-            .http2_keepalive_interval(Some(settings.keepalive_interval))
-            .http2_keepalive_timeout(Some(settings.keepalive_timeout));
-        if let Some(age) = settings.max_connection_age {
-            server = server
-                .max_connection_age(age)
-                .max_connection_age_grace(settings.max_connection_age_grace);
-        }
-        if let Some(tls) = &self.config.tls {
-            server = server
-                .tls_config(tls::config(tls, settings.tls_handshake_timeout))
-                .map_err(|e| vec![format!("tls: {e}")])?;
-        }
-        Ok(server)
-    }
 }
 
 impl BoundGateway {
-    /// Serves until the handle is stopped.
+    /// Serves until the handle is stopped or dropped.
     ///
     /// # Errors
     ///
-    /// Descriptors that reflection cannot serve, or a certificate that cannot be used.
+    /// Fails for descriptors that reflection cannot serve and for an invalid certificate.
     pub fn serve(self) -> Result<ServerHandle, Vec<String>> {
         let Self {
             gateway,
@@ -178,19 +150,19 @@ impl BoundGateway {
         let local = |listener: &TcpListener| listener.local_addr();
         let grpc = local(&listener).map_err(|e| vec![e.to_string()])?;
         let admin_address = admin.as_ref().and_then(|listener| local(listener).ok());
-        let server = gateway.server()?;
+        let server = listener::server(&gateway.config)?;
 
         let (reporter, health_service) = tonic_health::server::health_reporter();
-        let broken = |e| vec![format!("reflection: {e}")];
+        let invalid = |e| vec![format!("reflection: {e}")];
         let reflection = || reflection::builder(&gateway.contract);
         let routes = Routes::new(health_service)
-            .add_service(reflection().build_v1().map_err(broken)?)
-            .add_service(reflection().build_v1alpha().map_err(broken)?)
-            .add_service(GatewayServiceServer::new(gateway_service::Own(
+            .add_service(reflection().build_v1().map_err(invalid)?)
+            .add_service(reflection().build_v1alpha().map_err(invalid)?)
+            .add_service(GatewayServiceServer::new(gateway_service::Service(
                 gateway.dispatcher.clone(),
             )));
-        let watched = gateway.services();
-        let services: Vec<String> = watched.iter().map(|w| w.service.clone()).collect();
+        let probed = gateway.services();
+        let services: Vec<String> = probed.iter().map(|s| s.name.clone()).collect();
         let Gateway {
             config,
             dispatcher,
@@ -199,9 +171,9 @@ impl BoundGateway {
         } = gateway;
 
         let readiness = Readiness::default();
-        let probing = tokio::spawn(health::report(
+        let probing = tokio::spawn(health::probe_and_report(
             reporter.clone(),
-            watched,
+            probed,
             config.server.health_check_interval,
         ));
         let admin_task =
@@ -210,35 +182,23 @@ impl BoundGateway {
             dispatcher: dispatcher.clone(),
             tokens: ClientTokens::new(&config.client_tokens),
         };
-        let incoming = TcpIncoming::from(listener)
-            .with_nodelay(Some(true))
-            .map(|connection| connection.map(CoalescedWrites::new));
+        let drain = Drain {
+            readiness: readiness.clone(),
+            health: reporter,
+            services,
+            dispatcher,
+            timeout: config.server.drain_timeout,
+        };
         let (stop, stopped) = oneshot::channel::<()>();
-        let drain = config.server.drain_timeout;
         readiness.set(true);
         let done = tokio::spawn(async move {
-            let (closing, closed) = oneshot::channel::<()>();
-            let serving = server
-                .layer(router)
-                .add_routes(routes)
-                .serve_with_incoming_shutdown(incoming, async move {
-                    // An error means that the handle was dropped: stop as well.
-                    let _ = stopped.await;
-                    readiness.set(false);
-                    health::stop(&reporter, &services).await;
-                    dispatcher.watches.drain();
-                    let _ = closing.send(());
-                });
-            let result = tokio::select! {
-                result = serving => result,
-                () = async { let _ = closed.await; tokio::time::sleep(drain).await } => {
-                    tracing::warn!(
-                        drain_timeout_secs = drain.as_secs(),
-                        "calls are cut off: the drain time has passed"
-                    );
-                    Ok(())
-                }
+            let serve = |shutdown| {
+                server
+                    .layer(router)
+                    .add_routes(routes)
+                    .serve_with_incoming_shutdown(listener::incoming(listener), shutdown)
             };
+            let result = drain.serve(stopped, serve).await;
             probing.abort();
             if let Some(task) = admin_task {
                 task.abort();
@@ -255,26 +215,17 @@ impl BoundGateway {
 }
 
 impl ServerHandle {
-    /// Accepts no new calls, ends watches with UNAVAILABLE, lets calls finish, and
-    /// returns when all have ended or the drain time has passed.
+    /// Drains and stops the gateway: rejects new calls, ends watches with UNAVAILABLE, and
+    /// returns when all calls have ended or the drain timeout has passed.
     ///
     /// # Errors
     ///
-    /// What ended the server before.
+    /// Returns the failure that has stopped the server before.
     pub async fn stop(self) -> Result<(), String> {
         let _ = self.stop.send(());
         match self.done.await {
-            Ok(result) => result.map_err(|e| format!("serving ended with: {e}")),
-            Err(panic) => Err(format!("serving ended with: {panic}")),
+            Ok(result) => result.map_err(|e| format!("the server has failed: {e}")),
+            Err(panic) => Err(format!("the server has failed: {panic}")),
         }
     }
-}
-
-/// Binds one listener; `setting` names where another address is configured.
-async fn bind(address: SocketAddr, what: &str, setting: &str) -> Result<TcpListener, Vec<String>> {
-    TcpListener::bind(address).await.map_err(|e| {
-        vec![format!(
-            "cannot listen on {address}{what}: {e}; another is chosen by {setting}"
-        )]
-    })
 }

@@ -1,4 +1,4 @@
-//! `drawbridge.v1.GatewayService`.
+//! `drawbridge.v1.GatewayService`: lists the upstreams.
 
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ use crate::api::drawbridge::v1::{
 use crate::server::dispatcher::Dispatcher;
 use crate::upstream::Health;
 
-/// Answers from the engine's own tables.
+/// Serves the rpcs from the dispatcher's tables.
 #[derive(Debug)]
-pub struct Own(pub Arc<Dispatcher>);
+pub struct Service(pub Arc<Dispatcher>);
 
 #[tonic::async_trait]
-impl GatewayService for Own {
+impl GatewayService for Service {
     async fn list_upstreams(
         &self,
         request: Request<ListUpstreamsRequest>,

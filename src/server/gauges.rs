@@ -1,4 +1,4 @@
-//! Gauges and counters that the watches and the upstreams keep themselves.
+//! Registers the gauges and counters that watches and upstreams keep themselves.
 
 use std::sync::Arc;
 
@@ -6,33 +6,33 @@ use crate::server::dispatcher::Dispatcher;
 use crate::telemetry::Sample;
 
 /// Registers the gauges and counters of the watches and of each upstream, read at scrape time.
-pub fn report(dispatcher: &Arc<Dispatcher>) {
+pub fn register(dispatcher: &Arc<Dispatcher>) {
     let weak = Arc::downgrade(dispatcher);
     dispatcher.metrics.add_source(move || {
         let Some(dispatcher) = weak.upgrade() else {
             return Vec::new();
         };
         let watches = dispatcher.watches.stats();
-        let own = |name, help, value: u64| Sample {
+        let gauge = |name, help, value: u64| Sample {
             name,
             help,
             upstream: None,
             value,
             is_counter: false,
         };
-        let counted = |sample| Sample {
+        let counter = |sample| Sample {
             is_counter: true,
             ..sample
         };
         let (streams, loops) = (watches.watchers as u64, watches.loops as u64);
         let mut samples = vec![
-            own(
+            gauge(
                 "open_streams",
                 "Open streams of watches and of lists",
                 streams,
             ),
-            own("watch_poll_loops", "Running poll loops", loops),
-            counted(own(
+            gauge("watch_poll_loops", "Running poll loops", loops),
+            counter(gauge(
                 "watch_polls",
                 "Polls of watched resources and logs",
                 watches.polls_total,
@@ -40,29 +40,29 @@ pub fn report(dispatcher: &Arc<Dispatcher>) {
         ];
         for upstream in dispatcher.upstreams.all() {
             let stats = upstream.stats();
-            let of = |name, help, value: u64| Sample {
+            let upstream_gauge = |name, help, value: u64| Sample {
                 upstream: Some(upstream.settings.name.clone()),
-                ..own(name, help, value)
+                ..gauge(name, help, value)
             };
             let (in_flight, queued) = (stats.in_flight as u64, stats.queued as u64);
             let open = stats.circuit_breaker_open.into();
             samples.extend([
-                of(
+                upstream_gauge(
                     "upstream_calls_in_flight",
                     "Calls that hold a permit of the upstream",
                     in_flight,
                 ),
-                of(
+                upstream_gauge(
                     "upstream_calls_queued",
                     "Calls that wait for a permit of the upstream",
                     queued,
                 ),
-                counted(of(
+                counter(upstream_gauge(
                     "upstream_retries",
                     "Retries of calls",
                     stats.retries_total,
                 )),
-                of(
+                upstream_gauge(
                     "upstream_circuit_breaker_open",
                     "1 while the circuit breaker rejects calls, otherwise 0",
                     open,

@@ -1,4 +1,4 @@
-//! gRPC health: a service is SERVING while an upstream of its family answers.
+//! gRPC health: a service is SERVING while an upstream of its family responds to probes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +10,20 @@ use crate::upstream::{Health, Upstream};
 
 /// A service and the upstreams that can serve it.
 #[derive(Debug)]
-pub struct Watched {
-    pub service: String,
+pub struct ProbedService {
+    pub name: String,
     pub upstreams: Vec<Arc<Upstream>>,
 }
 
-/// Asks the upstreams every `interval` and reports, until dropped.
-pub async fn report(reporter: HealthReporter, services: Vec<Watched>, interval: Duration) {
+/// The most time that one probe takes.
+const MAX_PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Probes the upstreams every `interval` and reports the services' status, until dropped.
+pub async fn probe_and_report(
+    reporter: HealthReporter,
+    services: Vec<ProbedService>,
+    interval: Duration,
+) {
     reporter
         .set_service_status("", ServingStatus::Serving)
         .await;
@@ -30,19 +37,20 @@ pub async fn report(reporter: HealthReporter, services: Vec<Watched>, interval: 
         let mut probes = tokio::task::JoinSet::new();
         for upstream in &upstreams {
             let upstream = upstream.clone();
-            probes.spawn(async move { upstream.probe(interval.min(Duration::from_secs(5))).await });
+            let timeout = interval.min(MAX_PROBE_TIMEOUT);
+            probes.spawn(async move { upstream.probe(timeout).await });
         }
         while probes.join_next().await.is_some() {}
         for service in &services {
             reporter
-                .set_service_status(&service.service, status(&service.upstreams))
+                .set_service_status(&service.name, status(&service.upstreams))
                 .await;
         }
         tokio::time::sleep(interval).await;
     }
 }
 
-/// An upstream that nobody could ask yet counts as there.
+/// Returns the status of a service. An upstream that was not probed yet counts as healthy.
 fn status(upstreams: &[Arc<Upstream>]) -> ServingStatus {
     if upstreams.iter().any(|u| u.health() != Health::Unhealthy) {
         ServingStatus::Serving
@@ -51,8 +59,8 @@ fn status(upstreams: &[Arc<Upstream>]) -> ServingStatus {
     }
 }
 
-/// Says that nothing is served any more.
-pub async fn stop(reporter: &HealthReporter, services: &[String]) {
+/// Reports all services as NOT_SERVING.
+pub async fn set_not_serving(reporter: &HealthReporter, services: &[String]) {
     for service in services.iter().map(String::as_str).chain([""]) {
         reporter
             .set_service_status(service, ServingStatus::NotServing)

@@ -1,27 +1,27 @@
-//! Which requests speak a protocol that is served: HTTP/2, POST, and a content type of
-//! gRPC. Everything else is rejected with a readable 4xx before credentials or a body
-//! are read, so that nothing that a web page of another origin can send is executed.
+//! Rejects requests that are not gRPC over HTTP/2: another version, method or content type.
+//! They get a readable 4xx before credentials or a body are read, so that no request that a
+//! web page of another origin can send is executed.
 
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, UPGRADE};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use tonic::body::Body;
 
-/// The content types that are served; parameters may follow. Source: gRPC over HTTP/2,
+/// The content types that are accepted; parameters may follow. Source: gRPC over HTTP/2,
 /// "Content-Type".
 const CONTENT_TYPES: [&str; 2] = ["application/grpc", "application/grpc+proto"];
 
-/// Why a request is not served.
+/// Why a request is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rejection {
-    /// It came over HTTP/1.1.
+    /// Not HTTP/2.
     Version,
-    /// It is not a POST.
+    /// Not a POST.
     Method,
-    /// Its content type is missing, given twice, or not one of gRPC.
+    /// The content type is missing, duplicate, or not one of gRPC.
     ContentType,
 }
 
-/// Judges a request by its head.
+/// Checks the head of a request.
 pub(super) fn check<B>(request: &Request<B>) -> Result<(), Rejection> {
     if request.version() != Version::HTTP_2 {
         return Err(Rejection::Version);
@@ -47,12 +47,12 @@ fn is_grpc(content_type: &HeaderValue) -> bool {
 }
 
 impl Rejection {
-    /// Returns the response: a status and a text for people.
+    /// Returns the response: a status and a text.
     pub(super) fn response(self) -> Response<Body> {
         let (status, text) = match self {
             Self::Version => (
                 StatusCode::UPGRADE_REQUIRED,
-                "this port speaks gRPC, over HTTP/2 alone\n",
+                "this port speaks gRPC over HTTP/2 only\n",
             ),
             Self::Method => (
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_grpc_requests_are_served() {
+    fn only_grpc_requests_are_accepted() {
         let cases: [(&str, &[&str], Result<(), Rejection>); 17] = [
             ("POST", &["application/grpc"], Ok(())),
             ("POST", &["application/grpc+proto"], Ok(())),
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn http_1_is_rejected_whatever_it_asks() {
+    fn http_1_is_always_rejected() {
         for version in [Version::HTTP_10, Version::HTTP_11] {
             let request = Request::post("/")
                 .version(version)

@@ -1,4 +1,4 @@
-//! Server reflection, from the encoded descriptor sets, so that options survive.
+//! Server reflection. Serves the encoded descriptor sets, which keep the options.
 
 use drawbridge_transcoder::contract::Contract;
 use tonic_reflection::server::Builder;

@@ -1,5 +1,5 @@
 //! Request body with an idle timeout and a total timeout. Also detects RST_STREAM, which
-//! tonic takes for the end of the message.
+//! tonic mistakes for the end of the message.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,13 +15,13 @@ use tonic::{Code, Status};
 use crate::deadline::Deadline;
 use crate::error::{self, Error};
 
-/// How long a request may take to arrive.
+/// The most time that a request body takes to arrive.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestTimeouts {
-    /// Without a byte.
+    /// The most time without data.
     pub idle: Duration,
-    /// Until its end, even where the client's deadline is later: an upload, or the
-    /// requests of a reflection stream.
+    /// The most time until its end, even where the client's deadline is later. Bounds uploads
+    /// and the requests of reflection streams.
     pub total: Duration,
 }
 
@@ -31,7 +31,7 @@ pub struct TimeoutBody {
     idle: Duration,
     /// When the body must be complete.
     until: Instant,
-    /// Fires when the body is idle for too long; none while data arrives.
+    /// Fires at the idle timeout; `None` while data arrives.
     timer: Option<Pin<Box<Sleep>>>,
     /// The client has cancelled the request.
     reset: bool,
@@ -62,7 +62,7 @@ impl http_body::Body for TimeoutBody {
         if !this.reset {
             match Pin::new(&mut this.body).poll_frame(cx) {
                 Poll::Pending => {}
-                // gRPC requests have no trailers, and tonic takes them for a complete message.
+                // gRPC requests have no trailers; tonic mistakes them for a complete message.
                 Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => return Poll::Ready(None),
                 Poll::Ready(Some(Ok(frame))) => {
                     this.timer = None;
@@ -70,9 +70,9 @@ impl http_body::Body for TimeoutBody {
                 }
                 // END_STREAM has arrived.
                 Poll::Ready(None) if this.body.is_end_stream() => return Poll::Ready(None),
-                // RST_STREAM with NO_ERROR or CANCEL, which tonic takes for a complete
-                // message. The body then never ends: its reader is dropped, since hyper
-                // checks for a reset while a response is pending.
+                // RST_STREAM with NO_ERROR or CANCEL, which tonic mistakes for a complete
+                // message. The body stays pending instead: hyper, which checks for a reset
+                // while a response is pending, drops its reader.
                 Poll::Ready(None) => this.reset = true,
                 Poll::Ready(Some(Err(e))) if e.code() == Code::Cancelled => this.reset = true,
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
@@ -86,19 +86,19 @@ impl http_body::Body for TimeoutBody {
         ready!(timer.as_mut().poll(cx));
         let problem = match Instant::now() < until {
             true => format!("the request body was idle for {} s", idle.as_secs()),
-            false => "the request was not complete in time".to_owned(),
+            false => "the request body was not complete in time".to_owned(),
         };
         let error = Error::RequestNotReceived {
             code: Code::DeadlineExceeded,
             problem,
         };
-        let nowhere = error::StatusContext {
+        let context = error::StatusContext {
             operation: "",
             upstream: "",
             request_id: "",
             action_started: false,
         };
-        Poll::Ready(Some(Err(error.status(&nowhere))))
+        Poll::Ready(Some(Err(error.status(&context))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -122,12 +122,15 @@ mod tests {
         total: Duration::from_secs(15 * 60),
     };
 
-    type Came = Result<Frame<Bytes>, Status>;
+    type FrameResult = Result<Frame<Bytes>, Status>;
 
-    /// A body whose end is one, or is that of a stream that was reset.
-    struct Ends<S>(S, bool);
+    /// A body that ends with END_STREAM where `end_stream`, and else with a reset.
+    struct TestBody<S> {
+        frames: S,
+        end_stream: bool,
+    }
 
-    impl<S: Stream<Item = Came> + Unpin> http_body::Body for Ends<S> {
+    impl<S: Stream<Item = FrameResult> + Unpin> http_body::Body for TestBody<S> {
         type Data = Bytes;
         type Error = Status;
 
@@ -135,19 +138,19 @@ mod tests {
             mut self: Pin<&mut Self>,
             cx: &mut Context<'_>,
         ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-            Pin::new(&mut self.0).poll_next(cx)
+            Pin::new(&mut self.frames).poll_next(cx)
         }
 
         fn is_end_stream(&self) -> bool {
-            self.1 && self.0.size_hint().1 == Some(0)
+            self.end_stream && self.frames.size_hint().1 == Some(0)
         }
     }
 
-    fn piece() -> Came {
+    fn chunk() -> FrameResult {
         Ok(Frame::data(Bytes::from_static(b"x")))
     }
 
-    /// How much comes of a body, and how it ends; all of it is due in an hour.
+    /// Reads a body whose deadline is in an hour: its length, and how it ends.
     async fn read<B>(body: B) -> (usize, Result<(), Code>)
     where
         B: http_body::Body<Data = Bytes, Error = Status> + Send + 'static,
@@ -157,55 +160,64 @@ mod tests {
             Deadline::after(Duration::from_secs(3_600)),
             TIMEOUTS,
         );
-        let mut came = 0;
+        let mut length = 0;
         loop {
             match body.frame().await {
-                Some(Ok(frame)) => came += frame.into_data().unwrap().len(),
-                Some(Err(error)) => return (came, Err(error.code())),
-                None => return (came, Ok(())),
+                Some(Ok(frame)) => length += frame.into_data().unwrap().len(),
+                Some(Err(error)) => return (length, Err(error.code())),
+                None => return (length, Ok(())),
             }
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_sends_nothing_is_not_waited_for() {
-        let begun = Instant::now();
-        let silent = tokio_stream::iter([piece()]).chain(tokio_stream::pending());
-        let late = Err(Code::DeadlineExceeded);
-        assert_eq!(read(StreamBody::new(silent)).await, (1, late));
-        assert_eq!(begun.elapsed().as_secs(), TIMEOUTS.idle.as_secs());
+    async fn idle_and_endless_bodies_time_out() {
+        let start = Instant::now();
+        let silent = tokio_stream::iter([chunk()]).chain(tokio_stream::pending());
+        let timed_out = Err(Code::DeadlineExceeded);
+        assert_eq!(read(StreamBody::new(silent)).await, (1, timed_out));
+        assert_eq!(start.elapsed().as_secs(), TIMEOUTS.idle.as_secs());
 
-        // Nor who sends a little for ever.
+        // A body that is never idle meets the total timeout.
         let pause = TIMEOUTS.idle - Duration::from_secs(1);
-        let begun = Instant::now();
-        let little = tokio_stream::iter(std::iter::repeat_with(piece)).throttle(pause);
-        let (came, end) = read(StreamBody::new(Box::pin(little))).await;
-        assert_eq!(end, late);
-        assert_eq!(begun.elapsed().as_secs(), TIMEOUTS.total.as_secs());
-        assert_eq!(came as u64, 1 + TIMEOUTS.total.as_secs() / pause.as_secs());
+        let start = Instant::now();
+        let endless = tokio_stream::iter(std::iter::repeat_with(chunk)).throttle(pause);
+        let (length, end) = read(StreamBody::new(Box::pin(endless))).await;
+        assert_eq!(end, timed_out);
+        assert_eq!(start.elapsed().as_secs(), TIMEOUTS.total.as_secs());
+        assert_eq!(
+            length as u64,
+            1 + TIMEOUTS.total.as_secs() / pause.as_secs()
+        );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_was_taken_back_is_never_whole() {
-        let whole = || tokio_stream::iter(vec![piece(), piece()]);
-        assert_eq!(read(Ends(whole(), true)).await, (2, Ok(())));
-        // RST_STREAM with NO_ERROR looks like an end, ...
-        let late = Err(Code::DeadlineExceeded);
-        assert_eq!(read(Ends(whole(), false)).await, (2, late));
-        // ... and so does, to tonic, one with CANCEL; another one is an error.
+    async fn cancelled_request_never_completes() {
+        let two_chunks = |end_stream| TestBody {
+            frames: tokio_stream::iter(vec![chunk(), chunk()]),
+            end_stream,
+        };
+        assert_eq!(read(two_chunks(true)).await, (2, Ok(())));
+        // hyper reports RST_STREAM with NO_ERROR as the end of the body.
+        let timed_out = Err(Code::DeadlineExceeded);
+        assert_eq!(read(two_chunks(false)).await, (2, timed_out));
+        // tonic mistakes RST_STREAM with CANCEL for it; other resets are errors.
         for (code, want) in [
             (Code::Cancelled, Code::DeadlineExceeded),
             (Code::Unavailable, Code::Unavailable),
         ] {
-            let error = tokio_stream::iter(vec![piece(), Err(Status::new(code, "reset"))]);
-            assert_eq!(read(Ends(error, true)).await, (1, Err(want)));
+            let reset = TestBody {
+                frames: tokio_stream::iter(vec![chunk(), Err(Status::new(code, "reset"))]),
+                end_stream: true,
+            };
+            assert_eq!(read(reset).await, (1, Err(want)));
         }
     }
 
     #[tokio::test]
-    async fn trailers_end_a_request() {
+    async fn trailers_end_the_request() {
         let trailers = Ok(Frame::trailers(http::HeaderMap::new()));
-        let frames = tokio_stream::iter(vec![piece(), trailers]);
+        let frames = tokio_stream::iter(vec![chunk(), trailers]);
         let mut body = TimeoutBody::new(
             Body::new(StreamBody::new(frames)),
             Deadline::after(Duration::from_secs(1)),

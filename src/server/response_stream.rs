@@ -14,7 +14,7 @@ use crate::watch::WatchStream;
 /// The messages of a server-streaming response, by the kind of the rpc.
 pub(super) enum ResponseStream {
     Watch(WatchStream),
-    Pages(ListStream),
+    List(ListStream),
     File(FileStream),
 }
 
@@ -24,7 +24,7 @@ impl Stream for ResponseStream {
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         match self.get_mut() {
             ResponseStream::Watch(stream) => Pin::new(stream).poll_next(cx),
-            ResponseStream::Pages(stream) => Pin::new(stream).poll_next(cx),
+            ResponseStream::List(stream) => Pin::new(stream).poll_next(cx),
             ResponseStream::File(stream) => Pin::new(stream).poll_next(cx),
         }
     }

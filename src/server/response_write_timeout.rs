@@ -19,14 +19,15 @@ use drawbridge_transcoder::call::Room;
 /// How often open responses are checked. A timeout fires up to this much late.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What HTTP/2 gets at once and may buffer: the payload of one frame.
+/// The longest chunk that is handed to HTTP/2 at once, which may buffer it: the payload of
+/// one frame.
 pub const MAX_CHUNK_BYTES: usize = 16 << 10;
 
-/// The long and the streamed responses that are being written. While there are any, one
-/// task checks all of them.
+/// The long and the streamed responses that are being written. One task checks them all,
+/// while there are any.
 #[derive(Clone, Debug)]
 pub struct ResponseWriteTimeout {
-    /// How long a client may read nothing.
+    /// The most time that a client reads nothing.
     timeout: Duration,
     open: Arc<Mutex<Open>>,
 }
@@ -38,7 +39,7 @@ struct Open {
     checked: bool,
 }
 
-/// Whether a stream was dropped because its client did not read. An extension of the
+/// Set when a stream is dropped because its client does not read. An extension of the
 /// response; the stream info holds a clone.
 #[derive(Clone, Debug, Default)]
 pub struct SlowReader(Arc<OnceLock<Duration>>);
@@ -50,7 +51,7 @@ impl SlowReader {
     }
 }
 
-/// A response body that the check can drop.
+/// A response body that the check can drop while hyper holds it.
 struct GuardedBody(Arc<Mutex<State>>);
 
 /// The states of a response, in their order.
@@ -68,13 +69,13 @@ enum State {
 #[derive(Debug)]
 struct OpenBody {
     body: Body,
-    /// What is left of a long frame.
+    /// The part of a long frame that is not sent yet.
     rest: Bytes,
-    /// Since when data is ready that the client has not read; none while the client
-    /// waits for the body.
+    /// Since when data has been ready that the client has not read; `None` while the client
+    /// waits for data.
     unread_since: Option<Instant>,
     slow_reader: Option<SlowReader>,
-    /// The share of the response buffer that the body holds.
+    /// The share of the response memory that the body occupies.
     _room: Room,
 }
 
@@ -87,11 +88,11 @@ impl ResponseWriteTimeout {
         }
     }
 
-    /// Guards a response. Its [`Room`], if it brings one, is returned with the body.
+    /// Guards a response. Its [`Room`], if it has one, is released with the body.
     pub fn guard(&self, mut response: Response<Body>) -> Response<Body> {
         let length = response.body().size_hint().exact();
         if length.is_some_and(|length| length <= (5 + MAX_CHUNK_BYTES) as u64) {
-            // HTTP/2 buffers it at once, whether the client reads or not.
+            // Not guarded: HTTP/2 buffers it at once, whether the client reads or not.
             return response;
         }
         let room = response.extensions_mut().remove::<Room>();
@@ -125,7 +126,7 @@ async fn check(all: ResponseWriteTimeout) {
                 // Dropped without a lock held: dropping a body runs other code.
                 let dropped = lock(&state).drop_if_unread(now, all.timeout);
                 if let Some(body) = &dropped {
-                    tracing::debug!("a client does not read its response: dropped");
+                    tracing::debug!("response dropped: the client does not read it");
                     if let Some(slow_reader) = &body.slow_reader {
                         let _ = slow_reader.0.set(all.timeout);
                     }
@@ -146,7 +147,7 @@ async fn check(all: ResponseWriteTimeout) {
 }
 
 impl State {
-    /// Returns the body of a response that its client does not read.
+    /// Takes the body of a response that its client does not read.
     fn drop_if_unread(&mut self, now: Instant, timeout: Duration) -> Option<OpenBody> {
         let Self::Open(open) = self else {
             return None;
@@ -168,7 +169,7 @@ impl State {
 }
 
 impl OpenBody {
-    /// Returns the next chunk: a copy, so that a buffered chunk does not keep the frame.
+    /// Returns the next chunk: a copy, since a slice would keep the memory of the frame.
     fn chunk(&mut self) -> Bytes {
         let length = self.rest.len().min(MAX_CHUNK_BYTES);
         let chunk = Bytes::copy_from_slice(&self.rest[..length]);
@@ -265,7 +266,7 @@ fn unread(idle: Duration) -> Error {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No state is left half changed under these locks.
+    // No code under these locks can panic halfway through a change.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -284,44 +285,46 @@ mod tests {
         Ok(Frame::data(vec![7; length].into()))
     }
 
-    /// A stream on its way, and what it keeps.
+    /// Guards a stream. The `Arc` counts the references to its memory: of the stream, of its
+    /// room and of the test.
     fn stream(
-        departures: &ResponseWriteTimeout,
+        timeout: &ResponseWriteTimeout,
         frames: impl Stream<Item = Result<Frame<Bytes>, Status>> + Send + 'static,
     ) -> (Body, Arc<()>, SlowReader) {
-        let kept = Arc::new(());
-        let inner = kept.clone();
+        let memory = Arc::new(());
+        let inner = memory.clone();
         let frames = frames.map(move |frame| {
-            let _keeps = &inner;
+            let _keep = &inner;
             frame
         });
         let mut response = Response::new(Body::new(StreamBody::new(frames)));
-        let untaken = SlowReader::default();
-        response.extensions_mut().insert(untaken.clone());
-        response.extensions_mut().insert(Room(Some(kept.clone())));
-        (departures.guard(response).into_body(), kept, untaken)
+        let slow_reader = SlowReader::default();
+        response.extensions_mut().insert(slow_reader.clone());
+        response.extensions_mut().insert(Room(Some(memory.clone())));
+        (timeout.guard(response).into_body(), memory, slow_reader)
     }
 
-    async fn taken(body: &mut Body) -> usize {
+    /// Reads a chunk and returns its length.
+    async fn read(body: &mut Body) -> usize {
         let frame = body.frame().await.unwrap().unwrap();
         frame.into_data().unwrap().len()
     }
 
     #[tokio::test(start_paused = true)]
     async fn unread_response_is_dropped() {
-        let departures = ResponseWriteTimeout::new(TIMEOUT);
-        // Never read; read once; and in the middle of a message.
-        for (length, takes) in [(3, 0), (3, 1), (3 * MAX_CHUNK_BYTES, 1)] {
+        let timeout = ResponseWriteTimeout::new(TIMEOUT);
+        // Never read; read once; and read to the middle of a message.
+        for (length, reads) in [(3, 0), (3, 1), (3 * MAX_CHUNK_BYTES, 1)] {
             let frames = tokio_stream::iter([frame(length), frame(length), frame(length)]);
-            let (mut body, kept, untaken) = stream(&departures, frames);
-            for _ in 0..takes {
-                assert_eq!(taken(&mut body).await, length.min(MAX_CHUNK_BYTES));
+            let (mut body, memory, slow_reader) = stream(&timeout, frames);
+            for _ in 0..reads {
+                assert_eq!(read(&mut body).await, length.min(MAX_CHUNK_BYTES));
             }
             sleep(TIMEOUT - SECOND).await;
-            assert_eq!(Arc::strong_count(&kept), 3);
+            assert_eq!(Arc::strong_count(&memory), 3);
             sleep(SECOND + CHECK_INTERVAL).await;
-            assert_eq!(Arc::strong_count(&kept), 1);
-            assert_eq!(untaken.error().unwrap().code(), Code::DeadlineExceeded);
+            assert_eq!(Arc::strong_count(&memory), 1);
+            assert_eq!(slow_reader.error().unwrap().code(), Code::DeadlineExceeded);
             // A client that reads again gets the status; part of a message is reset.
             let end = body.frame().await.unwrap();
             match length > MAX_CHUNK_BYTES {
@@ -339,38 +342,39 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn slow_or_waiting_client_is_not_cut_off() {
-        let departures = ResponseWriteTimeout::new(TIMEOUT);
+        let timeout = ResponseWriteTimeout::new(TIMEOUT);
         let frames = tokio_stream::iter([frame(2 * MAX_CHUNK_BYTES), frame(3)]);
-        let (mut body, kept, untaken) = stream(&departures, frames.chain(tokio_stream::pending()));
+        let (mut body, memory, slow_reader) =
+            stream(&timeout, frames.chain(tokio_stream::pending()));
         for want in [MAX_CHUNK_BYTES, MAX_CHUNK_BYTES, 3] {
-            assert_eq!(taken(&mut body).await, want);
+            assert_eq!(read(&mut body).await, want);
             sleep(TIMEOUT - SECOND).await;
         }
-        // Nothing comes, and he is there.
+        // The client waits for data that does not arrive.
         assert!(tokio::time::timeout(SECOND, body.frame()).await.is_err());
         sleep(10 * TIMEOUT).await;
-        assert!(Arc::strong_count(&kept) == 3 && untaken.error().is_none());
+        assert!(Arc::strong_count(&memory) == 3 && slow_reader.error().is_none());
         drop(body);
-        assert_eq!(Arc::strong_count(&kept), 1);
-        // Nobody looks where there is nothing to see.
-        assert!(lock(&departures.open).checked);
+        assert_eq!(Arc::strong_count(&memory), 1);
+        // The check ends where no response is open.
+        assert!(lock(&timeout.open).checked);
         advance(2 * CHECK_INTERVAL).await;
         sleep(CHECK_INTERVAL).await;
-        let open = lock(&departures.open);
+        let open = lock(&timeout.open);
         assert!(!open.checked && open.responses.capacity() == 0);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_of_known_length_is_reset() {
-        let departures = ResponseWriteTimeout::new(TIMEOUT);
-        let whole = |length| Response::new(Body::new(Full::new(Bytes::from(vec![7; length]))));
-        let mut body = departures.guard(whole(3 * MAX_CHUNK_BYTES)).into_body();
+    async fn unread_response_of_known_length_is_reset() {
+        let timeout = ResponseWriteTimeout::new(TIMEOUT);
+        let response = |length| Response::new(Body::new(Full::new(Bytes::from(vec![7; length]))));
+        let mut body = timeout.guard(response(3 * MAX_CHUNK_BYTES)).into_body();
         assert_eq!(body.size_hint().exact(), Some(3 * MAX_CHUNK_BYTES as u64));
         sleep(TIMEOUT + CHECK_INTERVAL).await;
         body.frame().await.unwrap().unwrap_err();
-        // A short one is HTTP/2's own affair.
-        let body = departures.guard(whole(MAX_CHUNK_BYTES)).into_body();
-        assert!(lock(&departures.open).responses.is_empty());
+        // HTTP/2 buffers a short one.
+        let body = timeout.guard(response(MAX_CHUNK_BYTES)).into_body();
+        assert!(lock(&timeout.open).responses.is_empty());
         assert_eq!(
             body.collect().await.unwrap().to_bytes().len(),
             MAX_CHUNK_BYTES

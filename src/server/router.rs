@@ -1,5 +1,5 @@
-//! The first decision about a request: whether it is gRPC, whether the client may
-//! call, and what serves the path.
+//! Routes a request: checks the protocol and the client's token, then calls the dispatcher
+//! or one of tonic's services.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -18,7 +18,7 @@ use crate::server::dispatcher::Dispatcher;
 use crate::server::protocol;
 use crate::server::request_body_timeout::TimeoutBody;
 
-/// Puts the dispatcher before tonic's own services.
+/// Wraps tonic's routes in a [`Router`].
 #[derive(Clone, Debug)]
 pub struct RouterLayer {
     pub dispatcher: Arc<Dispatcher>,
@@ -37,8 +37,8 @@ impl Layer<Routes> for RouterLayer {
     }
 }
 
-/// Serves rpcs of the contract with the dispatcher and all else (health,
-/// reflection, the gateway's own service) with tonic's routes.
+/// Serves the rpcs of the contract by the dispatcher, and everything else (health,
+/// reflection, `GatewayService`) by tonic's routes.
 #[derive(Clone, Debug)]
 pub struct Router {
     dispatcher: Arc<Dispatcher>,
@@ -62,26 +62,26 @@ impl Service<Request<Body>> for Router {
         if let Err(rejection) = protocol::check(&request) {
             self.dispatcher.metrics.unsupported.inc();
             tracing::debug!(?rejection, "request rejected");
-            let response = self.dispatcher.announce(rejection.response());
+            let response = self.dispatcher.mark_sandbox(rejection.response());
             return Box::pin(async move { Ok(response) });
         }
         let timeouts = self.dispatcher.request_timeouts;
         let path = request.uri().path();
-        // Health is asked by load balancers, which have no tokens.
+        // Load balancers, which have no tokens, call health.
         if !path.starts_with("/grpc.health.")
-            && let Err(error) = self.tokens.admit(request.headers())
+            && let Err(error) = self.tokens.authenticate(request.headers())
         {
-            let status = self.dispatcher.refuse(path, &error);
-            let response = self.dispatcher.announce(status.into_http());
+            let status = self.dispatcher.reject(path, &error);
+            let response = self.dispatcher.mark_sandbox(status.into_http());
             return Box::pin(async move { Ok(response) });
         }
-        if let Some(served) = self.dispatcher.served(path) {
+        if let Some(method) = self.dispatcher.method(path) {
             let dispatcher = self.dispatcher.clone();
             let deadline = dispatcher.deadline(request.headers());
             let request = request.map(|body| TimeoutBody::new(body, deadline, timeouts));
             return Box::pin(async move {
-                let response = dispatcher.serve(&served, request, deadline).await;
-                Ok(dispatcher.announce(response))
+                let response = dispatcher.serve(&method, request, deadline).await;
+                Ok(dispatcher.mark_sandbox(response))
             });
         }
         let until = Deadline::after(timeouts.total);
@@ -90,7 +90,7 @@ impl Service<Request<Body>> for Router {
         let dispatcher = self.dispatcher.clone();
         Box::pin(async move {
             Ok(match response.await {
-                Ok(response) => dispatcher.announce(dispatcher.write_timeout.guard(response)),
+                Ok(response) => dispatcher.mark_sandbox(dispatcher.write_timeout.guard(response)),
                 Err(never) => match never {},
             })
         })

@@ -1,4 +1,4 @@
-//! What is kept of a call while it runs: for metrics, the log and traces.
+//! Records a call while it runs, for metrics, the access log and traces.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,59 +27,58 @@ pub async fn traced<T>(span: Option<tracing::Span>, work: impl Future<Output = T
     }
 }
 
-/// What is kept of a call while it runs: for metrics, the log and traces. A call
-/// whose caller has left is counted when this is dropped.
+/// The record of a call. Dropped before the call has ended, it counts the call as CANCELLED.
 pub struct StreamInfo {
     pub served: Arc<ServedMethod>,
-    pub caller: Downstream,
+    pub client: Downstream,
     pub upstream: Option<Arc<Upstream>>,
-    /// When the call ends, wherever it is by then.
+    /// When the call ends at the latest.
     pub deadline: Deadline,
     begun: Instant,
     pub span: Option<tracing::Span>,
-    /// Of a stream: whether it is dropped because nobody took it.
-    untaken: Option<SlowReader>,
-    /// The answer is there, or its first message: it was timed.
-    answered: bool,
+    /// Streams only: why the stream was dropped, if its client did not read.
+    slow_reader: Option<SlowReader>,
+    /// The response or the first message of the stream was timed.
+    responded: bool,
     ended: bool,
 }
 
-/// A stream, whose record ends with it.
+/// Records a stream until its end.
 pub struct InstrumentedStream {
-    told: ResponseStream,
-    /// None: it has ended.
-    record: Option<StreamInfo>,
+    stream: ResponseStream,
+    /// `None` after the end.
+    info: Option<StreamInfo>,
 }
 
 impl StreamInfo {
-    /// Begins when the headers have come; the message may never.
+    /// Creates the record when the request's headers have arrived.
     pub fn begin(
         served: &Arc<ServedMethod>,
         traces: bool,
         headers: &HeaderMap,
         deadline: Deadline,
     ) -> Self {
-        let mut caller = Downstream::from_metadata(headers);
-        if caller.request_id.is_none() {
-            caller.request_id = Some(request_id(fastrand::u64(..)));
+        let mut client = Downstream::from_metadata(headers);
+        if client.request_id.is_none() {
+            client.request_id = Some(request_id(fastrand::u64(..)));
         }
-        let span = traces.then(|| telemetry::server_span(&served.method, &mut caller));
-        served.nowhere.in_flight.inc();
+        let span = traces.then(|| telemetry::server_span(&served.method, &mut client));
+        served.unrouted.in_flight.inc();
         Self {
             served: served.clone(),
-            caller,
+            client,
             upstream: None,
             deadline,
             begun: Instant::now(),
             span,
-            untaken: None,
-            answered: false,
+            slow_reader: None,
+            responded: false,
             ended: false,
         }
     }
 
     fn request_id(&self) -> &str {
-        self.caller
+        self.client
             .request_id
             .as_ref()
             .and_then(|v| v.to_str().ok())
@@ -91,22 +90,23 @@ impl StreamInfo {
     }
 
     fn metrics(&self) -> &RpcMetrics {
-        let at = self.upstream.as_ref().and_then(|upstream| {
-            let mut all = self.served.at.iter();
-            all.find(|(at, _)| Arc::ptr_eq(at, upstream))
+        let routed = self.upstream.as_ref().and_then(|upstream| {
+            let mut all = self.served.by_upstream.iter();
+            all.find(|(known, _)| Arc::ptr_eq(known, upstream))
         });
-        at.map_or(&self.served.nowhere, |(_, metrics)| metrics)
+        routed.map_or(&self.served.unrouted, |(_, metrics)| metrics)
     }
 
-    fn answer(&mut self) {
-        if !std::mem::replace(&mut self.answered, true) {
+    /// Times the response, or the first message of a stream.
+    fn record_response(&mut self) {
+        if !std::mem::replace(&mut self.responded, true) {
             self.metrics().time(self.begun.elapsed());
-            self.served.nowhere.in_flight.dec();
+            self.served.unrouted.in_flight.dec();
         }
     }
 
     fn end(&mut self, code: Code) {
-        self.answer();
+        self.record_response();
         self.ended = true;
         self.metrics().count(code);
         if let Some(span) = &self.span {
@@ -115,22 +115,22 @@ impl StreamInfo {
         }
     }
 
-    /// The stream, recorded to its end; it has its first message.
-    pub fn stream(mut self, told: ResponseStream, untaken: SlowReader) -> InstrumentedStream {
-        self.answer();
-        self.untaken = Some(untaken);
-        // The rest of it, credentials among them, is the stream's affair.
-        self.caller = Downstream {
-            request_id: self.caller.request_id.take(),
+    /// Records a stream that has its first message until its end.
+    pub fn stream(mut self, stream: ResponseStream, slow_reader: SlowReader) -> InstrumentedStream {
+        self.record_response();
+        self.slow_reader = Some(slow_reader);
+        // The stream has its own copy of the client: the record keeps no credentials.
+        self.client = Downstream {
+            request_id: self.client.request_id.take(),
             ..Downstream::default()
         };
         InstrumentedStream {
-            told,
-            record: Some(self),
+            stream,
+            info: Some(self),
         }
     }
 
-    /// Counts and logs how a unary call ended.
+    /// Counts and logs the result of a unary call.
     pub fn finish<T>(self, result: Result<T, Error>) -> Result<T, Status> {
         match result {
             Ok(value) => {
@@ -148,16 +148,16 @@ impl StreamInfo {
             upstream = self.upstream_name(),
             request_id = self.request_id(),
             elapsed_us = self.begun.elapsed().as_micros() as u64,
-            "call answered"
+            "call succeeded"
         );
     }
 
-    /// Counts and logs a failure, and makes its status.
+    /// Counts and logs a failure, and returns its status.
     pub fn fail(mut self, error: &Error) -> Status {
-        self.failed(error)
+        self.record_failure(error)
     }
 
-    fn failed(&mut self, error: &Error) -> Status {
+    fn record_failure(&mut self, error: &Error) -> Status {
         let operation = &self.served.method.path[1..];
         let (upstream, request_id) = (self.upstream_name(), self.request_id());
         let watch = self.served.method.watch.as_ref();
@@ -165,21 +165,21 @@ impl StreamInfo {
             operation,
             upstream,
             request_id,
-            action_started: self.answered && watch.is_some_and(|watch| watch.start.is_some()),
+            action_started: self.responded && watch.is_some_and(|watch| watch.start.is_some()),
         });
-        if let Some(id) = &self.caller.request_id {
+        if let Some(id) = &self.client.request_id {
             let metadata = status.metadata_mut().as_mut();
             metadata.insert("x-request-id", id.clone());
         }
         let code = code_name(status.code());
         let elapsed_ms = self.begun.elapsed().as_millis() as u64;
         let reason = error.log_text();
-        let ours = matches!(
+        let is_server_error = matches!(
             status.code(),
             Code::Internal | Code::Unknown | Code::Unavailable | Code::DataLoss
         );
-        // A gateway that stops has ended its streams on purpose.
-        if ours && !matches!(error, Error::Draining) {
+        // A drain ends streams on purpose.
+        if is_server_error && !matches!(error, Error::Draining) {
             tracing::warn!(
                 operation,
                 upstream,
@@ -197,7 +197,7 @@ impl StreamInfo {
                 code,
                 elapsed_ms,
                 reason,
-                "call refused"
+                "call failed"
             );
         }
         self.end(status.code());
@@ -210,8 +210,8 @@ impl Drop for StreamInfo {
         if self.ended {
             return;
         }
-        match self.untaken.as_ref().and_then(SlowReader::error) {
-            Some(error) => drop(self.failed(&error)),
+        match self.slow_reader.as_ref().and_then(SlowReader::error) {
+            Some(error) => drop(self.record_failure(&error)),
             None => self.end(Code::Cancelled),
         }
     }
@@ -221,16 +221,16 @@ impl Stream for InstrumentedStream {
     type Item = Result<Bytes, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.record.is_none() {
+        if self.info.is_none() {
             return Poll::Ready(None);
         }
-        let event = std::task::ready!(Pin::new(&mut self.told).poll_next(cx));
-        Poll::Ready(match event {
+        let message = std::task::ready!(Pin::new(&mut self.stream).poll_next(cx));
+        Poll::Ready(match message {
             Some(Ok(message)) => Some(Ok(message)),
-            Some(Err(error)) => self.record.take().map(|record| Err(record.fail(&error))),
+            Some(Err(error)) => self.info.take().map(|info| Err(info.fail(&error))),
             None => {
-                if let Some(record) = self.record.take() {
-                    record.succeed();
+                if let Some(info) = self.info.take() {
+                    info.succeed();
                 }
                 None
             }
@@ -238,7 +238,7 @@ impl Stream for InstrumentedStream {
     }
 }
 
-/// A request id: 16 hexadecimal digits.
+/// Formats a request id: 16 hexadecimal digits.
 fn request_id(id: u64) -> HeaderValue {
     let digits: [u8; 16] =
         std::array::from_fn(|i| b"0123456789abcdef"[(id >> (60 - 4 * i)) as usize & 15]);

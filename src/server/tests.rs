@@ -1,4 +1,4 @@
-//! The router, called without a connection: clients that stall.
+//! Tests of the router without a connection: clients that stall, timeouts, slow readers.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -28,9 +28,9 @@ const TIMEOUTS: RequestTimeouts = RequestTimeouts {
     total: Duration::from_secs(15 * 60),
 };
 
-const GET: &str = "/openstack.orchestration.v1.MetaService/GetBuildInfo";
+const GET_BUILD_INFO: &str = "/openstack.orchestration.v1.MetaService/GetBuildInfo";
 
-/// A gateway before these upstreams.
+/// Builds the router of a gateway with these upstreams.
 fn router(upstreams: Vec<upstream::Settings>) -> (Arc<Dispatcher>, Router) {
     let mut config = Config::sandbox();
     config.upstreams = upstreams;
@@ -51,7 +51,7 @@ fn router(upstreams: Vec<upstream::Settings>) -> (Arc<Dispatcher>, Router) {
     (dispatcher, layer.layer(Routes::default()))
 }
 
-/// A Heat that takes connections and says nothing.
+/// Starts a Heat that accepts connections and never responds.
 async fn silent() -> (tokio::net::TcpListener, upstream::Settings) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -64,13 +64,13 @@ async fn silent() -> (tokio::net::TcpListener, upstream::Settings) {
     (listener, settings)
 }
 
-/// A request whose body comes in these pieces.
+/// Makes a request whose body is sent in these chunks.
 fn request(
     path: &str,
     timeout: &str,
-    pieces: impl Stream<Item = &'static [u8]> + Send + 'static,
+    chunks: impl Stream<Item = &'static [u8]> + Send + 'static,
 ) -> http::Request<Body> {
-    let frames = pieces.map(|piece| Ok::<_, Status>(http_body::Frame::data(Bytes::from(piece))));
+    let frames = chunks.map(|chunk| Ok::<_, Status>(http_body::Frame::data(Bytes::from(chunk))));
     http::Request::post(path)
         .version(http::Version::HTTP_2)
         .header("content-type", "application/grpc")
@@ -83,58 +83,60 @@ fn status(response: &http::Response<Body>) -> Status {
     Status::from_header_map(response.headers()).unwrap()
 }
 
-/// The line of the metrics with this word.
-fn ended(dispatcher: &Dispatcher, code: &str) -> String {
-    let text = dispatcher.metrics.text().unwrap();
-    let mut lines = text
+/// Returns the first metric whose line contains `text`.
+fn metric(dispatcher: &Dispatcher, text: &str) -> String {
+    let metrics = dispatcher.metrics.text().unwrap();
+    let mut lines = metrics
         .lines()
-        .filter(|line| !line.starts_with('#') && line.contains(code));
+        .filter(|line| !line.starts_with('#') && line.contains(text));
     lines.next().unwrap_or_default().to_owned()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_that_does_not_come_is_not_waited_for() {
+async fn incomplete_message_times_out_and_is_counted() {
     let (dispatcher, mut router) = router(vec![]);
-    // Nothing; a piece of the prefix; a message that is whole, of a request that is not.
-    for (pieces, named) in [(vec![], 1), (vec![&[0, 0][..]], 2), (vec![&[0; 5][..]], 3)] {
-        let silent = tokio_stream::iter(pieces).chain(tokio_stream::pending());
-        let begun = Instant::now();
-        let call = router.call(request(GET, "1H", silent));
+    // No data; a part of the prefix; a complete message without END_STREAM.
+    for (chunks, count) in [(vec![], 1), (vec![&[0, 0][..]], 2), (vec![&[0; 5][..]], 3)] {
+        let silent = tokio_stream::iter(chunks).chain(tokio_stream::pending());
+        let start = Instant::now();
+        let call = router.call(request(GET_BUILD_INFO, "1H", silent));
         let hour = Duration::from_secs(3_600);
-        let response = tokio::time::timeout(hour, call).await.expect("it ends");
+        let response = tokio::time::timeout(hour, call)
+            .await
+            .expect("a response within the hour");
         let response = response.unwrap();
-        assert_eq!(begun.elapsed().as_secs(), 30);
+        assert_eq!(start.elapsed().as_secs(), 30);
         let status = status(&response);
         assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
         assert!(status.message().contains("for 30 s"), "{status:?}");
         assert!(!status.details().is_empty());
         assert!(response.headers().contains_key("x-request-id"));
-        let line = ended(&dispatcher, "DEADLINE_EXCEEDED");
+        let line = metric(&dispatcher, "DEADLINE_EXCEEDED");
         assert!(
-            line.contains(&GET[1..]) && line.ends_with(&format!(" {named}")),
+            line.contains(&GET_BUILD_INFO[1..]) && line.ends_with(&format!(" {count}")),
             "{line}"
         );
     }
-    // While it is read, it is to be seen; a caller who leaves then is counted.
-    let call = router.call(request(GET, "1H", tokio_stream::pending()));
+    // A request that is being read is in flight; cancelled, it is counted.
+    let call = router.call(request(GET_BUILD_INFO, "1H", tokio_stream::pending()));
     let mut call = Box::pin(call);
     tokio::select! {
-        _ = &mut call => panic!("it does not come"),
+        _ = &mut call => panic!("no message was sent"),
         () = sleep(Duration::from_secs(1)) => {}
     }
-    let in_flight = || ended(&dispatcher, "rpc_calls_in_flight");
+    let in_flight = || metric(&dispatcher, "rpc_calls_in_flight");
     assert!(in_flight().ends_with(" 1"), "{}", in_flight());
     drop(call);
     assert!(in_flight().ends_with(" 0"), "{}", in_flight());
-    let line = ended(&dispatcher, "CANCELLED");
+    let line = metric(&dispatcher, "CANCELLED");
     assert!(line.ends_with(" 1"), "{line}");
 }
 
-/// The client learns which encodings there are.
+/// The response names the encodings that are accepted.
 #[tokio::test]
 async fn other_encodings_than_gzip_are_unimplemented() {
     use crate::test_api::openstack::orchestration::v1::ListStacksRequest;
-    let (_engine, mut router) = router(vec![heat().await]);
+    let (_, mut router) = router(vec![heat().await]);
     let list = "/openstack.orchestration.v1.StackService/ListStacks";
     for encoding in ["zstd", "deflate", "br"] {
         let request = ListStacksRequest::default();
@@ -148,41 +150,43 @@ async fn other_encodings_than_gzip_are_unimplemented() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_deadline_counts_from_the_headers() {
+async fn deadline_counts_from_the_headers() {
     let (_listener, settings) = silent().await;
     let (_, mut router) = router(vec![settings]);
-    for slowly in [false, true] {
-        let begun = Instant::now();
-        let pieces = async_pieces(slowly);
-        let response = router.call(request(GET, "10S", pieces)).await.unwrap();
+    for slow in [false, true] {
+        let start = Instant::now();
+        let chunks = empty_message(slow);
+        let response = router
+            .call(request(GET_BUILD_INFO, "10S", chunks))
+            .await
+            .unwrap();
         let status = status(&response);
         assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
-        assert_eq!(begun.elapsed().as_millis(), 9_950, "{status:?}");
+        assert_eq!(start.elapsed().as_millis(), 9_950, "{status:?}");
     }
 }
 
-/// What hyper and h2 say of a caller who leaves in the middle of his request.
+/// The same as `cancelled_request_never_completes`, with real hyper and h2.
 #[tokio::test]
-async fn a_request_that_is_taken_back_has_no_end() {
-    let (came, mut coming) = tokio::sync::mpsc::unbounded_channel();
-    let (left, mut leaving) = tokio::sync::mpsc::channel::<()>(1);
-    let left = std::sync::Mutex::new(Some(left));
-    let left = Arc::new(left);
-    // Reads on where hyper has dropped whoever answers.
+async fn request_cancelled_midway_never_completes() {
+    let (frames_tx, mut frames_rx) = tokio::sync::mpsc::unbounded_channel();
+    let (dropped_tx, mut dropped_rx) = tokio::sync::mpsc::channel::<()>(1);
+    let dropped_tx = Arc::new(std::sync::Mutex::new(Some(dropped_tx)));
+    // Continues to read the body after hyper has dropped the handler.
     let service = tower::service_fn(move |request: http::Request<Body>| {
-        let came = came.clone();
-        let left = left.lock().unwrap().take();
+        let frames_tx = frames_tx.clone();
+        let dropped_tx = dropped_tx.lock().unwrap().take();
         tokio::spawn(async move {
             let hour = Deadline::after(Duration::from_secs(3_600));
             let mut body = TimeoutBody::new(request.into_body(), hour, TIMEOUTS);
             while let Some(frame) = body.frame().await {
                 let frame = frame.map(|frame| frame.into_data().unwrap());
-                came.send(Some(frame)).unwrap();
+                frames_tx.send(Some(frame)).unwrap();
             }
-            came.send(None).unwrap();
+            frames_tx.send(None).unwrap();
         });
         async move {
-            let _left = left;
+            let _dropped_tx = dropped_tx;
             std::future::pending::<Result<http::Response<Body>, Infallible>>().await
         }
     });
@@ -197,56 +201,60 @@ async fn a_request_that_is_taken_back_has_no_end() {
     );
     let channel = tonic::transport::Channel::from_shared(url).unwrap();
     let mut channel = channel.connect().await.unwrap();
-    let piece: &[u8] = &[0, 0, 0, 0, 1, 7];
-    let pieces = tokio_stream::iter([piece]).chain(tokio_stream::pending());
-    let mut call = Box::pin(
-        channel
-            .ready()
-            .await
-            .unwrap()
-            .call(request(GET, "1H", pieces)),
-    );
+    let chunk: &[u8] = &[0, 0, 0, 0, 1, 7];
+    let chunks = tokio_stream::iter([chunk]).chain(tokio_stream::pending());
+    let mut call = Box::pin(channel.ready().await.unwrap().call(request(
+        GET_BUILD_INFO,
+        "1H",
+        chunks,
+    )));
     tokio::select! {
-        _ = &mut call => panic!("nobody answers"),
-        first = coming.recv() => assert_eq!(first.unwrap().unwrap().unwrap(), piece),
+        _ = &mut call => panic!("the service never responds"),
+        first = frames_rx.recv() => assert_eq!(first.unwrap().unwrap().unwrap(), chunk),
     }
     drop(call);
     drop(channel);
-    // hyper has seen it.
-    assert!(leaving.recv().await.is_none());
+    // hyper has received the reset.
+    assert!(dropped_rx.recv().await.is_none());
     tokio::time::pause();
-    let end = coming.recv().await.unwrap().expect("no end").unwrap_err();
+    let end = frames_rx
+        .recv()
+        .await
+        .unwrap()
+        .expect("an error")
+        .unwrap_err();
     assert_eq!(end.code(), Code::DeadlineExceeded, "{end:?}");
 }
 
-/// An empty message; slowly, it takes 5 s.
-fn async_pieces(slowly: bool) -> impl Stream<Item = &'static [u8]> + Send {
-    let pause = Duration::from_secs(if slowly { 5 } else { 0 });
+/// Sends an empty message; a slow one takes 5 s.
+fn empty_message(slow: bool) -> impl Stream<Item = &'static [u8]> + Send {
+    let pause = Duration::from_secs(if slow { 5 } else { 0 });
     let parts: [&[u8]; 2] = [&[0, 0], &[0, 0, 0]];
     Box::pin(tokio_stream::iter(parts).throttle(pause))
 }
 
-/// A Heat with one long list and a deployment that goes on.
+/// Starts a Heat with one long list and a deployment that stays in progress.
 async fn heat() -> upstream::Settings {
     let stack = serde_json::json!({"id": "s", "stack_name": "x".repeat(900_000)});
     let list = serde_json::json!({"stacks": [stack]}).to_string();
-    let going = serde_json::json!({"software_deployment": {"id": "d", "status": "IN_PROGRESS"}});
+    let in_progress =
+        serde_json::json!({"software_deployment": {"id": "d", "status": "IN_PROGRESS"}});
     let router = axum::Router::new().fallback(move |request: axum::extract::Request| {
         let body = match request.uri().path().ends_with("/stacks") {
             true => list.clone(),
-            false => going.to_string(),
+            false => in_progress.to_string(),
         };
         async move { ([("content-type", "application/json")], body) }
     });
     let (listener, mut settings) = silent().await;
     tokio::spawn(async move { axum::serve(listener, router).await });
-    // Room for one list, and for eight beyond.
+    // Holds one list that is read, and eight that are written.
     settings.transport.max_response_bytes = 1 << 20;
     settings.transport.max_buffered_bytes = 1 << 20;
     settings
 }
 
-/// A call, with its answer untouched.
+/// Makes a call and returns its response unread.
 async fn open(
     router: &mut Router,
     path: &str,
@@ -256,7 +264,7 @@ async fn open(
     let mut bytes = vec![0];
     bytes.extend((message.encoded_len() as u32).to_be_bytes());
     bytes.extend(message.encode_to_vec());
-    let whole = http_body_util::Full::new(Bytes::from(bytes));
+    let body = http_body_util::Full::new(Bytes::from(bytes));
     let mut request = http::Request::post(path)
         .version(http::Version::HTTP_2)
         .header("content-type", "application/grpc");
@@ -264,13 +272,13 @@ async fn open(
         request = request.header("grpc-encoding", encoding);
         request = request.header("grpc-accept-encoding", encoding);
     }
-    let request = request.body(Body::new(whole)).unwrap();
+    let request = request.body(Body::new(body)).unwrap();
     router.call(request).await.unwrap()
 }
 
-/// Lets time pass, and no longer than that: what goes over sockets takes as long as it
-/// takes, and no time-out ends it sooner.
-async fn passes<T>(work: impl Future<Output = T>) -> T {
+/// Runs `work` in paused time. Time runs again afterwards, so that no timeout fires while
+/// data is on a socket.
+async fn in_paused_time<T>(work: impl Future<Output = T>) -> T {
     tokio::time::pause();
     let done = work.await;
     tokio::time::resume();
@@ -278,57 +286,57 @@ async fn passes<T>(work: impl Future<Output = T>) -> T {
 }
 
 #[tokio::test]
-async fn who_takes_nothing_keeps_nothing() {
+async fn unread_responses_free_memory_and_permits() {
     use crate::test_api::openstack::orchestration::v1 as pb;
     let list = "/openstack.orchestration.v1.StackService/ListStacks";
     let stream = "/openstack.orchestration.v1.StackService/StreamStacks";
     let watch = "/openstack.orchestration.v1.SoftwareDeploymentService/WatchSoftwareDeployment";
     let (dispatcher, mut router) = router(vec![heat().await]);
     let router = &mut router;
-    let short = pb::ListStacksRequest::default;
+    let request = pb::ListStacksRequest::default;
     for (path, encoding) in [(list, None), (list, Some("gzip")), (stream, None)] {
-        // At once: each of them waits for room before it gets the room beyond.
+        // Opened at once: each waits for the memory of the read buffer, then of the write buffer.
         let mut opened = tokio::task::JoinSet::new();
         for _ in 0..9 {
             let mut router = router.clone();
-            opened.spawn(async move { open(&mut router, path, short(), encoding).await });
+            opened.spawn(async move { open(&mut router, path, request(), encoding).await });
         }
-        let untouched = opened.join_all().await;
-        for response in &untouched {
+        let unread = opened.join_all().await;
+        for response in &unread {
             assert!(Status::from_header_map(response.headers()).is_none());
         }
-        let none = status(&passes(open(router, list, short(), None)).await);
-        assert_eq!(none.code(), Code::ResourceExhausted, "{path} {encoding:?}");
-        passes(sleep(Duration::from_secs(40))).await;
-        let response = open(router, list, short(), encoding).await;
+        let full = status(&in_paused_time(open(router, list, request(), None)).await);
+        assert_eq!(full.code(), Code::ResourceExhausted, "{path} {encoding:?}");
+        in_paused_time(sleep(Duration::from_secs(40))).await;
+        let response = open(router, list, request(), encoding).await;
         let last = response.into_body().collect().await.unwrap();
         assert_eq!(last.trailers().unwrap()["grpc-status"], "0");
-        drop(untouched);
+        drop(unread);
     }
     let request = pb::WatchSoftwareDeploymentRequest {
         deployment_id: "d".into(),
         ..Default::default()
     };
-    let watch_there = open(router, watch, request.clone(), None).await;
-    let mut quiet = open(router, watch, request, None).await.into_body();
-    quiet.frame().await.unwrap().unwrap();
+    let unread_watch = open(router, watch, request.clone(), None).await;
+    let mut read_watch = open(router, watch, request, None).await.into_body();
+    read_watch.frame().await.unwrap().unwrap();
     assert_eq!(dispatcher.watches.streams().open(), 2);
-    // Bookmarks come meanwhile, and are taken.
-    let reads = async { while quiet.frame().await.transpose().unwrap().is_some() {} };
-    let _ = passes(tokio::time::timeout(Duration::from_secs(40), reads)).await;
+    // Reads the bookmarks, which are sent meanwhile.
+    let reads = async { while read_watch.frame().await.transpose().unwrap().is_some() {} };
+    let _ = in_paused_time(tokio::time::timeout(Duration::from_secs(40), reads)).await;
     assert_eq!(dispatcher.watches.streams().open(), 1);
-    let line = |word| {
-        ended(
+    let count = |code| {
+        metric(
             &dispatcher,
-            &format!("{}\",upstream=\"u\",code=\"{word}", &watch[1..]),
+            &format!("{}\",upstream=\"u\",code=\"{code}", &watch[1..]),
         )
     };
     assert!(
-        line("DEADLINE_EXCEEDED").ends_with(" 1"),
+        count("DEADLINE_EXCEEDED").ends_with(" 1"),
         "{}",
         dispatcher.metrics.text().unwrap()
     );
-    drop(watch_there);
-    drop(quiet);
-    assert!(line("CANCELLED").ends_with(" 1"));
+    drop(unread_watch);
+    drop(read_watch);
+    assert!(count("CANCELLED").ends_with(" 1"));
 }

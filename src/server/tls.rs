@@ -1,4 +1,4 @@
-//! TLS of the gRPC listener.
+//! TLS and mTLS of the gRPC listener.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 
 use crate::config::Tls;
 
-/// Returns the server's certificate and, for mTLS, the CA of clients' certificates.
-/// A handshake that takes longer than `handshake_timeout` is given up.
+/// Configures the server's certificate and, for mTLS, the CA of client certificates.
+/// Connections whose handshake takes longer than `handshake_timeout` are closed.
 pub(super) fn config(tls: &Tls, handshake_timeout: Duration) -> ServerTlsConfig {
     let identity = Identity::from_pem(&tls.certificate, tls.key.expose_secret());
     let config = ServerTlsConfig::new()

@@ -1,6 +1,6 @@
-//! Writes that go out together. A connection is flushed after each answer; where
-//! many are ready at once, that is a system call for each. Here a flush lets all
-//! else that is ready run first, and what has come by then goes out as one.
+//! Coalesces the writes of a connection. hyper flushes after each response, which costs one
+//! system call each where many are ready at once. Here a flush yields to all tasks that are
+//! ready and then writes everything that is buffered at once.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -10,48 +10,49 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
 
-/// What is longer than this, in bytes, is not copied but written at once, behind
-/// what is held.
-const SHORT: usize = 4 << 10;
+/// The longest write that is buffered, in bytes. A longer one is written at once, after what
+/// is buffered.
+const MAX_BUFFERED_WRITE_BYTES: usize = 4 << 10;
 
-/// The most that is held, in bytes.
-const MOST: usize = 32 << 10;
+/// The most that is buffered, in bytes.
+const MAX_BUFFER_BYTES: usize = 32 << 10;
 
-/// A connection that holds short writes back until it is flushed.
+/// A connection that buffers short writes until it is flushed.
 #[derive(Debug)]
 pub struct CoalescedWrites<T> {
     io: T,
-    held: BytesMut,
-    /// Others have run since the flush was asked for.
+    buffer: BytesMut,
+    /// The pending flush has yielded to other tasks.
     yielded: bool,
 }
 
 impl<T> CoalescedWrites<T> {
-    /// Holds nothing yet.
+    /// Wraps a connection.
     pub fn new(io: T) -> Self {
         Self {
             io,
-            held: BytesMut::new(),
+            buffer: BytesMut::new(),
             yielded: false,
         }
     }
 }
 
 impl<T: AsyncWrite + Unpin> CoalescedWrites<T> {
-    /// Writes what is held, and of `more` as much as goes with it: that much.
-    fn poll_out(&mut self, cx: &mut Context<'_>, more: &[u8]) -> Poll<io::Result<usize>> {
-        while !self.held.is_empty() {
-            let parts = [IoSlice::new(&self.held), IoSlice::new(more)];
+    /// Writes the buffer, and as much of `more` as fits into the same system call. Returns
+    /// that length.
+    fn poll_write_buffer(&mut self, cx: &mut Context<'_>, more: &[u8]) -> Poll<io::Result<usize>> {
+        while !self.buffer.is_empty() {
+            let parts = [IoSlice::new(&self.buffer), IoSlice::new(more)];
             let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, &parts))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            if let Some(of_more) = written.checked_sub(self.held.len()) {
-                // An idle connection holds no memory.
-                self.held = BytesMut::new();
-                return Poll::Ready(Ok(of_more));
+            if let Some(written_of_more) = written.checked_sub(self.buffer.len()) {
+                // An idle connection keeps no buffer.
+                self.buffer = BytesMut::new();
+                return Poll::Ready(Ok(written_of_more));
             }
-            self.held.advance(written);
+            self.buffer.advance(written);
         }
         Poll::Ready(Ok(0))
     }
@@ -64,14 +65,16 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for CoalescedWrites<T> {
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if data.len() <= SHORT && this.held.len() + data.len() <= MOST {
-            if this.held.is_empty() {
-                this.held.reserve(SHORT);
+        if data.len() <= MAX_BUFFERED_WRITE_BYTES
+            && this.buffer.len() + data.len() <= MAX_BUFFER_BYTES
+        {
+            if this.buffer.is_empty() {
+                this.buffer.reserve(MAX_BUFFERED_WRITE_BYTES);
             }
-            this.held.extend_from_slice(data);
+            this.buffer.extend_from_slice(data);
             return Poll::Ready(Ok(data.len()));
         }
-        match ready!(this.poll_out(cx, data))? {
+        match ready!(this.poll_write_buffer(cx, data))? {
             0 => Pin::new(&mut this.io).poll_write(cx, data),
             written => Poll::Ready(Ok(written)),
         }
@@ -79,19 +82,19 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for CoalescedWrites<T> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if !this.held.is_empty() && !std::mem::replace(&mut this.yielded, true) {
-            // Woken by itself, a task goes behind all that are ready.
+        if !this.buffer.is_empty() && !std::mem::replace(&mut this.yielded, true) {
+            // A task that wakes itself is scheduled after all that are ready.
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        ready!(this.poll_out(cx, &[]))?;
+        ready!(this.poll_write_buffer(cx, &[]))?;
         this.yielded = false;
         Pin::new(&mut this.io).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        ready!(this.poll_out(cx, &[]))?;
+        ready!(this.poll_write_buffer(cx, &[]))?;
         Pin::new(&mut this.io).poll_shutdown(cx)
     }
 }
@@ -120,10 +123,10 @@ mod tests {
 
     use super::*;
 
-    /// Takes `most` bytes a time and remembers each time.
+    /// Records each write, of which it accepts at most `max` bytes.
     #[derive(Default)]
     struct Writes {
-        most: usize,
+        max: usize,
         all: Vec<Vec<u8>>,
     }
 
@@ -143,7 +146,7 @@ mod tests {
         ) -> Poll<io::Result<usize>> {
             let mut written = Vec::new();
             for part in parts {
-                let room = self.most - written.len();
+                let room = self.max - written.len();
                 written.extend_from_slice(&part[..part.len().min(room)]);
             }
             let length = written.len();
@@ -160,71 +163,85 @@ mod tests {
         }
     }
 
-    fn batched(most: usize) -> CoalescedWrites<Writes> {
+    fn coalesced(max: usize) -> CoalescedWrites<Writes> {
         CoalescedWrites::new(Writes {
-            most,
+            max,
             all: Vec::new(),
         })
     }
 
     #[tokio::test]
-    async fn short_writes_go_out_as_one_when_flushed() {
-        let mut batched = batched(usize::MAX);
-        batched.write_all(b"ab").await.unwrap();
-        batched.write_all(b"c").await.unwrap();
-        assert!(batched.io.all.is_empty());
-        // All else that is ready runs first, and its writes go along.
-        assert!(poll_flush(&mut batched).is_pending());
-        batched.write_all(b"d").await.unwrap();
-        assert!(poll_flush(&mut batched).is_ready());
-        assert_eq!(batched.io.all, [b"abcd"]);
-        // With nothing held, a flush is one.
-        assert!(poll_flush(&mut batched).is_ready());
-        batched.write_all(b"e").await.unwrap();
-        batched.shutdown().await.unwrap();
-        assert_eq!(batched.io.all, [&b"abcd"[..], b"e"]);
+    async fn short_writes_are_coalesced_until_flushed() {
+        let mut coalesced = coalesced(usize::MAX);
+        coalesced.write_all(b"ab").await.unwrap();
+        coalesced.write_all(b"c").await.unwrap();
+        assert!(coalesced.io.all.is_empty());
+        // Other tasks run first, and their writes are included.
+        assert!(poll_flush(&mut coalesced).is_pending());
+        coalesced.write_all(b"d").await.unwrap();
+        assert!(poll_flush(&mut coalesced).is_ready());
+        assert_eq!(coalesced.io.all, [b"abcd"]);
+        // A flush of an empty buffer does not yield.
+        assert!(poll_flush(&mut coalesced).is_ready());
+        coalesced.write_all(b"e").await.unwrap();
+        coalesced.shutdown().await.unwrap();
+        assert_eq!(coalesced.io.all, [&b"abcd"[..], b"e"]);
     }
 
-    fn poll_flush(batched: &mut CoalescedWrites<Writes>) -> Poll<io::Result<()>> {
+    fn poll_flush(coalesced: &mut CoalescedWrites<Writes>) -> Poll<io::Result<()>> {
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        Pin::new(batched).poll_flush(&mut cx)
+        Pin::new(coalesced).poll_flush(&mut cx)
     }
 
     #[tokio::test]
-    async fn bytes_keep_their_order_however_they_are_taken() {
-        for most in [1, 7, SHORT, usize::MAX] {
-            let mut batched = batched(most);
+    async fn bytes_keep_their_order_with_partial_writes() {
+        for max in [1, 7, MAX_BUFFERED_WRITE_BYTES, usize::MAX] {
+            let mut coalesced = coalesced(max);
             let mut want = Vec::new();
-            for (i, length) in [3, SHORT, SHORT + 1, 0, 5, MOST, 1].into_iter().enumerate() {
+            for (i, length) in [
+                3,
+                MAX_BUFFERED_WRITE_BYTES,
+                MAX_BUFFERED_WRITE_BYTES + 1,
+                0,
+                5,
+                MAX_BUFFER_BYTES,
+                1,
+            ]
+            .into_iter()
+            .enumerate()
+            {
                 let data = vec![i as u8; length];
-                batched.write_all(&data).await.unwrap();
+                coalesced.write_all(&data).await.unwrap();
                 want.extend(data);
             }
             for i in 0..20 {
-                let data = vec![i; SHORT];
-                batched.write_all(&data).await.unwrap();
+                let data = vec![i; MAX_BUFFERED_WRITE_BYTES];
+                coalesced.write_all(&data).await.unwrap();
                 want.extend(data);
-                assert!(batched.held.len() <= MOST);
+                assert!(coalesced.buffer.len() <= MAX_BUFFER_BYTES);
             }
-            batched.flush().await.unwrap();
-            assert!(batched.io.all.concat() == want, "{most}");
+            coalesced.flush().await.unwrap();
+            assert!(coalesced.io.all.concat() == want, "{max}");
         }
     }
 
     #[tokio::test]
-    async fn a_long_write_goes_out_with_what_is_held() {
-        let mut batched = batched(usize::MAX);
-        batched.write_all(b"head").await.unwrap();
-        batched.write_all(&[b'x'; SHORT + 1]).await.unwrap();
-        assert_eq!(batched.io.all.len(), 1);
-        assert_eq!(batched.io.all[0].len(), 4 + SHORT + 1);
+    async fn long_write_is_sent_with_the_buffer() {
+        let mut coalesced = coalesced(usize::MAX);
+        coalesced.write_all(b"head").await.unwrap();
+        coalesced
+            .write_all(&[b'x'; MAX_BUFFERED_WRITE_BYTES + 1])
+            .await
+            .unwrap();
+        assert_eq!(coalesced.io.all.len(), 1);
+        assert_eq!(coalesced.io.all[0].len(), 4 + MAX_BUFFERED_WRITE_BYTES + 1);
     }
 
     #[tokio::test]
-    async fn a_connection_that_takes_nothing_is_an_error() {
-        let mut batched = batched(0);
-        batched.write_all(b"a").await.unwrap();
-        let error = batched.flush().await.unwrap_err();
+    async fn connection_that_accepts_no_bytes_is_an_error() {
+        let mut coalesced = coalesced(0);
+        coalesced.write_all(b"a").await.unwrap();
+        let error = coalesced.flush().await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WriteZero);
     }
 }

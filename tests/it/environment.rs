@@ -1,4 +1,4 @@
-//! What the environment says: a proxy to go through, a collector of traces.
+//! Settings of the environment: a proxy, a trace collector.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ async fn get(process: &Process, metadata: &[(&str, &str)]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn proxies() {
+async fn proxy_of_the_environment_is_used() {
     for variable in ["HTTP_PROXY", "http_proxy", "ALL_PROXY"] {
         let proxy = deployment().await;
         let process = Process::start(
@@ -51,7 +51,7 @@ async fn proxies() {
         let whole = "http://heat.nowhere.invalid:8004/v1/p1/software_deployments/d1";
         assert!(asked.clone().any(|target| target == whole), "{variable}");
     }
-    // None for this host, or for this upstream.
+    // No proxy for this host, or for this upstream.
     for (more, env) in [
         ("", &[("NO_PROXY", "127.0.0.1")][..]),
         ("proxy_from_env = false\n", &[]),
@@ -69,7 +69,7 @@ async fn proxies() {
     }
 }
 
-/// A collector that hands on what is exported to it.
+/// Starts a collector that passes the exports to the test.
 async fn collector() -> (String, mpsc::UnboundedReceiver<Bytes>) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -96,7 +96,7 @@ async fn collector() -> (String, mpsc::UnboundedReceiver<Bytes>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn traces() {
+async fn spans_are_exported_with_the_clients_trace() {
     let (url, mut spans) = collector().await;
     let upstream = deployment().await;
     let process = Process::start(
@@ -112,7 +112,7 @@ async fn traces() {
     let traceparent = format!("00-{trace}-{parent}-01");
     get(&process, &[("traceparent", &traceparent)]).await;
 
-    // Below the caller's span is ours, and the upstream's will be below ours.
+    // The gateway's span is a child of the client's, and the parent of the upstream's.
     let seen = upstream.seen();
     let passed = seen.iter().map(|seen| seen.header("traceparent"));
     let passed = passed.filter(|value| !value.is_empty()).last().unwrap();
@@ -134,7 +134,7 @@ async fn traces() {
         rpc.into(),
         "the-bridge".into(),
     ];
-    // Of the exports one has it all, whatever else is exported before.
+    // One export has all spans of the call; others may be sent before.
     let found = async {
         loop {
             let exported = spans.recv().await.unwrap();

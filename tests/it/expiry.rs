@@ -7,10 +7,9 @@ use serde_json::json;
 use crate::support::heat_suite::{HeatTarget, gateway_settings};
 use crate::support::{Client, Gateway};
 
-/// 1,000 calls over 30 seconds on 50 connections: all succeed, and logins come
-/// one at a time, not one per caller.
+/// 1,000 calls in 30 seconds on 50 connections succeed, and logins are single flight.
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_outlive_their_tokens() {
+async fn calls_succeed_while_tokens_expire() {
     let sandbox = drawbridge_sandbox::Sandbox::start(
         ([127, 0, 0, 1], 0).into(),
         drawbridge_sandbox::Settings {
@@ -32,7 +31,7 @@ async fn calls_outlive_their_tokens() {
         let address = gateway.running.grpc;
         callers.spawn(async move {
             let client = Client::connect(address, &[drawbridge::contract::BUILT_IN.to_vec()]).await;
-            // The pace of the load, not a wait for something to be ready.
+            // Paces the load; does not wait for anything to be ready.
             let mut pace = tokio::time::interval(Duration::from_millis(1500));
             tokio::time::sleep(Duration::from_millis(30) * n).await;
             for _ in 0..20 {
@@ -47,8 +46,8 @@ async fn calls_outlive_their_tokens() {
     while let Some(caller) = callers.join_next().await {
         caller.unwrap();
     }
-    // However long the machine has taken: a login for each token, of whose life at
-    // least half is used. A machine that stands still for a while uses fewer.
+    // Independent of the machine's speed: one login per token, and at least half of a token's
+    // life is used. A slow machine needs fewer.
     let lives = began.elapsed().as_secs() / 5;
     let logins = sandbox.login_count();
     assert!(

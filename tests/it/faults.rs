@@ -1,5 +1,5 @@
-//! Broken upstreams, hostile input, callers that leave: the right code, a clear
-//! message, nothing sent that should not be, and the process serves on.
+//! Broken upstreams, hostile input and cancelled calls: the status, its message, what is
+//! sent, and that the gateway still serves.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ fn get() -> serde_json::Value {
     json!({"deployment_id": "d1"})
 }
 
-/// Reads a request's head and what body it announces.
+/// Reads the head of a request and its body by `content-length`.
 async fn read_request(stream: &mut TcpStream) -> String {
     let mut seen = Vec::new();
     let mut buffer = [0; 4096];
@@ -52,7 +52,7 @@ async fn answered(answer: Answer) -> (Recorder, Gateway, Result<serde_json::Valu
 }
 
 #[tokio::test]
-async fn answers_that_are_no_message() {
+async fn undecodable_response_is_internal() {
     for (name, answer, path) in [
         (
             "html",
@@ -118,7 +118,7 @@ async fn answers_that_are_no_message() {
 }
 
 #[tokio::test]
-async fn answers_without_content() {
+async fn only_204_may_be_empty() {
     let none = Answer {
         status: 204,
         headers: Vec::new(),
@@ -136,7 +136,7 @@ async fn answers_without_content() {
 }
 
 #[tokio::test]
-async fn a_body_over_the_limit() {
+async fn response_over_the_limit_is_resource_exhausted() {
     let recorder =
         Recorder::fixed(Answer::text(200, "application/json", vec![b' '; 20 << 20])).await;
     let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
@@ -150,7 +150,7 @@ async fn a_body_over_the_limit() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_is_down() {
+async fn refused_connection_is_unavailable() {
     let mut settings = upstream("u", "heat", &format!("http://{}", nowhere()));
     settings.max_attempts = 1;
     let gateway = Gateway::with(vec![settings]).await;
@@ -160,7 +160,7 @@ async fn an_upstream_that_is_down() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_answers_for_the_upstream() {
+async fn error_page_of_a_proxy_depends_on_idempotency() {
     let page = "<html><body><h1>502 Bad Gateway</h1><hr>nginx</body></html>";
     let recorder = Recorder::fixed(Answer::text(502, "text/html", page)).await;
     let mut settings = upstream("up1", "heat", &recorder.url());
@@ -191,7 +191,7 @@ async fn a_proxy_that_answers_for_the_upstream() {
 }
 
 #[tokio::test]
-async fn unavailable_with_retry_after_is_said_and_tried_again() {
+async fn unavailable_with_retry_after_is_retried() {
     let (recorder, _gateway, result) =
         answered(Answer::json(503, &json!({"message": "busy"})).with("retry-after", "3600")).await;
     let status = result.unwrap_err();
@@ -209,7 +209,7 @@ async fn unavailable_with_retry_after_is_said_and_tried_again() {
         "an hour is longer than anyone waits"
     );
 
-    // Zero seconds: even a create goes out again, for it was not processed.
+    // Zero seconds: even a create is retried, since it was not processed.
     let times = std::sync::atomic::AtomicUsize::new(0);
     let recorder =
         Recorder::start(
@@ -229,7 +229,7 @@ async fn unavailable_with_retry_after_is_said_and_tried_again() {
 }
 
 #[tokio::test]
-async fn what_is_not_safe_is_not_sent_twice() {
+async fn non_idempotent_call_is_not_retried() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
@@ -240,7 +240,7 @@ async fn what_is_not_safe_is_not_sent_twice() {
             if !request.starts_with("GET / ") && !request.is_empty() {
                 tell.send(request).unwrap();
             }
-            // Closed without an answer.
+            // Closed without a response.
             drop(stream);
         }
     });
@@ -260,7 +260,7 @@ async fn what_is_not_safe_is_not_sent_twice() {
         status.message()
     );
     assert!(told.recv().await.unwrap().starts_with("POST "));
-    // A read is tried again, up to the limit of attempts.
+    // A read is retried up to the limit of attempts.
     let status = gateway.client.call(GET, get()).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
     let mut gets = 0;
@@ -272,7 +272,7 @@ async fn what_is_not_safe_is_not_sent_twice() {
 }
 
 #[tokio::test]
-async fn a_redirect_to_another_host() {
+async fn redirect_to_another_host_is_not_followed() {
     let other = Recorder::fixed(Answer::json(200, &json!({}))).await;
     let location = format!("{}/v1/p1/software_deployments/d1", other.url());
     for status in [301, 302, 303, 307, 308] {
@@ -286,7 +286,7 @@ async fn a_redirect_to_another_host() {
 }
 
 #[tokio::test]
-async fn hostile_path_values() {
+async fn hostile_path_values_are_escaped_or_rejected() {
     let recorder = Recorder::fixed(Answer::json(200, &json!({}))).await;
     let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
     for id in ["", ".", "..", "../x", "a/../b"] {
@@ -325,15 +325,15 @@ async fn hostile_path_values() {
 }
 
 #[tokio::test]
-async fn a_deadline_shorter_than_the_upstream_and_a_caller_that_leaves() {
+async fn deadline_and_cancellation_end_the_upstream_call() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    // The deadline of calls that bring none: the client's own timer has no part in this.
+    // The default deadline: a client's own timer would also end the call.
     let mut short = settings(vec![upstream("u", "heat", &url)]);
     short.server.default_deadline = Duration::from_secs(20);
     let hasty = Gateway::start(short).await;
     let gateway = Gateway::with(vec![upstream("u", "heat", &url)]).await;
-    // The probe of the health check comes as well: answer it and go on.
+    // The health probe connects, too: it gets a response.
     let accept = async || {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
@@ -357,7 +357,7 @@ async fn a_deadline_shorter_than_the_upstream_and_a_caller_that_leaves() {
         result = &mut call => panic!("{result:?}"),
         stream = accept() => stream,
     };
-    // It is sent, however long that took: now the deadline comes.
+    // The call is sent, however long that took; the deadline is next.
     tokio::time::pause();
     let result = call.await;
     tokio::time::resume();
@@ -381,7 +381,7 @@ async fn a_deadline_shorter_than_the_upstream_and_a_caller_that_leaves() {
 }
 
 #[tokio::test]
-async fn unknown_upstreams_and_methods() {
+async fn unknown_upstream_and_method_are_rejected() {
     let recorder = Recorder::fixed(Answer::json(200, &json!({}))).await;
     let gateway = Gateway::with(vec![upstream("one", "heat", &recorder.url())]).await;
     let status = gateway
@@ -407,7 +407,7 @@ async fn unknown_upstreams_and_methods() {
 }
 
 #[tokio::test]
-async fn requests_that_are_no_message() {
+async fn malformed_request_is_rejected() {
     let recorder = Recorder::fixed(Answer::json(200, &json!({}))).await;
     let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
     let method = gateway.client.method(GET);
@@ -444,9 +444,10 @@ async fn requests_that_are_no_message() {
     assert!(recorder.seen().iter().all(|s| s.target == "/"));
 }
 
-/// Of some operations nobody says whether Rackspace has them: its router does.
+/// Rackspace's documents do not list some operations: a 404 of the router shows that one is
+/// missing.
 #[tokio::test]
-async fn operations_that_a_dialect_may_lack() {
+async fn not_found_of_an_unverified_operation_is_unimplemented() {
     let body = json!({"code": "404 Not Found", "title": "Not Found",
         "message": "The resource could not be found.<br /><br />\n\n\n"});
     let recorder = Recorder::fixed(Answer::json(404, &body)).await;
@@ -476,7 +477,7 @@ async fn operations_that_a_dialect_may_lack() {
 }
 
 #[tokio::test]
-async fn a_long_error_keeps_its_code() {
+async fn long_error_keeps_its_code() {
     let body = json!({"code": 404, "title": "Not Found", "explanation": "x",
         "error": {"type": "NotFound", "message": "é\n".repeat(10_000), "traceback": "secret"}});
     let (_recorder, _gateway, result) = answered(Answer::json(404, &body)).await;
@@ -488,7 +489,7 @@ async fn a_long_error_keeps_its_code() {
 }
 
 #[tokio::test]
-async fn nothing_of_the_callers_metadata_goes_up_unless_listed() {
+async fn only_listed_metadata_is_forwarded() {
     let recorder = Recorder::fixed(Answer::json(200, &json!({}))).await;
     let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
     gateway
@@ -517,7 +518,7 @@ async fn nothing_of_the_callers_metadata_goes_up_unless_listed() {
         .unwrap();
     let mut names: Vec<_> = seen.headers.keys().map(|n| n.as_str()).collect();
     names.sort();
-    // No credentials: this upstream takes none.
+    // No credentials: this upstream has `auth` none.
     assert_eq!(
         names,
         [
@@ -533,7 +534,7 @@ async fn nothing_of_the_callers_metadata_goes_up_unless_listed() {
 }
 
 #[tokio::test]
-async fn passthrough_is_the_callers_own() {
+async fn passthrough_sends_the_clients_credentials() {
     let recorder = Recorder::fixed(Answer::json(200, &json!({}))).await;
     let mut settings = upstream("u", "heat", &recorder.url());
     settings.auth = drawbridge::credentials::Settings::Passthrough;
@@ -575,14 +576,14 @@ async fn passthrough_is_the_callers_own() {
 }
 
 #[tokio::test]
-async fn a_flood_is_refused_quickly_and_the_gateway_lives_on() {
+async fn calls_over_the_concurrency_limit_fail_at_once() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let mut one = upstream("u", "heat", &url);
     one.max_concurrent_calls = 2;
     one.max_queued_calls = 2;
     let gateway = Gateway::with(vec![one]).await;
-    // The upstream accepts and never answers.
+    // The upstream accepts and never responds.
     let held = tokio::spawn(async move {
         let mut streams = Vec::new();
         loop {
@@ -594,7 +595,7 @@ async fn a_flood_is_refused_quickly_and_the_gateway_lives_on() {
         let client = gateway.client.clone();
         calls.spawn(async move { client.call(GET, get()).await });
     }
-    // 46 find no place and no queue; the others still wait.
+    // 46 get no permit and no place in the queue; the others still wait.
     for _ in 0..46 {
         let status = calls.join_next().await.unwrap().unwrap().unwrap_err();
         assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
@@ -613,9 +614,9 @@ async fn a_flood_is_refused_quickly_and_the_gateway_lives_on() {
     );
 }
 
-/// What some clients take for a broken answer is not passed on: the answer counts.
+/// Headers that some gRPC clients reject are not forwarded; the response is.
 #[tokio::test]
-async fn odd_headers_of_an_answer_are_left_out() {
+async fn invalid_response_headers_are_not_forwarded() {
     for (value, passed) in [
         ("199 - \"old\"".to_owned(), true),
         ("199 - \"für alle\"".to_owned(), false),

@@ -1,4 +1,4 @@
-//! Files by gRPC: streams of pieces, before a recorder and before the sandbox.
+//! Uploads and downloads, with a recorder and with the sandbox.
 
 use std::time::Duration;
 
@@ -54,8 +54,8 @@ const IMPORT: &str = "ServiceTemplateService/ImportServiceTemplate";
 const EXPORT: &str = "ServiceTemplateService/ExportServiceTemplate";
 const GET: &str = "ServiceTemplateService/GetServiceTemplate";
 
-/// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than any step here takes.
+const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 async fn acme(answer: Answer) -> (Recorder, Gateway) {
     let recorder = Recorder::fixed(answer).await;
@@ -67,15 +67,20 @@ async fn acme(answer: Answer) -> (Recorder, Gateway) {
     (recorder, Gateway::start(config).await)
 }
 
-/// What it was asked, but for whether it is there.
-fn asked(recorder: &Recorder) -> Vec<Seen> {
+/// Returns the recorded calls without health probes.
+fn calls(recorder: &Recorder) -> Vec<Seen> {
     let mut seen = recorder.seen();
     seen.retain(|seen| seen.target != "/");
     seen
 }
 
-/// A message of an upload.
-fn piece(gateway: &Gateway, method: &str, fields: &[(&str, &str)], data: &[u8]) -> DynamicMessage {
+/// Makes a message of an upload.
+fn message(
+    gateway: &Gateway,
+    method: &str,
+    fields: &[(&str, &str)],
+    data: &[u8],
+) -> DynamicMessage {
     let mut message = DynamicMessage::new(gateway.client.method(method).input());
     for (name, value) in fields {
         message.set_field_by_name(name, Value::String((*value).to_owned()));
@@ -91,7 +96,7 @@ type Piece<'a> = (&'a [(&'a str, &'a str)], &'a [u8]);
 async fn put(gateway: &Gateway, pieces: &[Piece<'_>]) -> Result<String, Status> {
     let messages: Vec<_> = pieces
         .iter()
-        .map(|(fields, data)| piece(gateway, PUT, fields, data))
+        .map(|(fields, data)| message(gateway, PUT, fields, data))
         .collect();
     let answer = gateway
         .client
@@ -100,7 +105,7 @@ async fn put(gateway: &Gateway, pieces: &[Piece<'_>]) -> Result<String, Status> 
     Ok(to_json(&answer)["id"].as_str().unwrap().to_owned())
 }
 
-/// The file's name, and its pieces.
+/// Downloads a file: its name and its chunks.
 async fn take(
     gateway: &Gateway,
     method: &str,
@@ -138,7 +143,7 @@ async fn take(
 }
 
 #[tokio::test]
-async fn a_file_goes_up_as_one_form() {
+async fn upload_is_sent_as_one_multipart_form() {
     let (recorder, gateway) = acme(Answer::json(200, &json!({"id": "f1"}))).await;
     let first: &[(&str, &str)] = &[("place", "a b"), ("tag", "x&y"), ("name", "a\"b;é.zip")];
     let id = put(
@@ -147,7 +152,7 @@ async fn a_file_goes_up_as_one_form() {
     )
     .await;
     assert_eq!(id.unwrap(), "f1");
-    let seen = asked(&recorder);
+    let seen = calls(&recorder);
     let [seen] = &seen[..] else {
         panic!("{seen:?}")
     };
@@ -163,18 +168,18 @@ async fn a_file_goes_up_as_one_form() {
     assert_eq!(String::from_utf8_lossy(&seen.body), want);
     assert_eq!(seen.header("content-length"), want.len().to_string());
 
-    // As long as may be, and then again a boundary of its own.
+    // A file of the maximum length; each upload has another boundary.
     let whole = [7; 1_000];
     put(&gateway, &[(&[("place", "p"), ("name", "n")], &whole)])
         .await
         .unwrap();
-    let again = &asked(&recorder)[1];
+    let again = &calls(&recorder)[1];
     assert!(!again.header("content-type").contains(boundary));
     assert!(again.body.windows(1_000).any(|window| window == whole));
 }
 
 #[tokio::test]
-async fn what_is_no_file_is_refused_before_anything_is_sent() {
+async fn invalid_upload_is_not_forwarded() {
     let (recorder, gateway) = acme(Answer::json(200, &json!({"id": "f1"}))).await;
     let named: &[(&str, &str)] = &[("place", "p"), ("name", "n")];
     let long = "n".repeat(256);
@@ -218,23 +223,23 @@ async fn what_is_no_file_is_refused_before_anything_is_sent() {
         assert_eq!(status.code(), code, "{want}: {status:?}");
         assert!(status.message().contains(want), "{want}: {status:?}");
     }
-    assert!(asked(&recorder).is_empty());
+    assert!(calls(&recorder).is_empty());
 }
 
 #[tokio::test]
-async fn a_file_is_not_sent_twice() {
+async fn upload_is_not_retried() {
     let (recorder, gateway) = acme(Answer::json(503, &json!({}))).await;
     let status = put(&gateway, &[(&[("place", "p"), ("name", "n")], b"x")])
         .await
         .unwrap_err();
     assert_eq!(status.code(), Code::Unknown, "{status:?}");
-    assert_eq!(asked(&recorder).len(), 1);
+    assert_eq!(calls(&recorder).len(), 1);
 }
 
 #[tokio::test]
-async fn a_caller_who_leaves_sends_nothing() {
+async fn cancelled_upload_is_not_forwarded() {
     let (recorder, gateway) = acme(Answer::json(200, &json!({"id": "f1"}))).await;
-    // The connection to the upstream is there: nothing but the end of the file is missing.
+    // The upstream is connected: only the end of the file is missing.
     let named: &[(&str, &str)] = &[("place", "p"), ("name", "n")];
     put(&gateway, &[(named, b"whole")]).await.unwrap();
     let told = async |wanted: &[&str]| loop {
@@ -247,28 +252,28 @@ async fn a_caller_who_leaves_sends_nothing() {
         tokio::task::yield_now().await;
     };
     for n in 1..=20 {
-        let first = piece(&gateway, PUT, named, b"half");
+        let first = message(&gateway, PUT, named, b"half");
         let client = gateway.client.clone();
         let sending = tokio::spawn(async move {
             let messages = tokio_stream::iter([first]).chain(tokio_stream::pending());
             client.send(PUT, messages).await
         });
         let began = told(&["drawbridge_rpc_calls_in_flight", " 1"]);
-        tokio::time::timeout(PATIENCE, began)
+        tokio::time::timeout(TEST_TIMEOUT, began)
             .await
-            .expect("it begins");
+            .expect("the upload begins");
         sending.abort();
         let count = format!(" {n}");
         let wanted = ["FileService/Put", "CANCELLED", &count];
-        tokio::time::timeout(PATIENCE, told(&wanted))
+        tokio::time::timeout(TEST_TIMEOUT, told(&wanted))
             .await
-            .expect("it ends");
+            .expect("the upload is cancelled");
     }
-    assert_eq!(asked(&recorder).len(), 1);
+    assert_eq!(calls(&recorder).len(), 1);
 }
 
 #[tokio::test]
-async fn a_file_comes_in_pieces() {
+async fn download_is_sent_in_chunks() {
     let file: Vec<u8> = (0..150_000u32).map(|n| n as u8).collect();
     let answer = Answer::text(200, "application/zip", file.clone());
     let disposition = "attachment; filename=\"../a b.zip\"";
@@ -278,13 +283,13 @@ async fn a_file_comes_in_pieces() {
     let lengths: Vec<_> = pieces.iter().map(Bytes::len).collect();
     assert_eq!(lengths, [65_536, 65_536, 18_928]);
     assert_eq!(pieces.concat(), file);
-    let seen = asked(&recorder);
+    let seen = calls(&recorder);
     assert_eq!(
         (&*seen[0].target, seen[0].header("accept")),
         ("/api/files/7", "application/zip")
     );
 
-    // Whoever leaves in the middle stops nobody else.
+    // A cancelled download does not affect others.
     let mut left = gateway
         .client
         .watch(TAKE, json!({"id": "7"}), &[])
@@ -312,19 +317,19 @@ async fn a_file_comes_in_pieces() {
     );
 }
 
-/// Import and export of JP1/AO, before the sandbox that does both with real zip
-/// files: what was exported and deleted comes back by import.
+/// An exported and deleted service template is restored by its import. The sandbox reads and
+/// writes real zip files.
 #[tokio::test]
-async fn a_service_template_goes_out_and_comes_back() {
+async fn exported_service_template_can_be_imported() {
     let sandbox = Sandbox::start(([127, 0, 0, 1], 0).into(), sandbox::Settings::default())
         .await
         .unwrap();
     let gateway = Gateway::with(vec![quickstart::upstreams(&sandbox).remove(2)]).await;
     let import = async |name: &str, file: &[u8]| {
-        let mut messages = vec![piece(&gateway, IMPORT, &[("file_name", name)], b"")];
+        let mut messages = vec![message(&gateway, IMPORT, &[("file_name", name)], b"")];
         messages.extend(
             file.chunks(100)
-                .map(|part| piece(&gateway, IMPORT, &[], part)),
+                .map(|part| message(&gateway, IMPORT, &[], part)),
         );
         let answer = gateway
             .client

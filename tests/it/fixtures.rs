@@ -1,5 +1,5 @@
-//! Recorded exchanges replayed: the gateway sends that request and gives back
-//! that response; an error exchange gives the code and details a caller wants.
+//! Replays recorded exchanges: the gateway sends the same request and returns the same
+//! response; an error exchange gives its gRPC code and details.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,9 +12,9 @@ use crate::support::compare::{self, differences};
 use crate::support::recorder::Answer;
 use crate::support::{Gateway, Recorder, json_file, upstream};
 
-/// The request of these Heat exchanges cannot be said in gRPC, or not exactly;
-/// their response is replayed all the same.
-const REQUEST_NOT_SAID: &[(&str, &str)] = &[
+/// Heat exchanges whose request cannot be expressed in gRPC, or not exactly. Their response is
+/// replayed anyway.
+const INEXPRESSIBLE_REQUESTS: &[(&str, &str)] = &[
     (
         "software_configs.create.inputs_not_list",
         "inputs are a list",
@@ -132,7 +132,7 @@ const REQUEST_NOT_SAID: &[(&str, &str)] = &[
     ("validate.malformed_json", "no malformed JSON is ever sent"),
 ];
 
-/// No operation has this method and path: there is nothing to replay.
+/// Exchanges whose method and path belong to no operation.
 const NO_OPERATION: &[&str] = &[
     "healthcheck.ok",
     "routes.unknown",
@@ -141,7 +141,7 @@ const NO_OPERATION: &[&str] = &[
     "software_deployments.metadata.no_server",
     "software_deployments.update.patch_not_allowed",
     "software_deployments.update.post_not_allowed",
-    // The gateway never relies on the redirects of these.
+    // Redirects that the gateway does not follow.
     "stacks.lookup.by_name.subpath",
     "stacks.lookup.by_name.template",
     "stacks.lookup.delete_by_name",
@@ -149,8 +149,8 @@ const NO_OPERATION: &[&str] = &[
     "versions.v1",
 ];
 
-/// The rpc of a REST request: its verb and path are those of the annotation, and
-/// where several share them, the body tells.
+/// Finds the rpc of a REST request by verb and path, and by the body where several rpcs share
+/// them.
 fn rpc_of(gateway: &Gateway, verb: &str, path: &str, body: &Value) -> Option<MethodDescriptor> {
     let package = "openstack.orchestration.v1";
     let mut found: Vec<MethodDescriptor> = gateway
@@ -170,12 +170,12 @@ fn rpc_of(gateway: &Gateway, verb: &str, path: &str, body: &Value) -> Option<Met
         return same.or(found.first()).cloned();
     }
     found.retain(|m| (m.name() == "AdoptStack") == has("adopt_stack_data"));
-    // Fixed segments win over variables.
+    // Literal segments have precedence over variables.
     found.sort_by_key(|m| http_rule(m).1.matches('{').count());
     found.into_iter().next()
 }
 
-/// The path values by a template, decoded; none where it does not fit.
+/// Returns the decoded path values by a template; `None` where it does not match.
 fn values(template: &str, path: &str) -> Option<Map<String, Value>> {
     let decode = |text: &str| {
         percent_encoding::percent_decode_str(text)
@@ -194,7 +194,7 @@ fn values(template: &str, path: &str) -> Option<Map<String, Value>> {
         };
         if let Some(name) = name.strip_suffix("=**") {
             let all: Vec<&str> = rest.by_ref().collect();
-            // One segment, but for the name of an ARN.
+            // One segment, except for the name of an ARN.
             if all.len() != 1 && !all.first().is_some_and(|first| first.starts_with("arn")) {
                 return None;
             }
@@ -231,7 +231,7 @@ fn request_of(method: &MethodDescriptor, path: &str, body: &Value) -> Result<Val
     Ok(Value::Object(request))
 }
 
-/// A REST member as a member of the message in proto3 JSON.
+/// Converts a REST member to a member of the message in proto3 JSON.
 fn member(
     message: &MessageDescriptor,
     name: &str,
@@ -241,7 +241,7 @@ fn member(
     let field = message
         .fields()
         .filter(|f| compare::rest_names(f)[0] == name && compare::rule(f, "raw_of").is_none())
-        // A name that two fields of a oneof share: by the kind of the value.
+        // Two fields of a oneof share the name: the type of the value decides.
         .min_by_key(|f| is_json(f) != value.is_object())
         .ok_or_else(|| format!("no field {name}"))?;
     let raw = format!("{}_raw", field.name());
@@ -290,7 +290,7 @@ fn member(
     Ok((name, value))
 }
 
-/// Verb, template, body and response body.
+/// Returns verb, template, body and response body of the annotation.
 fn http_rule(method: &MethodDescriptor) -> (String, String, String, String) {
     let extension = method
         .parent_pool()
@@ -312,8 +312,8 @@ fn http_rule(method: &MethodDescriptor) -> (String, String, String, String) {
     (verb.into(), template, text("body"), text("response_body"))
 }
 
-/// A request for the rpc that binds, where the recorded one cannot be said.
-fn stand_in(method: &MethodDescriptor, path: &str) -> Value {
+/// Makes a request that binds, instead of a recorded one that cannot be expressed.
+fn minimal_request(method: &MethodDescriptor, path: &str) -> Value {
     let mut request = request_of(method, path, &Value::Null).unwrap();
     for (name, value) in [
         ("config_id", json!("c")),
@@ -329,7 +329,7 @@ fn stand_in(method: &MethodDescriptor, path: &str) -> Value {
     request
 }
 
-/// What the body says, as the response message has it.
+/// Returns the body as the response message has it.
 fn response_of(method: &MethodDescriptor, response: &Value) -> Value {
     let body = &response["body"];
     if let Some(location) = response["headers"]["Location"].as_str()
@@ -343,7 +343,7 @@ fn response_of(method: &MethodDescriptor, response: &Value) -> Value {
         return json!({response_body: body});
     }
     if method.output().fields().next().is_none() {
-        // A text that says that it was accepted.
+        // A text that confirms the call.
         return Value::Null;
     }
     body.clone()
@@ -357,11 +357,11 @@ async fn heat() {
             .unwrap()
             .map(|e| e.unwrap().file_name().into_string().unwrap())
             .filter_map(|n| n.strip_suffix(".json").map(str::to_owned))
-            // Those are Keystone's.
+            // Keystone's exchanges.
             .filter(|n| !n.starts_with("auth.tokens."))
             .collect();
     names.sort();
-    // One gateway, and an upstream that answers as the exchange under way.
+    // One gateway, and an upstream that responds as the current exchange.
     let answer = Arc::new(Mutex::new(Answer::json(500, &Value::Null)));
     let answering = answer.clone();
     let recorder = Recorder::start(move |_| answering.lock().unwrap().clone()).await;
@@ -389,7 +389,7 @@ async fn replay(name: &str, gateway: &Gateway, recorder: &Recorder, answer: &Mut
     };
     let mut body = body;
     if body["files"] == json!({}) {
-        // An empty map is said by leaving it out.
+        // An empty map is an absent one.
         body.as_object_mut().unwrap().remove("files");
     }
     let method = rpc_of(gateway, verb, bare, &body)
@@ -408,10 +408,10 @@ async fn replay(name: &str, gateway: &Gateway, recorder: &Recorder, answer: &Mut
         }
     }
     *answer.lock().unwrap() = told;
-    let not_said = REQUEST_NOT_SAID.iter().find(|(n, _)| *n == name);
+    let not_said = INEXPRESSIBLE_REQUESTS.iter().find(|(n, _)| *n == name);
     let message = request_of(&method, path, &body);
     let message = match (not_said, message) {
-        (Some(_), _) => stand_in(&method, bare),
+        (Some(_), _) => minimal_request(&method, bare),
         (None, Ok(message)) => message,
         (None, Err(problem)) => panic!("{name}: {problem}"),
     };
@@ -474,7 +474,7 @@ fn heat_error(name: &str, response: &Value, status: &Status) {
             Code::NotFound
         }
         (400, "RequestLimitExceeded") => Code::ResourceExhausted,
-        // The server does not do it at all; or not in this state.
+        // The server does not implement it; or not in this state.
         (400, "NotSupported") if name.ends_with(".disabled") => Code::Unimplemented,
         (400, "NotSupported") => Code::FailedPrecondition,
         (400, _) => Code::InvalidArgument,

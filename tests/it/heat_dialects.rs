@@ -1,4 +1,4 @@
-//! Heat's dialects: what each lacks, and the forms of their times.
+//! Heat's dialects: operations that each lacks, and the forms of timestamps.
 
 use drawbridge::cli::quickstart;
 use drawbridge_sandbox::{self as sandbox, Sandbox};
@@ -12,7 +12,7 @@ use crate::support::{Client, Gateway, request, upstream};
 
 const DIALECTS: [&str; 3] = ["openstack", "rts", "rackspace"];
 
-/// A call of the operation with all that its path needs.
+/// Calls an operation with the fields that its path needs.
 async fn call(client: &Client, rpc: &str, dialect: &str) -> Result<(), Status> {
     let methods = client.methods("openstack.orchestration.v1");
     let method = methods.into_iter().find(|method| method.name() == rpc);
@@ -32,7 +32,7 @@ async fn call(client: &Client, rpc: &str, dialect: &str) -> Result<(), Status> {
 }
 
 #[tokio::test]
-async fn what_a_dialect_lacks_is_said_and_not_sent() {
+async fn operation_that_a_dialect_lacks_is_not_sent() {
     let sandbox = Sandbox::start(([127, 0, 0, 1], 0).into(), sandbox::Settings::default())
         .await
         .unwrap();
@@ -63,12 +63,12 @@ async fn what_a_dialect_lacks_is_said_and_not_sent() {
         }
     }
     assert!(lacking > 25, "{lacking}");
-    // The gateway looks by itself whether anybody is there.
+    // The gateway's health probes are not counted.
     let mut sent = sandbox.requests();
     sent.retain(|seen| seen.path_and_query != "/");
     assert!(sent.is_empty(), "{sent:?}");
 
-    // What a dialect has goes on to its end, whatever that is.
+    // An operation that the dialect has is sent, whatever the response.
     for operation in &operations {
         for dialect in DIALECTS {
             if operation.dialects.contains(dialect)
@@ -82,7 +82,7 @@ async fn what_a_dialect_lacks_is_said_and_not_sent() {
     gateway.running.stop().await.unwrap();
 }
 
-/// As they come, and as they are told.
+/// Timestamps of the upstream, and of the message.
 const TIMES: [(&str, &str); 8] = [
     ("2015-01-31T15:12:36", "2015-01-31T15:12:36Z"),
     ("2015-01-31T15:12:36Z", "2015-01-31T15:12:36Z"),
@@ -98,8 +98,8 @@ const TIMES: [(&str, &str); 8] = [
 ];
 
 #[tokio::test]
-async fn times_of_all_forms_come_through() {
-    // The thing's id says which time it has.
+async fn timestamps_are_read_in_all_forms() {
+    // The id selects the timestamp.
     let recorder = Recorder::start(|seen| {
         let id = seen.path().rsplit('/').next().unwrap();
         let (text, _) = TIMES[id.parse::<usize>().unwrap()];

@@ -1,4 +1,4 @@
-//! JP1/AO by gRPC, before the sandbox that acts as its manuals say.
+//! JP1/AO by gRPC, with the sandbox, which behaves as the manuals describe.
 
 use std::future::Future;
 use std::time::Duration;
@@ -14,8 +14,8 @@ use tonic_types::StatusExt;
 use crate::support::Gateway;
 use crate::support::client::json as to_json;
 
-/// Longer than anything here takes; a step of a task takes a millisecond.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than any step here takes; a step of a task takes a millisecond.
+const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 struct Place {
     sandbox: Sandbox,
@@ -61,7 +61,7 @@ impl Place {
             .map_or_else(|status| status.code(), |_| Code::Ok)
     }
 
-    /// Submits a service; its task's id.
+    /// Submits a service and returns the id of its task.
     async fn submit(&self, request: Value) -> Value {
         let answer = self
             .ok("AutomationServiceService/SubmitService", request)
@@ -85,7 +85,7 @@ impl Place {
         tasks["data"][0]["instance_id"].as_u64().unwrap().into()
     }
 
-    /// The task once it has this status.
+    /// Waits until the task has this status.
     async fn until(&self, task: &Value, status: &str) -> Value {
         let mut last = Value::Null;
         let reached = async {
@@ -99,7 +99,7 @@ impl Place {
         within(reached).await
     }
 
-    /// What the sandbox was asked to change.
+    /// Returns the mutating requests that the sandbox has received.
     fn changes(&self) -> Vec<RecordedRequest> {
         let mut seen = self.sandbox.requests();
         seen.retain(|seen| seen.method != "GET");
@@ -108,14 +108,14 @@ impl Place {
 }
 
 async fn within<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, what)
+    tokio::time::timeout(TEST_TIMEOUT, what)
         .await
         .expect("it does not come to pass")
 }
 
-/// JP1/AO does not take back its own times without a colon: the gateway mends them.
+/// JP1/AO rejects its own times without a colon: the gateway adds it.
 #[tokio::test]
-async fn compact_times_are_written_back_with_a_colon() {
+async fn compact_times_are_sent_back_with_a_colon() {
     let rules = Jp1aoOptions {
         compact_offsets: true,
         ..Jp1aoOptions::default()
@@ -142,7 +142,7 @@ async fn compact_times_are_written_back_with_a_colon() {
 
 /// Seed 5: the document is fetched, edited and invoked.
 #[tokio::test]
-async fn a_service_is_released() {
+async fn service_is_released() {
     let rules = Jp1aoOptions {
         links: Jp1aoLinks::Plain,
         ..Jp1aoOptions::default()
@@ -160,7 +160,7 @@ async fn a_service_is_released() {
         result["affected_resource"],
         json!(["http://10.196.184.182:22015/Automation/v1/objects/Services/2004"])
     );
-    // The gateway asks for the version by itself, to see whether anybody is there.
+    // The gateway's health probe reads the version.
     let mut seen = place.sandbox.requests();
     seen.retain(|seen| !seen.path_and_query.ends_with("/configuration/version"));
     let path = "/Automation/v1/objects/Services/2004/actions/release";
@@ -172,7 +172,7 @@ async fn a_service_is_released() {
         calls[calls.len() - 2..],
         [("GET", path), ("POST", &*format!("{path}/invoke"))]
     );
-    // The four members, whether there are arguments or not.
+    // The four members, with and without arguments.
     let invoke = &seen[seen.len() - 1];
     let document = r#"{"name":"release","href":"http://10.196.184.182:22015/Automation/v1/objects/Services/2004/actions/release/invoke","method":"POST","parameters":[ ]}"#;
     assert_eq!(std::str::from_utf8(&invoke.body).unwrap(), document);
@@ -183,7 +183,7 @@ async fn a_service_is_released() {
     assert_eq!(invoke.headers["content-type"], "application/json");
     assert_eq!(invoke.headers["accept-language"], "en");
 
-    // It is released already: nobody can do that twice.
+    // It is already released.
     let status = place.call(release, json!({"id": 2004})).await.unwrap_err();
     assert_eq!(status.code(), Code::FailedPrecondition);
     assert_eq!(
@@ -193,10 +193,10 @@ async fn a_service_is_released() {
     assert_eq!(place.code(release, json!({"id": 99})).await, Code::NotFound);
 }
 
-/// 412 is a server that is not running: UNAVAILABLE, with a pause to keep, and
-/// nothing is sent again by itself.
+/// 412 means that the server is stopped: UNAVAILABLE with `retry_info`, and no retry of a
+/// mutating call.
 #[tokio::test]
-async fn down_for_now() {
+async fn stopped_server_is_unavailable_and_not_retried() {
     let place = Place::new(Jp1aoOptions::default()).await;
     let template = json!({"name": "release", "href": "", "method": "POST", "parameters": []});
     let request = json!({"id": 2004, "template": template});
@@ -218,9 +218,9 @@ async fn down_for_now() {
     assert_eq!(got["action_result"]["state"], "ACTION_STATE_SUCCESS");
 }
 
-/// A task from its submit to its history, in every way that the manuals print.
+/// A task from its submission to its history, as the manuals describe.
 #[tokio::test]
-async fn a_task_is_submitted_answered_and_archived() {
+async fn task_is_submitted_responded_to_and_archived() {
     let plain = Jp1aoOptions::default();
     for rules in [
         plain,
@@ -256,7 +256,7 @@ async fn a_task_is_submitted_answered_and_archived() {
             "{waiting}"
         );
 
-        // Name and values went there and came back as they were.
+        // Name and values are stored unchanged.
         let values = place
             .ok(
                 "PropertyService/ListPropertyValues",
@@ -336,7 +336,7 @@ async fn a_task_is_submitted_answered_and_archived() {
             "{last}"
         );
 
-        // A normal task is not deleted: it says what to do, and nothing is followed.
+        // A normal task is not deleted: the error says what to do, and no redirect is followed.
         let status = place
             .call("TaskService/DeleteTask", json!({"id": task}))
             .await
@@ -403,9 +403,9 @@ async fn a_task_is_submitted_answered_and_archived() {
     }
 }
 
-/// A failed task is run again; what the state does not allow is said as such.
+/// A failed task is retried; an action that its state does not allow fails.
 #[tokio::test]
-async fn tasks_fail_and_are_run_again() {
+async fn failed_task_is_retried() {
     let place = Place::new(Jp1aoOptions::default()).await;
     for (method, fails_at) in [("RetryTask", 1), ("RetryTaskFromNextStep", 3)] {
         let task = place
@@ -428,13 +428,13 @@ async fn tasks_fail_and_are_run_again() {
                 .await,
             Code::FailedPrecondition
         );
-        // Again, as something new.
+        // Resubmitted as a new task.
         let again = place
             .ok("TaskService/ResubmitTask", json!({"id": task}))
             .await;
         assert_eq!(again["action_result"]["state"], "ACTION_STATE_SUCCESS");
     }
-    // A value that its definition refuses is told before anything is sent.
+    // A value that its definition forbids is rejected before anything is sent.
     let before = place.changes().len();
     for properties in [
         json!({"startvm.failAtStep": 4}),
@@ -450,9 +450,9 @@ async fn tasks_fail_and_are_run_again() {
     assert_eq!(place.changes().len(), before);
 }
 
-/// Schedules wait, and are suspended, resumed and cancelled; again and again is no error.
+/// Schedules are suspended, resumed and canceled; repeating an action is not an error.
 #[tokio::test]
-async fn schedules_wait() {
+async fn schedule_is_suspended_resumed_and_canceled() {
     let place = Place::new(Jp1aoOptions::default()).await;
     for plan in [
         json!({"at": "2199-01-01T00:00:00Z"}),
@@ -461,7 +461,7 @@ async fn schedules_wait() {
         let mut request = plan.clone();
         request["id"] = 2008.into();
         if plan.get("recurring").is_some() {
-            // It begins beyond what the sandbox looks ahead from then on.
+            // Starts later than the sandbox looks ahead.
             request["recurring"]["recurrence_start_date"] = "2100-01-01".into();
         }
         let task = place.submit(request).await;
@@ -492,9 +492,9 @@ async fn schedules_wait() {
     }
 }
 
-/// Texts in filters, names and notes are data, whatever they hold.
+/// Special characters in filters, names and notes are data.
 #[tokio::test]
-async fn odd_texts_are_data() {
+async fn special_characters_are_data() {
     let place = Place::new(Jp1aoOptions::default()).await;
     for name in [
         "it's",
@@ -542,7 +542,7 @@ async fn odd_texts_are_data() {
     }
 }
 
-/// Lists of tags and of properties can be filtered as all others.
+/// Lists of tags and of properties can be filtered.
 #[tokio::test]
 async fn tags_and_properties_are_filtered() {
     let place = Place::new(Jp1aoOptions::default()).await;
@@ -589,7 +589,7 @@ async fn tags_and_properties_are_filtered() {
     assert!(all.len() > 1, "{all:?}");
 }
 
-/// What version 10 lacks is UNIMPLEMENTED; what it does its own way works.
+/// An operation that version 10 lacks is UNIMPLEMENTED; one that differs works.
 #[tokio::test]
 async fn version_10() {
     let rules = Jp1aoOptions {
@@ -611,7 +611,7 @@ async fn version_10() {
             "{method}"
         );
     }
-    // The gateway asks for the version by itself, to see whether anybody is there.
+    // The gateway's health probe reads the version.
     let mut sent = place.sandbox.requests();
     sent.retain(|seen| !seen.path_and_query.ends_with("/configuration/version"));
     assert!(sent.is_empty(), "{sent:?}");
@@ -630,10 +630,10 @@ async fn version_10() {
     assert!(version.to_string().contains("10-50-00"), "{version}");
 }
 
-/// A failed task is followed into its retry, and its log with it; one that has
-/// completed is an end for those who follow, too.
+/// With `follow`, a watch continues into the retry of a failed task, and so does its log; a
+/// completed task ends both.
 #[tokio::test]
-async fn a_retry_is_followed() {
+async fn watch_follows_a_retried_task() {
     let place = Place::new(Jp1aoOptions::default()).await;
     let client = &place.gateway.client;
     let submit = json!({"id": 2008, "properties": {"startvm.failAtStep": 2}, "follow": true});
@@ -675,7 +675,7 @@ async fn a_retry_is_followed() {
     assert_eq!(last["event"]["outcome"], "OUTCOME_SUCCEEDED", "{last}");
     assert!(lines.last().unwrap().ends_with("completed."), "{lines:?}");
 
-    // Archived before anybody looked: the history says how it ended.
+    // Archived before the first poll: the history has the outcome.
     place.ok("TaskService/ArchiveTask", json!({"id": id})).await;
     let archived = client
         .watch("TaskService/WatchTask", json!({"id": id}), &[])
@@ -687,8 +687,7 @@ async fn a_retry_is_followed() {
     assert!(archived.next().await.is_none());
 }
 
-/// Schedules and services are watched until their watchers leave: each change is told,
-/// no status is an end, and what is deleted is.
+/// Watches of schedules and services send each change; no status is final, a deletion is.
 #[tokio::test]
 async fn schedules_and_services_are_watched() {
     let place = Place::new(Jp1aoOptions::default()).await;

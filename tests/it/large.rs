@@ -1,5 +1,5 @@
-//! Lists far longer than anything the gateway holds: of the sandbox, through a
-//! gateway that is a process of its own, so that its memory can be seen.
+//! Lists far longer than the gateway's buffers, read from the sandbox. The gateway is a
+//! process of its own, so that its memory can be measured.
 
 use std::collections::HashSet;
 
@@ -12,14 +12,14 @@ use crate::support::process::Process;
 
 const STACKS: usize = 5_000;
 const EVENTS: usize = 50_000;
-/// Bytes that the gateway's memory may grow by while a list goes through. The
-/// events take some 35 MB as REST has them; a page of them 0.1 MB.
-const FLAT: u64 = 6 << 20;
+/// The most bytes that the gateway's memory grows by while a list is streamed. The events
+/// are about 35 MB of JSON, a page of them 0.1 MB.
+const MAX_GROWTH_BYTES: u64 = 6 << 20;
 
-/// A gateway whose memory is looked at.
-struct Watched(Process);
+/// A gateway whose memory is measured.
+struct MeasuredGateway(Process);
 
-impl Watched {
+impl MeasuredGateway {
     fn before(sandbox: &Sandbox) -> Self {
         let upstream = format!(
             r#"
@@ -53,7 +53,7 @@ project_domain_name = "{}"
         ))
     }
 
-    /// A value of `/proc/{pid}/status` in bytes; none where there is no such file.
+    /// Returns a value of `/proc/{pid}/status` in bytes; `None` on other systems than Linux.
     fn memory(&self, name: &str) -> Option<u64> {
         let text = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).ok()?;
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
@@ -61,10 +61,10 @@ project_domain_name = "{}"
         Some(kilobytes.parse::<u64>().ok()? << 10)
     }
 
-    /// By how much the peak of its memory rises above what it takes now, while this
-    /// is done; none where the system does not tell.
+    /// Runs `work` and returns by how much the peak of the memory exceeds its present size;
+    /// `None` where the system does not report it.
     async fn rise<T>(&self, work: impl Future<Output = T>) -> (T, Option<u64>) {
-        // 5: the peak begins anew. Source: proc_pid_clear_refs(5).
+        // 5 resets the peak. Source: proc_pid_clear_refs(5).
         let anew = std::fs::write(format!("/proc/{}/clear_refs", self.0.id()), "5");
         let before = self.memory("VmRSS:").filter(|_| anew.is_ok());
         let done = work.await;
@@ -74,7 +74,7 @@ project_domain_name = "{}"
     }
 }
 
-/// The ids of a stream to its good end, and how many bytes its messages take.
+/// Reads a stream that must end with OK: the ids, and the bytes of its messages.
 async fn walk(client: &Client, rpc: &str, field: &str, request: Value) -> (Vec<String>, usize) {
     let mut stream = client.watch(rpc, request, &[]).await.unwrap();
     let (mut ids, mut bytes) = (Vec::new(), 0);
@@ -89,7 +89,7 @@ async fn walk(client: &Client, rpc: &str, field: &str, request: Value) -> (Vec<S
 }
 
 #[tokio::test]
-async fn five_thousand_stacks_and_fifty_thousand_events_with_memory_flat() {
+async fn memory_is_flat_with_fifty_thousand_events() {
     let settings = sandbox::Settings {
         preload: false,
         events_kept: EVENTS,
@@ -101,7 +101,7 @@ async fn five_thousand_stacks_and_fifty_thousand_events_with_memory_flat() {
     sandbox.seed_stacks(STACKS - 1, 3);
     sandbox.seed_stacks(1, EVENTS);
     let long = format!("seeded-{}", STACKS - 1);
-    let process = Watched::before(&sandbox);
+    let process = MeasuredGateway::before(&sandbox);
     let client = Client::connect(
         process.0.address,
         &[drawbridge::contract::BUILT_IN.to_vec()],
@@ -116,13 +116,13 @@ async fn five_thousand_stacks_and_fifty_thousand_events_with_memory_flat() {
         let rpc = "StackEventService/StreamStackEvents";
         walk(&client, rpc, "event", request).await
     };
-    // Once, for what is made once: connections, a token, the allocator's stock.
+    // A first run for what is allocated once: connections, a token, the allocator's reserve.
     stacks(500).await;
 
     let flat = |what: &str, count: usize, bytes: usize, rise: Option<u64>| {
         eprintln!("{count} {what}, {bytes} bytes of messages: peak memory {rise:?} bytes more");
         assert!(
-            rise.is_none_or(|rise| rise < FLAT),
+            rise.is_none_or(|rise| rise < MAX_GROWTH_BYTES),
             "{what}: {rise:?} bytes"
         );
     };
@@ -134,10 +134,10 @@ async fn five_thousand_stacks_and_fifty_thousand_events_with_memory_flat() {
     let ((ids, bytes), rise) = process.rise(events(500)).await;
     assert_eq!(ids.len(), EVENTS);
     assert_eq!(ids.iter().collect::<HashSet<_>>().len(), EVENTS);
-    assert!(bytes > 2 * FLAT as usize, "{bytes}");
+    assert!(bytes > 2 * MAX_GROWTH_BYTES as usize, "{bytes}");
     flat("events", EVENTS, bytes, rise);
 
-    // The measure can tell: a fifth of the events at once are seen in it.
+    // The measurement is sensitive: it shows a fifth of the events in one response.
     let request = json!({"stack_name": long, "page_size": EVENTS / 5});
     let (page, rise) = process
         .rise(client.call("StackEventService/ListStackEvents", request))
@@ -146,5 +146,5 @@ async fn five_thousand_stacks_and_fifty_thousand_events_with_memory_flat() {
     let count = page.get_field_by_name("events").unwrap();
     assert_eq!(count.as_list().unwrap().len(), EVENTS / 5);
     eprintln!("{} events at once: {rise:?} bytes more", EVENTS / 5);
-    assert!(rise.is_none_or(|rise| rise > FLAT), "{rise:?}");
+    assert!(rise.is_none_or(|rise| rise > MAX_GROWTH_BYTES), "{rise:?}");
 }

@@ -1,4 +1,4 @@
-//! Watches of what only grows, over the whole path.
+//! Watches of events and logs, end to end.
 
 use std::sync::{Arc, Mutex};
 
@@ -18,7 +18,7 @@ struct Heat(Arc<Mutex<Vec<Value>>>);
 impl Heat {
     fn add(&self, numbers: std::ops::Range<usize>) {
         let events = numbers.map(|n| {
-            // Seven a second.
+            // Seven events per second.
             let second = n / 7;
             let time = format!(
                 "2026-01-{:02}T{:02}:{:02}:{:02}Z",
@@ -33,7 +33,7 @@ impl Heat {
         self.0.lock().unwrap().extend(events);
     }
 
-    /// As heat/db/api.py pages: an unknown marker is no marker.
+    /// Pages as heat/db/api.py does: an unknown marker is ignored.
     fn answer(&self, seen: &Seen, pages: bool) -> Answer {
         if !seen
             .path()
@@ -84,7 +84,7 @@ async fn watch(gateway: &Gateway, more: Value) -> Watch {
     gateway.client.watch(EVENTS, request, &[]).await.unwrap()
 }
 
-/// The next events by number, and the marker behind the last one.
+/// Reads the next events: their numbers, and the marker of the last one.
 async fn next(watch: &mut Watch, count: usize) -> (Vec<usize>, String) {
     let (mut ids, mut marker) = (Vec::new(), String::new());
     while ids.len() < count {
@@ -105,7 +105,7 @@ fn numbers(range: std::ops::Range<usize>) -> Vec<usize> {
 }
 
 #[tokio::test]
-async fn every_event_once_over_breaks_and_forgotten_markers() {
+async fn events_are_sent_once_across_resumes_and_lost_markers() {
     let heat = Heat::default();
     heat.add(0..5_000);
     let recorder = heat.start(true).await;
@@ -113,24 +113,24 @@ async fn every_event_once_over_breaks_and_forgotten_markers() {
     let mut stream = watch(&gateway, json!({})).await;
     let (ids, marker) = next(&mut stream, 2_345).await;
     assert_eq!(ids, numbers(0..2_345));
-    // The stream breaks; another one resumes, and more come meanwhile.
+    // The stream breaks, and another one resumes; more events are added meanwhile.
     drop(stream);
     heat.add(5_000..5_100);
     let mut stream = watch(&gateway, json!({ "marker": marker })).await;
     let (ids, _) = next(&mut stream, 2_755).await;
     assert_eq!(ids, numbers(2_345..5_100));
-    // One who comes for the news alone is told from where, and shares the polls.
+    // A watch from now on gets the marker first, and shares the polls.
     let mut now = watch(&gateway, json!({"from_now": true})).await;
     let first = to_json(&now.next().await.unwrap().unwrap());
     assert_eq!(first["event"]["type"], "WATCH_EVENT_TYPE_BOOKMARK");
     assert_eq!(first["marker"], "e5099");
-    // The marker of all is purged, with much else: the list begins anew.
+    // The marker is purged with many events: the upstream starts at the beginning.
     heat.0.lock().unwrap().drain(..5_100);
     heat.add(5_100..5_250);
     for stream in [&mut stream, &mut now] {
         assert_eq!(next(stream, 150).await.0, numbers(5_100..5_250));
     }
-    // Filters go out with every read.
+    // Each read has the filters.
     recorder.take();
     let mut nested = watch(&gateway, json!({"nested_depth": 2, "marker": "e5248"})).await;
     assert_eq!(next(&mut nested, 1).await.0, [5_249]);
@@ -144,7 +144,7 @@ async fn every_event_once_over_breaks_and_forgotten_markers() {
 }
 
 #[tokio::test]
-async fn a_dialect_without_pages_is_read_whole() {
+async fn unpaged_dialect_reads_the_complete_list() {
     let heat = Heat::default();
     heat.add(0..300);
     let recorder = heat.start(false).await;
@@ -155,12 +155,12 @@ async fn a_dialect_without_pages_is_read_whole() {
     let (mut ids, _) = next(&mut stream, 200).await;
     heat.add(300..310);
     ids.extend(next(&mut stream, 10).await.0);
-    // Equal seconds come in the list's own order.
+    // Events of the same second keep the order of the list.
     assert_eq!(ids, numbers(100..310));
 }
 
 #[tokio::test]
-async fn what_cannot_be_is_said_before_the_stream() {
+async fn invalid_watch_fails_before_the_stream() {
     let heat = Heat::default();
     let recorder = heat.start(true).await;
     let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
@@ -182,7 +182,7 @@ async fn what_cannot_be_is_said_before_the_stream() {
             .unwrap();
         assert_eq!(status.code(), code, "{status:?}");
     }
-    // A stack without events is watched as well.
+    // A stack without events can be watched.
     let mut stream = watch(&gateway, json!({})).await;
     let first = to_json(&stream.next().await.unwrap().unwrap());
     assert_eq!(first["event"]["type"], "WATCH_EVENT_TYPE_BOOKMARK");
@@ -190,7 +190,7 @@ async fn what_cannot_be_is_said_before_the_stream() {
     assert_eq!(next(&mut stream, 1).await.0, [0]);
 }
 
-/// A JP1/AO with one task, its state and its log, which is given in whole lines.
+/// A JP1/AO with one task, its state and its log, which it returns in complete lines.
 #[derive(Clone)]
 pub struct Ao(Arc<Mutex<(&'static str, String)>>);
 
@@ -238,17 +238,17 @@ impl Ao {
     }
 }
 
-/// A log that is full drops its oldest lines: the watch goes on behind what it told,
-/// and says where it cannot.
+/// A full log drops its oldest lines: the watch continues behind the last line that it sent,
+/// and sends a GAP where lines are lost.
 #[tokio::test]
-async fn a_task_log_that_drops_its_front() {
+async fn truncated_task_log_has_a_gap() {
     const LOG: &str = "TaskService/WatchTaskLog";
     let ao = Ao::new("inProgress", "one\ntwo\nthree\n");
     let recorder = ao.start().await;
     let gateway = Gateway::with(vec![upstream("u", "jp1ao", &recorder.url())]).await;
     let client = &gateway.client;
     let mut stream = client.watch(LOG, json!({"task_id": 7}), &[]).await.unwrap();
-    // Lines, and `GAP` where some are; the end of the log is told as its outcome.
+    // Lines, `GAP` for lost lines, and the outcome at the end.
     let told = async |stream: &mut Watch, count: usize| {
         let mut told = Vec::new();
         while told.len() < count {
@@ -280,7 +280,7 @@ async fn a_task_log_that_drops_its_front() {
         told(&mut stream, 9).await,
         ["GAP", "six", "OUTCOME_SUCCEEDED"]
     );
-    // Resumed behind what is left.
+    // Resumed from a marker that is still in the log.
     let request = json!({"task_id": 7, "offset": 500});
     let mut stream = client.watch(LOG, request, &[]).await.unwrap();
     assert_eq!(
@@ -290,9 +290,9 @@ async fn a_task_log_that_drops_its_front() {
 }
 
 #[tokio::test]
-async fn a_task_log_line_by_line_to_its_end() {
+async fn task_log_is_sent_line_by_line_until_final() {
     const LOG: &str = "TaskService/WatchTaskLog";
-    // One line is longer than what is read at first.
+    // One line is longer than the first read.
     let long = "x".repeat(100_000);
     let ao = Ao::new("inProgress", &format!("one\n日本\n{long}\nhalf a "));
     let recorder = ao.start().await;
@@ -310,7 +310,7 @@ async fn a_task_log_line_by_line_to_its_end() {
         lines.clone()
     };
     assert_eq!(told(&mut stream, 3).await, ["one", "日本", &long]);
-    // It breaks, and is resumed behind what was told.
+    // The stream breaks, and is resumed behind the last line.
     drop(stream);
     let offset = 4 + 7 + 100_001;
     ao.0.lock().unwrap().1.push_str("line\n");

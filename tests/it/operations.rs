@@ -1,5 +1,5 @@
-//! Every documented operation is an rpc, bound to the documented verb and path,
-//! and no rpc is anything else.
+//! Each documented operation is an rpc that is bound to the documented verb and path, and
+//! each rpc is a documented operation.
 
 use std::collections::BTreeSet;
 
@@ -32,7 +32,7 @@ pub fn documented(of: &str) -> Vec<Operation<'static>> {
         .collect()
 }
 
-/// A path without the names of its variables.
+/// Removes the names of variables from a path.
 fn shape(path: &str) -> String {
     let mut shape = String::new();
     let mut inside = false;
@@ -49,8 +49,8 @@ fn contract() -> Contract {
     drawbridge::contract::with_built_in(&[]).unwrap_or_else(|e| panic!("{}", e.join("\n")))
 }
 
-/// All operations of the family, each once, but for those that are left out, which
-/// come with the reason why.
+/// Checks that each operation of a family is bound once, except for those that are left out
+/// for a reason.
 fn all_bound(name: &str, count: usize, left_out: &[(&str, &str)]) {
     let contract = contract();
     let methods: Vec<&Method> = contract
@@ -58,7 +58,7 @@ fn all_bound(name: &str, count: usize, left_out: &[(&str, &str)]) {
         .into_iter()
         .map(|m| &**m)
         .filter(|m| *m.family == *name)
-        // What is made of other rpcs' calls is no operation of its own.
+        // An rpc that is composed of other rpcs is not an operation.
         .filter(|m| m.watch.is_none() && m.log.is_none() && m.pages.is_none())
         .collect();
     let mut operations = documented(name);
@@ -94,12 +94,12 @@ fn all_bound(name: &str, count: usize, left_out: &[(&str, &str)]) {
             .copied()
             .filter(|d| !method.absent_in.iter().any(|absent| **absent == **d))
             .collect();
-        // Of some families the documents do not say it.
+        // The documents of some families do not specify it.
         let said = !operation.dialects.contains("-");
         if said && dialects.len() > 1 && dialects != operation.dialects {
             wrong.push(format!("{}: offered by {dialects:?}", operation.rpc));
         }
-        // The proto may be stricter than the document: a wrong retry is the worse mistake.
+        // The proto may be stricter than the document: a wrong retry is worse than none.
         let safe = operation.idempotency == "safe";
         let never = operation.idempotency == "no";
         if (method.idempotency == Idempotency::NoSideEffects && !safe)

@@ -1,4 +1,4 @@
-//! A REST API that the crate does not know, served from a descriptor set alone.
+//! A REST API that is served from a descriptor set of the user.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -89,7 +89,7 @@ pub fn compile(proto: &str) -> Result<Source, String> {
 }
 
 #[tokio::test]
-async fn is_called_and_watched() {
+async fn own_api_is_called_and_watched() {
     let phase = Arc::new(AtomicUsize::new(0));
     let polls = phase.clone();
     let recorder = Recorder::start(move |seen| match (seen.method.as_str(), seen.path()) {
@@ -114,7 +114,7 @@ async fn is_called_and_watched() {
     let gateway = Gateway::start(settings).await;
     let client = &gateway.client;
 
-    // A watch, to its end.
+    // A watch until the final state.
     let request = json!({"team": "a b", "rollout_id": "r1", "with_hosts": true});
     let mut watch = client
         .watch("RolloutService/WatchRollout", request.clone(), &[])
@@ -163,7 +163,7 @@ async fn is_called_and_watched() {
     assert_eq!(seen.target, "/api/teams/t/rollouts?dryRun=no%20%26%20yes");
     assert_eq!(seen.json(), json!({"buildNumber": 7, "hostNames": ["h"]}));
 
-    // Errors by the common table, with their details.
+    // Errors are mapped by the common table, with details.
     let status = client
         .call(
             "RolloutService/GetRollout",
@@ -187,7 +187,7 @@ async fn is_called_and_watched() {
         .unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
 
-    // Metrics, health and reflection know it.
+    // Metrics, health and reflection include the service.
     let text = metrics(&gateway).await;
     assert!(
         text.contains(
@@ -207,7 +207,7 @@ async fn is_called_and_watched() {
 }
 
 #[tokio::test]
-async fn a_contradiction_stops_the_start_with_its_place() {
+async fn invalid_annotation_stops_the_start() {
     for (from, to, want) in [
         (
             "rollouts/{rollout_id}\" };\n    option idempotency_level",
@@ -259,10 +259,10 @@ async fn a_contradiction_stops_the_start_with_its_place() {
     }
 }
 
-/// What docs/own-api.md says, done as it says: compiled with the import
-/// paths of its command, configured with its lines, watched with its call.
+/// Follows docs/own-api.md: compiles with the import paths of its command, configures with its
+/// lines, watches with its call.
 #[tokio::test]
-async fn the_readmes_own_api_is_served() {
+async fn documented_own_api_is_served() {
     let readme = include_str!("../../docs/own-api.md");
     let (_, section) = readme.split_once("<!-- own api -->").unwrap();
     let (section, _) = section.split_once("<!-- /own api -->").unwrap();
@@ -275,7 +275,7 @@ async fn the_readmes_own_api_is_served() {
         rest.split_whitespace().next().unwrap()
     };
 
-    // protoc, beside a clone of the project.
+    // As protoc in a directory with a clone of the project.
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     std::os::unix::fs::symlink(env!("CARGO_MANIFEST_DIR"), at("drawbridge")).unwrap();

@@ -1,4 +1,4 @@
-//! Long lists: pages one by one, and streams that walk them.
+//! Long lists: unary pages, and streams over all pages.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,13 +15,13 @@ const LIST: &str = "StackService/ListStacks";
 const STACKS: &str = "StackService/StreamStacks";
 const EVENTS: &str = "StackEventService/StreamStackEvents";
 
-/// A list as Heat pages it: an unknown marker is none.
+/// A list as Heat pages it: an unknown marker is ignored.
 struct List {
     member: &'static str,
     ids: Mutex<Vec<String>>,
-    /// The most items it gives at once.
+    /// The most items of a page.
     cap: usize,
-    /// What each item holds beside its id.
+    /// The other member of each item.
     filling: String,
 }
 
@@ -72,7 +72,7 @@ async fn serve(list: Arc<List>) -> (Recorder, Gateway) {
     (recorder, gateway)
 }
 
-/// The ids of a stream to its end, and how it ended.
+/// Reads a stream to its end: the ids, and the status of a failure.
 async fn drain(stream: &mut Watch, field: &str) -> (Vec<String>, Option<tonic::Status>) {
     let mut ids = Vec::new();
     while let Some(message) = stream.next().await {
@@ -85,7 +85,7 @@ async fn drain(stream: &mut Watch, field: &str) -> (Vec<String>, Option<tonic::S
 }
 
 #[tokio::test]
-async fn pages_are_walked_by_token() {
+async fn unary_pages_are_linked_by_token() {
     let list = Arc::new(List::of("stacks", 7));
     let (recorder, gateway) = serve(list).await;
     let mut token = String::new();
@@ -115,7 +115,7 @@ async fn pages_are_walked_by_token() {
             "limit=3&marker=id-000005&show_nested=true"
         ]
     );
-    // None asked for, none given; and no way to ask for ever.
+    // A page size of 0 returns no items and no token.
     let none = to_json(
         &gateway
             .client
@@ -128,8 +128,8 @@ async fn pages_are_walked_by_token() {
 }
 
 #[tokio::test]
-async fn five_thousand_stacks_each_once() {
-    // The last page is just full: one call more shows that nothing follows.
+async fn stream_sends_five_thousand_stacks_once_each() {
+    // The last page is full: one more call shows that it is the last.
     for (count, size, calls) in [
         (5_000, 500, 11),
         (4_999, 500, 10),
@@ -148,7 +148,7 @@ async fn five_thousand_stacks_each_once() {
 }
 
 #[tokio::test]
-async fn a_server_that_gives_less_than_asked_is_walked_to_the_end() {
+async fn stream_continues_after_short_pages_with_a_next_link() {
     let mut list = List::of("stacks", 250);
     list.cap = 100;
     let (recorder, gateway) = serve(Arc::new(list)).await;
@@ -162,7 +162,7 @@ async fn a_server_that_gives_less_than_asked_is_walked_to_the_end() {
 }
 
 #[tokio::test]
-async fn fifty_thousand_events_each_once_by_name() {
+async fn stream_sends_fifty_thousand_events_once_each() {
     let list = Arc::new(List::of("events", 50_000));
     let lookups = Arc::new(AtomicUsize::new(0));
     let counted = lookups.clone();
@@ -183,16 +183,16 @@ async fn fifty_thousand_events_each_once_by_name() {
     assert_eq!(ids.len(), 50_000);
     assert_eq!(ids.iter().collect::<HashSet<_>>().len(), 50_000);
     assert_eq!(lookups.load(Ordering::Relaxed), 1);
-    // 50 full pages, and the empty one behind them.
+    // 50 full pages, and an empty one.
     assert_eq!(recorder.seen().len(), 1 + 51);
     gateway.running.stop().await.unwrap();
 }
 
 #[tokio::test]
-async fn the_next_page_waits_for_the_reader() {
+async fn next_page_is_read_when_the_client_reads() {
     const PAGE: usize = 50;
     let mut list = List::of("stacks", 40 * PAGE);
-    // A page is 1.5 MB, far more than stands in windows and buffers on the way.
+    // A page is 1.5 MB, far more than fits into windows and buffers.
     list.filling = "x".repeat(30_000);
     let (recorder, gateway) = serve(Arc::new(list)).await;
     let request = json!({"page_size": PAGE});
@@ -201,7 +201,7 @@ async fn the_next_page_waits_for_the_reader() {
     while let Some(message) = stream.next().await {
         let message = to_json(&message.unwrap());
         ids.insert(message["stack"]["id"].as_str().unwrap().to_owned());
-        // The page being read, and one more whose first items are on the way.
+        // The page being read, and the next one, whose first items are buffered.
         let read = recorder.seen().len();
         let needed = ids.len().div_ceil(PAGE);
         assert!(
@@ -216,7 +216,7 @@ async fn the_next_page_waits_for_the_reader() {
 }
 
 #[tokio::test]
-async fn a_reader_who_leaves_ends_the_reading() {
+async fn cancelled_stream_reads_no_more_pages() {
     let mut list = List::of("stacks", 10_000);
     list.filling = "x".repeat(30_000);
     let (recorder, gateway) = serve(Arc::new(list)).await;
@@ -225,7 +225,7 @@ async fn a_reader_who_leaves_ends_the_reading() {
     stream.next().await.unwrap().unwrap();
     drop(stream);
     let read = recorder.seen().len();
-    // The gateway serves on, and the list is not read on.
+    // The gateway still serves, and reads no more pages.
     gateway
         .client
         .call(LIST, json!({"page_size": 1}))
@@ -236,8 +236,8 @@ async fn a_reader_who_leaves_ends_the_reading() {
 }
 
 #[tokio::test]
-async fn a_list_that_begins_anew_ends_the_stream() {
-    // The item behind which the third page starts goes while the second is read.
+async fn restarted_list_aborts_the_stream() {
+    // The marker of the third page is deleted while the second is read.
     let list = Arc::new(List::of("stacks", 1_000));
     let answering = list.clone();
     let recorder = Recorder::start(move |seen| {
@@ -264,9 +264,9 @@ async fn a_list_that_begins_anew_ends_the_stream() {
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_page_is_no_endless_stream() {
-    // It takes no notice of limit and marker: all at once is all there is; when
-    // that is as many as asked for, the next page is the same again.
+async fn upstream_without_paging_does_not_loop() {
+    // Limit and marker are ignored: the complete list is one page. Where its length equals
+    // the limit, the next page is the same again.
     for (count, want) in [(7, None), (5, Some(Code::Aborted)), (3, None)] {
         let page: Vec<Value> = (0..count).map(|n| json!({"id": id(n)})).collect();
         let recorder = Recorder::fixed(Answer::json(200, &json!({"events": page}))).await;
@@ -279,7 +279,7 @@ async fn a_server_that_does_not_page_is_no_endless_stream() {
         assert!(recorder.seen().len() <= 2);
         gateway.running.stop().await.unwrap();
     }
-    // RTS says that it does not: nothing of the kind is sent.
+    // RTS has no paging: no parameters are sent.
     let page: Vec<Value> = (0..5).map(|n| json!({"id": id(n)})).collect();
     let recorder = Recorder::fixed(Answer::json(200, &json!({"events": page}))).await;
     let mut settings = upstream("u", "heat", &recorder.url());
@@ -294,9 +294,9 @@ async fn a_server_that_does_not_page_is_no_endless_stream() {
 }
 
 #[tokio::test]
-async fn items_that_shift_into_the_next_page_are_told_once() {
-    // Another stack appears in front of the marker: Heat goes by the marker, but
-    // the item before the marker was moved behind it.
+async fn items_that_shift_to_the_next_page_are_sent_once() {
+    // Another stack is inserted before the marker, and the item before the marker moves
+    // behind it.
     let list = Arc::new(List::of("stacks", 30));
     let answering = list.clone();
     let recorder = Recorder::start(move |seen| {
@@ -319,7 +319,7 @@ async fn items_that_shift_into_the_next_page_are_told_once() {
 }
 
 #[tokio::test]
-async fn errors_come_first_or_in_their_place() {
+async fn errors_are_sent_at_their_position() {
     let failing = Arc::new(Mutex::new(1));
     let list = List::of("stacks", 100);
     let when = failing.clone();
@@ -345,7 +345,7 @@ async fn errors_come_first_or_in_their_place() {
     assert_eq!(ids.len(), 20);
     assert_eq!(end.unwrap().code(), Code::PermissionDenied);
 
-    // What cannot be a page is refused before anything is sent.
+    // An invalid page size or token is rejected before anything is sent.
     let sent = recorder.seen().len();
     for request in [json!({"page_size": 0}), json!({"page_size": -1})] {
         let status = gateway
@@ -361,14 +361,14 @@ async fn errors_come_first_or_in_their_place() {
 }
 
 #[tokio::test]
-async fn streams_of_lists_are_bounded() {
+async fn open_list_streams_are_limited() {
     let list = Arc::new(List::of("stacks", 3_000));
     let answering = Arc::clone(&list);
     let recorder = Recorder::start(move |seen| answering.answer(seen)).await;
     let mut config = settings(vec![upstream("u", "heat", &recorder.url())]);
     config.watch.max_streams = 1;
     let gateway = Gateway::start(config).await;
-    // More than a page may have counts as what it may.
+    // A larger page size is reduced to the maximum.
     let request = json!({"page_size": 100_000});
     let stream = gateway.client.watch(STACKS, request.clone(), &[]).await;
     let mut stream = stream.unwrap();
@@ -387,7 +387,7 @@ async fn streams_of_lists_are_bounded() {
         "{sizes:?}"
     );
 
-    // One that is read to its end, or left, makes room for another.
+    // A stream that ends or is cancelled returns its permit.
     let first = gateway
         .client
         .watch(STACKS, request.clone(), &[])
@@ -414,7 +414,7 @@ async fn streams_of_lists_are_bounded() {
     let patience = std::time::Duration::from_secs(60);
     tokio::time::timeout(patience, room)
         .await
-        .expect("its place is given back");
+        .expect("its permit is returned");
     gateway.running.stop().await.unwrap();
 }
 

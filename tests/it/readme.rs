@@ -1,7 +1,7 @@
-//! docs/coverage.md is what the tables say.
+//! docs/coverage.md matches the contract, and docs name existing files.
 
 #[test]
-fn the_coverage_table_is_that_of_the_contract() {
+fn coverage_table_matches_the_contract() {
     let readme = include_str!("../../docs/coverage.md");
     let inner = readme
         .split_once("<!-- coverage -->\n")
@@ -32,7 +32,7 @@ fn docs_name_files_that_exist() {
         let text = std::fs::read_to_string(&page).unwrap();
         for word in text.split('`').skip(1).step_by(2) {
             let in_tree = ["src/", "crates/", "tests/", "docs/", "proto/"];
-            // FAMILY and the like stand for several.
+            // FAMILY and the like are placeholders.
             let several = word
                 .split('/')
                 .any(|part| part.len() > 1 && part.chars().all(|c| c.is_ascii_uppercase()));

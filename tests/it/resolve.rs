@@ -1,4 +1,4 @@
-//! Stacks by name, by id and by ARN: what Heat redirects, and what it does not.
+//! Stacks by name, by id and by ARN: redirects, lookups and their cache.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -13,7 +13,7 @@ use crate::support::{Gateway, Recorder, StoppedClock, http_get, upstream};
 
 const GET: &str = "StackService/GetStack";
 
-/// Stacks by name, as a Heat has them that thinks it stands elsewhere.
+/// Stacks by name, of a Heat whose redirects name an internal address.
 #[derive(Clone, Default)]
 struct Stacks(Arc<Mutex<HashMap<String, String>>>);
 
@@ -40,7 +40,7 @@ impl Stacks {
                 .iter()
                 .find(|(name, id)| *name == identity || *id == identity)
                 .map_or_else(missing, |(name, id)| redirect(name, id)),
-            // An ARN is taken apart, no more.
+            // An ARN is split only.
             [arn, name, id] if arn.starts_with("arn:openstack:heat::p1:stacks") => {
                 redirect(name, id)
             }
@@ -91,7 +91,7 @@ fn targets(seen: &[Seen]) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn every_stack_operation_takes_a_name_alone() {
+async fn every_stack_operation_accepts_the_name_only() {
     let template = json!({"heat_template_version": "2018-08-31"});
     for (rpc, more, verb, rest) in [
         (
@@ -273,7 +273,7 @@ async fn every_stack_operation_takes_a_name_alone() {
             ],
             "{rpc}"
         );
-        // Neither is part of a body.
+        // Neither name nor id is in a body.
         for body in seen.iter().map(Seen::json).filter(|body| body.is_object()) {
             assert!(
                 body.get("stack_name").is_none() && body.get("stack_id").is_none(),
@@ -285,9 +285,9 @@ async fn every_stack_operation_takes_a_name_alone() {
 }
 
 #[tokio::test]
-async fn names_ids_and_arns() {
+async fn stack_is_found_by_name_id_or_arn() {
     let (stacks, recorder, gateway) = heat().await;
-    // What was found is kept for some seconds.
+    // The result is cached for some seconds.
     let _clock = StoppedClock::new();
     stacks.put("x.json é", "18");
     for (request, first) in [
@@ -309,11 +309,11 @@ async fn names_ids_and_arns() {
             "{request}"
         );
     }
-    // An id in the place of the name; what it is was asked before.
+    // An id instead of the name: its lookup is cached.
     let id = json!({"stack_name": "17"});
     gateway.client.call(GET, id).await.unwrap();
     assert_eq!(targets(&recorder.take()), ["GET /v1/p1/stacks/web/17"]);
-    // With both, nothing is asked.
+    // With both, no lookup is made.
     let both = json!({"stack_name": "web", "stack_id": "17"});
     gateway.client.call(GET, both).await.unwrap();
     assert_eq!(targets(&recorder.take()), ["GET /v1/p1/stacks/web/17"]);
@@ -355,7 +355,7 @@ async fn names_ids_and_arns() {
 }
 
 #[tokio::test]
-async fn find_stack_tells_name_and_id() {
+async fn find_stack_returns_name_and_id() {
     let (_, recorder, gateway) = heat().await;
     for identity in ["web", "17", "arn:openstack:heat::p1:stacks/web/17"] {
         let found = gateway
@@ -371,7 +371,7 @@ async fn find_stack_tells_name_and_id() {
     }
     assert_eq!(recorder.seen().len(), 3);
     gateway.running.stop().await.unwrap();
-    // An upstream that follows its own redirect, and one that leads elsewhere.
+    // An upstream that follows its own redirect, and a redirect to another host.
     for (answer, want) in [
         (
             Answer::json(200, &json!({"stack": {"stack_name": "web", "id": "17"}})),
@@ -396,7 +396,7 @@ async fn find_stack_tells_name_and_id() {
 }
 
 #[tokio::test]
-async fn what_was_found_is_kept_for_one_caller_until_it_is_wrong() {
+async fn lookup_is_cached_per_credential_until_it_is_stale() {
     let stacks = Stacks::default();
     stacks.put("web", "17");
     let answering = stacks.clone();
@@ -423,12 +423,12 @@ async fn what_was_found_is_kept_for_one_caller_until_it_is_wrong() {
         call(GET, json!({}), "one").await.unwrap();
     }
     assert_eq!(lookups(&recorder), 1);
-    // Nobody sees through another's eyes.
+    // The cache is separate for each credential.
     call(GET, json!({}), "two").await.unwrap();
     assert_eq!(lookups(&recorder), 1);
 
-    // Another stack has the name: one lookup more, and the call once more, also
-    // one that must not be sent twice.
+    // Another stack has the name: one more lookup, and the call is retried, even if it is
+    // not idempotent.
     stacks.put("web", "18");
     assert_eq!(
         call(GET, json!({}), "one").await.unwrap()["stack"]["id"],
@@ -455,7 +455,7 @@ async fn what_was_found_is_kept_for_one_caller_until_it_is_wrong() {
         ]
     );
 
-    // A 404 of something else: looked up once more, and not tried again.
+    // A 404 of another resource: one more lookup, and no retry.
     call(GET, json!({}), "one").await.unwrap();
     recorder.take();
     let none = json!({"output_key": "none"});
@@ -471,7 +471,7 @@ async fn what_was_found_is_kept_for_one_caller_until_it_is_wrong() {
         ]
     );
 
-    // A stack is made or deleted: the name may be another's.
+    // Creating and deleting a stack invalidates the lookups.
     call("StackService/DeleteStack", json!({}), "one")
         .await
         .unwrap();
@@ -485,7 +485,7 @@ async fn what_was_found_is_kept_for_one_caller_until_it_is_wrong() {
     call(GET, json!({}), "one").await.unwrap();
     assert_eq!(lookups(&recorder), 1);
 
-    // The stack is gone: NOT_FOUND, after one lookup.
+    // The stack is deleted: NOT_FOUND after one lookup.
     stacks.0.lock().unwrap().clear();
     let status = call(GET, json!({}), "one").await.unwrap_err();
     assert_eq!(status.code(), Code::NotFound);
@@ -497,7 +497,7 @@ async fn what_was_found_is_kept_for_one_caller_until_it_is_wrong() {
 }
 
 #[tokio::test]
-async fn the_versions_take_no_token() {
+async fn version_list_needs_no_token() {
     let versions = json!({"versions": [{"id": "v1.0", "status": "CURRENT", "links":
         [{"rel": "self", "href": "http://inner.example.test/v1/"}]}]});
     let recorder = Recorder::fixed(Answer::json(300, &versions)).await;
@@ -521,10 +521,9 @@ async fn the_versions_take_no_token() {
     gateway.running.stop().await.unwrap();
 }
 
-/// Who leaves while his call runs leaves nothing behind: the call may have freed the
-/// name all the same.
+/// A cancelled call invalidates the lookups, too: it may have freed the name.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_is_left_drops_what_was_found() {
+async fn cancelled_mutation_invalidates_lookups() {
     let stacks = Stacks::default();
     stacks.put("web", "17");
     let answering = stacks.clone();
@@ -532,13 +531,13 @@ async fn a_call_that_is_left_drops_what_was_found() {
     let (go_on, waiting) = std::sync::mpsc::channel::<()>();
     let waiting = Mutex::new(waiting);
     let recorder = Recorder::start(move |seen| {
-        // Heat shows what was deleted, by its id.
+        // Heat returns deleted stacks by their id.
         if seen.method == "GET" && seen.path().ends_with("/stacks/web/17") {
             return Answer::json(200, &json!({"stack": {"stack_name": "web", "id": "17"}}));
         }
         if seen.method == "DELETE" {
             came.send(()).unwrap();
-            // Never answered: it ends with the test.
+            // Gets no response before the test ends.
             let _ = tokio::task::block_in_place(|| waiting.lock().unwrap().recv());
         }
         answering.answer(seen)
@@ -556,7 +555,7 @@ async fn a_call_that_is_left_drops_what_was_found() {
     let leaves =
         tokio::spawn(async move { client.call("StackService/DeleteStack", deletes).await });
     coming.recv().await.unwrap();
-    // It is deleted by now, and another has its name.
+    // The stack is deleted by now, and another one has its name.
     stacks.put("web", "18");
     leaves.abort();
     let metrics = format!("http://{}/metrics", gateway.running.admin.unwrap());
@@ -568,14 +567,14 @@ async fn a_call_that_is_left_drops_what_was_found() {
     let patience = std::time::Duration::from_secs(60);
     tokio::time::timeout(patience, left)
         .await
-        .expect("the gateway notices");
+        .expect("the call is counted as cancelled");
     assert_eq!(read().await, "18");
     drop(go_on);
     gateway.running.stop().await.unwrap();
 }
 
 #[tokio::test]
-async fn what_cannot_be_looked_up_is_said_of_the_callers_own_field() {
+async fn failed_lookup_names_the_field_of_the_request() {
     let (_stacks, recorder, gateway) = heat().await;
     for (field, text) in [
         ("stack_name", ".."),
@@ -600,7 +599,7 @@ async fn what_cannot_be_looked_up_is_said_of_the_callers_own_field() {
         assert!(!status.message().contains("identity"), "{status:?}");
     }
     assert!(recorder.seen().is_empty());
-    // Whoever asks for the look-up itself, has the field.
+    // In a call of the lookup rpc itself, the field is its own.
     let rpc = "StackService/FindStack";
     let status = gateway.client.call(rpc, json!({"identity": ".."})).await;
     let status = status.unwrap_err();

@@ -1,4 +1,4 @@
-//! The gateway before the embedded sandbox: what a newcomer has at first run.
+//! The gateway with the embedded sandbox, as on the first run.
 
 use std::time::Duration;
 
@@ -25,8 +25,8 @@ async fn start(settings: sandbox::Settings) -> (Sandbox, HeatTarget) {
     (sandbox, target)
 }
 
-/// Nothing moves by itself, nothing is there at first: as with real Heat.
-fn honest() -> sandbox::Settings {
+/// Settings as in real Heat: no simulated progress, no sample resources.
+fn like_real_heat() -> sandbox::Settings {
     sandbox::Settings {
         play: false,
         preload: false,
@@ -37,25 +37,25 @@ fn honest() -> sandbox::Settings {
 
 #[tokio::test]
 async fn responses_equal_real_heat() {
-    let (_sandbox, target) = start(honest()).await;
+    let (_sandbox, target) = start(like_real_heat()).await;
     check_transcript(&transcript(&target).await);
 }
 
 #[tokio::test]
 async fn heat_through_the_gateway() {
-    let (_sandbox, target) = start(honest()).await;
+    let (_sandbox, target) = start(like_real_heat()).await;
     configs_and_deployments(&target).await;
 }
 
 #[tokio::test]
 async fn stack_lifecycle_equals_real_heat() {
-    let (_sandbox, target) = start(honest()).await;
+    let (_sandbox, target) = start(like_real_heat()).await;
     stack_lifecycle::create_update_and_delete(&target).await;
 }
 
 #[tokio::test]
 async fn abandon_and_adopt_equal_real_heat() {
-    let mut settings = honest();
+    let mut settings = like_real_heat();
     settings.adopt_and_abandon = true;
     let (_sandbox, target) = start(settings).await;
     stack_lifecycle::abandon_and_adopt(&target).await;
@@ -70,7 +70,7 @@ fn quick() -> sandbox::Settings {
 }
 
 #[tokio::test]
-async fn a_deployment_plays_to_its_end() {
+async fn deployment_becomes_final() {
     let (sandbox, _) = start(quick()).await;
     let gateway = Gateway::with(quickstart::upstreams(&sandbox)).await;
     let service = "SoftwareDeploymentService";
@@ -119,7 +119,7 @@ async fn a_deployment_plays_to_its_end() {
 
 /// Seed 4: redeploy an add-on with a signed request, watch the job to its end.
 #[tokio::test]
-async fn an_addon_is_redeployed() {
+async fn addon_is_redeployed_and_watched() {
     let (sandbox, _) = start(quick()).await;
     let gateway = Gateway::with(quickstart::upstreams(&sandbox)).await;
     let addon = json!({"environment_id": sandbox::ENVIRONMENT_ID, "addon_id": sandbox::ADDON_ID,
@@ -151,7 +151,7 @@ async fn an_addon_is_redeployed() {
         .unwrap();
     assert_eq!(to_json(&got)["addon"]["status_raw"], "SUCCEEDED");
 
-    // A wrong key is refused, as the real service would.
+    // A wrong key is rejected, as by the real service.
     let mut wrong = quickstart::upstreams(&sandbox);
     let drawbridge::credentials::Settings::AkSk(keys) = &mut wrong[1].auth else {
         panic!()
@@ -169,7 +169,7 @@ async fn an_addon_is_redeployed() {
         "APIGW.0301"
     );
 
-    // An IAM token does as well as a signature.
+    // An IAM token is accepted instead of a signature.
     let mut token = upstream("token", "servicestage", &sandbox.servicestage_url());
     token.project_id = None;
     token.auth = quickstart::upstreams(&sandbox)[0].auth.clone();
@@ -184,9 +184,9 @@ async fn an_addon_is_redeployed() {
         .unwrap();
 }
 
-/// As an upstream that the configuration names: errors tell the dialect.
+/// Errors name the dialect of a sandbox upstream.
 #[tokio::test]
-async fn the_sandboxes_upstreams_have_a_dialect() {
+async fn sandbox_upstreams_have_a_dialect() {
     let (sandbox, _) = start(quick()).await;
     let gateway = Gateway::with(quickstart::upstreams(&sandbox)).await;
     let unknown = json!({"stack_name": "nowhere"});
@@ -200,7 +200,7 @@ async fn the_sandboxes_upstreams_have_a_dialect() {
 
 /// Seed 5: release a service, which cannot be released twice.
 #[tokio::test]
-async fn a_service_is_released() {
+async fn service_is_released_once() {
     let (sandbox, _) = start(quick()).await;
     let gateway = Gateway::with(quickstart::upstreams(&sandbox)).await;
     let service = "AutomationServiceService";

@@ -1,6 +1,5 @@
-//! The five documents that started the project: their own examples come
-//! through equal, against an upstream that answers as the documents print, and
-//! against the sandbox.
+//! The five documents that the project started from: their examples are sent and decoded
+//! unchanged, with an upstream that responds as printed, and with the sandbox.
 
 use serde_json::{Value, json};
 use tonic::Code;
@@ -57,7 +56,7 @@ fn created(updated: bool) -> Value {
 /// Seeds 1 and 2: the create of RTS, whose response has no `updated_time`, and
 /// that of Rackspace, whose response has one.
 #[tokio::test]
-async fn create_a_deployment() {
+async fn deployment_is_created() {
     for (dialect, updated) in [("rts", false), ("rackspace", true)] {
         let recorder = Recorder::fixed(Answer::json(200, &created(updated))).await;
         let mut settings = upstream("u", "heat", &recorder.url());
@@ -124,9 +123,9 @@ async fn action_is_required_for_rackspace_only() {
     }
 }
 
-/// What a dialect lacks is refused before anything is sent.
+/// An operation that the dialect lacks is rejected before anything is sent.
 #[tokio::test]
-async fn a_dialect_lacks_an_operation() {
+async fn operation_that_the_dialect_lacks_is_not_sent() {
     let recorder = Recorder::fixed(Answer::json(200, &json!({"software_configs": []}))).await;
     let mut settings = upstream("rax", "heat", &recorder.url());
     settings.dialect = "rackspace".into();
@@ -145,9 +144,9 @@ async fn a_dialect_lacks_an_operation() {
     assert!(recorder.seen().is_empty());
 }
 
-/// Seed 3: the list of RTS, with text and a number in `output_values`.
+/// Seed 3: the list of RTS, with a string and a number in `output_values`.
 #[tokio::test]
-async fn list_deployments() {
+async fn deployments_are_listed() {
     let body = json!({"software_deployments": [{
         "status": "COMPLETE",
         "server_id": "ec14c864-096e-4e27-bb8a-2c2b4dc6f3f5",
@@ -186,9 +185,9 @@ async fn list_deployments() {
     );
 }
 
-/// Seed 4: an add-on is redeployed, and answers with a job.
+/// Seed 4: an add-on is redeployed; the response is a job.
 #[tokio::test]
-async fn redeploy_an_addon() {
+async fn addon_is_redeployed() {
     let body = json!({"job_id": "JOB7e9317bb-a63a-46f4-a026-244de2f6eac3"});
     let recorder = Recorder::fixed(Answer::json(200, &body)).await;
     let gateway = Gateway::with(vec![upstream("u", "servicestage", &recorder.url())]).await;
@@ -243,7 +242,7 @@ async fn jp1ao(invoke: Answer) -> (Recorder, Gateway) {
 
 /// Seed 5: the action document is fetched, edited in place and invoked.
 #[tokio::test]
-async fn release_a_service() {
+async fn service_is_released_in_two_steps() {
     let (recorder, gateway) = jp1ao(Answer::json(200, &envelope())).await;
     let got = gateway
         .client
@@ -268,7 +267,7 @@ async fn release_a_service() {
         [("GET", RELEASE), ("POST", &format!("{RELEASE}/invoke"))]
     );
     assert!(seen[0].body.is_empty());
-    // In place: order, unknown members and number texts are as they came.
+    // In place: order, unknown members and digits are unchanged.
     assert_eq!(
         std::str::from_utf8(&seen[1].body).unwrap(),
         r#"{"name":"release","extra":1.50,"href":" http://evil.test:1/steal","method":"POST","parameters":[]}"#
@@ -277,9 +276,9 @@ async fn release_a_service() {
     assert_eq!(seen[1].header("accept-language"), "en");
 }
 
-/// A caller who brings the document spares the first step.
+/// A document in the request saves the first step.
 #[tokio::test]
-async fn release_a_service_with_a_document() {
+async fn service_is_released_with_the_clients_document() {
     let (recorder, gateway) = jp1ao(Answer::json(200, &envelope())).await;
     let template = json!({"name": "release", "href": "", "method": "POST", "parameters": []});
     gateway
@@ -297,9 +296,10 @@ async fn release_a_service_with_a_document() {
     assert_eq!(seen[0].header("accept-language"), "ja");
 }
 
-/// The envelope in all the forms that the manuals print (jp1ao fact sheet, 1.1).
+/// The action result in all the forms that the manuals print. docs/apis/jp1ao.md, "Action
+/// result".
 #[tokio::test]
-async fn envelopes() {
+async fn action_result_is_read_in_all_forms() {
     let url = "http://h/Automation/v1/objects/Services/2004";
     for (name, body, resource) in [
         (
@@ -344,7 +344,7 @@ async fn envelopes() {
             "{name}"
         );
     }
-    // A failure within a 200 is told as such.
+    // A failure within a 200 is returned as data.
     let (_recorder, gateway) = jp1ao(Answer::json(200, &json!({"state": "failed"}))).await;
     let got = gateway
         .client
@@ -360,9 +360,9 @@ async fn envelopes() {
     );
 }
 
-/// What the seed's status table means to a caller.
+/// The gRPC codes of the seed's status table.
 #[tokio::test]
-async fn release_errors() {
+async fn release_errors_are_mapped() {
     for (status, code) in [
         (400, Code::InvalidArgument),
         (401, Code::Unauthenticated),
@@ -409,7 +409,7 @@ async fn release_errors() {
             "{status}: the host leaks"
         );
         assert_eq!(details.retry_info().is_some(), status == 412, "{status}");
-        // The invoke is never sent twice, and no redirect is followed.
+        // The invoke is not retried, and no redirect is followed.
         let posts = recorder
             .seen()
             .iter()

@@ -1,5 +1,5 @@
-//! The server around the rpcs: health, reflection, metrics, compression, who
-//! may call.
+//! The server around the rpcs: health, reflection, metrics, compression, authentication,
+//! TLS.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::support::{Gateway, http_get, nowhere, settings, upstream};
 
 const LIST: &str = "SoftwareDeploymentService/ListSoftwareDeployments";
 
-/// The health of a service, as its name in the proto.
+/// Returns the health of a service by its name in the proto.
 pub async fn health(gateway: &Gateway, service: &str) -> Result<String, tonic::Status> {
     let mut client = HealthClient::new(gateway.client.channel.clone());
     let request = HealthCheckRequest {
@@ -29,7 +29,7 @@ pub async fn health(gateway: &Gateway, service: &str) -> Result<String, tonic::S
     ))
 }
 
-/// The services that reflection lists.
+/// Returns the services that reflection lists.
 pub async fn services(gateway: &Gateway) -> Vec<String> {
     use v1::server_reflection_request::MessageRequest;
     use v1::server_reflection_response::MessageResponse;
@@ -60,7 +60,7 @@ pub async fn services(gateway: &Gateway) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn health_follows_the_upstream() {
+async fn health_follows_upstream_probes() {
     let recorder = Recorder::fixed(Answer::json(300, &json!({}))).await;
     let gateway = Gateway::with(vec![
         upstream("up", "heat", &recorder.url()),
@@ -68,7 +68,7 @@ async fn health_follows_the_upstream() {
     ])
     .await;
     assert_eq!(health(&gateway, "").await.unwrap(), "Serving");
-    // The stream tells when the first probes are done.
+    // The stream sends a status when the first probes are done.
     for (service, want) in [
         (
             "openstack.orchestration.v1.SoftwareDeploymentService",
@@ -105,7 +105,7 @@ async fn health_follows_the_upstream() {
 }
 
 #[tokio::test]
-async fn reflection_in_both_versions() {
+async fn reflection_serves_both_versions() {
     let gateway = Gateway::with(vec![]).await;
     let listed = services(&gateway).await;
     for service in [
@@ -143,7 +143,7 @@ async fn reflection_in_both_versions() {
 }
 
 #[tokio::test]
-async fn an_unknown_method_is_unimplemented() {
+async fn unknown_method_is_unimplemented() {
     let gateway = Gateway::with(vec![]).await;
     let mut grpc = tonic::client::Grpc::new(gateway.client.channel.clone());
     grpc.ready().await.unwrap();
@@ -161,7 +161,7 @@ async fn an_unknown_method_is_unimplemented() {
 }
 
 #[tokio::test]
-async fn list_upstreams_without_secrets() {
+async fn list_upstreams_has_no_secrets() {
     let mut one = upstream("one", "heat", "http://127.0.0.1:1/v1");
     one.auth = drawbridge::credentials::Settings::Basic {
         username: "u".into(),
@@ -199,7 +199,7 @@ async fn list_upstreams_without_secrets() {
 }
 
 #[tokio::test]
-async fn the_admin_listener() {
+async fn admin_listener_serves_metrics_and_probes() {
     let recorder = Recorder::fixed(Answer::json(200, &json!({"software_deployments": []}))).await;
     let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
     gateway.client.call(LIST, json!({})).await.unwrap();
@@ -234,7 +234,7 @@ async fn the_admin_listener() {
 }
 
 std::thread_local! {
-    /// The log of whoever runs on this thread; None where nobody reads it.
+    /// The log of this thread; `None` where no test reads it.
     static LOG: std::cell::RefCell<Option<Vec<u8>>> = const { std::cell::RefCell::new(None) };
 }
 
@@ -251,10 +251,10 @@ impl std::io::Write for ThisThread {
     }
 }
 
-/// Keeps the log of this thread from now on, and the gateway's of its test with it.
+/// Captures the log of this thread, on which the gateway of the test runs, too.
 fn keep_log() {
     static ONE_FOR_ALL: std::sync::Once = std::sync::Once::new();
-    // One of a thread alone would not hear of what another thread has come by first.
+    // A subscriber of one thread misses callsites that another thread has registered first.
     ONE_FOR_ALL.call_once(|| {
         tracing_subscriber::fmt()
             .with_writer(|| ThisThread)
@@ -264,7 +264,7 @@ fn keep_log() {
     LOG.set(Some(Vec::new()));
 }
 
-/// The lines of the log with this word.
+/// Returns the lines of the log that contain a word.
 fn logged(word: &str) -> Vec<String> {
     let bytes = LOG.with_borrow(|log| log.clone()).unwrap();
     let text = String::from_utf8(bytes).unwrap();
@@ -272,10 +272,10 @@ fn logged(word: &str) -> Vec<String> {
     lines.map(str::to_owned).collect()
 }
 
-/// What becomes of a stream after its first message is counted and logged as well,
-/// and its caller can ask for it by id.
+/// The failure of a stream after its first message is counted and logged, with the request
+/// id of the status.
 #[tokio::test]
-async fn a_stream_is_recorded_to_its_end() {
+async fn failed_stream_is_counted_and_logged_once() {
     const STREAM: &str = "StackService/StreamStacks";
     keep_log();
     let recorder = Recorder::start(|seen| match seen.query().contains("marker=b") {
@@ -302,11 +302,11 @@ async fn a_stream_is_recorded_to_its_end() {
     }
     let status = stream.next().await.unwrap().unwrap_err();
     assert_eq!(status.code(), Code::PermissionDenied, "{status:?}");
-    let told = status.metadata().get("x-request-id").unwrap();
+    let request_id = status.metadata().get("x-request-id").unwrap();
     assert_eq!(
-        told.to_str().unwrap(),
+        request_id.to_str().unwrap(),
         &id[..128],
-        "cut: statuses are short"
+        "truncated: statuses are short"
     );
     assert!(stream.next().await.is_none());
 
@@ -320,7 +320,7 @@ async fn a_stream_is_recorded_to_its_end() {
     assert!(text.contains(&counted("PERMISSION_DENIED")), "{text}");
     assert!(!text.contains(&counted("OK")), "{text}");
     assert!(text.contains("drawbridge_rpc_calls_in_flight 0"), "{text}");
-    let lines = logged("call refused");
+    let lines = logged("call failed");
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(
         lines[0].contains(&id[..128]) && lines[0].contains(STREAM),
@@ -329,9 +329,9 @@ async fn a_stream_is_recorded_to_its_end() {
     assert!(logged("hunter2").is_empty());
 }
 
-/// Which numbers are rounded is said also where it is not a single answer.
+/// Rounded numbers are named in the metadata of unary and streaming responses.
 #[tokio::test]
-async fn numbers_that_are_rounded_are_named() {
+async fn rounded_numbers_are_named_in_metadata() {
     let events = json!({"events": [{"id": "e1"},
         {"id": "e2", "resource_properties": {"größe, in": 9_007_199_254_740_993_u64}}]});
     let recorder = Recorder::fixed(Answer::json(200, &events)).await;
@@ -353,7 +353,7 @@ async fn numbers_that_are_rounded_are_named() {
 }
 
 #[tokio::test]
-async fn compression_is_the_callers_choice() {
+async fn response_is_compressed_as_the_request() {
     let item = json!({"id": "d", "status_reason": "x".repeat(10_000)});
     let recorder =
         Recorder::fixed(Answer::json(200, &json!({"software_deployments": [item]}))).await;
@@ -385,7 +385,7 @@ async fn compression_is_the_callers_choice() {
 }
 
 #[tokio::test]
-async fn callers_bring_a_token_where_one_is_asked_for() {
+async fn missing_or_invalid_client_token_is_unauthenticated() {
     let recorder = Recorder::fixed(Answer::json(200, &json!({"software_deployments": []}))).await;
     let mut settings = settings(vec![upstream("u", "heat", &recorder.url())]);
     settings.client_tokens = vec!["first".into(), "second".into()];
@@ -431,7 +431,7 @@ async fn callers_bring_a_token_where_one_is_asked_for() {
 }
 
 #[tokio::test]
-async fn mutual_tls() {
+async fn client_certificate_is_required_with_mtls() {
     use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
     let ca = rcgen_ca();
     let (server_cert, server_key) = ca.issue("localhost");
@@ -472,7 +472,7 @@ async fn mutual_tls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handshake_that_does_not_come_is_not_waited_for() {
+async fn stalled_tls_handshake_times_out() {
     use tokio::io::AsyncReadExt;
     let ca = rcgen_ca();
     let (certificate, key) = ca.issue("localhost");
@@ -485,7 +485,7 @@ async fn a_handshake_that_does_not_come_is_not_waited_for() {
     let running = drawbridge::server::start(settings, false).await.unwrap();
     let mut silent = tokio::net::TcpStream::connect(running.grpc).await.unwrap();
     let mut byte = [0];
-    // The clock leaps from timer to timer while nothing is to be read: this is the last.
+    // Paused time advances to the next timer while no data arrives: this is the last one.
     let end = tokio::time::timeout(Duration::from_secs(86_400), silent.read(&mut byte)).await;
     assert!(matches!(end, Ok(Ok(0) | Err(_))), "{end:?}");
     running.stop().await.unwrap();
@@ -518,7 +518,7 @@ impl Ca {
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_told() {
+async fn port_in_use_is_an_error_with_its_setting() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = listener.local_addr().unwrap();
     for (admin, variable) in [(false, "DRAWBRIDGE_LISTEN"), (true, "DRAWBRIDGE_ADMIN")] {
@@ -536,7 +536,7 @@ async fn a_port_that_is_taken_is_told() {
     }
 }
 
-/// Sends a request over HTTP/2 that need not be gRPC.
+/// Sends a request over HTTP/2, gRPC or not.
 async fn send(gateway: &Gateway, request: http::Request<tonic::body::Body>) -> (u16, String) {
     use http_body_util::BodyExt;
     use tower::{Service, ServiceExt};
@@ -559,7 +559,7 @@ async fn requests_that_are_not_grpc_are_rejected_and_not_executed() {
     let release = "/hitachi.automation.v1.AutomationServiceService/ReleaseService";
     // The message `id: 4`, as a web page can send it.
     let message = &b"\0\0\0\0\x02\x08\x04"[..];
-    // A body that never comes is not waited for.
+    // The rejection does not wait for the body.
     let again = |method: &str, path: &str, content_type: &str| {
         let frames =
             tokio_stream::pending::<Result<http_body::Frame<bytes::Bytes>, tonic::Status>>();
@@ -612,10 +612,10 @@ async fn requests_that_are_not_grpc_are_rejected_and_not_executed() {
         let mut text = String::new();
         tcp.read_to_string(&mut text).await.unwrap();
         assert!(text.contains(" 426 Upgrade Required\r\n"), "{text}");
-        assert!(text.contains("HTTP/2 alone"), "{text}");
+        assert!(text.contains("HTTP/2 only"), "{text}");
     }
     assert!(recorder.seen().is_empty());
-    // With parameters and in capitals it is the same content type.
+    // Parameters and upper case do not change the content type.
     for content_type in ["application/grpc+proto", "Application/GRPC; charset=utf-8"] {
         let request = http::Request::post(release)
             .header("content-type", content_type)
@@ -627,7 +627,7 @@ async fn requests_that_are_not_grpc_are_rejected_and_not_executed() {
 }
 
 #[tokio::test]
-async fn the_sandbox_says_so_in_every_response() {
+async fn sandbox_marks_every_response() {
     let recorder = Recorder::fixed(Answer::json(200, &json!({"stacks": []}))).await;
     for sandbox in [true, false] {
         let mut config = settings(vec![upstream("u", "heat", &recorder.url())]);

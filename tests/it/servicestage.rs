@@ -1,4 +1,4 @@
-//! ServiceStage: what the official client sends, and what comes back.
+//! ServiceStage through the gateway, with requests and responses of the official client.
 
 mod captures;
 mod credentials;
@@ -18,7 +18,7 @@ use tonic::{Response, Status};
 use crate::support::recorder::{Answer, Seen};
 use crate::support::{Gateway, Recorder, upstream};
 
-/// Keys as the captures have them.
+/// The keys of the captures.
 fn keys(security_token: bool) -> drawbridge::credentials::Settings {
     drawbridge::credentials::Settings::AkSk(drawbridge::credentials::AkSk {
         access_key: "AKTEST".into(),
@@ -31,7 +31,7 @@ fn keys(security_token: bool) -> drawbridge::credentials::Settings {
     })
 }
 
-/// A gateway with these credentials before a recorder that answers as told.
+/// A gateway with these credentials, and a recorder whose responses the test sets.
 struct World {
     gateway: Gateway,
     recorder: Recorder,
@@ -53,7 +53,7 @@ impl World {
         }
     }
 
-    /// One call that is answered so, and what the upstream saw of it.
+    /// Makes one call with this response, and returns what the upstream has received.
     async fn exchange(
         &self,
         rpc: &str,
@@ -67,7 +67,7 @@ impl World {
     }
 }
 
-/// The one rpc of ServiceStage that has this name, with its service.
+/// Finds the rpc of ServiceStage with this name, and its service.
 fn rpc(client: &crate::support::Client, name: &str) -> String {
     let services = client.services("huaweicloud.servicestage.v3");
     let found: Vec<String> = services
@@ -79,8 +79,8 @@ fn rpc(client: &crate::support::Client, name: &str) -> String {
     found[0].clone()
 }
 
-/// Computes the signature of a request anew, from what came over the wire.
-/// Shares no code with the gateway. Source: servicestage fact sheet, section (c).
+/// Computes the signature of a received request anew. Shares no code with the
+/// gateway. Source: docs/apis/servicestage.md, "AK/SK signature".
 fn signature(seen: &Seen, secret: &str) -> String {
     use ring::{digest, hmac};
     let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
@@ -114,13 +114,13 @@ fn signature(seen: &Seen, secret: &str) -> String {
     hex(hmac::sign(&key, to_sign.as_bytes()).as_ref())
 }
 
-/// That a request is signed, and as it should be.
+/// Asserts that a request has a valid signature.
 fn assert_signed(seen: &Seen, what: &str) {
     let authorization = seen.header("authorization");
     let found = authorization.rsplit("Signature=").next().unwrap();
     assert_eq!(found, signature(seen, "SKTEST"), "{what}: signature");
     assert!(authorization.contains("Access=AKTEST"), "{what}");
-    // The project of the path, whatever that of the keys is.
+    // The project of the path is signed, not that of the keys.
     let project = seen.path().split('/').nth(2).unwrap();
     assert_eq!(seen.header("x-project-id"), project, "{what}");
 }

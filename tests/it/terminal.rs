@@ -1,4 +1,4 @@
-//! `drawbridge watch`, the built binary, against a gateway.
+//! `drawbridge watch`, the built binary, with a gateway.
 
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::recorder::{Answer, Recorder};
 use crate::support::{Gateway, upstream};
 
-/// Runs it to its end, in a pipe.
+/// Runs the command with pipes until it exits.
 pub async fn run(gateway: &Gateway, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_drawbridge"));
     command
@@ -25,7 +25,8 @@ pub fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
-/// A Heat whose one deployment is in progress, and ends so with the third read.
+/// Starts a Heat with one deployment in progress, which has the status `end` from the third
+/// read on.
 async fn heat(end: &'static str) -> (Recorder, Gateway) {
     let reads = AtomicUsize::new(0);
     let recorder = Recorder::start(move |seen| {
@@ -53,7 +54,7 @@ async fn heat(end: &'static str) -> (Recorder, Gateway) {
 }
 
 #[tokio::test]
-async fn a_deployment_in_a_pipe() {
+async fn deployment_is_printed_to_a_pipe() {
     for (end, code, sign) in [("COMPLETE", 0, "+"), ("FAILED", 1, "!")] {
         let (_recorder, gateway) = heat(end).await;
         let out = run(&gateway, &["deployment", "d1"]).await;
@@ -72,7 +73,7 @@ async fn a_deployment_in_a_pipe() {
 }
 
 #[tokio::test]
-async fn a_deployment_for_programs() {
+async fn deployment_is_printed_as_json() {
     let (_recorder, gateway) = heat("COMPLETE").await;
     let out = run(&gateway, &["deployment", "d1", "--json"]).await;
     assert_eq!(out.status.code(), Some(0), "{out:?}");
@@ -91,7 +92,7 @@ async fn a_deployment_for_programs() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_told_is_said() {
+async fn failed_watch_prints_the_error() {
     let (_recorder, gateway) = heat("COMPLETE").await;
     for (args, want) in [
         (
@@ -121,7 +122,7 @@ async fn what_cannot_be_told_is_said() {
 }
 
 #[tokio::test]
-async fn a_job_with_its_tasks() {
+async fn job_is_printed_with_its_tasks() {
     let reads = AtomicUsize::new(0);
     let recorder = Recorder::start(move |seen| {
         if !seen.path().contains("/jobs/") {
@@ -153,14 +154,14 @@ async fn a_job_with_its_tasks() {
 }
 
 #[tokio::test]
-async fn a_task_with_its_log() {
+async fn task_is_printed_with_its_log() {
     let ao = crate::logs::Ao::new("failed", "one\n\u{1b}[31mtwo\n");
     let recorder = ao.start().await;
     let gateway = Gateway::with(vec![upstream("u", "jp1ao", &recorder.url())]).await;
     let out = run(&gateway, &["task", "7"]).await;
     assert_eq!(out.status.code(), Some(1), "{out:?}");
     let mut lines: Vec<&str> = text(&out.stdout).lines().collect();
-    // Two streams come in no order.
+    // The order of the two streams is undefined.
     lines.sort_by_key(|line| !line.starts_with(' '));
     assert_eq!(lines[..2], ["  one", "  \u{fffd}[31mtwo"]);
     assert_eq!(&lines[2][9..], "! task 7 failed");

@@ -1,4 +1,4 @@
-//! `drawbridge watch job`, the built binary: what it shows, and its exit code.
+//! `drawbridge watch job`, the built binary: its output and its exit code.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::support::recorder::{Answer, Recorder};
 use crate::support::{Gateway, upstream};
 use crate::terminal::{run, text};
 
-/// The sandbox's ServiceStage with quick steps, and a gateway before it.
+/// Starts the sandbox's ServiceStage with quick steps, and a gateway.
 async fn stage() -> (Sandbox, Gateway) {
     let settings = sandbox::Settings {
         step: Duration::from_millis(100),
@@ -24,7 +24,7 @@ async fn stage() -> (Sandbox, Gateway) {
     (sandbox, gateway)
 }
 
-/// The job that a call starts.
+/// Makes a call and returns the job that it starts.
 async fn job(gateway: &Gateway, rpc: &str, request: Value) -> String {
     let started = gateway.client.call(rpc, request).await.unwrap();
     to_json(&started)["job_id"].as_str().unwrap().to_owned()
@@ -36,19 +36,19 @@ async fn redeploy(gateway: &Gateway) -> String {
     job(gateway, "AddonService/ExecuteAddonAction", request).await
 }
 
-/// Lines of a pipe without their times.
+/// Returns the lines of a pipe without their times.
 fn lines(out: &[u8]) -> Vec<&str> {
     text(out).lines().map(|line| &line[9..]).collect()
 }
 
 #[tokio::test]
-async fn a_redeploy_is_followed_to_its_good_end() {
+async fn redeploy_is_printed_until_it_succeeds() {
     let (sandbox, gateway) = stage().await;
     let id = redeploy(&gateway).await;
     let out = run(&gateway, &["job", &id]).await;
     assert_eq!(out.status.code(), Some(0), "{out:?}");
     assert_eq!(text(&out.stderr), "");
-    // Which of the states before the last are seen is a matter of time.
+    // Which states before the last are polled depends on timing.
     let told = lines(&out.stdout);
     let last = format!("+ job {id} SUCCEEDED");
     assert_eq!(told.last(), Some(&&*last), "{told:?}");
@@ -58,7 +58,7 @@ async fn a_redeploy_is_followed_to_its_good_end() {
         assert_eq!(found, 1, "{told:?}");
     }
 
-    // Once more, when it is long over, for programs.
+    // Again as JSON, when the job is final.
     let out = run(&gateway, &["job", &id, "--json"]).await;
     assert_eq!(out.status.code(), Some(0), "{out:?}");
     let told: Vec<Value> = (text(&out.stdout).lines())
@@ -80,7 +80,7 @@ async fn a_redeploy_is_followed_to_its_good_end() {
 }
 
 #[tokio::test]
-async fn a_deployment_that_fails_is_followed_to_its_bad_end() {
+async fn failed_deployment_sets_the_exit_code() {
     let (sandbox, gateway) = stage().await;
     let request = json!({"application_id": APPLICATION_ID, "component": {
         "name": "to-fail", "version": "1.0.1", "replica": 1, "environment_id": ENVIRONMENT_ID,
@@ -106,7 +106,7 @@ async fn a_deployment_that_fails_is_followed_to_its_bad_end() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_told_of_a_job() {
+async fn failed_job_watch_prints_the_error() {
     let (sandbox, gateway) = stage().await;
     let out = run(&gateway, &["job", "JOBnone"]).await;
     assert_eq!(out.status.code(), Some(2), "{out:?}");
@@ -118,7 +118,7 @@ async fn what_cannot_be_told_of_a_job() {
     gateway.running.stop().await.unwrap();
     sandbox.stop().await;
 
-    // A job that cannot be read any more, after it was seen.
+    // A job that cannot be polled any more, after the first poll.
     let reads = std::sync::atomic::AtomicUsize::new(0);
     let recorder =
         Recorder::start(

@@ -1,4 +1,4 @@
-//! `drawbridge watch stack NAME` against the sandbox, over connections that break.
+//! `drawbridge watch stack NAME` with the sandbox, over connections that break.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use crate::support::client::json as to_json;
 use crate::support::{Gateway, nowhere};
 
-/// Stands until it is signalled: `first` is there at once, `last` comes after.
+/// A stack that waits for a signal: `first` is created at once, `last` after the signal.
 fn template() -> Value {
     json!({"heat_template_version": "2018-08-31",
         "resources": {
@@ -27,7 +27,7 @@ fn template() -> Value {
         "outputs": {"answer": {"value": {"get_attr": ["last", "output"]}}}})
 }
 
-/// A sandbox with the stack `web` on its way, and a gateway before it.
+/// Starts a sandbox with the stack `web` in progress, and a gateway.
 async fn stack() -> (sandbox::Sandbox, Gateway) {
     let settings = sandbox::Settings {
         play: false,
@@ -44,7 +44,7 @@ async fn stack() -> (sandbox::Sandbox, Gateway) {
     (sandbox, gateway)
 }
 
-/// Lets the stack go on: well with `SUCCESS`, badly with `FAILURE`.
+/// Signals the stack: it succeeds with `SUCCESS` and fails with `FAILURE`.
 async fn signal(gateway: &Gateway, status: &str) {
     let request = json!({"stack_name": "web", "resource_name": "handle",
         "data": {"status": status, "reason": "as told"}});
@@ -52,7 +52,7 @@ async fn signal(gateway: &Gateway, status: &str) {
     gateway.client.call(rpc, request).await.unwrap();
 }
 
-/// The ids of all events of the stack, oldest first.
+/// Returns the ids of all events of the stack, oldest first.
 async fn events(gateway: &Gateway) -> Vec<String> {
     let request = json!({"stack_name": "web", "sort_dir": "SORT_DIRECTION_ASC"});
     let rpc = "StackEventService/ListStackEvents";
@@ -64,7 +64,7 @@ async fn events(gateway: &Gateway) -> Vec<String> {
         .collect()
 }
 
-/// The view at work, in a pipe. It is ended when dropped.
+/// A running view with pipes. Killed when dropped.
 struct View {
     child: Child,
     lines: mpsc::UnboundedReceiver<String>,
@@ -96,7 +96,7 @@ impl View {
         Self { child, lines }
     }
 
-    /// Lines until one is as wanted, that one included.
+    /// Reads lines up to and including one that matches.
     async fn until(&mut self, wanted: impl Fn(&str) -> bool) -> Vec<String> {
         let mut told = Vec::new();
         while let Some(line) = self.lines.recv().await {
@@ -108,7 +108,7 @@ impl View {
         panic!("it has ended: {told:#?}");
     }
 
-    /// The rest of the lines, the exit code, and what was said on standard error.
+    /// Reads the rest: the lines, the exit code and standard error.
     async fn end(mut self) -> (Vec<String>, Option<i32>, String) {
         let mut told = Vec::new();
         while let Some(line) = self.lines.recv().await {
@@ -123,13 +123,13 @@ impl View {
 
 impl Drop for View {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A way to a gateway whose connections can be cut.
+/// A TCP proxy to a gateway whose connections can be cut.
 struct Wire {
     address: SocketAddr,
     cut: broadcast::Sender<()>,
@@ -158,7 +158,7 @@ impl Wire {
         Self { address, cut, task }
     }
 
-    /// Breaks all connections; new ones are let through.
+    /// Cuts all connections; new ones are accepted.
     fn cut(&self) {
         self.cut.send(()).expect("a connection");
     }
@@ -170,13 +170,13 @@ impl Drop for Wire {
     }
 }
 
-/// A line without its time.
+/// Removes the time from a line.
 fn timeless(line: &str) -> &str {
     line.get(9..).unwrap_or(line)
 }
 
 #[tokio::test]
-async fn events_and_resources_as_they_come() {
+async fn events_and_resources_are_printed() {
     let (_sandbox, gateway) = stack().await;
     let mut view = View::of("web", gateway.running.grpc, &[]);
     let waits = |line: &str| timeless(line) == "~ wait CREATE_IN_PROGRESS";
@@ -201,7 +201,7 @@ async fn events_and_resources_as_they_come() {
 }
 
 #[tokio::test]
-async fn a_failure_with_its_rollback_for_programs() {
+async fn failure_and_rollback_are_printed_as_json() {
     let (_sandbox, gateway) = stack().await;
     let mut view = View::of("web", gateway.running.grpc, &["--json"]);
     let waits = |line: &str| line.contains("\"wait\"");
@@ -214,7 +214,7 @@ async fn a_failure_with_its_rollback_for_programs() {
         .iter()
         .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
         .collect();
-    // The state's last message, and the events of all that happened.
+    // The final message of the state, and all events.
     let of = |stream: &str| -> Vec<&Value> {
         let lines = told.iter().filter(|line| line["stream"] == stream);
         lines.map(|line| &line["message"]).collect()
@@ -232,7 +232,7 @@ async fn a_failure_with_its_rollback_for_programs() {
 }
 
 #[tokio::test]
-async fn what_breaks_is_resumed_where_it_broke() {
+async fn broken_stream_is_resumed() {
     let (_sandbox, gateway) = stack().await;
     let wire = Wire::to(gateway.running.grpc).await;
     let mut view = View::of("web", wire.address, &["--json"]);
@@ -242,7 +242,7 @@ async fn what_breaks_is_resumed_where_it_broke() {
     if !told.iter().any(|line| anew(line)) {
         told.extend(view.until(anew).await);
     }
-    // As often as it breaks: behind each, the state is told anew.
+    // After each break, the state is sent again.
     for _ in 0..3 {
         wire.cut();
         told.extend(view.until(anew).await);
@@ -266,13 +266,13 @@ async fn what_breaks_is_resumed_where_it_broke() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_told() {
+async fn unknown_stack_and_gateway_print_errors() {
     let (_sandbox, gateway) = stack().await;
     let view = View::of("nowhere", gateway.running.grpc, &[]);
     let (told, code, said) = view.end().await;
     assert_eq!((told.len(), code), (0, Some(2)), "{said}");
     assert!(said.contains("NOT_FOUND: "), "{said}");
-    // No gateway there, and none coming.
+    // No gateway listens at this address.
     let view = View::of("web", nowhere(), &["--json"]);
     let (told, code, said) = view.end().await;
     assert_eq!((told.len(), code), (0, Some(2)), "{said}");
@@ -281,7 +281,7 @@ async fn what_cannot_be_told() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn ctrl_c_ends_it() {
+async fn ctrl_c_ends_the_view() {
     let (_sandbox, gateway) = stack().await;
     for more in [&[][..], &["--json"]] {
         let mut view = View::of("web", gateway.running.grpc, more);

@@ -1,4 +1,4 @@
-//! `drawbridge watch task`, the built binary, before the sandbox.
+//! `drawbridge watch task`, the built binary, with the sandbox.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, ExitStatus, Stdio};
@@ -12,15 +12,15 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use crate::support::Gateway;
 use crate::support::client::json as to_json;
 
-/// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than any step here takes.
+const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 struct Place {
     _sandbox: Sandbox,
     gateway: Gateway,
 }
 
-/// A `drawbridge watch` that runs, in a pipe.
+/// A running `drawbridge watch` with pipes.
 struct Watch {
     lines: UnboundedReceiver<String>,
     end: tokio::task::JoinHandle<(ExitStatus, String)>,
@@ -80,12 +80,11 @@ impl Place {
 }
 
 impl Watch {
-    /// The lines up to the one that has this, without their times; but those of the
-    /// log.
+    /// Reads lines up to one that contains `what`, without times and without log lines.
     async fn until(&mut self, what: &str) -> Vec<String> {
         let mut lines = Vec::new();
         loop {
-            let line = tokio::time::timeout(PATIENCE, self.lines.recv()).await;
+            let line = tokio::time::timeout(TEST_TIMEOUT, self.lines.recv()).await;
             let Some(line) = line.expect("it says more") else {
                 panic!("no {what} in {lines:#?}");
             };
@@ -98,9 +97,9 @@ impl Watch {
         }
     }
 
-    /// The rest, the exit code, and what went to standard error.
+    /// Reads the rest: the lines, the exit code and standard error.
     async fn rest(mut self) -> (Vec<String>, Option<i32>, String) {
-        let (status, errors) = tokio::time::timeout(PATIENCE, self.end)
+        let (status, errors) = tokio::time::timeout(TEST_TIMEOUT, self.end)
             .await
             .unwrap()
             .unwrap();
@@ -112,9 +111,9 @@ impl Watch {
     }
 }
 
-/// It shows its steps, its log and what it asks, and goes on when it is answered.
+/// A task is printed with steps, log and prompt, and continues after the response.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_that_asks() {
+async fn waiting_task_prints_its_prompt() {
     let place = Place::new().await;
     let name = "disk \u{1b}[2J for web01";
     place
@@ -122,7 +121,7 @@ async fn a_task_that_asks() {
         .await;
     let mut watch = place.watch(FIRST_TASK_ID, &[]);
     let mut lines = watch.until("labelbutton2: Cancel").await;
-    // Whether a step is seen while it runs is chance.
+    // Whether a step is polled while it runs depends on timing.
     lines.retain(|line| !line.contains("inProgress"));
     let title = format!("~ task {FIRST_TASK_ID} waitingForInput");
     let want = [
@@ -148,7 +147,7 @@ async fn a_task_that_asks() {
     assert!(has("The response was Continue."), "the log: {rest:#?}");
     assert!(!has("\u{1b}"), "nothing that a terminal obeys: {rest:#?}");
 
-    // Put away, it says how it ended.
+    // Archived, it still has its outcome.
     let archive = json!({"id": FIRST_TASK_ID});
     place.ok("TaskService/ArchiveTask", archive).await;
     let (lines, code, _) = place.watch(FIRST_TASK_ID, &[]).rest().await;
@@ -160,7 +159,7 @@ async fn a_task_that_asks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn how_it_ended_is_the_exit_code() {
+async fn outcome_sets_the_exit_code() {
     let place = Place::new().await;
     let fails = json!({"id": 2008, "properties": {"startvm.failAtStep": 2}});
     place.submit(fails).await;
@@ -170,7 +169,7 @@ async fn how_it_ended_is_the_exit_code() {
     assert!(has("! Start the machines failed"), "{lines:#?}");
     assert!(has(&format!("! task {FIRST_TASK_ID} failed")), "{lines:#?}");
 
-    // For programs: every line a message.
+    // As JSON: each line is a message.
     let (lines, code, errors) = place.watch(FIRST_TASK_ID, &["--json"]).rest().await;
     assert_eq!((code, &*errors), (Some(1), ""), "{lines:#?}");
     let messages: Vec<Value> = lines

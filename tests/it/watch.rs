@@ -1,4 +1,4 @@
-//! End-to-end tests of watches: shared polls, separation by credentials, the end.
+//! Watches, end to end: shared polls, separate credentials, the end of streams.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -14,7 +14,7 @@ use crate::support::{Gateway, settings, upstream};
 const ONE: &str = "SoftwareDeploymentService/WatchSoftwareDeployment";
 const ALL: &str = "SoftwareDeploymentService/WatchSoftwareDeployments";
 
-/// Deployments as an upstream with two routes.
+/// Deployments of an upstream with two routes.
 #[derive(Clone, Default)]
 struct Heat(Arc<Mutex<Vec<Value>>>, Arc<AtomicUsize>);
 
@@ -64,7 +64,7 @@ async fn end(watch: &mut Watch) -> Option<tonic::Status> {
 }
 
 #[tokio::test]
-async fn a_deployment_to_its_end() {
+async fn deployment_is_watched_until_final() {
     let heat = Heat::default();
     heat.set(json!([deployment("d", "IN_PROGRESS")]));
     let recorder = heat.start().await;
@@ -89,7 +89,7 @@ async fn a_deployment_to_its_end() {
     assert_eq!(last["software_deployment"]["output_values"]["result"], "ok");
     assert!(end(&mut watch).await.is_none(), "the good end is OK");
 
-    // A wrong name is an error of the rpc.
+    // An unknown name is an error of the rpc.
     let status = gateway
         .client
         .watch(ONE, json!({"deployment_id": "x"}), &[])
@@ -98,7 +98,7 @@ async fn a_deployment_to_its_end() {
         .unwrap();
     assert_eq!(status.code(), Code::NotFound, "{status:?}");
 
-    // One that is settled already ends at once; one that is followed does not.
+    // A final one ends at once, except with `follow`.
     let mut watch = gateway
         .client
         .watch(ONE, json!({"deployment_id": "d"}), &[])
@@ -123,7 +123,7 @@ async fn a_deployment_to_its_end() {
 }
 
 #[tokio::test]
-async fn all_deployments_of_a_server() {
+async fn deployments_of_a_server_are_watched() {
     let heat = Heat::default();
     heat.set(json!([
         deployment("a", "COMPLETE"),
@@ -159,7 +159,7 @@ async fn all_deployments_of_a_server() {
             .iter()
             .any(|s| s.target.ends_with("?server_id=s"))
     );
-    // The open one is also read by id, for Heat refreshes it only then.
+    // The one in progress is also read by id: Heat refreshes it only then.
     assert!(recorder.seen().iter().any(|s| s.path().ends_with("/b")));
     assert!(!recorder.seen().iter().any(|s| s.path().ends_with("/a")));
 
@@ -186,7 +186,7 @@ async fn all_deployments_of_a_server() {
 }
 
 #[tokio::test]
-async fn a_thousand_watchers_share_one_poll() {
+async fn thousand_watches_share_one_poll_loop() {
     let heat = Heat::default();
     heat.set(json!([deployment("d", "IN_PROGRESS")]));
     let recorder = heat.start().await;
@@ -206,7 +206,7 @@ async fn a_thousand_watchers_share_one_poll() {
     let after = heat.1.load(Ordering::SeqCst);
     assert_eq!(metric(&metrics, "drawbridge_open_streams"), 1000);
     assert_eq!(metric(&metrics, "drawbridge_watch_poll_loops"), 1);
-    // Every read of the upstream is a poll of the one loop; one more may be on its way.
+    // Each read of the upstream is a poll of the one loop; another one may have begun.
     let polls = metric(&metrics, "drawbridge_watch_polls_total") as usize;
     assert!(
         (before..=after + 1).contains(&polls),
@@ -221,7 +221,7 @@ async fn a_thousand_watchers_share_one_poll() {
     gone(&gateway).await;
 }
 
-/// Waits until nothing of a watch is left.
+/// Waits until all poll loops have ended.
 async fn gone(gateway: &Gateway) {
     loop {
         let metrics = metrics(gateway).await;
@@ -235,7 +235,7 @@ async fn gone(gateway: &Gateway) {
 }
 
 #[tokio::test]
-async fn callers_with_different_tokens_never_share() {
+async fn clients_with_different_tokens_share_no_watch() {
     let heat = Heat::default();
     heat.set(json!([deployment("d", "IN_PROGRESS")]));
     let recorder = heat.start().await;
@@ -272,7 +272,7 @@ async fn callers_with_different_tokens_never_share() {
 }
 
 #[tokio::test]
-async fn a_drain_ends_watches() {
+async fn drain_ends_watches() {
     let heat = Heat::default();
     heat.set(json!([deployment("d", "IN_PROGRESS")]));
     let recorder = heat.start().await;
@@ -292,7 +292,7 @@ async fn a_drain_ends_watches() {
 }
 
 #[tokio::test]
-async fn a_job_to_its_end() {
+async fn job_is_watched_until_final() {
     let polls = AtomicUsize::new(0);
     let recorder = Recorder::start(move |seen| {
         if !seen.path().contains("/jobs/") {
@@ -317,7 +317,7 @@ async fn a_job_to_its_end() {
     assert_eq!(states, ["SUBMITTED", "RUNNING", "SUCCEEDED"]);
 }
 
-/// The first member of this name, anywhere.
+/// Finds the first member of this name at any depth.
 fn find(value: &Value, name: &str) -> String {
     match value {
         Value::Object(members) => members

@@ -1,4 +1,4 @@
-//! Watches of stacks and their resources over the whole path.
+//! Watches of stacks, their resources and their events, end to end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -16,7 +16,7 @@ const STACK: &str = "StackService/WatchStack";
 const RESOURCES: &str = "StackResourceService/WatchStackResources";
 const EVENTS: &str = "StackEventService/WatchStackEvents";
 
-/// Stacks by id, each with the resources that it is asked for.
+/// Stacks by id, each with its resources.
 #[derive(Clone, Default)]
 struct Heat(Arc<Mutex<BTreeMap<String, (Value, Value)>>>);
 
@@ -80,9 +80,8 @@ fn one(id: &str) -> Value {
     json!({"stack_name": "s", "stack_id": id})
 }
 
-/// Type, outcome and status of what is told, and how many resources have which
-/// status.
-async fn told(watch: &mut Watch) -> (String, String, String, Value) {
+/// Reads the next event: type, outcome, status, and the number of resources by status.
+async fn next_event(watch: &mut Watch) -> (String, String, String, Value) {
     let event = watch.event().await;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     (
@@ -102,7 +101,7 @@ fn tells(
     (kind.into(), outcome.into(), status.into(), progress)
 }
 
-/// How the stream ends: OK is none.
+/// Returns how the stream ends: `None` for OK.
 async fn end(watch: &mut Watch) -> Option<Code> {
     loop {
         match watch.next().await {
@@ -114,7 +113,7 @@ async fn end(watch: &mut Watch) -> Option<Code> {
 }
 
 #[tokio::test]
-async fn a_stack_to_its_end() {
+async fn stack_is_watched_until_final() {
     let heat = Heat::default();
     let resources = |first: &str| {
         json!([
@@ -138,7 +137,7 @@ async fn a_stack_to_its_end() {
     );
     assert!(first["stack"].get("outputs").is_none());
 
-    // A resource alone is a change; members in another order are none.
+    // A change of a resource is a change; another order of members is not.
     heat.has(
         "t",
         stack("t", "CREATE_IN_PROGRESS"),
@@ -146,7 +145,7 @@ async fn a_stack_to_its_end() {
     );
     let progress = json!({"CREATE_COMPLETE": 1, "INIT_COMPLETE": 1});
     let changed = tells("MODIFIED", "", "CREATE_IN_PROGRESS", progress);
-    assert_eq!(told(&mut watch).await, changed);
+    assert_eq!(next_event(&mut watch).await, changed);
 
     heat.has(
         "t",
@@ -159,14 +158,14 @@ async fn a_stack_to_its_end() {
     assert_eq!(last["progress"], json!({"CREATE_COMPLETE": 1}));
     assert_eq!(end(&mut watch).await, None);
 
-    // Outputs are resolved once: at the end.
+    // Outputs are resolved once, in the final state.
     let full: Vec<_> = recorder
         .seen()
         .into_iter()
         .filter(|seen| seen.path().ends_with("/s/t") && seen.query().is_empty())
         .collect();
     assert_eq!(full.len(), 1);
-    // A wrong name is an error of the rpc.
+    // An unknown name is an error of the rpc.
     let status = gateway
         .client
         .watch(STACK, one("x"), &[])
@@ -177,13 +176,13 @@ async fn a_stack_to_its_end() {
 }
 
 #[tokio::test]
-async fn a_failure_is_no_end_where_a_rollback_follows() {
+async fn failure_before_a_rollback_is_not_final() {
     let heat = Heat::default();
     heat.is("t", "CREATE_IN_PROGRESS");
     let recorder = heat.start().await;
     let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
     let mut watch = gateway.client.watch(STACK, one("t"), &[]).await.unwrap();
-    told(&mut watch).await;
+    next_event(&mut watch).await;
     for (status, outcome) in [
         ("CREATE_FAILED", ""),
         ("ROLLBACK_IN_PROGRESS", ""),
@@ -191,7 +190,7 @@ async fn a_failure_is_no_end_where_a_rollback_follows() {
     ] {
         heat.is("t", status);
         let changed = tells("MODIFIED", outcome, status, json!({}));
-        assert_eq!(told(&mut watch).await, changed);
+        assert_eq!(next_event(&mut watch).await, changed);
     }
     assert_eq!(end(&mut watch).await, None, "the failure is data");
 
@@ -200,40 +199,40 @@ async fn a_failure_is_no_end_where_a_rollback_follows() {
     heat.has("t", failed, json!([]));
     let mut watch = gateway.client.watch(STACK, one("t"), &[]).await.unwrap();
     let present = tells("INITIAL", "FAILED", "CREATE_FAILED", json!({}));
-    assert_eq!(told(&mut watch).await, present);
+    assert_eq!(next_event(&mut watch).await, present);
     assert_eq!(end(&mut watch).await, None);
 }
 
 #[tokio::test]
-async fn gone_is_the_good_end_of_a_deletion_alone() {
+async fn missing_stack_succeeds_only_after_a_deletion() {
     let heat = Heat::default();
     let recorder = heat.start().await;
     let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
     heat.is("t", "DELETE_IN_PROGRESS");
     let mut watch = gateway.client.watch(STACK, one("t"), &[]).await.unwrap();
-    told(&mut watch).await;
+    next_event(&mut watch).await;
     heat.loses("t");
     let removed = tells("DELETED", "SUCCEEDED", "DELETE_IN_PROGRESS", json!({}));
-    assert_eq!(told(&mut watch).await, removed);
+    assert_eq!(next_event(&mut watch).await, removed);
     assert_eq!(end(&mut watch).await, None);
 
     heat.is("t", "DELETE_IN_PROGRESS");
     let mut watch = gateway.client.watch(STACK, one("t"), &[]).await.unwrap();
-    told(&mut watch).await;
+    next_event(&mut watch).await;
     heat.is("t", "DELETE_COMPLETE");
     let changed = tells("MODIFIED", "SUCCEEDED", "DELETE_COMPLETE", json!({}));
-    assert_eq!(told(&mut watch).await, changed);
+    assert_eq!(next_event(&mut watch).await, changed);
     assert_eq!(end(&mut watch).await, None);
 
     heat.is("t", "UPDATE_IN_PROGRESS");
     let mut watch = gateway.client.watch(STACK, one("t"), &[]).await.unwrap();
-    told(&mut watch).await;
+    next_event(&mut watch).await;
     heat.loses("t");
     assert_eq!(end(&mut watch).await, Some(Code::NotFound));
 }
 
 #[tokio::test]
-async fn two_thousand_watches_of_two_hundred_stacks() {
+async fn two_thousand_watches_share_two_hundred_poll_loops() {
     let heat = Heat::default();
     let ids: Vec<String> = (0..200).map(|n| format!("t{n}")).collect();
     for id in &ids {
@@ -243,7 +242,7 @@ async fn two_thousand_watches_of_two_hundred_stacks() {
     let mut settings = upstream("u", "heat", &recorder.url());
     settings.auth = drawbridge::credentials::Settings::Passthrough;
     let gateway = Gateway::with(vec![settings]).await;
-    // Five callers of each of two credentials for every stack.
+    // Five clients of each of two credentials per stack.
     let mut watches = Vec::new();
     for at in 0..2_000 {
         let token = ["t1", "t2"][at % 2];
@@ -254,7 +253,7 @@ async fn two_thousand_watches_of_two_hundred_stacks() {
     }
     for watch in &mut watches {
         let present = tells("INITIAL", "", "CREATE_IN_PROGRESS", json!({}));
-        assert_eq!(told(watch).await, present);
+        assert_eq!(next_event(watch).await, present);
     }
     let text = metrics(&gateway).await;
     assert_eq!(metric(&text, "drawbridge_open_streams"), 2_000);
@@ -264,14 +263,13 @@ async fn two_thousand_watches_of_two_hundred_stacks() {
     }
     for watch in &mut watches {
         let changed = tells("MODIFIED", "SUCCEEDED", "CREATE_COMPLETE", json!({}));
-        assert_eq!(told(watch).await, changed);
+        assert_eq!(next_event(watch).await, changed);
         assert_eq!(end(watch).await, None);
     }
     let text = metrics(&gateway).await;
     assert_eq!(metric(&text, "drawbridge_watch_poll_loops"), 0);
     let polls = metric(&text, "drawbridge_watch_polls_total") as usize;
-    // Each poll is one light read and one of the resources, whoever watches; each
-    // loop reads in full once.
+    // Each poll is one light read and one of the resources; each loop reads all fields once.
     let seen = recorder.seen();
     let of = |wanted: &dyn Fn(&Seen) -> bool| seen.iter().filter(|seen| wanted(seen)).count();
     let stacks = |seen: &Seen| seen.path().starts_with("/v1/p1/stacks/s/t");
@@ -302,7 +300,7 @@ async fn two_thousand_watches_of_two_hundred_stacks() {
 }
 
 #[tokio::test]
-async fn resources_as_they_come_and_go() {
+async fn resources_are_added_modified_and_deleted() {
     let heat = Heat::default();
     let set = |resources: Value| heat.has("t", stack("t", "UPDATE_IN_PROGRESS"), resources);
     // The same name in two nested stacks.
@@ -329,7 +327,7 @@ async fn resources_as_they_come_and_go() {
         let present = format!("INITIAL {} {status}", vm(stack));
         assert_eq!(next(&mut watch).await, present);
     }
-    // Another order is no change, a further link no other resource.
+    // Another order is not a change, another link not another resource.
     let mut moved = resource("vm", "n2", "CREATE_IN_PROGRESS");
     let nested = json!({"href": "http://h/stacks/n3", "rel": "nested"});
     moved["links"].as_array_mut().unwrap().push(nested);
@@ -351,12 +349,12 @@ async fn resources_as_they_come_and_go() {
     );
 }
 
-/// A stack and its events as they come about; it says when its state is read.
+/// A stack and its events, which the test adds; signals when the state is read.
 #[derive(Clone, Default)]
 struct Story(Arc<Mutex<(Value, Vec<Value>)>>, Arc<Notify>);
 
 impl Story {
-    /// The stack is in this state, and so many events have come about.
+    /// Sets the state of the stack and the number of its events.
     fn is(&self, stack: Value, events: usize) {
         let events = (0..events).map(|n| {
             json!({"id": format!("e{n}"), "event_time": "2026-01-01T00:00:00Z",
@@ -400,8 +398,8 @@ impl Story {
         (recorder, gateway)
     }
 
-    /// Until the state was read, and what was read has been thought about: a loop
-    /// reads again only then.
+    /// Waits until a poll has read the state and evaluated it: the loop polls again only
+    /// then.
     async fn known(&self) {
         for _ in 0..3 {
             self.1.notified().await;
@@ -409,8 +407,8 @@ impl Story {
     }
 }
 
-/// The ids of events to the end of the stream, which must be OK; and the outcome of
-/// the last bookmark.
+/// Reads a stream that must end with OK: the ids of events, and the outcome of the last
+/// bookmark.
 async fn rest(watch: &mut Watch) -> (Vec<String>, String) {
     let (mut ids, mut outcome) = (Vec::new(), String::new());
     while let Some(message) = watch.next().await {
@@ -429,7 +427,7 @@ fn ids(range: std::ops::Range<usize>) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn events_until_the_stack_has_settled() {
+async fn events_are_watched_until_the_stack_is_final() {
     let story = Story::default();
     story.is(stack("t", "CREATE_IN_PROGRESS"), 2);
     let (_recorder, gateway) = story.start().await;
@@ -443,7 +441,7 @@ async fn events_until_the_stack_has_settled() {
     for id in ids(0..2) {
         assert_eq!(watch.event().await["stack_event"]["id"], *id);
     }
-    // It has failed: a rollback will follow, and its events are to be told.
+    // The stack has failed: a rollback follows, whose events must be sent.
     story.is(stack("t", "CREATE_FAILED"), 4);
     for id in ids(2..4) {
         assert_eq!(watch.event().await["stack_event"]["id"], *id);
@@ -454,16 +452,15 @@ async fn events_until_the_stack_has_settled() {
     story.is(stack("t", "ROLLBACK_COMPLETE"), 8);
     assert_eq!(rest(&mut watch).await, (ids(5..8), "FAILED".into()));
 
-    // Settled from the start: what is there is told, and that is all.
+    // Final from the start: the existing events are sent, and the stream ends.
     assert_eq!(rest(&mut open().await).await, (ids(0..8), "FAILED".into()));
-    // No rollback is to come: it is the end.
+    // No rollback follows: the state is final.
     let mut failed = stack("t", "UPDATE_FAILED");
     failed["disable_rollback"] = json!(true);
     story.is(failed, 3);
     assert_eq!(rest(&mut open().await).await, (ids(0..3), "FAILED".into()));
 
-    // Well, with the last events as late as the state; from now on, and from a
-    // marker.
+    // A success whose last events arrive with the state; from now on, and from a marker.
     story.is(stack("t", "UPDATE_IN_PROGRESS"), 3);
     let mut new = asked.clone();
     new["from_now"] = json!(true);
@@ -472,7 +469,7 @@ async fn events_until_the_stack_has_settled() {
     behind["marker"] = json!("e1");
     let mut behind = gateway.client.watch(EVENTS, behind, &[]).await.unwrap();
     assert_eq!(behind.event().await["stack_event"]["id"], "e2");
-    // The first bookmark: the end of the list was found.
+    // The first bookmark: the end of the list is known.
     assert!(new.next().await.unwrap().is_ok());
     story.is(stack("t", "UPDATE_COMPLETE"), 6);
     for watch in [&mut new, &mut behind] {

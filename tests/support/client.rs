@@ -12,7 +12,7 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
-/// Decoded once for all tests: it takes as long as many of them.
+/// Decoded once for all tests: decoding takes longer than many of them.
 static BUILT_IN: LazyLock<DescriptorPool> =
     LazyLock::new(|| DescriptorPool::decode(drawbridge::contract::BUILT_IN).unwrap());
 
@@ -39,7 +39,7 @@ impl Client {
         Self { channel, pools }
     }
 
-    /// The method of this name: `SoftwareConfigService/GetSoftwareConfig`, or with
+    /// Finds a method by name: `SoftwareConfigService/GetSoftwareConfig`, or with
     /// the package where that is not enough.
     pub fn method(&self, name: &str) -> MethodDescriptor {
         let (service, method) = name.split_once('/').unwrap();
@@ -52,13 +52,13 @@ impl Client {
             .unwrap_or_else(|| panic!("no method {name}"))
     }
 
-    /// The services of a package.
+    /// Lists the services of a package.
     pub fn services(&self, package: &str) -> Vec<prost_reflect::ServiceDescriptor> {
         let services = self.pools.iter().flat_map(|pool| pool.services());
         services.filter(|s| s.package_name() == package).collect()
     }
 
-    /// All methods of a package.
+    /// Lists all methods of a package.
     pub fn methods(&self, package: &str) -> Vec<MethodDescriptor> {
         self.pools
             .iter()
@@ -91,7 +91,7 @@ impl Client {
         Ok(response.map(|bytes| DynamicMessage::decode(method.output(), bytes).unwrap()))
     }
 
-    /// Calls with bytes as they are.
+    /// Calls with the bytes of a message, valid or not.
     pub async fn raw(
         &self,
         method: &MethodDescriptor,
@@ -154,19 +154,19 @@ impl Client {
 /// An open stream.
 pub struct Watch {
     method: MethodDescriptor,
-    /// What came before the first message.
+    /// The metadata before the first message.
     pub metadata: tonic::metadata::MetadataMap,
     stream: Streaming<Bytes>,
 }
 
 impl Watch {
-    /// The next message; none at the good end.
+    /// Reads the next message; `None` after OK.
     pub async fn next(&mut self) -> Option<Result<DynamicMessage, Status>> {
         let next = self.stream.message().await.transpose()?;
         Some(next.map(|bytes| DynamicMessage::decode(self.method.output(), bytes).unwrap()))
     }
 
-    /// The next message as JSON that is no bookmark. Panics at the end.
+    /// Reads the next message that is not a bookmark, as JSON. Panics at the end.
     pub async fn event(&mut self) -> Value {
         loop {
             let event = json(&self.next().await.expect("a message").expect("no status"));
@@ -177,7 +177,7 @@ impl Watch {
     }
 }
 
-/// A message as proto3 JSON with proto names and numbers as numbers.
+/// Converts a message to proto3 JSON with proto names, and numbers as numbers.
 pub fn json(message: &DynamicMessage) -> Value {
     let options = prost_reflect::SerializeOptions::new()
         .stringify_64_bit_integers(false)

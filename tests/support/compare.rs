@@ -1,13 +1,13 @@
-//! Is a message what the REST body says, member by member?
+//! Compares a message with a REST body, member by member.
 
 use prost_reflect::{DynamicMessage, ExtensionDescriptor, FieldDescriptor, Kind, ReflectMessage};
 use serde_json::Value;
 
 use super::client::json;
 
-/// All differences, each with its path. Rules: a null or missing member is an
-/// unset field; in arbitrary JSON null is null; times are instants; enums are
-/// compared by the text kept beside them; numbers by value.
+/// Returns all differences, each with its path. A null or missing member equals an unset
+/// field; in arbitrary JSON null is null; times are compared as instants, enums by their
+/// `_raw` text, numbers by value.
 pub fn differences(message: &DynamicMessage, rest: &Value) -> Vec<String> {
     let mut found = Vec::new();
     object(message, rest, "", &mut found);
@@ -69,7 +69,7 @@ fn value(
     let got = &own[field.name()];
     let is = |name: &str| matches!(field.kind(), Kind::Message(m) if m.full_name() == name);
     if is("google.protobuf.Value") && !field.is_list() {
-        // Arbitrary JSON: null is told from missing.
+        // Arbitrary JSON: null differs from missing.
         if message.has_field(field) != member.is_some() || !same(got, rest) {
             differ(got);
         }
@@ -188,7 +188,7 @@ fn list(
     }
 }
 
-/// Whether the field is a map of messages of the contract's own.
+/// Returns whether the field is a map of messages of the contract's own.
 fn has_message_values(field: &FieldDescriptor) -> bool {
     let Kind::Message(entry) = field.kind() else {
         return false;
@@ -290,7 +290,7 @@ pub fn same(a: &Value, b: &Value) -> bool {
         (Value::Object(x), Value::Object(y)) => {
             x.len() == y.len() && x.iter().all(|(k, x)| y.get(k).is_some_and(|y| same(x, y)))
         }
-        // A number kept where a string is documented.
+        // A number where a string is documented.
         (Value::String(x), Value::Number(y)) => *x == y.to_string(),
         _ => a == b,
     }
@@ -298,7 +298,7 @@ pub fn same(a: &Value, b: &Value) -> bool {
 
 fn instant(text: &str) -> Option<(i64, i32)> {
     let mut text = text.trim().replace(' ', "T");
-    // `+0900` without a colon, and no zone at all.
+    // `+0900` without a colon, and times without a zone.
     let zone = text.len().checked_sub(5).map(|at| text.split_at(at));
     if let Some((_, zone)) = zone
         && zone.starts_with(['+', '-'])
@@ -312,7 +312,7 @@ fn instant(text: &str) -> Option<(i64, i32)> {
     Some((time.seconds, time.nanos))
 }
 
-/// The names under which a field stands in REST, the canonical one first.
+/// Returns the REST names of a field, the canonical one first.
 pub fn rest_names(field: &FieldDescriptor) -> Vec<String> {
     let file_is_camel = file_naming_is_json(field);
     let mut names = vec![match rule(field, "name") {

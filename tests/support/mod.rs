@@ -1,4 +1,4 @@
-//! What the test targets share.
+//! Helpers that the test targets share.
 
 pub mod client;
 pub mod compare;
@@ -19,7 +19,7 @@ use url::Url;
 pub use client::Client;
 pub use recorder::Recorder;
 
-/// Settings of an upstream for tests: quick to give up, nothing from the environment.
+/// Settings of an upstream for tests: short timeouts, nothing from the environment.
 pub fn upstream(name: &str, family: &str, endpoint: &str) -> upstream::Settings {
     let dialect = drawbridge::families::family(family)
         .dialects
@@ -60,8 +60,8 @@ impl Gateway {
     }
 }
 
-/// An address where nobody listens: bound to the end of the process, so that no one
-/// else gets its port.
+/// Returns an address without a listener. It stays bound until the process ends, so that no
+/// other socket gets its port.
 pub fn nowhere() -> SocketAddr {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
@@ -70,8 +70,8 @@ pub fn nowhere() -> SocketAddr {
     address
 }
 
-/// Stops tokio's clock of this thread until dropped: what is kept for a while is
-/// kept, however slow the machine is.
+/// Stops tokio's clock of this thread until dropped, so that caches do not expire on a slow
+/// machine.
 pub struct StoppedClock {
     /// A blocking task: while one runs, a paused clock does not advance by itself.
     _stops: std::sync::mpsc::Sender<()>,
@@ -103,14 +103,14 @@ pub fn settings(upstreams: Vec<upstream::Settings>) -> Config {
     config
 }
 
-/// The file below `tests/`, as JSON.
+/// Reads a JSON file below `tests/`.
 pub fn json_file(path: &str) -> serde_json::Value {
     let path = format!("{}/tests/{path}", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
     serde_json::from_str(&text).unwrap_or_else(|e| panic!("{path}: {e}"))
 }
 
-/// Status and text of a GET.
+/// Sends a GET and returns status and text.
 pub async fn http_get(url: &str) -> (u16, String) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let url: Url = url.parse().unwrap();

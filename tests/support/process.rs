@@ -1,10 +1,10 @@
-//! The built gateway as a process of its own, in an environment of its own.
+//! The built gateway as a process with its own environment.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-/// A gateway that runs; killed when dropped.
+/// A running gateway; killed when dropped.
 pub struct Process {
     pub address: SocketAddr,
     child: Child,
@@ -13,7 +13,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts it with these upstreams, in a folder of its own, which is its home.
+    /// Starts a gateway with these upstreams, in its own directory, which is its home.
     pub fn start(upstreams: &str, env: &[(&str, &str)]) -> Self {
         Self::start_in(tempfile::tempdir().unwrap(), upstreams, env)
     }
@@ -54,7 +54,7 @@ impl Process {
         self.child.id()
     }
 
-    /// Ends it; all that it has written.
+    /// Kills it and returns its output.
     pub fn stop(mut self) -> String {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -66,7 +66,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

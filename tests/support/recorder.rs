@@ -1,4 +1,4 @@
-//! An upstream that keeps what it saw and answers as it is told.
+//! An upstream that records requests and returns the responses of the test.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
-/// A request as it came.
+/// A received request.
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub method: String,
@@ -29,7 +29,7 @@ impl Seen {
         self.target.split_once('?').map_or("", |(_, q)| q)
     }
 
-    /// The query as decoded pairs, sorted.
+    /// Returns the query as decoded pairs, sorted.
     pub fn pairs(&self) -> Vec<(String, String)> {
         let mut pairs: Vec<_> =
             url::form_urlencoded::parse(self.query().replace('+', "%2B").as_bytes())
@@ -51,7 +51,7 @@ impl Seen {
     }
 }
 
-/// What to answer.
+/// A response.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub status: u16,
@@ -85,7 +85,7 @@ impl Answer {
 
 type Answerer = dyn Fn(&Seen) -> Answer + Send + Sync;
 
-/// A recording upstream; it ends when dropped.
+/// A recording upstream; stops when dropped.
 pub struct Recorder {
     pub address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
@@ -110,8 +110,8 @@ impl Recorder {
                     headers: parts.headers,
                     body,
                 };
-                // Health probes carry no request id; they come when they come. Nor do
-                // logins, which are no GETs.
+                // Health probes have no request id and are sent at any time. Logins have none
+                // either, but are not GETs.
                 let is_probe = seen.method == "GET" && !seen.headers.contains_key("x-request-id");
                 let answer = if !is_probe {
                     state.lock().unwrap().push(seen.clone());
@@ -138,7 +138,7 @@ impl Recorder {
         }
     }
 
-    /// Answers every request alike.
+    /// Returns the same response to each request.
     pub async fn fixed(answer: Answer) -> Self {
         Self::start(move |_| answer.clone()).await
     }
@@ -147,12 +147,12 @@ impl Recorder {
         format!("http://{}", self.address)
     }
 
-    /// Every call seen so far, oldest first; no health probes.
+    /// Returns the calls so far, oldest first, without health probes.
     pub fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
 
-    /// What was seen since last asked.
+    /// Returns the calls since the last `take`.
     pub fn take(&self) -> Vec<Seen> {
         std::mem::take(&mut self.seen.lock().unwrap())
     }

@@ -1,13 +1,13 @@
-//! Request messages made of REST requests: path values by the template of the
-//! rpc, query and body by name.
+//! Makes request messages of REST requests: path values by the template of the rpc, query and
+//! body by name.
 
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor};
 use serde_json::{Map, Value, json};
 
 use super::compare::{message_rule, rest_names, rule};
 
-/// The message that becomes this REST request, as JSON with proto names; enums
-/// by their text. Fails where something has no field.
+/// Returns the message that is bound to a REST request, as JSON with proto names, and enums by
+/// their text. Fails where a member has no field.
 pub fn of(
     method: &MethodDescriptor,
     path: &str,
@@ -48,7 +48,7 @@ pub fn of(
     Ok(Value::Object(request))
 }
 
-/// The field of the response that holds the whole body, if there is one.
+/// Returns the field of the response that has the complete body, if any.
 pub fn response_body(method: &MethodDescriptor) -> Option<FieldDescriptor> {
     let name = http(method)
         .get_field_by_name("response_body")?
@@ -121,7 +121,7 @@ fn object(message: &MessageDescriptor, rest: &Value) -> Result<Value, String> {
     Ok(Value::Object(into))
 }
 
-/// The path of the rpc's REST call, with the names of its variables.
+/// Returns the path of the rpc's REST call, with the names of variables.
 pub fn route(method: &MethodDescriptor) -> String {
     template(&http(method))
 }

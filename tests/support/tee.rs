@@ -1,4 +1,4 @@
-//! A way to an upstream that writes down what it answers.
+//! A proxy to an upstream that records the responses.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -12,10 +12,10 @@ use tokio::task::JoinHandle;
 
 use super::upstream;
 
-/// What an upstream answered: the status, and the body as JSON, null for none.
+/// A response: the status, and the body as JSON, null for none.
 pub type Answered = (u16, Value);
 
-/// Passes everything on as it is; it ends when dropped.
+/// Forwards everything unchanged; stops when dropped.
 pub struct Tee {
     address: SocketAddr,
     answers: Arc<Mutex<Vec<Answered>>>,
@@ -23,7 +23,7 @@ pub struct Tee {
 }
 
 impl Tee {
-    /// One before the upstream at `url`.
+    /// Starts a proxy to the upstream at `url`.
     pub async fn before(url: &str) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -46,7 +46,7 @@ impl Tee {
         format!("http://{}", self.address)
     }
 
-    /// What was answered since last asked; nothing to health probes.
+    /// Returns the responses since the last `take`, without those to health probes.
     pub fn take(&self) -> Vec<Answered> {
         std::mem::take(&mut self.answers.lock().unwrap())
     }
@@ -66,7 +66,7 @@ async fn pass(
 ) -> Response {
     let (mut parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, 64 << 20).await.unwrap();
-    // Of this connection, not of the next. `host` stays: it is signed.
+    // Hop-by-hop headers. `host` is forwarded: it is signed.
     for name in [
         "connection",
         "content-length",
@@ -75,7 +75,7 @@ async fn pass(
     ] {
         parts.headers.remove(name);
     }
-    // Health probes carry no request id.
+    // Health probes have no request id.
     let is_call = parts.headers.contains_key("x-request-id");
     let exchange = Exchange {
         verb: parts.method,

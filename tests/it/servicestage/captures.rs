@@ -1,6 +1,5 @@
-//! Every capture replayed: the gateway sends that request, signed, and gives back
-//! each of its answers with nothing lost; an error has the code and details that a
-//! caller wants.
+//! Replays the captures: the gateway sends the same request, signed, and returns each response
+//! completely; an error has its gRPC code and details.
 
 use prost_reflect::{DynamicMessage, MethodDescriptor};
 use serde_json::Value;
@@ -14,12 +13,12 @@ use crate::support::{client, json_file, request};
 
 const REQUEST_ID: &str = "8f6d5b7c9a0e1f2d3c4b5a6978e0f1d2";
 
-/// Not calls of ServiceStage: the vectors of the signer, which its own tests
-/// have, and the login at IAM, which those of `auth` have.
+/// Not calls of ServiceStage: the vectors of the signer and the login at IAM, which the tests
+/// of `credentials` use.
 const OTHERS: &[&str] = &["signing_vectors", "IamCreateToken"];
 
 #[tokio::test]
-async fn all_are_replayed() {
+async fn captures_are_replayed() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/servicestage");
     let mut names: Vec<String> = std::fs::read_dir(folder)
         .unwrap()
@@ -42,7 +41,7 @@ async fn all_are_replayed() {
     }
 }
 
-/// Replays a capture once for each of its answers; how many there are.
+/// Replays a capture once per response, and returns their number.
 async fn replay(world: &World, name: &str, capture: &Value) -> usize {
     let recorded = &capture["request"];
     let rpc = rpc(
@@ -107,7 +106,7 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-/// What of a body the message does not have.
+/// Returns the members of a body that the message lacks.
 pub(super) fn lost(
     method: &MethodDescriptor,
     message: &DynamicMessage,
@@ -125,7 +124,7 @@ pub(super) fn lost(
             false => vec![format!("{got} is not {body}")],
         };
     }
-    // The list that a single add-on stood in, in 2024.
+    // In 2024, a single add-on was returned in a list.
     let body = match field.name() {
         "addon" => body.get("addons").map_or(body, |list| &list[0]),
         _ => body,

@@ -1,6 +1,5 @@
-//! As whom ServiceStage is called: temporary keys, tokens of the IAM, several
-//! accounts at once (the sheet's Q14 and Q15), and keys as the SDK's users have
-//! them, none of which a log ever shows.
+//! Credentials of ServiceStage: temporary keys, IAM tokens, several accounts at once, and the
+//! SDK's sources of keys. No secret is logged.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,8 +28,8 @@ fn redeploy() -> Value {
     json!({"environment_id": "e", "addon_id": "d", "action": "ADDON_ACTION_REDEPLOY"})
 }
 
-/// Who refuses a call, in the words of the captures.
-fn refused(why: &str) -> Answer {
+/// A rejection of the API gateway, as captured.
+fn rejection(why: &str) -> Answer {
     let message = format!("Incorrect IAM authentication information: {why}");
     Answer::json(
         401,
@@ -39,7 +38,7 @@ fn refused(why: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn temporary_keys_are_signed_and_tried_once() {
+async fn temporary_keys_are_signed_and_not_retried() {
     let world = World::new(true).await;
     let config =
         json!({"config_id": "c", "config_group_id": "g", "content": "a: 1", "type_raw": "yaml"});
@@ -55,10 +54,9 @@ async fn temporary_keys_are_signed_and_tried_once() {
         let good = Answer::json(200, &json!({}));
         let (result, seen) = world.exchange(rpc, request.clone(), good).await;
         result.unwrap_or_else(|e| panic!("{rpc}: {e:?}"));
-        // An expired token and a wrong signature stay what they are: the next
-        // attempts would only lock the key.
+        // An expired token and a wrong signature are not retried: that could lock the key.
         for why in ["security token has expired", "verify aksk signature fail"] {
-            let (result, again) = world.exchange(rpc, request.clone(), refused(why)).await;
+            let (result, again) = world.exchange(rpc, request.clone(), rejection(why)).await;
             let status = result.expect_err(rpc);
             assert_eq!(status.code(), Code::Unauthenticated, "{rpc}: {status:?}");
             assert!(status.message().contains(why), "{rpc}: {status:?}");
@@ -70,7 +68,7 @@ async fn temporary_keys_are_signed_and_tried_once() {
         let authorization = seen[0].header("authorization");
         assert!(authorization.contains("x-sdk-date;x-security-token,"));
     }
-    // A watch ends with it, too.
+    // A watch ends with the same error.
     let before = world.recorder.seen().len();
     let watch = world.gateway.client.watch(JOB, json!({"job_id": "J"}), &[]);
     let status = watch.await.err().expect("refused");
@@ -79,10 +77,10 @@ async fn temporary_keys_are_signed_and_tried_once() {
     world.gateway.running.stop().await.unwrap();
 }
 
-/// The signed project is the one of the path, wherever that came from: the service
-/// is a regional one, whatever else the keys are for.
+/// The project of the path is signed, whether it comes from the request or from the
+/// configuration.
 #[tokio::test]
-async fn the_project_of_the_path_is_signed() {
+async fn project_of_the_path_is_signed() {
     let recorder = Recorder::fixed(Answer::json(200, &json!({}))).await;
     let domain = Some("d78cbac186b744899480f25bd0221111".to_owned());
     let of_path = format!("{}/v3/{OTHER}/cas", recorder.url());
@@ -129,13 +127,13 @@ async fn the_project_of_the_path_is_signed() {
     }
 }
 
-/// Keys whose project the IAM told stay the same keys: a refused signature is as
-/// final, and in the upstream's own words.
+/// A rejected signature is final also for keys whose project was looked up, with the
+/// upstream's own message.
 #[tokio::test]
-async fn keys_with_a_looked_up_project_are_tried_once() {
+async fn keys_with_a_looked_up_project_are_not_retried() {
     let why = "security token has expired";
-    let recorder = Recorder::start(move |_| refused(why)).await;
-    // The recorder counts no GET without a request id, as lookups are.
+    let recorder = Recorder::start(move |_| rejection(why)).await;
+    // The recorder ignores GETs without a request id, which lookups are.
     let body = json!({"projects": [{"id": PROJECT, "name": "eu-de"}]});
     let body = body.to_string();
     let lookups = Arc::new(AtomicUsize::new(0));
@@ -173,9 +171,9 @@ async fn keys_with_a_looked_up_project_are_tried_once() {
 }
 
 #[tokio::test]
-async fn a_wrong_clock_is_named() {
+async fn clock_skew_is_named() {
     let world = World::new(false).await;
-    let dated = |date: &str| refused("verify aksk signature fail").with("date", date);
+    let dated = |date: &str| rejection("verify aksk signature fail").with("date", date);
     for (answer, want) in [
         (
             dated("Sun, 06 Nov 1994 08:49:37 GMT"),
@@ -185,8 +183,8 @@ async fn a_wrong_clock_is_named() {
             dated("Thu, 06 Nov 2098 08:49:37 GMT"),
             Some("behind the upstream's: set the clock"),
         ),
-        // The recorder's own date is ours.
-        (refused("verify aksk signature fail"), None),
+        // The recorder's date is that of this machine.
+        (rejection("verify aksk signature fail"), None),
     ] {
         let (result, seen) = world.exchange(ACTION, redeploy(), answer).await;
         let status = result.unwrap_err();
@@ -203,16 +201,16 @@ async fn a_wrong_clock_is_named() {
     world.gateway.running.stop().await.unwrap();
 }
 
-/// An IAM, and a ServiceStage that takes its tokens: those of the project in the
-/// path, and not the first `expired` ones of each project.
+/// An IAM, and a ServiceStage that accepts its tokens, if they are of the project in the path
+/// and not among the first `expired` ones of the project.
 #[derive(Default)]
 struct Cloud {
     expired: usize,
     /// Logins by project.
     logins: Mutex<HashMap<String, usize>>,
-    /// Calls that were let in: verb, path and token.
+    /// Authenticated calls: verb, path and token.
     done: Mutex<Vec<String>>,
-    /// What is answered to a call that was let in, by the end of its path; once.
+    /// The response to an authenticated call, by the end of its path; once.
     answers: Mutex<Vec<(&'static str, Value)>>,
 }
 
@@ -235,7 +233,7 @@ impl Cloud {
             .strip_prefix(&format!("TOKEN-{project}-"))
             .and_then(|number| number.parse().ok());
         if number.is_none_or(|number| number <= self.expired) {
-            return refused("decrypt token fail");
+            return rejection("decrypt token fail");
         }
         let call = format!("{} {} {token}", seen.method, seen.path());
         self.done.lock().unwrap().push(call);
@@ -262,7 +260,7 @@ async fn start(cloud: &Arc<Cloud>) -> Recorder {
     Recorder::start(move |seen| cloud.answer(seen)).await
 }
 
-/// An upstream whose callers are a user of the IAM, for this project.
+/// An upstream with the login of an IAM user for this project.
 fn user(name: &str, recorder: &Recorder, project: &str) -> drawbridge::upstream::Settings {
     let mut settings = upstream(name, "servicestage", &recorder.url());
     settings.is_default = false;
@@ -290,8 +288,8 @@ const AT_A: &[(&str, &str)] = &[("drawbridge-upstream", "a")];
 const AT_B: &[(&str, &str)] = &[("drawbridge-upstream", "b")];
 
 #[tokio::test]
-async fn an_expired_token_is_renewed_once() {
-    // The sixth login is good: one token is used up, and a call renews but once.
+async fn expired_token_is_renewed_once() {
+    // The sixth token is valid: each call uses one token and renews it once.
     for (rpc, request) in [(LIST, json!({})), (ACTION, redeploy())] {
         for (expired, logins, sent, good) in [(0, 1, 1, true), (1, 2, 2, true), (9, 2, 2, false)] {
             let cloud = Arc::new(Cloud {
@@ -322,7 +320,7 @@ async fn an_expired_token_is_renewed_once() {
 }
 
 #[tokio::test]
-async fn what_is_done_and_followed_is_done_once_though_tokens_expire() {
+async fn action_is_sent_once_while_tokens_expire() {
     let job = |status: &str| json!({"task_count": 0, "job": {"job_id": "JOB1", "execution_status": status}});
     let cloud = Arc::new(Cloud {
         expired: 1,
@@ -370,16 +368,16 @@ async fn accounts_share_no_token_and_no_watch() {
     while let Some(call) = calls.join_next().await {
         call.unwrap().unwrap();
     }
-    // Only a project's own token was let in, and each logged in once.
+    // Each project has its own token, and one login.
     assert_eq!(cloud.done().len(), 40);
     assert_eq!((cloud.logins(PROJECT), cloud.logins(OTHER)), (1, 1));
 
-    // A project of the other account, named in the request, is not let in.
+    // The token is not valid for a project of the other account.
     let request = json!({"project_id": OTHER});
     let error = gateway.client.call_with(LIST, request, AT_A).await;
     assert_eq!(error.unwrap_err().code(), Code::Unauthenticated);
 
-    // The same job watched by both is read as both.
+    // The same job, watched with both accounts, is polled with both.
     let mut watches = Vec::new();
     for at in [AT_A, AT_B] {
         let request = json!({"job_id": "JOB1"});
@@ -397,13 +395,13 @@ async fn accounts_share_no_token_and_no_watch() {
 }
 
 #[tokio::test]
-async fn callers_with_tokens_of_their_own_see_through_their_own_eyes() {
+async fn clients_with_passthrough_tokens_share_no_watch() {
     let recorder = Recorder::start(|seen| match seen.header("x-auth-token") {
         "good" => Answer::json(
             200,
             &json!({"job": {"job_id": "JOB1", "execution_status": "RUNNING"}}),
         ),
-        _ => refused("decrypt token fail"),
+        _ => rejection("decrypt token fail"),
     })
     .await;
     let mut settings = upstream("u", "servicestage", &recorder.url());
@@ -423,7 +421,7 @@ async fn callers_with_tokens_of_their_own_see_through_their_own_eyes() {
 }
 
 #[tokio::test]
-async fn the_sandbox_takes_temporary_keys_with_their_token_alone() {
+async fn sandbox_requires_the_token_of_temporary_keys() {
     let sandbox = Sandbox::start(([127, 0, 0, 1], 0).into(), sandbox::Settings::default())
         .await
         .unwrap();
@@ -470,13 +468,13 @@ async fn the_sandbox_takes_temporary_keys_with_their_token_alone() {
     sandbox.stop().await;
 }
 
-/// Keys as the SDK's users have them, in the environment or in its file; and that
-/// the log, however talkative, shows no secret.
+/// Keys are read from the SDK's environment variables or file, and the log has no secret, even
+/// at level trace.
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_are_found_where_the_sdk_has_them_and_never_logged() {
+async fn sdk_keys_are_found_and_never_logged() {
     let recorder = Recorder::start(|seen| match seen.path().ends_with("/environments") {
         true => Answer::json(200, &json!({"environments": []})),
-        false => refused("verify aksk signature fail"),
+        false => rejection("verify aksk signature fail"),
     })
     .await;
     let file = "[basic]\nak = AKTEST\nsk = SECRET-SK\nsecurity_token = SECRET-TOKEN\n\

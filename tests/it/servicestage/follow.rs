@@ -1,5 +1,5 @@
-//! Every rpc that starts something and follows it, before the sandbox: it is
-//! started once, said at once, and followed to its end.
+//! Each `...AndWatch` rpc, with the sandbox: the action is sent once, its response is the first
+//! message, and the target is watched until it is final.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use super::sandbox::component;
 use crate::support::client::json as to_json;
 use crate::support::{Client, Gateway, request};
 
-/// How long the sandbox takes for a step.
+/// The time of a step of the sandbox.
 const STEP: Duration = Duration::from_millis(20);
 
-/// An rpc as its REST request (the path below `cas/`), and how it must end.
+/// An rpc by its REST request (the path below `cas/`), and its outcome.
 struct Start {
     rpc: &'static str,
     path: String,
@@ -32,7 +32,7 @@ fn start(rpc: &'static str, path: impl Into<String>, body: Value) -> Start {
     }
 }
 
-/// The message of a REST request below the project.
+/// Returns the rpc and the message of a REST request below the project.
 fn message(client: &Client, name: &str, path: &str, body: &Value) -> (String, Value) {
     let rpc = rpc(client, name);
     let path = format!("/v3/{}/cas/{path}", sandbox::PROJECT_ID);
@@ -46,7 +46,7 @@ async fn call(client: &Client, name: &str, path: &str, body: Value) -> Value {
     to_json(&got.unwrap_or_else(|e| panic!("{name}: {e:?}")))
 }
 
-/// Starts and follows; whether it did what it must.
+/// Starts the action and watches it until its outcome.
 async fn follow(client: Client, start: Start) {
     let Start {
         rpc: name,
@@ -71,7 +71,7 @@ async fn follow(client: Client, start: Start) {
 }
 
 #[tokio::test]
-async fn what_is_started_is_followed_to_its_end() {
+async fn started_jobs_are_watched_until_final() {
     let settings = sandbox::Settings {
         step: STEP,
         ..sandbox::Settings::default()
@@ -82,7 +82,7 @@ async fn what_is_started_is_followed_to_its_end() {
     let gateway = Gateway::with(quickstart::upstreams(&sandbox)).await;
     let client = &gateway.client;
 
-    // Something for each to act on: a job at a time is all that a component takes.
+    // One component per action: a component runs one job at a time.
     let within = format!("applications/{APPLICATION_ID}/components");
     let spec = |name: &str| component(name, json!({"environment_id": ENVIRONMENT_ID}));
     let mut own = Vec::new();
@@ -176,7 +176,7 @@ async fn what_is_started_is_followed_to_its_end() {
     gateway.running.stop().await.unwrap();
 }
 
-/// How many requests so far were more than looking.
+/// Counts the mutating requests so far.
 fn started(sandbox: &Sandbox) -> usize {
     let seen = sandbox.requests();
     seen.iter().filter(|seen| seen.method != "GET").count()

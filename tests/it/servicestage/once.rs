@@ -1,5 +1,4 @@
-//! Nothing is done twice: whatever becomes of the first call of `...AndWatch`, or of
-//! the stream behind it.
+//! The action of `...AndWatch` is sent once, however its call or its stream fails.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -29,12 +28,12 @@ fn stage(url: &str) -> drawbridge::upstream::Settings {
     settings
 }
 
-/// How many requests had this verb.
+/// Counts the requests with this verb.
 fn count(recorder: &Recorder, verb: &str) -> usize {
     recorder.seen().iter().filter(|s| s.method == verb).count()
 }
 
-/// What the add-on's action answers, and then its job.
+/// An upstream with these responses to the action, and then to polls of its job.
 async fn cloud(action: Vec<Answer>, jobs: Vec<Answer>) -> Recorder {
     let script = Script::new(vec![
         ("POST", "/addons/d/action", action),
@@ -48,7 +47,7 @@ fn started() -> Answer {
 }
 
 #[tokio::test]
-async fn what_refuses_the_call_refuses_the_watch() {
+async fn rejected_call_rejects_the_watch() {
     let capture = json_file("fixtures/servicestage/ExecuteAddonAction.json");
     let variants = capture["response_variants"].as_array().unwrap();
     let answers = variants.iter().map(|variant| {
@@ -72,7 +71,7 @@ async fn what_refuses_the_call_refuses_the_watch() {
         };
         assert_eq!(facts(&status), facts(&alone), "{answer:?}");
         assert_ne!(status.code(), Code::Ok);
-        // Once alone and once with the watch, and nothing was followed.
+        // One call without and one with the watch, and no polls.
         assert_eq!(count(&recorder, "POST"), 2, "{answer:?}");
         assert_eq!(count(&recorder, "GET"), 0, "{answer:?}");
         gateway.running.stop().await.unwrap();
@@ -82,14 +81,14 @@ async fn what_refuses_the_call_refuses_the_watch() {
 }
 
 #[tokio::test]
-async fn a_call_without_an_answer_is_not_made_again() {
+async fn call_without_a_response_is_not_retried() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let calls = std::sync::Arc::new(AtomicUsize::new(0));
     let counted = calls.clone();
     let waits = std::sync::Arc::new(tokio::sync::Notify::new());
     let waiting = waits.clone();
-    // Reads a request and hangs up; the second one it lets wait.
+    // Reads a request and closes the connection; the second one gets no response.
     let server = tokio::spawn(async move {
         let mut held = Vec::new();
         loop {
@@ -112,8 +111,7 @@ async fn a_call_without_an_answer_is_not_made_again() {
     assert!(status.message().contains("may have acted"), "{status:?}");
     assert_eq!(calls.load(Ordering::SeqCst), 1);
 
-    // The deadline of calls that bring none: the client's own timer has no part in
-    // this.
+    // The default deadline: a client's own timer would also end the call.
     let mut hasty = settings(vec![stage(&url)]);
     hasty.server.default_deadline = Duration::from_secs(20);
     let hasty = Gateway::start(hasty).await;
@@ -123,7 +121,7 @@ async fn a_call_without_an_answer_is_not_made_again() {
         _ = &mut watch => panic!("nobody answers"),
         () = waits.notified() => {}
     }
-    // It is sent, however long that took: now the deadline comes.
+    // The call is sent, however long that took; the deadline is next.
     tokio::time::pause();
     let watch = watch.await;
     tokio::time::resume();
@@ -136,9 +134,9 @@ async fn a_call_without_an_answer_is_not_made_again() {
     gateway.running.stop().await.unwrap();
 }
 
-/// Throttled is not done: then it is sent again, and done once.
+/// A throttled call was not processed: it is retried.
 #[tokio::test]
-async fn what_was_not_processed_is_sent_again() {
+async fn unprocessed_call_is_retried() {
     let body = json!({"error_code": "APIGW.0308", "error_msg": "throttled"});
     let throttled = Answer::json(429, &body).with("retry-after", "0");
     let recorder = cloud(vec![throttled, started()], vec![job("SUCCEEDED")]).await;
@@ -157,9 +155,9 @@ async fn what_was_not_processed_is_sent_again() {
     gateway.running.stop().await.unwrap();
 }
 
-/// A load balancer's word on when to come back says nothing of what was begun.
+/// `retry-after` of a load balancer does not prove that the call was not processed.
 #[tokio::test]
-async fn a_503_that_says_when_is_not_sent_again() {
+async fn unavailable_action_with_retry_after_is_not_retried() {
     let body = json!({"error_code": "APIGW.0801", "error_msg": "unavailable"});
     for (status, want) in [(503, Code::Unknown), (413, Code::InvalidArgument)] {
         let later = Answer::json(status, &body).with("retry-after", "0");
@@ -179,9 +177,9 @@ async fn a_503_that_says_when_is_not_sent_again() {
     }
 }
 
-/// Those who ask for the same get each their own.
+/// Two clients that start the same action get one job each.
 #[tokio::test]
-async fn callers_who_do_the_same_share_nothing() {
+async fn equal_actions_of_two_clients_are_both_sent() {
     let number = AtomicUsize::new(0);
     let recorder = Recorder::start(move |seen| match seen.method.as_str() {
         "POST" => {
@@ -219,9 +217,9 @@ async fn callers_who_do_the_same_share_nothing() {
     gateway.running.stop().await.unwrap();
 }
 
-/// The caller leaves, or the gateway stops: the job is watched on by its id.
+/// After a cancelled call or a drain, the job can be watched by its id.
 #[tokio::test]
-async fn a_stream_that_breaks_is_taken_up_by_the_job() {
+async fn broken_stream_is_resumed_by_the_job() {
     for gateway_stops in [false, true] {
         let over = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
         let state = over.clone();
@@ -249,7 +247,7 @@ async fn a_stream_that_breaks_is_taken_up_by_the_job() {
             stopped.unwrap();
             let status = end.expect("a status").unwrap_err();
             assert_eq!(status.code(), Code::Unavailable, "{status:?}");
-            // To be told when to try again would be to be told to do it again.
+            // `retry_info` would make clients repeat the action.
             let details = status.get_error_details();
             assert!(details.retry_info().is_none(), "{details:?}");
             assert_eq!(details.error_info().unwrap().metadata["sent"], "true");
@@ -268,9 +266,9 @@ async fn a_stream_that_breaks_is_taken_up_by_the_job() {
     }
 }
 
-/// What becomes of the reads is no reason to do it again.
+/// Failed polls do not repeat the action.
 #[tokio::test]
-async fn reads_that_fail_are_borne_or_end_the_stream() {
+async fn failed_polls_are_tolerated_or_end_the_stream() {
     let failing = |status: u16| {
         Answer::json(
             status,

@@ -1,5 +1,4 @@
-//! The lists that ServiceStage pages by `limit` and `offset`: page by page, and as
-//! streams of all they have.
+//! Lists that ServiceStage pages by `limit` and `offset`: unary pages, and streams.
 
 use serde_json::{Value, json};
 use tonic::Code;
@@ -9,8 +8,8 @@ use crate::support::client::json as to_json;
 use crate::support::recorder::{Answer, Seen};
 use crate::support::{Gateway, Recorder, upstream};
 
-/// A list: its service, its noun in the rpcs, the member that holds it, the field
-/// of a stream's message, and what the path wants.
+/// A list: its service, its noun in the rpcs, its JSON member, the field of a stream's message,
+/// and the fields of the path.
 type List = (
     &'static str,
     &'static str,
@@ -65,8 +64,8 @@ const LISTS: &[List] = &[
     ("ConfigurationService", "Configs", "configs", "config", &[]),
 ];
 
-/// How ServiceStage lists: at most 1,000, at most `limit`, behind `offset`. Items
-/// that have no id have a version.
+/// Pages as ServiceStage does: at most 1,000 and at most `limit` items, from `offset` on. Items
+/// without an id have a version.
 fn answer(seen: &Seen, member: &str, ids: &[usize], count: bool) -> Answer {
     let pairs = seen.pairs();
     let number = |name: &str| {
@@ -86,7 +85,7 @@ fn answer(seen: &Seen, member: &str, ids: &[usize], count: bool) -> Answer {
     Answer::json(200, &body)
 }
 
-/// A gateway before a list.
+/// Starts a gateway with an upstream that has a list.
 async fn serve(answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> (Recorder, Gateway) {
     let recorder = Recorder::start(answer).await;
     let mut settings = upstream("u", "servicestage", &recorder.url());
@@ -94,7 +93,7 @@ async fn serve(answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> (Rec
     (recorder, Gateway::with(vec![settings]).await)
 }
 
-/// A request of the list, with these fields too.
+/// Makes a request of the list with more fields.
 fn request(path: &[&str], fields: Value) -> Value {
     let mut request = fields;
     for name in path {
@@ -108,7 +107,7 @@ fn id(item: &Value) -> usize {
     text.unwrap().parse().unwrap()
 }
 
-/// The items of a stream to its end, and how it ended.
+/// Reads a stream to its end: the items, and the status of a failure.
 async fn drain(
     gateway: &Gateway,
     rpc: &str,
@@ -126,7 +125,7 @@ async fn drain(
     (items, None)
 }
 
-/// The queries that were sent, each request signed.
+/// Returns the queries that were sent; each request must be signed.
 fn queries(recorder: &Recorder, what: &str) -> Vec<String> {
     let seen = recorder.take();
     seen.iter().for_each(|seen| assert_signed(seen, what));
@@ -158,7 +157,7 @@ async fn every_list_is_paged_and_streamed() {
         ];
         assert_eq!(queries(&recorder, &list), want, "{list}");
 
-        // Nothing asked for is nothing sent; none asked for is none.
+        // An unset size is not sent; a size of 0 returns no items.
         for (fields, query, items, token) in [
             (json!({}), "", 250, None),
             (json!({"page_size": 0}), "limit=0", 0, None),
@@ -177,7 +176,7 @@ async fn every_list_is_paged_and_streamed() {
             assert_eq!(queries(&recorder, &list), [query], "{list}");
         }
 
-        // A stream reads as few pages as it can.
+        // A stream reads the largest pages.
         let stream = format!("{service}/Stream{noun}");
         let fields = request(path, json!({}));
         let (got, end) = drain(&gateway, &stream, fields, field).await;
@@ -193,11 +192,11 @@ async fn every_list_is_paged_and_streamed() {
 }
 
 #[tokio::test]
-async fn lists_without_a_count_and_lists_that_shift() {
+async fn lists_without_a_count_and_lists_that_shift_are_complete() {
     let (service, _, member, field, _) = LISTS[0];
     let stream = format!("{service}/StreamEnvironments");
 
-    // Q12: `count` may be absent. Then a full page has a next one.
+    // `count` may be absent: then a full page has a next one. Q12.
     for (count, pages) in [(0, 1), (199, 2), (200, 3)] {
         let ids: Vec<usize> = (0..count).collect();
         let all = ids.clone();
@@ -208,7 +207,7 @@ async fn lists_without_a_count_and_lists_that_shift() {
         gateway.running.stop().await.unwrap();
     }
 
-    // Two are made after the first page was read: what comes again is told once.
+    // Two items are created after the first page: items that shift are sent once.
     let (recorder, gateway) = serve(move |seen| {
         let first = if seen.query().contains("offset") {
             0
@@ -224,7 +223,7 @@ async fn lists_without_a_count_and_lists_that_shift() {
     assert_eq!(recorder.seen().len(), 3);
     gateway.running.stop().await.unwrap();
 
-    // An upstream that does not look at `offset` begins anew for ever.
+    // An upstream that ignores `offset` returns the first page for ever.
     let (recorder, gateway) = serve(move |seen| {
         let mut seen = seen.clone();
         seen.target = seen.target.replace("offset=", "x=");
@@ -238,7 +237,7 @@ async fn lists_without_a_count_and_lists_that_shift() {
 }
 
 #[tokio::test]
-async fn what_is_no_token_or_size_is_refused() {
+async fn invalid_token_or_size_is_rejected() {
     let (recorder, gateway) = serve(|seen| answer(seen, "environments", &[], true)).await;
     for token in ["-1", "1.5", "x", " 1", "99999999999999999999"] {
         let fields = json!({"page_size": 5, "page_token": token});

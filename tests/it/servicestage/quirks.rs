@@ -1,4 +1,4 @@
-//! What is odd about ServiceStage, as the fact sheet numbers it in section (e).
+//! Quirks of ServiceStage, numbered as in docs/apis/servicestage.md, "Quirks".
 
 use serde_json::{Value, json};
 use tonic::Code;
@@ -8,7 +8,7 @@ use super::{World, assert_signed, rpc};
 use crate::support::client;
 use crate::support::recorder::Answer;
 
-/// What an answer is read as: the message as JSON.
+/// Returns the message that a response is read as, as JSON.
 async fn read(world: &World, name: &str, request: Value, body: &Value) -> Value {
     let rpc = rpc(&world.gateway.client, name);
     let (result, _) = world.exchange(&rpc, request, Answer::json(200, body)).await;
@@ -28,7 +28,7 @@ fn component() -> Value {
 }
 
 #[tokio::test]
-async fn answers_in_all_their_forms() {
+async fn responses_are_read_in_all_forms() {
     let world = World::new(false).await;
     let stack = json!({"name": "s", "create_time": "1718000000123"});
     let pipeline = json!({"id": "p", "status": 4, "create_time": 0});
@@ -210,8 +210,7 @@ async fn answers_in_all_their_forms() {
             "{quirk} {name} {body}: {message}"
         );
     }
-    // A time that is no time is an error which names it, never an empty message;
-    // nor is a list of none what was asked for.
+    // An invalid time is an error that names it; so is an empty list instead of an item.
     for (name, request, body, says) in [
         (
             "GetEnvironment",
@@ -227,15 +226,15 @@ async fn answers_in_all_their_forms() {
         let status = result.expect_err(name);
         assert_eq!(status.code(), Code::Internal, "{status:?}");
         assert!(status.message().contains(says), "{status:?}");
-        // What it did is found again at the vendor's.
+        // The request id of the upstream is in the metadata.
         let details = status.get_error_details();
         assert_eq!(details.request_info().unwrap().request_id, "r1");
     }
 }
 
-/// Q3: a delete answers 204, 200 without a body, `null`, or 200 with an id.
+/// Q3: a delete returns 204, 200 without a body, `null`, or 200 with an id.
 #[tokio::test]
-async fn deletes_answer_in_many_ways() {
+async fn delete_accepts_all_reply_forms() {
     let world = World::new(false).await;
     let addon = json!({"environment_id": "e", "addon_id": "d"});
     for (name, request, status, body, want) in [
@@ -295,10 +294,10 @@ async fn deletes_answer_in_many_ways() {
     assert_eq!(client::json(result.unwrap().get_ref()), json!({}));
 }
 
-/// Q4: what was read in one of the three shapes is sent back in that shape; lists
-/// that are set and empty are sent, unset ones are not.
+/// Q4: a value is sent in the one of three shapes that it was read in; set empty lists are
+/// sent, unset ones are not.
 #[tokio::test]
-async fn affinity_and_lists_go_back_as_they_came() {
+async fn affinity_and_lists_keep_their_form() {
     let world = World::new(false).await;
     let rule = json!({"condition": "required", "kind": "node", "weight": 100,
                       "match_expressions": [{"key": "arch", "operation": "In", "value": "amd64"}]});
@@ -328,7 +327,7 @@ async fn affinity_and_lists_go_back_as_they_came() {
             .exchange(&update, request, Answer::json(200, &job()))
             .await;
         result.unwrap();
-        // Neither what is told alone nor what cannot change is sent.
+        // Output-only and immutable fields are not sent.
         let mut want = body;
         want.as_object_mut().unwrap().remove("status");
         want.as_object_mut().unwrap().remove("environment_id");
@@ -357,9 +356,9 @@ async fn affinity_and_lists_go_back_as_they_came() {
     }
 }
 
-/// Q6 to Q9: where values stand in a request, and how they are escaped.
+/// Q6 to Q9: the places of values in a request, and their escaping.
 #[tokio::test]
-async fn requests_say_things_in_odd_places() {
+async fn request_fields_are_placed_and_escaped() {
     let world = World::new(false).await;
     let cas = "/v3/p1/cas";
     let pipelines = "/v3/p1/pipeline/pipelines";
@@ -553,7 +552,7 @@ async fn requests_say_things_in_odd_places() {
         assert_eq!(seen[0].json(), body, "{quirk} {name}");
         assert_signed(&seen[0], name);
     }
-    // Nothing is sent without what the path or the body cannot do without.
+    // A request without required fields of path or body is not sent.
     for (name, request, field) in [
         ("DeleteEnvironment", json!({}), "environment_id"),
         (
@@ -603,7 +602,7 @@ async fn requests_say_things_in_odd_places() {
 
 /// Q2 and Q13: errors of all producers and in all shapes.
 #[tokio::test]
-async fn errors_in_all_shapes() {
+async fn errors_are_read_in_all_shapes() {
     let world = World::new(false).await;
     let rpc = rpc(&world.gateway.client, "RefreshEnvironment");
     let json = |body: Value| body.to_string().into_bytes();
@@ -683,7 +682,7 @@ async fn errors_in_all_shapes() {
         (
             502,
             b"<html><h1>Bad Gateway</h1></html>".to_vec(),
-            // It may have been done: nobody shall send it again by himself.
+            // The upstream may have acted: clients must not retry.
             Code::Unknown,
             "HTTP_502",
             "Bad Gateway",
@@ -696,7 +695,7 @@ async fn errors_in_all_shapes() {
             "HTTP_500",
             "oops",
         ),
-        // The vendor's words in GBK: what the code says is plain.
+        // The vendor's message is in GBK: the text of the code is used.
         (
             401,
             b"{\"error_code\":\"SVCSTG.00100401\",\"error_message\":\"\xb2\xbb\xb4\xe6!\"}"
@@ -719,7 +718,7 @@ async fn errors_in_all_shapes() {
             .exchange(&rpc, json!({"environment_id": "e"}), answer)
             .await;
         let error = result.unwrap_err();
-        // It may start a job: never twice. Signatures that fail are not tried again.
+        // The call may start a job, so it is not retried; nor are invalid signatures.
         assert_eq!(seen.len(), 1, "{status} {reason}");
         assert_eq!(error.code(), code, "{status} {reason}: {error:?}");
         let details = error.get_error_details();
@@ -727,7 +726,7 @@ async fn errors_in_all_shapes() {
         assert!(error.message().contains(said), "{status}: {error:?}");
         assert_eq!(details.request_info().unwrap().request_id, "r1", "{status}");
     }
-    // Throttling that does not say for how long.
+    // Throttling without `retry-after`.
     let answer = Answer::json(
         429,
         &json!({"error_code": "APIGW.0308", "error_msg": "throttled"}),

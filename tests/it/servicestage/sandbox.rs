@@ -1,5 +1,5 @@
-//! Every rpc before the sandbox: what the gateway says is what the sandbox
-//! answered, member by member.
+//! Each rpc with the sandbox: the gateway's message equals the sandbox's response, member by
+//! member.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,21 +14,21 @@ use super::rpc;
 use crate::support::tee::Tee;
 use crate::support::{Gateway, request};
 
-/// How long the sandbox takes for a step.
+/// The time of a step of the sandbox.
 const STEP: Duration = Duration::from_millis(20);
-/// How long a job may take before the test gives up.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// The most time that a job takes.
+const JOB_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// A gateway before a sandbox, and what went between them.
+/// A gateway and a sandbox, with a recording proxy between them.
 struct Stage {
     gateway: Gateway,
     tee: Tee,
     sandbox: Sandbox,
-    /// What `$name` in a line stands for.
+    /// The values of `$name` in a line.
     names: BTreeMap<&'static str, String>,
-    /// The rpcs that were called and answered well.
+    /// The rpcs that have succeeded.
     called: BTreeSet<String>,
-    /// Where the gateway says something else.
+    /// Differences between message and response.
     problems: Vec<String>,
 }
 
@@ -60,7 +60,7 @@ impl Stage {
     }
 
     fn put(&self, text: &str) -> String {
-        // The longest names first: `$app` is the head of `$app2`.
+        // The longest names first: `$app` is a prefix of `$app2`.
         let mut names: Vec<_> = self.names.iter().collect();
         names.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
         names
@@ -68,8 +68,8 @@ impl Stage {
             .fold(text.to_owned(), |text, (name, id)| text.replace(*name, id))
     }
 
-    /// Calls the rpc that is this REST request (`path` below the project, body null
-    /// for none) and compares. The answer of the sandbox.
+    /// Calls the rpc of a REST request (`path` below the project, a null body for none), compares,
+    /// and returns the sandbox's response.
     async fn call(&mut self, name: &str, path: &str, body: Value) -> Value {
         let (path, query) = self.target(path);
         let body: Value = serde_json::from_str(&self.put(&body.to_string())).unwrap();
@@ -127,7 +127,7 @@ impl Stage {
         }
     }
 
-    /// Asks for a job until it is over.
+    /// Polls a job until it is final.
     async fn finish(&mut self, job: &str) {
         let path = format!("cas/jobs/{job}?limit=20&offset=0&desc=false");
         let over = async {
@@ -139,7 +139,7 @@ impl Stage {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, over).await.expect(job);
+        tokio::time::timeout(JOB_TIMEOUT, over).await.expect(job);
     }
 
     fn target(&self, path: &str) -> (String, Vec<(String, String)>) {
@@ -151,10 +151,10 @@ impl Stage {
     }
 }
 
-/// What is done on the stage.
+/// A line of the script.
 enum Line {
-    /// An rpc by its REST request: the path below the project, the body (null for
-    /// none); and of the answer a name for a member, by its pointer.
+    /// An rpc by its REST request: the path below the project and the body (null for none); and
+    /// a name for a member of the response, by its JSON pointer.
     Call(
         &'static str,
         String,
@@ -163,10 +163,10 @@ enum Line {
     ),
     /// Waits for a job.
     Finish(&'static str),
-    /// The sandbox's time stands still: what begins now is not over before
-    /// [`Line::GoOn`], however long the calls take.
+    /// Pauses the sandbox's time: nothing that starts now is final before [`Line::GoOn`],
+    /// however long the calls take.
     StandStill,
-    /// The sandbox's time goes on.
+    /// Resumes the sandbox's time.
     GoOn,
 }
 
@@ -186,7 +186,7 @@ fn keep(
     Line::Call(name, path.into(), body, Some((id, member)))
 }
 
-/// A component's body, with `more` over it.
+/// A component's body, overridden by `more`.
 pub(super) fn component(name: &str, more: Value) -> Value {
     let mut body = json!({
         "name": name,
@@ -212,7 +212,7 @@ pub(super) fn component(name: &str, more: Value) -> Value {
 const NO: Value = Value::Null;
 
 #[tokio::test]
-async fn every_rpc_says_what_the_sandbox_answered() {
+async fn every_rpc_matches_the_sandbox_response() {
     let mut stage = Stage::new().await;
     stage.play(environments_and_addons()).await;
     stage.play(applications()).await;
@@ -404,7 +404,7 @@ fn components() -> Vec<Line> {
         call("GetComponent", "cas/applications/$app/components/none", NO),
         StandStill,
         keep("$job", "/job_id", "UpdateComponent", one, next.clone()),
-        // Something is being done to it.
+        // A job of the component is running.
         call("UpdateComponent", one, next),
         GoOn,
         Finish("$job"),
@@ -629,7 +629,7 @@ fn lanes() -> Vec<Line> {
             "cas/swimlane-group",
             group.clone(),
         ),
-        // The first must be BASE.
+        // The first lane must be BASE.
         call("CreateLane", lanes, gray.clone()),
         keep(
             "$base",
@@ -696,7 +696,7 @@ fn lanes() -> Vec<Line> {
 async fn tidy_up(stage: &mut Stage) {
     stage
         .play(vec![
-            // Components are in it yet.
+            // It still has components.
             call("DeleteApplication", "cas/applications/$app", NO),
             call("DeleteEnvironment", "cas/environments/$env", NO),
         ])
@@ -712,7 +712,9 @@ async fn tidy_up(stage: &mut Stage) {
                 }
             }
         };
-        let last = tokio::time::timeout(PATIENCE, gone).await.expect(component);
+        let last = tokio::time::timeout(JOB_TIMEOUT, gone)
+            .await
+            .expect(component);
         assert_eq!(last["error_code"], "SVCSTG.00100401", "{component}");
     }
     stage

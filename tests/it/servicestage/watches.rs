@@ -1,4 +1,4 @@
-//! Calls that are followed to their end, and watches by themselves.
+//! `...AndWatch` calls and watches of jobs, components and add-ons.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -10,7 +10,7 @@ use super::{keys, rpc};
 use crate::support::recorder::{Answer, Seen};
 use crate::support::{Gateway, Recorder, client, upstream};
 
-/// Answers to calls whose target ends so, in order; the last one stays.
+/// Responses by the end of the path, in order; the last one is repeated.
 pub(super) struct Script(Mutex<Vec<(&'static str, &'static str, VecDeque<Answer>)>>);
 
 impl Script {
@@ -62,14 +62,14 @@ fn component(status: &str) -> Answer {
     ok(json!({"name": "c", "status": {"component_status": status}}))
 }
 
-/// What a watch told but for bookmarks, how it ended, and what was called.
-struct Told {
+/// The events of a watch without bookmarks, how it ended, and the calls that were made.
+struct Watched {
     events: Vec<Value>,
     end: Result<(), Status>,
     seen: Vec<Seen>,
 }
 
-impl Told {
+impl Watched {
     fn types(&self) -> Vec<&str> {
         let text = |event: &Value| event["event"]["type"].as_str().unwrap().to_owned();
         self.events
@@ -101,7 +101,7 @@ async fn watch(
     name: &str,
     request: Value,
     script: Vec<(&'static str, &'static str, Vec<Answer>)>,
-) -> Told {
+) -> Watched {
     let script = Script::new(script);
     let recorder = Recorder::start(move |seen| script.answer(seen)).await;
     let mut settings = upstream("u", "servicestage", &recorder.url());
@@ -120,18 +120,18 @@ async fn watch(
     events.retain(|event| event["event"]["type"] != "WATCH_EVENT_TYPE_BOOKMARK");
     let seen = recorder.seen();
     gateway.running.stop().await.unwrap();
-    Told { events, end, seen }
+    Watched { events, end, seen }
 }
 
 pub(super) fn redeploy() -> Value {
     json!({"environment_id": "e", "addon_id": "d", "action": "ADDON_ACTION_REDEPLOY"})
 }
 
-const WELL: &str = "OUTCOME_SUCCEEDED";
-const BADLY: &str = "OUTCOME_FAILED";
+const SUCCEEDED: &str = "OUTCOME_SUCCEEDED";
+const FAILED: &str = "OUTCOME_FAILED";
 
 #[tokio::test]
-async fn an_action_is_done_once_and_its_job_followed() {
+async fn action_is_sent_once_and_its_job_watched() {
     let told = watch(
         "ExecuteAddonActionAndWatch",
         redeploy(),
@@ -160,12 +160,12 @@ async fn an_action_is_done_once_and_its_job_followed() {
         told.last()["snapshot"]["tasks"][0]["task_status_raw"],
         "SUCCEEDED"
     );
-    assert_eq!((told.outcome(), told.calls("POST")), (WELL, 1));
+    assert_eq!((told.outcome(), told.calls("POST")), (SUCCEEDED, 1));
     assert_eq!(told.seen[0].json(), json!({"action": "redeploy"}));
 }
 
 #[tokio::test]
-async fn an_add_on_stands_in_for_a_job_that_is_not_known() {
+async fn unknown_job_falls_back_to_the_addon() {
     let no_job = || vec![missing(401, "SVCSTG.00100401")];
     let action = || {
         (
@@ -219,7 +219,7 @@ async fn an_add_on_stands_in_for_a_job_that_is_not_known() {
         ),
     );
     well.end.as_ref().unwrap();
-    assert_eq!((well.outcome(), well.calls("POST")), (WELL, 1));
+    assert_eq!((well.outcome(), well.calls("POST")), (SUCCEEDED, 1));
     assert_eq!(well.last()["addon"]["job_id"], "JOB1");
     let status = replaced.end.as_ref().unwrap_err();
     assert_eq!(status.code(), tonic::Code::Aborted, "{status:?}");
@@ -229,7 +229,7 @@ async fn an_add_on_stands_in_for_a_job_that_is_not_known() {
 }
 
 #[tokio::test]
-async fn jobs_end_as_they_end() {
+async fn job_ends_with_its_outcome() {
     let update = json!({"application_id": "a", "component_id": "c", "component": {
         "name": "c", "version": "1.0.0", "source": {"kind_raw": "image"},
         "runtime_stack": {"name": "Docker", "deploy_mode_raw": "container"}}});
@@ -278,17 +278,17 @@ async fn jobs_end_as_they_end() {
     for told in [&failed, &lost, &found, &none] {
         told.end.as_ref().unwrap();
     }
-    // That a job has failed is data, not an error.
-    assert_eq!((failed.outcome(), failed.calls("PUT")), (BADLY, 1));
+    // The failure of a job is data, not an error.
+    assert_eq!((failed.outcome(), failed.calls("PUT")), (FAILED, 1));
     assert_eq!(failed.events[0]["started"]["job_id"], "JOB1");
-    assert_eq!(lost.outcome(), BADLY);
+    assert_eq!(lost.outcome(), FAILED);
     assert!(lost.calls("GET") >= 3, "{} reads", lost.calls("GET"));
-    assert_eq!(found.outcome(), WELL);
+    assert_eq!(found.outcome(), SUCCEEDED);
     assert_eq!((none.types(), none.calls("POST")), (vec!["started"], 1));
 }
 
 #[tokio::test]
-async fn components_are_watched_to_their_end() {
+async fn component_is_watched_until_final() {
     let ids = || json!({"application_id": "a", "component_id": "c"});
     let (gray, deleted) = tokio::join!(
         watch(
@@ -324,16 +324,16 @@ async fn components_are_watched_to_their_end() {
     gray.end.as_ref().unwrap();
     assert_eq!(
         (gray.types(), gray.outcome()),
-        (vec!["present", "changed"], WELL)
+        (vec!["present", "changed"], SUCCEEDED)
     );
     deleted.end.as_ref().unwrap();
     assert_eq!(deleted.types().last(), Some(&"removed"));
     assert_eq!(deleted.calls("DELETE"), 1);
 }
 
-/// A job of 45 tasks, of which the upstream tells 20 at a time.
+/// A job of 45 tasks, of which the upstream returns 20 per page.
 #[tokio::test]
-async fn all_tasks_of_a_job_are_told() {
+async fn all_tasks_of_a_job_are_sent() {
     let page = |from: usize| {
         let tasks: Vec<Value> = (from..(from + 20).min(45))
             .map(|i| json!({"task_id": format!("TASK{i}"), "task_index": i}))
@@ -371,9 +371,9 @@ async fn all_tasks_of_a_job_are_told() {
     assert_eq!(one.calls("GET"), 1);
 }
 
-/// That an add-on is gone is the end of its deletion, and of nothing else.
+/// A missing add-on is final only after its deletion.
 #[tokio::test]
-async fn an_add_on_that_is_gone_was_not_redeployed() {
+async fn missing_addon_succeeds_only_after_a_deletion() {
     let unknown = || ("GET", "/jobs/JOB1", vec![missing(400, "SVCSTG.00100429")]);
     let gone = || missing(401, "SVCSTG.00100401");
     let ids = || json!({"job_id": "JOB1", "environment_id": "e", "addon_id": "d"});
@@ -433,15 +433,15 @@ async fn an_add_on_that_is_gone_was_not_redeployed() {
     deleted.end.as_ref().unwrap();
     assert_eq!(
         (deleted.types(), deleted.outcome()),
-        (vec!["present", "removed"], WELL)
+        (vec!["present", "removed"], SUCCEEDED)
     );
 }
 
-/// Add-ons, which the job query may not know.
+/// Add-ons, whose jobs the job query may not find.
 #[tokio::test]
-async fn add_ons_are_watched_to_their_end() {
+async fn addon_is_watched_until_final() {
     let ids = || json!({"environment_id": "e", "addon_id": "d"});
-    // As manuals of 2024 have it.
+    // As in the manuals of 2024.
     let wrapped = ok(json!({"addons": [{"id": "d", "status": "UPGRADING", "job_id": "JOB1"}]}));
     let (well, badly, deleted) = tokio::join!(
         watch(
@@ -483,27 +483,27 @@ async fn add_ons_are_watched_to_their_end() {
     assert_eq!(well.types(), ["present", "changed", "changed"]);
     assert_eq!(well.events[0]["addon"]["job_id"], "JOB1");
     assert_eq!(well.events[1]["addon"]["status_raw"], "PONDERING");
-    assert_eq!(well.outcome(), WELL);
+    assert_eq!(well.outcome(), SUCCEEDED);
     assert_eq!(
         (badly.types(), badly.outcome()),
-        (vec!["present", "changed"], BADLY)
+        (vec!["present", "changed"], FAILED)
     );
     assert_eq!(deleted.types(), ["present", "removed"]);
 }
 
-/// States of a component that are an end, and those that are none.
+/// States of a component that are final, and states that are not.
 #[tokio::test]
-async fn components_end_as_they_end() {
+async fn component_ends_with_its_outcome() {
     let mut ends = tokio::task::JoinSet::new();
     for (states, types, outcome) in [
-        (&["INITIALIZING", "RUNNING"][..], 2, WELL),
-        (&["STOPPING", "STOPPED"], 2, WELL),
-        (&["PENDING", "UPGRADING", "FAILED"], 3, BADLY),
-        (&["RESTARTING", "PARTIALLY_FAILED"], 2, BADLY),
-        (&["RESERVED", "DOWN"], 2, BADLY),
-        // Only when it lasts.
-        (&["UNKNOWN", "STARTING", "UNKNOWN"], 3, BADLY),
-        (&["UNKNOWN", "UNKNOWN", "RUNNING"], 2, WELL),
+        (&["INITIALIZING", "RUNNING"][..], 2, SUCCEEDED),
+        (&["STOPPING", "STOPPED"], 2, SUCCEEDED),
+        (&["PENDING", "UPGRADING", "FAILED"], 3, FAILED),
+        (&["RESTARTING", "PARTIALLY_FAILED"], 2, FAILED),
+        (&["RESERVED", "DOWN"], 2, FAILED),
+        // Final only after several polls.
+        (&["UNKNOWN", "STARTING", "UNKNOWN"], 3, FAILED),
+        (&["UNKNOWN", "UNKNOWN", "RUNNING"], 2, SUCCEEDED),
     ] {
         let answers: Vec<Answer> = states.iter().map(|state| component(state)).collect();
         ends.spawn(async move {
@@ -516,7 +516,7 @@ async fn components_end_as_they_end() {
             .await;
             told.end.as_ref().unwrap();
             assert_eq!(told.outcome(), outcome, "{states:?}: {:?}", told.events);
-            // A settled state that is told anew by its outcome is a change, too.
+            // An event whose outcome alone changes is a change, too.
             assert!(
                 told.types().len() >= types,
                 "{states:?}: {:?}",

@@ -1,4 +1,5 @@
-//! The answer to a unary call, as HTTP frames: the message goes out as it is.
+//! The response body of a unary call. tonic would copy the message; this body sends it as
+//! its own HTTP frame.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -6,54 +7,27 @@ use std::task::{Context, Poll};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-
 use http_body::{Body, Frame, SizeHint};
 
 use crate::server::response_write_timeout::MAX_CHUNK_BYTES;
-use drawbridge_transcoder::json::Notes;
 
-/// The most bytes of metadata that name inexact numbers: clients refuse long ones.
-const MAX_INEXACT: usize = 1_000;
-
-/// What is escaped in a list of paths, beside what is no ASCII.
-const UNPLAIN: &AsciiSet = &CONTROLS.add(b',').add(b'%');
-
-/// The paths of inexact numbers as metadata, with commas between them, escaped as
-/// in URLs; `...` stands for those there is no room for. None where all is exact.
-pub fn inexact(notes: &Notes) -> Option<HeaderValue> {
-    let mut text = String::new();
-    for path in &notes.inexact {
-        let path = utf8_percent_encode(path, UNPLAIN).to_string();
-        let comma = if text.is_empty() { "" } else { "," };
-        if text.len() + path.len() > MAX_INEXACT {
-            text.extend([comma, "..."]);
-            break;
-        }
-        text.extend([comma, &*path]);
-    }
-    if text.is_empty() {
-        return None;
-    }
-    HeaderValue::from_str(&text).ok()
-}
-
-/// One uncompressed message and the status OK. Source: gRPC over HTTP/2,
+/// An uncompressed message and the status OK. Source: gRPC over HTTP/2,
 /// "Length-Prefixed-Message" and "Trailers".
 #[derive(Debug)]
-pub struct Answer {
-    /// What is still to be sent: the prefix, with a short message, ...
+pub struct UnaryBody {
+    /// The prefix, and a short message; until it is sent.
     prefix: Option<Bytes>,
-    /// ... and a long message.
+    /// A long message; until it is sent.
     message: Option<Bytes>,
+    /// The trailers are not sent yet.
     trailers: bool,
 }
 
-impl Answer {
-    /// The answer with this message. None when it is longer than gRPC can say.
+impl UnaryBody {
+    /// Creates the body of a message; `None` for one longer than the prefix can express.
     pub fn new(message: Bytes) -> Option<Self> {
         let length = u32::try_from(message.len()).ok()?;
-        // One frame costs less than the copy.
+        // Copying a short message costs less than a second frame.
         let short = message.len() <= MAX_CHUNK_BYTES;
         let mut prefix = BytesMut::with_capacity(5 + if short { message.len() } else { 0 });
         // Not compressed.
@@ -70,7 +44,7 @@ impl Answer {
     }
 }
 
-impl Body for Answer {
+impl Body for UnaryBody {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -107,30 +81,8 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn inexact_numbers() {
-        let long = "x".repeat(600);
-        for (paths, want) in [
-            (&[][..], None),
-            (&["a[0].b", "c"], Some("a[0].b,c".to_owned())),
-            (
-                &["größe 1,5%\u{1}"],
-                Some("gr%C3%B6%C3%9Fe 1%2C5%25%01".to_owned()),
-            ),
-            (&[&*long, &*long, "c"], Some(format!("{long},..."))),
-            (&[&*long.repeat(2)], Some("...".to_owned())),
-        ] {
-            let notes = Notes {
-                inexact: paths.iter().map(|path| path.to_string()).collect(),
-            };
-            let value = inexact(&notes);
-            let text = value.as_ref().map(|value| value.to_str().unwrap());
-            assert_eq!(text, want.as_deref());
-        }
-    }
-
     #[tokio::test]
-    async fn frames() {
+    async fn long_message_is_a_frame_of_its_own() {
         for (length, data_frames) in [
             (0, 1),
             (3, 1),
@@ -138,20 +90,20 @@ mod tests {
             (MAX_CHUNK_BYTES + 1, 2),
         ] {
             let message = Bytes::from(vec![7; length]);
-            let mut answer = Answer::new(message.clone()).unwrap();
-            assert_eq!(answer.size_hint().exact(), Some(5 + length as u64));
+            let mut body = UnaryBody::new(message.clone()).unwrap();
+            assert_eq!(body.size_hint().exact(), Some(5 + length as u64));
             let mut data = Vec::new();
             for _ in 0..data_frames {
-                let frame = answer.frame().await.unwrap().unwrap();
+                let frame = body.frame().await.unwrap().unwrap();
                 data.extend_from_slice(&frame.into_data().unwrap());
             }
             assert_eq!(data[0], 0);
             assert_eq!(data[1..5], (length as u32).to_be_bytes());
             assert_eq!(data[5..], message);
-            assert!(!answer.is_end_stream());
-            let trailers = answer.frame().await.unwrap().unwrap();
+            assert!(!body.is_end_stream());
+            let trailers = body.frame().await.unwrap().unwrap();
             assert_eq!(trailers.into_trailers().unwrap()["grpc-status"], "0");
-            assert!(answer.is_end_stream() && answer.frame().await.is_none());
+            assert!(body.is_end_stream() && body.frame().await.is_none());
         }
     }
 }
