@@ -8,19 +8,22 @@
 //! 3. `shared_loop`: joins or starts the loop; rounds, pauses (`poll_backoff`), the end.
 //! 4. `snapshot_loop`: what a round of a resource or a list publishes.
 //! 5. `source`: the REST calls of a round. `list` reads a list and `object` one resource,
-//!    which `poll_target` finds and `fallback` reads elsewhere after NOT_FOUND.
+//!    which `find` finds after a start and `fallback` reads elsewhere after NOT_FOUND;
+//!    `poll_target` is what is polled, `read_history` what earlier reads have found.
 //! 6. `snapshot`: the items of a round, and the difference between two rounds.
 //! 7. `stream`: turns the newest snapshot into events for one client.
 //!
 //! `log` is the same from step 3 on for append-only data, where each entry counts.
 
 mod fallback;
+mod find;
 mod key;
 mod list;
 mod log;
 mod object;
 mod poll_backoff;
 mod poll_target;
+mod read_history;
 mod shared_loop;
 mod snapshot;
 mod snapshot_loop;

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
+use super::poll_target::repeatable;
 use super::snapshot::Item;
-use super::source::{POLL_TIMEOUT, RestSnapshotSource, SnapshotRead, is_not_found, repeatable};
+use super::source::{POLL_TIMEOUT, RestSnapshotSource, SnapshotRead, is_not_found};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use drawbridge_transcoder::contract::{Method, Outcome};
@@ -34,7 +35,7 @@ impl RestSnapshotSource {
             return Err(Error::decode(
                 "",
                 format!(
-                    "the list has {} items, more than the {} of the setting `max_items`",
+                    "the list has {} items, more than the {} of the setting `watch.max_items`",
                     found.len(),
                     self.max_items
                 ),

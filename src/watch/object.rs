@@ -7,71 +7,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::Instant;
 
-use super::poll_target::{PollTarget, ResourceCalls};
+use super::poll_target::{PollTarget, ResourceCalls, repeatable};
+use super::read_history::Debounce;
 use super::snapshot::Item;
-use super::source::{POLL_TIMEOUT, RestSnapshotSource, SnapshotRead, is_not_found, repeatable};
+use super::source::{POLL_TIMEOUT, RestSnapshotSource, SnapshotRead, is_not_found};
 use crate::deadline::Deadline;
 use crate::engine::pager::{OnRepeat, Pager, TokenCursor};
 use crate::error::Error;
 use drawbridge_transcoder::call::Call;
-use drawbridge_transcoder::contract::{DebounceRule, Outcome, SideRead};
+use drawbridge_transcoder::contract::{Outcome, SideRead};
 
 /// How much of [`POLL_TIMEOUT`] is reserved for side reads.
 const SIDE_READS_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// What earlier reads have found.
-#[derive(Default)]
-pub(super) struct ReadHistory {
-    /// A read has found the resource.
-    pub(super) was_read: bool,
-    /// Reads in a row that have not found it.
-    pub(super) misses: u32,
-    /// The resource as the last read has found it.
-    pub(super) item: Option<Bytes>,
-    pub(super) debounce: Option<Debounce>,
-    /// The last light read with a final state, and the full read after it.
-    full: Option<(Bytes, Bytes)>,
-    /// The parts of the message that the side reads have found last, one per side read.
-    pub(super) side_parts: Vec<Bytes>,
-    /// The part of the message that the fallback has found last.
-    pub(super) fallback_part: Option<Bytes>,
-    /// The fallback reports a deletion, so NOT_FOUND is SUCCEEDED.
-    pub(super) is_deleting: bool,
-    /// The fallback has described the watched resource.
-    pub(super) has_matched: bool,
-    /// Reads in a row in which the fallback described something else.
-    pub(super) mismatches: u32,
-}
-
-/// Counts how long a state lasts that is final only when it lasts (`final_after`).
-pub(super) struct Debounce {
-    rule: DebounceRule,
-    since: Instant,
-    polls: u32,
-}
-
-impl Debounce {
-    /// Counts one more read of the state, or starts anew when the state differs.
-    fn count(last: Option<Self>, rule: DebounceRule) -> Self {
-        match last {
-            Some(last) if last.rule == rule => Self {
-                polls: last.polls.saturating_add(1),
-                ..last
-            },
-            _ => Self {
-                rule,
-                since: Instant::now(),
-                polls: 1,
-            },
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        self.since.elapsed() >= self.rule.time && self.polls >= self.rule.polls
-    }
-}
 
 impl RestSnapshotSource {
     /// Reads the resource and its side reads.
@@ -264,7 +212,7 @@ impl RestSnapshotSource {
             // A list of one page is bounded by its bytes alone.
             if !merged.is_empty() && items > self.max_items {
                 let problem = format!(
-                    "the list has more items than the {} of the setting `max_items`",
+                    "the list has more items than the {} of the setting `watch.max_items`",
                     self.max_items
                 );
                 return Err(Error::decode("", problem));

@@ -1,18 +1,11 @@
 //! What a watch polls: it may have to be found first, and may be replaced by the fallback.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
-use bytes::Bytes;
-
-use super::source::{RestSnapshotSource, is_not_found, repeatable};
-use crate::deadline::Deadline;
 use crate::engine::call_context::StreamContext;
 use crate::error::Error;
-use drawbridge_transcoder::call::Call;
-use drawbridge_transcoder::contract::{Find, Watch};
-
-/// How many polls may find nothing before the resource of a started call appears.
-const MAX_MISSES_AT_START: u32 = 3;
+use drawbridge_transcoder::call::{Call, Idempotency};
+use drawbridge_transcoder::contract::Watch;
 
 /// What the next read calls.
 #[derive(Clone)]
@@ -107,7 +100,7 @@ impl PollTarget {
 }
 
 /// Binds a request of the polled rpc that was read from a response.
-fn bind_found(
+pub(super) fn bind_found(
     watch: &Watch,
     poll: Vec<u8>,
     context: &StreamContext,
@@ -122,63 +115,11 @@ fn bind_found(
         })
 }
 
-impl RestSnapshotSource {
-    pub(super) fn target(&self) -> PollTarget {
-        self.target
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+/// Marks a poll as idempotent: the `watch` option implies it, even where the polled rpc
+/// has no `idempotency_level`.
+pub(super) fn repeatable(mut call: Call) -> Call {
+    if call.idempotency == Idempotency::NonIdempotent {
+        call.idempotency = Idempotency::Idempotent;
     }
-
-    pub(super) fn set_target(&self, target: PollTarget) {
-        *self.target.lock().unwrap_or_else(PoisonError::into_inner) = target;
-    }
-
-    /// Returns the calls of the watched resource, and searches for it if necessary.
-    /// Returns none if it has not appeared yet.
-    pub(super) async fn resolve_target(
-        &self,
-        deadline: Deadline,
-    ) -> Result<Option<Arc<ResourceCalls>>, Error> {
-        let call = match self.target() {
-            PollTarget::Resource(calls) => return Ok(Some(calls)),
-            PollTarget::Search(call) => call,
-            PollTarget::Fallback(_) => return Ok(None),
-        };
-        let start = self.watch().start.as_ref();
-        match start.and_then(|start| start.find.as_ref()) {
-            Some(find) => self.search(find, &call, deadline).await,
-            None => Ok(None),
-        }
-    }
-
-    async fn search(
-        &self,
-        find: &Find,
-        call: &Call,
-        deadline: Deadline,
-    ) -> Result<Option<Arc<ResourceCalls>>, Error> {
-        let list: Bytes = match self.context.fetch(&find.rpc, call, deadline).await {
-            Err(error) if is_not_found(&error) && self.may_still_appear() => return Ok(None),
-            list => list?,
-        };
-        let Some(poll) = find.poll_request(&self.request, &list)? else {
-            return Ok(None);
-        };
-        let calls = bind_found(self.watch(), poll, &self.context)?;
-        self.history().misses = 0;
-        self.set_target(PollTarget::Resource(Arc::clone(&calls)));
-        Ok(Some(calls))
-    }
-
-    /// Counts a read that has not found the resource of a started call. Returns whether
-    /// the resource may still appear.
-    pub(super) fn may_still_appear(&self) -> bool {
-        let mut history = self.history();
-        if self.watch().start.is_none() || history.was_read {
-            return false;
-        }
-        history.misses += 1;
-        history.misses <= MAX_MISSES_AT_START
-    }
+    call
 }

@@ -15,15 +15,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use tonic::Code;
 
-use super::object::ReadHistory;
-use super::poll_target::PollTarget;
+use super::poll_target::{PollTarget, repeatable};
+use super::read_history::ReadHistory;
 use super::snapshot::Item;
 use crate::deadline::Deadline;
 use crate::engine::call_context::StreamContext;
 use crate::engine::unary;
 use crate::error::Error;
 use drawbridge_transcoder::api::drawbridge::v1::WatchEvent;
-use drawbridge_transcoder::call::{Call, Idempotency};
+use drawbridge_transcoder::call::Call;
 use drawbridge_transcoder::contract::{Method, Watch};
 
 /// The longest time of one poll, including its refreshes and side reads.
@@ -73,15 +73,6 @@ pub(super) struct PollRules {
 /// Whether the upstream reports that the resource does not exist.
 pub(super) fn is_not_found(error: &Error) -> bool {
     matches!(error, Error::Upstream(fault) if fault.code == Code::NotFound)
-}
-
-/// Marks a poll as idempotent: the `watch` option implies it, even where the polled rpc
-/// has no `idempotency_level`.
-pub(super) fn repeatable(mut call: Call) -> Call {
-    if call.idempotency == Idempotency::NonIdempotent {
-        call.idempotency = Idempotency::Idempotent;
-    }
-    call
 }
 
 /// Polls a REST API for one watch request.

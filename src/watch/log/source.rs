@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::super::source::{POLL_TIMEOUT, repeatable};
+use super::super::poll_target::repeatable;
+use super::super::source::POLL_TIMEOUT;
 use super::position::{Page, ReadPosition};
 use super::text::{self, Progress};
 use crate::deadline::Deadline;
@@ -93,7 +94,7 @@ impl RestLogSource {
                 return Err(Error::decode(
                     "",
                     format!(
-                        "the list has {} entries, more than the {} of the setting `max_items`",
+                        "the list has {} entries, more than the {} of the setting `watch.max_items`",
                         entries.len(),
                         self.max_items
                     ),

@@ -253,7 +253,7 @@ async fn refreshes_and_items_are_limited() {
 
     heat.lists((0..101).map(|n| deployment(&n.to_string(), "COMPLETE")));
     let error = source.read().await.unwrap_err();
-    assert!(error.to_string().contains("`max_items`"), "{error}");
+    assert!(error.to_string().contains("`watch.max_items`"), "{error}");
 }
 
 #[tokio::test]
