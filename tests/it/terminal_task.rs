@@ -129,8 +129,8 @@ async fn waiting_task_prints_its_prompt() {
         "+ Create the disk completed",
         "~ Ask the operator waitingForInput The machine has to be restarted. Go on?",
         &title,
-        "~ asks labelbutton1: Continue",
-        "~ asks labelbutton2: Cancel",
+        "~ responses labelbutton1: Continue",
+        "~ responses labelbutton2: Cancel",
     ];
     lines.retain(|line| !line.ends_with(" waiting"));
     assert_eq!(lines, want);

@@ -152,7 +152,7 @@ def job():
             told.append(last.status_raw)
         if last.status == task_status_pb2.TASK_STATUS_WAITING_FOR_INPUT and not answered:
             compare(rest(f"Tasks/{task}"), last, "WatchTask")
-            check("Continue" in str(now.asks.parameters), f"the question is {now.asks}")
+            check("Continue" in str(now.respond_action.parameters), f"the question is {now.respond_action}")
             ask(tasks.RespondTask, task_pb2.RespondTaskRequest(id=task, labels={"labelbutton1": "true"}))
             answered = True
             step(f"it asked, and was answered while the watch went on; so far {' '.join(told)}")

@@ -170,12 +170,15 @@ impl View {
             self.state = state;
         }
         if !is_bookmark {
-            let questions = message.get("asks").map(responses).unwrap_or_default();
+            let questions = message
+                .get("respondAction")
+                .map(responses)
+                .unwrap_or_default();
             if questions != self.questions {
                 lines.extend(questions.iter().map(|response| Line {
                     time: time.clone(),
                     mark: Mark::Progress,
-                    subject: "asks".to_owned(),
+                    subject: "responses".to_owned(),
                     state: String::new(),
                     reason: response.clone(),
                 }));
@@ -477,18 +480,18 @@ mod tests {
     fn question_of_a_task_is_shown_once() {
         let mut view = View::new("task 7".into());
         let of = |kind: &str, status: &str, parameters: Value| {
-            let asks = match parameters {
+            let respond_action = match parameters {
                 Value::Null => json!({}),
                 parameters => json!({"name": "response", "parameters": parameters}),
             };
-            json!({"event": {"type": kind}, "task": {"status": status}, "asks": asks})
+            json!({"event": {"type": kind}, "task": {"status": status}, "respondAction": respond_action})
         };
         let question = json!([[{"instanceId": 1, "taskId": 7, "labelbutton1": "Go\u{1b}[2J",
             "labelbutton2": "Stop"}]]);
         let asking = of("MODIFIED", "waitingForInput", question);
         let questions = [
-            "|Progress|asks||labelbutton1: Go\u{fffd}[2J",
-            "|Progress|asks||labelbutton2: Stop",
+            "|Progress|responses||labelbutton1: Go\u{fffd}[2J",
+            "|Progress|responses||labelbutton2: Stop",
         ];
         let lines = apply(&mut view, STATE, asking.clone());
         assert_eq!(lines[0], "|Progress|task 7|waitingForInput|");
@@ -497,7 +500,7 @@ mod tests {
         let bookmark = json!({"event": {"type": "BOOKMARK"}});
         assert!(apply(&mut view, STATE, bookmark).is_empty());
         assert!(apply(&mut view, STATE, asking.clone()).is_empty());
-        // The task gets a response, and asks again.
+        // The task gets a response, and waits for the next.
         let continued = of("MODIFIED", "inProgress", Value::Null);
         assert_eq!(
             apply(&mut view, STATE, continued),

@@ -98,7 +98,7 @@ async fn archived_task_ends_with_its_history() {
         "{first}"
     );
     assert_eq!(
-        first["asks"]["parameters"][0]["labelbutton1"], "Go",
+        first["respond_action"]["parameters"][0]["labelbutton1"], "Go",
         "{first}"
     );
     assert_eq!(first["steps"][0]["name"], "copy", "{first}");
