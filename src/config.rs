@@ -8,6 +8,7 @@
 
 mod auth;
 mod reader;
+mod server;
 mod tls;
 mod upstreams;
 
@@ -15,7 +16,6 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
 
 use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
@@ -23,6 +23,8 @@ use tracing_subscriber::EnvFilter;
 use crate::credentials::Settings as Auth;
 use crate::{telemetry, upstream, watch};
 use drawbridge_transcoder::contract::{Contract, Source};
+pub use server::ServerOptions;
+
 use reader::{Report, Section, nearest};
 
 /// Maximum size of a configuration file, a descriptor set or a file with a secret.
@@ -44,7 +46,7 @@ pub struct Config {
     /// Tokens that authenticate clients. Empty: clients need no token.
     pub client_tokens: Vec<SecretString>,
     /// `[server]`: limits and timeouts of the gRPC listener.
-    pub server: Server,
+    pub server: ServerOptions,
     /// `[watch]`: limits and timeouts of watches.
     pub watch: watch::Settings,
     /// `[[upstream]]`. The sandbox adds its own when it starts.
@@ -67,42 +69,6 @@ pub struct Tls {
     /// The CA that client certificates must be issued by, PEM. None: clients need no
     /// certificate.
     pub client_ca: Option<Vec<u8>>,
-}
-
-/// Limits and timeouts of the gRPC listener.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
-    /// Maximum size of a request message, in bytes. Default: 4 MiB.
-    pub max_request_bytes: usize,
-    /// Maximum size of an uploaded file, in bytes. At most four are buffered at once.
-    /// Default: 64 MiB.
-    pub max_upload_bytes: usize,
-    /// Maximum number of concurrent calls and streams on one connection. Default: 4,096.
-    pub max_concurrent_streams: u32,
-    /// Interval of HTTP/2 pings on an idle connection. Default: 30 s.
-    pub keepalive_interval: Duration,
-    /// Timeout of a ping, after which the connection is closed. Default: 20 s.
-    pub keepalive_timeout: Duration,
-    /// Age at which a connection gets GOAWAY. Default: never.
-    pub max_connection_age: Option<Duration>,
-    /// Time after GOAWAY until the remaining calls are cut off. Default: 60 s.
-    pub max_connection_age_grace: Duration,
-    /// Deadline of calls without `grpc-timeout`. Default: 120 s, because Heat waits 60 s for
-    /// its engine.
-    pub default_deadline: Duration,
-    /// Time after SIGTERM until the remaining calls are cut off. Default: 30 s.
-    pub drain_timeout: Duration,
-    /// Interval of health checks of each upstream. Default: 10 s.
-    pub health_check_interval: Duration,
-    /// Maximum time between two parts of a request body. Default: 30 s.
-    pub request_body_idle_timeout: Duration,
-    /// Maximum time until a request body is complete, even if the client's deadline is later.
-    /// Default: 15 min.
-    pub request_timeout: Duration,
-    /// Maximum time in which a client reads nothing of a response. Default: 30 s.
-    pub response_write_timeout: Duration,
-    /// Maximum duration of a TLS handshake. Default: 10 s.
-    pub tls_handshake_timeout: Duration,
 }
 
 /// One problem of the configuration.
@@ -131,27 +97,6 @@ impl fmt::Display for Problem {
     }
 }
 
-impl Default for Server {
-    fn default() -> Self {
-        Self {
-            max_request_bytes: 4 << 20,
-            max_upload_bytes: 64 << 20,
-            max_concurrent_streams: 4_096,
-            keepalive_interval: Duration::from_secs(30),
-            keepalive_timeout: Duration::from_secs(20),
-            max_connection_age: None,
-            max_connection_age_grace: Duration::from_secs(60),
-            default_deadline: Duration::from_secs(120),
-            drain_timeout: Duration::from_secs(30),
-            health_check_interval: Duration::from_secs(10),
-            request_body_idle_timeout: Duration::from_secs(30),
-            request_timeout: Duration::from_secs(15 * 60),
-            response_write_timeout: Duration::from_secs(30),
-            tls_handshake_timeout: Duration::from_secs(10),
-        }
-    }
-}
-
 impl Config {
     /// Returns the defaults of `drawbridge sandbox`.
     pub fn sandbox() -> Self {
@@ -169,7 +114,7 @@ impl Config {
             admin: None,
             tls: None,
             client_tokens: Vec::new(),
-            server: Server::default(),
+            server: ServerOptions::default(),
             watch: watch::Settings::default(),
             upstreams: Vec::new(),
             descriptors: Vec::new(),
@@ -237,7 +182,7 @@ impl Config {
         let root = Section::root(&report, table.get_ref(), directory, env);
         let mut config = defaults;
         config.read_listen(&root.section("listen"));
-        config.read_server(&root.section("server"));
+        config.server.read(&root.section("server"));
         config.read_watch(&root.section("watch"));
         for section in root.sections("upstream") {
             if let Some(upstream) = upstreams::read(&section) {
@@ -299,44 +244,6 @@ impl Config {
             }
         }
         clients.finish();
-        section.finish();
-    }
-
-    fn read_server(&mut self, section: &Section<'_>) {
-        let server = &mut self.server;
-        section.size("max_request_bytes", 1, &mut server.max_request_bytes);
-        section.size("max_upload_bytes", 1, &mut server.max_upload_bytes);
-        if let Some(n) = section.number("max_concurrent_streams", 1, i64::from(u32::MAX)) {
-            server.max_concurrent_streams = n as u32;
-        }
-        section.duration("keepalive_interval_secs", &mut server.keepalive_interval);
-        section.duration("keepalive_timeout_secs", &mut server.keepalive_timeout);
-        let mut age = Duration::ZERO;
-        section.duration_or_zero("max_connection_age_secs", &mut age);
-        server.max_connection_age = (!age.is_zero()).then_some(age);
-        section.duration_or_zero(
-            "max_connection_age_grace_secs",
-            &mut server.max_connection_age_grace,
-        );
-        section.duration("default_deadline_secs", &mut server.default_deadline);
-        section.duration_or_zero("drain_timeout_secs", &mut server.drain_timeout);
-        section.duration(
-            "health_check_interval_secs",
-            &mut server.health_check_interval,
-        );
-        section.duration(
-            "request_body_idle_timeout_secs",
-            &mut server.request_body_idle_timeout,
-        );
-        section.duration("request_timeout_secs", &mut server.request_timeout);
-        section.duration(
-            "response_write_timeout_secs",
-            &mut server.response_write_timeout,
-        );
-        section.duration(
-            "tls_handshake_timeout_secs",
-            &mut server.tls_handshake_timeout,
-        );
         section.finish();
     }
 

@@ -29,9 +29,10 @@ pub mod telemetry;
 pub mod upstream;
 pub mod watch;
 
+/// Compiles the proto of a test; shared with the tests of the transcoder.
 #[cfg(test)]
-#[path = "../crates/transcoder/src/contract/tests/world.rs"]
-mod world;
+#[path = "../crates/transcoder/src/contract/tests/test_contract.rs"]
+mod test_contract;
 
 /// Messages generated from `proto/`: those that the gateway reads itself. All others are
 /// wire bytes to it.

@@ -60,7 +60,7 @@ fn example_loads() {
     let config = Config::load(&path, &env).expect("the example is right");
     let names: Vec<&str> = config.upstreams.iter().map(|u| &*u.name).collect();
     assert_eq!(names, ["north", "stage", "ao"]);
-    assert_eq!(config.server, Server::default());
+    assert_eq!(config.server, ServerOptions::default());
     assert_eq!(config.log, telemetry::Settings::default());
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use tonic::Code;
 use url::Url;
 
-use super::catalog;
+use super::catalog::{self, Lookup};
 use super::login::{self, Login as _, below, display_url, post, rejection, unreadable};
 use super::{IdOrName, Identity, Keystone, Named, X_AUTH_TOKEN, credential_error};
 use crate::credentials::credential::{Authorization, IssuedToken, lifetime};
@@ -116,37 +116,34 @@ impl Login {
         let Some(wanted) = self.catalog_type else {
             return Ok(None);
         };
-        let region = self.settings.region.as_deref();
-        let candidates = || {
-            catalog
-                .iter()
-                .filter(|service| service.r#type == wanted)
-                .flat_map(|service| &service.endpoints)
-                .filter(|endpoint| endpoint.interface == self.settings.interface)
+        let endpoints: Vec<&Endpoint> = catalog
+            .iter()
+            .filter(|service| service.r#type == wanted)
+            .flat_map(|service| &service.endpoints)
+            .filter(|endpoint| endpoint.interface == self.settings.interface)
+            .collect();
+        let lookup = Lookup {
+            label: &self.label(),
+            service: wanted,
+            interface: Some(&self.settings.interface),
+            region: self.settings.region.as_deref(),
+            any_region: true,
         };
-        let found = candidates().find(|endpoint| {
-            region.is_none_or(|region| {
-                endpoint.region_id.as_deref() == Some(region)
-                    || endpoint.region.as_deref() == Some(region)
-            })
-        });
-        match found {
-            Some(endpoint) => Url::parse(&endpoint.url).map(Some).map_err(|e| {
-                credential_error(
-                    Code::FailedPrecondition,
-                    format!(
-                        "the catalog of {} has an invalid URL for {wanted}: {e}",
-                        self.label()
-                    ),
-                )
-            }),
-            None => Err(catalog::not_found(
-                &self.label(),
-                &format!("{wanted} ({})", self.settings.interface),
-                region,
-                candidates().filter_map(|e| e.region_id.clone().or(e.region.clone())),
-            )),
-        }
+        lookup.find(&endpoints).map(|(_, url)| Some(url))
+    }
+}
+
+impl catalog::Endpoint for Endpoint {
+    fn url(&self) -> &str {
+        &self.url
+    }
+
+    fn region(&self) -> Option<&str> {
+        self.region_id.as_deref().or(self.region.as_deref())
+    }
+
+    fn is_in(&self, region: &str) -> bool {
+        self.region_id.as_deref() == Some(region) || self.region.as_deref() == Some(region)
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::json;
 use tonic::Code;
 use url::Url;
 
-use super::catalog;
+use super::catalog::{self, Lookup};
 use super::login::{self, Login as _, below, display_url, post, rejection, unreadable};
 use super::{Rackspace, RackspaceSecret, X_AUTH_TOKEN, credential_error};
 use crate::credentials::credential::{Authorization, IssuedToken, lifetime};
@@ -92,7 +92,7 @@ impl Login {
 
     /// Looks up the service's endpoint in the configured region, else in the user's default
     /// region, else the only one.
-    fn endpoint<'a>(&self, access: &'a Access) -> Result<Option<&'a Endpoint>, Error> {
+    fn endpoint<'a>(&self, access: &'a Access) -> Result<Option<(&'a Endpoint, Url)>, Error> {
         let Some(wanted) = self.catalog_type else {
             return Ok(None);
         };
@@ -103,7 +103,7 @@ impl Login {
             .as_ref()
             .or(default)
             .map(String::as_str);
-        let candidates: Vec<&Endpoint> = access
+        let endpoints: Vec<&Endpoint> = access
             .service_catalog
             .iter()
             .flatten()
@@ -114,23 +114,29 @@ impl Login {
             })
             .flat_map(|service| &service.endpoints)
             .collect();
-        let found = match region {
-            Some(region) => candidates.iter().find(|endpoint| {
-                endpoint
-                    .region
-                    .as_deref()
-                    .is_some_and(|r| r.eq_ignore_ascii_case(region))
-            }),
-            None => candidates.first().filter(|_| candidates.len() == 1),
+        let lookup = Lookup {
+            label: &self.label(),
+            service: wanted,
+            interface: None,
+            region,
+            any_region: false,
         };
-        found.copied().map(Some).ok_or_else(|| {
-            catalog::not_found(
-                &self.label(),
-                wanted,
-                region,
-                candidates.iter().filter_map(|e| e.region.clone()),
-            )
-        })
+        lookup.find(&endpoints).map(Some)
+    }
+}
+
+impl catalog::Endpoint for Endpoint {
+    fn url(&self) -> &str {
+        &self.public_url
+    }
+
+    fn region(&self) -> Option<&str> {
+        self.region.as_deref()
+    }
+
+    fn is_in(&self, region: &str) -> bool {
+        self.region()
+            .is_some_and(|own| own.eq_ignore_ascii_case(region))
     }
 }
 
@@ -171,14 +177,13 @@ impl login::Login for Login {
         let token = HeaderValue::from_str(&access.token.id)
             .map_err(|_| unreadable(&label, "the token is not a valid header value"))?;
         let header = login::token_header(&label, X_AUTH_TOKEN, token)?;
-        let endpoint = self.endpoint(&access)?;
+        let (endpoint, url) = self.endpoint(&access)?.unzip();
         let project_id = self
             .settings
             .tenant_id
             .clone()
             .or_else(|| endpoint.and_then(|e| e.tenant_id.clone()))
             .or_else(|| access.token.tenant.as_ref().map(|t| t.id.clone()));
-        let url = endpoint.map(|e| Url::parse(&e.public_url)).transpose();
         Ok(IssuedToken {
             authorization: Authorization::Headers(vec![header]),
             // Rackspace returns the same token until an hour before it expires: this is the
@@ -188,12 +193,7 @@ impl login::Login for Login {
                 .expires
                 .as_deref()
                 .and_then(|expires| lifetime(None, expires, &reply.headers, now)),
-            endpoint: url.map_err(|e| {
-                credential_error(
-                    Code::FailedPrecondition,
-                    format!("the catalog of {label} has an invalid publicURL: {e}"),
-                )
-            })?,
+            endpoint: url,
             project_id,
         })
     }

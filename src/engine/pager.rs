@@ -460,7 +460,7 @@ impl ProgressGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::{World, proto};
+    use crate::test_contract::{World, proto};
 
     fn page(ids: &[&'static str]) -> Vec<Bytes> {
         ids.iter().map(|id| Bytes::from(*id)).collect()

@@ -3,9 +3,9 @@
 
 mod action;
 mod bind;
-mod check;
 mod compile;
 mod decode;
+mod definitions_check;
 mod diagnostics;
 mod download;
 mod expression;
@@ -26,7 +26,7 @@ mod view;
 mod watch;
 
 pub use action::{Action, Edit, EditTarget};
-pub use check::Check;
+pub use definitions_check::Check;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

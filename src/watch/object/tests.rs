@@ -15,10 +15,10 @@ use tonic::Code;
 use super::*;
 use crate::downstream::Downstream;
 use crate::engine::call_context::{CallContext, StreamContext};
+use crate::test_contract::{DO, FIND, STARTED, World, jobs};
 use crate::upstream::{Settings, Upstream};
 use crate::watch::source::SnapshotSource;
 use crate::watch::{self, WatchStream, Watches};
-use crate::world::{DO, FIND, STARTED, World, jobs};
 use drawbridge_transcoder::api::drawbridge::v1::WatchEvent;
 use drawbridge_transcoder::contract::Method;
 

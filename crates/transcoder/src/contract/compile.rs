@@ -1,5 +1,5 @@
-//! Compiles descriptors into methods. All contradictions are collected, so that one
-//! start reports them all.
+//! Checks annotations at start, and compiles descriptors into methods. All contradictions
+//! are collected, so that one start reports them all.
 
 mod fields;
 mod route;

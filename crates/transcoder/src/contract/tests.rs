@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value as Json, json};
 
-use self::world::{World, descriptors, families, printed, proto};
+use self::test_contract::{World, descriptors, families, printed, proto};
 use super::*;
 use crate::api::drawbridge::v1::WatchEvent;
 use crate::call::Reply;
@@ -94,7 +94,7 @@ mod paging;
 mod random_input;
 mod required_omitted;
 mod resolve;
+mod test_contract;
 mod watch;
 pub(crate) mod watch_calls;
 mod watch_log;
-mod world;

@@ -1,6 +1,6 @@
 //! Further calls of a watch: `start`, `find`, `side_read`, `fallback`.
 
-use super::world::{DO, FIND, STARTED, jobs};
+use super::test_contract::{DO, FIND, STARTED, jobs};
 use super::*;
 
 fn watch<'w>(world: &'w World, path: &str) -> &'w Watch {

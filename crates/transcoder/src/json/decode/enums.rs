@@ -1,4 +1,7 @@
-//! Enum values: REST texts and numbers.
+//! Enum reading: the number of a REST text, from the table of [`Enum::number`]. A JSON
+//! number is read like that of an integer field, by `Reader::scalar`.
+//!
+//! [`Enum::number`]: crate::schema::Enum::number
 
 use super::Reader;
 use crate::schema::EnumId;

@@ -1,4 +1,4 @@
-//! Health probes and statistics of an upstream.
+//! Health checks: probes an upstream. Also its current statistics.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;

@@ -1,0 +1,102 @@
+//! Server options (`[server]`): limits and timeouts of the gRPC listener.
+
+use std::time::Duration;
+
+use super::reader::Section;
+
+/// Limits and timeouts of the gRPC listener: `[server]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerOptions {
+    /// Maximum size of a request message, in bytes. Default: 4 MiB.
+    pub max_request_bytes: usize,
+    /// Maximum size of an uploaded file, in bytes. At most four are buffered at once.
+    /// Default: 64 MiB.
+    pub max_upload_bytes: usize,
+    /// Maximum number of concurrent calls and streams on one connection. Default: 4,096.
+    pub max_concurrent_streams: u32,
+    /// Interval of HTTP/2 pings on an idle connection. Default: 30 s.
+    pub keepalive_interval: Duration,
+    /// Timeout of a ping, after which the connection is closed. Default: 20 s.
+    pub keepalive_timeout: Duration,
+    /// Age at which a connection gets GOAWAY. Default: never.
+    pub max_connection_age: Option<Duration>,
+    /// Time after GOAWAY until the remaining calls are cut off. Default: 60 s.
+    pub max_connection_age_grace: Duration,
+    /// Deadline of calls without `grpc-timeout`. Default: 120 s, because Heat waits 60 s for
+    /// its engine.
+    pub default_deadline: Duration,
+    /// Time after SIGTERM until the remaining calls are cut off. Default: 30 s.
+    pub drain_timeout: Duration,
+    /// Interval of health checks of each upstream. Default: 10 s.
+    pub health_check_interval: Duration,
+    /// Maximum time between two parts of a request body. Default: 30 s.
+    pub request_body_idle_timeout: Duration,
+    /// Maximum time until a request body is complete, even if the client's deadline is later.
+    /// Default: 15 min.
+    pub request_timeout: Duration,
+    /// Maximum time in which a client reads nothing of a response. Default: 30 s.
+    pub response_write_timeout: Duration,
+    /// Maximum duration of a TLS handshake. Default: 10 s.
+    pub tls_handshake_timeout: Duration,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            max_request_bytes: 4 << 20,
+            max_upload_bytes: 64 << 20,
+            max_concurrent_streams: 4_096,
+            keepalive_interval: Duration::from_secs(30),
+            keepalive_timeout: Duration::from_secs(20),
+            max_connection_age: None,
+            max_connection_age_grace: Duration::from_secs(60),
+            default_deadline: Duration::from_secs(120),
+            drain_timeout: Duration::from_secs(30),
+            health_check_interval: Duration::from_secs(10),
+            request_body_idle_timeout: Duration::from_secs(30),
+            request_timeout: Duration::from_secs(15 * 60),
+            response_write_timeout: Duration::from_secs(30),
+            tls_handshake_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl ServerOptions {
+    /// Reads the section. Keys that are absent keep their values.
+    pub(super) fn read(&mut self, section: &Section<'_>) {
+        section.size("max_request_bytes", 1, &mut self.max_request_bytes);
+        section.size("max_upload_bytes", 1, &mut self.max_upload_bytes);
+        if let Some(n) = section.number("max_concurrent_streams", 1, i64::from(u32::MAX)) {
+            self.max_concurrent_streams = n as u32;
+        }
+        section.duration("keepalive_interval_secs", &mut self.keepalive_interval);
+        section.duration("keepalive_timeout_secs", &mut self.keepalive_timeout);
+        let mut age = Duration::ZERO;
+        section.duration_or_zero("max_connection_age_secs", &mut age);
+        self.max_connection_age = (!age.is_zero()).then_some(age);
+        section.duration_or_zero(
+            "max_connection_age_grace_secs",
+            &mut self.max_connection_age_grace,
+        );
+        section.duration("default_deadline_secs", &mut self.default_deadline);
+        section.duration_or_zero("drain_timeout_secs", &mut self.drain_timeout);
+        section.duration(
+            "health_check_interval_secs",
+            &mut self.health_check_interval,
+        );
+        section.duration(
+            "request_body_idle_timeout_secs",
+            &mut self.request_body_idle_timeout,
+        );
+        section.duration("request_timeout_secs", &mut self.request_timeout);
+        section.duration(
+            "response_write_timeout_secs",
+            &mut self.response_write_timeout,
+        );
+        section.duration(
+            "tls_handshake_timeout_secs",
+            &mut self.tls_handshake_timeout,
+        );
+        section.finish();
+    }
+}
