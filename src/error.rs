@@ -116,7 +116,7 @@ pub enum Error {
     /// Only of calls that can be repeated.
     #[error("no response: {0}")]
     NoResponse(String),
-    /// As `NoResponse`, of a non-idempotent call: `upstream` turns the one into the other.
+    /// As `NoResponse`, for a non-idempotent call; made by `upstream::no_response`.
     #[error("no response: {0}; the upstream may have acted: check before you repeat the call")]
     OutcomeUnknown(String),
     /// The response is longer than the limit. The upstream has acted.
@@ -163,6 +163,15 @@ pub enum Error {
     /// rest is unknown. Reads were sent.
     #[error("the list restarted while it was read: read it again")]
     ListRestarted,
+    /// A log stream has fallen behind the entries that the gateway keeps. The messages sent
+    /// before are valid. Reads were sent.
+    #[error("the client reads too slowly: resume from the marker `{marker}`")]
+    SlowReader {
+        /// Where the log can be resumed.
+        marker: Box<str>,
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// The gateway is stopping. Nothing was sent.
     #[error("the gateway is stopping")]
     Draining,
@@ -278,7 +287,9 @@ impl Error {
     /// Returns when to try again, if that is known.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Overload { retry_after, .. } => Some(*retry_after),
+            Self::Overload { retry_after, .. } | Self::SlowReader { retry_after, .. } => {
+                Some(*retry_after)
+            }
             Self::Upstream(fault) => fault.retry_after,
             Self::Draining => Some(RETRY_AFTER_DRAINING),
             _ => None,

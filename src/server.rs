@@ -1,10 +1,10 @@
 //! The gRPC server. A request passes, in this order:
 //!
 //! 1. `listener` and `tls` accept the connection; hyper and tonic speak HTTP/2.
-//! 2. `router` rejects what is not gRPC (`protocol`) and what is not authenticated (`authn`).
-//!    Health, reflection and `gateway_service` are tonic's services.
-//! 3. `dispatcher` looks up the `served_method`, opens the record of the call (`stream_info`),
-//!    reads the message within `request_body_timeout`, and selects the upstream.
+//! 2. `router` rejects what is not gRPC (`protocol`) and what is not authenticated (`authn`),
+//!    and looks up the `served_method`. Health, reflection and `gateway_service` are tonic's
+//!    services. 3. `dispatcher` opens the record of the call (`stream_info`), reads the
+//!    message within `request_body_timeout`, and selects the upstream.
 //! 4. `crate::engine` turns the request message into the response message; a streaming
 //!    call, which may be a watch (`crate::watch`), has a `response_stream`.
 //! 5. The response gets its `response_metadata`. `unary_body` frames a message without a

@@ -56,9 +56,9 @@ pub use crate::upstream::request_context::{Operation, RequestContext};
 use crate::upstream::retry_budget::RetryBudget;
 use drawbridge_transcoder::call::{Call, Idempotency, Reply, Room};
 
-/// One HTTP exchange with an upstream, for an [`AttemptHook`].
+/// One HTTP exchange with an upstream, for an [`ExchangeHook`].
 #[derive(Clone, Copy, Debug)]
-pub struct Attempt<'a> {
+pub struct ExchangeRecord<'a> {
     /// The upstream's name.
     pub upstream: &'a str,
     /// The rpc's own name.
@@ -72,7 +72,7 @@ pub struct Attempt<'a> {
 }
 
 /// Called after each exchange, while the call waits: it must not block.
-pub type AttemptHook = Arc<dyn Fn(&Attempt<'_>) + Send + Sync>;
+pub type ExchangeHook = Arc<dyn Fn(&ExchangeRecord<'_>) + Send + Sync>;
 
 /// A configured REST API.
 pub struct Upstream {
@@ -83,7 +83,7 @@ pub struct Upstream {
     /// Its credentials.
     pub credentials: Credentials,
     transport: Transport,
-    on_attempt: Option<AttemptHook>,
+    on_exchange: Option<ExchangeHook>,
     configured_endpoint: Option<Arc<Endpoint>>,
     /// The endpoint of the last login's catalog, with the URL it was made of.
     catalog_endpoint: ArcSwapOption<(Url, Arc<Endpoint>)>,
@@ -130,11 +130,11 @@ fn deleted() -> Reply {
 
 impl Upstream {
     /// Builds the HTTP clients; opens no connection. Fails on an invalid endpoint, project
-    /// id or certificate file. `on_attempt` is called after each exchange.
+    /// id or certificate file. `on_exchange` is called after each exchange.
     pub fn new(
         settings: Settings,
         family: &'static Family,
-        on_attempt: Option<AttemptHook>,
+        on_exchange: Option<ExchangeHook>,
     ) -> Result<Self, String> {
         let transport = Transport::new(&settings.transport)?;
         let configured_endpoint = match &settings.endpoint {
@@ -169,7 +169,7 @@ impl Upstream {
                 transport.clone(),
             ),
             transport,
-            on_attempt,
+            on_exchange,
             configured_endpoint,
             catalog_endpoint: ArcSwapOption::empty(),
             project_id,
@@ -387,8 +387,8 @@ impl Upstream {
             elapsed_ms = elapsed.as_millis() as u64,
             "attempt"
         );
-        if let Some(hook) = &self.on_attempt {
-            hook(&Attempt {
+        if let Some(hook) = &self.on_exchange {
+            hook(&ExchangeRecord {
                 upstream: &self.settings.name,
                 rpc: context.operation.rpc,
                 number,

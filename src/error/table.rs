@@ -150,6 +150,8 @@ impl Error {
                 row(InvalidArgument, "ERROR_IN_SUCCESS", SENT, PERMANENT, Never, Client, NO_PREFIX),
             Self::ListRestarted =>
                 row(Aborted, "LIST_RESTARTED", SENT, TRANSIENT, Never, All, PREFIX),
+            Self::SlowReader { .. } =>
+                row(Aborted, "SLOW_READER", SENT, TRANSIENT, Never, All, PREFIX),
             Self::Draining =>
                 row(Unavailable, "DRAINING", NOT_SENT, TRANSIENT, Never, All, NO_PREFIX),
         }

@@ -19,7 +19,7 @@ use crate::api::drawbridge::v1::gateway_service_server::GatewayServiceServer;
 use crate::config::Config;
 use crate::families::family;
 use crate::telemetry::Metrics;
-use crate::upstream::{AttemptHook, Upstreams};
+use crate::upstream::{ExchangeHook, Upstreams};
 use crate::watch::Watches;
 
 /// A gateway that is built and has no listeners yet.
@@ -70,12 +70,13 @@ impl Gateway {
     pub fn build(config: Config, traces: bool) -> Result<Self, Vec<String>> {
         let contract = config.contract()?;
         let metrics = Metrics::default();
-        let count_attempts = |name: &str| -> AttemptHook {
+        let count_exchanges = |name: &str| -> ExchangeHook {
             let requests = metrics.upstream_requests(name);
-            Arc::new(move |attempt| requests.count(attempt.status.map(|s| s.as_u16())))
+            Arc::new(move |exchange| requests.count(exchange.status.map(|s| s.as_u16())))
         };
-        let upstreams =
-            Upstreams::build(&config.upstreams, family, |name| Some(count_attempts(name)))?;
+        let upstreams = Upstreams::build(&config.upstreams, family, |name| {
+            Some(count_exchanges(name))
+        })?;
         let watches = Watches::new(config.watch.clone());
         let dispatcher = Arc::new(Dispatcher::new(
             &config,

@@ -34,7 +34,7 @@ pub fn register(dispatcher: &Arc<Dispatcher>) {
             gauge("watch_poll_loops", "Running poll loops", loops),
             counter(gauge(
                 "watch_polls",
-                "Polls of watched resources and logs",
+                "Reads of watched resources and of log pages",
                 watches.polls_total,
             )),
         ];

@@ -27,20 +27,21 @@ pub async fn traced<T>(span: Option<tracing::Span>, work: impl Future<Output = T
     }
 }
 
-/// The record of a call. Dropped before the call has ended, it counts the call as CANCELLED.
+/// The record of a call. If it is dropped before the call has ended, the call counts as
+/// CANCELLED, or as failed if its client did not read.
 pub struct StreamInfo {
     pub served: Arc<ServedMethod>,
     pub client: Downstream,
     pub upstream: Option<Arc<Upstream>>,
     /// When the call ends at the latest.
     pub deadline: Deadline,
-    begun: Instant,
+    started_at: Instant,
     pub span: Option<tracing::Span>,
     /// Streams only: why the stream was dropped, if its client did not read.
     slow_reader: Option<SlowReader>,
-    /// The response or the first message of the stream was timed.
-    responded: bool,
-    ended: bool,
+    /// Whether the time to the response, or to the first message, was recorded.
+    is_timed: bool,
+    is_ended: bool,
 }
 
 /// Records a stream until its end.
@@ -69,11 +70,11 @@ impl StreamInfo {
             client,
             upstream: None,
             deadline,
-            begun: Instant::now(),
+            started_at: Instant::now(),
             span,
             slow_reader: None,
-            responded: false,
-            ended: false,
+            is_timed: false,
+            is_ended: false,
         }
     }
 
@@ -99,15 +100,15 @@ impl StreamInfo {
 
     /// Times the response, or the first message of a stream.
     fn record_response(&mut self) {
-        if !std::mem::replace(&mut self.responded, true) {
-            self.metrics().time(self.begun.elapsed());
-            self.served.unrouted.in_flight.dec();
+        if !std::mem::replace(&mut self.is_timed, true) {
+            self.metrics().time(self.started_at.elapsed());
         }
     }
 
     fn end(&mut self, code: Code) {
         self.record_response();
-        self.ended = true;
+        self.is_ended = true;
+        self.served.unrouted.in_flight.dec();
         self.metrics().count(code);
         if let Some(span) = &self.span {
             span.record("rpc.grpc.status_code", code as i32);
@@ -147,7 +148,7 @@ impl StreamInfo {
             operation = &self.served.method.path[1..],
             upstream = self.upstream_name(),
             request_id = self.request_id(),
-            elapsed_us = self.begun.elapsed().as_micros() as u64,
+            elapsed_us = self.started_at.elapsed().as_micros() as u64,
             "call succeeded"
         );
     }
@@ -165,14 +166,14 @@ impl StreamInfo {
             operation,
             upstream,
             request_id,
-            action_started: self.responded && watch.is_some_and(|watch| watch.start.is_some()),
+            action_started: self.is_timed && watch.is_some_and(|watch| watch.start.is_some()),
         });
         if let Some(id) = &self.client.request_id {
             let metadata = status.metadata_mut().as_mut();
             metadata.insert("x-request-id", id.clone());
         }
         let code = code_name(status.code());
-        let elapsed_ms = self.begun.elapsed().as_millis() as u64;
+        let elapsed_ms = self.started_at.elapsed().as_millis() as u64;
         let reason = error.log_text();
         let is_server_error = matches!(
             status.code(),
@@ -207,7 +208,7 @@ impl StreamInfo {
 
 impl Drop for StreamInfo {
     fn drop(&mut self) {
-        if self.ended {
+        if self.is_ended {
             return;
         }
         match self.slow_reader.as_ref().and_then(SlowReader::error) {

@@ -285,6 +285,27 @@ async fn in_paused_time<T>(work: impl Future<Output = T>) -> T {
     done
 }
 
+/// Opens a watch whose state does not change.
+async fn open_watch(router: &mut Router) -> Body {
+    let path = "/openstack.orchestration.v1.SoftwareDeploymentService/WatchSoftwareDeployment";
+    let request = crate::test_api::openstack::orchestration::v1::WatchSoftwareDeploymentRequest {
+        deployment_id: "d".into(),
+        ..Default::default()
+    };
+    open(router, path, request, None).await.into_body()
+}
+
+#[tokio::test]
+async fn open_stream_is_in_flight_until_it_ends() {
+    let (dispatcher, mut router) = router(vec![heat().await]);
+    let mut watch = open_watch(&mut router).await;
+    watch.frame().await.unwrap().unwrap();
+    let in_flight = || metric(&dispatcher, "rpc_calls_in_flight");
+    assert!(in_flight().ends_with(" 1"), "{}", in_flight());
+    drop(watch);
+    assert!(in_flight().ends_with(" 0"), "{}", in_flight());
+}
+
 #[tokio::test]
 async fn unread_responses_free_memory_and_permits() {
     use crate::test_api::openstack::orchestration::v1 as pb;

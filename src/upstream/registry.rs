@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
-use super::{AttemptHook, Settings, Upstream};
+use super::{ExchangeHook, Settings, Upstream};
 use crate::error::Error;
 use crate::upstream::family::Families;
 
@@ -28,7 +28,7 @@ impl Upstreams {
     pub fn build(
         settings: &[Settings],
         families: Families,
-        hook: impl Fn(&str) -> Option<AttemptHook>,
+        hook: impl Fn(&str) -> Option<ExchangeHook>,
     ) -> Result<Self, Vec<String>> {
         let mut problems = Vec::new();
         let mut all = Vec::new();

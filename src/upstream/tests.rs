@@ -553,9 +553,11 @@ async fn circuit_breaker_opens_for_an_upstream_that_hangs() {
     for (connect_timeout, opens) in [(30, true), (90, false)] {
         let mut server = TestServer::start([TestResponse::Hang]).await;
         let statuses = Arc::new(Mutex::new(Vec::new()));
-        let hook: AttemptHook = {
+        let hook: ExchangeHook = {
             let statuses = statuses.clone();
-            Arc::new(move |attempt: &Attempt<'_>| statuses.lock().unwrap().push(attempt.status))
+            Arc::new(move |exchange: &ExchangeRecord<'_>| {
+                statuses.lock().unwrap().push(exchange.status)
+            })
         };
         let settings = upstream(server.url(""), |settings| {
             settings.circuit_breaker_failures = 1;
@@ -849,12 +851,12 @@ async fn any_response_to_a_probe_is_healthy() {
 async fn hook_is_called_after_each_attempt() {
     let server = TestServer::start([with_status(503), truncated(), ok()]).await;
     let attempts = Arc::new(Mutex::new(Vec::new()));
-    let hook: AttemptHook = {
+    let hook: ExchangeHook = {
         let attempts = attempts.clone();
-        Arc::new(move |attempt: &Attempt<'_>| {
-            assert_eq!((attempt.upstream, attempt.rpc), ("cloud", "Do"));
-            let status = attempt.status.map(|status| status.as_u16());
-            attempts.lock().unwrap().push((attempt.number, status));
+        Arc::new(move |exchange: &ExchangeRecord<'_>| {
+            assert_eq!((exchange.upstream, exchange.rpc), ("cloud", "Do"));
+            let status = exchange.status.map(|status| status.as_u16());
+            attempts.lock().unwrap().push((exchange.number, status));
         })
     };
     let settings = upstream(server.url(""), |_| {}).settings;

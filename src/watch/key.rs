@@ -14,8 +14,8 @@ use drawbridge_transcoder::contract::Method;
 #[derive(PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub(super) upstream: Box<str>,
-    /// The gRPC path of the watch, which determines what is polled and what is sent.
-    pub(super) rpc: Box<str>,
+    /// The rpc of the watch, as `package.Service/Method`. It determines what is polled and what is sent.
+    pub(super) operation: Box<str>,
     /// The bound call: verb, path, position of the project in the path, query, body.
     pub(super) verb: http::Method,
     pub(super) path: String,
@@ -41,7 +41,7 @@ impl Key {
         let StreamContext { upstream, client } = context;
         Self {
             upstream: upstream.settings.name.as_str().into(),
-            rpc: method.path.clone(),
+            operation: method.path[1..].into(),
             verb: call.verb.clone(),
             path: call.path.clone(),
             project: call.project.clone(),

@@ -177,7 +177,7 @@ impl RestSnapshotSource {
             Ok(part) => part,
             Err(error) => {
                 tracing::debug!(
-                    operation = &*side.rpc.path,
+                    operation = &side.rpc.path[1..],
                     upstream = &*self.context.upstream.settings.name,
                     reason = error.log_text(),
                     "a side read of a watch has failed"

@@ -714,7 +714,7 @@ impl<S: LoopSource> LoopTask<S> {
 
     fn log_recovery(&self) {
         tracing::info!(
-            operation = &*self.key.rpc,
+            operation = &*self.key.operation,
             upstream = &*self.key.upstream,
             "the watched resource can be read again"
         );
@@ -722,7 +722,7 @@ impl<S: LoopSource> LoopTask<S> {
 
     fn log_failure(&self, error: &Error) {
         tracing::warn!(
-            operation = &*self.key.rpc,
+            operation = &*self.key.operation,
             upstream = &*self.key.upstream,
             reason = error.log_text(),
             "the watched resource cannot be read; its last state is unconfirmed"

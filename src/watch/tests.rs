@@ -218,7 +218,7 @@ fn watches() -> Watches {
 fn key(path: &str, credential: u8) -> Key {
     Key {
         upstream: "cloud".into(),
-        rpc: "/test.v1.ThingService/WatchThing".into(),
+        operation: "test.v1.ThingService/WatchThing".into(),
         verb: http::Method::GET,
         path: path.to_owned(),
         project: None,

@@ -101,6 +101,10 @@ fn errors() -> Vec<Error> {
             request_id: None,
         },
         Error::ListRestarted,
+        Error::SlowReader {
+            marker: text().into(),
+            retry_after: Duration::ZERO,
+        },
         Error::Draining,
     ]
 }
@@ -145,6 +149,7 @@ Upstream             Unavailable        HTTP_503                sent transient I
 Decode               Internal           UNREADABLE_RESPONSE     sent -         Never        All       prefix
 ErrorInSuccess       InvalidArgument    ERROR_IN_SUCCESS        sent -         Never        Client    -
 ListRestarted        Aborted            LIST_RESTARTED          sent transient Never        All       prefix
+SlowReader           Aborted            SLOW_READER             sent transient Never        All       prefix
 Draining             Unavailable        DRAINING                -    transient Never        All       -
 ";
 

@@ -16,7 +16,6 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_stream::{Stream, StreamExt};
-use tonic::Code;
 
 use super::super::shared_loop::{End, Phase, Published, Subscription};
 use super::super::stream::WatchStream;
@@ -535,12 +534,8 @@ impl Reader {
                 self.mode = Mode::CatchUp(CatchUp::new(&self.subscription));
             }
             WindowRead::TooSlow => {
-                self.failed = Some(Error::Overload {
-                    code: Code::Aborted,
-                    problem: format!(
-                        "the reader is too slow, resume from the marker `{}`",
-                        self.marker
-                    ),
+                self.failed = Some(Error::SlowReader {
+                    marker: self.marker.clone(),
                     retry_after: self.subscription.shared.source.rules.initial_interval,
                 });
             }

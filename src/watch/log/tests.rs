@@ -179,7 +179,7 @@ fn watches() -> Watches {
 fn key() -> Key {
     Key {
         upstream: "cloud".into(),
-        rpc: "/test.v1.LogService/WatchLog".into(),
+        operation: "test.v1.LogService/WatchLog".into(),
         verb: http::Method::GET,
         path: "/log".to_owned(),
         project: None,
@@ -648,6 +648,31 @@ async fn slow_reader_of_an_unpaged_list_gets_each_entry_once() {
     for stream in [&mut slow, &mut fast] {
         assert_silent(stream, S(10)).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn reader_that_misses_late_entries_is_aborted_with_its_marker() {
+    let log = Arc::new(ScriptedLog {
+        unpaged: true,
+        ..ScriptedLog::default()
+    });
+    log.add(&["0", "1", "2", "3", "4"]);
+    let watches = watches();
+    let mut slow = from(&watches, &log, "").await;
+    let mut fast = open(&watches, &log, StartAt::Now).await.unwrap();
+    assert_eq!(next(&mut fast).await, "BOOKMARK at 4");
+    assert_eq!(entries(&mut slow, 5).await.len(), 5);
+    assert_eq!(next(&mut slow).await, "BOOKMARK at 4");
+    // More late entries than the window keeps.
+    let late: Vec<String> = (0..2_500).map(|n| format!("2.{n}")).collect();
+    log.list.lock().unwrap().splice(3..3, late);
+    assert_eq!(entries(&mut fast, 2_500).await.len(), 2_500);
+    let error = slow.next().await.unwrap().unwrap_err();
+    assert_eq!(error.code(), Code::Aborted);
+    assert_eq!(
+        error.to_string(),
+        "the client reads too slowly: resume from the marker `4`"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -55,6 +55,41 @@ async fn transient_failures_are_tolerated_and_reported() {
     }
 }
 
+/// The lines of a log.
+#[derive(Clone, Default)]
+struct LogLines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for LogLines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn failed_and_successful_polls_are_logged_with_the_rpc() {
+    let log = LogLines::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _subscriber = tracing::subscriber::set_default(subscriber);
+    let (watches, source) = (watches(), ScriptedSource::of(false, &["1"]));
+    let mut stream = watches.join(&source).await;
+    assert_eq!(next(&mut stream).await, "INITIAL 1");
+    source.fails(down());
+    assert!(next(&mut stream).await.contains("unconfirmed"));
+    source.returns(&["1"]);
+    assert_eq!(next(&mut stream).await, "BOOKMARK");
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let operations = log.matches("operation=\"test.v1.ThingService/WatchThing\"");
+    assert_eq!(operations.count(), 2, "{log}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn failures_are_tolerated_up_to_the_limit() {
     let (watches, source) = (watches(), ScriptedSource::of(false, &["1"]));

@@ -88,7 +88,7 @@ fn keys_differ_in_every_field() {
     let changes: [fn(&mut Key); 11] = [
         |_| {},
         |key| key.upstream = "other".into(),
-        |key| key.rpc = "/test.v1.ThingService/WatchOther".into(),
+        |key| key.operation = "test.v1.ThingService/WatchOther".into(),
         |key| key.verb = http::Method::POST,
         |key| key.path = "/other".to_owned(),
         |key| key.project = Some(1..1),
