@@ -39,4 +39,4 @@ mod write_coalescing;
 
 pub use authn::TOKEN;
 pub(crate) use codec::WireCodec;
-pub use gateway::{BoundGateway, Gateway, ServerHandle, start};
+pub use gateway::{BoundGateway, Gateway, ServerHandle};

@@ -2,7 +2,7 @@
 
 use super::banner::{GrpcurlFlags, banner};
 use crate::config::Config;
-use crate::server;
+use crate::server::Gateway;
 use crate::telemetry::Telemetry;
 
 /// Serves the configured upstreams.
@@ -18,7 +18,8 @@ pub(super) async fn run_until_stopped(
 ) -> Result<(), Vec<String>> {
     let is_sandbox = config.sandbox;
     let flags = GrpcurlFlags::new(&config);
-    let gateway = server::start(config, telemetry.traces()).await?;
+    let gateway = Gateway::build(config, telemetry.traces())?;
+    let gateway = gateway.bind().await?.serve()?;
     print!(
         "{}",
         banner(is_sandbox, gateway.grpc, gateway.admin, &flags)

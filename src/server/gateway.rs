@@ -50,19 +50,9 @@ pub struct ServerHandle {
     done: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
 }
 
-/// Builds a gateway, binds its listeners and serves. `traces` says whether spans are
-/// exported.
-///
-/// # Errors
-///
-/// Returns all problems of the first step that fails.
-pub async fn start(config: Config, traces: bool) -> Result<ServerHandle, Vec<String>> {
-    Gateway::build(config, traces)?.bind().await?.serve()
-}
-
 impl Gateway {
     /// Compiles the contract and builds upstreams, watches and the dispatcher. Opens no
-    /// connection.
+    /// connection. `traces` says whether spans are exported.
     ///
     /// # Errors
     ///

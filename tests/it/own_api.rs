@@ -249,7 +249,7 @@ async fn invalid_annotation_stops_the_start() {
         assert_ne!(proto, PROTO, "{from}");
         let mut settings = settings(vec![upstream("a", "acme", "http://127.0.0.1:1")]);
         settings.descriptors = vec![compile(&proto).unwrap()];
-        let problems = drawbridge::server::start(settings, false)
+        let problems = crate::support::start(settings)
             .await
             .unwrap_err()
             .join("\n");

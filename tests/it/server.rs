@@ -442,7 +442,7 @@ async fn client_certificate_is_required_with_mtls() {
         key: server_key.into(),
         client_ca: Some(ca.pem.clone().into_bytes()),
     });
-    let running = drawbridge::server::start(settings, false).await.unwrap();
+    let running = crate::support::start(settings).await.unwrap();
     let tls = ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(&ca.pem))
         .domain_name("localhost");
@@ -482,7 +482,7 @@ async fn stalled_tls_handshake_times_out() {
         key: key.into(),
         client_ca: None,
     });
-    let running = drawbridge::server::start(settings, false).await.unwrap();
+    let running = crate::support::start(settings).await.unwrap();
     let mut silent = tokio::net::TcpStream::connect(running.grpc).await.unwrap();
     let mut byte = [0];
     // Paused time advances to the next timer while no data arrives: this is the last one.
@@ -527,7 +527,7 @@ async fn port_in_use_is_an_error_with_its_setting() {
             true => config.admin = Some(taken),
             false => config.listen = taken,
         }
-        let problems = drawbridge::server::start(config, false).await.unwrap_err();
+        let problems = crate::support::start(config).await.unwrap_err();
         let told = problems.join("\n");
         assert!(
             told.contains(&taken.to_string()) && told.contains(variable),

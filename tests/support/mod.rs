@@ -11,9 +11,7 @@ pub mod tee;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use drawbridge::config::Config;
-use drawbridge::server::{self, ServerHandle};
-use drawbridge::{credentials, upstream};
+use drawbridge::{Config, ServerHandle, credentials, upstream};
 use url::Url;
 
 pub use client::Client;
@@ -35,6 +33,14 @@ pub fn upstream(name: &str, family: &str, endpoint: &str) -> upstream::Settings 
     settings
 }
 
+/// Builds a gateway, binds its listeners and serves.
+pub async fn start(config: Config) -> Result<ServerHandle, Vec<String>> {
+    drawbridge::Gateway::build(config, false)?
+        .bind()
+        .await?
+        .serve()
+}
+
 /// A gateway on a free port and a client to it.
 pub struct Gateway {
     pub running: ServerHandle,
@@ -52,7 +58,7 @@ impl Gateway {
         let sets: Vec<Vec<u8>> = std::iter::once(drawbridge::contract::BUILT_IN.to_vec())
             .chain(settings.descriptors.iter().map(|d| d.bytes.clone()))
             .collect();
-        let running = server::start(settings, false)
+        let running = start(settings)
             .await
             .unwrap_or_else(|e| panic!("{}", e.join("\n")));
         let client = Client::connect(running.grpc, &sets).await;
