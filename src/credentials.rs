@@ -1,4 +1,4 @@
-//! Credentials towards the upstreams. The identity of clients is `server::authn`.
+//! Credentials of calls to upstreams. Clients are authenticated in `server::authn`.
 //!
 //! | what | module |
 //! |---|---|

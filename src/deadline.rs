@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::error::Error;
 
 /// Subtracted from the client's deadline, so that the client receives the gateway's
-/// DEADLINE_EXCEEDED and not tonic's CANCELLED. A tenth of short timeouts.
+/// DEADLINE_EXCEEDED and not tonic's CANCELLED. At most a tenth of the timeout.
 const CLIENT_MARGIN: Duration = Duration::from_millis(50);
 
 /// When a call must be over, including login, attempts and backoff.

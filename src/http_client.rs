@@ -41,7 +41,7 @@ const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 /// Interval of TCP keep-alive probes.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(15);
 
-/// Limit of the memory reserved because of a `Content-Length` alone.
+/// Limit of the memory that is reserved on the word of `Content-Length`, before data arrives.
 const MAX_RESERVE_BYTES: usize = 1 << 20;
 
 /// Response bodies up to this length do not count against the buffer.

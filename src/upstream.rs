@@ -233,7 +233,7 @@ impl Upstream {
             };
             let credential = match credential {
                 Ok(credential) => credential,
-                // The failure of the attempt before says more than that of the login.
+                // The error of the previous attempt says more than that of the login.
                 Err(error @ (Error::Credential { .. } | Error::Login { .. })) => {
                     return Err(last.unwrap_or(error));
                 }
@@ -246,7 +246,8 @@ impl Upstream {
                 Err(error) if acted_before && is_already_deleted(call, &error) => {
                     return Ok(deleted());
                 }
-                // The circuit breaker opened after the attempt before: same as above.
+                // The circuit breaker has opened since the previous attempt, whose error says
+                // more.
                 Err(error @ Error::Overload { .. }) => return Err(last.unwrap_or(error)),
                 Err(error) => error,
             };
@@ -254,7 +255,7 @@ impl Upstream {
                 && self.credentials.invalidate(&credential)
                 && !renewed
             {
-                // Not counted: the upstream did not process the attempt.
+                // Does not count as an attempt: the upstream did not process it.
                 renewed = true;
                 continue;
             }
@@ -311,7 +312,7 @@ impl Upstream {
             && !operation.succeeded(reply.status)
             && let Some(anchor) = self.family.redirect_anchor
             && let Some(target) = redirect::target(reply, anchor, &path, &call.query)
-            // An invalid `Location` is the reply's error, not the call's.
+            // With an invalid `Location`, the redirect reply itself is the error.
             && let Ok(url) = endpoint.url(&target.path, &target.query)
         {
             self.credentials.observe(&reply.headers);
@@ -327,7 +328,7 @@ impl Upstream {
             }
             Ok(reply) => {
                 let fault = self.fault(context, call, &reply);
-                // The header of a rejection is a challenge, not the next token.
+                // On a rejection the header holds a challenge, not the next token.
                 if !fault.credential_rejected {
                     self.credentials.observe(&reply.headers);
                 }

@@ -9,7 +9,8 @@ use url::Url;
 
 use crate::credentials::aksk::Keys;
 
-/// A token is refreshed this long before it expires, or a fifth of its lifetime before.
+/// A token is refreshed this long before it expires, but at most a fifth of its lifetime
+/// before.
 const REFRESH_MARGIN: Duration = Duration::from_secs(60);
 
 /// Lower bound of a token's lifetime, so that a wrong clock does not cause a login for each

@@ -60,7 +60,7 @@ struct State {
     credential_rejected: bool,
 }
 
-/// What a call gets that asks for a login.
+/// The answer to a call that needs a login.
 enum LoginTicket {
     /// Another call's login has succeeded in the meantime.
     Done(Arc<Credential>),

@@ -10,8 +10,7 @@ use crate::downstream::Downstream;
 use crate::error::Error;
 use crate::upstream::{Operation, RequestContext, Upstream};
 
-/// The context of one call. For each REST call, `upstream` gets client and deadline as a
-/// [`RequestContext`], since it cannot import the engine.
+/// The context of one call.
 #[derive(Clone, Copy)]
 pub struct CallContext<'a> {
     /// The upstream that serves the call.

@@ -20,7 +20,7 @@ use drawbridge_transcoder::contract::{Method, Pages};
 use drawbridge_transcoder::json::Notes;
 
 /// Streams the items of all pages, each as a message. The next page is read when the
-/// client has read the last item of the page before.
+/// client has read the last item of the previous page.
 pub struct ListStream {
     state: State,
     /// See [`ListStream::notes`].
@@ -51,13 +51,13 @@ pub struct Settings {
     pub context: StreamContext,
     /// The deadline of the stream, if the client has set one.
     pub deadline: Option<Deadline>,
-    /// The most time that reading one page takes.
+    /// Timeout of reading one page.
     pub page_timeout: Duration,
     /// Bounds the open streams of lists and watches together.
     pub limiter: StreamLimiter,
 }
 
-/// A list that is read as far as its stream.
+/// A list that is read page by page, as its stream is read.
 struct Walk {
     settings: Settings,
     _permit: StreamPermit,
@@ -140,7 +140,7 @@ impl Walk {
         Some(pages(&self.settings.method).map(|pages| pages.message(&item)))
     }
 
-    /// Reads the page behind this one.
+    /// Reads the next page.
     async fn read_next(mut self: Box<Self>) -> Result<Box<Self>, Error> {
         if self.settings.limiter.is_draining() {
             return Err(Error::Draining);

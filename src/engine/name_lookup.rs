@@ -37,8 +37,8 @@ impl fmt::Debug for NameLookup {
 #[derive(Default)]
 struct Cache {
     results: HashMap<Arc<Key>, Cached>,
-    /// How often results were invalidated. A result that was requested before and arrives
-    /// after an invalidation may be stale.
+    /// The number of invalidations. A result that was requested before one and arrives after
+    /// it may be stale; it is not cached.
     invalidations: u64,
 }
 
@@ -75,8 +75,8 @@ impl Drop for InvalidateOnDrop<'_> {
     }
 }
 
-/// A request whose empty path fields are filled in. Kept while its call runs: when it is
-/// dropped, a mutating call has ended.
+/// A request whose empty path fields are filled in. Must live until its call ends: dropping
+/// it reports the end of a mutating call.
 pub struct Resolved<'a> {
     /// The request to send.
     pub request: Bytes,

@@ -1,9 +1,9 @@
 //! Reads a list page after page.
 //!
-//! A [`PageCursor`] says how the next page is requested and does no I/O. The [`Pager`]
-//! makes the calls, bounds their number and detects repeated pages: an API that ignores
-//! the paging parameters returns its first page for ever. Readers of logs, whose position
-//! outlives a walk, detect the same with a [`ProgressGuard`].
+//! A [`PageCursor`] says how the next page is requested and does no I/O. The [`Pager`] makes
+//! the calls, bounds their number and detects repeated pages: an API that ignores the paging
+//! parameters returns its first page again and again. A log reader keeps its position from
+//! poll to poll and uses a [`ProgressGuard`] instead.
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -19,7 +19,7 @@ use drawbridge_transcoder::contract::{
 };
 use drawbridge_transcoder::json::Notes;
 
-/// Pages of a log in a row that may have no new entries.
+/// Limit of consecutive log pages without new entries.
 const MAX_IDLE_PAGES: u32 = 10_000;
 
 /// Decides which page is requested next.
@@ -30,7 +30,7 @@ pub trait PageCursor: Send + Sync {
     /// Returns the call of the next page; `None` after the last one.
     fn next_call(&mut self, dialect: &str) -> Result<Option<Call>, Error>;
 
-    /// Moves behind a page and returns its items.
+    /// Moves past a page and returns its items.
     fn advance(&mut self, page: &Decoded) -> Result<Vec<Bytes>, Error>;
 
     /// Returns the key of an item; `None` where nothing identifies it.
@@ -42,10 +42,10 @@ pub trait PageCursor: Send + Sync {
 /// What the pager does with a repeated page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnRepeat {
-    /// Fails with [`Error::ListRestarted`]. Items of the page before are removed from a page
-    /// that has others, too: the list has shifted between the calls.
+    /// Fails with [`Error::ListRestarted`]. If only some items repeat those of the previous
+    /// page, the list has shifted: they are removed.
     Fail,
-    /// Ends the walk without the repeated page; also at an empty page behind the first.
+    /// Ends the walk without the repeated page. An empty page after the first ends it, too.
     /// All items are kept to compare them, so the walk must be bounded.
     End,
     /// Keeps the page: the cursor ends the walk by a count.
@@ -154,26 +154,26 @@ impl<C: PageCursor> Pager<C> {
     }
 }
 
-/// Keys of the pages that show that a list has begun anew. However long the list is, the
-/// keys of three pages are kept.
+/// The keys that reveal that a list has started over: those of three pages, however long the
+/// list is.
 #[derive(Default)]
 struct SeenKeys {
     /// Those of the first page.
     first: HashSet<Vec<u8>>,
-    /// Those of the page before.
+    /// Those of the previous page.
     previous: HashSet<Vec<u8>>,
-    /// Those of the second page, then the fourth, the eighth... A list that runs in a
-    /// cycle returns to one of them.
+    /// Those of page 2, then 4, 8, ... (Brent's cycle detection): a list that cycles returns
+    /// to one of them.
     checkpoint: HashSet<Vec<u8>>,
-    /// A digest of the page before, where items have no keys.
+    /// A digest of the previous page, if its items have no keys.
     previous_digest: Option<u64>,
     pages: u64,
 }
 
 impl SeenKeys {
-    /// Removes the items of the page before. Fails with [`Error::ListRestarted`] where no
-    /// other is left, where an item of an older page is among them, and where a page of
-    /// items without keys equals the page before.
+    /// Removes the items of the previous page. Fails with [`Error::ListRestarted`] if nothing
+    /// is left, if an item of an older page is among them, or if a page of items without keys
+    /// equals the previous one.
     fn filter(
         &mut self,
         items: Vec<Bytes>,
@@ -223,7 +223,7 @@ pub struct TokenCursor {
     /// The request of the first page.
     request: Bytes,
     /// What the page that is being read was requested with.
-    asked: Option<PageRequest>,
+    requested: Option<PageRequest>,
     next: Next,
     prepare: fn(Call) -> Call,
 }
@@ -246,7 +246,7 @@ impl TokenCursor {
         let cursor = Self {
             method,
             request,
-            asked: None,
+            requested: None,
             next: Next::First,
             prepare: |call| call,
         };
@@ -292,15 +292,15 @@ impl PageCursor for TokenCursor {
             Next::At(token) => self.request_at(token)?,
             Next::End => return Ok(None),
         };
-        self.asked = Some(self.paging()?.page_request(&request, dialect)?);
+        self.requested = Some(self.paging()?.page_request(&request, dialect)?);
         let call = self.method.bind(&request, dialect)?;
         Ok(Some((self.prepare)(call)))
     }
 
     fn advance(&mut self, page: &Decoded) -> Result<Vec<Bytes>, Error> {
         let paging = self.paging()?;
-        let next = match self.asked {
-            Some(asked) => paging.next(asked, &page.message)?,
+        let next = match self.requested {
+            Some(requested) => paging.next(requested, &page.message)?,
             None => None,
         };
         let items = paging.items(&page.message)?;
@@ -371,8 +371,8 @@ pub struct MergeCursor<'a> {
 }
 
 impl<'a> MergeCursor<'a> {
-    /// Creates a cursor behind the first page. `None` where there are no others, or the
-    /// client has requested a single page.
+    /// Creates a cursor after the first page. `None` if it is the only one, or the client
+    /// asked for a single page.
     pub fn after_first(
         method: &'a Method,
         rule: &'a MergePages,
@@ -418,7 +418,7 @@ impl PageCursor for MergeCursor<'_> {
     }
 }
 
-/// Detects a log that does not continue behind its marker.
+/// Detects a log that does not continue after its marker.
 #[derive(Debug, Default)]
 pub struct ProgressGuard {
     /// Pages in a row without new entries.

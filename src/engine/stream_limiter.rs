@@ -80,7 +80,7 @@ impl StreamLimiter {
     }
 
     /// Returns when [`StreamLimiter::drain`] is called.
-    pub async fn drained(&self) {
+    pub async fn drain_begun(&self) {
         // Cannot fail: `self` keeps the sender.
         let _ = self.0.drain.subscribe().wait_for(|drained| *drained).await;
     }

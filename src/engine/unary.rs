@@ -1,5 +1,5 @@
-//! A unary rpc from its request to its response: bind, call, decode. The dispatcher
-//! calls it for clients, a watch for the call that it begins with.
+//! A unary rpc from its request to its response: bind, call, decode. The dispatcher calls it
+//! for clients, a watch for its `start` call.
 
 use bytes::Bytes;
 use http::HeaderMap;

@@ -18,7 +18,7 @@ use drawbridge_transcoder::contract::{Method, Upload};
 const MAX_BUFFERED_FILES: usize = 4;
 /// The longest name of a file, in bytes: the limit of common file systems.
 const MAX_FILE_NAME_BYTES: usize = 255;
-/// When to try again where the buffer is full.
+/// `RetryInfo` when the buffer is full.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Buffers the files that clients upload, in bounded memory.
@@ -55,7 +55,7 @@ impl Uploads {
     }
 
     /// Reads the messages of a stream to the end and makes the call that sends the file.
-    /// Nothing is sent yet, or at all where this fails.
+    /// Sends nothing itself.
     pub async fn receive(
         &self,
         method: &Method,

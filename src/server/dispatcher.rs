@@ -36,7 +36,7 @@ use drawbridge_transcoder::contract::Contract;
 use drawbridge_transcoder::contract::Method;
 use drawbridge_transcoder::json::Notes;
 
-/// The methods of the contract and what their calls share.
+/// The methods of the contract, and the state that all calls share.
 #[derive(Debug)]
 pub struct Dispatcher {
     pub(super) methods: HashMap<Box<str>, Arc<ServedMethod>>,
@@ -200,7 +200,7 @@ impl Dispatcher {
         if stream {
             return grpc
                 .server_streaming(
-                    tower::service_fn(|r| self.stream(take(pending), r)),
+                    tower::service_fn(|r| self.stream(take_info(pending), r)),
                     request,
                 )
                 .await;
@@ -208,7 +208,7 @@ impl Dispatcher {
         if served.method.upload.is_some() {
             return grpc
                 .client_streaming(
-                    tower::service_fn(|r| self.upload(take(pending), r)),
+                    tower::service_fn(|r| self.upload(take_info(pending), r)),
                     request,
                 )
                 .await;
@@ -218,7 +218,7 @@ impl Dispatcher {
         let bypass = (!compressed).then_some(&body);
         let response = grpc
             .unary(
-                tower::service_fn(|r| self.unary(take(pending), r, bypass)),
+                tower::service_fn(|r| self.unary(take_info(pending), r, bypass)),
                 request,
             )
             .await;
@@ -228,7 +228,8 @@ impl Dispatcher {
         }
     }
 
-    /// Serves a unary call. The response message is in `bypass`, where there is one.
+    /// Serves a unary call. If there is a `bypass`, the message is stored there and the
+    /// returned one is empty.
     async fn unary(
         &self,
         info: Result<StreamInfo, Status>,
@@ -376,14 +377,16 @@ impl Dispatcher {
     ) -> Result<ResponseStream, Error> {
         let served = info.served.clone();
         let method = &served.method;
-        let first_by = info.deadline;
+        let first_message_deadline = info.deadline;
         // The default deadline is for the first message; a stream may last longer.
-        let deadline = headers.contains_key("grpc-timeout").then_some(first_by);
+        let deadline = headers
+            .contains_key("grpc-timeout")
+            .then_some(first_message_deadline);
         let upstream = self.select_upstream(info, headers)?;
         let context = CallContext {
             upstream,
             client: &info.client,
-            deadline: first_by,
+            deadline: first_message_deadline,
         };
         let mut resolved = self.names.resolve(context, method, request).await?;
         loop {
@@ -424,8 +427,8 @@ impl Dispatcher {
     }
 }
 
-/// Takes the record for the one call that tonic makes when the message has arrived.
-fn take(pending: &mut Option<StreamInfo>) -> Result<StreamInfo, Status> {
+/// Takes the stream info. tonic calls the handler once, when the message has arrived.
+fn take_info(pending: &mut Option<StreamInfo>) -> Result<StreamInfo, Status> {
     pending.take().ok_or_else(|| {
         let error = Error::RequestNotReceived {
             code: Code::Internal,

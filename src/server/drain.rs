@@ -21,7 +21,7 @@ pub(super) struct Drain {
     pub services: Vec<String>,
     /// Its streams end with UNAVAILABLE, and new ones are rejected.
     pub dispatcher: Arc<Dispatcher>,
-    /// The most time that calls have to finish.
+    /// How long calls may take to finish.
     pub timeout: Duration,
 }
 

@@ -15,7 +15,7 @@ pub struct ProbedService {
     pub upstreams: Vec<Arc<Upstream>>,
 }
 
-/// The most time that one probe takes.
+/// Longest time of one probe.
 const MAX_PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Probes the upstreams every `interval` and reports the services' status, until dropped.

@@ -1,6 +1,6 @@
 //! Rejects requests that are not gRPC over HTTP/2: another version, method or content type.
-//! They get a readable 4xx before credentials or a body are read, so that no request that a
-//! web page of another origin can send is executed.
+//! They get a readable 4xx before credentials or a body are read, so that a web page of
+//! another origin cannot make a browser send a call.
 
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, UPGRADE};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};

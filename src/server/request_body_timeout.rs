@@ -1,5 +1,5 @@
-//! Request body with an idle timeout and a total timeout. Also detects RST_STREAM, which
-//! tonic mistakes for the end of the message.
+//! Request body with an idle timeout and a total timeout. Also detects RST_STREAM: tonic
+//! takes one with CANCEL or NO_ERROR for the end of the body; other resets are errors.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,13 +15,13 @@ use tonic::{Code, Status};
 use crate::deadline::Deadline;
 use crate::error::{self, Error};
 
-/// The most time that a request body takes to arrive.
+/// How long a request body may take to arrive.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestTimeouts {
-    /// The most time without data.
+    /// Longest time without data.
     pub idle: Duration,
-    /// The most time until its end, even where the client's deadline is later. Bounds uploads
-    /// and the requests of reflection streams.
+    /// Longest time until its end, even if the client's deadline is later. Also limits
+    /// uploads and the request streams of reflection.
     pub total: Duration,
 }
 
@@ -62,7 +62,8 @@ impl http_body::Body for TimeoutBody {
         if !this.reset {
             match Pin::new(&mut this.body).poll_frame(cx) {
                 Poll::Pending => {}
-                // gRPC requests have no trailers; tonic mistakes them for a complete message.
+                // gRPC requests have no trailers; tonic would take trailers for the end of a
+                // message.
                 Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => return Poll::Ready(None),
                 Poll::Ready(Some(Ok(frame))) => {
                     this.timer = None;
@@ -70,9 +71,9 @@ impl http_body::Body for TimeoutBody {
                 }
                 // END_STREAM has arrived.
                 Poll::Ready(None) if this.body.is_end_stream() => return Poll::Ready(None),
-                // RST_STREAM with NO_ERROR or CANCEL, which tonic mistakes for a complete
-                // message. The body stays pending instead: hyper, which checks for a reset
-                // while a response is pending, drops its reader.
+                // RST_STREAM with NO_ERROR or CANCEL, which tonic would take for a complete
+                // message. The body stays pending instead: hyper notices the reset and drops
+                // the future that reads the body.
                 Poll::Ready(None) => this.reset = true,
                 Poll::Ready(Some(Err(e))) if e.code() == Code::Cancelled => this.reset = true,
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
@@ -124,7 +125,7 @@ mod tests {
 
     type FrameResult = Result<Frame<Bytes>, Status>;
 
-    /// A body that ends with END_STREAM where `end_stream`, and else with a reset.
+    /// A body that ends with END_STREAM if `end_stream`, otherwise with a reset.
     struct TestBody<S> {
         frames: S,
         end_stream: bool,

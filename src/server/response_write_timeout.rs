@@ -23,11 +23,11 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// one frame.
 pub const MAX_CHUNK_BYTES: usize = 16 << 10;
 
-/// The long and the streamed responses that are being written. One task checks them all,
-/// while there are any.
+/// The responses that are guarded: long ones and streams. One task checks them as long as
+/// there are any.
 #[derive(Clone, Debug)]
 pub struct ResponseWriteTimeout {
-    /// The most time that a client reads nothing.
+    /// How long a client may read nothing.
     timeout: Duration,
     open: Arc<Mutex<Open>>,
 }
@@ -35,7 +35,7 @@ pub struct ResponseWriteTimeout {
 #[derive(Debug, Default)]
 struct Open {
     responses: Vec<Weak<Mutex<State>>>,
-    /// Whether a task checks them.
+    /// Whether the check task runs.
     checked: bool,
 }
 
@@ -228,7 +228,7 @@ impl http_body::Body for GuardedBody {
                 });
                 let mut trailers = HeaderMap::new();
                 Poll::Ready(Some(match partial {
-                    // Resets the stream: part of a message is never passed off as one.
+                    // Resets the stream: part of a message must not look like a complete one.
                     true => Err(status),
                     false => (status.add_header(&mut trailers)).map(|()| Frame::trailers(trailers)),
                 }))

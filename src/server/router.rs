@@ -67,7 +67,7 @@ impl Service<Request<Body>> for Router {
         }
         let timeouts = self.dispatcher.request_timeouts;
         let path = request.uri().path();
-        // Load balancers, which have no tokens, call health.
+        // Health needs no token: load balancers have none.
         if !path.starts_with("/grpc.health.")
             && let Err(error) = self.tokens.authenticate(request.headers())
         {

@@ -1,6 +1,6 @@
-//! Coalesces the writes of a connection. hyper flushes after each response, which costs one
-//! system call each where many are ready at once. Here a flush yields to all tasks that are
-//! ready and then writes everything that is buffered at once.
+//! Coalesces the writes of a connection. hyper flushes after each response: one system call
+//! per response. Here a flush first lets all ready tasks run, then writes the whole buffer
+//! with one system call.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

@@ -104,7 +104,7 @@ impl CircuitBreaker {
 
     /// Stores the result of a health probe.
     pub(super) fn set_health(&self, health: Health) {
-        // Written only on a change, since cores would compete for the cache line.
+        // Written only on a change, because every write takes the cache line from other cores.
         if self.health.load(Relaxed) != health as u8 {
             self.health.store(health as u8, Relaxed);
         }

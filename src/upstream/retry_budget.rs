@@ -21,7 +21,8 @@ impl RetryBudget {
 
     /// Adds the deposit of a call.
     pub(super) fn deposit(&self) {
-        // Written only below the limit, since cores would compete for the cache line.
+        // Written only below the limit, because every write takes the cache line from other
+        // cores.
         if self.0.load(Relaxed) < MAX_BALANCE {
             let _ = self.0.fetch_update(Relaxed, Relaxed, |balance| {
                 Some((balance + DEPOSIT_PER_CALL).min(MAX_BALANCE))

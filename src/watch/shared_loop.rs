@@ -601,7 +601,7 @@ impl<S: LoopSource> LoopTask<S> {
         // The other branches are dropped, which cancels a poll in progress.
         let end = tokio::select! {
             biased;
-            () = self.registry.streams.drained() => Some(End::Failed(Error::Draining)),
+            () = self.registry.streams.drain_begun() => Some(End::Failed(Error::Draining)),
             () = self.is_left() => None,
             end = self.poll_to_end() => Some(end),
         };
