@@ -37,7 +37,7 @@ use url::Url;
 use crate::deadline::Deadline;
 use crate::downstream::Downstream;
 use crate::error::Error;
-use crate::http_client::{Exchange, Transport};
+use crate::http_client::{HttpRequest, Transport};
 
 use crate::credentials::credential::Authorization;
 pub use crate::credentials::credential::Credential;
@@ -332,7 +332,11 @@ impl Credentials {
 impl Credential {
     /// Adds the authorization to a request. Must be the last change, since a signature
     /// covers the request. `project` is the project id in the path, percent-encoded.
-    pub fn authorize(&self, exchange: &mut Exchange, project: Option<&str>) -> Result<(), Error> {
+    pub fn authorize(
+        &self,
+        exchange: &mut HttpRequest,
+        project: Option<&str>,
+    ) -> Result<(), Error> {
         match &self.authorization {
             Authorization::None => {}
             Authorization::Headers(headers) => {

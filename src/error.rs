@@ -247,7 +247,7 @@ impl From<drawbridge_transcoder::Error> for Error {
                 problem,
                 request_id,
             },
-            Transcoding::Refused {
+            Transcoding::ErrorInSuccess {
                 problem,
                 request_id,
             } => Self::ErrorInSuccess {

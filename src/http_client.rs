@@ -93,7 +93,7 @@ impl Default for Settings {
 
 /// An HTTP request, in its final form.
 #[derive(Clone)]
-pub struct Exchange {
+pub struct HttpRequest {
     /// The HTTP method.
     pub verb: Method,
     /// The URL, percent-encoded.
@@ -105,9 +105,9 @@ pub struct Exchange {
 }
 
 /// Omits the body, which may be a login.
-impl fmt::Debug for Exchange {
+impl fmt::Debug for HttpRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Exchange")
+        f.debug_struct("HttpRequest")
             .field("verb", &self.verb)
             .field("url", &self.url.as_str())
             .field("headers", &self.headers)
@@ -152,22 +152,22 @@ impl Transport {
     /// Sends the request and reads the complete response. Dropping the future closes the
     /// upstream request. Fails with `Connect`, `NoResponse`, `ResponseTooLarge` or
     /// `ResponseNotDelivered`.
-    pub async fn exchange(&self, mut exchange: Exchange) -> Result<Reply, Error> {
-        exchange.body = exchange.body.filter(|body| !body.is_empty());
+    pub async fn exchange(&self, mut request: HttpRequest) -> Result<Reply, Error> {
+        request.body = request.body.filter(|body| !body.is_empty());
         // The clients set the length of a body, but not `Content-Length: 0` for a method
         // that normally has one; some servers respond 411 without it.
         // Source: RFC 9110, section 8.6.
-        let expected = matches!(exchange.verb, Method::POST | Method::PUT | Method::PATCH);
-        if exchange.body.is_none() && expected {
+        let expected = matches!(request.verb, Method::POST | Method::PUT | Method::PATCH);
+        if request.body.is_none() && expected {
             let zero = HeaderValue::from_static("0");
-            exchange.headers.insert(CONTENT_LENGTH, zero);
+            request.headers.insert(CONTENT_LENGTH, zero);
         }
         match &self.hyper_client {
-            Some(hyper_client) if exchange.url.scheme() == "http" => {
-                self.reply(hyper_client.send(exchange)).await
+            Some(hyper_client) if request.url.scheme() == "http" => {
+                self.reply(hyper_client.send(request)).await
             }
             // Boxed since the future is large; TLS costs more than the allocation.
-            _ => Box::pin(self.reply(self.reqwest_client.send(exchange))).await,
+            _ => Box::pin(self.reply(self.reqwest_client.send(request))).await,
         }
     }
 

@@ -45,14 +45,14 @@ pub use self::settings::Settings;
 use crate::credentials::{Credential, Credentials};
 use crate::downstream::Downstream;
 use crate::error::{Error, Fault, HINT};
-use crate::http_client::{Exchange, Transport};
+use crate::http_client::{HttpRequest, Transport};
 use crate::upstream::circuit_breaker::CircuitBreaker;
 use crate::upstream::concurrency_limit::ConcurrencyLimit;
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::family::{Family, FaultContext, gateway_error_hint};
 pub use crate::upstream::health_check::{Health, Stats};
 pub use crate::upstream::registry::Upstreams;
-pub use crate::upstream::request_context::{Operation, RequestContext};
+pub use crate::upstream::request_context::{MethodProperties, RequestContext};
 use crate::upstream::retry_budget::RetryBudget;
 use drawbridge_transcoder::call::{Call, Idempotency, Reply, Room};
 
@@ -201,18 +201,18 @@ impl Upstream {
         if context.deadline.remaining().is_zero() {
             return Err(Error::Deadline { sent: false });
         }
-        let mut may_have_acted = false;
-        let result = self.attempts(context, call, &mut may_have_acted).await;
-        result.map_err(|error| adjust(call, may_have_acted, error))
+        let mut sent = false;
+        let result = self.attempts(context, call, &mut sent).await;
+        result.map_err(|error| adjust(call, sent, error))
     }
 
     /// Makes attempts until one succeeds or another one is not allowed or would not help.
-    /// Sets `may_have_acted` once an attempt may have reached the upstream.
+    /// Sets `sent` once an attempt may have reached the upstream.
     async fn attempts(
         &self,
         context: &RequestContext<'_>,
         call: &Call,
-        may_have_acted: &mut bool,
+        sent: &mut bool,
     ) -> Result<Reply, Error> {
         let deadline = context.deadline;
         self.circuit_breaker
@@ -226,7 +226,7 @@ impl Upstream {
         let mut renewed = false;
         let mut last = None;
         loop {
-            let credential = if context.operation.anonymous && self.configured_endpoint.is_some() {
+            let credential = if context.method.anonymous && self.configured_endpoint.is_some() {
                 Ok(self.credentials.anonymous())
             } else {
                 self.credentials.get(context.client, deadline).await
@@ -239,11 +239,11 @@ impl Upstream {
                 }
                 Err(error) => return Err(error),
             };
-            let acted_before = *may_have_acted;
-            let attempt = self.attempt(context, call, &credential, number, may_have_acted);
+            let sent_before = *sent;
+            let attempt = self.attempt(context, call, &credential, number, sent);
             let error = match attempt.await {
                 Ok(reply) => return Ok(reply),
-                Err(error) if acted_before && is_already_deleted(call, &error) => {
+                Err(error) if sent_before && is_already_deleted(call, &error) => {
                     return Ok(deleted());
                 }
                 // The circuit breaker has opened since the previous attempt, whose error says
@@ -288,41 +288,41 @@ impl Upstream {
         call: &Call,
         credential: &Credential,
         number: u32,
-        may_have_acted: &mut bool,
+        sent: &mut bool,
     ) -> Result<Reply, Error> {
-        let operation = &context.operation;
+        let method = &context.method;
         let endpoint = self.endpoint(credential)?;
         let (path, project) = self.path(call, &endpoint, credential)?;
-        let acted_before = *may_have_acted;
-        let exchange = |url: Url| -> Result<Exchange, Error> {
-            let mut exchange = Exchange {
+        let sent_before = *sent;
+        let request = |url: Url| -> Result<HttpRequest, Error> {
+            let mut request = HttpRequest {
                 verb: call.verb.clone(),
                 url,
                 headers: self.headers(call, context.client),
                 body: call.body.clone(),
             };
-            if !operation.anonymous {
-                credential.authorize(&mut exchange, project.as_deref())?;
+            if !method.anonymous {
+                credential.authorize(&mut request, project.as_deref())?;
             }
-            Ok(exchange)
+            Ok(request)
         };
-        let first = exchange(endpoint.url(&path, &call.query)?)?;
-        let mut result = self.send(context, first, number, may_have_acted).await;
+        let first = request(endpoint.url(&path, &call.query)?)?;
+        let mut result = self.send(context, first, number, sent).await;
         if let Ok(reply) = &result
-            && !operation.succeeded(reply.status)
+            && !method.succeeded(reply.status)
             && let Some(anchor) = self.family.redirect_anchor
             && let Some(target) = redirect::target(reply, anchor, &path, &call.query)
             // With an invalid `Location`, the redirect reply itself is the error.
             && let Ok(url) = endpoint.url(&target.path, &target.query)
         {
             self.credentials.observe(&reply.headers);
-            result = match exchange(url) {
-                Ok(second) => self.send(context, second, number, may_have_acted).await,
+            result = match request(url) {
+                Ok(second) => self.send(context, second, number, sent).await,
                 Err(error) => Err(error),
             };
         }
         let (error, not_processed) = match result {
-            Ok(reply) if operation.succeeded(reply.status) => {
+            Ok(reply) if method.succeeded(reply.status) => {
                 self.credentials.observe(&reply.headers);
                 return Ok(reply);
             }
@@ -341,7 +341,7 @@ impl Upstream {
             }
         };
         if not_processed {
-            *may_have_acted = acted_before;
+            *sent = sent_before;
         }
         Err(error)
     }
@@ -351,17 +351,17 @@ impl Upstream {
     async fn send(
         &self,
         context: &RequestContext<'_>,
-        exchange: Exchange,
+        request: HttpRequest,
         number: u32,
-        may_have_acted: &mut bool,
+        sent: &mut bool,
     ) -> Result<Reply, Error> {
         let permit = self
             .circuit_breaker
             .acquire()
             .map_err(|retry_after| self.circuit_open(retry_after))?;
-        *may_have_acted = true;
+        *sent = true;
         let started = Instant::now();
-        let response = self.transport.exchange(exchange);
+        let response = self.transport.exchange(request);
         let result = context.deadline.bound(response).await.unwrap_or_else(Err);
         let elapsed = started.elapsed();
         let status = result.as_ref().ok().map(|reply| reply.status);
@@ -381,7 +381,7 @@ impl Upstream {
         }
         tracing::debug!(
             upstream = self.settings.name,
-            rpc = context.operation.rpc,
+            operation = context.method.operation,
             attempt = number,
             status = status.map(|s| s.as_u16()),
             error = result.as_ref().err().map(tracing::field::display),
@@ -391,7 +391,7 @@ impl Upstream {
         if let Some(hook) = &self.on_exchange {
             hook(&ExchangeRecord {
                 upstream: &self.settings.name,
-                rpc: context.operation.rpc,
+                rpc: context.method.rpc,
                 number,
                 status,
                 elapsed,
@@ -498,13 +498,13 @@ impl Upstream {
 
     /// Reads an error reply with the family's error mapping.
     fn fault(&self, context: &RequestContext<'_>, call: &Call, reply: &Reply) -> Box<Fault> {
-        let operation = &context.operation;
+        let method = &context.method;
         let dialect = &*self.settings.dialect;
-        let unverified = operation.unverified_in.iter().any(|one| **one == *dialect);
+        let unverified = method.unverified_in.iter().any(|one| **one == *dialect);
         let fault_context = FaultContext {
             dialect,
-            rpc: operation.rpc,
-            dialect_optional: operation.dialect_optional || unverified,
+            rpc: method.rpc,
+            dialect_optional: method.dialect_optional || unverified,
             idempotency: call.idempotency,
         };
         let mut fault = (self.family.fault)(&fault_context, reply);
@@ -552,14 +552,12 @@ fn first_language(header: &str) -> Option<String> {
 }
 
 /// Adjusts the error of the last attempt if any attempt may have reached the upstream.
-fn adjust(call: &Call, may_have_acted: bool, error: Error) -> Error {
+fn adjust(call: &Call, sent: bool, error: Error) -> Error {
     match error {
-        Error::Deadline { .. } => Error::Deadline {
-            sent: may_have_acted,
-        },
-        Error::Connect(cause) if may_have_acted => no_response(call, cause),
+        Error::Deadline { .. } => Error::Deadline { sent: sent },
+        Error::Connect(cause) if sent => no_response(call, cause),
         Error::NoResponse(cause) => no_response(call, cause),
-        Error::Upstream(mut fault) if may_have_acted && fault.not_processed => {
+        Error::Upstream(mut fault) if sent && fault.not_processed => {
             fault.not_processed = false;
             fault.transient = true;
             Error::Upstream(fault)

@@ -86,10 +86,11 @@ impl Default for Settings {
 pub struct Stats {
     /// Open streams of watches and of lists, including those that wait for their first
     /// message.
-    pub watchers: usize,
+    pub open_streams: usize,
     /// Running poll loops.
     pub loops: usize,
-    /// Polls since the start, without refreshes of single items.
+    /// Reads of watched resources and of log pages since the start, without refreshes of
+    /// single items.
     pub polls_total: u64,
 }
 
@@ -313,7 +314,7 @@ impl Watches {
     /// Returns the current numbers.
     pub fn stats(&self) -> Stats {
         Stats {
-            watchers: self.0.streams.open(),
+            open_streams: self.0.streams.open(),
             loops: self.0.lock().len(),
             polls_total: self.0.polls.load(Ordering::Relaxed),
         }

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::downstream::Downstream;
 use crate::error::Error;
-use crate::upstream::{Operation, RequestContext, Upstream, Upstreams};
+use crate::upstream::{MethodProperties, RequestContext, Upstream, Upstreams};
 use drawbridge_transcoder::call::{Call, Idempotency, Media};
 
 /// Timeout of a login, and of a health check.
@@ -81,7 +81,8 @@ async fn accepted(upstream: &Upstream, path: &str, query: &str) -> Result<&'stat
         idempotency: Idempotency::NoSideEffects,
         media: Media::default(),
     };
-    let operation = Operation {
+    let method = MethodProperties {
+        operation: "check",
         rpc: "check",
         dialect_optional: true,
         unverified_in: &[],
@@ -89,7 +90,7 @@ async fn accepted(upstream: &Upstream, path: &str, query: &str) -> Result<&'stat
         anonymous: false,
     };
     let context = RequestContext {
-        operation,
+        method,
         client: &Downstream::default(),
         deadline: Deadline::after(TIMEOUT),
     };

@@ -14,7 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{AkSk, header_value};
 use crate::error::Error;
-use crate::http_client::Exchange;
+use crate::http_client::HttpRequest;
 
 const ALGORITHM: &str = "SDK-HMAC-SHA256";
 const DATE: HeaderName = HeaderName::from_static("x-sdk-date");
@@ -86,38 +86,38 @@ impl Keys {
     /// is sent as `x-project-id`. Fails if it cannot be a header value.
     pub fn sign(
         &self,
-        exchange: &mut Exchange,
+        request: &mut HttpRequest,
         project: Option<&str>,
         now: SystemTime,
     ) -> Result<(), Error> {
-        exchange
+        request
             .headers
             .insert(DATE, header_value("date", &date(now))?);
         if let Some(id) = project {
-            exchange.headers.insert(PROJECT, project_header(id)?);
+            request.headers.insert(PROJECT, project_header(id)?);
         } else if let Some((name, value)) = &self.scope {
-            exchange.headers.insert(name.clone(), value.clone());
+            request.headers.insert(name.clone(), value.clone());
         }
         if let Some(token) = &self.security_token {
-            exchange.headers.insert(SECURITY_TOKEN, token.clone());
+            request.headers.insert(SECURITY_TOKEN, token.clone());
         }
-        if payload_is_unsigned(&exchange.headers) {
-            exchange.headers.insert(PAYLOAD, UNSIGNED);
+        if payload_is_unsigned(&request.headers) {
+            request.headers.insert(PAYLOAD, UNSIGNED);
         }
-        let request = Request {
-            verb: &exchange.verb,
-            authority: &exchange.url[url::Position::BeforeHost..url::Position::AfterPort],
-            path: exchange.url.path(),
-            query: exchange.url.query().unwrap_or_default(),
-            headers: &exchange.headers,
-            body: exchange.body.as_deref().unwrap_or_default(),
+        let canonical = Request {
+            verb: &request.verb,
+            authority: &request.url[url::Position::BeforeHost..url::Position::AfterPort],
+            path: request.url.path(),
+            query: request.url.query().unwrap_or_default(),
+            headers: &request.headers,
+            body: request.body.as_deref().unwrap_or_default(),
         };
         let signed: Vec<&str> = SIGNED_HEADERS
             .into_iter()
-            .filter(|name| request.header(name).is_some())
+            .filter(|name| canonical.header(name).is_some())
             .collect();
-        let authorization = self.authorization(&request, &signed);
-        exchange.headers.insert(
+        let authorization = self.authorization(&canonical, &signed);
+        request.headers.insert(
             header::AUTHORIZATION,
             header_value("signature", &authorization)?,
         );

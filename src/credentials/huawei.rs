@@ -18,7 +18,7 @@ use super::{AkSk, aksk, clouds_yaml, credential_error};
 use crate::credentials::aksk::Keys;
 use crate::credentials::credential::{Authorization, Credential, IssuedToken};
 use crate::error::Error;
-use crate::http_client::Exchange;
+use crate::http_client::HttpRequest;
 use drawbridge_transcoder::call::Reply;
 
 /// The default of the official SDK.
@@ -198,14 +198,14 @@ impl Login for ProjectLookup {
         )
     }
 
-    fn request(&self, now: SystemTime) -> Result<Exchange, Error> {
+    fn request(&self, now: SystemTime) -> Result<HttpRequest, Error> {
         let path = match self.iam.path().trim_end_matches('/').ends_with("/v3") {
             true => "/projects",
             false => "/v3/projects",
         };
         let mut url = below(&self.iam, path, None);
         url.query_pairs_mut().append_pair("name", &self.region);
-        let mut exchange = Exchange {
+        let mut request = HttpRequest {
             verb: Method::GET,
             url,
             headers: HeaderMap::from_iter([(
@@ -214,8 +214,8 @@ impl Login for ProjectLookup {
             )]),
             body: None,
         };
-        Keys::new(&self.settings)?.sign(&mut exchange, None, now)?;
-        Ok(exchange)
+        Keys::new(&self.settings)?.sign(&mut request, None, now)?;
+        Ok(request)
     }
 
     fn read(&self, reply: &Reply, now: SystemTime) -> Result<IssuedToken, Error> {

@@ -14,7 +14,7 @@ use super::login::{self, Login as _, below, display_url, post, rejection, unread
 use super::{IdOrName, Identity, Keystone, Named, X_AUTH_TOKEN, credential_error};
 use crate::credentials::credential::{Authorization, IssuedToken, lifetime};
 use crate::error::Error;
-use crate::http_client::Exchange;
+use crate::http_client::HttpRequest;
 use drawbridge_transcoder::call::Reply;
 
 /// A login with these settings.
@@ -159,7 +159,7 @@ impl login::Login for Login {
         format!("{} as {identity}", display_url(&self.settings.auth_url))
     }
 
-    fn request(&self, _now: SystemTime) -> Result<Exchange, Error> {
+    fn request(&self, _now: SystemTime) -> Result<HttpRequest, Error> {
         let base = &self.settings.auth_url;
         let path = match base.path().trim_end_matches('/').ends_with("/v3") {
             true => "/auth/tokens",

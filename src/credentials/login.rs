@@ -15,7 +15,7 @@ use super::credential_error;
 use crate::credentials::credential::IssuedToken;
 use crate::credentials::token_cache::TokenCache;
 use crate::error::Error;
-use crate::http_client::{Exchange, Transport};
+use crate::http_client::{HttpRequest, Transport};
 use drawbridge_transcoder::call::Reply;
 
 /// Limit of an identity service's message in an error, in characters.
@@ -26,7 +26,7 @@ pub(super) trait Login: Send + Sync + 'static {
     /// Returns identity service and user, for messages: `https://… as user demo`.
     fn label(&self) -> String;
     /// Makes the request.
-    fn request(&self, now: SystemTime) -> Result<Exchange, Error>;
+    fn request(&self, now: SystemTime) -> Result<HttpRequest, Error>;
     /// Reads the response. Fails with [`Error::Credential`].
     fn read(&self, reply: &Reply, now: SystemTime) -> Result<IssuedToken, Error>;
 }
@@ -51,9 +51,9 @@ pub(super) fn token_cache(login: impl Login, transport: Transport) -> TokenCache
 }
 
 /// Returns a `POST` of JSON.
-pub(super) fn post(url: Url, body: &Value) -> Exchange {
+pub(super) fn post(url: Url, body: &Value) -> HttpRequest {
     let json = HeaderValue::from_static("application/json");
-    Exchange {
+    HttpRequest {
         verb: Method::POST,
         url,
         headers: HeaderMap::from_iter([

@@ -14,7 +14,7 @@ use super::login::{self, Login as _, below, display_url, post, rejection, unread
 use super::{Rackspace, RackspaceSecret, X_AUTH_TOKEN, credential_error};
 use crate::credentials::credential::{Authorization, IssuedToken, lifetime};
 use crate::error::Error;
-use crate::http_client::Exchange;
+use crate::http_client::HttpRequest;
 use drawbridge_transcoder::call::Reply;
 
 /// A login with these settings.
@@ -149,7 +149,7 @@ impl login::Login for Login {
         )
     }
 
-    fn request(&self, _now: SystemTime) -> Result<Exchange, Error> {
+    fn request(&self, _now: SystemTime) -> Result<HttpRequest, Error> {
         let username = &self.settings.username;
         let mut auth = match &self.settings.secret {
             RackspaceSecret::ApiKey(key) => json!({"RAX-KSKEY:apiKeyCredentials":

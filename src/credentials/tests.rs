@@ -22,8 +22,8 @@ fn credentials(settings: Settings) -> Credentials {
     Credentials::new(settings, None, transport())
 }
 
-fn exchange() -> Exchange {
-    Exchange {
+fn request() -> HttpRequest {
+    HttpRequest {
         verb: Method::GET,
         url: "https://api.test/v1/x?b=2&a=1".parse().unwrap(),
         headers: HeaderMap::new(),
@@ -130,16 +130,16 @@ async fn credentials_without_login_authorize_requests() {
         }
         match (credentials.get(client, soon()).await, want) {
             (Ok(credential), Ok(want)) => {
-                let mut exchange = exchange();
-                credential.authorize(&mut exchange, None).unwrap();
-                let got: Vec<(&str, &str)> = exchange
+                let mut request = request();
+                credential.authorize(&mut request, None).unwrap();
+                let got: Vec<(&str, &str)> = request
                     .headers
                     .iter()
                     .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
                     .collect();
                 assert_eq!(got, want, "{settings:?}");
-                assert!(exchange.headers.values().all(HeaderValue::is_sensitive));
-                let debug = format!("{credential:?} {exchange:?}");
+                assert!(request.headers.values().all(HeaderValue::is_sensitive));
+                let debug = format!("{credential:?} {request:?}");
                 assert!(
                     !debug.contains("SECRET") && !debug.contains("dTp"),
                     "{debug}"
@@ -168,16 +168,16 @@ async fn signature_covers_project_and_is_not_renewed() {
         .await
         .unwrap();
     assert_eq!(credential.project_id.as_deref(), Some("P"));
-    let mut exchange = exchange();
-    credential.authorize(&mut exchange, None).unwrap();
-    assert_eq!(exchange.headers["x-project-id"], "P");
-    assert!(!exchange.headers.contains_key("x-domain-id"));
-    assert_eq!(exchange.url.query(), Some("b=2&a=1"), "unchanged");
-    let signed = exchange.headers[header::AUTHORIZATION].to_str().unwrap();
+    let mut request = request();
+    credential.authorize(&mut request, None).unwrap();
+    assert_eq!(request.headers["x-project-id"], "P");
+    assert!(!request.headers.contains_key("x-domain-id"));
+    assert_eq!(request.url.query(), Some("b=2&a=1"), "unchanged");
+    let signed = request.headers[header::AUTHORIZATION].to_str().unwrap();
     let list = "SignedHeaders=host;x-project-id;x-sdk-date;x-security-token,";
     assert!(signed.contains(list), "{signed}");
     assert!(!credentials.invalidate(&credential));
-    let debug = format!("{credentials:?} {credential:?} {exchange:?}");
+    let debug = format!("{credentials:?} {credential:?} {request:?}");
     assert!(!debug.contains("SECRET"), "{debug}");
 }
 
@@ -261,10 +261,10 @@ async fn login_is_shared_and_repeated_after_a_rejection() {
     assert!(body.contains("SECRET"), "{body}");
 
     assert!(login.invalidate(&one));
-    let mut exchange = exchange();
+    let mut request = request();
     let two = login.get(&client, soon()).await.unwrap();
-    two.authorize(&mut exchange, None).unwrap();
-    assert_eq!(exchange.headers[X_AUTH_TOKEN], "two");
+    two.authorize(&mut request, None).unwrap();
+    assert_eq!(request.headers[X_AUTH_TOKEN], "two");
     identity.request().await;
     assert_eq!(identity.unread_requests(), 0);
 

@@ -8,7 +8,7 @@ use drawbridge_transcoder::contract::Method;
 use crate::deadline::Deadline;
 use crate::downstream::Downstream;
 use crate::error::Error;
-use crate::upstream::{Operation, RequestContext, Upstream};
+use crate::upstream::{MethodProperties, RequestContext, Upstream};
 
 /// The context of one call.
 #[derive(Clone, Copy)]
@@ -35,7 +35,7 @@ impl CallContext<'_> {
     /// Makes one REST call.
     pub async fn call(&self, method: &Method, call: &Call) -> Result<Reply, Error> {
         let context = RequestContext {
-            operation: Operation::of(method),
+            method: MethodProperties::of(method),
             client: self.client,
             deadline: self.deadline,
         };

@@ -427,7 +427,7 @@ pub struct ProgressGuard {
 
 /// What one page of a log has brought.
 #[derive(Clone, Copy, Debug)]
-pub struct Progress {
+pub struct PageProgress {
     /// The log ends with the page.
     pub is_last: bool,
     /// The page has no entries.
@@ -441,7 +441,7 @@ pub struct Progress {
 impl ProgressGuard {
     /// Counts a page. Fails where another page without new entries follows and the marker
     /// has not moved, or has moved too often without them.
-    pub fn check(&mut self, page: Progress) -> Result<(), Error> {
+    pub fn check(&mut self, page: PageProgress) -> Result<(), Error> {
         self.idle_pages = match page.has_new {
             true => 0,
             false => self.idle_pages + 1,
@@ -452,7 +452,7 @@ impl ProgressGuard {
         }
         Err(Error::decode(
             "",
-            "the list does not go on behind its marker: does the upstream page it?",
+            "the list does not continue after its marker: the upstream may ignore paging",
         ))
     }
 }
@@ -521,7 +521,7 @@ mod tests {
 
     #[test]
     fn log_without_progress_is_an_error() {
-        let idle = Progress {
+        let idle = PageProgress {
             is_last: false,
             is_empty: false,
             has_new: false,
@@ -534,7 +534,7 @@ mod tests {
         guard.check(idle).unwrap_err();
         for (page, ok) in [
             (
-                Progress {
+                PageProgress {
                     is_last: true,
                     is_empty: true,
                     ..idle
@@ -542,7 +542,7 @@ mod tests {
                 true,
             ),
             (
-                Progress {
+                PageProgress {
                     has_new: true,
                     has_moved: false,
                     ..idle
@@ -550,14 +550,14 @@ mod tests {
                 true,
             ),
             (
-                Progress {
+                PageProgress {
                     is_empty: true,
                     ..idle
                 },
                 false,
             ),
             (
-                Progress {
+                PageProgress {
                     has_moved: false,
                     ..idle
                 },

@@ -10,7 +10,7 @@ use tonic::Code;
 
 use crate::error::Error;
 
-/// When to try again where no permit is left.
+/// `RetryInfo` when no permit is left.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// Issues a permit per open stream. Clones share the permits.

@@ -12,7 +12,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tower::Service;
 use tower_http::decompression::{Decompression, DecompressionBody};
 
-use super::{Exchange, POOL_IDLE_TIMEOUT, Settings, TCP_KEEPALIVE, cause};
+use super::{HttpRequest, POOL_IDLE_TIMEOUT, Settings, TCP_KEEPALIVE, cause};
 use crate::error::Error;
 
 /// Limit of a connection's read buffer, which must hold the response head. hyper's default,
@@ -40,18 +40,18 @@ impl HyperClient {
     /// nothing was sent, else with `NoResponse`.
     pub async fn send(
         &self,
-        exchange: Exchange,
+        request: HttpRequest,
     ) -> Result<Response<DecompressionBody<Incoming>>, Error> {
-        let mut request = Request::new(Full::new(exchange.body.unwrap_or_default()));
-        *request.method_mut() = exchange.verb;
-        *request.uri_mut() = Uri::from_maybe_shared(Bytes::from(String::from(exchange.url)))
+        let mut outgoing = Request::new(Full::new(request.body.unwrap_or_default()));
+        *outgoing.method_mut() = request.verb;
+        *outgoing.uri_mut() = Uri::from_maybe_shared(Bytes::from(String::from(request.url)))
             .map_err(|_| Error::Connect("the URL is invalid".into()))?;
-        *request.headers_mut() = exchange.headers;
-        let headers = request.headers_mut();
+        *outgoing.headers_mut() = request.headers;
+        let headers = outgoing.headers_mut();
         let any = HeaderValue::from_static("*/*");
         headers.entry(ACCEPT).or_insert(any);
         headers.insert(USER_AGENT, HeaderValue::from_static(super::USER_AGENT));
-        let response = self.0.clone().call(request).await;
+        let response = self.0.clone().call(outgoing).await;
         response.map_err(|error| match error.is_connect() {
             true => Error::Connect(cause(&error)),
             false => Error::NoResponse(cause(&error)),

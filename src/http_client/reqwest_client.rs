@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use http::Response;
 use reqwest::{Body, Certificate, ClientBuilder, redirect, retry};
 
-use super::{Exchange, POOL_IDLE_TIMEOUT, Settings, TCP_KEEPALIVE, USER_AGENT, cause};
+use super::{HttpRequest, POOL_IDLE_TIMEOUT, Settings, TCP_KEEPALIVE, USER_AGENT, cause};
 use crate::error::Error;
 
 #[derive(Clone, Debug)]
@@ -64,11 +64,11 @@ impl ReqwestClient {
 
     /// Sends the request and reads the head of the response. Fails with `Connect` if
     /// nothing was sent, else with `NoResponse`.
-    pub async fn send(&self, exchange: Exchange) -> Result<Response<Body>, Error> {
-        let mut request = reqwest::Request::new(exchange.verb, exchange.url);
-        *request.headers_mut() = exchange.headers;
-        *request.body_mut() = exchange.body.map(Into::into);
-        let response = self.0.execute(request).await.map_err(failure)?;
+    pub async fn send(&self, request: HttpRequest) -> Result<Response<Body>, Error> {
+        let mut outgoing = reqwest::Request::new(request.verb, request.url);
+        *outgoing.headers_mut() = request.headers;
+        *outgoing.body_mut() = request.body.map(Into::into);
+        let response = self.0.execute(outgoing).await.map_err(failure)?;
         Ok(response.into())
     }
 }

@@ -30,8 +30,8 @@ fn both(settings: &Settings) -> [Transport; 2] {
     [transport, reqwest_client]
 }
 
-fn exchange(verb: Method, url: Url, body: Option<&'static str>) -> Exchange {
-    Exchange {
+fn request(verb: Method, url: Url, body: Option<&'static str>) -> HttpRequest {
+    HttpRequest {
         verb,
         url,
         headers: HeaderMap::new(),
@@ -39,8 +39,8 @@ fn exchange(verb: Method, url: Url, body: Option<&'static str>) -> Exchange {
     }
 }
 
-fn get(url: Url) -> Exchange {
-    exchange(Method::GET, url, None)
+fn get(url: Url) -> HttpRequest {
+    request(Method::GET, url, None)
 }
 
 #[tokio::test]
@@ -59,7 +59,7 @@ async fn requests_are_sent_unchanged_with_few_headers() {
         for transport in both(&settings()) {
             // Encoded by the gateway, and sent unchanged.
             let path = "/v1/a%2Fb/~x*(1):@,;=+$&!/%E2%82%AC%20..?q=a%2Bb%20c&r=%27~*%2E%2E";
-            let sent = exchange(verb.clone(), server.url(path), body);
+            let sent = request(verb.clone(), server.url(path), body);
             transport.exchange(sent).await.unwrap();
             let (head, seen) = server.request().await;
             assert_eq!(

@@ -24,7 +24,7 @@ pub fn register(dispatcher: &Arc<Dispatcher>) {
             is_counter: true,
             ..sample
         };
-        let (streams, loops) = (watches.watchers as u64, watches.loops as u64);
+        let (streams, loops) = (watches.open_streams as u64, watches.loops as u64);
         let mut samples = vec![
             gauge(
                 "open_streams",

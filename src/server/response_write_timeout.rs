@@ -23,6 +23,9 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// one frame.
 pub const MAX_CHUNK_BYTES: usize = 16 << 10;
 
+/// The length of the prefix of a gRPC message: the compressed flag and the length.
+const MESSAGE_PREFIX_BYTES: usize = 5;
+
 /// The responses that are guarded: long ones and streams. One task checks them as long as
 /// there are any.
 #[derive(Clone, Debug)]
@@ -91,7 +94,7 @@ impl ResponseWriteTimeout {
     /// Guards a response. Its [`Room`], if it has one, is released with the body.
     pub fn guard(&self, mut response: Response<Body>) -> Response<Body> {
         let length = response.body().size_hint().exact();
-        if length.is_some_and(|length| length <= (5 + MAX_CHUNK_BYTES) as u64) {
+        if length.is_some_and(|length| length <= (MESSAGE_PREFIX_BYTES + MAX_CHUNK_BYTES) as u64) {
             // Not guarded: HTTP/2 buffers it at once, whether the client reads or not.
             return response;
         }
@@ -123,7 +126,7 @@ async fn check(all: ResponseWriteTimeout) {
         let mut responses = std::mem::take(&mut lock(&all.open).responses);
         responses.retain(|state| match state.upgrade() {
             Some(state) => {
-                // Dropped without a lock held: dropping a body runs other code.
+                // The lock is released before the body is dropped, which runs other code.
                 let dropped = lock(&state).drop_if_unread(now, all.timeout);
                 if let Some(body) = &dropped {
                     tracing::debug!("response dropped: the client does not read it");
@@ -155,7 +158,8 @@ impl State {
         if now.duration_since(open.unread_since?) < timeout {
             return None;
         }
-        // A body of known length must be complete; else each frame is a full message.
+        // A body of known length is cut off here; in any other body each frame is a complete
+        // message.
         let partial = !open.rest.is_empty() || open.body.size_hint().exact().is_some();
         let dropped = Self::Dropped {
             partial,

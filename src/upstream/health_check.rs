@@ -7,7 +7,7 @@ use http::Method;
 
 use super::Upstream;
 use crate::error::Error;
-use crate::http_client::Exchange;
+use crate::http_client::HttpRequest;
 
 /// The current statistics of an upstream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,13 +52,13 @@ impl Upstream {
             .as_ref()
             .or(catalog.as_ref().map(|catalog| &catalog.1));
         let url = endpoint.and_then(|endpoint| endpoint.url(self.family.probe, "").ok())?;
-        let exchange = Exchange {
+        let request = HttpRequest {
             verb: Method::GET,
             url,
             headers: self.headers.clone(),
             body: None,
         };
-        let result = match tokio::time::timeout(timeout, self.transport.exchange(exchange)).await {
+        let result = match tokio::time::timeout(timeout, self.transport.exchange(request)).await {
             Ok(Ok(_) | Err(Error::ResponseTooLarge { .. })) => Ok(()),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(Error::NoResponse(format!(

@@ -6,15 +6,15 @@ use http::StatusCode;
 use crate::deadline::Deadline;
 use crate::downstream::Downstream;
 
-/// The client, deadline and operation of a REST call.
+/// The client, deadline and method of a REST call.
 ///
-/// The engine's `CallContext` makes one for each REST call of an rpc: it adds the operation
-/// to its own client and deadline. It is a type of its own since `upstream` cannot import
-/// the engine.
+/// The engine's `CallContext` makes one for each REST call of an rpc: it adds the method to
+/// its own client and deadline. It is a type of its own since `upstream` cannot import the
+/// engine.
 #[derive(Clone, Copy)]
 pub struct RequestContext<'a> {
     /// The method's properties.
-    pub operation: Operation<'a>,
+    pub method: MethodProperties<'a>,
     /// The client, whose credentials and headers may be forwarded.
     pub client: &'a Downstream,
     /// When the call must be over, retries included.
@@ -23,7 +23,9 @@ pub struct RequestContext<'a> {
 
 /// The properties of a method that matter to an upstream.
 #[derive(Clone, Copy, Debug)]
-pub struct Operation<'a> {
+pub struct MethodProperties<'a> {
+    /// The rpc, as `package.Service/Method`.
+    pub operation: &'a str,
     /// The rpc's own name.
     pub rpc: &'a str,
     /// Whether some dialect lacks it.
@@ -36,10 +38,11 @@ pub struct Operation<'a> {
     pub anonymous: bool,
 }
 
-impl<'a> Operation<'a> {
+impl<'a> MethodProperties<'a> {
     /// Returns the properties of this method.
     pub fn of(method: &'a Method) -> Self {
         Self {
+            operation: &method.path[1..],
             rpc: &method.name,
             dialect_optional: !method.absent_in.is_empty(),
             unverified_in: &method.unverified_in,

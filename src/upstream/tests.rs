@@ -62,7 +62,8 @@ fn read(context: &FaultContext<'_>, reply: &Reply) -> Fault {
     }
 }
 
-const OPERATION: Operation<'static> = Operation {
+const METHOD: MethodProperties<'static> = MethodProperties {
+    operation: "test.v1.Service/Do",
     rpc: "Do",
     dialect_optional: false,
     unverified_in: &[],
@@ -105,7 +106,7 @@ fn post(path: &str) -> Call {
 
 fn context(client: &Downstream, timeout_secs: u64) -> RequestContext<'_> {
     RequestContext {
-        operation: OPERATION,
+        method: METHOD,
         client,
         deadline: Deadline::after(Duration::from_secs(timeout_secs)),
     }
@@ -436,7 +437,7 @@ async fn gateway_error_of_a_non_idempotent_call_is_unknown() {
 
 /// The last attempt was not processed, but an earlier one may have been.
 #[tokio::test]
-async fn sent_is_true_if_an_earlier_attempt_may_have_acted() {
+async fn sent_is_true_if_an_earlier_attempt_was_sent() {
     let sent = |error: Error| {
         let status = error.status(&crate::error::StatusContext {
             operation: "a.B/C",

@@ -50,7 +50,7 @@ impl ResourceCalls {
             None => watch.poll.bind(&request, dialect)?,
         };
         let light = watch
-            .cheap_request(&request)
+            .light_request(&request)
             .map(|light| watch.poll.bind(&light, dialect))
             .transpose()?;
         Ok(Self {

@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use drawbridge::credentials::AkSk;
 use drawbridge::credentials::aksk::Keys;
-use drawbridge::http_client::Exchange;
+use drawbridge::http_client::HttpRequest;
 use drawbridge_sandbox::signature;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -233,7 +233,7 @@ fn ours_is_theirs() {
     for number in 0..CASES {
         let case = Case::random(&mut random);
         let url = format!("https://{}{}", case.host, case.target());
-        let mut exchange = Exchange {
+        let mut request = HttpRequest {
             verb: case.verb.clone(),
             url: url.parse().unwrap(),
             headers: HeaderMap::from_iter(
@@ -253,9 +253,9 @@ fn ours_is_theirs() {
         };
         let place = format!("SIGNER_SEED={seed}, case {number}: {case:?}");
         let keys = Keys::new(&keys).unwrap();
-        keys.sign(&mut exchange, None, case.at).unwrap();
-        assert_eq!(exchange.url.path(), case.path(), "sent as it is: {place}");
-        let mut headers = exchange.headers.clone();
+        keys.sign(&mut request, None, case.at).unwrap();
+        assert_eq!(request.url.path(), case.path(), "sent as it is: {place}");
+        let mut headers = request.headers.clone();
         let ours = headers.remove("authorization").unwrap();
         // Their signer adds it itself, in its own spelling.
         headers.remove("x-sdk-content-sha256");

@@ -10,7 +10,7 @@ mod stack_transcript;
 pub mod transcript;
 
 use bytes::Bytes;
-use drawbridge::http_client::{Exchange, Transport};
+use drawbridge::http_client::{HttpRequest, Transport};
 use drawbridge::{credentials, upstream};
 use http::{HeaderMap, HeaderValue, Method};
 use serde_json::{Value, json};
@@ -48,7 +48,7 @@ impl Rest {
                 "name": user, "domain": {"name": "Default"}, "password": target.password}}},
             "scope": {"project": {"name": project, "domain": {"name": "Default"}}}}});
         let reply = transport
-            .exchange(Exchange {
+            .exchange(HttpRequest {
                 verb: Method::POST,
                 url: format!("{}/auth/tokens", target.keystone).parse().unwrap(),
                 headers: HeaderMap::from_iter([(
@@ -94,7 +94,7 @@ impl Rest {
         }
         let reply = self
             .transport
-            .exchange(Exchange {
+            .exchange(HttpRequest {
                 verb: verb.parse().unwrap(),
                 url: url.parse().unwrap(),
                 headers,

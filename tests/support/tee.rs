@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
-use drawbridge::http_client::{Exchange, Transport};
+use drawbridge::http_client::{HttpRequest, Transport};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
@@ -77,7 +77,7 @@ async fn pass(
     }
     // Health probes have no request id.
     let is_call = parts.headers.contains_key("x-request-id");
-    let exchange = Exchange {
+    let exchange = HttpRequest {
         verb: parts.method,
         url: format!("{url}{}", parts.uri).parse().unwrap(),
         headers: parts.headers,

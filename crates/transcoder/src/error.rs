@@ -29,7 +29,7 @@ pub enum Error {
     },
     /// The reply is a success whose body says why the upstream did not act.
     #[error("{problem}")]
-    Refused {
+    ErrorInSuccess {
         /// The text of the upstream.
         problem: String,
         /// The upstream's id of the request, where the reply has one.
@@ -54,7 +54,8 @@ impl Error {
 
     /// Adds the upstream's id of the request to an error about its reply.
     pub(crate) fn of_request(mut self, id: Option<String>) -> Self {
-        if let Self::Decode { request_id, .. } | Self::Refused { request_id, .. } = &mut self {
+        if let Self::Decode { request_id, .. } | Self::ErrorInSuccess { request_id, .. } = &mut self
+        {
             *request_id = id;
         }
         self

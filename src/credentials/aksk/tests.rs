@@ -124,7 +124,7 @@ fn signed_requests_match_the_vectors() {
             text(expected, "request_target")
         );
         let body = text(vector, "body").as_bytes();
-        let mut exchange = Exchange {
+        let mut request = HttpRequest {
             verb: text(vector, "method").parse().unwrap(),
             url: url.parse().unwrap(),
             headers: sent,
@@ -133,10 +133,10 @@ fn signed_requests_match_the_vectors() {
         let now = instant(text(vector, "date"));
         Keys::new(&settings)
             .unwrap()
-            .sign(&mut exchange, None, now)
+            .sign(&mut request, None, now)
             .unwrap();
-        assert_eq!(exchange.url.as_str(), url, "{name}: the URL is unchanged");
-        let authorization = &exchange.headers[header::AUTHORIZATION];
+        assert_eq!(request.url.as_str(), url, "{name}: the URL is unchanged");
+        let authorization = &request.headers[header::AUTHORIZATION];
         assert_eq!(authorization, text(expected, "authorization"), "{name}");
         assert!(authorization.is_sensitive(), "{name}");
     }

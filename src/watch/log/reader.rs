@@ -23,7 +23,7 @@ use super::position::{Page, Position, ReadPosition};
 use super::source::PageFuture;
 use super::tail::{Mark, MarkReceiver, Tail, WindowEntry, WindowRead};
 use crate::deadline::Deadline;
-use crate::engine::pager::{Progress, ProgressGuard};
+use crate::engine::pager::{PageProgress, ProgressGuard};
 use crate::error::Error;
 use crate::watch::poll_backoff::{FailureTolerance, PollBackoff};
 use drawbridge_transcoder::api::drawbridge::v1::{Outcome, WatchEvent, WatchEventType};
@@ -359,7 +359,7 @@ impl Reader {
                 let before = self.position.at();
                 let new = self.position.advance(page);
                 own.backoff.reset();
-                let progress = Progress {
+                let progress = PageProgress {
                     is_last: last,
                     is_empty,
                     has_new: !new.is_empty(),

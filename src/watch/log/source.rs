@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::super::poll_target::repeatable;
 use super::super::source::POLL_TIMEOUT;
 use super::position::{Page, ReadPosition};
-use super::text::{self, Progress};
+use super::text::{self, TextProgress};
 use crate::deadline::Deadline;
 use crate::engine::call_context::StreamContext;
 use crate::error::Error;
@@ -49,7 +49,7 @@ pub(super) struct RestLogSource {
     call: Call,
     context: StreamContext,
     max_items: usize,
-    text: Progress,
+    text: TextProgress,
 }
 
 impl RestLogSource {
@@ -66,7 +66,7 @@ impl RestLogSource {
             call: repeatable(call),
             context,
             max_items,
-            text: Progress::default(),
+            text: TextProgress::default(),
         })
     }
 

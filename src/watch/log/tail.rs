@@ -12,7 +12,7 @@ use super::super::shared_loop::{
 };
 use super::position::{NewEntries, Position, ReadPosition, offset};
 use super::source::{LogRules, LogSource};
-use crate::engine::pager::{Progress, ProgressGuard};
+use crate::engine::pager::{PageProgress, ProgressGuard};
 use crate::error::Error;
 use drawbridge_transcoder::contract::Entry;
 
@@ -276,7 +276,7 @@ async fn read_on(
         let now = task.now();
         let (last, is_empty) = (page.last, page.entries.is_empty());
         let new = position.advance(page);
-        let progress = Progress {
+        let progress = PageProgress {
             is_last: last,
             is_empty,
             has_new: !new.is_empty(),

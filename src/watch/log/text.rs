@@ -25,7 +25,7 @@ pub(super) trait Parts: Sync {
 
 /// What all readers of a text share.
 #[derive(Debug, Default)]
-pub(super) struct Progress {
+pub(super) struct TextProgress {
     /// The last read had nothing new.
     idle: AtomicBool,
     /// How many bytes the upstream has dropped since the first read, as far as known.
@@ -36,7 +36,7 @@ pub(super) struct Progress {
 /// after one that had nothing new.
 pub(super) async fn page(
     parts: &impl Parts,
-    progress: &Progress,
+    progress: &TextProgress,
     at: ReadPosition,
     sizes: (u32, u32),
 ) -> Result<Page, Error> {
@@ -77,7 +77,7 @@ pub(super) async fn page(
 
 struct Text<'a, P> {
     parts: &'a P,
-    progress: &'a Progress,
+    progress: &'a TextProgress,
     sizes: (u32, u32),
 }
 
@@ -228,7 +228,7 @@ mod tests {
     #[derive(Default)]
     struct ScriptedText {
         text: Mutex<String>,
-        progress: Progress,
+        progress: TextProgress,
     }
 
     impl Parts for ScriptedText {

@@ -541,7 +541,7 @@ async fn client_that_leaves_after_the_call_ends_only_the_polls() {
         tokio::task::yield_now().await;
     }
     assert_eq!(cloud.count(DO_IT), 1);
-    assert_eq!(watches.stats().watchers, 0);
+    assert_eq!(watches.stats().open_streams, 0);
 }
 
 #[tokio::test]

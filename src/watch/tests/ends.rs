@@ -174,7 +174,7 @@ async fn drain_ends_all_streams() {
     ));
     drop((waits, in_the_middle));
     let stats = watches.stats();
-    assert_eq!((stats.watchers, stats.loops), (0, 0));
+    assert_eq!((stats.open_streams, stats.loops), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]

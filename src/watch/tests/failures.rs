@@ -17,7 +17,7 @@ async fn first_failure_is_the_response_to_the_rpc() {
         }
         assert_eq!(source.polls(), 1);
         let stats = watches.stats();
-        assert_eq!((stats.watchers, stats.loops), (0, 0));
+        assert_eq!((stats.open_streams, stats.loops), (0, 0));
         source.returns(&["1"]);
         assert_eq!(next(&mut watches.join(&source).await).await, "INITIAL 1");
     }
@@ -236,7 +236,7 @@ async fn first_polls_after_a_started_call_may_fail() {
     let stream = begin();
     drop(stream);
     run_tasks().await;
-    assert_eq!(watches.stats().watchers, 0);
+    assert_eq!(watches.stats().open_streams, 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -16,7 +16,7 @@ async fn streams_with_equal_keys_share_one_poll() {
     assert_eq!(
         watches.stats(),
         Stats {
-            watchers: 1_000,
+            open_streams: 1_000,
             loops: 1,
             polls_total: 1
         }
@@ -38,7 +38,7 @@ async fn streams_with_equal_keys_share_one_poll() {
     drop(streams);
     run_tasks().await;
     let stats = watches.stats();
-    assert_eq!((stats.watchers, stats.loops), (0, 0));
+    assert_eq!((stats.open_streams, stats.loops), (0, 0));
     tokio::time::sleep(S(60)).await;
     assert_eq!(source.polls(), 3, "polling has stopped");
     assert_eq!(Arc::strong_count(&source), 1, "the source is dropped");
@@ -313,7 +313,7 @@ async fn loops_end_after_concurrent_joins_and_leaves() {
     tokio::time::timeout(S(30), gone)
         .await
         .expect("loops end with their last watcher");
-    assert_eq!(watches.stats().watchers, 0);
+    assert_eq!(watches.stats().open_streams, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -357,7 +357,7 @@ async fn dropped_stream_ends_its_loop_in_every_state() {
         drop(stream);
         run_tasks().await;
         let stats = watches.stats();
-        assert_eq!((stats.watchers, stats.loops), (0, 0), "{reads}");
+        assert_eq!((stats.open_streams, stats.loops), (0, 0), "{reads}");
         assert_eq!(Arc::strong_count(&source), 1, "{reads}");
     }
 }
@@ -418,14 +418,14 @@ async fn streams_and_loops_are_limited() {
     streams.clear();
     run_tasks().await;
     streams.push(open("/c").await.unwrap());
-    assert_eq!(watches.stats().watchers, 1);
+    assert_eq!(watches.stats().open_streams, 1);
     let places = [
         watches.streams().acquire().unwrap(),
         watches.streams().acquire().unwrap(),
     ];
     assert!(refusal(open("/c").await).contains("too many streams"));
     drop(places);
-    assert_eq!(watches.stats().watchers, 1);
+    assert_eq!(watches.stats().open_streams, 1);
     watches.drain();
     assert!(matches!(
         watches.streams().acquire().err(),

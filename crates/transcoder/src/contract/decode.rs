@@ -40,7 +40,7 @@ pub(super) fn decode(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
     if response.text_is_error
         && let Ok(text) = serde_json::from_slice::<String>(body)
     {
-        return Err(Error::Refused {
+        return Err(Error::ErrorInSuccess {
             problem: text,
             request_id: None,
         });

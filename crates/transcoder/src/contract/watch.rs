@@ -195,7 +195,7 @@ impl Watch {
 
     /// Returns the poll's request with the field of `set_when_final` false; none
     /// without such a field.
-    pub fn cheap_request(&self, poll: &[u8]) -> Option<Vec<u8>> {
+    pub fn light_request(&self, poll: &[u8]) -> Option<Vec<u8>> {
         let number = self.tables.set_when_final?;
         let mut out = Vec::with_capacity(poll.len() + 4);
         out.extend_from_slice(poll);

@@ -52,7 +52,7 @@ fn bare_strings_are_values_or_errors() {
         .decode(&reply(200, r#" "Invalid codes: \u005b'x'\u005d" "#))
         .unwrap_err();
     assert!(
-        matches!(&refused, Error::Refused { problem, .. } if problem == "Invalid codes: ['x']")
+        matches!(&refused, Error::ErrorInSuccess { problem, .. } if problem == "Invalid codes: ['x']")
     );
     assert!(check.decode(&reply(200, r#"{"description": "d"}"#)).is_ok());
     assert!(matches!(

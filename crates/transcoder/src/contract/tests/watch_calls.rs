@@ -100,7 +100,7 @@ fn side_reads_and_fallback_fill_their_fields() {
         world.json("t.JobReq", &poll),
         json!({"p": "p1", "job_id": "name"})
     );
-    let light = watch.cheap_request(&poll).unwrap();
+    let light = watch.light_request(&poll).unwrap();
     assert_eq!(
         world.json("t.JobReq", &light),
         json!({"p": "p1", "job_id": "name", "full": false})
