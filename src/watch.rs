@@ -107,7 +107,7 @@ impl fmt::Debug for Watches {
 /// The running loops, and what all of them use.
 struct Registry {
     settings: Settings,
-    /// Streams join, and loops leave, under this lock only.
+    /// Locked whenever a stream joins a loop or a loop ends.
     loops: Mutex<Loops>,
     streams: StreamLimiter,
     polls: AtomicU64,

@@ -12,8 +12,8 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use drawbridge_transcoder::contract::{Fallback, Found, Outcome};
 
-/// How many reads in a row may find a state of something else before the fallback has
-/// described the watched resource once.
+/// How many consecutive reads may describe another resource before the fallback has described
+/// the watched one.
 const MAX_MISMATCHES: u32 = 10;
 
 impl RestSnapshotSource {

@@ -1,6 +1,6 @@
 //! Finds the resource that a call has started (`start.find`), before it can be polled.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -15,17 +15,6 @@ use drawbridge_transcoder::contract::Find;
 const MAX_MISSES_AT_START: u32 = 3;
 
 impl RestSnapshotSource {
-    pub(super) fn target(&self) -> PollTarget {
-        self.target
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    pub(super) fn set_target(&self, target: PollTarget) {
-        *self.target.lock().unwrap_or_else(PoisonError::into_inner) = target;
-    }
-
     /// Returns the calls of the watched resource, and searches for it if necessary.
     /// Returns none if it has not appeared yet.
     pub(super) async fn resolve_target(

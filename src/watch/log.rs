@@ -60,14 +60,14 @@ impl Watches {
         let end = match (&log.ends_with, log.ends_with_watch(&request)) {
             (Some(watch), true) => {
                 let request = log.ends_request(&request)?;
-                // Recurses once: the option accepts no log here.
-                let settles = self.watch(
+                // Recurses at most once: the option names a watch that is not a log.
+                let end_watch = self.watch(
                     watch,
                     request,
                     context.until(Deadline::after(POLL_TIMEOUT)),
                     deadline,
                 );
-                Some(Box::new(Box::pin(settles).await?))
+                Some(Box::new(Box::pin(end_watch).await?))
             }
             _ => None,
         };

@@ -1,4 +1,4 @@
-//! Reads of one resource: light reads, states that count only when they last, side reads.
+//! Reads one resource: light reads, debounced final states, side reads.
 
 #[cfg(test)]
 mod tests;

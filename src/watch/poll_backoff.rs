@@ -61,11 +61,11 @@ impl PollBackoff {
     }
 }
 
-/// Limits the time of failures in a row.
+/// Limits how long consecutive failures are tolerated.
 #[derive(Debug)]
 pub(super) struct FailureTolerance {
     limit: Duration,
-    /// When the first failure of the row happened.
+    /// When the first of the consecutive failures happened.
     since: Option<Instant>,
 }
 
@@ -74,7 +74,7 @@ impl FailureTolerance {
         Self { limit, since: None }
     }
 
-    /// Records a success. Returns whether it ends a row of failures.
+    /// Records a success. Returns whether failures preceded it.
     pub(super) fn recovered(&mut self) -> bool {
         self.since.take().is_some()
     }

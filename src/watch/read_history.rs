@@ -11,7 +11,7 @@ use drawbridge_transcoder::contract::DebounceRule;
 pub(super) struct ReadHistory {
     /// A read has found the resource.
     pub(super) was_read: bool,
-    /// Reads in a row that have not found it.
+    /// Consecutive reads that have not found it.
     pub(super) misses: u32,
     /// The resource as the last read has found it.
     pub(super) item: Option<Bytes>,
@@ -26,7 +26,7 @@ pub(super) struct ReadHistory {
     pub(super) is_deleting: bool,
     /// The fallback has described the watched resource.
     pub(super) has_matched: bool,
-    /// Reads in a row in which the fallback described something else.
+    /// Consecutive reads in which the fallback described another resource.
     pub(super) mismatches: u32,
 }
 

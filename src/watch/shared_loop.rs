@@ -70,7 +70,7 @@ pub(super) trait LoopSource: Sized + Send + Sync + 'static {
         false
     }
 
-    /// Whether subscribers that wait for a round that fails wait for the next one.
+    /// Whether subscribers keep waiting when the round they wait for fails.
     fn waits_past_failures(&self) -> bool {
         false
     }
@@ -88,8 +88,8 @@ pub(super) struct Intervals {
 pub(super) struct Round {
     /// The number of the round, from 1.
     pub(super) number: u64,
-    /// A subscriber has requested the round, so the pause before it may be omitted.
-    pub(super) out_of_turn: bool,
+    /// A subscriber has requested the round, so the pause before it may have been skipped.
+    pub(super) requested: bool,
 }
 
 /// The result of a round.
@@ -122,8 +122,8 @@ pub(super) struct Published<S: LoopSource> {
     pub(super) succeeded: u64,
     /// The error of the last round, if it has failed and is tolerated.
     pub(super) failed: Option<Error>,
-    /// Pauses are short until so many rounds have succeeded.
-    hurry_until: u64,
+    /// Pauses stay short until `succeeded` reaches this number.
+    short_pauses_until: u64,
     /// Subscribers that wait for a round.
     waiting: Vec<Waiting<S::Mark>>,
 }
@@ -234,8 +234,8 @@ impl<S: LoopSource> Published<S> {
 /// What a loop and its subscribers share.
 pub(super) struct SharedLoop<S: LoopSource> {
     pub(super) source: S,
-    /// Holds the rounds and those who wait for them under one lock: a subscriber that sees
-    /// that a round is over has received the mark of that round.
+    /// One lock for the rounds and their waiters: when a subscriber sees that a round is
+    /// over, its mark was already sent.
     published: watch::Sender<Published<S>>,
     /// Subscribers that go on after a final state. Raised under the lock of the
     /// registry only.
@@ -243,7 +243,7 @@ pub(super) struct SharedLoop<S: LoopSource> {
     /// Notified when a subscriber requests a round at once.
     urgent: Notify,
     /// Notified when shorter pauses are requested.
-    hurry: Notify,
+    shorter: Notify,
 }
 
 impl<S: LoopSource> SharedLoop<S> {
@@ -254,7 +254,7 @@ impl<S: LoopSource> SharedLoop<S> {
             finished: 0,
             succeeded: 0,
             failed: None,
-            hurry_until: 0,
+            short_pauses_until: 0,
             waiting: Vec::new(),
         });
         let this = Self {
@@ -262,7 +262,7 @@ impl<S: LoopSource> SharedLoop<S> {
             published,
             followers: AtomicUsize::new(0),
             urgent: Notify::new(),
-            hurry: Notify::new(),
+            shorter: Notify::new(),
         };
         (Arc::new(this), receiver)
     }
@@ -303,12 +303,12 @@ impl<S: LoopSource> SharedLoop<S> {
 
     /// Makes pauses short, and each round wake the subscribers, until so many rounds
     /// have succeeded.
-    pub(super) fn hurry(&self, succeeded: u64) {
+    pub(super) fn shorten_pauses(&self, succeeded: u64) {
         self.published.send_if_modified(|published| {
-            published.hurry_until = published.hurry_until.max(succeeded);
+            published.short_pauses_until = published.short_pauses_until.max(succeeded);
             false
         });
-        self.hurry.notify_one();
+        self.shorter.notify_one();
     }
 
     /// Publishes a state during a round. Wakes the subscribers if `notify`, or if it is
@@ -337,22 +337,22 @@ impl<S: LoopSource> SharedLoop<S> {
         self.followers.load(Ordering::Acquire) > 0
     }
 
-    fn is_hurried(&self) -> bool {
+    fn has_short_pauses(&self) -> bool {
         let published = self.published.borrow();
-        published.succeeded < published.hurry_until
+        published.succeeded < published.short_pauses_until
     }
 
     fn begin_round(&self) -> Round {
         let mut round = Round {
             number: 0,
-            out_of_turn: false,
+            requested: false,
         };
         self.published.send_if_modified(|published| {
             published.begun += 1;
             published.waiting.retain(|w| !w.sender.is_closed());
             round = Round {
                 number: published.begun,
-                out_of_turn: published.waiting.iter().any(Waiting::is_urgent),
+                requested: published.waiting.iter().any(Waiting::is_urgent),
             };
             false
         });
@@ -398,7 +398,7 @@ impl<S: LoopSource> SharedLoop<S> {
     }
 
     /// Waits until a subscriber requests a round that has not begun.
-    async fn is_requested(&self) {
+    async fn requested(&self) {
         let is_requested = || {
             let published = self.published.borrow();
             let begun = published.begun;
@@ -416,14 +416,14 @@ impl<S: LoopSource> SharedLoop<S> {
         let paused = async {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = self.hurry.notified() => {
+                () = self.shorter.notified() => {
                     tokio::time::sleep(pause.min(shortest)).await;
                 }
             }
         };
         tokio::select! {
             () = paused => {}
-            () = self.is_requested() => {}
+            () = self.requested() => {}
         }
     }
 }
@@ -510,7 +510,8 @@ impl Registry {
             shared.followers.fetch_add(1, Ordering::Release);
         }
         let joined_after = published.borrow().begun;
-        // A runtime that shuts down drops the task at once, which takes the lock.
+        // Released first: a runtime that shuts down drops the new task at once, and its
+        // `drop` takes this lock.
         drop(loops);
         if let Some(task) = starts {
             tokio::spawn(task.run());
@@ -534,8 +535,8 @@ impl Registry {
         Ok(())
     }
 
-    /// Removes this loop from the registry if `end` returns true, under the lock under
-    /// which streams join. Returns whether the loop is removed.
+    /// Removes this loop if `end` returns true. Holds the registry's lock, so that no stream
+    /// joins in between. Returns whether the loop is removed.
     pub(super) fn remove_if<S: LoopSource>(
         &self,
         key: &Key,
@@ -556,9 +557,9 @@ impl Registry {
         }
     }
 
-    /// Removes this loop if it has no subscribers. Either a stream has joined meanwhile and
-    /// the loop stays, or none can join any more.
-    pub(super) fn remove_if_left<S: LoopSource>(
+    /// Removes this loop if it has no subscribers. If a stream has joined in the meantime,
+    /// the loop stays.
+    pub(super) fn remove_if_unused<S: LoopSource>(
         &self,
         key: &Key,
         shared: &Arc<SharedLoop<S>>,
@@ -602,17 +603,17 @@ impl<S: LoopSource> LoopTask<S> {
         let end = tokio::select! {
             biased;
             () = self.registry.streams.drain_begun() => Some(End::Failed(Error::Draining)),
-            () = self.is_left() => None,
+            () = self.all_left() => None,
             end = self.poll_to_end() => Some(end),
         };
         self.end = end;
     }
 
     /// Returns when the last subscriber has left and none can join any more.
-    async fn is_left(&self) {
+    async fn all_left(&self) {
         loop {
             self.shared.published.closed().await;
-            if self.registry.remove_if_left(&self.key, &self.shared) {
+            if self.registry.remove_if_unused(&self.key, &self.shared) {
                 return;
             }
         }
@@ -661,10 +662,10 @@ impl<S: LoopSource> LoopTask<S> {
                     if recovered {
                         self.log_recovery();
                     }
-                    let is_hurried = shared.is_hurried();
-                    let pause = if reset_backoff || is_hurried {
+                    let has_short_pauses = shared.has_short_pauses();
+                    let pause = if reset_backoff || has_short_pauses {
                         backoff.reset()
-                    } else if round.out_of_turn {
+                    } else if round.requested {
                         backoff.keep()
                     } else {
                         backoff.grow()
@@ -677,7 +678,7 @@ impl<S: LoopSource> LoopTask<S> {
                         unconfirmed: false,
                         next_poll: Instant::now() + pause,
                     };
-                    shared.finish_read(observed, mark, notify || recovered || is_hurried);
+                    shared.finish_read(observed, mark, notify || recovered || has_short_pauses);
                     let ends = || is_last || !shared.is_followed();
                     if is_final && self.registry.remove_if(&self.key, shared, ends) {
                         return End::Completed(Arc::from([]));
@@ -692,7 +693,7 @@ impl<S: LoopSource> LoopTask<S> {
                     if let Some(end) = ended {
                         return end;
                     }
-                    let pause = match round.out_of_turn {
+                    let pause = match round.requested {
                         true => backoff.keep(),
                         false => backoff.grow(),
                     };

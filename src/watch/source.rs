@@ -97,6 +97,17 @@ impl fmt::Debug for RestSnapshotSource {
 }
 
 impl RestSnapshotSource {
+    pub(super) fn target(&self) -> PollTarget {
+        self.target
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(super) fn set_target(&self, target: PollTarget) {
+        *self.target.lock().unwrap_or_else(PoisonError::into_inner) = target;
+    }
+
     /// Returns none if the method is not a watch.
     pub(super) fn new(
         method: &Arc<Method>,

@@ -95,7 +95,7 @@ enum CursorState {
 }
 
 impl WatchStream {
-    /// Wraps the stream of a log. Any stream: `log` itself reads a `WatchStream`.
+    /// Wraps the stream of a log. Boxed, since that may itself contain a `WatchStream`.
     pub(super) fn log(stream: impl Stream<Item = Result<Bytes, Error>> + Send + 'static) -> Self {
         Self(State::Log(Box::pin(stream)))
     }
@@ -114,7 +114,7 @@ impl WatchStream {
         let shared = Arc::clone(&subscription.shared);
         let (joined_after, follow) = (subscription.joined_after, subscription.follow);
         loop {
-            // The round to wait for, and whether it begins at once.
+            // The round to wait for, and whether to skip the pause before it.
             let (round, at_once) = {
                 let published = subscription.published.borrow_and_update();
                 let next = published.finished + 1;
@@ -145,7 +145,7 @@ impl WatchStream {
         Ok(Some(Self(State::Ready(cursor))))
     }
 
-    /// Sends STARTED at once; the first read of the loop follows.
+    /// STARTED is sent before anything else: the loop need not have read a state yet.
     pub(super) fn started(
         message: Bytes,
         subscription: Subscription<SnapshotLoop>,

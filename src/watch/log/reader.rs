@@ -31,8 +31,8 @@ use drawbridge_transcoder::contract::Method;
 
 /// How many entries are read from the window at once.
 const ENTRIES_PER_READ: usize = 64;
-/// Of so many rounds that have succeeded from now on, the last one has also begun after
-/// now: the first one may have begun before.
+/// After this many more successful rounds, one has begun after now; the first may have begun
+/// earlier.
 const ROUNDS_UNTIL_CERTAIN: u64 = 2;
 
 /// Where a client starts to read.
@@ -43,7 +43,7 @@ pub(super) enum StartAt {
     Now,
 }
 
-/// The encoded messages of a log. If the client requests that, it ends with OK after all
+/// The encoded messages of a log. On request it ends with OK after all
 /// entries when the resource of the log is final.
 pub(in super::super) struct LogStream(State);
 
@@ -201,7 +201,7 @@ struct Opening {
 }
 
 impl Opening {
-    /// Starts at the end of the log that a round finds which begins after the reader has
+    /// Starts at the end of the log, as found by a round that begins after the reader has
     /// joined: what the last round has found may be older than the rpc.
     async fn now(subscription: &mut Subscription<Tail>) -> Result<Self, Error> {
         let Ok(mark) = subscription.request_round().await else {
@@ -413,7 +413,7 @@ impl Reader {
             None => {
                 let rounds = self.subscription.shared.succeeded() + ROUNDS_UNTIL_CERTAIN;
                 end.rounds = Some(rounds);
-                self.subscription.shared.hurry(rounds);
+                self.subscription.shared.shorten_pauses(rounds);
             }
         }
     }

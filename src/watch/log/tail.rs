@@ -216,7 +216,7 @@ impl LoopSource for Tail {
         let rules = this.rules;
         // Also when a stream waits: an entry that exists already is not sent as late
         // then.
-        let due = round.out_of_turn
+        let due = round.requested
             || round
                 .number
                 .is_multiple_of(u64::from(rules.look_back.max(1)));

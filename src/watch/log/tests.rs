@@ -756,7 +756,7 @@ async fn pauses_are_short_only_until_the_requested_round() {
     assert_silent(&mut stream, S(20)).await;
     let tail = Arc::clone(watches.0.lock().logs.values().next().unwrap());
     let rounds = tail.succeeded();
-    tail.hurry(rounds + 2);
+    tail.shorten_pauses(rounds + 2);
     assert_silent(&mut stream, S(3)).await;
     assert_eq!(tail.succeeded(), rounds + 2);
     assert_eq!(next(&mut stream).await, "BOOKMARK at 1");

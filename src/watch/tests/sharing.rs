@@ -248,15 +248,18 @@ async fn loop_with_a_new_stream_is_not_removed() {
         (Arc::clone(key), Arc::clone(shared))
     };
     let (key, shared) = there();
-    assert!(!watches.0.remove_if_left(&key, &shared), "it has a stream");
+    assert!(
+        !watches.0.remove_if_unused(&key, &shared),
+        "it has a stream"
+    );
     drop(stream);
     let stream = watches.join(&source).await;
     assert!(
-        !watches.0.remove_if_left(&key, &shared),
+        !watches.0.remove_if_unused(&key, &shared),
         "it has a stream again"
     );
     drop(stream);
-    assert!(watches.0.remove_if_left(&key, &shared));
+    assert!(watches.0.remove_if_unused(&key, &shared));
 
     // A removed loop does not remove a new one with the same key.
     let _anew = watches.join(&source).await;
