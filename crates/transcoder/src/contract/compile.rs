@@ -195,7 +195,6 @@ impl Service<'_> {
             diagnostics.report(HTTP, "the types of the rpc are not in the descriptor set");
             return None;
         };
-        let idempotency = idempotency(rpc);
 
         let mut route = Route {
             schema,
@@ -204,6 +203,7 @@ impl Service<'_> {
             diagnostics: &mut diagnostics,
         };
         let (verb, text) = route.verb_and_template(&http)?;
+        let idempotency = idempotency(rpc, &verb);
         let template = match Template::parse(&text) {
             Ok(template) => template,
             Err(problem) => {
@@ -402,13 +402,19 @@ fn check_streaming(
     true
 }
 
-/// Returns protobuf's `idempotency_level`; without one, the call is not idempotent.
-fn idempotency(rpc: &MethodDescriptor) -> Idempotency {
+/// Returns protobuf's `idempotency_level`; without one, the HTTP method decides. Source:
+/// RFC 9110, section 9.2.
+fn idempotency(rpc: &MethodDescriptor, verb: &http::Method) -> Idempotency {
     use prost_types::method_options::IdempotencyLevel;
     let options = rpc.method_descriptor_proto().options.as_ref();
-    match options.map(|options| options.idempotency_level()) {
-        Some(IdempotencyLevel::NoSideEffects) => Idempotency::NoSideEffects,
-        Some(IdempotencyLevel::Idempotent) => Idempotency::Idempotent,
-        Some(IdempotencyLevel::IdempotencyUnknown) | None => Idempotency::NonIdempotent,
+    match options.and_then(|options| options.idempotency_level) {
+        Some(level) => match IdempotencyLevel::try_from(level) {
+            Ok(IdempotencyLevel::NoSideEffects) => Idempotency::NoSideEffects,
+            Ok(IdempotencyLevel::Idempotent) => Idempotency::Idempotent,
+            Ok(IdempotencyLevel::IdempotencyUnknown) | Err(_) => Idempotency::NonIdempotent,
+        },
+        None if verb.is_safe() => Idempotency::NoSideEffects,
+        None if verb.is_idempotent() => Idempotency::Idempotent,
+        None => Idempotency::NonIdempotent,
     }
 }

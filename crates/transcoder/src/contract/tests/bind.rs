@@ -23,7 +23,41 @@ fn verb_and_idempotency_come_from_the_annotations() {
         (
             "option (google.api.http) = {get: \"/x\"};",
             "GET",
+            Idempotency::NoSideEffects,
+        ),
+        (
+            "option (google.api.http) = {custom: {kind: \"HEAD\" path: \"/x\"}};",
+            "HEAD",
+            Idempotency::NoSideEffects,
+        ),
+        (
+            "option (google.api.http) = {put: \"/x\"};",
+            "PUT",
+            Idempotency::Idempotent,
+        ),
+        (
+            "option (google.api.http) = {post: \"/x\"};",
+            "POST",
             Idempotency::NonIdempotent,
+        ),
+        // The level of the proto has precedence over the HTTP method.
+        (
+            "option (google.api.http) = {get: \"/x\"};
+             option idempotency_level = IDEMPOTENCY_UNKNOWN;",
+            "GET",
+            Idempotency::NonIdempotent,
+        ),
+        (
+            "option (google.api.http) = {delete: \"/x\"};
+             option idempotency_level = IDEMPOTENCY_UNKNOWN;",
+            "DELETE",
+            Idempotency::NonIdempotent,
+        ),
+        (
+            "option (google.api.http) = {post: \"/x\"};
+             option idempotency_level = NO_SIDE_EFFECTS;",
+            "POST",
+            Idempotency::NoSideEffects,
         ),
         (
             "option (google.api.http) = {get: \"/x\"};
@@ -45,7 +79,7 @@ fn verb_and_idempotency_come_from_the_annotations() {
         (
             "option (google.api.http) = {delete: \"/x\"};",
             "DELETE",
-            Idempotency::NonIdempotent,
+            Idempotency::Idempotent,
         ),
         (
             "option (google.api.http) = {patch: \"/x\"};",
