@@ -239,8 +239,8 @@ impl Contract {
 impl Method {
     /// Binds a request message to its REST call, in this order: the wire format
     /// (`Error::Malformed`), REQUIRED fields, path, query, body (each
-    /// `Error::Binding`). An empty string, list or map counts as missing, and so does a
-    /// zero whose field is not `optional`. Fields that are OUTPUT_ONLY, or absent in
+    /// `Error::Binding`). An empty string, list or map counts as missing, and so do a
+    /// zero whose field is not `optional` and the zero value of an enum. Fields that are OUTPUT_ONLY, or absent in
     /// the dialect, are not sent.
     pub fn bind(&self, request: &[u8], dialect: &str) -> Result<Call, Error> {
         self.binding.bind(request, dialect)

@@ -152,6 +152,8 @@ pub struct Field {
     pub absent_in: Vec<Box<str>>,
     /// `FieldRules.upstream_value`: empty, it is the upstream's project id.
     pub project_id: bool,
+    /// `FieldRules.minimum`.
+    pub minimum: Option<i64>,
     /// The condition that the field is in an expression.
     pub condition: Option<Box<Condition>>,
     /// Set where its values are names of fields.

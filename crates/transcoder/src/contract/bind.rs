@@ -236,8 +236,19 @@ impl Binding {
                 nested = View::of(&self.schema, id, &below).map_err(Error::malformed)?;
                 &nested
             };
-            let value = self.text(view, path_field.index).map_err(unreadable)?;
-            let value = value.unwrap_or_default();
+            let value = self
+                .path_value(view, path_field.index)
+                .map_err(unreadable)?;
+            let value = match (value, view.field(path_field.index).kind) {
+                (Some(value), _) => value,
+                (None, Kind::String | Kind::Bytes) => Cow::default(),
+                (None, Kind::Bool) => {
+                    return Err(fault("is part of the path and must not be false".into()));
+                }
+                (None, _) => {
+                    return Err(fault("is part of the path and must not be zero".into()));
+                }
+            };
             let start = path.len();
             if !(value.is_empty() && path_field.project_id) {
                 path_field
@@ -250,6 +261,23 @@ impl Binding {
             }
         }
         Ok((path, project))
+    }
+
+    /// Returns the text of a field of the path; none when it is unset, or the zero value
+    /// of an enum, which says that nothing is selected.
+    fn path_value<'v>(
+        &self,
+        view: &'v View<'_>,
+        index: FieldIndex,
+    ) -> Result<Option<Cow<'v, str>>, Problem> {
+        let field = view.field(index);
+        if let (Kind::Enum(_), Some(Value::Varint(0))) = (field.kind, view.value(index)) {
+            return match field.raw {
+                Some(raw) => self.text(view, raw),
+                None => Ok(None),
+            };
+        }
+        self.text(view, index)
     }
 
     /// Returns the text of a field that is set, or of its raw field.
@@ -470,6 +498,9 @@ impl Checker<'_> {
     fn check(&mut self, node: &Node, view: &View<'_>, trail: &Trail<'_>) -> Result<(), Error> {
         for rule in &node.rules {
             let field = view.field(rule.index);
+            if let Some(minimum) = rule.minimum {
+                check_minimum(field, view, rule.index, minimum, trail)?;
+            }
             if rule.unsent {
                 self.has_unsent |= view.is_set(rule.index);
                 continue;
@@ -521,6 +552,33 @@ impl Checker<'_> {
         let view = View::of(&self.binding.schema, id, wire).map_err(fault)?;
         self.check(&self.plan.nodes[node], &view, trail)
     }
+}
+
+/// Fails when a value of the integer field is below the minimum.
+fn check_minimum(
+    field: &Field,
+    view: &View<'_>,
+    index: FieldIndex,
+    minimum: i64,
+    trail: &Trail<'_>,
+) -> Result<(), Error> {
+    let below = |value| wire::integer(field.kind, value).is_some_and(|n| n < i128::from(minimum));
+    let fault = |at| Error::Binding {
+        field: trail.below(&field.name, at).to_string(),
+        problem: format!("must be at least {minimum}"),
+    };
+    if field.is_single() {
+        return match view.value(index) {
+            Some(value) if below(value) => Err(fault(None)),
+            _ => Ok(()),
+        };
+    }
+    for (at, element) in view.elements(index).enumerate() {
+        if below(element.map_err(Error::malformed)?) {
+            return Err(fault(Some(at)));
+        }
+    }
+    Ok(())
 }
 
 impl Plan {

@@ -356,6 +356,19 @@ impl Builder {
         if project_id && (kind != Kind::String || many) {
             report("upstream_value", "only for a single string");
         }
+        let is_integer = !matches!(
+            kind,
+            Kind::Double
+                | Kind::Float
+                | Kind::Bool
+                | Kind::String
+                | Kind::Bytes
+                | Kind::Enum(_)
+                | Kind::Message(_)
+        );
+        if rules.minimum.is_some() && !is_integer {
+            report("minimum", "only for integers");
+        }
         if rules.aliases.iter().any(String::is_empty) {
             report("aliases", "an alias is empty");
         }
@@ -432,6 +445,7 @@ impl Builder {
                 .collect(),
             absent_in: rules.absent_in.iter().map(|d| d.as_str().into()).collect(),
             project_id,
+            minimum: rules.minimum,
             condition,
             names,
             tag: Tag::new(field.number(), Tag::wire_type(kind)),

@@ -1,6 +1,7 @@
 //! Binding of requests to REST calls.
 
 use super::*;
+use crate::schema::Kind;
 
 /// Compiles a GET of `/v1/{id}` whose request has further fields.
 fn get(fields: &str, more: &str) -> World {
@@ -101,6 +102,139 @@ fn verb_and_idempotency_come_from_the_annotations() {
 }
 
 #[test]
+fn zero_in_the_path_is_sent_where_the_field_has_presence() {
+    let world = |field: &str| {
+        http(
+            "get: \"/pi/{i}\"",
+            &format!(
+                "message Req {{ {field} }} message Res {{}}
+                 enum E {{ E_UNSPECIFIED = 0; E_ON = 1; }}"
+            ),
+        )
+    };
+    let zero = "is part of the path and must not be zero";
+    let no = "is part of the path and must not be false";
+    for (field, value, want) in [
+        ("optional int32 i = 1;", json!(0), Ok("/pi/0")),
+        ("optional sint64 i = 1;", json!(-7), Ok("/pi/-7")),
+        ("optional double i = 1;", json!(0), Ok("/pi/0")),
+        ("optional bool i = 1;", json!(false), Ok("/pi/false")),
+        (
+            "oneof o { int64 i = 1; bool b = 2; }",
+            json!(0),
+            Ok("/pi/0"),
+        ),
+        ("optional int32 i = 1;", json!(null), Err(zero)),
+        ("int32 i = 1;", json!(0), Err(zero)),
+        ("fixed64 i = 1;", json!(0), Err(zero)),
+        ("bool i = 1;", json!(false), Err(no)),
+        ("bool i = 1;", json!(true), Ok("/pi/true")),
+        ("E i = 1;", json!("E_UNSPECIFIED"), Err(zero)),
+        ("optional E i = 1;", json!("E_UNSPECIFIED"), Err(zero)),
+        ("optional E i = 1;", json!("E_ON"), Ok("/pi/ON")),
+        (
+            "optional string i = 1;",
+            json!(""),
+            Err("is part of the path and must not be empty"),
+        ),
+        (
+            "int32 i = 1 [(google.api.field_behavior) = REQUIRED];",
+            json!(0),
+            Err("is required"),
+        ),
+        (
+            "optional int32 i = 1 [(google.api.field_behavior) = REQUIRED];",
+            json!(0),
+            Ok("/pi/0"),
+        ),
+        (
+            "optional E i = 1 [(google.api.field_behavior) = REQUIRED];",
+            json!("E_UNSPECIFIED"),
+            Err("is required"),
+        ),
+    ] {
+        let call = world(field).bind(json!({ "i": value }));
+        match (&call, want) {
+            (Ok(call), Ok(want)) => assert_eq!(call.path, want, "{field}"),
+            (Err(error), Err(want)) => assert_eq!(fault(error), ("i", want), "{field}"),
+            _ => panic!("{field} {value}: {call:?}"),
+        }
+    }
+
+    let nested = http(
+        "get: \"/pi/{sub.i}\"",
+        "message Req { Sub sub = 1; } message Sub { optional int32 i = 1; } message Res {}",
+    );
+    assert_eq!(nested.bind(json!({"sub": {"i": 0}})).unwrap().path, "/pi/0");
+    let error = nested.bind(json!({"sub": {}})).unwrap_err();
+    assert_eq!(fault(&error), ("sub.i", zero));
+}
+
+#[test]
+fn integers_below_their_minimum_are_rejected() {
+    let minimum = "[(drawbridge.v1.field).minimum = 0]";
+    for kind in ["int32", "int64", "sint32", "sint64", "sfixed32", "sfixed64"] {
+        let world = http(
+            "post: \"/v1/{id}/{sub.id}\" body: \"*\"",
+            &format!(
+                "message Req {{ {kind} id = 1 {minimum}; Sub sub = 2; repeated {kind} ids = 3 {minimum};
+                   repeated Sub subs = 4; }}
+                 message Sub {{ {kind} id = 1 {minimum}; }} message Res {{}}"
+            ),
+        );
+        let fine = json!({"id": 5, "sub": {"id": 6}, "ids": [0, 1], "subs": [{"id": 7}]});
+        assert_eq!(world.bind(fine.clone()).unwrap().path, "/v1/5/6", "{kind}");
+        for (name, value, field) in [
+            ("id", json!(-5), "id"),
+            ("sub", json!({"id": -1}), "sub.id"),
+            ("ids", json!([3, -2]), "ids[1]"),
+            ("subs", json!([{"id": 1}, {"id": -9}]), "subs[1].id"),
+        ] {
+            let mut request = fine.clone();
+            request[name] = value;
+            let error = world.bind(request).unwrap_err();
+            assert_eq!(fault(&error), (field, "must be at least 0"), "{kind}");
+        }
+    }
+}
+
+#[test]
+fn built_in_requests_have_no_negative_jp1ao_ids() {
+    let contract = random_input::built_in();
+    let mut checked = 0;
+    for method in contract.methods() {
+        if &*method.family != "jp1ao" {
+            continue;
+        }
+        for field in &method.schema.message(method.input).fields {
+            let is_id = &*field.name == "id" || field.name.ends_with("_id");
+            if !is_id || field.kind != Kind::Int64 || method.upload.is_some() {
+                continue;
+            }
+            let mut wire = Vec::new();
+            // The other fields are REQUIRED, or of the same oneof.
+            for other in &method.schema.message(method.input).fields {
+                match other.kind {
+                    Kind::Int64 if other.required => {
+                        crate::json::wire::write_uint(&mut wire, other.number, 1);
+                    }
+                    Kind::String if other.required => {
+                        crate::json::wire::write_bytes(&mut wire, other.number, b"x");
+                    }
+                    _ => {}
+                }
+            }
+            crate::json::wire::write_uint(&mut wire, field.number, -5_i64 as u64);
+            let error = method.bind(&wire, "").expect_err(&method.path);
+            let want = (&*field.name, "must be at least 0");
+            assert_eq!(fault(&error), want, "{}", method.path);
+            checked += 1;
+        }
+    }
+    assert!(checked > 60, "{checked}");
+}
+
+#[test]
 fn path_values_stay_in_their_segment() {
     let world = http(
         "get: \"/v1/{id}/x\"",
@@ -167,16 +301,16 @@ fn path_fields_can_have_any_scalar_type() {
     let mut raw = with("e", json!(0));
     raw["e_raw"] = json!("other");
     assert!(world.bind(raw).unwrap().path.contains("/other/"));
-    for (request, field) in [
-        (with("a", json!({})), "a.b.name"),
-        (with("a", json!({"b": {}})), "a.b.name"),
-        (with("n", json!(0)), "n"),
-        (with("e", json!(0)), "e"),
-        (with("flag", json!(false)), "flag"),
+    for (request, field, want) in [
+        (with("a", json!({})), "a.b.name", "empty"),
+        (with("a", json!({"b": {}})), "a.b.name", "empty"),
+        (with("n", json!(0)), "n", "zero"),
+        (with("e", json!(0)), "e", "zero"),
+        (with("flag", json!(false)), "flag", "false"),
     ] {
         let error = world.bind(request).unwrap_err();
-        let want = "is part of the path and must not be empty";
-        assert_eq!(fault(&error), (field, want));
+        let want = format!("is part of the path and must not be {want}");
+        assert_eq!(fault(&error), (field, &*want));
     }
     let error = world
         .bind(with("a", json!({"b": {"name": "other/1"}})))

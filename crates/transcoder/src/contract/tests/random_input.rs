@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn built_in() -> Contract {
+pub(super) fn built_in() -> Contract {
     let source = Source {
         name: "built-in".into(),
         bytes: super::BUILT_IN.clone(),
