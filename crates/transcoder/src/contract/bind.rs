@@ -38,6 +38,8 @@ pub(super) struct Binding {
     pub other_paths: Vec<(Box<str>, Vec<Piece>)>,
     /// Plans by dialect; the first one, without a name, is for all others.
     pub plans: Vec<(Box<str>, Plan)>,
+    /// The `additional_bindings`, in the order of the rule.
+    pub additional: Vec<Binding>,
 }
 
 /// One part of the path.
@@ -76,23 +78,76 @@ pub(super) enum Body {
 impl Binding {
     /// Binds a request; see [`super::Method::bind`].
     pub fn bind(&self, request: &[u8], dialect: &str) -> Result<Call, Error> {
-        let plan = self.plan(dialect);
         let view = View::of(&self.schema, self.input, request).map_err(Error::malformed)?;
+        self.choose(&view, request)?
+            .bind_view(&view, request, dialect)
+    }
+
+    /// Returns the first binding whose path fields are all set, to values of the form
+    /// that the path has; this one where none is.
+    fn choose(&self, view: &View<'_>, request: &[u8]) -> Result<&Self, Error> {
+        if self.additional.is_empty() || self.fits(view, request)? {
+            return Ok(self);
+        }
+        for binding in &self.additional {
+            if binding.fits(view, request)? {
+                return Ok(binding);
+            }
+        }
+        Ok(self)
+    }
+
+    /// Returns whether the request has a value for each field of the path.
+    fn fits(&self, view: &View<'_>, request: &[u8]) -> Result<bool, Error> {
+        for piece in &self.path {
+            let Piece::Field(path_field) = piece else {
+                continue;
+            };
+            let nested;
+            let below;
+            let view = if path_field.steps.is_empty() {
+                view
+            } else {
+                let found = descend(&self.schema, self.input, request, &path_field.steps);
+                let Some((id, bytes)) = found.map_err(Error::malformed)? else {
+                    return Ok(false);
+                };
+                below = bytes;
+                nested = View::of(&self.schema, id, &below).map_err(Error::malformed)?;
+                &nested
+            };
+            let value = self
+                .path_value(view, path_field.index)
+                .map_err(unreadable)?
+                .unwrap_or_default();
+            let fits = match &*value {
+                "" => path_field.project_id,
+                value => path_field.variable.fits(value),
+            };
+            if !fits {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn bind_view(&self, view: &View<'_>, request: &[u8], dialect: &str) -> Result<Call, Error> {
+        let plan = self.plan(dialect);
         let mut checker = Checker {
             binding: self,
             plan,
             dialect,
             has_unsent: false,
         };
-        checker.check(&plan.nodes[0], &view, &Trail::ROOT)?;
+        checker.check(&plan.nodes[0], view, &Trail::ROOT)?;
         let has_unsent = checker.has_unsent;
-        self.check_groups(&view)?;
+        self.check_groups(view)?;
 
         let other = self.other_paths.iter().find(|(name, _)| **name == *dialect);
         let pieces = other.map_or(&self.path, |(_, pieces)| pieces);
-        let (path, project) = self.path(pieces, &view, request)?;
+        let (path, project) = self.path(pieces, view, request)?;
         let mut query = String::new();
-        self.query(&plan.query, &view, &mut query)?;
+        self.query(&plan.query, view, &mut query)?;
         if !self.constant_query.is_empty() {
             separate(&mut query);
             query.push_str(&self.constant_query);
@@ -106,7 +161,7 @@ impl Binding {
             self.body(plan, request, dialect)?
         };
         let body = match body {
-            Some(body) if !self.counts.is_empty() => Some(self.with_counts(body, &view)),
+            Some(body) if !self.counts.is_empty() => Some(self.with_counts(body, view)),
             body => body,
         };
         Ok(Call {
@@ -152,13 +207,19 @@ impl Binding {
 
     /// Returns the value of the body field as JSON; none when it is unset.
     pub fn field_body(&self, request: &[u8]) -> Result<Option<Bytes>, Error> {
-        self.body(&self.plans[0].1, request, "")
+        if self.additional.is_empty() {
+            return self.body(&self.plans[0].1, request, "");
+        }
+        let view = View::of(&self.schema, self.input, request).map_err(Error::malformed)?;
+        let binding = self.choose(&view, request)?;
+        binding.body(&binding.plans[0].1, request, "")
     }
 
     /// Returns the path of `google.api.http`, for any dialect.
     pub fn own_path(&self, request: &[u8]) -> Result<(String, Option<Range<usize>>), Error> {
         let view = View::of(&self.schema, self.input, request).map_err(Error::malformed)?;
-        self.path(&self.path, &view, request)
+        let binding = self.choose(&view, request)?;
+        binding.path(&binding.path, &view, request)
     }
 
     /// Fails when no field of a group is set.

@@ -235,6 +235,85 @@ fn built_in_requests_have_no_negative_jp1ao_ids() {
 }
 
 #[test]
+fn first_binding_whose_path_fields_are_set_is_used() {
+    let world = http(
+        "get: \"/a/{a}\"
+         additional_bindings {post: \"/b/{b.id}/{n}\" body: \"b\"}
+         additional_bindings {put: \"/c/{name=things/*}\" body: \"*\"}
+         additional_bindings {delete: \"/d/{name=others/**}\"}
+         additional_bindings {get: \"/e\"}",
+        "message Req { string a = 1; B b = 2; optional int32 n = 3; string name = 4; string q = 5; }
+         message B { string id = 1; string more = 2; } message Res {}",
+    );
+    for (request, want, query, sent, idempotency) in [
+        (
+            json!({"a": "1", "n": 0, "q": "x"}),
+            "GET /a/1",
+            "n=0&q=x",
+            None,
+            Idempotency::NoSideEffects,
+        ),
+        (
+            json!({"a": "1", "b": {"id": "2"}, "n": 0}),
+            "GET /a/1",
+            "b.id=2&n=0",
+            None,
+            Idempotency::NoSideEffects,
+        ),
+        (
+            json!({"b": {"id": "2", "more": "m"}, "n": 0, "q": "x"}),
+            "POST /b/2/0",
+            "q=x",
+            Some("{\"more\":\"m\"}"),
+            Idempotency::NonIdempotent,
+        ),
+        (
+            json!({"name": "things/7", "q": "x"}),
+            "PUT /c/things/7",
+            "",
+            Some("{\"q\":\"x\"}"),
+            Idempotency::Idempotent,
+        ),
+        (
+            json!({"name": "others/7/8"}),
+            "DELETE /d/others/7/8",
+            "",
+            None,
+            Idempotency::Idempotent,
+        ),
+        (
+            json!({"b": {"id": "2"}, "q": "x"}),
+            "GET /e",
+            "b.id=2&q=x",
+            None,
+            Idempotency::NoSideEffects,
+        ),
+    ] {
+        let call = world.bind(request.clone()).unwrap();
+        assert_eq!(format!("{} {}", call.verb, call.path), want, "{request}");
+        assert_eq!((&*call.query, body(&call)), (query, sent), "{request}");
+        assert_eq!(call.idempotency, idempotency, "{request}");
+    }
+    // A value that must not be in a path selects no other binding.
+    let error = world
+        .bind(json!({"a": "..", "name": "things/7"}))
+        .unwrap_err();
+    assert_eq!(fault(&error).0, "a");
+
+    let world = http(
+        "get: \"/a/{a}\" additional_bindings {get: \"/b/{b}\"}",
+        "message Req { string a = 1; string b = 2; } message Res {}",
+    );
+    let error = world.bind(json!({})).unwrap_err();
+    let want = ("a", "is part of the path and must not be empty");
+    assert_eq!(
+        fault(&error),
+        want,
+        "where none fits, the first one is used"
+    );
+}
+
+#[test]
 fn path_values_stay_in_their_segment() {
     let world = http(
         "get: \"/v1/{id}/x\"",
