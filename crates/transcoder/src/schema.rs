@@ -234,6 +234,8 @@ pub enum Form {
     Flag,
     OffsetTime,
     Expression,
+    /// A field mask whose paths are lowerCamel: the naming of its file.
+    CamelMask,
 }
 
 /// One enum type.

@@ -321,6 +321,11 @@ impl Builder {
         if let Err(problem) = check_form(form, &element, cardinality) {
             report("form", problem);
         }
+        let is_mask = element.as_message().map(|m| shape(m.full_name())) == Some(Shape::FieldMask);
+        let form = match form {
+            Form::Plain if is_mask && naming == rules::Naming::JsonNames => Form::CamelMask,
+            form => form,
+        };
         if rules.emit_empty && !many {
             report(
                 "emit_empty",
@@ -671,6 +676,8 @@ fn check_form(
         Form::OffsetTime => Err("OFFSET_TIME is for google.protobuf.Timestamp"),
         Form::Expression if message == Some(Shape::Object) && single => Ok(()),
         Form::Expression => Err("EXPRESSION is for a single message"),
+        // Derived from the naming of the file.
+        Form::CamelMask => Ok(()),
     }
 }
 

@@ -314,6 +314,63 @@ fn first_binding_whose_path_fields_are_set_is_used() {
 }
 
 #[test]
+fn field_mask_paths_follow_the_naming_of_the_file() {
+    for (naming, want) in [
+        ("NAMING_UNSPECIFIED", "display_name,foo_1.bar_baz,a"),
+        ("NAMING_PROTO_NAMES", "display_name,foo_1.bar_baz,a"),
+        ("NAMING_JSON_NAMES", "displayName,foo1.barBaz,a"),
+    ] {
+        let world = World::new(&proto(&format!(
+            r#"import "google/protobuf/field_mask.proto";
+            option (drawbridge.v1.file).naming = {naming};
+            service S {{
+              rpc Do(Req) returns (Res) {{
+                option (google.api.http) = {{patch: "/x" body: "body"}};
+              }}
+            }}
+            message Req {{ google.protobuf.FieldMask mask = 1; Body body = 2; }}
+            message Body {{
+              google.protobuf.FieldMask one = 1;
+              repeated google.protobuf.FieldMask many = 2;
+              map<string, google.protobuf.FieldMask> named = 3;
+            }}
+            message Res {{ google.protobuf.FieldMask one = 1; }}"#
+        )));
+        let paths = |number| {
+            let mut mask = Vec::new();
+            for path in ["display_name", "foo_1.bar_baz", "a"] {
+                crate::json::wire::write_bytes(&mut mask, 1, path.as_bytes());
+            }
+            let mut field = Vec::new();
+            crate::json::wire::write_bytes(&mut field, number, &mask);
+            field
+        };
+        let entry = [b"\x0a\x01k".to_vec(), paths(2)].concat();
+        let mut inside = [paths(1), paths(2)].concat();
+        crate::json::wire::write_bytes(&mut inside, 3, &entry);
+        let mut request = paths(1);
+        crate::json::wire::write_bytes(&mut request, 2, &inside);
+        let call = world.rpc("Do").bind(&request, "").unwrap();
+        assert_eq!(call.query, format!("mask={}", want.replace(',', "%2C")));
+        let sent: Json = serde_json::from_slice(call.body.as_deref().unwrap()).unwrap();
+        let all = json!({"one": want, "many": [want], "named": {"k": want}});
+        assert_eq!(sent, all, "{naming}");
+        // Both spellings are read.
+        for text in ["display_name", "displayName"] {
+            let reply = Reply {
+                status: StatusCode::OK,
+                headers: HeaderMap::new(),
+                body: json!({ "one": text }).to_string().into(),
+                room: Default::default(),
+            };
+            let decoded = world.rpc("Do").decode(&reply).unwrap();
+            let path = b"\x0a\x0e\x0a\x0cdisplay_name";
+            assert_eq!(&*decoded.message, path, "{naming} {text}");
+        }
+    }
+}
+
+#[test]
 fn path_values_stay_in_their_segment() {
     let world = http(
         "get: \"/v1/{id}/x\"",
