@@ -520,16 +520,32 @@ impl Builder {
 
     fn enumeration(&mut self, descriptor: &EnumDescriptor) -> Enum {
         let file = descriptor.parent_file();
+        let of_file = read(&file.options(), self.options.file.as_ref());
+        let of_file: rules::FileRules =
+            self.rules(&file, file.name(), "(drawbridge.v1.file)", of_file);
+        if rules::EnumNames::try_from(of_file.enum_names).is_err() {
+            let problem = format!("{} is not a naming of enum values", of_file.enum_names);
+            let option = "(drawbridge.v1.file).enum_names";
+            self.report(&file, file.name(), option, problem);
+        }
+        let is_full = of_file.enum_names() == rules::EnumNames::Full;
         let mut values = Vec::new();
-        for value in descriptor.values() {
+        // Names that are read, too, where no value has them as its text or alias.
+        let mut further: Vec<(String, u16)> = Vec::new();
+        for (index, value) in descriptor.values().enumerate().take(usize::from(u16::MAX)) {
             let rules = read(&value.options(), self.options.enum_value.as_ref());
             let option = "(drawbridge.v1.enum_value)";
             let rules: rules::EnumValueRules = self.rules(&file, value.full_name(), option, rules);
-            let text = if rules.name.is_empty() {
-                without_prefix(descriptor.name(), value.name())
-            } else {
-                &rules.name
+            let short = without_prefix(descriptor.name(), value.name());
+            let text = match &*rules.name {
+                "" if is_full => value.name(),
+                "" => short,
+                name => name,
             };
+            further.push((value.name().to_owned(), index as u16));
+            if rules.name.is_empty() {
+                further.push((short.to_owned(), index as u16));
+            }
             values.push(EnumValue {
                 number: value.number(),
                 text: text.into(),
@@ -552,6 +568,7 @@ impl Builder {
                 }
             }
         }
+        further.retain(|(text, _)| !known.contains_key(&**text));
         let of_enum = read(&descriptor.options(), self.options.enumeration.as_ref());
         let of_enum: rules::EnumRules = self.rules(
             &file,
@@ -559,7 +576,7 @@ impl Builder {
             "(drawbridge.v1.enum_type)",
             of_enum,
         );
-        let lenient: Vec<(String, u16)> = texts
+        let mut lenient: Vec<(String, u16)> = texts
             .iter()
             .filter(|_| of_enum.lenient)
             .map(|(text, index)| (letters(text), *index))
@@ -576,6 +593,9 @@ impl Builder {
                 self.report(&file, descriptor.full_name(), option, problem);
             }
         }
+        let further_letters = further.iter().map(|(text, index)| (letters(text), *index));
+        lenient.extend(further_letters.filter(|_| of_enum.lenient));
+        texts.extend(further.iter().map(|(text, index)| (&**text, *index)));
         let lenient = of_enum
             .lenient
             .then(|| Names::new(lenient.iter().map(|(text, i)| (&**text, *i)).collect()));

@@ -371,6 +371,89 @@ fn field_mask_paths_follow_the_naming_of_the_file() {
 }
 
 #[test]
+fn enum_names_are_read_short_and_full_and_written_by_the_rule_of_the_file() {
+    for (names, path, query) in [
+        ("", "/DONE", "all=ACTIVE&all=the+one"),
+        ("ENUM_NAMES_SHORT", "/DONE", "all=ACTIVE&all=the+one"),
+        (
+            "ENUM_NAMES_FULL",
+            "/PHASE_DONE",
+            "all=PHASE_ACTIVE&all=the+one",
+        ),
+    ] {
+        let rule = match names {
+            "" => String::new(),
+            names => format!("option (drawbridge.v1.file).enum_names = {names};"),
+        };
+        let world = World::new(&proto(&format!(
+            r#"{rule}
+            service S {{ rpc Do(Req) returns (Res) {{ option (google.api.http) = {{post: "/{{one}}" body: "body"}}; }} }}
+            message Req {{ Phase one = 1; repeated Phase all = 2; Body body = 3; }}
+            message Body {{ Phase phase = 1; map<string, Phase> phases = 2; }}
+            message Res {{ Phase phase = 1; repeated Loose loose = 2; }}
+            enum Phase {{
+              PHASE_UNSPECIFIED = 0;
+              PHASE_DONE = 1;
+              PHASE_ACTIVE = 2;
+              PHASE_ONE = 3 [(drawbridge.v1.enum_value).name = "the+one"];
+              // The short name is the text of another value.
+              PHASE_OTHER = 4 [(drawbridge.v1.enum_value).name = "PHASE_ONE"];
+            }}
+            enum Loose {{
+              option (drawbridge.v1.enum_type).lenient = true;
+              LOOSE_UNSPECIFIED = 0;
+              LOOSE_A_B = 1;
+            }}"#
+        )));
+        let call = world
+            .bind(json!({
+                "one": "PHASE_DONE", "all": ["PHASE_ACTIVE", "PHASE_ONE"],
+                "body": {"phase": "PHASE_ACTIVE", "phases": {"k": "PHASE_DONE"}},
+            }))
+            .unwrap();
+        assert_eq!(call.path, path, "{names}");
+        assert_eq!(call.query, query.replace('+', "%2B"), "{names}");
+        let sent: Json = serde_json::from_str(body(&call).unwrap()).unwrap();
+        let prefix = if names == "ENUM_NAMES_FULL" {
+            "PHASE_"
+        } else {
+            ""
+        };
+        let want = json!({
+            "phase": format!("{prefix}ACTIVE"), "phases": {"k": format!("{prefix}DONE")},
+        });
+        assert_eq!(sent, want, "{names}");
+
+        for (text, want) in [
+            ("DONE", 1),
+            ("PHASE_DONE", 1),
+            ("ACTIVE", 2),
+            ("PHASE_ACTIVE", 2),
+            ("the+one", 3),
+            ("PHASE_ONE", 4),
+            ("PHASE_OTHER", 4),
+            ("GONE", 0),
+        ] {
+            let reply = Reply {
+                status: StatusCode::OK,
+                headers: HeaderMap::new(),
+                body: json!({ "phase": text, "loose": ["loose a-b", "ab"] })
+                    .to_string()
+                    .into(),
+                room: Default::default(),
+            };
+            let decoded = world.rpc("Do").decode(&reply).unwrap();
+            let mut message = Vec::new();
+            if want > 0 {
+                crate::json::wire::write_uint(&mut message, 1, want);
+            }
+            crate::json::wire::write_bytes(&mut message, 2, &[1, 1]);
+            assert_eq!(decoded.message, message, "{names} {text}");
+        }
+    }
+}
+
+#[test]
 fn path_values_stay_in_their_segment() {
     let world = http(
         "get: \"/v1/{id}/x\"",
