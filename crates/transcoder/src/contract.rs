@@ -6,6 +6,7 @@ mod bind;
 mod check;
 mod compile;
 mod decode;
+mod descriptor_set;
 mod diagnostics;
 mod download;
 mod expression;

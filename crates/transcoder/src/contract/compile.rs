@@ -7,7 +7,7 @@ mod route;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
+use prost_reflect::{MethodDescriptor, ServiceDescriptor};
 
 use self::fields::{constants, field_named, marks, plans, response_choices, statuses};
 use self::route::Route;
@@ -16,8 +16,8 @@ use super::diagnostics::{Diagnostics, HTTP, Options, check_query};
 use super::link::{self, Unlinked};
 use super::path_template::Template;
 use super::{
-    Check, Contract, Diagnostic, Method, Source, action, download, file_fields, location,
-    merge_pages, paging, upload,
+    Check, Contract, Diagnostic, Method, Source, action, descriptor_set, download, file_fields,
+    location, merge_pages, paging, upload,
 };
 use crate::api::drawbridge::v1::{FileRules, MethodRules};
 use crate::api::google::api::HttpRule;
@@ -34,24 +34,8 @@ pub(super) fn compile(
     let mut methods: HashMap<Box<str>, Arc<Method>> = HashMap::new();
     let mut origins: HashMap<Box<str>, String> = HashMap::new();
     for source in &sources {
-        let pool = match DescriptorPool::decode(&*source.bytes) {
-            Ok(pool) => pool,
-            Err(problem) => {
-                diagnostics.push(Diagnostic {
-                    file: source.name.clone(),
-                    element: String::new(),
-                    option: String::new(),
-                    problem: format!(
-                        "not a complete descriptor set ({problem}): create one with `buf build \
-                         -o my.binpb`, or `protoc --include_imports \
-                         --descriptor_set_out=my.binpb`"
-                    ),
-                });
-                continue;
-            }
-        };
-        let schema = match Schema::build(&pool) {
-            Ok(schema) => Arc::new(schema),
+        let (pool, schema) = match descriptor_set::read(source) {
+            Ok((pool, schema)) => (pool, Arc::new(schema)),
             Err(problems) => {
                 diagnostics.extend(problems);
                 continue;
