@@ -131,7 +131,11 @@ async fn only_204_may_be_empty() {
         let (_recorder, _gateway, result) = answered(answer).await;
         let status = result.expect_err(body);
         assert_eq!(status.code(), Code::Internal, "{body}: {status:?}");
-        assert!(status.message().contains("empty"), "{}", status.message());
+        assert!(
+            status.message().contains("found none"),
+            "{}",
+            status.message()
+        );
     }
 }
 
