@@ -5,7 +5,7 @@ mod fields;
 mod route;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
 
@@ -331,6 +331,7 @@ impl Service<'_> {
                 plans,
             },
             response_body,
+            watched_member: OnceLock::new(),
         };
         if let Some(rule) = &rules.merge_pages {
             let mut diagnostics = self.diagnostics(rpc);
