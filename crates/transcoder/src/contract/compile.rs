@@ -5,7 +5,7 @@ mod fields;
 mod route;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use prost_reflect::{MethodDescriptor, ServiceDescriptor};
 
@@ -316,6 +316,7 @@ impl Service<'_> {
                 additional: Vec::new(),
             },
             response_body,
+            watched_member: OnceLock::new(),
         };
         let mut diagnostics = self.diagnostics(rpc);
         method.binding.additional =
