@@ -247,6 +247,18 @@ impl From<drawbridge_transcoder::Error> for Error {
                 problem,
                 request_id,
             },
+            Transcoding::ErrorBody {
+                missing,
+                request_id,
+                ..
+            } => Self::Decode {
+                path: String::new(),
+                problem: match &*missing {
+                    "" => "it is an error".to_owned(),
+                    missing => format!("it is an error: {missing}"),
+                },
+                request_id,
+            },
             Transcoding::ErrorInSuccess {
                 problem,
                 request_id,
@@ -277,6 +289,17 @@ impl Error {
     /// be repeated depends on its idempotency: see [`Self::retry`].
     pub fn is_transient(&self) -> bool {
         self.row().transient
+    }
+
+    /// Returns whether the upstream responded with a success status and a body that is not
+    /// the requested resource. In a watch, a later poll may find it.
+    pub(crate) fn is_wrong_success(&self) -> bool {
+        match self {
+            // An empty path: the body itself, not a member of the resource.
+            Self::Decode { path, .. } => path.is_empty(),
+            Self::Upstream(fault) => (200..300).contains(&fault.http_status),
+            _ => false,
+        }
     }
 
     /// Returns which calls the gateway may retry after this error.

@@ -120,7 +120,7 @@ impl<C: PageCursor> Pager<C> {
         }
         let method = self.cursor.method();
         let reply = context.call(method, &call).await?;
-        let page = method.decode(&reply)?;
+        let page = context.decode(method, &reply)?;
         let items = self.cursor.advance(&page)?;
         let items = match &mut self.repeats {
             Repeats::Fail(seen) => seen.filter(items, |item| self.cursor.key(item))?,

@@ -36,7 +36,7 @@ pub async fn call(
     let call = method.bind(request, dialect)?;
     let first_call = method.merge_pages.as_ref().map(|_| call.clone());
     let reply = send(context, method, request, call).await?;
-    let mut decoded = method.decode(&reply)?;
+    let mut decoded = context.decode(method, &reply)?;
     if let Some((paging, asked)) = page {
         decoded.message = paging.with_next(asked, decoded.message)?;
     }

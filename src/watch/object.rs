@@ -182,7 +182,7 @@ impl RestSnapshotSource {
                     reason = error.log_text(),
                     "a side read of a watch has failed"
                 );
-                match error.is_transient() {
+                match error.is_transient() || error.is_wrong_success() {
                     true => last,
                     false => Bytes::new(),
                 }

@@ -80,10 +80,11 @@ impl FailureTolerance {
     }
 
     /// Records a failure and returns the pause before the next poll, which is `pause` or
-    /// longer if the upstream requests that. Returns none if the error is not transient,
+    /// longer if the upstream requests that. Returns none if the error is neither transient
+    /// nor about a success that is not the resource,
     /// the limit is reached, or the upstream requests a pause beyond the limit.
     pub(super) fn tolerate(&mut self, error: &Error, pause: Duration) -> Option<Duration> {
-        if !error.is_transient() {
+        if !error.is_transient() && !error.is_wrong_success() {
             return None;
         }
         let since = *self.since.get_or_insert_with(Instant::now);
@@ -179,7 +180,7 @@ mod tests {
                 code: Code::Unauthenticated,
                 problem: "no token".to_owned(),
             },
-            Error::decode("", "HTML"),
+            Error::decode("status", "a number"),
             Error::ResponseTooLarge { limit: 1 },
         ] {
             assert_eq!(
