@@ -47,7 +47,7 @@ const MAX_RESERVE_BYTES: usize = 1 << 20;
 /// Response bodies up to this length do not count against the buffer.
 const SHORT_BODY_BYTES: usize = 64 << 10;
 
-/// How long a response waits for buffer space.
+/// How long a response waits for the buffer for long responses.
 const BUFFER_WAIT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Size of the overflow buffer, for responses whose wait timed out, as a multiple of
@@ -191,7 +191,7 @@ impl Transport {
     }
 
     /// Reads the decompressed body up to the limit. A body of one chunk is not copied. A long
-    /// body waits for buffer space before it is read.
+    /// body waits for the buffer for long responses before it is read.
     async fn read<B>(
         &self,
         mut from: Pin<&mut B>,
@@ -272,8 +272,8 @@ impl Transport {
         })
     }
 
-    /// Waits for buffer space, in the order of the calls. After a timeout it uses the
-    /// overflow buffer, since clients that read slowly must not block others.
+    /// Waits for the buffer for long responses, in the order of the calls. After a timeout it
+    /// uses the overflow buffer, since clients that read slowly must not block others.
     async fn buffer_space(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
         let wait = self.buffer.clone().acquire_many_owned(self.kib(bytes));
         match tokio::time::timeout(BUFFER_WAIT_TIMEOUT, wait).await {

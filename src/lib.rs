@@ -18,15 +18,15 @@
 //! # }
 //! ```
 //!
-//! In the order of a request: [`server`] accepts an rpc and looks it up in the
-//! [`contract`]. [`engine`] binds the message to a REST call by the transcoder
-//! (`drawbridge_transcoder`), and [`upstream`] sends the call within its [`deadline`], with
-//! [`credentials`], through an [`http_client`]. The reply is decoded and written back.
-//! [`watch`] polls upstreams for streams of changes. What annotations cannot express of an
-//! API is in its family, one of the [`families`]. [`error`] makes the status of a failed
-//! call, and [`telemetry`] counts and logs it.
+//! In the order of a request: `server` accepts an rpc and looks it up in the
+//! `contract`. `engine` binds the message to a REST call by the transcoder
+//! (`drawbridge_transcoder`), and `upstream` sends the call within its `deadline`, with
+//! `credentials`, through an `http_client`. The reply is decoded and written back.
+//! `watch` polls upstreams for streams of changes. What annotations cannot express of an
+//! API is in its family, one of the `families`. `error` makes the status of a failed
+//! call, and `telemetry` counts and logs it.
 //!
-//! [`cli`] is the command line, [`config`] reads the configuration, and [`admin`] serves
+//! `cli` is the command line, `config` reads the configuration, and `admin` serves
 //! metrics and readiness. `docs/architecture.md` describes the parts and their
 //! dependencies.
 
@@ -62,6 +62,7 @@ pub mod upstream;
 pub mod watch;
 
 pub use config::Config;
+#[doc(inline)]
 pub use contract::Contract;
 pub use server::{Gateway, ServerHandle};
 

@@ -197,7 +197,7 @@ impl Upstream {
     /// login, attempts and backoff end at the deadline. Dropping the future closes the
     /// upstream request.
     pub async fn call(&self, context: &RequestContext<'_>, call: &Call) -> Result<Reply, Error> {
-        // A timeout that has elapsed polls its future once, which would send.
+        // tokio polls the future of an elapsed timeout once, which would send the request.
         if context.deadline.remaining().is_zero() {
             return Err(Error::Deadline { sent: false });
         }

@@ -32,7 +32,7 @@ pub struct FileStream {
     first: Option<Bytes>,
     /// The part of the file that is not sent yet.
     rest: Bytes,
-    /// The share of the response memory that the file occupies.
+    /// The part of the buffer for long responses that the file occupies.
     _room: Room,
 }
 

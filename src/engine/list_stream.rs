@@ -64,7 +64,7 @@ struct Walk {
     pager: Pager<TokenCursor>,
     /// Items of the page that are not sent yet.
     items: std::vec::IntoIter<Bytes>,
-    /// The share of the response memory that the page occupies.
+    /// The part of the buffer for long responses that the page occupies.
     room: Room,
 }
 
@@ -145,7 +145,8 @@ impl Walk {
         if self.settings.limiter.is_draining() {
             return Err(Error::Draining);
         }
-        // Released first: a stream that waits for room while it holds some could deadlock.
+        // Released first: a stream that waits for the buffer while it occupies a part could
+        // deadlock.
         self.room = Room::default();
         self.read().await?;
         Ok(self)

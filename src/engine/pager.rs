@@ -70,7 +70,7 @@ pub struct Page {
     pub items: Vec<Bytes>,
     /// What decoding it has noted.
     pub notes: Notes,
-    /// The share of the response memory that it occupies.
+    /// The part of the buffer for long responses that it occupies.
     pub room: Room,
 }
 

@@ -18,7 +18,7 @@ pub struct UnaryResponse {
     pub decoded: Decoded,
     /// The headers of the upstream's response, of the first page for a merged list.
     pub headers: HeaderMap,
-    /// The share of the response memory that a long response occupies.
+    /// The part of the buffer for long responses that the response occupies.
     pub room: Room,
 }
 

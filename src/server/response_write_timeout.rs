@@ -78,7 +78,7 @@ struct OpenBody {
     /// waits for data.
     unread_since: Option<Instant>,
     slow_reader: Option<SlowReader>,
-    /// The share of the response memory that the body occupies.
+    /// The part of the buffer for long responses that the body occupies.
     _room: Room,
 }
 

@@ -1,5 +1,5 @@
 //! Coalesces the writes of a connection. hyper flushes after each response: one system call
-//! per response. Here a flush first lets all ready tasks run, then writes the whole buffer
+//! per response. Here a flush first lets all ready tasks run, then writes the complete buffer
 //! with one system call.
 
 use std::io::{self, IoSlice};

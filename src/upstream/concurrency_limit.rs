@@ -38,7 +38,7 @@ impl ConcurrencyLimit {
             return Ok(permit);
         }
         let _queued = self.enqueue(upstream)?;
-        // The semaphore is never closed.
+        // The semaphore is never closed; the mapped error is never returned.
         self.permits.acquire().await.map_err(|_| Error::Draining)
     }
 

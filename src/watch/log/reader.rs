@@ -43,8 +43,8 @@ pub(super) enum StartAt {
     Now,
 }
 
-/// The encoded messages of a log. On request it ends with OK after all
-/// entries when the resource of the log is final.
+/// The encoded messages of a log. On request it ends with OK once the resource of the log is
+/// final and all entries were sent.
 pub(in super::super) struct LogStream(State);
 
 /// The states of a stream.
