@@ -583,7 +583,7 @@ fn first_language(header: &str) -> Option<String> {
 /// Adjusts the error of the last attempt if any attempt may have reached the upstream.
 fn adjust(call: &Call, sent: bool, error: Error) -> Error {
     match error {
-        Error::Deadline { .. } => Error::Deadline { sent: sent },
+        Error::Deadline { .. } => Error::Deadline { sent },
         Error::Connect(cause) if sent => no_response(call, cause),
         Error::NoResponse(cause) => no_response(call, cause),
         Error::Upstream(mut fault) if sent && fault.not_processed => {
