@@ -10,7 +10,7 @@
 //! | `/Automation/...` | Hitachi JP1/AO | `jp1ao.rs` |
 //! | everything else | OpenStack Heat | `heat.rs` |
 //!
-//! Each upstream is one function from a [`Request`] to a [`Response`] over its own
+//! Each upstream is one function from a `Request` to a `Response` over its own
 //! state, without I/O or timers. Each request first advances the state to the current
 //! time.
 

@@ -30,7 +30,7 @@ pub struct Pages {
 
 impl Pages {
     /// Returns the request of the first page. It always has a page size, of at most
-    /// [`MAX_PAGE_SIZE`].
+    /// `MAX_PAGE_SIZE`.
     pub fn first(&self, request: &[u8]) -> Result<Bytes, Error> {
         let size = wire::last(request, self.size).map_err(Error::malformed)?;
         if let Some(Value::Varint(size)) = size

@@ -68,7 +68,7 @@ pub struct Entry {
     pub key: Box<str>,
     /// Its position in the list; none when it is unset.
     pub order: Option<Order>,
-    /// The encoded entry. Empty: see [`Entry::lost`].
+    /// The encoded entry. Empty for a gap: see [`Entry::gap`].
     pub bytes: Bytes,
 }
 
