@@ -6,6 +6,7 @@ mod bind;
 mod check;
 mod compile;
 mod decode;
+mod descriptor_set;
 mod diagnostics;
 mod download;
 mod expression;
@@ -181,7 +182,6 @@ pub struct Decoded {
 impl Contract {
     /// Compiles the descriptor sets and reports all problems at once. Services of
     /// `drawbridge.v1` and of gRPC itself are left out: the gateway implements them.
-    /// `additional_bindings` are ignored: each rpc is sent as its main binding.
     pub fn compile(sources: Vec<Source>, families: &Families) -> Result<Self, Vec<Diagnostic>> {
         compile::compile(sources, families)
     }
@@ -242,9 +242,12 @@ impl Contract {
 impl Method {
     /// Binds a request message to its REST call, in this order: the wire format
     /// (`Error::Malformed`), REQUIRED fields, path, query, body (each
-    /// `Error::Binding`). An empty string, list or map counts as missing, and so does a
-    /// zero whose field is not `optional`. Fields that are OUTPUT_ONLY, or absent in
+    /// `Error::Binding`). An empty string, list or map counts as missing, and so do a
+    /// zero whose field is not `optional` and the zero value of an enum. Fields that are OUTPUT_ONLY, or absent in
     /// the dialect, are not sent.
+    ///
+    /// With `additional_bindings`, the first binding is used whose path fields are all
+    /// set, to values of the form that its path has.
     pub fn bind(&self, request: &[u8], dialect: &str) -> Result<Call, Error> {
         self.binding.bind(request, dialect)
     }

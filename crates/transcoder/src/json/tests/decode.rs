@@ -387,10 +387,10 @@ fn json_decodes_to_messages() {
             bytes(2, "-1"),
         ),
         (
-            "an enum without its prefix only",
+            "an enum with its prefix",
             "Ruled",
             r#"{"status":"STATUS_IN_PROGRESS"}"#,
-            bytes(2, "STATUS_IN_PROGRESS"),
+            [number(1, 1), bytes(2, "STATUS_IN_PROGRESS")].concat(),
         ),
         (
             "a raw text has no name of its own",
