@@ -292,7 +292,9 @@ impl PageCursor for TokenCursor {
             Next::At(token) => self.request_at(token)?,
             Next::End => return Ok(None),
         };
-        self.asked = Some(self.paging()?.page_request(&request, dialect)?);
+        let listed = self.method.polled_request(&request)?;
+        let listed = listed.as_ref().unwrap_or(&request);
+        self.asked = Some(self.paging()?.page_request(listed, dialect)?);
         let call = self.method.bind(&request, dialect)?;
         Ok(Some((self.prepare)(call)))
     }

@@ -331,6 +331,7 @@ impl Service<'_> {
                 plans,
             },
             response_body,
+            called: None,
         };
         if let Some(rule) = &rules.merge_pages {
             let mut diagnostics = self.diagnostics(rpc);

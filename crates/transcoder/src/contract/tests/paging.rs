@@ -451,3 +451,44 @@ fn watch_of_a_paged_list_is_reported() {
     let told = printed(&diagnostics(&watched));
     assert!(told.contains("watch.poll: has `paging`"), "{told}");
 }
+
+#[test]
+fn options_of_the_list_hold_in_its_stream() {
+    let proto = lists(
+        r#"style: PAGING_STYLE_OFFSET items: "things""#,
+        &MESSAGES.replace(
+            "string page_token = 3 [(drawbridge.v1.field).name = \"start\"];
+    }
+    message StreamResponse",
+            "string page_token = 7 [(drawbridge.v1.field).name = \"start\"];
+    }
+    message StreamResponse",
+        ),
+    )
+    .replace(
+        "option idempotency_level",
+        "option (drawbridge.v1.method).constant_query = \"v=1\";
+         option (drawbridge.v1.method).absent_in = \"none\";
+         option (drawbridge.v1.method).also_success = 404;
+         option (drawbridge.v1.method).unverified_in = \"new\";
+         option (drawbridge.v1.method).anonymous = true;
+         option (drawbridge.v1.method).at_least_one = {fields: [\"owner\", \"page_size\"]};
+         option idempotency_level",
+    );
+    let world = World::new(&proto);
+    let stream = world.rpc("Stream");
+    let request = json!({"owner": "o", "pageSize": 2, "pageToken": "4"});
+    let request = world.wire("t.StreamRequest", request);
+    let query = |dialect| stream.bind(&request, dialect).unwrap().query;
+    assert_eq!(query(""), "limit=2&start=4&v=1");
+    assert_eq!(query("old"), "start=4&v=1", "an option of the list's field");
+    assert!(!stream.is_in("none") && stream.is_in("new"));
+    assert_eq!(*stream.also_success, [404]);
+    assert_eq!(&*stream.unverified_in[0], "new");
+    assert!(stream.anonymous);
+    let list = stream.pages.as_ref().unwrap().list.paging.as_ref().unwrap();
+    let listed = stream.polled_request(&request).unwrap().unwrap();
+    let asked = list.page_request(&listed, "").unwrap();
+    let page = world.wire("t.ListResponse", json!({"things": things(&["a", "b"])}));
+    assert_eq!(list.next(asked, &page).unwrap().as_deref(), Some("6"));
+}
