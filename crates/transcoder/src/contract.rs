@@ -43,7 +43,7 @@ use crate::schema::{self, FieldIndex, MessageId, Schema};
 pub use download::Download;
 pub use merge_pages::{MergePages, MergedPages};
 pub use pages::Pages;
-pub use paging::{PageRequest, Paging};
+pub use paging::{Following, PageRequest, Paging};
 pub use resolve::Resolve;
 pub use upload::Upload;
 pub use watch::log::{Entry, Log, LogKind, Order, Slice};
