@@ -116,7 +116,7 @@ pub struct Method {
     binding: bind::Binding,
     /// Set for a stream that polls or lists: its calls are those of that rpc.
     called: Option<called::Called>,
-    /// Set where the response is decoded from a redirect.
+    /// Set where fields of the response are read from `Location`.
     location: Option<location::Location>,
     /// The field of the response that the reply's body is decoded into.
     response_body: Option<FieldIndex>,
