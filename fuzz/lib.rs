@@ -1,4 +1,4 @@
-//! What both targets need: the tables of the transcoder's own test proto.
+//! What the targets need: the tables of the transcoder's own test proto.
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -9,8 +9,8 @@ use prost_reflect::DescriptorPool;
 /// The messages that are fuzzed; the first byte of an input picks one.
 const MESSAGES: [&str; 4] = ["test.All", "test.Ruled", "test.Envelope", "test.Inner"];
 
-/// The test proto as descriptors.
-pub static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
+/// The encoded descriptor set of the test proto.
+pub static DESCRIPTOR_SET: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let folders = [root.join("crates/transcoder/src/json/tests"), root.join("proto")];
     let mut compiler = protox::Compiler::new(folders).expect("the folders are there");
@@ -18,8 +18,12 @@ pub static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
         .include_imports(true)
         .open_file("test.proto")
         .expect("the test proto compiles");
-    DescriptorPool::decode(compiler.encode_file_descriptor_set().as_slice())
-        .expect("protox encodes what it compiles")
+    compiler.encode_file_descriptor_set()
+});
+
+/// The test proto as descriptors.
+pub static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
+    DescriptorPool::decode(DESCRIPTOR_SET.as_slice()).expect("protox encodes what it compiles")
 });
 
 /// The test proto as tables.

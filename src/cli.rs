@@ -27,7 +27,7 @@ use crate::config::Config;
 #[command(name = "drawbridge", version)]
 struct Args {
     /// Configuration file, described in drawbridge.example.toml. Required by `serve` and
-    /// `check`. Default: the value of DRAWBRIDGE_CONFIG.
+    /// `check`, optional for `sandbox` and `coverage`. Default: the value of DRAWBRIDGE_CONFIG.
     #[arg(long, short, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -54,10 +54,11 @@ enum Command {
     },
     /// Check the configuration, the annotations and the login to each upstream, and exit.
     Check,
-    /// Print a table of all rpcs with their REST calls and dialects.
+    /// Print a table of all rpcs with their REST calls and dialects, those of the
+    /// configuration file's descriptors included.
     Coverage,
     /// Watch a resource through a running gateway until its state is final. Exit code: 0
-    /// succeeded, 1 failed, 2 unknown.
+    /// succeeded, 1 failed, 2 unknown, 130 interrupted.
     Watch(Box<watch::Options>),
 }
 
@@ -120,7 +121,13 @@ async fn run(args: Args) -> Result<ExitCode, Failure> {
             print!("{}", quickstart::examples(&gateway, tls));
         }
         Command::Check => check::run(&load(path, "check")?).await?,
-        Command::Coverage => print!("{}", crate::contract::with_built_in(&[])?.coverage()),
+        Command::Coverage => {
+            let contract = match path {
+                Some(_) => load(path, "coverage")?.contract()?,
+                None => crate::contract::with_built_in(&[])?,
+            };
+            print!("{}", contract.coverage());
+        }
         Command::Watch(options) => {
             let contract = crate::contract::with_built_in(&[])?;
             return Ok(ExitCode::from(watch::run(&options, &contract).await));

@@ -276,10 +276,11 @@ impl Config {
         if let Some(listen) = section.address("grpc") {
             self.listen = listen;
         }
-        if let Some(text) = section.text("admin")
-            && text.value != "off"
-        {
-            self.admin = section.address("admin");
+        if let Some(text) = section.text("admin") {
+            self.admin = match &*text.value {
+                "off" => None,
+                _ => section.address("admin"),
+            };
         }
         if section.has("tls") {
             let tls = section.section("tls");

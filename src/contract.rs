@@ -29,5 +29,6 @@ pub fn family_rules(name: &str) -> FamilyRules {
     FamilyRules {
         request_id_headers: family.request_id_headers,
         checkers: family.checkers,
+        error_status: Some(family.error_status),
     }
 }

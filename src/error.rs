@@ -238,6 +238,18 @@ impl From<drawbridge_transcoder::Error> for Error {
                 problem,
                 request_id,
             },
+            Transcoding::ErrorBody {
+                missing,
+                request_id,
+                ..
+            } => Self::Decode {
+                path: String::new(),
+                problem: match &*missing {
+                    "" => "it is an error".to_owned(),
+                    missing => format!("it is an error: {missing}"),
+                },
+                request_id,
+            },
             Transcoding::Refused {
                 problem,
                 request_id,
@@ -276,11 +288,23 @@ impl Error {
     /// than a call is retried for.
     pub(crate) fn is_tolerated_in_watch(&self) -> bool {
         self.is_transient()
+            || self.is_wrong_success()
             || matches!(self, Self::Upstream(fault)
                 if matches!(fault.http_status, 500..=599)
                     // Not Implemented, HTTP Version Not Supported, Network
                     // Authentication Required: they last.
                     && !matches!(fault.http_status, 501 | 505 | 511))
+    }
+
+    /// Returns whether the upstream responded with a success status and a body that is not
+    /// the requested resource. In a watch, a later poll may find it.
+    pub(crate) fn is_wrong_success(&self) -> bool {
+        match self {
+            // An empty path: the body itself, not a member of the resource.
+            Self::Decode { path, .. } => path.is_empty(),
+            Self::Upstream(fault) => (200..300).contains(&fault.http_status),
+            _ => false,
+        }
     }
 
     /// Returns which calls the gateway may retry after this error.

@@ -326,7 +326,7 @@ impl Upstream {
                 return Ok(reply);
             }
             Ok(reply) => {
-                let fault = self.fault(context, call, &reply);
+                let fault = self.fault(context, call.idempotency, &reply);
                 // The header of a rejection is a challenge, not the next token.
                 if !fault.credential_rejected {
                     self.credentials.observe(&reply.headers);
@@ -495,8 +495,38 @@ impl Upstream {
         }
     }
 
+    /// Reads the error body of a reply with a success status. `status` is the HTTP status
+    /// of the error; the fault has the reply's own, and never says that a repetition is
+    /// safe: the upstream did respond with a success.
+    pub fn fault_in_success(
+        &self,
+        context: &RequestContext<'_>,
+        idempotency: Idempotency,
+        reply: &Reply,
+        status: u16,
+        hint: String,
+    ) -> Box<Fault> {
+        let error = Reply {
+            status: StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+            ..reply.clone()
+        };
+        let mut fault = self.fault(context, idempotency, &error);
+        fault.http_status = reply.status.as_u16();
+        fault.not_processed = false;
+        fault.transient = false;
+        fault.credential_rejected = false;
+        fault.metadata.retain(|(key, _)| *key != HINT);
+        fault.metadata.push((HINT, hint));
+        fault
+    }
+
     /// Reads an error reply with the family's error mapping.
-    fn fault(&self, context: &RequestContext<'_>, call: &Call, reply: &Reply) -> Box<Fault> {
+    fn fault(
+        &self,
+        context: &RequestContext<'_>,
+        idempotency: Idempotency,
+        reply: &Reply,
+    ) -> Box<Fault> {
         let operation = &context.operation;
         let dialect = &*self.settings.dialect;
         let unverified = operation.unverified_in.iter().any(|one| **one == *dialect);
@@ -504,12 +534,12 @@ impl Upstream {
             dialect,
             rpc: operation.rpc,
             dialect_optional: operation.dialect_optional || unverified,
-            idempotency: call.idempotency,
+            idempotency,
         };
         let mut fault = (self.family.fault)(&fault_context, reply);
         // From a proxy: the upstream may have acted, or may still act. Clients retry
         // UNAVAILABLE by themselves.
-        if call.idempotency == Idempotency::NonIdempotent
+        if idempotency == Idempotency::NonIdempotent
             && fault.code == Code::Unavailable
             && !fault.not_processed
             && matches!(reply.status.as_u16(), 502..=504)
@@ -517,8 +547,7 @@ impl Upstream {
             fault.code = Code::Unknown;
         }
         if fault.metadata.iter().all(|(key, _)| *key != HINT)
-            && let Some(hint) =
-                gateway_error_hint(reply.status, call.idempotency, fault.not_processed)
+            && let Some(hint) = gateway_error_hint(reply.status, idempotency, fault.not_processed)
         {
             fault.metadata.push((HINT, hint));
         }

@@ -148,6 +148,13 @@ fn variables_take_precedence_over_the_file() {
 }
 
 #[test]
+fn admin_off_removes_the_default_of_the_sandbox() {
+    let text = "[listen]\nadmin = 'off'\n";
+    let config = Config::parse("d.toml", text, Path::new(""), Config::sandbox(), &|_| None);
+    assert_eq!(config.expect("right").admin, None);
+}
+
+#[test]
 fn missing_file_is_reported() {
     let path = Path::new("/nonexistent/d.toml");
     let problems = Config::load(path, &no_env).expect_err("no file");

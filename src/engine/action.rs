@@ -51,6 +51,8 @@ pub async fn document(
         None => {
             let fetch = method.document_call(request)?;
             let reply = context.call(method, &fetch).await?;
+            context.check_no_error(method, &reply)?;
+            check_document(&reply.body, action)?;
             prepare(&reply.body, action)?
         }
     };
@@ -254,6 +256,30 @@ fn convert(edit: &Edit, value: Box<RawValue>) -> Result<Box<RawValue>, &'static 
             serde_json::value::to_raw_value(value.get()).map_err(|_| "cannot be written")
         }
         _ => Err("must be a string, a number or a bool"),
+    }
+}
+
+/// Checks that a fetched document is one of the action: it has a member of those that the
+/// action names, or any member if it names none.
+fn check_document(document: &[u8], action: &Action) -> Result<(), Error> {
+    let object: Object = serde_json::from_slice(document).map_err(document::unreadable)?;
+    let mut named = (action.name.iter().map(|(name, _)| name))
+        .chain(action.members.iter().map(|(name, _)| name))
+        .peekable();
+    let first = named.peek().map(|name| name.to_string());
+    let is_document = match &first {
+        Some(_) => named.any(|name| object.get(name).is_some()),
+        None => object.names().next().is_some(),
+    };
+    match is_document {
+        true => Ok(()),
+        false => Err(Error::decode(
+            "",
+            format!(
+                "not the document of the action: `{}` is missing; nothing was changed",
+                first.unwrap_or_default()
+            ),
+        )),
     }
 }
 

@@ -179,7 +179,7 @@ impl NameLookup {
         let invalidations = self.lock().invalidations;
         let call = rpc.bind(&key.request, context.dialect())?;
         let reply = context.call(rpc, &call).await?;
-        let message = rpc.decode(&reply)?.message;
+        let message = context.decode(rpc, &reply)?.message;
         let cached = Cached {
             message: message.clone(),
             expires: Instant::now() + CACHE_TTL,

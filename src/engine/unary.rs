@@ -53,7 +53,7 @@ pub async fn call(
         }
         reply => reply?,
     };
-    let mut decoded = method.decode(&reply)?;
+    let mut decoded = context.decode(method, &reply)?;
     if let Some((paging, asked)) = page {
         decoded.message = paging.with_next(asked, decoded.message)?;
     }

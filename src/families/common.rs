@@ -8,7 +8,8 @@ use tonic::Code;
 
 use crate::error::{Fault, HINT};
 use crate::families::error_body::{
-    http_reason, json, member, message, metadata, page_text, retry_after,
+    error_object, http_reason, json, member, message, metadata, named_status, page_text,
+    retry_after,
 };
 use crate::upstream::family::{Family, FaultContext};
 use drawbridge_transcoder::call::Reply;
@@ -18,6 +19,7 @@ pub(crate) static COMMON: Family = Family {
     name: "",
     dialects: &[],
     fault,
+    error_status,
     endpoint_suffixes: &[],
     catalog_type: None,
     bare_project_names: false,
@@ -55,6 +57,30 @@ pub(crate) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
         metadata: metadata([(HINT, redirect_hint(status))]),
         locale: None,
     }
+}
+
+/// Recognizes the common error bodies in a success: the same that [`error_body`] reads,
+/// where a member says that it is an error.
+fn error_status(body: &[u8]) -> Option<u16> {
+    let body = error_object(body)?;
+    let is_set = |name: &str| match body.get(name) {
+        Some(Value::String(text)) => !text.is_empty(),
+        Some(Value::Object(members)) => !members.is_empty(),
+        Some(Value::Array(items)) => !items.is_empty(),
+        Some(Value::Bool(is_error)) => *is_error,
+        _ => false,
+    };
+    let has_code = ["error_code", "errorCode"]
+        .iter()
+        .any(|name| member(&body, &[name]).is_some());
+    let is_status = numbered_code(&body).is_some();
+    (is_set("error") || is_set("errors") || has_code || is_status).then(|| {
+        let inner = body.get("error");
+        named_status(
+            std::iter::once(&body).chain(inner),
+            &["code", "status", "statusCode", "error_code"],
+        )
+    })
 }
 
 /// Returns the code of an HTTP status, by the comments of `google.rpc.Code`.

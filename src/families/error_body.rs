@@ -31,6 +31,26 @@ pub(crate) fn json(reply: &Reply) -> Option<Value> {
     (value.is_object() || value.is_array()).then_some(value)
 }
 
+/// Parses a body that may be an error with a success status. None if it is too large, or
+/// not an object.
+pub(crate) fn error_object(body: &[u8]) -> Option<Value> {
+    if body.len() > MAX_JSON_BYTES || body.first() != Some(&b'{') {
+        return None;
+    }
+    serde_json::from_slice(body).ok()
+}
+
+/// Returns the HTTP status that an error body names in one of these members, as a number
+/// or a text that begins with one: `404`, `"404 Not Found"`. 500 if there is none.
+pub(crate) fn named_status<'a>(values: impl IntoIterator<Item = &'a Value>, names: &[&str]) -> u16 {
+    let found = values.into_iter().find_map(|value| {
+        let text = member(value, names)?;
+        let digits = text.split_whitespace().next()?.parse().ok()?;
+        (400..600).contains(&digits).then_some(digits)
+    });
+    found.unwrap_or(500)
+}
+
 /// Returns the first of these members that is a non-empty string or a number, as text.
 pub(crate) fn member(value: &Value, names: &[&str]) -> Option<String> {
     names.iter().find_map(|name| match value.get(*name)? {

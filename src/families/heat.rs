@@ -19,6 +19,7 @@ pub static FAMILY: Family = Family {
     name: "heat",
     dialects: &[OPENSTACK, RTS, RACKSPACE],
     fault: error_mapping::fault,
+    error_status: error_mapping::error_status,
     // A catalog's URL ends in the project, a configured one often in the version.
     endpoint_suffixes: &["/v1/{project_id}", "/v1"],
     // Also in Rackspace's catalog; the service-access page of its manual is wrong.

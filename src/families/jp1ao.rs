@@ -12,6 +12,7 @@ pub static FAMILY: Family = Family {
     name: "jp1ao",
     dialects: &["v12", "v11", "v10"],
     fault: error_mapping::fault,
+    error_status: error_mapping::error_status,
     // The paths of the protos begin with it.
     endpoint_suffixes: &["/Automation/v1"],
     catalog_type: None,

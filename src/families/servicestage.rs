@@ -10,6 +10,7 @@ pub static FAMILY: Family = Family {
     name: "servicestage",
     dialects: &[],
     fault: error_mapping::fault,
+    error_status: error_mapping::error_status,
     // The paths of the protos begin with the version.
     endpoint_suffixes: &["/v3/{project_id}/cas", "/v3/{project_id}", "/v3"],
     // The endpoint of a region is configured: IAM's catalog may lack the service.

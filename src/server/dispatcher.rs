@@ -337,7 +337,7 @@ impl Dispatcher {
         };
         let reply = context.call(method, &file.call).await?;
         Ok(UnaryResponse {
-            decoded: method.decode(&reply)?,
+            decoded: context.decode(method, &reply)?,
             headers: reply.headers,
             room: reply.room,
         })

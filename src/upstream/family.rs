@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::error::Fault;
 use drawbridge_transcoder::call::{Idempotency, Reply};
+use drawbridge_transcoder::family::ErrorStatus;
 
 /// Maps an error reply to a fault.
 pub type ErrorMapping = fn(&FaultContext<'_>, &Reply) -> Fault;
@@ -43,6 +44,9 @@ pub struct Family {
     pub dialects: &'static [&'static str],
     /// Maps an error reply to a fault.
     pub fault: ErrorMapping,
+    /// Recognizes an error body in a response with a success status, and returns the HTTP
+    /// status of the error: the one that the body names, else 500.
+    pub error_status: ErrorStatus,
     /// Path suffixes of a configured or catalog endpoint that the paths of the protos begin
     /// with; removed from the endpoint. `{project_id}` matches one segment, which becomes
     /// the project id. Longest first.

@@ -201,7 +201,7 @@ mod tests {
                 code: Code::Unauthenticated,
                 problem: "no token".to_owned(),
             },
-            Error::decode("", "HTML"),
+            Error::decode("status", "a number"),
             Error::ResponseTooLarge { limit: 1 },
         ] {
             assert_eq!(

@@ -70,9 +70,11 @@ pub(super) struct PollRules {
     pub(super) started_by_call: bool,
 }
 
-/// Whether the upstream reports that the resource does not exist.
+/// Whether the upstream reports that the resource does not exist. An error body in a
+/// success is not such a report: it may be of a proxy or a server that is starting.
 pub(super) fn is_not_found(error: &Error) -> bool {
-    matches!(error, Error::Upstream(fault) if fault.code == Code::NotFound)
+    matches!(error, Error::Upstream(fault)
+        if fault.code == Code::NotFound && !error.is_wrong_success())
 }
 
 /// Polls a REST API for one watch request.
@@ -188,7 +190,7 @@ impl StreamContext {
     ) -> Result<Bytes, Error> {
         let context = self.until(deadline);
         let reply = context.call(method, call).await?;
-        let first = method.decode(&reply)?;
+        let first = context.decode(method, &reply)?;
         let whole = unary::merge_pages(context, method, call, first);
         Ok(whole.await?.message)
     }

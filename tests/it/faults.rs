@@ -51,6 +51,80 @@ async fn answered(answer: Answer) -> (Recorder, Gateway, Result<serde_json::Valu
     (recorder, gateway, result)
 }
 
+/// A body with HTTP 200 that is not the requested resource is an error: of the family where
+/// it is one, else INTERNAL with the missing member.
+#[tokio::test]
+async fn success_with_another_body_is_an_error() {
+    let create = "SoftwareDeploymentService/CreateSoftwareDeployment";
+    let list = "StackService/ListStacks";
+    let maintenance = json!({"error": {"message": "maintenance"}});
+    let own = json!({"code": 404, "title": "Not Found", "explanation": "x",
+        "error": {"type": "EntityNotFound", "message": "gone", "traceback": null}});
+    for (rpc, request, body, code, text) in [
+        (
+            GET,
+            get(),
+            json!({}),
+            Code::Internal,
+            "`software_deployment` is missing",
+        ),
+        (
+            GET,
+            get(),
+            serde_json::Value::Null,
+            Code::Internal,
+            "`software_deployment` is missing",
+        ),
+        (
+            GET,
+            get(),
+            maintenance.clone(),
+            Code::Internal,
+            "maintenance",
+        ),
+        (GET, get(), own, Code::NotFound, "gone"),
+        (
+            list,
+            json!({}),
+            json!({}),
+            Code::Internal,
+            "`stacks` is missing",
+        ),
+        (
+            list,
+            json!({}),
+            maintenance.clone(),
+            Code::Internal,
+            "`stacks` is missing",
+        ),
+        (
+            create,
+            json!({"config_id": "c", "server_id": "s"}),
+            json!({}),
+            Code::Internal,
+            "may have acted",
+        ),
+        (
+            create,
+            json!({"config_id": "c", "server_id": "s"}),
+            maintenance,
+            Code::Internal,
+            "may have acted",
+        ),
+    ] {
+        let recorder = Recorder::fixed(Answer::json(200, &body)).await;
+        let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
+        let status = gateway.client.call(rpc, request).await.unwrap_err();
+        assert_eq!(status.code(), code, "{rpc} {body}: {status:?}");
+        assert!(
+            status.message().contains(text),
+            "{rpc} {body}: {}",
+            status.message()
+        );
+        assert_eq!(recorder.seen().len(), 1, "{rpc} {body}: not retried");
+    }
+}
+
 #[tokio::test]
 async fn undecodable_response_is_internal() {
     for (name, answer, path) in [
@@ -118,20 +192,24 @@ async fn undecodable_response_is_internal() {
 }
 
 #[tokio::test]
-async fn only_204_may_be_empty() {
+async fn empty_response_is_not_the_resource() {
     let none = Answer {
         status: 204,
         headers: Vec::new(),
         body: Vec::new(),
     };
     let (_recorder, _gateway, result) = answered(none).await;
-    assert_eq!(result.unwrap(), json!({}));
+    assert_eq!(result.unwrap_err().code(), Code::Internal);
     for body in ["", " \n", "null"] {
         let answer = Answer::text(200, "application/json", body);
         let (_recorder, _gateway, result) = answered(answer).await;
         let status = result.expect_err(body);
         assert_eq!(status.code(), Code::Internal, "{body}: {status:?}");
-        assert!(status.message().contains("empty"), "{}", status.message());
+        assert!(
+            status.message().contains("found none"),
+            "{}",
+            status.message()
+        );
     }
 }
 
@@ -273,7 +351,11 @@ async fn non_idempotent_call_is_not_retried() {
 
 #[tokio::test]
 async fn redirect_to_another_host_is_not_followed() {
-    let other = Recorder::fixed(Answer::json(200, &json!({}))).await;
+    let other = Recorder::fixed(Answer::json(
+        200,
+        &json!({"software_deployment": {"id": "d1"}}),
+    ))
+    .await;
     let location = format!("{}/v1/p1/software_deployments/d1", other.url());
     for status in [301, 302, 303, 307, 308] {
         let (recorder, _gateway, result) =
@@ -287,7 +369,11 @@ async fn redirect_to_another_host_is_not_followed() {
 
 #[tokio::test]
 async fn hostile_path_values_are_escaped_or_rejected() {
-    let recorder = Recorder::fixed(Answer::json(200, &json!({}))).await;
+    let recorder = Recorder::fixed(Answer::json(
+        200,
+        &json!({"software_deployment": {"id": "d1"}}),
+    ))
+    .await;
     let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
     for id in ["", ".", "..", "../x", "a/../b"] {
         let status = gateway
@@ -382,7 +468,11 @@ async fn deadline_and_cancellation_end_the_upstream_call() {
 
 #[tokio::test]
 async fn unknown_upstream_and_method_are_rejected() {
-    let recorder = Recorder::fixed(Answer::json(200, &json!({}))).await;
+    let recorder = Recorder::fixed(Answer::json(
+        200,
+        &json!({"software_deployment": {"id": "d1"}}),
+    ))
+    .await;
     let gateway = Gateway::with(vec![upstream("one", "heat", &recorder.url())]).await;
     let status = gateway
         .client
@@ -408,7 +498,11 @@ async fn unknown_upstream_and_method_are_rejected() {
 
 #[tokio::test]
 async fn malformed_request_is_rejected() {
-    let recorder = Recorder::fixed(Answer::json(200, &json!({}))).await;
+    let recorder = Recorder::fixed(Answer::json(
+        200,
+        &json!({"software_deployment": {"id": "d1"}}),
+    ))
+    .await;
     let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
     let method = gateway.client.method(GET);
     for bytes in [
@@ -490,7 +584,11 @@ async fn long_error_keeps_its_code() {
 
 #[tokio::test]
 async fn only_listed_metadata_is_forwarded() {
-    let recorder = Recorder::fixed(Answer::json(200, &json!({}))).await;
+    let recorder = Recorder::fixed(Answer::json(
+        200,
+        &json!({"software_deployment": {"id": "d1"}}),
+    ))
+    .await;
     let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
     gateway
         .client
@@ -535,7 +633,11 @@ async fn only_listed_metadata_is_forwarded() {
 
 #[tokio::test]
 async fn passthrough_sends_the_clients_credentials() {
-    let recorder = Recorder::fixed(Answer::json(200, &json!({}))).await;
+    let recorder = Recorder::fixed(Answer::json(
+        200,
+        &json!({"software_deployment": {"id": "d1"}}),
+    ))
+    .await;
     let mut settings = upstream("u", "heat", &recorder.url());
     settings.auth = drawbridge::credentials::Settings::Passthrough;
     let gateway = Gateway::with(vec![settings.clone()]).await;

@@ -412,6 +412,15 @@ async fn documented_own_api_is_served() {
     let endpoint = after(lines, "endpoint = ").trim_matches('"');
     let lines = lines.replace(endpoint, &recorder.url());
     std::fs::write(at("drawbridge.toml"), lines).unwrap();
+    let coverage = std::process::Command::new(env!("CARGO_BIN_EXE_drawbridge"))
+        .arg("coverage")
+        .arg("--config")
+        .arg(at("drawbridge.toml"))
+        .env_clear()
+        .output()
+        .unwrap();
+    let coverage = String::from_utf8(coverage.stdout).unwrap();
+    assert!(coverage.contains("GetRollout"), "{coverage}");
     let mut config = Config::load(&at("drawbridge.toml"), &|_| None).unwrap();
     let free = crate::support::settings(Vec::new());
     (config.listen, config.admin) = (free.listen, free.admin);

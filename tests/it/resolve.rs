@@ -54,7 +54,15 @@ impl Stacks {
             [_, _, "actions"] => Answer::text(200, "application/json", "null"),
             [_, _, "export"] => Answer::json(200, &json!({"name": "web"})),
             [_, _, "preview"] => Answer::json(200, &json!({"resource_changes": {}})),
-            _ => Answer::json(200, &json!({})),
+            [_, _, "files"] => Answer::json(200, &json!({})),
+            _ => Answer::json(
+                200,
+                &json!({
+                    "parameters": {}, "outputs": [], "output": {}, "snapshots": [], "snapshot": {},
+                    "resources": [], "resource": {}, "metadata": {}, "events": [], "event": {},
+                    "id": "s",
+                }),
+            ),
         }
     }
 }

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
 
-/// Whether a call can be repeated, by protobuf's `idempotency_level` of its rpc.
+/// Whether a call can be repeated, by protobuf's `idempotency_level` of its rpc, or
+/// by the HTTP method where that is unset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Idempotency {
     /// The call only reads.

@@ -7,6 +7,7 @@ mod called;
 mod check;
 mod compile;
 mod decode;
+mod descriptor_set;
 mod diagnostics;
 mod download;
 mod expression;
@@ -18,6 +19,7 @@ mod pages;
 mod paging;
 mod path_template;
 mod plan;
+mod required_member;
 mod resolve;
 mod rpc_lookup;
 #[cfg(test)]
@@ -30,7 +32,7 @@ pub use action::{Action, Edit, EditTarget};
 pub use check::Check;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -120,6 +122,8 @@ pub struct Method {
     location: Option<location::Location>,
     /// The field of the response that the reply's body is decoded into.
     response_body: Option<FieldIndex>,
+    /// The field of the response that watches and logs read; set when they are linked.
+    watched_member: OnceLock<FieldIndex>,
 }
 
 /// A compiled `drawbridge.v1.Watch`.
@@ -181,7 +185,6 @@ pub struct Decoded {
 impl Contract {
     /// Compiles the descriptor sets and reports all problems at once. Services of
     /// `drawbridge.v1` and of gRPC itself are left out: the gateway implements them.
-    /// `additional_bindings` are ignored: each rpc is sent as its main binding.
     pub fn compile(sources: Vec<Source>, families: &Families) -> Result<Self, Vec<Diagnostic>> {
         compile::compile(sources, families)
     }
@@ -242,12 +245,15 @@ impl Contract {
 impl Method {
     /// Binds a request message to its REST call, in this order: the wire format
     /// (`Error::Malformed`), REQUIRED fields, path, query, body (each
-    /// `Error::Binding`). An empty string, list or map counts as missing, and so does a
-    /// zero whose field is not `optional`. Fields that are OUTPUT_ONLY, or absent in
+    /// `Error::Binding`). An empty string, list or map counts as missing, and so do a
+    /// zero whose field is not `optional` and the zero value of an enum. Fields that are OUTPUT_ONLY, or absent in
     /// the dialect, are not sent.
     ///
     /// The call of a stream without `start` is that of the rpc which it polls or lists,
     /// with all options of that rpc; the stream's request must satisfy both.
+    ///
+    /// With `additional_bindings`, the first binding is used whose path fields are all
+    /// set, to values of the form that its path has.
     pub fn bind(&self, request: &[u8], dialect: &str) -> Result<Call, Error> {
         let call = self.binding.bind(request, dialect)?;
         match &self.called {
@@ -257,11 +263,11 @@ impl Method {
     }
 
     /// Decodes a successful reply into the response message; for a stream, into that of
-    /// the rpc that it calls. These replies are an empty message: 204, a 202 whose
-    /// response has no fields, and a body that is empty or `null`, except in reply to a
-    /// GET whose response has fields (a list may be `null`). Any other reply that is
-    /// not JSON of the response's form is `Error::Decode`, with the upstream's request
-    /// id.
+    /// the rpc that it calls. The body must hold the requested resource: the wrapper
+    /// member, the list (also `null`), or at least one known member. An empty body and a
+    /// 204 are an empty message where the response has no fields or is arbitrary JSON or a
+    /// map, and in reply to a DELETE. Any other reply is `Error::Decode`, or
+    /// `Error::ErrorBody` where the family recognizes it, with the upstream's request id.
     pub fn decode(&self, reply: &Reply) -> Result<Decoded, Error> {
         let method = self.polled().map_or(self, |polled| polled);
         decode::decode(method, reply)

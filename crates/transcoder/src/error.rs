@@ -27,6 +27,16 @@ pub enum Error {
         /// The upstream's id of the request, where the reply has one.
         request_id: Option<String>,
     },
+    /// The reply has a success status, and its body is an error of the family.
+    #[error("the upstream's response is an error, not the requested resource{}{missing}", if .missing.is_empty() { "" } else { ": " })]
+    ErrorBody {
+        /// The HTTP status of the error.
+        status: u16,
+        /// What the body lacks as the response of the rpc; empty if nothing.
+        missing: String,
+        /// The upstream's id of the request, where the reply has one.
+        request_id: Option<String>,
+    },
     /// The reply is a success whose body says why the upstream did not act.
     #[error("{problem}")]
     Refused {
@@ -54,7 +64,10 @@ impl Error {
 
     /// Adds the upstream's id of the request to an error about its reply.
     pub(crate) fn of_request(mut self, id: Option<String>) -> Self {
-        if let Self::Decode { request_id, .. } | Self::Refused { request_id, .. } = &mut self {
+        if let Self::Decode { request_id, .. }
+        | Self::Refused { request_id, .. }
+        | Self::ErrorBody { request_id, .. } = &mut self
+        {
             *request_id = id;
         }
         self

@@ -9,6 +9,10 @@ use serde_json::{Map, Value};
 /// each key with its problem.
 pub type Checker = fn(&[Bytes], &Map<String, Value>, &[u8]) -> Vec<(String, String)>;
 
+/// Returns the HTTP status of an error body: the one that it names, else 500. Returns none
+/// for a body that is not an error of the family.
+pub type ErrorStatus = fn(&[u8]) -> Option<u16>;
+
 /// The rules of one family that descriptors cannot express.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FamilyRules {
@@ -16,6 +20,8 @@ pub struct FamilyRules {
     pub request_id_headers: &'static [&'static str],
     /// Checkers that `(drawbridge.v1.method).check` can name.
     pub checkers: &'static [(&'static str, Checker)],
+    /// Recognizes error bodies of the family in replies with a success status.
+    pub error_status: Option<ErrorStatus>,
 }
 
 impl FamilyRules {

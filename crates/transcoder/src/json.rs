@@ -16,6 +16,7 @@ pub mod wire;
 use std::fmt;
 
 use crate::schema::{FieldIndex, Form, Message, MessageId, Schema, Shape};
+pub(crate) use decode::Found;
 pub use text::{text, texts};
 pub use time::read_timestamp;
 
@@ -124,11 +125,21 @@ pub fn to_wire(
     text: &[u8],
     out: &mut Vec<u8>,
 ) -> Result<Notes, Problem> {
+    to_wire_with_found(schema, message, text, out).map(|(notes, _)| notes)
+}
+
+/// Like [`to_wire`]; also returns which members the text has.
+pub(crate) fn to_wire_with_found(
+    schema: &Schema,
+    message: MessageId,
+    text: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<(Notes, Found), Problem> {
     let start = out.len();
     out.reserve(text.len());
     let mut reader = decode::Reader::new(schema, text, out);
     let result = reader.document(message, 0);
-    let inexact = reader.inexact;
+    let (inexact, found) = (reader.inexact, reader.found);
     match result {
         Ok(set) => {
             if !set {
@@ -137,9 +148,10 @@ pub fn to_wire(
             let paths = inexact
                 .into_iter()
                 .map(|(at, inner)| decode::join(decode::path_at(text, at), &inner));
-            Ok(Notes {
+            let notes = Notes {
                 inexact: paths.collect(),
-            })
+            };
+            Ok((notes, found))
         }
         Err(fault) => {
             out.truncate(start);

@@ -152,6 +152,8 @@ pub struct Field {
     pub absent_in: Vec<Box<str>>,
     /// `FieldRules.upstream_value`: empty, it is the upstream's project id.
     pub project_id: bool,
+    /// `FieldRules.minimum`.
+    pub minimum: Option<i64>,
     /// The condition that the field is in an expression.
     pub condition: Option<Box<Condition>>,
     /// Set where its values are names of fields.
@@ -232,6 +234,8 @@ pub enum Form {
     Flag,
     OffsetTime,
     Expression,
+    /// A field mask whose paths are lowerCamel: the naming of its file.
+    CamelMask,
 }
 
 /// One enum type.

@@ -16,7 +16,7 @@ use super::FAMILY;
 use crate::error::{Fault, HINT};
 use crate::families::common::{self, fault_message, is_transient, not_processed, redirect_hint};
 use crate::families::error_body::{
-    http_reason, json, member, metadata, plain_message, retry_after,
+    error_object, http_reason, json, member, metadata, named_status, plain_message, retry_after,
 };
 use crate::upstream::family::FaultContext;
 use drawbridge_transcoder::call::{Idempotency, Reply};
@@ -88,6 +88,21 @@ pub(super) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
         ]),
         locale: None,
     }
+}
+
+/// Recognizes an error body in a success: Heat's own, and those of the token middleware, the
+/// gateways of hosting providers and the router.
+pub(super) fn error_status(body: &[u8]) -> Option<u16> {
+    let body = error_object(body)?;
+    let error = error_body(&body);
+    let has_error = body.get("error").is_some_and(|error| !error.is_null());
+    (has_error || error.class.is_some() || error.reason.is_some() || error.router).then(|| {
+        let inner = body
+            .as_object()
+            .into_iter()
+            .flat_map(|object| object.values());
+        named_status(std::iter::once(&body).chain(inner), &["code", "statusCode"])
+    })
 }
 
 /// Reads the body, the most specific format first. Tracebacks are never read.

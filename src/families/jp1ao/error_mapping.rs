@@ -10,7 +10,9 @@ use url::Url;
 use super::FAMILY;
 use crate::error::{Fault, HINT};
 use crate::families::common::{self, fault_message, is_transient, not_processed, redirect_hint};
-use crate::families::error_body::{http_reason, json, member, message, metadata, retry_after};
+use crate::families::error_body::{
+    error_object, http_reason, json, member, message, metadata, retry_after,
+};
 use crate::upstream::family::FaultContext;
 use drawbridge_transcoder::call::Reply;
 
@@ -66,6 +68,14 @@ pub(super) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
         // The gateway's own message for redirects is always English.
         locale: locale.filter(|_| !reply.status.is_redirection()),
     }
+}
+
+/// Recognizes an error body in a success.
+pub(super) fn error_status(body: &[u8]) -> Option<u16> {
+    let body = error_object(body)?;
+    let has_error = body.get("error").is_some_and(|error| !error.is_null());
+    (has_error || body.get("messageID").is_some() || body.get("errorSource").is_some())
+        .then_some(500)
 }
 
 fn code(context: &FaultContext<'_>, reply: &Reply) -> Code {

@@ -9,7 +9,8 @@ use tonic::Code;
 use crate::error::{Fault, HINT};
 use crate::families::common::{self, fault_message, is_transient, redirect_hint};
 use crate::families::error_body::{
-    clock_hint, http_reason, json, member, metadata, plain_message, retry_after,
+    clock_hint, error_object, http_reason, json, member, metadata, named_status, plain_message,
+    retry_after,
 };
 use crate::upstream::family::FaultContext;
 use drawbridge_transcoder::call::Reply;
@@ -123,6 +124,23 @@ fn error_body(body: &Value) -> ErrorBody {
         })
         .find(|found| found.reason.is_some() || found.message.is_some())
         .unwrap_or_default()
+}
+
+/// Recognizes an error body in a success, of any of the producers.
+pub(super) fn error_status(body: &[u8]) -> Option<u16> {
+    let body = error_object(body)?;
+    let error = error_body(&body);
+    let has_error = body.get("error").is_some_and(|error| !error.is_null());
+    let is_known = has_error || error.reason.is_some() && error.message.is_some();
+    let inner = body.get("error");
+    let values = std::iter::once(&body).chain(inner);
+    is_known.then(|| match error.reason.as_deref().and_then(code_of_reason) {
+        // Their codes are mapped from these statuses.
+        Some(Code::NotFound) => 400,
+        Some(Code::AlreadyExists) => 409,
+        Some(_) => 400,
+        None => named_status(values, &["code", "error_code"]),
+    })
 }
 
 fn code(context: &FaultContext<'_>, reply: &Reply, reason: &str) -> Code {

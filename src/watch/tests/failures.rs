@@ -101,6 +101,40 @@ async fn permanent_failure_ends_all_streams_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn success_that_is_not_the_resource_neither_ends_a_watch_nor_deletes() {
+    let Error::Upstream(not_found) = fault(Code::NotFound, None) else {
+        unreachable!()
+    };
+    let in_success = Error::Upstream(Box::new(Fault {
+        http_status: 200,
+        ..*not_found
+    }));
+    for error in [
+        Error::decode("", "not the requested resource: `items` is missing"),
+        in_success,
+    ] {
+        for list in [false, true] {
+            let (watches, source) = (watches(), ScriptedSource::with(list, true, &["1"]));
+            let mut stream = watches.join_following(&source).await;
+            assert_eq!(next(&mut stream).await, "INITIAL 1");
+            source.fails(error.clone());
+            loop {
+                let message = next(&mut stream).await;
+                match message.starts_with("BOOKMARK") {
+                    true if message.contains("unconfirmed") => break,
+                    true => {}
+                    false => panic!("{list} {error}: {message}"),
+                }
+            }
+            source.returns(&["1", "2"]);
+            let changed = next(&mut stream).await;
+            assert!(!changed.contains("DELETED"), "{changed}");
+            assert!(!changed.contains("ERROR"), "{changed}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn pauses_grow_until_a_change() {
     let (watches, source) = (watches(), ScriptedSource::of(false, &["1"]));
     let mut stream = watches.join(&source).await;

@@ -481,8 +481,8 @@ async fn reset_and_detailhelp_accept_both_reply_forms() {
         assert!(recorder.seen()[0].target.ends_with("/7/actions/detailhelp"));
     }
     // A failure within a 200 is returned as data.
-    let (_recorder, gateway) = ao.answers(|seen| match seen.method.as_str() {
-        "GET" => Answer::json(200, &json!({})),
+    let (_recorder, gateway) = ao.answers(move |seen| match seen.method.as_str() {
+        "GET" => Answer::json(200, &document),
         _ => Answer::json(200, &json!({"state": "failed", "affectedResources": null})),
     });
     let got = gateway

@@ -51,7 +51,7 @@ async fn temporary_keys_are_signed_and_not_retried() {
             json!({"application_id": "a", "environment_id": "e"}),
         ),
     ] {
-        let good = Answer::json(200, &json!({}));
+        let good = Answer::json(200, &json!({"environments": [], "job_id": "j", "id": "c"}));
         let (result, seen) = world.exchange(rpc, request.clone(), good).await;
         result.unwrap_or_else(|e| panic!("{rpc}: {e:?}"));
         // An expired token and a wrong signature are not retried: that could lock the key.
@@ -81,7 +81,7 @@ async fn temporary_keys_are_signed_and_not_retried() {
 /// configuration.
 #[tokio::test]
 async fn project_of_the_path_is_signed() {
-    let recorder = Recorder::fixed(Answer::json(200, &json!({}))).await;
+    let recorder = Recorder::fixed(Answer::json(200, &json!({"environments": []}))).await;
     let domain = Some("d78cbac186b744899480f25bd0221111".to_owned());
     let of_path = format!("{}/v3/{OTHER}/cas", recorder.url());
     for (endpoint, own, domain_id, asked, want) in [
@@ -241,7 +241,10 @@ impl Cloud {
         let found = answers
             .iter()
             .position(|(end, _)| seen.path().ends_with(end));
-        let body = found.map_or(json!({"count": 0}), |at| answers.remove(at).1);
+        let body = found.map_or(
+            json!({"environments": [], "count": 0, "job_id": "j", "task_count": 0}),
+            |at| answers.remove(at).1,
+        );
         Answer::json(200, &body)
     }
 

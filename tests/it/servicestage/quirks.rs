@@ -348,7 +348,7 @@ async fn affinity_and_lists_keep_their_form() {
             let request = json!({id: "x", "name": "n", "labels": labels});
             let rpc = rpc(&world.gateway.client, name);
             let (result, seen) = world
-                .exchange(&rpc, request, Answer::json(200, &json!({})))
+                .exchange(&rpc, request, Answer::json(200, &any_resource()))
                 .await;
             result.unwrap();
             assert_eq!(seen[0].json(), want, "{name}");
@@ -541,7 +541,7 @@ async fn request_fields_are_placed_and_escaped() {
     ] {
         let rpc = rpc(&world.gateway.client, name);
         let (result, seen) = world
-            .exchange(&rpc, request, Answer::json(200, &json!({})))
+            .exchange(&rpc, request, Answer::json(200, &any_resource()))
             .await;
         result.unwrap_or_else(|e| panic!("{quirk} {name}: {e:?}"));
         assert_eq!(
@@ -589,7 +589,7 @@ async fn request_fields_are_placed_and_escaped() {
     ] {
         let rpc = rpc(&world.gateway.client, name);
         let (result, seen) = world
-            .exchange(&rpc, request, Answer::json(200, &json!({})))
+            .exchange(&rpc, request, Answer::json(200, &any_resource()))
             .await;
         let status = result.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument, "{name}: {status:?}");
@@ -737,4 +737,13 @@ async fn errors_are_read_in_all_shapes() {
     let error = result.unwrap_err();
     assert_eq!(error.code(), Code::ResourceExhausted, "{error:?}");
     assert!(error.get_error_details().retry_info().is_some());
+}
+
+/// Returns a body with a member of each response.
+fn any_resource() -> Value {
+    json!({
+        "id": "1", "name": "n", "job_id": "j", "resources": [], "hooks": [], "swimlanes": [],
+        "vmapp_configs": [], "environments": [], "message": "OK", "component_id": "c", "template": {}, "filter_options": {}, "target_services": [],
+        "configuration": [], "components": [], "data": [], "records": [],
+    })
 }

@@ -38,6 +38,8 @@ pub(super) struct Binding {
     pub other_paths: Vec<(Box<str>, Vec<Piece>)>,
     /// Plans by dialect; the first one, without a name, is for all others.
     pub plans: Vec<(Box<str>, Plan)>,
+    /// The `additional_bindings`, in the order of the rule.
+    pub additional: Vec<Binding>,
 }
 
 /// One part of the path.
@@ -76,23 +78,76 @@ pub(super) enum Body {
 impl Binding {
     /// Binds a request; see [`super::Method::bind`].
     pub fn bind(&self, request: &[u8], dialect: &str) -> Result<Call, Error> {
-        let plan = self.plan(dialect);
         let view = View::of(&self.schema, self.input, request).map_err(Error::malformed)?;
+        self.choose(&view, request)?
+            .bind_view(&view, request, dialect)
+    }
+
+    /// Returns the first binding whose path fields are all set, to values of the form
+    /// that the path has; this one where none is.
+    fn choose(&self, view: &View<'_>, request: &[u8]) -> Result<&Self, Error> {
+        if self.additional.is_empty() || self.fits(view, request)? {
+            return Ok(self);
+        }
+        for binding in &self.additional {
+            if binding.fits(view, request)? {
+                return Ok(binding);
+            }
+        }
+        Ok(self)
+    }
+
+    /// Returns whether the request has a value for each field of the path.
+    fn fits(&self, view: &View<'_>, request: &[u8]) -> Result<bool, Error> {
+        for piece in &self.path {
+            let Piece::Field(path_field) = piece else {
+                continue;
+            };
+            let nested;
+            let below;
+            let view = if path_field.steps.is_empty() {
+                view
+            } else {
+                let found = descend(&self.schema, self.input, request, &path_field.steps);
+                let Some((id, bytes)) = found.map_err(Error::malformed)? else {
+                    return Ok(false);
+                };
+                below = bytes;
+                nested = View::of(&self.schema, id, &below).map_err(Error::malformed)?;
+                &nested
+            };
+            let value = self
+                .path_value(view, path_field.index)
+                .map_err(unreadable)?
+                .unwrap_or_default();
+            let fits = match &*value {
+                "" => path_field.project_id,
+                value => path_field.variable.fits(value),
+            };
+            if !fits {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn bind_view(&self, view: &View<'_>, request: &[u8], dialect: &str) -> Result<Call, Error> {
+        let plan = self.plan(dialect);
         let mut checker = Checker {
             binding: self,
             plan,
             dialect,
             has_unsent: false,
         };
-        checker.check(&plan.nodes[0], &view, &Trail::ROOT)?;
+        checker.check(&plan.nodes[0], view, &Trail::ROOT)?;
         let has_unsent = checker.has_unsent;
-        self.check_groups(&view)?;
+        self.check_groups(view)?;
 
         let other = self.other_paths.iter().find(|(name, _)| **name == *dialect);
         let pieces = other.map_or(&self.path, |(_, pieces)| pieces);
-        let (path, project) = self.path(pieces, &view, request)?;
+        let (path, project) = self.path(pieces, view, request)?;
         let mut query = String::new();
-        self.query(&plan.query, &view, &mut query)?;
+        self.query(&plan.query, view, &mut query)?;
         if !self.constant_query.is_empty() {
             separate(&mut query);
             query.push_str(&self.constant_query);
@@ -106,7 +161,7 @@ impl Binding {
             self.body(plan, request, dialect)?
         };
         let body = match body {
-            Some(body) if !self.counts.is_empty() => Some(self.with_counts(body, &view)),
+            Some(body) if !self.counts.is_empty() => Some(self.with_counts(body, view)),
             body => body,
         };
         Ok(Call {
@@ -152,13 +207,19 @@ impl Binding {
 
     /// Returns the value of the body field as JSON; none when it is unset.
     pub fn field_body(&self, request: &[u8]) -> Result<Option<Bytes>, Error> {
-        self.body(&self.plans[0].1, request, "")
+        if self.additional.is_empty() {
+            return self.body(&self.plans[0].1, request, "");
+        }
+        let view = View::of(&self.schema, self.input, request).map_err(Error::malformed)?;
+        let binding = self.choose(&view, request)?;
+        binding.body(&binding.plans[0].1, request, "")
     }
 
     /// Returns the path of `google.api.http`, for any dialect.
     pub fn own_path(&self, request: &[u8]) -> Result<(String, Option<Range<usize>>), Error> {
         let view = View::of(&self.schema, self.input, request).map_err(Error::malformed)?;
-        self.path(&self.path, &view, request)
+        let binding = self.choose(&view, request)?;
+        binding.path(&binding.path, &view, request)
     }
 
     /// Fails when no field of a group is set.
@@ -236,8 +297,19 @@ impl Binding {
                 nested = View::of(&self.schema, id, &below).map_err(Error::malformed)?;
                 &nested
             };
-            let value = self.text(view, path_field.index).map_err(unreadable)?;
-            let value = value.unwrap_or_default();
+            let value = self
+                .path_value(view, path_field.index)
+                .map_err(unreadable)?;
+            let value = match (value, view.field(path_field.index).kind) {
+                (Some(value), _) => value,
+                (None, Kind::String | Kind::Bytes) => Cow::default(),
+                (None, Kind::Bool) => {
+                    return Err(fault("is part of the path and must not be false".into()));
+                }
+                (None, _) => {
+                    return Err(fault("is part of the path and must not be zero".into()));
+                }
+            };
             let start = path.len();
             if !(value.is_empty() && path_field.project_id) {
                 path_field
@@ -250,6 +322,23 @@ impl Binding {
             }
         }
         Ok((path, project))
+    }
+
+    /// Returns the text of a field of the path; none when it is unset, or the zero value
+    /// of an enum, which says that nothing is selected.
+    fn path_value<'v>(
+        &self,
+        view: &'v View<'_>,
+        index: FieldIndex,
+    ) -> Result<Option<Cow<'v, str>>, Problem> {
+        let field = view.field(index);
+        if let (Kind::Enum(_), Some(Value::Varint(0))) = (field.kind, view.value(index)) {
+            return match field.raw {
+                Some(raw) => self.text(view, raw),
+                None => Ok(None),
+            };
+        }
+        self.text(view, index)
     }
 
     /// Returns the text of a field that is set, or of its raw field.
@@ -470,6 +559,9 @@ impl Checker<'_> {
     fn check(&mut self, node: &Node, view: &View<'_>, trail: &Trail<'_>) -> Result<(), Error> {
         for rule in &node.rules {
             let field = view.field(rule.index);
+            if let Some(minimum) = rule.minimum {
+                check_minimum(field, view, rule.index, minimum, trail)?;
+            }
             if rule.unsent {
                 self.has_unsent |= view.is_set(rule.index);
                 continue;
@@ -521,6 +613,33 @@ impl Checker<'_> {
         let view = View::of(&self.binding.schema, id, wire).map_err(fault)?;
         self.check(&self.plan.nodes[node], &view, trail)
     }
+}
+
+/// Fails when a value of the integer field is below the minimum.
+fn check_minimum(
+    field: &Field,
+    view: &View<'_>,
+    index: FieldIndex,
+    minimum: i64,
+    trail: &Trail<'_>,
+) -> Result<(), Error> {
+    let below = |value| wire::integer(field.kind, value).is_some_and(|n| n < i128::from(minimum));
+    let fault = |at| Error::Binding {
+        field: trail.below(&field.name, at).to_string(),
+        problem: format!("must be at least {minimum}"),
+    };
+    if field.is_single() {
+        return match view.value(index) {
+            Some(value) if below(value) => Err(fault(None)),
+            _ => Ok(()),
+        };
+    }
+    for (at, element) in view.elements(index).enumerate() {
+        if below(element.map_err(Error::malformed)?) {
+            return Err(fault(Some(at)));
+        }
+    }
+    Ok(())
 }
 
 impl Plan {

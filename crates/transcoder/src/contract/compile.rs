@@ -5,9 +5,9 @@ mod fields;
 mod route;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
+use prost_reflect::{MethodDescriptor, ServiceDescriptor};
 
 use self::fields::{constants, field_named, marks, plans, response_choices, statuses};
 use self::route::Route;
@@ -16,8 +16,8 @@ use super::diagnostics::{Diagnostics, HTTP, Options, check_query};
 use super::link::{self, Unlinked};
 use super::path_template::Template;
 use super::{
-    Check, Contract, Diagnostic, Method, Source, action, download, file_fields, location,
-    merge_pages, paging, upload,
+    Check, Contract, Diagnostic, Method, Source, action, descriptor_set, download, file_fields,
+    location, merge_pages, paging, upload,
 };
 use crate::api::drawbridge::v1::{FileRules, MethodRules};
 use crate::api::google::api::HttpRule;
@@ -34,24 +34,8 @@ pub(super) fn compile(
     let mut methods: HashMap<Box<str>, Arc<Method>> = HashMap::new();
     let mut origins: HashMap<Box<str>, String> = HashMap::new();
     for source in &sources {
-        let pool = match DescriptorPool::decode(&*source.bytes) {
-            Ok(pool) => pool,
-            Err(problem) => {
-                diagnostics.push(Diagnostic {
-                    file: source.name.clone(),
-                    element: String::new(),
-                    option: String::new(),
-                    problem: format!(
-                        "not a complete descriptor set ({problem}): create one with `buf build \
-                         -o my.binpb`, or `protoc --include_imports \
-                         --descriptor_set_out=my.binpb`"
-                    ),
-                });
-                continue;
-            }
-        };
-        let schema = match Schema::build(&pool) {
-            Ok(schema) => Arc::new(schema),
+        let (pool, schema) = match descriptor_set::read(source) {
+            Ok((pool, schema)) => (pool, Arc::new(schema)),
             Err(problems) => {
                 diagnostics.extend(problems);
                 continue;
@@ -195,7 +179,6 @@ impl Service<'_> {
             diagnostics.report(HTTP, "the types of the rpc are not in the descriptor set");
             return None;
         };
-        let idempotency = idempotency(rpc);
 
         let mut route = Route {
             schema,
@@ -204,6 +187,7 @@ impl Service<'_> {
             diagnostics: &mut diagnostics,
         };
         let (verb, text) = route.verb_and_template(&http)?;
+        let idempotency = idempotency(rpc, &verb);
         let template = match Template::parse(&text) {
             Ok(template) => template,
             Err(problem) => {
@@ -329,10 +313,15 @@ impl Service<'_> {
                 at_least_one,
                 other_paths,
                 plans,
+                additional: Vec::new(),
             },
             response_body,
             called: None,
+            watched_member: OnceLock::new(),
         };
+        let mut diagnostics = self.diagnostics(rpc);
+        method.binding.additional =
+            additional_bindings(rpc, &http, &rules, &method, &mut diagnostics);
         if let Some(rule) = &rules.merge_pages {
             let mut diagnostics = self.diagnostics(rpc);
             if rpc.is_server_streaming() {
@@ -351,6 +340,93 @@ impl Service<'_> {
         }
         Some((method, rules))
     }
+}
+
+/// Compiles the `additional_bindings` of an rpc.
+fn additional_bindings(
+    rpc: &MethodDescriptor,
+    http: &HttpRule,
+    rules: &MethodRules,
+    method: &Method,
+    diagnostics: &mut Diagnostics<'_>,
+) -> Vec<Binding> {
+    if !http.additional_bindings.is_empty() && !rules.path_in.is_empty() {
+        diagnostics.report_rule("path_in", "cannot be combined with `additional_bindings`");
+    }
+    let mut bindings = Vec::new();
+    for (at, rule) in http.additional_bindings.iter().enumerate() {
+        let before = diagnostics.all.len();
+        let problem = if !rule.additional_bindings.is_empty() {
+            Some("must not have `additional_bindings` itself")
+        } else if rule.response_body != http.response_body {
+            Some("must have the `response_body` of the rule that contains it")
+        } else if rules.upload.is_some() && !rule.body.is_empty() {
+            Some("must not have a `body`: the rpc uploads a file")
+        } else {
+            None
+        };
+        match problem {
+            Some(problem) => diagnostics.report(HTTP, problem),
+            None => bindings.extend(additional_binding(rpc, rule, rules, method, diagnostics)),
+        }
+        for diagnostic in &mut diagnostics.all[before..] {
+            let problem = std::mem::take(&mut diagnostic.problem);
+            diagnostic.problem = format!("additional binding {}: {problem}", at + 1);
+        }
+    }
+    bindings
+}
+
+fn additional_binding(
+    rpc: &MethodDescriptor,
+    http: &HttpRule,
+    rules: &MethodRules,
+    method: &Method,
+    diagnostics: &mut Diagnostics<'_>,
+) -> Option<Binding> {
+    let (schema, input) = (&method.schema, method.input);
+    let mut route = Route {
+        schema,
+        input,
+        rules,
+        diagnostics,
+    };
+    let (verb, text) = route.verb_and_template(http)?;
+    let template = match Template::parse(&text) {
+        Ok(template) => template,
+        Err(problem) => {
+            let problem = format!("path `{text}`: {problem}");
+            route.diagnostics.report(HTTP, problem);
+            return None;
+        }
+    };
+    let path = route.path(template);
+    let body = route.body(http, method.action.as_ref());
+    let counts = route.counts(&body);
+    let edited: Vec<FieldIndex> = method
+        .action
+        .iter()
+        .flat_map(|action| &action.edits)
+        .map(|edit| edit.field)
+        .collect();
+    let marks = marks(schema, input, &path, &body, rules, diagnostics);
+    let constant_members = constants(schema, input, &body, &marks, rules, diagnostics);
+    let plans = plans(schema, input, &path, &body, (&marks, &edited), diagnostics);
+    Some(Binding {
+        idempotency: idempotency(rpc, &verb),
+        verb,
+        schema: schema.clone(),
+        input,
+        path,
+        constant_query: method.binding.constant_query.clone(),
+        body,
+        constant_members,
+        counts,
+        at_least_one: method.binding.at_least_one.clone(),
+        other_paths: Vec::new(),
+        plans,
+        additional: Vec::new(),
+    })
 }
 
 /// Returns whether the rpc streams in the directions that its options need, and reports
@@ -403,13 +479,19 @@ fn check_streaming(
     true
 }
 
-/// Returns protobuf's `idempotency_level`; without one, the call is not idempotent.
-fn idempotency(rpc: &MethodDescriptor) -> Idempotency {
+/// Returns protobuf's `idempotency_level`; without one, the HTTP method decides. Source:
+/// RFC 9110, section 9.2.
+fn idempotency(rpc: &MethodDescriptor, verb: &http::Method) -> Idempotency {
     use prost_types::method_options::IdempotencyLevel;
     let options = rpc.method_descriptor_proto().options.as_ref();
-    match options.map(|options| options.idempotency_level()) {
-        Some(IdempotencyLevel::NoSideEffects) => Idempotency::NoSideEffects,
-        Some(IdempotencyLevel::Idempotent) => Idempotency::Idempotent,
-        Some(IdempotencyLevel::IdempotencyUnknown) | None => Idempotency::NonIdempotent,
+    match options.and_then(|options| options.idempotency_level) {
+        Some(level) => match IdempotencyLevel::try_from(level) {
+            Ok(IdempotencyLevel::NoSideEffects) => Idempotency::NoSideEffects,
+            Ok(IdempotencyLevel::Idempotent) => Idempotency::Idempotent,
+            Ok(IdempotencyLevel::IdempotencyUnknown) | Err(_) => Idempotency::NonIdempotent,
+        },
+        None if verb.is_safe() => Idempotency::NoSideEffects,
+        None if verb.is_idempotent() => Idempotency::Idempotent,
+        None => Idempotency::NonIdempotent,
     }
 }

@@ -7,11 +7,12 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use serde::de::IgnoredAny;
 
+use super::required_member::Required;
 use super::{Decoded, Method};
 use crate::Error;
-use crate::call::{Idempotency, Reply};
+use crate::call::Reply;
 use crate::json::{self, Notes, Problem, wire};
-use crate::schema::{Cardinality, Field, Kind, Shape};
+use crate::schema::{Cardinality, Kind};
 
 /// Decodes a reply; see [`Method::decode`].
 pub(super) fn decode(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
@@ -42,8 +43,8 @@ fn decode_body(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
     let is_accepted = reply.status == http::StatusCode::ACCEPTED && response.fields.is_empty();
     let no_content = reply.status == http::StatusCode::NO_CONTENT || is_accepted;
     if no_content || body.is_empty() || body == b"null" {
-        if !no_content && lacks(method, body) {
-            return Err(Error::decode("", "expected a response body, found none"));
+        if let Some(missing) = Required::of(method, None).missing_in_empty(method, body) {
+            return Err(missing);
         }
         return Ok(Decoded {
             message: Bytes::new(),
@@ -73,48 +74,53 @@ fn decode_body(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
         .iter()
         .find(|(member, _)| has_member(body, member))
         .map(|(_, index)| *index);
-    let notes = match chosen.or(method.response_body) {
-        None => json::to_wire(&method.schema, method.output, body, &mut message),
+    let chosen = chosen.or(method.response_body);
+    let read = match chosen {
+        None => json::to_wire_with_found(&method.schema, method.output, body, &mut message)
+            .map(|(notes, found)| (notes, Some(found))),
         Some(index) => {
-            let field = &method.schema.message(method.output).fields[usize::from(index)];
+            let field = &response.fields[usize::from(index)];
             match (field.kind, field.cardinality) {
                 (Kind::Message(id), Cardinality::Explicit) => {
                     let mut inner = Vec::with_capacity(body.len());
-                    json::to_wire(&method.schema, id, body, &mut inner)
+                    json::to_wire_with_found(&method.schema, id, body, &mut inner)
                         .inspect(|_| wire::write_bytes(&mut message, field.number, &inner))
+                        .map(|(notes, found)| (notes, Some(found)))
                 }
-                _ => as_member(method, &field.member, body, &mut message),
+                _ => {
+                    as_member(method, &field.member, body, &mut message).map(|notes| (notes, None))
+                }
             }
         }
+    };
+    let error_status = || (method.family_rules.error_status?)(body);
+    let error_body = |status, missing: String| Error::ErrorBody {
+        status,
+        missing,
+        request_id: None,
+    };
+    let (notes, found) = match read {
+        Ok(read) => read,
+        Err(problem) => {
+            let error = unreadable(problem, reply);
+            return Err(match error_status() {
+                Some(status) => error_body(status, String::new()),
+                None => error,
+            });
+        }
+    };
+    if let Some(found) = found
+        && let Some(missing) = Required::of(method, chosen).missing(&found)
+    {
+        return Err(match error_status() {
+            Some(status) => error_body(status, missing),
+            None => Error::decode("", format!("not the requested resource: {missing}")),
+        });
     }
-    .map_err(|problem| unreadable(problem, reply))?;
     Ok(Decoded {
         message: message.into(),
         notes,
     })
-}
-
-/// Returns whether an empty body or `null` is too little: for a read whose response has
-/// fields. The reply to a change may be empty, and a list or arbitrary JSON may be
-/// `null`.
-fn lacks(method: &Method, body: &[u8]) -> bool {
-    let response = method.schema.message(method.output);
-    let resource = match method.response_body {
-        None => Some(response),
-        Some(index) => match response.fields[usize::from(index)] {
-            Field {
-                kind: Kind::Message(id),
-                cardinality: Cardinality::Explicit,
-                ..
-            } => Some(method.schema.message(id)),
-            _ => None,
-        },
-    };
-    let is_object = resource
-        .is_some_and(|resource| resource.shape == Shape::Object && resource.bare_array.is_none());
-    let reads =
-        method.verb == http::Method::GET || method.idempotency == Idempotency::NoSideEffects;
-    reads && !response.fields.is_empty() && (body.is_empty() || is_object)
 }
 
 /// Decodes `body` as the value of one member of the response.

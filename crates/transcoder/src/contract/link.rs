@@ -95,6 +95,9 @@ impl Unlinked {
         if let Some(idempotency) = called.map(|called| called.idempotency) {
             method.idempotency = idempotency;
             method.binding.idempotency = idempotency;
+            for binding in &mut method.binding.additional {
+                binding.idempotency = idempotency;
+            }
         }
         inherit(&mut method);
         method

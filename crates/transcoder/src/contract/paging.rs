@@ -22,7 +22,7 @@ pub struct Paging {
     size: Param,
     token: Param,
     /// Field numbers in the response.
-    items: u32,
+    pub(super) items: u32,
     next: u32,
     /// Field numbers that lead to the total number of items or pages.
     total: Vec<u32>,

@@ -145,6 +145,26 @@ impl Variable {
         })
     }
 
+    /// Returns whether the value, which is not empty, has the form of the pattern.
+    pub fn fits(&self, value: &str) -> bool {
+        if *self.pattern == [Segment::One] {
+            return true;
+        }
+        let mut segments = value.split('/');
+        for expected in &self.pattern {
+            let fits = match (expected, segments.next()) {
+                (Segment::Rest, _) => return true,
+                (Segment::One, Some(_)) => true,
+                (Segment::Literal(literal), Some(segment)) => *segment == **literal,
+                (_, None) => false,
+            };
+            if !fits {
+                return false;
+            }
+        }
+        segments.next().is_none()
+    }
+
     /// Appends `value` to `out`, percent-encoded. The error says why it cannot be in a
     /// path; `out` is then undefined.
     pub fn write(&self, value: &str, out: &mut String) -> Result<(), String> {

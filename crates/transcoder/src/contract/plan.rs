@@ -34,6 +34,8 @@ pub(super) struct Rule {
     pub required: bool,
     /// Below the outermost level: the field is not sent, even when it is set.
     pub unsent: bool,
+    /// The smallest value of an integer field.
+    pub minimum: Option<i64>,
     /// The node of the field's message, if it has rules.
     pub below: Option<usize>,
 }
@@ -237,6 +239,7 @@ fn ruled(schema: &Schema, message: MessageId, dialect: &str) -> HashSet<MessageI
             let message = schema.message(*id);
             let has_rule = message.fields.iter().any(|field| {
                 is_required(field, dialect)
+                    || field.minimum.is_some()
                     || is_omitted(message, field, dialect)
                     || matches!(field.kind, Kind::Message(below) if ruled.contains(&below))
             });
@@ -297,12 +300,16 @@ impl Nodes<'_> {
             // `Plan::skip` leaves out fields of the request itself. The encoder leaves
             // out fields that are `gateway_only` or absent in the dialect.
             let unsent = !is_request && (is_output(message, field) || taken_out);
-            if required || unsent || below.is_some() {
+            let minimum = field
+                .minimum
+                .filter(|_| !is_output(message, field) && !is(Mark::Omitted));
+            if required || unsent || minimum.is_some() || below.is_some() {
                 rules.push(Rule {
                     index,
                     number: field.number,
                     required,
                     unsent,
+                    minimum,
                     below,
                 });
             }

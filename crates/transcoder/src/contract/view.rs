@@ -87,12 +87,13 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Returns whether a required field is set, and not to an empty string.
+    /// Returns whether a required field is set, and neither to an empty string nor to the
+    /// zero value of an enum.
     pub fn is_filled(&self, index: FieldIndex) -> bool {
         let field = self.field(index);
-        let text = matches!(field.kind, Kind::String | Kind::Bytes)
+        let can_be_empty = matches!(field.kind, Kind::String | Kind::Bytes | Kind::Enum(_))
             && field.cardinality == Cardinality::Explicit;
-        self.is_set(index) && !(text && self.value(index).is_some_and(is_zero))
+        self.is_set(index) && !(can_be_empty && self.value(index).is_some_and(is_zero))
     }
 
     /// Returns whether another member of the field's oneof is set.

@@ -94,6 +94,12 @@ impl Watch {
     pub fn items(&self, response: &Bytes) -> Result<Vec<Bytes>, Error> {
         let output = self.poll.output;
         let items = self.tables.item.items(self.schema(), output, response)?;
+        // An object without known members is not the resource.
+        let is_empty = |items: &Vec<Bytes>| items.iter().all(Bytes::is_empty);
+        let items = match self.tables.item {
+            Part::One(_) => items.filter(|items| !is_empty(items)),
+            Part::Response | Part::List(_) => items,
+        };
         items.ok_or_else(|| match self.tables.item {
             Part::One(index) => missing(&self.schema().message(output).fields[usize::from(index)]),
             Part::Response | Part::List(_) => Error::decode("", "the watched resource is missing"),

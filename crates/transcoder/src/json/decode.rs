@@ -46,6 +46,31 @@ pub(super) struct Reader<'t, 'o> {
     /// Integers that were rounded: position, and path within JSON that is in a string
     /// there.
     pub inexact: Vec<(usize, String)>,
+    /// The members of the outermost object.
+    pub found: Found,
+}
+
+/// Which members the outermost object has, after `unwrap`.
+#[derive(Default)]
+pub(crate) struct Found {
+    /// Fields with a value.
+    values: BitSet,
+    /// Fields that are `null`.
+    nulls: BitSet,
+    /// Whether it has members without a field.
+    pub unknown: bool,
+}
+
+impl Found {
+    /// Returns whether the field has a value.
+    pub fn has_value(&self, index: FieldIndex) -> bool {
+        self.values.contains(index)
+    }
+
+    /// Returns whether the field is there, as a value or as `null`.
+    pub fn has(&self, index: FieldIndex) -> bool {
+        self.values.contains(index) || self.nulls.contains(index)
+    }
 }
 
 impl<'t, 'o> Reader<'t, 'o> {
@@ -56,6 +81,7 @@ impl<'t, 'o> Reader<'t, 'o> {
             pos: 0,
             out,
             inexact: Vec::new(),
+            found: Found::default(),
         }
     }
 
@@ -152,10 +178,18 @@ impl<'t, 'o> Reader<'t, 'o> {
                 }
             }
             (b'[', Some(index), _) => {
+                if depth == 0 {
+                    self.found.values.insert(index);
+                }
                 self.list(message, &message.fields[usize::from(index)], depth)
             }
             (b'"', _, _) => match message.bare_text {
-                Some(index) => self.field(message, &message.fields[usize::from(index)], depth),
+                Some(index) => {
+                    if depth == 0 {
+                        self.found.values.insert(index);
+                    }
+                    self.field(message, &message.fields[usize::from(index)], depth)
+                }
                 None => self.expected("an object"),
             },
             _ => self.expected("an object"),
@@ -220,8 +254,12 @@ impl<'t, 'o> Reader<'t, 'o> {
             self.colon()?;
             match index.map(|index| (index, &message.fields[usize::from(index)])) {
                 None => match message.additional_properties {
-                    None => self.skip()?,
+                    None => {
+                        self.found.unknown |= depth == 0;
+                        self.skip()?;
+                    }
                     Some(index) => {
+                        self.found.unknown |= depth == 0;
                         self.pos = at;
                         if let Some(segments) = &mut segments {
                             segments.0.push((index, self.out.len() - start));
@@ -233,6 +271,9 @@ impl<'t, 'o> Reader<'t, 'o> {
                     guess = usize::from(index) + 1;
                     if self.is_null() && !self.keeps_null(field) {
                         self.null()?;
+                        if depth == 0 {
+                            self.found.nulls.insert(index);
+                        }
                     } else {
                         if !seen.insert(index) && segments.is_none() {
                             segments = Some(Segments::of(message, &self.out[start..]));
@@ -250,6 +291,9 @@ impl<'t, 'o> Reader<'t, 'o> {
         }
         if let Some(segments) = segments {
             segments.keep_last(self.out, start, message.additional_properties);
+        }
+        if depth == 0 {
+            self.found.values = seen;
         }
         Ok(())
     }

@@ -132,7 +132,7 @@ fn each_value_has_a_text() {
             "All",
             "mask",
             bytes(103, bytes(1, "foo_bar")),
-            Ok(vec!["fooBar"]),
+            Ok(vec!["foo_bar"]),
         ),
         ("All", "w_int64", bytes(93, []), Ok(vec!["0"])),
         (

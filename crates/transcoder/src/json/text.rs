@@ -180,7 +180,7 @@ fn message(
             let duration = seconds(wire).map_err(|e| e.to_string())?;
             write_duration(out, duration)
         }
-        Shape::FieldMask => write_mask(out, wire),
+        Shape::FieldMask => write_mask(out, form, wire),
         Shape::Wrapper => {
             let kind = message.fields[0].kind;
             let value = wire::last(wire, 1).map_err(|e| e.to_string())?;
@@ -309,7 +309,7 @@ pub(super) fn write_duration(out: &mut Vec<u8>, duration: time::Seconds) -> Resu
 }
 
 /// Writes the paths of a field mask, separated by commas.
-pub(super) fn write_mask(out: &mut Vec<u8>, wire: &[u8]) -> Result<(), String> {
+pub(super) fn write_mask(out: &mut Vec<u8>, form: Form, wire: &[u8]) -> Result<(), String> {
     let mut first = true;
     for field in wire::fields(wire) {
         let (number, value) = field.map_err(|e| e.to_string())?;
@@ -324,9 +324,15 @@ pub(super) fn write_mask(out: &mut Vec<u8>, wire: &[u8]) -> Result<(), String> {
             out.push(b',');
         }
         first = false;
-        if !time::write_mask_path(out, path) {
+        let problem = if form == Form::CamelMask {
+            (!time::write_mask_path(out, path)).then_some("cannot be written in lowerCamel")
+        } else {
+            out.extend_from_slice(path.as_bytes());
+            path.contains(',').then_some("must not contain a comma")
+        };
+        if let Some(problem) = problem {
             let path = excerpt(path.as_bytes());
-            return Err(format!("the path `{path}` cannot be written in lowerCamel"));
+            return Err(format!("the path `{path}` {problem}"));
         }
     }
     Ok(())

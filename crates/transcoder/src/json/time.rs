@@ -249,8 +249,8 @@ pub fn read_duration(text: &str) -> Option<Seconds> {
     (rest.is_empty() && duration.is_duration()).then_some(duration)
 }
 
-/// Writes one path of a field mask in lowerCamel; false where that would not convert
-/// back to the path.
+/// Writes one path of a field mask in lowerCamel; false where the letters would not
+/// convert back to those of the path.
 pub fn write_mask_path(out: &mut Vec<u8>, path: &str) -> bool {
     let mut bytes = path.bytes();
     while let Some(byte) = bytes.next() {
@@ -259,6 +259,8 @@ pub fn write_mask_path(out: &mut Vec<u8>, path: &str) -> bool {
                 Some(letter) if letter.is_ascii_lowercase() => {
                     out.push(letter.to_ascii_uppercase())
                 }
+                // A digit has no upper case: the JSON name of `foo_1` is `foo1`.
+                Some(digit) if digit.is_ascii_digit() => out.push(digit),
                 _ => return false,
             },
             b'A'..=b'Z' | b',' => return false,
@@ -268,8 +270,12 @@ pub fn write_mask_path(out: &mut Vec<u8>, path: &str) -> bool {
     true
 }
 
-/// Returns the proto path of a JSON path of a field mask.
+/// Returns the proto path of a JSON path of a field mask. A path with an underscore is
+/// not lowerCamel: it is a proto path already.
 pub fn read_mask_path(path: &str) -> String {
+    if path.contains('_') {
+        return path.to_owned();
+    }
     let mut snake = String::with_capacity(path.len() + 4);
     for c in path.chars() {
         if c.is_ascii_uppercase() {
@@ -401,7 +407,13 @@ mod tests {
             assert_eq!(out, camel.as_bytes());
             assert_eq!(read_mask_path(camel), snake);
         }
-        for path in ["fooBar", "foo_", "foo__bar", "foo_1", "_", "a,b"] {
+        let mut out = Vec::new();
+        assert!(write_mask_path(&mut out, "foo_1.bar_2_baz"));
+        assert_eq!(out, b"foo1.bar2Baz");
+        for proto in ["foo_1", "foo_bar.baz_2", "labels_of.Some_Key"] {
+            assert_eq!(read_mask_path(proto), proto);
+        }
+        for path in ["fooBar", "foo_", "foo__bar", "_", "a,b"] {
             assert!(!write_mask_path(&mut Vec::new(), path), "{path}");
         }
     }

@@ -257,6 +257,23 @@ pub(super) fn of_kind(kind: Kind, value: Value<'_>) -> Result<Value<'_>, Malform
     }
 }
 
+/// Returns the number in a value of an integer field; none for other kinds.
+pub fn integer(kind: Kind, value: Value<'_>) -> Option<i128> {
+    let zigzag = |n: u64| ((n >> 1) as i64) ^ -((n & 1) as i64);
+    Some(match (kind, value) {
+        // A negative int32 has ten bytes, too; further bits are dropped.
+        (Kind::Int32, Value::Varint(n)) => i128::from(n as i32),
+        (Kind::Int64, Value::Varint(n)) => i128::from(n as i64),
+        (Kind::Uint32, Value::Varint(n)) => i128::from(n as u32),
+        (Kind::Uint64, Value::Varint(n)) | (Kind::Fixed64, Value::Fixed64(n)) => i128::from(n),
+        (Kind::Sint32 | Kind::Sint64, Value::Varint(n)) => i128::from(zigzag(n)),
+        (Kind::Fixed32, Value::Fixed32(n)) => i128::from(n),
+        (Kind::Sfixed32, Value::Fixed32(n)) => i128::from(n as i32),
+        (Kind::Sfixed64, Value::Fixed64(n)) => i128::from(n as i64),
+        _ => return None,
+    })
+}
+
 /// Writes a number as a varint.
 #[inline]
 pub fn write_varint(out: &mut Vec<u8>, mut value: u64) {

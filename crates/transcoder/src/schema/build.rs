@@ -321,6 +321,11 @@ impl Builder {
         if let Err(problem) = check_form(form, &element, cardinality) {
             report("form", problem);
         }
+        let is_mask = element.as_message().map(|m| shape(m.full_name())) == Some(Shape::FieldMask);
+        let form = match form {
+            Form::Plain if is_mask && naming == rules::Naming::JsonNames => Form::CamelMask,
+            form => form,
+        };
         if rules.emit_empty && !many {
             report(
                 "emit_empty",
@@ -355,6 +360,19 @@ impl Builder {
         }
         if project_id && (kind != Kind::String || many) {
             report("upstream_value", "only for a single string");
+        }
+        let is_integer = !matches!(
+            kind,
+            Kind::Double
+                | Kind::Float
+                | Kind::Bool
+                | Kind::String
+                | Kind::Bytes
+                | Kind::Enum(_)
+                | Kind::Message(_)
+        );
+        if rules.minimum.is_some() && !is_integer {
+            report("minimum", "only for integers");
         }
         if rules.aliases.iter().any(String::is_empty) {
             report("aliases", "an alias is empty");
@@ -432,6 +450,7 @@ impl Builder {
                 .collect(),
             absent_in: rules.absent_in.iter().map(|d| d.as_str().into()).collect(),
             project_id,
+            minimum: rules.minimum,
             condition,
             names,
             tag: Tag::new(field.number(), Tag::wire_type(kind)),
@@ -501,16 +520,32 @@ impl Builder {
 
     fn enumeration(&mut self, descriptor: &EnumDescriptor) -> Enum {
         let file = descriptor.parent_file();
+        let of_file = read(&file.options(), self.options.file.as_ref());
+        let of_file: rules::FileRules =
+            self.rules(&file, file.name(), "(drawbridge.v1.file)", of_file);
+        if rules::EnumNames::try_from(of_file.enum_names).is_err() {
+            let problem = format!("{} is not a naming of enum values", of_file.enum_names);
+            let option = "(drawbridge.v1.file).enum_names";
+            self.report(&file, file.name(), option, problem);
+        }
+        let is_full = of_file.enum_names() == rules::EnumNames::Full;
         let mut values = Vec::new();
-        for value in descriptor.values() {
+        // Names that are read, too, where no value has them as its text or alias.
+        let mut further: Vec<(String, u16)> = Vec::new();
+        for (index, value) in descriptor.values().enumerate().take(usize::from(u16::MAX)) {
             let rules = read(&value.options(), self.options.enum_value.as_ref());
             let option = "(drawbridge.v1.enum_value)";
             let rules: rules::EnumValueRules = self.rules(&file, value.full_name(), option, rules);
-            let text = if rules.name.is_empty() {
-                without_prefix(descriptor.name(), value.name())
-            } else {
-                &rules.name
+            let short = without_prefix(descriptor.name(), value.name());
+            let text = match &*rules.name {
+                "" if is_full => value.name(),
+                "" => short,
+                name => name,
             };
+            further.push((value.name().to_owned(), index as u16));
+            if rules.name.is_empty() {
+                further.push((short.to_owned(), index as u16));
+            }
             values.push(EnumValue {
                 number: value.number(),
                 text: text.into(),
@@ -533,6 +568,7 @@ impl Builder {
                 }
             }
         }
+        further.retain(|(text, _)| !known.contains_key(&**text));
         let of_enum = read(&descriptor.options(), self.options.enumeration.as_ref());
         let of_enum: rules::EnumRules = self.rules(
             &file,
@@ -540,7 +576,7 @@ impl Builder {
             "(drawbridge.v1.enum_type)",
             of_enum,
         );
-        let lenient: Vec<(String, u16)> = texts
+        let mut lenient: Vec<(String, u16)> = texts
             .iter()
             .filter(|_| of_enum.lenient)
             .map(|(text, index)| (letters(text), *index))
@@ -557,6 +593,9 @@ impl Builder {
                 self.report(&file, descriptor.full_name(), option, problem);
             }
         }
+        let further_letters = further.iter().map(|(text, index)| (letters(text), *index));
+        lenient.extend(further_letters.filter(|_| of_enum.lenient));
+        texts.extend(further.iter().map(|(text, index)| (&**text, *index)));
         let lenient = of_enum
             .lenient
             .then(|| Names::new(lenient.iter().map(|(text, i)| (&**text, *i)).collect()));
@@ -657,6 +696,8 @@ fn check_form(
         Form::OffsetTime => Err("OFFSET_TIME is for google.protobuf.Timestamp"),
         Form::Expression if message == Some(Shape::Object) && single => Ok(()),
         Form::Expression => Err("EXPRESSION is for a single message"),
+        // Derived from the naming of the file.
+        Form::CamelMask => Ok(()),
     }
 }
 

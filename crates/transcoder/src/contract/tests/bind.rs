@@ -1,6 +1,7 @@
 //! Binding of requests to REST calls.
 
 use super::*;
+use crate::schema::Kind;
 
 /// Compiles a GET of `/v1/{id}` whose request has further fields.
 fn get(fields: &str, more: &str) -> World {
@@ -23,7 +24,41 @@ fn verb_and_idempotency_come_from_the_annotations() {
         (
             "option (google.api.http) = {get: \"/x\"};",
             "GET",
+            Idempotency::NoSideEffects,
+        ),
+        (
+            "option (google.api.http) = {custom: {kind: \"HEAD\" path: \"/x\"}};",
+            "HEAD",
+            Idempotency::NoSideEffects,
+        ),
+        (
+            "option (google.api.http) = {put: \"/x\"};",
+            "PUT",
+            Idempotency::Idempotent,
+        ),
+        (
+            "option (google.api.http) = {post: \"/x\"};",
+            "POST",
             Idempotency::NonIdempotent,
+        ),
+        // The level of the proto has precedence over the HTTP method.
+        (
+            "option (google.api.http) = {get: \"/x\"};
+             option idempotency_level = IDEMPOTENCY_UNKNOWN;",
+            "GET",
+            Idempotency::NonIdempotent,
+        ),
+        (
+            "option (google.api.http) = {delete: \"/x\"};
+             option idempotency_level = IDEMPOTENCY_UNKNOWN;",
+            "DELETE",
+            Idempotency::NonIdempotent,
+        ),
+        (
+            "option (google.api.http) = {post: \"/x\"};
+             option idempotency_level = NO_SIDE_EFFECTS;",
+            "POST",
+            Idempotency::NoSideEffects,
         ),
         (
             "option (google.api.http) = {get: \"/x\"};
@@ -45,7 +80,7 @@ fn verb_and_idempotency_come_from_the_annotations() {
         (
             "option (google.api.http) = {delete: \"/x\"};",
             "DELETE",
-            Idempotency::NonIdempotent,
+            Idempotency::Idempotent,
         ),
         (
             "option (google.api.http) = {patch: \"/x\"};",
@@ -63,6 +98,358 @@ fn verb_and_idempotency_come_from_the_annotations() {
         assert_eq!(call.verb.as_str(), verb, "{options}");
         assert_eq!(call.idempotency, idempotency, "{options}");
         assert_eq!((&*call.path, &*call.query, body(&call)), ("/x", "", None));
+    }
+}
+
+#[test]
+fn zero_in_the_path_is_sent_where_the_field_has_presence() {
+    let world = |field: &str| {
+        http(
+            "get: \"/pi/{i}\"",
+            &format!(
+                "message Req {{ {field} }} message Res {{}}
+                 enum E {{ E_UNSPECIFIED = 0; E_ON = 1; }}"
+            ),
+        )
+    };
+    let zero = "is part of the path and must not be zero";
+    let no = "is part of the path and must not be false";
+    for (field, value, want) in [
+        ("optional int32 i = 1;", json!(0), Ok("/pi/0")),
+        ("optional sint64 i = 1;", json!(-7), Ok("/pi/-7")),
+        ("optional double i = 1;", json!(0), Ok("/pi/0")),
+        ("optional bool i = 1;", json!(false), Ok("/pi/false")),
+        (
+            "oneof o { int64 i = 1; bool b = 2; }",
+            json!(0),
+            Ok("/pi/0"),
+        ),
+        ("optional int32 i = 1;", json!(null), Err(zero)),
+        ("int32 i = 1;", json!(0), Err(zero)),
+        ("fixed64 i = 1;", json!(0), Err(zero)),
+        ("bool i = 1;", json!(false), Err(no)),
+        ("bool i = 1;", json!(true), Ok("/pi/true")),
+        ("E i = 1;", json!("E_UNSPECIFIED"), Err(zero)),
+        ("optional E i = 1;", json!("E_UNSPECIFIED"), Err(zero)),
+        ("optional E i = 1;", json!("E_ON"), Ok("/pi/ON")),
+        (
+            "optional string i = 1;",
+            json!(""),
+            Err("is part of the path and must not be empty"),
+        ),
+        (
+            "int32 i = 1 [(google.api.field_behavior) = REQUIRED];",
+            json!(0),
+            Err("is required"),
+        ),
+        (
+            "optional int32 i = 1 [(google.api.field_behavior) = REQUIRED];",
+            json!(0),
+            Ok("/pi/0"),
+        ),
+        (
+            "optional E i = 1 [(google.api.field_behavior) = REQUIRED];",
+            json!("E_UNSPECIFIED"),
+            Err("is required"),
+        ),
+    ] {
+        let call = world(field).bind(json!({ "i": value }));
+        match (&call, want) {
+            (Ok(call), Ok(want)) => assert_eq!(call.path, want, "{field}"),
+            (Err(error), Err(want)) => assert_eq!(fault(error), ("i", want), "{field}"),
+            _ => panic!("{field} {value}: {call:?}"),
+        }
+    }
+
+    let nested = http(
+        "get: \"/pi/{sub.i}\"",
+        "message Req { Sub sub = 1; } message Sub { optional int32 i = 1; } message Res {}",
+    );
+    assert_eq!(nested.bind(json!({"sub": {"i": 0}})).unwrap().path, "/pi/0");
+    let error = nested.bind(json!({"sub": {}})).unwrap_err();
+    assert_eq!(fault(&error), ("sub.i", zero));
+}
+
+#[test]
+fn integers_below_their_minimum_are_rejected() {
+    let minimum = "[(drawbridge.v1.field).minimum = 0]";
+    for kind in ["int32", "int64", "sint32", "sint64", "sfixed32", "sfixed64"] {
+        let world = http(
+            "post: \"/v1/{id}/{sub.id}\" body: \"*\"",
+            &format!(
+                "message Req {{ {kind} id = 1 {minimum}; Sub sub = 2; repeated {kind} ids = 3 {minimum};
+                   repeated Sub subs = 4; }}
+                 message Sub {{ {kind} id = 1 {minimum}; }} message Res {{}}"
+            ),
+        );
+        let fine = json!({"id": 5, "sub": {"id": 6}, "ids": [0, 1], "subs": [{"id": 7}]});
+        assert_eq!(world.bind(fine.clone()).unwrap().path, "/v1/5/6", "{kind}");
+        for (name, value, field) in [
+            ("id", json!(-5), "id"),
+            ("sub", json!({"id": -1}), "sub.id"),
+            ("ids", json!([3, -2]), "ids[1]"),
+            ("subs", json!([{"id": 1}, {"id": -9}]), "subs[1].id"),
+        ] {
+            let mut request = fine.clone();
+            request[name] = value;
+            let error = world.bind(request).unwrap_err();
+            assert_eq!(fault(&error), (field, "must be at least 0"), "{kind}");
+        }
+    }
+}
+
+#[test]
+fn built_in_requests_have_no_negative_jp1ao_ids() {
+    let contract = random_input::built_in();
+    let mut checked = 0;
+    for method in contract.methods() {
+        if &*method.family != "jp1ao" {
+            continue;
+        }
+        for field in &method.schema.message(method.input).fields {
+            let is_id = &*field.name == "id" || field.name.ends_with("_id");
+            if !is_id || field.kind != Kind::Int64 || method.upload.is_some() {
+                continue;
+            }
+            let mut wire = Vec::new();
+            // The other fields are REQUIRED, or of the same oneof.
+            for other in &method.schema.message(method.input).fields {
+                match other.kind {
+                    Kind::Int64 if other.required => {
+                        crate::json::wire::write_uint(&mut wire, other.number, 1);
+                    }
+                    Kind::String if other.required => {
+                        crate::json::wire::write_bytes(&mut wire, other.number, b"x");
+                    }
+                    _ => {}
+                }
+            }
+            crate::json::wire::write_uint(&mut wire, field.number, -5_i64 as u64);
+            let error = method.bind(&wire, "").expect_err(&method.path);
+            let want = (&*field.name, "must be at least 0");
+            assert_eq!(fault(&error), want, "{}", method.path);
+            checked += 1;
+        }
+    }
+    assert!(checked > 60, "{checked}");
+}
+
+#[test]
+fn first_binding_whose_path_fields_are_set_is_used() {
+    let world = http(
+        "get: \"/a/{a}\"
+         additional_bindings {post: \"/b/{b.id}/{n}\" body: \"b\"}
+         additional_bindings {put: \"/c/{name=things/*}\" body: \"*\"}
+         additional_bindings {delete: \"/d/{name=others/**}\"}
+         additional_bindings {get: \"/e\"}",
+        "message Req { string a = 1; B b = 2; optional int32 n = 3; string name = 4; string q = 5; }
+         message B { string id = 1; string more = 2; } message Res {}",
+    );
+    for (request, want, query, sent, idempotency) in [
+        (
+            json!({"a": "1", "n": 0, "q": "x"}),
+            "GET /a/1",
+            "n=0&q=x",
+            None,
+            Idempotency::NoSideEffects,
+        ),
+        (
+            json!({"a": "1", "b": {"id": "2"}, "n": 0}),
+            "GET /a/1",
+            "b.id=2&n=0",
+            None,
+            Idempotency::NoSideEffects,
+        ),
+        (
+            json!({"b": {"id": "2", "more": "m"}, "n": 0, "q": "x"}),
+            "POST /b/2/0",
+            "q=x",
+            Some("{\"more\":\"m\"}"),
+            Idempotency::NonIdempotent,
+        ),
+        (
+            json!({"name": "things/7", "q": "x"}),
+            "PUT /c/things/7",
+            "",
+            Some("{\"q\":\"x\"}"),
+            Idempotency::Idempotent,
+        ),
+        (
+            json!({"name": "others/7/8"}),
+            "DELETE /d/others/7/8",
+            "",
+            None,
+            Idempotency::Idempotent,
+        ),
+        (
+            json!({"b": {"id": "2"}, "q": "x"}),
+            "GET /e",
+            "b.id=2&q=x",
+            None,
+            Idempotency::NoSideEffects,
+        ),
+    ] {
+        let call = world.bind(request.clone()).unwrap();
+        assert_eq!(format!("{} {}", call.verb, call.path), want, "{request}");
+        assert_eq!((&*call.query, body(&call)), (query, sent), "{request}");
+        assert_eq!(call.idempotency, idempotency, "{request}");
+    }
+    // A value that must not be in a path selects no other binding.
+    let error = world
+        .bind(json!({"a": "..", "name": "things/7"}))
+        .unwrap_err();
+    assert_eq!(fault(&error).0, "a");
+
+    let world = http(
+        "get: \"/a/{a}\" additional_bindings {get: \"/b/{b}\"}",
+        "message Req { string a = 1; string b = 2; } message Res {}",
+    );
+    let error = world.bind(json!({})).unwrap_err();
+    let want = ("a", "is part of the path and must not be empty");
+    assert_eq!(
+        fault(&error),
+        want,
+        "where none fits, the first one is used"
+    );
+}
+
+#[test]
+fn field_mask_paths_follow_the_naming_of_the_file() {
+    for (naming, want) in [
+        ("NAMING_UNSPECIFIED", "display_name,foo_1.bar_baz,a"),
+        ("NAMING_PROTO_NAMES", "display_name,foo_1.bar_baz,a"),
+        ("NAMING_JSON_NAMES", "displayName,foo1.barBaz,a"),
+    ] {
+        let world = World::new(&proto(&format!(
+            r#"import "google/protobuf/field_mask.proto";
+            option (drawbridge.v1.file).naming = {naming};
+            service S {{
+              rpc Do(Req) returns (Res) {{
+                option (google.api.http) = {{patch: "/x" body: "body"}};
+              }}
+            }}
+            message Req {{ google.protobuf.FieldMask mask = 1; Body body = 2; }}
+            message Body {{
+              google.protobuf.FieldMask one = 1;
+              repeated google.protobuf.FieldMask many = 2;
+              map<string, google.protobuf.FieldMask> named = 3;
+            }}
+            message Res {{ google.protobuf.FieldMask one = 1; }}"#
+        )));
+        let paths = |number| {
+            let mut mask = Vec::new();
+            for path in ["display_name", "foo_1.bar_baz", "a"] {
+                crate::json::wire::write_bytes(&mut mask, 1, path.as_bytes());
+            }
+            let mut field = Vec::new();
+            crate::json::wire::write_bytes(&mut field, number, &mask);
+            field
+        };
+        let entry = [b"\x0a\x01k".to_vec(), paths(2)].concat();
+        let mut inside = [paths(1), paths(2)].concat();
+        crate::json::wire::write_bytes(&mut inside, 3, &entry);
+        let mut request = paths(1);
+        crate::json::wire::write_bytes(&mut request, 2, &inside);
+        let call = world.rpc("Do").bind(&request, "").unwrap();
+        assert_eq!(call.query, format!("mask={}", want.replace(',', "%2C")));
+        let sent: Json = serde_json::from_slice(call.body.as_deref().unwrap()).unwrap();
+        let all = json!({"one": want, "many": [want], "named": {"k": want}});
+        assert_eq!(sent, all, "{naming}");
+        // Both spellings are read.
+        for text in ["display_name", "displayName"] {
+            let reply = Reply {
+                status: StatusCode::OK,
+                headers: HeaderMap::new(),
+                body: json!({ "one": text }).to_string().into(),
+                room: Default::default(),
+            };
+            let decoded = world.rpc("Do").decode(&reply).unwrap();
+            let path = b"\x0a\x0e\x0a\x0cdisplay_name";
+            assert_eq!(&*decoded.message, path, "{naming} {text}");
+        }
+    }
+}
+
+#[test]
+fn enum_names_are_read_short_and_full_and_written_by_the_rule_of_the_file() {
+    for (names, path, query) in [
+        ("", "/DONE", "all=ACTIVE&all=the+one"),
+        ("ENUM_NAMES_SHORT", "/DONE", "all=ACTIVE&all=the+one"),
+        (
+            "ENUM_NAMES_FULL",
+            "/PHASE_DONE",
+            "all=PHASE_ACTIVE&all=the+one",
+        ),
+    ] {
+        let rule = match names {
+            "" => String::new(),
+            names => format!("option (drawbridge.v1.file).enum_names = {names};"),
+        };
+        let world = World::new(&proto(&format!(
+            r#"{rule}
+            service S {{ rpc Do(Req) returns (Res) {{ option (google.api.http) = {{post: "/{{one}}" body: "body"}}; }} }}
+            message Req {{ Phase one = 1; repeated Phase all = 2; Body body = 3; }}
+            message Body {{ Phase phase = 1; map<string, Phase> phases = 2; }}
+            message Res {{ Phase phase = 1; repeated Loose loose = 2; }}
+            enum Phase {{
+              PHASE_UNSPECIFIED = 0;
+              PHASE_DONE = 1;
+              PHASE_ACTIVE = 2;
+              PHASE_ONE = 3 [(drawbridge.v1.enum_value).name = "the+one"];
+              // The short name is the text of another value.
+              PHASE_OTHER = 4 [(drawbridge.v1.enum_value).name = "PHASE_ONE"];
+            }}
+            enum Loose {{
+              option (drawbridge.v1.enum_type).lenient = true;
+              LOOSE_UNSPECIFIED = 0;
+              LOOSE_A_B = 1;
+            }}"#
+        )));
+        let call = world
+            .bind(json!({
+                "one": "PHASE_DONE", "all": ["PHASE_ACTIVE", "PHASE_ONE"],
+                "body": {"phase": "PHASE_ACTIVE", "phases": {"k": "PHASE_DONE"}},
+            }))
+            .unwrap();
+        assert_eq!(call.path, path, "{names}");
+        assert_eq!(call.query, query.replace('+', "%2B"), "{names}");
+        let sent: Json = serde_json::from_str(body(&call).unwrap()).unwrap();
+        let prefix = if names == "ENUM_NAMES_FULL" {
+            "PHASE_"
+        } else {
+            ""
+        };
+        let want = json!({
+            "phase": format!("{prefix}ACTIVE"), "phases": {"k": format!("{prefix}DONE")},
+        });
+        assert_eq!(sent, want, "{names}");
+
+        for (text, want) in [
+            ("DONE", 1),
+            ("PHASE_DONE", 1),
+            ("ACTIVE", 2),
+            ("PHASE_ACTIVE", 2),
+            ("the+one", 3),
+            ("PHASE_ONE", 4),
+            ("PHASE_OTHER", 4),
+            ("GONE", 0),
+        ] {
+            let reply = Reply {
+                status: StatusCode::OK,
+                headers: HeaderMap::new(),
+                body: json!({ "phase": text, "loose": ["loose a-b", "ab"] })
+                    .to_string()
+                    .into(),
+                room: Default::default(),
+            };
+            let decoded = world.rpc("Do").decode(&reply).unwrap();
+            let mut message = Vec::new();
+            if want > 0 {
+                crate::json::wire::write_uint(&mut message, 1, want);
+            }
+            crate::json::wire::write_bytes(&mut message, 2, &[1, 1]);
+            assert_eq!(decoded.message, message, "{names} {text}");
+        }
     }
 }
 
@@ -133,16 +520,16 @@ fn path_fields_can_have_any_scalar_type() {
     let mut raw = with("e", json!(0));
     raw["e_raw"] = json!("other");
     assert!(world.bind(raw).unwrap().path.contains("/other/"));
-    for (request, field) in [
-        (with("a", json!({})), "a.b.name"),
-        (with("a", json!({"b": {}})), "a.b.name"),
-        (with("n", json!(0)), "n"),
-        (with("e", json!(0)), "e"),
-        (with("flag", json!(false)), "flag"),
+    for (request, field, want) in [
+        (with("a", json!({})), "a.b.name", "empty"),
+        (with("a", json!({"b": {}})), "a.b.name", "empty"),
+        (with("n", json!(0)), "n", "zero"),
+        (with("e", json!(0)), "e", "zero"),
+        (with("flag", json!(false)), "flag", "false"),
     ] {
         let error = world.bind(request).unwrap_err();
-        let want = "is part of the path and must not be empty";
-        assert_eq!(fault(&error), (field, want));
+        let want = format!("is part of the path and must not be {want}");
+        assert_eq!(fault(&error), (field, &*want));
     }
     let error = world
         .bind(with("a", json!({"b": {"name": "other/1"}})))

@@ -51,23 +51,24 @@ fn empty_replies_decode_only_where_the_contract_allows() {
                     option idempotency_level = NO_SIDE_EFFECTS;";
         World::new(&unary(safe, messages))
     };
-    // Whether an empty body, and whether `null`, is an empty message.
+    // Whether an empty body and a 204, and whether `null`, is an empty message.
     for (name, world, empty, null) in [
         ("a read", of("get", thing), false, false),
         ("a read by POST", world_of_post(thing), false, false),
         ("a read of a thing", world("thing"), false, false),
         ("a read of a list", world("things"), false, true),
         ("a read of texts", world("names"), false, true),
-        ("a read of arbitrary JSON", world("any"), false, true),
+        ("a read of arbitrary JSON", world("any"), true, true),
+        ("a read of a map", world("counts"), true, true),
+        ("a read of an object", world("object"), true, true),
         ("a read of nothing", of("get", nothing), true, true),
-        ("a creation", of("post", thing), true, true),
-        ("a change", of("put", thing), true, true),
-        ("a change in part", of("patch", thing), true, true),
+        ("a creation", of("post", thing), false, false),
+        ("a change", of("put", thing), false, false),
+        ("a change in part", of("patch", thing), false, false),
         ("a deletion", of("delete", thing), true, true),
     ] {
         for (status, body, good) in [
-            (204, "", true),
-            (204, "ignored", true),
+            (204, "", empty),
             (200, "", empty),
             (202, " \r\n", empty),
             (200, "null", null),
@@ -80,9 +81,8 @@ fn empty_replies_decode_only_where_the_contract_allows() {
                     assert!(decoded.message.is_empty(), "{name}: {status} {body}");
                     assert_eq!(decoded.notes, Default::default());
                 }
-                Err(Error::Decode { path, problem, .. }) => {
+                Err(Error::Decode { problem, .. }) => {
                     assert!(!good, "{name}: {status} {body}");
-                    assert_eq!(path, "");
                     assert!(
                         problem.contains("expected a response body, found none"),
                         "{problem}"
@@ -95,6 +95,150 @@ fn empty_replies_decode_only_where_the_contract_allows() {
 }
 
 #[test]
+fn success_must_hold_the_requested_resource() {
+    let messages =
+        "message Req { string page_token = 1 [(drawbridge.v1.field).gateway_only = true]; }
+        message Wrapped { Thing thing = 1; }
+        message Id { optional string job_id = 1; }
+        message Things { repeated Thing things = 1; optional int32 count = 2; }
+        message Items { repeated Thing items = 1; string version = 2; }
+        message Named { string name = 1; map<string, string> labels = 2; repeated Thing parts = 3; }
+        message Unwrapped {
+          option (drawbridge.v1.message).unwrap = \"thing\";
+          string name = 1; string text = 2;
+        }
+        message Open {
+          optional string id = 1;
+          google.protobuf.Struct rest = 2 [(drawbridge.v1.field).additional_properties = true];
+        }
+        message Free { google.protobuf.Struct any = 1; }
+        message Labels { map<string, string> labels = 1; }
+        message Thing { string name = 1; int64 size = 2; }";
+    for (name, response, response_body, body, missing) in [
+        ("Get", "Wrapped", "", r#"{"thing": {"name": "n"}}"#, None),
+        ("Get", "Wrapped", "", r#"{"thing": {}}"#, None),
+        ("Get", "Wrapped", "", r#"{"thing": null}"#, Some("thing")),
+        (
+            "Get",
+            "Wrapped",
+            "",
+            r#"{"error": {"message": "m"}}"#,
+            Some("thing"),
+        ),
+        ("Get", "Wrapped", "", "{}", Some("thing")),
+        ("Get", "Wrapped", "thing", "{}", Some("`name`, `size`")),
+        (
+            "Get",
+            "Wrapped",
+            "thing",
+            r#"{"error": 1}"#,
+            Some("`name`, `size`"),
+        ),
+        ("Get", "Wrapped", "thing", r#"{"size": 0}"#, None),
+        ("Get", "Id", "", r#"{"job_id": ""}"#, None),
+        ("Get", "Id", "", r#"{"job_id": null}"#, None),
+        ("Get", "Id", "", "{}", Some("job_id")),
+        // Lists: with nothing else but totals, or of a standard List method.
+        ("Get", "Things", "", r#"{"things": []}"#, None),
+        ("Get", "Things", "", r#"{"things": null}"#, None),
+        ("Get", "Things", "", r#"{"count": 0}"#, Some("things")),
+        ("ListItems", "Items", "", r#"{"items": []}"#, None),
+        (
+            "ListItems",
+            "Items",
+            "",
+            r#"{"version": "1"}"#,
+            Some("items"),
+        ),
+        ("Get", "Items", "", r#"{"version": "1"}"#, None),
+        (
+            "Get",
+            "Things",
+            "things",
+            r#"{"error": 1}"#,
+            Some("an array"),
+        ),
+        // A plain object: at least one known member.
+        ("Get", "Named", "", r#"{"name": ""}"#, None),
+        ("Get", "Named", "", r#"{"labels": {}, "other": 1}"#, None),
+        ("Get", "Named", "", r#"{"parts": []}"#, None),
+        (
+            "Get",
+            "Named",
+            "",
+            r#"{"other": {"name": "n"}}"#,
+            Some("`name`, `labels`, `parts`"),
+        ),
+        ("Get", "Unwrapped", "", r#"{"thing": {"name": "n"}}"#, None),
+        (
+            "Get",
+            "Unwrapped",
+            "",
+            r#"{"thing": [{"text": "t"}]}"#,
+            None,
+        ),
+        ("Get", "Unwrapped", "", r#"{"name": "n"}"#, None),
+        (
+            "Get",
+            "Unwrapped",
+            "",
+            r#"{"thing": {"error": 1}}"#,
+            Some("thing"),
+        ),
+        ("Get", "Unwrapped", "", r#"{"error": 1}"#, Some("thing")),
+        ("Get", "Open", "", r#"{"other": 1}"#, None),
+        ("Get", "Open", "", "{}", Some("`id`")),
+        // Arbitrary JSON and maps.
+        ("Get", "Free", "any", "{}", None),
+        ("Get", "Free", "", "{}", Some("any")),
+        ("Get", "Labels", "labels", "{}", None),
+        ("Get", "Labels", "", r#"{"labels": {}}"#, None),
+        ("Get", "Labels", "", "{}", Some("labels")),
+    ] {
+        let proto = unary(
+            &format!(
+                "option (google.api.http) = {{get: \"/x\" response_body: \"{response_body}\"}};"
+            ),
+            messages,
+        );
+        let proto = proto
+            .replace("rpc Do(", &format!("rpc {name}("))
+            .replace("returns (Res)", &format!("returns ({response})"));
+        let world = World::new(&proto);
+        let got = world
+            .rpc(name)
+            .decode(&reply(200, "application/json", body));
+        match (got, missing) {
+            (Ok(_), None) => {}
+            (Err(error @ Error::Decode { .. }), Some(missing)) => {
+                assert!(
+                    error.to_string().contains(missing),
+                    "{response} {body}: {error}"
+                );
+            }
+            (got, _) => panic!("{response} {body}: {got:?}"),
+        }
+    }
+}
+
+#[test]
+fn error_body_of_the_family_is_recognized() {
+    let world = world("thing");
+    let body = r#"{"fault": {"message": "maintenance"}}"#;
+    let got = world
+        .rpc("Do")
+        .decode(&reply(200, "application/json", body));
+    let Err(Error::ErrorBody {
+        status, missing, ..
+    }) = got
+    else {
+        panic!("{got:?}");
+    };
+    assert_eq!(status, 503);
+    assert!(missing.contains("`name`"), "{missing}");
+}
+
+#[test]
 fn response_body_selects_the_field() {
     for (response_body, body, want) in [
         (
@@ -103,9 +247,12 @@ fn response_body_selects_the_field() {
             json!({"thing": {"name": "n", "size": "5"}}),
         ),
         ("thing", r#"{"name": "n"}"#, json!({"thing": {"name": "n"}})),
-        ("thing", "{}", json!({"thing": {}})),
         // `unwrap` does not apply within the field.
-        ("thing", r#"{"thing": {"name": "n"}}"#, json!({"thing": {}})),
+        (
+            "thing",
+            r#"{"thing": {"name": "n"}, "size": 1}"#,
+            json!({"thing": {"size": "1"}}),
+        ),
         (
             "things",
             r#" [{"name": "a"}, {"name": "b"}] "#,

@@ -105,6 +105,121 @@ fn unreadable_and_duplicate_descriptor_sets_are_reported() {
 }
 
 #[test]
+fn editions_and_sets_of_no_compiler_are_reported() {
+    use prost::Message as _;
+    use prost_types::{
+        DescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet,
+        MessageOptions,
+    };
+    let file = |syntax: &str, package: &str, message: DescriptorProto| FileDescriptorProto {
+        name: Some("e.proto".into()),
+        package: Some(package.into()),
+        syntax: Some(syntax.into()),
+        message_type: vec![message],
+        ..Default::default()
+    };
+    let field = |kind: i32, type_name: Option<&str>| FieldDescriptorProto {
+        name: Some("f".into()),
+        number: Some(1),
+        label: Some(1),
+        r#type: Some(kind),
+        type_name: type_name.map(Into::into),
+        ..Default::default()
+    };
+    let message = |name: &str, fields: Vec<FieldDescriptorProto>| DescriptorProto {
+        name: Some(name.into()),
+        field: fields,
+        ..Default::default()
+    };
+    let compiled = |file: FileDescriptorProto, edition: u64| {
+        let mut file = file.encode_to_vec();
+        if edition > 0 {
+            crate::json::wire::write_uint(&mut file, 14, edition);
+        }
+        let mut bytes = Vec::new();
+        crate::json::wire::write_bytes(&mut bytes, 1, &file);
+        let set = FileDescriptorSet::decode(&*bytes).unwrap();
+        assert_eq!(set.file.len(), 1);
+        let name = "my.binpb".into();
+        Contract::compile(vec![Source { name, bytes }], &super::families)
+    };
+    // `features.message_encoding = DELIMITED` makes the type a group.
+    let delimited = message("M", vec![field(10, Some(".p.M"))]);
+    let entry = DescriptorProto {
+        options: Some(MessageOptions {
+            map_entry: Some(true),
+            ..Default::default()
+        }),
+        ..message("MEntry", Vec::new())
+    };
+    let map = DescriptorProto {
+        nested_type: vec![entry],
+        ..message(
+            "M",
+            vec![FieldDescriptorProto {
+                label: Some(3),
+                ..field(11, Some(".p.M.MEntry"))
+            }],
+        )
+    };
+    let plain = message("M", vec![field(9, None)]);
+    for (file, edition, want) in [
+        (
+            file("editions", "p", plain.clone()),
+            1_000,
+            "e.proto: uses edition 2023, and editions",
+        ),
+        (
+            file("editions", "p", plain.clone()),
+            1_001,
+            "e.proto: uses edition 2024, and editions",
+        ),
+        (
+            file("editions", "p", delimited.clone()),
+            1_000,
+            "e.proto: uses edition 2023",
+        ),
+        (
+            file("editions", "p", plain.clone()),
+            0,
+            "e.proto: uses edition, and editions",
+        ),
+        (
+            file("proto4", "p", plain),
+            0,
+            "e.proto: the syntax `proto4` is not known",
+        ),
+        (
+            file("proto2", "p", delimited),
+            0,
+            "groups are not supported",
+        ),
+        (
+            file("proto3", "p", map),
+            0,
+            "e.proto: p.M.MEntry: is the entry of a map without",
+        ),
+        (
+            file(
+                "proto3",
+                "google.protobuf",
+                message("StringValue", Vec::new()),
+            ),
+            0,
+            "e.proto: google.protobuf.StringValue: is a well-known type without its value",
+        ),
+        (
+            file("proto3", "p", message("M", vec![field(11, Some(".p.No"))])),
+            0,
+            "my.binpb: not a complete descriptor set",
+        ),
+    ] {
+        let text = printed(&compiled(file, edition).unwrap_err());
+        assert!(text.contains(want), "{want}\n{text}");
+    }
+}
+
+#[test]
 fn file_without_package_needs_a_family() {
     let diagnostics = diagnostics(
         r#"syntax = "proto3";

@@ -241,7 +241,8 @@ fn count_members_path_in_and_response_choices_apply() {
             json!({"one": {"state": "s", "href": "h"}}),
         ),
         (r#"{"href":"h"}"#, json!({"two": {"href": "h"}})),
-        (r#"{"other":1}"#, json!({"one": {}})),
+        // Without the member of a choice, it is the `response_body`.
+        (r#"{"state":"s"}"#, json!({"one": {"state": "s"}})),
     ] {
         let reply = Reply {
             status: StatusCode::OK,

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn built_in() -> Contract {
+pub(super) fn built_in() -> Contract {
     let source = Source {
         name: "built-in".into(),
         bytes: super::BUILT_IN.clone(),
@@ -94,4 +94,31 @@ fn random_requests_do_not_panic() {
     let any_bytes = proptest::collection::vec(any::<u8>(), 0..64);
     let text = "[\\[\\]{}\":,0-9a-z ]{0,40}".prop_map(String::into_bytes);
     proptest!(|(bytes in prop_oneof![wire, any_bytes, text])| call(&bytes));
+}
+
+#[test]
+fn damaged_descriptor_sets_do_not_panic() {
+    let set = descriptors(&unary(
+        "option (google.api.http) = {
+           get: \"/x/{id}\" additional_bindings {get: \"/y/{e}\"}
+         };",
+        "message Req { string id = 1; E e = 2; map<string, E> m = 3; oneof o { Res r = 4; } }
+         message Res { google.protobuf.StringValue s = 1; repeated Res more = 2; }
+         enum E { E_UNSPECIFIED = 0; E_A = 1; }",
+    ));
+    // The file of the test is the last one, and the smallest.
+    let tail = set.len() - 700;
+    let patch = proptest::collection::vec(any::<u8>(), 1..4);
+    proptest!(ProptestConfig::with_cases(128), |(at in tail..set.len(), patch in patch)| {
+        let mut bytes = set.clone();
+        let end = bytes.len().min(at + patch.len());
+        bytes.splice(at..end, patch);
+        let name = "t.binpb".to_owned();
+        if let Ok(contract) = Contract::compile(vec![Source { name, bytes }], &super::families) {
+            for method in contract.methods() {
+                let _ = method.bind(b"", "");
+                let _ = method.bind(b"\x0a\x01a\x22\x02\x0a\x00", "");
+            }
+        }
+    });
 }

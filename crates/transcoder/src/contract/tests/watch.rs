@@ -158,7 +158,7 @@ fn items_are_slices_of_the_response() {
     };
     assert_eq!(
         (&*path, &*problem),
-        ("one", "is missing: it is the watched resource")
+        ("", "`one` is missing: it is the watched resource")
     );
 }
 

@@ -14,6 +14,7 @@ use serde_json::Value as Json;
 /// Returns the rules of a family, with the checkers that the tests and `proto/` name.
 pub(crate) fn families(name: &str) -> FamilyRules {
     FamilyRules {
+        error_status: Some(|body| body.starts_with(b"{\"fault\"").then_some(503)),
         request_id_headers: &["x-request-id"],
         checkers: match name {
             "jp1ao" => &[("property-definitions", |_, _, _| Vec::new())],

@@ -40,6 +40,10 @@ pub(in crate::contract) fn compile(
     let (item, item_type) = Part::find(schema, poll.output, &rule.item)
         .map_err(|problem| diagnostics.report_rule("watch.item", problem))
         .ok()?;
+    if let Part::One(index) | Part::List(index) = item {
+        // Another watch may have set the same.
+        let _ = poll.watched_member.set(index);
+    }
     let list = matches!(item, Part::List(_));
     let message = schema.message(item_type);
     let key = key(rule, list, message, diagnostics);

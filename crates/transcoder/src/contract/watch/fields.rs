@@ -95,7 +95,10 @@ pub(super) fn member(response: &Bytes, field: &Field) -> Result<Option<Bytes>, E
 }
 
 pub(super) fn missing(field: &Field) -> Error {
-    Error::decode(&*field.name, "is missing: it is the watched resource")
+    Error::decode(
+        "",
+        format!("`{}` is missing: it is the watched resource", field.name),
+    )
 }
 
 pub(super) fn broken(field: &Field, problem: Malformed) -> Error {

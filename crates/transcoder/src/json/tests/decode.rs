@@ -373,10 +373,10 @@ fn json_decodes_to_messages() {
             [number(1, 2), bytes(2, "2")].concat(),
         ),
         (
-            "an enum without its prefix only",
+            "an enum with its prefix",
             "Ruled",
             r#"{"status":"STATUS_IN_PROGRESS"}"#,
-            bytes(2, "STATUS_IN_PROGRESS"),
+            [number(1, 1), bytes(2, "STATUS_IN_PROGRESS")].concat(),
         ),
         (
             "a raw text has no name of its own",

@@ -182,3 +182,17 @@ fn unsuitable_bare_text_and_arrays_are_reported() {
         refused(&unary(options, &messages), option, want, res);
     }
 }
+
+#[test]
+fn minimum_is_for_integers() {
+    for field in ["string id = 1", "double id = 1", "E id = 1", "Res id = 1"] {
+        let proto = unary(
+            "option (google.api.http) = {post: \"/x\" body: \"*\"};",
+            &format!(
+                "message Req {{ {field} [(drawbridge.v1.field).minimum = 1]; }}
+                 message Res {{}} enum E {{ E_UNSPECIFIED = 0; }}"
+            ),
+        );
+        refused(&proto, "field minimum", "only for integers", field);
+    }
+}

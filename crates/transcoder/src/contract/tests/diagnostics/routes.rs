@@ -160,3 +160,42 @@ fn unsuitable_query_parameters_are_reported() {
         assert!(diagnostic.problem.contains(want), "{fields}\n{diagnostic}");
     }
 }
+
+#[test]
+fn invalid_additional_bindings_are_reported() {
+    for (binding, want) in [
+        (
+            "get: \"/y/{no}\"",
+            "path variable `{no}`: t.Req has no field `no`",
+        ),
+        ("get: \"y\"", "does not begin with `/`"),
+        ("body: \"*\"", "has no path"),
+        (
+            "post: \"/y\" body: \"no\"",
+            "body `no`: t.Req has no such field",
+        ),
+        (
+            "get: \"/y\" additional_bindings {get: \"/z\"}",
+            "must not have `additional_bindings` itself",
+        ),
+        (
+            "get: \"/y\" response_body: \"id\"",
+            "must have the `response_body`",
+        ),
+    ] {
+        let diagnostic = one(&unary(
+            &format!(
+                "option (google.api.http) = {{
+                   get: \"/x/{{id}}\"
+                   additional_bindings {{get: \"/w\"}}
+                   additional_bindings {{{binding}}}
+                 }};"
+            ),
+            PLAIN,
+        ));
+        assert_eq!(diagnostic.option, "google.api.http", "{binding}");
+        let problem = &diagnostic.problem;
+        assert!(problem.starts_with("additional binding 2: "), "{problem}");
+        assert!(problem.contains(want), "{binding}\n{problem}");
+    }
+}

@@ -158,7 +158,11 @@ fn entries(
 ) -> Option<Compiled> {
     let schema = &*method.schema;
     let (list, item) = match Part::find(schema, poll.output, &rule.item) {
-        Ok((Part::List(list), item)) => (list, item),
+        Ok((Part::List(list), item)) => {
+            // Another watch may have set the same.
+            let _ = poll.watched_member.set(list);
+            (list, item)
+        }
         Ok(_) => {
             diagnostics.report_rule("watch.item", "must be a list of entries");
             return None;

@@ -1,0 +1,192 @@
+//! What the body of a successful reply must hold to be the requested resource: the list of
+//! a list, the wrapper of a single resource, or at least one known member.
+
+use crate::Error;
+use crate::json::Found;
+use crate::schema::{Cardinality, Field, FieldIndex, Kind, Message, Schema, Shape};
+
+use super::Method;
+
+/// Integers of a list response, next to the list.
+const TOTALS: &[&str] = &["count", "total", "total_count", "total_size"];
+
+/// What a body must hold.
+pub(super) struct Required<'a> {
+    schema: &'a Schema,
+    rule: Rule<'a>,
+}
+
+enum Rule<'a> {
+    /// Nothing: it is arbitrary JSON, or decoded as a list, a map or a scalar.
+    Nothing,
+    /// A list without a member of its own, which may be `null` but not absent.
+    BareList,
+    /// This member.
+    Member(&'a Message, FieldIndex),
+    /// At least one member that has a field.
+    AnyMember(&'a Message),
+}
+
+impl<'a> Required<'a> {
+    /// Returns what the reply to `method` must hold when it is decoded into the field
+    /// `chosen`, or into the response itself.
+    pub fn of(method: &'a Method, chosen: Option<FieldIndex>) -> Self {
+        let schema = &*method.schema;
+        let response = schema.message(method.output);
+        let rule = match chosen.or(method.response_body) {
+            None if response.fields.is_empty() => Rule::Nothing,
+            None => match response.shape {
+                Shape::Object => method.of_response(response),
+                _ => Rule::Nothing,
+            },
+            Some(index) => {
+                let field = &response.fields[usize::from(index)];
+                match (field.kind, field.cardinality) {
+                    (_, Cardinality::Map) => Rule::Nothing,
+                    (_, Cardinality::Repeated) => Rule::BareList,
+                    (Kind::Message(id), _) => of_resource(schema.message(id)),
+                    _ => Rule::AnyMember(response),
+                }
+            }
+        };
+        Self { schema, rule }
+    }
+
+    /// Says what is missing; none if the body is the requested resource.
+    pub fn missing(&self, found: &Found) -> Option<String> {
+        match self.rule {
+            Rule::Nothing | Rule::BareList => None,
+            Rule::Member(message, index) => {
+                let field = &message.fields[usize::from(index)];
+                (!self.holds(found, index, field)).then(|| is_missing(&field.wire_name))
+            }
+            Rule::AnyMember(message) => {
+                let is_open = message.additional_properties.is_some() && found.unknown;
+                let mut known = known(message);
+                (!is_open && !known.any(|(index, field)| self.holds(found, index, field)))
+                    .then(|| missing_any(message))
+            }
+        }
+    }
+
+    /// Returns the error of an empty body or `null`. The reply to a DELETE may be empty:
+    /// the resource is gone.
+    pub fn missing_in_empty(&self, method: &Method, body: &[u8]) -> Option<Error> {
+        let is_null = body == b"null";
+        let missing = match self.rule {
+            Rule::Nothing => None,
+            _ if method.verb == http::Method::DELETE => None,
+            Rule::BareList if is_null => None,
+            Rule::BareList => Some("the list is missing".to_owned()),
+            Rule::Member(message, index) if is_null && message.bare_array == Some(index) => None,
+            Rule::Member(message, index) => {
+                Some(is_missing(&message.fields[usize::from(index)].wire_name))
+            }
+            Rule::AnyMember(message) => Some(missing_any(message)),
+        };
+        let missing = missing?;
+        Some(Error::decode(
+            "",
+            format!("expected a response body, found none: {missing}"),
+        ))
+    }
+
+    /// Returns whether the object holds the field. A message or `oneof` that is `null` is
+    /// absent; a list or a scalar that is `null` is there and empty.
+    fn holds(&self, found: &Found, index: FieldIndex, field: &Field) -> bool {
+        let is_resource = match field.kind {
+            Kind::Message(id) if field.is_single() => {
+                self.schema.message(id).shape == Shape::Object
+            }
+            _ => false,
+        };
+        match is_resource {
+            true => found.has_value(index),
+            false => found.has(index),
+        }
+    }
+}
+
+impl Method {
+    fn of_response<'a>(&'a self, response: &'a Message) -> Rule<'a> {
+        let by_number = |number| response.by_number(number).map(|(index, _)| index);
+        let paged = self.paging.as_ref().and_then(|p| by_number(p.items));
+        let standard = || match self.name.starts_with("List") {
+            // AIP-132.
+            true => only_list(response),
+            false => None,
+        };
+        let watched = || self.watched_member.get().copied();
+        match paged.or_else(standard).or_else(watched) {
+            Some(index) => Rule::Member(response, index),
+            None => of_resource(response),
+        }
+    }
+}
+
+fn of_resource(message: &Message) -> Rule<'_> {
+    if message.shape != Shape::Object {
+        return Rule::Nothing;
+    }
+    if message.additional_properties.is_some() {
+        return match known(message).next() {
+            Some(_) => Rule::AnyMember(message),
+            None => Rule::Nothing,
+        };
+    }
+    let mut fields = known(message);
+    match (fields.next(), fields.next()) {
+        (None, _) => Rule::Nothing,
+        (Some((index, _)), None) if message.unwrap.is_none() => Rule::Member(message, index),
+        _ => match counted_list(message) {
+            Some(index) => Rule::Member(message, index),
+            None => Rule::AnyMember(message),
+        },
+    }
+}
+
+/// Returns the fields that a body can have.
+fn known(message: &Message) -> impl Iterator<Item = (FieldIndex, &Field)> {
+    let fields = (0..).zip(&message.fields);
+    fields.filter(|(_, field)| {
+        !field.gateway_only && !field.additional_properties && field.raw_of.is_none()
+    })
+}
+
+/// Returns the list of a message with a single list.
+fn only_list(message: &Message) -> Option<FieldIndex> {
+    let mut lists = known(message).filter(|(_, field)| field.cardinality == Cardinality::Repeated);
+    match (lists.next(), lists.next()) {
+        (Some((index, _)), None) => Some(index),
+        _ => None,
+    }
+}
+
+/// Returns the list of a message that has nothing else but totals.
+fn counted_list(message: &Message) -> Option<FieldIndex> {
+    let list = only_list(message)?;
+    let mut others = known(message).filter(|(index, _)| *index != list);
+    others
+        .all(|(_, field)| TOTALS.contains(&&*field.name))
+        .then_some(list)
+}
+
+fn is_missing(name: &str) -> String {
+    format!("`{name}` is missing")
+}
+
+fn missing_any(message: &Message) -> String {
+    const SHOWN: usize = 3;
+    if let Some(unwrap) = &message.unwrap {
+        return is_missing(unwrap);
+    }
+    let mut names: Vec<_> = known(message)
+        .take(SHOWN + 1)
+        .map(|(_, field)| format!("`{}`", field.wire_name))
+        .collect();
+    if names.len() > SHOWN {
+        names[SHOWN] = "…".to_owned();
+    }
+    let names = names.join(", ");
+    format!("none of the members {names} is there")
+}
