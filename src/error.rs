@@ -291,6 +291,20 @@ impl Error {
         self.row().transient
     }
 
+    /// Returns whether a watch goes on after this error of a poll: it is transient, or
+    /// the upstream failed with a status that another poll may not have. A poll is a
+    /// read, and polls are minutes apart from each other at most, so more is tolerated
+    /// than a call is retried for.
+    pub(crate) fn is_tolerated_in_watch(&self) -> bool {
+        self.is_transient()
+            || self.is_wrong_success()
+            || matches!(self, Self::Upstream(fault)
+                if matches!(fault.http_status, 500..=599)
+                    // Not Implemented, HTTP Version Not Supported, Network
+                    // Authentication Required: they last.
+                    && !matches!(fault.http_status, 501 | 505 | 511))
+    }
+
     /// Returns whether the upstream responded with a success status and a body that is not
     /// the requested resource. In a watch, a later poll may find it.
     pub(crate) fn is_wrong_success(&self) -> bool {

@@ -25,7 +25,7 @@ mod retry;
 mod retry_budget;
 mod settings;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::borrow::Cow;
 use std::fmt;

@@ -254,7 +254,14 @@ impl Watches {
         let message = watch.started_message(&event, started);
         let target = match PollTarget::of_started(watch, &request, started, &context) {
             Ok(Some(target)) => target,
-            Ok(None) => return WatchStream::last(message, Ok(())),
+            Ok(None) if watch.start.as_ref().is_some_and(|s| s.may_start_nothing) => {
+                return WatchStream::last(message, Ok(()));
+            }
+            Ok(None) => {
+                let problem = "it names no resource that can be watched: the call has succeeded, \
+                               but what it started cannot be followed";
+                return WatchStream::last(message, Err(Error::decode("", problem)));
+            }
             Err(error) => return WatchStream::last(message, Err(error)),
         };
         // Polls before the call do not show its result, so the loop is not shared.

@@ -124,7 +124,7 @@ impl Stream for ListStream {
                     else {
                         return Poll::Ready(None);
                     };
-                    if !walk.pager.cursor().is_at_end() {
+                    if !walk.pager.cursor().is_at_end() && !walk.pager.is_ended() {
                         self.state = State::Reading(Box::pin(walk.read_next()));
                     }
                 }

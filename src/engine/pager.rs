@@ -10,6 +10,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tonic::Code;
 
 use super::call_context::CallContext;
 use crate::error::Error;
@@ -32,6 +33,11 @@ pub trait PageCursor: Send + Sync {
 
     /// Moves past a page and returns its items.
     fn advance(&mut self, page: &Decoded) -> Result<Vec<Bytes>, Error>;
+
+    /// Returns whether NOT_FOUND in response to the last call is the end of the list.
+    fn ends_at_not_found(&self) -> bool {
+        false
+    }
 
     /// Returns the key of an item; `None` where nothing identifies it.
     fn key(&self, _item: &[u8]) -> Result<Option<Vec<u8>>, Error> {
@@ -119,7 +125,13 @@ impl<C: PageCursor> Pager<C> {
             return Err(error.clone());
         }
         let method = self.cursor.method();
-        let reply = context.call(method, &call).await?;
+        let reply = match context.call(method, &call).await {
+            Err(error) if is_no_page(&error) && self.cursor.ends_at_not_found() => {
+                self.ended = true;
+                return Ok(None);
+            }
+            reply => reply?,
+        };
         let page = context.decode(method, &reply)?;
         let items = self.cursor.advance(&page)?;
         let items = match &mut self.repeats {
@@ -143,6 +155,11 @@ impl<C: PageCursor> Pager<C> {
         }))
     }
 
+    /// Whether there are no more pages.
+    pub fn is_ended(&self) -> bool {
+        self.ended
+    }
+
     /// Returns the cursor.
     pub fn cursor(&self) -> &C {
         &self.cursor
@@ -152,6 +169,12 @@ impl<C: PageCursor> Pager<C> {
     pub fn into_cursor(self) -> C {
         self.cursor
     }
+}
+
+/// Whether the upstream says that the page does not exist.
+pub(super) fn is_no_page(error: &Error) -> bool {
+    matches!(error, Error::Upstream(fault)
+        if fault.code == Code::NotFound && fault.http_status == 404)
 }
 
 /// The keys that reveal that a list has started over: those of three pages, however long the
@@ -224,6 +247,10 @@ pub struct TokenCursor {
     request: Bytes,
     /// What the page that is being read was requested with.
     requested: Option<PageRequest>,
+    /// Items of the pages so far, where the walk began at the first one.
+    before: Option<u64>,
+    /// The last page had a total by which more items follow.
+    by_total: Option<bool>,
     next: Next,
     prepare: fn(Call) -> Call,
 }
@@ -247,6 +274,8 @@ impl TokenCursor {
             method,
             request,
             requested: None,
+            before: None,
+            by_total: None,
             next: Next::First,
             prepare: |call| call,
         };
@@ -292,20 +321,35 @@ impl PageCursor for TokenCursor {
             Next::At(token) => self.request_at(token)?,
             Next::End => return Ok(None),
         };
-        self.requested = Some(self.paging()?.page_request(&request, dialect)?);
+        let listed = self.method.polled_request(&request)?;
+        let listed = listed.as_ref().unwrap_or(&request);
+        let requested = self.paging()?.page_request(listed, dialect)?;
+        if matches!(self.next, Next::First) {
+            self.before = self.paging()?.items_before(requested);
+        }
+        self.requested = Some(requested);
         let call = self.method.bind(&request, dialect)?;
         Ok(Some((self.prepare)(call)))
     }
 
     fn advance(&mut self, page: &Decoded) -> Result<Vec<Bytes>, Error> {
         let paging = self.paging()?;
-        let next = match self.requested {
-            Some(requested) => paging.next(requested, &page.message)?,
+        let following = match self.requested {
+            Some(requested) => Some(paging.following(requested, &page.message, self.before)?),
             None => None,
         };
         let items = paging.items(&page.message)?;
-        self.next = next.map_or(Next::End, Next::At);
+        self.before = self.before.map(|before| before + items.len() as u64);
+        self.by_total = following.as_ref().map(|following| following.by_total);
+        let token = following.and_then(|following| following.token);
+        self.next = token.map_or(Next::End, Next::At);
         Ok(items)
+    }
+
+    fn ends_at_not_found(&self) -> bool {
+        let paging = self.paging();
+        matches!((paging, self.requested), (Ok(paging), Some(requested))
+            if paging.ends_before(requested, self.by_total))
     }
 
     fn key(&self, item: &[u8]) -> Result<Option<Vec<u8>>, Error> {

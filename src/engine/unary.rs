@@ -6,10 +6,11 @@ use http::HeaderMap;
 
 use super::action;
 use super::call_context::CallContext;
-use super::pager::{MergeCursor, OnRepeat, Pager};
+use super::pager::{self, MergeCursor, OnRepeat, Pager};
 use crate::error::Error;
 use drawbridge_transcoder::call::{Call, Reply, Room};
 use drawbridge_transcoder::contract::{Decoded, Method};
+use drawbridge_transcoder::json::Notes;
 
 /// The response to a unary rpc.
 #[derive(Debug)]
@@ -35,7 +36,23 @@ pub async fn call(
     };
     let call = method.bind(request, dialect)?;
     let first_call = method.merge_pages.as_ref().map(|_| call.clone());
-    let reply = send(context, method, request, call).await?;
+    let reply = match send(context, method, request, call).await {
+        // The page before was the last one: a page without items ends the list.
+        Err(error)
+            if pager::is_no_page(&error)
+                && page.is_some_and(|(paging, asked)| paging.ends_before(asked, None)) =>
+        {
+            return Ok(UnaryResponse {
+                decoded: Decoded {
+                    message: Bytes::new(),
+                    notes: Notes::default(),
+                },
+                headers: HeaderMap::new(),
+                room: Room::default(),
+            });
+        }
+        reply => reply?,
+    };
     let mut decoded = context.decode(method, &reply)?;
     if let Some((paging, asked)) = page {
         decoded.message = paging.with_next(asked, decoded.message)?;

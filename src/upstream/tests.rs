@@ -1,7 +1,7 @@
 use crate::error::Fault;
 
 /// Returns a fault as the test family maps it.
-pub(super) fn fault(http_status: u16) -> Fault {
+pub(crate) fn fault(http_status: u16) -> Fault {
     Fault {
         code: tonic::Code::Unknown,
         reason: String::new(),

@@ -114,6 +114,7 @@ impl RestSnapshotSource {
             side: part,
             outcome,
             poll_soon: !found.matches,
+            incomplete: false,
         }]))
     }
 
@@ -153,5 +154,6 @@ fn last_item(bytes: Option<Bytes>, side: Bytes) -> Item {
         side,
         outcome: Outcome::Succeeded,
         poll_soon: false,
+        incomplete: false,
     }
 }

@@ -50,6 +50,7 @@ impl RestSnapshotSource {
                     bytes: Some(bytes),
                     side: Bytes::new(),
                     poll_soon: false,
+                    incomplete: false,
                 })
             })
             .collect::<Result<Vec<_>, Error>>()?;

@@ -21,6 +21,29 @@ use drawbridge_transcoder::contract::{Outcome, SideRead};
 /// How much of [`POLL_TIMEOUT`] is reserved for side reads.
 const SIDE_READS_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// In how many polls in a row the full read of a final resource may fail before the
+/// state is sent without it.
+const MAX_FAILED_FULL_READS: u32 = 4;
+
+/// The resource as one poll has read it.
+struct ItemRead {
+    item: Bytes,
+    outcome: Outcome,
+    poll_soon: bool,
+    incomplete: bool,
+}
+
+impl ItemRead {
+    fn new(item: Bytes, outcome: Outcome, poll_soon: bool) -> Self {
+        Self {
+            item,
+            outcome,
+            poll_soon,
+            incomplete: false,
+        }
+    }
+}
+
 impl RestSnapshotSource {
     /// Reads the resource and its side reads.
     pub(super) async fn read_object(&self) -> Result<SnapshotRead, Error> {
@@ -41,11 +64,20 @@ impl RestSnapshotSource {
         } else {
             Deadline::after(POLL_TIMEOUT - SIDE_READS_TIMEOUT)
         };
-        let (item, outcome, poll_soon) = match self.read_item(&calls, item_deadline).await {
+        let read = match self.read_item(&calls, item_deadline).await {
             Err(error) if is_not_found(&error) => {
                 return self.handle_not_found(error, &calls, deadline).await;
             }
             read => read?,
+        };
+        let Some(ItemRead {
+            item,
+            outcome,
+            poll_soon,
+            incomplete,
+        }) = read
+        else {
+            return Ok(SnapshotRead::NotFound);
         };
         let side = self.side_reads(&item, outcome, &calls, deadline).await;
         let mut history = self.history();
@@ -58,41 +90,70 @@ impl RestSnapshotSource {
             side,
             outcome,
             poll_soon,
+            incomplete,
         }]))
     }
 
-    /// Returns the resource, its outcome, and whether to poll soon again.
+    /// Reads the resource. Returns none while its final state is known but the read with
+    /// all fields fails.
     async fn read_item(
         &self,
         calls: &ResourceCalls,
         deadline: Deadline,
-    ) -> Result<(Bytes, Outcome, bool), Error> {
+    ) -> Result<Option<ItemRead>, Error> {
         let watch = self.watch();
         let call = calls.light.as_ref().unwrap_or(&calls.full);
         let light = self.single_item(self.context.fetch(&watch.poll, call, deadline).await?)?;
         let (outcome, poll_soon) = self.outcome(&light);
         if calls.light.is_none() || outcome == Outcome::Pending {
-            self.history().full = None;
-            return Ok((light, outcome, poll_soon));
+            let mut history = self.history();
+            (history.full, history.failed_full_reads) = (None, 0);
+            return Ok(Some(ItemRead::new(light, outcome, poll_soon)));
         }
         let known = self.history().full.clone();
         let full = match known {
             Some((before, full)) if before == light => full,
             _ => {
-                let response = self
-                    .context
-                    .fetch(&watch.poll, &calls.full, deadline)
-                    .await?;
-                self.single_item(response)?
+                let response = self.context.fetch(&watch.poll, &calls.full, deadline);
+                let full = response.await.and_then(|full| self.single_item(full));
+                match full {
+                    Err(error) if !is_not_found(&error) => {
+                        return Ok(self.without_full_read(light, outcome, &error));
+                    }
+                    full => full?,
+                }
             }
         };
+        self.history().failed_full_reads = 0;
         if watch.state_text(&full) == watch.state_text(&light) {
             self.history().full = Some((light, full.clone()));
-            return Ok((full, outcome, false));
+            return Ok(Some(ItemRead::new(full, outcome, false)));
         }
         // The state has changed between the light and the full read.
         self.history().debounce = None;
-        Ok((full, Outcome::Pending, true))
+        Ok(Some(ItemRead::new(full, Outcome::Pending, true)))
+    }
+
+    /// Returns the final state without the fields of the full read, once that has failed
+    /// in [`MAX_FAILED_FULL_READS`] polls in a row: the state is known, and it must not be
+    /// lost because further fields cannot be read.
+    fn without_full_read(&self, light: Bytes, outcome: Outcome, error: &Error) -> Option<ItemRead> {
+        let failed = {
+            let mut history = self.history();
+            (history.was_read, history.misses) = (true, 0);
+            history.failed_full_reads = history.failed_full_reads.saturating_add(1);
+            history.failed_full_reads
+        };
+        tracing::debug!(
+            operation = &*self.watch().poll.path,
+            upstream = &*self.context.upstream.settings.name,
+            reason = error.log_text(),
+            "the final read of a watch has failed"
+        );
+        (failed >= MAX_FAILED_FULL_READS).then(|| ItemRead {
+            incomplete: true,
+            ..ItemRead::new(light, outcome, false)
+        })
     }
 
     fn single_item(&self, response: Bytes) -> Result<Bytes, Error> {
@@ -182,7 +243,7 @@ impl RestSnapshotSource {
                     reason = error.log_text(),
                     "a side read of a watch has failed"
                 );
-                match error.is_transient() || error.is_wrong_success() {
+                match error.is_tolerated_in_watch() {
                     true => last,
                     false => Bytes::new(),
                 }

@@ -80,11 +80,10 @@ impl FailureTolerance {
     }
 
     /// Records a failure and returns the pause before the next poll, which is `pause` or
-    /// longer if the upstream requests that. Returns none if the error is neither transient
-    /// nor about a success that is not the resource,
+    /// longer if the upstream requests that. Returns none if the error is not tolerated,
     /// the limit is reached, or the upstream requests a pause beyond the limit.
     pub(super) fn tolerate(&mut self, error: &Error, pause: Duration) -> Option<Duration> {
-        if !error.is_transient() && !error.is_wrong_success() {
+        if !error.is_tolerated_in_watch() {
             return None;
         }
         let since = *self.since.get_or_insert_with(Instant::now);
@@ -171,6 +170,28 @@ mod tests {
             None,
             "beyond the limit"
         );
+    }
+
+    #[test]
+    fn server_errors_are_tolerated_except_those_that_last() {
+        for (status, want) in [
+            (499, false),
+            (500, true),
+            (501, false),
+            (502, true),
+            (504, true),
+            (505, false),
+            (507, true),
+            (511, false),
+            (520, true),
+            (599, true),
+        ] {
+            let mut fault = crate::upstream::tests::fault(status);
+            (fault.code, fault.transient) = (Code::Internal, false);
+            let error = Error::Upstream(Box::new(fault));
+            let tolerated = FailureTolerance::new(S(60)).tolerate(&error, S(1));
+            assert_eq!(tolerated.is_some(), want, "{status}");
+        }
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub(super) struct ReadHistory {
     pub(super) debounce: Option<Debounce>,
     /// The last light read with a final state, and the full read after it.
     pub(super) full: Option<(Bytes, Bytes)>,
+    /// Full reads in a row that have failed.
+    pub(super) failed_full_reads: u32,
     /// The parts of the message that the side reads have found last, one per side read.
     pub(super) side_parts: Vec<Bytes>,
     /// The part of the message that the fallback has found last.

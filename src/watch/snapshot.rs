@@ -20,12 +20,15 @@ pub(super) struct Item {
     pub(super) outcome: Outcome,
     /// The state is about to change: the next poll comes after the shortest pause.
     pub(super) poll_soon: bool,
+    /// The item is final, but its further fields could not be read.
+    pub(super) incomplete: bool,
 }
 
 impl Item {
     /// Whether both are sent alike.
     fn is_sent_as(&self, other: &Self) -> bool {
-        (&self.bytes, &self.side, self.outcome) == (&other.bytes, &other.side, other.outcome)
+        let state = |item: &Self| (item.outcome, item.incomplete);
+        (&self.bytes, &self.side, state(self)) == (&other.bytes, &other.side, state(other))
     }
 }
 
@@ -157,6 +160,7 @@ mod tests {
                 side: Bytes::new(),
                 outcome: Outcome::Pending,
                 poll_soon: false,
+                incomplete: false,
             })
             .collect();
         Snapshot::new(0, items, SystemTime::UNIX_EPOCH)

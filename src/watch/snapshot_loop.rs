@@ -151,6 +151,7 @@ impl SnapshotLoop {
             observed_at: Some(observed_at.into()),
             outcome: outcome.into(),
             unconfirmed_since: unconfirmed_since.map(Into::into),
+            incomplete: item.incomplete,
         };
         self.source.message(&event, Some(item))
     }
@@ -164,8 +165,8 @@ impl SnapshotLoop {
         let event = WatchEvent {
             r#type: WatchEventType::Bookmark.into(),
             observed_at: Some(observed_at.into()),
-            outcome: v1::Outcome::Unspecified.into(),
             unconfirmed_since: unconfirmed_since.map(Into::into),
+            ..WatchEvent::default()
         };
         self.source.message(&event, None)
     }

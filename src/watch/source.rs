@@ -38,7 +38,7 @@ pub(super) type ReadFuture<'a> =
 pub(super) enum SnapshotRead {
     /// The items of a list, or the one resource.
     Items(Vec<Item>),
-    /// The resource was not found, which is not a failure yet.
+    /// The resource was not found, or not read completely, which is not a failure yet.
     NotFound,
     /// The resource was deleted, as expected. The watch sends this item last.
     Deleted(Item),

@@ -184,6 +184,7 @@ fn items(texts: &[&str]) -> Vec<Item> {
             bytes: Some(Bytes::copy_from_slice(text.as_bytes())),
             side: Bytes::new(),
             poll_soon: text.starts_with("poll_soon"),
+            incomplete: false,
             outcome: match *text {
                 "done" | "final" => Outcome::Succeeded,
                 "broken" => Outcome::Failed,
@@ -329,7 +330,13 @@ fn fault(code: Code, retry_after: Option<Duration>) -> Error {
         reason: String::new(),
         domain: "test",
         message: format!("{code:?}"),
-        http_status: 500,
+        http_status: match code {
+            Code::Unauthenticated => 401,
+            Code::PermissionDenied => 403,
+            Code::NotFound => 404,
+            Code::ResourceExhausted => 429,
+            _ => 503,
+        },
         request_id: None,
         retry_after,
         not_processed: false,

@@ -206,6 +206,116 @@ async fn own_api_is_called_and_watched() {
     );
 }
 
+const NUMBERED: &str = r#"
+syntax = "proto3";
+package acme.v1;
+import "drawbridge/v1/options.proto";
+import "google/api/annotations.proto";
+
+option (drawbridge.v1.file) = { family: "acme" };
+
+service JobService {
+  rpc ListJobs(ListJobsRequest) returns (ListJobsResponse) {
+    option (google.api.http) = { get: "/jobs" };
+    option (drawbridge.v1.method).paging = {style: PAGING_STYLE_PAGE items: "results" TOTAL};
+    option idempotency_level = NO_SIDE_EFFECTS;
+  }
+  rpc StreamJobs(ListJobsRequest) returns (stream StreamJobsResponse) {
+    option (google.api.http) = { get: "/jobs" };
+    option (drawbridge.v1.method).pages = "ListJobs";
+  }
+}
+message ListJobsRequest {
+  int32 page_size = 1;
+  string page_token = 2 [(drawbridge.v1.field).name = "page"];
+}
+message ListJobsResponse {
+  int32 count = 1;
+  repeated Job results = 2;
+  string next_page_token = 3 [(drawbridge.v1.field).gateway_only = true];
+}
+message StreamJobsResponse { Job job = 1; }
+message Job { int32 id = 1; }
+"#;
+
+/// As AWX and Django answer: 404 for the page behind a full last one.
+#[tokio::test]
+async fn missing_page_ends_a_numbered_list() {
+    for (total, count, end, requests) in [
+        ("", 6, None, 3),
+        // No request for a page that cannot exist.
+        ("total: \"count\" total_counts_items: true", 6, None, 2),
+        ("total: \"count\"", 0, None, 3),
+        // By the total, more items follow.
+        (
+            "total: \"count\" total_counts_items: true",
+            9,
+            Some(Code::NotFound),
+            3,
+        ),
+        ("total: \"count\"", 3, Some(Code::NotFound), 3),
+    ] {
+        let recorder = Recorder::start(move |seen| {
+            if seen.path() == "/" {
+                return Answer::json(200, &json!({}));
+            }
+            let page = seen.pairs().into_iter().find(|(name, _)| name == "page");
+            let page: i32 = page.map_or(1, |(_, page)| page.parse().unwrap());
+            match page {
+                1 | 2 => {
+                    let ids = (page * 3 - 2..=page * 3).map(|id| json!({"id": id}));
+                    let ids: Vec<_> = ids.collect();
+                    Answer::json(200, &json!({"count": count, "results": ids}))
+                }
+                _ => Answer::json(404, &json!({"detail": "Invalid page."})),
+            }
+        })
+        .await;
+        let mut settings = settings(vec![upstream("awx", "acme", &recorder.url())]);
+        settings.descriptors = vec![compile(&NUMBERED.replace("TOTAL", total)).unwrap()];
+        let gateway = Gateway::start(settings).await;
+        let lists = || {
+            let seen = recorder.take();
+            seen.iter().filter(|seen| seen.path() == "/jobs").count()
+        };
+        let request = json!({"page_size": 3});
+        let stream = gateway.client.watch("JobService/StreamJobs", request, &[]);
+        let mut stream = stream.await.unwrap();
+        let mut ids = Vec::new();
+        let got = loop {
+            match stream.next().await {
+                Some(Ok(job)) => ids.push(to_json(&job)["job"]["id"].as_i64().unwrap()),
+                Some(Err(status)) => break Some(status.code()),
+                None => break None,
+            }
+        };
+        assert_eq!((ids, got), ((1..=6).collect(), end), "{total} {count}");
+        assert_eq!(lists(), requests, "{total} {count}");
+
+        // The pages by hand.
+        let page = |token: &'static str| {
+            let request = json!({"page_size": 3, "page_token": token});
+            gateway.client.call("JobService/ListJobs", request)
+        };
+        let second = to_json(&page("2").await.unwrap());
+        let token = second["next_page_token"].as_str().unwrap_or_default();
+        assert_eq!(
+            token,
+            if requests == 3 { "3" } else { "" },
+            "{total} {count}"
+        );
+        if total.is_empty() {
+            assert_eq!(to_json(&page("3").await.unwrap()), json!({}));
+        } else {
+            assert_eq!(page("3").await.unwrap_err().code(), Code::NotFound);
+        }
+        let beyond = gateway
+            .client
+            .call("JobService/ListJobs", json!({"page_token": "0"}));
+        assert_eq!(beyond.await.unwrap_err().code(), Code::NotFound);
+    }
+}
+
 #[tokio::test]
 async fn invalid_annotation_stops_the_start() {
     for (from, to, want) in [

@@ -3,6 +3,7 @@
 
 mod action;
 mod bind;
+mod called;
 mod compile;
 mod decode;
 mod definitions_check;
@@ -44,7 +45,7 @@ use crate::schema::{self, FieldIndex, MessageId, Schema};
 pub use download::Download;
 pub use merge_pages::{MergePages, MergedPages};
 pub use pages::Pages;
-pub use paging::{PageRequest, Paging};
+pub use paging::{Following, PageRequest, Paging};
 pub use resolve::Resolve;
 pub use upload::Upload;
 pub use watch::log::{Entry, Log, LogKind, Order, Slice};
@@ -115,7 +116,9 @@ pub struct Method {
     /// Set for a list whose further pages are fetched and appended.
     pub merge_pages: Option<MergePages>,
     binding: bind::Binding,
-    /// Set where the response is decoded from a redirect.
+    /// Set for a stream that polls or lists: its calls are those of that rpc.
+    called: Option<called::Called>,
+    /// Set where fields of the response are read from `Location`.
     location: Option<location::Location>,
     /// The field of the response that the reply's body is decoded into.
     response_body: Option<FieldIndex>,
@@ -246,10 +249,17 @@ impl Method {
     /// zero whose field is not `optional` and the zero value of an enum. Fields that are OUTPUT_ONLY, or absent in
     /// the dialect, are not sent.
     ///
+    /// The call of a stream without `start` is that of the rpc which it polls or lists,
+    /// with all options of that rpc; the stream's request must satisfy both.
+    ///
     /// With `additional_bindings`, the first binding is used whose path fields are all
     /// set, to values of the form that its path has.
     pub fn bind(&self, request: &[u8], dialect: &str) -> Result<Call, Error> {
-        self.binding.bind(request, dialect)
+        let call = self.binding.bind(request, dialect)?;
+        match &self.called {
+            Some(called) => called.bind(request, dialect),
+            None => Ok(call),
+        }
     }
 
     /// Decodes a successful reply into the response message; for a stream, into that of
@@ -259,12 +269,25 @@ impl Method {
     /// map, and in reply to a DELETE. Any other reply is `Error::Decode`, or
     /// `Error::ErrorBody` where the family recognizes it, with the upstream's request id.
     pub fn decode(&self, reply: &Reply) -> Result<Decoded, Error> {
+        let method = self.polled().map_or(self, |polled| polled);
+        decode::decode(method, reply)
+            .map_err(|error| error.of_request(self.family_rules.request_id(&reply.headers)))
+    }
+
+    /// Returns the request of the rpc that a stream without `start` polls or lists; none
+    /// for other methods.
+    pub fn polled_request(&self, request: &[u8]) -> Result<Option<Bytes>, Error> {
+        let called = self.called.as_ref();
+        let request = called.map(|called| called.request(request));
+        Ok(request.transpose()?.map(Bytes::from))
+    }
+
+    /// Returns the rpc that a stream polls or lists.
+    fn polled(&self) -> Option<&Arc<Method>> {
         let watched = self.watch.as_ref().map(|watch| &watch.poll);
         let logged = self.log.as_ref().map(|log| &log.poll);
         let paged = self.pages.as_ref().map(|pages| &pages.list);
-        let method = watched.or(logged).or(paged).map_or(self, |called| called);
-        decode::decode(method, reply)
-            .map_err(|error| error.of_request(self.family_rules.request_id(&reply.headers)))
+        watched.or(logged).or(paged)
     }
 
     /// Returns whether the rpc is server-streaming.

@@ -586,6 +586,7 @@ impl Reader {
             observed_at: Some(self.observed_at.into()),
             outcome: outcome.into(),
             unconfirmed_since: unconfirmed.map(Into::into),
+            incomplete: false,
         };
         let source = &self.subscription.shared.source.source;
         source.message(&event, None, &self.marker)

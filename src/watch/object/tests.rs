@@ -187,6 +187,72 @@ async fn one(source: &RestSnapshotSource) -> Item {
     }
 }
 
+#[tokio::test]
+async fn final_state_is_sent_although_its_full_read_fails() {
+    let fixture = Fixture::new(DO, STARTED).await;
+    let Fixture { cloud, .. } = &fixture;
+    let broken = [
+        (500, json!({"message": "cannot resolve outputs"})),
+        (403, json!({"message": "no outputs for you"})),
+        (200, json!({"job": {"uuid": 1, "state": [true]}})),
+    ];
+    for full in broken {
+        let source = fixture.source(json!({"p": "p1", "jobId": "j1"}));
+        let polls = (0..6).flat_map(|_| [(200, job("OK")), full.clone()]);
+        cloud.script(JOB, polls.chain([(200, job("OK"))]));
+        for _ in 1..MAX_FAILED_FULL_READS {
+            let read = source.read().await.unwrap();
+            assert!(matches!(read, SnapshotRead::NotFound), "{read:?}");
+        }
+        for _ in 0..2 {
+            let item = one(&source).await;
+            assert!(item.incomplete, "{full:?}");
+            assert_eq!(item.outcome, Outcome::Succeeded);
+            let want = json!({"job": {"uuid": "j1", "state": "OK"}});
+            assert_eq!(fixture.message_of(&source, &item), want);
+        }
+    }
+    // A full read that succeeds meanwhile is sent, with `follow`.
+    let source = fixture.source(json!({"p": "p1", "jobId": "j1"}));
+    let failures = (0..MAX_FAILED_FULL_READS).flat_map(|_| [(200, job("OK")), (500, json!({}))]);
+    cloud.script(JOB, failures.chain([(200, job("OK"))]));
+    for _ in 1..MAX_FAILED_FULL_READS {
+        source.read().await.unwrap();
+    }
+    assert!(one(&source).await.incomplete);
+    assert!(!one(&source).await.incomplete);
+}
+
+#[tokio::test]
+async fn stream_ends_with_the_final_state_although_its_full_read_fails() {
+    let fixture = Fixture::new(DO, STARTED).await;
+    let Fixture { cloud, .. } = &fixture;
+    let failures = (0..9).flat_map(|_| [(200, job("OK")), (500, json!({}))]);
+    let busy = [(200, job("BUSY")), (500, json!({}))];
+    cloud.script(JOB, busy.into_iter().chain(failures));
+    let watches = Watches::new(watch::Settings::default());
+    let request = json!({"p": "p1", "jobId": "j1"});
+    let request = Bytes::from(fixture.world.wire("t.WatchJobReq", request));
+    let context = CallContext {
+        upstream: &fixture.upstream,
+        client: &caller(),
+        deadline: Deadline::after(POLL_TIMEOUT),
+    };
+    let stream = watches.watch(fixture.method("/t.S/Watch"), request, context, None);
+    let messages: Vec<_> = stream.await.unwrap().collect().await;
+    let messages: Vec<Value> = messages
+        .into_iter()
+        .map(|message| fixture.world.json("t.WatchJobRes", &message.unwrap()))
+        .collect();
+    let last = messages.last().unwrap();
+    assert_eq!(
+        last["event"]["outcome"], "OUTCOME_SUCCEEDED",
+        "{messages:?}"
+    );
+    assert_eq!(last["event"]["incomplete"], true, "{messages:?}");
+    assert_eq!(messages[0]["job"]["state"], "BUSY", "{messages:?}");
+}
+
 /// Advances the clock.
 async fn pass(time: Duration) {
     tokio::time::pause();
@@ -518,7 +584,7 @@ async fn started_call_that_fails_or_starts_nothing_ends_the_watch() {
     assert_eq!(cloud.seen().len(), 1);
 
     for (answer, end) in [
-        (json!({"job_id": ""}), "END"),
+        (json!({"job_id": ""}), "Internal"),
         (json!({"job_id": ".."}), "Internal"),
     ] {
         cloud.script(DO_IT, [(200, answer.clone())]);
@@ -598,5 +664,5 @@ async fn resource_is_searched_in_a_list_by_its_parent() {
     cloud.script(DO_IT, [(200, urls("/others/3"))]);
     let mut stream = fixture.begin(&watches, do_request()).await.unwrap();
     fixture.next(&mut stream).await;
-    assert_eq!(fixture.next(&mut stream).await, "END");
+    assert_eq!(fixture.next(&mut stream).await, "Internal");
 }

@@ -316,6 +316,7 @@ impl Service<'_> {
                 additional: Vec::new(),
             },
             response_body,
+            called: None,
             watched_member: OnceLock::new(),
         };
         let mut diagnostics = self.diagnostics(rpc);

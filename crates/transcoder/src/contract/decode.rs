@@ -16,14 +16,27 @@ use crate::schema::{Cardinality, Kind};
 
 /// Decodes a reply; see [`Method::decode`].
 pub(super) fn decode(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
-    if let Some(location) = &method.location
-        && reply.status.is_redirection()
-    {
+    let Some(location) = &method.location else {
+        return decode_body(method, reply);
+    };
+    // Beside its `Location`, a response needs no body: that of a redirect is for people,
+    // and that of a 201 may be, too.
+    let has_object = reply.body.trim_ascii().starts_with(b"{");
+    if reply.status.is_redirection() || !has_object {
         return Ok(Decoded {
             message: location.read(reply)?.into(),
             notes: Notes::default(),
         });
     }
+    let Decoded { message, notes } = decode_body(method, reply)?;
+    Ok(Decoded {
+        message: location.complete(reply, message)?,
+        notes,
+    })
+}
+
+/// Decodes the body of a reply.
+fn decode_body(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
     let body = reply.body.trim_ascii();
     let response = method.schema.message(method.output);
     // The body of a 202 only says that it is one, in JSON, HTML or plain text.

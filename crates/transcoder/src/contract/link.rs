@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use prost_reflect::MethodDescriptor;
 
+use super::called::Called;
 use super::diagnostics::Diagnostics;
 use super::rpc_lookup::RpcLookup;
 use super::{Diagnostic, Method, pages, resolve, watch};
@@ -98,7 +99,49 @@ impl Unlinked {
                 binding.idempotency = idempotency;
             }
         }
+        inherit(&mut method);
         method
+    }
+}
+
+/// Makes the options of the rpc that a stream polls or lists those of the stream, too.
+fn inherit(stream: &mut Method) {
+    let Some(polled) = stream.polled().cloned() else {
+        return;
+    };
+    let start = stream.watch.as_ref().and_then(|watch| watch.start.as_ref());
+    let started = start.map(|start| Arc::clone(&start.rpc));
+    let has_start = started.is_some();
+    for rpc in started.iter().chain([&polled]) {
+        extend(&mut stream.absent_in, &rpc.absent_in);
+    }
+    if has_start {
+        return;
+    }
+    extend(&mut stream.unverified_in, &polled.unverified_in);
+    extend(&mut stream.also_success, &polled.also_success);
+    stream.anonymous |= polled.anonymous;
+    stream.called = Some(Called::new(stream, &polled));
+    if stream.resolve.is_none()
+        && let Some(resolve) = &polled.resolve
+    {
+        // Without effect where the fields of the stream's path are REQUIRED.
+        let mut ignored = Vec::new();
+        let mut diagnostics = Diagnostics {
+            file: String::new(),
+            element: String::new(),
+            all: &mut ignored,
+        };
+        let lookup = Arc::clone(&resolve.rpc);
+        stream.resolve = resolve_by(lookup, stream, &mut diagnostics);
+    }
+}
+
+fn extend<T: Clone + PartialEq>(all: &mut Vec<T>, more: &[T]) {
+    for one in more {
+        if !all.contains(one) {
+            all.push(one.clone());
+        }
     }
 }
 
@@ -116,17 +159,19 @@ fn compile_resolve(
         diagnostics.report_rule("resolve", problem);
         return None;
     };
+    resolve_by(lookup.clone(), method, diagnostics)
+}
+
+fn resolve_by(
+    lookup: Arc<Method>,
+    method: &Method,
+    diagnostics: &mut Diagnostics<'_>,
+) -> Option<super::Resolve> {
     let in_path: Vec<&str> = method
         .binding
         .path_fields()
         .filter(|(steps, _)| steps.is_empty())
         .map(|(_, field)| &*field.name)
         .collect();
-    resolve::compile(
-        lookup.clone(),
-        &method.schema,
-        method.input,
-        &in_path,
-        diagnostics,
-    )
+    resolve::compile(lookup, &method.schema, method.input, &in_path, diagnostics)
 }

@@ -1,5 +1,6 @@
-//! `location`: a response that is read from the `Location` header of a redirect.
+//! `location`: fields of a response that are read from the `Location` header.
 
+use bytes::Bytes;
 use http::header::LOCATION;
 use percent_encoding::percent_decode_str;
 
@@ -25,13 +26,39 @@ pub(super) enum Segment {
 }
 
 impl Location {
-    /// Reads the response from a redirect's `Location`, and nothing else.
+    /// Adds the fields of `Location` that are not in the body to the message that was
+    /// decoded from it. A reply without a suitable header must have all of them in its
+    /// body.
+    pub fn complete(&self, reply: &Reply, message: Bytes) -> Result<Bytes, Error> {
+        if self.is_in(&message)? {
+            return Ok(message);
+        }
+        let mut complete = self.read(reply)?;
+        // The last occurrence of a field wins: that of the body.
+        complete.extend_from_slice(&message);
+        Ok(complete.into())
+    }
+
+    /// Returns whether a message has all of the fields.
+    fn is_in(&self, message: &[u8]) -> Result<bool, Error> {
+        for segment in &self.segments {
+            if let Segment::Field(_, number) = segment {
+                let value = wire::last(message, *number).map_err(Error::malformed)?;
+                if value.is_none_or(|value| value.bytes().is_empty()) {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads the fields from `Location`, and nothing else.
     pub fn read(&self, reply: &Reply) -> Result<Vec<u8>, Error> {
         let fault = |problem: String| Error::decode("Location", problem);
         let location = match reply.headers.get(LOCATION).map(|value| value.to_str()) {
             Some(Ok(location)) => location,
             Some(Err(_)) => return Err(fault("is no text".into())),
-            None => return Err(fault("is missing in the redirect".into())),
+            None => return Err(fault("is missing in the response".into())),
         };
         let path = path(location);
         let other = || {
@@ -127,7 +154,6 @@ pub(super) fn is_text(field: &Field) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use http::{HeaderMap, HeaderValue, StatusCode};
 
     use super::*;

@@ -26,6 +26,8 @@ pub struct Paging {
     next: u32,
     /// Field numbers that lead to the total number of items or pages.
     total: Vec<u32>,
+    /// PAGE: the total counts items.
+    total_counts_items: bool,
     /// Field numbers of `next_links` and of their `rel`.
     links: Option<(u32, u32)>,
     /// The field that identifies an item.
@@ -54,6 +56,15 @@ pub(super) struct Param {
 struct Key {
     number: u32,
     kind: Kind,
+}
+
+/// What follows a page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Following {
+    /// The token of the next page; none when this is the last one.
+    pub token: Option<String>,
+    /// A total in the response says that more items follow.
+    pub by_total: bool,
 }
 
 /// The part of a list that a request asks for.
@@ -109,14 +120,28 @@ impl Paging {
     /// more items than requested means that the API does not page: the list is
     /// complete.
     pub fn next(&self, request: PageRequest, page: &[u8]) -> Result<Option<String>, Error> {
+        Ok(self.following(request, page, None)?.token)
+    }
+
+    /// Returns what follows a page; see [`Paging::next`]. `before` is the number of items
+    /// of all pages before it, where it is known.
+    pub fn following(
+        &self,
+        request: PageRequest,
+        page: &[u8],
+        before: Option<u64>,
+    ) -> Result<Following, Error> {
         let items = wire::all(page, self.items).map_err(Error::malformed)?;
         let Some(last) = items.last() else {
-            return Ok(None);
+            return Ok(Following {
+                token: None,
+                by_total: false,
+            });
         };
         let count = items.len() as u64;
         let full = [request.size, request.default_size].contains(&Some(count));
         let total = self.total(page)?;
-        Ok(match self.style {
+        let token = match self.style {
             Style::Marker if full || self.has_next_link(page)? => Some(self.marker(last, count)?),
             Style::Marker => None,
             Style::Offset => {
@@ -127,11 +152,65 @@ impl Paging {
             }
             Style::Page { first } => {
                 let next = request.at.saturating_add(1);
-                total
-                    .map_or(full, |pages| next.saturating_sub(first) < pages)
-                    .then(|| next.to_string())
+                let read = next.saturating_sub(first);
+                let more = match total {
+                    None => full,
+                    Some(items) if self.total_counts_items => match before {
+                        Some(before) => before.saturating_add(count) < items,
+                        None => self.more_items(request, read, count, items),
+                    },
+                    Some(pages) => read < pages,
+                };
+                more.then(|| next.to_string())
             }
+        };
+        Ok(Following {
+            by_total: token.is_some()
+                && total.is_some()
+                && (before.is_some() || self.has_known_pages(request)),
+            token,
         })
+    }
+
+    /// Returns whether more of `total` items follow page number `read`, from 1, which has
+    /// `count` of them.
+    fn more_items(&self, request: PageRequest, read: u64, count: u64, total: u64) -> bool {
+        if read.saturating_mul(count) >= total {
+            return false;
+        }
+        // A short page is the last one, where its items complete the total.
+        let size = request.size.unwrap_or(u64::from(self.default_size));
+        let is_last = self.has_known_pages(request)
+            && count < size
+            && (read - 1).saturating_mul(size).saturating_add(count) == total;
+        !is_last
+    }
+
+    /// Returns whether the total says how many pages there are. One of items does if the
+    /// pages have the requested size: an API may have a smaller limit, but not a smaller
+    /// one than its default.
+    fn has_known_pages(&self, request: PageRequest) -> bool {
+        let default_size = u64::from(self.default_size);
+        !self.total_counts_items || request.size.is_none_or(|size| size <= default_size)
+    }
+
+    /// Returns whether NOT_FOUND in response to this request, of an API that numbers its
+    /// pages, means that the list ended with the page before. `by_total` says whether the
+    /// response with that page had a total by which more follow; none if that response is
+    /// not known.
+    pub fn ends_before(&self, request: PageRequest, by_total: Option<bool>) -> bool {
+        let has_total = !self.total.is_empty();
+        let by_total = by_total.unwrap_or(has_total && self.has_known_pages(request));
+        matches!(self.style, Style::Page { first } if request.at > first) && !by_total
+    }
+
+    /// Returns the number of items before this page, if it is the first one.
+    pub fn items_before(&self, request: PageRequest) -> Option<u64> {
+        let first = match self.style {
+            Style::Page { first } => first,
+            Style::Marker | Style::Offset => 0,
+        };
+        (request.at == first).then_some(0)
     }
 
     /// Returns the page with `next_page_token` set.
@@ -277,6 +356,10 @@ pub(super) fn compile(
     };
     let key = key(rule, schema.message(item), style, diagnostics);
     let total = total(rule, schema, output, style, diagnostics);
+    if rule.total_counts_items && (rule.total.is_empty() || !matches!(style, Style::Page { .. })) {
+        let problem = "is for the style PAGE with a `total`";
+        diagnostics.report_rule("paging.total_counts_items", problem);
+    }
     let links = links(rule, schema, response, style, diagnostics);
     Some(Paging {
         style,
@@ -285,6 +368,7 @@ pub(super) fn compile(
         items: items.number,
         next: next?,
         total,
+        total_counts_items: rule.total_counts_items,
         links,
         key,
         item,

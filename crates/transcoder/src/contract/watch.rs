@@ -10,7 +10,7 @@ mod canonical;
 mod compile;
 mod fallback;
 mod field_path;
-mod fields;
+pub(super) mod fields;
 mod final_after;
 mod refresh;
 mod request_template;

@@ -462,6 +462,9 @@ impl<'t, 'o> Reader<'t, 'o> {
         let read = match self.peek() {
             b'-' | b'0'..=b'9' if kind != Kind::Bool => {
                 let number = self.number()?;
+                if let Kind::Enum(id) = kind {
+                    return Ok(self.enum_bits_of_number(id, number));
+                }
                 if numbers::is_rounded(kind, number) {
                     self.is_inexact(at);
                 }

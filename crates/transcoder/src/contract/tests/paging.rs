@@ -451,3 +451,120 @@ fn watch_of_a_paged_list_is_reported() {
     let told = printed(&diagnostics(&watched));
     assert!(told.contains("watch.poll: has `paging`"), "{told}");
 }
+
+#[test]
+fn options_of_the_list_hold_in_its_stream() {
+    let proto = lists(
+        r#"style: PAGING_STYLE_OFFSET items: "things""#,
+        &MESSAGES.replace(
+            "string page_token = 3 [(drawbridge.v1.field).name = \"start\"];
+    }
+    message StreamResponse",
+            "string page_token = 7 [(drawbridge.v1.field).name = \"start\"];
+    }
+    message StreamResponse",
+        ),
+    )
+    .replace(
+        "option idempotency_level",
+        "option (drawbridge.v1.method).constant_query = \"v=1\";
+         option (drawbridge.v1.method).absent_in = \"none\";
+         option (drawbridge.v1.method).also_success = 404;
+         option (drawbridge.v1.method).unverified_in = \"new\";
+         option (drawbridge.v1.method).anonymous = true;
+         option (drawbridge.v1.method).at_least_one = {fields: [\"owner\", \"page_size\"]};
+         option idempotency_level",
+    );
+    let world = World::new(&proto);
+    let stream = world.rpc("Stream");
+    let request = json!({"owner": "o", "pageSize": 2, "pageToken": "4"});
+    let request = world.wire("t.StreamRequest", request);
+    let query = |dialect| stream.bind(&request, dialect).unwrap().query;
+    assert_eq!(query(""), "limit=2&start=4&v=1");
+    assert_eq!(query("old"), "start=4&v=1", "an option of the list's field");
+    assert!(!stream.is_in("none") && stream.is_in("new"));
+    assert_eq!(*stream.also_success, [404]);
+    assert_eq!(&*stream.unverified_in[0], "new");
+    assert!(stream.anonymous);
+    let list = stream.pages.as_ref().unwrap().list.paging.as_ref().unwrap();
+    let listed = stream.polled_request(&request).unwrap().unwrap();
+    let asked = list.page_request(&listed, "").unwrap();
+    let page = world.wire("t.ListResponse", json!({"things": things(&["a", "b"])}));
+    assert_eq!(list.next(asked, &page).unwrap().as_deref(), Some("6"));
+}
+
+#[test]
+fn total_of_a_numbered_list_can_count_items() {
+    let world = World::new(&lists(
+        r#"style: PAGING_STYLE_PAGE items: "things" total: "count" total_counts_items: true
+           default_size: 4"#,
+        MESSAGES,
+    ));
+    let paging = world.rpc("List").paging.as_ref().unwrap();
+    for (size, page, items, total, before, want, by_total) in [
+        (3, 1, 3, 6, None, Some("2"), true),
+        (3, 2, 3, 6, None, None, false),
+        (3, 2, 3, 7, None, Some("3"), true),
+        (3, 3, 1, 7, None, None, false),
+        // No size requested: the default.
+        (0, 1, 4, 5, None, Some("2"), true),
+        (0, 2, 1, 5, None, None, false),
+        // No total.
+        (3, 2, 3, 0, None, Some("3"), false),
+        (3, 2, 2, 0, None, None, false),
+        // A limit of 2 items that the option does not name: more pages than by the size.
+        (3, 1, 2, 6, None, Some("2"), true),
+        (9, 2, 2, 6, None, Some("3"), false),
+        (9, 2, 2, 11, None, Some("3"), false),
+        (9, 2, 2, 6, Some(2), Some("3"), true),
+        (9, 3, 2, 6, Some(4), None, false),
+        // A walk from the first page knows how many items came before.
+        (9, 3, 1, 5, Some(4), None, false),
+    ] {
+        let request = json!({"pageSize": size, "pageToken": page.to_string()});
+        let asked = paging
+            .page_request(&world.wire("t.ListRequest", request), "")
+            .unwrap();
+        let ids: Vec<Json> = (0..items).map(|id| json!({"id": id.to_string()})).collect();
+        let response = world.wire("t.ListResponse", json!({"things": ids, "count": total}));
+        let following = paging.following(asked, &response, before).unwrap();
+        let got = (following.token.as_deref(), following.by_total);
+        let case = format!("{size} {page} {items} {total} {before:?}");
+        assert_eq!(got, (want, by_total), "{case}");
+    }
+}
+
+#[test]
+fn missing_page_ends_a_numbered_list_only() {
+    let asked = |paging: &str, token: &str| {
+        let world = World::new(&lists(paging, MESSAGES));
+        let request = json!({"pageSize": 3, "pageToken": token});
+        let request = world.wire("t.ListRequest", request);
+        let paging = world.rpc("List").paging.as_ref().unwrap();
+        let asked = paging.page_request(&request, "").unwrap();
+        [None, Some(false), Some(true)].map(|by_total| paging.ends_before(asked, by_total))
+    };
+    let page = r#"style: PAGING_STYLE_PAGE items: "things""#;
+    let from_zero = format!("{page} first_page: 0");
+    let total = format!(r#"{page} total: "count""#);
+    for (paging, token, want) in [
+        (page, "2", [true, true, false]),
+        (page, "1", [false; 3]),
+        (page, "", [false; 3]),
+        (&from_zero, "1", [true, true, false]),
+        (&from_zero, "0", [false; 3]),
+        (&total, "2", [false, true, false]),
+        (
+            r#"style: PAGING_STYLE_OFFSET items: "things""#,
+            "2",
+            [false; 3],
+        ),
+        (
+            r#"style: PAGING_STYLE_MARKER items: "things" key: "id""#,
+            "2",
+            [false; 3],
+        ),
+    ] {
+        assert_eq!(asked(paging, token), want, "{paging} {token}");
+    }
+}

@@ -89,15 +89,33 @@ fn redirect_and_body_decode_alike() {
             "/things/no/no",
             r#"{"thing": {"name": "n", "id": "i"}}"#,
         ),
+        // Each success has a location: with an empty body, a text, HTML, an object of
+        // other members.
+        reply(201, "http://h/things/n/i", ""),
+        reply(201, "/things/n/i", "created"),
+        reply(200, "/things/n/i", "<html>"),
+        reply(202, "/things/n/i", r#"{"thing": {"name": "n"}}"#),
+        reply(204, "/things/n/i", ""),
     ] {
         let status = reply.status.as_u16();
-        assert!(status == 200 || find.also_success.contains(&status));
+        assert!(status < 300 || find.also_success.contains(&status));
         let message = find.decode(&reply).unwrap().message;
         let want = json!({"name": "n", "id": "i"});
         assert_eq!(world.json("t.FindResponse", &message), want, "{reply:?}");
     }
-    let lost = find.decode(&reply(302, "http://elsewhere/login", ""));
-    assert!(matches!(lost, Err(Error::Decode { path, .. }) if path == "Location"));
+    let name_only = r#"{"thing": {"name": "n"}}"#;
+    for (status, location, body) in [
+        (302, "http://elsewhere/login", ""),
+        (201, "http://elsewhere/login", ""),
+        (201, "", ""),
+        (200, "/things/n", name_only),
+    ] {
+        let lost = find.decode(&reply(status, location, body));
+        assert!(
+            matches!(&lost, Err(Error::Decode { path, .. }) if path == "Location"),
+            "{status} {location}: {lost:?}"
+        );
+    }
     assert!(!world.rpc("Get").also_success.contains(&302));
 }
 

@@ -4,7 +4,11 @@ use super::*;
 use crate::api::drawbridge::v1::WatchEventType;
 
 fn world(rules: &str) -> World {
-    World::new(&proto(&format!(
+    World::new(&world_proto(rules))
+}
+
+fn world_proto(rules: &str) -> String {
+    proto(&format!(
         r#"
         service S {{
           rpc Watch(WatchReq) returns (stream WatchRes) {{
@@ -54,7 +58,7 @@ fn world(rules: &str) -> World {
           bool follow = 4 [(drawbridge.v1.field).gateway_only = true];
         }}
         message WatchRes {{ Thing thing = 3; drawbridge.v1.WatchEvent event = 5; }}"#
-    )))
+    ))
 }
 
 const LIST: &str = "item: \"things\" key: \"id\" state: \"state\" succeeded: \"done\"
@@ -334,4 +338,34 @@ fn stream_message_holds_event_and_item() {
     let mut empty = watch(&world).message(&WatchEvent::default(), Some(b""), &[]);
     let told = world.json("t.WatchRes", &empty.split_off(0));
     assert_eq!(told, json!({"event": {}, "thing": {}}));
+}
+
+#[test]
+fn options_of_the_polled_rpc_hold_in_a_watch() {
+    let polled = |own: &str| {
+        let with = "option (drawbridge.v1.method).constant_query = \"fields=id,state\";
+             option idempotency_level = NO_SIDE_EFFECTS;";
+        let rules = format!("option (drawbridge.v1.method).constant_query = \"{own}\";");
+        let mut proto = world_proto(LIST);
+        proto = proto.replacen("option idempotency_level = NO_SIDE_EFFECTS;", with, 1);
+        if !own.is_empty() {
+            let watch = "option (drawbridge.v1.method).watch";
+            proto = proto.replacen(watch, &format!("{rules} {watch}"), 1);
+        }
+        World::new(&proto)
+    };
+    for (own, want) in [
+        ("", "q=x&fields=id,state"),
+        ("fields=id,state", "q=x&fields=id,state"),
+        ("v=1", "q=x&fields=id,state&v=1"),
+    ] {
+        let world = polled(own);
+        let request = json!({"group": "g", "q": "x", "follow": true});
+        let request = world.wire("t.WatchReq", request);
+        let call = world.rpc("Watch").bind(&request, "").unwrap();
+        assert_eq!(call.query, want, "{own}");
+        let poll = watch(&world).poll_request(&request).unwrap();
+        let polled = watch(&world).poll.bind(&poll, "").unwrap();
+        assert_eq!(polled.query, "q=x&fields=id,state");
+    }
 }

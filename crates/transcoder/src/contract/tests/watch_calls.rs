@@ -597,3 +597,23 @@ fn member_order_does_not_change_the_canonical_message() {
     // An unreadable message equals only itself.
     assert!(!same(b"\x0a\x05", b""));
 }
+
+#[test]
+fn find_needs_no_bindings_of_the_start() {
+    let rules = r#"poll: "S.GetJob" item: "job" start: {
+        call: "Do" field: "begun"
+        find: {
+          call: "S.ListJobs" item: "jobs" bind: {from: "number" to: "group"}
+          bind_poll: {from: "uuid" to: "job_id"}
+        }}"#;
+    let world = World::new(&jobs(rules, "DoRes begun = 9;"));
+    let path = "/t.AddonService/DoAndWatch";
+    let watch = world.contract.method(path).unwrap().watch.as_ref().unwrap();
+    let start = watch.start.as_ref().unwrap();
+    let request = world.wire("t.DoWatchReq", json!({"p": "p1", "addon": "a"}));
+    let response = world.wire("t.DoRes", json!({"jobId": "j", "number": "7"}));
+    assert!(start.poll_request(&request, &response).is_none());
+    let find = start.find.as_ref().unwrap();
+    let list = find.request(&request, &response).unwrap();
+    assert_eq!(find.rpc.bind(&list, "").unwrap().query, "group=7");
+}

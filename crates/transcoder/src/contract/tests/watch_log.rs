@@ -318,3 +318,29 @@ fn contradictory_log_rules_are_reported() {
         assert!(found, "{option}: {want}\n{}", printed(&diagnostics));
     }
 }
+
+#[test]
+fn options_of_the_polled_rpc_hold_in_a_log() {
+    let proto = log_proto(&format!("{EVENTS} {ENDS}"), "", EVENT).replace(
+        "rpc List(ListReq) returns (ListRes) {",
+        "rpc List(ListReq) returns (ListRes) {
+         option (drawbridge.v1.method).constant_query = \"v=1&sort=id&count=9&x=y\";
+         option (drawbridge.v1.method).path_in = {key: \"old\" value: \"/v0/{thing}\"};",
+    );
+    let world = World::new(&proto);
+    let (rpc, request) = (world.rpc("Watch"), json!({"thing": "t", "kind": "k"}));
+    let request = world.wire("t.WatchReq", request);
+    let log = rpc.log.as_ref().unwrap();
+    let call = rpc.bind(&request, "").unwrap();
+    for (slice, want) in [
+        (Slice::Start, "kind=k&v=1&x=y&sort=asc&count=2"),
+        (Slice::After("e"), "kind=k&v=1&x=y&sort=asc&count=2&after=e"),
+        (Slice::Newest, "kind=k&v=1&x=y&sort=desc&count=2"),
+    ] {
+        assert_eq!(log.entries_call(&call, "", slice).query, want);
+    }
+    let call = rpc.bind(&request, "old").unwrap();
+    assert_eq!(call.path, "/v0/t");
+    let call = log.entries_call(&call, "old", Slice::Start);
+    assert_eq!(call.query, "kind=k&v=1&sort=id&count=9&x=y");
+}

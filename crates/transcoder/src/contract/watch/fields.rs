@@ -32,7 +32,11 @@ pub(super) fn bool_field<'s>(
 
 /// Returns the fields that two messages have alike, as the number in `from` and the
 /// number in `to`.
-pub(super) fn shared_fields(schema: &Schema, from: MessageId, to: MessageId) -> Vec<(u32, u32)> {
+pub(in crate::contract) fn shared_fields(
+    schema: &Schema,
+    from: MessageId,
+    to: MessageId,
+) -> Vec<(u32, u32)> {
     let theirs = schema.message(to);
     schema
         .message(from)
@@ -50,7 +54,10 @@ pub(super) fn shared_fields(schema: &Schema, from: MessageId, to: MessageId) -> 
 
 /// Encodes a message as another one by such pairs of numbers; other fields are left
 /// out.
-pub(super) fn translated(message: &[u8], fields: &[(u32, u32)]) -> Result<Vec<u8>, Error> {
+pub(in crate::contract) fn translated(
+    message: &[u8],
+    fields: &[(u32, u32)],
+) -> Result<Vec<u8>, Error> {
     let mut out = Vec::with_capacity(message.len());
     for field in wire::fields(message) {
         let (number, value) = field.map_err(Error::malformed)?;

@@ -263,14 +263,12 @@ impl Log {
             return call;
         }
         let query = &mut call.query;
-        add(
-            query,
-            if slice == Slice::Newest {
-                newest
-            } else {
-                ascending
-            },
-        );
+        let sorted = match slice {
+            Slice::Newest => newest,
+            _ => ascending,
+        };
+        remove(query, names(sorted));
+        add(query, sorted);
         limit.add(query, dialect, &page_size.to_string());
         if let Slice::After(key) = slice {
             marker.add(query, dialect, key);
@@ -404,6 +402,7 @@ impl Param {
 
     fn add(&self, query: &mut String, dialect: &str, value: &str) {
         if self.is_in(dialect) {
+            remove(query, [&*self.name]);
             add(query, &self.name);
             query.push('=');
             encode(value, query);
@@ -429,6 +428,26 @@ fn only_text(message: &[u8], additional_properties: u32) -> Result<Option<&[u8]>
         [text] => Some(text),
         _ => None,
     })
+}
+
+/// Returns the names of the parameters of a query.
+fn names(query: &str) -> impl Iterator<Item = &str> + Clone {
+    let parameters = query.split('&');
+    parameters.map(|parameter| parameter.split('=').next().unwrap_or_default())
+}
+
+/// Removes the parameters of these names: the log sets them. A `constant_query` of the
+/// polled rpc may contain another order or limit.
+fn remove<'n>(query: &mut String, removed: impl IntoIterator<Item = &'n str, IntoIter: Clone>) {
+    let removed = removed.into_iter();
+    let is_removed = |name| removed.clone().any(|other| other == name);
+    if !names(query).any(is_removed) {
+        return;
+    }
+    let kept = query
+        .split('&')
+        .filter(|parameter| !names(parameter).any(is_removed));
+    *query = kept.collect::<Vec<_>>().join("&");
 }
 
 fn add(query: &mut String, text: &str) {

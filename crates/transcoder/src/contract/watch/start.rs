@@ -28,6 +28,8 @@ pub struct Start {
     pub(super) fields: Vec<(u32, u32)>,
     /// The list in which the created resource appears.
     pub find: Option<Find>,
+    /// The response may identify no resource, because nothing was started.
+    pub may_start_nothing: bool,
     /// Number of the field of the stream's messages for the response.
     pub(super) number: u32,
 }
@@ -52,8 +54,11 @@ impl CallCompiler<'_> {
             request: self.method.input,
             copied: self.method.input,
         };
-        let poll =
-            RequestTemplate::compile(&rule.bind, self.poll, types, "watch.start", diagnostics);
+        let poll = match rule.find {
+            // `find` fills the request.
+            Some(_) if rule.bind.is_empty() => RequestTemplate::default(),
+            _ => RequestTemplate::compile(&rule.bind, self.poll, types, "watch.start", diagnostics),
+        };
         let find = match &rule.find {
             Some(find) => Some(self.find(find, types, diagnostics)?),
             None => None,
@@ -72,6 +77,7 @@ impl CallCompiler<'_> {
             rpc,
             poll,
             find,
+            may_start_nothing: rule.may_start_nothing,
             number,
         })
     }

@@ -15,4 +15,12 @@ impl Reader<'_, '_> {
         // Negative numbers are sign-extended to 64 bits.
         Some(i64::from(number) as u64)
     }
+
+    /// Like [`Self::enum_bits`], for a JSON number. It counts only as the REST text or an
+    /// alias of a value: the proto's own numbers mean nothing to the upstream.
+    pub(super) fn enum_bits_of_number(&self, id: EnumId, number: &[u8]) -> Option<u64> {
+        let table = self.schema.enumeration(id);
+        let index = table.texts.get(number)?;
+        Some(i64::from(table.values[usize::from(index)].number) as u64)
+    }
 }

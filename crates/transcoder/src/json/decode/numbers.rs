@@ -27,7 +27,7 @@ pub(super) fn bits(kind: Kind, text: &[u8]) -> Result<u64, &'static str> {
         Number::TooLarge => return Err("out of range"),
     };
     match kind {
-        Kind::Int32 | Kind::Enum(_) => i32::try_from(value).map(|v| i64::from(v) as u64),
+        Kind::Int32 => i32::try_from(value).map(|v| i64::from(v) as u64),
         Kind::Sfixed32 => i32::try_from(value).map(|v| u64::from(v as u32)),
         Kind::Sint32 => i32::try_from(value).map(|v| u64::from((v << 1 ^ v >> 31) as u32)),
         Kind::Uint32 | Kind::Fixed32 => u32::try_from(value).map(u64::from),
