@@ -62,6 +62,11 @@ impl Error {
         }
     }
 
+    /// Returns whether the error concerns the body of a reply, not one of its members.
+    pub(crate) fn is_about_the_body(&self) -> bool {
+        matches!(self, Self::Decode { path, .. } if path.is_empty())
+    }
+
     /// Adds the upstream's id of the request to an error about its reply.
     pub(crate) fn of_request(mut self, id: Option<String>) -> Self {
         if let Self::Decode { request_id, .. }

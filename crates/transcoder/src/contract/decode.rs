@@ -28,18 +28,28 @@ pub(super) fn decode(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
             notes: Notes::default(),
         });
     }
-    let Decoded { message, notes } = decode_body(method, reply)?;
-    Ok(Decoded {
-        message: location.complete(reply, message)?,
-        notes,
-    })
+    match decode_body(method, reply) {
+        Ok(Decoded { message, notes }) => Ok(Decoded {
+            message: location.complete(reply, message)?,
+            notes,
+        }),
+        // An object that is not the resource, as `{"message": "created"}`.
+        Err(error @ Error::Decode { .. }) => match location.read(reply) {
+            Ok(message) if error.is_about_the_body() => Ok(Decoded {
+                message: message.into(),
+                notes: Notes::default(),
+            }),
+            _ => Err(error),
+        },
+        Err(error) => Err(error),
+    }
 }
 
 /// Decodes the body of a reply.
 fn decode_body(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
     let body = reply.body.trim_ascii();
     let response = method.schema.message(method.output);
-    // The body of a 202 only says that it is one, in JSON, HTML or plain text.
+    // The body of a 202 only repeats "accepted", in JSON, HTML or plain text.
     let is_accepted = reply.status == http::StatusCode::ACCEPTED && response.fields.is_empty();
     let no_content = reply.status == http::StatusCode::NO_CONTENT || is_accepted;
     if no_content || body.is_empty() || body == b"null" {
@@ -112,10 +122,15 @@ fn decode_body(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
     if let Some(found) = found
         && let Some(missing) = Required::of(method, chosen).missing(&found)
     {
-        return Err(match error_status() {
-            Some(status) => error_body(status, missing),
-            None => Error::decode("", format!("not the requested resource: {missing}")),
-        });
+        match error_status() {
+            Some(status) => return Err(error_body(status, missing)),
+            // The resource is gone, whatever the object says.
+            None if method.verb == http::Method::DELETE => {}
+            None => {
+                let problem = format!("not the requested resource: {missing}");
+                return Err(Error::decode("", problem));
+            }
+        }
     }
     Ok(Decoded {
         message: message.into(),

@@ -61,6 +61,8 @@ impl Location {
             None => return Err(fault("is missing in the response".into())),
         };
         let path = path(location);
+        // Jenkins' `Location` of a queue item ends in a slash.
+        let path = path.strip_suffix('/').unwrap_or(path);
         let other = || {
             let shown: String = path.chars().take(200).collect();
             fault(format!("expected `{}`, found `{shown}`", self.pattern))
@@ -118,7 +120,7 @@ pub(super) fn compile(
             return None;
         }
     };
-    for segment in rest.split('/') {
+    for segment in rest.strip_suffix('/').unwrap_or(rest).split('/') {
         let Some(name) = segment
             .strip_prefix('{')
             .and_then(|segment| segment.strip_suffix('}'))
@@ -200,7 +202,8 @@ mod tests {
             ),
             ("/v1/p/stacks/web", None),
             ("/v1/p/stacks/web/", None),
-            ("/v1/p/stacks/web/17/", None),
+            ("/v1/p/stacks/web/17/", Some(("web", "17"))),
+            ("/v1/p/stacks/web/17//", None),
             ("/v1/p/stacks//17", None),
             ("/v1/p/stax/web/17", None),
             ("stacks/web/17", None),

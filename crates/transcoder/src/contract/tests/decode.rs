@@ -378,3 +378,22 @@ fn also_success_adds_statuses() {
     let world = world("");
     assert_eq!(*world.rpc("Do").also_success, [300]);
 }
+
+#[test]
+fn deletion_may_answer_any_object() {
+    let messages =
+        "message Req {} message Res { Thing thing = 1; } message Thing { string name = 1; }";
+    let of = |verb: &str| {
+        World::new(&unary(
+            &format!("option (google.api.http) = {{{verb}: \"/x\"}};"),
+            messages,
+        ))
+    };
+    for body in ["{}", r#"{"job_id": "j"}"#] {
+        let reply = reply(200, "application/json", body);
+        let decoded = of("delete").rpc("Do").decode(&reply).unwrap();
+        assert!(decoded.message.is_empty(), "{body}");
+        let error = of("put").rpc("Do").decode(&reply).unwrap_err();
+        assert!(matches!(error, Error::Decode { .. }), "{body}: {error:?}");
+    }
+}

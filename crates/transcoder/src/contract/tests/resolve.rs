@@ -96,6 +96,9 @@ fn redirect_and_body_decode_alike() {
         reply(200, "/things/n/i", "<html>"),
         reply(202, "/things/n/i", r#"{"thing": {"name": "n"}}"#),
         reply(204, "/things/n/i", ""),
+        reply(201, "/things/n/i/", ""),
+        reply(201, "/things/n/i", "{}"),
+        reply(201, "/things/n/i", r#"{"message": "created"}"#),
     ] {
         let status = reply.status.as_u16();
         assert!(status < 300 || find.also_success.contains(&status));
