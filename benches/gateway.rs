@@ -79,7 +79,6 @@ impl Process {
             .args(["-c", &core.to_string(), program])
             .args(args)
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
             .spawn()
             .expect("taskset, of util-linux");
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -175,7 +174,7 @@ fn drawbridge_gateway(upstream: &str) -> (Process, tempfile::TempDir) {
     std::fs::write(
         &config,
         format!(
-            "[listen]\ngrpc = \"127.0.0.1:0\"\n\n[server]\nmax_streams = 20000\n\n[log]\nlevel = \"warn\"\n\n[[upstream]]\nname = \"stub\"\nfamily = \"heat\"\nendpoint = \"{upstream}\"\nproject_id = \"p1\"\n\n[upstream.auth]\nkind = \"none\"\n"
+            "[listen]\ngrpc = \"127.0.0.1:0\"\n\n[server]\nmax_concurrent_streams = 20000\n\n[log]\nlevel = \"warn\"\n\n[[upstream]]\nname = \"stub\"\nfamily = \"heat\"\nendpoint = \"{upstream}\"\nproject_id = \"p1\"\n\n[upstream.auth]\nkind = \"none\"\n"
         ),
     )
     .unwrap();
