@@ -6,7 +6,7 @@
 //! | one login as a pure request and response | `login` |
 //! | Keystone v3 and Huawei IAM, their catalog | `keystone` |
 //! | Rackspace Identity v2, its catalog | `rackspace` |
-//! | errors of a catalog lookup | `catalog` |
+//! | catalog lookup | `catalog` |
 //! | AK/SK signing | `aksk` |
 //! | access keys from the environment, project lookup | `huawei` |
 //! | HSSO tokens of JP1/AO | `hsso` |

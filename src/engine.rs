@@ -3,7 +3,7 @@
 //!
 //! 1. `name_lookup` finds the path fields that the client left empty.
 //! 2. The transcoder binds the message to a REST call (`Method::bind`).
-//! 3. `call_context` sends it to the upstream, with the client's credentials, until the
+//! 3. `call_context` sends it by `crate::upstream`, which adds the credential, within the
 //!    deadline; `action` fetches, edits and sends a document instead.
 //! 4. The transcoder decodes the reply (`Method::decode`).
 //! 5. `unary` reads further pages by the `pager` and merges them, if the rpc says so.

@@ -293,8 +293,8 @@ impl Error {
 
     /// Returns whether a watch goes on after this error of a poll: it is transient, or
     /// the upstream failed with a status that another poll may not have. A poll is a
-    /// read, and polls are minutes apart from each other at most, so more is tolerated
-    /// than a call is retried for.
+    /// read, and the next one comes after a pause, so more is tolerated than a call is
+    /// retried for.
     pub(crate) fn is_tolerated_in_watch(&self) -> bool {
         self.is_transient()
             || self.is_wrong_success()

@@ -1,7 +1,8 @@
 //! The HTTP client of the upstreams and identity services: one request, one response.
 //!
 //! `reqwest_client` sends everything with TLS or through a proxy, `hyper_client` plaintext
-//! HTTP without a proxy. Neither follows redirects nor retries: `upstream` does.
+//! HTTP without a proxy. Neither follows redirects nor retries: `upstream` does. (hyper sends a request again
+//! if a pooled connection was closed before the request was begun.)
 
 use std::error::Error as StdError;
 use std::fmt;

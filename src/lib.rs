@@ -1,8 +1,8 @@
 //! Drawbridge: a gRPC gateway to the REST APIs that deploy and automate
 //! infrastructure.
 //!
-//! The library has three types: a [`Config`] is read from a file, a [`Contract`] is compiled
-//! from it ([`Config::contract`]), and a [`Gateway`] serves it:
+//! A [`Config`] is read from a file. [`Gateway::build`] compiles its [`Contract`] and serves it
+//! until the [`ServerHandle`] is stopped:
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), Vec<String>> {

@@ -3,7 +3,8 @@
 //! 1. `listener` and `tls` accept the connection; hyper and tonic speak HTTP/2.
 //! 2. `router` rejects what is not gRPC (`protocol`) and what is not authenticated (`authn`),
 //!    and looks up the `served_method`. Health, reflection and `gateway_service` are tonic's
-//!    services. 3. `dispatcher` opens the record of the call (`stream_info`), reads the
+//!    services.
+//! 3. `dispatcher` opens the record of the call (`stream_info`), reads the
 //!    message within `request_body_timeout`, and selects the upstream.
 //! 4. `crate::engine` turns the request message into the response message; a streaming
 //!    call, which may be a watch (`crate::watch`), has a `response_stream`.

@@ -10,7 +10,7 @@
 //! | retry budget | `retry_budget` |
 //! | redirects | `redirect` |
 //! | endpoint and URL of a call | `endpoint` |
-//! | probes, health, statistics | `health` |
+//! | health checks, statistics | `health_check` |
 //! | what a family of APIs defines | `family` |
 
 mod circuit_breaker;

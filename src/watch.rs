@@ -217,8 +217,8 @@ impl Watches {
             .await
     }
 
-    /// Makes the call that a watch begins with and returns its response. The call is never
-    /// retried, and not made at all when the limits leave no room for the watch.
+    /// Makes the call that a watch begins with and returns its response. It is
+    /// retried as any call, and not made at all when the limits leave no room for the watch.
     async fn make_call(
         &self,
         start: &Start,

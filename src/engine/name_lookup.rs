@@ -76,7 +76,7 @@ impl Drop for InvalidateOnDrop<'_> {
 }
 
 /// A request whose empty path fields are filled in. Must live until its call ends: dropping
-/// it reports the end of a mutating call.
+/// it after a mutating call drops the cached lookups of the upstream.
 pub struct Resolved<'a> {
     /// The request to send.
     pub request: Bytes,

@@ -377,16 +377,17 @@ impl Dispatcher {
     ) -> Result<ResponseStream, Error> {
         let served = info.served.clone();
         let method = &served.method;
-        let first_message_deadline = info.deadline;
-        // The default deadline is for the first message; a stream may last longer.
+        let opening_deadline = info.deadline;
+        // The default deadline is for what precedes a stream: the name lookup, and the
+        // call that a watch begins with.
         let deadline = headers
             .contains_key("grpc-timeout")
-            .then_some(first_message_deadline);
+            .then_some(opening_deadline);
         let upstream = self.select_upstream(info, headers)?;
         let context = CallContext {
             upstream,
             client: &info.client,
-            deadline: first_message_deadline,
+            deadline: opening_deadline,
         };
         let mut resolved = self.names.resolve(context, method, request).await?;
         loop {

@@ -1,5 +1,5 @@
 //! Routes a request: checks the protocol and the client's token, then calls the dispatcher
-//! or one of tonic's services.
+//! or one of the services that tonic's `Routes` serve.
 
 use std::convert::Infallible;
 use std::future::Future;

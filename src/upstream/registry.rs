@@ -23,7 +23,7 @@ pub struct Upstreams {
 }
 
 impl Upstreams {
-    /// Builds all configured upstreams; `hook` returns the attempt hook of a name. Returns
+    /// Builds all configured upstreams; `hook` returns the exchange hook of an upstream's name. Returns
     /// all problems at once.
     pub fn build(
         settings: &[Settings],

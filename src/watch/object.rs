@@ -145,7 +145,7 @@ impl RestSnapshotSource {
             history.failed_full_reads
         };
         tracing::debug!(
-            operation = &*self.watch().poll.path,
+            operation = &self.watch().poll.path[1..],
             upstream = &*self.context.upstream.settings.name,
             reason = error.log_text(),
             "the final read of a watch has failed"

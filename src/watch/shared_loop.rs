@@ -175,8 +175,8 @@ impl<M> Waiting<M> {
     }
 }
 
-/// Receives the mark of a round, or its error. Closed if the round is over already or the
-/// loop has ended, which the published value shows.
+/// Receives the mark of a round, or its error. Closed if the round is over already, has
+/// read no state, or the loop has ended, which the published value shows.
 pub(super) type RoundEnd<M> = oneshot::Receiver<Result<M, Error>>;
 
 impl<T> Phase<T> {

@@ -1,7 +1,7 @@
 //! What a snapshot loop polls: a trait, and its implementation over a REST API.
 //!
 //! [`RestSnapshotSource::read`] reads a list (`list`) or one resource (`object`); the
-//! resource may have to be found first (`poll_target`) or be read elsewhere (`fallback`).
+//! resource may have to be found first (`find`) or be read elsewhere (`fallback`).
 
 #[cfg(test)]
 mod tests;

@@ -1,12 +1,12 @@
-//! Compiles descriptor sets into methods. Every diagnostic names file, rpc and option,
-//! and stops the start.
+//! Compiles descriptor sets into methods: `compile` checks the annotations, `diagnostics`
+//! collects what is wrong with them. Every diagnostic names file, rpc and option, and stops
+//! the start.
 
 mod action;
 mod bind;
 mod called;
 mod compile;
 mod decode;
-mod definitions_check;
 mod descriptor_set;
 mod diagnostics;
 mod download;
@@ -19,6 +19,7 @@ mod pages;
 mod paging;
 mod path_template;
 mod plan;
+mod request_check;
 mod required_member;
 mod resolve;
 mod rpc_lookup;
@@ -29,7 +30,7 @@ mod view;
 mod watch;
 
 pub use action::{Action, Edit, EditTarget};
-pub use definitions_check::Check;
+pub use request_check::Check;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
