@@ -154,7 +154,7 @@ pub enum Error {
     /// resource. It may have acted.
     #[error("the upstream's response cannot be read: {problem}")]
     NotTheResource {
-        /// What is missing, or what was found instead.
+        /// The missing member, or what the body is instead.
         problem: String,
         /// The upstream's id of the request, if the response headers were read.
         request_id: Option<String>,

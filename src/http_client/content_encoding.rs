@@ -107,7 +107,7 @@ pub(super) struct InflatedBody<B> {
 struct Inflate {
     /// None until the first two bytes have arrived.
     decompress: Option<Decompress>,
-    /// What has arrived and is not inflated yet.
+    /// Received bytes that are not inflated yet.
     input: Bytes,
     /// Whether there may be output without further input.
     has_more: bool,

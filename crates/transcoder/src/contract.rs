@@ -41,7 +41,7 @@ use bytes::Bytes;
 
 use crate::Error;
 use crate::call::{Call, Idempotency, Media, Reply};
-use crate::family::{Families, FamilyRules};
+use crate::family::{Evidence, Families, FamilyRules};
 pub use crate::schema::Diagnostic;
 use crate::schema::{self, FieldIndex, MessageId, Schema};
 pub use download::Download;
@@ -338,6 +338,11 @@ impl Method {
     /// Returns the rpc that reads the document of a two-step call: a GET of the same path.
     pub fn document_read(&self) -> Option<&Arc<Method>> {
         self.document_read.get()
+    }
+
+    /// Returns the HTTP status of a body that is an error of the family.
+    fn error_status(&self, body: &[u8], evidence: Evidence<'_>) -> Option<u16> {
+        (self.family_rules.error_status?)(body, evidence)
     }
 
     /// Returns the path template of the document of a two-step call, with `{}` for its

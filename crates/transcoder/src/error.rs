@@ -31,7 +31,7 @@ pub enum Error {
     /// upstream has acted.
     #[error("the upstream's response cannot be read: {problem}")]
     NotTheResource {
-        /// What is missing, or what was found instead.
+        /// The missing member, or what the body is instead.
         problem: String,
         /// The upstream's id of the request, where the reply has one.
         request_id: Option<String>,

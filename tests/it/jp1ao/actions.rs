@@ -550,7 +550,7 @@ async fn versions_differ_in_paths_and_operations() {
         .unwrap();
 }
 
-/// What is no document of the rpc is neither edited nor sent.
+/// A body that is not the document of the rpc is neither edited nor sent.
 #[tokio::test]
 async fn other_body_is_not_edited_and_sent_back() {
     let ao = Ao::new().await;

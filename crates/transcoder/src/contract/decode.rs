@@ -18,7 +18,7 @@ pub(super) fn decode(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
     let Some(location) = &method.location else {
         return decode_body(method, reply);
     };
-    // Beside its `Location`, a response needs no body: that of a redirect is for people,
+    // A response with a `Location` needs no body: that of a redirect is for people,
     // and that of a 201 may be, too.
     let has_object = reply.text().starts_with(b"{");
     if reply.status.is_redirection() || !has_object {
@@ -65,13 +65,13 @@ fn decode_body(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
         });
     }
     if page::is_problem(reply) {
-        let status = error_status(method, body, Evidence::NotTheResource);
+        let status = method.error_status(body, Evidence::NotTheResource);
         return Err(error_body(status.unwrap_or(500), String::new()));
     }
     if response.fields.is_empty() {
         // There is nothing to read: whatever the body says, the call has succeeded, unless
         // it says the contrary.
-        return match error_status(method, body, Evidence::NotTheResource) {
+        return match method.error_status(body, Evidence::NotTheResource) {
             Some(status) => Err(error_body(status, String::new())),
             None if page::is_html(reply) && !page::repeats_accepted(reply) => {
                 let found = content_type(reply);
@@ -121,7 +121,7 @@ fn decode_body(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
         Ok(read) => read,
         Err(problem) => {
             let error = unreadable(problem, reply);
-            return Err(match error_status(method, body, Evidence::NotTheResource) {
+            return Err(match method.error_status(body, Evidence::NotTheResource) {
                 Some(status) => error_body(status, String::new()),
                 None => error,
             });
@@ -138,7 +138,7 @@ fn decode_body(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
             None => Ok(decoded),
         };
     };
-    match error_status(method, body, Evidence::NotTheResource) {
+    match method.error_status(body, Evidence::NotTheResource) {
         Some(status) => Err(error_body(status, missing)),
         // The resource is gone, whatever the object says.
         None if method.verb == http::Method::DELETE => Ok(decoded),
@@ -147,11 +147,6 @@ fn decode_body(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
             Err(Error::not_the_resource(problem))
         }
     }
-}
-
-/// Returns the HTTP status of a body that is an error of the family.
-pub(super) fn error_status(method: &Method, body: &[u8], evidence: Evidence<'_>) -> Option<u16> {
-    (method.family_rules.error_status?)(body, evidence)
 }
 
 /// Decodes `body` as the value of one member of the response.

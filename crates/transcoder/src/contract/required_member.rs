@@ -122,7 +122,7 @@ impl<'a> Required<'a> {
         let declaring = match self.rule {
             Rule::BareList => return None,
             Rule::Nothing => None,
-            // An object or a list of its own name is no part of an error.
+            // Error bodies have no object or list of that name.
             Rule::Member(message, index) => match message.fields[usize::from(index)] {
                 Field {
                     kind: Kind::Message(_),
@@ -137,11 +137,7 @@ impl<'a> Required<'a> {
             Rule::AnyMember(message) => Some(message),
         };
         if declaring.is_none() {
-            return super::decode::error_status(
-                method,
-                body,
-                Evidence::MayBeTheResource(&|_| false),
-            );
+            return method.error_status(body, Evidence::MayBeTheResource(&|_| false));
         }
         // A body with no other members than those of the response is the response.
         let (Some(message), true) = (declaring, found.is_none_or(|found| found.unknown)) else {
@@ -156,7 +152,7 @@ impl<'a> Required<'a> {
             // Nothing but members without a field.
             false => Evidence::NotTheResource,
         };
-        super::decode::error_status(method, body, evidence)
+        method.error_status(body, evidence)
     }
 
     /// Returns the error of an empty body or `null`. The reply to a DELETE may be empty:

@@ -560,7 +560,7 @@ fn error_body_is_not_the_content_of_an_open_response() {
         ),
         ("", text, "application/json", r#"{"message": "m"}"#, false),
         ("", text, problem, r#"{"message": "m"}"#, true),
-        // A field of the response is no error.
+        // The response declares the member.
         ("", fault, "application/json", body, false),
         (
             "",
@@ -613,5 +613,53 @@ fn byte_order_mark_is_no_part_of_the_body() {
         reply.body = Bytes::copy_from_slice(body);
         let error = decode(&world(""), &reply).unwrap_err();
         assert!(error.to_string().contains("UTF-16"), "{error}");
+    }
+}
+
+#[test]
+fn document_of_a_two_step_call_is_read_by_the_rpc_of_its_path() {
+    let world = World::new(&proto(
+        "service S {
+           rpc GetThing(Req) returns (Thing) {
+             option (google.api.http) = {get: \"/things/{id}\"};
+           }
+           rpc UpdateThing(UpdateReq) returns (Res) {
+             option (google.api.http) = {put: \"/things/{thing_id}\"};
+             option (drawbridge.v1.method).action = {
+               same_path: true edits: {field: \"name\" target_member: \"name\"}
+             };
+           }
+           rpc InvokeThing(Req) returns (Res) {
+             option (google.api.http) = {post: \"/things/{id}/invoke\"};
+             option (drawbridge.v1.method).action = {};
+           }
+           rpc InvokeOther(Req) returns (Res) {
+             option (google.api.http) = {post: \"/others/{id}/invoke\"};
+             option (drawbridge.v1.method).action = {};
+           }
+         }
+         message Req { string id = 1; }
+         message UpdateReq { string thing_id = 1; string name = 2; }
+         message Res {}
+         message Thing { string name = 1; string fault = 2; }",
+    ));
+    for (rpc, read) in [
+        ("UpdateThing", Some("GetThing")),
+        ("InvokeThing", Some("GetThing")),
+        ("InvokeOther", None),
+        ("GetThing", None),
+    ] {
+        let found = world.rpc(rpc).document_read().map(|read| &*read.name);
+        assert_eq!(found, read, "{rpc}");
+    }
+    let read = world.rpc("UpdateThing").document_read().unwrap();
+    for (body, is_document) in [
+        (r#"{"name": "n"}"#, true),
+        // A member that error bodies have, too.
+        (r#"{"fault": "disk full", "more": 1}"#, true),
+        (r#"{"maintenance": true}"#, false),
+    ] {
+        let got = read.decode(&reply(200, "application/json", body));
+        assert_eq!(got.is_ok(), is_document, "{body}: {got:?}");
     }
 }
