@@ -430,6 +430,14 @@ mod tests {
                 "m",
                 0,
             ),
+            // As Python writes it.
+            (
+                r#"{"message":"NaN is \"NaN\"","values":[NaN,-Infinity,1e400,-1.5]}"#,
+                Code::Internal,
+                "HTTP_500",
+                "NaN is \"NaN\"",
+                0,
+            ),
             (
                 r#"{"error":{"message":"<b>bold</b>"}}"#,
                 Code::Internal,

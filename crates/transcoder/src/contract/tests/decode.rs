@@ -583,6 +583,15 @@ fn error_body_is_not_the_content_of_an_open_response() {
 }
 
 #[test]
+fn response_without_fields_of_the_upstream_needs_no_body() {
+    let of_gateway = "string next = 1 [(drawbridge.v1.field).gateway_only = true];";
+    let decoded = change("", of_gateway)
+        .rpc("Do")
+        .decode(&reply(200, "text/plain", "OK"));
+    assert!(decoded.unwrap().message.is_empty());
+}
+
+#[test]
 fn byte_order_mark_is_no_part_of_the_body() {
     let mark = "\u{feff}";
     for (response_body, body, want) in [
