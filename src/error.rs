@@ -53,6 +53,10 @@ pub enum Error {
     /// The request's bytes are not a message of its type. Nothing was sent.
     #[error("the request is not a valid message: {0}")]
     Malformed(String),
+    /// The rpc is in a descriptor set and has no REST call, or is not selected. Nothing was
+    /// sent.
+    #[error("{0}")]
+    NotServed(Box<str>),
     /// The upstream's dialect lacks the operation. Nothing was sent.
     #[error("the dialect {dialect} of {family} does not have this operation")]
     Unsupported {

@@ -92,6 +92,14 @@ fn status_has_code_reason_and_text_of_the_error() {
             "the request is not a valid message: cut off at byte 3",
         ),
         (
+            Error::NotServed("a.S.Get (a.proto) is not served".into()),
+            Code::Unimplemented,
+            "RPC_NOT_SERVED",
+            "false",
+            false,
+            "a.S.Get (a.proto) is not served",
+        ),
+        (
             Error::Unsupported {
                 family: Arc::from("heat"),
                 dialect: Arc::from("rackspace"),
