@@ -231,9 +231,9 @@ pub struct StatusContext<'a> {
     pub upstream: &'a str,
     /// The request id of the client or of the gateway.
     pub request_id: &'a str,
-    /// The stream began with an action that succeeded. The status then has `sent: true` and
-    /// no `RetryInfo`, since repeating the rpc would repeat the action.
-    pub action_started: bool,
+    /// The watch began with a call (`start`) that succeeded. The status then has `sent: true`
+    /// and no `RetryInfo`, since repeating the rpc would repeat that call.
+    pub start_succeeded: bool,
 }
 
 impl From<drawbridge_transcoder::Error> for Error {

@@ -140,7 +140,7 @@ impl Dispatcher {
             operation,
             upstream: "",
             request_id: "",
-            action_started: false,
+            start_succeeded: false,
         })
     }
 
@@ -176,7 +176,7 @@ impl Dispatcher {
         request: http::Request<TimeoutBody>,
         deadline: Deadline,
     ) -> http::Response<Body> {
-        // Taken when the first message has arrived.
+        // Taken when tonic calls the handler: not for a request that it rejects itself.
         let mut pending = Some(StreamInfo::begin(
             served,
             self.traces,
@@ -451,7 +451,8 @@ impl Dispatcher {
     }
 }
 
-/// Takes the stream info. tonic calls the handler once, when the message has arrived.
+/// Takes the stream info when tonic calls the handler, which it does once, when the request
+/// message (of an upload, its headers) has arrived.
 fn take_info(pending: &mut Option<StreamInfo>) -> Result<StreamInfo, Status> {
     pending.take().ok_or_else(|| {
         let error = Error::RequestNotReceived {
