@@ -53,6 +53,10 @@ pub enum Error {
     /// The request's bytes are not a message of its type. Nothing was sent.
     #[error("the request is not a valid message: {0}")]
     Malformed(String),
+    /// The rpc is in a descriptor set and has no REST call, or is not selected. Nothing was
+    /// sent.
+    #[error("{0}")]
+    NotServed(Box<str>),
     /// The upstream's dialect lacks the operation. Nothing was sent.
     #[error("the dialect {dialect} of {family} does not have this operation")]
     Unsupported {
@@ -236,9 +240,9 @@ pub struct StatusContext<'a> {
     pub upstream: &'a str,
     /// The request id of the client or of the gateway.
     pub request_id: &'a str,
-    /// The stream began with an action that succeeded. The status then has `sent: true` and
-    /// no `RetryInfo`, since repeating the rpc would repeat the action.
-    pub action_started: bool,
+    /// The watch began with a call (`start`) that succeeded. The status then has `sent: true`
+    /// and no `RetryInfo`, since repeating the rpc would repeat that call.
+    pub start_succeeded: bool,
 }
 
 impl From<drawbridge_transcoder::Error> for Error {

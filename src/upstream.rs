@@ -386,7 +386,7 @@ impl Upstream {
             status = status.map(|s| s.as_u16()),
             error = result.as_ref().err().map(tracing::field::display),
             elapsed_ms = elapsed.as_millis() as u64,
-            "attempt"
+            "exchange"
         );
         if let Some(hook) = &self.on_exchange {
             hook(&ExchangeRecord {

@@ -96,6 +96,8 @@ impl Error {
                 row(*code, "REQUEST_NOT_RECEIVED", NOT_SENT, PERMANENT, Never, All, NO_PREFIX),
             Self::Malformed(_) =>
                 row(InvalidArgument, "MALFORMED_REQUEST", NOT_SENT, PERMANENT, Never, All, NO_PREFIX),
+            Self::NotServed(_) =>
+                row(Unimplemented, "RPC_NOT_SERVED", NOT_SENT, PERMANENT, Never, All, NO_PREFIX),
             Self::Unsupported { .. } =>
                 row(Unimplemented, "DIALECT_LACKS_OPERATION", NOT_SENT, PERMANENT, Never, All, PREFIX),
             Self::UnknownUpstream(_) =>

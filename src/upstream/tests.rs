@@ -444,7 +444,7 @@ async fn sent_is_true_if_an_earlier_attempt_was_sent() {
             operation: "a.B/C",
             upstream: "cloud",
             request_id: "r",
-            action_started: false,
+            start_succeeded: false,
         });
         let details = tonic_types::StatusExt::get_error_details(&status);
         details.error_info().unwrap().metadata["sent"].clone()

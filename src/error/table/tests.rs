@@ -69,6 +69,7 @@ fn errors() -> Vec<Error> {
             problem: problem(),
         },
         Error::Malformed(text()),
+        Error::NotServed("".into()),
         Error::Unsupported {
             family: Arc::from("heat"),
             dialect: Arc::from("rts"),
@@ -124,6 +125,7 @@ RequestStream        ResourceExhausted  FILE_TOO_LARGE          -    -         N
 RequestStream        Cancelled          STREAM_BROKEN           -    -         Never        All       -
 RequestNotReceived   DeadlineExceeded   REQUEST_NOT_RECEIVED    -    -         Never        All       -
 Malformed            InvalidArgument    MALFORMED_REQUEST       -    -         Never        All       -
+NotServed            Unimplemented      RPC_NOT_SERVED          -    -         Never        All       -
 Unsupported          Unimplemented      DIALECT_LACKS_OPERATION -    -         Never        All       prefix
 UnknownUpstream      InvalidArgument    UNKNOWN_UPSTREAM        -    -         Never        All       -
 NotConfigured        FailedPrecondition NOT_CONFIGURED          -    -         Never        All       -
