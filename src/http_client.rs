@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::CONTENT_LENGTH;
+use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderValue, Method, Response};
 use http_body::Body;
 use http_body_util::BodyExt;
@@ -26,6 +26,7 @@ use drawbridge_transcoder::call::{Reply, Room};
 use crate::http_client::hyper_client::HyperClient;
 use crate::http_client::reqwest_client::ReqwestClient;
 
+mod content_encoding;
 mod hyper_client;
 mod reqwest_client;
 #[cfg(test)]
@@ -168,6 +169,8 @@ impl Transport {
             let zero = HeaderValue::from_static("0");
             request.headers.insert(CONTENT_LENGTH, zero);
         }
+        let gzip = HeaderValue::from_static("gzip");
+        request.headers.entry(ACCEPT_ENCODING).or_insert(gzip);
         match &self.hyper_client {
             Some(hyper_client) if request.url.scheme() == "http" => {
                 self.reply(hyper_client.send(request)).await
