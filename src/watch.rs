@@ -56,7 +56,7 @@ pub use stream::WatchStream;
 /// The limits of watches.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The largest number of open streams, of watches and of lists. Default: 50,000.
+    /// The largest number of open streams, of watches, lists and downloads. Default: 50,000.
     pub max_streams: usize,
     /// The largest number of poll loops. Default: 10,000.
     pub max_poll_loops: usize,
@@ -84,7 +84,7 @@ impl Default for Settings {
 /// Current numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stats {
-    /// Open streams of watches and of lists, including those that wait for their first
+    /// Open streams of watches, lists and downloads, including those that wait for their first
     /// message.
     pub open_streams: usize,
     /// Running poll loops.

@@ -110,6 +110,7 @@ fn context(client: &Downstream, timeout_secs: u64) -> RequestContext<'_> {
         method: METHOD,
         client,
         deadline: Deadline::after(Duration::from_secs(timeout_secs)),
+        body_slot: None,
     }
 }
 
