@@ -19,8 +19,8 @@ pub(super) struct Required<'a> {
 enum Rule<'a> {
     /// Nothing: it is arbitrary JSON, or decoded as a list, a map or a scalar.
     Nothing,
-    /// A list without a member of its own, which may be `null` but not absent.
-    BareList,
+    /// A list without a member of its own.
+    BareList(&'a Field),
     /// This member.
     Member(&'a Message, FieldIndex),
     /// At least one member that has a field.
@@ -43,7 +43,7 @@ impl<'a> Required<'a> {
                 let field = &response.fields[usize::from(index)];
                 match (field.kind, field.cardinality) {
                     (_, Cardinality::Map) => Rule::Nothing,
-                    (_, Cardinality::Repeated) => Rule::BareList,
+                    (_, Cardinality::Repeated) => Rule::BareList(field),
                     (Kind::Message(id), _) => of_resource(schema.message(id)),
                     _ => Rule::AnyMember(response),
                 }
@@ -55,9 +55,13 @@ impl<'a> Required<'a> {
     /// Says what is missing; none if the body is the requested resource.
     pub fn missing(&self, found: &Found) -> Option<String> {
         match self.rule {
-            Rule::Nothing | Rule::BareList => None,
+            Rule::Nothing | Rule::BareList(_) => None,
             Rule::Member(message, index) => {
                 let field = &message.fields[usize::from(index)];
+                let is_null = found.has(index) && !found.has_value(index);
+                if is_null && !may_be_null(field) {
+                    return Some(format!("`{}` is null", field.wire_name));
+                }
                 (!self.holds(found, index, field)).then(|| is_missing(&field.wire_name))
             }
             Rule::AnyMember(message) => {
@@ -76,9 +80,15 @@ impl<'a> Required<'a> {
         let missing = match self.rule {
             Rule::Nothing => None,
             _ if method.verb == http::Method::DELETE => None,
-            Rule::BareList if is_null => None,
-            Rule::BareList => Some("the list is missing".to_owned()),
-            Rule::Member(message, index) if is_null && message.bare_array == Some(index) => None,
+            Rule::BareList(field) if is_null && may_be_null(field) => None,
+            Rule::BareList(_) => Some("the list is missing".to_owned()),
+            Rule::Member(message, index)
+                if is_null
+                    && message.bare_array == Some(index)
+                    && may_be_null(&message.fields[usize::from(index)]) =>
+            {
+                None
+            }
             Rule::Member(message, index) => {
                 Some(is_missing(&message.fields[usize::from(index)].wire_name))
             }
@@ -143,6 +153,12 @@ fn of_resource(message: &Message) -> Rule<'_> {
             None => Rule::AnyMember(message),
         },
     }
+}
+
+/// Returns whether `null` is the field's value, and not its absence. Of a list only where its
+/// rule says so: `null` may also mean that the list could not be read.
+fn may_be_null(field: &Field) -> bool {
+    field.cardinality != Cardinality::Repeated || field.null_is_empty
 }
 
 /// Returns the fields that a body can have.
