@@ -540,6 +540,7 @@ impl Upstream {
         };
         let mut fault = self.fault(context, idempotency, &error);
         fault.http_status = reply.status.as_u16();
+        fault.in_success = true;
         fault.not_processed = false;
         fault.transient = false;
         fault.credential_rejected = false;

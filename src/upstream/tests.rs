@@ -16,6 +16,7 @@ pub(crate) fn fault(http_status: u16) -> Fault {
         fields: Vec::new(),
         metadata: Vec::new(),
         locale: None,
+        in_success: false,
     }
 }
 
