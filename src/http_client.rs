@@ -340,7 +340,7 @@ fn no_byte(timeout: Duration) -> Error {
     Error::NoResponse(format!("no byte for {timeout:?} (setting read_timeout)"))
 }
 
-/// Returns the request as it is sent: an empty body is none.
+/// Completes a request: an empty body becomes none.
 fn prepared(mut request: HttpRequest) -> HttpRequest {
     request.body = request.body.filter(|body| !body.is_empty());
     // The clients set the length of a body, but not `Content-Length: 0` for a method

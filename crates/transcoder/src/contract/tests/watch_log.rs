@@ -157,7 +157,7 @@ fn each_element_of_a_list_ends_its_line() {
             json!({"parts": [{"text": "a\n"}, {"text": "b\r\n"}, {"text": "c\r"}, {"text": "d\ne"}]}),
             "a\nb\r\nc\r\nd\ne\n",
         ),
-        // An empty entry is an empty line, unless it is the whole response.
+        // An empty entry is an empty line, unless nothing else is in the response.
         (
             "parts.text",
             json!({"parts": [{"text": "a"}, {"text": ""}, {}, {"text": "\n"}]}),
@@ -178,7 +178,7 @@ fn each_element_of_a_list_ends_its_line() {
             json!({"groups": [{"lines": ["a", "b"]}, {}, {"lines": ["c"]}]}),
             "a\nb\nc\n",
         ),
-        // No list: the text is sent as it is.
+        // No list: the text is sent unchanged.
         ("part.text", json!({"part": {"text": "a"}}), "a"),
     ] {
         let world = text_at(path);

@@ -162,7 +162,7 @@ enum Read {
 enum Elements {
     /// No list leads to the text: it is one text.
     None,
-    /// Elements of a list, where an empty text cannot be told from an absent one.
+    /// Elements of a list, where an empty text and an absent one are the same.
     Lines,
     /// Elements of a list; one without the text has no line.
     OptionalLines,
