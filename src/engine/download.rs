@@ -69,6 +69,9 @@ impl FileStream {
             call.body = Some(action::document(context, method, action, request).await?);
         }
         let (reply, body) = context.open(method, &call).await?;
+        if let Some(problem) = reply.unsupported_encoding() {
+            return Err(Error::decode("Content-Encoding", problem));
+        }
         Ok(Self {
             method: method.clone(),
             idempotency: call.idempotency,

@@ -182,6 +182,8 @@ async fn permanent_failure_ends_all_streams_at_once() {
         fault(Code::PermissionDenied, None),
         fault(Code::Unauthenticated, None),
         Error::decode("status", "a number"),
+        // Not about one response: the list is too long, or its pages do not continue.
+        Error::decode("", "the list has more items than 10000"),
     ] {
         let (watches, source) = (watches(), ScriptedSource::of(false, &["1"]));
         let mut streams = [
@@ -210,7 +212,7 @@ async fn success_that_is_not_the_resource_neither_ends_a_watch_nor_deletes() {
             ..(*not_found).clone()
         }))
     });
-    let missing = Error::decode("", "not the requested resource: `items` is missing");
+    let missing = Error::not_the_resource("not the requested resource: `items` is missing");
     for error in [missing].into_iter().chain(in_success) {
         for list in [false, true] {
             let (watches, source) = (watches(), ScriptedSource::with(list, true, &["1"]));

@@ -174,7 +174,7 @@ impl MergedPages {
 /// not seem to be deleted.
 fn ends_early(have: u64, total: u64) -> Error {
     let problem = format!("the list ends after {have} of {total} items");
-    Error::decode("", problem)
+    Error::not_the_resource(problem)
 }
 
 /// Compiles the `merge_pages` of `method`.
