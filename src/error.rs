@@ -222,6 +222,8 @@ pub struct Fault {
     pub metadata: Vec<(&'static str, String)>,
     /// `LocalizedMessage.locale` if `message` is in the client's language.
     pub locale: Option<String>,
+    /// It was the body of a reply with a success status.
+    pub in_success: bool,
 }
 
 /// Key in [`Fault::metadata`] of the gateway's own advice, which the upstream's message
@@ -337,7 +339,7 @@ impl Error {
     pub(crate) fn is_wrong_success(&self) -> bool {
         match self {
             Self::NotTheResource { .. } => true,
-            Self::Upstream(fault) => (200..300).contains(&fault.http_status),
+            Self::Upstream(fault) => fault.in_success,
             _ => false,
         }
     }

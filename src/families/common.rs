@@ -57,6 +57,7 @@ pub(crate) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
         fields: error.fields,
         metadata: metadata([(HINT, redirect_hint(status))]),
         locale: None,
+        in_success: false,
     }
 }
 

@@ -430,7 +430,8 @@ impl Dispatcher {
         request: &Bytes,
     ) -> Result<ResponseStream, Error> {
         if method.download.is_some() {
-            let file = FileStream::open(context, method, request, deadline);
+            let limiter = self.watches.streams();
+            let file = FileStream::open(context, method, request, deadline, limiter);
             return file.await.map(ResponseStream::File);
         }
         if method.pages.is_none() {

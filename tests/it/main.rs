@@ -32,6 +32,7 @@ mod logs;
 mod operations;
 mod own_api;
 mod own_api_selection;
+mod own_watch;
 mod paging;
 mod quickstart;
 mod readme;

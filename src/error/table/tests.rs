@@ -28,6 +28,7 @@ fn fault(http_status: u16, code: Code, not_processed: bool, transient: bool) -> 
         fields: Vec::new(),
         metadata: Vec::new(),
         locale: None,
+        in_success: false,
     }))
 }
 

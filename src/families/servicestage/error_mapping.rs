@@ -98,6 +98,7 @@ fn read(context: &FaultContext<'_>, reply: &Reply, now: SystemTime) -> Fault {
             ("error_detail", body.detail.map(|text| plain_message(&text))),
         ]),
         locale: None,
+        in_success: false,
     }
 }
 
