@@ -68,6 +68,9 @@ fn errors() -> Vec<Error> {
             code: Code::DeadlineExceeded,
             problem: problem(),
         },
+        Error::RequestTooLarge { limit: 1 },
+        Error::MetadataTooLarge { size: 2, limit: 1 },
+        Error::UnknownMethod(text()),
         Error::Malformed(text()),
         Error::Unsupported {
             family: Arc::from("heat"),
@@ -105,6 +108,7 @@ fn errors() -> Vec<Error> {
             marker: text().into(),
             retry_after: Duration::ZERO,
         },
+        Error::ConnectionTooOld,
         Error::Draining,
     ]
 }
@@ -122,6 +126,9 @@ FieldViolations      InvalidArgument    INVALID_FIELD           -    -         N
 RequestStream        ResourceExhausted  FILE_TOO_LARGE          -    -         Never        All       -
 RequestStream        Cancelled          STREAM_BROKEN           -    -         Never        All       -
 RequestNotReceived   DeadlineExceeded   REQUEST_NOT_RECEIVED    -    -         Never        All       -
+RequestTooLarge      ResourceExhausted  REQUEST_TOO_LARGE       -    -         Never        All       -
+MetadataTooLarge     ResourceExhausted  METADATA_TOO_LARGE      -    -         Never        All       -
+UnknownMethod        Unimplemented      UNKNOWN_METHOD          -    -         Never        Client    -
 Malformed            InvalidArgument    MALFORMED_REQUEST       -    -         Never        All       -
 Unsupported          Unimplemented      DIALECT_LACKS_OPERATION -    -         Never        All       prefix
 UnknownUpstream      InvalidArgument    UNKNOWN_UPSTREAM        -    -         Never        All       -
@@ -150,6 +157,7 @@ Decode               Internal           UNREADABLE_RESPONSE     sent -         N
 ErrorInSuccess       InvalidArgument    ERROR_IN_SUCCESS        sent -         Never        Client    -
 ListRestarted        Aborted            LIST_RESTARTED          sent transient Never        All       prefix
 SlowReader           Aborted            SLOW_READER             sent transient Never        All       prefix
+ConnectionTooOld     Unavailable        CONNECTION_TOO_OLD      -    transient Never        All       -
 Draining             Unavailable        DRAINING                -    transient Never        All       -
 ";
 
