@@ -97,9 +97,8 @@ impl Handshakes {
         };
         let seconds = self.timeout.as_secs_f64();
         let expired = |_| Err(format!("the handshake was not complete within {seconds} s"));
-        timeout(self.timeout, handshake)
-            .await
-            .unwrap_or_else(|elapsed| expired(elapsed))
+        let result = timeout(self.timeout, handshake).await;
+        result.unwrap_or_else(expired)
     }
 
     /// Logs a refused handshake, at most once per [`LOG_INTERVAL`].
