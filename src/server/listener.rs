@@ -34,6 +34,10 @@ const HTTP2_METADATA_FACTOR: u32 = 4;
 /// that of open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// By which share of the maximum age connections end earlier or later. Source: gRPC A9,
+/// "Server-side Connection Management".
+const MAX_AGE_JITTER: f64 = 0.1;
+
 /// The ages of a connection, in their order.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Age {
@@ -175,7 +179,10 @@ impl Connections {
         let io = TokioIo::new(CoalescedWrites::new(io));
         let mut connection = pin!(self.http.serve_connection(io, service));
         let has_age = self.max_age.is_some();
-        let mut timer = pin!(tokio::time::sleep(self.max_age.unwrap_or_default()));
+        // Connections that were opened at the same time do not end at the same time.
+        let jitter = 1.0 + MAX_AGE_JITTER * (2.0 * fastrand::f64() - 1.0);
+        let max_age = self.max_age.unwrap_or_default().mul_f64(jitter);
+        let mut timer = pin!(tokio::time::sleep(max_age));
         let mut age = Age::Young;
         let mut is_draining = false;
         loop {
