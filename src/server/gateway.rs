@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use drawbridge_transcoder::contract::Contract;
+use drawbridge_transcoder::contract::{Contract, GATEWAY_SERVICES};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tonic::service::Routes;
@@ -27,14 +27,6 @@ use crate::families::family;
 use crate::telemetry::Metrics;
 use crate::upstream::{ExchangeHook, Upstreams};
 use crate::watch::Watches;
-
-/// The services that do not depend on an upstream.
-const OWN_SERVICES: [&str; 4] = [
-    "drawbridge.v1.GatewayService",
-    "grpc.health.v1.Health",
-    "grpc.reflection.v1.ServerReflection",
-    "grpc.reflection.v1alpha.ServerReflection",
-];
 
 /// A gateway that is built and has no listeners yet.
 #[derive(Debug)]
@@ -73,6 +65,14 @@ impl Gateway {
     /// Returns all problems of the descriptors, or of the upstreams.
     pub fn build(config: Config, traces: bool) -> Result<Self, Vec<String>> {
         let contract = config.contract()?;
+        for warning in contract.warnings() {
+            tracing::warn!(
+                file = warning.file,
+                element = warning.element,
+                "{}",
+                warning.problem
+            );
+        }
         let metrics = Metrics::default();
         let count_exchanges = |name: &str| -> ExchangeHook {
             let requests = metrics.upstream_requests(name);
@@ -135,7 +135,7 @@ impl Gateway {
         let served = services.iter().filter(|s| !s.upstreams.is_empty());
         let names = served.map(|s| s.name.clone());
         Ok(Reflection::new(
-            names.chain(OWN_SERVICES.map(str::to_owned)).collect(),
+            names.chain(GATEWAY_SERVICES.map(str::to_owned)).collect(),
             files,
             self.dispatcher.watches.streams().clone(),
             self.config.server.max_request_bytes,
@@ -179,7 +179,7 @@ impl BoundGateway {
             ..
         } = gateway;
 
-        let own = OWN_SERVICES.map(|name| (name.to_owned(), ServingStatus::Serving));
+        let own = GATEWAY_SERVICES.map(|name| (name.to_owned(), ServingStatus::Serving));
         let of_upstreams =
             |s: &health::ProbedService| (s.name.clone(), health::status(&s.upstreams));
         let registry = HealthRegistry::new(probed.iter().map(of_upstreams).chain(own));

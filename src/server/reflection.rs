@@ -97,7 +97,7 @@ struct NotFound(String);
 
 impl Files {
     /// Indexes the files of encoded descriptor sets, and those of gRPC itself. The first file
-    /// of a name counts.
+    /// of a name, and the first symbol, counts.
     pub(super) fn new<'s>(sets: impl IntoIterator<Item = &'s [u8]>) -> Result<Self, String> {
         let mut files = Self::default();
         for set in sets {
@@ -124,10 +124,14 @@ impl Files {
 
     fn add(&mut self, encoded: Bytes, file: FileDescriptorProto) {
         let index = self.files.len();
-        if self.by_name.contains_key(file.name()) {
-            return;
+        // Sets of different users may have a file of the same name: its symbols are served, too.
+        match self.by_name.get(file.name()) {
+            Some(known) if self.files[*known].encoded == encoded => return,
+            Some(_) => {}
+            None => {
+                self.by_name.insert(file.name().to_owned(), index);
+            }
         }
-        self.by_name.insert(file.name().to_owned(), index);
         visit_symbols(&file, &mut |symbol, is_nested| {
             if !is_nested {
                 self.by_symbol.entry(symbol).or_insert(index);

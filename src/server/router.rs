@@ -104,6 +104,9 @@ impl Router {
                 dispatcher.mark_sandbox(response)
             });
         }
+        if let Some(status) = self.dispatcher.not_served(path, request.headers()) {
+            return self.ready(status.into_http());
+        }
         let Some(own) = own_method(path) else {
             let error = Error::UnknownMethod(self.unknown_method(path));
             return self.reject(path, &error);

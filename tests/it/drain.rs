@@ -354,7 +354,7 @@ fn broken_output_is_not_a_panic() {
     gateway.send("HUP");
     gateway.send("TERM");
     assert_eq!(gateway.wait().0, Some(0));
-    // Commands that print: a reader that leaves is no failure, a full disk is.
+    // Commands that print: a reader may leave, a full disk is a failure.
     for command in ["coverage", "examples"] {
         let run = |stdout: Stdio| {
             let mut process = Command::new(env!("CARGO_BIN_EXE_drawbridge"));

@@ -72,6 +72,7 @@ fn errors() -> Vec<Error> {
         Error::MetadataTooLarge { size: 2, limit: 1 },
         Error::UnknownMethod(text()),
         Error::Malformed(text()),
+        Error::NotServed("".into()),
         Error::Unsupported {
             family: Arc::from("heat"),
             dialect: Arc::from("rts"),
@@ -99,6 +100,7 @@ fn errors() -> Vec<Error> {
         fault(429, Code::ResourceExhausted, true, true),
         fault(503, Code::Unavailable, false, true),
         Error::decode("a", text()),
+        Error::not_the_resource(text()),
         Error::ErrorInSuccess {
             problem: problem(),
             request_id: None,
@@ -130,6 +132,7 @@ RequestTooLarge      ResourceExhausted  REQUEST_TOO_LARGE       -    -         N
 MetadataTooLarge     ResourceExhausted  METADATA_TOO_LARGE      -    -         Never        All       -
 UnknownMethod        Unimplemented      UNKNOWN_METHOD          -    -         Never        Client    -
 Malformed            InvalidArgument    MALFORMED_REQUEST       -    -         Never        All       -
+NotServed            Unimplemented      RPC_NOT_SERVED          -    -         Never        All       -
 Unsupported          Unimplemented      DIALECT_LACKS_OPERATION -    -         Never        All       prefix
 UnknownUpstream      InvalidArgument    UNKNOWN_UPSTREAM        -    -         Never        All       -
 NotConfigured        FailedPrecondition NOT_CONFIGURED          -    -         Never        All       -
@@ -154,6 +157,7 @@ Upstream             Aborted            HTTP_409                sent transient I
 Upstream             ResourceExhausted  HTTP_429                -    transient Always       Client    -
 Upstream             Unavailable        HTTP_503                sent transient IfIdempotent Client    prefix
 Decode               Internal           UNREADABLE_RESPONSE     sent -         Never        All       prefix
+NotTheResource       Internal           UNREADABLE_RESPONSE     sent -         Never        All       prefix
 ErrorInSuccess       InvalidArgument    ERROR_IN_SUCCESS        sent -         Never        Client    -
 ListRestarted        Aborted            LIST_RESTARTED          sent transient Never        All       prefix
 SlowReader           Aborted            SLOW_READER             sent transient Never        All       prefix

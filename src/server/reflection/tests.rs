@@ -116,7 +116,7 @@ fn every_kind_of_symbol_is_found() {
 }
 
 /// Each file is sent with all that it imports, which a client needs to build it; on the same
-/// stream nothing is sent twice but the file that is requested.
+/// stream only the file that is requested is repeated.
 #[test]
 fn dependencies_are_sent_once_per_stream() {
     let mut answers = answers(files());
@@ -185,6 +185,44 @@ fn extensions_are_found_by_message_and_number() {
     );
     assert_eq!(numbers("google.rpc.Status"), Ok(vec![]));
     assert!(numbers("no.Such").is_err());
+}
+
+/// Two sets can have a file of the same name.
+#[test]
+fn nested_extensions_and_files_of_the_same_name_are_found() {
+    let set = |message: &str, number: i32| {
+        let extension = prost_types::FieldDescriptorProto {
+            name: Some("extra".to_owned()),
+            number: Some(number),
+            extendee: Some(".google.protobuf.MethodOptions".to_owned()),
+            ..Default::default()
+        };
+        let nested = DescriptorProto {
+            name: Some("Inner".to_owned()),
+            extension: vec![extension],
+            ..Default::default()
+        };
+        let outer = DescriptorProto {
+            name: Some(message.to_owned()),
+            nested_type: vec![nested],
+            ..Default::default()
+        };
+        let file = FileDescriptorProto {
+            name: Some("api.proto".to_owned()),
+            message_type: vec![outer],
+            ..Default::default()
+        };
+        prost_types::FileDescriptorSet { file: vec![file] }.encode_to_vec()
+    };
+    let (a, b) = (set("A", 50_001), set("B", 50_002));
+    let mut answers = answers(Files::new([&a[..], &a[..], &b[..]]).unwrap());
+    for (message, number) in [("A", 50_001), ("B", 50_002)] {
+        let name = format!("{message}.Inner.extra");
+        for request in [symbol(message), symbol(&name), extension(EXTENDEE, number)] {
+            let found = ask(&mut answers, request);
+            assert_eq!(found, Ok(vec!["api.proto".to_owned()]), "{message}");
+        }
+    }
 }
 
 #[test]
