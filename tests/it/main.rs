@@ -18,6 +18,7 @@ mod annotations;
 mod check;
 mod citations;
 mod cli;
+mod drain;
 mod environment;
 mod expiry;
 mod faults;
