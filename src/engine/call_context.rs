@@ -36,7 +36,9 @@ pub struct StreamContext {
 impl CallContext<'_> {
     /// Makes one REST call.
     pub async fn call(&self, method: &Method, call: &Call) -> Result<Reply, Error> {
-        self.upstream.call(&self.to_request(method), call).await
+        self.upstream
+            .call(&self.request_context(method), call)
+            .await
     }
 
     /// Makes one REST call. The body of its response is read as it arrives; the reply has
@@ -49,14 +51,14 @@ impl CallContext<'_> {
         let body = BodySlot::default();
         let context = RequestContext {
             body_slot: Some(&body),
-            ..self.to_request(method)
+            ..self.request_context(method)
         };
         let reply = self.upstream.call(&context, call).await?;
         let body = body.into_inner().unwrap_or_else(PoisonError::into_inner);
         Ok((reply, body))
     }
 
-    fn to_request<'a>(&'a self, method: &'a Method) -> RequestContext<'a> {
+    fn request_context<'a>(&'a self, method: &'a Method) -> RequestContext<'a> {
         RequestContext {
             method: MethodProperties::of(method),
             client: self.client,
@@ -159,7 +161,7 @@ impl CallContext<'_> {
         status: u16,
         what: &str,
     ) -> Error {
-        let context = self.to_request(method);
+        let context = self.request_context(method);
         let hint = format!("HTTP {} with an error{what}", reply.status.as_u16());
         Error::Upstream(
             self.upstream
