@@ -34,7 +34,7 @@ pub async fn call(
         Some(paging) => Some((paging, paging.page_request(request, dialect)?)),
         None => None,
     };
-    let call = method.bind(request, dialect)?;
+    let call = method.bind_shared(request, dialect)?;
     let first_call = method.merge_pages.as_ref().map(|_| call.clone());
     let reply = match send(context, method, request, call).await {
         // The page before was the last one: a page without items ends the list.

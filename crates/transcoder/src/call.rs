@@ -41,7 +41,7 @@ pub struct Call {
     pub project: Option<Range<usize>>,
     /// The query, percent-encoded, without `?`; empty for none.
     pub query: String,
-    /// The JSON body, or none.
+    /// The body, or none.
     pub body: Option<Bytes>,
     /// Whether the call can be repeated.
     pub idempotency: Idempotency,

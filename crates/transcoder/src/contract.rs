@@ -19,6 +19,7 @@ mod pages;
 mod paging;
 mod path_template;
 mod plan;
+mod raw_body;
 mod request_check;
 mod required_member;
 mod resolve;
@@ -37,7 +38,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderValue;
 
+use self::bind::Request;
 use crate::Error;
 use crate::call::{Call, Idempotency, Media, Reply};
 use crate::family::{Families, FamilyRules};
@@ -123,6 +126,8 @@ pub struct Method {
     location: Option<location::Location>,
     /// The field of the response that the reply's body is decoded into.
     response_body: Option<FieldIndex>,
+    /// Set where the reply's body is not decoded.
+    raw_response: Option<raw_body::RawResponse>,
     /// The field of the response that watches and logs read; set when they are linked.
     watched_member: OnceLock<FieldIndex>,
 }
@@ -256,9 +261,21 @@ impl Method {
     /// With `additional_bindings`, the first binding is used whose path fields are all
     /// set, to values of the form that its path has.
     pub fn bind(&self, request: &[u8], dialect: &str) -> Result<Call, Error> {
-        let call = self.binding.bind(request, dialect)?;
+        self.bind_request(Request::of(request), dialect)
+    }
+
+    /// Binds a request as [`Self::bind`] does; a body of bytes shares the request's buffer.
+    pub fn bind_shared(&self, request: &Bytes, dialect: &str) -> Result<Call, Error> {
+        self.bind_request(Request::within(request), dialect)
+    }
+
+    fn bind_request(&self, request: Request<'_>, dialect: &str) -> Result<Call, Error> {
+        let mut call = self.binding.bind(request, dialect)?;
+        if self.raw_response.is_some() {
+            call.media.accept = Some(HeaderValue::from_static("*/*"));
+        }
         match &self.called {
-            Some(called) => called.bind(request, dialect),
+            Some(called) => called.bind(request.bytes, dialect),
             None => Ok(call),
         }
     }
@@ -267,7 +284,8 @@ impl Method {
     /// the rpc that it calls. The body must hold the requested resource: the wrapper
     /// member, the list (also `null`), or at least one known member. An empty body and a
     /// 204 are an empty message where the response has no fields or is arbitrary JSON or a
-    /// map, and in reply to a DELETE. Any other reply is `Error::Decode`, or
+    /// map, and in reply to a DELETE. A body that becomes a `google.api.HttpBody`, or bytes
+    /// by `response_body`, is not decoded. Any other reply is `Error::Decode`, or
     /// `Error::ErrorBody` where the family recognizes it, with the upstream's request id.
     pub fn decode(&self, reply: &Reply) -> Result<Decoded, Error> {
         let method = self.polled().map_or(self, |polled| polled);

@@ -15,9 +15,10 @@ use super::bind::Binding;
 use super::diagnostics::{Diagnostics, HTTP, Options, check_query};
 use super::link::{self, Unlinked};
 use super::path_template::Template;
+use super::raw_body::RawResponse;
 use super::{
     Check, Contract, Diagnostic, Method, Source, action, descriptor_set, download, file_fields,
-    location, merge_pages, paging, upload,
+    location, merge_pages, paging, raw_body, upload,
 };
 use crate::api::drawbridge::v1::{FileRules, MethodRules};
 use crate::api::google::api::HttpRule;
@@ -315,6 +316,10 @@ impl Service<'_> {
                 plans,
                 additional: Vec::new(),
             },
+            raw_response: match rpc.is_server_streaming() {
+                true => None,
+                false => RawResponse::of(schema, output, response_body),
+            },
             response_body,
             called: None,
             watched_member: OnceLock::new(),
@@ -322,6 +327,7 @@ impl Service<'_> {
         let mut diagnostics = self.diagnostics(rpc);
         method.binding.additional =
             additional_bindings(rpc, &http, &rules, &method, &mut diagnostics);
+        raw_body::check(&rules, &method.binding, &mut diagnostics);
         if let Some(rule) = &rules.merge_pages {
             let mut diagnostics = self.diagnostics(rpc);
             if rpc.is_server_streaming() {

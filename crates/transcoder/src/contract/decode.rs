@@ -47,6 +47,12 @@ pub(super) fn decode(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
 
 /// Decodes the body of a reply.
 fn decode_body(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
+    if let Some(raw) = &method.raw_response {
+        return Ok(Decoded {
+            message: raw.message(reply).into(),
+            notes: Notes::default(),
+        });
+    }
     let body = reply.body.trim_ascii();
     let response = method.schema.message(method.output);
     // The body of a 202 only repeats "accepted", in JSON, HTML or plain text.

@@ -92,6 +92,7 @@ mod diagnostics;
 mod expression;
 mod paging;
 mod random_input;
+mod raw_body;
 mod required_omitted;
 mod resolve;
 mod test_contract;
