@@ -14,6 +14,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::config::Config;
 use crate::deadline::Deadline;
+use crate::downstream::Downstream;
 use crate::engine::call_context::CallContext;
 use crate::engine::list_stream::{self, ListStream};
 use crate::engine::name_lookup::NameLookup;
@@ -121,7 +122,13 @@ impl Dispatcher {
     }
 
     /// Counts and logs a request that is not authenticated, and returns its status.
-    pub(super) fn reject(&self, path: &str, error: &Error) -> Status {
+    pub(super) fn reject(&self, path: &str, headers: &HeaderMap, error: &Error) -> Status {
+        let mut client = Downstream::from_metadata(headers);
+        client.identify();
+        let request_id = client.request_id.as_ref();
+        let request_id = request_id
+            .and_then(|id| id.to_str().ok())
+            .unwrap_or_default();
         // A path that is not in the contract could be any text: it is not logged.
         let operation = match self.methods.get(path) {
             Some(_) => &path[1..],
@@ -129,16 +136,21 @@ impl Dispatcher {
         };
         tracing::info!(
             operation,
+            request_id,
             reason = error.log_text(),
             "request rejected: unauthenticated"
         );
         self.metrics.unauthenticated.inc();
-        error.status(&error::StatusContext {
+        let mut status = error.status(&error::StatusContext {
             operation,
             upstream: "",
-            request_id: "",
+            request_id,
             action_started: false,
-        })
+        });
+        if let Some(id) = client.request_id {
+            status.metadata_mut().as_mut().insert("x-request-id", id);
+        }
+        status
     }
 
     /// Returns the deadline of a request whose headers have just arrived.

@@ -71,7 +71,7 @@ impl Service<Request<Body>> for Router {
         if !path.starts_with("/grpc.health.")
             && let Err(error) = self.tokens.authenticate(request.headers())
         {
-            let status = self.dispatcher.reject(path, &error);
+            let status = self.dispatcher.reject(path, request.headers(), &error);
             let response = self.dispatcher.mark_sandbox(status.into_http());
             return Box::pin(async move { Ok(response) });
         }
