@@ -42,18 +42,19 @@ impl CallContext<'_> {
         self.upstream.call(&context, call).await
     }
 
-    /// Decodes the reply to a call of `method`. An error body in a success becomes the
+    /// Decodes the reply to a call of `method` with this [`Call::effect`]. An error body in a success becomes the
     /// fault that the family's error mapping reads from it.
-    pub fn decode(&self, method: &Method, reply: &Reply) -> Result<Decoded, Error> {
+    pub fn decode(
+        &self,
+        method: &Method,
+        effect: Idempotency,
+        reply: &Reply,
+    ) -> Result<Decoded, Error> {
         let error = match method.decode(reply) {
             Ok(decoded) => return Ok(decoded),
             Err(error) => error,
         };
-        let idempotency = match method.verb {
-            http::Method::GET => Idempotency::NoSideEffects,
-            _ => method.idempotency,
-        };
-        let advice = match idempotency {
+        let advice = match effect {
             Idempotency::NonIdempotent => {
                 "; the upstream may have acted: check before you repeat the call"
             }
@@ -67,7 +68,7 @@ impl CallContext<'_> {
                     "" => String::new(),
                     missing => format!(", {missing}"),
                 };
-                self.fault_in_success(method, idempotency, reply, status, &(what + advice))
+                self.fault_in_success(method, effect, reply, status, &(what + advice))
             }
             drawbridge_transcoder::Error::Decode {
                 path,

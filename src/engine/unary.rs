@@ -35,6 +35,7 @@ pub async fn call(
         None => None,
     };
     let call = method.bind_shared(request, dialect)?;
+    let effect = call.effect();
     let first_call = method.merge_pages.as_ref().map(|_| call.clone());
     let reply = match send(context, method, request, call).await {
         // The page before was the last one: a page without items ends the list.
@@ -53,7 +54,7 @@ pub async fn call(
         }
         reply => reply?,
     };
-    let mut decoded = context.decode(method, &reply)?;
+    let mut decoded = context.decode(method, effect, &reply)?;
     if let Some((paging, asked)) = page {
         decoded.message = paging.with_next(asked, decoded.message)?;
     }

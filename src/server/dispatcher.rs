@@ -350,7 +350,7 @@ impl Dispatcher {
         };
         let reply = context.call(method, &file.call).await?;
         Ok(UnaryResponse {
-            decoded: context.decode(method, &reply)?,
+            decoded: context.decode(method, file.call.effect(), &reply)?,
             headers: reply.headers,
             room: reply.room,
         })

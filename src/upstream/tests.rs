@@ -96,6 +96,7 @@ fn get(path: &str) -> Call {
         query: String::new(),
         body: None,
         idempotency: Idempotency::NoSideEffects,
+        declares_idempotency: false,
         media: drawbridge_transcoder::call::Media::default(),
     }
 }

@@ -317,6 +317,11 @@ impl Method {
             || self.download.is_some()
     }
 
+    /// Returns whether a call of the rpc can change something, by any of its bindings.
+    pub fn may_change(&self) -> bool {
+        self.binding.may_change()
+    }
+
     /// Returns the document that the client has set in the request of a two-step call,
     /// as JSON; none when it is unset. It is the body of the bound call, too.
     pub fn document(&self, request: &[u8]) -> Result<Option<Bytes>, Error> {
@@ -344,6 +349,7 @@ impl Method {
             query: self.binding.constant_query.to_string(),
             body: None,
             idempotency: Idempotency::NoSideEffects,
+            declares_idempotency: false,
             media: Media::default(),
         })
     }

@@ -23,6 +23,8 @@ use crate::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema};
 pub(super) struct Binding {
     pub verb: Verb,
     pub idempotency: Idempotency,
+    /// Whether the rpc has an `idempotency_level`.
+    pub declares_idempotency: bool,
     pub schema: std::sync::Arc<Schema>,
     pub input: MessageId,
     pub path: Vec<Piece>,
@@ -136,6 +138,34 @@ impl Binding {
         Ok(self)
     }
 
+    /// Returns whether this binding fits every request that `other` fits.
+    pub fn hides(&self, other: &Self) -> bool {
+        fn fields(binding: &Binding) -> impl Iterator<Item = &PathField> {
+            binding.path.iter().filter_map(|piece| match piece {
+                Piece::Literal(_) => None,
+                Piece::Field(field) => Some(field),
+            })
+        }
+        fields(self).all(|own| {
+            // Without a value, the upstream's project id is used.
+            own.project_id && own.variable.fits_all()
+                || fields(other).any(|other| {
+                    (&own.steps, own.index) == (&other.steps, other.index)
+                        && (own.project_id || !other.project_id)
+                        && (own.variable.fits_all()
+                            || own.variable.pattern == other.variable.pattern)
+                })
+        })
+    }
+
+    /// Returns whether the call of any of the bindings can change something.
+    pub fn may_change(&self) -> bool {
+        let changes = |binding: &Self| {
+            binding.verb != Verb::GET && binding.idempotency != Idempotency::NoSideEffects
+        };
+        changes(self) || self.additional.iter().any(changes)
+    }
+
     /// Returns whether the request has a value for each field of the path.
     fn fits(&self, view: &View<'_>, request: &[u8]) -> Result<bool, Error> {
         for piece in &self.path {
@@ -221,6 +251,7 @@ impl Binding {
             query,
             body,
             idempotency: self.idempotency,
+            declares_idempotency: self.declares_idempotency,
             media,
         })
     }

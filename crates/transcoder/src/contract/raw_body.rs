@@ -3,8 +3,6 @@
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 
-use super::bind::{Binding, Body};
-use super::diagnostics::Diagnostics;
 use super::view::View;
 use crate::Error;
 use crate::api::drawbridge::v1::MethodRules;
@@ -16,8 +14,6 @@ use crate::schema::{Cardinality, FieldIndex, Kind, MessageId, Schema, Shape};
 /// RFC 9110, section 8.3.
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
-const RULE: &str = "body_media_type";
-
 /// The field that is the body, and its media type.
 #[derive(Debug)]
 pub(super) struct RawBody {
@@ -25,7 +21,7 @@ pub(super) struct RawBody {
     pub field: Option<FieldIndex>,
     content: Content,
     /// Whether the bytes must be UTF-8.
-    is_text: bool,
+    pub is_text: bool,
     media_type: HeaderValue,
 }
 
@@ -262,72 +258,9 @@ fn last(message: &[u8], number: u32) -> Result<&[u8], Error> {
     }
 }
 
-/// Reports a `body_media_type` that is invalid, or that no body of the rpc has.
-pub(super) fn check(rules: &MethodRules, binding: &Binding, diagnostics: &mut Diagnostics<'_>) {
-    if rules.body_media_type.is_empty() {
-        return;
-    }
-    if rules.upload.is_some() {
-        diagnostics.report_rule(
-            RULE,
-            "cannot be combined with `upload`: its body is multipart",
-        );
-        return;
-    }
-    let mut is_raw = false;
-    for body in std::iter::once(binding)
-        .chain(&binding.additional)
-        .map(|binding| &binding.body)
-    {
-        match body {
-            Body::Raw(raw) => {
-                is_raw = true;
-                if raw.is_text && !is_utf8(&rules.body_media_type) {
-                    diagnostics.report_rule(RULE, "a string is UTF-8: set no other charset");
-                }
-            }
-            Body::None => {}
-            Body::Constant(_) | Body::Fields | Body::Field { .. } => {
-                diagnostics.report_rule(
-                    RULE,
-                    "the body is JSON: name a field of type bytes, string or \
-                     google.api.HttpBody as the `body`",
-                );
-                return;
-            }
-        }
-    }
-    if !is_raw {
-        diagnostics.report_rule(
-            RULE,
-            "the rpc has no body: name a field of type bytes, string or google.api.HttpBody as \
-             the `body`",
-        );
-    }
-    if media_type(&rules.body_media_type).is_none() {
-        let problem = format!(
-            "`{}` is not a media type such as application/yaml",
-            rules.body_media_type
-        );
-        diagnostics.report_rule(RULE, problem);
-    }
-}
-
-/// Returns whether the media type names no charset but UTF-8.
-fn is_utf8(media_type: &str) -> bool {
-    media_type.split(';').skip(1).all(|parameter| {
-        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        let value = value.trim().trim_matches('"');
-        !name.trim().eq_ignore_ascii_case("charset")
-            || ["utf-8", "utf8", "us-ascii"]
-                .iter()
-                .any(|one| value.eq_ignore_ascii_case(one))
-    })
-}
-
 /// Reads `type/subtype`, with or without parameters; none for a wildcard and other texts.
 /// Source: RFC 9110, section 8.3.1.
-fn media_type(text: &str) -> Option<HeaderValue> {
+pub(super) fn media_type(text: &str) -> Option<HeaderValue> {
     let token = |part: &str| {
         !part.is_empty()
             && part != "*"

@@ -96,6 +96,7 @@ mod raw_body;
 mod required_omitted;
 mod resolve;
 mod test_contract;
+mod urls;
 mod watch;
 pub(crate) mod watch_calls;
 mod watch_log;
