@@ -31,6 +31,7 @@ mod layers;
 mod logs;
 mod operations;
 mod own_api;
+mod own_api_selection;
 mod paging;
 mod quickstart;
 mod readme;

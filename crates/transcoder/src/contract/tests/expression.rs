@@ -459,10 +459,7 @@ proptest! {
 /// sends is checked.
 #[test]
 fn filters_of_jp1ao_are_complete() {
-    let source = Source {
-        name: "built-in".into(),
-        bytes: BUILT_IN.clone(),
-    };
+    let source = Source::new("built-in", BUILT_IN.clone());
     let contract = Contract::compile(vec![source], &families).unwrap();
     let mut operators: std::collections::BTreeMap<String, Vec<String>> = Default::default();
     for method in contract.methods().iter().filter(|m| &*m.family == "jp1ao") {

@@ -6,7 +6,12 @@ use super::*;
 fn invalid_routes_are_reported() {
     let http = "google.api.http";
     for (options, messages, option, want) in [
-        ("", PLAIN, http, "is missing: annotate the REST call"),
+        (
+            "option (drawbridge.v1.method).anonymous = true;",
+            PLAIN,
+            http,
+            "is missing: annotate the REST call",
+        ),
         (
             "option (google.api.http) = {body: \"*\"};",
             PLAIN,
@@ -232,10 +237,7 @@ fn binding_that_is_never_used_is_reported() {
                get: \"{path}{first}\" additional_bindings {{post: \"{path}{second}\"}}
              }};"
         );
-        let source = Source {
-            name: "t.binpb".into(),
-            bytes: descriptors(&unary(&rule, messages)),
-        };
+        let source = Source::new("t.binpb", descriptors(&unary(&rule, messages)));
         let found = Contract::compile(vec![source], &super::families).err();
         let found = found.map(|all| printed(&all));
         match want {
