@@ -131,7 +131,7 @@ impl<'t, 'o> Reader<'t, 'o> {
             Shape::ListValue => self.any_list(depth)?,
             Shape::Timestamp => return self.timestamp(form),
             Shape::Duration => return self.duration(),
-            Shape::FieldMask => self.mask(form)?,
+            Shape::FieldMask => self.mask()?,
             Shape::Wrapper => return self.wrapper(&message.fields[0]),
             Shape::Any => self.any(depth)?,
         }

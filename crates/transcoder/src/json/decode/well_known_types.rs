@@ -175,17 +175,12 @@ impl Reader<'_, '_> {
         }
     }
 
-    pub(super) fn mask(&mut self, form: Form) -> Outcome {
+    pub(super) fn mask(&mut self) -> Outcome {
         let content = self.string()?;
         // The text is UTF-8, and escapes decode to UTF-8.
         let paths = String::from_utf8_lossy(&content);
         for path in paths.split(',').map(str::trim).filter(|p| !p.is_empty()) {
-            match form {
-                Form::CamelMask => {
-                    wire::write_bytes(self.out, 1, time::read_mask_path(path).as_bytes());
-                }
-                _ => wire::write_bytes(self.out, 1, path.as_bytes()),
-            }
+            wire::write_bytes(self.out, 1, time::read_mask_path(path).as_bytes());
         }
         Ok(())
     }
