@@ -25,7 +25,8 @@ use crate::{telemetry, upstream, watch};
 use drawbridge_transcoder::contract::{Contract, Selection, Source, selectable};
 pub use server::ServerOptions;
 
-use reader::{Report, Section, nearest};
+pub(crate) use reader::nearest;
+use reader::{Report, Section};
 
 /// Maximum size of a configuration file, a descriptor set or a file with a secret.
 const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;

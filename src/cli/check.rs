@@ -100,6 +100,7 @@ async fn accepted(upstream: &Upstream, path: &str, query: &str) -> Result<&'stat
         method,
         client: &Downstream::default(),
         deadline: Deadline::after(TIMEOUT),
+        body_slot: None,
     };
     match upstream.call(&context, &call).await {
         Ok(_) => Ok(" accepted"),

@@ -470,7 +470,7 @@ fn kind(value: &DeValue<'_>) -> &'static str {
 
 /// Returns `, did you mean X?` for the known word with the most similar spelling, or else for
 /// the shortest one with all parts of `word`: `drain_timeout_secs` for `drain_secs`.
-pub(super) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> String {
+pub(crate) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> String {
     let similarity = |candidate: &str| {
         let bare = SUFFIXES
             .iter()

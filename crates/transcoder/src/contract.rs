@@ -304,7 +304,8 @@ impl Method {
     /// the dialect, are not sent.
     ///
     /// The call of a stream without `start` is that of the rpc which it polls or lists,
-    /// with all options of that rpc; the stream's request must satisfy both.
+    /// with all options of that rpc, `additional_bindings` included; the stream's request
+    /// must satisfy the rules of both.
     ///
     /// With `additional_bindings`, the first binding is used whose path fields are all
     /// set, to values of the form that its path has.
@@ -318,14 +319,15 @@ impl Method {
     }
 
     fn bind_request(&self, request: Request<'_>, dialect: &str) -> Result<Call, Error> {
+        if let Some(called) = &self.called {
+            self.binding.check(request.bytes, dialect)?;
+            return called.bind(request.bytes, dialect);
+        }
         let mut call = self.binding.bind(request, dialect)?;
         if self.raw_response.is_some() {
             call.media.accept = Some(HeaderValue::from_static("*/*"));
         }
-        match &self.called {
-            Some(called) => called.bind(request.bytes, dialect),
-            None => Ok(call),
-        }
+        Ok(call)
     }
 
     /// Decodes a successful reply into the response message; for a stream, into that of
