@@ -285,6 +285,17 @@ impl Credentials {
         }
     }
 
+    /// Whether the gateway's configuration has the credentials, and not the client.
+    pub fn are_configured(&self) -> bool {
+        match &self.provider {
+            Provider::Passthrough => false,
+            Provider::Fixed(Ok(credential)) => {
+                !matches!(credential.authorization, Authorization::None)
+            }
+            Provider::Fixed(Err(_)) | Provider::Hsso(_) | Provider::Cached(_) => true,
+        }
+    }
+
     /// Returns the empty credential, for calls that need none.
     pub fn anonymous(&self) -> Arc<Credential> {
         Credential::fixed(Authorization::None)

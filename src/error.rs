@@ -84,20 +84,22 @@ pub enum Error {
     /// itself was not sent.
     #[error("{problem}")]
     Credential {
-        /// UNAUTHENTICATED, PERMISSION_DENIED, FAILED_PRECONDITION or UNAVAILABLE.
+        /// UNAUTHENTICATED of a client's credentials, FAILED_PRECONDITION of configured ones.
         code: Code,
         /// What failed, and what to do. Never a secret.
         problem: String,
     },
     /// The gateway's own login failed. The text names its user and the identity service,
-    /// so it is for the log only; clients get a text by `code`. The call itself was not
+    /// so it is for the log only; clients get a text by `failure`. The call itself was not
     /// sent.
     #[error("{problem}")]
     Login {
-        /// UNAUTHENTICATED, PERMISSION_DENIED, FAILED_PRECONDITION or UNAVAILABLE.
-        code: Code,
+        /// Why.
+        failure: LoginFailure,
         /// What failed, and what to do. Never a secret.
         problem: String,
+        /// When to try again.
+        retry_after: Option<Duration>,
     },
     /// The deadline passed. `sent` says whether the upstream may have acted.
     #[error("the deadline passed{}", if *.sent { "; the upstream may have acted" } else { " before anything was sent" })]
@@ -175,6 +177,22 @@ pub enum Error {
     /// The gateway is stopping. Nothing was sent.
     #[error("the gateway is stopping")]
     Draining,
+}
+
+/// Why the gateway's own login failed. Never UNAUTHENTICATED: the client's credentials may
+/// be valid, and no others of it would help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoginFailure {
+    /// The identity service rejects the configured credentials. Only its operator can help.
+    Rejected,
+    /// The configuration is wrong: another URL, a project or an endpoint that does not exist.
+    NotPossible,
+    /// The identity service does not respond, or requests a later login. Repeated within the
+    /// deadlines of the waiting calls.
+    Unavailable,
+    /// The identity service's certificate is not trusted, or its response cannot be read.
+    /// Another login at once would not help; a later one may.
+    Failed,
 }
 
 /// An upstream's error reply, as the error mapping of its family reads it.
@@ -328,6 +346,7 @@ impl Error {
                 Some(*retry_after)
             }
             Self::Upstream(fault) => fault.retry_after,
+            Self::Login { retry_after, .. } => *retry_after,
             Self::Draining => Some(RETRY_AFTER_DRAINING),
             _ => None,
         }

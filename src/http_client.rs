@@ -28,6 +28,7 @@ use crate::http_client::reqwest_client::ReqwestClient;
 
 mod hyper_client;
 mod reqwest_client;
+pub(crate) mod retry_after;
 #[cfg(test)]
 pub(crate) mod test_server;
 #[cfg(test)]

@@ -31,7 +31,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -45,6 +45,7 @@ pub use self::settings::Settings;
 use crate::credentials::{Credential, Credentials};
 use crate::downstream::Downstream;
 use crate::error::{Error, Fault, HINT};
+use crate::http_client::retry_after::{is_rate_limit, rate_limit_wait};
 use crate::http_client::{HttpRequest, Transport};
 use crate::upstream::circuit_breaker::CircuitBreaker;
 use crate::upstream::concurrency_limit::ConcurrencyLimit;
@@ -538,14 +539,34 @@ impl Upstream {
             idempotency,
         };
         let mut fault = (self.family.fault)(&fault_context, reply);
+        let status = reply.status.as_u16();
+        fault.not_processed |= (self.family.not_processed.iter())
+            .any(|(one, text)| *one == status && fault.message.contains(text));
+        if is_rate_limit(reply) {
+            fault.code = Code::ResourceExhausted;
+            fault.retry_after = Some(rate_limit_wait(reply, SystemTime::now()));
+            // Not `not_processed`: 403 is no rate limit by its definition.
+            fault.transient = true;
+        }
+        // The client's own credentials may be valid: it must not replace them.
+        if fault.code == Code::Unauthenticated && self.credentials.are_configured() {
+            fault.code = Code::FailedPrecondition;
+            if fault.metadata.iter().all(|(key, _)| *key != HINT) {
+                let hint = "the upstream rejects the gateway's own credentials: its operator \
+                            must check `auth` in its configuration";
+                fault.metadata.push((HINT, hint.to_owned()));
+            }
+        }
         // From a proxy: the upstream may have acted, or may still act. Clients retry
         // UNAVAILABLE by themselves.
         if idempotency == Idempotency::NonIdempotent
             && fault.code == Code::Unavailable
             && !fault.not_processed
-            && matches!(reply.status.as_u16(), 502..=504)
+            && matches!(status, 502..=504)
         {
             fault.code = Code::Unknown;
+            // Not an invitation to repeat the call.
+            fault.retry_after = None;
         }
         if fault.metadata.iter().all(|(key, _)| *key != HINT)
             && let Some(hint) = gateway_error_hint(reply.status, idempotency, fault.not_processed)

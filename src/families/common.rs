@@ -9,8 +9,8 @@ use tonic::Code;
 use crate::error::{Fault, HINT};
 use crate::families::error_body::{
     error_object, http_reason, json, member, message, metadata, named_status, page_text,
-    retry_after,
 };
+use crate::http_client::retry_after::retry_after;
 use crate::upstream::family::{Family, FaultContext};
 use drawbridge_transcoder::call::Reply;
 
@@ -29,6 +29,7 @@ pub(crate) static COMMON: Family = Family {
     request_id_headers: &["x-request-id", "x-amzn-requestid", "x-correlation-id"],
     probe: "/",
     login_check: None,
+    not_processed: &[],
     checkers: &[],
 };
 
@@ -40,7 +41,7 @@ pub(crate) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
     let body = json(reply);
     let error = body.as_ref().map(error_body).unwrap_or_default();
     let status = reply.status;
-    let retry_after = retry_after(&reply.headers, SystemTime::now());
+    let retry_after = retry_after(reply, SystemTime::now());
     let code = error.code.unwrap_or_else(|| code(context, reply));
     Fault {
         code,
@@ -97,10 +98,9 @@ pub(crate) fn code(context: &FaultContext<'_>, reply: &Reply) -> Code {
         408 => Code::DeadlineExceeded,
         409 if context.rpc.starts_with("Create") => Code::AlreadyExists,
         409 => Code::Aborted,
-        // With `Retry-After` it is a rate limit, not a size limit.
-        413 if reply.headers.contains_key(http::header::RETRY_AFTER) => Code::ResourceExhausted,
         416 => Code::OutOfRange,
-        429 | 507 => Code::ResourceExhausted,
+        // 413 is a limit of the size, or with `Retry-After` of the rate.
+        413 | 429 | 507 => Code::ResourceExhausted,
         499 => Code::Cancelled,
         502..=504 => Code::Unavailable,
         400..=498 => Code::InvalidArgument,
@@ -114,14 +114,11 @@ pub(crate) fn is_transient(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 425 | 429 | 502 | 503 | 504)
 }
 
-/// Returns whether the call was certainly not processed: a rate limit, or `Retry-After`.
+/// Returns whether the call was certainly not processed: a rate limit counts calls before
+/// they are processed. A proxy adds `Retry-After` also to the 503 of a call that it has
+/// forwarded; the 503s of which a family knows more are in [`Family::not_processed`].
 pub(crate) fn not_processed(reply: &Reply) -> bool {
-    let has_retry_after = reply.headers.contains_key(http::header::RETRY_AFTER);
-    match reply.status.as_u16() {
-        429 => true,
-        413 | 503 => has_retry_after,
-        _ => false,
-    }
+    reply.status == StatusCode::TOO_MANY_REQUESTS
 }
 
 /// Returns the message of a fault: the one found in the body, else the body's text. A
@@ -326,7 +323,7 @@ mod tests {
             (409, Code::Aborted, false),
             (410, Code::NotFound, false),
             (412, Code::FailedPrecondition, false),
-            (413, Code::InvalidArgument, false),
+            (413, Code::ResourceExhausted, false),
             (418, Code::InvalidArgument, false),
             (422, Code::InvalidArgument, false),
             (429, Code::ResourceExhausted, true),
@@ -358,7 +355,8 @@ mod tests {
         let later = &[("retry-after", "3"), ("x-request-id", "r1")];
         for (status, code) in [(413, Code::ResourceExhausted), (503, Code::Unavailable)] {
             let fault = fault(&create, &reply(status, later, ""));
-            assert_eq!((fault.code, fault.not_processed), (code, true), "{status}");
+            // A proxy may add the header to the response of a call that it has forwarded.
+            assert_eq!((fault.code, fault.not_processed), (code, false), "{status}");
             assert_eq!(fault.retry_after.map(|wait| wait.as_secs()), Some(3));
             assert_eq!(fault.request_id.as_deref(), Some("r1"));
         }

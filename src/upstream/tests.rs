@@ -30,7 +30,7 @@ use super::*;
 use crate::credentials;
 use crate::deadline::Deadline;
 use crate::families::common;
-use crate::families::error_body::retry_after;
+use crate::http_client::retry_after::retry_after;
 use crate::http_client::test_server::{self, TestResponse, TestServer, reply};
 
 static FAMILY: Family = Family {
@@ -47,6 +47,7 @@ static FAMILY: Family = Family {
     request_id_headers: &[],
     probe: "/healthcheck",
     login_check: None,
+    not_processed: &[(503, "nobody has read the request")],
     checkers: &[],
 };
 
@@ -54,8 +55,11 @@ fn read(context: &FaultContext<'_>, reply: &Reply) -> Fault {
     let status = reply.status.as_u16();
     Fault {
         code: common::code(context, reply),
-        retry_after: retry_after(&reply.headers, SystemTime::now()),
-        message: format!("HTTP {status}, {} bytes", reply.body.len()),
+        retry_after: retry_after(reply, SystemTime::now()),
+        message: match String::from_utf8_lossy(&reply.body) {
+            text if text.contains("nobody") => text.into_owned(),
+            text => format!("HTTP {status}, {} bytes", text.len()),
+        },
         transient: matches!(status, 502..=504),
         not_processed: common::not_processed(reply),
         credential_rejected: status == 401,
@@ -421,8 +425,8 @@ async fn gateway_error_of_a_non_idempotent_call_is_unknown() {
         (502, &[][..], &post("/x"), Code::Unknown),
         (503, &[], &post("/x"), Code::Unknown),
         (504, &[], &post("/x"), Code::Unknown),
-        // `Retry-After`: certainly not processed.
-        (503, &[("retry-after", "9")], &post("/x"), Code::Unavailable),
+        // A proxy may add the header after it has forwarded the call.
+        (503, &[("retry-after", "9")], &post("/x"), Code::Unknown),
         // An idempotent call can be repeated.
         (504, &[], &delete, Code::Unavailable),
     ] {
@@ -433,6 +437,108 @@ async fn gateway_error_of_a_non_idempotent_call_is_unknown() {
         let hint = fault.metadata.iter().find(|(key, _)| *key == HINT);
         let hinted = hint.is_some_and(|(_, hint)| hint.contains("the upstream may have acted"));
         assert_eq!(hinted, code == Code::Unknown, "{status} {headers:?}");
+    }
+}
+
+/// Only a rate limit, a failed connection and what the family knows of prove that the
+/// upstream did not act.
+#[tokio::test]
+async fn non_idempotent_calls_are_retried_only_if_certainly_not_processed() {
+    let later = &[("retry-after", "0")][..];
+    let (body, exhausted) = (
+        "nobody has read the request",
+        ("x-ratelimit-remaining", "0"),
+    );
+    for (status, headers, body, code, requests) in [
+        (429, &[][..], "", None, 2),
+        (429, later, "", None, 2),
+        (503, &[], body, None, 2),
+        (503, later, body, None, 2),
+        (503, later, "", Some(Code::Unknown), 1),
+        (502, later, body, Some(Code::Unknown), 1),
+        (413, later, "", Some(Code::ResourceExhausted), 1),
+        (413, &[], "", Some(Code::ResourceExhausted), 1),
+        (403, later, "", Some(Code::ResourceExhausted), 1),
+        (403, &[exhausted], "", Some(Code::ResourceExhausted), 1),
+        (
+            403,
+            &[("x-ratelimit-remaining", "7")],
+            "",
+            Some(Code::PermissionDenied),
+            1,
+        ),
+    ] {
+        let error = TestResponse::Keep(reply(status, headers, body));
+        let mut server = TestServer::start([error, ok()]).await;
+        let upstream = upstream(server.url(""), |_| {});
+        let got = call(&upstream, &post("/x")).await;
+        let got = got.err().map(|error| error.code());
+        assert_eq!(got, code, "{status} {headers:?} {body}");
+        for _ in 0..requests {
+            server.request().await;
+        }
+        assert_eq!(server.unread_requests(), 0, "{status} {headers:?} {body}");
+    }
+}
+
+/// A 403 that is a rate limit says when to try again; an idempotent call waits for it.
+#[tokio::test]
+async fn forbidden_with_an_exhausted_rate_limit_is_retried_if_idempotent() {
+    let limited = |headers: &[_]| TestResponse::Keep(reply(403, headers, ""));
+    let server = TestServer::start([limited(&[("retry-after", "0")]), ok()]).await;
+    call(&upstream(server.url(""), |_| {}), &get("/x"))
+        .await
+        .unwrap();
+    for (headers, secs) in [
+        (&[("retry-after", "30")][..], 30),
+        (&[("retry-after", "99999999999999999999")], 86_400),
+        (
+            &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "40")],
+            40,
+        ),
+        (&[("ratelimit", "\"default\";r=0;t=50")], 50),
+        (&[("ratelimit-remaining", "0")], 60),
+    ] {
+        let mut server = TestServer::start([limited(headers)]).await;
+        let fault = upstream_fault(call(&upstream(server.url(""), |_| {}), &get("/x")).await);
+        assert_eq!(fault.code, Code::ResourceExhausted, "{headers:?}");
+        assert_eq!(
+            fault.retry_after,
+            Some(Duration::from_secs(secs)),
+            "{headers:?}"
+        );
+        server.request().await;
+        assert_eq!(server.unread_requests(), 0, "longer than `max_backoff`");
+    }
+}
+
+/// The client's own credentials are fine if the gateway's are rejected.
+#[tokio::test]
+async fn rejected_credentials_of_the_gateway_are_not_unauthenticated() {
+    let token = || credentials::Settings::Token {
+        header: HeaderName::from_static("x-auth-token"),
+        token: SecretString::from("s3cret"),
+    };
+    let basic = credentials::Settings::Basic {
+        username: "u".into(),
+        password: SecretString::from("s3cret"),
+    };
+    for (auth, code) in [
+        (token(), Code::FailedPrecondition),
+        (basic, Code::FailedPrecondition),
+        (credentials::Settings::Passthrough, Code::Unauthenticated),
+    ] {
+        let server = TestServer::start([with_status(401)]).await;
+        let kind = auth.kind();
+        let upstream = upstream(server.url(""), |settings| settings.auth = auth);
+        let client = Downstream::from_metadata(&HeaderMap::from_iter([(
+            HeaderName::from_static("x-auth-token"),
+            HeaderValue::from_static("of-client"),
+        )]));
+        let fault = upstream_fault(upstream.call(&context(&client, 60), &get("/x")).await);
+        assert_eq!(fault.code, code, "{kind}");
+        let hint = fault.metadata.iter().any(|(key, _)| *key == HINT);
+        assert_eq!(hint, code == Code::FailedPrecondition, "{kind}");
     }
 }
 

@@ -48,9 +48,10 @@ fn errors() -> Vec<Error> {
         code,
         problem: problem(),
     };
-    let login = |code| Error::Login {
-        code,
+    let login = |failure| Error::Login {
+        failure,
         problem: problem(),
+        retry_after: None,
     };
     let not_delivered = |code| Error::ResponseNotDelivered {
         code,
@@ -78,10 +79,11 @@ fn errors() -> Vec<Error> {
         overload(Code::Unavailable),
         overload(Code::ResourceExhausted),
         credential(Code::Unauthenticated),
-        login(Code::Unauthenticated),
-        login(Code::PermissionDenied),
-        login(Code::FailedPrecondition),
-        login(Code::Unavailable),
+        credential(Code::FailedPrecondition),
+        login(LoginFailure::Rejected),
+        login(LoginFailure::NotPossible),
+        login(LoginFailure::Unavailable),
+        login(LoginFailure::Failed),
         Error::Deadline { sent: false },
         Error::Deadline { sent: true },
         Error::StreamDeadline,
@@ -129,9 +131,10 @@ NotConfigured        FailedPrecondition NOT_CONFIGURED          -    -         N
 Overload             Unavailable        CIRCUIT_BREAKER_OPEN    -    transient Never        All       prefix
 Overload             ResourceExhausted  OVERLOADED              -    transient Never        All       prefix
 Credential           Unauthenticated    CREDENTIALS_REJECTED    -    -         Never        All       prefix
-Login                Unauthenticated    CREDENTIALS_REJECTED    -    -         Never        Operators prefix
-Login                PermissionDenied   LOGIN_FORBIDDEN         -    -         Never        Operators prefix
+Credential           FailedPrecondition LOGIN_NOT_POSSIBLE      -    -         Never        All       prefix
+Login                FailedPrecondition LOGIN_REJECTED          -    -         Never        Operators prefix
 Login                FailedPrecondition LOGIN_NOT_POSSIBLE      -    -         Never        Operators prefix
+Login                Unavailable        LOGIN_UNAVAILABLE       -    transient Never        Operators prefix
 Login                Unavailable        LOGIN_UNAVAILABLE       -    transient Never        Operators prefix
 Deadline             DeadlineExceeded   DEADLINE_EXCEEDED       -    transient Never        All       prefix
 Deadline             DeadlineExceeded   DEADLINE_EXCEEDED       sent transient Never        All       prefix

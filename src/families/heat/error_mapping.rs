@@ -16,8 +16,9 @@ use super::FAMILY;
 use crate::error::{Fault, HINT};
 use crate::families::common::{self, fault_message, is_transient, not_processed, redirect_hint};
 use crate::families::error_body::{
-    error_object, http_reason, json, member, metadata, named_status, plain_message, retry_after,
+    error_object, http_reason, json, member, metadata, named_status, plain_message,
 };
+use crate::http_client::retry_after::retry_after;
 use crate::upstream::family::FaultContext;
 use drawbridge_transcoder::call::{Idempotency, Reply};
 
@@ -75,7 +76,7 @@ pub(super) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
         },
         http_status: reply.status.as_u16(),
         request_id: FAMILY.request_id(&reply.headers),
-        retry_after: retry_after(&reply.headers, SystemTime::now()),
+        retry_after: retry_after(reply, SystemTime::now()),
         not_processed: undelivered || not_processed(reply),
         // Not ActionInProgress: an action takes minutes, retries take seconds.
         transient: timed_out || undelivered || row_deleted || is_transient(reply.status),

@@ -10,9 +10,8 @@ use url::Url;
 use super::FAMILY;
 use crate::error::{Fault, HINT};
 use crate::families::common::{self, fault_message, is_transient, not_processed, redirect_hint};
-use crate::families::error_body::{
-    error_object, http_reason, json, member, message, metadata, retry_after,
-};
+use crate::families::error_body::{error_object, http_reason, json, member, message, metadata};
+use crate::http_client::retry_after::retry_after;
 use crate::upstream::family::FaultContext;
 use drawbridge_transcoder::call::Reply;
 
@@ -29,7 +28,7 @@ pub(super) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
     let archive = must_be_archived(context, status);
     let own = get("message");
     let locale = own.as_deref().and_then(|text| locale(reply, text));
-    let retry_after = retry_after(&reply.headers, SystemTime::now());
+    let retry_after = retry_after(reply, SystemTime::now());
     Fault {
         code: code(context, reply),
         reason: match get("messageID").filter(|id| !id.contains(char::is_whitespace)) {

@@ -617,7 +617,7 @@ async fn errors_are_read_in_all_shapes() {
         (
             401,
             json(json!({"error_code": "APIGW.0301", "error_msg": "verify aksk signature fail"})),
-            Code::Unauthenticated,
+            Code::FailedPrecondition,
             "APIGW.0301",
             "signature",
         ),
@@ -647,7 +647,7 @@ async fn errors_are_read_in_all_shapes() {
         (
             401,
             json(json!({"error": {"code": 401, "message": "token", "title": "Unauthorized"}})),
-            Code::Unauthenticated,
+            Code::FailedPrecondition,
             "401",
             "token",
         ),
