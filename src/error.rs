@@ -114,6 +114,9 @@ pub enum Error {
     /// The connection could not be opened. Nothing was sent.
     #[error("cannot connect: {0}")]
     Connect(String),
+    /// The upstream's certificate is not trusted. Nothing was sent.
+    #[error("cannot connect: {0}")]
+    Certificate(String),
     /// The call was sent and no complete response arrived. The upstream may have acted.
     /// Only of calls that can be repeated.
     #[error("no response: {0}")]
@@ -217,6 +220,8 @@ pub struct Fault {
     pub not_processed: bool,
     /// Trying again may help (for calls that can be repeated).
     pub transient: bool,
+    /// The response is a proxy's, and says nothing about the resource.
+    pub is_of_proxy: bool,
     /// The credential was rejected: it is dropped, and the call is retried once with a new
     /// one.
     pub credential_rejected: bool,
@@ -317,7 +322,7 @@ impl Error {
         self.is_transient()
             || self.is_wrong_success()
             || matches!(self, Self::Upstream(fault)
-                if matches!(fault.http_status, 500..=599)
+                if fault.is_of_proxy || matches!(fault.http_status, 500..=599)
                     // Not Implemented, HTTP Version Not Supported, Network
                     // Authentication Required: they last.
                     && !matches!(fault.http_status, 501 | 505 | 511))

@@ -9,6 +9,7 @@
 //! | retry policy, backoff | `retry` |
 //! | retry budget | `retry_budget` |
 //! | redirects | `redirect` |
+//! | a 404 of a proxy, or of an API that does not exist | `missing_api` |
 //! | endpoint and URL of a call | `endpoint` |
 //! | health checks, statistics | `health_check` |
 //! | what a family of APIs defines | `family` |
@@ -18,6 +19,7 @@ mod concurrency_limit;
 mod endpoint;
 pub mod family;
 mod health_check;
+mod missing_api;
 mod redirect;
 mod registry;
 mod request_context;
@@ -45,7 +47,7 @@ pub use self::settings::Settings;
 use crate::credentials::{Credential, Credentials};
 use crate::downstream::Downstream;
 use crate::error::{Error, Fault, HINT};
-use crate::http_client::retry_after::{is_rate_limit, rate_limit_wait};
+use crate::http_client::retry_after::{self, is_rate_limit, rate_limit_wait};
 use crate::http_client::{HttpRequest, Transport};
 use crate::upstream::circuit_breaker::CircuitBreaker;
 use crate::upstream::concurrency_limit::ConcurrencyLimit;
@@ -138,6 +140,14 @@ impl Upstream {
         on_exchange: Option<ExchangeHook>,
     ) -> Result<Self, String> {
         let transport = Transport::new(&settings.transport)?;
+        if settings.transport.insecure_skip_verify {
+            tracing::warn!(
+                upstream = settings.name,
+                "INSECURE: the certificates of this upstream and of its identity service are not \
+                 verified (insecure_skip_verify, or verify in clouds.yaml): anyone on the network \
+                 can read its credentials and change its calls; name its CA in ca_file instead"
+            );
+        }
         let configured_endpoint = match &settings.endpoint {
             Some(endpoint) => Some(Arc::new(
                 Endpoint::new(endpoint, family.endpoint_suffixes)
@@ -325,6 +335,7 @@ impl Upstream {
         let (error, not_processed) = match result {
             Ok(reply) if method.succeeded(reply.status) => {
                 self.credentials.observe(&reply.headers);
+                retry_after::observe(&reply.headers);
                 return Ok(reply);
             }
             Ok(reply) => {
@@ -337,7 +348,10 @@ impl Upstream {
                 (Error::Upstream(fault), not_processed)
             }
             Err(error) => {
-                let not_processed = matches!(error, Error::Connect(_));
+                let not_processed = matches!(
+                    error,
+                    Error::Connect(_) | Error::Certificate(_) | Error::Deadline { sent: false }
+                );
                 (error, not_processed)
             }
         };
@@ -362,8 +376,8 @@ impl Upstream {
             .map_err(|retry_after| self.circuit_open(retry_after))?;
         *sent = true;
         let started = Instant::now();
-        let response = self.transport.exchange(request);
-        let result = context.deadline.bound(response).await.unwrap_or_else(Err);
+        let deadline = context.deadline;
+        let result = self.transport.exchange_until(request, deadline).await;
         let elapsed = started.elapsed();
         let status = result.as_ref().ok().map(|reply| reply.status);
         match (&result, status) {
@@ -371,7 +385,8 @@ impl Upstream {
             // upstream, and must not open the circuit breaker for other clients.
             (Err(Error::Deadline { .. }), _)
                 if elapsed < self.settings.transport.connect_timeout => {}
-            (Err(Error::Connect(_) | Error::NoResponse(_) | Error::Deadline { .. }), _) => {
+            (Err(Error::Connect(_) | Error::Certificate(_)), _)
+            | (Err(Error::NoResponse(_) | Error::Deadline { .. }), _) => {
                 permit.record_failure();
             }
             // From a proxy without a backend, or from an upstream that does not serve.
@@ -557,6 +572,15 @@ impl Upstream {
                 fault.metadata.push((HINT, hint.to_owned()));
             }
         }
+        if matches!(fault.code, Code::NotFound | Code::Unimplemented)
+            && let Some(cause) = missing_api::cause(reply, &fault)
+        {
+            fault.code = Code::Unimplemented;
+            fault.is_of_proxy = cause == missing_api::Cause::Proxy;
+            if fault.metadata.iter().all(|(key, _)| *key != HINT) {
+                fault.metadata.push((HINT, cause.hint().to_owned()));
+            }
+        }
         // From a proxy: the upstream may have acted, or may still act. Clients retry
         // UNAVAILABLE by themselves.
         if idempotency == Idempotency::NonIdempotent
@@ -605,7 +629,7 @@ fn first_language(header: &str) -> Option<String> {
 fn adjust(call: &Call, sent: bool, error: Error) -> Error {
     match error {
         Error::Deadline { .. } => Error::Deadline { sent },
-        Error::Connect(cause) if sent => no_response(call, cause),
+        Error::Connect(cause) | Error::Certificate(cause) if sent => no_response(call, cause),
         Error::NoResponse(cause) => no_response(call, cause),
         Error::Upstream(mut fault) if sent && fault.not_processed => {
             fault.not_processed = false;

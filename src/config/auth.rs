@@ -27,6 +27,7 @@ pub(super) struct Login {
     pub(super) endpoint: Option<Url>,
     pub(super) project_id: Option<String>,
     pub(super) ca_file: Option<PathBuf>,
+    pub(super) insecure_skip_verify: bool,
     /// Whether the response to the login contains a catalog of endpoints.
     pub(super) has_catalog: bool,
 }
@@ -39,6 +40,7 @@ impl From<Settings> for Login {
             endpoint: None,
             project_id: None,
             ca_file: None,
+            insecure_skip_verify: false,
         }
     }
 }
@@ -229,6 +231,7 @@ fn cloud(section: &Section<'_>) -> Option<Login> {
         endpoint: cloud.endpoint_override,
         project_id: cloud.project_id,
         ca_file: cloud.cacert,
+        insecure_skip_verify: !cloud.verify,
         ..Settings::Keystone(keystone).into()
     })
 }

@@ -122,6 +122,8 @@ impl Error {
                 row(DeadlineExceeded, "DEADLINE_EXCEEDED", SENT, TRANSIENT, Never, All, PREFIX),
             Self::Connect(_) =>
                 row(Unavailable, "CANNOT_CONNECT", NOT_SENT, TRANSIENT, Always, All, PREFIX),
+            Self::Certificate(_) =>
+                row(Unavailable, "CERTIFICATE_NOT_TRUSTED", NOT_SENT, TRANSIENT, Never, All, PREFIX),
             Self::NoResponse(_) =>
                 row(Unavailable, "NO_RESPONSE", SENT, TRANSIENT, IfIdempotent, All, PREFIX),
             // Not UNAVAILABLE, since clients retry that by themselves.

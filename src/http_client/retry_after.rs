@@ -1,6 +1,8 @@
 //! When to send again: `Retry-After`, and the headers of rate limits. Nothing here fails: a
 //! header that cannot be parsed is ignored.
 
+use std::cell::Cell;
+use std::future::Future;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, StatusCode, header};
@@ -39,6 +41,28 @@ pub(crate) fn is_rate_limit(reply: &Reply) -> bool {
 /// Returns when to send again after a rate limit.
 pub(crate) fn rate_limit_wait(reply: &Reply, now: SystemTime) -> Duration {
     retry_after(reply, now).unwrap_or(DEFAULT_RATE_LIMIT_WAIT)
+}
+
+tokio::task_local! {
+    /// The longest `Retry-After` of the successful replies that the task has read.
+    static OBSERVED: Cell<Duration>;
+}
+
+/// Runs a poll, and returns the longest `Retry-After` of its successful replies: an API may
+/// say with a resource when it is worth reading it again.
+pub(crate) async fn observing<T>(poll: impl Future<Output = T>) -> (T, Duration) {
+    let poll = async {
+        let output = poll.await;
+        (output, OBSERVED.with(Cell::get))
+    };
+    OBSERVED.scope(Cell::default(), poll).await
+}
+
+/// Records the `Retry-After` of a successful reply, if a poll has read it.
+pub(crate) fn observe(headers: &HeaderMap) {
+    if let Some(wait) = retry_after_header(headers, SystemTime::now()) {
+        let _ = OBSERVED.try_with(|longest| longest.set(longest.get().max(wait)));
+    }
 }
 
 /// Parses `Retry-After`: seconds, also with a fraction, or an HTTP date relative to `now`.

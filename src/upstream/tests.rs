@@ -12,6 +12,7 @@ pub(crate) fn fault(http_status: u16) -> Fault {
         retry_after: None,
         not_processed: false,
         transient: false,
+        is_of_proxy: false,
         credential_rejected: false,
         fields: Vec::new(),
         metadata: Vec::new(),
@@ -62,6 +63,7 @@ fn read(context: &FaultContext<'_>, reply: &Reply) -> Fault {
         },
         transient: matches!(status, 502..=504),
         not_processed: common::not_processed(reply),
+        is_of_proxy: false,
         credential_rejected: status == 401,
         ..fault(status)
     }
@@ -995,4 +997,19 @@ fn invalid_settings_are_rejected() {
         let problem = Upstream::new(settings, &FAMILY, None).unwrap_err();
         assert!(problem.starts_with(want), "{problem}");
     }
+}
+
+/// A request that is too large says nothing about the upstream's health.
+#[tokio::test]
+async fn too_large_request_is_no_failure_of_the_upstream() {
+    let server = TestServer::start((0..5).map(|_| with_status(413))).await;
+    let upstream = upstream(server.url(""), |settings| {
+        settings.circuit_breaker_failures = 1;
+    });
+    for _ in 0..5 {
+        let fault = upstream_fault(call(&upstream, &post("/x")).await);
+        assert_eq!(fault.code, Code::ResourceExhausted);
+        assert!(!fault.not_processed && !fault.transient, "{fault:?}");
+    }
+    assert_eq!(upstream.health(), Health::Healthy);
 }

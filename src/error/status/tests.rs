@@ -25,6 +25,7 @@ fn fault() -> Fault {
         retry_after: None,
         not_processed: false,
         transient: false,
+        is_of_proxy: false,
         credential_rejected: false,
         fields: Vec::new(),
         metadata: vec![("title", "Conflict".into())],

@@ -24,6 +24,7 @@ fn fault(http_status: u16, code: Code, not_processed: bool, transient: bool) -> 
         retry_after: None,
         not_processed,
         transient,
+        is_of_proxy: false,
         credential_rejected: false,
         fields: Vec::new(),
         metadata: Vec::new(),
@@ -88,6 +89,7 @@ fn errors() -> Vec<Error> {
         Error::Deadline { sent: true },
         Error::StreamDeadline,
         Error::Connect(text()),
+        Error::Certificate(text()),
         Error::NoResponse(text()),
         Error::OutcomeUnknown(text()),
         Error::ResponseTooLarge { limit: 1 },
@@ -140,6 +142,7 @@ Deadline             DeadlineExceeded   DEADLINE_EXCEEDED       -    transient N
 Deadline             DeadlineExceeded   DEADLINE_EXCEEDED       sent transient Never        All       prefix
 StreamDeadline       DeadlineExceeded   DEADLINE_EXCEEDED       sent transient Never        All       prefix
 Connect              Unavailable        CANNOT_CONNECT          -    transient Always       All       prefix
+Certificate          Unavailable        CERTIFICATE_NOT_TRUSTED -    transient Never        All       prefix
 NoResponse           Unavailable        NO_RESPONSE             sent transient IfIdempotent All       prefix
 OutcomeUnknown       Unknown            OUTCOME_UNKNOWN         sent -         Never        All       prefix
 ResponseTooLarge     ResourceExhausted  RESPONSE_TOO_LARGE      sent -         Never        All       prefix

@@ -54,6 +54,8 @@ struct ErrorBody {
     generic: bool,
     /// Whether it is the router's body: the route does not exist.
     router: bool,
+    /// The request id, of API gateways.
+    request_id: Option<String>,
 }
 
 /// Maps an error reply.
@@ -75,11 +77,12 @@ pub(super) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
             other => fault_message(reply, other),
         },
         http_status: reply.status.as_u16(),
-        request_id: FAMILY.request_id(&reply.headers),
+        request_id: FAMILY.request_id(&reply.headers).or(body.request_id),
         retry_after: retry_after(reply, SystemTime::now()),
         not_processed: undelivered || not_processed(reply),
         // Not ActionInProgress: an action takes minutes, retries take seconds.
         transient: timed_out || undelivered || row_deleted || is_transient(reply.status),
+        is_of_proxy: false,
         credential_rejected: reply.status == StatusCode::UNAUTHORIZED,
         fields: Vec::new(),
         metadata: metadata([
@@ -136,6 +139,7 @@ fn error_body(body: &Value) -> ErrorBody {
         return ErrorBody {
             reason: Some(reason),
             message: member(body, &["error_msg", "error_message", "message"]),
+            request_id: member(body, &["request_id"]),
             ..ErrorBody::default()
         };
     }
@@ -153,6 +157,7 @@ fn error_body(body: &Value) -> ErrorBody {
     ErrorBody {
         router: title.is_some() && body.get("code").is_some_and(Value::is_string),
         message: member(body, &["message", "explanation"]),
+        request_id: member(body, &["request_id"]),
         title,
         ..ErrorBody::default()
     }

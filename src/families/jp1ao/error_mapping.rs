@@ -50,6 +50,7 @@ pub(super) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
         },
         not_processed: not_processed(reply),
         transient: unavailable || is_transient(reply.status),
+        is_of_proxy: false,
         credential_rejected: status == 401,
         fields: Vec::new(),
         metadata: metadata([

@@ -63,7 +63,7 @@ async fn http_status_maps_to_grpc_code() {
             "TaskService/GetTask",
             401,
             "",
-            Code::FailedPrecondition,
+            Code::Unauthenticated,
             "lacks the permission",
         ),
         ("TaskService/GetTask", 403, "", Code::PermissionDenied, ""),

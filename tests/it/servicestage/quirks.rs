@@ -668,7 +668,7 @@ async fn errors_are_read_in_all_shapes() {
         (
             413,
             json(json!({"error_code": "APIGW.0201", "error_msg": "large"})),
-            Code::InvalidArgument,
+            Code::ResourceExhausted,
             "APIGW.0201",
             "large",
         ),
