@@ -155,6 +155,15 @@ pub enum Error {
         /// The upstream's id of the request, if the response headers were read.
         request_id: Option<String>,
     },
+    /// The upstream responded with a success status and something else than the requested
+    /// resource. It may have acted.
+    #[error("the upstream's response cannot be read: {problem}")]
+    NotTheResource {
+        /// The missing member, or what the body is instead.
+        problem: String,
+        /// The upstream's id of the request, if the response headers were read.
+        request_id: Option<String>,
+    },
     /// The upstream responded with a success status and an error in the body. It was
     /// sent; the upstream says that it did not act.
     #[error("{problem}")]
@@ -270,12 +279,18 @@ impl From<drawbridge_transcoder::Error> for Error {
                 problem,
                 request_id,
             },
+            Transcoding::NotTheResource {
+                problem,
+                request_id,
+            } => Self::NotTheResource {
+                problem,
+                request_id,
+            },
             Transcoding::ErrorBody {
                 missing,
                 request_id,
                 ..
-            } => Self::Decode {
-                path: String::new(),
+            } => Self::NotTheResource {
                 problem: match &*missing {
                     "" => "it is an error".to_owned(),
                     missing => format!("it is an error: {missing}"),
@@ -298,6 +313,14 @@ impl Error {
     pub(crate) fn decode(path: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Decode {
             path: path.into(),
+            problem: problem.into(),
+            request_id: None,
+        }
+    }
+
+    /// Returns an error for a success whose body is not the requested resource.
+    pub(crate) fn not_the_resource(problem: impl Into<String>) -> Self {
+        Self::NotTheResource {
             problem: problem.into(),
             request_id: None,
         }
@@ -332,8 +355,7 @@ impl Error {
     /// the requested resource. In a watch, a later poll may find it.
     pub(crate) fn is_wrong_success(&self) -> bool {
         match self {
-            // An empty path: the body itself, not a member of the resource.
-            Self::Decode { path, .. } => path.is_empty(),
+            Self::NotTheResource { .. } => true,
             Self::Upstream(fault) => (200..300).contains(&fault.http_status),
             _ => false,
         }
@@ -361,9 +383,9 @@ impl Error {
     fn request_id(&self) -> Option<&str> {
         match self {
             Self::Upstream(fault) => fault.request_id.as_deref(),
-            Self::Decode { request_id, .. } | Self::ErrorInSuccess { request_id, .. } => {
-                request_id.as_deref()
-            }
+            Self::Decode { request_id, .. }
+            | Self::NotTheResource { request_id, .. }
+            | Self::ErrorInSuccess { request_id, .. } => request_id.as_deref(),
             _ => None,
         }
     }

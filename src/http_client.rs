@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::CONTENT_LENGTH;
+use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderValue, Method, Response};
 use http_body::Body;
 use http_body_util::BodyExt;
@@ -30,6 +30,7 @@ use crate::http_client::hyper_client::HyperClient;
 use crate::http_client::reqwest_client::ReqwestClient;
 
 mod connector;
+mod content_encoding;
 mod hyper_client;
 mod reqwest_client;
 pub(crate) mod retry_after;
@@ -205,6 +206,8 @@ impl Transport {
             let zero = HeaderValue::from_static("0");
             request.headers.insert(CONTENT_LENGTH, zero);
         }
+        let gzip = HeaderValue::from_static("gzip");
+        request.headers.entry(ACCEPT_ENCODING).or_insert(gzip);
         let proxy = match request.url.scheme() {
             "http" => self.http_proxy,
             _ => self.https_proxy,

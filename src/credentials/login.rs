@@ -17,7 +17,7 @@ use crate::credentials::token_cache::{TokenCache, login_error};
 use crate::error::{Error, LoginFailure};
 use crate::http_client::retry_after::{is_rate_limit, retry_after};
 use crate::http_client::{HttpRequest, Transport};
-use drawbridge_transcoder::call::Reply;
+use drawbridge_transcoder::call::{Reply, without_mark};
 
 /// Limit of an identity service's message in an error, in characters.
 const MAX_MESSAGE_CHARS: usize = 200;
@@ -143,7 +143,7 @@ pub(super) fn rejection(label: &str, reply: &Reply, secret: &str) -> Error {
 /// Returns the service's own message: Keystone's `error.message`, Huawei's `error_msg`,
 /// Rackspace's `unauthorized.message`.
 pub(super) fn message(body: &Bytes) -> Option<String> {
-    let body: Value = serde_json::from_slice(body).ok()?;
+    let body: Value = serde_json::from_slice(without_mark(body)).ok()?;
     let text = body
         .get("error_msg")
         .or_else(|| body.as_object()?.values().find_map(|v| v.get("message")))?
@@ -159,7 +159,7 @@ pub(super) fn message(body: &Bytes) -> Option<String> {
 /// Parses the body of a successful login.
 pub(super) fn json<T: DeserializeOwned>(label: &str, reply: &Reply) -> Result<T, Error> {
     // Only the position: the body may contain the token.
-    serde_json::from_slice(&reply.body).map_err(|e| {
+    serde_json::from_slice(reply.text()).map_err(|e| {
         unreadable(
             label,
             &format!("line {}, column {} is unexpected", e.line(), e.column()),

@@ -152,7 +152,7 @@ impl Error {
                 // A proxy's message does not name the upstream.
                 names_upstream: matches!(fault.http_status, 502..=504),
             },
-            Self::Decode { .. } =>
+            Self::Decode { .. } | Self::NotTheResource { .. } =>
                 row(Internal, "UNREADABLE_RESPONSE", SENT, PERMANENT, Never, All, PREFIX),
             Self::ErrorInSuccess { .. } =>
                 row(InvalidArgument, "ERROR_IN_SUCCESS", SENT, PERMANENT, Never, Client, NO_PREFIX),

@@ -12,10 +12,9 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tower::Service;
-use tower_http::decompression::{Decompression, DecompressionBody};
 
 use super::connector::Connector;
+use super::content_encoding::{self, DecodedBody};
 use super::{HttpRequest, POOL_IDLE_TIMEOUT, Settings, cause, connect_error};
 use crate::error::Error;
 
@@ -24,7 +23,7 @@ use crate::error::Error;
 const MAX_READ_BUFFER_BYTES: usize = 32 << 10;
 
 #[derive(Clone, Debug)]
-pub(super) struct HyperClient(Decompression<Client<Connector, Full<Bytes>>>);
+pub(super) struct HyperClient(Client<Connector, Full<Bytes>>);
 
 impl HyperClient {
     pub fn new(settings: &Settings, tls: Arc<rustls::ClientConfig>) -> Self {
@@ -33,7 +32,7 @@ impl HyperClient {
             .pool_idle_timeout(POOL_IDLE_TIMEOUT)
             .http1_max_buf_size(MAX_READ_BUFFER_BYTES)
             .build(Connector::new(settings, tls));
-        Self(Decompression::new(client))
+        Self(client)
     }
 
     /// Sends the request and reads the head of the response. Sets `connection`, which knows
@@ -43,7 +42,7 @@ impl HyperClient {
         &self,
         request: HttpRequest,
         connection: &mut Option<CaptureConnection>,
-    ) -> Result<Response<DecompressionBody<Incoming>>, Error> {
+    ) -> Result<Response<DecodedBody<Incoming>>, Error> {
         let mut outgoing = Request::new(Full::new(request.body.unwrap_or_default()));
         *outgoing.method_mut() = request.verb;
         *outgoing.uri_mut() = Uri::from_maybe_shared(Bytes::from(String::from(request.url)))
@@ -54,10 +53,11 @@ impl HyperClient {
         headers.entry(ACCEPT).or_insert(any);
         headers.insert(USER_AGENT, HeaderValue::from_static(super::USER_AGENT));
         *connection = Some(capture_connection(&mut outgoing));
-        let response = self.0.clone().call(outgoing).await;
-        response.map_err(|error| match error.is_connect() {
+        let response = self.0.request(outgoing).await;
+        let response = response.map_err(|error| match error.is_connect() {
             true => connect_error(&error),
             false => Error::NoResponse(cause(&error)),
-        })
+        })?;
+        Ok(content_encoding::decode(response).await)
     }
 }

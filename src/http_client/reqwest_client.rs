@@ -3,6 +3,7 @@
 use http::Response;
 use reqwest::{Body, ClientBuilder, redirect, retry};
 
+use super::content_encoding::{self, DecodedBody};
 use super::{
     HttpRequest, POOL_IDLE_TIMEOUT, Settings, TCP_KEEPALIVE, USER_AGENT, cause, connect_error,
 };
@@ -21,7 +22,6 @@ impl ReqwestClient {
             // `upstream` retries.
             .retry(retry::never())
             .http1_only()
-            .gzip(true)
             .tls_backend_preconfigured(tls)
             .connect_timeout(settings.connect_timeout)
             .tcp_nodelay(true)
@@ -36,12 +36,12 @@ impl ReqwestClient {
 
     /// Sends the request and reads the head of the response. Fails with `Connect`
     /// or `Certificate` if nothing was sent, else with `NoResponse`.
-    pub async fn send(&self, request: HttpRequest) -> Result<Response<Body>, Error> {
+    pub async fn send(&self, request: HttpRequest) -> Result<Response<DecodedBody<Body>>, Error> {
         let mut outgoing = reqwest::Request::new(request.verb, request.url);
         *outgoing.headers_mut() = request.headers;
         *outgoing.body_mut() = request.body.map(Into::into);
         let response = self.0.execute(outgoing).await.map_err(failure)?;
-        Ok(response.into())
+        Ok(content_encoding::decode(response.into()).await)
     }
 }
 

@@ -36,7 +36,7 @@ use crate::http_client::test_server::{self, TestResponse, TestServer, reply};
 
 static FAMILY: Family = Family {
     name: "test",
-    error_status: |_| None,
+    error_status: |_, _| None,
     dialects: &[],
     fault: read,
     endpoint_suffixes: &["/v1/{project_id}", "/v1"],

@@ -15,6 +15,7 @@ mod file_fields;
 mod link;
 mod location;
 mod merge_pages;
+mod page;
 mod pages;
 mod paging;
 mod path_template;
@@ -40,7 +41,7 @@ use bytes::Bytes;
 
 use crate::Error;
 use crate::call::{Call, Idempotency, Media, Reply};
-use crate::family::{Families, FamilyRules};
+use crate::family::{Evidence, Families, FamilyRules};
 pub use crate::schema::Diagnostic;
 use crate::schema::{self, FieldIndex, MessageId, Schema};
 pub use download::Download;
@@ -125,6 +126,8 @@ pub struct Method {
     response_body: Option<FieldIndex>,
     /// The field of the response that watches and logs read; set when they are linked.
     watched_member: OnceLock<FieldIndex>,
+    /// For a two-step call, the rpc that reads its document; set when all rpcs are compiled.
+    document_read: OnceLock<Arc<Method>>,
 }
 
 /// A compiled `drawbridge.v1.Watch`.
@@ -265,10 +268,12 @@ impl Method {
 
     /// Decodes a successful reply into the response message; for a stream, into that of
     /// the rpc that it calls. The body must hold the requested resource: the wrapper
-    /// member, the list (also `null`), or at least one known member. An empty body and a
-    /// 204 are an empty message where the response has no fields or is arbitrary JSON or a
-    /// map, and in reply to a DELETE. Any other reply is `Error::Decode`, or
-    /// `Error::ErrorBody` where the family recognizes it, with the upstream's request id.
+    /// member with a known member in it, the list (also `null`), or at least one known
+    /// member. A response without fields is decoded from any body but a web page. An empty
+    /// body and a 204 are an empty message there, where the response is arbitrary JSON or a
+    /// map, and in reply to a DELETE. Any other reply is `Error::NotTheResource`,
+    /// `Error::ErrorBody` where the family recognizes it, or `Error::Decode` where a member
+    /// cannot be read, with the upstream's request id.
     pub fn decode(&self, reply: &Reply) -> Result<Decoded, Error> {
         let method = self.polled().map_or(self, |polled| polled);
         decode::decode(method, reply)
@@ -328,6 +333,27 @@ impl Method {
             idempotency: Idempotency::NoSideEffects,
             media: Media::default(),
         })
+    }
+
+    /// Returns the rpc that reads the document of a two-step call: a GET of the same path.
+    pub fn document_read(&self) -> Option<&Arc<Method>> {
+        self.document_read.get()
+    }
+
+    /// Returns the HTTP status of a body that is an error of the family.
+    fn error_status(&self, body: &[u8], evidence: Evidence<'_>) -> Option<u16> {
+        (self.family_rules.error_status?)(body, evidence)
+    }
+
+    /// Returns the path template of the document of a two-step call, with `{}` for its
+    /// variables.
+    fn document_template(&self) -> Option<String> {
+        let action = self.action.as_ref()?;
+        let template = path_template::shape(&self.template);
+        match template.rfind('/') {
+            Some(end) if !action.same_path => Some(template[..end].to_owned()),
+            _ => Some(template),
+        }
     }
 
     /// Returns the value of a field of the request as JSON; none when it is unset.

@@ -100,6 +100,7 @@ fn errors() -> Vec<Error> {
         fault(429, Code::ResourceExhausted, true, true),
         fault(503, Code::Unavailable, false, true),
         Error::decode("a", text()),
+        Error::not_the_resource(text()),
         Error::ErrorInSuccess {
             problem: problem(),
             request_id: None,
@@ -153,6 +154,7 @@ Upstream             Aborted            HTTP_409                sent transient I
 Upstream             ResourceExhausted  HTTP_429                -    transient Always       Client    -
 Upstream             Unavailable        HTTP_503                sent transient IfIdempotent Client    prefix
 Decode               Internal           UNREADABLE_RESPONSE     sent -         Never        All       prefix
+NotTheResource       Internal           UNREADABLE_RESPONSE     sent -         Never        All       prefix
 ErrorInSuccess       InvalidArgument    ERROR_IN_SUCCESS        sent -         Never        Client    -
 ListRestarted        Aborted            LIST_RESTARTED          sent transient Never        All       prefix
 SlowReader           Aborted            SLOW_READER             sent transient Never        All       prefix

@@ -86,10 +86,32 @@ pub(super) fn compile(
     if !diagnostics.is_empty() {
         return Err(diagnostics);
     }
+    link_documents(&methods);
     Ok(Contract {
         methods,
         descriptor_sets: sources.into_iter().map(|source| source.bytes).collect(),
     })
+}
+
+/// Finds the rpcs that read the documents of two-step calls, so that a document is edited
+/// only if it is a response of its rpc. The rpc may be missing.
+fn link_documents(methods: &HashMap<Box<str>, Arc<Method>>) {
+    for method in methods.values() {
+        let Some(template) = method.document_template() else {
+            continue;
+        };
+        let mut reads = methods.values().filter(|read| {
+            read.verb == http::Method::GET
+                && read.family == method.family
+                && !read.is_stream()
+                && Arc::ptr_eq(&read.schema, &method.schema)
+                && super::path_template::shape(&read.template) == template
+        });
+        // Of several, none describes the document for certain.
+        if let (Some(read), None) = (reads.next(), reads.next()) {
+            let _ = method.document_read.set(Arc::clone(read));
+        }
+    }
 }
 
 /// Returns whether the service is one of a REST API. The gateway implements those of
@@ -318,6 +340,7 @@ impl Service<'_> {
             response_body,
             called: None,
             watched_member: OnceLock::new(),
+            document_read: OnceLock::new(),
         };
         let mut diagnostics = self.diagnostics(rpc);
         method.binding.additional =

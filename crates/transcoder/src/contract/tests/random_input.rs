@@ -58,11 +58,12 @@ fn random_requests_do_not_panic() {
             let _ = method.bind(bytes, "rackspace");
             let _ = method.document(bytes);
             if let Ok(decoded) = method.decode(&reply) {
-                // Decoding never succeeds without a message in the body.
+                // Decoding never succeeds without a message in the body, unless the response
+                // has no fields.
                 let text = bytes.trim_ascii();
+                let has_no_fields = method.schema.message(method.output).fields.is_empty();
                 assert!(
-                    text.is_empty()
-                        || serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok(),
+                    text.is_empty() || has_no_fields || crate::json::check(text).is_ok(),
                     "{}: {bytes:?} is {decoded:?}",
                     method.path
                 );
