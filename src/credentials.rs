@@ -98,6 +98,17 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// Returns the URL of the login, if there is one.
+    pub fn login_url(&self) -> Option<&Url> {
+        match self {
+            Self::Keystone(settings) => Some(&settings.auth_url),
+            Self::Rackspace(settings) => Some(&settings.auth_url),
+            _ => None,
+        }
+    }
+}
+
 /// A Keystone v3 login.
 #[derive(Clone, Debug)]
 pub struct Keystone {

@@ -44,7 +44,7 @@ use tonic::Code;
 use url::Url;
 
 pub use self::settings::Settings;
-use crate::credentials::{Credential, Credentials};
+use crate::credentials::{self, Credential, Credentials};
 use crate::downstream::Downstream;
 use crate::error::{Error, Fault, HINT};
 use crate::http_client::retry_after::{self, is_rate_limit, rate_limit_wait};
@@ -155,6 +155,20 @@ impl Upstream {
             )),
             None => None,
         };
+        let exposes = !settings.allow_plaintext_credentials
+            && !matches!(settings.auth, credentials::Settings::None);
+        let urls = [
+            ("endpoint", settings.endpoint.as_ref()),
+            ("auth_url", settings.auth.login_url()),
+        ];
+        for (key, url) in urls {
+            if exposes && url.is_some_and(endpoint::is_exposed) {
+                return Err(format!(
+                    "{key}: credentials would be sent over plaintext HTTP, where anyone on the \
+                     network can read them: use https://, or set allow_plaintext_credentials = true"
+                ));
+            }
+        }
         let project_id = match &settings.project_id {
             Some(id) => {
                 Some(endpoint::segment(id).ok_or("project_id: must not be empty, `.` or `..`")?)
@@ -459,6 +473,14 @@ impl Upstream {
             && cached.0 == *url
         {
             return Ok(cached.1.clone());
+        }
+        if endpoint::is_exposed(url) && !self.settings.allow_plaintext_credentials {
+            return Err(Error::NotConfigured(format!(
+                "upstream {}: the endpoint in the login's catalog is plaintext HTTP, where anyone \
+                 on the network can read the credentials: set `endpoint` to an https URL, or \
+                 allow_plaintext_credentials = true",
+                self.settings.name
+            )));
         }
         let endpoint = Endpoint::new(url, self.family.endpoint_suffixes).map_err(|problem| {
             Error::NotConfigured(format!(

@@ -18,6 +18,27 @@ use crate::credentials::clouds_yaml;
 use crate::credentials::huawei;
 use crate::upstream::family::Family;
 
+/// Headers that route or frame a request, or belong to one connection. A token in them would
+/// change where a request goes or where it ends. Source: RFC 9110, section 7.6.1.
+const RESERVED_HEADERS: &[&str] = &[
+    "host",
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "content-length",
+    "content-type",
+    "content-encoding",
+    "accept-encoding",
+    "expect",
+    "http2-settings",
+];
+
 /// The default `auth_url` of Rackspace.
 const RACKSPACE_AUTH_URL: &str = "https://identity.api.rackspacecloud.com/v2.0";
 
@@ -178,8 +199,14 @@ fn token(section: &Section<'_>) -> Option<Settings> {
         None => Some(HeaderName::from_static("x-auth-token")),
         Some(found) => {
             let parsed = HeaderName::from_bytes(found.value.as_bytes());
-            if parsed.is_err() {
-                section.invalid("header", "is not a header name");
+            match &parsed {
+                Err(_) => section.invalid("header", "is not a header name"),
+                Ok(name) if RESERVED_HEADERS.contains(&name.as_str()) => section.invalid(
+                    "header",
+                    "belongs to the connection or the message: name the header that the \
+                     upstream reads the token from, for example x-auth-token",
+                ),
+                Ok(_) => {}
             }
             parsed.ok()
         }

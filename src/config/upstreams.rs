@@ -56,6 +56,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<upstream::Settings> {
         endpoint,
         project_id,
         auth: login?.settings,
+        allow_plaintext_credentials: section.flag("allow_plaintext_credentials").unwrap_or(false),
         transport,
         ..settings
     })

@@ -8,9 +8,10 @@ use tonic::Code;
 
 use crate::error::{Fault, HINT};
 use crate::families::error_body::{
-    error_object, http_reason, is_set, json, member, message, metadata, named_status, names_status,
+    error_object, http_reason, is_set, json, message, metadata, named_status, names_status,
     page_text,
 };
+use crate::families::error_shapes;
 use crate::http_client::retry_after::retry_after;
 use crate::upstream::family::{Family, FaultContext};
 use drawbridge_transcoder::call::Reply;
@@ -35,23 +36,21 @@ pub(crate) static COMMON: Family = Family {
     checkers: &[],
 };
 
-/// Limit of the invalid fields read from a body.
-const MAX_FIELDS: usize = 100;
-
 /// Maps an error reply by its HTTP status and the common JSON error bodies.
 pub(crate) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
     let body = json(reply);
-    let error = body.as_ref().map(error_body).unwrap_or_default();
+    let error = body.as_ref().map(error_shapes::read).unwrap_or_default();
     let status = reply.status;
     let retry_after = retry_after(reply, SystemTime::now());
-    let code = error.code.unwrap_or_else(|| code(context, reply));
+    let own_code = body.as_ref().and_then(status_code);
+    let code = own_code.unwrap_or_else(|| code(context, reply));
     Fault {
         code,
         reason: error.reason.unwrap_or_else(|| http_reason(status)),
         domain: "rest",
         message: fault_message(reply, error.message),
         http_status: status.as_u16(),
-        request_id: COMMON.request_id(&reply.headers),
+        request_id: COMMON.request_id(&reply.headers).or(error.request_id),
         retry_after,
         not_processed: not_processed(reply),
         transient: is_transient(status),
@@ -63,7 +62,7 @@ pub(crate) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
     }
 }
 
-/// Recognizes the common error bodies in a success: the same that [`error_body`] reads,
+/// Recognizes the common error bodies in a success: the same that `error_shapes` reads,
 /// where a member says that it is an error.
 pub(crate) fn error_status(body: &[u8], evidence: Evidence<'_>) -> Option<u16> {
     const STATUS: &[&str] = &["code", "status", "statusCode", "status_code", "error_code"];
@@ -117,13 +116,21 @@ pub(crate) fn not_processed(reply: &Reply) -> bool {
     reply.status == StatusCode::TOO_MANY_REQUESTS
 }
 
-/// Returns the message of a fault: the one found in the body, else the body's text. A
-/// redirect has a fixed message, since its body may name an internal host.
+/// Returns the message of a fault: the one found in the body, else one of the common error
+/// bodies, else the body's text. A redirect has a fixed message, since its body may name an internal host.
 pub(crate) fn fault_message(reply: &Reply, found: Option<String>) -> String {
     if reply.status.is_redirection() {
         return "the upstream redirects to another URL".to_owned();
     }
-    found.map_or_else(|| page_text(reply), |text| message(&text))
+    if let Some(text) = found {
+        return message(&text);
+    }
+    match json(reply) {
+        Some(body) => error_shapes::read(&body)
+            .message
+            .unwrap_or_else(|| error_shapes::excerpt(&body)),
+        None => page_text(reply),
+    }
 }
 
 /// Returns the hint for a redirect.
@@ -133,77 +140,14 @@ pub(crate) fn redirect_hint(status: StatusCode) -> Option<String> {
         .then(|| "not followed: check the endpoint in the gateway's configuration".to_owned())
 }
 
-/// The values of an error body.
-#[derive(Default)]
-struct ErrorBody {
-    code: Option<Code>,
-    reason: Option<String>,
-    message: Option<String>,
-    fields: Vec<(String, String)>,
-}
-
-/// Reads the common formats: `{error: {code, message, status, details}}` and its
-/// inner object alone (`google.rpc.Status`), `{error, error_description}`
-/// (RFC 6749), problem details (RFC 9457), `{code, message}`, `{errors: [...]}`.
-fn error_body(body: &Value) -> ErrorBody {
+/// Returns the code of a `google.rpc.Status` in JSON, with or without `{"error": ...}`.
+fn status_code(body: &Value) -> Option<Code> {
     let inner = match body.get("error") {
         Some(inner @ Value::Object(_)) => inner,
         _ => body,
     };
-    let first = inner.get("errors").and_then(|errors| errors.get(0));
-    let text = |names: &[&str]| member(inner, names).or_else(|| member(body, names));
-    let status = member(inner, &["status"]).filter(|s| s.parse::<u64>().is_err());
-    let code = status
-        .as_deref()
-        .and_then(named_code)
-        .or_else(|| numbered_code(inner));
-    // RFC 9457: `about:blank` means no more than the status.
-    let kind = member(inner, &["type"]).filter(|kind| kind != "about:blank");
-    let reason = detail(inner, "ErrorInfo")
-        .and_then(|info| member(info, &["reason"]))
-        .or(status)
-        .or_else(|| member(inner, &["error_code", "errorCode", "code", "reason"]))
-        .or_else(|| body.get("error")?.as_str().map(str::to_owned))
-        .filter(|reason| reason.len() <= 128 && !reason.contains(char::is_whitespace))
-        .or(kind);
-    let message = text(&["error_description", "detail", "message"])
-        .or_else(|| text(&["error_message", "error_msg", "errorMessage", "msg", "title"]))
-        .or_else(|| body.get("error")?.as_str().map(str::to_owned))
-        .or_else(|| member(first?, &["message", "detail", "title"]))
-        .or_else(|| first?.as_str().map(str::to_owned));
-    ErrorBody {
-        code,
-        reason,
-        message,
-        fields: fields(inner),
-    }
-}
-
-/// Returns the detail of this type, of a `google.rpc.Status` in JSON.
-fn detail<'a>(status: &'a Value, name: &str) -> Option<&'a Value> {
-    status.get("details")?.as_array()?.iter().find(|detail| {
-        let kind = detail.get("@type").and_then(Value::as_str);
-        kind.is_some_and(|kind| kind.ends_with(&format!("google.rpc.{name}")))
-    })
-}
-
-/// Returns the invalid fields: of `BadRequest`, or of the common lists in problem details.
-fn fields(inner: &Value) -> Vec<(String, String)> {
-    let of_status = detail(inner, "BadRequest").and_then(|d| d.get("fieldViolations"));
-    let lists = ["errors", "invalid_params", "invalid-params", "violations"];
-    let list = of_status.or_else(|| lists.iter().find_map(|name| inner.get(*name)));
-    let items = list.and_then(Value::as_array);
-    items
-        .into_iter()
-        .flatten()
-        .filter_map(|item| {
-            let field = member(item, &["field", "name", "pointer", "param", "path"])?;
-            let keys = ["description", "message", "reason", "detail"];
-            let problem = member(item, &keys).unwrap_or_else(|| "invalid".to_owned());
-            Some((message(&field), message(&problem)))
-        })
-        .take(MAX_FIELDS)
-        .collect()
+    let name = inner.get("status").and_then(Value::as_str);
+    name.and_then(named_code).or_else(|| numbered_code(inner))
 }
 
 /// Returns the code of a `google.rpc.Status` by name.
@@ -420,7 +364,7 @@ mod tests {
                 r#"{"errors":["first","second"]}"#,
                 Code::Internal,
                 "HTTP_500",
-                "first",
+                "first; second",
                 0,
             ),
             (

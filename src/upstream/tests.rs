@@ -979,7 +979,7 @@ async fn hook_is_called_after_each_attempt() {
 #[test]
 fn invalid_settings_are_rejected() {
     type Change = fn(&mut Settings);
-    let cases: [(Change, &str); 4] = [
+    let cases: [(Change, &str); 6] = [
         (
             |s| s.endpoint = Some("ftp://h".parse().unwrap()),
             "endpoint: must begin with http",
@@ -990,12 +990,37 @@ fn invalid_settings_are_rejected() {
             |s| s.transport.ca_file = Some("/nowhere".into()),
             "ca_file /nowhere: ",
         ),
+        (
+            |s| {
+                s.auth = credentials::Settings::Passthrough;
+                s.endpoint = Some("http://heat.test/".parse().unwrap());
+            },
+            "endpoint: credentials would be sent over plaintext HTTP",
+        ),
+        (
+            |s| {
+                s.auth = credentials::Settings::Keystone(credentials::Keystone {
+                    auth_url: "http://keystone.test/v3".parse().unwrap(),
+                    identity: credentials::Identity::Token(SecretString::from("s3cret")),
+                    project: None,
+                    region: None,
+                    interface: "public".into(),
+                });
+            },
+            "auth_url: credentials would be sent over plaintext HTTP",
+        ),
     ];
     for (change, want) in cases {
         let mut settings = Settings::new("cloud", "test", credentials::Settings::None);
         change(&mut settings);
+        let allowed = Settings {
+            allow_plaintext_credentials: true,
+            ..settings.clone()
+        };
         let problem = Upstream::new(settings, &FAMILY, None).unwrap_err();
         assert!(problem.starts_with(want), "{problem}");
+        let is_allowed = Upstream::new(allowed, &FAMILY, None).is_ok();
+        assert_eq!(is_allowed, want.contains("plaintext"), "{want}");
     }
 }
 

@@ -22,6 +22,8 @@ enum Reply {
     Token,
     /// An error with this status and `Retry-After`.
     Status(u16, Option<&'static str>),
+    /// A token, and a catalog with this endpoint of Heat.
+    Catalog(&'static str),
     /// The connection is closed without one.
     Reset,
 }
@@ -60,11 +62,17 @@ impl IdentityService {
                 let (status, header, body) = match reply {
                     Reply::Token => {
                         let body = r#"{"token":{"expires_at":"2099-01-01T00:00:00Z"}}"#;
-                        (201, "x-subject-token: t\r\n".to_owned(), body)
+                        (201, "x-subject-token: t\r\n".to_owned(), body.to_owned())
                     }
                     Reply::Status(status, wait) => {
                         let header = wait.map(|wait| format!("retry-after: {wait}\r\n"));
-                        (status, header.unwrap_or_default(), "{}")
+                        (status, header.unwrap_or_default(), "{}".to_owned())
+                    }
+                    Reply::Catalog(url) => {
+                        let endpoint = json!({"interface": "public", "region": "R", "url": url});
+                        let service = json!({"type": "orchestration", "endpoints": [endpoint]});
+                        let body = json!({"token": {"catalog": [service]}}).to_string();
+                        (201, "x-subject-token: t\r\n".to_owned(), body)
                     }
                     Reply::Reset => continue,
                 };
@@ -221,4 +229,32 @@ async fn failed_login_is_never_unauthenticated() {
         assert!(recorder.seen().iter().all(|seen| seen.target == "/"));
         gateway.running.stop().await.unwrap();
     }
+}
+
+/// The token would be readable on the network.
+#[tokio::test]
+async fn plaintext_endpoint_of_a_catalog_is_refused() {
+    let catalog = Reply::Catalog("http://heat.inside.test:8004/v1/p");
+    let identity = IdentityService::start(&[catalog]).await;
+    let mut settings = upstream("u", "heat", "http://127.0.0.1:1");
+    settings.endpoint = None;
+    settings.auth = credentials::Settings::Keystone(Keystone {
+        auth_url: identity.url.parse().unwrap(),
+        identity: Identity::Token("SECRET".into()),
+        project: None,
+        region: None,
+        interface: "public".into(),
+    });
+    let gateway = Gateway::with(vec![settings]).await;
+    let result = gateway
+        .client
+        .call(GET, json!({"deployment_id": "d1"}))
+        .await;
+    let status = result.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
+    assert!(
+        status.message().contains("allow_plaintext_credentials"),
+        "{status:?}"
+    );
+    gateway.running.stop().await.unwrap();
 }
