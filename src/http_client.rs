@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH};
-use http::{HeaderMap, HeaderValue, Method, Response};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper_util::client::legacy::connect::CaptureConnection;
@@ -28,11 +28,13 @@ use drawbridge_transcoder::call::{Reply, Room};
 
 use crate::http_client::hyper_client::HyperClient;
 use crate::http_client::reqwest_client::ReqwestClient;
+pub use crate::http_client::response_body::ResponseBody;
 
 mod connector;
 mod content_encoding;
 mod hyper_client;
 mod reqwest_client;
+mod response_body;
 pub(crate) mod retry_after;
 #[cfg(test)]
 pub(crate) mod test_server;
@@ -49,8 +51,13 @@ const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 /// Interval of TCP keep-alive probes.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(15);
 
-/// Limit of the memory that is reserved on the word of `Content-Length`, before data arrives.
+/// Limit of the memory that is allocated because of `Content-Length`, before the data
+/// arrives.
 const MAX_RESERVE_BYTES: usize = 1 << 20;
+
+/// Size of a permit for a long response without `Content-Length`: it acquires one after the
+/// other while it is read.
+const BUFFER_STEP_BYTES: usize = 1 << 20;
 
 /// Response bodies up to this length do not count against the buffer.
 const SHORT_BODY_BYTES: usize = 64 << 10;
@@ -79,7 +86,7 @@ pub struct Settings {
     /// Longest time without a byte from the upstream. Default: 100 s (Heat waits 60 s for
     /// its engine).
     pub read_timeout: std::time::Duration,
-    /// Limit of a response body, in bytes. Default: 16 MiB.
+    /// Limit of a response body that is read completely, in bytes. Default: 16 MiB.
     pub max_response_bytes: usize,
     /// Buffer for long response bodies (over 64 KiB), in bytes, from when they are read until
     /// the client has received them. If it is full, a response waits at most 1 s and then
@@ -194,25 +201,11 @@ impl Transport {
     /// Makes the exchange. Sets `connection` if the client knows whether there is one.
     async fn exchange_over(
         &self,
-        mut request: HttpRequest,
+        request: HttpRequest,
         connection: &mut Option<CaptureConnection>,
     ) -> Result<Reply, Error> {
-        request.body = request.body.filter(|body| !body.is_empty());
-        // The clients set the length of a body, but not `Content-Length: 0` for a method
-        // that normally has one; some servers respond 411 without it.
-        // Source: RFC 9110, section 8.6.
-        let expected = matches!(request.verb, Method::POST | Method::PUT | Method::PATCH);
-        if request.body.is_none() && expected {
-            let zero = HeaderValue::from_static("0");
-            request.headers.insert(CONTENT_LENGTH, zero);
-        }
-        let gzip = HeaderValue::from_static("gzip");
-        request.headers.entry(ACCEPT_ENCODING).or_insert(gzip);
-        let proxy = match request.url.scheme() {
-            "http" => self.http_proxy,
-            _ => self.https_proxy,
-        };
-        let result = match proxy {
+        let request = prepared(request);
+        let result = match self.uses_proxy(&request) {
             false => {
                 let response = self.hyper_client.send(request, connection);
                 self.reply(response).await
@@ -220,12 +213,70 @@ impl Transport {
             // Boxed since the future is large; a proxy costs more than the allocation.
             true => Box::pin(self.reply(self.reqwest_client.send(request))).await,
         };
-        match result {
-            Err(Error::NoResponse(cause)) if !is_open(connection.as_ref()) => {
-                Err(Error::Connect(cause))
-            }
-            result => result,
+        result.map_err(|error| not_connected(error, connection.as_ref()))
+    }
+
+    fn uses_proxy(&self, request: &HttpRequest) -> bool {
+        match request.url.scheme() {
+            "http" => self.http_proxy,
+            _ => self.https_proxy,
         }
+    }
+
+    /// Sends the request and reads the head of the response. The body is read completely, as
+    /// by [`Transport::exchange`], unless `streams` returns true for the status: the reply
+    /// has no body then, and the returned one is read as it arrives, without a limit. Fails
+    /// as [`Transport::exchange_until`].
+    pub async fn open_until(
+        &self,
+        request: HttpRequest,
+        streams: impl Fn(StatusCode) -> bool,
+        deadline: Deadline,
+    ) -> Result<(Reply, Option<ResponseBody>), Error> {
+        let request = prepared(request);
+        let mut connection = None;
+        let result = match self.uses_proxy(&request) {
+            false => {
+                let response = self.hyper_client.send(request, &mut connection);
+                deadline.bound(self.opened(response, streams)).await
+            }
+            true => {
+                let response = self.reqwest_client.send(request);
+                deadline
+                    .bound(Box::pin(self.opened(response, streams)))
+                    .await
+            }
+        };
+        let connection = connection.as_ref();
+        match result {
+            Ok(result) => result.map_err(|error| not_connected(error, connection)),
+            Err(_) => Err(Error::Deadline {
+                sent: is_open(connection),
+            }),
+        }
+    }
+
+    async fn opened<B>(
+        &self,
+        response: impl Future<Output = Result<Response<B>, Error>>,
+        streams: impl Fn(StatusCode) -> bool,
+    ) -> Result<(Reply, Option<ResponseBody>), Error>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        let response = self.with_read_timeout(response).await??;
+        if !streams(response.status()) {
+            let reply = self.reply(std::future::ready(Ok(response))).await?;
+            return Ok((reply, None));
+        }
+        let (head, body) = response.into_parts();
+        let reply = Reply {
+            status: head.status,
+            headers: head.headers,
+            body: Bytes::new(),
+            room: Room::default(),
+        };
+        Ok((reply, Some(ResponseBody::new(body, self.read_timeout))))
     }
 
     async fn reply<B>(
@@ -290,11 +341,11 @@ impl Transport {
             // Without a `Content-Length`, space is acquired in steps.
             if body.len() > permitted {
                 permits.push(match permitted {
-                    SHORT_BODY_BYTES => self.buffer_space(MAX_RESERVE_BYTES).await?,
+                    SHORT_BODY_BYTES => self.buffer_space(BUFFER_STEP_BYTES).await?,
                     // Waiting while holding space could deadlock with other responses.
-                    _ => self.try_buffer_space(MAX_RESERVE_BYTES)?,
+                    _ => self.try_buffer_space(BUFFER_STEP_BYTES)?,
                 });
-                permitted = body.len().max(MAX_RESERVE_BYTES * permits.len());
+                permitted = body.len().max(BUFFER_STEP_BYTES * permits.len());
             }
             next = self.chunk(from.as_mut()).await?;
         }
@@ -323,10 +374,7 @@ impl Transport {
     /// Runs a read; fails with `NoResponse` after `read_timeout`.
     async fn with_read_timeout<T>(&self, read: impl Future<Output = T>) -> Result<T, Error> {
         let result = tokio::time::timeout(self.read_timeout, read).await;
-        result.map_err(|_| {
-            let timeout = self.read_timeout;
-            Error::NoResponse(format!("no byte for {timeout:?} (setting read_timeout)"))
-        })
+        result.map_err(|_| no_byte(self.read_timeout))
     }
 
     /// Waits for the buffer for long responses, in the order of the calls. After a timeout it
@@ -360,6 +408,27 @@ impl Transport {
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
+/// Returns the error of an upstream that sends nothing for so long.
+fn no_byte(timeout: Duration) -> Error {
+    Error::NoResponse(format!("no byte for {timeout:?} (setting read_timeout)"))
+}
+
+/// Completes a request: an empty body becomes none.
+fn prepared(mut request: HttpRequest) -> HttpRequest {
+    request.body = request.body.filter(|body| !body.is_empty());
+    // The clients set the length of a body, but not `Content-Length: 0` for a method
+    // that normally has one; some servers respond 411 without it.
+    // Source: RFC 9110, section 8.6.
+    let expected = matches!(request.verb, Method::POST | Method::PUT | Method::PATCH);
+    if request.body.is_none() && expected {
+        let zero = HeaderValue::from_static("0");
+        request.headers.insert(CONTENT_LENGTH, zero);
+    }
+    let gzip = HeaderValue::from_static("gzip");
+    request.headers.entry(ACCEPT_ENCODING).or_insert(gzip);
+    request
+}
+
 /// Returns whether the environment has one of these variables, as `reqwest` reads them.
 fn env_has_any(names: &[&str]) -> bool {
     let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
@@ -369,6 +438,14 @@ fn env_has_any(names: &[&str]) -> bool {
 /// Returns whether a connection was open; true if that is not known.
 fn is_open(connection: Option<&CaptureConnection>) -> bool {
     connection.is_none_or(|connection| connection.connection_metadata().is_some())
+}
+
+/// Corrects the error of a request that was not sent since there was no connection.
+fn not_connected(error: Error, connection: Option<&CaptureConnection>) -> Error {
+    match error {
+        Error::NoResponse(cause) if !is_open(connection) => Error::Connect(cause),
+        error => error,
+    }
 }
 
 /// Returns the error of a connection that could not be opened.

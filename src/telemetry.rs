@@ -48,7 +48,10 @@ impl Telemetry {
             _ => EnvFilter::try_new(&log.level)
                 .map_err(|e| format!("log level {:?}: {e}", log.level))?,
         };
-        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+        let lines = tracing_subscriber::fmt::layer()
+            .with_writer(std::io::stderr)
+            // It would report a broken standard error there, and panic.
+            .log_internal_errors(false);
         let lines = if log.json {
             lines.json().flatten_event(true).boxed()
         } else {

@@ -31,8 +31,8 @@ pub(crate) mod tests;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
@@ -55,7 +55,7 @@ use crate::upstream::endpoint::Endpoint;
 use crate::upstream::family::{Family, FaultContext, gateway_error_hint};
 pub use crate::upstream::health_check::{Health, Stats};
 pub use crate::upstream::registry::Upstreams;
-pub use crate::upstream::request_context::{MethodProperties, RequestContext};
+pub use crate::upstream::request_context::{BodySlot, MethodProperties, RequestContext};
 use crate::upstream::retry_budget::RetryBudget;
 use drawbridge_transcoder::call::{Call, Idempotency, Reply, Room};
 
@@ -70,7 +70,8 @@ pub struct ExchangeRecord<'a> {
     pub number: u32,
     /// The HTTP status; None if no complete response arrived before the deadline.
     pub status: Option<StatusCode>,
-    /// From before connecting until the last byte of the response.
+    /// From before connecting until the last byte of the response; of a download, until its
+    /// head.
     pub elapsed: Duration,
 }
 
@@ -390,8 +391,13 @@ impl Upstream {
             .map_err(|retry_after| self.circuit_open(retry_after))?;
         *sent = true;
         let started = Instant::now();
-        let deadline = context.deadline;
-        let result = self.transport.exchange_until(request, deadline).await;
+        let result = match context.body_slot {
+            None => {
+                let exchange = self.transport.exchange_until(request, context.deadline);
+                exchange.await
+            }
+            Some(slot) => self.open(context, slot, request).await,
+        };
         let elapsed = started.elapsed();
         let status = result.as_ref().ok().map(|reply| reply.status);
         match (&result, status) {
@@ -416,7 +422,7 @@ impl Upstream {
             status = status.map(|s| s.as_u16()),
             error = result.as_ref().err().map(tracing::field::display),
             elapsed_ms = elapsed.as_millis() as u64,
-            "attempt"
+            "exchange"
         );
         if let Some(hook) = &self.on_exchange {
             hook(&ExchangeRecord {
@@ -428,6 +434,22 @@ impl Upstream {
             });
         }
         result
+    }
+
+    /// Makes one exchange, and leaves the body of a success in `slot`.
+    async fn open(
+        &self,
+        context: &RequestContext<'_>,
+        slot: &BodySlot,
+        request: HttpRequest,
+    ) -> Result<Reply, Error> {
+        let streams = |status| context.method.succeeded(status);
+        let opened = self
+            .transport
+            .open_until(request, streams, context.deadline);
+        let (reply, body) = Box::pin(opened).await?;
+        *slot.lock().unwrap_or_else(PoisonError::into_inner) = body;
+        Ok(reply)
     }
 
     /// Returns the headers of a call without its authorization. No other metadata of the
@@ -552,6 +574,7 @@ impl Upstream {
         };
         let mut fault = self.fault(context, idempotency, &error);
         fault.http_status = reply.status.as_u16();
+        fault.in_success = true;
         fault.not_processed = false;
         fault.transient = false;
         fault.credential_rejected = false;
@@ -661,8 +684,10 @@ fn first_language(header: &str) -> Option<String> {
 fn adjust(call: &Call, sent: bool, error: Error) -> Error {
     match error {
         Error::Deadline { .. } => Error::Deadline { sent },
-        Error::Connect(cause) | Error::Certificate(cause) if sent => no_response(call, cause),
-        Error::NoResponse(cause) => no_response(call, cause),
+        Error::Connect(cause) | Error::Certificate(cause) if sent => {
+            no_response(call.idempotency, cause)
+        }
+        Error::NoResponse(cause) => no_response(call.idempotency, cause),
         Error::Upstream(mut fault) if sent && fault.not_processed => {
             fault.not_processed = false;
             fault.transient = true;
@@ -673,8 +698,8 @@ fn adjust(call: &Call, sent: bool, error: Error) -> Error {
 }
 
 /// Returns the error of a call without a response, by its idempotency.
-fn no_response(call: &Call, cause: String) -> Error {
-    match call.idempotency {
+pub(crate) fn no_response(idempotency: Idempotency, cause: String) -> Error {
+    match idempotency {
         Idempotency::NoSideEffects | Idempotency::Idempotent => Error::NoResponse(cause),
         Idempotency::NonIdempotent => Error::OutcomeUnknown(cause),
     }

@@ -16,6 +16,12 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 pub async fn run(config: &Config) -> Result<(), Vec<String>> {
     let contract = config.contract()?;
     println!("contract: {} rpcs", contract.methods().len());
+    for warning in contract.warnings() {
+        println!("warning: {warning}");
+    }
+    for left_out in contract.not_selected() {
+        println!("not selected: {left_out}");
+    }
     let upstreams = Upstreams::build(&config.upstreams, crate::families::family, |_| None)?;
     let mut problems = Vec::new();
     for upstream in upstreams.all() {
@@ -91,6 +97,7 @@ async fn accepted(upstream: &Upstream, path: &str, query: &str) -> Result<&'stat
         method,
         client: &Downstream::default(),
         deadline: Deadline::after(TIMEOUT),
+        body_slot: None,
     };
     match upstream.call(&context, &call).await {
         Ok(_) => Ok(" accepted"),

@@ -1,7 +1,7 @@
 //! Serves one request: looks its method up by path, selects the upstream, calls the engine
 //! or opens a watch, and records the result.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::config::Config;
 use crate::deadline::Deadline;
+use crate::downstream::Downstream;
 use crate::engine::call_context::CallContext;
 use crate::engine::list_stream::{self, ListStream};
 use crate::engine::name_lookup::NameLookup;
@@ -22,6 +23,7 @@ use crate::engine::{FileStream, Uploads};
 use crate::error::{self, Error};
 use crate::families::family;
 use crate::server::codec::WireCodec;
+use crate::server::connection_end::{self, ConnectionEnd};
 use crate::server::request_body_timeout::{RequestTimeouts, TimeoutBody};
 use crate::server::response_metadata::{SANDBOX, add_inexact};
 use crate::server::response_stream::ResponseStream;
@@ -32,14 +34,15 @@ use crate::server::unary_body::UnaryBody;
 use crate::telemetry::Metrics;
 use crate::upstream::{Upstream, Upstreams};
 use crate::watch::Watches;
-use drawbridge_transcoder::contract::Contract;
-use drawbridge_transcoder::contract::Method;
+use drawbridge_transcoder::contract::{Contract, LeftOut, Method};
 use drawbridge_transcoder::json::Notes;
 
 /// The methods of the contract, and the state that all calls share.
 #[derive(Debug)]
 pub struct Dispatcher {
     pub(super) methods: HashMap<Box<str>, Arc<ServedMethod>>,
+    /// By gRPC path, the rpcs that are in a descriptor set and are not served.
+    left_out: BTreeMap<Box<str>, LeftOut>,
     pub(super) upstreams: Upstreams,
     pub(super) watches: Watches,
     pub(super) names: NameLookup,
@@ -89,11 +92,15 @@ impl Dispatcher {
             .collect();
         Self {
             methods,
+            left_out: contract.left_out().clone(),
             upstreams,
             watches,
             names: NameLookup::default(),
             metrics,
-            uploads: Uploads::new(config.server.max_upload_bytes),
+            uploads: Uploads::new(
+                config.server.max_upload_bytes,
+                config.server.max_request_bytes,
+            ),
             write_timeout: ResponseWriteTimeout::new(config.server.response_write_timeout),
             request_timeouts: RequestTimeouts {
                 idle: config.server.request_body_idle_timeout,
@@ -137,8 +144,28 @@ impl Dispatcher {
             operation,
             upstream: "",
             request_id: "",
-            action_started: false,
+            start_succeeded: false,
         })
+    }
+
+    /// Counts and logs a call of an rpc that is in a descriptor set and is not served, and
+    /// returns its status, which says why. None for a path that is in no descriptor set.
+    pub(super) fn not_served(&self, path: &str, headers: &HeaderMap) -> Option<Status> {
+        let left_out = self.left_out.get(path)?;
+        let operation = &path[1..];
+        let client = Downstream::from_metadata(headers);
+        let request_id = client.request_id.as_ref();
+        let request_id = request_id.and_then(|id| id.to_str().ok());
+        let error = Error::NotServed(left_out.to_string().into());
+        let status = error.status(&error::StatusContext {
+            operation,
+            request_id: request_id.unwrap_or_default(),
+            ..error::StatusContext::default()
+        });
+        self.metrics.rpc(operation, "").count(status.code());
+        let reason = error.log_text();
+        tracing::info!(operation, request_id, reason, "call failed: not served");
+        Some(status)
     }
 
     /// Returns the deadline of a request whose headers have just arrived.
@@ -153,7 +180,7 @@ impl Dispatcher {
         request: http::Request<TimeoutBody>,
         deadline: Deadline,
     ) -> http::Response<Body> {
-        // Taken when the first message has arrived.
+        // Taken when tonic calls the handler: not for a request that it rejects itself.
         let mut pending = Some(StreamInfo::begin(
             served,
             self.traces,
@@ -164,10 +191,7 @@ impl Dispatcher {
         if let Some(info) = pending
             && let Some(status) = Status::from_header_map(response.headers())
         {
-            let error = Error::RequestNotReceived {
-                code: status.code(),
-                problem: status.message().to_owned(),
-            };
+            let error = Error::request_not_received(&status, self.max_request_bytes);
             // Keeps tonic's other metadata: the encodings that it accepts.
             let _ = info.fail(&error).add_header(response.headers_mut());
         }
@@ -352,7 +376,18 @@ impl Dispatcher {
     ) -> Result<Response<InstrumentedStream>, Status> {
         let mut info = info?;
         let headers = request.metadata().as_ref();
-        let result = self.open(&mut info, headers, request.get_ref()).await;
+        let end = || ConnectionEnd::of(request.extensions());
+        let served = info.served.clone();
+        let method = &served.method;
+        // The call that a watch begins with is not interrupted, nor a download.
+        let starts = method.watch.as_ref().is_some_and(|w| w.start.is_some());
+        let is_interruptible = !starts && method.download.is_none();
+        let opened = self.open(&mut info, headers, request.get_ref());
+        let result = tokio::select! {
+            biased;
+            result = opened => result,
+            () = connection_end::reached(end()), if is_interruptible => Err(Error::ConnectionTooOld),
+        };
         let stream = match result {
             Ok(stream) => stream,
             Err(error) => return Err(info.fail(&error)),
@@ -362,7 +397,12 @@ impl Dispatcher {
             ResponseStream::Watch(_) | ResponseStream::File(_) => Notes::default(),
         };
         let slow_reader = SlowReader::default();
-        let mut response = Response::new(info.stream(stream, slow_reader.clone()));
+        // A file is finite, as a unary response is.
+        let end = match &stream {
+            ResponseStream::Watch(_) | ResponseStream::List(_) => end(),
+            ResponseStream::File(_) => None,
+        };
+        let mut response = Response::new(info.stream(stream, slow_reader.clone(), end));
         response.extensions_mut().insert(slow_reader);
         add_inexact(&notes, response.metadata_mut().as_mut());
         Ok(response)
@@ -407,7 +447,8 @@ impl Dispatcher {
         request: &Bytes,
     ) -> Result<ResponseStream, Error> {
         if method.download.is_some() {
-            let file = FileStream::open(context, method, request, deadline);
+            let limiter = self.watches.streams();
+            let file = FileStream::open(context, method, request, deadline, limiter);
             return file.await.map(ResponseStream::File);
         }
         if method.pages.is_none() {
@@ -428,7 +469,8 @@ impl Dispatcher {
     }
 }
 
-/// Takes the stream info. tonic calls the handler once, when the message has arrived.
+/// Takes the stream info when tonic calls the handler, which it does once, when the request
+/// message (of an upload, its headers) has arrived.
 fn take_info(pending: &mut Option<StreamInfo>) -> Result<StreamInfo, Status> {
     pending.take().ok_or_else(|| {
         let error = Error::RequestNotReceived {

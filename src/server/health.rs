@@ -1,11 +1,12 @@
-//! gRPC health: a service is SERVING while an upstream of its family responds to probes.
+//! Probes upstreams for gRPC health: a service is SERVING while an upstream of its family
+//! responds.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tonic_health::ServingStatus;
-use tonic_health::server::HealthReporter;
 
+use super::health_service::HealthRegistry;
 use crate::upstream::{Health, Upstream};
 
 /// A service and the upstreams that can serve it.
@@ -20,13 +21,10 @@ const MAX_PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Probes the upstreams every `interval` and reports the services' status, until dropped.
 pub async fn probe_and_report(
-    reporter: HealthReporter,
+    registry: HealthRegistry,
     services: Vec<ProbedService>,
     interval: Duration,
 ) {
-    reporter
-        .set_service_status("", ServingStatus::Serving)
-        .await;
     let mut upstreams: Vec<Arc<Upstream>> = Vec::new();
     for upstream in services.iter().flat_map(|s| &s.upstreams) {
         if !upstreams.iter().any(|known| Arc::ptr_eq(known, upstream)) {
@@ -42,28 +40,17 @@ pub async fn probe_and_report(
         }
         while probes.join_next().await.is_some() {}
         for service in &services {
-            reporter
-                .set_service_status(&service.name, status(&service.upstreams))
-                .await;
+            registry.set(&service.name, status(&service.upstreams));
         }
         tokio::time::sleep(interval).await;
     }
 }
 
 /// Returns the status of a service. An upstream that was not probed yet counts as healthy.
-fn status(upstreams: &[Arc<Upstream>]) -> ServingStatus {
+pub fn status(upstreams: &[Arc<Upstream>]) -> ServingStatus {
     if upstreams.iter().any(|u| u.health() != Health::Unhealthy) {
         ServingStatus::Serving
     } else {
         ServingStatus::NotServing
-    }
-}
-
-/// Reports all services as NOT_SERVING.
-pub async fn set_not_serving(reporter: &HealthReporter, services: &[String]) {
-    for service in services.iter().map(String::as_str).chain([""]) {
-        reporter
-            .set_service_status(service, ServingStatus::NotServing)
-            .await;
     }
 }

@@ -17,6 +17,7 @@ pub(crate) fn fault(http_status: u16) -> Fault {
         fields: Vec::new(),
         metadata: Vec::new(),
         locale: None,
+        in_success: false,
     }
 }
 
@@ -116,6 +117,7 @@ fn context(client: &Downstream, timeout_secs: u64) -> RequestContext<'_> {
         method: METHOD,
         client,
         deadline: Deadline::after(Duration::from_secs(timeout_secs)),
+        body_slot: None,
     }
 }
 
@@ -552,7 +554,7 @@ async fn sent_is_true_if_an_earlier_attempt_was_sent() {
             operation: "a.B/C",
             upstream: "cloud",
             request_id: "r",
-            action_started: false,
+            start_succeeded: false,
         });
         let details = tonic_types::StatusExt::get_error_details(&status);
         details.error_info().unwrap().metadata["sent"].clone()

@@ -12,6 +12,7 @@ mod diagnostics;
 mod download;
 mod expression;
 mod file_fields;
+mod left_out;
 mod link;
 mod location;
 mod merge_pages;
@@ -24,6 +25,7 @@ mod request_check;
 mod required_member;
 mod resolve;
 mod rpc_lookup;
+mod selection;
 #[cfg(test)]
 pub(crate) mod tests;
 mod upload;
@@ -45,18 +47,30 @@ use crate::family::{Evidence, Families, FamilyRules};
 pub use crate::schema::Diagnostic;
 use crate::schema::{self, FieldIndex, MessageId, Schema};
 pub use download::Download;
+pub use left_out::{LeftOut, LeftOutReason};
 pub use merge_pages::{MergePages, MergedPages};
 pub use pages::Pages;
 pub use paging::{Following, PageRequest, Paging};
 pub use resolve::Resolve;
+pub use selection::{Selection, selectable};
 pub use upload::Upload;
 pub use watch::log::{Entry, Log, LogKind, Order, Slice};
 pub use watch::{DebounceRule, Fallback, FinalAfter, Find, Found, SideRead, Start};
+
+/// The services that the gateway implements. A descriptor set can contain them; its
+/// annotations of them are not read.
+pub const GATEWAY_SERVICES: [&str; 4] = [
+    "drawbridge.v1.GatewayService",
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+];
 
 /// All methods that the gateway serves, by gRPC path.
 #[derive(Debug)]
 pub struct Contract {
     methods: HashMap<Box<str>, Arc<Method>>,
+    left_out: BTreeMap<Box<str>, LeftOut>,
     descriptor_sets: Vec<Vec<u8>>,
 }
 
@@ -175,6 +189,19 @@ pub struct Source {
     pub name: String,
     /// The encoded `FileDescriptorSet`.
     pub bytes: Vec<u8>,
+    /// The rpcs to serve.
+    pub selection: Selection,
+}
+
+impl Source {
+    /// Returns a source of which all rpcs are selected.
+    pub fn new(name: impl Into<String>, bytes: Vec<u8>) -> Self {
+        Self {
+            name: name.into(),
+            bytes,
+            selection: Selection::default(),
+        }
+    }
 }
 
 /// An encoded response message.
@@ -187,8 +214,8 @@ pub struct Decoded {
 }
 
 impl Contract {
-    /// Compiles the descriptor sets and reports all problems at once. Services of
-    /// `drawbridge.v1` and of gRPC itself are left out: the gateway implements them.
+    /// Compiles the descriptor sets and reports all problems at once. Rpcs without
+    /// annotations are left out; see [`Contract::left_out`]. So are [`GATEWAY_SERVICES`].
     pub fn compile(sources: Vec<Source>, families: &Families) -> Result<Self, Vec<Diagnostic>> {
         compile::compile(sources, families)
     }
@@ -203,6 +230,24 @@ impl Contract {
         let mut methods: Vec<_> = self.methods.values().collect();
         methods.sort_by(|a, b| a.path.cmp(&b.path));
         methods
+    }
+
+    /// Returns the rpcs that are not served, by gRPC path.
+    pub fn left_out(&self) -> &BTreeMap<Box<str>, LeftOut> {
+        &self.left_out
+    }
+
+    /// Describes the selected rpcs that are not served: one entry each, or one for a service
+    /// of which no rpc is served.
+    pub fn warnings(&self) -> Vec<Diagnostic> {
+        let is_selected = |rpc: &&LeftOut| rpc.reason != LeftOutReason::NotSelected;
+        left_out::describe(self.left_out.values().filter(is_selected), &self.methods)
+    }
+
+    /// Describes the rpcs that are not selected, as [`Contract::warnings`].
+    pub fn not_selected(&self) -> Vec<Diagnostic> {
+        let is_not = |rpc: &&LeftOut| rpc.reason == LeftOutReason::NotSelected;
+        left_out::describe(self.left_out.values().filter(is_not), &self.methods)
     }
 
     /// Returns the encoded descriptor sets, for server reflection.
@@ -254,15 +299,18 @@ impl Method {
     /// the dialect, are not sent.
     ///
     /// The call of a stream without `start` is that of the rpc which it polls or lists,
-    /// with all options of that rpc; the stream's request must satisfy both.
+    /// with all options of that rpc, `additional_bindings` included; the stream's request
+    /// must satisfy the rules of both.
     ///
     /// With `additional_bindings`, the first binding is used whose path fields are all
     /// set, to values of the form that its path has.
     pub fn bind(&self, request: &[u8], dialect: &str) -> Result<Call, Error> {
-        let call = self.binding.bind(request, dialect)?;
         match &self.called {
-            Some(called) => called.bind(request, dialect),
-            None => Ok(call),
+            Some(called) => {
+                self.binding.check(request, dialect)?;
+                called.bind(request, dialect)
+            }
+            None => self.binding.bind(request, dialect),
         }
     }
 

@@ -95,10 +95,7 @@ impl World {
     pub(crate) fn new(proto: &str) -> Self {
         let bytes = descriptors(proto);
         let pool = DescriptorPool::decode(&*bytes).unwrap();
-        let source = Source {
-            name: "t.binpb".into(),
-            bytes,
-        };
+        let source = Source::new("t.binpb", bytes);
         match Contract::compile(vec![source], &families) {
             Ok(contract) => Self { contract, pool },
             Err(diagnostics) => panic!("{}\n{proto}", printed(&diagnostics)),

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use super::super::EVENT;
 use super::super::compile::{intervals, key};
 use super::super::field_path::Part;
-use super::{LINE, Log, LogKind, Param, Read, Tables};
+use super::{Elements, LINE, Log, LogKind, Param, Read, Tables};
 use crate::api::drawbridge::v1 as rules;
 use crate::contract::Method;
 use crate::contract::diagnostics::{Diagnostics, check_query};
 use crate::contract::path_template::encode;
-use crate::contract::rpc_lookup::{RpcLookup, check_same_call, unknown_rpc};
+use crate::contract::rpc_lookup::{RpcLookup, check_same_call};
 use crate::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema, Shape};
 
 /// Number of reads of a list after which its newest page is read too.
@@ -37,7 +37,7 @@ pub(in crate::contract) fn compile(
 ) -> Option<Log> {
     let schema = &*method.schema;
     let Some(poll) = rpcs.find(&rule.poll) else {
-        diagnostics.report_rule("watch.poll", unknown_rpc("poll", &rule.poll));
+        diagnostics.report_rule("watch.poll", rpcs.unknown("poll", &rule.poll));
         return None;
     };
     if method.action.is_some() || poll.action.is_some() {
@@ -272,6 +272,7 @@ fn text(
     )?;
     let mut at = poll.output;
     let mut steps = Vec::new();
+    let mut elements = Elements::None;
     let mut names = log.text.split('.').peekable();
     while let Some(name) = names.next() {
         let table = schema.message(at);
@@ -281,6 +282,14 @@ fn text(
             return None;
         };
         steps.push(field.number);
+        elements = match (elements, field.cardinality) {
+            (_, Cardinality::Repeated) if names.peek().is_none() => Elements::OptionalLines,
+            (_, Cardinality::Repeated) => Elements::Lines,
+            (Elements::Lines, Cardinality::Explicit) if names.peek().is_none() => {
+                Elements::OptionalLines
+            }
+            (before, _) => before,
+        };
         match (field.kind, names.peek()) {
             (Kind::Message(below), Some(_)) if field.cardinality != Cardinality::Map => at = below,
             (Kind::String, None) => {}
@@ -311,6 +320,7 @@ fn text(
         size,
         steps,
         additional_properties,
+        elements,
     };
     Some((read, kind, item, Kind::Int64))
 }
@@ -510,7 +520,9 @@ fn ends(
                 .is_some_and(|watch| !watch.list && watch.start.is_none())
     });
     let Some(watch) = found else {
-        let problem = format!("`{name}` is not a watch of a single resource in this family");
+        let problem = rpcs.left_out_or(name, || {
+            format!("`{name}` is not a watch of a single resource in this family")
+        });
         diagnostics.report_rule(OPTION, problem);
         return None;
     };
