@@ -192,6 +192,7 @@ impl Upstream {
                 settings.auth.clone(),
                 // A configured endpoint makes the catalog unnecessary.
                 family.catalog_type.filter(|_| settings.endpoint.is_none()),
+                family.correlation,
                 transport.clone(),
             ),
             transport,
@@ -477,6 +478,11 @@ impl Upstream {
                 headers.insert(HeaderName::from_static(name), value.clone());
             }
         }
+        headers.extend(
+            self.family
+                .correlation
+                .and_then(|header| header.of(client.request_uuid)),
+        );
         headers
     }
 

@@ -83,6 +83,7 @@ async fn accepted(upstream: &Upstream, path: &str, query: &str) -> Result<&'stat
         query: query.to_owned(),
         body: None,
         idempotency: Idempotency::NoSideEffects,
+        declares_idempotency: false,
         media: Media::default(),
     };
     let method = MethodProperties {

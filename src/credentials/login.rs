@@ -14,6 +14,7 @@ use url::Url;
 use super::credential_error;
 use crate::credentials::credential::IssuedToken;
 use crate::credentials::token_cache::{TokenCache, login_error};
+use crate::downstream::CorrelationHeader;
 use crate::error::{Error, LoginFailure};
 use crate::http_client::retry_after::{is_rate_limit, retry_after};
 use crate::http_client::{HttpRequest, Transport};
@@ -32,20 +33,31 @@ pub(super) trait Login: Send + Sync + 'static {
     fn read(&self, reply: &Reply, now: SystemTime) -> Result<IssuedToken, Error>;
 }
 
-/// Returns a token cache that uses this login.
-pub(super) fn token_cache(login: impl Login, transport: Transport) -> TokenCache {
+/// Returns a token cache that uses this login. `correlation` is the header with the request
+/// id of the client whose call needs the login.
+pub(super) fn token_cache(
+    login: impl Login,
+    correlation: Option<CorrelationHeader>,
+    transport: Transport,
+) -> TokenCache {
     let login = Arc::new(login);
-    TokenCache::new(Box::new(move || {
+    TokenCache::new(Box::new(move |request_uuid| {
         let (login, transport) = (login.clone(), transport.clone());
-        Box::pin(async move { log_in(&*login, &transport).await })
+        let id = correlation.and_then(|header| header.of(request_uuid));
+        Box::pin(async move { log_in(&*login, &transport, id).await })
     }))
 }
 
 /// Makes one attempt of a login. Fails with [`Error::Login`].
-async fn log_in(login: &impl Login, transport: &Transport) -> Result<IssuedToken, Error> {
-    let request = login
+async fn log_in(
+    login: &impl Login,
+    transport: &Transport,
+    id: Option<(HeaderName, HeaderValue)>,
+) -> Result<IssuedToken, Error> {
+    let mut request = login
         .request(SystemTime::now())
         .map_err(|error| failed(error, None))?;
+    request.headers.extend(id);
     let reply = transport.exchange(request).await.map_err(|error| {
         let failure = match error {
             Error::Connect(_) | Error::NoResponse(_) => LoginFailure::Unavailable,

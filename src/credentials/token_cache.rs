@@ -10,9 +10,11 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::credentials::credential::{Credential, IssuedToken, Validity};
 use crate::deadline::Deadline;
+use crate::downstream::Downstream;
 use crate::error::{Error, LoginFailure};
 
 /// Timeout of one attempt of a login.
@@ -36,9 +38,12 @@ const RETRY_WINDOW: Duration = Duration::from_secs(10);
 /// token too, another login does not help.
 const MIN_RELOGIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Logs in once. Fails with [`Error::Login`].
-type Login =
-    Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<IssuedToken, Error>> + Send>> + Send + Sync>;
+/// Logs in once, for the call with this request id. Fails with [`Error::Login`].
+type Login = Box<
+    dyn Fn(Option<Uuid>) -> Pin<Box<dyn Future<Output = Result<IssuedToken, Error>> + Send>>
+        + Send
+        + Sync,
+>;
 
 /// The state of a login that calls wait for.
 enum Progress {
@@ -97,18 +102,22 @@ impl TokenCache {
     /// for a moment. Fails with the login's error, as soon as it is clear that no attempt
     /// is left before the deadline; or with [`Error::Deadline`]. The login continues for
     /// other calls.
-    pub(super) async fn get(&self, deadline: Deadline) -> Result<Arc<Credential>, Error> {
+    pub(super) async fn get(
+        &self,
+        client: &Downstream,
+        deadline: Deadline,
+    ) -> Result<Arc<Credential>, Error> {
         if let Some(credential) = self.0.current.load_full() {
             match credential.validity(Instant::now()) {
                 Validity::Valid => return Ok(credential),
                 Validity::ExpiresSoon => {
-                    self.0.join_or_start_login(deadline);
+                    self.0.join_or_start_login(client, deadline);
                     return Ok(credential);
                 }
                 Validity::Expired => {}
             }
         }
-        match self.0.join_or_start_login(deadline) {
+        match self.0.join_or_start_login(client, deadline) {
             LoginTicket::Done(credential) => Ok(credential),
             LoginTicket::Failed(error) => Err(error),
             LoginTicket::InFlight(login) => finished(login, deadline).await,
@@ -145,7 +154,11 @@ impl Shared {
 
     /// Joins the running login or starts one, in a task of its own, so that a cancelled
     /// call does not cancel it for the others.
-    fn join_or_start_login(self: &Arc<Self>, deadline: Deadline) -> LoginTicket {
+    fn join_or_start_login(
+        self: &Arc<Self>,
+        client: &Downstream,
+        deadline: Deadline,
+    ) -> LoginTicket {
         let mut state = self.state();
         let now = Instant::now();
         if let Some(credential) = self.current.load_full()
@@ -182,7 +195,11 @@ impl Shared {
         let follows_rejection = state.credential_rejected;
         drop(state);
         let shared = self.clone();
-        tokio::spawn(async move { shared.log_in(&sender, start, follows_rejection).await });
+        let client = client.clone();
+        tokio::spawn(async move {
+            let login = shared.log_in(&client, &sender, start, follows_rejection);
+            login.await;
+        });
         LoginTicket::InFlight(login)
     }
 
@@ -190,10 +207,13 @@ impl Shared {
     /// no call waits for it.
     async fn log_in(
         &self,
+        client: &Downstream,
         sender: &watch::Sender<Progress>,
         mut start: Instant,
         follows_rejection: bool,
     ) {
+        let request_id = client.request_id.as_ref();
+        let request_id = request_id.and_then(|id| id.to_str().ok());
         let mut is_repetition = false;
         loop {
             tokio::time::sleep_until(start).await;
@@ -208,7 +228,8 @@ impl Shared {
             is_repetition = true;
             sender.send_replace(Progress::Running);
             let requested_at = Instant::now();
-            let result = tokio::time::timeout(LOGIN_TIMEOUT, (self.login)()).await;
+            let result =
+                tokio::time::timeout(LOGIN_TIMEOUT, (self.login)(client.request_uuid)).await;
             let result = result.unwrap_or_else(|_| {
                 Err(login_error(
                     LoginFailure::Unavailable,
@@ -220,13 +241,13 @@ impl Shared {
             let mut state = self.state();
             let done = match result {
                 Ok(credential) => {
-                    tracing::debug!(project_id = credential.project_id, "logged in");
+                    tracing::debug!(project_id = credential.project_id, request_id, "logged in");
                     *state = State::default();
                     self.current.store(Some(credential.clone()));
                     Progress::Done(Ok(credential))
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "login failed");
+                    tracing::warn!(%error, request_id, "login failed");
                     let (until, repeat) = state.fail(&error);
                     if repeat && sender.receiver_count() > 1 {
                         drop(state);

@@ -178,3 +178,41 @@ impl Write for TcpConnection {
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// What the peer sent before it reset the connection can be read after a failed write.
+    #[tokio::test]
+    async fn response_can_be_read_after_a_failed_write() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await;
+        let mut connection = TcpConnection {
+            stream: TokioIo::new(client.unwrap()),
+            write_failed: false,
+        };
+        let (mut server, _) = listener.accept().await.unwrap();
+        let mut write = async || {
+            poll_fn(|context| Pin::new(&mut connection).poll_write(context, &[b'x'; 100])).await
+        };
+        assert_eq!(write().await.unwrap(), 100);
+        server.read_u8().await.unwrap();
+        server.write_all(b"413").await.unwrap();
+        // Unread data resets the connection.
+        drop(server);
+        for _ in 0..3 {
+            assert_eq!(write().await.unwrap(), 100);
+        }
+        let mut response = Vec::new();
+        let mut stream = TokioIo::new(connection);
+        let _ = stream.read_to_end(&mut response).await;
+        assert_eq!(response, b"413");
+        assert!(stream.into_inner().write_failed);
+    }
+}
