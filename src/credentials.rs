@@ -98,6 +98,17 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// Returns the URL of the login, if there is one.
+    pub fn login_url(&self) -> Option<&Url> {
+        match self {
+            Self::Keystone(settings) => Some(&settings.auth_url),
+            Self::Rackspace(settings) => Some(&settings.auth_url),
+            _ => None,
+        }
+    }
+}
+
 /// A Keystone v3 login.
 #[derive(Clone, Debug)]
 pub struct Keystone {
@@ -286,6 +297,17 @@ impl Credentials {
             Provider::Fixed(credential) => credential.clone(),
             Provider::Hsso(session) => Ok(session.get()),
             Provider::Cached(token_cache) => token_cache.get(client, deadline).await,
+        }
+    }
+
+    /// Whether the gateway's configuration has the credentials, and not the client.
+    pub fn are_configured(&self) -> bool {
+        match &self.provider {
+            Provider::Passthrough => false,
+            Provider::Fixed(Ok(credential)) => {
+                !matches!(credential.authorization, Authorization::None)
+            }
+            Provider::Fixed(Err(_)) | Provider::Hsso(_) | Provider::Cached(_) => true,
         }
     }
 

@@ -442,6 +442,14 @@ fn contradictory_credentials_are_rejected() {
             "auth.secret_key_env: is missing",
         ),
         (
+            "kind='token'\ntoken_env='SECRET'\nheader='Host'".into(),
+            "auth.header: belongs to the connection or the message",
+        ),
+        (
+            "kind='token'\ntoken_env='SECRET'\nheader='transfer-encoding'".into(),
+            "auth.header: belongs to the connection or the message",
+        ),
+        (
             "kind='token'\ntoken_env='SECRET'\nheader='a b'".into(),
             "auth.header: is not a header name",
         ),

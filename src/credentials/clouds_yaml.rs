@@ -25,6 +25,8 @@ pub struct CloudConfig {
     pub endpoint_override: Option<Url>,
     /// PEM file with the CA to trust.
     pub cacert: Option<PathBuf>,
+    /// Whether certificates are verified.
+    pub verify: bool,
     /// The project's id, if it is set.
     pub project_id: Option<String>,
 }
@@ -272,14 +274,13 @@ impl Source<'_> {
             self.get(key)
                 .is_some_and(|text| text.trim().eq_ignore_ascii_case(value))
         };
-        let unverified = [("verify", "false"), ("insecure", "true"), ("insecure", "1")];
-        if let Some((key, _)) = unverified.into_iter().find(|(key, value)| is(key, value)) {
-            return Err(format!(
-                "{}: certificates are always verified: set the CA file in {}",
-                (self.label)(key),
-                (self.label)("cacert")
-            ));
-        }
+        let unverified = [
+            ("verify", ["false", "no", "off", "0"]),
+            ("insecure", ["true", "yes", "on", "1"]),
+        ];
+        let verify = !unverified
+            .into_iter()
+            .any(|(key, values)| values.iter().any(|value| is(key, value)));
         let identity = self.identity()?;
         let project = match identity {
             Identity::ApplicationCredential { .. } => None,
@@ -305,6 +306,7 @@ impl Source<'_> {
             },
             endpoint_override: self.url("orchestration_endpoint_override")?,
             cacert: self.get("cacert").map(|path| self.expand(&path)),
+            verify,
             project_id: self.first(&["project_id", "tenant_id"]),
         })
     }

@@ -3,6 +3,7 @@ use std::time::Duration;
 use http::Method;
 
 use super::*;
+use crate::error::LoginFailure;
 use crate::http_client::test_server::{self, TestResponse, TestServer, reply};
 
 /// Returns a transport with short timeouts.
@@ -288,10 +289,14 @@ async fn login_is_shared_and_repeated_after_a_rejection() {
         .set_port(Some(test_server::unused_address().port()))
         .unwrap();
     let login = Credentials::new(keystone(unused_url), heat, None, transport());
-    let Err(Error::Login { code, problem }) = login.get(&client, soon()).await else {
+    // The next attempt would be after the deadline.
+    let deadline = Deadline::after(Duration::from_millis(50));
+    let Err(error @ Error::Login { failure, .. }) = &login.get(&client, deadline).await else {
         panic!("no error");
     };
-    assert_eq!(code, Code::Unavailable, "{problem}");
+    let problem = error.to_string();
+    assert_eq!(*failure, LoginFailure::Unavailable, "{problem}");
+    assert!(error.retry_after().is_some(), "{problem}");
     assert!(problem.contains("/v3 as the owner of a token"), "{problem}");
     assert!(!problem.contains("SECRET"), "{problem}");
 }

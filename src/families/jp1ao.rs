@@ -26,5 +26,6 @@ pub static FAMILY: Family = Family {
     request_id_headers: &["x-request-id"],
     probe: "/Automation/v1/configuration/version",
     login_check: Some(("/Automation/v1/configuration/version", "")),
+    not_processed: &[],
     checkers: &[("property-definitions", property_check::check)],
 };

@@ -31,5 +31,6 @@ pub static FAMILY: Family = Family {
     // All calls need credentials; a rejection is a response too.
     probe: "/",
     login_check: Some(("/v3/{project_id}/cas/environments", "limit=1")),
+    not_processed: &[],
     checkers: &[],
 };

@@ -73,6 +73,10 @@ pub struct Family {
     /// An inexpensive call that all valid credentials may make, for `drawbridge check`:
     /// path, with `{project_id}`, and query.
     pub login_check: Option<(&'static str, &'static str)>,
+    /// Errors in addition to 429 with which the upstream certainly did not act, so that any
+    /// call is retried: the HTTP status, and a part of the message. Only what the API
+    /// documents.
+    pub not_processed: &'static [(u16, &'static str)],
     /// The checks that `(drawbridge.v1.method).check` can name.
     pub checkers: &'static [(&'static str, Checker)],
 }

@@ -143,7 +143,6 @@ fn login_is_read_from_variables() {
             &[url, ("OS_AUTH_TYPE", "v3kerberos")],
             Err("v3kerberos is not supported"),
         ),
-        (&[url, ("OS_INSECURE", "True")], Err("OS_CACERT")),
         (
             &[url, user, password, project, ("OS_INTERFACE", "outer")],
             Err("OS_INTERFACE must be"),
@@ -156,6 +155,16 @@ fn login_is_read_from_variables() {
             (Err(got), Err(want)) => assert!(got.contains(want), "{got}"),
             (got, want) => panic!("{variables:?}: {got:?}, not {want:?}"),
         }
+    }
+    for (insecure, verify) in [
+        ("True", false),
+        ("1", false),
+        ("yes", false),
+        ("false", true),
+    ] {
+        let variables = [url, user, password, project, ("OS_INSECURE", insecure)];
+        let config = from_env(&env(&variables)).unwrap().unwrap();
+        assert_eq!(config.verify, verify, "{insecure}");
     }
 }
 
@@ -253,11 +262,6 @@ fn login_is_read_from_files() {
             &[(file, clouds.as_str())],
             Err("profile rackspace"),
         ),
-        (
-            Some("careless"),
-            &[(file, clouds.as_str())],
-            Err("`cacert`"),
-        ),
         (Some("a"), &[(file, broken.as_str())], Err("is not YAML")),
         (
             Some("a"),
@@ -293,7 +297,9 @@ fn login_is_read_from_files() {
         config.endpoint_override.as_ref().map(Url::as_str),
         Some("http://127.0.0.1:18004/v1")
     );
+    assert!(config.verify);
     assert!(!format!("{config:?}").contains("\"pw\""));
+    assert!(!from_cloud(Some("careless"), &env).unwrap().verify);
 }
 
 #[test]

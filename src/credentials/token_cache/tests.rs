@@ -5,6 +5,7 @@ use tokio::time::{advance, sleep};
 
 use super::*;
 use crate::credentials::credential::Authorization;
+use tonic::Code;
 
 /// An identity service in memory: counts logins and responds with a closure.
 #[derive(Clone, Default)]
@@ -50,7 +51,20 @@ fn token(login: usize, secs: u64) -> Result<IssuedToken, Error> {
 }
 
 fn rejected() -> Result<IssuedToken, Error> {
-    Err(credential_error(Code::Unauthenticated, "rejected"))
+    Err(login_error(LoginFailure::Rejected, "rejected"))
+}
+
+/// Fails for a moment, with this `Retry-After`.
+fn unavailable(retry_after: Option<u64>) -> Result<IssuedToken, Error> {
+    Err(Error::Login {
+        failure: LoginFailure::Unavailable,
+        problem: "busy".into(),
+        retry_after: retry_after.map(Duration::from_secs),
+    })
+}
+
+fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
 }
 
 fn soon() -> Deadline {
@@ -185,12 +199,12 @@ async fn rejected_logins_back_off() {
         .enumerate()
     {
         for _ in 0..100 {
-            let Err(Error::Login { code, .. }) =
+            let Err(Error::Login { failure, .. }) =
                 token_cache.get(&Downstream::default(), soon()).await
             else {
                 panic!("{tries}");
             };
-            assert_eq!(code, Code::Unauthenticated);
+            assert_eq!(failure, LoginFailure::Rejected);
         }
         assert_eq!(identity.logins(), tries + 1);
         advance(Duration::from_millis(pause * 1_000 - 1)).await;
@@ -213,7 +227,7 @@ async fn failed_refresh_keeps_the_valid_token() {
     let token_cache = identity.token_cache(|login| async move {
         match login {
             0 | 3 => token(login, 100),
-            1 => Err(Error::Connect("connection refused".into())),
+            1 => unavailable(Some(1)),
             _ => std::future::pending().await,
         }
     });
@@ -231,7 +245,6 @@ async fn failed_refresh_keeps_the_valid_token() {
         .await
         .unwrap_err();
     assert!(error.to_string().contains("30 s"), "{error}");
-    advance(UNAVAILABLE_BACKOFF).await;
     assert_eq!(login_number(&token_cache).await, "3");
 }
 
@@ -284,10 +297,141 @@ async fn panicking_login_is_an_error_and_repeated() {
         assert!(login > 0, "this panic is meant");
         token(login, 100)
     });
-    let Err(Error::Login { code, problem }) = token_cache.get(&Downstream::default(), soon()).await
+    let Err(Error::Login { failure, .. }) = token_cache.get(&Downstream::default(), soon()).await
     else {
         panic!("the login panicked");
     };
-    assert_eq!(code, Code::Unavailable, "{problem}");
+    assert_eq!(failure, LoginFailure::Failed);
+    assert_eq!(login_number(&token_cache).await, "1");
+}
+
+/// A login that fails for a moment is repeated for all calls that wait for it, which share
+/// its attempts.
+#[tokio::test(start_paused = true)]
+async fn failures_of_a_moment_are_repeated_for_all_waiting_calls() {
+    for failures in [1, 3, 8] {
+        let identity = Identity::default();
+        let token_cache = identity.token_cache(move |login| async move {
+            match login {
+                login if login < failures => unavailable(None),
+                login => token(login, 100),
+            }
+        });
+        let mut calls = tokio::task::JoinSet::new();
+        for _ in 0..50 {
+            let token_cache = token_cache.clone();
+            calls.spawn(async move {
+                token_cache
+                    .get(&Downstream::default(), soon())
+                    .await
+                    .map(|_| ())
+            });
+        }
+        assert!(calls.join_all().await.iter().all(Result::is_ok));
+        assert_eq!(identity.logins(), failures + 1);
+        assert_eq!(identity.max_concurrent.load(SeqCst), 1);
+    }
+}
+
+/// `Retry-After` is waited for if the deadline allows it; else the call fails at once and
+/// says when to try again. So do later calls, without another login.
+#[tokio::test(start_paused = true)]
+async fn retry_after_of_a_login_is_waited_for_within_the_deadline() {
+    for (retry_after, deadline, want) in [
+        (1, 60, Ok(1)),
+        (2, 3, Ok(2)),
+        (3, 3, Err(3)),
+        (8, 60, Ok(8)),
+        (30, 60, Err(30)),
+        (86_400, 60, Err(86_400)),
+    ] {
+        let identity = Identity::default();
+        let token_cache = identity.token_cache(move |login| async move {
+            match login {
+                0 => unavailable(Some(retry_after)),
+                login => token(login, 100),
+            }
+        });
+        let started = Instant::now();
+        let result = token_cache
+            .get(&Downstream::default(), Deadline::after(secs(deadline)))
+            .await;
+        let result = match result {
+            Ok(_) => Ok(started.elapsed().as_secs()),
+            Err(error) => {
+                assert!(started.elapsed() < secs(1), "{error}");
+                Err(error.retry_after().map_or(0, |wait| wait.as_secs()))
+            }
+        };
+        assert_eq!(result, want, "{retry_after} {deadline}");
+        if want.is_err() {
+            assert!(
+                token_cache
+                    .get(&Downstream::default(), Deadline::after(secs(1)))
+                    .await
+                    .is_err()
+            );
+            assert_eq!(identity.logins(), 1, "before `Retry-After`");
+            advance(secs(retry_after)).await;
+            assert_eq!(login_number(&token_cache).await, "1");
+        }
+    }
+}
+
+/// Attempts end when no call waits for them, and after a while; then each call makes one.
+#[tokio::test(start_paused = true)]
+async fn attempts_end_with_the_waiting_calls_and_after_the_retry_window() {
+    let identity = Identity::default();
+    let token_cache = identity.token_cache(|_| async { unavailable(None) });
+    let error = token_cache
+        .get(&Downstream::default(), Deadline::after(secs(2)))
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable, "{error}");
+    assert!(error.retry_after().is_some(), "{error}");
+    sleep(secs(1)).await;
+    let attempts = identity.logins();
+    sleep(secs(60)).await;
+    assert_eq!(identity.logins(), attempts, "no call waits");
+
+    let started = Instant::now();
+    assert!(
+        token_cache
+            .get(&Downstream::default(), soon())
+            .await
+            .is_err()
+    );
+    assert!(started.elapsed() <= RETRY_WINDOW, "{:?}", started.elapsed());
+    let attempts = identity.logins();
+    for one in 1..=5 {
+        assert!(
+            token_cache
+                .get(&Downstream::default(), soon())
+                .await
+                .is_err()
+        );
+        assert_eq!(identity.logins(), attempts + one);
+    }
+}
+
+/// The response of a login that cannot be read, or an untrusted certificate, is the same a
+/// moment later.
+#[tokio::test(start_paused = true)]
+async fn failure_that_lasts_is_not_repeated_for_the_waiting_calls() {
+    let identity = Identity::default();
+    let token_cache = identity.token_cache(|login| async move {
+        match login {
+            0 => Err(login_error(LoginFailure::Failed, "HTML")),
+            login => token(login, 100),
+        }
+    });
+    assert!(
+        token_cache
+            .get(&Downstream::default(), soon())
+            .await
+            .is_err()
+    );
+    assert_eq!(identity.logins(), 1);
+    advance(UNAVAILABLE_BACKOFF).await;
     assert_eq!(login_number(&token_cache).await, "1");
 }
