@@ -92,12 +92,13 @@ impl Reply {
     }
 
     /// Returns whether the body is text in UTF-16, by its byte order mark or its first
-    /// character.
+    /// character. Text in UTF-16 has an even length; other bytes can begin like a mark.
     pub fn is_utf16(&self) -> bool {
-        matches!(
+        let begins_so = matches!(
             *self.body,
             [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [b'{' | b'[', 0, ..] | [0, b'{' | b'[', ..]
-        )
+        );
+        begins_so && self.body.len().is_multiple_of(2)
     }
 
     /// Names the coding of a body that could not be decoded, and says what to do. The HTTP
