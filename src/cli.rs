@@ -15,12 +15,13 @@ mod sandbox;
 mod serve;
 pub mod watch;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::Config;
+use crate::config::{Config, Environment, Problem};
+use crate::telemetry::with_json_lines;
 
 /// A gRPC gateway to the REST APIs that deploy and automate infrastructure.
 #[derive(Debug, Parser)]
@@ -67,52 +68,94 @@ enum Failure {
     /// Its arguments are invalid, or the configuration is missing. Exit code 2.
     Usage(String),
     /// It found these problems. Exit code 1.
-    Problems(Vec<String>),
+    Problems(Vec<Problem>),
 }
 
 impl From<Vec<String>> for Failure {
     fn from(problems: Vec<String>) -> Self {
+        Self::Problems(problems.into_iter().map(Problem::from).collect())
+    }
+}
+
+impl From<Vec<Problem>> for Failure {
+    fn from(problems: Vec<Problem>) -> Self {
         Self::Problems(problems)
     }
 }
 
 /// Parses the arguments, runs the command and returns its exit code.
 pub fn main() -> ExitCode {
-    let args = Args::parse();
+    let env = |name: &str| std::env::var(name).ok();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(e) if e.use_stderr() && Config::has_json_log(None, &env) => {
+            return fail(Failure::Usage(e.to_string().trim().to_owned()), true);
+        }
+        Err(e) => e.exit(),
+    };
+    // Not read by clap, which rejects a variable that is set but empty.
+    let variable = || std::env::var_os("DRAWBRIDGE_CONFIG").filter(|path| !path.is_empty());
+    let path = args.config.or_else(|| variable().map(PathBuf::from));
+    let path = path.as_deref();
+    let fail = |failure| fail(failure, Config::has_json_log(path, &env));
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
     {
         Ok(runtime) => runtime,
-        Err(e) => return fail(Failure::Problems(vec![format!("cannot start: {e}")])),
+        Err(e) => return fail(Failure::from(vec![format!("cannot start: {e}")])),
     };
-    let result = runtime.block_on(run(args));
+    let result = runtime.block_on(run(args.command.unwrap_or(Command::Serve), path));
     // The remaining tasks belong to calls that were cut off.
     runtime.shutdown_background();
     result.unwrap_or_else(fail)
 }
 
-fn fail(failure: Failure) -> ExitCode {
-    match failure {
-        Failure::Usage(text) => {
-            eprintln!("drawbridge: {text}");
-            ExitCode::from(2)
-        }
-        Failure::Problems(problems) => {
-            for problem in problems {
-                eprintln!("drawbridge: {problem}");
+/// Writes a failure to standard error, in the format of the log, and returns the exit code.
+fn fail(failure: Failure, json: bool) -> ExitCode {
+    let (code, problems) = match failure {
+        Failure::Usage(text) => (ExitCode::from(2), vec![Problem::from(text)]),
+        Failure::Problems(problems) => (ExitCode::FAILURE, problems),
+    };
+    if json {
+        with_json_lines(|| {
+            for problem in &problems {
+                tracing::error!(
+                    file = non_empty(&problem.file),
+                    line = problem.line,
+                    key = non_empty(&problem.key),
+                    "{}",
+                    problem.problem
+                );
             }
-            ExitCode::FAILURE
+        });
+    } else {
+        for problem in problems {
+            eprintln!("drawbridge: {problem}");
         }
+    }
+    code
+}
+
+/// Writes the warnings of a configuration to the log.
+fn log_warnings(warnings: &[Problem]) {
+    for warning in warnings {
+        tracing::warn!(
+            file = non_empty(&warning.file),
+            line = warning.line,
+            key = non_empty(&warning.key),
+            "{}",
+            warning.problem
+        );
     }
 }
 
-async fn run(args: Args) -> Result<ExitCode, Failure> {
-    // Not read by clap, which rejects a variable that is set but empty.
-    let variable = || std::env::var_os("DRAWBRIDGE_CONFIG").filter(|path| !path.is_empty());
-    let path = args.config.or_else(|| variable().map(PathBuf::from));
-    let path = path.as_deref();
-    match args.command.unwrap_or(Command::Serve) {
+fn non_empty(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+async fn run(command: Command, path: Option<&Path>) -> Result<ExitCode, Failure> {
+    match command {
         Command::Serve => serve::run(load(path, "serve")?).await?,
         #[cfg(feature = "sandbox")]
         Command::Sandbox => sandbox::run(path).await?,
@@ -137,7 +180,7 @@ async fn run(args: Args) -> Result<ExitCode, Failure> {
 }
 
 /// Reads the configuration file, which `command` requires.
-fn load(path: Option<&std::path::Path>, command: &str) -> Result<Config, Failure> {
+fn load(path: Option<&Path>, command: &str) -> Result<Config, Failure> {
     let Some(path) = path else {
         let try_out = match cfg!(feature = "sandbox") {
             true => "\n  drawbridge sandbox                           needs no file",
@@ -153,11 +196,8 @@ fn load(path: Option<&std::path::Path>, command: &str) -> Result<Config, Failure
              \ndrawbridge.example.toml describes every key."
         )));
     };
-    let env = |name: &str| std::env::var(name).ok();
-    Config::load(path, &env).map_err(problems)
-}
-
-/// Returns the problems of a configuration as lines.
-fn problems(problems: Vec<crate::config::Problem>) -> Failure {
-    Failure::Problems(problems.iter().map(ToString::to_string).collect())
+    let environment = Environment::default();
+    let mut config = Config::load(path, &|name| environment.get(name))?;
+    config.warnings.extend(environment.warnings());
+    Ok(config)
 }

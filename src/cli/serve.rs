@@ -1,6 +1,8 @@
-//! `drawbridge serve`: serves until SIGTERM or SIGINT, then drains.
+//! `drawbridge serve`: serves until SIGTERM or SIGINT, then drains. A JSON log has a line
+//! `listening` instead of the banner.
 
 use super::banner::{GrpcurlFlags, banner};
+use super::log_warnings;
 use crate::config::Config;
 use crate::server::Gateway;
 use crate::telemetry::Telemetry;
@@ -8,6 +10,7 @@ use crate::telemetry::Telemetry;
 /// Serves the configured upstreams.
 pub(super) async fn run(config: Config) -> Result<(), Vec<String>> {
     let telemetry = Telemetry::start(&config.log).map_err(|e| vec![e])?;
+    log_warnings(&config.warnings);
     run_until_stopped(config, &telemetry).await
 }
 
@@ -17,18 +20,40 @@ pub(super) async fn run_until_stopped(
     telemetry: &Telemetry,
 ) -> Result<(), Vec<String>> {
     let is_sandbox = config.sandbox;
+    let is_json = config.log.json;
     let flags = GrpcurlFlags::new(&config);
+    let upstreams = names(&config);
     let gateway = Gateway::build(config, telemetry.traces())?;
     let gateway = gateway.bind().await?.serve()?;
-    print!(
-        "{}",
-        banner(is_sandbox, gateway.grpc, gateway.admin, &flags)
-    );
+    if is_json {
+        tracing::info!(
+            address = %gateway.grpc,
+            admin = gateway.admin.map(tracing::field::display),
+            version = env!("CARGO_PKG_VERSION"),
+            upstreams,
+            sandbox = is_sandbox,
+            "listening"
+        );
+    } else {
+        print!(
+            "{}",
+            banner(is_sandbox, gateway.grpc, gateway.admin, &flags)
+        );
+    }
     let signal = stop_signal()
         .await
         .map_err(|e| vec![format!("cannot wait for signals: {e}")])?;
     tracing::info!(signal, "draining: watches end, calls may finish");
     gateway.stop().await.map_err(|e| vec![e])
+}
+
+/// Returns the names of the upstreams with their families.
+fn names(config: &Config) -> String {
+    let names = config.upstreams.iter();
+    let names: Vec<String> = names
+        .map(|upstream| format!("{} ({})", upstream.name, upstream.family))
+        .collect();
+    names.join(", ")
 }
 
 /// Waits for SIGTERM or SIGINT and returns its name.
