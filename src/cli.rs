@@ -53,8 +53,10 @@ enum Command {
         #[arg(long)]
         tls: bool,
     },
-    /// Check the configuration, the annotations and the login to each upstream, and exit.
-    Check,
+    /// Check the configuration, the annotations and the certificate of the listener, log in to
+    /// each upstream and make one read, and exit. Exit code: 0 if all is well, 1 if something
+    /// failed, 2 for invalid arguments.
+    Check(check::Options),
     /// Print a table of all rpcs with their REST calls and dialects, those of the
     /// configuration file's descriptors included.
     Coverage,
@@ -64,7 +66,8 @@ enum Command {
 }
 
 /// Why a command failed.
-enum Failure {
+#[derive(Debug)]
+pub enum Failure {
     /// Its arguments are invalid, or the configuration is missing. Exit code 2.
     Usage(String),
     /// It found these problems. Exit code 1.
@@ -163,7 +166,16 @@ async fn run(command: Command, path: Option<&Path>) -> Result<ExitCode, Failure>
         Command::Examples { gateway, tls } => {
             print!("{}", quickstart::examples(&gateway, tls));
         }
-        Command::Check => check::run(&load(path, "check")?).await?,
+        Command::Check(options) => {
+            let config = match load(path, "check") {
+                Err(Failure::Problems(problems)) => Err(problems),
+                loaded => Ok(loaded?),
+            };
+            return Ok(match check::run(config, &options).await? {
+                true => ExitCode::SUCCESS,
+                false => ExitCode::FAILURE,
+            });
+        }
         Command::Coverage => {
             let contract = match path {
                 Some(_) => load(path, "coverage")?.contract()?,

@@ -312,15 +312,21 @@ fn env_has_http_proxy() -> bool {
         .any(set)
 }
 
-/// Returns the chain of causes as one text. `reqwest`'s own message is omitted: it is
-/// generic and may contain the URL with its query.
+/// Returns the cause of a failed connection with its address, which most causes lack.
+fn at(origin: &str, cause: &str) -> String {
+    format!("{origin}: {cause}")
+}
+
+/// Returns the chain of causes as one text. The messages of `reqwest` and of hyper's client are
+/// omitted: they are generic, and `reqwest`'s may contain the URL with its query.
 fn cause(error: &(dyn StdError + 'static)) -> String {
     let mut text = String::new();
     let mut next = Some(error);
     while let Some(error) = next {
         let line = error.to_string();
         // Wrappers often repeat the text of their source.
-        if !error.is::<reqwest::Error>() && !line.is_empty() && !text.contains(&line) {
+        let is_generic = error.is::<reqwest::Error>() || line.starts_with("client error (");
+        if !is_generic && !line.is_empty() && !text.contains(&line) {
             let separator = if text.is_empty() { "" } else { ": " };
             let _ = write!(text, "{separator}{line}");
         }

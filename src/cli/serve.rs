@@ -11,6 +11,11 @@ use crate::telemetry::Telemetry;
 pub(super) async fn run(config: Config) -> Result<(), Vec<String>> {
     let telemetry = Telemetry::start(&config.log).map_err(|e| vec![e])?;
     log_warnings(&config.warnings);
+    if let Some(tls) = &config.tls {
+        let now = std::time::SystemTime::now();
+        log_warnings(&tls.problems(now));
+        log_warnings(&tls.warnings(now));
+    }
     run_until_stopped(config, &telemetry).await
 }
 

@@ -42,7 +42,10 @@ pub(super) fn token_cache(login: impl Login, transport: Transport) -> TokenCache
                 let label = login.label();
                 credential_error(
                     Code::Unavailable,
-                    format!("cannot log in at {label}: {error}"),
+                    format!(
+                        "cannot log in at {label}: {error}: check the URL, and that the identity \
+                         service can be reached from here"
+                    ),
                 )
             })?;
             login.read(&reply, SystemTime::now())

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -46,6 +47,35 @@ struct Shared {
     login: Login,
     current: ArcSwapOption<Credential>,
     state: Mutex<State>,
+    counts: LoginCounts,
+}
+
+/// How many logins have ended with each result.
+#[derive(Debug, Default)]
+pub struct LoginCounts {
+    succeeded: AtomicU64,
+    rejected: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl LoginCounts {
+    fn count(&self, error: Option<&Error>) {
+        let counter = match error {
+            None => &self.succeeded,
+            Some(error) if error.is_transient() => &self.failed,
+            Some(_) => &self.rejected,
+        };
+        counter.fetch_add(1, Relaxed);
+    }
+
+    /// Returns the counts with the names of the results.
+    pub fn by_result(&self) -> [(&'static str, u64); 3] {
+        [
+            ("succeeded", self.succeeded.load(Relaxed)),
+            ("rejected", self.rejected.load(Relaxed)),
+            ("failed", self.failed.load(Relaxed)),
+        ]
+    }
 }
 
 #[derive(Default)]
@@ -76,7 +106,13 @@ impl TokenCache {
             login,
             current: ArcSwapOption::empty(),
             state: Mutex::default(),
+            counts: LoginCounts::default(),
         }))
+    }
+
+    /// Returns how many logins have ended with each result.
+    pub(super) fn counts(&self) -> &LoginCounts {
+        &self.0.counts
     }
 
     /// Returns the cached credential, or waits for a login. Fails with the login's error, or
@@ -169,6 +205,7 @@ impl Shared {
     }
 
     fn finish_login(&self, result: &Result<Arc<Credential>, Error>) {
+        self.counts.count(result.as_ref().err());
         let mut state = self.state();
         state.in_flight = None;
         match result {
@@ -180,7 +217,8 @@ impl Shared {
                 self.current.store(Some(credential.clone()));
             }
             Err(error) => {
-                tracing::warn!(%error, "login failed");
+                // The upstream that it belongs to reports it.
+                tracing::debug!(%error, "login failed");
                 let pause = match error {
                     Error::Login { code, .. } if *code != Code::Unavailable => {
                         let pause =

@@ -38,6 +38,7 @@ impl CallContext<'_> {
             method: MethodProperties::of(method),
             client: self.client,
             deadline: self.deadline,
+            is_probe: false,
         };
         self.upstream.call(&context, call).await
     }
@@ -109,6 +110,7 @@ impl CallContext<'_> {
             method: MethodProperties::of(method),
             client: self.client,
             deadline: self.deadline,
+            is_probe: false,
         };
         let hint = format!("HTTP {} with an error{what}", reply.status.as_u16());
         Error::Upstream(

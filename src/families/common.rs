@@ -28,7 +28,6 @@ pub(crate) static COMMON: Family = Family {
     redirect_anchor: None,
     request_id_headers: &["x-request-id", "x-amzn-requestid", "x-correlation-id"],
     probe: "/",
-    login_check: None,
     checkers: &[],
 };
 

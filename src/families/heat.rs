@@ -42,7 +42,5 @@ pub static FAMILY: Family = Family {
     ],
     // The list of versions needs no credentials.
     probe: "/",
-    // Allowed for the role reader by Heat's default policies.
-    login_check: Some(("/v1/{project_id}/build_info", "")),
     checkers: &[],
 };

@@ -24,6 +24,5 @@ pub static FAMILY: Family = Family {
     redirect_anchor: None,
     request_id_headers: &["x-request-id"],
     probe: "/Automation/v1/configuration/version",
-    login_check: Some(("/Automation/v1/configuration/version", "")),
     checkers: &[("property-definitions", property_check::check)],
 };

@@ -12,7 +12,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tower::Service;
 use tower_http::decompression::{Decompression, DecompressionBody};
 
-use super::{HttpRequest, POOL_IDLE_TIMEOUT, Settings, TCP_KEEPALIVE, cause};
+use super::{HttpRequest, POOL_IDLE_TIMEOUT, Settings, TCP_KEEPALIVE, at, cause};
 use crate::error::Error;
 
 /// Limit of a connection's read buffer, which must hold the response head. hyper's default,
@@ -51,10 +51,17 @@ impl HyperClient {
         let any = HeaderValue::from_static("*/*");
         headers.entry(ACCEPT).or_insert(any);
         headers.insert(USER_AGENT, HeaderValue::from_static(super::USER_AGENT));
+        let uri = outgoing.uri().clone();
         let response = self.0.clone().call(outgoing).await;
         response.map_err(|error| match error.is_connect() {
-            true => Error::Connect(cause(&error)),
+            true => Error::Connect(at(&origin(&uri), &cause(&error))),
             false => Error::NoResponse(cause(&error)),
         })
     }
+}
+
+/// Returns scheme, host and port of a URL.
+fn origin(uri: &Uri) -> String {
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    format!("{}://{authority}", uri.scheme_str().unwrap_or_default())
 }

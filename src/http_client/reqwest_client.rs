@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use http::Response;
 use reqwest::{Body, Certificate, ClientBuilder, redirect, retry};
 
-use super::{HttpRequest, POOL_IDLE_TIMEOUT, Settings, TCP_KEEPALIVE, USER_AGENT, cause};
+use super::{HttpRequest, POOL_IDLE_TIMEOUT, Settings, TCP_KEEPALIVE, USER_AGENT, at, cause};
 use crate::error::Error;
 
 #[derive(Clone, Debug)]
@@ -78,7 +78,8 @@ fn failure(error: reqwest::Error) -> Error {
     if error.is_builder() {
         Error::Connect("the URL is invalid".into())
     } else if error.is_connect() {
-        Error::Connect(cause(&error))
+        let origin = error.url().map(|url| url.origin().ascii_serialization());
+        Error::Connect(at(&origin.unwrap_or_default(), &cause(&error)))
     } else {
         Error::NoResponse(cause(&error))
     }

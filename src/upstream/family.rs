@@ -66,9 +66,6 @@ pub struct Family {
     pub request_id_headers: &'static [&'static str],
     /// An inexpensive path for health probes: a response of any status means healthy.
     pub probe: &'static str,
-    /// An inexpensive call that all valid credentials may make, for `drawbridge check`:
-    /// path, with `{project_id}`, and query.
-    pub login_check: Option<(&'static str, &'static str)>,
     /// The checks that `(drawbridge.v1.method).check` can name.
     pub checkers: &'static [(&'static str, Checker)],
 }

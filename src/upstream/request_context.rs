@@ -19,6 +19,8 @@ pub struct RequestContext<'a> {
     pub client: &'a Downstream,
     /// When the call must be over, retries included.
     pub deadline: Deadline,
+    /// Whether it is a health check, which does not count for the circuit breaker.
+    pub is_probe: bool,
 }
 
 /// The properties of a method that matter to an upstream.

@@ -62,11 +62,12 @@ pub async fn services(gateway: &Gateway) -> Vec<String> {
 #[tokio::test]
 async fn health_follows_upstream_probes() {
     let recorder = Recorder::fixed(Answer::json(300, &json!({}))).await;
-    let gateway = Gateway::with(vec![
+    let mut config = settings(vec![
         upstream("up", "heat", &recorder.url()),
         upstream("down", "jp1ao", &format!("http://{}", nowhere())),
-    ])
-    .await;
+    ]);
+    config.server.health_check_interval = Duration::from_secs(60);
+    let gateway = Gateway::start(config).await;
     assert_eq!(health(&gateway, "").await.unwrap(), "Serving");
     // The stream sends a status when the first probes are done.
     for (service, want) in [

@@ -12,6 +12,7 @@ mod diagnostics;
 mod download;
 mod expression;
 mod file_fields;
+mod health_check;
 mod link;
 mod location;
 mod merge_pages;
@@ -57,6 +58,8 @@ pub use watch::{DebounceRule, Fallback, FinalAfter, Find, Found, SideRead, Start
 pub struct Contract {
     methods: HashMap<Box<str>, Arc<Method>>,
     descriptor_sets: Vec<Vec<u8>>,
+    /// By family.
+    health_checks: BTreeMap<Box<str>, Arc<Method>>,
 }
 
 /// One rpc, compiled.
@@ -200,6 +203,12 @@ impl Contract {
         let mut methods: Vec<_> = self.methods.values().collect();
         methods.sort_by(|a, b| a.path.cmp(&b.path));
         methods
+    }
+
+    /// Returns the rpc that shows whether an upstream of the family serves its API and accepts
+    /// the credentials. It has no side effects and an empty request.
+    pub fn health_check(&self, family: &str) -> Option<&Arc<Method>> {
+        self.health_checks.get(family)
     }
 
     /// Returns the encoded descriptor sets, for server reflection.

@@ -17,7 +17,7 @@ use super::link::{self, Unlinked};
 use super::path_template::Template;
 use super::{
     Check, Contract, Diagnostic, Method, Source, action, descriptor_set, download, file_fields,
-    location, merge_pages, paging, upload,
+    health_check, location, merge_pages, paging, upload,
 };
 use crate::api::drawbridge::v1::{FileRules, MethodRules};
 use crate::api::google::api::HttpRule;
@@ -33,6 +33,7 @@ pub(super) fn compile(
     let mut diagnostics = Vec::new();
     let mut methods: HashMap<Box<str>, Arc<Method>> = HashMap::new();
     let mut origins: HashMap<Box<str>, String> = HashMap::new();
+    let mut named_checks = Vec::new();
     for source in &sources {
         let (pool, schema) = match descriptor_set::read(source) {
             Ok((pool, schema)) => (pool, Arc::new(schema)),
@@ -42,6 +43,7 @@ pub(super) fn compile(
             }
         };
         let options = Options::of(&pool);
+        named_checks.extend(health_check::named(&pool, &options));
         let mut unlinked = Vec::new();
         for service in pool.services().filter(is_served) {
             let name: Box<str> = service.full_name().into();
@@ -83,11 +85,13 @@ pub(super) fn compile(
             });
         }
     }
+    let health_checks = health_check::compile(named_checks, &methods, &mut diagnostics);
     if !diagnostics.is_empty() {
         return Err(diagnostics);
     }
     Ok(Contract {
         methods,
+        health_checks,
         descriptor_sets: sources.into_iter().map(|source| source.bytes).collect(),
     })
 }
