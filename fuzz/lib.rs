@@ -1,5 +1,7 @@
 //! What the targets need: the tables of the transcoder's own test proto.
 
+pub mod wire_mutation;
+
 use std::path::Path;
 use std::sync::LazyLock;
 

@@ -23,7 +23,7 @@ use secrecy::SecretString;
 use crate::credentials::Settings as Auth;
 use crate::telemetry::LogFilter;
 use crate::{telemetry, upstream, watch};
-use drawbridge_transcoder::contract::{Contract, Source};
+use drawbridge_transcoder::contract::{Contract, Selection, Source, selectable};
 pub use environment::Environment;
 pub use server::ServerOptions;
 
@@ -408,10 +408,12 @@ impl Config {
             })
             .collect();
         if problems.is_empty() {
-            Ok(contract)
-        } else {
-            Err(problems)
+            return Ok(contract);
         }
+        // An rpc that is left out may be the cause.
+        let warnings = contract.warnings();
+        let warnings = warnings.iter().map(ToString::to_string);
+        Err(problems.into_iter().chain(warnings).collect())
     }
 
     /// Returns whether clients send tokens, the gateway's or those of a passthrough upstream,
@@ -449,7 +451,41 @@ impl Config {
 fn descriptors(section: &Section<'_>) -> Option<Source> {
     let name = section.required_text("file")?.value;
     let bytes = section.file("file")?;
-    Some(Source { name, bytes })
+    // Bytes that are not a descriptor set are reported when they are compiled.
+    let names = selectable(&bytes).unwrap_or_default();
+    let entries = |key: &str| {
+        let entries = section.texts(key)?;
+        for entry in entries.iter().filter(|_| !names.is_empty()) {
+            let full_name = entry.value.replace('/', ".");
+            if !names.contains(&full_name) {
+                let end = format!(".{full_name}");
+                let near = match names.iter().find(|name| name.ends_with(&end)) {
+                    Some(name) => format!(", did you mean {name}?"),
+                    None => nearest(&full_name, names.iter().map(String::as_str)),
+                };
+                let problem = format!(
+                    "{} is not a package, a service or an rpc of {name}{near}",
+                    entry.value
+                );
+                section.invalid_at(entry.at, key, &problem);
+            }
+        }
+        let entries = entries.into_iter().map(|entry| entry.value);
+        Some(entries.collect::<Vec<_>>())
+    };
+    let include = entries("include");
+    if include.as_ref().is_some_and(Vec::is_empty) {
+        section.invalid("include", "selects nothing: name an rpc, or remove the key");
+    }
+    let selection = Selection {
+        include: include.unwrap_or_default(),
+        exclude: entries("exclude").unwrap_or_default(),
+    };
+    Some(Source {
+        name,
+        bytes,
+        selection,
+    })
 }
 
 /// Returns the trimmed value of a variable, unless it is unset or blank.

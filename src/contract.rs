@@ -1,6 +1,6 @@
 //! The built-in contract: `proto/`, compiled with the rules of the built-in families.
 
-pub use drawbridge_transcoder::contract::{Contract, Method, Source};
+pub use drawbridge_transcoder::contract::{Contract, Method, Selection, Source};
 use drawbridge_transcoder::family::FamilyRules;
 
 use crate::families::family;
@@ -14,10 +14,7 @@ pub const BUILT_IN: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/contract.b
 ///
 /// Returns all problems of the descriptor sets, each with file, element and option.
 pub fn with_built_in(own: &[Source]) -> Result<Contract, Vec<String>> {
-    let mut sources = vec![Source {
-        name: "built-in".into(),
-        bytes: BUILT_IN.to_vec(),
-    }];
+    let mut sources = vec![Source::new("built-in", BUILT_IN.to_vec())];
     sources.extend(own.iter().cloned());
     Contract::compile(sources, &family_rules)
         .map_err(|diagnostics| diagnostics.iter().map(ToString::to_string).collect())

@@ -383,19 +383,15 @@ impl Credentials {
 impl Credential {
     /// Adds the authorization to a request. Must be the last change, since a signature
     /// covers the request. `project` is the project id in the path, percent-encoded.
-    pub fn authorize(
-        &self,
-        exchange: &mut HttpRequest,
-        project: Option<&str>,
-    ) -> Result<(), Error> {
+    pub fn authorize(&self, request: &mut HttpRequest, project: Option<&str>) -> Result<(), Error> {
         match &self.authorization {
             Authorization::None => {}
             Authorization::Headers(headers) => {
                 for (name, value) in headers {
-                    exchange.headers.insert(name.clone(), value.clone());
+                    request.headers.insert(name.clone(), value.clone());
                 }
             }
-            Authorization::Signature(keys) => keys.sign(exchange, project, SystemTime::now())?,
+            Authorization::Signature(keys) => keys.sign(request, project, SystemTime::now())?,
         }
         Ok(())
     }

@@ -53,6 +53,10 @@ pub enum Error {
     /// The request's bytes are not a message of its type. Nothing was sent.
     #[error("the request is not a valid message: {0}")]
     Malformed(String),
+    /// The rpc is in a descriptor set and has no REST call, or is not selected. Nothing was
+    /// sent.
+    #[error("{0}")]
+    NotServed(Box<str>),
     /// The upstream's dialect lacks the operation. Nothing was sent.
     #[error("the dialect {dialect} of {family} does not have this operation")]
     Unsupported {
@@ -150,6 +154,15 @@ pub enum Error {
         /// The upstream's id of the request, if the response headers were read.
         request_id: Option<String>,
     },
+    /// The upstream responded with a success status and something else than the requested
+    /// resource. It may have acted.
+    #[error("the upstream's response cannot be read: {problem}")]
+    NotTheResource {
+        /// The missing member, or what the body is instead.
+        problem: String,
+        /// The upstream's id of the request, if the response headers were read.
+        request_id: Option<String>,
+    },
     /// The upstream responded with a success status and an error in the body. It was
     /// sent; the upstream says that it did not act.
     #[error("{problem}")]
@@ -227,9 +240,9 @@ pub struct StatusContext<'a> {
     pub upstream: &'a str,
     /// The request id of the client or of the gateway.
     pub request_id: &'a str,
-    /// The stream began with an action that succeeded. The status then has `sent: true` and
-    /// no `RetryInfo`, since repeating the rpc would repeat the action.
-    pub action_started: bool,
+    /// The watch began with a call (`start`) that succeeded. The status then has `sent: true`
+    /// and no `RetryInfo`, since repeating the rpc would repeat that call.
+    pub start_succeeded: bool,
 }
 
 impl From<drawbridge_transcoder::Error> for Error {
@@ -247,12 +260,18 @@ impl From<drawbridge_transcoder::Error> for Error {
                 problem,
                 request_id,
             },
+            Transcoding::NotTheResource {
+                problem,
+                request_id,
+            } => Self::NotTheResource {
+                problem,
+                request_id,
+            },
             Transcoding::ErrorBody {
                 missing,
                 request_id,
                 ..
-            } => Self::Decode {
-                path: String::new(),
+            } => Self::NotTheResource {
                 problem: match &*missing {
                     "" => "it is an error".to_owned(),
                     missing => format!("it is an error: {missing}"),
@@ -275,6 +294,14 @@ impl Error {
     pub(crate) fn decode(path: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Decode {
             path: path.into(),
+            problem: problem.into(),
+            request_id: None,
+        }
+    }
+
+    /// Returns an error for a success whose body is not the requested resource.
+    pub(crate) fn not_the_resource(problem: impl Into<String>) -> Self {
+        Self::NotTheResource {
             problem: problem.into(),
             request_id: None,
         }
@@ -309,8 +336,7 @@ impl Error {
     /// the requested resource. In a watch, a later poll may find it.
     pub(crate) fn is_wrong_success(&self) -> bool {
         match self {
-            // An empty path: the body itself, not a member of the resource.
-            Self::Decode { path, .. } => path.is_empty(),
+            Self::NotTheResource { .. } => true,
             Self::Upstream(fault) => (200..300).contains(&fault.http_status),
             _ => false,
         }
@@ -337,9 +363,9 @@ impl Error {
     fn request_id(&self) -> Option<&str> {
         match self {
             Self::Upstream(fault) => fault.request_id.as_deref(),
-            Self::Decode { request_id, .. } | Self::ErrorInSuccess { request_id, .. } => {
-                request_id.as_deref()
-            }
+            Self::Decode { request_id, .. }
+            | Self::NotTheResource { request_id, .. }
+            | Self::ErrorInSuccess { request_id, .. } => request_id.as_deref(),
             _ => None,
         }
     }

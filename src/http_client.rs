@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::CONTENT_LENGTH;
+use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderValue, Method, Response};
 use http_body::Body;
 use http_body_util::BodyExt;
@@ -26,6 +26,7 @@ use drawbridge_transcoder::call::{Reply, Room};
 use crate::http_client::hyper_client::HyperClient;
 use crate::http_client::reqwest_client::ReqwestClient;
 
+mod content_encoding;
 mod hyper_client;
 mod reqwest_client;
 #[cfg(test)]
@@ -42,8 +43,13 @@ const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 /// Interval of TCP keep-alive probes.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(15);
 
-/// Limit of the memory that is reserved on the word of `Content-Length`, before data arrives.
+/// Limit of the memory that is allocated because of `Content-Length`, before the data
+/// arrives.
 const MAX_RESERVE_BYTES: usize = 1 << 20;
+
+/// Size of a permit for a long response without `Content-Length`: it acquires one after the
+/// other while it is read.
+const BUFFER_STEP_BYTES: usize = 1 << 20;
 
 /// Response bodies up to this length do not count against the buffer.
 const SHORT_BODY_BYTES: usize = 64 << 10;
@@ -163,6 +169,8 @@ impl Transport {
             let zero = HeaderValue::from_static("0");
             request.headers.insert(CONTENT_LENGTH, zero);
         }
+        let gzip = HeaderValue::from_static("gzip");
+        request.headers.entry(ACCEPT_ENCODING).or_insert(gzip);
         match &self.hyper_client {
             Some(hyper_client) if request.url.scheme() == "http" => {
                 self.reply(hyper_client.send(request)).await
@@ -234,11 +242,11 @@ impl Transport {
             // Without a `Content-Length`, space is acquired in steps.
             if body.len() > permitted {
                 permits.push(match permitted {
-                    SHORT_BODY_BYTES => self.buffer_space(MAX_RESERVE_BYTES).await?,
+                    SHORT_BODY_BYTES => self.buffer_space(BUFFER_STEP_BYTES).await?,
                     // Waiting while holding space could deadlock with other responses.
-                    _ => self.try_buffer_space(MAX_RESERVE_BYTES)?,
+                    _ => self.try_buffer_space(BUFFER_STEP_BYTES)?,
                 });
-                permitted = body.len().max(MAX_RESERVE_BYTES * permits.len());
+                permitted = body.len().max(BUFFER_STEP_BYTES * permits.len());
             }
             next = self.chunk(from.as_mut()).await?;
         }

@@ -414,7 +414,7 @@ impl Upstream {
             status = status.map(|s| s.as_u16()),
             error = result.as_ref().err().map(tracing::field::display),
             elapsed_ms = elapsed.as_millis() as u64,
-            "attempt"
+            "exchange"
         );
         if let Some(hook) = &self.on_exchange {
             hook(&ExchangeRecord {
@@ -526,7 +526,8 @@ impl Upstream {
 
     /// Reads the error body of a reply with a success status. `status` is the HTTP status
     /// of the error; the fault has the reply's own, and never says that a repetition is
-    /// safe: the upstream did respond with a success.
+    /// safe: the upstream did respond with a success. Nothing in it invites a client to
+    /// repeat a call that is not idempotent: neither the code nor `Retry-After`.
     pub fn fault_in_success(
         &self,
         context: &RequestContext<'_>,
@@ -544,6 +545,15 @@ impl Upstream {
         fault.not_processed = false;
         fault.transient = false;
         fault.credential_rejected = false;
+        if idempotency == Idempotency::NonIdempotent {
+            fault.retry_after = None;
+            if matches!(
+                fault.code,
+                Code::Unavailable | Code::ResourceExhausted | Code::Aborted
+            ) {
+                fault.code = Code::Unknown;
+            }
+        }
         fault.metadata.retain(|(key, _)| *key != HINT);
         fault.metadata.push((HINT, hint));
         fault

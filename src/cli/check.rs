@@ -41,6 +41,8 @@ pub struct Report {
     pub warnings: Vec<Problem>,
     /// How many rpcs the gateway serves.
     pub rpcs: usize,
+    /// The rpcs that the configuration does not select.
+    pub not_selected: Vec<String>,
     /// The upstreams in the order of the configuration.
     pub upstreams: Vec<Checked>,
 }
@@ -102,9 +104,12 @@ pub async fn check(config: &Config, names: &[String]) -> Result<Report, Failure>
     };
     let mut report = Report {
         rpcs: contract.methods().len(),
+        not_selected: texts(&contract.not_selected()).collect(),
         warnings: config.warnings.clone(),
         ..Report::default()
     };
+    let left_out = contract.warnings();
+    report.warnings.extend(texts(&left_out).map(Problem::from));
     if let Some(tls) = &config.tls {
         let now = std::time::SystemTime::now();
         report.problems.extend(tls.problems(now));
@@ -227,6 +232,9 @@ impl Report {
         for warning in &self.warnings {
             let _ = writeln!(text, "warning: {warning}");
         }
+        for rpc in &self.not_selected {
+            let _ = writeln!(text, "not selected: {rpc}");
+        }
         for problem in &self.problems {
             let _ = writeln!(text, "FAILED  {problem}");
         }
@@ -255,6 +263,7 @@ impl Report {
         json!({
             "ok": self.is_ok(),
             "rpcs": self.rpcs,
+            "not_selected": self.not_selected,
             "problems": self.problems.iter().map(problem).collect::<Vec<_>>(),
             "warnings": self.warnings.iter().map(problem).collect::<Vec<_>>(),
             "checked": self.upstreams.len(),
@@ -316,6 +325,10 @@ impl Checked {
             "http_status": status,
         })
     }
+}
+
+fn texts<T: ToString>(all: &[T]) -> impl Iterator<Item = String> {
+    all.iter().map(ToString::to_string)
 }
 
 fn non_empty(text: &str) -> Option<&str> {

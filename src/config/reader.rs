@@ -256,6 +256,31 @@ impl<'a> Section<'a> {
         self.text(key)
     }
 
+    /// Reads an array of strings, none of them blank.
+    pub(super) fn texts(&self, key: &str) -> Option<Vec<Found<String>>> {
+        let found = self.get(key)?;
+        let wanted = "an array of strings in quotes";
+        let DeValue::Array(items) = found.get_ref() else {
+            self.wrong_type(key, wanted, found.get_ref());
+            return None;
+        };
+        let texts = items.iter().filter_map(|item| match item.get_ref() {
+            DeValue::String(text) if !text.trim().is_empty() => Some(Found {
+                value: text.trim().to_owned(),
+                at: item.span().start,
+            }),
+            DeValue::String(_) => {
+                self.invalid_at(item.span().start, key, "has an empty string");
+                None
+            }
+            other => {
+                self.wrong_type(key, wanted, other);
+                None
+            }
+        });
+        Some(texts.collect())
+    }
+
     pub(super) fn flag(&self, key: &str) -> Option<bool> {
         match self.get(key)?.get_ref() {
             DeValue::Boolean(flag) => Some(*flag),

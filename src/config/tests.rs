@@ -566,6 +566,54 @@ fn own_families_need_descriptors() {
 }
 
 #[test]
+fn unknown_names_in_a_selection_are_reported() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let set = crate::contract::BUILT_IN;
+    fs::write(directory.path().join("my.binpb"), set).expect("written");
+    let problems = |keys: &str| {
+        let text = format!("{HEAT}[[descriptors]]\nfile='my.binpb'\n{keys}\n");
+        let parsed = Config::parse("d.toml", &text, directory.path(), Config::empty(), &env);
+        let problems = parsed.err().unwrap_or_default();
+        let reported: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        reported.join("\n")
+    };
+    let service = "openstack.orchestration.v1.StackService";
+    for (keys, want) in [
+        (format!("include=['{service}']"), ""),
+        (format!("include=['{service}/GetStack']"), ""),
+        (format!("exclude=['{service}.GetStack', 'huaweicloud']"), ""),
+        ("exclude=[]".to_owned(), ""),
+        (
+            "include=[]".to_owned(),
+            "d.toml:7: descriptors.include: selects nothing: name an rpc, or remove the key",
+        ),
+        (
+            "include='x'".to_owned(),
+            "d.toml:7: descriptors.include: must be an array of strings in quotes, is a string",
+        ),
+        (
+            "exclude=['a', 1]".to_owned(),
+            "d.toml:7: descriptors.exclude: must be an array of strings in quotes, is an \
+             integer\nd.toml:7: descriptors.exclude: a is not a package, a service or an rpc \
+             of my.binpb",
+        ),
+        (
+            "include=['StackService']".to_owned(),
+            "d.toml:7: descriptors.include: StackService is not a package, a service or an rpc \
+             of my.binpb, did you mean openstack.orchestration.v1.StackService?",
+        ),
+        (
+            format!("include=[\n'{service}',\n'{service}.GetStak']"),
+            "d.toml:9: descriptors.include: openstack.orchestration.v1.StackService.GetStak is \
+             not a package, a service or an rpc of my.binpb, did you mean \
+             openstack.orchestration.v1.StackService.GetStack?",
+        ),
+    ] {
+        assert_eq!(problems(&keys), want, "{keys}");
+    }
+}
+
+#[test]
 fn invalid_tls_files_and_log_levels_are_reported() {
     let directory = tempfile::tempdir().expect("a directory");
     let write =

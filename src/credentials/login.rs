@@ -16,7 +16,7 @@ use crate::credentials::credential::IssuedToken;
 use crate::credentials::token_cache::TokenCache;
 use crate::error::Error;
 use crate::http_client::{HttpRequest, Transport};
-use drawbridge_transcoder::call::Reply;
+use drawbridge_transcoder::call::{Reply, without_mark};
 
 /// Limit of an identity service's message in an error, in characters.
 const MAX_MESSAGE_CHARS: usize = 200;
@@ -115,7 +115,7 @@ pub(super) fn rejection(label: &str, reply: &Reply, secret: &str) -> Error {
 /// Returns the service's own message: Keystone's `error.message`, Huawei's `error_msg`,
 /// Rackspace's `unauthorized.message`.
 pub(super) fn message(body: &Bytes) -> Option<String> {
-    let body: Value = serde_json::from_slice(body).ok()?;
+    let body: Value = serde_json::from_slice(without_mark(body)).ok()?;
     let text = body
         .get("error_msg")
         .or_else(|| body.as_object()?.values().find_map(|v| v.get("message")))?
@@ -131,7 +131,7 @@ pub(super) fn message(body: &Bytes) -> Option<String> {
 /// Parses the body of a successful login.
 pub(super) fn json<T: DeserializeOwned>(label: &str, reply: &Reply) -> Result<T, Error> {
     // Only the position: the body may contain the token.
-    serde_json::from_slice(&reply.body).map_err(|e| {
+    serde_json::from_slice(reply.text()).map_err(|e| {
         unreadable(
             label,
             &format!("line {}, column {} is unexpected", e.line(), e.column()),

@@ -51,9 +51,9 @@ pub async fn document(
         None => {
             let fetch = method.document_call(request)?;
             let reply = context.call(method, &fetch).await?;
-            context.check_no_error(method, &reply)?;
-            check_document(&reply.body, action)?;
-            prepare(&reply.body, action)?
+            context.check_document(method, &reply)?;
+            check_document(reply.text(), action)?;
+            prepare(reply.text(), action)?
         }
     };
     let document = match action.colon_offsets {

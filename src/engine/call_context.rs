@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use drawbridge_transcoder::call::{Call, Idempotency, Reply};
 use drawbridge_transcoder::contract::{Decoded, Method};
+use drawbridge_transcoder::family::Evidence;
 
 use crate::deadline::Deadline;
 use crate::downstream::Downstream;
@@ -60,8 +61,47 @@ impl CallContext<'_> {
             }
             _ => "",
         };
-        Err(match error {
-            drawbridge_transcoder::Error::ErrorBody {
+        Err(self.error(method, idempotency, reply, error, advice))
+    }
+
+    /// Fails if the reply to the first call of an action is not its document: if it is not
+    /// a response of the rpc that reads the document or, without such an rpc, is nothing
+    /// but an error.
+    pub fn check_document(&self, method: &Method, reply: &Reply) -> Result<(), Error> {
+        const UNCHANGED: &str = "; nothing was changed";
+        let error_status = method.family_rules.error_status;
+        let may_be = Evidence::MayBeTheResource(&|_| false);
+        let error = match method.document_read() {
+            Some(read) => match read.decode(reply) {
+                Ok(_) => return Ok(()),
+                Err(error) => error,
+            },
+            None => match error_status.and_then(|status| status(reply.text(), may_be)) {
+                None => return Ok(()),
+                Some(status) => drawbridge_transcoder::Error::ErrorBody {
+                    status,
+                    missing: String::new(),
+                    request_id: None,
+                },
+            },
+        };
+        let idempotency = Idempotency::NoSideEffects;
+        Err(self.error(method, idempotency, reply, error, UNCHANGED))
+    }
+
+    /// Converts an error of decoding the reply, and adds `advice`. An error body becomes
+    /// the fault that the family's error mapping reads from it.
+    fn error(
+        &self,
+        method: &Method,
+        idempotency: Idempotency,
+        reply: &Reply,
+        error: drawbridge_transcoder::Error,
+        advice: &str,
+    ) -> Error {
+        use drawbridge_transcoder::Error as Transcoding;
+        match error {
+            Transcoding::ErrorBody {
                 status, missing, ..
             } => {
                 let what = match &*missing {
@@ -70,7 +110,14 @@ impl CallContext<'_> {
                 };
                 self.fault_in_success(method, idempotency, reply, status, &(what + advice))
             }
-            drawbridge_transcoder::Error::Decode {
+            Transcoding::NotTheResource {
+                problem,
+                request_id,
+            } => Error::NotTheResource {
+                problem: problem + advice,
+                request_id,
+            },
+            Transcoding::Decode {
                 path,
                 problem,
                 request_id,
@@ -80,21 +127,6 @@ impl CallContext<'_> {
                 request_id,
             },
             other => other.into(),
-        })
-    }
-
-    /// Fails if the reply to the first call of an action is an error body of the family.
-    pub fn check_no_error(&self, method: &Method, reply: &Reply) -> Result<(), Error> {
-        let error_status = method.family_rules.error_status;
-        match error_status.and_then(|status| status(reply.body.trim_ascii())) {
-            None => Ok(()),
-            Some(status) => Err(self.fault_in_success(
-                method,
-                Idempotency::NoSideEffects,
-                reply,
-                status,
-                ": the document of the action cannot be read; nothing was changed",
-            )),
         }
     }
 

@@ -54,6 +54,9 @@ impl FileStream {
         let mut call = method.bind(request, context.dialect())?;
         call.media.accept = Some(download.accept.clone());
         let reply = unary::send(context, method, request, call).await?;
+        if let Some(problem) = reply.unsupported_encoding() {
+            return Err(Error::decode("Content-Encoding", problem));
+        }
         Ok(Self {
             method: method.clone(),
             deadline,

@@ -7,8 +7,8 @@
 //!   received the call), and `operation`, `upstream`, `http_status` if known.
 //! - `RequestInfo`: `request_id` is the upstream's id of the request, empty if it sent
 //!   none; `serving_data` is the gateway's id, as in its log.
-//! - `RetryInfo`: if it is known when to try again; never in a stream that began with an
-//!   action, since repeating the rpc would repeat the action.
+//! - `RetryInfo`: if it is known when to try again; never in a watch that began with a
+//!   call (`start`) that succeeded, since repeating the rpc would repeat that call.
 //! - `BadRequest`: the invalid fields.
 //! - `LocalizedMessage`: if the upstream's message is in the client's language.
 
@@ -53,7 +53,7 @@ pub(super) fn status(error: &Error, context: &StatusContext<'_>) -> Status {
             metadata.insert(key.to_owned(), budget.value(value));
         }
     };
-    let sent = context.action_started || row.sent;
+    let sent = context.start_succeeded || row.sent;
     add(&mut budget, "sent", if sent { "true" } else { "false" });
     add(&mut budget, "operation", context.operation);
     add(&mut budget, "upstream", context.upstream);
@@ -67,7 +67,7 @@ pub(super) fn status(error: &Error, context: &StatusContext<'_>) -> Status {
     if !request_id.is_empty() || !serving_data.is_empty() {
         details.set_request_info(request_id, serving_data);
     }
-    if !context.action_started
+    if !context.start_succeeded
         && let Some(delay) = error.retry_after()
     {
         budget.reserve_detail();

@@ -96,6 +96,8 @@ impl Error {
                 row(*code, "REQUEST_NOT_RECEIVED", NOT_SENT, PERMANENT, Never, All, NO_PREFIX),
             Self::Malformed(_) =>
                 row(InvalidArgument, "MALFORMED_REQUEST", NOT_SENT, PERMANENT, Never, All, NO_PREFIX),
+            Self::NotServed(_) =>
+                row(Unimplemented, "RPC_NOT_SERVED", NOT_SENT, PERMANENT, Never, All, NO_PREFIX),
             Self::Unsupported { .. } =>
                 row(Unimplemented, "DIALECT_LACKS_OPERATION", NOT_SENT, PERMANENT, Never, All, PREFIX),
             Self::UnknownUpstream(_) =>
@@ -144,7 +146,7 @@ impl Error {
                 // A proxy's message does not name the upstream.
                 names_upstream: matches!(fault.http_status, 502..=504),
             },
-            Self::Decode { .. } =>
+            Self::Decode { .. } | Self::NotTheResource { .. } =>
                 row(Internal, "UNREADABLE_RESPONSE", SENT, PERMANENT, Never, All, PREFIX),
             Self::ErrorInSuccess { .. } =>
                 row(InvalidArgument, "ERROR_IN_SUCCESS", SENT, PERMANENT, Never, Client, NO_PREFIX),

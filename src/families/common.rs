@@ -8,11 +8,12 @@ use tonic::Code;
 
 use crate::error::{Fault, HINT};
 use crate::families::error_body::{
-    error_object, http_reason, json, member, message, metadata, named_status, page_text,
-    retry_after,
+    error_object, http_reason, is_set, json, member, message, metadata, named_status, names_status,
+    page_text, retry_after,
 };
 use crate::upstream::family::{Family, FaultContext};
 use drawbridge_transcoder::call::Reply;
+use drawbridge_transcoder::family::Evidence;
 
 /// The family of all other names.
 pub(crate) static COMMON: Family = Family {
@@ -60,26 +61,19 @@ pub(crate) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
 
 /// Recognizes the common error bodies in a success: the same that [`error_body`] reads,
 /// where a member says that it is an error.
-fn error_status(body: &[u8]) -> Option<u16> {
-    let body = error_object(body)?;
-    let is_set = |name: &str| match body.get(name) {
-        Some(Value::String(text)) => !text.is_empty(),
-        Some(Value::Object(members)) => !members.is_empty(),
-        Some(Value::Array(items)) => !items.is_empty(),
-        Some(Value::Bool(is_error)) => *is_error,
-        _ => false,
-    };
-    let has_code = ["error_code", "errorCode"]
-        .iter()
-        .any(|name| member(&body, &[name]).is_some());
-    let is_status = numbered_code(&body).is_some();
-    (is_set("error") || is_set("errors") || has_code || is_status).then(|| {
-        let inner = body.get("error");
-        named_status(
-            std::iter::once(&body).chain(inner),
-            &["code", "status", "statusCode", "error_code"],
-        )
-    })
+pub(crate) fn error_status(body: &[u8], evidence: Evidence<'_>) -> Option<u16> {
+    const STATUS: &[&str] = &["code", "status", "statusCode", "status_code", "error_code"];
+    const TEXTS: &[&str] = &[
+        "message", "msg", "error", "title", "detail", "details", "type",
+    ];
+    let body = error_object(body, evidence)?;
+    let has = |names: &[&str]| names.iter().any(|name| is_set(body.get(*name)));
+    let is_false = |name| body.get(name) == Some(&Value::Bool(false));
+    let is_error = has(&["error", "errors", "error_code", "errorCode"])
+        || numbered_code(&body).is_some()
+        || names_status(&body, STATUS) && has(TEXTS)
+        || (is_false("ok") || is_false("success")) && has(TEXTS);
+    is_error.then(|| named_status(std::iter::once(&body).chain(body.get("error")), STATUS))
 }
 
 /// Returns the code of an HTTP status, by the comments of `google.rpc.Code`.
@@ -464,5 +458,69 @@ mod tests {
             debug.contains("not followed") && !debug.contains("inside"),
             "{debug}"
         );
+    }
+
+    /// What a body is of which nothing is known, of one that lacks the resource, and of one
+    /// that could be the resource, whose response declares `message` and `status`.
+    #[test]
+    fn error_bodies_in_a_success_are_recognized() {
+        let declares = |name: &str| matches!(name, "message" | "status");
+        for (body, without_resource, beside_resource) in [
+            (
+                r#"{"error":{"code":404,"message":"m"}}"#,
+                Some(404),
+                Some(404),
+            ),
+            (r#"{"error":"it broke"}"#, Some(500), Some(500)),
+            (r#"{"errors":[{"message":"m"}]}"#, Some(500), Some(500)),
+            (
+                r#"{"error_code":"X.1","error_msg":"m"}"#,
+                Some(500),
+                Some(500),
+            ),
+            (r#"{"code":409,"message":"m"}"#, Some(409), Some(409)),
+            (
+                r#"{"code":"404 Not Found","title":"t"}"#,
+                Some(404),
+                Some(404),
+            ),
+            (
+                r#"{"type":"about:blank","title":"t","status":422}"#,
+                Some(422),
+                Some(422),
+            ),
+            (
+                r#"{"timestamp":1,"status":503,"error":"Down","path":"/x"}"#,
+                Some(503),
+                Some(503),
+            ),
+            (r#"{"success":false,"message":"m"}"#, Some(500), Some(500)),
+            // Members that the response declares, or that no error body has.
+            (r#"{"status":503,"message":"m"}"#, Some(503), None),
+            (r#"{"error":{"message":"m"},"outputs":{}}"#, Some(500), None),
+            // Nothing is wrong.
+            (r#"{"code":200,"message":"OK"}"#, None, None),
+            (
+                r#"{"code":"202 Accepted","title":"Accepted","message":"m"}"#,
+                None,
+                None,
+            ),
+            (r#"{"error_code":0,"error_msg":"success"}"#, None, None),
+            (r#"{"error":null,"errors":[],"message":"m"}"#, None, None),
+            (r#"{"error":false,"code":"0"}"#, None, None),
+            (r#"{"success":true,"message":"m"}"#, None, None),
+            (r#"{"code":10000,"message":"m"}"#, None, None),
+            (r#"{"message":"m"}"#, None, None),
+            ("{}", None, None),
+            ("[]", None, None),
+            ("OK", None, None),
+        ] {
+            let body = body.as_bytes();
+            let text = String::from_utf8_lossy(body);
+            let found = error_status(body, Evidence::NotTheResource);
+            assert_eq!(found, without_resource, "{text}");
+            let found = error_status(body, Evidence::MayBeTheResource(&declares));
+            assert_eq!(found, beside_resource, "beside the resource: {text}");
+        }
     }
 }

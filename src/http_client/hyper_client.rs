@@ -9,9 +9,8 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tower::Service;
-use tower_http::decompression::{Decompression, DecompressionBody};
 
+use super::content_encoding::{self, DecodedBody};
 use super::{HttpRequest, POOL_IDLE_TIMEOUT, Settings, TCP_KEEPALIVE, at, cause};
 use crate::error::Error;
 
@@ -20,7 +19,7 @@ use crate::error::Error;
 const MAX_READ_BUFFER_BYTES: usize = 32 << 10;
 
 #[derive(Clone, Debug)]
-pub(super) struct HyperClient(Decompression<Client<HttpConnector, Full<Bytes>>>);
+pub(super) struct HyperClient(Client<HttpConnector, Full<Bytes>>);
 
 impl HyperClient {
     pub fn new(settings: &Settings) -> Self {
@@ -33,7 +32,7 @@ impl HyperClient {
             .pool_idle_timeout(POOL_IDLE_TIMEOUT)
             .http1_max_buf_size(MAX_READ_BUFFER_BYTES)
             .build(connector);
-        Self(Decompression::new(client))
+        Self(client)
     }
 
     /// Sends the request and reads the head of the response. Fails with `Connect` if
@@ -41,7 +40,7 @@ impl HyperClient {
     pub async fn send(
         &self,
         request: HttpRequest,
-    ) -> Result<Response<DecompressionBody<Incoming>>, Error> {
+    ) -> Result<Response<DecodedBody<Incoming>>, Error> {
         let mut outgoing = Request::new(Full::new(request.body.unwrap_or_default()));
         *outgoing.method_mut() = request.verb;
         *outgoing.uri_mut() = Uri::from_maybe_shared(Bytes::from(String::from(request.url)))
@@ -52,11 +51,12 @@ impl HyperClient {
         headers.entry(ACCEPT).or_insert(any);
         headers.insert(USER_AGENT, HeaderValue::from_static(super::USER_AGENT));
         let uri = outgoing.uri().clone();
-        let response = self.0.clone().call(outgoing).await;
-        response.map_err(|error| match error.is_connect() {
+        let response = self.0.request(outgoing).await;
+        let response = response.map_err(|error| match error.is_connect() {
             true => Error::Connect(at(&origin(&uri), &cause(&error))),
             false => Error::NoResponse(cause(&error)),
-        })
+        })?;
+        Ok(content_encoding::decode(response).await)
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use http::Response;
 use reqwest::{Body, Certificate, ClientBuilder, redirect, retry};
 
+use super::content_encoding::{self, DecodedBody};
 use super::{HttpRequest, POOL_IDLE_TIMEOUT, Settings, TCP_KEEPALIVE, USER_AGENT, at, cause};
 use crate::error::Error;
 
@@ -36,7 +37,6 @@ impl ReqwestClient {
                 // `upstream` retries.
                 .retry(retry::never())
                 .http1_only()
-                .gzip(true)
                 .connect_timeout(settings.connect_timeout)
                 .tcp_nodelay(true)
                 .tcp_keepalive(TCP_KEEPALIVE)
@@ -64,12 +64,12 @@ impl ReqwestClient {
 
     /// Sends the request and reads the head of the response. Fails with `Connect` if
     /// nothing was sent, else with `NoResponse`.
-    pub async fn send(&self, request: HttpRequest) -> Result<Response<Body>, Error> {
+    pub async fn send(&self, request: HttpRequest) -> Result<Response<DecodedBody<Body>>, Error> {
         let mut outgoing = reqwest::Request::new(request.verb, request.url);
         *outgoing.headers_mut() = request.headers;
         *outgoing.body_mut() = request.body.map(Into::into);
         let response = self.0.execute(outgoing).await.map_err(failure)?;
-        Ok(response.into())
+        Ok(content_encoding::decode(response.into()).await)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Serves one request: looks its method up by path, selects the upstream, calls the engine
 //! or opens a watch, and records the result.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::config::Config;
 use crate::deadline::Deadline;
+use crate::downstream::Downstream;
 use crate::engine::call_context::CallContext;
 use crate::engine::list_stream::{self, ListStream};
 use crate::engine::name_lookup::NameLookup;
@@ -32,14 +33,15 @@ use crate::server::unary_body::UnaryBody;
 use crate::telemetry::Metrics;
 use crate::upstream::{Upstream, Upstreams};
 use crate::watch::Watches;
-use drawbridge_transcoder::contract::Contract;
-use drawbridge_transcoder::contract::Method;
+use drawbridge_transcoder::contract::{Contract, LeftOut, Method};
 use drawbridge_transcoder::json::Notes;
 
 /// The methods of the contract, and the state that all calls share.
 #[derive(Debug)]
 pub struct Dispatcher {
     pub(super) methods: HashMap<Box<str>, Arc<ServedMethod>>,
+    /// By gRPC path, the rpcs that are in a descriptor set and are not served.
+    left_out: BTreeMap<Box<str>, LeftOut>,
     pub(super) upstreams: Upstreams,
     pub(super) watches: Watches,
     pub(super) names: NameLookup,
@@ -89,6 +91,7 @@ impl Dispatcher {
             .collect();
         Self {
             methods,
+            left_out: contract.left_out().clone(),
             upstreams,
             watches,
             names: NameLookup::default(),
@@ -137,8 +140,28 @@ impl Dispatcher {
             operation,
             upstream: "",
             request_id: "",
-            action_started: false,
+            start_succeeded: false,
         })
+    }
+
+    /// Counts and logs a call of an rpc that is in a descriptor set and is not served, and
+    /// returns its status, which says why. None for a path that is in no descriptor set.
+    pub(super) fn not_served(&self, path: &str, headers: &HeaderMap) -> Option<Status> {
+        let left_out = self.left_out.get(path)?;
+        let operation = &path[1..];
+        let client = Downstream::from_metadata(headers);
+        let request_id = client.request_id.as_ref();
+        let request_id = request_id.and_then(|id| id.to_str().ok());
+        let error = Error::NotServed(left_out.to_string().into());
+        let status = error.status(&error::StatusContext {
+            operation,
+            request_id: request_id.unwrap_or_default(),
+            ..error::StatusContext::default()
+        });
+        self.metrics.rpc(operation, "").count(status.code());
+        let reason = error.log_text();
+        tracing::info!(operation, request_id, reason, "call failed: not served");
+        Some(status)
     }
 
     /// Returns the deadline of a request whose headers have just arrived.
@@ -153,7 +176,7 @@ impl Dispatcher {
         request: http::Request<TimeoutBody>,
         deadline: Deadline,
     ) -> http::Response<Body> {
-        // Taken when the first message has arrived.
+        // Taken when tonic calls the handler: not for a request that it rejects itself.
         let mut pending = Some(StreamInfo::begin(
             served,
             self.traces,
@@ -428,7 +451,8 @@ impl Dispatcher {
     }
 }
 
-/// Takes the stream info. tonic calls the handler once, when the message has arrived.
+/// Takes the stream info when tonic calls the handler, which it does once, when the request
+/// message (of an upload, its headers) has arrived.
 fn take_info(pending: &mut Option<StreamInfo>) -> Result<StreamInfo, Status> {
     pending.take().ok_or_else(|| {
         let error = Error::RequestNotReceived {

@@ -59,6 +59,14 @@ impl Gateway {
     /// Returns all problems of the descriptors, or of the upstreams.
     pub fn build(config: Config, traces: bool) -> Result<Self, Vec<String>> {
         let contract = config.contract()?;
+        for warning in contract.warnings() {
+            tracing::warn!(
+                file = warning.file,
+                element = warning.element,
+                "{}",
+                warning.problem
+            );
+        }
         let metrics = Metrics::default();
         let count_exchanges = |name: &str| -> ExchangeHook {
             let requests = metrics.upstream_requests(name);

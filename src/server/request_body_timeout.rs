@@ -97,7 +97,7 @@ impl http_body::Body for TimeoutBody {
             operation: "",
             upstream: "",
             request_id: "",
-            action_started: false,
+            start_succeeded: false,
         };
         Poll::Ready(Some(Err(error.status(&context))))
     }

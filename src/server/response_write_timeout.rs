@@ -228,7 +228,7 @@ impl http_body::Body for GuardedBody {
                     operation: "",
                     upstream: "",
                     request_id: "",
-                    action_started: false,
+                    start_succeeded: false,
                 });
                 let mut trailers = HeaderMap::new();
                 Poll::Ready(Some(match partial {

@@ -84,6 +84,10 @@ impl Service<Request<Body>> for Router {
                 Ok(dispatcher.mark_sandbox(response))
             });
         }
+        if let Some(status) = self.dispatcher.not_served(path, request.headers()) {
+            let response = self.dispatcher.mark_sandbox(status.into_http());
+            return Box::pin(async move { Ok(response) });
+        }
         let until = Deadline::after(timeouts.total);
         let request = request.map(|body| Body::new(TimeoutBody::new(body, until, timeouts)));
         let response = self.routes.call(request);

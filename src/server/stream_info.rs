@@ -166,7 +166,7 @@ impl StreamInfo {
             operation,
             upstream,
             request_id,
-            action_started: self.is_timed && watch.is_some_and(|watch| watch.start.is_some()),
+            start_succeeded: self.is_timed && watch.is_some_and(|watch| watch.start.is_some()),
         });
         if let Some(id) = &self.client.request_id {
             let metadata = status.metadata_mut().as_mut();

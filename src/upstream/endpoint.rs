@@ -16,8 +16,8 @@ const MAX_URL_BYTES: usize = 32 << 10;
 /// An endpoint, prepared for the paths of calls.
 #[derive(Debug)]
 pub(super) struct Endpoint {
-    /// The configured URL. The URL of a call is a modified copy, so that the host is parsed
-    /// only once.
+    /// The URL, configured or from the catalog. The URL of a call is a modified copy, so that
+    /// the host is parsed only once.
     url: Url,
     /// The path of the endpoint without the suffix that the paths of calls begin with, and
     /// without a trailing slash.

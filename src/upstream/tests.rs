@@ -35,7 +35,7 @@ use crate::http_client::test_server::{self, TestResponse, TestServer, reply};
 
 static FAMILY: Family = Family {
     name: "test",
-    error_status: |_| None,
+    error_status: |_, _| None,
     dialects: &[],
     fault: read,
     endpoint_suffixes: &["/v1/{project_id}", "/v1"],
@@ -444,7 +444,7 @@ async fn sent_is_true_if_an_earlier_attempt_was_sent() {
             operation: "a.B/C",
             upstream: "cloud",
             request_id: "r",
-            action_started: false,
+            start_succeeded: false,
         });
         let details = tonic_types::StatusExt::get_error_details(&status);
         details.error_info().unwrap().metadata["sent"].clone()

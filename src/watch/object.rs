@@ -160,7 +160,7 @@ impl RestSnapshotSource {
         let mut items = self.watch().items(&response)?;
         items
             .pop()
-            .ok_or_else(|| Error::decode("", "the watched resource is missing"))
+            .ok_or_else(|| Error::not_the_resource("the watched resource is missing"))
     }
 
     /// Returns the outcome of the resource, and whether to poll soon again.

@@ -64,7 +64,7 @@ struct Cursor {
     sent_unconfirmed_since: Option<SystemTime>,
     /// When a bookmark is due.
     bookmark_at: Instant,
-    /// When the stream ends itself: tonic does not apply `grpc-timeout` to its body.
+    /// When the stream ends itself: tonic does not apply `grpc-timeout` to a response body.
     deadline: Option<Instant>,
 }
 

@@ -84,6 +84,35 @@ async fn success_with_another_body_is_an_error() {
         ),
         (GET, get(), own, Code::NotFound, "gone"),
         (
+            GET,
+            get(),
+            json!({"software_deployment": {}}),
+            Code::Internal,
+            "in `software_deployment`, none of the members",
+        ),
+        // Arbitrary JSON, which could be the content.
+        (
+            "StackService/GetStackTemplate",
+            json!({"stack_name": "n", "stack_id": "i"}),
+            maintenance.clone(),
+            Code::Internal,
+            "maintenance",
+        ),
+        (
+            "StackService/ExportStack",
+            json!({"stack_name": "n", "stack_id": "i"}),
+            json!({"itemNotFound": {"code": 404, "message": "no such stack"}}),
+            Code::NotFound,
+            "no such stack",
+        ),
+        (
+            "StackService/AbandonStack",
+            json!({"stack_name": "n", "stack_id": "i"}),
+            maintenance.clone(),
+            Code::Internal,
+            "maintenance",
+        ),
+        (
             list,
             json!({}),
             json!({}),
@@ -123,6 +152,145 @@ async fn success_with_another_body_is_an_error() {
         );
         assert_eq!(recorder.seen().len(), 1, "{rpc} {body}: not retried");
     }
+}
+
+/// A change without response fields succeeds whatever the body says, except for a web page
+/// and an error.
+#[tokio::test]
+async fn change_without_response_fields_needs_no_body() {
+    let page = "<html><body>Maintenance</body></html>";
+    let error = r#"{"error": {"code": 503, "title": "Down", "message": "maintenance"}}"#;
+    for (content_type, body, want) in [
+        ("text/plain", "OK", None),
+        ("application/json", "true", None),
+        ("application/json", "[]", None),
+        ("application/json", "{\"cut", None),
+        ("text/html; charset=utf-8", page, Some("found text/html")),
+        ("text/plain", page, Some("no web page")),
+        ("text/plain", error, Some("maintenance")),
+    ] {
+        let recorder = Recorder::fixed(Answer::text(200, content_type, body)).await;
+        let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
+        let request = json!({"stack_name": "n", "stack_id": "i"});
+        let call = gateway
+            .client
+            .call("StackActionService/SuspendStack", request);
+        match (call.await, want) {
+            (Ok(_), None) => {}
+            (Err(status), Some(text)) => {
+                assert_eq!(sent(&status), "true", "{body}");
+                let message = status.message();
+                assert!(message.contains(text), "{body}: {message}");
+                assert!(message.contains("may have acted"), "{body}: {message}");
+                let code = match text {
+                    "maintenance" => Code::Unknown,
+                    _ => Code::Internal,
+                };
+                assert_eq!(status.code(), code, "{body}: {status:?}");
+            }
+            (got, _) => panic!("{content_type} {body}: {got:?}"),
+        }
+    }
+}
+
+fn sent(status: &Status) -> String {
+    let details = status.get_error_details();
+    let info = details.error_info().unwrap();
+    info.metadata["sent"].clone()
+}
+
+/// An error named in a 200 does not invite a client to repeat a call that may have acted.
+#[tokio::test]
+async fn error_in_a_success_does_not_invite_to_repeat_a_creation() {
+    for (status, title, code, of_read) in [
+        (503, "Service Unavailable", Code::Unknown, Code::Unavailable),
+        (429, "Too Many", Code::Unknown, Code::ResourceExhausted),
+        (409, "Conflict", Code::AlreadyExists, Code::Aborted),
+    ] {
+        let body = json!({"error": {"code": status, "title": title, "message": "later"}});
+        let answer = Answer::json(200, &body).with("retry-after", "1");
+        let recorder = Recorder::fixed(answer).await;
+        let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
+        let error = gateway
+            .client
+            .call(CREATE, json!({"name": "x"}))
+            .await
+            .unwrap_err();
+        assert_eq!(error.code(), code, "{error:?}");
+        assert!(error.get_error_details().retry_info().is_none());
+        assert_eq!(sent(&error), "true");
+        let error = gateway.client.call(GET, get()).await.unwrap_err();
+        assert_eq!(error.code(), of_read, "{error:?}");
+        assert_eq!(recorder.seen().len(), 2, "not retried");
+    }
+}
+
+/// A byte order mark, and content codings in all spellings; others are named.
+#[tokio::test]
+async fn response_is_read_in_all_encodings() {
+    let body = r#"{"software_deployment": {"id": "d1"}}"#;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, body.as_bytes()).unwrap();
+    let gzip = encoder.finish().unwrap();
+    let json = |body: Vec<u8>| Answer::text(200, "application/json", body);
+    for answer in [
+        json(["\u{feff}".as_bytes(), body.as_bytes()].concat()),
+        json(gzip.clone()).with("content-encoding", "GZIP"),
+        json(gzip.clone()).with("content-encoding", "x-gzip"),
+        json(gzip.clone()).with("content-encoding", "gzip, identity"),
+        json(body.into()).with("content-encoding", "identity"),
+    ] {
+        let (_recorder, _gateway, result) = answered(answer.clone()).await;
+        let message = result.unwrap_or_else(|e| panic!("{:?}: {e:?}", answer.headers));
+        assert_eq!(message["software_deployment"]["id"], "d1");
+    }
+    for status in [200, 404] {
+        let mut answer = json(vec![0x8b, 1, 2, 3]).with("content-encoding", "br");
+        answer.status = status;
+        let (_recorder, _gateway, result) = answered(answer).await;
+        let error = result.unwrap_err();
+        assert!(
+            error
+                .message()
+                .contains("the encoding `br` is not supported"),
+            "{error:?}"
+        );
+    }
+    // The error of an API gateway.
+    let error = "\u{feff}{\"error_code\": \"APIGW.0101\", \"error_msg\": \"no such API\"}";
+    let answer = Answer::text(404, "application/json", error);
+    let (_recorder, _gateway, result) = answered(answer).await;
+    assert_eq!(result.unwrap_err().message(), "no such API");
+    // The limit holds for the decoded body.
+    let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, &vec![b' '; 20 << 20]).unwrap();
+    let long = json(encoder.finish().unwrap()).with("content-encoding", "deflate");
+    let (_recorder, _gateway, result) = answered(long).await;
+    assert_eq!(result.unwrap_err().code(), Code::ResourceExhausted);
+}
+
+/// A number that is not JSON makes no stack unreadable.
+#[tokio::test]
+async fn numbers_that_are_not_json_are_read() {
+    let body = r#"{"software_deployment": {"id": "d1",
+        "output_values": {"a": NaN, "b": [1e400, -Infinity], "c": 1}}}"#;
+    let recorder = Recorder::fixed(Answer::text(200, "application/json", body)).await;
+    let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
+    let response = gateway.client.call_with(GET, get(), &[]).await.unwrap();
+    let inexact = response.metadata().get("drawbridge-inexact").unwrap();
+    let of = |name: &str| format!("software_deployment.output_values.{name}");
+    let inexact: Vec<&str> = inexact
+        .to_str()
+        .unwrap()
+        .split(',')
+        .map(str::trim)
+        .collect();
+    assert_eq!(inexact, [of("a"), of("b[0]"), of("b[1]")]);
+    let message = to_json(response.get_ref());
+    assert_eq!(
+        message["software_deployment"]["output_values"],
+        json!({"a": "NaN", "b": ["1e400", "-Infinity"], "c": 1.0})
+    );
 }
 
 #[tokio::test]

@@ -33,6 +33,7 @@ mod logs;
 mod misconfiguration;
 mod operations;
 mod own_api;
+mod own_api_selection;
 mod paging;
 mod quickstart;
 mod readme;

@@ -82,10 +82,10 @@ pub fn compile(proto: &str) -> Result<Source, String> {
         .include_imports(true)
         .open_file("acme/v1/rollout.proto")
         .map_err(|e| format!("{e:?}"))?;
-    Ok(Source {
-        name: "rollout.binpb".into(),
-        bytes: compiler.encode_file_descriptor_set(),
-    })
+    Ok(Source::new(
+        "rollout.binpb",
+        compiler.encode_file_descriptor_set(),
+    ))
 }
 
 #[tokio::test]

@@ -52,19 +52,41 @@ impl Stacks {
             [_, _] if seen.method == "DELETE" => Answer::json(204, &Value::Null),
             [_, _] => Answer::json(202, &json!({"code": "202 Accepted"})),
             [_, _, "actions"] => Answer::text(200, "application/json", "null"),
-            [_, _, "export"] => Answer::json(200, &json!({"name": "web"})),
-            [_, _, "preview"] => Answer::json(200, &json!({"resource_changes": {}})),
-            [_, _, "files"] => Answer::json(200, &json!({})),
-            _ => Answer::json(
-                200,
-                &json!({
-                    "parameters": {}, "outputs": [], "output": {}, "snapshots": [], "snapshot": {},
-                    "resources": [], "resource": {}, "metadata": {}, "events": [], "event": {},
-                    "id": "s",
-                }),
-            ),
+            [_, _, "snapshots", _] if seen.method == "DELETE" => Answer::json(204, &Value::Null),
+            [_, _, ref rest @ ..] => {
+                let body = resource(&seen.method, rest);
+                Answer::json(
+                    200,
+                    &body.unwrap_or_else(|| panic!("no response to {seen:?}")),
+                )
+            }
         }
     }
+}
+
+/// Returns the response of an operation below a stack.
+fn resource(method: &str, path: &[&str]) -> Option<Value> {
+    Some(match (method, path) {
+        (_, ["export"]) => json!({"name": "web"}),
+        (_, ["abandon"]) => json!({"name": "web", "resources": {}}),
+        (_, ["preview"]) => json!({"resource_changes": {"added": []}}),
+        (_, ["files"]) => json!({}),
+        (_, ["template"]) => json!({"heat_template_version": "2018-08-31"}),
+        (_, ["environment"]) => json!({"parameters": {}}),
+        (_, ["outputs"]) => json!({"outputs": []}),
+        (_, ["outputs", key]) => json!({"output": {"output_key": key}}),
+        ("POST", ["snapshots"]) => json!({"id": "s", "status": "IN_PROGRESS"}),
+        (_, ["snapshots"]) => json!({"snapshots": []}),
+        ("GET", ["snapshots", id]) => json!({"snapshot": {"id": id}}),
+        (_, ["snapshots", _, "restore"]) => json!({"code": "202 Accepted"}),
+        (_, ["resources"]) => json!({"resources": []}),
+        ("GET", ["resources", name]) => json!({"resource": {"resource_name": name}}),
+        (_, ["resources", _, "metadata"]) => json!({"metadata": {}}),
+        (_, ["resources", _, "signal"]) | ("PATCH", ["resources", _]) => Value::Null,
+        (_, ["events"] | ["resources", _, "events"]) => json!({"events": []}),
+        (_, ["resources", _, "events", id]) => json!({"event": {"id": id}}),
+        _ => return None,
+    })
 }
 
 fn redirect(name: &str, id: &str) -> Answer {

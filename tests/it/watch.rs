@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::{Value, json};
 use tonic::Code;
 
-use crate::support::client::Watch;
+use crate::support::client::{Watch, json as to_json};
 use crate::support::recorder::{Answer, Recorder, Seen};
 use crate::support::{Gateway, settings, upstream};
 
@@ -51,6 +51,58 @@ impl Heat {
 fn deployment(id: &str, status: &str) -> Value {
     json!({"id": id, "server_id": "s", "config_id": "c", "status": status,
         "creation_time": "2026-01-01T00:00:00Z"})
+}
+
+/// A poll that gets HTTP 200 with an error says nothing about the deployments: none is
+/// reported as deleted.
+#[tokio::test]
+async fn error_body_between_two_polls_deletes_nothing() {
+    let polls = AtomicUsize::new(0);
+    let recorder = Recorder::start(move |seen| {
+        if seen.path() != "/v1/p1/software_deployments" {
+            return Answer::json(
+                200,
+                &json!({"software_deployment": deployment("d", "COMPLETE")}),
+            );
+        }
+        let known = deployment("d", "COMPLETE");
+        match polls.fetch_add(1, Ordering::SeqCst) {
+            0 => Answer::json(200, &json!({"software_deployments": [known]})),
+            1 => Answer::json(200, &json!({"error": {"message": "maintenance"}})),
+            _ => Answer::json(
+                200,
+                &json!({"software_deployments": [known, deployment("e", "COMPLETE")]}),
+            ),
+        }
+    })
+    .await;
+    let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
+    let mut watch = gateway.client.watch(ALL, json!({}), &[]).await.unwrap();
+    let mut seen = Vec::new();
+    loop {
+        let event = to_json(&watch.next().await.unwrap().unwrap());
+        let kind = event["event"]["type"].as_str().unwrap().to_owned();
+        let is_unconfirmed = !event["event"]["unconfirmed_since"].is_null();
+        let id = event["software_deployment"]["id"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        let is_last = id == "e";
+        seen.push((kind, id, is_unconfirmed));
+        if is_last {
+            break;
+        }
+    }
+    let changes: Vec<_> = seen
+        .iter()
+        .map(|(kind, id, _)| (kind.trim_start_matches("WATCH_EVENT_TYPE_"), &**id))
+        .filter(|(kind, _)| *kind != "BOOKMARK")
+        .collect();
+    assert_eq!(changes, [("INITIAL", "d"), ("ADDED", "e")], "{seen:?}");
+    assert!(
+        seen.iter().any(|(_, _, is_unconfirmed)| *is_unconfirmed),
+        "{seen:?}"
+    );
 }
 
 async fn end(watch: &mut Watch) -> Option<tonic::Status> {

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
 
@@ -69,6 +70,42 @@ pub struct Reply {
     pub body: Bytes,
     /// Memory permits of a long body.
     pub room: Room,
+}
+
+impl Reply {
+    /// Returns the body as text: without a byte order mark and white space around it.
+    pub fn text(&self) -> &[u8] {
+        without_mark(&self.body).trim_ascii()
+    }
+
+    /// Names the coding of a body that could not be decoded, and says what to do. The HTTP
+    /// client removes the header of a coding that it has decoded.
+    pub fn unsupported_encoding(&self) -> Option<String> {
+        let value = self.headers.get(CONTENT_ENCODING)?;
+        let name: String = value.to_str().unwrap_or("?").chars().take(100).collect();
+        Some(format!(
+            "the encoding `{name}` is not supported: let the upstream, or the proxy in front of \
+             it, send gzip or no encoding"
+        ))
+    }
+
+    /// Returns the media type, without parameters; empty for none.
+    pub fn media_type(&self) -> &str {
+        let value = self.headers.get(CONTENT_TYPE);
+        let value = value.and_then(|value| value.to_str().ok());
+        let value = value.unwrap_or_default();
+        value.split(';').next().unwrap_or_default().trim()
+    }
+
+    /// Returns whether the media type is this one.
+    pub fn is_media_type(&self, name: &str) -> bool {
+        self.media_type().eq_ignore_ascii_case(name)
+    }
+}
+
+/// Returns the text without the byte order mark of UTF-8.
+pub fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }
 
 /// Permits of a bounded amount of memory, returned when the last clone is dropped.

@@ -13,9 +13,11 @@ mod download;
 mod expression;
 mod file_fields;
 mod health_check;
+mod left_out;
 mod link;
 mod location;
 mod merge_pages;
+mod page;
 mod pages;
 mod paging;
 mod path_template;
@@ -24,6 +26,7 @@ mod request_check;
 mod required_member;
 mod resolve;
 mod rpc_lookup;
+mod selection;
 #[cfg(test)]
 pub(crate) mod tests;
 mod upload;
@@ -41,22 +44,34 @@ use bytes::Bytes;
 
 use crate::Error;
 use crate::call::{Call, Idempotency, Media, Reply};
-use crate::family::{Families, FamilyRules};
+use crate::family::{Evidence, Families, FamilyRules};
 pub use crate::schema::Diagnostic;
 use crate::schema::{self, FieldIndex, MessageId, Schema};
 pub use download::Download;
+pub use left_out::{LeftOut, LeftOutReason};
 pub use merge_pages::{MergePages, MergedPages};
 pub use pages::Pages;
 pub use paging::{Following, PageRequest, Paging};
 pub use resolve::Resolve;
+pub use selection::{Selection, selectable};
 pub use upload::Upload;
 pub use watch::log::{Entry, Log, LogKind, Order, Slice};
 pub use watch::{DebounceRule, Fallback, FinalAfter, Find, Found, SideRead, Start};
+
+/// The services that the gateway implements. A descriptor set can contain them; its
+/// annotations of them are not read.
+pub const GATEWAY_SERVICES: [&str; 4] = [
+    "drawbridge.v1.GatewayService",
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+];
 
 /// All methods that the gateway serves, by gRPC path.
 #[derive(Debug)]
 pub struct Contract {
     methods: HashMap<Box<str>, Arc<Method>>,
+    left_out: BTreeMap<Box<str>, LeftOut>,
     descriptor_sets: Vec<Vec<u8>>,
     /// By family.
     health_checks: BTreeMap<Box<str>, Arc<Method>>,
@@ -128,6 +143,8 @@ pub struct Method {
     response_body: Option<FieldIndex>,
     /// The field of the response that watches and logs read; set when they are linked.
     watched_member: OnceLock<FieldIndex>,
+    /// For a two-step call, the rpc that reads its document; set when all rpcs are compiled.
+    document_read: OnceLock<Arc<Method>>,
 }
 
 /// A compiled `drawbridge.v1.Watch`.
@@ -175,6 +192,19 @@ pub struct Source {
     pub name: String,
     /// The encoded `FileDescriptorSet`.
     pub bytes: Vec<u8>,
+    /// The rpcs to serve.
+    pub selection: Selection,
+}
+
+impl Source {
+    /// Returns a source of which all rpcs are selected.
+    pub fn new(name: impl Into<String>, bytes: Vec<u8>) -> Self {
+        Self {
+            name: name.into(),
+            bytes,
+            selection: Selection::default(),
+        }
+    }
 }
 
 /// An encoded response message.
@@ -187,8 +217,8 @@ pub struct Decoded {
 }
 
 impl Contract {
-    /// Compiles the descriptor sets and reports all problems at once. Services of
-    /// `drawbridge.v1` and of gRPC itself are left out: the gateway implements them.
+    /// Compiles the descriptor sets and reports all problems at once. Rpcs without
+    /// annotations are left out; see [`Contract::left_out`]. So are [`GATEWAY_SERVICES`].
     pub fn compile(sources: Vec<Source>, families: &Families) -> Result<Self, Vec<Diagnostic>> {
         compile::compile(sources, families)
     }
@@ -209,6 +239,24 @@ impl Contract {
     /// the credentials. It has no side effects and an empty request.
     pub fn health_check(&self, family: &str) -> Option<&Arc<Method>> {
         self.health_checks.get(family)
+    }
+
+    /// Returns the rpcs that are not served, by gRPC path.
+    pub fn left_out(&self) -> &BTreeMap<Box<str>, LeftOut> {
+        &self.left_out
+    }
+
+    /// Describes the selected rpcs that are not served: one entry each, or one for a service
+    /// of which no rpc is served.
+    pub fn warnings(&self) -> Vec<Diagnostic> {
+        let is_selected = |rpc: &&LeftOut| rpc.reason != LeftOutReason::NotSelected;
+        left_out::describe(self.left_out.values().filter(is_selected), &self.methods)
+    }
+
+    /// Describes the rpcs that are not selected, as [`Contract::warnings`].
+    pub fn not_selected(&self) -> Vec<Diagnostic> {
+        let is_not = |rpc: &&LeftOut| rpc.reason == LeftOutReason::NotSelected;
+        left_out::describe(self.left_out.values().filter(is_not), &self.methods)
     }
 
     /// Returns the encoded descriptor sets, for server reflection.
@@ -274,10 +322,12 @@ impl Method {
 
     /// Decodes a successful reply into the response message; for a stream, into that of
     /// the rpc that it calls. The body must hold the requested resource: the wrapper
-    /// member, the list (also `null`), or at least one known member. An empty body and a
-    /// 204 are an empty message where the response has no fields or is arbitrary JSON or a
-    /// map, and in reply to a DELETE. Any other reply is `Error::Decode`, or
-    /// `Error::ErrorBody` where the family recognizes it, with the upstream's request id.
+    /// member with a known member in it, the list (also `null`), or at least one known
+    /// member. A response without fields is decoded from any body but a web page. An empty
+    /// body and a 204 are an empty message there, where the response is arbitrary JSON or a
+    /// map, and in reply to a DELETE. Any other reply is `Error::NotTheResource`,
+    /// `Error::ErrorBody` where the family recognizes it, or `Error::Decode` where a member
+    /// cannot be read, with the upstream's request id.
     pub fn decode(&self, reply: &Reply) -> Result<Decoded, Error> {
         let method = self.polled().map_or(self, |polled| polled);
         decode::decode(method, reply)
@@ -337,6 +387,27 @@ impl Method {
             idempotency: Idempotency::NoSideEffects,
             media: Media::default(),
         })
+    }
+
+    /// Returns the rpc that reads the document of a two-step call: a GET of the same path.
+    pub fn document_read(&self) -> Option<&Arc<Method>> {
+        self.document_read.get()
+    }
+
+    /// Returns the HTTP status of a body that is an error of the family.
+    fn error_status(&self, body: &[u8], evidence: Evidence<'_>) -> Option<u16> {
+        (self.family_rules.error_status?)(body, evidence)
+    }
+
+    /// Returns the path template of the document of a two-step call, with `{}` for its
+    /// variables.
+    fn document_template(&self) -> Option<String> {
+        let action = self.action.as_ref()?;
+        let template = path_template::shape(&self.template);
+        match template.rfind('/') {
+            Some(end) if !action.same_path => Some(template[..end].to_owned()),
+            _ => Some(template),
+        }
     }
 
     /// Returns the value of a field of the request as JSON; none when it is unset.

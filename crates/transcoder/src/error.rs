@@ -27,6 +27,15 @@ pub enum Error {
         /// The upstream's id of the request, where the reply has one.
         request_id: Option<String>,
     },
+    /// The reply has a success status, and its body is not the requested resource. The
+    /// upstream has acted.
+    #[error("the upstream's response cannot be read: {problem}")]
+    NotTheResource {
+        /// The missing member, or what the body is instead.
+        problem: String,
+        /// The upstream's id of the request, where the reply has one.
+        request_id: Option<String>,
+    },
     /// The reply has a success status, and its body is an error of the family.
     #[error("the upstream's response is an error, not the requested resource{}{missing}", if .missing.is_empty() { "" } else { ": " })]
     ErrorBody {
@@ -62,14 +71,18 @@ impl Error {
         }
     }
 
-    /// Returns whether the error concerns the body of a reply, not one of its members.
-    pub(crate) fn is_about_the_body(&self) -> bool {
-        matches!(self, Self::Decode { path, .. } if path.is_empty())
+    /// Returns an error for a reply whose body is not the requested resource.
+    pub(crate) fn not_the_resource(problem: impl Into<String>) -> Self {
+        Self::NotTheResource {
+            problem: problem.into(),
+            request_id: None,
+        }
     }
 
     /// Adds the upstream's id of the request to an error about its reply.
     pub(crate) fn of_request(mut self, id: Option<String>) -> Self {
         if let Self::Decode { request_id, .. }
+        | Self::NotTheResource { request_id, .. }
         | Self::ErrorInSuccess { request_id, .. }
         | Self::ErrorBody { request_id, .. } = &mut self
         {

@@ -10,8 +10,20 @@ use serde_json::{Map, Value};
 pub type Checker = fn(&[Bytes], &Map<String, Value>, &[u8]) -> Vec<(String, String)>;
 
 /// Returns the HTTP status of an error body: the one that it names, else 500. Returns none
-/// for a body that is not an error of the family.
-pub type ErrorStatus = fn(&[u8]) -> Option<u16>;
+/// for a body that is not an error of the family. The body has no byte order mark and no
+/// white space around it.
+pub type ErrorStatus = fn(&[u8], Evidence<'_>) -> Option<u16>;
+
+/// What is known of a body that may be an error.
+#[derive(Clone, Copy)]
+pub enum Evidence<'a> {
+    /// It is not the requested resource: each sign of an error counts.
+    NotTheResource,
+    /// It can be the requested resource. It is an error only if it has the members of an
+    /// error body and no others, and one that shows the error is none of those that the
+    /// response declares: the function returns whether it declares this one.
+    MayBeTheResource(&'a dyn Fn(&str) -> bool),
+}
 
 /// The rules of one family that descriptors cannot express.
 #[derive(Clone, Copy, Debug, Default)]

@@ -13,6 +13,7 @@ mod time;
 mod token;
 pub mod wire;
 
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::schema::{FieldIndex, Form, Message, MessageId, Schema, Shape};
@@ -41,8 +42,9 @@ impl fmt::Display for Problem {
 /// Observations of decoding JSON, in addition to the message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Notes {
-    /// Paths of integers that are rounded in the message because a double cannot hold
-    /// them, at most 16. The client is informed.
+    /// Paths of numbers that the message does not hold exactly, at most 16: integers that a
+    /// double cannot hold, and those that are not JSON or too large for a double: `NaN`,
+    /// `1e400`. The client is informed.
     pub inexact: Vec<String>,
 }
 
@@ -161,6 +163,31 @@ pub(crate) fn to_wire_with_found(
             })
         }
     }
+}
+
+/// Checks that the text is one JSON value.
+pub(crate) fn check(text: &[u8]) -> Result<(), Problem> {
+    let end = token::skip(text, 0).map_err(|(at, problem)| (at, problem.to_owned()));
+    let fault = match end {
+        Ok(end) if text[end..].trim_ascii().is_empty() => return Ok(()),
+        Ok(end) => (end, "unexpected data after the JSON value".to_owned()),
+        Err(fault) => fault,
+    };
+    let line = 1 + text[..fault.0].iter().filter(|b| **b == b'\n').count();
+    Err(Problem {
+        path: String::new(),
+        problem: format!("broken JSON at line {line}: {}", fault.1),
+    })
+}
+
+/// Returns whether the text is an object with this member.
+pub(crate) fn has_member(text: &[u8], name: &str) -> bool {
+    token::members(text).is_some_and(|mut all| all.any(|(member, _)| *member == *name.as_bytes()))
+}
+
+/// Returns the members of the object that is the text, with their values as text.
+pub(crate) fn members(text: &[u8]) -> impl Iterator<Item = (Cow<'_, [u8]>, &[u8])> {
+    token::members(text).into_iter().flatten()
 }
 
 /// Returns the beginning of a text for an error message: short, on one line.

@@ -35,7 +35,7 @@
 //! # let mut compiler = protox::Compiler::new([folder.path(), protos.as_ref()])?;
 //! # compiler.include_imports(true).open_file("shop.proto")?;
 //! # let bytes = compiler.encode_file_descriptor_set();
-//! let source = Source { name: "shop.binpb".into(), bytes };
+//! let source = Source::new("shop.binpb", bytes);
 //! let contract = Contract::compile(vec![source], &|_| FamilyRules::default())
 //!     .expect("the annotations are consistent");
 //! let method = contract.method("/shop.v1.OrderService/GetOrder").expect("it is there");

@@ -11,7 +11,7 @@ const CONTEXT: StatusContext<'static> = StatusContext {
     operation: "openstack.orchestration.v1.StackService/GetStack",
     upstream: "north",
     request_id: "gw-1",
-    action_started: false,
+    start_succeeded: false,
 };
 
 fn fault() -> Fault {
@@ -90,6 +90,14 @@ fn status_has_code_reason_and_text_of_the_error() {
             "false",
             false,
             "the request is not a valid message: cut off at byte 3",
+        ),
+        (
+            Error::NotServed("a.S.Get (a.proto) is not served".into()),
+            Code::Unimplemented,
+            "RPC_NOT_SERVED",
+            "false",
+            false,
+            "a.S.Get (a.proto) is not served",
         ),
         (
             Error::Unsupported {
@@ -276,7 +284,7 @@ fn status_has_code_reason_and_text_of_the_error() {
 }
 
 #[test]
-fn errors_after_a_started_action_are_sent_and_have_no_retry_info() {
+fn errors_after_a_start_are_sent_and_have_no_retry_info() {
     let overload = Error::Overload {
         code: Code::ResourceExhausted,
         problem: "too many watches at once".into(),
@@ -293,23 +301,23 @@ fn errors_after_a_started_action_are_sent_and_have_no_retry_info() {
         (Error::Connect("connection refused".into()), None),
         (unprocessed, Some(3)),
     ] {
-        for action_started in [false, true] {
+        for start_succeeded in [false, true] {
             let context = StatusContext {
-                action_started,
+                start_succeeded,
                 ..CONTEXT
             };
             let details = error.status(&context).get_error_details();
             let info = details.error_info().expect("ErrorInfo");
             assert_eq!(
                 info.metadata["sent"],
-                action_started.to_string(),
+                start_succeeded.to_string(),
                 "{error:?}"
             );
             let retry = details.retry_info().and_then(|info| info.retry_delay);
             let want = retry_before
-                .filter(|_| !action_started)
+                .filter(|_| !start_succeeded)
                 .map(Duration::from_secs);
-            assert_eq!(retry, want, "{error:?}, action_started: {action_started}");
+            assert_eq!(retry, want, "{error:?}, start_succeeded: {start_succeeded}");
         }
     }
 }
@@ -393,7 +401,7 @@ fn status_stays_below_8_kilobytes() {
                 operation: &"o".repeat(5_000),
                 upstream: &"u".repeat(5_000),
                 request_id: &"r".repeat(5_000),
-                action_started: false,
+                start_succeeded: false,
             };
             let status = error.status(&context);
             let size = size(&status);

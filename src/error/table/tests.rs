@@ -69,6 +69,7 @@ fn errors() -> Vec<Error> {
             problem: problem(),
         },
         Error::Malformed(text()),
+        Error::NotServed("".into()),
         Error::Unsupported {
             family: Arc::from("heat"),
             dialect: Arc::from("rts"),
@@ -96,6 +97,7 @@ fn errors() -> Vec<Error> {
         fault(429, Code::ResourceExhausted, true, true),
         fault(503, Code::Unavailable, false, true),
         Error::decode("a", text()),
+        Error::not_the_resource(text()),
         Error::ErrorInSuccess {
             problem: problem(),
             request_id: None,
@@ -123,6 +125,7 @@ RequestStream        ResourceExhausted  FILE_TOO_LARGE          -    -         N
 RequestStream        Cancelled          STREAM_BROKEN           -    -         Never        All       -
 RequestNotReceived   DeadlineExceeded   REQUEST_NOT_RECEIVED    -    -         Never        All       -
 Malformed            InvalidArgument    MALFORMED_REQUEST       -    -         Never        All       -
+NotServed            Unimplemented      RPC_NOT_SERVED          -    -         Never        All       -
 Unsupported          Unimplemented      DIALECT_LACKS_OPERATION -    -         Never        All       prefix
 UnknownUpstream      InvalidArgument    UNKNOWN_UPSTREAM        -    -         Never        All       -
 NotConfigured        FailedPrecondition NOT_CONFIGURED          -    -         Never        All       -
@@ -147,6 +150,7 @@ Upstream             Aborted            HTTP_409                sent transient I
 Upstream             ResourceExhausted  HTTP_429                -    transient Always       Client    -
 Upstream             Unavailable        HTTP_503                sent transient IfIdempotent Client    prefix
 Decode               Internal           UNREADABLE_RESPONSE     sent -         Never        All       prefix
+NotTheResource       Internal           UNREADABLE_RESPONSE     sent -         Never        All       prefix
 ErrorInSuccess       InvalidArgument    ERROR_IN_SUCCESS        sent -         Never        Client    -
 ListRestarted        Aborted            LIST_RESTARTED          sent transient Never        All       prefix
 SlowReader           Aborted            SLOW_READER             sent transient Never        All       prefix

@@ -9,17 +9,19 @@
 use std::time::SystemTime;
 
 use http::StatusCode;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tonic::Code;
 
 use super::FAMILY;
 use crate::error::{Fault, HINT};
 use crate::families::common::{self, fault_message, is_transient, not_processed, redirect_hint};
 use crate::families::error_body::{
-    error_object, http_reason, json, member, metadata, named_status, plain_message, retry_after,
+    error_object, http_reason, json, member, metadata, named_status, names_status, plain_message,
+    retry_after,
 };
 use crate::upstream::family::FaultContext;
 use drawbridge_transcoder::call::{Idempotency, Reply};
+use drawbridge_transcoder::family::Evidence;
 
 /// Classes of a 400 or 500 that mean FAILED_PRECONDITION.
 const FAILED_PRECONDITION_CLASSES: &[&str] = &[
@@ -92,17 +94,30 @@ pub(super) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
 
 /// Recognizes an error body in a success: Heat's own, and those of the token middleware, the
 /// gateways of hosting providers and the router.
-pub(super) fn error_status(body: &[u8]) -> Option<u16> {
-    let body = error_object(body)?;
-    let error = error_body(&body);
-    let has_error = body.get("error").is_some_and(|error| !error.is_null());
-    (has_error || error.class.is_some() || error.reason.is_some() || error.router).then(|| {
-        let inner = body
-            .as_object()
-            .into_iter()
-            .flat_map(|object| object.values());
-        named_status(std::iter::once(&body).chain(inner), &["code", "statusCode"])
-    })
+pub(super) fn error_status(body: &[u8], evidence: Evidence<'_>) -> Option<u16> {
+    if let Some(fault) = error_object(body, Evidence::NotTheResource).filter(is_named_fault) {
+        let inner = fault.as_object().into_iter().flat_map(Map::values);
+        return Some(named_status(inner, &["code"]));
+    }
+    common::error_status(body, evidence)
+}
+
+/// Returns whether a body is one of Rackspace's named faults and nothing else:
+/// `{"itemNotFound": {"code": 404, "message": "..."}}`.
+fn is_named_fault(body: &Value) -> bool {
+    let mut members = body.as_object().into_iter().flat_map(Map::values);
+    match (members.next(), members.next()) {
+        (Some(only), None) => {
+            let names = ["code", "message", "details", "created"];
+            let members = only.as_object();
+            let is_known =
+                |members: &Map<String, Value>| members.keys().all(|n| names.contains(&&**n));
+            names_status(only, &["code"])
+                && only.get("message").is_some()
+                && members.is_some_and(is_known)
+        }
+        _ => false,
+    }
 }
 
 /// Reads the body, the most specific format first. Tracebacks are never read.
@@ -140,7 +155,7 @@ fn error_body(body: &Value) -> ErrorBody {
     }
     // Rackspace's named faults: `{"itemNotFound": {"code": 404, "message": "..."}}`.
     if let Some((name, only @ Value::Object(_))) = body.as_object().and_then(|o| o.iter().next())
-        && only.get("code").is_some()
+        && names_status(only, &["code"])
     {
         return ErrorBody {
             reason: Some(name.clone()),
@@ -150,7 +165,9 @@ fn error_body(body: &Value) -> ErrorBody {
     }
     // The router, whose `code` is a string: `404 Not Found`.
     ErrorBody {
-        router: title.is_some() && body.get("code").is_some_and(Value::is_string),
+        router: title.is_some()
+            && body.get("code").is_some_and(Value::is_string)
+            && names_status(body, &["code"]),
         message: member(body, &["message", "explanation"]),
         title,
         ..ErrorBody::default()

@@ -11,10 +11,11 @@ use super::FAMILY;
 use crate::error::{Fault, HINT};
 use crate::families::common::{self, fault_message, is_transient, not_processed, redirect_hint};
 use crate::families::error_body::{
-    error_object, http_reason, json, member, message, metadata, retry_after,
+    error_object, http_reason, is_set, json, member, message, metadata, retry_after,
 };
 use crate::upstream::family::FaultContext;
 use drawbridge_transcoder::call::Reply;
+use drawbridge_transcoder::family::Evidence;
 
 /// `RetryInfo` of a 412 without `Retry-After`. An estimate: the server is starting or under
 /// maintenance.
@@ -70,12 +71,16 @@ pub(super) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
     }
 }
 
-/// Recognizes an error body in a success.
-pub(super) fn error_status(body: &[u8]) -> Option<u16> {
-    let body = error_object(body)?;
-    let has_error = body.get("error").is_some_and(|error| !error.is_null());
-    (has_error || body.get("messageID").is_some() || body.get("errorSource").is_some())
-        .then_some(500)
+/// Recognizes an error body in a success: JP1/AO's own, and those of a proxy in front of it.
+pub(super) fn error_status(body: &[u8], evidence: Evidence<'_>) -> Option<u16> {
+    let object = error_object(body, evidence)?;
+    let is_own = ["messageID", "errorSource"]
+        .iter()
+        .any(|name| is_set(object.get(*name)));
+    if is_own {
+        return Some(500);
+    }
+    common::error_status(body, evidence)
 }
 
 fn code(context: &FaultContext<'_>, reply: &Reply) -> Code {

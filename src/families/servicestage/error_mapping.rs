@@ -9,11 +9,12 @@ use tonic::Code;
 use crate::error::{Fault, HINT};
 use crate::families::common::{self, fault_message, is_transient, redirect_hint};
 use crate::families::error_body::{
-    clock_hint, error_object, http_reason, json, member, metadata, named_status, plain_message,
-    retry_after,
+    clock_hint, error_object, http_reason, is_set, json, member, metadata, named_status,
+    plain_message, retry_after,
 };
 use crate::upstream::family::FaultContext;
 use drawbridge_transcoder::call::Reply;
+use drawbridge_transcoder::family::Evidence;
 
 /// The object does not exist; sent with HTTP 401.
 /// Source: docs/apis/servicestage.md, "Mapping to gRPC".
@@ -127,20 +128,23 @@ fn error_body(body: &Value) -> ErrorBody {
 }
 
 /// Recognizes an error body in a success, of any of the producers.
-pub(super) fn error_status(body: &[u8]) -> Option<u16> {
-    let body = error_object(body)?;
-    let error = error_body(&body);
-    let has_error = body.get("error").is_some_and(|error| !error.is_null());
-    let is_known = has_error || error.reason.is_some() && error.message.is_some();
-    let inner = body.get("error");
-    let values = std::iter::once(&body).chain(inner);
-    is_known.then(|| match error.reason.as_deref().and_then(code_of_reason) {
+pub(super) fn error_status(body: &[u8], evidence: Evidence<'_>) -> Option<u16> {
+    let object = error_object(body, evidence)?;
+    let error = error_body(&object);
+    match error.reason.as_deref().and_then(code_of_reason) {
         // Their codes are mapped from these statuses.
-        Some(Code::NotFound) => 400,
-        Some(Code::AlreadyExists) => 409,
-        Some(_) => 400,
-        None => named_status(values, &["code", "error_code"]),
-    })
+        Some(Code::AlreadyExists) => return Some(409),
+        Some(_) => return Some(400),
+        None => {}
+    }
+    let is_certain = matches!(evidence, Evidence::NotTheResource);
+    let is_code =
+        |reason: String| reason.contains('.') || is_certain && is_set(Some(&reason.into()));
+    if error.reason.is_some_and(is_code) && error.message.is_some() {
+        let values = std::iter::once(&object).chain(object.get("error"));
+        return Some(named_status(values, &["code", "error_code"]));
+    }
+    common::error_status(body, evidence)
 }
 
 fn code(context: &FaultContext<'_>, reply: &Reply, reason: &str) -> Code {

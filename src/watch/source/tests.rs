@@ -104,10 +104,7 @@ impl Heat {
 }
 
 fn method(name: &str) -> Arc<Method> {
-    let source = contract::Source {
-        name: "built-in".to_owned(),
-        bytes: crate::contract::BUILT_IN.to_vec(),
-    };
+    let source = contract::Source::new("built-in".to_owned(), crate::contract::BUILT_IN.to_vec());
     let contract = Contract::compile(vec![source], &crate::contract::family_rules).unwrap();
     Arc::clone(contract.method(&format!("{SERVICE}/{name}")).unwrap())
 }

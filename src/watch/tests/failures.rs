@@ -120,6 +120,8 @@ async fn permanent_failure_ends_all_streams_at_once() {
         fault(Code::PermissionDenied, None),
         fault(Code::Unauthenticated, None),
         Error::decode("status", "a number"),
+        // Not about one response: the list is too long, or its pages do not continue.
+        Error::decode("", "the list has more items than 10000"),
     ] {
         let (watches, source) = (watches(), ScriptedSource::of(false, &["1"]));
         let mut streams = [
@@ -145,7 +147,7 @@ async fn success_that_is_not_the_resource_neither_ends_a_watch_nor_deletes() {
         ..*not_found
     }));
     for error in [
-        Error::decode("", "not the requested resource: `items` is missing"),
+        Error::not_the_resource("not the requested resource: `items` is missing"),
         in_success,
     ] {
         for list in [false, true] {

@@ -549,3 +549,34 @@ async fn versions_differ_in_paths_and_operations() {
         .await
         .unwrap();
 }
+
+/// A body that is not the document of the rpc is neither edited nor sent.
+#[tokio::test]
+async fn other_body_is_not_edited_and_sent_back() {
+    let ao = Ao::new().await;
+    let template = "AutomationServiceService/GetSubmitServiceAction";
+    for (rpc, request) in [
+        ("TaskService/UpdateTask", json!({"id": 7, "notes": "n"})),
+        (
+            "PropertyService/UpdatePropertyValue",
+            json!({"id": 7, "value": "v"}),
+        ),
+        ("AutomationServiceService/ReleaseService", json!({"id": 7})),
+        (template, json!({"id": 7})),
+    ] {
+        for body in [
+            json!({"maintenance": true}),
+            json!({"error": {"message": "maintenance"}}),
+            json!({"messageID": "KNAE02102-E", "message": "maintenance"}),
+            json!({}),
+        ] {
+            let answer = Answer::json(200, &body);
+            let (recorder, gateway) = ao.answers(move |_| answer.clone());
+            let error = gateway.client.call(rpc, request.clone()).await.unwrap_err();
+            assert_eq!(error.code(), Code::Internal, "{rpc} {body}: {error:?}");
+            assert_eq!(calls(recorder).len(), 1, "{rpc} {body}: only read");
+            let is_unchanged = error.message().contains("nothing was changed");
+            assert_eq!(is_unchanged, rpc != template, "{rpc} {body}: {error:?}");
+        }
+    }
+}

@@ -347,9 +347,7 @@ async fn affinity_and_lists_keep_their_form() {
         ] {
             let request = json!({id: "x", "name": "n", "labels": labels});
             let rpc = rpc(&world.gateway.client, name);
-            let (result, seen) = world
-                .exchange(&rpc, request, Answer::json(200, &any_resource()))
-                .await;
+            let (result, seen) = world.exchange(&rpc, request, recorded(name)).await;
             result.unwrap();
             assert_eq!(seen[0].json(), want, "{name}");
         }
@@ -540,9 +538,7 @@ async fn request_fields_are_placed_and_escaped() {
         ),
     ] {
         let rpc = rpc(&world.gateway.client, name);
-        let (result, seen) = world
-            .exchange(&rpc, request, Answer::json(200, &any_resource()))
-            .await;
+        let (result, seen) = world.exchange(&rpc, request, recorded(name)).await;
         result.unwrap_or_else(|e| panic!("{quirk} {name}: {e:?}"));
         assert_eq!(
             (seen[0].method.as_str(), &seen[0].target),
@@ -588,9 +584,7 @@ async fn request_fields_are_placed_and_escaped() {
         ),
     ] {
         let rpc = rpc(&world.gateway.client, name);
-        let (result, seen) = world
-            .exchange(&rpc, request, Answer::json(200, &any_resource()))
-            .await;
+        let (result, seen) = world.exchange(&rpc, request, recorded(name)).await;
         let status = result.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument, "{name}: {status:?}");
         let details = status.get_error_details();
@@ -739,11 +733,25 @@ async fn errors_are_read_in_all_shapes() {
     assert!(error.get_error_details().retry_info().is_some());
 }
 
-/// Returns a body with a member of each response.
-fn any_resource() -> Value {
-    json!({
-        "id": "1", "name": "n", "job_id": "j", "resources": [], "hooks": [], "swimlanes": [],
-        "vmapp_configs": [], "environments": [], "message": "OK", "component_id": "c", "template": {}, "filter_options": {}, "target_services": [],
-        "configuration": [], "components": [], "data": [], "records": [],
-    })
+/// Returns the response of the rpc of this name: the recorded one, where there is one.
+fn recorded(name: &str) -> Answer {
+    let body = match name {
+        "DeleteComponent" | "DeleteConfigGroup" => Value::Null,
+        "GetComponentFilterOptions" => json!({"filter_options": {"applications": []}}),
+        "ListLaneTargetServices" => json!({"target_services": []}),
+        "ParseComponentTemplatePackage" => json!({"template": {}}),
+        "ImportComponent" => json!({"job_id": "j", "component_id": "c"}),
+        "UpdateApplicationConfiguration" => json!({"configuration": []}),
+        "UpdateEnvironment" => json!({"id": "x", "name": "n"}),
+        "UpdatePipeline" => json!({"id": "x"}),
+        "UpdatePipelineHooks" => json!({"hooks": []}),
+        _ => {
+            let path = format!("tests/fixtures/servicestage/{name}.json");
+            let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+            let exchange: Value = serde_json::from_str(&text).unwrap();
+            let status = exchange["response"]["status"].as_u64().unwrap();
+            return Answer::json(status as u16, &exchange["response"]["body"]);
+        }
+    };
+    Answer::json(200, &body)
 }

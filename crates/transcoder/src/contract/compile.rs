@@ -4,20 +4,24 @@
 mod fields;
 mod route;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 
-use prost_reflect::{MethodDescriptor, ServiceDescriptor};
+use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
 
 use self::fields::{constants, field_named, marks, plans, response_choices, statuses};
 use self::route::Route;
 use super::bind::Binding;
+use super::descriptor_set::incomplete;
 use super::diagnostics::{Diagnostics, HTTP, Options, check_query};
+use super::left_out::{self, LeftOut, LeftOutReason};
 use super::link::{self, Unlinked};
 use super::path_template::Template;
+use super::selection::{self, Selection};
 use super::{
-    Check, Contract, Diagnostic, Method, Source, action, descriptor_set, download, file_fields,
-    health_check, location, merge_pages, paging, upload,
+    Check, Contract, Diagnostic, GATEWAY_SERVICES, Method, Source, action, descriptor_set,
+    download, file_fields, health_check, location, merge_pages, paging, upload,
 };
 use crate::api::drawbridge::v1::{FileRules, MethodRules};
 use crate::api::google::api::HttpRule;
@@ -30,49 +34,31 @@ pub(super) fn compile(
     sources: Vec<Source>,
     families: &Families,
 ) -> Result<Contract, Vec<Diagnostic>> {
-    let mut diagnostics = Vec::new();
-    let mut methods: HashMap<Box<str>, Arc<Method>> = HashMap::new();
-    let mut origins: HashMap<Box<str>, String> = HashMap::new();
-    let mut named_checks = Vec::new();
+    let mut compiler = Compiler {
+        families,
+        diagnostics: Vec::new(),
+        methods: HashMap::new(),
+        health_checks: Vec::new(),
+        left_out: BTreeMap::new(),
+        definitions: HashMap::new(),
+    };
     for source in &sources {
-        let (pool, schema) = match descriptor_set::read(source) {
-            Ok((pool, schema)) => (pool, Arc::new(schema)),
-            Err(problems) => {
-                diagnostics.extend(problems);
-                continue;
-            }
-        };
-        let options = Options::of(&pool);
-        named_checks.extend(health_check::named(&pool, &options));
-        let mut unlinked = Vec::new();
-        for service in pool.services().filter(is_served) {
-            let name: Box<str> = service.full_name().into();
-            if let Some(origin) = origins.get(&name) {
-                diagnostics.push(Diagnostic {
-                    file: service.parent_file().name().to_owned(),
-                    element: name.to_string(),
-                    option: "service".to_owned(),
-                    problem: format!(
-                        "is in two descriptor sets, {origin} and {}: remove one",
-                        source.name
-                    ),
-                });
-                continue;
-            }
-            origins.insert(name, source.name.clone());
-            let compiled = Service {
-                service: &service,
-                schema: &schema,
-                options: &options,
-                diagnostics: &mut diagnostics,
-                unlinked: &mut unlinked,
-                families,
-            }
-            .compile();
-            methods.extend(compiled.into_iter().map(|m| (m.path.clone(), m)));
+        // The descriptor library indexes its tables by numbers of the set. A set that no
+        // compiler has written must not end the process.
+        let compiled = catch_unwind(AssertUnwindSafe(|| compiler.source(source)));
+        if compiled.is_err() {
+            compiler
+                .diagnostics
+                .push(incomplete(source, "its descriptors are contradictory"));
         }
-        link::link(unlinked, &schema, &mut methods, &mut diagnostics);
     }
+    let Compiler {
+        mut diagnostics,
+        methods,
+        health_checks,
+        mut left_out,
+        ..
+    } = compiler;
     for method in methods.values() {
         if let Some(check) = &method.check
             && let Err(problem) = check.definitions_in(&methods)
@@ -85,22 +71,172 @@ pub(super) fn compile(
             });
         }
     }
-    let health_checks = health_check::compile(named_checks, &methods, &mut diagnostics);
+    let health_checks = health_check::compile(health_checks, &methods, &left_out, &mut diagnostics);
     if !diagnostics.is_empty() {
         return Err(diagnostics);
     }
+    left_out.retain(|path, _| !methods.contains_key(path));
+    link_documents(&methods);
     Ok(Contract {
         methods,
         health_checks,
+        left_out,
         descriptor_sets: sources.into_iter().map(|source| source.bytes).collect(),
     })
 }
 
-/// Returns whether the service is one of a REST API. The gateway implements those of
-/// `drawbridge.v1` and of gRPC itself.
-fn is_served(service: &ServiceDescriptor) -> bool {
-    let package = service.package_name();
-    package != "drawbridge.v1" && package != "grpc" && !package.starts_with("grpc.")
+/// Finds the rpcs that read the documents of two-step calls, so that a document is edited
+/// only if it is a response of its rpc. The rpc may be missing.
+fn link_documents(methods: &HashMap<Box<str>, Arc<Method>>) {
+    for method in methods.values() {
+        let Some(template) = method.document_template() else {
+            continue;
+        };
+        let mut reads = methods.values().filter(|read| {
+            read.verb == http::Method::GET
+                && read.family == method.family
+                && !read.is_stream()
+                && Arc::ptr_eq(&read.schema, &method.schema)
+                && super::path_template::shape(&read.template) == template
+        });
+        // Of several, none describes the document for certain.
+        if let (Some(read), None) = (reads.next(), reads.next()) {
+            let _ = method.document_read.set(Arc::clone(read));
+        }
+    }
+}
+
+/// Returns whether the gateway implements the service itself.
+fn is_own(service: &ServiceDescriptor) -> bool {
+    GATEWAY_SERVICES.contains(&service.full_name())
+}
+
+/// What the descriptor sets compiled so far contain.
+struct Compiler<'a> {
+    families: &'a Families,
+    diagnostics: Vec<Diagnostic>,
+    methods: HashMap<Box<str>, Arc<Method>>,
+    health_checks: Vec<health_check::Named>,
+    left_out: BTreeMap<Box<str>, LeftOut>,
+    /// The rpcs to serve by gRPC path, each with the descriptor set that defines it.
+    definitions: HashMap<Box<str>, (Definition, String)>,
+}
+
+/// What must be equal where two descriptor sets define an rpc: both may import its file.
+#[derive(PartialEq)]
+struct Definition {
+    types: [Box<str>; 2],
+    streams: [bool; 2],
+    http: Option<HttpRule>,
+    rules: MethodRules,
+}
+
+impl Compiler<'_> {
+    fn source(&mut self, source: &Source) {
+        let (pool, schema) = match descriptor_set::read(source) {
+            Ok((pool, schema)) => (pool, Arc::new(schema)),
+            Err(problems) => return self.diagnostics.extend(problems),
+        };
+        let options = Options::of(&pool);
+        self.health_checks
+            .extend(health_check::named(&pool, &options));
+        let mut compiled = Compiled::default();
+        for service in pool.services().filter(|service| !is_own(service)) {
+            Service {
+                service: &service,
+                schema: &schema,
+                options: &options,
+                diagnostics: &mut self.diagnostics,
+                families: self.families,
+                selection: &source.selection,
+                definitions: &mut self.definitions,
+                source,
+                compiled: &mut compiled,
+            }
+            .compile();
+        }
+        self.check_selection(source, &pool, &compiled);
+        let Compiled {
+            mut methods,
+            unlinked,
+            left_out,
+        } = compiled;
+        link::link(unlinked, &mut methods, &left_out, &mut self.diagnostics);
+        for (path, method) in methods {
+            self.methods.entry(path).or_insert(method);
+        }
+        for (path, rpc) in left_out {
+            self.left_out.entry(path).or_insert(rpc);
+        }
+    }
+
+    /// Reports entries of the selection that are not in the set, and those of `include` of
+    /// which no rpc can be served.
+    fn check_selection(&mut self, source: &Source, pool: &DescriptorPool, compiled: &Compiled) {
+        let Selection { include, exclude } = &source.selection;
+        let mut report = |option: &str, entry: &str, problem: String| {
+            self.diagnostics.push(Diagnostic {
+                file: source.name.clone(),
+                element: entry.to_owned(),
+                option: option.to_owned(),
+                problem,
+            });
+        };
+        let entries = include.iter().map(|entry| ("include", entry));
+        for (option, entry) in entries.chain(exclude.iter().map(|entry| ("exclude", entry))) {
+            let covered: Vec<MethodDescriptor> = pool
+                .services()
+                .flat_map(|service| service.methods().collect::<Vec<_>>())
+                .filter(|rpc| selection::covers(entry, rpc.full_name()))
+                .collect();
+            if covered.is_empty() {
+                let problem = "is not a package, a service or an rpc of the descriptor set";
+                report(option, entry, problem.to_owned());
+                continue;
+            }
+            if option == "exclude" {
+                continue;
+            }
+            if covered.iter().all(|rpc| is_own(rpc.parent_service())) {
+                report(option, entry, "is implemented by the gateway itself".into());
+                continue;
+            }
+            let mut left_out = Vec::new();
+            for rpc in &covered {
+                left_out.extend(compiled.left_out.get(&path_of(rpc)));
+            }
+            let Some(first) = left_out.first().filter(|_| left_out.len() == covered.len()) else {
+                continue;
+            };
+            // An rpc that is named itself is reported at its place in the proto.
+            let is_named = selection::same(entry, covered[0].full_name());
+            if !is_named || first.reason == LeftOutReason::NotSelected {
+                let LeftOut {
+                    service,
+                    name,
+                    reason,
+                    ..
+                } = first;
+                let problem =
+                    format!("selects no rpc that can be served: {service}.{name}: {reason}");
+                report(option, entry, problem);
+            }
+        }
+    }
+}
+
+/// Returns the gRPC path of an rpc.
+fn path_of(rpc: &MethodDescriptor) -> Box<str> {
+    format!("/{}/{}", rpc.parent_service().full_name(), rpc.name()).into()
+}
+
+/// The rpcs of one descriptor set.
+#[derive(Default)]
+struct Compiled {
+    methods: HashMap<Box<str>, Arc<Method>>,
+    /// Methods that name other rpcs, to be linked when all are compiled.
+    unlinked: Vec<Unlinked>,
+    left_out: BTreeMap<Box<str>, LeftOut>,
 }
 
 struct Service<'a> {
@@ -108,13 +244,39 @@ struct Service<'a> {
     schema: &'a Arc<Schema>,
     options: &'a Options,
     diagnostics: &'a mut Vec<Diagnostic>,
-    /// Methods that name other rpcs, to be linked when all are compiled.
-    unlinked: &'a mut Vec<Unlinked>,
     families: &'a Families,
+    selection: &'a Selection,
+    definitions: &'a mut HashMap<Box<str>, (Definition, String)>,
+    source: &'a Source,
+    compiled: &'a mut Compiled,
+}
+
+/// The options of an rpc.
+struct Annotations {
+    http: Option<HttpRule>,
+    rules: MethodRules,
 }
 
 impl Service<'_> {
-    fn compile(mut self) -> Vec<Arc<Method>> {
+    fn compile(mut self) {
+        let mut served = Vec::new();
+        for rpc in self.service.methods() {
+            match self.annotations(&rpc) {
+                Ok(annotations) => served.push((rpc, annotations)),
+                Err(reason) => {
+                    if self.selection.names(rpc.full_name()) && reason != LeftOutReason::NotSelected
+                    {
+                        let problem = format!("`include` selects the rpc, but {reason}");
+                        self.diagnostics(&rpc).report(HTTP, problem);
+                    }
+                    let left_out = LeftOut::new(&rpc, reason);
+                    self.compiled.left_out.insert(path_of(&rpc), left_out);
+                }
+            }
+        }
+        if served.is_empty() {
+            return;
+        }
         let file = self.service.parent_file();
         let rules = self.options.read(&file.options(), "drawbridge.v1.file");
         let mut diagnostics = Diagnostics {
@@ -136,18 +298,74 @@ impl Service<'_> {
                 "the file has no package: set the family",
             );
         }
-
-        let mut methods = Vec::new();
-        for rpc in self.service.methods() {
-            match self.rpc(&rpc, family) {
+        for (rpc, annotations) in served {
+            if !self.define(&rpc, &annotations) {
+                continue;
+            }
+            match self.rpc(&rpc, annotations, family) {
                 Some((method, rules)) if Unlinked::is(&rules) => {
-                    self.unlinked.push(Unlinked { rpc, method, rules });
+                    self.compiled.unlinked.push(Unlinked { rpc, method, rules });
                 }
-                Some((method, _)) => methods.push(Arc::new(method)),
+                Some((method, _)) => {
+                    let method = Arc::new(method);
+                    self.compiled.methods.insert(method.path.clone(), method);
+                }
                 None => {}
             }
         }
-        methods
+    }
+
+    /// Reads the options of an rpc, or returns why it is not served.
+    fn annotations(&mut self, rpc: &MethodDescriptor) -> Result<Annotations, LeftOutReason> {
+        if !self.selection.selects(rpc.full_name()) {
+            return Err(LeftOutReason::NotSelected);
+        }
+        let options = rpc.options();
+        let http = self.options.read(&options, HTTP);
+        let rules = self.options.read(&options, "drawbridge.v1.method");
+        let before = self.diagnostics.len();
+        let mut diagnostics = self.diagnostics(rpc);
+        let http: Option<HttpRule> = diagnostics.value_or_report(HTTP, http);
+        let rules: MethodRules = diagnostics
+            .value_or_report("(drawbridge.v1.method)", rules)
+            .unwrap_or_default();
+        let is_readable = diagnostics.all.len() == before;
+        match left_out::by_annotations(rpc, http.as_ref(), &rules) {
+            Some(reason) if is_readable => Err(reason),
+            _ => Ok(Annotations { http, rules }),
+        }
+    }
+
+    /// Records the definition of an rpc. Fails, and reports it, where another descriptor set
+    /// defines the rpc differently.
+    fn define(&mut self, rpc: &MethodDescriptor, annotations: &Annotations) -> bool {
+        let definition = Definition {
+            types: [rpc.input(), rpc.output()].map(|message| message.full_name().into()),
+            streams: [rpc.is_client_streaming(), rpc.is_server_streaming()],
+            http: annotations.http.clone(),
+            rules: annotations.rules.clone(),
+        };
+        let path = path_of(rpc);
+        let name = self.source.name.clone();
+        let Some((known, origin)) = self.definitions.get(&path) else {
+            self.definitions.insert(path, (definition, name));
+            return true;
+        };
+        let same = *known == definition;
+        if !same {
+            // One diagnostic for all rpcs of the service.
+            let mut diagnostics = Diagnostics {
+                file: self.service.parent_file().name().to_owned(),
+                element: self.service.full_name().to_owned(),
+                all: &mut *self.diagnostics,
+            };
+            let problem = format!(
+                "is in two descriptor sets, {origin} and {name}, with different annotations: \
+                 remove one, or leave it out with `exclude`"
+            );
+            diagnostics.report("service", problem);
+        }
+        same
     }
 
     fn diagnostics(&mut self, rpc: &MethodDescriptor) -> Diagnostics<'_> {
@@ -155,18 +373,16 @@ impl Service<'_> {
     }
 
     /// Compiles one rpc except for the options that name other rpcs.
-    fn rpc(&mut self, rpc: &MethodDescriptor, family: &str) -> Option<(Method, MethodRules)> {
+    fn rpc(
+        &mut self,
+        rpc: &MethodDescriptor,
+        annotations: Annotations,
+        family: &str,
+    ) -> Option<(Method, MethodRules)> {
+        let Annotations { http, rules } = annotations;
         let family_rules = (self.families)(family);
         let schema = self.schema;
-        let options = rpc.options();
-        let http = self.options.read(&options, HTTP);
-        let rules = self.options.read(&options, "drawbridge.v1.method");
         let mut diagnostics = self.diagnostics(rpc);
-        let http: Option<HttpRule> = diagnostics.value_or_report(HTTP, http);
-        let rules: MethodRules = diagnostics
-            .value_or_report("(drawbridge.v1.method)", rules)
-            .unwrap_or_default();
-
         if !check_streaming(rpc, &rules, &mut diagnostics) {
             return None;
         }
@@ -322,6 +538,7 @@ impl Service<'_> {
             response_body,
             called: None,
             watched_member: OnceLock::new(),
+            document_read: OnceLock::new(),
         };
         let mut diagnostics = self.diagnostics(rpc);
         method.binding.additional =

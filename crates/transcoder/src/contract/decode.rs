@@ -1,32 +1,28 @@
 //! Decodes a reply into the response message.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
-
-use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use serde::de::IgnoredAny;
 
 use super::required_member::Required;
-use super::{Decoded, Method};
+use super::{Decoded, Method, page};
 use crate::Error;
 use crate::call::Reply;
+use crate::family::Evidence;
 use crate::json::{self, Notes, Problem, wire};
-use crate::schema::{Cardinality, Kind};
+use crate::schema::{Cardinality, Field, Kind};
+
+/// What to do about a response of something else than the API.
+const CHECK_ENDPOINT: &str = "check the upstream's endpoint";
 
 /// Decodes a reply; see [`Method::decode`].
 pub(super) fn decode(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
     let Some(location) = &method.location else {
         return decode_body(method, reply);
     };
-    // Beside its `Location`, a response needs no body: that of a redirect is for people,
+    // A response with a `Location` needs no body: that of a redirect is for people,
     // and that of a 201 may be, too.
-    let has_object = reply.body.trim_ascii().starts_with(b"{");
+    let has_object = reply.text().starts_with(b"{");
     if reply.status.is_redirection() || !has_object {
-        return Ok(Decoded {
-            message: location.read(reply)?.into(),
-            notes: Notes::default(),
-        });
+        return Ok(Decoded::of(location.read(reply)?));
     }
     match decode_body(method, reply) {
         Ok(Decoded { message, notes }) => Ok(Decoded {
@@ -34,33 +30,32 @@ pub(super) fn decode(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
             notes,
         }),
         // An object that is not the resource, as `{"message": "created"}`.
-        Err(error @ Error::Decode { .. }) => match location.read(reply) {
-            Ok(message) if error.is_about_the_body() => Ok(Decoded {
-                message: message.into(),
-                notes: Notes::default(),
-            }),
-            _ => Err(error),
+        Err(error @ Error::NotTheResource { .. }) => match location.read(reply) {
+            Ok(message) => Ok(Decoded::of(message)),
+            Err(_) => Err(error),
         },
         Err(error) => Err(error),
     }
 }
 
+impl Decoded {
+    fn of(message: Vec<u8>) -> Self {
+        Self {
+            message: message.into(),
+            notes: Notes::default(),
+        }
+    }
+}
+
 /// Decodes the body of a reply.
 fn decode_body(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
-    let body = reply.body.trim_ascii();
+    let body = reply.text();
     let response = method.schema.message(method.output);
-    // The body of a 202 only repeats "accepted", in JSON, HTML or plain text.
-    let is_accepted = reply.status == http::StatusCode::ACCEPTED && response.fields.is_empty();
-    let no_content = reply.status == http::StatusCode::NO_CONTENT || is_accepted;
-    if no_content || body.is_empty() || body == b"null" {
-        if let Some(missing) = Required::of(method, None).missing_in_empty(method, body) {
-            return Err(missing);
-        }
-        return Ok(Decoded {
-            message: Bytes::new(),
-            notes: Notes::default(),
-        });
-    }
+    let error_body = |status, missing| Error::ErrorBody {
+        status,
+        missing,
+        request_id: None,
+    };
     if response.text_is_error
         && let Ok(text) = serde_json::from_slice::<String>(body)
     {
@@ -69,20 +64,41 @@ fn decode_body(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
             request_id: None,
         });
     }
-    if !begins_as_json(body) {
-        return Err(Error::decode(
-            "",
-            format!(
-                "expected JSON, found {}: check the upstream's endpoint",
-                content_type(reply)
-            ),
-        ));
+    if page::is_problem(reply) {
+        let status = method.error_status(body, Evidence::NotTheResource);
+        return Err(error_body(status.unwrap_or(500), String::new()));
+    }
+    if response.fields.is_empty() {
+        // There is nothing to read: whatever the body says, the call has succeeded, unless
+        // it says the contrary.
+        return match method.error_status(body, Evidence::NotTheResource) {
+            Some(status) => Err(error_body(status, String::new())),
+            None if page::is_html(reply) && !page::repeats_accepted(reply) => {
+                let found = content_type(reply);
+                let problem = format!("expected no web page, found {found}: {CHECK_ENDPOINT}");
+                Err(Error::not_the_resource(problem))
+            }
+            None => Ok(Decoded::of(Vec::new())),
+        };
+    }
+    let no_content = reply.status == http::StatusCode::NO_CONTENT;
+    if no_content || body.is_empty() || body == b"null" {
+        if let Some(missing) = Required::of(method, None).missing_in_empty(method, body) {
+            return Err(missing);
+        }
+        return Ok(Decoded::of(Vec::new()));
+    }
+    if let Some(problem) = reply.unsupported_encoding() {
+        return Err(Error::decode("Content-Encoding", problem));
+    }
+    if !begins_as_json(body) || page::is_utf16(reply) {
+        return Err(Error::not_the_resource(unexpected(reply)));
     }
     let mut message = Vec::with_capacity(body.len());
     let chosen = method
         .response_choices
         .iter()
-        .find(|(member, _)| has_member(body, member))
+        .find(|(member, _)| json::has_member(body, member))
         .map(|(_, index)| *index);
     let chosen = chosen.or(method.response_body);
     let read = match chosen {
@@ -97,98 +113,93 @@ fn decode_body(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
                         .inspect(|_| wire::write_bytes(&mut message, field.number, &inner))
                         .map(|(notes, found)| (notes, Some(found)))
                 }
-                _ => {
-                    as_member(method, &field.member, body, &mut message).map(|notes| (notes, None))
-                }
+                _ => as_member(method, field, body, &mut message).map(|notes| (notes, None)),
             }
         }
-    };
-    let error_status = || (method.family_rules.error_status?)(body);
-    let error_body = |status, missing: String| Error::ErrorBody {
-        status,
-        missing,
-        request_id: None,
     };
     let (notes, found) = match read {
         Ok(read) => read,
         Err(problem) => {
             let error = unreadable(problem, reply);
-            return Err(match error_status() {
+            return Err(match method.error_status(body, Evidence::NotTheResource) {
                 Some(status) => error_body(status, String::new()),
                 None => error,
             });
         }
     };
-    if let Some(found) = found
-        && let Some(missing) = Required::of(method, chosen).missing(&found)
-    {
-        match error_status() {
-            Some(status) => return Err(error_body(status, missing)),
-            // The resource is gone, whatever the object says.
-            None if method.verb == http::Method::DELETE => {}
-            None => {
-                let problem = format!("not the requested resource: {missing}");
-                return Err(Error::decode("", problem));
-            }
-        }
-    }
-    Ok(Decoded {
+    let required = Required::of(method, chosen);
+    let decoded = Decoded {
         message: message.into(),
         notes,
-    })
+    };
+    let Some(missing) = required.missing(found.as_ref(), body, &decoded.message) else {
+        return match required.error_status(method, found.as_ref(), body) {
+            Some(status) => Err(error_body(status, String::new())),
+            None => Ok(decoded),
+        };
+    };
+    match method.error_status(body, Evidence::NotTheResource) {
+        Some(status) => Err(error_body(status, missing)),
+        // The resource is gone, whatever the object says.
+        None if method.verb == http::Method::DELETE => Ok(decoded),
+        None => {
+            let problem = format!("not the requested resource: {missing}");
+            Err(Error::not_the_resource(problem))
+        }
+    }
 }
 
 /// Decodes `body` as the value of one member of the response.
 fn as_member(
     method: &Method,
-    member: &str,
+    field: &Field,
     body: &[u8],
     message: &mut Vec<u8>,
 ) -> Result<Notes, Problem> {
     // A single value, so that `1,"other":2` is not decoded as two members.
-    if let Err(problem) = serde_json::from_slice::<serde::de::IgnoredAny>(body) {
-        return Err(Problem {
-            path: String::new(),
-            problem: format!(
-                "broken JSON at line {} column {}",
-                problem.line(),
-                problem.column()
-            ),
-        });
-    }
-    let object = [b"{", member.as_bytes(), body, b"}"].concat();
-    json::to_wire(&method.schema, method.output, &object, message)
+    json::check(body)?;
+    let object = [b"{", field.member.as_bytes(), body, b"}"].concat();
+    let read = json::to_wire(&method.schema, method.output, &object, message);
+    read.map_err(|mut problem| {
+        if *problem.path == *field.wire_name {
+            // The body itself.
+            problem.path.clear();
+        }
+        problem
+    })
 }
 
-/// Returns whether the body is an object with this member.
-fn has_member(body: &[u8], name: &str) -> bool {
-    serde_json::from_slice::<BTreeMap<Cow<'_, str>, IgnoredAny>>(body)
-        .is_ok_and(|members| members.contains_key(name))
-}
-
-/// Returns whether the body can be JSON. HTML, for example, cannot.
+/// Returns whether the body can be JSON, or one of the numbers that are not JSON: `NaN`,
+/// `Infinity`. HTML, for example, cannot.
 fn begins_as_json(body: &[u8]) -> bool {
     matches!(
         body.first(),
-        Some(b'{' | b'[' | b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n')
+        Some(b'{' | b'[' | b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n' | b'N' | b'I')
     )
 }
 
+/// Says what a body is that is not JSON.
+fn unexpected(reply: &Reply) -> String {
+    let found = content_type(reply);
+    if page::is_utf16(reply) {
+        return format!("expected JSON in UTF-8, found UTF-16 ({found})");
+    }
+    match found.contains("json") {
+        true => format!("expected JSON, found another text, although it is {found}"),
+        false => format!("expected JSON, found {found}: {CHECK_ENDPOINT}"),
+    }
+}
+
 fn unreadable(problem: Problem, reply: &Reply) -> Error {
-    let is_body = problem.path.is_empty();
-    let is_json = content_type(reply).contains("json");
-    Error::decode(
-        problem.path,
-        if is_body && !is_json {
-            format!(
-                "{} (the response is {})",
-                problem.problem,
-                content_type(reply)
-            )
-        } else {
-            problem.problem
-        },
-    )
+    let Problem { path, problem } = problem;
+    if !path.is_empty() {
+        return Error::decode(path, problem);
+    }
+    let found = content_type(reply);
+    Error::not_the_resource(match found.contains("json") {
+        true => problem,
+        false => format!("{problem} (the response is {found})"),
+    })
 }
 
 /// Returns the reply's content type for errors, at most 100 characters of it.

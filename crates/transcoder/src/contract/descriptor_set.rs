@@ -1,8 +1,6 @@
 //! Reads descriptor sets. Sets that the descriptor library cannot serve are rejected with
 //! the proto file and the reason.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use prost::Message as _;
 use prost_reflect::DescriptorPool;
 use prost_types::{DescriptorProto, FileDescriptorSet};
@@ -30,7 +28,7 @@ const WRAPPERS: [&str; 9] = [
     "BytesValue",
 ];
 
-/// Builds the descriptors of a set and its tables.
+/// Builds the descriptors of a set and its tables. Panics for some contradictions.
 pub(super) fn read(source: &Source) -> Result<(DescriptorPool, Schema), Vec<Diagnostic>> {
     let set = match FileDescriptorSet::decode(&*source.bytes) {
         Ok(set) => set,
@@ -40,24 +38,14 @@ pub(super) fn read(source: &Source) -> Result<(DescriptorPool, Schema), Vec<Diag
     if !diagnostics.is_empty() {
         return Err(diagnostics);
     }
-    // The library indexes its tables by numbers of the set. A set that no compiler has
-    // written must not end the process.
-    let built = catch_unwind(AssertUnwindSafe(|| {
-        let pool = DescriptorPool::decode(&*source.bytes)
-            .map_err(|problem| vec![incomplete(source, &problem.to_string())])?;
-        let schema = Schema::build(&pool)?;
-        Ok((pool, schema))
-    }));
-    built.unwrap_or_else(|_| {
-        Err(vec![incomplete(
-            source,
-            "its descriptors are contradictory",
-        )])
-    })
+    let pool = DescriptorPool::decode(&*source.bytes)
+        .map_err(|problem| vec![incomplete(source, &problem.to_string())])?;
+    let schema = Schema::build(&pool)?;
+    Ok((pool, schema))
 }
 
 /// Reports a set that is not what a compiler writes.
-fn incomplete(source: &Source, problem: &str) -> Diagnostic {
+pub(super) fn incomplete(source: &Source, problem: &str) -> Diagnostic {
     Diagnostic {
         file: source.name.clone(),
         element: String::new(),
@@ -82,9 +70,9 @@ fn check(set: &FileDescriptorSet, bytes: &[u8]) -> Vec<Diagnostic> {
                 problem,
             });
         };
-        match file.syntax() {
-            "" | "proto2" | "proto3" => {}
-            "editions" => {
+        match file.syntax.as_deref() {
+            None | Some("proto2" | "proto3") => {}
+            Some("editions") => {
                 let edition = raw.get(at).and_then(|file| wire::last(file, EDITION).ok()?);
                 let edition = match edition {
                     Some(Value::Varint(1_000)) => " 2023",
@@ -98,7 +86,7 @@ fn check(set: &FileDescriptorSet, bytes: &[u8]) -> Vec<Diagnostic> {
                 report("", problem);
                 continue;
             }
-            other => {
+            Some(other) => {
                 report("", format!("the syntax `{other}` is not known"));
                 continue;
             }

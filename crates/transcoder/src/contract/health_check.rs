@@ -8,6 +8,7 @@ use prost_reflect::DescriptorPool;
 
 use super::Method;
 use super::diagnostics::{Diagnostics, Options};
+use super::left_out::{LeftOut, LeftOutReason};
 use crate::api::drawbridge::v1::FileRules;
 use crate::call::Idempotency;
 use crate::schema::Diagnostic;
@@ -48,6 +49,7 @@ pub(super) fn named(pool: &DescriptorPool, options: &Options) -> Vec<Named> {
 pub(super) fn compile(
     named: Vec<Named>,
     methods: &HashMap<Box<str>, Arc<Method>>,
+    left_out: &BTreeMap<Box<str>, LeftOut>,
     all: &mut Vec<Diagnostic>,
 ) -> BTreeMap<Box<str>, Arc<Method>> {
     let mut found: BTreeMap<Box<str>, Arc<Method>> = BTreeMap::new();
@@ -68,6 +70,10 @@ pub(super) fn compile(
             false => format!("/{package}.{}", rpc.replacen('.', "/", 1)),
         };
         let Some(method) = methods.get(&*path) else {
+            let rpc_left_out = left_out.get(&*path);
+            if rpc_left_out.is_some_and(|rpc| rpc.reason == LeftOutReason::NotSelected) {
+                continue;
+            }
             let problem = format!(
                 "`{rpc}` is not an rpc of the package {package}, or is itself invalid: write \
                  `Service.Rpc`"
@@ -78,6 +84,10 @@ pub(super) fn compile(
         if let Err(problem) = check(method, &family) {
             diagnostics.report(OPTION, format!("`{rpc}` {problem}"));
         } else if let Some(other) = found.get(&*family) {
+            // Several sets can contain the file.
+            if other.path == method.path {
+                continue;
+            }
             let problem = format!(
                 "the family {family} has the health check {} already: remove one",
                 &other.path[1..]

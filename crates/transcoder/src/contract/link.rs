@@ -1,16 +1,16 @@
 //! Compiles the options that name other rpcs, once all rpcs are compiled.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use prost_reflect::MethodDescriptor;
 
 use super::called::Called;
 use super::diagnostics::Diagnostics;
+use super::left_out::LeftOut;
 use super::rpc_lookup::RpcLookup;
 use super::{Diagnostic, Method, pages, resolve, watch};
 use crate::api::drawbridge::v1::MethodRules;
-use crate::schema::Schema;
 
 /// An rpc whose options name other rpcs, compiled except for those options.
 pub(super) struct Unlinked {
@@ -34,8 +34,8 @@ fn is_stream(rules: &MethodRules) -> bool {
 /// rpc that cannot be linked is reported.
 pub(super) fn link(
     unlinked: Vec<Unlinked>,
-    schema: &Arc<Schema>,
     methods: &mut HashMap<Box<str>, Arc<Method>>,
+    left_out: &BTreeMap<Box<str>, LeftOut>,
     diagnostics: &mut Vec<Diagnostic>,
 ) {
     // Streams call unary rpcs, and a log names a watch: this is their order.
@@ -47,7 +47,7 @@ pub(super) fn link(
     for group in [unary, streams, logs] {
         let linked: Vec<_> = group
             .into_iter()
-            .map(|one| Arc::new(one.link(schema, methods, diagnostics)))
+            .map(|one| Arc::new(one.link(methods, left_out, diagnostics)))
             .collect();
         methods.extend(linked.into_iter().map(|m| (m.path.clone(), m)));
     }
@@ -56,8 +56,8 @@ pub(super) fn link(
 impl Unlinked {
     fn link(
         self,
-        schema: &Arc<Schema>,
         methods: &HashMap<Box<str>, Arc<Method>>,
+        left_out: &BTreeMap<Box<str>, LeftOut>,
         diagnostics: &mut Vec<Diagnostic>,
     ) -> Method {
         let Self {
@@ -70,7 +70,7 @@ impl Unlinked {
         let rpcs = RpcLookup {
             service: &service,
             methods,
-            schema,
+            left_out,
         };
         if !rules.resolve.is_empty() {
             method.resolve = compile_resolve(&rules.resolve, &method, &rpcs, &mut diagnostics);
@@ -152,10 +152,12 @@ fn compile_resolve(
     diagnostics: &mut Diagnostics<'_>,
 ) -> Option<super::Resolve> {
     let Some(lookup) = rpcs.find(name).filter(|f| f.family == method.family) else {
-        let problem = format!(
-            "`{name}` is not a unary rpc of this service or package, is itself invalid, or has a \
-             `resolve` of its own"
-        );
+        let problem = rpcs.left_out_or(name, || {
+            format!(
+                "`{name}` is not a unary rpc of this service or package, is itself invalid, or \
+                 has a `resolve` of its own"
+            )
+        });
         diagnostics.report_rule("resolve", problem);
         return None;
     };

@@ -76,8 +76,9 @@ pub(super) fn compile(
     diagnostics: &mut Diagnostics<'_>,
 ) -> Option<Pages> {
     let Some(list) = rpcs.find(list).filter(|list| list.paging.is_some()) else {
-        let problem =
-            format!("`{list}` is not a unary rpc of this service or package with `paging`");
+        let problem = rpcs.left_out_or(list, || {
+            format!("`{list}` is not a unary rpc of this service or package with `paging`")
+        });
         diagnostics.report_rule("pages", problem);
         return None;
     };

@@ -280,6 +280,19 @@ fn check_literal(text: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Returns a path template with `{}` in place of its variables.
+pub(super) fn shape(template: &str) -> String {
+    let mut shape = String::with_capacity(template.len());
+    let mut parts = template.split('{');
+    shape.push_str(parts.next().unwrap_or_default());
+    for part in parts {
+        let after = part.split_once('}').map_or("", |(_, after)| after);
+        shape.push_str("{}");
+        shape.push_str(after);
+    }
+    shape
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,8 +1,11 @@
 //! What the body of a successful reply must hold to be the requested resource: the list of
 //! a list, the wrapper of a single resource, or at least one known member.
 
+use std::borrow::Cow;
+
 use crate::Error;
-use crate::json::Found;
+use crate::family::Evidence;
+use crate::json::{self, Found, wire};
 use crate::schema::{Cardinality, Field, FieldIndex, Kind, Message, Schema, Shape};
 
 use super::Method;
@@ -17,7 +20,7 @@ pub(super) struct Required<'a> {
 }
 
 enum Rule<'a> {
-    /// Nothing: it is arbitrary JSON, or decoded as a list, a map or a scalar.
+    /// Nothing: it is arbitrary JSON, or decoded as a map or a scalar.
     Nothing,
     /// A list without a member of its own, which may be `null` but not absent.
     BareList,
@@ -52,21 +55,104 @@ impl<'a> Required<'a> {
         Self { schema, rule }
     }
 
-    /// Says what is missing; none if the body is the requested resource.
-    pub fn missing(&self, found: &Found) -> Option<String> {
+    /// Says what is missing in the body, which was decoded to `wire`; none if it is the
+    /// requested resource. `found` is none for a body that is not decoded as a message.
+    pub fn missing(&self, found: Option<&Found>, body: &[u8], wire: &[u8]) -> Option<String> {
+        let found = found?;
         match self.rule {
             Rule::Nothing | Rule::BareList => None,
             Rule::Member(message, index) => {
                 let field = &message.fields[usize::from(index)];
-                (!self.holds(found, index, field)).then(|| is_missing(&field.wire_name))
+                match (self.holds(found, index, field), found.has(index)) {
+                    (true, _) => self.missing_in_wrapper(message, index, body, wire),
+                    (false, true) => Some(format!("`{}` is null", field.wire_name)),
+                    (false, false) => Some(is_missing(&field.wire_name)),
+                }
             }
             Rule::AnyMember(message) => {
-                let is_open = message.additional_properties.is_some() && found.unknown;
                 let mut known = known(message);
+                let is_open = found.unknown && has_undescribed_form(message);
                 (!is_open && !known.any(|(index, field)| self.holds(found, index, field)))
                     .then(|| missing_any(message))
             }
         }
+    }
+
+    /// Says what is missing in the object of a wrapper: it must have a known member, too.
+    fn missing_in_wrapper(
+        &self,
+        message: &Message,
+        index: FieldIndex,
+        body: &[u8],
+        wire: &[u8],
+    ) -> Option<String> {
+        let field = &message.fields[usize::from(index)];
+        let Kind::Message(id) = field.kind else {
+            return None;
+        };
+        let inner = self.schema.message(id);
+        let is_plain = inner.unwrap.is_none() && inner.additional_properties.is_none();
+        if !field.is_single()
+            || inner.shape != Shape::Object
+            || !is_plain
+            || known(inner).next().is_none()
+        {
+            return None;
+        }
+        // A member that decodes to bytes is there. Otherwise all are absent, `null` or zero.
+        let last = wire::last(wire, field.number).ok().flatten();
+        if last.is_some_and(|value| !value.bytes().is_empty()) {
+            return None;
+        }
+        let is_known = |(name, value): (Cow<'_, [u8]>, &[u8])| {
+            inner.names.get(&name).is_some() && value != b"null"
+        };
+        let mut wrappers =
+            json::members(body).filter(|(name, _)| message.names.get(name) == Some(index));
+        let is_there = wrappers.any(|(_, value)| {
+            // A list or a text in place of the object is an option of the message.
+            !value.starts_with(b"{") || json::members(value).any(is_known)
+        });
+        (!is_there).then(|| format!("in `{}`, {}", field.wire_name, missing_any(inner)))
+    }
+
+    /// Returns the HTTP status of a body that could be the requested resource, but is an
+    /// error of the family.
+    pub fn error_status(&self, method: &Method, found: Option<&Found>, body: &[u8]) -> Option<u16> {
+        let declaring = match self.rule {
+            Rule::BareList => return None,
+            Rule::Nothing => None,
+            // Error bodies have no object or list of that name.
+            Rule::Member(message, index) => match message.fields[usize::from(index)] {
+                Field {
+                    kind: Kind::Message(_),
+                    ..
+                }
+                | Field {
+                    cardinality: Cardinality::Repeated | Cardinality::Map,
+                    ..
+                } => return None,
+                _ => Some(message),
+            },
+            Rule::AnyMember(message) => Some(message),
+        };
+        if declaring.is_none() {
+            return method.error_status(body, Evidence::MayBeTheResource(&|_| false));
+        }
+        // A body with no other members than those of the response is the response.
+        let (Some(message), true) = (declaring, found.is_none_or(|found| found.unknown)) else {
+            return None;
+        };
+        let declares = |name: &str| message.names.get(name.as_bytes()).is_some();
+        let has_known = found.is_none_or(|found| {
+            known(message).any(|(index, field)| self.holds(found, index, field))
+        });
+        let evidence = match has_known {
+            true => Evidence::MayBeTheResource(&declares),
+            // Nothing but members without a field.
+            false => Evidence::NotTheResource,
+        };
+        method.error_status(body, evidence)
     }
 
     /// Returns the error of an empty body or `null`. The reply to a DELETE may be empty:
@@ -85,24 +171,25 @@ impl<'a> Required<'a> {
             Rule::AnyMember(message) => Some(missing_any(message)),
         };
         let missing = missing?;
-        Some(Error::decode(
-            "",
-            format!("expected a response body, found none: {missing}"),
-        ))
+        Some(Error::not_the_resource(format!(
+            "expected a response body, found none: {missing}"
+        )))
     }
 
-    /// Returns whether the object holds the field. A message or `oneof` that is `null` is
-    /// absent; a list or a scalar that is `null` is there and empty.
+    /// Returns whether the object holds the field. One that is `null` is absent, unless it
+    /// is a list, a map or arbitrary JSON, which are then there and empty.
     fn holds(&self, found: &Found, index: FieldIndex, field: &Field) -> bool {
-        let is_resource = match field.kind {
-            Kind::Message(id) if field.is_single() => {
-                self.schema.message(id).shape == Shape::Object
-            }
+        let may_be_null = match (field.kind, field.cardinality) {
+            (_, Cardinality::Repeated | Cardinality::Map) => true,
+            (Kind::Message(id), _) => matches!(
+                self.schema.message(id).shape,
+                Shape::Struct | Shape::Value | Shape::ListValue
+            ),
             _ => false,
         };
-        match is_resource {
-            true => found.has_value(index),
-            false => found.has(index),
+        match may_be_null {
+            true => found.has(index),
+            false => found.has_value(index),
         }
     }
 }
@@ -169,6 +256,12 @@ fn counted_list(message: &Message) -> Option<FieldIndex> {
     others
         .all(|(_, field)| TOTALS.contains(&&*field.name))
         .then_some(list)
+}
+
+/// Returns whether a message takes all members, and describes at most one: what a response
+/// has is then not known, and its other members can be all of it.
+fn has_undescribed_form(message: &Message) -> bool {
+    message.additional_properties.is_some() && known(message).nth(1).is_none()
 }
 
 fn is_missing(name: &str) -> String {

@@ -1,20 +1,20 @@
 //! Finds the rpcs that annotations name.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::Method;
 use super::diagnostics::Diagnostics;
-use crate::schema::Schema;
+use super::left_out::LeftOut;
 
 /// The rpcs that an rpc can name in its annotations.
 pub(super) struct RpcLookup<'a> {
     /// The full name of the service of the rpc.
     pub service: &'a str,
-    /// The compiled rpcs by gRPC path.
+    /// The compiled rpcs of its descriptor set, by gRPC path.
     pub methods: &'a HashMap<Box<str>, Arc<Method>>,
-    /// Its descriptor set: rpcs of other sets are not found.
-    pub schema: &'a Arc<Schema>,
+    /// The rpcs of the descriptor set that are not served, by gRPC path.
+    pub left_out: &'a BTreeMap<Box<str>, LeftOut>,
 }
 
 impl RpcLookup<'_> {
@@ -31,24 +31,36 @@ impl RpcLookup<'_> {
     }
 
     fn named(&self, name: &str) -> Option<&Arc<Method>> {
-        let path = match name.split_once('.') {
+        self.methods.get(&*self.path(name))
+    }
+
+    fn path(&self, name: &str) -> String {
+        match name.split_once('.') {
             None => format!("/{}/{name}", self.service),
             Some((service, name)) => match self.service.rsplit_once('.') {
                 Some((package, _)) => format!("/{package}.{service}/{name}"),
                 None => format!("/{service}/{name}"),
             },
-        };
-        let rpc = self.methods.get(&*path)?;
-        Arc::ptr_eq(&rpc.schema, self.schema).then_some(rpc)
+        }
     }
-}
 
-/// Returns the problem of an option that names no rpc to `purpose`.
-pub(super) fn unknown_rpc(purpose: &str, name: &str) -> String {
-    if name.is_empty() {
-        return format!("is missing: name the rpc to {purpose}");
+    /// Returns the problem of an option that names no rpc to `purpose`.
+    pub fn unknown(&self, purpose: &str, name: &str) -> String {
+        if name.is_empty() {
+            return format!("is missing: name the rpc to {purpose}");
+        }
+        self.left_out_or(name, || {
+            format!("`{name}` is not a unary rpc of this service or package, or is itself invalid")
+        })
     }
-    format!("`{name}` is not a unary rpc of this service or package, or is itself invalid")
+
+    /// Returns that the rpc of this name is not served, or else the other problem.
+    pub fn left_out_or(&self, name: &str, other: impl FnOnce() -> String) -> String {
+        match self.left_out.get(&*self.path(name)) {
+            Some(rpc) => rpc.to_string(),
+            None => other(),
+        }
+    }
 }
 
 /// Reports where a stream and the rpc `other` differ: the stream's request makes the

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value as Json, json};
 
-use self::test_contract::{World, descriptors, families, printed, proto};
+use self::test_contract::{DO, STARTED, World, descriptors, families, jobs, printed, proto};
 use super::*;
 use crate::api::drawbridge::v1::WatchEvent;
 use crate::call::Reply;
@@ -45,10 +45,7 @@ fn unary(options: &str, messages: &str) -> String {
 }
 
 fn diagnostics(proto: &str) -> Vec<Diagnostic> {
-    let source = Source {
-        name: "t.binpb".into(),
-        bytes: descriptors(proto),
-    };
+    let source = Source::new("t.binpb", descriptors(proto));
     Contract::compile(vec![source], &families)
         .map(|_| ())
         .expect_err(proto)
@@ -90,6 +87,7 @@ mod bind;
 mod decode;
 mod diagnostics;
 mod expression;
+mod left_out;
 mod paging;
 mod random_input;
 mod required_omitted;

@@ -43,8 +43,8 @@ pub(super) struct Reader<'t, 'o> {
     text: &'t [u8],
     pos: usize,
     out: &'o mut Vec<u8>,
-    /// Integers that were rounded: position, and path within JSON that is in a string
-    /// there.
+    /// Numbers that the message does not hold exactly: position, and path within JSON that
+    /// is in a string there.
     pub inexact: Vec<(usize, String)>,
     /// The members of the outermost object.
     pub found: Found,
@@ -446,7 +446,7 @@ impl<'t, 'o> Reader<'t, 'o> {
         let start = self.pos;
         match self.peek() {
             b't' | b'f' => drop(self.boolean()?),
-            b'-' | b'0'..=b'9' => drop(self.number()?),
+            b'-' | b'0'..=b'9' | b'N' | b'I' => drop(self.any_number()?),
             _ => return self.expected("a string"),
         }
         let literal = &self.text[start..self.pos];
@@ -455,11 +455,17 @@ impl<'t, 'o> Reader<'t, 'o> {
         Ok(())
     }
 
-    /// Decodes a number, a bool or an enum to its wire bits. None for an empty string
-    /// and for an unknown text of an enum.
+    /// Decodes a number, a bool or an enum to its wire bits. None for an empty string, for
+    /// an unknown text of an enum, and for a number that is too large for a double or float.
     fn scalar(&mut self, kind: Kind) -> Outcome<Option<u64>> {
         let at = self.pos;
+        let is_float = matches!(kind, Kind::Double | Kind::Float);
         let read = match self.peek() {
+            b'-' | b'N' | b'I' if is_float && token::special(self.text, at).is_some() => {
+                self.is_inexact(at);
+                let number = self.any_number()?;
+                bits_of_text(kind, number)
+            }
             b'-' | b'0'..=b'9' if kind != Kind::Bool => {
                 let number = self.number()?;
                 if let Kind::Enum(id) = kind {
@@ -494,6 +500,10 @@ impl<'t, 'o> Reader<'t, 'o> {
             _ => Err(""),
         };
         read.map(Some).or_else(|problem| {
+            if problem == numbers::OVERFLOW {
+                self.is_inexact(at);
+                return Ok(None);
+            }
             self.pos = at;
             let what = match kind {
                 Kind::Bool => "true or false",
@@ -508,7 +518,7 @@ impl<'t, 'o> Reader<'t, 'o> {
         })
     }
 
-    /// Notes that the number at this position was rounded.
+    /// Notes that the message does not hold the number at this position exactly.
     fn is_inexact(&mut self, at: usize) {
         if self.inexact.len() < MAX_NOTES {
             self.inexact.push((at, String::new()));

@@ -1,6 +1,8 @@
 //! Reads JSON tokens: numbers, strings with escapes, and values to skip. An error is a
 //! position and what is wrong there.
 
+use std::borrow::Cow;
+
 use super::scan;
 
 type Fault = (usize, &'static str);
@@ -35,6 +37,29 @@ pub fn number(text: &[u8], at: usize) -> Result<usize, Fault> {
         }
     }
     Ok(end)
+}
+
+/// The problem of a number that is too large for a double or a float.
+pub const OVERFLOW: &str = "the number is too large";
+
+/// Numbers that are not JSON, but that some writers write, such as Python's `json`.
+const SPECIAL: [&[u8]; 3] = [b"NaN", b"Infinity", b"-Infinity"];
+
+/// Returns the end of the number at `at` that is not JSON: `NaN`, `Infinity`, `-Infinity`.
+pub fn special(text: &[u8], at: usize) -> Option<usize> {
+    let rest = text.get(at..)?;
+    let found = SPECIAL.iter().find(|special| rest.starts_with(special))?;
+    Some(at + found.len())
+}
+
+/// Returns the value of a number that is not JSON.
+pub fn special_value(text: &[u8]) -> Option<f64> {
+    match text {
+        b"NaN" => Some(f64::NAN),
+        b"Infinity" => Some(f64::INFINITY),
+        b"-Infinity" => Some(f64::NEG_INFINITY),
+        _ => None,
+    }
 }
 
 /// A number as an integer.
@@ -123,7 +148,7 @@ pub fn double(text: &[u8]) -> Result<(f64, bool), &'static str> {
     let text = str::from_utf8(text).map_err(|_| "not a number")?;
     let value: f64 = text.parse().map_err(|_| "not a number")?;
     if value.is_infinite() {
-        return Err("the number is too large for a double");
+        return Err(OVERFLOW);
     }
     let exact = match digits.len() {
         _ if !is_integer => true,
@@ -140,7 +165,7 @@ pub fn float(text: &[u8]) -> Result<f32, &'static str> {
     let text = str::from_utf8(text).map_err(|_| "not a number")?;
     let value: f32 = text.parse().map_err(|_| "not a number")?;
     if value.is_infinite() {
-        return Err("the number is too large for a float");
+        return Err(OVERFLOW);
     }
     Ok(value)
 }
@@ -220,7 +245,12 @@ pub fn skip(text: &[u8], mut at: usize) -> Result<usize, Fault> {
         // At the beginning of a value.
         match text.get(at) {
             Some(b'"') => at = skip_string(text, at + 1)?,
-            Some(b'-' | b'0'..=b'9') => at = number(text, at)?,
+            Some(b'-' | b'0'..=b'9' | b'N' | b'I') => {
+                at = match special(text, at) {
+                    Some(end) => end,
+                    None => number(text, at)?,
+                };
+            }
             Some(&bracket @ (b'{' | b'[')) => {
                 if depth == MAX_SKIPPED {
                     return Err((at, "nested too deep"));
@@ -271,6 +301,33 @@ pub fn skip(text: &[u8], mut at: usize) -> Result<usize, Fault> {
             open >>= 1;
         }
     }
+}
+
+/// Returns the members of the object that is the text, names unescaped and values as text;
+/// none for another value. Ends at invalid JSON.
+pub fn members(text: &[u8]) -> Option<impl Iterator<Item = (Cow<'_, [u8]>, &[u8])>> {
+    let text = text.trim_ascii_start();
+    if text.first() != Some(&b'{') {
+        return None;
+    }
+    let mut next = Some(space(text, 1));
+    Some(std::iter::from_fn(move || {
+        let at = next.take()?;
+        let start = skip_name(text, at).ok()?;
+        let end = skip(text, start).ok()?;
+        let after = space(text, end);
+        next = (text.get(after) == Some(&b',')).then(|| space(text, after + 1));
+        let plain = at + 1 + scan::plain(&text[at + 1..]).0;
+        let name = match text.get(plain) {
+            Some(b'"') => Cow::Borrowed(&text[at + 1..plain]),
+            _ => {
+                let mut name = Vec::new();
+                unescape(text, at + 1, &mut name).ok()?;
+                Cow::Owned(name)
+            }
+        };
+        Some((name, &text[start..end]))
+    }))
 }
 
 fn space(text: &[u8], mut at: usize) -> usize {

@@ -494,3 +494,41 @@ fn row_deleted_while_heat_reads_is_unavailable() {
         );
     }
 }
+
+#[test]
+fn error_bodies_in_a_success_are_recognized() {
+    let may_be = || Evidence::MayBeTheResource(&|_| false);
+    for (body, want) in [
+        (
+            r#"{"code":404,"title":"Not Found","explanation":"x",
+                "error":{"type":"EntityNotFound","message":"gone","traceback":null}}"#,
+            Some(404),
+        ),
+        (
+            r#"{"code":"404 Not Found","title":"Not Found","message":"m"}"#,
+            Some(404),
+        ),
+        (
+            r#"{"error":{"code":401,"title":"Unauthorized","message":"m"}}"#,
+            Some(401),
+        ),
+        (r#"{"itemNotFound":{"code":404,"message":"m"}}"#, Some(404)),
+        (r#"{"error_code":"APIGW.0301","error_msg":"m"}"#, Some(500)),
+        // The body of a 202 repeats its status.
+        (
+            r#"{"code":"202 Accepted","title":"Accepted","message":"m"}"#,
+            None,
+        ),
+        // A template.
+        (
+            r#"{"heat_template_version":"2018-08-31","resources":{}}"#,
+            None,
+        ),
+        (r#"{"resources":{"error":{"code":404}}}"#, None),
+        ("{}", None),
+    ] {
+        for evidence in [Evidence::NotTheResource, may_be()] {
+            assert_eq!(error_status(body.as_bytes(), evidence), want, "{body}");
+        }
+    }
+}

@@ -253,3 +253,34 @@ fn only_throttling_is_not_processed() {
         assert_eq!(fault.retry_after, Some(Duration::from_secs(1)), "{status}");
     }
 }
+
+#[test]
+fn error_bodies_in_a_success_are_recognized() {
+    // As in RefreshComponent, whose response has a `message` only.
+    let declares = |name: &str| name == "message";
+    for (body, want) in [
+        (
+            r#"{"error_code":"SVCSTG.00100401","error_msg":"m"}"#,
+            Some(400),
+        ),
+        (
+            r#"{"errorCode":"SVCSTG.00100458","message":"m"}"#,
+            Some(409),
+        ),
+        (
+            r#"{"error":{"code":"SVCSTG.00100411","message":"m"}}"#,
+            Some(400),
+        ),
+        (r#"{"code":"APIGW.0101","message":"m"}"#, Some(500)),
+        (r#"{"code":404,"message":"m"}"#, Some(404)),
+        (r#"{"message":"OK"}"#, None),
+        (r#"{"message":"OK","code":"0"}"#, None),
+    ] {
+        for evidence in [
+            Evidence::NotTheResource,
+            Evidence::MayBeTheResource(&declares),
+        ] {
+            assert_eq!(error_status(body.as_bytes(), evidence), want, "{body}");
+        }
+    }
+}

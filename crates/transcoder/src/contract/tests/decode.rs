@@ -81,7 +81,7 @@ fn empty_replies_decode_only_where_the_contract_allows() {
                     assert!(decoded.message.is_empty(), "{name}: {status} {body}");
                     assert_eq!(decoded.notes, Default::default());
                 }
-                Err(Error::Decode { problem, .. }) => {
+                Err(Error::NotTheResource { problem, .. }) => {
                     assert!(!good, "{name}: {status} {body}");
                     assert!(
                         problem.contains("expected a response body, found none"),
@@ -111,13 +111,37 @@ fn success_must_hold_the_requested_resource() {
           optional string id = 1;
           google.protobuf.Struct rest = 2 [(drawbridge.v1.field).additional_properties = true];
         }
+        message Document {
+          optional string name = 1; optional string href = 2;
+          google.protobuf.Struct more = 3 [(drawbridge.v1.field).additional_properties = true];
+        }
         message Free { google.protobuf.Struct any = 1; }
         message Labels { map<string, string> labels = 1; }
         message Thing { string name = 1; int64 size = 2; }";
     for (name, response, response_body, body, missing) in [
         ("Get", "Wrapped", "", r#"{"thing": {"name": "n"}}"#, None),
-        ("Get", "Wrapped", "", r#"{"thing": {}}"#, None),
-        ("Get", "Wrapped", "", r#"{"thing": null}"#, Some("thing")),
+        ("Get", "Wrapped", "", r#"{"thing": {"size": 0}}"#, None),
+        (
+            "Get",
+            "Wrapped",
+            "",
+            r#"{"thing": {}}"#,
+            Some("in `thing`, none of the members `name`, `size`"),
+        ),
+        (
+            "Get",
+            "Wrapped",
+            "",
+            r#"{"thing": {"error": "gone", "name": null}}"#,
+            Some("in `thing`, none of the members `name`, `size`"),
+        ),
+        (
+            "Get",
+            "Wrapped",
+            "",
+            r#"{"thing": null}"#,
+            Some("`thing` is null"),
+        ),
         (
             "Get",
             "Wrapped",
@@ -136,7 +160,21 @@ fn success_must_hold_the_requested_resource() {
         ),
         ("Get", "Wrapped", "thing", r#"{"size": 0}"#, None),
         ("Get", "Id", "", r#"{"job_id": ""}"#, None),
-        ("Get", "Id", "", r#"{"job_id": null}"#, None),
+        (
+            "Get",
+            "Id",
+            "",
+            r#"{"job_id": null}"#,
+            Some("`job_id` is null"),
+        ),
+        (
+            "Get",
+            "Named",
+            "",
+            r#"{"name": null, "other": 1}"#,
+            Some("`name`, `labels`, `parts`"),
+        ),
+        ("Get", "Named", "", r#"{"labels": null}"#, None),
         ("Get", "Id", "", "{}", Some("job_id")),
         // Lists: with nothing else but totals, or of a standard List method.
         ("Get", "Things", "", r#"{"things": []}"#, None),
@@ -188,6 +226,15 @@ fn success_must_hold_the_requested_resource() {
         ("Get", "Unwrapped", "", r#"{"error": 1}"#, Some("thing")),
         ("Get", "Open", "", r#"{"other": 1}"#, None),
         ("Get", "Open", "", "{}", Some("`id`")),
+        // It describes what it has: one of it must be there.
+        (
+            "Get",
+            "Document",
+            "",
+            r#"{"maintenance": true}"#,
+            Some("`name`, `href`"),
+        ),
+        ("Get", "Document", "", r#"{"href": "h", "other": 1}"#, None),
         // Arbitrary JSON and maps.
         ("Get", "Free", "any", "{}", None),
         ("Get", "Free", "", "{}", Some("any")),
@@ -210,7 +257,7 @@ fn success_must_hold_the_requested_resource() {
             .decode(&reply(200, "application/json", body));
         match (got, missing) {
             (Ok(_), None) => {}
-            (Err(error @ Error::Decode { .. }), Some(missing)) => {
+            (Err(error @ Error::NotTheResource { .. }), Some(missing)) => {
                 assert!(
                     error.to_string().contains(missing),
                     "{response} {body}: {error}"
@@ -365,8 +412,11 @@ fn unexpected_replies_are_decode_errors() {
         ),
     ] {
         let error = decode(&world(response_body), &reply(200, content_type, body)).unwrap_err();
-        let Error::Decode { path, problem, .. } = &error else {
-            panic!("{body}: {error:?}");
+        let (path, problem) = match &error {
+            Error::Decode { path, problem, .. } => (&**path, problem),
+            // Without a path: it is not about a member of the resource.
+            Error::NotTheResource { problem, .. } => ("", problem),
+            _ => panic!("{body}: {error:?}"),
         };
         assert_eq!(path, want_path, "{body}: {problem}");
         assert!(problem.contains(want), "{body}: {problem}");
@@ -394,6 +444,222 @@ fn deletion_may_answer_any_object() {
         let decoded = of("delete").rpc("Do").decode(&reply).unwrap();
         assert!(decoded.message.is_empty(), "{body}");
         let error = of("put").rpc("Do").decode(&reply).unwrap_err();
-        assert!(matches!(error, Error::Decode { .. }), "{body}: {error:?}");
+        assert!(
+            matches!(error, Error::NotTheResource { .. }),
+            "{body}: {error:?}"
+        );
+    }
+}
+
+/// The service `S` with an rpc `Do` by POST, whose response has these fields.
+fn change(options: &str, fields: &str) -> World {
+    World::new(&unary(
+        &format!("option (google.api.http) = {{post: \"/x\" {options}}};"),
+        &format!(
+            "message Req {{}} message Res {{ {fields} }} message Thing {{ string name = 1; }}"
+        ),
+    ))
+}
+
+#[test]
+fn change_without_response_fields_succeeds_with_any_text() {
+    let world = change("", "");
+    let page = "<html><title>Maintenance</title></html>";
+    for (status, content_type, body, want) in [
+        (200, "text/plain", "OK", "OK"),
+        (200, "text/plain; charset=utf-8", "true", "OK"),
+        (200, "application/json", "[]", "OK"),
+        (200, "application/json", "{\"cut", "OK"),
+        (200, "application/json", "NaN", "OK"),
+        (
+            200,
+            "application/json",
+            r#"{"job_id": "j", "more": 1}"#,
+            "OK",
+        ),
+        (200, "application/octet-stream", "\u{0}\u{1}", "OK"),
+        (200, "application/xml", "<?xml version=\"1.0\"?><ok/>", "OK"),
+        (200, "", "", "OK"),
+        (200, "text/html", "", "OK"),
+        (200, "text/html", r#"{"ok": true}"#, "OK"),
+        (201, "text/plain", "created", "OK"),
+        (204, "", "", "OK"),
+        (
+            202,
+            "text/html",
+            "<html><head><title>202 Accepted</title></head></html>",
+            "OK",
+        ),
+        (200, "text/html", page, "page"),
+        (200, "Text/HTML; charset=utf-8", "OK", "page"),
+        (202, "text/html", page, "page"),
+        (200, "application/xhtml+xml", page, "page"),
+        (200, "", page, "page"),
+        (200, "text/plain", " \n<!DOCTYPE HTML PUBLIC>\n", "page"),
+        (
+            200,
+            "application/xml",
+            "<?xml version=\"1.0\"?>\n<!-- a --><!doctype html>",
+            "page",
+        ),
+        (200, "application/json", "\u{feff}<html>", "page"),
+        (200, "text/plain", r#"{"fault": 1}"#, "error 503"),
+        (200, "text/html", r#"{"fault": 1}"#, "error 503"),
+        (200, "", "\u{feff} {\"fault\": 1}", "error 503"),
+        (202, "application/json", r#"{"fault": 1}"#, "error 503"),
+        (
+            200,
+            "application/problem+json",
+            r#"{"title": "Low"}"#,
+            "error 500",
+        ),
+    ] {
+        let got = match world.rpc("Do").decode(&reply(status, content_type, body)) {
+            Ok(decoded) if decoded.message.is_empty() => "OK".to_owned(),
+            Err(Error::ErrorBody { status, .. }) => format!("error {status}"),
+            Err(Error::NotTheResource { problem, .. }) if problem.contains("web page") => {
+                "page".to_owned()
+            }
+            got => panic!("{content_type} {body}: {got:?}"),
+        };
+        assert_eq!(got, want, "{status} {content_type} {body}");
+    }
+}
+
+#[test]
+fn error_body_is_not_the_content_of_an_open_response() {
+    let text = "optional string message = 1;";
+    let fault = "google.protobuf.Value fault = 1; string name = 2;";
+    let open = "optional string id = 1;
+        google.protobuf.Struct more = 2 [(drawbridge.v1.field).additional_properties = true];";
+    let any = "google.protobuf.Value any = 1;";
+    let map = "map<string, google.protobuf.Value> any = 1;";
+    let object = "google.protobuf.Struct any = 1;";
+    let of_any = "response_body: \"any\"";
+    let body = r#"{"fault": {"message": "m"}}"#;
+    let problem = "application/problem+json";
+    for (options, fields, content_type, body, is_error) in [
+        // Arbitrary JSON.
+        (of_any, any, "application/json", body, true),
+        (of_any, map, "application/json", body, true),
+        (of_any, object, "application/json", body, true),
+        (of_any, any, problem, r#"{"status": 503}"#, true),
+        (of_any, any, "application/json", "{}", false),
+        (of_any, object, "application/json", r#"{"a": 1}"#, false),
+        (of_any, any, "application/json", "[1]", false),
+        // Members without a field only.
+        ("", open, "application/json", body, true),
+        ("", open, "application/json", r#"{"a": 1}"#, false),
+        // A text that is known, and what an error body has.
+        (
+            "",
+            text,
+            "application/json",
+            r#"{"fault": 1, "message": "m"}"#,
+            true,
+        ),
+        ("", text, "application/json", r#"{"message": "m"}"#, false),
+        ("", text, problem, r#"{"message": "m"}"#, true),
+        // The response declares the member.
+        ("", fault, "application/json", body, false),
+        (
+            "",
+            fault,
+            "application/json",
+            r#"{"fault": 1, "more": 2}"#,
+            false,
+        ),
+        ("", fault, problem, body, true),
+    ] {
+        let got = change(options, fields)
+            .rpc("Do")
+            .decode(&reply(200, content_type, body));
+        match got {
+            Ok(_) => assert!(!is_error, "{fields} {content_type} {body}"),
+            Err(Error::ErrorBody { .. }) => assert!(is_error, "{fields} {content_type} {body}"),
+            got => panic!("{fields} {content_type} {body}: {got:?}"),
+        }
+    }
+}
+
+#[test]
+fn byte_order_mark_is_no_part_of_the_body() {
+    let mark = "\u{feff}";
+    for (response_body, body, want) in [
+        (
+            "",
+            r#"{"thing": {"name": "n"}}"#,
+            json!({"thing": {"name": "n"}}),
+        ),
+        (
+            "thing",
+            r#" {"name": "n"}"#,
+            json!({"thing": {"name": "n"}}),
+        ),
+        ("things", "[]", json!({})),
+        ("counts", r#"{"a": 1}"#, json!({"counts": {"a": 1}})),
+        ("text", r#""a""#, json!({"text": "a"})),
+    ] {
+        let reply = reply(200, "application/json", &format!("{mark}{body}"));
+        let got = decode(&world(response_body), &reply).unwrap();
+        assert_eq!(got, want, "{response_body}: {body}");
+    }
+    let utf16: Vec<u8> = "\u{feff}{}"
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    let mut reply = reply(200, "application/json", "");
+    for body in [&utf16[..], &utf16[2..]] {
+        reply.body = Bytes::copy_from_slice(body);
+        let error = decode(&world(""), &reply).unwrap_err();
+        assert!(error.to_string().contains("UTF-16"), "{error}");
+    }
+}
+
+#[test]
+fn document_of_a_two_step_call_is_read_by_the_rpc_of_its_path() {
+    let world = World::new(&proto(
+        "service S {
+           rpc GetThing(Req) returns (Thing) {
+             option (google.api.http) = {get: \"/things/{id}\"};
+           }
+           rpc UpdateThing(UpdateReq) returns (Res) {
+             option (google.api.http) = {put: \"/things/{thing_id}\"};
+             option (drawbridge.v1.method).action = {
+               same_path: true edits: {field: \"name\" target_member: \"name\"}
+             };
+           }
+           rpc InvokeThing(Req) returns (Res) {
+             option (google.api.http) = {post: \"/things/{id}/invoke\"};
+             option (drawbridge.v1.method).action = {};
+           }
+           rpc InvokeOther(Req) returns (Res) {
+             option (google.api.http) = {post: \"/others/{id}/invoke\"};
+             option (drawbridge.v1.method).action = {};
+           }
+         }
+         message Req { string id = 1; }
+         message UpdateReq { string thing_id = 1; string name = 2; }
+         message Res {}
+         message Thing { string name = 1; string fault = 2; }",
+    ));
+    for (rpc, read) in [
+        ("UpdateThing", Some("GetThing")),
+        ("InvokeThing", Some("GetThing")),
+        ("InvokeOther", None),
+        ("GetThing", None),
+    ] {
+        let found = world.rpc(rpc).document_read().map(|read| &*read.name);
+        assert_eq!(found, read, "{rpc}");
+    }
+    let read = world.rpc("UpdateThing").document_read().unwrap();
+    for (body, is_document) in [
+        (r#"{"name": "n"}"#, true),
+        // A member that error bodies have, too.
+        (r#"{"fault": "disk full", "more": 1}"#, true),
+        (r#"{"maintenance": true}"#, false),
+    ] {
+        let got = read.decode(&reply(200, "application/json", body));
+        assert_eq!(got.is_ok(), is_document, "{body}: {got:?}");
     }
 }

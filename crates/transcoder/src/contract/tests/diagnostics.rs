@@ -47,7 +47,7 @@ fn refused(proto: &str, option: &str, want: &str, case: &str) {
 fn all_problems_are_reported_at_once() {
     let diagnostics = diagnostics(&proto(
         r#"service S {
-             rpc A(Req) returns (Res) {}
+             rpc A(Req) returns (Res) { option (drawbridge.v1.method).anonymous = true; }
              rpc B(Req) returns (Res) { option (google.api.http) = {get: "/{a}/{b}"}; }
            }
            message Req { string id = 1; }
@@ -71,10 +71,7 @@ fn unreadable_and_duplicate_descriptor_sets_are_reported() {
             ),
             ("second.binpb", second),
         ]
-        .map(|(name, bytes)| Source {
-            name: name.into(),
-            bytes,
-        })
+        .map(|(name, bytes)| Source::new(name, bytes))
         .to_vec()
     };
     let diagnostics =
@@ -100,8 +97,8 @@ fn unreadable_and_duplicate_descriptor_sets_are_reported() {
     let diagnostics = Contract::compile(sources(again), &super::families).unwrap_err();
     assert_eq!(
         printed(&diagnostics),
-        "t.proto: t.S: service: is in two descriptor sets, first.binpb and second.binpb: remove \
-         one"
+        "t.proto: t.S: service: is in two descriptor sets, first.binpb and second.binpb, with \
+         different annotations: remove one, or leave it out with `exclude`"
     );
 }
 
@@ -141,8 +138,7 @@ fn editions_and_sets_of_no_compiler_are_reported() {
         crate::json::wire::write_bytes(&mut bytes, 1, &file);
         let set = FileDescriptorSet::decode(&*bytes).unwrap();
         assert_eq!(set.file.len(), 1);
-        let name = "my.binpb".into();
-        Contract::compile(vec![Source { name, bytes }], &super::families)
+        Contract::compile(vec![Source::new("my.binpb", bytes)], &super::families)
     };
     // `features.message_encoding = DELIMITED` makes the type a group.
     let delimited = message("M", vec![field(10, Some(".p.M"))]);
@@ -184,6 +180,11 @@ fn editions_and_sets_of_no_compiler_are_reported() {
             file("editions", "p", plain.clone()),
             0,
             "e.proto: uses edition, and editions",
+        ),
+        (
+            file("", "p", plain.clone()),
+            0,
+            "e.proto: the syntax `` is not known",
         ),
         (
             file("proto4", "p", plain),
@@ -260,10 +261,7 @@ fn sets_without_our_options_compile_and_grpc_services_are_left_out() {
 
 #[test]
 fn built_in_protos_have_no_diagnostics() {
-    let source = Source {
-        name: "built-in".into(),
-        bytes: super::BUILT_IN.clone(),
-    };
+    let source = Source::new("built-in", super::BUILT_IN.clone());
     let contract = Contract::compile(vec![source], &super::families)
         .unwrap_or_else(|r| panic!("{}", printed(&r)));
     assert!(!contract.methods().is_empty());

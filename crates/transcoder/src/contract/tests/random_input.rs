@@ -5,10 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 pub(super) fn built_in() -> Contract {
-    let source = Source {
-        name: "built-in".into(),
-        bytes: super::BUILT_IN.clone(),
-    };
+    let source = Source::new("built-in", super::BUILT_IN.clone());
     Contract::compile(vec![source], &super::families).unwrap_or_else(|r| panic!("{}", printed(&r)))
 }
 
@@ -58,11 +55,12 @@ fn random_requests_do_not_panic() {
             let _ = method.bind(bytes, "rackspace");
             let _ = method.document(bytes);
             if let Ok(decoded) = method.decode(&reply) {
-                // Decoding never succeeds without a message in the body.
+                // Decoding never succeeds without a message in the body, unless the response
+                // has no fields.
                 let text = bytes.trim_ascii();
+                let has_no_fields = method.schema.message(method.output).fields.is_empty();
                 assert!(
-                    text.is_empty()
-                        || serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok(),
+                    text.is_empty() || has_no_fields || crate::json::check(text).is_ok(),
                     "{}: {bytes:?} is {decoded:?}",
                     method.path
                 );
@@ -114,7 +112,7 @@ fn damaged_descriptor_sets_do_not_panic() {
         let end = bytes.len().min(at + patch.len());
         bytes.splice(at..end, patch);
         let name = "t.binpb".to_owned();
-        if let Ok(contract) = Contract::compile(vec![Source { name, bytes }], &super::families) {
+        if let Ok(contract) = Contract::compile(vec![Source::new(name, bytes)], &super::families) {
             for method in contract.methods() {
                 let _ = method.bind(b"", "");
                 let _ = method.bind(b"\x0a\x01a\x22\x02\x0a\x00", "");

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use drawbridge_transcoder::contract::{Contract, Diagnostic, Method, Source};
-use drawbridge_transcoder::family::FamilyRules;
+use drawbridge_transcoder::family::{Evidence, FamilyRules};
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage};
 use protox::file::{
@@ -14,13 +14,22 @@ use serde_json::Value as Json;
 /// Returns the rules of a family, with the checkers that the tests and `proto/` name.
 pub(crate) fn families(name: &str) -> FamilyRules {
     FamilyRules {
-        error_status: Some(|body| body.starts_with(b"{\"fault\"").then_some(503)),
+        error_status: Some(fault_status),
         request_id_headers: &["x-request-id"],
         checkers: match name {
             "jp1ao" => &[("property-definitions", |_, _, _| Vec::new())],
             _ => &[],
         },
     }
+}
+
+/// Recognizes `{"fault": ...}`, unless the response declares `fault`.
+fn fault_status(body: &[u8], evidence: Evidence<'_>) -> Option<u16> {
+    let is_fault = match evidence {
+        Evidence::NotTheResource => true,
+        Evidence::MayBeTheResource(declares) => !declares("fault"),
+    };
+    (is_fault && body.starts_with(b"{\"fault\"")).then_some(503)
 }
 
 /// A proto file in memory.
@@ -86,10 +95,7 @@ impl World {
     pub(crate) fn new(proto: &str) -> Self {
         let bytes = descriptors(proto);
         let pool = DescriptorPool::decode(&*bytes).unwrap();
-        let source = Source {
-            name: "t.binpb".into(),
-            bytes,
-        };
+        let source = Source::new("t.binpb", bytes);
         match Contract::compile(vec![source], &families) {
             Ok(contract) => Self { contract, pool },
             Err(diagnostics) => panic!("{}\n{proto}", printed(&diagnostics)),

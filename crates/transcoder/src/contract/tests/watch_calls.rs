@@ -556,10 +556,7 @@ fn contradictory_watch_calls_are_reported() {
         ),
     ] {
         let bytes = descriptors(&jobs(&rules, response));
-        let source = Source {
-            name: "t.binpb".into(),
-            bytes,
-        };
+        let source = Source::new("t.binpb", bytes);
         let diagnostics = Contract::compile(vec![source], &super::families).unwrap_err();
         let place = (
             "t.AddonService.DoAndWatch",

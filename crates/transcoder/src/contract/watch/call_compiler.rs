@@ -7,7 +7,7 @@ use super::request_template::Types;
 use super::state::State;
 use crate::contract::Method;
 use crate::contract::diagnostics::Diagnostics;
-use crate::contract::rpc_lookup::{RpcLookup, unknown_rpc};
+use crate::contract::rpc_lookup::RpcLookup;
 use crate::schema::{Cardinality, Field, Kind, MessageId, Schema};
 
 /// Compiles the further calls of one watch: `start`, `side_read`, `fallback`.
@@ -30,7 +30,7 @@ impl CallCompiler<'_> {
     ) -> Option<Arc<Method>> {
         let found = self.rpcs.find(name);
         if found.is_none() {
-            diagnostics.report_rule(&format!("{option}.call"), unknown_rpc("call", name));
+            diagnostics.report_rule(&format!("{option}.call"), self.rpcs.unknown("call", name));
         }
         found.cloned()
     }

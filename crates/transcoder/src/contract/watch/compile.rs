@@ -11,7 +11,7 @@ use super::state::{State, StateOptions, States};
 use super::{EVENT, Tables, final_after, refresh, start, unknown};
 use crate::api::drawbridge::v1 as rules;
 use crate::contract::diagnostics::Diagnostics;
-use crate::contract::rpc_lookup::{RpcLookup, check_same_call, unknown_rpc};
+use crate::contract::rpc_lookup::{RpcLookup, check_same_call};
 use crate::contract::{Method, Watch};
 use crate::schema::{Cardinality, Field, FieldIndex, Kind, Message, MessageId, Schema};
 
@@ -24,7 +24,7 @@ pub(in crate::contract) fn compile(
 ) -> Option<Watch> {
     let schema = &*method.schema;
     let Some(poll) = rpcs.find(&rule.poll) else {
-        diagnostics.report_rule("watch.poll", unknown_rpc("poll", &rule.poll));
+        diagnostics.report_rule("watch.poll", rpcs.unknown("poll", &rule.poll));
         return None;
     };
     if method.action.is_some() || poll.action.is_some() {

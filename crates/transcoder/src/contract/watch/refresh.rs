@@ -9,7 +9,7 @@ use crate::Error;
 use crate::api::drawbridge::v1 as rules;
 use crate::call::Call;
 use crate::contract::diagnostics::Diagnostics;
-use crate::contract::rpc_lookup::{RpcLookup, unknown_rpc};
+use crate::contract::rpc_lookup::RpcLookup;
 use crate::contract::{Method, Watch};
 use crate::json::wire::{self, Value};
 use crate::schema::{Cardinality, Field, Kind, MessageId};
@@ -90,7 +90,7 @@ pub(super) fn compile(
         return None;
     };
     let Some(rpc) = rpcs.find(&rule.refresh) else {
-        diagnostics.report_rule("watch.refresh", unknown_rpc("refresh", &rule.refresh));
+        diagnostics.report_rule("watch.refresh", rpcs.unknown("refresh", &rule.refresh));
         return None;
     };
     let schema = &*method.schema;

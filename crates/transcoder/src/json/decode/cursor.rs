@@ -171,6 +171,17 @@ impl<'t> Reader<'t, '_> {
         Ok(&self.text[start..self.pos])
     }
 
+    /// Reads a number, also one that is not JSON: `NaN`, `Infinity`, `-Infinity`.
+    pub(super) fn any_number(&mut self) -> Outcome<&'t [u8]> {
+        match token::special(self.text, self.pos) {
+            None => self.number(),
+            Some(end) => {
+                let start = std::mem::replace(&mut self.pos, end);
+                Ok(&self.text[start..end])
+            }
+        }
+    }
+
     /// Skips a value of any type.
     pub(super) fn skip(&mut self) -> Outcome {
         self.pos = token::skip(self.text, self.pos).or_else(|e| self.bad(e))?;

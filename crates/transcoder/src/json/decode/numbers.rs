@@ -14,6 +14,9 @@ pub(super) fn write_bits(out: &mut Vec<u8>, kind: Kind, bits: u64) {
     }
 }
 
+/// The problem of a number that is too large for a double or a float.
+pub(super) const OVERFLOW: &str = token::OVERFLOW;
+
 /// Returns the wire bits of a JSON number.
 pub(super) fn bits(kind: Kind, text: &[u8]) -> Result<u64, &'static str> {
     match kind {
@@ -54,12 +57,7 @@ pub(super) fn is_rounded(kind: Kind, text: &[u8]) -> bool {
 /// Like [`bits`], for a number in a string.
 pub(super) fn bits_of_text(kind: Kind, text: &[u8]) -> Result<u64, &'static str> {
     if matches!(kind, Kind::Double | Kind::Float) {
-        let special = match text {
-            b"NaN" => Some(f64::NAN),
-            b"Infinity" => Some(f64::INFINITY),
-            b"-Infinity" => Some(f64::NEG_INFINITY),
-            _ => None,
-        };
+        let special = token::special_value(text);
         if let Some(value) = special {
             return Ok(match kind {
                 Kind::Float => u64::from((value as f32).to_bits()),

@@ -93,12 +93,18 @@ impl Reader<'_, '_> {
                 self.out.extend_from_slice(&[0x08, 0]);
                 Ok(())
             }
-            b'-' | b'0'..=b'9' => {
+            b'-' | b'0'..=b'9' | b'N' | b'I' => {
                 let at = self.pos;
-                let number = self.number()?;
+                let number = self.any_number()?;
+                let is_special = token::special_value(number).is_some();
                 let (value, exact) = match token::double(number) {
-                    Ok(read) => read,
-                    Err(e) => return self.bad((at, e)),
+                    Ok(read) if !is_special => read,
+                    // A Value has no such number: its text says what it is.
+                    _ => {
+                        self.is_inexact(at);
+                        wire::write_bytes(self.out, 3, number);
+                        return Ok(());
+                    }
                 };
                 if !exact {
                     self.is_inexact(at);

@@ -614,6 +614,67 @@ fn rounded_integers_are_noted() {
 }
 
 #[test]
+fn numbers_that_are_not_json_are_read_and_noted() {
+    let long = "9".repeat(400);
+    for (text, want, noted) in [
+        // In arbitrary JSON: their texts.
+        (
+            r#"{"object":{"a":[NaN,-Infinity,{"b":Infinity}],"c":1}}"#,
+            r#"{"object":{"a":["NaN","-Infinity",{"b":"Infinity"}],"c":1}}"#,
+            &["object.a[0]", "object.a[1]", "object.a[2].b"][..],
+        ),
+        (
+            r#"{"object":{"a":1e400,"b":-1e400,"c":1e-400}}"#,
+            r#"{"object":{"a":"1e400","b":"-1e400","c":0}}"#,
+            &["object.a", "object.b"],
+        ),
+        (
+            &format!(r#"{{"value":{long}}}"#),
+            &format!(r#"{{"value":"{long}"}}"#),
+            &["value"],
+        ),
+        (r#"{"value":NaN}"#, r#"{"value":"NaN"}"#, &["value"]),
+        // In a double or a float: the value, and none for one that is too large.
+        (
+            r#"{"a_double":NaN,"a_float":-Infinity,"opt_double":Infinity}"#,
+            r#"{"a_double":"NaN","a_float":"-Infinity","opt_double":"Infinity"}"#,
+            &["a_double", "a_float", "opt_double"],
+        ),
+        (
+            r#"{"a_double":1e400,"a_float":1e40,"opt_double":-1e400,"a_bool":true}"#,
+            r#"{"a_bool":true}"#,
+            &["a_double", "a_float", "opt_double"],
+        ),
+        (r#"{"a_double":"1e400"}"#, "{}", &["a_double"]),
+        (
+            r#"{"w_double":1e400,"doubles":[1,NaN,1e400]}"#,
+            r#"{"doubles":[1,"NaN",0]}"#,
+            &["w_double", "doubles[1]", "doubles[2]"],
+        ),
+        (
+            r#"{"w_double":NaN}"#,
+            r#"{"w_double":"NaN"}"#,
+            &["w_double"],
+        ),
+        // In a string: the text, as of other numbers. In an unknown member: skipped.
+        (r#"{"a_string":NaN}"#, r#"{"a_string":"NaN"}"#, &[]),
+        (
+            r#"{"unknown":[NaN,{"a":-Infinity},1e400],"a_bool":true}"#,
+            r#"{"a_bool":true}"#,
+            &[],
+        ),
+    ] {
+        let mut out = Vec::new();
+        let notes = to_wire(&SCHEMA, id("All"), text.as_bytes(), &mut out).unwrap();
+        assert_eq!(json("All", &out).unwrap(), want, "{text}");
+        assert_eq!(notes.inexact, noted, "{text}");
+    }
+    let text = r#"{"text_object":"{\"a\":NaN}"}"#;
+    let notes = to_wire(&SCHEMA, id("Ruled"), text.as_bytes(), &mut Vec::new()).unwrap();
+    assert_eq!(notes.inexact, ["text_object.a"]);
+}
+
+#[test]
 fn plain_json_decodes_as_in_prost_reflect() {
     for text in [
         r#"{"a_double":1.5,"a_float":0.1,"an_int32":-1,"a_string":"é\n","colors":["RED"],"some_bytes":"AQI="}"#,

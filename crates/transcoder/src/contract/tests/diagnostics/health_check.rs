@@ -83,6 +83,7 @@ fn health_check_of_a_family_is_found() {
     let source = Source {
         name: "built-in".into(),
         bytes: BUILT_IN.clone(),
+        selection: Selection::default(),
     };
     let contract = Contract::compile(vec![source], &families).expect("proto/ is valid");
     for (family, dialects) in [

@@ -6,7 +6,12 @@ use super::*;
 fn invalid_routes_are_reported() {
     let http = "google.api.http";
     for (options, messages, option, want) in [
-        ("", PLAIN, http, "is missing: annotate the REST call"),
+        (
+            "option (drawbridge.v1.method).anonymous = true;",
+            PLAIN,
+            http,
+            "is missing: annotate the REST call",
+        ),
         (
             "option (google.api.http) = {body: \"*\"};",
             PLAIN,

@@ -22,7 +22,10 @@ fn streams_without_a_kind_are_reported() {
         ),
     ] {
         let diagnostic = one(&proto(&format!(
-            "service S {{ {rpc} {{ option (google.api.http) = {{get: \"/v1/x\"}}; }} }} {PLAIN}"
+            "service S {{ {rpc} {{
+               option (google.api.http) = {{get: \"/v1/x\"}};
+               option (drawbridge.v1.method).anonymous = true;
+             }} }} {PLAIN}"
         )));
         assert_eq!(diagnostic.option, option, "{rpc}");
         assert!(diagnostic.problem.contains(want), "{rpc}\n{diagnostic}");

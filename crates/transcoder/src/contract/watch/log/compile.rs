@@ -11,7 +11,7 @@ use crate::api::drawbridge::v1 as rules;
 use crate::contract::Method;
 use crate::contract::diagnostics::{Diagnostics, check_query};
 use crate::contract::path_template::encode;
-use crate::contract::rpc_lookup::{RpcLookup, check_same_call, unknown_rpc};
+use crate::contract::rpc_lookup::{RpcLookup, check_same_call};
 use crate::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema, Shape};
 
 /// Number of reads of a list after which its newest page is read too.
@@ -37,7 +37,7 @@ pub(in crate::contract) fn compile(
 ) -> Option<Log> {
     let schema = &*method.schema;
     let Some(poll) = rpcs.find(&rule.poll) else {
-        diagnostics.report_rule("watch.poll", unknown_rpc("poll", &rule.poll));
+        diagnostics.report_rule("watch.poll", rpcs.unknown("poll", &rule.poll));
         return None;
     };
     if method.action.is_some() || poll.action.is_some() {
@@ -510,7 +510,9 @@ fn ends(
                 .is_some_and(|watch| !watch.list && watch.start.is_none())
     });
     let Some(watch) = found else {
-        let problem = format!("`{name}` is not a watch of a single resource in this family");
+        let problem = rpcs.left_out_or(name, || {
+            format!("`{name}` is not a watch of a single resource in this family")
+        });
         diagnostics.report_rule(OPTION, problem);
         return None;
     };
