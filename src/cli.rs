@@ -15,6 +15,7 @@ mod sandbox;
 mod serve;
 pub mod watch;
 
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -37,12 +38,17 @@ struct Args {
 
 #[derive(Clone, Debug, Subcommand)]
 enum Command {
-    /// Serve the configured upstreams (default).
+    /// Serve the configured upstreams (default). SIGTERM and SIGINT drain. Exit code: 0 after a
+    /// drain, 143 or 130 if a second SIGTERM or SIGINT ends it.
     Serve,
     /// Serve embedded upstreams of all three families, to try the gateway. Nothing real is
     /// called. The configuration file is optional and must not have upstreams.
     #[cfg(feature = "sandbox")]
-    Sandbox,
+    Sandbox {
+        /// Accept listeners that other machines can reach. Any client may call the sandbox.
+        #[arg(long)]
+        listen_beyond_loopback: bool,
+    },
     /// Print example calls to paste while `drawbridge sandbox` runs.
     #[cfg(feature = "sandbox")]
     Examples {
@@ -134,7 +140,7 @@ fn fail(failure: Failure, json: bool) -> ExitCode {
         });
     } else {
         for problem in problems {
-            eprintln!("drawbridge: {problem}");
+            print_error(&problem.to_string());
         }
     }
     code
@@ -157,14 +163,32 @@ fn non_empty(text: &str) -> Option<&str> {
     Some(text).filter(|text| !text.is_empty())
 }
 
+/// Writes to standard output. A reader that has left, such as `head`, is not a failure.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout();
+    match (stdout.write_all(text.as_bytes())).and_then(|()| stdout.flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Failure::from(vec![format!(
+            "cannot write to standard output: {e}"
+        )])),
+        _ => Ok(()),
+    }
+}
+
+/// Writes a line to standard error, which may be closed.
+fn print_error(text: &str) {
+    let _ = writeln!(io::stderr(), "drawbridge: {text}");
+}
+
 async fn run(command: Command, path: Option<&Path>) -> Result<ExitCode, Failure> {
     match command {
-        Command::Serve => serve::run(load(path, "serve")?).await?,
+        Command::Serve => return Ok(serve::run(load(path, "serve")?).await?),
         #[cfg(feature = "sandbox")]
-        Command::Sandbox => sandbox::run(path).await?,
+        Command::Sandbox {
+            listen_beyond_loopback,
+        } => return sandbox::run(path, listen_beyond_loopback).await,
         #[cfg(feature = "sandbox")]
         Command::Examples { gateway, tls } => {
-            print!("{}", quickstart::examples(&gateway, tls));
+            print(&quickstart::examples(&gateway, tls))?;
         }
         Command::Check(options) => {
             let config = match load(path, "check") {
@@ -181,7 +205,7 @@ async fn run(command: Command, path: Option<&Path>) -> Result<ExitCode, Failure>
                 Some(_) => load(path, "coverage")?.contract()?,
                 None => crate::contract::with_built_in(&[])?,
             };
-            print!("{}", contract.coverage());
+            print(&contract.coverage())?;
         }
         Command::Watch(options) => {
             let contract = crate::contract::with_built_in(&[])?;

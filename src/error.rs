@@ -50,6 +50,28 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// A message of the request is longer than the limit, compressed or not. Nothing was
+    /// sent.
+    #[error(
+        "the request message is longer than {limit} bytes (setting `server.max_request_bytes`)"
+    )]
+    RequestTooLarge {
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// The request metadata is longer than the limit. Nothing was sent.
+    #[error(
+        "the request metadata has {size} bytes, the limit is {limit} (setting `server.max_metadata_bytes`)"
+    )]
+    MetadataTooLarge {
+        /// The size of the metadata: each entry counts as name, value and 32 bytes.
+        size: usize,
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// The path names no rpc that the gateway serves. Nothing was sent.
+    #[error("{0}")]
+    UnknownMethod(String),
     /// The request's bytes are not a message of its type. Nothing was sent.
     #[error("the request is not a valid message: {0}")]
     Malformed(String),
@@ -185,6 +207,12 @@ pub enum Error {
         /// When to try again.
         retry_after: Duration,
     },
+    /// The connection has reached its maximum age, and the grace after it has passed. The
+    /// messages sent before are valid.
+    #[error(
+        "the connection has reached its maximum age (setting `server.max_connection_age_secs`): reconnect"
+    )]
+    ConnectionTooOld,
     /// The gateway is stopping. Nothing was sent.
     #[error("the gateway is stopping")]
     Draining,
@@ -222,13 +250,16 @@ pub struct Fault {
     pub metadata: Vec<(&'static str, String)>,
     /// `LocalizedMessage.locale` if `message` is in the client's language.
     pub locale: Option<String>,
+    /// It was the body of a reply with a success status.
+    pub in_success: bool,
 }
 
 /// Key in [`Fault::metadata`] of the gateway's own advice, which the upstream's message
 /// lacks.
 pub const HINT: &str = "hint";
 
-/// `RetryInfo` of a gateway that is stopping: a client can reconnect to another one.
+/// `RetryInfo` of a gateway that is stopping, or of a connection that is too old: a client can
+/// reconnect.
 const RETRY_AFTER_DRAINING: Duration = Duration::from_secs(1);
 
 /// The values of a call that its status shows.
@@ -337,7 +368,7 @@ impl Error {
     pub(crate) fn is_wrong_success(&self) -> bool {
         match self {
             Self::NotTheResource { .. } => true,
-            Self::Upstream(fault) => (200..300).contains(&fault.http_status),
+            Self::Upstream(fault) => fault.in_success,
             _ => false,
         }
     }
@@ -354,7 +385,7 @@ impl Error {
                 Some(*retry_after)
             }
             Self::Upstream(fault) => fault.retry_after,
-            Self::Draining => Some(RETRY_AFTER_DRAINING),
+            Self::Draining | Self::ConnectionTooOld => Some(RETRY_AFTER_DRAINING),
             _ => None,
         }
     }
@@ -367,6 +398,19 @@ impl Error {
             | Self::NotTheResource { request_id, .. }
             | Self::ErrorInSuccess { request_id, .. } => request_id.as_deref(),
             _ => None,
+        }
+    }
+
+    /// Returns the error of a request message that tonic has rejected while reading it.
+    /// `limit` is the maximum size of a message: tonic has two codes for a longer one.
+    pub(crate) fn request_not_received(status: &tonic::Status, limit: usize) -> Self {
+        match status.code() {
+            // Uncompressed, and compressed.
+            Code::OutOfRange | Code::ResourceExhausted => Self::RequestTooLarge { limit },
+            code => Self::RequestNotReceived {
+                code,
+                problem: status.message().to_owned(),
+            },
         }
     }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH};
-use http::{HeaderMap, HeaderValue, Method, Response};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -25,10 +25,12 @@ use drawbridge_transcoder::call::{Reply, Room};
 
 use crate::http_client::hyper_client::HyperClient;
 use crate::http_client::reqwest_client::ReqwestClient;
+pub use crate::http_client::response_body::ResponseBody;
 
 mod content_encoding;
 mod hyper_client;
 mod reqwest_client;
+mod response_body;
 #[cfg(test)]
 pub(crate) mod test_server;
 #[cfg(test)]
@@ -74,7 +76,7 @@ pub struct Settings {
     /// Longest time without a byte from the upstream. Default: 100 s (Heat waits 60 s for
     /// its engine).
     pub read_timeout: std::time::Duration,
-    /// Limit of a response body, in bytes. Default: 16 MiB.
+    /// Limit of a response body that is read completely, in bytes. Default: 16 MiB.
     pub max_response_bytes: usize,
     /// Buffer for long response bodies (over 64 KiB), in bytes, from when they are read until
     /// the client has received them. If it is full, a response waits at most 1 s and then
@@ -159,18 +161,8 @@ impl Transport {
     /// Sends the request and reads the complete response. Dropping the future closes the
     /// upstream request. Fails with `Connect`, `NoResponse`, `ResponseTooLarge` or
     /// `ResponseNotDelivered`.
-    pub async fn exchange(&self, mut request: HttpRequest) -> Result<Reply, Error> {
-        request.body = request.body.filter(|body| !body.is_empty());
-        // The clients set the length of a body, but not `Content-Length: 0` for a method
-        // that normally has one; some servers respond 411 without it.
-        // Source: RFC 9110, section 8.6.
-        let expected = matches!(request.verb, Method::POST | Method::PUT | Method::PATCH);
-        if request.body.is_none() && expected {
-            let zero = HeaderValue::from_static("0");
-            request.headers.insert(CONTENT_LENGTH, zero);
-        }
-        let gzip = HeaderValue::from_static("gzip");
-        request.headers.entry(ACCEPT_ENCODING).or_insert(gzip);
+    pub async fn exchange(&self, request: HttpRequest) -> Result<Reply, Error> {
+        let request = prepared(request);
         match &self.hyper_client {
             Some(hyper_client) if request.url.scheme() == "http" => {
                 self.reply(hyper_client.send(request)).await
@@ -178,6 +170,46 @@ impl Transport {
             // Boxed since the future is large; TLS costs more than the allocation.
             _ => Box::pin(self.reply(self.reqwest_client.send(request))).await,
         }
+    }
+
+    /// Sends the request and reads the head of the response. The body is read completely, as
+    /// by [`Transport::exchange`], unless `streams` returns true for the status: the reply
+    /// has no body then, and the returned one is read as it arrives, without a limit.
+    pub async fn open(
+        &self,
+        request: HttpRequest,
+        streams: impl Fn(StatusCode) -> bool,
+    ) -> Result<(Reply, Option<ResponseBody>), Error> {
+        let request = prepared(request);
+        match &self.hyper_client {
+            Some(hyper_client) if request.url.scheme() == "http" => {
+                self.opened(hyper_client.send(request), streams).await
+            }
+            _ => Box::pin(self.opened(self.reqwest_client.send(request), streams)).await,
+        }
+    }
+
+    async fn opened<B>(
+        &self,
+        response: impl Future<Output = Result<Response<B>, Error>>,
+        streams: impl Fn(StatusCode) -> bool,
+    ) -> Result<(Reply, Option<ResponseBody>), Error>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        let response = self.with_read_timeout(response).await??;
+        if !streams(response.status()) {
+            let reply = self.reply(std::future::ready(Ok(response))).await?;
+            return Ok((reply, None));
+        }
+        let (head, body) = response.into_parts();
+        let reply = Reply {
+            status: head.status,
+            headers: head.headers,
+            body: Bytes::new(),
+            room: Room::default(),
+        };
+        Ok((reply, Some(ResponseBody::new(body, self.read_timeout))))
     }
 
     async fn reply<B>(
@@ -275,10 +307,7 @@ impl Transport {
     /// Runs a read; fails with `NoResponse` after `read_timeout`.
     async fn with_read_timeout<T>(&self, read: impl Future<Output = T>) -> Result<T, Error> {
         let result = tokio::time::timeout(self.read_timeout, read).await;
-        result.map_err(|_| {
-            let timeout = self.read_timeout;
-            Error::NoResponse(format!("no byte for {timeout:?} (setting read_timeout)"))
-        })
+        result.map_err(|_| no_byte(self.read_timeout))
     }
 
     /// Waits for the buffer for long responses, in the order of the calls. After a timeout it
@@ -311,6 +340,27 @@ impl Transport {
 }
 
 type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// Returns the error of an upstream that sends nothing for so long.
+fn no_byte(timeout: Duration) -> Error {
+    Error::NoResponse(format!("no byte for {timeout:?} (setting read_timeout)"))
+}
+
+/// Completes a request: an empty body becomes none.
+fn prepared(mut request: HttpRequest) -> HttpRequest {
+    request.body = request.body.filter(|body| !body.is_empty());
+    // The clients set the length of a body, but not `Content-Length: 0` for a method
+    // that normally has one; some servers respond 411 without it.
+    // Source: RFC 9110, section 8.6.
+    let expected = matches!(request.verb, Method::POST | Method::PUT | Method::PATCH);
+    if request.body.is_none() && expected {
+        let zero = HeaderValue::from_static("0");
+        request.headers.insert(CONTENT_LENGTH, zero);
+    }
+    let gzip = HeaderValue::from_static("gzip");
+    request.headers.entry(ACCEPT_ENCODING).or_insert(gzip);
+    request
+}
 
 /// Returns whether the environment has a proxy for plaintext HTTP, as `reqwest` reads it.
 fn env_has_http_proxy() -> bool {

@@ -1,9 +1,11 @@
 //! The gRPC server. A request passes, in this order:
 //!
-//! 1. `listener` and `tls` accept the connection; hyper and tonic speak HTTP/2.
-//! 2. `router` rejects what is not gRPC (`protocol`) and what is not authenticated (`authn`),
-//!    and looks up the `served_method`. Health, reflection and `gateway_service` are tonic's
-//!    services.
+//! 1. `listener` and `tls` accept the connection, and hyper speaks HTTP/2 on it. A connection
+//!    that is too old ends its streams by `connection_end`.
+//! 2. `router` rejects what is not gRPC (`protocol`), has too much metadata, is not
+//!    authenticated (`authn`) or names no rpc, and looks up the `served_method`.
+//!    `health_service` (probes: `health`), `reflection` and `gateway_service` are services of
+//!    their own.
 //! 3. `dispatcher` opens the record of the call (`stream_info`), reads the
 //!    message within `request_body_timeout`, and selects the upstream.
 //! 4. `crate::engine` turns the request message into the response message; a streaming
@@ -16,12 +18,14 @@
 
 mod authn;
 mod codec;
+mod connection_end;
 mod dispatcher;
 mod drain;
 mod gateway;
 mod gateway_service;
 mod gauges;
 mod health;
+mod health_service;
 mod listener;
 mod protocol;
 mod reflection;

@@ -73,7 +73,10 @@ fn lines<S>(json: bool) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        // It would report a broken standard error there, and panic.
+        .log_internal_errors(false);
     if json {
         lines.json().flatten_event(true).boxed()
     } else {

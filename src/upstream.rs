@@ -31,8 +31,8 @@ pub(crate) mod tests;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -57,7 +57,7 @@ use crate::upstream::endpoint::Endpoint;
 use crate::upstream::family::{Family, FaultContext, gateway_error_hint};
 pub use crate::upstream::health_check::Stats;
 pub use crate::upstream::registry::Upstreams;
-pub use crate::upstream::request_context::{MethodProperties, RequestContext};
+pub use crate::upstream::request_context::{BodySlot, MethodProperties, RequestContext};
 use crate::upstream::retry_budget::RetryBudget;
 use drawbridge_transcoder::call::{Call, Idempotency, Reply, Room};
 
@@ -72,7 +72,8 @@ pub struct ExchangeRecord<'a> {
     pub number: u32,
     /// The HTTP status; None if no complete response arrived before the deadline.
     pub status: Option<StatusCode>,
-    /// From before connecting until the last byte of the response.
+    /// From before connecting until the last byte of the response; of a download, until its
+    /// head.
     pub elapsed: Duration,
 }
 
@@ -385,8 +386,21 @@ impl Upstream {
         };
         *sent = true;
         let started = Instant::now();
-        let response = self.transport.exchange(request);
-        let result = context.deadline.bound(response).await.unwrap_or_else(Err);
+        let result = match context.body_slot {
+            None => {
+                context
+                    .deadline
+                    .bound(self.transport.exchange(request))
+                    .await
+            }
+            Some(slot) => {
+                context
+                    .deadline
+                    .bound(self.open(context, slot, request))
+                    .await
+            }
+        };
+        let result = result.unwrap_or_else(Err);
         let elapsed = started.elapsed();
         let status = result.as_ref().ok().map(|reply| reply.status);
         let Some(permit) = permit else {
@@ -426,6 +440,19 @@ impl Upstream {
             });
         }
         result
+    }
+
+    /// Makes one exchange, and leaves the body of a success in `slot`.
+    async fn open(
+        &self,
+        context: &RequestContext<'_>,
+        slot: &BodySlot,
+        request: HttpRequest,
+    ) -> Result<Reply, Error> {
+        let streams = |status| context.method.succeeded(status);
+        let (reply, body) = Box::pin(self.transport.open(request, streams)).await?;
+        *slot.lock().unwrap_or_else(PoisonError::into_inner) = body;
+        Ok(reply)
     }
 
     /// Returns the headers of a call without its authorization. No other metadata of the
@@ -542,6 +569,7 @@ impl Upstream {
         };
         let mut fault = self.fault(context, idempotency, &error);
         fault.http_status = reply.status.as_u16();
+        fault.in_success = true;
         fault.not_processed = false;
         fault.transient = false;
         fault.credential_rejected = false;
@@ -622,8 +650,8 @@ fn first_language(header: &str) -> Option<String> {
 fn adjust(call: &Call, sent: bool, error: Error) -> Error {
     match error {
         Error::Deadline { .. } => Error::Deadline { sent },
-        Error::Connect(cause) if sent => no_response(call, cause),
-        Error::NoResponse(cause) => no_response(call, cause),
+        Error::Connect(cause) if sent => no_response(call.idempotency, cause),
+        Error::NoResponse(cause) => no_response(call.idempotency, cause),
         Error::Upstream(mut fault) if sent && fault.not_processed => {
             fault.not_processed = false;
             fault.transient = true;
@@ -634,8 +662,8 @@ fn adjust(call: &Call, sent: bool, error: Error) -> Error {
 }
 
 /// Returns the error of a call without a response, by its idempotency.
-fn no_response(call: &Call, cause: String) -> Error {
-    match call.idempotency {
+pub(crate) fn no_response(idempotency: Idempotency, cause: String) -> Error {
+    match idempotency {
         Idempotency::NoSideEffects | Idempotency::Idempotent => Error::NoResponse(cause),
         Idempotency::NonIdempotent => Error::OutcomeUnknown(cause),
     }

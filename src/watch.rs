@@ -56,7 +56,7 @@ pub use stream::WatchStream;
 /// The limits of watches.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The largest number of open streams, of watches and of lists. Default: 50,000.
+    /// The largest number of open streams, of watches, lists and downloads. Default: 50,000.
     pub max_streams: usize,
     /// The largest number of poll loops. Default: 10,000.
     pub max_poll_loops: usize,
@@ -84,7 +84,7 @@ impl Default for Settings {
 /// Current numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stats {
-    /// Open streams of watches and of lists, including those that wait for their first
+    /// Open streams of watches, lists and downloads, including those that wait for their first
     /// message.
     pub open_streams: usize,
     /// Running poll loops.
@@ -170,7 +170,7 @@ impl Watches {
 
     /// Opens the stream of a watch, which ends at `deadline` at the latest. Returns when it
     /// has a first message. A call that the watch begins with is made once, with the
-    /// deadline of `call`.
+    /// deadline of `call_context`.
     ///
     /// Fails with the error of the first poll, or of the call that the watch begins with;
     /// with [`Error::Overload`] when a limit of [`Settings`] is reached; with
@@ -179,10 +179,10 @@ impl Watches {
         &self,
         method: &Arc<Method>,
         request: Bytes,
-        call: CallContext<'_>,
+        call_context: CallContext<'_>,
         deadline: Option<Deadline>,
     ) -> Result<WatchStream, Error> {
-        let context = call.to_stream();
+        let context = call_context.to_stream();
         if method.log.is_some() {
             return self.watch_log(method, request, context, deadline).await;
         }
@@ -190,7 +190,7 @@ impl Watches {
         let watch = method.watch.as_ref().ok_or_else(not_a_watch)?;
         let follow = watch.follows(&request);
         if let Some(start) = &watch.start {
-            let started = self.make_call(start, &request, call).await?;
+            let started = self.make_call(start, &request, call_context).await?;
             let request = WatchRequest {
                 request,
                 context,
@@ -218,16 +218,16 @@ impl Watches {
     }
 
     /// Makes the call that a watch begins with and returns its response. It is
-    /// retried as any call, and not made at all when the limits leave no room for the watch.
+    /// retried as any call, and not made at all when a limit is reached.
     async fn make_call(
         &self,
         start: &Start,
         request: &Bytes,
-        context: CallContext<'_>,
+        call_context: CallContext<'_>,
     ) -> Result<Bytes, Error> {
-        self.0.has_room()?;
+        self.0.check_limits()?;
         let call = Bytes::from(start.request(request)?);
-        let response = unary::call(context, &start.rpc, &call).await?;
+        let response = unary::call(call_context, &start.rpc, &call).await?;
         Ok(response.decoded.message)
     }
 

@@ -1,6 +1,11 @@
 //! `drawbridge serve`: serves until SIGTERM or SIGINT, then drains. A JSON log has a line
 //! `listening` instead of the banner.
 
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
 use super::banner::{GrpcurlFlags, banner};
 use super::log_warnings;
 use crate::config::Config;
@@ -8,7 +13,7 @@ use crate::server::Gateway;
 use crate::telemetry::Telemetry;
 
 /// Serves the configured upstreams.
-pub(super) async fn run(config: Config) -> Result<(), Vec<String>> {
+pub(super) async fn run(config: Config) -> Result<ExitCode, Vec<String>> {
     let telemetry = Telemetry::start(&config.log).map_err(|e| vec![e])?;
     log_warnings(&config.warnings);
     if let Some(tls) = &config.tls {
@@ -16,14 +21,16 @@ pub(super) async fn run(config: Config) -> Result<(), Vec<String>> {
         log_warnings(&tls.problems(now));
         log_warnings(&tls.warnings(now));
     }
-    run_until_stopped(config, &telemetry).await
+    run_until_stopped(config, telemetry).await
 }
 
-/// Starts the gateway, prints the banner, waits for a signal and drains.
+/// Starts the gateway, prints the banner, waits for a signal and drains. Exits at once on a
+/// second signal.
 pub(super) async fn run_until_stopped(
     config: Config,
-    telemetry: &Telemetry,
-) -> Result<(), Vec<String>> {
+    telemetry: Telemetry,
+) -> Result<ExitCode, Vec<String>> {
+    let mut signals = Signals::new().map_err(|e| vec![format!("cannot wait for signals: {e}")])?;
     let is_sandbox = config.sandbox;
     let is_json = config.log.json;
     let flags = GrpcurlFlags::new(&config);
@@ -40,16 +47,32 @@ pub(super) async fn run_until_stopped(
             "listening"
         );
     } else {
-        print!(
-            "{}",
-            banner(is_sandbox, gateway.grpc, gateway.admin, &flags)
-        );
+        let banner = banner(is_sandbox, gateway.grpc, gateway.admin, &flags);
+        let mut stdout = io::stdout();
+        if let Err(error) = (stdout.write_all(banner.as_bytes())).and_then(|()| stdout.flush()) {
+            tracing::warn!(%error, "cannot write the banner to standard output");
+        }
     }
-    let signal = stop_signal()
-        .await
-        .map_err(|e| vec![format!("cannot wait for signals: {e}")])?;
-    tracing::info!(signal, "draining: watches end, calls may finish");
-    gateway.stop().await.map_err(|e| vec![e])
+    let stop = signals.next_stop().await;
+    tracing::info!(
+        signal = stop.name,
+        "draining: watches end, calls may finish"
+    );
+    tokio::select! {
+        stopped = gateway.stop() => match stopped {
+            Ok(()) => Ok(ExitCode::SUCCESS),
+            Err(problem) => Err(vec![problem]),
+        },
+        second = signals.next_stop() => {
+            tracing::warn!(
+                signal = second.name,
+                "second signal: exiting at once, the remaining calls are cut off"
+            );
+            // Dropped, it would wait until the remaining spans are exported.
+            std::mem::forget(telemetry);
+            Ok(ExitCode::from(second.exit_code))
+        }
+    }
 }
 
 /// Returns the names of the upstreams with their families.
@@ -61,13 +84,52 @@ fn names(config: &Config) -> String {
     names.join(", ")
 }
 
-/// Waits for SIGTERM or SIGINT and returns its name.
-async fn stop_signal() -> std::io::Result<&'static str> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-    })
+/// A signal that stops the gateway.
+#[derive(Clone, Copy)]
+struct StopSignal {
+    name: &'static str,
+    /// The exit code if it is the second signal: 128 and the number of the signal, as shells
+    /// report a process that a signal has ended.
+    exit_code: u8,
+}
+
+const SIGTERM: StopSignal = StopSignal {
+    name: "SIGTERM",
+    exit_code: 128 + 15,
+};
+
+const SIGINT: StopSignal = StopSignal {
+    name: "SIGINT",
+    exit_code: 128 + 2,
+};
+
+/// The signals that the gateway handles.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// Handles the signals from now on.
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for SIGTERM or SIGINT. SIGHUP changes nothing.
+    async fn next_stop(&mut self) -> StopSignal {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return SIGTERM,
+                _ = self.interrupt.recv() => return SIGINT,
+                _ = self.hangup.recv() => tracing::info!(
+                    "SIGHUP ignored: the configuration is read at start only"
+                ),
+            }
+        }
+    }
 }

@@ -170,5 +170,5 @@ fn show<W: Write>(
 /// Writes to standard error, after erasing the status line.
 fn print_error<W: Write>(renderer: &mut Renderer<W>, text: &str) {
     renderer.clear();
-    eprintln!("drawbridge: {}", view::sanitize(text));
+    super::print_error(&view::sanitize(text));
 }

@@ -9,6 +9,9 @@ use super::reader::Section;
 pub struct ServerOptions {
     /// Maximum size of a request message, in bytes. Default: 4 MiB.
     pub max_request_bytes: usize,
+    /// Maximum size of the request metadata, in bytes; each entry counts as name, value and
+    /// 32 bytes (RFC 9113, "SETTINGS_MAX_HEADER_LIST_SIZE"). Default: 64 KiB.
+    pub max_metadata_bytes: u32,
     /// Maximum size of an uploaded file, in bytes. At most four are buffered at once.
     /// Default: 64 MiB.
     pub max_upload_bytes: usize,
@@ -18,9 +21,11 @@ pub struct ServerOptions {
     pub keepalive_interval: Duration,
     /// Timeout of a ping, after which the connection is closed. Default: 20 s.
     pub keepalive_timeout: Duration,
-    /// Age at which a connection gets GOAWAY. Default: never.
+    /// Age at which a connection gets GOAWAY: calls continue, new ones need another
+    /// connection. Default: never.
     pub max_connection_age: Option<Duration>,
-    /// Time after GOAWAY until the remaining calls are cut off. Default: 60 s.
+    /// Time after GOAWAY until the connection's watches and list streams end with
+    /// UNAVAILABLE. Other calls complete within their deadlines. Default: 60 s.
     pub max_connection_age_grace: Duration,
     /// Deadline of calls without `grpc-timeout`. Default: 120 s, because Heat waits 60 s for
     /// its engine.
@@ -45,6 +50,7 @@ impl Default for ServerOptions {
     fn default() -> Self {
         Self {
             max_request_bytes: 4 << 20,
+            max_metadata_bytes: 64 << 10,
             max_upload_bytes: 64 << 20,
             max_concurrent_streams: 4_096,
             keepalive_interval: Duration::from_secs(30),
@@ -66,6 +72,9 @@ impl ServerOptions {
     /// Reads the section. Keys that are absent keep their values.
     pub(super) fn read(&mut self, section: &Section<'_>) {
         section.size("max_request_bytes", 1, &mut self.max_request_bytes);
+        if let Some(n) = section.number("max_metadata_bytes", 1 << 10, 16 << 20) {
+            self.max_metadata_bytes = n as u32;
+        }
         section.size("max_upload_bytes", 1, &mut self.max_upload_bytes);
         if let Some(n) = section.number("max_concurrent_streams", 1, i64::from(u32::MAX)) {
             self.max_concurrent_streams = n as u32;

@@ -1,6 +1,6 @@
 //! What each step of a call needs: the upstream, the client, the deadline.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use drawbridge_transcoder::call::{Call, Idempotency, Reply};
 use drawbridge_transcoder::contract::{Decoded, Method};
@@ -9,7 +9,8 @@ use drawbridge_transcoder::family::Evidence;
 use crate::deadline::Deadline;
 use crate::downstream::Downstream;
 use crate::error::Error;
-use crate::upstream::{MethodProperties, RequestContext, Upstream};
+use crate::http_client::ResponseBody;
+use crate::upstream::{BodySlot, MethodProperties, RequestContext, Upstream};
 
 /// The context of one call.
 #[derive(Clone, Copy)]
@@ -35,13 +36,34 @@ pub struct StreamContext {
 impl CallContext<'_> {
     /// Makes one REST call.
     pub async fn call(&self, method: &Method, call: &Call) -> Result<Reply, Error> {
+        self.upstream.call(&self.to_request(method), call).await
+    }
+
+    /// Makes one REST call. The body of its response is read as it arrives; the reply has
+    /// none.
+    pub async fn open(
+        &self,
+        method: &Method,
+        call: &Call,
+    ) -> Result<(Reply, Option<ResponseBody>), Error> {
+        let body = BodySlot::default();
         let context = RequestContext {
+            body_slot: Some(&body),
+            ..self.to_request(method)
+        };
+        let reply = self.upstream.call(&context, call).await?;
+        let body = body.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok((reply, body))
+    }
+
+    fn to_request<'a>(&'a self, method: &'a Method) -> RequestContext<'a> {
+        RequestContext {
             method: MethodProperties::of(method),
             client: self.client,
             deadline: self.deadline,
+            body_slot: None,
             is_probe: false,
-        };
-        self.upstream.call(&context, call).await
+        }
     }
 
     /// Decodes the reply to a call of `method`. An error body in a success becomes the
@@ -138,12 +160,7 @@ impl CallContext<'_> {
         status: u16,
         what: &str,
     ) -> Error {
-        let context = RequestContext {
-            method: MethodProperties::of(method),
-            client: self.client,
-            deadline: self.deadline,
-            is_probe: false,
-        };
+        let context = self.to_request(method);
         let hint = format!("HTTP {} with an error{what}", reply.status.as_u16());
         Error::Upstream(
             self.upstream

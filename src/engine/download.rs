@@ -1,21 +1,25 @@
-//! Sends a file that was downloaded from the upstream to the client, in chunks.
+//! Passes a file on from the upstream to the client as it arrives.
 
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use http::HeaderMap;
 use http::header::CONTENT_DISPOSITION;
 use percent_encoding::percent_decode_str;
+use tokio::time::{Sleep, sleep_until};
 use tokio_stream::Stream;
 
+use super::action;
 use super::call_context::CallContext;
-use super::unary;
+use super::stream_limiter::{StreamLimiter, StreamPermit};
 use crate::deadline::Deadline;
 use crate::error::Error;
-use drawbridge_transcoder::call::Room;
+use crate::http_client::ResponseBody;
+use crate::upstream;
+use drawbridge_transcoder::call::Idempotency;
 use drawbridge_transcoder::contract::{Download, Method};
 
 /// The longest chunk, in bytes.
@@ -23,17 +27,21 @@ const MAX_CHUNK_BYTES: usize = 64 << 10;
 /// The longest name of a file, in characters; longer ones are cut.
 const MAX_FILE_NAME_CHARS: usize = 255;
 
-/// Streams the name of a file and then its chunks.
+/// Streams the name of a file and then its chunks, as they arrive from the upstream. The next
+/// chunk is read when the client has room for it: one is in memory, however long the file is.
 pub struct FileStream {
     method: Arc<Method>,
-    /// The deadline of the stream, if the client has set one.
-    deadline: Option<Deadline>,
+    idempotency: Idempotency,
+    /// The deadline of the stream, if the client has set one: `grpc-timeout` does not reach
+    /// the body of a stream.
+    deadline: Option<Pin<Box<Sleep>>>,
     /// The message with the file's name, until it is sent.
     first: Option<Bytes>,
-    /// The part of the file that is not sent yet.
+    /// The part of the last chunk that is not sent yet.
     rest: Bytes,
-    /// The part of the buffer for long responses that the file occupies.
-    _room: Room,
+    /// The file; none after its end or an error.
+    body: Option<ResponseBody>,
+    _permit: StreamPermit,
 }
 
 impl fmt::Debug for FileStream {
@@ -43,54 +51,90 @@ impl fmt::Debug for FileStream {
 }
 
 impl FileStream {
-    /// Reads the file. An error is the status of the rpc; `deadline` is that of the stream.
+    /// Makes the call and returns when the head of its response has arrived. An error is the
+    /// status of the rpc: [`Error::Overload`] where no more streams may be open. `deadline`
+    /// is that of the stream.
     pub async fn open(
         context: CallContext<'_>,
         method: &Arc<Method>,
         request: &Bytes,
         deadline: Option<Deadline>,
+        limiter: &StreamLimiter,
     ) -> Result<Self, Error> {
+        let permit = limiter.acquire()?;
         let download = download(method)?;
         let mut call = method.bind(request, context.dialect())?;
         call.media.accept = Some(download.accept.clone());
-        let reply = unary::send(context, method, request, call).await?;
+        if let Some(action) = &method.action {
+            call.body = Some(action::document(context, method, action, request).await?);
+        }
+        let (reply, body) = context.open(method, &call).await?;
         if let Some(problem) = reply.unsupported_encoding() {
             return Err(Error::decode("Content-Encoding", problem));
         }
         Ok(Self {
             method: method.clone(),
-            deadline,
+            idempotency: call.idempotency,
+            deadline: deadline.map(|deadline| Box::pin(sleep_until(deadline.instant()))),
             first: Some(download.named(&file_name(&reply.headers)).into()),
-            rest: reply.body,
-            _room: reply.room,
+            rest: Bytes::new(),
+            body,
+            _permit: permit,
         })
+    }
+
+    /// Returns the next message, or none after the last one.
+    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(first)));
+        }
+        if self.rest.is_empty() {
+            let Some(body) = &mut self.body else {
+                return Poll::Ready(None);
+            };
+            self.rest = match ready!(body.poll_chunk(cx)).transpose() {
+                Ok(chunk) => chunk.unwrap_or_default(),
+                // The rest of the file is missing: the stream must not end with OK.
+                Err(Error::NoResponse(cause)) => {
+                    let error = upstream::no_response(self.idempotency, cause);
+                    return Poll::Ready(Some(Err(error)));
+                }
+                Err(error) => return Poll::Ready(Some(Err(error))),
+            };
+        }
+        if self.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        let length = self.rest.len().min(MAX_CHUNK_BYTES);
+        let message = download(&self.method).map(|download| {
+            let message = download.piece(&self.rest[..length]);
+            self.rest.advance(length);
+            message.into()
+        });
+        Poll::Ready(Some(message))
+    }
+
+    fn is_late(&mut self, cx: &mut Context<'_>) -> bool {
+        let deadline = self.deadline.as_mut();
+        deadline.is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready())
     }
 }
 
 impl Stream for FileStream {
     type Item = Result<Bytes, Error>;
 
-    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
-        if this.first.is_none() && this.rest.is_empty() {
-            return Poll::Ready(None);
-        }
-        // `grpc-timeout` does not reach the body of a stream.
-        let late = this.deadline.is_some_and(|d| d.remaining().is_zero());
-        let next = match this.first.take() {
-            _ if late => Err(Error::StreamDeadline),
-            Some(first) => Ok(first),
-            None => download(&this.method).map(|download| {
-                let length = this.rest.len().min(MAX_CHUNK_BYTES);
-                let message = download.piece(&this.rest[..length]);
-                this.rest.advance(length);
-                message.into()
-            }),
+        let is_ended = this.first.is_none() && this.rest.is_empty() && this.body.is_none();
+        let next = match !is_ended && this.is_late(cx) {
+            true => Some(Err(Error::StreamDeadline)),
+            false => ready!(this.poll_message(cx)),
         };
-        if next.is_err() {
-            this.rest = Bytes::new();
+        if !matches!(next, Some(Ok(_))) {
+            // Closes the upstream request.
+            (this.first, this.rest, this.body) = (None, Bytes::new(), None);
         }
-        Poll::Ready(Some(next))
+        Poll::Ready(next)
     }
 }
 

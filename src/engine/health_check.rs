@@ -110,6 +110,7 @@ pub async fn read(
         method: properties,
         client,
         deadline,
+        body_slot: None,
         is_probe: true,
     };
     let reply = upstream.probe_call(&context, &call).await?;

@@ -456,7 +456,7 @@ impl PageCursor for MergeCursor<'_> {
             message: page.message.clone(),
             notes: page.notes.clone(),
         };
-        self.is_at_end = self.rule.add(&mut self.merged, page)?;
+        self.is_at_end = self.rule.add(self.method, &mut self.merged, page)?;
         // The items are in the merged message.
         Ok(Vec::new())
     }

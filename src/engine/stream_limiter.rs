@@ -1,4 +1,5 @@
-//! Bounds the open streams, of watches and lists together, and ends them on drain.
+//! Bounds the open streams, of watches, lists and downloads together, and ends those of watches
+//! and lists on drain.
 
 use std::fmt;
 use std::sync::Arc;
@@ -69,7 +70,7 @@ impl StreamLimiter {
         self.0.open.load(Ordering::Acquire)
     }
 
-    /// Ends all streams, and rejects new ones.
+    /// Ends all watches and lists, and rejects new streams.
     pub fn drain(&self) {
         self.0.drain.send_replace(true);
     }

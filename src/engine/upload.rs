@@ -25,6 +25,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Uploads {
     max_bytes: usize,
+    /// Maximum size of one message of the stream.
+    max_message_bytes: usize,
     /// One permit per KiB.
     buffer: Arc<Semaphore>,
 }
@@ -45,11 +47,13 @@ struct BufferShare {
 }
 
 impl Uploads {
-    /// Creates a buffer for files of at most `max_bytes` each.
-    pub fn new(max_bytes: usize) -> Self {
+    /// Creates a buffer for files of at most `max_bytes` each, in messages of at most
+    /// `max_message_bytes`.
+    pub fn new(max_bytes: usize, max_message_bytes: usize) -> Self {
         let kib = MAX_BUFFERED_FILES.saturating_mul(max_bytes.div_ceil(1024));
         Self {
             max_bytes,
+            max_message_bytes,
             buffer: Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))),
         }
     }
@@ -63,7 +67,7 @@ impl Uploads {
         dialect: &str,
         messages: &mut (impl Stream<Item = Result<Bytes, Status>> + Unpin),
     ) -> Result<UploadedFile, Error> {
-        let Some(first) = next(messages).await? else {
+        let Some(first) = next(messages, self.max_message_bytes).await? else {
             return Err(Error::Malformed("the stream has no message".into()));
         };
         let mut call = method.bind(&first, dialect)?;
@@ -74,7 +78,7 @@ impl Uploads {
         let mut share = BufferShare::default();
         self.append(&mut body, head_len, &mut share, upload.piece(&first)?)?;
         drop(first);
-        while let Some(message) = next(messages).await? {
+        while let Some(message) = next(messages, self.max_message_bytes).await? {
             if !upload.file_name(&message)?.is_empty() {
                 return Err(Error::Binding {
                     field: upload.name_field.to_string(),
@@ -175,14 +179,20 @@ fn boundary() -> String {
     format!("drawbridge-{:032x}", fastrand::u128(..))
 }
 
-/// Returns the next message. A stream that fails was cancelled by the client, or its
-/// connection was lost.
+/// Returns the next message, of at most `max_bytes`. A stream that fails otherwise was
+/// cancelled by the client, or its connection was lost.
 async fn next(
     messages: &mut (impl Stream<Item = Result<Bytes, Status>> + Unpin),
+    max_bytes: usize,
 ) -> Result<Option<Bytes>, Error> {
     let message = messages.next().await.transpose();
-    message.map_err(|status| Error::RequestStream {
-        code: status.code(),
-        problem: format!("the request stream failed: {}", status.message()),
-    })
+    message.map_err(
+        |status| match Error::request_not_received(&status, max_bytes) {
+            too_large @ Error::RequestTooLarge { .. } => too_large,
+            _ => Error::RequestStream {
+                code: status.code(),
+                problem: format!("the request stream failed: {}", status.message()),
+            },
+        },
+    )
 }

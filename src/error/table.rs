@@ -94,6 +94,12 @@ impl Error {
                 row(*code, "STREAM_BROKEN", NOT_SENT, PERMANENT, Never, All, NO_PREFIX),
             Self::RequestNotReceived { code, .. } =>
                 row(*code, "REQUEST_NOT_RECEIVED", NOT_SENT, PERMANENT, Never, All, NO_PREFIX),
+            Self::RequestTooLarge { .. } =>
+                row(ResourceExhausted, "REQUEST_TOO_LARGE", NOT_SENT, PERMANENT, Never, All, NO_PREFIX),
+            Self::MetadataTooLarge { .. } =>
+                row(ResourceExhausted, "METADATA_TOO_LARGE", NOT_SENT, PERMANENT, Never, All, NO_PREFIX),
+            Self::UnknownMethod(_) =>
+                row(Unimplemented, "UNKNOWN_METHOD", NOT_SENT, PERMANENT, Never, Client, NO_PREFIX),
             Self::Malformed(_) =>
                 row(InvalidArgument, "MALFORMED_REQUEST", NOT_SENT, PERMANENT, Never, All, NO_PREFIX),
             Self::NotServed(_) =>
@@ -154,6 +160,8 @@ impl Error {
                 row(Aborted, "LIST_RESTARTED", SENT, TRANSIENT, Never, All, PREFIX),
             Self::SlowReader { .. } =>
                 row(Aborted, "SLOW_READER", SENT, TRANSIENT, Never, All, PREFIX),
+            Self::ConnectionTooOld =>
+                row(Unavailable, "CONNECTION_TOO_OLD", NOT_SENT, TRANSIENT, Never, All, NO_PREFIX),
             Self::Draining =>
                 row(Unavailable, "DRAINING", NOT_SENT, TRANSIENT, Never, All, NO_PREFIX),
         }

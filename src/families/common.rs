@@ -56,6 +56,7 @@ pub(crate) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
         fields: error.fields,
         metadata: metadata([(HINT, redirect_hint(status))]),
         locale: None,
+        in_success: false,
     }
 }
 
@@ -427,6 +428,14 @@ mod tests {
                 Code::Internal,
                 "HTTP_500",
                 "m",
+                0,
+            ),
+            // As Python writes it.
+            (
+                r#"{"message":"NaN is \"NaN\"","values":[NaN,-Infinity,1e400,-1.5]}"#,
+                Code::Internal,
+                "HTTP_500",
+                "NaN is \"NaN\"",
                 0,
             ),
             (

@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::error::{cut, head};
 use drawbridge_transcoder::call::Reply;
 use drawbridge_transcoder::family::Evidence;
+use drawbridge_transcoder::json::without_special_numbers;
 
 /// Limit of an error body that is parsed as JSON.
 const MAX_JSON_BYTES: usize = 256 * 1024;
@@ -31,8 +32,16 @@ pub(crate) fn json(reply: &Reply) -> Option<Value> {
     if reply.body.len() > MAX_JSON_BYTES {
         return None;
     }
-    let value: Value = serde_json::from_str(&String::from_utf8_lossy(reply.text())).ok()?;
+    let text = String::from_utf8_lossy(reply.text());
+    let value = parse(text.as_bytes())?;
     (value.is_object() || value.is_array()).then_some(value)
+}
+
+/// Parses JSON; numbers that serde_json rejects, such as `NaN`, are read as `null`.
+fn parse(text: &[u8]) -> Option<Value> {
+    let read = serde_json::from_slice(text);
+    read.or_else(|_| serde_json::from_slice(&without_special_numbers(text)))
+        .ok()
 }
 
 /// Members of error bodies that say that something is wrong, or what.
@@ -105,7 +114,7 @@ pub(crate) fn error_object(body: &[u8], evidence: Evidence<'_>) -> Option<Value>
             return None;
         }
     }
-    serde_json::from_slice(body).ok()
+    parse(body)
 }
 
 /// The members of an object that show an error; fails for an object with a member that no
@@ -221,6 +230,9 @@ pub(crate) fn message(text: &str) -> String {
 pub(crate) fn page_text(reply: &Reply) -> String {
     if let Some(problem) = reply.unsupported_encoding() {
         return problem;
+    }
+    if reply.is_utf16() {
+        return "the message is in UTF-16, which is not supported".to_owned();
     }
     let body = reply.text();
     let text = String::from_utf8_lossy(&body[..body.len().min(MAX_PAGE_BYTES)]);
@@ -406,6 +418,7 @@ pub(crate) mod tests {
                 "boom",
             ),
             ("<é>", "<é>"),
+            ("\0{\0}", "the message is in UTF-16, which is not supported"),
         ] {
             assert_eq!(page_text(&reply(500, &[], body)), want, "{body}");
         }

@@ -23,6 +23,7 @@ use crate::engine::{FileStream, Uploads};
 use crate::error::{self, Error};
 use crate::families::family;
 use crate::server::codec::WireCodec;
+use crate::server::connection_end::{self, ConnectionEnd};
 use crate::server::request_body_timeout::{RequestTimeouts, TimeoutBody};
 use crate::server::response_metadata::{SANDBOX, add_inexact};
 use crate::server::response_stream::ResponseStream;
@@ -96,7 +97,10 @@ impl Dispatcher {
             watches,
             names: NameLookup::default(),
             metrics,
-            uploads: Uploads::new(config.server.max_upload_bytes),
+            uploads: Uploads::new(
+                config.server.max_upload_bytes,
+                config.server.max_request_bytes,
+            ),
             write_timeout: ResponseWriteTimeout::new(config.server.response_write_timeout),
             request_timeouts: RequestTimeouts {
                 idle: config.server.request_body_idle_timeout,
@@ -187,10 +191,7 @@ impl Dispatcher {
         if let Some(info) = pending
             && let Some(status) = Status::from_header_map(response.headers())
         {
-            let error = Error::RequestNotReceived {
-                code: status.code(),
-                problem: status.message().to_owned(),
-            };
+            let error = Error::request_not_received(&status, self.max_request_bytes);
             // Keeps tonic's other metadata: the encodings that it accepts.
             let _ = info.fail(&error).add_header(response.headers_mut());
         }
@@ -375,7 +376,18 @@ impl Dispatcher {
     ) -> Result<Response<InstrumentedStream>, Status> {
         let mut info = info?;
         let headers = request.metadata().as_ref();
-        let result = self.open(&mut info, headers, request.get_ref()).await;
+        let end = || ConnectionEnd::of(request.extensions());
+        let served = info.served.clone();
+        let method = &served.method;
+        // The call that a watch begins with is not interrupted, nor a download.
+        let starts = method.watch.as_ref().is_some_and(|w| w.start.is_some());
+        let is_interruptible = !starts && method.download.is_none();
+        let opened = self.open(&mut info, headers, request.get_ref());
+        let result = tokio::select! {
+            biased;
+            result = opened => result,
+            () = connection_end::reached(end()), if is_interruptible => Err(Error::ConnectionTooOld),
+        };
         let stream = match result {
             Ok(stream) => stream,
             Err(error) => return Err(info.fail(&error)),
@@ -385,7 +397,12 @@ impl Dispatcher {
             ResponseStream::Watch(_) | ResponseStream::File(_) => Notes::default(),
         };
         let slow_reader = SlowReader::default();
-        let mut response = Response::new(info.stream(stream, slow_reader.clone()));
+        // A file is finite, as a unary response is.
+        let end = match &stream {
+            ResponseStream::Watch(_) | ResponseStream::List(_) => end(),
+            ResponseStream::File(_) => None,
+        };
+        let mut response = Response::new(info.stream(stream, slow_reader.clone(), end));
         response.extensions_mut().insert(slow_reader);
         add_inexact(&notes, response.metadata_mut().as_mut());
         Ok(response)
@@ -430,7 +447,8 @@ impl Dispatcher {
         request: &Bytes,
     ) -> Result<ResponseStream, Error> {
         if method.download.is_some() {
-            let file = FileStream::open(context, method, request, deadline);
+            let limiter = self.watches.streams();
+            let file = FileStream::open(context, method, request, deadline, limiter);
             return file.await.map(ResponseStream::File);
         }
         if method.pages.is_none() {

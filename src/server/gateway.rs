@@ -4,16 +4,22 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use drawbridge_transcoder::contract::Contract;
+use drawbridge_transcoder::contract::{Contract, GATEWAY_SERVICES};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tonic::service::Routes;
+use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_reflection::pb::v1::server_reflection_server::ServerReflectionServer;
 
 use super::authn::ClientTokens;
 use super::dispatcher::Dispatcher;
 use super::drain::Drain;
-use super::router::RouterLayer;
-use super::{gateway_service, gauges, health, listener, reflection};
+use super::health_service::{HealthRegistry, HealthService};
+use super::listener::Connections;
+use super::reflection::{Files, Reflection};
+use super::router::Router;
+use super::{gateway_service, gauges, health, listener};
 use crate::admin::{Readiness, serve_admin};
 use crate::api::drawbridge::v1::gateway_service_server::GatewayServiceServer;
 use crate::config::Config;
@@ -47,7 +53,7 @@ pub struct ServerHandle {
     /// The address of the admin listener.
     pub admin: Option<SocketAddr>,
     stop: oneshot::Sender<()>,
-    done: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
+    done: tokio::task::JoinHandle<()>,
 }
 
 impl Gateway {
@@ -121,6 +127,21 @@ impl Gateway {
         })
     }
 
+    /// Returns reflection over all descriptor sets. Lists the services that have an upstream,
+    /// and those that need none.
+    fn reflection(&self, services: &[health::ProbedService]) -> Result<Reflection, String> {
+        let sets = self.contract.descriptor_sets().iter();
+        let files = Files::new(sets.map(Vec::as_slice))?;
+        let served = services.iter().filter(|s| !s.upstreams.is_empty());
+        let names = served.map(|s| s.name.clone());
+        Ok(Reflection::new(
+            names.chain(GATEWAY_SERVICES.map(str::to_owned)).collect(),
+            files,
+            self.dispatcher.watches.streams().clone(),
+            self.config.server.max_request_bytes,
+        ))
+    }
+
     /// Returns each service with the upstreams that can serve it.
     fn services(&self) -> Vec<health::ProbedService> {
         self.contract
@@ -150,19 +171,8 @@ impl BoundGateway {
         let local = |listener: &TcpListener| listener.local_addr();
         let grpc = local(&listener).map_err(|e| vec![e.to_string()])?;
         let admin_address = admin.as_ref().and_then(|listener| local(listener).ok());
-        let server = listener::server(&gateway.config)?;
-
-        let (reporter, health_service) = tonic_health::server::health_reporter();
-        let invalid = |e| vec![format!("reflection: {e}")];
-        let reflection = || reflection::builder(&gateway.contract);
-        let routes = Routes::new(health_service)
-            .add_service(reflection().build_v1().map_err(invalid)?)
-            .add_service(reflection().build_v1alpha().map_err(invalid)?)
-            .add_service(GatewayServiceServer::new(gateway_service::Service(
-                gateway.dispatcher.clone(),
-            )));
         let probed = gateway.services();
-        let services: Vec<String> = probed.iter().map(|s| s.name.clone()).collect();
+        let reflection = gateway.reflection(&probed).map_err(|e| vec![e])?;
         let Gateway {
             config,
             dispatcher,
@@ -170,40 +180,52 @@ impl BoundGateway {
             ..
         } = gateway;
 
+        let own = GATEWAY_SERVICES.map(|name| (name.to_owned(), ServingStatus::Serving));
+        let of_upstreams =
+            |s: &health::ProbedService| (s.name.clone(), health::status(&s.upstreams));
+        let registry = HealthRegistry::new(probed.iter().map(of_upstreams).chain(own));
+        let max_bytes = config.server.max_request_bytes;
+        let health = HealthServer::new(HealthService(registry.clone()));
+        let reflection = ServerReflectionServer::new(reflection);
+        let upstreams = GatewayServiceServer::new(gateway_service::Service(dispatcher.clone()));
+        let routes = Routes::new(health.max_decoding_message_size(max_bytes))
+            .add_service(reflection.max_decoding_message_size(max_bytes))
+            .add_service(upstreams.max_decoding_message_size(max_bytes));
+        let router = Router::new(
+            dispatcher.clone(),
+            ClientTokens::new(&config.client_tokens),
+            routes.prepare(),
+            config.server.max_metadata_bytes,
+        );
+        let connections = Arc::new(Connections::new(&config, router).map_err(|e| vec![e])?);
+
         let readiness = Readiness::default();
         let probing = tokio::spawn(health::probe_and_report(
-            reporter.clone(),
+            registry.clone(),
             probed,
             config.server.health_check_interval,
         ));
         let admin_task =
             admin.map(|admin| tokio::spawn(serve_admin(admin, metrics, readiness.clone())));
-        let router = RouterLayer {
-            dispatcher: dispatcher.clone(),
-            tokens: ClientTokens::new(&config.client_tokens),
-        };
         let drain = Drain {
+            probing: probing.abort_handle(),
             readiness: readiness.clone(),
-            health: reporter,
-            services,
+            health: registry,
             dispatcher,
             timeout: config.server.drain_timeout,
         };
         let (stop, stopped) = oneshot::channel::<()>();
         readiness.set(true);
         let done = tokio::spawn(async move {
-            let serve = |shutdown| {
-                server
-                    .layer(router)
-                    .add_routes(routes)
-                    .serve_with_incoming_shutdown(listener::incoming(listener), shutdown)
+            let serve = |shutdown: oneshot::Receiver<()>| {
+                connections.serve(listener, async {
+                    let _ = shutdown.await;
+                })
             };
-            let result = drain.serve(stopped, serve).await;
-            probing.abort();
+            drain.serve(stopped, serve).await;
             if let Some(task) = admin_task {
                 task.abort();
             }
-            result
         });
         Ok(ServerHandle {
             grpc,
@@ -223,9 +245,7 @@ impl ServerHandle {
     /// Returns the failure that has stopped the server before.
     pub async fn stop(self) -> Result<(), String> {
         let _ = self.stop.send(());
-        match self.done.await {
-            Ok(result) => result.map_err(|e| format!("the server has failed: {e}")),
-            Err(panic) => Err(format!("the server has failed: {panic}")),
-        }
+        let done = self.done.await;
+        done.map_err(|panic| format!("the server has failed: {panic}"))
     }
 }

@@ -30,7 +30,7 @@ pub fn register(dispatcher: &Arc<Dispatcher>) {
         let mut samples = vec![
             gauge(
                 "open_streams",
-                "Open streams of watches and of lists",
+                "Open streams of watches, lists and downloads",
                 streams,
             ),
             gauge("watch_poll_loops", "Running poll loops", loops),

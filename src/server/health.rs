@@ -9,8 +9,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tonic_health::ServingStatus;
-use tonic_health::server::HealthReporter;
 
+use super::health_service::HealthRegistry;
 use crate::deadline::Deadline;
 use crate::engine::health_check;
 use crate::error::Error;
@@ -43,7 +43,7 @@ const MAX_REJECTED_BACKOFF: Duration = Duration::from_secs(300);
 /// Checks the upstreams every `interval` and reports the services' status, until dropped. With
 /// an interval of zero, only what calls show is reported.
 pub async fn probe_and_report(
-    reporter: HealthReporter,
+    registry: HealthRegistry,
     services: Vec<ProbedService>,
     interval: Duration,
 ) {
@@ -64,13 +64,8 @@ pub async fn probe_and_report(
         }
     }
     loop {
-        reporter
-            .set_service_status("", ServingStatus::Serving)
-            .await;
         for service in &services {
-            reporter
-                .set_service_status(&service.name, status(&service.upstreams))
-                .await;
+            registry.set(&service.name, status(&service.upstreams));
         }
         changed.notified().await;
     }
@@ -229,14 +224,5 @@ pub fn status(upstreams: &[Arc<Upstream>]) -> ServingStatus {
         ServingStatus::Serving
     } else {
         ServingStatus::NotServing
-    }
-}
-
-/// Reports all services as NOT_SERVING.
-pub async fn set_not_serving(reporter: &HealthReporter, services: &[String]) {
-    for service in services.iter().map(String::as_str).chain([""]) {
-        reporter
-            .set_service_status(service, ServingStatus::NotServing)
-            .await;
     }
 }

@@ -47,8 +47,9 @@ fn is_grpc(content_type: &HeaderValue) -> bool {
 }
 
 impl Rejection {
-    /// Returns the response: a status and a text.
-    pub(super) fn response(self) -> Response<Body> {
+    /// Returns the response to a request with this method: a status and a text. The response
+    /// to a HEAD has no text. Source: RFC 9110, "HEAD".
+    pub(super) fn response(self, method: &Method) -> Response<Body> {
         let (status, text) = match self {
             Self::Version => (
                 StatusCode::UPGRADE_REQUIRED,
@@ -63,7 +64,10 @@ impl Rejection {
                 "this port speaks gRPC: the content-type is application/grpc\n",
             ),
         };
-        let mut response = Response::new(Body::new(http_body_util::Full::from(text)));
+        let mut response = Response::new(match *method {
+            Method::HEAD => Body::empty(),
+            _ => Body::new(http_body_util::Full::from(text)),
+        });
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(

@@ -1,102 +1,223 @@
-//! Routes a request: checks the protocol and the client's token, then calls the dispatcher
-//! or one of the services that tonic's `Routes` serve.
+//! Routes a request: checks the protocol, the size of the metadata and the client's token,
+//! then calls the dispatcher or one of gRPC's own services.
 
-use std::convert::Infallible;
-use std::future::Future;
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use http::{Request, Response};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Request, Response, Uri};
 use tonic::body::Body;
 use tonic::service::Routes;
-use tower::{Layer, Service};
+use tonic::{Code, Status};
+use tower::Service;
 
 use crate::deadline::Deadline;
+use crate::error::{self, Error, cut};
 use crate::server::authn::ClientTokens;
 use crate::server::dispatcher::Dispatcher;
 use crate::server::protocol;
 use crate::server::request_body_timeout::TimeoutBody;
+use crate::spelling::nearest;
 
-/// Wraps tonic's routes in a [`Router`].
-#[derive(Clone, Debug)]
-pub struct RouterLayer {
-    pub dispatcher: Arc<Dispatcher>,
-    pub tokens: ClientTokens,
-}
+/// The rpcs that [`Routes`] serve, without the leading slash.
+const OWN_METHODS: [&str; 5] = [
+    "drawbridge.v1.GatewayService/ListUpstreams",
+    "grpc.health.v1.Health/Check",
+    "grpc.health.v1.Health/Watch",
+    "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    REFLECTION_ALPHA,
+];
 
-impl Layer<Routes> for RouterLayer {
-    type Service = Router;
+/// Both versions of reflection are the same on the wire: [`Routes`] serve v1.
+const REFLECTION_ALPHA: &str = "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo";
+const REFLECTION_PATH: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
 
-    fn layer(&self, routes: Routes) -> Router {
-        Router {
-            dispatcher: self.dispatcher.clone(),
-            tokens: self.tokens.clone(),
-            routes,
-        }
-    }
-}
+/// What an entry of the metadata counts in addition to its name and its value. Source: RFC 9113,
+/// "SETTINGS_MAX_HEADER_LIST_SIZE".
+const METADATA_ENTRY_BYTES: usize = 32;
 
-/// Serves the rpcs of the contract by the dispatcher, and everything else (health,
-/// reflection, `GatewayService`) by tonic's routes.
+/// The longest part of a client's path that an error repeats, in bytes.
+const MAX_QUOTED_BYTES: usize = 120;
+
+/// Serves the rpcs of the contract by the dispatcher, and those of [`OWN_METHODS`] by tonic's
+/// routes.
 #[derive(Clone, Debug)]
 pub struct Router {
     dispatcher: Arc<Dispatcher>,
     tokens: ClientTokens,
     routes: Routes,
+    max_metadata_bytes: usize,
 }
 
-impl Service<Request<Body>> for Router {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+/// The response to one request.
+pub(super) type ResponseFuture = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        match Service::<Request<Body>>::poll_ready(&mut self.routes, cx) {
-            Poll::Ready(_) => Poll::Ready(Ok(())),
-            Poll::Pending => Poll::Pending,
+impl Router {
+    /// Routes to the dispatcher and to these routes.
+    pub(super) fn new(
+        dispatcher: Arc<Dispatcher>,
+        tokens: ClientTokens,
+        routes: Routes,
+        max_metadata_bytes: u32,
+    ) -> Self {
+        Self {
+            dispatcher,
+            tokens,
+            routes,
+            max_metadata_bytes: max_metadata_bytes as usize,
         }
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    /// Returns the dispatcher.
+    pub(super) fn dispatcher(&self) -> &Dispatcher {
+        &self.dispatcher
+    }
+
+    /// Serves one request.
+    pub(super) fn respond(&self, request: Request<Body>) -> ResponseFuture {
         if let Err(rejection) = protocol::check(&request) {
             self.dispatcher.metrics.unsupported.inc();
             tracing::debug!(?rejection, "request rejected");
-            let response = self.dispatcher.mark_sandbox(rejection.response());
-            return Box::pin(async move { Ok(response) });
+            return self.ready(rejection.response(request.method()));
         }
-        let timeouts = self.dispatcher.request_timeouts;
         let path = request.uri().path();
+        let size = metadata_size(request.headers());
+        if size > self.max_metadata_bytes {
+            let limit = self.max_metadata_bytes;
+            return self.reject(path, &Error::MetadataTooLarge { size, limit });
+        }
         // Health needs no token: load balancers have none.
         if !path.starts_with("/grpc.health.")
             && let Err(error) = self.tokens.authenticate(request.headers())
         {
             let status = self.dispatcher.reject(path, &error);
-            let response = self.dispatcher.mark_sandbox(status.into_http());
-            return Box::pin(async move { Ok(response) });
+            return self.ready(status.into_http());
         }
+        let timeouts = self.dispatcher.request_timeouts;
         if let Some(method) = self.dispatcher.method(path) {
             let dispatcher = self.dispatcher.clone();
             let deadline = dispatcher.deadline(request.headers());
             let request = request.map(|body| TimeoutBody::new(body, deadline, timeouts));
             return Box::pin(async move {
                 let response = dispatcher.serve(&method, request, deadline).await;
-                Ok(dispatcher.mark_sandbox(response))
+                dispatcher.mark_sandbox(response)
             });
         }
         if let Some(status) = self.dispatcher.not_served(path, request.headers()) {
-            let response = self.dispatcher.mark_sandbox(status.into_http());
-            return Box::pin(async move { Ok(response) });
+            return self.ready(status.into_http());
         }
+        let Some(own) = own_method(path) else {
+            let error = Error::UnknownMethod(self.unknown_method(path));
+            return self.reject(path, &error);
+        };
         let until = Deadline::after(timeouts.total);
-        let request = request.map(|body| Body::new(TimeoutBody::new(body, until, timeouts)));
-        let response = self.routes.call(request);
+        let mut request = request.map(|body| Body::new(TimeoutBody::new(body, until, timeouts)));
+        if own == REFLECTION_ALPHA {
+            *request.uri_mut() = Uri::from(PathAndQuery::from_static(REFLECTION_PATH));
+        }
+        let response = self.routes.clone().call(request);
         let dispatcher = self.dispatcher.clone();
         Box::pin(async move {
-            Ok(match response.await {
-                Ok(response) => dispatcher.mark_sandbox(dispatcher.write_timeout.guard(response)),
+            let response = match response.await {
+                Ok(response) => own_status(response, dispatcher.max_request_bytes),
                 Err(never) => match never {},
-            })
+            };
+            dispatcher.mark_sandbox(dispatcher.write_timeout.guard(response))
         })
     }
+
+    /// Rejects a request before an rpc is selected.
+    fn reject(&self, path: &str, error: &Error) -> ResponseFuture {
+        self.dispatcher.metrics.unsupported.inc();
+        tracing::debug!(reason = error.log_text(), "request rejected");
+        let operation = match self.dispatcher.method(path) {
+            Some(_) => &path[1..],
+            None => own_method(path).unwrap_or_default(),
+        };
+        let context = error::StatusContext {
+            operation,
+            ..error::StatusContext::default()
+        };
+        self.ready(error.status(&context).into_http())
+    }
+
+    fn ready(&self, response: Response<Body>) -> ResponseFuture {
+        let response = self.dispatcher.mark_sandbox(response);
+        Box::pin(std::future::ready(response))
+    }
+
+    /// Explains a path that names no rpc, with the most similar rpc or service.
+    fn unknown_method(&self, path: &str) -> String {
+        let quoted = |text: &str| cut(text, MAX_QUOTED_BYTES);
+        let Some((service, method)) = path.strip_prefix('/').and_then(|p| p.split_once('/')) else {
+            return format!(
+                "{} is not the path of an rpc: /package.Service/Method",
+                quoted(path)
+            );
+        };
+        let contract = self.dispatcher.methods.keys().map(|path| &path[1..]);
+        let all: BTreeSet<(&str, &str)> = contract
+            .chain(OWN_METHODS)
+            .filter_map(|name| name.split_once('/'))
+            .collect();
+        let of_service = |wanted: &str| {
+            let methods = all.iter().filter(move |(service, _)| *service == wanted);
+            methods.map(|(_, method)| *method).collect::<Vec<_>>()
+        };
+        let methods = of_service(service);
+        if !methods.is_empty() {
+            let near = nearest(method, methods.into_iter());
+            return format!("{service} has no rpc {}{near}", quoted(method));
+        }
+        let services: BTreeSet<&str> = all.iter().map(|(service, _)| *service).collect();
+        // Without its package, or with another version of it.
+        let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_lowercase();
+        let same_name = services
+            .iter()
+            .copied()
+            .filter(|known| last(known) == last(service));
+        let same_name = nearest_or_only(service, same_name.collect());
+        let near = same_name.unwrap_or_else(|| nearest(service, services.iter().copied()));
+        format!(
+            "this gateway does not serve {} (reflection lists its services){near}",
+            quoted(service)
+        )
+    }
+}
+
+/// Returns the hint for the most similar of these services, if there are any.
+fn nearest_or_only(service: &str, candidates: Vec<&str>) -> Option<String> {
+    let first = *candidates.first()?;
+    let near = nearest(service, candidates.into_iter());
+    Some(match near.is_empty() {
+        true => format!(", did you mean {first}?"),
+        false => near,
+    })
+}
+
+/// Returns the entry of [`OWN_METHODS`] at this path.
+fn own_method(path: &str) -> Option<&'static str> {
+    let name = path.strip_prefix('/')?;
+    OWN_METHODS.into_iter().find(|own| *own == name)
+}
+
+/// Returns the size of the metadata as HTTP/2 counts it.
+fn metadata_size(headers: &HeaderMap) -> usize {
+    let size = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
+        name.as_str().len() + value.len() + METADATA_ENTRY_BYTES
+    };
+    headers.iter().map(size).sum()
+}
+
+/// Replaces the status with which tonic rejects a request message that is too long.
+fn own_status(response: Response<Body>, max_request_bytes: usize) -> Response<Body> {
+    let Some(status) = Status::from_header_map(response.headers()) else {
+        return response;
+    };
+    if !matches!(status.code(), Code::OutOfRange | Code::ResourceExhausted) {
+        return response;
+    }
+    let error = Error::request_not_received(&status, max_request_bytes);
+    error.status(&error::StatusContext::default()).into_http()
 }

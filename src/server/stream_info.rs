@@ -13,6 +13,7 @@ use tonic::{Code, Status};
 use crate::deadline::Deadline;
 use crate::downstream::Downstream;
 use crate::error::{self, Error};
+use crate::server::connection_end::EndReached;
 use crate::server::response_stream::ResponseStream;
 use crate::server::response_write_timeout::SlowReader;
 use crate::server::served_method::ServedMethod;
@@ -47,6 +48,8 @@ pub struct StreamInfo {
 /// Records a stream until its end.
 pub struct InstrumentedStream {
     stream: ResponseStream,
+    /// Ends the stream; `None` if its connection has no maximum age.
+    connection_end: Option<EndReached>,
     /// `None` after the end.
     info: Option<StreamInfo>,
 }
@@ -116,8 +119,14 @@ impl StreamInfo {
         }
     }
 
-    /// Records a stream that has its first message until its end.
-    pub fn stream(mut self, stream: ResponseStream, slow_reader: SlowReader) -> InstrumentedStream {
+    /// Records a stream that has its first message until its end, or until that of the
+    /// connection.
+    pub fn stream(
+        mut self,
+        stream: ResponseStream,
+        slow_reader: SlowReader,
+        connection_end: Option<EndReached>,
+    ) -> InstrumentedStream {
         self.record_response();
         self.slow_reader = Some(slow_reader);
         // The stream has its own copy of the client: the record keeps no credentials.
@@ -127,6 +136,7 @@ impl StreamInfo {
         };
         InstrumentedStream {
             stream,
+            connection_end,
             info: Some(self),
         }
     }
@@ -179,8 +189,9 @@ impl StreamInfo {
             status.code(),
             Code::Internal | Code::Unknown | Code::Unavailable | Code::DataLoss
         );
-        // A drain ends streams on purpose.
-        if is_server_error && !matches!(error, Error::Draining) {
+        // A drain and the age of a connection end streams on purpose.
+        let is_planned = matches!(error, Error::Draining | Error::ConnectionTooOld);
+        if is_server_error && !is_planned {
             tracing::warn!(
                 operation,
                 upstream,
@@ -224,6 +235,13 @@ impl Stream for InstrumentedStream {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         if self.info.is_none() {
             return Poll::Ready(None);
+        }
+        if let Some(end) = &mut self.connection_end
+            && end.as_mut().poll(cx).is_ready()
+        {
+            self.connection_end = None;
+            let error = Error::ConnectionTooOld;
+            return Poll::Ready(self.info.take().map(|info| Err(info.fail(&error))));
         }
         let message = std::task::ready!(Pin::new(&mut self.stream).poll_next(cx));
         Poll::Ready(match message {

@@ -11,14 +11,14 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::{Code, Status};
-use tower::{Layer, Service, ServiceExt};
+use tower::{Service, ServiceExt};
 
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::server::authn::ClientTokens;
 use crate::server::dispatcher::Dispatcher;
 use crate::server::request_body_timeout::{RequestTimeouts, TimeoutBody};
-use crate::server::router::{Router, RouterLayer};
+use crate::server::router::Router;
 use crate::telemetry::Metrics;
 use crate::upstream::{self, Upstreams};
 use crate::watch::Watches;
@@ -44,11 +44,10 @@ fn router(upstreams: Vec<upstream::Settings>) -> (Arc<Dispatcher>, Router) {
         Metrics::default(),
     ));
     let tokens = ClientTokens::default();
-    let layer = RouterLayer {
-        dispatcher: dispatcher.clone(),
-        tokens,
-    };
-    (dispatcher, layer.layer(Routes::default()))
+    let max_metadata_bytes = config.server.max_metadata_bytes;
+    let routes = Routes::default();
+    let router = Router::new(dispatcher.clone(), tokens, routes, max_metadata_bytes);
+    (dispatcher, router)
 }
 
 /// Starts a Heat that accepts connections and never responds.
@@ -94,17 +93,16 @@ fn metric(dispatcher: &Dispatcher, text: &str) -> String {
 
 #[tokio::test(start_paused = true)]
 async fn incomplete_message_times_out_and_is_counted() {
-    let (dispatcher, mut router) = router(vec![]);
+    let (dispatcher, router) = router(vec![]);
     // No data; a part of the prefix; a complete message without END_STREAM.
     for (chunks, count) in [(vec![], 1), (vec![&[0, 0][..]], 2), (vec![&[0; 5][..]], 3)] {
         let silent = tokio_stream::iter(chunks).chain(tokio_stream::pending());
         let start = Instant::now();
-        let call = router.call(request(GET_BUILD_INFO, "1H", silent));
+        let call = router.respond(request(GET_BUILD_INFO, "1H", silent));
         let hour = Duration::from_secs(3_600);
         let response = tokio::time::timeout(hour, call)
             .await
             .expect("a response within the hour");
-        let response = response.unwrap();
         assert_eq!(start.elapsed().as_secs(), 30);
         let status = status(&response);
         assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
@@ -118,7 +116,7 @@ async fn incomplete_message_times_out_and_is_counted() {
         );
     }
     // A request that is being read is in flight; cancelled, it is counted.
-    let call = router.call(request(GET_BUILD_INFO, "1H", tokio_stream::pending()));
+    let call = router.respond(request(GET_BUILD_INFO, "1H", tokio_stream::pending()));
     let mut call = Box::pin(call);
     tokio::select! {
         _ = &mut call => panic!("no message was sent"),
@@ -130,6 +128,85 @@ async fn incomplete_message_times_out_and_is_counted() {
     assert!(in_flight().ends_with(" 0"), "{}", in_flight());
     let line = metric(&dispatcher, "CANCELLED");
     assert!(line.ends_with(" 1"), "{line}");
+}
+
+/// A path that names no rpc is answered with the most similar one.
+#[tokio::test]
+async fn unknown_methods_are_explained() {
+    let (_, mut router) = router(vec![]);
+    for (path, want) in [
+        (
+            "/openstack.orchestration.v1.StackService/GetStak",
+            "openstack.orchestration.v1.StackService has no rpc GetStak, did you mean GetStack?",
+        ),
+        (
+            "/openstack.orchestration.v1.StackService/Zzzzzzzz",
+            "openstack.orchestration.v1.StackService has no rpc Zzzzzzzz",
+        ),
+        (
+            "/grpc.health.v1.Health/Chek",
+            "grpc.health.v1.Health has no rpc Chek, did you mean Check?",
+        ),
+        (
+            "/StackService/GetStack",
+            "this gateway does not serve StackService (reflection lists its services), did you \
+             mean openstack.orchestration.v1.StackService?",
+        ),
+        (
+            "/openstack.orchestration.v2.StackService/GetStack",
+            "this gateway does not serve openstack.orchestration.v2.StackService (reflection \
+             lists its services), did you mean openstack.orchestration.v1.StackService?",
+        ),
+        (
+            "/com.example.Nothing/At",
+            "this gateway does not serve com.example.Nothing (reflection lists its services)",
+        ),
+        (
+            "/openstack.orchestration.v1.StackService",
+            "/openstack.orchestration.v1.StackService is not the path of an rpc: \
+             /package.Service/Method",
+        ),
+        ("/", "/ is not the path of an rpc: /package.Service/Method"),
+    ] {
+        let status = status(&open(&mut router, path, (), None).await);
+        assert_eq!(status.code(), Code::Unimplemented, "{path}");
+        assert_eq!(status.message(), want);
+        assert!(!status.details().is_empty());
+    }
+    let long = format!("/a.{}/M", "x".repeat(50_000));
+    let status = status(&open(&mut router, &long, (), None).await);
+    assert!(status.message().len() < 1_000, "{status:?}");
+}
+
+/// The limit of the metadata holds for every rpc, also before the token is checked.
+#[tokio::test]
+async fn metadata_that_is_too_long_is_rejected_with_the_setting() {
+    let (dispatcher, router) = router(vec![]);
+    // Name, value and 32 bytes; `content-type: application/grpc` counts, too.
+    let rest = 64 * 1024 - ("content-type".len() + "application/grpc".len() + 32);
+    for (path, size, is_rejected) in [
+        (GET_BUILD_INFO, rest, false),
+        (GET_BUILD_INFO, rest + 1, true),
+        ("/grpc.health.v1.Health/Check", rest + 1, true),
+        ("/no.Such/Method", rest + 1, true),
+        (GET_BUILD_INFO, 10 * rest, true),
+    ] {
+        let value = "x".repeat(size - "big".len() - 32);
+        let mut request = request(path, "1H", tokio_stream::iter([&[0; 5][..]]));
+        request.headers_mut().remove("grpc-timeout");
+        request.headers_mut().insert("big", value.parse().unwrap());
+        let status = status(&router.respond(request).await);
+        if !is_rejected {
+            assert_ne!(status.code(), Code::ResourceExhausted, "{status:?}");
+            continue;
+        }
+        assert_eq!(status.code(), Code::ResourceExhausted, "{path} {size}");
+        for part in ["65536", "server.max_metadata_bytes"] {
+            assert!(status.message().contains(part), "{status:?}");
+        }
+    }
+    let line = metric(&dispatcher, "unsupported_requests_total");
+    assert!(line.ends_with(" 4"), "{line}");
 }
 
 /// The response names the encodings that are accepted.
@@ -152,14 +229,11 @@ async fn other_encodings_than_gzip_are_unimplemented() {
 #[tokio::test(start_paused = true)]
 async fn deadline_counts_from_the_headers() {
     let (_listener, settings) = silent().await;
-    let (_, mut router) = router(vec![settings]);
+    let (_, router) = router(vec![settings]);
     for slow in [false, true] {
         let start = Instant::now();
         let chunks = empty_message(slow);
-        let response = router
-            .call(request(GET_BUILD_INFO, "10S", chunks))
-            .await
-            .unwrap();
+        let response = router.respond(request(GET_BUILD_INFO, "10S", chunks)).await;
         let status = status(&response);
         assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
         assert_eq!(start.elapsed().as_millis(), 9_950, "{status:?}");
@@ -273,7 +347,7 @@ async fn open(
         request = request.header("grpc-accept-encoding", encoding);
     }
     let request = request.body(Body::new(body)).unwrap();
-    router.call(request).await.unwrap()
+    router.respond(request).await
 }
 
 /// Runs `work` in paused time. Time runs again afterwards, so that no timeout fires while

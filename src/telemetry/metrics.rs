@@ -49,8 +49,11 @@ pub struct Metrics {
     in_flight: Gauge,
     /// Counts requests without a known client token.
     pub unauthenticated: Counter,
-    /// Counts requests that are not gRPC.
+    /// Counts requests that are not gRPC, whose metadata is too large or whose rpc does not
+    /// exist.
     pub unsupported: Counter,
+    /// Counts TLS handshakes that were refused or not completed.
+    pub refused_tls_handshakes: Counter,
 }
 
 impl fmt::Debug for Metrics {
@@ -105,6 +108,7 @@ impl Default for Metrics {
             in_flight: Gauge::default(),
             unauthenticated: Counter::default(),
             unsupported: Counter::default(),
+            refused_tls_handshakes: Counter::default(),
             registry: Arc::default(),
         };
         registry.register(
@@ -135,8 +139,14 @@ impl Default for Metrics {
         );
         registry.register(
             "unsupported_requests",
-            "Requests rejected because of their HTTP version, method or content type",
+            "Requests rejected because of their HTTP version, method, content type, size of \
+             metadata or unknown rpc",
             metrics.unsupported.clone(),
+        );
+        registry.register(
+            "refused_tls_handshakes",
+            "TLS handshakes of clients that were refused or not completed",
+            metrics.refused_tls_handshakes.clone(),
         );
         *metrics.registry.lock().unwrap_or_else(|e| e.into_inner()) = registry;
         metrics

@@ -1,10 +1,16 @@
 //! The part of the engine's `CallContext` that an upstream reads.
 
+use std::sync::Mutex;
+
 use drawbridge_transcoder::contract::Method;
 use http::StatusCode;
 
 use crate::deadline::Deadline;
 use crate::downstream::Downstream;
+use crate::http_client::ResponseBody;
+
+/// Where the body of a success is left, to be read as it arrives.
+pub type BodySlot = Mutex<Option<ResponseBody>>;
 
 /// The client, deadline and method of a REST call.
 ///
@@ -19,6 +25,8 @@ pub struct RequestContext<'a> {
     pub client: &'a Downstream,
     /// When the call must be over, retries included.
     pub deadline: Deadline,
+    /// None: the body is read completely.
+    pub body_slot: Option<&'a BodySlot>,
     /// Whether it is a health check, which does not count for the circuit breaker.
     pub is_probe: bool,
 }

@@ -16,6 +16,7 @@ pub(crate) fn fault(http_status: u16) -> Fault {
         fields: Vec::new(),
         metadata: Vec::new(),
         locale: None,
+        in_success: false,
     }
 }
 
@@ -109,6 +110,7 @@ fn context(client: &Downstream, timeout_secs: u64) -> RequestContext<'_> {
         method: METHOD,
         client,
         deadline: Deadline::after(Duration::from_secs(timeout_secs)),
+        body_slot: None,
         is_probe: false,
     }
 }

@@ -53,7 +53,8 @@ impl RestSnapshotSource {
             }
         }
         match last {
-            Some(item) if watch.not_found_succeeds_after(&item) => Ok(deleted(Some(item), side)),
+            Some(item) if watch.is_deleting(&item) => Ok(deleted(Some(item), side)),
+            Some(item) if misses > 1 && watch.not_found_succeeds => Ok(deleted(Some(item), side)),
             None if watch.start.is_some() && watch.not_found_succeeds => {
                 Ok(deleted(None, Bytes::new()))
             }
@@ -80,14 +81,20 @@ impl RestSnapshotSource {
             Err(error) => return Err(error),
         };
         let Some(found) = found else {
-            let history = self.history();
+            let mut history = self.history();
+            history.fallback_misses += 1;
             let (part, item) = (history.fallback_part.clone(), history.item.clone());
+            // The first read may come from an older replica; the loop reads again.
+            let is_confirmed = part.is_none() || history.fallback_misses > 1;
             let existed = part.is_some() || watch.start.is_some();
-            if history.is_deleting || (fallback.not_found_succeeds && existed) {
+            if history.is_deleting || (fallback.not_found_succeeds && existed && is_confirmed) {
                 return Ok(deleted(None, part.unwrap_or_default()));
             }
+            let is_confirmed = history.misses > 1;
             return match item {
-                Some(item) if watch.not_found_succeeds_after(&item) => {
+                Some(item)
+                    if watch.is_deleting(&item) || is_confirmed && watch.not_found_succeeds =>
+                {
                     Ok(deleted(Some(item), history.side_parts.concat().into()))
                 }
                 _ => Err(call.cause.clone()),
@@ -105,6 +112,7 @@ impl RestSnapshotSource {
             let mut history = self.history();
             history.fallback_part = Some(part.clone());
             history.is_deleting = found.not_found_succeeds;
+            history.fallback_misses = 0;
             history.was_read = true;
         }
         self.set_target(PollTarget::Fallback(call));

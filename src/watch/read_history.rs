@@ -24,6 +24,8 @@ pub(super) struct ReadHistory {
     pub(super) side_parts: Vec<Bytes>,
     /// The part of the message that the fallback has found last.
     pub(super) fallback_part: Option<Bytes>,
+    /// Consecutive reads of the fallback that have not found it.
+    pub(super) fallback_misses: u32,
     /// The fallback reports a deletion, so NOT_FOUND is SUCCEEDED.
     pub(super) is_deleting: bool,
     /// The fallback has described the watched resource.

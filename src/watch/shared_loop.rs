@@ -5,7 +5,8 @@
 //! `finish_unread` publishes the result, and `pause` waits. Subscribers read the newest
 //! [`Published`] value from a watch channel: a slow one skips states, and nothing is
 //! queued for it. The loop ends with a final state or an error, when the gateway drains,
-//! or when the last [`Subscription`] is dropped.
+//! or when the last [`Subscription`] is dropped. One NOT_FOUND after a state was read may come
+//! from an older replica: it counts if the next read confirms it.
 //!
 //! A [`LoopSource`] defines what a round reads and what a state is: a snapshot of one
 //! resource or of a list (`snapshot_loop`), or the end of a log (`log::tail`).
@@ -23,7 +24,7 @@ use tokio::time::Instant;
 
 use super::key::Key;
 use super::poll_backoff::{FailureTolerance, PollBackoff};
-use super::source::POLL_TIMEOUT;
+use super::source::{POLL_TIMEOUT, is_not_found};
 use super::{Loops, Registry};
 use crate::deadline::Deadline;
 use crate::engine::stream_limiter::{StreamPermit, limit_reached};
@@ -60,7 +61,7 @@ pub(super) trait LoopSource: Sized + Send + Sync + 'static {
         false
     }
 
-    /// Returns the end of the loop if a failure ends it at once, even if it is transient.
+    /// Returns the end of the loop if a failure ends it, even if it is transient.
     fn ended_by(&self, _error: &Error, _last: &Self::State, _now: SystemTime) -> Option<End> {
         None
     }
@@ -104,8 +105,8 @@ pub(super) enum Polled<S: LoopSource> {
         /// Makes the next pause the shortest one.
         reset_backoff: bool,
     },
-    /// The upstream has responded, but without a state. The last state becomes
-    /// unconfirmed.
+    /// The round has read no state, and has not failed: the resource does not exist yet, or
+    /// was not read completely. The last state becomes unconfirmed.
     Missing,
     /// The loop ends.
     Ended(End),
@@ -333,6 +334,10 @@ impl<S: LoopSource> SharedLoop<S> {
         observed.map(|observed| observed.state.clone())
     }
 
+    fn is_unread(&self) -> bool {
+        self.published.borrow().phase.is_unread()
+    }
+
     fn is_followed(&self) -> bool {
         self.followers.load(Ordering::Acquire) > 0
     }
@@ -371,6 +376,21 @@ impl<S: LoopSource> SharedLoop<S> {
             published.finish_round(None);
             published.report(&Ok(mark));
             notify
+        });
+    }
+
+    /// Ends a round with a NOT_FOUND that the next round must confirm. The state does not
+    /// change, and no subscriber is woken.
+    fn finish_not_found(&self, error: Error, next_poll: Instant) {
+        self.published.send_if_modified(|published| {
+            published.finish_round(Some(error.clone()));
+            if !self.source.waits_past_failures() {
+                published.report(&Err(error));
+            }
+            if let Phase::Following(observed) = &mut published.phase {
+                observed.next_poll = next_poll;
+            }
+            false
         });
     }
 
@@ -493,7 +513,9 @@ impl Registry {
                 let published = shared.published.subscribe();
                 (shared, published)
             }
-            Entry::Vacant(_) if running >= self.settings.max_poll_loops => return Err(no_room()),
+            Entry::Vacant(_) if running >= self.settings.max_poll_loops => {
+                return Err(too_many_loops());
+            }
             Entry::Vacant(entry) => {
                 let (shared, published) = SharedLoop::new(source());
                 entry.insert(Arc::clone(&shared));
@@ -526,11 +548,11 @@ impl Registry {
         })
     }
 
-    /// Fails if the limits of the settings leave no room for one more stream or loop.
-    pub(super) fn has_room(&self) -> Result<(), Error> {
+    /// Fails if one more stream or loop would exceed a limit of the settings.
+    pub(super) fn check_limits(&self) -> Result<(), Error> {
         let _permit = self.streams.acquire()?;
         if self.lock().len() >= self.settings.max_poll_loops {
-            return Err(no_room());
+            return Err(too_many_loops());
         }
         Ok(())
     }
@@ -568,7 +590,7 @@ impl Registry {
     }
 }
 
-fn no_room() -> Error {
+fn too_many_loops() -> Error {
     limit_reached("poll loops", "watch.max_poll_loops")
 }
 
@@ -641,6 +663,11 @@ impl<S: LoopSource> LoopTask<S> {
         let mut backoff = PollBackoff::new(intervals.first, intervals.max, self.registry.random);
         let mut tolerance = FailureTolerance::new(settings.failure_tolerance);
         let mut cursor = S::Cursor::default();
+        let mut not_found = false;
+        let mut outage = Outage {
+            task: self,
+            is_logged: false,
+        };
         loop {
             let round = shared.begin_round();
             let pause = match S::poll(self, &mut cursor, round).await {
@@ -648,7 +675,9 @@ impl<S: LoopSource> LoopTask<S> {
                 Ok(Polled::Missing) => {
                     tolerance.recovered();
                     let pause = backoff.grow();
-                    shared.finish_unread(None, Instant::now() + pause);
+                    if shared.finish_unread(None, Instant::now() + pause) {
+                        outage.begin(None);
+                    }
                     pause
                 }
                 Ok(Polled::Read {
@@ -659,9 +688,8 @@ impl<S: LoopSource> LoopTask<S> {
                     reset_backoff,
                 }) => {
                     let recovered = tolerance.recovered();
-                    if recovered {
-                        self.log_recovery();
-                    }
+                    not_found = false;
+                    outage.end();
                     let has_short_pauses = shared.has_short_pauses();
                     let pause = if reset_backoff || has_short_pauses {
                         backoff.reset()
@@ -685,6 +713,13 @@ impl<S: LoopSource> LoopTask<S> {
                     }
                     pause
                 }
+                Err(error) if is_not_found(&error) && !not_found && !shared.is_unread() => {
+                    not_found = true;
+                    tolerance.recovered();
+                    let pause = backoff.reset();
+                    shared.finish_not_found(error, Instant::now() + pause);
+                    pause
+                }
                 Err(error) => {
                     let last = shared.state();
                     let ended = last
@@ -702,31 +737,47 @@ impl<S: LoopSource> LoopTask<S> {
                         Some(pause) if is_tolerated => pause,
                         _ => return End::Failed(error),
                     };
-                    let next_poll = Instant::now() + pause;
-                    if shared.finish_unread(Some(error.clone()), next_poll) {
-                        self.log_failure(&error);
-                    }
+                    outage.begin(Some(&error));
+                    shared.finish_unread(Some(error), Instant::now() + pause);
                     pause
                 }
             };
             shared.pause(pause, intervals.first).await;
         }
     }
+}
 
-    fn log_recovery(&self) {
-        tracing::info!(
-            operation = &*self.key.operation,
-            upstream = &*self.key.upstream,
-            "the watched resource can be read again"
+/// Logs when a state can no longer be read, and when it can be read again: one line each.
+struct Outage<'a, S: LoopSource> {
+    task: &'a LoopTask<S>,
+    is_logged: bool,
+}
+
+impl<S: LoopSource> Outage<'_, S> {
+    /// Begins with a failed read, or one that has found nothing.
+    fn begin(&mut self, error: Option<&Error>) {
+        if std::mem::replace(&mut self.is_logged, true) {
+            return;
+        }
+        let reason = error.map(Error::log_text);
+        tracing::warn!(
+            operation = &*self.task.key.operation,
+            upstream = &*self.task.key.upstream,
+            reason = reason
+                .as_deref()
+                .unwrap_or("it was not found, or not completely"),
+            "the watched resource cannot be read; its last state is unconfirmed"
         );
     }
 
-    fn log_failure(&self, error: &Error) {
-        tracing::warn!(
-            operation = &*self.key.operation,
-            upstream = &*self.key.upstream,
-            reason = error.log_text(),
-            "the watched resource cannot be read; its last state is unconfirmed"
+    fn end(&mut self) {
+        if !std::mem::replace(&mut self.is_logged, false) {
+            return;
+        }
+        tracing::info!(
+            operation = &*self.task.key.operation,
+            upstream = &*self.task.key.upstream,
+            "the watched resource can be read again"
         );
     }
 }

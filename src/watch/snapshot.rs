@@ -1,5 +1,6 @@
 //! The items that one poll has read, and the difference between two polls.
 
+use std::collections::HashSet;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -95,6 +96,36 @@ impl Snapshot {
                 item.side.clone_from(&old.side);
             }
         }
+    }
+
+    /// Adds to `items` those of this snapshot that they lack and the read before did not:
+    /// one read of a list may come from an older replica, so an item is deleted only when two
+    /// reads in a row lack it. `lacked` has the keys of the added items, from read to read.
+    /// Returns whether there are any.
+    pub(super) fn keep_unconfirmed(
+        &self,
+        items: &mut Vec<Item>,
+        lacked: &mut HashSet<Box<str>>,
+    ) -> bool {
+        let before = std::mem::take(lacked);
+        let mut hints = items.iter();
+        let is_complete = self.items.iter().all(|item| {
+            let hint = hints.next();
+            hint.is_some_and(|hint| hint.key == item.key)
+        });
+        if is_complete {
+            return false;
+        }
+        let present: HashSet<&str> = items.iter().map(|item| &*item.key).collect();
+        let lacking = self
+            .items
+            .iter()
+            .filter(|item| !present.contains(&*item.key));
+        let kept = lacking.filter(|item| !before.contains(&item.key));
+        let kept: Vec<Item> = kept.cloned().collect();
+        lacked.extend(kept.iter().map(|item| item.key.clone()));
+        items.extend(kept);
+        !lacked.is_empty()
     }
 
     /// Returns the outcome of a single watched resource. Lists are never final.
@@ -211,6 +242,31 @@ mod tests {
                 .map(|(kind, item)| (kind, &*item.key, text(item)))
                 .collect();
             assert_eq!(got, want, "{name}");
+        }
+    }
+
+    #[test]
+    fn item_is_deleted_when_two_reads_in_a_row_lack_it() {
+        let mut lacked = HashSet::new();
+        let mut last = snapshot(&[("a", "1"), ("b", "1"), ("c", "1")]);
+        for (read, want, unconfirmed) in [
+            (&["b", "a", "c"][..], "b a c", false),
+            (&["b", "c"], "b c a", true),
+            (&["b", "c", "a"], "b c a", false),
+            (&["c"], "c b a", true),
+            // `b` is back and is lacked again; `a` is deleted.
+            (&["c", "b"], "c b", false),
+            (&["c"], "c b", true),
+            (&["d", "c"], "d c", false),
+            (&[], "d c", true),
+            (&[], "", false),
+        ] {
+            let items: Vec<_> = read.iter().map(|key| (*key, "1")).collect();
+            let mut items = snapshot(&items).items;
+            let kept = last.keep_unconfirmed(&mut items, &mut lacked);
+            let keys: Vec<_> = items.iter().map(|item| &*item.key).collect();
+            assert_eq!((&*keys.join(" "), kept), (want, unconfirmed), "{read:?}");
+            last = Snapshot::new(0, items, SystemTime::UNIX_EPOCH);
         }
     }
 

@@ -3,6 +3,7 @@
 //! Implements [`LoopSource`] over a [`SnapshotSource`], which makes the REST calls, and encodes
 //! the messages that all subscribers send alike.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -36,7 +37,8 @@ pub(super) struct SnapshotState {
 
 impl LoopSource for SnapshotLoop {
     type State = SnapshotState;
-    type Cursor = ();
+    /// Keys that the last read of a list has lacked, and the reads before it have not.
+    type Cursor = HashSet<Box<str>>;
     type Mark = ();
 
     fn map(loops: &mut Loops) -> &mut LoopMap<Self> {
@@ -52,7 +54,7 @@ impl LoopSource for SnapshotLoop {
 
     async fn poll(
         task: &LoopTask<Self>,
-        (): &mut (),
+        lacked: &mut HashSet<Box<str>>,
         _round: Round,
     ) -> Result<Polled<Self>, Error> {
         let this = &task.shared.source;
@@ -64,9 +66,14 @@ impl LoopSource for SnapshotLoop {
                 Polled::Ended(End::Completed(Arc::from([deleted])))
             }
             SnapshotRead::NotFound => Polled::Missing,
-            SnapshotRead::Items(items) => {
-                let poll_soon = !this.rules.list && items.iter().any(|item| item.poll_soon);
-                let (state, changed) = this.advance(task.shared.state(), items, now);
+            SnapshotRead::Items(mut items) => {
+                let last = task.shared.state();
+                let poll_soon = match (&last, this.rules.list) {
+                    (_, false) => items.iter().any(|item| item.poll_soon),
+                    (Some(last), true) => last.snapshot.keep_unconfirmed(&mut items, lacked),
+                    (None, true) => false,
+                };
+                let (state, changed) = this.advance(last, items, now);
                 Polled::Read {
                     state,
                     mark: (),
@@ -82,7 +89,7 @@ impl LoopSource for SnapshotLoop {
         self.is_end(&state.snapshot, follow)
     }
 
-    /// Ends the loop when the resource is gone.
+    /// Ends the loop when the resource does not exist any more.
     fn ended_by(&self, error: &Error, last: &SnapshotState, now: SystemTime) -> Option<End> {
         if !is_not_found(error) {
             return None;

@@ -345,6 +345,7 @@ fn fault(code: Code, retry_after: Option<Duration>) -> Error {
         fields: Vec::new(),
         metadata: Vec::new(),
         locale: None,
+        in_success: false,
     }))
 }
 

@@ -90,6 +90,56 @@ fn banners_say_what_is_listening_and_fit_a_terminal() {
     }
 }
 
+/// Any client may call the sandbox, so other machines reach it only where a flag says so.
+#[test]
+fn sandbox_listens_on_loopback_unless_a_flag_says_otherwise() {
+    for (listen, admin, setting) in [
+        ("0.0.0.0:0", "off", "DRAWBRIDGE_LISTEN"),
+        ("[::]:0", "off", "DRAWBRIDGE_LISTEN"),
+        ("127.0.0.1:0", "0.0.0.0:0", "DRAWBRIDGE_ADMIN"),
+    ] {
+        let sandbox = |arguments: &[&str]| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_drawbridge"));
+            command.arg("sandbox").args(arguments).env_clear();
+            command
+                .env("DRAWBRIDGE_LISTEN", listen)
+                .env("DRAWBRIDGE_ADMIN", admin);
+            command
+        };
+        let mut child = sandbox(&[])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // The first line of the banner, if it serves.
+        let mut line = String::new();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        stdout.read_line(&mut line).unwrap();
+        let _ = child.kill();
+        let output = child.wait_with_output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(line, "", "{listen} {admin}");
+        for part in [setting, "--listen-beyond-loopback"] {
+            assert!(text.contains(part), "{text}");
+        }
+        if listen.starts_with('[') {
+            // A machine may have no IPv6.
+            continue;
+        }
+        let mut child = sandbox(&["--listen-beyond-loopback"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        stdout.read_line(&mut line).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(line.starts_with("SANDBOX"), "{line}");
+    }
+}
+
 /// Runs the binary to its end with this file and these variables.
 fn run_with(command: &[&str], file: &str, env: &[(&str, &str)]) -> Output {
     let directory = tempfile::tempdir().unwrap();

@@ -107,40 +107,61 @@ async fn health_follows_upstream_probes() {
 
 #[tokio::test]
 async fn reflection_serves_both_versions() {
-    let gateway = Gateway::with(vec![]).await;
+    let gateway = Gateway::with(
+        ["heat", "servicestage"]
+            .map(|family| upstream(family, family, "http://127.0.0.1:1"))
+            .to_vec(),
+    )
+    .await;
     let listed = services(&gateway).await;
     for service in [
         "openstack.orchestration.v1.SoftwareConfigService",
         "openstack.orchestration.v1.SoftwareDeploymentService",
         "huaweicloud.servicestage.v3.AddonService",
         "huaweicloud.servicestage.v3.JobService",
-        "hitachi.automation.v1.AutomationServiceService",
         "drawbridge.v1.GatewayService",
         "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
+        "grpc.reflection.v1alpha.ServerReflection",
     ] {
         assert!(
             listed.contains(&service.to_owned()),
             "{service} not in {listed:?}"
         );
+        // What is served has a health.
+        health(&gateway, service).await.unwrap();
     }
+    let without_upstream = listed.iter().find(|s| s.starts_with("hitachi."));
+    assert_eq!(without_upstream, None);
     use v1alpha::server_reflection_request::MessageRequest;
     let mut client = v1alpha::server_reflection_client::ServerReflectionClient::new(
         gateway.client.channel.clone(),
     );
-    let request = v1alpha::ServerReflectionRequest {
+    // An unknown symbol does not end the stream.
+    let requests = [
+        "no.such.Symbol",
+        "openstack.orchestration.v1.SoftwareDeployment",
+        "google.rpc.ErrorInfo",
+    ]
+    .map(|symbol| v1alpha::ServerReflectionRequest {
         host: String::new(),
-        message_request: Some(MessageRequest::FileContainingSymbol(
-            "openstack.orchestration.v1.SoftwareDeployment".into(),
-        )),
-    };
+        message_request: Some(MessageRequest::FileContainingSymbol(symbol.into())),
+    });
     let mut answers = client
-        .server_reflection_info(tokio_stream::once(request))
+        .server_reflection_info(tokio_stream::iter(requests))
         .await
         .unwrap()
         .into_inner();
-    let answer = answers.next().await.unwrap().unwrap();
-    let text = format!("{answer:?}");
-    assert!(text.contains("FileDescriptorResponse"), "{text}");
+    for want in [
+        "ErrorResponse",
+        "FileDescriptorResponse",
+        "FileDescriptorResponse",
+    ] {
+        let answer = answers.next().await.unwrap().unwrap();
+        let text = format!("{answer:?}");
+        assert!(text.contains(want), "{text}");
+    }
+    assert!(answers.next().await.is_none());
 }
 
 #[tokio::test]
@@ -159,6 +180,96 @@ async fn unknown_method_is_unimplemented() {
         .await
         .unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented);
+    assert!(
+        status.message().contains("has no rpc Nonsense"),
+        "{status:?}"
+    );
+}
+
+/// A message that is too long has one code, however it is sent and whichever rpc it is for.
+#[tokio::test]
+async fn oversized_request_is_resource_exhausted() {
+    use tonic::codec::CompressionEncoding::Gzip;
+    let recorder = Recorder::fixed(Answer::json(200, &json!({}))).await;
+    let gateway = Gateway::with(vec![
+        upstream("u", "heat", &recorder.url()),
+        upstream("j", "jp1ao", &recorder.url()),
+    ])
+    .await;
+    let limit = 4 << 20;
+    let random: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..))
+        .take(limit + 1)
+        .collect();
+    let messages = [
+        bytes::Bytes::from(vec![0; limit + 1]),
+        bytes::Bytes::from(vec![0; 8 * limit]),
+        // Does not get shorter by compression.
+        bytes::Bytes::from(random),
+    ];
+    for path in [
+        "/openstack.orchestration.v1.StackService/ListStacks",
+        "/openstack.orchestration.v1.StackService/CreateStack",
+        "/openstack.orchestration.v1.StackService/StreamStacks",
+        "/openstack.orchestration.v1.StackService/WatchStack",
+        "/hitachi.automation.v1.ServiceTemplateService/ImportServiceTemplate",
+        "/drawbridge.v1.GatewayService/ListUpstreams",
+        "/grpc.health.v1.Health/Check",
+        "/grpc.health.v1.Health/Watch",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    ] {
+        let is_own = path.starts_with("/grpc.") || path.starts_with("/drawbridge.");
+        for compressed in [false, true] {
+            if compressed && is_own {
+                continue;
+            }
+            for message in &messages {
+                let mut grpc = tonic::client::Grpc::new(gateway.client.channel.clone());
+                if compressed {
+                    grpc = grpc.send_compressed(Gzip);
+                }
+                grpc.ready().await.unwrap();
+                let sent = tonic::Request::new(tokio_stream::once(message.clone()));
+                let codec = crate::support::client::BytesCodec;
+                let status = match grpc.streaming(sent, path.parse().unwrap(), codec).await {
+                    Ok(response) => response.into_inner().message().await.unwrap_err(),
+                    Err(status) => status,
+                };
+                let case = format!("{path} {compressed} {}: {status:?}", message.len());
+                assert_eq!(status.code(), Code::ResourceExhausted, "{case}");
+                assert!(
+                    status.message().contains("server.max_request_bytes"),
+                    "{case}"
+                );
+                assert!(!status.details().is_empty(), "{case}");
+            }
+        }
+    }
+    assert!(!recorder.seen().iter().any(|seen| seen.method == "POST"));
+}
+
+/// HTTP/2 itself accepts more than the limit, so that clients get a status of gRPC.
+#[tokio::test]
+async fn long_metadata_gets_a_grpc_status() {
+    let recorder = Recorder::fixed(Answer::json(200, &json!({"software_deployments": []}))).await;
+    let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
+    for (length, want) in [
+        (20_000, None),
+        (60_000, None),
+        (70_000, Some(Code::ResourceExhausted)),
+        (250_000, Some(Code::ResourceExhausted)),
+    ] {
+        let value = "x".repeat(length);
+        let result = gateway
+            .client
+            .call_with(LIST, json!({}), &[("x-big", &value)])
+            .await;
+        let status = result.err();
+        assert_eq!(status.as_ref().map(tonic::Status::code), want, "{length}");
+        if let Some(status) = status {
+            assert!(status.message().contains("65536"), "{status:?}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -472,6 +583,120 @@ async fn client_certificate_is_required_with_mtls() {
     running.stop().await.unwrap();
 }
 
+/// Connects to a TLS listener with these protocols in ALPN, trusting `ca`.
+async fn tls_connect(
+    address: std::net::SocketAddr,
+    ca: &Ca,
+    alpn: &[&str],
+) -> std::io::Result<tokio_rustls::client::TlsStream<tokio::net::TcpStream>> {
+    use rustls::pki_types::pem::PemObject;
+    let mut roots = rustls::RootCertStore::empty();
+    roots
+        .add(rustls::pki_types::CertificateDer::from_pem_slice(ca.pem.as_bytes()).unwrap())
+        .unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    let tcp = tokio::net::TcpStream::connect(address).await?;
+    tokio_rustls::TlsConnector::from(std::sync::Arc::new(config))
+        .connect("localhost".try_into().unwrap(), tcp)
+        .await
+}
+
+/// A gateway with a certificate of `ca` for `localhost`.
+async fn tls_gateway(ca: &Ca, client_ca: Option<&str>) -> drawbridge::ServerHandle {
+    let (certificate, key) = ca.issue("localhost");
+    let mut settings = settings(vec![]);
+    settings.tls = Some(Tls {
+        certificate: certificate.into_bytes(),
+        key: key.into(),
+        client_ca: client_ca.map(|pem| pem.as_bytes().to_vec()),
+    });
+    crate::support::start(settings).await.unwrap()
+}
+
+async fn refused_handshakes(running: &drawbridge::ServerHandle) -> u64 {
+    let admin = running.admin.unwrap();
+    let (_, text) = http_get(&format!("http://{admin}/metrics")).await;
+    let name = "drawbridge_refused_tls_handshakes_total ";
+    let mut values = text.lines().filter_map(|line| line.strip_prefix(name));
+    values.next().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn refused_tls_handshakes_are_logged_and_counted() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    keep_log();
+    let ca = rcgen_ca();
+    let running = tls_gateway(&ca, Some(&ca.pem)).await;
+    let address = running.grpc;
+    let plaintext = async |bytes: &[u8]| {
+        let mut tcp = tokio::net::TcpStream::connect(address).await.unwrap();
+        tcp.write_all(bytes).await.unwrap();
+        tcp.shutdown().await.unwrap();
+        let peer = tcp.local_addr().unwrap();
+        // The end is EOF, or a reset where the gateway has not read everything.
+        let _ = tcp.read_to_end(&mut Vec::new()).await;
+        peer
+    };
+    // A TCP check of a load balancer.
+    plaintext(b"").await;
+    assert_eq!(refused_handshakes(&running).await, 0);
+    let peer = plaintext(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert_eq!(refused_handshakes(&running).await, 1);
+    let lines = logged("TLS handshake refused");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    for part in [&peer.to_string(), "the client does not speak TLS"] {
+        assert!(lines[0].contains(part), "{lines:?}");
+    }
+    // The alert reaches a client without a certificate, after its side of the handshake.
+    let mut client = tls_connect(address, &ca, &["h2"]).await.unwrap();
+    let end = client.read_to_end(&mut Vec::new()).await.unwrap_err();
+    assert!(end.to_string().contains("CertificateRequired"), "{end}");
+    assert_eq!(refused_handshakes(&running).await, 2);
+    // A client that does not trust the gateway.
+    assert!(tls_connect(address, &rcgen_ca(), &["h2"]).await.is_err());
+    // A client that speaks another protocol.
+    let other = tls_connect(address, &ca, &["smtp"]).await.unwrap_err();
+    assert!(
+        other.to_string().contains("NoApplicationProtocol"),
+        "{other}"
+    );
+    while refused_handshakes(&running).await < 4 {}
+    // Limited: any client can cause them.
+    let lines = logged("TLS handshake refused");
+    assert!((1..=4).contains(&lines.len()), "{lines:?}");
+    running.stop().await.unwrap();
+}
+
+/// A client that speaks only HTTP/1.1 gets the same readable error as over plaintext.
+#[tokio::test]
+async fn http_1_over_tls_is_rejected_with_a_text() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let ca = rcgen_ca();
+    let running = tls_gateway(&ca, None).await;
+    for alpn in [&["http/1.1"][..], &[]] {
+        let mut client = tls_connect(running.grpc, &ca, alpn).await.unwrap();
+        let request = b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-type: application/grpc\r\n\r\n";
+        client.write_all(request).await.unwrap();
+        let mut text = String::new();
+        client.read_to_string(&mut text).await.unwrap();
+        assert!(text.contains(" 426 Upgrade Required\r\n"), "{text}");
+    }
+    // HTTP/2 is preferred, whatever the order of the client.
+    let client = tls_connect(running.grpc, &ca, &["http/1.1", "h2"])
+        .await
+        .unwrap();
+    assert_eq!(client.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    drop(client);
+    assert_eq!(refused_handshakes(&running).await, 0);
+    running.stop().await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn stalled_tls_handshake_times_out() {
     use tokio::io::AsyncReadExt;
@@ -584,6 +809,7 @@ async fn requests_that_are_not_grpc_are_rejected_and_not_executed() {
         for (method, content_type, want) in [
             ("GET", "application/grpc", 405),
             ("PUT", "application/grpc", 405),
+            ("HEAD", "application/grpc", 405),
             ("POST", "text/plain", 415),
             ("POST", "application/grpc-web", 415),
             ("POST", "", 415),
@@ -596,7 +822,7 @@ async fn requests_that_are_not_grpc_are_rejected_and_not_executed() {
                 .unwrap();
             let (status, text) = send(&gateway, request).await;
             assert_eq!(status, want, "{method} {path} {content_type}");
-            assert!(text.contains("gRPC"), "{text}");
+            assert_eq!(text.contains("gRPC"), method != "HEAD", "{text}");
             let (status, _) = send(&guarded, again(method, path, content_type)).await;
             assert_eq!(
                 status, want,

@@ -78,6 +78,15 @@ impl Reply {
         without_mark(&self.body).trim_ascii()
     }
 
+    /// Returns whether the body is text in UTF-16, by its byte order mark or its first
+    /// character.
+    pub fn is_utf16(&self) -> bool {
+        matches!(
+            *self.body,
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [b'{' | b'[', 0, ..] | [0, b'{' | b'[', ..]
+        )
+    }
+
     /// Names the coding of a body that could not be decoded, and says what to do. The HTTP
     /// client removes the header of a coding that it has decoded.
     pub fn unsupported_encoding(&self) -> Option<String> {

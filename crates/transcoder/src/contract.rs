@@ -308,15 +308,18 @@ impl Method {
     /// the dialect, are not sent.
     ///
     /// The call of a stream without `start` is that of the rpc which it polls or lists,
-    /// with all options of that rpc; the stream's request must satisfy both.
+    /// with all options of that rpc, `additional_bindings` included; the stream's request
+    /// must satisfy the rules of both.
     ///
     /// With `additional_bindings`, the first binding is used whose path fields are all
     /// set, to values of the form that its path has.
     pub fn bind(&self, request: &[u8], dialect: &str) -> Result<Call, Error> {
-        let call = self.binding.bind(request, dialect)?;
         match &self.called {
-            Some(called) => called.bind(request, dialect),
-            None => Ok(call),
+            Some(called) => {
+                self.binding.check(request, dialect)?;
+                called.bind(request, dialect)
+            }
+            None => self.binding.bind(request, dialect),
         }
     }
 

@@ -180,6 +180,33 @@ pub(crate) fn check(text: &[u8]) -> Result<(), Problem> {
     })
 }
 
+/// Returns the text with `null` in place of numbers that JSON does not have or that are too
+/// large for a double, for a reader that rejects them. The text need not be valid.
+pub fn without_special_numbers(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut at = 0;
+    while at < text.len() {
+        let end = match text[at] {
+            b'"' => token::skip(text, at).unwrap_or(text.len()),
+            b'-' | b'0'..=b'9' | b'N' | b'I' => {
+                let special = token::special(text, at);
+                let end = special.or_else(|| token::number(text, at).ok());
+                let end = end.unwrap_or(at + 1);
+                if special.is_some() || token::double(&text[at..end]) == Err(token::OVERFLOW) {
+                    out.extend_from_slice(b"null");
+                    at = end;
+                    continue;
+                }
+                end
+            }
+            _ => at + 1,
+        };
+        out.extend_from_slice(&text[at..end]);
+        at = end;
+    }
+    out
+}
+
 /// Returns whether the text is an object with this member.
 pub(crate) fn has_member(text: &[u8], name: &str) -> bool {
     token::members(text).is_some_and(|mut all| all.any(|(member, _)| *member == *name.as_bytes()))

@@ -140,6 +140,8 @@ pub struct Field {
     pub gateway_only: bool,
     /// Written even when empty.
     pub emit_empty: bool,
+    /// A `null` list is an empty one, where a response must have the list.
+    pub null_is_empty: bool,
     /// Whether it has the additional properties.
     pub additional_properties: bool,
     /// REQUIRED by `google.api.field_behavior`.

@@ -29,6 +29,7 @@ fn fault() -> Fault {
         fields: Vec::new(),
         metadata: vec![("title", "Conflict".into())],
         locale: None,
+        in_success: false,
     }
 }
 

@@ -28,6 +28,7 @@ fn fault(http_status: u16, code: Code, not_processed: bool, transient: bool) -> 
         fields: Vec::new(),
         metadata: Vec::new(),
         locale: None,
+        in_success: false,
     }))
 }
 
@@ -68,6 +69,9 @@ fn errors() -> Vec<Error> {
             code: Code::DeadlineExceeded,
             problem: problem(),
         },
+        Error::RequestTooLarge { limit: 1 },
+        Error::MetadataTooLarge { size: 2, limit: 1 },
+        Error::UnknownMethod(text()),
         Error::Malformed(text()),
         Error::NotServed("".into()),
         Error::Unsupported {
@@ -107,6 +111,7 @@ fn errors() -> Vec<Error> {
             marker: text().into(),
             retry_after: Duration::ZERO,
         },
+        Error::ConnectionTooOld,
         Error::Draining,
     ]
 }
@@ -124,6 +129,9 @@ FieldViolations      InvalidArgument    INVALID_FIELD           -    -         N
 RequestStream        ResourceExhausted  FILE_TOO_LARGE          -    -         Never        All       -
 RequestStream        Cancelled          STREAM_BROKEN           -    -         Never        All       -
 RequestNotReceived   DeadlineExceeded   REQUEST_NOT_RECEIVED    -    -         Never        All       -
+RequestTooLarge      ResourceExhausted  REQUEST_TOO_LARGE       -    -         Never        All       -
+MetadataTooLarge     ResourceExhausted  METADATA_TOO_LARGE      -    -         Never        All       -
+UnknownMethod        Unimplemented      UNKNOWN_METHOD          -    -         Never        Client    -
 Malformed            InvalidArgument    MALFORMED_REQUEST       -    -         Never        All       -
 NotServed            Unimplemented      RPC_NOT_SERVED          -    -         Never        All       -
 Unsupported          Unimplemented      DIALECT_LACKS_OPERATION -    -         Never        All       prefix
@@ -154,6 +162,7 @@ NotTheResource       Internal           UNREADABLE_RESPONSE     sent -         N
 ErrorInSuccess       InvalidArgument    ERROR_IN_SUCCESS        sent -         Never        Client    -
 ListRestarted        Aborted            LIST_RESTARTED          sent transient Never        All       prefix
 SlowReader           Aborted            SLOW_READER             sent transient Never        All       prefix
+ConnectionTooOld     Unavailable        CONNECTION_TOO_OLD      -    transient Never        All       -
 Draining             Unavailable        DRAINING                -    transient Never        All       -
 ";
 

@@ -89,6 +89,7 @@ pub(super) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
             ("dialect", Some(context.dialect.to_owned())),
         ]),
         locale: None,
+        in_success: false,
     }
 }
 

@@ -68,6 +68,7 @@ pub(super) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
         ]),
         // The gateway's own message for redirects is always English.
         locale: locale.filter(|_| !reply.status.is_redirection()),
+        in_success: false,
     }
 }
 

@@ -9,8 +9,8 @@ use tonic::Code;
 use crate::error::{Fault, HINT};
 use crate::families::common::{self, fault_message, is_transient, redirect_hint};
 use crate::families::error_body::{
-    clock_hint, error_object, http_reason, is_set, json, member, metadata, named_status,
-    plain_message, retry_after,
+    clock_hint, error_object, http_reason, json, member, metadata, named_status, plain_message,
+    retry_after,
 };
 use crate::upstream::family::FaultContext;
 use drawbridge_transcoder::call::Reply;
@@ -98,6 +98,7 @@ fn read(context: &FaultContext<'_>, reply: &Reply, now: SystemTime) -> Fault {
             ("error_detail", body.detail.map(|text| plain_message(&text))),
         ]),
         locale: None,
+        in_success: false,
     }
 }
 
@@ -137,10 +138,8 @@ pub(super) fn error_status(body: &[u8], evidence: Evidence<'_>) -> Option<u16> {
         Some(_) => return Some(400),
         None => {}
     }
-    let is_certain = matches!(evidence, Evidence::NotTheResource);
-    let is_code =
-        |reason: String| reason.contains('.') || is_certain && is_set(Some(&reason.into()));
-    if error.reason.is_some_and(is_code) && error.message.is_some() {
+    let is_code = |reason: &String| reason.contains('.');
+    if error.reason.as_ref().is_some_and(is_code) && error.message.is_some() {
         let values = std::iter::once(&object).chain(object.get("error"));
         return Some(named_status(values, &["code", "error_code"]));
     }

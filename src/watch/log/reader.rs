@@ -26,6 +26,7 @@ use crate::deadline::Deadline;
 use crate::engine::pager::{PageProgress, ProgressGuard};
 use crate::error::Error;
 use crate::watch::poll_backoff::{FailureTolerance, PollBackoff};
+use crate::watch::source::is_not_found;
 use drawbridge_transcoder::api::drawbridge::v1::{Outcome, WatchEvent, WatchEventType};
 use drawbridge_transcoder::contract::Method;
 
@@ -144,6 +145,8 @@ struct CatchUp {
     retry_at: Option<Instant>,
     backoff: PollBackoff,
     tolerance: FailureTolerance,
+    /// The last read was NOT_FOUND: perhaps of an older replica.
+    not_found: bool,
     guard: ProgressGuard,
 }
 
@@ -268,6 +271,7 @@ impl CatchUp {
             retry_at: None,
             backoff: PollBackoff::new(rules.initial_interval, rules.max_interval, registry.random),
             tolerance: FailureTolerance::new(registry.settings.failure_tolerance),
+            not_found: false,
             guard: ProgressGuard::default(),
         }
     }
@@ -353,6 +357,7 @@ impl Reader {
         match read {
             Ok(page) => {
                 own.tolerance.recovered();
+                own.not_found = false;
                 self.own_unconfirmed_since = None;
                 self.observed_at = (self.subscription.registry.clock)();
                 let (last, is_empty) = (page.last, page.entries.is_empty());
@@ -384,6 +389,10 @@ impl Reader {
                     self.dedup_until =
                         Some(self.subscription.shared.succeeded() + ROUNDS_UNTIL_CERTAIN);
                 }
+            }
+            Err(error) if is_not_found(&error) && !own.not_found => {
+                own.not_found = true;
+                own.retry_at = Some(Instant::now() + own.backoff.reset());
             }
             Err(error) => match own.tolerance.tolerate(&error, own.backoff.grow()) {
                 Some(pause) => {

@@ -775,7 +775,7 @@ async fn log_loops_count_against_the_limit_of_loops() {
     let watches = Watches::with(settings, || SystemTime::UNIX_EPOCH, || 0.5);
     let _log = from(&watches, &ScriptedLog::counting(5), "").await;
     let refused = |error: Option<Error>| error.unwrap().code() == Code::ResourceExhausted;
-    assert!(refused(watches.0.has_room().err()));
+    assert!(refused(watches.0.check_limits().err()));
     let source = || panic!("the limit is reached");
     let loops = watches.open(key(), false, None, source).await;
     assert!(refused(loops.err()));

@@ -436,8 +436,9 @@ async fn fallback_is_read_after_not_found() {
     cloud.script(ADDON, [(200, addon("j1", "OK"))]);
     assert_eq!(one(&source).await.outcome, Outcome::Succeeded);
     assert_eq!(cloud.count(JOB), 3, "the job is not polled any more");
-    // NOT_FOUND is the success of a deletion.
+    // NOT_FOUND is the success of a deletion, when a second read confirms it.
     cloud.script(ADDON, [(404, json!({}))]);
+    assert!(is_not_found(&source.read().await.unwrap_err()));
     match source.read().await {
         Ok(SnapshotRead::Deleted(item)) => {
             assert_eq!(item.outcome, Outcome::Succeeded);

@@ -123,6 +123,11 @@ async fn not_found_ends_the_stream_as_annotated() {
         }
         source.fails(fault(Code::NotFound, None));
         assert_eq!(all(&mut stream, want.len()).await, want);
+        assert_eq!(
+            source.poll_times(),
+            [0, 1_000, 2_000],
+            "soon after the first one"
+        );
         assert_eq!(watches.stats().loops, 0);
     }
 }

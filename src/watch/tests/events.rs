@@ -116,6 +116,8 @@ async fn slow_client_of_a_list_gets_the_difference() {
         source.returns(state);
         tokio::time::sleep(S(1)).await;
     }
+    // One more poll confirms the deletions.
+    tokio::time::sleep(S(1)).await;
     assert_eq!(
         all(&mut slow, 5).await,
         [

@@ -85,9 +85,71 @@ async fn failed_and_successful_polls_are_logged_with_the_rpc() {
     assert!(next(&mut stream).await.contains("unconfirmed"));
     source.returns(&["1"]);
     assert_eq!(next(&mut stream).await, "BOOKMARK");
+    let lines = || {
+        let log = String::from_utf8(std::mem::take(&mut *log.0.lock().unwrap())).unwrap();
+        for line in log.lines() {
+            assert!(
+                line.contains("operation=\"test.v1.ThingService/WatchThing\""),
+                "{line}"
+            );
+        }
+        let kinds = log
+            .lines()
+            .map(|line| match line.contains("cannot be read") {
+                true => "begins",
+                false => "ends",
+            });
+        kinds.collect::<Vec<_>>()
+    };
+    assert_eq!(lines(), ["begins", "ends"]);
+
+    // One line when it begins and one when it ends, whatever happens in between.
+    for scripts in [
+        vec![Script::NotFound],
+        vec![
+            Script::Fails(down()),
+            Script::NotFound,
+            Script::Fails(down()),
+        ],
+        vec![Script::NotFound, Script::Fails(down())],
+    ] {
+        for script in scripts {
+            source.script(script);
+            let polls = source.polls();
+            while source.polls() == polls {
+                tokio::time::sleep(MS(100)).await;
+            }
+            run_tasks().await;
+        }
+        source.returns(&["1"]);
+        let polls = source.polls();
+        while source.polls() == polls {
+            tokio::time::sleep(MS(100)).await;
+        }
+        run_tasks().await;
+        assert_eq!(lines(), ["begins", "ends"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_before_the_first_read_are_logged_in_pairs() {
+    let log = LogLines::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _subscriber = tracing::subscriber::set_default(subscriber);
+    let (watches, source) = (watches(), ScriptedSource::started_by_call());
+    source.fails(down());
+    let mut stream = watches.started(&source, None);
+    assert_eq!(next(&mut stream).await, "STARTED");
+    tokio::time::sleep(S(3)).await;
+    source.returns(&["1"]);
+    assert_eq!(next(&mut stream).await, "INITIAL 1");
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    let operations = log.matches("operation=\"test.v1.ThingService/WatchThing\"");
-    assert_eq!(operations.count(), 2, "{log}");
+    assert_eq!(log.matches("cannot be read").count(), 1, "{log}");
+    assert_eq!(log.matches("can be read again").count(), 1, "{log}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -142,14 +204,16 @@ async fn success_that_is_not_the_resource_neither_ends_a_watch_nor_deletes() {
     let Error::Upstream(not_found) = fault(Code::NotFound, None) else {
         unreachable!()
     };
-    let in_success = Error::Upstream(Box::new(Fault {
-        http_status: 200,
-        ..*not_found
-    }));
-    for error in [
-        Error::not_the_resource("not the requested resource: `items` is missing"),
-        in_success,
-    ] {
+    // 409 is a success by `also_success`.
+    let in_success = [200, 409].map(|http_status| {
+        Error::Upstream(Box::new(Fault {
+            http_status,
+            in_success: true,
+            ..(*not_found).clone()
+        }))
+    });
+    let missing = Error::not_the_resource("not the requested resource: `items` is missing");
+    for error in [missing].into_iter().chain(in_success) {
         for list in [false, true] {
             let (watches, source) = (watches(), ScriptedSource::with(list, true, &["1"]));
             let mut stream = watches.join_following(&source).await;

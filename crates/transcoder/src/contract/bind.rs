@@ -131,8 +131,15 @@ impl Binding {
         Ok(true)
     }
 
-    fn bind_view(&self, view: &View<'_>, request: &[u8], dialect: &str) -> Result<Call, Error> {
-        let plan = self.plan(dialect);
+    /// Checks a request by the rules of its fields, without a call.
+    pub fn check(&self, request: &[u8], dialect: &str) -> Result<(), Error> {
+        let view = View::of(&self.schema, self.input, request).map_err(Error::malformed)?;
+        self.check_view(self.plan(dialect), &view, dialect)?;
+        Ok(())
+    }
+
+    /// Returns whether the request has fields that are not sent.
+    fn check_view(&self, plan: &Plan, view: &View<'_>, dialect: &str) -> Result<bool, Error> {
         let mut checker = Checker {
             binding: self,
             plan,
@@ -140,8 +147,13 @@ impl Binding {
             has_unsent: false,
         };
         checker.check(&plan.nodes[0], view, &Trail::ROOT)?;
-        let has_unsent = checker.has_unsent;
         self.check_groups(view)?;
+        Ok(checker.has_unsent)
+    }
+
+    fn bind_view(&self, view: &View<'_>, request: &[u8], dialect: &str) -> Result<Call, Error> {
+        let plan = self.plan(dialect);
+        let has_unsent = self.check_view(plan, view, dialect)?;
 
         let other = self.other_paths.iter().find(|(name, _)| **name == *dialect);
         let pieces = other.map_or(&self.path, |(_, pieces)| pieces);

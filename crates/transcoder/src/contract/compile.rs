@@ -61,7 +61,7 @@ pub(super) fn compile(
     } = compiler;
     for method in methods.values() {
         if let Some(check) = &method.check
-            && let Err(problem) = check.definitions_in(&methods)
+            && let Err(problem) = check.definitions_in(&methods, &left_out)
         {
             diagnostics.push(Diagnostic {
                 file: String::new(),

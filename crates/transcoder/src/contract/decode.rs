@@ -68,7 +68,7 @@ fn decode_body(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
         let status = method.error_status(body, Evidence::NotTheResource);
         return Err(error_body(status.unwrap_or(500), String::new()));
     }
-    if response.fields.is_empty() {
+    if response.fields.iter().all(|field| field.gateway_only) {
         // There is nothing to read: whatever the body says, the call has succeeded, unless
         // it says the contrary.
         return match method.error_status(body, Evidence::NotTheResource) {
@@ -91,7 +91,7 @@ fn decode_body(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
     if let Some(problem) = reply.unsupported_encoding() {
         return Err(Error::decode("Content-Encoding", problem));
     }
-    if !begins_as_json(body) || page::is_utf16(reply) {
+    if !begins_as_json(body) || reply.is_utf16() {
         return Err(Error::not_the_resource(unexpected(reply)));
     }
     let mut message = Vec::with_capacity(body.len());
@@ -181,7 +181,7 @@ fn begins_as_json(body: &[u8]) -> bool {
 /// Says what a body is that is not JSON.
 fn unexpected(reply: &Reply) -> String {
     let found = content_type(reply);
-    if page::is_utf16(reply) {
+    if reply.is_utf16() {
         return format!("expected JSON in UTF-8, found UTF-16 ({found})");
     }
     match found.contains("json") {

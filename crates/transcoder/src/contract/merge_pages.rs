@@ -57,12 +57,12 @@ impl MergePages {
         }
         let view =
             View::of(&method.schema, method.output, &first.message).map_err(Error::malformed)?;
-        let total = match view.value(self.total) {
-            Some(Value::Varint(total)) => u64::try_from(total as i64).unwrap_or(0),
-            _ => 0,
-        };
+        let total = self.total(&view).unwrap_or(0);
         let have = self.count(&first.message)?;
-        Ok((have > 0 && have < total).then(|| MergedPages {
+        if have == 0 && total > 0 {
+            return Err(ends_early(have, total));
+        }
+        Ok((have < total).then(|| MergedPages {
             message: first.message.to_vec(),
             notes: first.notes.clone(),
             have,
@@ -88,9 +88,23 @@ impl MergePages {
         Ok(call)
     }
 
-    /// Appends the items of a page. Returns whether the list is complete; it is, too,
-    /// when a page has no items.
-    pub fn add(&self, merged: &mut MergedPages, page: Decoded) -> Result<bool, Error> {
+    /// Returns the total of a response, unless that is unset.
+    fn total(&self, response: &View<'_>) -> Option<u64> {
+        match response.value(self.total) {
+            Some(Value::Varint(total)) => u64::try_from(total as i64).ok(),
+            _ => None,
+        }
+    }
+
+    /// Appends the items of a page. Returns whether the list is complete, by the total of
+    /// this page, or of one before where it has none: items may be added and deleted in
+    /// between. A page without items before that is an error.
+    pub fn add(
+        &self,
+        method: &Method,
+        merged: &mut MergedPages,
+        page: Decoded,
+    ) -> Result<bool, Error> {
         let Decoded {
             message: page,
             notes,
@@ -108,6 +122,8 @@ impl MergePages {
                 format!("the list has more than {MAX_BYTES} bytes: request single pages"),
             ));
         }
+        let view = View::of(&method.schema, method.output, &page).map_err(Error::malformed)?;
+        merged.total = self.total(&view).unwrap_or(merged.total);
         let more = self.count(&page)?;
         let have = merged.have;
         let paths = notes.inexact.into_iter();
@@ -116,7 +132,11 @@ impl MergePages {
             .add(paths.map(|path| self.path_in_list(path, have)));
         merged.have += more;
         merged.pages += 1;
-        Ok(more == 0 || merged.have >= merged.total)
+        match merged.have >= merged.total {
+            true => Ok(true),
+            false if more == 0 => Err(ends_early(merged.have, merged.total)),
+            false => Ok(false),
+        }
     }
 
     /// Converts a path in a page into the path in the complete list, which had `have`
@@ -148,6 +168,13 @@ impl MergedPages {
             notes: self.notes,
         }
     }
+}
+
+/// Returns the error of a list that ends before its total: the rest was not read, and must
+/// not seem to be deleted.
+fn ends_early(have: u64, total: u64) -> Error {
+    let problem = format!("the list ends after {have} of {total} items");
+    Error::not_the_resource(problem)
 }
 
 /// Compiles the `merge_pages` of `method`.

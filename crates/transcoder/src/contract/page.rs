@@ -48,11 +48,3 @@ pub(super) fn repeats_accepted(reply: &Reply) -> bool {
     let text = b"202 Accepted";
     reply.status == http::StatusCode::ACCEPTED && page.windows(text.len()).any(|part| part == text)
 }
-
-/// Returns whether the text is UTF-16, with or without a byte order mark.
-pub(super) fn is_utf16(reply: &Reply) -> bool {
-    matches!(
-        *reply.body,
-        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [b'{' | b'[', 0, ..] | [0, b'{' | b'[', ..]
-    )
-}

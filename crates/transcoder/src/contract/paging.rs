@@ -34,6 +34,8 @@ pub struct Paging {
     key: Option<Key>,
     pub(super) item: MessageId,
     pub(super) default_size: u32,
+    /// The rule sets `default_size`.
+    has_default_size: bool,
 }
 
 /// How the API names the start of a page.
@@ -188,10 +190,26 @@ impl Paging {
 
     /// Returns whether the total says how many pages there are. One of items does if the
     /// pages have the requested size: an API may have a smaller limit, but not a smaller
-    /// one than its default.
+    /// one than its default. Without a requested size it does if the rule names the default.
     fn has_known_pages(&self, request: PageRequest) -> bool {
         let default_size = u64::from(self.default_size);
-        !self.total_counts_items || request.size.is_none_or(|size| size <= default_size)
+        let has_known_size = match request.size {
+            Some(size) => size <= default_size,
+            None => self.has_default_size,
+        };
+        !self.total_counts_items || has_known_size
+    }
+
+    /// Returns the request of the page before this one, from that of this page; none unless
+    /// the API numbers its pages and this is not the first one. Its response shows whether
+    /// NOT_FOUND in response to this request is the end of the list.
+    pub fn page_before(&self, request: &[u8], page: PageRequest) -> Option<Bytes> {
+        match self.style {
+            Style::Page { first } if page.at > first => {
+                Some(self.at(request, &(page.at - 1).to_string()))
+            }
+            _ => None,
+        }
     }
 
     /// Returns whether NOT_FOUND in response to this request, of an API that numbers its
@@ -376,6 +394,7 @@ pub(super) fn compile(
             Ok(size) if size > 0 => size,
             _ => 100,
         },
+        has_default_size: rule.default_size > 0,
     })
 }
 

@@ -1,12 +1,12 @@
 //! `check`: compares values of a request with definitions that another rpc lists.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
 use super::diagnostics::Diagnostics;
-use super::{Action, Method};
+use super::{Action, LeftOut, Method};
 use crate::Error;
 use crate::api::drawbridge::v1 as rules;
 use crate::family::{Checker, FamilyRules};
@@ -93,9 +93,13 @@ impl Check {
     pub(super) fn definitions_in(
         &self,
         methods: &HashMap<Box<str>, Arc<Method>>,
+        left_out: &BTreeMap<Box<str>, LeftOut>,
     ) -> Result<(), String> {
         let Some(method) = methods.get(&self.path) else {
-            return Err(format!("there is no rpc `{}`", &self.path[1..]));
+            return Err(match left_out.get(&self.path) {
+                Some(rpc) => rpc.to_string(),
+                None => format!("there is no rpc `{}`", &self.path[1..]),
+            });
         };
         let request = method.schema.message(method.input);
         for name in [&self.argument, &self.page, &self.page_size] {

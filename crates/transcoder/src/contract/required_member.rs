@@ -22,8 +22,8 @@ pub(super) struct Required<'a> {
 enum Rule<'a> {
     /// Nothing: it is arbitrary JSON, or decoded as a map or a scalar.
     Nothing,
-    /// A list without a member of its own, which may be `null` but not absent.
-    BareList,
+    /// A list without a member of its own.
+    BareList(&'a Field),
     /// This member.
     Member(&'a Message, FieldIndex),
     /// At least one member that has a field.
@@ -46,7 +46,7 @@ impl<'a> Required<'a> {
                 let field = &response.fields[usize::from(index)];
                 match (field.kind, field.cardinality) {
                     (_, Cardinality::Map) => Rule::Nothing,
-                    (_, Cardinality::Repeated) => Rule::BareList,
+                    (_, Cardinality::Repeated) => Rule::BareList(field),
                     (Kind::Message(id), _) => of_resource(schema.message(id)),
                     _ => Rule::AnyMember(response),
                 }
@@ -60,9 +60,13 @@ impl<'a> Required<'a> {
     pub fn missing(&self, found: Option<&Found>, body: &[u8], wire: &[u8]) -> Option<String> {
         let found = found?;
         match self.rule {
-            Rule::Nothing | Rule::BareList => None,
+            Rule::Nothing | Rule::BareList(_) => None,
             Rule::Member(message, index) => {
                 let field = &message.fields[usize::from(index)];
+                let is_null = found.has(index) && !found.has_value(index);
+                if is_null && !null_is_a_value(field) {
+                    return Some(format!("`{}` is null", field.wire_name));
+                }
                 match (self.holds(found, index, field), found.has(index)) {
                     (true, _) => self.missing_in_wrapper(message, index, body, wire),
                     (false, true) => Some(format!("`{}` is null", field.wire_name)),
@@ -120,7 +124,7 @@ impl<'a> Required<'a> {
     /// error of the family.
     pub fn error_status(&self, method: &Method, found: Option<&Found>, body: &[u8]) -> Option<u16> {
         let declaring = match self.rule {
-            Rule::BareList => return None,
+            Rule::BareList(_) => return None,
             Rule::Nothing => None,
             // Error bodies have no object or list of that name.
             Rule::Member(message, index) => match message.fields[usize::from(index)] {
@@ -162,9 +166,15 @@ impl<'a> Required<'a> {
         let missing = match self.rule {
             Rule::Nothing => None,
             _ if method.verb == http::Method::DELETE => None,
-            Rule::BareList if is_null => None,
-            Rule::BareList => Some("the list is missing".to_owned()),
-            Rule::Member(message, index) if is_null && message.bare_array == Some(index) => None,
+            Rule::BareList(field) if is_null && null_is_a_value(field) => None,
+            Rule::BareList(_) => Some("the list is missing".to_owned()),
+            Rule::Member(message, index)
+                if is_null
+                    && message.bare_array == Some(index)
+                    && null_is_a_value(&message.fields[usize::from(index)]) =>
+            {
+                None
+            }
             Rule::Member(message, index) => {
                 Some(is_missing(&message.fields[usize::from(index)].wire_name))
             }
@@ -230,6 +240,12 @@ fn of_resource(message: &Message) -> Rule<'_> {
             None => Rule::AnyMember(message),
         },
     }
+}
+
+/// Returns whether `null` is the field's value, and not its absence. Of a list only where its
+/// rule says so: `null` may also mean that the list could not be read.
+fn null_is_a_value(field: &Field) -> bool {
+    field.cardinality != Cardinality::Repeated || field.null_is_empty
 }
 
 /// Returns the fields that a body can have.

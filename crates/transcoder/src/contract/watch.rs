@@ -183,10 +183,15 @@ impl Watch {
 
     /// Returns whether "not found" is SUCCEEDED after this item.
     pub fn not_found_succeeds_after(&self, item: &[u8]) -> bool {
-        self.not_found_succeeds
-            || self.tables.state.as_ref().is_some_and(|state| {
-                state.is_in(self.schema(), item, &self.tables.not_found_succeeds_after)
-            })
+        self.not_found_succeeds || self.is_deleting(item)
+    }
+
+    /// Returns whether the item's state announces its deletion.
+    pub fn is_deleting(&self, item: &[u8]) -> bool {
+        let state = self.tables.state.as_ref();
+        state.is_some_and(|state| {
+            state.is_in(self.schema(), item, &self.tables.not_found_succeeds_after)
+        })
     }
 
     /// Returns whether this side read is made in the state of the item.

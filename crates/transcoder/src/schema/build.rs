@@ -332,6 +332,9 @@ impl Builder {
                 "only for a repeated field or a map: use `optional`",
             );
         }
+        if rules.null_is_empty && cardinality != Cardinality::Repeated {
+            report("null_is_empty", "only for a repeated field");
+        }
         if rules.query && rules.gateway_only {
             report("gateway_only", "cannot be combined with `query`");
         }
@@ -440,6 +443,7 @@ impl Builder {
             query: rules.query,
             gateway_only: rules.gateway_only,
             emit_empty: rules.emit_empty,
+            null_is_empty: rules.null_is_empty,
             additional_properties: rules.additional_properties,
             required: behavior.contains(&2),
             output_only: behavior.contains(&3),

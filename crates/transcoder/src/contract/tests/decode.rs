@@ -27,6 +27,7 @@ fn world(response_body: &str) -> World {
            Thing thing = 1; repeated Thing things = 2; string text = 3; repeated string names = 4;
            map<string, int32> counts = 5; google.protobuf.Value any = 6; int64 number = 7;
            google.protobuf.Struct object = 8; google.protobuf.Timestamp at = 9;
+           repeated Thing items = 10 [(drawbridge.v1.field).null_is_empty = true];
          }
          message Thing { string name = 1; int64 size = 2; }",
     ))
@@ -56,8 +57,14 @@ fn empty_replies_decode_only_where_the_contract_allows() {
         ("a read", of("get", thing), false, false),
         ("a read by POST", world_of_post(thing), false, false),
         ("a read of a thing", world("thing"), false, false),
-        ("a read of a list", world("things"), false, true),
-        ("a read of texts", world("names"), false, true),
+        ("a read of a list", world("things"), false, false),
+        ("a read of texts", world("names"), false, false),
+        (
+            "a read of a list that may be null",
+            world("items"),
+            false,
+            true,
+        ),
         ("a read of arbitrary JSON", world("any"), true, true),
         ("a read of a map", world("counts"), true, true),
         ("a read of an object", world("object"), true, true),
@@ -102,6 +109,7 @@ fn success_must_hold_the_requested_resource() {
         message Id { optional string job_id = 1; }
         message Things { repeated Thing things = 1; optional int32 count = 2; }
         message Items { repeated Thing items = 1; string version = 2; }
+        message Nullable { repeated Thing items = 1 [(drawbridge.v1.field).null_is_empty = true]; }
         message Named { string name = 1; map<string, string> labels = 2; repeated Thing parts = 3; }
         message Unwrapped {
           option (drawbridge.v1.message).unwrap = \"thing\";
@@ -178,7 +186,23 @@ fn success_must_hold_the_requested_resource() {
         ("Get", "Id", "", "{}", Some("job_id")),
         // Lists: with nothing else but totals, or of a standard List method.
         ("Get", "Things", "", r#"{"things": []}"#, None),
-        ("Get", "Things", "", r#"{"things": null}"#, None),
+        (
+            "Get",
+            "Things",
+            "",
+            r#"{"things": null}"#,
+            Some("`things` is null"),
+        ),
+        ("Get", "Nullable", "", r#"{"items": null}"#, None),
+        ("Get", "Nullable", "", r#"{"items": []}"#, None),
+        ("Get", "Nullable", "", "{}", Some("items")),
+        (
+            "ListItems",
+            "Items",
+            "",
+            r#"{"items": null}"#,
+            Some("`items` is null"),
+        ),
         ("Get", "Things", "", r#"{"count": 0}"#, Some("things")),
         ("ListItems", "Items", "", r#"{"items": []}"#, None),
         (
@@ -580,6 +604,15 @@ fn error_body_is_not_the_content_of_an_open_response() {
             got => panic!("{fields} {content_type} {body}: {got:?}"),
         }
     }
+}
+
+#[test]
+fn response_without_fields_of_the_upstream_needs_no_body() {
+    let of_gateway = "string next = 1 [(drawbridge.v1.field).gateway_only = true];";
+    let decoded = change("", of_gateway)
+        .rpc("Do")
+        .decode(&reply(200, "text/plain", "OK"));
+    assert!(decoded.unwrap().message.is_empty());
 }
 
 #[test]

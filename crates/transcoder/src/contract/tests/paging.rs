@@ -534,6 +534,30 @@ fn total_of_a_numbered_list_can_count_items() {
     }
 }
 
+/// Without a requested or declared size, a total of items does not say how many pages there
+/// are.
+#[test]
+fn pages_of_unknown_size_may_end_before_the_total_shows_it() {
+    let rule = r#"style: PAGING_STYLE_PAGE items: "things" total: "count"
+        total_counts_items: true"#;
+    for (more, want, by_total) in [("", Some("3"), false), (" default_size: 25", None, false)] {
+        let world = World::new(&lists(&format!("{rule}{more}"), MESSAGES));
+        let paging = world.rpc("List").paging.as_ref().unwrap();
+        let request = world.wire("t.ListRequest", json!({"pageToken": "2"}));
+        let asked = paging.page_request(&request, "").unwrap();
+        let ids: Vec<Json> = (0..15).map(|id| json!({"id": id.to_string()})).collect();
+        let response = world.wire("t.ListResponse", json!({"things": ids, "count": 40}));
+        let following = paging.following(asked, &response, None).unwrap();
+        let got = (following.token.as_deref(), following.by_total);
+        assert_eq!(got, (want, by_total), "{more}");
+        let before = paging.page_before(&request, asked).unwrap();
+        let before = paging.page_request(&before, "").unwrap();
+        assert_eq!(paging.page_before(&request, before), None);
+        assert!(paging.ends_before(asked, Some(following.by_total)));
+        assert_eq!(paging.ends_before(asked, None), more.is_empty());
+    }
+}
+
 #[test]
 fn missing_page_ends_a_numbered_list_only() {
     let asked = |paging: &str, token: &str| {

@@ -30,8 +30,14 @@ fn log_proto(watch: &str, request: &str, response: &str) -> String {
           string kind = 4;
           int64 offset = 5;
         }}
-        message ListRes {{ repeated Event events = 1; repeated Part parts = 2; }}
-        message Part {{ string text = 3; }}
+        message ListRes {{
+          repeated Event events = 1;
+          repeated Part parts = 2;
+          repeated string lines = 3;
+          repeated ListRes groups = 4;
+          Part part = 5;
+        }}
+        message Part {{ string text = 3; optional string note = 4; }}
         message Event {{ string id = 1; google.protobuf.Timestamp at = 2; int64 size = 3; Part part = 4; }}
         message GetReq {{ string id = 2 [(google.api.field_behavior) = REQUIRED]; }}
         message Thing {{ string state = 1; }}
@@ -120,14 +126,67 @@ fn text_is_read_from_its_offset() {
     assert_eq!(log.text_call(&call, "", 7, 100).query, "offset=7&count=100");
     let negative = world.wire("t.WatchReq", json!({"thing": "x", "offset": "-1"}));
     assert_eq!(fault(&log.resume(&negative).unwrap_err()).0, "offset");
-    let response = world.wire(
-        "t.ListRes",
-        json!({"parts": [{"text": "a\n"}, {}, {"text": "b"}]}),
-    );
-    assert_eq!(log.text(&response).unwrap(), "a\nb");
+    let response = world.wire("t.ListRes", json!({"parts": [{"text": "a\n"}]}));
+    assert_eq!(log.text(&response).unwrap(), "a\n");
     let message = log.message(&WatchEvent::default(), Some(&Log::line("a", 7)), "9");
     let want = json!({"event": {}, "line": {"text": "a", "offset": "7"}, "next": "9"});
     assert_eq!(world.json("t.WatchRes", &message), want);
+}
+
+/// As Rundeck answers: an entry per line, without its line break.
+#[test]
+fn each_element_of_a_list_ends_its_line() {
+    let text_at = |path: &str| {
+        let rule = TEXT.replace("parts.text", path);
+        World::new(&log_proto(&rule, "", LINE))
+    };
+    for (path, response, want) in [
+        ("parts.text", json!({"parts": []}), ""),
+        (
+            "parts.text",
+            json!({"parts": [{"text": "step 0"}]}),
+            "step 0\n",
+        ),
+        (
+            "parts.text",
+            json!({"parts": [{"text": "step 0"}, {"text": "step 1"}]}),
+            "step 0\nstep 1\n",
+        ),
+        (
+            "parts.text",
+            json!({"parts": [{"text": "a\n"}, {"text": "b\r\n"}, {"text": "c\r"}, {"text": "d\ne"}]}),
+            "a\nb\r\nc\r\nd\ne\n",
+        ),
+        // An empty entry is an empty line, unless nothing else is in the response.
+        (
+            "parts.text",
+            json!({"parts": [{"text": "a"}, {"text": ""}, {}, {"text": "\n"}]}),
+            "a\n\n\n\n",
+        ),
+        ("parts.text", json!({"parts": [{"text": ""}]}), ""),
+        ("parts.text", json!({"parts": [{}]}), ""),
+        // The text may be absent: such an element has no line.
+        (
+            "parts.note",
+            json!({"parts": [{"note": "a"}, {}, {"note": ""}]}),
+            "a\n\n",
+        ),
+        ("lines", json!({"lines": ["a", "", "b"]}), "a\n\nb\n"),
+        ("lines", json!({"lines": [""]}), ""),
+        (
+            "groups.lines",
+            json!({"groups": [{"lines": ["a", "b"]}, {}, {"lines": ["c"]}]}),
+            "a\nb\nc\n",
+        ),
+        // No list: the text is sent unchanged.
+        ("part.text", json!({"part": {"text": "a"}}), "a"),
+    ] {
+        let world = text_at(path);
+        let wire = world.wire("t.ListRes", response.clone());
+        let method = world.rpc("Watch");
+        let text = method.log.as_ref().unwrap().text(&wire).unwrap();
+        assert_eq!(text, want, "{path} {response}");
+    }
 }
 
 #[test]

@@ -153,7 +153,19 @@ enum Read {
         /// Number of the field with additional properties, where the text's message has
         /// one.
         additional_properties: Option<u32>,
+        elements: Elements,
     },
+}
+
+/// What the texts of one response are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Elements {
+    /// No list leads to the text: it is one text.
+    None,
+    /// Elements of a list, where an empty text and an absent one are the same.
+    Lines,
+    /// Elements of a list; one without the text has no line.
+    OptionalLines,
 }
 
 /// A query parameter that the watch sets.
@@ -319,11 +331,14 @@ impl Log {
         call
     }
 
-    /// Texts only: returns the text in a response; empty for none.
+    /// Texts only: returns the text in a response; empty for none. Each element of a list
+    /// ends its line, whether or not its text does. A single element without text is an
+    /// empty text, not an empty line: some upstreams respond so when nothing is new.
     pub fn text(&self, response: &[u8]) -> Result<String, Error> {
         let Read::Text {
             steps,
             additional_properties,
+            elements,
             ..
         } = &self.tables.read
         else {
@@ -337,18 +352,22 @@ impl Log {
             for part in parts {
                 let found = wire::all(part, *step).map_err(|p| fault(p.to_string()))?;
                 match additional_properties {
-                    Some(additional_properties) if last && found.is_empty() => {
-                        below.extend(
-                            only_text(part, *additional_properties)
-                                .map_err(|p| fault(p.to_string()))?,
-                        );
+                    _ if !last || !found.is_empty() => below.extend(found),
+                    Some(additional_properties) => {
+                        let text = only_text(part, *additional_properties);
+                        below.extend(text.map_err(|p| fault(p.to_string()))?);
                     }
-                    _ => below.extend(found),
+                    None if *elements == Elements::Lines => below.push(b""),
+                    None => {}
                 }
             }
             parts = below;
         }
-        String::from_utf8(parts.concat()).map_err(|_| fault("the text is not UTF-8".into()))
+        let text = match (elements, &parts[..]) {
+            (Elements::None, _) | (_, [b""]) => parts.concat(),
+            _ => lines(&parts),
+        };
+        String::from_utf8(text).map_err(|_| fault("the text is not UTF-8".into()))
     }
 
     /// Encodes a line of a text as an item.
@@ -408,6 +427,19 @@ impl Param {
             encode(value, query);
         }
     }
+}
+
+/// Joins texts, each with a line break at its end.
+fn lines(texts: &[&[u8]]) -> Vec<u8> {
+    let length = texts.iter().map(|text| text.len() + 1).sum();
+    let mut joined = Vec::with_capacity(length);
+    for text in texts {
+        joined.extend_from_slice(text);
+        if !text.ends_with(b"\n") {
+            joined.push(b'\n');
+        }
+    }
+    joined
 }
 
 /// Returns the text among the additional properties, if there is exactly one.

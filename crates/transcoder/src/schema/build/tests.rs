@@ -85,6 +85,11 @@ fn contradictions_are_reported_with_file_and_element() {
             "field).emit_empty",
         ),
         (
+            "message M { string a = 1 [(drawbridge.v1.field).null_is_empty = true]; }",
+            "t.M.a",
+            "field).null_is_empty",
+        ),
+        (
             "message M { int32 a = 1 [(drawbridge.v1.field) = {query: true, gateway_only: true}]; }",
             "t.M.a",
             "field).gateway_only",

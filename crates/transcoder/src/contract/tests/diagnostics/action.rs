@@ -27,6 +27,10 @@ fn check_with_unsuitable_definitions_is_reported() {
             "there is no rpc `t.S/No`",
         ),
         (
+            "checker: \"property-definitions\" field: \"properties\" id_field: \"id\" definitions: \"t.S/Plain\"",
+            "t.S.Plain (t.proto) is not served: it has no `google.api.http`",
+        ),
+        (
             "checker: \"property-definitions\" field: \"properties\" id_field: \"id\" definitions: \"t.S/Do\"",
             "t.Req has no field ``",
         ),
@@ -41,6 +45,7 @@ fn check_with_unsuitable_definitions_is_reported() {
              option (drawbridge.v1.method) = {{action: {{}} check: {{{check}}}}};"
         );
         let proto = unary(&options, MESSAGES);
+        let proto = proto.replace("service S {", "service S { rpc Plain(Req) returns (Res);");
         let proto = format!("{proto}\noption (drawbridge.v1.file).family = \"jp1ao\";");
         refused(&proto, "method check", want, check);
     }

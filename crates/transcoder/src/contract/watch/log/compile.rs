@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::super::EVENT;
 use super::super::compile::{intervals, key};
 use super::super::field_path::Part;
-use super::{LINE, Log, LogKind, Param, Read, Tables};
+use super::{Elements, LINE, Log, LogKind, Param, Read, Tables};
 use crate::api::drawbridge::v1 as rules;
 use crate::contract::Method;
 use crate::contract::diagnostics::{Diagnostics, check_query};
@@ -272,6 +272,7 @@ fn text(
     )?;
     let mut at = poll.output;
     let mut steps = Vec::new();
+    let mut elements = Elements::None;
     let mut names = log.text.split('.').peekable();
     while let Some(name) = names.next() {
         let table = schema.message(at);
@@ -281,6 +282,14 @@ fn text(
             return None;
         };
         steps.push(field.number);
+        elements = match (elements, field.cardinality) {
+            (_, Cardinality::Repeated) if names.peek().is_none() => Elements::OptionalLines,
+            (_, Cardinality::Repeated) => Elements::Lines,
+            (Elements::Lines, Cardinality::Explicit) if names.peek().is_none() => {
+                Elements::OptionalLines
+            }
+            (before, _) => before,
+        };
         match (field.kind, names.peek()) {
             (Kind::Message(below), Some(_)) if field.cardinality != Cardinality::Map => at = below,
             (Kind::String, None) => {}
@@ -311,6 +320,7 @@ fn text(
         size,
         steps,
         additional_properties,
+        elements,
     };
     Some((read, kind, item, Kind::Int64))
 }
