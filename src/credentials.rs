@@ -328,7 +328,7 @@ impl Credentials {
         }
     }
 
-    /// Returns how many logins have ended with each result; none where there is no login.
+    /// Returns how many logins have ended with each result; none for credentials without one.
     pub fn login_counts(&self) -> Option<&LoginCounts> {
         match &self.provider {
             Provider::Cached(token_cache) => Some(token_cache.counts()),

@@ -176,6 +176,11 @@ impl Probes {
                         "the health check failed"
                     );
                 }
+                if is_of_configuration(error) {
+                    // Another check would fail, too.
+                    self.upstream.record_unverified();
+                    return false;
+                }
                 let error = result.as_ref().map(|_| ());
                 self.upstream.record_probe(error, || match &result {
                     Err(error) => {
@@ -216,6 +221,11 @@ impl Probes {
 /// Returns whether the login has failed, which is recorded already.
 fn is_of_login(error: &Error) -> bool {
     matches!(error, Error::Login { .. } | Error::Credential { .. })
+}
+
+/// Returns whether the read cannot be sent as configured, for example without a project.
+fn is_of_configuration(error: &Error) -> bool {
+    matches!(error, Error::Binding { .. } | Error::NotConfigured(_))
 }
 
 /// Returns the status of a service. An upstream of which nothing is known counts as healthy.

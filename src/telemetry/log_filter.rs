@@ -90,7 +90,7 @@ impl LogFilter {
     ///
     /// # Errors
     ///
-    /// Returns the problem of a text with a word that is no level, or with no directive.
+    /// Returns the problem of a text with an unknown level, or without a directive.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut own = DEFAULT_LEVEL;
         let mut named = Vec::new();
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn words_that_are_no_level_are_reported() {
+    fn unknown_levels_are_reported() {
         for (text, want) in [
             ("inof", "`inof` is not a level, did you mean info?; write"),
             (

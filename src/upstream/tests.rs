@@ -885,7 +885,7 @@ async fn rejected_credentials_make_an_upstream_unhealthy_until_a_call_succeeds()
             password: SecretString::from("s3cret"),
         };
     });
-    // A single operation may have its own rules: it is no health check.
+    // A single operation may have its own rules: only a health check decides.
     call(&upstream, &get("/x")).await.unwrap_err();
     assert_eq!(upstream.health(), Health::Unknown);
     let client = Downstream::default();
