@@ -55,7 +55,9 @@ impl Telemetry {
         if log.json {
             std::panic::set_hook(Box::new(|panic| {
                 let place = panic.location().map(ToString::to_string);
-                let text = panic.payload_as_str().unwrap_or_default();
+                let payload = panic.payload();
+                let text = payload.downcast_ref::<String>().map(String::as_str);
+                let text = text.or(payload.downcast_ref::<&str>().copied());
                 tracing::error!(panic = text, place, "panic: this is a bug");
             }));
         }

@@ -69,7 +69,7 @@ async fn cloud(login: u16, catalog: Option<String>, read: u16) -> Recorder {
     .await
 }
 
-fn keystone(url: &str) -> credentials::Settings {
+pub fn keystone(url: &str) -> credentials::Settings {
     let named = |name: &str| Named {
         id_or_name: IdOrName::Name(name.into()),
         domain: Some(IdOrName::Name("Default".into())),
