@@ -35,7 +35,7 @@ use tonic::Code;
 use url::Url;
 
 use crate::deadline::Deadline;
-use crate::downstream::Downstream;
+use crate::downstream::{CorrelationHeader, Downstream};
 use crate::error::Error;
 use crate::http_client::{HttpRequest, Transport};
 
@@ -272,10 +272,12 @@ enum Provider {
 impl Credentials {
     /// Prepares the credentials; does not log in. `catalog_type` is the service whose
     /// endpoint the login's catalog must have; None if the endpoint is configured.
+    /// `correlation` is the header with the client's request id in logins at Keystone.
     /// `transport` is for logins.
     pub fn new(
         settings: Settings,
         catalog_type: Option<&'static str>,
+        correlation: Option<CorrelationHeader>,
         transport: Transport,
     ) -> Self {
         let provider = match settings {
@@ -292,14 +294,16 @@ impl Credentials {
             },
             Settings::Keystone(settings) => Provider::Cached(login::token_cache(
                 keystone::Login::new(settings, catalog_type),
+                correlation,
                 transport,
             )),
             Settings::Rackspace(settings) => Provider::Cached(login::token_cache(
                 rackspace::Login::new(settings, catalog_type),
+                None,
                 transport,
             )),
             Settings::AkSk(settings) => match huawei::ProjectLookup::of(&settings) {
-                Some(lookup) => Provider::Cached(login::token_cache(lookup, transport)),
+                Some(lookup) => Provider::Cached(login::token_cache(lookup, None, transport)),
                 None => Provider::Fixed(huawei::credential(&settings)),
             },
         };
@@ -324,7 +328,7 @@ impl Credentials {
             Provider::Passthrough => passthrough(client),
             Provider::Fixed(credential) => credential.clone(),
             Provider::Hsso(session) => Ok(session.get()),
-            Provider::Cached(token_cache) => token_cache.get(deadline).await,
+            Provider::Cached(token_cache) => token_cache.get(client, deadline).await,
         }
     }
 

@@ -175,6 +175,7 @@ impl Upstream {
                 settings.auth.clone(),
                 // A configured endpoint makes the catalog unnecessary.
                 family.catalog_type.filter(|_| settings.endpoint.is_none()),
+                family.correlation,
                 transport.clone(),
             ),
             transport,
@@ -480,6 +481,11 @@ impl Upstream {
                 headers.insert(HeaderName::from_static(name), value.clone());
             }
         }
+        headers.extend(
+            self.family
+                .correlation
+                .and_then(|header| header.of(client.request_uuid)),
+        );
         headers
     }
 

@@ -14,6 +14,7 @@ use url::Url;
 use super::credential_error;
 use crate::credentials::credential::IssuedToken;
 use crate::credentials::token_cache::TokenCache;
+use crate::downstream::CorrelationHeader;
 use crate::error::Error;
 use crate::http_client::{HttpRequest, Transport};
 use drawbridge_transcoder::call::{Reply, without_mark};
@@ -31,13 +32,20 @@ pub(super) trait Login: Send + Sync + 'static {
     fn read(&self, reply: &Reply, now: SystemTime) -> Result<IssuedToken, Error>;
 }
 
-/// Returns a token cache that uses this login.
-pub(super) fn token_cache(login: impl Login, transport: Transport) -> TokenCache {
+/// Returns a token cache that uses this login. `correlation` is the header with the request
+/// id of the client whose call needs the login.
+pub(super) fn token_cache(
+    login: impl Login,
+    correlation: Option<CorrelationHeader>,
+    transport: Transport,
+) -> TokenCache {
     let login = Arc::new(login);
-    TokenCache::new(Box::new(move || {
+    TokenCache::new(Box::new(move |request_uuid| {
         let (login, transport) = (login.clone(), transport.clone());
+        let id = correlation.and_then(|header| header.of(request_uuid));
         Box::pin(async move {
-            let request = login.request(SystemTime::now())?;
+            let mut request = login.request(SystemTime::now())?;
+            request.headers.extend(id);
             let reply = transport.exchange(request).await.map_err(|error| {
                 let label = login.label();
                 credential_error(

@@ -19,7 +19,7 @@ fn transport() -> Transport {
 }
 
 fn credentials(settings: Settings) -> Credentials {
-    Credentials::new(settings, None, transport())
+    Credentials::new(settings, None, None, transport())
 }
 
 fn request() -> HttpRequest {
@@ -248,8 +248,17 @@ async fn login_is_shared_and_repeated_after_a_rejection() {
         })
     };
     let heat = Some("orchestration");
-    let login = Credentials::new(keystone(identity.url("/v3")), heat, transport());
-    let client = Downstream::default();
+    let correlation = Some(CorrelationHeader {
+        name: "x-openstack-request-id",
+        prefix: "req-",
+    });
+    let settings = keystone(identity.url("/v3"));
+    let login = Credentials::new(settings, heat, correlation, transport());
+    let id = "req-3f9e01b3-7d1b-4f6e-9a5c-0123456789ab";
+    let client = Downstream {
+        request_uuid: id[4..].parse().ok(),
+        ..Downstream::default()
+    };
     let (one, same) = tokio::join!(login.get(&client, soon()), login.get(&client, soon()));
     let one = one.unwrap();
     assert!(Arc::ptr_eq(&one, &same.unwrap()));
@@ -257,6 +266,10 @@ async fn login_is_shared_and_repeated_after_a_rejection() {
     assert_eq!(one.endpoint.as_ref().unwrap().path(), "/v1/P");
     let (head, body) = identity.request().await;
     assert!(head.starts_with("POST /v3/auth/tokens HTTP/1.1"), "{head}");
+    assert!(
+        head.contains(&format!("x-openstack-request-id: {id}\r\n")),
+        "{head}"
+    );
     let body = String::from_utf8(body).unwrap();
     assert!(body.contains("SECRET"), "{body}");
 
@@ -274,7 +287,7 @@ async fn login_is_shared_and_repeated_after_a_rejection() {
     unused_url
         .set_port(Some(test_server::unused_address().port()))
         .unwrap();
-    let login = Credentials::new(keystone(unused_url), heat, transport());
+    let login = Credentials::new(keystone(unused_url), heat, None, transport());
     let Err(Error::Login { code, problem }) = login.get(&client, soon()).await else {
         panic!("no error");
     };

@@ -12,10 +12,12 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::Code;
+use uuid::Uuid;
 
 use super::credential_error;
 use crate::credentials::credential::{Credential, IssuedToken, Validity};
 use crate::deadline::Deadline;
+use crate::downstream::Downstream;
 use crate::error::Error;
 
 /// Timeout of a login.
@@ -33,9 +35,12 @@ const UNAVAILABLE_BACKOFF: Duration = Duration::from_secs(1);
 /// token too, another login does not help.
 const MIN_RELOGIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Logs in once.
-type Login =
-    Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<IssuedToken, Error>> + Send>> + Send + Sync>;
+/// Logs in once, for the call with this request id.
+type Login = Box<
+    dyn Fn(Option<Uuid>) -> Pin<Box<dyn Future<Output = Result<IssuedToken, Error>> + Send>>
+        + Send
+        + Sync,
+>;
 
 /// The result of a login; None while it runs.
 type LoginResult = Option<Result<Arc<Credential>, Error>>;
@@ -117,18 +122,22 @@ impl TokenCache {
 
     /// Returns the cached credential, or waits for a login. Fails with the login's error, or
     /// with [`Error::Deadline`]; the login continues for other calls.
-    pub(super) async fn get(&self, deadline: Deadline) -> Result<Arc<Credential>, Error> {
+    pub(super) async fn get(
+        &self,
+        client: &Downstream,
+        deadline: Deadline,
+    ) -> Result<Arc<Credential>, Error> {
         if let Some(credential) = self.0.current.load_full() {
             match credential.validity(Instant::now()) {
                 Validity::Valid => return Ok(credential),
                 Validity::ExpiresSoon => {
-                    self.0.join_or_start_login();
+                    self.0.join_or_start_login(client);
                     return Ok(credential);
                 }
                 Validity::Expired => {}
             }
         }
-        match self.0.join_or_start_login() {
+        match self.0.join_or_start_login(client) {
             LoginTicket::Done(credential) => Ok(credential),
             LoginTicket::Failed(error) => Err(error),
             LoginTicket::InFlight(mut login) => deadline.bound(finished(&mut login)).await?,
@@ -165,7 +174,7 @@ impl Shared {
 
     /// Joins the running login or starts one, in a task of its own, so that a cancelled
     /// call does not cancel it for the others.
-    fn join_or_start_login(self: &Arc<Self>) -> LoginTicket {
+    fn join_or_start_login(self: &Arc<Self>, client: &Downstream) -> LoginTicket {
         let mut state = self.state();
         let now = Instant::now();
         if let Some(credential) = self.current.load_full()
@@ -187,8 +196,9 @@ impl Shared {
         let follows_rejection = state.credential_rejected;
         drop(state);
         let shared = self.clone();
+        let (request_id, request_uuid) = (client.request_id.clone(), client.request_uuid);
         tokio::spawn(async move {
-            let result = tokio::time::timeout(LOGIN_TIMEOUT, (shared.login)()).await;
+            let result = tokio::time::timeout(LOGIN_TIMEOUT, (shared.login)(request_uuid)).await;
             let result = result.unwrap_or_else(|_| {
                 Err(credential_error(
                     Code::Unavailable,
@@ -198,19 +208,20 @@ impl Shared {
             let result =
                 result.map(|token| Arc::new(Credential::new(token, now, follows_rejection)));
             let result = result.map_err(login_error);
-            shared.finish_login(&result);
+            let request_id = request_id.as_ref().and_then(|id| id.to_str().ok());
+            shared.finish_login(&result, request_id);
             sender.send_replace(Some(result));
         });
         LoginTicket::InFlight(login)
     }
 
-    fn finish_login(&self, result: &Result<Arc<Credential>, Error>) {
+    fn finish_login(&self, result: &Result<Arc<Credential>, Error>, request_id: Option<&str>) {
         self.counts.count(result.as_ref().err());
         let mut state = self.state();
         state.in_flight = None;
         match result {
             Ok(credential) => {
-                tracing::debug!(project_id = credential.project_id, "logged in");
+                tracing::debug!(project_id = credential.project_id, request_id, "logged in");
                 state.failure = None;
                 state.rejected_logins = 0;
                 state.credential_rejected = false;
@@ -218,7 +229,7 @@ impl Shared {
             }
             Err(error) => {
                 // The upstream that it belongs to reports it.
-                tracing::debug!(%error, "login failed");
+                tracing::debug!(%error, request_id, "login failed");
                 let pause = match error {
                     Error::Login { code, .. } if *code != Code::Unavailable => {
                         let pause =

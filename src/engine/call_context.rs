@@ -66,24 +66,25 @@ impl CallContext<'_> {
         }
     }
 
-    /// Decodes the reply to a call of `method`. An error body in a success becomes the
-    /// fault that the family's error mapping reads from it.
-    pub fn decode(&self, method: &Method, reply: &Reply) -> Result<Decoded, Error> {
+    /// Decodes the reply to a call of `method` with this [`Call::effect`]. An error body in
+    /// a success becomes the fault that the family's error mapping reads from it.
+    pub fn decode(
+        &self,
+        method: &Method,
+        effect: Idempotency,
+        reply: &Reply,
+    ) -> Result<Decoded, Error> {
         let error = match method.decode(reply) {
             Ok(decoded) => return Ok(decoded),
             Err(error) => error,
         };
-        let idempotency = match method.verb {
-            http::Method::GET => Idempotency::NoSideEffects,
-            _ => method.idempotency,
-        };
-        let advice = match idempotency {
+        let advice = match effect {
             Idempotency::NonIdempotent => {
                 "; the upstream may have acted: check before you repeat the call"
             }
             _ => "",
         };
-        Err(self.error(method, idempotency, reply, error, advice))
+        Err(self.error(method, effect, reply, error, advice))
     }
 
     /// Fails if the reply to the first call of an action is not its document: if it is not
@@ -107,8 +108,8 @@ impl CallContext<'_> {
                 },
             },
         };
-        let idempotency = Idempotency::NoSideEffects;
-        Err(self.error(method, idempotency, reply, error, UNCHANGED))
+        let effect = Idempotency::NoSideEffects;
+        Err(self.error(method, effect, reply, error, UNCHANGED))
     }
 
     /// Converts an error of decoding the reply, and adds `advice`. An error body becomes
@@ -116,7 +117,7 @@ impl CallContext<'_> {
     fn error(
         &self,
         method: &Method,
-        idempotency: Idempotency,
+        effect: Idempotency,
         reply: &Reply,
         error: drawbridge_transcoder::Error,
         advice: &str,
@@ -130,7 +131,7 @@ impl CallContext<'_> {
                     "" => String::new(),
                     missing => format!(", {missing}"),
                 };
-                self.fault_in_success(method, idempotency, reply, status, &(what + advice))
+                self.fault_in_success(method, effect, reply, status, &(what + advice))
             }
             Transcoding::NotTheResource {
                 problem,

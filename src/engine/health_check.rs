@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use drawbridge_transcoder::call::Idempotency;
 use drawbridge_transcoder::contract::Method;
 use http::StatusCode;
 
@@ -119,7 +120,8 @@ pub async fn read(
         client,
         deadline,
     };
-    context.decode(method, &reply).map(|_| ())
+    let effect = Idempotency::NoSideEffects;
+    context.decode(method, effect, &reply).map(|_| ())
 }
 
 /// Returns the text of a failed check: what failed, where, and what to do.

@@ -27,6 +27,7 @@ pub(crate) static COMMON: Family = Family {
     headers: &[("accept", "application/json")],
     accept_language: None,
     redirect_anchor: None,
+    correlation: None,
     request_id_headers: &["x-request-id", "x-amzn-requestid", "x-correlation-id"],
     probe: "/",
     checkers: &[],

@@ -3,6 +3,7 @@
 
 mod error_mapping;
 
+use crate::downstream::CorrelationHeader;
 use crate::upstream::family::Family;
 
 /// Heat as OpenStack publishes it.
@@ -33,6 +34,12 @@ pub static FAMILY: Family = Family {
     // URL with its own host name, often an internal one.
     // Source: docs/apis/heat.md, "Redirects and FindStack".
     redirect_anchor: Some("stacks"),
+    // The global request id of oslo.middleware: Heat, Keystone and the services that Heat calls
+    // log it. Source: docs/apis/heat.md, "Rules for every call".
+    correlation: Some(CorrelationHeader {
+        name: "x-openstack-request-id",
+        prefix: "req-",
+    }),
     // Heat's own first, then those of older OpenStack and of Rackspace's proxies.
     request_id_headers: &[
         "x-openstack-request-id",

@@ -26,6 +26,7 @@ pub static FAMILY: Family = Family {
     ],
     accept_language: None,
     redirect_anchor: None,
+    correlation: None,
     request_id_headers: &["x-request-id", "x-iam-trace-id"],
     // All calls need credentials; a rejection is a response too.
     probe: "/",

@@ -91,7 +91,7 @@ impl Router {
         if !path.starts_with("/grpc.health.")
             && let Err(error) = self.tokens.authenticate(request.headers())
         {
-            let status = self.dispatcher.reject(path, &error);
+            let status = self.dispatcher.reject(path, request.headers(), &error);
             return self.ready(status.into_http());
         }
         let timeouts = self.dispatcher.request_timeouts;

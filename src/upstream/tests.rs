@@ -45,6 +45,10 @@ static FAMILY: Family = Family {
     headers: &[("accept", "application/json"), ("x-client", "test")],
     accept_language: Some("en-us"),
     redirect_anchor: Some("stacks"),
+    correlation: Some(crate::downstream::CorrelationHeader {
+        name: "x-test-request-id",
+        prefix: "id-",
+    }),
     request_id_headers: &[],
     probe: "/healthcheck",
     checkers: &[],
@@ -92,6 +96,7 @@ fn get(path: &str) -> Call {
         query: String::new(),
         body: None,
         idempotency: Idempotency::NoSideEffects,
+        declares_idempotency: false,
         media: drawbridge_transcoder::call::Media::default(),
     }
 }
@@ -177,6 +182,10 @@ async fn configured_and_forwarded_headers_are_sent() {
         ("authorization", "Bearer of-client"),
         ("cookie", "of-client"),
         ("x-request-id", "r-1"),
+        (
+            "x-openstack-request-id",
+            "req-3f9e01b3-7d1b-4f6e-9a5c-0123456789ab",
+        ),
         ("traceparent", "00-1-1-00"),
         ("tracestate", "a=b"),
         ("accept-language", "ja"),
@@ -205,6 +214,11 @@ async fn configured_and_forwarded_headers_are_sent() {
         ("content-type", Some("application/json")),
         ("x-auth-token", Some("s3cret")),
         ("x-request-id", Some("r-1")),
+        ("x-openstack-request-id", None),
+        (
+            "x-test-request-id",
+            Some("id-3f9e01b3-7d1b-4f6e-9a5c-0123456789ab"),
+        ),
         ("traceparent", Some("00-1-1-00")),
         ("tracestate", Some("a=b")),
         ("accept-language", Some("ja")),

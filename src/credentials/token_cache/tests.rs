@@ -21,7 +21,7 @@ impl Identity {
         Fut: Future<Output = Result<IssuedToken, Error>> + Send + 'static,
     {
         let this = self.clone();
-        Arc::new(TokenCache::new(Box::new(move || {
+        Arc::new(TokenCache::new(Box::new(move |_| {
             let this = this.clone();
             let response = respond(this.logins.fetch_add(1, SeqCst));
             Box::pin(async move {
@@ -60,7 +60,7 @@ fn soon() -> Deadline {
 
 async fn login_number(token_cache: &TokenCache) -> String {
     token_cache
-        .get(soon())
+        .get(&Downstream::default(), soon())
         .await
         .unwrap()
         .project_id
@@ -83,7 +83,10 @@ async fn short_tokens_are_refreshed_before_they_expire() {
         calls.spawn(async move {
             sleep(Duration::from_millis(client * 7)).await;
             for _ in 0..20 {
-                let credential = token_cache.get(soon()).await.unwrap();
+                let credential = token_cache
+                    .get(&Downstream::default(), soon())
+                    .await
+                    .unwrap();
                 // The server issued it after the login started.
                 assert!(credential.requested_at.elapsed() < Duration::from_secs(5));
                 sleep(Duration::from_millis(1_500)).await;
@@ -148,7 +151,7 @@ async fn cancelled_call_does_not_cancel_the_login() {
     });
     let spawn = |deadline| {
         let token_cache = token_cache.clone();
-        tokio::spawn(async move { token_cache.get(deadline).await })
+        tokio::spawn(async move { token_cache.get(&Downstream::default(), deadline).await })
     };
     let first = spawn(soon());
     starts.recv().await.unwrap();
@@ -183,14 +186,21 @@ async fn rejected_logins_back_off() {
         .enumerate()
     {
         for _ in 0..100 {
-            let Err(Error::Login { code, .. }) = token_cache.get(soon()).await else {
+            let Err(Error::Login { code, .. }) =
+                token_cache.get(&Downstream::default(), soon()).await
+            else {
                 panic!("{tries}");
             };
             assert_eq!(code, Code::Unauthenticated);
         }
         assert_eq!(identity.logins(), tries + 1);
         advance(Duration::from_millis(pause * 1_000 - 1)).await;
-        assert!(token_cache.get(soon()).await.is_err());
+        assert!(
+            token_cache
+                .get(&Downstream::default(), soon())
+                .await
+                .is_err()
+        );
         assert_eq!(identity.logins(), tries + 1);
         advance(Duration::from_millis(1)).await;
     }
@@ -217,7 +227,10 @@ async fn failed_refresh_keeps_the_valid_token() {
     assert_eq!(login_number(&token_cache).await, "0");
     assert_eq!(identity.logins(), 2, "not repeated within a second");
     advance(Duration::from_secs(20)).await;
-    let error = token_cache.get(soon()).await.unwrap_err();
+    let error = token_cache
+        .get(&Downstream::default(), soon())
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("30 s"), "{error}");
     advance(UNAVAILABLE_BACKOFF).await;
     assert_eq!(login_number(&token_cache).await, "3");
@@ -227,18 +240,36 @@ async fn failed_refresh_keeps_the_valid_token() {
 async fn rejected_credential_is_replaced_once() {
     let identity = Identity::default();
     let token_cache = identity.token_cache(|login| async move { token(login, 100) });
-    let zero = token_cache.get(soon()).await.unwrap();
+    let zero = token_cache
+        .get(&Downstream::default(), soon())
+        .await
+        .unwrap();
     assert!(token_cache.invalidate(&zero));
-    let one = token_cache.get(soon()).await.unwrap();
+    let one = token_cache
+        .get(&Downstream::default(), soon())
+        .await
+        .unwrap();
     assert_eq!(one.project_id.as_deref(), Some("1"));
 
     // A late rejection of the old one does not drop the new one.
     assert!(token_cache.invalidate(&zero));
-    assert!(Arc::ptr_eq(&one, &token_cache.get(soon()).await.unwrap()));
+    assert!(Arc::ptr_eq(
+        &one,
+        &token_cache
+            .get(&Downstream::default(), soon())
+            .await
+            .unwrap()
+    ));
 
     // If the new one is rejected at once, another login does not help.
     assert!(!token_cache.invalidate(&one));
-    assert!(Arc::ptr_eq(&one, &token_cache.get(soon()).await.unwrap()));
+    assert!(Arc::ptr_eq(
+        &one,
+        &token_cache
+            .get(&Downstream::default(), soon())
+            .await
+            .unwrap()
+    ));
     assert_eq!(identity.logins(), 2);
 
     advance(MIN_RELOGIN_INTERVAL).await;
@@ -254,7 +285,8 @@ async fn panicking_login_is_an_error_and_repeated() {
         assert!(login > 0, "this panic is meant");
         token(login, 100)
     });
-    let Err(Error::Login { code, problem }) = token_cache.get(soon()).await else {
+    let Err(Error::Login { code, problem }) = token_cache.get(&Downstream::default(), soon()).await
+    else {
         panic!("the login panicked");
     };
     assert_eq!(code, Code::Unavailable, "{problem}");
