@@ -40,7 +40,8 @@ use crate::error::Error;
 use crate::http_client::{HttpRequest, Transport};
 
 use crate::credentials::credential::Authorization;
-pub use crate::credentials::credential::Credential;
+pub use crate::credentials::credential::{Credential, Scope};
+pub use crate::credentials::token_cache::LoginCounts;
 use crate::credentials::token_cache::TokenCache;
 use hsso::HssoSession;
 
@@ -83,6 +84,48 @@ pub enum Settings {
 }
 
 impl Settings {
+    /// Returns whether the gateway holds the credentials, and not the client.
+    pub fn is_held(&self) -> bool {
+        !matches!(self, Self::Passthrough | Self::None)
+    }
+
+    /// Returns whether an exchange with an identity service comes before the first call.
+    pub fn has_login(&self) -> bool {
+        match self {
+            Self::Keystone(_) | Self::Rackspace(_) => true,
+            Self::AkSk(keys) => huawei::ProjectLookup::of(keys).is_some(),
+            _ => false,
+        }
+    }
+
+    /// Returns the user that the gateway acts as, for people: `demo@Default`.
+    pub fn user(&self) -> String {
+        let named = |named: &Named| match (&named.id_or_name, &named.domain) {
+            (IdOrName::Id(id), _) => format!("user id {id}"),
+            (IdOrName::Name(name), Some(IdOrName::Name(domain) | IdOrName::Id(domain))) => {
+                format!("{name}@{domain}")
+            }
+            (IdOrName::Name(name), None) => name.clone(),
+        };
+        match self {
+            Self::Passthrough => "credentials of each client".to_owned(),
+            Self::None => "no credentials".to_owned(),
+            Self::Token { header, .. } => format!("a token in {header}"),
+            Self::Keystone(settings) => match &settings.identity {
+                Identity::Password { user, .. } => named(user),
+                Identity::ApplicationCredential { id_or_name, .. } => match id_or_name {
+                    IdOrName::Id(text) | IdOrName::Name(text) => {
+                        format!("application credential {text}")
+                    }
+                },
+                Identity::Token(_) => "the owner of a token".to_owned(),
+            },
+            Self::Rackspace(settings) => settings.username.clone(),
+            Self::AkSk(settings) => format!("access key {}", settings.access_key),
+            Self::Basic { username, .. } | Self::Hsso { username, .. } => username.clone(),
+        }
+    }
+
     /// Returns the name of the kind, as in the configuration.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -308,6 +351,14 @@ impl Credentials {
                 !matches!(credential.authorization, Authorization::None)
             }
             Provider::Fixed(Err(_)) | Provider::Hsso(_) | Provider::Cached(_) => true,
+        }
+    }
+
+    /// Returns how many logins have ended with each result; none for credentials without one.
+    pub fn login_counts(&self) -> Option<&LoginCounts> {
+        match &self.provider {
+            Provider::Cached(token_cache) => Some(token_cache.counts()),
+            _ => None,
         }
     }
 

@@ -448,23 +448,25 @@ fn not_connected(error: Error, connection: Option<&CaptureConnection>) -> Error 
     }
 }
 
-/// Returns the error of a connection that could not be opened.
-fn connect_error(error: &(dyn StdError + 'static)) -> Error {
+/// Returns the error of a connection that could not be opened, with its address, which most
+/// causes lack.
+fn connect_error(origin: &str, error: &(dyn StdError + 'static)) -> Error {
     match tls::certificate_problem(error) {
         Some(problem) => Error::Certificate(problem),
-        None => Error::Connect(cause(error)),
+        None => Error::Connect(format!("{origin}: {}", cause(error))),
     }
 }
 
-/// Returns the chain of causes as one text. `reqwest`'s own message is omitted: it is
-/// generic and may contain the URL with its query.
+/// Returns the chain of causes as one text. The messages of `reqwest` and of hyper's client are
+/// omitted: they are generic, and `reqwest`'s may contain the URL with its query.
 fn cause(error: &(dyn StdError + 'static)) -> String {
     let mut text = String::new();
     let mut next = Some(error);
     while let Some(error) = next {
         let line = error.to_string();
         // Wrappers often repeat the text of their source.
-        if !error.is::<reqwest::Error>() && !line.is_empty() && !text.contains(&line) {
+        let is_generic = error.is::<reqwest::Error>() || line.starts_with("client error (");
+        if !is_generic && !line.is_empty() && !text.contains(&line) {
             let separator = if text.is_empty() { "" } else { ": " };
             let _ = write!(text, "{separator}{line}");
         }

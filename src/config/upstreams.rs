@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
-use super::reader::{Section, nearest};
+use super::reader::Section;
 use super::{Config, auth};
 use crate::families::COMMON;
 use crate::families::family;
 use crate::http_client;
+use crate::spelling::nearest;
 use crate::upstream;
 use crate::upstream::family::Family;
 

@@ -64,7 +64,11 @@ async fn log_in(
             _ => LoginFailure::Failed,
         };
         let label = login.label();
-        login_error(failure, format!("cannot log in at {label}: {error}"))
+        let problem = format!(
+            "cannot log in at {label}: {error}: check the URL, and that the identity service can \
+             be reached from here"
+        );
+        login_error(failure, problem)
     })?;
     let token = login.read(&reply, SystemTime::now());
     token.map_err(|error| failed(error, Some(&reply)))

@@ -12,7 +12,7 @@ use url::Url;
 use super::catalog::{self, Lookup};
 use super::login::{self, Login as _, below, display_url, post, rejection, unreadable};
 use super::{Rackspace, RackspaceSecret, X_AUTH_TOKEN, credential_error};
-use crate::credentials::credential::{Authorization, IssuedToken, lifetime};
+use crate::credentials::credential::{Authorization, IssuedToken, Scope, lifetime};
 use crate::error::Error;
 use crate::http_client::HttpRequest;
 use drawbridge_transcoder::call::Reply;
@@ -195,6 +195,13 @@ impl login::Login for Login {
                 .and_then(|expires| lifetime(None, expires, &reply.headers, now)),
             endpoint: url,
             project_id,
+            scope: Scope {
+                project: None,
+                region: endpoint
+                    .and_then(|endpoint| catalog::Endpoint::region(endpoint))
+                    .map(str::to_owned)
+                    .or_else(|| self.settings.region.clone()),
+            },
         })
     }
 }

@@ -150,6 +150,7 @@ impl Gateway {
             .map(|(service, family)| health::ProbedService {
                 name: service.to_owned(),
                 upstreams: self.dispatcher.upstreams.of(family).cloned().collect(),
+                health_check: self.contract.health_check(family).cloned(),
             })
             .collect()
     }

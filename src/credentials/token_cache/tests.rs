@@ -4,7 +4,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{advance, sleep};
 
 use super::*;
-use crate::credentials::credential::Authorization;
+use crate::credentials::credential::{Authorization, Scope};
 use tonic::Code;
 
 /// An identity service in memory: counts logins and responds with a closure.
@@ -47,6 +47,7 @@ fn token(login: usize, secs: u64) -> Result<IssuedToken, Error> {
         lifetime: Some(Duration::from_secs(secs)),
         endpoint: None,
         project_id: Some(login.to_string()),
+        scope: Scope::default(),
     })
 }
 

@@ -3,6 +3,7 @@
 
 mod action;
 mod fields;
+mod health_check;
 mod merge_pages;
 mod method_rules;
 mod response_choices;
