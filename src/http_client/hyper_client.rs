@@ -59,12 +59,14 @@ impl HyperClient {
             true => connect_error(&origin(&uri), &error),
             false => Error::NoResponse(cause(&error)),
         })?;
-        Ok(content_encoding::decode(response).await)
+        Ok(content_encoding::decode(response))
     }
 }
 
 /// Returns scheme, host and port of a URL.
 fn origin(uri: &Uri) -> String {
     let authority = uri.authority().map_or("", |authority| authority.as_str());
-    format!("{}://{authority}", uri.scheme_str().unwrap_or_default())
+    // A URL can have a password before the host.
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    format!("{}://{host}", uri.scheme_str().unwrap_or_default())
 }

@@ -263,7 +263,7 @@ async fn failed_connection_is_a_connect_error() {
 #[tokio::test]
 async fn read_timeout_applies_to_head_and_body() {
     let settings = Settings {
-        read_timeout: Duration::from_millis(20),
+        read_timeout: Duration::from_millis(250),
         ..settings()
     };
     let partial = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{".to_vec();
@@ -272,7 +272,7 @@ async fn read_timeout_applies_to_head_and_body() {
             let server = TestServer::start([response.clone()]).await;
             match transport.exchange(get(server.url("/"))).await {
                 Err(Error::NoResponse(text)) => {
-                    assert_eq!(text, "no byte for 20ms (setting read_timeout)");
+                    assert_eq!(text, "no byte for 250ms (setting read_timeout)");
                 }
                 other => panic!("{other:?}"),
             }
