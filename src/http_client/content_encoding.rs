@@ -4,26 +4,24 @@
 //!
 //! [`Reply::unsupported_encoding`]: drawbridge_transcoder::call::Reply::unsupported_encoding
 
-use std::convert::Infallible;
-use std::future::ready;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use async_compression::tokio::bufread::GzipDecoder;
 use bytes::{Buf, Bytes};
 use flate2::{Decompress, FlushDecompress, Status};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, Response};
 use http_body::{Body, Frame};
-use tower::ServiceExt;
-use tower_http::decompression::{Decompression, DecompressionBody};
+use http_body_util::BodyDataStream;
+use tokio_stream::Stream;
+use tokio_util::io::{ReaderStream, StreamReader};
 
 use super::BoxError;
 
-/// Size of the chunks of an inflated body.
+/// Size of the chunks of a decoded body.
 const CHUNK_BYTES: usize = 32 << 10;
-
-/// The body of a response, decoded.
-pub(super) type DecodedBody<B> = DecompressionBody<InflatedBody<B>>;
 
 /// The coding of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +34,7 @@ enum Coding {
 }
 
 /// Decodes the body of a response, and removes the header of its coding.
-pub(super) async fn decode<B>(mut response: Response<B>) -> Response<DecodedBody<B>>
+pub(super) fn decode<B>(mut response: Response<B>) -> Response<DecodedBody<B>>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
 {
@@ -46,29 +44,31 @@ where
         false => coding(response.headers()),
     };
     let headers = response.headers_mut();
-    match coding {
-        Coding::Identity => drop(headers.remove(CONTENT_ENCODING)),
-        Coding::Gzip => {
-            // The name that the decoder knows.
-            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        }
-        Coding::Deflate => {
-            headers.remove(CONTENT_ENCODING);
-            headers.remove(CONTENT_LENGTH);
-        }
-        Coding::Other => {}
+    if coding != Coding::Other {
+        headers.remove(CONTENT_ENCODING);
     }
-    let response = response.map(|body| InflatedBody {
-        body,
-        inflate: (coding == Coding::Deflate).then(Inflate::default),
-    });
-    let service = tower::service_fn(move |response| ready(Ok::<_, Infallible>(response)));
-    let service = service.map_request(|request: Request<Response<_>>| request.into_body());
-    let decoded = Decompression::new(service).oneshot(Request::new(response));
-    match decoded.await {
-        Ok(response) => response,
-        Err(never) => match never {},
+    if matches!(coding, Coding::Gzip | Coding::Deflate) {
+        headers.remove(CONTENT_LENGTH);
     }
+    response.map(|body| match coding {
+        Coding::Identity | Coding::Other => DecodedBody::Unchanged(body),
+        Coding::Gzip => DecodedBody::Gzip(Box::new(gunzip(body))),
+        Coding::Deflate => DecodedBody::Deflate(InflatedBody {
+            body,
+            inflate: Inflate::default(),
+        }),
+    })
+}
+
+/// Decodes a body of one or more members. Source: RFC 1952, section 2.2.
+fn gunzip<B>(body: B) -> Gunzipped<B>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
+{
+    let body = IoBody(BodyDataStream::new(body));
+    let mut decoder = GzipDecoder::new(StreamReader::new(body));
+    decoder.multiple_members(true);
+    ReaderStream::with_capacity(decoder, CHUNK_BYTES)
 }
 
 /// Reads `Content-Encoding`. Source: RFC 9110, section 8.4.
@@ -96,10 +96,35 @@ fn coding(headers: &HeaderMap) -> Coding {
     found
 }
 
-/// A body that is inflated if its coding is deflate.
+/// The body of a response, decoded.
+pub(super) enum DecodedBody<B> {
+    Unchanged(B),
+    // Boxed since it is large.
+    Gzip(Box<Gunzipped<B>>),
+    Deflate(InflatedBody<B>),
+}
+
+type Gunzipped<B> = ReaderStream<GzipDecoder<StreamReader<IoBody<B>, Bytes>>>;
+
+/// The data of a body, with the errors of a reader.
+pub(super) struct IoBody<B>(BodyDataStream<B>);
+
+impl<B> Stream for IoBody<B>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
+{
+    type Item = io::Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let next = Pin::new(&mut self.0).poll_next(cx);
+        next.map_err(io::Error::other)
+    }
+}
+
+/// A body whose coding is deflate.
 pub(super) struct InflatedBody<B> {
     body: B,
-    inflate: Option<Inflate>,
+    inflate: Inflate,
 }
 
 /// The state of inflating a body.
@@ -163,7 +188,30 @@ impl Inflate {
     }
 }
 
-impl<B> Body for InflatedBody<B>
+impl<B> InflatedBody<B>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
+{
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        loop {
+            match self.inflate.next() {
+                Ok(None) => {}
+                Ok(Some(chunk)) => return Poll::Ready(Some(Ok(Frame::data(chunk)))),
+                Err(error) => return Poll::Ready(Some(Err(error))),
+            }
+            let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else {
+                return Poll::Ready(self.inflate.end().err().map(Err));
+            };
+            match frame.map(Frame::into_data) {
+                Ok(Ok(data)) => self.inflate.push(data),
+                Ok(Err(trailers)) => return Poll::Ready(Some(Ok(trailers))),
+                Err(error) => return Poll::Ready(Some(Err(error.into()))),
+            }
+        }
+    }
+}
+
+impl<B> Body for DecodedBody<B>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
 {
@@ -174,36 +222,27 @@ where
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let this = self.get_mut();
-        let Some(inflate) = &mut this.inflate else {
-            let frame = Pin::new(&mut this.body).poll_frame(cx);
-            return frame.map_err(Into::into);
-        };
-        loop {
-            match inflate.next() {
-                Ok(None) => {}
-                Ok(Some(chunk)) => return Poll::Ready(Some(Ok(Frame::data(chunk)))),
-                Err(error) => return Poll::Ready(Some(Err(error))),
+        match self.get_mut() {
+            Self::Unchanged(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Self::Gzip(stream) => {
+                let next = Pin::new(&mut **stream).poll_next(cx);
+                next.map_ok(Frame::data).map_err(Into::into)
             }
-            let Some(frame) = ready!(Pin::new(&mut this.body).poll_frame(cx)) else {
-                return Poll::Ready(inflate.end().err().map(Err));
-            };
-            match frame.map(Frame::into_data) {
-                Ok(Ok(data)) => inflate.push(data),
-                Ok(Err(trailers)) => return Poll::Ready(Some(Ok(trailers))),
-                Err(error) => return Poll::Ready(Some(Err(error.into()))),
-            }
+            Self::Deflate(body) => body.poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inflate.is_none() && self.body.is_end_stream()
+        match self {
+            Self::Unchanged(body) => body.is_end_stream(),
+            Self::Gzip(_) | Self::Deflate(_) => false,
+        }
     }
 
     fn size_hint(&self) -> http_body::SizeHint {
-        match self.inflate {
-            None => self.body.size_hint(),
-            Some(_) => http_body::SizeHint::default(),
+        match self {
+            Self::Unchanged(body) => body.size_hint(),
+            Self::Gzip(_) | Self::Deflate(_) => http_body::SizeHint::default(),
         }
     }
 }
@@ -214,6 +253,7 @@ mod tests {
 
     use flate2::Compression;
     use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
+    use http::HeaderValue;
     use http_body_util::{BodyExt, Full, StreamBody};
 
     use super::*;
@@ -255,7 +295,7 @@ mod tests {
             let value = HeaderValue::from_str(encoding).unwrap();
             response.headers_mut().append(CONTENT_ENCODING, value);
         }
-        let response = decode(response).await;
+        let response = decode(response);
         let header = response.headers().get(CONTENT_ENCODING);
         let header = header.map(|value| value.to_str().unwrap().to_owned());
         let body = response.into_body().collect().await;
@@ -279,6 +319,10 @@ mod tests {
             (&["gzip, identity"], gzip(&text)),
             (&[" ,X-GZip ,"], gzip(&text)),
             (&["identity", "gzip"], gzip(&text)),
+            (
+                &["gzip"],
+                [gzip(&text[..7]), gzip(b""), gzip(&text[7..])].concat(),
+            ),
             (&["deflate"], zlib(&text)),
             (&["Deflate, identity"], zlib(&text)),
             (&["deflate"], raw_deflate(&text)),
@@ -316,7 +360,7 @@ mod tests {
             let mut response = Response::new(Full::<Bytes>::default());
             let value = HeaderValue::from_static(encoding);
             response.headers_mut().insert(CONTENT_ENCODING, value);
-            let response = decode(response).await;
+            let response = decode(response);
             assert!(response.headers().is_empty(), "{encoding}");
             let body = response.into_body().collect().await.unwrap();
             assert!(body.to_bytes().is_empty());
@@ -330,6 +374,8 @@ mod tests {
         for (encoding, body) in [
             ("gzip", half(gzip(&text))),
             ("gzip", text.clone()),
+            ("gzip", [gzip(&text), half(gzip(&text))].concat()),
+            ("gzip", [gzip(&text), b"more".to_vec()].concat()),
             ("deflate", half(zlib(&text))),
             ("deflate", half(raw_deflate(&text))),
             ("deflate", b"x".to_vec()),
@@ -341,19 +387,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn chunks_of_an_inflated_body_are_short() {
-        let bomb = zlib(&vec![0; 64 << 20]);
-        let response = Response::new(Full::new(Bytes::from(bomb)));
-        let (mut parts, body) = response.into_parts();
-        let value = HeaderValue::from_static("deflate");
-        parts.headers.insert(CONTENT_ENCODING, value);
-        let mut body = decode(Response::from_parts(parts, body)).await.into_body();
-        let mut total = 0;
-        while let Some(frame) = body.frame().await {
-            let length = frame.unwrap().into_data().unwrap().len();
-            assert!(length <= CHUNK_BYTES);
-            total += length;
+    async fn chunks_of_a_decoded_body_are_short() {
+        let zeros = vec![0; 4 << 20];
+        for (encoding, bomb) in [
+            ("deflate", zlib(&[&*zeros, &*zeros].concat())),
+            ("gzip", [gzip(&zeros), gzip(&zeros)].concat()),
+        ] {
+            let mut response = Response::new(Full::new(Bytes::from(bomb)));
+            let value = HeaderValue::from_static(encoding);
+            response.headers_mut().insert(CONTENT_ENCODING, value);
+            let mut body = decode(response).into_body();
+            let mut total = 0;
+            while let Some(frame) = body.frame().await {
+                let length = frame.unwrap().into_data().unwrap().len();
+                assert!(length <= CHUNK_BYTES, "{encoding}: {length}");
+                total += length;
+            }
+            assert_eq!(total, 8 << 20, "{encoding}");
         }
-        assert_eq!(total, 64 << 20);
     }
 }
