@@ -314,6 +314,29 @@ fn first_binding_whose_path_fields_are_set_is_used() {
 }
 
 #[test]
+fn requests_of_streams_are_checked_by_the_binding_that_they_choose() {
+    let test = http(
+        "get: \"/a/{p.id}\" additional_bindings {get: \"/b/{b}\"}",
+        "message Req { P p = 1; string b = 2; } message Res {}
+         message P { string id = 1 [(google.api.field_behavior) = REQUIRED]; string q = 2; }",
+    );
+    for (request, want) in [
+        (json!({"p": {"id": "1"}, "b": "2"}), None),
+        (json!({"b": "2"}), None),
+        // In the path of the first binding, but not of the second one.
+        (json!({"p": {"q": "x"}, "b": "2"}), Some("p.id")),
+    ] {
+        let bound = test.bind(request.clone()).err();
+        let wire = test.wire("t.Req", request.clone());
+        let checked = test.rpc("Do").binding.check(&wire, "").err();
+        for error in [bound, checked] {
+            let field = error.map(|error| fault(&error).0.to_owned());
+            assert_eq!(field.as_deref(), want, "{request}");
+        }
+    }
+}
+
+#[test]
 fn field_mask_paths_follow_the_naming_of_the_file() {
     for (naming, want) in [
         ("NAMING_UNSPECIFIED", "display_name,foo_1.bar_baz,a"),
