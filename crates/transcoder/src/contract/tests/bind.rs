@@ -394,6 +394,47 @@ fn field_mask_paths_follow_the_naming_of_the_file() {
 }
 
 #[test]
+fn field_mask_path_with_the_exact_name_of_a_field_is_that_field() {
+    // protoc allows both names in two messages, or in a proto2 file.
+    let both = "string foo_bar = 1; Other other = 2; } message Other { string fooBar = 1;";
+    for (fields, text, want) in [
+        ("string foo_bar = 1;", "fooBar", "foo_bar"),
+        ("string foo_bar = 1;", "foo_bar", "foo_bar"),
+        ("string fooBar = 1;", "fooBar", "fooBar"),
+        ("string fooBar = 1;", "a.fooBar.bazQux", "a.fooBar.baz_qux"),
+        (both, "fooBar", "fooBar"),
+        (both, "foo_bar", "foo_bar"),
+    ] {
+        for naming in ["NAMING_PROTO_NAMES", "NAMING_JSON_NAMES"] {
+            let test = TestContract::new(&proto(&format!(
+                r#"import "google/protobuf/field_mask.proto";
+                option (drawbridge.v1.file).naming = {naming};
+                service S {{
+                  rpc Do(Req) returns (Res) {{ option (google.api.http) = {{get: "/x"}}; }}
+                }}
+                message Req {{}}
+                message Res {{ google.protobuf.FieldMask mask = 1; Thing thing = 2; }}
+                message Thing {{ {fields} }}"#
+            )));
+            let decoded = test.rpc("Do").decode(&Reply {
+                status: StatusCode::OK,
+                headers: HeaderMap::new(),
+                body: json!({ "mask": text }).to_string().into(),
+                buffer_permit: Default::default(),
+            });
+            let (mut mask, mut message) = (Vec::new(), Vec::new());
+            crate::json::wire::write_bytes(&mut mask, 1, want.as_bytes());
+            crate::json::wire::write_bytes(&mut message, 1, &mask);
+            assert_eq!(
+                *decoded.unwrap().message,
+                *message,
+                "{naming} {fields} {text}"
+            );
+        }
+    }
+}
+
+#[test]
 fn enum_names_are_read_short_and_full_and_written_by_the_rule_of_the_file() {
     for (names, path, query) in [
         ("", "/DONE", "all=ACTIVE&all=the+one"),
