@@ -340,11 +340,11 @@ async fn long_responses_wait_for_buffer_space() {
         _ = &mut second => panic!("the buffer has no space for the second"),
         _ = server.request() => {}
     }
-    // The space is held as long as the reply's `room`, even without the body.
-    let room = first.room;
+    // The space is held as long as the reply's `buffer_permit`, even without the body.
+    let buffer_permit = first.buffer_permit;
     drop(first.body);
     assert_eq!(transport.buffer.available_permits(), 324);
-    drop(room);
+    drop(buffer_permit);
     let second = second.await.unwrap();
     assert_eq!(second.body.len(), long.len());
     assert_eq!(transport.buffer.available_permits(), 324);
