@@ -24,7 +24,7 @@ use url::Url;
 
 use crate::deadline::Deadline;
 use crate::error::Error;
-use drawbridge_transcoder::call::{Reply, Room};
+use drawbridge_transcoder::call::{BufferPermit, Reply};
 
 use crate::http_client::hyper_client::HyperClient;
 use crate::http_client::reqwest_client::ReqwestClient;
@@ -274,7 +274,7 @@ impl Transport {
             status: head.status,
             headers: head.headers,
             body: Bytes::new(),
-            room: Room::default(),
+            buffer_permit: BufferPermit::default(),
         };
         Ok((reply, Some(ResponseBody::new(body, self.read_timeout))))
     }
@@ -289,12 +289,12 @@ impl Transport {
         let (head, body) = self.with_read_timeout(response).await??.into_parts();
         let content_length = head.headers.get(CONTENT_LENGTH);
         let content_length = content_length.and_then(|length| length.to_str().ok()?.parse().ok());
-        let (body, room) = self.read(pin!(body), content_length.unwrap_or(0)).await?;
+        let (body, buffer_permit) = self.read(pin!(body), content_length.unwrap_or(0)).await?;
         Ok(Reply {
             status: head.status,
             headers: head.headers,
             body,
-            room,
+            buffer_permit,
         })
     }
 
@@ -304,7 +304,7 @@ impl Transport {
         &self,
         mut from: Pin<&mut B>,
         content_length: usize,
-    ) -> Result<(Bytes, Room), Error>
+    ) -> Result<(Bytes, BufferPermit), Error>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>>,
     {
@@ -323,7 +323,7 @@ impl Transport {
             return Err(Error::ResponseTooLarge { limit });
         }
         let Some(second) = self.chunk(from.as_mut()).await? else {
-            return Ok((first, Room::of(permits)));
+            return Ok((first, BufferPermit::of(permits)));
         };
         // `Content-Length` is trusted only up to a limit: it costs its sender nothing.
         let max_reserve = MAX_RESERVE_BYTES.max(2 * first.len());
@@ -349,7 +349,7 @@ impl Transport {
             }
             next = self.chunk(from.as_mut()).await?;
         }
-        Ok((body.freeze(), Room::of(permits)))
+        Ok((body.freeze(), BufferPermit::of(permits)))
     }
 
     /// Returns the next chunk of a body; None at its end.

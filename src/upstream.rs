@@ -62,7 +62,7 @@ pub use crate::upstream::health_check::Stats;
 pub use crate::upstream::registry::Upstreams;
 pub use crate::upstream::request_context::{BodySlot, MethodProperties, RequestContext};
 use crate::upstream::retry_budget::RetryBudget;
-use drawbridge_transcoder::call::{Call, Idempotency, Reply, Room};
+use drawbridge_transcoder::call::{BufferPermit, Call, Idempotency, Reply};
 
 /// One HTTP exchange with an upstream, for an [`ExchangeHook`].
 #[derive(Clone, Copy, Debug)]
@@ -136,7 +136,7 @@ fn deleted() -> Reply {
         status: StatusCode::NO_CONTENT,
         headers: HeaderMap::new(),
         body: Bytes::new(),
-        room: Room::default(),
+        buffer_permit: BufferPermit::default(),
     }
 }
 

@@ -8,7 +8,7 @@ use super::action;
 use super::call_context::CallContext;
 use super::pager::{self, MergeCursor, OnRepeat, Pager};
 use crate::error::Error;
-use drawbridge_transcoder::call::{Call, Reply, Room};
+use drawbridge_transcoder::call::{BufferPermit, Call, Reply};
 use drawbridge_transcoder::contract::{Decoded, Method, PageRequest, Paging};
 use drawbridge_transcoder::json::Notes;
 
@@ -20,7 +20,7 @@ pub struct UnaryResponse {
     /// The headers of the upstream's response, of the first page for a merged list.
     pub headers: HeaderMap,
     /// The part of the buffer for long responses that the response occupies.
-    pub room: Room,
+    pub buffer_permit: BufferPermit,
 }
 
 /// Makes the call of `method`: two calls for an action, one per page for a merged list.
@@ -35,7 +35,7 @@ pub async fn call(
         None => None,
     };
     let call = method.bind_shared(request, dialect)?;
-    let effect = call.effect();
+    let (verb, effect) = (call.verb.clone(), call.effect());
     let first_call = method.merge_pages.as_ref().map(|_| call.clone());
     let reply = match send(context, method, request, call).await {
         Err(error) => match page {
@@ -50,14 +50,14 @@ pub async fn call(
                         notes: Notes::default(),
                     },
                     headers: HeaderMap::new(),
-                    room: Room::default(),
+                    buffer_permit: BufferPermit::default(),
                 });
             }
             _ => return Err(error),
         },
         Ok(reply) => reply,
     };
-    let mut decoded = context.decode(method, effect, &reply)?;
+    let mut decoded = context.decode(method, (&verb, effect), &reply)?;
     if let Some((paging, asked)) = page {
         decoded.message = paging.with_next(asked, decoded.message)?;
     }
@@ -67,7 +67,7 @@ pub async fn call(
     Ok(UnaryResponse {
         decoded,
         headers: reply.headers,
-        room: reply.room,
+        buffer_permit: reply.buffer_permit,
     })
 }
 
@@ -86,12 +86,12 @@ async fn is_behind_the_last(
     };
     let asked = paging.page_request(&before, dialect)?;
     let call = method.bind(&before, dialect)?;
-    let effect = call.effect();
+    let (verb, effect) = (call.verb.clone(), call.effect());
     let reply = match send(context, method, &before, call).await {
         Err(error) if pager::is_no_page(&error) => return Ok(false),
         reply => reply?,
     };
-    let page = context.decode(method, effect, &reply)?.message;
+    let page = context.decode(method, (&verb, effect), &reply)?.message;
     let following = paging.following(asked, &page, None)?;
     Ok(following.token.is_some() && !following.by_total)
 }

@@ -66,7 +66,7 @@ impl HyperClient {
 /// Returns scheme, host and port of a URL.
 fn origin(uri: &Uri) -> String {
     let authority = uri.authority().map_or("", |authority| authority.as_str());
-    // A URL can have a password before the host.
-    let host = authority.rsplit('@').next().unwrap_or_default();
-    format!("{}://{host}", uri.scheme_str().unwrap_or_default())
+    // Without user and password.
+    let host_and_port = authority.rsplit('@').next().unwrap_or_default();
+    format!("{}://{host_and_port}", uri.scheme_str().unwrap_or_default())
 }

@@ -377,9 +377,9 @@ impl Dispatcher {
         };
         let reply = context.call(method, &file.call).await?;
         Ok(UnaryResponse {
-            decoded: context.decode(method, file.call.effect(), &reply)?,
+            decoded: context.decode(method, (&file.call.verb, file.call.effect()), &reply)?,
             headers: reply.headers,
-            room: reply.room,
+            buffer_permit: reply.buffer_permit,
         })
     }
 

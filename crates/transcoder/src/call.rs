@@ -82,7 +82,7 @@ pub struct Reply {
     /// The body, decompressed.
     pub body: Bytes,
     /// Memory permits of a long body.
-    pub room: Room,
+    pub buffer_permit: BufferPermit,
 }
 
 impl Reply {
@@ -134,9 +134,9 @@ pub fn without_mark(text: &[u8]) -> &[u8] {
 /// Permits of a bounded amount of memory, returned when the last clone is dropped.
 /// Short replies have none.
 #[derive(Clone, Debug, Default)]
-pub struct Room(pub Option<Arc<dyn Any + Send + Sync>>);
+pub struct BufferPermit(pub Option<Arc<dyn Any + Send + Sync>>);
 
-impl Room {
+impl BufferPermit {
     /// Joins permits; none for an empty list.
     pub fn of<T: Any + Send + Sync>(shares: Vec<T>) -> Self {
         Self((!shares.is_empty()).then(|| Arc::new(shares) as Arc<dyn Any + Send + Sync>))

@@ -75,10 +75,10 @@ fn health_check_of_a_family_is_found() {
                    option idempotency_level = NO_SIDE_EFFECTS;
                  }"#;
     for named in ["Do", "Search"] {
-        let world = World::new(&checked(rpc, &format!("S.{named}")));
-        let method = world.contract.health_check("acme").expect(named);
+        let test = TestContract::new(&checked(rpc, &format!("S.{named}")));
+        let method = test.contract.health_check("acme").expect(named);
         assert_eq!(&*method.name, named);
-        assert!(world.contract.health_check("t").is_none());
+        assert!(test.contract.health_check("t").is_none());
     }
     let source = Source {
         name: "built-in".into(),
