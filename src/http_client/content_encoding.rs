@@ -4,24 +4,24 @@
 //!
 //! [`Reply::unsupported_encoding`]: drawbridge_transcoder::call::Reply::unsupported_encoding
 
-use std::io;
+use std::io::Write as _;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use async_compression::tokio::bufread::GzipDecoder;
 use bytes::{Buf, Bytes};
+use flate2::write::GzDecoder;
 use flate2::{Decompress, FlushDecompress, Status};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderMap, Response};
 use http_body::{Body, Frame};
-use http_body_util::BodyDataStream;
-use tokio_stream::Stream;
-use tokio_util::io::{ReaderStream, StreamReader};
 
 use super::BoxError;
 
-/// Size of the chunks of a decoded body.
+/// Size of the chunks of an inflated body.
 const CHUNK_BYTES: usize = 32 << 10;
+
+/// How a member of gzip begins. Source: RFC 1952, section 2.3.1.
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// The coding of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,32 +43,19 @@ where
         true => Coding::Identity,
         false => coding(response.headers()),
     };
+    let decoder = match coding {
+        Coding::Identity | Coding::Other => None,
+        Coding::Gzip => Some(Decoder::Gzip(Gunzip::default())),
+        Coding::Deflate => Some(Decoder::Deflate(Inflate::default())),
+    };
     let headers = response.headers_mut();
     if coding != Coding::Other {
         headers.remove(CONTENT_ENCODING);
     }
-    if matches!(coding, Coding::Gzip | Coding::Deflate) {
+    if decoder.is_some() {
         headers.remove(CONTENT_LENGTH);
     }
-    response.map(|body| match coding {
-        Coding::Identity | Coding::Other => DecodedBody::Unchanged(body),
-        Coding::Gzip => DecodedBody::Gzip(Box::new(gunzip(body))),
-        Coding::Deflate => DecodedBody::Deflate(InflatedBody {
-            body,
-            inflate: Inflate::default(),
-        }),
-    })
-}
-
-/// Decodes a body of one or more members. Source: RFC 1952, section 2.2.
-fn gunzip<B>(body: B) -> Gunzipped<B>
-where
-    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
-{
-    let body = IoBody(BodyDataStream::new(body));
-    let mut decoder = GzipDecoder::new(StreamReader::new(body));
-    decoder.multiple_members(true);
-    ReaderStream::with_capacity(decoder, CHUNK_BYTES)
+    response.map(|body| DecodedBody { body, decoder })
 }
 
 /// Reads `Content-Encoding`. Source: RFC 9110, section 8.4.
@@ -97,34 +84,118 @@ fn coding(headers: &HeaderMap) -> Coding {
 }
 
 /// The body of a response, decoded.
-pub(super) enum DecodedBody<B> {
-    Unchanged(B),
-    // Boxed since it is large.
-    Gzip(Box<Gunzipped<B>>),
-    Deflate(InflatedBody<B>),
+pub(super) struct DecodedBody<B> {
+    body: B,
+    decoder: Option<Decoder>,
 }
 
-type Gunzipped<B> = ReaderStream<GzipDecoder<StreamReader<IoBody<B>, Bytes>>>;
+/// Decodes a body, of which the parts are pushed as they arrive.
+enum Decoder {
+    Gzip(Gunzip),
+    Deflate(Inflate),
+}
 
-/// The data of a body, with the errors of a reader.
-pub(super) struct IoBody<B>(BodyDataStream<B>);
+impl Decoder {
+    fn push(&mut self, data: Bytes) {
+        let input = match self {
+            Self::Gzip(gunzip) => &mut gunzip.input,
+            Self::Deflate(inflate) => &mut inflate.input,
+        };
+        *input = match input.is_empty() {
+            true => data,
+            false => [&**input, &*data].concat().into(),
+        };
+    }
 
-impl<B> Stream for IoBody<B>
-where
-    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
-{
-    type Item = io::Result<Bytes>;
+    /// Returns the next chunk; none if it needs more input.
+    fn next(&mut self) -> Result<Option<Bytes>, BoxError> {
+        match self {
+            Self::Gzip(gunzip) => gunzip.next(),
+            Self::Deflate(inflate) => inflate.next(),
+        }
+    }
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let next = Pin::new(&mut self.0).poll_next(cx);
-        next.map_err(io::Error::other)
+    /// Checks that nothing is missing at the end of the body.
+    fn end(&mut self) -> Result<(), BoxError> {
+        match self {
+            Self::Gzip(gunzip) => gunzip.end(),
+            Self::Deflate(inflate) => inflate.end(),
+        }
     }
 }
 
-/// A body whose coding is deflate.
-pub(super) struct InflatedBody<B> {
-    body: B,
-    inflate: Inflate,
+/// The state of decoding gzip: members, one after the other. Files that were compressed in
+/// parts and joined have several. Source: RFC 1952, section 2.2.
+#[derive(Default)]
+struct Gunzip {
+    /// The member that is being decoded; none before it has begun.
+    member: Option<GzDecoder<Vec<u8>>>,
+    /// Received bytes that are not decoded yet.
+    input: Bytes,
+    /// Whether the decoder may hold output of the input so far.
+    may_hold_output: bool,
+    has_member: bool,
+    is_complete: bool,
+}
+
+impl Gunzip {
+    fn next(&mut self) -> Result<Option<Bytes>, BoxError> {
+        loop {
+            let Some(member) = &mut self.member else {
+                if self.is_complete || GZIP_MAGIC.starts_with(&self.input) && !self.is_at_magic() {
+                    return Ok(None);
+                }
+                if self.is_at_magic() {
+                    self.member = Some(GzDecoder::new(Vec::with_capacity(CHUNK_BYTES)));
+                    continue;
+                }
+                if !self.has_member {
+                    return Err("the gzip coding is invalid".into());
+                }
+                // What follows the end is ignored.
+                self.is_complete = true;
+                return Ok(None);
+            };
+            let mut is_at_end = false;
+            if !self.input.is_empty() {
+                let read = member.write(&self.input)?;
+                is_at_end = read == 0;
+                self.input.advance(read);
+                self.may_hold_output = true;
+            } else if self.may_hold_output {
+                member.flush()?;
+                self.may_hold_output = false;
+            } else {
+                return Ok(None);
+            }
+            if is_at_end {
+                member.try_finish()?;
+            }
+            let output = std::mem::take(member.get_mut());
+            if is_at_end {
+                self.member = None;
+                self.has_member = true;
+            }
+            if !output.is_empty() {
+                return Ok(Some(output.into()));
+            }
+        }
+    }
+
+    fn is_at_magic(&self) -> bool {
+        self.input.starts_with(&GZIP_MAGIC)
+    }
+
+    fn end(&mut self) -> Result<(), BoxError> {
+        let is_complete = match &mut self.member {
+            Some(member) => member.try_finish().is_ok(),
+            None => self.has_member || self.input.is_empty(),
+        };
+        match is_complete {
+            true => Ok(()),
+            false => Err("the body ends within its gzip coding".into()),
+        }
+    }
 }
 
 /// The state of inflating a body.
@@ -140,14 +211,6 @@ struct Inflate {
 }
 
 impl Inflate {
-    fn push(&mut self, data: Bytes) {
-        self.input = match self.input.is_empty() {
-            true => data,
-            false => [&*self.input, &*data].concat().into(),
-        };
-    }
-
-    /// Returns the next chunk; none if it needs more input.
     fn next(&mut self) -> Result<Option<Bytes>, BoxError> {
         if self.is_complete || !self.has_more && self.input.is_empty() {
             return Ok(None);
@@ -178,35 +241,11 @@ impl Inflate {
         }
     }
 
-    /// Checks that nothing is missing at the end of the body.
     fn end(&self) -> Result<(), BoxError> {
         let has_begun = self.decompress.is_some() || !self.input.is_empty();
         match has_begun && !self.is_complete {
             true => Err("the body ends within its deflate coding".into()),
             false => Ok(()),
-        }
-    }
-}
-
-impl<B> InflatedBody<B>
-where
-    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
-{
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        loop {
-            match self.inflate.next() {
-                Ok(None) => {}
-                Ok(Some(chunk)) => return Poll::Ready(Some(Ok(Frame::data(chunk)))),
-                Err(error) => return Poll::Ready(Some(Err(error))),
-            }
-            let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else {
-                return Poll::Ready(self.inflate.end().err().map(Err));
-            };
-            match frame.map(Frame::into_data) {
-                Ok(Ok(data)) => self.inflate.push(data),
-                Ok(Err(trailers)) => return Poll::Ready(Some(Ok(trailers))),
-                Err(error) => return Poll::Ready(Some(Err(error.into()))),
-            }
         }
     }
 }
@@ -222,35 +261,42 @@ where
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match self.get_mut() {
-            Self::Unchanged(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
-            Self::Gzip(stream) => {
-                let next = Pin::new(&mut **stream).poll_next(cx);
-                next.map_ok(Frame::data).map_err(Into::into)
+        let this = self.get_mut();
+        let Some(decoder) = &mut this.decoder else {
+            let frame = Pin::new(&mut this.body).poll_frame(cx);
+            return frame.map_err(Into::into);
+        };
+        loop {
+            match decoder.next() {
+                Ok(None) => {}
+                Ok(Some(chunk)) => return Poll::Ready(Some(Ok(Frame::data(chunk)))),
+                Err(error) => return Poll::Ready(Some(Err(error))),
             }
-            Self::Deflate(body) => body.poll_frame(cx),
+            let Some(frame) = ready!(Pin::new(&mut this.body).poll_frame(cx)) else {
+                return Poll::Ready(decoder.end().err().map(Err));
+            };
+            match frame.map(Frame::into_data) {
+                Ok(Ok(data)) => decoder.push(data),
+                Ok(Err(trailers)) => return Poll::Ready(Some(Ok(trailers))),
+                Err(error) => return Poll::Ready(Some(Err(error.into()))),
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Unchanged(body) => body.is_end_stream(),
-            Self::Gzip(_) | Self::Deflate(_) => false,
-        }
+        self.decoder.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> http_body::SizeHint {
-        match self {
-            Self::Unchanged(body) => body.size_hint(),
-            Self::Gzip(_) | Self::Deflate(_) => http_body::SizeHint::default(),
+        match self.decoder {
+            None => self.body.size_hint(),
+            Some(_) => http_body::SizeHint::default(),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
-
     use flate2::Compression;
     use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
     use http::HeaderValue;
@@ -319,22 +365,37 @@ mod tests {
             (&["gzip, identity"], gzip(&text)),
             (&[" ,X-GZip ,"], gzip(&text)),
             (&["identity", "gzip"], gzip(&text)),
-            (
-                &["gzip"],
-                [gzip(&text[..7]), gzip(b""), gzip(&text[7..])].concat(),
-            ),
             (&["deflate"], zlib(&text)),
             (&["Deflate, identity"], zlib(&text)),
             (&["deflate"], raw_deflate(&text)),
             (&["x-deflate"], raw_deflate(&text)),
             (&["deflate"], [zlib(&text), b"more".to_vec()].concat()),
+            // Two members, as of joined files; then padding.
+            (
+                &["gzip"],
+                [gzip(&text[..70]), gzip(b""), gzip(&text[70..])].concat(),
+            ),
+            (&["gzip"], [gzip(&text), vec![0; 3]].concat()),
+            (&["gzip"], [gzip(&text), b"more".to_vec()].concat()),
         ] {
-            for chunk in [1, 1_000, 1 << 20] {
+            for chunk in [97, 1_000, 1 << 20] {
                 let (header, got) = decoded(encodings, &body, chunk).await;
                 assert_eq!(header, None, "{encodings:?}");
                 // `assert_eq!` would print all of it.
                 assert!(got.unwrap() == text, "{encodings:?} in chunks of {chunk}");
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn codings_are_decoded_byte_by_byte() {
+        for (encoding, body) in [
+            ("gzip", [gzip(b"ab"), gzip(b""), gzip(b"cd")].concat()),
+            ("deflate", zlib(b"abcd")),
+            ("deflate", raw_deflate(b"abcd")),
+        ] {
+            let (_, got) = decoded(&[encoding], &body, 1).await;
+            assert_eq!(got.unwrap(), "abcd", "{encoding}");
         }
     }
 
@@ -374,8 +435,14 @@ mod tests {
         for (encoding, body) in [
             ("gzip", half(gzip(&text))),
             ("gzip", text.clone()),
+            ("gzip", vec![0x1f]),
             ("gzip", [gzip(&text), half(gzip(&text))].concat()),
-            ("gzip", [gzip(&text), b"more".to_vec()].concat()),
+            ("gzip", {
+                let mut body = gzip(&text);
+                let crc = body.len() - 8;
+                body[crc] ^= 1;
+                body
+            }),
             ("deflate", half(zlib(&text))),
             ("deflate", half(raw_deflate(&text))),
             ("deflate", b"x".to_vec()),
@@ -387,23 +454,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn chunks_of_a_decoded_body_are_short() {
-        let zeros = vec![0; 4 << 20];
-        for (encoding, bomb) in [
-            ("deflate", zlib(&[&*zeros, &*zeros].concat())),
-            ("gzip", [gzip(&zeros), gzip(&zeros)].concat()),
+    async fn chunks_of_an_inflated_body_are_short() {
+        let zeros = vec![0; 64 << 20];
+        // The decoder of gzip has a buffer of its own.
+        for (coding, bomb, max) in [
+            ("deflate", zlib(&zeros), CHUNK_BYTES),
+            ("gzip", gzip(&zeros), 4 * CHUNK_BYTES),
         ] {
-            let mut response = Response::new(Full::new(Bytes::from(bomb)));
-            let value = HeaderValue::from_static(encoding);
-            response.headers_mut().insert(CONTENT_ENCODING, value);
-            let mut body = decode(response).into_body();
+            let response = Response::new(Full::new(Bytes::from(bomb)));
+            let (mut parts, body) = response.into_parts();
+            let value = HeaderValue::from_static(coding);
+            parts.headers.insert(CONTENT_ENCODING, value);
+            let mut body = decode(Response::from_parts(parts, body)).into_body();
             let mut total = 0;
             while let Some(frame) = body.frame().await {
                 let length = frame.unwrap().into_data().unwrap().len();
-                assert!(length <= CHUNK_BYTES, "{encoding}: {length}");
+                assert!(length <= max, "{coding}: {length}");
                 total += length;
             }
-            assert_eq!(total, 8 << 20, "{encoding}");
+            assert_eq!(total, 64 << 20);
         }
     }
 }
