@@ -24,11 +24,13 @@ use crate::error::Error;
 use drawbridge_transcoder::call::{Reply, Room};
 
 use crate::http_client::hyper_client::HyperClient;
+use crate::http_client::proxy::Proxies;
 use crate::http_client::reqwest_client::ReqwestClient;
 pub use crate::http_client::response_body::ResponseBody;
 
 mod content_encoding;
 mod hyper_client;
+mod proxy;
 mod reqwest_client;
 mod response_body;
 #[cfg(test)]
@@ -83,7 +85,7 @@ pub struct Settings {
     /// draws from an overflow buffer of seven times the size; if that is full too, it is not
     /// forwarded. At least `max_response_bytes`. Default: 32 MiB.
     pub max_buffered_bytes: usize,
-    /// Whether the `HTTP_PROXY` family of variables is used. Default: true.
+    /// Whether `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` are used. Default: true.
     pub proxy_from_env: bool,
 }
 
@@ -127,11 +129,13 @@ impl fmt::Debug for HttpRequest {
 
 /// A connection pool to one upstream. Never follows redirects, never retries. Clones share
 /// the pool.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Transport {
+    /// For TLS and for URLs with a proxy.
     reqwest_client: ReqwestClient,
-    /// For plaintext HTTP. None if a proxy is used.
+    /// For plaintext HTTP without a proxy. None: `reqwest_client` sends that too.
     hyper_client: Option<HyperClient>,
+    proxies: Arc<Proxies>,
     read_timeout: Duration,
     max_response_bytes: usize,
     /// Free space for long responses, in KiB.
@@ -140,17 +144,31 @@ pub struct Transport {
     overflow: Arc<Semaphore>,
 }
 
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transport").finish_non_exhaustive()
+    }
+}
+
 impl Transport {
     /// Builds the HTTP clients; opens no connection. Fails if `ca_file` cannot be read or
     /// contains no certificate.
     pub fn new(settings: &Settings) -> Result<Self, String> {
-        let uses_proxy = settings.proxy_from_env && env_has_http_proxy();
+        let proxies = match settings.proxy_from_env {
+            true => Proxies::of_process(),
+            false => Proxies::default(),
+        };
+        Self::with_proxies(settings, Arc::new(proxies))
+    }
+
+    fn with_proxies(settings: &Settings, proxies: Arc<Proxies>) -> Result<Self, String> {
         let bytes = settings.max_buffered_bytes;
         let buffer_kib = bytes.max(settings.max_response_bytes).div_ceil(1024);
         let semaphore = |kib: usize| Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS)));
         Ok(Self {
-            reqwest_client: ReqwestClient::new(settings)?,
-            hyper_client: (!uses_proxy).then(|| HyperClient::new(settings)),
+            reqwest_client: ReqwestClient::new(settings, proxies.clone())?,
+            hyper_client: Some(HyperClient::new(settings)),
+            proxies,
             read_timeout: settings.read_timeout,
             max_response_bytes: settings.max_response_bytes,
             buffer: semaphore(buffer_kib),
@@ -163,12 +181,10 @@ impl Transport {
     /// `ResponseNotDelivered`.
     pub async fn exchange(&self, request: HttpRequest) -> Result<Reply, Error> {
         let request = prepared(request);
-        match &self.hyper_client {
-            Some(hyper_client) if request.url.scheme() == "http" => {
-                self.reply(hyper_client.send(request)).await
-            }
+        match self.hyper_client(&request.url)? {
+            Some(hyper_client) => self.reply(hyper_client.send(request)).await,
             // Boxed since the future is large; TLS costs more than the allocation.
-            _ => Box::pin(self.reply(self.reqwest_client.send(request))).await,
+            None => Box::pin(self.reply(self.reqwest_client.send(request))).await,
         }
     }
 
@@ -181,12 +197,18 @@ impl Transport {
         streams: impl Fn(StatusCode) -> bool,
     ) -> Result<(Reply, Option<ResponseBody>), Error> {
         let request = prepared(request);
-        match &self.hyper_client {
-            Some(hyper_client) if request.url.scheme() == "http" => {
-                self.opened(hyper_client.send(request), streams).await
-            }
-            _ => Box::pin(self.opened(self.reqwest_client.send(request), streams)).await,
+        match self.hyper_client(&request.url)? {
+            Some(hyper_client) => self.opened(hyper_client.send(request), streams).await,
+            None => Box::pin(self.opened(self.reqwest_client.send(request), streams)).await,
         }
+    }
+
+    /// Returns hyper's client if it is the one for this URL. Fails with `Connect` if the URL's
+    /// proxy cannot be used.
+    fn hyper_client(&self, url: &Url) -> Result<Option<&HyperClient>, Error> {
+        let is_direct = self.proxies.find(url)?.is_none();
+        let hyper_client = self.hyper_client.as_ref();
+        Ok(hyper_client.filter(|_| is_direct && url.scheme() == "http"))
     }
 
     async fn opened<B>(
@@ -360,14 +382,6 @@ fn prepared(mut request: HttpRequest) -> HttpRequest {
     let gzip = HeaderValue::from_static("gzip");
     request.headers.entry(ACCEPT_ENCODING).or_insert(gzip);
     request
-}
-
-/// Returns whether the environment has a proxy for plaintext HTTP, as `reqwest` reads it.
-fn env_has_http_proxy() -> bool {
-    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"]
-        .into_iter()
-        .any(set)
 }
 
 /// Returns the chain of causes as one text. `reqwest`'s own message is omitted: it is

@@ -1,11 +1,13 @@
 //! reqwest's client, for TLS and for proxies.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use http::Response;
-use reqwest::{Body, Certificate, ClientBuilder, redirect, retry};
+use reqwest::{Body, Certificate, ClientBuilder, Proxy, redirect, retry};
+use url::Url;
 
 use super::content_encoding::{self, DecodedBody};
+use super::proxy::Proxies;
 use super::{HttpRequest, POOL_IDLE_TIMEOUT, Settings, TCP_KEEPALIVE, USER_AGENT, cause};
 use crate::error::Error;
 
@@ -14,7 +16,7 @@ pub(super) struct ReqwestClient(reqwest::Client);
 
 impl ReqwestClient {
     /// Fails if `ca_file` cannot be read or contains no certificate.
-    pub fn new(settings: &Settings) -> Result<Self, String> {
+    pub fn new(settings: &Settings, proxies: Arc<Proxies>) -> Result<Self, String> {
         install_crypto_provider();
         let ca_certificates = match &settings.ca_file {
             None => Vec::new(),
@@ -41,11 +43,13 @@ impl ReqwestClient {
                 .tcp_nodelay(true)
                 .tcp_keepalive(TCP_KEEPALIVE)
                 .pool_idle_timeout(POOL_IDLE_TIMEOUT);
-            if settings.proxy_from_env {
-                builder
-            } else {
-                builder.no_proxy()
+            if proxies.is_empty() {
+                return builder.no_proxy();
             }
+            // reqwest's own reading of `NO_PROXY` ignores `*` for addresses, and ports.
+            let proxies = proxies.clone();
+            let find = move |url: &Url| proxies.find(url).ok().flatten().cloned();
+            builder.no_proxy().proxy(Proxy::custom(find))
         };
         match builder().tls_certs_merge(ca_certificates.clone()).build() {
             Ok(client) => Ok(Self(client)),

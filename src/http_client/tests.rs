@@ -388,3 +388,44 @@ async fn chunked_bodies_acquire_buffer_space() {
         other => panic!("{other:?}"),
     }
 }
+
+#[tokio::test]
+async fn excluded_proxy_gets_nothing() {
+    let reply = || TestResponse::Keep(reply(200, &[], "{}"));
+    let mut proxy = TestServer::start([reply(), reply()]).await;
+    let mut upstream = TestServer::start((0..8).map(|_| reply())).await;
+    let transports = |no_proxy: &str| {
+        let variables = [
+            ("HTTP_PROXY", proxy.url("/").to_string()),
+            ("NO_PROXY", no_proxy.to_owned()),
+        ];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value));
+        let proxies = Arc::new(Proxies::new(variables.into_iter()));
+        let transport = Transport::with_proxies(&settings(), proxies).unwrap();
+        let reqwest_client = Transport {
+            hyper_client: None,
+            ..transport.clone()
+        };
+        [transport, reqwest_client]
+    };
+    let port = upstream.address.port();
+    for no_proxy in [
+        "*",
+        "127.0.0.1",
+        &format!("127.0.0.1:{port}"),
+        "127.0.0.0/8",
+    ] {
+        for transport in transports(no_proxy) {
+            transport.exchange(get(upstream.url("/v1"))).await.unwrap();
+            let (head, _) = upstream.request().await;
+            assert!(head.starts_with("GET /v1 HTTP/1.1"), "{no_proxy}: {head}");
+        }
+    }
+    // The first request that the proxy sees is the first one that is not excluded.
+    for transport in transports(&format!("127.0.0.1:{}", port ^ 1)) {
+        transport.exchange(get(upstream.url("/v2"))).await.unwrap();
+        let (head, _) = proxy.request().await;
+        let whole = format!("GET {} HTTP/1.1", upstream.url("/v2"));
+        assert!(head.starts_with(&whole), "{head}");
+    }
+}
