@@ -21,11 +21,11 @@ use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 
 use crate::credentials::Settings as Auth;
+use crate::spelling::nearest;
 use crate::{telemetry, upstream, watch};
 use drawbridge_transcoder::contract::{Contract, Selection, Source, selectable};
 pub use server::ServerOptions;
 
-pub(crate) use reader::nearest;
 use reader::{Report, Section};
 
 /// Maximum size of a configuration file, a descriptor set or a file with a secret.

@@ -35,7 +35,7 @@ use tonic::Code;
 use url::Url;
 
 use crate::deadline::Deadline;
-use crate::downstream::Downstream;
+use crate::downstream::{CorrelationHeader, Downstream};
 use crate::error::Error;
 use crate::http_client::{HttpRequest, Transport};
 
@@ -94,6 +94,17 @@ impl Settings {
             Self::AkSk(_) => "ak_sk",
             Self::Basic { .. } => "basic",
             Self::Hsso { .. } => "hsso",
+        }
+    }
+}
+
+impl Settings {
+    /// Returns the URL of the login, if there is one.
+    pub fn login_url(&self) -> Option<&Url> {
+        match self {
+            Self::Keystone(settings) => Some(&settings.auth_url),
+            Self::Rackspace(settings) => Some(&settings.auth_url),
+            _ => None,
         }
     }
 }
@@ -229,10 +240,12 @@ enum Provider {
 impl Credentials {
     /// Prepares the credentials; does not log in. `catalog_type` is the service whose
     /// endpoint the login's catalog must have; None if the endpoint is configured.
+    /// `correlation` is the header with the client's request id in logins at Keystone.
     /// `transport` is for logins.
     pub fn new(
         settings: Settings,
         catalog_type: Option<&'static str>,
+        correlation: Option<CorrelationHeader>,
         transport: Transport,
     ) -> Self {
         let provider = match settings {
@@ -249,14 +262,16 @@ impl Credentials {
             },
             Settings::Keystone(settings) => Provider::Cached(login::token_cache(
                 keystone::Login::new(settings, catalog_type),
+                correlation,
                 transport,
             )),
             Settings::Rackspace(settings) => Provider::Cached(login::token_cache(
                 rackspace::Login::new(settings, catalog_type),
+                None,
                 transport,
             )),
             Settings::AkSk(settings) => match huawei::ProjectLookup::of(&settings) {
-                Some(lookup) => Provider::Cached(login::token_cache(lookup, transport)),
+                Some(lookup) => Provider::Cached(login::token_cache(lookup, None, transport)),
                 None => Provider::Fixed(huawei::credential(&settings)),
             },
         };
@@ -281,7 +296,18 @@ impl Credentials {
             Provider::Passthrough => passthrough(client),
             Provider::Fixed(credential) => credential.clone(),
             Provider::Hsso(session) => Ok(session.get()),
-            Provider::Cached(token_cache) => token_cache.get(deadline).await,
+            Provider::Cached(token_cache) => token_cache.get(client, deadline).await,
+        }
+    }
+
+    /// Whether the gateway's configuration has the credentials, and not the client.
+    pub fn are_configured(&self) -> bool {
+        match &self.provider {
+            Provider::Passthrough => false,
+            Provider::Fixed(Ok(credential)) => {
+                !matches!(credential.authorization, Authorization::None)
+            }
+            Provider::Fixed(Err(_)) | Provider::Hsso(_) | Provider::Cached(_) => true,
         }
     }
 

@@ -1,9 +1,15 @@
 //! The downstream client of a call: the metadata that an upstream or the log may receive.
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use uuid::Uuid;
 
 /// Limit of a request id, since statuses have little space for it.
 const MAX_REQUEST_ID_BYTES: usize = 128;
+
+/// The metadata of a request id for OpenStack, which accepts no other form than `req-` and a
+/// UUID in lower case. Source: `ID_FORMAT` in oslo_middleware/request_id.py.
+const OPENSTACK_REQUEST_ID: &str = "x-openstack-request-id";
+const OPENSTACK_PREFIX: &str = "req-";
 
 /// The metadata of a client that matters to a call.
 #[derive(Clone, Default)]
@@ -15,6 +21,9 @@ pub struct Downstream {
     /// The first 128 bytes of `x-request-id`: sent to the upstream, logged, and returned with
     /// an error.
     pub request_id: Option<HeaderValue>,
+    /// The same id for APIs that accept only UUIDs: that of `x-openstack-request-id`, else of
+    /// `x-request-id` where it is one, else the gateway's own.
+    pub request_uuid: Option<Uuid>,
     /// W3C `traceparent`.
     pub traceparent: Option<HeaderValue>,
     /// W3C `tracestate`.
@@ -33,16 +42,138 @@ impl Downstream {
                 value
             })
         };
+        let openstack_id = metadata.get(OPENSTACK_REQUEST_ID).and_then(openstack_uuid);
+        let request_id = get("x-request-id").and_then(|id| {
+            let bytes = id.as_bytes();
+            HeaderValue::from_bytes(&bytes[..bytes.len().min(MAX_REQUEST_ID_BYTES)]).ok()
+        });
         Self {
             token: secret("x-auth-token"),
             authorization: secret("authorization"),
-            request_id: get("x-request-id").and_then(|id| {
-                let bytes = id.as_bytes();
-                HeaderValue::from_bytes(&bytes[..bytes.len().min(MAX_REQUEST_ID_BYTES)]).ok()
-            }),
+            request_uuid: openstack_id.or_else(|| request_id.as_ref().and_then(any_uuid)),
+            request_id,
             traceparent: get("traceparent"),
             tracestate: get("tracestate"),
             accept_language: get("accept-language"),
+        }
+    }
+
+    /// Adds a request id where the client has sent none: the one for OpenStack, or a random
+    /// one of the same form.
+    pub fn identify(&mut self) {
+        let uuid = *self
+            .request_uuid
+            .get_or_insert_with(|| uuid::Builder::from_random_bytes(random()).into_uuid());
+        if self.request_id.is_none() {
+            self.request_id = Some(prefixed(OPENSTACK_PREFIX, uuid));
+        }
+    }
+}
+
+/// A request header with the id of the client's request, in the only form that the API
+/// accepts: a prefix and a UUID.
+#[derive(Clone, Copy, Debug)]
+pub struct CorrelationHeader {
+    /// The name of the header.
+    pub name: &'static str,
+    /// What precedes the UUID.
+    pub prefix: &'static str,
+}
+
+impl CorrelationHeader {
+    /// Returns the header with a client's id; none for a call that no client has made.
+    pub fn of(&self, request_uuid: Option<Uuid>) -> Option<(HeaderName, HeaderValue)> {
+        let value = prefixed(self.prefix, request_uuid?);
+        Some((HeaderName::from_static(self.name), value))
+    }
+}
+
+/// Returns a UUID as a header value, after a prefix.
+fn prefixed(prefix: &str, uuid: Uuid) -> HeaderValue {
+    let mut digits = [0; uuid::fmt::Hyphenated::LENGTH];
+    let value = [prefix, uuid.hyphenated().encode_lower(&mut digits)].concat();
+    HeaderValue::from_maybe_shared(bytes::Bytes::from(value))
+        .unwrap_or_else(|_| HeaderValue::from_static("-"))
+}
+
+fn random() -> [u8; 16] {
+    fastrand::u128(..).to_be_bytes()
+}
+
+/// Returns the UUID of an id that OpenStack accepts.
+fn openstack_uuid(id: &HeaderValue) -> Option<Uuid> {
+    let uuid = any_uuid(id)?;
+    (prefixed(OPENSTACK_PREFIX, uuid) == id).then_some(uuid)
+}
+
+/// Returns the UUID of an id that is one, with or without `req-`.
+fn any_uuid(id: &HeaderValue) -> Option<Uuid> {
+    let text = id.to_str().ok()?;
+    let digits = text.strip_prefix(OPENSTACK_PREFIX).unwrap_or(text);
+    Uuid::try_parse(digits)
+        .ok()
+        .filter(|_| digits.len() == uuid::fmt::Hyphenated::LENGTH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_ids_of_the_client_are_used_where_they_are_valid() {
+        const A: &str = "req-3f9e01b3-7d1b-4f6e-9a5c-0123456789ab";
+        const B: &str = "req-aaaaaaaa-7d1b-4f6e-9a5c-0123456789ab";
+        for (openstack, request_id, want_request_id, want_openstack) in [
+            (None, None, None, None),
+            (Some(A), None, Some(A), Some(A)),
+            (None, Some(A), Some(A), Some(A)),
+            (Some(A), Some("r-1"), Some("r-1"), Some(A)),
+            (Some(A), Some(B), Some(B), Some(A)),
+            (None, Some("r-1"), Some("r-1"), None),
+            (None, Some(&A[4..]), Some(&A[4..]), Some(A)),
+            // oslo.middleware ignores each of these.
+            (Some(&A[4..]), None, None, None),
+            (
+                Some("req-3F9E01B3-7D1B-4F6E-9A5C-0123456789AB"),
+                None,
+                None,
+                None,
+            ),
+            (
+                Some("req-3f9e01b37d1b4f6e9a5c0123456789ab"),
+                None,
+                None,
+                None,
+            ),
+            (Some("req-1"), None, None, None),
+            (Some(""), None, None, None),
+            (Some("req-1"), Some(B), Some(B), Some(B)),
+        ] {
+            let metadata = [
+                ("x-openstack-request-id", openstack),
+                ("x-request-id", request_id),
+            ]
+            .into_iter()
+            .filter_map(|(name, value)| {
+                let value = HeaderValue::from_str(value?).unwrap();
+                Some((HeaderName::from_static(name), value))
+            });
+            let mut client = Downstream::from_metadata(&metadata.collect());
+            client.identify();
+            let id = client.request_id.unwrap();
+            let sent = prefixed("req-", client.request_uuid.unwrap());
+            let case = format!("{openstack:?} {request_id:?}");
+            assert_eq!(
+                Some(sent.clone()),
+                openstack_uuid(&sent).map(|u| prefixed("req-", u))
+            );
+            match want_request_id {
+                Some(want) => assert_eq!(id, want, "{case}"),
+                None => assert_eq!(id, sent, "{case}"),
+            }
+            if let Some(want) = want_openstack {
+                assert_eq!(sent, want, "{case}");
+            }
         }
     }
 }

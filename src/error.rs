@@ -110,20 +110,22 @@ pub enum Error {
     /// itself was not sent.
     #[error("{problem}")]
     Credential {
-        /// UNAUTHENTICATED, PERMISSION_DENIED, FAILED_PRECONDITION or UNAVAILABLE.
+        /// UNAUTHENTICATED of a client's credentials, FAILED_PRECONDITION of configured ones.
         code: Code,
         /// What failed, and what to do. Never a secret.
         problem: String,
     },
     /// The gateway's own login failed. The text names its user and the identity service,
-    /// so it is for the log only; clients get a text by `code`. The call itself was not
+    /// so it is for the log only; clients get a text by `failure`. The call itself was not
     /// sent.
     #[error("{problem}")]
     Login {
-        /// UNAUTHENTICATED, PERMISSION_DENIED, FAILED_PRECONDITION or UNAVAILABLE.
-        code: Code,
+        /// Why.
+        failure: LoginFailure,
         /// What failed, and what to do. Never a secret.
         problem: String,
+        /// When to try again.
+        retry_after: Option<Duration>,
     },
     /// The deadline passed. `sent` says whether the upstream may have acted.
     #[error("the deadline passed{}", if *.sent { "; the upstream may have acted" } else { " before anything was sent" })]
@@ -138,6 +140,9 @@ pub enum Error {
     /// The connection could not be opened. Nothing was sent.
     #[error("cannot connect: {0}")]
     Connect(String),
+    /// The upstream's certificate is not trusted. Nothing was sent.
+    #[error("cannot connect: {0}")]
+    Certificate(String),
     /// The call was sent and no complete response arrived. The upstream may have acted.
     /// Only of calls that can be repeated.
     #[error("no response: {0}")]
@@ -218,6 +223,22 @@ pub enum Error {
     Draining,
 }
 
+/// Why the gateway's own login failed. Never UNAUTHENTICATED: the client's credentials may
+/// be valid, and no others of it would help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoginFailure {
+    /// The identity service rejects the configured credentials. Only its operator can help.
+    Rejected,
+    /// The configuration is wrong: another URL, a project or an endpoint that does not exist.
+    NotPossible,
+    /// The identity service does not respond, or requests a later login. Repeated within the
+    /// deadlines of the waiting calls.
+    Unavailable,
+    /// The identity service's certificate is not trusted, or its response cannot be read.
+    /// Another login at once would not help; a later one may.
+    Failed,
+}
+
 /// An upstream's error reply, as the error mapping of its family reads it.
 #[derive(Clone, Debug)]
 pub struct Fault {
@@ -240,6 +261,8 @@ pub struct Fault {
     pub not_processed: bool,
     /// Trying again may help (for calls that can be repeated).
     pub transient: bool,
+    /// The response is a proxy's, and says nothing about the resource.
+    pub is_of_proxy: bool,
     /// The credential was rejected: it is dropped, and the call is retried once with a new
     /// one.
     pub credential_rejected: bool,
@@ -357,7 +380,7 @@ impl Error {
         self.is_transient()
             || self.is_wrong_success()
             || matches!(self, Self::Upstream(fault)
-                if matches!(fault.http_status, 500..=599)
+                if fault.is_of_proxy || matches!(fault.http_status, 500..=599)
                     // Not Implemented, HTTP Version Not Supported, Network
                     // Authentication Required: they last.
                     && !matches!(fault.http_status, 501 | 505 | 511))
@@ -385,6 +408,7 @@ impl Error {
                 Some(*retry_after)
             }
             Self::Upstream(fault) => fault.retry_after,
+            Self::Login { retry_after, .. } => *retry_after,
             Self::Draining | Self::ConnectionTooOld => Some(RETRY_AFTER_DRAINING),
             _ => None,
         }

@@ -1,8 +1,9 @@
 //! The HTTP client of the upstreams and identity services: one request, one response.
 //!
-//! `reqwest_client` sends everything with TLS or through a proxy, `hyper_client` plaintext
-//! HTTP without a proxy. Neither follows redirects nor retries: `upstream` does. (hyper sends a request again
-//! if a pooled connection was closed before the request was begun.)
+//! `reqwest_client` sends what goes through a proxy, `hyper_client` everything else over the
+//! connections of `connector`; `tls` decides which certificates are trusted. Neither client
+//! follows redirects nor retries: `upstream` does. (hyper sends a request again if a pooled
+//! connection was closed before the request was begun.)
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -16,10 +17,12 @@ use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body::Body;
 use http_body_util::BodyExt;
+use hyper_util::client::legacy::connect::CaptureConnection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Code;
 use url::Url;
 
+use crate::deadline::Deadline;
 use crate::error::Error;
 use drawbridge_transcoder::call::{Reply, Room};
 
@@ -28,15 +31,18 @@ use crate::http_client::proxy::Proxies;
 use crate::http_client::reqwest_client::ReqwestClient;
 pub use crate::http_client::response_body::ResponseBody;
 
+mod connector;
 mod content_encoding;
 mod hyper_client;
 mod proxy;
 mod reqwest_client;
 mod response_body;
+pub(crate) mod retry_after;
 #[cfg(test)]
 pub(crate) mod test_server;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 const USER_AGENT: &str = concat!("drawbridge/", env!("CARGO_PKG_VERSION"));
 
@@ -71,9 +77,13 @@ const MAX_CAUSE_BYTES: usize = 300;
 /// The settings of connections to an upstream.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// PEM file with CA certificates to trust in addition to the system's.
+    /// PEM file with certificates to trust in addition to the system's: of CAs, or of the
+    /// server itself.
     pub ca_file: Option<std::path::PathBuf>,
-    /// Timeout of connecting. Default: 10 s.
+    /// Whether any certificate is trusted, so that anyone on the network can read and change
+    /// the calls. Default: false.
+    pub insecure_skip_verify: bool,
+    /// Timeout of connecting, TLS handshake included. Default: 10 s.
     pub connect_timeout: std::time::Duration,
     /// Longest time without a byte from the upstream. Default: 100 s (Heat waits 60 s for
     /// its engine).
@@ -93,6 +103,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             ca_file: None,
+            insecure_skip_verify: false,
             connect_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(100),
             max_response_bytes: 16 << 20,
@@ -131,10 +142,9 @@ impl fmt::Debug for HttpRequest {
 /// the pool.
 #[derive(Clone)]
 pub struct Transport {
-    /// For TLS and for URLs with a proxy.
+    /// For URLs with a proxy.
     reqwest_client: ReqwestClient,
-    /// For plaintext HTTP without a proxy. None: `reqwest_client` sends that too.
-    hyper_client: Option<HyperClient>,
+    hyper_client: HyperClient,
     proxies: Arc<Proxies>,
     read_timeout: Duration,
     max_response_bytes: usize,
@@ -162,12 +172,17 @@ impl Transport {
     }
 
     fn with_proxies(settings: &Settings, proxies: Arc<Proxies>) -> Result<Self, String> {
+        let tls = Arc::new(tls::client_config(settings)?);
         let bytes = settings.max_buffered_bytes;
         let buffer_kib = bytes.max(settings.max_response_bytes).div_ceil(1024);
         let semaphore = |kib: usize| Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS)));
         Ok(Self {
-            reqwest_client: ReqwestClient::new(settings, proxies.clone())?,
-            hyper_client: Some(HyperClient::new(settings)),
+            reqwest_client: ReqwestClient::new(
+                settings,
+                rustls::ClientConfig::clone(&tls),
+                proxies.clone(),
+            )?,
+            hyper_client: HyperClient::new(settings, tls),
             proxies,
             read_timeout: settings.read_timeout,
             max_response_bytes: settings.max_response_bytes,
@@ -177,38 +192,83 @@ impl Transport {
     }
 
     /// Sends the request and reads the complete response. Dropping the future closes the
-    /// upstream request. Fails with `Connect`, `NoResponse`, `ResponseTooLarge` or
-    /// `ResponseNotDelivered`.
+    /// upstream request. Fails with `Connect`, `Certificate`, `NoResponse`,
+    /// `ResponseTooLarge` or `ResponseNotDelivered`.
     pub async fn exchange(&self, request: HttpRequest) -> Result<Reply, Error> {
+        self.exchange_over(request, &mut None).await
+    }
+
+    /// As [`Self::exchange`]; fails also with [`Error::Deadline`], which says whether a
+    /// connection was open, so that anything may have been sent.
+    pub async fn exchange_until(
+        &self,
+        request: HttpRequest,
+        deadline: Deadline,
+    ) -> Result<Reply, Error> {
+        let mut connection = None;
+        let exchange = self.exchange_over(request, &mut connection);
+        let result = deadline.bound(exchange).await;
+        result.unwrap_or_else(|_| {
+            Err(Error::Deadline {
+                sent: is_open(connection.as_ref()),
+            })
+        })
+    }
+
+    /// Makes the exchange. Sets `connection` if the client knows whether there is one.
+    async fn exchange_over(
+        &self,
+        request: HttpRequest,
+        connection: &mut Option<CaptureConnection>,
+    ) -> Result<Reply, Error> {
         let request = prepared(request);
-        match self.hyper_client(&request.url)? {
-            Some(hyper_client) => self.reply(hyper_client.send(request)).await,
-            // Boxed since the future is large; TLS costs more than the allocation.
-            None => Box::pin(self.reply(self.reqwest_client.send(request))).await,
-        }
+        let result = match self.uses_proxy(&request)? {
+            false => {
+                let response = self.hyper_client.send(request, connection);
+                self.reply(response).await
+            }
+            // Boxed since the future is large; a proxy costs more than the allocation.
+            true => Box::pin(self.reply(self.reqwest_client.send(request))).await,
+        };
+        result.map_err(|error| not_connected(error, connection.as_ref()))
+    }
+
+    /// Fails with `Connect` if the proxy of the URL cannot be used.
+    fn uses_proxy(&self, request: &HttpRequest) -> Result<bool, Error> {
+        self.proxies.find(&request.url).map(|proxy| proxy.is_some())
     }
 
     /// Sends the request and reads the head of the response. The body is read completely, as
     /// by [`Transport::exchange`], unless `streams` returns true for the status: the reply
-    /// has no body then, and the returned one is read as it arrives, without a limit.
-    pub async fn open(
+    /// has no body then, and the returned one is read as it arrives, without a limit. Fails
+    /// as [`Transport::exchange_until`].
+    pub async fn open_until(
         &self,
         request: HttpRequest,
         streams: impl Fn(StatusCode) -> bool,
+        deadline: Deadline,
     ) -> Result<(Reply, Option<ResponseBody>), Error> {
         let request = prepared(request);
-        match self.hyper_client(&request.url)? {
-            Some(hyper_client) => self.opened(hyper_client.send(request), streams).await,
-            None => Box::pin(self.opened(self.reqwest_client.send(request), streams)).await,
+        let mut connection = None;
+        let result = match self.uses_proxy(&request)? {
+            false => {
+                let response = self.hyper_client.send(request, &mut connection);
+                deadline.bound(self.opened(response, streams)).await
+            }
+            true => {
+                let response = self.reqwest_client.send(request);
+                deadline
+                    .bound(Box::pin(self.opened(response, streams)))
+                    .await
+            }
+        };
+        let connection = connection.as_ref();
+        match result {
+            Ok(result) => result.map_err(|error| not_connected(error, connection)),
+            Err(_) => Err(Error::Deadline {
+                sent: is_open(connection),
+            }),
         }
-    }
-
-    /// Returns hyper's client if it is the one for this URL. Fails with `Connect` if the URL's
-    /// proxy cannot be used.
-    fn hyper_client(&self, url: &Url) -> Result<Option<&HyperClient>, Error> {
-        let is_direct = self.proxies.find(url)?.is_none();
-        let hyper_client = self.hyper_client.as_ref();
-        Ok(hyper_client.filter(|_| is_direct && url.scheme() == "http"))
     }
 
     async fn opened<B>(
@@ -382,6 +442,27 @@ fn prepared(mut request: HttpRequest) -> HttpRequest {
     let gzip = HeaderValue::from_static("gzip");
     request.headers.entry(ACCEPT_ENCODING).or_insert(gzip);
     request
+}
+
+/// Returns whether a connection was open; true if that is not known.
+fn is_open(connection: Option<&CaptureConnection>) -> bool {
+    connection.is_none_or(|connection| connection.connection_metadata().is_some())
+}
+
+/// Corrects the error of a request that was not sent since there was no connection.
+fn not_connected(error: Error, connection: Option<&CaptureConnection>) -> Error {
+    match error {
+        Error::NoResponse(cause) if !is_open(connection) => Error::Connect(cause),
+        error => error,
+    }
+}
+
+/// Returns the error of a connection that could not be opened.
+fn connect_error(error: &(dyn StdError + 'static)) -> Error {
+    match tls::certificate_problem(error) {
+        Some(problem) => Error::Certificate(problem),
+        None => Error::Connect(cause(error)),
+    }
 }
 
 /// Returns the chain of causes as one text. `reqwest`'s own message is omitted: it is

@@ -54,6 +54,7 @@ pub mod families;
 pub mod http_client;
 #[doc(hidden)]
 pub mod server;
+mod spelling;
 #[doc(hidden)]
 pub mod telemetry;
 #[doc(hidden)]

@@ -9,6 +9,7 @@
 //! | retry policy, backoff | `retry` |
 //! | retry budget | `retry_budget` |
 //! | redirects | `redirect` |
+//! | a 404 of a proxy, or of an API that does not exist | `missing_api` |
 //! | endpoint and URL of a call | `endpoint` |
 //! | health checks, statistics | `health_check` |
 //! | what a family of APIs defines | `family` |
@@ -18,6 +19,7 @@ mod concurrency_limit;
 mod endpoint;
 pub mod family;
 mod health_check;
+mod missing_api;
 mod redirect;
 mod registry;
 mod request_context;
@@ -31,7 +33,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -42,9 +44,10 @@ use tonic::Code;
 use url::Url;
 
 pub use self::settings::Settings;
-use crate::credentials::{Credential, Credentials};
+use crate::credentials::{self, Credential, Credentials};
 use crate::downstream::Downstream;
 use crate::error::{Error, Fault, HINT};
+use crate::http_client::retry_after::{self, is_rate_limit, rate_limit_wait};
 use crate::http_client::{HttpRequest, Transport};
 use crate::upstream::circuit_breaker::CircuitBreaker;
 use crate::upstream::concurrency_limit::ConcurrencyLimit;
@@ -138,6 +141,14 @@ impl Upstream {
         on_exchange: Option<ExchangeHook>,
     ) -> Result<Self, String> {
         let transport = Transport::new(&settings.transport)?;
+        if settings.transport.insecure_skip_verify {
+            tracing::warn!(
+                upstream = settings.name,
+                "INSECURE: the certificates of this upstream and of its identity service are not \
+                 verified (insecure_skip_verify, or verify in clouds.yaml): anyone on the network \
+                 can read its credentials and change its calls; name its CA in ca_file instead"
+            );
+        }
         let configured_endpoint = match &settings.endpoint {
             Some(endpoint) => Some(Arc::new(
                 Endpoint::new(endpoint, family.endpoint_suffixes)
@@ -145,6 +156,20 @@ impl Upstream {
             )),
             None => None,
         };
+        let exposes = !settings.allow_plaintext_credentials
+            && !matches!(settings.auth, credentials::Settings::None);
+        let urls = [
+            ("endpoint", settings.endpoint.as_ref()),
+            ("auth_url", settings.auth.login_url()),
+        ];
+        for (key, url) in urls {
+            if exposes && url.is_some_and(endpoint::is_exposed) {
+                return Err(format!(
+                    "{key}: credentials would be sent over plaintext HTTP, where anyone on the \
+                     network can read them: use https://, or set allow_plaintext_credentials = true"
+                ));
+            }
+        }
         let project_id = match &settings.project_id {
             Some(id) => {
                 Some(endpoint::segment(id).ok_or("project_id: must not be empty, `.` or `..`")?)
@@ -167,6 +192,7 @@ impl Upstream {
                 settings.auth.clone(),
                 // A configured endpoint makes the catalog unnecessary.
                 family.catalog_type.filter(|_| settings.endpoint.is_none()),
+                family.correlation,
                 transport.clone(),
             ),
             transport,
@@ -325,6 +351,7 @@ impl Upstream {
         let (error, not_processed) = match result {
             Ok(reply) if method.succeeded(reply.status) => {
                 self.credentials.observe(&reply.headers);
+                retry_after::observe(&reply.headers);
                 return Ok(reply);
             }
             Ok(reply) => {
@@ -337,7 +364,10 @@ impl Upstream {
                 (Error::Upstream(fault), not_processed)
             }
             Err(error) => {
-                let not_processed = matches!(error, Error::Connect(_));
+                let not_processed = matches!(
+                    error,
+                    Error::Connect(_) | Error::Certificate(_) | Error::Deadline { sent: false }
+                );
                 (error, not_processed)
             }
         };
@@ -364,19 +394,11 @@ impl Upstream {
         let started = Instant::now();
         let result = match context.body_slot {
             None => {
-                context
-                    .deadline
-                    .bound(self.transport.exchange(request))
-                    .await
+                let exchange = self.transport.exchange_until(request, context.deadline);
+                exchange.await
             }
-            Some(slot) => {
-                context
-                    .deadline
-                    .bound(self.open(context, slot, request))
-                    .await
-            }
+            Some(slot) => self.open(context, slot, request).await,
         };
-        let result = result.unwrap_or_else(Err);
         let elapsed = started.elapsed();
         let status = result.as_ref().ok().map(|reply| reply.status);
         match (&result, status) {
@@ -384,7 +406,8 @@ impl Upstream {
             // upstream, and must not open the circuit breaker for other clients.
             (Err(Error::Deadline { .. }), _)
                 if elapsed < self.settings.transport.connect_timeout => {}
-            (Err(Error::Connect(_) | Error::NoResponse(_) | Error::Deadline { .. }), _) => {
+            (Err(Error::Connect(_) | Error::Certificate(_)), _)
+            | (Err(Error::NoResponse(_) | Error::Deadline { .. }), _) => {
                 permit.record_failure();
             }
             // From a proxy without a backend, or from an upstream that does not serve.
@@ -422,7 +445,10 @@ impl Upstream {
         request: HttpRequest,
     ) -> Result<Reply, Error> {
         let streams = |status| context.method.succeeded(status);
-        let (reply, body) = Box::pin(self.transport.open(request, streams)).await?;
+        let opened = self
+            .transport
+            .open_until(request, streams, context.deadline);
+        let (reply, body) = Box::pin(opened).await?;
         *slot.lock().unwrap_or_else(PoisonError::into_inner) = body;
         Ok(reply)
     }
@@ -452,6 +478,11 @@ impl Upstream {
                 headers.insert(HeaderName::from_static(name), value.clone());
             }
         }
+        headers.extend(
+            self.family
+                .correlation
+                .and_then(|header| header.of(client.request_uuid)),
+        );
         headers
     }
 
@@ -470,6 +501,14 @@ impl Upstream {
             && cached.0 == *url
         {
             return Ok(cached.1.clone());
+        }
+        if endpoint::is_exposed(url) && !self.settings.allow_plaintext_credentials {
+            return Err(Error::NotConfigured(format!(
+                "upstream {}: the endpoint in the login's catalog is plaintext HTTP, where anyone \
+                 on the network can read the credentials: set `endpoint` to an https URL, or \
+                 allow_plaintext_credentials = true",
+                self.settings.name
+            )));
         }
         let endpoint = Endpoint::new(url, self.family.endpoint_suffixes).map_err(|problem| {
             Error::NotConfigured(format!(
@@ -576,14 +615,43 @@ impl Upstream {
             idempotency,
         };
         let mut fault = (self.family.fault)(&fault_context, reply);
+        let status = reply.status.as_u16();
+        fault.not_processed |= (self.family.not_processed.iter())
+            .any(|(one, text)| *one == status && fault.message.contains(text));
+        if is_rate_limit(reply) {
+            fault.code = Code::ResourceExhausted;
+            fault.retry_after = Some(rate_limit_wait(reply, SystemTime::now()));
+            // Not `not_processed`: 403 is no rate limit by its definition.
+            fault.transient = true;
+        }
+        // The client's own credentials may be valid: it must not replace them.
+        if fault.code == Code::Unauthenticated && self.credentials.are_configured() {
+            fault.code = Code::FailedPrecondition;
+            if fault.metadata.iter().all(|(key, _)| *key != HINT) {
+                let hint = "the upstream rejects the gateway's own credentials: its operator \
+                            must check `auth` in its configuration";
+                fault.metadata.push((HINT, hint.to_owned()));
+            }
+        }
+        if matches!(fault.code, Code::NotFound | Code::Unimplemented)
+            && let Some(cause) = missing_api::cause(reply, &fault)
+        {
+            fault.code = Code::Unimplemented;
+            fault.is_of_proxy = cause == missing_api::Cause::Proxy;
+            if fault.metadata.iter().all(|(key, _)| *key != HINT) {
+                fault.metadata.push((HINT, cause.hint().to_owned()));
+            }
+        }
         // From a proxy: the upstream may have acted, or may still act. Clients retry
         // UNAVAILABLE by themselves.
         if idempotency == Idempotency::NonIdempotent
             && fault.code == Code::Unavailable
             && !fault.not_processed
-            && matches!(reply.status.as_u16(), 502..=504)
+            && matches!(status, 502..=504)
         {
             fault.code = Code::Unknown;
+            // Not an invitation to repeat the call.
+            fault.retry_after = None;
         }
         if fault.metadata.iter().all(|(key, _)| *key != HINT)
             && let Some(hint) = gateway_error_hint(reply.status, idempotency, fault.not_processed)
@@ -622,7 +690,9 @@ fn first_language(header: &str) -> Option<String> {
 fn adjust(call: &Call, sent: bool, error: Error) -> Error {
     match error {
         Error::Deadline { .. } => Error::Deadline { sent },
-        Error::Connect(cause) if sent => no_response(call.idempotency, cause),
+        Error::Connect(cause) | Error::Certificate(cause) if sent => {
+            no_response(call.idempotency, cause)
+        }
         Error::NoResponse(cause) => no_response(call.idempotency, cause),
         Error::Upstream(mut fault) if sent && fault.not_processed => {
             fault.not_processed = false;

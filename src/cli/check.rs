@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use tonic::Code;
-
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::downstream::Downstream;
@@ -85,6 +83,7 @@ async fn accepted(upstream: &Upstream, path: &str, query: &str) -> Result<&'stat
         query: query.to_owned(),
         body: None,
         idempotency: Idempotency::NoSideEffects,
+        declares_idempotency: false,
         media: Media::default(),
     };
     let method = MethodProperties {
@@ -103,9 +102,7 @@ async fn accepted(upstream: &Upstream, path: &str, query: &str) -> Result<&'stat
     };
     match upstream.call(&context, &call).await {
         Ok(_) => Ok(" accepted"),
-        Err(Error::Upstream(fault))
-            if !matches!(fault.code, Code::Unauthenticated | Code::PermissionDenied) =>
-        {
+        Err(Error::Upstream(fault)) if !matches!(fault.http_status, 401 | 403) => {
             Ok(" not rejected")
         }
         Err(e) => Err(format!("rejects the credentials, or the call: {e}")),

@@ -18,6 +18,27 @@ use crate::credentials::clouds_yaml;
 use crate::credentials::huawei;
 use crate::upstream::family::Family;
 
+/// Headers that route or frame a request, or belong to one connection. A token in them would
+/// change where a request goes or where it ends. Source: RFC 9110, section 7.6.1.
+const RESERVED_HEADERS: &[&str] = &[
+    "host",
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "content-length",
+    "content-type",
+    "content-encoding",
+    "accept-encoding",
+    "expect",
+    "http2-settings",
+];
+
 /// The default `auth_url` of Rackspace.
 const RACKSPACE_AUTH_URL: &str = "https://identity.api.rackspacecloud.com/v2.0";
 
@@ -27,6 +48,7 @@ pub(super) struct Login {
     pub(super) endpoint: Option<Url>,
     pub(super) project_id: Option<String>,
     pub(super) ca_file: Option<PathBuf>,
+    pub(super) insecure_skip_verify: bool,
     /// Whether the response to the login contains a catalog of endpoints.
     pub(super) has_catalog: bool,
 }
@@ -39,6 +61,7 @@ impl From<Settings> for Login {
             endpoint: None,
             project_id: None,
             ca_file: None,
+            insecure_skip_verify: false,
         }
     }
 }
@@ -176,8 +199,14 @@ fn token(section: &Section<'_>) -> Option<Settings> {
         None => Some(HeaderName::from_static("x-auth-token")),
         Some(found) => {
             let parsed = HeaderName::from_bytes(found.value.as_bytes());
-            if parsed.is_err() {
-                section.invalid("header", "is not a header name");
+            match &parsed {
+                Err(_) => section.invalid("header", "is not a header name"),
+                Ok(name) if RESERVED_HEADERS.contains(&name.as_str()) => section.invalid(
+                    "header",
+                    "belongs to the connection or the message: name the header that the \
+                     upstream reads the token from, for example x-auth-token",
+                ),
+                Ok(_) => {}
             }
             parsed.ok()
         }
@@ -229,6 +258,7 @@ fn cloud(section: &Section<'_>) -> Option<Login> {
         endpoint: cloud.endpoint_override,
         project_id: cloud.project_id,
         ca_file: cloud.cacert,
+        insecure_skip_verify: !cloud.verify,
         ..Settings::Keystone(keystone).into()
     })
 }

@@ -12,15 +12,13 @@ use toml::de::{DeTable, DeValue};
 use url::Url;
 
 use super::{Env, Problem, non_empty, read_file, read_text};
+use crate::spelling::nearest;
 
 /// The problem of an invalid address.
 pub(super) const ADDRESS: &str = "must be an IP address and a port, like 127.0.0.1:50051";
 
 /// Maximum duration in seconds: a year.
 const MAX_DURATION_SECS: f64 = 31_536_000.0;
-
-/// Suffixes of keys that a user may forget.
-const SUFFIXES: [&str; 4] = ["_env", "_file", "_secs", "_bytes"];
 
 /// Collects problems.
 pub(super) struct Report {
@@ -466,50 +464,4 @@ fn kind(value: &DeValue<'_>) -> &'static str {
         DeValue::Array(_) => "an array",
         DeValue::Table(_) => "a table",
     }
-}
-
-/// Returns `, did you mean X?` for the known word with the most similar spelling, or else for
-/// the shortest one with all parts of `word`: `drain_timeout_secs` for `drain_secs`.
-pub(crate) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> String {
-    let similarity = |candidate: &str| {
-        let bare = SUFFIXES
-            .iter()
-            .find_map(|suffix| candidate.strip_suffix(suffix));
-        let forms = std::iter::once(candidate).chain(bare);
-        let least = forms.map(|form| distance(word, form)).min()?;
-        (least <= 1 + word.len() / 5).then_some(least)
-    };
-    let parts: Vec<&str> = word.split('_').collect();
-    let is_suffix = SUFFIXES.iter().any(|suffix| &suffix[1..] == word);
-    let has_all_parts = |candidate: &str| {
-        let all = parts
-            .iter()
-            .all(|part| candidate.split('_').any(|p| p == *part));
-        (all && !is_suffix).then_some(64 + candidate.len())
-    };
-    let near = known
-        .filter_map(|candidate| {
-            let rank = similarity(candidate).or_else(|| has_all_parts(candidate))?;
-            Some((rank, candidate))
-        })
-        .min_by_key(|(rank, _)| *rank);
-    near.map_or_else(String::new, |(_, candidate)| {
-        format!(", did you mean {candidate}?")
-    })
-}
-
-/// Returns the Levenshtein distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().take(64).collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().take(64).enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let changed = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }

@@ -442,6 +442,14 @@ fn contradictory_credentials_are_rejected() {
             "auth.secret_key_env: is missing",
         ),
         (
+            "kind='token'\ntoken_env='SECRET'\nheader='Host'".into(),
+            "auth.header: belongs to the connection or the message",
+        ),
+        (
+            "kind='token'\ntoken_env='SECRET'\nheader='transfer-encoding'".into(),
+            "auth.header: belongs to the connection or the message",
+        ),
+        (
             "kind='token'\ntoken_env='SECRET'\nheader='a b'".into(),
             "auth.header: is not a header name",
         ),
@@ -627,7 +635,7 @@ fn hints_name_the_nearest_key() {
             "password_env",
             "password_file",
         ];
-        assert_eq!(reader::nearest(word, known.into_iter()), want, "{word}");
+        assert_eq!(nearest(word, known.into_iter()), want, "{word}");
     }
 }
 

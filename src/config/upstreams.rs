@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
-use super::reader::{Section, nearest};
+use super::reader::Section;
 use super::{Config, auth};
 use crate::families::COMMON;
 use crate::families::family;
 use crate::http_client;
+use crate::spelling::nearest;
 use crate::upstream;
 use crate::upstream::family::Family;
 
@@ -35,6 +36,9 @@ pub(super) fn read(section: &Section<'_>) -> Option<upstream::Settings> {
         endpoint = endpoint.or_else(|| login.endpoint.clone());
         project_id = project_id.or_else(|| login.project_id.clone());
         transport.ca_file = transport.ca_file.take().or_else(|| login.ca_file.clone());
+        if !section.has("ca_file") && !section.has("insecure_skip_verify") {
+            transport.insecure_skip_verify = login.insecure_skip_verify;
+        }
         let found_by_login = login.has_catalog && family.catalog_type.is_some();
         if endpoint.is_none() && !section.has("endpoint") && !found_by_login {
             section.invalid(
@@ -53,6 +57,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<upstream::Settings> {
         endpoint,
         project_id,
         auth: login?.settings,
+        allow_plaintext_credentials: section.flag("allow_plaintext_credentials").unwrap_or(false),
         transport,
         ..settings
     })
@@ -87,6 +92,9 @@ fn transport(section: &Section<'_>) -> http_client::Settings {
     section.duration("read_timeout_secs", &mut settings.read_timeout);
     section.size("max_response_bytes", 1, &mut settings.max_response_bytes);
     section.size("max_buffered_bytes", 1, &mut settings.max_buffered_bytes);
+    if let Some(flag) = section.flag("insecure_skip_verify") {
+        settings.insecure_skip_verify = flag;
+    }
     if let Some(flag) = section.flag("proxy_from_env") {
         settings.proxy_from_env = flag;
     }

@@ -13,8 +13,10 @@ use url::Url;
 
 use super::credential_error;
 use crate::credentials::credential::IssuedToken;
-use crate::credentials::token_cache::TokenCache;
-use crate::error::Error;
+use crate::credentials::token_cache::{TokenCache, login_error};
+use crate::downstream::CorrelationHeader;
+use crate::error::{Error, LoginFailure};
+use crate::http_client::retry_after::{is_rate_limit, retry_after};
 use crate::http_client::{HttpRequest, Transport};
 use drawbridge_transcoder::call::{Reply, without_mark};
 
@@ -31,23 +33,61 @@ pub(super) trait Login: Send + Sync + 'static {
     fn read(&self, reply: &Reply, now: SystemTime) -> Result<IssuedToken, Error>;
 }
 
-/// Returns a token cache that uses this login.
-pub(super) fn token_cache(login: impl Login, transport: Transport) -> TokenCache {
+/// Returns a token cache that uses this login. `correlation` is the header with the request
+/// id of the client whose call needs the login.
+pub(super) fn token_cache(
+    login: impl Login,
+    correlation: Option<CorrelationHeader>,
+    transport: Transport,
+) -> TokenCache {
     let login = Arc::new(login);
-    TokenCache::new(Box::new(move || {
+    TokenCache::new(Box::new(move |request_uuid| {
         let (login, transport) = (login.clone(), transport.clone());
-        Box::pin(async move {
-            let request = login.request(SystemTime::now())?;
-            let reply = transport.exchange(request).await.map_err(|error| {
-                let label = login.label();
-                credential_error(
-                    Code::Unavailable,
-                    format!("cannot log in at {label}: {error}"),
-                )
-            })?;
-            login.read(&reply, SystemTime::now())
-        })
+        let id = correlation.and_then(|header| header.of(request_uuid));
+        Box::pin(async move { log_in(&*login, &transport, id).await })
     }))
+}
+
+/// Makes one attempt of a login. Fails with [`Error::Login`].
+async fn log_in(
+    login: &impl Login,
+    transport: &Transport,
+    id: Option<(HeaderName, HeaderValue)>,
+) -> Result<IssuedToken, Error> {
+    let mut request = login
+        .request(SystemTime::now())
+        .map_err(|error| failed(error, None))?;
+    request.headers.extend(id);
+    let reply = transport.exchange(request).await.map_err(|error| {
+        let failure = match error {
+            Error::Connect(_) | Error::NoResponse(_) => LoginFailure::Unavailable,
+            _ => LoginFailure::Failed,
+        };
+        let label = login.label();
+        login_error(failure, format!("cannot log in at {label}: {error}"))
+    })?;
+    let token = login.read(&reply, SystemTime::now());
+    token.map_err(|error| failed(error, Some(&reply)))
+}
+
+/// Returns the error of an attempt: why it failed, and when to try again.
+fn failed(error: Error, reply: Option<&Reply>) -> Error {
+    let (code, problem) = match error {
+        Error::Credential { code, problem } => (code, problem),
+        error => (Code::FailedPrecondition, error.to_string()),
+    };
+    // A success that cannot be read would be the same again.
+    let is_error = reply.is_some_and(|reply| !reply.status.is_success());
+    Error::Login {
+        failure: match code {
+            Code::Unauthenticated => LoginFailure::Rejected,
+            Code::Unavailable if is_error => LoginFailure::Unavailable,
+            Code::Unavailable => LoginFailure::Failed,
+            _ => LoginFailure::NotPossible,
+        },
+        problem,
+        retry_after: reply.and_then(|reply| retry_after(reply, SystemTime::now())),
+    }
 }
 
 /// Returns a `POST` of JSON.
@@ -82,12 +122,15 @@ pub(super) fn display_url(url: &Url) -> String {
 pub(super) fn rejection(label: &str, reply: &Reply, secret: &str) -> Error {
     let status = reply.status.as_u16();
     let (code, hint) = match status {
+        403 if is_rate_limit(reply) => (Code::Unavailable, "try again later"),
         401 | 403 => (
             Code::Unauthenticated,
             "check user, secret, domain and project",
         ),
         400 => (Code::FailedPrecondition, "check user, domain and project"),
-        300..=399 | 404 | 405 | 410 => (
+        // Rackspace limits rates with 413.
+        408 | 413 | 423 | 425 | 429 => (Code::Unavailable, "try again later"),
+        300..=499 => (
             Code::FailedPrecondition,
             "it is not an identity service: check the URL",
         ),

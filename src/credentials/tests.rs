@@ -3,6 +3,7 @@ use std::time::Duration;
 use http::Method;
 
 use super::*;
+use crate::error::LoginFailure;
 use crate::http_client::test_server::{self, TestResponse, TestServer, reply};
 
 /// Returns a transport with short timeouts.
@@ -19,7 +20,7 @@ fn transport() -> Transport {
 }
 
 fn credentials(settings: Settings) -> Credentials {
-    Credentials::new(settings, None, transport())
+    Credentials::new(settings, None, None, transport())
 }
 
 fn request() -> HttpRequest {
@@ -248,8 +249,17 @@ async fn login_is_shared_and_repeated_after_a_rejection() {
         })
     };
     let heat = Some("orchestration");
-    let login = Credentials::new(keystone(identity.url("/v3")), heat, transport());
-    let client = Downstream::default();
+    let correlation = Some(CorrelationHeader {
+        name: "x-openstack-request-id",
+        prefix: "req-",
+    });
+    let settings = keystone(identity.url("/v3"));
+    let login = Credentials::new(settings, heat, correlation, transport());
+    let id = "req-3f9e01b3-7d1b-4f6e-9a5c-0123456789ab";
+    let client = Downstream {
+        request_uuid: id[4..].parse().ok(),
+        ..Downstream::default()
+    };
     let (one, same) = tokio::join!(login.get(&client, soon()), login.get(&client, soon()));
     let one = one.unwrap();
     assert!(Arc::ptr_eq(&one, &same.unwrap()));
@@ -257,6 +267,10 @@ async fn login_is_shared_and_repeated_after_a_rejection() {
     assert_eq!(one.endpoint.as_ref().unwrap().path(), "/v1/P");
     let (head, body) = identity.request().await;
     assert!(head.starts_with("POST /v3/auth/tokens HTTP/1.1"), "{head}");
+    assert!(
+        head.contains(&format!("x-openstack-request-id: {id}\r\n")),
+        "{head}"
+    );
     let body = String::from_utf8(body).unwrap();
     assert!(body.contains("SECRET"), "{body}");
 
@@ -274,11 +288,15 @@ async fn login_is_shared_and_repeated_after_a_rejection() {
     unused_url
         .set_port(Some(test_server::unused_address().port()))
         .unwrap();
-    let login = Credentials::new(keystone(unused_url), heat, transport());
-    let Err(Error::Login { code, problem }) = login.get(&client, soon()).await else {
+    let login = Credentials::new(keystone(unused_url), heat, None, transport());
+    // The next attempt would be after the deadline.
+    let deadline = Deadline::after(Duration::from_millis(50));
+    let Err(error @ Error::Login { failure, .. }) = &login.get(&client, deadline).await else {
         panic!("no error");
     };
-    assert_eq!(code, Code::Unavailable, "{problem}");
+    let problem = error.to_string();
+    assert_eq!(*failure, LoginFailure::Unavailable, "{problem}");
+    assert!(error.retry_after().is_some(), "{problem}");
     assert!(problem.contains("/v3 as the owner of a token"), "{problem}");
     assert!(!problem.contains("SECRET"), "{problem}");
 }

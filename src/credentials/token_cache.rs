@@ -10,14 +10,14 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tonic::Code;
+use uuid::Uuid;
 
-use super::credential_error;
 use crate::credentials::credential::{Credential, IssuedToken, Validity};
 use crate::deadline::Deadline;
-use crate::error::Error;
+use crate::downstream::Downstream;
+use crate::error::{Error, LoginFailure};
 
-/// Timeout of a login.
+/// Timeout of one attempt of a login.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Pause after a rejected login: initial and maximum. It doubles each time, so that a wrong
@@ -25,19 +25,35 @@ const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 const REJECTED_LOGIN_BACKOFF: Duration = Duration::from_secs(5);
 const MAX_REJECTED_LOGIN_BACKOFF: Duration = Duration::from_secs(300);
 
-/// Pause after a login without a response.
-const UNAVAILABLE_BACKOFF: Duration = Duration::from_secs(1);
+/// Pause after an attempt that failed for a moment: initial and maximum. It doubles each
+/// time; `Retry-After` makes it longer.
+const UNAVAILABLE_BACKOFF: Duration = Duration::from_millis(100);
+const MAX_UNAVAILABLE_BACKOFF: Duration = Duration::from_secs(1);
+
+/// How long attempts that fail are repeated. After it, the identity service counts as down:
+/// each login makes one attempt, so that calls fail quickly.
+const RETRY_WINDOW: Duration = Duration::from_secs(10);
 
 /// Minimum time between logins whose tokens are rejected: if the upstream rejects a new
 /// token too, another login does not help.
 const MIN_RELOGIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Logs in once.
-type Login =
-    Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<IssuedToken, Error>> + Send>> + Send + Sync>;
+/// Logs in once, for the call with this request id. Fails with [`Error::Login`].
+type Login = Box<
+    dyn Fn(Option<Uuid>) -> Pin<Box<dyn Future<Output = Result<IssuedToken, Error>> + Send>>
+        + Send
+        + Sync,
+>;
 
-/// The result of a login; None while it runs.
-type LoginResult = Option<Result<Arc<Credential>, Error>>;
+/// The state of a login that calls wait for.
+enum Progress {
+    /// An attempt runs.
+    Running,
+    /// The last attempt failed, and the next one begins at this instant.
+    Retrying(Error, Instant),
+    /// The login is over.
+    Done(Result<Arc<Credential>, Error>),
+}
 
 /// The cached credential of one upstream.
 pub(super) struct TokenCache(Arc<Shared>);
@@ -51,11 +67,14 @@ struct Shared {
 #[derive(Default)]
 struct State {
     /// The running login.
-    in_flight: Option<watch::Receiver<LoginResult>>,
-    /// The last login's failure, returned until this instant without another login.
+    in_flight: Option<watch::Receiver<Progress>>,
+    /// The last attempt's failure, and when the next attempt is allowed.
     failure: Option<(Error, Instant)>,
     /// Consecutive rejected logins.
     rejected_logins: u32,
+    /// Consecutive attempts that failed for a moment, and when the first one did.
+    unavailable: u32,
+    unavailable_since: Option<Instant>,
     /// The last credential was rejected and is not replaced yet.
     credential_rejected: bool,
 }
@@ -64,10 +83,10 @@ struct State {
 enum LoginTicket {
     /// Another call's login has succeeded in the meantime.
     Done(Arc<Credential>),
-    /// The last login failed and its pause has not passed.
+    /// The last login failed and the next one is not allowed before the call's deadline.
     Failed(Error),
     /// A login runs.
-    InFlight(watch::Receiver<LoginResult>),
+    InFlight(watch::Receiver<Progress>),
 }
 
 impl TokenCache {
@@ -79,23 +98,29 @@ impl TokenCache {
         }))
     }
 
-    /// Returns the cached credential, or waits for a login. Fails with the login's error, or
-    /// with [`Error::Deadline`]; the login continues for other calls.
-    pub(super) async fn get(&self, deadline: Deadline) -> Result<Arc<Credential>, Error> {
+    /// Returns the cached credential, or waits for a login, which is repeated while it fails
+    /// for a moment. Fails with the login's error, as soon as it is clear that no attempt
+    /// is left before the deadline; or with [`Error::Deadline`]. The login continues for
+    /// other calls.
+    pub(super) async fn get(
+        &self,
+        client: &Downstream,
+        deadline: Deadline,
+    ) -> Result<Arc<Credential>, Error> {
         if let Some(credential) = self.0.current.load_full() {
             match credential.validity(Instant::now()) {
                 Validity::Valid => return Ok(credential),
                 Validity::ExpiresSoon => {
-                    self.0.join_or_start_login();
+                    self.0.join_or_start_login(client, deadline);
                     return Ok(credential);
                 }
                 Validity::Expired => {}
             }
         }
-        match self.0.join_or_start_login() {
+        match self.0.join_or_start_login(client, deadline) {
             LoginTicket::Done(credential) => Ok(credential),
             LoginTicket::Failed(error) => Err(error),
-            LoginTicket::InFlight(mut login) => deadline.bound(finished(&mut login)).await?,
+            LoginTicket::InFlight(login) => finished(login, deadline).await,
         }
     }
 
@@ -129,7 +154,11 @@ impl Shared {
 
     /// Joins the running login or starts one, in a task of its own, so that a cancelled
     /// call does not cancel it for the others.
-    fn join_or_start_login(self: &Arc<Self>) -> LoginTicket {
+    fn join_or_start_login(
+        self: &Arc<Self>,
+        client: &Downstream,
+        deadline: Deadline,
+    ) -> LoginTicket {
         let mut state = self.state();
         let now = Instant::now();
         if let Some(credential) = self.current.load_full()
@@ -141,75 +170,181 @@ impl Shared {
         if let Some(login) = state.in_flight.clone().filter(|l| l.has_changed().is_ok()) {
             return LoginTicket::InFlight(login);
         }
+        let mut progress = Progress::Running;
+        let mut start = now;
         if let Some((error, until)) = &state.failure
             && now < *until
         {
-            return LoginTicket::Failed(error.clone());
+            // A rejection is final until then; a failure of a moment is waited for.
+            if !is_repeated(error) || *until >= deadline.instant().min(now + RETRY_WINDOW) {
+                return LoginTicket::Failed(with_retry_after(error, *until));
+            }
+            start = *until;
+            progress = Progress::Retrying(error.clone(), start);
         }
-        let (sender, login) = watch::channel(None);
+        // What failed long ago says nothing about this login.
+        if state
+            .failure
+            .as_ref()
+            .is_none_or(|(_, until)| *until + RETRY_WINDOW < now)
+        {
+            (state.unavailable, state.unavailable_since) = (0, None);
+        }
+        let (sender, login) = watch::channel(progress);
         state.in_flight = Some(login.clone());
         let follows_rejection = state.credential_rejected;
         drop(state);
         let shared = self.clone();
+        let client = client.clone();
         tokio::spawn(async move {
-            let result = tokio::time::timeout(LOGIN_TIMEOUT, (shared.login)()).await;
-            let result = result.unwrap_or_else(|_| {
-                Err(credential_error(
-                    Code::Unavailable,
-                    format!("no response to the login in {} s", LOGIN_TIMEOUT.as_secs()),
-                ))
-            });
-            let result =
-                result.map(|token| Arc::new(Credential::new(token, now, follows_rejection)));
-            let result = result.map_err(login_error);
-            shared.finish_login(&result);
-            sender.send_replace(Some(result));
+            let login = shared.log_in(&client, &sender, start, follows_rejection);
+            login.await;
         });
         LoginTicket::InFlight(login)
     }
 
-    fn finish_login(&self, result: &Result<Arc<Credential>, Error>) {
-        let mut state = self.state();
-        state.in_flight = None;
-        match result {
-            Ok(credential) => {
-                tracing::debug!(project_id = credential.project_id, "logged in");
-                state.failure = None;
-                state.rejected_logins = 0;
-                state.credential_rejected = false;
-                self.current.store(Some(credential.clone()));
+    /// Makes attempts from `start` on, until one succeeds or another one would not help, or
+    /// no call waits for it.
+    async fn log_in(
+        &self,
+        client: &Downstream,
+        sender: &watch::Sender<Progress>,
+        mut start: Instant,
+        follows_rejection: bool,
+    ) {
+        let request_id = client.request_id.as_ref();
+        let request_id = request_id.and_then(|id| id.to_str().ok());
+        let mut is_repetition = false;
+        loop {
+            tokio::time::sleep_until(start).await;
+            if is_repetition {
+                // Calls join under this lock. The receiver in the state is no call.
+                let mut state = self.state();
+                if sender.receiver_count() <= 1 {
+                    state.in_flight = None;
+                    return;
+                }
             }
-            Err(error) => {
-                tracing::warn!(%error, "login failed");
-                let pause = match error {
-                    Error::Login { code, .. } if *code != Code::Unavailable => {
-                        let pause =
-                            REJECTED_LOGIN_BACKOFF * 2_u32.pow(state.rejected_logins.min(6));
-                        state.rejected_logins = state.rejected_logins.saturating_add(1);
-                        pause.min(MAX_REJECTED_LOGIN_BACKOFF)
+            is_repetition = true;
+            sender.send_replace(Progress::Running);
+            let requested_at = Instant::now();
+            let result =
+                tokio::time::timeout(LOGIN_TIMEOUT, (self.login)(client.request_uuid)).await;
+            let result = result.unwrap_or_else(|_| {
+                Err(login_error(
+                    LoginFailure::Unavailable,
+                    format!("no response to the login in {} s", LOGIN_TIMEOUT.as_secs()),
+                ))
+            });
+            let result = result
+                .map(|token| Arc::new(Credential::new(token, requested_at, follows_rejection)));
+            let mut state = self.state();
+            let done = match result {
+                Ok(credential) => {
+                    tracing::debug!(project_id = credential.project_id, request_id, "logged in");
+                    *state = State::default();
+                    self.current.store(Some(credential.clone()));
+                    Progress::Done(Ok(credential))
+                }
+                Err(error) => {
+                    tracing::warn!(%error, request_id, "login failed");
+                    let (until, repeat) = state.fail(&error);
+                    if repeat && sender.receiver_count() > 1 {
+                        drop(state);
+                        start = until;
+                        sender.send_replace(Progress::Retrying(error, until));
+                        continue;
                     }
-                    _ => UNAVAILABLE_BACKOFF,
-                };
-                state.failure = Some((error.clone(), Instant::now() + pause));
-            }
+                    state.in_flight = None;
+                    Progress::Done(Err(with_retry_after(&error, until)))
+                }
+            };
+            drop(state);
+            sender.send_replace(done);
+            return;
         }
     }
 }
 
-/// Turns an error of a login into one whose text is for the log only.
-fn login_error(error: Error) -> Error {
-    match error {
-        Error::Credential { code, problem } => Error::Login { code, problem },
-        error => error,
+impl State {
+    /// Records a failed attempt. Returns when the next one is allowed, and whether the same
+    /// login should make it.
+    fn fail(&mut self, error: &Error) -> (Instant, bool) {
+        let now = Instant::now();
+        let (pause, repeat) = if matches!(error, Error::Login { failure, .. }
+            if matches!(failure, LoginFailure::Rejected | LoginFailure::NotPossible))
+        {
+            let pause = REJECTED_LOGIN_BACKOFF * 2_u32.pow(self.rejected_logins.min(6));
+            self.rejected_logins = self.rejected_logins.saturating_add(1);
+            (self.unavailable, self.unavailable_since) = (0, None);
+            (pause.min(MAX_REJECTED_LOGIN_BACKOFF), false)
+        } else {
+            let backoff = UNAVAILABLE_BACKOFF * 2_u32.pow(self.unavailable.min(6));
+            self.unavailable = self.unavailable.saturating_add(1);
+            let since = *self.unavailable_since.get_or_insert(now);
+            let pause = backoff
+                .min(MAX_UNAVAILABLE_BACKOFF)
+                .max(error.retry_after().unwrap_or_default());
+            let in_window = now + pause < since + RETRY_WINDOW;
+            (pause, is_repeated(error) && in_window)
+        };
+        self.failure = Some((error.clone(), now + pause));
+        (now + pause, repeat)
     }
 }
 
-/// Waits for the result of a login.
-async fn finished(login: &mut watch::Receiver<LoginResult>) -> Result<Arc<Credential>, Error> {
-    let aborted = || login_error(credential_error(Code::Unavailable, "the login was aborted"));
-    match login.wait_for(Option::is_some).await {
-        Ok(result) => result.clone().unwrap_or_else(|| Err(aborted())),
-        Err(_) => Err(aborted()),
+/// Returns whether the login is repeated for the calls that wait for it.
+fn is_repeated(error: &Error) -> bool {
+    matches!(error, Error::Login { failure, .. } if *failure == LoginFailure::Unavailable)
+}
+
+pub(super) fn login_error(failure: LoginFailure, problem: impl Into<String>) -> Error {
+    Error::Login {
+        failure,
+        problem: problem.into(),
+        retry_after: None,
+    }
+}
+
+/// Returns the error of a login with the time until the next attempt, if one may help.
+fn with_retry_after(error: &Error, until: Instant) -> Error {
+    let mut error = error.clone();
+    if error.is_transient()
+        && let Error::Login { retry_after, .. } = &mut error
+    {
+        let wait = until.saturating_duration_since(Instant::now());
+        *retry_after = Some(wait.max(UNAVAILABLE_BACKOFF));
+    }
+    error
+}
+
+/// Waits for the result of a login. Fails with the last attempt's error if the next one is
+/// not before the deadline.
+async fn finished(
+    mut login: watch::Receiver<Progress>,
+    deadline: Deadline,
+) -> Result<Arc<Credential>, Error> {
+    let mut last = None;
+    loop {
+        match &*login.borrow_and_update() {
+            Progress::Done(result) => return result.clone(),
+            Progress::Retrying(error, until) => {
+                let error = with_retry_after(error, *until);
+                if *until >= deadline.instant() {
+                    return Err(error);
+                }
+                last = Some(error);
+            }
+            Progress::Running => {}
+        }
+        match deadline.bound(login.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => {
+                return Err(login_error(LoginFailure::Failed, "the login was aborted"));
+            }
+            // The failure says more than the deadline.
+            Err(deadline) => return Err(last.unwrap_or(deadline)),
+        }
     }
 }
 

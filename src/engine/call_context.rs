@@ -36,7 +36,9 @@ pub struct StreamContext {
 impl CallContext<'_> {
     /// Makes one REST call.
     pub async fn call(&self, method: &Method, call: &Call) -> Result<Reply, Error> {
-        self.upstream.call(&self.to_request(method), call).await
+        self.upstream
+            .call(&self.request_context(method), call)
+            .await
     }
 
     /// Makes one REST call. The body of its response is read as it arrives; the reply has
@@ -49,14 +51,14 @@ impl CallContext<'_> {
         let body = BodySlot::default();
         let context = RequestContext {
             body_slot: Some(&body),
-            ..self.to_request(method)
+            ..self.request_context(method)
         };
         let reply = self.upstream.call(&context, call).await?;
         let body = body.into_inner().unwrap_or_else(PoisonError::into_inner);
         Ok((reply, body))
     }
 
-    fn to_request<'a>(&'a self, method: &'a Method) -> RequestContext<'a> {
+    fn request_context<'a>(&'a self, method: &'a Method) -> RequestContext<'a> {
         RequestContext {
             method: MethodProperties::of(method),
             client: self.client,
@@ -65,24 +67,25 @@ impl CallContext<'_> {
         }
     }
 
-    /// Decodes the reply to a call of `method`. An error body in a success becomes the
-    /// fault that the family's error mapping reads from it.
-    pub fn decode(&self, method: &Method, reply: &Reply) -> Result<Decoded, Error> {
+    /// Decodes the reply to a call of `method` with this [`Call::effect`]. An error body in
+    /// a success becomes the fault that the family's error mapping reads from it.
+    pub fn decode(
+        &self,
+        method: &Method,
+        effect: Idempotency,
+        reply: &Reply,
+    ) -> Result<Decoded, Error> {
         let error = match method.decode(reply) {
             Ok(decoded) => return Ok(decoded),
             Err(error) => error,
         };
-        let idempotency = match method.verb {
-            http::Method::GET => Idempotency::NoSideEffects,
-            _ => method.idempotency,
-        };
-        let advice = match idempotency {
+        let advice = match effect {
             Idempotency::NonIdempotent => {
                 "; the upstream may have acted: check before you repeat the call"
             }
             _ => "",
         };
-        Err(self.error(method, idempotency, reply, error, advice))
+        Err(self.error(method, effect, reply, error, advice))
     }
 
     /// Fails if the reply to the first call of an action is not its document: if it is not
@@ -106,8 +109,8 @@ impl CallContext<'_> {
                 },
             },
         };
-        let idempotency = Idempotency::NoSideEffects;
-        Err(self.error(method, idempotency, reply, error, UNCHANGED))
+        let effect = Idempotency::NoSideEffects;
+        Err(self.error(method, effect, reply, error, UNCHANGED))
     }
 
     /// Converts an error of decoding the reply, and adds `advice`. An error body becomes
@@ -115,7 +118,7 @@ impl CallContext<'_> {
     fn error(
         &self,
         method: &Method,
-        idempotency: Idempotency,
+        effect: Idempotency,
         reply: &Reply,
         error: drawbridge_transcoder::Error,
         advice: &str,
@@ -129,7 +132,7 @@ impl CallContext<'_> {
                     "" => String::new(),
                     missing => format!(", {missing}"),
                 };
-                self.fault_in_success(method, idempotency, reply, status, &(what + advice))
+                self.fault_in_success(method, effect, reply, status, &(what + advice))
             }
             Transcoding::NotTheResource {
                 problem,
@@ -159,7 +162,7 @@ impl CallContext<'_> {
         status: u16,
         what: &str,
     ) -> Error {
-        let context = self.to_request(method);
+        let context = self.request_context(method);
         let hint = format!("HTTP {} with an error{what}", reply.status.as_u16());
         Error::Upstream(
             self.upstream

@@ -12,7 +12,6 @@ use tokio::time::Instant;
 use super::call_context::CallContext;
 use crate::credentials::CredentialId;
 use crate::error::Error;
-use drawbridge_transcoder::call::Idempotency;
 use drawbridge_transcoder::contract::{Method, Resolve};
 
 /// How long a result is cached. A name can be reused without the gateway's notice (a stack
@@ -160,11 +159,11 @@ impl NameLookup {
         context: CallContext<'a>,
         method: &Method,
     ) -> InvalidateOnDrop<'a> {
-        let mutates =
-            method.verb != http::Method::GET && method.idempotency != Idempotency::NoSideEffects;
         InvalidateOnDrop {
             lookup: self,
-            upstream: mutates.then_some(&*context.upstream.settings.name),
+            upstream: method
+                .may_change()
+                .then_some(&*context.upstream.settings.name),
         }
     }
 
@@ -179,7 +178,7 @@ impl NameLookup {
         let invalidations = self.lock().invalidations;
         let call = rpc.bind(&key.request, context.dialect())?;
         let reply = context.call(rpc, &call).await?;
-        let message = context.decode(rpc, &reply)?.message;
+        let message = context.decode(rpc, call.effect(), &reply)?.message;
         let cached = Cached {
             message: message.clone(),
             expires: Instant::now() + CACHE_TTL,

@@ -132,7 +132,7 @@ impl<C: PageCursor> Pager<C> {
             }
             reply => reply?,
         };
-        let page = context.decode(method, &reply)?;
+        let page = context.decode(method, call.effect(), &reply)?;
         let items = self.cursor.advance(&page)?;
         let items = match &mut self.repeats {
             Repeats::Fail(seen) => seen.filter(items, |item| self.cursor.key(item))?,

@@ -18,7 +18,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use super::table::Audience;
-use super::{Error, Fault, HINT, StatusContext};
+use super::{Error, Fault, HINT, LoginFailure, StatusContext};
 
 /// Limit of the text and the details as metadata, in bytes. Clients reject more than
 /// 8 KiB of trailers, which have other entries too.
@@ -100,12 +100,20 @@ fn text(error: &Error, context: &StatusContext<'_>) -> String {
     let text = match error {
         Error::Upstream(fault) => return upstream_text(fault, row.names_upstream, context),
         _ if row.audience == Audience::Operators => {
-            let what = match row.code {
-                Code::Unavailable => "cannot log in at the moment",
-                Code::FailedPrecondition => "cannot log in as configured",
-                _ => "was rejected at login",
+            let what = match error {
+                Error::Login { failure, .. } => match failure {
+                    LoginFailure::Rejected => {
+                        "was rejected at login: its operator must check \
+                         its credentials"
+                    }
+                    LoginFailure::NotPossible => "cannot log in as configured",
+                    LoginFailure::Unavailable | LoginFailure::Failed => {
+                        "cannot log in at the moment"
+                    }
+                },
+                _ => "failed",
             };
-            format!("the gateway {what}: its log has the cause")
+            format!("the gateway {what}; its log has the cause")
         }
         _ => error.to_string(),
     };

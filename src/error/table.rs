@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use tonic::Code;
 
-use super::Error;
+use super::{Error, LoginFailure};
 
 /// Which calls may be retried after an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,16 +114,24 @@ impl Error {
                 row(*code, "CIRCUIT_BREAKER_OPEN", NOT_SENT, TRANSIENT, Never, All, PREFIX),
             Self::Overload { code, .. } =>
                 row(*code, "OVERLOADED", NOT_SENT, TRANSIENT, Never, All, PREFIX),
+            Self::Credential { code: code @ Unauthenticated, .. } =>
+                row(*code, "CREDENTIALS_REJECTED", NOT_SENT, PERMANENT, Never, All, PREFIX),
             Self::Credential { code, .. } =>
-                row(*code, login_reason(*code), NOT_SENT, *code == Unavailable, Never, All, PREFIX),
-            Self::Login { code, .. } =>
-                row(*code, login_reason(*code), NOT_SENT, *code == Unavailable, Never, Operators, PREFIX),
+                row(*code, "LOGIN_NOT_POSSIBLE", NOT_SENT, PERMANENT, Never, All, PREFIX),
+            Self::Login { failure: LoginFailure::Rejected, .. } =>
+                row(FailedPrecondition, "LOGIN_REJECTED", NOT_SENT, PERMANENT, Never, Operators, PREFIX),
+            Self::Login { failure: LoginFailure::NotPossible, .. } =>
+                row(FailedPrecondition, "LOGIN_NOT_POSSIBLE", NOT_SENT, PERMANENT, Never, Operators, PREFIX),
+            Self::Login { failure: LoginFailure::Unavailable | LoginFailure::Failed, .. } =>
+                row(Unavailable, "LOGIN_UNAVAILABLE", NOT_SENT, TRANSIENT, Never, Operators, PREFIX),
             Self::Deadline { sent } =>
                 row(DeadlineExceeded, "DEADLINE_EXCEEDED", *sent, TRANSIENT, Never, All, PREFIX),
             Self::StreamDeadline =>
                 row(DeadlineExceeded, "DEADLINE_EXCEEDED", SENT, TRANSIENT, Never, All, PREFIX),
             Self::Connect(_) =>
                 row(Unavailable, "CANNOT_CONNECT", NOT_SENT, TRANSIENT, Always, All, PREFIX),
+            Self::Certificate(_) =>
+                row(Unavailable, "CERTIFICATE_NOT_TRUSTED", NOT_SENT, TRANSIENT, Never, All, PREFIX),
             Self::NoResponse(_) =>
                 row(Unavailable, "NO_RESPONSE", SENT, TRANSIENT, IfIdempotent, All, PREFIX),
             // Not UNAVAILABLE, since clients retry that by themselves.
@@ -165,16 +173,6 @@ impl Error {
             Self::Draining =>
                 row(Unavailable, "DRAINING", NOT_SENT, TRANSIENT, Never, All, NO_PREFIX),
         }
-    }
-}
-
-/// Returns the reason of a failed login or a missing credential.
-fn login_reason(code: Code) -> &'static str {
-    match code {
-        Code::PermissionDenied => "LOGIN_FORBIDDEN",
-        Code::FailedPrecondition => "LOGIN_NOT_POSSIBLE",
-        Code::Unavailable => "LOGIN_UNAVAILABLE",
-        _ => "CREDENTIALS_REJECTED",
     }
 }
 

@@ -8,9 +8,11 @@ use tonic::Code;
 
 use crate::error::{Fault, HINT};
 use crate::families::error_body::{
-    error_object, http_reason, is_set, json, member, message, metadata, named_status, names_status,
-    page_text, retry_after,
+    error_object, http_reason, is_set, json, message, metadata, named_status, names_status,
+    page_text,
 };
+use crate::families::error_shapes;
+use crate::http_client::retry_after::retry_after;
 use crate::upstream::family::{Family, FaultContext};
 use drawbridge_transcoder::call::Reply;
 use drawbridge_transcoder::family::Evidence;
@@ -27,32 +29,33 @@ pub(crate) static COMMON: Family = Family {
     headers: &[("accept", "application/json")],
     accept_language: None,
     redirect_anchor: None,
+    correlation: None,
     request_id_headers: &["x-request-id", "x-amzn-requestid", "x-correlation-id"],
     probe: "/",
     login_check: None,
+    not_processed: &[],
     checkers: &[],
 };
-
-/// Limit of the invalid fields read from a body.
-const MAX_FIELDS: usize = 100;
 
 /// Maps an error reply by its HTTP status and the common JSON error bodies.
 pub(crate) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
     let body = json(reply);
-    let error = body.as_ref().map(error_body).unwrap_or_default();
+    let error = body.as_ref().map(error_shapes::read).unwrap_or_default();
     let status = reply.status;
-    let retry_after = retry_after(&reply.headers, SystemTime::now());
-    let code = error.code.unwrap_or_else(|| code(context, reply));
+    let retry_after = retry_after(reply, SystemTime::now());
+    let own_code = body.as_ref().and_then(status_code);
+    let code = own_code.unwrap_or_else(|| code(context, reply));
     Fault {
         code,
         reason: error.reason.unwrap_or_else(|| http_reason(status)),
         domain: "rest",
         message: fault_message(reply, error.message),
         http_status: status.as_u16(),
-        request_id: COMMON.request_id(&reply.headers),
+        request_id: COMMON.request_id(&reply.headers).or(error.request_id),
         retry_after,
         not_processed: not_processed(reply),
         transient: is_transient(status),
+        is_of_proxy: false,
         credential_rejected: status == StatusCode::UNAUTHORIZED,
         fields: error.fields,
         metadata: metadata([(HINT, redirect_hint(status))]),
@@ -61,7 +64,7 @@ pub(crate) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
     }
 }
 
-/// Recognizes the common error bodies in a success: the same that [`error_body`] reads,
+/// Recognizes the common error bodies in a success: the same that `error_shapes` reads,
 /// where a member says that it is an error.
 pub(crate) fn error_status(body: &[u8], evidence: Evidence<'_>) -> Option<u16> {
     const STATUS: &[&str] = &["code", "status", "statusCode", "status_code", "error_code"];
@@ -92,10 +95,9 @@ pub(crate) fn code(context: &FaultContext<'_>, reply: &Reply) -> Code {
         408 => Code::DeadlineExceeded,
         409 if context.rpc.starts_with("Create") => Code::AlreadyExists,
         409 => Code::Aborted,
-        // With `Retry-After` it is a rate limit, not a size limit.
-        413 if reply.headers.contains_key(http::header::RETRY_AFTER) => Code::ResourceExhausted,
         416 => Code::OutOfRange,
-        429 | 507 => Code::ResourceExhausted,
+        // 413 is a limit of the size, or with `Retry-After` of the rate.
+        413 | 429 | 507 => Code::ResourceExhausted,
         499 => Code::Cancelled,
         502..=504 => Code::Unavailable,
         400..=498 => Code::InvalidArgument,
@@ -109,23 +111,28 @@ pub(crate) fn is_transient(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 425 | 429 | 502 | 503 | 504)
 }
 
-/// Returns whether the call was certainly not processed: a rate limit, or `Retry-After`.
+/// Returns whether the call was certainly not processed: a rate limit counts calls before
+/// they are processed. A proxy adds `Retry-After` also to the 503 of a call that it has
+/// forwarded; the 503s of which a family knows more are in [`Family::not_processed`].
 pub(crate) fn not_processed(reply: &Reply) -> bool {
-    let has_retry_after = reply.headers.contains_key(http::header::RETRY_AFTER);
-    match reply.status.as_u16() {
-        429 => true,
-        413 | 503 => has_retry_after,
-        _ => false,
-    }
+    reply.status == StatusCode::TOO_MANY_REQUESTS
 }
 
-/// Returns the message of a fault: the one found in the body, else the body's text. A
-/// redirect has a fixed message, since its body may name an internal host.
+/// Returns the message of a fault: the one found in the body, else one of the common error
+/// bodies, else the body's text. A redirect has a fixed message, since its body may name an internal host.
 pub(crate) fn fault_message(reply: &Reply, found: Option<String>) -> String {
     if reply.status.is_redirection() {
         return "the upstream redirects to another URL".to_owned();
     }
-    found.map_or_else(|| page_text(reply), |text| message(&text))
+    if let Some(text) = found {
+        return message(&text);
+    }
+    match json(reply) {
+        Some(body) => error_shapes::read(&body)
+            .message
+            .unwrap_or_else(|| error_shapes::excerpt(&body)),
+        None => page_text(reply),
+    }
 }
 
 /// Returns the hint for a redirect.
@@ -135,77 +142,14 @@ pub(crate) fn redirect_hint(status: StatusCode) -> Option<String> {
         .then(|| "not followed: check the endpoint in the gateway's configuration".to_owned())
 }
 
-/// The values of an error body.
-#[derive(Default)]
-struct ErrorBody {
-    code: Option<Code>,
-    reason: Option<String>,
-    message: Option<String>,
-    fields: Vec<(String, String)>,
-}
-
-/// Reads the common formats: `{error: {code, message, status, details}}` and its
-/// inner object alone (`google.rpc.Status`), `{error, error_description}`
-/// (RFC 6749), problem details (RFC 9457), `{code, message}`, `{errors: [...]}`.
-fn error_body(body: &Value) -> ErrorBody {
+/// Returns the code of a `google.rpc.Status` in JSON, with or without `{"error": ...}`.
+fn status_code(body: &Value) -> Option<Code> {
     let inner = match body.get("error") {
         Some(inner @ Value::Object(_)) => inner,
         _ => body,
     };
-    let first = inner.get("errors").and_then(|errors| errors.get(0));
-    let text = |names: &[&str]| member(inner, names).or_else(|| member(body, names));
-    let status = member(inner, &["status"]).filter(|s| s.parse::<u64>().is_err());
-    let code = status
-        .as_deref()
-        .and_then(named_code)
-        .or_else(|| numbered_code(inner));
-    // RFC 9457: `about:blank` means no more than the status.
-    let kind = member(inner, &["type"]).filter(|kind| kind != "about:blank");
-    let reason = detail(inner, "ErrorInfo")
-        .and_then(|info| member(info, &["reason"]))
-        .or(status)
-        .or_else(|| member(inner, &["error_code", "errorCode", "code", "reason"]))
-        .or_else(|| body.get("error")?.as_str().map(str::to_owned))
-        .filter(|reason| reason.len() <= 128 && !reason.contains(char::is_whitespace))
-        .or(kind);
-    let message = text(&["error_description", "detail", "message"])
-        .or_else(|| text(&["error_message", "error_msg", "errorMessage", "msg", "title"]))
-        .or_else(|| body.get("error")?.as_str().map(str::to_owned))
-        .or_else(|| member(first?, &["message", "detail", "title"]))
-        .or_else(|| first?.as_str().map(str::to_owned));
-    ErrorBody {
-        code,
-        reason,
-        message,
-        fields: fields(inner),
-    }
-}
-
-/// Returns the detail of this type, of a `google.rpc.Status` in JSON.
-fn detail<'a>(status: &'a Value, name: &str) -> Option<&'a Value> {
-    status.get("details")?.as_array()?.iter().find(|detail| {
-        let kind = detail.get("@type").and_then(Value::as_str);
-        kind.is_some_and(|kind| kind.ends_with(&format!("google.rpc.{name}")))
-    })
-}
-
-/// Returns the invalid fields: of `BadRequest`, or of the common lists in problem details.
-fn fields(inner: &Value) -> Vec<(String, String)> {
-    let of_status = detail(inner, "BadRequest").and_then(|d| d.get("fieldViolations"));
-    let lists = ["errors", "invalid_params", "invalid-params", "violations"];
-    let list = of_status.or_else(|| lists.iter().find_map(|name| inner.get(*name)));
-    let items = list.and_then(Value::as_array);
-    items
-        .into_iter()
-        .flatten()
-        .filter_map(|item| {
-            let field = member(item, &["field", "name", "pointer", "param", "path"])?;
-            let keys = ["description", "message", "reason", "detail"];
-            let problem = member(item, &keys).unwrap_or_else(|| "invalid".to_owned());
-            Some((message(&field), message(&problem)))
-        })
-        .take(MAX_FIELDS)
-        .collect()
+    let name = inner.get("status").and_then(Value::as_str);
+    name.and_then(named_code).or_else(|| numbered_code(inner))
 }
 
 /// Returns the code of a `google.rpc.Status` by name.
@@ -321,7 +265,7 @@ mod tests {
             (409, Code::Aborted, false),
             (410, Code::NotFound, false),
             (412, Code::FailedPrecondition, false),
-            (413, Code::InvalidArgument, false),
+            (413, Code::ResourceExhausted, false),
             (418, Code::InvalidArgument, false),
             (422, Code::InvalidArgument, false),
             (429, Code::ResourceExhausted, true),
@@ -353,7 +297,8 @@ mod tests {
         let later = &[("retry-after", "3"), ("x-request-id", "r1")];
         for (status, code) in [(413, Code::ResourceExhausted), (503, Code::Unavailable)] {
             let fault = fault(&create, &reply(status, later, ""));
-            assert_eq!((fault.code, fault.not_processed), (code, true), "{status}");
+            // A proxy may add the header to the response of a call that it has forwarded.
+            assert_eq!((fault.code, fault.not_processed), (code, false), "{status}");
             assert_eq!(fault.retry_after.map(|wait| wait.as_secs()), Some(3));
             assert_eq!(fault.request_id.as_deref(), Some("r1"));
         }
@@ -421,7 +366,7 @@ mod tests {
                 r#"{"errors":["first","second"]}"#,
                 Code::Internal,
                 "HTTP_500",
-                "first",
+                "first; second",
                 0,
             ),
             (

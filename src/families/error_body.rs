@@ -20,8 +20,6 @@ const MAX_JSON_BYTES: usize = 256 * 1024;
 const MAX_PAGE_BYTES: usize = 16 * 1024;
 /// Limit of an upstream's message.
 const MAX_MESSAGE_BYTES: usize = 1024;
-/// Upper bound of `Retry-After`.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(86_400);
 /// Difference of clocks from which a hint is added. Servers reject signatures and tokens
 /// beyond about 15 minutes.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(600);
@@ -314,19 +312,6 @@ fn find_end_of_element(html: &str, name: &str) -> Option<usize> {
     None
 }
 
-/// Parses `Retry-After`: seconds, or an HTTP date relative to `now`. At most a day.
-/// Source: RFC 9110, section 10.2.3.
-pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    let wait = if text.bytes().all(|b| b.is_ascii_digit()) {
-        Duration::from_secs(text.parse().ok()?)
-    } else {
-        let at = httpdate::parse_http_date(text).ok()?;
-        at.duration_since(now).unwrap_or_default()
-    };
-    Some(wait.min(MAX_RETRY_AFTER))
-}
-
 /// Returns a hint if the reply's `Date` shows that the gateway's clock is wrong, which makes
 /// servers reject signatures and tokens.
 pub(crate) fn clock_hint(headers: &HeaderMap, now: SystemTime) -> Option<String> {
@@ -429,29 +414,6 @@ pub(crate) mod tests {
         );
         let bytes: Vec<u8> = (0..=255).cycle().take(70_000).collect();
         assert!(page_text(&reply(500, &[], bytes)).len() <= 1_100);
-    }
-
-    #[test]
-    fn retry_after_is_parsed() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_770);
-        for (text, want) in [
-            ("7", Some(7)),
-            (" 0 ", Some(0)),
-            ("99999999999", Some(86_400)),
-            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(7)),
-            ("Sun, 06 Nov 1994 08:00:00 GMT", Some(0)),
-            ("", None),
-            ("soon", None),
-            ("-1", None),
-            ("+5", None),
-            ("1.5", None),
-            ("99999999999999999999999", None),
-        ] {
-            let reply = reply(503, &[("retry-after", text)], "");
-            let want = want.map(Duration::from_secs);
-            assert_eq!(retry_after(&reply.headers, now), want, "{text}");
-        }
-        assert_eq!(retry_after(&HeaderMap::new(), now), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod error_mapping;
 
+use crate::downstream::CorrelationHeader;
 use crate::upstream::family::Family;
 
 /// Heat as OpenStack publishes it.
@@ -33,6 +34,12 @@ pub static FAMILY: Family = Family {
     // URL with its own host name, often an internal one.
     // Source: docs/apis/heat.md, "Redirects and FindStack".
     redirect_anchor: Some("stacks"),
+    // The global request id of oslo.middleware: Heat, Keystone and the services that Heat calls
+    // log it. Source: docs/apis/heat.md, "Rules for every call".
+    correlation: Some(CorrelationHeader {
+        name: "x-openstack-request-id",
+        prefix: "req-",
+    }),
     // Heat's own first, then those of older OpenStack and of Rackspace's proxies.
     request_id_headers: &[
         "x-openstack-request-id",
@@ -44,5 +51,8 @@ pub static FAMILY: Family = Family {
     probe: "/",
     // Allowed for the role reader by Heat's default policies.
     login_check: Some(("/v1/{project_id}/build_info", "")),
+    // The token middleware, before the API reads the request.
+    // Source: docs/apis/heat.md, "Body shapes".
+    not_processed: &[(503, "Keystone service is temporarily unavailable")],
     checkers: &[],
 };

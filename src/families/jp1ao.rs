@@ -22,8 +22,10 @@ pub static FAMILY: Family = Family {
     // Required too: `en`, `ja` or `zh`; anything else means English.
     accept_language: Some("en"),
     redirect_anchor: None,
+    correlation: None,
     request_id_headers: &["x-request-id"],
     probe: "/Automation/v1/configuration/version",
     login_check: Some(("/Automation/v1/configuration/version", "")),
+    not_processed: &[],
     checkers: &[("property-definitions", property_check::check)],
 };

@@ -70,11 +70,6 @@ impl Proxies {
         }
     }
 
-    /// Returns whether there is no proxy for any URL.
-    pub(super) fn is_empty(&self) -> bool {
-        self.http.is_none() && self.https.is_none()
-    }
-
     /// Returns the proxy that requests to this URL are sent to; None if they are sent directly.
     ///
     /// # Errors

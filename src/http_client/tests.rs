@@ -22,12 +22,21 @@ fn transport() -> Transport {
 /// Returns a transport with each of the two clients.
 fn both(settings: &Settings) -> [Transport; 2] {
     let transport = Transport::new(settings).unwrap();
-    assert!(transport.hyper_client.is_some());
-    let reqwest_client = Transport {
-        hyper_client: None,
-        ..transport.clone()
-    };
+    let reqwest_client = through_reqwest(&transport);
     [transport, reqwest_client]
+}
+
+/// Returns a transport that sends everything through reqwest, which reads its own proxies.
+fn through_reqwest(transport: &Transport) -> Transport {
+    Transport {
+        proxies: Arc::new(proxies(&[("ALL_PROXY", "http://proxy.invalid")])),
+        ..transport.clone()
+    }
+}
+
+fn proxies(variables: &[(&str, &str)]) -> Proxies {
+    let variables = variables.iter();
+    Proxies::new(variables.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
 }
 
 fn request(verb: Method, url: Url, body: Option<&'static str>) -> HttpRequest {
@@ -395,17 +404,10 @@ async fn excluded_proxy_gets_nothing() {
     let mut proxy = TestServer::start([reply(), reply()]).await;
     let mut upstream = TestServer::start((0..8).map(|_| reply())).await;
     let transports = |no_proxy: &str| {
-        let variables = [
-            ("HTTP_PROXY", proxy.url("/").to_string()),
-            ("NO_PROXY", no_proxy.to_owned()),
-        ];
-        let variables = variables.map(|(name, value)| (name.to_owned(), value));
-        let proxies = Arc::new(Proxies::new(variables.into_iter()));
-        let transport = Transport::with_proxies(&settings(), proxies).unwrap();
-        let reqwest_client = Transport {
-            hyper_client: None,
-            ..transport.clone()
-        };
+        let url = proxy.url("/");
+        let proxies = proxies(&[("HTTP_PROXY", url.as_str()), ("NO_PROXY", no_proxy)]);
+        let transport = Transport::with_proxies(&settings(), Arc::new(proxies)).unwrap();
+        let reqwest_client = through_reqwest(&transport);
         [transport, reqwest_client]
     };
     let port = upstream.address.port();
@@ -428,4 +430,76 @@ async fn excluded_proxy_gets_nothing() {
         let whole = format!("GET {} HTTP/1.1", upstream.url("/v2"));
         assert!(head.starts_with(&whole), "{head}");
     }
+}
+
+/// A server that rejects a request by its headers responds and closes the connection while
+/// the body is being sent.
+#[tokio::test]
+async fn response_before_the_end_of_the_body_is_read() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url: Url = format!("http://{}/", listener.local_addr().unwrap())
+        .parse()
+        .unwrap();
+    let server = tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read_u8().await.unwrap();
+            let too_large = "HTTP/1.1 413 Too Large\r\ncontent-length: 9\r\n\r\ntoo large";
+            stream.write_all(too_large.as_bytes()).await.unwrap();
+            // Closed with unread data, which resets the connection.
+        }
+    });
+    let transport = transport();
+    let body = Bytes::from(vec![b'x'; 4 << 20]);
+    for _ in 0..20 {
+        let mut large = request(Method::POST, url.clone(), None);
+        large.body = Some(body.clone());
+        let reply = transport.exchange(large).await.unwrap();
+        assert_eq!(reply.status, StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(reply.body, "too large");
+    }
+    server.abort();
+}
+
+/// Nothing is sent before there is a connection, TLS handshake included.
+#[tokio::test]
+async fn endless_tls_handshake_is_no_sent_request() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url: Url = format!("https://{}/", listener.local_addr().unwrap())
+        .parse()
+        .unwrap();
+    let request = || request(Method::POST, url.clone(), Some("{}"));
+    let soon = Deadline::after(Duration::from_millis(50));
+    let error = transport().exchange_until(request(), soon).await;
+    let error = error.unwrap_err();
+    assert!(
+        matches!(error, Error::Deadline { sent: false }),
+        "{error:?}"
+    );
+    for (change, setting) in [
+        (
+            (|s| s.connect_timeout = Duration::from_millis(50)) as fn(&mut Settings),
+            "connect_timeout",
+        ),
+        (
+            |s| s.read_timeout = Duration::from_millis(50),
+            "read_timeout",
+        ),
+    ] {
+        let mut settings = settings();
+        change(&mut settings);
+        match Transport::new(&settings).unwrap().exchange(request()).await {
+            Err(Error::Connect(text)) => assert!(text.contains(setting), "{text}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    // A request that was sent may have had an effect.
+    let mut server = TestServer::start([TestResponse::Hang]).await;
+    let transport = transport();
+    let sent = get(server.url("/"));
+    let later = Deadline::after(Duration::from_secs(1));
+    let (error, _) = tokio::join!(transport.exchange_until(sent, later), server.request());
+    let error = error.unwrap_err();
+    assert!(matches!(error, Error::Deadline { sent: true }), "{error:?}");
 }

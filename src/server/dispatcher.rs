@@ -128,7 +128,13 @@ impl Dispatcher {
     }
 
     /// Counts and logs a request that is not authenticated, and returns its status.
-    pub(super) fn reject(&self, path: &str, error: &Error) -> Status {
+    pub(super) fn reject(&self, path: &str, headers: &HeaderMap, error: &Error) -> Status {
+        let mut client = Downstream::from_metadata(headers);
+        client.identify();
+        let request_id = client.request_id.as_ref();
+        let request_id = request_id
+            .and_then(|id| id.to_str().ok())
+            .unwrap_or_default();
         // A path that is not in the contract could be any text: it is not logged.
         let operation = match self.methods.get(path) {
             Some(_) => &path[1..],
@@ -136,16 +142,21 @@ impl Dispatcher {
         };
         tracing::info!(
             operation,
+            request_id,
             reason = error.log_text(),
             "request rejected: unauthenticated"
         );
         self.metrics.unauthenticated.inc();
-        error.status(&error::StatusContext {
+        let mut status = error.status(&error::StatusContext {
             operation,
             upstream: "",
-            request_id: "",
+            request_id,
             start_succeeded: false,
-        })
+        });
+        if let Some(id) = client.request_id {
+            status.metadata_mut().as_mut().insert("x-request-id", id);
+        }
+        status
     }
 
     /// Counts and logs a call of an rpc that is in a descriptor set and is not served, and
@@ -153,11 +164,12 @@ impl Dispatcher {
     pub(super) fn not_served(&self, path: &str, headers: &HeaderMap) -> Option<Status> {
         let left_out = self.left_out.get(path)?;
         let operation = &path[1..];
-        let client = Downstream::from_metadata(headers);
+        let mut client = Downstream::from_metadata(headers);
+        client.identify();
         let request_id = client.request_id.as_ref();
         let request_id = request_id.and_then(|id| id.to_str().ok());
         let error = Error::NotServed(left_out.to_string().into());
-        let status = error.status(&error::StatusContext {
+        let mut status = error.status(&error::StatusContext {
             operation,
             request_id: request_id.unwrap_or_default(),
             ..error::StatusContext::default()
@@ -165,6 +177,9 @@ impl Dispatcher {
         self.metrics.rpc(operation, "").count(status.code());
         let reason = error.log_text();
         tracing::info!(operation, request_id, reason, "call failed: not served");
+        if let Some(id) = client.request_id {
+            status.metadata_mut().as_mut().insert("x-request-id", id);
+        }
         Some(status)
     }
 
@@ -362,7 +377,7 @@ impl Dispatcher {
         };
         let reply = context.call(method, &file.call).await?;
         Ok(UnaryResponse {
-            decoded: context.decode(method, &reply)?,
+            decoded: context.decode(method, file.call.effect(), &reply)?,
             headers: reply.headers,
             room: reply.room,
         })

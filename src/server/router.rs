@@ -12,13 +12,13 @@ use tonic::service::Routes;
 use tonic::{Code, Status};
 use tower::Service;
 
-use crate::config::nearest;
 use crate::deadline::Deadline;
 use crate::error::{self, Error, cut};
 use crate::server::authn::ClientTokens;
 use crate::server::dispatcher::Dispatcher;
 use crate::server::protocol;
 use crate::server::request_body_timeout::TimeoutBody;
+use crate::spelling::nearest;
 
 /// The rpcs that [`Routes`] serve, without the leading slash.
 const OWN_METHODS: [&str; 5] = [
@@ -91,7 +91,7 @@ impl Router {
         if !path.starts_with("/grpc.health.")
             && let Err(error) = self.tokens.authenticate(request.headers())
         {
-            let status = self.dispatcher.reject(path, &error);
+            let status = self.dispatcher.reject(path, request.headers(), &error);
             return self.ready(status.into_http());
         }
         let timeouts = self.dispatcher.request_timeouts;

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
 use tokio_stream::Stream;
 use tonic::{Code, Status};
 
@@ -63,9 +63,7 @@ impl StreamInfo {
         deadline: Deadline,
     ) -> Self {
         let mut client = Downstream::from_metadata(headers);
-        if client.request_id.is_none() {
-            client.request_id = Some(request_id(fastrand::u64(..)));
-        }
+        client.identify();
         let span = traces.then(|| telemetry::server_span(&served.method, &mut client));
         served.unrouted.in_flight.inc();
         Self {
@@ -87,6 +85,14 @@ impl StreamInfo {
             .as_ref()
             .and_then(|v| v.to_str().ok())
             .unwrap_or_default()
+    }
+
+    /// Returns the id that the upstream was sent, where it is not the request id.
+    fn correlation_id(&self) -> Option<String> {
+        let family = self.upstream.as_ref()?.family;
+        let (_, id) = family.correlation?.of(self.client.request_uuid)?;
+        let is_other = self.client.request_id.as_ref() != Some(&id);
+        is_other.then(|| id.to_str().unwrap_or_default().to_owned())
     }
 
     fn upstream_name(&self) -> &str {
@@ -132,6 +138,7 @@ impl StreamInfo {
         // The stream has its own copy of the client: the record keeps no credentials.
         self.client = Downstream {
             request_id: self.client.request_id.take(),
+            request_uuid: self.client.request_uuid,
             ..Downstream::default()
         };
         InstrumentedStream {
@@ -158,6 +165,7 @@ impl StreamInfo {
             operation = &self.served.method.path[1..],
             upstream = self.upstream_name(),
             request_id = self.request_id(),
+            correlation_id = self.correlation_id(),
             elapsed_us = self.started_at.elapsed().as_micros() as u64,
             "call succeeded"
         );
@@ -171,6 +179,7 @@ impl StreamInfo {
     fn record_failure(&mut self, error: &Error) -> Status {
         let operation = &self.served.method.path[1..];
         let (upstream, request_id) = (self.upstream_name(), self.request_id());
+        let correlation_id = self.correlation_id();
         let watch = self.served.method.watch.as_ref();
         let mut status = error.status(&error::StatusContext {
             operation,
@@ -196,6 +205,7 @@ impl StreamInfo {
                 operation,
                 upstream,
                 request_id,
+                correlation_id,
                 code,
                 elapsed_ms,
                 reason,
@@ -206,6 +216,7 @@ impl StreamInfo {
                 operation,
                 upstream,
                 request_id,
+                correlation_id,
                 code,
                 elapsed_ms,
                 reason,
@@ -255,11 +266,4 @@ impl Stream for InstrumentedStream {
             }
         })
     }
-}
-
-/// Formats a request id: 16 hexadecimal digits.
-fn request_id(id: u64) -> HeaderValue {
-    let digits: [u8; 16] =
-        std::array::from_fn(|i| b"0123456789abcdef"[(id >> (60 - 4 * i)) as usize & 15]);
-    HeaderValue::from_bytes(&digits).unwrap_or_else(|_| HeaderValue::from_static("-"))
 }

@@ -1,7 +1,7 @@
 //! The endpoint of an upstream, and the URL of a call.
 
 use percent_encoding::utf8_percent_encode;
-use url::Url;
+use url::{Host, Url};
 
 use crate::error::Error;
 use drawbridge_transcoder::call::RESERVED;
@@ -89,6 +89,22 @@ impl Endpoint {
     }
 }
 
+/// Returns whether a credential in a request to this URL can be read on the network.
+pub(super) fn is_exposed(url: &Url) -> bool {
+    let is_loopback = match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => {
+            address.is_loopback() || address.to_ipv4_mapped().is_some_and(|v4| v4.is_loopback())
+        }
+        Some(Host::Domain(name)) => {
+            let name = name.trim_end_matches('.');
+            name == "localhost" || name.ends_with(".localhost")
+        }
+        None => false,
+    };
+    url.scheme() == "http" && !is_loopback
+}
+
 /// Returns `path` without `suffix`, and the segment at the place of the project id.
 fn strip_suffix<'a>(path: &'a str, suffix: &str) -> Option<(&'a str, Option<&'a str>)> {
     let mut rest = path;
@@ -146,6 +162,27 @@ mod tests {
                 endpoint.url("/x", "").unwrap().as_str(),
                 format!("{base}/x")
             );
+        }
+    }
+
+    #[test]
+    fn plaintext_to_another_host_is_exposed() {
+        for (url, want) in [
+            ("http://heat.test:8004/v1", true),
+            ("http://10.0.0.1/", true),
+            ("http://[fd00::1]/", true),
+            ("http://localhost.test/", true),
+            ("http://0.0.0.0/", true),
+            ("https://heat.test/", false),
+            ("http://127.0.0.1:8004/", false),
+            ("http://127.9.9.9/", false),
+            ("http://[::1]/", false),
+            ("http://[::ffff:127.0.0.1]/", false),
+            ("http://LOCALHOST/", false),
+            ("http://localhost./", false),
+            ("http://a.localhost/", false),
+        ] {
+            assert_eq!(is_exposed(&url.parse().unwrap()), want, "{url}");
         }
     }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value};
 
+use crate::downstream::CorrelationHeader;
 use crate::error::Fault;
 use drawbridge_transcoder::call::{Idempotency, Reply};
 use drawbridge_transcoder::family::ErrorStatus;
@@ -62,6 +63,9 @@ pub struct Family {
     /// A redirect whose `Location` has this path segment is followed once, below the
     /// endpoint and from this segment on, with the same method and body.
     pub redirect_anchor: Option<&'static str>,
+    /// The request header by which the API and its login correlate a call. None: only
+    /// `x-request-id` is sent, to the API.
+    pub correlation: Option<CorrelationHeader>,
     /// Reply headers with the upstream's request id, the preferred one first.
     pub request_id_headers: &'static [&'static str],
     /// An inexpensive path for health probes: a response of any status means healthy.
@@ -69,6 +73,10 @@ pub struct Family {
     /// An inexpensive call that all valid credentials may make, for `drawbridge check`:
     /// path, with `{project_id}`, and query.
     pub login_check: Option<(&'static str, &'static str)>,
+    /// Errors in addition to 429 with which the upstream certainly did not act, so that any
+    /// call is retried: the HTTP status, and a part of the message. Only what the API
+    /// documents.
+    pub not_processed: &'static [(u16, &'static str)],
     /// The checks that `(drawbridge.v1.method).check` can name.
     pub checkers: &'static [(&'static str, Checker)],
 }

@@ -24,6 +24,8 @@ pub struct Settings {
     pub project_id: Option<String>,
     /// Credentials.
     pub auth: credentials::Settings,
+    /// Whether credentials may be sent over plaintext HTTP to another host. Default: false.
+    pub allow_plaintext_credentials: bool,
     /// Connections.
     pub transport: http_client::Settings,
     /// Calls in flight at once. Default: 256.
@@ -56,6 +58,7 @@ impl Settings {
             endpoint: None,
             project_id: None,
             auth,
+            allow_plaintext_credentials: false,
             transport: http_client::Settings::default(),
             max_concurrent_calls: 256,
             max_queued_calls: 1_024,

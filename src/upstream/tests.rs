@@ -12,6 +12,7 @@ pub(crate) fn fault(http_status: u16) -> Fault {
         retry_after: None,
         not_processed: false,
         transient: false,
+        is_of_proxy: false,
         credential_rejected: false,
         fields: Vec::new(),
         metadata: Vec::new(),
@@ -31,7 +32,7 @@ use super::*;
 use crate::credentials;
 use crate::deadline::Deadline;
 use crate::families::common;
-use crate::families::error_body::retry_after;
+use crate::http_client::retry_after::retry_after;
 use crate::http_client::test_server::{self, TestResponse, TestServer, reply};
 
 static FAMILY: Family = Family {
@@ -45,9 +46,14 @@ static FAMILY: Family = Family {
     headers: &[("accept", "application/json"), ("x-client", "test")],
     accept_language: Some("en-us"),
     redirect_anchor: Some("stacks"),
+    correlation: Some(crate::downstream::CorrelationHeader {
+        name: "x-test-request-id",
+        prefix: "id-",
+    }),
     request_id_headers: &[],
     probe: "/healthcheck",
     login_check: None,
+    not_processed: &[(503, "nobody has read the request")],
     checkers: &[],
 };
 
@@ -55,10 +61,14 @@ fn read(context: &FaultContext<'_>, reply: &Reply) -> Fault {
     let status = reply.status.as_u16();
     Fault {
         code: common::code(context, reply),
-        retry_after: retry_after(&reply.headers, SystemTime::now()),
-        message: format!("HTTP {status}, {} bytes", reply.body.len()),
+        retry_after: retry_after(reply, SystemTime::now()),
+        message: match String::from_utf8_lossy(&reply.body) {
+            text if text.contains("nobody") => text.into_owned(),
+            text => format!("HTTP {status}, {} bytes", text.len()),
+        },
         transient: matches!(status, 502..=504),
         not_processed: common::not_processed(reply),
+        is_of_proxy: false,
         credential_rejected: status == 401,
         ..fault(status)
     }
@@ -93,6 +103,7 @@ fn get(path: &str) -> Call {
         query: String::new(),
         body: None,
         idempotency: Idempotency::NoSideEffects,
+        declares_idempotency: false,
         media: drawbridge_transcoder::call::Media::default(),
     }
 }
@@ -177,6 +188,10 @@ async fn configured_and_forwarded_headers_are_sent() {
         ("authorization", "Bearer of-client"),
         ("cookie", "of-client"),
         ("x-request-id", "r-1"),
+        (
+            "x-openstack-request-id",
+            "req-3f9e01b3-7d1b-4f6e-9a5c-0123456789ab",
+        ),
         ("traceparent", "00-1-1-00"),
         ("tracestate", "a=b"),
         ("accept-language", "ja"),
@@ -205,6 +220,11 @@ async fn configured_and_forwarded_headers_are_sent() {
         ("content-type", Some("application/json")),
         ("x-auth-token", Some("s3cret")),
         ("x-request-id", Some("r-1")),
+        ("x-openstack-request-id", None),
+        (
+            "x-test-request-id",
+            Some("id-3f9e01b3-7d1b-4f6e-9a5c-0123456789ab"),
+        ),
         ("traceparent", Some("00-1-1-00")),
         ("tracestate", Some("a=b")),
         ("accept-language", Some("ja")),
@@ -423,8 +443,8 @@ async fn gateway_error_of_a_non_idempotent_call_is_unknown() {
         (502, &[][..], &post("/x"), Code::Unknown),
         (503, &[], &post("/x"), Code::Unknown),
         (504, &[], &post("/x"), Code::Unknown),
-        // `Retry-After`: certainly not processed.
-        (503, &[("retry-after", "9")], &post("/x"), Code::Unavailable),
+        // A proxy may add the header after it has forwarded the call.
+        (503, &[("retry-after", "9")], &post("/x"), Code::Unknown),
         // An idempotent call can be repeated.
         (504, &[], &delete, Code::Unavailable),
     ] {
@@ -435,6 +455,108 @@ async fn gateway_error_of_a_non_idempotent_call_is_unknown() {
         let hint = fault.metadata.iter().find(|(key, _)| *key == HINT);
         let hinted = hint.is_some_and(|(_, hint)| hint.contains("the upstream may have acted"));
         assert_eq!(hinted, code == Code::Unknown, "{status} {headers:?}");
+    }
+}
+
+/// Only a rate limit, a failed connection and what the family knows of prove that the
+/// upstream did not act.
+#[tokio::test]
+async fn non_idempotent_calls_are_retried_only_if_certainly_not_processed() {
+    let later = &[("retry-after", "0")][..];
+    let (body, exhausted) = (
+        "nobody has read the request",
+        ("x-ratelimit-remaining", "0"),
+    );
+    for (status, headers, body, code, requests) in [
+        (429, &[][..], "", None, 2),
+        (429, later, "", None, 2),
+        (503, &[], body, None, 2),
+        (503, later, body, None, 2),
+        (503, later, "", Some(Code::Unknown), 1),
+        (502, later, body, Some(Code::Unknown), 1),
+        (413, later, "", Some(Code::ResourceExhausted), 1),
+        (413, &[], "", Some(Code::ResourceExhausted), 1),
+        (403, later, "", Some(Code::ResourceExhausted), 1),
+        (403, &[exhausted], "", Some(Code::ResourceExhausted), 1),
+        (
+            403,
+            &[("x-ratelimit-remaining", "7")],
+            "",
+            Some(Code::PermissionDenied),
+            1,
+        ),
+    ] {
+        let error = TestResponse::Keep(reply(status, headers, body));
+        let mut server = TestServer::start([error, ok()]).await;
+        let upstream = upstream(server.url(""), |_| {});
+        let got = call(&upstream, &post("/x")).await;
+        let got = got.err().map(|error| error.code());
+        assert_eq!(got, code, "{status} {headers:?} {body}");
+        for _ in 0..requests {
+            server.request().await;
+        }
+        assert_eq!(server.unread_requests(), 0, "{status} {headers:?} {body}");
+    }
+}
+
+/// A 403 that is a rate limit says when to try again; an idempotent call waits for it.
+#[tokio::test]
+async fn forbidden_with_an_exhausted_rate_limit_is_retried_if_idempotent() {
+    let limited = |headers: &[_]| TestResponse::Keep(reply(403, headers, ""));
+    let server = TestServer::start([limited(&[("retry-after", "0")]), ok()]).await;
+    call(&upstream(server.url(""), |_| {}), &get("/x"))
+        .await
+        .unwrap();
+    for (headers, secs) in [
+        (&[("retry-after", "30")][..], 30),
+        (&[("retry-after", "99999999999999999999")], 86_400),
+        (
+            &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "40")],
+            40,
+        ),
+        (&[("ratelimit", "\"default\";r=0;t=50")], 50),
+        (&[("ratelimit-remaining", "0")], 60),
+    ] {
+        let mut server = TestServer::start([limited(headers)]).await;
+        let fault = upstream_fault(call(&upstream(server.url(""), |_| {}), &get("/x")).await);
+        assert_eq!(fault.code, Code::ResourceExhausted, "{headers:?}");
+        assert_eq!(
+            fault.retry_after,
+            Some(Duration::from_secs(secs)),
+            "{headers:?}"
+        );
+        server.request().await;
+        assert_eq!(server.unread_requests(), 0, "longer than `max_backoff`");
+    }
+}
+
+/// The client's own credentials are fine if the gateway's are rejected.
+#[tokio::test]
+async fn rejected_credentials_of_the_gateway_are_not_unauthenticated() {
+    let token = || credentials::Settings::Token {
+        header: HeaderName::from_static("x-auth-token"),
+        token: SecretString::from("s3cret"),
+    };
+    let basic = credentials::Settings::Basic {
+        username: "u".into(),
+        password: SecretString::from("s3cret"),
+    };
+    for (auth, code) in [
+        (token(), Code::FailedPrecondition),
+        (basic, Code::FailedPrecondition),
+        (credentials::Settings::Passthrough, Code::Unauthenticated),
+    ] {
+        let server = TestServer::start([with_status(401)]).await;
+        let kind = auth.kind();
+        let upstream = upstream(server.url(""), |settings| settings.auth = auth);
+        let client = Downstream::from_metadata(&HeaderMap::from_iter([(
+            HeaderName::from_static("x-auth-token"),
+            HeaderValue::from_static("of-client"),
+        )]));
+        let fault = upstream_fault(upstream.call(&context(&client, 60), &get("/x")).await);
+        assert_eq!(fault.code, code, "{kind}");
+        let hint = fault.metadata.iter().any(|(key, _)| *key == HINT);
+        assert_eq!(hint, code == Code::FailedPrecondition, "{kind}");
     }
 }
 
@@ -873,7 +995,7 @@ async fn hook_is_called_after_each_attempt() {
 #[test]
 fn invalid_settings_are_rejected() {
     type Change = fn(&mut Settings);
-    let cases: [(Change, &str); 4] = [
+    let cases: [(Change, &str); 6] = [
         (
             |s| s.endpoint = Some("ftp://h".parse().unwrap()),
             "endpoint: must begin with http",
@@ -884,11 +1006,51 @@ fn invalid_settings_are_rejected() {
             |s| s.transport.ca_file = Some("/nowhere".into()),
             "ca_file /nowhere: ",
         ),
+        (
+            |s| {
+                s.auth = credentials::Settings::Passthrough;
+                s.endpoint = Some("http://heat.test/".parse().unwrap());
+            },
+            "endpoint: credentials would be sent over plaintext HTTP",
+        ),
+        (
+            |s| {
+                s.auth = credentials::Settings::Keystone(credentials::Keystone {
+                    auth_url: "http://keystone.test/v3".parse().unwrap(),
+                    identity: credentials::Identity::Token(SecretString::from("s3cret")),
+                    project: None,
+                    region: None,
+                    interface: "public".into(),
+                });
+            },
+            "auth_url: credentials would be sent over plaintext HTTP",
+        ),
     ];
     for (change, want) in cases {
         let mut settings = Settings::new("cloud", "test", credentials::Settings::None);
         change(&mut settings);
+        let allowed = Settings {
+            allow_plaintext_credentials: true,
+            ..settings.clone()
+        };
         let problem = Upstream::new(settings, &FAMILY, None).unwrap_err();
         assert!(problem.starts_with(want), "{problem}");
+        let is_allowed = Upstream::new(allowed, &FAMILY, None).is_ok();
+        assert_eq!(is_allowed, want.contains("plaintext"), "{want}");
     }
+}
+
+/// A request that is too large says nothing about the upstream's health.
+#[tokio::test]
+async fn too_large_request_is_no_failure_of_the_upstream() {
+    let server = TestServer::start((0..5).map(|_| with_status(413))).await;
+    let upstream = upstream(server.url(""), |settings| {
+        settings.circuit_breaker_failures = 1;
+    });
+    for _ in 0..5 {
+        let fault = upstream_fault(call(&upstream, &post("/x")).await);
+        assert_eq!(fault.code, Code::ResourceExhausted);
+        assert!(!fault.not_processed && !fault.transient, "{fault:?}");
+    }
+    assert_eq!(upstream.health(), Health::Healthy);
 }

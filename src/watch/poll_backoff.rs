@@ -22,6 +22,8 @@ pub(super) struct PollBackoff {
     first: Duration,
     max: Duration,
     pause: Duration,
+    /// No pause is shorter.
+    min: Duration,
     /// A random number from 0 to 1; a parameter for tests.
     random: fn() -> f64,
 }
@@ -34,8 +36,14 @@ impl PollBackoff {
             first,
             max,
             pause: first,
+            min: Duration::ZERO,
             random,
         }
+    }
+
+    /// Sets the shortest pause, by `Retry-After` of the last poll. It may exceed the longest.
+    pub(super) fn set_min(&mut self, min: Duration) {
+        self.min = min;
     }
 
     /// Returns the pause after a poll that has found a change, such as the first one.
@@ -56,8 +64,9 @@ impl PollBackoff {
     }
 
     fn jittered(&self) -> Duration {
-        self.pause
-            .mul_f64(1.0 - JITTER_SHARE + 2.0 * JITTER_SHARE * (self.random)().clamp(0.0, 1.0))
+        let jitter = 2.0 * JITTER_SHARE * (self.random)().clamp(0.0, 1.0);
+        let pause = self.pause.mul_f64(1.0 - JITTER_SHARE + jitter);
+        pause.max(self.min)
     }
 }
 
@@ -112,6 +121,10 @@ mod tests {
         assert_eq!(backoff.grow(), S(3));
         assert_eq!(backoff.grow(), S(3));
         assert_eq!(backoff.reset(), S(1));
+        backoff.set_min(S(9));
+        assert_eq!((backoff.reset(), backoff.grow()), (S(9), S(9)));
+        backoff.set_min(S(0));
+        assert_eq!(backoff.grow(), MS(2_250));
     }
 
     #[test]

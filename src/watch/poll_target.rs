@@ -115,10 +115,10 @@ pub(super) fn bind_found(
         })
 }
 
-/// Marks a poll as idempotent: the `watch` option implies it, even where the polled rpc
-/// has no `idempotency_level`.
+/// Marks a poll as idempotent where the polled rpc has no `idempotency_level`: the `watch`
+/// option implies it. An explicit IDEMPOTENCY_UNKNOWN is never retried.
 pub(super) fn repeatable(mut call: Call) -> Call {
-    if call.idempotency == Idempotency::NonIdempotent {
+    if call.idempotency == Idempotency::NonIdempotent && !call.declares_idempotency {
         call.idempotency = Idempotency::Idempotent;
     }
     call

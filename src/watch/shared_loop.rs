@@ -14,8 +14,8 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -29,6 +29,7 @@ use super::{Loops, Registry};
 use crate::deadline::Deadline;
 use crate::engine::stream_limiter::{StreamPermit, limit_reached};
 use crate::error::Error;
+use crate::http_client::retry_after;
 
 /// The running loops of one kind.
 pub(super) type LoopMap<S> = HashMap<Arc<Key>, Arc<SharedLoop<S>>>;
@@ -524,6 +525,7 @@ impl Registry {
                     key: Arc::clone(key),
                     shared: Arc::clone(&shared),
                     end: None,
+                    retry_after: Mutex::default(),
                 });
                 (shared, published)
             }
@@ -602,6 +604,8 @@ pub(super) struct LoopTask<S: LoopSource> {
     key: Arc<Key>,
     pub(super) shared: Arc<SharedLoop<S>>,
     end: Option<End>,
+    /// The longest `Retry-After` of the reads of this round that succeeded.
+    retry_after: Mutex<Duration>,
 }
 
 impl<S: LoopSource> Drop for LoopTask<S> {
@@ -652,7 +656,18 @@ impl<S: LoopSource> LoopTask<S> {
         read: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
         self.registry.polls.fetch_add(1, Ordering::Relaxed);
-        Deadline::after(POLL_TIMEOUT).bound(read).await?
+        let read = Deadline::after(POLL_TIMEOUT).bound(read);
+        let (result, retry_after) = retry_after::observing(read).await;
+        let mut longest = self.retry_after();
+        *longest = longest.max(retry_after);
+        drop(longest);
+        result?
+    }
+
+    fn retry_after(&self) -> MutexGuard<'_, Duration> {
+        self.retry_after
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn poll_to_end(&self) -> End {
@@ -670,7 +685,10 @@ impl<S: LoopSource> LoopTask<S> {
         };
         loop {
             let round = shared.begin_round();
-            let pause = match S::poll(self, &mut cursor, round).await {
+            let polled = S::poll(self, &mut cursor, round).await;
+            let retry_after = std::mem::take(&mut *self.retry_after());
+            backoff.set_min(retry_after);
+            let pause = match polled {
                 Ok(Polled::Ended(end)) => return end,
                 Ok(Polled::Missing) => {
                     tolerance.recovered();
@@ -742,7 +760,11 @@ impl<S: LoopSource> LoopTask<S> {
                     pause
                 }
             };
-            shared.pause(pause, intervals.first).await;
+            // Also for subscribers that request a round.
+            tokio::time::sleep(retry_after.min(pause)).await;
+            shared
+                .pause(pause.saturating_sub(retry_after), intervals.first)
+                .await;
         }
     }
 }

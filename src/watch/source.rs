@@ -201,7 +201,7 @@ impl StreamContext {
     ) -> Result<Bytes, Error> {
         let context = self.until(deadline);
         let reply = context.call(method, call).await?;
-        let first = context.decode(method, &reply)?;
+        let first = context.decode(method, call.effect(), &reply)?;
         let whole = unary::merge_pages(context, method, call, first);
         Ok(whole.await?.message)
     }

@@ -20,6 +20,7 @@ use super::source::{PollRules, ReadFuture, SnapshotRead};
 use super::*;
 use crate::credentials::CredentialId;
 use crate::error::Fault;
+use crate::http_client::retry_after;
 use drawbridge_transcoder::api::drawbridge::v1::{
     Outcome as SentOutcome, WatchEvent, WatchEventType,
 };
@@ -44,6 +45,8 @@ enum Script {
     Deleted(Item),
     /// Returns these items after this time.
     Delayed(Duration, Vec<Item>),
+    /// Returns these items, with this `Retry-After`.
+    RetryAfter(&'static str, Vec<Item>),
     Panics,
 }
 
@@ -76,6 +79,12 @@ impl SnapshotSource for ScriptedSource {
                 Script::Deleted(item) => return Ok(SnapshotRead::Deleted(item)),
                 Script::Delayed(delay, items) => {
                     tokio::time::sleep(delay).await;
+                    items
+                }
+                Script::RetryAfter(value, items) => {
+                    let name = http::header::RETRY_AFTER;
+                    let value = http::HeaderValue::from_static(value);
+                    retry_after::observe(&http::HeaderMap::from_iter([(name, value)]));
                     items
                 }
                 Script::Panics => panic!("as scripted"),
@@ -341,6 +350,7 @@ fn fault(code: Code, retry_after: Option<Duration>) -> Error {
         retry_after,
         not_processed: false,
         transient: false,
+        is_of_proxy: false,
         credential_rejected: false,
         fields: Vec::new(),
         metadata: Vec::new(),

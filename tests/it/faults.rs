@@ -11,7 +11,7 @@ use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
 
 use crate::support::client::json as to_json;
-use crate::support::recorder::Answer;
+use crate::support::recorder::{Answer, Seen};
 use crate::support::{Gateway, Recorder, nowhere, settings, upstream};
 
 const GET: &str = "SoftwareDeploymentService/GetSoftwareDeployment";
@@ -260,7 +260,8 @@ async fn response_is_read_in_all_encodings() {
     let error = "\u{feff}{\"error_code\": \"APIGW.0101\", \"error_msg\": \"no such API\"}";
     let answer = Answer::text(404, "application/json", error);
     let (_recorder, _gateway, result) = answered(answer).await;
-    assert_eq!(result.unwrap_err().message(), "no such API");
+    let error = result.unwrap_err();
+    assert!(error.message().starts_with("no such API ("), "{error:?}");
     // The limit holds for the decoded body.
     let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
     std::io::Write::write_all(&mut encoder, &vec![b' '; 20 << 20]).unwrap();
@@ -455,23 +456,27 @@ async fn unavailable_with_retry_after_is_retried() {
         "an hour is longer than anyone waits"
     );
 
-    // Zero seconds: even a create is retried, since it was not processed.
-    let times = std::sync::atomic::AtomicUsize::new(0);
-    let recorder =
-        Recorder::start(
-            move |_| match times.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
-                0 => Answer::json(503, &json!({"message": "busy"})).with("retry-after", "0"),
+    // A create is retried only after what certainly was not processed: a proxy may add
+    // `retry-after` to the 503 of a call that it has forwarded.
+    let token_middleware = "The server is currently unavailable. Please try again at a later \
+                            time.<br /><br />\nThe Keystone service is temporarily unavailable.";
+    for (message, requests) in [("busy", 1), (token_middleware, 2)] {
+        let times = std::sync::atomic::AtomicUsize::new(0);
+        let body = json!({"code": "503 Service Unavailable", "title": "Service Unavailable",
+            "message": message});
+        let recorder = Recorder::start(move |_| {
+            match times.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+                0 => Answer::json(503, &body).with("retry-after", "0"),
                 _ => Answer::json(200, &json!({"software_config": {"id": "c"}})),
-            },
-        )
+            }
+        })
         .await;
-    let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
-    gateway
-        .client
-        .call(CREATE, json!({"name": "x"}))
-        .await
-        .unwrap();
-    assert_eq!(recorder.seen().len(), 2);
+        let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
+        let result = gateway.client.call(CREATE, json!({"name": "x"})).await;
+        let code = result.err().map(|status| status.code());
+        assert_eq!(code, (requests == 1).then_some(Code::Unknown), "{message}");
+        assert_eq!(recorder.seen().len(), requests, "{message}");
+    }
 }
 
 #[tokio::test]
@@ -793,10 +798,66 @@ async fn only_listed_metadata_is_forwarded() {
             "host",
             "traceparent",
             "user-agent",
+            "x-openstack-request-id",
             "x-request-id"
         ]
     );
     assert_eq!(seen.header("x-request-id"), "r-1");
+}
+
+/// OpenStack logs the client's request id only from its own header, and only in its own form.
+#[tokio::test]
+async fn openstack_is_sent_the_request_id_of_the_client() {
+    const ID: &str = "req-3f9e01b3-7d1b-4f6e-9a5c-0123456789ab";
+    let recorder = Recorder::fixed(Answer::json(404, &json!({}))).await;
+    let gateway = Gateway::with(vec![
+        upstream("heat", "heat", &recorder.url()),
+        upstream("ao", "jp1ao", &recorder.url()),
+        upstream("huawei", "servicestage", &recorder.url()),
+    ])
+    .await;
+    let get_task = json!({"id": 1});
+    let get_job = json!({"project_id": "p", "job_id": "j"});
+    for (rpc, request, metadata, want) in [
+        (GET, get(), ("x-openstack-request-id", ID), Some(ID)),
+        (GET, get(), ("x-request-id", ID), Some(ID)),
+        (GET, get(), ("x-request-id", &ID[4..]), Some(ID)),
+        (GET, get(), ("x-openstack-request-id", "req-1"), None),
+        (GET, get(), ("x-request-id", "r-1"), None),
+        ("TaskService/GetTask", get_task, ("x-request-id", ID), None),
+        ("JobService/GetJob", get_job, ("x-request-id", ID), None),
+    ] {
+        let before = recorder.seen().len();
+        let status = gateway
+            .client
+            .call_with(rpc, request, &[metadata])
+            .await
+            .unwrap_err();
+        let seen = recorder.seen().split_off(before);
+        let is_call = |seen: &&Seen| seen.headers.contains_key("x-request-id");
+        let seen = seen.iter().find(is_call).unwrap();
+        let sent = seen.header("x-openstack-request-id");
+        let gateway_id = status
+            .metadata()
+            .get("x-request-id")
+            .unwrap()
+            .to_str()
+            .unwrap();
+        assert_eq!(seen.header("x-request-id"), gateway_id, "{metadata:?}");
+        let info = status.get_details_request_info().unwrap();
+        assert_eq!(info.serving_data, gateway_id, "{metadata:?}");
+        match (rpc, want) {
+            (GET, Some(want)) => assert_eq!(sent, want, "{metadata:?}"),
+            (GET, None) => {
+                assert!(sent.starts_with("req-") && sent.len() == ID.len(), "{sent}");
+                assert_ne!(sent, ID);
+            }
+            _ => assert_eq!(sent, "", "{rpc}"),
+        }
+        if metadata == ("x-openstack-request-id", "req-1") {
+            assert_eq!(sent, gateway_id);
+        }
+    }
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use drawbridge::cli::quickstart;
 use drawbridge_sandbox::{self as sandbox, Sandbox};
 use serde_json::{Map, Value, json};
 use tonic::{Code, Status};
+use tonic_types::StatusExt;
 
 use crate::operations::documented;
 use crate::support::client::json as to_json;
@@ -136,6 +137,61 @@ async fn timestamps_are_read_in_all_forms() {
                 }
             }
         }
+        gateway.running.stop().await.unwrap();
+    }
+}
+
+/// A 404 of an API gateway or a proxy is no missing stack: a delete does not succeed, and
+/// the request id is kept.
+#[tokio::test]
+async fn missing_api_is_no_missing_stack() {
+    let gateway_body = json!({"message": "API not found", "request_id": "r-body"});
+    let apig_body = json!({"error_code": "APIGW.0101", "error_msg": "The API does not exist",
+        "request_id": "r-body"});
+    let html = "<!DOCTYPE html><html><body><h1>404 Not Found</h1><hr>nginx</body></html>";
+    let stack = json!({"code": 404, "title": "Not Found", "explanation": "x",
+        "error": {"type": "EntityNotFound", "message": "no stack", "traceback": null}});
+    let json = |body: &serde_json::Value| Answer::json(404, body);
+    for (dialect, answer, code, id) in [
+        ("rts", json(&gateway_body), Code::Unimplemented, "r-body"),
+        ("rts", json(&apig_body), Code::Unimplemented, "r-body"),
+        (
+            "openstack",
+            Answer::text(404, "text/html", html),
+            Code::Unimplemented,
+            "",
+        ),
+        ("rts", json(&stack), Code::NotFound, ""),
+    ] {
+        // The first response is lost, so that a missing stack counts as deleted.
+        let times = std::sync::atomic::AtomicUsize::new(0);
+        let reply = answer.clone();
+        let recorder = Recorder::start(move |seen| match seen.method.as_str() {
+            "DELETE" if times.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0 => {
+                Answer::json(502, &json!({}))
+            }
+            _ => reply.clone(),
+        })
+        .await;
+        let mut settings = upstream("u", "heat", &recorder.url());
+        settings.dialect = dialect.to_owned();
+        let gateway = Gateway::with(vec![settings]).await;
+        let request = json!({"stack_name": "s", "stack_id": "i"});
+        let get = gateway
+            .client
+            .call("StackService/GetStack", request.clone());
+        let status = get.await.unwrap_err();
+        assert_eq!(status.code(), code, "{status:?}");
+        let details = status.get_error_details();
+        let hint = details.error_info().unwrap().metadata.contains_key("hint");
+        assert_eq!(hint, code == Code::Unimplemented, "{status:?}");
+        let request_id = details.request_info().map(|info| info.request_id.clone());
+        assert_eq!(request_id.unwrap_or_default(), id, "{status:?}");
+        let delete = gateway
+            .client
+            .call("StackService/DeleteStack", request)
+            .await;
+        assert_eq!(delete.is_ok(), code == Code::NotFound, "{delete:?}");
         gateway.running.stop().await.unwrap();
     }
 }

@@ -542,6 +542,55 @@ async fn special_characters_are_data() {
     }
 }
 
+#[tokio::test]
+async fn templates_are_filtered_by_every_operator() {
+    let place = Place::new(Jp1aoOptions::default()).await;
+    const LIST: &str = "ServiceTemplateService/ListServiceTemplates";
+    let ids = async |filter: Value| {
+        let found = place.ok(LIST, json!({"hql_filter": filter})).await;
+        let found = found["data"].as_array().cloned().unwrap_or_default();
+        found
+            .iter()
+            .map(|one| one["instance_id"].as_i64().unwrap())
+            .collect::<Vec<_>>()
+    };
+    let found = place.ok(LIST, json!({})).await;
+    let first = found["data"][0].clone();
+    let all = ids(json!({})).await;
+    let id = first["instance_id"].as_i64().unwrap();
+    let others = |field: &str| -> Vec<i64> {
+        let found = found["data"].as_array().unwrap().iter();
+        let others = found.filter(|one| one[field] != first[field]);
+        others
+            .map(|one| one["instance_id"].as_i64().unwrap())
+            .collect()
+    };
+    let other_keys = others("key_name");
+    let others = others("instance_id");
+    assert!(!other_keys.is_empty());
+    for (filter, want) in [
+        (json!({"instance_id_ne": id}), &others),
+        (json!({"instance_id_not_in": [id]}), &others),
+        (json!({"key_name_ne": first["key_name"]}), &other_keys),
+        (json!({"key_name_not_in": [first["key_name"]]}), &other_keys),
+        (json!({"release_state_not_in": ["no"]}), &all),
+        (json!({"description_ne": "no"}), &all),
+        (json!({"supported_schedule_type_ne": "no"}), &all),
+    ] {
+        assert_eq!(ids(filter.clone()).await, *want, "{filter}");
+    }
+    let description = json!({"description": first["description"]});
+    assert!(ids(description).await.contains(&id));
+    let types: Vec<_> = first["supported_schedule_type"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one.as_str().unwrap())
+        .collect();
+    let types = json!({"supported_schedule_type": types.join(",")});
+    assert!(ids(types).await.contains(&id));
+}
+
 /// Lists of tags and of properties can be filtered.
 #[tokio::test]
 async fn tags_and_properties_are_filtered() {

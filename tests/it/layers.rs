@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// The directories and files of `src/`, from the bottom up.
 const LAYERS: &[&[&str]] = &[
-    &["api"],
+    &["api", "spelling"],
     &["error"],
     &["deadline"],
     &["downstream"],

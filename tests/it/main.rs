@@ -29,6 +29,7 @@ mod jp1ao;
 mod jp1ao_sandbox;
 mod large;
 mod layers;
+mod logins;
 mod logs;
 mod operations;
 mod own_api;

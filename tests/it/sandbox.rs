@@ -163,7 +163,7 @@ async fn addon_is_redeployed_and_watched() {
         .call("AddonService/ExecuteAddonAction", addon)
         .await
         .unwrap_err();
-    assert_eq!(status.code(), Code::Unauthenticated);
+    assert_eq!(status.code(), Code::FailedPrecondition);
     assert_eq!(
         status.get_error_details().error_info().unwrap().reason,
         "APIGW.0301"

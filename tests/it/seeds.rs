@@ -343,6 +343,16 @@ async fn action_result_is_read_in_all_forms() {
             got["action_result"]["affected_resource"], resource,
             "{name}"
         );
+        let count = resource.to_string().matches(url).count();
+        let reference = json!({"resource": "Services", "id": 2004});
+        for (field, want) in [
+            ("affected_resources", json!(url)),
+            ("affected_refs", reference),
+        ] {
+            let got = &got["action_result"][field];
+            let got = got.as_array().map_or(&[][..], |all| all);
+            assert_eq!(got, vec![want; count], "{name}");
+        }
     }
     // A failure within a 200 is returned as data.
     let (_recorder, gateway) = jp1ao(Answer::json(200, &json!({"state": "failed"}))).await;

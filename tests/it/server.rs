@@ -11,6 +11,7 @@ use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_reflection::pb::{v1, v1alpha};
+use tonic_types::StatusExt;
 
 use crate::support::recorder::{Answer, Recorder};
 use crate::support::{Gateway, http_get, nowhere, settings, upstream};
@@ -502,7 +503,8 @@ async fn missing_or_invalid_client_token_is_unauthenticated() {
     settings.client_tokens = vec!["first".into(), "second".into()];
     let gateway = Gateway::start(settings).await;
     for token in [None, Some("third")] {
-        let metadata: Vec<_> = token.iter().map(|t| ("drawbridge-token", *t)).collect();
+        let mut metadata: Vec<_> = token.iter().map(|t| ("drawbridge-token", *t)).collect();
+        metadata.push(("x-request-id", "r-1"));
         let status = gateway
             .client
             .call_with(LIST, json!({}), &metadata)
@@ -514,6 +516,9 @@ async fn missing_or_invalid_client_token_is_unauthenticated() {
             "{}",
             status.message()
         );
+        assert_eq!(status.metadata().get("x-request-id").unwrap(), "r-1");
+        let info = status.get_details_request_info().unwrap();
+        assert_eq!(info.serving_data, "r-1");
     }
     let admin = gateway.running.admin.unwrap();
     let (_, text) = http_get(&format!("http://{admin}/metrics")).await;

@@ -34,7 +34,8 @@ fn object(message: &DynamicMessage, rest: &Value, path: &str, found: &mut Vec<St
     let mut known = Vec::new();
     let mut extras = Value::Null;
     for field in descriptor.fields() {
-        if rule(&field, "raw_of").is_some() || rule(&field, "gateway_only").is_some() {
+        let is_derived = |name: &&str| rule(&field, name).is_some();
+        if ["raw_of", "urls_of", "gateway_only"].iter().any(is_derived) {
             continue;
         }
         if rule(&field, "additional_properties").is_some() {

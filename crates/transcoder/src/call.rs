@@ -42,12 +42,25 @@ pub struct Call {
     pub project: Option<Range<usize>>,
     /// The query, percent-encoded, without `?`; empty for none.
     pub query: String,
-    /// The JSON body, or none.
+    /// The body, or none.
     pub body: Option<Bytes>,
     /// Whether the call can be repeated.
     pub idempotency: Idempotency,
+    /// Whether that is the `idempotency_level` of its rpc, not that of the HTTP method.
+    pub declares_idempotency: bool,
     /// Media types of request and response.
     pub media: Media,
+}
+
+impl Call {
+    /// Returns what a repetition of the call may do: a GET changes nothing, whatever its rpc
+    /// declares.
+    pub fn effect(&self) -> Idempotency {
+        match self.verb {
+            Method::GET => Idempotency::NoSideEffects,
+            _ => self.idempotency,
+        }
+    }
 }
 
 /// Media types. Default: JSON, and what the family requests in every call.

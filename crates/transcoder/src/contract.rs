@@ -21,6 +21,7 @@ mod pages;
 mod paging;
 mod path_template;
 mod plan;
+mod raw_body;
 mod request_check;
 mod required_member;
 mod resolve;
@@ -40,7 +41,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderValue;
 
+use self::bind::Request;
 use crate::Error;
 use crate::call::{Call, Idempotency, Media, Reply};
 use crate::family::{Evidence, Families, FamilyRules};
@@ -138,6 +141,8 @@ pub struct Method {
     location: Option<location::Location>,
     /// The field of the response that the reply's body is decoded into.
     response_body: Option<FieldIndex>,
+    /// Set where the reply's body is not decoded.
+    raw_response: Option<raw_body::RawResponse>,
     /// The field of the response that watches and logs read; set when they are linked.
     watched_member: OnceLock<FieldIndex>,
     /// For a two-step call, the rpc that reads its document; set when all rpcs are compiled.
@@ -305,13 +310,24 @@ impl Method {
     /// With `additional_bindings`, the first binding is used whose path fields are all
     /// set, to values of the form that its path has.
     pub fn bind(&self, request: &[u8], dialect: &str) -> Result<Call, Error> {
-        match &self.called {
-            Some(called) => {
-                self.binding.check(request, dialect)?;
-                called.bind(request, dialect)
-            }
-            None => self.binding.bind(request, dialect),
+        self.bind_request(Request::of(request), dialect)
+    }
+
+    /// Binds a request as [`Self::bind`] does; a body of bytes shares the request's buffer.
+    pub fn bind_shared(&self, request: &Bytes, dialect: &str) -> Result<Call, Error> {
+        self.bind_request(Request::within(request), dialect)
+    }
+
+    fn bind_request(&self, request: Request<'_>, dialect: &str) -> Result<Call, Error> {
+        if let Some(called) = &self.called {
+            self.binding.check(request.bytes, dialect)?;
+            return called.bind(request.bytes, dialect);
         }
+        let mut call = self.binding.bind(request, dialect)?;
+        if self.raw_response.is_some() {
+            call.media.accept = Some(HeaderValue::from_static("*/*"));
+        }
+        Ok(call)
     }
 
     /// Decodes a successful reply into the response message; for a stream, into that of
@@ -319,7 +335,8 @@ impl Method {
     /// member with a known member in it, the list (also `null`), or at least one known
     /// member. A response without fields is decoded from any body but a web page. An empty
     /// body and a 204 are an empty message there, where the response is arbitrary JSON or a
-    /// map, and in reply to a DELETE. Any other reply is `Error::NotTheResource`,
+    /// map, and in reply to a DELETE. A body that becomes a `google.api.HttpBody`, or bytes by
+    /// `response_body`, is not decoded. Any other reply is `Error::NotTheResource`,
     /// `Error::ErrorBody` where the family recognizes it, or `Error::Decode` where a member
     /// cannot be read, with the upstream's request id.
     pub fn decode(&self, reply: &Reply) -> Result<Decoded, Error> {
@@ -352,6 +369,11 @@ impl Method {
             || self.download.is_some()
     }
 
+    /// Returns whether a call of the rpc can change something, by any of its bindings.
+    pub fn may_change(&self) -> bool {
+        self.binding.may_change()
+    }
+
     /// Returns the document that the client has set in the request of a two-step call,
     /// as JSON; none when it is unset. It is the body of the bound call, too.
     pub fn document(&self, request: &[u8]) -> Result<Option<Bytes>, Error> {
@@ -379,6 +401,7 @@ impl Method {
             query: self.binding.constant_query.to_string(),
             body: None,
             idempotency: Idempotency::NoSideEffects,
+            declares_idempotency: false,
             media: Media::default(),
         })
     }

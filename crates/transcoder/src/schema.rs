@@ -3,11 +3,14 @@
 
 mod build;
 mod lookup;
+mod url_pattern;
 
 use std::collections::HashMap;
 use std::fmt;
 
 use prost_reflect::DescriptorPool;
+
+pub(crate) use self::url_pattern::{Segment, UrlPattern};
 
 pub(crate) use lookup::{Names, Numbers, Tag};
 
@@ -132,6 +135,12 @@ pub struct Field {
     pub raw_of: Option<FieldIndex>,
     /// The raw field that has the text of this field.
     pub raw: Option<FieldIndex>,
+    /// The field whose URLs this field has.
+    pub urls_of: Option<FieldIndex>,
+    /// The fields that have the URLs of this field.
+    pub url_fields: Vec<FieldIndex>,
+    /// `FieldRules.url_pattern`.
+    pub(crate) url_pattern: Option<Box<UrlPattern>>,
     /// Index of the oneof that contains it; none for `optional`.
     pub oneof: Option<u16>,
     /// Sent as a query parameter even though the body is `*`.
@@ -338,7 +347,8 @@ impl Enum {
     pub fn number(&self, text: &str) -> Option<i32> {
         let index = self.texts.get(text.as_bytes()).or_else(|| {
             let lenient = self.lenient.as_ref()?;
-            lenient.get(letters(text).as_bytes())
+            let letters = Some(letters(text)).filter(|letters| !letters.is_empty())?;
+            lenient.get(letters.as_bytes())
         })?;
         Some(self.values[usize::from(index)].number)
     }
@@ -365,6 +375,11 @@ impl Field {
             self.cardinality,
             Cardinality::Implicit | Cardinality::Explicit
         )
+    }
+
+    /// Returns whether the field has a member of its own in JSON.
+    pub(crate) fn is_member(&self) -> bool {
+        self.raw_of.is_none() && self.urls_of.is_none() && !self.additional_properties
     }
 
     /// Returns whether the field can identify an item.

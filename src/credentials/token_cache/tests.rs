@@ -5,6 +5,7 @@ use tokio::time::{advance, sleep};
 
 use super::*;
 use crate::credentials::credential::Authorization;
+use tonic::Code;
 
 /// An identity service in memory: counts logins and responds with a closure.
 #[derive(Clone, Default)]
@@ -21,7 +22,7 @@ impl Identity {
         Fut: Future<Output = Result<IssuedToken, Error>> + Send + 'static,
     {
         let this = self.clone();
-        Arc::new(TokenCache::new(Box::new(move || {
+        Arc::new(TokenCache::new(Box::new(move |_| {
             let this = this.clone();
             let response = respond(this.logins.fetch_add(1, SeqCst));
             Box::pin(async move {
@@ -50,7 +51,20 @@ fn token(login: usize, secs: u64) -> Result<IssuedToken, Error> {
 }
 
 fn rejected() -> Result<IssuedToken, Error> {
-    Err(credential_error(Code::Unauthenticated, "rejected"))
+    Err(login_error(LoginFailure::Rejected, "rejected"))
+}
+
+/// Fails for a moment, with this `Retry-After`.
+fn unavailable(retry_after: Option<u64>) -> Result<IssuedToken, Error> {
+    Err(Error::Login {
+        failure: LoginFailure::Unavailable,
+        problem: "busy".into(),
+        retry_after: retry_after.map(Duration::from_secs),
+    })
+}
+
+fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
 }
 
 fn soon() -> Deadline {
@@ -59,7 +73,7 @@ fn soon() -> Deadline {
 
 async fn login_number(token_cache: &TokenCache) -> String {
     token_cache
-        .get(soon())
+        .get(&Downstream::default(), soon())
         .await
         .unwrap()
         .project_id
@@ -82,7 +96,10 @@ async fn short_tokens_are_refreshed_before_they_expire() {
         calls.spawn(async move {
             sleep(Duration::from_millis(client * 7)).await;
             for _ in 0..20 {
-                let credential = token_cache.get(soon()).await.unwrap();
+                let credential = token_cache
+                    .get(&Downstream::default(), soon())
+                    .await
+                    .unwrap();
                 // The server issued it after the login started.
                 assert!(credential.requested_at.elapsed() < Duration::from_secs(5));
                 sleep(Duration::from_millis(1_500)).await;
@@ -147,7 +164,7 @@ async fn cancelled_call_does_not_cancel_the_login() {
     });
     let spawn = |deadline| {
         let token_cache = token_cache.clone();
-        tokio::spawn(async move { token_cache.get(deadline).await })
+        tokio::spawn(async move { token_cache.get(&Downstream::default(), deadline).await })
     };
     let first = spawn(soon());
     starts.recv().await.unwrap();
@@ -182,14 +199,21 @@ async fn rejected_logins_back_off() {
         .enumerate()
     {
         for _ in 0..100 {
-            let Err(Error::Login { code, .. }) = token_cache.get(soon()).await else {
+            let Err(Error::Login { failure, .. }) =
+                token_cache.get(&Downstream::default(), soon()).await
+            else {
                 panic!("{tries}");
             };
-            assert_eq!(code, Code::Unauthenticated);
+            assert_eq!(failure, LoginFailure::Rejected);
         }
         assert_eq!(identity.logins(), tries + 1);
         advance(Duration::from_millis(pause * 1_000 - 1)).await;
-        assert!(token_cache.get(soon()).await.is_err());
+        assert!(
+            token_cache
+                .get(&Downstream::default(), soon())
+                .await
+                .is_err()
+        );
         assert_eq!(identity.logins(), tries + 1);
         advance(Duration::from_millis(1)).await;
     }
@@ -203,7 +227,7 @@ async fn failed_refresh_keeps_the_valid_token() {
     let token_cache = identity.token_cache(|login| async move {
         match login {
             0 | 3 => token(login, 100),
-            1 => Err(Error::Connect("connection refused".into())),
+            1 => unavailable(Some(1)),
             _ => std::future::pending().await,
         }
     });
@@ -216,9 +240,11 @@ async fn failed_refresh_keeps_the_valid_token() {
     assert_eq!(login_number(&token_cache).await, "0");
     assert_eq!(identity.logins(), 2, "not repeated within a second");
     advance(Duration::from_secs(20)).await;
-    let error = token_cache.get(soon()).await.unwrap_err();
+    let error = token_cache
+        .get(&Downstream::default(), soon())
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("30 s"), "{error}");
-    advance(UNAVAILABLE_BACKOFF).await;
     assert_eq!(login_number(&token_cache).await, "3");
 }
 
@@ -226,18 +252,36 @@ async fn failed_refresh_keeps_the_valid_token() {
 async fn rejected_credential_is_replaced_once() {
     let identity = Identity::default();
     let token_cache = identity.token_cache(|login| async move { token(login, 100) });
-    let zero = token_cache.get(soon()).await.unwrap();
+    let zero = token_cache
+        .get(&Downstream::default(), soon())
+        .await
+        .unwrap();
     assert!(token_cache.invalidate(&zero));
-    let one = token_cache.get(soon()).await.unwrap();
+    let one = token_cache
+        .get(&Downstream::default(), soon())
+        .await
+        .unwrap();
     assert_eq!(one.project_id.as_deref(), Some("1"));
 
     // A late rejection of the old one does not drop the new one.
     assert!(token_cache.invalidate(&zero));
-    assert!(Arc::ptr_eq(&one, &token_cache.get(soon()).await.unwrap()));
+    assert!(Arc::ptr_eq(
+        &one,
+        &token_cache
+            .get(&Downstream::default(), soon())
+            .await
+            .unwrap()
+    ));
 
     // If the new one is rejected at once, another login does not help.
     assert!(!token_cache.invalidate(&one));
-    assert!(Arc::ptr_eq(&one, &token_cache.get(soon()).await.unwrap()));
+    assert!(Arc::ptr_eq(
+        &one,
+        &token_cache
+            .get(&Downstream::default(), soon())
+            .await
+            .unwrap()
+    ));
     assert_eq!(identity.logins(), 2);
 
     advance(MIN_RELOGIN_INTERVAL).await;
@@ -253,9 +297,141 @@ async fn panicking_login_is_an_error_and_repeated() {
         assert!(login > 0, "this panic is meant");
         token(login, 100)
     });
-    let Err(Error::Login { code, problem }) = token_cache.get(soon()).await else {
+    let Err(Error::Login { failure, .. }) = token_cache.get(&Downstream::default(), soon()).await
+    else {
         panic!("the login panicked");
     };
-    assert_eq!(code, Code::Unavailable, "{problem}");
+    assert_eq!(failure, LoginFailure::Failed);
+    assert_eq!(login_number(&token_cache).await, "1");
+}
+
+/// A login that fails for a moment is repeated for all calls that wait for it, which share
+/// its attempts.
+#[tokio::test(start_paused = true)]
+async fn failures_of_a_moment_are_repeated_for_all_waiting_calls() {
+    for failures in [1, 3, 8] {
+        let identity = Identity::default();
+        let token_cache = identity.token_cache(move |login| async move {
+            match login {
+                login if login < failures => unavailable(None),
+                login => token(login, 100),
+            }
+        });
+        let mut calls = tokio::task::JoinSet::new();
+        for _ in 0..50 {
+            let token_cache = token_cache.clone();
+            calls.spawn(async move {
+                token_cache
+                    .get(&Downstream::default(), soon())
+                    .await
+                    .map(|_| ())
+            });
+        }
+        assert!(calls.join_all().await.iter().all(Result::is_ok));
+        assert_eq!(identity.logins(), failures + 1);
+        assert_eq!(identity.max_concurrent.load(SeqCst), 1);
+    }
+}
+
+/// `Retry-After` is waited for if the deadline allows it; else the call fails at once and
+/// says when to try again. So do later calls, without another login.
+#[tokio::test(start_paused = true)]
+async fn retry_after_of_a_login_is_waited_for_within_the_deadline() {
+    for (retry_after, deadline, want) in [
+        (1, 60, Ok(1)),
+        (2, 3, Ok(2)),
+        (3, 3, Err(3)),
+        (8, 60, Ok(8)),
+        (30, 60, Err(30)),
+        (86_400, 60, Err(86_400)),
+    ] {
+        let identity = Identity::default();
+        let token_cache = identity.token_cache(move |login| async move {
+            match login {
+                0 => unavailable(Some(retry_after)),
+                login => token(login, 100),
+            }
+        });
+        let started = Instant::now();
+        let result = token_cache
+            .get(&Downstream::default(), Deadline::after(secs(deadline)))
+            .await;
+        let result = match result {
+            Ok(_) => Ok(started.elapsed().as_secs()),
+            Err(error) => {
+                assert!(started.elapsed() < secs(1), "{error}");
+                Err(error.retry_after().map_or(0, |wait| wait.as_secs()))
+            }
+        };
+        assert_eq!(result, want, "{retry_after} {deadline}");
+        if want.is_err() {
+            assert!(
+                token_cache
+                    .get(&Downstream::default(), Deadline::after(secs(1)))
+                    .await
+                    .is_err()
+            );
+            assert_eq!(identity.logins(), 1, "before `Retry-After`");
+            advance(secs(retry_after)).await;
+            assert_eq!(login_number(&token_cache).await, "1");
+        }
+    }
+}
+
+/// Attempts end when no call waits for them, and after a while; then each call makes one.
+#[tokio::test(start_paused = true)]
+async fn attempts_end_with_the_waiting_calls_and_after_the_retry_window() {
+    let identity = Identity::default();
+    let token_cache = identity.token_cache(|_| async { unavailable(None) });
+    let error = token_cache
+        .get(&Downstream::default(), Deadline::after(secs(2)))
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable, "{error}");
+    assert!(error.retry_after().is_some(), "{error}");
+    sleep(secs(1)).await;
+    let attempts = identity.logins();
+    sleep(secs(60)).await;
+    assert_eq!(identity.logins(), attempts, "no call waits");
+
+    let started = Instant::now();
+    assert!(
+        token_cache
+            .get(&Downstream::default(), soon())
+            .await
+            .is_err()
+    );
+    assert!(started.elapsed() <= RETRY_WINDOW, "{:?}", started.elapsed());
+    let attempts = identity.logins();
+    for one in 1..=5 {
+        assert!(
+            token_cache
+                .get(&Downstream::default(), soon())
+                .await
+                .is_err()
+        );
+        assert_eq!(identity.logins(), attempts + one);
+    }
+}
+
+/// The response of a login that cannot be read, or an untrusted certificate, is the same a
+/// moment later.
+#[tokio::test(start_paused = true)]
+async fn failure_that_lasts_is_not_repeated_for_the_waiting_calls() {
+    let identity = Identity::default();
+    let token_cache = identity.token_cache(|login| async move {
+        match login {
+            0 => Err(login_error(LoginFailure::Failed, "HTML")),
+            login => token(login, 100),
+        }
+    });
+    assert!(
+        token_cache
+            .get(&Downstream::default(), soon())
+            .await
+            .is_err()
+    );
+    assert_eq!(identity.logins(), 1);
+    advance(UNAVAILABLE_BACKOFF).await;
     assert_eq!(login_number(&token_cache).await, "1");
 }

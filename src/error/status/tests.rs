@@ -5,7 +5,7 @@ use tonic::Code;
 use tonic_types::StatusExt;
 
 use super::*;
-use crate::error::Fault;
+use crate::error::{Fault, LoginFailure};
 
 const CONTEXT: StatusContext<'static> = StatusContext {
     operation: "openstack.orchestration.v1.StackService/GetStack",
@@ -25,6 +25,7 @@ fn fault() -> Fault {
         retry_after: None,
         not_processed: false,
         transient: false,
+        is_of_proxy: false,
         credential_rejected: false,
         fields: Vec::new(),
         metadata: vec![("title", "Conflict".into())],
@@ -164,25 +165,28 @@ fn status_has_code_reason_and_text_of_the_error() {
         ),
         (
             Error::Login {
-                code: Code::Unavailable,
+                failure: LoginFailure::Unavailable,
                 problem: text("no login at https://inside.test as user robot"),
+                retry_after: Some(Duration::from_secs(3)),
             },
             Code::Unavailable,
             "LOGIN_UNAVAILABLE",
             "false",
             true,
-            "upstream north: the gateway cannot log in at the moment: its log has the cause",
+            "upstream north: the gateway cannot log in at the moment; its log has the cause",
         ),
         (
             Error::Login {
-                code: Code::Unauthenticated,
+                failure: LoginFailure::Rejected,
                 problem: text("rejected at https://inside.test as user robot"),
+                retry_after: None,
             },
-            Code::Unauthenticated,
-            "CREDENTIALS_REJECTED",
+            Code::FailedPrecondition,
+            "LOGIN_REJECTED",
             "false",
             false,
-            "upstream north: the gateway was rejected at login: its log has the cause",
+            "upstream north: the gateway was rejected at login: its operator must check its \
+             credentials; its log has the cause",
         ),
         (
             Error::ResponseNotDelivered {

@@ -24,6 +24,7 @@ fn fault(http_status: u16, code: Code, not_processed: bool, transient: bool) -> 
         retry_after: None,
         not_processed,
         transient,
+        is_of_proxy: false,
         credential_rejected: false,
         fields: Vec::new(),
         metadata: Vec::new(),
@@ -49,9 +50,10 @@ fn errors() -> Vec<Error> {
         code,
         problem: problem(),
     };
-    let login = |code| Error::Login {
-        code,
+    let login = |failure| Error::Login {
+        failure,
         problem: problem(),
+        retry_after: None,
     };
     let not_delivered = |code| Error::ResponseNotDelivered {
         code,
@@ -83,14 +85,16 @@ fn errors() -> Vec<Error> {
         overload(Code::Unavailable),
         overload(Code::ResourceExhausted),
         credential(Code::Unauthenticated),
-        login(Code::Unauthenticated),
-        login(Code::PermissionDenied),
-        login(Code::FailedPrecondition),
-        login(Code::Unavailable),
+        credential(Code::FailedPrecondition),
+        login(LoginFailure::Rejected),
+        login(LoginFailure::NotPossible),
+        login(LoginFailure::Unavailable),
+        login(LoginFailure::Failed),
         Error::Deadline { sent: false },
         Error::Deadline { sent: true },
         Error::StreamDeadline,
         Error::Connect(text()),
+        Error::Certificate(text()),
         Error::NoResponse(text()),
         Error::OutcomeUnknown(text()),
         Error::ResponseTooLarge { limit: 1 },
@@ -140,14 +144,16 @@ NotConfigured        FailedPrecondition NOT_CONFIGURED          -    -         N
 Overload             Unavailable        CIRCUIT_BREAKER_OPEN    -    transient Never        All       prefix
 Overload             ResourceExhausted  OVERLOADED              -    transient Never        All       prefix
 Credential           Unauthenticated    CREDENTIALS_REJECTED    -    -         Never        All       prefix
-Login                Unauthenticated    CREDENTIALS_REJECTED    -    -         Never        Operators prefix
-Login                PermissionDenied   LOGIN_FORBIDDEN         -    -         Never        Operators prefix
+Credential           FailedPrecondition LOGIN_NOT_POSSIBLE      -    -         Never        All       prefix
+Login                FailedPrecondition LOGIN_REJECTED          -    -         Never        Operators prefix
 Login                FailedPrecondition LOGIN_NOT_POSSIBLE      -    -         Never        Operators prefix
+Login                Unavailable        LOGIN_UNAVAILABLE       -    transient Never        Operators prefix
 Login                Unavailable        LOGIN_UNAVAILABLE       -    transient Never        Operators prefix
 Deadline             DeadlineExceeded   DEADLINE_EXCEEDED       -    transient Never        All       prefix
 Deadline             DeadlineExceeded   DEADLINE_EXCEEDED       sent transient Never        All       prefix
 StreamDeadline       DeadlineExceeded   DEADLINE_EXCEEDED       sent transient Never        All       prefix
 Connect              Unavailable        CANNOT_CONNECT          -    transient Always       All       prefix
+Certificate          Unavailable        CERTIFICATE_NOT_TRUSTED -    transient Never        All       prefix
 NoResponse           Unavailable        NO_RESPONSE             sent transient IfIdempotent All       prefix
 OutcomeUnknown       Unknown            OUTCOME_UNKNOWN         sent -         Never        All       prefix
 ResponseTooLarge     ResourceExhausted  RESPONSE_TOO_LARGE      sent -         Never        All       prefix

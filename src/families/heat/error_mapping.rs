@@ -17,8 +17,8 @@ use crate::error::{Fault, HINT};
 use crate::families::common::{self, fault_message, is_transient, not_processed, redirect_hint};
 use crate::families::error_body::{
     error_object, http_reason, json, member, metadata, named_status, names_status, plain_message,
-    retry_after,
 };
+use crate::http_client::retry_after::retry_after;
 use crate::upstream::family::FaultContext;
 use drawbridge_transcoder::call::{Idempotency, Reply};
 use drawbridge_transcoder::family::Evidence;
@@ -55,6 +55,8 @@ struct ErrorBody {
     generic: bool,
     /// Whether it is the router's body: the route does not exist.
     router: bool,
+    /// The request id, of API gateways.
+    request_id: Option<String>,
 }
 
 /// Maps an error reply.
@@ -76,11 +78,12 @@ pub(super) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
             other => fault_message(reply, other),
         },
         http_status: reply.status.as_u16(),
-        request_id: FAMILY.request_id(&reply.headers),
-        retry_after: retry_after(&reply.headers, SystemTime::now()),
+        request_id: FAMILY.request_id(&reply.headers).or(body.request_id),
+        retry_after: retry_after(reply, SystemTime::now()),
         not_processed: undelivered || not_processed(reply),
         // Not ActionInProgress: an action takes minutes, retries take seconds.
         transient: timed_out || undelivered || row_deleted || is_transient(reply.status),
+        is_of_proxy: false,
         credential_rejected: reply.status == StatusCode::UNAUTHORIZED,
         fields: Vec::new(),
         metadata: metadata([
@@ -151,6 +154,7 @@ fn error_body(body: &Value) -> ErrorBody {
         return ErrorBody {
             reason: Some(reason),
             message: member(body, &["error_msg", "error_message", "message"]),
+            request_id: member(body, &["request_id"]),
             ..ErrorBody::default()
         };
     }
@@ -170,6 +174,7 @@ fn error_body(body: &Value) -> ErrorBody {
             && body.get("code").is_some_and(Value::is_string)
             && names_status(body, &["code"]),
         message: member(body, &["message", "explanation"]),
+        request_id: member(body, &["request_id"]),
         title,
         ..ErrorBody::default()
     }

@@ -11,8 +11,9 @@ use super::FAMILY;
 use crate::error::{Fault, HINT};
 use crate::families::common::{self, fault_message, is_transient, not_processed, redirect_hint};
 use crate::families::error_body::{
-    error_object, http_reason, is_set, json, member, message, metadata, retry_after,
+    error_object, http_reason, is_set, json, member, message, metadata,
 };
+use crate::http_client::retry_after::retry_after;
 use crate::upstream::family::FaultContext;
 use drawbridge_transcoder::call::Reply;
 use drawbridge_transcoder::family::Evidence;
@@ -30,7 +31,7 @@ pub(super) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
     let archive = must_be_archived(context, status);
     let own = get("message");
     let locale = own.as_deref().and_then(|text| locale(reply, text));
-    let retry_after = retry_after(&reply.headers, SystemTime::now());
+    let retry_after = retry_after(reply, SystemTime::now());
     Fault {
         code: code(context, reply),
         reason: match get("messageID").filter(|id| !id.contains(char::is_whitespace)) {
@@ -52,6 +53,7 @@ pub(super) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
         },
         not_processed: not_processed(reply),
         transient: unavailable || is_transient(reply.status),
+        is_of_proxy: false,
         credential_rejected: status == 401,
         fields: Vec::new(),
         metadata: metadata([

@@ -10,8 +10,8 @@ use crate::error::{Fault, HINT};
 use crate::families::common::{self, fault_message, is_transient, redirect_hint};
 use crate::families::error_body::{
     clock_hint, error_object, http_reason, json, member, metadata, named_status, plain_message,
-    retry_after,
 };
+use crate::http_client::retry_after::retry_after;
 use crate::upstream::family::FaultContext;
 use drawbridge_transcoder::call::Reply;
 use drawbridge_transcoder::family::Evidence;
@@ -70,10 +70,11 @@ fn read(context: &FaultContext<'_>, reply: &Reply, now: SystemTime) -> Fault {
         401 | 403 if code != Code::NotFound => clock_hint(&reply.headers, now),
         _ => None,
     };
-    let retry_after = retry_after(&reply.headers, now);
+    let retry_after = retry_after(reply, now);
     Fault {
         code,
         // Another signature fails too, and five consecutive failures lock the key.
+        is_of_proxy: false,
         credential_rejected: status == 401
             && code == Code::Unauthenticated
             && reason != APP_REJECTED
@@ -157,7 +158,7 @@ fn code(context: &FaultContext<'_>, reply: &Reply, reason: &str) -> Code {
         // In use.
         (409, _) if context.rpc.starts_with("Delete") => Code::FailedPrecondition,
         (409, _) => Code::Aborted,
-        (413 | 414 | 494, _) => Code::InvalidArgument,
+        (414 | 494, _) => Code::InvalidArgument,
         // Source of these two: docs/apis/servicestage.md, "Mapping to gRPC".
         (504, _) => Code::DeadlineExceeded,
         (300..=399, _) => Code::Unavailable,

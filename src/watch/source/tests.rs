@@ -326,17 +326,19 @@ async fn watch_sends_events_from_polls() {
 }
 
 #[test]
-fn poll_is_idempotent_whatever_its_rpc_says() {
+fn poll_is_idempotent_unless_its_rpc_says_otherwise() {
     use drawbridge_transcoder::call::Idempotency::{Idempotent, NoSideEffects, NonIdempotent};
     let mut call = method("WatchSoftwareDeployment")
         .bind(&one("d1"), "")
         .unwrap();
-    for (declared, want) in [
-        (NoSideEffects, NoSideEffects),
-        (Idempotent, Idempotent),
-        (NonIdempotent, Idempotent),
+    for (idempotency, is_declared, want) in [
+        (NoSideEffects, false, NoSideEffects),
+        (Idempotent, true, Idempotent),
+        (NonIdempotent, false, Idempotent),
+        (NonIdempotent, true, NonIdempotent),
     ] {
-        call.idempotency = declared;
+        call.idempotency = idempotency;
+        call.declares_idempotency = is_declared;
         assert_eq!(repeatable(call.clone()).idempotency, want);
     }
 }

@@ -273,6 +273,24 @@ async fn retry_after_extends_the_pause() {
     );
 }
 
+/// No poll comes before the `Retry-After` of a successful one, not even a requested one.
+#[tokio::test(start_paused = true)]
+async fn retry_after_of_a_success_extends_the_pause() {
+    let (watches, source) = (watches(), ScriptedSource::of(false, &["1"]));
+    source.script(Script::RetryAfter("20", items(&["1"])));
+    let mut stream = watches.join(&source).await;
+    assert_eq!(next(&mut stream).await, "INITIAL 1");
+    assert_silent(&mut stream, S(19)).await;
+    let mut other = watches.join(&source).await;
+    assert_eq!(next(&mut other).await, "INITIAL 1");
+    source.returns(&["2"]);
+    assert_eq!(next(&mut stream).await, "MODIFIED 2");
+    assert_eq!(source.poll_times()[..2], [0, 20_000]);
+    source.returns(&["3"]);
+    assert_eq!(next(&mut stream).await, "MODIFIED 3");
+    assert_eq!(source.poll_times()[2], 21_000);
+}
+
 #[tokio::test(start_paused = true)]
 async fn poll_that_hangs_fails_after_the_timeout() {
     let (watches, source) = (watches(), ScriptedSource::of(false, &["1"]));

@@ -470,14 +470,13 @@ async fn reset_and_detailhelp_accept_both_reply_forms() {
         "AutomationServiceService/GetServiceHelpUrl",
         "ServiceTemplateService/GetServiceTemplateHelpUrl",
     ] {
-        let (recorder, gateway) = ao.answers(|_| {
-            Answer::json(
-                200,
-                &json!({"name": "export", "href": "http://h/help", "method": "POST", "parameters": []}),
-            )
+        let document = json!({
+            "name": "export", "href": "http://h/help", "method": "POST", "parameters": [{"a": ["b"]}],
         });
+        let answer = document.clone();
+        let (recorder, gateway) = ao.answers(move |_| Answer::json(200, &answer));
         let got = gateway.client.call(rpc, json!({"id": 7})).await.unwrap();
-        assert_eq!(to_json(&got), json!({"href": "http://h/help"}));
+        assert_eq!(to_json(&got), document);
         assert!(recorder.seen()[0].target.ends_with("/7/actions/detailhelp"));
     }
     // A failure within a 200 is returned as data.

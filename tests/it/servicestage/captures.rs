@@ -136,7 +136,7 @@ fn assert_error(name: &str, status: u16, body: &Value, error: &Status) {
     let code = text(&body["error_code"]);
     let want = match (status, code) {
         (401, "SVCSTG.00100401") | (404, _) => Code::NotFound,
-        (401, _) => Code::Unauthenticated,
+        (401, _) => Code::FailedPrecondition,
         (429, _) => Code::ResourceExhausted,
         (409, _) if name.starts_with("Delete") => Code::FailedPrecondition,
         (409, _) => Code::Aborted,

@@ -159,7 +159,7 @@ async fn unprocessed_call_is_retried() {
 #[tokio::test]
 async fn unavailable_action_with_retry_after_is_not_retried() {
     let body = json!({"error_code": "APIGW.0801", "error_msg": "unavailable"});
-    for (status, want) in [(503, Code::Unknown), (413, Code::InvalidArgument)] {
+    for (status, want) in [(503, Code::Unknown), (413, Code::ResourceExhausted)] {
         let later = Answer::json(status, &body).with("retry-after", "0");
         let recorder = cloud(vec![later], vec![job("SUCCEEDED")]).await;
         let gateway = gateway(&recorder.url()).await;

@@ -611,7 +611,7 @@ async fn errors_are_read_in_all_shapes() {
         (
             401,
             json(json!({"error_code": "APIGW.0301", "error_msg": "verify aksk signature fail"})),
-            Code::Unauthenticated,
+            Code::FailedPrecondition,
             "APIGW.0301",
             "signature",
         ),
@@ -641,7 +641,7 @@ async fn errors_are_read_in_all_shapes() {
         (
             401,
             json(json!({"error": {"code": 401, "message": "token", "title": "Unauthorized"}})),
-            Code::Unauthenticated,
+            Code::FailedPrecondition,
             "401",
             "token",
         ),
@@ -662,7 +662,7 @@ async fn errors_are_read_in_all_shapes() {
         (
             413,
             json(json!({"error_code": "APIGW.0201", "error_msg": "large"})),
-            Code::InvalidArgument,
+            Code::ResourceExhausted,
             "APIGW.0201",
             "large",
         ),

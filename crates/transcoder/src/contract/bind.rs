@@ -10,6 +10,7 @@ use http::Method as Verb;
 use super::expression::expression;
 use super::path_template::{Variable, encode};
 use super::plan::{Node, Param, Plan, What};
+use super::raw_body::RawBody;
 use super::view::{View, descend};
 use crate::Error;
 use crate::call::{Call, Idempotency, Media};
@@ -22,6 +23,8 @@ use crate::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema};
 pub(super) struct Binding {
     pub verb: Verb,
     pub idempotency: Idempotency,
+    /// Whether the rpc has an `idempotency_level`.
+    pub declares_idempotency: bool,
     pub schema: std::sync::Arc<Schema>,
     pub input: MessageId,
     pub path: Vec<Piece>,
@@ -71,15 +74,53 @@ pub(super) enum Body {
     Constant(Bytes),
     /// An object of all fields outside path and query.
     Fields,
-    /// The value of one field.
+    /// The value of one field, as JSON.
     Field { index: FieldIndex },
+    /// The bytes of one field, unchanged.
+    Raw(RawBody),
+}
+
+/// A request: its bytes, and the buffer that they are in, if a part of it can be sent
+/// without a copy.
+#[derive(Clone, Copy)]
+pub(super) struct Request<'a> {
+    pub bytes: &'a [u8],
+    pub buffer: Option<&'a Bytes>,
+}
+
+impl<'a> Request<'a> {
+    /// A request whose bytes are copied where they are sent.
+    pub fn of(bytes: &'a [u8]) -> Self {
+        Self {
+            bytes,
+            buffer: None,
+        }
+    }
+
+    /// A request in a buffer.
+    pub fn within(buffer: &'a Bytes) -> Self {
+        Self {
+            bytes: buffer,
+            buffer: Some(buffer),
+        }
+    }
+
+    /// Returns a part as a buffer of its own, without a copy where it is in the request's.
+    fn share(&self, part: &[u8]) -> Bytes {
+        match self.buffer {
+            Some(buffer) if buffer.as_ptr_range().contains(&part.as_ptr()) => {
+                buffer.slice_ref(part)
+            }
+            _ => Bytes::copy_from_slice(part),
+        }
+    }
 }
 
 impl Binding {
     /// Binds a request; see [`super::Method::bind`].
-    pub fn bind(&self, request: &[u8], dialect: &str) -> Result<Call, Error> {
-        let view = View::of(&self.schema, self.input, request).map_err(Error::malformed)?;
-        self.choose(&view, request)?
+    pub fn bind(&self, request: Request<'_>, dialect: &str) -> Result<Call, Error> {
+        let view = View::of(&self.schema, self.input, request.bytes).map_err(Error::malformed)?;
+        self.choose(&view, request.bytes)?
             .bind_view(&view, request, dialect)
     }
 
@@ -95,6 +136,34 @@ impl Binding {
             }
         }
         Ok(self)
+    }
+
+    /// Returns whether this binding fits every request that `other` fits.
+    pub fn hides(&self, other: &Self) -> bool {
+        fn fields(binding: &Binding) -> impl Iterator<Item = &PathField> {
+            binding.path.iter().filter_map(|piece| match piece {
+                Piece::Literal(_) => None,
+                Piece::Field(field) => Some(field),
+            })
+        }
+        fields(self).all(|own| {
+            // Without a value, the upstream's project id is used.
+            own.project_id && own.variable.fits_all()
+                || fields(other).any(|other| {
+                    (&own.steps, own.index) == (&other.steps, other.index)
+                        && (own.project_id || !other.project_id)
+                        && (own.variable.fits_all()
+                            || own.variable.pattern == other.variable.pattern)
+                })
+        })
+    }
+
+    /// Returns whether the call of any of the bindings can change something.
+    pub fn may_change(&self) -> bool {
+        let changes = |binding: &Self| {
+            binding.verb != Verb::GET && binding.idempotency != Idempotency::NoSideEffects
+        };
+        changes(self) || self.additional.iter().any(changes)
     }
 
     /// Returns whether the request has a value for each field of the path.
@@ -151,7 +220,8 @@ impl Binding {
         Ok(checker.has_unsent)
     }
 
-    fn bind_view(&self, view: &View<'_>, request: &[u8], dialect: &str) -> Result<Call, Error> {
+    fn bind_view(&self, view: &View<'_>, whole: Request<'_>, dialect: &str) -> Result<Call, Error> {
+        let request = whole.bytes;
         let plan = self.plan(dialect);
         let has_unsent = self.check_view(plan, view, dialect)?;
 
@@ -172,8 +242,18 @@ impl Binding {
         } else {
             self.body(plan, request, dialect)?
         };
+        let mut media = Media::default();
         let body = match body {
             Some(body) if !self.counts.is_empty() => Some(self.with_counts(body, view)),
+            None => match &self.body {
+                Body::Raw(raw) if !raw.field.is_some_and(|at| plan.skip[usize::from(at)]) => {
+                    raw.read(view, request)?.map(|raw| {
+                        media.content_type = Some(raw.media_type);
+                        whole.share(raw.bytes)
+                    })
+                }
+                _ => None,
+            },
             body => body,
         };
         Ok(Call {
@@ -183,7 +263,8 @@ impl Binding {
             query,
             body,
             idempotency: self.idempotency,
-            media: Media::default(),
+            declares_idempotency: self.declares_idempotency,
+            media,
         })
     }
 
@@ -510,7 +591,8 @@ impl Binding {
 
     fn own_body(&self, plan: &Plan, request: &[u8], dialect: &str) -> Result<Option<Bytes>, Error> {
         let index = match &self.body {
-            Body::None => return Ok(None),
+            // `bind_view` adds a raw body.
+            Body::None | Body::Raw(_) => return Ok(None),
             Body::Constant(text) => return Ok(Some(text.clone())),
             Body::Fields => {
                 let mut json = Vec::new();

@@ -14,19 +14,20 @@ pub(super) struct Called {
     /// Fields that the stream's request and that of the rpc have in common: number in
     /// each.
     fields: Vec<(u32, u32)>,
-    /// The stream's own `constant_query`, where the rpc has another one.
+    /// The parameters of the stream's own `constant_query` that the rpc does not have.
     more_query: Box<str>,
 }
 
 impl Called {
     /// Links a stream to the rpc that it polls or lists.
     pub fn new(stream: &Method, rpc: &Arc<Method>) -> Self {
-        let own = &stream.binding.constant_query;
-        let is_other = *own != rpc.binding.constant_query;
+        let of_rpc: Vec<&str> = rpc.binding.constant_query.split('&').collect();
+        let own = stream.binding.constant_query.split('&');
+        let more: Vec<&str> = own.filter(|one| !of_rpc.contains(one)).collect();
         Self {
             rpc: Arc::clone(rpc),
             fields: shared_fields(&stream.schema, stream.input, rpc.input),
-            more_query: if is_other { own.clone() } else { "".into() },
+            more_query: more.join("&").into(),
         }
     }
 

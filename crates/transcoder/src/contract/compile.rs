@@ -2,6 +2,7 @@
 //! are collected, so that one start reports them all.
 
 mod fields;
+mod media_type;
 mod route;
 
 use std::collections::{BTreeMap, HashMap};
@@ -18,6 +19,7 @@ use super::diagnostics::{Diagnostics, HTTP, Options, check_query};
 use super::left_out::{self, LeftOut, LeftOutReason};
 use super::link::{self, Unlinked};
 use super::path_template::Template;
+use super::raw_body::RawResponse;
 use super::selection::{self, Selection};
 use super::{
     Check, Contract, Diagnostic, GATEWAY_SERVICES, Method, Source, action, descriptor_set,
@@ -516,6 +518,7 @@ impl Service<'_> {
             binding: Binding {
                 verb,
                 idempotency,
+                declares_idempotency: declares_idempotency(rpc),
                 schema: schema.clone(),
                 input,
                 path,
@@ -528,6 +531,10 @@ impl Service<'_> {
                 plans,
                 additional: Vec::new(),
             },
+            raw_response: match rpc.is_server_streaming() {
+                true => None,
+                false => RawResponse::of(schema, output, response_body),
+            },
             response_body,
             called: None,
             watched_member: OnceLock::new(),
@@ -536,6 +543,7 @@ impl Service<'_> {
         let mut diagnostics = self.diagnostics(rpc);
         method.binding.additional =
             additional_bindings(rpc, &http, &rules, &method, &mut diagnostics);
+        media_type::check(&rules, &method.binding, &mut diagnostics);
         if let Some(rule) = &rules.merge_pages {
             let mut diagnostics = self.diagnostics(rpc);
             if rpc.is_server_streaming() {
@@ -567,7 +575,7 @@ fn additional_bindings(
     if !http.additional_bindings.is_empty() && !rules.path_in.is_empty() {
         diagnostics.report_rule("path_in", "cannot be combined with `additional_bindings`");
     }
-    let mut bindings = Vec::new();
+    let mut bindings: Vec<Binding> = Vec::new();
     for (at, rule) in http.additional_bindings.iter().enumerate() {
         let before = diagnostics.all.len();
         let problem = if !rule.additional_bindings.is_empty() {
@@ -581,7 +589,25 @@ fn additional_bindings(
         };
         match problem {
             Some(problem) => diagnostics.report(HTTP, problem),
-            None => bindings.extend(additional_binding(rpc, rule, rules, method, diagnostics)),
+            None => {
+                let binding = additional_binding(rpc, rule, rules, method, diagnostics);
+                let hiding = binding.iter().find_map(|binding| {
+                    let mut before = std::iter::once(&method.binding).chain(&bindings);
+                    before.position(|other: &Binding| other.hides(binding))
+                });
+                if let Some(other) = hiding.filter(|_| diagnostics.all.len() == before) {
+                    let other = match other {
+                        0 => "the rule itself".to_owned(),
+                        at => format!("additional binding {at}"),
+                    };
+                    let problem = format!(
+                        "is never used: wherever its path fields are set, {other} fits and \
+                         comes first; move it up, or remove it"
+                    );
+                    diagnostics.report(HTTP, problem);
+                }
+                bindings.extend(binding);
+            }
         }
         for diagnostic in &mut diagnostics.all[before..] {
             let problem = std::mem::take(&mut diagnostic.problem);
@@ -628,6 +654,7 @@ fn additional_binding(
     let plans = plans(schema, input, &path, &body, (&marks, &edited), diagnostics);
     Some(Binding {
         idempotency: idempotency(rpc, &verb),
+        declares_idempotency: declares_idempotency(rpc),
         verb,
         schema: schema.clone(),
         input,
@@ -691,6 +718,12 @@ fn check_streaming(
         _ => {}
     }
     true
+}
+
+/// Returns whether the rpc has an `idempotency_level`.
+fn declares_idempotency(rpc: &MethodDescriptor) -> bool {
+    let options = rpc.method_descriptor_proto().options.as_ref();
+    options.is_some_and(|options| options.idempotency_level.is_some())
 }
 
 /// Returns protobuf's `idempotency_level`; without one, the HTTP method decides. Source:

@@ -49,6 +49,9 @@ impl Decoded {
 
 /// Decodes the body of a reply.
 fn decode_body(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
+    if let Some(raw) = &method.raw_response {
+        return Ok(Decoded::of(raw.message(reply)));
+    }
     let body = reply.text();
     let response = method.schema.message(method.output);
     let error_body = |status, missing| Error::ErrorBody {

@@ -145,6 +145,11 @@ impl Variable {
         })
     }
 
+    /// Returns whether every value fits that is not empty.
+    pub fn fits_all(&self) -> bool {
+        matches!(*self.pattern, [Segment::One] | [Segment::Rest])
+    }
+
     /// Returns whether the value, which is not empty, has the form of the pattern.
     pub fn fits(&self, value: &str) -> bool {
         if *self.pattern == [Segment::One] {

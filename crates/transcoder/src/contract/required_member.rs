@@ -251,9 +251,7 @@ fn null_is_a_value(field: &Field) -> bool {
 /// Returns the fields that a body can have.
 fn known(message: &Message) -> impl Iterator<Item = (FieldIndex, &Field)> {
     let fields = (0..).zip(&message.fields);
-    fields.filter(|(_, field)| {
-        !field.gateway_only && !field.additional_properties && field.raw_of.is_none()
-    })
+    fields.filter(|(_, field)| !field.gateway_only && field.is_member())
 }
 
 /// Returns the list of a message with a single list.

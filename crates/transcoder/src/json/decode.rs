@@ -10,6 +10,7 @@ mod error_path;
 mod lists;
 mod maps;
 mod numbers;
+mod urls;
 mod well_known_types;
 
 use self::duplicate_names::Segments;
@@ -281,7 +282,11 @@ impl<'t, 'o> Reader<'t, 'o> {
                         if let Some(segments) = &mut segments {
                             segments.0.push((index, self.out.len() - start));
                         }
+                        let at = self.pos;
                         self.field(message, field, depth)?;
+                        if !field.url_fields.is_empty() {
+                            self.urls(message, field, at)?;
+                        }
                     }
                 }
             }
@@ -313,8 +318,7 @@ impl<'t, 'o> Reader<'t, 'o> {
     fn key(&mut self, message: &Message, guess: usize) -> Outcome<Option<FieldIndex>> {
         if let Some(field) = message.fields.get(guess) {
             let quoted = field.quoted();
-            let named = field.raw_of.is_none() && !field.additional_properties;
-            if named && self.text[self.pos..].starts_with(quoted) {
+            if field.is_member() && self.text[self.pos..].starts_with(quoted) {
                 self.pos += quoted.len();
                 return Ok(Some(guess as FieldIndex));
             }

@@ -212,7 +212,7 @@ impl Writer<'_> {
                 continue;
             };
             seen.insert(index);
-            if hidden(index, field) || field.raw_of.is_some() {
+            if hidden(index, field) || field.raw_of.is_some() || field.urls_of.is_some() {
                 next = skip_occurrences(&mut fields, number)?;
                 continue;
             }

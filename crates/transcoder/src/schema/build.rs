@@ -152,6 +152,12 @@ impl Builder {
                 let element = descriptors[index].full_name();
                 self.report(&file, element, "(drawbridge.v1.field).raw_of", problem);
             }
+            if !rules.urls_of.is_empty()
+                && let Err(problem) = link_url_field(&mut fields, index, &rules.urls_of)
+            {
+                let element = descriptors[index].full_name();
+                self.report(&file, element, "(drawbridge.v1.field).urls_of", problem);
+            }
         }
 
         let shape = shape(name);
@@ -224,11 +230,11 @@ impl Builder {
             }
         }
 
-        // Raw fields and additional properties have no name of their own in JSON.
+        // Raw fields, those with URLs and additional properties have no name of their own in JSON.
         let mut known: BTreeMap<&str, &Field> = BTreeMap::new();
         let mut names: Vec<(&str, u16)> = Vec::new();
         for (index, field) in fields.iter().enumerate() {
-            if field.raw_of.is_some() || field.additional_properties || message.is_map_entry() {
+            if !field.is_member() || message.is_map_entry() {
                 continue;
             }
             let all = std::iter::once(&field.wire_name).chain(&field.aliases);
@@ -436,6 +442,9 @@ impl Builder {
             form,
             raw_of: None,
             raw: None,
+            urls_of: None,
+            url_fields: Vec::new(),
+            url_pattern: self.url_pattern(field, rules).map(Box::new),
             oneof: field
                 .containing_oneof()
                 .filter(|oneof| !oneof.is_synthetic())
@@ -462,6 +471,32 @@ impl Builder {
             member: format!("{quoted}:").into(),
             next_member: format!(",{quoted}:").into(),
         }
+    }
+
+    /// Compiles `FieldRules.url_pattern`.
+    fn url_pattern(
+        &mut self,
+        field: &FieldDescriptor,
+        rules: &rules::FieldRules,
+    ) -> Option<UrlPattern> {
+        if rules.urls_of.is_empty() && rules.url_pattern.is_empty() {
+            return None;
+        }
+        let file = field.parent_message().parent_file();
+        let name = field.full_name();
+        let kind = field.kind();
+        let problem = match (kind.as_message(), &*rules.url_pattern) {
+            (_, "") if kind == ProtoKind::String => return None,
+            (Some(message), pattern) if !rules.urls_of.is_empty() => {
+                match UrlPattern::compile(pattern, message) {
+                    Ok(pattern) => return Some(pattern),
+                    Err(problem) => problem,
+                }
+            }
+            _ => "is for a repeated message with `urls_of`".into(),
+        };
+        self.report(&file, name, "(drawbridge.v1.field).url_pattern", problem);
+        None
     }
 
     /// Compiles `FieldRules.field_names`.
@@ -584,6 +619,8 @@ impl Builder {
             .iter()
             .filter(|_| of_enum.lenient)
             .map(|(text, index)| (letters(text), *index))
+            // A text without letters is compared exactly.
+            .filter(|(letters, _)| !letters.is_empty())
             .collect();
         let mut first: BTreeMap<&str, i32> = BTreeMap::new();
         for (text, index) in &lenient {
@@ -598,6 +635,7 @@ impl Builder {
             }
         }
         let further_letters = further.iter().map(|(text, index)| (letters(text), *index));
+        let further_letters = further_letters.filter(|(letters, _)| !letters.is_empty());
         lenient.extend(further_letters.filter(|_| of_enum.lenient));
         texts.extend(further.iter().map(|(text, index)| (&**text, *index)));
         let lenient = of_enum
@@ -639,6 +677,24 @@ fn is_bare_text(text: &str) -> bool {
 fn indexes(fields: &[Field], wanted: impl Fn(&Field) -> bool) -> Box<[FieldIndex]> {
     let all = (0..).zip(fields).filter(|(_, f)| wanted(f));
     all.map(|(index, _)| index).collect()
+}
+
+/// Links the field at `index` to the field whose URLs it has.
+fn link_url_field(fields: &mut [Field], index: usize, target: &str) -> Result<(), String> {
+    let Some(of) = fields.iter().position(|f| *f.name == *target) else {
+        return Err(format!("there is no field `{target}`"));
+    };
+    let field = &fields[index];
+    let is_list = field.cardinality == Cardinality::Repeated;
+    if !is_list || !matches!(field.kind, Kind::String | Kind::Message(_)) || !field.output_only {
+        return Err("is for OUTPUT_ONLY repeated strings and messages".into());
+    }
+    if of == index || !fields[of].is_member() {
+        return Err(format!("`{target}` is not read from a member of its own"));
+    }
+    fields[index].urls_of = Some(of as FieldIndex);
+    fields[of].url_fields.push(index as FieldIndex);
+    Ok(())
 }
 
 /// Links the raw field at `index` to the field whose text it has.

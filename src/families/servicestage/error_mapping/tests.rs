@@ -97,7 +97,7 @@ fn status_and_reason_decide_the_code() {
         (409, "SVCSTG.00100449", "CreateX", AlreadyExists),
         (409, "SVCSTG.00100400", "DeleteX", FailedPrecondition),
         (409, "SVCSTG.00100400", "ExecuteX", Aborted),
-        (413, "APIGW.0201", "CreateX", InvalidArgument),
+        (413, "APIGW.0201", "CreateX", ResourceExhausted),
         (414, "APIGW.0201", "GetX", InvalidArgument),
         (494, "APIGW.0201", "GetX", InvalidArgument),
         (502, "APIGW.0201", "GetX", Unavailable),
@@ -151,7 +151,7 @@ fn all_body_formats_are_read() {
         (
             r#"{"a":{"b":{"message":"too deep"}}}"#,
             "HTTP_400",
-            "",
+            r#"{"a":{"b":{"message":"too deep"}}}"#,
             None,
         ),
     ] {

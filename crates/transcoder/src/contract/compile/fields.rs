@@ -89,6 +89,7 @@ pub(super) fn plans(
             Body::None | Body::Constant(_) => BodyFields::None,
             Body::Fields => BodyFields::Rest,
             Body::Field { index, .. } => BodyFields::One(*index),
+            Body::Raw(raw) => raw.field.map_or(BodyFields::Rest, BodyFields::One),
         },
         marks,
         edited,
@@ -173,7 +174,7 @@ fn steps(
     let in_body = match body {
         Body::Fields => !first.query,
         Body::Field { index, .. } => *index == steps[0],
-        Body::None | Body::Constant(_) => false,
+        Body::None | Body::Constant(_) | Body::Raw(_) => false,
     };
     let in_path = path.iter().any(|piece| match piece {
         Piece::Field(field) => [&*field.steps, &[field.index]].concat() == steps,
@@ -207,7 +208,7 @@ pub(super) fn constants(
                 _ => (None, None),
             }
         }
-        Body::None | Body::Constant(_) => (None, None),
+        Body::None | Body::Constant(_) | Body::Raw(_) => (None, None),
     };
     let message = message
         .map(|id| schema.message(id))

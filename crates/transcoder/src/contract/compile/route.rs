@@ -11,6 +11,7 @@ use crate::contract::Action;
 use crate::contract::bind::{Body, PathField, Piece};
 use crate::contract::diagnostics::{Diagnostics, HTTP, check_json};
 use crate::contract::path_template::{Part, Template, Variable};
+use crate::contract::raw_body::RawBody;
 use crate::schema::{Cardinality, FieldIndex, Kind, MessageId, Schema};
 
 /// Compiles the options that describe the REST call.
@@ -229,7 +230,10 @@ impl Route<'_, '_> {
         }
         match &*http.body {
             "" => Body::None,
-            "*" => Body::Fields,
+            "*" => match RawBody::of_request(self.schema, self.input, rules) {
+                Some(raw) => Body::Raw(raw),
+                None => Body::Fields,
+            },
             name => match field_named(self.schema, self.input, name, self.diagnostics, "body") {
                 Some(index) => {
                     let field = &self.schema.message(self.input).fields[usize::from(index)];
@@ -238,7 +242,10 @@ impl Route<'_, '_> {
                             format!("body `{name}` is a field that is not sent in a body");
                         self.diagnostics.report(HTTP, problem);
                     }
-                    Body::Field { index }
+                    match RawBody::of_field(self.schema, self.input, index, rules) {
+                        Some(raw) => Body::Raw(raw),
+                        None => Body::Field { index },
+                    }
                 }
                 None => Body::None,
             },

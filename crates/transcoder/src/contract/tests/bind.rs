@@ -454,6 +454,39 @@ fn enum_names_are_read_short_and_full_and_written_by_the_rule_of_the_file() {
 }
 
 #[test]
+fn text_without_letters_is_no_lenient_match() {
+    let world = http(
+        "get: \"/x\"",
+        r#"message Req {} message Res { E e = 1; string e_raw = 2 [(drawbridge.v1.field).raw_of = "e"]; }
+        enum E {
+          option (drawbridge.v1.enum_type).lenient = true;
+          E_UNSPECIFIED = 0;
+          E_NONE = 1 [(drawbridge.v1.enum_value).name = "-"];
+          E_HALF = 2 [(drawbridge.v1.enum_value).name = "1/2"];
+          E_A_B = 3;
+        }"#,
+    );
+    for (text, want) in [
+        ("-", json!("E_NONE")),
+        ("1/2", json!("E_HALF")),
+        ("a-b", json!("E_A_B")),
+        ("--", json!(null)),
+        ("12", json!(null)),
+        ("", json!(null)),
+    ] {
+        let reply = Reply {
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            body: json!({ "e": text }).to_string().into(),
+            room: Default::default(),
+        };
+        let message = world.rpc("Do").decode(&reply).unwrap().message;
+        let got = world.json("t.Res", &message);
+        assert_eq!(got.get("e").cloned().unwrap_or_default(), want, "{text}");
+    }
+}
+
+#[test]
 fn path_values_stay_in_their_segment() {
     let world = http(
         "get: \"/v1/{id}/x\"",

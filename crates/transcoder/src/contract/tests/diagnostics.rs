@@ -248,11 +248,11 @@ fn sets_without_our_options_compile_and_grpc_services_are_left_out() {
           rpc Do(Req) returns (Req) {
             option (google.api.http) = {
               get: "/x/{id}"
-              additional_bindings {get: "/y/{id}"}
+              additional_bindings {get: "/y/{name}"}
             };
           }
         }
-        message Req { string id = 1; }"#,
+        message Req { string id = 1; string name = 2; }"#,
     );
     assert_eq!(world.contract.services(), BTreeMap::from([("t.S", "t")]));
     assert_eq!(world.bind(json!({"id": "1"})).unwrap().path, "/x/1");

@@ -4,6 +4,8 @@ use percent_encoding::percent_decode_str;
 use proptest::prelude::*;
 
 use super::*;
+use crate::json::wire::write_bytes;
+use crate::schema::{Cardinality, Kind};
 
 fn world() -> World {
     World::new(&unary(
@@ -451,4 +453,79 @@ proptest! {
         };
         prop_assert_eq!(got.as_deref().map(parse), want);
     }
+}
+
+/// Every condition on a text or number of JP1/AO can be negated, and every id that a client
+/// sends is checked.
+#[test]
+fn filters_of_jp1ao_are_complete() {
+    let source = Source::new("built-in", BUILT_IN.clone());
+    let contract = Contract::compile(vec![source], &families).unwrap();
+    let mut operators: std::collections::BTreeMap<String, Vec<String>> = Default::default();
+    for method in contract.methods().iter().filter(|m| &*m.family == "jp1ao") {
+        let mut seen = vec![method.input];
+        let mut at = 0;
+        while let Some(id) = seen.get(at).copied() {
+            at += 1;
+            let message = method.schema.message(id);
+            for field in &message.fields {
+                let name = format!("{}.{}", message.name, field.name);
+                if let Kind::Message(below) = field.kind
+                    && !field.output_only
+                    && !seen.contains(&below)
+                {
+                    seen.push(below);
+                }
+                let is_integer = matches!(field.kind, Kind::Int64 | Kind::Int32);
+                let is_id = field.name.split('_').any(|word| word == "id");
+                if is_integer && is_id && !field.output_only {
+                    assert_eq!(field.minimum, Some(0), "{name}");
+                }
+                if let Some(condition) = &field.condition
+                    && (field.kind == Kind::String || is_integer)
+                {
+                    let of = format!("{}.{}", message.name, condition.member);
+                    let all = operators.entry(of).or_default();
+                    let operator = condition.operator.to_string();
+                    if !all.contains(&operator) {
+                        all.push(operator);
+                    }
+                    let many = field.cardinality == Cardinality::Repeated;
+                    assert_eq!(condition.operator.ends_with("in"), many, "{name}");
+                }
+            }
+        }
+    }
+    for (of, all) in &operators {
+        for wanted in ["in", "ne", "not in"] {
+            assert!(all.iter().any(|one| one == wanted), "{of} lacks {wanted}");
+        }
+    }
+    for member in [
+        "description",
+        "supportedScheduleType",
+        "keyName",
+        "vendorName",
+    ] {
+        let of = format!("hitachi.automation.v1.ServiceTemplateFilter.{member}");
+        assert_eq!(operators[&of].len(), 6, "{of}");
+    }
+    let filter = contract
+        .method("/hitachi.automation.v1.ServiceTemplateService/ListServiceTemplates")
+        .unwrap();
+    let mut conditions = Vec::new();
+    write_bytes(&mut conditions, 43, b"it's");
+    write_bytes(&mut conditions, 52, b"recurrence");
+    let mut request = Vec::new();
+    let (_, field) = filter
+        .schema
+        .message(filter.input)
+        .field("hql_filter")
+        .unwrap();
+    write_bytes(&mut request, field.number, &conditions);
+    let query = filter.bind(&request, "").unwrap().query;
+    assert_eq!(
+        percent_decode_str(&query).decode_utf8().unwrap(),
+        "HQL::filter=(description eq 'it''s') and (supportedScheduleType not in ['recurrence'])"
+    );
 }

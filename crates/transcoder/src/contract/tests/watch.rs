@@ -358,6 +358,8 @@ fn options_of_the_polled_rpc_hold_in_a_watch() {
         ("", "q=x&fields=id,state"),
         ("fields=id,state", "q=x&fields=id,state"),
         ("v=1", "q=x&fields=id,state&v=1"),
+        ("v=1&fields=id,state", "q=x&fields=id,state&v=1"),
+        ("fields=id", "q=x&fields=id,state&fields=id"),
     ] {
         let world = polled(own);
         let request = json!({"group": "g", "q": "x", "follow": true});

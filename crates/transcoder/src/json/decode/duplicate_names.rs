@@ -17,7 +17,7 @@ impl Segments {
         let mut at = 0;
         while let Ok(Some((number, _))) = fields.read() {
             if let Some((index, field)) = message.by_number(number) {
-                let index = field.raw_of.unwrap_or(index);
+                let index = field.raw_of.or(field.urls_of).unwrap_or(index);
                 if segments.last().is_none_or(|last| last.0 != index) {
                     segments.push((index, at));
                 }

@@ -3,6 +3,66 @@
 use super::*;
 
 #[test]
+fn media_type_of_a_json_body_is_reported() {
+    let messages = r#"
+        message Req {
+          string id = 1; bytes data = 2; repeated bytes parts = 3; M m = 4; string text = 5;
+        }
+        message M { bytes data = 1; }
+        message Res {}"#;
+    for (http, media_type, more, want) in [
+        ("put: \"/{id}\"", "a/b", "", "the rpc has no body"),
+        ("put: \"/{id}\" body: \"*\"", "a/b", "", "the body is JSON"),
+        ("put: \"/{id}\" body: \"m\"", "a/b", "", "the body is JSON"),
+        (
+            "put: \"/{id}\" body: \"parts\"",
+            "a/b",
+            "",
+            "the body is JSON",
+        ),
+        (
+            "put: \"/{id}\"",
+            "a/b",
+            "option (drawbridge.v1.method).constant_body = \"{}\";",
+            "the body is JSON",
+        ),
+        (
+            "put: \"/{id}\" body: \"data\" additional_bindings {put: \"/x\" body: \"m\"}",
+            "a/b",
+            "",
+            "the body is JSON",
+        ),
+        (
+            "put: \"/{id}\" body: \"data\"",
+            "png",
+            "",
+            "`png` is not a media type",
+        ),
+        (
+            "put: \"/{id}\" body: \"data\"",
+            "*/*",
+            "",
+            "`*/*` is not a media type",
+        ),
+        (
+            "put: \"/{id}\" body: \"text\"",
+            "text/plain; charset=latin1",
+            "",
+            "a string is UTF-8",
+        ),
+    ] {
+        let proto = unary(
+            &format!(
+                "option (google.api.http) = {{ {http} }}; {more}
+                 option (drawbridge.v1.method).body_media_type = \"{media_type}\";"
+            ),
+            messages,
+        );
+        refused(&proto, "method body_media_type", want, http);
+    }
+}
+
+#[test]
 fn contradictory_method_rules_are_reported() {
     let get = "option (google.api.http) = {get: \"/v1/x\"};";
     let post = "option (google.api.http) = {post: \"/v1/x\" body: \"*\"};";

@@ -204,3 +204,65 @@ fn invalid_additional_bindings_are_reported() {
         assert!(problem.contains(want), "{binding}\n{problem}");
     }
 }
+
+#[test]
+fn binding_that_is_never_used_is_reported() {
+    const NEVER: Option<&str> = Some("is never used");
+    let messages = r#"
+        message Req {
+          string a = 1; string b = 2; M m = 3;
+          string p = 4 [(drawbridge.v1.field).upstream_value = "project_id"];
+        }
+        message M { string a = 1; }
+        message Res {}"#;
+    let path = "/{p}";
+    for (first, second, want) in [
+        ("/x", "/y", NEVER),
+        ("/x", "/y/{a}", NEVER),
+        ("/x/{a}", "/y/{a}", NEVER),
+        ("/x/{a}", "/y/{a}/{b}", NEVER),
+        ("/x/{a}", "/y/{b}/{a=things/*}", NEVER),
+        ("/x/{a=**}", "/y/{b}/{a=things/*}", NEVER),
+        ("/x/{a=things/*}", "/y/{a=things/*}/{b}", NEVER),
+        ("/x/{m.a}", "/y/{m.a}/{b}", NEVER),
+        ("/x/{a}/{b}", "/y/{a}", None),
+        ("/x/{a}", "/y/{b}", None),
+        ("/x/{a}", "/y", None),
+        ("/x/{a}", "/y/{m.a}", None),
+        ("/x/{a=things/*}", "/y/{a=others/*}", None),
+        ("/x/{a=things/*}", "/y/{a}", None),
+    ] {
+        let rule = format!(
+            "option (google.api.http) = {{
+               get: \"{path}{first}\" additional_bindings {{post: \"{path}{second}\"}}
+             }};"
+        );
+        let source = Source::new("t.binpb", descriptors(&unary(&rule, messages)));
+        let found = Contract::compile(vec![source], &super::families).err();
+        let found = found.map(|all| printed(&all));
+        match want {
+            None => assert_eq!(found, None, "{first} {second}"),
+            Some(want) => {
+                let found = found.unwrap_or_default();
+                let start = "t.proto: t.S.Do: google.api.http: additional binding 1: ";
+                assert!(found.starts_with(start), "{first} {second}: {found}");
+                assert!(found.contains(want), "{first} {second}: {found}");
+                assert!(found.contains("the rule itself fits"), "{found}");
+            }
+        }
+    }
+    let diagnostic = one(&unary(
+        "option (google.api.http) = {
+           get: \"/x/{a}/{b}\"
+           additional_bindings {get: \"/y/{b}\"}
+           additional_bindings {get: \"/z/{b}\"}
+         };",
+        "message Req { string a = 1; string b = 2; } message Res {}",
+    ));
+    let problem = diagnostic.problem;
+    assert!(
+        problem.starts_with("additional binding 2: is never used"),
+        "{problem}"
+    );
+    assert!(problem.contains("additional binding 1 fits"), "{problem}");
+}

@@ -1,0 +1,216 @@
+//! TLS towards upstreams and identity services: which certificates are trusted, and what an
+//! error says about one that is not.
+
+use std::error::Error as StdError;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::verify_server_name;
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
+
+use super::Settings;
+
+/// What to do about a certificate that is not trusted.
+const CA_ADVICE: &str = "name the PEM file of its CA, or of the certificate itself, in `ca_file` \
+                         (`cacert` in clouds.yaml)";
+
+/// Builds the configuration of TLS clients. Fails if `ca_file` cannot be read or contains no
+/// certificate.
+pub(super) fn client_config(settings: &Settings) -> Result<ClientConfig, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let named = match &settings.ca_file {
+        Some(path) => read_certificates(path)
+            .map_err(|problem| format!("ca_file {}: {problem}", path.display()))?,
+        None => Vec::new(),
+    };
+    let platform = rustls_platform_verifier::Verifier::new_with_extra_roots(
+        named.clone(),
+        Arc::clone(&provider),
+    );
+    let trust = match platform {
+        _ if settings.insecure_skip_verify => Trust::Anything,
+        Ok(verifier) => Trust::Roots(Arc::new(verifier)),
+        // Plaintext HTTP works on a machine without CA certificates.
+        Err(error) if named.is_empty() => {
+            tracing::warn!(
+                %error,
+                "no CA certificates found: calls to https upstreams will fail"
+            );
+            Trust::Nothing
+        }
+        Err(error) => return Err(format!("ca_file: {error}")),
+    };
+    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Verifier {
+            trust,
+            named,
+            provider,
+        }))
+        .with_no_client_auth();
+    Ok(config)
+}
+
+fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let pem = std::fs::read(path).map_err(|error| error.to_string())?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    match found {
+        Ok(found) if found.is_empty() => Err("contains no PEM certificate".to_owned()),
+        Ok(found) => Ok(found),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Which chains are trusted.
+#[derive(Debug)]
+enum Trust {
+    /// Those of the system's CAs and of `ca_file`.
+    Roots(Arc<dyn ServerCertVerifier>),
+    /// None: there are no CA certificates.
+    Nothing,
+    /// All: `insecure_skip_verify`.
+    Anything,
+}
+
+/// Verifies the certificate of a server. In addition to chains that end in a root, it trusts
+/// a certificate that `ca_file` contains itself: a self-signed one, as
+/// `openssl req -x509` makes it, is a CA's certificate and no valid end of a chain.
+#[derive(Debug)]
+struct Verifier {
+    trust: Trust,
+    /// The certificates of `ca_file`.
+    named: Vec<CertificateDer<'static>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let result = match &self.trust {
+            Trust::Roots(roots) => {
+                roots.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+            }
+            Trust::Nothing => Err(CertificateError::UnknownIssuer.into()),
+            Trust::Anything => Ok(ServerCertVerified::assertion()),
+        };
+        match result {
+            Err(error) if self.named.contains(end_entity) && is_about_issuer(&error) => {
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            result => result,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, cert, dss, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        algorithms.supported_schemes()
+    }
+}
+
+/// Whether a certificate is rejected only since no other one vouches for it. The dates of
+/// a certificate are verified before its issuer.
+fn is_about_issuer(error: &rustls::Error) -> bool {
+    match error {
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => true,
+        rustls::Error::InvalidCertificate(error) => is_ca_as_end_entity(error),
+        _ => false,
+    }
+}
+
+/// Whether the certificate of a CA is used as that of a server. rustls has no variant for it.
+fn is_ca_as_end_entity(error: &CertificateError) -> bool {
+    matches!(error, CertificateError::Other(other)
+        if format!("{other:?}").contains("CaUsedAsEndEntity"))
+}
+
+/// Returns what is wrong with a server's certificate and what to do, if that is why a
+/// connection failed.
+pub(super) fn certificate_problem(error: &(dyn StdError + 'static)) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        // The source of an I/O error is that of the error that it contains.
+        let inner = error
+            .downcast_ref::<io::Error>()
+            .and_then(|error| error.get_ref());
+        let tls = match inner {
+            Some(inner) => inner.downcast_ref::<rustls::Error>(),
+            None => error.downcast_ref::<rustls::Error>(),
+        };
+        if let Some(rustls::Error::InvalidCertificate(problem)) = tls {
+            return Some(format!(
+                "the certificate of the server is not trusted: {}",
+                describe(problem)
+            ));
+        }
+        next = match inner {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+fn describe(problem: &CertificateError) -> String {
+    match problem {
+        CertificateError::UnknownIssuer => format!("its issuer is unknown: {CA_ADVICE}"),
+        problem if is_ca_as_end_entity(problem) => {
+            format!("it is self-signed, or that of a CA: {CA_ADVICE}")
+        }
+        CertificateError::ExpiredContext { time, not_after } => format!(
+            "it expired at {}; by the gateway's clock it is {}",
+            date(*not_after),
+            date(*time)
+        ),
+        CertificateError::NotValidYetContext { time, not_before } => format!(
+            "it is not valid before {}; by the gateway's clock it is {}",
+            date(*not_before),
+            date(*time)
+        ),
+        problem => problem.to_string(),
+    }
+}
+
+/// Returns a time as `2026-11-30T12:00:00Z`.
+fn date(time: UnixTime) -> String {
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(time.as_secs());
+    prost_types::Timestamp::from(time).to_string()
+}
+
+#[cfg(test)]
+mod tests;
