@@ -173,7 +173,7 @@ fn load(path: Option<&std::path::Path>, command: &str) -> Result<Config, Failure
              (or the variable DRAWBRIDGE_CONFIG){try_out}\n\
              \nThe smallest file:\n\
              \n  [[upstream]]\n  name = \"north\"\n  family = \"heat\"\n  \
-             auth = {{ kind = \"keystone\", cloud = \"north\" }}   # an entry of clouds.yaml\n\
+             auth = {{ cloud = \"north\" }}   # an entry of clouds.yaml\n\
              \ndrawbridge.example.toml describes every key."
         )));
     };

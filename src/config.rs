@@ -21,6 +21,7 @@ use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
 
 use crate::credentials::Settings as Auth;
+pub use crate::credentials::clouds_yaml::Notice;
 use crate::spelling::nearest;
 use crate::{telemetry, upstream, watch};
 use drawbridge_transcoder::contract::{Contract, Selection, Source, selectable};
@@ -58,6 +59,8 @@ pub struct Config {
     pub log: telemetry::Settings,
     /// Whether the upstreams are those of the sandbox. Every response then says so.
     pub sandbox: bool,
+    /// What is no problem, but may be unexpected.
+    pub notices: Vec<Notice>,
 }
 
 /// The certificate of the gRPC listener, and the CA of client certificates.
@@ -121,6 +124,7 @@ impl Config {
             descriptors: Vec::new(),
             log: telemetry::Settings::default(),
             sandbox: false,
+            notices: Vec::new(),
         }
     }
 
@@ -189,7 +193,7 @@ impl Config {
             if let Some(upstream) = upstreams::read(&section) {
                 config.upstreams.push(upstream);
             }
-            section.finish();
+            section.finish_with(auth::hint_for_upstream);
         }
         for section in root.sections("descriptors") {
             config.descriptors.extend(descriptors(&section));
@@ -211,6 +215,7 @@ impl Config {
         upstreams::check_defaults(&root);
         config.check_clients_authenticated(&root);
         root.finish();
+        config.notices = report.take_notices();
         // An invalid upstream has been reported, and is not in `config`.
         if report.is_clean() {
             config.check_upstreams(&report);

@@ -120,8 +120,8 @@ pub struct Keystone {
     pub project: Option<Project>,
     /// The region of the catalog's endpoint. None: the first.
     pub region: Option<String>,
-    /// `public`, `internal` or `admin`.
-    pub interface: String,
+    /// `public`, `internal` or `admin`; the first one that the service has is used.
+    pub interfaces: Vec<String>,
 }
 
 /// How a login authenticates to Keystone.

@@ -14,6 +14,9 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Prints a line per upstream. Fails if one does not respond or rejects the credentials.
 pub async fn run(config: &Config) -> Result<(), Vec<String>> {
+    for notice in config.notices.iter().filter(|notice| notice.is_warning) {
+        println!("warning: {}", notice.text);
+    }
     let contract = config.contract()?;
     println!("contract: {} rpcs", contract.methods().len());
     for warning in contract.warnings() {

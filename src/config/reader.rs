@@ -11,7 +11,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use url::Url;
 
-use super::{Env, Problem, non_empty, read_file, read_text};
+use super::{Env, Notice, Problem, non_empty, read_file, read_text};
 use crate::spelling::nearest;
 
 /// The problem of an invalid address.
@@ -26,6 +26,7 @@ pub(super) struct Report {
     /// The offset of each line but the first.
     lines: Vec<usize>,
     problems: RefCell<Vec<Problem>>,
+    notices: RefCell<Vec<Notice>>,
 }
 
 impl Report {
@@ -35,6 +36,7 @@ impl Report {
             file: file.to_owned(),
             lines: breaks.map(|(at, _)| at + 1).collect(),
             problems: RefCell::default(),
+            notices: RefCell::default(),
         }
     }
 
@@ -54,6 +56,11 @@ impl Report {
 
     pub(super) fn add(&self, problem: Problem) {
         self.problems.borrow_mut().push(problem);
+    }
+
+    /// Returns what is no problem, but may be unexpected.
+    pub(super) fn take_notices(&self) -> Vec<Notice> {
+        self.notices.take()
     }
 
     pub(super) fn is_clean(&self) -> bool {
@@ -151,6 +158,14 @@ impl<'a> Section<'a> {
     /// Reports a problem of a key at this byte offset of the file.
     pub(super) fn invalid_at(&self, at: usize, key: &str, problem: &str) {
         self.report.add_at(at, &self.name(key), problem);
+    }
+
+    /// Adds something that is no problem, but may be unexpected.
+    pub(super) fn notice(&self, is_warning: bool, text: &str) {
+        self.report.notices.borrow_mut().push(Notice {
+            is_warning,
+            text: text.to_owned(),
+        });
     }
 
     fn wrong_type(&self, key: &str, wanted: &str, value: &DeValue<'_>) {
@@ -442,13 +457,22 @@ impl<'a> Section<'a> {
 
     /// Reports every key that was neither read nor allowed.
     pub(super) fn finish(&self) {
+        self.finish_with(|_| None);
+    }
+
+    /// Reports every key that was neither read nor allowed, with the hint of `hint` if it has
+    /// one.
+    pub(super) fn finish_with(&self, hint: impl Fn(&str) -> Option<String>) {
         let known = self.known.borrow();
         for (key, _) in self.table.into_iter().flatten() {
             let name = key.get_ref();
             if !known.iter().any(|known| known == name) {
-                let near = nearest(name, known.iter().map(String::as_str));
+                let hint = match hint(name) {
+                    Some(hint) => format!(": {hint}"),
+                    None => nearest(name, known.iter().map(String::as_str)),
+                };
                 let at = key.span().start;
-                self.invalid_at(at, name, &format!("unknown key{near}"));
+                self.invalid_at(at, name, &format!("unknown key{hint}"));
             }
         }
     }

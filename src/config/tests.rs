@@ -357,7 +357,7 @@ fn all_kinds_of_credentials_are_read() {
     let password = "username='u'\npassword_env='SECRET'\nproject_name='demo'";
     match auth(&format!("{keystone}{password}")) {
         Auth::Keystone(login) => {
-            assert_eq!(login.interface, "public");
+            assert_eq!(login.interfaces, ["public"]);
             let project = login.project.expect("a project");
             assert!(matches!(project.id_or_name, IdOrName::Name(name) if name == "demo"));
             assert!(matches!(project.domain, Some(IdOrName::Id(id)) if id == "default"));
@@ -463,6 +463,57 @@ fn contradictory_credentials_are_rejected() {
 }
 
 #[test]
+fn keys_of_another_place_or_kind_have_a_hint() {
+    for (more, want) in [
+        (
+            "cloud='north'",
+            "d.toml:5: upstream.cloud: unknown key: it belongs to [upstream.auth]: auth = { cloud",
+        ),
+        (
+            "region='R'",
+            "d.toml:5: upstream.region: unknown key: it belongs to [upstream.auth], as region",
+        ),
+        (
+            "region_name='R'",
+            "d.toml:5: upstream.region_name: unknown key: it belongs to [upstream.auth], as region",
+        ),
+        (
+            "password='x'",
+            "d.toml:5: upstream.password: unknown key: secrets belong to [upstream.auth], as \
+             password_env or password_file",
+        ),
+        (
+            "url='https://a.test'",
+            "d.toml:5: upstream.url: unknown key: did you mean endpoint?",
+        ),
+        (
+            "endpont='https://a.test'",
+            "d.toml:5: upstream.endpont: unknown key, did you mean endpoint?",
+        ),
+        (
+            "auth={kind='keystone',auth_url='https://k.test',token_env='SECRET',project_id='p',region_name='R'}",
+            "d.toml:5: upstream.auth.region_name: unknown key: did you mean region?",
+        ),
+        (
+            "auth={kind='basic',username='u',password_env='SECRET',api_key_env='SECRET'}",
+            "d.toml:5: upstream.auth.api_key_env: unknown key: it is a key of kind = rackspace",
+        ),
+        (
+            "auth={kind='none',endpoint='https://a.test'}",
+            "d.toml:5: upstream.auth.endpoint: unknown key: it belongs to [[upstream]]",
+        ),
+        (
+            "auth={kind='none',auth_type='password'}",
+            "d.toml:5: upstream.auth.auth_type: unknown key: did you mean kind?",
+        ),
+    ] {
+        let reported = problems_of(&format!("{HEAT}{more}"));
+        assert_eq!(reported.len(), 1, "{more}: {reported:#?}");
+        assert!(reported[0].starts_with(want), "{more}: {reported:#?}");
+    }
+}
+
+#[test]
 fn endpoint_is_optional_with_a_catalog() {
     let text = "[[upstream]]\nname='a'\nfamily='heat'\n[upstream.auth]\nkind='keystone'\n\
                 auth_url='https://k.test'\nusername='u'\npassword_env='SECRET'\nproject_id='p'";
@@ -492,6 +543,41 @@ fn clouds_yaml_is_read() {
         Auth::Keystone(login) => assert_eq!(login.region.as_deref(), Some("R1")),
         other => panic!("{other:?}"),
     }
+    assert!(config.notices.is_empty(), "{:?}", config.notices);
+    // `OS_CLOUD` alone, with and without a kind.
+    let cloud_env = |name: &str| match name {
+        "OS_CLOUD" => Some("south".to_owned()),
+        name => env(name),
+    };
+    for auth in [
+        "{from_env=true}",
+        "{kind='keystone',from_env=true,region='R2'}",
+    ] {
+        let text = text.replace("{cloud='south'}", auth);
+        let config = Config::parse("d.toml", &text, Path::new(""), Config::empty(), &cloud_env);
+        match &config.expect("right").upstreams[0].auth {
+            Auth::Keystone(login) => {
+                let want = if auth.contains("R2") { "R2" } else { "R1" };
+                assert_eq!(login.region.as_deref(), Some(want));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    // The login is that of the cloud, and only that.
+    let with_user = text.replace("'south'", "'south',username='me',interface='internal'");
+    let problems = Config::parse("d.toml", &with_user, Path::new(""), Config::empty(), &env)
+        .expect_err("two logins");
+    let reported: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    let want = "d.toml:4: upstream.auth.username: is that of the cloud south of clouds.yaml: remove \
+                the key, or set the complete login here";
+    assert_eq!(reported, [want]);
+    fs::write(&clouds, yaml.replace("region_name", "reigon_name")).expect("written");
+    let config = Config::parse("d.toml", text, Path::new(""), Config::empty(), &env);
+    let notices = config.expect("right").notices;
+    assert!(
+        notices[0].is_warning && notices[0].text.contains("did you mean region_name?"),
+        "{notices:?}"
+    );
     let text = text.replace("south", "west");
     let problems =
         Config::parse("d.toml", &text, Path::new(""), Config::empty(), &env).expect_err("no west");

@@ -35,20 +35,13 @@ struct Token {
     issued_at: Option<String>,
     expires_at: Option<String>,
     project: Option<ProjectId>,
-    #[serde(default)]
-    catalog: Option<Vec<Service>>,
+    /// Read as far as it is needed.
+    catalog: Option<Value>,
 }
 
 #[derive(Deserialize)]
 struct ProjectId {
     id: String,
-}
-
-#[derive(Deserialize)]
-struct Service {
-    r#type: String,
-    #[serde(default)]
-    endpoints: Vec<Endpoint>,
 }
 
 #[derive(Deserialize)]
@@ -112,22 +105,17 @@ impl Login {
     }
 
     /// Looks up the URL of the service in the catalog.
-    fn endpoint(&self, catalog: &[Service]) -> Result<Option<Url>, Error> {
+    fn endpoint(&self, catalog: Option<Value>) -> Result<Option<Url>, Error> {
         let Some(wanted) = self.catalog_type else {
             return Ok(None);
         };
-        let endpoints: Vec<&Endpoint> = catalog
-            .iter()
-            .filter(|service| service.r#type == wanted)
-            .flat_map(|service| &service.endpoints)
-            .filter(|endpoint| endpoint.interface == self.settings.interface)
-            .collect();
+        let is_wanted = |service: &Value| service["type"] == wanted;
+        let endpoints: Vec<Endpoint> = catalog::endpoints(catalog, is_wanted);
         let lookup = Lookup {
             label: &self.label(),
             service: wanted,
-            interface: Some(&self.settings.interface),
+            interfaces: &self.settings.interfaces,
             region: self.settings.region.as_deref(),
-            any_region: true,
         };
         lookup.find(&endpoints).map(|(_, url)| Some(url))
     }
@@ -136,6 +124,10 @@ impl Login {
 impl catalog::Endpoint for Endpoint {
     fn url(&self) -> &str {
         &self.url
+    }
+
+    fn interface(&self) -> Option<&str> {
+        Some(&self.interface)
     }
 
     fn region(&self) -> Option<&str> {
@@ -186,7 +178,7 @@ impl login::Login for Login {
             lifetime: token
                 .expires_at
                 .and_then(|expires| lifetime(issued, &expires, &reply.headers, now)),
-            endpoint: self.endpoint(&token.catalog.unwrap_or_default())?,
+            endpoint: self.endpoint(token.catalog)?,
             project_id: token.project.map(|project| project.id),
         })
     }

@@ -136,6 +136,13 @@ pub(super) fn rejection(label: &str, reply: &Reply, secret: &str) -> Error {
         ),
         _ => (Code::Unavailable, "try again later"),
     };
+    let location = location(reply).filter(|location| !location.contains(secret));
+    let hint = match (status, location) {
+        (300..=399, Some(location)) => {
+            format!("it redirects to {location}, and a login follows no redirect: check the URL")
+        }
+        _ => hint.to_owned(),
+    };
     // The message of a 400 can contain values of the request.
     let message = match message(&reply.body) {
         Some(message) if status != 400 && !message.contains(secret) => format!(" ({message})"),
@@ -150,6 +157,17 @@ pub(super) fn rejection(label: &str, reply: &Reply, secret: &str) -> Error {
         code,
         format!("{what} at {label}: HTTP {status}{message}: {hint}"),
     )
+}
+
+/// Returns where a redirect leads, without what may be secret.
+fn location(reply: &Reply) -> Option<String> {
+    let location = reply.headers.get(header::LOCATION)?.to_str().ok()?;
+    let location = match Url::parse(location) {
+        Ok(url) => display_url(&url),
+        Err(_) => location.split(['?', '#']).next()?.to_owned(),
+    };
+    let location: String = location.chars().take(MAX_MESSAGE_CHARS).collect();
+    (!location.is_empty()).then_some(location)
 }
 
 /// Returns the service's own message: Keystone's `error.message`, Huawei's `error_msg`,

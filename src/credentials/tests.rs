@@ -245,7 +245,7 @@ async fn login_is_shared_and_repeated_after_a_rejection() {
             identity: Identity::Token("SECRET".into()),
             project: None,
             region: None,
-            interface: "public".into(),
+            interfaces: vec!["public".into()],
         })
     };
     let heat = Some("orchestration");

@@ -64,6 +64,12 @@ impl Gateway {
     ///
     /// Returns all problems of the descriptors, or of the upstreams.
     pub fn build(config: Config, traces: bool) -> Result<Self, Vec<String>> {
+        for notice in &config.notices {
+            match notice.is_warning {
+                true => tracing::warn!("{}", notice.text),
+                false => tracing::debug!("{}", notice.text),
+            }
+        }
         let contract = config.contract()?;
         for warning in contract.warnings() {
             tracing::warn!(
