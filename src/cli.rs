@@ -16,12 +16,13 @@ mod serve;
 pub mod watch;
 
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::Config;
+use crate::config::{Config, Environment, Problem};
+use crate::telemetry::with_json_lines;
 
 /// A gRPC gateway to the REST APIs that deploy and automate infrastructure.
 #[derive(Debug, Parser)]
@@ -58,8 +59,10 @@ enum Command {
         #[arg(long)]
         tls: bool,
     },
-    /// Check the configuration, the annotations and the login to each upstream, and exit.
-    Check,
+    /// Check the configuration, the annotations and the certificate of the listener, log in to
+    /// each upstream and make one read, and exit. Exit code: 0 if all is well, 1 if something
+    /// failed, 2 for invalid arguments.
+    Check(check::Options),
     /// Print a table of all rpcs with their REST calls and dialects, those of the
     /// configuration file's descriptors included.
     Coverage,
@@ -69,55 +72,102 @@ enum Command {
 }
 
 /// Why a command failed.
-enum Failure {
+#[derive(Debug)]
+pub enum Failure {
     /// Its arguments are invalid, or the configuration is missing. Exit code 2.
     Usage(String),
     /// It found these problems. Exit code 1.
-    Problems(Vec<String>),
+    Problems(Vec<Problem>),
 }
 
 impl From<Vec<String>> for Failure {
     fn from(problems: Vec<String>) -> Self {
+        Self::Problems(problems.into_iter().map(Problem::from).collect())
+    }
+}
+
+impl From<Vec<Problem>> for Failure {
+    fn from(problems: Vec<Problem>) -> Self {
         Self::Problems(problems)
     }
 }
 
 /// Parses the arguments, runs the command and returns its exit code.
 pub fn main() -> ExitCode {
-    let args = Args::parse();
+    let env = |name: &str| std::env::var(name).ok();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(e) if e.use_stderr() && Config::has_json_log(None, &env) => {
+            return fail(Failure::Usage(e.to_string().trim().to_owned()), true);
+        }
+        Err(e) => e.exit(),
+    };
+    // Not read by clap, which rejects a variable that is set but empty.
+    let variable = || std::env::var_os("DRAWBRIDGE_CONFIG").filter(|path| !path.is_empty());
+    let path = args.config.or_else(|| variable().map(PathBuf::from));
+    let path = path.as_deref();
+    let fail = |failure| fail(failure, Config::has_json_log(path, &env));
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
     {
         Ok(runtime) => runtime,
-        Err(e) => return fail(Failure::Problems(vec![format!("cannot start: {e}")])),
+        Err(e) => return fail(Failure::from(vec![format!("cannot start: {e}")])),
     };
-    let result = runtime.block_on(run(args));
+    let result = runtime.block_on(run(args.command.unwrap_or(Command::Serve), path));
     // The remaining tasks belong to calls that were cut off.
     runtime.shutdown_background();
     result.unwrap_or_else(fail)
 }
 
-fn fail(failure: Failure) -> ExitCode {
-    match failure {
-        Failure::Usage(text) => {
-            print_error(&text);
-            ExitCode::from(2)
-        }
-        Failure::Problems(problems) => {
-            for problem in problems {
-                print_error(&problem);
+/// Writes a failure to standard error, in the format of the log, and returns the exit code.
+fn fail(failure: Failure, json: bool) -> ExitCode {
+    let (code, problems) = match failure {
+        Failure::Usage(text) => (ExitCode::from(2), vec![Problem::from(text)]),
+        Failure::Problems(problems) => (ExitCode::FAILURE, problems),
+    };
+    if json {
+        with_json_lines(|| {
+            for problem in &problems {
+                tracing::error!(
+                    file = non_empty(&problem.file),
+                    line = problem.line,
+                    key = non_empty(&problem.key),
+                    "{}",
+                    problem.problem
+                );
             }
-            ExitCode::FAILURE
+        });
+    } else {
+        for problem in problems {
+            print_error(&problem.to_string());
         }
     }
+    code
+}
+
+/// Writes the warnings of a configuration to the log.
+fn log_warnings(warnings: &[Problem]) {
+    for warning in warnings {
+        tracing::warn!(
+            file = non_empty(&warning.file),
+            line = warning.line,
+            key = non_empty(&warning.key),
+            "{}",
+            warning.problem
+        );
+    }
+}
+
+fn non_empty(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
 }
 
 /// Writes to standard output. A reader that has left, such as `head`, is not a failure.
 fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout();
     match (stdout.write_all(text.as_bytes())).and_then(|()| stdout.flush()) {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Problems(vec![format!(
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Failure::from(vec![format!(
             "cannot write to standard output: {e}"
         )])),
         _ => Ok(()),
@@ -129,12 +179,8 @@ fn print_error(text: &str) {
     let _ = writeln!(io::stderr(), "drawbridge: {text}");
 }
 
-async fn run(args: Args) -> Result<ExitCode, Failure> {
-    // Not read by clap, which rejects a variable that is set but empty.
-    let variable = || std::env::var_os("DRAWBRIDGE_CONFIG").filter(|path| !path.is_empty());
-    let path = args.config.or_else(|| variable().map(PathBuf::from));
-    let path = path.as_deref();
-    match args.command.unwrap_or(Command::Serve) {
+async fn run(command: Command, path: Option<&Path>) -> Result<ExitCode, Failure> {
+    match command {
         Command::Serve => return Ok(serve::run(load(path, "serve")?).await?),
         #[cfg(feature = "sandbox")]
         Command::Sandbox {
@@ -144,7 +190,16 @@ async fn run(args: Args) -> Result<ExitCode, Failure> {
         Command::Examples { gateway, tls } => {
             print(&quickstart::examples(&gateway, tls))?;
         }
-        Command::Check => check::run(&load(path, "check")?).await?,
+        Command::Check(options) => {
+            let config = match load(path, "check") {
+                Err(Failure::Problems(problems)) => Err(problems),
+                loaded => Ok(loaded?),
+            };
+            return Ok(match check::run(config, &options).await? {
+                true => ExitCode::SUCCESS,
+                false => ExitCode::FAILURE,
+            });
+        }
         Command::Coverage => {
             let contract = match path {
                 Some(_) => load(path, "coverage")?.contract()?,
@@ -161,7 +216,7 @@ async fn run(args: Args) -> Result<ExitCode, Failure> {
 }
 
 /// Reads the configuration file, which `command` requires.
-fn load(path: Option<&std::path::Path>, command: &str) -> Result<Config, Failure> {
+fn load(path: Option<&Path>, command: &str) -> Result<Config, Failure> {
     let Some(path) = path else {
         let try_out = match cfg!(feature = "sandbox") {
             true => "\n  drawbridge sandbox                           needs no file",
@@ -177,11 +232,8 @@ fn load(path: Option<&std::path::Path>, command: &str) -> Result<Config, Failure
              \ndrawbridge.example.toml describes every key."
         )));
     };
-    let env = |name: &str| std::env::var(name).ok();
-    Config::load(path, &env).map_err(problems)
-}
-
-/// Returns the problems of a configuration as lines.
-fn problems(problems: Vec<crate::config::Problem>) -> Failure {
-    Failure::Problems(problems.iter().map(ToString::to_string).collect())
+    let environment = Environment::default();
+    let mut config = Config::load(path, &|name| environment.get(name))?;
+    config.warnings.extend(environment.warnings());
+    Ok(config)
 }

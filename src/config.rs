@@ -7,24 +7,28 @@
 //! of the file.
 
 mod auth;
+mod environment;
 mod reader;
 mod server;
 mod tls;
 mod upstreams;
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use secrecy::SecretString;
-use tracing_subscriber::EnvFilter;
 
 use crate::credentials::Settings as Auth;
-pub use crate::credentials::clouds_yaml::Notice;
+use crate::credentials::SettingsSource;
 use crate::spelling::nearest;
+use crate::telemetry::LogFilter;
 use crate::{telemetry, upstream, watch};
 use drawbridge_transcoder::contract::{Contract, Selection, Source, selectable};
+pub use environment::Environment;
 pub use server::ServerOptions;
 
 use reader::{Report, Section};
@@ -59,8 +63,10 @@ pub struct Config {
     pub log: telemetry::Settings,
     /// Whether the upstreams are those of the sandbox. Every response then says so.
     pub sandbox: bool,
-    /// What is no problem, but may be unexpected.
-    pub notices: Vec<Notice>,
+    /// The keys of clouds that are ignored, for the log at level debug.
+    pub ignored_keys: Vec<String>,
+    /// What does not prevent the start and is probably a mistake.
+    pub warnings: Vec<Problem>,
 }
 
 /// The certificate of the gRPC listener, and the CA of client certificates.
@@ -78,7 +84,7 @@ pub struct Tls {
 /// One problem of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The file, or `environment`.
+    /// The file, or `environment`; empty for a problem without a place.
     pub file: String,
     /// The line, counted from 1, if the problem has one.
     pub line: Option<usize>,
@@ -88,16 +94,43 @@ pub struct Problem {
     pub problem: String,
 }
 
+impl Problem {
+    /// Returns a problem of an environment variable.
+    fn of_variable(name: &str, problem: &str) -> Self {
+        Self {
+            file: "environment".to_owned(),
+            line: None,
+            key: name.to_owned(),
+            problem: problem.to_owned(),
+        }
+    }
+}
+
+/// A problem without a place.
+impl From<String> for Problem {
+    fn from(problem: String) -> Self {
+        Self {
+            file: String::new(),
+            line: None,
+            key: String::new(),
+            problem,
+        }
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.file)?;
-        if let Some(line) = self.line {
-            write!(f, ":{line}")?;
+        if !self.file.is_empty() {
+            f.write_str(&self.file)?;
+            if let Some(line) = self.line {
+                write!(f, ":{line}")?;
+            }
+            f.write_str(": ")?;
         }
         if !self.key.is_empty() {
-            write!(f, ": {}", self.key)?;
+            write!(f, "{}: ", self.key)?;
         }
-        write!(f, ": {}", self.problem)
+        f.write_str(&self.problem)
     }
 }
 
@@ -124,7 +157,8 @@ impl Config {
             descriptors: Vec::new(),
             log: telemetry::Settings::default(),
             sandbox: false,
-            notices: Vec::new(),
+            ignored_keys: Vec::new(),
+            warnings: Vec::new(),
         }
     }
 
@@ -149,9 +183,27 @@ impl Config {
             let report = Report::new("environment", "");
             let mut config = Self::sandbox();
             config.apply_environment(&report, env);
+            config.warnings.extend(report.take_warnings());
             return report.finish(config);
         };
         Self::read(path, Self::sandbox(), env)
+    }
+
+    /// Returns whether the log has JSON lines, also where the configuration is invalid: by the
+    /// environment, else by the part of the file that can be read.
+    pub fn has_json_log(path: Option<&Path>, env: Env<'_>) -> bool {
+        match non_empty(env, "DRAWBRIDGE_LOG_FORMAT").as_deref() {
+            Some("json") => return true,
+            Some("text") => return false,
+            _ => {}
+        }
+        let Some(text) = path.and_then(|path| read_text(path).ok()) else {
+            return false;
+        };
+        let (table, _) = toml::de::DeTable::parse_recoverable(&text);
+        let log = table.get_ref().get("log").map(|log| log.get_ref());
+        let format = log.and_then(|log| log.get("format"));
+        format.is_some_and(|format| format.get_ref().as_str() == Some("json"))
     }
 
     fn read(path: &Path, defaults: Self, env: Env<'_>) -> Result<Self, Vec<Problem>> {
@@ -179,6 +231,14 @@ impl Config {
         env: Env<'_>,
     ) -> Result<Self, Vec<Problem>> {
         let report = Report::new(name, text);
+        let variables = RefCell::new(HashMap::new());
+        let env: Env<'_> = &|name| {
+            let value = env(name);
+            variables
+                .borrow_mut()
+                .insert(name.to_owned(), value.clone());
+            value
+        };
         let (table, errors) = toml::de::DeTable::parse_recoverable(text);
         for error in errors {
             let at = error.span().map_or(0, |span| span.start);
@@ -189,8 +249,12 @@ impl Config {
         config.read_listen(&root.section("listen"));
         config.server.read(&root.section("server"));
         config.read_watch(&root.section("watch"));
-        for section in root.sections("upstream") {
-            if let Some(upstream) = upstreams::read(&section) {
+        let mut with_files = Vec::new();
+        for (number, section) in root.sections("upstream").iter().enumerate() {
+            if let Some(upstream) = upstreams::read(section) {
+                if auth::has_files(&section.section("auth")) {
+                    with_files.push((config.upstreams.len(), number));
+                }
                 config.upstreams.push(upstream);
             }
             section.finish_with(auth::hint_for_upstream);
@@ -204,8 +268,13 @@ impl Config {
             config.log.json = json;
         }
         if let Some(level) = log.text("level") {
-            if let Err(problem) = EnvFilter::try_new(&level.value) {
-                log.invalid_at(level.at, "level", &problem.to_string());
+            match LogFilter::parse(&level.value) {
+                Ok(filter) => {
+                    for warning in filter.warnings {
+                        log.warn_at(level.at, "level", &warning);
+                    }
+                }
+                Err(problem) => log.invalid_at(level.at, "level", &problem),
             }
             config.log.level = level.value;
         }
@@ -215,11 +284,23 @@ impl Config {
         upstreams::check_defaults(&root);
         config.check_clients_authenticated(&root);
         root.finish();
-        config.notices = report.take_notices();
+        config.ignored_keys = report.take_ignored_keys();
+        let snapshot = Arc::new(upstreams::Snapshot {
+            name: name.to_owned(),
+            text: text.to_owned(),
+            directory: directory.to_owned(),
+            variables: variables.take(),
+        });
+        for (index, number) in with_files {
+            let snapshot = snapshot.clone();
+            config.upstreams[index].auth_source =
+                Some(SettingsSource::new(move || snapshot.auth(number)));
+        }
         // An invalid upstream has been reported, and is not in `config`.
         if report.is_clean() {
             config.check_upstreams(&report);
         }
+        config.warnings.extend(report.take_warnings());
         report.finish(config)
     }
 
@@ -266,14 +347,8 @@ impl Config {
 
     /// Applies the environment variables, which take precedence over the file.
     fn apply_environment(&mut self, report: &Report, env: Env<'_>) {
-        let invalid = |name: &str, problem: &str| {
-            report.add(Problem {
-                file: "environment".to_owned(),
-                line: None,
-                key: name.to_owned(),
-                problem: problem.to_owned(),
-            });
-        };
+        let problem = Problem::of_variable;
+        let invalid = |name: &str, text: &str| report.add(problem(name, text));
         if let Some(text) = non_empty(env, "DRAWBRIDGE_LISTEN") {
             match text.parse() {
                 Ok(address) => self.listen = address,
@@ -290,9 +365,18 @@ impl Config {
                 ),
             }
         }
-        if let Some(level) = non_empty(env, "DRAWBRIDGE_LOG") {
-            if let Err(problem) = EnvFilter::try_new(&level) {
-                invalid("DRAWBRIDGE_LOG", &problem.to_string());
+        // The last one takes precedence.
+        for name in ["DRAWBRIDGE_LOG", "RUST_LOG"] {
+            let Some(level) = non_empty(env, name) else {
+                continue;
+            };
+            match LogFilter::parse(&level) {
+                Ok(filter) => {
+                    for warning in filter.warnings {
+                        report.warn(problem(name, &warning));
+                    }
+                }
+                Err(text) => invalid(name, &text),
             }
             self.log.level = level;
         }
@@ -300,7 +384,13 @@ impl Config {
             None => {}
             Some("text") => self.log.json = false,
             Some("json") => self.log.json = true,
-            Some(_) => invalid("DRAWBRIDGE_LOG_FORMAT", "must be text or json"),
+            Some(other) => {
+                let near = nearest(other, ["text", "json"].into_iter());
+                invalid(
+                    "DRAWBRIDGE_LOG_FORMAT",
+                    &format!("must be text or json{near}"),
+                );
+            }
         }
     }
 

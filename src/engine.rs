@@ -10,11 +10,13 @@
 //!
 //! Streams: `list_stream` sends each item of a list, read by the `pager`; `upload`
 //! collects a file and sends it in one call; `download` sends a file in chunks;
-//! `stream_limiter` bounds the open streams. Watches are in `crate::watch`.
+//! `stream_limiter` bounds the open streams. `health_check` makes the read that shows whether
+//! an upstream serves. Watches are in `crate::watch`.
 
 pub mod action;
 pub mod call_context;
 mod download;
+pub mod health_check;
 pub mod list_stream;
 pub mod name_lookup;
 pub mod pager;

@@ -24,7 +24,7 @@ use url::Url;
 
 use crate::deadline::Deadline;
 use crate::error::Error;
-use drawbridge_transcoder::call::{Reply, Room};
+use drawbridge_transcoder::call::{BufferPermit, Reply};
 
 use crate::http_client::hyper_client::HyperClient;
 use crate::http_client::proxy::Proxies;
@@ -289,7 +289,7 @@ impl Transport {
             status: head.status,
             headers: head.headers,
             body: Bytes::new(),
-            room: Room::default(),
+            buffer_permit: BufferPermit::default(),
         };
         Ok((reply, Some(ResponseBody::new(body, self.read_timeout))))
     }
@@ -304,12 +304,12 @@ impl Transport {
         let (head, body) = self.with_read_timeout(response).await??.into_parts();
         let content_length = head.headers.get(CONTENT_LENGTH);
         let content_length = content_length.and_then(|length| length.to_str().ok()?.parse().ok());
-        let (body, room) = self.read(pin!(body), content_length.unwrap_or(0)).await?;
+        let (body, buffer_permit) = self.read(pin!(body), content_length.unwrap_or(0)).await?;
         Ok(Reply {
             status: head.status,
             headers: head.headers,
             body,
-            room,
+            buffer_permit,
         })
     }
 
@@ -319,7 +319,7 @@ impl Transport {
         &self,
         mut from: Pin<&mut B>,
         content_length: usize,
-    ) -> Result<(Bytes, Room), Error>
+    ) -> Result<(Bytes, BufferPermit), Error>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>>,
     {
@@ -338,7 +338,7 @@ impl Transport {
             return Err(Error::ResponseTooLarge { limit });
         }
         let Some(second) = self.chunk(from.as_mut()).await? else {
-            return Ok((first, Room::of(permits)));
+            return Ok((first, BufferPermit::of(permits)));
         };
         // `Content-Length` is trusted only up to a limit: it costs its sender nothing.
         let max_reserve = MAX_RESERVE_BYTES.max(2 * first.len());
@@ -364,7 +364,7 @@ impl Transport {
             }
             next = self.chunk(from.as_mut()).await?;
         }
-        Ok((body.freeze(), Room::of(permits)))
+        Ok((body.freeze(), BufferPermit::of(permits)))
     }
 
     /// Returns the next chunk of a body; None at its end.
@@ -457,23 +457,25 @@ fn not_connected(error: Error, connection: Option<&CaptureConnection>) -> Error 
     }
 }
 
-/// Returns the error of a connection that could not be opened.
-fn connect_error(error: &(dyn StdError + 'static)) -> Error {
+/// Returns the error of a connection that could not be opened, with its address, which most
+/// causes lack.
+fn connect_error(origin: &str, error: &(dyn StdError + 'static)) -> Error {
     match tls::certificate_problem(error) {
         Some(problem) => Error::Certificate(problem),
-        None => Error::Connect(cause(error)),
+        None => Error::Connect(format!("{origin}: {}", cause(error))),
     }
 }
 
-/// Returns the chain of causes as one text. `reqwest`'s own message is omitted: it is
-/// generic and may contain the URL with its query.
+/// Returns the chain of causes as one text. The messages of `reqwest` and of hyper's client are
+/// omitted: they are generic, and `reqwest`'s may contain the URL with its query.
 fn cause(error: &(dyn StdError + 'static)) -> String {
     let mut text = String::new();
     let mut next = Some(error);
     while let Some(error) = next {
         let line = error.to_string();
         // Wrappers often repeat the text of their source.
-        if !error.is::<reqwest::Error>() && !line.is_empty() && !text.contains(&line) {
+        let is_generic = error.is::<reqwest::Error>() || line.starts_with("client error (");
+        if !is_generic && !line.is_empty() && !text.contains(&line) {
             let separator = if text.is_empty() { "" } else { ": " };
             let _ = write!(text, "{separator}{line}");
         }

@@ -1,7 +1,10 @@
-//! Hints for misspelt words.
+//! Suggestions for misspelled words: configuration keys, variables, names, log levels.
 
 /// Suffixes of keys that a user may forget.
 const SUFFIXES: [&str; 4] = ["_env", "_file", "_secs", "_bytes"];
+
+/// Limit of the compared part of a word, in characters.
+const MAX_WORD_CHARS: usize = 64;
 
 /// Returns `, did you mean X?` for the known word with the most similar spelling, or else for
 /// the shortest one with all parts of `word`: `drain_timeout_secs` for `drain_secs`.
@@ -20,7 +23,7 @@ pub(crate) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> S
         let all = parts
             .iter()
             .all(|part| candidate.split('_').any(|p| p == *part));
-        (all && !is_suffix).then_some(64 + candidate.len())
+        (all && !is_suffix).then_some(MAX_WORD_CHARS + candidate.len())
     };
     let near = known
         .filter_map(|candidate| {
@@ -33,18 +36,69 @@ pub(crate) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> S
     })
 }
 
-/// Returns the Levenshtein distance.
+/// Returns the number of edits between two words: inserted, deleted and replaced characters,
+/// and swapped neighbors (optimal string alignment).
 fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().take(64).collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().take(64).enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
+    let a: Vec<char> = a.chars().take(MAX_WORD_CHARS).collect();
+    let b: Vec<char> = b.chars().take(MAX_WORD_CHARS).collect();
+    let mut before: Vec<usize> = vec![0; b.len() + 1];
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut row = vec![i + 1];
         for (j, y) in b.iter().enumerate() {
-            let changed = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
+            let mut least = (last[j] + usize::from(x != y))
+                .min(last[j + 1] + 1)
+                .min(row[j] + 1);
+            if i > 0 && j > 0 && *x == b[j - 1] && a[i - 1] == *y {
+                least = least.min(before[j - 1] + 1);
+            }
+            row.push(least);
+        }
+        before = std::mem::replace(&mut last, row);
+    }
+    last[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints_name_the_nearest_word() {
+        let keys = [
+            "endpoint",
+            "drain_timeout_secs",
+            "password_env",
+            "password_file",
+        ];
+        let levels = ["error", "warn", "info"];
+        for (word, known, want) in [
+            ("pasword", &keys[..], ", did you mean password_env?"),
+            ("drain", &keys, ", did you mean drain_timeout_secs?"),
+            ("endpont", &keys, ", did you mean endpoint?"),
+            ("timeout_secs", &keys, ", did you mean drain_timeout_secs?"),
+            ("secs", &keys, ""),
+            ("colour", &keys, ""),
+            ("inof", &levels, ", did you mean info?"),
+            ("eror", &levels, ", did you mean error?"),
+            ("loud", &levels, ""),
+        ] {
+            assert_eq!(nearest(word, known.iter().copied()), want, "{word}");
         }
     }
-    row[b.len()]
+
+    #[test]
+    fn swapped_neighbors_are_one_edit() {
+        for (a, b, want) in [
+            ("", "", 0),
+            ("abc", "", 3),
+            ("inof", "info", 1),
+            ("abc", "acb", 1),
+            ("abc", "cab", 2),
+            ("kitten", "sitting", 3),
+        ] {
+            assert_eq!(distance(a, b), want, "{a} {b}");
+            assert_eq!(distance(b, a), want, "{b} {a}");
+        }
+    }
 }

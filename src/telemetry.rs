@@ -1,23 +1,27 @@
 //! Telemetry: the log, traces and metrics.
 
+mod log_filter;
 mod metrics;
 mod traces;
 
+pub use log_filter::LogFilter;
 pub use metrics::{Metrics, RpcMetrics, Sample, UpstreamRequestMetrics, code_name};
 pub use traces::server_span;
 
 use std::io::IsTerminal;
 
+use tracing::Subscriber;
+use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer};
 
 /// `[log]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Whether each line is a JSON object. Default: plain text.
     pub json: bool,
-    /// A level, or a filter like that of `RUST_LOG`. Default: `info`.
+    /// A level, or a filter like that of `RUST_LOG`; see [`LogFilter::parse`]. Default: `info`.
     pub level: String,
 }
 
@@ -38,31 +42,25 @@ pub struct Telemetry {
 
 impl Telemetry {
     /// Starts the log on standard error, and the traces if the environment has
-    /// `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`. `RUST_LOG` takes
-    /// precedence over the configured level.
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`. A panic is a line
+    /// of the log in its format, too.
     pub fn start(log: &Settings) -> Result<Self, String> {
-        let filter = match std::env::var("RUST_LOG") {
-            Ok(text) if !text.is_empty() => {
-                EnvFilter::try_new(&text).map_err(|e| format!("RUST_LOG={text}: {e}"))?
-            }
-            _ => EnvFilter::try_new(&log.level)
-                .map_err(|e| format!("log level {:?}: {e}", log.level))?,
-        };
-        let lines = tracing_subscriber::fmt::layer()
-            .with_writer(std::io::stderr)
-            // It would report a broken standard error there, and panic.
-            .log_internal_errors(false);
-        let lines = if log.json {
-            lines.json().flatten_event(true).boxed()
-        } else {
-            lines.with_ansi(std::io::stderr().is_terminal()).boxed()
-        };
+        let filter = LogFilter::parse(&log.level).map_err(|e| format!("log.level: {e}"))?;
         let traces = traces::Exporter::from_env(&|name| std::env::var(name).ok())?;
         tracing_subscriber::registry()
-            .with(lines.with_filter(filter))
+            .with(lines(log.json).with_filter(filter.filter()))
             .with(traces.as_ref().map(traces::Exporter::layer))
             .try_init()
             .map_err(|e| format!("cannot start the log: {e}"))?;
+        if log.json {
+            std::panic::set_hook(Box::new(|panic| {
+                let place = panic.location().map(ToString::to_string);
+                let payload = panic.payload();
+                let text = payload.downcast_ref::<String>().map(String::as_str);
+                let text = text.or(payload.downcast_ref::<&str>().copied());
+                tracing::error!(panic = text, place, "panic: this is a bug");
+            }));
+        }
         Ok(Self { traces })
     }
 
@@ -70,4 +68,27 @@ impl Telemetry {
     pub fn traces(&self) -> bool {
         self.traces.is_some()
     }
+}
+
+/// Returns the layer that writes the lines of the log to standard error.
+fn lines<S>(json: bool) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        // It would report a broken standard error there, and panic.
+        .log_internal_errors(false);
+    if json {
+        lines.json().flatten_event(true).boxed()
+    } else {
+        lines.with_ansi(std::io::stderr().is_terminal()).boxed()
+    }
+}
+
+/// Runs `write`, whose events become JSON lines on standard error, whatever the level of the
+/// log and whether or not it has started.
+pub fn with_json_lines(write: impl FnOnce()) {
+    let subscriber = tracing_subscriber::registry().with(lines(true));
+    tracing::subscriber::with_default(subscriber, write);
 }

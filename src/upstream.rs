@@ -12,8 +12,10 @@
 //! | a 404 of a proxy, or of an API that does not exist | `missing_api` |
 //! | endpoint and URL of a call | `endpoint` |
 //! | health checks, statistics | `health_check` |
+//! | whether it is up: transitions, log lines | `availability` |
 //! | what a family of APIs defines | `family` |
 
+mod availability;
 mod circuit_breaker;
 mod concurrency_limit;
 mod endpoint;
@@ -39,6 +41,7 @@ use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_LANGUAGE, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tonic::Code;
 use url::Url;
@@ -49,15 +52,17 @@ use crate::downstream::Downstream;
 use crate::error::{Error, Fault, HINT};
 use crate::http_client::retry_after::{self, is_rate_limit, rate_limit_wait};
 use crate::http_client::{HttpRequest, Transport};
+use crate::upstream::availability::Availability;
+pub use crate::upstream::availability::Health;
 use crate::upstream::circuit_breaker::CircuitBreaker;
 use crate::upstream::concurrency_limit::ConcurrencyLimit;
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::family::{Family, FaultContext, gateway_error_hint};
-pub use crate::upstream::health_check::{Health, Stats};
+pub use crate::upstream::health_check::Stats;
 pub use crate::upstream::registry::Upstreams;
 pub use crate::upstream::request_context::{BodySlot, MethodProperties, RequestContext};
 use crate::upstream::retry_budget::RetryBudget;
-use drawbridge_transcoder::call::{Call, Idempotency, Reply, Room};
+use drawbridge_transcoder::call::{BufferPermit, Call, Idempotency, Reply};
 
 /// One HTTP exchange with an upstream, for an [`ExchangeHook`].
 #[derive(Clone, Copy, Debug)]
@@ -102,6 +107,9 @@ pub struct Upstream {
     circuit_breaker: CircuitBreaker,
     concurrency_limit: ConcurrencyLimit,
     retries: AtomicU64,
+    availability: Availability,
+    /// Wakes the health checks.
+    check_requests: Notify,
 }
 
 impl fmt::Debug for Upstream {
@@ -128,7 +136,7 @@ fn deleted() -> Reply {
         status: StatusCode::NO_CONTENT,
         headers: HeaderMap::new(),
         body: Bytes::new(),
-        room: Room::default(),
+        buffer_permit: BufferPermit::default(),
     }
 }
 
@@ -190,6 +198,7 @@ impl Upstream {
             family,
             credentials: Credentials::new(
                 settings.auth.clone(),
+                settings.auth_source.clone(),
                 // A configured endpoint makes the catalog unnecessary.
                 family.catalog_type.filter(|_| settings.endpoint.is_none()),
                 family.correlation,
@@ -216,6 +225,8 @@ impl Upstream {
                 settings.max_queued_calls,
             ),
             retries: AtomicU64::new(0),
+            availability: Availability::new(settings.auth.has_login(), settings.auth.is_held()),
+            check_requests: Notify::new(),
             settings,
         })
     }
@@ -230,6 +241,9 @@ impl Upstream {
         }
         let mut sent = false;
         let result = self.attempts(context, call, &mut sent).await;
+        if !context.method.anonymous {
+            self.record_call(&result);
+        }
         result.map_err(|error| adjust(call, sent, error))
     }
 
@@ -259,9 +273,16 @@ impl Upstream {
                 self.credentials.get(context.client, deadline).await
             };
             let credential = match credential {
-                Ok(credential) => credential,
+                Ok(credential) => {
+                    self.record_login(None);
+                    credential
+                }
                 // The error of the previous attempt says more than that of the login.
                 Err(error @ (Error::Credential { .. } | Error::Login { .. })) => {
+                    // Others may pass soon: a health check decides.
+                    if !error.is_transient() {
+                        self.record_login(Some(&error));
+                    }
                     return Err(last.unwrap_or(error));
                 }
                 Err(error) => return Err(error),
@@ -386,10 +407,14 @@ impl Upstream {
         number: u32,
         sent: &mut bool,
     ) -> Result<Reply, Error> {
-        let permit = self
-            .circuit_breaker
-            .acquire()
-            .map_err(|retry_after| self.circuit_open(retry_after))?;
+        let permit = match context.is_probe {
+            true => None,
+            false => Some(
+                self.circuit_breaker
+                    .acquire()
+                    .map_err(|retry_after| self.circuit_open(retry_after))?,
+            ),
+        };
         *sent = true;
         let started = Instant::now();
         let result = match context.body_slot {
@@ -401,6 +426,9 @@ impl Upstream {
         };
         let elapsed = started.elapsed();
         let status = result.as_ref().ok().map(|reply| reply.status);
+        let Some(permit) = permit else {
+            return result;
+        };
         match (&result, status) {
             // The deadline may have been too short to connect: that says nothing about the
             // upstream, and must not open the circuit breaker for other clients.
@@ -416,6 +444,7 @@ impl Upstream {
             | (_, Some(StatusCode::GATEWAY_TIMEOUT)) => permit.record_failure(),
             _ => permit.record_success(),
         }
+        self.record_exchange(&result);
         tracing::debug!(
             upstream = self.settings.name,
             operation = context.method.operation,

@@ -1,113 +1,336 @@
-//! `drawbridge check`: checks the configuration, the annotations and the login to each upstream.
+//! `drawbridge check`: checks the configuration, the annotations, the certificate of the
+//! listener, and with each upstream a login and one read of its API.
 
-use std::time::Duration;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use crate::config::Config;
+use serde_json::{Value, json};
+
+use super::Failure;
+use crate::config::{Config, Problem};
+use crate::contract::{Contract, Method};
+use crate::credentials::{Scope, Settings as Auth};
 use crate::deadline::Deadline;
 use crate::downstream::Downstream;
-use crate::error::Error;
-use crate::upstream::{MethodProperties, RequestContext, Upstream, Upstreams};
-use drawbridge_transcoder::call::{Call, Idempotency, Media};
+use crate::engine::health_check::{self, Shown};
+use crate::spelling::nearest;
+use crate::upstream::{Upstream, Upstreams};
 
-/// Timeout of a login, and of a health check.
+/// Timeout of the login and the read of one upstream. All are checked at the same time.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Prints a line per upstream. Fails if one does not respond or rejects the credentials.
-pub async fn run(config: &Config) -> Result<(), Vec<String>> {
-    for notice in config.notices.iter().filter(|notice| notice.is_warning) {
-        println!("warning: {}", notice.text);
-    }
-    let contract = config.contract()?;
-    println!("contract: {} rpcs", contract.methods().len());
-    for warning in contract.warnings() {
-        println!("warning: {warning}");
-    }
-    for left_out in contract.not_selected() {
-        println!("not selected: {left_out}");
-    }
-    let upstreams = Upstreams::build(&config.upstreams, crate::families::family, |_| None)?;
-    let mut problems = Vec::new();
-    for upstream in upstreams.all() {
-        let name = &upstream.settings.name;
-        match check(upstream).await {
-            Ok(line) => println!("upstream {name}: {line}"),
-            Err(problem) => problems.push(format!("upstream {name}: {problem}")),
+/// The options of the command.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Options {
+    /// Print one JSON document instead of lines.
+    #[arg(long)]
+    pub json: bool,
+    /// Check only this upstream. Can be repeated. Default: all.
+    #[arg(long, value_name = "NAME")]
+    pub upstream: Vec<String>,
+}
+
+/// What the check has found.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// What prevents the start, or fails.
+    pub problems: Vec<Problem>,
+    /// What is probably a mistake.
+    pub warnings: Vec<Problem>,
+    /// How many rpcs the gateway serves.
+    pub rpcs: usize,
+    /// The rpcs that the configuration does not select.
+    pub not_selected: Vec<String>,
+    /// The upstreams in the order of the configuration.
+    pub upstreams: Vec<Checked>,
+}
+
+/// The result of one upstream.
+#[derive(Debug)]
+pub struct Checked {
+    name: String,
+    family: String,
+    dialect: String,
+    kind: &'static str,
+    user: String,
+    project: Option<String>,
+    region: Option<String>,
+    endpoint: Option<String>,
+    elapsed: Duration,
+    /// The rpc that was called.
+    read: Option<String>,
+    result: Result<Shown, String>,
+}
+
+/// Checks the configuration and prints the report. Returns whether all is well.
+pub(super) async fn run(
+    config: Result<Config, Vec<Problem>>,
+    options: &Options,
+) -> Result<bool, Failure> {
+    let report = match config {
+        Ok(config) => check(&config, &options.upstream).await?,
+        Err(problems) if options.json => Report {
+            problems,
+            ..Report::default()
+        },
+        Err(problems) => return Err(problems.into()),
+    };
+    let text = match options.json {
+        true => format!("{:#}\n", report.json()),
+        false => report.text(),
+    };
+    // A reader that has left, such as `head`, is not a failure.
+    let mut stdout = std::io::stdout();
+    let _ = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush());
+    Ok(report.is_ok())
+}
+
+/// Checks what the configuration names; of the upstreams those with these names, or all.
+pub async fn check(config: &Config, names: &[String]) -> Result<Report, Failure> {
+    check_names(config, names)?;
+    let contract = match config.contract() {
+        Ok(contract) => contract,
+        Err(problems) => {
+            return Ok(Report {
+                problems: problems.into_iter().map(Problem::from).collect(),
+                warnings: config.warnings.clone(),
+                ..Report::default()
+            });
         }
-    }
-    if problems.is_empty() {
-        Ok(())
-    } else {
-        Err(problems)
-    }
-}
-
-async fn check(upstream: &Upstream) -> Result<String, String> {
-    let kind = upstream.settings.auth.kind();
-    // Only a call has credentials.
-    if kind == "passthrough" {
-        return Ok(format!(
-            "credentials are those of each client; {}",
-            reach(upstream).await?
-        ));
-    }
-    let credential = upstream
-        .credentials
-        .get(&Downstream::default(), Deadline::after(TIMEOUT))
-        .await
-        .map_err(|e| e.to_string())?;
-    let project = credential.project_id.as_deref();
-    let project = project
-        .map(|p| format!(", project {p}"))
-        .unwrap_or_default();
-    let health = reach(upstream).await?;
-    let accepted = match upstream.family.login_check {
-        Some((path, query)) if kind != "none" => accepted(upstream, path, query).await?,
-        _ => "",
     };
-    Ok(format!("credentials {kind}{project}{accepted}; {health}"))
-}
-
-/// Checks whether the upstream responds.
-async fn reach(upstream: &Upstream) -> Result<&'static str, String> {
-    match upstream.try_probe(TIMEOUT).await {
-        Some(Ok(())) => Ok("it responds"),
-        Some(Err(e)) => Err(format!("does not respond: {e}; check the endpoint")),
-        None => Ok("not checked, because the endpoint comes from the login"),
+    let mut report = Report {
+        rpcs: contract.methods().len(),
+        not_selected: texts(&contract.not_selected()).collect(),
+        warnings: config.warnings.clone(),
+        ..Report::default()
+    };
+    let left_out = contract.warnings();
+    report.warnings.extend(texts(&left_out).map(Problem::from));
+    if let Some(tls) = &config.tls {
+        let now = std::time::SystemTime::now();
+        report.problems.extend(tls.problems(now));
+        report.warnings.extend(tls.warnings(now));
     }
-}
-
-/// Checks whether the upstream accepts the credentials, with one call. Other failures than
-/// UNAUTHENTICATED and PERMISSION_DENIED are no problem: the upstream may lack that call.
-async fn accepted(upstream: &Upstream, path: &str, query: &str) -> Result<&'static str, String> {
-    let call = Call {
-        verb: http::Method::GET,
-        project: path.find("{project_id}").map(|at| at..at),
-        path: path.replace("{project_id}", ""),
-        query: query.to_owned(),
-        body: None,
-        idempotency: Idempotency::NoSideEffects,
-        declares_idempotency: false,
-        media: Media::default(),
-    };
-    let method = MethodProperties {
-        operation: "check",
-        rpc: "check",
-        dialect_optional: true,
-        unverified_in: &[],
-        also_success: &[],
-        anonymous: false,
-    };
-    let context = RequestContext {
-        method,
-        client: &Downstream::default(),
-        deadline: Deadline::after(TIMEOUT),
-        body_slot: None,
-    };
-    match upstream.call(&context, &call).await {
-        Ok(_) => Ok(" accepted"),
-        Err(Error::Upstream(fault)) if !matches!(fault.http_status, 401 | 403) => {
-            Ok(" not rejected")
+    let upstreams = match Upstreams::build(&config.upstreams, crate::families::family, |_| None) {
+        Ok(upstreams) => upstreams,
+        Err(problems) => {
+            report
+                .problems
+                .extend(problems.into_iter().map(Problem::from));
+            return Ok(report);
         }
-        Err(e) => Err(format!("rejects the credentials, or the call: {e}")),
+    };
+    report.warnings.extend(without_default(&upstreams));
+    report.upstreams = check_all(&upstreams, &contract, names).await;
+    Ok(report)
+}
+
+/// Rejects names that no upstream has.
+fn check_names(config: &Config, names: &[String]) -> Result<(), Failure> {
+    let known: Vec<&str> = config.upstreams.iter().map(|u| &*u.name).collect();
+    match names.iter().find(|name| !known.contains(&&***name)) {
+        None => Ok(()),
+        Some(name) => Err(Failure::Usage(format!(
+            "no upstream is named {name}{}; there are: {}",
+            nearest(name, known.iter().copied()),
+            known.join(", ")
+        ))),
     }
+}
+
+/// Checks the upstreams at the same time.
+async fn check_all(upstreams: &Upstreams, contract: &Contract, names: &[String]) -> Vec<Checked> {
+    let mut tasks = tokio::task::JoinSet::new();
+    let chosen = upstreams
+        .all()
+        .iter()
+        .filter(|upstream| names.is_empty() || names.contains(&upstream.settings.name));
+    for (n, upstream) in chosen.enumerate() {
+        let method = contract.health_check(&upstream.settings.family).cloned();
+        let upstream = upstream.clone();
+        tasks.spawn(async move { (n, check_one(&upstream, method.as_ref()).await) });
+    }
+    let mut checked = tasks.join_all().await;
+    checked.sort_by_key(|(n, _)| *n);
+    checked.into_iter().map(|(_, checked)| checked).collect()
+}
+
+async fn check_one(upstream: &Arc<Upstream>, method: Option<&Arc<Method>>) -> Checked {
+    let started = Instant::now();
+    let result = health_check::check(upstream, method.map(|method| &**method), TIMEOUT).await;
+    let elapsed = started.elapsed();
+    // Of the finished login: it is not repeated.
+    let credential = match (&result, &upstream.settings.auth) {
+        (Err(_), _) | (_, Auth::Passthrough) => None,
+        _ => {
+            let (client, now) = (
+                Downstream::default(),
+                Deadline::after(Duration::from_secs(1)),
+            );
+            upstream.credentials.get(&client, now).await.ok()
+        }
+    };
+    let scope = credential.as_ref().map(|c| c.scope.clone());
+    let Scope { project, region } = scope.unwrap_or_default();
+    let project_id = credential.and_then(|credential| credential.project_id.clone());
+    let settings = &upstream.settings;
+    Checked {
+        name: settings.name.clone(),
+        family: settings.family.clone(),
+        dialect: settings.dialect.clone(),
+        kind: settings.auth.kind(),
+        user: settings.auth.user(),
+        project: project.or(settings.project_id.clone()).or(project_id),
+        region,
+        endpoint: upstream.endpoint_text(),
+        elapsed,
+        read: method.map(|method| method.path[1..].to_owned()),
+        result,
+    }
+}
+
+/// Returns a warning per family whose upstreams clients must name.
+fn without_default(upstreams: &Upstreams) -> Vec<Problem> {
+    let all = || upstreams.all().iter();
+    let mut families: Vec<&str> = all().map(|u| &*u.settings.family).collect();
+    families.sort_unstable();
+    families.dedup();
+    families
+        .into_iter()
+        .filter(|family| !upstreams.of(family).any(|u| upstreams.is_default(u)))
+        .map(|family| {
+            let names: Vec<&str> = upstreams.of(family).map(|u| &*u.settings.name).collect();
+            Problem::from(format!(
+                "family {family}: no upstream is the default: calls without the metadata \
+                 `drawbridge-upstream` fail; set `default = true` of one of {}",
+                names.join(", ")
+            ))
+        })
+        .collect()
+}
+
+impl Report {
+    /// Returns whether nothing failed.
+    pub fn is_ok(&self) -> bool {
+        self.problems.is_empty() && self.failed() == 0
+    }
+
+    fn failed(&self) -> usize {
+        self.upstreams.iter().filter(|u| u.result.is_err()).count()
+    }
+
+    /// Returns the report as lines: one per problem, warning and upstream.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        if self.rpcs > 0 {
+            let _ = writeln!(text, "contract: {} rpcs", self.rpcs);
+        }
+        for warning in &self.warnings {
+            let _ = writeln!(text, "warning: {warning}");
+        }
+        for rpc in &self.not_selected {
+            let _ = writeln!(text, "not selected: {rpc}");
+        }
+        for problem in &self.problems {
+            let _ = writeln!(text, "FAILED  {problem}");
+        }
+        let width = self.upstreams.iter().map(|u| u.name.len()).max();
+        let width = width.unwrap_or_default();
+        for upstream in &self.upstreams {
+            let _ = writeln!(text, "{:width$}  {}", upstream.name, upstream.text());
+        }
+        let (failed, all) = (self.failed(), self.upstreams.len());
+        if failed > 0 {
+            let _ = writeln!(text, "{failed} of {all} failed");
+        }
+        text
+    }
+
+    /// Returns the report as a JSON document.
+    pub fn json(&self) -> Value {
+        let problem = |problem: &Problem| {
+            json!({
+                "file": non_empty(&problem.file),
+                "line": problem.line,
+                "key": non_empty(&problem.key),
+                "problem": problem.problem,
+            })
+        };
+        json!({
+            "ok": self.is_ok(),
+            "rpcs": self.rpcs,
+            "not_selected": self.not_selected,
+            "problems": self.problems.iter().map(problem).collect::<Vec<_>>(),
+            "warnings": self.warnings.iter().map(problem).collect::<Vec<_>>(),
+            "checked": self.upstreams.len(),
+            "failed": self.failed(),
+            "upstreams": self.upstreams.iter().map(Checked::json).collect::<Vec<_>>(),
+        })
+    }
+}
+
+impl Checked {
+    fn text(&self) -> String {
+        let shown = match &self.result {
+            Ok(shown) => shown,
+            Err(problem) => return format!("FAILED  {problem}"),
+        };
+        let mut parts = vec![self.user.clone()];
+        parts.extend(self.project.as_ref().map(|p| format!("project {p}")));
+        parts.extend(self.region.as_ref().map(|r| format!("region {r}")));
+        parts.extend(self.endpoint.clone());
+        let (text, millis) = (parts.join(", "), self.elapsed.as_millis());
+        format!("OK  {text} ({millis} ms){}", self.restriction(shown))
+    }
+
+    /// Returns what a successful check could not show.
+    fn restriction(&self, shown: &Shown) -> String {
+        let Shown::Responds(status) = shown else {
+            return String::new();
+        };
+        let why = match (&self.read, self.kind) {
+            (None, _) => "the protos name no `health_check`",
+            (Some(_), "passthrough") => "only clients have credentials",
+            (Some(_), _) => "no credentials are configured",
+        };
+        format!(
+            ": it responds HTTP {}; not more is checked, since {why}",
+            status.as_u16()
+        )
+    }
+
+    fn json(&self) -> Value {
+        let status = match &self.result {
+            Ok(Shown::Responds(status)) => Some(status.as_u16()),
+            _ => None,
+        };
+        json!({
+            "name": self.name,
+            "ok": self.result.is_ok(),
+            "problem": self.result.as_ref().err(),
+            "family": self.family,
+            "dialect": non_empty(&self.dialect),
+            "credentials": self.kind,
+            "user": self.user,
+            "project": self.project,
+            "region": self.region,
+            "endpoint": self.endpoint,
+            "elapsed_ms": self.elapsed.as_millis() as u64,
+            "read": self.read,
+            "serves": matches!(self.result, Ok(Shown::Serves)),
+            "http_status": status,
+        })
+    }
+}
+
+fn texts<T: ToString>(all: &[T]) -> impl Iterator<Item = String> {
+    all.iter().map(ToString::to_string)
+}
+
+fn non_empty(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
 }

@@ -6,19 +6,21 @@ use std::process::ExitCode;
 use drawbridge_sandbox::{Sandbox, Settings};
 
 use super::serve::run_until_stopped;
-use super::{Failure, problems, quickstart};
-use crate::config::Config;
+use super::{Failure, log_warnings, quickstart};
+use crate::config::{Config, Environment};
 use crate::telemetry::Telemetry;
 
 /// Starts the embedded upstreams on loopback, and serves them: to clients of this machine,
 /// unless `beyond_loopback`.
 pub(super) async fn run(path: Option<&Path>, beyond_loopback: bool) -> Result<ExitCode, Failure> {
-    let env = |name: &str| std::env::var(name).ok();
-    let mut config = Config::load_sandbox(path, &env).map_err(problems)?;
+    let environment = Environment::default();
+    let mut config = Config::load_sandbox(path, &|name| environment.get(name))?;
+    config.warnings.extend(environment.warnings());
     if !beyond_loopback {
         check_loopback(&config)?;
     }
     let telemetry = Telemetry::start(&config.log).map_err(|e| vec![e])?;
+    log_warnings(&config.warnings);
     let sandbox = Sandbox::start(([127, 0, 0, 1], 0).into(), Settings::default())
         .await
         .map_err(|e| vec![format!("cannot start the sandbox: {e}")])?;

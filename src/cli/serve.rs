@@ -1,4 +1,5 @@
-//! `drawbridge serve`: serves until SIGTERM or SIGINT, then drains.
+//! `drawbridge serve`: serves until SIGTERM or SIGINT, then drains. A JSON log has a line
+//! `listening` instead of the banner.
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -6,6 +7,7 @@ use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::banner::{GrpcurlFlags, banner};
+use super::log_warnings;
 use crate::config::Config;
 use crate::server::Gateway;
 use crate::telemetry::Telemetry;
@@ -13,6 +15,12 @@ use crate::telemetry::Telemetry;
 /// Serves the configured upstreams.
 pub(super) async fn run(config: Config) -> Result<ExitCode, Vec<String>> {
     let telemetry = Telemetry::start(&config.log).map_err(|e| vec![e])?;
+    log_warnings(&config.warnings);
+    if let Some(tls) = &config.tls {
+        let now = std::time::SystemTime::now();
+        log_warnings(&tls.problems(now));
+        log_warnings(&tls.warnings(now));
+    }
     run_until_stopped(config, telemetry).await
 }
 
@@ -24,13 +32,26 @@ pub(super) async fn run_until_stopped(
 ) -> Result<ExitCode, Vec<String>> {
     let mut signals = Signals::new().map_err(|e| vec![format!("cannot wait for signals: {e}")])?;
     let is_sandbox = config.sandbox;
+    let is_json = config.log.json;
     let flags = GrpcurlFlags::new(&config);
+    let upstreams = names(&config);
     let gateway = Gateway::build(config, telemetry.traces())?;
     let gateway = gateway.bind().await?.serve()?;
-    let banner = banner(is_sandbox, gateway.grpc, gateway.admin, &flags);
-    let mut stdout = io::stdout();
-    if let Err(error) = (stdout.write_all(banner.as_bytes())).and_then(|()| stdout.flush()) {
-        tracing::warn!(%error, "cannot write the banner to standard output");
+    if is_json {
+        tracing::info!(
+            address = %gateway.grpc,
+            admin = gateway.admin.map(tracing::field::display),
+            version = env!("CARGO_PKG_VERSION"),
+            upstreams,
+            sandbox = is_sandbox,
+            "listening"
+        );
+    } else {
+        let banner = banner(is_sandbox, gateway.grpc, gateway.admin, &flags);
+        let mut stdout = io::stdout();
+        if let Err(error) = (stdout.write_all(banner.as_bytes())).and_then(|()| stdout.flush()) {
+            tracing::warn!(%error, "cannot write the banner to standard output");
+        }
     }
     let stop = signals.next_stop().await;
     tracing::info!(
@@ -52,6 +73,15 @@ pub(super) async fn run_until_stopped(
             Ok(ExitCode::from(second.exit_code))
         }
     }
+}
+
+/// Returns the names of the upstreams with their families.
+fn names(config: &Config) -> String {
+    let names = config.upstreams.iter();
+    let names: Vec<String> = names
+        .map(|upstream| format!("{} ({})", upstream.name, upstream.family))
+        .collect();
+    names.join(", ")
 }
 
 /// A signal that stops the gateway.

@@ -191,6 +191,14 @@ pub(super) fn read(
     login
 }
 
+/// Returns whether the credentials come from files, which may change.
+pub(super) fn has_files(section: &Section<'_>) -> bool {
+    let mut keys = KINDS.iter().flat_map(|(_, kind)| kind.own_keys());
+    let from_files = ["cloud", "from_env"];
+    from_files.iter().any(|key| section.has(key))
+        || keys.any(|key| key.ends_with("_file") && section.has(key))
+}
+
 /// Returns what to do about a key of `[[upstream]]` that belongs elsewhere.
 pub(super) fn hint_for_upstream(key: &str) -> Option<String> {
     let inner = match key {
@@ -317,7 +325,7 @@ fn cloud(section: &Section<'_>) -> Option<Login> {
         }
     };
     for notice in cloud.notices {
-        section.notice(notice.is_warning, &notice.text);
+        section.notice(notice);
     }
     let mut keystone = cloud.keystone;
     if let Some(interface) = interface(section) {

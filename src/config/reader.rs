@@ -11,7 +11,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use url::Url;
 
-use super::{Env, Notice, Problem, non_empty, read_file, read_text};
+use super::{Env, Problem, non_empty, read_file, read_text};
+use crate::credentials::clouds_yaml::Notice;
 use crate::spelling::nearest;
 
 /// The problem of an invalid address.
@@ -26,7 +27,8 @@ pub(super) struct Report {
     /// The offset of each line but the first.
     lines: Vec<usize>,
     problems: RefCell<Vec<Problem>>,
-    notices: RefCell<Vec<Notice>>,
+    warnings: RefCell<Vec<Problem>>,
+    ignored_keys: RefCell<Vec<String>>,
 }
 
 impl Report {
@@ -36,7 +38,8 @@ impl Report {
             file: file.to_owned(),
             lines: breaks.map(|(at, _)| at + 1).collect(),
             problems: RefCell::default(),
-            notices: RefCell::default(),
+            warnings: RefCell::default(),
+            ignored_keys: RefCell::default(),
         }
     }
 
@@ -46,21 +49,36 @@ impl Report {
 
     /// Adds a problem at this byte offset of the file.
     pub(super) fn add_at(&self, at: usize, key: &str, problem: &str) {
-        self.add(Problem {
+        self.add(self.at(at, key, problem));
+    }
+
+    /// Returns a problem at this byte offset of the file.
+    fn at(&self, at: usize, key: &str, problem: &str) -> Problem {
+        Problem {
             file: self.file.clone(),
             line: Some(1 + self.lines.partition_point(|start| *start <= at)),
             key: key.to_owned(),
             problem: problem.to_owned(),
-        });
+        }
+    }
+
+    /// Adds a problem that does not prevent the start.
+    pub(super) fn warn(&self, problem: Problem) {
+        self.warnings.borrow_mut().push(problem);
+    }
+
+    /// Returns the warnings, and removes them.
+    pub(super) fn take_warnings(&self) -> Vec<Problem> {
+        self.warnings.take()
     }
 
     pub(super) fn add(&self, problem: Problem) {
         self.problems.borrow_mut().push(problem);
     }
 
-    /// Returns what is no problem, but may be unexpected.
-    pub(super) fn take_notices(&self) -> Vec<Notice> {
-        self.notices.take()
+    /// Returns the ignored keys, and removes them.
+    pub(super) fn take_ignored_keys(&self) -> Vec<String> {
+        self.ignored_keys.take()
     }
 
     pub(super) fn is_clean(&self) -> bool {
@@ -160,12 +178,19 @@ impl<'a> Section<'a> {
         self.report.add_at(at, &self.name(key), problem);
     }
 
-    /// Adds something that is no problem, but may be unexpected.
-    pub(super) fn notice(&self, is_warning: bool, text: &str) {
-        self.report.notices.borrow_mut().push(Notice {
-            is_warning,
-            text: text.to_owned(),
-        });
+    /// Reports what another file has and what does not prevent the start: a warning, or a key
+    /// that is ignored.
+    pub(super) fn notice(&self, notice: Notice) {
+        match notice.is_warning {
+            true => self.report.warn(Problem::from(notice.text)),
+            false => self.report.ignored_keys.borrow_mut().push(notice.text),
+        }
+    }
+
+    /// Reports a problem of a key at this byte offset that does not prevent the start.
+    pub(super) fn warn_at(&self, at: usize, key: &str, problem: &str) {
+        self.report
+            .warn(self.report.at(at, &self.name(key), problem));
     }
 
     fn wrong_type(&self, key: &str, wanted: &str, value: &DeValue<'_>) {

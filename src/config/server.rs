@@ -32,7 +32,8 @@ pub struct ServerOptions {
     pub default_deadline: Duration,
     /// Time after SIGTERM until the remaining calls are cut off. Default: 30 s.
     pub drain_timeout: Duration,
-    /// Interval of health checks of each upstream. Default: 10 s.
+    /// Interval of health checks of each upstream. Default: 10 s. Zero: neither logins at
+    /// start nor probes.
     pub health_check_interval: Duration,
     /// Maximum time between two parts of a request body. Default: 30 s.
     pub request_body_idle_timeout: Duration,
@@ -89,7 +90,7 @@ impl ServerOptions {
         );
         section.duration("default_deadline_secs", &mut self.default_deadline);
         section.duration_or_zero("drain_timeout_secs", &mut self.drain_timeout);
-        section.duration(
+        section.duration_or_zero(
             "health_check_interval_secs",
             &mut self.health_check_interval,
         );

@@ -1,14 +1,21 @@
 //! `[listen.tls]`: the certificate of the gRPC listener, and the CA of client certificates.
 
+use std::time::{Duration, SystemTime};
+
 use rustls::RootCertStore;
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use secrecy::SecretString;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
 
-use super::Tls;
 use super::reader::Section;
+use super::{Problem, Tls};
+
+/// Time before the end of a certificate in which it is a warning.
+const EXPIRES_SOON: Duration = Duration::from_secs(14 * 86_400);
 
 /// Reads `[listen.tls]`, and reports what rustls would not accept.
 pub(super) fn read(section: &Section<'_>) -> Option<Tls> {
@@ -44,6 +51,78 @@ pub(super) fn read(section: &Section<'_>) -> Option<Tls> {
     })
 }
 
+impl Tls {
+    /// Returns the certificates with which no client can connect at this time.
+    pub fn problems(&self, now: SystemTime) -> Vec<Problem> {
+        self.dates(|subject, begin, end| {
+            if now >= end {
+                let end = text(end);
+                return Some(format!(
+                    "the certificate of {subject} expired at {end}: renew it"
+                ));
+            }
+            (now < begin).then(|| {
+                format!(
+                    "the certificate of {subject} is not valid before {}: check it, and the clock \
+                     of this machine",
+                    text(begin)
+                )
+            })
+        })
+    }
+
+    /// Returns the certificates that expire soon.
+    pub fn warnings(&self, now: SystemTime) -> Vec<Problem> {
+        self.dates(|subject, _, end| {
+            let soon = now < end && now + EXPIRES_SOON >= end;
+            let left = end.duration_since(now).unwrap_or_default().as_secs() / 86_400;
+            soon.then(|| {
+                format!(
+                    "the certificate of {subject} expires at {} (in {left} days): renew it",
+                    text(end)
+                )
+            })
+        })
+    }
+
+    /// Calls `check` with subject, begin and end of each certificate of the chain but its
+    /// root, whose dates clients do not check.
+    fn dates(
+        &self,
+        check: impl Fn(&str, SystemTime, SystemTime) -> Option<String>,
+    ) -> Vec<Problem> {
+        let time = |seconds: i64| {
+            let since = Duration::from_secs(seconds.unsigned_abs());
+            match seconds < 0 {
+                true => SystemTime::UNIX_EPOCH - since,
+                false => SystemTime::UNIX_EPOCH + since,
+            }
+        };
+        let chain = CertificateDer::pem_slice_iter(&self.certificate).filter_map(Result::ok);
+        let problem = |(place, der): (usize, CertificateDer<'static>)| {
+            let (_, certificate) = X509Certificate::from_der(&der).ok()?;
+            if place > 0 && certificate.subject() == certificate.issuer() {
+                return None;
+            }
+            let subject = certificate.subject().to_string();
+            let validity = certificate.validity();
+            let [begin, end] = [validity.not_before, validity.not_after].map(|t| t.timestamp());
+            Some(Problem {
+                file: String::new(),
+                line: None,
+                key: "listen.tls.cert_file".to_owned(),
+                problem: check(&subject, time(begin), time(end))?,
+            })
+        };
+        chain.enumerate().filter_map(problem).collect()
+    }
+}
+
+/// Returns a time as in `2026-11-30T12:00:00Z`.
+fn text(time: SystemTime) -> String {
+    prost_types::Timestamp::from(time).to_string()
+}
+
 /// Returns the certificates of a PEM file, at least one.
 fn certificates(
     section: &Section<'_>,
@@ -56,6 +135,66 @@ fn certificates(
         _ => {
             section.invalid(key, "contains no certificate in PEM");
             None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn certificate(begin: (i32, u8, u8), end: (i32, u8, u8)) -> Tls {
+        let mut params = rcgen::CertificateParams::new(["gateway".to_owned()]).expect("a name");
+        params.not_before = rcgen::date_time_ymd(begin.0, begin.1, begin.2);
+        params.not_after = rcgen::date_time_ymd(end.0, end.1, end.2);
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("a certificate");
+        Tls {
+            certificate: certificate.pem().into_bytes(),
+            key: key.serialize_pem().into(),
+            client_ca: None,
+        }
+    }
+
+    #[test]
+    fn expired_and_future_certificates_are_problems() {
+        let tls = certificate((2026, 1, 10), (2026, 3, 1));
+        let day = |text: &str| -> SystemTime {
+            let time: prost_types::Timestamp = format!("{text}T00:00:00Z").parse().expect("a time");
+            time.try_into().expect("a time")
+        };
+        for (now, problem, warning) in [
+            (
+                "2026-01-09",
+                Some("is not valid before 2026-01-10T00:00:00Z"),
+                None,
+            ),
+            ("2026-01-10", None, None),
+            ("2026-02-14", None, None),
+            (
+                "2026-02-15",
+                None,
+                Some("expires at 2026-03-01T00:00:00Z (in 14 days): renew it"),
+            ),
+            ("2026-02-28", None, Some("(in 1 days): renew it")),
+            (
+                "2026-03-01",
+                Some("expired at 2026-03-01T00:00:00Z: renew it"),
+                None,
+            ),
+        ] {
+            let found = [tls.problems(day(now)), tls.warnings(day(now))];
+            for (found, want) in found.iter().zip([problem, warning]) {
+                let texts: Vec<String> = found.iter().map(ToString::to_string).collect();
+                match want {
+                    None => assert!(texts.is_empty(), "{now}: {texts:?}"),
+                    Some(want) => {
+                        let start = "listen.tls.cert_file: the certificate of CN=rcgen";
+                        assert!(texts[0].starts_with(start), "{now}: {texts:?}");
+                        assert!(texts[0].contains(want), "{now}: {texts:?}");
+                    }
+                }
+            }
         }
     }
 }

@@ -24,6 +24,8 @@ pub struct Credential {
     pub endpoint: Option<Url>,
     /// The project id, from the login.
     pub project_id: Option<String>,
+    /// What else the login says of where its token is valid.
+    pub scope: Scope,
     pub(super) authorization: Authorization,
     /// When its login started.
     pub(super) requested_at: Instant,
@@ -31,6 +33,15 @@ pub struct Credential {
     pub(super) follows_rejection: bool,
     /// None: valid until it is rejected.
     expiry: Option<Expiry>,
+}
+
+/// Where a token is valid, by its login. For people: no call uses it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// The name of the project.
+    pub project: Option<String>,
+    /// The region of the endpoint in the catalog.
+    pub region: Option<String>,
 }
 
 /// How a request is authorized.
@@ -49,6 +60,7 @@ pub(super) struct IssuedToken {
     pub lifetime: Option<Duration>,
     pub endpoint: Option<Url>,
     pub project_id: Option<String>,
+    pub scope: Scope,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -77,6 +89,7 @@ impl Credential {
             lifetime: None,
             endpoint: None,
             project_id: None,
+            scope: Scope::default(),
         };
         Arc::new(Self::new(token, Instant::now(), false))
     }
@@ -93,6 +106,7 @@ impl Credential {
         Self {
             endpoint: token.endpoint,
             project_id: token.project_id,
+            scope: token.scope,
             authorization: token.authorization,
             requested_at,
             follows_rejection,
@@ -205,6 +219,7 @@ mod tests {
                 lifetime: lifetime.map(Duration::from_secs_f64),
                 endpoint: None,
                 project_id: None,
+                scope: Scope::default(),
             };
             let credential = Credential::new(token, requested_at, false);
             let at = |secs: f64| credential.validity(requested_at + Duration::from_secs_f64(secs));

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, header};
 use tokio::time::Instant;
 
 use super::header_value;
-use crate::credentials::credential::{Authorization, Credential, IssuedToken, Validity};
+use crate::credentials::credential::{Authorization, Credential, IssuedToken, Scope, Validity};
 
 /// Age until which a token is used; the server expires it at 1,000 s.
 /// Source: docs/apis/jp1ao.md, "Authentication and transport".
@@ -66,6 +66,7 @@ impl HssoSession {
             lifetime: Some(MAX_TOKEN_AGE + Duration::from_secs(60)),
             endpoint: None,
             project_id: None,
+            scope: Scope::default(),
         };
         self.current
             .store(Arc::new(Credential::new(token, Instant::now(), false)));

@@ -16,7 +16,7 @@ use url::Url;
 use super::login::{Login, below, display_url, json, rejection};
 use super::{AkSk, aksk, clouds_yaml, credential_error};
 use crate::credentials::aksk::Keys;
-use crate::credentials::credential::{Authorization, Credential, IssuedToken};
+use crate::credentials::credential::{Authorization, Credential, IssuedToken, Scope};
 use crate::error::Error;
 use crate::http_client::HttpRequest;
 use drawbridge_transcoder::call::Reply;
@@ -153,6 +153,10 @@ fn token(settings: &AkSk) -> Result<IssuedToken, Error> {
         lifetime: None,
         endpoint: None,
         project_id: settings.project_id.clone(),
+        scope: Scope {
+            project: None,
+            region: settings.region.clone(),
+        },
     })
 }
 

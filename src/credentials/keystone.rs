@@ -12,7 +12,7 @@ use url::Url;
 use super::catalog::{self, Lookup};
 use super::login::{self, Login as _, below, display_url, post, rejection, unreadable};
 use super::{IdOrName, Identity, Keystone, Named, X_AUTH_TOKEN, credential_error};
-use crate::credentials::credential::{Authorization, IssuedToken, lifetime};
+use crate::credentials::credential::{Authorization, IssuedToken, Scope, lifetime};
 use crate::error::Error;
 use crate::http_client::HttpRequest;
 use drawbridge_transcoder::call::Reply;
@@ -42,6 +42,7 @@ struct Token {
 #[derive(Deserialize)]
 struct ProjectId {
     id: String,
+    name: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -104,8 +105,8 @@ impl Login {
         json!({"auth": auth})
     }
 
-    /// Looks up the URL of the service in the catalog.
-    fn endpoint(&self, catalog: Option<Value>) -> Result<Option<Url>, Error> {
+    /// Looks up the service in the catalog: its region and URL.
+    fn endpoint(&self, catalog: Option<Value>) -> Result<Option<(Option<String>, Url)>, Error> {
         let Some(wanted) = self.catalog_type else {
             return Ok(None);
         };
@@ -117,7 +118,9 @@ impl Login {
             interfaces: &self.settings.interfaces,
             region: self.settings.region.as_deref(),
         };
-        lookup.find(&endpoints).map(|(_, url)| Some(url))
+        let (endpoint, url) = lookup.find(&endpoints)?;
+        let region = catalog::Endpoint::region(endpoint).map(str::to_owned);
+        Ok(Some((region, url)))
     }
 }
 
@@ -173,13 +176,19 @@ impl login::Login for Login {
         let header = login::token_header(&label, X_AUTH_TOKEN, token.clone())?;
         let LoginResponse { token } = login::json(&label, reply)?;
         let issued = token.issued_at.as_deref();
+        let (region, endpoint) = self.endpoint(token.catalog)?.unzip();
+        let (project_id, project) = token.project.map(|p| (p.id, p.name)).unzip();
         Ok(IssuedToken {
             authorization: Authorization::Headers(vec![header]),
             lifetime: token
                 .expires_at
                 .and_then(|expires| lifetime(issued, &expires, &reply.headers, now)),
-            endpoint: self.endpoint(token.catalog)?,
-            project_id: token.project.map(|project| project.id),
+            endpoint,
+            project_id,
+            scope: Scope {
+                project: project.flatten(),
+                region: region.flatten().or_else(|| self.settings.region.clone()),
+            },
         })
     }
 }

@@ -13,7 +13,7 @@ use url::Url;
 
 use super::credential_error;
 use crate::credentials::credential::IssuedToken;
-use crate::credentials::token_cache::{TokenCache, login_error};
+use crate::credentials::token_cache::{Attempt, LoginCounts, TokenCache, login_error};
 use crate::downstream::CorrelationHeader;
 use crate::error::{Error, LoginFailure};
 use crate::http_client::retry_after::{is_rate_limit, retry_after};
@@ -39,13 +39,15 @@ pub(super) fn token_cache(
     login: impl Login,
     correlation: Option<CorrelationHeader>,
     transport: Transport,
+    counts: Arc<LoginCounts>,
 ) -> TokenCache {
     let login = Arc::new(login);
-    TokenCache::new(Box::new(move |request_uuid| {
+    let log_in = move |request_uuid| -> Attempt {
         let (login, transport) = (login.clone(), transport.clone());
-        let id = correlation.and_then(|header| header.of(request_uuid));
+        let id = correlation.and_then(|header: CorrelationHeader| header.of(request_uuid));
         Box::pin(async move { log_in(&*login, &transport, id).await })
-    }))
+    };
+    TokenCache::new(Box::new(log_in), counts)
 }
 
 /// Makes one attempt of a login. Fails with [`Error::Login`].
@@ -64,7 +66,11 @@ async fn log_in(
             _ => LoginFailure::Failed,
         };
         let label = login.label();
-        login_error(failure, format!("cannot log in at {label}: {error}"))
+        let problem = format!(
+            "cannot log in at {label}: {error}: check the URL, and that the identity service can \
+             be reached from here"
+        );
+        login_error(failure, problem)
     })?;
     let token = login.read(&reply, SystemTime::now());
     token.map_err(|error| failed(error, Some(&reply)))

@@ -12,7 +12,7 @@ use url::Url;
 use super::catalog::{self, Lookup};
 use super::login::{self, Login as _, below, display_url, post, rejection, unreadable};
 use super::{Rackspace, RackspaceSecret, X_AUTH_TOKEN, credential_error};
-use crate::credentials::credential::{Authorization, IssuedToken, lifetime};
+use crate::credentials::credential::{Authorization, IssuedToken, Scope, lifetime};
 use crate::error::Error;
 use crate::http_client::HttpRequest;
 use drawbridge_transcoder::call::Reply;
@@ -57,7 +57,7 @@ struct User {
     default_region: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Endpoint {
     region: Option<String>,
@@ -83,8 +83,8 @@ impl Login {
     }
 
     /// Looks up the service's endpoint in the configured region, else in the user's default
-    /// region, else the only one. Returns its tenant, too.
-    fn endpoint(&self, access: &mut Access) -> Result<Option<(Option<String>, Url)>, Error> {
+    /// region, else the only one.
+    fn endpoint(&self, access: &mut Access) -> Result<Option<(Endpoint, Url)>, Error> {
         let Some(wanted) = self.catalog_type else {
             return Ok(None);
         };
@@ -92,7 +92,8 @@ impl Login {
             service["type"] == wanted
                 || (wanted == "orchestration" && service["name"] == "cloudOrchestration")
         };
-        let endpoints: Vec<Endpoint> = catalog::endpoints(access.service_catalog.take(), is_wanted);
+        let catalog = access.service_catalog.take();
+        let endpoints: Vec<Endpoint> = catalog::endpoints(catalog, is_wanted);
         let default = access.user.as_ref().and_then(|u| u.default_region.as_ref());
         let region = self.settings.region.as_ref().or(default);
         let lookup = Lookup {
@@ -101,8 +102,8 @@ impl Login {
             interfaces: &[],
             region: region.map(String::as_str),
         };
-        let found = lookup.find(&endpoints);
-        found.map(|(endpoint, url)| Some((endpoint.tenant_id.clone(), url)))
+        let (endpoint, url) = lookup.find(&endpoints)?;
+        Ok(Some((endpoint.clone(), url)))
     }
 }
 
@@ -162,12 +163,13 @@ impl login::Login for Login {
         let token = HeaderValue::from_str(&access.token.id)
             .map_err(|_| unreadable(&label, "the token is not a valid header value"))?;
         let header = login::token_header(&label, X_AUTH_TOKEN, token)?;
-        let (tenant_id, url) = self.endpoint(&mut access)?.unzip();
+        let (endpoint, url) = self.endpoint(&mut access)?.unzip();
+        let endpoint = endpoint.as_ref();
         let project_id = self
             .settings
             .tenant_id
             .clone()
-            .or(tenant_id.flatten())
+            .or_else(|| endpoint.and_then(|e| e.tenant_id.clone()))
             .or_else(|| access.token.tenant.as_ref().map(|t| t.id.clone()));
         Ok(IssuedToken {
             authorization: Authorization::Headers(vec![header]),
@@ -180,6 +182,13 @@ impl login::Login for Login {
                 .and_then(|expires| lifetime(None, expires, &reply.headers, now)),
             endpoint: url,
             project_id,
+            scope: Scope {
+                project: None,
+                region: endpoint
+                    .and_then(catalog::Endpoint::region)
+                    .map(str::to_owned)
+                    .or_else(|| self.settings.region.clone()),
+            },
         })
     }
 }

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -39,11 +40,10 @@ const RETRY_WINDOW: Duration = Duration::from_secs(10);
 const MIN_RELOGIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Logs in once, for the call with this request id. Fails with [`Error::Login`].
-type Login = Box<
-    dyn Fn(Option<Uuid>) -> Pin<Box<dyn Future<Output = Result<IssuedToken, Error>> + Send>>
-        + Send
-        + Sync,
->;
+type Login = Box<dyn Fn(Option<Uuid>) -> Attempt + Send + Sync>;
+
+/// One attempt of a login.
+pub(super) type Attempt = Pin<Box<dyn Future<Output = Result<IssuedToken, Error>> + Send>>;
 
 /// The state of a login that calls wait for.
 enum Progress {
@@ -62,6 +62,35 @@ struct Shared {
     login: Login,
     current: ArcSwapOption<Credential>,
     state: Mutex<State>,
+    counts: Arc<LoginCounts>,
+}
+
+/// How many logins have ended with each result.
+#[derive(Debug, Default)]
+pub struct LoginCounts {
+    succeeded: AtomicU64,
+    rejected: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl LoginCounts {
+    fn count(&self, error: Option<&Error>) {
+        let counter = match error {
+            None => &self.succeeded,
+            Some(error) if error.is_transient() => &self.failed,
+            Some(_) => &self.rejected,
+        };
+        counter.fetch_add(1, Relaxed);
+    }
+
+    /// Returns the counts with the names of the results.
+    pub fn by_result(&self) -> [(&'static str, u64); 3] {
+        [
+            ("succeeded", self.succeeded.load(Relaxed)),
+            ("rejected", self.rejected.load(Relaxed)),
+            ("failed", self.failed.load(Relaxed)),
+        ]
+    }
 }
 
 #[derive(Default)]
@@ -90,11 +119,12 @@ enum LoginTicket {
 }
 
 impl TokenCache {
-    pub(super) fn new(login: Login) -> Self {
+    pub(super) fn new(login: Login, counts: Arc<LoginCounts>) -> Self {
         Self(Arc::new(Shared {
             login,
             current: ArcSwapOption::empty(),
             state: Mutex::default(),
+            counts,
         }))
     }
 
@@ -238,6 +268,7 @@ impl Shared {
             });
             let result = result
                 .map(|token| Arc::new(Credential::new(token, requested_at, follows_rejection)));
+            self.counts.count(result.as_ref().err());
             let mut state = self.state();
             let done = match result {
                 Ok(credential) => {
@@ -247,7 +278,8 @@ impl Shared {
                     Progress::Done(Ok(credential))
                 }
                 Err(error) => {
-                    tracing::warn!(%error, request_id, "login failed");
+                    // The upstream that it belongs to reports it.
+                    tracing::debug!(%error, request_id, "login failed");
                     let (until, repeat) = state.fail(&error);
                     if repeat && sender.receiver_count() > 1 {
                         drop(state);

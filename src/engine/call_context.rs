@@ -64,6 +64,7 @@ impl CallContext<'_> {
             client: self.client,
             deadline: self.deadline,
             body_slot: None,
+            is_probe: false,
         }
     }
 

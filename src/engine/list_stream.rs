@@ -15,7 +15,7 @@ use super::pager::{OnRepeat, Page, Pager, TokenCursor};
 use super::stream_limiter::{StreamLimiter, StreamPermit};
 use crate::deadline::Deadline;
 use crate::error::Error;
-use drawbridge_transcoder::call::Room;
+use drawbridge_transcoder::call::BufferPermit;
 use drawbridge_transcoder::contract::{Method, Pages};
 use drawbridge_transcoder::json::Notes;
 
@@ -65,7 +65,7 @@ struct Walk {
     /// Items of the page that are not sent yet.
     items: std::vec::IntoIter<Bytes>,
     /// The part of the buffer for long responses that the page occupies.
-    room: Room,
+    buffer_permit: BufferPermit,
 }
 
 impl ListStream {
@@ -80,7 +80,7 @@ impl ListStream {
             settings,
             pager: Pager::new(cursor, OnRepeat::Fail),
             items: Vec::new().into_iter(),
-            room: Room::default(),
+            buffer_permit: BufferPermit::default(),
         });
         let notes = walk.read().await?;
         Ok(Self {
@@ -147,7 +147,7 @@ impl Walk {
         }
         // Released first: a stream that waits for the buffer while it occupies a part could
         // deadlock.
-        self.room = Room::default();
+        self.buffer_permit = BufferPermit::default();
         self.read().await?;
         Ok(self)
     }
@@ -160,10 +160,13 @@ impl Walk {
             return Ok(Notes::default());
         };
         let Page {
-            items, notes, room, ..
+            items,
+            notes,
+            buffer_permit,
+            ..
         } = page;
         self.items = items.into_iter();
-        self.room = room;
+        self.buffer_permit = buffer_permit;
         Ok(notes)
     }
 }

@@ -14,7 +14,7 @@ use tonic::Code;
 
 use super::call_context::CallContext;
 use crate::error::Error;
-use drawbridge_transcoder::call::{Call, Room};
+use drawbridge_transcoder::call::{BufferPermit, Call};
 use drawbridge_transcoder::contract::{
     Check, Decoded, MergePages, MergedPages, Method, PageRequest, Paging,
 };
@@ -77,7 +77,7 @@ pub struct Page {
     /// What decoding it has noted.
     pub notes: Notes,
     /// The part of the buffer for long responses that it occupies.
-    pub room: Room,
+    pub buffer_permit: BufferPermit,
 }
 
 /// What is kept of the pages so far, by [`OnRepeat`].
@@ -151,7 +151,7 @@ impl<C: PageCursor> Pager<C> {
             message: page.message,
             items,
             notes: page.notes,
-            room: reply.room,
+            buffer_permit: reply.buffer_permit,
         }))
     }
 
@@ -504,7 +504,7 @@ impl ProgressGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_contract::{World, proto};
+    use crate::test_contract::{TestContract, proto};
 
     fn page(ids: &[&'static str]) -> Vec<Bytes> {
         ids.iter().map(|id| Bytes::from(*id)).collect()
@@ -512,7 +512,7 @@ mod tests {
 
     #[test]
     fn repeated_page_without_keys_is_an_error() {
-        let world = World::new(&proto(
+        let test = TestContract::new(&proto(
             r#"service S {
               rpc List(ListRequest) returns (ListResponse) {
                 option (google.api.http) = {get: "/v1/things"};
@@ -532,7 +532,7 @@ mod tests {
             }
             message Thing { string id = 1; }"#,
         ));
-        let paging = world.rpc("List").paging.as_ref().unwrap();
+        let paging = test.rpc("List").paging.as_ref().unwrap();
         let key = |item: &[u8]| Ok(paging.key(item)?);
         let mut seen = SeenKeys::default();
         for ids in [&["a", "b"][..], &["b", "a"], &["b", "b"], &[], &["b", "b"]] {

@@ -8,7 +8,7 @@ use super::action;
 use super::call_context::CallContext;
 use super::pager::{self, MergeCursor, OnRepeat, Pager};
 use crate::error::Error;
-use drawbridge_transcoder::call::{Call, Reply, Room};
+use drawbridge_transcoder::call::{BufferPermit, Call, Reply};
 use drawbridge_transcoder::contract::{Decoded, Method, PageRequest, Paging};
 use drawbridge_transcoder::json::Notes;
 
@@ -20,7 +20,7 @@ pub struct UnaryResponse {
     /// The headers of the upstream's response, of the first page for a merged list.
     pub headers: HeaderMap,
     /// The part of the buffer for long responses that the response occupies.
-    pub room: Room,
+    pub buffer_permit: BufferPermit,
 }
 
 /// Makes the call of `method`: two calls for an action, one per page for a merged list.
@@ -50,7 +50,7 @@ pub async fn call(
                         notes: Notes::default(),
                     },
                     headers: HeaderMap::new(),
-                    room: Room::default(),
+                    buffer_permit: BufferPermit::default(),
                 });
             }
             _ => return Err(error),
@@ -67,7 +67,7 @@ pub async fn call(
     Ok(UnaryResponse {
         decoded,
         headers: reply.headers,
-        room: reply.room,
+        buffer_permit: reply.buffer_permit,
     })
 }
 

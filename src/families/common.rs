@@ -32,7 +32,6 @@ pub(crate) static COMMON: Family = Family {
     correlation: None,
     request_id_headers: &["x-request-id", "x-amzn-requestid", "x-correlation-id"],
     probe: "/",
-    login_check: None,
     not_processed: &[],
     checkers: &[],
 };

@@ -361,7 +361,7 @@ pub(crate) mod tests {
             status: StatusCode::from_u16(status).expect("a status"),
             headers: map,
             body: body.into(),
-            room: Default::default(),
+            buffer_permit: Default::default(),
         }
     }
 

@@ -474,9 +474,14 @@ fn redact(value: &mut Value, depth: usize) -> bool {
             *value = "...".into();
             false
         }
-        Value::Array(items) => items
-            .iter_mut()
-            .fold(false, |any, item| redact(item, depth - 1) || any),
+        Value::Array(items) => {
+            // Each item is redacted, whatever the first one has.
+            let mut any = false;
+            for item in items {
+                any |= redact(item, depth - 1);
+            }
+            any
+        }
         Value::Object(members) => {
             let mut any = false;
             for (key, value) in members {

@@ -25,7 +25,6 @@ pub static FAMILY: Family = Family {
     correlation: None,
     request_id_headers: &["x-request-id"],
     probe: "/Automation/v1/configuration/version",
-    login_check: Some(("/Automation/v1/configuration/version", "")),
     not_processed: &[],
     checkers: &[("property-definitions", property_check::check)],
 };

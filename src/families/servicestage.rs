@@ -30,7 +30,6 @@ pub static FAMILY: Family = Family {
     request_id_headers: &["x-request-id", "x-iam-trace-id"],
     // All calls need credentials; a rejection is a response too.
     probe: "/",
-    login_check: Some(("/v3/{project_id}/cas/environments", "limit=1")),
     not_processed: &[],
     checkers: &[],
 };

@@ -53,11 +53,20 @@ impl HyperClient {
         headers.entry(ACCEPT).or_insert(any);
         headers.insert(USER_AGENT, HeaderValue::from_static(super::USER_AGENT));
         *connection = Some(capture_connection(&mut outgoing));
+        let uri = outgoing.uri().clone();
         let response = self.0.request(outgoing).await;
         let response = response.map_err(|error| match error.is_connect() {
-            true => connect_error(&error),
+            true => connect_error(&origin(&uri), &error),
             false => Error::NoResponse(cause(&error)),
         })?;
         Ok(content_encoding::decode(response).await)
     }
+}
+
+/// Returns scheme, host and port of a URL.
+fn origin(uri: &Uri) -> String {
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    // Without user and password.
+    let host_and_port = authority.rsplit('@').next().unwrap_or_default();
+    format!("{}://{host_and_port}", uri.scheme_str().unwrap_or_default())
 }

@@ -58,7 +58,8 @@ fn failure(error: reqwest::Error) -> Error {
     if error.is_builder() {
         Error::Connect("the URL is invalid".into())
     } else if error.is_connect() {
-        connect_error(&error)
+        let origin = error.url().map(|url| url.origin().ascii_serialization());
+        connect_error(&origin.unwrap_or_default(), &error)
     } else {
         Error::NoResponse(cause(&error))
     }

@@ -182,7 +182,7 @@ mod tests {
             status: StatusCode::from_u16(status).expect("a status"),
             headers: map,
             body: bytes::Bytes::new(),
-            room: Default::default(),
+            buffer_permit: Default::default(),
         }
     }
 

@@ -379,7 +379,7 @@ impl Dispatcher {
         Ok(UnaryResponse {
             decoded: context.decode(method, file.call.effect(), &reply)?,
             headers: reply.headers,
-            room: reply.room,
+            buffer_permit: reply.buffer_permit,
         })
     }
 

@@ -64,11 +64,8 @@ impl Gateway {
     ///
     /// Returns all problems of the descriptors, or of the upstreams.
     pub fn build(config: Config, traces: bool) -> Result<Self, Vec<String>> {
-        for notice in &config.notices {
-            match notice.is_warning {
-                true => tracing::warn!("{}", notice.text),
-                false => tracing::debug!("{}", notice.text),
-            }
+        for key in &config.ignored_keys {
+            tracing::debug!("{key}");
         }
         let contract = config.contract()?;
         for warning in contract.warnings() {
@@ -156,6 +153,7 @@ impl Gateway {
             .map(|(service, family)| health::ProbedService {
                 name: service.to_owned(),
                 upstreams: self.dispatcher.upstreams.of(family).cloned().collect(),
+                health_check: self.contract.health_check(family).cloned(),
             })
             .collect()
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::server::dispatcher::Dispatcher;
 use crate::telemetry::Sample;
+use crate::upstream::Health;
 
 /// Registers the gauges and counters of the watches and of each upstream, read at scrape time.
 pub fn register(dispatcher: &Arc<Dispatcher>) {
@@ -17,6 +18,7 @@ pub fn register(dispatcher: &Arc<Dispatcher>) {
             name,
             help,
             upstream: None,
+            result: None,
             value,
             is_counter: false,
         };
@@ -46,6 +48,29 @@ pub fn register(dispatcher: &Arc<Dispatcher>) {
             };
             let (in_flight, queued) = (stats.in_flight as u64, stats.queued as u64);
             let open = stats.circuit_breaker_open.into();
+            let up = match upstream.health() {
+                Health::Unknown => None,
+                Health::Healthy => Some(1),
+                Health::Unhealthy => Some(0),
+            };
+            samples.extend(up.map(|up| {
+                upstream_gauge(
+                    "upstream_up",
+                    "1 while the upstream responds and the gateway can log in, otherwise 0",
+                    up,
+                )
+            }));
+            let logins = upstream.credentials.login_counts();
+            for (result, count) in logins.into_iter().flat_map(|counts| counts.by_result()) {
+                samples.push(Sample {
+                    result: Some(result),
+                    ..counter(upstream_gauge(
+                        "logins",
+                        "Logins of the gateway at the identity service of an upstream",
+                        count,
+                    ))
+                });
+            }
             samples.extend([
                 upstream_gauge(
                     "upstream_calls_in_flight",

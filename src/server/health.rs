@@ -1,12 +1,19 @@
-//! Probes upstreams for gRPC health: a service is SERVING while an upstream of its family
-//! responds.
+//! Health of upstreams: logs in at start, without blocking it, then probes. Reports gRPC
+//! health: a service is NOT_SERVING when all upstreams of its family are down.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use drawbridge_transcoder::contract::Method;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
 use tonic_health::ServingStatus;
 
 use super::health_service::HealthRegistry;
+use crate::deadline::Deadline;
+use crate::engine::health_check;
+use crate::error::Error;
 use crate::upstream::{Health, Upstream};
 
 /// A service and the upstreams that can serve it.
@@ -14,39 +21,214 @@ use crate::upstream::{Health, Upstream};
 pub struct ProbedService {
     pub name: String,
     pub upstreams: Vec<Arc<Upstream>>,
+    /// The health check of the family.
+    pub health_check: Option<Arc<Method>>,
 }
 
-/// Longest time of one probe.
+/// Longest time of one login or probe.
 const MAX_PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Probes the upstreams every `interval` and reports the services' status, until dropped.
+/// Pause before a failed probe of an upstream that has responded before is repeated: a single
+/// failure can be an idle connection that the upstream closed.
+const CONFIRMATION_PAUSE: Duration = Duration::from_secs(1);
+
+/// Minimum time between checks that failing calls request.
+const MIN_REQUESTED_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Pause after the credentials were rejected: initial and maximum. It doubles each time, so
+/// that a wrong password does not lock its account.
+const REJECTED_BACKOFF: Duration = Duration::from_secs(5);
+const MAX_REJECTED_BACKOFF: Duration = Duration::from_secs(300);
+
+/// Checks the upstreams every `interval` and reports the services' status, until dropped. With
+/// an interval of zero, only what calls show is reported.
 pub async fn probe_and_report(
     registry: HealthRegistry,
     services: Vec<ProbedService>,
     interval: Duration,
 ) {
-    let mut upstreams: Vec<Arc<Upstream>> = Vec::new();
-    for upstream in services.iter().flat_map(|s| &s.upstreams) {
-        if !upstreams.iter().any(|known| Arc::ptr_eq(known, upstream)) {
-            upstreams.push(upstream.clone());
+    let changed = Arc::new(Notify::new());
+    let mut tasks = JoinSet::new();
+    let mut known: Vec<&Arc<Upstream>> = Vec::new();
+    for service in &services {
+        for upstream in &service.upstreams {
+            if known.iter().any(|known| Arc::ptr_eq(known, upstream)) {
+                continue;
+            }
+            known.push(upstream);
+            tasks.spawn(forward_changes(upstream.clone(), changed.clone()));
+            if !interval.is_zero() {
+                let check = service.health_check.clone();
+                tasks.spawn(Probes::new(upstream.clone(), check, interval).run());
+            }
         }
     }
     loop {
-        let mut probes = tokio::task::JoinSet::new();
-        for upstream in &upstreams {
-            let upstream = upstream.clone();
-            let timeout = interval.min(MAX_PROBE_TIMEOUT);
-            probes.spawn(async move { upstream.probe(timeout).await });
-        }
-        while probes.join_next().await.is_some() {}
         for service in &services {
             registry.set(&service.name, status(&service.upstreams));
         }
-        tokio::time::sleep(interval).await;
+        changed.notified().await;
     }
 }
 
-/// Returns the status of a service. An upstream that was not probed yet counts as healthy.
+/// Notifies of each change of an upstream's health.
+async fn forward_changes(upstream: Arc<Upstream>, changed: Arc<Notify>) {
+    loop {
+        let change = upstream.health_change();
+        changed.notify_one();
+        change.await;
+    }
+}
+
+/// The health checks of one upstream.
+struct Probes {
+    upstream: Arc<Upstream>,
+    check: Option<Arc<Method>>,
+    interval: Duration,
+    /// Consecutive rejections of the credentials.
+    rejections: u32,
+    /// When the credentials may be checked again.
+    next_check: Instant,
+}
+
+impl Probes {
+    fn new(upstream: Arc<Upstream>, check: Option<Arc<Method>>, interval: Duration) -> Self {
+        Self {
+            upstream,
+            check,
+            interval,
+            rejections: 0,
+            next_check: Instant::now(),
+        }
+    }
+
+    async fn run(mut self) {
+        loop {
+            let started = Instant::now();
+            self.round().await;
+            // Spreads the probes of many gateways and upstreams.
+            let jitter = self.interval.mul_f64(0.2 * fastrand::f64());
+            let next = started + self.interval.mul_f64(0.9) + jitter;
+            tokio::select! {
+                () = sleep_until(next) => {}
+                () = self.upstream.check_requested() => {
+                    if self.upstream.accepts_credentials() == Health::Healthy {
+                        self.next_check = Instant::now();
+                        self.rejections = 0;
+                    }
+                    sleep_until(started + MIN_REQUESTED_INTERVAL).await;
+                    self.verify(true).await;
+                }
+            }
+        }
+    }
+
+    /// Logs in, checks the credentials until they are known to be accepted, then probes.
+    async fn round(&mut self) {
+        let auth = &self.upstream.settings.auth;
+        if auth.has_login() && self.upstream.log_in(self.deadline()).await.is_err() {
+            self.probe().await;
+            return;
+        }
+        if !self.verify(false).await {
+            self.probe().await;
+        }
+    }
+
+    fn timeout(&self) -> Duration {
+        self.interval.min(MAX_PROBE_TIMEOUT)
+    }
+
+    fn deadline(&self) -> Deadline {
+        Deadline::after(self.timeout())
+    }
+
+    /// Makes the read of the family, unless the credentials are known to be accepted. Returns
+    /// whether it did.
+    async fn verify(&mut self, again: bool) -> bool {
+        let upstream = &self.upstream;
+        let known = upstream.accepts_credentials() == Health::Healthy;
+        if !upstream.settings.auth.is_held() || (known && !again) {
+            return false;
+        }
+        let Some(method) = &self.check else {
+            upstream.record_unverified();
+            return false;
+        };
+        if Instant::now() < self.next_check {
+            return false;
+        }
+        let result = health_check::read(upstream, method, self.deadline(), false).await;
+        let reason = |error: &Error| health_check::explain(upstream, Some(method), error);
+        match &result {
+            Ok(()) => {
+                self.rejections = 0;
+                upstream.record_probe(Ok(()), String::new);
+            }
+            Err(error) => {
+                let rejected = matches!(error, Error::Upstream(f) if f.credential_rejected);
+                if rejected {
+                    self.next_check = Instant::now() + self.backoff();
+                } else if !known && !error.is_transient() && !is_of_login(error) {
+                    tracing::warn!(
+                        upstream = upstream.settings.name,
+                        reason = reason(error),
+                        "the health check failed"
+                    );
+                }
+                if is_of_configuration(error) {
+                    // Another check would fail, too.
+                    self.upstream.record_unverified();
+                    return false;
+                }
+                let error = result.as_ref().map(|_| ());
+                self.upstream.record_probe(error, || match &result {
+                    Err(error) => {
+                        health_check::explain(&self.upstream, self.check.as_deref(), error)
+                    }
+                    Ok(()) => String::new(),
+                });
+            }
+        }
+        true
+    }
+
+    /// Returns the pause after another rejection of the credentials.
+    fn backoff(&mut self) -> Duration {
+        // Five rejected signatures lock an access key.
+        // Source: docs/apis/servicestage.md, "Codes".
+        if self.upstream.settings.auth.kind() == "ak_sk" {
+            return Duration::from_secs(86_400);
+        }
+        let pause = REJECTED_BACKOFF * 2_u32.pow(self.rejections.min(6));
+        self.rejections = self.rejections.saturating_add(1);
+        pause.min(MAX_REJECTED_BACKOFF)
+    }
+
+    async fn probe(&self) {
+        let upstream = &self.upstream;
+        let Some(mut result) = upstream.probe(self.timeout()).await else {
+            return;
+        };
+        if result.is_err() && upstream.responds() == Health::Healthy {
+            sleep(CONFIRMATION_PAUSE).await;
+            result = upstream.probe(self.timeout()).await.unwrap_or(result);
+        }
+        upstream.record_response(&result);
+    }
+}
+
+/// Returns whether the login has failed, which is recorded already.
+fn is_of_login(error: &Error) -> bool {
+    matches!(error, Error::Login { .. } | Error::Credential { .. })
+}
+
+/// Returns whether the read cannot be sent as configured, for example without a project.
+fn is_of_configuration(error: &Error) -> bool {
+    matches!(error, Error::Binding { .. } | Error::NotConfigured(_))
+}
+
+/// Returns the status of a service. An upstream of which nothing is known counts as healthy.
 pub fn status(upstreams: &[Arc<Upstream>]) -> ServingStatus {
     if upstreams.iter().any(|u| u.health() != Health::Unhealthy) {
         ServingStatus::Serving

@@ -14,7 +14,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use crate::error::{self, Error};
-use drawbridge_transcoder::call::Room;
+use drawbridge_transcoder::call::BufferPermit;
 
 /// How often open responses are checked. A timeout fires up to this much late.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
@@ -79,7 +79,7 @@ struct OpenBody {
     unread_since: Option<Instant>,
     slow_reader: Option<SlowReader>,
     /// The part of the buffer for long responses that the body occupies.
-    _room: Room,
+    _buffer_permit: BufferPermit,
 }
 
 impl ResponseWriteTimeout {
@@ -91,14 +91,14 @@ impl ResponseWriteTimeout {
         }
     }
 
-    /// Guards a response. Its [`Room`], if it has one, is released with the body.
+    /// Guards a response. Its [`BufferPermit`], if it has one, is released with the body.
     pub fn guard(&self, mut response: Response<Body>) -> Response<Body> {
         let length = response.body().size_hint().exact();
         if length.is_some_and(|length| length <= (MESSAGE_PREFIX_BYTES + MAX_CHUNK_BYTES) as u64) {
             // Not guarded: HTTP/2 buffers it at once, whether the client reads or not.
             return response;
         }
-        let room = response.extensions_mut().remove::<Room>();
+        let buffer_permit = response.extensions_mut().remove::<BufferPermit>();
         let slow_reader = response.extensions_mut().remove::<SlowReader>();
         response.map(|body| {
             let state = Arc::new(Mutex::new(State::Open(OpenBody {
@@ -106,7 +106,7 @@ impl ResponseWriteTimeout {
                 rest: Bytes::new(),
                 unread_since: Some(Instant::now()),
                 slow_reader,
-                _room: room.unwrap_or_default(),
+                _buffer_permit: buffer_permit.unwrap_or_default(),
             })));
             let mut open = lock(&self.open);
             open.responses.push(Arc::downgrade(&state));
@@ -290,7 +290,7 @@ mod tests {
     }
 
     /// Guards a stream. The `Arc` counts the references to its memory: of the stream, of its
-    /// room and of the test.
+    /// permit and of the test.
     fn stream(
         timeout: &ResponseWriteTimeout,
         frames: impl Stream<Item = Result<Frame<Bytes>, Status>> + Send + 'static,
@@ -304,7 +304,9 @@ mod tests {
         let mut response = Response::new(Body::new(StreamBody::new(frames)));
         let slow_reader = SlowReader::default();
         response.extensions_mut().insert(slow_reader.clone());
-        response.extensions_mut().insert(Room(Some(memory.clone())));
+        response
+            .extensions_mut()
+            .insert(BufferPermit(Some(memory.clone())));
         (timeout.guard(response).into_body(), memory, slow_reader)
     }
 

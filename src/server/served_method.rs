@@ -29,11 +29,11 @@ impl ServedMethod {
         let UnaryResponse {
             decoded,
             headers,
-            room,
+            buffer_permit,
         } = response;
         let mut response = Response::new(decoded.message);
-        if room.0.is_some() {
-            response.extensions_mut().insert(room);
+        if buffer_permit.0.is_some() {
+            response.extensions_mut().insert(buffer_permit);
         }
         let metadata = response.metadata_mut().as_mut();
         forward(&self.forwarded_headers, &headers, metadata);

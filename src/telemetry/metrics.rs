@@ -243,6 +243,8 @@ pub struct Sample {
     pub help: &'static str,
     /// The label `upstream`, if the value is that of one upstream.
     pub upstream: Option<String>,
+    /// The label `result`, if there is a value per result.
+    pub result: Option<&'static str>,
     /// The value.
     pub value: u64,
     /// Whether it is a counter; otherwise it is a gauge.
@@ -282,8 +284,14 @@ impl Collector for Source {
                 continue;
             }
             for sample in group {
-                let upstream = sample.upstream.as_deref().unwrap_or_default();
-                sample.encode(metric.encode_family(&[("upstream", upstream)])?)?;
+                let upstream = ("upstream", sample.upstream.as_deref().unwrap_or_default());
+                match sample.result {
+                    None => sample.encode(metric.encode_family(&[upstream])?)?,
+                    Some(result) => {
+                        let labels = [upstream, ("result", result)];
+                        sample.encode(metric.encode_family(&labels)?)?;
+                    }
+                }
             }
         }
         Ok(())
@@ -336,6 +344,7 @@ mod tests {
                 name,
                 help: "Help",
                 upstream: upstream.map(str::to_owned),
+                result: None,
                 value,
                 is_counter,
             };
@@ -345,6 +354,10 @@ mod tests {
                 sample("queued", Some("b"), 2, false),
                 sample("polls", None, 3, true),
                 sample("retries", Some("up"), 4, true),
+                Sample {
+                    result: Some("rejected"),
+                    ..sample("logins", Some("up"), 5, true)
+                },
             ]
         });
         let text = metrics.text().unwrap();
@@ -362,6 +375,7 @@ mod tests {
             "# TYPE drawbridge_polls counter",
             "drawbridge_polls_total 3",
             r#"drawbridge_retries_total{upstream="up"} 4"#,
+            r#"drawbridge_logins_total{upstream="up",result="rejected"} 5"#,
         ] {
             assert!(text.contains(line), "{line} not in\n{text}");
         }

@@ -95,11 +95,7 @@ impl CircuitBreaker {
 
     /// Returns whether the upstream responded to the latest attempts and probes.
     pub(super) fn health(&self) -> Health {
-        match self.health.load(Relaxed) {
-            1 => Health::Healthy,
-            2 => Health::Unhealthy,
-            _ => Health::Unknown,
-        }
+        Health::of(self.health.load(Relaxed))
     }
 
     /// Stores the result of a health probe.

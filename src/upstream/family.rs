@@ -70,9 +70,6 @@ pub struct Family {
     pub request_id_headers: &'static [&'static str],
     /// An inexpensive path for health probes: a response of any status means healthy.
     pub probe: &'static str,
-    /// An inexpensive call that all valid credentials may make, for `drawbridge check`:
-    /// path, with `{project_id}`, and query.
-    pub login_check: Option<(&'static str, &'static str)>,
     /// Errors in addition to 429 with which the upstream certainly did not act, so that any
     /// call is retried: the HTTP status, and a part of the message. Only what the API
     /// documents.

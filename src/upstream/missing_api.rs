@@ -128,7 +128,7 @@ mod tests {
                 status: StatusCode::NOT_FOUND,
                 headers,
                 body: bytes::Bytes::copy_from_slice(body.as_bytes()),
-                room: Default::default(),
+                buffer_permit: Default::default(),
             };
             let fault = Fault {
                 reason: reason.into(),

@@ -27,6 +27,8 @@ pub struct RequestContext<'a> {
     pub deadline: Deadline,
     /// None: the body is read completely.
     pub body_slot: Option<&'a BodySlot>,
+    /// Whether it is a health check, which does not count for the circuit breaker.
+    pub is_probe: bool,
 }
 
 /// The properties of a method that matter to an upstream.

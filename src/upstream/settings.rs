@@ -24,6 +24,8 @@ pub struct Settings {
     pub project_id: Option<String>,
     /// Credentials.
     pub auth: credentials::Settings,
+    /// Reads `auth` again, if it has files.
+    pub auth_source: Option<credentials::SettingsSource>,
     /// Whether credentials may be sent over plaintext HTTP to another host. Default: false.
     pub allow_plaintext_credentials: bool,
     /// Connections.
@@ -58,6 +60,7 @@ impl Settings {
             endpoint: None,
             project_id: None,
             auth,
+            auth_source: None,
             allow_plaintext_credentials: false,
             transport: http_client::Settings::default(),
             max_concurrent_calls: 256,

@@ -52,7 +52,6 @@ static FAMILY: Family = Family {
     }),
     request_id_headers: &[],
     probe: "/healthcheck",
-    login_check: None,
     not_processed: &[(503, "nobody has read the request")],
     checkers: &[],
 };
@@ -123,6 +122,7 @@ fn context(client: &Downstream, timeout_secs: u64) -> RequestContext<'_> {
         client,
         deadline: Deadline::after(Duration::from_secs(timeout_secs)),
         body_slot: None,
+        is_probe: false,
     }
 }
 
@@ -939,38 +939,96 @@ async fn full_queue_rejects_calls() {
     assert_eq!(upstream.stats(), Stats::default());
 }
 
+/// Probes once and returns the recorded health.
+async fn probe(upstream: &Upstream, timeout: Duration) -> Health {
+    if let Some(result) = upstream.probe(timeout).await {
+        upstream.record_response(&result);
+    }
+    upstream.responds()
+}
+
+const LONG: Duration = Duration::from_secs(60);
+
 #[tokio::test]
 async fn any_response_to_a_probe_is_healthy() {
-    let mut server = TestServer::start([with_status(404), TestResponse::Hang]).await;
+    let mut server =
+        TestServer::start([with_status(404), with_status(503), TestResponse::Hang]).await;
     let upstream_ = upstream(server.url("/base/v1/p"), |settings| {
         settings.auth = credentials::Settings::Token {
             header: HeaderName::from_static("x-auth-token"),
             token: SecretString::from("s3cret"),
         };
     });
-    assert_eq!(
-        upstream_.probe(Duration::from_secs(60)).await,
-        Health::Healthy
-    );
-    assert_eq!(upstream_.health(), Health::Healthy);
+    assert_eq!(probe(&upstream_, LONG).await, Health::Healthy);
     let (head, _) = server.request().await;
     assert_eq!(line(&head), "GET /base/healthcheck HTTP/1.1");
     assert_eq!(header(&head, "x-auth-token"), None);
     assert_eq!(
-        upstream_.probe(Duration::from_millis(20)).await,
-        Health::Unhealthy
+        probe(&upstream_, LONG).await,
+        Health::Unhealthy,
+        "of a proxy"
     );
-    assert_eq!(upstream_.health(), Health::Unhealthy);
+    upstream_.record_response(&Ok(StatusCode::OK));
+    let hanging = probe(&upstream_, Duration::from_millis(20)).await;
+    assert_eq!(hanging, Health::Unhealthy);
     let down = upstream(unused_url(), |_| {});
-    assert_eq!(down.probe(Duration::from_secs(60)).await, Health::Unhealthy);
+    assert_eq!(probe(&down, LONG).await, Health::Unhealthy);
+    assert_eq!(down.health(), Health::Unhealthy);
     // Without an endpoint and a login.
     let unknown = upstream(unused_url(), |settings| settings.endpoint = None);
-    assert_eq!(
-        unknown.probe(Duration::from_secs(60)).await,
-        Health::Unknown
-    );
+    assert_eq!(probe(&unknown, LONG).await, Health::Unknown);
     let error = call(&unknown, &get("/x")).await.unwrap_err();
     assert!(matches!(error, Error::NotConfigured(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn health_checks_do_not_count_as_calls() {
+    let down = upstream(unused_url(), |settings| {
+        settings.circuit_breaker_failures = 1
+    });
+    for _ in 0..30 {
+        let client = Downstream::default();
+        let error = down.probe_call(&context(&client, 60), &get("/x")).await;
+        let error = error.unwrap_err();
+        assert!(matches!(error, Error::Connect(_)), "{error}");
+        down.record_probe(Err(&error), || "reason".to_owned());
+    }
+    assert_eq!(down.stats(), Stats::default());
+    assert_eq!(down.health(), Health::Unhealthy);
+    assert!(down.retry_budget.withdraw());
+}
+
+#[tokio::test]
+async fn rejected_credentials_make_an_upstream_unhealthy_until_a_call_succeeds() {
+    let server = TestServer::start([with_status(401), with_status(401), ok()]).await;
+    let upstream = upstream(server.url(""), |settings| {
+        settings.auth = credentials::Settings::Basic {
+            username: "u".into(),
+            password: SecretString::from("s3cret"),
+        };
+    });
+    // A single operation may have its own rules: only a health check decides.
+    call(&upstream, &get("/x")).await.unwrap_err();
+    assert_eq!(upstream.health(), Health::Unknown);
+    let client = Downstream::default();
+    let error = upstream.probe_call(&context(&client, 60), &get("/x")).await;
+    upstream.record_probe(Err(&error.unwrap_err()), || "reason".to_owned());
+    assert_eq!(upstream.health(), Health::Unhealthy);
+    assert_eq!(upstream.responds(), Health::Healthy);
+    call(&upstream, &get("/x")).await.unwrap();
+    assert_eq!(upstream.health(), Health::Healthy);
+}
+
+#[tokio::test]
+async fn failed_connection_names_the_address() {
+    let url = unused_url();
+    let error = call(&upstream(url.clone(), |_| {}), &get("/x")).await;
+    let text = error.unwrap_err().to_string();
+    let origin = url.origin().ascii_serialization();
+    assert!(
+        text.starts_with(&format!("cannot connect: {origin}: ")),
+        "{text}"
+    );
 }
 
 #[tokio::test]

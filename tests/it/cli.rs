@@ -3,6 +3,8 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Output, Stdio};
 
+use serde_json::json;
+
 fn run(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_drawbridge"))
         .args(arguments)
@@ -135,5 +137,160 @@ fn sandbox_listens_on_loopback_unless_a_flag_says_otherwise() {
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(line.starts_with("SANDBOX"), "{line}");
+    }
+}
+
+/// Runs the binary to its end with this file and these variables.
+fn run_with(command: &[&str], file: &str, env: &[(&str, &str)]) -> Output {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("drawbridge.toml");
+    std::fs::write(&config, file).unwrap();
+    Command::new(env!("CARGO_BIN_EXE_drawbridge"))
+        .args(command)
+        .arg("--config")
+        .arg(&config)
+        .env_clear()
+        .envs(env.iter().copied())
+        .output()
+        .unwrap()
+}
+
+/// Parses each line as a JSON object.
+fn json_lines(text: &[u8]) -> Vec<serde_json::Value> {
+    let text = std::str::from_utf8(text).unwrap();
+    let line = |line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+    text.lines().map(line).collect()
+}
+
+#[test]
+fn fatal_errors_are_json_lines_in_json_mode() {
+    let upstream = "[[upstream]]\nname = 'u'\nfamily = 'heat'\nendpoint = 'http://127.0.0.1:1'\n";
+    let json = ("DRAWBRIDGE_LOG_FORMAT", "json");
+    for (command, file, env, code, want) in [
+        // By the environment.
+        (
+            "serve",
+            "[listen]\ngrpc = 3\n",
+            &[json][..],
+            1,
+            json!({"key": "listen.grpc", "line": 2, "level": "ERROR",
+                "message": "must be a string in quotes, is an integer"}),
+        ),
+        // By the part of the file that can be read.
+        (
+            "serve",
+            "[log]\nformat = 'json'\nlevel = 'off'\n[[upstream]\n",
+            &[],
+            1,
+            json!({"line": 4, "level": "ERROR"}),
+        ),
+        // A failure after the log has started.
+        (
+            "serve",
+            &format!("[log]\nformat = 'json'\nlevel = 'off'\n{upstream}"),
+            &[("DRAWBRIDGE_LISTEN", "192.0.2.1:1")],
+            1,
+            json!({"level": "ERROR"}),
+        ),
+        (
+            "serve",
+            upstream,
+            &[json, ("DRAWBRIDGE_LOG", "loud")],
+            1,
+            json!({"file": "environment", "key": "DRAWBRIDGE_LOG"}),
+        ),
+        (
+            "--no-such-flag",
+            upstream,
+            &[json],
+            2,
+            json!({"level": "ERROR"}),
+        ),
+        ("sandbox", upstream, &[json], 1, json!({"level": "ERROR"})),
+    ] {
+        let output = run_with(&[command], file, env);
+        assert_eq!(output.status.code(), Some(code), "{command} {file}");
+        assert!(output.stdout.is_empty(), "{:?}", output.stdout);
+        let lines = json_lines(&output.stderr);
+        let found = lines.iter().any(|line| {
+            let mut want = want.as_object().unwrap().iter();
+            want.all(|(key, value)| &line[key] == value)
+        });
+        assert!(found, "{lines:?}");
+        for line in &lines {
+            assert!(
+                line["timestamp"].is_string() && line["message"].is_string(),
+                "{line}"
+            );
+        }
+    }
+    // Text where text is configured, whatever the file says.
+    let file = "[log]\nformat = 'json'\n[listen]\ngrpc = 3\n";
+    let output = run_with(&["serve"], file, &[("DRAWBRIDGE_LOG_FORMAT", "text")]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        text.contains("drawbridge.toml:4: listen.grpc: must be"),
+        "{text}"
+    );
+}
+
+#[test]
+fn json_mode_has_a_line_for_listening_instead_of_the_banner() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("drawbridge.toml");
+    let upstream = "[[upstream]]\nname = 'north'\nfamily = 'heat'\nauth = {kind = 'none'}\n\
+                    endpoint = 'http://127.0.0.1:1'\n";
+    std::fs::write(&config, upstream).unwrap();
+    for (arguments, sandbox, upstreams) in [
+        (
+            vec!["serve", "--config", config.to_str().unwrap()],
+            false,
+            "north (heat)",
+        ),
+        (vec!["sandbox"], true, "sandbox-heat (heat), "),
+    ] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_drawbridge"))
+            .args(&arguments)
+            .env_clear()
+            .env("DRAWBRIDGE_LISTEN", "127.0.0.1:0")
+            .env("DRAWBRIDGE_ADMIN", "127.0.0.1:0")
+            .env("DRAWBRIDGE_LOG_FORMAT", "json")
+            .env("DRAWBRIDGE_LISTN", "a typing error")
+            .env("DRAWBRIDGE_PORT", "tcp://10.0.0.1:50051")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut lines = Vec::new();
+        while lines
+            .last()
+            .is_none_or(|line: &serde_json::Value| line["message"] != "listening")
+        {
+            let mut line = String::new();
+            assert_ne!(stderr.read_line(&mut line).unwrap(), 0, "{lines:?}");
+            lines.extend(json_lines(line.as_bytes()));
+        }
+        child.kill().unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.stdout.is_empty(), "{:?}", output.stdout);
+        let listening = lines.last().unwrap();
+        for address in ["address", "admin"] {
+            let address = listening[address].as_str().unwrap();
+            assert!(address.starts_with("127.0.0.1:"), "{listening}");
+        }
+        assert_eq!(listening["version"], env!("CARGO_PKG_VERSION"));
+        assert_eq!(listening["sandbox"], sandbox);
+        let named = listening["upstreams"].as_str().unwrap();
+        assert!(named.starts_with(upstreams), "{listening}");
+        let unknown: Vec<_> = lines
+            .iter()
+            .filter(|l| l["file"] == "environment")
+            .collect();
+        assert_eq!(unknown.len(), 1, "{unknown:?}");
+        assert_eq!(
+            (&unknown[0]["key"], &unknown[0]["level"]),
+            (&json!("DRAWBRIDGE_LISTN"), &json!("WARN"))
+        );
     }
 }

@@ -158,3 +158,22 @@ async fn spans_are_exported_with_the_clients_trace() {
     let patience = Duration::from_secs(120);
     tokio::time::timeout(patience, found).await.expect("spans");
 }
+
+/// The level `debug` is that of the gateway's own events; a directive names dependencies.
+#[tokio::test(flavor = "multi_thread")]
+async fn debug_logs_the_events_of_the_gateway_only() {
+    for (level, has_h2) in [("debug", false), ("debug,h2=debug", true)] {
+        let upstream = deployment().await;
+        let process = Process::start(&heat(&upstream.url()), &[("DRAWBRIDGE_LOG", level)]);
+        get(&process, &[]).await;
+        let log = process.stop();
+        let lines = || log.lines().filter(|line| line.contains("DEBUG"));
+        assert!(lines().any(|line| line.contains(" drawbridge::")), "{log}");
+        let of_h2 = lines().filter(|line| line.contains(" h2::"));
+        assert_eq!(of_h2.count() > 0, has_h2, "{log}");
+        let own = lines().filter(|line| !line.contains(" h2::"));
+        for line in own {
+            assert!(line.contains(" drawbridge"), "{level}: {line}");
+        }
+    }
+}

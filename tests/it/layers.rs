@@ -6,7 +6,8 @@ use std::path::Path;
 
 /// The directories and files of `src/`, from the bottom up.
 const LAYERS: &[&[&str]] = &[
-    &["api", "spelling"],
+    &["api"],
+    &["spelling"],
     &["error"],
     &["deadline"],
     &["downstream"],

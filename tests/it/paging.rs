@@ -406,13 +406,13 @@ async fn open_list_streams_are_limited() {
             .contains("too many streams at once (setting `watch.max_streams`)")
     );
     drop(first);
-    let room = async {
+    let next_watch = async {
         while let Err(status) = gateway.client.watch(STACKS, request.clone(), &[]).await {
             assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
         }
     };
     let patience = std::time::Duration::from_secs(60);
-    tokio::time::timeout(patience, room)
+    tokio::time::timeout(patience, next_watch)
         .await
         .expect("its permit is returned");
     gateway.running.stop().await.unwrap();

@@ -63,11 +63,12 @@ pub async fn services(gateway: &Gateway) -> Vec<String> {
 #[tokio::test]
 async fn health_follows_upstream_probes() {
     let recorder = Recorder::fixed(Answer::json(300, &json!({}))).await;
-    let gateway = Gateway::with(vec![
+    let mut config = settings(vec![
         upstream("up", "heat", &recorder.url()),
         upstream("down", "jp1ao", &format!("http://{}", nowhere())),
-    ])
-    .await;
+    ]);
+    config.server.health_check_interval = Duration::from_secs(60);
+    let gateway = Gateway::start(config).await;
     assert_eq!(health(&gateway, "").await.unwrap(), "Serving");
     // The stream sends a status when the first probes are done.
     for (service, want) in [
@@ -313,7 +314,10 @@ async fn list_upstreams_has_no_secrets() {
 #[tokio::test]
 async fn admin_listener_serves_metrics_and_probes() {
     let recorder = Recorder::fixed(Answer::json(200, &json!({"software_deployments": []}))).await;
-    let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
+    let mut with_login = upstream("login", "servicestage", &recorder.url());
+    with_login.auth = crate::health::keystone(&recorder.url());
+    let heat = upstream("u", "heat", &recorder.url());
+    let gateway = Gateway::with(vec![heat, with_login]).await;
     gateway.client.call(LIST, json!({})).await.unwrap();
     let admin = gateway.running.admin.unwrap();
     assert_eq!(http_get(&format!("http://{admin}/livez")).await.0, 200);

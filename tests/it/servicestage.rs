@@ -32,13 +32,13 @@ fn keys(security_token: bool) -> drawbridge::credentials::Settings {
 }
 
 /// A gateway with these credentials, and a recorder whose responses the test sets.
-struct World {
+struct RecordedGateway {
     gateway: Gateway,
     recorder: Recorder,
     answer: Arc<Mutex<Answer>>,
 }
 
-impl World {
+impl RecordedGateway {
     async fn new(temporary: bool) -> Self {
         let answer = Arc::new(Mutex::new(Answer::json(500, &Value::Null)));
         let told = answer.clone();

@@ -94,6 +94,20 @@ pub struct Recorder {
 
 impl Recorder {
     pub async fn start(answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Self {
+        Self::serve(answer, false).await
+    }
+
+    /// As [`Recorder::start`], and health checks get the responses of the test, too.
+    pub async fn with_health_checks(
+        answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        Self::serve(answer, true).await
+    }
+
+    async fn serve(
+        answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static,
+        health_checks: bool,
+    ) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
@@ -112,7 +126,9 @@ impl Recorder {
                 };
                 // Health probes have no request id and are sent at any time. Logins have none
                 // either, but are not GETs.
-                let is_probe = seen.method == "GET" && !seen.headers.contains_key("x-request-id");
+                let is_probe = !health_checks
+                    && seen.method == "GET"
+                    && !seen.headers.contains_key("x-request-id");
                 let answer = if !is_probe {
                     state.lock().unwrap().push(seen.clone());
                     answer(&seen)

@@ -82,7 +82,7 @@ pub struct Reply {
     /// The body, decompressed.
     pub body: Bytes,
     /// Memory permits of a long body.
-    pub room: Room,
+    pub buffer_permit: BufferPermit,
 }
 
 impl Reply {
@@ -92,12 +92,13 @@ impl Reply {
     }
 
     /// Returns whether the body is text in UTF-16, by its byte order mark or its first
-    /// character.
+    /// character. Text in UTF-16 has an even length; other bytes can begin like a mark.
     pub fn is_utf16(&self) -> bool {
-        matches!(
+        let begins_so = matches!(
             *self.body,
             [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [b'{' | b'[', 0, ..] | [0, b'{' | b'[', ..]
-        )
+        );
+        begins_so && self.body.len().is_multiple_of(2)
     }
 
     /// Names the coding of a body that could not be decoded, and says what to do. The HTTP
@@ -133,9 +134,9 @@ pub fn without_mark(text: &[u8]) -> &[u8] {
 /// Permits of a bounded amount of memory, returned when the last clone is dropped.
 /// Short replies have none.
 #[derive(Clone, Debug, Default)]
-pub struct Room(pub Option<Arc<dyn Any + Send + Sync>>);
+pub struct BufferPermit(pub Option<Arc<dyn Any + Send + Sync>>);
 
-impl Room {
+impl BufferPermit {
     /// Joins permits; none for an empty list.
     pub fn of<T: Any + Send + Sync>(shares: Vec<T>) -> Self {
         Self((!shares.is_empty()).then(|| Arc::new(shares) as Arc<dyn Any + Send + Sync>))

@@ -12,6 +12,7 @@ mod diagnostics;
 mod download;
 mod expression;
 mod file_fields;
+mod health_check;
 mod left_out;
 mod link;
 mod location;
@@ -75,6 +76,8 @@ pub struct Contract {
     methods: HashMap<Box<str>, Arc<Method>>,
     left_out: BTreeMap<Box<str>, LeftOut>,
     descriptor_sets: Vec<Vec<u8>>,
+    /// By family.
+    health_checks: BTreeMap<Box<str>, Arc<Method>>,
 }
 
 /// One rpc, compiled.
@@ -235,6 +238,12 @@ impl Contract {
         let mut methods: Vec<_> = self.methods.values().collect();
         methods.sort_by(|a, b| a.path.cmp(&b.path));
         methods
+    }
+
+    /// Returns the rpc that shows whether an upstream of the family serves its API and accepts
+    /// the credentials. It has no side effects and an empty request.
+    pub fn health_check(&self, family: &str) -> Option<&Arc<Method>> {
+        self.health_checks.get(family)
     }
 
     /// Returns the rpcs that are not served, by gRPC path.

@@ -49,7 +49,7 @@
 //!     status: http::StatusCode::OK,
 //!     headers: http::HeaderMap::new(),
 //!     body: r#"{"state": "PAID"}"#.into(),
-//!     room: Default::default(),
+//!     buffer_permit: Default::default(),
 //! };
 //! assert_eq!(method.decode(&reply)?.message, &b"\x0a\x04PAID"[..]);
 //! # Ok::<_, Box<dyn std::error::Error>>(())

@@ -4,7 +4,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{advance, sleep};
 
 use super::*;
-use crate::credentials::credential::Authorization;
+use crate::credentials::credential::{Authorization, Scope};
 use tonic::Code;
 
 /// An identity service in memory: counts logins and responds with a closure.
@@ -22,7 +22,7 @@ impl Identity {
         Fut: Future<Output = Result<IssuedToken, Error>> + Send + 'static,
     {
         let this = self.clone();
-        Arc::new(TokenCache::new(Box::new(move |_| {
+        let login = move |_: Option<Uuid>| -> Attempt {
             let this = this.clone();
             let response = respond(this.logins.fetch_add(1, SeqCst));
             Box::pin(async move {
@@ -32,7 +32,8 @@ impl Identity {
                 this.concurrent.fetch_sub(1, SeqCst);
                 response
             })
-        })))
+        };
+        Arc::new(TokenCache::new(Box::new(login), Arc::default()))
     }
 
     fn logins(&self) -> usize {
@@ -47,6 +48,7 @@ fn token(login: usize, secs: u64) -> Result<IssuedToken, Error> {
         lifetime: Some(Duration::from_secs(secs)),
         endpoint: None,
         project_id: Some(login.to_string()),
+        scope: Scope::default(),
     })
 }
 

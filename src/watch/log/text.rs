@@ -286,34 +286,37 @@ mod tests {
 
     #[tokio::test]
     async fn text_is_followed_after_its_start_is_dropped() {
-        let world = ScriptedText::of("one\ntwo\n");
+        let script = ScriptedText::of("one\ntwo\n");
         let mut at = ReadPosition::default();
-        assert_eq!(world.read_to_end(&mut at).await, "one@4 two@8");
-        assert_eq!(world.read_to_end(&mut at).await, "");
+        assert_eq!(script.read_to_end(&mut at).await, "one@4 two@8");
+        assert_eq!(script.read_to_end(&mut at).await, "");
         // The anchor has moved to the start, and a long line follows.
         let long = "l".repeat(100);
-        world.rotate(4, &format!("three\n{long}\n"));
+        script.rotate(4, &format!("three\n{long}\n"));
         assert_eq!(
-            world.read_to_end(&mut at).await,
+            script.read_to_end(&mut at).await,
             format!("three@14 {long}@115")
         );
-        world.rotate(4, "four\n");
-        assert_eq!(world.read_to_end(&mut at).await, "four@120");
+        script.rotate(4, "four\n");
+        assert_eq!(script.read_to_end(&mut at).await, "four@120");
         // A later reader counts the same offsets.
         let mut late = ReadPosition::default();
         assert_eq!(
-            world.read_to_end(&mut late).await,
+            script.read_to_end(&mut late).await,
             format!("three@14 {long}@115 four@120")
         );
         // The anchor was dropped, and perhaps more.
-        world.rotate(6 + 101 + 5, "five\nsix\n");
-        assert_eq!(world.read_to_end(&mut at).await, "GAP@121 five@126 six@130");
-        assert_eq!(world.read_to_end(&mut at).await, "");
-        world.rotate(9, "");
-        assert_eq!(world.read_to_end(&mut at).await, "GAP@131");
-        assert_eq!(world.read_to_end(&mut at).await, "");
-        world.rotate(0, "seven\n");
-        assert_eq!(world.read_to_end(&mut at).await, "seven@137");
+        script.rotate(6 + 101 + 5, "five\nsix\n");
+        assert_eq!(
+            script.read_to_end(&mut at).await,
+            "GAP@121 five@126 six@130"
+        );
+        assert_eq!(script.read_to_end(&mut at).await, "");
+        script.rotate(9, "");
+        assert_eq!(script.read_to_end(&mut at).await, "GAP@131");
+        assert_eq!(script.read_to_end(&mut at).await, "");
+        script.rotate(0, "seven\n");
+        assert_eq!(script.read_to_end(&mut at).await, "seven@137");
     }
 
     #[tokio::test]
@@ -328,11 +331,11 @@ mod tests {
             (9, "GAP@10 one@14 two@18", "newer@24"),
             (5_000, "GAP@5001 one@5005 two@5009", "newer@5015"),
         ] {
-            let world = ScriptedText::of("one\ntwo\n");
+            let script = ScriptedText::of("one\ntwo\n");
             let mut at = reached(offset);
-            assert_eq!(world.read_to_end(&mut at).await, want, "{offset}");
-            world.rotate(4, "newer\n");
-            assert_eq!(world.read_to_end(&mut at).await, then, "{offset}");
+            assert_eq!(script.read_to_end(&mut at).await, want, "{offset}");
+            script.rotate(4, "newer\n");
+            assert_eq!(script.read_to_end(&mut at).await, then, "{offset}");
         }
     }
 

@@ -15,7 +15,7 @@ use tonic::Code;
 use super::*;
 use crate::downstream::Downstream;
 use crate::engine::call_context::{CallContext, StreamContext};
-use crate::test_contract::{DO, FIND, STARTED, World, jobs};
+use crate::test_contract::{DO, FIND, STARTED, TestContract, jobs};
 use crate::upstream::{Settings, Upstream};
 use crate::watch::source::SnapshotSource;
 use crate::watch::{self, WatchStream, Watches};
@@ -92,32 +92,32 @@ fn job(state: &str) -> Value {
 }
 
 struct Fixture {
-    world: World,
+    test: TestContract,
     cloud: Arc<ScriptedUpstream>,
     upstream: Arc<Upstream>,
 }
 
 impl Fixture {
     async fn new(rules: &str, response: &str) -> Self {
-        let world = World::new(&jobs(rules, response));
+        let test = TestContract::new(&jobs(rules, response));
         let cloud = Arc::new(ScriptedUpstream::default());
         let upstream = cloud.serve().await;
         Self {
-            world,
+            test,
             cloud,
             upstream,
         }
     }
 
     fn method(&self, path: &str) -> &Arc<Method> {
-        self.world.contract.method(path).unwrap()
+        self.test.contract.method(path).unwrap()
     }
 
     /// Returns a source of `S.Watch`.
     fn source(&self, request: Value) -> RestSnapshotSource {
         let method = self.method("/t.S/Watch");
         let watch = method.watch.as_ref().unwrap();
-        let request = Bytes::from(self.world.wire("t.WatchJobReq", request));
+        let request = Bytes::from(self.test.wire("t.WatchJobReq", request));
         let call = method.bind(&request, "").unwrap();
         let poll = watch.poll_request(&request).unwrap();
         let target = ResourceCalls::new(watch, poll, Some(call), "").unwrap();
@@ -132,13 +132,13 @@ impl Fixture {
     /// Returns the message of an item, without its event.
     fn message_of(&self, source: &RestSnapshotSource, item: &Item) -> Value {
         let message = source.message(&WatchEvent::default(), Some(item));
-        let mut json = self.world.json("t.WatchJobRes", &message);
+        let mut json = self.test.json("t.WatchJobRes", &message);
         json.as_object_mut().unwrap().remove("event");
         json
     }
 
     async fn begin(&self, watches: &Watches, request: Value) -> Result<WatchStream, Error> {
-        let request = Bytes::from(self.world.wire("t.DoWatchReq", request));
+        let request = Bytes::from(self.test.wire("t.DoWatchReq", request));
         watches
             .watch(
                 self.method("/t.AddonService/DoAndWatch"),
@@ -160,7 +160,7 @@ impl Fixture {
             None => json!("END"),
             Some(Err(error)) => json!(format!("{:?}", error.code())),
             Some(Ok(message)) => {
-                let mut message = self.world.json("t.WatchRes", &message);
+                let mut message = self.test.json("t.WatchRes", &message);
                 let event = message["event"].take();
                 let kind = event["type"].as_str().unwrap();
                 message["event"] = json!(kind.trim_start_matches("WATCH_EVENT_TYPE_"));
@@ -232,7 +232,7 @@ async fn stream_ends_with_the_final_state_although_its_full_read_fails() {
     cloud.script(JOB, busy.into_iter().chain(failures));
     let watches = Watches::new(watch::Settings::default());
     let request = json!({"p": "p1", "jobId": "j1"});
-    let request = Bytes::from(fixture.world.wire("t.WatchJobReq", request));
+    let request = Bytes::from(fixture.test.wire("t.WatchJobReq", request));
     let context = CallContext {
         upstream: &fixture.upstream,
         client: &caller(),
@@ -242,7 +242,7 @@ async fn stream_ends_with_the_final_state_although_its_full_read_fails() {
     let messages: Vec<_> = stream.await.unwrap().collect().await;
     let messages: Vec<Value> = messages
         .into_iter()
-        .map(|message| fixture.world.json("t.WatchJobRes", &message.unwrap()))
+        .map(|message| fixture.test.json("t.WatchJobRes", &message.unwrap()))
         .collect();
     let last = messages.last().unwrap();
     assert_eq!(

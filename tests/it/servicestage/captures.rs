@@ -6,7 +6,7 @@ use serde_json::Value;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use super::{World, assert_signed, rpc};
+use super::{RecordedGateway, assert_signed, rpc};
 use crate::support::compare::{self, differences};
 use crate::support::recorder::Answer;
 use crate::support::{client, json_file, request};
@@ -27,28 +27,31 @@ async fn captures_are_replayed() {
         .filter(|n| !OTHERS.contains(&n.as_str()))
         .collect();
     names.sort();
-    let worlds = [World::new(false).await, World::new(true).await];
+    let recordings = [
+        RecordedGateway::new(false).await,
+        RecordedGateway::new(true).await,
+    ];
     let mut replayed = 0;
     for name in &names {
         let capture = json_file(&format!("fixtures/servicestage/{name}.json"));
         let temporary = name.ends_with("_TemporaryCredentials");
-        replayed += replay(&worlds[usize::from(temporary)], name, &capture).await;
+        replayed += replay(&recordings[usize::from(temporary)], name, &capture).await;
     }
     assert!(names.len() >= 79, "only {} captures", names.len());
     assert!(replayed >= 108, "only {replayed} answers replayed");
-    for world in worlds {
-        world.gateway.running.stop().await.unwrap();
+    for recording in recordings {
+        recording.gateway.running.stop().await.unwrap();
     }
 }
 
 /// Replays a capture once per response, and returns their number.
-async fn replay(world: &World, name: &str, capture: &Value) -> usize {
+async fn replay(recording: &RecordedGateway, name: &str, capture: &Value) -> usize {
     let recorded = &capture["request"];
     let rpc = rpc(
-        &world.gateway.client,
+        &recording.gateway.client,
         capture["rpc"].as_str().unwrap_or(name),
     );
-    let method = world.gateway.client.method(&rpc);
+    let method = recording.gateway.client.method(&rpc);
     let (verb, path) = (text(&recorded["method"]), text(&recorded["path"]));
     let mut query: Vec<(String, String)> = recorded["query"]
         .as_object()
@@ -68,7 +71,7 @@ async fn replay(world: &World, name: &str, capture: &Value) -> usize {
         if status == 429 {
             answer = answer.with("retry-after", "7200");
         }
-        let (result, seen) = world.exchange(&rpc, message.clone(), answer).await;
+        let (result, seen) = recording.exchange(&rpc, message.clone(), answer).await;
         assert_eq!(seen.len(), 1, "{name} {status}: sent once: {result:?}");
         let seen = &seen[0];
         assert_eq!((seen.method.as_str(), seen.path()), (verb, path), "{name}");

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tonic::Code;
 use tonic_types::StatusExt;
 
-use super::{World, assert_signed, signature};
+use super::{RecordedGateway, assert_signed, signature};
 use crate::support::client::json as to_json;
 use crate::support::process::Process;
 use crate::support::recorder::{Answer, Seen};
@@ -39,7 +39,7 @@ fn rejection(why: &str) -> Answer {
 
 #[tokio::test]
 async fn temporary_keys_are_signed_and_not_retried() {
-    let world = World::new(true).await;
+    let recording = RecordedGateway::new(true).await;
     let config =
         json!({"config_id": "c", "config_group_id": "g", "content": "a: 1", "type_raw": "yaml"});
     for (rpc, request) in [
@@ -52,11 +52,13 @@ async fn temporary_keys_are_signed_and_not_retried() {
         ),
     ] {
         let good = Answer::json(200, &json!({"environments": [], "job_id": "j", "id": "c"}));
-        let (result, seen) = world.exchange(rpc, request.clone(), good).await;
+        let (result, seen) = recording.exchange(rpc, request.clone(), good).await;
         result.unwrap_or_else(|e| panic!("{rpc}: {e:?}"));
         // An expired token and a wrong signature are not retried: that could lock the key.
         for why in ["security token has expired", "verify aksk signature fail"] {
-            let (result, again) = world.exchange(rpc, request.clone(), rejection(why)).await;
+            let (result, again) = recording
+                .exchange(rpc, request.clone(), rejection(why))
+                .await;
             let status = result.expect_err(rpc);
             assert_eq!(status.code(), Code::FailedPrecondition, "{rpc}: {status:?}");
             assert!(status.message().contains(why), "{rpc}: {status:?}");
@@ -69,12 +71,15 @@ async fn temporary_keys_are_signed_and_not_retried() {
         assert!(authorization.contains("x-sdk-date;x-security-token,"));
     }
     // A watch ends with the same error.
-    let before = world.recorder.seen().len();
-    let watch = world.gateway.client.watch(JOB, json!({"job_id": "J"}), &[]);
+    let before = recording.recorder.seen().len();
+    let watch = recording
+        .gateway
+        .client
+        .watch(JOB, json!({"job_id": "J"}), &[]);
     let status = watch.await.err().expect("refused");
     assert_eq!(status.code(), Code::FailedPrecondition);
-    assert_eq!(world.recorder.seen().len() - before, 1);
-    world.gateway.running.stop().await.unwrap();
+    assert_eq!(recording.recorder.seen().len() - before, 1);
+    recording.gateway.running.stop().await.unwrap();
 }
 
 /// The project of the path is signed, whether it comes from the request or from the
@@ -172,7 +177,7 @@ async fn keys_with_a_looked_up_project_are_not_retried() {
 
 #[tokio::test]
 async fn clock_skew_is_named() {
-    let world = World::new(false).await;
+    let recording = RecordedGateway::new(false).await;
     let dated = |date: &str| rejection("verify aksk signature fail").with("date", date);
     for (answer, want) in [
         (
@@ -186,7 +191,7 @@ async fn clock_skew_is_named() {
         // The recorder's date is that of this machine.
         (rejection("verify aksk signature fail"), None),
     ] {
-        let (result, seen) = world.exchange(ACTION, redeploy(), answer).await;
+        let (result, seen) = recording.exchange(ACTION, redeploy(), answer).await;
         let status = result.unwrap_err();
         assert_eq!(status.code(), Code::FailedPrecondition);
         match want {
@@ -198,7 +203,7 @@ async fn clock_skew_is_named() {
         assert_eq!(hint["hint"].contains("clock"), want.is_some(), "{hint:?}");
         assert_eq!(seen.len(), 1);
     }
-    world.gateway.running.stop().await.unwrap();
+    recording.gateway.running.stop().await.unwrap();
 }
 
 /// An IAM, and a ServiceStage that accepts its tokens, if they are of the project in the path

@@ -4,14 +4,16 @@ use serde_json::{Value, json};
 use tonic::Code;
 use tonic_types::StatusExt;
 
-use super::{World, assert_signed, rpc};
+use super::{RecordedGateway, assert_signed, rpc};
 use crate::support::client;
 use crate::support::recorder::Answer;
 
 /// Returns the message that a response is read as, as JSON.
-async fn read(world: &World, name: &str, request: Value, body: &Value) -> Value {
-    let rpc = rpc(&world.gateway.client, name);
-    let (result, _) = world.exchange(&rpc, request, Answer::json(200, body)).await;
+async fn read(recording: &RecordedGateway, name: &str, request: Value, body: &Value) -> Value {
+    let rpc = rpc(&recording.gateway.client, name);
+    let (result, _) = recording
+        .exchange(&rpc, request, Answer::json(200, body))
+        .await;
     client::json(
         result
             .unwrap_or_else(|e| panic!("{name} {body}: {e:?}"))
@@ -29,7 +31,7 @@ fn component() -> Value {
 
 #[tokio::test]
 async fn responses_are_read_in_all_forms() {
-    let world = World::new(false).await;
+    let recording = RecordedGateway::new(false).await;
     let stack = json!({"name": "s", "create_time": "1718000000123"});
     let pipeline = json!({"id": "p", "status": 4, "create_time": 0});
     let addon = json!({"environment_id": "e", "addon_id": "d"});
@@ -203,7 +205,7 @@ async fn responses_are_read_in_all_forms() {
             json!({"nodes": [1.0, {"x": null}]}),
         ),
     ] {
-        let message = read(&world, name, request, &body).await;
+        let message = read(&recording, name, request, &body).await;
         assert_eq!(
             message.pointer(at),
             Some(&want),
@@ -220,9 +222,9 @@ async fn responses_are_read_in_all_forms() {
         ),
         ("GetAddon", addon, json!({"addons": []}), "addons"),
     ] {
-        let rpc = rpc(&world.gateway.client, name);
+        let rpc = rpc(&recording.gateway.client, name);
         let answer = Answer::json(200, &body).with("x-request-id", "r1");
-        let (result, _) = world.exchange(&rpc, request, answer).await;
+        let (result, _) = recording.exchange(&rpc, request, answer).await;
         let status = result.expect_err(name);
         assert_eq!(status.code(), Code::Internal, "{status:?}");
         assert!(status.message().contains(says), "{status:?}");
@@ -235,7 +237,7 @@ async fn responses_are_read_in_all_forms() {
 /// Q3: a delete returns 204, 200 without a body, `null`, or 200 with an id.
 #[tokio::test]
 async fn delete_accepts_all_reply_forms() {
-    let world = World::new(false).await;
+    let recording = RecordedGateway::new(false).await;
     let addon = json!({"environment_id": "e", "addon_id": "d"});
     for (name, request, status, body, want) in [
         (
@@ -277,8 +279,8 @@ async fn delete_accepts_all_reply_forms() {
             json!({}),
         ),
     ] {
-        let rpc = rpc(&world.gateway.client, name);
-        let (result, _) = world
+        let rpc = rpc(&recording.gateway.client, name);
+        let (result, _) = recording
             .exchange(&rpc, request, Answer::json(status, &body))
             .await;
         assert_eq!(
@@ -287,8 +289,8 @@ async fn delete_accepts_all_reply_forms() {
             "{name} {status}"
         );
     }
-    let rpc = rpc(&world.gateway.client, "DeleteComponent");
-    let (result, _) = world
+    let rpc = rpc(&recording.gateway.client, "DeleteComponent");
+    let (result, _) = recording
         .exchange(&rpc, component(), Answer::text(200, "text/plain", "null"))
         .await;
     assert_eq!(client::json(result.unwrap().get_ref()), json!({}));
@@ -298,7 +300,7 @@ async fn delete_accepts_all_reply_forms() {
 /// sent, unset ones are not.
 #[tokio::test]
 async fn affinity_and_lists_keep_their_form() {
-    let world = World::new(false).await;
+    let recording = RecordedGateway::new(false).await;
     let rule = json!({"condition": "required", "kind": "node", "weight": 100,
                       "match_expressions": [{"key": "arch", "operation": "In", "value": "amd64"}]});
     let odd = json!({"condition": "whenever", "kind": "pod"});
@@ -319,11 +321,11 @@ async fn affinity_and_lists_keep_their_form() {
         if let Some(envs) = envs {
             body["envs"] = envs;
         }
-        let message = read(&world, "GetComponent", component(), &body).await;
+        let message = read(&recording, "GetComponent", component(), &body).await;
         let mut request = component();
         request["component"] = message["component"].clone();
-        let update = rpc(&world.gateway.client, "UpdateComponent");
-        let (result, seen) = world
+        let update = rpc(&recording.gateway.client, "UpdateComponent");
+        let (result, seen) = recording
             .exchange(&update, request, Answer::json(200, &job()))
             .await;
         result.unwrap();
@@ -346,8 +348,8 @@ async fn affinity_and_lists_keep_their_form() {
             ("UpdateEnvironment", "environment_id"),
         ] {
             let request = json!({id: "x", "name": "n", "labels": labels});
-            let rpc = rpc(&world.gateway.client, name);
-            let (result, seen) = world.exchange(&rpc, request, recorded(name)).await;
+            let rpc = rpc(&recording.gateway.client, name);
+            let (result, seen) = recording.exchange(&rpc, request, recorded(name)).await;
             result.unwrap();
             assert_eq!(seen[0].json(), want, "{name}");
         }
@@ -357,7 +359,7 @@ async fn affinity_and_lists_keep_their_form() {
 /// Q6 to Q9: the places of values in a request, and their escaping.
 #[tokio::test]
 async fn request_fields_are_placed_and_escaped() {
-    let world = World::new(false).await;
+    let recording = RecordedGateway::new(false).await;
     let cas = "/v3/p1/cas";
     let pipelines = "/v3/p1/pipeline/pipelines";
     let source = json!({"template_source": {"storage": "TEMPLATE_STORAGE_OBS", "url": "obs://b"}});
@@ -537,8 +539,8 @@ async fn request_fields_are_placed_and_escaped() {
             json!({"strategy_type": 0, "hooks": [], "selected_tasks": []}),
         ),
     ] {
-        let rpc = rpc(&world.gateway.client, name);
-        let (result, seen) = world.exchange(&rpc, request, recorded(name)).await;
+        let rpc = rpc(&recording.gateway.client, name);
+        let (result, seen) = recording.exchange(&rpc, request, recorded(name)).await;
         result.unwrap_or_else(|e| panic!("{quirk} {name}: {e:?}"));
         assert_eq!(
             (seen[0].method.as_str(), &seen[0].target),
@@ -583,8 +585,8 @@ async fn request_fields_are_placed_and_escaped() {
             "strategy_type",
         ),
     ] {
-        let rpc = rpc(&world.gateway.client, name);
-        let (result, seen) = world.exchange(&rpc, request, recorded(name)).await;
+        let rpc = rpc(&recording.gateway.client, name);
+        let (result, seen) = recording.exchange(&rpc, request, recorded(name)).await;
         let status = result.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument, "{name}: {status:?}");
         let details = status.get_error_details();
@@ -597,8 +599,8 @@ async fn request_fields_are_placed_and_escaped() {
 /// Q2 and Q13: errors of all producers and in all shapes.
 #[tokio::test]
 async fn errors_are_read_in_all_shapes() {
-    let world = World::new(false).await;
-    let rpc = rpc(&world.gateway.client, "RefreshEnvironment");
+    let recording = RecordedGateway::new(false).await;
+    let rpc = rpc(&recording.gateway.client, "RefreshEnvironment");
     let json = |body: Value| body.to_string().into_bytes();
     for (status, body, code, reason, said) in [
         (
@@ -708,7 +710,7 @@ async fn errors_are_read_in_all_shapes() {
         (304, Vec::new(), Code::Unavailable, "HTTP_304", ""),
     ] {
         let answer = Answer::text(status, "application/json", body).with("x-request-id", "r1");
-        let (result, seen) = world
+        let (result, seen) = recording
             .exchange(&rpc, json!({"environment_id": "e"}), answer)
             .await;
         let error = result.unwrap_err();
@@ -725,7 +727,7 @@ async fn errors_are_read_in_all_shapes() {
         429,
         &json!({"error_code": "APIGW.0308", "error_msg": "throttled"}),
     );
-    let (result, _) = world
+    let (result, _) = recording
         .exchange(&rpc, json!({"environment_id": "e"}), answer)
         .await;
     let error = result.unwrap_err();

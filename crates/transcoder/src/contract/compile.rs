@@ -23,7 +23,7 @@ use super::raw_body::RawResponse;
 use super::selection::{self, Selection};
 use super::{
     Check, Contract, Diagnostic, GATEWAY_SERVICES, Method, Source, action, descriptor_set,
-    download, file_fields, location, merge_pages, paging, upload,
+    download, file_fields, health_check, location, merge_pages, paging, upload,
 };
 use crate::api::drawbridge::v1::{FileRules, MethodRules};
 use crate::api::google::api::HttpRule;
@@ -40,6 +40,7 @@ pub(super) fn compile(
         families,
         diagnostics: Vec::new(),
         methods: HashMap::new(),
+        health_checks: Vec::new(),
         left_out: BTreeMap::new(),
         definitions: HashMap::new(),
     };
@@ -56,6 +57,7 @@ pub(super) fn compile(
     let Compiler {
         mut diagnostics,
         methods,
+        health_checks,
         mut left_out,
         ..
     } = compiler;
@@ -71,6 +73,7 @@ pub(super) fn compile(
             });
         }
     }
+    let health_checks = health_check::compile(health_checks, &methods, &left_out, &mut diagnostics);
     if !diagnostics.is_empty() {
         return Err(diagnostics);
     }
@@ -78,6 +81,7 @@ pub(super) fn compile(
     link_documents(&methods);
     Ok(Contract {
         methods,
+        health_checks,
         left_out,
         descriptor_sets: sources.into_iter().map(|source| source.bytes).collect(),
     })
@@ -114,6 +118,7 @@ struct Compiler<'a> {
     families: &'a Families,
     diagnostics: Vec<Diagnostic>,
     methods: HashMap<Box<str>, Arc<Method>>,
+    health_checks: Vec<health_check::Named>,
     left_out: BTreeMap<Box<str>, LeftOut>,
     /// The rpcs to serve by gRPC path, each with the descriptor set that defines it.
     definitions: HashMap<Box<str>, (Definition, String)>,
@@ -135,6 +140,8 @@ impl Compiler<'_> {
             Err(problems) => return self.diagnostics.extend(problems),
         };
         let options = Options::of(&pool);
+        self.health_checks
+            .extend(health_check::named(&pool, &options));
         let mut compiled = Compiled::default();
         for service in pool.services().filter(|service| !is_own(service)) {
             Service {

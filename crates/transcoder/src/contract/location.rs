@@ -177,7 +177,7 @@ mod tests {
             status: StatusCode::FOUND,
             headers: HeaderMap::from_iter([(LOCATION, value)]),
             body: Bytes::new(),
-            room: Default::default(),
+            buffer_permit: Default::default(),
         }
     }
 

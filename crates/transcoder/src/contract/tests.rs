@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value as Json, json};
 
-use self::test_contract::{DO, STARTED, World, descriptors, families, jobs, printed, proto};
+use self::test_contract::{DO, STARTED, TestContract, descriptors, families, jobs, printed, proto};
 use super::*;
 use crate::api::drawbridge::v1::WatchEvent;
 use crate::call::Reply;
@@ -72,7 +72,7 @@ trait Bind {
     fn bind_in(&self, request: Json, dialect: &str) -> Result<Call, Error>;
 }
 
-impl Bind for World {
+impl Bind for TestContract {
     fn bind(&self, request: Json) -> Result<Call, Error> {
         self.bind_in(request, "")
     }

@@ -29,14 +29,14 @@ pub(super) const MAX_NOTES: usize = 16;
 
 /// An error at a position in the text. Boxed, so that a success fits into a register.
 #[derive(Debug)]
-pub(super) struct Fault {
+pub(super) struct DecodeFailure {
     pub at: usize,
     /// The path within JSON that is in a string.
     pub inner: String,
     pub problem: String,
 }
 
-pub(super) type Outcome<T = ()> = Result<T, Box<Fault>>;
+pub(super) type DecodeResult<T = ()> = Result<T, Box<DecodeFailure>>;
 
 /// Decodes one text.
 pub(super) struct Reader<'t, 'o> {
@@ -87,7 +87,7 @@ impl<'t, 'o> Reader<'t, 'o> {
     }
 
     /// Decodes the text as a message; false if it is empty or `null`.
-    pub fn document(&mut self, id: MessageId, depth: u32) -> Outcome<bool> {
+    pub fn document(&mut self, id: MessageId, depth: u32) -> DecodeResult<bool> {
         if self.text.starts_with(b"\xef\xbb\xbf") {
             self.pos = 3;
         }
@@ -116,7 +116,7 @@ impl<'t, 'o> Reader<'t, 'o> {
 
     /// Decodes a value as the fields of a message; false for an unset one. `depth` is
     /// the number of messages around it.
-    fn message(&mut self, id: MessageId, form: Form, depth: u32) -> Outcome<bool> {
+    fn message(&mut self, id: MessageId, form: Form, depth: u32) -> DecodeResult<bool> {
         if depth > MAX_DEPTH {
             return self.fault(format!("nested deeper than {MAX_DEPTH} messages"));
         }
@@ -139,12 +139,12 @@ impl<'t, 'o> Reader<'t, 'o> {
     }
 
     /// Decodes JSON in a string as a message.
-    fn json_text(&mut self, id: MessageId, depth: u32) -> Outcome<bool> {
+    fn json_text(&mut self, id: MessageId, depth: u32) -> DecodeResult<bool> {
         let at = self.pos;
         let content = self.string()?;
         let mut inner = Reader::new(self.schema, &content, self.out);
         let set = inner.document(id, depth).map_err(|fault| {
-            Box::new(Fault {
+            Box::new(DecodeFailure {
                 at,
                 inner: path_of(&content, &fault),
                 problem: fault.problem,
@@ -159,7 +159,7 @@ impl<'t, 'o> Reader<'t, 'o> {
         Ok(set)
     }
 
-    fn object(&mut self, message: &Message, depth: u32) -> Outcome {
+    fn object(&mut self, message: &Message, depth: u32) -> DecodeResult {
         match (self.peek(), message.bare_array, &message.unwrap) {
             (b'{', _, None) => self.members(message, depth),
             (b'{', _, Some(member)) => {
@@ -218,7 +218,10 @@ impl<'t, 'o> Reader<'t, 'o> {
 
     /// Returns the positions of the values of these members (the last ones of duplicate
     /// names), and the end of the object.
-    fn find<const N: usize>(&mut self, names: [&[u8]; N]) -> Outcome<([Option<usize>; N], usize)> {
+    fn find<const N: usize>(
+        &mut self,
+        names: [&[u8]; N],
+    ) -> DecodeResult<([Option<usize>; N], usize)> {
         let start = self.pos;
         let mut found = [None; N];
         if !self.opened(b'}') {
@@ -241,7 +244,7 @@ impl<'t, 'o> Reader<'t, 'o> {
         Ok((found, end))
     }
 
-    fn members(&mut self, message: &Message, depth: u32) -> Outcome {
+    fn members(&mut self, message: &Message, depth: u32) -> DecodeResult {
         let start = self.out.len();
         let mut seen = BitSet::default();
         let mut segments: Option<Segments> = None;
@@ -305,7 +308,7 @@ impl<'t, 'o> Reader<'t, 'o> {
 
     /// Decodes a member without a field into the field with additional properties. Each
     /// is a part of its own: protobuf merges the parts of a message.
-    fn extra(&mut self, field: &Field, depth: u32) -> Outcome {
+    fn extra(&mut self, field: &Field, depth: u32) -> DecodeResult {
         field.tag.write(self.out);
         let start = wire::open(self.out);
         self.structure_entry(depth + 1)?;
@@ -315,7 +318,7 @@ impl<'t, 'o> Reader<'t, 'o> {
 
     /// Reads a member's name. It is mostly that of the field after the last one.
     #[inline]
-    fn key(&mut self, message: &Message, guess: usize) -> Outcome<Option<FieldIndex>> {
+    fn key(&mut self, message: &Message, guess: usize) -> DecodeResult<Option<FieldIndex>> {
         if let Some(field) = message.fields.get(guess) {
             let quoted = field.quoted();
             if field.is_member() && self.text[self.pos..].starts_with(quoted) {
@@ -338,7 +341,7 @@ impl<'t, 'o> Reader<'t, 'o> {
     }
 
     #[inline]
-    fn field(&mut self, message: &Message, field: &Field, depth: u32) -> Outcome {
+    fn field(&mut self, message: &Message, field: &Field, depth: u32) -> DecodeResult {
         match field.cardinality {
             Cardinality::Repeated => return self.list(message, field, depth),
             Cardinality::Map => return self.map(field, depth),
@@ -377,7 +380,7 @@ impl<'t, 'o> Reader<'t, 'o> {
     }
 
     /// Writes the text of a value to its raw field.
-    fn raw(&mut self, raw: &Field, at: usize, end: usize) -> Outcome {
+    fn raw(&mut self, raw: &Field, at: usize, end: usize) -> DecodeResult {
         let start = self.out.len();
         raw.tag.write(self.out);
         match self.text[at] {
@@ -403,7 +406,7 @@ impl<'t, 'o> Reader<'t, 'o> {
     /// Decodes one value and writes it with its tag; false for an unset value, whose
     /// bytes the caller removes. Zero is unset unless `explicit`.
     #[inline]
-    fn element(&mut self, field: &Field, explicit: bool, depth: u32) -> Outcome<bool> {
+    fn element(&mut self, field: &Field, explicit: bool, depth: u32) -> DecodeResult<bool> {
         field.tag.write(self.out);
         match field.kind {
             Kind::String => {
@@ -446,7 +449,7 @@ impl<'t, 'o> Reader<'t, 'o> {
     }
 
     /// Writes a number or a bool as its text, for a string field.
-    fn literal_text(&mut self) -> Outcome {
+    fn literal_text(&mut self) -> DecodeResult {
         let start = self.pos;
         match self.peek() {
             b't' | b'f' => drop(self.boolean()?),
@@ -461,7 +464,7 @@ impl<'t, 'o> Reader<'t, 'o> {
 
     /// Decodes a number, a bool or an enum to its wire bits. None for an empty string, for
     /// an unknown text of an enum, and for a number that is too large for a double or float.
-    fn scalar(&mut self, kind: Kind) -> Outcome<Option<u64>> {
+    fn scalar(&mut self, kind: Kind) -> DecodeResult<Option<u64>> {
         let at = self.pos;
         let is_float = matches!(kind, Kind::Double | Kind::Float);
         let read = match self.peek() {

@@ -18,9 +18,9 @@ use crate::schema::{
 };
 
 /// Boxed, so that a success fits into a register.
-pub(super) type Outcome<T = ()> = Result<T, Box<Problem>>;
+pub(super) type EncodeResult<T = ()> = Result<T, Box<Problem>>;
 
-fn fault<T>(problem: impl Into<String>) -> Outcome<T> {
+fn fault<T>(problem: impl Into<String>) -> EncodeResult<T> {
     Err(Box::new(Problem {
         path: String::new(),
         problem: problem.into(),
@@ -73,7 +73,7 @@ impl Writer<'_> {
         wire: &[u8],
         skip: Skip<'_>,
         depth: u32,
-    ) -> Outcome {
+    ) -> EncodeResult {
         if depth > MAX_DEPTH {
             return Err(Malformed::Depth.into());
         }
@@ -124,7 +124,7 @@ impl Writer<'_> {
         wire: &[u8],
         skip: Skip<'_>,
         depth: u32,
-    ) -> Outcome {
+    ) -> EncodeResult {
         match message.bare_array.filter(|_| message.as_array) {
             Some(index) => self.array(out, message, index, wire, skip, depth),
             None => self.members(out, message, wire, skip, depth),
@@ -140,7 +140,7 @@ impl Writer<'_> {
         wire: &[u8],
         skip: Skip<'_>,
         depth: u32,
-    ) -> Outcome {
+    ) -> EncodeResult {
         let start = out.len();
         let skipped = |index| skip.is_some_and(|skip| skip(index));
         let others = |index| index == array || skipped(index);
@@ -176,7 +176,7 @@ impl Writer<'_> {
         wire: &[u8],
         skip: Skip<'_>,
         depth: u32,
-    ) -> Outcome {
+    ) -> EncodeResult {
         if is_in_order(message, wire)? {
             self.members_in_order(out, message, wire, skip, depth)
         } else {
@@ -192,7 +192,7 @@ impl Writer<'_> {
         wire: &[u8],
         skip: Skip<'_>,
         depth: u32,
-    ) -> Outcome {
+    ) -> EncodeResult {
         let hidden = |index: FieldIndex, field: &Field| {
             field.gateway_only
                 || skip.is_some_and(|skip| skip(index))
@@ -292,7 +292,7 @@ impl Writer<'_> {
         raw: &Field,
         wire: &[u8],
         zero: bool,
-    ) -> Outcome {
+    ) -> EncodeResult {
         let texts = wire::all(wire, raw.number)?;
         if field.cardinality == Cardinality::Repeated {
             if !texts.is_empty() {
@@ -317,7 +317,7 @@ impl Writer<'_> {
         }
     }
 
-    fn texts(&self, out: &mut Vec<u8>, form: Form, texts: &[&[u8]]) -> Outcome {
+    fn texts(&self, out: &mut Vec<u8>, form: Form, texts: &[&[u8]]) -> EncodeResult {
         if form == Form::CommaList {
             return self.string(out, &texts.join(&b','));
         }
@@ -340,7 +340,7 @@ impl Writer<'_> {
         first: Value<'a>,
         fields: &mut Fields<'a>,
         depth: u32,
-    ) -> Outcome<Next<'a>> {
+    ) -> EncodeResult<Next<'a>> {
         let comma_list = field.form == Form::CommaList;
         let start = out.len();
         out.push(b'[');
@@ -382,7 +382,7 @@ impl Writer<'_> {
         kind: Kind,
         value: Value<'_>,
         start: usize,
-    ) -> Outcome {
+    ) -> EncodeResult {
         text::write(out, self.schema, kind, Form::Plain, value).or_else(fault)?;
         match out[start..].contains(&b',') {
             true => fault(format!("`{}` has a comma", excerpt(&out[start..]))),
@@ -398,7 +398,7 @@ impl Writer<'_> {
         form: Form,
         value: Value<'_>,
         depth: u32,
-    ) -> Outcome {
+    ) -> EncodeResult {
         match (kind, wire::of_kind(kind, value)?) {
             (Kind::String, Value::Bytes(text)) => self.string(out, text),
             (Kind::Message(id), Value::Bytes(wire)) => {
@@ -430,7 +430,7 @@ impl Writer<'_> {
     }
 
     #[inline]
-    fn string(&self, out: &mut Vec<u8>, text: &[u8]) -> Outcome {
+    fn string(&self, out: &mut Vec<u8>, text: &[u8]) -> EncodeResult {
         match print::string(out, text) {
             Ok(()) => Ok(()),
             Err(print::NotUtf8) => fault("the string is not UTF-8"),
@@ -439,7 +439,11 @@ impl Writer<'_> {
 }
 
 #[inline]
-fn quoted(out: &mut Vec<u8>, quote: bool, write: impl FnOnce(&mut Vec<u8>) -> Outcome) -> Outcome {
+fn quoted(
+    out: &mut Vec<u8>,
+    quote: bool,
+    write: impl FnOnce(&mut Vec<u8>) -> EncodeResult,
+) -> EncodeResult {
     if !quote {
         return write(out);
     }
@@ -468,7 +472,7 @@ fn empty_value(field: &Field) -> &'static [u8] {
 }
 
 /// Returns the next field with another number.
-fn skip_occurrences<'a>(fields: &mut Fields<'a>, number: u32) -> Outcome<Next<'a>> {
+fn skip_occurrences<'a>(fields: &mut Fields<'a>, number: u32) -> EncodeResult<Next<'a>> {
     loop {
         match fields.read()? {
             Some((same, _)) if same == number => {}

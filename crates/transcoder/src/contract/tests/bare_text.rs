@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn bare_strings_are_values_or_errors() {
-    let world = World::new(&proto(
+    let test = TestContract::new(&proto(
         r#"service S {
           rpc Types(Req) returns (Types) { option (google.api.http) = {get: "/types"}; }
           rpc Check(Req) returns (Checked) { option (google.api.http) = {post: "/check" body: "*"}; }
@@ -27,9 +27,9 @@ fn bare_strings_are_values_or_errors() {
         status: StatusCode::from_u16(status).unwrap(),
         headers: HeaderMap::new(),
         body: Bytes::from_static(body.as_bytes()),
-        room: Default::default(),
+        buffer_permit: Default::default(),
     };
-    let types = world
+    let types = test
         .rpc("Types")
         .decode(&reply(
             200,
@@ -37,17 +37,16 @@ fn bare_strings_are_values_or_errors() {
         ))
         .unwrap();
     assert_eq!(
-        world.json("t.Types", &types.message),
+        test.json("t.Types", &types.message),
         json!({"types": [{"name": "ab"}, {"name": "c", "description": "d"}, {}]})
     );
     assert!(
-        world
-            .rpc("Types")
+        test.rpc("Types")
             .decode(&reply(200, r#"{"types": [5]}"#))
             .is_err()
     );
 
-    let check = world.rpc("Check");
+    let check = test.rpc("Check");
     let refused = check
         .decode(&reply(200, r#" "Invalid codes: \u005b'x'\u005d" "#))
         .unwrap_err();
@@ -61,7 +60,7 @@ fn bare_strings_are_values_or_errors() {
     ));
 
     // A response without fields: the body of a 202 repeats its status.
-    let start = world.rpc("Start");
+    let start = test.rpc("Start");
     for body in [
         "<html><title>202 Accepted</title></html>",
         "202 Accepted",
@@ -80,7 +79,7 @@ fn bare_strings_are_values_or_errors() {
 
 #[test]
 fn oneof_members_can_share_a_name() {
-    let world = World::new(&unary(
+    let test = TestContract::new(&unary(
         r#"option (google.api.http) = {post: "/v1/x" body: "*"};"#,
         r#"message Req {
           oneof template_as {
@@ -102,19 +101,15 @@ fn oneof_members_can_share_a_name() {
         (json!({}), "{}"),
     ] {
         assert_eq!(
-            body(&world.bind(request.clone()).unwrap()),
+            body(&test.bind(request.clone()).unwrap()),
             Some(want),
             "{request}"
         );
     }
     // Any member of the oneof is enough.
-    assert!(
-        world
-            .bind_in(json!({"template_json": {}}), "strict")
-            .is_ok()
-    );
+    assert!(test.bind_in(json!({"template_json": {}}), "strict").is_ok());
     assert_eq!(
-        fault(&world.bind_in(json!({}), "strict").unwrap_err()).0,
+        fault(&test.bind_in(json!({}), "strict").unwrap_err()).0,
         "template"
     );
     let apart = r#"message Req {

@@ -4,15 +4,15 @@ use super::*;
 use crate::schema::Kind;
 
 /// Compiles a GET of `/v1/{id}` whose request has further fields.
-fn get(fields: &str, more: &str) -> World {
-    World::new(&unary(
+fn get(fields: &str, more: &str) -> TestContract {
+    TestContract::new(&unary(
         "option (google.api.http) = {get: \"/v1/{id}\"};",
         &format!("message Req {{ string id = 1; {fields} }} message Res {{}} {more}"),
     ))
 }
 
-fn http(rule: &str, messages: &str) -> World {
-    World::new(&unary(
+fn http(rule: &str, messages: &str) -> TestContract {
+    TestContract::new(&unary(
         &format!("option (google.api.http) = {{ {rule} }};"),
         messages,
     ))
@@ -93,8 +93,8 @@ fn verb_and_idempotency_come_from_the_annotations() {
             Idempotency::NonIdempotent,
         ),
     ] {
-        let world = World::new(&unary(options, "message Req {} message Res {}"));
-        let call = world.bind(json!({})).unwrap();
+        let test = TestContract::new(&unary(options, "message Req {} message Res {}"));
+        let call = test.bind(json!({})).unwrap();
         assert_eq!(call.verb.as_str(), verb, "{options}");
         assert_eq!(call.idempotency, idempotency, "{options}");
         assert_eq!((&*call.path, &*call.query, body(&call)), ("/x", "", None));
@@ -103,7 +103,7 @@ fn verb_and_idempotency_come_from_the_annotations() {
 
 #[test]
 fn zero_in_the_path_is_sent_where_the_field_has_presence() {
-    let world = |field: &str| {
+    let test = |field: &str| {
         http(
             "get: \"/pi/{i}\"",
             &format!(
@@ -153,7 +153,7 @@ fn zero_in_the_path_is_sent_where_the_field_has_presence() {
             Err("is required"),
         ),
     ] {
-        let call = world(field).bind(json!({ "i": value }));
+        let call = test(field).bind(json!({ "i": value }));
         match (&call, want) {
             (Ok(call), Ok(want)) => assert_eq!(call.path, want, "{field}"),
             (Err(error), Err(want)) => assert_eq!(fault(error), ("i", want), "{field}"),
@@ -174,7 +174,7 @@ fn zero_in_the_path_is_sent_where_the_field_has_presence() {
 fn integers_below_their_minimum_are_rejected() {
     let minimum = "[(drawbridge.v1.field).minimum = 0]";
     for kind in ["int32", "int64", "sint32", "sint64", "sfixed32", "sfixed64"] {
-        let world = http(
+        let test = http(
             "post: \"/v1/{id}/{sub.id}\" body: \"*\"",
             &format!(
                 "message Req {{ {kind} id = 1 {minimum}; Sub sub = 2; repeated {kind} ids = 3 {minimum};
@@ -183,7 +183,7 @@ fn integers_below_their_minimum_are_rejected() {
             ),
         );
         let fine = json!({"id": 5, "sub": {"id": 6}, "ids": [0, 1], "subs": [{"id": 7}]});
-        assert_eq!(world.bind(fine.clone()).unwrap().path, "/v1/5/6", "{kind}");
+        assert_eq!(test.bind(fine.clone()).unwrap().path, "/v1/5/6", "{kind}");
         for (name, value, field) in [
             ("id", json!(-5), "id"),
             ("sub", json!({"id": -1}), "sub.id"),
@@ -192,7 +192,7 @@ fn integers_below_their_minimum_are_rejected() {
         ] {
             let mut request = fine.clone();
             request[name] = value;
-            let error = world.bind(request).unwrap_err();
+            let error = test.bind(request).unwrap_err();
             assert_eq!(fault(&error), (field, "must be at least 0"), "{kind}");
         }
     }
@@ -236,7 +236,7 @@ fn built_in_requests_have_no_negative_jp1ao_ids() {
 
 #[test]
 fn first_binding_whose_path_fields_are_set_is_used() {
-    let world = http(
+    let test = http(
         "get: \"/a/{a}\"
          additional_bindings {post: \"/b/{b.id}/{n}\" body: \"b\"}
          additional_bindings {put: \"/c/{name=things/*}\" body: \"*\"}
@@ -289,22 +289,22 @@ fn first_binding_whose_path_fields_are_set_is_used() {
             Idempotency::NoSideEffects,
         ),
     ] {
-        let call = world.bind(request.clone()).unwrap();
+        let call = test.bind(request.clone()).unwrap();
         assert_eq!(format!("{} {}", call.verb, call.path), want, "{request}");
         assert_eq!((&*call.query, body(&call)), (query, sent), "{request}");
         assert_eq!(call.idempotency, idempotency, "{request}");
     }
     // A value that must not be in a path selects no other binding.
-    let error = world
+    let error = test
         .bind(json!({"a": "..", "name": "things/7"}))
         .unwrap_err();
     assert_eq!(fault(&error).0, "a");
 
-    let world = http(
+    let test = http(
         "get: \"/a/{a}\" additional_bindings {get: \"/b/{b}\"}",
         "message Req { string a = 1; string b = 2; } message Res {}",
     );
-    let error = world.bind(json!({})).unwrap_err();
+    let error = test.bind(json!({})).unwrap_err();
     let want = ("a", "is part of the path and must not be empty");
     assert_eq!(
         fault(&error),
@@ -320,7 +320,7 @@ fn field_mask_paths_follow_the_naming_of_the_file() {
         ("NAMING_PROTO_NAMES", "display_name,foo_1.bar_baz,a"),
         ("NAMING_JSON_NAMES", "displayName,foo1.barBaz,a"),
     ] {
-        let world = World::new(&proto(&format!(
+        let test = TestContract::new(&proto(&format!(
             r#"import "google/protobuf/field_mask.proto";
             option (drawbridge.v1.file).naming = {naming};
             service S {{
@@ -350,7 +350,7 @@ fn field_mask_paths_follow_the_naming_of_the_file() {
         crate::json::wire::write_bytes(&mut inside, 3, &entry);
         let mut request = paths(1);
         crate::json::wire::write_bytes(&mut request, 2, &inside);
-        let call = world.rpc("Do").bind(&request, "").unwrap();
+        let call = test.rpc("Do").bind(&request, "").unwrap();
         assert_eq!(call.query, format!("mask={}", want.replace(',', "%2C")));
         let sent: Json = serde_json::from_slice(call.body.as_deref().unwrap()).unwrap();
         let all = json!({"one": want, "many": [want], "named": {"k": want}});
@@ -361,9 +361,9 @@ fn field_mask_paths_follow_the_naming_of_the_file() {
                 status: StatusCode::OK,
                 headers: HeaderMap::new(),
                 body: json!({ "one": text }).to_string().into(),
-                room: Default::default(),
+                buffer_permit: Default::default(),
             };
-            let decoded = world.rpc("Do").decode(&reply).unwrap();
+            let decoded = test.rpc("Do").decode(&reply).unwrap();
             let path = b"\x0a\x0e\x0a\x0cdisplay_name";
             assert_eq!(&*decoded.message, path, "{naming} {text}");
         }
@@ -385,7 +385,7 @@ fn enum_names_are_read_short_and_full_and_written_by_the_rule_of_the_file() {
             "" => String::new(),
             names => format!("option (drawbridge.v1.file).enum_names = {names};"),
         };
-        let world = World::new(&proto(&format!(
+        let test = TestContract::new(&proto(&format!(
             r#"{rule}
             service S {{ rpc Do(Req) returns (Res) {{ option (google.api.http) = {{post: "/{{one}}" body: "body"}}; }} }}
             message Req {{ Phase one = 1; repeated Phase all = 2; Body body = 3; }}
@@ -405,7 +405,7 @@ fn enum_names_are_read_short_and_full_and_written_by_the_rule_of_the_file() {
               LOOSE_A_B = 1;
             }}"#
         )));
-        let call = world
+        let call = test
             .bind(json!({
                 "one": "PHASE_DONE", "all": ["PHASE_ACTIVE", "PHASE_ONE"],
                 "body": {"phase": "PHASE_ACTIVE", "phases": {"k": "PHASE_DONE"}},
@@ -440,9 +440,9 @@ fn enum_names_are_read_short_and_full_and_written_by_the_rule_of_the_file() {
                 body: json!({ "phase": text, "loose": ["loose a-b", "ab"] })
                     .to_string()
                     .into(),
-                room: Default::default(),
+                buffer_permit: Default::default(),
             };
-            let decoded = world.rpc("Do").decode(&reply).unwrap();
+            let decoded = test.rpc("Do").decode(&reply).unwrap();
             let mut message = Vec::new();
             if want > 0 {
                 crate::json::wire::write_uint(&mut message, 1, want);
@@ -455,7 +455,7 @@ fn enum_names_are_read_short_and_full_and_written_by_the_rule_of_the_file() {
 
 #[test]
 fn text_without_letters_is_no_lenient_match() {
-    let world = http(
+    let test = http(
         "get: \"/x\"",
         r#"message Req {} message Res { E e = 1; string e_raw = 2 [(drawbridge.v1.field).raw_of = "e"]; }
         enum E {
@@ -478,17 +478,17 @@ fn text_without_letters_is_no_lenient_match() {
             status: StatusCode::OK,
             headers: HeaderMap::new(),
             body: json!({ "e": text }).to_string().into(),
-            room: Default::default(),
+            buffer_permit: Default::default(),
         };
-        let message = world.rpc("Do").decode(&reply).unwrap().message;
-        let got = world.json("t.Res", &message);
+        let message = test.rpc("Do").decode(&reply).unwrap().message;
+        let got = test.json("t.Res", &message);
         assert_eq!(got.get("e").cloned().unwrap_or_default(), want, "{text}");
     }
 }
 
 #[test]
 fn path_values_stay_in_their_segment() {
-    let world = http(
+    let test = http(
         "get: \"/v1/{id}/x\"",
         "message Req { string id = 1; } message Res {}",
     );
@@ -513,7 +513,7 @@ fn path_values_stay_in_their_segment() {
             Err("must not have `..` as a path segment: it would name another resource"),
         ),
     ] {
-        let call = world.bind(json!({ "id": value }));
+        let call = test.bind(json!({ "id": value }));
         match (&call, want) {
             (Ok(call), Ok(want)) => assert_eq!(call.path, want, "{value}"),
             (Err(error), Err(want)) => assert_eq!(fault(error), ("id", want), "{value}"),
@@ -524,7 +524,7 @@ fn path_values_stay_in_their_segment() {
 
 #[test]
 fn path_fields_can_have_any_scalar_type() {
-    let world = http(
+    let test = http(
         "get: \"/{a.b.name=things/*/**}/{n}/{e}/{opt}/{flag}:do\"",
         "message Req { A a = 1; int64 n = 2; E e = 3; string e_raw = 4 [
            (drawbridge.v1.field).raw_of = \"e\"]; optional int32 opt = 5; bool flag = 6; }
@@ -537,7 +537,7 @@ fn path_fields_can_have_any_scalar_type() {
         "a": {"b": {"name": "things/1/a b/c"}},
         "n": "-9007199254740993", "e": "E_ONE", "opt": 0, "flag": true,
     });
-    let call = world.bind(all.clone()).unwrap();
+    let call = test.bind(all.clone()).unwrap();
     assert_eq!(
         call.path,
         "/things/1/a%20b/c/-9007199254740993/the%20one/0/true:do"
@@ -552,7 +552,7 @@ fn path_fields_can_have_any_scalar_type() {
     // The raw field has the text of an enum value that the proto does not know.
     let mut raw = with("e", json!(0));
     raw["e_raw"] = json!("other");
-    assert!(world.bind(raw).unwrap().path.contains("/other/"));
+    assert!(test.bind(raw).unwrap().path.contains("/other/"));
     for (request, field, want) in [
         (with("a", json!({})), "a.b.name", "empty"),
         (with("a", json!({"b": {}})), "a.b.name", "empty"),
@@ -560,11 +560,11 @@ fn path_fields_can_have_any_scalar_type() {
         (with("e", json!(0)), "e", "zero"),
         (with("flag", json!(false)), "flag", "false"),
     ] {
-        let error = world.bind(request).unwrap_err();
+        let error = test.bind(request).unwrap_err();
         let want = format!("is part of the path and must not be {want}");
         assert_eq!(fault(&error), (field, &*want));
     }
-    let error = world
+    let error = test
         .bind(with("a", json!({"b": {"name": "other/1"}})))
         .unwrap_err();
     assert_eq!(
@@ -575,21 +575,21 @@ fn path_fields_can_have_any_scalar_type() {
 
 #[test]
 fn empty_project_id_is_left_to_the_upstream() {
-    let world = http(
+    let test = http(
         "get: \"/v1/{project_id}/things/{id}\"",
         "message Req { string project_id = 1 [(drawbridge.v1.field).upstream_value = \"project_id\",
            (google.api.field_behavior) = REQUIRED]; string id = 2; }
          message Res {}",
     );
-    let call = world.bind(json!({"id": "i"})).unwrap();
+    let call = test.bind(json!({"id": "i"})).unwrap();
     assert_eq!((&*call.path, call.project), ("/v1//things/i", Some(4..4)));
-    let call = world.bind(json!({"project_id": "p", "id": "i"})).unwrap();
+    let call = test.bind(json!({"project_id": "p", "id": "i"})).unwrap();
     assert_eq!((&*call.path, call.project), ("/v1/p/things/i", Some(4..5)));
 }
 
 #[test]
 fn query_parameters_follow_the_order_of_the_proto() {
-    let world = get(
+    let test = get(
         r#"string s = 2;
            optional string o = 3;
            repeated string list = 4;
@@ -658,11 +658,11 @@ fn query_parameters_follow_the_order_of_the_proto() {
     ] {
         let mut request = request;
         request["id"] = json!("i");
-        let call = world.bind(request.clone()).unwrap();
+        let call = test.bind(request.clone()).unwrap();
         assert_eq!(call.query, want, "{request}");
         assert_eq!((&*call.path, body(&call)), ("/v1/i", None), "{request}");
     }
-    let error = world
+    let error = test
         .bind(json!({"id": "i", "comma": ["a", "b,c"]}))
         .unwrap_err();
     let (field, problem) = fault(&error);
@@ -672,7 +672,7 @@ fn query_parameters_follow_the_order_of_the_proto() {
 
 #[test]
 fn json_names_follow_the_file_rule() {
-    let world = World::new(
+    let test = TestContract::new(
         &unary(
             "option (google.api.http) = {get: \"/x\"};",
             "message Req { string server_id = 1; } message Res {}",
@@ -682,19 +682,19 @@ fn json_names_follow_the_file_rule() {
             "option (drawbridge.v1.file).naming = NAMING_JSON_NAMES; service S",
         ),
     );
-    let call = world.bind(json!({"serverId": "s"})).unwrap();
+    let call = test.bind(json!({"serverId": "s"})).unwrap();
     assert_eq!(call.query, "serverId=s");
 }
 
 #[test]
 fn constant_query_is_appended() {
-    let world = World::new(&unary(
+    let test = TestContract::new(&unary(
         "option (google.api.http) = {get: \"/x\"};
          option (drawbridge.v1.method).constant_query = \"alt=json&v=1\";",
         "message Req { string s = 1; } message Res {}",
     ));
-    assert_eq!(world.bind(json!({})).unwrap().query, "alt=json&v=1");
-    let call = world.bind(json!({"s": "x"})).unwrap();
+    assert_eq!(test.bind(json!({})).unwrap().query, "alt=json&v=1");
+    let call = test.bind(json!({"s": "x"})).unwrap();
     assert_eq!(call.query, "s=x&alt=json&v=1");
 }
 
@@ -759,8 +759,8 @@ fn body_holds_the_fields_outside_path_and_query() {
             Some(r#"{"thing":{},"text":"t"}"#.into()),
         ),
     ] {
-        let world = http(rule, messages);
-        let call = world.bind(request.clone());
+        let test = http(rule, messages);
+        let call = test.bind(request.clone());
         let call = call.unwrap_or_else(|error| panic!("{rule}: {error}"));
         assert_eq!(call.query, query, "{rule} {request}");
         assert_eq!(body(&call), want.as_deref(), "{rule} {request}");
@@ -769,7 +769,7 @@ fn body_holds_the_fields_outside_path_and_query() {
 
 #[test]
 fn body_can_be_one_field() {
-    let world = http(
+    let test = http(
         "post: \"/{id}\" body: \"things\"",
         "message Req { string id = 1; repeated Thing things = 2; string text = 3; }
          message Thing { string name = 1; E kind = 2 [(drawbridge.v1.field).absent_in = \"b\"];
@@ -777,13 +777,13 @@ fn body_can_be_one_field() {
          enum E { E_UNSPECIFIED = 0; E_ONE = 1; }
          message Res {}",
     );
-    let call = world
+    let call = test
         .bind(json!({"id": "i", "things": [{"name": "a", "kind": "E_ONE"}, {}], "text": "t"}))
         .unwrap();
     assert_eq!(body(&call), Some(r#"[{"name":"a","kind":"ONE"},{}]"#));
     // All other fields are in the query.
     assert_eq!(call.query, "text=t");
-    let call = world
+    let call = test
         .bind_in(
             json!({"id": "i", "things": [{"name": "a", "kindRaw": "new"}]}),
             "b",
@@ -791,13 +791,13 @@ fn body_can_be_one_field() {
         .unwrap();
     assert_eq!(body(&call), Some(r#"[{"name":"a"}]"#));
 
-    let world = World::new(&unary(
+    let test = TestContract::new(&unary(
         "option (google.api.http) = {post: \"/{id}\" body: \"text\"};",
         "message Req { string id = 1; string text = 2; } message Res {}",
     ));
-    let call = world.bind(json!({"id": "i", "text": "a\"b"})).unwrap();
+    let call = test.bind(json!({"id": "i", "text": "a\"b"})).unwrap();
     assert_eq!(body(&call), Some(r#""a\"b""#));
-    let call = world.bind(json!({"id": "i"})).unwrap();
+    let call = test.bind(json!({"id": "i"})).unwrap();
     assert_eq!(body(&call), None);
 
     for (kind, value, want) in [
@@ -807,23 +807,23 @@ fn body_can_be_one_field() {
         ("google.protobuf.Value", Json::Null, "null"),
         ("optional int64", json!(0), "0"),
     ] {
-        let world = http(
+        let test = http(
             "post: \"/x\" body: \"value\"",
             &format!("message Req {{ {kind} value = 1; }} message Res {{}}"),
         );
-        let call = world.bind(json!({ "value": value })).unwrap();
+        let call = test.bind(json!({ "value": value })).unwrap();
         assert_eq!(body(&call), Some(want), "{kind}");
     }
 }
 
 #[test]
 fn constant_body_is_sent_verbatim() {
-    let world = World::new(&unary(
+    let test = TestContract::new(&unary(
         "option (google.api.http) = {post: \"/{id}/actions\"};
          option (drawbridge.v1.method).constant_body = '{\"suspend\": null}';",
         "message Req { string id = 1; string q = 2; } message Res {}",
     ));
-    let call = world.bind(json!({"id": "i", "q": "x"})).unwrap();
+    let call = test.bind(json!({"id": "i", "q": "x"})).unwrap();
     assert_eq!(body(&call), Some(r#"{"suspend": null}"#));
     assert_eq!(call.query, "q=x");
 }
@@ -851,10 +851,10 @@ fn error_names_the_missing_required_field() {
         enum E {{ E_UNSPECIFIED = 0; E_ONE = 1; }}
         message Res {{}}"#
     );
-    let world = http("post: \"/x\" body: \"*\"", &messages);
+    let test = http("post: \"/x\" body: \"*\"", &messages);
     let thing = json!({"size": 1, "name": "n"});
     let whole = json!({"id": "i", "thing": thing, "e": "E_ONE"});
-    world.bind(whole.clone()).unwrap();
+    test.bind(whole.clone()).unwrap();
     for (key, value, field) in [
         ("id", json!(""), "id"),
         ("thing", Json::Null, "thing"),
@@ -873,7 +873,7 @@ fn error_names_the_missing_required_field() {
     ] {
         let mut request = whole.clone();
         request[key] = value.clone();
-        let error = world.bind(request).unwrap_err();
+        let error = test.bind(request).unwrap_err();
         // A message that contains the missing field is checked first.
         let (found, problem) = fault(&error);
         if key == "tree" && value.get("leaves").is_none() {
@@ -889,7 +889,7 @@ fn error_names_the_missing_required_field() {
     request["made"] = json!({});
     request["e"] = json!("E_UNSPECIFIED");
     request["eRaw"] = json!("NEW");
-    let call = world.bind(request).unwrap();
+    let call = test.bind(request).unwrap();
     let sent: Json = serde_json::from_slice(&call.body.unwrap()).unwrap();
     let want = json!({"id": "i", "thing": {"size": 1, "name": "n"}, "always": [], "e": "NEW"});
     assert_eq!(sent, want);
@@ -897,7 +897,7 @@ fn error_names_the_missing_required_field() {
 
 #[test]
 fn dialects_differ_in_required_and_absent_fields() {
-    let world = http(
+    let test = http(
         "post: \"/{id}\" body: \"*\"",
         r#"message Req {
              string id = 1;
@@ -934,24 +934,24 @@ fn dialects_differ_in_required_and_absent_fields() {
             r#"{"action":"A","sub":{},"kind":"k"}"#,
         ),
     ] {
-        let call = world.bind_in(request.clone(), dialect).unwrap();
+        let call = test.bind_in(request.clone(), dialect).unwrap();
         assert_eq!(
             (&*call.query, body(&call)),
             (query, Some(want)),
             "{dialect}"
         );
     }
-    let error = world.bind_in(request.clone(), "rts").unwrap_err();
+    let error = test.bind_in(request.clone(), "rts").unwrap_err();
     assert_eq!(fault(&error), ("sub.b", "is required by the dialect rts"));
-    let error = world
+    let error = test
         .bind_in(json!({"id": "i", "kind": "k"}), "rackspace")
         .unwrap_err();
     assert_eq!(
         fault(&error),
         ("action", "is required by the dialect rackspace")
     );
-    assert!(world.bind_in(json!({"id": "i"}), "heat").is_err());
-    let call = world
+    assert!(test.bind_in(json!({"id": "i"}), "heat").is_err());
+    let call = test
         .bind_in(json!({"id": "i", "scope": "s"}), "rts")
         .unwrap();
     assert_eq!((&*call.query, body(&call)), ("", Some("{}")));
@@ -959,7 +959,7 @@ fn dialects_differ_in_required_and_absent_fields() {
 
 #[test]
 fn last_value_wins_and_message_parts_merge() {
-    let world = http(
+    let test = http(
         "post: \"/{id}/{a.id}\" body: \"*\"",
         "message Req { string id = 1; A a = 2; repeated int32 n = 3
              [(drawbridge.v1.field).query = true];
@@ -968,7 +968,7 @@ fn last_value_wins_and_message_parts_merge() {
          message A { string id = 1; string name = 2 [(google.api.field_behavior) = REQUIRED]; }
          message Res {}",
     );
-    let rpc = world.rpc("Do");
+    let rpc = test.rpc("Do");
     // The last value wins, messages merge, lists are packed or not, the last member of
     // a oneof is set, unknown fields are ignored.
     let wire = b"\x0a\x01a\x12\x03\x0a\x01b\x1a\x02\x01\x02\x18\x03\x22\x01x\x2a\x01y\
@@ -1006,7 +1006,7 @@ fn last_value_wins_and_message_parts_merge() {
 
 #[test]
 fn nesting_depth_is_limited() {
-    let world = http(
+    let test = http(
         "post: \"/x\" body: \"*\"",
         "message Req { Req in = 1; string name = 2 [(google.api.field_behavior) = OUTPUT_ONLY]; }
          message Res {}",
@@ -1020,7 +1020,7 @@ fn nesting_depth_is_limited() {
         }
         wire
     };
-    let rpc = world.rpc("Do");
+    let rpc = test.rpc("Do");
     let call = rpc.bind(&nested(20), "").unwrap();
     let want = format!("{}{{}}{}", r#"{"in":"#.repeat(20), "}".repeat(20));
     assert_eq!(body(&call), Some(&*want));
@@ -1030,7 +1030,7 @@ fn nesting_depth_is_limited() {
 
 #[test]
 fn action_document_is_optional() {
-    let world = World::new(&unary(
+    let test = TestContract::new(&unary(
         r#"option (google.api.http) = {
              post: "/objects/{project_id}/Services/{id}/actions/release/invoke"
              body: "document"
@@ -1047,16 +1047,16 @@ fn action_document_is_optional() {
            int64 id = 1; google.protobuf.Struct document = 2; string q = 4; }
          message Res {}",
     ));
-    let rpc = world.rpc("Do");
+    let rpc = test.rpc("Do");
     let action = rpc.action.as_ref().unwrap();
     assert_eq!(action.name, Some(("name".into(), "release".into())));
     let members: Vec<(&str, &str)> = action.members.iter().map(|(n, j)| (&**n, &**j)).collect();
     assert_eq!(members, [("method", "\"POST\""), ("parameters", "[]")]);
 
-    let call = world.bind(json!({"id": 41, "q": "x"})).unwrap();
+    let call = test.bind(json!({"id": 41, "q": "x"})).unwrap();
     assert_eq!(call.path, "/objects//Services/41/actions/release/invoke");
     assert_eq!((&*call.query, body(&call)), ("q=x&v=1", None));
-    let wire = world.wire("t.Req", json!({"id": 41, "q": "x"}));
+    let wire = test.wire("t.Req", json!({"id": 41, "q": "x"}));
     let get = rpc.document_call(&wire).unwrap();
     assert_eq!(get.path, "/objects//Services/41/actions/release");
     assert_eq!(get.verb, http::Method::GET);
@@ -1064,7 +1064,7 @@ fn action_document_is_optional() {
     assert_eq!(get.project, Some(9..9));
     assert_eq!(get.idempotency, Idempotency::NoSideEffects);
 
-    let wire = world.wire(
+    let wire = test.wire(
         "t.Req",
         json!({"id": 41, "document": {"name": "x", "n": 5}}),
     );
@@ -1072,6 +1072,6 @@ fn action_document_is_optional() {
     let sent: Json = serde_json::from_slice(&document).unwrap();
     assert_eq!(sent, json!({"name": "x", "n": 5}));
     assert_eq!(rpc.bind(&wire, "").unwrap().body, Some(document));
-    let none = world.wire("t.Req", json!({"id": 41}));
+    let none = test.wire("t.Req", json!({"id": 41}));
     assert_eq!(rpc.document(&none).unwrap(), None);
 }

@@ -12,12 +12,12 @@ fn reply(status: u16, content_type: &str, body: &str) -> Reply {
         status: StatusCode::from_u16(status).unwrap(),
         headers,
         body: Bytes::copy_from_slice(body.as_bytes()),
-        room: Default::default(),
+        buffer_permit: Default::default(),
     }
 }
 
-fn world(response_body: &str) -> World {
-    World::new(&unary(
+fn test(response_body: &str) -> TestContract {
+    TestContract::new(&unary(
         &format!(
             "option (google.api.http) = {{get: \"/x\" response_body: \"{response_body}\"}};
              option (drawbridge.v1.method).also_success = 300;"
@@ -33,9 +33,9 @@ fn world(response_body: &str) -> World {
     ))
 }
 
-fn decode(world: &World, reply: &Reply) -> Result<Json, Error> {
-    let decoded = world.rpc("Do").decode(reply)?;
-    Ok(world.json("t.Res", &decoded.message))
+fn decode(test: &TestContract, reply: &Reply) -> Result<Json, Error> {
+    let decoded = test.rpc("Do").decode(reply)?;
+    Ok(test.json("t.Res", &decoded.message))
 }
 
 #[test]
@@ -45,29 +45,29 @@ fn empty_replies_decode_only_where_the_contract_allows() {
     let nothing = "message Req {} message Res {}";
     let of = |verb: &str, messages: &str| {
         let http = format!("option (google.api.http) = {{{verb}: \"/x\"}};");
-        World::new(&unary(&http, messages))
+        TestContract::new(&unary(&http, messages))
     };
     let world_of_post = |messages: &str| {
         let safe = "option (google.api.http) = {post: \"/x\"};
                     option idempotency_level = NO_SIDE_EFFECTS;";
-        World::new(&unary(safe, messages))
+        TestContract::new(&unary(safe, messages))
     };
     // Whether an empty body and a 204, and whether `null`, is an empty message.
-    for (name, world, empty, null) in [
+    for (name, test, empty, null) in [
         ("a read", of("get", thing), false, false),
         ("a read by POST", world_of_post(thing), false, false),
-        ("a read of a thing", world("thing"), false, false),
-        ("a read of a list", world("things"), false, false),
-        ("a read of texts", world("names"), false, false),
+        ("a read of a thing", test("thing"), false, false),
+        ("a read of a list", test("things"), false, false),
+        ("a read of texts", test("names"), false, false),
         (
             "a read of a list that may be null",
-            world("items"),
+            test("items"),
             false,
             true,
         ),
-        ("a read of arbitrary JSON", world("any"), true, true),
-        ("a read of a map", world("counts"), true, true),
-        ("a read of an object", world("object"), true, true),
+        ("a read of arbitrary JSON", test("any"), true, true),
+        ("a read of a map", test("counts"), true, true),
+        ("a read of an object", test("object"), true, true),
         ("a read of nothing", of("get", nothing), true, true),
         ("a creation", of("post", thing), false, false),
         ("a change", of("put", thing), false, false),
@@ -81,7 +81,7 @@ fn empty_replies_decode_only_where_the_contract_allows() {
             (200, "null", null),
             (200, " null\n", null),
         ] {
-            let got = world.rpc("Do").decode(&reply(status, "", body));
+            let got = test.rpc("Do").decode(&reply(status, "", body));
             match got {
                 Ok(decoded) => {
                     assert!(good, "{name}: {status} {body}");
@@ -275,10 +275,8 @@ fn success_must_hold_the_requested_resource() {
         let proto = proto
             .replace("rpc Do(", &format!("rpc {name}("))
             .replace("returns (Res)", &format!("returns ({response})"));
-        let world = World::new(&proto);
-        let got = world
-            .rpc(name)
-            .decode(&reply(200, "application/json", body));
+        let test = TestContract::new(&proto);
+        let got = test.rpc(name).decode(&reply(200, "application/json", body));
         match (got, missing) {
             (Ok(_), None) => {}
             (Err(error @ Error::NotTheResource { .. }), Some(missing)) => {
@@ -294,11 +292,9 @@ fn success_must_hold_the_requested_resource() {
 
 #[test]
 fn error_body_of_the_family_is_recognized() {
-    let world = world("thing");
+    let test = test("thing");
     let body = r#"{"fault": {"message": "maintenance"}}"#;
-    let got = world
-        .rpc("Do")
-        .decode(&reply(200, "application/json", body));
+    let got = test.rpc("Do").decode(&reply(200, "application/json", body));
     let Err(Error::ErrorBody {
         status, missing, ..
     }) = got
@@ -346,7 +342,7 @@ fn response_body_selects_the_field() {
             json!({"at": "2015-01-31T15:12:36Z"}),
         ),
     ] {
-        let got = decode(&world(response_body), &reply(200, "application/json", body));
+        let got = decode(&test(response_body), &reply(200, "application/json", body));
         assert_eq!(got.unwrap(), want, "{response_body}: {body}");
     }
 }
@@ -435,7 +431,7 @@ fn unexpected_replies_are_decode_errors() {
             "(the response is text/plain)",
         ),
     ] {
-        let error = decode(&world(response_body), &reply(200, content_type, body)).unwrap_err();
+        let error = decode(&test(response_body), &reply(200, content_type, body)).unwrap_err();
         let (path, problem) = match &error {
             Error::Decode { path, problem, .. } => (&**path, problem),
             // Without a path: it is not about a member of the resource.
@@ -449,8 +445,8 @@ fn unexpected_replies_are_decode_errors() {
 
 #[test]
 fn also_success_adds_statuses() {
-    let world = world("");
-    assert_eq!(*world.rpc("Do").also_success, [300]);
+    let test = test("");
+    assert_eq!(*test.rpc("Do").also_success, [300]);
 }
 
 #[test]
@@ -458,7 +454,7 @@ fn deletion_may_answer_any_object() {
     let messages =
         "message Req {} message Res { Thing thing = 1; } message Thing { string name = 1; }";
     let of = |verb: &str| {
-        World::new(&unary(
+        TestContract::new(&unary(
             &format!("option (google.api.http) = {{{verb}: \"/x\"}};"),
             messages,
         ))
@@ -476,8 +472,8 @@ fn deletion_may_answer_any_object() {
 }
 
 /// The service `S` with an rpc `Do` by POST, whose response has these fields.
-fn change(options: &str, fields: &str) -> World {
-    World::new(&unary(
+fn change(options: &str, fields: &str) -> TestContract {
+    TestContract::new(&unary(
         &format!("option (google.api.http) = {{post: \"/x\" {options}}};"),
         &format!(
             "message Req {{}} message Res {{ {fields} }} message Thing {{ string name = 1; }}"
@@ -487,7 +483,7 @@ fn change(options: &str, fields: &str) -> World {
 
 #[test]
 fn change_without_response_fields_succeeds_with_any_text() {
-    let world = change("", "");
+    let test = change("", "");
     let page = "<html><title>Maintenance</title></html>";
     for (status, content_type, body, want) in [
         (200, "text/plain", "OK", "OK"),
@@ -538,7 +534,7 @@ fn change_without_response_fields_succeeds_with_any_text() {
             "error 500",
         ),
     ] {
-        let got = match world.rpc("Do").decode(&reply(status, content_type, body)) {
+        let got = match test.rpc("Do").decode(&reply(status, content_type, body)) {
             Ok(decoded) if decoded.message.is_empty() => "OK".to_owned(),
             Err(Error::ErrorBody { status, .. }) => format!("error {status}"),
             Err(Error::NotTheResource { problem, .. }) if problem.contains("web page") => {
@@ -634,7 +630,7 @@ fn byte_order_mark_is_no_part_of_the_body() {
         ("text", r#""a""#, json!({"text": "a"})),
     ] {
         let reply = reply(200, "application/json", &format!("{mark}{body}"));
-        let got = decode(&world(response_body), &reply).unwrap();
+        let got = decode(&test(response_body), &reply).unwrap();
         assert_eq!(got, want, "{response_body}: {body}");
     }
     let utf16: Vec<u8> = "\u{feff}{}"
@@ -644,14 +640,14 @@ fn byte_order_mark_is_no_part_of_the_body() {
     let mut reply = reply(200, "application/json", "");
     for body in [&utf16[..], &utf16[2..]] {
         reply.body = Bytes::copy_from_slice(body);
-        let error = decode(&world(""), &reply).unwrap_err();
+        let error = decode(&test(""), &reply).unwrap_err();
         assert!(error.to_string().contains("UTF-16"), "{error}");
     }
 }
 
 #[test]
 fn document_of_a_two_step_call_is_read_by_the_rpc_of_its_path() {
-    let world = World::new(&proto(
+    let test = TestContract::new(&proto(
         "service S {
            rpc GetThing(Req) returns (Thing) {
              option (google.api.http) = {get: \"/things/{id}\"};
@@ -682,10 +678,10 @@ fn document_of_a_two_step_call_is_read_by_the_rpc_of_its_path() {
         ("InvokeOther", None),
         ("GetThing", None),
     ] {
-        let found = world.rpc(rpc).document_read().map(|read| &*read.name);
+        let found = test.rpc(rpc).document_read().map(|read| &*read.name);
         assert_eq!(found, read, "{rpc}");
     }
-    let read = world.rpc("UpdateThing").document_read().unwrap();
+    let read = test.rpc("UpdateThing").document_read().unwrap();
     for (body, is_document) in [
         (r#"{"name": "n"}"#, true),
         // A member that error bodies have, too.

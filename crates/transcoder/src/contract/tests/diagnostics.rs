@@ -3,6 +3,7 @@
 
 mod action;
 mod fields;
+mod health_check;
 mod merge_pages;
 mod method_rules;
 mod response_choices;
@@ -238,9 +239,9 @@ fn sets_without_our_options_compile_and_grpc_services_are_left_out() {
         import "drawbridge/v1/gateway.proto";
         service S { rpc Do(stream Req) returns (Req) {} }
         message Req {}"#;
-    assert!(World::new(proto).contract.methods().is_empty());
+    assert!(TestContract::new(proto).contract.methods().is_empty());
 
-    let world = World::new(
+    let test = TestContract::new(
         r#"syntax = "proto3";
         package t;
         import "google/api/annotations.proto";
@@ -254,8 +255,8 @@ fn sets_without_our_options_compile_and_grpc_services_are_left_out() {
         }
         message Req { string id = 1; string name = 2; }"#,
     );
-    assert_eq!(world.contract.services(), BTreeMap::from([("t.S", "t")]));
-    assert_eq!(world.bind(json!({"id": "1"})).unwrap().path, "/x/1");
+    assert_eq!(test.contract.services(), BTreeMap::from([("t.S", "t")]));
+    assert_eq!(test.bind(json!({"id": "1"})).unwrap().path, "/x/1");
 }
 
 #[test]

@@ -7,8 +7,8 @@ use super::*;
 use crate::json::wire::write_bytes;
 use crate::schema::{Cardinality, Kind};
 
-fn world() -> World {
-    World::new(&unary(
+fn test() -> TestContract {
+    TestContract::new(&unary(
         "option (google.api.http) = {get: \"/v1/x\"};",
         r#"message Req {
              F filter = 1 [(drawbridge.v1.field) = {name: "HQL::filter" form: FORM_EXPRESSION}];
@@ -43,8 +43,8 @@ fn world() -> World {
 }
 
 /// Returns the decoded value of the query parameter.
-fn filter(world: &World, filter: Json) -> Result<Option<String>, Error> {
-    let call = world.bind(json!({ "filter": filter }))?;
+fn filter(test: &TestContract, filter: Json) -> Result<Option<String>, Error> {
+    let call = test.bind(json!({ "filter": filter }))?;
     if call.query.is_empty() {
         return Ok(None);
     }
@@ -58,7 +58,7 @@ fn filter(world: &World, filter: Json) -> Result<Option<String>, Error> {
 
 #[test]
 fn conditions_become_an_expression() {
-    let world = world();
+    let test = test();
     for (request, want) in [
         (json!({}), None),
         (json!({"name": "web"}), Some("(name eq 'web')")),
@@ -99,7 +99,7 @@ fn conditions_become_an_expression() {
             ),
         ),
     ] {
-        let got = filter(&world, request.clone()).unwrap();
+        let got = filter(&test, request.clone()).unwrap();
         assert_eq!(got.as_deref(), want, "{request}");
         if let Some(got) = got {
             parse(&got);
@@ -109,7 +109,7 @@ fn conditions_become_an_expression() {
 
 #[test]
 fn values_without_a_literal_are_rejected() {
-    let world = world();
+    let test = test();
     let mut deep = json!({"n": 1});
     for _ in 0..12 {
         deep = json!({ "allOf": deep });
@@ -138,7 +138,7 @@ fn values_without_a_literal_are_rejected() {
             "too deep",
         ),
     ] {
-        let error = filter(&world, request.clone()).unwrap_err();
+        let error = filter(&test, request.clone()).unwrap_err();
         let (got, told) = fault(&error);
         assert_eq!(got, field, "{request}");
         assert!(told.contains(problem), "{request}: {told}");
@@ -147,7 +147,7 @@ fn values_without_a_literal_are_rejected() {
 
 #[test]
 fn field_names_become_rest_names() {
-    let world = world();
+    let test = test();
     for (request, want) in [
         (
             json!({"sort": ["instance_id", "instanceID desc", "state_raw  ASC"]}),
@@ -165,7 +165,7 @@ fn field_names_become_rest_names() {
         (json!({"one": "state desc"}), Err("one")),
         (json!({"one": "state&HQL::filter=1"}), Err("one")),
     ] {
-        let got = world.bind(request.clone());
+        let got = test.bind(request.clone());
         match (&got, want) {
             (Ok(call), Ok(want)) => assert_eq!(call.query, want, "{request}"),
             (Err(error), Err(field)) => assert_eq!(fault(error).0, field, "{request}"),
@@ -176,7 +176,7 @@ fn field_names_become_rest_names() {
 
 #[test]
 fn groups_require_at_least_one_field() {
-    let world = World::new(&unary(
+    let test = TestContract::new(&unary(
         r#"option (google.api.http) = {delete: "/v1/x"};
            option (drawbridge.v1.method).at_least_one = {fields: ["since", "group", "all"]};"#,
         "message Req { optional int64 group = 1; google.protobuf.Timestamp since = 2;
@@ -194,7 +194,7 @@ fn groups_require_at_least_one_field() {
         (json!({}), Err("since")),
         (json!({"all": false, "other": "o"}), Err("since")),
     ] {
-        let got = world.bind(request.clone());
+        let got = test.bind(request.clone());
         match (&got, want) {
             (Ok(call), Ok(want)) => assert_eq!(call.query, want, "{request}"),
             (Err(error), Err(field)) => assert_eq!(fault(error).0, field, "{request}"),
@@ -205,7 +205,7 @@ fn groups_require_at_least_one_field() {
 
 #[test]
 fn count_members_path_in_and_response_choices_apply() {
-    let world = World::new(&unary(
+    let test = TestContract::new(&unary(
         r#"option (google.api.http) = {put: "/v1/a/{id}" body: "*" response_body: "one"};
            option (drawbridge.v1.method) = {
              path_in: {key: "old" value: "/v0/{id}/a"}
@@ -233,7 +233,7 @@ fn count_members_path_in_and_response_choices_apply() {
             r#"{"pagination":{},"count":0}"#,
         ),
     ] {
-        let call = world.bind_in(request.clone(), dialect).unwrap();
+        let call = test.bind_in(request.clone(), dialect).unwrap();
         assert_eq!(call.path, path, "{request}");
         assert_eq!(body(&call), Some(sent), "{request}");
     }
@@ -250,10 +250,10 @@ fn count_members_path_in_and_response_choices_apply() {
             status: StatusCode::OK,
             headers: HeaderMap::new(),
             body: Bytes::from(text),
-            room: Default::default(),
+            buffer_permit: Default::default(),
         };
-        let decoded = world.rpc("Do").decode(&reply).unwrap();
-        assert_eq!(world.json("t.Res", &decoded.message), want, "{text}");
+        let decoded = test.rpc("Do").decode(&reply).unwrap();
+        assert_eq!(test.json("t.Res", &decoded.message), want, "{text}");
     }
 }
 
@@ -412,7 +412,7 @@ proptest! {
         any_of in proptest::collection::vec(hostile(), 0..3),
     ) {
         thread_local! {
-            static WORLD: World = world();
+            static WORLD: TestContract = test();
         }
         let text = |text: &String| Literal::Text(text.clone());
         let test = |member: &str, operator: &str, values| {
@@ -445,7 +445,7 @@ proptest! {
             request["anyOf"] = any_of.iter().map(|t| json!({ "name": t })).collect();
             want.push(if others.len() == 1 { others[0].clone() } else { Said::Any(others) });
         }
-        let got = WORLD.with(|world| filter(world, request)).unwrap();
+        let got = WORLD.with(|test| filter(test, request)).unwrap();
         let want = match want.len() {
             0 => None,
             1 => want.pop(),

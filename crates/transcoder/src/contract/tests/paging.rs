@@ -43,14 +43,14 @@ fn lists(paging: &str, messages: &str) -> String {
 }
 
 /// Returns the next token of a page.
-fn next(world: &World, request: Json, dialect: &str, page: Json) -> Option<String> {
-    let paging = world.rpc("List").paging.as_ref().unwrap();
-    let request = world.wire("t.ListRequest", request);
+fn next(test: &TestContract, request: Json, dialect: &str, page: Json) -> Option<String> {
+    let paging = test.rpc("List").paging.as_ref().unwrap();
+    let request = test.wire("t.ListRequest", request);
     let asked = paging.page_request(&request, dialect).unwrap();
-    let page = world.wire("t.ListResponse", page);
+    let page = test.wire("t.ListResponse", page);
     let next = paging.next(asked, &page).unwrap();
     let whole = paging.with_next(asked, page.into()).unwrap();
-    let whole = world.json("t.ListResponse", &whole);
+    let whole = test.json("t.ListResponse", &whole);
     assert_eq!(
         whole["nextPageToken"]
             .as_str()
@@ -66,7 +66,7 @@ fn things(ids: &[&str]) -> Json {
 
 #[test]
 fn marker_is_the_key_of_the_last_item() {
-    let world = World::new(&lists(
+    let test = TestContract::new(&lists(
         r#"style: PAGING_STYLE_MARKER items: "things" key: "id" next_links: "links""#,
         MESSAGES,
     ));
@@ -121,15 +121,15 @@ fn marker_is_the_key_of_the_last_item() {
         ),
         (json!({}), "", json!({"links": next_link}), None),
     ] {
-        let got = next(&world, request.clone(), dialect, page.clone());
+        let got = next(&test, request.clone(), dialect, page.clone());
         assert_eq!(got.as_deref(), want, "{request} {dialect} {page}");
     }
     // Without a key the next page cannot be requested.
-    let paging = world.rpc("List").paging.as_ref().unwrap();
+    let paging = test.rpc("List").paging.as_ref().unwrap();
     let asked = paging
-        .page_request(&world.wire("t.ListRequest", json!({"pageSize": 1})), "")
+        .page_request(&test.wire("t.ListRequest", json!({"pageSize": 1})), "")
         .unwrap();
-    let page = world.wire("t.ListResponse", json!({"things": [{"number": 1}]}));
+    let page = test.wire("t.ListResponse", json!({"things": [{"number": 1}]}));
     assert!(matches!(
         paging.next(asked, &page),
         Err(Error::Decode { .. })
@@ -138,38 +138,38 @@ fn marker_is_the_key_of_the_last_item() {
 
 #[test]
 fn keys_can_be_numbers() {
-    let world = World::new(&lists(
+    let test = TestContract::new(&lists(
         r#"style: PAGING_STYLE_MARKER items: "things" key: "number""#,
         MESSAGES,
     ));
     let page = json!({"things": [{"number": 7}, {"number": -8}]});
     assert_eq!(
-        next(&world, json!({"pageSize": 2}), "", page).as_deref(),
+        next(&test, json!({"pageSize": 2}), "", page).as_deref(),
         Some("-8")
     );
 }
 
 #[test]
 fn offsets_and_pages_are_counted() {
-    let offset = World::new(&lists(
+    let offset = TestContract::new(&lists(
         r#"style: PAGING_STYLE_OFFSET items: "things" total: "count""#,
         MESSAGES,
     ));
-    let page = World::new(&lists(
+    let page = TestContract::new(&lists(
         r#"style: PAGING_STYLE_PAGE items: "things" total: "pagination.num_pages""#,
         MESSAGES,
     ));
-    let from_zero = World::new(&lists(
+    let from_zero = TestContract::new(&lists(
         r#"style: PAGING_STYLE_PAGE items: "things" first_page: 0 total: "pagination.num_pages""#,
         MESSAGES,
     ));
-    let by_itself = World::new(&lists(
+    let by_itself = TestContract::new(&lists(
         r#"style: PAGING_STYLE_PAGE items: "things" total: "pagination.num_pages" default_size: 2"#,
         MESSAGES,
     ));
     let two = things(&["a", "b"]);
     let pages = |n: i32| json!({"things": two, "pagination": {"numPages": n.to_string()}});
-    for (world, request, page, want) in [
+    for (test, request, page, want) in [
         (
             &offset,
             json!({"pageSize": 2}),
@@ -257,13 +257,13 @@ fn offsets_and_pages_are_counted() {
         (&from_zero, json!({}), pages(2), Some("1")),
         (&from_zero, json!({"pageToken": "1"}), pages(2), None),
     ] {
-        let got = next(world, request.clone(), "", page.clone());
+        let got = next(test, request.clone(), "", page.clone());
         assert_eq!(got.as_deref(), want, "{request} {page}");
     }
     for token in ["-1", "+1", "1.0", "a", " 1", "99999999999999999999"] {
-        for world in [&offset, &page] {
-            let paging = world.rpc("List").paging.as_ref().unwrap();
-            let request = world.wire("t.ListRequest", json!({"pageToken": token}));
+        for test in [&offset, &page] {
+            let paging = test.rpc("List").paging.as_ref().unwrap();
+            let request = test.wire("t.ListRequest", json!({"pageToken": token}));
             let error = paging.page_request(&request, "").unwrap_err();
             assert_eq!(fault(&error).0, "page_token", "{token}");
         }
@@ -272,11 +272,11 @@ fn offsets_and_pages_are_counted() {
 
 #[test]
 fn streams_request_page_by_page() {
-    let world = World::new(&lists(
+    let test = TestContract::new(&lists(
         r#"style: PAGING_STYLE_MARKER items: "things" key: "id" default_size: 30"#,
         MESSAGES,
     ));
-    let stream = world.rpc("Stream");
+    let stream = test.rpc("Stream");
     assert!(stream.is_stream());
     assert_eq!(stream.idempotency, Idempotency::NoSideEffects);
     let pages = stream.pages.as_ref().unwrap();
@@ -287,9 +287,7 @@ fn streams_request_page_by_page() {
             "limit=5&start=a%20b",
         ),
     ] {
-        let first = pages
-            .first(&world.wire("t.StreamRequest", request))
-            .unwrap();
+        let first = pages.first(&test.wire("t.StreamRequest", request)).unwrap();
         assert_eq!(stream.bind(&first, "").unwrap().query, want);
         let next = pages.at(&first, "x/y");
         let call = stream.bind(&next, "").unwrap();
@@ -298,17 +296,17 @@ fn streams_request_page_by_page() {
         assert!(!call.query.contains("a%20b"), "{}", call.query);
     }
     for (size, want) in [(1, 1), (1_000, 1_000), (1_001, 1_000), (i32::MAX, 1_000)] {
-        let request = world.wire("t.StreamRequest", json!({"owner": "o", "pageSize": size}));
+        let request = test.wire("t.StreamRequest", json!({"owner": "o", "pageSize": size}));
         let first = pages.first(&request).unwrap();
         let call = stream.bind(&first, "").unwrap();
         assert_eq!(call.query, format!("limit={want}"), "{size}");
     }
-    let below = world.wire("t.StreamRequest", json!({"pageSize": -1}));
+    let below = test.wire("t.StreamRequest", json!({"pageSize": -1}));
     assert_eq!(fault(&pages.first(&below).unwrap_err()).0, "page_size");
-    let item = world.wire("t.Thing", json!({"id": "a"}));
+    let item = test.wire("t.Thing", json!({"id": "a"}));
     let message = pages.message(&item);
     assert_eq!(
-        world.json("t.StreamResponse", &message),
+        test.json("t.StreamResponse", &message),
         json!({"thing": {"id": "a"}})
     );
 }
@@ -475,10 +473,10 @@ fn options_of_the_list_hold_in_its_stream() {
          option (drawbridge.v1.method).at_least_one = {fields: [\"owner\", \"page_size\"]};
          option idempotency_level",
     );
-    let world = World::new(&proto);
-    let stream = world.rpc("Stream");
+    let test = TestContract::new(&proto);
+    let stream = test.rpc("Stream");
     let request = json!({"owner": "o", "pageSize": 2, "pageToken": "4"});
-    let request = world.wire("t.StreamRequest", request);
+    let request = test.wire("t.StreamRequest", request);
     let query = |dialect| stream.bind(&request, dialect).unwrap().query;
     assert_eq!(query(""), "limit=2&start=4&v=1");
     assert_eq!(query("old"), "start=4&v=1", "an option of the list's field");
@@ -489,18 +487,18 @@ fn options_of_the_list_hold_in_its_stream() {
     let list = stream.pages.as_ref().unwrap().list.paging.as_ref().unwrap();
     let listed = stream.polled_request(&request).unwrap().unwrap();
     let asked = list.page_request(&listed, "").unwrap();
-    let page = world.wire("t.ListResponse", json!({"things": things(&["a", "b"])}));
+    let page = test.wire("t.ListResponse", json!({"things": things(&["a", "b"])}));
     assert_eq!(list.next(asked, &page).unwrap().as_deref(), Some("6"));
 }
 
 #[test]
 fn total_of_a_numbered_list_can_count_items() {
-    let world = World::new(&lists(
+    let test = TestContract::new(&lists(
         r#"style: PAGING_STYLE_PAGE items: "things" total: "count" total_counts_items: true
            default_size: 4"#,
         MESSAGES,
     ));
-    let paging = world.rpc("List").paging.as_ref().unwrap();
+    let paging = test.rpc("List").paging.as_ref().unwrap();
     for (size, page, items, total, before, want, by_total) in [
         (3, 1, 3, 6, None, Some("2"), true),
         (3, 2, 3, 6, None, None, false),
@@ -523,10 +521,10 @@ fn total_of_a_numbered_list_can_count_items() {
     ] {
         let request = json!({"pageSize": size, "pageToken": page.to_string()});
         let asked = paging
-            .page_request(&world.wire("t.ListRequest", request), "")
+            .page_request(&test.wire("t.ListRequest", request), "")
             .unwrap();
         let ids: Vec<Json> = (0..items).map(|id| json!({"id": id.to_string()})).collect();
-        let response = world.wire("t.ListResponse", json!({"things": ids, "count": total}));
+        let response = test.wire("t.ListResponse", json!({"things": ids, "count": total}));
         let following = paging.following(asked, &response, before).unwrap();
         let got = (following.token.as_deref(), following.by_total);
         let case = format!("{size} {page} {items} {total} {before:?}");
@@ -541,12 +539,12 @@ fn pages_of_unknown_size_may_end_before_the_total_shows_it() {
     let rule = r#"style: PAGING_STYLE_PAGE items: "things" total: "count"
         total_counts_items: true"#;
     for (more, want, by_total) in [("", Some("3"), false), (" default_size: 25", None, false)] {
-        let world = World::new(&lists(&format!("{rule}{more}"), MESSAGES));
-        let paging = world.rpc("List").paging.as_ref().unwrap();
-        let request = world.wire("t.ListRequest", json!({"pageToken": "2"}));
+        let test = TestContract::new(&lists(&format!("{rule}{more}"), MESSAGES));
+        let paging = test.rpc("List").paging.as_ref().unwrap();
+        let request = test.wire("t.ListRequest", json!({"pageToken": "2"}));
         let asked = paging.page_request(&request, "").unwrap();
         let ids: Vec<Json> = (0..15).map(|id| json!({"id": id.to_string()})).collect();
-        let response = world.wire("t.ListResponse", json!({"things": ids, "count": 40}));
+        let response = test.wire("t.ListResponse", json!({"things": ids, "count": 40}));
         let following = paging.following(asked, &response, None).unwrap();
         let got = (following.token.as_deref(), following.by_total);
         assert_eq!(got, (want, by_total), "{more}");
@@ -561,10 +559,10 @@ fn pages_of_unknown_size_may_end_before_the_total_shows_it() {
 #[test]
 fn missing_page_ends_a_numbered_list_only() {
     let asked = |paging: &str, token: &str| {
-        let world = World::new(&lists(paging, MESSAGES));
+        let test = TestContract::new(&lists(paging, MESSAGES));
         let request = json!({"pageSize": 3, "pageToken": token});
-        let request = world.wire("t.ListRequest", request);
-        let paging = world.rpc("List").paging.as_ref().unwrap();
+        let request = test.wire("t.ListRequest", request);
+        let paging = test.rpc("List").paging.as_ref().unwrap();
         let asked = paging.page_request(&request, "").unwrap();
         [None, Some(false), Some(true)].map(|by_total| paging.ends_before(asked, by_total))
     };

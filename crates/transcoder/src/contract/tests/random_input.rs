@@ -11,7 +11,7 @@ pub(super) fn built_in() -> Contract {
 
 #[test]
 fn path_values_round_trip() {
-    let world = World::new(&unary(
+    let test = TestContract::new(&unary(
         "option (google.api.http) = {get: \"/v1/{id}/x\"};",
         "message Req { string id = 1; string q = 2; } message Res {}",
     ));
@@ -20,7 +20,7 @@ fn path_values_round_trip() {
         crate::json::wire::write_bytes(&mut wire, 1, value.as_bytes());
         crate::json::wire::write_bytes(&mut wire, 2, value.as_bytes());
         let dots = value.split('/').any(|segment| matches!(segment, "." | ".."));
-        match world.rpc("Do").bind(&wire, "") {
+        match test.rpc("Do").bind(&wire, "") {
             Err(error) => {
                 prop_assert!(value.is_empty() || dots, "{:?}: {}", value, error);
             }
@@ -49,7 +49,7 @@ fn random_requests_do_not_panic() {
             status: StatusCode::OK,
             headers: HeaderMap::new(),
             body: message.clone(),
-            room: Default::default(),
+            buffer_permit: Default::default(),
         };
         for method in &methods {
             let _ = method.bind(bytes, "rackspace");

@@ -4,8 +4,8 @@ use super::*;
 use crate::json::wire::write_bytes;
 
 /// Compiles an rpc with this rule and media type.
-fn world(rule: &str, media_type: &str, messages: &str) -> World {
-    World::new(&with_http_body(rule, media_type, messages))
+fn test(rule: &str, media_type: &str, messages: &str) -> TestContract {
+    TestContract::new(&with_http_body(rule, media_type, messages))
 }
 
 fn with_http_body(rule: &str, media_type: &str, messages: &str) -> String {
@@ -137,8 +137,8 @@ fn bytes_are_the_body() {
         ),
     ] {
         let messages = format!("message Req {{ string id = 1; {field} }} message Res {{}}");
-        let world = world(rule, media_type, &messages);
-        let call = world
+        let test = test(rule, media_type, &messages);
+        let call = test
             .bind(json!({"id": "i", "data": value.clone()}))
             .unwrap();
         assert_eq!((&*call.path, &*call.query), ("/f/i", ""), "{field}");
@@ -155,7 +155,7 @@ fn bytes_are_the_body() {
             true => json!(["t"]),
             false => json!("t"),
         };
-        let call = world(put, "", &messages)
+        let call = test(put, "", &messages)
             .bind(json!({"id": "i", "data": value}))
             .unwrap();
         assert_eq!((content_type(&call), body(&call)), (None, Some(want)));
@@ -166,25 +166,25 @@ fn bytes_are_the_body() {
 fn required_bytes_must_not_be_empty() {
     let field = "bytes data = 2 [(google.api.field_behavior) = REQUIRED];";
     let messages = format!("message Req {{ string id = 1; {field} }} message Res {{}}");
-    let world = world("put: \"/f/{id}\" body: \"data\"", "", &messages);
-    let error = world.bind(json!({"id": "i"})).unwrap_err();
+    let test = test("put: \"/f/{id}\" body: \"data\"", "", &messages);
+    let error = test.bind(json!({"id": "i"})).unwrap_err();
     assert_eq!(fault(&error), ("data", "is required"));
 }
 
 #[test]
 fn request_can_be_the_body() {
-    let world = World::new(
+    let test = TestContract::new(
         &with_http_body("post: \"/f\" body: \"*\"", "", "message Res {}").replacen(
             "Do(Req)",
             "Do(google.api.HttpBody)",
             1,
         ),
     );
-    let wire = world.wire(
+    let wire = test.wire(
         "google.api.HttpBody",
         json!({"contentType": "image/png", "data": "AP97"}),
     );
-    let call = world.rpc("Do").bind(&wire, "").unwrap();
+    let call = test.rpc("Do").bind(&wire, "").unwrap();
     assert_eq!(content_type(&call), Some("image/png"));
     assert_eq!(call.body.as_deref(), Some(&b"\x00\xff{"[..]));
     assert_eq!(call.query, "");
@@ -193,7 +193,7 @@ fn request_can_be_the_body() {
 #[test]
 fn invalid_media_type_or_text_is_rejected() {
     let messages = "message Req { google.api.HttpBody data = 2; } message Res {}";
-    let http_body = world("post: \"/f\" body: \"data\"", "", messages);
+    let http_body = test("post: \"/f\" body: \"data\"", "", messages);
     for text in [
         "png",
         "*/*",
@@ -209,7 +209,7 @@ fn invalid_media_type_or_text_is_rejected() {
         assert_eq!(fault(&error).0, "data.content_type", "{text}");
     }
     let messages = "message Req { string data = 2; } message Res {}";
-    let text = world("post: \"/f\" body: \"data\"", "text/plain", messages);
+    let text = test("post: \"/f\" body: \"data\"", "text/plain", messages);
     let error = text.rpc("Do").bind(b"\x12\x01\xff", "").unwrap_err();
     assert_eq!(fault(&error), ("data", "is not UTF-8"));
 }
@@ -221,7 +221,7 @@ fn large_bytes_are_not_copied() {
         ("google.api.HttpBody data = 2;", true),
     ] {
         let messages = format!("message Req {{ {field} }} message Res {{}}");
-        let world = world("post: \"/f\" body: \"data\"", "", &messages);
+        let test = test("post: \"/f\" body: \"data\"", "", &messages);
         let large = vec![7; 1 << 20];
         let mut request = Vec::new();
         match nested {
@@ -233,7 +233,7 @@ fn large_bytes_are_not_copied() {
             }
         }
         let request = Bytes::from(request);
-        let sent = world
+        let sent = test
             .rpc("Do")
             .bind_shared(&request, "")
             .unwrap()
@@ -253,7 +253,7 @@ fn reply_becomes_an_http_body() {
             .into_iter()
             .collect(),
         body: Bytes::from_static(body),
-        room: Default::default(),
+        buffer_permit: Default::default(),
     };
     let all = "message Req {} message Res { google.api.HttpBody file = 1; bytes raw = 2; }";
     for (rule, response, want) in [
@@ -274,20 +274,23 @@ fn reply_becomes_an_http_body() {
         ),
     ] {
         let proto = with_http_body(rule, "", all);
-        let world =
-            World::new(&proto.replacen("returns (Res)", &format!("returns ({response})"), 1));
+        let test = TestContract::new(&proto.replacen(
+            "returns (Res)",
+            &format!("returns ({response})"),
+            1,
+        ));
         let message = match response {
             "Res" => "t.Res",
             other => other,
         };
-        let decoded = world
+        let decoded = test
             .rpc("Do")
             .decode(&reply(Some("text/html"), b"<p>"))
             .unwrap();
-        assert_eq!(world.json(message, &decoded.message), want, "{rule}");
-        let empty = world.rpc("Do").decode(&reply(None, b""));
+        assert_eq!(test.json(message, &decoded.message), want, "{rule}");
+        let empty = test.rpc("Do").decode(&reply(None, b""));
         assert!(empty.is_ok(), "{rule}");
-        let call = world.rpc("Do").bind(b"", "").unwrap();
+        let call = test.rpc("Do").bind(b"", "").unwrap();
         assert_eq!(call.media.accept.unwrap(), "*/*", "{rule}");
     }
 }

@@ -27,7 +27,7 @@ fn options(http: &str, rules: &str) -> String {
 
 #[test]
 fn required_and_omitted_apply_per_rpc() {
-    let world = World::new(&unary(
+    let test = TestContract::new(&unary(
         &options(
             "put: \"/things/{id}\" body: \"thing\"",
             "required: [\"thing.name\", \"thing.items.name\"]
@@ -54,7 +54,7 @@ fn required_and_omitted_apply_per_rpc() {
             Err(("thing.items[0].name", "is required")),
         ),
     ] {
-        let call = world.bind(json!({"id": "1", "thing": thing}));
+        let call = test.bind(json!({"id": "1", "thing": thing}));
         match (&call, want) {
             (Ok(call), Ok(want)) => assert_eq!(document(call), want, "{thing}"),
             (Err(error), Err(want)) => assert_eq!(fault(error), want, "{thing}"),
@@ -62,13 +62,13 @@ fn required_and_omitted_apply_per_rpc() {
         }
     }
     // An unset body has the constant members, too.
-    let call = world.bind(json!({"id": "1"})).unwrap();
+    let call = test.bind(json!({"id": "1"})).unwrap();
     assert_eq!(document(&call), json!({"kind": "x", "z": [1]}));
 }
 
 #[test]
 fn constant_members_are_added_to_an_object_body() {
-    let world = World::new(&unary(
+    let test = TestContract::new(&unary(
         &options(
             "post: \"/things/{id}\" body: \"*\"",
             "omitted: \"thing.place\" constant_members: {key: \"mode\", value: \"null\"}",
@@ -82,7 +82,7 @@ fn constant_members_are_added_to_an_object_body() {
             json!({"mode": null, "thing": {"name": "n"}}),
         ),
     ] {
-        assert_eq!(document(&world.bind(request).unwrap()), want);
+        assert_eq!(document(&test.bind(request).unwrap()), want);
     }
 }
 

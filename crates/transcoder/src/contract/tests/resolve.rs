@@ -29,8 +29,8 @@ fn found(resolve: &str, location: &str, request: &str) -> String {
 
 #[test]
 fn empty_path_fields_are_looked_up() {
-    let world = World::new(&found("Find", "/things/{name}/{id}", ""));
-    let get = world.rpc("Get");
+    let test = TestContract::new(&found("Find", "/things/{name}/{id}", ""));
+    let get = test.rpc("Get");
     let resolve = get.resolve.as_ref().unwrap();
     for (request, want) in [
         (json!({"name": "n", "id": "i"}), None),
@@ -41,28 +41,28 @@ fn empty_path_fields_are_looked_up() {
         (json!({"id": "i"}), Some(json!({"identity": "i"}))),
     ] {
         let question = resolve
-            .lookup_request(&world.wire("t.GetRequest", request.clone()))
+            .lookup_request(&test.wire("t.GetRequest", request.clone()))
             .unwrap();
-        let question = question.map(|question| world.json("t.FindRequest", &question));
+        let question = question.map(|question| test.json("t.FindRequest", &question));
         assert_eq!(question, want, "{request}");
     }
-    let none = resolve.lookup_request(&world.wire("t.GetRequest", json!({"project_id": "p"})));
+    let none = resolve.lookup_request(&test.wire("t.GetRequest", json!({"project_id": "p"})));
     assert_eq!(
         fault(&none.unwrap_err()),
         ("name", "is required: give name or id")
     );
     let long =
-        resolve.lookup_request(&world.wire("t.GetRequest", json!({"name": "n".repeat(5_000)})));
+        resolve.lookup_request(&test.wire("t.GetRequest", json!({"name": "n".repeat(5_000)})));
     assert_eq!(fault(&long.unwrap_err()).0, "name");
 
-    let request = world.wire(
+    let request = test.wire(
         "t.GetRequest",
         json!({"project_id": "p", "name": "an alias"}),
     );
-    let answer = world.wire("t.FindResponse", json!({"name": "n", "id": "i"}));
+    let answer = test.wire("t.FindResponse", json!({"name": "n", "id": "i"}));
     let whole = resolve.with_lookup(&request, &answer).unwrap();
     assert_eq!(get.bind(&whole, "").unwrap().path, "/v1/p/things/n/i");
-    let half = world.wire("t.FindResponse", json!({"name": "n"}));
+    let half = test.wire("t.FindResponse", json!({"name": "n"}));
     assert!(
         matches!(resolve.with_lookup(&request, &half), Err(Error::Decode { path, .. }) if path == "id")
     );
@@ -70,8 +70,8 @@ fn empty_path_fields_are_looked_up() {
 
 #[test]
 fn redirect_and_body_decode_alike() {
-    let world = World::new(&found("Find", "/things/{name}/{id}", ""));
-    let find = world.rpc("Find");
+    let test = TestContract::new(&found("Find", "/things/{name}/{id}", ""));
+    let find = test.rpc("Find");
     let reply = |status, location: &'static str, body: &'static str| Reply {
         status: StatusCode::from_u16(status).unwrap(),
         headers: HeaderMap::from_iter([(
@@ -79,7 +79,7 @@ fn redirect_and_body_decode_alike() {
             HeaderValue::from_static(location),
         )]),
         body: Bytes::from_static(body.as_bytes()),
-        room: Default::default(),
+        buffer_permit: Default::default(),
     };
     for reply in [
         reply(302, "http://elsewhere/v1/p/things/n/i", "<html>"),
@@ -104,7 +104,7 @@ fn redirect_and_body_decode_alike() {
         assert!(status < 300 || find.also_success.contains(&status));
         let message = find.decode(&reply).unwrap().message;
         let want = json!({"name": "n", "id": "i"});
-        assert_eq!(world.json("t.FindResponse", &message), want, "{reply:?}");
+        assert_eq!(test.json("t.FindResponse", &message), want, "{reply:?}");
     }
     let name_only = r#"{"thing": {"name": "n"}}"#;
     for (status, location, body) in [
@@ -119,7 +119,7 @@ fn redirect_and_body_decode_alike() {
             "{status} {location}: {lost:?}"
         );
     }
-    assert!(!world.rpc("Get").also_success.contains(&302));
+    assert!(!test.rpc("Get").also_success.contains(&302));
 }
 
 #[test]

@@ -86,12 +86,12 @@ pub(crate) fn proto(rest: &str) -> String {
     )
 }
 
-pub(crate) struct World {
+pub(crate) struct TestContract {
     pub(crate) contract: Contract,
     pool: DescriptorPool,
 }
 
-impl World {
+impl TestContract {
     pub(crate) fn new(proto: &str) -> Self {
         let bytes = descriptors(proto);
         let pool = DescriptorPool::decode(&*bytes).unwrap();

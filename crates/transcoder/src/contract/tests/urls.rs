@@ -19,7 +19,7 @@ const MESSAGES: &str = r#"
 
 #[test]
 fn urls_and_their_segments_are_read() {
-    let world = World::new(&unary(
+    let test = TestContract::new(&unary(
         "option (google.api.http) = {get: \"/x\"};",
         MESSAGES,
     ));
@@ -70,27 +70,27 @@ fn urls_and_their_segments_are_read() {
         (json!({"link": [], "state": "s"}), json!(null), json!(null)),
         (json!({"link": 5, "state": "s"}), json!(null), json!(null)),
     ] {
-        let got = decode(&world, body.to_string().as_bytes());
+        let got = decode(&test, body.to_string().as_bytes());
         let of = |name: &str| got.get(name).cloned().unwrap_or_default();
         assert_eq!((of("links"), of("refs")), (links, refs), "{body}");
     }
     // Of duplicate names the last one counts, for the URLs, too.
     let other = "http://h/v1/objects/Tasks/1";
     let twice = format!(r#"{{"link": ["{url}"], "state": "s", "links": "{other}"}}"#);
-    let got = decode(&world, twice.as_bytes());
+    let got = decode(&test, twice.as_bytes());
     assert_eq!(got["links"], json!([other]));
     assert_eq!(got["refs"], json!([{"kind": "Tasks", "id": "1"}]));
 }
 
-fn decode(world: &World, body: &[u8]) -> Json {
+fn decode(test: &TestContract, body: &[u8]) -> Json {
     let reply = Reply {
         status: StatusCode::OK,
         headers: HeaderMap::new(),
         body: Bytes::copy_from_slice(body),
-        room: Default::default(),
+        buffer_permit: Default::default(),
     };
-    let decoded = world.rpc("Do").decode(&reply).unwrap();
-    world.json("t.Res", &decoded.message)
+    let decoded = test.rpc("Do").decode(&reply).unwrap();
+    test.json("t.Res", &decoded.message)
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use super::*;
 use crate::api::drawbridge::v1::WatchEventType;
 
-fn world(rules: &str) -> World {
-    World::new(&world_proto(rules))
+fn test(rules: &str) -> TestContract {
+    TestContract::new(&world_proto(rules))
 }
 
 fn world_proto(rules: &str) -> String {
@@ -64,8 +64,8 @@ fn world_proto(rules: &str) -> String {
 const LIST: &str = "item: \"things\" key: \"id\" state: \"state\" succeeded: \"done\"
     failed: \"LOST\" refresh: \"Get\" follow: \"follow\"";
 
-fn watch(world: &World) -> &Watch {
-    world.rpc("Watch").watch.as_ref().unwrap()
+fn watch(test: &TestContract) -> &Watch {
+    test.rpc("Watch").watch.as_ref().unwrap()
 }
 
 #[test]
@@ -85,8 +85,8 @@ fn watch_rules_compile_with_defaults() {
             secs(60),
         ),
     ] {
-        let world = world(&format!("item: \"one\" {rules}"));
-        let watch = watch(&world);
+        let test = test(&format!("item: \"one\" {rules}"));
+        let watch = watch(&test);
         assert_eq!(
             (watch.initial_interval, watch.max_interval),
             (first, max),
@@ -94,15 +94,15 @@ fn watch_rules_compile_with_defaults() {
         );
         assert!(!watch.list && !watch.not_found_succeeds && watch.refresh.is_none());
     }
-    let world = world(&format!("{LIST} on_not_found: ON_NOT_FOUND_SUCCEED"));
-    let watch = watch(&world);
+    let test = test(&format!("{LIST} on_not_found: ON_NOT_FOUND_SUCCEED"));
+    let watch = watch(&test);
     assert!(watch.list && watch.not_found_succeeds);
     assert_eq!(&*watch.poll.name, "List");
     assert_eq!(watch.refresh.as_ref().map(|rpc| &*rpc.name), Some("Get"));
     // The calls of a watch are its polls, whose replies it decodes.
-    let method = world.rpc("Watch");
+    let method = test.rpc("Watch");
     assert_eq!(method.idempotency, Idempotency::NoSideEffects);
-    let wire = world.wire(
+    let wire = test.wire(
         "t.WatchReq",
         json!({"group": "g", "q": "x", "follow": true}),
     );
@@ -110,19 +110,19 @@ fn watch_rules_compile_with_defaults() {
     assert_eq!((&*call.path, &*call.query), ("/v1//g/things", "q=x"));
     assert_eq!(call.idempotency, Idempotency::NoSideEffects);
     assert!(watch.follows(&wire));
-    assert!(!watch.follows(&world.wire("t.WatchReq", json!({"group": "g"}))));
+    assert!(!watch.follows(&test.wire("t.WatchReq", json!({"group": "g"}))));
     assert!(!watch.follows(b"\x20"));
 }
 
 #[test]
 fn items_are_slices_of_the_response() {
-    let world = world(LIST);
+    let test = test(LIST);
     let things = json!({"things": [{"id": "a"}, {}, {"id": "b", "state": "STATE_DONE"}]});
-    let response = Bytes::from(world.wire("t.ListRes", things));
-    let items = watch(&world).items(&response).unwrap();
+    let response = Bytes::from(test.wire("t.ListRes", things));
+    let items = watch(&test).items(&response).unwrap();
     let told: Vec<Json> = items
         .iter()
-        .map(|item| world.json("t.Thing", item))
+        .map(|item| test.json("t.Thing", item))
         .collect();
     assert_eq!(
         told,
@@ -134,25 +134,25 @@ fn items_are_slices_of_the_response() {
     );
     let range = response.as_ptr_range();
     assert!(range.contains(&items[0].as_ptr()) && range.contains(&items[2].as_ptr()));
-    assert!(watch(&world).items(&Bytes::new()).unwrap().is_empty());
-    let broken = watch(&world)
+    assert!(watch(&test).items(&Bytes::new()).unwrap().is_empty());
+    let broken = watch(&test)
         .items(&Bytes::from_static(b"\x0a\x05"))
         .unwrap_err();
     assert!(matches!(broken, Error::Decode { path, .. } if path == "things"));
 
-    let world = self::world("item: \"one\"");
-    let response = Bytes::from(world.wire("t.ListRes", json!({"one": {"id": "a"}})));
-    let items = watch(&world).items(&response).unwrap();
-    assert_eq!(world.json("t.Thing", &items[0]), json!({"id": "a"}));
+    let test = self::test("item: \"one\"");
+    let response = Bytes::from(test.wire("t.ListRes", json!({"one": {"id": "a"}})));
+    let items = watch(&test).items(&response).unwrap();
+    assert_eq!(test.json("t.Thing", &items[0]), json!({"id": "a"}));
     // Parts of a message are joined.
-    let items = watch(&world)
+    let items = watch(&test)
         .items(&Bytes::from_static(b"\x12\x03\x0a\x01a\x12\x02\x10\x01"))
         .unwrap();
     assert_eq!(
-        world.json("t.Thing", &items[0]),
+        test.json("t.Thing", &items[0]),
         json!({"id": "a", "state": "STATE_BUSY"})
     );
-    let error = watch(&world).items(&Bytes::new()).unwrap_err();
+    let error = watch(&test).items(&Bytes::new()).unwrap_err();
     let Error::Decode { path, problem, .. } = error else {
         panic!("{error:?}");
     };
@@ -179,8 +179,8 @@ fn response_itself_can_be_the_item() {
            message Inner { string state = 1; }
            message WatchRes { drawbridge.v1.WatchEvent event = 1; GetRes snapshot = 2; }"#,
     );
-    let world = World::new(&proto);
-    let watch = watch(&world);
+    let test = TestContract::new(&proto);
+    let watch = watch(&test);
     for (response, want, text) in [
         (json!({}), Outcome::Pending, None),
         (json!({"job": {}}), Outcome::Pending, None),
@@ -200,7 +200,7 @@ fn response_itself_can_be_the_item() {
             Some("bad"),
         ),
     ] {
-        let bytes = Bytes::from(world.wire("t.GetRes", response.clone()));
+        let bytes = Bytes::from(test.wire("t.GetRes", response.clone()));
         assert_eq!(watch.items(&bytes).unwrap(), vec![bytes.clone()]);
         assert_eq!(watch.outcome(&bytes), want, "{response}");
         assert_eq!(watch.state_text(&bytes).as_deref(), text, "{response}");
@@ -209,8 +209,8 @@ fn response_itself_can_be_the_item() {
 
 #[test]
 fn outcome_follows_the_rest_text_of_the_state() {
-    let world = world(LIST);
-    let watch = watch(&world);
+    let test = test(LIST);
+    let watch = watch(&test);
     for (item, want, text) in [
         (json!({}), Outcome::Pending, None),
         (
@@ -242,12 +242,12 @@ fn outcome_follows_the_rest_text_of_the_state() {
             Some("finished"),
         ),
     ] {
-        let wire = world.wire("t.Thing", item.clone());
+        let wire = test.wire("t.Thing", item.clone());
         assert_eq!(watch.outcome(&wire), want, "{item}");
         assert_eq!(watch.state_text(&wire).as_deref(), text, "{item}");
     }
     assert_eq!(watch.outcome(b"\x10"), Outcome::Pending);
-    let without = self::world("item: \"one\"");
+    let without = self::test("item: \"one\"");
     let done = without.wire("t.Thing", json!({"state": "STATE_DONE"}));
     assert_eq!(self::watch(&without).outcome(&done), Outcome::Pending);
     assert_eq!(self::watch(&without).state_text(&done), None);
@@ -255,7 +255,7 @@ fn outcome_follows_the_rest_text_of_the_state() {
 
 #[test]
 fn items_are_identified_by_their_key() {
-    let strings = world(LIST);
+    let strings = test(LIST);
     let wire = strings.wire("t.Thing", json!({"id": "ключ"}));
     assert_eq!(&*watch(&strings).key(&wire).unwrap(), "ключ");
     for item in [json!({}), json!({"state": 1})] {
@@ -266,7 +266,7 @@ fn items_are_identified_by_their_key() {
     }
     assert!(watch(&strings).key(b"\x0a\x01\xff").is_err());
 
-    let both = world("item: \"things\" key: \"id\" additional_keys: [\"inner.state\", \"names\"]");
+    let both = test("item: \"things\" key: \"id\" additional_keys: [\"inner.state\", \"names\"]");
     let thing = |names: Json, state: &str| {
         let thing = json!({"id": "a", "names": names, "inner": {"state": state}});
         watch(&both).key(&both.wire("t.Thing", thing)).unwrap()
@@ -282,16 +282,16 @@ fn items_are_identified_by_their_key() {
         assert_ne!(first, other);
     }
 
-    let numbers = world("item: \"things\" key: \"number\"");
+    let numbers = test("item: \"things\" key: \"number\"");
     let wire = numbers.wire("t.Thing", json!({"number": "-5"}));
     assert_eq!(&*watch(&numbers).key(&wire).unwrap(), "-5");
 }
 
 #[test]
 fn refresh_reads_one_item_by_its_key() {
-    let world = world(LIST);
-    let watch = watch(&world);
-    let request = world.wire(
+    let test = test(LIST);
+    let watch = watch(&test);
+    let request = test.wire(
         "t.WatchReq",
         json!({"group": "g", "q": "x", "follow": true}),
     );
@@ -299,7 +299,7 @@ fn refresh_reads_one_item_by_its_key() {
     assert_eq!(call.path, "/v1//g/things/a%2Fb");
     assert_eq!((&*call.query, call.project), ("", Some(4..4)));
     assert_eq!(call.idempotency, Idempotency::Idempotent);
-    let request = world.wire("t.WatchReq", json!({"p": "p", "group": "g"}));
+    let request = test.wire("t.WatchReq", json!({"p": "p", "group": "g"}));
     let call = watch.refresh_call(&request, "a", "").unwrap();
     assert_eq!(
         (&*call.path, call.project),
@@ -310,33 +310,33 @@ fn refresh_reads_one_item_by_its_key() {
         assert_eq!(fault(&error).0, "thing", "{key}");
     }
 
-    let response = Bytes::from(world.wire("t.GetRes", json!({"thing": {"id": "a"}})));
+    let response = Bytes::from(test.wire("t.GetRes", json!({"thing": {"id": "a"}})));
     let item = watch.refreshed(&response).unwrap();
-    assert_eq!(world.json("t.Thing", &item), json!({"id": "a"}));
+    assert_eq!(test.json("t.Thing", &item), json!({"id": "a"}));
     assert!(response.as_ptr_range().contains(&item.as_ptr()));
     assert!(watch.refreshed(&Bytes::new()).is_err());
 }
 
 #[test]
 fn stream_message_holds_event_and_item() {
-    let world = world(LIST);
+    let test = test(LIST);
     let event = WatchEvent {
         r#type: WatchEventType::Modified.into(),
         ..Default::default()
     };
-    let item = world.wire("t.Thing", json!({"id": "a"}));
-    let message = watch(&world).message(&event, Some(&item), &[]);
+    let item = test.wire("t.Thing", json!({"id": "a"}));
+    let message = watch(&test).message(&event, Some(&item), &[]);
     assert_eq!(
-        world.json("t.WatchRes", &message),
+        test.json("t.WatchRes", &message),
         json!({"event": {"type": "WATCH_EVENT_TYPE_MODIFIED"}, "thing": {"id": "a"}})
     );
-    let message = watch(&world).message(&event, None, &[]);
+    let message = watch(&test).message(&event, None, &[]);
     assert_eq!(
-        world.json("t.WatchRes", &message),
+        test.json("t.WatchRes", &message),
         json!({"event": {"type": "WATCH_EVENT_TYPE_MODIFIED"}})
     );
-    let mut empty = watch(&world).message(&WatchEvent::default(), Some(b""), &[]);
-    let told = world.json("t.WatchRes", &empty.split_off(0));
+    let mut empty = watch(&test).message(&WatchEvent::default(), Some(b""), &[]);
+    let told = test.json("t.WatchRes", &empty.split_off(0));
     assert_eq!(told, json!({"event": {}, "thing": {}}));
 }
 
@@ -352,7 +352,7 @@ fn options_of_the_polled_rpc_hold_in_a_watch() {
             let watch = "option (drawbridge.v1.method).watch";
             proto = proto.replacen(watch, &format!("{rules} {watch}"), 1);
         }
-        World::new(&proto)
+        TestContract::new(&proto)
     };
     for (own, want) in [
         ("", "q=x&fields=id,state"),
@@ -361,13 +361,13 @@ fn options_of_the_polled_rpc_hold_in_a_watch() {
         ("v=1&fields=id,state", "q=x&fields=id,state&v=1"),
         ("fields=id", "q=x&fields=id,state&fields=id"),
     ] {
-        let world = polled(own);
+        let test = polled(own);
         let request = json!({"group": "g", "q": "x", "follow": true});
-        let request = world.wire("t.WatchReq", request);
-        let call = world.rpc("Watch").bind(&request, "").unwrap();
+        let request = test.wire("t.WatchReq", request);
+        let call = test.rpc("Watch").bind(&request, "").unwrap();
         assert_eq!(call.query, want, "{own}");
-        let poll = watch(&world).poll_request(&request).unwrap();
-        let polled = watch(&world).poll.bind(&poll, "").unwrap();
+        let poll = watch(&test).poll_request(&request).unwrap();
+        let polled = watch(&test).poll.bind(&poll, "").unwrap();
         assert_eq!(polled.query, "q=x&fields=id,state");
     }
 }

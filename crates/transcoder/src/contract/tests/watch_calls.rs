@@ -3,23 +3,23 @@
 use super::test_contract::{DO, FIND, STARTED, jobs};
 use super::*;
 
-fn watch<'w>(world: &'w World, path: &str) -> &'w Watch {
-    let method = world.contract.method(path).unwrap();
+fn watch<'t>(test: &'t TestContract, path: &str) -> &'t Watch {
+    let method = test.contract.method(path).unwrap();
     method.watch.as_ref().unwrap()
 }
 
 #[test]
 fn started_call_fills_the_poll_request() {
-    let world = World::new(&jobs(DO, STARTED));
-    let method = world.contract.method("/t.AddonService/DoAndWatch").unwrap();
+    let test = TestContract::new(&jobs(DO, STARTED));
+    let method = test.contract.method("/t.AddonService/DoAndWatch").unwrap();
     assert_eq!(method.idempotency, Idempotency::NonIdempotent);
-    let watch = watch(&world, "/t.AddonService/DoAndWatch");
+    let watch = watch(&test, "/t.AddonService/DoAndWatch");
     let start = watch.start.as_ref().unwrap();
     assert_eq!(&*start.rpc.name, "Do");
     let asked = json!({"p": "p1", "addon": "a", "action": "go"});
-    let request = world.wire("t.DoWatchReq", asked.clone());
+    let request = test.wire("t.DoWatchReq", asked.clone());
     let call = start.request(&request).unwrap();
-    assert_eq!(world.json("t.DoReq", &call), asked);
+    assert_eq!(test.json("t.DoReq", &call), asked);
     for (response, want) in [
         (
             json!({"jobId": "j1"}),
@@ -27,31 +27,31 @@ fn started_call_fills_the_poll_request() {
         ),
         (json!({}), None),
     ] {
-        let response = world.wire("t.DoRes", response);
+        let response = test.wire("t.DoRes", response);
         let poll = start.poll_request(&request, &response);
-        assert_eq!(poll.map(|poll| world.json("t.JobReq", &poll)), want);
+        assert_eq!(poll.map(|poll| test.json("t.JobReq", &poll)), want);
     }
-    let started = world.wire("t.DoRes", json!({"jobId": "j1"}));
+    let started = test.wire("t.DoRes", json!({"jobId": "j1"}));
     let event = WatchEvent {
         r#type: crate::api::drawbridge::v1::WatchEventType::Started.into(),
         ..Default::default()
     };
     let message = watch.started_message(&event, &started);
     assert_eq!(
-        world.json("t.WatchRes", &message),
+        test.json("t.WatchRes", &message),
         json!({"event": {"type": "WATCH_EVENT_TYPE_STARTED"}, "started": {"job_id": "j1"}})
     );
 }
 
 #[test]
 fn ids_are_extracted_from_urls_and_lists() {
-    let world = World::new(&jobs(FIND, "DoRes begun = 9;"));
-    let start = watch(&world, "/t.AddonService/DoAndWatch")
+    let test = TestContract::new(&jobs(FIND, "DoRes begun = 9;"));
+    let start = watch(&test, "/t.AddonService/DoAndWatch")
         .start
         .as_ref()
         .unwrap();
     let find = start.find.as_ref().unwrap();
-    let request = world.wire("t.DoWatchReq", json!({"p": "p1"}));
+    let request = test.wire("t.DoWatchReq", json!({"p": "p1"}));
     for (urls, poll, list) in [
         (
             json!(["http://h/groups/3", "http://h/jobs/j%201"]),
@@ -68,61 +68,61 @@ fn ids_are_extracted_from_urls_and_lists() {
         (json!(["/groups/five"]), None, None),
         (json!(null), None, None),
     ] {
-        let started = world.wire("t.DoRes", json!({ "urls": urls }));
+        let started = test.wire("t.DoRes", json!({ "urls": urls }));
         let got = start.poll_request(&request, &started);
-        let got = got.map(|poll| world.json("t.JobReq", &poll)["job_id"].clone());
+        let got = got.map(|poll| test.json("t.JobReq", &poll)["job_id"].clone());
         assert_eq!(got, poll.map(|id| json!(id)), "{urls}");
         let got = find.request(&request, &started);
-        let got = got.map(|request| world.json("t.JobsReq", &request)["group"].clone());
+        let got = got.map(|request| test.json("t.JobsReq", &request)["group"].clone());
         assert_eq!(got, list.map(|id| json!(id)), "{urls}");
     }
     for (jobs, want) in [
         (json!([]), None),
         (json!([{}, {"uuid": "b"}, {"uuid": "c"}]), Some("b")),
     ] {
-        let list = Bytes::from(world.wire("t.JobsRes", json!({ "jobs": jobs })));
+        let list = Bytes::from(test.wire("t.JobsRes", json!({ "jobs": jobs })));
         let poll = find.poll_request(&request, &list).unwrap();
-        let poll = poll.map(|poll| world.json("t.JobReq", &poll));
+        let poll = poll.map(|poll| test.json("t.JobReq", &poll));
         assert_eq!(poll, want.map(|id| json!({"p": "p1", "job_id": id})));
     }
 }
 
 #[test]
 fn side_reads_and_fallback_fill_their_fields() {
-    let world = World::new(&jobs(DO, STARTED));
-    let watch = watch(&world, "/t.S/Watch");
-    let request = world.wire(
+    let test = TestContract::new(&jobs(DO, STARTED));
+    let watch = watch(&test, "/t.S/Watch");
+    let request = test.wire(
         "t.WatchJobReq",
         json!({"p": "p1", "jobId": "name", "addon": "a", "depth": 2}),
     );
     let poll = watch.poll_request(&request).unwrap();
     assert_eq!(
-        world.json("t.JobReq", &poll),
+        test.json("t.JobReq", &poll),
         json!({"p": "p1", "job_id": "name"})
     );
     let light = watch.light_request(&poll).unwrap();
     assert_eq!(
-        world.json("t.JobReq", &light),
+        test.json("t.JobReq", &light),
         json!({"p": "p1", "job_id": "name", "full": false})
     );
-    let item = world.wire("t.Job", json!({"uuid": "u1", "state": "BUSY"}));
+    let item = test.wire("t.Job", json!({"uuid": "u1", "state": "BUSY"}));
     let [steps, progress] = &watch.side_reads[..] else {
         panic!("two side reads");
     };
     assert!(!steps.is_enabled(&request) && progress.is_enabled(&request));
-    let asks = world.wire("t.WatchJobReq", json!({"steps": true}));
+    let asks = test.wire("t.WatchJobReq", json!({"steps": true}));
     assert!(steps.is_enabled(&asks));
     let beside = steps.request(&item, &poll, &request).unwrap();
     assert_eq!(
-        world.json("t.StepsReq", &beside),
+        test.json("t.StepsReq", &beside),
         json!({"p": "p1", "filter": {"job": "u1"}, "depth": 2})
     );
     for (state, want) in [("BUSY", true), ("OK", false)] {
-        let item = world.wire("t.Job", json!({ "state": state }));
+        let item = test.wire("t.Job", json!({ "state": state }));
         assert!(watch.makes_side_read(steps, &item));
         assert_eq!(watch.makes_side_read(progress, &item), want, "{state}");
     }
-    let response = Bytes::from(world.wire(
+    let response = Bytes::from(test.wire(
         "t.StepsRes",
         json!({"steps": [
             {"name": "1", "state": "OK"}, {"name": "2", "state": "BUSY"},
@@ -135,7 +135,7 @@ fn side_reads_and_fallback_fill_their_fields() {
     ]
     .concat();
     let message = watch.message(&WatchEvent::default(), Some(&item), &told);
-    let message = world.json("t.WatchJobRes", &message);
+    let message = test.json("t.WatchJobRes", &message);
     assert_eq!(message["steps"].as_array().map(Vec::len), Some(4));
     assert_eq!(message["progress"], json!({"OK": 2, "BUSY": 1}));
     assert_eq!(message["job"]["uuid"], "u1");
@@ -144,10 +144,10 @@ fn side_reads_and_fallback_fill_their_fields() {
     assert!(fallback.not_found_succeeds && !fallback.is_final && fallback.after == 3);
     let instead = fallback.request(&[], &poll, &request).unwrap();
     assert_eq!(
-        world.json("t.AddonReq", &instead),
+        test.json("t.AddonReq", &instead),
         json!({"p": "p1", "addon": "a"})
     );
-    let without = world.wire("t.WatchJobReq", json!({"p": "p1", "jobId": "j"}));
+    let without = test.wire("t.WatchJobReq", json!({"p": "p1", "jobId": "j"}));
     assert_eq!(fallback.request(&[], &poll, &without), None);
     for (addon, same, outcome) in [
         (
@@ -162,7 +162,7 @@ fn side_reads_and_fallback_fill_their_fields() {
         ),
         (json!({}), false, Outcome::Pending),
     ] {
-        let response = Bytes::from(world.wire("t.Addon", addon));
+        let response = Bytes::from(test.wire("t.Addon", addon));
         let found = fallback.found(&response, &poll).unwrap().unwrap();
         assert_eq!((found.matches, found.outcome), (same, outcome));
         assert_eq!(found.item, response);
@@ -171,8 +171,8 @@ fn side_reads_and_fallback_fill_their_fields() {
 
 #[test]
 fn final_after_and_not_found_depend_on_the_state() {
-    let world = World::new(&jobs(DO, STARTED));
-    let watch = watch(&world, "/t.S/Watch");
+    let test = TestContract::new(&jobs(DO, STARTED));
+    let watch = watch(&test, "/t.S/Watch");
     for (item, held, gone_well) in [
         (json!({"state": "BAD"}), Some((0, 10, 1)), false),
         (json!({"state": "BAD", "sticky": true}), None, false),
@@ -185,7 +185,7 @@ fn final_after_and_not_found_depend_on_the_state() {
         (json!({"state": "LEAVING"}), None, true),
         (json!({}), None, false),
     ] {
-        let wire = world.wire("t.Job", item.clone());
+        let wire = test.wire("t.Job", item.clone());
         let got = watch
             .debounce_rule(&wire)
             .map(|held| (held.rule.unwrap(), held.time.as_secs(), held.polls));
@@ -196,10 +196,10 @@ fn final_after_and_not_found_depend_on_the_state() {
 
 #[test]
 fn shared_watch_key_has_the_fields_of_further_calls() {
-    let world = World::new(&jobs(DO, STARTED));
-    let watch = watch(&world, "/t.S/Watch");
+    let test = TestContract::new(&jobs(DO, STARTED));
+    let watch = watch(&test, "/t.S/Watch");
     let aside = |request: Json| {
-        let wire = world.wire("t.WatchJobReq", request);
+        let wire = test.wire("t.WatchJobReq", request);
         watch.further_call_fields(&wire).unwrap()
     };
     let plain = aside(json!({"p": "p1", "jobId": "j", "other": true}));
@@ -574,8 +574,8 @@ fn contradictory_watch_calls_are_reported() {
 
 #[test]
 fn member_order_does_not_change_the_canonical_message() {
-    let world = World::new(&jobs(DO, STARTED));
-    let watch = watch(&world, "/t.S/Watch");
+    let test = TestContract::new(&jobs(DO, STARTED));
+    let watch = watch(&test, "/t.S/Watch");
     // uuid, then two entries of `more`; and in the other order.
     let (a, b) = (b"\x22\x06\x0a\x01a\x12\x01x", b"\x22\x06\x0a\x01b\x12\x01y");
     let uuid = b"\x0a\x02u1";
@@ -603,12 +603,12 @@ fn find_needs_no_bindings_of_the_start() {
           call: "S.ListJobs" item: "jobs" bind: {from: "number" to: "group"}
           bind_poll: {from: "uuid" to: "job_id"}
         }}"#;
-    let world = World::new(&jobs(rules, "DoRes begun = 9;"));
+    let test = TestContract::new(&jobs(rules, "DoRes begun = 9;"));
     let path = "/t.AddonService/DoAndWatch";
-    let watch = world.contract.method(path).unwrap().watch.as_ref().unwrap();
+    let watch = test.contract.method(path).unwrap().watch.as_ref().unwrap();
     let start = watch.start.as_ref().unwrap();
-    let request = world.wire("t.DoWatchReq", json!({"p": "p1", "addon": "a"}));
-    let response = world.wire("t.DoRes", json!({"jobId": "j", "number": "7"}));
+    let request = test.wire("t.DoWatchReq", json!({"p": "p1", "addon": "a"}));
+    let response = test.wire("t.DoRes", json!({"jobId": "j", "number": "7"}));
     assert!(start.poll_request(&request, &response).is_none());
     let find = start.find.as_ref().unwrap();
     let list = find.request(&request, &response).unwrap();

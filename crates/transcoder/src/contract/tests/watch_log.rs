@@ -67,10 +67,10 @@ const LINE: &str = "drawbridge.v1.LogLine line = 2; int64 next = 3;";
 
 #[test]
 fn entries_are_read_after_the_marker() {
-    let world = World::new(&log_proto(&format!("{EVENTS} {ENDS}"), "", EVENT));
-    let method = world.rpc("Watch");
+    let test = TestContract::new(&log_proto(&format!("{EVENTS} {ENDS}"), "", EVENT));
+    let method = test.rpc("Watch");
     let log = method.log.as_ref().unwrap();
-    let request = world.wire(
+    let request = test.wire(
         "t.WatchReq",
         json!({"thing": "x", "kind": "k", "marker": "m"}),
     );
@@ -92,45 +92,45 @@ fn entries_are_read_after_the_marker() {
     }
     assert_eq!(log.resume(&request).unwrap().as_deref(), Some("m"));
     assert!(!log.from_now(&request) && !log.ends_with_watch(&request));
-    let request = world.wire(
+    let request = test.wire(
         "t.WatchReq",
         json!({"thing": "x", "now": true, "end": true}),
     );
     assert_eq!(log.resume(&request).unwrap(), None);
     assert!(log.from_now(&request) && log.ends_with_watch(&request));
     let ends = log.ends_request(&request).unwrap();
-    assert_eq!(world.json("t.GetReq", &ends), json!({"id": "x"}));
+    assert_eq!(test.json("t.GetReq", &ends), json!({"id": "x"}));
     assert!(log.ends_with.is_some());
 
     let response = json!({"events": [{"id": "b", "at": "1970-01-01T00:00:02Z"}, {"id": "a"}]});
-    let response = Bytes::from(world.wire("t.ListRes", response));
+    let response = Bytes::from(test.wire("t.ListRes", response));
     let entries = log.entries(&response).unwrap();
     let told: Vec<_> = entries.iter().map(|e| (&*e.key, e.order.clone())).collect();
     assert_eq!(told, [("b", Some(Order::Time(2, 0))), ("a", None)]);
     let message = log.message(&WatchEvent::default(), Some(&entries[1].bytes), "a");
     let want = json!({"event": {}, "item": {"id": "a"}, "marker": "a"});
-    assert_eq!(world.json("t.WatchRes", &message), want);
-    let nameless = Bytes::from(world.wire("t.ListRes", json!({"events": [{}]})));
+    assert_eq!(test.json("t.WatchRes", &message), want);
+    let nameless = Bytes::from(test.wire("t.ListRes", json!({"events": [{}]})));
     assert!(matches!(log.entries(&nameless), Err(Error::Decode { .. })));
 }
 
 #[test]
 fn text_is_read_from_its_offset() {
-    let world = World::new(&log_proto(TEXT, "", LINE));
-    let method = world.rpc("Watch");
+    let test = TestContract::new(&log_proto(TEXT, "", LINE));
+    let method = test.rpc("Watch");
     let log = method.log.as_ref().unwrap();
-    let request = world.wire("t.WatchReq", json!({"thing": "x", "offset": "7"}));
+    let request = test.wire("t.WatchReq", json!({"thing": "x", "offset": "7"}));
     assert_eq!(log.resume(&request).unwrap().as_deref(), Some("7"));
     let call = method.bind(&request, "").unwrap();
     assert_eq!(call.query, "", "it is set by the watch");
     assert_eq!(log.text_call(&call, "", 7, 100).query, "offset=7&count=100");
-    let negative = world.wire("t.WatchReq", json!({"thing": "x", "offset": "-1"}));
+    let negative = test.wire("t.WatchReq", json!({"thing": "x", "offset": "-1"}));
     assert_eq!(fault(&log.resume(&negative).unwrap_err()).0, "offset");
-    let response = world.wire("t.ListRes", json!({"parts": [{"text": "a\n"}]}));
+    let response = test.wire("t.ListRes", json!({"parts": [{"text": "a\n"}]}));
     assert_eq!(log.text(&response).unwrap(), "a\n");
     let message = log.message(&WatchEvent::default(), Some(&Log::line("a", 7)), "9");
     let want = json!({"event": {}, "line": {"text": "a", "offset": "7"}, "next": "9"});
-    assert_eq!(world.json("t.WatchRes", &message), want);
+    assert_eq!(test.json("t.WatchRes", &message), want);
 }
 
 /// As Rundeck answers: an entry per line, without its line break.
@@ -138,7 +138,7 @@ fn text_is_read_from_its_offset() {
 fn each_element_of_a_list_ends_its_line() {
     let text_at = |path: &str| {
         let rule = TEXT.replace("parts.text", path);
-        World::new(&log_proto(&rule, "", LINE))
+        TestContract::new(&log_proto(&rule, "", LINE))
     };
     for (path, response, want) in [
         ("parts.text", json!({"parts": []}), ""),
@@ -181,9 +181,9 @@ fn each_element_of_a_list_ends_its_line() {
         // No list: the text is sent unchanged.
         ("part.text", json!({"part": {"text": "a"}}), "a"),
     ] {
-        let world = text_at(path);
-        let wire = world.wire("t.ListRes", response.clone());
-        let method = world.rpc("Watch");
+        let test = text_at(path);
+        let wire = test.wire("t.ListRes", response.clone());
+        let method = test.rpc("Watch");
         let text = method.log.as_ref().unwrap().text(&wire).unwrap();
         assert_eq!(text, want, "{path} {response}");
     }
@@ -386,9 +386,9 @@ fn options_of_the_polled_rpc_hold_in_a_log() {
          option (drawbridge.v1.method).constant_query = \"v=1&sort=id&count=9&x=y\";
          option (drawbridge.v1.method).path_in = {key: \"old\" value: \"/v0/{thing}\"};",
     );
-    let world = World::new(&proto);
-    let (rpc, request) = (world.rpc("Watch"), json!({"thing": "t", "kind": "k"}));
-    let request = world.wire("t.WatchReq", request);
+    let test = TestContract::new(&proto);
+    let (rpc, request) = (test.rpc("Watch"), json!({"thing": "t", "kind": "k"}));
+    let request = test.wire("t.WatchReq", request);
     let log = rpc.log.as_ref().unwrap();
     let call = rpc.bind(&request, "").unwrap();
     for (slice, want) in [

@@ -4,12 +4,12 @@ use std::borrow::Cow;
 
 use super::super::wire;
 use super::super::{scan, token};
-use super::{Fault, Outcome, Reader};
+use super::{DecodeFailure, DecodeResult, Reader};
 
 impl<'t> Reader<'t, '_> {
     #[cold]
-    pub(super) fn fault<T>(&self, problem: impl Into<String>) -> Outcome<T> {
-        Err(Box::new(Fault {
+    pub(super) fn fault<T>(&self, problem: impl Into<String>) -> DecodeResult<T> {
+        Err(Box::new(DecodeFailure {
             at: self.pos,
             inner: String::new(),
             problem: problem.into(),
@@ -17,7 +17,7 @@ impl<'t> Reader<'t, '_> {
     }
 
     #[cold]
-    pub(super) fn expected<T>(&self, what: &str) -> Outcome<T> {
+    pub(super) fn expected<T>(&self, what: &str) -> DecodeResult<T> {
         self.fault(format!("expected {what}, found {}", self.found()))
     }
 
@@ -63,11 +63,11 @@ impl<'t> Reader<'t, '_> {
         self.peek() == b'n'
     }
 
-    pub(super) fn null(&mut self) -> Outcome {
+    pub(super) fn null(&mut self) -> DecodeResult {
         self.literal(b"null")
     }
 
-    pub(super) fn literal(&mut self, literal: &[u8]) -> Outcome {
+    pub(super) fn literal(&mut self, literal: &[u8]) -> DecodeResult {
         if !self.text[self.pos..].starts_with(literal) {
             return self.expected("a JSON value");
         }
@@ -75,7 +75,7 @@ impl<'t> Reader<'t, '_> {
         Ok(())
     }
 
-    pub(super) fn boolean(&mut self) -> Outcome<bool> {
+    pub(super) fn boolean(&mut self) -> DecodeResult<bool> {
         let value = self.peek() == b't';
         self.literal(if value { b"true" } else { b"false" })?;
         Ok(value)
@@ -83,7 +83,7 @@ impl<'t> Reader<'t, '_> {
 
     /// After a member or an element: returns whether another one follows.
     #[inline]
-    pub(super) fn more(&mut self, close: u8) -> Outcome<bool> {
+    pub(super) fn more(&mut self, close: u8) -> DecodeResult<bool> {
         self.space();
         let byte = self.peek();
         if byte == b',' {
@@ -113,7 +113,7 @@ impl<'t> Reader<'t, '_> {
     }
 
     #[inline]
-    pub(super) fn colon(&mut self) -> Outcome {
+    pub(super) fn colon(&mut self) -> DecodeResult {
         self.space();
         if self.peek() != b':' {
             return self.expected("`:`");
@@ -125,7 +125,7 @@ impl<'t> Reader<'t, '_> {
 
     /// Reads the content of a string.
     #[inline]
-    pub(super) fn string(&mut self) -> Outcome<Cow<'t, [u8]>> {
+    pub(super) fn string(&mut self) -> DecodeResult<Cow<'t, [u8]>> {
         if self.peek() != b'"' {
             return self.expected("a string");
         }
@@ -142,14 +142,14 @@ impl<'t> Reader<'t, '_> {
     }
 
     #[cold]
-    pub(super) fn bad<T>(&mut self, (at, problem): (usize, &'static str)) -> Outcome<T> {
+    pub(super) fn bad<T>(&mut self, (at, problem): (usize, &'static str)) -> DecodeResult<T> {
         self.pos = at;
         self.fault(problem)
     }
 
     /// Writes the content of a string with its length prefix.
     #[inline]
-    pub(super) fn string_out(&mut self) -> Outcome {
+    pub(super) fn string_out(&mut self) -> DecodeResult {
         let start = self.pos + 1;
         let end = start + scan::plain(&self.text[start..]).0;
         if self.text.get(end) == Some(&b'"') {
@@ -165,14 +165,14 @@ impl<'t> Reader<'t, '_> {
         Ok(())
     }
 
-    pub(super) fn number(&mut self) -> Outcome<&'t [u8]> {
+    pub(super) fn number(&mut self) -> DecodeResult<&'t [u8]> {
         let start = self.pos;
         self.pos = token::number(self.text, start).or_else(|e| self.bad(e))?;
         Ok(&self.text[start..self.pos])
     }
 
     /// Reads a number, also one that is not JSON: `NaN`, `Infinity`, `-Infinity`.
-    pub(super) fn any_number(&mut self) -> Outcome<&'t [u8]> {
+    pub(super) fn any_number(&mut self) -> DecodeResult<&'t [u8]> {
         match token::special(self.text, self.pos) {
             None => self.number(),
             Some(end) => {
@@ -183,7 +183,7 @@ impl<'t> Reader<'t, '_> {
     }
 
     /// Skips a value of any type.
-    pub(super) fn skip(&mut self) -> Outcome {
+    pub(super) fn skip(&mut self) -> DecodeResult {
         self.pos = token::skip(self.text, self.pos).or_else(|e| self.bad(e))?;
         Ok(())
     }

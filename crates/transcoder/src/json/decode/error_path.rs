@@ -1,10 +1,10 @@
 //! Paths of members and elements, computed from positions in the text.
 
 use super::super::excerpt;
-use super::Fault;
+use super::DecodeFailure;
 
 /// Returns the path of an error in its text.
-pub(in super::super) fn path_of(text: &[u8], fault: &Fault) -> String {
+pub(in super::super) fn path_of(text: &[u8], fault: &DecodeFailure) -> String {
     join(path_at(text, fault.at), &fault.inner)
 }
 

@@ -2,11 +2,11 @@
 
 use super::super::{print, token, wire};
 use super::numbers::{bits_of_text, write_bits};
-use super::{Outcome, Reader};
+use super::{DecodeResult, Reader};
 use crate::schema::{Field, Form, Kind, Message, Shape};
 
 impl Reader<'_, '_> {
-    pub(super) fn list(&mut self, message: &Message, field: &Field, depth: u32) -> Outcome {
+    pub(super) fn list(&mut self, message: &Message, field: &Field, depth: u32) -> DecodeResult {
         if field.form == Form::CommaList && self.peek() == b'"' {
             return self.comma_list(message, field);
         }
@@ -57,7 +57,7 @@ impl Reader<'_, '_> {
     }
 
     /// Decodes an element that is not packed; an unset one becomes the default.
-    pub(super) fn list_element(&mut self, field: &Field, depth: u32) -> Outcome {
+    pub(super) fn list_element(&mut self, field: &Field, depth: u32) -> DecodeResult {
         let start = self.out.len();
         let set = if self.is_null() && !self.is_any_json(field) {
             self.null()?;
@@ -81,7 +81,7 @@ impl Reader<'_, '_> {
     }
 
     /// Decodes a list in one string; an empty string has no elements.
-    pub(super) fn comma_list(&mut self, message: &Message, field: &Field) -> Outcome {
+    pub(super) fn comma_list(&mut self, message: &Message, field: &Field) -> DecodeResult {
         let at = self.pos;
         let content = self.string()?;
         let end = self.pos;

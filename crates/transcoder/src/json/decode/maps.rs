@@ -3,11 +3,11 @@
 use super::super::token;
 use super::super::wire::{self, MAX_DEPTH};
 use super::numbers::{bits_of_text, write_bits};
-use super::{Outcome, Reader};
+use super::{DecodeResult, Reader};
 use crate::schema::{Field, Kind};
 
 impl Reader<'_, '_> {
-    pub(super) fn map(&mut self, field: &Field, depth: u32) -> Outcome {
+    pub(super) fn map(&mut self, field: &Field, depth: u32) -> DecodeResult {
         if self.peek() != b'{' {
             return self.expected("an object");
         }
@@ -53,7 +53,7 @@ impl Reader<'_, '_> {
         }
     }
 
-    fn map_key(&mut self, key: &Field) -> Outcome {
+    fn map_key(&mut self, key: &Field) -> DecodeResult {
         key.tag.write(self.out);
         if self.peek() != b'"' {
             return self.expected("a member name in quotes");

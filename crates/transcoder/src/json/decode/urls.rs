@@ -5,12 +5,12 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode_str;
 
 use super::super::wire::{self, Value};
-use super::{Outcome, Reader};
+use super::{DecodeResult, Reader};
 use crate::schema::{Field, Message, Segment, UrlPattern};
 
 impl<'t> Reader<'t, '_> {
     /// Reads a text, or the member `href` of an object; none for other values.
-    fn url(&mut self) -> Outcome<Option<Cow<'t, [u8]>>> {
+    fn url(&mut self) -> DecodeResult<Option<Cow<'t, [u8]>>> {
         if self.peek() == b'"' {
             return self.string().map(Some);
         }
@@ -30,7 +30,7 @@ impl<'t> Reader<'t, '_> {
     }
 
     /// Writes the URLs in the value at `at` to the fields that have them.
-    pub(super) fn urls(&mut self, message: &Message, field: &Field, at: usize) -> Outcome {
+    pub(super) fn urls(&mut self, message: &Message, field: &Field, at: usize) -> DecodeResult {
         let end = std::mem::replace(&mut self.pos, at);
         let mut urls = Vec::new();
         if self.peek() != b'[' {

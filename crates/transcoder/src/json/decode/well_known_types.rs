@@ -4,11 +4,11 @@ use super::super::token::{self, Number};
 use super::super::wire::{self, MAX_DEPTH};
 use super::super::{any_is_plain, any_type, time};
 use super::numbers::write_bits;
-use super::{Outcome, Reader};
+use super::{DecodeResult, Reader};
 use crate::schema::{Field, Form, Kind, Shape};
 
 impl Reader<'_, '_> {
-    pub(super) fn structure(&mut self, depth: u32) -> Outcome {
+    pub(super) fn structure(&mut self, depth: u32) -> DecodeResult {
         if self.peek() != b'{' {
             return self.expected("an object");
         }
@@ -24,7 +24,7 @@ impl Reader<'_, '_> {
     }
 
     /// Decodes one member of a Struct.
-    pub(super) fn structure_entry(&mut self, depth: u32) -> Outcome {
+    pub(super) fn structure_entry(&mut self, depth: u32) -> DecodeResult {
         // The tags of Struct.fields, and of key and value of an entry.
         self.out.push(0x0a);
         let entry = wire::open(self.out);
@@ -42,7 +42,7 @@ impl Reader<'_, '_> {
         Ok(())
     }
 
-    pub(super) fn any_list(&mut self, depth: u32) -> Outcome {
+    pub(super) fn any_list(&mut self, depth: u32) -> DecodeResult {
         if self.peek() != b'[' {
             return self.expected("an array");
         }
@@ -60,7 +60,7 @@ impl Reader<'_, '_> {
         }
     }
 
-    pub(super) fn any_json(&mut self, depth: u32) -> Outcome {
+    pub(super) fn any_json(&mut self, depth: u32) -> DecodeResult {
         if depth > MAX_DEPTH || (depth == MAX_DEPTH && matches!(self.peek(), b'{' | b'[')) {
             return self.fault(format!("nested deeper than {MAX_DEPTH} messages"));
         }
@@ -117,7 +117,7 @@ impl Reader<'_, '_> {
         }
     }
 
-    pub(super) fn timestamp(&mut self, form: Form) -> Outcome<bool> {
+    pub(super) fn timestamp(&mut self, form: Form) -> DecodeResult<bool> {
         let at = self.pos;
         let millis = |text| match token::integer(text) {
             Number::Integer(value) => i64::try_from(value).ok().and_then(time::Seconds::of_millis),
@@ -148,7 +148,7 @@ impl Reader<'_, '_> {
         Ok(true)
     }
 
-    pub(super) fn duration(&mut self) -> Outcome<bool> {
+    pub(super) fn duration(&mut self) -> DecodeResult<bool> {
         let at = self.pos;
         let mut duration = None;
         if self.peek() == b'"' {
@@ -175,7 +175,7 @@ impl Reader<'_, '_> {
         }
     }
 
-    pub(super) fn mask(&mut self) -> Outcome {
+    pub(super) fn mask(&mut self) -> DecodeResult {
         let content = self.string()?;
         // The text is UTF-8, and escapes decode to UTF-8.
         let paths = String::from_utf8_lossy(&content);
@@ -186,7 +186,7 @@ impl Reader<'_, '_> {
     }
 
     /// Decodes a wrapper; zero is a value. An empty string is unset for a number.
-    pub(super) fn wrapper(&mut self, field: &Field) -> Outcome<bool> {
+    pub(super) fn wrapper(&mut self, field: &Field) -> DecodeResult<bool> {
         let start = self.out.len();
         match field.kind {
             Kind::String | Kind::Bytes => {
@@ -206,7 +206,7 @@ impl Reader<'_, '_> {
         Ok(true)
     }
 
-    pub(super) fn any(&mut self, depth: u32) -> Outcome {
+    pub(super) fn any(&mut self, depth: u32) -> DecodeResult {
         if self.peek() != b'{' {
             return self.expected("an object");
         }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use super::super::wire::{self, MAX_DEPTH, Malformed, Value};
 use super::super::{any_is_plain, any_type, excerpt, print};
 use super::map::{Key, Keys};
-use super::{Outcome, Writer, fault, prepend_step};
+use super::{EncodeResult, Writer, fault, prepend_step};
 use crate::schema::{Form, Message};
 
 impl Writer<'_> {
@@ -18,7 +18,7 @@ impl Writer<'_> {
         message: &Message,
         wire: &[u8],
         depth: u32,
-    ) -> Outcome {
+    ) -> EncodeResult {
         if depth >= MAX_DEPTH {
             return Err(Malformed::Depth.into());
         }
@@ -47,7 +47,7 @@ impl Writer<'_> {
     }
 
     /// Writes a `google.protobuf.Struct`.
-    pub(super) fn structure(&self, out: &mut Vec<u8>, wire: &[u8], depth: u32) -> Outcome {
+    pub(super) fn structure(&self, out: &mut Vec<u8>, wire: &[u8], depth: u32) -> EncodeResult {
         let wire = last_entries(wire)?;
         out.push(b'{');
         let empty = out.len();
@@ -73,7 +73,7 @@ impl Writer<'_> {
     }
 
     /// Writes a `google.protobuf.ListValue`.
-    pub(super) fn any_list(&self, out: &mut Vec<u8>, wire: &[u8], depth: u32) -> Outcome {
+    pub(super) fn any_list(&self, out: &mut Vec<u8>, wire: &[u8], depth: u32) -> EncodeResult {
         let mut index = 0_usize;
         out.push(b'[');
         let mut fields = wire::fields(wire);
@@ -96,7 +96,7 @@ impl Writer<'_> {
     }
 
     /// Writes a `google.protobuf.Value`. An empty one is `null`.
-    pub(super) fn any_json(&self, out: &mut Vec<u8>, wire: &[u8], depth: u32) -> Outcome {
+    pub(super) fn any_json(&self, out: &mut Vec<u8>, wire: &[u8], depth: u32) -> EncodeResult {
         if depth > MAX_DEPTH {
             return Err(Malformed::Depth.into());
         }
@@ -137,7 +137,7 @@ impl Writer<'_> {
 
     /// Writes the field of a Value, by its number.
     #[inline]
-    fn any_kind(&self, out: &mut Vec<u8>, kind: u32, value: Value<'_>, depth: u32) -> Outcome {
+    fn any_kind(&self, out: &mut Vec<u8>, kind: u32, value: Value<'_>, depth: u32) -> EncodeResult {
         match (kind, value) {
             (1, Value::Varint(_)) => out.extend_from_slice(b"null"),
             (2, Value::Fixed64(bits)) => {
@@ -164,7 +164,7 @@ impl Writer<'_> {
     }
 
     /// Writes a `google.protobuf.Any`.
-    pub(super) fn any(&self, out: &mut Vec<u8>, wire: &[u8], depth: u32) -> Outcome {
+    pub(super) fn any(&self, out: &mut Vec<u8>, wire: &[u8], depth: u32) -> EncodeResult {
         let url = wire::last(wire, 1)?.map_or(&[][..], |url| url.bytes());
         let value = wire::last(wire, 2)?.map_or(&[][..], |value| value.bytes());
         if url.is_empty() {

@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::super::wire::{self, Fields, MAX_DEPTH, Malformed, Value};
 use super::super::{excerpt, text};
-use super::{Next, Outcome, Writer, fault, prepend_step};
+use super::{EncodeResult, Next, Writer, fault, prepend_step};
 use crate::schema::{Field, Form, Kind};
 
 impl Writer<'_> {
@@ -17,7 +17,7 @@ impl Writer<'_> {
         first: Value<'a>,
         fields: &mut Fields<'a>,
         depth: u32,
-    ) -> Outcome<Next<'a>> {
+    ) -> EncodeResult<Next<'a>> {
         let Kind::Message(entry) = field.kind else {
             return fault("the map has no entry type");
         };
@@ -60,7 +60,13 @@ impl Writer<'_> {
         }
     }
 
-    fn entry(&self, out: &mut Vec<u8>, map: &Map<'_>, entry: &Entry<'_>, depth: u32) -> Outcome {
+    fn entry(
+        &self,
+        out: &mut Vec<u8>,
+        map: &Map<'_>,
+        entry: &Entry<'_>,
+        depth: u32,
+    ) -> EncodeResult {
         match entry.key {
             Value::Bytes(text) => self.string(out, text)?,
             number => {
@@ -92,7 +98,7 @@ impl Map<'_> {
         &self,
         first: Value<'a>,
         fields: Fields<'a>,
-    ) -> Outcome<Option<HashMap<Key<'a>, usize>>> {
+    ) -> EncodeResult<Option<HashMap<Key<'a>, usize>>> {
         let mut keys = Keys::default();
         let mut distinct = true;
         self.each_key(first, fields.clone(), |key| distinct &= keys.insert(key))?;
@@ -113,7 +119,7 @@ impl Map<'_> {
         first: Value<'a>,
         mut fields: Fields<'a>,
         mut seen: impl FnMut(Key<'a>),
-    ) -> Outcome {
+    ) -> EncodeResult {
         let mut next = Some((self.number, first));
         while let Some((number, value)) = next
             && number == self.number

@@ -102,7 +102,7 @@ fn unsuitable_edits_are_reported() {
             MESSAGES,
         )
     };
-    World::new(&at("same_path: true"));
+    TestContract::new(&at("same_path: true"));
     let want = "the path must end in a fixed segment";
     refused(&at(""), "method action", want, "same_path");
 }

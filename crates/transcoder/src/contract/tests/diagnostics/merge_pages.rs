@@ -29,7 +29,7 @@ fn gathering(http: &str, level: &str, rules: &str, messages: &str) -> String {
 fn unsuitable_merge_pages_is_reported() {
     let whole =
         "merge_pages: {items: \"tasks\" total: \"task_count\" offset: \"offset\" size: \"limit\"}";
-    World::new(&gathering(GET, READS, whole, MESSAGES));
+    TestContract::new(&gathering(GET, READS, whole, MESSAGES));
     let with = |items: &str, total: &str, offset: &str, size: &str| {
         format!(
             "merge_pages: {{items: \"{items}\" total: \"{total}\" offset: \"{offset}\" size: \"{size}\"}}"

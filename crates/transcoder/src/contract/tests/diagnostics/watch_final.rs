@@ -89,8 +89,8 @@ fn unsuitable_final_states_are_reported() {
 fn unknown_state_is_final_when_the_field_is_set() {
     let one = "item: \"one\" state: \"state\" succeeded: \"DONE\" failed: \"FAILED\"
         follow: \"follow\" follow_after: \"FAILED\" unknown: {final_when_set: \"over\"}";
-    let world = World::new(&watch(one));
-    let watch = world.rpc("Watch").watch.as_ref().unwrap();
+    let test = TestContract::new(&watch(one));
+    let watch = test.rpc("Watch").watch.as_ref().unwrap();
     let over = "2026-01-02T03:04:05Z";
     for (item, held, goes_on) in [
         (json!({"over": over}), true, false),
@@ -100,7 +100,7 @@ fn unknown_state_is_final_when_the_field_is_set() {
         (json!({"state": "STATE_DONE", "over": over}), false, false),
         (json!({"state": "STATE_FAILED"}), false, true),
     ] {
-        let wire = world.wire("t.Thing", item.clone());
+        let wire = test.wire("t.Thing", item.clone());
         let got = watch.debounce_rule(&wire);
         assert_eq!(got.is_some(), held, "{item}");
         assert!(got.is_none_or(|held| {
@@ -109,7 +109,7 @@ fn unknown_state_is_final_when_the_field_is_set() {
         assert_eq!(watch.follows_after(&wire), goes_on, "{item}");
     }
     let mark = |over: &str| {
-        let wire = world.wire("t.Thing", json!({ "over": over }));
+        let wire = test.wire("t.Thing", json!({ "over": over }));
         watch.debounce_rule(&wire).unwrap().mark
     };
     assert_eq!(mark(over), mark(over));
