@@ -8,6 +8,7 @@
 
 mod banner;
 pub mod check;
+mod config_examples;
 #[cfg(feature = "sandbox")]
 pub mod quickstart;
 #[cfg(feature = "sandbox")]
@@ -63,6 +64,9 @@ enum Command {
     /// each upstream and make one read, and exit. Exit code: 0 if all is well, 1 if something
     /// failed, 2 for invalid arguments.
     Check(check::Options),
+    /// Print configuration files to begin with.
+    #[command(subcommand)]
+    Config(config_examples::ConfigCommand),
     /// Print a table of all rpcs with their REST calls and dialects, those of the
     /// configuration file's descriptors included.
     Coverage,
@@ -200,6 +204,9 @@ async fn run(command: Command, path: Option<&Path>) -> Result<ExitCode, Failure>
                 false => ExitCode::FAILURE,
             });
         }
+        Command::Config(config_examples::ConfigCommand::Example { kind }) => {
+            print(config_examples::example(&kind)?)?;
+        }
         Command::Coverage => {
             let contract = match path {
                 Some(_) => load(path, "coverage")?.contract()?,
@@ -228,8 +235,8 @@ fn load(path: Option<&Path>, command: &str) -> Result<Config, Failure> {
              (or the variable DRAWBRIDGE_CONFIG){try_out}\n\
              \nThe smallest file:\n\
              \n  [[upstream]]\n  name = \"north\"\n  family = \"heat\"\n  \
-             auth = {{ kind = \"keystone\", cloud = \"north\" }}   # an entry of clouds.yaml\n\
-             \ndrawbridge.example.toml describes every key."
+             auth = {{ cloud = \"north\" }}   # an entry of clouds.yaml\n\
+             \n`drawbridge config example KIND` prints others, and `all` describes every key."
         )));
     };
     let environment = Environment::default();

@@ -13,21 +13,24 @@ mod server;
 mod tls;
 mod upstreams;
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use secrecy::SecretString;
 
 use crate::credentials::Settings as Auth;
+use crate::credentials::SettingsSource;
+use crate::spelling::nearest;
 use crate::telemetry::LogFilter;
 use crate::{telemetry, upstream, watch};
 use drawbridge_transcoder::contract::{Contract, Selection, Source, selectable};
 pub use environment::Environment;
 pub use server::ServerOptions;
 
-use crate::spelling::nearest;
 use reader::{Report, Section};
 
 /// Maximum size of a configuration file, a descriptor set or a file with a secret.
@@ -60,6 +63,8 @@ pub struct Config {
     pub log: telemetry::Settings,
     /// Whether the upstreams are those of the sandbox. Every response then says so.
     pub sandbox: bool,
+    /// The keys of clouds that are ignored, for the log at level debug.
+    pub ignored_keys: Vec<String>,
     /// What does not prevent the start and is probably a mistake.
     pub warnings: Vec<Problem>,
 }
@@ -152,6 +157,7 @@ impl Config {
             descriptors: Vec::new(),
             log: telemetry::Settings::default(),
             sandbox: false,
+            ignored_keys: Vec::new(),
             warnings: Vec::new(),
         }
     }
@@ -225,6 +231,14 @@ impl Config {
         env: Env<'_>,
     ) -> Result<Self, Vec<Problem>> {
         let report = Report::new(name, text);
+        let variables = RefCell::new(HashMap::new());
+        let env: Env<'_> = &|name| {
+            let value = env(name);
+            variables
+                .borrow_mut()
+                .insert(name.to_owned(), value.clone());
+            value
+        };
         let (table, errors) = toml::de::DeTable::parse_recoverable(text);
         for error in errors {
             let at = error.span().map_or(0, |span| span.start);
@@ -235,11 +249,15 @@ impl Config {
         config.read_listen(&root.section("listen"));
         config.server.read(&root.section("server"));
         config.read_watch(&root.section("watch"));
-        for section in root.sections("upstream") {
-            if let Some(upstream) = upstreams::read(&section) {
+        let mut with_files = Vec::new();
+        for (number, section) in root.sections("upstream").iter().enumerate() {
+            if let Some(upstream) = upstreams::read(section) {
+                if auth::has_files(&section.section("auth")) {
+                    with_files.push((config.upstreams.len(), number));
+                }
                 config.upstreams.push(upstream);
             }
-            section.finish();
+            section.finish_with(auth::hint_for_upstream);
         }
         for section in root.sections("descriptors") {
             config.descriptors.extend(descriptors(&section));
@@ -266,6 +284,18 @@ impl Config {
         upstreams::check_defaults(&root);
         config.check_clients_authenticated(&root);
         root.finish();
+        config.ignored_keys = report.take_ignored_keys();
+        let snapshot = Arc::new(upstreams::Snapshot {
+            name: name.to_owned(),
+            text: text.to_owned(),
+            directory: directory.to_owned(),
+            variables: variables.take(),
+        });
+        for (index, number) in with_files {
+            let snapshot = snapshot.clone();
+            config.upstreams[index].auth_source =
+                Some(SettingsSource::new(move || snapshot.auth(number)));
+        }
         // An invalid upstream has been reported, and is not in `config`.
         if report.is_clean() {
             config.check_upstreams(&report);

@@ -11,6 +11,7 @@
 //! | access keys from the environment, project lookup | `huawei` |
 //! | HSSO tokens of JP1/AO | `hsso` |
 //! | `clouds.yaml` and `OS_*` variables | `clouds_yaml` |
+//! | files with secrets, read again | `reload` |
 //! | a credential and its lifetime | `credential` |
 
 pub mod aksk;
@@ -22,11 +23,13 @@ pub mod huawei;
 mod keystone;
 mod login;
 mod rackspace;
+mod reload;
 mod token_cache;
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use arc_swap::ArcSwap;
 use base64::Engine;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use ring::digest;
@@ -41,6 +44,8 @@ use crate::http_client::{HttpRequest, Transport};
 
 use crate::credentials::credential::Authorization;
 pub use crate::credentials::credential::{Credential, Scope};
+use crate::credentials::reload::Reload;
+pub use crate::credentials::reload::SettingsSource;
 pub use crate::credentials::token_cache::LoginCounts;
 use crate::credentials::token_cache::TokenCache;
 use hsso::HssoSession;
@@ -166,8 +171,8 @@ pub struct Keystone {
     pub project: Option<Project>,
     /// The region of the catalog's endpoint. None: the first.
     pub region: Option<String>,
-    /// `public`, `internal` or `admin`.
-    pub interface: String,
+    /// `public`, `internal` or `admin`; the first one that the service has is used.
+    pub interfaces: Vec<String>,
 }
 
 /// How a login authenticates to Keystone.
@@ -266,7 +271,13 @@ pub struct CredentialId(pub [u8; 32]);
 /// The credentials of one upstream.
 #[derive(Debug)]
 pub struct Credentials {
-    provider: Provider,
+    provider: ArcSwap<Provider>,
+    /// For settings from files, which may change.
+    reload: Option<Reload>,
+    catalog_type: Option<&'static str>,
+    correlation: Option<CorrelationHeader>,
+    transport: Transport,
+    login_counts: Arc<LoginCounts>,
     /// The id for all clients, unless they use their own credentials.
     credential_id: CredentialId,
 }
@@ -287,47 +298,52 @@ impl Credentials {
     /// Prepares the credentials; does not log in. `catalog_type` is the service whose
     /// endpoint the login's catalog must have; None if the endpoint is configured.
     /// `correlation` is the header with the client's request id in logins at Keystone.
-    /// `transport` is for logins.
+    /// `transport` is for logins. `source` reads the settings again.
     pub fn new(
         settings: Settings,
+        source: Option<SettingsSource>,
         catalog_type: Option<&'static str>,
         correlation: Option<CorrelationHeader>,
         transport: Transport,
     ) -> Self {
-        let provider = match settings {
-            Settings::Passthrough => Provider::Passthrough,
-            Settings::None => Provider::Fixed(Ok(Credential::fixed(Authorization::None))),
-            Settings::Token { header, token } => Provider::Fixed(
-                header_value("token", token.expose_secret())
-                    .map(|value| Credential::fixed(Authorization::Headers(vec![(header, value)]))),
-            ),
-            Settings::Basic { username, password } => Provider::Fixed(basic(&username, &password)),
-            Settings::Hsso { username, password } => match basic(&username, &password) {
-                Ok(basic) => Provider::Hsso(HssoSession::new(basic)),
-                Err(e) => Provider::Fixed(Err(e)),
-            },
-            Settings::Keystone(settings) => Provider::Cached(login::token_cache(
-                keystone::Login::new(settings, catalog_type),
-                correlation,
-                transport,
-            )),
-            Settings::Rackspace(settings) => Provider::Cached(login::token_cache(
-                rackspace::Login::new(settings, catalog_type),
-                None,
-                transport,
-            )),
-            Settings::AkSk(settings) => match huawei::ProjectLookup::of(&settings) {
-                Some(lookup) => Provider::Cached(login::token_cache(lookup, None, transport)),
-                None => Provider::Fixed(huawei::credential(&settings)),
-            },
-        };
+        let reload = source.map(|source| Reload::new(source, &settings));
+        let login_counts = Arc::<LoginCounts>::default();
+        let provider = Provider::new(
+            settings,
+            catalog_type,
+            correlation,
+            transport.clone(),
+            login_counts.clone(),
+        );
         let mut random = [0; 32];
         random[..16].copy_from_slice(uuid::Uuid::new_v4().as_bytes());
         random[16..].copy_from_slice(uuid::Uuid::new_v4().as_bytes());
         Self {
-            provider,
+            provider: ArcSwap::from_pointee(provider),
+            reload,
+            catalog_type,
+            correlation,
+            transport,
+            login_counts,
             credential_id: CredentialId(random),
         }
+    }
+
+    /// Reads files with secrets again, if it is time or `now`. Returns whether they have
+    /// changed; the credentials are replaced then.
+    fn reload(&self, now: bool) -> bool {
+        let Some(settings) = self.reload.as_ref().and_then(|reload| reload.changed(now)) else {
+            return false;
+        };
+        let provider = Provider::new(
+            settings,
+            self.catalog_type,
+            self.correlation,
+            self.transport.clone(),
+            self.login_counts.clone(),
+        );
+        self.provider.store(Arc::new(provider));
+        true
     }
 
     /// Returns the current credential, or logs in: one login in flight for all waiting
@@ -338,17 +354,42 @@ impl Credentials {
         client: &Downstream,
         deadline: Deadline,
     ) -> Result<Arc<Credential>, Error> {
-        match &self.provider {
-            Provider::Passthrough => passthrough(client),
-            Provider::Fixed(credential) => credential.clone(),
-            Provider::Hsso(session) => Ok(session.get()),
+        self.reload(false);
+        let result = self.get_now(client, deadline).await;
+        match result {
+            // The files may have the right secret by now.
+            Err(Error::Login { .. } | Error::Credential { .. }) if self.reload(true) => {
+                self.get_now(client, deadline).await
+            }
+            result => result,
+        }
+    }
+
+    async fn get_now(
+        &self,
+        client: &Downstream,
+        deadline: Deadline,
+    ) -> Result<Arc<Credential>, Error> {
+        match &**self.provider.load() {
+            Provider::Passthrough => return passthrough(client),
+            Provider::Fixed(credential) => return credential.clone(),
+            Provider::Hsso(session) => return Ok(session.get()),
+            Provider::Cached(_) => {}
+        }
+        // Not held over a login as a guard, of which a thread has few.
+        let provider = self.provider.load_full();
+        match &*provider {
             Provider::Cached(token_cache) => token_cache.get(client, deadline).await,
+            _ => Err(credential_error(
+                Code::Unavailable,
+                "the secrets are changing",
+            )),
         }
     }
 
     /// Whether the gateway's configuration has the credentials, and not the client.
     pub fn are_configured(&self) -> bool {
-        match &self.provider {
+        match &**self.provider.load() {
             Provider::Passthrough => false,
             Provider::Fixed(Ok(credential)) => !credential.is_empty(),
             Provider::Fixed(Err(_)) | Provider::Hsso(_) | Provider::Cached(_) => true,
@@ -357,8 +398,8 @@ impl Credentials {
 
     /// Returns how many logins have ended with each result; none for credentials without one.
     pub fn login_counts(&self) -> Option<&LoginCounts> {
-        match &self.provider {
-            Provider::Cached(token_cache) => Some(token_cache.counts()),
+        match &**self.provider.load() {
+            Provider::Cached(_) => Some(&self.login_counts),
             _ => None,
         }
     }
@@ -369,13 +410,19 @@ impl Credentials {
     }
 
     /// Drops a credential that the upstream rejected, unless it is replaced already. Returns
-    /// whether [`Self::get`] can return another one. Always false for signatures: five
-    /// rejected ones lock an access key.
+    /// whether [`Self::get`] can return another one. For signatures only if the files with
+    /// their keys have changed: five rejected ones lock an access key.
     pub fn invalidate(&self, credential: &Arc<Credential>) -> bool {
-        match &self.provider {
+        if self.reload(true) {
+            return true;
+        }
+        match &**self.provider.load() {
+            Provider::Passthrough => false,
+            // Of files that another call has read in the meantime.
+            Provider::Fixed(Ok(current)) => !Arc::ptr_eq(current, credential),
+            Provider::Fixed(Err(_)) => false,
             // A new lookup returns the project only: the keys stay the same.
             _ if matches!(credential.authorization, Authorization::Signature(_)) => false,
-            Provider::Passthrough | Provider::Fixed(_) => false,
             Provider::Hsso(session) => session.invalidate(credential),
             Provider::Cached(token_cache) => token_cache.invalidate(credential),
         }
@@ -384,14 +431,14 @@ impl Credentials {
     /// Reads the next token from response headers, if the credentials work that way. Not for
     /// responses that reject the credential.
     pub fn observe(&self, headers: &HeaderMap) {
-        if let Provider::Hsso(session) = &self.provider {
+        if let Provider::Hsso(session) = &**self.provider.load() {
             session.observe(headers);
         }
     }
 
     /// Returns the id of the credentials that a call of this client uses.
     pub fn credential_id(&self, client: &Downstream) -> CredentialId {
-        let Provider::Passthrough = self.provider else {
+        let Provider::Passthrough = **self.provider.load() else {
             return self.credential_id;
         };
         let mut context = digest::Context::new(&digest::SHA256);
@@ -404,6 +451,46 @@ impl Credentials {
         let mut id = [0; 32];
         id.copy_from_slice(context.finish().as_ref());
         CredentialId(id)
+    }
+}
+
+impl Provider {
+    fn new(
+        settings: Settings,
+        catalog_type: Option<&'static str>,
+        correlation: Option<CorrelationHeader>,
+        transport: Transport,
+        counts: Arc<LoginCounts>,
+    ) -> Self {
+        match settings {
+            Settings::Passthrough => Self::Passthrough,
+            Settings::None => Self::Fixed(Ok(Credential::fixed(Authorization::None))),
+            Settings::Token { header, token } => Self::Fixed(
+                header_value("token", token.expose_secret())
+                    .map(|value| Credential::fixed(Authorization::Headers(vec![(header, value)]))),
+            ),
+            Settings::Basic { username, password } => Self::Fixed(basic(&username, &password)),
+            Settings::Hsso { username, password } => match basic(&username, &password) {
+                Ok(basic) => Self::Hsso(HssoSession::new(basic)),
+                Err(e) => Self::Fixed(Err(e)),
+            },
+            Settings::Keystone(settings) => Self::Cached(login::token_cache(
+                keystone::Login::new(settings, catalog_type),
+                correlation,
+                transport,
+                counts,
+            )),
+            Settings::Rackspace(settings) => Self::Cached(login::token_cache(
+                rackspace::Login::new(settings, catalog_type),
+                None,
+                transport,
+                counts,
+            )),
+            Settings::AkSk(settings) => match huawei::ProjectLookup::of(&settings) {
+                Some(lookup) => Self::Cached(login::token_cache(lookup, None, transport, counts)),
+                None => Self::Fixed(huawei::credential(&settings)),
+            },
+        }
     }
 }
 

@@ -27,12 +27,14 @@ use crate::error::Error;
 use drawbridge_transcoder::call::{BufferPermit, Reply};
 
 use crate::http_client::hyper_client::HyperClient;
+use crate::http_client::proxy::Proxies;
 use crate::http_client::reqwest_client::ReqwestClient;
 pub use crate::http_client::response_body::ResponseBody;
 
 mod connector;
 mod content_encoding;
 mod hyper_client;
+mod proxy;
 mod reqwest_client;
 mod response_body;
 pub(crate) mod retry_after;
@@ -93,7 +95,7 @@ pub struct Settings {
     /// draws from an overflow buffer of seven times the size; if that is full too, it is not
     /// forwarded. At least `max_response_bytes`. Default: 32 MiB.
     pub max_buffered_bytes: usize,
-    /// Whether the `HTTP_PROXY` family of variables is used. Default: true.
+    /// Whether `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` are used. Default: true.
     pub proxy_from_env: bool,
 }
 
@@ -138,13 +140,12 @@ impl fmt::Debug for HttpRequest {
 
 /// A connection pool to one upstream. Never follows redirects, never retries. Clones share
 /// the pool.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Transport {
+    /// For URLs with a proxy.
     reqwest_client: ReqwestClient,
     hyper_client: HyperClient,
-    /// Whether plaintext HTTP goes through a proxy, and `https`.
-    http_proxy: bool,
-    https_proxy: bool,
+    proxies: Arc<Proxies>,
     read_timeout: Duration,
     max_response_bytes: usize,
     /// Free space for long responses, in KiB.
@@ -153,20 +154,36 @@ pub struct Transport {
     overflow: Arc<Semaphore>,
 }
 
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transport").finish_non_exhaustive()
+    }
+}
+
 impl Transport {
     /// Builds the HTTP clients; opens no connection. Fails if `ca_file` cannot be read or
     /// contains no certificate.
     pub fn new(settings: &Settings) -> Result<Self, String> {
-        let has_proxy = |names| settings.proxy_from_env && env_has_any(names);
+        let proxies = match settings.proxy_from_env {
+            true => Proxies::of_process(),
+            false => Proxies::default(),
+        };
+        Self::with_proxies(settings, Arc::new(proxies))
+    }
+
+    fn with_proxies(settings: &Settings, proxies: Arc<Proxies>) -> Result<Self, String> {
         let tls = Arc::new(tls::client_config(settings)?);
         let bytes = settings.max_buffered_bytes;
         let buffer_kib = bytes.max(settings.max_response_bytes).div_ceil(1024);
         let semaphore = |kib: usize| Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS)));
         Ok(Self {
-            reqwest_client: ReqwestClient::new(settings, rustls::ClientConfig::clone(&tls))?,
+            reqwest_client: ReqwestClient::new(
+                settings,
+                rustls::ClientConfig::clone(&tls),
+                proxies.clone(),
+            )?,
             hyper_client: HyperClient::new(settings, tls),
-            http_proxy: has_proxy(&["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"]),
-            https_proxy: has_proxy(&["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]),
+            proxies,
             read_timeout: settings.read_timeout,
             max_response_bytes: settings.max_response_bytes,
             buffer: semaphore(buffer_kib),
@@ -205,7 +222,7 @@ impl Transport {
         connection: &mut Option<CaptureConnection>,
     ) -> Result<Reply, Error> {
         let request = prepared(request);
-        let result = match self.uses_proxy(&request) {
+        let result = match self.uses_proxy(&request)? {
             false => {
                 let response = self.hyper_client.send(request, connection);
                 self.reply(response).await
@@ -216,11 +233,9 @@ impl Transport {
         result.map_err(|error| not_connected(error, connection.as_ref()))
     }
 
-    fn uses_proxy(&self, request: &HttpRequest) -> bool {
-        match request.url.scheme() {
-            "http" => self.http_proxy,
-            _ => self.https_proxy,
-        }
+    /// Fails with `Connect` if the proxy of the URL cannot be used.
+    fn uses_proxy(&self, request: &HttpRequest) -> Result<bool, Error> {
+        self.proxies.find(&request.url).map(|proxy| proxy.is_some())
     }
 
     /// Sends the request and reads the head of the response. The body is read completely, as
@@ -235,7 +250,7 @@ impl Transport {
     ) -> Result<(Reply, Option<ResponseBody>), Error> {
         let request = prepared(request);
         let mut connection = None;
-        let result = match self.uses_proxy(&request) {
+        let result = match self.uses_proxy(&request)? {
             false => {
                 let response = self.hyper_client.send(request, &mut connection);
                 deadline.bound(self.opened(response, streams)).await
@@ -427,12 +442,6 @@ fn prepared(mut request: HttpRequest) -> HttpRequest {
     let gzip = HeaderValue::from_static("gzip");
     request.headers.entry(ACCEPT_ENCODING).or_insert(gzip);
     request
-}
-
-/// Returns whether the environment has one of these variables, as `reqwest` reads them.
-fn env_has_any(names: &[&str]) -> bool {
-    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    names.iter().any(set)
 }
 
 /// Returns whether a connection was open; true if that is not known.

@@ -208,6 +208,7 @@ impl Upstream {
             family,
             credentials: Credentials::new(
                 settings.auth.clone(),
+                settings.auth_source.clone(),
                 // A configured endpoint makes the catalog unnecessary.
                 family.catalog_type.filter(|_| settings.endpoint.is_none()),
                 family.correlation,

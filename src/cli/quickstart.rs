@@ -25,7 +25,7 @@ pub fn upstreams(sandbox: &Sandbox) -> Vec<Settings> {
                 },
                 project: Some(named(sandbox::PROJECT_NAME)),
                 region: None,
-                interface: "public".into(),
+                interfaces: vec!["public".into()],
             })
         });
     let keys = Auth::AkSk(AkSk {

@@ -66,6 +66,9 @@ impl From<Settings> for Login {
     }
 }
 
+/// The keys that take precedence over a cloud of `clouds.yaml` or the `OS_*` variables.
+const CLOUD_OVERRIDES: &[&str] = &["region", "interface"];
+
 #[derive(Clone, Copy)]
 enum Kind {
     Passthrough,
@@ -78,15 +81,32 @@ enum Kind {
     Hsso,
 }
 
+/// The kinds by their names.
+const KINDS: &[(&str, Kind)] = &[
+    ("passthrough", Kind::Passthrough),
+    ("none", Kind::None),
+    ("token", Kind::Token),
+    ("keystone", Kind::Keystone),
+    ("rackspace", Kind::Rackspace),
+    ("ak_sk", Kind::AkSk),
+    ("basic", Kind::Basic),
+    ("hsso", Kind::Hsso),
+];
+
 impl Kind {
     /// Returns the keys of this kind.
     fn keys(self, section: &Section<'_>) -> &'static [&'static str] {
         match self {
+            Self::Keystone if section.has("cloud") || section.has("from_env") => CLOUD_OVERRIDES,
+            other => other.own_keys(),
+        }
+    }
+
+    /// Returns the keys of this kind, if it is not read from elsewhere.
+    fn own_keys(self) -> &'static [&'static str] {
+        match self {
             Self::Passthrough | Self::None => &[],
             Self::Token => &["header", "token_env", "token_file"],
-            Self::Keystone if section.has("cloud") || section.has("from_env") => {
-                &["region", "interface"]
-            }
             Self::Keystone => &[
                 "auth_url",
                 "username",
@@ -142,24 +162,12 @@ pub(super) fn read(
     project_id: Option<&str>,
     family: &Family,
 ) -> Option<Login> {
-    let kind = section.choice(
-        "kind",
-        &[
-            ("passthrough", Kind::Passthrough),
-            ("none", Kind::None),
-            ("token", Kind::Token),
-            ("keystone", Kind::Keystone),
-            ("rackspace", Kind::Rackspace),
-            ("ak_sk", Kind::AkSk),
-            ("basic", Kind::Basic),
-            ("hsso", Kind::Hsso),
-        ],
-    );
+    let kind = section.choice("kind", KINDS);
     let kind = match kind {
         Some(kind) => kind,
         None if section.has("kind") => return None,
-        // An entry of clouds.yaml is always a Keystone login.
-        None if section.has("cloud") => Kind::Keystone,
+        // An entry of clouds.yaml is always a Keystone login, as are the OS_* variables.
+        None if section.has("cloud") || section.has("from_env") => Kind::Keystone,
         None => Kind::Passthrough,
     };
     section.allow(kind.keys(section));
@@ -179,8 +187,60 @@ pub(super) fn read(
             Kind::Hsso => user(section)
                 .map(|(username, password)| Settings::Hsso { username, password }.into()),
         };
-    section.finish();
+    section.finish_with(|key| hint_for_auth(key, kind));
     login
+}
+
+/// Returns whether the credentials come from files, which may change.
+pub(super) fn has_files(section: &Section<'_>) -> bool {
+    let mut keys = KINDS.iter().flat_map(|(_, kind)| kind.own_keys());
+    let from_files = ["cloud", "from_env"];
+    from_files.iter().any(|key| section.has(key))
+        || keys.any(|key| key.ends_with("_file") && section.has(key))
+}
+
+/// Returns what to do about a key of `[[upstream]]` that belongs elsewhere.
+pub(super) fn hint_for_upstream(key: &str) -> Option<String> {
+    let inner = match key {
+        "region_name" => "region",
+        "kind" | "cloud" | "from_env" => key,
+        key if KINDS.iter().any(|(_, kind)| kind.own_keys().contains(&key)) => key,
+        "password" | "token" | "api_key" | "secret_key" => {
+            return Some(format!(
+                "secrets belong to [upstream.auth], as {key}_env or {key}_file"
+            ));
+        }
+        "url" | "base_url" => return Some("did you mean endpoint?".to_owned()),
+        _ => return None,
+    };
+    Some(match inner {
+        "cloud" => "it belongs to [upstream.auth]: auth = { cloud = \"NAME\" }".to_owned(),
+        _ => format!("it belongs to [upstream.auth], as {inner}"),
+    })
+}
+
+/// Returns what to do about a key of `[upstream.auth]` that another kind or program has.
+fn hint_for_auth(key: &str, kind: Kind) -> Option<String> {
+    let has = |key: &str| kind.own_keys().contains(&key);
+    let other = match key {
+        "region_name" => "region",
+        "endpoint_type" => "interface",
+        "user" | "user_name" | "login" => "username",
+        "tenant_name" => "project_name",
+        "tenant_id" => "project_id",
+        "url" => "auth_url",
+        "auth_type" => "kind",
+        key => key,
+    };
+    if other != key && (has(other) || other == "kind") {
+        return Some(format!("did you mean {other}?"));
+    }
+    if matches!(key, "endpoint" | "ca_file" | "insecure_skip_verify") {
+        return Some("it belongs to [[upstream]]".to_owned());
+    }
+    let of = |(_, kind): &&(&str, Kind)| kind.own_keys().contains(&other);
+    let kinds: Vec<&str> = KINDS.iter().filter(of).map(|(name, _)| *name).collect();
+    (!kinds.is_empty()).then(|| format!("it is a key of kind = {}", kinds.join(" or ")))
 }
 
 fn text(section: &Section<'_>, key: &str) -> Option<String> {
@@ -220,17 +280,32 @@ fn token(section: &Section<'_>) -> Option<Settings> {
 /// Reads a Keystone login from `clouds.yaml` or from the `OS_*` variables.
 fn cloud(section: &Section<'_>) -> Option<Login> {
     let from_env = section.flag("from_env");
+    let source = match section.text("cloud") {
+        Some(name) => format!("the cloud {} of clouds.yaml", name.value),
+        None => "the OS_* variables".to_owned(),
+    };
+    let mut is_valid = true;
+    let taken = Kind::Keystone.own_keys().iter();
+    for key in taken.filter(|key| section.has(key) && !CLOUD_OVERRIDES.contains(key)) {
+        section.invalid(
+            key,
+            &format!("is that of {source}: remove the key, or set the complete login here"),
+        );
+        is_valid = false;
+    }
+    let region = text(section, "region");
+    let region = region.as_deref();
     let cloud = if section.has("cloud") {
         if from_env == Some(true) {
             section.invalid("from_env", "conflicts with cloud: remove one of them");
             return None;
         }
         let name = section.text("cloud")?;
-        clouds_yaml::from_cloud(Some(&name.value), section.env())
+        clouds_yaml::from_cloud(Some(&name.value), region, section.env())
             .map_err(|problem| section.invalid("cloud", &problem))
             .ok()?
     } else {
-        match clouds_yaml::from_env(section.env()) {
+        match clouds_yaml::from_env(region, section.env()) {
             _ if from_env != Some(true) => {
                 section.invalid("from_env", "must be true, or be removed");
                 return None;
@@ -239,7 +314,7 @@ fn cloud(section: &Section<'_>) -> Option<Login> {
             Ok(None) => {
                 section.invalid(
                     "from_env",
-                    "no OS_* variables are set, for example OS_AUTH_URL",
+                    "no OS_* variables are set, for example OS_AUTH_URL or OS_CLOUD",
                 );
                 return None;
             }
@@ -249,12 +324,14 @@ fn cloud(section: &Section<'_>) -> Option<Login> {
             }
         }
     };
-    let mut keystone = cloud.keystone;
-    keystone.region = text(section, "region").or(keystone.region);
-    if let Some(interface) = interface(section) {
-        keystone.interface = interface;
+    for notice in cloud.notices {
+        section.notice(notice);
     }
-    Some(Login {
+    let mut keystone = cloud.keystone;
+    if let Some(interface) = interface(section) {
+        keystone.interfaces = vec![interface];
+    }
+    is_valid.then(|| Login {
         endpoint: cloud.endpoint_override,
         project_id: cloud.project_id,
         ca_file: cloud.cacert,
@@ -286,6 +363,7 @@ fn keystone(section: &Section<'_>, project_id: Option<&str>, family: &Family) ->
     );
     let mut project = named(section, "project", !family.bare_project_names);
     let interface = interface(section).unwrap_or_else(|| "public".to_owned());
+    let interfaces = vec![interface];
     let methods: Vec<&str> = [
         ("application_credential_secret", app.is_some()),
         ("token", section.has_secret("token")),
@@ -362,7 +440,7 @@ fn keystone(section: &Section<'_>, project_id: Option<&str>, family: &Family) ->
         identity,
         project,
         region,
-        interface,
+        interfaces,
     })
 }
 

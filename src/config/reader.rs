@@ -12,6 +12,7 @@ use toml::de::{DeTable, DeValue};
 use url::Url;
 
 use super::{Env, Problem, non_empty, read_file, read_text};
+use crate::credentials::clouds_yaml::Notice;
 use crate::spelling::nearest;
 
 /// The problem of an invalid address.
@@ -27,6 +28,7 @@ pub(super) struct Report {
     lines: Vec<usize>,
     problems: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<Problem>>,
+    ignored_keys: RefCell<Vec<String>>,
 }
 
 impl Report {
@@ -37,6 +39,7 @@ impl Report {
             lines: breaks.map(|(at, _)| at + 1).collect(),
             problems: RefCell::default(),
             warnings: RefCell::default(),
+            ignored_keys: RefCell::default(),
         }
     }
 
@@ -71,6 +74,11 @@ impl Report {
 
     pub(super) fn add(&self, problem: Problem) {
         self.problems.borrow_mut().push(problem);
+    }
+
+    /// Returns the ignored keys, and removes them.
+    pub(super) fn take_ignored_keys(&self) -> Vec<String> {
+        self.ignored_keys.take()
     }
 
     pub(super) fn is_clean(&self) -> bool {
@@ -168,6 +176,15 @@ impl<'a> Section<'a> {
     /// Reports a problem of a key at this byte offset of the file.
     pub(super) fn invalid_at(&self, at: usize, key: &str, problem: &str) {
         self.report.add_at(at, &self.name(key), problem);
+    }
+
+    /// Reports what another file has and what does not prevent the start: a warning, or a key
+    /// that is ignored.
+    pub(super) fn notice(&self, notice: Notice) {
+        match notice.is_warning {
+            true => self.report.warn(Problem::from(notice.text)),
+            false => self.report.ignored_keys.borrow_mut().push(notice.text),
+        }
     }
 
     /// Reports a problem of a key at this byte offset that does not prevent the start.
@@ -465,13 +482,22 @@ impl<'a> Section<'a> {
 
     /// Reports every key that was neither read nor allowed.
     pub(super) fn finish(&self) {
+        self.finish_with(|_| None);
+    }
+
+    /// Reports every key that was neither read nor allowed, with the hint of `hint` if it has
+    /// one.
+    pub(super) fn finish_with(&self, hint: impl Fn(&str) -> Option<String>) {
         let known = self.known.borrow();
         for (key, _) in self.table.into_iter().flatten() {
             let name = key.get_ref();
             if !known.iter().any(|known| known == name) {
-                let near = nearest(name, known.iter().map(String::as_str));
+                let hint = match hint(name) {
+                    Some(hint) => format!(": {hint}"),
+                    None => nearest(name, known.iter().map(String::as_str)),
+                };
                 let at = key.span().start;
-                self.invalid_at(at, name, &format!("unknown key{near}"));
+                self.invalid_at(at, name, &format!("unknown key{hint}"));
             }
         }
     }

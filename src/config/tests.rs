@@ -359,7 +359,7 @@ fn all_kinds_of_credentials_are_read() {
     let password = "username='u'\npassword_env='SECRET'\nproject_name='demo'";
     match auth(&format!("{keystone}{password}")) {
         Auth::Keystone(login) => {
-            assert_eq!(login.interface, "public");
+            assert_eq!(login.interfaces, ["public"]);
             let project = login.project.expect("a project");
             assert!(matches!(project.id_or_name, IdOrName::Name(name) if name == "demo"));
             assert!(matches!(project.domain, Some(IdOrName::Id(id)) if id == "default"));
@@ -465,6 +465,57 @@ fn contradictory_credentials_are_rejected() {
 }
 
 #[test]
+fn keys_of_another_place_or_kind_have_a_hint() {
+    for (more, want) in [
+        (
+            "cloud='north'",
+            "d.toml:5: upstream.cloud: unknown key: it belongs to [upstream.auth]: auth = { cloud",
+        ),
+        (
+            "region='R'",
+            "d.toml:5: upstream.region: unknown key: it belongs to [upstream.auth], as region",
+        ),
+        (
+            "region_name='R'",
+            "d.toml:5: upstream.region_name: unknown key: it belongs to [upstream.auth], as region",
+        ),
+        (
+            "password='x'",
+            "d.toml:5: upstream.password: unknown key: secrets belong to [upstream.auth], as \
+             password_env or password_file",
+        ),
+        (
+            "url='https://a.test'",
+            "d.toml:5: upstream.url: unknown key: did you mean endpoint?",
+        ),
+        (
+            "endpont='https://a.test'",
+            "d.toml:5: upstream.endpont: unknown key, did you mean endpoint?",
+        ),
+        (
+            "auth={kind='keystone',auth_url='https://k.test',token_env='SECRET',project_id='p',region_name='R'}",
+            "d.toml:5: upstream.auth.region_name: unknown key: did you mean region?",
+        ),
+        (
+            "auth={kind='basic',username='u',password_env='SECRET',api_key_env='SECRET'}",
+            "d.toml:5: upstream.auth.api_key_env: unknown key: it is a key of kind = rackspace",
+        ),
+        (
+            "auth={kind='none',endpoint='https://a.test'}",
+            "d.toml:5: upstream.auth.endpoint: unknown key: it belongs to [[upstream]]",
+        ),
+        (
+            "auth={kind='none',auth_type='password'}",
+            "d.toml:5: upstream.auth.auth_type: unknown key: did you mean kind?",
+        ),
+    ] {
+        let reported = problems_of(&format!("{HEAT}{more}"));
+        assert_eq!(reported.len(), 1, "{more}: {reported:#?}");
+        assert!(reported[0].starts_with(want), "{more}: {reported:#?}");
+    }
+}
+
+#[test]
 fn endpoint_is_optional_with_a_catalog() {
     let text = "[[upstream]]\nname='a'\nfamily='heat'\n[upstream.auth]\nkind='keystone'\n\
                 auth_url='https://k.test'\nusername='u'\npassword_env='SECRET'\nproject_id='p'";
@@ -494,6 +545,39 @@ fn clouds_yaml_is_read() {
         Auth::Keystone(login) => assert_eq!(login.region.as_deref(), Some("R1")),
         other => panic!("{other:?}"),
     }
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    // `OS_CLOUD` alone, with and without a kind.
+    let cloud_env = |name: &str| match name {
+        "OS_CLOUD" => Some("south".to_owned()),
+        name => env(name),
+    };
+    for auth in [
+        "{from_env=true}",
+        "{kind='keystone',from_env=true,region='R2'}",
+    ] {
+        let text = text.replace("{cloud='south'}", auth);
+        let config = Config::parse("d.toml", &text, Path::new(""), Config::empty(), &cloud_env);
+        match &config.expect("right").upstreams[0].auth {
+            Auth::Keystone(login) => {
+                let want = if auth.contains("R2") { "R2" } else { "R1" };
+                assert_eq!(login.region.as_deref(), Some(want));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    // The login is that of the cloud, and only that.
+    let with_user = text.replace("'south'", "'south',username='me',interface='internal'");
+    let problems = Config::parse("d.toml", &with_user, Path::new(""), Config::empty(), &env)
+        .expect_err("two logins");
+    let reported: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    let want = "d.toml:4: upstream.auth.username: is that of the cloud south of clouds.yaml: remove \
+                the key, or set the complete login here";
+    assert_eq!(reported, [want]);
+    fs::write(&clouds, yaml.replace("region_name", "reigon_name")).expect("written");
+    let config = Config::parse("d.toml", text, Path::new(""), Config::empty(), &env);
+    let warnings = config.expect("right").warnings;
+    let warning = warnings[0].to_string();
+    assert!(warning.ends_with("did you mean region_name?"), "{warning}");
     let text = text.replace("south", "west");
     let problems =
         Config::parse("d.toml", &text, Path::new(""), Config::empty(), &env).expect_err("no west");
@@ -502,6 +586,57 @@ fn clouds_yaml_is_read() {
         reported.starts_with("d.toml:4: upstream.auth.cloud: "),
         "{reported}"
     );
+}
+
+#[test]
+fn files_of_credentials_can_be_read_again() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let write = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        fs::write(&path, text).expect("written");
+        path.display().to_string()
+    };
+    let cloud = |password: &str| {
+        format!(
+            "clouds: {{c: {{auth: {{auth_url: 'https://k.test', username: u, project_id: p, \
+             password: {password}}}}}}}"
+        )
+    };
+    write("token", "first\n");
+    let clouds = write("clouds.yaml", &cloud("first"));
+    let env = |name: &str| match name {
+        "OS_CLIENT_CONFIG_FILE" => Some(clouds.clone()),
+        "SECRET" => Some("hunter2".to_owned()),
+        _ => None,
+    };
+    let text = "[[upstream]]\nname='a'\nfamily='heat'\nauth={cloud='c'}\n\
+                [[upstream]]\nname='b'\nfamily='heat'\nendpoint='https://a.test'\n\
+                auth={kind='token',token_file='token'}\n\
+                [[upstream]]\nname='c'\nfamily='heat'\nendpoint='https://a.test'\n\
+                auth={kind='token',token_env='SECRET'}\n";
+    let config = Config::parse("d.toml", text, directory.path(), Config::empty(), &env);
+    let upstreams = config.expect("right").upstreams;
+    let secrets = || {
+        let sources = upstreams.iter().filter_map(|u| u.auth_source.as_ref());
+        let secret = |settings: Auth| match settings {
+            Auth::Token { token, .. } => token.expose_secret().to_owned(),
+            Auth::Keystone(login) => match login.identity {
+                Identity::Password { password, .. } => password.expose_secret().to_owned(),
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        };
+        let secrets = sources.map(|source| source.read().map(secret));
+        secrets.collect::<Vec<_>>()
+    };
+    let both = |secret: &str| vec![Ok(secret.to_owned()), Ok(secret.to_owned())];
+    assert_eq!(secrets(), both("first"));
+    write("token", "second");
+    write("clouds.yaml", &cloud("second"));
+    assert_eq!(secrets(), both("second"));
+    write("token", " ");
+    let problem = secrets().remove(1).expect_err("empty");
+    assert!(problem.contains("upstream.auth.token_file: "), "{problem}");
 }
 
 #[test]

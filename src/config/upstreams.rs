@@ -1,15 +1,43 @@
 //! `[[upstream]]`: the REST APIs to call.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 
-use super::reader::Section;
+use super::reader::{Report, Section};
 use super::{Config, auth};
+use crate::credentials;
 use crate::families::COMMON;
 use crate::families::family;
 use crate::http_client;
 use crate::spelling::nearest;
 use crate::upstream;
 use crate::upstream::family::Family;
+
+/// The text of a configuration file and the variables that it used: what stays the same when
+/// files with secrets are read again.
+pub(super) struct Snapshot {
+    pub(super) name: String,
+    pub(super) text: String,
+    pub(super) directory: PathBuf,
+    pub(super) variables: HashMap<String, Option<String>>,
+}
+
+impl Snapshot {
+    /// Reads the credentials of an upstream again. Fails with the first problem.
+    pub(super) fn auth(&self, number: usize) -> Result<credentials::Settings, String> {
+        let report = Report::new(&self.name, &self.text);
+        let env = |name: &str| self.variables.get(name).cloned().flatten();
+        let (table, _) = toml::de::DeTable::parse_recoverable(&self.text);
+        let root = Section::root(&report, table.get_ref(), &self.directory, &env);
+        let sections = root.sections("upstream");
+        let upstream = sections.get(number).and_then(read);
+        match report.finish(upstream) {
+            Ok(Some(upstream)) => Ok(upstream.auth),
+            Ok(None) => Err("the upstream is invalid".to_owned()),
+            Err(problems) => Err(problems.iter().map(ToString::to_string).take(1).collect()),
+        }
+    }
+}
 
 /// The built-in families.
 const FAMILIES: [&str; 3] = ["heat", "servicestage", "jp1ao"];
@@ -47,7 +75,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<upstream::Settings> {
             );
         }
     }
-    let mut settings = upstream::Settings::new("", "", crate::credentials::Settings::None);
+    let mut settings = upstream::Settings::new("", "", credentials::Settings::None);
     limits(section, &mut settings);
     Some(upstream::Settings {
         name: name?.value,
@@ -57,6 +85,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<upstream::Settings> {
         endpoint,
         project_id,
         auth: login?.settings,
+        auth_source: None,
         allow_plaintext_credentials: section.flag("allow_plaintext_credentials").unwrap_or(false),
         transport,
         ..settings

@@ -1,20 +1,32 @@
-//! Reads Keystone settings from `clouds.yaml` and from `OS_*` variables.
+//! Reads Keystone settings from `clouds.yaml` and from `OS_*` variables, as openstacksdk does.
 //!
-//! Sources: openstacksdk, `config/loader.py`; python-openstackclient,
-//! "Environment Variables".
+//! Sources: openstacksdk, `config/loader.py` and "Configuring OpenStack SDK Applications";
+//! python-openstackclient, "Environment Variables". The second test stage compares the result
+//! with that of openstacksdk.
+
+mod document;
+mod keys;
+mod login;
 
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use secrecy::SecretString;
-use serde_yaml_ng::{Mapping, Value};
 use url::Url;
 
 use super::{IdOrName, Identity, Keystone, Named};
+use document::{Map, Node, Place, Value};
+use login::{CloudReader, Origin};
 
 /// Limit of `clouds.yaml`.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
+
+/// The vendor profiles that openstacksdk contains.
+const VENDORS: &str = include_str!("clouds_yaml/vendors.yaml");
+
+/// The name that `OS_CLOUD` has for the cloud of the variables.
+const ENVIRONMENT_CLOUD: &str = "envvars";
 
 /// One cloud of a file or of the environment.
 #[derive(Clone, Debug)]
@@ -29,6 +41,17 @@ pub struct CloudConfig {
     pub verify: bool,
     /// The project's id, if it is set.
     pub project_id: Option<String>,
+    /// What the user may not expect.
+    pub notices: Vec<Notice>,
+}
+
+/// Something that is no error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// Whether it is probably a mistake.
+    pub is_warning: bool,
+    /// File, line, cloud, key, and what is unexpected.
+    pub text: String,
 }
 
 /// Returns the value of an environment variable.
@@ -37,9 +60,14 @@ type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 /// Reads a cloud of `clouds.yaml`: the named one, else `OS_CLOUD`, else the only one.
 /// The file is `OS_CLIENT_CONFIG_FILE`, else the first of `./clouds.yaml`,
 /// `~/.config/openstack/clouds.yaml` and `/etc/openstack/clouds.yaml` (also `.yml`
-/// and `.json`); secrets may be in `secure.yaml` in the same places. Fails with
+/// and `.json`); secrets may be in `secure.yaml` in the same places, and vendor profiles in
+/// `clouds-public.yaml`. `region` takes precedence over the cloud's. Fails with
 /// what is missing in which place, and what to do.
-pub fn from_cloud(name: Option<&str>, env: Env<'_>) -> Result<CloudConfig, String> {
+pub fn from_cloud(
+    name: Option<&str>,
+    region: Option<&str>,
+    env: Env<'_>,
+) -> Result<CloudConfig, String> {
     let places = places(env);
     let path = match set(env, "OS_CLIENT_CONFIG_FILE") {
         Some(path) => PathBuf::from(path),
@@ -51,54 +79,138 @@ pub fn from_cloud(name: Option<&str>, env: Env<'_>) -> Result<CloudConfig, Strin
             )
         })?,
     };
-    let mut clouds = clouds(&path)?;
+    let mut notices = Vec::new();
+    let location = path.display();
+    let mut clouds = match member(&path, "clouds", &mut notices)? {
+        Some(clouds) => clouds,
+        None => return Err(format!("{location}: there is no mapping `clouds`")),
+    };
     let secure = set(env, "OS_CLIENT_SECURE_FILE")
         .map(PathBuf::from)
         .or_else(|| find(&places, "secure"));
-    if let Some(secure) = secure {
-        merge(&mut clouds, self::clouds(&secure)?);
+    if let Some(secure) = secure
+        && let Some(secrets) = member(&secure, "clouds", &mut notices)?
+    {
+        clouds.merge(secrets);
     }
     let name = name.map(str::to_owned).or_else(|| set(env, "OS_CLOUD"));
-    cloud(&path, clouds, name.as_deref(), env)
+    let names: Vec<&str> = clouds.iter().map(|(name, _)| name).collect();
+    let name = match (name, names.as_slice()) {
+        (Some(name), _) => name,
+        (None, [name]) => (*name).to_owned(),
+        (None, _) => {
+            return Err(format!(
+                "{location}: name one of its clouds ({}), or set OS_CLOUD",
+                names.join(", ")
+            ));
+        }
+    };
+    let (own, at) = match clouds.get(&name) {
+        Some(Node {
+            value: Value::Map(map),
+            place,
+        }) => (map.clone(), place.clone()),
+        Some(node) => {
+            let place = &node.place;
+            return Err(format!("{place}: cloud {name}: must be a mapping"));
+        }
+        None => {
+            let near = crate::spelling::nearest(&name, names.iter().copied());
+            return Err(format!(
+                "{location}: there is no cloud {name}{near}: it has {}",
+                names.join(", ")
+            ));
+        }
+    };
+    let reader = CloudReader {
+        own: own.with_underscores(),
+        at,
+        origin: Origin::File(name),
+        region,
+        env,
+        notices,
+    };
+    reader.read(|profile, notices| vendor(profile, &places, notices))
 }
 
-/// Reads a login from the `OS_*` variables. None if they have no login; fails with what is
-/// missing.
-pub fn from_env(env: Env<'_>) -> Result<Option<CloudConfig>, String> {
-    const LOGIN_VARIABLES: [&str; 7] = [
+/// Reads a login from the `OS_*` variables; with `OS_CLOUD`, from that cloud of `clouds.yaml`,
+/// in the region `OS_REGION_NAME`. None if no variable has a login; fails with what is missing.
+pub fn from_env(region: Option<&str>, env: Env<'_>) -> Result<Option<CloudConfig>, String> {
+    const LOGIN_VARIABLES: [&str; 9] = [
         "OS_AUTH_URL",
         "OS_USERNAME",
         "OS_USER_ID",
         "OS_PASSWORD",
         "OS_APPLICATION_CREDENTIAL_ID",
+        "OS_APPLICATION_CREDENTIAL_NAME",
         "OS_APPLICATION_CREDENTIAL_SECRET",
         "OS_TOKEN",
+        "OS_PROFILE",
     ];
-    if LOGIN_VARIABLES.iter().all(|name| set(env, name).is_none()) {
+    let mut set_variables = LOGIN_VARIABLES
+        .iter()
+        .filter(|name| set(env, name).is_some());
+    let first = set_variables.next();
+    let environment = set(env, "OS_CLOUD_NAME").unwrap_or_else(|| ENVIRONMENT_CLOUD.to_owned());
+    if let Some(name) = set(env, "OS_CLOUD").filter(|name| *name != environment) {
+        let own = set(env, "OS_REGION_NAME");
+        let mut cloud = from_cloud(Some(&name), region.or(own.as_deref()), env)?;
+        if let Some(variable) = first {
+            cloud.notices.push(Notice {
+                is_warning: true,
+                text: format!(
+                    "OS_CLOUD names the cloud {name}, so that {variable} and other variables of a \
+                     login are ignored: unset OS_CLOUD, or the others"
+                ),
+            });
+        }
+        return Ok(Some(cloud));
+    }
+    if first.is_none() {
         return Ok(None);
     }
-    let variable = |key: &str| format!("OS_{}", key.to_ascii_uppercase());
-    let source = Source {
-        get: &|key| set(env, &variable(key)),
-        label: &variable,
-        env,
+    let place = Place {
+        file: Arc::from("environment"),
+        line: 0,
     };
-    source.config().map(Some)
+    let mut own = Map::default();
+    // `OS_CLOUD` is no vendor profile.
+    for key in keys::all().filter(|key| *key != "cloud") {
+        if let Some(text) = set(env, &login::variable(key)) {
+            let value = Value::Text(text);
+            let place = place.clone();
+            own.insert(key.to_owned(), Node { value, place });
+        }
+    }
+    let places = places(env);
+    let reader = CloudReader {
+        own,
+        at: place,
+        origin: Origin::Environment,
+        region,
+        env,
+        notices: Vec::new(),
+    };
+    let cloud = reader.read(|profile, notices| vendor(profile, &places, notices));
+    cloud.map(Some)
 }
 
 /// Returns the directories of the search path, in order.
 fn places(env: Env<'_>) -> Vec<PathBuf> {
-    let home = set(env, "XDG_CONFIG_HOME")
-        .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(set(env, "HOME")?).join(".config")));
-    [
-        Some(PathBuf::from(".")),
-        home.map(|home| home.join("openstack")),
-        Some(PathBuf::from("/etc/openstack")),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    let home = set(env, "HOME").map(|home| PathBuf::from(home).join(".config"));
+    let config_home = set(env, "XDG_CONFIG_HOME").map(PathBuf::from);
+    let mut places = vec![PathBuf::from(".")];
+    let homes = [config_home, home].into_iter().flatten();
+    let site = set(env, "XDG_CONFIG_DIRS");
+    let site = site.as_deref().and_then(|list| list.split(':').next());
+    let site = PathBuf::from(site.unwrap_or("/etc/xdg"));
+    for home in homes.chain([site, PathBuf::from("/etc")]) {
+        let place = home.join("openstack");
+        if !places.contains(&place) {
+            places.push(place);
+        }
+    }
+    places
 }
 
 fn find(places: &[PathBuf], stem: &str) -> Option<PathBuf> {
@@ -126,92 +238,56 @@ pub(super) fn read(path: &Path, max_bytes: u64) -> Result<String, String> {
     Ok(text)
 }
 
-/// Reads the member `clouds` of a file.
-fn clouds(path: &Path) -> Result<Mapping, String> {
-    let location = path.display();
+/// Reads a member of a file. None if the file does not have it.
+fn member(path: &Path, member: &str, notices: &mut Vec<Notice>) -> Result<Option<Map>, String> {
     let text = read(path, MAX_FILE_BYTES)?;
-    let file: Value = serde_yaml_ng::from_str(&text).map_err(|e| {
-        // The parser's message may contain a secret.
-        let line = e.location().map_or(0, |l| l.line());
-        format!("{location}: line {line}: this is not YAML")
-    })?;
-    match file.get("clouds") {
-        Some(Value::Mapping(clouds)) => Ok(clouds.clone()),
-        _ => Err(format!("{location}: there is no mapping `clouds`")),
-    }
+    member_of(&path.display().to_string(), &text, member, notices)
 }
 
-/// Merges `other` into `base`; values of `other` take precedence.
-fn merge(base: &mut Mapping, other: Mapping) {
-    for (key, value) in other {
-        match (base.get_mut(&key), value) {
-            (Some(Value::Mapping(base)), Value::Mapping(value)) => merge(base, value),
-            (_, value) => {
-                base.insert(key, value);
-            }
-        }
+fn member_of(
+    file: &str,
+    text: &str,
+    member: &str,
+    notices: &mut Vec<Notice>,
+) -> Result<Option<Map>, String> {
+    let (root, duplicates) =
+        document::parse(file, text).map_err(|(place, problem)| format!("{place}: {problem}"))?;
+    for duplicate in duplicates {
+        let place = &duplicate.place;
+        let mut path = duplicate.path.iter();
+        let cloud = match (path.next(), path.next()) {
+            (Some(clouds), Some(cloud)) if clouds == "clouds" => format!("cloud {cloud}: "),
+            _ => String::new(),
+        };
+        notices.push(Notice {
+            is_warning: true,
+            text: format!(
+                "{place}: {cloud}`{}` is already in line {}: the last one applies",
+                duplicate.key, duplicate.first_line
+            ),
+        });
     }
+    Ok(match root.value {
+        Value::Map(map) => map.map(member).cloned(),
+        _ => None,
+    })
 }
 
-fn cloud(
-    path: &Path,
-    clouds: Mapping,
-    name: Option<&str>,
-    env: Env<'_>,
-) -> Result<CloudConfig, String> {
-    let location = path.display();
-    let names: Vec<&str> = clouds.keys().filter_map(Value::as_str).collect();
-    let name = match (name, names.as_slice()) {
-        (Some(name), _) => name,
-        (None, [name]) => name,
-        (None, _) => {
-            return Err(format!(
-                "{location}: name one of its clouds ({}), or set OS_CLOUD",
-                names.join(", ")
-            ));
-        }
-    };
-    let Some(Value::Mapping(cloud)) = clouds.get(name) else {
-        return Err(format!(
-            "{location}: there is no cloud {name}: it has {}",
-            names.join(", ")
-        ));
-    };
-    let auth = cloud.get("auth").and_then(Value::as_mapping);
-    let source = Source {
-        get: &|key| {
-            let dashed = key.replace('_', "-");
-            [auth, Some(cloud)]
-                .into_iter()
-                .flatten()
-                .find_map(|map| scalar(map.get(key).or_else(|| map.get(&dashed))?))
-        },
-        label: &|key| format!("{location}: cloud {name}: `{key}`"),
-        env,
-    };
-    let profile = || (source.get)("profile").or_else(|| (source.get)("cloud"));
-    if (source.get)("auth_url").is_none()
-        && let Some(profile) = profile()
+/// Returns a vendor profile: of `clouds-public.yaml`, else of openstacksdk.
+fn vendor(
+    profile: &str,
+    places: &[PathBuf],
+    notices: &mut Vec<Notice>,
+) -> Result<Option<Map>, String> {
+    const MEMBER: &str = "public-clouds";
+    if let Some(path) = find(places, "clouds-public")
+        && let Some(clouds) = member(&path, MEMBER, notices)?
+        && let Some(found) = clouds.map(profile)
     {
-        return Err(format!(
-            "{location}: cloud {name}: the vendor profile {profile} is unknown: \
-             write its `auth_url` under `auth`"
-        ));
+        return Ok(Some(found.clone().with_underscores()));
     }
-    source.config()
-}
-
-/// Returns the text of a scalar; None if it is empty.
-fn scalar(value: &Value) -> Option<String> {
-    let text = match value {
-        Value::String(text) => text.clone(),
-        Value::Number(number) => number.to_string(),
-        Value::Bool(bool) => bool.to_string(),
-        // `regions: [RegionOne, ...]`: the first one.
-        Value::Sequence(values) => scalar(values.first()?)?,
-        _ => return None,
-    };
-    (!text.trim().is_empty()).then_some(text)
+    let clouds = member_of("", VENDORS, MEMBER, notices)?;
+    Ok(clouds.and_then(|clouds| clouds.map(profile).cloned()))
 }
 
 fn set(env: Env<'_>, name: &str) -> Option<String> {
@@ -225,205 +301,6 @@ pub(super) fn url(location: &str, text: &str) -> Result<Url, String> {
         _ => Err(format!(
             "{location} is not a URL: write https://host[:port]/path"
         )),
-    }
-}
-
-/// Values by their names in `clouds.yaml`, and the names for messages.
-struct Source<'a> {
-    get: &'a dyn Fn(&str) -> Option<String>,
-    label: &'a dyn Fn(&str) -> String,
-    env: Env<'a>,
-}
-
-impl Source<'_> {
-    fn get(&self, key: &str) -> Option<String> {
-        (self.get)(key)
-    }
-
-    fn first(&self, keys: &[&str]) -> Option<String> {
-        keys.iter().find_map(|key| self.get(key))
-    }
-
-    fn need(&self, key: &str) -> Result<String, String> {
-        self.get(key)
-            .ok_or_else(|| format!("{} is missing", (self.label)(key)))
-    }
-
-    fn url(&self, key: &str) -> Result<Option<Url>, String> {
-        self.get(key)
-            .map(|text| url(&(self.label)(key), &text))
-            .transpose()
-    }
-
-    fn config(&self) -> Result<CloudConfig, String> {
-        self.need("auth_url")?;
-        let auth_url = self
-            .url("auth_url")?
-            .ok_or_else(|| format!("{} is missing", (self.label)("auth_url")))?;
-        let old = auth_url.path().trim_end_matches('/').ends_with("/v2.0")
-            || self
-                .get("identity_api_version")
-                .is_some_and(|version| version.starts_with('2'));
-        if old {
-            return Err(format!(
-                "{}: Keystone v2 is not supported: use v3",
-                (self.label)("auth_url")
-            ));
-        }
-        let is = |key: &str, value: &str| {
-            self.get(key)
-                .is_some_and(|text| text.trim().eq_ignore_ascii_case(value))
-        };
-        let unverified = [
-            ("verify", ["false", "no", "off", "0"]),
-            ("insecure", ["true", "yes", "on", "1"]),
-        ];
-        let verify = !unverified
-            .into_iter()
-            .any(|(key, values)| values.iter().any(|value| is(key, value)));
-        let identity = self.identity()?;
-        let project = match identity {
-            Identity::ApplicationCredential { .. } => None,
-            _ => self.project()?,
-        };
-        let interface = self
-            .first(&["interface", "endpoint_type"])
-            .unwrap_or_else(|| "public".to_owned());
-        let interface = interface.trim().trim_end_matches("URL").to_owned();
-        if !["public", "internal", "admin"].contains(&interface.as_str()) {
-            return Err(format!(
-                "{} must be public, internal or admin",
-                (self.label)("interface")
-            ));
-        }
-        Ok(CloudConfig {
-            keystone: Keystone {
-                auth_url,
-                identity,
-                project,
-                region: self.first(&["region_name", "regions"]),
-                interface,
-            },
-            endpoint_override: self.url("orchestration_endpoint_override")?,
-            cacert: self.get("cacert").map(|path| self.expand(&path)),
-            verify,
-            project_id: self.first(&["project_id", "tenant_id"]),
-        })
-    }
-
-    /// Expands `~` to the home directory.
-    fn expand(&self, path: &str) -> PathBuf {
-        match (path.strip_prefix("~/"), (self.env)("HOME")) {
-            (Some(rest), Some(home)) => PathBuf::from(home).join(rest),
-            _ => PathBuf::from(path),
-        }
-    }
-
-    fn identity(&self) -> Result<Identity, String> {
-        let kind = match self.get("auth_type").as_deref().map(str::trim) {
-            Some("password" | "v3password") => "password",
-            Some("token" | "v3token") => "token",
-            Some("v3applicationcredential") => "application_credential",
-            Some(other) => {
-                return Err(format!(
-                    "{}: {other} is not supported: use password, token or v3applicationcredential",
-                    (self.label)("auth_type")
-                ));
-            }
-            None if self
-                .first(&["application_credential_id", "application_credential_name"])
-                .is_some() =>
-            {
-                "application_credential"
-            }
-            None if self.get("token").is_some() && self.get("password").is_none() => "token",
-            None => "password",
-        };
-        let secret = |key: &str| self.need(key).map(SecretString::from);
-        Ok(match kind {
-            "token" => Identity::Token(secret("token")?),
-            "application_credential" => self.application_credential()?,
-            _ => Identity::Password {
-                user: self
-                    .user()
-                    .ok_or_else(|| format!("{} is missing", (self.label)("username")))?,
-                password: secret("password")?,
-            },
-        })
-    }
-
-    fn application_credential(&self) -> Result<Identity, String> {
-        let secret = self.need("application_credential_secret")?.into();
-        if let Some(id) = self.get("application_credential_id") {
-            return Ok(Identity::ApplicationCredential {
-                id_or_name: IdOrName::Id(id),
-                user: None,
-                secret,
-            });
-        }
-        let name = self
-            .get("application_credential_name")
-            .ok_or_else(|| format!("{} is missing", (self.label)("application_credential_id")))?;
-        let user = self.user().ok_or_else(|| {
-            format!(
-                "{} is missing: an application credential by name needs its user; \
-                 or set its id",
-                (self.label)("username")
-            )
-        })?;
-        Ok(Identity::ApplicationCredential {
-            id_or_name: IdOrName::Name(name),
-            user: Some(user),
-            secret,
-        })
-    }
-
-    fn user(&self) -> Option<Named> {
-        if let Some(id) = self.get("user_id") {
-            return Some(Named {
-                id_or_name: IdOrName::Id(id),
-                domain: None,
-            });
-        }
-        Some(Named {
-            id_or_name: IdOrName::Name(self.first(&["username", "user_name"])?),
-            domain: Some(self.domain("user", "project")),
-        })
-    }
-
-    fn project(&self) -> Result<Option<Named>, String> {
-        if let Some(id) = self.first(&["project_id", "tenant_id"]) {
-            return Ok(Some(Named {
-                id_or_name: IdOrName::Id(id),
-                domain: None,
-            }));
-        }
-        match self.first(&["project_name", "tenant_name"]) {
-            Some(name) => Ok(Some(Named {
-                id_or_name: IdOrName::Name(name),
-                domain: Some(self.domain("project", "user")),
-            })),
-            None => Err(format!(
-                "{} is missing: the services need a token with a project",
-                (self.label)("project_name")
-            )),
-        }
-    }
-
-    /// Returns the domain of `what`: its own, the common one, that of `other`, else
-    /// `default`, as openstackclient does.
-    fn domain(&self, what: &str, other: &str) -> IdOrName {
-        let of = |what: &str| {
-            self.get(&format!("{what}domain_id"))
-                .map(IdOrName::Id)
-                .or_else(|| self.get(&format!("{what}domain_name")).map(IdOrName::Name))
-        };
-        of(&format!("{what}_"))
-            .or_else(|| of(""))
-            .or_else(|| of(&format!("{other}_")))
-            .or_else(|| of("default_"))
-            .or_else(|| self.get("default_domain").map(IdOrName::Id))
-            .unwrap_or_else(|| IdOrName::Id("default".to_owned()))
     }
 }
 

@@ -175,6 +175,7 @@ struct Projects {
 #[derive(Deserialize)]
 struct Project {
     id: String,
+    name: Option<String>,
 }
 
 impl ProjectLookup {
@@ -238,15 +239,30 @@ impl Login for ProjectLookup {
             });
         }
         let Projects { projects } = json(&label, reply)?;
-        let project = projects.into_iter().next().ok_or_else(|| {
-            credential_error(
+        // A project without a name is one that the query has selected.
+        let of_region = |project: &Project| project.name.as_ref().is_none_or(|n| *n == self.region);
+        let mut projects: Vec<Project> = projects.into_iter().filter(of_region).collect();
+        let problem = match projects.len() {
+            0 => "no project of region",
+            1 => "",
+            _ => "several projects of region",
+        };
+        if !problem.is_empty() {
+            let ids: Vec<&str> = projects
+                .iter()
+                .map(|project| &*project.id)
+                .take(20)
+                .collect();
+            let ids = match ids.is_empty() {
+                true => "check the region, or configure `project_id`".to_owned(),
+                false => format!("configure `project_id`: one of {}", ids.join(", ")),
+            };
+            return Err(credential_error(
                 Code::FailedPrecondition,
-                format!(
-                    "{label}: no project of region {}: check the region, or configure `project_id`",
-                    self.region
-                ),
-            )
-        })?;
+                format!("{label}: {problem} {}: {ids}", self.region),
+            ));
+        }
+        let project = projects.remove(0);
         token(&AkSk {
             project_id: Some(project.id),
             ..self.settings.clone()

@@ -35,21 +35,14 @@ struct Token {
     issued_at: Option<String>,
     expires_at: Option<String>,
     project: Option<ProjectId>,
-    #[serde(default)]
-    catalog: Option<Vec<Service>>,
+    /// Read as far as it is needed.
+    catalog: Option<Value>,
 }
 
 #[derive(Deserialize)]
 struct ProjectId {
     id: String,
     name: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Service {
-    r#type: String,
-    #[serde(default)]
-    endpoints: Vec<Endpoint>,
 }
 
 #[derive(Deserialize)]
@@ -113,22 +106,17 @@ impl Login {
     }
 
     /// Looks up the service in the catalog: its region and URL.
-    fn endpoint(&self, catalog: &[Service]) -> Result<Option<(Option<String>, Url)>, Error> {
+    fn endpoint(&self, catalog: Option<Value>) -> Result<Option<(Option<String>, Url)>, Error> {
         let Some(wanted) = self.catalog_type else {
             return Ok(None);
         };
-        let endpoints: Vec<&Endpoint> = catalog
-            .iter()
-            .filter(|service| service.r#type == wanted)
-            .flat_map(|service| &service.endpoints)
-            .filter(|endpoint| endpoint.interface == self.settings.interface)
-            .collect();
+        let is_wanted = |service: &Value| service["type"] == wanted;
+        let endpoints: Vec<Endpoint> = catalog::endpoints(catalog, is_wanted);
         let lookup = Lookup {
             label: &self.label(),
             service: wanted,
-            interface: Some(&self.settings.interface),
+            interfaces: &self.settings.interfaces,
             region: self.settings.region.as_deref(),
-            any_region: true,
         };
         let (endpoint, url) = lookup.find(&endpoints)?;
         let region = catalog::Endpoint::region(endpoint).map(str::to_owned);
@@ -139,6 +127,10 @@ impl Login {
 impl catalog::Endpoint for Endpoint {
     fn url(&self) -> &str {
         &self.url
+    }
+
+    fn interface(&self) -> Option<&str> {
+        Some(&self.interface)
     }
 
     fn region(&self) -> Option<&str> {
@@ -184,7 +176,7 @@ impl login::Login for Login {
         let header = login::token_header(&label, X_AUTH_TOKEN, token.clone())?;
         let LoginResponse { token } = login::json(&label, reply)?;
         let issued = token.issued_at.as_deref();
-        let (region, endpoint) = self.endpoint(&token.catalog.unwrap_or_default())?.unzip();
+        let (region, endpoint) = self.endpoint(token.catalog)?.unzip();
         let (project_id, project) = token.project.map(|p| (p.id, p.name)).unzip();
         Ok(IssuedToken {
             authorization: Authorization::Headers(vec![header]),

@@ -13,7 +13,7 @@ use url::Url;
 
 use super::credential_error;
 use crate::credentials::credential::IssuedToken;
-use crate::credentials::token_cache::{TokenCache, login_error};
+use crate::credentials::token_cache::{Attempt, LoginCounts, TokenCache, login_error};
 use crate::downstream::CorrelationHeader;
 use crate::error::{Error, LoginFailure};
 use crate::http_client::retry_after::{is_rate_limit, retry_after};
@@ -39,13 +39,15 @@ pub(super) fn token_cache(
     login: impl Login,
     correlation: Option<CorrelationHeader>,
     transport: Transport,
+    counts: Arc<LoginCounts>,
 ) -> TokenCache {
     let login = Arc::new(login);
-    TokenCache::new(Box::new(move |request_uuid| {
+    let log_in = move |request_uuid| -> Attempt {
         let (login, transport) = (login.clone(), transport.clone());
-        let id = correlation.and_then(|header| header.of(request_uuid));
+        let id = correlation.and_then(|header: CorrelationHeader| header.of(request_uuid));
         Box::pin(async move { log_in(&*login, &transport, id).await })
-    }))
+    };
+    TokenCache::new(Box::new(log_in), counts)
 }
 
 /// Makes one attempt of a login. Fails with [`Error::Login`].
@@ -140,6 +142,13 @@ pub(super) fn rejection(label: &str, reply: &Reply, secret: &str) -> Error {
         ),
         _ => (Code::Unavailable, "try again later"),
     };
+    let location = location(reply).filter(|location| !location.contains(secret));
+    let hint = match (status, location) {
+        (300..=399, Some(location)) => {
+            format!("it redirects to {location}, and a login follows no redirect: check the URL")
+        }
+        _ => hint.to_owned(),
+    };
     // The message of a 400 can contain values of the request.
     let message = match message(&reply.body) {
         Some(message) if status != 400 && !message.contains(secret) => format!(" ({message})"),
@@ -154,6 +163,17 @@ pub(super) fn rejection(label: &str, reply: &Reply, secret: &str) -> Error {
         code,
         format!("{what} at {label}: HTTP {status}{message}: {hint}"),
     )
+}
+
+/// Returns where a redirect leads, without what may be secret.
+fn location(reply: &Reply) -> Option<String> {
+    let location = reply.headers.get(header::LOCATION)?.to_str().ok()?;
+    let location = match Url::parse(location) {
+        Ok(url) => display_url(&url),
+        Err(_) => location.split(['?', '#']).next()?.to_owned(),
+    };
+    let location: String = location.chars().take(MAX_MESSAGE_CHARS).collect();
+    (!location.is_empty()).then_some(location)
 }
 
 /// Returns the service's own message: Keystone's `error.message`, Huawei's `error_msg`,

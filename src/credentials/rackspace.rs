@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use http::HeaderValue;
 use secrecy::ExposeSecret;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tonic::Code;
 use url::Url;
 
@@ -34,8 +34,8 @@ struct LoginResponse {
 #[serde(rename_all = "camelCase")]
 struct Access {
     token: Token,
-    #[serde(default)]
-    service_catalog: Option<Vec<Service>>,
+    /// Read as far as it is needed.
+    service_catalog: Option<Value>,
     user: Option<User>,
 }
 
@@ -57,15 +57,7 @@ struct User {
     default_region: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct Service {
-    r#type: Option<String>,
-    name: Option<String>,
-    #[serde(default)]
-    endpoints: Vec<Endpoint>,
-}
-
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Endpoint {
     region: Option<String>,
@@ -92,42 +84,36 @@ impl Login {
 
     /// Looks up the service's endpoint in the configured region, else in the user's default
     /// region, else the only one.
-    fn endpoint<'a>(&self, access: &'a Access) -> Result<Option<(&'a Endpoint, Url)>, Error> {
+    fn endpoint(&self, access: &mut Access) -> Result<Option<(Endpoint, Url)>, Error> {
         let Some(wanted) = self.catalog_type else {
             return Ok(None);
         };
+        let is_wanted = |service: &Value| {
+            service["type"] == wanted
+                || (wanted == "orchestration" && service["name"] == "cloudOrchestration")
+        };
+        let catalog = access.service_catalog.take();
+        let endpoints: Vec<Endpoint> = catalog::endpoints(catalog, is_wanted);
         let default = access.user.as_ref().and_then(|u| u.default_region.as_ref());
-        let region = self
-            .settings
-            .region
-            .as_ref()
-            .or(default)
-            .map(String::as_str);
-        let endpoints: Vec<&Endpoint> = access
-            .service_catalog
-            .iter()
-            .flatten()
-            .filter(|service| {
-                service.r#type.as_deref() == Some(wanted)
-                    || (wanted == "orchestration"
-                        && service.name.as_deref() == Some("cloudOrchestration"))
-            })
-            .flat_map(|service| &service.endpoints)
-            .collect();
+        let region = self.settings.region.as_ref().or(default);
         let lookup = Lookup {
             label: &self.label(),
             service: wanted,
-            interface: None,
-            region,
-            any_region: false,
+            interfaces: &[],
+            region: region.map(String::as_str),
         };
-        lookup.find(&endpoints).map(Some)
+        let (endpoint, url) = lookup.find(&endpoints)?;
+        Ok(Some((endpoint.clone(), url)))
     }
 }
 
 impl catalog::Endpoint for Endpoint {
     fn url(&self) -> &str {
         &self.public_url
+    }
+
+    fn interface(&self) -> Option<&str> {
+        None
     }
 
     fn region(&self) -> Option<&str> {
@@ -173,11 +159,12 @@ impl login::Login for Login {
         if !reply.status.is_success() {
             return Err(self.rejected(&label, reply));
         }
-        let LoginResponse { access } = login::json(&label, reply)?;
+        let LoginResponse { mut access } = login::json(&label, reply)?;
         let token = HeaderValue::from_str(&access.token.id)
             .map_err(|_| unreadable(&label, "the token is not a valid header value"))?;
         let header = login::token_header(&label, X_AUTH_TOKEN, token)?;
-        let (endpoint, url) = self.endpoint(&access)?.unzip();
+        let (endpoint, url) = self.endpoint(&mut access)?.unzip();
+        let endpoint = endpoint.as_ref();
         let project_id = self
             .settings
             .tenant_id
@@ -198,7 +185,7 @@ impl login::Login for Login {
             scope: Scope {
                 project: None,
                 region: endpoint
-                    .and_then(|endpoint| catalog::Endpoint::region(endpoint))
+                    .and_then(catalog::Endpoint::region)
                     .map(str::to_owned)
                     .or_else(|| self.settings.region.clone()),
             },

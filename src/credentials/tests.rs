@@ -20,7 +20,7 @@ fn transport() -> Transport {
 }
 
 fn credentials(settings: Settings) -> Credentials {
-    Credentials::new(settings, None, None, transport())
+    Credentials::new(settings, None, None, None, transport())
 }
 
 fn request() -> HttpRequest {
@@ -194,8 +194,13 @@ fn project_is_looked_up_for_keys_with_a_region_only() {
             region: region.map(str::to_owned),
             ..keys()
         };
-        let provider = credentials(Settings::AkSk(keys)).provider;
-        assert_eq!(matches!(provider, Provider::Cached(_)), want, "{region:?}");
+        let credentials = credentials(Settings::AkSk(keys));
+        let provider = credentials.provider.load();
+        assert_eq!(
+            matches!(**provider, Provider::Cached(_)),
+            want,
+            "{region:?}"
+        );
     }
 }
 
@@ -245,7 +250,7 @@ async fn login_is_shared_and_repeated_after_a_rejection() {
             identity: Identity::Token("SECRET".into()),
             project: None,
             region: None,
-            interface: "public".into(),
+            interfaces: vec!["public".into()],
         })
     };
     let heat = Some("orchestration");
@@ -254,7 +259,7 @@ async fn login_is_shared_and_repeated_after_a_rejection() {
         prefix: "req-",
     });
     let settings = keystone(identity.url("/v3"));
-    let login = Credentials::new(settings, heat, correlation, transport());
+    let login = Credentials::new(settings, None, heat, correlation, transport());
     let id = "req-3f9e01b3-7d1b-4f6e-9a5c-0123456789ab";
     let client = Downstream {
         request_uuid: id[4..].parse().ok(),
@@ -288,7 +293,7 @@ async fn login_is_shared_and_repeated_after_a_rejection() {
     unused_url
         .set_port(Some(test_server::unused_address().port()))
         .unwrap();
-    let login = Credentials::new(keystone(unused_url), heat, None, transport());
+    let login = Credentials::new(keystone(unused_url), None, heat, None, transport());
     // The next attempt would be after the deadline. On a busy machine, so is the end of the
     // first one.
     let error = loop {

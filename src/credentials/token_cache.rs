@@ -40,11 +40,10 @@ const RETRY_WINDOW: Duration = Duration::from_secs(10);
 const MIN_RELOGIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Logs in once, for the call with this request id. Fails with [`Error::Login`].
-type Login = Box<
-    dyn Fn(Option<Uuid>) -> Pin<Box<dyn Future<Output = Result<IssuedToken, Error>> + Send>>
-        + Send
-        + Sync,
->;
+type Login = Box<dyn Fn(Option<Uuid>) -> Attempt + Send + Sync>;
+
+/// One attempt of a login.
+pub(super) type Attempt = Pin<Box<dyn Future<Output = Result<IssuedToken, Error>> + Send>>;
 
 /// The state of a login that calls wait for.
 enum Progress {
@@ -63,7 +62,7 @@ struct Shared {
     login: Login,
     current: ArcSwapOption<Credential>,
     state: Mutex<State>,
-    counts: LoginCounts,
+    counts: Arc<LoginCounts>,
 }
 
 /// How many logins have ended with each result.
@@ -120,18 +119,13 @@ enum LoginTicket {
 }
 
 impl TokenCache {
-    pub(super) fn new(login: Login) -> Self {
+    pub(super) fn new(login: Login, counts: Arc<LoginCounts>) -> Self {
         Self(Arc::new(Shared {
             login,
             current: ArcSwapOption::empty(),
             state: Mutex::default(),
-            counts: LoginCounts::default(),
+            counts,
         }))
-    }
-
-    /// Returns how many logins have ended with each result.
-    pub(super) fn counts(&self) -> &LoginCounts {
-        &self.0.counts
     }
 
     /// Returns the cached credential, or waits for a login, which is repeated while it fails

@@ -1,9 +1,13 @@
 //! reqwest's client, for proxies.
 
+use std::sync::Arc;
+
 use http::Response;
-use reqwest::{Body, ClientBuilder, redirect, retry};
+use reqwest::{Body, ClientBuilder, Proxy, redirect, retry};
+use url::Url;
 
 use super::content_encoding::{self, DecodedBody};
+use super::proxy::Proxies;
 use super::{
     HttpRequest, POOL_IDLE_TIMEOUT, Settings, TCP_KEEPALIVE, USER_AGENT, cause, connect_error,
 };
@@ -13,7 +17,13 @@ use crate::error::Error;
 pub(super) struct ReqwestClient(reqwest::Client);
 
 impl ReqwestClient {
-    pub fn new(settings: &Settings, tls: rustls::ClientConfig) -> Result<Self, String> {
+    pub fn new(
+        settings: &Settings,
+        tls: rustls::ClientConfig,
+        proxies: Arc<Proxies>,
+    ) -> Result<Self, String> {
+        // reqwest's own reading of `NO_PROXY` ignores `*` for addresses, and ports.
+        let find = move |url: &Url| proxies.find(url).ok().flatten().cloned();
         let builder = ClientBuilder::new()
             .user_agent(USER_AGENT)
             // A redirect would send `x-auth-token` to another host.
@@ -26,11 +36,9 @@ impl ReqwestClient {
             .connect_timeout(settings.connect_timeout)
             .tcp_nodelay(true)
             .tcp_keepalive(TCP_KEEPALIVE)
-            .pool_idle_timeout(POOL_IDLE_TIMEOUT);
-        let builder = match settings.proxy_from_env {
-            true => builder,
-            false => builder.no_proxy(),
-        };
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+            .no_proxy()
+            .proxy(Proxy::custom(find));
         builder.build().map(Self).map_err(|error| cause(&error))
     }
 

@@ -22,12 +22,21 @@ fn transport() -> Transport {
 /// Returns a transport with each of the two clients.
 fn both(settings: &Settings) -> [Transport; 2] {
     let transport = Transport::new(settings).unwrap();
-    let reqwest_client = Transport {
-        http_proxy: true,
-        https_proxy: true,
-        ..transport.clone()
-    };
+    let reqwest_client = through_reqwest(&transport);
     [transport, reqwest_client]
+}
+
+/// Returns a transport that sends everything through reqwest, which reads its own proxies.
+fn through_reqwest(transport: &Transport) -> Transport {
+    Transport {
+        proxies: Arc::new(proxies(&[("ALL_PROXY", "http://proxy.invalid")])),
+        ..transport.clone()
+    }
+}
+
+fn proxies(variables: &[(&str, &str)]) -> Proxies {
+    let variables = variables.iter();
+    Proxies::new(variables.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
 }
 
 fn request(verb: Method, url: Url, body: Option<&'static str>) -> HttpRequest {
@@ -395,6 +404,40 @@ async fn chunked_bodies_acquire_buffer_space() {
     match transport.exchange(get(server.url("/"))).await {
         Err(Error::ResponseNotDelivered { code, .. }) => assert_eq!(code, Code::ResourceExhausted),
         other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn excluded_proxy_gets_nothing() {
+    let reply = || TestResponse::Keep(reply(200, &[], "{}"));
+    let mut proxy = TestServer::start([reply(), reply()]).await;
+    let mut upstream = TestServer::start((0..8).map(|_| reply())).await;
+    let transports = |no_proxy: &str| {
+        let url = proxy.url("/");
+        let proxies = proxies(&[("HTTP_PROXY", url.as_str()), ("NO_PROXY", no_proxy)]);
+        let transport = Transport::with_proxies(&settings(), Arc::new(proxies)).unwrap();
+        let reqwest_client = through_reqwest(&transport);
+        [transport, reqwest_client]
+    };
+    let port = upstream.address.port();
+    for no_proxy in [
+        "*",
+        "127.0.0.1",
+        &format!("127.0.0.1:{port}"),
+        "127.0.0.0/8",
+    ] {
+        for transport in transports(no_proxy) {
+            transport.exchange(get(upstream.url("/v1"))).await.unwrap();
+            let (head, _) = upstream.request().await;
+            assert!(head.starts_with("GET /v1 HTTP/1.1"), "{no_proxy}: {head}");
+        }
+    }
+    // The first request that the proxy sees is the first one that is not excluded.
+    for transport in transports(&format!("127.0.0.1:{}", port ^ 1)) {
+        transport.exchange(get(upstream.url("/v2"))).await.unwrap();
+        let (head, _) = proxy.request().await;
+        let whole = format!("GET {} HTTP/1.1", upstream.url("/v2"));
+        assert!(head.starts_with(&whole), "{head}");
     }
 }
 

@@ -64,6 +64,9 @@ impl Gateway {
     ///
     /// Returns all problems of the descriptors, or of the upstreams.
     pub fn build(config: Config, traces: bool) -> Result<Self, Vec<String>> {
+        for key in &config.ignored_keys {
+            tracing::debug!("{key}");
+        }
         let contract = config.contract()?;
         for warning in contract.warnings() {
             tracing::warn!(

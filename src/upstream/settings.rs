@@ -24,6 +24,8 @@ pub struct Settings {
     pub project_id: Option<String>,
     /// Credentials.
     pub auth: credentials::Settings,
+    /// Reads `auth` again, if it has files.
+    pub auth_source: Option<credentials::SettingsSource>,
     /// Whether credentials may be sent over plaintext HTTP to another host. Default: false:
     /// configured ones are an error at start, those of clients at the call.
     pub allow_plaintext_credentials: bool,
@@ -59,6 +61,7 @@ impl Settings {
             endpoint: None,
             project_id: None,
             auth,
+            auth_source: None,
             allow_plaintext_credentials: false,
             transport: http_client::Settings::default(),
             max_concurrent_calls: 256,

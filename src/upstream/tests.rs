@@ -597,7 +597,7 @@ async fn sent_is_true_if_an_earlier_attempt_was_sent() {
             identity: credentials::Identity::Token(SecretString::from("s3cret")),
             project: None,
             region: None,
-            interface: "public".into(),
+            interfaces: vec!["public".into()],
         });
     });
     let error = call(&upstream, &get("/x")).await.unwrap_err();
@@ -835,7 +835,7 @@ async fn rejected_token_is_renewed_once() {
                 identity: credentials::Identity::Token(SecretString::from("s3cret")),
                 project: None,
                 region: None,
-                interface: "public".into(),
+                interfaces: vec!["public".into()],
             });
         });
         match call(&upstream, &sent).await {
@@ -1081,7 +1081,7 @@ fn invalid_settings_are_rejected() {
                     identity: credentials::Identity::Token(SecretString::from("s3cret")),
                     project: None,
                     region: None,
-                    interface: "public".into(),
+                    interfaces: vec!["public".into()],
                 });
             },
             "auth_url: credentials would be sent over plaintext HTTP",

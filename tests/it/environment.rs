@@ -52,13 +52,23 @@ async fn proxy_of_the_environment_is_used() {
         assert!(asked.clone().any(|target| target == whole), "{variable}");
     }
     // No proxy for this host, or for this upstream.
-    for (more, env) in [
-        ("", &[("NO_PROXY", "127.0.0.1")][..]),
-        ("proxy_from_env = false\n", &[]),
+    for (more, no_proxy) in [
+        ("", "127.0.0.1"),
+        ("", "*"),
+        ("", "127.0.0.1:PORT"),
+        ("", "127.0.0.0/8"),
+        ("proxy_from_env = false\n", ""),
     ] {
         let upstream = deployment().await;
-        let nowhere = ("HTTP_PROXY", "http://127.0.0.1:1");
-        let process = Process::start(&(heat(&upstream.url()) + more), &[&[nowhere], env].concat());
+        let port = upstream.url().rsplit(':').next().unwrap().to_owned();
+        let no_proxy = no_proxy.replace("PORT", &port);
+        let process = Process::start(
+            &(heat(&upstream.url()) + more),
+            &[
+                ("HTTP_PROXY", "http://127.0.0.1:1"),
+                ("NO_PROXY", &no_proxy),
+            ],
+        );
         get(&process, &[]).await;
         let seen = upstream.seen();
         let mut asked = seen.iter().map(|seen| &*seen.target);

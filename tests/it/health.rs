@@ -82,7 +82,7 @@ pub fn keystone(url: &str) -> credentials::Settings {
         },
         project: Some(named("demo")),
         region: None,
-        interface: "public".into(),
+        interfaces: vec!["public".into()],
     })
 }
 

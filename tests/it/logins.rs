@@ -98,7 +98,7 @@ impl IdentityService {
             identity: Identity::Token("SECRET".into()),
             project: None,
             region: None,
-            interface: "public".into(),
+            interfaces: vec!["public".into()],
         });
         Gateway::with(vec![settings]).await
     }
@@ -294,7 +294,7 @@ async fn plaintext_endpoint_of_a_catalog_is_refused() {
         identity: Identity::Token("SECRET".into()),
         project: None,
         region: None,
-        interface: "public".into(),
+        interfaces: vec!["public".into()],
     });
     let gateway = Gateway::with(vec![settings]).await;
     let result = gateway

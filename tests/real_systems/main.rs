@@ -1,5 +1,5 @@
 //! The second test stage, with software of others: OpenStack's Heat and Keystone, Huawei's
-//! SDK, and Python clients generated from the protos.
+//! SDK, Python clients generated from the protos, curl and openstacksdk.
 //!
 //! `cargo test --test real_systems` runs it; plain `cargo test` does not build it.
 //! It needs Python 3.11 or newer, curl and a Python package index, and installs
@@ -19,6 +19,7 @@
 #[allow(dead_code, unused_imports, reason = "tests/it uses the rest")]
 mod support;
 
+mod configuration;
 mod heat;
 mod jp1ao_python;
 mod python;

@@ -140,7 +140,7 @@ pub fn gateway_settings(target: &HeatTarget) -> upstream::Settings {
         },
         project: Some(named("demo")),
         region: None,
-        interface: "public".into(),
+        interfaces: vec!["public".into()],
     });
     settings
 }

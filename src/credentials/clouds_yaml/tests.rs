@@ -51,7 +51,7 @@ fn login_as_text(config: &CloudConfig) -> String {
         "{identity} {} {} {} {}",
         keystone.project.as_ref().map_or("-".into(), named),
         keystone.region.as_deref().unwrap_or("-"),
-        keystone.interface,
+        keystone.interfaces.join(","),
         keystone.auth_url
     )
 }
@@ -64,7 +64,7 @@ fn login_is_read_from_variables() {
     let project = ("OS_PROJECT_NAME", "p");
     for (variables, want) in [
         (&[][..], Ok("")),
-        (&[("OS_REGION_NAME", "R"), ("OS_CLOUD", "x")], Ok("")),
+        (&[("OS_REGION_NAME", "R")], Ok("")),
         (
             &[url, user, password, project],
             Ok("demo@id:default pw p@id:default - public https://k.test/v3"),
@@ -148,7 +148,7 @@ fn login_is_read_from_variables() {
             Err("OS_INTERFACE must be"),
         ),
     ] {
-        match (from_env(&env(variables)), want) {
+        match (from_env(None, &env(variables)), want) {
             (Ok(got), Ok(want)) => {
                 assert_eq!(got.as_ref().map(login_as_text).unwrap_or_default(), want);
             }
@@ -163,7 +163,7 @@ fn login_is_read_from_variables() {
         ("false", true),
     ] {
         let variables = [url, user, password, project, ("OS_INSECURE", insecure)];
-        let config = from_env(&env(&variables)).unwrap().unwrap();
+        let config = from_env(None, &env(&variables)).unwrap().unwrap();
         assert_eq!(config.verify, verify, "{insecure}");
     }
 }
@@ -245,7 +245,7 @@ fn login_is_read_from_files() {
         (
             Some("demo"),
             &[(file, clouds.as_str())],
-            Err("cloud demo: `password` is missing"),
+            Err("clouds.yaml:3: cloud demo: `auth.password` is missing"),
         ),
         (
             None,
@@ -260,7 +260,7 @@ fn login_is_read_from_files() {
         (
             Some("vendor"),
             &[(file, clouds.as_str())],
-            Err("profile rackspace"),
+            Err("for Rackspace, use auth = { kind"),
         ),
         (Some("a"), &[(file, broken.as_str())], Err("is not YAML")),
         (
@@ -279,7 +279,7 @@ fn login_is_read_from_files() {
             Err("/nowhere/.config/openstack"),
         ),
     ] {
-        match (from_cloud(name, &env(variables)), want) {
+        match (from_cloud(name, None, &env(variables)), want) {
             (Ok(got), Ok(want)) => assert_eq!(login_as_text(&got), want),
             (Err(got), Err(want)) => {
                 assert!(got.contains(want), "{got}");
@@ -290,7 +290,7 @@ fn login_is_read_from_files() {
     }
 
     let env = env(&[(file, &clouds), secret, ("HOME", "/home/me")]);
-    let config = from_cloud(Some("demo"), &env).unwrap();
+    let config = from_cloud(Some("demo"), None, &env).unwrap();
     assert_eq!(config.project_id.as_deref(), Some("p1"));
     assert_eq!(config.cacert, Some(PathBuf::from("/home/me/ca.pem")));
     assert_eq!(
@@ -299,7 +299,121 @@ fn login_is_read_from_files() {
     );
     assert!(config.verify);
     assert!(!format!("{config:?}").contains("\"pw\""));
-    assert!(!from_cloud(Some("careless"), &env).unwrap().verify);
+    assert!(!from_cloud(Some("careless"), None, &env).unwrap().verify);
+}
+
+#[test]
+fn os_cloud_names_the_cloud_of_the_variables() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("clouds.yaml");
+    std::fs::write(&path, CLOUDS).unwrap();
+    let file = ("OS_CLIENT_CONFIG_FILE", path.to_str().unwrap());
+    let cloud = ("OS_CLOUD", "plain");
+    let login = [
+        ("OS_AUTH_URL", "https://env.test"),
+        ("OS_USERNAME", "e"),
+        ("OS_PASSWORD", "p"),
+        ("OS_PROJECT_ID", "i"),
+    ];
+    let region = ("OS_REGION_NAME", "B");
+    let of_cloud = |region: &str| format!("u@D 12345 p@D {region} admin https://k.test/");
+    let of_variables = |region| format!("e@id:default p id:i@ {region} public https://env.test/");
+    for (variables, region, want, warnings) in [
+        (vec![file, cloud], None, of_cloud("A"), 0),
+        (vec![file, cloud, region], None, of_cloud("B"), 0),
+        (vec![file, cloud, region], Some("C"), of_cloud("C"), 0),
+        (
+            [vec![file, cloud], login.to_vec()].concat(),
+            None,
+            of_cloud("A"),
+            1,
+        ),
+        (
+            [vec![file, ("OS_CLOUD", "envvars")], login.to_vec()].concat(),
+            None,
+            of_variables("-"),
+            0,
+        ),
+        (login.to_vec(), Some("C"), of_variables("C"), 0),
+    ] {
+        let config = from_env(region, &env(&variables)).unwrap().unwrap();
+        assert_eq!(login_as_text(&config), want, "{variables:?}");
+        assert_eq!(config.notices.len(), warnings, "{:?}", config.notices);
+    }
+    let problem = from_env(None, &env(&[file, ("OS_CLOUD", "plane")])).unwrap_err();
+    assert!(
+        problem.contains("no cloud plane, did you mean plain?"),
+        "{problem}"
+    );
+}
+
+#[test]
+fn plain_scalars_have_the_types_of_pyyaml() {
+    for (text, want) in [
+        ("0123", "83"),
+        ("0o17", "0o17"),
+        ("0x1f", "31"),
+        ("0b101", "5"),
+        ("-12", "-12"),
+        ("1_000", "1000"),
+        ("089", "089"),
+        ("12:30", "750"),
+        ("12:60", "12:60"),
+        ("1.10", "1.1"),
+        (".5", "0.5"),
+        ("1e3", "1e3"),
+        ("1.0e+3", "1000.0"),
+        ("1.2.3", "1.2.3"),
+        ("10.0.0.1", "10.0.0.1"),
+        ("'0123'", "0123"),
+        ("\"yes\"", "yes"),
+        ("!!str 0123", "0123"),
+        ("y", "y"),
+        ("2026-11-30", "2026-11-30"),
+    ] {
+        let Ok((root, _)) = document::parse("f", text) else {
+            panic!("{text}");
+        };
+        match root.value {
+            Value::Text(got) => assert_eq!(got, want, "{text}"),
+            _ => panic!("{text}"),
+        }
+    }
+}
+
+#[test]
+fn invalid_files_have_a_line_and_no_text_of_the_file() {
+    let billion = (0..30).fold("a0: &a0 [SECRET, SECRET]\n".to_owned(), |text, n| {
+        format!("{text}a{}: &a{} [*a{n}, *a{n}]\n", n + 1, n + 1)
+    });
+    for (text, want) in [
+        ("clouds:\n  a: [SECRET\n", "is not YAML"),
+        (
+            "clouds:\n a: SECRET\n  b: SECRET\n",
+            "f:3: this is not YAML",
+        ),
+        ("a: 1\n---\nb: SECRET\n", "f:2: there is a second document"),
+        (
+            "clouds:\n  a:\n    <<: SECRET\n",
+            "f:3: `<<` must name a mapping",
+        ),
+        ("clouds:\n  ? [SECRET]\n  : 1\n", "a key must be a text"),
+        ("clouds: &c\n  a: *c\n", "f:2: "),
+        (&*billion, "has too many values"),
+        (
+            &format!("{}{}", "[".repeat(100), "]".repeat(100)),
+            "has too many values",
+        ),
+    ] {
+        let Err((place, problem)) = document::parse("f", text) else {
+            panic!("{text}");
+        };
+        let got = format!("{place}: {problem}");
+        assert!(
+            got.contains(want) && !got.contains("SECRET"),
+            "{text}: {got}"
+        );
+    }
 }
 
 #[test]
@@ -310,4 +424,103 @@ fn long_files_are_rejected() {
         std::fs::write(&path, "x".repeat(length)).unwrap();
         assert_eq!(read(&path, 10).is_ok(), valid, "{length}");
     }
+}
+
+/// Returns a user or project; an id has no domain.
+fn subject(value: &Named) -> String {
+    named(value).trim_end_matches('@').to_owned()
+}
+
+/// Returns what a cloud is read as, in the form of `tests/openstacksdk/clouds.py`.
+fn reading(config: &CloudConfig) -> String {
+    let keystone = &config.keystone;
+    let project = || keystone.project.as_ref().map_or("-".into(), subject);
+    let login = match &keystone.identity {
+        Identity::Password { user, password } => {
+            format!(
+                "{} {} {}",
+                subject(user),
+                password.expose_secret(),
+                project()
+            )
+        }
+        Identity::ApplicationCredential {
+            id_or_name: credential,
+            user,
+            secret,
+        } => {
+            let user = user.as_ref().map(|user| format!(" of {}", subject(user)));
+            let credential = id_or_name(credential);
+            let user = user.unwrap_or_default();
+            format!("credential {credential}{user} {} -", secret.expose_secret())
+        }
+        Identity::Token(token) => format!("token {} {}", token.expose_secret(), project()),
+    };
+    let trimmed = |url: &Url| url.as_str().trim_end_matches('/').to_owned();
+    let verify = match (&config.cacert, config.verify) {
+        (Some(path), true) => path.display().to_string(),
+        (_, verify) => verify.to_string(),
+    };
+    format!(
+        "{login} {} {} {} {} {verify}",
+        trimmed(&keystone.auth_url),
+        keystone.region.as_deref().unwrap_or("-"),
+        keystone.interfaces.join(","),
+        config
+            .endpoint_override
+            .as_ref()
+            .map_or("-".into(), trimmed),
+    )
+}
+
+/// The second test stage compares the readings with openstacksdk. `UPDATE_READINGS=1` writes
+/// the table.
+#[test]
+fn clouds_of_real_looking_files_are_read_as_by_openstacksdk() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/clouds");
+    let table = root.join("readings.tsv");
+    let root = root.to_str().unwrap();
+    let mut rows = vec!["file\tcloud\treading\twarnings".to_owned()];
+    let files = [
+        "openstack/clouds.yaml",
+        "files/duplicates.yaml",
+        "files/clouds.json",
+    ];
+    for file in files {
+        let path = format!("{root}/{file}");
+        let mut variables = vec![("HOME", "/home/me"), ("XDG_CONFIG_HOME", root)];
+        if file.starts_with("files") {
+            variables.push(("OS_CLIENT_SECURE_FILE", "/dev/null"));
+        }
+        variables.push(("OS_CLIENT_CONFIG_FILE", &path));
+        let env = env(&variables);
+        let clouds = member(Path::new(&path), "clouds", &mut Vec::new()).unwrap();
+        let clouds = clouds.unwrap();
+        for (cloud, _) in clouds.iter() {
+            let read = from_cloud(Some(cloud), None, &env);
+            let (reading, notices) = match read {
+                Ok(config) => (reading(&config), config.notices),
+                Err(problem) => (format!("error: {problem}"), Vec::new()),
+            };
+            let warnings = notices.iter().filter(|notice| notice.is_warning);
+            let warnings: Vec<&str> = warnings.map(|notice| &*notice.text).collect();
+            let row = [
+                file.rsplit('/').next().unwrap(),
+                cloud,
+                &reading,
+                &warnings.join("; "),
+            ];
+            let row = row.join("\t").replace(&format!("{root}/"), "");
+            rows.push(row.trim_end().to_owned());
+        }
+    }
+    let got = rows.join("\n") + "\n";
+    if std::env::var_os("UPDATE_READINGS").is_some() {
+        std::fs::write(&table, &got).unwrap();
+    }
+    let want = std::fs::read_to_string(&table).unwrap();
+    for (got, want) in got.lines().zip(want.lines()) {
+        assert_eq!(got, want);
+    }
+    assert_eq!(got.lines().count(), want.lines().count());
 }

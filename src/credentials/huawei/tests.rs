@@ -142,7 +142,7 @@ fn project_lookup_is_signed() {
 }
 
 #[test]
-fn project_lookup_returns_the_first_project() {
+fn project_lookup_returns_the_only_project() {
     let response = |status: u16, body: &'static str| Reply {
         status: StatusCode::from_u16(status).unwrap(),
         headers: HeaderMap::from_iter([(
@@ -154,9 +154,20 @@ fn project_lookup_returns_the_first_project() {
     };
     let now = httpdate::parse_http_date("Sat, 21 Nov 2026 03:00:00 GMT").unwrap();
     for (reply, want) in [
+        (response(200, r#"{"projects": [{"id": "P"}]}"#), Ok("P")),
+        (
+            response(
+                200,
+                r#"{"projects": [{"id": "Q", "name": "eu-de 1_test"}, {"id": "P", "name": "eu-de 1"}]}"#,
+            ),
+            Ok("P"),
+        ),
         (
             response(200, r#"{"projects": [{"id": "P"}, {"id": "Q"}]}"#),
-            Ok("P"),
+            Err((
+                Code::FailedPrecondition,
+                "several projects of region eu-de 1: configure `project_id`: one of P, Q",
+            )),
         ),
         (
             response(200, r#"{"projects": []}"#),

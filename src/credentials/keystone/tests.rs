@@ -50,7 +50,7 @@ fn password(secret: &str) -> Keystone {
         },
         project: Some(in_default("demo")),
         region: None,
-        interface: "public".into(),
+        interfaces: vec!["public".into()],
     }
 }
 
@@ -273,24 +273,53 @@ fn endpoint_is_looked_up_by_interface_and_region() {
             endpoint("public", "A", "http://a.test/heat-api/v1/p"),
             endpoint("internal", "A", "http://inner.test/v1/p"),
             endpoint("public", "C", "not a url"),
+            endpoint("public", "D", "http://d1.test"),
+            endpoint("public", "D", "http://d2.test"),
+            {"interface": 7},
         ]},
+        {"type": 7, "endpoints": "none"},
+        {"endpoints": [endpoint("public", "E", "http://e.test")]},
+        {"type": "compute", "endpoints": [{"interface": "public", "url": null}]},
+        {"type": "compute", "endpoints": null},
+        "orchestration",
     ]);
     for (region, interface, want) in [
-        (None, "public", Ok("http://b.test/v1/p")),
+        (None, "public", Err("set the region: there is A, B, C, D")),
         (Some("A"), "public", Ok("http://a.test/heat-api/v1/p")),
         (Some("A"), "internal", Ok("http://inner.test/v1/p")),
         (
             Some("Z"),
             "public",
-            Err("none in region Z: there is A, B, C"),
+            Err("none in region Z: there is A, B, C, D"),
         ),
         (Some("B"), "internal", Err("none in region B: there is A")),
-        (Some("A"), "admin", Err("none in any region")),
+        (
+            Some("A"),
+            "admin",
+            Err("there is internal, public in region A: set interface"),
+        ),
+        (
+            None,
+            "admin",
+            Err("there is internal, public: set interface"),
+        ),
+        (Some("A"), "internal,public", Ok("http://inner.test/v1/p")),
+        (
+            Some("A"),
+            "public,internal",
+            Ok("http://a.test/heat-api/v1/p"),
+        ),
+        (Some("B"), "internal,public", Ok("http://b.test/v1/p")),
+        (
+            Some("D"),
+            "public",
+            Err("there are several: set `endpoint` to one of http://d1.test, http://d2.test"),
+        ),
         (Some("C"), "public", Err("invalid URL")),
     ] {
         let settings = Keystone {
             region: region.map(str::to_owned),
-            interface: interface.into(),
+            interfaces: interface.split(',').map(str::to_owned).collect(),
             ..password("SECRET")
         };
         let login = Login::new(settings, Some("orchestration"));
@@ -319,6 +348,12 @@ fn rejected_or_invalid_logins_are_errors_without_secrets() {
         body: Bytes::from_static(body.as_bytes()),
         buffer_permit: Default::default(),
     };
+    let redirect = |status, location: &str| {
+        let mut reply = response(status, "");
+        let location = location.parse().unwrap();
+        reply.headers.insert(http::header::LOCATION, location);
+        reply
+    };
     let mut factor = response(401, "");
     factor
         .headers
@@ -338,6 +373,21 @@ fn rejected_or_invalid_logins_are_errors_without_secrets() {
             "check the URL",
         ),
         (response(302, ""), Code::FailedPrecondition, "check the URL"),
+        (
+            redirect(301, "https://new.test/v3/auth/tokens?t=SECRET"),
+            Code::FailedPrecondition,
+            "HTTP 301: it redirects to https://new.test/v3/auth/tokens, and",
+        ),
+        (
+            redirect(307, "/identity/v3"),
+            Code::FailedPrecondition,
+            "it redirects to /identity/v3, and",
+        ),
+        (
+            redirect(307, "/SECRET"),
+            Code::FailedPrecondition,
+            "check the URL",
+        ),
         (response(429, ""), Code::Unavailable, "HTTP 429"),
         (response(503, echo), Code::Unavailable, "HTTP 503"),
         (response(200, "{}"), Code::Unavailable, "X-Subject-Token"),

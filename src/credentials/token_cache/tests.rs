@@ -22,7 +22,7 @@ impl Identity {
         Fut: Future<Output = Result<IssuedToken, Error>> + Send + 'static,
     {
         let this = self.clone();
-        Arc::new(TokenCache::new(Box::new(move |_| {
+        let login = move |_: Option<Uuid>| -> Attempt {
             let this = this.clone();
             let response = respond(this.logins.fetch_add(1, SeqCst));
             Box::pin(async move {
@@ -32,7 +32,8 @@ impl Identity {
                 this.concurrent.fetch_sub(1, SeqCst);
                 response
             })
-        })))
+        };
+        Arc::new(TokenCache::new(Box::new(login), Arc::default()))
     }
 
     fn logins(&self) -> usize {

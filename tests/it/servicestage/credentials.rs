@@ -287,7 +287,7 @@ fn user(name: &str, recorder: &Recorder, project: &str) -> drawbridge::upstream:
             domain: None,
         }),
         region: None,
-        interface: "public".into(),
+        interfaces: vec!["public".into()],
     });
     settings
 }

@@ -22,8 +22,8 @@ use super::path_template::Template;
 use super::raw_body::RawResponse;
 use super::selection::{self, Selection};
 use super::{
-    Check, Contract, Diagnostic, GATEWAY_SERVICES, Method, Source, action, descriptor_set,
-    download, file_fields, health_check, location, merge_pages, paging, served_types, upload,
+    Check, Contract, Diagnostic, Method, Source, action, descriptor_set, download, file_fields,
+    health_check, location, merge_pages, paging, served_types, upload,
 };
 use crate::api::drawbridge::v1::{FileRules, MethodRules};
 use crate::api::google::api::HttpRule;
@@ -108,11 +108,6 @@ fn link_documents(methods: &HashMap<Box<str>, Arc<Method>>) {
     }
 }
 
-/// Returns whether the gateway implements the service itself.
-pub(super) fn is_own(service: &ServiceDescriptor) -> bool {
-    GATEWAY_SERVICES.contains(&service.full_name())
-}
-
 /// What the descriptor sets compiled so far contain.
 struct Compiler<'a> {
     families: &'a Families,
@@ -154,7 +149,10 @@ impl Compiler<'_> {
         self.health_checks
             .extend(health_check::named(&pool, &options));
         let mut compiled = Compiled::default();
-        for service in pool.services().filter(|service| !is_own(service)) {
+        for service in pool
+            .services()
+            .filter(|service| !selection::is_own(service))
+        {
             Service {
                 service: &service,
                 schema: &schema,
@@ -210,7 +208,10 @@ impl Compiler<'_> {
             if option == "exclude" {
                 continue;
             }
-            if covered.iter().all(|rpc| is_own(rpc.parent_service())) {
+            if covered
+                .iter()
+                .all(|rpc| selection::is_own(rpc.parent_service()))
+            {
                 report(option, entry, "is implemented by the gateway itself".into());
                 continue;
             }

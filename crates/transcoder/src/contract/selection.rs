@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use prost::Message as _;
+use prost_reflect::ServiceDescriptor;
 use prost_types::FileDescriptorSet;
+
+use super::GATEWAY_SERVICES;
 
 /// Which rpcs of a descriptor set are served. An entry is the full name of an rpc, a service
 /// or a package: `acme.v1.Orders.GetOrder` or `acme.v1.Orders/GetOrder`, `acme.v1.Orders`,
@@ -27,6 +30,11 @@ impl Selection {
     pub(super) fn names(&self, rpc: &str) -> bool {
         self.include.iter().any(|entry| same(entry, rpc))
     }
+}
+
+/// Returns whether the gateway implements the service itself.
+pub(super) fn is_own(service: &ServiceDescriptor) -> bool {
+    GATEWAY_SERVICES.contains(&service.full_name())
 }
 
 /// Returns whether an entry is this element, or contains it.

@@ -4,8 +4,8 @@ use prost_reflect::{DescriptorPool, MethodDescriptor};
 
 use super::descriptor_set::Set;
 use super::diagnostics::{HTTP, Options};
-use super::selection::Selection;
-use super::{Diagnostic, compile, left_out};
+use super::selection::{self, Selection};
+use super::{Diagnostic, left_out};
 use crate::api::drawbridge::v1::MethodRules;
 use crate::api::google::api::HttpRule;
 use crate::schema::MessageId;
@@ -57,7 +57,7 @@ fn served(
         left_out::by_annotations(rpc, http.as_ref(), &rules.unwrap_or_default()).is_none()
     };
     pool.services()
-        .filter(|service| !compile::is_own(service))
+        .filter(|service| !selection::is_own(service))
         .flat_map(|service| service.methods().collect::<Vec<_>>())
         .filter(|rpc| selection.selects(rpc.full_name()) && is_served(rpc))
         .collect()

@@ -133,6 +133,7 @@ fn success_must_hold_the_requested_resource() {
         message Items { repeated Thing items = 1; string version = 2; }
         message Nullable { repeated Thing items = 1 [(drawbridge.v1.field).null_is_empty = true]; }
         message Named { string name = 1; map<string, string> labels = 2; repeated Thing parts = 3; }
+        message Empties { map<string, string> labels = 1; repeated Thing parts = 2; }
         message Unwrapped {
           option (drawbridge.v1.message).unwrap = \"thing\";
           string name = 1; string text = 2;
@@ -204,7 +205,15 @@ fn success_must_hold_the_requested_resource() {
             r#"{"name": null, "other": 1}"#,
             Some("`name`, `labels`, `parts`"),
         ),
-        ("Get", "Named", "", r#"{"labels": null}"#, None),
+        (
+            "Get",
+            "Named",
+            "",
+            r#"{"labels": null, "parts": null, "other": 1}"#,
+            Some("`name`, `labels`, `parts`"),
+        ),
+        ("Get", "Empties", "", r#"{"labels": null}"#, None),
+        ("Get", "Free", "", r#"{"any": null}"#, None),
         ("Get", "Id", "", "{}", Some("job_id")),
         // Lists: with nothing else but totals, or of a standard List method.
         ("Get", "Things", "", r#"{"things": []}"#, None),
@@ -577,10 +586,25 @@ fn error_body_is_not_the_content_of_an_open_response() {
     let any = "google.protobuf.Value any = 1;";
     let map = "map<string, google.protobuf.Value> any = 1;";
     let object = "google.protobuf.Struct any = 1;";
+    let two = "google.protobuf.Struct any = 1; map<string, string> labels = 2;";
+    let null = r#"{"fault": {"message": "m"}, "any": null}"#;
     let of_any = "response_body: \"any\"";
     let body = r#"{"fault": {"message": "m"}}"#;
     let problem = "application/problem+json";
     for (options, fields, content_type, body, is_error) in [
+        // `null` next to an error is no value.
+        ("", object, "application/json", null, true),
+        ("", any, "application/json", null, true),
+        ("", map, "application/json", null, true),
+        ("", two, "application/json", null, true),
+        ("", object, "application/json", r#"{"any": null}"#, false),
+        (
+            "",
+            object,
+            "application/json",
+            r#"{"fault": {"message": "m"}, "any": {}}"#,
+            false,
+        ),
         // Arbitrary JSON.
         (of_any, any, "application/json", body, true),
         (of_any, map, "application/json", body, true),
