@@ -151,7 +151,7 @@ impl<C: PageCursor> Pager<C> {
             }
             reply => reply?,
         };
-        let page = context.decode(method, call.effect(), &reply)?;
+        let page = context.decode(method, (&call.verb, call.effect()), &reply)?;
         let items = self.cursor.advance(&page)?;
         let items = match &mut self.repeats {
             Repeats::Fail(seen) => seen.filter(items, |item| self.cursor.key(item))?,
@@ -211,12 +211,12 @@ pub(super) async fn is_behind_the_last(
     };
     let asked = paging.page_request(&before, dialect)?;
     let call = method.bind(&before, dialect)?;
-    let effect = call.effect();
+    let (verb, effect) = (call.verb.clone(), call.effect());
     let reply = match context.call(method, &call).await {
         Err(error) if is_no_page(&error) => return Ok(false),
         reply => reply?,
     };
-    let page = context.decode(method, effect, &reply)?.message;
+    let page = context.decode(method, (&verb, effect), &reply)?.message;
     let following = paging.following(asked, &page, None)?;
     Ok(following.token.is_some() && !following.by_total)
 }
@@ -473,7 +473,7 @@ pub struct MergeCursor<'a> {
 
 impl<'a> MergeCursor<'a> {
     /// Creates a cursor after the first page. `None` if it is the only one, or the client
-    /// asked for a single page.
+    /// requested a single page.
     pub fn after_first(
         method: &'a Method,
         rule: &'a MergePages,

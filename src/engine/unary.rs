@@ -35,7 +35,7 @@ pub async fn call(
         None => None,
     };
     let call = method.bind_shared(request, dialect)?;
-    let effect = call.effect();
+    let (verb, effect) = (call.verb.clone(), call.effect());
     let first_call = method.merge_pages.as_ref().map(|_| call.clone());
     let reply = match send(context, method, request, call).await {
         Err(error) => match page {
@@ -58,7 +58,7 @@ pub async fn call(
         },
         Ok(reply) => reply,
     };
-    let mut decoded = context.decode(method, effect, &reply)?;
+    let mut decoded = context.decode(method, (&verb, effect), &reply)?;
     if let Some((paging, asked)) = page {
         decoded.message = paging.with_next(asked, decoded.message)?;
     }
