@@ -315,7 +315,7 @@ async fn missing_page_ends_a_numbered_list() {
         let from = |token: &'static str| {
             let request = json!({"page_size": 3, "page_token": token});
             let stream = gateway.client.watch("JobService/StreamJobs", request, &[]);
-            async { stream.await.unwrap().next().await.transpose() }
+            async { stream.await?.next().await.transpose() }
         };
         match end.is_none() && requests == 3 {
             true => assert!(from("3").await.unwrap().is_none(), "{total} {count}"),
