@@ -6,6 +6,7 @@ use reqwest::{Body, ClientBuilder, redirect, retry};
 use super::content_encoding::{self, DecodedBody};
 use super::{
     HttpRequest, POOL_IDLE_TIMEOUT, Settings, TCP_KEEPALIVE, USER_AGENT, cause, connect_error,
+    exchange_error,
 };
 use crate::error::Error;
 
@@ -53,6 +54,6 @@ fn failure(error: reqwest::Error) -> Error {
         let origin = error.url().map(|url| url.origin().ascii_serialization());
         connect_error(&origin.unwrap_or_default(), &error)
     } else {
-        Error::NoResponse(cause(&error))
+        exchange_error(&error)
     }
 }
