@@ -179,8 +179,7 @@ pub(super) fn certificate_problem(error: &(dyn StdError + 'static)) -> Option<St
     }
 }
 
-/// Returns why a server that does speak TLS, or does not, refused the handshake, and what to
-/// do, if the cause alone does not say it.
+/// Returns why a handshake failed and what to do, if the cause alone does not say it.
 pub(super) fn handshake_problem(error: &(dyn StdError + 'static)) -> Option<String> {
     match tls_error(error)? {
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => Some(

@@ -229,7 +229,7 @@ async fn responses_of_other_apis_and_rejections_fail() {
     }
 }
 
-/// A certificate that is not trusted is no response of another API.
+/// The line of an untrusted certificate says nothing about the API.
 #[tokio::test]
 async fn untrusted_certificate_is_named_and_not_the_api() {
     let key = rcgen::KeyPair::generate().unwrap();
