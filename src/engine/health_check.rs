@@ -121,7 +121,9 @@ pub async fn read(
         deadline,
     };
     let effect = Idempotency::NoSideEffects;
-    context.decode(method, effect, &reply).map(|_| ())
+    context
+        .decode(method, (&call.verb, effect), &reply)
+        .map(|_| ())
 }
 
 /// Returns the text of a failed check: what failed, where, and what to do.
@@ -136,6 +138,7 @@ pub fn explain(upstream: &Upstream, method: Option<&Method>, error: &Error) -> S
         Error::Login { .. }
         | Error::Credential { .. }
         | Error::NotConfigured(_)
+        | Error::PlaintextCredentials { .. }
         | Error::Binding { .. } => error.to_string(),
         Error::Connect(_) | Error::NoResponse(_) | Error::OutcomeUnknown(_) => format!(
             "{endpoint}: {error}: check `endpoint`, and that the upstream runs and can be reached \

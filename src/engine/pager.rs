@@ -132,7 +132,7 @@ impl<C: PageCursor> Pager<C> {
             }
             reply => reply?,
         };
-        let page = context.decode(method, call.effect(), &reply)?;
+        let page = context.decode(method, (&call.verb, call.effect()), &reply)?;
         let items = self.cursor.advance(&page)?;
         let items = match &mut self.repeats {
             Repeats::Fail(seen) => seen.filter(items, |item| self.cursor.key(item))?,
@@ -416,7 +416,7 @@ pub struct MergeCursor<'a> {
 
 impl<'a> MergeCursor<'a> {
     /// Creates a cursor after the first page. `None` if it is the only one, or the client
-    /// asked for a single page.
+    /// requested a single page.
     pub fn after_first(
         method: &'a Method,
         rule: &'a MergePages,

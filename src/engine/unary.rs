@@ -35,7 +35,7 @@ pub async fn call(
         None => None,
     };
     let call = method.bind_shared(request, dialect)?;
-    let effect = call.effect();
+    let (verb, effect) = (call.verb.clone(), call.effect());
     let first_call = method.merge_pages.as_ref().map(|_| call.clone());
     let reply = match send(context, method, request, call).await {
         Err(error) => match page {
@@ -57,7 +57,7 @@ pub async fn call(
         },
         Ok(reply) => reply,
     };
-    let mut decoded = context.decode(method, effect, &reply)?;
+    let mut decoded = context.decode(method, (&verb, effect), &reply)?;
     if let Some((paging, asked)) = page {
         decoded.message = paging.with_next(asked, decoded.message)?;
     }
@@ -86,12 +86,12 @@ async fn is_behind_the_last(
     };
     let asked = paging.page_request(&before, dialect)?;
     let call = method.bind(&before, dialect)?;
-    let effect = call.effect();
+    let (verb, effect) = (call.verb.clone(), call.effect());
     let reply = match send(context, method, &before, call).await {
         Err(error) if pager::is_no_page(&error) => return Ok(false),
         reply => reply?,
     };
-    let page = context.decode(method, effect, &reply)?.message;
+    let page = context.decode(method, (&verb, effect), &reply)?.message;
     let following = paging.following(asked, &page, None)?;
     Ok(following.token.is_some() && !following.by_total)
 }

@@ -24,7 +24,8 @@ pub struct Settings {
     pub project_id: Option<String>,
     /// Credentials.
     pub auth: credentials::Settings,
-    /// Whether credentials may be sent over plaintext HTTP to another host. Default: false.
+    /// Whether credentials may be sent over plaintext HTTP to another host. Default: false:
+    /// configured ones are an error at start, those of clients at the call.
     pub allow_plaintext_credentials: bool,
     /// Connections.
     pub transport: http_client::Settings,

@@ -3,14 +3,17 @@
 
 mod build;
 mod lookup;
+mod problems;
 mod url_pattern;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use prost_reflect::DescriptorPool;
 
 pub(crate) use self::url_pattern::{Segment, UrlPattern};
+
+pub(crate) use problems::Problems;
 
 pub(crate) use lookup::{Names, Numbers, Tag};
 
@@ -58,6 +61,8 @@ pub struct Schema {
     /// The enums.
     pub enums: Vec<Enum>,
     by_name: HashMap<Box<str>, MessageId>,
+    /// Names of fields with upper-case letters, in any message.
+    camel_fields: HashSet<Box<str>>,
 }
 
 /// One message type.
@@ -280,6 +285,15 @@ impl Schema {
     /// Builds the tables of all messages and enums of the pool. Reports contradictory
     /// rules and unknown names.
     pub fn build(pool: &DescriptorPool) -> Result<Self, Vec<Diagnostic>> {
+        let (schema, problems) = build::build(pool);
+        match problems.all() {
+            problems if problems.is_empty() => Ok(schema),
+            problems => Err(problems),
+        }
+    }
+
+    /// Builds the tables, and returns the problems of each type.
+    pub(crate) fn with_problems(pool: &DescriptorPool) -> (Self, Problems) {
         build::build(pool)
     }
 
@@ -307,6 +321,11 @@ impl Schema {
                 (Some(one), Some(other)) => one.eq(other),
                 _ => one.kind == other.kind,
             }
+    }
+
+    /// Returns whether any message has a field of this name, which has upper-case letters.
+    pub(crate) fn is_camel_field(&self, name: &str) -> bool {
+        self.camel_fields.contains(name)
     }
 
     /// Returns the id of the message of this full name.

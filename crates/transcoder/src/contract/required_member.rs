@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use http::Method as Verb;
+
 use crate::Error;
 use crate::family::Evidence;
 use crate::json::{self, Found, wire};
@@ -161,11 +163,11 @@ impl<'a> Required<'a> {
 
     /// Returns the error of an empty body or `null`. The reply to a DELETE may be empty:
     /// the resource is gone.
-    pub fn missing_in_empty(&self, method: &Method, body: &[u8]) -> Option<Error> {
+    pub fn missing_in_empty(&self, verb: &Verb, body: &[u8]) -> Option<Error> {
         let is_null = body == b"null";
         let missing = match self.rule {
             Rule::Nothing => None,
-            _ if method.verb == http::Method::DELETE => None,
+            _ if *verb == Verb::DELETE => None,
             Rule::BareList(field) if is_null && null_is_a_value(field) => None,
             Rule::BareList(_) => Some("the list is missing".to_owned()),
             Rule::Member(message, index)

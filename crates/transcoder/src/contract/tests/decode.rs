@@ -39,6 +39,28 @@ fn decode(test: &TestContract, reply: &Reply) -> Result<Json, Error> {
 }
 
 #[test]
+fn reply_to_a_delete_may_be_empty_whichever_binding_made_the_call() {
+    use http::Method as Verb;
+    for (first, second) in [("get", "delete"), ("delete", "get")] {
+        let test = TestContract::new(&unary(
+            &format!(
+                "option (google.api.http) = {{{first}: \"/x/{{id}}\"
+                   additional_bindings {{{second}: \"/y/{{name}}\"}}}};"
+            ),
+            "message Req { string id = 1; string name = 2; }
+             message Res { Thing thing = 1; } message Thing { string name = 1; }",
+        ));
+        for (status, body) in [(204, ""), (200, ""), (200, "null"), (200, "{\"a\":1}")] {
+            for (verb, is_ok) in [(Verb::GET, false), (Verb::DELETE, true)] {
+                let reply = reply(status, "application/json", body);
+                let got = test.rpc("Do").decode_reply_to(&verb, &reply);
+                assert_eq!(got.is_ok(), is_ok, "{first} {verb} {status} {body}");
+            }
+        }
+    }
+}
+
+#[test]
 fn empty_replies_decode_only_where_the_contract_allows() {
     let thing =
         "message Req {} message Res { Thing thing = 1; } message Thing { string name = 1; }";
@@ -47,7 +69,7 @@ fn empty_replies_decode_only_where_the_contract_allows() {
         let http = format!("option (google.api.http) = {{{verb}: \"/x\"}};");
         TestContract::new(&unary(&http, messages))
     };
-    let world_of_post = |messages: &str| {
+    let of_post = |messages: &str| {
         let safe = "option (google.api.http) = {post: \"/x\"};
                     option idempotency_level = NO_SIDE_EFFECTS;";
         TestContract::new(&unary(safe, messages))
@@ -55,7 +77,7 @@ fn empty_replies_decode_only_where_the_contract_allows() {
     // Whether an empty body and a 204, and whether `null`, is an empty message.
     for (name, test, empty, null) in [
         ("a read", of("get", thing), false, false),
-        ("a read by POST", world_of_post(thing), false, false),
+        ("a read by POST", of_post(thing), false, false),
         ("a read of a thing", test("thing"), false, false),
         ("a read of a list", test("things"), false, false),
         ("a read of texts", test("names"), false, false),
