@@ -462,7 +462,18 @@ fn not_connected(error: Error, connection: Option<&CaptureConnection>) -> Error 
 fn connect_error(origin: &str, error: &(dyn StdError + 'static)) -> Error {
     match tls::certificate_problem(error) {
         Some(problem) => Error::Certificate(problem),
-        None => Error::Connect(format!("{origin}: {}", cause(error))),
+        None => {
+            let problem = tls::handshake_problem(error).unwrap_or_else(|| cause(error));
+            Error::Connect(format!("{origin}: {problem}"))
+        }
+    }
+}
+
+/// Returns the error of a request on an open connection that got no response.
+fn exchange_error(error: &(dyn StdError + 'static)) -> Error {
+    match tls::missing_client_certificate(error) {
+        Some(problem) => Error::Connect(problem),
+        None => Error::NoResponse(cause(error)),
     }
 }
 

@@ -401,7 +401,11 @@ impl<'a> Section<'a> {
     pub(super) fn path(&self, key: &str) -> Option<PathBuf> {
         let path = self.directory.join(self.text(key)?.value);
         if !path.is_file() {
-            self.invalid(key, &format!("the file {} does not exist", path.display()));
+            let problem = match path.is_dir() {
+                true => format!("{} is a directory: name a file in it", path.display()),
+                false => format!("the file {} does not exist", path.display()),
+            };
+            self.invalid(key, &problem);
             return None;
         }
         Some(path)
@@ -444,7 +448,10 @@ impl<'a> Section<'a> {
             let variable = self.text(&env)?.value;
             let value = non_empty(self.env, &variable);
             if value.is_none() {
-                self.invalid(&env, &format!("the variable {variable} is not set"));
+                self.invalid(
+                    &env,
+                    &format!("the variable {variable} is not set, or empty"),
+                );
             }
             return value.map(SecretString::from);
         }

@@ -270,6 +270,10 @@ fn each_problem_has_line_key_and_hint() {
             "d.toml:5: upstream.ca_file: the file /nonexistent/ca.pem does not exist",
         ),
         (
+            format!("{HEAT}ca_file='/'"),
+            "d.toml:5: upstream.ca_file: / is a directory: name a file in it",
+        ),
+        (
             format!("{HEAT}[[descriptors]]\nfile='my.binpb'"),
             "d.toml:6: descriptors.file: the file /nonexistent/my.binpb does not exist",
         ),
@@ -301,11 +305,11 @@ fn secrets_in_the_file_are_rejected_and_not_printed() {
         ),
         (
             "kind='basic'\nusername='u'\npassword_env='MISSING'",
-            "upstream.auth.password_env: the variable MISSING is not set",
+            "upstream.auth.password_env: the variable MISSING is not set, or empty",
         ),
         (
             "kind='basic'\nusername='u'\npassword_env='EMPTY'",
-            "upstream.auth.password_env: the variable EMPTY is not set",
+            "upstream.auth.password_env: the variable EMPTY is not set, or empty",
         ),
         (
             "kind='token'\ntoken_file='token'",
@@ -767,6 +771,10 @@ fn invalid_tls_files_and_log_levels_are_reported() {
     write("key", &own.signing_key.serialize_pem());
     write("other", &other.signing_key.serialize_pem());
     write("words", "a certificate");
+    write(
+        "encrypted",
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
+    );
     for (cert, key, ca, want) in [
         ("cert", "key", "cert", None),
         (
@@ -780,6 +788,12 @@ fn invalid_tls_files_and_log_levels_are_reported() {
             "words",
             "cert",
             Some("7: listen.tls.key_file: contains no private key in PEM"),
+        ),
+        (
+            "cert",
+            "encrypted",
+            "cert",
+            Some("7: listen.tls.key_file: is encrypted with a passphrase: decrypt it"),
         ),
         (
             "cert",

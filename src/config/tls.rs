@@ -36,7 +36,12 @@ pub(super) fn read(section: &Section<'_>) -> Option<Tls> {
     let (certificate, key) = (certificate?, key?);
     let chain = certificates(section, "cert_file", &certificate)?;
     let Ok(own) = PrivateKeyDer::from_pem_slice(&key) else {
-        section.invalid("key_file", "contains no private key in PEM");
+        let is_encrypted = key.windows(9).any(|word| word == b"ENCRYPTED");
+        let problem = match is_encrypted {
+            true => "is encrypted with a passphrase: decrypt it (`openssl pkey`)",
+            false => "contains no private key in PEM",
+        };
+        section.invalid("key_file", problem);
         return None;
     };
     if let Err(problem) = CertifiedKey::from_der(chain, own, &default_provider()) {

@@ -173,6 +173,10 @@ pub fn explain(upstream: &Upstream, method: Option<&Method>, error: &Error) -> S
             };
             format!("{endpoint}: HTTP {status} to {rpc}{message}: {advice}")
         }
-        error => format!("{endpoint}: the response to {rpc} cannot be read ({error}): {wrong_api}"),
+        Error::Decode { .. } | Error::NotTheResource { .. } | Error::ErrorInSuccess { .. } => {
+            format!("{endpoint}: the response to {rpc} cannot be read ({error}): {wrong_api}")
+        }
+        // A certificate that is not trusted, or a limit: the text says what to do.
+        error => format!("{endpoint}: {error}"),
     }
 }

@@ -31,11 +31,18 @@ const REASONS: &[&str] = &["errorcode", "code", "reason"];
 /// Members with the id of the request.
 const REQUEST_IDS: &[&str] = &["requestid", "traceid", "correlationid"];
 
+/// Members of the error with an object that adds to it (OData).
+const INNER: &str = "innererror";
+
 /// Members with invalid fields: a list of objects, or a map from fields to lists of problems.
 const FIELD_LISTS: &[&str] = &[
     "fieldviolations",
     "causes",
     "violations",
+    "parameterviolations",
+    "propertyviolations",
+    "classviolations",
+    "errordetails",
     "invalidparams",
     "invalidparameters",
     "validationerrors",
@@ -45,6 +52,7 @@ const FIELD_LISTS: &[&str] = &[
     "detail",
     "details",
     "message",
+    "messages",
     "error",
     "fields",
     "issues",
@@ -56,6 +64,7 @@ const FIELD_MAPS: &[&str] = &[
     "fielderrors",
     "modelstate",
     "errors",
+    "messages",
     "fields",
 ];
 
@@ -66,6 +75,8 @@ const NESTED_LISTS: &[&str] = &["fieldviolations", "causes"];
 const FIELDS: &[&str] = &[
     "field",
     "loc",
+    "propertypath",
+    "propertyref",
     "pointer",
     "param",
     "parameter",
@@ -153,7 +164,7 @@ pub(crate) fn read(body: &Value) -> ErrorBody {
         }
     }
     let mut message = first_text(&nodes, MESSAGES);
-    if message.is_none() && found.fields.is_empty() && is_map_of_lists(body) {
+    if message.is_none() && found.fields.is_empty() && is_map_of_lists(body, MAX_DEPTH) {
         found.collect(body, "", false, MAX_DEPTH);
     }
     // What a list says in addition: `{"message": "failed", "errors": ["the cause"]}`.
@@ -181,6 +192,8 @@ pub(crate) fn read(body: &Value) -> ErrorBody {
             .collect();
         (!texts.is_empty()).then(|| texts.join("; "))
     };
+    // Elasticsearch: a sentence, where the reason of others is a word.
+    let message = message.or_else(|| first_text(&nodes, &["reason"]));
     ErrorBody {
         message: message.or_else(of_fields),
         reason: reason(&nodes),
@@ -217,6 +230,8 @@ fn nodes(body: &Value) -> Vec<&Value> {
             .and_then(|list| list.get(0))
             .filter(|first| first.is_object()),
     );
+    let inner = nodes.iter().find_map(|node| get(node, INNER));
+    nodes.extend(inner.filter(|inner| inner.is_object()));
     nodes
 }
 
@@ -308,15 +323,33 @@ fn texts(value: &Value) -> Option<String> {
                 .collect();
             (!shown.is_empty()).then(|| shown.join("; "))
         }
+        // OData, versions 2 and 3: `{"lang": "en", "value": "the text"}`.
+        Value::Object(_) => {
+            get(value, "lang")?;
+            get(value, "value")
+                .filter(|text| text.is_string())
+                .and_then(texts)
+        }
         _ => None,
     }
 }
 
-/// Whether each member is a list of texts: Django's errors by field.
-fn is_map_of_lists(body: &Value) -> bool {
-    let is_list = |value: &Value| matches!(value, Value::Array(_)) && texts(value).is_some();
-    let members = body.as_object();
-    members.is_some_and(|members| !members.is_empty() && members.values().all(is_list))
+/// Whether each member is a list of texts, or a nested one of these: Django's errors by field.
+fn is_map_of_lists(body: &Value, depth: usize) -> bool {
+    let is_nested = |value: &Value| match value {
+        Value::Array(items) if items.iter().all(Value::is_object) => {
+            // The valid items of a list are empty objects.
+            let is_valid = |item: &Value| item.as_object().is_some_and(Map::is_empty);
+            items.iter().any(|item| !is_valid(item))
+                && items
+                    .iter()
+                    .all(|item| is_valid(item) || is_map_of_lists(item, depth - 1))
+        }
+        Value::Array(_) => texts(value).is_some(),
+        value => is_map_of_lists(value, depth - 1),
+    };
+    let members = body.as_object().filter(|members| !members.is_empty());
+    depth > 0 && members.is_some_and(|members| members.values().all(is_nested))
 }
 
 /// What lists and maps of errors contain.
@@ -407,7 +440,9 @@ impl Found {
                         }
                     }
                 }
-                Value::Object(_) if plain => self.collect(value, &field, plain, depth - 1),
+                Value::Object(_) if plain || is_map_of_lists(value, depth - 1) => {
+                    self.collect(value, &field, plain, depth - 1)
+                }
                 _ => {}
             }
         }

@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::connector::Connector;
 use super::content_encoding::{self, DecodedBody};
-use super::{HttpRequest, POOL_IDLE_TIMEOUT, Settings, cause, connect_error};
+use super::{HttpRequest, POOL_IDLE_TIMEOUT, Settings, connect_error, exchange_error};
 use crate::error::Error;
 
 /// Limit of a connection's read buffer, which must hold the response head. hyper's default,
@@ -57,7 +57,7 @@ impl HyperClient {
         let response = self.0.request(outgoing).await;
         let response = response.map_err(|error| match error.is_connect() {
             true => connect_error(&origin(&uri), &error),
-            false => Error::NoResponse(cause(&error)),
+            false => exchange_error(&error),
         })?;
         Ok(content_encoding::decode(response))
     }

@@ -10,6 +10,7 @@ use super::content_encoding::{self, DecodedBody};
 use super::proxy::Proxies;
 use super::{
     HttpRequest, POOL_IDLE_TIMEOUT, Settings, TCP_KEEPALIVE, USER_AGENT, cause, connect_error,
+    exchange_error,
 };
 use crate::error::Error;
 
@@ -61,6 +62,6 @@ fn failure(error: reqwest::Error) -> Error {
         let origin = error.url().map(|url| url.origin().ascii_serialization());
         connect_error(&origin.unwrap_or_default(), &error)
     } else {
-        Error::NoResponse(cause(&error))
+        exchange_error(&error)
     }
 }

@@ -13,13 +13,21 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, InvalidMessage,
+    SignatureScheme,
+};
 
 use super::Settings;
 
 /// What to do about a certificate that is not trusted.
 const CA_ADVICE: &str = "name the PEM file of its CA, or of the certificate itself, in `ca_file` \
                          (`cacert` in clouds.yaml)";
+
+/// What to do about a server that requires a certificate of its client.
+const CLIENT_CERTIFICATE_MISSING: &str = "the server requires a client certificate, and the \
+                                          gateway has none for upstreams: call it through a \
+                                          proxy that has one";
 
 /// Builds the configuration of TLS clients. Fails if `ca_file` cannot be read or contains no
 /// certificate.
@@ -162,6 +170,48 @@ fn is_ca_as_end_entity(error: &CertificateError) -> bool {
 /// Returns what is wrong with a server's certificate and what to do, if that is why a
 /// connection failed.
 pub(super) fn certificate_problem(error: &(dyn StdError + 'static)) -> Option<String> {
+    match tls_error(error)? {
+        rustls::Error::InvalidCertificate(problem) => Some(format!(
+            "the certificate of the server is not trusted: {}",
+            describe(problem)
+        )),
+        _ => None,
+    }
+}
+
+/// Returns why a handshake failed and what to do, if the cause alone does not say it.
+pub(super) fn handshake_problem(error: &(dyn StdError + 'static)) -> Option<String> {
+    match tls_error(error)? {
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => Some(
+            "the server does not speak TLS at this port: correct the port, or write http://"
+                .to_owned(),
+        ),
+        rustls::Error::AlertReceived(AlertDescription::HandshakeFailure) => Some(format!(
+            "received fatal alert: HandshakeFailure: no TLS version or cipher in common, or \
+             {CLIENT_CERTIFICATE_MISSING}"
+        )),
+        _ => missing_client_certificate(error),
+    }
+}
+
+/// Returns what to do if the server requires a certificate of its client. With TLS 1.3 its
+/// alert arrives when the client has completed the handshake and may have sent its request;
+/// the server has not read it. Source: RFC 8446, sections 4.4.2.4 and 6.2; authentication
+/// after the handshake (4.6.2) requires an extension that rustls does not send.
+pub(super) fn missing_client_certificate(error: &(dyn StdError + 'static)) -> Option<String> {
+    use AlertDescription::{BadCertificate, CertificateRequired, CertificateUnknown, UnknownCA};
+    match tls_error(error)? {
+        rustls::Error::AlertReceived(
+            alert @ (CertificateRequired | BadCertificate | CertificateUnknown | UnknownCA),
+        ) => Some(format!(
+            "received fatal alert: {alert:?}: {CLIENT_CERTIFICATE_MISSING}"
+        )),
+        _ => None,
+    }
+}
+
+/// Returns the error of rustls among the causes.
+fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
         // The source of an I/O error is that of the error that it contains.
@@ -172,11 +222,8 @@ pub(super) fn certificate_problem(error: &(dyn StdError + 'static)) -> Option<St
             Some(inner) => inner.downcast_ref::<rustls::Error>(),
             None => error.downcast_ref::<rustls::Error>(),
         };
-        if let Some(rustls::Error::InvalidCertificate(problem)) = tls {
-            return Some(format!(
-                "the certificate of the server is not trusted: {}",
-                describe(problem)
-            ));
+        if tls.is_some() {
+            return tls;
         }
         next = match inner {
             Some(inner) => Some(inner),
@@ -202,6 +249,26 @@ fn describe(problem: &CertificateError) -> String {
             date(*not_before),
             date(*time)
         ),
+        CertificateError::NotValidForNameContext {
+            expected,
+            presented,
+        } => {
+            // rustls formats names as `DnsName("example.test")`.
+            let names: Vec<&str> = presented
+                .iter()
+                .map(|name| name.split('"').nth(1).unwrap_or(name))
+                .collect();
+            let names = match names.is_empty() {
+                true => "no name (subjectAltName)".to_owned(),
+                false => names.join(", "),
+            };
+            let expected = expected.to_str();
+            format!("it is for {names}, not for {expected}: correct the host of the URL")
+        }
+        // Of rustls-platform-verifier, without a variant.
+        CertificateError::Other(other) if format!("{other:?}").contains("EkuError") => {
+            "it is not for servers (extended key usage)".to_owned()
+        }
         problem => problem.to_string(),
     }
 }

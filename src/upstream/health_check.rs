@@ -160,16 +160,18 @@ impl Upstream {
     /// Records the result of [`Self::probe`].
     pub fn record_response(&self, result: &Result<StatusCode, Error>) {
         let problem = match result {
-            Ok(status) if is_from_proxy(status.as_u16()) => Some(format!("HTTP {status}")),
+            Ok(status) if is_from_proxy(status.as_u16()) => {
+                Some(self.unreachable(&format!("HTTP {status}")))
+            }
             Ok(_) => None,
-            Err(error) => Some(error.to_string()),
+            Err(error) => Some(self.failed(error)),
         };
         let health = match problem {
             None => Health::Healthy,
             Some(_) => Health::Unhealthy,
         };
         self.circuit_breaker.set_health(health);
-        let reason = || self.unreachable(&problem.unwrap_or_default());
+        let reason = || problem.unwrap_or_default();
         self.availability
             .set(&self.settings.name, Aspect::Responds, health, reason);
     }
@@ -187,13 +189,15 @@ impl Upstream {
     /// Records the result of an exchange of a call.
     pub(super) fn record_exchange(&self, result: &Result<Reply, Error>) {
         let health = self.circuit_breaker.health();
-        self.availability
-            .set(&self.settings.name, Aspect::Responds, health, || {
-                self.unreachable(&match result {
-                    Ok(reply) => format!("HTTP {}", reply.status),
-                    Err(error) => error.to_string(),
-                })
-            });
+        self.availability.set(
+            &self.settings.name,
+            Aspect::Responds,
+            health,
+            || match result {
+                Ok(reply) => self.unreachable(&format!("HTTP {}", reply.status)),
+                Err(error) => self.failed(error),
+            },
+        );
     }
 
     /// Records whether the upstream accepts the credentials, by the result of a call. The next
@@ -219,6 +223,17 @@ impl Upstream {
     /// Waits until the result of a call makes a health check necessary.
     pub async fn check_requested(&self) {
         self.check_requests.notified().await;
+    }
+
+    /// Returns the text of an exchange that failed: where, and what to do.
+    fn failed(&self, error: &Error) -> String {
+        match error {
+            // It says itself what to do.
+            Error::Certificate(_) => {
+                format!("{}: {error}", self.endpoint_text().unwrap_or_default())
+            }
+            error => self.unreachable(&error.to_string()),
+        }
     }
 
     /// Returns the text of a failure to respond: where, and what to do.

@@ -1,5 +1,7 @@
 //! `drawbridge check`, with the upstreams of the sandbox and with scripted ones.
 
+use std::sync::Arc;
+
 use drawbridge::cli::{check, quickstart};
 use drawbridge::{Config, credentials};
 use drawbridge_sandbox as sandbox;
@@ -224,6 +226,49 @@ async fn responses_of_other_apis_and_rejections_fail() {
         let address = cloud.url();
         let names_it = lines[1].contains(&address) || want.contains("project_id");
         assert!(names_it, "{lines:?}");
+    }
+}
+
+/// The line of an untrusted certificate says nothing about the API.
+#[tokio::test]
+async fn untrusted_certificate_is_named_and_not_the_api() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+    let certificate = certificate.self_signed(&key).unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(
+        rustls::crypto::ring::default_provider(),
+    ))
+    .with_safe_default_protocol_versions()
+    .unwrap()
+    .with_no_client_auth()
+    .with_single_cert(
+        vec![certificate.der().clone()],
+        rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+    )
+    .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!(
+        "https://localhost:{}",
+        listener.local_addr().unwrap().port()
+    );
+    let server = tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let _ = acceptor.accept(stream).await;
+        }
+    });
+    let mut north = upstream("north", "heat", &url);
+    north.project_id = Some("p1".to_owned());
+    north.auth = credentials::Settings::None;
+    let report = report(&settings(vec![north])).await;
+    server.abort();
+    let lines = lines(&report);
+    let start = format!("north  FAILED  {url}");
+    assert!(lines[1].starts_with(&start), "{lines:?}");
+    assert!(lines[1].contains("`ca_file`"), "{lines:?}");
+    for other in ["cannot be read", "check `endpoint`"] {
+        assert!(!lines[1].contains(other), "{other} is in {lines:?}");
     }
 }
 

@@ -10,6 +10,67 @@ fn read_text(body: &str) -> ErrorBody {
 fn error_bodies_of_common_frameworks_are_read() {
     for (who, body, reason, message, request_id, fields) in [
         (
+            "Elasticsearch",
+            r#"{"error":{"root_cause":[{"type":"index_not_found_exception","reason":"no such index [x]"}],
+            "type":"index_not_found_exception","reason":"no such index [x]","index":"x"},"status":404}"#,
+            "index_not_found_exception",
+            "no such index [x]",
+            "",
+            "",
+        ),
+        (
+            "OData 2",
+            r#"{"error":{"code":"SY/530","message":{"lang":"en","value":"Invalid data"},"innererror":{
+            "transactionid":"t","errordetails":[{"code":"A","message":"is too long","propertyref":"Name"}]}}}"#,
+            "SY/530",
+            "Invalid data",
+            "",
+            "Name=is too long",
+        ),
+        (
+            "Microsoft Graph",
+            r#"{"error":{"code":"itemNotFound","message":"no such item","innerError":{"code":"deeper",
+            "message":"inner","request-id":"f5a1","date":"2026-01-01"}}}"#,
+            "itemNotFound",
+            "no such item",
+            "f5a1",
+            "",
+        ),
+        (
+            "Symfony",
+            r#"{"title":"Validation Failed","detail":"name: blank","violations":[
+            {"propertyPath":"name","title":"This value should not be blank."}]}"#,
+            "",
+            "name: blank",
+            "",
+            "name=This value should not be blank.",
+        ),
+        (
+            "Quarkus",
+            r#"{"exception":null,"propertyViolations":[],"classViolations":[],"parameterViolations":[
+            {"constraintType":"PARAMETER","path":"create.dto.name","message":"must not be blank","value":""}]}"#,
+            "",
+            "create.dto.name: must not be blank",
+            "",
+            "create.dto.name=must not be blank",
+        ),
+        (
+            "webargs",
+            r#"{"messages":{"json":{"name":["Missing data for required field."]}}}"#,
+            "",
+            "json.name: Missing data for required field.",
+            "",
+            "json.name=Missing data for required field.",
+        ),
+        (
+            "Django, nested",
+            r#"{"prefix":["is invalid"],"site":{"name":["is required"]},"items":[{},{"count":["is no integer"]}]}"#,
+            "",
+            "prefix: is invalid; site.name: is required; items[1].count: is no integer",
+            "",
+            "prefix=is invalid|site.name=is required|items[1].count=is no integer",
+        ),
+        (
             "FastAPI",
             r#"{"detail":[{"loc":["body","items",0,"name"],"msg":"field required","type":"value_error.missing"},
             {"loc":["query","limit"],"msg":"not an integer","type":"type_error.integer"}]}"#,

@@ -109,7 +109,7 @@ async fn self_signed_certificate_is_trusted_if_ca_file_names_it() {
         (
             &other_name,
             Some(&other_name),
-            Err(["other.test", "localhost"]),
+            Err(["it is for other.test, not for localhost", "the URL"]),
         ),
         (
             &expired,
@@ -150,4 +150,99 @@ async fn insecure_skip_verify_trusts_any_certificate() {
     });
     let got = exchange(&expired, |settings| settings.insecure_skip_verify = true).await;
     assert_eq!(got, Ok(204));
+}
+
+/// Connects to a server that requires a client certificate, with this version of TLS; with
+/// `proxied` by the client that proxies need.
+async fn exchange_without_client_certificate(
+    version: &'static rustls::SupportedProtocolVersion,
+    proxied: bool,
+) -> Error {
+    let chain = self_signed("localhost", |_| {});
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(chain.server.clone()).unwrap();
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
+        Arc::new(roots),
+        Arc::clone(&provider),
+    );
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap())
+        .with_single_cert(vec![chain.server.clone()], chain.key.clone_key())
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = tokio::spawn(async move {
+        use tokio::io::AsyncReadExt;
+        let (stream, _) = listener.accept().await.unwrap();
+        // Read to the end: closing with unread data would reset the connection, and with it
+        // the alert.
+        if let Err((_, mut stream)) = acceptor.accept(stream).into_fallible().await {
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        }
+    });
+    let named = file(&chain.pem);
+    let mut transport = Transport::new(&Settings {
+        ca_file: Some(named.path().to_owned()),
+        proxy_from_env: false,
+        ..Settings::default()
+    })
+    .unwrap();
+    transport.https_proxy = proxied;
+    let result = transport
+        .exchange(HttpRequest {
+            verb: http::Method::POST,
+            url: format!("https://localhost:{port}/").parse().unwrap(),
+            headers: http::HeaderMap::new(),
+            body: Some("{}".into()),
+        })
+        .await;
+    server.abort();
+    result.unwrap_err()
+}
+
+/// With TLS 1.3 the client has completed the handshake when the alert arrives.
+#[tokio::test]
+async fn server_that_requires_a_client_certificate_has_not_read_the_request() {
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        for proxied in [false, true] {
+            match exchange_without_client_certificate(version, proxied).await {
+                Error::Connect(text) => {
+                    assert!(text.contains("requires a client certificate"), "{text}");
+                }
+                other => panic!("{version:?}, proxied {proxied}: {other:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn server_without_tls_is_named() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}/", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    });
+    let settings = Settings {
+        proxy_from_env: false,
+        ..Settings::default()
+    };
+    let transport = Transport::new(&settings).unwrap();
+    let request = HttpRequest {
+        verb: http::Method::GET,
+        url: url.parse().unwrap(),
+        headers: http::HeaderMap::new(),
+        body: None,
+    };
+    match transport.exchange(request).await {
+        Err(Error::Connect(text)) => assert!(text.contains("write http://"), "{text}"),
+        other => panic!("{other:?}"),
+    }
+    server.abort();
 }
