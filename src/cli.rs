@@ -71,7 +71,7 @@ enum Command {
     /// configuration file's descriptors included.
     Coverage,
     /// Watch a resource through a running gateway until its state is final. Exit code: 0
-    /// succeeded, 1 failed, 2 unknown, 130 interrupted.
+    /// succeeded, 1 failed, 2 unknown, 124 after --timeout, 130 interrupted.
     Watch(Box<watch::Options>),
 }
 

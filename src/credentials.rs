@@ -147,11 +147,14 @@ impl Settings {
 }
 
 impl Settings {
-    /// Returns the URL of the login, if there is one.
-    pub fn login_url(&self) -> Option<&Url> {
+    /// Returns the configured URL of the login with its key, if there is one.
+    pub fn login_url(&self) -> Option<(&'static str, &Url)> {
         match self {
-            Self::Keystone(settings) => Some(&settings.auth_url),
-            Self::Rackspace(settings) => Some(&settings.auth_url),
+            Self::Keystone(settings) => Some(("auth_url", &settings.auth_url)),
+            Self::Rackspace(settings) => Some(("auth_url", &settings.auth_url)),
+            Self::AkSk(settings) if self.has_login() => {
+                Some(("iam_endpoint", settings.iam_endpoint.as_ref()?))
+            }
             _ => None,
         }
     }
@@ -388,9 +391,7 @@ impl Credentials {
     pub fn are_configured(&self) -> bool {
         match &**self.provider.load() {
             Provider::Passthrough => false,
-            Provider::Fixed(Ok(credential)) => {
-                !matches!(credential.authorization, Authorization::None)
-            }
+            Provider::Fixed(Ok(credential)) => !credential.is_empty(),
             Provider::Fixed(Err(_)) | Provider::Hsso(_) | Provider::Cached(_) => true,
         }
     }
@@ -494,6 +495,11 @@ impl Provider {
 }
 
 impl Credential {
+    /// Returns whether it adds nothing to a request.
+    pub fn is_empty(&self) -> bool {
+        matches!(self.authorization, Authorization::None)
+    }
+
     /// Adds the authorization to a request. Must be the last change, since a signature
     /// covers the request. `project` is the project id in the path, percent-encoded.
     pub fn authorize(&self, request: &mut HttpRequest, project: Option<&str>) -> Result<(), Error> {

@@ -115,6 +115,17 @@ pub enum Error {
         /// What failed, and what to do. Never a secret.
         problem: String,
     },
+    /// A credential would be sent over plaintext HTTP to another host. Nothing was sent to it.
+    #[error(
+        "the endpoint{} is plaintext HTTP, where anyone on the network can read the credentials: \
+         set `endpoint` to an https URL, or set allow_plaintext_credentials = true, in the \
+         gateway's configuration",
+        if *.is_from_catalog { " in the login's catalog" } else { "" }
+    )]
+    PlaintextCredentials {
+        /// Whether the endpoint is from the login's catalog, and not from the configuration.
+        is_from_catalog: bool,
+    },
     /// The gateway's own login failed. The text names its user and the identity service,
     /// so it is for the log only; clients get a text by `failure`. The call itself was not
     /// sent.

@@ -1,6 +1,6 @@
 //! The HTTP client of the upstreams and identity services: one request, one response.
 //!
-//! `reqwest_client` sends what goes through a proxy, `hyper_client` everything else over the
+//! `reqwest_client` sends requests through a proxy, `hyper_client` all others over the
 //! connections of `connector`; `tls` decides which certificates are trusted. Neither client
 //! follows redirects nor retries: `upstream` does. (hyper sends a request again if a pooled
 //! connection was closed before the request was begun.)

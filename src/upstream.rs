@@ -164,18 +164,28 @@ impl Upstream {
             )),
             None => None,
         };
-        let exposes = !settings.allow_plaintext_credentials
-            && !matches!(settings.auth, credentials::Settings::None);
-        let urls = [
-            ("endpoint", settings.endpoint.as_ref()),
-            ("auth_url", settings.auth.login_url()),
-        ];
-        for (key, url) in urls {
-            if exposes && url.is_some_and(endpoint::is_exposed) {
+        let endpoint = settings.endpoint.as_ref().map(|url| ("endpoint", url));
+        let exposed = [endpoint, settings.auth.login_url()]
+            .into_iter()
+            .flatten()
+            .find(|(_, url)| endpoint::is_exposed(url));
+        if let Some((key, _)) = exposed
+            && !settings.allow_plaintext_credentials
+        {
+            if settings.auth.is_held() {
                 return Err(format!(
                     "{key}: credentials would be sent over plaintext HTTP, where anyone on the \
                      network can read them: use https://, or set allow_plaintext_credentials = true"
                 ));
+            }
+            // Clients may send none: a call fails only with one.
+            if matches!(settings.auth, credentials::Settings::Passthrough) {
+                tracing::warn!(
+                    upstream = settings.name,
+                    "the endpoint is plaintext HTTP: calls with the client's credentials are \
+                     rejected, since anyone on the network could read them; set endpoint to an \
+                     https URL, or set allow_plaintext_credentials = true"
+                );
             }
         }
         let project_id = match &settings.project_id {
@@ -340,6 +350,16 @@ impl Upstream {
     ) -> Result<Reply, Error> {
         let method = &context.method;
         let endpoint = self.endpoint(credential)?;
+        // A redirect leads to the same endpoint.
+        if !method.anonymous
+            && endpoint.is_exposed
+            && !credential.is_empty()
+            && !self.settings.allow_plaintext_credentials
+        {
+            return Err(Error::PlaintextCredentials {
+                is_from_catalog: self.configured_endpoint.is_none(),
+            });
+        }
         let (path, project) = self.path(call, &endpoint, credential)?;
         let sent_before = *sent;
         let request = |url: Url| -> Result<HttpRequest, Error> {
@@ -531,14 +551,6 @@ impl Upstream {
         {
             return Ok(cached.1.clone());
         }
-        if endpoint::is_exposed(url) && !self.settings.allow_plaintext_credentials {
-            return Err(Error::NotConfigured(format!(
-                "upstream {}: the endpoint in the login's catalog is plaintext HTTP, where anyone \
-                 on the network can read the credentials: set `endpoint` to an https URL, or \
-                 allow_plaintext_credentials = true",
-                self.settings.name
-            )));
-        }
         let endpoint = Endpoint::new(url, self.family.endpoint_suffixes).map_err(|problem| {
             Error::NotConfigured(format!(
                 "upstream {}: the endpoint in the login's catalog {problem}: set `endpoint`",
@@ -650,7 +662,7 @@ impl Upstream {
         if is_rate_limit(reply) {
             fault.code = Code::ResourceExhausted;
             fault.retry_after = Some(rate_limit_wait(reply, SystemTime::now()));
-            // Not `not_processed`: 403 is no rate limit by its definition.
+            // Not `not_processed`: a 403 may also mean something else.
             fault.transient = true;
         }
         // The client's own credentials may be valid: it must not replace them.

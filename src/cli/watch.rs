@@ -3,9 +3,12 @@
 //!
 //! In reading order: `options` has the arguments, `client` reads streams and resumes them,
 //! `view` turns messages into lines, `render` writes these to a terminal or a pipe.
+//! `proto_json` writes messages as JSON, `diagnosis` says why a gateway cannot be reached.
 
 mod client;
+mod diagnosis;
 mod options;
+mod proto_json;
 mod render;
 mod view;
 
@@ -13,15 +16,15 @@ use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use client::{Gateway, StreamEvent};
+use client::{Gateway, Message, StreamEvent};
 use drawbridge_transcoder::contract::Contract;
 pub use options::Options;
-use options::Source;
-use render::{Renderer, Style};
+use options::{Source, StreamRequest};
+use render::{Renderer, Style, duration};
 use view::View;
 
 /// Exit code of a resource that succeeded.
@@ -30,40 +33,81 @@ const SUCCEEDED: u8 = 0;
 const FAILED: u8 = 1;
 /// Exit code without an outcome: the stream broke, or the resource does not exist.
 const UNKNOWN: u8 = 2;
+/// Exit code after `--timeout`, that of timeout(1).
+const TIMED_OUT: u8 = 124;
 /// Exit code after Ctrl-C, as in shells.
 const INTERRUPTED: u8 = 130;
 /// How long the other streams may take to end after that of the state.
 const TRAILING_TIMEOUT: Duration = Duration::from_secs(20);
-/// Interval at which the status line is redrawn.
-const REDRAW_INTERVAL: Duration = Duration::from_millis(200);
+/// Interval at which the status line is redrawn, for the elapsed time in it.
+const REDRAW_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Watches a resource until its state is final, and returns the exit code: 0 succeeded, 1
-/// failed, 2 unknown, 130 interrupted.
+/// failed, 2 unknown, 124 after `--timeout`, 130 interrupted.
 pub async fn run(options: &Options, contract: &Contract) -> u8 {
     let out = std::io::stdout();
     let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let style = Style::of(out.is_terminal(), options.json, &env);
     let mut renderer = Renderer::new(out, style);
+    let stream_requests = options.stream_requests(contract);
+    let has_events = stream_requests
+        .iter()
+        .any(|stream_request| matches!(stream_request.source, Source::Events(_)));
+    let mut view = View::new(&options.title(), options.answer(&env), has_events);
+    let started = Instant::now();
+    let timeout = async {
+        match options.timeout {
+            Some(timeout) => tokio::time::sleep(timeout).await,
+            None => std::future::pending().await,
+        }
+    };
     let code = tokio::select! {
-        code = follow(options, contract, &env, &mut renderer) => code,
+        code = follow(options, stream_requests, &env, &mut view, &mut renderer) => code,
+        () = timeout => TIMED_OUT,
         _ = tokio::signal::ctrl_c() => INTERRUPTED,
     };
     renderer.clear();
+    let elapsed = duration(started.elapsed());
+    if !renderer.is_json() {
+        let end = match code {
+            SUCCEEDED => "succeeded",
+            FAILED => "failed",
+            UNKNOWN => "has no outcome",
+            TIMED_OUT => "timed out",
+            _ => "interrupted",
+        };
+        let outputs = view.output_lines(code == SUCCEEDED);
+        // A reader that has closed the pipe needs none of them.
+        let _ = (view.end().iter())
+            .chain(&outputs)
+            .chain(&view.summary(end, &elapsed))
+            .all(|line| renderer.line(line));
+    }
+    if code == TIMED_OUT {
+        let last = match view.last_state() {
+            Some(state) => format!("the last state is {}", view::sanitize(state)),
+            None => "no state was read".to_owned(),
+        };
+        let problem = format!("no final state within {elapsed} (--timeout): {last}");
+        print_error(&renderer, &problem);
+    }
     code
 }
 
 async fn follow<W: Write>(
     options: &Options,
-    contract: &Contract,
+    stream_requests: Vec<StreamRequest>,
     env: &dyn Fn(&str) -> Option<String>,
+    view: &mut View,
     renderer: &mut Renderer<W>,
 ) -> u8 {
-    let stream_requests = options.stream_requests(contract);
-    let Some(main) = stream_requests.first() else {
+    let mut stream_requests = stream_requests.into_iter();
+    let Some(main) = stream_requests.next() else {
         print_error(renderer, "the contract has no such watch");
         return UNKNOWN;
     };
-    let gateway = match Gateway::new(options, env) {
+    renderer.status(view.status());
+    let gateway = match Gateway::connect(options, env).await {
         Ok(gateway) => Arc::new(gateway),
         Err(problem) => {
             print_error(renderer, &problem);
@@ -71,20 +115,19 @@ async fn follow<W: Write>(
         }
     };
     let (sender, mut events) = mpsc::channel(256);
-    let mut view = View::new(options.title());
-    for stream_request in stream_requests.iter().cloned() {
-        tokio::spawn(client::follow(
-            Arc::clone(&gateway),
-            stream_request,
-            sender.clone(),
-        ));
-    }
-    drop(sender);
-    let mut open = stream_requests.len();
+    let start = |stream_request: StreamRequest| {
+        let sender = sender.clone();
+        tokio::spawn(client::follow(Arc::clone(&gateway), stream_request, sender));
+    };
+    let main_source = main.source;
+    start(main);
+    let mut open = 1;
     let mut code = None;
     let mut timeout_at = None;
+    let mut last_problem = None;
     let mut frames = tokio::time::interval(REDRAW_INTERVAL);
     frames.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let mut sizes = TerminalSizes::new();
     loop {
         let timeout = async {
             match timeout_at {
@@ -95,17 +138,35 @@ async fn follow<W: Write>(
         let item = tokio::select! {
             item = events.recv() => item,
             _ = frames.tick(), if renderer.has_status_line() => {
-                renderer.status(&view.status());
+                renderer.redraw();
+                continue;
+            }
+            () = sizes.changed(), if renderer.has_status_line() => {
+                renderer.redraw();
                 continue;
             }
             () = timeout => None,
         };
         let Some((source, item)) = item else { break };
-        let is_main = source == main.source;
+        let is_main = source == main_source;
         let is_open = match item {
-            StreamEvent::Message(message) => show(&mut view, source, &message, renderer),
+            StreamEvent::Message(message) => {
+                last_problem = None;
+                // The resource exists. The other streams begin now: what is wrong with all of
+                // them is reported once.
+                for stream_request in stream_requests.by_ref() {
+                    open += 1;
+                    start(stream_request);
+                }
+                show(view, source, &message, renderer)
+            }
             StreamEvent::Retry(problem) => {
-                print_error(renderer, &format!("{}: {problem}; retrying", source.name()));
+                // All streams break with their connection.
+                if last_problem.as_ref() != Some(&problem) {
+                    let text = format!("{}: {problem}; retrying", source.name());
+                    print_error(renderer, &text);
+                    last_problem = Some(problem);
+                }
                 true
             }
             StreamEvent::End(Ok(())) => {
@@ -125,7 +186,11 @@ async fn follow<W: Write>(
                 }
                 // The view continues without this stream.
                 print_error(renderer, &format!("{}: {problem}", source.name()));
-                true
+                let line = match source {
+                    Source::Events(_) => view.events_failed(),
+                    _ => None,
+                };
+                renderer.is_json() || line.is_none_or(|line| renderer.line(&line))
             }
         };
         if !is_open {
@@ -139,36 +204,58 @@ async fn follow<W: Write>(
         }
     }
     let code = code.unwrap_or(UNKNOWN);
-    if !options.json {
-        for line in view.output_lines(code == SUCCEEDED) {
-            renderer.line(&line);
-        }
-    }
     if code == UNKNOWN {
         print_error(renderer, "the stream ended without an outcome");
     }
     code
 }
 
+/// Signals that the terminal has another size.
+struct TerminalSizes {
+    #[cfg(unix)]
+    signals: Option<tokio::signal::unix::Signal>,
+}
+
+impl TerminalSizes {
+    fn new() -> Self {
+        Self {
+            #[cfg(unix)]
+            signals: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::window_change())
+                .ok(),
+        }
+    }
+
+    /// Completes at the next change. Without such signals it never does: the next redraw
+    /// uses the new size.
+    async fn changed(&mut self) {
+        #[cfg(unix)]
+        if let Some(signals) = &mut self.signals
+            && signals.recv().await.is_some()
+        {
+            return;
+        }
+        std::future::pending().await
+    }
+}
+
 /// Shows a message. Returns false if the reader has closed the pipe.
 fn show<W: Write>(
     view: &mut View,
     source: Source,
-    message: &Value,
+    message: &Message,
     renderer: &mut Renderer<W>,
 ) -> bool {
-    let lines = view.apply(source, message);
-    if renderer.is_json() {
+    let lines = view.apply(source, &message.json);
+    if let Some(message) = &message.proto_json {
         let line = json!({ "stream": source.name(), "message": message });
         return renderer.text(&line.to_string());
     }
     let is_open = lines.iter().all(|line| renderer.line(line));
-    renderer.status(&view.status());
+    renderer.status(view.status());
     is_open
 }
 
-/// Writes to standard error, after erasing the status line.
-fn print_error<W: Write>(renderer: &mut Renderer<W>, text: &str) {
-    renderer.clear();
-    super::print_error(&view::sanitize(text));
+/// Writes to standard error, which can be the terminal of the status line.
+fn print_error<W: Write>(renderer: &Renderer<W>, text: &str) {
+    renderer.suspend(|| super::print_error(&view::sanitize(text)));
 }

@@ -106,7 +106,7 @@ impl Reload {
 
 fn login_url(settings: &Settings) -> String {
     let url = settings.login_url();
-    url.map(ToString::to_string).unwrap_or_default()
+    url.map(|(_, url)| url.to_string()).unwrap_or_default()
 }
 
 /// Returns a digest of everything, secrets included.

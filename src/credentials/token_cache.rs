@@ -129,9 +129,8 @@ impl TokenCache {
     }
 
     /// Returns the cached credential, or waits for a login, which is repeated while it fails
-    /// for a moment. Fails with the login's error, as soon as it is clear that no attempt
-    /// is left before the deadline; or with [`Error::Deadline`]. The login continues for
-    /// other calls.
+    /// for a moment. Fails with the login's error once no attempt is left before the
+    /// deadline; or with [`Error::Deadline`]. The login continues for other calls.
     pub(super) async fn get(
         &self,
         client: &Downstream,
@@ -248,7 +247,7 @@ impl Shared {
         loop {
             tokio::time::sleep_until(start).await;
             if is_repetition {
-                // Calls join under this lock. The receiver in the state is no call.
+                // Calls join under this lock. The receiver in the state does not count.
                 let mut state = self.state();
                 if sender.receiver_count() <= 1 {
                     state.in_flight = None;

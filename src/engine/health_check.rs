@@ -136,6 +136,7 @@ pub fn explain(upstream: &Upstream, method: Option<&Method>, error: &Error) -> S
         Error::Login { .. }
         | Error::Credential { .. }
         | Error::NotConfigured(_)
+        | Error::PlaintextCredentials { .. }
         | Error::Binding { .. } => error.to_string(),
         Error::Connect(_) | Error::NoResponse(_) | Error::OutcomeUnknown(_) => format!(
             "{endpoint}: {error}: check `endpoint`, and that the upstream runs and can be reached \

@@ -416,7 +416,7 @@ pub struct MergeCursor<'a> {
 
 impl<'a> MergeCursor<'a> {
     /// Creates a cursor after the first page. `None` if it is the only one, or the client
-    /// asked for a single page.
+    /// requested a single page.
     pub fn after_first(
         method: &'a Method,
         rule: &'a MergePages,

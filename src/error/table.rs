@@ -118,6 +118,8 @@ impl Error {
                 row(*code, "CREDENTIALS_REJECTED", NOT_SENT, PERMANENT, Never, All, PREFIX),
             Self::Credential { code, .. } =>
                 row(*code, "LOGIN_NOT_POSSIBLE", NOT_SENT, PERMANENT, Never, All, PREFIX),
+            Self::PlaintextCredentials { .. } =>
+                row(FailedPrecondition, "PLAINTEXT_CREDENTIALS", NOT_SENT, PERMANENT, Never, All, PREFIX),
             Self::Login { failure: LoginFailure::Rejected, .. } =>
                 row(FailedPrecondition, "LOGIN_REJECTED", NOT_SENT, PERMANENT, Never, Operators, PREFIX),
             Self::Login { failure: LoginFailure::NotPossible, .. } =>

@@ -122,7 +122,7 @@ const MAX_DEPTH: usize = 4;
 const MAX_ID_BYTES: usize = 128;
 /// Limit of a body that is shown since nothing was recognized.
 const MAX_EXCERPT_BYTES: usize = 300;
-/// A longer word is no language, but perhaps a secret.
+/// A longer word may be a secret, and is not shown.
 const MAX_WORD_CHARS: usize = 40;
 
 /// The values of an error body.

@@ -208,9 +208,35 @@ mod tests {
             ("99999999999999999999.9", Some(86_400_000)),
             ("Sun, 06 Nov 1994 08:49:37 GMT", Some(7_000)),
             (" Sunday, 06-Nov-94 08:49:37 GMT ", Some(7_000)),
+            ("Sun Nov  6 08:49:37 1994", Some(7_000)),
             ("Sun, 06 Nov 1994 08:00:00 GMT", Some(0)),
+            ("Sunday, 06-Nov-94 08:00:00 GMT", Some(0)),
+            ("Sun Nov  6 08:00:00 1994", Some(0)),
+            ("Thu, 01 Jan 1970 00:00:00 GMT", Some(0)),
+            ("Fri, 31 Dec 9999 23:59:59 GMT", Some(86_400_000)),
             ("Sat, 06 Nov 2094 08:00:00 GMT", Some(86_400_000)),
             ("", None),
+            (" ", None),
+            ("\t", None),
+            (",", None),
+            (", 5", None),
+            ("\"\"", None),
+            ("0", Some(0)),
+            ("00000000000000000000007", Some(7_000)),
+            ("0.0000000000000000001", Some(0)),
+            ("5.", Some(5_000)),
+            ("18446744073709551616", Some(86_400_000)),
+            ("-99999999999999999999", Some(0)),
+            // Times that do not exist, and other formats than those of HTTP.
+            ("Sun, 32 Nov 1994 08:49:37 GMT", None),
+            ("Sun, 06 Nov 1994 25:49:37 GMT", None),
+            ("Sun, 06 Nov 1994 08:49:37", None),
+            ("06 Nov 1994 08:49:37 GMT", None),
+            ("1994-11-06T08:49:37Z", None),
+            ("5 seconds", None),
+            ("0x10", None),
+            ("\u{663}", None),
+            ("--5", None),
             ("soon", None),
             ("+5", None),
             (".5", None),
@@ -228,6 +254,22 @@ mod tests {
         assert_eq!(retry_after(&reply(503, &[]), now()), None);
         let two = reply(503, &[("retry-after", "3"), ("retry-after", "9")]);
         assert_eq!(retry_after(&two, now()), Some(Duration::from_secs(9)));
+        for (values, want) in [
+            (&["", "9"][..], Some(9)),
+            (&["soon", "3", "-1"], Some(3)),
+            (&["3", "Sun, 06 Nov 1994 08:49:37 GMT"], Some(7)),
+            (&["3", "Sun, 06 Nov 1994 08:00:00 GMT"], Some(3)),
+            (&["3", "99999999999999999999"], Some(86_400)),
+            (&["", " "], None),
+        ] {
+            let headers: Vec<_> = values.iter().map(|text| ("retry-after", *text)).collect();
+            let wait = retry_after(&reply(503, &headers), now());
+            assert_eq!(wait, want.map(Duration::from_secs), "{values:?}");
+        }
+        // A clock before 1970.
+        let early = UNIX_EPOCH - Duration::from_secs(10);
+        let date = reply(503, &[("retry-after", "Thu, 01 Jan 1970 00:00:05 GMT")]);
+        assert_eq!(retry_after(&date, early), Some(Duration::from_secs(15)));
         // Digits beyond what a float can hold.
         let long = "9".repeat(1_000);
         let long = reply(503, &[("retry-after", &long)]);

@@ -225,7 +225,10 @@ fn is_of_login(error: &Error) -> bool {
 
 /// Returns whether the read cannot be sent as configured, for example without a project.
 fn is_of_configuration(error: &Error) -> bool {
-    matches!(error, Error::Binding { .. } | Error::NotConfigured(_))
+    matches!(
+        error,
+        Error::Binding { .. } | Error::NotConfigured(_) | Error::PlaintextCredentials { .. }
+    )
 }
 
 /// Returns the status of a service. An upstream of which nothing is known counts as healthy.

@@ -24,6 +24,8 @@ pub(super) struct Endpoint {
     path_prefix: String,
     /// The project id at the end of the URL, percent-encoded.
     project_id: Option<String>,
+    /// Whether a credential in a request to it can be read on the network.
+    pub(super) is_exposed: bool,
 }
 
 impl Endpoint {
@@ -50,6 +52,7 @@ impl Endpoint {
         Ok(Self {
             path_prefix: path.trim_end_matches('/').to_owned(),
             project_id: project_id.map(str::to_owned),
+            is_exposed: is_exposed(url),
             url: url.clone(),
         })
     }

@@ -26,7 +26,8 @@ pub struct Settings {
     pub auth: credentials::Settings,
     /// Reads `auth` again, if it has files.
     pub auth_source: Option<credentials::SettingsSource>,
-    /// Whether credentials may be sent over plaintext HTTP to another host. Default: false.
+    /// Whether credentials may be sent over plaintext HTTP to another host. Default: false:
+    /// configured ones are an error at start, those of clients at the call.
     pub allow_plaintext_credentials: bool,
     /// Connections.
     pub transport: http_client::Settings,

@@ -1053,7 +1053,7 @@ async fn hook_is_called_after_each_attempt() {
 #[test]
 fn invalid_settings_are_rejected() {
     type Change = fn(&mut Settings);
-    let cases: [(Change, &str); 6] = [
+    let cases: [(Change, &str); 7] = [
         (
             |s| s.endpoint = Some("ftp://h".parse().unwrap()),
             "endpoint: must begin with http",
@@ -1066,7 +1066,10 @@ fn invalid_settings_are_rejected() {
         ),
         (
             |s| {
-                s.auth = credentials::Settings::Passthrough;
+                s.auth = credentials::Settings::Basic {
+                    username: "u".into(),
+                    password: SecretString::from("s3cret"),
+                };
                 s.endpoint = Some("http://heat.test/".parse().unwrap());
             },
             "endpoint: credentials would be sent over plaintext HTTP",
@@ -1083,6 +1086,20 @@ fn invalid_settings_are_rejected() {
             },
             "auth_url: credentials would be sent over plaintext HTTP",
         ),
+        (
+            |s| {
+                s.auth = credentials::Settings::AkSk(credentials::AkSk {
+                    access_key: "ak".into(),
+                    secret_key: SecretString::from("s3cret"),
+                    security_token: None,
+                    project_id: None,
+                    domain_id: None,
+                    iam_endpoint: Some("http://iam.test".parse().unwrap()),
+                    region: Some("R".into()),
+                });
+            },
+            "iam_endpoint: credentials would be sent over plaintext HTTP",
+        ),
     ];
     for (change, want) in cases {
         let mut settings = Settings::new("cloud", "test", credentials::Settings::None);
@@ -1096,6 +1113,51 @@ fn invalid_settings_are_rejected() {
         let is_allowed = Upstream::new(allowed, &FAMILY, None).is_ok();
         assert_eq!(is_allowed, want.contains("plaintext"), "{want}");
     }
+}
+
+/// `0.0.0.0` is another host by its name, and leads to this one.
+#[tokio::test]
+async fn client_credentials_are_not_sent_over_plaintext() {
+    let server = TestServer::start((0..10).map(|_| ok())).await;
+    let mut endpoint = server.url("");
+    endpoint.set_host(Some("0.0.0.0")).unwrap();
+    let with = |allowed| {
+        upstream(endpoint.clone(), |settings| {
+            settings.auth = credentials::Settings::Passthrough;
+            settings.allow_plaintext_credentials = allowed;
+        })
+    };
+    let (strict, lax) = (with(false), with(true));
+    let secret = Some(HeaderValue::from_static("s3cret"));
+    let token = Downstream {
+        token: secret.clone(),
+        ..Downstream::default()
+    };
+    let authorization = Downstream {
+        authorization: secret,
+        ..Downstream::default()
+    };
+    let mut anonymous = context(&token, 60);
+    anonymous.method.anonymous = true;
+    for client in [&token, &authorization] {
+        for call in [get("/x"), post("/x")] {
+            let rejected = strict.call(&context(client, 60), &call).await;
+            let error = rejected.unwrap_err();
+            assert!(
+                matches!(error, Error::PlaintextCredentials { .. }),
+                "{error:?}"
+            );
+            assert!(!format!("{error:?} {error}").contains("s3cret"));
+        }
+    }
+    assert_eq!(strict.health(), Health::Unknown);
+    let none = call(&strict, &get("/x")).await.unwrap_err();
+    assert_eq!(none.code(), Code::Unauthenticated, "{none:?}");
+    assert_eq!(server.unread_requests(), 0);
+    // Nothing to protect, or allowed.
+    strict.call(&anonymous, &get("/x")).await.unwrap();
+    lax.call(&context(&token, 60), &get("/x")).await.unwrap();
+    assert_eq!(server.unread_requests(), 2);
 }
 
 /// A request that is too large says nothing about the upstream's health.

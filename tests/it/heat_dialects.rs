@@ -141,7 +141,7 @@ async fn timestamps_are_read_in_all_forms() {
     }
 }
 
-/// A 404 of an API gateway or a proxy is no missing stack: a delete does not succeed, and
+/// A 404 of an API gateway or a proxy does not mean a missing stack: a delete fails, and
 /// the request id is kept.
 #[tokio::test]
 async fn missing_api_is_no_missing_stack() {

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use crate::support::recorder::Answer;
+use crate::support::recorder::{Answer, Seen};
 use crate::support::{Gateway, Recorder, upstream};
 
 const GET: &str = "SoftwareDeploymentService/GetSoftwareDeployment";
@@ -231,6 +231,57 @@ async fn failed_login_is_never_unauthenticated() {
     }
 }
 
+/// The gateway starts with such an upstream, since clients may send no credentials.
+/// `0.0.0.0` is another host by its name, and leads to the recorder.
+#[tokio::test]
+async fn client_credentials_over_plaintext_are_refused_at_the_call() {
+    let recorder = recorder().await;
+    let mut settings = upstream("cloud", "heat", &recorder.url());
+    let endpoint = settings.endpoint.as_mut().unwrap();
+    endpoint.set_host(Some("0.0.0.0")).unwrap();
+    settings.auth = credentials::Settings::Passthrough;
+    let gateway = Gateway::with(vec![settings.clone()]).await;
+    let stack = json!({"stack_name": "s", "stack_id": "i"});
+    for (header, rpc, request) in [
+        ("x-auth-token", GET, json!({"deployment_id": "d1"})),
+        ("authorization", GET, json!({"deployment_id": "d1"})),
+        (
+            "x-auth-token",
+            "StackService/CreateStack",
+            json!({"stack_name": "s"}),
+        ),
+        ("x-auth-token", "StackService/DeleteStack", stack.clone()),
+        ("x-auth-token", "StackService/WatchStack", stack),
+    ] {
+        let metadata = [(header, "s3cret")];
+        let result = gateway.client.call_with(rpc, request, &metadata).await;
+        let status = result.unwrap_err();
+        assert_eq!(status.code(), Code::FailedPrecondition, "{rpc}: {status:?}");
+        assert_eq!(reason(&status), "PLAINTEXT_CREDENTIALS");
+        let text = status.message();
+        assert!(text.starts_with("upstream cloud: "), "{text}");
+        assert!(text.contains("allow_plaintext_credentials"), "{text}");
+        assert!(!format!("{status:?}").contains("s3cret"));
+        let details = status.get_error_details();
+        assert_eq!(details.error_info().unwrap().metadata["sent"], "false");
+    }
+    assert!(recorder.seen().iter().all(|seen| seen.target == "/"));
+    settings.allow_plaintext_credentials = true;
+    let lax = Gateway::with(vec![settings]).await;
+    let metadata = [("x-auth-token", "s3cret")];
+    lax.client
+        .call_with(GET, json!({"deployment_id": "d1"}), &metadata)
+        .await
+        .unwrap();
+    let sent = |seen: &[_]| {
+        seen.iter()
+            .any(|s: &Seen| s.header("x-auth-token") == "s3cret")
+    };
+    assert!(sent(&recorder.seen()));
+    gateway.running.stop().await.unwrap();
+    lax.running.stop().await.unwrap();
+}
+
 /// The token would be readable on the network.
 #[tokio::test]
 async fn plaintext_endpoint_of_a_catalog_is_refused() {
@@ -252,9 +303,12 @@ async fn plaintext_endpoint_of_a_catalog_is_refused() {
         .await;
     let status = result.unwrap_err();
     assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
+    assert_eq!(reason(&status), "PLAINTEXT_CREDENTIALS");
+    let text = status.message();
     assert!(
-        status.message().contains("allow_plaintext_credentials"),
-        "{status:?}"
+        text.starts_with("upstream u: the endpoint in the login's catalog")
+            && text.contains("allow_plaintext_credentials"),
+        "{text}"
     );
     gateway.running.stop().await.unwrap();
 }

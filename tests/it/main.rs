@@ -49,5 +49,7 @@ mod terminal;
 mod terminal_job;
 mod terminal_stack;
 mod terminal_task;
+#[cfg(unix)]
+mod terminal_view;
 mod watch;
 mod watch_stack;

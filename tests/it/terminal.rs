@@ -25,6 +25,36 @@ pub fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
+/// Removes the time and the elapsed time from a line of a pipe. The time has its date and its
+/// zone.
+pub fn timeless(line: &str) -> &str {
+    let (time, rest) = line.split_at(21);
+    let form = time.replace(|c: char| c.is_ascii_digit(), "0");
+    assert!(
+        form == "0000-00-00T00:00:00Z " || time.trim().is_empty(),
+        "{line}"
+    );
+    match rest.rsplit_once(" (") {
+        Some((start, end)) if end.ends_with("s)") => start,
+        _ => rest,
+    }
+}
+
+/// Returns the lines of a pipe without times. The last one, the summary, has no elapsed time,
+/// either.
+pub fn lines(out: &[u8]) -> Vec<String> {
+    let mut lines: Vec<String> = text(out)
+        .lines()
+        .map(|line| timeless(line).to_owned())
+        .collect();
+    if let Some((before, after)) = lines.last().and_then(|last| last.split_once(" after ")) {
+        let (_, after) = after.split_once(", ").unwrap();
+        let summary = format!("{before}, {after}");
+        *lines.last_mut().unwrap() = summary;
+    }
+    lines
+}
+
 /// Starts a Heat with one deployment in progress, which has the status `end` from the third
 /// read on.
 async fn heat(end: &'static str) -> (Recorder, Gateway) {
@@ -59,16 +89,17 @@ async fn deployment_is_printed_to_a_pipe() {
         let (_recorder, gateway) = heat(end).await;
         let out = run(&gateway, &["deployment", "d1"]).await;
         assert_eq!(out.status.code(), Some(code), "{out:?}");
-        // Without the times.
-        let lines: Vec<&str> = text(&out.stdout).lines().map(|line| &line[9..]).collect();
-        let end = format!("{sign} deployment d1 {end} Outputs received");
-        assert_eq!(
-            lines[0],
-            "~ deployment d1 IN_PROGRESS Deploy data available"
-        );
-        assert_eq!(lines[1], end);
-        assert!(lines[2].ends_with("output result 42"), "{lines:?}");
-        assert_eq!((lines.len(), text(&out.stderr)), (3, ""));
+        let lines = lines(&out.stdout);
+        let ends = if code == 0 { "succeeded" } else { "failed" };
+        let output_sign = if code == 0 { "+" } else { " " };
+        let want = [
+            "~ deployment d1 IN_PROGRESS Deploy data available".to_owned(),
+            format!("{sign} deployment d1 {end} Outputs received"),
+            format!("{output_sign} output result 42"),
+            format!("{sign} deployment d1 {ends}, {end}"),
+        ];
+        assert_eq!(lines, want);
+        assert_eq!(text(&out.stderr), "");
     }
 }
 
@@ -82,13 +113,13 @@ async fn deployment_is_printed_as_json() {
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     assert_eq!(lines[0]["stream"], "WatchSoftwareDeployment");
-    assert_eq!(lines[0]["message"]["event"]["type"], "INITIAL");
-    let last = lines.last().unwrap();
-    assert_eq!(last["message"]["event"]["outcome"], "SUCCEEDED");
-    assert_eq!(
-        last["message"]["software_deployment"]["output_values"]["result"],
-        "42"
-    );
+    let first = &lines[0]["message"];
+    assert_eq!(first["event"]["type"], "WATCH_EVENT_TYPE_INITIAL");
+    let last = &lines.last().unwrap()["message"];
+    assert_eq!(last["event"]["outcome"], "OUTCOME_SUCCEEDED");
+    let deployment = &last["softwareDeployment"];
+    assert_eq!(deployment["status"], "DEPLOYMENT_STATUS_COMPLETE");
+    assert_eq!(deployment["outputValues"]["result"], "42");
 }
 
 #[tokio::test]
@@ -141,14 +172,14 @@ async fn job_is_printed_with_its_tasks() {
     let gateway = Gateway::with(vec![upstream("u", "servicestage", &recorder.url())]).await;
     let out = run(&gateway, &["job", "J"]).await;
     assert_eq!(out.status.code(), Some(0), "{out:?}");
-    let lines: Vec<&str> = text(&out.stdout).lines().map(|line| &line[9..]).collect();
     assert_eq!(
-        lines,
+        lines(&out.stdout),
         [
             "~ pull RUNNING",
             "~ job J RUNNING",
             "+ pull SUCCEEDED",
-            "+ job J SUCCEEDED"
+            "+ job J SUCCEEDED",
+            "+ job J succeeded, SUCCEEDED, 1 of 1 complete",
         ]
     );
 }
@@ -160,9 +191,10 @@ async fn task_is_printed_with_its_log() {
     let gateway = Gateway::with(vec![upstream("u", "jp1ao", &recorder.url())]).await;
     let out = run(&gateway, &["task", "7"]).await;
     assert_eq!(out.status.code(), Some(1), "{out:?}");
-    let mut lines: Vec<&str> = text(&out.stdout).lines().collect();
-    // The order of the two streams is undefined.
-    lines.sort_by_key(|line| !line.starts_with(' '));
+    let lines: Vec<&str> = text(&out.stdout).lines().collect();
+    // The final state is the last line before the summary.
     assert_eq!(lines[..2], ["  one", "  \u{fffd}[31mtwo"]);
-    assert_eq!(&lines[2][9..], "! task 7 failed");
+    assert_eq!(timeless(lines[2]), "! task 7 failed");
+    assert!(timeless(lines[3]).starts_with("! task 7 failed after "));
+    assert_eq!(lines.len(), 4);
 }

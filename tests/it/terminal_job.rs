@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::client::json as to_json;
 use crate::support::recorder::{Answer, Recorder};
 use crate::support::{Gateway, upstream};
-use crate::terminal::{run, text};
+use crate::terminal::{lines, run, text};
 
 /// Starts the sandbox's ServiceStage with quick steps, and a gateway.
 async fn stage() -> (Sandbox, Gateway) {
@@ -36,11 +36,6 @@ async fn redeploy(gateway: &Gateway) -> String {
     job(gateway, "AddonService/ExecuteAddonAction", request).await
 }
 
-/// Returns the lines of a pipe without their times.
-fn lines(out: &[u8]) -> Vec<&str> {
-    text(out).lines().map(|line| &line[9..]).collect()
-}
-
 #[tokio::test]
 async fn redeploy_is_printed_until_it_succeeds() {
     let (sandbox, gateway) = stage().await;
@@ -50,8 +45,11 @@ async fn redeploy_is_printed_until_it_succeeds() {
     assert_eq!(text(&out.stderr), "");
     // Which states before the last are polled depends on timing.
     let told = lines(&out.stdout);
-    let last = format!("+ job {id} SUCCEEDED");
-    assert_eq!(told.last(), Some(&&*last), "{told:?}");
+    let last = [
+        format!("+ job {id} SUCCEEDED"),
+        format!("+ job {id} succeeded, SUCCEEDED, 2 of 2 complete"),
+    ];
+    assert!(told.ends_with(&last), "{told:?}");
     for task in ["InitializeTask", "DeployTask"] {
         let end = format!("+ {task} SUCCEEDED");
         let found = told.iter().filter(|line| **line == end).count();
@@ -69,10 +67,11 @@ async fn redeploy_is_printed_until_it_succeeds() {
     };
     assert_eq!(only["stream"], "WatchJob");
     let message = &only["message"];
-    assert_eq!(message["event"]["type"], "INITIAL");
-    assert_eq!(message["event"]["outcome"], "SUCCEEDED");
-    assert_eq!(message["snapshot"]["job"]["job_id"], id);
-    assert_eq!(message["snapshot"]["job"]["execution_status"], "SUCCEEDED");
+    assert_eq!(message["event"]["type"], "WATCH_EVENT_TYPE_INITIAL");
+    assert_eq!(message["event"]["outcome"], "OUTCOME_SUCCEEDED");
+    let job = &message["snapshot"]["job"];
+    assert_eq!(job["jobId"], id);
+    assert_eq!(job["executionStatus"], "EXECUTION_STATUS_SUCCEEDED");
     let tasks = message["snapshot"]["tasks"].as_array().unwrap();
     assert_eq!(tasks.len(), 2);
     gateway.running.stop().await.unwrap();
@@ -94,13 +93,19 @@ async fn failed_deployment_sets_the_exit_code() {
     assert_eq!(text(&out.stderr), "");
     let told = lines(&out.stdout);
     let last = format!("! job {id} FAILED");
-    assert_eq!(told.last(), Some(&&*last), "{told:?}");
-    let task = "! DeployTask FAILED the sandbox failed it";
+    assert_eq!(told[told.len() - 2], last, "{told:?}");
+    let summary = told.last().unwrap();
+    assert!(
+        summary.ends_with("complete, failed: DeployTask"),
+        "{told:?}"
+    );
+    let task = "! DeployTask FAILED the sandbox failed it".to_owned();
     assert!(told.contains(&task), "{told:?}");
     let out = run(&gateway, &["job", &id, "--json"]).await;
     assert_eq!(out.status.code(), Some(1), "{out:?}");
     let last: Value = serde_json::from_str(text(&out.stdout).lines().last().unwrap()).unwrap();
-    assert_eq!(last["message"]["event"]["outcome"], "FAILED");
+    let outcome = &last["message"]["event"]["outcome"];
+    assert_eq!(outcome, "OUTCOME_FAILED");
     gateway.running.stop().await.unwrap();
     sandbox.stop().await;
 }
@@ -140,8 +145,8 @@ async fn failed_job_watch_prints_the_error() {
     let first = text(&out.stdout).lines().next().unwrap();
     let first: Value = serde_json::from_str(first).unwrap();
     assert_eq!(
-        first["message"]["snapshot"]["job"]["execution_status"],
-        "RUNNING"
+        first["message"]["snapshot"]["job"]["executionStatus"],
+        "EXECUTION_STATUS_RUNNING"
     );
     assert_eq!(
         text(&out.stderr),

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::support::client::json as to_json;
 use crate::support::{Gateway, nowhere};
+use crate::terminal::timeless;
 
 /// A stack that waits for a signal: `first` is created at once, `last` after the signal.
 fn template() -> Value {
@@ -170,11 +171,6 @@ impl Drop for Wire {
     }
 }
 
-/// Removes the time from a line.
-fn timeless(line: &str) -> &str {
-    line.get(9..).unwrap_or(line)
-}
-
 #[tokio::test]
 async fn events_and_resources_are_printed() {
     let (_sandbox, gateway) = stack().await;
@@ -197,7 +193,32 @@ async fn events_and_resources_are_printed() {
         let count = told.iter().filter(|line| **line == want).count();
         assert_eq!(count, 1, "{want}: {told:#?}");
     }
-    assert!(told.last().unwrap().ends_with("output answer test_string"));
+    // The stack's own events are its states: each is one line, and the final one the last.
+    let own = told
+        .iter()
+        .filter(|line| line.contains("stack web CREATE_"));
+    assert_eq!(own.count(), 2, "{told:#?}");
+    assert!(
+        !told
+            .iter()
+            .any(|line| line.contains(" web CREATE_") && !line.contains("stack web"))
+    );
+    let [.., end, output, summary] = &told[..] else {
+        panic!("{told:#?}");
+    };
+    assert_eq!(
+        *end,
+        "+ stack web CREATE_COMPLETE Stack CREATE completed successfully"
+    );
+    assert_eq!(*output, "+ output answer test_string");
+    assert!(
+        summary.starts_with("+ stack web succeeded after "),
+        "{summary}"
+    );
+    assert!(
+        summary.ends_with(", CREATE_COMPLETE, 4 of 4 complete"),
+        "{summary}"
+    );
 }
 
 #[tokio::test]
@@ -221,11 +242,11 @@ async fn failure_and_rollback_are_printed_as_json() {
     };
     let states = of("WatchStack");
     let last = states.last().unwrap();
-    assert_eq!(last["event"]["outcome"], "FAILED");
-    assert_eq!(last["stack"]["stack_status"], "ROLLBACK_COMPLETE");
+    assert_eq!(last["event"]["outcome"], "OUTCOME_FAILED");
+    assert_eq!(last["stack"]["stackStatusRaw"], "ROLLBACK_COMPLETE");
     let ids: Vec<&str> = of("WatchStackEvents")
         .iter()
-        .filter_map(|message| message["stack_event"]["id"].as_str())
+        .filter_map(|message| message["stackEvent"]["id"].as_str())
         .collect();
     assert_eq!(ids, events(&gateway).await);
     assert_eq!(states.len() + of("WatchStackEvents").len(), told.len());
@@ -237,7 +258,9 @@ async fn broken_stream_is_resumed() {
     let wire = Wire::to(gateway.running.grpc).await;
     let mut view = View::of("web", wire.address, &["--json"]);
     let waits = |line: &str| line.contains("\"wait\"");
-    let anew = |line: &str| line.contains("\"WatchStack\"") && line.contains("\"INITIAL\"");
+    let anew = |line: &str| {
+        line.contains("\"WatchStack\"") && line.contains("\"WATCH_EVENT_TYPE_INITIAL\"")
+    };
     let mut told = view.until(waits).await;
     if !told.iter().any(|line| anew(line)) {
         told.extend(view.until(anew).await);
@@ -257,7 +280,7 @@ async fn broken_stream_is_resumed() {
         .iter()
         .filter_map(|line| {
             let line: Value = serde_json::from_str(line).unwrap();
-            let id = line["message"]["stack_event"]["id"].as_str()?;
+            let id = line["message"]["stackEvent"]["id"].as_str()?;
             Some(id.to_owned())
         })
         .collect();
@@ -272,11 +295,21 @@ async fn unknown_stack_and_gateway_print_errors() {
     let (told, code, said) = view.end().await;
     assert_eq!((told.len(), code), (0, Some(2)), "{said}");
     assert!(said.contains("NOT_FOUND: "), "{said}");
-    // No gateway listens at this address.
-    let view = View::of("web", nowhere(), &["--json"]);
-    let (told, code, said) = view.end().await;
-    assert_eq!((told.len(), code), (0, Some(2)), "{said}");
-    assert!(said.contains("UNAVAILABLE: "), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    // No gateway listens at this address: one line, and no further attempt.
+    let address = nowhere();
+    for more in [&[][..], &["--json"]] {
+        let view = View::of("web", address, more);
+        let (told, code, said) = view.end().await;
+        assert_eq!((told.len(), code), (0, Some(2)), "{said}");
+        let start = format!("drawbridge: cannot reach the gateway at http://{address}/: ");
+        assert!(said.starts_with(&start), "{said}");
+        assert!(
+            said.ends_with("start it, or name another with --gateway URL\n"),
+            "{said}"
+        );
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
 }
 
 #[cfg(unix)]

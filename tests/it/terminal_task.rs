@@ -11,6 +11,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::support::Gateway;
 use crate::support::client::json as to_json;
+use crate::terminal::timeless;
 
 /// Longer than any step here takes.
 const TEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -23,6 +24,8 @@ struct Place {
 /// A running `drawbridge watch` with pipes.
 struct Watch {
     lines: UnboundedReceiver<String>,
+    /// The commands that were printed to respond to a question.
+    commands: Vec<String>,
     end: tokio::task::JoinHandle<(ExitStatus, String)>,
 }
 
@@ -75,7 +78,11 @@ impl Place {
             err.read_to_string(&mut text).unwrap();
             (child.wait().unwrap(), text)
         });
-        Watch { lines, end }
+        Watch {
+            lines,
+            commands: Vec::new(),
+            end,
+        }
     }
 }
 
@@ -88,8 +95,10 @@ impl Watch {
             let Some(line) = line.expect("it says more") else {
                 panic!("no {what} in {lines:#?}");
             };
-            if !line.starts_with("  ") {
-                lines.push(line.get(9..).unwrap_or_default().to_owned());
+            if line.starts_with("  grpcurl ") {
+                self.commands.push(line.clone());
+            } else if !line.starts_with("  ") {
+                lines.push(timeless(&line).to_owned());
             }
             if line.contains(what) {
                 return lines;
@@ -134,8 +143,18 @@ async fn waiting_task_prints_its_prompt() {
     ];
     lines.retain(|line| !line.ends_with(" waiting"));
     assert_eq!(lines, want);
-    let labels = json!({"id": FIRST_TASK_ID, "labels": {"labelbutton1": "true"}});
-    place.ok("TaskService/RespondTask", labels).await;
+    // The command for the first button.
+    let [command] = &watch.commands[..] else {
+        panic!("{:?}", watch.commands);
+    };
+    let (start, rest) = command.split_once(" -d '").unwrap();
+    let (request, rest) = rest.split_once("' ").unwrap();
+    assert_eq!(start, "  grpcurl -plaintext");
+    let address = place.gateway.running.grpc;
+    let rpc = "hitachi.automation.v1.TaskService/RespondTask";
+    assert_eq!(rest, format!("{address} {rpc}"));
+    let request: Value = serde_json::from_str(request).unwrap();
+    place.ok("TaskService/RespondTask", request).await;
     let (rest, code, errors) = watch.rest().await;
     assert_eq!((code, &*errors), (Some(0), ""), "{rest:#?}");
     let has = |what: &str| rest.iter().any(|line| line.contains(what));
@@ -153,7 +172,9 @@ async fn waiting_task_prints_its_prompt() {
     let (lines, code, _) = place.watch(FIRST_TASK_ID, &[]).rest().await;
     assert_eq!(code, Some(0), "{lines:?}");
     assert!(
-        lines[0].ends_with(&format!("+ task {FIRST_TASK_ID} completed")),
+        lines
+            .iter()
+            .any(|line| line.ends_with(&format!("+ task {FIRST_TASK_ID} completed"))),
         "{lines:?}"
     );
 }
@@ -183,14 +204,15 @@ async fn outcome_sets_the_exit_code() {
     let (task, log) = (of("WatchTask"), of("WatchTaskLog"));
     assert_eq!(task.len() + log.len(), messages.len());
     let last = task.last().unwrap();
-    assert_eq!(last["event"]["outcome"], "FAILED", "{last}");
-    assert_eq!(last["task"]["status"], "failed", "{last}");
+    assert_eq!(last["event"]["outcome"], "OUTCOME_FAILED", "{last}");
+    assert_eq!(last["task"]["status"], "TASK_STATUS_FAILED", "{last}");
     assert_eq!(last["steps"].as_array().map(Vec::len), Some(3), "{last}");
     assert!(
         log.iter().any(|told| told["line"]["text"].is_string()),
         "{log:?}"
     );
-    assert_eq!(log.last().unwrap()["event"]["outcome"], "FAILED");
+    let outcome = &log.last().unwrap()["event"]["outcome"];
+    assert_eq!(outcome, "OUTCOME_FAILED");
 
     let (lines, code, errors) = place.watch(99, &[]).rest().await;
     assert_eq!((code, lines.len()), (Some(2), 0), "{lines:?}");

@@ -6,8 +6,8 @@ use serde_json::Value;
 use super::client::json;
 
 /// Returns all differences, each with its path. A null or missing member equals an unset
-/// field; in arbitrary JSON null is null; times are compared as instants, enums by their
-/// `_raw` text, numbers by value.
+/// field; in arbitrary JSON null is null; times are compared as instants, enums by the texts of
+/// their value and by their `_raw` text, numbers by value.
 pub fn differences(message: &DynamicMessage, rest: &Value) -> Vec<String> {
     let mut found = Vec::new();
     object(message, rest, "", &mut found);
@@ -78,6 +78,11 @@ fn value(
         let raw = format!("{}_raw", field.name());
         if !same(&own[raw.as_str()], rest) {
             differ(&own[raw.as_str()]);
+        }
+        let number = message.get_field(field).as_enum_number();
+        let want = enum_number(field, rest);
+        if number != Some(want) {
+            found.push(format!("{path}: enum {number:?} is not {want} ({rest})"));
         }
     } else if rest.is_null() {
         if message.has_field(field) {
@@ -331,6 +336,59 @@ pub fn rest_names(field: &FieldDescriptor) -> Vec<String> {
         );
     }
     names
+}
+
+/// Returns the number of the enum value that has the member as one of its texts; 0 for none.
+fn enum_number(field: &FieldDescriptor, member: &Value) -> i32 {
+    let Kind::Enum(of_enum) = field.kind() else {
+        panic!("{} is no enum", field.full_name());
+    };
+    let text = match member {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        _ => return 0,
+    };
+    let option = |options: DynamicMessage, extension: &str, name: &str| {
+        let pool = of_enum.parent_pool();
+        let extension = pool.get_extension_by_name(extension)?;
+        let rules = options.get_extension(&extension).into_owned();
+        let value = rules.as_message()?.get_field_by_name(name)?.into_owned();
+        Some(value)
+    };
+    let lenient = option(of_enum.options(), "drawbridge.v1.enum_type", "lenient");
+    let is_lenient = lenient.is_some_and(|value| value.as_bool() == Some(true));
+    let letters = |text: &str| -> String {
+        let letters = text.chars().filter(|c| c.is_ascii_alphabetic());
+        letters.collect::<String>().to_ascii_lowercase()
+    };
+    let prefix = upper_snake(of_enum.name()) + "_";
+    let mut values = of_enum.values().filter(|value| value.number() != 0);
+    let found = values.find(|value| {
+        let own = |name| option(value.options(), "drawbridge.v1.enum_value", name);
+        let name = own("name").and_then(|name| name.as_str().map(str::to_owned));
+        let name = name.filter(|name| !name.is_empty());
+        let short = value.name().strip_prefix(&*prefix).unwrap_or(value.name());
+        let mut texts = vec![name.unwrap_or(short.to_owned()), value.name().to_owned()];
+        if let Some(aliases) = own("aliases") {
+            let aliases = aliases.as_list().unwrap_or_default().iter();
+            texts.extend(aliases.filter_map(|alias| alias.as_str().map(str::to_owned)));
+        }
+        let equals = |own: &String| *own == text || is_lenient && letters(own) == letters(&text);
+        texts.iter().any(equals)
+    });
+    found.map_or(0, |value| value.number())
+}
+
+/// Returns `TASK_STATUS` for `TaskStatus`.
+fn upper_snake(name: &str) -> String {
+    let mut snake = String::new();
+    for (i, c) in name.char_indices() {
+        if i > 0 && c.is_ascii_uppercase() {
+            snake.push('_');
+        }
+        snake.push(c.to_ascii_uppercase());
+    }
+    snake
 }
 
 /// The value of a member of `(drawbridge.v1.field)`, if it is set.

@@ -28,6 +28,7 @@ mod required_member;
 mod resolve;
 mod rpc_lookup;
 mod selection;
+mod served_types;
 #[cfg(test)]
 pub(crate) mod tests;
 mod upload;

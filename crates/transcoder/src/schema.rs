@@ -3,6 +3,7 @@
 
 mod build;
 mod lookup;
+mod problems;
 mod url_pattern;
 
 use std::collections::HashMap;
@@ -11,6 +12,8 @@ use std::fmt;
 use prost_reflect::DescriptorPool;
 
 pub(crate) use self::url_pattern::{Segment, UrlPattern};
+
+pub(crate) use problems::Problems;
 
 pub(crate) use lookup::{Names, Numbers, Tag};
 
@@ -280,6 +283,15 @@ impl Schema {
     /// Builds the tables of all messages and enums of the pool. Reports contradictory
     /// rules and unknown names.
     pub fn build(pool: &DescriptorPool) -> Result<Self, Vec<Diagnostic>> {
+        let (schema, problems) = build::build(pool);
+        match problems.all() {
+            problems if problems.is_empty() => Ok(schema),
+            problems => Err(problems),
+        }
+    }
+
+    /// Builds the tables, and returns the problems of each type.
+    pub(crate) fn with_problems(pool: &DescriptorPool) -> (Self, Problems) {
         build::build(pool)
     }
 

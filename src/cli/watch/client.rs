@@ -2,18 +2,20 @@
 
 use std::error::Error as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tonic::client::Grpc;
-use tonic::codegen::http::uri::PathAndQuery;
+use tonic::codegen::http::uri::{PathAndQuery, Uri};
 use tonic::metadata::{MetadataKey, MetadataMap, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Request, Status};
 
 use super::options::{Options, Source, StreamRequest};
+use super::{diagnosis, proto_json};
 use crate::server::{TOKEN, WireCodec};
 use drawbridge_transcoder::json::{self, wire};
 
@@ -27,23 +29,36 @@ const MAX_MESSAGE_BYTES: usize = 64 << 20;
 /// What happens on a stream.
 #[derive(Debug)]
 pub(super) enum StreamEvent {
-    /// A message, as JSON.
-    Message(Value),
+    /// A message.
+    Message(Message),
     /// The stream broke and is resumed. The text describes the status.
     Retry(String),
     /// The stream has ended, or cannot be resumed.
     End(Result<(), String>),
 }
 
+/// A message in the two forms that are printed.
+#[derive(Debug)]
+pub(super) struct Message {
+    /// JSON as upstreams have it.
+    pub(super) json: Value,
+    /// The JSON mapping of protobuf, if it is printed.
+    pub(super) proto_json: Option<Value>,
+}
+
 /// A connection to a gateway, and the metadata of each call.
 pub(super) struct Gateway {
     channel: Channel,
     metadata: MetadataMap,
+    uri: Uri,
+    has_ca: bool,
+    /// Whether any stream has had a message: the port is that of a gateway.
+    is_established: AtomicBool,
 }
 
 impl Gateway {
-    /// Creates a connection, which the first call opens.
-    pub(super) fn new(
+    /// Connects.
+    pub(super) async fn connect(
         options: &Options,
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, String> {
@@ -57,21 +72,48 @@ impl Gateway {
         match (endpoint.uri().scheme_str(), &options.ca) {
             (Some("http"), None) if options.cert.is_none() => {}
             (Some("http"), _) => return Err(bad(&"--ca, --cert and --key are for https://")),
-            (Some("https"), Some(ca)) => {
-                let mut tls =
-                    ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(ca)?));
+            (Some("https"), ca) => {
+                let mut tls = ClientTlsConfig::new();
+                tls = match ca {
+                    Some(ca) => tls.ca_certificate(Certificate::from_pem(read(ca)?)),
+                    None => tls.with_native_roots(),
+                };
                 if let (Some(cert), Some(key)) = (&options.cert, &options.key) {
                     tls = tls.identity(Identity::from_pem(read(cert)?, read(key)?));
                 }
-                endpoint = endpoint.tls_config(tls).map_err(|e| bad(&e))?;
+                endpoint = endpoint.tls_config(tls).map_err(|e| {
+                    let problem = diagnosis::last_cause(&e);
+                    match ca {
+                        Some(_) => bad(&problem),
+                        None => bad(&format!(
+                            "{problem}; or give the gateway's CA with --ca FILE"
+                        )),
+                    }
+                })?;
             }
-            (Some("https"), None) => return Err(bad(&"https:// needs --ca FILE")),
             _ => return Err(bad(&"must be http://HOST:PORT or https://HOST:PORT")),
         }
-        Ok(Self {
-            channel: endpoint.connect_lazy(),
-            metadata: metadata(options, env)?,
-        })
+        let metadata = metadata(options, env)?;
+        let uri = endpoint.uri().clone();
+        let has_ca = options.ca.is_some();
+        match endpoint.connect().await {
+            Ok(channel) => Ok(Self {
+                channel,
+                metadata,
+                uri,
+                has_ca,
+                is_established: AtomicBool::new(false),
+            }),
+            Err(e) => Err(diagnosis::of_connection(&uri, has_ca, e).await),
+        }
+    }
+
+    /// Describes the end of a stream that is not worth another attempt.
+    async fn permanent_problem(&self, status: &Status) -> Option<String> {
+        // The gateway's own statuses have no source.
+        let cause = status.source()?;
+        let probes = !self.is_established.load(Ordering::Relaxed);
+        diagnosis::permanent(&self.uri, self.has_ca, cause, probes).await
     }
 }
 
@@ -138,8 +180,13 @@ pub(super) async fn follow(
         let Some(end) = end else {
             return;
         };
+        let problem = match &end {
+            Err(status) => gateway.permanent_problem(status).await,
+            Ok(()) => None,
+        };
         let end = match end {
             Ok(()) => Ok(()),
+            Err(_) if problem.is_some() => Err(problem.unwrap_or_default()),
             Err(status) if is_retryable(&status) && attempts + 1 < MAX_ATTEMPTS => {
                 attempts += 1;
                 let retry = StreamEvent::Retry(describe(&status));
@@ -168,7 +215,9 @@ async fn stream(
     let method = &stream_request.method;
     let mut grpc = Grpc::new(gateway.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
     if let Err(e) = grpc.ready().await {
-        return Some(Err(Status::unavailable(causes(&e))));
+        let mut status = Status::unavailable(diagnosis::last_cause(&e));
+        status.set_source(Arc::new(e));
+        return Some(Err(status));
     }
     let Ok(path) = PathAndQuery::try_from(&*method.path) else {
         return Some(Err(Status::internal("the rpc has no path")));
@@ -187,6 +236,7 @@ async fn stream(
             Err(status) => return Some(Err(status)),
         };
         *received = true;
+        gateway.is_established.store(true, Ordering::Relaxed);
         let mut json = Vec::with_capacity(message.len() * 2);
         let written = json::to_json(
             &method.schema,
@@ -195,22 +245,23 @@ async fn stream(
             &|_| false,
             &mut json,
         );
-        let value = match written.map(|()| serde_json::from_slice(&json)) {
-            Ok(Ok(value)) => value,
-            _ => {
-                return Some(Err(Status::internal(
-                    "a message does not match the contract",
-                )));
-            }
+        let value = written
+            .ok()
+            .and_then(|()| serde_json::from_slice(&json).ok());
+        let proto_json = match &stream_request.descriptor {
+            Some(descriptor) => proto_json::of(descriptor, &message).map(Some),
+            None => Some(None),
         };
-        if let Some(next) = resumed_request(stream_request, &value) {
+        let (Some(json), Some(proto_json)) = (value, proto_json) else {
+            return Some(Err(Status::internal(
+                "a message does not match the contract",
+            )));
+        };
+        if let Some(next) = resumed_request(stream_request, &json) {
             *request = next;
         }
-        if events
-            .send((stream_request.source, StreamEvent::Message(value)))
-            .await
-            .is_err()
-        {
+        let message = StreamEvent::Message(Message { json, proto_json });
+        if events.send((stream_request.source, message)).await.is_err() {
             return None;
         }
     }
@@ -245,15 +296,4 @@ fn describe(status: &Status) -> String {
         "" => code.to_owned(),
         message => format!("{code}: {message}"),
     }
-}
-
-/// Returns an error and its sources; the last is usually the most specific.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -1,13 +1,24 @@
 //! Writes lines to a terminal, with colours and a status line, or to a pipe.
 
 use std::io::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use console::{Term, measure_text_width, truncate_str};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::view::{Line, Mark, Status};
 
-/// Width of the progress bar, in columns.
-const BAR_COLUMNS: u64 = 24;
-/// Width of a terminal without `COLUMNS`.
-const DEFAULT_COLUMNS: usize = 80;
+/// Maximum width of the progress bar, in columns.
+const MAX_BAR_COLUMNS: usize = 24;
+/// A narrower bar shows nothing.
+const MIN_BAR_COLUMNS: usize = 4;
+/// A shorter part of a subject identifies nothing.
+const MIN_SUBJECT_COLUMNS: usize = 6;
+/// Narrower terminals show times without the date.
+const MIN_DATE_COLUMNS: usize = 60;
+/// Maximum number of redraws per second.
+const MAX_REDRAWS_PER_SECOND: u8 = 10;
 
 /// How lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,22 +27,17 @@ pub(super) struct Style {
     has_status_line: bool,
     colour: bool,
     json: bool,
-    columns: usize,
 }
 
 impl Style {
-    /// Determines the style from the terminal and the environment: `NO_COLOR` (<https://no-color.org>), `TERM`,
-    /// `COLUMNS`.
+    /// Determines the style from the terminal and the environment: `NO_COLOR`
+    /// (<https://no-color.org>) and `TERM`.
     pub(super) fn of(terminal: bool, json: bool, env: &dyn Fn(&str) -> Option<String>) -> Self {
         let has_status_line = terminal && !json && env("TERM").as_deref() != Some("dumb");
         Self {
             has_status_line,
             colour: has_status_line && env("NO_COLOR").is_none(),
             json,
-            columns: env("COLUMNS")
-                .and_then(|columns| columns.parse().ok())
-                .unwrap_or(DEFAULT_COLUMNS)
-                .clamp(20, 500),
         }
     }
 }
@@ -40,8 +46,7 @@ impl Style {
 pub(super) struct Renderer<W: Write> {
     out: W,
     style: Style,
-    /// Whether the status line is on the screen.
-    drawn: bool,
+    bar: Option<StatusLine>,
 }
 
 impl<W: Write> Renderer<W> {
@@ -49,7 +54,7 @@ impl<W: Write> Renderer<W> {
         Self {
             out,
             style,
-            drawn: false,
+            bar: style.has_status_line.then(|| StatusLine::new(style)),
         }
     }
 
@@ -58,44 +63,95 @@ impl<W: Write> Renderer<W> {
     }
 
     pub(super) fn has_status_line(&self) -> bool {
-        self.style.has_status_line
+        self.bar.is_some()
     }
 
-    /// Erases the status line.
+    /// Erases the status line for good.
     pub(super) fn clear(&mut self) {
-        if std::mem::take(&mut self.drawn) {
-            let _ = self.out.write_all(b"\r\x1b[2K");
-            let _ = self.out.flush();
+        if let Some(bar) = self.bar.take() {
+            bar.bar.finish_and_clear();
         }
     }
 
     /// Writes a line. Returns false if the reader has closed the pipe.
     pub(super) fn line(&mut self, line: &Line) -> bool {
-        let text = render(line, self.style);
+        let has_dates = !self.style.has_status_line || columns() >= MIN_DATE_COLUMNS;
+        let text = render(line, self.style, has_dates);
         self.text(&text)
     }
 
     /// Writes a text as a line. Returns false if the reader has closed the pipe.
     pub(super) fn text(&mut self, text: &str) -> bool {
-        self.clear();
-        writeln!(self.out, "{text}")
-            .and_then(|()| self.out.flush())
-            .is_ok()
+        let out = &mut self.out;
+        let mut write = || writeln!(out, "{text}").and_then(|()| out.flush()).is_ok();
+        match &self.bar {
+            Some(bar) => bar.bar.suspend(write),
+            None => write(),
+        }
+    }
+
+    /// Runs `write`, which writes to the terminal by itself, without the status line.
+    pub(super) fn suspend(&self, write: impl FnOnce()) {
+        match &self.bar {
+            Some(bar) => bar.bar.suspend(write),
+            None => write(),
+        }
     }
 
     /// Draws the status line, if there is one.
-    pub(super) fn status(&mut self, status: &Status) {
-        if self.style.has_status_line {
-            let text = status_line(status, self.style);
-            let _ = write!(self.out, "\r\x1b[2K{text}");
-            let _ = self.out.flush();
-            self.drawn = true;
+    pub(super) fn status(&mut self, status: Status) {
+        if let Some(bar) = &self.bar {
+            *lock(&bar.status) = status;
+            bar.bar.tick();
+        }
+    }
+
+    /// Draws the status line again: time has passed, or the terminal has another size.
+    pub(super) fn redraw(&self) {
+        if let Some(bar) = &self.bar {
+            bar.bar.tick();
         }
     }
 }
 
-fn colour(mark: Mark, style: Style) -> (&'static str, &'static str) {
-    if !style.colour {
+/// The status line of a terminal.
+struct StatusLine {
+    bar: ProgressBar,
+    status: Arc<Mutex<Status>>,
+}
+
+impl StatusLine {
+    fn new(style: Style) -> Self {
+        let status = Arc::new(Mutex::new(Status::default()));
+        let started = Instant::now();
+        let drawn = Arc::clone(&status);
+        // Called for each draw, with the size that the terminal has then.
+        let write = move |_: &ProgressState, out: &mut dyn std::fmt::Write| {
+            let elapsed = duration(started.elapsed());
+            let text = status_line(&lock(&drawn), &elapsed, columns(), style.colour);
+            // The formatter writes to memory.
+            let _ = out.write_str(&text);
+        };
+        let template = ProgressStyle::default_bar().template("{status}");
+        let template = template.unwrap_or_else(|_| ProgressStyle::default_bar());
+        let target = ProgressDrawTarget::stdout_with_hz(MAX_REDRAWS_PER_SECOND);
+        let bar = ProgressBar::with_draw_target(None, target);
+        bar.set_style(template.with_key("status", write));
+        Self { bar, status }
+    }
+}
+
+fn lock(status: &Mutex<Status>) -> std::sync::MutexGuard<'_, Status> {
+    status.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns the width of the terminal.
+fn columns() -> usize {
+    usize::from(Term::stdout().size().1)
+}
+
+fn colour(mark: Mark, colour: bool) -> (&'static str, &'static str) {
+    if !colour {
         return ("", "");
     }
     let on = match mark {
@@ -119,19 +175,29 @@ fn sign(mark: Mark, style: Style) -> &'static str {
     }
 }
 
-/// Formats a line, for example `12:00:01 + web CREATE_COMPLETE reason`, in colour on a terminal.
-pub(super) fn render(line: &Line, style: Style) -> String {
-    let (on, off) = colour(line.mark, style);
+/// Formats a line, for example `2026-11-21T12:00:01Z + web CREATE_COMPLETE reason`, in colour
+/// on a terminal.
+pub(super) fn render(line: &Line, style: Style, has_dates: bool) -> String {
+    let (on, off) = colour(line.mark, style.colour);
     // The text of a log entry usually has a time of its own.
     if line.time.is_empty() && line.subject.is_empty() && line.state.is_empty() {
         return format!("{on}  {}{off}", line.reason);
     }
-    let head = format!("{:8} {on}{}{off}", line.time, sign(line.mark, style));
+    let (time, time_columns) = match has_dates {
+        true => (&*line.time, 20),
+        false => (line.time.get(11..).unwrap_or_default(), 9),
+    };
+    let sign = sign(line.mark, style);
+    let head = format!("{time:time_columns$} {on}{sign}{off}");
     let state = match &*line.state {
         "" => String::new(),
         state => format!("{on}{state}{off}"),
     };
-    let parts = [&head, &line.subject, &state, &line.reason];
+    let elapsed = match line.elapsed {
+        Some(elapsed) => format!("({})", duration(elapsed)),
+        None => String::new(),
+    };
+    let parts = [&head, &line.subject, &state, &line.reason, &elapsed];
     let parts: Vec<&str> = parts
         .into_iter()
         .map(|part| &**part)
@@ -140,26 +206,74 @@ pub(super) fn render(line: &Line, style: Style) -> String {
     parts.join(" ").trim_end().to_owned()
 }
 
-/// Formats the status line, for example `stack web ████░░░░ 3/10 CREATE_IN_PROGRESS`, and
-/// truncates it to the width of the terminal.
-pub(super) fn status_line(status: &Status, style: Style) -> String {
-    let mut plain = format!("{} ", status.subject);
-    if let Some((done, all)) = status.parts {
-        let full = (BAR_COLUMNS * done / all.max(1)).min(BAR_COLUMNS);
-        let bar = "█".repeat(full as usize) + &"░".repeat((BAR_COLUMNS - full) as usize);
-        plain += &format!("{bar} {done}/{all} ");
+/// Formats a duration: `5s`, `1m05s`, `2h03m`, `3d04h`.
+pub(super) fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (minutes, hours) = (seconds / 60, seconds / 3_600);
+    match (minutes, hours) {
+        (0, _) => format!("{seconds}s"),
+        (_, 0) => format!("{minutes}m{:02}s", seconds % 60),
+        (_, ..48) => format!("{hours}h{:02}m", minutes % 60),
+        _ => format!("{}d{:02}h", hours / 24, hours % 24),
     }
-    let at = plain.chars().count();
-    plain += &status.state;
-    if let Some(since) = &status.unconfirmed {
-        plain += &format!(" (not confirmed since {since})");
-    }
+}
+
+/// Formats the status line, for example `stack web ████░░░░ 3/10 CREATE_IN_PROGRESS 5s`, in
+/// fewer columns than the terminal has. In a narrow terminal the bar is shortened first, then
+/// the elapsed time, the subject, the counts and last the state.
+pub(super) fn status_line(status: &Status, elapsed: &str, columns: usize, colours: bool) -> String {
     // One column stays free, otherwise some terminals wrap the line.
-    let plain: String = plain.chars().take(style.columns - 1).collect();
-    let (on, off) = colour(status.mark, style);
-    match plain.char_indices().nth(at) {
-        Some((at, _)) => format!("{}{on}{}{off}", &plain[..at], &plain[at..]),
-        None => plain,
+    let mut room = Room {
+        columns: columns.saturating_sub(1),
+        is_empty: true,
+    };
+    // What is most important gets its columns first.
+    let state = room.part(&status.state, 1);
+    let unconfirmed = status.unconfirmed.as_ref().and_then(|since| {
+        let long = format!("(not confirmed since {since})");
+        room.whole(&long).or_else(|| room.whole("(unconfirmed)"))
+    });
+    let counts = status.parts.map(|(done, all)| format!("{done}/{all}"));
+    let counts = counts.and_then(|counts| room.whole(&counts));
+    let subject = room.part(&status.subject, MIN_SUBJECT_COLUMNS);
+    let elapsed = room.whole(elapsed);
+    let bar = status.parts.and_then(|(done, all)| {
+        let columns = room.columns.saturating_sub(1).min(MAX_BAR_COLUMNS);
+        let full = (columns as u64).saturating_mul(done.min(all)) / all.max(1);
+        let full = full as usize;
+        let bar = "█".repeat(full) + &"░".repeat(columns - full);
+        (columns >= MIN_BAR_COLUMNS).then_some(bar)
+    });
+    let (on, off) = colour(status.mark, colours);
+    let state = state.map(|state| format!("{on}{state}{off}"));
+    let parts = [subject, bar, counts, state, unconfirmed, elapsed];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    parts.join(" ")
+}
+
+/// The columns of the status line that are left.
+struct Room {
+    columns: usize,
+    is_empty: bool,
+}
+
+impl Room {
+    /// Returns the text, truncated to what is left; none if that is less than `min` columns.
+    fn part(&mut self, text: &str, min: usize) -> Option<String> {
+        let separator = usize::from(!self.is_empty);
+        let columns = self.columns.saturating_sub(separator);
+        if text.is_empty() || columns < min.min(measure_text_width(text)) {
+            return None;
+        }
+        let part = truncate_str(text, columns, "…").into_owned();
+        self.columns = columns.saturating_sub(measure_text_width(&part));
+        self.is_empty = false;
+        Some(part)
+    }
+
+    /// Returns the text if there is room for all of it.
+    fn whole(&mut self, text: &str) -> Option<String> {
+        self.part(text, usize::MAX)
     }
 }
 
@@ -171,43 +285,39 @@ mod tests {
         has_status_line: false,
         colour: false,
         json: false,
-        columns: 80,
     };
     const LIVE: Style = Style {
         has_status_line: true,
         colour: true,
         json: false,
-        columns: 60,
     };
 
-    fn line(time: &str, mark: Mark, subject: &str, state: &str, reason: &str) -> Line {
-        Line {
+    #[test]
+    fn lines_are_formatted_for_pipe_and_terminal() {
+        let line = |time: &str, mark, subject: &str, state: &str, reason: &str| Line {
             time: time.into(),
             mark,
             subject: subject.into(),
             state: state.into(),
             reason: reason.into(),
-        }
-    }
-
-    #[test]
-    fn lines_are_formatted_for_pipe_and_terminal() {
-        for (line, pipe, has_status_line) in [
+            elapsed: (mark == Mark::Success).then_some(Duration::from_secs(65)),
+        };
+        let at = "2026-11-21T12:00:01Z";
+        for (line, pipe, narrow) in [
             (
-                line("12:00:01", Mark::Success, "web", "CREATE_COMPLETE", ""),
-                "12:00:01 + web CREATE_COMPLETE",
-                "12:00:01 \x1b[32m✔\x1b[0m web \x1b[32mCREATE_COMPLETE\x1b[0m",
+                line(at, Mark::Success, "web", "CREATE_COMPLETE", ""),
+                "2026-11-21T12:00:01Z + web CREATE_COMPLETE (1m05s)",
+                "12:00:01Z \x1b[32m✔\x1b[0m web \x1b[32mCREATE_COMPLETE\x1b[0m (1m05s)",
             ),
             (
-                line(
-                    "12:00:02",
-                    Mark::Failure,
-                    "db",
-                    "CREATE_FAILED",
-                    "disk full",
-                ),
-                "12:00:02 ! db CREATE_FAILED disk full",
-                "12:00:02 \x1b[31m✘\x1b[0m db \x1b[31mCREATE_FAILED\x1b[0m disk full",
+                line(at, Mark::Failure, "db", "CREATE_FAILED", "disk full"),
+                "2026-11-21T12:00:01Z ! db CREATE_FAILED disk full",
+                "12:00:01Z \x1b[31m✘\x1b[0m db \x1b[31mCREATE_FAILED\x1b[0m disk full",
+            ),
+            (
+                line("", Mark::Info, "output x", "", "5"),
+                "                       output x 5",
+                "          \x1b[2m \x1b[0m output x 5",
             ),
             (
                 line("", Mark::Info, "", "", "a log entry"),
@@ -215,71 +325,105 @@ mod tests {
                 "\x1b[2m  a log entry\x1b[0m",
             ),
         ] {
-            assert_eq!(render(&line, PIPE), pipe);
-            assert_eq!(render(&line, LIVE), has_status_line);
+            assert_eq!(render(&line, PIPE, true), pipe);
+            assert_eq!(render(&line, LIVE, false), narrow);
         }
     }
 
     #[test]
-    fn status_line_is_truncated_to_the_terminal() {
-        let mut status = Status {
-            subject: "stack web".into(),
+    fn durations_are_short() {
+        for (seconds, want) in [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m00s"),
+            (3_599, "59m59s"),
+            (3_600, "1h00m"),
+            (172_799, "47h59m"),
+            (172_800, "2d00h"),
+        ] {
+            assert_eq!(duration(Duration::from_secs(seconds)), want);
+        }
+    }
+
+    fn status(subject: &str) -> Status {
+        Status {
+            subject: subject.into(),
             state: "CREATE_IN_PROGRESS".into(),
             mark: Mark::Progress,
             parts: Some((3, 12)),
             unconfirmed: None,
-        };
-        assert_eq!(
-            status_line(&status, LIVE),
-            "stack web ██████░░░░░░░░░░░░░░░░░░ 3/12 \x1b[33mCREATE_IN_PROGRESS\x1b[0m"
-        );
-        status.unconfirmed = Some("12:00:01".into());
-        status.subject = "x".repeat(100);
-        assert_eq!(status_line(&status, LIVE).chars().count(), 59);
-        status.parts = None;
-        status.subject = "stack web".into();
-        let wide = Style {
-            columns: 200,
-            colour: false,
-            ..LIVE
-        };
-        assert_eq!(
-            status_line(&status, wide),
-            "stack web CREATE_IN_PROGRESS (not confirmed since 12:00:01)"
-        );
+        }
     }
 
     #[test]
-    fn status_line_is_erased_before_a_line() {
-        let status = Status {
-            subject: "w".into(),
-            state: "S".into(),
-            mark: Mark::Info,
-            parts: None,
-            unconfirmed: None,
+    fn bar_is_shortened_before_the_state() {
+        let web = status("stack web");
+        let unconfirmed = Status {
+            unconfirmed: Some("2026-11-21T12:00:01Z".into()),
+            ..status("stack web")
         };
-        let mut out = Vec::new();
-        let mut renderer = Renderer::new(
-            &mut out,
-            Style {
-                colour: false,
-                ..LIVE
-            },
-        );
-        renderer.status(&status);
-        assert!(renderer.text("line"));
-        renderer.status(&status);
-        renderer.clear();
-        renderer.clear();
-        assert_eq!(
-            String::from_utf8(out).unwrap(),
-            "\r\x1b[2Kw S\r\x1b[2Kline\n\r\x1b[2Kw S\r\x1b[2K"
-        );
-        let mut out = Vec::new();
-        let mut renderer = Renderer::new(&mut out, PIPE);
-        renderer.status(&status);
-        renderer.clear();
-        assert!(out.is_empty());
+        let long = status(&"x".repeat(300));
+        let wide = status("stack 日本語のスタック");
+        for (status, columns, want) in [
+            (
+                &web,
+                200,
+                "stack web ██████░░░░░░░░░░░░░░░░░░ 3/12 CREATE_IN_PROGRESS 5s",
+            ),
+            (
+                &web,
+                80,
+                "stack web ██████░░░░░░░░░░░░░░░░░░ 3/12 CREATE_IN_PROGRESS 5s",
+            ),
+            (&web, 46, "stack web ██░░░░░░ 3/12 CREATE_IN_PROGRESS 5s"),
+            (&web, 40, "stack web 3/12 CREATE_IN_PROGRESS 5s"),
+            (&web, 35, "stack web 3/12 CREATE_IN_PROGRESS"),
+            (&web, 32, "stack… 3/12 CREATE_IN_PROGRESS"),
+            (&web, 25, "3/12 CREATE_IN_PROGRESS"),
+            (&web, 20, "CREATE_IN_PROGRESS"),
+            (&web, 10, "CREATE_I…"),
+            (&web, 2, "…"),
+            (&web, 1, ""),
+            (&web, 0, ""),
+            (
+                &unconfirmed,
+                80,
+                "stack web 3/12 CREATE_IN_PROGRESS (not confirmed since 2026-11-21T12:00:01Z) 5s",
+            ),
+            (&unconfirmed, 40, "3/12 CREATE_IN_PROGRESS (unconfirmed)"),
+            (&long, 40, "xxxxxxxxxxxxxx… 3/12 CREATE_IN_PROGRESS"),
+            (&wide, 40, "stack 日本語の… 3/12 CREATE_IN_PROGRESS"),
+        ] {
+            let line = status_line(status, "5s", columns, false);
+            assert_eq!(line, want, "{columns}");
+            assert!(measure_text_width(&line) < columns.max(1), "{columns}");
+        }
+        for columns in 0..250 {
+            for status in [&web, &unconfirmed, &long, &wide] {
+                let line = status_line(status, "2h03m", columns, true);
+                assert!(
+                    measure_text_width(&line) < columns.max(1),
+                    "{columns} {line}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn bar_is_within_its_columns_for_all_counts() {
+        for (done, all) in [(0, 0), (5, 0), (7, 3), (u64::MAX, u64::MAX), (0, u64::MAX)] {
+            let status = Status {
+                parts: Some((done, all)),
+                ..status("s")
+            };
+            let line = status_line(&status, "5s", 200, false);
+            let is_bar = |c: &char| matches!(c, '█' | '░');
+            assert_eq!(
+                line.chars().filter(is_bar).count(),
+                MAX_BAR_COLUMNS,
+                "{line}"
+            );
+        }
     }
 
     #[test]
@@ -290,18 +434,12 @@ mod tests {
                 found.map(|(_, value)| (*value).to_owned())
             };
             let style = Style::of(terminal, json, &env);
-            (style.has_status_line, style.colour, style.columns)
+            (style.has_status_line, style.colour)
         };
-        assert_eq!(of(true, false, &[]), (true, true, 80));
-        assert_eq!(
-            of(true, false, &[("NO_COLOR", "1"), ("COLUMNS", "120")]),
-            (true, false, 120)
-        );
-        assert_eq!(
-            of(true, false, &[("TERM", "dumb"), ("COLUMNS", "x")]),
-            (false, false, 80)
-        );
-        assert_eq!(of(false, false, &[("COLUMNS", "1")]), (false, false, 20));
-        assert_eq!(of(true, true, &[]), (false, false, 80));
+        assert_eq!(of(true, false, &[]), (true, true));
+        assert_eq!(of(true, false, &[("NO_COLOR", "1")]), (true, false));
+        assert_eq!(of(true, false, &[("TERM", "dumb")]), (false, false));
+        assert_eq!(of(false, false, &[]), (false, false));
+        assert_eq!(of(true, true, &[]), (false, false));
     }
 }

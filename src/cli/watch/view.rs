@@ -1,13 +1,15 @@
 //! Turns the messages of streams into lines. Pure: no I/O and no clock.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
+use drawbridge_transcoder::json::read_timestamp;
 use serde_json::Value;
 
-use super::options::Source;
+use super::options::{Answer, Source};
 
 /// How a line is marked and coloured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Mark {
     /// Succeeded.
     Success,
@@ -16,22 +18,25 @@ pub(super) enum Mark {
     /// In progress.
     Progress,
     /// Neither of these.
+    #[default]
     Info,
 }
 
 /// One line of the view.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Line {
-    /// `12:00:01`, or empty if the message has no time.
+    /// `2026-11-21T12:00:01Z`, or empty if the message has no time.
     pub(super) time: String,
     pub(super) mark: Mark,
     pub(super) subject: String,
     pub(super) state: String,
     pub(super) reason: String,
+    /// How long the subject was in progress, if its start and its end were reported.
+    pub(super) elapsed: Option<Duration>,
 }
 
 /// The status line at the bottom of a terminal.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Status {
     pub(super) subject: String,
     pub(super) state: String,
@@ -46,13 +51,27 @@ pub(super) struct Status {
 #[derive(Debug)]
 pub(super) struct View {
     title: String,
+    /// How to respond to the question of a task.
+    answer: Option<Answer>,
+    /// Whether a stream of events reports the states of the resource itself, too.
+    has_events: bool,
     state: String,
+    /// The id of the resource, by which its own events are known.
+    id: String,
+    /// The state of the last line about the resource.
+    shown: String,
+    /// The line of the present state, until events or the end of all streams show it.
+    held: Option<Line>,
     parts: Option<(u64, u64)>,
+    /// When subjects began that are in progress, in milliseconds since 1970.
+    started: HashMap<String, i64>,
+    /// The subjects that have failed, in order.
+    failed: Vec<String>,
     /// The states of steps, by name.
     steps: HashMap<String, String>,
     outputs: Vec<(String, String)>,
     /// The possible responses to the question of a task.
-    questions: Vec<String>,
+    questions: Vec<(String, Value)>,
     outcome: Option<bool>,
     unconfirmed: Option<String>,
 }
@@ -75,11 +94,18 @@ const REASONS: [&str; 2] = [
 const STEPS: [&str; 3] = ["/snapshot/tasks", "/steps", "/task_steps"];
 
 impl View {
-    pub(super) fn new(title: String) -> Self {
+    pub(super) fn new(title: &str, answer: Option<Answer>, has_events: bool) -> Self {
         Self {
-            title: sanitize(&title),
+            title: sanitize(title),
+            answer,
+            has_events,
             state: String::new(),
+            id: String::new(),
+            shown: String::new(),
+            held: None,
             parts: None,
+            started: HashMap::new(),
+            failed: Vec::new(),
             steps: HashMap::new(),
             outputs: Vec::new(),
             questions: Vec::new(),
@@ -97,16 +123,104 @@ impl View {
     pub(super) fn apply(&mut self, source: Source, message: &Value) -> Vec<Line> {
         match source {
             Source::State(_) => self.state(message),
-            Source::Events(_) => event(message).into_iter().collect(),
+            Source::Events(_) => self.event(message).into_iter().collect(),
             Source::Log(_) => log(message).into_iter().collect(),
         }
     }
 
+    /// The events have ended early: the states of the resource are shown instead.
+    pub(super) fn events_failed(&mut self) -> Option<Line> {
+        self.has_events = false;
+        match self.outcome {
+            Some(_) => None,
+            None => self.release(),
+        }
+    }
+
+    /// All streams have ended. Returns the line of the final state, unless an event has
+    /// shown it.
+    pub(super) fn end(&mut self) -> Option<Line> {
+        self.release()
+    }
+
+    fn release(&mut self) -> Option<Line> {
+        let line = self.held.take()?;
+        let is_shown = line.state == self.shown;
+        self.shown.clone_from(&line.state);
+        (!is_shown).then_some(line)
+    }
+
+    /// Returns the line of an event of a stack or of one of its resources.
+    fn event(&mut self, message: &Value) -> Option<Line> {
+        let event = message.get("stack_event")?;
+        let state = text(event.get("resource_status"));
+        let id = text(event.get("physical_resource_id"));
+        let is_own = !id.is_empty() && id == self.id;
+        let mut subject = text(event.get("resource_name"));
+        if is_own {
+            subject.clone_from(&self.title);
+            self.shown.clone_from(&state);
+        }
+        let time = time(event.get("event_time"));
+        let mark = mark(&state);
+        let elapsed = self.progress_of(&subject, mark, &time, true);
+        if !is_own {
+            self.note_failure(&subject, mark);
+        }
+        Some(Line {
+            time,
+            mark,
+            subject,
+            state,
+            // `state changed` is Heat's reason of every event without one.
+            reason: reason(event.get("resource_status_reason"))
+                .filter(|reason| reason != "state changed")
+                .unwrap_or_default(),
+            elapsed,
+        })
+    }
+
+    /// Notes when a subject begins, if that is known, and returns the time it took when it
+    /// ends.
+    fn progress_of(
+        &mut self,
+        subject: &str,
+        mark: Mark,
+        time: &str,
+        begins: bool,
+    ) -> Option<Duration> {
+        let at = read_timestamp(time)?.millis();
+        match mark {
+            Mark::Progress if begins => {
+                self.started.entry(subject.to_owned()).or_insert(at);
+                None
+            }
+            Mark::Progress | Mark::Info => None,
+            Mark::Success | Mark::Failure => {
+                let millis = at - self.started.remove(subject)?;
+                Some(Duration::from_millis(millis.try_into().ok()?))
+            }
+        }
+    }
+
+    fn note_failure(&mut self, subject: &str, mark: Mark) {
+        if mark != Mark::Info {
+            self.failed.retain(|failed| failed != subject);
+        }
+        if mark == Mark::Failure {
+            self.failed.push(subject.to_owned());
+        }
+    }
+
     fn state(&mut self, message: &Value) -> Vec<Line> {
-        let time = clock(message.pointer("/event/observed_at"));
+        let time = time(message.pointer("/event/observed_at"));
         self.unconfirmed = message
             .pointer("/event/unconfirmed_since")
-            .map(|since| clock(Some(since)));
+            .map(|since| self::time(Some(since)));
+        if let Some(id) = message.pointer("/stack/id") {
+            self.id = text(Some(id));
+        }
+        let is_initial = message.pointer("/event/type") == Some(&Value::from("INITIAL"));
         let is_bookmark = message.pointer("/event/type") == Some(&Value::from("BOOKMARK"));
         let outcome = text(message.pointer("/event/outcome"));
         match outcome.as_str() {
@@ -135,12 +249,18 @@ impl View {
                 if !state.is_empty()
                     && self.steps.insert(key, state.clone()).as_ref() != Some(&state)
                 {
+                    let names = ["messages", "error_msg", "comment"];
+                    let found = names.iter().find_map(|name| reason(step.get(name)));
+                    // A step that runs at first has begun at a time that is not known.
+                    let elapsed = self.progress_of(&subject, mark, &time, !is_initial);
+                    self.note_failure(&subject, mark);
                     lines.push(Line {
                         time: time.clone(),
                         mark,
                         subject,
                         state,
-                        reason: first(&["messages", "error_msg", "comment"]),
+                        reason: found.unwrap_or_default(),
+                        elapsed,
                     });
                 }
             }
@@ -160,14 +280,25 @@ impl View {
             state
         };
         if !state.is_empty() && state != self.state {
-            lines.push(Line {
+            let found = REASONS.iter().find_map(|at| reason(message.pointer(at)));
+            self.held = Some(Line {
                 time: time.clone(),
                 mark: self.mark_of(&state),
                 subject: self.title.clone(),
                 state: state.clone(),
-                reason: text(REASONS.iter().find_map(|at| message.pointer(at))),
+                reason: found.unwrap_or_default(),
+                elapsed: None,
             });
             self.state = state;
+        } else if let Some(held) = &self.held {
+            // The outcome can follow in a message of its own.
+            let mark = self.mark_of(&held.state);
+            self.held = self.held.take().map(|held| Line { mark, ..held });
+        }
+        // Before the line of the final state come events and lines of logs that are still to
+        // be read. Events show the other states in order.
+        if self.outcome.is_none() && !self.has_events {
+            lines.extend(self.release());
         }
         if !is_bookmark {
             let questions = message
@@ -175,13 +306,19 @@ impl View {
                 .map(responses)
                 .unwrap_or_default();
             if questions != self.questions {
-                lines.extend(questions.iter().map(|response| Line {
-                    time: time.clone(),
-                    mark: Mark::Progress,
-                    subject: "responses".to_owned(),
-                    state: String::new(),
-                    reason: response.clone(),
-                }));
+                for (label, text) in &questions {
+                    lines.push(Line {
+                        time: time.clone(),
+                        mark: Mark::Progress,
+                        subject: "responses".to_owned(),
+                        reason: format!("{}: {}", sanitize(label), truncated(text)),
+                        ..Line::default()
+                    });
+                    lines.extend(self.answer.as_ref().map(|answer| Line {
+                        reason: answer.command(label),
+                        ..Line::default()
+                    }));
+                }
                 self.questions = questions;
             }
         }
@@ -218,33 +355,42 @@ impl View {
     pub(super) fn output_lines(&self, succeeded: bool) -> Vec<Line> {
         let mark = if succeeded { Mark::Success } else { Mark::Info };
         let outputs = self.outputs.iter().map(|(name, value)| Line {
-            time: String::new(),
             mark,
             subject: format!("output {name}"),
-            state: String::new(),
             reason: value.clone(),
+            ..Line::default()
         });
         outputs.collect()
     }
-}
 
-/// Returns the line of an event of a stack or of one of its resources.
-fn event(message: &Value) -> Option<Line> {
-    let event = message.get("stack_event")?;
-    let state = text(event.get("resource_status"));
-    let reason = text(event.get("resource_status_reason"));
-    Some(Line {
-        time: clock(event.get("event_time")),
-        mark: mark(&state),
-        subject: text(event.get("resource_name")),
-        // Heat's reason of every event without one.
-        reason: if reason == "state changed" {
-            String::new()
-        } else {
-            reason
-        },
-        state,
-    })
+    /// Returns the last line: how it ended, after this time. None if no state was read.
+    pub(super) fn summary(&self, end: &str, elapsed: &str) -> Option<Line> {
+        if self.state.is_empty() {
+            return None;
+        }
+        let mut reason = format!("after {elapsed}, {}", self.state);
+        if let Some((done, all)) = self.parts {
+            reason += &format!(", {done} of {all} complete");
+        }
+        if let Some((last, others)) = self.failed.split_last() {
+            reason += &format!(", failed: {last}");
+            if !others.is_empty() {
+                reason += &format!(" and {} more", others.len());
+            }
+        }
+        Some(Line {
+            mark: self.mark_of(&self.state),
+            subject: self.title.clone(),
+            state: end.to_owned(),
+            reason,
+            ..Line::default()
+        })
+    }
+
+    /// Returns the last state that was read.
+    pub(super) fn last_state(&self) -> Option<&str> {
+        (!self.state.is_empty()).then_some(&*self.state)
+    }
 }
 
 /// Returns the line of a log entry.
@@ -255,25 +401,22 @@ fn log(message: &Value) -> Option<Line> {
         false => text(message.get("line")?.get("text")),
     };
     Some(Line {
-        time: String::new(),
-        mark: Mark::Info,
-        subject: String::new(),
-        state: String::new(),
         reason,
+        ..Line::default()
     })
 }
 
-/// Returns the possible responses to the question of a task, for example
-/// `labelbutton1: Continue`. They are members of objects in lists, which may be nested.
-fn responses(document: &Value) -> Vec<String> {
-    fn collect(value: &Value, into: &mut Vec<String>) {
+/// Returns the possible responses to the question of a task, for example `labelbutton1` and
+/// `Continue`. They are members of objects in lists, which may be nested.
+fn responses(document: &Value) -> Vec<(String, Value)> {
+    fn collect(value: &Value, into: &mut Vec<(String, Value)>) {
         match value {
             Value::Array(values) => values.iter().for_each(|value| collect(value, into)),
             Value::Object(members) => into.extend(
                 members
                     .iter()
                     .filter(|(name, _)| name.starts_with("label"))
-                    .map(|(name, value)| format!("{}: {}", sanitize(name), truncated(value))),
+                    .map(|(name, value)| (name.clone(), value.clone())),
             ),
             _ => {}
         }
@@ -327,7 +470,9 @@ fn outputs(message: &Value) -> Option<Vec<(String, String)>> {
 pub(super) fn mark(state: &str) -> Mark {
     let state = state.to_ascii_uppercase();
     let has = |words: &[&str]| words.iter().any(|word| state.contains(word));
-    if has(&["FAIL", "ERROR", "ABORT", "CANCEL", "ABNORMAL"]) {
+    // A rollback that has completed is the end of a create or update that failed.
+    let is_rolled_back = state == "ROLLBACK_COMPLETE";
+    if is_rolled_back || has(&["FAIL", "ERROR", "ABORT", "CANCEL", "ABNORMAL"]) {
         Mark::Failure
     } else if state.starts_with("INIT_") {
         Mark::Info
@@ -338,10 +483,23 @@ pub(super) fn mark(state: &str) -> Mark {
     }
 }
 
-/// Returns `12:00:01` for `2026-11-21T12:00:01.5Z`.
-fn clock(time: Option<&Value>) -> String {
+/// Returns a time without its fraction: `2026-11-21T12:00:01Z`. A time without a zone is UTC,
+/// as Heat's are.
+fn time(time: Option<&Value>) -> String {
     let text = text(time);
-    text.get(11..19).unwrap_or_default().to_owned()
+    match (text.get(..19), text.get(19..)) {
+        (Some(time), Some(rest)) => {
+            let zone = rest.trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
+            format!("{time}{}", if zone.is_empty() { "Z" } else { zone })
+        }
+        _ => String::new(),
+    }
+}
+
+/// Returns the text of a reason. `None` is how Python writes that there is none.
+fn reason(value: Option<&Value>) -> Option<String> {
+    let text = text(value).trim().to_owned();
+    (!text.is_empty() && text != "None").then_some(text)
 }
 
 /// Returns the text on one line, with control characters and bidirectional marks replaced: a
@@ -395,7 +553,7 @@ mod tests {
 
     #[test]
     fn stack_has_a_line_per_change() {
-        let mut view = View::new("stack web".into());
+        let mut view = View::new("stack web", None, false);
         let at = "2026-11-21T12:00:01Z";
         let of = |kind: &str, state: &str, progress: Value, outcome: &str| {
             json!({"event": {"type": kind, "observed_at": at, "outcome": outcome},
@@ -410,7 +568,7 @@ mod tests {
         );
         assert_eq!(
             apply(&mut view, STATE, initial.clone()),
-            ["12:00:01|Progress|stack web|CREATE_IN_PROGRESS|because"]
+            ["2026-11-21T12:00:01Z|Progress|stack web|CREATE_IN_PROGRESS|because"]
         );
         assert_eq!(view.status().parts, Some((1, 4)));
         // A resumed stream begins with the state that is already known.
@@ -420,7 +578,7 @@ mod tests {
             "resource_status": "CREATE_FAILED", "resource_status_reason": "no room"}});
         assert_eq!(
             apply(&mut view, Source::Events("WatchStackEvents"), event),
-            ["12:00:07|Failure|db\u{fffd}[2J|CREATE_FAILED|no room"]
+            ["2026-11-21T12:00:07Z|Failure|db\u{fffd}[2J|CREATE_FAILED|no room"]
         );
         let failed = of(
             "MODIFIED",
@@ -430,24 +588,210 @@ mod tests {
         );
         assert_eq!(
             apply(&mut view, STATE, failed),
-            ["12:00:01|Failure|stack web|CREATE_FAILED|because"]
+            ["2026-11-21T12:00:01Z|Failure|stack web|CREATE_FAILED|because"]
         );
         assert_eq!(view.outcome(), None, "a rollback may follow");
         let rolled_back = of("MODIFIED", "ROLLBACK_COMPLETE", json!({}), "FAILED");
-        assert_eq!(
-            apply(&mut view, STATE, rolled_back),
-            ["12:00:01|Failure|stack web|ROLLBACK_COMPLETE|because"]
-        );
+        assert!(apply(&mut view, STATE, rolled_back).is_empty());
         assert_eq!(view.outcome(), Some(false));
         let bookmark = json!({"event": {"type": "BOOKMARK", "unconfirmed_since": at}});
         assert!(apply(&mut view, STATE, bookmark).is_empty());
         assert_eq!(view.outcome(), Some(false));
-        assert_eq!(view.status().unconfirmed.as_deref(), Some("12:00:01"));
+        assert_eq!(
+            view.status().unconfirmed.as_deref(),
+            Some("2026-11-21T12:00:01Z")
+        );
+    }
+
+    fn own_event(state: &str, time: &str, reason: &str) -> Value {
+        json!({"event": {"type": "ADDED"}, "stack_event": {
+            "event_time": time, "resource_name": "web", "physical_resource_id": "S",
+            "resource_status": state, "resource_status_reason": reason}})
+    }
+
+    fn stack_state(kind: &str, state: &str, outcome: &str) -> Value {
+        json!({"event": {"type": kind, "observed_at": "2026-11-21T12:00:09Z", "outcome": outcome},
+            "stack": {"id": "S", "stack_status": state, "stack_status_reason": "from the state"}})
+    }
+
+    const EVENTS: Source = Source::Events("WatchStackEvents");
+
+    #[test]
+    fn final_state_is_one_line_after_late_events() {
+        let mut view = View::new("stack web", None, true);
+        let initial = stack_state("INITIAL", "CREATE_IN_PROGRESS", "");
+        assert!(apply(&mut view, STATE, initial).is_empty());
+        assert_eq!(view.status().state, "CREATE_IN_PROGRESS");
+        // The state is final before its events are read.
+        let end = stack_state("MODIFIED", "ROLLBACK_COMPLETE", "FAILED");
+        assert!(apply(&mut view, STATE, end).is_empty());
+        let events = [
+            ("CREATE_IN_PROGRESS", "2026-11-21T12:00:01.25Z", "started"),
+            ("CREATE_FAILED", "2026-11-21T12:00:03Z", "None"),
+            ("ROLLBACK_IN_PROGRESS", "2026-11-21T12:00:03+00:00", "back"),
+            ("ROLLBACK_COMPLETE", "2026-11-21T12:01:08", "state changed"),
+        ];
+        let lines = events.map(|(state, time, reason)| {
+            apply(&mut view, EVENTS, own_event(state, time, reason)).remove(0)
+        });
+        let want = [
+            "2026-11-21T12:00:01Z|Progress|stack web|CREATE_IN_PROGRESS|started",
+            "2026-11-21T12:00:03Z|Failure|stack web|CREATE_FAILED|",
+            "2026-11-21T12:00:03+00:00|Progress|stack web|ROLLBACK_IN_PROGRESS|back",
+            "2026-11-21T12:01:08Z|Failure|stack web|ROLLBACK_COMPLETE|",
+        ];
+        assert_eq!(lines, want);
+        assert_eq!(view.end(), None, "an event has shown it");
+        let summary = view.summary("failed", "5s").unwrap();
+        assert_eq!(summary.reason, "after 5s, ROLLBACK_COMPLETE");
+        assert_eq!(summary.mark, Mark::Failure);
+    }
+
+    #[test]
+    fn final_state_without_an_event_is_the_last_line() {
+        let mut view = View::new("stack web", None, true);
+        apply(
+            &mut view,
+            STATE,
+            stack_state("INITIAL", "CREATE_IN_PROGRESS", ""),
+        );
+        let event = own_event("CREATE_IN_PROGRESS", "2026-11-21T12:00:01Z", "");
+        assert_eq!(apply(&mut view, EVENTS, event).len(), 1);
+        apply(
+            &mut view,
+            STATE,
+            stack_state("MODIFIED", "CREATE_COMPLETE", "SUCCEEDED"),
+        );
+        let end = view.end().unwrap();
+        assert_eq!((&*end.state, end.mark), ("CREATE_COMPLETE", Mark::Success));
+        assert_eq!(end.reason, "from the state");
+        assert_eq!(view.end(), None);
+    }
+
+    #[test]
+    fn states_are_shown_once_events_have_failed() {
+        let mut view = View::new("stack web", None, true);
+        apply(
+            &mut view,
+            STATE,
+            stack_state("INITIAL", "CREATE_IN_PROGRESS", ""),
+        );
+        let line = view.events_failed().unwrap();
+        assert_eq!(line.state, "CREATE_IN_PROGRESS");
+        let next = stack_state("MODIFIED", "CREATE_FAILED", "");
+        assert_eq!(apply(&mut view, STATE, next).len(), 1);
+        assert_eq!(view.end(), None);
+    }
+
+    #[test]
+    fn resource_of_the_name_of_the_stack_is_not_the_stack() {
+        let mut view = View::new("stack web", None, true);
+        apply(
+            &mut view,
+            STATE,
+            stack_state("INITIAL", "CREATE_IN_PROGRESS", ""),
+        );
+        let mut event = own_event("CREATE_COMPLETE", "2026-11-21T12:00:01Z", "");
+        event["stack_event"]["physical_resource_id"] = json!("another");
+        let line = view.apply(EVENTS, &event).remove(0);
+        assert_eq!(line.subject, "web");
+        let mut event = own_event("CREATE_COMPLETE", "2026-11-21T12:00:01Z", "");
+        event["stack_event"]["physical_resource_id"] = Value::Null;
+        assert_eq!(view.apply(EVENTS, &event)[0].subject, "web");
+    }
+
+    #[test]
+    fn elapsed_time_is_that_between_reported_times() {
+        let mut view = View::new("stack web", None, true);
+        let mut elapsed = |name: &str, state: &str, time: &str| {
+            let event = json!({"stack_event": {"resource_name": name, "event_time": time,
+                "resource_status": state}});
+            let line = view.apply(EVENTS, &event).remove(0);
+            line.elapsed.map(|elapsed| elapsed.as_secs())
+        };
+        assert_eq!(
+            elapsed("db", "CREATE_IN_PROGRESS", "2026-11-21T23:59:50Z"),
+            None
+        );
+        assert_eq!(
+            elapsed("net", "CREATE_COMPLETE", "2026-11-21T23:59:55Z"),
+            None
+        );
+        assert_eq!(
+            elapsed("db", "CREATE_COMPLETE", "2026-11-22T00:01:00Z"),
+            Some(70)
+        );
+        // Each action anew; a clock that went back says nothing.
+        assert_eq!(
+            elapsed("db", "UPDATE_IN_PROGRESS", "2026-11-22T00:02:00Z"),
+            None
+        );
+        assert_eq!(elapsed("db", "UPDATE_FAILED", "2026-11-22T00:01:00Z"), None);
+
+        let mut view = View::new("job J", None, false);
+        let mut elapsed = |kind: &str, one: &str, two: &str, second: u32| {
+            let message = json!({
+                "event": {"type": kind, "observed_at": format!("2026-11-21T12:00:{second:02}Z")},
+                "snapshot": {"tasks": [{"task_name": "one", "task_status": one},
+                    {"task_name": "two", "task_status": two}]}});
+            let lines = view.apply(STATE, &message).into_iter();
+            lines
+                .filter_map(|line| Some((line.subject, line.elapsed?.as_secs())))
+                .collect::<Vec<_>>()
+        };
+        assert!(elapsed("INITIAL", "RUNNING", "WAITING", 1).is_empty());
+        // The first began before the watch.
+        assert!(elapsed("MODIFIED", "SUCCEEDED", "RUNNING", 11).is_empty());
+        let want = [("two".to_owned(), 21)];
+        assert_eq!(elapsed("MODIFIED", "SUCCEEDED", "FAILED", 32), want);
+    }
+
+    #[test]
+    fn summary_counts_and_names_failures() {
+        let mut view = View::new("stack web", None, true);
+        assert_eq!(view.summary("timed out", "5s"), None);
+        let state = json!({"event": {"type": "INITIAL"}, "progress": {"CREATE_COMPLETE": 3,
+            "CREATE_FAILED": 2}, "stack": {"stack_status": "CREATE_IN_PROGRESS"}});
+        view.apply(STATE, &state);
+        let mut event = |name: &str, state: &str| {
+            let event = json!({"stack_event": {"resource_name": name, "resource_status": state}});
+            view.apply(EVENTS, &event);
+        };
+        event("retried", "CREATE_FAILED");
+        event("db", "CREATE_FAILED");
+        event("net", "CREATE_FAILED");
+        event("retried", "CREATE_COMPLETE");
+        let summary = view.summary("timed out", "1m05s").unwrap();
+        assert_eq!(
+            (&*summary.subject, &*summary.state),
+            ("stack web", "timed out")
+        );
+        assert_eq!(
+            summary.reason,
+            "after 1m05s, CREATE_IN_PROGRESS, 3 of 5 complete, failed: net and 1 more"
+        );
+        assert_eq!(summary.mark, Mark::Progress);
+    }
+
+    #[test]
+    fn times_have_their_zone() {
+        for (text, want) in [
+            ("2026-11-21T12:00:01Z", "2026-11-21T12:00:01Z"),
+            ("2026-11-21T12:00:01.123456789Z", "2026-11-21T12:00:01Z"),
+            ("2026-11-21T12:00:01.5+09:00", "2026-11-21T12:00:01+09:00"),
+            ("2026-11-21T12:00:01", "2026-11-21T12:00:01Z"),
+            ("2026-11-21T12:00:01.5", "2026-11-21T12:00:01Z"),
+            ("12:00", ""),
+            ("", ""),
+        ] {
+            assert_eq!(time(Some(&Value::from(text))), want);
+        }
+        assert_eq!(time(None), "");
     }
 
     #[test]
     fn jobs_and_tasks_have_a_line_per_step() {
-        let mut view = View::new("job J".into());
+        let mut view = View::new("job J", None, false);
         let of = |one: &str, two: &str, job: &str| {
             json!({"event": {"type": "MODIFIED"}, "snapshot": {"job": {"execution_status": job},
                 "tasks": [{"task_name": "pull", "task_status": one},
@@ -478,7 +822,7 @@ mod tests {
 
     #[test]
     fn question_of_a_task_is_shown_once() {
-        let mut view = View::new("task 7".into());
+        let mut view = View::new("task 7", None, false);
         let of = |kind: &str, status: &str, parameters: Value| {
             let respond_action = match parameters {
                 Value::Null => json!({}),
@@ -507,13 +851,13 @@ mod tests {
             ["|Progress|task 7|inProgress|"]
         );
         assert_eq!(apply(&mut view, STATE, asking).len(), 3);
-        // The task is archived.
+        // The task is archived. Its final state is the last line.
         let archived = json!({"event": {"type": "DELETED", "outcome": "FAILED"},
             "history": {"status": "failed"}});
-        assert_eq!(
-            apply(&mut view, STATE, archived),
-            ["|Failure|task 7|failed|"]
-        );
+        assert!(apply(&mut view, STATE, archived).is_empty());
+        let end = view.end().unwrap();
+        assert_eq!((&*end.subject, &*end.state), ("task 7", "failed"));
+        assert_eq!(end.mark, Mark::Failure);
         assert_eq!(view.outcome(), Some(false));
     }
 
@@ -552,15 +896,13 @@ mod tests {
 
     #[test]
     fn outputs_are_sanitized_and_truncated() {
-        let mut view = View::new("deployment d".into());
+        let mut view = View::new("deployment d", None, false);
         let message = json!({"event": {"type": "MODIFIED", "outcome": "SUCCEEDED"},
             "software_deployment": {"status": "COMPLETE",
                 "output_values": {"deploy_status_code": 0, "deploy_stdout": "one\ntwo\u{1b}\r\n",
                     "nothing": null, "long": "x".repeat(300)}}});
-        assert_eq!(
-            apply(&mut view, STATE, message),
-            ["|Success|deployment d|COMPLETE|"]
-        );
+        assert!(apply(&mut view, STATE, message).is_empty());
+        assert_eq!(view.end().unwrap().mark, Mark::Success);
         let lines = view.output_lines(true);
         assert_eq!(
             (lines.len(), &*lines[0].subject, &*lines[0].reason),

@@ -86,6 +86,9 @@ fn errors() -> Vec<Error> {
         overload(Code::ResourceExhausted),
         credential(Code::Unauthenticated),
         credential(Code::FailedPrecondition),
+        Error::PlaintextCredentials {
+            is_from_catalog: true,
+        },
         login(LoginFailure::Rejected),
         login(LoginFailure::NotPossible),
         login(LoginFailure::Unavailable),
@@ -145,6 +148,7 @@ Overload             Unavailable        CIRCUIT_BREAKER_OPEN    -    transient N
 Overload             ResourceExhausted  OVERLOADED              -    transient Never        All       prefix
 Credential           Unauthenticated    CREDENTIALS_REJECTED    -    -         Never        All       prefix
 Credential           FailedPrecondition LOGIN_NOT_POSSIBLE      -    -         Never        All       prefix
+PlaintextCredentials FailedPrecondition PLAINTEXT_CREDENTIALS   -    -         Never        All       prefix
 Login                FailedPrecondition LOGIN_REJECTED          -    -         Never        Operators prefix
 Login                FailedPrecondition LOGIN_NOT_POSSIBLE      -    -         Never        Operators prefix
 Login                Unavailable        LOGIN_UNAVAILABLE       -    transient Never        Operators prefix

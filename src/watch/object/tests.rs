@@ -576,7 +576,7 @@ async fn started_call_that_fails_or_starts_nothing_ends_the_watch() {
     assert_eq!(fixture.next(&mut stream).await, "END");
     assert_eq!((cloud.count(DO_IT), cloud.count(JOB)), (1, 4));
 
-    // A success that is not the response of the call: nothing says what was started.
+    // A success that is not the response of the call: the started job is unknown.
     cloud.script(DO_IT, [(200, json!({"error": {"message": "maintenance"}}))]);
     cloud.seen();
     let error = fixture.begin(&watches, do_request()).await.err().unwrap();

@@ -14,7 +14,7 @@ use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
 use self::fields::{constants, field_named, marks, plans, response_choices, statuses};
 use self::route::Route;
 use super::bind::Binding;
-use super::descriptor_set::incomplete;
+use super::descriptor_set::{Set, incomplete};
 use super::diagnostics::{Diagnostics, HTTP, Options, check_query};
 use super::left_out::{self, LeftOut, LeftOutReason};
 use super::link::{self, Unlinked};
@@ -23,7 +23,7 @@ use super::raw_body::RawResponse;
 use super::selection::{self, Selection};
 use super::{
     Check, Contract, Diagnostic, GATEWAY_SERVICES, Method, Source, action, descriptor_set,
-    download, file_fields, health_check, location, merge_pages, paging, upload,
+    download, file_fields, health_check, location, merge_pages, paging, served_types, upload,
 };
 use crate::api::drawbridge::v1::{FileRules, MethodRules};
 use crate::api::google::api::HttpRule;
@@ -109,7 +109,7 @@ fn link_documents(methods: &HashMap<Box<str>, Arc<Method>>) {
 }
 
 /// Returns whether the gateway implements the service itself.
-fn is_own(service: &ServiceDescriptor) -> bool {
+pub(super) fn is_own(service: &ServiceDescriptor) -> bool {
     GATEWAY_SERVICES.contains(&service.full_name())
 }
 
@@ -135,11 +135,22 @@ struct Definition {
 
 impl Compiler<'_> {
     fn source(&mut self, source: &Source) {
-        let (pool, schema) = match descriptor_set::read(source) {
-            Ok((pool, schema)) => (pool, Arc::new(schema)),
+        let set = match descriptor_set::read(source) {
+            Ok(set) => set,
             Err(problems) => return self.diagnostics.extend(problems),
         };
-        let options = Options::of(&pool);
+        let options = Options::of(&set.pool);
+        if let Err(problems) = served_types::check(&set, &options, &source.selection) {
+            return self.diagnostics.extend(problems);
+        }
+        let Set {
+            pool,
+            mut schema,
+            problems,
+            ..
+        } = set;
+        problems.hide(&mut schema);
+        let schema = Arc::new(schema);
         self.health_checks
             .extend(health_check::named(&pool, &options));
         let mut compiled = Compiled::default();

@@ -1,19 +1,28 @@
-//! Reads descriptor sets. Sets that the descriptor library cannot serve are rejected with
+//! Reads descriptor sets. Sets that the descriptor library cannot read are rejected with
 //! the proto file and the reason.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use prost::Message as _;
 use prost_reflect::DescriptorPool;
-use prost_types::{DescriptorProto, FileDescriptorSet};
+use prost_types::{DescriptorProto, FileDescriptorProto, FileDescriptorSet};
 
 use super::{Diagnostic, Source};
 use crate::json::wire::{self, Value};
-use crate::schema::Schema;
+use crate::schema::{Problems, Schema};
 
 /// The number of `FileDescriptorSet.file`.
 const FILE: u32 = 1;
 
+/// The number of `FileDescriptorProto.syntax`.
+const SYNTAX: u32 = 12;
+
 /// The number of `FileDescriptorProto.edition`.
 const EDITION: u32 = 14;
+
+/// The syntax of a file with an edition.
+const EDITIONS: &str = "editions";
 
 /// Messages of `google.protobuf` that have a value, and nothing else.
 const WRAPPERS: [&str; 9] = [
@@ -28,20 +37,87 @@ const WRAPPERS: [&str; 9] = [
     "BytesValue",
 ];
 
+/// A descriptor set.
+pub(super) struct Set {
+    pub pool: DescriptorPool,
+    pub schema: Schema,
+    /// The problems of its messages and enums.
+    pub problems: Problems,
+    /// The problem of each file with an edition, by name.
+    pub editions: BTreeMap<String, Diagnostic>,
+}
+
 /// Builds the descriptors of a set and its tables. Panics for some contradictions.
-pub(super) fn read(source: &Source) -> Result<(DescriptorPool, Schema), Vec<Diagnostic>> {
+pub(super) fn read(source: &Source) -> Result<Set, Vec<Diagnostic>> {
     let set = match FileDescriptorSet::decode(&*source.bytes) {
         Ok(set) => set,
         Err(problem) => return Err(vec![incomplete(source, &problem.to_string())]),
     };
-    let diagnostics = check(&set, &source.bytes);
+    let diagnostics = check(&set);
     if !diagnostics.is_empty() {
         return Err(diagnostics);
     }
-    let pool = DescriptorPool::decode(&*source.bytes)
+    let editions = editions(&set, &source.bytes);
+    let bytes = match editions.is_empty() {
+        true => Cow::Borrowed(&*source.bytes),
+        false => Cow::Owned(without_editions(&set, &source.bytes)),
+    };
+    let pool = DescriptorPool::decode(&*bytes)
         .map_err(|problem| vec![incomplete(source, &problem.to_string())])?;
-    let schema = Schema::build(&pool)?;
-    Ok((pool, schema))
+    let (schema, mut problems) = Schema::with_problems(&pool);
+    for (message, all) in pool.all_messages().zip(&mut problems.messages) {
+        all.extend(editions.get(message.parent_file().name()).cloned());
+    }
+    for (descriptor, all) in pool.all_enums().zip(&mut problems.enums) {
+        all.extend(editions.get(descriptor.parent_file().name()).cloned());
+    }
+    Ok(Set {
+        pool,
+        schema,
+        problems,
+        editions,
+    })
+}
+
+/// Returns the problem of each file with an edition.
+fn editions(set: &FileDescriptorSet, bytes: &[u8]) -> BTreeMap<String, Diagnostic> {
+    let raw = wire::all(bytes, FILE).unwrap_or_default();
+    let files = set.file.iter().zip(raw);
+    let with_edition = files.filter(|(file, _)| file.syntax() == EDITIONS);
+    let problem = |(file, raw): (&FileDescriptorProto, &[u8])| {
+        let edition = match wire::last(raw, EDITION) {
+            Ok(Some(Value::Varint(1_000))) => " 2023",
+            Ok(Some(Value::Varint(1_001))) => " 2024",
+            _ => "",
+        };
+        let diagnostic = Diagnostic {
+            file: file.name().to_owned(),
+            element: String::new(),
+            option: String::new(),
+            problem: format!(
+                "uses edition{edition}, and editions are not supported: write `syntax = \
+                 \"proto3\"`"
+            ),
+        };
+        (diagnostic.file.clone(), diagnostic)
+    };
+    with_edition.map(problem).collect()
+}
+
+/// Returns the set with proto2, the syntax with the fewest restrictions, instead of editions:
+/// the descriptor library does not read editions. No served rpc uses these files.
+fn without_editions(set: &FileDescriptorSet, bytes: &[u8]) -> Vec<u8> {
+    let raw = wire::all(bytes, FILE).unwrap_or_default();
+    let mut out = Vec::with_capacity(bytes.len() + 64);
+    for (file, raw) in set.file.iter().zip(raw) {
+        let mut raw = raw.to_vec();
+        if file.syntax() == EDITIONS {
+            // The last value of a field counts.
+            wire::write_bytes(&mut raw, SYNTAX, b"proto2");
+        }
+        wire::write_bytes(&mut out, FILE, &raw);
+    }
+    out
 }
 
 /// Reports a set that is not what a compiler writes.
@@ -58,10 +134,9 @@ pub(super) fn incomplete(source: &Source, problem: &str) -> Diagnostic {
 }
 
 /// Reports what the library does not check.
-fn check(set: &FileDescriptorSet, bytes: &[u8]) -> Vec<Diagnostic> {
+fn check(set: &FileDescriptorSet) -> Vec<Diagnostic> {
     let mut diagnostics = Vec::new();
-    let raw = wire::all(bytes, FILE).unwrap_or_default();
-    for (at, file) in set.file.iter().enumerate() {
+    for file in &set.file {
         let mut report = |element: &str, problem: String| {
             diagnostics.push(Diagnostic {
                 file: file.name().to_owned(),
@@ -71,21 +146,7 @@ fn check(set: &FileDescriptorSet, bytes: &[u8]) -> Vec<Diagnostic> {
             });
         };
         match file.syntax.as_deref() {
-            None | Some("proto2" | "proto3") => {}
-            Some("editions") => {
-                let edition = raw.get(at).and_then(|file| wire::last(file, EDITION).ok()?);
-                let edition = match edition {
-                    Some(Value::Varint(1_000)) => " 2023",
-                    Some(Value::Varint(1_001)) => " 2024",
-                    _ => "",
-                };
-                let problem = format!(
-                    "uses edition{edition}, and editions are not supported: write `syntax = \
-                     \"proto3\"`"
-                );
-                report("", problem);
-                continue;
-            }
+            None | Some("proto2" | "proto3" | EDITIONS) => {}
             Some(other) => {
                 report("", format!("the syntax `{other}` is not known"));
                 continue;

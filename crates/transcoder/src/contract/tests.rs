@@ -93,6 +93,7 @@ mod random_input;
 mod raw_body;
 mod required_omitted;
 mod resolve;
+mod served_types;
 mod test_contract;
 mod urls;
 mod watch;

@@ -1,4 +1,4 @@
-//! Builds the tables from descriptors. Every contradiction is a diagnostic.
+//! Builds the tables from descriptors. Every contradiction is a diagnostic of its message or enum.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,6 +7,7 @@ use prost_reflect::{
     FileDescriptor, Kind as ProtoKind, MessageDescriptor, Value,
 };
 
+use super::problems::Problems;
 use super::*;
 use crate::api::drawbridge::v1 as rules;
 
@@ -16,7 +17,7 @@ mod tests;
 /// Most fields of a message: fields and oneofs together are counted in 16 bits.
 const MAX_FIELDS: usize = 30_000;
 
-pub(super) fn build(pool: &DescriptorPool) -> Result<Schema, Vec<Diagnostic>> {
+pub(super) fn build(pool: &DescriptorPool) -> (Schema, Problems) {
     let mut builder = Builder {
         options: Options::of(pool),
         message_ids: (0..)
@@ -29,16 +30,33 @@ pub(super) fn build(pool: &DescriptorPool) -> Result<Schema, Vec<Diagnostic>> {
             .collect(),
         diagnostics: Vec::new(),
     };
-    let messages = pool.all_messages().map(|m| builder.message(&m)).collect();
-    let enums = pool.all_enums().map(|e| builder.enumeration(&e)).collect();
-    if !builder.diagnostics.is_empty() {
-        return Err(builder.diagnostics);
-    }
-    Ok(Schema {
+    let mut problems = Problems::default();
+    let messages = pool
+        .all_messages()
+        .map(|message| {
+            let table = builder.message(&message);
+            problems
+                .messages
+                .push(std::mem::take(&mut builder.diagnostics));
+            table
+        })
+        .collect();
+    let enums = pool
+        .all_enums()
+        .map(|descriptor| {
+            let table = builder.enumeration(&descriptor);
+            problems
+                .enums
+                .push(std::mem::take(&mut builder.diagnostics));
+            table
+        })
+        .collect();
+    let schema = Schema {
         messages,
         enums,
         by_name: builder.message_ids,
-    })
+    };
+    (schema, problems)
 }
 
 /// The extensions with the rules; none where the set does not import them.
@@ -85,6 +103,7 @@ struct Builder {
     options: Options,
     message_ids: HashMap<Box<str>, MessageId>,
     enum_ids: HashMap<Box<str>, EnumId>,
+    /// The problems of the message or enum that is being built.
     diagnostics: Vec<Diagnostic>,
 }
 

@@ -102,6 +102,21 @@ fn unreadable_and_duplicate_descriptor_sets_are_reported() {
     );
 }
 
+/// Returns a service with one rpc of this message: `get: "/x"`.
+fn service_of(message: &str) -> Vec<u8> {
+    use crate::json::wire::write_bytes;
+    let [mut service, mut rpc, mut options, mut http] = [const { Vec::new() }; 4];
+    write_bytes(&mut http, 2, b"/x");
+    write_bytes(&mut options, 72_295_728, &http);
+    write_bytes(&mut rpc, 1, b"Do");
+    write_bytes(&mut rpc, 2, message.as_bytes());
+    write_bytes(&mut rpc, 3, message.as_bytes());
+    write_bytes(&mut rpc, 4, &options);
+    write_bytes(&mut service, 1, b"S");
+    write_bytes(&mut service, 2, &rpc);
+    service
+}
+
 #[test]
 fn editions_and_sets_of_no_compiler_are_reported() {
     use prost::Message as _;
@@ -130,14 +145,21 @@ fn editions_and_sets_of_no_compiler_are_reported() {
         ..Default::default()
     };
     let compiled = |file: FileDescriptorProto, edition: u64| {
+        let service = service_of(&format!(
+            ".{}.{}",
+            file.package(),
+            file.message_type[0].name()
+        ));
         let mut file = file.encode_to_vec();
         if edition > 0 {
             crate::json::wire::write_uint(&mut file, 14, edition);
         }
-        let mut bytes = Vec::new();
+        crate::json::wire::write_bytes(&mut file, 6, &service);
+        let mut bytes = descriptors(&proto(""));
+        let imports = FileDescriptorSet::decode(&*bytes).unwrap().file.len();
         crate::json::wire::write_bytes(&mut bytes, 1, &file);
         let set = FileDescriptorSet::decode(&*bytes).unwrap();
-        assert_eq!(set.file.len(), 1);
+        assert_eq!(set.file.len(), imports + 1);
         Contract::compile(vec![Source::new("my.binpb", bytes)], &super::families)
     };
     // `features.message_encoding = DELIMITED` makes the type a group.
